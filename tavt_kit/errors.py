@@ -1,0 +1,101 @@
+"""The errors this package raises on purpose.
+
+    TavtError
+    ├── ScheduleError        (ValueError)    token counts that grow, are too few, or fit another model
+    ├── BudgetError          (ValueError)    a budget text that cannot be read
+    │   └── BudgetTooTight                   a budget below the least the model can reach
+    ├── TargetError          (ValueError)    an unknown or absent device, runtime or precision
+    ├── MeasurementError     (RuntimeError)  a measurement that could not be taken or trusted
+    ├── UnsupportedBackbone  (TypeError)     a model that cannot drop tokens, or is no ViT
+    ├── UnknownName          (ValueError)    a model, data set, recipe or preset nobody knows
+    ├── DataError            (ValueError)    images, labels or splits that cannot be used
+    ├── CheckpointError      (ValueError)    weights that are damaged, unsafe or of another model
+    ├── RecordError          (ValueError)    a JSON record or run folder that is not what was asked for
+    ├── OutputError          (OSError)       a place that cannot be written
+    ├── ExportError          (RuntimeError)  a model that a runtime's converter refused
+    ├── TrainingError        (RuntimeError)  a training run that cannot go on (NaN, another recipe)
+    └── MissingDependency    (ImportError)   an optional package that is not installed
+
+Every message is one sentence: the rule, what was given, what to do. The command line prints it and exits 2;
+any other exception is our bug and keeps its traceback.
+"""
+
+from __future__ import annotations
+
+__all__ = [
+    "BudgetError",
+    "BudgetTooTight",
+    "CheckpointError",
+    "DataError",
+    "ExportError",
+    "MeasurementError",
+    "MissingDependency",
+    "OutputError",
+    "RecordError",
+    "ScheduleError",
+    "TargetError",
+    "TavtError",
+    "TrainingError",
+    "UnknownName",
+    "UnsupportedBackbone",
+]
+
+
+class TavtError(Exception):
+    """Anything a user can put right; the parent of all errors below."""
+
+
+class ScheduleError(TavtError, ValueError):
+    """A token schedule breaks its rules or does not fit the model."""
+
+
+class BudgetError(TavtError, ValueError):
+    """A budget or limit cannot be read."""
+
+
+class BudgetTooTight(BudgetError):
+    """No schedule of the model can meet the budget; the message names the nearest feasible value."""
+
+
+class TargetError(TavtError, ValueError):
+    """A target device text is wrong, or the device is not on this machine."""
+
+
+class MeasurementError(TavtError, RuntimeError):
+    """A measurement failed or cannot be trusted."""
+
+
+class UnsupportedBackbone(TavtError, TypeError):
+    """A model whose tokens cannot be dropped rightly."""
+
+
+class UnknownName(TavtError, ValueError):
+    """A name that is in none of the tables."""
+
+
+class DataError(TavtError, ValueError):
+    """Images, labels or splits are missing, unreadable or contradictory."""
+
+
+class CheckpointError(TavtError, ValueError):
+    """A weight file is damaged, unsafe to load, or belongs to another model."""
+
+
+class RecordError(TavtError, ValueError):
+    """A JSON record has another schema or version, or a run folder another content, than was asked for."""
+
+
+class OutputError(TavtError, OSError):
+    """A result cannot be written where it was asked for."""
+
+
+class ExportError(TavtError, RuntimeError):
+    """A converter or quantizer refused the model."""
+
+
+class TrainingError(TavtError, RuntimeError):
+    """A training run that cannot start, go on or resume."""
+
+
+class MissingDependency(TavtError, ImportError):
+    """An optional package is needed for what was asked."""

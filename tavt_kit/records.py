@@ -1,0 +1,116 @@
+"""Versioned JSON records, and writing files so that a killed process never leaves half of one."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from tavt_kit.errors import OutputError, RecordError
+
+__all__ = ["atomic_path", "atomic_text", "make_folder", "read_record", "sha256_file", "sha256_text", "write_record"]
+
+
+@contextmanager
+def atomic_path(path: Path) -> Iterator[Path]:
+    """Give a temporary path beside ``path``; rename it to ``path`` when the block ends well, else remove it.
+
+    The temporary name keeps the suffix, because some writers choose their format by it.
+
+    Raises:
+        OutputError: The folder does not exist or cannot be written.
+    """
+    path = Path(path)
+    try:
+        handle, name = tempfile.mkstemp(prefix=f".{path.stem}-", suffix=path.suffix, dir=path.parent)
+        os.close(handle)
+    except OSError as error:
+        raise OutputError(f"cannot write {path}: {error.strerror}; choose another output folder") from None
+    temporary = Path(name)
+    try:
+        yield temporary
+        os.chmod(temporary, 0o666 & ~_umask())
+        os.replace(temporary, path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+def atomic_text(path: Path, text: str) -> None:
+    """Write ``text`` as UTF-8, all of it or nothing."""
+    with atomic_path(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def make_folder(path: Path) -> Path:
+    """Create an output folder and prove that it can be written, before any work is spent.
+
+    Raises:
+        OutputError: The path is a file, or cannot be created or written.
+    """
+    path = Path(path)
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(dir=path):
+            pass
+    except OSError as error:
+        raise OutputError(f"cannot write to {path}: {error.strerror}; choose another output folder") from None
+    return path
+
+
+def write_record(path: Path, schema: str, version: int, body: Mapping[str, Any]) -> None:
+    """Write a JSON object that begins with its schema and version; NaN and infinity are refused.
+
+    Args:
+        path: The file.
+        schema: For example ``"fgvc-kit/front"``.
+        version: Raised when the meaning of a field changes.
+        body: Everything else.
+    """
+    text = json.dumps({"schema": schema, "version": version, **body}, indent=1, allow_nan=False)
+    atomic_text(path, text + "\n")
+
+
+def read_record(path: Path, schema: str, version: int) -> dict[str, Any]:
+    """Read what ``write_record`` wrote.
+
+    Raises:
+        RecordError: No such file, no JSON, or another schema or version.
+    """
+    try:
+        record = json.loads(Path(path).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise RecordError(f"cannot read {path}: {error.strerror}") from None
+    except ValueError as error:
+        raise RecordError(f"{path} is not a JSON record: {error}") from None
+    if not isinstance(record, dict) or record.get("schema") != schema:
+        found = record.get("schema") if isinstance(record, dict) else type(record).__name__
+        raise RecordError(f"{path} must be a {schema} record, but is {found!r}")
+    if record.get("version") != version:
+        raise RecordError(
+            f"{path} has version {record.get('version')!r} of {schema}, but this program reads version {version}; "
+            "write it again with this program"
+        )
+    return record
+
+
+def sha256_file(path: Path) -> str:
+    """The file's SHA-256, in hexadecimal."""
+    with Path(path).open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def sha256_text(text: str) -> str:
+    """The SHA-256 of the text's UTF-8 bytes, in hexadecimal."""
+    return hashlib.sha256(text.encode("utf-8")).hexdigest()

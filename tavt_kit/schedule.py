@@ -1,0 +1,173 @@
+"""TokenSchedule: how many tokens stay after each layer (TAVT's "length configuration")."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import groupby
+
+from tavt_kit.errors import ScheduleError
+
+__all__ = ["TokenSchedule"]
+
+_RUN = re.compile(r"(\d+)(?:x(\d+))?")
+_FORMS = "'dense', 'taper:0.2' or counts such as '197x4,150x4,90x4'"
+
+
+@dataclass(frozen=True, slots=True)
+class TokenSchedule:
+    """Tokens kept after each layer, prefix tokens (class, distillation, registers) included.
+
+    Args:
+        counts: One count per layer; never growing, never below 2 (a prefix token and a patch, or two patches).
+        executed: The layers that run, in ascending order (TAVT's layer dropout); ``None`` means all. A layer
+            that does not run is the identity and must repeat the count before it.
+
+    Raises:
+        ScheduleError: A count grows, is below 2, or changes at a layer that does not run.
+
+    Example:
+        >>> TokenSchedule((197, 197, 150, 90)).layers
+        4
+        >>> TokenSchedule((90, 150))
+        Traceback (most recent call last):
+            ...
+        tavt_kit.errors.ScheduleError: layer 1 keeps 150 tokens, but only 90 reach it: 90,150
+    """
+
+    counts: tuple[int, ...]
+    executed: tuple[int, ...] | None = None
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "counts", tuple(_whole(count) for count in self.counts))
+        if not self.counts:
+            raise ScheduleError("a schedule needs at least one layer, but no count was given")
+        for layer, count in enumerate(self.counts):
+            if count < 2:
+                raise ScheduleError(f"layer {layer} keeps {count} tokens, but at least 2 must stay: {self}")
+            if layer and count > self.counts[layer - 1]:
+                reach = self.counts[layer - 1]
+                raise ScheduleError(
+                    f"layer {layer} keeps {count} tokens, but only {reach} reach it: {self}"
+                )
+        if self.executed is not None:
+            object.__setattr__(self, "executed", tuple(_whole(layer) for layer in self.executed))
+            self._check_executed(self.executed)
+
+    def _check_executed(self, executed: tuple[int, ...]) -> None:
+        if list(executed) != sorted(set(executed)) or any(not 0 <= i < self.layers for i in executed):
+            raise ScheduleError(
+                f"executed layers must be different, ascending and within 0..{self.layers - 1}, got {executed}"
+            )
+        for layer in range(1, self.layers):
+            if layer not in executed and self.counts[layer] != self.counts[layer - 1]:
+                raise ScheduleError(
+                    f"layer {layer} does not run, so it must repeat the {self.counts[layer - 1]} tokens before it, "
+                    f"but keeps {self.counts[layer]}"
+                )
+
+    @property
+    def layers(self) -> int:
+        """Number of layers."""
+        return len(self.counts)
+
+    def runs(self, layer: int) -> bool:
+        """Whether ``layer`` is executed."""
+        return self.executed is None or layer in self.executed
+
+    @classmethod
+    def dense(cls, tokens: int, layers: int) -> TokenSchedule:
+        """Every token in every layer."""
+        return cls((tokens,) * layers)
+
+    @classmethod
+    def taper(cls, tokens: int, layers: int, ratio: float, prefix: int = 1) -> TokenSchedule:
+        """Drop the share ``ratio`` in every layer: ``ceil(n * (1 - ratio))``, at least ``max(2, prefix + 1)``.
+
+        Source: TAVT / Length-Adaptive Transformer, the "smallest" sub-network.
+
+        Example:
+            >>> TokenSchedule.taper(tokens=785, layers=12, ratio=0.2).counts
+            (628, 503, 403, 323, 259, 208, 167, 134, 108, 87, 70, 56)
+        """
+        if not 0.0 <= ratio < 1.0:
+            raise ScheduleError(f"a taper's ratio must be at least 0 and below 1, got {ratio}")
+        counts, kept, floor = [], tokens, max(2, prefix + 1)
+        for _ in range(layers):
+            kept = max(math.ceil(kept * (1 - ratio)), floor)
+            counts.append(kept)
+        return cls(tuple(counts))
+
+    @classmethod
+    def parse(cls, text: str, *, tokens: int, layers: int, prefix: int = 1) -> TokenSchedule:
+        """Read ``dense``, ``taper:0.2`` or ``197x4,150x4,90x4`` for a model of these sizes.
+
+        Raises:
+            ScheduleError: The text has another form, or the schedule does not fit the model.
+
+        Example:
+            >>> TokenSchedule.parse("5x2,3", tokens=5, layers=3).counts
+            (5, 5, 3)
+        """
+        text = text.strip()
+        if text == "dense":
+            return cls.dense(tokens, layers)
+        if text.startswith("taper:"):
+            try:
+                ratio = float(text.removeprefix("taper:"))
+            except ValueError:
+                raise ScheduleError(
+                    f"a taper needs a ratio such as 'taper:0.2', got {text!r}"
+                ) from None
+            return cls.taper(tokens, layers, ratio, prefix)
+        counts: list[int] = []
+        for part in text.split(","):
+            match = _RUN.fullmatch(part.strip())
+            if match is None:
+                raise ScheduleError(f"a schedule is {_FORMS}, got {text!r}")
+            counts += [int(match[1])] * int(match[2] or 1)
+        schedule = cls(tuple(counts))
+        schedule.check(tokens=tokens, layers=layers, prefix=prefix)
+        return schedule
+
+    def check(self, *, tokens: int, layers: int, prefix: int = 1) -> None:
+        """Raise ScheduleError unless the schedule fits a model of these sizes."""
+        if self.layers != layers:
+            raise ScheduleError(f"the model has {layers} layers, but the schedule has {self.layers}: {self}")
+        if self.counts[0] > tokens:
+            raise ScheduleError(f"the model has {tokens} tokens, but layer 0 would keep {self.counts[0]}: {self}")
+        if self.counts[-1] < prefix + 1:
+            low = next(i for i, count in enumerate(self.counts) if count < prefix + 1)
+            raise ScheduleError(
+                f"layer {low} keeps {self.counts[low]} tokens, but the {prefix} prefix tokens and one patch "
+                f"must stay (at least {prefix + 1}): {self}"
+            )
+
+    def is_dense(self, tokens: int) -> bool:
+        """Whether nothing is dropped and no layer is skipped, for a model of ``tokens`` tokens."""
+        return self.executed is None and self.counts[-1] == tokens
+
+    def canonical(self) -> TokenSchedule:
+        """The same network for a token-pooled head, which the last layer's drop cannot change: its count repeats."""
+        if self.layers == 1:
+            return self
+        return TokenSchedule((*self.counts[:-1], self.counts[-2]), self.executed)
+
+    def __str__(self) -> str:
+        """The counts, runs shortened: ``197x4,150x4,90x4``."""
+        return counts_text(self.counts)
+
+
+def counts_text(counts: Sequence[int]) -> str:
+    """``(5, 5, 3)`` as ``5x2,3``."""
+    runs = ((count, len(list(group))) for count, group in groupby(counts))
+    return ",".join(f"{count}x{length}" if length > 1 else str(count) for count, length in runs)
+
+
+def _whole(value: object) -> int:
+    """An int, or ScheduleError; numpy and torch integers are welcome, bools and fractions are not."""
+    if isinstance(value, bool) or not hasattr(value, "__index__"):
+        raise ScheduleError(f"token counts and layers must be whole numbers, got {value!r}")
+    return int(value.__index__())
