@@ -13,7 +13,15 @@ from typing import Any
 
 from tavt_kit.errors import OutputError, RecordError
 
-__all__ = ["atomic_path", "atomic_text", "make_folder", "read_record", "sha256_file", "sha256_text", "write_record"]
+__all__ = [
+    "atomic_path",
+    "atomic_text",
+    "make_folder",
+    "read_record",
+    "sha256_file",
+    "sha256_text",
+    "write_record",
+]
 
 
 @contextmanager

@@ -49,9 +49,7 @@ class TokenSchedule:
                 raise ScheduleError(f"layer {layer} keeps {count} tokens, but at least 2 must stay: {self}")
             if layer and count > self.counts[layer - 1]:
                 reach = self.counts[layer - 1]
-                raise ScheduleError(
-                    f"layer {layer} keeps {count} tokens, but only {reach} reach it: {self}"
-                )
+                raise ScheduleError(f"layer {layer} keeps {count} tokens, but only {reach} reach it: {self}")
         if self.executed is not None:
             object.__setattr__(self, "executed", tuple(_whole(layer) for layer in self.executed))
             self._check_executed(self.executed)
@@ -118,9 +116,7 @@ class TokenSchedule:
             try:
                 ratio = float(text.removeprefix("taper:"))
             except ValueError:
-                raise ScheduleError(
-                    f"a taper needs a ratio such as 'taper:0.2', got {text!r}"
-                ) from None
+                raise ScheduleError(f"a taper needs a ratio such as 'taper:0.2', got {text!r}") from None
             return cls.taper(tokens, layers, ratio, prefix)
         counts: list[int] = []
         for part in text.split(","):
@@ -137,7 +133,9 @@ class TokenSchedule:
         if self.layers != layers:
             raise ScheduleError(f"the model has {layers} layers, but the schedule has {self.layers}: {self}")
         if self.counts[0] > tokens:
-            raise ScheduleError(f"the model has {tokens} tokens, but layer 0 would keep {self.counts[0]}: {self}")
+            raise ScheduleError(
+                f"the model has {tokens} tokens, but layer 0 would keep {self.counts[0]}: {self}"
+            )
         if self.counts[-1] < prefix + 1:
             low = next(i for i, count in enumerate(self.counts) if count < prefix + 1)
             raise ScheduleError(

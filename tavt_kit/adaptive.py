@@ -1,0 +1,280 @@
+"""wrap(model) -> AdaptiveViT: one loop over half-blocks, for every backbone, without a copied forward."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from tavt_kit.backbones import Backbone, adapter_of
+from tavt_kit.backbones.base import Watch
+from tavt_kit.drop import Pick, drop, restore
+from tavt_kit.errors import ScheduleError, UnknownName, UnsupportedBackbone
+from tavt_kit.schedule import TokenSchedule
+from tavt_kit.scores import SCORES
+from tavt_kit.tokens import TokenState
+
+__all__ = ["AdaptiveViT", "LeanViT", "wrap"]
+
+Pool = Literal["kept", "restored"]
+Selection = Literal["argsort", "topk"]
+
+
+def wrap(model: nn.Module, score: str = "column", pool: str = "kept") -> AdaptiveViT:
+    """Make a Vision Transformer drop tokens by a schedule; with nothing to drop it stays the model, bit for bit.
+
+    Args:
+        model: A timm ViT; it is not changed, and shares its weights with the wrap.
+        score: ``"column"`` (TAVT: attention received from all queries) or ``"cls"`` (attention of the class token).
+        pool: For heads that pool over all tokens: over the ``"kept"`` ones, or over all with the dropped ones
+            ``"restored"`` to the last value they had.
+
+    Raises:
+        UnsupportedBackbone: Tokens of this model cannot be dropped rightly, or ``cls`` without a class token.
+        UnknownName: No such score or pool.
+
+    Example:
+        >>> import timm, torch
+        >>> model = wrap(timm.create_model("vit_tiny_patch16_224", num_classes=5).eval())
+        >>> model.schedule = TokenSchedule.taper(tokens=197, layers=12, ratio=0.2)
+        >>> model(torch.zeros(2, 3, 224, 224)).shape
+        torch.Size([2, 5])
+    """
+    if isinstance(model, AdaptiveViT):
+        raise UnsupportedBackbone(
+            "this model is wrapped already; set its score and schedule, or unwrap() it first"
+        )
+    return AdaptiveViT(model, score, pool)
+
+
+class AdaptiveViT(nn.Module):
+    """A ViT whose layers keep the token counts of a schedule. Made by ``wrap``.
+
+    Its parameters, buffers and their names are the bare model's own, so a state dict fits both.
+    """
+
+    def __init__(self, model: nn.Module, score: str = "column", pool: str = "kept") -> None:
+        super().__init__()
+        backbone = adapter_of(model)
+        # The very dictionaries of the bare model: same keys, and .to(), load_state_dict() or pruning reach both.
+        self._modules = model._modules
+        self._parameters = model._parameters
+        self._buffers = model._buffers
+        self._non_persistent_buffers_set = model._non_persistent_buffers_set
+        self.training = model.training
+        self.__dict__["_bare"] = model
+        self.__dict__["backbone"] = backbone
+        self.backbone: Backbone
+        self.score = score
+        self.pool = pool
+        self.selection: Selection = "argsort"
+        self._schedule = TokenSchedule.dense(backbone.tokens, backbone.layers)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name == "score":
+            self._check_score(value)
+        elif name == "pool" and value not in ("kept", "restored"):
+            raise UnknownName(f"pool must be 'kept' or 'restored', got {value!r}")
+        super().__setattr__(name, value)
+
+    def _check_score(self, score: str) -> None:
+        if score not in SCORES:
+            raise UnknownName(f"score must be one of {', '.join(SCORES)}, got {score!r}")
+        if score == "cls" and not getattr(self.backbone, "has_class_token", True):
+            raise UnsupportedBackbone(
+                "score 'cls' needs a class token, and this model has none; use score 'column'"
+            )
+
+    @property
+    def bare(self) -> nn.Module:
+        """The wrapped model."""
+        return self.__dict__["_bare"]  # type: ignore[no-any-return]
+
+    def unwrap(self) -> nn.Module:
+        """The very model that was wrapped."""
+        return self.bare
+
+    @property
+    def layers(self) -> int:
+        """Transformer layers."""
+        return self.backbone.layers
+
+    @property
+    def tokens(self) -> int:
+        """Tokens of an image before anything is dropped, prefix included."""
+        return self.backbone.tokens
+
+    @property
+    def prefix(self) -> int:
+        """Leading tokens that are no patches."""
+        return self.backbone.prefix
+
+    @property
+    def grid(self) -> tuple[int, int]:
+        """Rows and columns of patches."""
+        return self.backbone.grid
+
+    @property
+    def token_pooled(self) -> bool:
+        """Whether the head reads leading tokens only, so that the last layer's drop changes nothing."""
+        return self.backbone.head_rows is not None
+
+    @property
+    def dense_schedule(self) -> TokenSchedule:
+        """The schedule that drops nothing."""
+        return TokenSchedule.dense(self.tokens, self.layers)
+
+    @property
+    def schedule(self) -> TokenSchedule:
+        """The counts in force; setting one that does not fit the model raises ScheduleError."""
+        return self._schedule
+
+    @schedule.setter
+    def schedule(self, schedule: TokenSchedule) -> None:
+        schedule.check(tokens=self.tokens, layers=self.layers, prefix=self.prefix)
+        self._schedule = schedule
+
+    def train(self, mode: bool = True) -> AdaptiveViT:
+        """As nn.Module.train; the bare model follows."""
+        super().train(mode)
+        self.bare.training = mode
+        return self
+
+    # ---------------------------------------------------------------------------------------------- the loop
+
+    def start(self, images: Tensor, *, track: bool = False) -> TokenState:
+        """(B, 3, H, W) -> the state before layer 0; ``track`` keeps what is needed to restore dropped tokens.
+
+        Raises:
+            ScheduleError: The images give another number of tokens than the model was wrapped for.
+        """
+        state = self.backbone.embed(images)
+        if not torch.jit.is_tracing() and state.count != self.tokens:
+            raise ScheduleError(
+                f"the model was wrapped for {self.tokens} tokens, but images of {tuple(images.shape[-2:])} give "
+                f"{state.count}; create the model with img_size={tuple(images.shape[-2:])} and wrap it again"
+            )
+        return replace(state, last=state.tokens) if track else state
+
+    def advance(
+        self, state: TokenState, layers: Sequence[int], counts: Sequence[int] | Tensor, *, lean: bool = False
+    ) -> TokenState:
+        """Run ``layers``, keeping ``counts[layer]`` tokens after each; the given state stays as it was.
+
+        Args:
+            state: From ``start`` or an earlier ``advance``.
+            layers: Layer indices, ascending.
+            counts: One per layer of the model (indexed by layer); an int64[L] tensor makes them a runtime input,
+                and then every layer scores and slices.
+            lean: Do no work for rows that do not go on (changes the last bits).
+        """
+        for layer in layers:
+            state = self._layer(layer, state, counts[layer], lean)
+        return state
+
+    def _layer(self, layer: int, state: TokenState, count: int | Tensor, lean: bool) -> TokenState:
+        backbone = self.backbone
+        pick = self._pick(layer, state, count, lean)
+        if pick is None:
+            state = backbone.feed(layer, backbone.attend(layer, state, None))
+        elif lean:
+            state = backbone.feed(layer, backbone.attend_rows(layer, state, pick))
+        else:
+            watch = Watch(self.score)
+            state = backbone.attend(layer, state, watch)
+            if watch.scores is None:
+                raise UnsupportedBackbone(f"layer {layer} made no attention call that can be watched")
+            index = pick.index(watch.scores)
+            if not backbone.joint[layer] and state.last is not None:
+                # Without a joint a dropped token has passed the whole layer, so that is its last value.
+                state = replace(state, last=restore(state.last, state.tokens, state.place))
+            state = backbone.feed(layer, drop(state, index))
+        if state.last is not None:
+            state = replace(state, last=restore(state.last, state.tokens, state.place))
+        return state
+
+    def _pick(self, layer: int, state: TokenState, count: int | Tensor, lean: bool) -> Pick | None:
+        """What goes on after this layer's attention, or None where everything does."""
+        rows = self.backbone.head_rows
+        if lean and rows is not None and layer == self.layers - 1 and state.last is None:
+            return Pick(rows, self.prefix, None)
+        if isinstance(count, int) and count == state.count:
+            return None
+        return Pick(count, self.prefix, self.score, self.selection)
+
+    def finish(self, state: TokenState) -> Tensor:
+        """The logits (B, classes) of a state that passed every layer."""
+        return self.backbone.outputs(self._to_pool(state)).logits  # type: ignore[no-any-return]
+
+    def _to_pool(self, state: TokenState) -> TokenState:
+        if self.pool == "restored" and state.last is not None:
+            return replace(state, tokens=state.last, place=None)
+        return state
+
+    # ------------------------------------------------------------------------------------------ whole passes
+
+    def _run(self, images: Tensor, *, lean: bool, track: bool = False) -> TokenState:
+        track = track or (self.pool == "restored" and not self.token_pooled)
+        state = self.start(images, track=track)
+        return self.advance(state, self._executed(), self._schedule.counts, lean=lean)
+
+    def _executed(self) -> Sequence[int]:
+        executed = self._schedule.executed
+        return range(self.layers) if executed is None else executed
+
+    def forward(self, images: Tensor) -> Tensor:
+        """(B, 3, H, W) -> logits (B, classes) under the schedule, by the plain path."""
+        return self.finish(self._run(images, lean=False))
+
+    def forward_lean(self, images: Tensor) -> Tensor:
+        """As ``forward``, without work for rows that do not go on; what search, export and bench run (to 1e-5)."""
+        return self.finish(self._run(images, lean=True))
+
+    def forward_pooled(self, images: Tensor) -> Tensor:
+        """(B, 3, H, W) -> the features (B, D) that the head's last linear layer receives, by the lean path."""
+        return self.backbone.pooled(self._to_pool(self._run(images, lean=True)))
+
+    def forward_kept(self, images: Tensor) -> tuple[Tensor, list[Tensor]]:
+        """The logits, and for each executed layer the original positions (B, n) of the tokens it kept, ascending."""
+        state = self.start(images)
+        everything = torch.arange(self.tokens, device=images.device).expand(images.shape[0], -1)
+        kept = []
+        for layer in self._executed():
+            state = self.advance(state, [layer], self._schedule.counts)
+            kept.append(everything if state.place is None else state.place)
+        return self.finish(state), kept
+
+    def forward_restored(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """The logits, and (B, N, D): every token after its last whole layer, dropped ones included, un-normed."""
+        state = self._run(images, lean=False, track=True)
+        assert state.last is not None  # what track=True means
+        return self.finish(state), state.last
+
+
+class LeanViT(nn.Module):
+    """One schedule of an AdaptiveViT, frozen, by the lean path: what is converted, timed and shipped.
+
+    Args:
+        adaptive: The wrapped model; its weights are shared.
+        schedule: The schedule to freeze; ``None`` takes the one now in force.
+        selection: ``"argsort"`` for eager and OpenVINO, ``"topk"`` for static ONNX.
+
+    Raises:
+        ScheduleError: The schedule does not fit the model.
+    """
+
+    def __init__(
+        self, adaptive: AdaptiveViT, schedule: TokenSchedule | None = None, selection: Selection = "argsort"
+    ) -> None:
+        super().__init__()
+        self.adaptive = AdaptiveViT(adaptive.bare, adaptive.score, adaptive.pool)
+        self.adaptive.selection = selection
+        self.adaptive.schedule = adaptive.schedule if schedule is None else schedule
+        self.train(adaptive.training)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """(B, 3, H, W) -> logits (B, classes)."""
+        return self.adaptive.forward_lean(images)

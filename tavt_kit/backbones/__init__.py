@@ -1,0 +1,34 @@
+"""One adapter per model family, and the one place that chooses it."""
+
+from __future__ import annotations
+
+from torch import nn
+
+from tavt_kit.backbones.base import Backbone, Outputs
+from tavt_kit.backbones.timm_vit import TimmVit, is_timm_vit
+from tavt_kit.errors import UnsupportedBackbone
+
+__all__ = ["Backbone", "Outputs", "adapter_of"]
+
+_REFUSED = {
+    "NaFlexVit": "it packs images of different sizes into one sequence",
+    "VisionTransformerSAM": "its window attention needs the whole grid",
+    "Hiera": "it merges its grid between stages",
+    "SwinTransformer": "its window attention needs the whole grid",
+}
+
+
+def adapter_of(model: nn.Module) -> Backbone:
+    """The adapter for a model.
+
+    Raises:
+        UnsupportedBackbone: No adapter knows the model's class, or the adapter refuses one of its options.
+    """
+    if is_timm_vit(model):
+        return TimmVit(model)
+    name = type(model).__name__
+    reason = _REFUSED.get(name, "no adapter knows how its tokens run")
+    raise UnsupportedBackbone(
+        f"tokens can be dropped from timm's VisionTransformer, DeiT, BEiT, EVA/DINOv3 and relative-position ViTs, "
+        f"but not from {name}: {reason}; choose one of `fgvc-kit models`"
+    )

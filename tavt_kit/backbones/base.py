@@ -1,0 +1,157 @@
+"""The seam between the loop and a model family: half-blocks of one Protocol, and the look into attention."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import torch.nn.functional as F
+from torch import Tensor
+from torch.overrides import TorchFunctionMode
+
+from tavt_kit.drop import Pick, drop, first_rows
+from tavt_kit.errors import UnsupportedBackbone
+from tavt_kit.scores import attention_map, cls_score, column_score
+from tavt_kit.tokens import TokenState
+
+__all__ = ["Backbone", "Outputs", "Watch", "inside_attention", "pick_after_attention"]
+
+
+@dataclass(frozen=True, slots=True)
+class Outputs:
+    """What a family's head gives: the logits (B, classes), and named tensors for its losses."""
+
+    logits: Any  # a Tensor; a pair of them where a distilled DeiT trains both of its heads
+    named: Mapping[str, Tensor] = field(default_factory=dict)
+
+
+class Backbone(Protocol):
+    """One adapter per family. The loop in ``adaptive.py`` knows nothing else of a model."""
+
+    layers: int
+    prefix: int
+    tokens: int
+    grid: tuple[int, int]
+    droppable: tuple[bool, ...]
+    joint: tuple[bool, ...]
+    """Whether a layer has a place between its halves; without one the drop comes after the whole layer."""
+    head_rows: int | None
+    """How many leading tokens the head reads, or None where it pools over all of them."""
+    thin: tuple[bool, ...]
+    """Whether ``attend_rows`` of a layer skips the work for rows that do not go on."""
+
+    def embed(self, images: Tensor) -> TokenState:
+        """(B, 3, H, W) -> the state before layer 0."""
+        ...
+
+    def attend(self, layer: int, state: TokenState, watch: Watch | None) -> TokenState:
+        """The attention half-block on all rows; ``watch`` sees each attention call, None leaves it fused."""
+        ...
+
+    def attend_rows(self, layer: int, state: TokenState, pick: Pick) -> TokenState:
+        """The attention half-block of the lean path: only the picked rows come out."""
+        ...
+
+    def feed(self, layer: int, state: TokenState) -> TokenState:
+        """The feed-forward half-block."""
+        ...
+
+    def outputs(self, state: TokenState) -> Outputs:
+        """Final norm, pooling and head."""
+        ...
+
+    def pooled(self, state: TokenState) -> Tensor:
+        """(B, D): what the last linear layer of the head receives."""
+        ...
+
+
+class Watch:
+    """Collects a layer's token scores from its attention calls; several calls add up (parallel, differential)."""
+
+    def __init__(self, score: str) -> None:
+        self.score = score
+        self.scores: Tensor | None = None
+
+    def __call__(
+        self, q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None, scale: float | None, dropout: float
+    ) -> Tensor:
+        """See one call and return its output (B, H, n, dv)."""
+        if self.score == "cls":
+            self._add(cls_score(q, k, bias, scale))
+            return F.scaled_dot_product_attention(q, k, v, attn_mask=bias, dropout_p=dropout, scale=scale)
+        attention = attention_map(q, k, bias, scale)
+        self._add(column_score(attention))
+        if dropout:
+            attention = F.dropout(attention, dropout)
+        return attention.to(v.dtype) @ v
+
+    def _add(self, scores: Tensor) -> None:
+        self.scores = scores if self.scores is None else self.scores + scores
+
+
+class inside_attention(TorchFunctionMode):  # noqa: N801 - used as a context manager, reads as one
+    """While active, every fused attention call has its position bias follow the kept tokens and is shown to a watch.
+
+    timm computes relative-position biases for all N positions inside the attention; the call is the one place where
+    bias and dropped sequence meet, for every attention class, without copying a forward.
+    """
+
+    def __init__(self, watch: Watch | None, place: Tensor | None) -> None:
+        super().__init__()
+        self.watch = watch
+        self.place = place
+        self.calls = 0
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Any, args: Any = (), kwargs: Any = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        if func is not F.scaled_dot_product_attention:
+            return func(*args, **kwargs)
+        self.calls += 1
+        return self._attention(*args, **kwargs)
+
+    def _attention(
+        self,
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        attn_mask: Tensor | None = None,
+        dropout_p: float = 0.0,
+        is_causal: bool = False,
+        scale: float | None = None,
+        enable_gqa: bool = False,
+    ) -> Tensor:
+        if is_causal or enable_gqa:
+            raise UnsupportedBackbone("tokens cannot be dropped from causal or grouped-query attention calls")
+        bias = attn_mask if attn_mask is None or self.place is None else gather_bias(attn_mask, self.place)
+        # Inside __torch_function__ the mode is switched off, so these calls are not intercepted again.
+        if self.watch is not None:
+            return self.watch(q, k, v, bias, scale, dropout_p)
+        return F.scaled_dot_product_attention(q, k, v, attn_mask=bias, dropout_p=dropout_p, scale=scale)
+
+
+def gather_bias(bias: Tensor, place: Tensor) -> Tensor:
+    """(1, H, N, N) or (H, N, N) position bias -> (B, H, n, n) at the kept places (B, n), on both axes."""
+    if bias.dim() == 4:
+        bias = bias[0]
+    heads, size, _ = bias.shape
+    batch, n = place.shape
+    flat = (place.unsqueeze(2) * size + place.unsqueeze(1)).reshape(-1)  # (B * n * n)
+    picked = bias.reshape(heads, size * size).index_select(1, flat)
+    return picked.reshape(heads, batch, n, n).transpose(0, 1)
+
+
+def pick_after_attention(backbone: Backbone, layer: int, state: TokenState, pick: Pick) -> TokenState:
+    """``attend_rows`` for attention classes we do not open: attend on all rows, then keep the picked ones."""
+    if pick.score is None:
+        state = backbone.attend(layer, state, None)
+        return first_rows(state, pick.count)
+    watch = Watch(pick.score)
+    state = backbone.attend(layer, state, watch)
+    if watch.scores is None:
+        raise UnsupportedBackbone(
+            f"layer {layer} made no attention call that can be watched; its tokens cannot be dropped"
+        )
+    return drop(state, pick.index(watch.scores))
