@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
+from tavt_kit.backbones.costs import HeadCosts, LayerCosts
 from tavt_kit.drop import Pick, drop, first_rows
 from tavt_kit.errors import UnsupportedBackbone
 from tavt_kit.scores import attention_map, cls_score, column_score
@@ -61,6 +62,10 @@ class Backbone(Protocol):
         """Final norm, pooling and head."""
         ...
 
+    def costs(self) -> tuple[int, tuple[LayerCosts, ...], HeadCosts]:
+        """Multiply-adds of the stem, of each layer's parts, and of the head."""
+        ...
+
     def pooled(self, state: TokenState) -> Tensor:
         """(B, D): what the last linear layer of the head receives."""
         ...
@@ -90,7 +95,7 @@ class Watch:
         self.scores = scores if self.scores is None else self.scores + scores
 
 
-class inside_attention(TorchFunctionMode):  # noqa: N801 - used as a context manager, reads as one
+class inside_attention(TorchFunctionMode):
     """While active, every fused attention call has its position bias follow the kept tokens and is shown to a watch.
 
     timm computes relative-position biases for all N positions inside the attention; the call is the one place where

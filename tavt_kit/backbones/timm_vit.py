@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from tavt_kit.backbones.base import Outputs, Watch, inside_attention, pick_after_attention
+from tavt_kit.backbones.costs import HeadCosts, LayerCosts, head_costs, layer_costs, stem_macs
 from tavt_kit.backbones.halves import halves_of
 from tavt_kit.backbones.thin import is_thin, thin_attention
 from tavt_kit.drop import Pick, drop, first_rows
@@ -164,6 +165,10 @@ class TimmVit:
 
     def outputs(self, state: TokenState) -> Outputs:
         return Outputs(self.model.forward_head(self.model.norm(state.tokens)))
+
+    def costs(self) -> tuple[int, tuple[LayerCosts, ...], HeadCosts]:
+        layers = tuple(layer_costs(block, joint) for block, joint in zip(self.blocks, self.joint, strict=True))
+        return stem_macs(self.model), layers, head_costs(self.model)
 
     def pooled(self, state: TokenState) -> Tensor:
         return self.model.forward_head(self.model.norm(state.tokens), pre_logits=True)  # type: ignore[no-any-return]

@@ -1,0 +1,214 @@
+"""TargetDevice: where a model is to run, and how: runtime, processor, threads, precision, batch."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from tavt_kit.errors import TargetError
+
+__all__ = ["PRECISIONS", "PROCESSORS", "TargetDevice", "available_threads", "read_precision"]
+
+PROCESSORS: Mapping[str, tuple[str, ...]] = {
+    "torch": ("cpu", "cuda"),
+    "onnxruntime": ("cpu", "cuda", "tensorrt"),
+    "openvino": ("cpu", "gpu", "npu"),
+}
+"""What each runtime can drive."""
+
+PRECISIONS = ("f32", "f16", "bf16", "int8")
+
+_SPELLINGS = {
+    "fp32": "f32",
+    "float32": "f32",
+    "float": "f32",
+    "fp16": "f16",
+    "float16": "f16",
+    "half": "f16",
+    "bfloat16": "bf16",
+    "i8": "int8",
+    "u8": "int8",
+}
+_KEYS = ("threads", "precision", "batch")
+_FORM = "RUNTIME:PROCESSOR[:INDEX][:threads=N][:precision=P][:batch=N], such as 'openvino:cpu:threads=2'"
+_WHOLE = re.compile(r"[0-9]+")
+
+
+@dataclass(frozen=True, slots=True)
+class TargetDevice:
+    """A runtime on a processor, with everything set that changes how long an inference takes.
+
+    Args:
+        runtime: ``torch``, ``onnxruntime`` or ``openvino``.
+        processor: ``cpu``, ``cuda``, ``tensorrt``, ``gpu`` or ``npu``, as the runtime has it.
+        index: Which one, where there are several; always 0 for a CPU.
+        threads: CPU threads of one inference; ``None`` (all CPUs the process may use) until ``resolved``, and
+            always for other processors.
+        precision: ``f32``, ``f16``, ``bf16`` or ``int8``. For a model file it is what the file was made for.
+        batch: Images per inference.
+
+    Raises:
+        TargetError: An unknown name, or a combination that no runtime offers.
+
+    Example:
+        >>> str(TargetDevice.parse("openvino:cpu:threads=2"))
+        'openvino:cpu:threads=2:precision=f32:batch=1'
+        >>> TargetDevice.parse("torch:cuda:1:precision=bf16").index
+        1
+    """
+
+    runtime: str
+    processor: str
+    index: int = 0
+    threads: int | None = None
+    precision: str = "f32"
+    batch: int = 1
+
+    def __post_init__(self) -> None:
+        _known("runtime", self.runtime, tuple(PROCESSORS))
+        _known(f"processor of {self.runtime}", self.processor, PROCESSORS[self.runtime])
+        object.__setattr__(self, "precision", read_precision(self.precision))
+        _at_least("index", self.index, 0)
+        _at_least("batch", self.batch, 1)
+        if self.threads is not None:
+            _at_least("threads", self.threads, 1)
+        if self.is_cpu and self.index:
+            raise TargetError(f"a CPU has no index, got {self.runtime}:cpu:{self.index}; leave the index out")
+        if not self.is_cpu and self.threads is not None:
+            raise TargetError(
+                f"threads are set for a CPU only, got threads={self.threads} for {self.runtime}:{self.processor}; "
+                "leave them out"
+            )
+        if self.runtime == "torch" and self.precision == "int8":
+            raise TargetError(
+                "torch runs f32, f16 or bf16, got precision=int8; int8 runs on openvino or onnxruntime"
+            )
+
+    @property
+    def is_cpu(self) -> bool:
+        """Whether the model runs on the CPU, so that threads matter."""
+        return self.processor == "cpu"
+
+    @classmethod
+    def parse(cls, text: str, *, precision: str | None = None, batch: int | None = None) -> TargetDevice:
+        """Read a target as the command line spells it.
+
+        Args:
+            text: For example ``openvino:cpu:threads=2:precision=f32:batch=1``.
+            precision: From a flag of its own; must not contradict the text.
+            batch: Likewise.
+
+        Raises:
+            TargetError: An unknown part, or a key given twice with different values.
+        """
+        runtime, _, rest = text.strip().partition(":")
+        _known("runtime", runtime, tuple(PROCESSORS))
+        processor, *parts = rest.split(":")
+        if not processor:
+            raise TargetError(f"a target is {_FORM}, got {text!r}: add a processor ({_choices(PROCESSORS[runtime])})")
+        index, given = 0, list[tuple[str, str]]()
+        for place, part in enumerate(parts):
+            if place == 0 and _WHOLE.fullmatch(part):
+                index = int(part)
+                continue
+            key, equals, value = part.partition("=")
+            if not equals:
+                raise TargetError(f"a target is {_FORM}, got {part!r} in {text!r}")
+            given.append((key, value))
+        if precision is not None:
+            given.append(("precision", precision))
+        if batch is not None:
+            given.append(("batch", str(batch)))
+        return cls(runtime, processor, index, **_keys(given, text))
+
+    def resolved(self) -> TargetDevice:
+        """The same target with its number of threads filled in: all CPUs this process may use."""
+        if not self.is_cpu or self.threads is not None:
+            return self
+        return replace(self, threads=available_threads())
+
+    def __str__(self) -> str:
+        """The canonical text; ``parse`` reads it back."""
+        parts = [self.runtime, self.processor]
+        if not self.is_cpu:
+            parts.append(str(self.index))
+        if self.threads is not None:
+            parts.append(f"threads={self.threads}")
+        return ":".join([*parts, f"precision={self.precision}", f"batch={self.batch}"])
+
+    def as_record(self) -> dict[str, Any]:
+        """For a JSON record."""
+        return {
+            "runtime": self.runtime,
+            "processor": self.processor,
+            "index": self.index,
+            "threads": self.threads,
+            "precision": self.precision,
+            "batch": self.batch,
+        }
+
+    @classmethod
+    def from_record(cls, record: Mapping[str, Any]) -> TargetDevice:
+        """From ``as_record``.
+
+        Raises:
+            TargetError: A field is missing, unknown or wrong.
+        """
+        try:
+            return cls(**record)
+        except TypeError:
+            raise TargetError(
+                f"a recorded target has runtime, processor, index, threads, precision and batch, got {dict(record)}"
+            ) from None
+
+
+def available_threads() -> int:
+    """CPUs this process may use: its affinity mask, not the machine's count."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def read_precision(text: str) -> str:
+    """``f32 f16 bf16 int8``, from these or their long spellings (``fp32``, ``float16``, ...).
+
+    Raises:
+        TargetError: Another word.
+    """
+    word = _SPELLINGS.get(text.lower(), text.lower())
+    _known("precision", word, PRECISIONS)
+    return word
+
+
+def _keys(given: list[tuple[str, str]], text: str) -> dict[str, Any]:
+    """The key=value parts, read and checked against one another."""
+    found: dict[str, Any] = {}
+    for key, value in given:
+        _known("key of a target", key, _KEYS)
+        read: Any = read_precision(value) if key == "precision" else _number(key, value, text)
+        if found.setdefault(key, read) != read:
+            raise TargetError(f"{key} is given twice, as {found[key]} and {read}, for target {text!r}; give it once")
+    return found
+
+
+def _number(key: str, value: str, text: str) -> int:
+    if not _WHOLE.fullmatch(value):
+        raise TargetError(f"{key} must be a whole number, got {value!r} in target {text!r}")
+    return int(value)
+
+
+def _known(what: str, word: str, choices: tuple[str, ...]) -> None:
+    if word not in choices:
+        raise TargetError(f"unknown {what} {word!r}; choose {_choices(choices)}")
+
+
+def _choices(words: tuple[str, ...]) -> str:
+    return words[0] if len(words) == 1 else ", ".join(words[:-1]) + " or " + words[-1]
+
+
+def _at_least(name: str, value: object, least: int) -> None:
+    if isinstance(value, bool) or not isinstance(value, int) or value < least:
+        raise TargetError(f"{name} must be a whole number, at least {least}, got {value!r}")
