@@ -1,0 +1,225 @@
+"""The law of the wrap, for every kind of timm ViT."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+
+from tavt_kit.adaptive import AdaptiveViT, wrap
+from tavt_kit.backbones import base, timm_vit
+from tavt_kit.errors import UnsupportedBackbone
+from tavt_kit.schedule import TokenSchedule
+from tavt_kit.timm_import import timm
+from tests.contracts.zoo import BIASED, ROPE, ZOO, build, images
+
+TOLERANCE = 1e-5
+every_kind = pytest.mark.parametrize("kind", ZOO)
+every_score = pytest.mark.parametrize("score", ["column", "cls"])
+
+
+def dropping(adaptive: AdaptiveViT) -> TokenSchedule:
+    """Drops in layers 0 and 2, not in 1, and in the last one: every path of the loop."""
+    prefix, patches = adaptive.prefix, adaptive.tokens - adaptive.prefix
+    shares = (0.8, 0.8, 0.5, 0.3)
+    return TokenSchedule(tuple(prefix + max(2, round(patches * share)) for share in shares))
+
+
+def wrapped(kind: str, score: str = "column") -> AdaptiveViT:
+    adaptive = wrap(build(kind))
+    if score == "cls" and not adaptive.backbone.has_class_token:
+        with pytest.raises(UnsupportedBackbone, match="needs a class token"):
+            adaptive.score = "cls"
+        pytest.skip("no class token, and refused")
+    adaptive.score = score
+    adaptive.schedule = dropping(adaptive)
+    return adaptive
+
+
+@every_kind
+@torch.no_grad()
+def test_dense_schedule_is_the_model_itself(kind: str) -> None:
+    model = build(kind)
+    bare = model(images(model))
+    adaptive = wrap(model)
+    assert torch.equal(adaptive(images(model)), bare)
+    assert list(adaptive.state_dict()) == list(model.state_dict())
+    assert [(name, id(p)) for name, p in adaptive.named_parameters()] == [
+        (name, id(p)) for name, p in model.named_parameters()
+    ]
+    assert adaptive.unwrap() is model
+    assert torch.equal(model(images(model)), bare)
+
+
+@every_kind
+@every_score
+@torch.no_grad()
+def test_positions_do_not_depend_on_the_batch(kind: str, score: str) -> None:
+    adaptive = wrapped(kind, score)
+    x = images(adaptive.bare)
+    logits, kept = adaptive.forward_kept(x)
+    for i in range(len(x)):
+        alone, kept_alone = adaptive.forward_kept(x[i : i + 1])
+        torch.testing.assert_close(alone, logits[i : i + 1], atol=TOLERANCE, rtol=TOLERANCE)
+        assert all(torch.equal(a, b[i : i + 1]) for a, b in zip(kept_alone, kept, strict=True))
+
+
+@every_kind
+@every_score
+@torch.no_grad()
+def test_kept_positions_are_nested_ascending_and_hold_the_prefix(kind: str, score: str) -> None:
+    adaptive = wrapped(kind, score)
+    _, kept = adaptive.forward_kept(images(adaptive.bare))
+    assert [place.shape[1] for place in kept] == list(adaptive.schedule.counts)
+    before = set(range(adaptive.tokens))
+    for place in kept:
+        assert (place[:, 1:] > place[:, :-1]).all()
+        assert (place[:, : adaptive.prefix] == torch.arange(adaptive.prefix)).all()
+        assert set(place[0].tolist()) <= before
+        before = set(place[0].tolist())
+
+
+@every_kind
+@every_score
+@torch.no_grad()
+def test_lean_path_agrees_with_the_plain_one(kind: str, score: str) -> None:
+    adaptive = wrapped(kind, score)
+    x = images(adaptive.bare)
+    for schedule in (adaptive.schedule, adaptive.dense_schedule):
+        adaptive.schedule = schedule
+        torch.testing.assert_close(adaptive.forward_lean(x), adaptive(x), atol=TOLERANCE, rtol=TOLERANCE)
+
+
+def reached(model: nn.Module, x: Tensor) -> set[str]:
+    model.zero_grad()
+    model(x).square().sum().backward()
+    return {name for name, p in model.named_parameters() if p.grad is not None and p.grad.abs().sum()}
+
+
+@every_kind
+def test_gradient_reaches_every_weight(kind: str) -> None:
+    adaptive = wrapped(kind).train()
+    x = images(adaptive.bare)
+    # A class token's row of a padded relative bias is zero, so that table of the last layer trains in neither.
+    trainable = reached(adaptive.bare, x)
+    assert trainable == {n for n, _ in adaptive.bare.named_parameters()} or kind == "relative_class_token"
+    assert reached(adaptive, x) == trainable
+
+
+class KeysMasked(TorchFunctionMode):
+    """Runs the bare model on all tokens, but from each layer on hides the keys that the wrap has dropped."""
+
+    def __init__(self, kept: list[Tensor], tokens: int, calls_per_layer: int) -> None:
+        super().__init__()
+        self.masks = [None]
+        for place in kept[:-1]:
+            hidden = torch.ones(len(place), tokens, dtype=torch.bool).scatter(1, place, False)
+            self.masks.append(hidden[:, None, None, :])  # (B, 1, 1, N)
+        self.calls_per_layer = calls_per_layer
+        self.call = 0
+
+    def __torch_function__(self, func: Callable[..., Any], types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = dict(kwargs or {})
+        if func is F.scaled_dot_product_attention:
+            mask = self.masks[self.call // self.calls_per_layer]
+            self.call += 1
+            if mask is not None:
+                q = args[0]
+                bias = kwargs.get("attn_mask")
+                bias = torch.zeros(1, 1, q.shape[2], q.shape[2]) if bias is None else bias
+                kwargs["attn_mask"] = bias.expand(len(q), -1, -1, -1).masked_fill(mask, float("-inf"))
+        return func(*args, **kwargs)
+
+
+def oracle(model: Any, x: Tensor, kept: list[Tensor], calls_per_layer: int) -> Tensor:
+    """The bare model on all tokens with dropped keys at -inf, pooled over the tokens that are left."""
+    tokens = wrap(model).tokens
+    with KeysMasked(kept, tokens, calls_per_layer):
+        features = model.forward_features(x)
+    last = kept[-1].unsqueeze(-1).expand(-1, -1, features.shape[-1])
+    return model.forward_head(features.gather(1, last))  # type: ignore[no-any-return]
+
+
+def calls_of(kind: str) -> int:
+    return 2 if kind in ("differential", "parallel_things") else 1
+
+
+def difference_to_oracle(kind: str, score: str) -> float:
+    adaptive = wrapped(kind, score)
+    x = images(adaptive.bare)
+    logits, kept = adaptive.forward_kept(x)
+    expected = oracle(adaptive.bare, x, kept, calls_of(kind))
+    return float((logits - expected).abs().max() / expected.abs().max())
+
+
+@every_kind
+@every_score
+@torch.no_grad()
+def test_dropping_equals_the_masked_oracle(kind: str, score: str) -> None:
+    assert difference_to_oracle(kind, score) < TOLERANCE
+
+
+@pytest.mark.parametrize("kind", ROPE)
+@torch.no_grad()
+def test_the_oracle_catches_ungathered_rope(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(timm_vit, "_gather_rope", lambda rope, patches: rope[..., : patches.shape[1], :])
+    assert difference_to_oracle(kind, "column") > 100 * TOLERANCE
+
+
+@pytest.mark.parametrize("kind", BIASED)
+@torch.no_grad()
+def test_the_oracle_catches_a_wrong_bias_gather(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(base, "gather_bias", lambda bias, place: bias[..., : place.shape[1], : place.shape[1]])
+    assert difference_to_oracle(kind, "column") > 100 * TOLERANCE
+
+
+@pytest.mark.parametrize("kind", BIASED)
+@torch.no_grad()
+def test_the_oracle_catches_a_bias_gathered_on_one_axis(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def keys_only(bias: Tensor, place: Tensor) -> Tensor:
+        n = place.shape[1]
+        return torch.stack([bias.reshape(-1, *bias.shape[-2:])[:, :n, rows] for rows in place])
+
+    monkeypatch.setattr(base, "gather_bias", keys_only)
+    assert difference_to_oracle(kind, "column") > 100 * TOLERANCE
+
+
+REFUSED: dict[str, Callable[[], nn.Module]] = {
+    "naflexvit": lambda: timm.create_model("naflexvit_base_patch16_gap"),
+    "sam": lambda: timm.create_model("samvit_base_patch16", img_size=256),
+    "swin": lambda: timm.create_model("swin_tiny_patch4_window7_224"),
+    "resnet": lambda: timm.create_model("resnet18"),
+    "convnext": lambda: timm.create_model("convnext_atto"),
+    "cait": lambda: timm.create_model("cait_xxs24_224"),
+    "patch_drop": lambda: timm.create_model("vit_tiny_patch16_224", patch_drop_rate=0.1),
+    "no_pooling": lambda: timm.create_model("vit_tiny_patch16_224", global_pool=""),
+    "no_timm_model": lambda: nn.Linear(3, 3),
+}
+
+
+@pytest.mark.parametrize("kind", REFUSED)
+def test_what_cannot_be_dropped_is_refused_in_a_sentence(kind: str) -> None:
+    with pytest.raises(UnsupportedBackbone) as caught:
+        wrap(REFUSED[kind]())
+    assert len(str(caught.value)) > 40 and "\n" not in str(caught.value)
+
+
+def test_a_subclass_with_its_own_forward_is_refused() -> None:
+    class Other(timm.models.vision_transformer.VisionTransformer):  # type: ignore[misc, name-defined]
+        def forward_features(self, x: Tensor) -> Tensor:
+            return 2 * super().forward_features(x)
+
+    with pytest.raises(UnsupportedBackbone, match="Other"):
+        wrap(Other(img_size=32, embed_dim=12, depth=1, num_heads=2))
+
+
+def test_a_model_without_fused_attention_is_refused() -> None:
+    model = build("plain")
+    model.blocks[1].attn.fused_attn = False  # type: ignore[index, union-attr]
+    with pytest.raises(UnsupportedBackbone, match="fused"):
+        wrap(model)
