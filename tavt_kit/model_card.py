@@ -1,4 +1,4 @@
-"""ModelCard: what must be known of a weight file to use it; ``model.json`` beside every ``model.safetensors``."""
+"""ModelCard: what must be known of a weight file to use it; ``model.json`` beside ``model.safetensors``."""
 
 from __future__ import annotations
 

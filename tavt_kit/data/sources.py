@@ -1,0 +1,137 @@
+"""load_images: the one door to every data set, by folder, CSV list or name."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from types import MappingProxyType
+
+from tavt_kit.data.csv_list import load_csv
+from tavt_kit.data.folders import load_folder
+from tavt_kit.data.images import ImageSet, Sample
+from tavt_kit.data.packages import PACKAGES, unpack
+from tavt_kit.data.splits import Ratios, divide
+from tavt_kit.errors import DataError, UnknownName
+
+__all__ = ["KNOWN", "KnownSet", "load_images"]
+
+
+@dataclass(frozen=True, slots=True)
+class KnownSet:
+    """A data set that can be had by name.
+
+    Args:
+        package: Its wheel in ``packages.PACKAGES``.
+        inside: The folder of the wheel it lies in.
+        classes: How many.
+        pictures: How many.
+        about: One sentence.
+        note: What must be said of results on it, or nothing.
+        read: Lists the samples and class names below the unpacked folder.
+    """
+
+    package: str
+    inside: str
+    classes: int
+    pictures: int
+    about: str
+    note: str
+    read: Callable[[Path], tuple[tuple[str, ...], list[Sample]]]
+
+
+def _read_elpv(root: Path) -> tuple[tuple[str, ...], list[Sample]]:
+    """Cell type and annotated defect probability: ``"mono 0.33"``."""
+    rows = []
+    for line in (root / "labels.csv").read_text(encoding="utf-8").splitlines():
+        path, probability, kind = line.split()
+        rows.append((root / path, f"{kind} {float(probability):.2f}"))
+    classes = tuple(sorted({name for _, name in rows}))
+    return classes, [Sample(path, classes.index(name)) for path, name in rows]
+
+
+def _read_textile(root: Path) -> tuple[tuple[str, ...], list[Sample]]:
+    classes = tuple(sorted(folder.name for folder in root.iterdir()))
+    return classes, [
+        Sample(path, i) for i, name in enumerate(classes) for path in sorted((root / name).glob("*.jpg"))
+    ]
+
+
+KNOWN = MappingProxyType(
+    {
+        "elpv": KnownSet(
+            "elpv",
+            "elpv_dataset/data",
+            8,
+            2624,
+            "solar cells, mono- or polycrystalline, by annotated defect probability (0, 1/3, 2/3, 1)",
+            "The split is random, so cells of one solar module can be in train and in test; results on "
+            "modules never "
+            "seen may be lower.",
+            _read_elpv,
+        ),
+        "textile": KnownSet(
+            "textile",
+            "conformal_clip_data/data/textile_images/simulated",
+            3,
+            2000,
+            "woven fabric: nominal, local defect, global defect",
+            "These are simulated pictures, not photographs.",
+            _read_textile,
+        ),
+    }
+)
+"""Data sets by name."""
+
+
+def load_images(spec: str, *, seed: int = 0, ratios: Ratios | None = None) -> ImageSet:
+    """Find pictures and labels.
+
+    Args:
+        spec: A folder, a ``.csv`` list, ``"elpv"`` or ``"textile"``.
+        seed: Of a split that we make; nothing else is random.
+        ratios: Shares of such a split; 60/20/20 by default.
+
+    Raises:
+        DataError: The data is missing, empty, contradictory or unreadable.
+        UnknownName: ``spec`` is neither a path nor a known name.
+
+    Example:
+        >>> load_images("runs/absent/")
+        Traceback (most recent call last):
+            ...
+        tavt_kit.errors.DataError: the data folder runs/absent does not exist; give one folder per class ...
+    """
+    if spec in KNOWN:
+        return _load_known(spec, seed, ratios or Ratios())
+    if not spec.strip():
+        raise DataError("data must be a folder, a CSV list or a name, but nothing was given")
+    path = Path(spec).expanduser()
+    if path.suffix.lower() == ".csv":
+        return load_csv(path, seed=seed, ratios=ratios)
+    if path.is_file():
+        raise DataError(
+            f"data must be a folder of pictures or a .csv list, but {path} is a file of another kind"
+        )
+    if not path.exists() and not any(mark in spec for mark in "/\\."):
+        near = difflib.get_close_matches(spec.lower(), KNOWN, n=1)
+        meant = f"; did you mean {near[0]!r}?" if near else ""
+        raise UnknownName(
+            f"data must be a folder, a CSV list or one of {', '.join(KNOWN)}, got {spec!r}{meant}"
+        )
+    return load_folder(path, seed=seed, ratios=ratios)
+
+
+def _load_known(name: str, seed: int, ratios: Ratios) -> ImageSet:
+    known = KNOWN[name]
+    root = unpack(known.package, known.inside)
+    classes, samples = known.read(root)
+    if (len(classes), len(samples)) != (known.classes, known.pictures):
+        raise DataError(
+            f"{root} should hold {known.pictures} pictures of {known.classes} classes, but holds "
+            f"{len(samples)} of {len(classes)}; remove the folder and run again"
+        )
+    splits = divide(samples, root, seed=seed, ratios=ratios)
+    made = f"random, stratified by class, {ratios}"
+    return ImageSet(name, classes, root, splits, made, seed, PACKAGES[known.package].licence, known.note)

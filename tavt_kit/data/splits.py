@@ -1,0 +1,153 @@
+"""Dividing pictures into train, val and test, and the record that keeps later verbs on that division."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from tavt_kit.data.images import SPLITS, ImageSet, Sample
+from tavt_kit.errors import DataError, RecordError
+from tavt_kit.model_card import Licence
+from tavt_kit.records import read_record, sha256_text, write_record
+
+__all__ = ["SPLIT_FILE", "Ratios", "divide", "inherit_split", "read_split", "write_split"]
+
+SPLIT_FILE = "split.json"
+_SCHEMA, _VERSION = "fgvc-kit/split", 1
+
+
+@dataclass(frozen=True, slots=True)
+class Ratios:
+    """Shares of train, val and test; a share of 0 makes no such split.
+
+    Raises:
+        DataError: A share is negative, training gets none, or they do not add up to 1.
+    """
+
+    train: float = 0.6
+    val: float = 0.2
+    test: float = 0.2
+
+    def __post_init__(self) -> None:
+        shares = (self.train, self.val, self.test)
+        if min(shares) < 0 or self.train <= 0 or abs(sum(shares) - 1) > 1e-6:
+            raise DataError(f"the shares of train, val and test must add up to 1, got {self}")
+
+    def without_test(self) -> Ratios:
+        """The same proportion of train to val, where test exists already."""
+        both = self.train + self.val
+        return Ratios(self.train / both, self.val / both, 0.0)
+
+    def __str__(self) -> str:
+        shares = [share for share in (self.train, self.val, self.test) if share]
+        return "/".join(f"{100 * share:.3g}" for share in shares)
+
+
+def divide(
+    samples: Iterable[Sample], root: Path, *, seed: int, ratios: Ratios
+) -> dict[str, tuple[Sample, ...]]:
+    """Stratified division: within each class, pictures are ordered by a hash and cut at the shares.
+
+    The order is the SHA-256 of seed and relative path, so it depends on no library's random stream, and a
+    picture added later does not reshuffle the others. A class of one or two pictures goes to training.
+
+    Args:
+        samples: Of all classes.
+        root: The paths' root; where the data lies on the disk does not change the division.
+        seed: Another seed, another division.
+        ratios: The shares, met in each class to the nearest picture.
+    """
+    classes: dict[int, list[Sample]] = {}
+    for sample in samples:
+        classes.setdefault(sample.label, []).append(sample)
+    parts: dict[str, list[Sample]] = {name: [] for name in SPLITS if getattr(ratios, name)}
+    for label in sorted(classes):
+        ordered = sorted(classes[label], key=lambda s: sha256_text(f"{seed}/{_inside(s.path, root)}"))
+        val, test = round(len(ordered) * ratios.val), round(len(ordered) * ratios.test)
+        cuts = {"val": ordered[:val], "test": ordered[val : val + test], "train": ordered[val + test :]}
+        for name, part in parts.items():
+            part += cuts[name]
+    return {name: tuple(part) for name, part in parts.items()}
+
+
+def _inside(path: Path, root: Path) -> str:
+    return path.relative_to(root).as_posix() if path.is_relative_to(root) else path.as_posix()
+
+
+def write_split(folder: Path, images: ImageSet) -> None:
+    """Write ``split.json``: which picture is in which split, so that later verbs inherit it."""
+    body = {
+        "name": images.name,
+        "root": str(images.root),
+        "classes": list(images.classes),
+        "made": images.made,
+        "seed": images.seed,
+        "licence": images.licence.as_record() if images.licence else None,
+        "note": images.note,
+        "sha256": images.sha256,
+        "splits": {
+            name: [[images.relative(sample), sample.label] for sample in samples]
+            for name, samples in images.splits.items()
+        },
+    }
+    write_record(Path(folder) / SPLIT_FILE, _SCHEMA, _VERSION, body)
+
+
+def read_split(folder: Path, root: Path | None = None) -> ImageSet:
+    """Read what ``write_split`` wrote.
+
+    Args:
+        folder: The run.
+        root: Where the pictures lie now, if not where they lay then.
+
+    Raises:
+        RecordError: No such record, or its listing does not match its own hash.
+        DataError: The pictures' folder is gone.
+    """
+    record = read_record(Path(folder) / SPLIT_FILE, _SCHEMA, _VERSION)
+    root = Path(record["root"]) if root is None else Path(root)
+    if not root.is_dir():
+        raise DataError(f"the run's pictures were in {root}, which is gone; give their folder with --data")
+    splits: Mapping[str, tuple[Sample, ...]] = {
+        name: tuple(Sample(root / path, label) for path, label in samples)
+        for name, samples in record["splits"].items()
+    }
+    licence = Licence(**record["licence"]) if record["licence"] else None
+    images = ImageSet(
+        record["name"],
+        tuple(record["classes"]),
+        root,
+        splits,
+        record["made"],
+        record["seed"],
+        licence,
+        record["note"],
+    )
+    if images.sha256 != record["sha256"]:
+        raise RecordError(f"{Path(folder) / SPLIT_FILE} was changed by hand: its SHA-256 no longer fits")
+    return images
+
+
+def inherit_split(folder: Path, images: ImageSet) -> ImageSet:
+    """Hold a run to its split: write it if the run has none, refuse ``images`` if it has another.
+
+    Raises:
+        DataError: The run was made with other pictures, classes, or another division of them.
+    """
+    path = Path(folder) / SPLIT_FILE
+    if not path.exists():
+        write_split(folder, images)
+        return images
+    there = read_record(path, _SCHEMA, _VERSION)
+    if there["sha256"] != images.sha256:
+        raise DataError(
+            f"{folder} was made with {there['name']} ({_sizes(there['splits'])}, seed {there['seed']}), but "
+            f"{images.name} ({_sizes(images.splits)}, seed {images.seed}) is given; figures of two divisions "
+            "cannot be compared: use the same data and seed, or another --out"
+        )
+    return images
+
+
+def _sizes(splits: Mapping[str, Iterable[object]]) -> str:
+    return ", ".join(f"{len(list(samples))} {name}" for name, samples in splits.items())
