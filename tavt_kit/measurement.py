@@ -1,4 +1,4 @@
-"""What was measured, with its doubt: latencies, accuracies, paired differences, and the host they come from."""
+"""What was measured, with its doubt: latencies here; accuracies and host facts are offered from here too."""
 
 from __future__ import annotations
 
@@ -9,7 +9,10 @@ from functools import cache
 from statistics import NormalDist, median
 from typing import Any
 
+from tavt_kit.accuracy import Accuracy as Accuracy
+from tavt_kit.accuracy import PairedDifference as PairedDifference
 from tavt_kit.errors import MeasurementError, RecordError
+from tavt_kit.host import HostFacts as HostFacts
 
 __all__ = [
     "Accuracy",
@@ -209,7 +212,7 @@ def median_ranks(n: int) -> tuple[int, int]:
     ranks reaches 95 %, and the whole range is given. Source: David & Nagaraja, Order Statistics, section 7.1.
     """
     if n > 1000:  # the normal approximation is off by less than a rank here, and exact sums get slow
-        below = math.floor((n - _Z95 * math.sqrt(n)) / 2)
+        below = math.floor((n - 1 - _Z95 * math.sqrt(n)) / 2)
         return below, n - 1 - below
     below, tail = 0, 0.5**n
     while below + 1 < (n + 1) // 2 and tail + math.comb(n, below + 1) * 0.5**n <= 0.025:
