@@ -68,7 +68,7 @@ def layer_costs(block: Any, joint: bool) -> LayerCosts:
     everything = _linear(block) - bias_rows
     pair = sum(_heads_times(a, scored_only=False) for a in attentions)
     score = sum(_heads_times(a, scored_only=True) for a in attentions)
-    width = next(m.normalized_shape[0] for m in block.modules() if isinstance(m, nn.LayerNorm | nn.RMSNorm))
+    width = next(m for m in block.modules() if isinstance(m, nn.Linear)).in_features
     if not joint:
         return LayerCosts(everything, 0, 0, pair, score, 0, constant, width)
     attending = sum(_linear(a) for a in attentions) - bias_rows
