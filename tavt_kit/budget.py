@@ -1,18 +1,23 @@
-"""What may be spent and what must be kept: limits, budgets, and the verdict on a measured value."""
+"""What may be spent and what must be kept: limits and budgets, read from texts such as ``latency=20ms``."""
 
 from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from enum import StrEnum
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 from tavt_kit.errors import BudgetError
-
-if TYPE_CHECKING:
-    from tavt_kit.measurement import Accuracy, Measurement, PairedDifference
+from tavt_kit.verdict import (
+    Verdict,
+    judge_accuracy,
+    judge_difference,
+    judge_latency,
+    judge_macs,
+    judge_prediction,
+    worst,
+)
 
 __all__ = [
     "Budget",
@@ -23,13 +28,16 @@ __all__ = [
     "judge_latency",
     "judge_macs",
     "judge_prediction",
-    "quantile_bounds",
     "worst",
 ]
 
 _EXAMPLES = "latency=20ms, flops=9G, memory=300MB, size=25MB, throughput=120/s, top1=84%, drop=0.5"
-_TEXT = re.compile(r"\s*(?P<name>\w+)\s*(?:\[(?P<statistic>.*)\])?\s*(?P<sense><=|>=|=)\s*(?P<value>\S.*?)\s*")
-_NUMBER = re.compile(r"(?P<number>[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?|[+-]?nan|[+-]?inf)\s*(?P<unit>\D*)", re.I)
+_TEXT = re.compile(
+    r"\s*(?P<name>\w+)\s*(?:\[(?P<statistic>.*)\])?\s*(?P<sense><=|>=|=)\s*(?P<value>\S.*?)\s*"
+)
+_NUMBER = re.compile(
+    r"(?P<number>[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?|[+-]?nan|[+-]?inf)\s*(?P<unit>\D*)", re.I
+)
 
 _TIMES = {"us": 1e-3, "µs": 1e-3, "ms": 1.0, "s": 1e3}  # to milliseconds
 _COUNTS = {"": 1.0, "K": 1e3, "M": 1e6, "G": 1e9, "T": 1e12}
@@ -63,28 +71,6 @@ _LATENCIES = ("p50", "p90", "p99", "e2e")
 _QUALITIES = ("top1", "macro_f1", "recall", "drop")
 
 
-class Verdict(StrEnum):
-    """Does a candidate keep to a limit? The interval of the measurement decides, not its middle."""
-
-    PASS = "PASS"
-    PREDICTED = "PREDICTED"  # met by a prediction only; a measurement turns it into PASS or FAIL
-    INCONCLUSIVE = "INCONCLUSIVE"  # the interval crosses the line
-    FAIL = "FAIL"
-
-
-_ORDER = (Verdict.PASS, Verdict.PREDICTED, Verdict.INCONCLUSIVE, Verdict.FAIL)
-
-
-def worst(verdicts: Iterable[Verdict]) -> Verdict:
-    """The worst of the verdicts; PASS of none, because then nothing was asked.
-
-    Example:
-        >>> str(worst([Verdict.PASS, Verdict.INCONCLUSIVE]))
-        'INCONCLUSIVE'
-    """
-    return max(verdicts, key=_ORDER.index, default=Verdict.PASS)
-
-
 @dataclass(frozen=True, slots=True)
 class Limit:
     """One line of a budget.
@@ -114,7 +100,9 @@ class Limit:
     def __post_init__(self) -> None:
         kind = _KINDS.get(self.quantity)
         if kind is None:
-            raise BudgetError(f"a budget limits one of {', '.join(_KINDS)}, got {self.quantity!r}: try {_EXAMPLES}")
+            raise BudgetError(
+                f"a budget limits one of {', '.join(_KINDS)}, got {self.quantity!r}: try {_EXAMPLES}"
+            )
         if self.sense != kind.sense:
             bound = "at most" if kind.sense == "<=" else "at least"
             raise BudgetError(f"{self.quantity} can only be limited to {bound} a value: write {kind.example}")
@@ -123,7 +111,7 @@ class Limit:
 
     @classmethod
     def parse(cls, text: str) -> Limit:
-        """Read one limit such as ``latency[p50]=20ms`` or ``top1>=84%``; ``=`` takes the sense of the quantity."""
+        """Read one limit such as ``latency[p50]=20ms`` or ``top1>=84%``; ``=`` takes the quantity's sense."""
         match = _TEXT.fullmatch(text)
         if match is None:
             raise BudgetError(f"a budget is QUANTITY=VALUE such as {_EXAMPLES}, got {text!r}")
@@ -151,21 +139,19 @@ class Limit:
         usual = self.statistic is None or (self.quantity, self.statistic) == ("latency", "p90")
         return self.quantity if usual else f"{self.quantity}[{self.statistic}]"
 
-    def show(self, value: float) -> str:
+    def show(self, value: float, digits: int = 4) -> str:
         """``value`` in this limit's own unit, for people: ``19.2ms``, ``3.12G``, ``84.2%``."""
-        if math.isinf(value):
-            return "none"
         if self.quantity == "latency":
-            return f"{value:.4g}ms"
+            return f"{value:.{digits}g}ms"
         if self.quantity == "throughput":
-            return f"{value:.4g}/s"
+            return f"{value:.{digits}g}/s"
         if self.quantity == "drop":
-            return f"{100 * value:.4g}"
+            return f"{100 * value:.{digits}g}"
         if self.is_quality:
-            return f"{100 * value:.4g}%"
-        steps = ("", "K", "M", "G", "T") if self.quantity == "flops" else ("B", "KB", "MB", "GB", "TB")
-        power = min(max(int(math.log10(max(value, 1.0)) // 3), 0), 4)
-        return f"{value / 1000**power:.4g}{steps[power]}"
+            return f"{100 * value:.{digits}g}%"
+        steps = ("", "K", "M", "G", "T") if self.quantity == "flops" else ("B", "KB", "MB", "GB")
+        power = min(int(math.log10(max(value, 1.0)) // 3), len(steps) - 1)
+        return f"{value / 1000**power:.{digits}g}{steps[power]}"
 
     def admits(self, value: float) -> bool:
         """Whether a value known without error keeps to the limit; NaN never does."""
@@ -173,7 +159,7 @@ class Limit:
 
     def __str__(self) -> str:
         """The canonical text, which ``parse`` reads back."""
-        return f"{self.name}={self.show(self.value)}"
+        return f"{self.name}={self.show(self.value, digits=12)}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,7 +181,9 @@ class Budget:
         for limit in self.limits:
             other = seen.setdefault(limit.name, limit)
             if other != limit:
-                raise BudgetError(f"the budgets {other} and {limit} contradict each other: give {limit.name} once")
+                raise BudgetError(
+                    f"the budgets {other} and {limit} contradict each other: give {limit.name} once"
+                )
         object.__setattr__(self, "limits", tuple(seen.values()))
 
     @classmethod
@@ -225,117 +213,38 @@ class Budget:
         return [str(limit) for limit in self.limits]
 
 
-def judge_macs(limit: Limit, macs: int) -> Verdict:
-    """Multiply-adds are counted, not measured: PASS or FAIL."""
-    return Verdict.PASS if limit.admits(macs) else Verdict.FAIL
-
-
-def judge_prediction(limit: Limit, latency_ms: float) -> Verdict:
-    """A predicted latency can miss a limit, but never pass it: PREDICTED or FAIL."""
-    return Verdict.PREDICTED if limit.admits(latency_ms) else Verdict.FAIL
-
-
-def judge_latency(limit: Limit, measurement: Measurement) -> Verdict:
-    """Judge by the quantile's own interval; an unsteady measurement decides only when every sample agrees.
-
-    Args:
-        limit: A latency limit with the statistic ``p50``, ``p90`` or ``p99``.
-        measurement: The samples, in ms.
-    """
-    low, high = quantile_bounds(measurement.samples, _quantile(limit.statistic))
-    if not measurement.steady:
-        low, high = min(low, *measurement.samples), max(high, *measurement.samples)
-    return _by_interval(limit, low, high)
-
-
-def judge_accuracy(limit: Limit, accuracy: Accuracy) -> Verdict:
-    """Judge by the accuracy's own 95 % interval.
-
-    Raises:
-        BudgetError: The limit is on another metric than was measured.
-    """
-    if limit.name != accuracy.metric:
-        raise BudgetError(f"the budget limits {limit.name}, but {accuracy.metric} was measured: {limit}")
-    return _by_interval(limit, accuracy.low, accuracy.high)
-
-
-def judge_difference(limit: Limit, dense_minus_candidate: PairedDifference) -> Verdict:
-    """Judge ``drop`` by the paired 95 % interval of the loss against the dense model on the same images."""
-    return _by_interval(limit, dense_minus_candidate.low, dense_minus_candidate.high)
-
-
-def _by_interval(limit: Limit, low: float, high: float) -> Verdict:
-    if math.isnan(low) or math.isnan(high):
-        return Verdict.INCONCLUSIVE
-    inside = limit.admits(low), limit.admits(high)
-    if all(inside):
-        return Verdict.PASS
-    return Verdict.INCONCLUSIVE if any(inside) else Verdict.FAIL
-
-
-def quantile_bounds(samples: Sequence[float], quantile: float) -> tuple[float, float]:
-    """Bounds of the true quantile, each right with 95 %: order statistics, no assumption on the distribution.
-
-    Ties are harmless (the bounds only get safer). Too few samples for an upper bound give infinity: 29 are
-    needed for the 0.9 quantile, 299 for the 0.99 quantile.
-
-    Source: Hahn and Meeker, Statistical Intervals, 5.3 (exact binomial ranks).
-
-    Example:
-        >>> quantile_bounds([float(i) for i in range(1, 101)], 0.9)
-        (85.0, 95.0)
-    """
-    ordered, n = sorted(samples), len(samples)
-    low, high, below = 0.0, math.inf, 0.0
-    # below = P(Bin(n, q) < rank) = P(the sample of this rank lies above the quantile)
-    for rank, sample in enumerate(ordered, start=1):
-        below += _binomial(n, rank - 1, quantile)
-        if below <= 0.05:
-            low = sample
-        if below >= 0.95:
-            high = sample
-            break
-    return low, high
-
-
-def _binomial(n: int, k: int, p: float) -> float:
-    """P(Bin(n, p) = k), through logarithms so that thousands of samples do not overflow."""
-    log = math.lgamma(n + 1) - math.lgamma(k + 1) - math.lgamma(n - k + 1)
-    return math.exp(log + k * math.log(p) + (n - k) * math.log1p(-p))
-
-
-def _quantile(statistic: str | None) -> float:
-    if statistic not in ("p50", "p90", "p99"):
-        raise BudgetError(f"only latency[p50], latency[p90] and latency[p99] can be judged, got {statistic!r}")
-    return int(statistic[1:]) / 100
-
-
 def _value(text: str, value: str, kind: _Kind) -> float:
     match = _NUMBER.fullmatch(value)
     unit = match["unit"].strip() if match else ""
     if match is None or unit not in kind.units:
         units = ", ".join(repr(unit) if unit else "none" for unit in kind.units)
-        raise BudgetError(f"cannot read {value!r} in {text!r}: the unit is one of {units}, as in {kind.example}")
+        raise BudgetError(
+            f"cannot read {value!r} in {text!r}: the unit is one of {units}, as in {kind.example}"
+        )
     return float(match["number"]) * kind.units[unit]
 
 
 def _check_statistic(quantity: str, statistic: str | None) -> None:
     if quantity == "latency":
         if statistic not in _LATENCIES:
-            raise BudgetError(f"a latency is one of {', '.join(_LATENCIES)}, as in latency[p90]=20ms, got {statistic!r}")
+            raise BudgetError(
+                f"a latency is one of {', '.join(_LATENCIES)}, as in latency[p90]=20ms, got {statistic!r}"
+            )
     elif quantity == "recall":
         if not statistic:
             raise BudgetError("a recall names its class, as in recall[crack]=98%")
     elif statistic is not None:
-        raise BudgetError(f"{quantity} has no variants, so write {_KINDS[quantity].example} instead of {quantity}[{statistic}]")
+        raise BudgetError(f"{quantity} has no variants, got [{statistic}]: write {_KINDS[quantity].example}")
 
 
 def _check_value(quantity: str, value: float, kind: _Kind) -> None:
     zero_is_fine = quantity == "drop"
     if not math.isfinite(value) or value < 0 or (value == 0 and not zero_is_fine):
-        raise BudgetError(f"a limit on {quantity} must be a positive number as in {kind.example}, got {value:g}")
+        raise BudgetError(
+            f"a limit on {quantity} must be a positive number as in {kind.example}, got {value:g}"
+        )
     if quantity in _QUALITIES and value > 1:
         raise BudgetError(
-            f"a limit on {quantity} cannot be above 100%, got {100 * value:g}%: write a percent sign or a fraction, "
-            f"as in {kind.example}"
+            f"a limit on {quantity} cannot be above 100%, got {100 * value:g}%: write a percent sign "
+            f"or a fraction, as in {kind.example}"
         )

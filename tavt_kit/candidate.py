@@ -1,0 +1,142 @@
+"""Candidate: a schedule with what is known of it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, Literal
+
+from tavt_kit.budget import Budget, Limit
+from tavt_kit.errors import BudgetError, RecordError
+from tavt_kit.schedule import TokenSchedule
+from tavt_kit.verdict import (
+    Verdict,
+    judge_accuracy,
+    judge_difference,
+    judge_latency,
+    judge_macs,
+    judge_prediction,
+    worst,
+)
+
+if TYPE_CHECKING:
+    from tavt_kit.accuracy import Accuracy, PairedDifference
+    from tavt_kit.device import TargetDevice
+    from tavt_kit.measurement import Measurement
+
+__all__ = ["Candidate", "CostKind"]
+
+CostKind = Literal["macs", "predicted", "p50", "p90", "p99"]
+"""What a front calls cost: multiply-adds, the predicted latency, or a quantile of the measured one."""
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """A schedule and its costs and accuracy, as far as they are known.
+
+    Args:
+        schedule: The tokens kept.
+        macs: Multiply-adds of one image, rule ``executed``.
+        accuracy: ``None`` until evaluated, and where the evaluation failed.
+        latency_predicted_ms: From the per-layer table of ``target``; ``None`` without a target.
+        latency: Measured end to end on ``target``; ``None`` until then.
+        target: Where the latencies belong to; ``None`` for a pure MAC search.
+        origin: Who proposed it: ``dense``, ``taper``, ``stages``, ``user``, ``random``, ``nsga2``.
+        difference: Paired difference to the dense model on the same images; ``None`` until computed.
+        verdict: The worst verdict over the budget; ``None`` before it is judged.
+    """
+
+    schedule: TokenSchedule
+    macs: int
+    accuracy: Accuracy | None = None
+    latency_predicted_ms: float | None = None
+    latency: Measurement | None = None
+    target: TargetDevice | None = None
+    origin: str = "user"
+    difference: PairedDifference | None = None
+    verdict: Verdict | None = None
+
+    def cost(self, kind: CostKind) -> float:
+        """The cost of this kind: multiply-adds or ms; NaN where it is not known."""
+        if kind == "macs":
+            return float(self.macs)
+        if kind == "predicted":
+            return math.nan if self.latency_predicted_ms is None else self.latency_predicted_ms
+        if self.latency is None:
+            return math.nan
+        return {"p50": self.latency.median, "p90": self.latency.p90, "p99": self.latency.p99}[kind]
+
+    @property
+    def metric(self) -> float:
+        """The accuracy as a fraction; NaN where it is not known."""
+        return math.nan if self.accuracy is None else self.accuracy.value
+
+    def judge(self, limit: Limit) -> Verdict:
+        """The verdict on one limit, by the best that is known: measured before predicted.
+
+        Raises:
+            BudgetError: The limit is on a quantity a candidate does not carry.
+        """
+        if limit.quantity == "flops":
+            return judge_macs(limit, self.macs)
+        if limit.quantity == "latency":
+            if self.latency is not None:
+                return judge_latency(limit, self.latency)
+            if self.latency_predicted_ms is not None:
+                return judge_prediction(limit, self.latency_predicted_ms)
+            return Verdict.INCONCLUSIVE
+        if limit.quantity == "drop":
+            return (
+                Verdict.INCONCLUSIVE if self.difference is None else judge_difference(limit, self.difference)
+            )
+        if limit.quantity == "top1":
+            return Verdict.INCONCLUSIVE if self.accuracy is None else judge_accuracy(limit, self.accuracy)
+        raise BudgetError(f"{limit.quantity} of a schedule is not known in a search: {limit}")
+
+    def judged(self, budget: Budget) -> Candidate:
+        """The same candidate with its verdict: the worst over all limits."""
+        return replace(self, verdict=worst(self.judge(limit) for limit in budget))
+
+    def as_record(self) -> dict[str, Any]:
+        """The entry of ``front.json``; the metric's name is a key, its value a fraction."""
+        record: dict[str, Any] = {"schedule": list(self.schedule.counts), "macs": self.macs}
+        if self.accuracy is not None:
+            record[self.accuracy.metric] = self.accuracy.value
+            record["n"] = self.accuracy.n
+            record["ci95"] = [self.accuracy.low, self.accuracy.high]
+        if self.difference is not None:
+            record["against_dense"] = self.difference.as_record()
+        record["verdict"] = None if self.verdict is None else str(self.verdict)
+        record["latency_ms"] = self._latency_record()
+        record["origin"] = self.origin
+        return record
+
+    def _latency_record(self) -> dict[str, Any] | None:
+        if self.latency is None and self.latency_predicted_ms is None:
+            return None
+        record: dict[str, Any] = {"predicted": self.latency_predicted_ms}
+        if self.latency is not None:
+            low, high = self.latency.interval95
+            record |= {
+                "median": self.latency.median,
+                "p10": self.latency.p10,
+                "p90": self.latency.p90,
+                "p99": self.latency.p99,
+                "interval95": [low, high],
+                "samples": self.latency.n,
+                "steady": self.latency.steady,
+            }
+        return record
+
+
+def schedule_of(record: Mapping[str, Any]) -> TokenSchedule:
+    """The schedule of an entry of ``front.json``.
+
+    Raises:
+        RecordError: There is none.
+    """
+    try:
+        return TokenSchedule(tuple(record["schedule"]))
+    except (KeyError, TypeError) as error:
+        raise RecordError(f"a recorded candidate needs its schedule, but: {error}") from None

@@ -1,0 +1,165 @@
+"""Pareto dominance, the front of a search, its hypervolume and its knee: low cost against a high metric.
+
+A NaN never enters a front; of equals the first stays.
+"""
+
+from __future__ import annotations
+
+import math
+from bisect import bisect_left, bisect_right
+from collections.abc import Iterable, Iterator, Sequence
+
+from tavt_kit.candidate import Candidate, CostKind
+from tavt_kit.errors import RecordError
+
+__all__ = ["ParetoFront", "dominates", "hypervolume", "knee"]
+
+Point = tuple[float, float]
+"""(cost, metric)"""
+
+
+def dominates(a: Point, b: Point) -> bool:
+    """Whether ``a`` is nowhere worse than ``b`` and somewhere better; never, where a NaN is involved.
+
+    Args:
+        a: (cost, metric); a low cost and a high metric are good.
+        b: Likewise.
+
+    Example:
+        >>> dominates((1.0, 0.9), (2.0, 0.9)), dominates((1.0, 0.9), (1.0, 0.9))
+        (True, False)
+    """
+    return a[0] <= b[0] and a[1] >= b[1] and a != b
+
+
+class ParetoFront:
+    """The non-dominated candidates of one search, by rising cost (and so by rising metric).
+
+    Args:
+        cost: What counts as cost.
+        candidates: Offered one after the other.
+
+    Raises:
+        RecordError: Candidates of two targets, metrics or splits.
+
+    Example:
+        >>> from tavt_kit.accuracy import Accuracy
+        >>> from tavt_kit.schedule import TokenSchedule
+        >>> right = Accuracy.of_counts(8, 10, split="val")
+        >>> front = ParetoFront("macs")
+        >>> front.add(Candidate(TokenSchedule((5, 5)), 100, right))
+        True
+        >>> front.add(Candidate(TokenSchedule((5, 4)), 100, right))
+        False
+    """
+
+    def __init__(self, cost: CostKind, candidates: Iterable[Candidate] = ()) -> None:
+        self.cost: CostKind = cost
+        self._held: list[Candidate] = []
+        self._costs: list[float] = []
+        self._family: tuple[object, ...] | None = None
+        for candidate in candidates:
+            self.add(candidate)
+
+    def add(self, candidate: Candidate) -> bool:
+        """Hold the candidate unless it is dominated, equalled or not fully known; say whether it entered."""
+        point = self.point(candidate)
+        if math.isnan(point[0]) or math.isnan(point[1]):
+            return False
+        self._check_family(candidate)
+        place = bisect_right(self._costs, point[0])
+        if place and self._held[place - 1].metric >= point[1]:
+            return False
+        first = bisect_left(self._costs, point[0])
+        last = first
+        while last < len(self._held) and self._held[last].metric <= point[1]:
+            last += 1
+        self._held[first:last] = [candidate]
+        self._costs[first:last] = [point[0]]
+        return True
+
+    def point(self, candidate: Candidate) -> Point:
+        """(cost, metric) of the candidate on this front's axes."""
+        return candidate.cost(self.cost), candidate.metric
+
+    def points(self) -> list[Point]:
+        """(cost, metric) of all that are held."""
+        return [self.point(candidate) for candidate in self._held]
+
+    def hypervolume(self, dense_cost: float) -> float:
+        """See ``hypervolume``; costs become shares of the dense model's."""
+        return hypervolume([(cost / dense_cost, metric) for cost, metric in self.points()])
+
+    def _check_family(self, candidate: Candidate) -> None:
+        assert candidate.accuracy is not None  # a NaN metric was turned away before
+        # Multiply-adds are the same on every target, latencies are not.
+        target = None if self.cost == "macs" else candidate.target
+        family = (candidate.accuracy.metric, candidate.accuracy.split, target)
+        if self._family is None:
+            self._family = family
+        if family != self._family:
+            names = ", ".join("no target" if part is None else str(part) for part in family)
+            held = ", ".join("no target" if part is None else str(part) for part in self._family)
+            raise RecordError(
+                f"a front holds one metric, split and target ({held}), so it cannot take {names}"
+            )
+
+    def __iter__(self) -> Iterator[Candidate]:
+        return iter(self._held)
+
+    def __len__(self) -> int:
+        return len(self._held)
+
+    def __getitem__(self, index: int) -> Candidate:
+        return self._held[index]
+
+
+def hypervolume(points: Iterable[Point], reference: Point = (1.0, 0.0)) -> float:
+    """The area that the points dominate, up to the reference point.
+
+    Args:
+        points: (cost relative to dense, metric); dominated points add nothing, NaN points are left out.
+        reference: The worst point: the dense model's cost, no image right.
+
+    Example:
+        >>> round(hypervolume([(0.5, 0.8), (0.25, 0.4)]), 6)
+        0.5
+    """
+    area, edge = 0.0, reference[0]
+    known = (point for point in points if not (math.isnan(point[0]) or math.isnan(point[1])))
+    best = reference[1]
+    steps: list[Point] = []
+    for cost, metric in sorted(known, key=lambda point: (point[0], -point[1])):
+        if cost < reference[0] and metric > best:
+            steps.append((cost, metric))
+            best = metric
+    for cost, metric in reversed(steps):
+        area += (edge - cost) * (metric - reference[1])
+        edge = cost
+    return area
+
+
+def knee(points: Sequence[Point]) -> int:
+    """The index of the point farthest above the chord from the cheapest to the best, both axes scaled to 1.
+
+    Args:
+        points: Non-dominated, by rising cost.
+
+    Returns:
+        Where the bend is: spending more buys little after it. 0 for a single point, the best of two.
+
+    Source: the normal-boundary knee of I. Das, On characterizing the "knee" of the Pareto curve (1999).
+
+    Example:
+        >>> knee([(1.0, 0.2), (2.0, 0.8), (9.0, 0.9)])
+        1
+    """
+    if not points:
+        raise RecordError("a front without candidates has no knee; search with a larger budget first")
+    (low_cost, low), (high_cost, high) = points[0], points[-1]
+    wide, tall = high_cost - low_cost, high - low
+    if len(points) < 3 or wide <= 0 or tall <= 0:
+        return len(points) - 1
+    return max(
+        range(len(points)), key=lambda i: (points[i][1] - low) / tall - (points[i][0] - low_cost) / wide
+    )
