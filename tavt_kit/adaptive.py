@@ -44,9 +44,7 @@ def wrap(model: nn.Module, score: str = "column", pool: str = "kept") -> Adaptiv
         torch.Size([2, 5])
     """
     if isinstance(model, AdaptiveViT):
-        raise UnsupportedBackbone(
-            "this model is wrapped already; set its score and schedule, or unwrap() it first"
-        )
+        raise UnsupportedBackbone("this model is wrapped already; set its score and schedule, or unwrap() it first")
     return AdaptiveViT(model, score, pool)
 
 
@@ -84,9 +82,7 @@ class AdaptiveViT(nn.Module):
         if score not in SCORES:
             raise UnknownName(f"score must be one of {', '.join(SCORES)}, got {score!r}")
         if score == "cls" and not getattr(self.backbone, "has_class_token", True):
-            raise UnsupportedBackbone(
-                "score 'cls' needs a class token, and this model has none; use score 'column'"
-            )
+            raise UnsupportedBackbone("score 'cls' needs a class token, and this model has none; use score 'column'")
 
     @property
     def bare(self) -> nn.Module:
@@ -149,14 +145,15 @@ class AdaptiveViT(nn.Module):
         """(B, 3, H, W) -> the state before layer 0; ``track`` keeps what is needed to restore dropped tokens.
 
         Raises:
-            ScheduleError: The images give another number of tokens than the model was wrapped for.
+            ScheduleError: The images have another size than the model was wrapped for.
         """
-        state = self.backbone.embed(images)
-        if not torch.jit.is_tracing() and state.count != self.tokens:
+        size, given = self.backbone.image_size, tuple(images.shape[-2:])
+        if not torch.jit.is_tracing() and given != size:
             raise ScheduleError(
-                f"the model was wrapped for {self.tokens} tokens, but images of {tuple(images.shape[-2:])} give "
-                f"{state.count}; create the model with img_size={tuple(images.shape[-2:])} and wrap it again"
+                f"the model was wrapped for images of {size}, but these are {given}; create the model with "
+                f"img_size={given} and wrap it again, or resize the images"
             )
+        state = self.backbone.embed(images)
         return replace(state, last=state.tokens) if track else state
 
     def advance(

@@ -56,9 +56,7 @@ def keep_best(scores: Tensor, count: int | Tensor, prefix: int, selection: Selec
     patches = scores[:, prefix:]
     wanted = count - prefix
     if selection == "topk":
-        best = (
-            patches.topk(wanted, dim=1).indices if isinstance(wanted, int) else _topk_all(patches)[:, :wanted]
-        )
+        best = patches.topk(wanted, dim=1).indices if isinstance(wanted, int) else _topk_all(patches)[:, :wanted]
     else:
         best = patches.argsort(dim=1, descending=True, stable=True)[:, :wanted]
     best = best.sort(dim=1).values + prefix

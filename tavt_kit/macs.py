@@ -126,9 +126,7 @@ class MacsFormula:
             return cost.key_value * n + queried + cost.feed * rows + cost.constant
         return cost.rows * n + cost.pair * n * n + cost.feed * rows + cost.constant
 
-    def _dropping(
-        self, cost: LayerCosts, thin: bool, n: NDArray[np.int64], o: NDArray[np.int64]
-    ) -> NDArray[np.int64]:
+    def _dropping(self, cost: LayerCosts, thin: bool, n: NDArray[np.int64], o: NDArray[np.int64]) -> NDArray[np.int64]:
         after = cost.feed * o + cost.constant
         score = cost.pair_score * n if self.score == "cls" else 0
         if not thin:

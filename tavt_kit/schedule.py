@@ -133,9 +133,7 @@ class TokenSchedule:
         if self.layers != layers:
             raise ScheduleError(f"the model has {layers} layers, but the schedule has {self.layers}: {self}")
         if self.counts[0] > tokens:
-            raise ScheduleError(
-                f"the model has {tokens} tokens, but layer 0 would keep {self.counts[0]}: {self}"
-            )
+            raise ScheduleError(f"the model has {tokens} tokens, but layer 0 would keep {self.counts[0]}: {self}")
         if self.counts[-1] < prefix + 1:
             low = next(i for i, count in enumerate(self.counts) if count < prefix + 1)
             raise ScheduleError(

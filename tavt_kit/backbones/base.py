@@ -34,6 +34,7 @@ class Backbone(Protocol):
     prefix: int
     tokens: int
     grid: tuple[int, int]
+    image_size: tuple[int, int]
     droppable: tuple[bool, ...]
     joint: tuple[bool, ...]
     """Whether a layer has a place between its halves; without one the drop comes after the whole layer."""
@@ -108,9 +109,7 @@ class inside_attention(TorchFunctionMode):
         self.place = place
         self.calls = 0
 
-    def __torch_function__(
-        self, func: Callable[..., Any], types: Any, args: Any = (), kwargs: Any = None
-    ) -> Any:
+    def __torch_function__(self, func: Callable[..., Any], types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         if func is not F.scaled_dot_product_attention:
             return func(*args, **kwargs)

@@ -32,9 +32,7 @@ def thin_attention(attention: Any, x: Tensor, pick: Pick) -> tuple[Tensor, Tenso
     """
     if pick.score is None:
         rows = x[:, : pick.count]
-        return _finish(
-            attention, _fused(attention, _query(attention, rows), *_keys_values(attention, x)), rows
-        ), None
+        return _finish(attention, _fused(attention, _query(attention, rows), *_keys_values(attention, x)), rows), None
     if pick.score == "cls":
         k, v = _keys_values(attention, x)
         index = pick.index(cls_score(_query(attention, x[:, :1]), k, None, None))
@@ -72,9 +70,7 @@ def _keys_values(attention: Any, x: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _fused(attention: Any, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    return F.scaled_dot_product_attention(
-        q, k, v, dropout_p=attention.attn_drop.p if attention.training else 0.0
-    )
+    return F.scaled_dot_product_attention(q, k, v, dropout_p=attention.attn_drop.p if attention.training else 0.0)
 
 
 def _finish(attention: Any, mixed: Tensor, rows: Tensor) -> Tensor:

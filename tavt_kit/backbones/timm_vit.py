@@ -58,6 +58,7 @@ class TimmVit:
         self.layers = len(self.blocks)
         self.prefix: int = self.model.num_prefix_tokens
         self.grid: tuple[int, int] = tuple(self.model.patch_embed.grid_size)
+        self.image_size: tuple[int, int] = tuple(self.model.patch_embed.img_size)
         self.tokens = self.prefix + self.grid[0] * self.grid[1]
         self.droppable = (True,) * self.layers
         self.joint = tuple(halves.joint for halves in self.halves)
@@ -68,9 +69,7 @@ class TimmVit:
     def _refuse_options(self) -> None:
         name = type(self.model).__name__
         if not isinstance(getattr(self.model, "patch_drop", None), nn.Identity | None):
-            raise UnsupportedBackbone(
-                f"{name} drops patches itself while training; create it with patch_drop_rate=0"
-            )
+            raise UnsupportedBackbone(f"{name} drops patches itself while training; create it with patch_drop_rate=0")
         if getattr(self.model, "global_pool", None) == "":
             raise UnsupportedBackbone(
                 f"{name} has no pooling (global_pool=''), so it gives no logits; create it with one"
@@ -83,9 +82,7 @@ class TimmVit:
                 )
 
     def _attentions(self) -> list[Any]:
-        return [
-            module for block in self.blocks for module in block.modules() if hasattr(module, "fused_attn")
-        ]
+        return [module for block in self.blocks for module in block.modules() if hasattr(module, "fused_attn")]
 
     def _is_thin(self, layer: int) -> bool:
         halves = self.halves[layer]

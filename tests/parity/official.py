@@ -44,7 +44,9 @@ def timm_keys(layers: int) -> dict[str, tuple[str, ...]]:
             ours, theirs = f"blocks.{i}", f"{root}.layer.{i}"
             names[f"{ours}.norm1.{kind}"] = (f"{theirs}.attention_norm.{kind}",)
             names[f"{ours}.norm2.{kind}"] = (f"{theirs}.ffn_norm.{kind}",)
-            names[f"{ours}.attn.qkv.{kind}"] = tuple(f"{theirs}.attn.{part}.{kind}" for part in ("query", "key", "value"))
+            names[f"{ours}.attn.qkv.{kind}"] = tuple(
+                f"{theirs}.attn.{part}.{kind}" for part in ("query", "key", "value")
+            )
             names[f"{ours}.attn.proj.{kind}"] = (f"{theirs}.attn.out.{kind}",)
             names[f"{ours}.mlp.fc1.{kind}"] = (f"{theirs}.ffn.fc1.{kind}",)
             names[f"{ours}.mlp.fc2.{kind}"] = (f"{theirs}.ffn.fc2.{kind}",)
