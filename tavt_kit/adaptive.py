@@ -148,7 +148,7 @@ class AdaptiveViT(nn.Module):
             ScheduleError: The images have another size than the model was wrapped for.
         """
         size, given = self.backbone.image_size, tuple(images.shape[-2:])
-        if not torch.jit.is_tracing() and given != size:
+        if not torch._C._get_tracing_state() and given != size:
             raise ScheduleError(
                 f"the model was wrapped for images of {size}, but these are {given}; create the model with "
                 f"img_size={given} and wrap it again, or resize the images"

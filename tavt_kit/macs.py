@@ -128,7 +128,7 @@ class MacsFormula:
 
     def _dropping(self, cost: LayerCosts, thin: bool, n: NDArray[np.int64], o: NDArray[np.int64]) -> NDArray[np.int64]:
         after = cost.feed * o + cost.constant
-        score = cost.pair_score * n if self.score == "cls" else 0
+        score = cost.pair_score * n * (self.score == "cls")
         if not thin:
             return cost.rows * n + cost.pair * n * n + score + after
         if self.score == "cls":

@@ -30,9 +30,9 @@ def declare_missing_ops() -> bool:
     global _declared
     if _declared is not None or _is_whole():
         return False
-    _declared = torch.library.Library("torchvision", "FRAGMENT")
+    _declared = library = torch.library.Library("torchvision", "FRAGMENT")  # type: ignore[no-untyped-call]
     for schema in _SCHEMAS.values():
-        _declared.define(schema)
+        library.define(schema)  # type: ignore[no-untyped-call]
     return True
 
 
@@ -43,7 +43,7 @@ def _is_whole() -> bool:
         return True
     for library in Path(spec.origin).parent.glob("_C*.so"):
         try:
-            torch.ops.load_library(str(library))
+            torch.ops.load_library(str(library))  # type: ignore[no-untyped-call]
         except (OSError, RuntimeError):
             return False
     return all(torch._C._dispatch_has_kernel(f"torchvision::{name}") for name in _SCHEMAS)

@@ -101,7 +101,7 @@ def _relative_macs(module: Any) -> int:
     """A relative-position MLP runs once over its table of coordinates; a plain table costs nothing."""
     if not hasattr(module, "rel_coords_log"):
         return 0
-    return _linear(module) * (module.rel_coords_log.numel() // 2)
+    return _linear(module) * int(module.rel_coords_log.numel() // 2)
 
 
 def stem_macs(model: Any) -> int:

@@ -57,7 +57,8 @@ def halves_of(block: nn.Module) -> Halves:
 
 
 def _add_scaled(block: Any, x: Tensor, y: Tensor) -> Tensor:
-    return x + block.drop_path1(block.ls1(y))
+    y = block.drop_path1(block.ls1(y))
+    return x + y
 
 
 _SCALED = Halves(
@@ -75,13 +76,15 @@ _POST_NORM = Halves(
 
 
 def _attend_gamma(block: Any, x: Tensor, extra: Extra) -> Tensor:
-    y = block.attn(block.norm1(x), **extra)
-    return x + block.drop_path1(y if block.gamma_1 is None else block.gamma_1 * y)
+    y: Tensor = block.attn(block.norm1(x), **extra)
+    y = block.drop_path1(y if block.gamma_1 is None else block.gamma_1 * y)
+    return x + y
 
 
 def _feed_gamma(block: Any, x: Tensor) -> Tensor:
-    y = block.mlp(block.norm2(x))
-    return x + block.drop_path2(y if block.gamma_2 is None else block.gamma_2 * y)
+    y: Tensor = block.mlp(block.norm2(x))
+    y = block.drop_path2(y if block.gamma_2 is None else block.gamma_2 * y)
+    return x + y
 
 
 def _attend_parallel(block: Any, x: Tensor, extra: Extra) -> Tensor:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from functools import cache
 from types import MappingProxyType
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -51,7 +51,7 @@ class TimmVit:
     """
 
     def __init__(self, model: nn.Module) -> None:
-        self.model: Any = model
+        self.model = cast("Any", model)
         self.blocks: list[Any] = list(self.model.blocks)
         self.halves = [halves_of(block) for block in self.blocks]
         self._refuse_options()
