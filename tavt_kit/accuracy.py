@@ -55,7 +55,9 @@ class Accuracy:
             0.8
         """
         if n < 1 or not 0 <= correct <= n:
-            raise MeasurementError(f"{correct} correct of {n} images is no accuracy; there must be at least one image")
+            raise MeasurementError(
+                f"{correct} correct of {n} images is no accuracy; there must be at least one image"
+            )
         low, high = wilson(correct, n)
         return cls(metric, split, correct / n, n, low, high)
 
@@ -84,7 +86,9 @@ class Accuracy:
             low, high = record["ci95"]
             return cls(record["metric"], record["split"], record["value"], record["n"], low, high)
         except (KeyError, TypeError, ValueError) as error:
-            raise RecordError(f"a recorded accuracy needs metric, split, value, n and ci95, but: {error}") from None
+            raise RecordError(
+                f"a recorded accuracy needs metric, split, value, n and ci95, but: {error}"
+            ) from None
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,9 +120,9 @@ class PairedDifference:
     def of_counts(cls, gained: int, lost: int, n: int) -> PairedDifference:
         """From the discordant counts, with Tango's score interval.
 
-        The interval holds every difference that the score test of paired proportions does not refuse at 5 %. It keeps
-        its coverage at few or no flips, where the Wald interval collapses to a point: without any flip in n images
-        it is ± z² / (n + z²), not ± 0.
+        The interval holds every difference that the score test of paired proportions does not refuse at 5 %.
+        It keeps its coverage at few or no flips, where the Wald interval collapses to a point: without any flip
+        in n images it is ± z² / (n + z²), not ± 0.
         Source: T. Tango, Equivalence test and confidence interval for the difference in proportions for the
         paired-sample design, Statistics in Medicine 17 (1998), 891-908.
 
@@ -180,7 +184,9 @@ class PairedDifference:
             low, high = record["ci95"]
             return cls(record["difference"], low, high, record["n"], record["gained"], record["lost"])
         except (KeyError, TypeError, ValueError) as error:
-            raise RecordError(f"a recorded difference needs difference, ci95, n, gained and lost: {error}") from None
+            raise RecordError(
+                f"a recorded difference needs difference, ci95, n, gained and lost: {error}"
+            ) from None
 
 
 def wilson(correct: int, n: int) -> tuple[float, float]:
@@ -193,7 +199,7 @@ def wilson(correct: int, n: int) -> tuple[float, float]:
 
 def _tango_z(difference: float, gained: int, lost: int, n: int) -> float:
     """Tango's score statistic of the hypothesis that the true difference is ``difference``."""
-    # q: the most likely share of "only the source is right", given the difference; root of 2n q² + b q + c = 0.
+    # q: the most likely share of "only the source is right", given the difference: 2n q² + b q + c = 0.
     b = -(gained + lost) + (2 * n - gained + lost) * difference
     c = -lost * difference * (1 - difference)
     q = (math.sqrt(max(b * b - 8 * n * c, 0.0)) - b) / (4 * n)

@@ -79,7 +79,7 @@ class TargetDevice:
             raise TargetError(f"a CPU has no index, got {self.runtime}:cpu:{self.index}; leave the index out")
         if not self.is_cpu and self.threads is not None:
             raise TargetError(
-                f"threads are set for a CPU only, got threads={self.threads} for {self.runtime}:{self.processor}; "
+                f"threads are set for a CPU only, got {self.threads} for {self.runtime}:{self.processor}; "
                 "leave them out"
             )
         if self.runtime == "torch" and self.precision == "int8":
@@ -108,7 +108,9 @@ class TargetDevice:
         _known("runtime", runtime, tuple(PROCESSORS))
         processor, *parts = rest.split(":")
         if not processor:
-            raise TargetError(f"a target is {_FORM}, got {text!r}: add a processor ({_choices(PROCESSORS[runtime])})")
+            raise TargetError(
+                f"a target is {_FORM}, got {text!r}: add a processor ({_choices(PROCESSORS[runtime])})"
+            )
         index, given = 0, list[tuple[str, str]]()
         for place, part in enumerate(parts):
             if place == 0 and _WHOLE.fullmatch(part):
@@ -161,7 +163,7 @@ class TargetDevice:
             return cls(**record)
         except TypeError:
             raise TargetError(
-                f"a recorded target has runtime, processor, index, threads, precision and batch, got {dict(record)}"
+                f"a recorded target has {', '.join(cls.__slots__)}, got {dict(record)}"
             ) from None
 
 
@@ -190,7 +192,9 @@ def _keys(given: list[tuple[str, str]], text: str) -> dict[str, Any]:
         _known("key of a target", key, _KEYS)
         read: Any = read_precision(value) if key == "precision" else _number(key, value, text)
         if found.setdefault(key, read) != read:
-            raise TargetError(f"{key} is given twice, as {found[key]} and {read}, for target {text!r}; give it once")
+            raise TargetError(
+                f"{key} is given twice, as {found[key]} and {read}, for target {text!r}; give it once"
+            )
     return found
 
 

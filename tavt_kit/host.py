@@ -16,7 +16,18 @@ from tavt_kit.errors import RecordError
 
 __all__ = ["HostFacts"]
 
-_FLAGS = ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "avx_vnni", "amx_tile", "amx_bf16", "amx_int8", "asimd", "sve")
+_FLAGS = (
+    "avx2",
+    "avx512f",
+    "avx512_vnni",
+    "avx512_bf16",
+    "avx_vnni",
+    "amx_tile",
+    "amx_bf16",
+    "amx_int8",
+    "asimd",
+    "sve",
+)
 """Instruction sets that decide which kernels run; ``asimd`` and ``sve`` are ARM's."""
 
 _PACKAGES = ("tavt-kit", "torch", "timm", "onnxruntime", "openvino", "nncf", "numpy")
@@ -77,7 +88,7 @@ class HostFacts:
         )
 
     def same_machine(self, other: HostFacts) -> bool:
-        """Whether two records may come from one machine; times of different machines must not be mixed unasked."""
+        """Whether two records may come from one machine; times of different ones must not be mixed unasked."""
         mine = (self.cpu, self.flags, self.cores, self.affinity, self.accelerator)
         return mine == (other.cpu, other.flags, other.cores, other.affinity, other.accelerator)
 
@@ -85,7 +96,9 @@ class HostFacts:
         """For people, in one line."""
         flags = f" ({', '.join(self.flags)})" if self.flags else ""
         gpu = f", {self.accelerator}" if self.accelerator else ""
-        return f"{self.cpu}, {len(self.affinity)} of {self.cores} CPUs{flags}{gpu}, {self.os}, {self.date[:10]}"
+        return (
+            f"{self.cpu}, {len(self.affinity)} of {self.cores} CPUs{flags}{gpu}, {self.os}, {self.date[:10]}"
+        )
 
     def as_record(self) -> dict[str, Any]:
         """For a JSON record."""

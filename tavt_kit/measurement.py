@@ -34,9 +34,9 @@ class Measurement:
 
     Args:
         samples: Milliseconds of one inference each, in the order taken.
-        steady: Whether the protocol's precision was reached (the median's 95 % interval narrow enough) in time.
-        rounds: How many samples each round of an interleaved measurement took; empty means one each. Rounds of
-            candidates measured together are the pairs of ``paired_ratio``.
+        steady: Whether the protocol's precision (a narrow interval of the median) was reached in time.
+        rounds: How many samples each round of an interleaved measurement took; empty means one each. Rounds
+            of candidates measured together are the pairs of ``paired_ratio``.
         load_ms: Loading and compiling, before the first inference; ``None`` where unknown.
         first_ms: The first inference, warm-up not begun.
         warmup: Inferences before the first sample.
@@ -97,7 +97,7 @@ class Measurement:
 
     @property
     def interval95(self) -> tuple[float, float]:
-        """95 % interval of the median by order statistics; see ``median_ranks``. It assumes independent samples."""
+        """95 % interval of the median by order statistics (``median_ranks``), as of independent samples."""
         return _median_interval(self.samples)
 
     @property
@@ -206,10 +206,11 @@ def percentile(samples: Sequence[float], share: float) -> float:
 
 @cache
 def median_ranks(n: int) -> tuple[int, int]:
-    """The ranks (from 0) of ``n`` sorted independent samples that enclose the true median 95 times in 100 or more.
+    """The ranks (from 0) of ``n`` sorted samples that enclose the true median 95 times in 100 or more.
 
-    The number of samples below the median is binomial(n, 1/2) whatever the distribution. Below 6 samples no pair of
-    ranks reaches 95 %, and the whole range is given. Source: David & Nagaraja, Order Statistics, section 7.1.
+    The number of independent samples below the median is binomial(n, 1/2) whatever the distribution. Below 6
+    samples no pair of ranks reaches 95 %, and the whole range is given.
+    Source: David & Nagaraja, Order Statistics, section 7.1.
     """
     if n > 1000:  # the normal approximation is off by less than a rank here, and exact sums get slow
         below = math.floor((n - 1 - _Z95 * math.sqrt(n)) / 2)

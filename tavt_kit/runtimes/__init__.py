@@ -1,0 +1,77 @@
+"""Run a model on a TargetDevice: modules through torch or OpenVINO, files through onnxruntime or OpenVINO.
+
+Nothing heavy is imported before a session is opened; files open without torch.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from tavt_kit.device import TargetDevice
+from tavt_kit.errors import DataError, TargetError
+from tavt_kit.runtimes.available import check_available as check_available
+from tavt_kit.runtimes.session import Images as Images
+from tavt_kit.runtimes.session import Session as Session
+
+if TYPE_CHECKING:
+    from torch import nn
+
+__all__ = ["Images", "Session", "check_available", "open_file", "open_module"]
+
+
+def open_module(module: nn.Module, target: TargetDevice, example_shape: tuple[int, int, int, int]) -> Session:
+    """Make a torch module ready on torch or OpenVINO. The module itself is not changed.
+
+    Args:
+        module: Maps images (B, 3, H, W) to logits (B, classes); for instance a ``LeanViT``.
+        target: Where to run.
+        example_shape: (B, 3, H, W) of the images to come; the batch may differ later.
+
+    Raises:
+        TargetError: The target is not on this machine, or cannot run a module in this precision.
+        ExportError: OpenVINO cannot convert the module.
+    """
+    check_available(target)
+    if target.runtime == "torch":
+        from tavt_kit.runtimes.on_torch import TorchSession
+
+        return TorchSession(module, target, example_shape)
+    if target.runtime == "onnxruntime":
+        raise TargetError(
+            f"onnxruntime runs .onnx files, not live models, got target {target}; "
+            "export the model first (fgvc-kit export --format onnx) and pass the file"
+        )
+    if target.precision == "int8":
+        raise TargetError(
+            f"int8 needs an exported, calibrated file, got a live model for {target}; "
+            "export it first (fgvc-kit export --precision int8) and pass the file"
+        )
+    from tavt_kit.runtimes.on_openvino import open_openvino_module
+
+    return open_openvino_module(module, target, example_shape)
+
+
+def open_file(path: Path, target: TargetDevice) -> Session:
+    """Make an exported model ready: ``.onnx`` on onnxruntime, ``.xml`` on OpenVINO (which reads .onnx too).
+
+    Raises:
+        DataError: There is no such file, or it is damaged.
+        TargetError: The target is not on this machine, or its runtime cannot read this kind of file.
+    """
+    path = Path(path)
+    kinds = {"onnxruntime": (".onnx",), "openvino": (".xml", ".onnx"), "torch": ()}[target.runtime]
+    if path.suffix not in kinds:
+        runs_on = {".onnx": "onnxruntime or openvino", ".xml": "openvino"}.get(path.suffix)
+        advice = f"choose {runs_on}" if runs_on else "a model file ends in .onnx or .xml"
+        raise TargetError(f"{target.runtime} cannot run {path.name}; {advice}")
+    if not path.is_file():
+        raise DataError(f"there is no model file {path}; export one first (fgvc-kit export)")
+    check_available(target)
+    if target.runtime == "onnxruntime":
+        from tavt_kit.runtimes.on_onnxruntime import OnnxSession
+
+        return OnnxSession(path, target)
+    from tavt_kit.runtimes.on_openvino import open_openvino_file
+
+    return open_openvino_file(path, target)

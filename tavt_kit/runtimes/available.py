@@ -1,0 +1,111 @@
+"""Whether a target is on this machine; each absence is one sentence."""
+
+from __future__ import annotations
+
+import os
+from importlib.util import find_spec
+
+from tavt_kit.device import TargetDevice
+from tavt_kit.errors import MissingDependency, TargetError
+
+__all__ = ["accelerator_name", "check_available"]
+
+
+def check_available(target: TargetDevice) -> None:
+    """Return if the target can run here.
+
+    Raises:
+        MissingDependency: The runtime's package is not installed.
+        TargetError: The device is absent, cannot compute in this precision, or has fewer CPUs than threads.
+    """
+    if find_spec(target.runtime) is None:
+        raise MissingDependency(
+            f"target {target} needs the {target.runtime} package; install it (pip install {target.runtime})"
+        )
+    if target.threads is not None and target.threads > (os.cpu_count() or 1):
+        raise TargetError(
+            f"target {target} asks for {target.threads} threads, but this machine has {os.cpu_count()} CPUs; "
+            "ask for at most that many"
+        )
+    {"torch": _torch, "onnxruntime": _onnxruntime, "openvino": _openvino}[target.runtime](target)
+
+
+def _torch(target: TargetDevice) -> None:
+    if target.is_cpu:
+        return
+    import torch
+
+    if not torch.cuda.is_available():
+        raise TargetError(
+            f"target {target} needs a CUDA device, but torch {torch.__version__} sees none; choose "
+            "torch:cpu or install a CUDA build of torch on a machine with an NVIDIA GPU"
+        )
+    if target.index >= torch.cuda.device_count():
+        raise TargetError(
+            f"target {target} names CUDA device {target.index}, but there are {torch.cuda.device_count()}, "
+            "counted from 0"
+        )
+
+
+def _onnxruntime(target: TargetDevice) -> None:
+    import onnxruntime
+
+    provider = provider_of(target)
+    found = onnxruntime.get_available_providers()
+    if provider not in found:
+        raise TargetError(
+            f"target {target} needs onnxruntime's {provider}, but this build has {', '.join(found)}; "
+            "choose onnxruntime:cpu or install onnxruntime-gpu"
+        )
+
+
+def provider_of(target: TargetDevice) -> str:
+    """onnxruntime's name of the target's processor."""
+    return {
+        "cpu": "CPUExecutionProvider",
+        "cuda": "CUDAExecutionProvider",
+        "tensorrt": "TensorrtExecutionProvider",
+    }[target.processor]
+
+
+def _openvino(target: TargetDevice) -> None:
+    import openvino
+
+    core = openvino.Core()
+    device = device_of(target)
+    found = core.available_devices
+    if device not in found and not (target.index == 0 and target.processor.upper() in found):
+        raise TargetError(
+            f"target {target} needs OpenVINO device {device}, but this machine has {', '.join(found)}; "
+            "choose openvino:cpu"
+        )
+    if not target.is_cpu:
+        return
+    able = core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+    wanted = {"f32": "FP32", "f16": "FP16", "bf16": "BF16", "int8": "INT8"}[target.precision]
+    if wanted not in able:
+        words = {"FP32": "f32", "FP16": "f16", "BF16": "bf16", "INT8": "int8"}
+        raise TargetError(
+            f"this CPU cannot compute in {target.precision} (OpenVINO would silently use another precision); "
+            "choose " + ", ".join(word for name, word in words.items() if name in able)
+        )
+
+
+def device_of(target: TargetDevice) -> str:
+    """OpenVINO's name of the target's processor."""
+    return "CPU" if target.is_cpu else f"{target.processor.upper()}.{target.index}"
+
+
+def accelerator_name(target: TargetDevice) -> str | None:
+    """The product name of the target's GPU or NPU, or ``None`` for a CPU or an unnamed device."""
+    if target.is_cpu:
+        return None
+    if target.runtime == "openvino":
+        import openvino
+
+        return str(openvino.Core().get_property(device_of(target), "FULL_DEVICE_NAME"))
+    if find_spec("torch") is None:
+        return None
+    import torch
+
+    return torch.cuda.get_device_name(target.index) if torch.cuda.is_available() else None

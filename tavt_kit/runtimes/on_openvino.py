@@ -1,0 +1,177 @@
+"""OpenVINO sessions, from a module or from a file; everything that changes the speed is set explicitly."""
+
+from __future__ import annotations
+
+import logging
+import time
+import warnings
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+import openvino
+
+from tavt_kit.device import TargetDevice
+from tavt_kit.errors import DataError, ExportError, TargetError
+from tavt_kit.runtimes.available import device_of
+from tavt_kit.runtimes.session import Images, InputShape, check_images
+
+if TYPE_CHECKING:
+    from torch import nn
+
+__all__ = [
+    "OpenvinoSession",
+    "compile_for",
+    "convert_module",
+    "executed_precision",
+    "open_openvino_file",
+    "open_openvino_module",
+]
+
+_log = logging.getLogger(__name__)
+
+_COMPUTE = ("FullyConnected", "MatMul", "Convolution", "ScaledDotProductAttention")
+_NAMES = {"f32": "f32", "f16": "f16", "bf16": "bf16", "i8": "int8", "u8": "int8"}
+
+
+class OpenvinoSession:
+    """See ``Session``. ``target.precision`` is read back from the compiled graph, not believed.
+
+    Args:
+        model: An ``openvino.Model`` with one image input.
+        target: Where to run.
+        begin: ``time.perf_counter()`` when loading began.
+        of_file: Whether the model is a file, whose own quantisation the target need not repeat.
+    """
+
+    def __init__(self, model: Any, target: TargetDevice, begin: float, *, of_file: bool) -> None:
+        target = target.resolved()
+        shape = model.inputs[0].get_partial_shape()
+        self.input_shape: InputShape = tuple(  # type: ignore[assignment]
+            None if size.is_dynamic else size.get_length() for size in shape
+        )
+        self._compiled = compile_for(model, target)
+        self._request = self._compiled.create_infer_request()
+        self.target = replace(target, precision=_agreed(executed_precision(self._compiled), target, of_file))
+        self.load_ms = (time.perf_counter() - begin) * 1e3
+
+    def __call__(self, images: Images) -> npt.NDArray[np.float32]:
+        self._request.infer({0: check_images(images, self.input_shape)}, share_inputs=True)
+        return np.array(self._request.get_output_tensor(0).data, dtype=np.float32)
+
+    def timer(self, images: Images) -> Callable[[], float]:
+        feed, infer = {0: check_images(images, self.input_shape)}, self._request.infer
+
+        def run() -> float:
+            begin = time.perf_counter()
+            infer(feed, share_inputs=True, share_outputs=True)
+            return (time.perf_counter() - begin) * 1e3
+
+        return run
+
+
+def open_openvino_module(
+    module: nn.Module, target: TargetDevice, example_shape: tuple[int, int, int, int]
+) -> OpenvinoSession:
+    """Convert a torch module with a dynamic batch, and compile it.
+
+    Raises:
+        ExportError: OpenVINO cannot convert it.
+    """
+    import torch
+
+    begin = time.perf_counter()
+    # An example batch of one would be baked in by some converters; of two never.
+    example = torch.rand((max(2, example_shape[0]), *example_shape[1:]))
+    model = convert_module(module, (example,), [(-1, *example_shape[1:])])
+    return OpenvinoSession(model, target, begin, of_file=False)
+
+
+def open_openvino_file(path: Path, target: TargetDevice) -> OpenvinoSession:
+    """Read and compile an .xml (with its .bin) or .onnx file.
+
+    Raises:
+        DataError: The file is damaged.
+    """
+    begin = time.perf_counter()
+    try:
+        model = openvino.Core().read_model(path)
+    except RuntimeError as error:
+        raise DataError(f"OpenVINO cannot read {path}: {_last_line(error)}") from None
+    return OpenvinoSession(model, target, begin, of_file=True)
+
+
+def convert_module(module: nn.Module, example: tuple[Any, ...], shapes: list[tuple[int, ...]]) -> Any:
+    """An ``openvino.Model`` of a module in f32; -1 in ``shapes`` is any size.
+
+    Raises:
+        ExportError: OpenVINO cannot convert it.
+    """
+    import copy
+
+    import torch
+    from torch.jit._trace import TracerWarning
+
+    if any(part.training for part in module.modules()):
+        module = copy.deepcopy(module).eval()
+    with warnings.catch_warnings(), torch.inference_mode():
+        # The token counts of one schedule are constants of its graph; tracing says so for each of them.
+        warnings.simplefilter("ignore", category=TracerWarning)
+        warnings.simplefilter("ignore", category=DeprecationWarning)
+        try:
+            return openvino.convert_model(
+                module, example_input=example, input=[openvino.PartialShape(list(shape)) for shape in shapes]
+            )
+        except Exception as error:
+            raise ExportError(
+                f"OpenVINO cannot convert {type(module).__name__}: {_last_line(error)}; try target torch:cpu"
+            ) from error
+
+
+def compile_for(model: Any, target: TargetDevice) -> Any:
+    """Compile for one inference at a time, as fast as that one can be (the latency hint)."""
+    settings: dict[str, str] = {"PERFORMANCE_HINT": "LATENCY"}
+    # Without this OpenVINO silently picks bf16 where the CPU has it. A quantised graph runs the rest in f32.
+    settings["INFERENCE_PRECISION_HINT"] = "f32" if target.precision == "int8" else target.precision
+    if target.is_cpu:
+        settings |= {"INFERENCE_NUM_THREADS": str(target.resolved().threads), "NUM_STREAMS": "1"}
+    try:
+        return openvino.Core().compile_model(model, device_of(target), settings)
+    except RuntimeError as error:
+        raise TargetError(f"OpenVINO cannot compile the model for {target}: {_last_line(error)}") from None
+
+
+def executed_precision(compiled: Any) -> str:
+    """The precision in which most matrix products of the compiled graph run: ``f32 f16 bf16 int8``."""
+    found: Counter[str] = Counter()
+    for node in compiled.get_runtime_model().get_ordered_ops():
+        facts = node.get_rt_info()
+        if "layerType" in facts and facts["layerType"].astype(str) in _COMPUTE:
+            found[_NAMES.get(facts["runtimePrecision"].astype(str), "f32")] += 1
+    if found:
+        return found.most_common(1)[0][0]
+    hint = compiled.get_property("INFERENCE_PRECISION_HINT").to_string()
+    return _NAMES.get(hint, "f32")
+
+
+def _agreed(found: str, target: TargetDevice, of_file: bool) -> str:
+    """The precision found, unless the target asked for another one."""
+    if found == target.precision or (of_file and found == "int8" and target.precision == "f32"):
+        return found
+    if of_file and target.precision == "int8":
+        raise TargetError(
+            "the model file is not quantised, but the target asks for int8; export it with int8 first"
+        )
+    raise TargetError(
+        f"OpenVINO ran {found} where {target.precision} was asked for ({target}); ask for {found}"
+    )
+
+
+def _last_line(error: Exception) -> str:
+    """OpenVINO's messages end in the reason, after the places in its own sources."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[-1] if lines else type(error).__name__
