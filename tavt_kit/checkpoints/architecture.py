@@ -1,0 +1,106 @@
+"""Creating a timm ViT by name: checked before it costs anything, seeded, for given classes and image size."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import nn
+
+from tavt_kit.backbones import adapter_of
+from tavt_kit.errors import DataError, UnknownName
+from tavt_kit.preprocess import Preprocessing
+from tavt_kit.timm_import import timm
+
+__all__ = ["arguments_for", "check_name", "create", "preprocessing_of"]
+
+
+def check_name(name: str) -> None:
+    """Refuse what timm does not know.
+
+    Raises:
+        UnknownName: No such architecture, or no such tag (after a dot) of its weights; near names are given.
+    """
+    base, _, tag = name.partition(".")
+    if not timm.is_model(base):
+        near = difflib.get_close_matches(base, timm.list_models(), n=3, cutoff=0.5)
+        meant = f"; did you mean {', '.join(near)}?" if near else ""
+        raise UnknownName(
+            f"a model is one of timm's Vision Transformers (`fgvc-kit models`), got {name!r}{meant}"
+        )
+    if tag:
+        tags = [full.partition(".")[2] for full in timm.list_pretrained(f"{base}.*")]
+        if tag not in tags:
+            raise UnknownName(
+                f"the weights of {base} are tagged {', '.join(tags) or '(none)'}, got {tag!r}; "
+                f"without a tag the first is taken"
+            )
+
+
+def arguments_for(classes: Sequence[str] | None, image_size: int | Sequence[int] | None) -> dict[str, Any]:
+    """``create_model`` arguments, as the model card keeps them; an absent one leaves timm's default."""
+    arguments: dict[str, Any] = {}
+    if classes is not None:
+        arguments["num_classes"] = len(classes)
+    if image_size is not None:
+        arguments["img_size"] = list(Preprocessing(_pair(image_size)).image_size)
+    return arguments
+
+
+def create(name: str, arguments: Mapping[str, Any], *, seed: int = 0, pretrained: bool = False) -> nn.Module:
+    """A timm model in eval mode, whose random weights depend on ``seed`` and nothing else.
+
+    It is first laid out without memory, so that a model that cannot be used is refused before weights are
+    fetched.
+
+    Args:
+        name: timm's, with or without a tag.
+        arguments: For ``timm.create_model``.
+        seed: Of whatever is not loaded; torch's own random state is left as it was.
+        pretrained: Whether timm is to fetch its weights.
+
+    Raises:
+        UnknownName: As ``check_name``.
+        UnsupportedBackbone: It is no ViT, or its tokens cannot be dropped rightly.
+        DataError: The image size is not a multiple of the patch size.
+    """
+    check_name(name)
+    options = {key: tuple(value) if isinstance(value, list) else value for key, value in arguments.items()}
+    with torch.device("meta"):
+        sketch = timm.create_model(name, **options)
+    adapter_of(sketch)
+    _check_size(name, sketch)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model: nn.Module = timm.create_model(name, pretrained=pretrained, **options)
+    return model.eval()
+
+
+def _check_size(name: str, model: Any) -> None:
+    size, patch = _pair(model.patch_embed.img_size), _pair(model.patch_embed.patch_size)
+    if any(edge % step or not edge for edge, step in zip(size, patch, strict=True)):
+        fitting = [max(step, edge // step * step) for edge, step in zip(size, patch, strict=True)]
+        above = [below + step for below, step in zip(fitting, patch, strict=True)]
+        raise DataError(
+            f"{name} cuts pictures into patches of {patch[0]}x{patch[1]}, so its image size must be a "
+            f"multiple of that, but {size[0]}x{size[1]} was asked for; take {fitting[0]}x{fitting[1]} or "
+            f"{above[0]}x{above[1]}"
+        )
+
+
+def preprocessing_of(model: nn.Module) -> Preprocessing:
+    """What the model's own configuration asks for, at the size the model was created for.
+
+    Raises:
+        DataError: It takes other than 3 channels.
+    """
+    config = timm.data.resolve_data_config({}, pretrained_cfg=model.pretrained_cfg)
+    embed: Any = model.patch_embed
+    return Preprocessing.from_config(config, _pair(embed.img_size))
+
+
+def _pair(value: Any) -> tuple[int, int]:
+    height, width = (value, value) if isinstance(value, int) else value
+    return int(height), int(width)

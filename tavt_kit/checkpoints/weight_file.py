@@ -1,0 +1,90 @@
+"""Reading a weight file without running anything in it."""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from tavt_kit.errors import CheckpointError
+
+__all__ = ["read_tensors"]
+
+_TORCH_SUFFIXES = frozenset({".bin", ".ckpt", ".pt", ".pth"})
+_WRAPPERS = ("state_dict", "model", "model_state_dict")
+"""Names under which training scripts keep the weights beside the optimiser's state."""
+
+
+def read_tensors(file: Path) -> dict[str, Tensor]:
+    """The tensors of a ``.safetensors`` file, or of a torch file that holds nothing but tensors, on the CPU.
+
+    A ``module.`` in front of every name (left by DataParallel) is taken off.
+
+    Raises:
+        CheckpointError: The file is missing, truncated, of another kind, holds Python objects (which would
+            run code when read), no tensors, or values that are not finite.
+    """
+    file = Path(file)
+    if not file.is_file():
+        raise CheckpointError(f"the weight file {file} does not exist")
+    if file.suffix == ".safetensors":
+        tensors = _read_safetensors(file)
+    elif file.suffix in _TORCH_SUFFIXES:
+        tensors = _read_torch(file)
+    else:
+        raise CheckpointError(
+            f"weights are read from .safetensors files or from {', '.join(sorted(_TORCH_SUFFIXES))} files of "
+            f"torch, but {file.name} is neither"
+        )
+    _check(file, tensors)
+    if all(name.startswith("module.") for name in tensors):
+        tensors = {name.removeprefix("module."): tensor for name, tensor in tensors.items()}
+    return tensors
+
+
+def _read_safetensors(file: Path) -> dict[str, Tensor]:
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        return load_file(file)
+    except (SafetensorError, OSError, ValueError, KeyError) as error:
+        raise CheckpointError(f"{file} is damaged or truncated ({_first_line(error)})") from None
+
+
+def _read_torch(file: Path) -> dict[str, Tensor]:
+    try:
+        content: Any = torch.load(file, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError:
+        raise CheckpointError(
+            f"{file} holds Python objects, not only tensors, and reading them would run code from the file; "
+            "where you trust it, load it with torch yourself and save its state_dict as .safetensors"
+        ) from None
+    except (RuntimeError, OSError, EOFError, ValueError, LookupError, TypeError, AttributeError) as error:
+        raise CheckpointError(f"{file} is damaged or truncated ({_first_line(error)})") from None
+    for name in _WRAPPERS:
+        if isinstance(content, Mapping) and isinstance(content.get(name), Mapping):
+            content = content[name]
+    if not isinstance(content, Mapping):
+        raise CheckpointError(f"{file} must hold tensors by name, but holds a {type(content).__name__}")
+    return {str(name): value for name, value in content.items() if isinstance(value, Tensor)}
+
+
+def _check(file: Path, tensors: Mapping[str, Tensor]) -> None:
+    if not tensors:
+        raise CheckpointError(f"{file} holds no tensors")
+    broken = [name for name, tensor in tensors.items() if not bool(torch.isfinite(tensor).all())]
+    if broken:
+        raise CheckpointError(
+            f"{file} holds values that are not finite, in {len(broken)} tensors such as {broken[0]}; "
+            "its training diverged: take an earlier checkpoint"
+        )
+
+
+def _first_line(error: BaseException) -> str:
+    lines = str(error).strip().splitlines()
+    return lines[0][:160] if lines else type(error).__name__
