@@ -63,7 +63,8 @@ class Accuracy:
 
     def __str__(self) -> str:
         """For people: ``84.1 % [81.0, 86.7] (val, n=512)``."""
-        return f"{100 * self.value:.1f} % [{100 * self.low:.1f}, {100 * self.high:.1f}] ({self.split}, n={self.n})"
+        interval = f"[{100 * self.low:.1f}, {100 * self.high:.1f}]"
+        return f"{100 * self.value:.1f} % {interval} ({self.split}, n={self.n})"
 
     def as_record(self) -> dict[str, Any]:
         """For a JSON record."""
@@ -121,8 +122,8 @@ class PairedDifference:
         """From the discordant counts, with Tango's score interval.
 
         The interval holds every difference that the score test of paired proportions does not refuse at 5 %.
-        It keeps its coverage at few or no flips, where the Wald interval collapses to a point: without any flip
-        in n images it is ± z² / (n + z²), not ± 0.
+        It keeps its coverage at few or no flips, where the Wald interval collapses to a point: without any
+        flip in n images it is ± z² / (n + z²), not ± 0.
         Source: T. Tango, Equivalence test and confidence interval for the difference in proportions for the
         paired-sample design, Statistics in Medicine 17 (1998), 891-908.
 

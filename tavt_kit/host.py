@@ -88,7 +88,7 @@ class HostFacts:
         )
 
     def same_machine(self, other: HostFacts) -> bool:
-        """Whether two records may come from one machine; times of different ones must not be mixed unasked."""
+        """Whether two records come from one machine, as far as one can tell; others must not be mixed unasked."""
         mine = (self.cpu, self.flags, self.cores, self.affinity, self.accelerator)
         return mine == (other.cpu, other.flags, other.cores, other.affinity, other.accelerator)
 
