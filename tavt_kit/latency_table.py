@@ -1,4 +1,4 @@
-"""LatencyTable: how long each half of a layer takes on a target at each token count, and what that predicts."""
+"""LatencyTable: how long each half of a layer takes on a target, by token count, and what that predicts."""
 
 from __future__ import annotations
 
@@ -161,18 +161,28 @@ class LatencyTable:
         schedule.check(tokens=self.tokens, layers=self.layers, prefix=self.prefix)
         return self.scale * self._sum(schedule)
 
+    def parts(self, schedule: TokenSchedule) -> tuple[float, ...]:
+        """Where ``predict`` comes from: milliseconds of the stem, of each layer (0 if it does not run), of the head."""
+        schedule.check(tokens=self.tokens, layers=self.layers, prefix=self.prefix)
+        return tuple(self.scale * ms for ms in self._parts(schedule))
+
     def _sum(self, schedule: TokenSchedule) -> float:
-        cells, count, total = self.cells, self.tokens, self.cells.stem_ms
-        for layer in range(self.layers) if schedule.executed is None else schedule.executed:
-            kept = schedule.counts[layer]
+        return sum(self._parts(schedule))
+
+    def _parts(self, schedule: TokenSchedule) -> list[float]:
+        cells, count, parts = self.cells, self.tokens, [self.cells.stem_ms]
+        for layer, kept in enumerate(schedule.counts):
+            if not schedule.runs(layer):
+                parts.append(0.0)
+                continue
             if cells.last is not None and layer == self.layers - 1:
-                total += cells.last.at(count)
+                parts.append(cells.last.at(count))
             elif kept == count:
-                total += cells.attend.at(count) + cells.feed.at(count)
+                parts.append(cells.attend.at(count) + cells.feed.at(count))
             else:
-                total += cells.drop_ms(count, kept) + cells.feed.at(kept)
+                parts.append(cells.drop_ms(count, kept) + cells.feed.at(kept))
             count = kept
-        return total + cells.head.at(count)
+        return [*parts, cells.head.at(count)]
 
     def calibrated(self, measured: Iterable[tuple[TokenSchedule, float]]) -> LatencyTable:
         """The same table with its scale set by end-to-end runs: the median of measured over predicted.
