@@ -88,7 +88,7 @@ class HostFacts:
         )
 
     def same_machine(self, other: HostFacts) -> bool:
-        """Whether two records come from one machine, as far as one can tell; others must not be mixed unasked."""
+        """Whether two records seem to be of one machine; those of others must not be mixed unasked."""
         mine = (self.cpu, self.flags, self.cores, self.affinity, self.accelerator)
         return mine == (other.cpu, other.flags, other.cores, other.affinity, other.accelerator)
 

@@ -97,8 +97,12 @@ class Measurement:
 
     @property
     def interval95(self) -> tuple[float, float]:
-        """95 % interval of the median by order statistics (``median_ranks``), as of independent samples."""
-        return _median_interval(self.samples)
+        """95 % interval of the median by order statistics (``median_ranks``).
+
+        Where rounds are known they are the independent units, not the samples: noise lasts longer than one run.
+        """
+        low, high = _median_interval(self.by_round())
+        return min(low, self.median), max(high, self.median)
 
     @property
     def relative_half_width(self) -> float:
