@@ -79,16 +79,12 @@ class Preprocessing:
         if self.crop_mode not in _CROP_MODES:
             raise DataError(f"crop_mode must be one of {', '.join(_CROP_MODES)}, got {self.crop_mode!r}")
         if self.interpolation not in _RESAMPLING:
-            raise DataError(
-                f"interpolation must be one of {', '.join(_RESAMPLING)}, got {self.interpolation!r}"
-            )
+            raise DataError(f"interpolation must be one of {', '.join(_RESAMPLING)}, got {self.interpolation!r}")
         if min(self.std) <= 0:
             raise DataError(f"std must be above 0 in every channel, got {self.std}")
 
     @classmethod
-    def from_config(
-        cls, config: Mapping[str, Any], image_size: int | Sequence[int] | None = None
-    ) -> Preprocessing:
+    def from_config(cls, config: Mapping[str, Any], image_size: int | Sequence[int] | None = None) -> Preprocessing:
         """From timm's ``pretrained_cfg`` or data config; a missing or None entry takes timm's default.
 
         Args:

@@ -27,9 +27,7 @@ def check_name(name: str) -> None:
     if not timm.is_model(base):
         near = difflib.get_close_matches(base, timm.list_models(), n=3, cutoff=0.5)
         meant = f"; did you mean {', '.join(near)}?" if near else ""
-        raise UnknownName(
-            f"a model is one of timm's Vision Transformers (`fgvc-kit models`), got {name!r}{meant}"
-        )
+        raise UnknownName(f"a model is one of timm's Vision Transformers (`fgvc-kit models`), got {name!r}{meant}")
     if tag:
         tags = [full.partition(".")[2] for full in timm.list_pretrained(f"{base}.*")]
         if tag not in tags:

@@ -63,9 +63,7 @@ def build(
         return model, _card(name, arguments, model, classes, provenance, (licence,))
     if weights == "random":
         model = create(name, arguments, seed=seed)
-        return model, _card(
-            name, arguments, model, classes, f"random weights (seed {seed}); accuracy means nothing"
-        )
+        return model, _card(name, arguments, model, classes, f"random weights (seed {seed}); accuracy means nothing")
     source = read_source(name, weights)
     if source.card is not None:
         classes = source.card.classes if classes is None else tuple(classes)
@@ -113,9 +111,7 @@ def open_model(
         adaptive.score, adaptive.pool = score or adaptive.score, pool or adaptive.pool
     else:
         name, weights = (read_run(spec)[0].name, spec) if is_run(spec) else (spec, weights)
-        model, card = build(
-            name, weights=weights, classes=classes, image_size=image_size, seed=seed, new_head=new_head
-        )
+        model, card = build(name, weights=weights, classes=classes, image_size=image_size, seed=seed, new_head=new_head)
         adaptive = wrap(model, score or card.score, pool or card.pool)
     adaptive.card = replace(card, score=adaptive.score, pool=adaptive.pool)
     return adaptive

@@ -38,9 +38,7 @@ def fit(model: nn.Module, tensors: Mapping[str, Tensor], source: str, *, new_hea
         given = _translated(model, given)
     # A backbone that was saved without a head has nothing to lose.
     headless = not any(name in given for name in heads)
-    other_head = not headless and any(
-        name not in given or _shape(given[name]) != _shape(own[name]) for name in heads
-    )
+    other_head = not headless and any(name not in given or _shape(given[name]) != _shape(own[name]) for name in heads)
     if other_head and not new_head and not _differs(own, given, heads):
         rows = next((given[n].shape[0] for n in heads if n in given and given[n].dim()), 0)
         raise CheckpointError(

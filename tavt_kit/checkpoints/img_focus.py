@@ -212,9 +212,7 @@ def _run_original(onnx_bytes: bytes, images: NDArray[np.float32]) -> NDArray[np.
     return np.asarray(features, np.float32)
 
 
-def _run_converted(
-    tensors: Mapping[str, NDArray[np.float32]], images: NDArray[np.float32]
-) -> NDArray[np.float32]:
+def _run_converted(tensors: Mapping[str, NDArray[np.float32]], images: NDArray[np.float32]) -> NDArray[np.float32]:
     import torch
     import torch.nn.functional as F
 

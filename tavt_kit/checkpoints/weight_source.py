@@ -55,9 +55,7 @@ def read_source(name: str, weights: str) -> WeightSource:
     if is_run(path):
         card, tensors = read_run(path)
         if card.name.partition(".")[0] != base:
-            raise CheckpointError(
-                f"{path} is a run of {card.name}, but the model is {name}; give the run's model"
-            )
+            raise CheckpointError(f"{path} is a run of {card.name}, but the model is {name}; give the run's model")
         return WeightSource(tensors, f"from the run {path.name}: {card.provenance}", card.licences, card)
     if path.is_dir():
         raise CheckpointError(f"{path} is a folder without a model.json; give a weight file or a run folder")

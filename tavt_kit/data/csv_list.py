@@ -79,8 +79,8 @@ def _rows(file: Path) -> Iterator[_Row]:
             columns = [(name or "").strip().lower() for name in reader.fieldnames or ()]
             if missing := [name for name in ("path", "label") if name not in columns]:
                 raise DataError(
-                    f"{file} needs the columns path and label, but {' and '.join(missing)} is missing; "
-                    f"its columns are {', '.join(columns) or 'none'}"
+                    f"{file} needs the columns path and label; missing: {', '.join(missing)}; its columns: "
+                    f"{', '.join(columns) or 'none'}"
                 )
             reader.fieldnames = columns
             for row in reader:

@@ -38,9 +38,7 @@ def load_folder(folder: Path, *, seed: int = 0, ratios: Ratios | None = None) ->
     if "train" not in given:
         classes, samples = _read_classes(children, folder)
         _refuse_empty(classes, samples, folder)
-        return ImageSet(
-            name, classes, folder, divide(samples, folder, seed=seed, ratios=ratios), _ours(ratios), seed
-        )
+        return ImageSet(name, classes, folder, divide(samples, folder, seed=seed, ratios=ratios), _ours(ratios), seed)
     _refuse_doubles(children, folder)
     classes, train = _read_classes(_children(given["train"]), given["train"])
     splits = {"train": tuple(train)}
@@ -106,9 +104,7 @@ def _pictures(folder: Path) -> list[Path]:
 def _refuse_empty(classes: tuple[str, ...], samples: list[Sample], folder: Path) -> None:
     if not samples:
         kinds = ", ".join(sorted(IMAGE_SUFFIXES))
-        raise DataError(
-            f"no picture ({kinds}) lies in the {len(classes)} class folders of {folder}; give {_LAYOUT}"
-        )
+        raise DataError(f"no picture ({kinds}) lies in the {len(classes)} class folders of {folder}; give {_LAYOUT}")
     labels = {sample.label for sample in samples}
     for label, name in enumerate(classes):
         if label not in labels:

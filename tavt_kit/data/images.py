@@ -18,9 +18,7 @@ __all__ = ["IMAGE_SUFFIXES", "SPLITS", "ImageSet", "Sample", "split_name"]
 SPLITS = ("train", "val", "test")
 _SYNONYMS = {"training": "train", "valid": "val", "validation": "val", "testing": "test"}
 
-IMAGE_SUFFIXES = frozenset(
-    {".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"}
-)
+IMAGE_SUFFIXES = frozenset({".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"})
 """What is taken for a picture in a class folder; Thumbs.db, .DS_Store and notes are not."""
 
 
@@ -74,6 +72,7 @@ class ImageSet:
             )
         ordered = {name: self._ordered(name) for name in SPLITS if name in self.splits}
         object.__setattr__(self, "splits", MappingProxyType(ordered))
+        self._refuse_doubles()
         self._check_splits()
 
     def _ordered(self, split: str) -> tuple[Sample, ...]:
@@ -82,9 +81,7 @@ class ImageSet:
     def _check_splits(self) -> None:
         for name in ("train", "val"):
             if name not in self.splits:
-                raise DataError(
-                    f"{self.name} has no {name} split; give one, or one folder per class to be split"
-                )
+                raise DataError(f"{self.name} has no {name} split; give one, or one folder per class to be split")
         for name, samples in self.splits.items():
             if not samples:
                 raise DataError(f"the {name} split of {self.name} has no pictures; add some to every class")
@@ -92,9 +89,10 @@ class ImageSet:
         for label, class_name in enumerate(self.classes):
             if not counts[label]:
                 raise DataError(
-                    f"class {class_name!r} of {self.name} has no training picture; add some or remove the "
-                    "class"
+                    f"class {class_name!r} of {self.name} has no training picture; add some or remove the class"
                 )
+
+    def _refuse_doubles(self) -> None:
         seen: dict[Path, str] = {}
         for name, samples in self.splits.items():
             for sample in samples:
@@ -116,9 +114,7 @@ class ImageSet:
             DataError: There is no such split.
         """
         if name not in self.splits:
-            raise DataError(
-                f"{self.name} has the splits {', '.join(self.splits)}, but {name!r} was asked for"
-            )
+            raise DataError(f"{self.name} has the splits {', '.join(self.splits)}, but {name!r} was asked for")
         return self.splits[name]
 
     @property

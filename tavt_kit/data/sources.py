@@ -53,9 +53,7 @@ def _read_elpv(root: Path) -> tuple[tuple[str, ...], list[Sample]]:
 
 def _read_textile(root: Path) -> tuple[tuple[str, ...], list[Sample]]:
     classes = tuple(sorted(folder.name for folder in root.iterdir()))
-    return classes, [
-        Sample(path, i) for i, name in enumerate(classes) for path in sorted((root / name).glob("*.jpg"))
-    ]
+    return classes, [Sample(path, i) for i, name in enumerate(classes) for path in sorted((root / name).glob("*.jpg"))]
 
 
 KNOWN = MappingProxyType(
@@ -111,15 +109,11 @@ def load_images(spec: str, *, seed: int = 0, ratios: Ratios | None = None) -> Im
     if path.suffix.lower() == ".csv":
         return load_csv(path, seed=seed, ratios=ratios)
     if path.is_file():
-        raise DataError(
-            f"data must be a folder of pictures or a .csv list, but {path} is a file of another kind"
-        )
+        raise DataError(f"data must be a folder of pictures or a .csv list, but {path} is a file of another kind")
     if not path.exists() and not any(mark in spec for mark in "/\\."):
         near = difflib.get_close_matches(spec.lower(), KNOWN, n=1)
         meant = f"; did you mean {near[0]!r}?" if near else ""
-        raise UnknownName(
-            f"data must be a folder, a CSV list or one of {', '.join(KNOWN)}, got {spec!r}{meant}"
-        )
+        raise UnknownName(f"data must be a folder, a CSV list or one of {', '.join(KNOWN)}, got {spec!r}{meant}")
     return load_folder(path, seed=seed, ratios=ratios)
 
 

@@ -44,9 +44,7 @@ class Ratios:
         return "/".join(f"{100 * share:.3g}" for share in shares)
 
 
-def divide(
-    samples: Iterable[Sample], root: Path, *, seed: int, ratios: Ratios
-) -> dict[str, tuple[Sample, ...]]:
+def divide(samples: Iterable[Sample], root: Path, *, seed: int, ratios: Ratios) -> dict[str, tuple[Sample, ...]]:
     """Stratified division: within each class, pictures are ordered by a hash and cut at the shares.
 
     The order is the SHA-256 of seed and relative path, so it depends on no library's random stream, and a
@@ -110,8 +108,7 @@ def read_split(folder: Path, root: Path | None = None) -> ImageSet:
     if not root.is_dir():
         raise DataError(f"the run's pictures were in {root}, which is gone; give their folder with --data")
     splits: Mapping[str, tuple[Sample, ...]] = {
-        name: tuple(Sample(root / path, label) for path, label in samples)
-        for name, samples in record["splits"].items()
+        name: tuple(Sample(root / path, label) for path, label in samples) for name, samples in record["splits"].items()
     }
     licence = Licence(**record["licence"]) if record["licence"] else None
     images = ImageSet(

@@ -1,0 +1,90 @@
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tavt_kit.data import Sample, batches, load_arrays, load_bytes, thin_out
+from tavt_kit.errors import DataError
+from tavt_kit.preprocess import Preprocessing, apply, normalise, open_image
+
+Draw = Callable[..., Path]
+P = Preprocessing((8, 8), crop_pct=1.0)
+
+
+@pytest.fixture
+def samples(tmp_path: Path, draw: Draw) -> list[Sample]:
+    return [Sample(draw(tmp_path / f"{i:02}.png", value=i), i % 3) for i in range(40)]
+
+
+def test_arrays_hold_every_picture_in_order(samples: list[Sample]) -> None:
+    images, labels, skipped = load_arrays(samples, P, threads=2)
+    assert images.dtype == np.float32 and labels.dtype == np.int64 and skipped == []
+    np.testing.assert_array_equal(images, np.stack([apply(open_image(s.path), P) for s in samples]))
+    assert labels.tolist() == [sample.label for sample in samples]
+    np.testing.assert_array_equal(normalise(load_bytes(samples, P).pixels, P), images)
+
+
+def test_batches_are_the_same_in_pieces(samples: list[Sample]) -> None:
+    images, labels, _ = load_arrays(samples, P)
+    pieces = list(batches(samples, P, batch=16, threads=2))
+    assert [len(piece.labels) for piece in pieces] == [16, 16, 8]
+    np.testing.assert_array_equal(np.concatenate([piece.images for piece in pieces]), images)
+    np.testing.assert_array_equal(np.concatenate([piece.labels for piece in pieces]), labels)
+    assert np.concatenate([piece.indices for piece in pieces]).tolist() == list(range(40))
+    with pytest.raises(DataError, match="at least one"):
+        next(batches(samples, P, batch=0))
+
+
+@pytest.fixture
+def damaged(samples: list[Sample]) -> list[Sample]:
+    samples[5].path.write_bytes(samples[5].path.read_bytes()[:80])
+    samples[20].path.unlink()
+    return samples
+
+
+def test_unreadable_pictures_are_refused_by_default_and_named(damaged: list[Sample]) -> None:
+    with pytest.raises(DataError, match=r"2 of 40 pictures.*05\.png.*20\.png \(no such file\)"):
+        load_arrays(damaged, P)
+    with pytest.raises(DataError, match="1 may be skipped"):
+        load_arrays(damaged, P, allow_unreadable=1)
+    with pytest.raises(DataError, match="1 of 40 pictures"):
+        list(batches(damaged, P, batch=8))
+
+
+def test_unreadable_pictures_are_skipped_counted_and_logged(
+    damaged: list[Sample], caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.WARNING, logger="tavt_kit.data.loading"):
+        images, labels, skipped = load_arrays(damaged, P, allow_unreadable=2)
+    assert len(images) == len(labels) == 38
+    assert [(item.index, item.path.name) for item in skipped] == [(5, "05.png"), (20, "20.png")]
+    assert "2 of 40 pictures skipped" in caplog.text
+    pieces = list(batches(damaged, P, batch=16, allow_unreadable=2))
+    np.testing.assert_array_equal(np.concatenate([piece.images for piece in pieces]), images)
+    indices = np.concatenate([piece.indices for piece in pieces]).tolist()
+    assert indices == [i for i in range(40) if i not in (5, 20)]
+
+
+def test_many_unreadable_pictures_are_counted_not_listed(samples: list[Sample]) -> None:
+    for sample in samples:
+        sample.path.write_bytes(b"no picture")
+    with pytest.raises(DataError, match=r"40 of 40.*and 37 more"):
+        load_arrays(samples, P)
+    with pytest.raises(DataError, match="none of the 40"):
+        load_arrays(samples, P, allow_unreadable=100)
+    with pytest.raises(DataError, match="no picture was given"):
+        load_arrays([], P)
+
+
+def test_a_limit_keeps_every_class() -> None:
+    samples = [Sample(Path(f"/{label}/{i}"), label) for label in range(4) for i in range(25)]
+    few = thin_out(samples, 8)
+    assert [sample.label for sample in few] == [0, 0, 1, 1, 2, 2, 3, 3]
+    assert thin_out(samples, None) is samples and thin_out(samples, 100) is samples
+    assert len({sample.path for sample in thin_out(samples, 99)}) == 99
+    with pytest.raises(DataError, match="at least one"):
+        thin_out(samples, 0)
