@@ -1,0 +1,220 @@
+"""search(): the schedules of a model that keep to a budget, found without ever seeing the model."""
+
+from __future__ import annotations
+
+import logging
+import math
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+from tavt_kit.accuracy import Accuracy
+from tavt_kit.budget import Budget
+from tavt_kit.candidate import Candidate
+from tavt_kit.errors import BudgetError, DataError, MeasurementError
+from tavt_kit.front import ParetoFront
+from tavt_kit.schedule import TokenSchedule
+from tavt_kit.search.evolution import Evolution, Outcome
+from tavt_kit.search.feasibility import Costs, check_reachable, reach_of, refuse_unsearchable
+from tavt_kit.search.result import Progress, SearchResult, by_preference, cost_kind, shortfall
+from tavt_kit.search.space import Space
+from tavt_kit.search.store import Answer, Store
+
+__all__ = ["Evaluate", "search"]
+
+Evaluate = Callable[[TokenSchedule], Accuracy]
+"""The accuracy of a schedule on the images that select, the split ``val``."""
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(slots=True)
+class _Run:
+    """The state of one search: answers, front, and when to stop."""
+
+    evaluate: Evaluate
+    costs: Costs
+    budget: Budget
+    store: Store
+    fits: Callable[[TokenSchedule], bool]
+    front: ParetoFront
+    limit: int | None
+    max_seconds: float | None
+    on_progress: Callable[[Progress], None] | None
+    candidates: list[Candidate] = field(default_factory=list)
+    history: list[float] = field(default_factory=list)
+    seconds: float = 0.0
+    fresh: list[float] = field(default_factory=list)
+
+    def why_stop(self) -> str:
+        """Why the search ends here, or nothing."""
+        if self.limit is not None and len(self.candidates) >= self.limit:
+            return f"{self.limit} evaluations are done"
+        if self.max_seconds is not None and self.seconds >= self.max_seconds:
+            return f"the time is used up ({self.max_seconds:g} s of evaluations)"
+        return ""
+
+    def answer(self, schedule: TokenSchedule, origin: str) -> Candidate:
+        """The candidate of a schedule: from the store, or evaluated and stored."""
+        stored = self.store.get(schedule)
+        answer = stored or self._evaluated(schedule)
+        candidate = Candidate(
+            schedule,
+            self.costs.macs(schedule),
+            answer.accuracy,
+            self.costs.predicted(schedule),
+            target=self.costs.target,
+            origin=origin,
+        )
+        self.seconds += answer.seconds
+        self.candidates.append(candidate)
+        if self.fits(schedule):
+            self.front.add(candidate)
+        self.history.append(self.front.hypervolume(self.candidates[0].cost(self.front.cost)))
+        self._report(replayed=stored is not None)
+        return candidate
+
+    def _evaluated(self, schedule: TokenSchedule) -> Answer:
+        begin = time.monotonic()
+        try:
+            accuracy: Accuracy | None = self.evaluate(schedule)
+            failure = None
+        except MeasurementError as error:
+            accuracy, failure = None, str(error)
+            _log.warning("the evaluation of %s failed and is left out: %s", schedule, error)
+        if accuracy is not None and accuracy.split != "val":
+            raise DataError(f"a search selects on the split 'val' only, but got an accuracy of {accuracy.split!r}")
+        answer = Answer(accuracy, time.monotonic() - begin, failure)
+        self.store.put(schedule, answer)
+        self.fresh.append(answer.seconds)
+        return answer
+
+    def _report(self, *, replayed: bool) -> None:
+        if self.on_progress is None:
+            return
+        ranked = by_preference(self.front, self.budget, self.candidates[0])
+        best = ranked[0] if ranked and not shortfall(ranked[0], self.budget, self.candidates[0]) else None
+        self.on_progress(
+            Progress(
+                len(self.candidates), self.limit, len(self.front), self.history[-1], best, self.seconds,
+                self._seconds_left(), replayed,
+            )
+        )  # fmt: skip
+
+    def _seconds_left(self) -> float | None:
+        left = []
+        if self.limit is not None:
+            recent = self.fresh[-20:]
+            each = sum(recent) / len(recent) if recent else self.seconds / len(self.candidates)
+            left.append(max(0, self.limit - len(self.candidates)) * each)
+        if self.max_seconds is not None:
+            left.append(max(0.0, self.max_seconds - self.seconds))
+        return min(left, default=None)
+
+
+def search(
+    space: Space,
+    evaluate: Evaluate,
+    *,
+    costs: Costs,
+    budget: Budget | None = None,
+    evaluations: int | None = 400,
+    max_seconds: float | None = None,
+    population: int = 16,
+    seed: int = 0,
+    seeds: Sequence[TokenSchedule] = (),
+    slack: float = 0.03,
+    store: Store | None = None,
+    on_progress: Callable[[Progress], None] | None = None,
+) -> SearchResult:
+    """Find the most accurate schedules for their cost, by NSGA-II, within the ceilings of a budget.
+
+    The dense model is evaluated first, then only schedules whose known or predicted cost keeps to the ceilings.
+    Every answer is stored before the next is asked for. With a store of a run that was stopped anywhere, the same
+    call gives the very same result as an uninterrupted one: the algorithm replays its seed over the stored answers.
+
+    Args:
+        space: What may be proposed.
+        evaluate: Gives the accuracy of a schedule on the split ``val``; a MeasurementError counts as a failure of
+            that schedule alone.
+        costs: Multiply-adds and predicted latency of a schedule.
+        budget: Ceilings on ``latency`` and ``flops``, floors on ``top1`` and ``drop``; with a floor the choice
+            falls on the cheapest candidate that keeps to it, else on the most accurate.
+        evaluations: How many schedules, the dense one included; ``None`` for no bound.
+        max_seconds: Of evaluation, summed over all runs on the same store; ``None`` for no bound.
+        population: Schedules of a generation.
+        seed: Of the proposals.
+        seeds: Schedules of the user's to begin with.
+        slack: By which a predicted latency may exceed its ceiling, because predictions err.
+        store: Where answers are kept; ``None`` keeps them in memory.
+        on_progress: Called after each answer.
+
+    Raises:
+        BudgetError: A limit that a search does not act on, no bound at all, or a latency without a target.
+        BudgetTooTight: No schedule keeps to a ceiling; nothing has been evaluated.
+        DataError: An accuracy of another split than ``val``.
+        RecordError: The store belongs to another search.
+        MeasurementError: The dense model itself could not be evaluated.
+
+    Example:
+        >>> space = Space(tokens=17, layers=4)
+        >>> def evaluate(schedule):
+        ...     return Accuracy.of_counts(sum(schedule.counts), 68, split="val")
+        >>> costs = Costs(macs=lambda schedule: sum(n * n for n in schedule.counts))
+        >>> found = search(space, evaluate, costs=costs, budget=Budget.parse(["flops=600"]), evaluations=60)
+        >>> best = found.ranked(Budget())[0]
+        >>> best.macs <= 600, found.evaluations
+        (True, 60)
+    """
+    budget = Budget() if budget is None else budget
+    refuse_unsearchable(budget)
+    if evaluations is None and max_seconds is None:
+        raise BudgetError("a search needs a bound: a number of evaluations, a time, or both")
+    check_reachable(reach_of(space, costs, budget, slack=slack))
+    store = Store(None) if store is None else store
+    store.hold_to(_recipe(space, budget, population, seed, seeds, slack))
+    fits = costs.fits(budget, slack)
+    front = ParetoFront(cost_kind(budget, costs))
+    run = _Run(evaluate, costs, budget, store, fits, front, evaluations, max_seconds, on_progress)
+    dense = run.answer(space.dense, "dense")
+    if dense.accuracy is None:
+        raise MeasurementError("the dense model could not be evaluated, so there is nothing to compare with")
+    evolution = Evolution(space, seed=seed, population=population, seeds=seeds, fits=fits)
+    stopped = _evolve(run, evolution, dense)
+    return SearchResult(run.front, tuple(run.candidates), stopped, tuple(run.history), run.seconds)
+
+
+def _evolve(run: _Run, evolution: Evolution, dense: Candidate) -> str:
+    """Generations until a bound is reached or nothing new is left; returns why it ended."""
+    while not (stopped := run.why_stop()):
+        outcomes = []
+        for schedule in evolution.ask():
+            if stopped := run.why_stop():
+                return stopped
+            repeated = schedule == dense.schedule
+            candidate = dense if repeated else run.answer(schedule, evolution.origin(schedule))
+            outcomes.append(
+                Outcome(candidate.cost(run.front.cost), candidate.metric, _told(candidate, run.budget, dense))
+            )
+        if evolution.done():
+            return evolution.stopped_because
+        evolution.tell(outcomes)
+    return stopped
+
+
+def _told(candidate: Candidate, budget: Budget, dense: Candidate) -> float:
+    return 0.0 if math.isnan(candidate.metric) else shortfall(candidate, budget, dense)
+
+
+def _recipe(
+    space: Space, budget: Budget, population: int, seed: int, seeds: Sequence[TokenSchedule], slack: float
+) -> dict[str, object]:
+    """What the proposals depend on, besides the answers and the costs."""
+    return {
+        "space": [space.tokens, space.layers, space.prefix, space.minimum, space.quantum, space.token_pooled],
+        "budget": budget.texts(),
+        "population": population,
+        "seed": seed,
+        "seeds": [str(schedule) for schedule in seeds],
+        "slack": slack,
+    }

@@ -1,0 +1,103 @@
+"""What a search tells while it runs and when it ends, and which candidate it would choose."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from tavt_kit.budget import Budget
+from tavt_kit.candidate import Candidate, CostKind
+from tavt_kit.front import ParetoFront
+from tavt_kit.search.feasibility import Costs
+
+__all__ = ["Progress", "SearchResult", "by_preference", "cost_kind", "shortfall"]
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """Where a search is, after each evaluation.
+
+    Args:
+        evaluations: Answers so far, those of an earlier run included.
+        limit: How many are wanted; ``None`` without a bound.
+        front: Candidates on the front.
+        hypervolume: Of the front; see ``tavt_kit.front``.
+        best: The one that would be chosen now, or ``None``.
+        seconds: Spent on evaluations, those of an earlier run included.
+        seconds_left: Until a bound is reached, as it looks now; ``None`` where that cannot be told.
+        replayed: Whether this answer came from the store.
+    """
+
+    evaluations: int
+    limit: int | None
+    front: int
+    hypervolume: float
+    best: Candidate | None
+    seconds: float
+    seconds_left: float | None
+    replayed: bool
+
+
+@dataclass(frozen=True, slots=True)
+class SearchResult:
+    """What a search found.
+
+    Args:
+        front: The non-dominated candidates within the ceilings, by rising cost.
+        candidates: All that were evaluated, in order, the dense model first.
+        stopped_because: Why it ended, for people.
+        history: The hypervolume after each evaluation.
+        seconds: Spent on evaluations, those of earlier runs included.
+    """
+
+    front: ParetoFront
+    candidates: tuple[Candidate, ...]
+    stopped_because: str
+    history: tuple[float, ...]
+    seconds: float
+
+    @property
+    def dense(self) -> Candidate:
+        """The dense model, which every search evaluates first."""
+        return self.candidates[0]
+
+    @property
+    def evaluations(self) -> int:
+        """Number of evaluated schedules."""
+        return len(self.candidates)
+
+    @property
+    def hypervolume(self) -> float:
+        """Of the front; cost relative to dense against the metric, reference (1, 0)."""
+        return self.history[-1]
+
+    def ranked(self, budget: Budget) -> list[Candidate]:
+        """The front, the one to choose first: see ``by_preference``."""
+        return by_preference(self.front, budget, self.dense)
+
+
+def cost_kind(budget: Budget, costs: Costs) -> CostKind:
+    """What a search minimises: latency where a latency is limited, or where a target alone is given; else MACs."""
+    if budget.of("latency"):
+        return "predicted"
+    return "predicted" if costs.latency_ms is not None and not budget.of("flops") else "macs"
+
+
+def shortfall(candidate: Candidate, budget: Budget, dense: Candidate) -> float:
+    """By how much the floors are missed, as a fraction of all images; 0 where all are kept."""
+    missed = 0.0
+    for limit in budget.floors:
+        floor = dense.metric - limit.value if limit.quantity == "drop" else limit.value
+        missed = max(missed, floor - candidate.metric)
+    # A fraction of images is exact to far less than this, sums of fractions are not.
+    return missed if missed > 1e-9 else 0.0
+
+
+def by_preference(front: ParetoFront, budget: Budget, dense: Candidate) -> list[Candidate]:
+    """A front's candidates, the one to choose first.
+
+    Without a floor that is the most accurate one. With floors it is the cheapest that keeps to them; those
+    that miss a floor come last, the nearest first.
+    """
+    if not budget.floors:
+        return list(front)[::-1]
+    return sorted(front, key=lambda candidate: (shortfall(candidate, budget, dense), front.point(candidate)[0]))

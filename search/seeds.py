@@ -1,0 +1,87 @@
+"""Where a search begins: schedules that are good without one, each family as strong as the budget demands."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import numpy as np
+
+from tavt_kit.schedule import TokenSchedule
+from tavt_kit.search.space import Space
+
+__all__ = ["STAGES", "Fits", "first_proposals", "late", "stages", "taper"]
+
+Fits = Callable[[TokenSchedule], bool]
+"""Whether a schedule keeps to the ceilings of the budget."""
+
+Family = Callable[[Space, float], TokenSchedule]
+"""Schedules of one shape, by the ratio they drop."""
+
+STAGES = (1 / 3, 7 / 12, 10 / 12)
+"""Depths of the drops of a stage schedule: the 4th, 7th and 10th of 12 layers (EViT and most after it)."""
+
+
+def taper(space: Space, ratio: float) -> TokenSchedule:
+    """TAVT's: the same share dropped in every layer."""
+    return _into(space, TokenSchedule.taper(space.tokens, space.layers, ratio, space.prefix).counts)
+
+
+def stages(space: Space, ratio: float) -> TokenSchedule:
+    """The share ``ratio`` dropped at each of three depths.
+
+    Example:
+        >>> str(stages(Space(tokens=197, layers=12), 0.3))
+        '197x3,138x3,97x3,68x3'
+    """
+    places = [round(space.layers * depth) - 1 for depth in STAGES]
+    counts, kept = [], float(space.tokens)
+    for layer in range(space.layers):
+        kept *= (1 - ratio) ** places.count(layer)
+        counts.append(round(kept))
+    return _into(space, counts)
+
+
+def late(space: Space, ratio: float) -> TokenSchedule:
+    """A taper that begins after the first third of the layers."""
+    start = space.layers // 3
+    counts = [space.tokens * (1 - ratio) ** max(0, layer + 1 - start) for layer in range(space.layers)]
+    return _into(space, [round(count) for count in counts])
+
+
+def first_proposals(
+    space: Space, number: int, *, fits: Fits, rng: np.random.Generator
+) -> Iterator[tuple[TokenSchedule, str]]:
+    """Schedules with the name of their family, all within the ceilings; random ones without end at last.
+
+    Args:
+        space: What may be proposed.
+        number: About how many are wanted: a third tapers, a third stage schedules, a sixth late tapers.
+        fits: See ``Fits``.
+        rng: For the random ones, which may miss the ceilings and repeat themselves.
+    """
+    if fits(space.dense):
+        yield space.dense, "dense"
+    families = (("taper", taper, 0.5, 3), ("stages", stages, 0.8, 3), ("late", late, 0.6, 6))
+    for name, family, strongest, share in families:
+        gentlest = _gentlest(space, family, fits)
+        for ratio in np.linspace(gentlest, max(strongest, gentlest), max(1, number // share)):
+            yield family(space, float(ratio)), name
+    while True:
+        yield space.decode(space.sample(rng)), "random"
+
+
+def _gentlest(space: Space, family: Family, fits: Fits) -> float:
+    """The smallest drop ratio that fits, to 1/1000; where none does, the search shrinks what it is given."""
+    if fits(family(space, 0.02)):
+        return 0.02
+    low, high = 0.02, 0.98
+    while high - low > 1e-3:
+        middle = (low + high) / 2
+        low, high = (low, middle) if fits(family(space, middle)) else (middle, high)
+    return high
+
+
+def _into(space: Space, counts: list[int] | tuple[int, ...]) -> TokenSchedule:
+    least = int(space.values[0])
+    schedule = TokenSchedule(tuple(max(least, count) for count in counts))
+    return space.decode(space.encode(schedule))

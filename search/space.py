@@ -1,0 +1,140 @@
+"""The schedules a search may propose: never growing counts on a grid of levels."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cache
+from itertools import combinations_with_replacement
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tavt_kit.errors import ScheduleError
+from tavt_kit.schedule import TokenSchedule
+
+__all__ = ["Levels", "Space"]
+
+Levels = NDArray[np.int64]
+"""Genes: per free layer an index into ``Space.values``, never growing; (G,), or (S, G) for several."""
+
+
+@dataclass(frozen=True, slots=True)
+class Space:
+    """All schedules of a model whose counts are at least ``minimum`` and multiples of ``quantum``.
+
+    Args:
+        tokens: Tokens before anything is dropped, prefix included.
+        layers: Layers of the model.
+        prefix: Leading tokens that are never dropped.
+        minimum: The least count; ``None`` means the prefix and one patch, and at least 2.
+        quantum: Counts are multiples of it, or the minimum, or all tokens; fewer different schedules.
+        token_pooled: Whether the head reads prefix tokens only: then the last count changes nothing, and the
+            space holds the canonical form, in which it repeats the one before.
+
+    Raises:
+        ScheduleError: Fewer than 2 tokens, no layer, a quantum below 1, or a minimum outside of its range.
+
+    Example:
+        >>> space = Space(tokens=5, layers=3)
+        >>> space.size, space.least.counts
+        (10, (2, 2, 2))
+    """
+
+    tokens: int
+    layers: int
+    prefix: int = 1
+    minimum: int | None = None
+    quantum: int = 1
+    token_pooled: bool = True
+
+    def __post_init__(self) -> None:
+        low = max(2, self.prefix + 1)
+        if self.tokens < low or self.genes < 1 or self.prefix < 0:
+            raise ScheduleError(
+                f"a search needs {low} tokens or more and a layer whose count matters (the last one's does not "
+                f"where the head reads the prefix only), got {self.tokens} tokens and {self.layers} layers"
+            )
+        if self.quantum < 1:
+            raise ScheduleError(f"counts can be multiples of 1, 2, ..., got a quantum of {self.quantum}")
+        if self.minimum is not None and not low <= self.minimum <= self.tokens:
+            raise ScheduleError(
+                f"the least count must be within {low}..{self.tokens} for this model, got {self.minimum}"
+            )
+
+    @property
+    def values(self) -> Levels:
+        """The counts a layer may keep, ascending."""
+        low = max(2, self.prefix + 1) if self.minimum is None else self.minimum
+        return _values(low, self.quantum, self.tokens)
+
+    @property
+    def genes(self) -> int:
+        """Layers whose count is free."""
+        return self.layers - 1 if self.token_pooled else self.layers
+
+    @property
+    def size(self) -> int:
+        """How many schedules there are."""
+        return math.comb(len(self.values) + self.genes - 1, self.genes)
+
+    @property
+    def dense(self) -> TokenSchedule:
+        """Nothing dropped."""
+        return TokenSchedule.dense(self.tokens, self.layers)
+
+    @property
+    def least(self) -> TokenSchedule:
+        """As few tokens as possible in every layer."""
+        return self.decode(np.zeros(self.genes, dtype=np.int64))
+
+    def decode(self, levels: Levels) -> TokenSchedule:
+        """The schedule of one row of genes."""
+        counts = [int(count) for count in self.values[levels]]
+        if self.token_pooled:
+            counts.append(counts[-1])
+        return TokenSchedule(tuple(counts))
+
+    def encode(self, schedule: TokenSchedule) -> Levels:
+        """The genes of the schedule in this space that is nearest to the given one.
+
+        Raises:
+            ScheduleError: The schedule does not fit the model, or skips layers.
+        """
+        schedule.check(tokens=self.tokens, layers=self.layers, prefix=self.prefix)
+        if schedule.executed is not None:
+            raise ScheduleError(f"this search runs every layer, but a schedule skips some: {schedule}")
+        counts = np.asarray(schedule.counts[: self.genes], dtype=np.int64)
+        nearest: Levels = np.abs(self.values[None, :] - counts[:, None]).argmin(axis=1)
+        return nearest
+
+    def mend(self, levels: NDArray[Any]) -> Levels:
+        """Any numbers (..., G) -> genes: rounded, within the grid, never growing."""
+        whole = np.clip(np.rint(levels), 0, len(self.values) - 1).astype(np.int64)
+        return np.minimum.accumulate(whole, axis=-1)
+
+    def sample(self, rng: np.random.Generator) -> Levels:
+        """Random genes: drops at some layers, to random shares; counts drawn evenly would all be tapers."""
+        top = len(self.values) - 1
+        shares = np.zeros(self.genes)
+        drops = rng.integers(1, self.genes + 1)
+        places = rng.choice(self.genes, size=drops, replace=False)
+        # Together the drops leave a share drawn evenly between nothing and all.
+        shares[places] = rng.dirichlet(np.ones(drops)) * math.log(rng.uniform(1 / (top + 1), 1.0))
+        return self.mend(top * np.exp(np.cumsum(shares)))
+
+    def every(self) -> Iterator[Levels]:
+        """The genes of every schedule, from dense to least."""
+        top = len(self.values) - 1
+        for drops in combinations_with_replacement(range(top + 1), self.genes):
+            yield top - np.asarray(drops, dtype=np.int64)
+
+
+@cache
+def _values(low: int, quantum: int, tokens: int) -> Levels:
+    first = math.ceil(low / quantum) * quantum
+    values = np.unique([low, *range(first, tokens, quantum), tokens]).astype(np.int64)
+    values.flags.writeable = False
+    return values

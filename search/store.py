@@ -1,0 +1,178 @@
+"""Every evaluation of a search in one SQLite file, committed before the next begins."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from tavt_kit.accuracy import Accuracy
+from tavt_kit.errors import OutputError, RecordError
+from tavt_kit.schedule import TokenSchedule
+
+__all__ = ["Answer", "Store"]
+
+_LAYOUT = 1
+_TABLES = """
+CREATE TABLE IF NOT EXISTS recipe (name TEXT PRIMARY KEY, value TEXT NOT NULL);
+CREATE TABLE IF NOT EXISTS evaluations (
+    number INTEGER PRIMARY KEY,
+    schedule TEXT NOT NULL UNIQUE,
+    accuracy TEXT,
+    failure TEXT,
+    seconds REAL NOT NULL
+);
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What an evaluation gave.
+
+    Args:
+        accuracy: ``None`` where it failed.
+        seconds: How long it took.
+        failure: Why it failed, in one sentence.
+    """
+
+    accuracy: Accuracy | None
+    seconds: float
+    failure: str | None = None
+
+
+class Store:
+    """The answers of one search. One process at a time; a killed one loses nothing it had answered.
+
+    Args:
+        path: The SQLite file, created if absent; ``None`` keeps everything in memory.
+
+    Raises:
+        OutputError: The file cannot be created.
+        RecordError: The file is something else, of another version, or held by another process.
+
+    Example:
+        >>> store = Store(None)
+        >>> store.hold_to({"seed": 0})
+        >>> store.put(TokenSchedule((5, 4)), Answer(Accuracy.of_counts(3, 4, split="val"), seconds=0.1))
+        >>> store.get(TokenSchedule((5, 4))).accuracy.value
+        0.75
+    """
+
+    def __init__(self, path: Path | None) -> None:
+        self.path = path
+        name = ":memory:" if path is None else str(path)
+        try:
+            self._base = sqlite3.connect(name, timeout=1.0, isolation_level=None)
+        except sqlite3.OperationalError as error:
+            raise OutputError(f"cannot write {path}: {error}; choose another output folder") from None
+        try:
+            self._open()
+        except BaseException:
+            self._base.close()
+            raise
+
+    def _open(self) -> None:
+        try:
+            # Held for as long as the store is open: a second search of the same folder is told, not mixed in.
+            self._base.execute("PRAGMA locking_mode=EXCLUSIVE")
+            self._base.execute("PRAGMA synchronous=FULL")
+            self._base.execute("BEGIN EXCLUSIVE")
+            version = self._base.execute("PRAGMA user_version").fetchone()[0]
+            others = self._base.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
+            if version != _LAYOUT and (version or others):
+                raise RecordError(
+                    f"{self.path} is no search store of version {_LAYOUT}; begin anew with --fresh, or choose "
+                    "another output folder"
+                )
+            for statement in _TABLES.split(";"):
+                self._base.execute(statement)
+            self._base.execute(f"PRAGMA user_version={_LAYOUT}")
+            self._base.execute("COMMIT")
+        except sqlite3.OperationalError as error:
+            if "locked" in str(error):
+                raise RecordError(f"another process holds {self.path}; wait for it, or end it") from None
+            raise OutputError(f"cannot write {self.path}: {error}; choose another output folder") from None
+        except sqlite3.DatabaseError as error:
+            raise RecordError(
+                f"{self.path} is not readable as a search store ({error}); begin anew with --fresh"
+            ) from None
+
+    def hold_to(self, recipe: Mapping[str, Any]) -> None:
+        """Tie the store to what its answers depend on, or check that it is tied to the very same.
+
+        Args:
+            recipe: Names and JSON values; names not seen before are added while the store is empty.
+
+        Raises:
+            RecordError: A value differs; the message lists all that do.
+        """
+        held = {name: json.loads(value) for name, value in self._base.execute("SELECT name, value FROM recipe")}
+        asked: dict[str, Any] = json.loads(json.dumps(recipe))
+        missing = [name for name in asked if name not in held]
+        known = len(self) > 0
+        differing = [name for name in asked if name in held and held[name] != asked[name]]
+        differing += missing if known else []
+        if differing:
+            listed = "; ".join(f"{name} was {_short(held.get(name))}, is {_short(asked[name])}" for name in differing)
+            raise RecordError(
+                f"{self.path} holds another search ({listed}); repeat its command, choose another output folder, "
+                "or begin anew with --fresh"
+            )
+        rows = [(name, json.dumps(asked[name])) for name in missing]
+        self._base.execute("BEGIN")
+        self._base.executemany("INSERT INTO recipe VALUES (?, ?)", rows)
+        self._base.execute("COMMIT")
+
+    def get(self, schedule: TokenSchedule) -> Answer | None:
+        """The stored answer, or ``None``."""
+        rows = self._base.execute(
+            "SELECT accuracy, seconds, failure FROM evaluations WHERE schedule = ?", (_key(schedule),)
+        )
+        row = rows.fetchone()
+        if row is None:
+            return None
+        accuracy = None if row[0] is None else Accuracy.from_record(json.loads(row[0]))
+        return Answer(accuracy, row[1], row[2])
+
+    def put(self, schedule: TokenSchedule, answer: Answer) -> None:
+        """Store an answer; when this returns it is on the disk.
+
+        Raises:
+            OutputError: The file cannot be written any more.
+        """
+        accuracy = None if answer.accuracy is None else json.dumps(answer.accuracy.as_record())
+        try:
+            self._base.execute(
+                "INSERT INTO evaluations (schedule, accuracy, failure, seconds) VALUES (?, ?, ?, ?)",
+                (_key(schedule), accuracy, answer.failure, answer.seconds),
+            )
+        except sqlite3.OperationalError as error:  # a full disk, a folder gone
+            raise OutputError(f"cannot write {self.path}: {error}; make room and repeat the command") from None
+
+    def __len__(self) -> int:
+        return int(self._base.execute("SELECT count(*) FROM evaluations").fetchone()[0])
+
+    def close(self) -> None:
+        """Let go of the file."""
+        self._base.close()
+
+    def __enter__(self) -> Store:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def _key(schedule: TokenSchedule) -> str:
+    return ",".join(str(count) for count in schedule.counts)
+
+
+def _short(value: Any) -> str:
+    text = "absent" if value is None else json.dumps(value)
+    return text if len(text) <= 40 else f"{text[:37]}..."
