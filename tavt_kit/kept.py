@@ -106,9 +106,7 @@ def write_kept(
     return path
 
 
-def _heading(
-    adaptive: AdaptiveViT, images: ImageSet, preprocessing: Preprocessing, split: str
-) -> dict[str, Any]:
+def _heading(adaptive: AdaptiveViT, images: ImageSet, preprocessing: Preprocessing, split: str) -> dict[str, Any]:
     executed = adaptive.schedule.executed
     return {
         "data": images.name,
@@ -124,9 +122,7 @@ def _heading(
     }
 
 
-def _read(
-    samples: Sequence[Sample], preprocessing: Preprocessing
-) -> Iterator[tuple[Sample, NDArray[np.uint8]]]:
+def _read(samples: Sequence[Sample], preprocessing: Preprocessing) -> Iterator[tuple[Sample, NDArray[np.uint8]]]:
     for sample in samples:
         try:
             yield sample, resize_crop(open_image(sample.path), preprocessing)

@@ -25,7 +25,13 @@ PREPROCESSING = Preprocessing(SIZE, crop_pct=1.0)
 def adaptive() -> AdaptiveViT:
     torch.manual_seed(0)
     model = timm.create_model(
-        "deit_tiny_distilled_patch16_224", img_size=SIZE, patch_size=8, depth=3, embed_dim=24, num_heads=3, num_classes=2
+        "deit_tiny_distilled_patch16_224",
+        img_size=SIZE,
+        patch_size=8,
+        depth=3,
+        embed_dim=24,
+        num_heads=3,
+        num_classes=2,
     )
     wrapped = wrap(model.eval())
     wrapped.schedule = TokenSchedule((26, 14, 8))  # 4 x 6 patches, 2 prefix tokens
@@ -35,10 +41,11 @@ def adaptive() -> AdaptiveViT:
 @pytest.fixture
 def images(tmp_path: Path) -> ImageSet:
     rng = np.random.default_rng(0)
+    classes = ("bread & butter", "<b>")
     splits: dict[str, tuple[Sample, ...]] = {}
     for split in ("train", "val", "test"):
         samples = []
-        for label, name in enumerate(("bread & butter", "<b>")):
+        for label in range(len(classes)):
             for index in range(2):
                 path = tmp_path / "pictures" / split / f"{label}" / f"{index}.png"
                 path.parent.mkdir(parents=True, exist_ok=True)
@@ -46,7 +53,7 @@ def images(tmp_path: Path) -> ImageSet:
                 samples.append(Sample(path, label))
         splits[split] = tuple(samples)
     licence = Licence("noise", "CC0", "made here")
-    return ImageSet("noise", ("bread & butter", "<b>"), tmp_path / "pictures", splits, licence=licence)
+    return ImageSet("noise", classes, tmp_path / "pictures", splits, licence=licence)
 
 
 def test_kept_patches_are_those_of_forward_kept(adaptive: AdaptiveViT, images: ImageSet, tmp_path: Path) -> None:

@@ -1,0 +1,103 @@
+"""What a front record says: its candidates, the chosen one, the dense model and the other baselines."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from tavt_kit.budget import Budget
+from tavt_kit.errors import BudgetError
+from tavt_kit.reports.views import CandidateView, number, sequence, text, whole
+
+__all__ = ["FrontView"]
+
+
+@dataclass(frozen=True, slots=True)
+class FrontView:
+    """A search's result, typed.
+
+    Args:
+        candidates: By rising cost.
+        chosen: Index into ``candidates``, or ``None``.
+        baselines: Judged by the same protocol, not on the front.
+        dense: The model without drop, wherever it was found.
+        metric: Its name.
+        split: Where the accuracies were counted.
+        budget: What was asked; empty if it cannot be read.
+        verdict: Of the chosen one.
+    """
+
+    candidates: tuple[CandidateView, ...]
+    chosen: int | None
+    baselines: tuple[CandidateView, ...]
+    dense: CandidateView | None
+    metric: str
+    split: str
+    budget: Budget
+    verdict: str
+
+    @classmethod
+    def of(cls, front: Mapping[str, Any]) -> FrontView:
+        """From ``front.json``."""
+        metric = text(front, "metric") or "top1"
+        budget = _budget(front)
+        candidates = tuple(CandidateView.of(record, metric) for record in sequence(front, "candidates"))
+        baselines = tuple(CandidateView.of(record, metric) for record in sequence(front, "baselines"))
+        chosen = _chosen(front, candidates, budget)
+        dense = next((view for view in (*baselines, *candidates) if view.origin == "dense"), None)
+        verdict = text(front, "verdict") or (candidates[chosen].verdict if chosen is not None else "")
+        return cls(candidates, chosen, baselines, dense, metric, text(front, "split") or "val", budget, verdict)
+
+    @property
+    def pick(self) -> CandidateView | None:
+        """The chosen candidate."""
+        return None if self.chosen is None else self.candidates[self.chosen]
+
+    @property
+    def tokens(self) -> int:
+        """Tokens of the dense model, as far as the schedules tell."""
+        found = [view.counts[0] for view in (*self.candidates, *self.baselines) if view.counts]
+        return max(found, default=1)
+
+    @property
+    def statistic(self) -> str:
+        """The quantile of the latency that counts: the budget's, else p90."""
+        limits = self.budget.of("latency")
+        return next((limit.statistic for limit in limits if limit.statistic in ("p50", "p90", "p99")), "p90")
+
+    def speedup(self, view: CandidateView | None) -> float | None:
+        """Median time of the dense model over the candidate's; None unless both were measured."""
+        if view is None or view.time is None or self.dense is None or self.dense.time is None:
+            return None
+        slow, fast = self.dense.time.median, view.time.median
+        return slow / fast if slow and fast else None
+
+
+def _budget(front: Mapping[str, Any]) -> Budget:
+    try:
+        return Budget.parse([str(limit) for limit in sequence(front, "budgets")])
+    except BudgetError:
+        return Budget()
+
+
+def _chosen(front: Mapping[str, Any], candidates: tuple[CandidateView, ...], budget: Budget) -> int | None:
+    """As recorded; otherwise by the rule of the search: the best that fits, or with a floor the cheapest that does."""
+    index = whole(front, "chosen")
+    if index is not None and 0 <= index < len(candidates):
+        return index
+    recorded = sequence(front, "chosen")
+    if recorded:
+        return next((i for i, view in enumerate(candidates) if list(view.counts) == list(recorded)), None)
+    order = ("PASS", "PREDICTED", "INCONCLUSIVE", "FAIL")
+    known = [i for i, view in enumerate(candidates) if view.accuracy is not None]
+    for verdict in order[:3]:
+        fitting = [i for i in known if candidates[i].verdict == verdict]
+        if fitting:
+            return fitting[0] if budget.floors else max(fitting, key=lambda i: _value(candidates[i]))
+    return None
+
+
+def _value(view: CandidateView) -> float:
+    value = number({"v": view.accuracy.value if view.accuracy else None}, "v")
+    return -1.0 if value is None else value

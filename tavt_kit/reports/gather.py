@@ -1,0 +1,154 @@
+"""Finding the records of a run: everything of ours below the given folders, sorted by what it is."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tavt_kit.errors import RecordError
+
+__all__ = ["Found", "Records", "gather"]
+
+_PREFIX = "fgvc-kit/"
+_VERSIONS = {
+    "bench": 1,
+    "check": 1,
+    "exported": 1,
+    "final": 1,
+    "front": 1,
+    "kept": 1,
+    "model": 1,
+    "profile": 1,
+    "recipe": 1,
+    "run": 1,
+    "split": 1,
+}
+"""What this report reads, and the version of each it understands."""
+
+_OURS = frozenset(f"{kind}.json" for kind in _VERSIONS)
+_DEPTH = 2
+"""Folders below a given one that are looked into: ``runs/demo/export/int8``."""
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """One record and where it lies."""
+
+    path: Path
+    body: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Records:
+    """All records of a report, by kind; nearest to the given folder first.
+
+    Args:
+        found: Kind (``"front"``) to the records of it.
+        candidates: Rows of the ``candidates.csv`` beside the front, or none.
+        folders: What was given, as text for commands.
+    """
+
+    found: Mapping[str, tuple[Found, ...]]
+    candidates: tuple[Mapping[str, str], ...] = ()
+    folders: tuple[str, ...] = ()
+
+    def all(self, kind: str) -> tuple[Found, ...]:
+        """Every record of this kind."""
+        return self.found.get(kind, ())
+
+    def first(self, kind: str) -> Mapping[str, Any]:
+        """The nearest record of this kind; empty if there is none."""
+        records = self.all(kind)
+        return records[0].body if records else {}
+
+    def beside(self, kind: str, path: Path) -> Mapping[str, Any]:
+        """The record of this kind that lies in the same folder as ``path``, else the nearest one."""
+        same = (found.body for found in self.all(kind) if found.path.parent == path.parent)
+        return next(same, self.first(kind))
+
+
+def gather(places: Sequence[Path]) -> Records:
+    """Read the records below the given folders and files.
+
+    Raises:
+        RecordError: A place is not there or holds no record, a file given by name is foreign, a record is damaged or
+            of another version, or two searches are given (their fronts cannot share one verdict).
+    """
+    found: dict[str, list[Found]] = {}
+    for place in places:
+        records = [_read(path) for path in _files(Path(place))]
+        ours = [record for record in records if record is not None]
+        if not ours:
+            raise RecordError(
+                f"{place} holds no record to report on; give what train, distill, search, export or bench wrote"
+            )
+        for kind, record in ours:
+            if all(record.path != other.path for other in found.setdefault(kind, [])):
+                found[kind].append(record)
+    _check_single(found.get("front", []))
+    fronts = found.get("front", [])
+    rows = _csv(fronts[0].path.parent / "candidates.csv") if fronts else ()
+    return Records(
+        {kind: tuple(records) for kind, records in found.items()}, rows, tuple(str(place) for place in places)
+    )
+
+
+def _check_single(fronts: Sequence[Found]) -> None:
+    if len(fronts) > 1:
+        raise RecordError(
+            f"a report shows one search, but {fronts[0].path} and {fronts[1].path} are two; give one of them, "
+            "or make one report each"
+        )
+
+
+def _files(place: Path) -> Iterator[Path]:
+    """The JSON files at a place; a file given by name is itself."""
+    if place.is_file():
+        yield place
+        return
+    if not place.is_dir():
+        raise RecordError(f"{place} is neither a run folder nor a record; give what search, export or bench wrote")
+    base = len(place.parts)
+    names: list[Path] = []
+    for folder, below, files in os.walk(place):
+        depth = len(Path(folder).parts) - base
+        below[:] = sorted(name for name in below if not name.startswith(".")) if depth < _DEPTH else []
+        names += [Path(folder, name) for name in sorted(files) if name.endswith(".json") and not name.startswith(".")]
+    yield from sorted(names, key=lambda path: len(path.parts))
+
+
+def _read(path: Path) -> tuple[str, Found] | None:
+    """The record with its kind, or None for a JSON file of somebody else."""
+    try:
+        body = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise RecordError(f"cannot read {path}: {error.strerror}") from None
+    except ValueError as error:
+        if path.name not in _OURS:
+            return None
+        raise RecordError(f"{path} is damaged, so write it again: {error}") from None
+    schema = body.get("schema") if isinstance(body, dict) else None
+    kind = schema.removeprefix(_PREFIX) if isinstance(schema, str) and schema.startswith(_PREFIX) else None
+    if kind is None or kind not in _VERSIONS:
+        return None
+    if body.get("version") != _VERSIONS[kind]:
+        raise RecordError(
+            f"{path} has version {body.get('version')!r} of {schema}, but this program reads version "
+            f"{_VERSIONS[kind]}; write it again with this program"
+        )
+    return kind, Found(path, body)
+
+
+def _csv(path: Path) -> tuple[Mapping[str, str], ...]:
+    try:
+        with path.open(encoding="utf-8", newline="") as file:
+            return tuple(csv.DictReader(file))
+    except OSError:
+        return ()
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise RecordError(f"{path} is damaged, so write it again: {error}") from None

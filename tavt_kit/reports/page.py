@@ -1,0 +1,61 @@
+"""From records to a report: which sections there are, and the two files."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from tavt_kit.records import atomic_text, make_folder
+from tavt_kit.reports.blocks import Report
+from tavt_kit.reports.gather import Records, gather
+from tavt_kit.reports.html import html_page
+from tavt_kit.reports.markdown import markdown_page
+from tavt_kit.reports.sections.final import final_section
+from tavt_kit.reports.sections.front import front_section
+from tavt_kit.reports.sections.kept import kept_section
+from tavt_kit.reports.sections.layers import layers_section
+from tavt_kit.reports.sections.provenance import card_of, provenance_section, summary
+from tavt_kit.reports.sections.verdict import headline
+from tavt_kit.reports.views import text
+
+__all__ = ["HTML_FILE", "MARKDOWN_FILE", "build_report", "write_report"]
+
+HTML_FILE, MARKDOWN_FILE = "report.html", "report.md"
+
+
+def build_report(records: Records) -> Report:
+    """What the records say, in the order a reader asks."""
+    name = text(card_of(records), "name")
+    data = text(records.first("split"), "name")
+    title = " on ".join(part for part in (name, data) if part) or "A run without a model card"
+    return Report(
+        title,
+        summary(records),
+        headline(records),
+        (
+            front_section(records),
+            final_section(records),
+            layers_section(records),
+            kept_section(records),
+            provenance_section(records),
+        ),
+        f"Made by fgvc-kit report from {', '.join(records.folders) or 'records'}.",
+    )
+
+
+def write_report(places: Sequence[Path], out: Path) -> tuple[Path, Path]:
+    """Read the records at ``places`` and write ``report.html`` and ``report.md`` into the folder ``out``.
+
+    Returns:
+        The two paths.
+
+    Raises:
+        RecordError: There is nothing to report on, or a record is damaged.
+        OutputError: The folder cannot be written.
+    """
+    report = build_report(gather(places))
+    folder = make_folder(Path(out))
+    page, note = folder / HTML_FILE, folder / MARKDOWN_FILE
+    atomic_text(page, html_page(report))
+    atomic_text(note, markdown_page(report))
+    return page, note

@@ -1,0 +1,1 @@
+"""The report's sections, one module each: records in, blocks out."""

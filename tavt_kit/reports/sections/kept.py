@@ -1,0 +1,154 @@
+"""What each layer keeps of a few pictures: the picture itself, its dropped patches darkened, layer after layer."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+from tavt_kit.reports.blocks import Block, Figure, Missing, Section, Text
+from tavt_kit.reports.gather import Records
+from tavt_kit.reports.markup import Element, el
+from tavt_kit.reports.numbers import percent_text
+from tavt_kit.reports.views import mapping, number, sequence, text, whole
+
+__all__ = ["kept_section"]
+
+_ANCHOR, _TITLE = "kept", "What each layer keeps"
+_MOST = 12
+"""Pictures shown at most: a report must stay small enough to be mailed."""
+_BYTES = 300_000
+_MAGIC = {b"\xff\xd8\xff": "jpeg", b"\x89PN": "png"}
+
+
+def kept_section(records: Records) -> Section:
+    """The pictures of ``kept.json`` with their patches."""
+    found = records.all("kept")
+    if not found:
+        missing = Missing("No pictures were recorded; they come with", "fgvc-kit search MODEL")
+        return Section(_ANCHOR, _TITLE, (missing,))
+    record, folder = found[0].body, found[0].path.parent
+    grid = whole(record, "grid", 0), whole(record, "grid", 1)
+    if grid[0] is None or grid[1] is None or min(grid[0], grid[1]) < 1:
+        return Section(_ANCHOR, _TITLE, (Text.of(f"{found[0].path.name} has no patch grid.", kind="warning"),))
+    rows, columns = grid[0], grid[1]
+    layers = [layer for layer in sequence(record, "layers") if isinstance(layer, int)]
+    entries = [entry for entry in sequence(record, "images") if isinstance(entry, Mapping)][:_MOST]
+    items = [
+        item for index, entry in enumerate(entries) if (item := _item(index, entry, layers, rows, columns, folder))
+    ]
+    blocks: list[Block] = [Text.of(_explanation(record, layers, rows * columns))]
+    if items:
+        blocks.append(Figure("patches kept", el("ul", *items, class_="kept"), "", scrolls=False))
+    blocks += _rights(record)
+    return Section(_ANCHOR, _TITLE, tuple(blocks))
+
+
+def _explanation(record: Mapping[str, Any], layers: Sequence[int], patches: int) -> str:
+    """The counts in words, so that Markdown says what the pictures show."""
+    split = text(record, "split")
+    counts = [count for count in sequence(record, "schedule") if isinstance(count, int)]
+    prefix = whole(record, "prefix") or 0
+    kept = [(layer, counts[layer] - prefix) for layer in layers if layer < len(counts)]
+    runs = [(count, [layer for layer, _ in run]) for count, run in groupby(kept, key=lambda pair: pair[1])]
+    steps = ", ".join(f"{count} after {_layers(run)}" for count, run in runs)
+    where = f" from the {split} split" if split else ""
+    return f"Pictures{where} as the model sees them, dropped patches darkened. Of {patches} patches stay {steps}."
+
+
+def _rights(record: Mapping[str, Any]) -> list[Block]:
+    licence = mapping(record, "licence")
+    name, terms = text(licence, "name"), text(licence, "licence")
+    if name is None or terms is None:
+        return []
+    source = text(licence, "source")
+    return [Text.of(f"Pictures: {name}, {terms}{f' ({source})' if source else ''}.", kind="note")]
+
+
+@dataclass(frozen=True, slots=True)
+class _Stage:
+    """Layers after which the same patches stay."""
+
+    layers: tuple[int, ...]
+    kept: tuple[int, ...]
+
+
+def _item(
+    index: int, entry: Mapping[str, Any], layers: Sequence[int], rows: int, columns: int, folder: Path
+) -> Element | None:
+    kept = [
+        tuple(place for place in row if isinstance(place, int))
+        for row in sequence(entry, "kept")
+        if isinstance(row, list)
+    ]
+    source = _data_uri(folder, text(entry, "thumbnail"))
+    if not kept or len(kept) != len(layers):
+        return None
+    grouped = groupby(zip(layers, kept, strict=True), key=lambda pair: pair[1])
+    stages = [_Stage(tuple(layer for layer, _ in run), places) for places, run in grouped]
+    name = f"picture-{index}"
+    pictures = [_stage(stage, name if source else None, rows, columns) for stage in stages]
+    image = (
+        el("image", id=name, href=source, width=columns, height=rows, preserveAspectRatio="none") if source else None
+    )
+    store = el("svg", el("defs", image), class_="store", aria_hidden="true") if image else None
+    return el("li", el("p", *_who(entry), class_="who"), store, el("ul", *pictures, class_="strip"))
+
+
+def _who(entry: Mapping[str, Any]) -> list[Element | str]:
+    label, prediction = text(entry, "label") or "?", text(entry, "prediction")
+    parts: list[Element | str] = [el("strong", label)]
+    if prediction is not None:
+        sure = number(entry, "probability")
+        how = f" ({percent_text(sure, 0)})" if sure is not None else ""
+        right = "recognised" if prediction == label else f"taken for {prediction}"
+        parts.append(f", {right}{how}")
+    file = text(entry, "file")
+    if file is not None:
+        parts += [" ", el("code", file)]
+    return parts
+
+
+def _stage(stage: _Stage, name: str | None, rows: int, columns: int) -> Element:
+    stays = set(stage.kept)
+    path = "".join(_row_path(row, columns, stays) for row in range(rows))
+    words = f"{len(stays)} of {rows * columns}"
+    picture = el(
+        "svg",
+        el("use", href=f"#{name}") if name else None,
+        el("path", d=path, class_="gone") if path else None,
+        viewBox=f"0 0 {columns} {rows}",
+        role="img",
+        aria_label=f"{words} patches stay after {_layers(stage.layers)}",
+    )
+    return el("li", picture, f"{_layers(stage.layers)}: {words}")
+
+
+def _row_path(row: int, columns: int, stays: set[int]) -> str:
+    """Rectangles over the dropped patches of one row, neighbours as one."""
+    places = groupby(range(columns), key=lambda column: row * columns + column in stays)
+    runs = [list(run) for is_kept, run in places if not is_kept]
+    return "".join(f"M{run[0]} {row}h{len(run)}v1h-{len(run)}z" for run in runs)
+
+
+def _layers(layers: Sequence[int]) -> str:
+    if len(layers) == 1:
+        return f"layer {layers[0]}"
+    if layers[-1] - layers[0] == len(layers) - 1:
+        return f"layers {layers[0]}–{layers[-1]}"
+    return "layers " + ", ".join(map(str, layers))
+
+
+def _data_uri(folder: Path, name: str | None) -> str | None:
+    """The thumbnail embedded; only a small picture that lies within the run is taken."""
+    if name is None:
+        return None
+    path = (folder / name).resolve()
+    if not path.is_relative_to(folder.resolve()) or not path.is_file() or path.stat().st_size > _BYTES:
+        return None
+    data = path.read_bytes()
+    kind = _MAGIC.get(data[:3])
+    return f"data:image/{kind};base64,{base64.b64encode(data).decode()}" if kind else None

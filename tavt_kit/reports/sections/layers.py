@@ -1,0 +1,122 @@
+"""Where the time goes: each layer's milliseconds by the latency table, and how far the table can be trusted."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from tavt_kit.errors import TavtError
+from tavt_kit.latency_table import LatencyTable
+from tavt_kit.reports.blocks import Block, Cell, Column, Figure, Missing, Section, Table, Text
+from tavt_kit.reports.choice import FrontView
+from tavt_kit.reports.gather import Records
+from tavt_kit.reports.layer_chart import layer_chart
+from tavt_kit.reports.markup import Element, el
+from tavt_kit.reports.numbers import ms_text, percent_text, ratio_text
+from tavt_kit.reports.words import plural, target_words
+from tavt_kit.schedule import TokenSchedule
+
+__all__ = ["layers_section"]
+
+_ANCHOR, _TITLE = "layers", "Where the time goes"
+
+
+def layers_section(records: Records) -> Section:
+    """The latency table of ``profile.json``, for the dense and the chosen schedule."""
+    profile = records.first("profile")
+    if not profile:
+        missing = Missing(
+            "The layers were not measured one by one; that is done by", "fgvc-kit profile MODEL --target ..."
+        )
+        return Section(_ANCHOR, _TITLE, (missing,))
+    try:
+        table = LatencyTable.from_record({name: profile[name] for name in profile if name not in ("schema", "version")})
+        dense = table.parts(TokenSchedule.dense(table.tokens, table.layers))
+    except TavtError as error:
+        return Section(_ANCHOR, _TITLE, (Text.of(f"The latency table cannot be read: {error}.", kind="warning"),))
+    schedule = _chosen(records, table)
+    chosen = None if schedule is None else table.parts(schedule)
+    names = ("stem", *(str(layer) for layer in range(table.layers)), "head")
+    where = target_words(table.target.as_record())
+    title = f"milliseconds of each layer on {where}"
+    blocks: list[Block] = [
+        Text.of(_sentence(dense, chosen, where)),
+        Figure(title, layer_chart(names, dense, chosen, title), "", _legend(chosen is not None)),
+        _table(names, table, schedule, dense, chosen),
+        Text.of(_trust(table), kind="note"),
+    ]
+    return Section(_ANCHOR, _TITLE, tuple(blocks))
+
+
+def _chosen(records: Records, table: LatencyTable) -> TokenSchedule | None:
+    """The chosen schedule, if the table is of its model."""
+    front = records.first("front")
+    pick = FrontView.of(front).pick if front else None
+    if pick is None:
+        return None
+    try:
+        schedule = TokenSchedule(pick.counts)
+        schedule.check(tokens=table.tokens, layers=table.layers, prefix=table.prefix)
+    except TavtError:
+        return None
+    return schedule
+
+
+def _sentence(dense: Sequence[float], chosen: Sequence[float] | None, where: str) -> str:
+    around = percent_text((dense[0] + dense[-1]) / sum(dense), 0)
+    text = (
+        f"On {where} the dense model takes {ms_text(sum(dense))} by the sum of its parts, {around} of it outside the "
+        "layers."
+    )
+    if chosen is None:
+        return text
+    speed = ratio_text(sum(dense) / sum(chosen))
+    return f"{text} The chosen schedule takes {ms_text(sum(chosen))}: {speed} as fast by this table."
+
+
+def _legend(both: bool) -> Element:
+    entries = [("bar-a", "dense")] + ([("bar-b", "chosen")] if both else [])
+    return el(
+        "ul",
+        *(
+            el(
+                "li",
+                el("svg", el("rect", x=3, y=3, width=14, height=14, class_=class_), viewBox="0 0 20 20", class_="key"),
+                word,
+            )
+            for class_, word in entries
+        ),
+        class_="legend",
+    )
+
+
+def _table(
+    names: Sequence[str],
+    table: LatencyTable,
+    schedule: TokenSchedule | None,
+    dense: Sequence[float],
+    chosen: Sequence[float] | None,
+) -> Table:
+    columns = [Column("Part", numeric=False), Column("Dense")]
+    if schedule is not None:
+        columns += [Column("Chosen"), Column("Tokens in"), Column("Tokens kept")]
+    rows = []
+    for index, name in enumerate(names):
+        cells = [Cell(f"layer {name}" if name.isdigit() else name), Cell(ms_text(dense[index]))]
+        if schedule is not None and chosen is not None:
+            counts = (table.tokens, table.tokens, *schedule.counts, schedule.counts[-1])
+            inside = 1 <= index <= table.layers
+            cells.append(Cell(ms_text(chosen[index])))
+            cells += [Cell(str(counts[index]) if inside else ""), Cell(str(counts[index + 1]) if inside else "")]
+        rows.append(tuple(cells))
+    return Table(tuple(columns), tuple(rows), "Milliseconds of each part, by the latency table.", folded=True)
+
+
+def _trust(table: LatencyTable) -> str:
+    tested = table.held_out
+    if not tested or table.mean_error is None or table.worst_error is None:
+        return "This table was not tested against whole runs of other schedules."
+    schedules = plural(len(tested), "schedule")
+    return (
+        f"Measured part by part in {table.seconds:.0f} s, then tested against whole runs of {schedules} that had no "
+        f"part in it: off by {percent_text(table.mean_error)} on average, {percent_text(table.worst_error)} at worst."
+    )

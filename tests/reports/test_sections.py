@@ -1,0 +1,124 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from tavt_kit.records import write_record
+from tavt_kit.reports import write_report
+from tavt_kit.reports.gather import gather
+from tavt_kit.reports.sections.front import front_section
+from tavt_kit.reports.sections.kept import kept_section
+from tavt_kit.reports.sections.provenance import COUNTING
+from tests.reports.pages import Page
+from tests.reports.records import write_run
+
+
+def read(places: list[Path], out: Path) -> Page:
+    return Page(write_report(places, out)[0].read_text(encoding="utf-8"))
+
+
+def test_every_missing_record_is_named_with_its_command(tmp_path: Path) -> None:
+    write_record(tmp_path / "run.json", "fgvc-kit/run", 1, {})
+    page = read([tmp_path], tmp_path)
+    for command in ("fgvc-kit search MODEL", "fgvc-kit profile MODEL", "fgvc-kit demo"):
+        assert command in page.text
+
+
+@pytest.mark.parametrize(
+    "kind", ["front", "final", "kept", "profile", "bench", "check", "run", "split", "model", "exported"]
+)
+@pytest.mark.parametrize(
+    "body", [{}, {"rows": 3, "images": {}, "grid": "x", "candidates": [[]], "target": 1, "host": []}]
+)
+def test_no_record_breaks_the_report(tmp_path: Path, kind: str, body: dict[str, object]) -> None:
+    write_record(tmp_path / f"{kind}.json", f"fgvc-kit/{kind}", 1, body)
+    assert read([tmp_path], tmp_path).count("section") > 3
+
+
+def test_any_single_field_may_be_missing(tmp_path: Path) -> None:
+    run = write_run(tmp_path / "run", classes=("crack", "good"))
+    for name in ("front", "final", "kept", "split"):
+        path = run.folder / f"{name}.json"
+        whole = json.loads(path.read_text())
+        for field in set(whole) - {"schema", "version"}:
+            path.write_text(json.dumps({key: value for key, value in whole.items() if key != field}))
+            assert read([run.folder], tmp_path / "out").text
+        path.write_text(json.dumps(whole))
+
+
+def test_counting_is_said_once(tmp_path: Path) -> None:
+    page = read([write_run(tmp_path).folder], tmp_path)
+    assert page.text.count(COUNTING) == 1
+
+
+def test_the_facts_of_the_run_are_there(tmp_path: Path) -> None:
+    page = read([write_run(tmp_path).folder], tmp_path)
+    for fact in (
+        "OpenVINO CPU, 2 threads, f32, batch 1",
+        "Example CPU <b> 9000",
+        "2 of 8 usable",
+        "openvino 2026.4.1",
+        "2026-11-21 04:47 UTC",
+        "cd" * 32,
+        "ab" * 32,
+        "split by us, stratified",
+        "Seed of the search 0",
+        "Apache-2.0",
+        "CC BY 4.0",
+    ):
+        assert fact in page.text, fact
+
+
+def test_two_machines_are_pointed_out(tmp_path: Path) -> None:
+    run = write_run(tmp_path)
+    write_record(tmp_path / "bench.json", "fgvc-kit/bench", 1, {"host": {"cpu": "Another CPU"}})
+    assert "come from 2 different machines" in read([run.folder], tmp_path / "out").text
+
+
+def test_the_chosen_candidate_is_marked_in_table_and_chart(tmp_path: Path) -> None:
+    page = read([write_run(tmp_path).folder], tmp_path)
+    strong = [values for tag, values in page.tags if tag == "tr" and values.get("class") == "strong"]
+    assert [values["data-key"] for values in strong if "data-key" in values] == ["c3"]
+    keys = [values["data-key"] for tag, values in page.tags if values.get("class") == "point" and "data-key" in values]
+    assert sorted(keys) == ["b0", "b1", "b2", "c0", "c1", "c2", "c3", "c4", "c5"]
+
+
+def test_figures_of_another_split_stay_off_the_front_chart(tmp_path: Path) -> None:
+    run = write_run(tmp_path)
+    (figure, *_) = front_section(gather([run.folder])).blocks
+    assert "lower resolution" not in str(figure)
+    final = json.loads((tmp_path / "final.json").read_text())
+    for row in final["rows"]:
+        row["split"] = "val"
+    (tmp_path / "final.json").write_text(json.dumps(final))
+    (figure, *_) = front_section(gather([run.folder])).blocks
+    assert "lower resolution" in str(figure)
+
+
+def test_dropped_patches_are_covered_and_no_others(tmp_path: Path) -> None:
+    (tmp_path / "thumbnails").mkdir()
+    kept = [[0, 1, 2, 3, 4, 5], [0, 1, 5], [0, 1, 5]]
+    image = {"file": "a.png", "label": "x", "prediction": "y", "probability": 0.5, "kept": kept}
+    body = {"grid": [2, 3], "layers": [0, 1, 2], "schedule": [7, 4, 4], "prefix": 1, "split": "test", "images": [image]}
+    write_record(tmp_path / "kept.json", "fgvc-kit/kept", 1, body)
+    section = kept_section(gather([tmp_path]))
+    assert "Of 6 patches stay 6 after layer 0, 3 after layers 1–2." in str(section.blocks[0])
+    page = read([tmp_path], tmp_path)
+    paths = [v["d"] for tag, v in page.tags if tag == "path" and v.get("class") == "gone"]
+    assert paths == ["M2 0h1v1h-1zM0 1h2v1h-2z"]
+    assert "layer 0: 6 of 6" in page.text and "layers 1–2: 3 of 6" in page.text and "taken for y (50 %)" in page.text
+
+
+def test_thumbnails_are_embedded_and_strangers_are_not(tmp_path: Path) -> None:
+    run = write_run(tmp_path / "run", classes=("a", "b", "c", "d"))
+    (tmp_path / "secret.jpg").write_bytes((run.folder / "thumbnails" / "00.jpg").read_bytes())
+    (run.folder / "thumbnails" / "big.jpg").write_bytes(b"\xff\xd8\xff" + bytes(400_000))
+    record = json.loads((run.folder / "kept.json").read_text())
+    for image, name in zip(record["images"], ("../secret.jpg", "kept.json", "thumbnails/big.jpg"), strict=False):
+        image["thumbnail"] = name
+    (run.folder / "kept.json").write_text(json.dumps(record))
+    page = read([run.folder], tmp_path)
+    pictures = [values["href"] for tag, values in page.tags if tag == "image"]
+    assert len(pictures) == 1 and pictures[0].startswith("data:image/jpeg;base64,/9j/")

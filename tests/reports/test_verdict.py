@@ -1,0 +1,151 @@
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tavt_kit.reports.blocks import Headline, Text
+from tavt_kit.reports.gather import Found, Records
+from tavt_kit.reports.rows import better_baselines, final_rows
+from tavt_kit.reports.sections.verdict import headline
+
+TARGET = {"runtime": "openvino", "processor": "cpu", "index": 0, "threads": 2, "precision": "f32", "batch": 1}
+
+
+def entry(counts: list[int], top1: float, median: float | None, verdict: str, **more: Any) -> dict[str, Any]:
+    time = None
+    if median is not None:
+        time = {"predicted": median, "median": median, "p10": median * 0.98, "p90": median * 1.05, "p99": median * 1.2}
+        time |= {"interval95": [median * 0.99, median * 1.01], "samples": 120, "steady": True}
+    return {
+        "schedule": counts,
+        "macs": 1_000_000 * sum(counts),
+        "top1": top1,
+        "n": 500,
+        "ci95": [top1 - 0.03, top1 + 0.03],
+        "verdict": verdict,
+        "latency_ms": time,
+        "origin": "nsga2",
+        **more,
+    }
+
+
+def front(*candidates: dict[str, Any], **more: Any) -> dict[str, Any]:
+    dense = entry([65] * 3, 0.846, 20.0, "FAIL", origin="dense")
+    body = {"target": TARGET, "budgets": ["latency=8ms"], "split": "val", "metric": "top1", "baselines": [dense]}
+    return {**body, "candidates": list(candidates), **more}
+
+
+def records(**bodies: dict[str, Any]) -> Records:
+    return Records({kind: (Found(Path(f"{kind}.json"), body),) for kind, body in bodies.items()})
+
+
+def said(found: Headline) -> str:
+    return "".join(str(part) for part in found.sentence.parts).replace("\u00a0", " ")
+
+
+def row(kind: str, top1: float, median: float, split: str = "test", low: float | None = None) -> dict[str, Any]:
+    interval = None if low is None else [low, top1 + 0.01]
+    return {
+        "name": kind,
+        "kind": kind,
+        "split": split,
+        "top1": top1,
+        "n": 656,
+        "ci95": interval,
+        "latency_ms": {"median": median},
+    }
+
+
+def test_a_pass_says_everything_in_one_sentence() -> None:
+    body = front(entry([65, 40, 20], 0.841, 6.9, "PASS"), entry([65, 65, 65], 0.85, 19.0, "FAIL"), verdict="PASS")
+    found = headline(records(front=body))
+    assert found.verdict == "PASS"
+    assert said(found) == (
+        "Fits 8 ms (p90) on OpenVINO CPU, 2 threads, f32, batch 1: keeps 84.1 % top-1 (dense 84.6 %) on the val split, "
+        "n = 500, 2.9× faster; p90 7.25 ms, median 6.90 ms ± 1.0 %."
+    )
+    assert "selected on this very val split" in "".join(map(str, found.more[0].parts))
+
+
+@pytest.mark.parametrize(
+    ("verdict", "begin"),
+    [
+        ("FAIL", "Does not fit 8 ms"),
+        ("INCONCLUSIVE", "Cannot be told yet whether it fits 8 ms"),
+        ("PREDICTED", "Should fit 8 ms (p90) on OpenVINO CPU, 2 threads, f32, batch 1, by prediction only"),
+    ],
+)
+def test_other_verdicts_never_say_fits(verdict: str, begin: str) -> None:
+    found = headline(records(front=front(entry([65, 40, 20], 0.841, 7.9, verdict), verdict=verdict, chosen=0)))
+    assert said(found).startswith(begin) and found.verdict == verdict
+
+
+def test_no_candidate_fits() -> None:
+    found = headline(records(front=front(entry([65, 40, 20], 0.841, 9.0, "FAIL"))))
+    assert found.verdict == "FAIL" and said(found).startswith("No candidate of the search fits 8 ms")
+
+
+def test_with_a_floor_the_cheapest_that_fits_is_chosen() -> None:
+    candidates = entry([65, 30, 20], 0.80, 5.0, "PASS"), entry([65, 60, 50], 0.84, 7.0, "PASS")
+    assert "80.0 %" in said(headline(records(front=front(*candidates, budgets=["latency=8ms", "top1=79%"]))))
+    assert "84.0 %" in said(headline(records(front=front(*candidates))))
+    assert "80.0 %" in said(headline(records(front=front(*candidates, chosen=[65, 30, 20]))))
+
+
+def test_a_count_only_search_names_multiply_adds() -> None:
+    body = front(entry([65, 40, 20], 0.841, None, "PASS"), budgets=["flops=0.5G"], target=None, baselines=[])
+    assert said(headline(records(front=body))) == (
+        "Fits 500 M multiply-adds: keeps 84.1 % top-1 on the val split, n = 500; 125 M multiply-adds."
+    )
+
+
+def test_an_unsteady_time_is_called_so() -> None:
+    candidate = entry([65, 40, 20], 0.841, 6.9, "INCONCLUSIVE")
+    candidate["latency_ms"]["steady"] = False
+    assert "median 6.90 ms, unsteady." in said(headline(records(front=front(candidate))))
+
+
+def test_the_held_out_figure_is_said_beside() -> None:
+    final = {"rows": [row("dense", 0.72, 20.0), row("chosen", 0.71, 7.0, low=0.67)]}
+    found = headline(records(front=front(entry([65, 40, 20], 0.841, 6.9, "PASS")), final=final))
+    text = "".join(str(part) for part in found.more[0].parts).replace("\u00a0", " ")
+    assert text == (
+        "On the test split, which nothing was selected on, it scores 71.0 % (dense 72.0 %), 95 % interval 67.0–72.0, "
+        "n = 656."
+    )
+    assert [figure.label for figure in found.figures].count("top-1 on test") == 1
+
+
+def test_a_better_baseline_is_said_aloud() -> None:
+    rows = [row("dense", 0.72, 20.0), row("int8", 0.715, 6.0), row("resolution", 0.70, 5.0), row("chosen", 0.71, 7.0)]
+    (sentence,) = better_baselines(final_rows({"rows": rows}))
+    assert sentence.startswith("A baseline does better here: int8 keeps 71.5")
+    found = headline(records(front=front(entry([65, 40, 20], 0.841, 6.9, "PASS")), final={"rows": rows}))
+    assert any(text.kind == "warning" for text in found.more if isinstance(text, Text))
+
+
+def test_splits_are_never_mixed_in_a_comparison() -> None:
+    rows = [row("int8", 0.9, 1.0, split="val"), row("chosen", 0.71, 7.0)]
+    assert better_baselines(final_rows({"rows": rows})) == []
+
+
+def test_a_surely_better_baseline_needs_no_doubt() -> None:
+    sure = better_baselines(final_rows({"rows": [row("int8", 0.9, 1.0, low=0.88), row("chosen", 0.71, 7.0)]}))
+    assert "intervals" not in sure[0]
+    close = better_baselines(final_rows({"rows": [row("int8", 0.72, 1.0, low=0.69), row("chosen", 0.71, 7.0)]}))
+    assert "intervals" in close[0]
+
+
+@pytest.mark.parametrize(
+    "junk", [{}, {"candidates": "x"}, {"candidates": [None, 3, {}]}, {"budgets": ["nonsense"], "candidates": [{}]}]
+)
+def test_odd_fronts_do_not_break_it(junk: dict[str, Any]) -> None:
+    assert said(headline(records(front={"schema": "fgvc-kit/front", **junk})))
+
+
+def test_without_a_search() -> None:
+    assert "no verdict" in said(headline(records(run={"a": 1})))
+    assert said(headline(records(run={"a": 1}))).startswith("Trained")
+    assert said(headline(records(bench={"a": 1}))).startswith("Measured")

@@ -1,0 +1,39 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from tavt_kit.cli import main
+from tests.reports.records import write_run
+
+
+def run(*arguments: object) -> int:
+    with pytest.raises(SystemExit) as end:
+        main(["report", *map(str, arguments)])
+    return int(end.value.code or 0)
+
+
+def test_it_writes_beside_the_records(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = write_run(tmp_path / "run").folder
+    assert run(folder) == 0
+    assert (folder / "report.html").is_file() and (folder / "report.md").is_file()
+    assert str(folder / "report.html") in capsys.readouterr().out
+
+
+def test_out_and_json(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = write_run(tmp_path / "run").folder
+    assert run(folder / "front.json", "-o", tmp_path / "new" / "place", "--json") == 0
+    said = json.loads(capsys.readouterr().out)
+    assert Path(said["html"]).parent == tmp_path / "new" / "place" and Path(said["markdown"]).is_file()
+    assert not (folder / "report.html").exists()
+
+
+def test_bad_input_is_one_sentence(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(tmp_path) == 2
+    assert "holds no record" in capsys.readouterr().err
+    assert run(tmp_path / "gone") == 2
+    (tmp_path / "file").write_text("x")
+    assert run(write_run(tmp_path / "run").folder, "-o", tmp_path / "file") == 2
+    assert "choose another output folder" in capsys.readouterr().err
