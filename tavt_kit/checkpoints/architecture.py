@@ -78,7 +78,9 @@ def create(name: str, arguments: Mapping[str, Any], *, seed: int = 0, pretrained
 
 def _check_size(name: str, model: Any) -> None:
     size, patch = _pair(model.patch_embed.img_size), _pair(model.patch_embed.patch_size)
-    if any(edge % step or not edge for edge, step in zip(size, patch, strict=True)):
+    if size == tuple(model.pretrained_cfg["input_size"][1:]):
+        return  # some SigLIP towers of 384 px in patches of 14 were trained with the last pixels cut off
+    if any(edge % step for edge, step in zip(size, patch, strict=True)):
         fitting = [max(step, edge // step * step) for edge, step in zip(size, patch, strict=True)]
         above = [below + step for below, step in zip(fitting, patch, strict=True)]
         raise DataError(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import sys
+import warnings
 from collections.abc import Mapping
 from typing import Any
 
@@ -84,7 +85,10 @@ def _translated(model: nn.Module, given: dict[str, Tensor]) -> dict[str, Tensor]
     if filter_fn is None:
         return given
     try:
-        translated = {str(name): tensor for name, tensor in filter_fn(dict(given), model).items()}
+        with warnings.catch_warnings():
+            # timm's resizing of BEiT's bias tables makes torch complain of its memory layout.
+            warnings.filterwarnings("ignore", message=".*searchsorted")
+            translated = {str(name): tensor for name, tensor in filter_fn(dict(given), model).items()}
     except (RuntimeError, ValueError, LookupError, TypeError, AttributeError, AssertionError) as error:
         _log.debug("timm could not translate the weights: %s", error)
         return given

