@@ -111,9 +111,9 @@ def front_legend(marks: Iterable[Mark]) -> Element:
     if any(mark.predicted_x is not None for mark in found):
         entries.append(_entry(el("circle", cx=10, cy=10, r=4.5), "predicted", "predicted from the layer table"))
     if any(mark.y_bar for mark in found):
-        entries.append(_entry(el("path", d="M10 2V18M6 2H14M6 18H14"), "bars", "95 % interval of the accuracy"))
+        entries.append(_entry(el("path", d="M10 2V18M6 2H14M6 18H14"), "bars", "95 % interval"))
     if any(mark.x_bar for mark in found):
-        entries.append(_entry(el("path", d="M2 10H18M2 6V14M18 6V14"), "bars", "spread of the latency"))
+        entries.append(_entry(el("path", d="M2 10H18M2 6V14M18 6V14"), "bars", "p10 to p90"))
     return el("ul", *entries, class_="legend")
 
 
@@ -233,6 +233,7 @@ def _labels(marks: Sequence[Mark], x_axis: Scale, y_axis: Scale, frame: Frame) -
     named.sort(key=lambda pair: pair[0].kind != "chosen")
     inside = Box(_LEFT, _TOP, _WIDTH - _RIGHT, _HEIGHT - _BOTTOM)
     wanted = [(mark.label, x, y, 17.0 if mark.kind == "chosen" else 10.0) for mark, (x, y) in named]
+    places += [(x_axis.at(mark.predicted_x), y_axis.at(mark.y)) for mark in marks if mark.predicted_x is not None]
     placed = place_labels(wanted, places, inside, _covered(x_axis, y_axis, frame))
     return [
         el("text", mark.label, x=spot.x, y=spot.y, class_=f"name {mark.kind} {spot.anchor}")

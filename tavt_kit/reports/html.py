@@ -147,10 +147,14 @@ def _figure(figure: Figure) -> Element:
 def _table(table: Table) -> Element:
     head = el("tr", *(_head_cell(column) for column in table.columns))
     rows = [_row(index, row, table) for index, row in enumerate(table.rows)]
-    caption = None if table.folded else el("caption", table.caption)
-    grid = el("table", caption, el("thead", head), el("tbody", *rows))
+    grid = el("table", el("thead", head), el("tbody", *rows), aria_label=table.caption)
     box = el("div", grid, class_="scroll", tabindex=0, role="region", aria_label=table.caption)
-    return el("details", el("summary", table.caption), box) if table.folded else box
+    # The caption stands outside the box, or it would scroll away with it.
+    return (
+        el("details", el("summary", table.caption), box)
+        if table.folded
+        else el("div", el("p", table.caption, class_="caption"), box)
+    )
 
 
 def _head_cell(column: Column) -> Element:

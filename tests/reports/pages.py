@@ -41,7 +41,7 @@ class Page(HTMLParser):
     @property
     def text(self) -> str:
         """All visible text."""
-        return " ".join("".join(self.texts).replace("\u00a0", " ").split())
+        return " ".join(" ".join(self.texts).replace("\u00a0", " ").split())
 
     def count(self, tag: str) -> int:
         """How many such tags there are."""

@@ -86,7 +86,7 @@ def test_only_the_front_makes_the_staircase() -> None:
 
 def test_the_legend_names_what_is_there() -> None:
     found = Page(render(front_legend([mark(1.0, 1.0), mark(1.0, 1.0, "int8", y_bar=(0.0, 2.0))]))).text
-    assert found == "on the front dense, INT8 95 % interval of the accuracy"
+    assert found == "on the front dense, INT8 95 % interval"
     for kind in KINDS:
         assert render(front_chart([mark(1.0, 50.0, kind)], Frame("ms", "%"), "c"))
 

@@ -108,7 +108,7 @@ def test_dropped_patches_are_covered_and_no_others(tmp_path: Path) -> None:
     page = read([tmp_path], tmp_path)
     paths = [v["d"] for tag, v in page.tags if tag == "path" and v.get("class") == "gone"]
     assert paths == ["M2 0h1v1h-1zM0 1h2v1h-2z"]
-    assert "layer 0: 6 of 6" in page.text and "layers 1–2: 3 of 6" in page.text and "taken for y (50 %)" in page.text
+    assert "layer 0 6 of 6" in page.text and "layers 1–2 3 of 6" in page.text and ", taken for y (50 %)" in page.text
 
 
 def test_thumbnails_are_embedded_and_strangers_are_not(tmp_path: Path) -> None:

@@ -201,7 +201,8 @@ def _table(view: FrontView) -> Table:
     return Table(
         tuple(columns),
         tuple(_row(view, candidate, axes) for candidate, _ in rows),
-        f"Candidates by rising cost; {'the chosen one is marked.' if strong else 'none was chosen.'}",
+        f"Candidates by rising cost{', then baselines' if len(rows) > len(view.candidates) else ''}; "
+        f"{'the chosen one is marked.' if strong else 'none was chosen.'}",
         strong,
         tuple(key for _, key in rows),
     )

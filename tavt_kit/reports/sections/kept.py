@@ -42,7 +42,9 @@ def kept_section(records: Records) -> Section:
     ]
     blocks: list[Block] = [Text.of(_explanation(record, layers, rows * columns))]
     if items:
-        blocks.append(Figure("patches kept", el("ul", *items, class_="kept"), "", scrolls=False))
+        blocks.append(
+            Figure("patches kept", el("ul", *items, class_="kept few" if _few(entries) else "kept"), "", scrolls=False)
+        )
     blocks += _rights(record)
     return Section(_ANCHOR, _TITLE, tuple(blocks))
 
@@ -124,7 +126,13 @@ def _stage(stage: _Stage, name: str | None, rows: int, columns: int) -> Element:
         role="img",
         aria_label=f"{words} patches stay after {_layers(stage.layers)}",
     )
-    return el("li", picture, f"{_layers(stage.layers)}: {words}")
+    return el("li", picture, _layers(stage.layers), el("br"), words)
+
+
+def _few(entries: Sequence[Mapping[str, Any]]) -> bool:
+    """Whether two pictures fit side by side."""
+    stages = [len({tuple(row) for row in sequence(entry, "kept") if isinstance(row, list)}) for entry in entries]
+    return max(stages, default=0) <= 4
 
 
 def _row_path(row: int, columns: int, stays: set[int]) -> str:

@@ -24,9 +24,7 @@ def layers_section(records: Records) -> Section:
     """The latency table of ``profile.json``, for the dense and the chosen schedule."""
     profile = records.first("profile")
     if not profile:
-        missing = Missing(
-            "The layers were not measured one by one; that is done by", "fgvc-kit profile MODEL --target ..."
-        )
+        missing = Missing("The layers were not measured one by one; that is done by", "fgvc-kit profile MODEL")
         return Section(_ANCHOR, _TITLE, (missing,))
     try:
         table = LatencyTable.from_record({name: profile[name] for name in profile if name not in ("schema", "version")})

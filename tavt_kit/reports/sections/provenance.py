@@ -168,9 +168,6 @@ def _licences(records: Records) -> Iterator[tuple[Cell, ...]]:
 def summary(records: Records) -> str:
     """One line below the title: the model, the data, the target, the date."""
     parts = [target_words(_target(records))]
-    split = records.first("split")
-    if name := text(split, "name"):
-        parts.append(name)
     if classes := len(sequence(card_of(records), "classes")):
         parts.append(plural(classes, "class", "classes"))
     if date := text(_host(records), "date"):
