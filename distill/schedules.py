@@ -1,0 +1,64 @@
+"""Learning rates: linear warm-up, then cosine, linear or no decay, as a factor on the base rate.
+
+Equal to the schedulers of TAVT, FFVT and Mix-ViT (one file in all three). The official TAVT loop steps the scheduler
+before the optimiser, so update ``k``, counted from 1, uses ``factor(k)``: the first update is not lost to a rate of 0.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+from tavt_kit.errors import TrainingError
+
+__all__ = ["Decay", "LearningRate"]
+
+Decay = Literal["cosine", "linear", "constant"]
+
+
+@dataclass(frozen=True, slots=True)
+class LearningRate:
+    """The learning rate of every update.
+
+    Args:
+        base: Reached at the end of the warm-up.
+        warmup: Updates of linear rise from 0.
+        total: Updates in all; at the last one cosine and linear decay reach 0.
+        decay: After the warm-up.
+
+    Raises:
+        TrainingError: A rate that is not above 0, fewer than one update, or a warm-up longer than all updates.
+
+    Example:
+        >>> LearningRate(1.0, warmup=10, total=60).at(5)
+        0.5
+    """
+
+    base: float
+    warmup: int
+    total: int
+    decay: Decay = "cosine"
+
+    def __post_init__(self) -> None:
+        if not (self.base > 0 and math.isfinite(self.base)):
+            raise TrainingError(f"the learning rate must be above 0, got {self.base}")
+        if self.total < 1:
+            raise TrainingError(f"there must be at least one step, got {self.total}")
+        if not 0 <= self.warmup <= self.total:
+            raise TrainingError(f"the warm-up must last 0 to {self.total} steps (all of them), got {self.warmup}")
+        if self.decay not in get_args(Decay):
+            raise TrainingError(f"the decay must be one of {', '.join(get_args(Decay))}, got {self.decay!r}")
+
+    def factor(self, update: int) -> float:
+        """In [0, 1], for update 1 to ``total``; 0 gives the rate before the first."""
+        if update < self.warmup:
+            return update / max(1, self.warmup)
+        progress = (update - self.warmup) / max(1, self.total - self.warmup)
+        if self.decay == "cosine":
+            return max(0.0, 0.5 * (1.0 + math.cos(math.pi * progress)))
+        return max(0.0, 1.0 - progress) if self.decay == "linear" else 1.0
+
+    def at(self, update: int) -> float:
+        """The learning rate of an update."""
+        return self.base * self.factor(update)
