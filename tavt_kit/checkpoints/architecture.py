@@ -14,7 +14,27 @@ from tavt_kit.errors import DataError, UnknownName
 from tavt_kit.preprocess import Preprocessing
 from tavt_kit.timm_import import timm
 
-__all__ = ["arguments_for", "check_name", "create", "preprocessing_of"]
+__all__ = ["arguments_for", "check_name", "create", "preprocessing_of", "sketch", "supported_names"]
+
+_MODULES = ("vision_transformer", "deit", "eva", "beit", "vision_transformer_relpos")
+"""timm's modules whose models the adapter takes; a test goes through all of them."""
+
+
+def supported_names(pattern: str = "") -> list[str]:
+    """timm's architectures whose tokens can be dropped, sorted.
+
+    Args:
+        pattern: Part of the name, or a pattern with ``*``.
+    """
+    wanted = pattern if "*" in pattern else f"*{pattern}*"
+    return sorted(name for module in _MODULES for name in timm.list_models(wanted, module=module))
+
+
+def sketch(name: str, arguments: Mapping[str, Any] | None = None) -> nn.Module:
+    """The architecture without memory for its weights: enough to count and to judge it."""
+    with torch.device("meta"):
+        model: nn.Module = timm.create_model(name, **(arguments or {}))
+    return model
 
 
 def check_name(name: str) -> None:
@@ -25,7 +45,7 @@ def check_name(name: str) -> None:
     """
     base, _, tag = name.partition(".")
     if not timm.is_model(base):
-        near = difflib.get_close_matches(base, timm.list_models(), n=3, cutoff=0.5)
+        near = difflib.get_close_matches(base, supported_names(), n=3, cutoff=0.5)
         meant = f"; did you mean {', '.join(near)}?" if near else ""
         raise UnknownName(f"a model is one of timm's Vision Transformers (`fgvc-kit models`), got {name!r}{meant}")
     if tag:
@@ -66,10 +86,9 @@ def create(name: str, arguments: Mapping[str, Any], *, seed: int = 0, pretrained
     """
     check_name(name)
     options = {key: tuple(value) if isinstance(value, list) else value for key, value in arguments.items()}
-    with torch.device("meta"):
-        sketch = timm.create_model(name, **options)
-    adapter_of(sketch)
-    _check_size(name, sketch)
+    laid_out = sketch(name, options)
+    adapter_of(laid_out)
+    _check_size(name, laid_out)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model: nn.Module = timm.create_model(name, pretrained=pretrained, **options)

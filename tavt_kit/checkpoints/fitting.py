@@ -86,8 +86,8 @@ def _translated(model: nn.Module, given: dict[str, Tensor]) -> dict[str, Tensor]
         return given
     try:
         with warnings.catch_warnings():
-            # timm's resizing of BEiT's bias tables makes torch complain of its memory layout.
-            warnings.filterwarnings("ignore", message=".*searchsorted")
+            # timm's resizing of bias tables makes torch complain of its memory layout and of its way of indexing.
+            warnings.simplefilter("ignore", UserWarning)
             translated = {str(name): tensor for name, tensor in filter_fn(dict(given), model).items()}
     except (RuntimeError, ValueError, LookupError, TypeError, AttributeError, AssertionError) as error:
         _log.debug("timm could not translate the weights: %s", error)

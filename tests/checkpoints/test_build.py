@@ -9,7 +9,9 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from tavt_kit.adaptive import AdaptiveViT
+from tavt_kit.backbones import adapter_of
 from tavt_kit.checkpoints import build, hub, is_run, load_model, open_model, save_model
+from tavt_kit.checkpoints.architecture import preprocessing_of, sketch, supported_names
 from tavt_kit.errors import CheckpointError, DataError, RecordError, UnknownName, UnsupportedBackbone
 from tavt_kit.preprocess import Preprocessing
 
@@ -317,3 +319,13 @@ def test_every_kind_is_saved_loaded_and_resized(name: str, tmp_path: Path) -> No
         assert torch.equal(loaded(images), model(images))
         less = 56 if "patch14" in name else 64
         assert load_model(tmp_path, image_size=less)(images[..., :less, :less]).shape == (1, 2)
+
+
+@pytest.mark.slow
+def test_every_listed_model_can_be_used() -> None:
+    names = supported_names()
+    assert len(names) > 250
+    for name in names:
+        model = sketch(name)
+        adapter_of(model)
+        assert preprocessing_of(model).image_size == tuple(model.pretrained_cfg["input_size"][1:])  # type: ignore[index]

