@@ -57,8 +57,8 @@ _ELPV = Package(
     Licence(
         "ELPV: electroluminescence photographs of solar cells (Buerhop-Lutz, Deitsch et al., 2018)",
         "CC BY-NC-SA 4.0",
-        "PyPI elpv-dataset 1.0.0.post1: its README and LICENSE.md say so (its metadata: CC-BY-NC-SA-4.0 AND Apache-2.0, "
-        "without saying what is which); for commercial use its authors ask to be contacted",
+        "PyPI elpv-dataset 1.0.0.post1, whose README and LICENSE.md say so (its Python files are Apache-2.0); "
+        "for commercial use its authors ask to be contacted",
     ),
 )
 _TEXTILE = Package(
