@@ -1,0 +1,238 @@
+"""ArtifactCard: what an exported file says of itself, so that the one file is enough to use it.
+
+Written into ONNX ``metadata_props`` and OpenVINO ``rt_info`` under the key ``fgvc_kit``; read here with the standard
+library only, whatever the size of the file, because an edge box has neither torch nor the onnx package.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any
+from xml.etree import ElementTree
+
+from tavt_kit.errors import RecordError, TavtError
+from tavt_kit.model_card import ModelCard
+from tavt_kit.schedule import TokenSchedule
+
+if TYPE_CHECKING:
+    from tavt_kit.adaptive import AdaptiveViT
+
+__all__ = ["METADATA_KEY", "SUFFIXES", "ArtifactCard", "describe", "files_of", "read_metadata"]
+
+METADATA_KEY = "fgvc_kit"
+SUFFIXES: Mapping[str, str] = {"onnx": ".onnx", "openvino": ".xml"}
+"""The file that is given to a runtime, of each format."""
+
+_SCHEMA, _VERSION = "fgvc-kit/artifact", 1
+_OWN = ("schedule", "executed", "tokens", "prefix", "precision", "calibration")
+
+
+@dataclass(frozen=True, slots=True)
+class ArtifactCard:
+    """What must be known of an exported file to run it and to trust it.
+
+    Args:
+        model: Of the source: classes, preprocessing, score, weights' hash, licences.
+        schedule: The token counts frozen into the graph.
+        tokens: Of an image before anything is dropped.
+        prefix: Leading tokens that are no patches.
+        precision: ``f32``, ``f16`` or ``int8``, in which the weights are stored.
+        calibration: How an int8 file was calibrated: split, images, hash of the listing; else ``None``.
+    """
+
+    model: ModelCard
+    schedule: TokenSchedule
+    tokens: int
+    prefix: int
+    precision: str = "f32"
+    calibration: Mapping[str, Any] | None = None
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Names, in the order of the logits."""
+        return self.model.classes
+
+    @property
+    def is_dense(self) -> bool:
+        """Whether the file drops nothing."""
+        return self.schedule.is_dense(self.tokens)
+
+    @property
+    def image_size(self) -> tuple[int, int]:
+        """Height and width of the input, in pixels."""
+        height, width = self.model.preprocessing["image_size"]
+        return int(height), int(width)
+
+    def quantized(self, calibration: Mapping[str, Any]) -> ArtifactCard:
+        """The card of the same graph in int8."""
+        return replace(self, precision="int8", calibration=calibration)
+
+    def as_record(self) -> dict[str, Any]:
+        """JSON-ready: the model card's fields and those of the file."""
+        executed = self.schedule.executed
+        return {
+            "schema": _SCHEMA,
+            "version": _VERSION,
+            **self.model.as_record(),
+            "schedule": list(self.schedule.counts),
+            "executed": None if executed is None else list(executed),
+            "tokens": self.tokens,
+            "prefix": self.prefix,
+            "precision": self.precision,
+            "calibration": None if self.calibration is None else dict(self.calibration),
+        }
+
+    @classmethod
+    def from_record(cls, record: Mapping[str, Any]) -> ArtifactCard:
+        """The inverse of ``as_record``.
+
+        Raises:
+            RecordError: Another schema or version, or fields that are missing or wrong.
+        """
+        if (record.get("schema"), record.get("version")) != (_SCHEMA, _VERSION):
+            raise RecordError(
+                f"an artifact's metadata must be {_SCHEMA} version {_VERSION}, but is {record.get('schema')!r} version "
+                f"{record.get('version')!r}; export it again with this program"
+            )
+        body = {name: value for name, value in record.items() if name not in ("schema", "version")}
+        try:
+            own = {name: body.pop(name) for name in _OWN}
+            executed = own.pop("executed")
+            schedule = TokenSchedule(tuple(own.pop("schedule")), None if executed is None else tuple(executed))
+            return cls(ModelCard.from_record(body), schedule, **own)
+        except (KeyError, TypeError, ValueError) as error:
+            reason = error if isinstance(error, TavtError) else f"{type(error).__name__}: {error}"
+            raise RecordError(f"an artifact's metadata cannot be used: {reason}; export it again") from None
+
+    def as_text(self) -> str:
+        """The metadata's value: ASCII JSON, which passes through XML and protobuf unchanged."""
+        return json.dumps(self.as_record(), allow_nan=False)
+
+
+def describe(adaptive: AdaptiveViT, schedule: TokenSchedule) -> ArtifactCard:
+    """The card of a model that ``load_model`` read, at a schedule, in f32.
+
+    Raises:
+        ScheduleError: The schedule does not fit the model.
+    """
+    schedule.check(tokens=adaptive.tokens, layers=adaptive.layers, prefix=adaptive.prefix)
+    model = replace(adaptive.card, score=adaptive.score, pool=adaptive.pool)
+    return ArtifactCard(model, schedule, adaptive.tokens, adaptive.prefix)
+
+
+def read_metadata(path: Path) -> ArtifactCard:
+    """What an exported ``.onnx`` or ``.xml`` file says of itself; loads no runtime.
+
+    Raises:
+        RecordError: There is no such file, it is damaged, or it was not exported by this program.
+    """
+    path = Path(path)
+    readers = {".onnx": _onnx_text, ".xml": _openvino_text}
+    if path.suffix not in readers:
+        raise RecordError(f"an exported model ends in .onnx or .xml, got {path}")
+    try:
+        text = readers[path.suffix](path)
+    except OSError as error:
+        raise RecordError(f"cannot read {path}: {error.strerror}") from None
+    except (ValueError, ElementTree.ParseError) as error:
+        raise RecordError(f"{path} is damaged ({error}); export it again") from None
+    if text is None:
+        raise RecordError(
+            f"{path} carries no labels and preprocessing of ours (metadata {METADATA_KEY!r}), so it was not made by "
+            "fgvc-kit export; export it again"
+        )
+    try:
+        record = json.loads(text)
+    except ValueError as error:
+        raise RecordError(f"the metadata of {path} is no JSON ({error}); export it again") from None
+    return ArtifactCard.from_record(record)
+
+
+def files_of(path: Path) -> tuple[Path, ...]:
+    """All files of an artifact, the one that is opened last."""
+    return (path.with_suffix(".bin"), path) if path.suffix == ".xml" else (path,)
+
+
+def _openvino_text(path: Path) -> str | None:
+    """The attribute ``value`` of ``net/rt_info/fgvc_kit``."""
+    for _, element in ElementTree.iterparse(path, events=("end",)):
+        if element.tag == METADATA_KEY:
+            return element.get("value")
+    return None
+
+
+def _onnx_text(path: Path) -> str | None:
+    """The value of our key among the model's ``metadata_props`` (field 14 of ModelProto: key = 1, value = 2).
+
+    The top-level fields are walked and skipped by their lengths, so the weights are never read.
+    Source: the protobuf wire format, and onnx.proto of ONNX 1.0 to date.
+    """
+    size = os.path.getsize(path)
+    found = None
+    with path.open("rb") as file:
+        for field, payload in _fields(file, size, wanted=14):
+            if field == 14:
+                entry = dict(_strings(payload))
+                if entry.get(1) == METADATA_KEY:
+                    found = entry.get(2)
+    return found
+
+
+def _fields(file: IO[bytes], end: int, wanted: int) -> Iterator[tuple[int, bytes]]:
+    """Each field up to ``end`` with its bytes; bytes are read for the field ``wanted`` only."""
+    while file.tell() < end:
+        key = _varint(file)
+        field, wire = key >> 3, key & 7
+        if wire == 0:
+            _varint(file)
+            continue
+        if wire not in (1, 2, 5) or field == 0:
+            raise ValueError("it is no ONNX file")
+        length = {1: 8, 5: 4}.get(wire) or _varint(file)
+        if file.tell() + length > end:
+            raise ValueError("it is shorter than it says")
+        if field == wanted and wire == 2:
+            yield field, file.read(length)
+        else:
+            file.seek(length, os.SEEK_CUR)
+            yield field, b""
+
+
+def _strings(payload: bytes) -> Iterator[tuple[int, str]]:
+    """The length-delimited fields of a small message."""
+    place = 0
+    while place < len(payload):
+        key, place = _varint_at(payload, place)
+        length, place = _varint_at(payload, place)
+        if key & 7 != 2 or place + length > len(payload):
+            raise ValueError("its metadata cannot be read")
+        yield key >> 3, payload[place : place + length].decode()
+        place += length
+
+
+def _varint(file: IO[bytes]) -> int:
+    raw = bytearray()
+    while not raw or raw[-1] & 0x80:
+        byte = file.read(1)
+        if not byte or len(raw) == 10:
+            raise ValueError("it is no ONNX file, or cut off")
+        raw += byte
+    return _varint_at(bytes(raw), 0)[0]
+
+
+def _varint_at(payload: bytes, place: int) -> tuple[int, int]:
+    """A base-128 number at ``place``, and the place behind it."""
+    value = 0
+    for shift in range(0, 70, 7):
+        if place >= len(payload):
+            break
+        byte = payload[place]
+        place += 1
+        value |= (byte & 0x7F) << shift
+        if not byte & 0x80:
+            return value, place
+    raise ValueError("its metadata cannot be read")

@@ -1,0 +1,73 @@
+"""INT8 by NNCF on both graphs: small, near the float answers, quiet, and at any batch."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+
+from tavt_kit.adaptive import AdaptiveViT, wrap
+from tavt_kit.device import TargetDevice
+from tavt_kit.errors import ExportError
+from tavt_kit.exporters.artifact import ArtifactCard, read_metadata
+from tavt_kit.exporters.quantize import quantize
+from tavt_kit.exporters.to_onnx import attach_card, to_onnx
+from tavt_kit.exporters.to_openvino import convert, save
+from tavt_kit.model_card import ModelCard
+from tavt_kit.preprocess import Preprocessing
+from tavt_kit.runtimes import open_file
+from tavt_kit.schedule import TokenSchedule
+from tests.contracts import zoo
+
+
+def _model() -> tuple[AdaptiveViT, ArtifactCard]:
+    adaptive = wrap(zoo.build("plain"))
+    model = ModelCard("timm_vit", "small", {}, tuple("abcdefg"), Preprocessing((64, 64)).as_record())
+    schedule = TokenSchedule.taper(adaptive.tokens, adaptive.layers, 0.2)
+    return adaptive, ArtifactCard(model, schedule, adaptive.tokens, adaptive.prefix)
+
+
+@pytest.mark.parametrize(
+    ("suffix", "runtime"), [(".xml", "openvino"), pytest.param(".onnx", "onnxruntime", marks=pytest.mark.slow)]
+)
+def test_int8_stays_near_float(
+    suffix: str, runtime: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    adaptive, card = _model()
+    images = np.random.default_rng(0).normal(size=(8, 3, 64, 64)).astype(np.float32)
+    calibrated = card.quantized({"split": "train", "images": len(images)})
+    plain, small = tmp_path / f"plain{suffix}", tmp_path / f"small{suffix}"
+    if suffix == ".xml":
+        model = convert(adaptive, card)
+        save(model, card, plain)
+        save(quantize(model, images), calibrated, small)
+    else:
+        to_onnx(adaptive, card, plain)
+        quantized = quantize(onnx.load(str(plain)), images)
+        attach_card(quantized, calibrated)
+        onnx.save(quantized, str(small))
+    assert capfd.readouterr().out == ""
+    assert read_metadata(small) == calibrated
+    assert read_metadata(plain) == card
+    target = TargetDevice.parse(f"{runtime}:cpu:threads=1")
+    before, after = open_file(plain, target), open_file(small, target)
+    assert (before.target.precision, after.target.precision) == ("f32", "int8")
+    expected = before(images)
+    # Shaken weights have heavy tails, so int8 costs more here than on a trained model.
+    error = np.abs(after(images) - expected).mean() / np.abs(expected).mean()
+    assert 1e-4 < error < 0.35
+    np.testing.assert_allclose(after(images[:1]), after(images)[:1], atol=0.02 * np.abs(expected).max())
+    weights = [path.with_suffix(".bin") if suffix == ".xml" else path for path in (plain, small)]
+    assert weights[1].stat().st_size < 0.5 * weights[0].stat().st_size
+
+
+def test_no_images_are_refused() -> None:
+    with pytest.raises(ExportError, match="needs images to calibrate on"):
+        quantize(None, np.empty((0, 3, 8, 8), np.float32))
+
+
+def test_a_model_that_nncf_refuses_is_one_sentence() -> None:
+    with pytest.raises(ExportError, match="NNCF cannot quantize the model"):
+        quantize(object(), np.zeros((1, 3, 8, 8), np.float32))
