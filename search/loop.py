@@ -181,7 +181,7 @@ def search(
         raise MeasurementError("the dense model could not be evaluated, so there is nothing to compare with")
     evolution = Evolution(space, seed=seed, population=population, seeds=seeds, fits=fits)
     stopped = _evolve(run, evolution, dense)
-    return SearchResult(run.front, tuple(run.candidates), stopped, tuple(run.history), run.seconds)
+    return SearchResult(run.front, tuple(run.candidates), stopped, tuple(run.history), run.seconds, fits(space.dense))
 
 
 def _evolve(run: _Run, evolution: Evolution, dense: Candidate) -> str:

@@ -47,6 +47,7 @@ class SearchResult:
         stopped_because: Why it ended, for people.
         history: The hypervolume after each evaluation.
         seconds: Spent on evaluations, those of earlier runs included.
+        dense_fits: Whether the dense model itself is within the ceilings, so that it may be on the front.
     """
 
     front: ParetoFront
@@ -54,6 +55,7 @@ class SearchResult:
     stopped_because: str
     history: tuple[float, ...]
     seconds: float
+    dense_fits: bool
 
     @property
     def dense(self) -> Candidate:

@@ -58,7 +58,7 @@ def judge_prediction(limit: Limit, latency_ms: float) -> Verdict:
 
 
 def judge_latency(limit: Limit, measurement: Measurement) -> Verdict:
-    """Judge by the quantile's own interval; an unsteady measurement decides only when every sample agrees.
+    """Judge by the quantile's own interval; the halves of an unsteady measurement must agree with each other.
 
     Args:
         limit: A latency limit with the statistic ``p50``, ``p90`` or ``p99``.
@@ -66,7 +66,11 @@ def judge_latency(limit: Limit, measurement: Measurement) -> Verdict:
     """
     low, high = quantile_bounds(measurement.samples, _quantile(limit.statistic))
     if not measurement.steady:
-        low, high = min(low, *measurement.samples), max(high, *measurement.samples)
+        # Unsteady often means that the machine changed on the way, and then the samples are not independent.
+        half = len(measurement.samples) // 2
+        parts = (measurement.samples[:half], measurement.samples[half:])
+        bounds = [quantile_bounds(part, _quantile(limit.statistic)) for part in parts]
+        low, high = min(low, *(part[0] for part in bounds)), max(high, *(part[1] for part in bounds))
     return _by_interval(limit, low, high)
 
 
@@ -128,7 +132,5 @@ def _binomial(n: int, k: int, p: float) -> float:
 
 def _quantile(statistic: str | None) -> float:
     if statistic not in ("p50", "p90", "p99"):
-        raise BudgetError(
-            f"only latency[p50], latency[p90] and latency[p99] can be judged, got {statistic!r}"
-        )
+        raise BudgetError(f"only latency[p50], latency[p90] and latency[p99] can be judged, got {statistic!r}")
     return int(statistic[1:]) / 100

@@ -11,30 +11,14 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 from tavt_kit.accuracy import Accuracy
 from tavt_kit.budget import Budget
-from tavt_kit.device import TargetDevice
 from tavt_kit.errors import BudgetError, BudgetTooTight, DataError, MeasurementError, RecordError
 from tavt_kit.schedule import TokenSchedule
 from tavt_kit.search import Costs, Progress, SearchResult, Space, Store, search
-
-SPACE = Space(tokens=26, layers=5)
-COSTS = Costs(
-    macs=lambda schedule: 1000 * sum(n * n + 20 * n for n in schedule.counts),
-    latency_ms=lambda schedule: 0.5 + sum(schedule.counts) / 10,
-    target=TargetDevice("torch", "cpu", threads=1),
-)
-MACS_ONLY = Costs(macs=COSTS.macs)
-
-
-def evaluate(schedule: TokenSchedule) -> Accuracy:
-    """A made-up model: few images, so that ties and steps occur, and a little noise that depends on the counts."""
-    worth = np.mean([1 - np.exp(-3 * count / 26) for count in schedule.counts])
-    noise = random.Random(str(schedule)).uniform(-0.02, 0.02)
-    return Accuracy.of_counts(round(200 * float(np.clip(0.9 * worth + noise, 0, 1))), 200, split="val")
+from tests.search.toy import COSTS, MACS_ONLY, SPACE, evaluate
 
 
 def summary(result: SearchResult) -> list[tuple[object, ...]]:
@@ -193,10 +177,9 @@ def test_longer_continues_and_another_recipe_is_refused() -> None:
 
 
 SCRIPT = """
-import sys, time
+import time
 from pathlib import Path
-sys.path.insert(0, {tests!r})
-from test_loop import COSTS, SPACE, evaluate
+from tests.search.toy import COSTS, SPACE, evaluate
 from tavt_kit.search import Store, search
 
 def slow(schedule):
@@ -212,7 +195,7 @@ with Store(Path({path!r})) as store:
 def test_killed_at_random_moments_it_ends_the_same(tmp_path: Path) -> None:
     """SIGKILL, again and again, at moments nobody chose; no answer is lost and the front is the same."""
     path = tmp_path / "search.db"
-    script = SCRIPT.format(tests=str(Path(__file__).parent), path=str(path))
+    script = SCRIPT.format(path=str(path))
     root = str(Path(__file__).parents[2])
     rng, before = random.Random(0), 0
     for _ in range(4):

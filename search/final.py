@@ -1,0 +1,196 @@
+"""The last word: measure the front end to end, judge it, and choose; if the first choice is too slow, the next."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+from statistics import median
+
+from tavt_kit.accuracy import PairedDifference
+from tavt_kit.budget import Budget
+from tavt_kit.candidate import Candidate, CostKind
+from tavt_kit.front import ParetoFront
+from tavt_kit.measurement import Measurement
+from tavt_kit.schedule import TokenSchedule
+from tavt_kit.search.result import SearchResult, by_preference, shortfall
+from tavt_kit.verdict import Verdict, worst
+
+__all__ = ["Final", "confirm"]
+
+Measure = Callable[[Sequence[TokenSchedule]], Sequence[Measurement]]
+"""Whole passes under the schedules, interleaved, on the target."""
+
+Compare = Callable[[TokenSchedule], PairedDifference]
+"""Candidate minus dense on the same images."""
+
+_ORDER = (Verdict.PASS, Verdict.PREDICTED, Verdict.INCONCLUSIVE)
+
+
+@dataclass(frozen=True, slots=True)
+class Final:
+    """A search's result after measurement.
+
+    Args:
+        candidates: By rising cost, none dominated, each judged.
+        chosen: Index of the one to take, or ``None`` where none keeps to the budget.
+        baselines: The dense model, the best uniform taper and the best stage schedule within the ceilings; judged.
+        cost: What the candidates are sorted by.
+        over: Schedules that were predicted within the ceilings, but measured above them.
+    """
+
+    candidates: tuple[Candidate, ...]
+    chosen: int | None
+    baselines: tuple[Candidate, ...]
+    cost: CostKind
+    over: int
+
+    @property
+    def pick(self) -> Candidate | None:
+        """The one to take."""
+        return None if self.chosen is None else self.candidates[self.chosen]
+
+    @property
+    def verdict(self) -> Verdict:
+        """Of the chosen one; FAIL where there is none."""
+        pick = self.pick
+        return Verdict.FAIL if pick is None or pick.verdict is None else pick.verdict
+
+
+def confirm(
+    result: SearchResult,
+    budget: Budget,
+    *,
+    measure: Measure | None,
+    compare: Compare | None = None,
+    number: int = 6,
+    rounds: int = 4,
+) -> Final:
+    """Measure the best of the front with the dense model and two baselines, then choose.
+
+    Where a first choice turns out too slow, predictions are corrected by what was measured, and what should fit and
+    is better than the best that does fit is measured too, at most ``rounds`` times in all.
+
+    Args:
+        result: Of the search.
+        budget: As searched.
+        measure: ``None`` where there is no target: a search on multiply-adds.
+        compare: Needed for a verdict on ``drop``.
+        number: Candidates measured in the first round.
+        rounds: Bound on the measurements.
+    """
+    desk = _Desk(result, budget, measure, compare)
+    baselines = [result.dense, *_baselines(result, budget)]
+    desk.take([*baselines, *_shortlist(result.ranked(budget), number)])
+    for _ in range(rounds - 1):
+        following = desk.next_best(3) if measure is not None and desk.kind != "macs" else []
+        if not following:
+            break
+        desk.take([result.dense, *following])
+    front, pick = desk.front(), desk.pick()
+    return Final(
+        tuple(front),
+        None if pick is None else front.index(pick),
+        tuple(desk.known[one.schedule] for one in baselines),
+        desk.kind,
+        sum(not desk.keeps_ceilings(one) for one in desk.within()),
+    )
+
+
+class _Desk:
+    """What is known of the measured candidates so far."""
+
+    def __init__(self, result: SearchResult, budget: Budget, measure: Measure | None, compare: Compare | None) -> None:
+        self.result, self.budget, self.measure, self.compare = result, budget, measure, compare
+        self.kind = _kind(result, budget, measure)
+        self.known: dict[TokenSchedule, Candidate] = {}
+
+    def take(self, candidates: Iterable[Candidate]) -> None:
+        """Measure and judge; of several measurements of the dense model, one in every group, the first stays."""
+        group = list({one.schedule: one for one in candidates}.values())
+        if self.measure is not None:
+            times = self.measure([one.schedule for one in group])
+            group = [replace(one, latency=time) for one, time in zip(group, times, strict=True)]
+        for one in group:
+            self.known.setdefault(one.schedule, self.judged(one))
+
+    def judged(self, candidate: Candidate) -> Candidate:
+        """With its verdict, and with its difference to the dense model where that is asked for."""
+        if self.compare is not None and candidate.accuracy is not None:
+            candidate = replace(candidate, difference=self.compare(candidate.schedule))
+        return candidate.judged(self.budget)
+
+    def within(self) -> list[Candidate]:
+        """What is known and was within the ceilings as searched, which the dense model may not have been."""
+        return [one for one in self.known.values() if self.result.dense_fits or one.origin != "dense"]
+
+    def keeps_ceilings(self, candidate: Candidate) -> bool:
+        """Whether the ceilings alone are met."""
+        verdict = worst(candidate.judge(limit) for limit in self.budget.ceilings)
+        return verdict in (Verdict.PASS, Verdict.PREDICTED)
+
+    def front(self) -> list[Candidate]:
+        """The measured candidates that none dominates, by the statistic that counts and by the median alike.
+
+        Where the costs are not measured but known, every candidate of the search's front belongs to it.
+        """
+        if self.kind in ("macs", "predicted"):
+            for one in self.result.front:
+                self.known.setdefault(one.schedule, self.judged(one))
+            return list(ParetoFront(self.kind, self.within()))
+        return list(ParetoFront("p50", ParetoFront(self.kind, self.within())))
+
+    def pick(self) -> Candidate | None:
+        """The best verdict, then the search's own preference; never one that fails."""
+        ranked = by_preference(ParetoFront(self.kind, self.front()), self.budget, self.result.dense)
+        willing = [(_ORDER.index(one.verdict), one) for one in ranked if one.verdict in _ORDER]
+        return min(willing, key=lambda pair: pair[0], default=(0, None))[1]
+
+    def next_best(self, number: int) -> list[Candidate]:
+        """Those to measure next: better than the pick, and within the ceilings once predictions are corrected."""
+        pick = self.pick()
+        if pick is not None and not self.keeps_ceilings(pick):
+            pick = None
+        factor = median(one.cost(self.kind) / one.cost("predicted") for one in self.known.values())
+        most = min((limit.value for limit in self.budget.of("latency")), default=math.inf)
+        pool = [
+            one
+            for one in self.result.candidates
+            if one.schedule not in self.known and one.cost("predicted") * factor <= 0.98 * most
+            if pick is None or self._value(one) > self._value(pick)
+        ]
+        return by_preference(ParetoFront("predicted", pool), self.budget, self.result.dense)[:number]
+
+    def _value(self, candidate: Candidate) -> tuple[float, float]:
+        """The order of ``by_preference`` as a number, for candidates that are not on one front."""
+        if not self.budget.floors:
+            return candidate.metric, -candidate.cost("predicted")
+        missed = shortfall(candidate, self.budget, self.result.dense)
+        return -missed, -candidate.cost("predicted")
+
+
+def _kind(result: SearchResult, budget: Budget, measure: Measure | None) -> CostKind:
+    """What the final front calls cost: the latency statistic of the budget, or what the search went by."""
+    if measure is None or result.front.cost == "macs":
+        return result.front.cost
+    statistics: dict[str | None, CostKind] = {"p50": "p50", "p90": "p90", "p99": "p99"}
+    return next((statistics[limit.statistic] for limit in budget.of("latency")), "p50")
+
+
+def _shortlist(ranked: Sequence[Candidate], number: int) -> list[Candidate]:
+    """Half of the places to the first choices, the others spread over the rest of the front."""
+    if len(ranked) <= number:
+        return list(ranked)
+    first = (number + 1) // 2
+    rest, places = ranked[first:], number - first
+    return [*ranked[:first], *(rest[(2 * i + 1) * len(rest) // (2 * places)] for i in range(places))]
+
+
+def _baselines(result: SearchResult, budget: Budget) -> list[Candidate]:
+    """The best uniform taper and the best stage schedule that were evaluated within the ceilings."""
+    found = []
+    for origin in ("taper", "stages"):
+        family = [one for one in result.candidates if one.origin == origin]
+        ranked = by_preference(ParetoFront(result.front.cost, family), budget, result.dense)
+        found += ranked[:1]
+    return found

@@ -1,0 +1,117 @@
+"""What a search leaves behind: ``front.json`` and ``candidates.csv``."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from tavt_kit.budget import Budget
+from tavt_kit.candidate import Candidate
+from tavt_kit.device import TargetDevice
+from tavt_kit.host import HostFacts
+from tavt_kit.records import atomic_text, write_record
+from tavt_kit.search.final import Final
+from tavt_kit.search.result import SearchResult
+
+__all__ = ["CSV_FILE", "FRONT_FILE", "front_body", "write_candidates", "write_front"]
+
+FRONT_FILE = "front.json"
+CSV_FILE = "candidates.csv"
+_SCHEMA, _VERSION = "fgvc-kit/front", 1
+_AXES = {"macs": "macs", "predicted": "latency_ms.predicted", "p50": "latency_ms.median"}
+
+
+def front_body(
+    result: SearchResult,
+    final: Final,
+    *,
+    model: Mapping[str, Any],
+    budget: Budget,
+    target: TargetDevice | None,
+    seed: int,
+    host: HostFacts | None = None,
+) -> dict[str, Any]:
+    """The record, without schema and version; candidates by rising cost, accuracies as fractions.
+
+    Args:
+        result: What the search found.
+        final: What was measured and chosen.
+        model: The model's card, or any JSON object that says which model it is.
+        budget: What was asked.
+        target: Where latencies were measured; ``None`` without any.
+        seed: Of the search.
+        host: The machine.
+    """
+    accuracy = result.dense.accuracy
+    assert accuracy is not None  # a search whose dense model fails has no result
+    return {
+        "model": dict(model),
+        "target": None if target is None else target.as_record(),
+        "budgets": budget.texts(),
+        "split": accuracy.split,
+        "metric": accuracy.metric,
+        "seed": seed,
+        "evaluations": result.evaluations,
+        "hypervolume": result.hypervolume,
+        "verdict": str(final.verdict),
+        "objectives": [_AXES.get(final.cost, f"latency_ms.{final.cost}"), accuracy.metric],
+        "chosen": final.chosen,
+        "candidates": [candidate.as_record() for candidate in final.candidates],
+        "baselines": [candidate.as_record() for candidate in final.baselines],
+        "measured_over_budget": final.over,
+        "stopped_because": result.stopped_because,
+        "seconds": round(result.seconds, 3),
+        "history": [round(volume, 6) for volume in result.history],
+        "host": None if host is None else host.as_record(),
+    }
+
+
+def write_front(folder: Path, body: Mapping[str, Any]) -> Path:
+    """Write ``front.json``; its path."""
+    path = Path(folder) / FRONT_FILE
+    write_record(path, _SCHEMA, _VERSION, body)
+    return path
+
+
+def write_candidates(folder: Path, result: SearchResult, final: Final) -> Path:
+    """Write every evaluated candidate, one a line, in the order of evaluation; its path."""
+    measured = {one.schedule: one for one in (*final.baselines, *final.candidates)}
+    front = {one.schedule for one in final.candidates}
+    lines = [
+        _row(number, measured.get(one.schedule, one), one.schedule in front)
+        for number, one in enumerate(result.candidates)
+    ]
+    text = io.StringIO()
+    writer = csv.DictWriter(text, list(lines[0]), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(lines)
+    path = Path(folder) / CSV_FILE
+    atomic_text(path, text.getvalue())
+    return path
+
+
+def _row(number: int, candidate: Candidate, on_front: bool) -> dict[str, Any]:
+    accuracy, latency = candidate.accuracy, candidate.latency
+    return {
+        "number": number,
+        "origin": candidate.origin,
+        "schedule": str(candidate.schedule),
+        "macs": candidate.macs,
+        "metric": "" if accuracy is None else accuracy.metric,
+        "value": "" if accuracy is None else round(accuracy.value, 6),
+        "n": "" if accuracy is None else accuracy.n,
+        "low": "" if accuracy is None else round(accuracy.low, 6),
+        "high": "" if accuracy is None else round(accuracy.high, 6),
+        "predicted_ms": _ms(candidate.latency_predicted_ms),
+        "median_ms": "" if latency is None else _ms(latency.median),
+        "p90_ms": "" if latency is None else _ms(latency.p90),
+        "on_front": int(on_front),
+        "verdict": candidate.verdict or "",
+    }
+
+
+def _ms(value: float | None) -> float | str:
+    return "" if value is None else round(value, 4)

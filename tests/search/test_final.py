@@ -1,0 +1,145 @@
+"""Confirmation by measurement: what is chosen really fits, or the verdict says that nothing does."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import pytest
+
+from tavt_kit.accuracy import PairedDifference
+from tavt_kit.budget import Budget, Verdict
+from tavt_kit.front import dominates
+from tavt_kit.measurement import Measurement
+from tavt_kit.schedule import TokenSchedule
+from tavt_kit.search import SearchResult, search
+from tavt_kit.search.final import Final, confirm
+from tavt_kit.search.record import front_body, write_candidates, write_front
+from tests.search.toy import COSTS, MACS_ONLY, SPACE, evaluate
+
+BUDGET = Budget.parse(["latency=8ms"])
+
+
+class Machine:
+    """Measures what the table predicts, times a factor; remembers what it was asked."""
+
+    def __init__(self, factor: Callable[[TokenSchedule], float]) -> None:
+        self.factor = factor
+        self.asked: list[TokenSchedule] = []
+        self.calls = 0
+
+    def __call__(self, schedules: Sequence[TokenSchedule]) -> list[Measurement]:
+        self.calls += 1
+        self.asked += schedules
+        return [Measurement(((COSTS.predicted(one) or 0.0) * self.factor(one),) * 40, steady=True) for one in schedules]
+
+
+def found(budget: Budget = BUDGET, evaluations: int = 80) -> SearchResult:
+    return search(SPACE, evaluate, costs=COSTS, budget=budget, evaluations=evaluations, population=12)
+
+
+def check_front(final: Final) -> None:
+    points = [(one.cost(final.cost), one.metric) for one in final.candidates]
+    assert points == sorted(points)
+    assert not any(dominates(a, b) for a in points for b in points)
+
+
+def test_true_predictions() -> None:
+    result, machine = found(), Machine(lambda schedule: 1.0)
+    final = confirm(result, BUDGET, measure=machine, number=6)
+    assert final.verdict is Verdict.PASS and final.pick is not None
+    assert machine.calls == 1 and machine.asked[0] == SPACE.dense
+    assert final.cost == "p90" and final.pick.cost("p90") <= 8
+    fitting = [one.metric for one in result.front if one.cost("predicted") <= 8]
+    assert final.pick.metric == max(fitting)
+    assert [one.origin for one in final.baselines] == ["dense", "taper", "stages"]
+    assert all(one.latency is not None and one.verdict is not None for one in final.candidates)
+    check_front(final)
+
+
+def test_slower_than_predicted_the_next_best_that_fits_is_measured() -> None:
+    result, machine = found(), Machine(lambda schedule: 1.12)
+    final = confirm(result, BUDGET, measure=machine, number=2)
+    assert final.verdict is Verdict.PASS and final.pick is not None and final.pick.cost("p90") <= 8
+    assert machine.calls == 2 and final.over >= 1
+    assert any(one.verdict is Verdict.FAIL for one in final.candidates)
+    best = max(one.metric for one in result.candidates if one.cost("predicted") * 1.12 <= 0.98 * 8)
+    assert final.pick.metric == best
+    check_front(final)
+
+
+def test_nothing_fits() -> None:
+    machine = Machine(lambda schedule: 1.5 + 100 / sum(schedule.counts))
+    final = confirm(found(), Budget.parse(["latency=8ms"]), measure=machine, number=4, rounds=3)
+    assert machine.calls <= 3
+    hopeless = confirm(found(), BUDGET, measure=Machine(lambda schedule: 50 / (COSTS.predicted(schedule) or 1)))
+    assert hopeless.verdict is Verdict.FAIL and hopeless.chosen is None and hopeless.candidates
+    check_front(final)
+
+
+def test_floor_takes_the_cheapest_and_prefers_the_proven() -> None:
+    budget = Budget.parse(["drop=5"])
+    result = found(budget)
+    worth = {one.schedule: one.metric for one in result.candidates}
+
+    def compare(schedule: TokenSchedule) -> PairedDifference:
+        lost = round(200 * (result.dense.metric - worth[schedule]))
+        return PairedDifference.of_counts(max(0, -lost), max(0, lost), 200)
+
+    final = confirm(result, budget, measure=Machine(lambda schedule: 1.0), compare=compare, number=12)
+    assert final.pick is not None and final.pick.difference is not None
+    passing = [one for one in final.candidates if one.verdict is Verdict.PASS]
+    assert final.verdict is Verdict.PASS and final.pick == passing[0]
+    strict = Budget.parse(["top1=85%"])
+    unproven = confirm(found(strict), strict, measure=Machine(lambda schedule: 1.0))
+    assert unproven.verdict in (Verdict.INCONCLUSIVE, Verdict.FAIL)
+
+
+def test_pure_macs_search_measures_nothing() -> None:
+    budget = Budget.parse(["flops=3M"])
+    result = search(SPACE, evaluate, costs=MACS_ONLY, budget=budget, evaluations=40)
+    final = confirm(result, budget, measure=None)
+    assert final.verdict is Verdict.PASS and len(final.candidates) == len(result.front) and final.cost == "macs"
+    assert all(one.as_record()["latency_ms"] is None for one in final.candidates)
+    assert final.baselines[0].verdict is Verdict.FAIL  # dense
+    check_front(final)
+
+
+def test_macs_budget_with_a_target_measures_some_and_keeps_the_front() -> None:
+    budget = Budget.parse(["flops=3M"])
+    result = search(SPACE, evaluate, costs=COSTS, budget=budget, evaluations=40)
+    final = confirm(result, budget, measure=Machine(lambda schedule: 1.0), number=3)
+    assert len(final.candidates) == len(result.front)
+    assert 3 <= sum(one.latency is not None for one in final.candidates) < len(final.candidates)
+
+
+def test_records(tmp_path: Path) -> None:
+    result = found()
+    final = confirm(result, BUDGET, measure=Machine(lambda schedule: 1.0))
+    body = front_body(result, final, model={"name": "toy"}, budget=BUDGET, target=COSTS.target, seed=0)
+    record = json.loads(write_front(tmp_path, body).read_text())
+    assert record["schema"] == "fgvc-kit/front" and record["version"] == 1
+    for key, value in {
+        "model": {"name": "toy"}, "budgets": ["latency=8ms"], "split": "val", "metric": "top1", "seed": 0,
+        "evaluations": 80, "verdict": "PASS",
+    }.items():  # fmt: skip
+        assert record[key] == value
+    assert record["hypervolume"] == result.hypervolume and record["target"]["runtime"] == "torch"
+    assert record["candidates"][record["chosen"]]["verdict"] == "PASS"
+    latencies = [one["latency_ms"]["p90"] for one in record["candidates"]]
+    assert latencies == sorted(latencies)
+    rows = list(csv.DictReader(write_candidates(tmp_path, result, final).read_text().splitlines()))
+    assert len(rows) == 80 and rows[0]["origin"] == "dense"
+    assert sum(int(row["on_front"]) for row in rows) == len(final.candidates)
+    parsed = TokenSchedule.parse(rows[7]["schedule"], tokens=SPACE.tokens, layers=SPACE.layers)
+    assert parsed == result.candidates[7].schedule
+
+
+@pytest.mark.parametrize("number", [1, 2, 5, 100])
+def test_number_bounds_the_first_round(number: int) -> None:
+    machine, result = Machine(lambda schedule: 1.0), found()
+    confirm(result, BUDGET, measure=machine, number=number, rounds=1)
+    assert len(machine.asked) <= min(number, len(result.front)) + 3
+    assert len(machine.asked) == len(set(machine.asked))
