@@ -1,4 +1,4 @@
-"""The measurement protocol: warm up until stable, then interleave the candidates in random order until sure."""
+"""The measurement protocol: warm up until stable, then interleave the candidates until sure."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ class Protocol:
     def __post_init__(self) -> None:
         if not 0 <= self.min_seconds <= self.max_seconds:
             raise MeasurementError(
-                f"measuring needs 0 <= min_seconds <= max_seconds, got {self.min_seconds} and {self.max_seconds}"
+                f"measuring needs 0 <= min_seconds <= max_seconds, got {self.min_seconds}, {self.max_seconds}"
             )
         if self.min_runs < 2 or self.visit_runs < 1 or self.half_width <= 0:
             raise MeasurementError(
@@ -74,9 +74,9 @@ def bench(
 ) -> dict[str, Measurement]:
     """Time several sessions against one another.
 
-    In each round every session gets one turn, in random order: one untimed run, which takes the cost of the switch
-    (another model's weights in the caches, another runtime's threads still spinning), then timed runs. Rounds are
-    the pairs of ``paired_ratio``, so noise that outlasts a round cancels.
+    In each round every session gets one turn, in random order: one untimed run, which takes the cost of the
+    switch (another model's weights in the caches, another runtime's threads still spinning), then timed runs.
+    Rounds are the pairs of ``paired_ratio``, so noise that outlasts a round cancels.
 
     Args:
         sessions: Name -> session.
@@ -92,7 +92,7 @@ def bench(
         MeasurementError: Constant images, or a batch that differs from a target's.
 
     Example:
-        >>> bench({"dense": dense, "tapered": tapered}, random_images((1, 3, 224, 224), rng))  # doctest: +SKIP
+        >>> bench({"dense": one, "tapered": other}, random_images((1, 3, 224, 224), rng))  # doctest: +SKIP
     """
     protocol = Protocol() if protocol is None else protocol
     rng = np.random.default_rng(0) if rng is None else rng
@@ -177,7 +177,7 @@ def _rounds(
 def _runner(name: str, session: Session, images: Images) -> _Runner:
     if images.shape[0] != session.target.batch:
         raise MeasurementError(
-            f"{name} is to run batches of {session.target.batch}, but the images are a batch of {images.shape[0]}"
+            f"{name} is to run batches of {session.target.batch}, but got a batch of {images.shape[0]}"
         )
     if not images.size or float(images.std()) == 0.0:
         raise MeasurementError("times on constant images say little; measure with real or random ones")

@@ -15,73 +15,75 @@ from torch import Tensor, nn
 from tavt_kit.device import TargetDevice
 from tavt_kit.runtimes.session import Images, InputShape, check_images
 
-__all__ = ["TorchSession", "torch_threads"]
+__all__ = ["TorchSession", "placed", "torch_clock", "torch_device", "torch_threads"]
 
 _DTYPES = {"f32": torch.float32, "f16": torch.float16, "bf16": torch.bfloat16}
 
 
 class TorchSession:
-    """See ``Session``. The module is copied where precision, device or mode would change it.
-
-    On CUDA the clock is a pair of events on the stream; on a CPU it is the monotonic clock.
-    """
+    """See ``Session``. The module is copied where precision, device or mode would change it."""
 
     def __init__(
         self, module: nn.Module, target: TargetDevice, example_shape: tuple[int, int, int, int]
     ) -> None:
         begin = time.perf_counter()
         self.target = target.resolved()
-        self._device = torch.device("cpu") if target.is_cpu else torch.device("cuda", target.index)
-        self._dtype = _DTYPES[target.precision]
-        self._module = self._placed(module)
+        self._module = placed(module, self.target)
         self.input_shape: InputShape = (None, *example_shape[1:])
         self.load_ms = (time.perf_counter() - begin) * 1e3
 
-    def _placed(self, module: nn.Module) -> nn.Module:
-        parameter = next(module.parameters(), None)
-        fits = parameter is None or (parameter.device == self._device and parameter.dtype == self._dtype)
-        if fits and not any(part.training for part in module.modules()):
-            return module
-        return copy.deepcopy(module).eval().to(self._device, self._dtype)
-
     def __call__(self, images: Images) -> npt.NDArray[np.float32]:
         inputs = self._inputs(images)
-        with self._ready():
+        with torch.inference_mode(), torch_threads(self.target.threads):
             logits: npt.NDArray[np.float32] = self._module(inputs).float().cpu().numpy()
         return logits
 
     def timer(self, images: Images) -> Callable[[], float]:
-        inputs = self._inputs(images)
-        return self._cuda_timer(inputs) if self._device.type == "cuda" else self._cpu_timer(inputs)
+        inputs, module = self._inputs(images), self._module
+        return torch_clock(lambda: module(inputs), self.target)
 
     def _inputs(self, images: Images) -> Tensor:
-        return torch.from_numpy(check_images(images, self.input_shape)).to(self._device, self._dtype)
+        checked = torch.from_numpy(check_images(images, self.input_shape))
+        return checked.to(torch_device(self.target), _DTYPES[self.target.precision])
 
-    def _cpu_timer(self, inputs: Tensor) -> Callable[[], float]:
-        def run() -> float:
-            with self._ready():
-                begin = time.perf_counter()
-                self._module(inputs)
-                return (time.perf_counter() - begin) * 1e3
 
-        return run
+def torch_clock(call: Callable[[], object], target: TargetDevice) -> Callable[[], float]:
+    """A function that runs ``call`` once, under inference mode and the target's threads; its milliseconds.
 
-    def _cuda_timer(self, inputs: Tensor) -> Callable[[], float]:
-        def run() -> float:
+    On CUDA the clock is a pair of events on the stream, on a CPU the monotonic clock.
+    """
+
+    def on_cpu() -> float:
+        with torch.inference_mode(), torch_threads(target.threads):
+            begin = time.perf_counter()
+            call()
+            return (time.perf_counter() - begin) * 1e3
+
+    def on_cuda() -> float:
+        with torch.inference_mode(), torch.cuda.device(target.index):
             begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))  # type: ignore[no-untyped-call]
-            with self._ready(), torch.cuda.device(self._device):
-                begin.record()
-                self._module(inputs)
-                end.record()
-                end.synchronize()
-            return float(begin.elapsed_time(end))
+            begin.record()
+            call()
+            end.record()
+            end.synchronize()
+        return float(begin.elapsed_time(end))
 
-        return run
+    return on_cpu if target.is_cpu else on_cuda
 
-    @contextmanager
-    def _ready(self) -> Iterator[None]:
-        with torch.inference_mode(), torch_threads(self.target.threads):
-            yield
+
+def placed(module: nn.Module, target: TargetDevice) -> nn.Module:
+    """The module in the target's precision, on its device and in eval mode: itself if it is, else a copy."""
+    device, dtype = torch_device(target), _DTYPES[target.precision]
+    parameter = next(module.parameters(), None)
+    fits = parameter is None or (parameter.device == device and parameter.dtype == dtype)
+    if fits and not any(part.training for part in module.modules()):
+        return module
+    return copy.deepcopy(module).eval().to(device, dtype)
+
+
+def torch_device(target: TargetDevice) -> torch.device:
+    """torch's name of the target's processor."""
+    return torch.device("cpu") if target.is_cpu else torch.device("cuda", target.index)
 
 
 @contextmanager
