@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
 from tavt_kit.bench.protocol import Protocol as Protocol
 from tavt_kit.bench.protocol import bench as bench
@@ -10,15 +11,29 @@ from tavt_kit.bench.protocol import random_images as random_images
 from tavt_kit.measurement import paired_ratio as paired_ratio
 
 if TYPE_CHECKING:
+    from tavt_kit.bench.layer_table import check_table as check_table
     from tavt_kit.bench.layer_table import measure_table as measure_table
+    from tavt_kit.bench.passes import measure_schedules as measure_schedules
 
-__all__ = ["Protocol", "bench", "measure_table", "paired_ratio", "random_images"]
+__all__ = [
+    "Protocol",
+    "bench",
+    "check_table",
+    "measure_schedules",
+    "measure_table",
+    "paired_ratio",
+    "random_images",
+]
+
+# These take models apart and need torch; timing finished sessions does not.
+_LATE = {
+    "check_table": "tavt_kit.bench.layer_table",
+    "measure_schedules": "tavt_kit.bench.passes",
+    "measure_table": "tavt_kit.bench.layer_table",
+}
 
 
-def __getattr__(name: str) -> object:
-    # The table takes models apart and needs torch; timing finished sessions does not.
-    if name == "measure_table":
-        from tavt_kit.bench.layer_table import measure_table
-
-        return measure_table
+def __getattr__(name: str) -> Any:
+    if name in _LATE:
+        return getattr(import_module(_LATE[name]), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -150,9 +150,7 @@ class _Runner:
         return self._measured(self.is_sure(protocol))
 
     def _measured(self, steady: bool) -> Measurement:
-        return Measurement(
-            tuple(self.samples), steady, tuple(self.rounds), self.load_ms, self.first_ms, self.warmup
-        )
+        return Measurement(tuple(self.samples), steady, tuple(self.rounds), self.load_ms, self.first_ms, self.warmup)
 
 
 def _rounds(

@@ -55,9 +55,7 @@ class Accuracy:
             0.8
         """
         if n < 1 or not 0 <= correct <= n:
-            raise MeasurementError(
-                f"{correct} correct of {n} images is no accuracy; there must be at least one image"
-            )
+            raise MeasurementError(f"{correct} correct of {n} images is no accuracy; there must be at least one image")
         low, high = wilson(correct, n)
         return cls(metric, split, correct / n, n, low, high)
 
@@ -87,9 +85,7 @@ class Accuracy:
             low, high = record["ci95"]
             return cls(record["metric"], record["split"], record["value"], record["n"], low, high)
         except (KeyError, TypeError, ValueError) as error:
-            raise RecordError(
-                f"a recorded accuracy needs metric, split, value, n and ci95, but: {error}"
-            ) from None
+            raise RecordError(f"a recorded accuracy needs metric, split, value, n and ci95, but: {error}") from None
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,9 +141,7 @@ class PairedDifference:
         return cls(value, low, high, n, gained, lost)
 
     @classmethod
-    def of_predictions(
-        cls, truth: Sequence[int], source: Sequence[int], candidate: Sequence[int]
-    ) -> PairedDifference:
+    def of_predictions(cls, truth: Sequence[int], source: Sequence[int], candidate: Sequence[int]) -> PairedDifference:
         """From the labels that both models gave to the same images, in the same order.
 
         Raises:
@@ -185,9 +179,7 @@ class PairedDifference:
             low, high = record["ci95"]
             return cls(record["difference"], low, high, record["n"], record["gained"], record["lost"])
         except (KeyError, TypeError, ValueError) as error:
-            raise RecordError(
-                f"a recorded difference needs difference, ci95, n, gained and lost: {error}"
-            ) from None
+            raise RecordError(f"a recorded difference needs difference, ci95, n, gained and lost: {error}") from None
 
 
 def wilson(correct: int, n: int) -> tuple[float, float]:

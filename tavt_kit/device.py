@@ -83,9 +83,7 @@ class TargetDevice:
                 "leave them out"
             )
         if self.runtime == "torch" and self.precision == "int8":
-            raise TargetError(
-                "torch runs f32, f16 or bf16, got precision=int8; int8 runs on openvino or onnxruntime"
-            )
+            raise TargetError("torch runs f32, f16 or bf16, got precision=int8; int8 runs on openvino or onnxruntime")
 
     @property
     def is_cpu(self) -> bool:
@@ -108,9 +106,7 @@ class TargetDevice:
         _known("runtime", runtime, tuple(PROCESSORS))
         processor, *parts = rest.split(":")
         if not processor:
-            raise TargetError(
-                f"a target is {_FORM}, got {text!r}: add a processor ({_choices(PROCESSORS[runtime])})"
-            )
+            raise TargetError(f"a target is {_FORM}, got {text!r}: add a processor ({_choices(PROCESSORS[runtime])})")
         index, given = 0, list[tuple[str, str]]()
         for place, part in enumerate(parts):
             if place == 0 and _WHOLE.fullmatch(part):
@@ -162,9 +158,7 @@ class TargetDevice:
         try:
             return cls(**record)
         except TypeError:
-            raise TargetError(
-                f"a recorded target has {', '.join(cls.__slots__)}, got {dict(record)}"
-            ) from None
+            raise TargetError(f"a recorded target has {', '.join(cls.__slots__)}, got {dict(record)}") from None
 
 
 def available_threads() -> int:
@@ -192,9 +186,7 @@ def _keys(given: list[tuple[str, str]], text: str) -> dict[str, Any]:
         _known("key of a target", key, _KEYS)
         read: Any = read_precision(value) if key == "precision" else _number(key, value, text)
         if found.setdefault(key, read) != read:
-            raise TargetError(
-                f"{key} is given twice, as {found[key]} and {read}, for target {text!r}; give it once"
-            )
+            raise TargetError(f"{key} is given twice, as {found[key]} and {read}, for target {text!r}; give it once")
     return found
 
 

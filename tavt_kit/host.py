@@ -96,9 +96,7 @@ class HostFacts:
         """For people, in one line."""
         flags = f" ({', '.join(self.flags)})" if self.flags else ""
         gpu = f", {self.accelerator}" if self.accelerator else ""
-        return (
-            f"{self.cpu}, {len(self.affinity)} of {self.cores} CPUs{flags}{gpu}, {self.os}, {self.date[:10]}"
-        )
+        return f"{self.cpu}, {len(self.affinity)} of {self.cores} CPUs{flags}{gpu}, {self.os}, {self.date[:10]}"
 
     def as_record(self) -> dict[str, Any]:
         """For a JSON record."""

@@ -38,9 +38,7 @@ class Curve:
     def __post_init__(self) -> None:
         ascending = all(a < b for a, b in zip(self.counts, self.counts[1:], strict=False))
         if not self.counts or len(self.counts) != len(self.ms) or not ascending:
-            raise MeasurementError(
-                f"a latency curve needs one time for each ascending count, got {self.counts}"
-            )
+            raise MeasurementError(f"a latency curve needs one time for each ascending count, got {self.counts}")
         if not all(ms > 0 for ms in self.ms):
             raise MeasurementError(f"a latency curve needs times above 0 ms, got {self.ms}")
 
@@ -263,9 +261,7 @@ class LatencyTable:
                 host=None if record["host"] is None else HostFacts.from_record(record["host"]),
             )
         except (KeyError, TypeError) as error:
-            raise RecordError(
-                f"a latency table lacks or misuses a field: {error}; measure it again"
-            ) from None
+            raise RecordError(f"a latency table lacks or misuses a field: {error}; measure it again") from None
 
 
 def _cells(record: Mapping[str, Any]) -> LayerCells:

@@ -99,7 +99,7 @@ class Measurement:
     def interval95(self) -> tuple[float, float]:
         """95 % interval of the median by order statistics (``median_ranks``).
 
-        Where rounds are known they are the independent units, not the samples: noise lasts longer than one run.
+        Where rounds are known they are the independent units, not the samples: noise outlasts a run.
         """
         low, high = _median_interval(self.by_round())
         return min(low, self.median), max(high, self.median)

@@ -171,12 +171,8 @@ def _agreed(found: str, target: TargetDevice, of_file: bool) -> str:
     if found == target.precision or (of_file and found == "int8" and target.precision == "f32"):
         return found
     if of_file and target.precision == "int8":
-        raise TargetError(
-            "the model file is not quantised, but the target asks for int8; export it with int8 first"
-        )
-    raise TargetError(
-        f"OpenVINO ran {found} where {target.precision} was asked for ({target}); ask for {found}"
-    )
+        raise TargetError("the model file is not quantised, but the target asks for int8; export it with int8 first")
+    raise TargetError(f"OpenVINO ran {found} where {target.precision} was asked for ({target}); ask for {found}")
 
 
 def _last_line(error: Exception) -> str:

@@ -23,9 +23,7 @@ _DTYPES = {"f32": torch.float32, "f16": torch.float16, "bf16": torch.bfloat16}
 class TorchSession:
     """See ``Session``. The module is copied where precision, device or mode would change it."""
 
-    def __init__(
-        self, module: nn.Module, target: TargetDevice, example_shape: tuple[int, int, int, int]
-    ) -> None:
+    def __init__(self, module: nn.Module, target: TargetDevice, example_shape: tuple[int, int, int, int]) -> None:
         begin = time.perf_counter()
         self.target = target.resolved()
         self._module = placed(module, self.target)

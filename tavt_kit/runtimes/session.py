@@ -52,9 +52,7 @@ class Session(Protocol):
 
 def check_images(images: Images, shape: InputShape) -> Images:
     """The images as contiguous float32, or DataError where a session cannot take their shape."""
-    if images.ndim != 4 or any(
-        want not in (None, got) for want, got in zip(shape, images.shape, strict=True)
-    ):
+    if images.ndim != 4 or any(want not in (None, got) for want, got in zip(shape, images.shape, strict=True)):
         wanted = ", ".join("any" if size is None else str(size) for size in shape)
         raise DataError(f"the model takes images of shape ({wanted}), got {images.shape}")
     return np.ascontiguousarray(images, dtype=np.float32)

@@ -1,0 +1,53 @@
+"""Whole passes of a model under several schedules, timed against one another on the target."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+
+from tavt_kit.adaptive import AdaptiveViT, LeanViT
+from tavt_kit.bench.protocol import Protocol, bench, random_images
+from tavt_kit.device import TargetDevice
+from tavt_kit.measurement import Measurement
+from tavt_kit.runtimes import open_module
+from tavt_kit.schedule import TokenSchedule
+
+__all__ = ["BRIEF", "measure_schedules", "random_schedules"]
+
+BRIEF = Protocol(min_seconds=1.0, max_seconds=6.0, min_runs=15, warmup_seconds=1.0)
+"""For calibration: sure to about 1 % on a quiet machine, and short."""
+
+
+def measure_schedules(
+    model: AdaptiveViT,
+    target: TargetDevice,
+    image_size: tuple[int, int],
+    schedules: Sequence[TokenSchedule],
+    protocol: Protocol,
+    rng: np.random.Generator,
+) -> list[tuple[TokenSchedule, Measurement]]:
+    """Whole passes under each schedule by the lean path, interleaved, on random images."""
+    shape = (target.batch, 3, *image_size)
+    images = random_images(shape, rng)
+    sessions = {
+        str(place): open_module(LeanViT(model, schedule), target, shape) for place, schedule in enumerate(schedules)
+    }
+    runs = bench(sessions, images, protocol, rng=rng)
+    return [(schedule, runs[str(place)]) for place, schedule in enumerate(schedules)]
+
+
+def random_schedules(
+    tokens: int, layers: int, prefix: int, count: int, rng: np.random.Generator
+) -> list[TokenSchedule]:
+    """Schedules that drop 5 to 40 % in some layers (from few of them to all) and nothing in the others."""
+    schedules = []
+    for _ in range(count):
+        often, kept, counts = rng.uniform(0.15, 1.0), tokens, []
+        for _ in range(layers):
+            if rng.random() < often:
+                kept = max(math.ceil(kept * (1 - rng.uniform(0.05, 0.4))), prefix + 1, 2)
+            counts.append(kept)
+        schedules.append(TokenSchedule(tuple(counts)))
+    return schedules
