@@ -8,12 +8,13 @@ from typing import Literal
 
 from tavt_kit.reports.axes import Scale, padded, round_ticks
 from tavt_kit.reports.labels import Box, place_labels
+from tavt_kit.reports.legend import legend
 from tavt_kit.reports.markup import Element, el
 from tavt_kit.reports.numbers import significant
 
 __all__ = ["KINDS", "Frame", "Kind", "Mark", "front_chart", "front_legend"]
 
-Kind = Literal["chosen", "front", "dense", "int8", "chosen-int8", "resolution", "taper", "other"]
+Kind = Literal["chosen", "front", "dense", "int8", "chosen-int8", "resolution", "taper", "stages", "other"]
 
 KINDS: dict[Kind, str] = {
     "chosen": "chosen",
@@ -23,6 +24,7 @@ KINDS: dict[Kind, str] = {
     "chosen-int8": "chosen, INT8",
     "resolution": "lower resolution",
     "taper": "uniform taper",
+    "stages": "stage schedule",
     "other": "other baseline",
 }
 """Kinds of marks, in the order of the legend."""
@@ -43,6 +45,7 @@ class Mark:
         x_bar: Spread of ``x``, or ``None``.
         y_bar: 95 % interval of ``y`` in percent, or ``None``.
         predicted_x: What the latency table had predicted; drawn hollow.
+        measured: Whether ``x`` is known; else the mark itself is a prediction and drawn hollow.
         lines: The hover text, line by line.
         key: Ties it to the row of the table below.
     """
@@ -54,6 +57,7 @@ class Mark:
     x_bar: tuple[float, float] | None = None
     y_bar: tuple[float, float] | None = None
     predicted_x: float | None = None
+    measured: bool = True
     lines: tuple[str, ...] = ()
     key: str = ""
 
@@ -79,19 +83,21 @@ class Frame:
     floor_text: str = ""
 
 
-def front_chart(marks: Sequence[Mark], frame: Frame, title: str) -> Element:
+def front_chart(marks: Sequence[Mark], frame: Frame, title: str, cloud: Iterable[tuple[float, float]] = ()) -> Element:
     """The chart as an ``svg`` element; colours come from the page's style sheet.
 
     Args:
         marks: At least one; those of kind ``chosen`` and ``front`` are joined to a staircase.
         frame: Axes and limits.
         title: What a screen reader says for the whole picture.
+        cloud: Points drawn faintly behind; those beyond the axes, which follow the marks, are left out.
     """
     x_axis, y_axis = _scales(marks, frame)
     return el(
         "svg",
         *_grid(x_axis, y_axis, frame),
         *_limits(x_axis, y_axis, frame),
+        _cloud(cloud, x_axis, y_axis),
         _staircase(marks, x_axis, y_axis),
         *(_bars(mark, x_axis, y_axis) for mark in _painted(marks)),
         *(_mark(mark, x_axis, y_axis) for mark in _painted(marks)),
@@ -103,23 +109,20 @@ def front_chart(marks: Sequence[Mark], frame: Frame, title: str) -> Element:
     )
 
 
-def front_legend(marks: Iterable[Mark]) -> Element:
-    """The shapes that occur, with their meaning."""
+def front_legend(marks: Iterable[Mark], cloud: bool = False) -> Element:
+    """The shapes that occur, with their meaning; ``cloud``: whether there are points behind."""
     found = list(marks)
     kinds = [kind for kind in KINDS if any(mark.kind == kind for mark in found)]
-    entries = [_entry(_SHAPES[kind](10.0, 10.0), f"mark {kind}", KINDS[kind]) for kind in kinds]
-    if any(mark.predicted_x is not None for mark in found):
-        entries.append(_entry(el("circle", cx=10, cy=10, r=4.5), "predicted", "predicted from the layer table"))
+    entries = [(_SHAPES[kind](10.0, 10.0), f"mark {kind}", KINDS[kind]) for kind in kinds]
+    if any(mark.predicted_x is not None or not mark.measured for mark in found):
+        entries.append((el("circle", cx=10, cy=10, r=4.5), "predicted", "predicted from the layer table"))
     if any(mark.y_bar for mark in found):
-        entries.append(_entry(el("path", d="M10 2V18M6 2H14M6 18H14"), "bars", "95 % interval"))
+        entries.append((el("path", d="M10 2V18M6 2H14M6 18H14"), "bars", "95 % interval"))
     if any(mark.x_bar for mark in found):
-        entries.append(_entry(el("path", d="M2 10H18M2 6V14M18 6V14"), "bars", "p10 to p90"))
-    return el("ul", *entries, class_="legend")
-
-
-def _entry(shape: Element, class_: str, text: str) -> Element:
-    picture = el("svg", el("g", shape, class_=class_), viewBox="0 0 20 20", class_="key", aria_hidden="true")
-    return el("li", picture, text)
+        entries.append((el("path", d="M2 10H18M2 6V14M18 6V14"), "bars", "p10 to p90"))
+    if cloud:
+        entries.append((el("path", d="M6 13h0M10 7h0M14 12h0"), "cloud", "other evaluated, latency predicted"))
+    return legend(entries)
 
 
 def _scales(marks: Sequence[Mark], frame: Frame) -> tuple[Scale, Scale]:
@@ -174,6 +177,12 @@ def _limits(x_axis: Scale, y_axis: Scale, frame: Frame) -> list[Element]:
     return parts
 
 
+def _cloud(points: Iterable[tuple[float, float]], x_axis: Scale, y_axis: Scale) -> Element | None:
+    inside = [(x, y) for x, y in points if x_axis.holds(x) and y_axis.holds(y)]
+    path = "".join(f"M{x_axis.at(x):.1f} {y_axis.at(y):.1f}h0" for x, y in inside)
+    return el("path", d=path, class_="cloud") if path else None
+
+
 def _staircase(marks: Sequence[Mark], x_axis: Scale, y_axis: Scale) -> Element | None:
     """What the front promises at every cost: the best point that costs no more."""
     front = sorted((mark.x, mark.y) for mark in marks if mark.kind in ("front", "chosen"))
@@ -189,7 +198,7 @@ def _staircase(marks: Sequence[Mark], x_axis: Scale, y_axis: Scale) -> Element |
 
 def _painted(marks: Sequence[Mark]) -> list[Mark]:
     """In painting order: the chosen one last, on top."""
-    order = ("taper", "other", "resolution", "front", "int8", "dense", "chosen-int8", "chosen")
+    order = ("taper", "stages", "other", "resolution", "front", "int8", "dense", "chosen-int8", "chosen")
     return sorted(marks, key=lambda mark: order.index(mark.kind))
 
 
@@ -217,7 +226,7 @@ def _mark(mark: Mark, x_axis: Scale, y_axis: Scale) -> Element:
         *ghost,
         ring,
         el("circle", cx=x, cy=y, r=14, class_="target"),
-        el("g", _SHAPES[mark.kind](x, y), class_=f"mark {mark.kind}"),
+        el("g", _SHAPES[mark.kind](x, y), class_=f"mark {mark.kind}{'' if mark.measured else ' hollow'}"),
         class_="point",
         tabindex=0,
         role="img",
@@ -275,5 +284,6 @@ _SHAPES: dict[Kind, Callable[[float, float], Element]] = {
     "chosen-int8": _polygon((0, -8), (8, 0), (0, 8), (-8, 0)),
     "resolution": _polygon((0, -7), (6.5, 5), (-6.5, 5)),
     "taper": lambda x, y: el("path", d=f"M{x - 5:.1f} {y - 5:.1f}l10 10m0 -10l-10 10", class_="cross"),
-    "other": _polygon((0, 7), (6.5, -5), (-6.5, -5)),
+    "stages": _polygon((0, 7), (6.5, -5), (-6.5, -5)),
+    "other": _polygon((0, -6), (6, -1.5), (3.6, 5.5), (-3.6, 5.5), (-6, -1.5)),
 }

@@ -13,6 +13,7 @@ from tavt_kit.reports.markdown import markdown_page
 from tavt_kit.reports.sections.final import final_section
 from tavt_kit.reports.sections.front import front_section
 from tavt_kit.reports.sections.kept import kept_section
+from tavt_kit.reports.sections.ladder import ladder_section
 from tavt_kit.reports.sections.layers import layers_section
 from tavt_kit.reports.sections.provenance import card_of, provenance_section, summary
 from tavt_kit.reports.sections.verdict import headline
@@ -35,6 +36,7 @@ def build_report(records: Records) -> Report:
         (
             front_section(records),
             final_section(records),
+            ladder_section(records),
             layers_section(records),
             kept_section(records),
             provenance_section(records),

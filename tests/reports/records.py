@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import json
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +14,17 @@ from tavt_kit.accuracy import Accuracy, PairedDifference
 from tavt_kit.budget import Budget
 from tavt_kit.candidate import Candidate
 from tavt_kit.device import TargetDevice
+from tavt_kit.front import ParetoFront
+from tavt_kit.host import HostFacts
+from tavt_kit.latency_table import Curve, DropCell, HeldOut, LatencyTable, LayerCells
 from tavt_kit.measurement import Measurement, paired_ratio
 from tavt_kit.model_card import Licence, ModelCard, write_card
 from tavt_kit.records import write_record
 from tavt_kit.reports import FinalRow, write_final
 from tavt_kit.schedule import TokenSchedule
+from tavt_kit.search.final import Final
+from tavt_kit.search.record import front_body, write_candidates, write_front
+from tavt_kit.search.result import SearchResult
 
 TOKENS, LAYERS = 65, 12
 TARGET = TargetDevice.parse("openvino:cpu:threads=2")
@@ -100,25 +107,71 @@ def write_run(folder: Path, *, classes: tuple[str, ...] = HOSTILE, final: bool =
     )
     _write_card(folder, classes)
     _write_split(folder, classes)
-    front = {
-        "model": {"name": "vit_small_patch14_dinov2"},
-        "target": TARGET.as_record(),
-        "budgets": budget.texts(),
-        "split": "val",
-        "metric": "top1",
-        "seed": 0,
-        "evaluations": 312,
-        "hypervolume": 0.4312,
-        "verdict": str(candidates[3].verdict),
-        "candidates": [one.as_record() for one in candidates],
-        "baselines": [one.as_record() for one in baselines],
-        "host": HOST,
-    }
-    write_record(folder / "front.json", "fgvc-kit/front", 1, front)
+    _write_search(folder, candidates, baselines, budget)
+    _write_distilled(folder)
+    _write_profile(folder)
     if final:
         write_final_rows(folder, candidates[3])
     write_kept_record(folder, classes)
     return Run(folder, budget, candidates, 3)
+
+
+def _write_search(folder: Path, front: tuple[Candidate, ...], baselines: tuple[Candidate, ...], budget: Budget) -> None:
+    """``front.json`` and ``candidates.csv`` by the search's own writers."""
+    rng = np.random.default_rng(1)
+    others = []
+    for _ in range(40):
+        counts = sorted((int(count) for count in rng.integers(10, TOKENS + 1, LAYERS)), reverse=True)
+        one = candidate(
+            tuple(counts), int(398 - 60 * (1 - sum(counts) / LAYERS / TOKENS) - rng.integers(0, 25)), "random"
+        )
+        others.append(replace(one, latency=None, difference=None))
+    evaluated = (front[-1], *front[:-1], *baselines, *others)
+    result = SearchResult(
+        ParetoFront("predicted", front), evaluated, "312 evaluations are done", (0.4312,), 99.0, False
+    )
+    final = Final(front, 3, baselines, "p90", 1)
+    card = json.loads((folder / "model.json").read_text())
+    host = HostFacts.from_record(HOST)
+    body = front_body(result, final, model=card, budget=budget, target=TARGET, seed=0, host=host)
+    write_front(folder, body)
+    write_candidates(folder, result, final)
+
+
+def _write_distilled(folder: Path) -> None:
+    """``run.json`` of a distillation, with the figures of a real one."""
+    names = ("dense", "taper:0.1", "taper:0.2", "taper:0.3", "taper:0.4")
+    ladders = {"before": (385, 318, 267, 224, 185), "after": (386, 371, 360, 357, 342)}
+    results: dict[str, Any] = {"precision": "bf16"}
+    for when, rights in ladders.items():
+        results[when] = [
+            {
+                "name": name,
+                "schedule": list(TokenSchedule.parse(name, tokens=TOKENS, layers=LAYERS).counts),
+                "macs": 1_400_000_000 - 200_000_000 * index,
+                "accuracy": Accuracy.of_counts(right, 525, split="val").as_record(),
+            }
+            for index, (name, right) in enumerate(zip(names, rights, strict=True))
+        ]
+    asked = {"recipe": "modern", "steps": 300, "batch": 16, "seed": 0, "model": "vit_small_patch14_dinov2"}
+    body = {"verb": "distill", "status": "done", "asked": asked, "results": results, "host": HOST}
+    write_record(folder / "run.json", "fgvc-kit/run", 1, body)
+
+
+def _write_profile(folder: Path) -> None:
+    """``profile.json``: a table whose parts grow with the tokens."""
+    counts = (2, 17, 33, 49, 65)
+    cells = LayerCells(
+        attend=Curve(counts, tuple(0.05 + 0.008 * count for count in counts), 384),
+        drop=tuple(DropCell(count, 2, 0.06 + 0.006 * count, count - 1, 0.06 + 0.009 * count) for count in counts[1:]),
+        feed=Curve(counts, tuple(0.04 + 0.0095 * count for count in counts)),
+        last=Curve(counts, tuple(0.05 + 0.006 * count for count in counts)),
+        stem_ms=0.42,
+        head=Curve((2,), (0.03,)),
+    )
+    runs = (HeldOut(TokenSchedule((60,) * 12), 11.2, 11.5), HeldOut(TokenSchedule((40,) * 12), 7.9, 7.7))
+    table = LatencyTable(TARGET, "vit_small_patch14_dinov2", TOKENS, LAYERS, 1, "column", cells, 1.05, runs, 31.0)
+    write_record(folder / "profile.json", "fgvc-kit/profile", 1, table.as_record())
 
 
 def _write_card(folder: Path, classes: tuple[str, ...]) -> None:

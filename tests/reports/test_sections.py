@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from tavt_kit.latency_table import LatencyTable
 from tavt_kit.records import write_record
 from tavt_kit.reports import write_report
 from tavt_kit.reports.gather import gather
@@ -122,3 +123,41 @@ def test_thumbnails_are_embedded_and_strangers_are_not(tmp_path: Path) -> None:
     page = read([run.folder], tmp_path)
     pictures = [values["href"] for tag, values in page.tags if tag == "image"]
     assert len(pictures) == 1 and pictures[0].startswith("data:image/jpeg;base64,/9j/")
+
+
+def test_the_ladder_is_told_without_flattery(tmp_path: Path) -> None:
+    page = read([write_run(tmp_path).folder], tmp_path)
+    assert "lifted 4 of 5 schedules by more than their 95 % intervals" in page.text
+    assert "taper:0.2 50.9 % to 68.6 %" in page.text and "+17.7" in page.text
+    record = json.loads((tmp_path / "run.json").read_text())
+    results = record["results"]
+    results["before"], results["after"] = results["after"], results["before"]
+    (tmp_path / "run.json").write_text(json.dumps(record))
+    assert "lifted 0 of 5 schedules" in read([tmp_path], tmp_path).text
+    del results["after"]
+    (tmp_path / "run.json").write_text(json.dumps(record))
+    assert "Distillation has not ended" in read([tmp_path], tmp_path).text
+
+
+def test_the_layer_table_is_summed_and_doubted(tmp_path: Path) -> None:
+    run = write_run(tmp_path)
+    table = LatencyTable.from_record(json.loads((tmp_path / "profile.json").read_text()))
+    page = read([run.folder], tmp_path)
+    chosen = table.predict(run.candidates[run.chosen].schedule)
+    assert f"The chosen schedule takes {chosen:.1f} ms" in page.text
+    assert "whole runs of 2 schedules that had no part in it: off by 2.6 % on average, 2.6 % at worst" in page.text
+    (tmp_path / "front.json").unlink()
+    page = read([run.folder], tmp_path)
+    assert "The chosen schedule takes" not in page.text and "dense model takes" in page.text
+
+
+def test_what_else_was_evaluated_is_drawn_behind(tmp_path: Path) -> None:
+    page = read([write_run(tmp_path).folder], tmp_path)
+    (cloud,) = [
+        values["d"]
+        for tag, values in page.tags
+        if tag == "path" and values.get("class") == "cloud" and len(values["d"]) > 40
+    ]
+    assert 20 <= cloud.count("M") <= 40
+    assert "the search ended because 312 evaluations are done" in page.text
+    assert "1 schedule predicted within the budget measured above it" in page.text

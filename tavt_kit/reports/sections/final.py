@@ -47,7 +47,7 @@ def _mark(row: FinalView, metric: str) -> Mark | None:
     interval = f" (95 % {accuracy.interval})" if accuracy.interval else ""
     lines = [row.name, f"{accuracy} {metric}{interval}", f"median {ms_text(time.median)} {time.doubt}", row.note]
     return Mark(
-        row.kind, row.name, time.median, 100 * accuracy.value, span(time), y_bar, None, tuple(filter(None, lines))
+        row.kind, row.name, time.median, 100 * accuracy.value, span(time), y_bar, lines=tuple(filter(None, lines))
     )
 
 

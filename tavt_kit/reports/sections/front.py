@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import math
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from tavt_kit.reports.blocks import Block, Cell, Column, Figure, Missing, Section, Table, Text
 from tavt_kit.reports.choice import FrontView
@@ -12,13 +14,19 @@ from tavt_kit.reports.gather import Records
 from tavt_kit.reports.numbers import DASH, macs_text, ms_text, percent_text, points_text, ratio_text
 from tavt_kit.reports.rows import FinalView, final_rows
 from tavt_kit.reports.schedule_bar import schedule_bar
-from tavt_kit.reports.views import CandidateView, TimeView, number
+from tavt_kit.reports.views import CandidateView, TimeView, number, text, whole
 from tavt_kit.reports.words import limit_words, metric_words, plural
 
 __all__ = ["front_section", "span"]
 
 _NEED = "There is no front yet; it is made by"
-_KIND_OF_ORIGIN: dict[str, Kind] = {"dense": "dense", "taper": "taper", "resolution": "resolution", "int8": "int8"}
+_KIND_OF_ORIGIN: dict[str, Kind] = {
+    "dense": "dense",
+    "taper": "taper",
+    "stages": "stages",
+    "resolution": "resolution",
+    "int8": "int8",
+}
 
 
 def front_section(records: Records) -> Section:
@@ -30,21 +38,49 @@ def front_section(records: Records) -> Section:
     blocks: list[Block] = []
     marks = _marks(view, final_rows(records.first("final")))
     if marks:
-        blocks.append(_figure(view, marks))
+        blocks.append(_figure(view, marks, _cloud(records, view, _axes(view))))
     if view.candidates:
         blocks.append(_table(view))
     else:
         blocks.append(Text.of("The search found no candidate.", kind="warning"))
-    evaluated = number(front, "evaluations")
-    volume = number(front, "hypervolume")
-    if evaluated is not None:
-        size = (
-            f" Hypervolume {volume:.4f} (cost relative to dense, reference point 1, 0)." if volume is not None else ""
-        )
-        blocks.append(
-            Text.of(f"{plural(int(evaluated), 'schedule')} evaluated on the {view.split} split.{size}", kind="note")
-        )
+    if told := _told(front, view):
+        blocks.append(Text.of(told, kind="note"))
     return Section("front", "The front", tuple(blocks))
+
+
+def _told(front: Mapping[str, Any], view: FrontView) -> str:
+    """How the search went, in a few sentences."""
+    sentences = []
+    evaluated, volume = whole(front, "evaluations"), number(front, "hypervolume")
+    if evaluated is not None:
+        sentences.append(f"{plural(evaluated, 'schedule')} evaluated on the {view.split} split")
+    if stopped := text(front, "stopped_because"):
+        sentences.append(f"the search ended because {stopped}")
+    if over := whole(front, "measured_over_budget"):
+        sentences.append(f"{plural(over, 'schedule')} predicted within the budget measured above it")
+    if volume is not None:
+        sentences.append(f"hypervolume {volume:.4f} (cost relative to dense, reference point 1, 0)")
+    return "; ".join(sentences) + "." if sentences else ""
+
+
+def _cloud(records: Records, view: FrontView, axes: _Axes) -> list[tuple[float, float]]:
+    """What else was evaluated, from ``candidates.csv``: (cost, accuracy in percent)."""
+    shown = {candidate.schedule for candidate in (*view.candidates, *view.baselines)}
+    points = []
+    for row in records.candidates:
+        cost = _float(row.get("predicted_ms" if axes.measured else "macs"))
+        value = _float(row.get("value"))
+        if cost is not None and value is not None and row.get("schedule") not in shown:
+            points.append((cost if axes.measured else cost / 1e9, 100 * value))
+    return points
+
+
+def _float(cell: str | None) -> float | None:
+    try:
+        value = float(cell or "")
+    except ValueError:
+        return None
+    return value if math.isfinite(value) else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +143,9 @@ def _mark(candidate: CandidateView, kind: Kind, name: str, axes: _Axes, key: str
         candidate.verdict,
     ]
     label = name or ("dense" if kind == "dense" else "")
-    return Mark(kind, label, x, 100 * accuracy.value, x_bar, y_bar, predicted, tuple(filter(None, lines)), key)
+    measured = not axes.measured or (time is not None and time.median is not None)
+    said = tuple(filter(None, lines))
+    return Mark(kind, label, x, 100 * accuracy.value, x_bar, y_bar, predicted, measured, said, key)
 
 
 def _cost(candidate: CandidateView, axes: _Axes) -> tuple[float | None, tuple[float, float] | None, float | None]:
@@ -119,7 +157,7 @@ def _cost(candidate: CandidateView, axes: _Axes) -> tuple[float | None, tuple[fl
     if not axes.measured:
         return (None if candidate.macs is None else candidate.macs / 1e9), None, None
     if time is None or time.median is None:
-        return (None if time is None else time.predicted), None, None if time is None else time.predicted
+        return (None if time is None else time.predicted), None, None
     return time.median, span(time, axes.statistic), time.predicted
 
 
@@ -151,10 +189,10 @@ def _final_mark(row: FinalView, axes: _Axes) -> Mark | None:
     bar = None if accuracy.low is None or accuracy.high is None else (100 * accuracy.low, 100 * accuracy.high)
     lines = (row.name, str(accuracy), *(_time_lines(row.time) if row.time else ()), row.note)
     x_bar = span(row.time, axes.statistic) if row.time and axes.measured else None
-    return Mark(row.kind, row.name, x, 100 * accuracy.value, x_bar, bar, None, tuple(filter(None, lines)))
+    return Mark(row.kind, row.name, x, 100 * accuracy.value, x_bar, bar, lines=tuple(filter(None, lines)))
 
 
-def _figure(view: FrontView, marks: list[Mark]) -> Figure:
+def _figure(view: FrontView, marks: list[Mark], cloud: list[tuple[float, float]]) -> Figure:
     axes = _axes(view)
     limit = next(iter(view.budget.of("latency" if axes.measured else "flops")), None)
     floor = next(iter(view.budget.of(view.metric)), None)
@@ -175,7 +213,7 @@ def _figure(view: FrontView, marks: list[Mark]) -> Figure:
         "candidates saw the same images, so their differences are surer than the bars suggest."
     )
     name = f"{metric_words(view.metric)} against {'latency' if axes.measured else 'multiply-adds'}"
-    return Figure(name, front_chart(marks, frame, name), caption, front_legend(marks))
+    return Figure(name, front_chart(marks, frame, name, cloud), caption, front_legend(marks, bool(cloud)))
 
 
 def _table(view: FrontView) -> Table:

@@ -10,6 +10,7 @@ from tavt_kit.reports.blocks import Block, Cell, Column, Figure, Missing, Sectio
 from tavt_kit.reports.choice import FrontView
 from tavt_kit.reports.gather import Records
 from tavt_kit.reports.layer_chart import layer_chart
+from tavt_kit.reports.legend import legend
 from tavt_kit.reports.markup import Element, el
 from tavt_kit.reports.numbers import ms_text, percent_text, ratio_text
 from tavt_kit.reports.words import plural, target_words
@@ -72,19 +73,9 @@ def _sentence(dense: Sequence[float], chosen: Sequence[float] | None, where: str
 
 
 def _legend(both: bool) -> Element:
-    entries = [("bar-a", "dense")] + ([("bar-b", "chosen")] if both else [])
-    return el(
-        "ul",
-        *(
-            el(
-                "li",
-                el("svg", el("rect", x=3, y=3, width=14, height=14, class_=class_), viewBox="0 0 20 20", class_="key"),
-                word,
-            )
-            for class_, word in entries
-        ),
-        class_="legend",
-    )
+    square = el("rect", x=3, y=3, width=14, height=14)
+    entries = [(square, "bar-a", "dense"), (square, "bar-b", "chosen")]
+    return legend(entries if both else entries[:1])
 
 
 def _table(

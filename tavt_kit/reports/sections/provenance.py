@@ -72,8 +72,6 @@ def _measured(records: Records) -> Iterator[tuple[str, Inline]]:
     target, host = _target(records), _host(records)
     if words := target_words(target):
         yield "Target", words
-    if executed := text(records.first("front"), "precision_executed") or text(target, "precision"):
-        yield "Precision executed", executed
     if cpu := text(host, "cpu"):
         yield "Processor", cpu
     affinity, cores = sequence(host, "affinity"), whole(host, "cores")
@@ -133,8 +131,24 @@ def _data(records: Records) -> Iterator[tuple[str, Inline]]:
         yield "Split, SHA-256", Code(digest)
     if (seed := whole(records.first("front"), "seed")) is not None:
         yield "Seed of the search", str(seed)
-    if (seed := whole(records.first("run"), "seed")) is not None:
-        yield "Seed of the training", str(seed)
+    for found in records.all("run"):
+        if words := _training(found.body):
+            yield ("Distillation" if text(found.body, "verb") == "distill" else "Training"), words
+
+
+def _training(run: Mapping[str, Any]) -> str:
+    """``modern, 300 steps, batch 16, bf16, seed 0``."""
+    asked = mapping(run, "asked")
+    steps, batch, seed = whole(asked, "steps"), whole(asked, "batch"), whole(asked, "seed")
+    parts = [
+        text(asked, "recipe"),
+        None if steps is None else plural(steps, "step"),
+        None if batch is None else f"batch {batch}",
+        text(run, "results", "precision") or text(asked, "precision"),
+        None if seed is None else f"seed {seed}",
+        None if text(run, "status") in (None, "done") else "not ended",
+    ]
+    return ", ".join(part for part in parts if part)
 
 
 def _versions(records: Records) -> Iterator[tuple[str, Inline]]:

@@ -1,0 +1,123 @@
+"""Did distillation lift the dropped sub-networks: the same schedules before and after."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from tavt_kit.reports.blocks import Block, Cell, Column, Figure, Missing, Section, Table, Text
+from tavt_kit.reports.gather import Records
+from tavt_kit.reports.ladder_chart import Rung, ladder_chart, ladder_legend
+from tavt_kit.reports.numbers import DASH, macs_text, points_text
+from tavt_kit.reports.views import AccuracyView, mapping, number, sequence, text
+from tavt_kit.reports.words import metric_words
+from tavt_kit.schedule import counts_text
+
+__all__ = ["ladder_section"]
+
+_ANCHOR, _TITLE = "distillation", "What distillation did"
+
+
+@dataclass(frozen=True, slots=True)
+class _Step:
+    """One schedule of the ladder, before and after."""
+
+    name: str
+    schedule: str
+    macs: float | None
+    before: AccuracyView | None
+    after: AccuracyView | None
+
+    @property
+    def lift(self) -> float | None:
+        """In fractions; None unless both are known."""
+        return None if self.before is None or self.after is None else self.after.value - self.before.value
+
+
+def ladder_section(records: Records) -> Section:
+    """The ladder of the run that distilled."""
+    run = next((found.body for found in records.all("run") if sequence(found.body, "results", "before")), None)
+    if run is None:
+        missing = Missing(
+            "No accuracies before and after distillation are recorded; that is done by", "fgvc-kit distill MODEL"
+        )
+        return Section(_ANCHOR, _TITLE, (missing,))
+    steps = _steps(sequence(run, "results", "before"), sequence(run, "results", "after"))
+    first = mapping(run, "results", "before", 0, "accuracy")
+    split, metric = text(first, "split") or "val", metric_words(text(first, "metric") or "top1")
+    blocks: list[Block] = [Text.of(_sentence(steps, metric, split))]
+    rungs = [_rung(step) for step in steps if step.before or step.after]
+    if rungs:
+        title = f"{metric} on {split} before and after distillation"
+        blocks.append(Figure(title, ladder_chart(rungs, f"{metric} on {split}, %", title), "", ladder_legend()))
+        blocks.append(_table(steps, metric, split))
+    return Section(_ANCHOR, _TITLE, tuple(blocks))
+
+
+def _steps(before: Sequence[Any], after: Sequence[Any]) -> list[_Step]:
+    """The rungs of both ladders, by name."""
+    later = {text(entry, "name"): entry for entry in after}
+    return [
+        _Step(
+            text(entry, "name") or DASH,
+            counts_text([count for count in sequence(entry, "schedule") if isinstance(count, int)]),
+            number(entry, "macs"),
+            AccuracyView.of(mapping(entry, "accuracy"), "value"),
+            AccuracyView.of(mapping(later.get(text(entry, "name")), "accuracy"), "value"),
+        )
+        for entry in before
+    ]
+
+
+def _sentence(steps: Sequence[_Step], metric: str, split: str) -> str:
+    """What happened to each schedule, and how many of the changes are beyond doubt."""
+    known = [step for step in steps if step.lift is not None]
+    if not known:
+        return f"Distillation has not ended, so there is only the {metric} on {split} before it."
+    surely = sum(_is_above(step.after, step.before) for step in known)
+    worse = [step.name for step in known if _is_above(step.before, step.after)]
+    lead = f"lifted {surely} of {len(known)} schedules by more than their 95 % intervals"
+    if worse:
+        lead += f" and lowered {', '.join(worse)}"
+    parts = [f"{step.name} {step.before} to {step.after}" for step in known]
+    return f"In-place distillation {lead}. {metric.capitalize()} on {split}: {'; '.join(parts)}."
+
+
+def _is_above(high: AccuracyView | None, low: AccuracyView | None) -> bool:
+    """Whether the whole interval of one lies above that of the other."""
+    if high is None or low is None or high.low is None or low.high is None:
+        return False
+    return high.low > low.high
+
+
+def _rung(step: _Step) -> Rung:
+    return Rung(step.name, *_value(step.before), *_value(step.after))
+
+
+def _value(accuracy: AccuracyView | None) -> tuple[float | None, tuple[float, float] | None]:
+    if accuracy is None:
+        return None, None
+    known = accuracy.low is not None and accuracy.high is not None
+    return accuracy.value, (accuracy.low or 0.0, accuracy.high or 0.0) if known else None
+
+
+def _table(steps: Sequence[_Step], metric: str, split: str) -> Table:
+    columns = (
+        Column("Schedule", numeric=False),
+        Column("MACs", hint="of one image"),
+        Column("Before", hint="95 %"),
+        Column("After", hint="95 %"),
+        Column("Lift", hint="points"),
+    )
+    rows = [
+        (
+            Cell(step.name, step.schedule),
+            Cell(macs_text(step.macs)),
+            Cell(DASH) if step.before is None else Cell(str(step.before), step.before.interval),
+            Cell(DASH) if step.after is None else Cell(str(step.after), step.after.interval),
+            Cell(points_text(step.lift)),
+        )
+        for step in steps
+    ]
+    return Table(columns, tuple(rows), f"{metric} on the {split} split, before and after distillation.", folded=True)
