@@ -76,6 +76,15 @@ def load_model(path: str | Path, *, image_size: Sequence[int] | int | None = Non
     Raises:
         RecordError: There is no model card.
         CheckpointError: The weights are missing, damaged, not those of the card, or of another architecture.
+
+    Example:
+        >>> import tempfile
+        >>> from tavt_kit.checkpoints import build
+        >>> folder = tempfile.mkdtemp()
+        >>> card = save_model(folder, *build("vit_tiny_patch16_224", weights="random", classes=["cat", "dog"]))
+        >>> model = load_model(folder)
+        >>> model.tokens, model.card.classes
+        (197, ('cat', 'dog'))
     """
     card, tensors = read_run(path)
     if image_size is not None:

@@ -92,6 +92,15 @@ def load_arrays(
 
     Raises:
         DataError: More pictures than allowed cannot be read (the first few are named), or none can.
+
+    Example:
+        >>> import tempfile
+        >>> from PIL import Image
+        >>> path = Path(tempfile.mkdtemp(), "wren.png")
+        >>> Image.new("RGB", (32, 24)).save(path)
+        >>> images, labels, skipped = load_arrays([Sample(path, 3)], Preprocessing((16, 16)))
+        >>> images.shape, labels.tolist(), skipped
+        ((1, 3, 16, 16), [3], [])
     """
     pixels, labels, skipped = load_bytes(
         samples, preprocessing, allow_unreadable=allow_unreadable, limit=limit, threads=threads

@@ -96,10 +96,15 @@ def load_images(spec: str, *, seed: int = 0, ratios: Ratios | None = None) -> Im
         UnknownName: ``spec`` is neither a path nor a known name.
 
     Example:
-        >>> load_images("runs/absent/")
-        Traceback (most recent call last):
-            ...
-        tavt_kit.errors.DataError: the data folder runs/absent does not exist; give one folder per class ...
+        >>> import tempfile
+        >>> from PIL import Image
+        >>> folder = Path(tempfile.mkdtemp())
+        >>> for path in (folder / name / f"{i}.png" for name in ("wren", "robin") for i in range(5)):
+        ...     path.parent.mkdir(exist_ok=True)
+        ...     Image.new("RGB", (32, 24)).save(path)
+        >>> images = load_images(str(folder))
+        >>> images.classes, images.counts("train"), images.counts("val"), images.counts("test")
+        (('robin', 'wren'), (3, 3), (1, 1), (1, 1))
     """
     if spec in KNOWN:
         return _load_known(spec, seed, ratios or Ratios())
