@@ -10,6 +10,8 @@ from tavt_kit.reports.blocks import Report
 from tavt_kit.reports.gather import Records, gather
 from tavt_kit.reports.html import html_page
 from tavt_kit.reports.markdown import markdown_page
+from tavt_kit.reports.sections.benches import benches_section
+from tavt_kit.reports.sections.checks import checks_section
 from tavt_kit.reports.sections.final import final_section
 from tavt_kit.reports.sections.front import front_section
 from tavt_kit.reports.sections.kept import kept_section
@@ -36,8 +38,10 @@ def build_report(records: Records) -> Report:
         (
             front_section(records),
             final_section(records),
+            checks_section(records),
             ladder_section(records),
             layers_section(records),
+            benches_section(records),
             kept_section(records),
             provenance_section(records),
         ),

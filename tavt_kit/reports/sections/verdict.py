@@ -7,6 +7,7 @@ from tavt_kit.reports.choice import FrontView
 from tavt_kit.reports.gather import Records
 from tavt_kit.reports.numbers import macs_text, ms_text, percent_text, points_text, ratio_text
 from tavt_kit.reports.rows import FinalView, better_baselines, final_rows
+from tavt_kit.reports.sections.checks import failed_checks
 from tavt_kit.reports.views import AccuracyView, CandidateView, mapping, number
 from tavt_kit.reports.words import budget_words, metric_words, quantile_words, target_words
 
@@ -35,7 +36,7 @@ def headline(records: Records) -> Headline:
     return Headline(
         view.verdict,
         Text.of(_sentence(view, pick, _where(front))),
-        tuple(_more(view, final)),
+        (*_more(view, final), *(Text.of(sentence, kind="warning") for sentence in failed_checks(records))),
         tuple(_figures(view, pick, chosen)),
     )
 
