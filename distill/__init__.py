@@ -6,11 +6,32 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from tavt_kit.distill.fine_tune import train
+    from tavt_kit.distill.in_place import distill
+    from tavt_kit.distill.recipe import DistillRecipe, Optimisation, TrainRecipe, distill_recipe
     from tavt_kit.distill.step import SandwichRule, sandwich_step
 
-_HOMES = {"SandwichRule": "step", "sandwich_step": "step"}
+_HOMES = {
+    "DistillRecipe": "recipe",
+    "Optimisation": "recipe",
+    "SandwichRule": "step",
+    "TrainRecipe": "recipe",
+    "distill": "in_place",
+    "distill_recipe": "recipe",
+    "sandwich_step": "step",
+    "train": "fine_tune",
+}
 
-__all__ = ["SandwichRule", "sandwich_step"]
+__all__ = [
+    "DistillRecipe",
+    "Optimisation",
+    "SandwichRule",
+    "TrainRecipe",
+    "distill",
+    "distill_recipe",
+    "sandwich_step",
+    "train",
+]
 
 
 def __getattr__(name: str) -> Any:

@@ -1,0 +1,117 @@
+"""What fine-tuning and distillation share: a model ready to be trained, and the record of what was asked."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from tavt_kit.adaptive import AdaptiveViT
+from tavt_kit.checkpoints import save_model
+from tavt_kit.data import ImageSet
+from tavt_kit.distill.augment import check_augmentations
+from tavt_kit.distill.loop import Loop
+from tavt_kit.distill.pictures import Pictures, read_pictures
+from tavt_kit.distill.precision import choose_precision
+from tavt_kit.distill.recipe import Optimisation
+from tavt_kit.errors import DataError, TrainingError
+from tavt_kit.model_card import ModelCard
+from tavt_kit.preprocess import Preprocessing
+
+__all__ = [
+    "asked_of",
+    "card_of",
+    "loop_record",
+    "pictures_of",
+    "save_trained",
+    "settle",
+    "start_hash",
+]
+
+
+def card_of(model: AdaptiveViT, images: ImageSet) -> ModelCard:
+    """The model's card, after checking that it is of the data's classes.
+
+    Raises:
+        TrainingError: The model has none; it did not come from ``load_model`` or ``open_model``.
+        DataError: Other classes, or in another order.
+    """
+    card = getattr(model, "card", None)
+    if not isinstance(card, ModelCard):
+        raise TrainingError("training needs a model with its card; take it from load_model or open_model")
+    if card.classes != images.classes:
+        raise DataError(
+            f"the model knows {len(card.classes)} classes ({_first(card.classes)}), but {images.name} has "
+            f"{len(images.classes)} ({_first(images.classes)}); give data of the same classes, or train a new head"
+        )
+    return card
+
+
+def _first(names: tuple[str, ...]) -> str:
+    return ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
+
+
+def settle(optimisation: Optimisation, model: AdaptiveViT, card: ModelCard, *, freeze: int) -> Optimisation:
+    """Decide what was left open, by the model and the machine.
+
+    Raises:
+        TrainingError: A precision or augmentation that cannot be.
+        UnknownName: An augmentation nobody knows.
+    """
+    device = next(model.parameters()).device
+    size = Preprocessing.from_record(card.preprocessing).image_size
+    return optimisation.settled(
+        precision=choose_precision(optimisation.precision, device),
+        freeze=freeze,
+        augment=check_augmentations(optimisation.augment, size),
+    )
+
+
+def start_hash(model: AdaptiveViT) -> str:
+    """SHA-256 of the weights in memory: what training starts from, wherever it came from."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(model.state_dict().items()):
+        digest.update(name.encode())
+        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
+
+
+def asked_of(model: AdaptiveViT, card: ModelCard, images: ImageSet, recipe: dict[str, Any]) -> dict[str, Any]:
+    """Everything that decides a run's result; two runs with the same answer give the same weights."""
+    size = Preprocessing.from_record(card.preprocessing).image_size
+    return {
+        **recipe,
+        "model": card.name,
+        "image_size": list(size),
+        "score": model.score,
+        "pool": model.pool,
+        "start_sha256": start_hash(model),
+        "data": images.name,
+    }
+
+
+def pictures_of(
+    images: ImageSet, card: ModelCard, *, limit: int | None, allow_unreadable: int
+) -> tuple[Pictures, Pictures]:
+    """The training split, all of it readable, and ``val``, of which some may be skipped."""
+    preprocessing = Preprocessing.from_record(card.preprocessing)
+    train = read_pictures(images.split("train"), preprocessing, limit=limit)
+    val = read_pictures(images.split("val"), preprocessing, limit=limit, allow_unreadable=allow_unreadable)
+    return train, val
+
+
+def save_trained(folder: Path, model: AdaptiveViT, card: ModelCard, images: ImageSet, how: str) -> ModelCard:
+    """Write the model with a card that says how it was trained and on what."""
+    card = replace(card, provenance=f"{card.provenance}; {how} on {images.name}" if card.provenance else how)
+    if images.licence is not None:
+        card = card.with_licence(images.licence)
+    return save_model(folder, model, card)
+
+
+def loop_record(loop: Loop, batch: int) -> dict[str, Any]:
+    """JSON-ready, with the speed people ask for."""
+    speed = None if loop.seconds_per_step is None else batch / loop.seconds_per_step
+    return {**asdict(loop), "images_per_second": speed}

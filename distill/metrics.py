@@ -1,0 +1,66 @@
+"""metrics.jsonl: one line per step, written as it happens; a resumed run cuts off what it will do again."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import IO
+
+from tavt_kit.errors import OutputError
+from tavt_kit.records import atomic_text
+
+__all__ = ["METRICS_FILE", "MetricsLog", "read_metrics"]
+
+METRICS_FILE = "metrics.jsonl"
+
+
+def read_metrics(folder: Path) -> list[dict[str, float]]:
+    """Every whole line; the last one may be cut where a process was killed."""
+    path = Path(folder) / METRICS_FILE
+    lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+    found = []
+    for line in lines:
+        try:
+            found.append(json.loads(line))
+        except ValueError:
+            break
+    return found
+
+
+class MetricsLog:
+    """Appends to the file; use as a context manager.
+
+    Args:
+        folder: The run's.
+        done: Steps that stay; later lines, of steps that were done but not saved, are cut off.
+
+    Raises:
+        OutputError: The folder cannot be written.
+    """
+
+    def __init__(self, folder: Path, done: int) -> None:
+        self._path = Path(folder) / METRICS_FILE
+        self._done = done
+        self._file: IO[str] | None = None
+
+    def __enter__(self) -> MetricsLog:
+        kept = [line for line in read_metrics(self._path.parent) if line["step"] <= self._done]
+        atomic_text(self._path, "".join(json.dumps(line) + "\n" for line in kept))
+        try:
+            self._file = self._path.open("a", encoding="utf-8", buffering=1)
+        except OSError as error:
+            raise OutputError(f"cannot write {self._path}: {error.strerror}") from None
+        return self
+
+    def write(self, values: Mapping[str, float]) -> None:
+        """One step's values, its number as ``step`` among them."""
+        assert self._file is not None  # entered
+        self._file.write(json.dumps(dict(values)) + "\n")
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._file is not None:
+            self._file.close()

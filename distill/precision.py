@@ -1,0 +1,70 @@
+"""The number format of a forward pass: float32, or bfloat16 by autocast where the processor has it."""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager, nullcontext
+
+import torch
+
+from tavt_kit.errors import TrainingError
+
+__all__ = ["autocast", "choose_device", "choose_precision", "dtype_of"]
+
+_DTYPES = {"f32": torch.float32, "bf16": torch.bfloat16}
+_NAMES = {"fp32": "f32", "float32": "f32", "bfloat16": "bf16"}
+
+
+def choose_device(text: str | None) -> torch.device:
+    """``None`` or ``"auto"``: a CUDA GPU if there is one, else the CPU.
+
+    Raises:
+        TrainingError: No such device here.
+    """
+    if text in (None, "auto"):
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    assert text is not None
+    try:
+        device = torch.device(text)
+    except RuntimeError:
+        device = torch.device("meta")
+    if device.type not in ("cpu", "cuda"):
+        raise TrainingError(f"training runs on auto, cpu or cuda[:N], got {text!r}")
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise TrainingError(
+            f"{text} is not here: torch sees {torch.cuda.device_count()} CUDA devices; use --device cpu"
+        )
+    return device
+
+
+def choose_precision(text: str | None, device: torch.device) -> str:
+    """``"f32"`` or ``"bf16"``; ``None`` is bf16 where the processor multiplies it natively, else f32.
+
+    Raises:
+        TrainingError: Another precision.
+    """
+    if text is None:
+        return "bf16" if _has_bf16(device) else "f32"
+    name = _NAMES.get(text, text)
+    if name not in _DTYPES:
+        raise TrainingError(f"training runs in {' or '.join(_DTYPES)}, got {text!r}")
+    return name
+
+
+def _has_bf16(device: torch.device) -> bool:
+    if device.type == "cuda":
+        return bool(torch.cuda.is_bf16_supported())
+    # Private to torch, and True exactly where its matrix products have a native bfloat16 kernel.
+    probes = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
+    return any(bool(getattr(torch.cpu, name, bool)()) for name in probes)
+
+
+def dtype_of(precision: str) -> torch.dtype:
+    """``torch.float32`` or ``torch.bfloat16``."""
+    return _DTYPES[precision]
+
+
+def autocast(precision: str, device: torch.device) -> AbstractContextManager[object]:
+    """Matrix products in bfloat16, or everything as it is."""
+    if precision == "f32":
+        return nullcontext()
+    return torch.autocast(device.type, torch.bfloat16)

@@ -1,0 +1,114 @@
+"""A training run on the disk: what it was asked to do, how far it is, and whether it may be continued."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from tavt_kit import __version__
+from tavt_kit.errors import OutputError, RecordError, TrainingError
+from tavt_kit.host import HostFacts
+from tavt_kit.records import make_folder, read_record, write_record
+
+__all__ = ["RUN_FILE", "RunFolder", "read_run_record"]
+
+RUN_FILE = "run.json"
+_SCHEMA, _VERSION = "fgvc-kit/run", 1
+_OURS = ("run.json", "split.json", "metrics.jsonl", "model.safetensors", "model.json")
+
+
+def read_run_record(folder: Path) -> dict[str, Any]:
+    """``run.json`` of a folder.
+
+    Raises:
+        RecordError: It is not there, or no run's.
+    """
+    return read_record(Path(folder) / RUN_FILE, _SCHEMA, _VERSION)
+
+
+class RunFolder:
+    """One run; ``run.json`` is rewritten whenever it gets on.
+
+    Args:
+        folder: Made if it is not there.
+        verb: ``"train"`` or ``"distill"``.
+        asked: Everything that decides the result, flat and JSON-ready: recipe, model and data.
+        fresh: Remove an earlier run first.
+
+    Raises:
+        OutputError: The folder cannot be written, or holds a model that no run of ours made.
+        RecordError: It holds a run of another verb.
+        TrainingError: It holds a run that was asked for something else; the differences are listed.
+    """
+
+    def __init__(self, folder: Path, verb: str, asked: Mapping[str, Any], *, fresh: bool = False) -> None:
+        self.folder = make_folder(Path(folder))
+        self.verb = verb
+        self.body: dict[str, Any] = {"verb": verb, "status": "running", "asked": dict(asked), "results": {}}
+        if fresh:
+            self._clear()
+        if (self.folder / RUN_FILE).exists():
+            self._take_up(read_run_record(self.folder))
+        elif (self.folder / "model.json").exists():
+            raise OutputError(
+                f"{self.folder} holds a model that this command did not make; choose another --out, or --fresh to "
+                "replace it"
+            )
+
+    def _clear(self) -> None:
+        for name in _OURS:
+            (self.folder / name).unlink(missing_ok=True)
+        shutil.rmtree(self.folder / "state", ignore_errors=True)
+
+    def _take_up(self, record: dict[str, Any]) -> None:
+        if record.get("verb") != self.verb:
+            raise RecordError(
+                f"{self.folder} holds a {record.get('verb')} run, not a {self.verb} run; choose another --out"
+            )
+        different = _differences(record["asked"], self.body["asked"])
+        if different:
+            raise TrainingError(
+                f"{self.folder} was begun with {'; '.join(different)}: continue it with the same flags, choose another "
+                "--out, or start again with --fresh"
+            )
+        self.body = {key: value for key, value in record.items() if key not in ("schema", "version")}
+
+    @property
+    def done(self) -> bool:
+        """Whether nothing is left to do."""
+        return bool(self.body["status"] == "done")
+
+    @property
+    def results(self) -> dict[str, Any]:
+        """What is known so far."""
+        found: dict[str, Any] = self.body["results"]
+        return found
+
+    def note(self, **results: Any) -> None:
+        """Add results and write them."""
+        self.results.update(results)
+        self._write()
+
+    def finish(self, **results: Any) -> None:
+        """Add the last results; the run is done."""
+        self.body["status"] = "done"
+        self.body["host"] = HostFacts.gather().as_record()
+        self.body["program"] = f"tavt-kit {__version__}"
+        self.note(**results)
+
+    def _write(self) -> None:
+        write_record(self.folder / RUN_FILE, _SCHEMA, _VERSION, self.body)
+
+
+def _differences(there: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """``"bound 0.4 (now 0.5)"`` for every entry that differs."""
+    names = [name for name in {**there, **now} if there.get(name) != now.get(name)]
+    return [f"{name} {_text(there.get(name))} (now {_text(now.get(name))})" for name in names]
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, list):
+        return ",".join(map(str, value)) or "none"
+    return "none" if value is None else str(value)

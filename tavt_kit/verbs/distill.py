@@ -1,0 +1,138 @@
+"""``fgvc-kit distill``: teach a fine-tuned model to work with dropped patches."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from tavt_kit.verbs import options
+from tavt_kit.verbs.train import Device, SaveEvery, split_list
+
+__all__ = ["distill_verb"]
+
+Run = Annotated[Path, typer.Argument(metavar="MODEL", help="A run folder, for example of `fgvc-kit train`.")]
+Recipe = Annotated[str, typer.Option(help="modern (AdamW), or tavt: the official SGD with layer dropout, bound 0.2.")]
+Steps = Annotated[int | None, typer.Option(help="Updates. [default: 300]")]
+Batch = Annotated[int | None, typer.Option(help="Pictures per update. [default: 16]")]
+Bound = Annotated[float | None, typer.Option(help="Largest share of tokens a layer may drop. [default: 0.4]")]
+Subs = Annotated[
+    int | None, typer.Option(help="Random sub-networks per step, beside the full and the smallest. [default: 1]")
+]
+Direction = Annotated[str | None, typer.Option(help="reverse (official) or forward. [default: reverse]")]
+Temperature = Annotated[float | None, typer.Option(help="Of the KL divergence. [default: 1]")]
+LayerDropout = Annotated[float | None, typer.Option(help="Probability that a layer is left out. [default: none]")]
+Freeze = Annotated[int | None, typer.Option(help="Leading layers that are not trained. [default: a quarter of them]")]
+Rate = Annotated[float | None, typer.Option("--lr", help="Highest learning rate. [default: 1e-4; tavt: 3e-2]")]
+Warmup = Annotated[int | None, typer.Option(help="Updates of linear warm-up. [default: a twentieth of the steps]")]
+Decay = Annotated[float | None, typer.Option("--weight-decay", help="Of matrices. [default: 0.05; tavt: 0]")]
+Augment = Annotated[
+    str | None,
+    typer.Option(help="flip, vflip, rotate, shift: some of them with commas, or none. [default: flip]"),
+]
+
+
+def distill_verb(
+    model: Run,
+    out: options.Out,
+    data: options.Data = None,
+    recipe: Recipe = "modern",
+    steps: Steps = None,
+    batch: Batch = None,
+    bound: Bound = None,
+    sub_networks: Subs = None,
+    kl: Direction = None,
+    temperature: Temperature = None,
+    layer_dropout: LayerDropout = None,
+    freeze: Freeze = None,
+    lr: Rate = None,
+    warmup: Warmup = None,
+    weight_decay: Decay = None,
+    augment: Augment = None,
+    precision: options.Precision = None,
+    score: options.Score = None,
+    device: Device = None,
+    seed: options.Seed = 0,
+    limit: options.Limit = None,
+    allow_unreadable: options.AllowUnreadable = 0,
+    save_every: SaveEvery = "60s",
+    fresh: options.Fresh = False,
+    dry_run: options.DryRun = False,
+    as_json: options.Json = False,
+    config: options.Config = None,
+) -> int:
+    """Distil a fine-tuned model into itself with patch drop, so that dropped schedules keep its accuracy.
+
+    Each step trains the full network by cross-entropy, and the smallest and random sub-networks towards it (the
+    sandwich rule). Pictures and split are those MODEL was trained on; other data is refused. The accuracy of a fixed
+    ladder of schedules on val is recorded before and after. The same command continues what was interrupted.
+    """
+    from tavt_kit.distill.recipe import distill_recipe
+
+    chosen = distill_recipe(
+        recipe, steps=steps, batch=batch, bound=bound, sub_networks=sub_networks, kl=kl, temperature=temperature,
+        layer_dropout=layer_dropout, freeze=freeze, lr=lr, warmup=warmup, weight_decay=weight_decay,
+        augment=None if augment is None else split_list(augment), precision=precision, seed=seed, limit=limit,
+    )  # fmt: skip
+    seconds = options.parse_duration(save_every)
+    from tavt_kit.checkpoints import load_model
+    from tavt_kit.data.inherited import inherited_images
+    from tavt_kit.distill import distill
+    from tavt_kit.records import make_folder
+    from tavt_kit.verbs.bar import Bar
+
+    _refuse_same(model, out)
+    adaptive = load_model(model)
+    adaptive.score = score or adaptive.score
+    images = inherited_images(model, data)
+    if dry_run:
+        print(json.dumps({"recipe": chosen.as_record(), "data": images.name, "sha256": images.sha256}, indent=1))
+        return 0
+    make_folder(out)
+    with Bar() as bar:
+        record = distill(
+            adaptive, images, out, chosen, device=device, fresh=fresh, allow_unreadable=allow_unreadable,
+            progress=bar, save_seconds=seconds or 60.0,
+        )  # fmt: skip
+    if as_json:
+        print(json.dumps(record))
+    else:
+        _say(out, record)
+    return 0
+
+
+def _refuse_same(model: Path, out: Path) -> None:
+    from tavt_kit.errors import OutputError
+
+    if model.resolve() == out.resolve():
+        raise OutputError(f"{out} holds the model that is to be distilled; choose another --out")
+
+
+def _say(out: Path, record: dict[str, Any]) -> None:
+    """The ladder, before and after."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from tavt_kit.accuracy import Accuracy
+
+    results = record["results"]
+    table = Table(title=f"{out}: top-1 on {results['val']['split']}, % [95 %]")
+    for name in ("schedule", "MACs", "before", "after", "difference, paired"):
+        table.add_column(name, justify="left" if name == "schedule" else "right")
+    for old, entry in zip(results["before"], results["after"], strict=True):
+        before, after = (Accuracy.from_record(step["accuracy"]) for step in (old, entry))
+        paired = entry["difference"]
+        low, high = (100 * end for end in paired["ci95"])
+        table.add_row(
+            entry["name"],
+            f"{entry['macs'] / 1e9:.3g} G",
+            f"{100 * before.value:.1f}",
+            f"{100 * after.value:.1f} \\[{100 * after.low:.1f}, {100 * after.high:.1f}]",
+            f"{100 * paired['difference']:+.1f} \\[{low:+.1f}, {high:+.1f}]",
+        )
+    Console().print(table)
+    loop = results["loop"]
+    pace = "" if loop["seconds_per_step"] is None else f", {loop['seconds_per_step']:.2f} s a step"
+    print(f"{loop['steps']} steps in {loop['seconds']:.0f} s{pace}")
