@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from tavt_kit.device import TargetDevice
+from tavt_kit.errors import TargetError
 from tavt_kit.reports.blocks import Block, Cell, Column, Missing, Section, Table, Text
 from tavt_kit.reports.gather import Records
 from tavt_kit.reports.numbers import DASH, percent_text, points_text, significant
 from tavt_kit.reports.views import AccuracyView, mapping, number, sequence, text
-from tavt_kit.reports.words import metric_words
+from tavt_kit.reports.words import metric_words, target_words
 from tavt_kit.schedule import counts_text
 
 __all__ = ["checks_section", "failed_checks"]
@@ -80,7 +82,7 @@ def _row(check: Mapping[str, Any]) -> tuple[Cell, ...]:
     interval = f"{points_text(low)} to {points_text(high)}" if low is not None and high is not None else ""
     return (
         Cell(text(check, "artifact") or DASH, counts_text(counts) if counts else "", code=True),
-        Cell(text(check, "executed") or DASH),
+        Cell(_executed(check)),
         _accuracy(check, "source_top1"),
         _accuracy(check, "artifact_top1"),
         Cell(points_text(number(difference, "difference")), interval),
@@ -88,6 +90,15 @@ def _row(check: Mapping[str, Any]) -> tuple[Cell, ...]:
         Cell(_share(check)),
         Cell(text(check, "verdict") or DASH, badge=text(check, "verdict") is not None),
     )
+
+
+def _executed(check: Mapping[str, Any]) -> str:
+    """Where it ran, in the precision that really ran."""
+    said = text(check, "executed")
+    try:
+        return target_words(TargetDevice.parse(said).as_record()) if said else DASH
+    except TargetError:
+        return said or DASH
 
 
 def _accuracy(check: Mapping[str, Any], name: str) -> Cell:
