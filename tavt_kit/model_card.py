@@ -122,6 +122,16 @@ class ModelCard:
                 f"{', '.join(sorted(known - set(body))) or 'none'} and adds "
                 f"{', '.join(sorted(set(body) - known)) or 'none'}"
             )
+        texts = ("family", "name", "score", "pool", "weights_sha256", "provenance")
+        right = {
+            **dict.fromkeys(texts, str),
+            "arguments": dict,
+            "preprocessing": dict,
+            "classes": list,
+            "licences": list,
+        }
+        if wrong := [name for name, kind in right.items() if not isinstance(body[name], kind)]:
+            raise RecordError(f"a model card's {wrong[0]} cannot be {body[wrong[0]]!r}")
         try:
             licences = tuple(Licence(**entry) for entry in body.pop("licences"))
             return cls(**body, licences=licences)

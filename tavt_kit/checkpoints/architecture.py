@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from tavt_kit.backbones import adapter_of
-from tavt_kit.errors import DataError, UnknownName
+from tavt_kit.errors import CheckpointError, DataError, UnknownName
 from tavt_kit.preprocess import Preprocessing
 from tavt_kit.timm_import import timm
 
@@ -18,6 +18,8 @@ __all__ = ["arguments_for", "check_name", "create", "preprocessing_of", "sketch"
 
 _MODULES = ("vision_transformer", "deit", "eva", "beit", "vision_transformer_relpos")
 """timm's modules whose models the adapter takes; a test goes through all of them."""
+
+_READING = frozenset({"cache_dir", "checkpoint_path", "pretrained", "pretrained_cfg", "pretrained_cfg_overlay"})
 
 
 def supported_names(pattern: str = "") -> list[str]:
@@ -67,7 +69,14 @@ def arguments_for(classes: Sequence[str] | None, image_size: int | Sequence[int]
     return arguments
 
 
-def create(name: str, arguments: Mapping[str, Any], *, seed: int = 0, pretrained: bool = False) -> nn.Module:
+def create(
+    name: str,
+    arguments: Mapping[str, Any],
+    *,
+    seed: int = 0,
+    pretrained: bool = False,
+    pretrained_file: str | None = None,
+) -> nn.Module:
     """A timm model in eval mode, whose random weights depend on ``seed`` and nothing else.
 
     It is first laid out without memory, so that a model that cannot be used is refused before weights are
@@ -77,20 +86,30 @@ def create(name: str, arguments: Mapping[str, Any], *, seed: int = 0, pretrained
         name: timm's, with or without a tag.
         arguments: For ``timm.create_model``.
         seed: Of whatever is not loaded; torch's own random state is left as it was.
-        pretrained: Whether timm is to fetch its weights.
+        pretrained: Whether timm is to load its own weights.
+        pretrained_file: Where these lie on this machine already; ``None`` lets timm fetch them.
 
     Raises:
+        CheckpointError: An argument would make timm read a file; a model card must not choose which.
         UnknownName: As ``check_name``.
         UnsupportedBackbone: It is no ViT, or its tokens cannot be dropped rightly.
         DataError: The image size is not a multiple of the patch size.
     """
     check_name(name)
-    options = {key: tuple(value) if isinstance(value, list) else value for key, value in arguments.items()}
+    if reading := sorted(_READING & set(arguments)):
+        raise CheckpointError(
+            f"a model card may describe an architecture only, but sets {', '.join(reading)}; remove it"
+        )
+    options: dict[str, Any] = {
+        key: tuple(value) if isinstance(value, list) else value for key, value in arguments.items()
+    }
     laid_out = sketch(name, options)
     adapter_of(laid_out)
     _check_size(name, laid_out)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
+        if pretrained_file is not None:
+            options["pretrained_cfg_overlay"] = {"file": pretrained_file}
         model: nn.Module = timm.create_model(name, pretrained=pretrained, **options)
     return model.eval()
 

@@ -93,7 +93,8 @@ def load_model(path: str | Path, *, image_size: Sequence[int] | int | None = Non
         arguments = {**card.arguments, "img_size": size}
         card = replace(card, arguments=arguments, preprocessing=preprocessing.as_record())
     model = create(card.name, {"num_classes": len(card.classes), **card.arguments})
-    fit(model, tensors, str(path))
+    if fit(model, tensors, str(path)):
+        raise CheckpointError(f"{path} has no head for its {len(card.classes)} classes; restore it from its run")
     adaptive = wrap(model, card.score, card.pool)
     adaptive.card = card
     return adaptive

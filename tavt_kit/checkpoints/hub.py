@@ -44,11 +44,10 @@ def create_from_hub(name: str, arguments: Mapping[str, Any], *, seed: int) -> tu
     create(name, arguments)
     place = f"https://huggingface.co/{entry.hf_hub_id}" if entry.hf_hub_id else str(entry.url)
     cached = _cached(entry)
-    overlay = {"pretrained_cfg_overlay": {"file": cached}} if cached else {}
     if not cached and not _reachable(place):
         raise _unreachable(name, place, "no network")
     try:
-        model = create(name, {**arguments, **overlay}, seed=seed, pretrained=True)
+        model = create(name, arguments, seed=seed, pretrained=True, pretrained_file=cached)
     except Exception as error:  # each layer of the network stack raises its own
         raise _unreachable(name, place, type(error).__name__) from error
     tag = entry.tag or "default"

@@ -14,6 +14,7 @@ from tavt_kit.checkpoints import build, hub, is_run, load_model, open_model, sav
 from tavt_kit.checkpoints.architecture import preprocessing_of, sketch, supported_names
 from tavt_kit.errors import CheckpointError, DataError, RecordError, UnknownName, UnsupportedBackbone
 from tavt_kit.preprocess import Preprocessing
+from tavt_kit.records import sha256_file
 
 TINY = "test_vit"  # timm's own toy: 5 layers of 64, patches of 16
 AB = ("a", "b")
@@ -261,6 +262,10 @@ def test_runs_that_do_not_hold_together(tmp_path: Path) -> None:
     (tmp_path / "model.json").write_text(json.dumps(record | {"name": "test_vit2"}))
     with pytest.raises(CheckpointError, match="does not fit this architecture"):
         load_model(tmp_path)
+    reading = record | {"arguments": {"checkpoint_path": "evil.pth"}}
+    (tmp_path / "model.json").write_text(json.dumps(reading))
+    with pytest.raises(CheckpointError, match="architecture only, but sets checkpoint_path"):
+        load_model(tmp_path)
     (tmp_path / "model.json").write_text(json.dumps(record))
     tensors = load_file(tmp_path / "model.safetensors")
     tensors["norm.weight"] = tensors["norm.weight"] + 1
@@ -329,3 +334,14 @@ def test_every_listed_model_can_be_used() -> None:
         model = sketch(name)
         adapter_of(model)
         assert preprocessing_of(model).image_size == tuple(model.pretrained_cfg["input_size"][1:])  # type: ignore[index]
+
+
+def test_a_run_without_its_head_is_refused(tmp_path: Path) -> None:
+    model, card = make()
+    save_model(tmp_path, model, card)
+    file = tmp_path / "model.safetensors"
+    save_file({n: t for n, t in load_file(file).items() if not n.startswith("head")}, file)
+    record = json.loads((tmp_path / "model.json").read_text())
+    (tmp_path / "model.json").write_text(json.dumps(record | {"weights_sha256": sha256_file(file)}))
+    with pytest.raises(CheckpointError, match="has no head for its 2 classes"):
+        load_model(tmp_path)
