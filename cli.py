@@ -1,12 +1,11 @@
 """fgvc-kit: the table of verbs, and the door that turns what went wrong into a sentence and an exit code.
 
-Exit codes: 0 done; 1 a verdict is not PASS; 2 bad input or an infeasible request; 130 interrupted; 70 our bug.
-A verb is a plain function in ``tavt_kit/verbs``; its docstring is its help, and its module imports nothing heavy.
+A verb is a plain function in ``tavt_kit/verbs`` that returns an exit code; its docstring is its help, and its module
+imports nothing heavy, so that ``fgvc-kit --help`` is quick.
 """
 
 from __future__ import annotations
 
-import functools
 import importlib
 import logging
 import os
@@ -16,7 +15,7 @@ from collections.abc import Callable, Sequence
 from typing import Annotated, Any
 
 import typer
-from typer.core import TyperGroup
+from typer.core import TyperArgument, TyperCommand, TyperGroup
 
 from tavt_kit import __version__
 from tavt_kit.errors import TavtError
@@ -25,21 +24,20 @@ VERBS = {
     "train": "tavt_kit.verbs.train:train_verb",
     "distill": "tavt_kit.verbs.distill:distill_verb",
     "search": "tavt_kit.verbs.search:search_verb",
-    "export": "tavt_kit.verbs.export:export_verb",
-    "check": "tavt_kit.verbs.check:check_verb",
     "bench": "tavt_kit.verbs.bench:bench_verb",
     "profile": "tavt_kit.verbs.profile:profile_verb",
     "report": "tavt_kit.verbs.report:report_verb",
-    "show": "tavt_kit.verbs.show:show_verb",
     "eval": "tavt_kit.verbs.eval:eval_verb",
-    "predict": "tavt_kit.verbs.predict:predict_verb",
     "models": "tavt_kit.verbs.models:models_verb",
     "datasets": "tavt_kit.verbs.datasets:datasets_verb",
     "doctor": "tavt_kit.verbs.doctor:doctor_verb",
-    "demo": "tavt_kit.verbs.demo:demo_verb",
 }
 
-OK, BAD_INPUT, INTERRUPTED, BUG = 0, 2, 130, 70
+OK, BAD_INPUT, BUG, INTERRUPTED, UNREAD = 0, 2, 70, 130, 141
+EXIT_CODES = (
+    "Exit codes: 0 done; 1 a verdict is not PASS; 2 bad input or an infeasible request; 130 interrupted; 70 a bug."
+)
+log = logging.getLogger("tavt_kit.cli")
 
 
 class Verbs(TyperGroup):
@@ -52,79 +50,114 @@ class Verbs(TyperGroup):
         if cmd_name not in VERBS:
             return None
         module, function = VERBS[cmd_name].split(":")
-        verb = getattr(importlib.import_module(module), function)
         app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
-        app.command(cmd_name)(_behind_the_door(cmd_name, verb))
+        app.command(cmd_name, cls=Verb)(getattr(importlib.import_module(module), function))
         return typer.main.get_command(app)
 
 
-def _behind_the_door(name: str, verb: Callable[..., int | None]) -> Callable[..., None]:
-    """Run a verb; turn what it returns or raises into an exit code."""
+class Verb(TyperCommand):
+    """One verb behind the door; ``--model X`` is an alias for its first argument."""
 
-    @functools.wraps(verb)
-    def run(*args: Any, **kwargs: Any) -> None:
-        try:
-            code = verb(*args, **kwargs) or OK
-        except TavtError as error:
-            _say(f"fgvc-kit {name}: {error}")
-            code = BAD_INPUT
-        except KeyboardInterrupt:
-            _say(f"fgvc-kit {name}: interrupted; the same command goes on from what is finished")
-            code = INTERRUPTED
-        except BrokenPipeError:
-            # Nobody reads us any more (`fgvc-kit show | head`); keep the interpreter from complaining at exit.
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            code = OK
-        except (typer.Exit, typer.Abort, typer.BadParameter):
-            raise
-        except Exception:
-            traceback.print_exc()
-            _say(f"fgvc-kit {name}: this is a bug in fgvc-kit; please report it with the lines above")
-            code = BUG
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        named = any("--model" in parameter.opts for parameter in self.params)
+        takes_argument = any(isinstance(parameter, TyperArgument) for parameter in self.params)
+        return super().parse_args(ctx, args if named or not takes_argument else model_first(args))
+
+    def invoke(self, ctx: Any) -> Any:
+        code = door(str(ctx.info_name), lambda: super(Verb, self).invoke(ctx))
         raise typer.Exit(code)
 
-    return run
+
+def door(name: str, verb: Callable[[], int | None]) -> int:
+    """Run a verb and answer with an exit code; what is neither a known error nor an interruption goes through."""
+    try:
+        code = verb() or OK
+        sys.stdout.flush()
+    except TavtError as error:
+        log.info("refused because of", exc_info=error)  # --verbose shows where
+        say(f"fgvc-kit {name}: {error}")
+        return BAD_INPUT
+    except KeyboardInterrupt:
+        say(f"fgvc-kit {name}: interrupted; the same command goes on from what is finished")
+        return INTERRUPTED
+    except BrokenPipeError:
+        # Nobody reads us any more (`fgvc-kit models | head`); keep the interpreter from complaining at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return UNREAD
+    return code
 
 
-def _say(sentence: str) -> None:
-    print(" ".join(sentence.split()), file=sys.stderr)
+def say(sentence: str) -> None:
+    print(" ".join(line.strip() for line in sentence.splitlines()), file=sys.stderr)
 
 
-def _print_version(wanted: bool) -> None:
+def model_first(arguments: Sequence[str]) -> list[str]:
+    """``--seed 3 --model X`` -> ``X --seed 3``."""
+    for place, argument in enumerate(arguments):
+        if argument == "--":
+            break
+        if argument.startswith("--model="):
+            return [argument.removeprefix("--model="), *arguments[:place], *arguments[place + 1 :]]
+        if argument == "--model" and place + 1 < len(arguments):
+            return [arguments[place + 1], *arguments[:place], *arguments[place + 2 :]]
+    return list(arguments)
+
+
+def print_version(wanted: bool) -> None:
     if wanted:
         print(f"fgvc-kit {__version__}")
         raise typer.Exit
 
 
+def log_to_stderr(verbose: bool) -> None:
+    """Our log, coloured on a terminal; warnings of other libraries are shown with --verbose only."""
+    handler: logging.Handler = logging.StreamHandler()
+    if sys.stderr.isatty():
+        from rich.console import Console
+        from rich.logging import RichHandler
+
+        handler = RichHandler(console=Console(stderr=True), show_path=False)
+    else:
+        handler.setFormatter(logging.Formatter("%(levelname)s %(name)s: %(message)s"))
+    logging.basicConfig(level=logging.WARNING, handlers=[handler], format="%(message)s")
+    logging.getLogger("tavt_kit").setLevel(logging.INFO if verbose else logging.WARNING)
+    logging.captureWarnings(True)
+    logging.getLogger("py.warnings").setLevel(logging.WARNING if verbose else logging.ERROR)
+
+
 app = typer.Typer(
-    cls=Verbs, add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode=None
+    cls=Verbs,
+    add_completion=False,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    epilog=EXIT_CODES,
+    context_settings={"max_content_width": 110},
 )
 
 
 @app.callback()
 def fgvc_kit(
-    version: Annotated[bool, typer.Option("--version", callback=_print_version, is_eager=True)] = False,
-    verbose: Annotated[bool, typer.Option("--verbose", help="Log what is done, to stderr.")] = False,
+    version: Annotated[
+        bool, typer.Option("--version", callback=print_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+    verbose: Annotated[bool, typer.Option("--verbose", help="Say on stderr what is done.")] = False,
 ) -> None:
-    """Fit a fine-grained Vision Transformer into a latency budget on the machine it will run on."""
-    level = logging.INFO if verbose else logging.WARNING
-    logging.basicConfig(level=level, stream=sys.stderr, format="%(levelname)s %(name)s: %(message)s")
+    """Fit a fine-grained Vision Transformer into a latency budget on the machine it will run on.
+
+    What a verb acts on is its first argument; --model names it too.
+    """
+    log_to_stderr(verbose)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run the command line and exit."""
-    app(args=_model_first(list(sys.argv[1:] if arguments is None else arguments)), prog_name="fgvc-kit")
-
-
-def _model_first(arguments: list[str]) -> list[str]:
-    """``--model X`` is an alias for the first argument of a verb."""
-    for i, argument in enumerate(arguments):
-        value = argument.removeprefix("--model=") if argument.startswith("--model=") else None
-        if argument == "--model" and i + 1 < len(arguments):
-            return [*arguments[:1], arguments[i + 1], *arguments[1:i], *arguments[i + 2 :]]
-        if value is not None:
-            return [*arguments[:1], value, *arguments[1:i], *arguments[i + 1 :]]
-    return arguments
+    """Run the command line and exit with one of the codes above."""
+    try:
+        app(args=list(sys.argv[1:] if arguments is None else arguments), prog_name="fgvc-kit")
+    except Exception:
+        traceback.print_exc()
+        say("fgvc-kit: this is a bug in fgvc-kit; please report it with the lines above")
+        sys.exit(BUG)
 
 
 if __name__ == "__main__":

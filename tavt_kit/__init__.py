@@ -17,12 +17,29 @@ if not (_here / "search" / "__init__.py").is_file():
     __path__.append(str(_here.parent))
 
 if TYPE_CHECKING:
+    from tavt_kit.accuracy import Accuracy
     from tavt_kit.adaptive import AdaptiveViT, LeanViT, wrap
     from tavt_kit.budget import Budget
     from tavt_kit.candidate import Candidate
     from tavt_kit.checkpoints import load_model
     from tavt_kit.device import TargetDevice
-    from tavt_kit.errors import TavtError
+    from tavt_kit.errors import (
+        BudgetError,
+        BudgetTooTight,
+        CheckpointError,
+        DataError,
+        ExportError,
+        MeasurementError,
+        MissingDependency,
+        OutputError,
+        RecordError,
+        ScheduleError,
+        TargetError,
+        TavtError,
+        TrainingError,
+        UnknownName,
+        UnsupportedBackbone,
+    )
     from tavt_kit.front import ParetoFront
     from tavt_kit.macs import count_macs
     from tavt_kit.measurement import Measurement
@@ -30,32 +47,62 @@ if TYPE_CHECKING:
     from tavt_kit.schedule import TokenSchedule
 
 _HOMES = {
+    "Accuracy": "accuracy",
     "AdaptiveViT": "adaptive",
     "Budget": "budget",
+    "BudgetError": "errors",
+    "BudgetTooTight": "errors",
     "Candidate": "candidate",
+    "CheckpointError": "errors",
+    "DataError": "errors",
+    "ExportError": "errors",
     "LeanViT": "adaptive",
     "Measurement": "measurement",
+    "MeasurementError": "errors",
+    "MissingDependency": "errors",
+    "OutputError": "errors",
     "ParetoFront": "front",
     "Preprocessing": "preprocess",
+    "RecordError": "errors",
+    "ScheduleError": "errors",
     "TargetDevice": "device",
+    "TargetError": "errors",
     "TavtError": "errors",
     "TokenSchedule": "schedule",
+    "TrainingError": "errors",
+    "UnknownName": "errors",
+    "UnsupportedBackbone": "errors",
     "count_macs": "macs",
     "load_model": "checkpoints",
     "wrap": "adaptive",
 }
 
 __all__ = [
+    "Accuracy",
     "AdaptiveViT",
     "Budget",
+    "BudgetError",
+    "BudgetTooTight",
     "Candidate",
+    "CheckpointError",
+    "DataError",
+    "ExportError",
     "LeanViT",
     "Measurement",
+    "MeasurementError",
+    "MissingDependency",
+    "OutputError",
     "ParetoFront",
     "Preprocessing",
+    "RecordError",
+    "ScheduleError",
     "TargetDevice",
+    "TargetError",
     "TavtError",
     "TokenSchedule",
+    "TrainingError",
+    "UnknownName",
+    "UnsupportedBackbone",
     "__version__",
     "count_macs",
     "load_model",
@@ -66,7 +113,8 @@ __all__ = [
 def __getattr__(name: str) -> Any:
     if name not in _HOMES:
         raise AttributeError(f"module 'tavt_kit' has no attribute {name!r}")
-    return getattr(importlib.import_module(f"tavt_kit.{_HOMES[name]}"), name)
+    value = globals()[name] = getattr(importlib.import_module(f"tavt_kit.{_HOMES[name]}"), name)
+    return value
 
 
 def __dir__() -> list[str]:

