@@ -1,13 +1,15 @@
 """Lets timm be imported beside a CPU-only torch.
 
 timm imports torchvision, whose wheel on the package index brings native operators built for a CUDA torch. Beside a
-CPU-only torch they do not load, and torchvision's import then fails at the fake kernels it registers for operators
-nobody declared. Declaring those schemas first is enough: nothing here calls the operators themselves.
+CPU-only torch they do not load, and torchvision's import then fails at the fake kernels that its
+``_meta_registrations.py`` registers for operators nobody declared. Declaring those schemas first is enough: nothing
+here calls the operators themselves.
 """
 
 from __future__ import annotations
 
 import importlib.util
+from importlib.machinery import EXTENSION_SUFFIXES
 from pathlib import Path
 
 import torch
@@ -18,32 +20,37 @@ _SCHEMAS = {
     "nms": "nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor",
     "qnms": "qnms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor",
 }
-_declared: torch.library.Library | None = None  # a Library's declarations live as long as the object
+_declared: list[torch.library.Library] = []  # a Library's declarations live as long as the object
 
 
 def declare_missing_ops() -> bool:
-    """Declare torchvision's missing operators; safe to call twice.
+    """Declare torchvision's missing operators; safe to call again.
 
     Returns:
         Whether anything was declared: False where torchvision is whole, absent, or was mended before.
     """
-    global _declared
-    if _declared is not None or _is_whole():
+    if not _load_native_operators():
         return False
-    _declared = library = torch.library.Library("torchvision", "FRAGMENT")  # type: ignore[no-untyped-call]
-    for schema in _SCHEMAS.values():
-        library.define(schema)  # type: ignore[no-untyped-call]
+    # torch knows a schema from torchvision itself, from an earlier call, or from somebody who mends as we do.
+    missing = [name for name in _SCHEMAS if not torch._C._jit_get_schemas_for_operator(f"torchvision::{name}")]
+    if not missing:
+        return False
+    library = torch.library.Library("torchvision", "FRAGMENT")  # type: ignore[no-untyped-call]
+    for name in missing:
+        library.define(_SCHEMAS[name])  # type: ignore[no-untyped-call]
+    _declared.append(library)
     return True
 
 
-def _is_whole() -> bool:
-    """Whether torchvision is absent, or its native operators load into this torch."""
+def _load_native_operators() -> bool:
+    """Load torchvision's operators as its own import would, if they load; False where there is no torchvision."""
     spec = importlib.util.find_spec("torchvision")
     if spec is None or spec.origin is None:
-        return True
-    for library in Path(spec.origin).parent.glob("_C*.so"):
-        try:
-            torch.ops.load_library(str(library))  # type: ignore[no-untyped-call]
-        except (OSError, RuntimeError):
-            return False
-    return all(torch._C._dispatch_has_kernel(f"torchvision::{name}") for name in _SCHEMAS)
+        return False
+    for library in Path(spec.origin).parent.glob("_C*"):
+        if library.name.endswith(tuple(EXTENSION_SUFFIXES)):
+            try:
+                torch.ops.load_library(str(library))  # type: ignore[no-untyped-call]
+            except (OSError, RuntimeError):
+                continue  # built for another torch: the case this module is for
+    return True

@@ -1,9 +1,25 @@
+"""timm can be imported wherever torch can, quietly."""
+
 from __future__ import annotations
 
 import subprocess
 import sys
+from pathlib import Path
+
+import pytest
 
 from tavt_kit.vision_ops import declare_missing_ops
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def run(code: str) -> str:
+    # -W error: a warning at import would be every user's first impression, and fails the tests of others.
+    command = [sys.executable, "-W", "error", "-W", "ignore::DeprecationWarning", "-c", code]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert not done.stderr
+    return done.stdout.strip()
 
 
 def test_declaring_twice_does_nothing() -> None:
@@ -11,7 +27,23 @@ def test_declaring_twice_does_nothing() -> None:
     assert declare_missing_ops() is False
 
 
-def test_timm_imports_in_a_fresh_process() -> None:
+def test_a_timm_model_can_be_made_in_a_fresh_process() -> None:
     code = "from tavt_kit.timm_import import timm; print(len(timm.create_model('vit_tiny_patch16_224').blocks))"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "12"
+    assert run(code) == "12"
+
+
+DEFINE = "library.define('{0}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor')\n"
+
+
+@pytest.mark.parametrize(("there", "declared"), [(("nms", "qnms"), "False"), (("nms",), "True")])
+def test_only_what_is_missing_is_declared(there: tuple[str, ...], declared: str) -> None:
+    """Operators that torch knows already, as beside a torchvision that loads, are left alone."""
+    code = (
+        "import torch\n"
+        "library = torch.library.Library('torchvision', 'FRAGMENT')\n"
+        + "".join(DEFINE.format(name) for name in there)
+        + "from tavt_kit.vision_ops import declare_missing_ops\n"
+        "print(declare_missing_ops())\n"
+        "import torchvision"
+    )
+    assert run(code) == declared
