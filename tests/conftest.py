@@ -13,8 +13,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Slow tests run only where a mark expression asks for them, gpu tests only where a CUDA device is."""
-    asked = config.getoption("-m") or any("::" in argument for argument in config.args)
+    """Slow tests run only where ``-m`` or a test's own name asks for them, gpu tests only where a CUDA device is."""
+    asked = "slow" in config.getoption("-m") or any("::" in argument for argument in config.args)
     for item in items:
         if not asked and item.get_closest_marker("slow"):
             item.add_marker(pytest.mark.skip(reason="slow: run with -m slow"))

@@ -2,49 +2,83 @@
 
 from __future__ import annotations
 
+import ast
 import subprocess
 import sys
+from pathlib import Path
+from types import ModuleType
+
+import pytest
 
 import tavt_kit
+from tavt_kit import errors
 
 PUBLIC = [
-    "AdaptiveViT", "Budget", "Candidate", "LeanViT", "Measurement", "ParetoFront", "Preprocessing", "TargetDevice",
-    "TavtError", "TokenSchedule", "__version__", "count_macs", "load_model", "wrap",
+    "Accuracy", "AdaptiveViT", "Budget", "BudgetError", "BudgetTooTight", "Candidate", "CheckpointError", "DataError",
+    "ExportError", "LeanViT", "Measurement", "MeasurementError", "MissingDependency", "OutputError", "ParetoFront",
+    "Preprocessing", "RecordError", "ScheduleError", "TargetDevice", "TargetError", "TavtError", "TokenSchedule",
+    "TrainingError", "UnknownName", "UnsupportedBackbone", "__version__", "count_macs", "load_model", "wrap",
 ]  # fmt: skip
+HEAVY = {"torch", "torchvision", "timm", "numpy", "PIL", "scipy", "openvino", "onnx", "onnxruntime", "plotly", "pymoo"}
 
 
 def test_public_names_are_pinned() -> None:
     assert tavt_kit.__all__ == PUBLIC
+    assert sorted(tavt_kit.__all__) == sorted(dir(tavt_kit))
 
 
-def test_every_public_name_resolves() -> None:
-    for name in PUBLIC:
-        assert getattr(tavt_kit, name) is not None
+def test_all_errors_are_public() -> None:
+    assert set(errors.__all__) <= set(PUBLIC)
+
+
+def test_every_public_name_resolves_and_is_documented() -> None:
+    for name in set(PUBLIC) - {"__version__"}:
+        value = getattr(tavt_kit, name)
+        assert not isinstance(value, ModuleType) and value.__module__.startswith("tavt_kit."), name
+        assert value.__doc__, name
     assert not hasattr(tavt_kit, "nothing")
 
 
+def test_type_checkers_see_the_same_names() -> None:
+    """The imports under TYPE_CHECKING and the table of homes must say the same."""
+    tree = ast.parse(Path(str(tavt_kit.__file__)).read_text(encoding="utf-8"))
+    block = next(node for node in tree.body if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test))
+    seen = {alias.name: node.module for node in block.body if isinstance(node, ast.ImportFrom) for alias in node.names}
+    assert seen == {name: f"tavt_kit.{home}" for name, home in tavt_kit._HOMES.items()}
+    assert set(PUBLIC) == {*seen, "__version__"}
+
+
 def test_no_public_name_is_also_a_module() -> None:
-    for name in set(PUBLIC) - {"__version__"}:
-        assert type(getattr(tavt_kit, name)).__name__ != "module"
+    folder = Path(str(tavt_kit.__file__)).parent
+    for name in PUBLIC:
+        assert not (folder / name).exists() and not (folder / f"{name}.py").exists(), name
 
 
 def loaded_after(code: str) -> set[str]:
-    script = f"import sys\n{code}\nprint(*sorted(m for m in sys.modules if '.' not in m))"
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    """What a fresh interpreter has loaded after the code."""
+    script = f"import sys\n{code}\nprint(*sorted(sys.modules))"
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True, cwd=Path(__file__).parents[1]
+    )
     return set(done.stdout.splitlines()[-1].split())
 
 
-def test_importing_the_package_loads_nothing_heavy() -> None:
-    assert not loaded_after("import tavt_kit") & {"torch", "timm", "numpy", "PIL", "openvino", "typer"}
+def test_importing_the_package_loads_nothing_else() -> None:
+    loaded = loaded_after("import tavt_kit")
+    assert {name for name in loaded if name.startswith("tavt_kit")} == {"tavt_kit"}
+    assert not loaded & (HEAVY | {"typer", "rich"})
 
 
-def test_plain_values_load_nothing_heavy() -> None:
-    loaded = loaded_after("import tavt_kit\ntavt_kit.TokenSchedule((5, 4)), tavt_kit.Budget, tavt_kit.TargetDevice")
-    assert not loaded & {"torch", "timm", "numpy"}
+@pytest.mark.parametrize("name", ["TokenSchedule", "Budget", "TargetDevice", "Candidate", "ParetoFront", "TavtError"])
+def test_plain_values_load_nothing_heavy(name: str) -> None:
+    assert not loaded_after(f"import tavt_kit\ntavt_kit.{name}") & HEAVY
 
 
-def test_help_loads_neither_torch_nor_timm() -> None:
+@pytest.mark.parametrize("arguments", [["--help"], ["--version"], ["doctor", "--help"]])
+def test_help_loads_neither_torch_nor_timm(arguments: list[str]) -> None:
     code = (
-        "from tavt_kit.cli import main\ntry:\n    main(['--help'])\nexcept SystemExit as end:\n    assert not end.code"
+        "from tavt_kit.cli import main\n"
+        f"try:\n    main({arguments})\nexcept SystemExit as end:\n    assert not end.code, end.code"
     )
-    assert not loaded_after(code) & {"torch", "timm", "torchvision", "numpy", "openvino", "onnxruntime", "scipy"}
+    loaded = loaded_after(code)
+    assert "typer" in loaded and not loaded & HEAVY
