@@ -1,19 +1,22 @@
-# make demo: the whole job on real images. make test: what CI runs. Both build .venv first.
-# A user with a GPU says TORCH=cuda once: make setup TORCH=cuda
-TORCH ?= cpu
+# make demo: the whole job on real images. make test: what CI runs. Both build .venv first; make setup does just that.
+# TORCH=cuda once (make setup TORCH=cuda) takes the torch of a machine with an NVIDIA GPU; it is remembered.
+TORCH ?= $(if $(wildcard .venv/.ready-cuda),cuda,cpu)
+# The demo's pictures: elpv (solar cells, CC BY-NC-SA) or textile (MIT).
 DATA ?= elpv
-PYTEST = .venv/bin/python -m pytest -n 2 -q
+OUT ?= runs/demo$(if $(filter-out elpv,$(DATA)),-$(DATA))
+# One thread a test process: two of them share two cores.
+PYTEST = OMP_NUM_THREADS=1 .venv/bin/python -m pytest -n 2 -q
 
 .PHONY: setup demo test lint types slow parity clean
 
-setup: .venv/.ready
+setup: .venv/.ready-$(TORCH)
 
-.venv/.ready: pyproject.toml constraints.txt .ci/setup
+.venv/.ready-$(TORCH): pyproject.toml constraints.txt .ci/setup
 	.ci/setup $(TORCH)
 	touch $@
 
 demo: setup
-	.venv/bin/fgvc-kit demo --data $(DATA) --out runs/demo-$(DATA)
+	.venv/bin/python cli.py demo --data $(DATA) --out $(OUT)
 
 test: lint types
 	$(PYTEST)
