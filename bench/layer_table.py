@@ -58,8 +58,9 @@ def measure_table(
     time_cells(cells, left, rng, shop.is_cached, lambda share: on_step("timing the parts", 0.4 + 0.3 * share))
     table = LatencyTable(target, name, model.tokens, model.layers, model.prefix, model.score, shop.collect(cells))
     on_step("timing whole passes", 0.7)
-    runs = measure_schedules(model, target, image_size, _calibration(model), BRIEF, rng)
-    table = table.calibrated((schedule, run.median) for schedule, run in runs)
+    schedules = _calibration(model)
+    runs = measure_schedules(model, target, image_size, schedules, BRIEF, rng)
+    table = table.calibrated((schedule, run.median) for schedule, run in zip(schedules, runs, strict=True))
     on_step("done", 1.0)
     host = HostFacts.gather(accelerator_name(target))
     return replace(table, seconds=time.perf_counter() - begin, host=host)
@@ -85,9 +86,9 @@ def check_table(
     for start in range(0, count, 5):
         if on_step is not None:
             on_step("timing held-out schedules", start / count)
-        for schedule, run in measure_schedules(
-            model, table.target, image_size, schedules[start : start + 5], protocol, rng
-        ):
+        some = schedules[start : start + 5]
+        runs = measure_schedules(model, table.target, image_size, some, protocol, rng)
+        for schedule, run in zip(some, runs, strict=True):
             found.append(HeldOut(schedule, table.predict(schedule), run.median, run.steady))
     return table.tested(found)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
@@ -11,7 +11,7 @@ from tavt_kit.adaptive import AdaptiveViT, LeanViT
 from tavt_kit.bench.protocol import Protocol, bench, random_images
 from tavt_kit.device import TargetDevice
 from tavt_kit.measurement import Measurement
-from tavt_kit.runtimes import open_module
+from tavt_kit.runtimes import Images, open_module
 from tavt_kit.schedule import TokenSchedule
 
 __all__ = ["BRIEF", "measure_schedules", "random_schedules"]
@@ -27,15 +27,28 @@ def measure_schedules(
     schedules: Sequence[TokenSchedule],
     protocol: Protocol,
     rng: np.random.Generator,
-) -> list[tuple[TokenSchedule, Measurement]]:
-    """Whole passes under each schedule by the lean path, interleaved, on random images."""
+    *,
+    images: Images | None = None,
+    on_round: Callable[[float, Sequence[str]], None] | None = None,
+) -> list[Measurement]:
+    """Whole passes under each schedule by the lean path, timed against one another.
+
+    Args:
+        model: Wrapped.
+        target: torch or OpenVINO.
+        image_size: (H, W) that the model was wrapped for.
+        schedules: What to measure; all are open at once.
+        protocol: How long and how surely.
+        rng: Orders the runs, and draws the images where none are given.
+        images: (B, 3, H, W) of the target's batch; random ones by default.
+        on_round: As for ``bench``; the names are the places of the schedules.
+    """
     shape = (target.batch, 3, *image_size)
-    images = random_images(shape, rng)
+    images = random_images(shape, rng) if images is None else images
     sessions = {
         str(place): open_module(LeanViT(model, schedule), target, shape) for place, schedule in enumerate(schedules)
     }
-    runs = bench(sessions, images, protocol, rng=rng)
-    return [(schedule, runs[str(place)]) for place, schedule in enumerate(schedules)]
+    return list(bench(sessions, images, protocol, rng=rng, on_round=on_round).values())
 
 
 def random_schedules(

@@ -1,0 +1,136 @@
+"""``fgvc-kit bench``: latency of models, schedules and exported files on a target, measured against one another."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from tavt_kit.verbs import options
+
+if TYPE_CHECKING:
+    from tavt_kit.bench.protocol import Protocol
+    from tavt_kit.bench.record import Benched
+
+__all__ = ["bench_verb"]
+
+Things = Annotated[
+    list[str], typer.Argument(metavar="THING...", help="Run folders, timm models' names, .onnx and .xml files.")
+]
+Targets = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--target",
+        help="Where to run, e.g. openvino:cpu:threads=2; repeat for several. [default: openvino:cpu, and "
+        "onnxruntime:cpu for .onnx files]",
+    ),
+]
+BenchOut = Annotated[
+    Path | None, typer.Option("--out", "-o", help="Folder of bench.json. [default: the first THING's, else runs/bench]")
+]
+MinTime = Annotated[float, typer.Option(min=0.0, help="Least seconds of timed runs for each candidate.")]
+MaxTime = Annotated[str, typer.Option(help="Most time for each candidate; unsteady if it is not sure by then.")]
+
+
+def bench_verb(
+    things: Things,
+    target: Targets = None,
+    schedule: options.Schedules = None,
+    weights: options.Weights = None,
+    data: options.Data = None,
+    image_size: options.ImageSize = None,
+    precision: options.Precision = None,
+    score: options.Score = None,
+    pool: options.Pool = None,
+    min_time: MinTime = 3.0,
+    max_time: MaxTime = "60s",
+    out: BenchOut = None,
+    seed: options.Seed = 0,
+    as_json: options.Json = False,
+    config: options.Config = None,
+) -> int:
+    """Measure latency, all candidates interleaved in random order, and write bench.json with every sample.
+
+    A run folder or a name is measured under each --schedule (dense by default) by the lean path, on torch or
+    OpenVINO as it is, on onnxruntime through a temporary export. Ratios are paired with the first candidate.
+    "MAC gain" is the share of the saving in multiply-adds that became time: (t_dense / t) / (MACs_dense / MACs).
+    Images are random, or the first of --data.
+    """
+    from tavt_kit.bench import Protocol
+    from tavt_kit.bench.record import SCHEMA, VERSION, bench_body
+    from tavt_kit.host import HostFacts
+    from tavt_kit.records import make_folder, write_record
+    from tavt_kit.verbs.bench_things import Opener, default_folder
+
+    folder = make_folder(out or default_folder(things[0]))
+    most = options.parse_duration(max_time) or 60.0
+    protocol = Protocol(min_seconds=min(min_time, most), max_seconds=most)
+    opener = Opener(tuple(target or ()), tuple(schedule or ()), weights, data, image_size, precision, score, pool, seed)
+    host = HostFacts.gather()
+    rows = _measure(opener, things, protocol, seed)
+    body = bench_body(rows, protocol=protocol, inputs=opener.inputs, seed=seed, host=host)
+    write_record(folder / "bench.json", SCHEMA, VERSION, body)
+    if as_json:
+        print(json.dumps({"schema": SCHEMA, "version": VERSION, "file": str(folder / "bench.json"), **body}))
+    else:
+        _print(body, rows, folder / "bench.json")
+    return 0
+
+
+def _measure(opener: Any, things: Sequence[str], protocol: Protocol, seed: int) -> list[Benched]:
+    """Open everything, then measure all of it together."""
+    import numpy as np
+
+    from tavt_kit.bench import bench
+    from tavt_kit.bench.record import Benched
+    from tavt_kit.verbs.progress import watching
+
+    with opener, watching("measuring") as tell:
+        opened = opener.open_all(things, lambda name: tell(f"opening {name}", None))
+        images = {one.name: one.images for one in opened}
+        found = bench(
+            {one.name: one.session for one in opened},
+            images,
+            protocol,
+            rng=np.random.default_rng(seed),
+            on_round=lambda seconds, unsure: tell(f"measuring, {len(unsure)} of {len(opened)} not sure yet", None),
+        )
+        return [
+            Benched(one.name, one.thing, one.session.target, found[one.name], one.schedule, one.macs, one.size_bytes)
+            for one in opened
+        ]
+
+
+def _print(body: dict[str, Any], rows: Sequence[Benched], file: Path) -> None:
+    from rich.console import Console
+    from rich.markup import escape
+    from rich.table import Table
+
+    from tavt_kit.host import HostFacts
+
+    console = Console()
+    table = Table(show_edge=False)
+    for title in ("candidate", "median", "p90", "images/s", "GMACs", "ratio", "MAC gain"):
+        table.add_column(title, justify="left" if title == "candidate" else "right", overflow="fold")
+    for one, row in zip(rows, body["candidates"], strict=True):
+        table.add_row(
+            escape(one.name),
+            escape(str(one.measurement).split(" (n=")[0]),
+            f"{one.measurement.p90:.3g} ms",
+            f"{one.throughput:.3g}",
+            "" if one.macs is None else f"{one.macs / 1e9:.3g}",
+            _with_interval(row["ratio"], 1, "x"),
+            "" if row["gain_share"] is None else _with_interval(row["gain_share"], 100, " %"),
+        )
+    console.print(table)
+    targets = ", ".join(dict.fromkeys(str(one.target) for one in rows))
+    console.print(escape(f"{targets}; ratio: time of {body['reference']} over this one's"), highlight=False)
+    console.print(escape(f"{HostFacts.from_record(body['host'])}; inputs: {body['inputs']}; {file}"), highlight=False)
+
+
+def _with_interval(ratio: dict[str, Any], factor: float, unit: str) -> str:
+    value, low, high = (f"{factor * ratio[key]:.3g}" for key in ("value", "low", "high"))
+    return f"{value}{unit}" if low == high else f"{value}{unit} [{low}, {high}]"

@@ -1,0 +1,145 @@
+"""``fgvc-kit profile``: the per-layer latency table of a model on a target, and how well it predicts."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from tavt_kit.verbs import options
+
+if TYPE_CHECKING:
+    from tavt_kit.latency_table import LatencyTable
+
+__all__ = ["PROFILE_FILE", "profile_verb"]
+
+PROFILE_FILE = "profile.json"
+SCHEMA, VERSION = "fgvc-kit/profile", 1
+
+HeldOutCount = Annotated[
+    int, typer.Option("--held-out", min=0, help="Test the table on so many random schedules, measured end to end.")
+]
+ProfileOut = Annotated[
+    Path | None,
+    typer.Option("--out", "-o", help="Folder of profile.json. [default: the run folder, else runs/profile]"),
+]
+MaxTime = Annotated[str, typer.Option(help="Aim for so much time for the table; a slow model takes longer.")]
+
+
+def profile_verb(
+    model: options.Model,
+    target: options.Target = "openvino:cpu",
+    weights: options.Weights = None,
+    image_size: options.ImageSize = None,
+    precision: options.Precision = None,
+    score: options.Score = None,
+    pool: options.Pool = None,
+    held_out: HeldOutCount = 0,
+    max_time: MaxTime = "60s",
+    out: ProfileOut = None,
+    seed: options.Seed = 0,
+    as_json: options.Json = False,
+    config: options.Config = None,
+) -> int:
+    """Time the halves of the model's layers at a grid of token counts, and write profile.json.
+
+    The table predicts the latency of any schedule on this target; search uses it before it measures. --held-out
+    measures random schedules end to end and prints prediction beside measurement.
+    """
+    from tavt_kit.device import TargetDevice
+    from tavt_kit.records import make_folder, write_record
+    from tavt_kit.runtimes import check_available
+
+    device = TargetDevice.parse(target, precision=precision)
+    check_available(device)
+    folder = make_folder(out or (Path(model) if Path(model).is_dir() else Path("runs/profile")))
+    table = _measure(
+        _open(model, weights, image_size, score, pool, seed), model, device, _seconds(max_time), held_out, seed
+    )
+    body = table.as_record()
+    write_record(folder / PROFILE_FILE, SCHEMA, VERSION, body)
+    if as_json:
+        print(json.dumps({"schema": SCHEMA, "version": VERSION, "file": str(folder / PROFILE_FILE), **body}))
+    else:
+        _print(table, folder / PROFILE_FILE)
+    return 0
+
+
+def _seconds(text: str) -> float:
+    return options.parse_duration(text) or 60.0
+
+
+def _open(
+    model: str, weights: str | None, image_size: int | None, score: str | None, pool: str | None, seed: int
+) -> Any:
+    from tavt_kit.checkpoints import open_model
+
+    return open_model(model, weights=weights or "hub", image_size=image_size, seed=seed, score=score, pool=pool).eval()
+
+
+def _measure(adaptive: Any, name: str, device: Any, seconds: float, held_out: int, seed: int) -> LatencyTable:
+    import numpy as np
+
+    from tavt_kit.bench import check_table, measure_table
+    from tavt_kit.verbs.progress import watching
+
+    height, width = adaptive.card.preprocessing["image_size"]
+    size = (int(height), int(width))
+    rng = np.random.default_rng(seed)
+    with watching("opening") as tell:
+        table = measure_table(adaptive, device, size, name=name, seconds=seconds, rng=rng, on_step=tell)
+        if held_out:
+            table = check_table(table, adaptive, size, count=held_out, rng=rng, on_step=tell)
+    return table
+
+
+def _print(table: LatencyTable, file: Path) -> None:
+    from rich.console import Console
+    from rich.markup import escape
+    from rich.table import Table
+
+    console = Console()
+    cells = Table("tokens", "attention ms", "drop to half ms", "drop to 90 % ms", "feed-forward ms", show_edge=False)
+    drops = {cell.count: cell for cell in table.cells.drop}
+    for count in reversed(table.cells.attend.counts):
+        drop = drops.get(count)
+        cells.add_row(
+            str(count),
+            f"{table.cells.attend.at(count):.3f}",
+            "" if drop is None else f"{drop.few_ms:.3f}",
+            "" if drop is None else f"{drop.many_ms:.3f}",
+            f"{table.cells.feed.at(count):.3f}",
+        )
+    console.print(cells)
+    console.print(
+        escape(
+            f"{table.model} on {table.target}: {table.seconds:.0f} s, scale {table.scale:.3f}, stem "
+            f"{table.cells.stem_ms:.2f} ms; per layer, {table.score} score"
+        ),
+        highlight=False,
+    )
+    if table.held_out:
+        _print_held_out(console, table)
+    console.print(escape(f"{table.host}; {file}"), highlight=False)
+
+
+def _print_held_out(console: Any, table: LatencyTable) -> None:
+    from rich.table import Table
+
+    rows = Table("held-out schedule", "predicted ms", "measured ms", "error", show_edge=False)
+    for run in table.held_out:
+        unsteady = "" if run.steady else " (unsteady)"
+        rows.add_row(
+            str(run.schedule),
+            f"{run.predicted_ms:.2f}",
+            f"{run.measured_ms:.2f}{unsteady}",
+            f"{100 * run.error:+.1f} %",
+        )
+    console.print(rows)
+    mean, worst = table.mean_error or 0.0, table.worst_error or 0.0
+    console.print(
+        f"mean error {100 * mean:.1f} %, worst {100 * worst:.1f} % on {len(table.held_out)} held-out schedules",
+        highlight=False,
+    )
