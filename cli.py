@@ -27,6 +27,7 @@ VERBS = {
     "bench": "tavt_kit.verbs.bench:bench_verb",
     "profile": "tavt_kit.verbs.profile:profile_verb",
     "report": "tavt_kit.verbs.report:report_verb",
+    "show": "tavt_kit.verbs.show:show_verb",
     "eval": "tavt_kit.verbs.eval:eval_verb",
     "models": "tavt_kit.verbs.models:models_verb",
     "datasets": "tavt_kit.verbs.datasets:datasets_verb",

@@ -16,11 +16,11 @@ from tavt_kit.records import atomic_text, write_record
 from tavt_kit.search.final import Final
 from tavt_kit.search.result import SearchResult
 
-__all__ = ["CSV_FILE", "FRONT_FILE", "front_body", "write_candidates", "write_front"]
+__all__ = ["CSV_FILE", "FRONT_FILE", "FRONT_SCHEMA", "front_body", "write_candidates", "write_front"]
 
 FRONT_FILE = "front.json"
 CSV_FILE = "candidates.csv"
-_SCHEMA, _VERSION = "fgvc-kit/front", 1
+FRONT_SCHEMA, _VERSION = "fgvc-kit/front", 1
 _AXES = {"macs": "macs", "predicted": "latency_ms.predicted", "p50": "latency_ms.median"}
 
 
@@ -62,6 +62,7 @@ def front_body(
         "candidates": [candidate.as_record() for candidate in final.candidates],
         "baselines": [candidate.as_record() for candidate in final.baselines],
         "measured_over_budget": final.over,
+        "undecided": [] if final.pick is None else list(final.pick.undecided(budget)),
         "stopped_because": result.stopped_because,
         "seconds": round(result.seconds, 3),
         "history": [round(volume, 6) for volume in result.history],
@@ -72,7 +73,7 @@ def front_body(
 def write_front(folder: Path, body: Mapping[str, Any]) -> Path:
     """Write ``front.json``; its path."""
     path = Path(folder) / FRONT_FILE
-    write_record(path, _SCHEMA, _VERSION, body)
+    write_record(path, FRONT_SCHEMA, _VERSION, body)
     return path
 
 

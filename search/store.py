@@ -19,6 +19,7 @@ __all__ = ["Answer", "Store"]
 _LAYOUT = 1
 _TABLES = """
 CREATE TABLE IF NOT EXISTS recipe (name TEXT PRIMARY KEY, value TEXT NOT NULL);
+CREATE TABLE IF NOT EXISTS notes (name TEXT PRIMARY KEY, value TEXT NOT NULL);
 CREATE TABLE IF NOT EXISTS evaluations (
     number INTEGER PRIMARY KEY,
     schedule TEXT NOT NULL UNIQUE,
@@ -105,7 +106,7 @@ class Store:
         """Tie the store to what its answers depend on, or check that it is tied to the very same.
 
         Args:
-            recipe: Names and JSON values; names not seen before are added while the store is empty.
+            recipe: Names and JSON values; as long as there are no answers, they may change.
 
         Raises:
             RecordError: A value differs; the message lists all that do.
@@ -113,19 +114,26 @@ class Store:
         held = {name: json.loads(value) for name, value in self._base.execute("SELECT name, value FROM recipe")}
         asked: dict[str, Any] = json.loads(json.dumps(recipe))
         missing = [name for name in asked if name not in held]
-        known = len(self) > 0
-        differing = [name for name in asked if name in held and held[name] != asked[name]]
-        differing += missing if known else []
-        if differing:
+        differing = [name for name in asked if name in held and held[name] != asked[name]] + missing
+        if differing and len(self):
             listed = "; ".join(f"{name} was {_short(held.get(name))}, is {_short(asked[name])}" for name in differing)
             raise RecordError(
                 f"{self.path} holds another search ({listed}); repeat its command, choose another output folder, "
                 "or begin anew with --fresh"
             )
-        rows = [(name, json.dumps(asked[name])) for name in missing]
+        rows = [(name, json.dumps(asked[name])) for name in differing]
         self._base.execute("BEGIN")
-        self._base.executemany("INSERT INTO recipe VALUES (?, ?)", rows)
+        self._base.executemany("INSERT OR REPLACE INTO recipe VALUES (?, ?)", rows)
         self._base.execute("COMMIT")
+
+    def note(self, name: str) -> Any:
+        """What was kept under this name, or ``None``: measurements that the costs of a search rest on."""
+        row = self._base.execute("SELECT value FROM notes WHERE name = ?", (name,)).fetchone()
+        return None if row is None else json.loads(row[0])
+
+    def keep(self, name: str, value: Any) -> None:
+        """Keep a JSON value, so that a continued search goes by the very same numbers."""
+        self._base.execute("INSERT OR REPLACE INTO notes VALUES (?, ?)", (name, json.dumps(value)))
 
     def get(self, schedule: TokenSchedule) -> Answer | None:
         """The stored answer, or ``None``."""

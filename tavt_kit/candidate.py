@@ -87,9 +87,7 @@ class Candidate:
                 return judge_prediction(limit, self.latency_predicted_ms)
             return Verdict.INCONCLUSIVE
         if limit.quantity == "drop":
-            return (
-                Verdict.INCONCLUSIVE if self.difference is None else judge_difference(limit, self.difference)
-            )
+            return Verdict.INCONCLUSIVE if self.difference is None else judge_difference(limit, self.difference)
         if limit.quantity == "top1":
             return Verdict.INCONCLUSIVE if self.accuracy is None else judge_accuracy(limit, self.accuracy)
         raise BudgetError(f"{limit.quantity} of a schedule is not known in a search: {limit}")
@@ -97,6 +95,29 @@ class Candidate:
     def judged(self, budget: Budget) -> Candidate:
         """The same candidate with its verdict: the worst over all limits."""
         return replace(self, verdict=worst(self.judge(limit) for limit in budget))
+
+    def undecided(self, budget: Budget) -> tuple[str, ...]:
+        """For each limit whose verdict is INCONCLUSIVE, about how much more would decide it; for people."""
+        return tuple(f"{limit}: {self._needed(limit)}" for limit in budget if self.judge(limit) is Verdict.INCONCLUSIVE)
+
+    def _needed(self, limit: Limit) -> str:
+        if limit.quantity == "latency":
+            if self.latency is None:
+                return "measure it on the target"
+            least = {"p50": 5, "p90": 29, "p99": 299}[limit.statistic or "p90"]
+            enough = self.latency.n >= least * (1 if self.latency.steady else 2)
+            return "measure longer, on a quieter machine" if enough else f"at least {least} steady runs"
+        known: Accuracy | PairedDifference | None = self.accuracy
+        gap = self.metric - limit.value
+        if limit.quantity == "drop":
+            known = self.difference
+            gap = math.nan if self.difference is None else -self.difference.difference - limit.value
+        if known is None:
+            return "evaluate it"
+        # An interval narrows with the square root of the images.
+        share = (known.high - known.low) / 2 / max(abs(gap), 1e-12)
+        images = known.n * share**2
+        return f"about {images:,.0f} images would decide" if images < 1e6 else "it lies on the line"
 
     def as_record(self) -> dict[str, Any]:
         """The entry of ``front.json``; the metric's name is a key, its value a fraction."""

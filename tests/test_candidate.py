@@ -58,6 +58,18 @@ def test_predictions_never_pass() -> None:
         FULL.judged(Budget.parse(["memory=1GB"]))
 
 
+def test_what_would_decide() -> None:
+    assert FULL.undecided(Budget.parse(["top1=80%", "latency=10ms"])) == ()
+    near, far = (FULL.undecided(Budget.parse([text]))[0] for text in ("top1=89.5%", "top1=89%"))
+    images = [int(text.split("about ")[1].split(" ")[0].replace(",", "")) for text in (near, far)]
+    assert images[0] > images[1] > 1000 and images[0] / images[1] == pytest.approx(4, rel=0.01)
+    assert "on the line" in FULL.undecided(Budget.parse(["top1=90%"]))[0]
+    assert "images would decide" in FULL.undecided(Budget.parse(["drop=0.5"]))[0]
+    assert "299 steady runs" in FULL.undecided(Budget.parse(["latency[p99]=12ms"]))[0]
+    assert "measure it" in BARE.undecided(Budget.parse(["latency=12ms"]))[0]
+    assert "evaluate it" in BARE.undecided(Budget.parse(["top1=12%"]))[0]
+
+
 def test_record() -> None:
     record = json.loads(json.dumps(FULL.judged(Budget.parse(["flops=3M"])).as_record(), allow_nan=False))
     assert record["schedule"] == [9, 7] and record["macs"] == 3_000_000 and record["origin"] == "nsga2"

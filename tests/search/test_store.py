@@ -19,7 +19,8 @@ def test_answers_survive(tmp_path: Path) -> None:
     answer = Answer(Accuracy.of_counts(3, 7, split="val"), 0.25)
     failed = Answer(None, 0.1, "ran out of memory")
     with Store(tmp_path / "search.db") as store:
-        store.hold_to({"seed": 0})
+        store.hold_to({"seed": 7})
+        store.hold_to({"seed": 0})  # nothing is answered yet, so nothing is lost
         store.put(SCHEDULE, answer)
         store.put(TokenSchedule((5, 5, 5)), failed)
     with Store(tmp_path / "search.db") as store:
@@ -28,6 +29,14 @@ def test_answers_survive(tmp_path: Path) -> None:
         assert store.get(SCHEDULE) == answer
         assert store.get(TokenSchedule((5, 5, 5))) == failed
         assert store.get(TokenSchedule((5, 5, 4))) is None
+
+
+def test_notes_survive_exactly(tmp_path: Path) -> None:
+    with Store(tmp_path / "search.db") as store:
+        assert store.note("profile") is None
+        store.keep("profile", {"scale": 0.1 + 0.2})
+    with Store(tmp_path / "search.db") as store:
+        assert store.note("profile") == {"scale": 0.1 + 0.2}
 
 
 def test_another_search_is_refused_with_all_that_differs(tmp_path: Path) -> None:

@@ -1,0 +1,100 @@
+"""Accuracy of schedules on pictures held in memory, by the lean path: what the search asks hundreds of times."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from tavt_kit.accuracy import Accuracy, PairedDifference
+from tavt_kit.adaptive import AdaptiveViT
+from tavt_kit.errors import DataError, MeasurementError
+from tavt_kit.preprocess import Preprocessing, normalise
+from tavt_kit.schedule import TokenSchedule
+
+__all__ = ["LeanEvaluator"]
+
+_TOKENS_AT_ONCE = 6000
+"""Tokens in a batch: enough to fill a CPU, few enough for its caches; measured flat from half to four times that."""
+
+
+@dataclass(slots=True)
+class LeanEvaluator:
+    """Counts the pictures that a model has right under a schedule.
+
+    Args:
+        model: Wrapped, on its device; its own schedule is put back after each evaluation.
+        pixels: (n, 3, H, W) bytes, cropped as the preprocessing says.
+        labels: (n,)
+        preprocessing: The model's.
+        split: Of the pictures.
+        precision: ``f32``, or ``bf16`` for autocast.
+
+    Raises:
+        DataError: No pictures.
+    """
+
+    model: AdaptiveViT
+    pixels: NDArray[np.uint8]
+    labels: NDArray[np.int64]
+    preprocessing: Preprocessing
+    split: str = "val"
+    precision: str = "f32"
+    _right: dict[TokenSchedule, NDArray[np.bool_]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if not len(self.labels):
+            raise DataError(f"an accuracy needs pictures, but the split {self.split} has none")
+
+    def __call__(self, schedule: TokenSchedule) -> Accuracy:
+        """Top-1 under ``schedule``.
+
+        Raises:
+            MeasurementError: A logit is not finite.
+        """
+        right = self.right(schedule)
+        return Accuracy.of_counts(int(right.sum()), len(right), split=self.split)
+
+    def against(self, source: TokenSchedule, candidate: TokenSchedule) -> PairedDifference:
+        """Candidate minus source on the same pictures."""
+        before, after = self.right(source), self.right(candidate)
+        gained, lost = int((after & ~before).sum()), int((before & ~after).sum())
+        return PairedDifference.of_counts(gained, lost, len(before))
+
+    def right(self, schedule: TokenSchedule) -> NDArray[np.bool_]:
+        """(n,) which pictures are right; kept, so that comparing costs no second pass."""
+        if schedule not in self._right:
+            logits = self.logits(schedule)
+            if not bool(torch.isfinite(logits).all()):
+                raise MeasurementError(f"the logits under the schedule {schedule} are not finite")
+            self._right[schedule] = logits.argmax(1).numpy() == self.labels
+        return self._right[schedule]
+
+    def logits(self, schedule: TokenSchedule) -> Tensor:
+        """(n, classes) float32 on the CPU, by the lean path."""
+        size = max(1, min(len(self.labels), _TOKENS_AT_ONCE // self.model.tokens))
+        with _under(self.model, schedule), torch.inference_mode():
+            return torch.cat([self._batch(start, size) for start in range(0, len(self.labels), size)])
+
+    def _batch(self, start: int, size: int) -> Tensor:
+        device = next(self.model.parameters()).device
+        images = torch.from_numpy(normalise(self.pixels[start : start + size], self.preprocessing)).to(device)
+        with torch.autocast(device.type, torch.bfloat16, enabled=self.precision == "bf16"):
+            return self.model.forward_lean(images).float().cpu()
+
+
+@contextmanager
+def _under(model: AdaptiveViT, schedule: TokenSchedule) -> Iterator[None]:
+    before, training = model.schedule, model.training
+    model.schedule = schedule
+    model.eval()
+    try:
+        yield
+    finally:
+        model.schedule = before
+        model.train(training)

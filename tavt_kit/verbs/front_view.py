@@ -1,0 +1,84 @@
+"""A recorded front for people: one sentence, and a table."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from tavt_kit.schedule import counts_text
+
+__all__ = ["print_front", "sentence"]
+
+
+def print_front(body: Mapping[str, Any], *, place: Path, marked: int | None = None) -> None:
+    """The verdict, the front and its baselines on stdout.
+
+    Args:
+        body: A ``front.json``.
+        place: The run folder, for the hint at the end.
+        marked: Which candidate to mark; the chosen one by default.
+    """
+    from rich.console import Console
+    from rich.markup import escape
+    from rich.table import Table
+
+    console = Console()
+    if not console.is_terminal:
+        console = Console(width=160)  # a file or a pipe has no width; 80 would cut schedules to pieces
+    mark = body.get("chosen") if marked is None else marked
+    table = Table(show_edge=False)
+    for title in ("", "schedule", "GMACs", f"{body['metric']}, % [95 %]", *_times(body), "verdict", "from"):
+        table.add_column(escape(title), justify="left" if title in ("", "schedule", "verdict", "from") else "right")
+    for index, record in enumerate(body["candidates"]):
+        table.add_row(*map(escape, _row(body, record, ">" if index == mark else "")))
+    shown = {tuple(record["schedule"]) for record in body["candidates"]}
+    for record in body.get("baselines", ()):
+        if tuple(record["schedule"]) not in shown:
+            table.add_row(*map(escape, _row(body, record, "")), style="dim")
+    console.print(table)
+    console.print(escape(sentence(body)), highlight=False)
+    if (place / "report.html").is_file():
+        console.print(escape(f"{place / 'report.html'}"), highlight=False)
+
+
+def sentence(body: Mapping[str, Any]) -> str:
+    """The verdict in words."""
+    budgets = ", ".join(body["budgets"]) or "no budget"
+    chosen = body.get("chosen")
+    if chosen is None:
+        return f"{body['verdict']}: no measured candidate keeps to {budgets}; raise the budget, or distill further."
+    record = body["candidates"][chosen]
+    dense = next((one for one in body.get("baselines", ()) if one["origin"] == "dense"), None)
+    text = f"{body['verdict']} ({budgets}): {counts_text(record['schedule'])} keeps {_percent(body, record)} %"
+    if dense is not None:
+        text += f" of val (dense {_percent(body, dense)} %)"
+        times = [(one["latency_ms"] or {}).get("median") for one in (record, dense)]
+        if all(times):
+            text += f" in {times[0]:.3g} ms instead of {times[1]:.3g} ms ({times[1] / times[0]:.2f}x)"
+        text += f", {record['macs'] / dense['macs']:.0%} of the multiply-adds"
+    undecided = body.get("undecided") or ()
+    return f"{text}. Not proven: {'; '.join(undecided)}." if undecided else f"{text}."
+
+
+def _times(body: Mapping[str, Any]) -> tuple[str, ...]:
+    return ("predicted", "median, ms", "p90, ms") if body.get("target") else ()
+
+
+def _row(body: Mapping[str, Any], record: Mapping[str, Any], mark: str) -> list[str]:
+    low, high = (f"{100 * end:.1f}" for end in record.get("ci95", (float("nan"),) * 2))
+    times = record["latency_ms"] or {}
+    row = [mark, counts_text(record["schedule"]), f"{record['macs'] / 1e9:.3g}"]
+    row.append(f"{_percent(body, record)} [{low}, {high}]")
+    if body.get("target"):
+        unsteady = "" if times.get("steady", True) else " unsteady"
+        row += [_ms(times.get("predicted")), _ms(times.get("median")) + unsteady, _ms(times.get("p90"))]
+    return [*row, str(record.get("verdict") or ""), str(record.get("origin", ""))]
+
+
+def _percent(body: Mapping[str, Any], record: Mapping[str, Any]) -> str:
+    return f"{100 * record.get(body['metric'], float('nan')):.1f}"
+
+
+def _ms(value: float | None) -> str:
+    return "" if value is None else f"{value:.4g}"

@@ -1,0 +1,156 @@
+"""A search from request to records: open, check what can be met, search, measure, write."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from tavt_kit.budget import Budget
+from tavt_kit.data import load_bytes
+from tavt_kit.evaluation import LeanEvaluator
+from tavt_kit.host import HostFacts
+from tavt_kit.kept import pick_examples, write_kept
+from tavt_kit.records import make_folder, write_record
+from tavt_kit.reports import write_report
+from tavt_kit.runtimes import check_available
+from tavt_kit.runtimes.available import accelerator_name
+from tavt_kit.search import Costs, Store, search
+from tavt_kit.search.feasibility import Reach, check_reachable, reach_of, refuse_unsearchable
+from tavt_kit.search.final import Final, confirm
+from tavt_kit.search.record import FRONT_SCHEMA, front_body, write_candidates, write_front
+from tavt_kit.search.result import SearchResult
+from tavt_kit.verbs.search_live import live, print_reach
+from tavt_kit.verbs.search_request import Request
+from tavt_kit.verbs.search_subject import RECIPE, Subject, clear, open_subject, settle
+from tavt_kit.verbs.search_target import SLACK, counted, measured_on, measured_reach, recorded, timed
+
+__all__ = ["plan", "run_search"]
+
+
+def plan(request: Request) -> dict[str, Any]:
+    """What a search would do and whether its budget can be met; nothing is written.
+
+    Raises:
+        TavtError: As ``run_search``, before any evaluation.
+    """
+    subject = _opened(request)
+    rows = _counted_reach(subject, request)
+    if request.is_timed:
+        rows += measured_reach(subject, request)[0]
+    print_reach(rows)
+    check_reachable(rows)
+    return {
+        "model": subject.card.name,
+        "tokens": subject.model.tokens,
+        "layers": subject.model.layers,
+        "schedules": float(subject.space.size),
+        "seeds": [str(schedule) for schedule in subject.schedules(request.schedules)],
+        "budgets": [
+            {"budget": str(row.limit), "least": row.least, "dense": row.dense, "reachable": row.reachable}
+            for row in rows
+        ],
+        "images": min(len(subject.images.split("val")), request.limit or 10**9),
+        "minimise": "latency" if request.is_timed else "macs",
+        "evaluations": request.evaluations,
+    }
+
+
+def run_search(request: Request) -> dict[str, Any]:
+    """Search, measure, and write the run folder; the front as recorded.
+
+    Raises:
+        TavtError: Bad input, a budget out of reach, a folder of something else.
+    """
+    refuse_unsearchable(request.budget)
+    make_folder(request.out)
+    subject = _opened(request)
+    check_reachable(_counted_reach(subject, request))
+    if request.fresh:
+        clear(request.out)
+    with Store(request.out / "search.db") as store:
+        store.hold_to(subject.ties(request))
+        body = {**recorded(request), "copied": settle(subject, request), "ties": subject.ties(request)}
+        write_record(request.out / RECIPE[0], *RECIPE[1:], body)
+        costs = _costs(subject, request, store)
+        evaluator = _evaluator(subject, request)
+        with live() as watch:
+            result = search(
+                subject.space, evaluator, costs=costs, budget=request.budget, evaluations=request.evaluations,
+                max_seconds=request.max_seconds, population=request.population, seed=request.seed,
+                seeds=subject.schedules(request.schedules), slack=SLACK, store=store, on_progress=watch,
+            )  # fmt: skip
+        final = confirm(
+            result,
+            request.budget,
+            measure=measured_on(subject, request),
+            compare=lambda schedule: evaluator.against(result.dense.schedule, schedule),
+            number=request.final,
+        )
+    return _written(subject, request, result, final)
+
+
+def _opened(request: Request) -> Subject:
+    """The subject, after what needs no model was checked."""
+    refuse_unsearchable(request.budget)
+    if request.target is not None:
+        check_available(request.target)
+    subject = open_subject(request)
+    subject.schedules(request.schedules)
+    return subject
+
+
+def _counted_reach(subject: Subject, request: Request) -> list[Reach]:
+    """The feasibility of budgets that need no measurement."""
+    return reach_of(subject.space, Costs(counted(subject)), Budget(request.budget.of("flops")))
+
+
+def _costs(subject: Subject, request: Request, store: Store) -> Costs:
+    """The costs to search by; a budget out of reach ends here, before a picture is opened."""
+    rows = _counted_reach(subject, request)
+    if not request.is_timed:
+        print_reach(rows)
+        return Costs(counted(subject), target=request.target)
+
+    def tails() -> dict[str, float]:
+        timed_rows, found = measured_reach(subject, request)
+        print_reach(rows + timed_rows)
+        check_reachable(timed_rows)
+        return found
+
+    return timed(subject, request, store, tails)
+
+
+def _evaluator(subject: Subject, request: Request) -> LeanEvaluator:
+    """Counts what is right on val, on the target's own kind of processor."""
+    pixels, labels, _ = load_bytes(
+        subject.images.split("val"),
+        subject.preprocessing,
+        allow_unreadable=request.allow_unreadable,
+        limit=request.limit,
+    )
+    target = request.target
+    if target is not None and target.processor == "cuda":
+        subject.model.to(f"cuda:{target.index}")
+    return LeanEvaluator(subject.model, pixels, labels, subject.preprocessing, precision=request.precision)
+
+
+def _written(subject: Subject, request: Request, result: SearchResult, final: Final) -> dict[str, Any]:
+    """Everything that stays: the front, all candidates, the patches kept by the chosen one, the report."""
+    target = request.target
+    body = front_body(
+        result,
+        final,
+        model=subject.card.as_record(),
+        budget=request.budget,
+        target=target,
+        seed=request.seed,
+        host=HostFacts.gather(None if target is None else accelerator_name(target)),
+    )
+    write_candidates(request.out, result, final)
+    write_front(request.out, body)
+    if final.pick is not None:
+        subject.model.schedule = final.pick.schedule
+        split = subject.images.held_out
+        examples = pick_examples(subject.images.split(split))
+        write_kept(subject.model, examples, subject.images, subject.preprocessing, request.out, split=split)
+    write_report([request.out], request.out)
+    return {"schema": FRONT_SCHEMA, "version": 1, **body}

@@ -1,0 +1,187 @@
+"""What is searched: the model and its pictures, and the run folder that is tied to them."""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+from tavt_kit.adaptive import AdaptiveViT
+from tavt_kit.checkpoints import is_run, open_model, save_model
+from tavt_kit.checkpoints.folder import read_run
+from tavt_kit.data import ImageSet, inherit_split, load_images
+from tavt_kit.data.inherited import inherited_images
+from tavt_kit.errors import DataError, RecordError
+from tavt_kit.model_card import ModelCard
+from tavt_kit.preprocess import Preprocessing
+from tavt_kit.records import read_record
+from tavt_kit.schedule import TokenSchedule
+from tavt_kit.search import Space
+from tavt_kit.verbs.options import BadOption
+from tavt_kit.verbs.search_request import Request
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+__all__ = ["RECIPE", "Subject", "clear", "open_subject", "settle"]
+
+RECIPE = ("recipe.json", "fgvc-kit/recipe", 1)
+
+_FILES = ("recipe.json", "search.db", "search.db-journal", "front.json", "candidates.csv", "kept.json",
+          "profile.json", "report.html", "report.md")  # fmt: skip
+_COPIES = ("model.safetensors", "model.json", "split.json")
+
+
+@dataclass(frozen=True, slots=True)
+class Subject:
+    """A model with its pictures.
+
+    Args:
+        model: Wrapped, in eval mode, on the CPU.
+        images: With the split that the model was trained on.
+        weights: SHA-256 of all tensors, names and shapes.
+    """
+
+    model: AdaptiveViT
+    images: ImageSet
+    weights: str
+
+    @property
+    def card(self) -> ModelCard:
+        """The model's card."""
+        return cast(ModelCard, self.model.card)
+
+    @property
+    def preprocessing(self) -> Preprocessing:
+        """The model's."""
+        return Preprocessing.from_record(self.card.preprocessing)
+
+    @property
+    def space(self) -> Space:
+        """The schedules of the model."""
+        model = self.model
+        return Space(model.tokens, model.layers, model.prefix, token_pooled=model.token_pooled)
+
+    def schedules(self, texts: tuple[str, ...]) -> list[TokenSchedule]:
+        """The user's schedules, read for this model."""
+        model = self.model
+        sizes = {"tokens": model.tokens, "layers": model.layers, "prefix": model.prefix}
+        return [TokenSchedule.parse(text, **sizes) for text in texts]
+
+    def ties(self, request: Request) -> dict[str, Any]:
+        """What the answers of a search depend on, besides the schedule."""
+        return {
+            "model": self.card.name,
+            "weights": self.weights,
+            "preprocessing": dict(self.card.preprocessing),
+            "score": self.model.score,
+            "pool": self.model.pool,
+            "data": self.images.name,
+            "split": self.images.sha256,
+            "limit": request.limit,
+            "allow_unreadable": request.allow_unreadable,
+            "target": None if request.target is None else str(request.target),
+            "precision": request.precision,
+        }
+
+
+def open_subject(request: Request) -> Subject:
+    """Open the model and the pictures it was trained on.
+
+    Raises:
+        TavtError: Neither can be had, or their classes differ.
+    """
+    trained = is_run(request.model)
+    if trained and request.weights is not None:
+        raise BadOption(f"--weights is for a model given by name, but {request.model} is a run with weights of its own")
+    if trained:
+        images = inherited_images(Path(request.model), request.data)
+    elif request.data is None:
+        raise DataError("a search needs pictures: give --data with a folder, a CSV list, elpv or textile")
+    else:
+        images = load_images(request.data, seed=request.seed)
+    model = open_model(
+        request.model,
+        weights=request.weights or "hub",
+        classes=None if trained else images.classes,
+        image_size=request.image_size,
+        seed=request.seed,
+        score=request.score,
+        pool=request.pool,
+    )
+    card = cast(ModelCard, model.card)
+    if card.classes != images.classes:
+        raise DataError(
+            f"the model knows the classes {_some(card.classes)}, but {images.name} has {_some(images.classes)}; "
+            "give the data it was trained on"
+        )
+    model.eval()
+    return Subject(model, images, _sha256(model.state_dict()))
+
+
+def settle(subject: Subject, request: Request) -> bool:
+    """Make the output folder a run of this model and split, or refuse it if it is another's.
+
+    Returns:
+        Whether the model was copied into it, now or by an earlier run of this search.
+
+    Raises:
+        RecordError: The folder holds another model.
+        DataError: The folder holds another split.
+    """
+    out, new = request.out, not is_run(request.out)
+    if new:
+        save_model(out, subject.model, subject.card)
+    else:
+        card, tensors = read_run(out)
+        if _sha256(tensors) != subject.weights or _use(card) != _use(subject.card):
+            raise RecordError(
+                f"{out} is a run of another model ({card.name}, score {card.score}, pool {card.pool}) than "
+                f"{request.model} ({subject.card.name}, score {subject.card.score}, pool {subject.card.pool}); "
+                "choose another --out"
+            )
+    inherit_split(out, subject.images)
+    return new or _copied(out)
+
+
+def clear(out: Path) -> None:
+    """Remove what a search wrote; a model and a split only where the search itself had copied them there."""
+    for name in (*_FILES, *(_COPIES if _copied(out) else ())):
+        (out / name).unlink(missing_ok=True)
+    shutil.rmtree(out / "thumbnails", ignore_errors=True)
+
+
+def _copied(out: Path) -> bool:
+    """Whether a search had copied its model into the folder."""
+    try:
+        return bool(read_record(out / RECIPE[0], *RECIPE[1:]).get("copied", False))
+    except RecordError:
+        return False
+
+
+def _use(card: ModelCard) -> tuple[object, ...]:
+    """What a card says of how the weights are used."""
+    return card.name, card.score, card.pool, dict(card.preprocessing), card.classes
+
+
+def _sha256(tensors: Mapping[str, Tensor]) -> str:
+    """Of every tensor's name, kind, shape and bytes: the same weights in another file are the same."""
+    digest = hashlib.sha256()
+    for name in sorted(tensors):
+        array = tensors[name].detach().cpu().contiguous()
+        digest.update(f"{name} {array.dtype} {tuple(array.shape)}".encode())
+        digest.update(array.reshape(-1).view(dtype=_bytes_of(array)).numpy().tobytes())
+    return digest.hexdigest()
+
+
+def _bytes_of(tensor: Tensor) -> Any:
+    import torch
+
+    return torch.uint8 if tensor.numel() else tensor.dtype
+
+
+def _some(names: tuple[str, ...]) -> str:
+    return f"{', '.join(names[:4])}{', ...' if len(names) > 4 else ''} ({len(names)})"

@@ -1,0 +1,149 @@
+"""The target of a search: the table of its layers, the costs that rest on it, and whole passes measured there."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from tavt_kit.bench import Protocol, measure_schedules, measure_table
+from tavt_kit.bench.passes import BRIEF
+from tavt_kit.budget import Budget
+from tavt_kit.device import TargetDevice
+from tavt_kit.latency_table import LatencyTable
+from tavt_kit.macs import MacsFormula
+from tavt_kit.measurement import Measurement
+from tavt_kit.records import sha256_text, write_record
+from tavt_kit.schedule import TokenSchedule
+from tavt_kit.search import Costs, Store
+from tavt_kit.search.feasibility import Reach, reach_of
+from tavt_kit.verbs.progress import watching
+from tavt_kit.verbs.search_request import Request
+from tavt_kit.verbs.search_subject import Subject
+
+__all__ = ["SLACK", "counted", "measured_on", "measured_reach", "timed"]
+
+SLACK = 0.03
+"""How much a predicted latency may exceed its budget: the table's error; the measurement at the end decides."""
+
+_FINAL = Protocol(max_seconds=20.0)
+"""Of each finalist: the documented protocol, cut at 20 s, because a dozen of them wait for each other."""
+
+_GROUP = 5
+"""Finalists open at once beside the dense model; a compiled ViT-B takes half a gigabyte."""
+
+
+def counted(subject: Subject) -> Callable[[TokenSchedule], int]:
+    """Multiply-adds of a schedule, remembered."""
+    return cache(MacsFormula.of(subject.model).macs)
+
+
+@dataclass(frozen=True, slots=True)
+class _Ends:
+    """The dense and the least schedule, measured end to end."""
+
+    dense: Measurement
+    least: Measurement
+
+    @property
+    def tails(self) -> dict[str, float]:
+        """Quantiles of the dense model as multiples of its median; the budget is about them, the table about it."""
+        return {"p90": self.dense.p90 / self.dense.median, "p99": self.dense.p99 / self.dense.median}
+
+
+def measured_reach(subject: Subject, request: Request) -> tuple[list[Reach], dict[str, float]]:
+    """The feasibility of the latency budgets by a brief measurement of the two ends, and the tails seen there."""
+    assert request.target is not None  # asked for timed searches only
+    space = subject.space
+    with watching("measuring the dense and the smallest schedule") as tell:
+        tell("measuring the dense and the smallest schedule", None)
+        runs = _passes(subject, request.target, [space.dense, space.least], BRIEF, request.seed)
+    ends = _Ends(*runs)
+    medians = {space.dense: ends.dense.median, space.least: ends.least.median}
+    costs = Costs(counted(subject), medians.__getitem__, request.target, ends.tails)
+    return reach_of(space, costs, Budget(request.budget.of("latency")), slack=SLACK), ends.tails
+
+
+def timed(subject: Subject, request: Request, store: Store, tails: Callable[[], dict[str, float]]) -> Costs:
+    """The costs of schedules on the target, from a table measured now or by an earlier run of this search.
+
+    Args:
+        subject: The model.
+        request: Names the target.
+        store: Where the table is kept, so that a continued search predicts the very same.
+        tails: Checks the budget by a brief measurement, before the table is made.
+    """
+    target = request.target
+    assert target is not None
+    key = f"profile {sha256_text(json.dumps(subject.ties(request), sort_keys=True))}"
+    known = store.note(key)
+    if known is None:
+        known = {"tails": tails(), "table": _table(subject, target, request.seed).as_record()}
+        store.keep(key, known)
+    table = LatencyTable.from_record(known["table"])
+    write_record(request.out / "profile.json", "fgvc-kit/profile", 1, known["table"])
+    return Costs(counted(subject), cache(table.predict), target, known["tails"])
+
+
+def measured_on(subject: Subject, request: Request) -> Callable[[Sequence[TokenSchedule]], list[Measurement]] | None:
+    """Measures schedules on the target, in groups, the first schedule in each; ``None`` without a target."""
+    target = request.target
+    if target is None:
+        return None
+
+    def measure(schedules: Sequence[TokenSchedule]) -> list[Measurement]:
+        first, *others = schedules
+        groups = [others[start : start + _GROUP] for start in range(0, len(others), _GROUP)] or [[]]
+        found: list[Measurement] = []
+        with watching("measuring") as tell:
+            for done, group in enumerate(groups):
+                tell(f"measuring {len(group)} candidates and dense, {done + 1} of {len(groups)}", done / len(groups))
+                runs = _passes(subject, target, [first, *group], _FINAL, request.seed)
+                found += runs if not found else runs[1:]
+        return found
+
+    return measure
+
+
+def _table(subject: Subject, target: TargetDevice, seed: int) -> LatencyTable:
+    import numpy as np
+
+    with watching("timing the layers") as tell:
+        return measure_table(
+            subject.model,
+            target,
+            subject.preprocessing.image_size,
+            name=subject.card.name,
+            rng=np.random.default_rng(seed),
+            on_step=tell,
+        )
+
+
+def _passes(
+    subject: Subject, target: TargetDevice, schedules: Sequence[TokenSchedule], protocol: Protocol, seed: int
+) -> list[Measurement]:
+    import numpy as np
+
+    size, rng = subject.preprocessing.image_size, np.random.default_rng(seed)
+    return measure_schedules(subject.model, target, size, schedules, protocol, rng)
+
+
+def recorded(request: Request) -> dict[str, Any]:
+    """The request as ``recipe.json`` holds it."""
+    return {
+        "model": str(Path(request.model)),
+        "data": request.data,
+        "weights": request.weights,
+        "target": None if request.target is None else str(request.target),
+        "budgets": request.budget.texts(),
+        "schedules": list(request.schedules),
+        "evaluations": request.evaluations,
+        "population": request.population,
+        "max_seconds": request.max_seconds,
+        "final": request.final,
+        "seed": request.seed,
+        "limit": request.limit,
+    }
