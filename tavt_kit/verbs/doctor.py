@@ -21,8 +21,9 @@ TARGETS = (
 
 
 def doctor_verb(as_json: options.Json = False) -> int:
-    """Say what this machine can do: targets that answer, instruction sets, versions.
+    """Say what this machine can do.
 
+    Which targets can be used, the processor's instruction sets, the versions of the runtimes.
     A target that is not here is listed with the sentence that a verb would refuse it with.
     """
     from tavt_kit.host import HostFacts
@@ -30,7 +31,9 @@ def doctor_verb(as_json: options.Json = False) -> int:
     facts = HostFacts.gather().as_record()
     targets = {text: _answer(text) for text in TARGETS}
     if as_json:
-        print(json.dumps({"host": facts, "targets": targets}, indent=1))
+        answers = {text: {"usable": not reason, "reason": reason} for text, reason in targets.items()}
+        record = {"schema": "fgvc-kit/doctor", "version": 1, "host": facts, "targets": answers}
+        print(json.dumps(record, indent=1))
         return 0
     _print(facts, targets)
     return 0
@@ -59,7 +62,7 @@ def _print(facts: dict[str, object], targets: dict[str, str]) -> None:
     for name, value in facts.items():
         shown = ", ".join(f"{k} {v}" for k, v in value.items()) if isinstance(value, dict) else value
         shown = ", ".join(map(str, shown)) if isinstance(shown, list | tuple) else shown
-        about.add_row(name, escape(str(shown)))
+        about.add_row(name.replace("_", " "), "-" if shown is None else escape(str(shown)))
     console.print(about)
     table = Table("target", "usable", "why not", show_edge=False)
     for text, reason in targets.items():
