@@ -59,8 +59,7 @@ def quantize(model: Any, images: NDArray[np.float32]) -> Any:
             )
         except Exception as error:  # NNCF raises whatever its backend raises
             raise ExportError(
-                f"NNCF cannot quantize the model ({type(error).__name__}: {error}); export it as f32, or for "
-                "OpenVINO"
+                f"NNCF cannot quantize the model ({type(error).__name__}: {error}); export it as f32, or for OpenVINO"
             ) from error
     _log.info("quantized to int8, calibrated on %d images", len(items))
     return quantized

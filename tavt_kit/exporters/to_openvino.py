@@ -9,7 +9,7 @@ from typing import Any
 import openvino
 
 from tavt_kit.adaptive import AdaptiveViT, LeanViT
-from tavt_kit.exporters.artifact import METADATA_KEY, ArtifactCard
+from tavt_kit.artifact_card import METADATA_KEY, ArtifactCard
 from tavt_kit.exporters.to_onnx import INPUT, OUTPUT, example_images
 from tavt_kit.runtimes.on_openvino import convert_module
 

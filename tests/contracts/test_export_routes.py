@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from tavt_kit.adaptive import LeanViT, wrap
+from tavt_kit.artifact_card import ArtifactCard
 from tavt_kit.device import TargetDevice
 from tavt_kit.drop import keep_best
-from tavt_kit.exporters.artifact import ArtifactCard
 from tavt_kit.exporters.to_onnx import to_onnx
 from tavt_kit.exporters.to_openvino import to_openvino
 from tavt_kit.model_card import ModelCard
@@ -44,9 +44,7 @@ SLOW = (
     "differential",
 )
 TARGETS = {".onnx": "onnxruntime:cpu:threads=1", ".xml": "openvino:cpu:threads=1:precision=f32"}
-kinds = pytest.mark.parametrize(
-    "kind", [*QUICK, *(pytest.param(kind, marks=pytest.mark.slow) for kind in SLOW)]
-)
+kinds = pytest.mark.parametrize("kind", [*QUICK, *(pytest.param(kind, marks=pytest.mark.slow) for kind in SLOW)])
 
 
 def _card(model: nn.Module, schedule: TokenSchedule, tokens: int, prefix: int) -> ArtifactCard:

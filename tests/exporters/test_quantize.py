@@ -9,9 +9,9 @@ import onnx
 import pytest
 
 from tavt_kit.adaptive import AdaptiveViT, wrap
+from tavt_kit.artifact_card import ArtifactCard, read_metadata
 from tavt_kit.device import TargetDevice
 from tavt_kit.errors import ExportError
-from tavt_kit.exporters.artifact import ArtifactCard, read_metadata
 from tavt_kit.exporters.quantize import quantize
 from tavt_kit.exporters.to_onnx import attach_card, to_onnx
 from tavt_kit.exporters.to_openvino import convert, save
@@ -32,9 +32,7 @@ def _model() -> tuple[AdaptiveViT, ArtifactCard]:
 @pytest.mark.parametrize(
     ("suffix", "runtime"), [(".xml", "openvino"), pytest.param(".onnx", "onnxruntime", marks=pytest.mark.slow)]
 )
-def test_int8_stays_near_float(
-    suffix: str, runtime: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
-) -> None:
+def test_int8_stays_near_float(suffix: str, runtime: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     adaptive, card = _model()
     images = np.random.default_rng(0).normal(size=(8, 3, 64, 64)).astype(np.float32)
     calibrated = card.quantized({"split": "train", "images": len(images)})

@@ -11,17 +11,14 @@ import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, Any
 from xml.etree import ElementTree
 
 from tavt_kit.errors import RecordError, TavtError
 from tavt_kit.model_card import ModelCard
 from tavt_kit.schedule import TokenSchedule
 
-if TYPE_CHECKING:
-    from tavt_kit.adaptive import AdaptiveViT
-
-__all__ = ["METADATA_KEY", "SUFFIXES", "ArtifactCard", "describe", "files_of", "read_metadata"]
+__all__ = ["METADATA_KEY", "SUFFIXES", "ArtifactCard", "files_of", "read_metadata"]
 
 METADATA_KEY = "fgvc_kit"
 SUFFIXES: Mapping[str, str] = {"onnx": ".onnx", "openvino": ".xml"}
@@ -62,9 +59,14 @@ class ArtifactCard:
         return self.schedule.is_dense(self.tokens)
 
     @property
+    def preprocessing(self) -> Mapping[str, Any]:
+        """The record of a ``Preprocessing``."""
+        return self.model.preprocessing
+
+    @property
     def image_size(self) -> tuple[int, int]:
         """Height and width of the input, in pixels."""
-        height, width = self.model.preprocessing["image_size"]
+        height, width = self.preprocessing["image_size"]
         return int(height), int(width)
 
     def quantized(self, calibration: Mapping[str, Any]) -> ArtifactCard:
@@ -113,17 +115,6 @@ class ArtifactCard:
         return json.dumps(self.as_record(), allow_nan=False)
 
 
-def describe(adaptive: AdaptiveViT, schedule: TokenSchedule) -> ArtifactCard:
-    """The card of a model that ``load_model`` read, at a schedule, in f32.
-
-    Raises:
-        ScheduleError: The schedule does not fit the model.
-    """
-    schedule.check(tokens=adaptive.tokens, layers=adaptive.layers, prefix=adaptive.prefix)
-    model = replace(adaptive.card, score=adaptive.score, pool=adaptive.pool)
-    return ArtifactCard(model, schedule, adaptive.tokens, adaptive.prefix)
-
-
 def read_metadata(path: Path) -> ArtifactCard:
     """What an exported ``.onnx`` or ``.xml`` file says of itself; loads no runtime.
 
@@ -161,7 +152,8 @@ def _openvino_text(path: Path) -> str | None:
     """The attribute ``value`` of ``net/rt_info/fgvc_kit``."""
     for _, element in ElementTree.iterparse(path, events=("end",)):
         if element.tag == METADATA_KEY:
-            return element.get("value")
+            value: str | None = element.get("value")
+            return value
     return None
 
 
@@ -171,7 +163,7 @@ def _onnx_text(path: Path) -> str | None:
     The top-level fields are walked and skipped by their lengths, so the weights are never read.
     Source: the protobuf wire format, and onnx.proto of ONNX 1.0 to date.
     """
-    size = os.path.getsize(path)
+    size = path.stat().st_size
     found = None
     with path.open("rb") as file:
         for field, payload in _fields(file, size, wanted=14):

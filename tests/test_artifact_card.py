@@ -12,8 +12,8 @@ import pytest
 from onnx import TensorProto, helper
 from openvino import opset13
 
+from tavt_kit.artifact_card import METADATA_KEY, ArtifactCard, files_of, read_metadata
 from tavt_kit.errors import RecordError
-from tavt_kit.exporters.artifact import METADATA_KEY, ArtifactCard, files_of, read_metadata
 from tavt_kit.exporters.to_onnx import attach_card
 from tavt_kit.exporters.to_openvino import save
 from tavt_kit.model_card import Licence, ModelCard
@@ -88,7 +88,7 @@ def test_attaching_replaces_only_our_own_entry(tmp_path: Path) -> None:
 def test_reading_needs_the_standard_library_only(tmp_path: Path) -> None:
     path = _onnx_file(tmp_path / "m.onnx", _card())
     code = (
-        "import sys; from pathlib import Path; from tavt_kit.exporters.artifact import read_metadata;"
+        "import sys; from pathlib import Path; from tavt_kit.artifact_card import read_metadata;"
         f"print(read_metadata(Path({str(path)!r})).classes[3]);"
         "print(sorted({'torch', 'onnx', 'onnxruntime', 'openvino', 'numpy', 'timm'} & set(sys.modules)))"
     )

@@ -1,0 +1,23 @@
+"""The gate before anything is shipped: an artifact against its own source, on the same real images."""
+
+from __future__ import annotations
+
+from tavt_kit.checks.compare import Answers
+from tavt_kit.checks.judge import Gate, images_to_decide, judge
+from tavt_kit.checks.report import CHECK_FILE, BatchCheck, CheckReport, read_check, write_check
+from tavt_kit.checks.run import Artifact, Source, check
+
+__all__ = [
+    "CHECK_FILE",
+    "Answers",
+    "Artifact",
+    "BatchCheck",
+    "CheckReport",
+    "Gate",
+    "Source",
+    "check",
+    "images_to_decide",
+    "judge",
+    "read_check",
+    "write_check",
+]
