@@ -1,0 +1,91 @@
+from __future__ import annotations
+
+import os
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tavt_kit.device import PRECISIONS, PROCESSORS, TargetDevice, available_threads
+from tavt_kit.errors import TargetError
+
+
+@st.composite
+def targets(draw: st.DrawFn) -> TargetDevice:
+    runtime = draw(st.sampled_from(sorted(PROCESSORS)))
+    processor = draw(st.sampled_from(PROCESSORS[runtime]))
+    on_cpu = processor == "cpu"
+    return TargetDevice(
+        runtime,
+        processor,
+        0 if on_cpu else draw(st.integers(0, 7)),
+        draw(st.none() | st.integers(1, 64)) if on_cpu else None,
+        draw(st.sampled_from([p for p in PRECISIONS if (runtime, p) != ("torch", "int8")])),
+        draw(st.integers(1, 128)),
+    )
+
+
+@given(targets())
+def test_text_and_record_give_the_same_target_back(target: TargetDevice) -> None:
+    assert TargetDevice.parse(str(target)) == target
+    assert TargetDevice.from_record(target.as_record()) == target
+
+
+@pytest.mark.parametrize(
+    ("text", "canonical"),
+    [
+        ("openvino:cpu:threads=2:precision=f32:batch=1", "openvino:cpu:threads=2:precision=f32:batch=1"),
+        ("onnxruntime:cpu", "onnxruntime:cpu:precision=f32:batch=1"),
+        ("torch:cuda", "torch:cuda:0:precision=f32:batch=1"),
+        ("torch:cuda:1:precision=bfloat16", "torch:cuda:1:precision=bf16:batch=1"),
+        ("onnxruntime:tensorrt:batch=8:precision=fp16", "onnxruntime:tensorrt:0:precision=f16:batch=8"),
+        ("openvino:npu:precision=INT8", "openvino:npu:0:precision=int8:batch=1"),
+        ("openvino:cpu:precision=f32:precision=fp32", "openvino:cpu:precision=f32:batch=1"),
+    ],
+)
+def test_spellings(text: str, canonical: str) -> None:
+    assert str(TargetDevice.parse(text)) == canonical
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ("tvm:cpu", "torch, onnxruntime or openvino"),
+        ("torch", "cpu or cuda"),
+        ("torch:tpu", "cpu or cuda"),
+        ("torch:cpu:1", "no index"),
+        ("torch:cuda:-1", "RUNTIME:PROCESSOR"),
+        ("torch:cuda:threads=2", "CPU only"),
+        ("torch:cpu:precision=int8", "f32, f16 or bf16"),
+        ("openvino:cpu:precision=f8", "f32, f16, bf16 or int8"),
+        ("openvino:cpu:precision=f32:precision=bf16", "given twice, as f32 and bf16"),
+        ("openvino:cpu:threads=0", "at least 1"),
+        ("openvino:cpu:threads=two", "whole number"),
+        ("openvino:cpu:batch=1.5", "whole number"),
+        ("openvino:cpu:speed=9", "threads, precision or batch"),
+        ("openvino:cpu:fast", "RUNTIME:PROCESSOR"),
+    ],
+)
+def test_wrong_targets_are_refused_with_the_choices(text: str, sentence: str) -> None:
+    with pytest.raises(TargetError, match=sentence):
+        TargetDevice.parse(text)
+
+
+def test_a_flag_may_repeat_the_text_but_not_contradict_it() -> None:
+    assert TargetDevice.parse("openvino:cpu", precision="fp32", batch=4).batch == 4
+    assert TargetDevice.parse("openvino:cpu:precision=bf16", precision="bf16").precision == "bf16"
+    with pytest.raises(TargetError, match="given twice"):
+        TargetDevice.parse("openvino:cpu:precision=bf16", precision="f32")
+
+
+def test_threads_are_those_the_process_may_use() -> None:
+    if hasattr(os, "sched_getaffinity"):
+        assert available_threads() == len(os.sched_getaffinity(0))
+    assert TargetDevice.parse("torch:cpu").resolved().threads == available_threads()
+    assert TargetDevice.parse("torch:cpu:threads=1").resolved().threads == 1
+    assert TargetDevice.parse("torch:cuda").resolved().threads is None
+
+
+def test_a_record_of_something_else_is_refused() -> None:
+    with pytest.raises(TargetError, match="runtime, processor"):
+        TargetDevice.from_record({"runtime": "torch", "processor": "cpu", "colour": "red"})
