@@ -1,0 +1,89 @@
+"""The demo's closing table: every file on the same test images and in the same bench, and what follows from it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tavt_kit.records import read_record
+
+if TYPE_CHECKING:
+    from tavt_kit.reports.front_chart import Kind
+
+__all__ = ["conclusions", "read_table", "write_table"]
+
+
+def write_table(out: Path, exports: Sequence[tuple[str, Kind, Path]], budget: str) -> None:
+    """Write ``final.json`` from each export's ``check.json`` and the demo's ``bench.json``.
+
+    A file that failed its check was not measured; its row has the accuracy and the verdict alone.
+    """
+    from tavt_kit.budget import Budget
+    from tavt_kit.measurement import Measurement
+    from tavt_kit.reports import FinalRow, write_final
+    from tavt_kit.verdict import judge_latency
+
+    bench = read_record(out / "bench.json", "fgvc-kit/bench", 1)
+    measured = {str(Path(row["thing"]).parent.resolve()): row for row in bench["candidates"]}
+    (limit,) = Budget.parse([budget]).limits
+    rows = []
+    for name, kind, folder in exports:
+        (check,) = read_record(folder / "check.json", "fgvc-kit/check", 1)["checks"]
+        timed = measured.get(str(folder.resolve()))
+        fits = None if timed is None else judge_latency(limit, Measurement.from_record(timed["latency_ms"]))
+        rows.append(
+            FinalRow(
+                name,
+                kind,
+                accuracy=check["artifact_top1"],
+                macs=None if timed is None else timed["macs"],
+                latency=None if timed is None else timed["latency_ms"],
+                ratio=None if timed is None else timed["ratio"],
+                verdict=None if fits is None else str(fits),
+                note=f"{budget}: {fits}; check: {check['verdict']}",
+            )
+        )
+    write_final(out, rows, target=bench["candidates"][0]["target"], budgets=[budget], host=bench["host"])
+
+
+def read_table(out: Path) -> dict[str, Any]:
+    """What ``write_table`` wrote."""
+    return read_record(out / "final.json", "fgvc-kit/final", 1)
+
+
+def conclusions(out: Path) -> list[str]:
+    """Sentences a reader would ask for: did distillation help, did anything beat the choice."""
+    return [*_lifted(out), _against_baselines(read_table(out)["rows"])]
+
+
+def _lifted(out: Path) -> list[str]:
+    """Before and after distillation, at equal schedules, on val."""
+    results = read_record(out / "distilled" / "run.json", "fgvc-kit/run", 1)["results"]
+    sentences = []
+    for before, after in zip(results["before"], results["after"], strict=True):
+        low, high = (100 * end for end in after["difference"]["ci95"])
+        sentences.append(
+            f"distillation, {after['name']}: {100 * before['accuracy']['value']:.1f} -> "
+            f"{100 * after['accuracy']['value']:.1f} % top-1 on val, paired difference [{low:+.1f}, {high:+.1f}]"
+        )
+    return sentences
+
+
+def _against_baselines(rows: Sequence[dict[str, Any]]) -> str:
+    """Whether a baseline of the same precision is both faster and more accurate than the choice."""
+    by_kind = {row["kind"]: row for row in rows if row["latency_ms"] is not None}
+    chosen = by_kind.get("chosen")
+    if chosen is None:
+        return "the chosen model failed its check, so nothing is compared"
+    better = [
+        row["name"]
+        for row in by_kind.values()
+        if row is not chosen
+        and row["top1"] >= chosen["top1"]
+        and row["latency_ms"]["median"] <= chosen["latency_ms"]["median"]
+        and row["kind"] != "chosen-int8"
+    ]
+    if not better:
+        return "no baseline is both as accurate and as fast as the chosen model"
+    return f"a baseline wins here: {', '.join(better)} is at least as accurate and as fast as the chosen model"
