@@ -72,7 +72,7 @@ def check_table(
     image_size: tuple[int, int],
     *,
     count: int = 10,
-    protocol: Protocol = BRIEF,
+    protocol: Protocol | None = None,
     rng: np.random.Generator | None = None,
     on_step: Callable[[str, float], None] | None = None,
 ) -> LatencyTable:
@@ -87,7 +87,7 @@ def check_table(
         if on_step is not None:
             on_step("timing held-out schedules", start / count)
         some = schedules[start : start + 5]
-        runs = measure_schedules(model, table.target, image_size, some, protocol, rng)
+        runs = measure_schedules(model, table.target, image_size, some, protocol or BRIEF, rng)
         for schedule, run in zip(some, runs, strict=True):
             found.append(HeldOut(schedule, table.predict(schedule), run.median, run.steady))
     return table.tested(found)

@@ -27,6 +27,10 @@ _STABLE = 0.03
 """Largest relative difference of two such medians that counts as stable."""
 
 
+_ROUNDS = 6
+"""Fewer rounds have no 95 % interval of their median."""
+
+
 @dataclass(frozen=True, slots=True)
 class Protocol:
     """How long and how surely to measure.
@@ -49,7 +53,7 @@ class Protocol:
     min_runs: int = 30
     half_width: float = 0.01
     warmup_seconds: float = 5.0
-    visit_seconds: float = 0.1
+    visit_seconds: float = 0.3
     visit_runs: int = 3
 
     def __post_init__(self) -> None:
@@ -143,6 +147,8 @@ class _Runner:
 
     def is_sure(self, protocol: Protocol) -> bool:
         if len(self.samples) < protocol.min_runs or sum(self.samples) < protocol.min_seconds * 1e3:
+            return False
+        if len(self.rounds) < _ROUNDS:
             return False
         return self._measured(True).relative_half_width <= protocol.half_width
 

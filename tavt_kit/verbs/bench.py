@@ -67,7 +67,8 @@ def bench_verb(
 
     folder = make_folder(out or default_folder(things[0]))
     most = options.parse_duration(max_time) or 60.0
-    protocol = Protocol(min_seconds=min(min_time, most), max_seconds=most)
+    least = min(min_time, most)
+    protocol = Protocol(min_seconds=least, max_seconds=most, visit_seconds=min(0.3, least / 10))
     opener = Opener(tuple(target or ()), tuple(schedule or ()), weights, data, image_size, precision, score, pool, seed)
     host = HostFacts.gather()
     rows = _measure(opener, things, protocol, seed)
@@ -112,9 +113,12 @@ def _print(body: dict[str, Any], rows: Sequence[Benched], file: Path) -> None:
     from tavt_kit.host import HostFacts
 
     console = Console()
+    if not console.is_terminal:
+        console = Console(width=140)  # a pipe has no edge to fold at
     table = Table(show_edge=False)
-    for title in ("candidate", "median", "p90", "images/s", "GMACs", "ratio", "MAC gain"):
-        table.add_column(title, justify="left" if title == "candidate" else "right", overflow="fold")
+    table.add_column("candidate", overflow="fold", min_width=16)
+    for title in ("median", "p90", "images/s", "GMACs", "ratio", "MAC gain"):
+        table.add_column(title, justify="right", no_wrap=True)
     for one, row in zip(rows, body["candidates"], strict=True):
         table.add_row(
             escape(one.name),

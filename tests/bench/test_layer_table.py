@@ -1,0 +1,95 @@
+from __future__ import annotations
+
+import time
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from tavt_kit.bench import Protocol, check_table, measure_schedules, measure_table
+from tavt_kit.bench.cells import token_grid
+from tavt_kit.bench.passes import random_schedules
+from tavt_kit.device import TargetDevice
+from tavt_kit.latency_table import LatencyTable
+from tavt_kit.schedule import TokenSchedule
+from tests.runtimes.models import SIZE, tiny_vit
+
+ONE_THREAD = TargetDevice.parse("torch:cpu:threads=1")
+HASTY = Protocol(min_seconds=0.0, max_seconds=0.2, min_runs=2, visit_seconds=0.0, warmup_seconds=0.01)
+
+
+@pytest.mark.parametrize(
+    ("tokens", "least", "points"), [(197, 2, 12), (785, 2, 14), (17, 2, 12), (5, 3, 12), (3, 3, 9)]
+)
+def test_the_grid_spans_all_counts_in_equal_ratios(tokens: int, least: int, points: int) -> None:
+    grid = token_grid(tokens, least, points)
+    assert grid[0] == least and grid[-1] == tokens and len(grid) <= points
+    assert list(grid) == sorted(set(grid))
+    if tokens > 100:
+        steps = np.diff(np.log(grid[4:]))
+        assert steps.max() / steps.min() < 1.5
+
+
+def test_random_schedules_fit_the_model_and_differ() -> None:
+    schedules = random_schedules(197, 12, 1, 50, np.random.default_rng(0))
+    assert len(set(schedules)) > 45
+    for schedule in schedules:
+        schedule.check(tokens=197, layers=12, prefix=1)
+    drops = [len(set(schedule.counts)) for schedule in schedules]
+    assert min(drops) <= 4 and max(drops) >= 11
+
+
+@pytest.mark.parametrize("score", ["column", "cls"])
+def test_a_table_of_a_tiny_model(score: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tavt_kit.bench.layer_table.BRIEF", HASTY)
+    told = list[tuple[str, float]]()
+    table = measure_table(
+        tiny_vit(score=score),
+        ONE_THREAD,
+        (SIZE, SIZE),
+        name="tiny",
+        seconds=0.5,
+        points=5,
+        on_step=lambda what, share: told.append((what, share)),
+    )
+    assert (table.tokens, table.layers, table.prefix, table.score) == (17, 3, 1, score)
+    assert table.cells.attend.counts[0] == 2 and table.cells.attend.counts[-1] == 17
+    assert table.cells.last is not None and table.host is not None and table.seconds > 0
+    assert all(cell.few <= cell.many < cell.count for cell in table.cells.drop)
+    assert table.predict(TokenSchedule((17,) * 3)) > 0
+    assert [share for _, share in told] == sorted(share for _, share in told) and told[-1][1] == 1.0
+    assert LatencyTable.from_record(table.as_record()) == table
+    tested = check_table(table, tiny_vit(score=score), (SIZE, SIZE), count=3, protocol=HASTY)
+    assert len(tested.held_out) == 3 and tested.mean_error is not None
+
+
+def test_a_pooling_head_has_no_last_cell(monkeypatch: pytest.MonkeyPatch) -> None:
+    from tests.bench.test_parts import MODELS
+
+    monkeypatch.setattr("tavt_kit.bench.layer_table.BRIEF", HASTY)
+    table = measure_table(MODELS["pooling"](), ONE_THREAD, (SIZE, SIZE), seconds=0.3, points=4)
+    assert table.cells.last is None and len(table.cells.head.counts) > 1
+
+
+def test_whole_passes_come_back_in_order() -> None:
+    model = tiny_vit()
+    schedules = [model.dense_schedule, TokenSchedule((9, 5, 3))]
+    runs = measure_schedules(model, ONE_THREAD, (SIZE, SIZE), schedules, HASTY, np.random.default_rng(0))
+    assert len(runs) == 2 and all(run.median > 0 for run in runs)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("text", ["torch:cpu:threads=1", "openvino:cpu:threads=1"])
+def test_the_table_predicts_schedules_it_has_not_seen(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On processor time, which other processes on the machine disturb little."""
+    from tavt_kit.adaptive import wrap
+    from tavt_kit.runtimes import on_openvino, on_torch
+    from tavt_kit.timm_import import timm
+
+    clock = SimpleNamespace(perf_counter=time.process_time)
+    monkeypatch.setattr(on_torch, "time", clock)
+    monkeypatch.setattr(on_openvino, "time", clock)
+    model = wrap(timm.create_model("vit_small_patch16_224", img_size=160).eval())
+    table = measure_table(model, TargetDevice.parse(text), (160, 160))
+    tested = check_table(table, model, (160, 160), count=10)
+    assert tested.mean_error is not None and tested.mean_error < 0.05, tested.held_out

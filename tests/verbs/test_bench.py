@@ -1,0 +1,103 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from tavt_kit import cli
+from tavt_kit.bench import Protocol
+from tests.runtimes.models import write_linear
+
+TINY = ("vit_tiny_patch16_224", "--weights", "random", "--image-size", "32")
+QUICK = ("--min-time", "0.05", "--max-time", "1s")
+
+
+def run(*arguments: str) -> int:
+    with pytest.raises(SystemExit) as ended:
+        cli.main(arguments)
+    return int(ended.value.code or 0)
+
+
+def test_schedules_of_a_model(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    schedules = ("--schedule", "dense", "--schedule", "5x4,3x8")
+    assert (
+        run("bench", *TINY, *schedules, "--target", "torch:cpu:threads=1", *QUICK, "-o", str(tmp_path), "--json") == 0
+    )
+    printed = json.loads(capsys.readouterr().out)
+    written = json.loads((tmp_path / "bench.json").read_text())
+    assert printed["schema"] == written["schema"] == "fgvc-kit/bench"
+    dense, dropped = written["candidates"]
+    assert (dense["schedule"], dropped["schedule"]) == ([5] * 12, [5] * 4 + [3] * 8)
+    assert dropped["macs"] < dense["macs"] and dropped["gain_share"]["value"] > 0
+    assert dense["target"]["threads"] == 1 and written["inputs"] == "random" and written["host"]["cpu"]
+    assert len(dense["latency_ms"]["samples"]) >= 30 and dense["latency_ms"]["first_ms"] > 0
+
+
+def test_files_side_by_side(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for name in ("a", "b[red]"):
+        write_linear(tmp_path / f"{name}.onnx")
+    files = (str(tmp_path / "a.onnx"), str(tmp_path / "b[red].onnx"))
+    targets = ("--target", "onnxruntime:cpu:threads=1", "--target", "openvino:cpu:threads=1", "--target", "torch:cpu")
+    assert run("bench", *files, *targets, *QUICK) == 0
+    out = capsys.readouterr().out
+    assert "b[red].onnx" in out and "ratio: time of a.onnx on onnxruntime over this one's" in " ".join(out.split())
+    names = [one["name"] for one in json.loads((tmp_path / "bench.json").read_text())["candidates"]]
+    assert names == [f"{n}.onnx on {r}" for n in ("a", "b[red]") for r in ("onnxruntime", "openvino")]
+
+
+def test_the_same_thing_twice_gets_two_names(tmp_path: Path) -> None:
+    write_linear(tmp_path / "a.onnx")
+    path = str(tmp_path / "a.onnx")
+    assert run("bench", path, path, path, *QUICK) == 0
+    names = [one["name"] for one in json.loads((tmp_path / "bench.json").read_text())["candidates"]]
+    assert names == ["a.onnx", f"a.onnx ({path})", "a.onnx #2"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (("no_such_model", "--weights", "random"), "no_such_model"),
+        (("vit_tiny_patch16_224", "--weights", "random", "--target", "torch:tpu"), "cpu or cuda"),
+        (("vit_tiny_patch16_224", "--weights", "random", "--target", "openvino:npu"), "needs OpenVINO device NPU.0"),
+        (("absent.onnx",), "there is no model file absent.onnx"),
+        ((*TINY, "--target", "torch:cpu", "--schedule", "3x4,5x8"), "keeps 5 tokens"),
+        ((*TINY, "--target", "torch:cpu", "--schedule", "5x4"), "12 layers"),
+        ((*TINY, "--target", "torch:cpu:precision=f32", "--precision", "bf16"), "given twice"),
+        ((*TINY, "--max-time", "soon"), "90s"),
+    ],
+)
+def test_bad_input_is_one_sentence(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], arguments: tuple[str, ...], sentence: str
+) -> None:
+    assert run("bench", *arguments, "-o", str(tmp_path / "out")) == 2
+    err = capsys.readouterr().err
+    assert sentence in err and err.count("\n") == 1 and "Traceback" not in err
+    assert not (tmp_path / "out" / "bench.json").exists()
+
+
+def test_a_folder_that_cannot_be_written_is_refused_first(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "file").write_text("")
+    assert run("bench", *TINY, "-o", str(tmp_path / "file" / "out")) == 2
+    assert "cannot write" in capsys.readouterr().err
+
+
+def test_profile_of_a_model(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hasty = Protocol(min_seconds=0.0, max_seconds=0.2, min_runs=2, visit_seconds=0.0, warmup_seconds=0.01)
+    monkeypatch.setattr("tavt_kit.bench.layer_table.BRIEF", hasty)
+    arguments = ("--target", "torch:cpu:threads=1", "--held-out", "2", "--max-time", "1s", "-o", str(tmp_path))
+    assert run("profile", *TINY, *arguments) == 0
+    out = capsys.readouterr().out
+    assert "mean error" in out and "predicted ms" in out
+    record = json.loads((tmp_path / "profile.json").read_text())
+    assert record["schema"] == "fgvc-kit/profile" and len(record["held_out"]) == 2
+    assert record["model"] == "vit_tiny_patch16_224" and record["target"]["threads"] == 1
+
+
+def test_profile_refuses_what_it_cannot_measure(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("profile", *TINY, "--target", "onnxruntime:cpu") == 2
+    assert "latency table is measured on torch or OpenVINO" in capsys.readouterr().err
+    assert run("profile", *TINY, "--target", "openvino:gpu") == 2
+    assert "this machine has CPU" in capsys.readouterr().err
