@@ -22,6 +22,9 @@ from tavt_kit.latency_table import Curve, DropCell, LayerCells
 
 __all__ = ["Cell", "Workshop", "time_cells", "token_grid"]
 
+_OWN_BYTES = 40 * 2**20
+"""Attention weights that one clock may hold a copy of; about 40 clocks do."""
+
 _ROUNDS = (7, 40)
 """Least and most runs of a cell."""
 
@@ -66,9 +69,15 @@ class Workshop:
         self.least = least
 
     def _chain(self, attention_bytes: int) -> tuple[int, ...]:
-        """Enough layers, evenly spaced, that their weights cannot stay in the caches from one run to the next."""
+        """Enough layers, evenly spaced, that their weights cannot stay in the caches from one run to the next.
+
+        Where every clock has its own copy the many clocks see to that, and fewer layers of a wide model save memory.
+        """
         everything = self.model.layers
-        wanted = 4 if self.clocks.own_weights else max(4, math.ceil(_cache_bytes() / attention_bytes))
+        if self.clocks.own_weights:
+            wanted = min(4, max(2, _OWN_BYTES // attention_bytes))
+        else:
+            wanted = max(4, math.ceil(_cache_bytes() / attention_bytes))
         count = min(wanted, everything)
         return tuple(step * everything // count for step in range(count))
 

@@ -39,13 +39,20 @@ def test_random_schedules_fit_the_model_and_differ() -> None:
     assert min(drops) <= 4 and max(drops) >= 11
 
 
-@pytest.mark.parametrize("score", ["column", "cls"])
-def test_a_table_of_a_tiny_model(score: str, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("score", "target"),
+    [
+        ("column", ONE_THREAD),
+        ("cls", ONE_THREAD),
+        pytest.param("column", TargetDevice.parse("torch:cuda:precision=bf16"), marks=pytest.mark.gpu),
+    ],
+)
+def test_a_table_of_a_tiny_model(score: str, target: TargetDevice, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("tavt_kit.bench.layer_table.BRIEF", HASTY)
     told = list[tuple[str, float]]()
     table = measure_table(
         tiny_vit(score=score),
-        ONE_THREAD,
+        target,
         (SIZE, SIZE),
         name="tiny",
         seconds=0.5,
