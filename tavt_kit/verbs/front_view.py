@@ -8,7 +8,13 @@ from typing import Any
 
 from tavt_kit.schedule import counts_text
 
-__all__ = ["print_front", "sentence"]
+__all__ = ["dense_of", "print_front", "sentence"]
+
+
+def dense_of(body: Mapping[str, Any]) -> Mapping[str, Any] | None:
+    """The record of the dense model, among the baselines or on the front."""
+    everything = (*body.get("baselines", ()), *body["candidates"])
+    return next((record for record in everything if record.get("origin") == "dense"), None)
 
 
 def print_front(body: Mapping[str, Any], *, place: Path, marked: int | None = None) -> None:
@@ -37,6 +43,8 @@ def print_front(body: Mapping[str, Any], *, place: Path, marked: int | None = No
         if tuple(record["schedule"]) not in shown:
             table.add_row(*map(escape, _row(body, record, "")), style="dim")
     console.print(table)
+    if body.get("stopped_because"):
+        console.print(escape(f"Stopped because {body['stopped_because']}."), highlight=False)
     console.print(escape(sentence(body)), highlight=False)
     if (place / "report.html").is_file():
         console.print(escape(f"{place / 'report.html'}"), highlight=False)
@@ -49,13 +57,13 @@ def sentence(body: Mapping[str, Any]) -> str:
     if chosen is None:
         return f"{body['verdict']}: no measured candidate keeps to {budgets}; raise the budget, or distill further."
     record = body["candidates"][chosen]
-    dense = next((one for one in body.get("baselines", ()) if one["origin"] == "dense"), None)
+    dense = dense_of(body)
     text = f"{body['verdict']} ({budgets}): {counts_text(record['schedule'])} keeps {_percent(body, record)} %"
     if dense is not None:
         text += f" of val (dense {_percent(body, dense)} %)"
-        times = [(one["latency_ms"] or {}).get("median") for one in (record, dense)]
-        if all(times):
-            text += f" in {times[0]:.3g} ms instead of {times[1]:.3g} ms ({times[1] / times[0]:.2f}x)"
+        fast, slow = ((one["latency_ms"] or {}).get("median") for one in (record, dense))
+        if fast and slow:
+            text += f" in {fast:.3g} ms instead of {slow:.3g} ms ({slow / fast:.2f}x)"
         text += f", {record['macs'] / dense['macs']:.0%} of the multiply-adds"
     undecided = body.get("undecided") or ()
     return f"{text}. Not proven: {'; '.join(undecided)}." if undecided else f"{text}."

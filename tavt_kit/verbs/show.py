@@ -86,6 +86,7 @@ def _value(body: Mapping[str, Any], record: Mapping[str, Any], limit: Any) -> fl
         BudgetError: Nothing is.
     """
     from tavt_kit.errors import BudgetError
+    from tavt_kit.verbs.front_view import dense_of
 
     if limit.quantity == "flops":
         return float(record["macs"])
@@ -97,7 +98,7 @@ def _value(body: Mapping[str, Any], record: Mapping[str, Any], limit: Any) -> fl
     elif limit.quantity == body["metric"]:
         return float(record[limit.quantity])
     elif limit.quantity == "drop":
-        dense = next((one for one in body.get("baselines", ()) if one["origin"] == "dense"), None)
+        dense = dense_of(body)
         if dense is not None:
             return float(dense[body["metric"]] - record[body["metric"]])
     raise BudgetError(f"this front does not record what {limit} limits; pick by flops, latency, top1 or drop")

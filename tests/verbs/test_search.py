@@ -1,0 +1,290 @@
+"""``fgvc-kit search``: the run folder it leaves, continuing, and what it refuses."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tavt_kit.adaptive import AdaptiveViT
+from tavt_kit.cli import main
+from tavt_kit.device import TargetDevice
+from tavt_kit.evaluation import LeanEvaluator
+from tavt_kit.latency_table import Curve, DropCell, LatencyTable, LayerCells
+from tavt_kit.measurement import Measurement
+from tavt_kit.schedule import TokenSchedule
+from tavt_kit.verbs import search_target
+from tests.verbs.tiny import write_pictures, write_run
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with ``data`` and a model in ``run``."""
+    folder = tmp_path_factory.mktemp("search")
+    write_pictures(folder / "data", each=30)
+    write_run(folder / "run")
+    return folder
+
+
+def search(place: Path, out: Path, *flags: object, model: object = None) -> int:
+    arguments = ["search", model or place / "run", "--data", place / "data", "-o", out, "--population", "6", *flags]
+    with pytest.raises(SystemExit) as end:
+        main([str(argument) for argument in arguments])
+    return int(end.value.code or 0)
+
+
+def front(out: Path) -> dict[str, Any]:
+    body: dict[str, Any] = json.loads((out / "front.json").read_text())
+    return body
+
+
+def toy_time(schedule: TokenSchedule) -> float:
+    return 2.0 + sum((17, *schedule.counts[:-1])) / 10
+
+
+class FakeTarget:
+    """Stands in for the measurements on the target; counts the tables made."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, factor: float = 1.0) -> None:
+        self.factor, self.tables = factor, 0
+        monkeypatch.setattr(search_target, "measure_schedules", self.passes)
+        monkeypatch.setattr(search_target, "measure_table", self.table)
+
+    def passes(
+        self, model: AdaptiveViT, target: Any, size: Any, schedules: Sequence[TokenSchedule], *rest: Any
+    ) -> list[Measurement]:
+        return [Measurement((toy_time(one) * self.factor,) * 60, steady=True) for one in schedules]
+
+    def table(self, model: AdaptiveViT, target: TargetDevice, size: Any, **rest: Any) -> LatencyTable:
+        self.tables += 1
+        ramp = Curve((2, 17), (0.2, 1.7))
+        drop = (DropCell(2, 2, 0.1, 2, 0.1), DropCell(17, 8, 0.85, 15, 0.85))
+        cells = LayerCells(
+            Curve((2, 17), (0.1, 0.85)), drop, Curve((2, 17), (0.1, 0.85)), ramp, 2.0, Curve((1,), (1e-6,))
+        )
+        return LatencyTable(target, "tiny", 17, 4, 1, "column", cells)
+
+
+def test_macs_search_leaves_a_whole_run(place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "out"
+    code = search(place, out, "--budget", "flops=300K", "--evaluations", 20, "--schedule", "taper:0.3")
+    said = capsys.readouterr()
+    body = front(out)
+    assert code == 0 and body["verdict"] == "PASS" and "PASS (flops=300K)" in said.out
+    assert body["evaluations"] == 20 and body["split"] == "val" and body["metric"] == "top1"
+    assert body["model"]["name"] == "vit_tiny_patch16_224" and body["target"] is None
+    assert all(one["macs"] <= 300_000 and one["latency_ms"] is None for one in body["candidates"])
+    assert body["candidates"][body["chosen"]]["top1"] == max(one["top1"] for one in body["candidates"])
+    for name in ("recipe.json", "search.db", "candidates.csv", "kept.json", "report.html", "model.safetensors",
+                 "model.json", "split.json"):  # fmt: skip
+        assert (out / name).is_file(), name
+    rows = list(csv.DictReader((out / "candidates.csv").read_text().splitlines()))
+    assert len(rows) == 20 and rows[1]["origin"] == "user" and rows[0]["origin"] == "dense"
+    assert "within reach" in said.err and "20/20 evaluations" in said.err
+    kept = json.loads((out / "kept.json").read_text())
+    assert kept["schedule"] == body["candidates"][body["chosen"]]["schedule"] and kept["split"] == "test"
+
+
+def test_latency_search(
+    place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fake, out = FakeTarget(monkeypatch), tmp_path / "out"
+    flags = ("--target", "torch:cpu:threads=1", "--budget", "latency=7ms", "--evaluations", 25, "--json")
+    assert search(place, out, *flags) == 0
+    body = front(out)
+    assert json.loads(capsys.readouterr().out) == body
+    assert body["target"]["runtime"] == "torch" and body["objectives"] == ["latency_ms.p90", "top1"]
+    for one in body["candidates"]:
+        assert one["latency_ms"]["predicted"] == pytest.approx(one["latency_ms"]["median"], rel=0.3)
+        assert one["latency_ms"]["steady"] is True and one["latency_ms"]["samples"] == 60
+    assert body["candidates"][body["chosen"]]["latency_ms"]["p90"] <= 7
+    assert json.loads((out / "profile.json").read_text())["schema"] == "fgvc-kit/profile"
+    assert search(place, out, *flags) == 0  # nothing is measured twice, but the finalists
+    again = front(out)
+    assert fake.tables == 1 and again["candidates"] == body["candidates"]
+
+
+def test_too_slow_on_the_target_is_no_pass(place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fake = FakeTarget(monkeypatch)
+    out = tmp_path / "out"
+    flags = ("--target", "torch:cpu:threads=1", "--budget", "latency=7ms", "--evaluations", 20)
+
+    real = search_target.measured_on
+
+    def slower(*arguments: Any) -> Any:
+        fake.factor = 3.0
+        return real(*arguments)
+
+    monkeypatch.setattr("tavt_kit.verbs.search_job.measured_on", slower)
+    assert search(place, out, *flags) == 1
+    assert front(out)["verdict"] == "FAIL" and front(out)["chosen"] is None
+
+
+def test_interrupted_it_continues_to_the_same_front(
+    place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    flags = ("--budget", "flops=300K", "--evaluations", 20)
+    assert search(place, tmp_path / "whole", *flags) == 0
+    honest, count = LeanEvaluator.__call__, 0
+
+    def interrupted(self: LeanEvaluator, schedule: TokenSchedule) -> Any:
+        nonlocal count
+        count += 1
+        if count % 7 == 0:
+            raise KeyboardInterrupt
+        return honest(self, schedule)
+
+    monkeypatch.setattr(LeanEvaluator, "__call__", interrupted)
+    for _ in range(3):
+        assert search(place, tmp_path / "cut", *flags) == 130
+        assert "the same command" in capsys.readouterr().err
+    assert count == 21
+    assert search(place, tmp_path / "cut", *flags) == 0
+    whole, cut = front(tmp_path / "whole"), front(tmp_path / "cut")
+    for body in (whole, cut):
+        del body["seconds"], body["host"]
+    assert cut == whole and len(cut["candidates"]) > 1
+
+
+def test_another_search_is_refused_and_fresh_starts_over(
+    place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out"
+    assert search(place, out, "--budget", "flops=300K", "--evaluations", 8) == 0
+    (out / "notes.txt").write_text("mine")
+    assert search(place, out, "--budget", "flops=310K", "--evaluations", 8) == 2
+    assert 'budget was ["flops=300K"], is ["flops=310K"]' in capsys.readouterr().err
+    assert search(place, out, "--budget", "flops=300K", "--limit", 3) == 2
+    assert "limit was absent, is 3" in capsys.readouterr().err
+    other = write_run(tmp_path / "other", seed=2)
+    assert search(place, out, "--budget", "flops=300K", model=other) == 2
+    assert "weights was" in capsys.readouterr().err
+    flags = ("--budget", "flops=310K", "--evaluations", 8, "--fresh")
+    assert search(place, out, *flags, model=other) == 0
+    assert front(out)["budgets"] == ["flops=310K"] and (out / "notes.txt").is_file()
+
+
+def test_searching_inside_the_run_keeps_its_model(
+    place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(place / "run", run)
+    assert search(place, run, "--budget", "flops=300K", "--evaluations", 5, model=run) == 0
+    assert search(place, run, "--budget", "flops=300K", "--evaluations", 5, "--score", "cls", model=run) == 2
+    assert "choose another" in capsys.readouterr().err
+    before = (run / "model.safetensors").stat().st_mtime_ns
+    assert search(place, run, "--budget", "flops=300K", "--evaluations", 5, "--fresh", model=run) == 0
+    assert (run / "model.safetensors").stat().st_mtime_ns == before
+
+
+def test_dry_run_writes_nothing(place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert search(place, tmp_path / "out", "--budget", "flops=300K", "--dry-run") == 0
+    told = json.loads(capsys.readouterr().out)
+    assert told["budgets"][0]["reachable"] is True and told["tokens"] == 17 and told["images"] == 18
+    assert not (tmp_path / "out").exists()
+
+
+FLOPS = ("--budget", "flops=300K")
+
+
+@pytest.mark.parametrize(
+    ("flags", "says"),
+    [
+        (("--budget", "latency=20"), "the unit is one of"),
+        (("--budget", "speed=20ms"), "limits one of"),
+        (("--budget", "latency=7ms"), "needs --target"),
+        (("--budget", "memory=1GB"), "not yet a search constraint"),
+        (("--budget", "flops=1K"), "the nearest feasible budget is flops="),
+        (("--budget", "flops=300K", "--budget", "flops=200K"), "contradict"),
+        ((*FLOPS, "--target", "torch:tpu"), "processor"),
+        ((*FLOPS, "--target", "torch:cuda:7"), "CUDA"),
+        ((*FLOPS, "--target", "onnxruntime:cpu"), "live models"),
+        ((*FLOPS, "--schedule", "10x2,12x2"), "only 10 reach it"),
+        ((*FLOPS, "--schedule", "17x3"), "the model has 4 layers"),
+        ((*FLOPS, "--schedule", "17x5"), "the model has 4 layers"),
+        ((*FLOPS, "--schedule", "17x3,1"), "at least 2"),
+        ((*FLOPS, "--schedule", "often"), "'often'"),
+        ((*FLOPS, "--evaluations", "0"), "at least 1"),
+        ((*FLOPS, "--population", "1"), "at least 2"),
+        ((*FLOPS, "--limit", "0"), "--limit"),
+        ((*FLOPS, "--max-time", "soon"), "90s"),
+        ((*FLOPS, "--weights", "random"), "weights of its own"),
+        ((*FLOPS, "--score", "loudness"), "loudness"),
+        ((*FLOPS, "--data", "absent/"), "absent"),
+    ],
+)  # fmt: skip
+def test_bad_input_is_one_sentence(
+    place: Path, tmp_path: Path, flags: tuple[str, ...], says: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert search(place, tmp_path / "out", *flags) == 2
+    said = capsys.readouterr().err
+    assert says in said.splitlines()[-1] and "Traceback" not in said
+    assert not (tmp_path / "out" / "front.json").exists()
+
+
+def test_latency_below_the_least_names_it(
+    place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fake = FakeTarget(monkeypatch)
+    monkeypatch.setattr(LeanEvaluator, "__call__", lambda *arguments: pytest.fail("a picture was looked at"))
+    target = ("--target", "torch:cpu:threads=1")
+    assert search(place, tmp_path / "out", *target, "--budget", "latency=1ms") == 2
+    assert "the nearest feasible budget is latency=4.3ms" in capsys.readouterr().err
+    assert fake.tables == 0
+
+
+def test_other_models_and_places(place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    def refused(*flags: object, model: object = None, out: Path = tmp_path / "out") -> str:
+        assert search(place, out, *FLOPS, *flags, model=model) == 2
+        return capsys.readouterr().err.splitlines()[-1]
+
+    assert "vit_tinny" in refused(model="vit_tinny_patch16_224", out=tmp_path / "a")
+    assert "ResNet" in refused("--weights", "random", model="resnet50", out=tmp_path / "b")
+    (tmp_path / "file").write_text("x")
+    assert "cannot write" in refused(out=tmp_path / "file")
+    deeper = write_run(tmp_path / "deeper", depth=5)
+    assert "another model" in refused(model=place / "run", out=deeper)
+    renamed = write_run(tmp_path / "renamed", classes=("a", "b", "c"))
+    assert "give the data it was trained on" in refused(model=renamed, out=tmp_path / "c")
+    broken = tmp_path / "broken"
+    shutil.copytree(place / "run", broken)
+    (broken / "model.safetensors").write_bytes((place / "run" / "model.safetensors").read_bytes()[:-100])
+    assert "model.safetensors" in refused(model=broken, out=tmp_path / "d")
+
+
+def test_through_the_real_command(place: Path, tmp_path: Path) -> None:
+    """One good and one bad run as a user starts them."""
+    start = [sys.executable, "cli.py", "search", str(place / "run"), "--data", str(place / "data"), "-o", str(tmp_path)]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run([*start, "--budget", "flops=300K", "--evaluations", "6", "--json"], cwd=ROOT, env=environment,
+                          capture_output=True, text=True, check=False)  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["schema"] == "fgvc-kit/front"
+    done = subprocess.run([*start, "--budget", "flops=300 parsec"], cwd=ROOT, env=environment,
+                          capture_output=True, text=True, check=False)  # fmt: skip
+    assert (
+        done.returncode == 2 and done.stderr.count("\n") == 1 and done.stderr.startswith("fgvc-kit search: cannot read")
+    )
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("target", ["torch:cpu:threads=1", "openvino:cpu:threads=1"])
+def test_measured_for_real(place: Path, tmp_path: Path, target: str) -> None:
+    """A real table and real measurements; what is chosen was measured, and a hopeless budget names the least."""
+    code = search(
+        place, tmp_path / "out", "--target", target, "--budget", "latency=500ms", "--evaluations", 10, "--final", 2
+    )
+    body = front(tmp_path / "out")
+    assert code == 0 and body["verdict"] == "PASS"
+    assert all(one["latency_ms"]["median"] > 0 for one in [*body["candidates"], *body["baselines"]])
+    assert search(place, tmp_path / "none", "--target", target, "--budget", "latency=1us") == 2
