@@ -50,7 +50,7 @@ class Text:
 
 @dataclass(frozen=True, slots=True)
 class Missing:
-    """A record that is not there: a sentence without its end, and the command that makes the record."""
+    """In place of a section whose record is not there: what it would show, and the command that makes it."""
 
     what: str
     command: str
@@ -126,7 +126,7 @@ class Figure:
     scrolls: bool = True
 
 
-Block = Text | Missing | Facts | Table | Figure
+Block = Text | Facts | Table | Figure
 
 
 @dataclass(frozen=True, slots=True)

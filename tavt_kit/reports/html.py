@@ -16,7 +16,6 @@ from tavt_kit.reports.blocks import (
     Figure,
     Headline,
     Inline,
-    Missing,
     Report,
     Section,
     Table,
@@ -119,8 +118,6 @@ def _section(section: Section) -> Element:
 def _block(block: Block) -> Element:
     if isinstance(block, Text):
         return el("p", *map(_inline, block.parts), class_=block.kind)
-    if isinstance(block, Missing):
-        return el("p", block.what, " ", el("code", block.command), ".", class_="missing")
     if isinstance(block, Facts):
         return _facts(block)
     if isinstance(block, Table):

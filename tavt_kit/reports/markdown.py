@@ -14,7 +14,6 @@ from tavt_kit.reports.blocks import (
     Figure,
     Headline,
     Inline,
-    Missing,
     Report,
     Table,
     Text,
@@ -50,8 +49,6 @@ def _headline(headline: Headline) -> Iterator[str]:
 def _block(block: Block) -> str:
     if isinstance(block, Text):
         return _inlines(block.parts)
-    if isinstance(block, Missing):
-        return f"{_plain(block.what)} {_code(block.command)}."
     if isinstance(block, Facts):
         return "\n".join(f"- {_plain(name)}: {_inline(value)}" for name, value in block.rows)
     if isinstance(block, Table):

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from tavt_kit.records import atomic_text, make_folder
-from tavt_kit.reports.blocks import Report
+from tavt_kit.reports.blocks import Code, Facts, Missing, Report, Section, Text
 from tavt_kit.reports.gather import Records, gather
 from tavt_kit.reports.html import html_page
 from tavt_kit.reports.markdown import markdown_page
@@ -25,28 +25,40 @@ __all__ = ["HTML_FILE", "MARKDOWN_FILE", "build_report", "write_report"]
 
 HTML_FILE, MARKDOWN_FILE = "report.html", "report.md"
 
+_SECTIONS: tuple[Callable[[Records], Section | Missing], ...] = (
+    front_section,
+    final_section,
+    checks_section,
+    ladder_section,
+    layers_section,
+    benches_section,
+    kept_section,
+)
+
 
 def build_report(records: Records) -> Report:
     """What the records say, in the order a reader asks."""
     name = text(card_of(records), "name")
     data = text(records.first("split"), "name")
     title = " on ".join(part for part in (name, data) if part) or "A run without a model card"
+    found = [section(records) for section in _SECTIONS]
+    missing = [one for one in found if isinstance(one, Missing)]
+    sections = [one for one in found if isinstance(one, Section)]
+    if missing:
+        sections.append(_not_recorded(missing))
     return Report(
         title,
         summary(records),
         headline(records),
-        (
-            front_section(records),
-            final_section(records),
-            checks_section(records),
-            ladder_section(records),
-            layers_section(records),
-            benches_section(records),
-            kept_section(records),
-            provenance_section(records),
-        ),
+        (*sections, provenance_section(records)),
         f"Made by fgvc-kit report from {', '.join(records.folders) or 'records'}.",
     )
+
+
+def _not_recorded(missing: Sequence[Missing]) -> Section:
+    """All that is not there in one place, so that a short report stays short."""
+    rows = tuple((one.what, Code(one.command)) for one in missing)
+    return Section("missing", "Not recorded", (Text.of("Each of these is made by the command beside it."), Facts(rows)))
 
 
 def write_report(places: Sequence[Path], out: Path) -> tuple[Path, Path]:

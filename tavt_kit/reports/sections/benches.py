@@ -17,11 +17,11 @@ __all__ = ["benches_section"]
 _ANCHOR, _TITLE = "bench", "Measured side by side"
 
 
-def benches_section(records: Records) -> Section:
+def benches_section(records: Records) -> Section | Missing:
     """A table for each ``bench.json``."""
     benches = [found for found in records.all("bench") if sequence(found.body, "candidates")]
     if not benches:
-        return Section(_ANCHOR, _TITLE, (Missing("No bench was recorded; one is made by", "fgvc-kit bench THING..."),))
+        return Missing("Things measured side by side", "fgvc-kit bench THING...")
     blocks: list[Block] = []
     for found in benches:
         blocks += [_table(found, len(benches) > 1), Text.of(_protocol(found.body), kind="note")]

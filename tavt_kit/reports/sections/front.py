@@ -19,7 +19,6 @@ from tavt_kit.reports.words import limit_words, metric_words, plural
 
 __all__ = ["front_section", "span"]
 
-_NEED = "There is no front yet; it is made by"
 _KIND_OF_ORIGIN: dict[str, Kind] = {
     "dense": "dense",
     "taper": "taper",
@@ -29,11 +28,11 @@ _KIND_OF_ORIGIN: dict[str, Kind] = {
 }
 
 
-def front_section(records: Records) -> Section:
+def front_section(records: Records) -> Section | Missing:
     """What the search found."""
     front = records.first("front")
     if not front:
-        return Section("front", "The front", (Missing(_NEED, "fgvc-kit search MODEL --budget latency=20ms"),))
+        return Missing("The front of a search", "fgvc-kit search MODEL --budget latency=20ms")
     view = FrontView.of(front)
     blocks: list[Block] = []
     marks = _marks(view, final_rows(records.first("final")))

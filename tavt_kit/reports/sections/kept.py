@@ -24,12 +24,11 @@ _BYTES = 300_000
 _MAGIC = {b"\xff\xd8\xff": "jpeg", b"\x89PN": "png"}
 
 
-def kept_section(records: Records) -> Section:
+def kept_section(records: Records) -> Section | Missing:
     """The pictures of ``kept.json`` with their patches."""
     found = records.all("kept")
     if not found:
-        missing = Missing("No pictures were recorded; they come with", "fgvc-kit search MODEL")
-        return Section(_ANCHOR, _TITLE, (missing,))
+        return Missing("What each layer keeps of a few pictures", "fgvc-kit search MODEL")
     record, folder = found[0].body, found[0].path.parent
     grid = whole(record, "grid", 0), whole(record, "grid", 1)
     if grid[0] is None or grid[1] is None or min(grid[0], grid[1]) < 1:

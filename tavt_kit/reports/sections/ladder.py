@@ -35,14 +35,11 @@ class _Step:
         return None if self.before is None or self.after is None else self.after.value - self.before.value
 
 
-def ladder_section(records: Records) -> Section:
+def ladder_section(records: Records) -> Section | Missing:
     """The ladder of the run that distilled."""
     run = next((found.body for found in records.all("run") if sequence(found.body, "results", "before")), None)
     if run is None:
-        missing = Missing(
-            "No accuracies before and after distillation are recorded; that is done by", "fgvc-kit distill MODEL"
-        )
-        return Section(_ANCHOR, _TITLE, (missing,))
+        return Missing("Accuracies before and after distillation", "fgvc-kit distill MODEL")
     steps = _steps(sequence(run, "results", "before"), sequence(run, "results", "after"))
     first = mapping(run, "results", "before", 0, "accuracy")
     split, metric = text(first, "split") or "val", metric_words(text(first, "metric") or "top1")

@@ -21,12 +21,11 @@ __all__ = ["layers_section"]
 _ANCHOR, _TITLE = "layers", "Where the time goes"
 
 
-def layers_section(records: Records) -> Section:
+def layers_section(records: Records) -> Section | Missing:
     """The latency table of ``profile.json``, for the dense and the chosen schedule."""
     profile = records.first("profile")
     if not profile:
-        missing = Missing("The layers were not measured one by one; that is done by", "fgvc-kit profile MODEL")
-        return Section(_ANCHOR, _TITLE, (missing,))
+        return Missing(_TITLE, "fgvc-kit profile MODEL")
     try:
         table = LatencyTable.from_record({name: profile[name] for name in profile if name not in ("schema", "version")})
         dense = table.parts(TokenSchedule.dense(table.tokens, table.layers))

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 from tavt_kit.reports.blocks import Headline, KeyFigure, Text
 from tavt_kit.reports.choice import FrontView
 from tavt_kit.reports.gather import Records
 from tavt_kit.reports.numbers import macs_text, ms_text, percent_text, points_text, ratio_text
 from tavt_kit.reports.rows import FinalView, better_baselines, final_rows
 from tavt_kit.reports.sections.checks import failed_checks
-from tavt_kit.reports.views import AccuracyView, CandidateView, mapping, number
-from tavt_kit.reports.words import budget_words, metric_words, quantile_words, target_words
+from tavt_kit.reports.views import AccuracyView, CandidateView, mapping, number, sequence
+from tavt_kit.reports.words import budget_words, metric_words, plural, quantile_words, target_words
 
 __all__ = ["headline"]
 
@@ -36,7 +39,7 @@ def headline(records: Records) -> Headline:
     return Headline(
         view.verdict,
         Text.of(_sentence(view, pick, _where(front))),
-        (*_more(view, final), *(Text.of(sentence, kind="warning") for sentence in failed_checks(records))),
+        (*_more(view, final), *(Text.of(sentence, kind="warning") for sentence in _doubts(front, pick, records))),
         tuple(_figures(view, pick, chosen)),
     )
 
@@ -113,6 +116,20 @@ def _more(view: FrontView, final: tuple[FinalView, ...]) -> list[Text]:
         )
     texts += [Text.of(sentence, kind="warning") for sentence in better_baselines(final)]
     return texts
+
+
+def _doubts(front: Mapping[str, Any], pick: CandidateView, records: Records) -> list[str]:
+    """What stands against the verdict: an unsteady clock, limits that are not decided, files that failed."""
+    sentences = [f"Not decided: {text}." for text in sequence(front, "undecided") if isinstance(text, str)]
+    time = pick.time
+    if time is not None and time.steady is False and time.p10 is not None and time.p90 is not None:
+        load, cores = number(front, "host", "load", 0), len(sequence(front, "host", "affinity"))
+        busy = f", with a load of {load:g} on {plural(cores, 'CPU')}" if load is not None and cores else ""
+        sentences.append(
+            f"The times are unsteady (p10 to p90 is {ms_text(time.p10)} to {ms_text(time.p90)}{busy}): measure again "
+            "on a quieter machine before relying on them."
+        )
+    return sentences + failed_checks(records)
 
 
 def _figures(view: FrontView, pick: CandidateView, chosen: FinalView | None) -> list[KeyFigure]:
