@@ -11,8 +11,11 @@ import numpy as np
 from PIL import Image
 
 from tavt_kit.accuracy import Accuracy, PairedDifference
+from tavt_kit.bench.protocol import Protocol
+from tavt_kit.bench.record import Benched, bench_body
 from tavt_kit.budget import Budget
 from tavt_kit.candidate import Candidate
+from tavt_kit.checks.report import BatchCheck, CheckReport, write_check
 from tavt_kit.device import TargetDevice
 from tavt_kit.front import ParetoFront
 from tavt_kit.host import HostFacts
@@ -25,6 +28,7 @@ from tavt_kit.schedule import TokenSchedule
 from tavt_kit.search.final import Final
 from tavt_kit.search.record import front_body, write_candidates, write_front
 from tavt_kit.search.result import SearchResult
+from tavt_kit.verdict import Verdict
 
 TOKENS, LAYERS = 65, 12
 TARGET = TargetDevice.parse("openvino:cpu:threads=2")
@@ -110,6 +114,8 @@ def write_run(folder: Path, *, classes: tuple[str, ...] = HOSTILE, final: bool =
     _write_search(folder, candidates, baselines, budget)
     _write_distilled(folder)
     _write_profile(folder)
+    _write_bench(folder, candidates[-1], candidates[3])
+    _write_check(folder, candidates[3])
     if final:
         write_final_rows(folder, candidates[3])
     write_kept_record(folder, classes)
@@ -156,6 +162,40 @@ def _write_distilled(folder: Path) -> None:
     asked = {"recipe": "modern", "steps": 300, "batch": 16, "seed": 0, "model": "vit_small_patch14_dinov2"}
     body = {"verb": "distill", "status": "done", "asked": asked, "results": results, "host": HOST}
     write_record(folder / "run.json", "fgvc-kit/run", 1, body)
+
+
+def _write_bench(folder: Path, dense: Candidate, chosen: Candidate) -> None:
+    """``bench.json`` by the bench's own writer."""
+    assert dense.latency is not None and chosen.latency is not None
+    rows = (
+        Benched("dense", "runs/x", TARGET, dense.latency, dense.schedule, dense.macs),
+        Benched("chosen.onnx", "out/chosen.onnx", TARGET, chosen.latency, chosen.schedule, chosen.macs, 88_400_000),
+    )
+    host = HostFacts.from_record(HOST)
+    body = bench_body(rows, protocol=Protocol(), inputs="textile val", seed=0, host=host)
+    write_record(folder / "bench.json", "fgvc-kit/bench", 1, body)
+
+
+def _write_check(folder: Path, chosen: Candidate, right: int = 459) -> None:
+    """``check.json`` of two files by the check's own writer."""
+    schedule = chosen.schedule.counts
+    for_all = {"schedule": schedule, "agreement": 0.982, "scale": 11.5, "strayed": 0, "tied": 0}
+    batches = BatchCheck((8, 1), 1e-6, True)
+    source = Accuracy.of_counts(463, 656, split="test")
+    exact = CheckReport(
+        artifact="chosen.onnx", sha256={"chosen.onnx": "1" * 64}, precision="f32", executed=str(TARGET),
+        verdict=Verdict.PASS, reason="same logits as its source on 656 images",
+        source_top1=source, artifact_top1=source,
+        difference=PairedDifference.of_counts(0, 0, 656), largest_difference=2e-5, batches=batches, **for_all,
+    )  # fmt: skip
+    narrow = CheckReport(
+        artifact="chosen.int8.xml", sha256={"chosen.int8.xml": "2" * 64}, precision="int8",
+        executed=str(replace(TARGET, precision="int8")), verdict=Verdict.INCONCLUSIVE,
+        reason="top-1 changes by -0.61 points [-1.52, +0.24] on 656 images (8 flips); it may fall by 0.5",
+        source_top1=source, artifact_top1=Accuracy.of_counts(right, 656, split="test"),
+        difference=PairedDifference.of_counts(2, 6, 656), largest_difference=0.8, batches=batches, **for_all,
+    )  # fmt: skip
+    write_check(folder / "check.json", [exact.as_record(), narrow.as_record()], {"host": HOST})
 
 
 def _write_profile(folder: Path) -> None:

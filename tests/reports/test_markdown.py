@@ -6,13 +6,13 @@ from pathlib import Path
 import pytest
 
 from tavt_kit.reports import write_report
-from tavt_kit.reports.blocks import Cell, Code, Column, Headline, Missing, Report, Section, Table, Text
+from tavt_kit.reports.blocks import Cell, Code, Column, Headline, Report, Section, Table, Text
 from tavt_kit.reports.markdown import markdown_page
 from tests.reports.pages import Page
 from tests.reports.records import write_run
 
 
-def page(*blocks: Text | Table | Missing) -> str:
+def page(*blocks: Text | Table) -> str:
     return markdown_page(Report("t", "s", Headline("PASS", Text.of("fits")), (Section("a", "A", blocks),), "end"))
 
 
@@ -41,10 +41,6 @@ def test_a_table_keeps_its_columns_whatever_the_cells_say() -> None:
     assert len(rows) == 3
     assert {len(re.findall(r"(?<!\\)\|", row)) for row in rows} == {3}
     assert "**1\\|2 3 (small\\|er)**" in rows[2]
-
-
-def test_missing_records_name_their_command() -> None:
-    assert "It is made by `fgvc-kit search`." in page(Missing("It is made by", "fgvc-kit search"))
 
 
 def test_markdown_says_what_the_page_says(tmp_path: Path) -> None:

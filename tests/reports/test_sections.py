@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -8,7 +9,10 @@ import pytest
 from tavt_kit.latency_table import LatencyTable
 from tavt_kit.records import write_record
 from tavt_kit.reports import write_report
-from tavt_kit.reports.gather import gather
+from tavt_kit.reports.blocks import Missing, Section
+from tavt_kit.reports.gather import Found, Records, gather
+from tavt_kit.reports.html import html_page
+from tavt_kit.reports.page import build_report
 from tavt_kit.reports.sections.front import front_section
 from tavt_kit.reports.sections.kept import kept_section
 from tavt_kit.reports.sections.provenance import COUNTING
@@ -20,11 +24,19 @@ def read(places: list[Path], out: Path) -> Page:
     return Page(write_report(places, out)[0].read_text(encoding="utf-8"))
 
 
+def section_of(make: Callable[[Records], Section | Missing], folder: Path) -> Section:
+    section = make(gather([folder]))
+    assert isinstance(section, Section)
+    return section
+
+
 def test_every_missing_record_is_named_with_its_command(tmp_path: Path) -> None:
     write_record(tmp_path / "run.json", "fgvc-kit/run", 1, {})
     page = read([tmp_path], tmp_path)
-    for command in ("fgvc-kit search MODEL", "fgvc-kit profile MODEL", "fgvc-kit demo"):
-        assert command in page.text
+    for verb in ("search", "profile", "demo", "export", "distill", "bench"):
+        assert f"fgvc-kit {verb}" in page.text
+    assert [v["id"] for tag, v in page.tags if tag == "section"] == ["verdict", "missing", "provenance"]
+    assert "Not recorded" not in read([write_run(tmp_path / "whole").folder], tmp_path / "out").text
 
 
 @pytest.mark.parametrize(
@@ -35,18 +47,16 @@ def test_every_missing_record_is_named_with_its_command(tmp_path: Path) -> None:
 )
 def test_no_record_breaks_the_report(tmp_path: Path, kind: str, body: dict[str, object]) -> None:
     write_record(tmp_path / f"{kind}.json", f"fgvc-kit/{kind}", 1, body)
-    assert read([tmp_path], tmp_path).count("section") > 3
+    assert read([tmp_path], tmp_path).count("section") >= 3
 
 
 def test_any_single_field_may_be_missing(tmp_path: Path) -> None:
-    run = write_run(tmp_path / "run", classes=("crack", "good"))
-    for name in ("front", "final", "kept", "split"):
-        path = run.folder / f"{name}.json"
-        whole = json.loads(path.read_text())
-        for field in set(whole) - {"schema", "version"}:
-            path.write_text(json.dumps({key: value for key, value in whole.items() if key != field}))
-            assert read([run.folder], tmp_path / "out").text
-        path.write_text(json.dumps(whole))
+    records = gather([write_run(tmp_path, classes=("crack", "good")).folder])
+    for kind, found in records.found.items():
+        for field in found[0].body:
+            body = {name: value for name, value in found[0].body.items() if name != field}
+            changed = Records({**records.found, kind: (Found(found[0].path, body),)}, records.candidates)
+            assert html_page(build_report(changed))
 
 
 def test_counting_is_said_once(tmp_path: Path) -> None:
@@ -88,13 +98,13 @@ def test_the_chosen_candidate_is_marked_in_table_and_chart(tmp_path: Path) -> No
 
 def test_figures_of_another_split_stay_off_the_front_chart(tmp_path: Path) -> None:
     run = write_run(tmp_path)
-    (figure, *_) = front_section(gather([run.folder])).blocks
+    (figure, *_) = section_of(front_section, run.folder).blocks
     assert "lower resolution" not in str(figure)
     final = json.loads((tmp_path / "final.json").read_text())
     for row in final["rows"]:
         row["split"] = "val"
     (tmp_path / "final.json").write_text(json.dumps(final))
-    (figure, *_) = front_section(gather([run.folder])).blocks
+    (figure, *_) = section_of(front_section, run.folder).blocks
     assert "lower resolution" in str(figure)
 
 
@@ -104,7 +114,7 @@ def test_dropped_patches_are_covered_and_no_others(tmp_path: Path) -> None:
     image = {"file": "a.png", "label": "x", "prediction": "y", "probability": 0.5, "kept": kept}
     body = {"grid": [2, 3], "layers": [0, 1, 2], "schedule": [7, 4, 4], "prefix": 1, "split": "test", "images": [image]}
     write_record(tmp_path / "kept.json", "fgvc-kit/kept", 1, body)
-    section = kept_section(gather([tmp_path]))
+    section = section_of(kept_section, tmp_path)
     assert "Of 6 patches stay 6 after layer 0, 3 after layers 1–2." in str(section.blocks[0])
     page = read([tmp_path], tmp_path)
     paths = [v["d"] for tag, v in page.tags if tag == "path" and v.get("class") == "gone"]
@@ -161,3 +171,17 @@ def test_what_else_was_evaluated_is_drawn_behind(tmp_path: Path) -> None:
     assert 20 <= cloud.count("M") <= 40
     assert "the search ended because 312 evaluations are done" in page.text
     assert "1 schedule predicted within the budget measured above it" in page.text
+
+
+def test_checked_files_and_their_verdicts(tmp_path: Path) -> None:
+    page = read([write_run(tmp_path).folder], tmp_path)
+    assert "OpenVINO CPU, 2 threads, int8, batch 1" in page.text
+    assert page.text.count("The check of chosen.int8.xml says INCONCLUSIVE: top-1 changes by -0.61 points") == 1
+    assert "98.2 %" in page.text and "7.0 %" in page.text and "2e-06" in page.text
+
+
+def test_a_bench_names_its_reference_and_protocol(tmp_path: Path) -> None:
+    page = read([write_run(tmp_path).folder], tmp_path)
+    assert "speed is against dense" in page.text and "88.4 MB" in page.text
+    assert "at least 3 s and 30 inferences, until its median was known within 1.0 % or 60 s had passed" in page.text
+    assert "inputs: textile val; seed 0." in page.text

@@ -104,7 +104,16 @@ def test_a_count_only_search_names_multiply_adds() -> None:
 def test_an_unsteady_time_is_called_so() -> None:
     candidate = entry([65, 40, 20], 0.841, 6.9, "INCONCLUSIVE")
     candidate["latency_ms"]["steady"] = False
-    assert "median 6.90 ms, unsteady." in said(headline(records(front=front(candidate))))
+    host = {"load": [9.5, 8.0, 7.0], "affinity": [0, 1]}
+    body = front(candidate, host=host, undecided=["latency=8ms: measure longer"])
+    found = headline(records(front=body))
+    assert "median 6.90 ms, unsteady." in said(found)
+    doubts = ["".join(map(str, text.parts)).replace("\u00a0", " ") for text in found.more if text.kind == "warning"]
+    assert doubts == [
+        "Not decided: latency=8ms: measure longer.",
+        "The times are unsteady (p10 to p90 is 6.76 ms to 7.25 ms, with a load of 9.5 on 2 CPUs): measure again on a "
+        "quieter machine before relying on them.",
+    ]
 
 
 def test_the_held_out_figure_is_said_beside() -> None:
