@@ -24,14 +24,18 @@ VERBS = {
     "train": "tavt_kit.verbs.train:train_verb",
     "distill": "tavt_kit.verbs.distill:distill_verb",
     "search": "tavt_kit.verbs.search:search_verb",
+    "export": "tavt_kit.verbs.export:export_verb",
+    "check": "tavt_kit.verbs.check:check_verb",
     "bench": "tavt_kit.verbs.bench:bench_verb",
     "profile": "tavt_kit.verbs.profile:profile_verb",
     "report": "tavt_kit.verbs.report:report_verb",
     "show": "tavt_kit.verbs.show:show_verb",
     "eval": "tavt_kit.verbs.eval:eval_verb",
+    "predict": "tavt_kit.verbs.predict:predict_verb",
     "models": "tavt_kit.verbs.models:models_verb",
     "datasets": "tavt_kit.verbs.datasets:datasets_verb",
     "doctor": "tavt_kit.verbs.doctor:doctor_verb",
+    "demo": "tavt_kit.verbs.demo:demo_verb",
 }
 
 OK, BAD_INPUT, BUG, INTERRUPTED, UNREAD = 0, 2, 70, 130, 141

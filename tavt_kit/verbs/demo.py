@@ -78,15 +78,23 @@ def _print_table(body: dict[str, Any]) -> None:
 
     rows: Sequence[dict[str, Any]] = body["rows"]
     table = Table(title=f"on the {rows[0]['split']} split, n = {rows[0]['n']}", show_edge=False)
-    for name in ("model", "top-1 [95 %]", "GMACs", "median ms", "p90 ms", "x dense", "note"):
+    for name in ("model", "top-1 [95 %]", "GMACs", "median ms", "p90 ms", "x dense", "budget", "note"):
         table.add_column(name, justify="left" if name in ("model", "note") else "right")
     for row in rows:
         low, high = (100 * end for end in row["ci95"])
         accuracy = f"{100 * row['top1']:.1f} % \\[{low:.1f}, {high:.1f}]"
         latency, ratio = row["latency_ms"], row["ratio"]
         if latency is None:
-            table.add_row(row["name"], accuracy, "", "", "", "", row["note"])
+            table.add_row(row["name"], accuracy, "", "", "", "", "", row["note"])
             continue
         times = (f"{latency[view]:.2f}" for view in ("median", "p90"))
-        table.add_row(row["name"], accuracy, f"{row['macs'] / 1e9:.2f}", *times, f"{ratio['value']:.2f}", row["note"])
+        table.add_row(
+            row["name"],
+            accuracy,
+            f"{row['macs'] / 1e9:.2f}",
+            *times,
+            f"{ratio['value']:.2f}",
+            row["verdict"],
+            row["note"],
+        )
     Console().print(table)

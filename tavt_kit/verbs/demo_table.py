@@ -14,10 +14,25 @@ if TYPE_CHECKING:
 __all__ = ["conclusions", "read_table", "write_table"]
 
 
-def write_table(out: Path, exports: Sequence[tuple[str, Kind, Path]], budget: str) -> None:
-    """Write ``final.json`` from each export's ``check.json`` and the demo's ``bench.json``.
+ROWS: tuple[tuple[str, str, str, Kind], ...] = (
+    ("dense", "f32", "dense f32", "dense"),
+    ("dense", "int8", "dense INT8", "int8"),
+    ("low-resolution", "f32", "lower resolution f32", "resolution"),
+    ("chosen", "f32", "chosen f32", "chosen"),
+    ("chosen", "int8", "chosen + INT8", "chosen-int8"),
+)
+"""Export folder, precision, name and kind of each row, dense first."""
+
+
+def write_table(out: Path, budget: str, low: str) -> None:
+    """Write ``final.json`` from the exports' ``check.json`` and the demo's ``bench.json``.
 
     A file that failed its check was not measured; its row has the accuracy and the verdict alone.
+
+    Args:
+        out: The demo's folder.
+        budget: Its text.
+        low: The size of the lower-resolution baseline's images, for people.
     """
     from tavt_kit.budget import Budget
     from tavt_kit.measurement import Measurement
@@ -25,26 +40,33 @@ def write_table(out: Path, exports: Sequence[tuple[str, Kind, Path]], budget: st
     from tavt_kit.verdict import judge_latency
 
     bench = read_record(out / "bench.json", "fgvc-kit/bench", 1)
-    measured = {str(Path(row["thing"]).parent.resolve()): row for row in bench["candidates"]}
+    measured = {Path(row["thing"]).resolve(): row for row in bench["candidates"]}
     (limit,) = Budget.parse([budget]).limits
     rows = []
-    for name, kind, folder in exports:
-        (check,) = read_record(folder / "check.json", "fgvc-kit/check", 1)["checks"]
-        timed = measured.get(str(folder.resolve()))
-        fits = None if timed is None else judge_latency(limit, Measurement.from_record(timed["latency_ms"]))
+    for folder, precision, name, kind in ROWS:
+        check = _check_of(out / "export" / folder, precision)
+        timed = measured.get((out / "export" / folder / check["artifact"]).resolve(), {})
+        fits = judge_latency(limit, Measurement.from_record(timed["latency_ms"])) if timed else None
+        notes = [low if kind == "resolution" else "", f"check: {check['verdict']}"]
         rows.append(
             FinalRow(
                 name,
                 kind,
                 accuracy=check["artifact_top1"],
-                macs=None if timed is None else timed["macs"],
-                latency=None if timed is None else timed["latency_ms"],
-                ratio=None if timed is None else timed["ratio"],
+                macs=timed.get("macs"),
+                latency=timed.get("latency_ms"),
+                ratio=timed.get("ratio"),
                 verdict=None if fits is None else str(fits),
-                note=f"{budget}: {fits}; check: {check['verdict']}",
+                note=", ".join(filter(None, notes)),
             )
         )
     write_final(out, rows, target=bench["candidates"][0]["target"], budgets=[budget], host=bench["host"])
+
+
+def _check_of(folder: Path, precision: str) -> dict[str, Any]:
+    checks = read_record(folder / "check.json", "fgvc-kit/check", 1)["checks"]
+    found: dict[str, Any] = next(check for check in checks if check["precision"] == precision)
+    return found
 
 
 def read_table(out: Path) -> dict[str, Any]:
