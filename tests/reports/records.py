@@ -156,12 +156,17 @@ def _write_distilled(folder: Path) -> None:
                 "schedule": list(TokenSchedule.parse(name, tokens=TOKENS, layers=LAYERS).counts),
                 "macs": 1_400_000_000 - 200_000_000 * index,
                 "accuracy": Accuracy.of_counts(right, 525, split="val").as_record(),
+                "difference": _paired(right - ladders["before"][index]),
             }
             for index, (name, right) in enumerate(zip(names, rights, strict=True))
         ]
     asked = {"recipe": "modern", "steps": 300, "batch": 16, "seed": 0, "model": "vit_small_patch14_dinov2"}
     body = {"verb": "distill", "status": "done", "asked": asked, "results": results, "host": HOST}
     write_record(folder / "run.json", "fgvc-kit/run", 1, body)
+
+
+def _paired(more: int, n: int = 525) -> dict[str, Any]:
+    return PairedDifference.of_counts(max(more, 0) + 9, max(-more, 0) + 9, n).as_record()
 
 
 def _write_bench(folder: Path, dense: Candidate, chosen: Candidate) -> None:

@@ -137,13 +137,17 @@ def test_thumbnails_are_embedded_and_strangers_are_not(tmp_path: Path) -> None:
 
 def test_the_ladder_is_told_without_flattery(tmp_path: Path) -> None:
     page = read([write_run(tmp_path).folder], tmp_path)
-    assert "lifted 4 of 5 schedules by more than their 95 % intervals" in page.text
+    assert "lifted 4 of 5 schedules beyond doubt (paired 95 % interval above 0). Top-1 on val" in page.text
     assert "taper:0.2 50.9 % to 68.6 %" in page.text and "+17.7" in page.text
     record = json.loads((tmp_path / "run.json").read_text())
     results = record["results"]
-    results["before"], results["after"] = results["after"], results["before"]
+    for rung in results["after"]:
+        rung["difference"]["ci95"] = [-0.2, -0.1] if rung["name"] == "dense" else [-0.1, 0.1]
     (tmp_path / "run.json").write_text(json.dumps(record))
-    assert "lifted 0 of 5 schedules" in read([tmp_path], tmp_path).text
+    assert (
+        "lifted 0 of 5 schedules beyond doubt (paired 95 % interval above 0) and lowered dense."
+        in read([tmp_path], tmp_path).text
+    )
     del results["after"]
     (tmp_path / "run.json").write_text(json.dumps(record))
     assert "Distillation has not ended" in read([tmp_path], tmp_path).text
@@ -178,6 +182,18 @@ def test_checked_files_and_their_verdicts(tmp_path: Path) -> None:
     assert "OpenVINO CPU, 2 threads, int8, batch 1" in page.text
     assert page.text.count("The check of chosen.int8.xml says INCONCLUSIVE: top-1 changes by -0.61 points") == 1
     assert "98.2 %" in page.text and "7.0 %" in page.text and "2e-06" in page.text
+
+
+def test_files_of_several_exports_are_told_apart(tmp_path: Path) -> None:
+    run = write_run(tmp_path)
+    for name, schedule in (("f32", [65] * 12), ("int8", list(run.candidates[run.chosen].schedule.counts))):
+        (tmp_path / name).mkdir()
+        check = {"artifact": "model.xml", "schedule": schedule, "verdict": "FAIL", "reason": f"{name} is wrong"}
+        write_record(tmp_path / name / "check.json", "fgvc-kit/check", 1, {"checks": [check]})
+    page = read([tmp_path], tmp_path / "out")
+    assert "f32/model.xml" in page.text and "int8/model.xml" in page.text
+    assert "The check of int8/model.xml says FAIL: int8 is wrong." in page.text
+    assert "The check of f32/model.xml" not in page.text  # not what was chosen
 
 
 def test_a_bench_names_its_reference_and_protocol(tmp_path: Path) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from tavt_kit.device import TargetDevice
@@ -21,41 +21,40 @@ _ANCHOR, _TITLE = "exported", "The exported files"
 
 def checks_section(records: Records) -> Section | Missing:
     """Every check of every ``check.json``."""
-    checks = list(_checks(records))
+    checks = _checks(records)
     if not checks:
         return Missing("Exported files, checked against their source", "fgvc-kit export RUN")
-    first = mapping(checks[0], "artifact_top1")
-    metric, split = metric_words(text(first, "metric") or "top1"), text(first, "split") or "?"
-    blocks: list[Block] = [_table(checks, metric, split)]
+    blocks: list[Block] = [_table(checks)]
     blocks += [
-        Text.of(f"{text(check, 'artifact') or 'a file'}: {reason}.", kind="note")
-        for check in checks
-        if (reason := text(check, "reason"))
+        Text.of(f"{name}: {reason}.", kind="note") for name, check in checks if (reason := text(check, "reason"))
     ]
     return Section(_ANCHOR, _TITLE, tuple(blocks))
 
 
-def failed_checks(records: Records) -> list[str]:
-    """A sentence for each file whose check did not pass; a headline must not leave it out."""
-    open_ones = [check for check in _checks(records) if text(check, "verdict") not in (None, "PASS")]
+def failed_checks(records: Records, counts: Sequence[int]) -> list[str]:
+    """A sentence for each file of this schedule whose check did not pass; a headline must not leave it out."""
     return [
-        f"The check of {text(check, 'artifact') or '?'} says {text(check, 'verdict')}: {text(check, 'reason')}."
-        for check in open_ones
+        f"The check of {name} says {text(check, 'verdict')}: {text(check, 'reason')}."
+        for name, check in _checks(records)
+        if text(check, "verdict") not in (None, "PASS") and list(sequence(check, "schedule")) == list(counts)
     ]
 
 
-def _checks(records: Records) -> Iterator[Mapping[str, Any]]:
-    """All entries, a file checked twice only as it was found first."""
-    seen = set()
-    for found in records.all("check"):
-        for check in sequence(found.body, "checks"):
-            name = text(check, "artifact"), str(mapping(check, "sha256"))
-            if isinstance(check, Mapping) and name not in seen:
-                seen.add(name)
-                yield check
+def _checks(records: Records) -> list[tuple[str, Mapping[str, Any]]]:
+    """All entries by name; several exports are told apart by their folders."""
+    found = records.all("check")
+    named = [(one, check) for one in found for check in sequence(one.body, "checks") if isinstance(check, Mapping)]
+    files = [text(check, "artifact") or "?" for _, check in named]
+    return [
+        (f"{one.path.parent.name}/{file}" if files.count(file) > 1 else file, check)
+        for (one, check), file in zip(named, files, strict=True)
+    ]
 
 
-def _table(checks: list[Mapping[str, Any]], metric: str, split: str) -> Table:
+def _table(checks: Sequence[tuple[str, Mapping[str, Any]]]) -> Table:
+    accuracies = [mapping(check, "artifact_top1") for _, check in checks]
+    metric = metric_words(text(accuracies[0], "metric") or "top1")
+    splits = {(text(accuracy, "split"), number(accuracy, "n")) for accuracy in accuracies}
     columns = (
         Column("File", numeric=False),
         Column("Ran as", numeric=False),
@@ -66,21 +65,19 @@ def _table(checks: list[Mapping[str, Any]], metric: str, split: str) -> Table:
         Column("Logits differ", hint="of the largest"),
         Column("Verdict", numeric=False),
     )
-    n = number(checks[0], "artifact_top1", "n")
-    images = f", n = {n:.0f}" if n else ""
-    caption = (
-        f"Each file and its source, the same schedule in torch f32, on the same images of the {split} split{images}."
-    )
-    return Table(columns, tuple(_row(check) for check in checks), caption)
+    split, n = splits.pop()
+    images = f" of the {split} split, n = {n:.0f}" if not splits and split and n else ""
+    caption = f"Each file and its source, the same schedule in torch f32, on the same images{images}."
+    return Table(columns, tuple(_row(name, check) for name, check in checks), caption)
 
 
-def _row(check: Mapping[str, Any]) -> tuple[Cell, ...]:
+def _row(name: str, check: Mapping[str, Any]) -> tuple[Cell, ...]:
     counts = [count for count in sequence(check, "schedule") if isinstance(count, int)]
     difference = mapping(check, "difference")
     low, high = number(difference, "ci95", 0), number(difference, "ci95", 1)
     interval = f"{points_text(low)} to {points_text(high)}" if low is not None and high is not None else ""
     return (
-        Cell(text(check, "artifact") or DASH, counts_text(counts) if counts else "", code=True),
+        Cell(name, counts_text(counts) if counts else "", code=True),
         Cell(_executed(check)),
         _accuracy(check, "source_top1"),
         _accuracy(check, "artifact_top1"),

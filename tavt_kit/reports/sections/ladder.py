@@ -21,13 +21,15 @@ _ANCHOR, _TITLE = "distillation", "What distillation did"
 
 @dataclass(frozen=True, slots=True)
 class _Step:
-    """One schedule of the ladder, before and after."""
+    """One schedule of the ladder, before and after; ``low`` and ``high`` of the paired difference."""
 
     name: str
     schedule: str
     macs: float | None
     before: AccuracyView | None
     after: AccuracyView | None
+    low: float | None
+    high: float | None
 
     @property
     def lift(self) -> float | None:
@@ -62,6 +64,8 @@ def _steps(before: Sequence[Any], after: Sequence[Any]) -> list[_Step]:
             number(entry, "macs"),
             AccuracyView.of(mapping(entry, "accuracy"), "value"),
             AccuracyView.of(mapping(later.get(text(entry, "name")), "accuracy"), "value"),
+            number(later.get(text(entry, "name")), "difference", "ci95", 0),
+            number(later.get(text(entry, "name")), "difference", "ci95", 1),
         )
         for entry in before
     ]
@@ -72,20 +76,13 @@ def _sentence(steps: Sequence[_Step], metric: str, split: str) -> str:
     known = [step for step in steps if step.lift is not None]
     if not known:
         return f"Distillation has not ended, so there is only the {metric} on {split} before it."
-    surely = sum(_is_above(step.after, step.before) for step in known)
-    worse = [step.name for step in known if _is_above(step.before, step.after)]
-    lead = f"lifted {surely} of {len(known)} schedules by more than their 95 % intervals"
-    if worse:
-        lead += f" and lowered {', '.join(worse)}"
+    lifted = sum(step.low is not None and step.low > 0 for step in known)
+    lowered = [step.name for step in known if step.high is not None and step.high < 0]
+    lead = f"lifted {lifted} of {len(known)} schedules beyond doubt (paired 95 % interval above 0)"
+    if lowered:
+        lead += f" and lowered {', '.join(lowered)}"
     parts = [f"{step.name} {step.before} to {step.after}" for step in known]
     return f"In-place distillation {lead}. {metric.capitalize()} on {split}: {'; '.join(parts)}."
-
-
-def _is_above(high: AccuracyView | None, low: AccuracyView | None) -> bool:
-    """Whether the whole interval of one lies above that of the other."""
-    if high is None or low is None or high.low is None or low.high is None:
-        return False
-    return high.low > low.high
 
 
 def _rung(step: _Step) -> Rung:
@@ -105,7 +102,7 @@ def _table(steps: Sequence[_Step], metric: str, split: str) -> Table:
         Column("MACs", hint="of one image"),
         Column("Before", hint="95 %"),
         Column("After", hint="95 %"),
-        Column("Lift", hint="points"),
+        Column("Lift", hint="points, paired"),
     )
     rows = [
         (
@@ -113,8 +110,12 @@ def _table(steps: Sequence[_Step], metric: str, split: str) -> Table:
             Cell(macs_text(step.macs)),
             Cell(DASH) if step.before is None else Cell(str(step.before), step.before.interval),
             Cell(DASH) if step.after is None else Cell(str(step.after), step.after.interval),
-            Cell(points_text(step.lift)),
+            Cell(points_text(step.lift), _interval(step)),
         )
         for step in steps
     ]
     return Table(columns, tuple(rows), f"{metric} on the {split} split, before and after distillation.", folded=True)
+
+
+def _interval(step: _Step) -> str:
+    return "" if step.low is None or step.high is None else f"{points_text(step.low)} to {points_text(step.high)}"

@@ -129,7 +129,7 @@ def _doubts(front: Mapping[str, Any], pick: CandidateView, records: Records) -> 
             f"The times are unsteady (p10 to p90 is {ms_text(time.p10)} to {ms_text(time.p90)}{busy}): measure again "
             "on a quieter machine before relying on them."
         )
-    return sentences + failed_checks(records)
+    return sentences + failed_checks(records, pick.counts)
 
 
 def _figures(view: FrontView, pick: CandidateView, chosen: FinalView | None) -> list[KeyFigure]:
