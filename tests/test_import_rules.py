@@ -16,7 +16,7 @@ PLAIN = ("errors", "schedule", "device", "measurement", "accuracy", "host", "bud
 LAYERS = (
     PLAIN,
     ("backbones", "drop", "scores", "tokens", "preprocess", "timm_import", "vision_ops"),
-    ("runtimes", "adaptive", "checkpoints", "data", "macs", "counting", "evaluation"),
+    ("runtimes", "adaptive", "checkpoints", "data", "macs", "counting", "evaluation", "predictions"),
     ("reports", "checks", "exporters", "kept"),
     PARTS,
     ("verbs",),
@@ -27,7 +27,15 @@ LAYERS = (
 HEAVY = {"torch", "torchvision", "timm", "numpy", "scipy", "openvino", "onnx", "onnxruntime", "onnxscript", "nncf",
          "pymoo", "plotly", "fvcore", "torch_pruning", "accelerate", "safetensors", "PIL"}  # fmt: skip
 TORCH = {"torch", "torchvision", "timm"}
-WITHOUT_TORCH = ("preprocess", "data", "reports", "runtimes/on_onnxruntime", "runtimes/on_openvino")
+WITHOUT_TORCH = (
+    "preprocess",
+    "predictions",
+    "artifact_card",
+    "data",
+    "reports",
+    "runtimes/on_onnxruntime",
+    "runtimes/on_openvino",
+)
 """What an edge box and the report need; torch comes in only inside the functions that take a module."""
 
 
