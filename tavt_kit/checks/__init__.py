@@ -5,7 +5,8 @@ from __future__ import annotations
 from tavt_kit.checks.compare import Answers
 from tavt_kit.checks.judge import Gate, images_to_decide, judge
 from tavt_kit.checks.report import CHECK_FILE, BatchCheck, CheckReport, read_check, write_check
-from tavt_kit.checks.run import Artifact, Source, check
+from tavt_kit.checks.run import Artifact, check
+from tavt_kit.checks.source import Source
 
 __all__ = [
     "CHECK_FILE",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import logging
 import time
 import warnings
@@ -112,7 +114,8 @@ def convert_module(module: nn.Module, example: tuple[Any, ...], shapes: list[tup
 
     if any(part.training for part in module.modules()):
         module = copy.deepcopy(module).eval()
-    with warnings.catch_warnings(), torch.inference_mode():
+    # Where logging is at INFO the converter prints its arguments on stdout, which belongs to the verbs.
+    with warnings.catch_warnings(), torch.inference_mode(), contextlib.redirect_stdout(io.StringIO()):
         # The token counts of one schedule are constants of its graph; tracing says so for each of them.
         warnings.simplefilter("ignore", category=TracerWarning)
         warnings.simplefilter("ignore", category=DeprecationWarning)
@@ -159,7 +162,10 @@ def executed_precision(compiled: Any) -> str:
     for node in compiled.get_runtime_model().get_ordered_ops():
         facts = node.get_rt_info()
         if "layerType" in facts and facts["layerType"].astype(str) in _COMPUTE:
-            found[_NAMES.get(facts["runtimePrecision"].astype(str), "f32")] += 1
+            # The kernel's name ends in what it computes in ("brgemm_avx512_f32"). The node's own precision is that of
+            # its weights: f16 for a file that stores them so, even where they are widened and computed in f32.
+            kernel = facts["primitiveType"].astype(str).rpartition("_")[2].lower() if "primitiveType" in facts else ""
+            found[_NAMES.get(kernel) or _NAMES.get(facts["runtimePrecision"].astype(str), "f32")] += 1
     if found:
         return found.most_common(1)[0][0]
     hint = compiled.get_property("INFERENCE_PRECISION_HINT").to_string()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -59,6 +60,21 @@ def test_int8_stays_near_float(suffix: str, runtime: str, tmp_path: Path, capfd:
     np.testing.assert_allclose(after(images[:1]), after(images)[:1], atol=0.02 * np.abs(expected).max())
     weights = [path.with_suffix(".bin") if suffix == ".xml" else path for path in (plain, small)]
     assert weights[1].stat().st_size < 0.5 * weights[0].stat().st_size
+
+
+def test_f16_weights_are_half_the_size_and_computed_in_f32(tmp_path: Path) -> None:
+    """The judgement of a file needs the precision that really ran; f16 here is how the weights are stored."""
+    adaptive, card = _model()
+    model = convert(adaptive, card)
+    plain, half = tmp_path / "plain.xml", tmp_path / "half.xml"
+    save(model, card, plain)
+    save(model, replace(card, precision="f16"), half)
+    assert half.with_suffix(".bin").stat().st_size < 0.55 * plain.with_suffix(".bin").stat().st_size
+    images = np.random.default_rng(0).normal(size=(2, 3, 64, 64)).astype(np.float32)
+    before, after = (open_file(path, TargetDevice.parse("openvino:cpu:threads=1")) for path in (plain, half))
+    assert after.target.precision == "f32"
+    error = np.abs(after(images) - before(images)).max() / np.abs(before(images)).max()
+    assert 1e-6 < error < 2e-2
 
 
 def test_no_images_are_refused() -> None:

@@ -1,0 +1,114 @@
+"""Source: the model that artifacts are checked against, with the real images it is asked about."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tavt_kit.data import Sample, batches
+from tavt_kit.device import TargetDevice
+from tavt_kit.model_card import ModelCard
+from tavt_kit.preprocess import Preprocessing
+from tavt_kit.runtimes import open_module
+from tavt_kit.schedule import TokenSchedule
+
+if TYPE_CHECKING:
+    from tavt_kit.adaptive import AdaptiveViT
+
+__all__ = ["BATCH", "Progress", "Run", "Source"]
+
+BATCH = 8
+"""Images in a batch of the main pass; the last one is mostly smaller, which is a test of its own."""
+
+Run = Callable[[NDArray[np.float32]], NDArray[np.float32]]
+"""(B, 3, H, W) -> logits (B, classes)."""
+
+Progress = Callable[[int], None]
+"""Told the number of images after each batch."""
+
+
+@dataclass(slots=True)
+class Source:
+    """The model that artifacts are checked against, its images, and its answers; each schedule is run once.
+
+    Args:
+        adaptive: From ``load_model``: wrapped, with its card.
+        samples: The pictures.
+        split: Their split's name.
+        allow_unreadable: How many of them may be skipped.
+    """
+
+    adaptive: AdaptiveViT
+    samples: Sequence[Sample]
+    split: str
+    allow_unreadable: int = 0
+    _logits: dict[TokenSchedule, NDArray[np.float32]] = field(default_factory=dict)
+    _labels: NDArray[np.int64] | None = None
+
+    @property
+    def card(self) -> ModelCard:
+        """The model's."""
+        card: Any = self.adaptive.card
+        assert isinstance(card, ModelCard)  # load_model puts it there
+        return card
+
+    @property
+    def preprocessing(self) -> Preprocessing:
+        """The model's own."""
+        return Preprocessing.from_record(self.card.preprocessing)
+
+    def logits(self, schedule: TokenSchedule, progress: Progress | None = None) -> NDArray[np.float32]:
+        """(n, classes) under ``schedule``, in torch f32 on the CPU.
+
+        Raises:
+            ScheduleError: It does not fit the model.
+            DataError: Too many pictures cannot be read.
+        """
+        if schedule not in self._logits:
+            from tavt_kit.adaptive import LeanViT
+
+            lean = LeanViT(self.adaptive, schedule).eval()
+            session = open_module(lean, TargetDevice("torch", "cpu"), (BATCH, 3, *self.preprocessing.image_size))
+            self._logits[schedule], self._labels = self.answers(session, self.preprocessing, progress)
+        return self._logits[schedule]
+
+    @property
+    def labels(self) -> NDArray[np.int64]:
+        """(n,) of the pictures that could be read; known once something was run."""
+        assert self._labels is not None
+        return self._labels
+
+    def images(
+        self, preprocessing: Preprocessing, batch: int = BATCH
+    ) -> Iterator[tuple[NDArray[np.float32], NDArray[np.int64]]]:
+        """The pictures as batches of (images, labels)."""
+        for part in batches(self.samples, preprocessing, batch=batch, allow_unreadable=self.allow_unreadable):
+            yield part.images, part.labels
+
+    def first(self, preprocessing: Preprocessing, count: int) -> NDArray[np.float32]:
+        """(at most count, 3, H, W): the first pictures that can be read."""
+        return next(self.images(preprocessing, count))[0]
+
+    def at(self, places: Sequence[int]) -> NDArray[np.float32]:
+        """The pictures at these places among those that can be read."""
+        wanted, found, start = set(places), [], 0
+        for images, _ in self.images(self.preprocessing):
+            found += [image for place, image in enumerate(images, start) if place in wanted]
+            start += len(images)
+        return np.stack(found)
+
+    def answers(
+        self, run: Run, preprocessing: Preprocessing, progress: Progress | None = None
+    ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+        """What ``run`` says of the pictures (n, classes), and their labels (n,)."""
+        logits, labels = [], []
+        for images, truth in self.images(preprocessing):
+            logits.append(run(images))
+            labels.append(truth)
+            if progress is not None:
+                progress(len(images))
+        return np.concatenate(logits), np.concatenate(labels)

@@ -1,0 +1,82 @@
+"""``fgvc-kit predict``: labels for pictures, from an exported file without torch, or from a run."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from tavt_kit.verbs import options
+
+if TYPE_CHECKING:
+    from tavt_kit.predictions import Prediction, Predictor
+
+__all__ = ["predict_verb"]
+
+Thing = Annotated[Path, typer.Argument(metavar="THING", help="An exported .onnx or .xml file, or a run folder.")]
+Images = Annotated[list[Path], typer.Argument(metavar="IMAGE...", help="Pictures of any kind Pillow reads.")]
+Top = Annotated[int, typer.Option(min=1, help="How many classes to name.")]
+Target = Annotated[
+    str | None,
+    typer.Option(help="Where to run. [default: onnxruntime:cpu, openvino:cpu for .xml, torch:cpu for a run]"),
+]
+
+
+def predict_verb(
+    thing: Thing,
+    images: Images,
+    top: Top = 5,
+    schedule: options.Schedule = None,
+    target: Target = None,
+    as_json: options.Json = False,
+) -> int:
+    """Say what is in each picture, with probabilities.
+
+    An exported file carries its labels and preprocessing; neither torch nor timm is needed to run it. Pictures that
+    cannot be read are named on stderr and counted. Exits 2 if none could be read.
+    """
+    predictor = _open(thing, schedule, target)
+    bad = 0
+    found: list[Prediction] = []
+    for prediction in predictor.files(images, top):
+        if prediction.error is not None:
+            bad += 1
+            print(f"fgvc-kit predict: {prediction.error}", file=sys.stderr)
+        elif not as_json:
+            ranked = ", ".join(f"{label} {100 * share:.1f} %" for label, share in prediction.ranked)
+            print(f"{prediction.path}: {ranked}", flush=True)
+        found.append(prediction)
+    if as_json:
+        print(json.dumps({"model": str(thing), "predictions": [one.as_record() for one in found], "unreadable": bad}))
+    if bad:
+        print(f"fgvc-kit predict: {bad} of {len(images)} pictures could not be read", file=sys.stderr)
+    return 2 if bad == len(images) else 0
+
+
+def _open(thing: Path, schedule: str | None, target: str | None) -> Predictor:
+    from tavt_kit.device import TargetDevice
+    from tavt_kit.errors import ScheduleError
+    from tavt_kit.predictions import Predictor, open_predictor
+
+    device = None if target is None else TargetDevice.parse(target)
+    if thing.suffix in (".onnx", ".xml"):
+        if schedule is not None:
+            raise ScheduleError(
+                f"the schedule of {thing.name} is frozen into it; leave out --schedule, or give the run"
+            )
+        return open_predictor(thing, device)
+    from tavt_kit.adaptive import LeanViT
+    from tavt_kit.checkpoints import load_model
+    from tavt_kit.model_card import read_card
+    from tavt_kit.runtimes import open_module
+    from tavt_kit.schedule import TokenSchedule
+
+    model = load_model(thing)
+    card = read_card(thing if thing.is_dir() else thing.parent)
+    sizes = {"tokens": model.tokens, "layers": model.layers, "prefix": model.prefix}
+    lean = LeanViT(model, TokenSchedule.parse(schedule or "dense", **sizes)).eval()
+    height, width = card.preprocessing["image_size"]
+    return Predictor(card, open_module(lean, device or TargetDevice("torch", "cpu"), (1, 3, height, width)))
