@@ -73,7 +73,8 @@ def fit_probe(
         raise TrainingError("the model's features are not finite, so no head can be fitted; try --precision f32")
     x = torch.from_numpy(train).double()
     mean, spread = x.mean(dim=0), x.std(dim=0, correction=0)
-    spread = torch.where(spread > 1e-6 * spread.max().clamp(min=1e-12), spread, torch.ones_like(spread))
+    # What varies by no more than float32 rounds is constant.
+    spread = torch.where(spread > 1e-6 * mean.abs(), spread, torch.ones_like(spread))
     x = (x - mean) / spread
     held_out, held_labels = torch.from_numpy(val).double(), torch.from_numpy(val_labels)
     labels = torch.from_numpy(train_labels)

@@ -1,0 +1,90 @@
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+from tavt_kit.accuracy import Accuracy
+from tavt_kit.adaptive import AdaptiveViT
+from tavt_kit.checkpoints import load_model
+from tavt_kit.data import ImageSet
+from tavt_kit.distill import Optimisation, TrainRecipe, train
+from tavt_kit.distill.evaluate import climb
+from tavt_kit.distill.metrics import read_metrics
+from tavt_kit.distill.pictures import read_pictures
+from tavt_kit.distill.progress import Silent
+from tavt_kit.errors import TrainingError, UnknownName
+from tavt_kit.preprocess import Preprocessing
+
+Make = Callable[..., AdaptiveViT]
+PROBE = TrainRecipe(optimisation=Optimisation(precision="f32"))
+FINETUNE = TrainRecipe("finetune", blocks=2, optimisation=Optimisation(steps=5, batch=4, precision="f32"))
+
+
+def test_a_probe_changes_the_head_alone_and_reports_what_the_model_does(
+    make_model: Make, images: ImageSet, tmp_path: Path
+) -> None:
+    record = train(make_model(), images, tmp_path, PROBE)
+    before, model = make_model().state_dict(), load_model(tmp_path)
+    changed = {name for name, tensor in model.state_dict().items() if not torch.equal(tensor, before[name])}
+    assert changed == {"head.weight", "head.bias"}
+    val = read_pictures(images.split("val"), Preprocessing((64, 64)))
+    (dense,) = climb(model, val, "val", ("dense",))
+    assert Accuracy.from_record(record["results"]["val"]) == dense.accuracy
+    assert dense.accuracy.value > 0.6  # random features see colours
+    assert record["asked"]["recipe"] == "probe" and "steps" not in record["asked"]
+    assert record["results"]["pictures"] == {"train": 36, "val": 12, "skipped": 0}
+    assert not (tmp_path / "metrics.jsonl").exists() and not (tmp_path / "state").exists()
+
+
+def test_finetune_goes_on_from_the_probe_with_the_last_blocks(
+    make_model: Make, images: ImageSet, tmp_path: Path
+) -> None:
+    record = train(make_model(), images, tmp_path, FINETUNE)
+    before, after = make_model().state_dict(), load_model(tmp_path).state_dict()
+    changed = {name for name in after if not torch.equal(after[name], before[name])}
+    assert all(name.startswith(("blocks.4.", "blocks.5.", "norm.", "head.", "fc_norm.")) for name in changed)
+    assert any(name.startswith("blocks.4.") for name in changed)
+    assert len(read_metrics(tmp_path)) == 5 and record["results"]["loop"]["steps"] == 5
+    assert record["asked"]["freeze"] == 4 and "last 2 blocks" in load_model(tmp_path).card.provenance  # type: ignore[union-attr]
+
+
+def test_an_interrupted_finetune_is_continued_without_a_second_probe(
+    make_model: Make, images: ImageSet, tmp_path: Path
+) -> None:
+    train(make_model(), images, tmp_path / "straight", FINETUNE)
+    stages: list[str] = []
+
+    class Watcher(Silent):
+        def stage(self, what: str, total: int, done: int = 0) -> None:
+            stages.append(f"{what} {done}/{total}")
+
+        def advance(self, units: int = 1, **values: float) -> None:
+            if stages[-1] == "finetune 0/5":
+                os.kill(os.getpid(), signal.SIGINT)
+
+    with pytest.raises(KeyboardInterrupt):
+        train(make_model(), images, tmp_path / "broken", FINETUNE, progress=Watcher())
+    train(make_model(), images, tmp_path / "broken", FINETUNE, progress=Watcher())
+    assert stages == ["features 0/48", "finetune 0/5", "finetune 1/5", "evaluate 0/1"]
+    first, second = ((tmp_path / name / "model.safetensors").read_bytes() for name in ("straight", "broken"))
+    assert first == second
+
+
+def test_what_cannot_be_is_refused(make_model: Make, images: ImageSet, tmp_path: Path) -> None:
+    with pytest.raises(UnknownName, match="probe, finetune"):
+        TrainRecipe("everything")
+    with pytest.raises(TrainingError, match="1 to 6"):
+        train(make_model(), images, tmp_path, TrainRecipe("finetune", blocks=7))
+    with pytest.raises(TrainingError, match="1 to 36"):
+        train(make_model(), images, tmp_path, TrainRecipe("finetune", optimisation=Optimisation(batch=37)))
+    with pytest.raises(TrainingError, match="f32 or bf16"):
+        train(make_model(), images, tmp_path / "x", TrainRecipe(optimisation=Optimisation(precision="int8")))
+    with pytest.raises(TrainingError, match="auto, cpu or cuda"):
+        train(make_model(), images, tmp_path / "x", device="tpu")
+    with pytest.raises(TrainingError, match="CUDA devices"):
+        train(make_model(), images, tmp_path / "x", device="cuda:99")

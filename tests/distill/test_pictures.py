@@ -1,0 +1,60 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from tavt_kit.data import ImageSet
+from tavt_kit.distill import pictures as module
+from tavt_kit.distill.pictures import Order, read_pictures
+from tavt_kit.errors import DataError, TrainingError
+from tavt_kit.preprocess import Preprocessing, apply, open_image
+
+
+def test_an_epoch_takes_every_picture_once_and_the_next_in_another_order() -> None:
+    order = Order(12, 4, seed=0)
+    first = np.concatenate([order.of(step) for step in (1, 2, 3)])
+    second = np.concatenate([order.of(step) for step in (4, 5, 6)])
+    assert sorted(first) == sorted(second) == list(range(12))
+    assert list(first) != list(second)
+
+
+def test_an_incomplete_batch_is_left_out_but_not_always_the_same_pictures() -> None:
+    order = Order(10, 4, seed=0)
+    epochs = [frozenset(np.concatenate([order.of(2 * e + 1), order.of(2 * e + 2)]).tolist()) for e in range(20)]
+    assert all(len(epoch) == 8 for epoch in epochs)
+    assert frozenset.union(*epochs) == frozenset(range(10))
+
+
+def test_any_step_can_be_asked_for_without_those_before_it() -> None:
+    walked = Order(10, 3, seed=5)
+    steps = [walked.of(step).tolist() for step in range(1, 30)]
+    assert [Order(10, 3, seed=5).of(step).tolist() for step in range(1, 30)] == steps
+    assert Order(10, 3, seed=6).of(1).tolist() != steps[0]
+
+
+@pytest.mark.parametrize("batch", [0, 11])
+def test_a_batch_that_cannot_be_is_refused(batch: int) -> None:
+    with pytest.raises(TrainingError, match="1 to 10"):
+        Order(10, batch, seed=0)
+
+
+def test_inputs_are_those_of_evaluation(images: ImageSet) -> None:
+    preprocessing = Preprocessing((64, 64))
+    found = read_pictures(images.split("val"), preprocessing)
+    assert len(found) == len(images.split("val")) == len(found.names)
+    for place, sample in enumerate(images.split("val")):
+        assert found.names[place] == str(sample.path) and found.labels[place] == sample.label
+        np.testing.assert_array_equal(
+            found.inputs(found.pixels[place : place + 1])[0], apply(open_image(sample.path), preprocessing)
+        )
+
+
+def test_what_does_not_fit_the_memory_is_refused_before_it_is_read(
+    images: ImageSet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "_free_memory", lambda: 100_000)
+    with pytest.raises(DataError, match="--limit"):
+        read_pictures(images.split("train"), Preprocessing((64, 64)))
+    assert len(read_pictures(images.split("train"), Preprocessing((64, 64)), limit=3)) == 3
+    monkeypatch.setattr(module, "_free_memory", lambda: None)  # a system that does not say
+    assert len(read_pictures(images.split("train"), Preprocessing((64, 64)))) == 36

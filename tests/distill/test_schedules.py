@@ -1,0 +1,39 @@
+from __future__ import annotations
+
+import math
+
+import pytest
+
+from tavt_kit.distill.schedules import Decay, LearningRate
+from tavt_kit.errors import TrainingError
+
+
+@pytest.mark.parametrize("decay", ["cosine", "linear", "constant"])
+@pytest.mark.parametrize("warmup", [0, 1, 7, 40])
+def test_it_rises_to_the_base_and_never_rises_again(decay: Decay, warmup: int) -> None:
+    rate = LearningRate(0.3, warmup, 40, decay)
+    values = [rate.at(update) for update in range(41)]
+    assert max(values) == pytest.approx(0.3)
+    assert values[:warmup] == sorted(values[:warmup])
+    assert values[warmup:] == sorted(values[warmup:], reverse=True)
+    assert values[warmup] == 0.3
+    if warmup < 40:
+        assert values[-1] == pytest.approx(0.3 if decay == "constant" else 0.0)
+
+
+@pytest.mark.parametrize(
+    ("base", "warmup", "total", "decay"),
+    [
+        (0.0, 1, 5, "cosine"),
+        (-1.0, 1, 5, "cosine"),
+        (math.nan, 1, 5, "cosine"),
+        (math.inf, 1, 5, "cosine"),
+        (0.1, 6, 5, "cosine"),
+        (0.1, -1, 5, "cosine"),
+        (0.1, 0, 0, "cosine"),
+        (0.1, 0, 5, "steps"),
+    ],
+)
+def test_what_cannot_be_is_refused(base: float, warmup: int, total: int, decay: Decay) -> None:
+    with pytest.raises(TrainingError):
+        LearningRate(base, warmup, total, decay)
