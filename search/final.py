@@ -64,7 +64,7 @@ def confirm(
     measure: Measure | None,
     compare: Compare | None = None,
     number: int = 6,
-    rounds: int = 4,
+    rounds: int = 3,
 ) -> Final:
     """Measure the best of the front with the dense model and two baselines, then choose.
 

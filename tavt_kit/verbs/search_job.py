@@ -18,7 +18,7 @@ from tavt_kit.search.feasibility import Reach, check_reachable, reach_of, refuse
 from tavt_kit.search.final import Final, confirm
 from tavt_kit.search.record import FRONT_SCHEMA, front_body, write_candidates, write_front
 from tavt_kit.search.result import SearchResult
-from tavt_kit.verbs.search_live import live, print_reach
+from tavt_kit.verbs.search_live import live, print_reach, say_stage
 from tavt_kit.verbs.search_request import Request
 from tavt_kit.verbs.search_subject import RECIPE, Subject, clear, open_subject, settle
 from tavt_kit.verbs.search_target import SLACK, counted, measured_on, measured_reach, recorded, timed
@@ -78,10 +78,12 @@ def run_search(request: Request) -> dict[str, Any]:
                 max_seconds=request.max_seconds, population=request.population, seed=request.seed,
                 seeds=subject.schedules(request.schedules), slack=SLACK, store=store, on_progress=watch,
             )  # fmt: skip
+        if request.target is not None:
+            say_stage(f"Measuring the best of {result.evaluations} schedules end to end on {request.target}.")
         final = confirm(
             result,
             request.budget,
-            measure=measured_on(subject, request),
+            measure=measured_on(subject, request, result.dense.latency_predicted_ms),
             compare=lambda schedule: evaluator.against(result.dense.schedule, schedule),
             number=request.final,
         )
@@ -114,6 +116,7 @@ def _costs(subject: Subject, request: Request, store: Store) -> Costs:
         timed_rows, found = measured_reach(subject, request)
         print_reach(rows + timed_rows)
         check_reachable(timed_rows)
+        say_stage(f"Timing the layers on {request.target}, about a minute.")
         return found
 
     return timed(subject, request, store, tails)
@@ -126,6 +129,9 @@ def _evaluator(subject: Subject, request: Request) -> LeanEvaluator:
         subject.preprocessing,
         allow_unreadable=request.allow_unreadable,
         limit=request.limit,
+    )
+    say_stage(
+        f"Evaluating on {len(labels)} val pictures in {request.precision}; stored in {request.out / 'search.db'}."
     )
     target = request.target
     if target is not None and target.processor == "cuda":

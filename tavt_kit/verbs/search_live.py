@@ -11,7 +11,7 @@ from tavt_kit.candidate import Candidate
 from tavt_kit.search import Progress
 from tavt_kit.search.feasibility import Reach
 
-__all__ = ["live", "print_reach"]
+__all__ = ["live", "print_reach", "say_stage"]
 
 _EVERY = 10.0
 """Seconds between two lines where nobody watches a terminal."""
@@ -30,6 +30,11 @@ def print_reach(rows: Sequence[Reach]) -> None:
         show = row.limit.show
         table.add_row(escape(str(row.limit)), show(row.least), show(row.dense), escape(row.note))
     Console(stderr=True).print(table)
+
+
+def say_stage(what: str) -> None:
+    """One line that says what begins now."""
+    print(what, file=sys.stderr, flush=True)
 
 
 @contextmanager

@@ -29,8 +29,11 @@ __all__ = ["SLACK", "counted", "measured_on", "measured_reach", "timed"]
 SLACK = 0.03
 """How much a predicted latency may exceed its budget: the table's error; the measurement at the end decides."""
 
-_FINAL = Protocol(max_seconds=20.0)
-"""Of each finalist: the documented protocol, cut at 20 s, because a dozen of them wait for each other."""
+_LONGEST = 12.0
+"""Seconds of timed runs for each finalist, where the machine is not quiet: a dozen of them wait for each other."""
+
+_RUNS = 40
+"""Runs of each finalist at least, whatever they take: an upper bound of the p90 needs 29."""
 
 _GROUP = 5
 """Finalists open at once beside the dense model; a compiled ViT-B takes half a gigabyte."""
@@ -88,24 +91,38 @@ def timed(subject: Subject, request: Request, store: Store, tails: Callable[[], 
     return Costs(counted(subject), cache(table.predict), target, known["tails"])
 
 
-def measured_on(subject: Subject, request: Request) -> Callable[[Sequence[TokenSchedule]], list[Measurement]] | None:
-    """Measures schedules on the target, in groups, the first schedule in each; ``None`` without a target."""
+def measured_on(
+    subject: Subject, request: Request, dense_ms: float | None
+) -> Callable[[Sequence[TokenSchedule]], list[Measurement]] | None:
+    """Measures schedules on the target, in groups, the first schedule in each; ``None`` without a target.
+
+    Args:
+        subject: The model.
+        request: Names the target.
+        dense_ms: About what the dense model takes, as far as it is known.
+    """
     target = request.target
     if target is None:
         return None
 
     def measure(schedules: Sequence[TokenSchedule]) -> list[Measurement]:
         first, *others = schedules
+        protocol = _final_protocol(dense_ms)
         groups = [others[start : start + _GROUP] for start in range(0, len(others), _GROUP)] or [[]]
         found: list[Measurement] = []
         with watching("measuring") as tell:
             for done, group in enumerate(groups):
                 tell(f"measuring {len(group)} candidates and dense, {done + 1} of {len(groups)}", done / len(groups))
-                runs = _passes(subject, target, [first, *group], _FINAL, request.seed)
+                runs = _passes(subject, target, [first, *group], protocol, request.seed)
                 found += runs if not found else runs[1:]
         return found
 
     return measure
+
+
+def _final_protocol(dense_ms: float | None) -> Protocol:
+    """The documented protocol, cut short for fast models on a restless machine, never below ``_RUNS`` runs."""
+    return Protocol(max_seconds=min(60.0, max(_LONGEST, _RUNS * (dense_ms or 0.0) / 1e3)), min_runs=_RUNS)
 
 
 def _table(subject: Subject, target: TargetDevice, seed: int) -> LatencyTable:

@@ -90,7 +90,7 @@ def test_macs_search_leaves_a_whole_run(place: Path, tmp_path: Path, capsys: pyt
         assert (out / name).is_file(), name
     rows = list(csv.DictReader((out / "candidates.csv").read_text().splitlines()))
     assert len(rows) == 20 and rows[1]["origin"] == "user" and rows[0]["origin"] == "dense"
-    assert "within reach" in said.err and "20/20 evaluations" in said.err
+    assert "within reach" in said.err and "18 val pictures" in said.err and "20/20 evaluations" in said.err
     kept = json.loads((out / "kept.json").read_text())
     assert kept["schedule"] == body["candidates"][body["chosen"]]["schedule"] and kept["split"] == "test"
 
