@@ -11,10 +11,10 @@ import torch
 
 from tavt_kit.adaptive import AdaptiveViT
 from tavt_kit.checkpoints import save_model
-from tavt_kit.data import ImageSet
+from tavt_kit.data import ImageSet, thin_out
 from tavt_kit.distill.augment import check_augmentations
 from tavt_kit.distill.loop import Loop
-from tavt_kit.distill.pictures import Pictures, read_pictures
+from tavt_kit.distill.pictures import Order, Pictures, read_pictures
 from tavt_kit.distill.precision import choose_precision
 from tavt_kit.distill.recipe import Optimisation
 from tavt_kit.errors import DataError, TrainingError
@@ -24,6 +24,7 @@ from tavt_kit.preprocess import Preprocessing
 __all__ = [
     "asked_of",
     "card_of",
+    "check_batch",
     "loop_record",
     "pictures_of",
     "save_trained",
@@ -91,6 +92,11 @@ def asked_of(model: AdaptiveViT, card: ModelCard, images: ImageSet, recipe: dict
         "start_sha256": start_hash(model),
         "data": images.name,
     }
+
+
+def check_batch(images: ImageSet, batch: int, limit: int | None) -> None:
+    """Raise TrainingError if there are too few training pictures for a batch, before any of them is read."""
+    Order(len(thin_out(images.split("train"), limit)), batch, 0)
 
 
 def pictures_of(

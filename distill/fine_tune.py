@@ -13,7 +13,7 @@ from torch import Tensor
 
 from tavt_kit.adaptive import AdaptiveViT
 from tavt_kit.data import ImageSet, inherit_split
-from tavt_kit.distill.common import asked_of, card_of, loop_record, pictures_of, save_trained, settle
+from tavt_kit.distill.common import asked_of, card_of, check_batch, loop_record, pictures_of, save_trained, settle
 from tavt_kit.distill.evaluate import climb, features
 from tavt_kit.distill.loop import SAVE_SECONDS, run_loop
 from tavt_kit.distill.optimiser import freeze
@@ -94,6 +94,8 @@ def train(
 def _settled(recipe: TrainRecipe, model: AdaptiveViT, images: ImageSet) -> TrainRecipe:
     if not 1 <= recipe.blocks <= model.layers:
         raise TrainingError(f"1 to {model.layers} of the model's blocks can be trained, got {recipe.blocks}")
+    if recipe.name == "finetune":
+        check_batch(images, recipe.optimisation.batch, recipe.limit)
     frozen = model.layers - recipe.blocks
     return replace(recipe, optimisation=settle(recipe.optimisation, model, card_of(model, images), freeze=frozen))
 

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from tavt_kit.adaptive import AdaptiveViT
 from tavt_kit.data import ImageSet, inherit_split
-from tavt_kit.distill.common import asked_of, card_of, loop_record, pictures_of, save_trained, settle
+from tavt_kit.distill.common import asked_of, card_of, check_batch, loop_record, pictures_of, save_trained, settle
 from tavt_kit.distill.evaluate import climb
 from tavt_kit.distill.ladder import after_record, forget_before, keep_before, ladder_record
 from tavt_kit.distill.loop import SAVE_SECONDS, Step, run_loop
@@ -107,6 +107,7 @@ def distill(
 
 
 def _settled(recipe: DistillRecipe, model: AdaptiveViT, images: ImageSet) -> DistillRecipe:
+    check_batch(images, recipe.optimisation.batch, recipe.limit)
     frozen = model.layers // 4 if recipe.optimisation.freeze is None else recipe.optimisation.freeze
     return replace(recipe, optimisation=settle(recipe.optimisation, model, card_of(model, images), freeze=frozen))
 
@@ -115,7 +116,7 @@ def _prepare(model: AdaptiveViT, recipe: DistillRecipe) -> tuple[Step, int]:
     """The step that the loop repeats, and how many parameters it trains; recipe and model are checked by it."""
     frozen = recipe.optimisation.freeze or 0
     trained = freeze(model, frozen)
-    rule = SandwichRule(kl=recipe.kl, temperature=recipe.temperature, frozen=frozen)  # type: ignore[arg-type]
+    rule = SandwichRule(kl=recipe.kl, temperature=recipe.temperature, frozen=frozen)
     sampler = Sampler(
         model.tokens, model.layers, model.prefix,
         bound=recipe.bound, random=recipe.sub_networks, layer_dropout=recipe.layer_dropout,

@@ -25,7 +25,6 @@ from tavt_kit.distill.pictures import Order, Pictures
 from tavt_kit.distill.precision import autocast, dtype_of
 from tavt_kit.distill.progress import Progress
 from tavt_kit.distill.recipe import Optimisation
-from tavt_kit.distill.schedules import LearningRate
 from tavt_kit.distill.state import load_state, save_state
 from tavt_kit.distill.step import training_attention
 from tavt_kit.errors import TrainingError
@@ -110,14 +109,14 @@ class _Engine:
     def __init__(
         self, model: AdaptiveViT, pictures: Pictures, step: Step, settings: Optimisation, folder: Path, seed: int
     ) -> None:
-        assert settings.warmup is not None and settings.precision is not None  # what settled means
+        assert settings.precision is not None  # what settled means
         self.model, self.pictures, self.step, self.settings = model, pictures, step, settings
         self.folder, self.seed = folder, seed
         self.order = Order(len(pictures), settings.batch, seed)
-        self.rate = LearningRate(settings.lr, settings.warmup, settings.steps, settings.decay)  # type: ignore[arg-type]
+        self.rate = settings.learning_rate()
         self.optimiser = make_optimiser(
             model,
-            settings.optimiser,  # type: ignore[arg-type]
+            settings.optimiser,
             rate=settings.lr,
             weight_decay=settings.weight_decay,
             momentum=settings.momentum,

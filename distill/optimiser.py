@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Literal, get_args
-
 import torch
 from torch import nn
 
 from tavt_kit.adaptive import AdaptiveViT
+from tavt_kit.distill.recipe import OPTIMISERS
 from tavt_kit.errors import TrainingError
 
-__all__ = ["Optimiser", "freeze", "make_optimiser"]
-
-Optimiser = Literal["adamw", "sgd"]
+__all__ = ["freeze", "make_optimiser"]
 
 
 def make_optimiser(
     model: nn.Module,
-    kind: Optimiser,
+    kind: str,
     *,
     rate: float,
     weight_decay: float = 0.0,
@@ -28,7 +25,7 @@ def make_optimiser(
 
     Args:
         model: Frozen parameters are left out.
-        kind: AdamW, or SGD with momentum.
+        kind: ``"adamw"``, or ``"sgd"`` with momentum.
         rate: Learning rate; the loop sets another before every update.
         weight_decay: Of matrices; of everything with ``decay_all``, as the official code does.
         momentum: Of SGD.
@@ -50,7 +47,7 @@ def make_optimiser(
         return torch.optim.AdamW(groups, lr=rate, fused=True)
     if kind == "sgd":
         return torch.optim.SGD(groups, lr=rate, momentum=momentum)
-    raise TrainingError(f"the optimiser must be one of {', '.join(get_args(Optimiser))}, got {kind!r}")
+    raise TrainingError(f"the optimiser must be one of {', '.join(OPTIMISERS)}, got {kind!r}")
 
 
 def freeze(model: AdaptiveViT, layers: int) -> int:

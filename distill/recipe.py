@@ -8,11 +8,21 @@ from dataclasses import asdict, dataclass, field, replace
 from types import MappingProxyType
 from typing import Any
 
+from tavt_kit.distill.schedules import LearningRate
 from tavt_kit.errors import TrainingError, UnknownName
 
-__all__ = ["DISTILL_RECIPES", "TRAIN_RECIPES", "DistillRecipe", "Optimisation", "TrainRecipe", "distill_recipe"]
+__all__ = [
+    "DISTILL_RECIPES",
+    "TRAIN_RECIPES",
+    "DistillRecipe",
+    "OPTIMISERS",
+    "Optimisation",
+    "TrainRecipe",
+    "distill_recipe",
+]
 
 TRAIN_RECIPES = ("probe", "finetune")
+OPTIMISERS = ("adamw", "sgd")
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,9 +61,12 @@ class Optimisation:
     freeze: int | None = None
 
     def __post_init__(self) -> None:
-        # Rate, warm-up and decay are checked by LearningRate, and the freeze by the model it is meant for.
-        if self.steps < 1 or self.batch < 1:
-            raise TrainingError(f"there must be at least one step and one picture, got {self.steps} x {self.batch}")
+        # The freeze is checked by the model it is meant for, the augmentations against the size of its pictures.
+        self.learning_rate()
+        if self.optimiser not in OPTIMISERS:
+            raise TrainingError(f"the optimiser must be one of {', '.join(OPTIMISERS)}, got {self.optimiser!r}")
+        if self.batch < 1:
+            raise TrainingError(f"a batch takes at least one picture, got {self.batch}")
         if not (self.clip > 0 and math.isfinite(self.clip)):
             raise TrainingError(f"the gradient norm must be clipped above 0, got {self.clip}")
         if self.weight_decay < 0 or not 0 <= self.momentum < 1:
@@ -61,10 +74,18 @@ class Optimisation:
                 f"weight decay is at least 0 and momentum in [0, 1), got {self.weight_decay} and {self.momentum}"
             )
 
+    def learning_rate(self) -> LearningRate:
+        """Of every update.
+
+        Raises:
+            TrainingError: Rate, warm-up, steps or decay cannot be.
+        """
+        warmup = self.steps // 20 if self.warmup is None else self.warmup
+        return LearningRate(self.lr, warmup, self.steps, self.decay)
+
     def settled(self, *, precision: str, freeze: int, augment: tuple[str, ...]) -> Optimisation:
         """Nothing left open: what a run records."""
-        warmup = self.steps // 20 if self.warmup is None else self.warmup
-        return replace(self, warmup=warmup, precision=precision, freeze=freeze, augment=augment)
+        return replace(self, warmup=self.learning_rate().warmup, precision=precision, freeze=freeze, augment=augment)
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,13 +8,12 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Literal, get_args
 
 from tavt_kit.errors import TrainingError
 
-__all__ = ["Decay", "LearningRate"]
+__all__ = ["DECAYS", "LearningRate"]
 
-Decay = Literal["cosine", "linear", "constant"]
+DECAYS = ("cosine", "linear", "constant")
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +37,7 @@ class LearningRate:
     base: float
     warmup: int
     total: int
-    decay: Decay = "cosine"
+    decay: str = "cosine"
 
     def __post_init__(self) -> None:
         if not (self.base > 0 and math.isfinite(self.base)):
@@ -47,8 +46,8 @@ class LearningRate:
             raise TrainingError(f"there must be at least one step, got {self.total}")
         if not 0 <= self.warmup <= self.total:
             raise TrainingError(f"the warm-up must last 0 to {self.total} steps (all of them), got {self.warmup}")
-        if self.decay not in get_args(Decay):
-            raise TrainingError(f"the decay must be one of {', '.join(get_args(Decay))}, got {self.decay!r}")
+        if self.decay not in DECAYS:
+            raise TrainingError(f"the decay must be one of {', '.join(DECAYS)}, got {self.decay!r}")
 
     def factor(self, update: int) -> float:
         """In [0, 1], for update 1 to ``total``; 0 gives the rate before the first."""

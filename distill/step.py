@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from tavt_kit.adaptive import AdaptiveViT
-from tavt_kit.distill.losses import Direction, check_direction, divergence
+from tavt_kit.distill.losses import check_direction, divergence
 from tavt_kit.errors import TrainingError
 from tavt_kit.schedule import TokenSchedule
 from tavt_kit.tokens import TokenState
@@ -40,7 +40,7 @@ class SandwichRule:
         TrainingError: A temperature that is not above 0, or an accumulation below 1.
     """
 
-    kl: Direction = "reverse"
+    kl: str = "reverse"
     temperature: float = 1.0
     accumulation: int = 1
     divide_full: bool = True

@@ -34,16 +34,17 @@ class Bar:
         self._task: TaskID | None = None
 
     def __enter__(self) -> Bar:
-        self._progress.start()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._progress.stop()
+        if self._task is not None:
+            self._progress.stop()
 
     def stage(self, what: str, total: int, done: int = 0) -> None:
-        """Begin a new line."""
+        """Begin a new line; the first one begins the display, so that a refusal before it leaves no empty line."""
+        self._progress.start()
         self._task = self._progress.add_task(what, total=total, completed=done, values="")
 
     def advance(self, units: int = 1, **values: float) -> None:

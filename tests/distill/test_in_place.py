@@ -110,6 +110,15 @@ def test_recipes_are_values_that_flags_change() -> None:
     assert record["recipe"] == "tavt" and record["lr"] == 3e-2 and record["augment"] == ["flip"]
     with pytest.raises(UnknownName, match="modern, tavt"):
         distill_recipe("magic")
-    for wrong in ({"steps": 0}, {"batch": 0}, {"clip": 0.0}, {"weight_decay": -1.0}, {"momentum": 1.0}):
+    for wrong in (
+        {"optimiser": "lion"},
+        {"decay": "steps"},
+        {"lr": 0.0},
+        {"steps": 0},
+        {"batch": 0},
+        {"clip": 0.0},
+        {"weight_decay": -1.0},
+        {"momentum": 1.0},
+    ):
         with pytest.raises(TrainingError):
             distill_recipe(**wrong)

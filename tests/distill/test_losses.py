@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from tavt_kit.distill.losses import Direction, divergence
+from tavt_kit.distill.losses import divergence
 from tavt_kit.errors import UnknownName
 
 
@@ -13,7 +13,7 @@ def logits(seed: int) -> torch.Tensor:
 
 @pytest.mark.parametrize("temperature", [1.0, 2.5])
 @pytest.mark.parametrize("direction", ["reverse", "forward"])
-def test_it_is_the_divergence_by_definition(direction: Direction, temperature: float) -> None:
+def test_it_is_the_divergence_by_definition(direction: str, temperature: float) -> None:
     student, teacher = logits(0), logits(1)
     p, q = (logit.div(temperature).softmax(1) for logit in (student, teacher))
     if direction == "forward":
@@ -24,7 +24,7 @@ def test_it_is_the_divergence_by_definition(direction: Direction, temperature: f
 
 
 @pytest.mark.parametrize("direction", ["reverse", "forward"])
-def test_gradients_reach_the_student_alone(direction: Direction) -> None:
+def test_gradients_reach_the_student_alone(direction: str) -> None:
     student, teacher = logits(0).requires_grad_(), logits(1).requires_grad_()
     torch.autograd.backward(divergence(student, teacher, direction))
     assert student.grad is not None and student.grad.abs().sum() > 0
@@ -45,4 +45,4 @@ def test_half_precision_logits_are_compared_in_float32() -> None:
 
 def test_an_unknown_direction_is_refused() -> None:
     with pytest.raises(UnknownName, match="reverse, forward.*sideways"):
-        divergence(logits(0), logits(1), "sideways")  # type: ignore[arg-type]
+        divergence(logits(0), logits(1), "sideways")

@@ -64,7 +64,7 @@ def test_what_cannot_be_is_refused(make_model: Make) -> None:
         with pytest.raises(TrainingError, match="0 to 5"):
             freeze(model, layers)
     with pytest.raises(TrainingError, match="adamw, sgd.*lion"):
-        make_optimiser(model, "lion", rate=0.1)  # type: ignore[arg-type]
+        make_optimiser(model, "lion", rate=0.1)
     for parameter in model.parameters():
         parameter.requires_grad_(False)
     with pytest.raises(TrainingError, match="frozen"):

@@ -198,7 +198,7 @@ def test_training_lifts_the_dropped_networks(make_model: Make) -> None:
 
 def test_what_cannot_be_is_refused(make_model: Make) -> None:
     with pytest.raises(UnknownName):
-        SandwichRule(kl="both")  # type: ignore[arg-type]
+        SandwichRule(kl="both")
     for wrong in ({"temperature": 0.0}, {"accumulation": 0}):
         with pytest.raises(TrainingError):
             SandwichRule(**wrong)  # type: ignore[arg-type]
