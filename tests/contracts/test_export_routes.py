@@ -26,7 +26,6 @@ from tavt_kit.runtimes.on_openvino import convert_module
 from tavt_kit.schedule import TokenSchedule
 from tests.contracts import zoo
 
-QUICK = ("plain", "eva02")
 SLOW = (
     "dinov2_registers",
     "beit",
@@ -44,7 +43,8 @@ SLOW = (
     "differential",
 )
 TARGETS = {".onnx": "onnxruntime:cpu:threads=1", ".xml": "openvino:cpu:threads=1:precision=f32"}
-kinds = pytest.mark.parametrize("kind", [*QUICK, *(pytest.param(kind, marks=pytest.mark.slow) for kind in SLOW)])
+ROUTES = [("plain", ".onnx"), ("plain", ".xml"), ("eva02", ".onnx")]
+SLOW_ROUTES = [("eva02", ".xml"), *((kind, suffix) for kind in SLOW for suffix in TARGETS)]
 
 
 def _card(model: nn.Module, schedule: TokenSchedule, tokens: int, prefix: int) -> ArtifactCard:
@@ -54,8 +54,9 @@ def _card(model: nn.Module, schedule: TokenSchedule, tokens: int, prefix: int) -
     return ArtifactCard(ModelCard("timm_vit", "small", {}, classes, preprocessing), schedule, tokens, prefix)
 
 
-@pytest.mark.parametrize("suffix", [".onnx", ".xml"])
-@kinds
+@pytest.mark.parametrize(
+    ("kind", "suffix"), [*ROUTES, *(pytest.param(*route, marks=pytest.mark.slow) for route in SLOW_ROUTES)]
+)
 def test_a_dropped_model_agrees_with_torch(kind: str, suffix: str, tmp_path: Path) -> None:
     model = zoo.build(kind)
     adaptive = wrap(model)
@@ -168,7 +169,7 @@ class _Kept(nn.Module):
         return self.lean.adaptive.forward_kept(images)[1][-1]
 
 
-@pytest.mark.parametrize("route", ["eager", "onnx", "openvino"])
+@pytest.mark.parametrize("route", ["eager", "onnx", pytest.param("openvino", marks=pytest.mark.slow)])
 def test_a_constant_picture_keeps_its_first_patches(route: str, tmp_path: Path) -> None:
     """Equal patches: position embedding and attention weights zeroed, so that all scores are exactly equal."""
     model = zoo.build("plain")

@@ -30,9 +30,8 @@ def _model() -> tuple[AdaptiveViT, ArtifactCard]:
     return adaptive, ArtifactCard(model, schedule, adaptive.tokens, adaptive.prefix)
 
 
-@pytest.mark.parametrize(
-    ("suffix", "runtime"), [(".xml", "openvino"), pytest.param(".onnx", "onnxruntime", marks=pytest.mark.slow)]
-)
+@pytest.mark.parametrize(("suffix", "runtime"), [(".xml", "openvino"), (".onnx", "onnxruntime")])
+@pytest.mark.slow  # tests/verbs/test_export.py has a quick one, of the verdict alone
 def test_int8_stays_near_float(suffix: str, runtime: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     adaptive, card = _model()
     images = np.random.default_rng(0).normal(size=(8, 3, 64, 64)).astype(np.float32)
@@ -62,6 +61,7 @@ def test_int8_stays_near_float(suffix: str, runtime: str, tmp_path: Path, capfd:
     assert weights[1].stat().st_size < 0.5 * weights[0].stat().st_size
 
 
+@pytest.mark.slow
 def test_f16_weights_are_half_the_size_and_computed_in_f32(tmp_path: Path) -> None:
     """The judgement of a file needs the precision that really ran; f16 here is how the weights are stored."""
     adaptive, card = _model()

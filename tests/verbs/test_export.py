@@ -7,15 +7,18 @@ import os
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
 from PIL import Image
 
-from tavt_kit.artifact_card import read_metadata
+from tavt_kit.artifact_card import ArtifactCard, read_metadata
 from tavt_kit.cli import main
+from tavt_kit.exporters.to_onnx import attach_card
 from tavt_kit.exporters.writer import Writer
 from tavt_kit.records import read_record, write_record
 from tavt_kit.schedule import TokenSchedule
@@ -132,29 +135,26 @@ def test_an_unproven_file_can_be_taken_later(place: Path, tmp_path: Path) -> Non
 def test_a_fail_leaves_nothing_under_the_final_name(
     place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    shutil.copytree(place / "run" / "export", tmp_path / "out")
-    write = Writer._write_openvino
+    out = tmp_path / "out"
+    shutil.copytree(place / "run" / "export", out)
+    write = Writer._write_onnx
 
-    def off_by_one(self: Writer, card: Any, path: Path) -> None:
-        from tavt_kit.exporters.to_openvino import convert, save
+    def off_by_one(self: Writer, card: ArtifactCard, path: Path) -> None:
+        """Says one schedule, holds another."""
+        write(self, replace(card, schedule=TokenSchedule((14, 11, 9, 9))), path)
+        model = onnx.load(str(path))
+        attach_card(model, card)
+        onnx.save(model, str(path))
 
-        other = Writer(self.adaptive, TokenSchedule((14, 11, 9, 9)), self.images)
-        save(convert(self.adaptive, other.card_of(_openvino())), card, path)
-
-    monkeypatch.setattr(Writer, "_write_openvino", off_by_one)
-    flags = ("--schedule", SCHEDULE, "--fresh", "-o", tmp_path / "out")
-    assert export(place, *flags) == 1
+    monkeypatch.setattr(Writer, "_write_onnx", off_by_one)
+    flags = ("--schedule", SCHEDULE, "--format", "onnx", "-o", out)
+    assert export(place, *flags, "--fresh") == 1
     assert "FAIL" in capsys.readouterr().out
-    assert {file.name for file in (tmp_path / "out").iterdir()} == {"check.json", "exported.json", "model.f32.onnx"}
-    assert exported(tmp_path / "out")["model.f32.xml"]["status"] == "refused"
-    monkeypatch.setattr(Writer, "_write_openvino", write)
-    assert export(place, *flags[:2], "-o", tmp_path / "out") == 0
-
-
-def _openvino() -> Any:
-    from tavt_kit.exporters.forms import Form
-
-    return Form("openvino")
+    left = {file.name for file in out.iterdir()}
+    assert left == {"check.json", "exported.json", "model.f32.xml", "model.f32.bin"}
+    assert exported(out)["model.f32.onnx"]["status"] == "refused"
+    monkeypatch.setattr(Writer, "_write_onnx", write)
+    assert export(place, *flags) == 0
 
 
 def test_safetensors_are_the_model_again(place: Path, tmp_path: Path) -> None:
