@@ -75,7 +75,8 @@ def _rung(rung: Rung, x: float, y_axis: Scale) -> list[Element]:
         ends = y_axis.at(100 * rung.before), y_axis.at(100 * rung.after)
         parts.append(el("line", x1=left, y1=ends[0], x2=right, y2=ends[1], class_="lift"))
         top = min(y_axis.at(100 * max(_values(rung))), *ends) - 8
-        parts.append(el("text", points_text(rung.after - rung.before), x=x, y=top, class_="rise middle"))
+        lift = rung.after - rung.before
+        parts.append(el("text", points_text(lift), x=x, y=top, class_=f"{'fall' if lift < 0 else 'rise'} middle"))
     parts += _dot(left, rung.before, rung.before_bar, y_axis, "a") + _dot(
         right, rung.after, rung.after_bar, y_axis, "b"
     )

@@ -50,10 +50,11 @@ def percent_text(value: float | None, digits: int = 1) -> str:
 
 
 def points_text(value: float | None) -> str:
-    """A difference of fractions in percentage points, signed: ``+2.4``."""
+    """A difference of fractions in percentage points, signed: ``+2.4``; what rounds to nothing has no sign."""
     if value is None:
         return DASH
-    return f"{100 * value:+.1f}".replace("-", _MINUS)
+    text = f"{100 * value:+.1f}"
+    return "0.0" if text in ("+0.0", "-0.0") else text.replace("-", _MINUS)
 
 
 def interval_text(low: float | None, high: float | None) -> str:

@@ -147,6 +147,12 @@ def test_the_ladder_is_told_without_flattery(tmp_path: Path) -> None:
         "lifted 0 of 5 schedules beyond doubt (paired 95 % interval above 0) and lowered dense."
         in read([tmp_path], tmp_path).text
     )
+    results["after"][0]["accuracy"]["value"] -= 0.05
+    (tmp_path / "run.json").write_text(json.dumps(record))
+    told = (
+        "Distillation changed the dense model by −4.8 points (73.3 % to 68.5 %), so what is called dense here is less"
+    )
+    assert told in read([tmp_path], tmp_path).text
     del results["after"]
     (tmp_path / "run.json").write_text(json.dumps(record))
     assert "Distillation has not ended" in read([tmp_path], tmp_path).text

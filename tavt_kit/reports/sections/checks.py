@@ -26,7 +26,10 @@ def checks_section(records: Records) -> Section | Missing:
         return Missing("Exported files, checked against their source", "fgvc-kit export RUN")
     blocks: list[Block] = [_table(checks)]
     blocks += [
-        Text.of(f"{name}: {reason}.", kind="note") for name, check in checks if (reason := text(check, "reason"))
+        Text.of(f"{name}: {reason}.", kind="note")
+        for name, check in checks
+        # Of a file that passed without an exception the table says as much.
+        if (reason := text(check, "reason")) and (text(check, "verdict") != "PASS" or number(check, "strayed"))
     ]
     return Section(_ANCHOR, _TITLE, tuple(blocks))
 
@@ -44,10 +47,11 @@ def _checks(records: Records) -> list[tuple[str, Mapping[str, Any]]]:
     """All entries by name; several exports are told apart by their folders."""
     found = records.all("check")
     named = [(one, check) for one in found for check in sequence(one.body, "checks") if isinstance(check, Mapping)]
-    files = [text(check, "artifact") or "?" for _, check in named]
+    folders = {one.path.parent for one, _ in named}
     return [
-        (f"{one.path.parent.name}/{file}" if files.count(file) > 1 else file, check)
-        for (one, check), file in zip(named, files, strict=True)
+        (f"{one.path.parent.name}/{file}" if len(folders) > 1 else file, check)
+        for one, check in named
+        for file in (text(check, "artifact") or "?",)
     ]
 
 

@@ -14,7 +14,7 @@ from tavt_kit.reports.views import AccuracyView, mapping, number, sequence, text
 from tavt_kit.reports.words import metric_words
 from tavt_kit.schedule import counts_text
 
-__all__ = ["ladder_section"]
+__all__ = ["ladder_section", "lowered_dense"]
 
 _ANCHOR, _TITLE = "distillation", "What distillation did"
 
@@ -52,6 +52,19 @@ def ladder_section(records: Records) -> Section | Missing:
         blocks.append(Figure(title, ladder_chart(rungs, f"{metric} on {split}, %", title), "", ladder_legend()))
         blocks.append(_table(steps, metric, split))
     return Section(_ANCHOR, _TITLE, tuple(blocks))
+
+
+def lowered_dense(records: Records) -> str | None:
+    """A sentence where distillation took accuracy from the dense model: it changes what "dense" stands for."""
+    for found in records.all("run"):
+        steps = _steps(sequence(found.body, "results", "before"), sequence(found.body, "results", "after"))
+        dense = next((step for step in steps if step.name == "dense"), None)
+        if dense is not None and dense.lift is not None and dense.high is not None and dense.high < 0:
+            return (
+                f"Distillation changed the dense model by {points_text(dense.lift)} points ({dense.before} to "
+                f"{dense.after}), so what is called dense here is less accurate than the model that was given."
+            )
+    return None
 
 
 def _steps(before: Sequence[Any], after: Sequence[Any]) -> list[_Step]:

@@ -11,6 +11,7 @@ from tavt_kit.reports.gather import Records
 from tavt_kit.reports.numbers import macs_text, ms_text, percent_text, points_text, ratio_text
 from tavt_kit.reports.rows import FinalView, better_baselines, final_rows
 from tavt_kit.reports.sections.checks import failed_checks
+from tavt_kit.reports.sections.ladder import lowered_dense
 from tavt_kit.reports.views import AccuracyView, CandidateView, mapping, number, sequence
 from tavt_kit.reports.words import budget_words, metric_words, plural, quantile_words, target_words
 
@@ -129,6 +130,8 @@ def _doubts(front: Mapping[str, Any], pick: CandidateView, records: Records) -> 
             f"The times are unsteady (p10 to p90 is {ms_text(time.p10)} to {ms_text(time.p90)}{busy}): measure again "
             "on a quieter machine before relying on them."
         )
+    if lowered := lowered_dense(records):
+        sentences.append(lowered)
     return sentences + failed_checks(records, pick.counts)
 
 
