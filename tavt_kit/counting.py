@@ -34,7 +34,7 @@ def count_by_tracing(module: nn.Module, images: Tensor) -> int:
     Raises:
         UnsupportedBackbone: The pass holds an operator whose cost is not known.
     """
-    from fvcore.nn import FlopCountAnalysis  # type: ignore[import-untyped]
+    from fvcore.nn import FlopCountAnalysis
 
     counter = FlopCountAnalysis(module, images)
     counter.set_op_handle("aten::scaled_dot_product_attention", _attention_macs)
