@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import re
 from collections.abc import Iterable
 from importlib.resources import files
 
@@ -126,7 +127,13 @@ def _block(block: Block) -> Element:
 
 
 def _inline(part: Inline) -> Element | str:
-    return el("code", part.text) if isinstance(part, Code) else part
+    return _code(part.text) if isinstance(part, Code) else part
+
+
+def _code(text: str) -> Element:
+    """Code that may break after commas and slashes only: a schedule, a path."""
+    pieces = re.split(r"(?<=[,/])", text)
+    return el("code", *(part for piece in pieces for part in (piece, el("wbr"))))
 
 
 def _facts(facts: Facts) -> Element:
@@ -171,7 +178,7 @@ def _cell(cell: Cell, column: Column, *, index: int) -> Element:
     if cell.badge:
         text: Element | str = _badge(cell.text)
     else:
-        text = el("code", cell.text) if cell.code and cell.text else cell.text
+        text = _code(cell.text) if cell.code and cell.text else cell.text
     small = el("small", cell.small) if cell.small else None
     tag = "th" if index == 0 else "td"
     return el(

@@ -13,7 +13,7 @@ _NAME = re.compile(r"[a-zA-Z][a-zA-Z0-9-]*")
 _LINKS = ("href", "src", "srcset", "action", "formaction", "poster", "data", "xlink:href")
 _INSIDE = re.compile(r"#[\w-]+|data:image/(jpeg|png|svg\+xml);base64,[A-Za-z0-9+/=]*")
 _TURNING = frozenset("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
-_VOID = frozenset({"br", "hr", "img", "input", "link", "meta"})
+_VOID = frozenset({"br", "hr", "img", "input", "link", "meta", "wbr"})
 _OWN_LINE = frozenset(
     "html head body main header footer section article figure figcaption table thead tbody tr ul ol li dl dt dd p "
     "h1 h2 h3 div svg style script meta title details summary".split()

@@ -12,6 +12,7 @@ __all__ = [
     "interval_text",
     "macs_text",
     "ms_text",
+    "n_text",
     "percent_text",
     "points_text",
     "ratio_text",
@@ -55,6 +56,11 @@ def points_text(value: float | None) -> str:
         return DASH
     text = f"{100 * value:+.1f}"
     return "0.0" if text in ("+0.0", "-0.0") else text.replace("-", _MINUS)
+
+
+def n_text(n: float) -> str:
+    """How many images, without a break: ``n = 525``."""
+    return f"n\u00a0=\u00a0{n:.0f}"
 
 
 def interval_text(low: float | None, high: float | None) -> str:

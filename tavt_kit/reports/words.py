@@ -32,11 +32,11 @@ def target_words(target: Mapping[str, Any]) -> str:
     parts = [f"{_RUNTIMES.get(runtime, runtime)} {_PROCESSORS.get(processor, processor)}{number}"]
     threads = whole(target, "threads")
     if threads is not None:
-        parts.append(plural(threads, "thread"))
+        parts.append(plural(threads, "thread").replace(" ", "\u00a0"))
     parts += [part for part in (text(target, "precision"),) if part]
     batch = whole(target, "batch")
     if batch is not None:
-        parts.append(f"batch {batch}")
+        parts.append(f"batch\u00a0{batch}")
     return ", ".join(parts)
 
 

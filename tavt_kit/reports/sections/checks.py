@@ -9,7 +9,7 @@ from tavt_kit.device import TargetDevice
 from tavt_kit.errors import TargetError
 from tavt_kit.reports.blocks import Block, Cell, Column, Missing, Section, Table, Text
 from tavt_kit.reports.gather import Records
-from tavt_kit.reports.numbers import DASH, percent_text, points_text, significant
+from tavt_kit.reports.numbers import DASH, n_text, percent_text, points_text, significant
 from tavt_kit.reports.views import AccuracyView, mapping, number, sequence, text
 from tavt_kit.reports.words import metric_words, target_words
 from tavt_kit.schedule import counts_text
@@ -70,7 +70,7 @@ def _table(checks: Sequence[tuple[str, Mapping[str, Any]]]) -> Table:
         Column("Verdict", numeric=False),
     )
     split, n = splits.pop()
-    images = f" of the {split} split, n = {n:.0f}" if not splits and split and n else ""
+    images = f" of the {split} split, {n_text(n)}" if not splits and split and n else ""
     caption = f"Each file and its source, the same schedule in torch f32, on the same images{images}."
     return Table(columns, tuple(_row(name, check) for name, check in checks), caption)
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from tavt_kit.reports.blocks import Block, Cell, Column, Figure, Missing, Section, Table, Text
 from tavt_kit.reports.front_chart import Frame, Mark, front_chart, front_legend
 from tavt_kit.reports.gather import Records
-from tavt_kit.reports.numbers import DASH, macs_text, ms_text, percent_text, ratio_text
+from tavt_kit.reports.numbers import DASH, macs_text, ms_text, n_text, percent_text, ratio_text
 from tavt_kit.reports.rows import FinalView, better_baselines, final_rows
 from tavt_kit.reports.sections.front import span
 from tavt_kit.reports.views import mapping, text
@@ -73,7 +73,7 @@ def _table(rows: Sequence[FinalView], metric: str, splits: Sequence[str], where:
     split = splits[0] if len(splits) == 1 else ""
     on = f"on the {split} split" if split else "on the splits named"
     counts = {row.accuracy.n for row in rows if row.accuracy is not None}
-    n = f" (n = {counts.pop()})" if len(counts) == 1 and None not in counts else ""
+    n = f" ({n_text(counts.pop() or 0)})" if len(counts) == 1 and None not in counts else ""
     measured = f", measured on {where}" if where else ""
     strong = frozenset(index for index, row in enumerate(rows) if row.kind in ("chosen", "chosen-int8"))
     return Table(columns, tuple(_row(row, split) for row in rows), f"Accuracy {on}{n}{measured}.", strong)

@@ -8,7 +8,7 @@ from typing import Any
 from tavt_kit.reports.blocks import Headline, KeyFigure, Text
 from tavt_kit.reports.choice import FrontView
 from tavt_kit.reports.gather import Records
-from tavt_kit.reports.numbers import macs_text, ms_text, percent_text, points_text, ratio_text
+from tavt_kit.reports.numbers import macs_text, ms_text, n_text, percent_text, points_text, ratio_text
 from tavt_kit.reports.rows import FinalView, better_baselines, final_rows
 from tavt_kit.reports.sections.checks import failed_checks
 from tavt_kit.reports.sections.ladder import lowered_dense
@@ -67,7 +67,7 @@ def _keeps(view: FrontView, pick: CandidateView) -> str:
     if pick.accuracy is None:
         return "its accuracy is not known"
     dense = f" (dense {view.dense.accuracy})" if view.dense and view.dense.accuracy else _dense_by_difference(pick)
-    n = f", n = {pick.accuracy.n}" if pick.accuracy.n else ""
+    n = f", {n_text(pick.accuracy.n)}" if pick.accuracy.n else ""
     return f"keeps {pick.accuracy} {metric_words(view.metric)}{dense} on the {view.split} split{n}"
 
 
@@ -100,7 +100,7 @@ def _more(view: FrontView, final: tuple[FinalView, ...]) -> list[Text]:
     if chosen is not None and chosen.accuracy is not None and chosen.split != view.split:
         dense = next((row for row in final if row.kind == "dense"), None)
         beside = f" (dense {dense.accuracy})" if dense and dense.accuracy else ""
-        count = f", n = {chosen.accuracy.n}" if chosen.accuracy.n else ""
+        count = f", {n_text(chosen.accuracy.n)}" if chosen.accuracy.n else ""
         texts.append(
             Text.of(
                 f"On the {chosen.split} split, which nothing was selected on, it scores {chosen.accuracy}{beside}, "
@@ -163,7 +163,7 @@ def _figures(view: FrontView, pick: CandidateView, chosen: FinalView | None) -> 
 def _accuracy(accuracy: AccuracyView, label: str) -> KeyFigure:
     parts = [
         f"95 % {accuracy.interval}" if accuracy.interval else "",
-        f"n\u00a0=\u00a0{accuracy.n}" if accuracy.n else "",
+        n_text(accuracy.n) if accuracy.n else "",
     ]
     return KeyFigure(str(accuracy), label, ", ".join(part for part in parts if part))
 
