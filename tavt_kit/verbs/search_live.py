@@ -47,7 +47,9 @@ def live() -> Iterator[Callable[[Progress], None]]:
 
     console = Console(stderr=True)
     if not console.is_terminal:
-        yield _Lines()
+        lines = _Lines()
+        yield lines
+        lines.last()
         return
     columns = (BarColumn(bar_width=20), MofNCompleteColumn(), TextColumn("{task.description}"))
     with Bars(*columns, console=console) as bars:
@@ -56,14 +58,21 @@ def live() -> Iterator[Callable[[Progress], None]]:
 
 
 class _Lines:
-    """One line every few seconds, the first and the last always."""
+    """One line every few seconds, the last always."""
 
     def __init__(self) -> None:
         self.said = -_EVERY
+        self.untold: Progress | None = None
 
     def __call__(self, now: Progress) -> None:
-        due = time.monotonic() - self.said >= _EVERY and not now.replayed
-        if due or now.evaluations == now.limit:
+        self.untold = now
+        if time.monotonic() - self.said >= _EVERY and not now.replayed:
+            self.last()
+
+    def last(self) -> None:
+        """Say the newest, unless it was said."""
+        now, self.untold = self.untold, None
+        if now is not None:
             self.said = time.monotonic()
             print(f"{now.evaluations}/{now.limit or '?'} evaluations, {words(now)}", file=sys.stderr, flush=True)
 

@@ -29,14 +29,14 @@ __all__ = ["SLACK", "counted", "measured_on", "measured_reach", "timed"]
 SLACK = 0.03
 """How much a predicted latency may exceed its budget: the table's error; the measurement at the end decides."""
 
-_LONGEST = 12.0
+_LONGEST = 8.0
 """Seconds of timed runs for each finalist, where the machine is not quiet: a dozen of them wait for each other."""
 
 _RUNS = 40
 """Runs of each finalist at least, whatever they take: an upper bound of the p90 needs 29."""
 
-_GROUP = 5
-"""Finalists open at once beside the dense model; a compiled ViT-B takes half a gigabyte."""
+_MEMORY = 3e9
+"""Bytes of weights open at once in the final measurement; what exceeds them is measured in several groups."""
 
 
 def counted(subject: Subject) -> Callable[[TokenSchedule], int]:
@@ -108,7 +108,8 @@ def measured_on(
     def measure(schedules: Sequence[TokenSchedule]) -> list[Measurement]:
         first, *others = schedules
         protocol = _final_protocol(dense_ms)
-        groups = [others[start : start + _GROUP] for start in range(0, len(others), _GROUP)] or [[]]
+        size = _group_size(subject)
+        groups = [others[start : start + size] for start in range(0, len(others), size)] or [[]]
         found: list[Measurement] = []
         with watching("measuring") as tell:
             for done, group in enumerate(groups):
@@ -118,6 +119,12 @@ def measured_on(
         return found
 
     return measure
+
+
+def _group_size(subject: Subject) -> int:
+    """Finalists open at once beside the dense model; each has compiled weights of its own."""
+    weights = sum(parameter.numel() for parameter in subject.model.parameters()) * 4
+    return max(2, int(_MEMORY // weights) - 1)
 
 
 def _final_protocol(dense_ms: float | None) -> Protocol:
