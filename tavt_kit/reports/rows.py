@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from tavt_kit.budget import Budget
+from tavt_kit.errors import BudgetError
 from tavt_kit.reports.front_chart import KINDS, Kind
-from tavt_kit.reports.numbers import ms_text, ratio_text
+from tavt_kit.reports.numbers import ms_text
 from tavt_kit.reports.views import AccuracyView, TimeView, mapping, number, sequence, text
 
 __all__ = ["FinalView", "better_baselines", "final_rows"]
@@ -57,36 +59,58 @@ def _kind(name: str | None) -> Kind:
     return next((kind for kind in KINDS if kind == name), "other")
 
 
-def better_baselines(rows: Sequence[FinalView]) -> list[str]:
-    """A sentence for each baseline that is at least as accurate and at least as fast as what was chosen.
+def better_baselines(final: Mapping[str, Any]) -> list[str]:
+    """A sentence for each baseline that answers what was asked better than the choice does.
 
-    By the plain figures: where an interval would decide otherwise the sentence says that it is not sure.
+    That is one as accurate and as fast; and, where the search was for the most accurate model within a budget, one that
+    is more accurate and keeps to the same budget. By the plain figures; where intervals overlap it says so.
+
+    Args:
+        final: The record of ``final.json``.
     """
-    sentences = []
+    rows, sentences = final_rows(final), []
+    by_accuracy = not _has_floor(final)
     for kind, ours in (("chosen", "the chosen model"), ("chosen-int8", "the chosen model in INT8")):
-        chosen = next((row for row in rows if row.kind == kind), None)
-        if chosen is None or chosen.accuracy is None or chosen.time is None or chosen.time.median is None:
+        chosen = next((row for row in rows if row.kind == kind and _is_complete(row)), None)
+        if chosen is None:
             continue
-        # INT8 against INT8: a quantised baseline that beats the f32 choice says nothing against the drop.
-        rivals = ("int8",) if kind == "chosen-int8" else ("dense", "resolution", "taper", "other", "int8")
-        sentences += [_sentence(row, chosen, ours) for row in rows if row.kind in rivals and _beats(row, chosen)]
+        # A quantised choice is compared with the quantised baseline; the others were compared with the f32 choice.
+        rivals = ("int8",) if kind == "chosen-int8" else ("dense", "resolution", "taper", "stages", "other", "int8")
+        sentences += [
+            _sentence(row, chosen, ours)
+            for row in rows
+            if row.kind in rivals and row.split == chosen.split and _beats(row, chosen, by_accuracy)
+        ]
     return sentences
 
 
-def _beats(row: FinalView, chosen: FinalView) -> bool:
-    if row.accuracy is None or chosen.accuracy is None or row.split != chosen.split:
+def _has_floor(final: Mapping[str, Any]) -> bool:
+    """Whether the cheapest model above a floor was asked for, not the best below a ceiling."""
+    try:
+        return bool(Budget.parse([str(limit) for limit in sequence(final, "budgets")]).floors)
+    except BudgetError:
         return False
-    if row.time is None or row.time.median is None or chosen.time is None or chosen.time.median is None:
+
+
+def _is_complete(row: FinalView) -> bool:
+    return row.accuracy is not None and row.time is not None and row.time.median is not None
+
+
+def _beats(row: FinalView, chosen: FinalView, by_accuracy: bool) -> bool:
+    if not _is_complete(row):
         return False
-    return row.accuracy.value >= chosen.accuracy.value and row.time.median <= chosen.time.median
+    assert row.accuracy and chosen.accuracy and row.time and chosen.time and row.time.median and chosen.time.median
+    if row.accuracy.value >= chosen.accuracy.value and row.time.median <= chosen.time.median:
+        return True
+    return by_accuracy and row.verdict == "PASS" and row.accuracy.value > chosen.accuracy.value
 
 
 def _sentence(row: FinalView, chosen: FinalView, ours: str) -> str:
-    assert row.accuracy is not None and chosen.accuracy is not None and row.time is not None and chosen.time is not None
+    assert row.accuracy and chosen.accuracy and row.time and chosen.time and row.time.median and chosen.time.median
     sure = row.accuracy.low is not None and row.accuracy.low > chosen.accuracy.value
     doubt = "" if sure else "; the accuracies are within each other's intervals"
-    faster = ratio_text((chosen.time.median or 1.0) / (row.time.median or 1.0))
+    within = " and keeps to the budget" if row.time.median > chosen.time.median else ""
     return (
-        f"A baseline does better here: {row.name} keeps {row.accuracy} at {ms_text(row.time.median)} ({faster} the "
-        f"speed), {ours} {chosen.accuracy} at {ms_text(chosen.time.median)} on the {row.split} split{doubt}."
+        f"A baseline does better here: {row.name} scores {row.accuracy} at {ms_text(row.time.median)}{within}, {ours} "
+        f"{chosen.accuracy} at {ms_text(chosen.time.median)} on the {row.split} split{doubt}."
     )

@@ -43,7 +43,7 @@ def target_words(target: Mapping[str, Any]) -> str:
 def limit_words(limit: Limit) -> str:
     """A limit as ``8 ms (p90)`` or ``top-1 of at least 84.0 %``."""
     if limit.quantity == "latency":
-        return f"{significant_short(limit.value)} ms ({limit.statistic or 'p90'})"
+        return f"{limit.value:.4g}\u00a0ms ({limit.statistic or 'p90'})"
     if limit.quantity == "flops":
         return f"{macs_text(limit.value)} multiply-adds"
     if limit.quantity == "drop":

@@ -121,6 +121,14 @@ def test_dropped_patches_are_covered_and_no_others(tmp_path: Path) -> None:
     assert "layer 0 6 of 6" in page.text and "layers 1–2 3 of 6" in page.text and ", taken for y (50 %)" in page.text
 
 
+def test_the_whole_picture_is_shown_where_the_first_layer_drops(tmp_path: Path) -> None:
+    body = {"grid": [1, 2], "layers": [0, 1], "images": [{"label": "x", "kept": [[1], [1]]}]}
+    write_record(tmp_path / "kept.json", "fgvc-kit/kept", 1, body)
+    page = read([tmp_path], tmp_path)
+    assert "before layer 0 2 of 2 layers 0–1 1 of 2" in page.text
+    assert "kept pairs" in page.attributes("class")
+
+
 def test_thumbnails_are_embedded_and_strangers_are_not(tmp_path: Path) -> None:
     run = write_run(tmp_path / "run", classes=("a", "b", "c", "d"))
     (tmp_path / "secret.jpg").write_bytes((run.folder / "thumbnails" / "00.jpg").read_bytes())
@@ -180,6 +188,7 @@ def test_what_else_was_evaluated_is_drawn_behind(tmp_path: Path) -> None:
     assert 20 <= cloud.count("M") <= 40
     assert "the search ended because 312 evaluations are done" in page.text
     assert "1 schedule predicted within the budget measured above it" in page.text
+    assert "the layer table predicted 1." in page.text and "less than was measured (median)" in page.text
 
 
 def test_checked_files_and_their_verdicts(tmp_path: Path) -> None:

@@ -54,7 +54,7 @@ def _row(row: Mapping[str, Any]) -> tuple[Cell, ...]:
     time = TimeView.of(mapping(row, "latency_ms"))
     speed = number(row, "throughput")
     return (
-        Cell(text(row, "name") or DASH, small),
+        Cell(text(row, "name") or DASH, small, code=True),
         Cell(target_words(mapping(row, "target")) or DASH),
         Cell(macs_text(number(row, "macs"))),
         Cell(DASH) if time is None else Cell(ms_text(time.median), time.doubt),

@@ -31,8 +31,8 @@ def final_section(records: Records) -> Section | Missing:
     if len(marks) > 1 and len(splits) == 1:
         blocks.append(_figure(marks, metric, splits[0]))
     blocks.append(_table(rows, metric, splits, target_words(mapping(final, "target"))))
-    if not better_baselines(rows) and any(row.kind == "chosen" for row in rows):
-        blocks.append(Text.of("No baseline is both as accurate and as fast as the chosen model.", kind="note"))
+    if not better_baselines(final) and any(row.kind == "chosen" for row in rows):
+        blocks.append(Text.of("No baseline answers the request better than the chosen model.", kind="note"))
     return Section(_ANCHOR, _TITLE, tuple(blocks))
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from statistics import median
 from typing import Any
 
 from tavt_kit.reports.blocks import Block, Cell, Column, Figure, Missing, Section, Table, Text
@@ -57,9 +58,21 @@ def _told(front: Mapping[str, Any], view: FrontView) -> str:
         sentences.append(f"the search ended because {stopped}")
     if over := whole(front, "measured_over_budget"):
         sentences.append(f"{plural(over, 'schedule')} predicted within the budget measured above it")
+    if (error := _prediction_error(view)) is not None:
+        sentences.append(f"the layer table predicted {error} than was measured (median)")
     if volume is not None:
         sentences.append(f"hypervolume {volume:.4f} (cost relative to dense, reference point 1, 0)")
     return "; ".join(sentences) + "." if sentences else ""
+
+
+def _prediction_error(view: FrontView) -> str | None:
+    """``3.1 % more`` or ``less``: the median over all that was both predicted and measured."""
+    times = [one.time for one in (*view.candidates, *view.baselines) if one.time is not None]
+    errors = [time.predicted / time.median - 1 for time in times if time.predicted and time.median]
+    if not errors:
+        return None
+    error = median(errors)
+    return f"{percent_text(abs(error))} {'more' if error > 0 else 'less'}"
 
 
 def _cloud(records: Records, view: FrontView, axes: _Axes) -> list[tuple[float, float]]:

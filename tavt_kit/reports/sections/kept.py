@@ -42,7 +42,9 @@ def kept_section(records: Records) -> Section | Missing:
     blocks: list[Block] = [Text.of(_explanation(record, layers, rows * columns))]
     if items:
         blocks.append(
-            Figure("patches kept", el("ul", *items, class_="kept few" if _few(entries) else "kept"), "", scrolls=False)
+            Figure(
+                "patches kept", el("ul", *items, class_=_width([_stages(item) for item in items])), "", scrolls=False
+            )
         )
     blocks += _rights(record)
     return Section(_ANCHOR, _TITLE, tuple(blocks))
@@ -90,6 +92,8 @@ def _item(
         return None
     grouped = groupby(zip(layers, kept, strict=True), key=lambda pair: pair[1])
     stages = [_Stage(tuple(layer for layer, _ in run), places) for places, run in grouped]
+    if stages and len(stages[0].kept) < rows * columns:
+        stages.insert(0, _Stage((), tuple(range(rows * columns))))  # what there was before anything was dropped
     name = f"picture-{index}"
     pictures = [_stage(stage, name if source else None, rows, columns) for stage in stages]
     image = (
@@ -123,15 +127,15 @@ def _stage(stage: _Stage, name: str | None, rows: int, columns: int) -> Element:
         el("path", d=path, class_="gone") if path else None,
         viewBox=f"0 0 {columns} {rows}",
         role="img",
-        aria_label=f"{words} patches stay after {_layers(stage.layers)}",
+        aria_label=f"{words} patches: {_layers(stage.layers)}",
     )
     return el("li", picture, _layers(stage.layers), el("br"), words)
 
 
-def _few(entries: Sequence[Mapping[str, Any]]) -> bool:
-    """Whether two pictures fit side by side."""
-    stages = [len({tuple(row) for row in sequence(entry, "kept") if isinstance(row, list)}) for entry in entries]
-    return max(stages, default=0) <= 4
+def _width(items: Sequence[int]) -> str:
+    """How wide the widest strip is, as a class of the style sheet: narrow strips stand side by side."""
+    widest = max(items, default=0)
+    return "kept pairs" if widest <= 2 else "kept few" if widest <= 4 else "kept"
 
 
 def _row_path(row: int, columns: int, stays: set[int]) -> str:
@@ -141,7 +145,15 @@ def _row_path(row: int, columns: int, stays: set[int]) -> str:
     return "".join(f"M{run[0]} {row}h{len(run)}v1h-{len(run)}z" for run in runs)
 
 
+def _stages(item: Element) -> int:
+    """Pictures in the strip, which is the last child."""
+    strip = item.children[-1]
+    return len(strip.children) if isinstance(strip, Element) else 0
+
+
 def _layers(layers: Sequence[int]) -> str:
+    if not layers:
+        return "before layer 0"
     if len(layers) == 1:
         return f"layer {layers[0]}"
     if layers[-1] - layers[0] == len(layers) - 1:

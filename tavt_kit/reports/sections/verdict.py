@@ -13,7 +13,7 @@ from tavt_kit.reports.rows import FinalView, better_baselines, final_rows
 from tavt_kit.reports.sections.checks import failed_checks
 from tavt_kit.reports.sections.ladder import lowered_dense
 from tavt_kit.reports.views import AccuracyView, CandidateView, mapping, number, sequence
-from tavt_kit.reports.words import budget_words, metric_words, plural, quantile_words, target_words
+from tavt_kit.reports.words import budget_words, limit_words, metric_words, plural, quantile_words, target_words
 
 __all__ = ["headline"]
 
@@ -40,7 +40,10 @@ def headline(records: Records) -> Headline:
     return Headline(
         view.verdict,
         Text.of(_sentence(view, pick, _where(front))),
-        (*_more(view, final), *(Text.of(sentence, kind="warning") for sentence in _doubts(front, pick, records))),
+        (
+            *_more(view, records.first("final")),
+            *(Text.of(sentence, kind="warning") for sentence in _doubts(front, pick, records)),
+        ),
         tuple(_figures(view, pick, chosen)),
     )
 
@@ -93,12 +96,12 @@ def _time(view: FrontView, pick: CandidateView) -> str:
     return f"; {view.statistic} {ms_text(time.of_statistic(view.statistic))}, {median}"
 
 
-def _more(view: FrontView, final: tuple[FinalView, ...]) -> list[Text]:
+def _more(view: FrontView, final: Mapping[str, Any]) -> list[Text]:
     """What an honest reader would ask next: the held-out figure, and whether a baseline does better."""
-    texts = []
-    chosen = next((row for row in final if row.kind == "chosen"), None)
+    texts, rows = [], final_rows(final)
+    chosen = next((row for row in rows if row.kind == "chosen"), None)
     if chosen is not None and chosen.accuracy is not None and chosen.split != view.split:
-        dense = next((row for row in final if row.kind == "dense"), None)
+        dense = next((row for row in rows if row.kind == "dense"), None)
         beside = f" (dense {dense.accuracy})" if dense and dense.accuracy else ""
         count = f", {n_text(chosen.accuracy.n)}" if chosen.accuracy.n else ""
         texts.append(
@@ -140,8 +143,8 @@ def _figures(view: FrontView, pick: CandidateView, chosen: FinalView | None) -> 
     if pick.time is not None and pick.time.median is not None:
         value = pick.time.of_statistic(view.statistic)
         limit = next(iter(view.budget.of("latency")), None)
-        small = f"budget {limit.show(limit.value)}" if limit else ""
-        figures.append(KeyFigure(ms_text(value), quantile_words(view.statistic), small.replace("ms", " ms")))
+        small = f"budget {limit_words(limit)}" if limit else ""
+        figures.append(KeyFigure(ms_text(value), quantile_words(view.statistic), small))
     if pick.accuracy is not None:
         figures.append(_accuracy(pick.accuracy, f"{metric_words(view.metric)} on {view.split}"))
     if chosen is not None and chosen.accuracy is not None and chosen.split != view.split:
