@@ -8,7 +8,7 @@ from typing import Any
 
 from tavt_kit.budget import Budget
 from tavt_kit.errors import BudgetError
-from tavt_kit.reports.front_chart import KINDS, Kind
+from tavt_kit.reports.marks import KINDS, Kind
 from tavt_kit.reports.numbers import ms_text
 from tavt_kit.reports.views import AccuracyView, TimeView, mapping, number, sequence, text
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from tavt_kit.records import read_record
 
 if TYPE_CHECKING:
-    from tavt_kit.reports.front_chart import Kind
+    from tavt_kit.reports.marks import Kind
 
 __all__ = ["conclusions", "read_table", "write_table"]
 

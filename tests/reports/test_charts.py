@@ -5,9 +5,10 @@ import re
 import pytest
 
 from tavt_kit.reports.axes import Scale, padded, round_ticks
-from tavt_kit.reports.front_chart import KINDS, Frame, Mark, front_chart, front_legend
+from tavt_kit.reports.front_chart import Frame, front_chart
 from tavt_kit.reports.labels import Box, place_labels
 from tavt_kit.reports.layer_chart import layer_chart
+from tavt_kit.reports.marks import KINDS, Mark, front_legend
 from tavt_kit.reports.markup import render
 from tavt_kit.reports.schedule_bar import schedule_bar
 from tests.reports.pages import Page
