@@ -32,12 +32,8 @@ __all__ = [
 ]
 
 _EXAMPLES = "latency=20ms, flops=9G, memory=300MB, size=25MB, throughput=120/s, top1=84%, drop=0.5"
-_TEXT = re.compile(
-    r"\s*(?P<name>\w+)\s*(?:\[(?P<statistic>.*)\])?\s*(?P<sense><=|>=|=)\s*(?P<value>\S.*?)\s*"
-)
-_NUMBER = re.compile(
-    r"(?P<number>[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?|[+-]?nan|[+-]?inf)\s*(?P<unit>\D*)", re.I
-)
+_TEXT = re.compile(r"\s*(?P<name>\w+)\s*(?:\[(?P<statistic>.*)\])?\s*(?P<sense><=|>=|=)\s*(?P<value>\S.*?)\s*")
+_NUMBER = re.compile(r"(?P<number>[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?|[+-]?nan|[+-]?inf)\s*(?P<unit>\D*)", re.I)
 
 _TIMES = {"us": 1e-3, "µs": 1e-3, "ms": 1.0, "s": 1e3}  # to milliseconds
 _COUNTS = {"": 1.0, "K": 1e3, "M": 1e6, "G": 1e9, "T": 1e12}
@@ -100,9 +96,7 @@ class Limit:
     def __post_init__(self) -> None:
         kind = _KINDS.get(self.quantity)
         if kind is None:
-            raise BudgetError(
-                f"a budget limits one of {', '.join(_KINDS)}, got {self.quantity!r}: try {_EXAMPLES}"
-            )
+            raise BudgetError(f"a budget limits one of {', '.join(_KINDS)}, got {self.quantity!r}: try {_EXAMPLES}")
         if self.sense != kind.sense:
             bound = "at most" if kind.sense == "<=" else "at least"
             raise BudgetError(f"{self.quantity} can only be limited to {bound} a value: write {kind.example}")
@@ -181,9 +175,7 @@ class Budget:
         for limit in self.limits:
             other = seen.setdefault(limit.name, limit)
             if other != limit:
-                raise BudgetError(
-                    f"the budgets {other} and {limit} contradict each other: give {limit.name} once"
-                )
+                raise BudgetError(f"the budgets {other} and {limit} contradict each other: give {limit.name} once")
         object.__setattr__(self, "limits", tuple(seen.values()))
 
     @classmethod
@@ -218,9 +210,7 @@ def _value(text: str, value: str, kind: _Kind) -> float:
     unit = match["unit"].strip() if match else ""
     if match is None or unit not in kind.units:
         units = ", ".join(repr(unit) if unit else "none" for unit in kind.units)
-        raise BudgetError(
-            f"cannot read {value!r} in {text!r}: the unit is one of {units}, as in {kind.example}"
-        )
+        raise BudgetError(f"cannot read {value!r} in {text!r}: the unit is one of {units}, as in {kind.example}")
     return float(match["number"]) * kind.units[unit]
 
 
@@ -240,9 +230,7 @@ def _check_statistic(quantity: str, statistic: str | None) -> None:
 def _check_value(quantity: str, value: float, kind: _Kind) -> None:
     zero_is_fine = quantity == "drop"
     if not math.isfinite(value) or value < 0 or (value == 0 and not zero_is_fine):
-        raise BudgetError(
-            f"a limit on {quantity} must be a positive number as in {kind.example}, got {value:g}"
-        )
+        raise BudgetError(f"a limit on {quantity} must be a positive number as in {kind.example}, got {value:g}")
     if quantity in _QUALITIES and value > 1:
         raise BudgetError(
             f"a limit on {quantity} cannot be above 100%, got {100 * value:g}%: write a percent sign "

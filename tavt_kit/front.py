@@ -100,9 +100,7 @@ class ParetoFront:
         if family != self._family:
             names = ", ".join("no target" if part is None else str(part) for part in family)
             held = ", ".join("no target" if part is None else str(part) for part in self._family)
-            raise RecordError(
-                f"a front holds one metric, split and target ({held}), so it cannot take {names}"
-            )
+            raise RecordError(f"a front holds one metric, split and target ({held}), so it cannot take {names}")
 
     def __iter__(self) -> Iterator[Candidate]:
         return iter(self._held)
@@ -160,6 +158,4 @@ def knee(points: Sequence[Point]) -> int:
     wide, tall = high_cost - low_cost, high - low
     if len(points) < 3 or wide <= 0 or tall <= 0:
         return len(points) - 1
-    return max(
-        range(len(points)), key=lambda i: (points[i][1] - low) / tall - (points[i][0] - low_cost) / wide
-    )
+    return max(range(len(points)), key=lambda i: (points[i][1] - low) / tall - (points[i][0] - low_cost) / wide)

@@ -43,9 +43,7 @@ def test_area_by_counting_cells(seed: int) -> None:
     rng = random.Random(seed)
     points = [(rng.randint(0, 12) / 10, rng.randint(0, 10) / 10) for _ in range(rng.randint(0, 8))]
     cells = sum(
-        any(x <= i / 10 + 1e-9 and y >= (j + 1) / 10 - 1e-9 for x, y in points)
-        for i in range(10)
-        for j in range(10)
+        any(x <= i / 10 + 1e-9 and y >= (j + 1) / 10 - 1e-9 for x, y in points) for i in range(10) for j in range(10)
     )
     assert hypervolume(points) == pytest.approx(cells / 100)
 
