@@ -45,7 +45,7 @@ class Package:
     @property
     def page(self) -> str:
         """Where the wheel can be fetched by hand."""
-        return f"https://pypi.org/project/{self.name}/{self.version}/#files"
+        return f"PyPI (project {self.name}, version {self.version}, its list of files)"
 
 
 _ELPV = Package(

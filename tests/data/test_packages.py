@@ -70,8 +70,9 @@ def test_a_failed_download_says_where_to_put_the_file(
     pretend_pip(monkeypatch, None, "WARNING: retrying\nERROR: No matching distribution found")
     with pytest.raises(DataError, match="ERROR: No matching distribution") as caught:
         fetch_wheel("elpv")
-    assert f"https://pypi.org/project/elpv-dataset/1.0.0.post1/#files and put it at {wheel_path('elpv')}" in str(
-        caught.value
+    assert (
+        f"PyPI (project elpv-dataset, version 1.0.0.post1, its list of files) and put it at {wheel_path('elpv')}"
+        in str(caught.value)
     )
     wheel_path("elpv").write_bytes(small.read_bytes())
     assert fetch_wheel("elpv").is_file()
