@@ -37,6 +37,7 @@ class Final:
         baselines: The dense model, the best uniform taper and the best stage schedule within the ceilings; judged.
         cost: What the candidates are sorted by.
         over: Schedules that were predicted within the ceilings, but measured above them.
+        measured: All that were measured, the dense model first.
     """
 
     candidates: tuple[Candidate, ...]
@@ -44,6 +45,14 @@ class Final:
     baselines: tuple[Candidate, ...]
     cost: CostKind
     over: int
+    measured: tuple[Candidate, ...]
+
+    @property
+    def tails(self) -> dict[str, float]:
+        """Quantiles of the measured latencies as multiples of the predicted medians; empty where none is known."""
+        known = [one for one in self.measured if one.latency is not None and one.latency_predicted_ms]
+        kinds: tuple[CostKind, ...] = ("p50", "p90", "p99")
+        return {kind: median(one.cost(kind) / one.cost("predicted") for one in known) for kind in kinds if known}
 
     @property
     def pick(self) -> Candidate | None:
@@ -65,6 +74,7 @@ def confirm(
     compare: Compare | None = None,
     number: int = 6,
     rounds: int = 3,
+    before: Final | None = None,
 ) -> Final:
     """Measure the best of the front with the dense model and two baselines, then choose.
 
@@ -78,8 +88,10 @@ def confirm(
         compare: Needed for a verdict on ``drop``.
         number: Candidates measured in the first round.
         rounds: Bound on the measurements.
+        before: An earlier confirmation of the same search, whose measurements stand.
     """
     desk = _Desk(result, budget, measure, compare)
+    desk.known.update((one.schedule, one) for one in (before.measured if before is not None else ()))
     baselines = [result.dense, *_baselines(result, budget)]
     desk.take([*baselines, *_shortlist(result.ranked(budget), number)])
     for _ in range(rounds - 1):
@@ -94,6 +106,7 @@ def confirm(
         tuple(desk.known[one.schedule] for one in baselines),
         desk.kind,
         sum(not desk.keeps_ceilings(one) for one in desk.within()),
+        tuple(desk.known.values()) if measure is not None else (),
     )
 
 
@@ -106,8 +119,12 @@ class _Desk:
         self.known: dict[TokenSchedule, Candidate] = {}
 
     def take(self, candidates: Iterable[Candidate]) -> None:
-        """Measure and judge; of several measurements of the dense model, one in every group, the first stays."""
+        """Measure and judge what is not known; the dense model, in every group, keeps its first measurement."""
+        dense = self.result.dense.schedule
         group = list({one.schedule: one for one in candidates}.values())
+        group = [one for one in group if one.schedule not in self.known or one.schedule == dense]
+        if all(one.schedule in self.known for one in group):
+            return
         if self.measure is not None:
             times = self.measure([one.schedule for one in group])
             group = [replace(one, latency=time) for one, time in zip(group, times, strict=True)]

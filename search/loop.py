@@ -42,6 +42,7 @@ class _Run:
     max_seconds: float | None
     on_progress: Callable[[Progress], None] | None
     candidates: list[Candidate] = field(default_factory=list)
+    known: dict[TokenSchedule, Candidate] = field(default_factory=dict)
     history: list[float] = field(default_factory=list)
     seconds: float = 0.0
     fresh: list[float] = field(default_factory=list)
@@ -54,8 +55,18 @@ class _Run:
             return f"the time is used up ({self.max_seconds:g} s of evaluations)"
         return ""
 
+    def take_over(self, after: SearchResult) -> None:
+        """Begin with the answers of an earlier result, on a front within the ceilings of now."""
+        self.candidates, self.history, self.seconds = list(after.candidates), list(after.history), after.seconds
+        for candidate in after.candidates:
+            self.known[candidate.schedule] = candidate
+            if self.fits(candidate.schedule):
+                self.front.add(candidate)
+
     def answer(self, schedule: TokenSchedule, origin: str) -> Candidate:
-        """The candidate of a schedule: from the store, or evaluated and stored."""
+        """The candidate of a schedule: known already, from the store, or evaluated and stored."""
+        if schedule in self.known:
+            return self.known[schedule]
         stored = self.store.get(schedule)
         answer = stored or self._evaluated(schedule)
         candidate = Candidate(
@@ -68,6 +79,7 @@ class _Run:
         )
         self.seconds += answer.seconds
         self.candidates.append(candidate)
+        self.known[schedule] = candidate
         if self.fits(schedule):
             self.front.add(candidate)
         self.history.append(self.front.hypervolume(self.candidates[0].cost(self.front.cost)))
@@ -125,6 +137,7 @@ def search(
     seeds: Sequence[TokenSchedule] = (),
     slack: float = 0.03,
     store: Store | None = None,
+    after: SearchResult | None = None,
     on_progress: Callable[[Progress], None] | None = None,
 ) -> SearchResult:
     """Find the most accurate schedules for their cost, by NSGA-II, within the ceilings of a budget.
@@ -147,6 +160,8 @@ def search(
         seeds: Schedules of the user's to begin with.
         slack: By which a predicted latency may exceed its ceiling, because predictions err.
         store: Where answers are kept; ``None`` keeps them in memory.
+        after: An earlier result of the same search to go on from, where the costs turned out otherwise; its
+            candidates count, and the best of them that fit now are where the proposals begin.
         on_progress: Called after each answer.
 
     Raises:
@@ -176,6 +191,9 @@ def search(
     fits = costs.fits(budget, slack)
     front = ParetoFront(cost_kind(budget, costs))
     run = _Run(evaluate, costs, budget, store, fits, front, evaluations, max_seconds, on_progress)
+    if after is not None:
+        run.take_over(after)
+        seed, seeds = seed + 1, [one.schedule for one in by_preference(front, budget, after.dense)[: population // 2]]
     dense = run.answer(space.dense, "dense")
     if dense.accuracy is None:
         raise MeasurementError("the dense model could not be evaluated, so there is nothing to compare with")
@@ -191,8 +209,7 @@ def _evolve(run: _Run, evolution: Evolution, dense: Candidate) -> str:
         for schedule in evolution.ask():
             if stopped := run.why_stop():
                 return stopped
-            repeated = schedule == dense.schedule
-            candidate = dense if repeated else run.answer(schedule, evolution.origin(schedule))
+            candidate = run.answer(schedule, evolution.origin(schedule))
             outcomes.append(
                 Outcome(candidate.cost(run.front.cost), candidate.metric, _told(candidate, run.budget, dense))
             )

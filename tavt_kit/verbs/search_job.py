@@ -13,15 +13,16 @@ from tavt_kit.records import make_folder, write_record
 from tavt_kit.reports import write_report
 from tavt_kit.runtimes import check_available
 from tavt_kit.runtimes.available import accelerator_name
-from tavt_kit.search import Costs, Store, search
+from tavt_kit.search import Costs, Store
 from tavt_kit.search.feasibility import Reach, check_reachable, reach_of, refuse_unsearchable
-from tavt_kit.search.final import Final, confirm
+from tavt_kit.search.final import Final
 from tavt_kit.search.record import FRONT_SCHEMA, front_body, write_candidates, write_front
 from tavt_kit.search.result import SearchResult
-from tavt_kit.verbs.search_live import live, print_reach, say_stage
+from tavt_kit.verbs.search_live import print_reach, say_stage
 from tavt_kit.verbs.search_request import Request
+from tavt_kit.verbs.search_rounds import Rounds
 from tavt_kit.verbs.search_subject import RECIPE, Subject, clear, open_subject, settle
-from tavt_kit.verbs.search_target import SLACK, counted, measured_on, measured_reach, recorded, timed
+from tavt_kit.verbs.search_target import counted, measured_reach, recorded, timed
 
 __all__ = ["plan", "run_search"]
 
@@ -72,21 +73,7 @@ def run_search(request: Request) -> dict[str, Any]:
         write_record(request.out / RECIPE[0], *RECIPE[1:], body)
         costs = _costs(subject, request, store)
         evaluator = _evaluator(subject, request)
-        with live() as watch:
-            result = search(
-                subject.space, evaluator, costs=costs, budget=request.budget, evaluations=request.evaluations,
-                max_seconds=request.max_seconds, population=request.population, seed=request.seed,
-                seeds=subject.schedules(request.schedules), slack=SLACK, store=store, on_progress=watch,
-            )  # fmt: skip
-        if request.target is not None:
-            say_stage(f"Measuring the best of {result.evaluations} schedules end to end on {request.target}.")
-        final = confirm(
-            result,
-            request.budget,
-            measure=measured_on(subject, request, result.dense.latency_predicted_ms),
-            compare=lambda schedule: evaluator.against(result.dense.schedule, schedule),
-            number=request.final,
-        )
+        result, final = Rounds(subject, request, store, evaluator).run(costs)
     return _written(subject, request, result, final)
 
 

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -176,8 +177,28 @@ def test_longer_continues_and_another_recipe_is_refused() -> None:
             search(SPACE, evaluate, costs=COSTS, budget=Budget.parse(["flops=1T"]), seed=3, store=store)
 
 
+def test_goes_on_by_other_costs_from_an_earlier_result() -> None:
+    budget, asked = Budget.parse(["latency=8ms"]), []
+
+    def watched(schedule: TokenSchedule) -> Accuracy:
+        asked.append(schedule)
+        return evaluate(schedule)
+
+    first = search(SPACE, watched, costs=COSTS, budget=budget, evaluations=40)
+    faster = replace(COSTS, tails={"p90": 0.8})
+    store = Store(None)
+    again = search(SPACE, watched, costs=faster, budget=budget, evaluations=60, after=first, store=store)
+    assert len(asked) == len(set(asked)) == again.evaluations == 60 and len(store) == 20
+    assert again.candidates[:40] == first.candidates and again.dense == first.dense
+    assert (
+        max(one.cost("predicted") for one in again.front) > 9 > 8.3 > max(one.cost("predicted") for one in first.front)
+    )
+    assert again.ranked(budget)[0].metric >= first.ranked(budget)[0].metric
+
+
 SCRIPT = """
 import time
+from dataclasses import replace
 from pathlib import Path
 from tests.search.toy import COSTS, SPACE, evaluate
 from tavt_kit.search import Store, search

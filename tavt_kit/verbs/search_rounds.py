@@ -1,0 +1,86 @@
+"""Searching and measuring in turn: where the target proves faster or slower than predicted, the search goes on."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from tavt_kit.evaluation import LeanEvaluator
+from tavt_kit.search import Costs, SearchResult, Store, search
+from tavt_kit.search.final import Final, confirm
+from tavt_kit.verbs.search_live import live, say_stage
+from tavt_kit.verbs.search_request import Request
+from tavt_kit.verbs.search_subject import Subject
+from tavt_kit.verbs.search_target import SLACK, measured_on
+
+__all__ = ["Rounds"]
+
+_NOTE = "corrected tails"
+_OFF = 0.05
+"""Relative error of the predictions, as measured in the end, above which the search goes on by corrected ones."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rounds:
+    """One search with its confirmation, and a second half as long where predictions were off.
+
+    Args:
+        subject: Model and pictures.
+        request: What is asked.
+        store: Keeps answers, and the correction, so that a continued search takes the same way.
+        evaluator: Of schedules on val.
+    """
+
+    subject: Subject
+    request: Request
+    store: Store
+    evaluator: LeanEvaluator
+
+    def run(self, costs: Costs) -> tuple[SearchResult, Final]:
+        """The result, and what was measured and chosen."""
+        result, first = self._search(costs, None), None
+        tails = self.store.note(_NOTE)
+        if tails is None:
+            first = self._confirm(result, None)
+            tails = self._correction(costs, first)
+            self.store.keep(_NOTE, tails)
+        if not tails:
+            return result, first or self._confirm(result, None)
+        say_stage(
+            "The target runs at another speed than when its layers were timed; searching on by what was measured."
+        )
+        result = self._search(replace(costs, tails=tails), result)
+        return result, self._confirm(result, first)
+
+    def _search(self, costs: Costs, after: SearchResult | None) -> SearchResult:
+        request, wanted = self.request, self.request.evaluations
+        with live() as watch:
+            return search(
+                self.subject.space, self.evaluator, costs=costs, budget=request.budget,
+                evaluations=wanted if after is None else after.evaluations + (wanted + 1) // 2,
+                max_seconds=request.max_seconds, population=request.population, seed=request.seed,
+                seeds=self.subject.schedules(request.schedules), slack=SLACK, store=self.store, after=after,
+                on_progress=watch,
+            )  # fmt: skip
+
+    def _confirm(self, result: SearchResult, before: Final | None) -> Final:
+        if self.request.target is not None:
+            say_stage(f"Measuring the best of {result.evaluations} schedules end to end on {self.request.target}.")
+        return confirm(
+            result,
+            self.request.budget,
+            measure=measured_on(self.subject, self.request, result.dense.latency_predicted_ms),
+            compare=lambda schedule: self.evaluator.against(result.dense.schedule, schedule),
+            number=self.request.final,
+            before=before,
+        )
+
+    def _correction(self, costs: Costs, final: Final) -> dict[str, float]:
+        """The tails to go on with; empty where predictions were right, or no schedule would fit any more."""
+        limits = [limit.statistic or "p90" for limit in self.request.budget.of("latency")]
+        found = {name: tail for name, tail in final.tails.items() if name in limits}
+        off = [abs(tail / costs.tails.get(name, 1.0) - 1) > _OFF for name, tail in found.items()]
+        if not any(off):
+            return {}
+        corrected = replace(costs, tails={**costs.tails, **found})
+        fits = corrected.fits(self.request.budget, SLACK)(self.subject.space.least)
+        return dict(corrected.tails) if fits else {}
