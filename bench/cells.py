@@ -25,20 +25,29 @@ __all__ = ["Cell", "Workshop", "time_cells", "token_grid"]
 _OWN_BYTES = 40 * 2**20
 """Attention weights that one clock may hold a copy of; about 40 clocks do."""
 
-_ROUNDS = (7, 40)
-"""Least and most runs of a cell."""
+_ROUNDS = (5, 40)
+"""Least and most pairs of runs of a cell."""
 
 
 @dataclass(slots=True)
 class Cell:
-    """One clock: a part of ``layers`` layers at ``count`` tokens."""
+    """One clock: a part of ``layers`` layers at ``count`` tokens, timed after other cells ran and once more.
+
+    The first run of each pair fetches its weights from memory, the second finds in the caches what fits there.
+    """
 
     kind: str
     count: int
     kept: int
     layers: int
     run: Callable[[], float]
-    times: list[float] = field(default_factory=list)
+    cold: list[float] = field(default_factory=list)
+    warm: list[float] = field(default_factory=list)
+
+    def ms(self, cached: float) -> float:
+        """Milliseconds when the share ``cached`` of the weights is found in the caches."""
+        cold, warm = median(self.cold), median(self.warm)
+        return cold + cached * (min(warm, cold) - cold)
 
 
 class Workshop:
@@ -60,12 +69,12 @@ class Workshop:
         self.notes: Mapping[str, Any] = state.notes
         self.width = state.tokens.shape[-1]
         size = parameter.element_size() if target.precision != "bf16" else 2
-        self.is_cached = sum(p.numel() for p in self.model.parameters()) * size < _cache_bytes()
         self.layers = self._chain(4 * self.width**2 * size)
         least = max(2, self.model.prefix + 1)
         self.grid = token_grid(self.model.tokens, least, points)
         if self.notes:  # position terms cost something only once tokens were dropped
             self.grid = tuple(sorted({*self.grid, self.model.tokens - 1}))
+        self.drop_grid = tuple(count for count in self.grid if count in {*self.grid[-2:], *self.grid[::-2]})
         self.least = least
 
     def _chain(self, attention_bytes: int) -> tuple[int, ...]:
@@ -94,7 +103,9 @@ class Workshop:
         """(kind, part, tokens, kept tokens or 0) of every cell."""
         pooled = self.model.backbone.head_rows is None
         sparse = self.grid[::-1][::3]
-        whole, dropped = (self._parts(placed) for placed in (False, True))
+        whole = self._parts(placed=False)
+        # Where no position term follows the tokens, converters take their places out of the graph.
+        dropped = self._parts(placed=True) if self.notes or not self.clocks.own_weights else whole
         plan: list[tuple[str, Part, int, int]] = [
             ("stem", whole["stem"], self.model.tokens, 0),
             ("empty", whole["empty"], 1, 0),
@@ -102,8 +113,8 @@ class Workshop:
         for count in self.grid:
             parts = whole if count == self.model.tokens else dropped
             plan += [("attend", parts["attend"], count, 0), ("feed", whole["feed"], count, 0)]
-            for kept in self._kept(count):
-                plan.append(("drop", parts["drop"], count, kept))
+            if count in self.drop_grid:
+                plan += [("drop", parts["drop"], count, kept) for kept in self._kept(count)]
         for count in sparse:
             parts = whole if count == self.model.tokens else dropped
             plan.append(("head", whole["head"], count, 0) if pooled else ("last", parts["last"], count, 0))
@@ -136,14 +147,17 @@ class Workshop:
             inputs.append(np.tile(np.arange(count, dtype=np.int64), (self.batch, 1)))
         return inputs
 
-    def collect(self, cells: list[Cell]) -> LayerCells:
-        """Median times, less the cost of starting an inference (which the stem keeps), per layer."""
-        empty = next(median(cell.times) for cell in cells if cell.kind == "empty")
-        times = {
-            (cell.kind, cell.count, cell.kept): max(median(cell.times) - empty, 1e-4) / cell.layers for cell in cells
-        }
+    def collect(self, cells: list[Cell], cached: float) -> LayerCells:
+        """Times per layer, less the cost of starting an inference (which the stem keeps).
+
+        Args:
+            cells: Timed.
+            cached: Share of the weights that a whole pass finds in the caches.
+        """
+        empty = next(cell.ms(1.0) for cell in cells if cell.kind == "empty")
+        times = {(cell.kind, cell.count, cell.kept): max(cell.ms(cached) - empty, 1e-4) / cell.layers for cell in cells}
         drops = []
-        for count in self.grid:
+        for count in self.drop_grid:
             kept = self._kept(count)
             if kept:
                 few, many = kept[0], kept[-1]
@@ -169,10 +183,9 @@ def time_cells(
     cells: list[Cell],
     seconds: float,
     rng: np.random.Generator,
-    is_cached: bool,
     on_share: Callable[[float], None],
 ) -> None:
-    """Run every cell once a round, in random order, so that slow noise meets all alike."""
+    """Run every cell twice a round, in random order, so that slow noise meets all alike."""
     for cell in cells:
         cell.run()
     end, least = time.perf_counter() + seconds, _ROUNDS[0]
@@ -181,9 +194,8 @@ def time_cells(
             break
         on_share(done / _ROUNDS[1])
         for place in rng.permutation(len(cells)):
-            if is_cached:  # a model that fits the caches finds its weights there, so the parts should as well
-                cells[place].run()
-            cells[place].times.append(cells[place].run())
+            cells[place].cold.append(cells[place].run())
+            cells[place].warm.append(cells[place].run())
 
 
 def token_grid(tokens: int, least: int, points: int) -> tuple[int, ...]:

@@ -54,13 +54,13 @@ def measure_schedules(
 def random_schedules(
     tokens: int, layers: int, prefix: int, count: int, rng: np.random.Generator
 ) -> list[TokenSchedule]:
-    """Schedules that drop 5 to 40 % in some layers (from few of them to all) and nothing in the others."""
+    """Schedules from mild to steep: some or all layers drop from 5 % to, at the steepest, 60 % of their tokens."""
     schedules = []
     for _ in range(count):
-        often, kept, counts = rng.uniform(0.15, 1.0), tokens, []
+        often, most, kept, counts = rng.uniform(0.15, 1.0), rng.uniform(0.1, 0.6), tokens, []
         for _ in range(layers):
             if rng.random() < often:
-                kept = max(math.ceil(kept * (1 - rng.uniform(0.05, 0.4))), prefix + 1, 2)
+                kept = max(math.ceil(kept * (1 - rng.uniform(0.05, most))), prefix + 1, 2)
             counts.append(kept)
         schedules.append(TokenSchedule(tuple(counts)))
     return schedules

@@ -133,6 +133,7 @@ class LatencyTable:
         score: Which score the dropping cells compute.
         cells: The measured parts.
         scale: Factor that makes sums of parts meet end-to-end runs.
+        cached: Share of its weights that a whole pass was found to have in the caches; the cells include it.
         held_out: What the table was tested on.
         seconds: How long it took to build.
         host: Where and when.
@@ -146,6 +147,7 @@ class LatencyTable:
     score: str
     cells: LayerCells
     scale: float = 1.0
+    cached: float = 0.0
     held_out: tuple[HeldOut, ...] = ()
     seconds: float = 0.0
     host: HostFacts | None = None
@@ -215,6 +217,7 @@ class LatencyTable:
             "prefix": self.prefix,
             "score": self.score,
             "scale": self.scale,
+            "cached": self.cached,
             "seconds": self.seconds,
             "cells": asdict(self.cells),
             "held_out": [
@@ -248,6 +251,7 @@ class LatencyTable:
                 score=record["score"],
                 cells=_cells(record["cells"]),
                 scale=record["scale"],
+                cached=record.get("cached", 0.0),
                 held_out=tuple(
                     HeldOut(
                         TokenSchedule(tuple(run["schedule"])),

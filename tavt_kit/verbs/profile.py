@@ -115,7 +115,8 @@ def _print(table: LatencyTable, file: Path) -> None:
     console.print(cells)
     console.print(
         escape(
-            f"{table.model} on {table.target}: {table.seconds:.0f} s, scale {table.scale:.3f}, stem "
+            f"{table.model} on {table.target}: {table.seconds:.0f} s, scale {table.scale:.3f}, weights cached "
+            f"{100 * table.cached:.0f} %, stem "
             f"{table.cells.stem_ms:.2f} ms; per layer, {table.score} score"
         ),
         highlight=False,
