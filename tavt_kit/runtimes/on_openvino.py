@@ -121,7 +121,8 @@ def convert_module(module: nn.Module, example: tuple[Any, ...], shapes: list[tup
         warnings.simplefilter("ignore", category=DeprecationWarning)
         try:
             # Traced here without the second trace that only compares itself with the first: half of the time.
-            traced = torch.jit.trace(module, example, check_trace=False)
+            trace: Callable[..., Any] = torch.jit.trace
+            traced = trace(module, example, check_trace=False)
             return openvino.convert_model(traced, input=[openvino.PartialShape(list(shape)) for shape in shapes])
         except Exception as error:
             raise ExportError(
