@@ -11,6 +11,7 @@ from statistics import median
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -20,7 +21,7 @@ from tavt_kit.bench.protocol import random_images
 from tavt_kit.device import TargetDevice
 from tavt_kit.latency_table import Curve, DropCell, LayerCells
 
-__all__ = ["Cell", "Workshop", "time_cells", "token_grid"]
+__all__ = ["Cell", "Workshop", "round_speeds", "time_cells", "token_grid"]
 
 _OWN_BYTES = 40 * 2**20
 """Attention weights that one clock may hold a copy of; about 40 clocks do."""
@@ -185,7 +186,7 @@ def time_cells(
     rng: np.random.Generator,
     on_share: Callable[[float], None],
 ) -> None:
-    """Run every cell twice a round, in random order, so that slow noise meets all alike."""
+    """Run every cell twice a round, in random order, and take out how fast the machine was in each round."""
     for cell in cells:
         cell.run()
     end, least = time.perf_counter() + seconds, _ROUNDS[0]
@@ -196,6 +197,24 @@ def time_cells(
         for place in rng.permutation(len(cells)):
             cells[place].cold.append(cells[place].run())
             cells[place].warm.append(cells[place].run())
+    speeds = round_speeds(np.array([cell.warm for cell in cells]))
+    for cell in cells:
+        cell.cold = [ms / speed for ms, speed in zip(cell.cold, speeds, strict=True)]
+        cell.warm = [ms / speed for ms, speed in zip(cell.warm, speeds, strict=True)]
+
+
+def round_speeds(times: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """How much longer everything took in each round than in the median round.
+
+    Processors change their clock by tens of per cent for seconds at a time. Whatever does that to one cell does it
+    to all of the same round, so it shows as a factor common to them (Tukey's median polish, one step, on a log scale).
+
+    Args:
+        times: (cells, rounds), above 0.
+    """
+    logs = np.log(times)
+    common = np.median(logs - np.median(logs, axis=1, keepdims=True), axis=0)
+    return np.exp(common - np.median(common))
 
 
 def token_grid(tokens: int, least: int, points: int) -> tuple[int, ...]:

@@ -9,14 +9,15 @@ from dataclasses import replace
 
 import numpy as np
 
-from tavt_kit.adaptive import AdaptiveViT
-from tavt_kit.bench.cells import Workshop, time_cells
+from tavt_kit.adaptive import AdaptiveViT, LeanViT
+from tavt_kit.bench.cells import Cell, Workshop, time_cells
 from tavt_kit.bench.clocks import clocks_for
 from tavt_kit.bench.passes import BRIEF, measure_schedules, random_schedules
 from tavt_kit.bench.protocol import Protocol
 from tavt_kit.device import TargetDevice
 from tavt_kit.host import HostFacts
 from tavt_kit.latency_table import HeldOut, LatencyTable
+from tavt_kit.runtimes import Images, open_module
 from tavt_kit.runtimes.available import accelerator_name
 from tavt_kit.schedule import TokenSchedule
 
@@ -58,12 +59,11 @@ def measure_table(
     target, begin = target.resolved(), time.perf_counter()
     shop = Workshop(clocks_for(model, target), target, image_size, points, rng)
     cells = shop.prepare(lambda share: on_step("compiling the parts", 0.4 * share))
-    left = max(0.6 * seconds - (time.perf_counter() - begin), 0.1 * seconds)
-    time_cells(cells, left, rng, lambda share: on_step("timing the parts", 0.4 + 0.3 * share))
-    on_step("timing whole passes", 0.7)
     schedules = _calibration(model)
-    runs = measure_schedules(model, target, image_size, schedules, BRIEF, rng)
-    found = [(schedule, run.median) for schedule, run in zip(schedules, runs, strict=True)]
+    wholes = [_whole(model, schedule, target, shop.image) for schedule in schedules]
+    left = max(0.85 * seconds - (time.perf_counter() - begin), 0.1 * seconds)
+    time_cells(cells + wholes, left, rng, lambda share: on_step("timing the parts", 0.4 + 0.6 * share))
+    found = [(schedule, whole.ms(1.0)) for schedule, whole in zip(schedules, wholes, strict=True)]
     shapes = (target, name, model.tokens, model.layers, model.prefix, model.score)
     table = _best_fit((LatencyTable(*shapes, shop.collect(cells, cached), cached=cached) for cached in _SHARES), found)
     on_step("done", 1.0)
@@ -83,19 +83,27 @@ def check_table(
 ) -> LatencyTable:
     """Predict ``count`` random schedules, measure them end to end, and keep both beside the table.
 
-    The schedules are measured five at a time against one another, so that few models are in memory at once.
+    The schedules are measured four at a time beside the dense model: few models are in memory at once, and the dense
+    model shows how fast the machine is just then, compared with when the table was made.
     """
     rng = np.random.default_rng(1) if rng is None else rng
     schedules = random_schedules(model.tokens, model.layers, model.prefix, count, rng)
-    found = list[HeldOut]()
-    for start in range(0, count, 5):
+    dense, found = model.dense_schedule, list[HeldOut]()
+    for start in range(0, count, 4):
         if on_step is not None:
             on_step("timing held-out schedules", start / count)
-        some = schedules[start : start + 5]
-        runs = measure_schedules(model, table.target, image_size, some, protocol or BRIEF, rng)
+        some = schedules[start : start + 4]
+        anchor, *runs = measure_schedules(model, table.target, image_size, [dense, *some], protocol or BRIEF, rng)
+        drift = anchor.median / table.predict(dense)
         for schedule, run in zip(some, runs, strict=True):
-            found.append(HeldOut(schedule, table.predict(schedule), run.median, run.steady))
+            found.append(HeldOut(schedule, table.predict(schedule), run.median, run.steady, drift))
     return table.tested(found)
+
+
+def _whole(model: AdaptiveViT, schedule: TokenSchedule, target: TargetDevice, image: Images) -> Cell:
+    """A whole pass as a cell: timed in the same rounds as the parts whose sum it is to meet."""
+    session = open_module(LeanViT(model, schedule), target, image.shape)
+    return Cell("whole", model.tokens, 0, 1, session.timer(image))
 
 
 def _best_fit(tables: Iterable[LatencyTable], measured: Sequence[tuple[TokenSchedule, float]]) -> LatencyTable:

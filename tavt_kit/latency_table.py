@@ -107,16 +107,31 @@ class LayerCells:
 
 @dataclass(frozen=True, slots=True)
 class HeldOut:
-    """A schedule that had no part in the table, predicted and measured end to end."""
+    """A schedule that had no part in the table, predicted and measured end to end.
+
+    Args:
+        schedule: Drawn at random.
+        predicted_ms: By the table as it is.
+        measured_ms: Median.
+        steady: Whether the measurement was sure.
+        drift: The dense model's time in the same measurement over its prediction: what the machine's own speed did
+            since the table was made.
+    """
 
     schedule: TokenSchedule
     predicted_ms: float
     measured_ms: float
     steady: bool = True
+    drift: float = 1.0
 
     @property
     def error(self) -> float:
-        """Prediction over measurement, minus one."""
+        """Prediction over measurement at the same speed of the machine, minus one."""
+        return self.predicted_ms * self.drift / self.measured_ms - 1
+
+    @property
+    def raw_error(self) -> float:
+        """Prediction over measurement, minus one; the machine's drift included."""
         return self.predicted_ms / self.measured_ms - 1
 
 
@@ -199,13 +214,18 @@ class LatencyTable:
 
     @property
     def mean_error(self) -> float | None:
-        """Mean absolute relative error on the held-out schedules; ``None`` before any was measured."""
+        """Mean absolute ``error`` of the held-out schedules; ``None`` before any was measured."""
         return fmean(abs(run.error) for run in self.held_out) if self.held_out else None
 
     @property
     def worst_error(self) -> float | None:
-        """Largest absolute relative error on the held-out schedules."""
+        """Largest absolute ``error`` of the held-out schedules."""
         return max(abs(run.error) for run in self.held_out) if self.held_out else None
+
+    @property
+    def mean_raw_error(self) -> float | None:
+        """Mean absolute ``raw_error`` of the held-out schedules."""
+        return fmean(abs(run.raw_error) for run in self.held_out) if self.held_out else None
 
     def as_record(self) -> dict[str, Any]:
         """For ``profile.json`` (schema fgvc-kit/profile, version 1)."""
@@ -226,6 +246,7 @@ class LatencyTable:
                     "predicted_ms": run.predicted_ms,
                     "measured_ms": run.measured_ms,
                     "steady": run.steady,
+                    "drift": run.drift,
                 }
                 for run in self.held_out
             ],
@@ -258,6 +279,7 @@ class LatencyTable:
                         run["predicted_ms"],
                         run["measured_ms"],
                         run["steady"],
+                        run.get("drift", 1.0),
                     )
                     for run in record["held_out"]
                 ),

@@ -98,12 +98,15 @@ def test_errors_on_held_out_schedules() -> None:
     schedule = TokenSchedule.dense(TOKENS, LAYERS)
     tested = TOKEN_POOLED.tested([HeldOut(schedule, 9.0, 10.0), HeldOut(schedule, 10.3, 10.0)])
     assert tested.mean_error == pytest.approx(0.065) and tested.worst_error == pytest.approx(0.1)
+    slower = TOKEN_POOLED.tested([HeldOut(schedule, 10.0, 12.0, drift=1.2), HeldOut(schedule, 10.0, 9.6, drift=0.8)])
+    assert slower.mean_error == pytest.approx((0 + 1 / 6) / 2)
+    assert slower.mean_raw_error == pytest.approx((1 / 6 + 1 / 24) / 2)
     assert TOKEN_POOLED.mean_error is None and TOKEN_POOLED.worst_error is None
 
 
 def test_the_record_gives_the_table_back() -> None:
     full = replace(
-        TOKEN_POOLED.tested([HeldOut(TokenSchedule.taper(TOKENS, LAYERS, 0.3), 8.0, 9.0, False)]),
+        TOKEN_POOLED.tested([HeldOut(TokenSchedule.taper(TOKENS, LAYERS, 0.3), 8.0, 9.0, False, 1.1)]),
         host=HostFacts.gather(),
         seconds=41.5,
     )

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from tavt_kit.bench import Protocol, check_table, measure_schedules, measure_table
-from tavt_kit.bench.cells import token_grid
+from tavt_kit.bench.cells import round_speeds, token_grid
 from tavt_kit.bench.passes import random_schedules
 from tavt_kit.device import TargetDevice
 from tavt_kit.latency_table import LatencyTable
@@ -39,6 +39,16 @@ def test_random_schedules_fit_the_model_and_differ() -> None:
     assert min(drops) <= 4 and max(drops) >= 11
 
 
+def test_the_speed_of_each_round_is_told_from_the_cells_own() -> None:
+    rng = np.random.default_rng(0)
+    own, speeds = rng.uniform(0.1, 40, 30), np.array([1.0, 1.0, 1.2, 1.2, 0.9, 1.0, 1.0])
+    noise = rng.lognormal(0, 0.003, (30, 7))
+    times = own[:, None] * speeds * noise
+    times[3, 2] *= 5  # an interruption belongs to one cell, not to its round
+    assert round_speeds(times) == pytest.approx(speeds, rel=0.005)
+    assert np.median(times / round_speeds(times), axis=1) == pytest.approx(own, rel=0.005)
+
+
 @pytest.mark.parametrize(
     ("score", "target"),
     [
@@ -47,8 +57,7 @@ def test_random_schedules_fit_the_model_and_differ() -> None:
         pytest.param("column", TargetDevice.parse("torch:cuda:precision=bf16"), marks=pytest.mark.gpu),
     ],
 )
-def test_a_table_of_a_tiny_model(score: str, target: TargetDevice, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tavt_kit.bench.layer_table.BRIEF", HASTY)
+def test_a_table_of_a_tiny_model(score: str, target: TargetDevice) -> None:
     told = list[tuple[str, float]]()
     table = measure_table(
         tiny_vit(score=score),
@@ -70,10 +79,9 @@ def test_a_table_of_a_tiny_model(score: str, target: TargetDevice, monkeypatch: 
     assert len(tested.held_out) == 3 and tested.mean_error is not None
 
 
-def test_a_pooling_head_has_no_last_cell(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_pooling_head_has_no_last_cell() -> None:
     from tests.bench.test_parts import MODELS
 
-    monkeypatch.setattr("tavt_kit.bench.layer_table.BRIEF", HASTY)
     table = measure_table(MODELS["pooling"](), ONE_THREAD, (SIZE, SIZE), seconds=0.3, points=4)
     assert table.cells.last is None and len(table.cells.head.counts) > 1
 

@@ -106,5 +106,6 @@ def _trust(table: LatencyTable) -> str:
     schedules = plural(len(tested), "schedule")
     return (
         f"Measured part by part in {table.seconds:.0f} s, then tested against whole runs of {schedules} that had no "
-        f"part in it: off by {percent_text(table.mean_error)} on average, {percent_text(table.worst_error)} at worst."
+        f"part in it: off by {percent_text(table.mean_error)} on average, {percent_text(table.worst_error)} at worst, "
+        "at the speed the machine had while they ran."
     )
