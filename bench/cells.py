@@ -214,7 +214,8 @@ def round_speeds(times: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
     """
     logs = np.log(times)
     common = np.median(logs - np.median(logs, axis=1, keepdims=True), axis=0)
-    return np.exp(common - np.median(common))
+    speeds: npt.NDArray[np.float64] = np.exp(common - np.median(common))
+    return speeds
 
 
 def token_grid(tokens: int, least: int, points: int) -> tuple[int, ...]:
