@@ -7,6 +7,7 @@ from contextlib import AbstractContextManager, nullcontext
 import torch
 
 from tavt_kit.errors import TrainingError
+from tavt_kit.runtimes.on_torch import has_native_bf16
 
 __all__ = ["autocast", "choose_device", "choose_precision", "dtype_of"]
 
@@ -43,19 +44,11 @@ def choose_precision(text: str | None, device: torch.device) -> str:
         TrainingError: Another precision.
     """
     if text is None:
-        return "bf16" if _has_bf16(device) else "f32"
+        return "bf16" if has_native_bf16(device) else "f32"
     name = _NAMES.get(text, text)
     if name not in _DTYPES:
         raise TrainingError(f"training runs in {' or '.join(_DTYPES)}, got {text!r}")
     return name
-
-
-def _has_bf16(device: torch.device) -> bool:
-    if device.type == "cuda":
-        return bool(torch.cuda.is_bf16_supported())
-    # Private to torch, and True exactly where its matrix products have a native bfloat16 kernel.
-    probes = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
-    return any(bool(getattr(torch.cpu, name, bool)()) for name in probes)
 
 
 def dtype_of(precision: str) -> torch.dtype:

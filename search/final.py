@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from statistics import median
 
-from tavt_kit.accuracy import PairedDifference
+from tavt_kit.accuracy import Accuracy, PairedDifference
 from tavt_kit.budget import Budget
 from tavt_kit.candidate import Candidate, CostKind
 from tavt_kit.front import ParetoFront
@@ -20,6 +20,9 @@ __all__ = ["Final", "confirm"]
 
 Measure = Callable[[Sequence[TokenSchedule]], Sequence[Measurement]]
 """Whole passes under the schedules, interleaved, on the target."""
+
+Evaluate = Callable[[TokenSchedule], Accuracy]
+"""The accuracy in the precision of the target."""
 
 Compare = Callable[[TokenSchedule], PairedDifference]
 """Candidate minus dense on the same images."""
@@ -71,6 +74,7 @@ def confirm(
     budget: Budget,
     *,
     measure: Measure | None,
+    evaluate: Evaluate | None = None,
     compare: Compare | None = None,
     number: int = 6,
     rounds: int = 3,
@@ -78,20 +82,23 @@ def confirm(
 ) -> Final:
     """Measure the best of the front with the dense model and two baselines, then choose.
 
-    Where a first choice turns out too slow, predictions are corrected by what was measured, and what should fit and
+    Latencies of different groups are put to one pace by the dense model, which is in all of them. Where a first
+    choice turns out too slow, predictions are corrected by what was measured, and what should fit and
     is better than the best that does fit is measured too, at most ``rounds`` times in all.
 
     Args:
         result: Of the search.
         budget: As searched.
         measure: ``None`` where there is no target: a search on multiply-adds.
+        evaluate: Evaluates what was measured anew, where the search itself did so in a quicker precision.
         compare: Needed for a verdict on ``drop``.
         number: Candidates measured in the first round.
         rounds: Bound on the measurements.
         before: An earlier confirmation of the same search, whose measurements stand.
     """
-    desk = _Desk(result, budget, measure, compare)
-    desk.known.update((one.schedule, one) for one in (before.measured if before is not None else ()))
+    desk = _Desk(result, budget, measure, evaluate, compare)
+    if before is not None and before.measured:
+        desk.note([(one, one.latency) for one in before.measured if one.latency is not None])
     baselines = [result.dense, *_baselines(result, budget)]
     desk.take([*baselines, *_shortlist(result.ranked(budget), number)])
     for _ in range(rounds - 1):
@@ -113,26 +120,45 @@ def confirm(
 class _Desk:
     """What is known of the measured candidates so far."""
 
-    def __init__(self, result: SearchResult, budget: Budget, measure: Measure | None, compare: Compare | None) -> None:
-        self.result, self.budget, self.measure, self.compare = result, budget, measure, compare
+    def __init__(
+        self,
+        result: SearchResult,
+        budget: Budget,
+        measure: Measure | None,
+        evaluate: Evaluate | None,
+        compare: Compare | None,
+    ) -> None:
+        self.result, self.budget, self.measure, self.evaluate, self.compare = result, budget, measure, evaluate, compare
         self.kind = _kind(result, budget, measure)
         self.known: dict[TokenSchedule, Candidate] = {}
+        self.paces: list[float] = []
+        self.raw: dict[TokenSchedule, tuple[Candidate, Measurement, int]] = {}
 
     def take(self, candidates: Iterable[Candidate]) -> None:
-        """Measure and judge what is not known; the dense model, in every group, keeps its first measurement."""
+        """Measure and judge what is not known; the dense model, in every group, shows the machine's pace in each."""
         dense = self.result.dense.schedule
         group = list({one.schedule: one for one in candidates}.values())
         group = [one for one in group if one.schedule not in self.known or one.schedule == dense]
         if all(one.schedule in self.known for one in group):
             return
-        if self.measure is not None:
-            times = self.measure([one.schedule for one in group])
-            group = [replace(one, latency=time) for one, time in zip(group, times, strict=True)]
-        for one in group:
-            self.known.setdefault(one.schedule, self.judged(one))
+        if self.measure is None:
+            self.known |= {one.schedule: self.judged(one) for one in group}
+        else:
+            self.note(list(zip(group, self.measure([one.schedule for one in group]), strict=True)))
+
+    def note(self, group: Sequence[tuple[Candidate, Measurement]]) -> None:
+        """Judge a group, its first the dense model, and all before it, at the median pace of the groups."""
+        self.paces.append(group[0][1].median)
+        for one, time in group:
+            self.raw.setdefault(one.schedule, (one, time, len(self.paces) - 1))
+        usual = median(self.paces)
+        for one, time, number in self.raw.values():
+            self.known[one.schedule] = self.judged(replace(one, latency=time.at_pace(usual / self.paces[number])))
 
     def judged(self, candidate: Candidate) -> Candidate:
-        """With its verdict, and with its difference to the dense model where that is asked for."""
+        """With its verdict, its accuracy anew and its difference to the dense model, where these are asked for."""
+        if self.evaluate is not None and candidate.accuracy is not None:
+            candidate = replace(candidate, accuracy=self.evaluate(candidate.schedule))
         if self.compare is not None and candidate.accuracy is not None:
             candidate = replace(candidate, difference=self.compare(candidate.schedule))
         return candidate.judged(self.budget)

@@ -33,6 +33,7 @@ def front_body(
     target: TargetDevice | None,
     seed: int,
     host: HostFacts | None = None,
+    precisions: Mapping[str, str] | None = None,
 ) -> dict[str, Any]:
     """The record, without schema and version; candidates by rising cost, accuracies as fractions.
 
@@ -44,6 +45,7 @@ def front_body(
         target: Where latencies were measured; ``None`` without any.
         seed: Of the search.
         host: The machine.
+        precisions: In which pictures were evaluated by the ``search``, and in the ``final`` round.
     """
     accuracy = result.dense.accuracy
     assert accuracy is not None  # a search whose dense model fails has no result
@@ -66,6 +68,7 @@ def front_body(
         "stopped_because": result.stopped_because,
         "seconds": round(result.seconds, 3),
         "history": [round(volume, 6) for volume in result.history],
+        "precisions": dict(precisions or {}),
         "host": None if host is None else host.as_record(),
     }
 

@@ -45,7 +45,7 @@ class LeanEvaluator:
     preprocessing: Preprocessing
     split: str = "val"
     precision: str = "f32"
-    _right: dict[TokenSchedule, NDArray[np.bool_]] = field(default_factory=dict)
+    _right: dict[TokenSchedule, NDArray[np.bool_]] = field(default_factory=dict, init=False)
 
     def __post_init__(self) -> None:
         if not len(self.labels):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from statistics import NormalDist, median
 from typing import Any
@@ -40,6 +40,7 @@ class Measurement:
         load_ms: Loading and compiling, before the first inference; ``None`` where unknown.
         first_ms: The first inference, warm-up not begun.
         warmup: Inferences before the first sample.
+        pace: What the samples were multiplied by, to stand beside those of another moment; see ``at_pace``.
 
     Raises:
         MeasurementError: No samples, a time that is not above zero and finite, or rounds that do not add up.
@@ -51,6 +52,7 @@ class Measurement:
     load_ms: float | None = None
     first_ms: float | None = None
     warmup: int = 0
+    pace: float = 1.0
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "samples", tuple(float(sample) for sample in self.samples))
@@ -120,6 +122,16 @@ class Measurement:
             start += size
         return tuple(medians)
 
+    def at_pace(self, factor: float) -> Measurement:
+        """As it would have been where the machine takes ``factor`` times as long for everything.
+
+        Processors change their clock for minutes at a time. Candidates that were not measured in the same run can be
+        compared only by what something that was in both runs (the dense model) took in each.
+        """
+        if factor == 1.0:
+            return self
+        return replace(self, samples=tuple(factor * ms for ms in self.samples), pace=factor * self.pace)
+
     def __str__(self) -> str:
         """For people: ``8.1 ms ± 2 % (n=60)``."""
         width = f" ± {100 * self.relative_half_width:.1f} %" if self.steady else ", unsteady"
@@ -139,6 +151,7 @@ class Measurement:
             "load_ms": self.load_ms,
             "first_ms": self.first_ms,
             "warmup": self.warmup,
+            "pace": self.pace,
             "samples": [round(sample, 6) for sample in self.samples],
             "rounds": list(self.rounds),
         }
@@ -158,6 +171,7 @@ class Measurement:
                 record.get("load_ms"),
                 record.get("first_ms"),
                 int(record.get("warmup", 0)),
+                float(record.get("pace", 1.0)),
             )
         except (KeyError, TypeError) as error:
             raise RecordError(f"a recorded measurement needs samples and steady, but: {error}") from None

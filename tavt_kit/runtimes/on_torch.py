@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from tavt_kit.device import TargetDevice
 from tavt_kit.runtimes.session import Images, InputShape, check_images
 
-__all__ = ["TorchSession", "placed", "torch_clock", "torch_device", "torch_threads"]
+__all__ = ["TorchSession", "has_native_bf16", "placed", "torch_clock", "torch_device", "torch_threads"]
 
 _DTYPES = {"f32": torch.float32, "f16": torch.float16, "bf16": torch.bfloat16}
 
@@ -77,6 +77,15 @@ def placed(module: nn.Module, target: TargetDevice) -> nn.Module:
     if fits and not any(part.training for part in module.modules()):
         return module
     return copy.deepcopy(module).eval().to(device, dtype)
+
+
+def has_native_bf16(device: torch.device) -> bool:
+    """Whether the processor multiplies bfloat16 itself, so that it is faster than float32."""
+    if device.type == "cuda":
+        return bool(torch.cuda.is_bf16_supported())
+    # Private to torch, and True exactly where its matrix products have a native bfloat16 kernel.
+    probes = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
+    return any(bool(getattr(torch.cpu, name, bool)()) for name in probes)
 
 
 def torch_device(target: TargetDevice) -> torch.device:

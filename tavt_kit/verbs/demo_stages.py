@@ -112,7 +112,7 @@ class Demo:
         if not (self.out / "front.json").exists():
             search_verb(
                 str(self.out / "distilled"), self.out, target=self.target, budget=[self.budget],
-                evaluations=self.evaluations, final=4, seed=self.seed,
+                evaluations=self.evaluations, final=3, seed=self.seed,
             )  # fmt: skip
 
     def exports(self) -> dict[str, tuple[Path, str | None, list[str]]]:
@@ -141,7 +141,7 @@ class Demo:
         if not (self.out / "bench.json").exists():
             folders = (self.out / "export" / name for name in self.exports())
             things = [str(path) for folder in folders for path in sorted(folder.glob("*.xml"))]
-            bench_verb(things, target=[self.target], max_time="10s", out=self.out, seed=self.seed)
+            bench_verb(things, target=[self.target], max_time="8s", out=self.out, seed=self.seed)
 
     def report(self) -> None:
         """``final.json`` from the checks and the bench, and the report over all of it."""

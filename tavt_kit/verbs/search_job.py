@@ -118,12 +118,13 @@ def _evaluator(subject: Subject, request: Request) -> LeanEvaluator:
         limit=request.limit,
     )
     say_stage(
-        f"Evaluating on {len(labels)} val pictures in {request.precision}; stored in {request.out / 'search.db'}."
+        f"Evaluating on {len(labels)} val pictures in {request.ranking_precision}; "
+        f"stored in {request.out / 'search.db'}."
     )
     target = request.target
     if target is not None and target.processor == "cuda":
         subject.model.to(f"cuda:{target.index}")
-    return LeanEvaluator(subject.model, pixels, labels, subject.preprocessing, precision=request.precision)
+    return LeanEvaluator(subject.model, pixels, labels, subject.preprocessing, precision=request.ranking_precision)
 
 
 def _written(subject: Subject, request: Request, result: SearchResult, final: Final) -> dict[str, Any]:
@@ -137,6 +138,7 @@ def _written(subject: Subject, request: Request, result: SearchResult, final: Fi
         target=target,
         seed=request.seed,
         host=HostFacts.gather(None if target is None else accelerator_name(target)),
+        precisions={"search": request.ranking_precision, "final": request.precision},
     )
     write_candidates(request.out, result, final)
     write_front(request.out, body)

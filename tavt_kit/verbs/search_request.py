@@ -63,5 +63,14 @@ class Request:
 
     @property
     def precision(self) -> str:
-        """In which pictures are evaluated: bf16 where the target runs it, else f32."""
+        """In which what was measured in the end is evaluated: bf16 where the target runs it, else f32."""
         return "bf16" if self.target is not None and self.target.precision == "bf16" else "f32"
+
+    @property
+    def ranking_precision(self) -> str:
+        """In which the search itself evaluates: bf16 where that is faster and finalists are evaluated once more."""
+        import torch
+
+        from tavt_kit.runtimes.on_torch import has_native_bf16
+
+        return "bf16" if self.is_timed and has_native_bf16(torch.device("cpu")) else self.precision

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 from tavt_kit.evaluation import LeanEvaluator
 from tavt_kit.search import Costs, SearchResult, Store, search
@@ -15,11 +16,11 @@ from tavt_kit.verbs.search_target import SLACK, measured_on
 __all__ = ["Rounds"]
 
 _NOTE = "corrected tails"
-_OFF = 0.05
+_OFF = 0.1
 """Relative error of the predictions, as measured in the end, above which the search goes on by corrected ones."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Rounds:
     """One search with its confirmation, and a second half as long where predictions were off.
 
@@ -27,7 +28,7 @@ class Rounds:
         subject: Model and pictures.
         request: What is asked.
         store: Keeps answers, and the correction, so that a continued search takes the same way.
-        evaluator: Of schedules on val.
+        evaluator: Of schedules on val; finalists are evaluated once more where its precision is not the target's.
     """
 
     subject: Subject
@@ -65,14 +66,23 @@ class Rounds:
     def _confirm(self, result: SearchResult, before: Final | None) -> Final:
         if self.request.target is not None:
             say_stage(f"Measuring the best of {result.evaluations} schedules end to end on {self.request.target}.")
+        exact = self._exact
         return confirm(
             result,
             self.request.budget,
             measure=measured_on(self.subject, self.request, result.dense.latency_predicted_ms),
-            compare=lambda schedule: self.evaluator.against(result.dense.schedule, schedule),
+            evaluate=None if exact is self.evaluator else exact,
+            compare=lambda schedule: exact.against(result.dense.schedule, schedule),
             number=self.request.final,
             before=before,
         )
+
+    @cached_property
+    def _exact(self) -> LeanEvaluator:
+        """Evaluates finalists, in the precision of the target."""
+        if self.request.precision == self.evaluator.precision:
+            return self.evaluator
+        return replace(self.evaluator, precision=self.request.precision)
 
     def _correction(self, costs: Costs, final: Final) -> dict[str, float]:
         """The tails to go on with; empty where predictions were right, or no schedule would fit any more."""

@@ -84,7 +84,7 @@ class Subject:
             "limit": request.limit,
             "allow_unreadable": request.allow_unreadable,
             "target": None if request.target is None else str(request.target),
-            "precision": request.precision,
+            "precision": request.ranking_precision,
         }
 
 

@@ -70,6 +70,25 @@ def test_slower_than_predicted_the_next_best_that_fits_is_measured() -> None:
     check_front(final)
 
 
+def test_groups_measured_at_another_pace_are_put_to_one() -> None:
+    """A machine that slows down by a fifth between two groups says nothing about the schedules."""
+    machine = Machine(lambda schedule: 1.12 * (1.2 if machine.calls > 1 else 1.0))
+    final = confirm(found(), BUDGET, measure=machine, number=2)
+    assert machine.calls > 1
+    ratios = [one.cost("p50") / one.cost("predicted") for one in final.measured]
+    assert ratios == pytest.approx([ratios[0]] * len(ratios)) and 1.12 < ratios[0] < 1.12 * 1.201
+    paces = {one.latency.pace for one in final.measured if one.latency is not None}
+    assert max(paces) / min(paces) == pytest.approx(1.2)
+
+
+def test_finalists_are_evaluated_anew() -> None:
+    from tavt_kit.accuracy import Accuracy
+
+    anew = Accuracy.of_counts(77, 100, split="val")
+    final = confirm(found(), BUDGET, measure=Machine(lambda schedule: 1.0), evaluate=lambda schedule: anew)
+    assert all(one.accuracy == anew for one in (*final.measured, *final.candidates))
+
+
 def test_nothing_fits() -> None:
     machine = Machine(lambda schedule: 1.5 + 100 / sum(schedule.counts))
     final = confirm(found(), Budget.parse(["latency=8ms"]), measure=machine, number=4, rounds=3)

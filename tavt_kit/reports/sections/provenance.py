@@ -131,6 +131,8 @@ def _data(records: Records) -> Iterator[tuple[str, Inline]]:
         yield "Split, SHA-256", Code(digest)
     if (seed := whole(records.first("front"), "seed")) is not None:
         yield "Seed of the search", str(seed)
+    if precisions := mapping(records.first("front"), "precisions"):
+        yield "Evaluated in", f"{text(precisions, 'search')} while searching, {text(precisions, 'final')} in the end"
     for found in records.all("run"):
         if words := _training(found.body):
             yield ("Distillation" if text(found.body, "verb") == "distill" else "Training"), words
