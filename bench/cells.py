@@ -26,7 +26,7 @@ __all__ = ["Cell", "Workshop", "round_speeds", "time_cells", "token_grid"]
 _OWN_BYTES = 40 * 2**20
 """Attention weights that one clock may hold a copy of; about 40 clocks do."""
 
-_ROUNDS = (5, 40)
+_ROUNDS = (5, 30)
 """Least and most pairs of runs of a cell."""
 
 

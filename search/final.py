@@ -82,7 +82,7 @@ def confirm(
 ) -> Final:
     """Measure the best of the front with the dense model and two baselines, then choose.
 
-    Latencies of different groups are put to one pace by the dense model, which is in all of them. Where a first
+    Latencies of different groups are put to one pace, the slowest, by the dense model, which is in all of them. Where a first
     choice turns out too slow, predictions are corrected by what was measured, and what should fit and
     is better than the best that does fit is measured too, at most ``rounds`` times in all.
 
@@ -147,13 +147,16 @@ class _Desk:
             self.note(list(zip(group, self.measure([one.schedule for one in group]), strict=True)))
 
     def note(self, group: Sequence[tuple[Candidate, Measurement]]) -> None:
-        """Judge a group, its first the dense model, and all before it, at the median pace of the groups."""
+        """Judge a group, its first the dense model, and all before it, at the slowest pace of any group.
+
+        A group is measured for many seconds, so its pace is one at which the machine does run for a while.
+        """
         self.paces.append(group[0][1].median)
         for one, time in group:
             self.raw.setdefault(one.schedule, (one, time, len(self.paces) - 1))
-        usual = median(self.paces)
+        slowest = max(self.paces)
         for one, time, number in self.raw.values():
-            self.known[one.schedule] = self.judged(replace(one, latency=time.at_pace(usual / self.paces[number])))
+            self.known[one.schedule] = self.judged(replace(one, latency=time.at_pace(slowest / self.paces[number])))
 
     def judged(self, candidate: Candidate) -> Candidate:
         """With its verdict, its accuracy anew and its difference to the dense model, where these are asked for."""

@@ -28,8 +28,8 @@ def demo_verb(
     out: DemoOut = None,
     target: DemoTarget = "openvino:cpu",
     image_size: Size = 112,
-    steps: Steps = 200,
-    evaluations: Evaluations = 24,
+    steps: Steps = 160,
+    evaluations: Evaluations = 20,
     seed: options.Seed = 0,
 ) -> int:
     """Adapt, distil, search, export, check, bench and report, on real images; about ten minutes on two cores.

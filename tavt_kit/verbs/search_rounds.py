@@ -41,11 +41,11 @@ class Rounds:
         result, first = self._search(costs, None), None
         tails = self.store.note(_NOTE)
         if tails is None:
-            first = self._confirm(result, None)
+            first = self._confirm(result, None, rounds=1)
             tails = self._correction(costs, first)
             self.store.keep(_NOTE, tails)
         if not tails:
-            return result, first or self._confirm(result, None)
+            return result, self._confirm(result, first)
         say_stage(
             "The target runs at another speed than when its layers were timed; searching on by what was measured."
         )
@@ -63,7 +63,7 @@ class Rounds:
                 on_progress=watch,
             )  # fmt: skip
 
-    def _confirm(self, result: SearchResult, before: Final | None) -> Final:
+    def _confirm(self, result: SearchResult, before: Final | None, rounds: int = 3) -> Final:
         if self.request.target is not None:
             say_stage(f"Measuring the best of {result.evaluations} schedules end to end on {self.request.target}.")
         exact = self._exact
@@ -74,6 +74,7 @@ class Rounds:
             evaluate=None if exact is self.evaluator else exact,
             compare=lambda schedule: exact.against(result.dense.schedule, schedule),
             number=self.request.final,
+            rounds=rounds,
             before=before,
         )
 
