@@ -35,6 +35,7 @@ VERBS = {
     "models": "tavt_kit.verbs.models:models_verb",
     "datasets": "tavt_kit.verbs.datasets:datasets_verb",
     "doctor": "tavt_kit.verbs.doctor:doctor_verb",
+    "convert": "tavt_kit.verbs.convert:convert_verb",
     "demo": "tavt_kit.verbs.demo:demo_verb",
 }
 

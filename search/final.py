@@ -82,8 +82,8 @@ def confirm(
 ) -> Final:
     """Measure the best of the front with the dense model and two baselines, then choose.
 
-    Latencies of different groups are put to one pace, the slowest, by the dense model, which is in all of them. Where a first
-    choice turns out too slow, predictions are corrected by what was measured, and what should fit and
+    Latencies of different groups are put to one pace, the slowest, by the dense model, which is in all of them.
+    Where a first choice turns out too slow, predictions are corrected by what was measured, and what should fit and
     is better than the best that does fit is measured too, at most ``rounds`` times in all.
 
     Args:

@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from tavt_kit.backbones import adapter_of
+from tavt_kit.backbones.overlap import OverlappingPatchEmbed, overlapping
 from tavt_kit.errors import CheckpointError, DataError, UnknownName
 from tavt_kit.preprocess import Preprocessing
 from tavt_kit.timm_import import timm
@@ -100,9 +101,7 @@ def create(
         raise CheckpointError(
             f"a model card may describe an architecture only, but sets {', '.join(reading)}; remove it"
         )
-    options: dict[str, Any] = {
-        key: tuple(value) if isinstance(value, list) else value for key, value in arguments.items()
-    }
+    options = _options(arguments)
     laid_out = sketch(name, options)
     adapter_of(laid_out)
     _check_size(name, laid_out)
@@ -114,7 +113,16 @@ def create(
     return model.eval()
 
 
+def _options(arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """A card's arguments as timm takes them; ``slide_step`` stands for the overlapping split."""
+    options = {key: tuple(value) if isinstance(value, list) else value for key, value in arguments.items()}
+    step = options.pop("slide_step", None)
+    return options if step is None else options | overlapping(step)
+
+
 def _check_size(name: str, model: Any) -> None:
+    if isinstance(model.patch_embed, OverlappingPatchEmbed):
+        return  # what remains at the edges is not seen, as in the official code
     size, patch = _pair(model.patch_embed.img_size), _pair(model.patch_embed.patch_size)
     if size == tuple(model.pretrained_cfg["input_size"][1:]):
         return  # some SigLIP towers of 384 px in patches of 14 were trained with the last pixels cut off

@@ -28,7 +28,7 @@ def demo_verb(
     out: DemoOut = None,
     target: DemoTarget = "openvino:cpu",
     image_size: Size = 112,
-    steps: Steps = 160,
+    steps: Steps = 150,
     evaluations: Evaluations = 20,
     seed: options.Seed = 0,
 ) -> int:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -76,7 +76,7 @@ def read_table(out: Path) -> dict[str, Any]:
 
 def conclusions(out: Path) -> list[str]:
     """Sentences a reader would ask for: did distillation help, did anything beat the choice."""
-    return [*_lifted(out), _against_baselines(read_table(out)["rows"])]
+    return [*_lifted(out), *_against_baselines(read_table(out))]
 
 
 def _lifted(out: Path) -> list[str]:
@@ -92,19 +92,10 @@ def _lifted(out: Path) -> list[str]:
     return sentences
 
 
-def _against_baselines(rows: Sequence[dict[str, Any]]) -> str:
-    """Whether a baseline that keeps to the budget is at least as accurate as the choice."""
-    by_kind = {row["kind"]: row for row in rows if row["latency_ms"] is not None}
-    chosen = by_kind.get("chosen")
-    if chosen is None:
-        return "the chosen model failed its check, so nothing is compared"
-    better = [
-        row["name"]
-        for row in by_kind.values()
-        if row["kind"] not in ("chosen", "chosen-int8") and row["verdict"] == "PASS" and row["top1"] >= chosen["top1"]
-    ]
-    if not better:
-        return "no baseline within the budget is as accurate as the chosen model"
-    return (
-        f"a baseline wins here: within the budget, {' and '.join(better)} is at least as accurate as the chosen model"
-    )
+def _against_baselines(final: Mapping[str, Any]) -> list[str]:
+    """Every baseline that answers better than the choice, as the report says it too."""
+    from tavt_kit.reports.rows import better_baselines, final_rows
+
+    if not any(row.kind == "chosen" and row.time is not None for row in final_rows(final)):
+        return ["The chosen model failed its check, so nothing is compared."]
+    return better_baselines(final) or ["No baseline does better than the chosen model."]

@@ -12,13 +12,14 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from tavt_kit.adaptive import AdaptiveViT, wrap
+from tavt_kit.checkpoints.official_vit import official_names
 from tavt_kit.distill.losses import divergence
 from tavt_kit.distill.optimiser import make_optimiser
 from tavt_kit.distill.sampling import Sampler
 from tavt_kit.distill.schedules import LearningRate
 from tavt_kit.distill.step import SandwichRule, SandwichStep, sandwich_step
 from tavt_kit.schedule import TokenSchedule
-from tests.parity.official import load, state_of, timm_from_official, timm_keys
+from tests.parity.official import load, state_of, timm_from_official
 
 VARIANTS = ("plain", "layerdrop", "accum2")
 LOGITS = {"atol": 5e-5, "rtol": 0.0}
@@ -60,7 +61,7 @@ def run(model: AdaptiveViT, arrays: dict[str, Any], name: str, variant: dict[str
 def official_pieces(model: AdaptiveViT, values: dict[str, Tensor]) -> dict[str, Tensor]:
     """Tensors by timm's names, cut back into the official ones."""
     pieces = {}
-    for ours, theirs in timm_keys(model.layers).items():
+    for ours, theirs in official_names(model.layers).items():
         pieces |= dict(zip(theirs, values[ours].chunk(len(theirs)), strict=True))
     return pieces
 

@@ -13,9 +13,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
+from safetensors.torch import save_file
 
 from tavt_kit import cli
+from tavt_kit.timm_import import timm
 
 ROOT = Path(__file__).resolve().parents[2]
 COLOURS = {"blue": (30, 60, 170), "green": (40, 150, 50), "red": (170, 50, 40)}
@@ -143,6 +146,7 @@ def test_unreadable_training_pictures_are_refused_and_val_ones_skipped_if_asked(
     ("flags", "named"),
     [
         (("--data", "{empty}"), "has no class folders"),
+        (("--data", "{zero}"), "no picture"),
         (("--data", "{absent}"), "does not exist"),
         (("--data", "{single}"), "at least two classes"),
         (("--data", "{data}", "-o", "{file}/x"), "cannot write"),
@@ -159,15 +163,35 @@ def test_bad_input_of_train_is_one_sentence(
     flags: tuple[str, ...], named: str, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "empty").mkdir()
+    for name in COLOURS:
+        (tmp_path / "zero" / name).mkdir(parents=True)
     (tmp_path / "file").write_text("x")
     draw(tmp_path / "all", 4)
     shutil.copytree(tmp_path / "all" / "red", tmp_path / "single" / "red")
-    places = {"data": data, **{name: tmp_path / name for name in ("empty", "absent", "single", "file")}}
+    places = {"data": data, **{name: tmp_path / name for name in ("empty", "zero", "absent", "single", "file")}}
     filled = [flag.format(**places) for flag in flags]
     out = () if "-o" in filled else ("-o", tmp_path / "out")
     assert run("train", "test_vit", "--weights", "random", "--image-size", "64", *filled, *out) == 2
     said = capsys.readouterr()
     assert named in said.err and said.err.count("\n") == 1 and "Traceback" not in said.err and not said.out
+
+
+def test_bad_weights_are_one_sentence(data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A checkpoint of another architecture, a truncated one, a pickled object, and no checkpoint at all."""
+    torch.save(timm.create_model("resnet18").state_dict(), tmp_path / "resnet.pth")
+    torch.save(timm.create_model("test_vit2").state_dict(), tmp_path / "deeper.pth")
+    torch.save({"model": Path("/")}, tmp_path / "pickled.pth")
+    whole = (tmp_path / "deeper.pth").read_bytes()
+    (tmp_path / "truncated.pth").write_bytes(whole[: len(whole) // 2])
+    save_file({"head.weight": torch.zeros(3, 64)}, tmp_path / "whole.safetensors")
+    (tmp_path / "cut.safetensors").write_bytes((tmp_path / "whole.safetensors").read_bytes()[:-8])
+    (tmp_path / "nothing.pth").write_bytes(b"")
+    for name in ("resnet.pth", "deeper.pth", "pickled.pth", "truncated.pth", "cut.safetensors", "nothing.pth"):
+        out = tmp_path / f"out-{name}"
+        assert run("train", "test_vit", "--weights", tmp_path / name, "--data", data, "-o", out) == 2, name
+        said = capsys.readouterr()
+        assert name in said.err and said.err.count("\n") == 1 and "Traceback" not in said.err, said.err
+        assert not (out / "model.safetensors").exists()
 
 
 def test_bad_input_of_distill_is_one_sentence(

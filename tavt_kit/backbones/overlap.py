@@ -1,0 +1,46 @@
+"""The overlapping split of TransFG and TAVT: patches that are cut closer to one another than they are wide."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+from tavt_kit.errors import DataError
+from tavt_kit.timm_import import timm
+
+__all__ = ["OverlappingPatchEmbed", "overlapping"]
+
+
+class OverlappingPatchEmbed(timm.layers.PatchEmbed):  # type: ignore[misc]
+    """timm's patch embedding with a stride of its own: ``(edge - patch) // stride + 1`` patches a side.
+
+    What remains at the right and lower edge is not seen, as in TransFG (He et al., AAAI 2022, section 3.2).
+    """
+
+    def __init__(self, *arguments: Any, stride: int, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self.proj.stride = (stride, stride)
+        self.slide_step = stride
+        self._lay_out(self.img_size)
+
+    def set_input_size(self, img_size: Any = None, patch_size: Any = None) -> None:
+        """As timm's, with the grid of the stride."""
+        super().set_input_size(img_size=img_size, patch_size=patch_size)
+        self._lay_out(self.img_size)
+
+    def _lay_out(self, img_size: tuple[int, int]) -> None:
+        self.grid_size = tuple(
+            (edge - patch) // self.slide_step + 1 for edge, patch in zip(img_size, self.patch_size, strict=True)
+        )
+        self.num_patches = self.grid_size[0] * self.grid_size[1]
+
+
+def overlapping(slide_step: Any) -> dict[str, Any]:
+    """Arguments of a timm VisionTransformer whose patches lie ``slide_step`` pixels apart.
+
+    Raises:
+        DataError: It is no whole number above 0.
+    """
+    if not isinstance(slide_step, int) or isinstance(slide_step, bool) or slide_step < 1:
+        raise DataError(f"a slide step is a whole number of pixels above 0, got {slide_step!r}")
+    return {"embed_layer": partial(OverlappingPatchEmbed, stride=slide_step)}

@@ -1,0 +1,63 @@
+"""``fgvc-kit convert``: an official weight file becomes ``model.safetensors`` and ``model.json``."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from tavt_kit.verbs import options
+
+__all__ = ["convert_verb"]
+
+File = Annotated[Path, typer.Argument(help="A .bin or .pth of TAVT or ViT-pytorch, or Google's .npz.")]
+Heads = Annotated[int | None, typer.Option(min=1, help="Attention heads, where the file cannot tell.")]
+SlideStep = Annotated[
+    int | None, typer.Option(min=1, help="Pixels from patch to patch in the overlapping split, such as 12.")
+]
+Positions = Annotated[str, typer.Option(help="How the position table is resized: official or timm.")]
+
+
+def convert_verb(
+    file: File,
+    out: options.Out,
+    data: options.Data = None,
+    image_size: options.ImageSize = None,
+    heads: Heads = None,
+    slide_step: SlideStep = None,
+    positions: Positions = "official",
+    as_json: options.Json = False,
+    config: options.Config = None,
+) -> int:
+    """Write a weight file as a run folder, which train, distill, search, eval and export take.
+
+    The family is told by the names in the file; it is read without running anything in it, and loads whole or not at
+    all. --data names the classes; without it they are numbered.
+    """
+    from tavt_kit.backbones import adapter_of
+    from tavt_kit.checkpoints import save_model
+    from tavt_kit.checkpoints.convert import POSITION_RULES, convert
+    from tavt_kit.data import load_images
+    from tavt_kit.verbs.options import BadOption
+
+    rule = next((known for known in POSITION_RULES if known == positions), None)
+    if rule is None:
+        raise BadOption(f"--positions is {' or '.join(POSITION_RULES)}, got {positions!r}")
+    classes = None if data is None else load_images(data).classes
+    model, card = convert(
+        file, classes=classes, heads=heads, slide_step=slide_step, image_size=image_size, positions=rule
+    )
+    card = save_model(out, model, card)
+    adapter = adapter_of(model)
+    if as_json:
+        print(json.dumps({"schema": "fgvc-kit/model", "version": 1, "folder": str(out), **card.as_record()}))
+        return 0
+    height, width = card.preprocessing["image_size"]
+    print(
+        f"{out}: {card.name}, {len(card.classes)} classes, {width}x{height} px, {adapter.tokens} tokens, "
+        f"{adapter.layers} layers, {sum(p.numel() for p in model.parameters()) / 1e6:.1f} M parameters; "
+        f"{card.provenance}"
+    )
+    return 0

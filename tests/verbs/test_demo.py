@@ -1,0 +1,78 @@
+"""``fgvc-kit demo``: its stages on small pictures, interrupted and continued, and what it concludes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tavt_kit import cli
+from tavt_kit.records import write_record
+from tavt_kit.verbs import demo_stages
+from tavt_kit.verbs.demo_stages import Demo
+from tavt_kit.verbs.demo_table import conclusions, read_table
+from tests.verbs.tiny import write_pictures
+
+
+def test_an_unknown_data_set_is_one_sentence(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        cli.main(["demo", "--data", "birds", "-o", str(tmp_path / "out")])
+    said = capsys.readouterr().err
+    assert ended.value.code == 2 and "elpv or textile" in said and said.count("\n") == 1
+    assert not (tmp_path / "out").exists()
+
+
+def _record(folder: Path, chosen_ms: float | None, top1: float = 0.70) -> Path:
+    """The records behind the conclusions: a distillation that lifted one schedule, INT8 faster and better."""
+
+    def accuracy(value: float) -> dict[str, object]:
+        return {"value": value, "n": 500}
+
+    before = [{"name": "taper:0.2", "accuracy": accuracy(0.46)}]
+    after = [{"name": "taper:0.2", "accuracy": accuracy(0.69), "difference": {"ci95": [0.19, 0.27]}}]
+    (folder / "distilled").mkdir(parents=True)
+    write_record(folder / "distilled" / "run.json", "fgvc-kit/run", 1, {"results": {"before": before, "after": after}})
+    rows = [
+        {"name": "dense f32", "kind": "dense", "top1": 0.735, "ms": 15.0, "verdict": "FAIL"},
+        {"name": "dense INT8", "kind": "int8", "top1": 0.73, "ms": 6.0, "verdict": "PASS"},
+        {"name": "chosen f32", "kind": "chosen", "top1": top1, "ms": chosen_ms, "verdict": "PASS"},
+    ]
+    for row in rows:
+        row |= {"split": "test", "n": 500, "ci95": [0.6, 0.8]}
+        ms = row.pop("ms")
+        row["latency_ms"] = None if ms is None else {"median": ms, "p90": ms, "steady": True, "samples": 40}
+    write_record(folder / "final.json", "fgvc-kit/final", 1, {"rows": rows, "budgets": ["latency=9ms"]})
+    return folder
+
+
+def test_conclusions_name_the_baseline_that_wins(tmp_path: Path) -> None:
+    lifted, baseline = conclusions(_record(tmp_path / "a", 7.0))
+    assert "taper:0.2: 46.0 -> 69.0 % top-1 on val, paired difference [+19.0, +27.0]" in lifted
+    assert "A baseline does better here: dense INT8" in baseline
+    assert conclusions(_record(tmp_path / "b", 3.0, 0.74))[1:] == ["No baseline does better than the chosen model."]
+    assert "failed its check" in conclusions(_record(tmp_path / "c", None))[1]
+
+
+@pytest.mark.slow
+def test_the_whole_job_interrupted_and_continued(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(demo_stages, "NAME", "test_vit")
+    monkeypatch.setattr(demo_stages, "WEIGHTS", "random")
+    monkeypatch.setattr(demo_stages, "PATCH", 16)
+    monkeypatch.setattr(demo_stages, "SHARE", 3.0)  # so small a model is no faster with fewer tokens
+    monkeypatch.setattr(demo_stages, "LAYERS_TRAINED", 2)
+    data = write_pictures(tmp_path / "data", each=60, size=64)
+    demo = Demo(tmp_path / "out", str(data), "openvino:cpu:threads=1", 64, 3, 6, 0)
+    for title, stage in demo.stages():
+        if title.startswith("export"):  # everything before it is done; go on as the same command would
+            break
+        stage()
+    stamps = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("model.safetensors")}
+    front = (demo.out / "front.json").read_bytes()
+    for _, stage in demo.stages():
+        stage()
+    assert all(path.stat().st_mtime_ns == stamp for path, stamp in stamps.items()) and len(stamps) == 4
+    assert (demo.out / "front.json").read_bytes() == front
+    table = read_table(demo.out)
+    assert [row["kind"] for row in table["rows"]] == ["dense", "int8", "resolution", "chosen", "chosen-int8"]
+    assert all(row["split"] == "test" and row["top1"] is not None for row in table["rows"])
+    assert conclusions(demo.out) and "<html" in (demo.out / "report.html").read_text()
