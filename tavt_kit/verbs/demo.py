@@ -29,7 +29,7 @@ def demo_verb(
     target: DemoTarget = "openvino:cpu",
     image_size: Size = 112,
     steps: Steps = 150,
-    evaluations: Evaluations = 20,
+    evaluations: Evaluations = 16,
     seed: options.Seed = 0,
 ) -> int:
     """Adapt, distil, search, export, check, bench and report, on real images; about ten minutes on two cores.

@@ -29,7 +29,7 @@ __all__ = ["SLACK", "counted", "measured_on", "measured_reach", "timed"]
 SLACK = 0.03
 """How much a predicted latency may exceed its budget: the table's error; the measurement at the end decides."""
 
-_LONGEST = 5.0
+_LONGEST = 4.0
 """Seconds of timed runs for each finalist, where the machine is not quiet: a dozen of them wait for each other."""
 
 _RUNS = 40
@@ -144,7 +144,8 @@ def _group_size(subject: Subject) -> int:
 
 def _final_protocol(dense_ms: float | None) -> Protocol:
     """The documented protocol, cut short for fast models on a restless machine, never below ``_RUNS`` runs."""
-    return Protocol(max_seconds=min(60.0, max(_LONGEST, _RUNS * (dense_ms or 0.0) / 1e3)), min_runs=_RUNS)
+    longest = min(60.0, max(_LONGEST, _RUNS * (dense_ms or 0.0) / 1e3))
+    return Protocol(min_seconds=2.0, max_seconds=longest, min_runs=_RUNS, warmup_seconds=1.0)
 
 
 def _table(subject: Subject, target: TargetDevice, seed: int) -> LatencyTable:
