@@ -65,7 +65,9 @@ def measure_table(
     time_cells(cells + wholes, left, rng, lambda share: on_step("timing the parts", 0.4 + 0.6 * share))
     found = [(schedule, whole.ms(1.0)) for schedule, whole in zip(schedules, wholes, strict=True)]
     shapes = (target, name, model.tokens, model.layers, model.prefix, model.score)
-    table = _best_fit((LatencyTable(*shapes, shop.collect(cells, cached), cached=cached) for cached in _SHARES), found)
+    taps = getattr(model.backbone, "taps", 0)
+    tables = (LatencyTable(*shapes, shop.collect(cells, cached), cached=cached, taps=taps) for cached in _SHARES)
+    table = _best_fit(tables, found)
     on_step("done", 1.0)
     host = HostFacts.gather(accelerator_name(target))
     return replace(table, seconds=time.perf_counter() - begin, host=host)

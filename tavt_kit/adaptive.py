@@ -198,7 +198,7 @@ class AdaptiveViT(nn.Module):
         rows = self.backbone.head_rows
         if lean and rows is not None and layer == self.layers - 1 and state.last is None:
             return Pick(rows, self.prefix, None)
-        if isinstance(count, int) and count == state.count:
+        if not self.backbone.droppable[layer] or (isinstance(count, int) and count == state.count):
             return None
         return Pick(count, self.prefix, self.score, self.selection)
 
@@ -235,19 +235,27 @@ class AdaptiveViT(nn.Module):
         return self.backbone.pooled(self._to_pool(self._run(images, lean=True)))
 
     def forward_kept(self, images: Tensor) -> tuple[Tensor, list[Tensor]]:
-        """The logits, and for each executed layer the original positions (B, n) of the tokens it kept, ascending."""
+        """The logits, and for each executed layer the original positions (B, n) of the tokens it kept, ascending.
+
+        A layer that drops nothing by its nature (FFVT's fusion) kept those of the layer before.
+        """
         state = self.start(images)
         everything = torch.arange(self.tokens, device=images.device).expand(images.shape[0], -1)
         kept = []
         for layer in self._executed():
             state = self.advance(state, [layer], self._schedule.counts)
-            kept.append(everything if state.place is None else state.place)
+            if self.backbone.droppable[layer]:
+                everything = everything if state.place is None else state.place
+            kept.append(everything)
         return self.finish(state), kept
 
     def forward_restored(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """The logits, and (B, N, D): every token after its last whole layer, dropped ones included, un-normed."""
         state = self._run(images, lean=False, track=True)
-        assert state.last is not None  # what track=True means
+        if state.last is None:
+            raise UnsupportedBackbone(
+                "this model's last layer fuses tokens of all layers, so none has a place to go to"
+            )
         return self.finish(state), state.last
 
 

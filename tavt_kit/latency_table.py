@@ -149,6 +149,7 @@ class LatencyTable:
         cells: The measured parts.
         scale: Factor that makes sums of parts meet end-to-end runs.
         cached: Share of its weights that a whole pass was found to have in the caches; the cells include it.
+        taps: Tokens that the last layer takes, at most, from each layer before it; 0 where it takes what is left.
         held_out: What the table was tested on.
         seconds: How long it took to build.
         host: Where and when.
@@ -163,6 +164,7 @@ class LatencyTable:
     cells: LayerCells
     scale: float = 1.0
     cached: float = 0.0
+    taps: int = 0
     held_out: tuple[HeldOut, ...] = ()
     seconds: float = 0.0
     host: HostFacts | None = None
@@ -186,17 +188,18 @@ class LatencyTable:
 
     def _parts(self, schedule: TokenSchedule) -> list[float]:
         cells, count, parts = self.cells, self.tokens, [self.cells.stem_ms]
+        fused = 1
         for layer, kept in enumerate(schedule.counts):
             if not schedule.runs(layer):
                 parts.append(0.0)
                 continue
             if cells.last is not None and layer == self.layers - 1:
-                parts.append(cells.last.at(count))
+                parts.append(cells.last.at(fused if self.taps else count))
             elif kept == count:
                 parts.append(cells.attend.at(count) + cells.feed.at(count))
             else:
                 parts.append(cells.drop_ms(count, kept) + cells.feed.at(kept))
-            count = kept
+            count, fused = kept, fused + min(self.taps, kept)
         return [*parts, cells.head.at(count)]
 
     def calibrated(self, measured: Iterable[tuple[TokenSchedule, float]]) -> LatencyTable:
@@ -238,6 +241,7 @@ class LatencyTable:
             "score": self.score,
             "scale": self.scale,
             "cached": self.cached,
+            "taps": self.taps,
             "seconds": self.seconds,
             "cells": asdict(self.cells),
             "held_out": [
@@ -273,6 +277,7 @@ class LatencyTable:
                 cells=_cells(record["cells"]),
                 scale=record["scale"],
                 cached=record.get("cached", 0.0),
+                taps=record.get("taps", 0),
                 held_out=tuple(
                     HeldOut(
                         TokenSchedule(tuple(run["schedule"])),

@@ -104,8 +104,13 @@ class MacsFormula:
             raise ScheduleError(f"counts must be (schedules, {len(self.layers)}), got {counts.shape}")
         entering = np.concatenate([np.full((len(counts), 1), self.tokens), counts[:, :-1]], axis=1)
         total = np.full(len(counts), self.stem, dtype=np.int64)
+        fused = np.ones(len(counts), dtype=np.int64)
         for layer in range(len(self.layers)) if executed is None else executed:
-            total += self._layer(layer, entering[:, layer], counts[:, layer])
+            if self.layers[layer].fuses:
+                total += self._layer(layer, fused, fused)
+            else:
+                total += self._layer(layer, entering[:, layer], counts[:, layer])
+            fused += np.minimum(self.layers[layer].taps, counts[:, layer])
         return total + self._head(counts[:, -1])
 
     def _layer(self, layer: int, n: NDArray[np.int64], o: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -117,7 +122,7 @@ class MacsFormula:
             return full + (n + o) * cost.width
         if layer == len(self.layers) - 1 and self.head_rows is not None:
             return self._last(cost, self.thin[layer], n)
-        return np.where(o < n, self._dropping(cost, self.thin[layer], n, o), full)
+        return cost.select * n + np.where(o < n, self._dropping(cost, self.thin[layer], n, o), full)
 
     def _last(self, cost: LayerCosts, thin: bool, n: NDArray[np.int64]) -> NDArray[np.int64]:
         rows = self.head_rows or 0

@@ -10,7 +10,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-__all__ = ["SCORES", "attention_map", "cls_score", "column_score"]
+__all__ = ["SCORES", "attention_map", "cls_score", "column_score", "maws_score"]
 
 SCORES = ("column", "cls")
 
@@ -46,3 +46,20 @@ def cls_score(q: Tensor, k: Tensor, bias: Tensor | None, scale: float | None) ->
     if bias is not None and bias.shape[-2] != 1:
         bias = bias[..., :1, :]
     return attention_map(q[:, :, :1], k, bias, scale)[:, :, 0].sum(dim=1)
+
+
+def maws_score(q: Tensor, k: Tensor, scale: float | None) -> Tensor:
+    """(B, n): mutual attention weights (FFVT, BMVC 2021, eq. 5-7) of each token with the class token (row 0).
+
+    How much the class token looks at the token, times how much the token adds to those that look at the class token:
+    the softmax over *queries* of the class token's column. Both are means over heads. One row and one column of the
+    scores are enough, so the attention itself may stay fused.
+    """
+    scale = q.shape[-1] ** -0.5 if scale is None else scale
+    row = (q[:, :, :1] * scale) @ k.transpose(-2, -1)  # (B, H, 1, n)
+    column = (q * scale) @ k[:, :, :1].transpose(-2, -1)  # (B, H, n, 1)
+    if row.dtype in (torch.float16, torch.bfloat16):
+        row, column = row.float(), column.float()
+    looked_at = row.softmax(dim=-1)[:, :, 0].mean(dim=1)
+    contributed = column.softmax(dim=-2)[..., 0].mean(dim=1)
+    return looked_at * contributed

@@ -38,6 +38,15 @@ def test_matmul_rule_gives_the_recorded_facts(name: str, size: int, classes: int
     assert count_macs(vit_b16(size, classes), rule="matmul") == facts[name]["macs"]
 
 
+@pytest.mark.parametrize("size", [224, 448])
+def test_ffvt_has_the_official_parameters_and_macs(size: int, reference: Path) -> None:
+    facts = json.loads((reference / "fullsize_facts.json").read_text())[f"ffvt:ffvt_b16_{size}_numtoken12"]
+    with torch.device("meta"):
+        model = wrap(timm.create_model("ffvt_base_patch16", img_size=size, num_classes=200))
+    assert sum(parameter.numel() for parameter in model.parameters()) == facts["params"]
+    assert count_macs(model, rule="matmul") == facts["macs"]
+
+
 @pytest.mark.parametrize("score", ["column", "cls"])
 @pytest.mark.parametrize("kind", ZOO)
 def test_executed_rule_equals_a_counting_pass(kind: str, score: str) -> None:

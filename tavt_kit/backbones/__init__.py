@@ -5,6 +5,7 @@ from __future__ import annotations
 from torch import nn
 
 from tavt_kit.backbones.base import Backbone, Outputs
+from tavt_kit.backbones.ffvt import Ffvt, FfvtBackbone
 from tavt_kit.backbones.timm_vit import TimmVit, is_timm_vit
 from tavt_kit.errors import UnsupportedBackbone
 
@@ -26,9 +27,11 @@ def adapter_of(model: nn.Module) -> Backbone:
     """
     if is_timm_vit(model):
         return TimmVit(model)
+    if type(model) is Ffvt:
+        return FfvtBackbone(model)
     name = type(model).__name__
     reason = _REFUSED.get(name, "no adapter knows how its tokens run")
     raise UnsupportedBackbone(
-        f"tokens can be dropped from timm's VisionTransformer, DeiT, BEiT, EVA/DINOv3 and relative-position ViTs, "
-        f"but not from {name}: {reason}; choose one of `fgvc-kit models`"
+        "tokens can be dropped from timm's VisionTransformer, DeiT, BEiT, EVA/DINOv3 and relative-position ViTs and "
+        f"from FFVT, but not from {name}: {reason}; choose one of `fgvc-kit models`"
     )

@@ -26,6 +26,9 @@ class LayerCosts:
         feed: Feed-forward half.
         constant: Once per forward, whatever the tokens (a relative-position MLP).
         width: Elements of a token, for the rule that counts norms.
+        select: Scoring tokens for a later fusion, per entering row.
+        taps: Tokens of the output that a later fusion takes, at most.
+        fuses: Whether the layer receives one row and all that was taken instead of the tokens before it.
     """
 
     query: int
@@ -36,6 +39,9 @@ class LayerCosts:
     feed: int
     constant: int
     width: int
+    select: int = 0
+    taps: int = 0
+    fuses: bool = False
 
     @property
     def rows(self) -> int:

@@ -17,8 +17,8 @@ from tavt_kit.timm_import import timm
 
 __all__ = ["arguments_for", "check_name", "create", "preprocessing_of", "sketch", "supported_names"]
 
-_MODULES = ("vision_transformer", "deit", "eva", "beit", "vision_transformer_relpos")
-"""timm's modules whose models the adapter takes; a test goes through all of them."""
+_MODULES = ("vision_transformer", "deit", "eva", "beit", "vision_transformer_relpos", "ffvt")
+"""Modules in timm's registry whose models the adapters take, the last one ours; a test goes through all of them."""
 
 _READING = frozenset({"cache_dir", "checkpoint_path", "pretrained", "pretrained_cfg", "pretrained_cfg_overlay"})
 

@@ -14,7 +14,17 @@ from torch import Tensor
 
 from tavt_kit.errors import CheckpointError
 
-__all__ = ["HEADS", "NAMES", "is_official_vit", "official_names", "timm_name", "to_timm", "vit_arguments"]
+__all__ = [
+    "HEADS",
+    "NAMES",
+    "ffvt_as_vit",
+    "is_official_ffvt",
+    "is_official_vit",
+    "official_names",
+    "timm_name",
+    "to_timm",
+    "vit_arguments",
+]
 
 _ROOT = "transformer.encoder"
 _EMBED = "transformer.embeddings"
@@ -43,6 +53,22 @@ NAMES = {
 def is_official_vit(tensors: Mapping[str, Tensor]) -> bool:
     """Whether the names are those of the family's plain ViT."""
     return f"{_EMBED}.position_embeddings" in tensors and f"{_ROOT}.encoder_norm.weight" in tensors
+
+
+def is_official_ffvt(tensors: Mapping[str, Tensor]) -> bool:
+    """Whether the names are those of FFVT with feature fusion."""
+    return f"{_EMBED}.position_embeddings" in tensors and f"{_ROOT}.ff_encoder_norm.weight" in tensors
+
+
+def ffvt_as_vit(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """FFVT's tensors under the plain ViT's names: the fusion layer is the last one, its norm the final one."""
+    last = f"{_ROOT}.layer.{_count_layers(tensors)}."
+    moves = ((f"{_ROOT}.ff_last_layer.", last), (f"{_ROOT}.ff_encoder_norm.", f"{_ROOT}.encoder_norm."))
+    renamed = {}
+    for name, tensor in tensors.items():
+        move = next(((theirs, ours) for theirs, ours in moves if name.startswith(theirs)), ("", ""))
+        renamed[move[1] + name.removeprefix(move[0])] = tensor
+    return renamed
 
 
 def to_timm(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -30,7 +30,7 @@ def state_of(arrays: Arrays, prefix: str = "state/") -> dict[str, Tensor]:
     return {key.removeprefix(prefix): torch.from_numpy(v) for key, v in arrays.items() if key.startswith(prefix)}
 
 
-def timm_from_official(state: Mapping[str, Tensor], config: Mapping[str, Any]) -> nn.Module:
+def timm_from_official(state: Mapping[str, Tensor], config: Mapping[str, Any], **options: Any) -> nn.Module:
     """The official weights through the public converter, from a file as TAVT leaves it, mixed precision included."""
     amp = {"loss_scaler0": {"loss_scale": 2.0**20, "unskipped": 7}}
     with tempfile.TemporaryDirectory() as folder:
@@ -39,6 +39,6 @@ def timm_from_official(state: Mapping[str, Tensor], config: Mapping[str, Any]) -
         overlaps = config.get("split") == "overlap"
         model, _ = convert(
             file, heads=config["num_heads"], slide_step=config["slide_step"] if overlaps else None,
-            image_size=config["img_size"],
+            image_size=config["img_size"], **options,
         )  # fmt: skip
     return model

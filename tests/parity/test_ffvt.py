@@ -1,0 +1,157 @@
+"""FFVT's official forward and loader: every recorded quantity, through the public converter."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from tavt_kit.adaptive import AdaptiveViT, wrap
+from tavt_kit.backbones.base import inside_attention
+from tavt_kit.backbones.ffvt import FfvtBackbone
+from tavt_kit.checkpoints import convert
+from tavt_kit.checkpoints.official_vit import ffvt_as_vit, official_names
+from tavt_kit.scores import attention_map, maws_score
+from tests.parity.official import load, state_of, timm_from_official
+
+TOLERANCE = {"atol": 5e-5, "rtol": 0.0}
+
+
+def golden(reference: Path, tokens: int) -> tuple[AdaptiveViT, dict[str, Any], dict[str, Any], Tensor]:
+    arrays, meta = load(reference, "ffvt_forward_a")
+    model = wrap(timm_from_official(state_of(arrays), meta["config"], num_token=tokens))
+    return model, arrays, meta, torch.from_numpy(arrays["input"])
+
+
+def states(model: AdaptiveViT, x: Tensor) -> list[Any]:
+    """The state before the first layer and after each."""
+    found = [model.start(x)]
+    for layer in range(model.layers):
+        found.append(model.advance(found[-1], [layer], model.schedule.counts))
+    return found
+
+
+@pytest.mark.parametrize("tokens", [3, 6])
+@torch.no_grad()
+def test_selected_tokens_logits_and_losses(tokens: int, reference: Path) -> None:
+    model, arrays, meta, x = golden(reference, tokens)
+    assert tokens in meta["config"]["num_tokens"] and isinstance(model.backbone, FfvtBackbone)
+    before = states(model, x)[-2]
+    for layer, (_, place) in enumerate(before.notes["taken"]):
+        np.testing.assert_array_equal(place.numpy(), arrays[f"ff{tokens}/selected_{layer}"])
+    fused = torch.cat([before.tokens[:, :1], *(taken for taken, _ in before.notes["taken"])], dim=1)
+    torch.testing.assert_close(fused, torch.from_numpy(arrays[f"ff{tokens}/fused_tokens"]), **TOLERANCE)
+    encoded = torch.from_numpy(arrays[f"ff{tokens}/encoded"])
+    torch.testing.assert_close(model.bare.forward_features(x), encoded, **TOLERANCE)  # type: ignore[operator]
+    expected, labels = torch.from_numpy(arrays[f"ff{tokens}/logits"]), torch.from_numpy(arrays["labels"])
+    for logits in (model.bare(x), model(x), model.forward_lean(x)):
+        torch.testing.assert_close(logits, expected, **TOLERANCE)
+    for smoothing in meta["config"]["smoothings"]:
+        loss = F.cross_entropy(expected, labels, label_smoothing=smoothing)
+        torch.testing.assert_close(loss, torch.tensor(arrays[f"ff{tokens}/loss_smoothing_{smoothing}"]), **TOLERANCE)
+
+
+@torch.no_grad()
+def test_maws_its_factors_and_ranking(reference: Path) -> None:
+    model, arrays, _, x = golden(reference, 3)
+    for layer, state in enumerate(states(model, x)[: model.layers - 1]):
+        seen = Factors()
+        with inside_attention(seen, None):  # type: ignore[arg-type]
+            model.bare.blocks[layer].attn(model.bare.blocks[layer].norm1(state.tokens))  # type: ignore[index]
+        for mine, name in (
+            (seen.row, "cls_attention_mean"),
+            (seen.column, "contribution_mean"),
+            (seen.maws, "maws_scores"),
+        ):
+            torch.testing.assert_close(mine, torch.from_numpy(arrays[f"{name}_{layer}"]), **TOLERANCE)
+        ranking = seen.maws.argsort(dim=1, descending=True, stable=True).numpy()
+        np.testing.assert_array_equal(ranking, arrays[f"argsort_{layer}"])
+    hidden = torch.from_numpy(arrays["hidden_2"])
+    torch.testing.assert_close(states(model, x)[-2].tokens, hidden, **TOLERANCE)
+
+
+class Factors:
+    """MAWS by the full map, beside the one of a row and a column."""
+
+    row: Tensor
+    column: Tensor
+    maws: Tensor
+
+    def __call__(self, q: Tensor, k: Tensor, v: Tensor, bias: Any, scale: Any, dropout: float) -> Tensor:
+        self.row = attention_map(q, k, None, scale)[:, :, 0].mean(1)
+        self.column = ((q * q.shape[-1] ** -0.5) @ k.transpose(-2, -1)).softmax(2)[..., 0].mean(1)
+        self.maws = maws_score(q, k, scale)
+        torch.testing.assert_close(self.maws, self.row * self.column)
+        return F.scaled_dot_product_attention(q, k, v)
+
+
+@torch.no_grad()
+def test_without_fusion_it_is_a_plain_vit(reference: Path) -> None:
+    arrays, meta = load(reference, "ffvt_forward_a")
+    model = timm_from_official(ffvt_as_vit(state_of(arrays)), meta["config"])
+    x, labels = torch.from_numpy(arrays["input"]), torch.from_numpy(arrays["labels"])
+    logits = model(x)
+    torch.testing.assert_close(logits, torch.from_numpy(arrays["noff/logits"]), **TOLERANCE)
+    encoded = model.forward_features(x)  # type: ignore[operator]
+    torch.testing.assert_close(encoded, torch.from_numpy(arrays["noff/encoded"]), **TOLERANCE)
+    for smoothing in meta["config"]["smoothings"]:
+        loss = F.cross_entropy(logits, labels, label_smoothing=smoothing)
+        torch.testing.assert_close(loss, torch.tensor(arrays[f"noff/loss_smoothing_{smoothing}"]), **TOLERANCE)
+
+
+def test_training_loss_and_every_gradient_norm(reference: Path) -> None:
+    arrays, meta = load(reference, "ffvt_forward_a")
+    model, _, _, x = golden(reference, meta["config"]["num_tokens"][0])
+    model.train()
+    smoothing = meta["config"]["smoothings"][-1]
+    loss = F.cross_entropy(model(x), torch.from_numpy(arrays["labels"]), label_smoothing=smoothing)
+    torch.testing.assert_close(loss.detach(), torch.tensor(arrays["train/loss"]), atol=0, rtol=1e-5)
+    loss.backward()
+    mine = {name: parameter.grad for name, parameter in model.named_parameters()}
+    aliases = dict(zip(ffvt_as_vit(state_of(arrays)), state_of(arrays), strict=True))
+    compared = set()
+    for ours, theirs in official_names(model.layers).items():
+        gradient = mine[ours]
+        assert gradient is not None
+        for part, name in zip(gradient.chunk(len(theirs)), theirs, strict=True):
+            key = next(k for k in arrays if k.endswith(f"gradnorm/{aliases[name]}"))
+            compared.add(key)
+            # A key bias moves no softmax: its gradient is rounding, about 1e-7.
+            np.testing.assert_allclose(float(part.norm()), float(arrays[key]), rtol=1e-4, atol=1e-6)
+    assert compared == {key for key in arrays if "gradnorm/" in key}
+
+
+@torch.no_grad()
+def test_googles_file_starts_an_ffvt(reference: Path) -> None:
+    """The last block and the final norm keep what they were initialised with; everything else is loaded."""
+    arrays, meta = load(reference, "ffvt_google_loaded")
+    options: dict[str, Any] = {"image_size": meta["config"]["img_size"]}
+    file, x = reference / "ffvt_google_input.npz", torch.from_numpy(arrays["input"])
+    plain, _ = convert(file, **options)
+    torch.testing.assert_close(plain(x), torch.from_numpy(arrays["noff/logits"]), **TOLERANCE)
+    torch.testing.assert_close(plain.forward_features(x), torch.from_numpy(arrays["noff/encoded"]), **TOLERANCE)  # type: ignore[operator]
+    state = state_of(arrays, "noff/state/")
+    for ours, theirs in official_names(meta["config"]["num_layers"]).items():
+        expected = torch.cat([state[name] for name in theirs])
+        torch.testing.assert_close(plain.state_dict()[ours], expected, atol=1e-6 * (ours == "pos_embed"), rtol=0)
+    model, card = convert(file, family="ffvt", num_token=meta["config"]["num_token"], **options)
+    assert card.name == "ffvt_base_patch16" and card.arguments["num_token"] == meta["config"]["num_token"]
+    layers = range(meta["config"]["num_layers"] - 1)
+    ordinary = {f"transformer.encoder.layer.{layer}.x": torch.zeros(1) for layer in layers}
+    untouched = ffvt_as_vit(state_of(arrays, "ff/untouched_state/") | ordinary)
+    loaded = model.state_dict()
+    for ours, theirs in official_names(meta["config"]["num_layers"]).items():
+        if theirs[0] in untouched:
+            loaded[ours] = torch.cat([untouched[name] for name in theirs])
+        else:
+            assert torch.equal(loaded[ours], plain.state_dict()[ours])
+    model.load_state_dict(loaded)
+    torch.testing.assert_close(model(x), torch.from_numpy(arrays["ff/logits"]), **TOLERANCE)
+    torch.testing.assert_close(model.forward_features(x), torch.from_numpy(arrays["ff/encoded"]), **TOLERANCE)  # type: ignore[operator]
+    for layer, (_, place) in enumerate(states(wrap(model), x)[-2].notes["taken"]):
+        np.testing.assert_array_equal(place.numpy(), arrays[f"ff/selected_{layer}"])
