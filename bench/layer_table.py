@@ -9,15 +9,15 @@ from dataclasses import replace
 
 import numpy as np
 
-from tavt_kit.adaptive import AdaptiveViT, LeanViT
+from tavt_kit.adaptive import AdaptiveViT
 from tavt_kit.bench.cells import Cell, Workshop, time_cells
 from tavt_kit.bench.clocks import clocks_for
-from tavt_kit.bench.passes import BRIEF, measure_schedules, random_schedules
+from tavt_kit.bench.passes import BRIEF, measure_schedules, open_schedule, random_schedules
 from tavt_kit.bench.protocol import Protocol
 from tavt_kit.device import TargetDevice
 from tavt_kit.host import HostFacts
 from tavt_kit.latency_table import HeldOut, LatencyTable
-from tavt_kit.runtimes import Images, open_module
+from tavt_kit.runtimes import Images
 from tavt_kit.runtimes.available import accelerator_name
 from tavt_kit.schedule import TokenSchedule
 
@@ -60,7 +60,7 @@ def measure_table(
     shop = Workshop(clocks_for(model, target), target, image_size, points, rng)
     cells = shop.prepare(lambda share: on_step("compiling the parts", 0.4 * share))
     schedules = _calibration(model)
-    wholes = [_whole(model, schedule, target, shop.image) for schedule in schedules]
+    wholes = [_whole(model, schedule, target, image_size, shop.image) for schedule in schedules]
     left = max(0.85 * seconds - (time.perf_counter() - begin), 0.1 * seconds)
     time_cells(cells + wholes, left, rng, lambda share: on_step("timing the parts", 0.4 + 0.6 * share))
     found = [(schedule, whole.ms(1.0)) for schedule, whole in zip(schedules, wholes, strict=True)]
@@ -91,20 +91,24 @@ def check_table(
     rng = np.random.default_rng(1) if rng is None else rng
     schedules = random_schedules(model.tokens, model.layers, model.prefix, count, rng)
     dense, found = model.dense_schedule, list[HeldOut]()
+    opened = {dense: open_schedule(model, table.target, image_size, dense)}
     for start in range(0, count, 4):
         if on_step is not None:
             on_step("timing held-out schedules", start / count)
         some = schedules[start : start + 4]
-        anchor, *runs = measure_schedules(model, table.target, image_size, [dense, *some], protocol or BRIEF, rng)
+        schedules_now, how = [dense, *some], protocol or BRIEF
+        anchor, *runs = measure_schedules(model, table.target, image_size, schedules_now, how, rng, opened=opened)
         drift = anchor.median / table.predict(dense)
         for schedule, run in zip(some, runs, strict=True):
             found.append(HeldOut(schedule, table.predict(schedule), run.median, run.steady, drift))
     return table.tested(found)
 
 
-def _whole(model: AdaptiveViT, schedule: TokenSchedule, target: TargetDevice, image: Images) -> Cell:
+def _whole(
+    model: AdaptiveViT, schedule: TokenSchedule, target: TargetDevice, image_size: tuple[int, int], image: Images
+) -> Cell:
     """A whole pass as a cell: timed in the same rounds as the parts whose sum it is to meet."""
-    session = open_module(LeanViT(model, schedule), target, image.shape)
+    session = open_schedule(model, target, image_size, schedule)
     return Cell("whole", model.tokens, 0, 1, session.timer(image))
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
@@ -11,10 +11,10 @@ from tavt_kit.adaptive import AdaptiveViT, LeanViT
 from tavt_kit.bench.protocol import Protocol, bench, random_images
 from tavt_kit.device import TargetDevice
 from tavt_kit.measurement import Measurement
-from tavt_kit.runtimes import Images, open_module
+from tavt_kit.runtimes import Images, Session, open_module
 from tavt_kit.schedule import TokenSchedule
 
-__all__ = ["BRIEF", "measure_schedules", "random_schedules"]
+__all__ = ["BRIEF", "measure_schedules", "open_schedule", "random_schedules"]
 
 BRIEF = Protocol(min_seconds=1.0, max_seconds=6.0, min_runs=15, warmup_seconds=1.0, visit_seconds=0.1)
 """For calibration: sure to about 1 % on a quiet machine, and short."""
@@ -29,6 +29,7 @@ def measure_schedules(
     rng: np.random.Generator,
     *,
     images: Images | None = None,
+    opened: Mapping[TokenSchedule, Session] | None = None,
     on_round: Callable[[float, Sequence[str]], None] | None = None,
 ) -> list[Measurement]:
     """Whole passes under each schedule by the lean path, timed against one another.
@@ -41,14 +42,24 @@ def measure_schedules(
         protocol: How long and how surely.
         rng: Orders the runs, and draws the images where none are given.
         images: (B, 3, H, W) of the target's batch; random ones by default.
+        opened: Sessions of some of the schedules from ``open_schedule``, so that converting them costs no time again.
         on_round: As for ``bench``; the names are the places of the schedules.
     """
     shape = (target.batch, 3, *image_size)
     images = random_images(shape, rng) if images is None else images
+    known = opened or {}
     sessions = {
-        str(place): open_module(LeanViT(model, schedule), target, shape) for place, schedule in enumerate(schedules)
+        str(place): known[schedule] if schedule in known else open_schedule(model, target, image_size, schedule)
+        for place, schedule in enumerate(schedules)
     }
     return list(bench(sessions, images, protocol, rng=rng, on_round=on_round).values())
+
+
+def open_schedule(
+    model: AdaptiveViT, target: TargetDevice, image_size: tuple[int, int], schedule: TokenSchedule
+) -> Session:
+    """The model under one schedule by the lean path, on the target."""
+    return open_module(LeanViT(model, schedule), target, (target.batch, 3, *image_size))
 
 
 def random_schedules(

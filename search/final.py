@@ -16,7 +16,7 @@ from tavt_kit.schedule import TokenSchedule
 from tavt_kit.search.result import SearchResult, by_preference, shortfall
 from tavt_kit.verdict import Verdict, worst
 
-__all__ = ["Final", "confirm"]
+__all__ = ["Final", "Measure", "confirm"]
 
 Measure = Callable[[Sequence[TokenSchedule]], Sequence[Measurement]]
 """Whole passes under the schedules, interleaved, on the target."""
@@ -74,8 +74,8 @@ def confirm(
     budget: Budget,
     *,
     measure: Measure | None,
-    evaluate: Evaluate | None = None,
     compare: Compare | None = None,
+    exact: tuple[Evaluate, Compare] | None = None,
     number: int = 6,
     rounds: int = 3,
     before: Final | None = None,
@@ -90,13 +90,14 @@ def confirm(
         result: Of the search.
         budget: As searched.
         measure: ``None`` where there is no target: a search on multiply-adds.
-        evaluate: Evaluates what was measured anew, where the search itself did so in a quicker precision.
         compare: Needed for a verdict on ``drop``.
+        exact: Where the search evaluated in a quicker precision than the target's: both in the target's, for what
+            the result shows.
         number: Candidates measured in the first round.
         rounds: Bound on the measurements.
         before: An earlier confirmation of the same search, whose measurements stand.
     """
-    desk = _Desk(result, budget, measure, evaluate, compare)
+    desk = _Desk(result, budget, measure, compare)
     if before is not None and before.measured:
         desk.note([(one, one.latency) for one in before.measured if one.latency is not None])
     baselines = [result.dense, *_baselines(result, budget)]
@@ -106,6 +107,8 @@ def confirm(
         if not following:
             break
         desk.take([result.dense, *following])
+    if exact is not None:
+        desk.settle([one.schedule for one in baselines], *exact)
     front, pick = desk.front(), desk.pick()
     return Final(
         tuple(front),
@@ -125,10 +128,9 @@ class _Desk:
         result: SearchResult,
         budget: Budget,
         measure: Measure | None,
-        evaluate: Evaluate | None,
         compare: Compare | None,
     ) -> None:
-        self.result, self.budget, self.measure, self.evaluate, self.compare = result, budget, measure, evaluate, compare
+        self.result, self.budget, self.measure, self.compare = result, budget, measure, compare
         self.kind = _kind(result, budget, measure)
         self.known: dict[TokenSchedule, Candidate] = {}
         self.paces: list[float] = []
@@ -159,12 +161,22 @@ class _Desk:
             self.known[one.schedule] = self.judged(replace(one, latency=time.at_pace(slowest / self.paces[number])))
 
     def judged(self, candidate: Candidate) -> Candidate:
-        """With its verdict, its accuracy anew and its difference to the dense model, where these are asked for."""
-        if self.evaluate is not None and candidate.accuracy is not None:
-            candidate = replace(candidate, accuracy=self.evaluate(candidate.schedule))
+        """With its verdict and, where asked for, its difference to the dense model."""
         if self.compare is not None and candidate.accuracy is not None:
             candidate = replace(candidate, difference=self.compare(candidate.schedule))
         return candidate.judged(self.budget)
+
+    def settle(self, always: Sequence[TokenSchedule], evaluate: Evaluate, compare: Compare) -> None:
+        """Evaluate anew what the result will show; what that moves onto the front is evaluated too."""
+        settled: set[TokenSchedule] = set()
+        while waiting := {*always, *(one.schedule for one in self.front())} - settled:
+            for schedule in waiting:
+                one = self.known[schedule]
+                if one.accuracy is not None:
+                    difference = None if self.compare is None else compare(schedule)
+                    one = replace(one, accuracy=evaluate(schedule), difference=difference)
+                self.known[schedule] = one.judged(self.budget)
+            settled |= waiting
 
     def within(self) -> list[Candidate]:
         """What is known and was within the ceilings as searched, which the dense model may not have been."""

@@ -17,6 +17,7 @@ from tavt_kit.verdict import (
     judge_latency,
     judge_macs,
     judge_prediction,
+    latency_bounds,
     worst,
 )
 
@@ -138,13 +139,14 @@ class Candidate:
             return None
         record: dict[str, Any] = {"predicted": self.latency_predicted_ms}
         if self.latency is not None:
-            low, high = self.latency.interval95
+            bounds = latency_bounds(self.latency, "p90")
             record |= {
                 "median": self.latency.median,
                 "p10": self.latency.p10,
                 "p90": self.latency.p90,
                 "p99": self.latency.p99,
-                "interval95": [low, high],
+                "interval95": list(self.latency.interval95),
+                "p90_bounds": [bound if math.isfinite(bound) else None for bound in bounds],
                 "samples": self.latency.n,
                 "steady": self.latency.steady,
             }

@@ -104,13 +104,14 @@ class MacsFormula:
             raise ScheduleError(f"counts must be (schedules, {len(self.layers)}), got {counts.shape}")
         entering = np.concatenate([np.full((len(counts), 1), self.tokens), counts[:, :-1]], axis=1)
         total = np.full(len(counts), self.stem, dtype=np.int64)
-        fused = np.ones(len(counts), dtype=np.int64)
+        tapped = np.zeros(len(counts), dtype=np.int64)
         for layer in range(len(self.layers)) if executed is None else executed:
             if self.layers[layer].fuses:
+                fused = self.layers[layer].fuses + tapped
                 total += self._layer(layer, fused, fused)
             else:
                 total += self._layer(layer, entering[:, layer], counts[:, layer])
-            fused += np.minimum(self.layers[layer].taps, counts[:, layer])
+            tapped += np.minimum(self.layers[layer].taps, counts[:, layer])
         return total + self._head(counts[:, -1])
 
     def _layer(self, layer: int, n: NDArray[np.int64], o: NDArray[np.int64]) -> NDArray[np.int64]:

@@ -20,6 +20,7 @@ __all__ = [
     "judge_latency",
     "judge_macs",
     "judge_prediction",
+    "latency_bounds",
     "quantile_bounds",
     "worst",
 ]
@@ -58,20 +59,29 @@ def judge_prediction(limit: Limit, latency_ms: float) -> Verdict:
 
 
 def judge_latency(limit: Limit, measurement: Measurement) -> Verdict:
-    """Judge by the quantile's own interval; the halves of an unsteady measurement must agree with each other.
+    """Judge by the quantile's own interval, ``latency_bounds``.
 
     Args:
         limit: A latency limit with the statistic ``p50``, ``p90`` or ``p99``.
         measurement: The samples, in ms.
     """
-    low, high = quantile_bounds(measurement.samples, _quantile(limit.statistic))
+    return _by_interval(limit, *latency_bounds(measurement, limit.statistic))
+
+
+def latency_bounds(measurement: Measurement, statistic: str | None = "p90") -> tuple[float, float]:
+    """Bounds of a quantile (ms), each right with 95 %: ``quantile_bounds``.
+
+    The halves of an unsteady measurement must agree with each other: it often means that the machine changed on the
+    way, and then the samples are not independent.
+    """
+    quantile = _quantile(statistic)
+    low, high = quantile_bounds(measurement.samples, quantile)
     if not measurement.steady:
-        # Unsteady often means that the machine changed on the way, and then the samples are not independent.
         half = len(measurement.samples) // 2
         parts = (measurement.samples[:half], measurement.samples[half:])
-        bounds = [quantile_bounds(part, _quantile(limit.statistic)) for part in parts]
+        bounds = [quantile_bounds(part, quantile) for part in parts]
         low, high = min(low, *(part[0] for part in bounds)), max(high, *(part[1] for part in bounds))
-    return _by_interval(limit, low, high)
+    return low, high
 
 
 def judge_accuracy(limit: Limit, accuracy: Accuracy) -> Verdict:

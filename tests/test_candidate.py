@@ -77,7 +77,7 @@ def test_record() -> None:
     assert record["ci95"][0] < 0.9 < record["ci95"][1]
     latency = record["latency_ms"]
     assert (latency["predicted"], latency["median"], latency["p90"]) == (9.5, 10.0, 10.0)
-    assert latency["samples"] == 40 and latency["steady"] is True
+    assert latency["samples"] == 40 and latency["steady"] is True and latency["p90_bounds"] == [10.0, 10.0]
     assert BARE.as_record()["latency_ms"] is None
     assert schedule_of(record) == FULL.schedule
     with pytest.raises(RecordError):

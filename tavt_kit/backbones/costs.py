@@ -28,7 +28,7 @@ class LayerCosts:
         width: Elements of a token, for the rule that counts norms.
         select: Scoring tokens for a later fusion, per entering row.
         taps: Tokens of the output that a later fusion takes, at most.
-        fuses: Whether the layer receives one row and all that was taken instead of the tokens before it.
+        fuses: Where above 0, the layer receives so many rows and all that was tapped, not the tokens before it.
     """
 
     query: int
@@ -41,7 +41,7 @@ class LayerCosts:
     width: int
     select: int = 0
     taps: int = 0
-    fuses: bool = False
+    fuses: int = 0
 
     @property
     def rows(self) -> int:

@@ -19,8 +19,8 @@ from torch import Tensor
 
 from tavt_kit.backbones.base import Watch
 from tavt_kit.backbones.costs import HeadCosts, LayerCosts
-from tavt_kit.backbones.timm_vit import TimmVit
-from tavt_kit.drop import Pick, gather_rows
+from tavt_kit.backbones.fusion import FusionBackbone, FusionViT, fusion_configuration
+from tavt_kit.drop import gather_rows
 from tavt_kit.errors import UnsupportedBackbone
 from tavt_kit.scores import maws_score
 from tavt_kit.timm_import import timm
@@ -28,12 +28,11 @@ from tavt_kit.tokens import TokenState
 
 __all__ = ["Ffvt", "FfvtBackbone", "ffvt_base_patch16", "ffvt_base_patch32", "ffvt_large_patch16", "ffvt_large_patch32"]
 
-_vit = timm.models.vision_transformer
-checkpoint_filter_fn = _vit.checkpoint_filter_fn
+checkpoint_filter_fn = timm.models.vision_transformer.checkpoint_filter_fn
 """Position tables of another image size are resized as for any of timm's ViTs."""
 
 
-class Ffvt(_vit.VisionTransformer):  # type: ignore[misc,name-defined]
+class Ffvt(FusionViT):
     """A ViT whose last block fuses the class token with tokens taken from all layers before it.
 
     Args:
@@ -48,21 +47,10 @@ class Ffvt(_vit.VisionTransformer):  # type: ignore[misc,name-defined]
         if not isinstance(num_token, int) or isinstance(num_token, bool) or num_token < 1:
             raise UnsupportedBackbone(f"FFVT takes a whole number of tokens above 0 from each layer, got {num_token!r}")
         super().__init__(**options)
-        if self.cls_token is None or self.num_prefix_tokens != 1 or self.global_pool != "token":
-            raise UnsupportedBackbone("FFVT fuses with a class token; create it with one, and global_pool='token'")
         self.num_token = num_token
 
-    def forward(self, x: Tensor) -> Tensor:
-        """(B, 3, H, W) -> logits (B, K)."""
-        return self.forward_head(self.forward_features(x))  # type: ignore[no-any-return]
-
-    def forward_features(self, x: Tensor) -> Tensor:
-        """(B, 3, H, W) -> the fused tokens (B, 1 + (L - 1) * num_token, D), normed."""
-        backbone = FfvtBackbone(self)
-        state = backbone.embed(x)
-        for layer in range(backbone.layers):
-            state = backbone.feed(layer, backbone.attend(layer, state, None))
-        return self.norm(state.tokens)  # type: ignore[no-any-return]
+    def adapter(self) -> FusionBackbone:
+        return FfvtBackbone(self)
 
 
 class _MawsWatch(Watch):
@@ -81,29 +69,18 @@ class _MawsWatch(Watch):
         return F.scaled_dot_product_attention(q, k, v, attn_mask=bias, dropout_p=dropout, scale=scale)
 
 
-class FfvtBackbone(TimmVit):
+class FfvtBackbone(FusionBackbone):
     """See the module; attributes as in ``Backbone``."""
 
     def __init__(self, model: Ffvt) -> None:
         super().__init__(model)
-        self.fusion = self.layers - 1
         self.taps = model.num_token
-        self.droppable = (True,) * self.fusion + (False,)
-        # What is taken needs the scores of every row, so only the fusion layer runs for the class token alone.
-        self.thin = (False,) * self.fusion + (self.thin[-1],)
 
-    def attend(self, layer: int, state: TokenState, watch: Watch | None) -> TokenState:
-        if layer == self.fusion:
-            return super().attend(layer, _fused(state), watch)
+    def attend_watched(self, layer: int, state: TokenState, watch: Watch | None) -> TokenState:
         maws = _MawsWatch(watch)
-        state = super().attend(layer, state, maws)
+        state = self.attend_plainly(layer, state, maws)
         assert maws.scores is not None  # every block of this model makes one attention call
         return replace(state, along=MappingProxyType({**state.along, "maws": maws.scores}))
-
-    def attend_rows(self, layer: int, state: TokenState, pick: Pick) -> TokenState:
-        if layer == self.fusion and self.thin[layer]:
-            state = _fused(state)
-        return super().attend_rows(layer, state, pick)
 
     def feed(self, layer: int, state: TokenState) -> TokenState:
         state = super().feed(layer, state)
@@ -117,28 +94,15 @@ class FfvtBackbone(TimmVit):
         taken = (*state.notes.get("taken", ()), (gather_rows(state.tokens, best), place))
         return replace(state, notes=MappingProxyType({**state.notes, "taken": taken}))
 
+    def chosen(self, state: TokenState) -> tuple[Tensor, Tensor]:
+        tokens, places = zip(*state.notes["taken"], strict=True)
+        return torch.cat(tokens, dim=1), torch.cat(places, dim=1)
+
     def costs(self) -> tuple[int, tuple[LayerCosts, ...], HeadCosts]:
         stem, layers, head = super().costs()
         # MAWS: one query with all keys, and all queries with one key.
         taking = tuple(replace(cost, select=2 * cost.width, taps=self.taps) for cost in layers[:-1])
-        return stem, (*taking, replace(layers[-1], fuses=True)), head
-
-
-def _fused(state: TokenState) -> TokenState:
-    """The class token and everything that was taken; nothing can be restored from here on."""
-    first = torch.zeros_like(state.notes["taken"][0][1][:, :1])
-    tokens = torch.cat([state.tokens[:, :1], *(tokens for tokens, _ in state.notes["taken"])], dim=1)
-    place = torch.cat([first, *(place for _, place in state.notes["taken"])], dim=1)
-    return replace(state, tokens=tokens, place=place, last=None, along=MappingProxyType({}))
-
-
-def _configuration(name: str) -> dict[str, Any]:
-    """The recipes' evaluation: every edge to 600 px, then 448 from the centre."""
-    return {
-        "url": "", "num_classes": 1000, "input_size": (3, 448, 448), "pool_size": None, "crop_pct": 448 / 600,
-        "crop_mode": "squash", "interpolation": "bilinear", "mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225),
-        "first_conv": "patch_embed.proj", "classifier": "head", "architecture": name,
-    }  # fmt: skip
+        return stem, (*taking, replace(layers[-1], fuses=1)), head
 
 
 _SHAPES = {
@@ -147,7 +111,7 @@ _SHAPES = {
     "ffvt_large_patch16": {"patch_size": 16, "embed_dim": 1024, "depth": 24, "num_heads": 16},
     "ffvt_large_patch32": {"patch_size": 32, "embed_dim": 1024, "depth": 24, "num_heads": 16},
 }
-default_cfgs = timm.models.generate_default_cfgs({name: _configuration(name) for name in _SHAPES})
+default_cfgs = timm.models.generate_default_cfgs({name: fusion_configuration(name) for name in _SHAPES})
 """What timm's registry knows of the models; none of them has weights that can be fetched."""
 
 

@@ -187,7 +187,8 @@ class Opener:
         several = len(self.targets) > 1
         label = f"{name} on {session.target.runtime}" if several else name
         taken = {one.name for one in self.opened}
-        unique = next(text for text in (label, f"{label} ({thing})", *_numbered(label)) if text not in taken)
+        beside = f"{Path(thing).absolute().parent.name}/{label}"
+        unique = next(text for text in (label, beside, *_numbered(label)) if text not in taken)
         self.opened.append(Opened(unique, thing, session, images, schedule, macs, size_bytes))
 
 

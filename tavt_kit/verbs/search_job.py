@@ -73,7 +73,7 @@ def run_search(request: Request) -> dict[str, Any]:
         write_record(request.out / RECIPE[0], *RECIPE[1:], body)
         costs = _costs(subject, request, store)
         evaluator = _evaluator(subject, request)
-        result, final = Rounds(subject, request, store, evaluator).run(costs)
+        result, final = Rounds(subject, request, store, evaluator, costs).run()
     return _written(subject, request, result, final)
 
 

@@ -7,7 +7,7 @@ from functools import cached_property
 
 from tavt_kit.evaluation import LeanEvaluator
 from tavt_kit.search import Costs, SearchResult, Store, search
-from tavt_kit.search.final import Final, confirm
+from tavt_kit.search.final import Final, Measure, confirm
 from tavt_kit.verbs.search_live import live, say_stage
 from tavt_kit.verbs.search_request import Request
 from tavt_kit.verbs.search_subject import Subject
@@ -29,20 +29,23 @@ class Rounds:
         request: What is asked.
         store: Keeps answers, and the correction, so that a continued search takes the same way.
         evaluator: Of schedules on val; finalists are evaluated once more where its precision is not the target's.
+        costs: Of schedules, as predicted.
     """
 
     subject: Subject
     request: Request
     store: Store
     evaluator: LeanEvaluator
+    costs: Costs
 
-    def run(self, costs: Costs) -> tuple[SearchResult, Final]:
+    def run(self) -> tuple[SearchResult, Final]:
         """The result, and what was measured and chosen."""
+        costs = self.costs
         result, first = self._search(costs, None), None
         tails = self.store.note(_NOTE)
         if tails is None:
-            first = self._confirm(result, None, rounds=1)
-            tails = self._correction(costs, first)
+            first = self._confirm(result, None, rounds=1, last=False)
+            tails = self._correction(first)
             self.store.keep(_NOTE, tails)
         if not tails:
             return result, self._confirm(result, first)
@@ -63,20 +66,26 @@ class Rounds:
                 on_progress=watch,
             )  # fmt: skip
 
-    def _confirm(self, result: SearchResult, before: Final | None, rounds: int = 3) -> Final:
+    def _confirm(self, result: SearchResult, before: Final | None, rounds: int = 3, last: bool = True) -> Final:
         if self.request.target is not None:
             say_stage(f"Measuring the best of {result.evaluations} schedules end to end on {self.request.target}.")
-        exact = self._exact
+        exact, dense = self._exact, result.dense.schedule
+        settled = last and exact is not self.evaluator
         return confirm(
             result,
             self.request.budget,
-            measure=measured_on(self.subject, self.request, result.dense.latency_predicted_ms),
-            evaluate=None if exact is self.evaluator else exact,
-            compare=lambda schedule: exact.against(result.dense.schedule, schedule),
+            measure=self._measure,
+            compare=lambda schedule: self.evaluator.against(dense, schedule),
+            exact=(exact, lambda schedule: exact.against(dense, schedule)) if settled else None,
             number=self.request.final,
             rounds=rounds,
             before=before,
         )
+
+    @cached_property
+    def _measure(self) -> Measure | None:
+        """One for all confirmations, so that the dense model is converted once."""
+        return measured_on(self.subject, self.request, self.costs.predicted(self.subject.space.dense))
 
     @cached_property
     def _exact(self) -> LeanEvaluator:
@@ -85,8 +94,9 @@ class Rounds:
             return self.evaluator
         return replace(self.evaluator, precision=self.request.precision)
 
-    def _correction(self, costs: Costs, final: Final) -> dict[str, float]:
+    def _correction(self, final: Final) -> dict[str, float]:
         """The tails to go on with; empty where predictions were right, or no schedule would fit any more."""
+        costs = self.costs
         limits = [limit.statistic or "p90" for limit in self.request.budget.of("latency")]
         found = {name: tail for name, tail in final.tails.items() if name in limits}
         off = [abs(tail / costs.tails.get(name, 1.0) - 1) > _OFF for name, tail in found.items()]

@@ -85,8 +85,10 @@ def test_finalists_are_evaluated_anew() -> None:
     from tavt_kit.accuracy import Accuracy
 
     anew = Accuracy.of_counts(77, 100, split="val")
-    final = confirm(found(), BUDGET, measure=Machine(lambda schedule: 1.0), evaluate=lambda schedule: anew)
-    assert all(one.accuracy == anew for one in (*final.measured, *final.candidates))
+    exact = (lambda schedule: anew, lambda schedule: PairedDifference.of_counts(0, 0, 100))
+    final = confirm(found(), BUDGET, measure=Machine(lambda schedule: 1.0), exact=exact)
+    assert final.candidates and all(one.accuracy == anew for one in (*final.baselines, *final.candidates))
+    assert len(final.candidates) == 1  # all are as good, so the quickest dominates
 
 
 def test_nothing_fits() -> None:

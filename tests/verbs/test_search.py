@@ -65,7 +65,13 @@ class FakeTarget:
         monkeypatch.setattr(search_target, "measure_table", self.table)
 
     def passes(
-        self, model: AdaptiveViT, target: Any, size: Any, schedules: Sequence[TokenSchedule], *rest: Any
+        self,
+        model: AdaptiveViT,
+        target: Any,
+        size: Any,
+        schedules: Sequence[TokenSchedule],
+        *rest: Any,
+        **named: Any,
     ) -> list[Measurement]:
         table = toy_table(target)
         return [Measurement((table.predict(one) * self.factor,) * 60, steady=True) for one in schedules]
