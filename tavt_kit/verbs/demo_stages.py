@@ -17,7 +17,7 @@ SHARE = 0.6
 BOUND = 0.2
 """TAVT's own: the budget needs no smaller network, and training one costs the dense accuracy."""
 
-RATE = 2e-5
+RATE = 5e-6
 """Highest learning rate of distillation and of the baseline alike."""
 
 LAYERS_TRAINED = 9
