@@ -83,7 +83,7 @@ class Workshop:
 
         Where every clock has its own copy the many clocks see to that, and fewer layers of a wide model save memory.
         """
-        everything = self.model.layers
+        everything = self.model.backbone.alike
         if self.clocks.own_weights:
             wanted = min(4, max(2, _OWN_BYTES // attention_bytes))
         else:
@@ -130,7 +130,11 @@ class Workshop:
             "feed": FeedPart,
             "last": LastPart,
         }
-        parts = {name: kind(self.model, self.layers, self.notes, placed) for name, kind in kinds.items()}
+        alike, last = self.model.backbone.alike, self.model.layers - 1
+        layers = {"last": self.layers if last < alike else (last,)}
+        parts = {
+            name: kind(self.model, layers.get(name, self.layers), self.notes, placed) for name, kind in kinds.items()
+        }
         single: dict[str, type[Part]] = {"stem": StemPart, "head": HeadPart, "empty": _EmptyPart}
         return parts | {name: kind(self.model, (), self.notes, placed) for name, kind in single.items()}
 

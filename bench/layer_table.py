@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -17,7 +17,7 @@ from tavt_kit.bench.protocol import Protocol
 from tavt_kit.device import TargetDevice
 from tavt_kit.host import HostFacts
 from tavt_kit.latency_table import HeldOut, LatencyTable
-from tavt_kit.runtimes import Images
+from tavt_kit.runtimes import Images, Session
 from tavt_kit.runtimes.available import accelerator_name
 from tavt_kit.schedule import TokenSchedule
 
@@ -37,6 +37,7 @@ def measure_table(
     seconds: float = 60.0,
     points: int = 12,
     rng: np.random.Generator | None = None,
+    opened: Mapping[TokenSchedule, Session] | None = None,
     on_step: Callable[[str, float], None] | None = None,
 ) -> LatencyTable:
     """Time the halves of the model's layers on the target, and what that says of whole schedules.
@@ -49,6 +50,7 @@ def measure_table(
         seconds: Aim for the whole measurement; a slow model takes longer, because every cell runs at least 10 times.
         points: Token counts at which each half is timed.
         rng: Orders the runs; a generator seeded with 0 if not given.
+        opened: Sessions from ``open_schedule`` that are there already, such as the dense one.
         on_step: Told what is being done and the share of the work that is done.
 
     Raises:
@@ -60,12 +62,16 @@ def measure_table(
     shop = Workshop(clocks_for(model, target), target, image_size, points, rng)
     cells = shop.prepare(lambda share: on_step("compiling the parts", 0.4 * share))
     schedules = _calibration(model)
-    wholes = [_whole(model, schedule, target, image_size, shop.image) for schedule in schedules]
+    known = opened or {}
+    wholes = [
+        _whole(known.get(schedule) or open_schedule(model, target, image_size, schedule), model.tokens, shop.image)
+        for schedule in schedules
+    ]
     left = max(0.85 * seconds - (time.perf_counter() - begin), 0.1 * seconds)
     time_cells(cells + wholes, left, rng, lambda share: on_step("timing the parts", 0.4 + 0.6 * share))
     found = [(schedule, whole.ms(1.0)) for schedule, whole in zip(schedules, wholes, strict=True)]
     shapes = (target, name, model.tokens, model.layers, model.prefix, model.score)
-    taps = getattr(model.backbone, "taps", 0)
+    taps = model.backbone.taps
     tables = (LatencyTable(*shapes, shop.collect(cells, cached), cached=cached, taps=taps) for cached in _SHARES)
     table = _best_fit(tables, found)
     on_step("done", 1.0)
@@ -104,12 +110,9 @@ def check_table(
     return table.tested(found)
 
 
-def _whole(
-    model: AdaptiveViT, schedule: TokenSchedule, target: TargetDevice, image_size: tuple[int, int], image: Images
-) -> Cell:
+def _whole(session: Session, tokens: int, image: Images) -> Cell:
     """A whole pass as a cell: timed in the same rounds as the parts whose sum it is to meet."""
-    session = open_schedule(model, target, image_size, schedule)
-    return Cell("whole", model.tokens, 0, 1, session.timer(image))
+    return Cell("whole", tokens, 0, 1, session.timer(image))
 
 
 def _best_fit(tables: Iterable[LatencyTable], measured: Sequence[tuple[TokenSchedule, float]]) -> LatencyTable:

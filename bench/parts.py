@@ -37,10 +37,12 @@ class Part(nn.Module):
         self.placed = placed
         self.eval()  # the model is already; converters look at the outermost module
 
-    def _state(self, tokens: Tensor, place: Tensor | None) -> TokenState:
+    def _state(self, layer: int, tokens: Tensor, place: Tensor | None) -> TokenState:
+        """What ``layer`` receives."""
         if place is None and self.placed:
             place = torch.arange(tokens.shape[1], device=tokens.device).expand(tokens.shape[0], -1)
-        return TokenState(tokens, self.model.prefix, place=place, notes=self.notes)
+        state = TokenState(tokens, self.model.prefix, place=place, notes=self.notes)
+        return self.model.backbone.alone(layer, state)
 
 
 class StemPart(Part):
@@ -54,12 +56,13 @@ class StemPart(Part):
 class AttendPart(Part):
     """The attention half-blocks that keep every token, one after another."""
 
-    def forward(self, tokens: Tensor, place: Tensor | None = None) -> Tensor:
-        """(B, n, D) -> (B, n, D)."""
-        state = self._state(tokens, place)
+    def forward(self, tokens: Tensor, place: Tensor | None = None) -> tuple[Tensor, ...]:
+        """(B, n, D) -> (B, n, D), and what goes along with the tokens, so that no compiler leaves it out."""
+        along = list[Tensor]()
         for layer in self.layers:
-            state = self.model.backbone.attend(layer, state, None)
-        return state.tokens
+            state = self.model.backbone.attend(layer, self._state(layer, tokens, place), None)
+            tokens, along = state.tokens, [*along, *state.along.values()]
+        return tokens, *along
 
 
 class FeedPart(Part):
@@ -67,10 +70,9 @@ class FeedPart(Part):
 
     def forward(self, tokens: Tensor) -> Tensor:
         """(B, n, D) -> (B, n, D)."""
-        state = self._state(tokens, None)
         for layer in self.layers:
-            state = self.model.backbone.feed(layer, state)
-        return state.tokens
+            tokens = self.model.backbone.feed(layer, self._state(layer, tokens, None)).tokens
+        return tokens
 
 
 class DropPart(Part):
@@ -84,7 +86,7 @@ class DropPart(Part):
         pick = Pick(kept, self.model.prefix, self.model.score, self.model.selection)
         place = inputs[-1] if len(inputs) > len(self.layers) else None
         return tuple(
-            self.model.backbone.attend_rows(layer, self._state(tokens, place), pick).tokens
+            self.model.backbone.attend_rows(layer, self._state(layer, tokens, place), pick).tokens
             for layer, tokens in zip(self.layers, inputs, strict=False)
         )
 
@@ -98,7 +100,7 @@ class LastPart(Part):
         pick = Pick(backbone.head_rows or 1, self.model.prefix, None)
         place = inputs[-1] if len(inputs) > len(self.layers) else None
         return tuple(
-            backbone.feed(layer, backbone.attend_rows(layer, self._state(tokens, place), pick)).tokens
+            backbone.feed(layer, backbone.attend_rows(layer, self._state(layer, tokens, place), pick)).tokens
             for layer, tokens in zip(self.layers, inputs, strict=False)
         )
 
@@ -108,4 +110,4 @@ class HeadPart(Part):
 
     def forward(self, tokens: Tensor) -> Tensor:
         """(B, n, D) -> logits (B, classes)."""
-        return self.model.finish(self._state(tokens, None))
+        return self.model.finish(TokenState(tokens, self.model.prefix, notes=self.notes))

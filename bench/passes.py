@@ -16,7 +16,7 @@ from tavt_kit.schedule import TokenSchedule
 
 __all__ = ["BRIEF", "measure_schedules", "open_schedule", "random_schedules"]
 
-BRIEF = Protocol(min_seconds=1.0, max_seconds=6.0, min_runs=15, warmup_seconds=1.0, visit_seconds=0.1)
+BRIEF = Protocol(min_seconds=1.0, max_seconds=4.0, min_runs=15, warmup_seconds=1.0, visit_seconds=0.1)
 """For calibration: sure to about 1 % on a quiet machine, and short."""
 
 

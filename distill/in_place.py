@@ -68,6 +68,7 @@ def distill(
         >>> distill(model, images, "runs/distilled", distill_recipe(bound=0.4))["results"]["after"]  # doctest: +SKIP
     """
     progress = progress or Silent()
+    model.check_droppable()
     card = card_of(model, images)
     model.to(choose_device(device))
     recipe = _settled(recipe or distill_recipe(), model, images)

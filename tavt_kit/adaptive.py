@@ -131,7 +131,21 @@ class AdaptiveViT(nn.Module):
     @schedule.setter
     def schedule(self, schedule: TokenSchedule) -> None:
         schedule.check(tokens=self.tokens, layers=self.layers, prefix=self.prefix)
+        if self.backbone.rigid is not None and schedule != self.dense_schedule:
+            self.check_droppable()
         self._schedule = schedule
+
+    def check_droppable(self) -> None:
+        """Refuse what only makes sense for models that can drop tokens.
+
+        Raises:
+            UnsupportedBackbone: Nothing of this one can be dropped.
+        """
+        if self.backbone.rigid is not None:
+            raise UnsupportedBackbone(
+                f"no tokens can be dropped from {type(self.bare).__name__}: {self.backbone.rigid}; "
+                "make it smaller by fgvc-kit export --precision int8"
+            )
 
     def train(self, mode: bool = True) -> AdaptiveViT:
         """As nn.Module.train; the bare model follows."""

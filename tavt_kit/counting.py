@@ -22,7 +22,7 @@ _FREE = {
     *("softmax", "gelu", "silu", "sigmoid", "tanh", "relu", "elu", "erf", "sqrt", "log", "abs", "sign", "log2"),
     *("sort", "argsort", "topk", "arange", "index_select", "index", "gather", "scatter", "cat", "stack", "pad"),
     *("expand", "expand_as", "repeat", "repeat_interleave", "type_as", "embedding", "sin", "cos", "masked_fill"),
-    *("bernoulli_", "dropout", "feature_dropout", "amax", "clone", "copy_", "broadcast_tensors", "meshgrid"),
+    *("bernoulli_", "dropout", "feature_dropout", "amax", "argmax", "clone", "copy_", "broadcast_tensors", "meshgrid"),
     *("linspace", "zeros", "ones", "empty", "full", "div_", "rms_norm", "flip", "roll", "tile", "square"),
     *("chunk", "split", "unbind", "unflatten", "new_full", "zeros_like", "ones_like", "index_put_", "where"),
 }

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from tavt_kit.tokens import TokenState
 
-__all__ = ["Pick", "Pick", "drop", "first_rows", "gather_rows", "keep_best", "restore"]
+__all__ = ["Pick", "drop", "first_rows", "gather_rows", "keep_best", "restore"]
 
 Selection = Literal["argsort", "topk"]
 

@@ -28,7 +28,7 @@ def _has_cuda() -> bool:
     return torch.cuda.is_available()
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def reference(request: pytest.FixtureRequest) -> Path:
     """The folder of golden numbers."""
     given = request.config.getoption("--reference")

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from tavt_kit.adaptive import AdaptiveViT, LeanViT, wrap
+from tavt_kit.backbones.overlap import overlapping
 from tavt_kit.counting import count_by_tracing
 from tavt_kit.errors import ScheduleError, UnknownName
 from tavt_kit.macs import MacsFormula, count_macs
@@ -45,6 +46,17 @@ def test_ffvt_has_the_official_parameters_and_macs(size: int, reference: Path) -
         model = wrap(timm.create_model("ffvt_base_patch16", img_size=size, num_classes=200))
     assert sum(parameter.numel() for parameter in model.parameters()) == facts["params"]
     assert count_macs(model, rule="matmul") == facts["macs"]
+
+
+@pytest.mark.parametrize(("name", "step", "tokens"), [("nonoverlap", None, 785), ("overlap12", 12, 1370)])
+def test_transfg_saves_the_product_of_whole_maps(name: str, step: int | None, tokens: int, reference: Path) -> None:
+    facts = json.loads((reference / "fullsize_facts.json").read_text())[f"transfg:transfg_b16_448_{name}"]
+    split = {} if step is None else overlapping(step)
+    with torch.device("meta"):
+        model = wrap(timm.create_model("transfg_base_patch16", num_classes=200, **split))
+    assert sum(parameter.numel() for parameter in model.parameters()) == facts["params"]
+    products, vectors = (10 * 12 * tokens**power for power in (3, 2))  # of 11 maps with 12 heads
+    assert count_macs(model, rule="matmul") + products - vectors == facts["macs"]
 
 
 @pytest.mark.parametrize("score", ["column", "cls"])

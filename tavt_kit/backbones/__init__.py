@@ -4,9 +4,13 @@ from __future__ import annotations
 
 from torch import nn
 
+from tavt_kit.backbones import ffvt as ffvt  # in timm's registry from here on
+from tavt_kit.backbones import mixvit as mixvit
+from tavt_kit.backbones import transfg as transfg
 from tavt_kit.backbones.base import Backbone, Outputs
-from tavt_kit.backbones.ffvt import Ffvt, FfvtBackbone
+from tavt_kit.backbones.fusion import FusionViT
 from tavt_kit.backbones.timm_vit import TimmVit, is_timm_vit
+from tavt_kit.backbones.whole import WholeModel, is_whole
 from tavt_kit.errors import UnsupportedBackbone
 
 __all__ = ["Backbone", "Outputs", "adapter_of"]
@@ -27,11 +31,13 @@ def adapter_of(model: nn.Module) -> Backbone:
     """
     if is_timm_vit(model):
         return TimmVit(model)
-    if type(model) is Ffvt:
-        return FfvtBackbone(model)
+    if isinstance(model, FusionViT):
+        return model.adapter()
+    if is_whole(model):
+        return WholeModel(model)
     name = type(model).__name__
     reason = _REFUSED.get(name, "no adapter knows how its tokens run")
     raise UnsupportedBackbone(
-        "tokens can be dropped from timm's VisionTransformer, DeiT, BEiT, EVA/DINOv3 and relative-position ViTs and "
-        f"from FFVT, but not from {name}: {reason}; choose one of `fgvc-kit models`"
+        "tokens can be dropped from timm's VisionTransformer, DeiT, BEiT, EVA/DINOv3 and relative-position ViTs, "
+        f"from FFVT and TransFG, but not from {name}: {reason}; choose one of `fgvc-kit models`"
     )

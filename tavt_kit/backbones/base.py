@@ -42,9 +42,19 @@ class Backbone(Protocol):
     """How many leading tokens the head reads, or None where it pools over all of them."""
     thin: tuple[bool, ...]
     """Whether ``attend_rows`` of a layer skips the work for rows that do not go on."""
+    alike: int
+    """How many leading layers are of one kind; a layer after them (a fusion) is timed on its own."""
+    rigid: str | None
+    """Why nothing can be dropped at all, or None."""
+    taps: int
+    """Tokens of each layer that the last one takes, at most; 0 where it takes what is left."""
 
     def embed(self, images: Tensor) -> TokenState:
         """(B, 3, H, W) -> the state before layer 0."""
+        ...
+
+    def alone(self, layer: int, state: TokenState) -> TokenState:
+        """A state of mere tokens, with what the layer expects of the layers before it: for timing layers singly."""
         ...
 
     def attend(self, layer: int, state: TokenState, watch: Watch | None) -> TokenState:

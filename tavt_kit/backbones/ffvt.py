@@ -8,7 +8,6 @@ fusion layer drops nothing: dropping saves in the layers before it.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
 from types import MappingProxyType
 from typing import Any
@@ -19,14 +18,15 @@ from torch import Tensor
 
 from tavt_kit.backbones.base import Watch
 from tavt_kit.backbones.costs import HeadCosts, LayerCosts
-from tavt_kit.backbones.fusion import FusionBackbone, FusionViT, fusion_configuration
+from tavt_kit.backbones.fusion import FusionBackbone, FusionViT
+from tavt_kit.backbones.registry import FGVC_EVALUATION, VIT_SIZES, register
 from tavt_kit.drop import gather_rows
 from tavt_kit.errors import UnsupportedBackbone
 from tavt_kit.scores import maws_score
 from tavt_kit.timm_import import timm
 from tavt_kit.tokens import TokenState
 
-__all__ = ["Ffvt", "FfvtBackbone", "ffvt_base_patch16", "ffvt_base_patch32", "ffvt_large_patch16", "ffvt_large_patch32"]
+__all__ = ["Ffvt", "FfvtBackbone"]
 
 checkpoint_filter_fn = timm.models.vision_transformer.checkpoint_filter_fn
 """Position tables of another image size are resized as for any of timm's ViTs."""
@@ -76,6 +76,13 @@ class FfvtBackbone(FusionBackbone):
         super().__init__(model)
         self.taps = model.num_token
 
+    def alone(self, layer: int, state: TokenState) -> TokenState:
+        if layer != self.fusion:
+            return replace(state, along=MappingProxyType({"maws": state.tokens[..., 0]}))
+        places = torch.arange(1, state.count, device=state.tokens.device).expand(state.tokens.shape[0], -1)
+        taken = ((state.tokens[:, 1:], places),)
+        return replace(state, notes=MappingProxyType({**state.notes, "taken": taken}))
+
     def attend_watched(self, layer: int, state: TokenState, watch: Watch | None) -> TokenState:
         maws = _MawsWatch(watch)
         state = self.attend_plainly(layer, state, maws)
@@ -105,44 +112,4 @@ class FfvtBackbone(FusionBackbone):
         return stem, (*taking, replace(layers[-1], fuses=1)), head
 
 
-_SHAPES = {
-    "ffvt_base_patch16": {"patch_size": 16, "embed_dim": 768, "depth": 12, "num_heads": 12},
-    "ffvt_base_patch32": {"patch_size": 32, "embed_dim": 768, "depth": 12, "num_heads": 12},
-    "ffvt_large_patch16": {"patch_size": 16, "embed_dim": 1024, "depth": 24, "num_heads": 16},
-    "ffvt_large_patch32": {"patch_size": 32, "embed_dim": 1024, "depth": 24, "num_heads": 16},
-}
-default_cfgs = timm.models.generate_default_cfgs({name: fusion_configuration(name) for name in _SHAPES})
-"""What timm's registry knows of the models; none of them has weights that can be fetched."""
-
-
-def _create(name: str, pretrained: bool, options: dict[str, Any]) -> Ffvt:
-    given = {"img_size": 448, **_SHAPES[name], **options}
-    model: Ffvt = timm.models.build_model_with_cfg(Ffvt, name, pretrained, **given)
-    return model
-
-
-_register: Callable[[Callable[..., Ffvt]], Callable[..., Ffvt]] = timm.models.register_model
-
-
-@_register
-def ffvt_base_patch16(pretrained: bool = False, **options: Any) -> Ffvt:
-    """FFVT on ViT-B/16 at 448 px."""
-    return _create("ffvt_base_patch16", pretrained, options)
-
-
-@_register
-def ffvt_base_patch32(pretrained: bool = False, **options: Any) -> Ffvt:
-    """FFVT on ViT-B/32 at 448 px."""
-    return _create("ffvt_base_patch32", pretrained, options)
-
-
-@_register
-def ffvt_large_patch16(pretrained: bool = False, **options: Any) -> Ffvt:
-    """FFVT on ViT-L/16 at 448 px."""
-    return _create("ffvt_large_patch16", pretrained, options)
-
-
-@_register
-def ffvt_large_patch32(pretrained: bool = False, **options: Any) -> Ffvt:
-    """FFVT on ViT-L/32 at 448 px."""
-    return _create("ffvt_large_patch32", pretrained, options)
+register(__name__, Ffvt, {f"ffvt_{size}": shape for size, shape in VIT_SIZES.items()}, FGVC_EVALUATION)

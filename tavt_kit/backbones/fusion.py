@@ -6,7 +6,6 @@ The fusion layer drops nothing and nothing can be restored after it; dropping sa
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Mapping
 from dataclasses import replace
 from types import MappingProxyType
 from typing import Any
@@ -21,7 +20,7 @@ from tavt_kit.errors import UnsupportedBackbone
 from tavt_kit.timm_import import timm
 from tavt_kit.tokens import TokenState
 
-__all__ = ["FusionBackbone", "FusionViT", "fusion_configuration"]
+__all__ = ["FusionBackbone", "FusionViT"]
 
 _vit = timm.models.vision_transformer
 
@@ -59,12 +58,9 @@ class FusionViT(_vit.VisionTransformer):  # type: ignore[misc,name-defined]
 class FusionBackbone(TimmVit):
     """See the module; attributes as in ``Backbone``."""
 
-    taps: int
-    """Tokens of each layer that the fusion takes, at most; 0 where they come from the last layer before it."""
-
     def __init__(self, model: nn.Module) -> None:
         super().__init__(model)
-        self.fusion = self.layers - 1
+        self.fusion = self.alike = self.layers - 1
         self.droppable = (True,) * self.fusion + (False,)
         # What is chosen needs the attention of every row, so only the fusion layer runs for the class token alone.
         self.thin = (False,) * self.fusion + (self.thin[-1],)
@@ -101,12 +97,3 @@ class FusionBackbone(TimmVit):
             last=None,
             along=MappingProxyType({}),
         )
-
-
-def fusion_configuration(name: str) -> Mapping[str, Any]:
-    """timm's configuration of one of these models: every edge to 600 px, then 448 from the centre (the recipes')."""
-    return {
-        "url": "", "num_classes": 1000, "input_size": (3, 448, 448), "pool_size": None, "crop_pct": 448 / 600,
-        "crop_mode": "squash", "interpolation": "bilinear", "mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225),
-        "first_conv": "patch_embed.proj", "classifier": "head", "architecture": name,
-    }  # fmt: skip

@@ -63,6 +63,8 @@ class TimmVit:
         self.droppable = (True,) * self.layers
         self.joint = tuple(halves.joint for halves in self.halves)
         self.thin = tuple(self._is_thin(layer) for layer in range(self.layers))
+        self.alike, self.taps = self.layers, 0
+        self.rigid: str | None = None
         self.head_rows = self._head_rows()
         self.has_class_token = getattr(self.model, "cls_token", None) is not None
 
@@ -126,6 +128,9 @@ class TimmVit:
             shared = model.shared_rel_pos
             notes["bias"] = ("shared_rel_pos", None if shared is None else shared.get_bias())
         return x
+
+    def alone(self, layer: int, state: TokenState) -> TokenState:
+        return state
 
     def attend(self, layer: int, state: TokenState, watch: Watch | None) -> TokenState:
         block, halves, extra = self.blocks[layer], self.halves[layer], self._extra(layer, state)

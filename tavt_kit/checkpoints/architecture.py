@@ -17,8 +17,10 @@ from tavt_kit.timm_import import timm
 
 __all__ = ["arguments_for", "check_name", "create", "preprocessing_of", "sketch", "supported_names"]
 
-_MODULES = ("vision_transformer", "deit", "eva", "beit", "vision_transformer_relpos", "ffvt")
-"""Modules in timm's registry whose models the adapters take, the last one ours; a test goes through all of them."""
+_TIMM = ("vision_transformer", "deit", "eva", "beit", "vision_transformer_relpos")
+_OURS = ("ffvt", "mixvit", "transfg")
+_MODULES = (*_TIMM, *_OURS)
+"""Modules in timm's registry whose models the adapters take; a test goes through all of them."""
 
 _READING = frozenset({"cache_dir", "checkpoint_path", "pretrained", "pretrained_cfg", "pretrained_cfg_overlay"})
 
@@ -121,6 +123,8 @@ def _options(arguments: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _check_size(name: str, model: Any) -> None:
+    if not hasattr(model, "patch_embed"):
+        return  # of our own models that are no plain ViT: these refuse a size themselves
     if isinstance(model.patch_embed, OverlappingPatchEmbed):
         return  # what remains at the edges is not seen, as in the official code
     size, patch = _pair(model.patch_embed.img_size), _pair(model.patch_embed.patch_size)
@@ -143,8 +147,7 @@ def preprocessing_of(model: nn.Module) -> Preprocessing:
         DataError: It takes other than 3 channels.
     """
     config = timm.data.resolve_data_config({}, pretrained_cfg=model.pretrained_cfg)
-    embed: Any = model.patch_embed
-    return Preprocessing.from_config(config, _pair(embed.img_size))
+    return Preprocessing.from_config(config, adapter_of(model).image_size)
 
 
 def _pair(value: Any) -> tuple[int, int]:

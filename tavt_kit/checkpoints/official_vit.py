@@ -1,6 +1,6 @@
-"""Weight files of the ViT-pytorch family (ViT-pytorch, TAVT) as timm Vision Transformers: names and shapes.
+"""Weight files of the ViT-pytorch family (ViT-pytorch, TAVT, FFVT, TransFG, Mix-ViT's pure ViT) as models of the kit.
 
-Source of the key names: ``jeonsworld/ViT-pytorch``, from which TransFG, TAVT, FFVT and Mix-ViT descend.
+Source of the key names: ``jeonsworld/ViT-pytorch``, from which the others descend.
 """
 
 from __future__ import annotations
@@ -12,18 +12,19 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from tavt_kit.errors import CheckpointError
+from tavt_kit.checkpoints.official import Asked, Official, resize_positions
+from tavt_kit.errors import CheckpointError, DataError
+from tavt_kit.preprocess import Preprocessing
 
 __all__ = [
-    "HEADS",
-    "NAMES",
-    "ffvt_as_vit",
-    "is_official_ffvt",
-    "is_official_vit",
+    "FAMILIES",
+    "FGVC_RECIPE",
+    "as_vit",
+    "count_heads",
+    "family_of",
     "official_names",
-    "timm_name",
-    "to_timm",
-    "vit_arguments",
+    "read_vit_family",
+    "vit_model",
 ]
 
 _ROOT = "transformer.encoder"
@@ -37,10 +38,25 @@ _PARTS = {
     "mlp.fc2": ("ffn.fc2",),
 }
 
-HEADS = {768: 12, 1024: 16, 1280: 16}
+FAMILIES = ("vit", "ffvt", "transfg")
+"""What a file of these names, or Google's, can become."""
+
+_ORIGINS = {
+    "vit": "the ViT-pytorch family (TAVT)",
+    "ffvt": "FFVT",
+    "transfg": "TransFG",
+    "mixvit": "Mix-ViT (pure ViT)",
+}
+_LAST = {"ffvt": ("ff_last_layer", "ff_encoder_norm", "head"), "transfg": ("part_layer", "part_norm", "part_head")}
+"""Names of the last layer, the final norm and the head, where they differ from the plain ViT's."""
+
+_TRAINING_ONLY = (f"{_ROOT}.mask_transformer.", "mask_head.")
+"""Mix-ViT's branch for mixed tokens, which its evaluation does not run."""
+
+_HEADS = {768: 12, 1024: 16, 1280: 16}
 """Width -> attention heads of ViT-B, L and H; no key of a torch file tells them."""
 
-NAMES = {
+_NAMES = {
     (768, 12, 16): "vit_base_patch16_224",
     (768, 12, 32): "vit_base_patch32_224",
     (1024, 24, 16): "vit_large_patch16_224",
@@ -49,43 +65,106 @@ NAMES = {
 }
 """(width, layers, patch) -> timm's name."""
 
+_TOKENS = {200: 12, 80: 12, 120: 24}
+"""FFVT's tokens a layer by classes: CUB and SoyLocal, Cotton80, Stanford Dogs (the scripts of its repository)."""
 
-def is_official_vit(tensors: Mapping[str, Tensor]) -> bool:
-    """Whether the names are those of the family's plain ViT."""
-    return f"{_EMBED}.position_embeddings" in tensors and f"{_ROOT}.encoder_norm.weight" in tensors
-
-
-def is_official_ffvt(tensors: Mapping[str, Tensor]) -> bool:
-    """Whether the names are those of FFVT with feature fusion."""
-    return f"{_EMBED}.position_embeddings" in tensors and f"{_ROOT}.ff_encoder_norm.weight" in tensors
+FGVC_RECIPE = (448 / 600, "squash", "bilinear")
+"""Evaluation of the whole family: every edge to 600 px, then 448 from the centre."""
 
 
-def ffvt_as_vit(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """FFVT's tensors under the plain ViT's names: the fusion layer is the last one, its norm the final one."""
-    last = f"{_ROOT}.layer.{_count_layers(tensors)}."
-    moves = ((f"{_ROOT}.ff_last_layer.", last), (f"{_ROOT}.ff_encoder_norm.", f"{_ROOT}.encoder_norm."))
+def family_of(tensors: Mapping[str, Tensor]) -> str | None:
+    """``vit``, ``ffvt``, ``transfg`` or ``mixvit`` by the names, or ``None`` of another kind of file."""
+    if f"{_EMBED}.position_embeddings" not in tensors:
+        return None
+    for family, (_, norm, _) in _LAST.items():
+        if f"{_ROOT}.{norm}.weight" in tensors:
+            return family
+    if f"{_ROOT}.encoder_norm.weight" not in tensors:
+        return None
+    return "mixvit" if any(name.startswith(_TRAINING_ONLY) for name in tensors) else "vit"
+
+
+def as_vit(tensors: Mapping[str, Tensor], family: str) -> dict[str, Tensor]:
+    """A file's tensors under the plain ViT's official names, without what only training uses."""
+    kept = {name: tensor for name, tensor in tensors.items() if not name.startswith(_TRAINING_ONLY)}
+    if family not in _LAST:
+        return kept
+    layer, norm, head = _LAST[family]
+    moves = {
+        f"{_ROOT}.{layer}.": f"{_ROOT}.layer.{_count_layers(tensors)}.",
+        f"{_ROOT}.{norm}.": f"{_ROOT}.encoder_norm.",
+        f"{head}.": "head.",
+    }
     renamed = {}
-    for name, tensor in tensors.items():
-        move = next(((theirs, ours) for theirs, ours in moves if name.startswith(theirs)), ("", ""))
-        renamed[move[1] + name.removeprefix(move[0])] = tensor
+    for name, tensor in kept.items():
+        theirs = next((start for start in moves if name.startswith(start)), "")
+        renamed[moves.get(theirs, "") + name.removeprefix(theirs)] = tensor
     return renamed
 
 
-def to_timm(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Every tensor under timm's name; query, key and value become one.
+def read_vit_family(tensors: Mapping[str, Tensor], asked: Asked) -> Official | None:
+    """A file of the family, or ``None`` if it is of another.
 
     Raises:
-        CheckpointError: A tensor is missing or has no place; all of them are named.
+        CheckpointError: Tensors are missing or have no place, or what no key tells must be given.
+        DataError: An image size or step that the split does not allow.
     """
-    wanted = official_names(_count_layers(tensors))
-    known = {name for names in wanted.values() for name in names}
-    missing, unexpected = sorted(known - set(tensors)), sorted(set(tensors) - known)
-    if missing or unexpected:
-        raise CheckpointError(
-            f"the file is of the ViT-pytorch family, but lacks {', '.join(missing) or 'nothing'} and adds "
-            f"{', '.join(unexpected) or 'nothing'}; nothing was loaded"
-        )
-    return {ours: torch.cat([tensors[name] for name in theirs]) for ours, theirs in wanted.items()}
+    family = family_of(tensors)
+    if family is None:
+        return None
+    found = _to_timm(as_vit(tensors, family))
+    left_out = [name for name in tensors if name.startswith(_TRAINING_ONLY)]
+    kind = "vit" if family == "mixvit" else family
+    return vit_model(found, kind, _ORIGINS[family], asked, recipe=True, left_out=tuple(left_out))
+
+
+def vit_model(
+    tensors: Mapping[str, Tensor],
+    family: str,
+    origin: str,
+    asked: Asked,
+    *,
+    recipe: bool,
+    left_out: tuple[str, ...] = (),
+) -> Official:
+    """The model for tensors in timm's names.
+
+    Args:
+        tensors: Of a whole plain ViT.
+        family: Of ``FAMILIES``.
+        origin: For people.
+        asked: By the user.
+        recipe: Whether the file is a fine-tuned one of the family: then its table is that of its own split, and
+            evaluation follows the recipe. Google's is of the split without overlap, and evaluated as timm does.
+        left_out: See ``Official``.
+
+    Raises:
+        CheckpointError: As ``read_vit_family``.
+        DataError: As ``read_vit_family``.
+    """
+    arguments = _arguments(tensors, asked, own_split=recipe)
+    name = _NAMES.get((arguments["embed_dim"], arguments["depth"], arguments["patch_size"]), "vit_base_patch16_224")
+    if family != "vit":
+        name = name.replace("vit_", f"{family}_", 1).removesuffix("_224")
+    if family == "ffvt":
+        arguments["num_token"] = _num_token(asked.num_token, arguments["num_classes"])
+    patch, step = arguments["patch_size"], arguments.get("slide_step", arguments["patch_size"])
+    size = arguments["img_size"][0]
+    positions = resize_positions(tensors["pos_embed"], (size - patch) // step + 1, asked.positions)
+    # The official loaders start the fusion layer at random; TransFG's final norm is loaded, FFVT's is not.
+    fresh = (f"blocks.{arguments['depth'] - 1}.", *(("norm.",) if family == "ffvt" else ()))
+    untrained = () if recipe or family == "vit" else fresh
+    own = {n: tensor for n, tensor in tensors.items() if not n.startswith(untrained or ("\0",))}
+    return Official(
+        family,
+        name,
+        _shortest(arguments),
+        {**own, "pos_embed": positions},
+        origin,
+        Preprocessing((size, size), *FGVC_RECIPE) if recipe else None,
+        untrained,
+        left_out,
+    )
 
 
 def official_names(layers: int) -> dict[str, tuple[str, ...]]:
@@ -105,51 +184,82 @@ def official_names(layers: int) -> dict[str, tuple[str, ...]]:
     return names
 
 
-def vit_arguments(tensors: Mapping[str, Tensor], heads: int | None, slide_step: int | None) -> dict[str, Any]:
-    """Arguments of the timm model that a state dict in timm's names is of.
+def _to_timm(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Every tensor under timm's name; query, key and value become one."""
+    wanted = official_names(_count_layers(tensors))
+    known = {name for names in wanted.values() for name in names}
+    missing, unexpected = sorted(known - set(tensors)), sorted(set(tensors) - known)
+    if missing or unexpected:
+        raise CheckpointError(
+            f"the file is of the ViT-pytorch family, but lacks {', '.join(missing) or 'nothing'} and adds "
+            f"{', '.join(unexpected) or 'nothing'}; nothing was loaded"
+        )
+    return {ours: torch.cat([tensors[name] for name in theirs]) for ours, theirs in wanted.items()}
 
-    Args:
-        tensors: In timm's names.
-        heads: Where the file's family does not settle them.
-        slide_step: Pixels from one patch to the next; the patch size unless the split overlaps.
 
-    Raises:
-        CheckpointError: Heads or step must be given, or do not fit the shapes.
-    """
+def _arguments(tensors: Mapping[str, Tensor], asked: Asked, own_split: bool) -> dict[str, Any]:
+    """Of the architecture, at the wanted size and step."""
     width, _, patch, _ = tensors["patch_embed.proj.weight"].shape
-    heads = heads or HEADS.get(width)
-    if heads is None:
-        raise CheckpointError(f"no key tells the number of attention heads at a width of {width}; give --heads")
-    if width % heads:
-        raise CheckpointError(f"a width of {width} cannot be shared by {heads} heads; give another --heads")
-    side = math.isqrt(tensors["pos_embed"].shape[1] - 1)
-    if side * side != tensors["pos_embed"].shape[1] - 1:
-        raise CheckpointError(
-            f"the position table has {tensors['pos_embed'].shape[1]} rows: no square grid and a class"
-        )
-    if side == 37 and patch == 16 and slide_step is None:
-        raise CheckpointError(
-            "a grid of 37 x 37 is 448 px in the overlapping split or 592 px without; give --slide-step 12 or 16"
-        )
-    step = slide_step or patch
+    step = asked.slide_step or patch
     if not 0 < step <= patch:
-        raise CheckpointError(f"a slide step is 1 to the patch size of {patch}, got {step}")
+        raise DataError(f"a slide step is 1 to the patch size of {patch}, got {step}")
+    side = _side(tensors["pos_embed"], patch, asked.slide_step if own_split else patch)
+    size = asked.image_size or (side - 1) * (step if own_split else patch) + patch
+    if size < patch or (step == patch and size % patch):
+        raise DataError(f"patches of {patch} px need an image size that is a multiple of that, got {size}")
     arguments: dict[str, Any] = {
         "num_classes": len(tensors["head.bias"]),
-        "img_size": [(side - 1) * step + patch] * 2,
+        "img_size": [size, size],
         "patch_size": patch,
         "embed_dim": width,
         "depth": 1 + max(int(name.split(".")[1]) for name in tensors if name.startswith("blocks.")),
-        "num_heads": heads,
+        "num_heads": count_heads(width, asked.heads),
         "mlp_ratio": len(tensors["blocks.0.mlp.fc1.bias"]) / width,
     }
     return arguments if step == patch else {**arguments, "slide_step": step}
 
 
-def timm_name(arguments: Mapping[str, Any]) -> str:
-    """timm's name of the nearest architecture; the arguments say the rest."""
+def count_heads(width: int, given: int | None) -> int:
+    """Attention heads at a width, unless given.
+
+    Raises:
+        CheckpointError: They must be given, or do not divide the width.
+    """
+    heads = given or _HEADS.get(width)
+    if heads is None:
+        raise CheckpointError(f"no key tells the number of attention heads at a width of {width}; give --heads")
+    if width % heads:
+        raise CheckpointError(f"a width of {width} cannot be shared by {heads} heads; give another --heads")
+    return heads
+
+
+def _side(table: Tensor, patch: int, slide_step: int | None) -> int:
+    """Patches a side."""
+    side = math.isqrt(table.shape[1] - 1)
+    if side * side != table.shape[1] - 1:
+        raise CheckpointError(f"the position table has {table.shape[1]} rows: no square grid and a class")
+    if side == 37 and patch == 16 and slide_step is None:
+        raise CheckpointError(
+            "a grid of 37 x 37 is 448 px in the overlapping split or 592 px without; give --slide-step 12 or 16"
+        )
+    return side
+
+
+def _num_token(given: int | None, classes: int) -> int:
+    found = given or _TOKENS.get(classes)
+    if found is None:
+        raise CheckpointError(
+            f"no key tells how many tokens FFVT takes from each layer, nor do {classes} classes; give --num-token"
+        )
+    return found
+
+
+def _shortest(arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """Without what the name says already."""
     shape = (arguments["embed_dim"], arguments["depth"], arguments["patch_size"])
-    return NAMES.get(shape, "vit_base_patch16_224")
+    usual = shape in _NAMES and arguments["num_heads"] == _HEADS[shape[0]] and arguments["mlp_ratio"] == 4
+    said = ("embed_dim", "depth", "patch_size", "num_heads", "mlp_ratio") if usual else ()
+    return {key: value for key, value in arguments.items() if key not in said}
 
 
 def _count_layers(tensors: Mapping[str, Tensor]) -> int:

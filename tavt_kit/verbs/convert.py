@@ -12,14 +12,18 @@ from tavt_kit.verbs import options
 
 __all__ = ["convert_verb"]
 
-File = Annotated[Path, typer.Argument(help="A .bin or .pth of TAVT, FFVT or ViT-pytorch, or Google's .npz.")]
+File = Annotated[
+    Path, typer.Argument(help="A .bin, .pth or .pt of TAVT, FFVT, TransFG, Mix-ViT or ViT-pytorch, or Google's .npz.")
+]
 Heads = Annotated[int | None, typer.Option(min=1, help="Attention heads, where the file cannot tell.")]
 SlideStep = Annotated[
     int | None, typer.Option(min=1, help="Pixels from patch to patch in the overlapping split, such as 12.")
 ]
 Positions = Annotated[str, typer.Option(help="How the position table is resized: official or timm.")]
 
-FamilyOption = Annotated[str | None, typer.Option("--family", help="vit or ffvt, for Google's .npz. [default: vit]")]
+FamilyOption = Annotated[
+    str | None, typer.Option("--family", help="vit, ffvt or transfg, for Google's .npz. [default: vit]")
+]
 NumToken = Annotated[
     int | None, typer.Option(min=1, help="FFVT's tokens from each layer, where the classes cannot tell.")
 ]
@@ -45,20 +49,20 @@ def convert_verb(
     """
     from tavt_kit.backbones import adapter_of
     from tavt_kit.checkpoints import save_model
-    from tavt_kit.checkpoints.convert import FAMILIES, POSITION_RULES, convert
+    from tavt_kit.checkpoints.convert import FAMILIES, convert
+    from tavt_kit.checkpoints.official import POSITION_RULES
     from tavt_kit.data import load_images
     from tavt_kit.verbs.options import BadOption
 
     rule = next((known for known in POSITION_RULES if known == positions), None)
     if rule is None:
         raise BadOption(f"--positions is {' or '.join(POSITION_RULES)}, got {positions!r}")
-    kind = next((known for known in FAMILIES if known == family), None)
-    if kind is None and family is not None:
+    if family is not None and family not in FAMILIES:
         raise BadOption(f"--family is {' or '.join(FAMILIES)}, got {family!r}")
     classes = None if data is None else load_images(data).classes
     model, card = convert(
         file, classes=classes, heads=heads, slide_step=slide_step, image_size=image_size, positions=rule,
-        family=kind, num_token=num_token,
+        family=family, num_token=num_token,
     )  # fmt: skip
     card = save_model(out, model, card)
     adapter = adapter_of(model)

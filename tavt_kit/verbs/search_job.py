@@ -83,6 +83,7 @@ def _opened(request: Request) -> Subject:
     if request.target is not None:
         check_available(request.target)
     subject = open_subject(request)
+    subject.model.check_droppable()
     subject.schedules(request.schedules)
     return subject
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import shutil
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -18,6 +18,7 @@ from tavt_kit.errors import DataError, RecordError
 from tavt_kit.model_card import ModelCard
 from tavt_kit.preprocess import Preprocessing
 from tavt_kit.records import read_record
+from tavt_kit.runtimes import Session
 from tavt_kit.schedule import TokenSchedule
 from tavt_kit.search import Space
 from tavt_kit.verbs.options import BadOption
@@ -43,11 +44,13 @@ class Subject:
         model: Wrapped, in eval mode, on the CPU.
         images: With the split that the model was trained on.
         weights: SHA-256 of all tensors, names and shapes.
+        opened: Sessions that stay open on the target.
     """
 
     model: AdaptiveViT
     images: ImageSet
     weights: str
+    opened: dict[TokenSchedule, Session] = field(default_factory=dict, compare=False)
 
     @property
     def card(self) -> ModelCard:

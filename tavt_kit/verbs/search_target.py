@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -30,7 +30,7 @@ __all__ = ["SLACK", "counted", "measured_on", "measured_reach", "timed"]
 SLACK = 0.03
 """How much a predicted latency may exceed its budget: the table's error; the measurement at the end decides."""
 
-_LONGEST = 4.0
+_LONGEST = 3.0
 """Seconds of timed runs for each finalist, where the machine is not quiet: a dozen of them wait for each other."""
 
 _RUNS = 40
@@ -107,7 +107,7 @@ def timed(subject: Subject, request: Request, store: Store, tails: Callable[[], 
 def measured_on(
     subject: Subject, request: Request, dense_ms: float | None
 ) -> Callable[[Sequence[TokenSchedule]], list[Measurement]] | None:
-    """Measures schedules on the target, in groups, the first schedule in each, opened once; ``None`` without a target.
+    """Measures schedules on the target, in groups, the first schedule in each; ``None`` without a target.
 
     Args:
         subject: The model.
@@ -117,12 +117,9 @@ def measured_on(
     target = request.target
     if target is None:
         return None
-    opened: dict[TokenSchedule, Session] = {}
 
     def measure(schedules: Sequence[TokenSchedule]) -> list[Measurement]:
         first, *others = schedules
-        if first not in opened:
-            opened[first] = open_schedule(subject.model, target, subject.preprocessing.image_size, first)
         protocol = _final_protocol(dense_ms)
         size = _group_size(subject)
         groups = [others[start : start + size] for start in range(0, len(others), size)] or [[]]
@@ -130,7 +127,7 @@ def measured_on(
         with watching("measuring") as tell:
             for done, group in enumerate(groups):
                 tell(f"measuring {len(group)} candidates and dense, {done + 1} of {len(groups)}", done / len(groups))
-                runs = _passes(subject, target, [first, *group], protocol, request.seed, opened)
+                runs = _passes(subject, target, [first, *group], protocol, request.seed)
                 if not found:
                     found = runs
                 else:
@@ -149,7 +146,7 @@ def _group_size(subject: Subject) -> int:
 def _final_protocol(dense_ms: float | None) -> Protocol:
     """The documented protocol, cut short for fast models on a restless machine, never below ``_RUNS`` runs."""
     longest = min(60.0, max(_LONGEST, _RUNS * (dense_ms or 0.0) / 1e3))
-    return Protocol(min_seconds=2.0, max_seconds=longest, min_runs=_RUNS, warmup_seconds=1.0)
+    return Protocol(min_seconds=1.5, max_seconds=longest, min_runs=_RUNS, warmup_seconds=1.0)
 
 
 def _table(subject: Subject, target: TargetDevice, seed: int) -> LatencyTable:
@@ -162,6 +159,7 @@ def _table(subject: Subject, target: TargetDevice, seed: int) -> LatencyTable:
             subject.preprocessing.image_size,
             name=subject.card.name,
             rng=np.random.default_rng(seed),
+            opened=_dense_session(subject, target),
             on_step=tell,
         )
 
@@ -172,12 +170,21 @@ def _passes(
     schedules: Sequence[TokenSchedule],
     protocol: Protocol,
     seed: int,
-    opened: Mapping[TokenSchedule, Session] | None = None,
 ) -> list[Measurement]:
     import numpy as np
 
     size, rng = subject.preprocessing.image_size, np.random.default_rng(seed)
+    opened = _dense_session(subject, target)
     return measure_schedules(subject.model, target, size, schedules, protocol, rng, opened=opened)
+
+
+def _dense_session(subject: Subject, target: TargetDevice) -> dict[TokenSchedule, Session]:
+    """The dense model on the target, opened once: it is in every group that is measured."""
+    dense = subject.space.dense
+    if dense not in subject.opened:
+        size = subject.preprocessing.image_size
+        subject.opened[dense] = open_schedule(subject.model, target, size, dense)
+    return subject.opened
 
 
 def recorded(request: Request) -> dict[str, Any]:

@@ -50,7 +50,7 @@ def test_the_parts_put_together_are_the_lean_path(kind: str) -> None:
         notes = model.start(x).notes
         # Places are lost between parts, so this follows them as the table's inputs do: by hand.
         tokens, place = StemPart(model, (), notes, False)(x), None
-        tokens = AttendPart(model, (0,), notes, False)(tokens)
+        (tokens,) = AttendPart(model, (0,), notes, False)(tokens)
         tokens = FeedPart(model, (0,), notes, False)(tokens)
         place = kept_places(model, x, counts)
         (tokens,) = DropPart(model, (1,), notes, False)(counts[1], tokens)

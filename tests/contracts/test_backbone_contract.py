@@ -148,11 +148,11 @@ def oracle(model: Any, x: Tensor, kept: list[Tensor], calls_per_layer: int) -> T
     return model.forward_head(features.gather(1, last))  # type: ignore[no-any-return]
 
 
-def fusion_oracle(model: Any, x: Tensor, kept: list[Tensor]) -> Tensor:
-    """FFVT by its paper's equations on all tokens, with full maps; what was dropped is masked everywhere."""
+def fusion_oracle(kind: str, model: Any, x: Tensor, kept: list[Tensor]) -> Tensor:
+    """FFVT and TransFG by their papers' equations on all tokens, with full maps; what was dropped is masked."""
     tokens = wrap(model).start(x).tokens
     here = torch.ones(tokens.shape[:2], dtype=torch.bool)
-    taken = []
+    taken, product = [], torch.eye(tokens.shape[1])
     for block, place in zip(model.blocks[:-1], kept, strict=False):
         normed = block.norm1(tokens)
         q, k, v = block.attn.qkv(normed).unflatten(2, (3, block.attn.num_heads, -1)).permute(2, 0, 3, 1, 4)
@@ -163,7 +163,12 @@ def fusion_oracle(model: Any, x: Tensor, kept: list[Tensor]) -> Tensor:
         tokens = tokens + block.attn.proj((rows @ v).transpose(1, 2).flatten(2))
         tokens = tokens + block.mlp(block.norm2(tokens))
         here = torch.zeros_like(here).scatter(1, place, True)
-        best = maws.masked_fill(~here, -1.0).argsort(1, descending=True)[:, : min(model.num_token, place.shape[1])]
+        product = rows @ product
+        if kind == "ffvt":
+            best = maws.masked_fill(~here, -1.0).argsort(1, descending=True)[:, : min(model.num_token, place.shape[1])]
+            taken.append(tokens.gather(1, best[..., None].expand(-1, -1, tokens.shape[2])))
+    if kind == "transfg":
+        best = 1 + product[:, :, 0, 1:].masked_fill(~here[:, None, 1:], -1.0).argmax(2)
         taken.append(tokens.gather(1, best[..., None].expand(-1, -1, tokens.shape[2])))
     fused = model.blocks[-1](torch.cat([tokens[:, :1], *taken], dim=1))
     return model.head(model.norm(fused)[:, 0])  # type: ignore[no-any-return]
@@ -177,8 +182,8 @@ def difference_to_oracle(kind: str, score: str) -> float:
     adaptive = wrapped(kind, score)
     x = images(adaptive.bare)
     logits, kept = adaptive.forward_kept(x)
-    if kind == "ffvt":
-        expected = fusion_oracle(adaptive.bare, x, kept)
+    if kind in ("ffvt", "transfg"):
+        expected = fusion_oracle(kind, adaptive.bare, x, kept)
     else:
         expected = oracle(adaptive.bare, x, kept, calls_of(kind))
     return float((logits - expected).abs().max() / expected.abs().max())

@@ -43,7 +43,8 @@ SLOW = (
     "differential",
 )
 TARGETS = {".onnx": "onnxruntime:cpu:threads=1", ".xml": "openvino:cpu:threads=1:precision=f32"}
-ROUTES = [("plain", ".onnx"), ("plain", ".xml"), ("eva02", ".onnx"), ("ffvt", ".onnx"), ("ffvt", ".xml")]
+ROUTES = [("plain", ".onnx"), ("plain", ".xml"), ("eva02", ".onnx"), ("ffvt", ".onnx"), ("ffvt", ".xml"),
+          ("transfg", ".onnx"), ("transfg", ".xml")]  # fmt: skip
 SLOW_ROUTES = [("eva02", ".xml"), *((kind, suffix) for kind in SLOW for suffix in TARGETS)]
 
 

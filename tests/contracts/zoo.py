@@ -66,6 +66,7 @@ ZOO: dict[str, Callable[[], nn.Module]] = {
     "relative_class_token": _named("vit_relpos_medium_patch16_cls_224"),
     "relative_post_norm": _named("vit_relpos_medium_patch16_rpn_224"),
     "ffvt": _named("ffvt_base_patch16", num_token=3, global_pool="token"),
+    "transfg": _named("transfg_base_patch16", global_pool="token"),
     "relative_table": _named("vit_relpos_small_patch16_224", rel_pos_type="bias"),
 }
 ROPE = ("eva02", "rope", "rope_mixed", "dinov3", "dinov3_classifier")

@@ -15,7 +15,7 @@ from tavt_kit.adaptive import AdaptiveViT, wrap
 from tavt_kit.backbones.base import inside_attention
 from tavt_kit.backbones.ffvt import FfvtBackbone
 from tavt_kit.checkpoints import convert
-from tavt_kit.checkpoints.official_vit import ffvt_as_vit, official_names
+from tavt_kit.checkpoints.official_vit import as_vit, official_names
 from tavt_kit.scores import attention_map, maws_score
 from tests.parity.official import load, state_of, timm_from_official
 
@@ -93,7 +93,7 @@ class Factors:
 @torch.no_grad()
 def test_without_fusion_it_is_a_plain_vit(reference: Path) -> None:
     arrays, meta = load(reference, "ffvt_forward_a")
-    model = timm_from_official(ffvt_as_vit(state_of(arrays)), meta["config"])
+    model = timm_from_official(as_vit(state_of(arrays), "ffvt"), meta["config"])
     x, labels = torch.from_numpy(arrays["input"]), torch.from_numpy(arrays["labels"])
     logits = model(x)
     torch.testing.assert_close(logits, torch.from_numpy(arrays["noff/logits"]), **TOLERANCE)
@@ -113,7 +113,7 @@ def test_training_loss_and_every_gradient_norm(reference: Path) -> None:
     torch.testing.assert_close(loss.detach(), torch.tensor(arrays["train/loss"]), atol=0, rtol=1e-5)
     loss.backward()
     mine = {name: parameter.grad for name, parameter in model.named_parameters()}
-    aliases = dict(zip(ffvt_as_vit(state_of(arrays)), state_of(arrays), strict=True))
+    aliases = dict(zip(as_vit(state_of(arrays), "ffvt"), state_of(arrays), strict=True))
     compared = set()
     for ours, theirs in official_names(model.layers).items():
         gradient = mine[ours]
@@ -143,7 +143,7 @@ def test_googles_file_starts_an_ffvt(reference: Path) -> None:
     assert card.name == "ffvt_base_patch16" and card.arguments["num_token"] == meta["config"]["num_token"]
     layers = range(meta["config"]["num_layers"] - 1)
     ordinary = {f"transformer.encoder.layer.{layer}.x": torch.zeros(1) for layer in layers}
-    untouched = ffvt_as_vit(state_of(arrays, "ff/untouched_state/") | ordinary)
+    untouched = as_vit(state_of(arrays, "ff/untouched_state/") | ordinary, "ffvt")
     loaded = model.state_dict()
     for ours, theirs in official_names(meta["config"]["num_layers"]).items():
         if theirs[0] in untouched:

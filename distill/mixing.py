@@ -1,0 +1,125 @@
+"""Mix-ViT's training objectives (Yu et al., Pattern Recognition 2023): predict what was mixed, and shape the parts.
+
+In training, the tokens that matter most are replaced by those of another image; one more block and a head say which
+places were replaced. Its evaluation runs none of this.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from tavt_kit.errors import TrainingError
+from tavt_kit.timm_import import timm
+
+__all__ = ["MixBranch", "draw_partners", "gaussian_kernel", "mutual_rollout", "shaping_loss", "substitute"]
+
+_EPSILON = 1e-5
+
+
+def mutual_rollout(rows: Sequence[Tensor], columns: Sequence[Tensor]) -> Tensor:
+    """How much each patch is in the class token over all layers, both ways (without identity, section 3.2).
+
+    The class token's row of the product of attention maps, times its column of the product of the same scores under a
+    softmax over queries; means over heads. Vector by vector: the same scores as by products of whole maps.
+
+    Args:
+        rows: For each layer, first to last, its attention (B, H, N, N).
+        columns: The same scores, softmaxed over queries (B, H, N, N).
+
+    Returns:
+        (B, N - 1), one for each patch.
+    """
+    row = rows[-1][:, :, :1]  # (B, H, 1, N)
+    for attention in reversed(rows[:-1]):
+        row = row @ attention
+    column = columns[0][..., :1]  # (B, H, N, 1)
+    for contribution in columns[1:]:
+        column = contribution @ column
+    return row[:, :, 0, 1:].mean(1) * column[:, :, 1:, 0].mean(1)
+
+
+def draw_partners(batch: int) -> list[int]:
+    """For each image another one, by torch's random state, as the official code draws them.
+
+    Raises:
+        TrainingError: A batch of one has no other image.
+    """
+    if batch < 2:
+        raise TrainingError(f"mixing needs at least two images in a batch, got {batch}; use a larger --batch")
+    partners = []
+    for image in range(batch):
+        other = image
+        while other == image:
+            other = int(torch.randint(0, batch, (1, 1)))
+        partners.append(other)
+    return partners
+
+
+def substitute(states: Tensor, index: Tensor, partners: Sequence[int]) -> Tensor:
+    """Replace each image's tokens by its partner's, rank by rank, one image after another.
+
+    A later image may so receive tokens that were mixed before, as in the official code.
+
+    Args:
+        states: (B, N, D).
+        index: (B, k) places, the most important first.
+        partners: For each image where its new tokens come from.
+    """
+    mixed = list(states.unbind(0))
+    for image, partner in enumerate(partners):
+        mixed[image] = mixed[image].index_copy(0, index[image], mixed[partner][index[partner]])
+    return torch.stack(mixed)
+
+
+class MixBranch(nn.Module):
+    """One more block over mixed tokens, and its heads.
+
+    Args:
+        width: D.
+        heads: Attention heads.
+        mlp_dim: Width of the feed-forward half.
+        places: Outputs of the head that says which places were replaced.
+        classes: Outputs of a second head (hybrid model), or ``None``.
+    """
+
+    def __init__(self, width: int, heads: int, mlp_dim: int, places: int, classes: int | None = None) -> None:
+        super().__init__()
+        block = timm.models.vision_transformer.Block
+        self.block = block(width, heads, mlp_dim / width, qkv_bias=True, norm_layer=timm.layers.LayerNorm)
+        self.norm = timm.layers.LayerNorm(width)
+        self.mask_head = nn.Linear(width, places)
+        self.mask_cls_head = None if classes is None else nn.Linear(width, classes)
+
+    def forward(self, mixed: Tensor) -> tuple[Tensor, Tensor | None]:
+        """(B, N, D) -> which places were replaced (B, places) as logits, and the class logits (B, K)."""
+        token = self.norm(self.block(mixed))[:, 0]
+        return self.mask_head(token), None if self.mask_cls_head is None else self.mask_cls_head(token)
+
+    def mask_loss(self, logits: Tensor, index: Tensor) -> Tensor:
+        """Binary cross-entropy of (B, places) logits with 1 at ``index`` (B, k), over all places."""
+        return F.binary_cross_entropy_with_logits(logits, torch.zeros_like(logits).scatter(1, index, 1.0))
+
+
+def shaping_loss(assign: Tensor) -> Tensor:
+    """How far the parts' presence over the batch is from Beta(1, 0.001), in logarithms (Huang and Li, CVPR 2020).
+
+    Args:
+        assign: (B, P, h, w), the grouping unit's.
+    """
+    batch, parts = assign.shape[:2]
+    kernel = gaussian_kernel(assign).expand(parts, 1, -1, -1)
+    presence = F.conv2d(assign, kernel, groups=parts).amax(dim=(2, 3)).sort(dim=0).values  # (B, P)
+    quantiles = (2 * torch.arange(batch, device=assign.device) + 1) / (2 * batch)
+    prior = 1 - (1 - quantiles) ** (1 / 0.001)  # the inverse of 1 - (1 - x) ** 0.001
+    return ((presence + _EPSILON).log() - (prior + _EPSILON).log()[:, None]).abs().mean()
+
+
+def gaussian_kernel(like: Tensor, radius: int = 2, deviation: float = 0.4) -> Tensor:
+    """(1, 1, 2 * radius + 1, 2 * radius + 1), summing to 1, of the type of ``like``."""
+    offsets = torch.arange(-radius, radius + 1, dtype=like.dtype, device=like.device)
+    kernel = (-(offsets[:, None] ** 2 + offsets[None] ** 2) / (2 * deviation**2)).exp()
+    return (kernel / kernel.sum())[None, None]

@@ -1,0 +1,238 @@
+"""Mix-ViT's official evaluation, pure and hybrid: every recorded quantity of it, through the public converter."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from tavt_kit.adaptive import wrap
+from tavt_kit.backbones.base import inside_attention
+from tavt_kit.checkpoints import convert
+from tavt_kit.checkpoints.google_npz import google_to_timm
+from tavt_kit.checkpoints.official_vit import official_names
+from tavt_kit.distill.mixing import (
+    MixBranch,
+    draw_partners,
+    gaussian_kernel,
+    mutual_rollout,
+    shaping_loss,
+    substitute,
+)
+from tavt_kit.errors import UnsupportedBackbone
+from tavt_kit.schedule import TokenSchedule
+from tavt_kit.scores import attention_map
+from tests.parity.official import load, state_of
+
+TOLERANCE = {"atol": 5e-5, "rtol": 0.0}
+
+
+def converted(arrays: Any, meta: Any, folder: Path) -> tuple[Any, Any]:
+    torch.save(state_of(arrays), folder / "cotton_checkpoint.bin")
+    options = {"heads": meta["config"]["num_heads"], "image_size": meta["config"]["img_size"]}
+    return convert(folder / "cotton_checkpoint.bin", **options)
+
+
+@torch.no_grad()
+def test_pure_is_a_plain_vit(reference: Path, tmp_path: Path) -> None:
+    arrays, meta = load(reference, "mixvit_pure_a")
+    model, card = converted(arrays, meta, tmp_path)
+    assert "without 20 tensors that only training uses" in card.provenance and card.name == "vit_base_patch16_224"
+    x = torch.from_numpy(arrays["input"])
+    torch.testing.assert_close(model(x), torch.from_numpy(arrays["eval/logits"]), **TOLERANCE)
+    with inside_attention(Last(), None) as seen:  # type: ignore[arg-type]
+        model(x)
+    attention = seen.watch.map  # type: ignore[union-attr]
+    torch.testing.assert_close(attention, torch.from_numpy(arrays["eval/attention_last"]), **TOLERANCE)
+
+
+class Last:
+    """Keeps the last call's map."""
+
+    map: Tensor
+
+    def __call__(self, q: Tensor, k: Tensor, v: Tensor, bias: Any, scale: Any, dropout: float) -> Tensor:
+        self.map = attention_map(q, k, bias, scale)
+        return self.map @ v
+
+
+@torch.no_grad()
+def test_hybrid_logits_features_and_parts(reference: Path, tmp_path: Path) -> None:
+    arrays, meta = load(reference, "mixvit_hybrid_a")
+    model, card = converted(arrays, meta, tmp_path)
+    assert card.name == "mixvit_hybrid_r50" and "without 22 tensors" in card.provenance
+    x = torch.from_numpy(arrays["input"])
+    features = model.resnet(x)
+    parts, assign = model.grouping(features)
+    for mine, name in ((features.mean((2, 3)), "train/features_spatial_mean"), (parts, "train/part_features"),
+                       (assign, "train/assign"), (model(x), "eval/logits"), (model(x), "train/logits")):  # fmt: skip
+        torch.testing.assert_close(mine, torch.from_numpy(arrays[name]), **TOLERANCE)
+    before = model.embed_parts(parts)
+    for block in list(model.blocks)[:-1]:
+        before = block(before)
+    torch.testing.assert_close(before, torch.from_numpy(arrays["train/pre_states"]), **TOLERANCE)
+
+
+def test_hybrid_says_that_dropping_saves_nothing(reference: Path, tmp_path: Path) -> None:
+    arrays, meta = load(reference, "mixvit_hybrid_a")
+    model = wrap(converted(arrays, meta, tmp_path)[0])
+    assert model.tokens == 6
+    with pytest.raises(UnsupportedBackbone, match="dropping saves nothing; make it smaller by .* int8"):
+        model.schedule = TokenSchedule((5,))
+    model.schedule = model.dense_schedule
+
+
+class Maps:
+    """Keeps every call's map, over keys and over queries."""
+
+    def __init__(self) -> None:
+        self.rows: list[Tensor] = []
+        self.columns: list[Tensor] = []
+
+    def __call__(self, q: Tensor, k: Tensor, v: Tensor, bias: Any, scale: Any, dropout: float) -> Tensor:
+        logits = (q * q.shape[-1] ** -0.5) @ k.transpose(2, 3)
+        self.rows.append(logits.softmax(3))
+        self.columns.append(logits.softmax(2))
+        return self.rows[-1] @ v
+
+
+def branch_of(arrays: Any, meta: Any, prefix: str) -> MixBranch:
+    """The official training branch."""
+    state, config = state_of(arrays), meta["config"]
+    root = f"{prefix}transformer.encoder.mask_transformer."
+    renamed = {name.replace(f"{root}mask_transformer.", f"{prefix}transformer.encoder.layer.0."): tensor
+               for name, tensor in state.items()}  # fmt: skip
+    names = {ours: theirs for ours, theirs in official_names(1).items() if ours.startswith("blocks.0.")}
+    tensors = {
+        ours.replace("blocks.0.", "block."): torch.cat([renamed[f"{prefix}{name}"] for name in theirs])
+        for ours, theirs in names.items()
+    }
+    for kind in ("weight", "bias"):
+        tensors[f"norm.{kind}"] = state[f"{root}mask_encoder_norm.{kind}"]
+        for head in ("mask_head", "mask_cls_head"):
+            if f"{prefix}{head}.{kind}" in state:
+                tensors[f"{head}.{kind}"] = state[f"{prefix}{head}.{kind}"]
+    classes = len(tensors["mask_cls_head.bias"]) if "mask_cls_head.bias" in tensors else None
+    places = len(tensors["mask_head.bias"])
+    branch = MixBranch(config["hidden_size"], config["num_heads"], config["mlp_dim"], places, classes)
+    branch.load_state_dict(tensors)
+    return branch
+
+
+def test_pure_training_step(reference: Path, tmp_path: Path) -> None:
+    """The official code takes patch indices for places in the sequence with the class token; so does this test."""
+    arrays, meta = load(reference, "mixvit_pure_a")
+    model, _ = converted(arrays, meta, tmp_path)
+    branch, maps = branch_of(arrays, meta, ""), Maps()
+    x, labels = torch.from_numpy(arrays["input"]), torch.from_numpy(arrays["labels"])
+    before: list[Tensor] = []
+    hook = model.blocks[-1].register_forward_pre_hook(lambda _, given: before.append(given[0]))
+    with inside_attention(maps, None):  # type: ignore[arg-type]
+        logits = model(x)
+    hook.remove()
+    scores = mutual_rollout([m.detach() for m in maps.rows], [m.detach() for m in maps.columns])
+    index = scores.topk(int(meta["config"]["mask_topk"] * scores.shape[1]), dim=1).indices
+    torch.manual_seed(meta["torch_seed_before_training_forward"])
+    partners = draw_partners(len(x))
+    mixed = substitute(before[0], index, partners)
+    mask_logits, _ = branch(mixed)
+    ce, bce = F.cross_entropy(logits, labels), branch.mask_loss(mask_logits, index)
+    total = ce + meta["config"]["mask_weight"] * bce
+    assert partners == arrays["train/partners"].tolist() == meta["partners"]
+    np.testing.assert_array_equal(index, arrays["train/mask_idxs"])
+    for mine, name in ((scores, "scores"), (before[0], "pre_states"), (mixed, "mixed_states"), (logits, "logits"),
+                       (mask_logits, "mask_logits"), (branch.norm(branch.block(mixed))[:, 0], "mask_encoded_cls"),
+                       (torch.zeros_like(mask_logits).scatter(1, index, 1.0), "mask_labels")):  # fmt: skip
+        torch.testing.assert_close(mine.detach(), torch.from_numpy(arrays[f"train/{name}"]), **TOLERANCE)
+    assert_losses(arrays, {"ce": ce, "bce": bce, "total": total})
+    total.backward()
+    assert_gradients(arrays, "", model, branch)
+
+
+def test_hybrid_training_step(reference: Path, tmp_path: Path) -> None:
+    arrays, meta = load(reference, "mixvit_hybrid_a")
+    model, _ = converted(arrays, meta, tmp_path)
+    branch, maps, weights = branch_of(arrays, meta, "vit."), Maps(), meta["config"]["loss_weights"]
+    x, labels = torch.from_numpy(arrays["input"]), torch.from_numpy(arrays["labels"])
+    before: list[Tensor] = []
+    hook = model.blocks[-1].register_forward_pre_hook(lambda _, given: before.append(given[0]))
+    parts, assign = model.grouping(model.resnet(x))
+    with inside_attention(maps, None):  # type: ignore[arg-type]
+        logits = model.forward_head(model.norm(model.blocks(model.embed_parts(parts))))
+    hook.remove()
+    scores = maps.rows[-1].detach()[:, :, 0].mean(1)  # the class token is one of the candidates
+    index = scores.topk(int(meta["config"]["mask_topk"] * scores.shape[1]), dim=1).indices
+    torch.manual_seed(meta["torch_seed_before_training_forward"])
+    partners = draw_partners(len(x))
+    mixed = substitute(before[0], index, partners)
+    mask_logits, class_logits = branch(mixed)
+    losses = {"ce": F.cross_entropy(logits, labels), "mask_ce": F.cross_entropy(class_logits, labels),
+              "bce": branch.mask_loss(mask_logits, index), "shaping": shaping_loss(assign)}  # fmt: skip
+    total = losses["ce"] + weights["shape"] * losses["shaping"]
+    total = total + weights["mask_cls"] * losses["mask_ce"] + weights["mask"] * losses["bce"]
+    assert partners == arrays["train/partners"].tolist()
+    np.testing.assert_array_equal(index, arrays["train/mask_idxs"])
+    kernel = gaussian_kernel(x)[0, 0]
+    for mine, name in ((scores, "scores"), (mixed, "mixed_states"), (mask_logits, "mask_logits"),
+                       (class_logits, "mask_cls_logits"), (kernel, "gaussian_kernel")):  # fmt: skip
+        torch.testing.assert_close(mine.detach(), torch.from_numpy(arrays[f"train/{name}"]), **TOLERANCE)
+    assert_losses(arrays, {**losses, "total": total})
+    total.backward()
+    assert_gradients(arrays, "vit.", model, branch)
+
+
+def assert_losses(arrays: Any, losses: dict[str, Tensor]) -> None:
+    for name, mine in losses.items():
+        torch.testing.assert_close(mine.detach(), torch.as_tensor(arrays[f"train/{name}"]), atol=0, rtol=1e-5)
+
+
+def assert_gradients(arrays: Any, prefix: str, model: Any, branch: MixBranch) -> None:
+    """Norms of all gradients, one total for each of our tensors (query, key and value are one here)."""
+    norms = {key.removeprefix("train/gradnorm/"): float(value) for key, value in arrays.items() if "gradnorm/" in key}
+    ours = {"branch." + name: float(p.grad.norm()) for name, p in branch.named_parameters() if p.grad is not None}
+    ours |= {name: float(p.grad.norm()) for name, p in model.named_parameters() if p.grad is not None}
+    assert sum(norm**2 for norm in ours.values()) ** 0.5 == pytest.approx(
+        sum(norm**2 for norm in norms.values()) ** 0.5, rel=1e-4
+    )
+    direct = {f"{prefix}head.weight": "head.weight", f"{prefix}transformer.encoder.encoder_norm.weight": "norm.weight",
+              f"{prefix}transformer.embeddings.position_embeddings": "pos_embed",
+              f"{prefix}mask_head.weight": "branch.mask_head.weight"}  # fmt: skip
+    for layer in range(len(model.blocks)):
+        for theirs, mine in (("ffn.fc1", "mlp.fc1"), ("ffn.fc2", "mlp.fc2"), ("attn.out", "attn.proj"),
+                             ("attention_norm", "norm1"), ("ffn_norm", "norm2")):  # fmt: skip
+            for kind in ("weight", "bias"):
+                direct[f"{prefix}transformer.encoder.layer.{layer}.{theirs}.{kind}"] = f"blocks.{layer}.{mine}.{kind}"
+        parts = [norms[f"{prefix}transformer.encoder.layer.{layer}.attn.{n}.weight"] for n in ("query", "key", "value")]
+        assert ours[f"blocks.{layer}.attn.qkv.weight"] == pytest.approx(sum(n**2 for n in parts) ** 0.5, rel=1e-4)
+    for theirs, mine in direct.items():
+        assert ours[mine] == pytest.approx(norms[theirs], rel=1e-4, abs=1e-6), theirs
+
+
+@torch.no_grad()
+def test_hybrid_from_googles_transformer(reference: Path) -> None:
+    """The transformer's part of Google's hybrid files: positions without aligned corners, to (parts, 1)."""
+    from tavt_kit.checkpoints.official_mixvit import from_google
+    from tavt_kit.timm_import import timm
+
+    arrays, meta = load(reference, "mixvit_hybrid_google")
+    config = meta["config"]
+    google = {name.removeprefix("google/"): value for name, value in arrays.items() if name.startswith("google/")}
+    tensors = from_google(google_to_timm(google), config["num_parts"])
+    expected = torch.from_numpy(arrays["loaded/position_embeddings"])
+    torch.testing.assert_close(tensors["pos_embed"], expected, atol=1e-6, rtol=0)
+    # The recorded part alone: a transformer over part features of 32 channels, which no ResNet of ours gives.
+    model = timm.create_model(
+        "mixvit_hybrid_r50", num_classes=config["num_classes"], embed_dim=config["hidden_size"],
+        mlp_dim=config["mlp_dim"], num_heads=config["num_heads"], depth=config["num_layers"],
+    ).eval()  # fmt: skip
+    model.proj = torch.nn.Linear(config["num_features"], config["hidden_size"])
+    missing = model.load_state_dict(tensors, strict=False)
+    assert not missing.unexpected_keys and all(n.startswith(("resnet.", "grouping.")) for n in missing.missing_keys)
+    encoded = model.norm(model.blocks(model.embed_parts(torch.from_numpy(arrays["input_part_features"]))))
+    torch.testing.assert_close(encoded, torch.from_numpy(arrays["eval/encoded"]), **TOLERANCE)
+    assert np.isfinite(encoded.numpy()).all()

@@ -1,0 +1,85 @@
+"""TransFG's official forward: every recorded quantity, through the public converter."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from tavt_kit.adaptive import AdaptiveViT, wrap
+from tavt_kit.backbones.transfg import TransFgBackbone, rollout_row
+from tavt_kit.checkpoints.official import resize_positions
+from tavt_kit.checkpoints.official_vit import as_vit, official_names
+from tavt_kit.distill.contrastive import contrastive_loss
+from tests.parity.official import load, state_of, timm_from_official
+
+TOLERANCE = {"atol": 5e-5, "rtol": 0.0}
+
+
+@pytest.fixture(scope="module")
+def golden(reference: Path) -> tuple[AdaptiveViT, dict[str, Any], dict[str, Any], Tensor]:
+    arrays, meta = load(reference, "transfg_overlap")
+    model = wrap(timm_from_official(state_of(arrays), meta["config"]))
+    assert isinstance(model.backbone, TransFgBackbone)
+    return model, arrays, meta, torch.from_numpy(arrays["input"])
+
+
+def close(mine: Tensor, theirs: Any) -> None:
+    torch.testing.assert_close(mine, torch.as_tensor(theirs), **TOLERANCE)
+
+
+@torch.no_grad()
+def test_rollout_parts_and_logits(golden: Any) -> None:
+    model, arrays, _, x = golden
+    before = model.advance(model.start(x), range(model.layers - 1), model.schedule.counts)
+    row = rollout_row(before.notes["maps"], model.tokens).transpose(1, 2)  # (B, H, N)
+    close(row[:, :, 1:], arrays["rollout_cls_row"])
+    close(row[:, :, 1:].amax(2), arrays["part_value"])
+    tokens, place = model.backbone.chosen(before)
+    np.testing.assert_array_equal(place.numpy() - 1, arrays["part_index"])
+    close(torch.cat([before.tokens[:, :1], tokens], dim=1), arrays["part_layer_input"])
+    close(model.bare.forward_features(x), arrays["part_encoded"])
+    for logits in (model.bare(x), model(x), model.forward_lean(x)):
+        close(logits, arrays["logits"])
+
+
+def losses(model: AdaptiveViT, x: Tensor, labels: Tensor, smoothing: float) -> tuple[Tensor, Tensor]:
+    features = model.bare.forward_features(x)[:, 0]  # type: ignore[operator]
+    return F.cross_entropy(model.bare(x), labels, label_smoothing=smoothing), contrastive_loss(features, labels)
+
+
+def test_losses_and_every_gradient_norm(golden: Any) -> None:
+    model, arrays, meta, x = golden
+    labels = torch.from_numpy(arrays["labels"])
+    plain, contrastive = losses(model, x, labels, 0.0)
+    smoothed, _ = losses(model, x, labels, meta["config"]["smoothing"])
+    for mine, name in ((plain, "ce"), (contrastive, "contrastive"), (plain + contrastive, "loss_total"),
+                       (smoothed + contrastive, "loss_total_smoothing")):  # fmt: skip
+        torch.testing.assert_close(mine.detach(), torch.as_tensor(arrays[name]), atol=0, rtol=1e-5)
+    model.zero_grad()
+    (smoothed + contrastive).backward()  # of the smoothing variant, says the file
+    mine = {name: parameter.grad for name, parameter in model.named_parameters()}
+    aliases = dict(zip(as_vit(state_of(arrays), "transfg"), state_of(arrays), strict=True))
+    compared = set()
+    for ours, theirs in official_names(model.layers).items():
+        gradient = mine[ours]
+        assert gradient is not None
+        for part, name in zip(gradient.chunk(len(theirs)), theirs, strict=True):
+            key = f"train/gradnorm/{aliases[name]}"
+            compared.add(key)
+            # A key bias moves no softmax: its gradient is rounding, about 1e-7.
+            np.testing.assert_allclose(float(part.norm()), float(arrays[key]), rtol=1e-4, atol=1e-6)
+    assert compared == {key for key in arrays if "gradnorm/" in key}
+
+
+def test_the_position_table_of_another_grid(reference: Path) -> None:
+    arrays, _ = load(reference, "transfg_overlap")
+    table = torch.from_numpy(arrays["google_input/pos_embedding"])
+    expected = torch.from_numpy(arrays["google_loaded/position_embeddings"])
+    side = round((expected.shape[1] - 1) ** 0.5)
+    torch.testing.assert_close(resize_positions(table, side, "official"), expected, atol=1e-6, rtol=0)
