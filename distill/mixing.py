@@ -15,23 +15,31 @@ from torch import Tensor, nn
 from tavt_kit.errors import TrainingError
 from tavt_kit.timm_import import timm
 
-__all__ = ["MixBranch", "draw_partners", "gaussian_kernel", "mutual_rollout", "shaping_loss", "substitute"]
+__all__ = [
+    "MixBranch",
+    "class_rollouts",
+    "draw_partners",
+    "gaussian_kernel",
+    "mutual_rollout",
+    "shaping_loss",
+    "substitute",
+]
 
 _EPSILON = 1e-5
 
 
-def mutual_rollout(rows: Sequence[Tensor], columns: Sequence[Tensor]) -> Tensor:
-    """How much each patch is in the class token over all layers, both ways (without identity, section 3.2).
+def class_rollouts(rows: Sequence[Tensor], columns: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+    """What each patch gives to the class token over all layers, and what it takes from it (without identity, 3.2).
 
-    The class token's row of the product of attention maps, times its column of the product of the same scores under a
-    softmax over queries; means over heads. Vector by vector: the same scores as by products of whole maps.
+    The class token's row of the product of attention maps, and its column of the product of the same scores under a
+    softmax over queries; means over heads. Vector by vector: the same numbers as by products of whole maps.
 
     Args:
         rows: For each layer, first to last, its attention (B, H, N, N).
         columns: The same scores, softmaxed over queries (B, H, N, N).
 
     Returns:
-        (B, N - 1), one for each patch.
+        Two of (B, N - 1), one entry for each patch.
     """
     row = rows[-1][:, :, :1]  # (B, H, 1, N)
     for attention in reversed(rows[:-1]):
@@ -39,7 +47,13 @@ def mutual_rollout(rows: Sequence[Tensor], columns: Sequence[Tensor]) -> Tensor:
     column = columns[0][..., :1]  # (B, H, N, 1)
     for contribution in columns[1:]:
         column = contribution @ column
-    return row[:, :, 0, 1:].mean(1) * column[:, :, 1:, 0].mean(1)
+    return row[:, :, 0, 1:].mean(1), column[:, :, 1:, 0].mean(1)
+
+
+def mutual_rollout(rows: Sequence[Tensor], columns: Sequence[Tensor]) -> Tensor:
+    """(B, N - 1): the product of both of ``class_rollouts``, by which the pure model's patches are ranked."""
+    row, column = class_rollouts(rows, columns)
+    return row * column
 
 
 def draw_partners(batch: int) -> list[int]:

@@ -7,6 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from tests.parity.kinds import pytest_sessionfinish as pytest_sessionfinish
+from tests.parity.kinds import pytest_terminal_summary as pytest_terminal_summary
+
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--reference", default=None, help="folder of golden numbers (default: tests/reference)")

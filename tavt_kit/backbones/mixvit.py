@@ -28,7 +28,7 @@ class StandardisedConv(nn.Conv2d):
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, H, W) -> (B, O, H', W')."""
         variance, mean = torch.var_mean(self.weight, dim=(1, 2, 3), keepdim=True, correction=0)
-        weight = (self.weight - mean) * (variance + 1e-5).rsqrt()
+        weight = (self.weight - mean) / (variance + 1e-5).sqrt()
         return F.conv2d(x, weight, self.bias, self.stride, self.padding)
 
 
@@ -169,7 +169,7 @@ class MixVitHybrid(nn.Module):
     def embed_parts(self, parts: Tensor) -> Tensor:
         """Part features (B, C, P) -> the transformer's tokens (B, 1 + P, D)."""
         tokens = self.proj(parts.transpose(1, 2))
-        return torch.cat([self.cls_token.expand(len(tokens), -1, -1), tokens], dim=1) + self.pos_embed
+        return torch.cat([self.cls_token.expand(tokens.shape[0], -1, -1), tokens], dim=1) + self.pos_embed
 
     def forward_features(self, x: Tensor) -> Tensor:
         """(B, 3, H, W) -> (B, 1 + P, D), normed."""

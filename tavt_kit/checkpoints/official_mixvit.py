@@ -15,7 +15,7 @@ from tavt_kit.checkpoints.official_vit import FGVC_RECIPE, count_heads, official
 from tavt_kit.errors import CheckpointError
 from tavt_kit.preprocess import Preprocessing
 
-__all__ = ["from_google", "read_mixvit_hybrid"]
+__all__ = ["from_google", "hybrid_names", "read_mixvit_hybrid"]
 
 _RESNET = "inter_arch."
 _VIT = "vit."
@@ -34,7 +34,7 @@ def read_mixvit_hybrid(tensors: Mapping[str, Tensor], asked: Asked) -> Official 
     used = {name: tensor for name, tensor in tensors.items() if name not in left_out}
     layers = [name.split(".")[4] for name in used if name.startswith("vit.transformer.encoder.layer.")]
     depth = 1 + max(map(int, layers), default=-1)
-    names = _names(used, depth)
+    names = hybrid_names(used, depth)
     known = {theirs for parts in names.values() for theirs in parts}
     missing, unexpected = sorted(known - set(used)), sorted(set(used) - known)
     if missing or unexpected or depth < 1:
@@ -67,8 +67,8 @@ def from_google(tensors: Mapping[str, Tensor], parts: int) -> dict[str, Tensor]:
     return found
 
 
-def _names(used: Mapping[str, Tensor], depth: int) -> dict[str, tuple[str, ...]]:
-    """Our names -> theirs."""
+def hybrid_names(used: Mapping[str, Tensor], depth: int) -> dict[str, tuple[str, ...]]:
+    """Our names -> the official ones whose tensors, one below the other, each holds."""
     names = {ours: tuple(f"{_VIT}{name}" for name in theirs) for ours, theirs in official_names(depth).items()}
     for kind in ("weight", "bias"):
         names[f"proj.{kind}"] = names.pop(f"patch_embed.proj.{kind}")

@@ -85,6 +85,7 @@ def distill_verb(
 
     _refuse_same(model, out)
     adaptive = load_model(model)
+    adaptive.check_droppable()
     adaptive.score = score or adaptive.score
     images = inherited_images(model, data)
     if dry_run:

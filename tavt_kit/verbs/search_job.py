@@ -62,8 +62,8 @@ def run_search(request: Request) -> dict[str, Any]:
         TavtError: Bad input, a budget out of reach, a folder of something else.
     """
     refuse_unsearchable(request.budget)
-    make_folder(request.out)
     subject = _opened(request)
+    make_folder(request.out)
     check_reachable(_counted_reach(subject, request))
     if request.fresh:
         clear(request.out)

@@ -6,12 +6,14 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+from tavt_kit.adaptive import wrap
 from tavt_kit.bench import Protocol, check_table, measure_schedules, measure_table
 from tavt_kit.bench.cells import round_speeds, token_grid
 from tavt_kit.bench.passes import random_schedules
 from tavt_kit.device import TargetDevice
 from tavt_kit.latency_table import LatencyTable
 from tavt_kit.schedule import TokenSchedule
+from tavt_kit.timm_import import timm
 from tests.runtimes.models import SIZE, tiny_vit
 
 ONE_THREAD = TargetDevice.parse("torch:cpu:threads=1")
@@ -47,6 +49,17 @@ def test_the_speed_of_each_round_is_told_from_the_cells_own() -> None:
     times[3, 2] *= 5  # an interruption belongs to one cell, not to its round
     assert round_speeds(times) == pytest.approx(speeds, rel=0.005)
     assert np.median(times / round_speeds(times), axis=1) == pytest.approx(own, rel=0.005)
+
+
+@pytest.mark.parametrize("kind", ["ffvt_base_patch16", "transfg_base_patch16"])
+def test_a_table_of_a_fusing_model_predicts_the_layer_that_fuses(kind: str) -> None:
+    model = wrap(timm.create_model(kind, img_size=SIZE, patch_size=8, embed_dim=48, num_heads=2, depth=3).eval())
+    table = measure_table(model, ONE_THREAD, (SIZE, SIZE), seconds=0.5, points=4)
+    again = LatencyTable.from_record(table.as_record())
+    drop = TokenSchedule((model.tokens - 4, model.tokens - 8, 2))
+    for schedule in (model.dense_schedule, drop):
+        assert again.predict(schedule) == pytest.approx(table.predict(schedule)) and table.predict(schedule) > 0
+    assert table.taps == (12 if kind.startswith("ffvt") else 0)
 
 
 @pytest.mark.parametrize(

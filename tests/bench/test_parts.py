@@ -38,6 +38,10 @@ MODELS = {
     "rotary": lambda: shaken("eva02_tiny_patch14_224", embed_dim=64),
     "relative": lambda: shaken("beit_base_patch16_224"),
 }
+FUSING = {
+    "ffvt": lambda: shaken("ffvt_base_patch16", num_token=2),
+    "transfg": lambda: shaken("transfg_base_patch16"),
+}
 
 
 @pytest.mark.parametrize("kind", MODELS)
@@ -62,6 +66,25 @@ def test_the_parts_put_together_are_the_lean_path(kind: str) -> None:
             tokens = FeedPart(model, (2,), notes, True)(tokens)
         found = HeadPart(model, (), notes, False)(tokens)
     assert torch.equal(found, wanted)
+
+
+@pytest.mark.parametrize("kind", FUSING)
+def test_the_parts_of_a_fusing_model_run_alone(kind: str) -> None:
+    """What a layer takes from those before it is made up, so only what does not hang on it can be compared."""
+    model = FUSING[kind]()
+    x = torch.from_numpy(images(2))
+    with torch.inference_mode():
+        tokens = StemPart(model, (), {}, False)(x)
+        attended, *along = AttendPart(model, (0, 1), {}, False)(tokens)
+        assert attended.shape == tokens.shape and len(along) == (2 if kind == "ffvt" else 0)
+        state = model.start(x)
+        for layer in (0, 1):
+            state = model.backbone.attend(layer, state, None)
+        assert torch.equal(attended, state.tokens)
+        (kept,) = DropPart(model, (1,), {}, False)(5, tokens)
+        assert FeedPart(model, (1,), {}, False)(kept).shape == (2, 5, 64)
+        (fused,) = LastPart(model, (2,), {}, False)(tokens)
+        assert fused.shape == (2, 1, 64) and HeadPart(model, (), {}, False)(fused).shape == (2, 5)
 
 
 def kept_places(model: AdaptiveViT, x: Tensor, counts: tuple[int, ...]) -> Tensor:

@@ -17,12 +17,32 @@ from tavt_kit.checkpoints import convert
 
 Arrays = Mapping[str, NDArray[Any]]
 
+READ: dict[str, set[str]] = {}
+"""File -> names of the arrays that tests have read so far."""
+
+
+class Golden(dict[str, NDArray[Any]]):
+    """A file's arrays by name; remembers which of them were asked for."""
+
+    def __init__(self, name: str, arrays: Arrays) -> None:
+        super().__init__(arrays)
+        self.seen = READ.setdefault(name, set())
+
+    def __getitem__(self, key: str) -> NDArray[Any]:
+        self.seen.add(key)
+        return super().__getitem__(key)
+
+    def get(self, key: str, default: Any = None) -> Any:
+        """As a dictionary's."""
+        return self[key] if key in self else default
+
 
 def load(reference: Path, name: str) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
     """A golden file's arrays and its meta."""
     with np.load(reference / f"{name}.npz", allow_pickle=False) as file:
         arrays = {key: file[key] for key in file.files}
-    return arrays, json.loads(str(arrays.pop("meta")))
+    meta = json.loads(str(arrays.pop("meta")))
+    return Golden(name, arrays), meta
 
 
 def state_of(arrays: Arrays, prefix: str = "state/") -> dict[str, Tensor]:

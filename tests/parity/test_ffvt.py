@@ -14,16 +14,16 @@ from torch import Tensor
 from tavt_kit.adaptive import AdaptiveViT, wrap
 from tavt_kit.backbones.base import inside_attention
 from tavt_kit.backbones.ffvt import FfvtBackbone
-from tavt_kit.checkpoints import convert
 from tavt_kit.checkpoints.official_vit import as_vit, official_names
 from tavt_kit.scores import attention_map, maws_score
 from tests.parity.official import load, state_of, timm_from_official
 
+pytestmark = pytest.mark.kind("ffvt_forward")
 TOLERANCE = {"atol": 5e-5, "rtol": 0.0}
 
 
-def golden(reference: Path, tokens: int) -> tuple[AdaptiveViT, dict[str, Any], dict[str, Any], Tensor]:
-    arrays, meta = load(reference, "ffvt_forward_a")
+def golden(reference: Path, name: str, tokens: int) -> tuple[AdaptiveViT, dict[str, Any], dict[str, Any], Tensor]:
+    arrays, meta = load(reference, name)
     model = wrap(timm_from_official(state_of(arrays), meta["config"], num_token=tokens))
     return model, arrays, meta, torch.from_numpy(arrays["input"])
 
@@ -36,11 +36,15 @@ def states(model: AdaptiveViT, x: Tensor) -> list[Any]:
     return found
 
 
-@pytest.mark.parametrize("tokens", [3, 6])
 @torch.no_grad()
-def test_selected_tokens_logits_and_losses(tokens: int, reference: Path) -> None:
-    model, arrays, meta, x = golden(reference, tokens)
-    assert tokens in meta["config"]["num_tokens"] and isinstance(model.backbone, FfvtBackbone)
+def test_selected_tokens_logits_and_losses(name: str, reference: Path) -> None:
+    for tokens in load(reference, name)[1]["config"]["num_tokens"]:
+        compare_selection(reference, name, tokens)
+
+
+def compare_selection(reference: Path, name: str, tokens: int) -> None:
+    model, arrays, meta, x = golden(reference, name, tokens)
+    assert isinstance(model.backbone, FfvtBackbone)
     before = states(model, x)[-2]
     for layer, (_, place) in enumerate(before.notes["taken"]):
         np.testing.assert_array_equal(place.numpy(), arrays[f"ff{tokens}/selected_{layer}"])
@@ -57,21 +61,21 @@ def test_selected_tokens_logits_and_losses(tokens: int, reference: Path) -> None
 
 
 @torch.no_grad()
-def test_maws_its_factors_and_ranking(reference: Path) -> None:
-    model, arrays, _, x = golden(reference, 3)
+def test_maws_its_factors_and_ranking(reference: Path, name: str) -> None:
+    model, arrays, _, x = golden(reference, name, 3)
     for layer, state in enumerate(states(model, x)[: model.layers - 1]):
         seen = Factors()
         with inside_attention(seen, None):  # type: ignore[arg-type]
             model.bare.blocks[layer].attn(model.bare.blocks[layer].norm1(state.tokens))  # type: ignore[index]
-        for mine, name in (
+        for mine, kind in (
             (seen.row, "cls_attention_mean"),
             (seen.column, "contribution_mean"),
             (seen.maws, "maws_scores"),
         ):
-            torch.testing.assert_close(mine, torch.from_numpy(arrays[f"{name}_{layer}"]), **TOLERANCE)
+            torch.testing.assert_close(mine, torch.from_numpy(arrays[f"{kind}_{layer}"]), **TOLERANCE)
         ranking = seen.maws.argsort(dim=1, descending=True, stable=True).numpy()
         np.testing.assert_array_equal(ranking, arrays[f"argsort_{layer}"])
-    hidden = torch.from_numpy(arrays["hidden_2"])
+    hidden = torch.from_numpy(arrays[f"hidden_{model.layers - 2}"])
     torch.testing.assert_close(states(model, x)[-2].tokens, hidden, **TOLERANCE)
 
 
@@ -91,8 +95,8 @@ class Factors:
 
 
 @torch.no_grad()
-def test_without_fusion_it_is_a_plain_vit(reference: Path) -> None:
-    arrays, meta = load(reference, "ffvt_forward_a")
+def test_without_fusion_it_is_a_plain_vit(reference: Path, name: str) -> None:
+    arrays, meta = load(reference, name)
     model = timm_from_official(as_vit(state_of(arrays), "ffvt"), meta["config"])
     x, labels = torch.from_numpy(arrays["input"]), torch.from_numpy(arrays["labels"])
     logits = model(x)
@@ -104,9 +108,9 @@ def test_without_fusion_it_is_a_plain_vit(reference: Path) -> None:
         torch.testing.assert_close(loss, torch.tensor(arrays[f"noff/loss_smoothing_{smoothing}"]), **TOLERANCE)
 
 
-def test_training_loss_and_every_gradient_norm(reference: Path) -> None:
-    arrays, meta = load(reference, "ffvt_forward_a")
-    model, _, _, x = golden(reference, meta["config"]["num_tokens"][0])
+def test_training_loss_and_every_gradient_norm(reference: Path, name: str) -> None:
+    arrays, meta = load(reference, name)
+    model, _, _, x = golden(reference, name, meta["config"]["num_tokens"][0])
     model.train()
     smoothing = meta["config"]["smoothings"][-1]
     loss = F.cross_entropy(model(x), torch.from_numpy(arrays["labels"]), label_smoothing=smoothing)
@@ -118,40 +122,9 @@ def test_training_loss_and_every_gradient_norm(reference: Path) -> None:
     for ours, theirs in official_names(model.layers).items():
         gradient = mine[ours]
         assert gradient is not None
-        for part, name in zip(gradient.chunk(len(theirs)), theirs, strict=True):
-            key = next(k for k in arrays if k.endswith(f"gradnorm/{aliases[name]}"))
+        for part, official in zip(gradient.chunk(len(theirs)), theirs, strict=True):
+            key = next(k for k in arrays if k.endswith(f"gradnorm/{aliases[official]}"))
             compared.add(key)
             # A key bias moves no softmax: its gradient is rounding, about 1e-7.
             np.testing.assert_allclose(float(part.norm()), float(arrays[key]), rtol=1e-4, atol=1e-6)
     assert compared == {key for key in arrays if "gradnorm/" in key}
-
-
-@torch.no_grad()
-def test_googles_file_starts_an_ffvt(reference: Path) -> None:
-    """The last block and the final norm keep what they were initialised with; everything else is loaded."""
-    arrays, meta = load(reference, "ffvt_google_loaded")
-    options: dict[str, Any] = {"image_size": meta["config"]["img_size"]}
-    file, x = reference / "ffvt_google_input.npz", torch.from_numpy(arrays["input"])
-    plain, _ = convert(file, **options)
-    torch.testing.assert_close(plain(x), torch.from_numpy(arrays["noff/logits"]), **TOLERANCE)
-    torch.testing.assert_close(plain.forward_features(x), torch.from_numpy(arrays["noff/encoded"]), **TOLERANCE)  # type: ignore[operator]
-    state = state_of(arrays, "noff/state/")
-    for ours, theirs in official_names(meta["config"]["num_layers"]).items():
-        expected = torch.cat([state[name] for name in theirs])
-        torch.testing.assert_close(plain.state_dict()[ours], expected, atol=1e-6 * (ours == "pos_embed"), rtol=0)
-    model, card = convert(file, family="ffvt", num_token=meta["config"]["num_token"], **options)
-    assert card.name == "ffvt_base_patch16" and card.arguments["num_token"] == meta["config"]["num_token"]
-    layers = range(meta["config"]["num_layers"] - 1)
-    ordinary = {f"transformer.encoder.layer.{layer}.x": torch.zeros(1) for layer in layers}
-    untouched = as_vit(state_of(arrays, "ff/untouched_state/") | ordinary, "ffvt")
-    loaded = model.state_dict()
-    for ours, theirs in official_names(meta["config"]["num_layers"]).items():
-        if theirs[0] in untouched:
-            loaded[ours] = torch.cat([untouched[name] for name in theirs])
-        else:
-            assert torch.equal(loaded[ours], plain.state_dict()[ours])
-    model.load_state_dict(loaded)
-    torch.testing.assert_close(model(x), torch.from_numpy(arrays["ff/logits"]), **TOLERANCE)
-    torch.testing.assert_close(model.forward_features(x), torch.from_numpy(arrays["ff/encoded"]), **TOLERANCE)  # type: ignore[operator]
-    for layer, (_, place) in enumerate(states(wrap(model), x)[-2].notes["taken"]):
-        np.testing.assert_array_equal(place.numpy(), arrays[f"ff/selected_{layer}"])

@@ -21,13 +21,14 @@ from tavt_kit.distill.step import SandwichRule, SandwichStep, sandwich_step
 from tavt_kit.schedule import TokenSchedule
 from tests.parity.official import load, state_of, timm_from_official
 
+pytestmark = pytest.mark.kind("tavt_distil")
 VARIANTS = ("plain", "layerdrop", "accum2")
 LOGITS = {"atol": 5e-5, "rtol": 0.0}
 GRADIENTS = {"atol": 1e-5, "rtol": 1e-4}
 
 
-def golden(reference: Path) -> tuple[AdaptiveViT, dict[str, Any], dict[str, Any]]:
-    arrays, meta = load(reference, "tavt_distil")
+def golden(reference: Path, name: str) -> tuple[AdaptiveViT, dict[str, Any], dict[str, Any]]:
+    arrays, meta = load(reference, name)
     return wrap(timm_from_official(state_of(arrays), meta["config"])).train(), arrays, meta
 
 
@@ -71,25 +72,27 @@ def gradients(model: AdaptiveViT) -> dict[str, Tensor]:
     return {n: torch.zeros_like(p) if p.grad is None else p.grad for n, p in model.named_parameters()}
 
 
-def test_every_variant_is_compared(reference: Path) -> None:
-    arrays, meta = load(reference, "tavt_distil")
+def test_every_variant_is_compared(name: str, reference: Path) -> None:
+    arrays, meta = load(reference, name)
     assert set(meta["variants"]) == set(VARIANTS)
     assert {key.split("/")[0] for key in arrays} == {*VARIANTS, "state"}
 
 
-@pytest.mark.parametrize("name", VARIANTS)
-def test_logits_losses_and_what_is_differentiated(name: str, reference: Path) -> None:
-    model, arrays, meta = golden(reference)
-    variant = meta["variants"][name]
-    steps = run(model, arrays, name, variant)
+@pytest.mark.parametrize("variant_name", VARIANTS)
+def test_logits_losses_and_what_is_differentiated(variant_name: str, name: str, reference: Path) -> None:
+    model, arrays, meta = golden(reference, name)
+    variant = meta["variants"][variant_name]
+    steps = run(model, arrays, variant_name, variant)
     number, total = 0, 0.0
     for batch, (calls, step) in enumerate(zip(micro_batches(variant), steps, strict=True)):
-        labels = torch.from_numpy(arrays[f"{name}/labels_{batch}"])
+        labels = torch.from_numpy(arrays[f"{variant_name}/labels_{batch}"])
         assert step.cross_entropy.item() == pytest.approx(calls[0]["ce"], abs=5e-5)
         for call, logits in zip(calls, step.logits, strict=True):
-            torch.testing.assert_close(logits, torch.from_numpy(arrays[f"{name}/call{number}/logits"]), **LOGITS)
+            torch.testing.assert_close(
+                logits, torch.from_numpy(arrays[f"{variant_name}/call{number}/logits"]), **LOGITS
+            )
             ours = F.cross_entropy(logits, labels).item()  # the official code computes all of them, and uses one
-            assert ours == pytest.approx(float(arrays[f"{name}/call{number}/ce"]), abs=5e-5)
+            assert ours == pytest.approx(float(arrays[f"{variant_name}/call{number}/ce"]), abs=5e-5)
             assert ours == pytest.approx(call["ce"], abs=5e-5)
             number += 1
         for call, ours, logits in zip(calls[1:], step.divergences, step.logits[1:], strict=True):
@@ -102,15 +105,15 @@ def test_logits_losses_and_what_is_differentiated(name: str, reference: Path) ->
     assert total == pytest.approx(variant["total_backward_sum"], abs=1e-4)
 
 
-@pytest.mark.parametrize("name", VARIANTS)
-def test_each_backward_value(name: str, reference: Path) -> None:
-    model, arrays, meta = golden(reference)
-    variant = meta["variants"][name]
+@pytest.mark.parametrize("variant_name", VARIANTS)
+def test_each_backward_value(variant_name: str, name: str, reference: Path) -> None:
+    model, arrays, meta = golden(reference, name)
+    variant = meta["variants"][variant_name]
     rule = SandwichRule(accumulation=variant["settings"].get("accum", 1), divide_full=False)
     for batch, calls in enumerate(micro_batches(variant)):
         full, *subs = (schedule_of(model, call) for call in calls)
-        images = torch.from_numpy(arrays[f"{name}/input_{batch}"])
-        labels = torch.from_numpy(arrays[f"{name}/labels_{batch}"])
+        images = torch.from_numpy(arrays[f"{variant_name}/input_{batch}"])
+        labels = torch.from_numpy(arrays[f"{variant_name}/labels_{batch}"])
         seen: list[float] = []
         sandwich_step(
             model, images, labels, subs, full=full, rule=rule, backward=lambda loss, seen=seen: seen.append(loss.item())
@@ -118,21 +121,25 @@ def test_each_backward_value(name: str, reference: Path) -> None:
         assert seen == pytest.approx([call["backward_value"] for call in calls], abs=2e-5)
 
 
-@pytest.mark.parametrize("name", VARIANTS)
-def test_gradients_and_the_updated_weights(name: str, reference: Path) -> None:
-    model, arrays, meta = golden(reference)
-    variant = meta["variants"][name]
-    run(model, arrays, name, variant)
+@pytest.mark.parametrize("variant_name", VARIANTS)
+def test_gradients_and_the_updated_weights(variant_name: str, name: str, reference: Path) -> None:
+    model, arrays, meta = golden(reference, name)
+    variant = meta["variants"][variant_name]
+    run(model, arrays, variant_name, variant)
     pieces = official_pieces(model, gradients(model))
-    recorded = {key.removeprefix(f"{name}/gradnorm/"): v for key, v in arrays.items() if f"{name}/gradnorm/" in key}
+    recorded = {
+        key.removeprefix(f"{variant_name}/gradnorm/"): arrays[key]
+        for key in arrays
+        if f"{variant_name}/gradnorm/" in key
+    }
     assert recorded.keys() == pieces.keys()
     for key, norm in recorded.items():
         assert pieces[key].norm().item() == pytest.approx(float(norm), rel=1e-4, abs=1e-5), key
-    whole = [key for key in arrays if key.startswith(f"{name}/grad/")]
+    whole = [key for key in arrays if key.startswith(f"{variant_name}/grad/")]
     assert len(whole) == 4
     for key in whole:
         torch.testing.assert_close(
-            pieces[key.removeprefix(f"{name}/grad/")], torch.from_numpy(arrays[key]), **GRADIENTS
+            pieces[key.removeprefix(f"{variant_name}/grad/")], torch.from_numpy(arrays[key]), **GRADIENTS
         )
 
     settings = variant["sgd"]
@@ -145,17 +152,19 @@ def test_gradients_and_the_updated_weights(name: str, reference: Path) -> None:
     assert total.item() == pytest.approx(variant["grad_total_norm_before_clip"], rel=1e-4)
     optimiser.step()
     updated = official_pieces(model, {key: p.detach() for key, p in model.named_parameters()})
-    stepped = [key for key in arrays if key.startswith(f"{name}/after_step/")]
+    stepped = [key for key in arrays if key.startswith(f"{variant_name}/after_step/")]
     assert len(stepped) == 4
     for key in stepped:
-        ours = updated[key.removeprefix(f"{name}/after_step/")]
+        ours = updated[key.removeprefix(f"{variant_name}/after_step/")]
         torch.testing.assert_close(ours, torch.from_numpy(arrays[key]), atol=1e-6, rtol=1e-5)
 
 
-@pytest.mark.parametrize("name", VARIANTS)
-def test_the_official_stream_of_random_numbers_gives_the_recorded_configurations(name: str, reference: Path) -> None:
-    model, _, meta = golden(reference)
-    variant = meta["variants"][name]
+@pytest.mark.parametrize("variant_name", VARIANTS)
+def test_the_official_stream_of_random_numbers_gives_the_recorded_configurations(
+    variant_name: str, name: str, reference: Path
+) -> None:
+    model, _, meta = golden(reference, name)
+    variant = meta["variants"][variant_name]
     settings = variant["settings"]
     sampler = Sampler(
         model.tokens,
@@ -172,8 +181,8 @@ def test_the_official_stream_of_random_numbers_gives_the_recorded_configurations
             assert list(ours.counts) == (call["length_config"] or [model.tokens] * model.layers)
 
 
-def test_the_plain_and_the_lean_path_and_shared_frozen_layers_agree(reference: Path) -> None:
-    model, arrays, meta = golden(reference)
+def test_the_plain_and_the_lean_path_and_shared_frozen_layers_agree(name: str, reference: Path) -> None:
+    model, arrays, meta = golden(reference, name)
     calls = micro_batches(meta["variants"]["plain"])[0]
     full, *subs = (schedule_of(model, call) for call in calls)
     images, labels = (torch.from_numpy(arrays[f"plain/{kind}_0"]) for kind in ("input", "labels"))
@@ -182,5 +191,5 @@ def test_the_plain_and_the_lean_path_and_shared_frozen_layers_agree(reference: P
         model.zero_grad()
         sandwich_step(model, images, labels, subs, full=full, rule=SandwichRule(lean=lean))
         found.append(gradients(model))
-    for name, expected in found[0].items():
-        torch.testing.assert_close(found[1][name], expected, **GRADIENTS)
+    for key, expected in found[0].items():
+        torch.testing.assert_close(found[1][key], expected, **GRADIENTS)

@@ -18,14 +18,7 @@ from tavt_kit.macs import count_macs
 from tavt_kit.schedule import TokenSchedule
 from tests.parity.official import load, state_of, timm_from_official
 
-CASES = [
-    (name, run)
-    for name, runs in {
-        "tavt_forward_a": ("full", "lc0", "lc1", "lc2", "skip", "skiplc"),
-        "tavt_forward_overlap": ("full", "lc0", "lc1", "skip", "skiplc"),
-    }.items()
-    for run in runs
-]
+pytestmark = pytest.mark.kind("tavt_forward")
 TOLERANCE = {"atol": 5e-5, "rtol": 0.0}
 
 
@@ -48,17 +41,21 @@ def schedule_of(model: AdaptiveViT, arrays: dict[str, Any], run: str) -> TokenSc
     return TokenSchedule(tuple(counts), None if executed is None else tuple(layers))
 
 
-def test_every_recorded_run_is_compared(reference: Path) -> None:
-    for name in ("tavt_forward_a", "tavt_forward_overlap"):
-        arrays, _ = load(reference, name)
-        recorded = {key.split("/")[0] for key in arrays if "/" in key} - {"state", "con_loss"}
-        assert recorded == {run for file, run in CASES if file == name}
+def runs_of(arrays: dict[str, Any]) -> list[str]:
+    """``full``, ``lc0``, ``skip``, ... as recorded."""
+    found = sorted({key.split("/")[0] for key in arrays if "/" in key} - {"state", "con_loss"})
+    assert all(run == "full" or run.startswith(("lc", "skip")) for run in found), found
+    return found
 
 
-@pytest.mark.parametrize(("name", "run"), CASES)
 @torch.no_grad()
-def test_logits_loss_and_restored_tokens(name: str, run: str, reference: Path) -> None:
+def test_logits_loss_and_restored_tokens(name: str, reference: Path) -> None:
     model, arrays, _, x = golden(reference, name)
+    for run in runs_of(arrays):
+        compare_run(model, arrays, x, run)
+
+
+def compare_run(model: AdaptiveViT, arrays: dict[str, Any], x: Tensor, run: str) -> None:
     model.schedule = schedule_of(model, arrays, run)
     expected = torch.from_numpy(arrays[f"{run}/logits"])
     logits, last = model.forward_restored(x)
@@ -71,10 +68,15 @@ def test_logits_loss_and_restored_tokens(name: str, run: str, reference: Path) -
     torch.testing.assert_close(loss, torch.tensor(arrays[f"{run}/loss"]), **TOLERANCE)
 
 
-@pytest.mark.parametrize(("name", "run"), [case for case in CASES if "lc" in case[1]])
 @torch.no_grad()
-def test_significance_order_and_positions(name: str, run: str, reference: Path) -> None:
+def test_significance_order_and_positions(name: str, reference: Path) -> None:
     model, arrays, _, x = golden(reference, name)
+    for run in runs_of(arrays):
+        if "lc" in run:
+            compare_kept(model, arrays, x, run)
+
+
+def compare_kept(model: AdaptiveViT, arrays: dict[str, Any], x: Tensor, run: str) -> None:
     schedule = schedule_of(model, arrays, run)
     state = model.start(x)
     everything = np.tile(np.arange(model.tokens), (len(x), 1))
@@ -104,7 +106,6 @@ def model_layers(model: AdaptiveViT, schedule: TokenSchedule) -> list[int]:
     return [layer for layer in range(model.layers) if schedule.runs(layer)]
 
 
-@pytest.mark.parametrize("name", ["tavt_forward_a", "tavt_forward_overlap"])
 @torch.no_grad()
 def test_contrastive_loss(name: str, reference: Path) -> None:
     model, arrays, _, x = golden(reference, name)
@@ -114,37 +115,7 @@ def test_contrastive_loss(name: str, reference: Path) -> None:
     torch.testing.assert_close(model.forward_pooled(x), features, **TOLERANCE)
 
 
-@pytest.mark.parametrize("name", ["tavt_forward_a", "tavt_forward_overlap"])
 def test_official_macs_of_a_batch_of_eight(name: str, reference: Path) -> None:
     model, arrays, meta, _ = golden(reference, name)
     for run, macs in meta["torchprofile_macs_batch8"].items():
         assert 8 * count_macs(model, schedule_of(model, arrays, run), rule="tavt") == macs
-
-
-@torch.no_grad()
-def test_plain_vit_and_its_attention_maps(reference: Path) -> None:
-    model, arrays, _, x = golden(reference, "vitpytorch")
-    logits = model(x)
-    torch.testing.assert_close(logits, torch.from_numpy(arrays["logits"]), **TOLERANCE)
-    loss = F.cross_entropy(logits, torch.from_numpy(arrays["labels"]))
-    torch.testing.assert_close(loss, torch.tensor(arrays["loss"]), **TOLERANCE)
-    state = model.start(x)
-    for layer in range(model.layers):
-        seen = MapWatch()
-        state = model.backbone.feed(layer, model.backbone.attend(layer, state, seen))
-        expected = torch.from_numpy(arrays[f"attention_{layer}_sample0"])
-        torch.testing.assert_close(seen.maps[0][0], expected, **TOLERANCE)
-
-
-class MapWatch(Watch):
-    """A watch that keeps the whole attention map."""
-
-    def __init__(self) -> None:
-        super().__init__("column")
-        self.maps: list[Tensor] = []
-
-    def __call__(self, q: Tensor, k: Tensor, v: Tensor, bias: Any, scale: Any, dropout: float) -> Tensor:
-        from tavt_kit.scores import attention_map
-
-        self.maps.append(attention_map(q, k, bias, scale))
-        return super().__call__(q, k, v, bias, scale, dropout)

@@ -14,42 +14,48 @@ from tavt_kit.checkpoints import convert
 from tavt_kit.checkpoints.official_vit import official_names
 from tests.parity.official import load
 
+pytestmark = pytest.mark.kind("tavt_google_loaded")
 TOLERANCE = {"atol": 5e-5, "rtol": 0.0}
 
 
-def converted(reference: Path, image_size: int, positions: str = "official") -> nn.Module:
-    model, _ = convert(reference / "tavt_google_input.npz", image_size=image_size, positions=positions)  # type: ignore[arg-type]
+def input_of(reference: Path, name: str) -> Path:
+    """The pair's other half."""
+    return reference / f"{name.replace('_loaded', '_input')}.npz"
+
+
+def converted(reference: Path, name: str, image_size: int, positions: str = "official") -> nn.Module:
+    model, _ = convert(input_of(reference, name), image_size=image_size, positions=positions)  # type: ignore[arg-type]
     return model
 
 
-def test_the_pair_is_a_pair(reference: Path) -> None:
-    loaded, _ = load(reference, "tavt_google_loaded")
-    with np.load(reference / "tavt_google_input.npz", allow_pickle=False) as file:
-        given = {name: file[name] for name in file.files}
-    recorded = {name.removeprefix("google/"): array for name, array in loaded.items() if name.startswith("google/")}
+def test_the_pair_is_a_pair(reference: Path, name: str) -> None:
+    loaded, _ = load(reference, name)
+    with np.load(input_of(reference, name), allow_pickle=False) as file:
+        given = {key: file[key] for key in file.files}
+    recorded = {key.removeprefix("google/"): loaded[key] for key in loaded if key.startswith("google/")}
     assert recorded.keys() == given.keys()
-    assert all(np.array_equal(recorded[name], array) for name, array in given.items())
+    assert all(np.array_equal(recorded[key], array) for key, array in given.items())
 
 
-def test_every_tensor_is_the_official_loaders(reference: Path) -> None:
-    loaded, meta = load(reference, "tavt_google_loaded")
-    mine = converted(reference, meta["config"]["img_size"]).state_dict()
+def test_every_tensor_is_the_official_loaders(reference: Path, name: str) -> None:
+    loaded, meta = load(reference, name)
+    mine = converted(reference, name, meta["config"]["img_size"]).state_dict()
     names = official_names(meta["config"]["num_layers"])
     assert mine.keys() == names.keys()
-    assert {f"state/{name}" for theirs in names.values() for name in theirs} == {
-        name for name in loaded if name.startswith("state/")
+    assert {f"state/{part}" for theirs in names.values() for part in theirs} == {
+        key for key in loaded if key.startswith("state/")
     }
     for ours, theirs in names.items():
-        expected = np.concatenate([loaded[f"state/{name}"] for name in theirs])
+        expected = np.concatenate([loaded[f"state/{part}"] for part in theirs])
         # scipy's zoom computes in doubles; everything but the resized table is a copy.
         np.testing.assert_allclose(mine[ours].numpy(), expected, atol=1e-6 if ours == "pos_embed" else 0, rtol=0)
 
 
 @pytest.mark.parametrize(("run", "size"), [("full", "img_size"), ("samegrid", "img_size_samegrid")])
 @torch.no_grad()
-def test_logits(run: str, size: str, reference: Path) -> None:
-    loaded, meta = load(reference, "tavt_google_loaded")
-    model = converted(reference, meta["config"][size])
+def test_logits(run: str, size: str, reference: Path, name: str) -> None:
+    loaded, meta = load(reference, name)
+    model = converted(reference, name, meta["config"][size])
     images = torch.from_numpy(loaded["input" if run == "full" else "samegrid/input"])
     expected = torch.from_numpy(loaded[f"{run}/logits"])
     torch.testing.assert_close(model(images), expected, **TOLERANCE)
@@ -59,19 +65,19 @@ def test_logits(run: str, size: str, reference: Path) -> None:
         torch.testing.assert_close(model.forward_features(images), encoded, **TOLERANCE)
 
 
-def test_timms_rule_is_timms_and_another(reference: Path) -> None:
+def test_timms_rule_is_timms_and_another(reference: Path, name: str) -> None:
     """timm's own loader of the same file is the oracle of the option."""
     from tavt_kit.timm_import import timm
 
-    _, meta = load(reference, "tavt_google_loaded")
+    _, meta = load(reference, name)
     shape = meta["config"]
     theirs = timm.models.vision_transformer.VisionTransformer(
         img_size=shape["img_size"], patch_size=shape["patch"], embed_dim=shape["hidden_size"], num_classes=9,
         depth=shape["num_layers"], num_heads=shape["num_heads"], mlp_ratio=shape["mlp_dim"] / shape["hidden_size"],
     )  # fmt: skip
-    theirs.load_pretrained(str(reference / "tavt_google_input.npz"))
-    mine = converted(reference, shape["img_size"], "timm").state_dict()
-    for name, tensor in theirs.state_dict().items():
-        torch.testing.assert_close(mine[name], tensor, atol=1e-6, rtol=0, msg=name)
-    official = converted(reference, shape["img_size"]).state_dict()["pos_embed"]
+    theirs.load_pretrained(str(input_of(reference, name)))
+    mine = converted(reference, name, shape["img_size"], "timm").state_dict()
+    for key, tensor in theirs.state_dict().items():
+        torch.testing.assert_close(mine[key], tensor, atol=1e-6, rtol=0, msg=key)
+    official = converted(reference, name, shape["img_size"]).state_dict()["pos_embed"]
     assert float((official - mine["pos_embed"]).abs().max()) > 1e-3

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 
 from tavt_kit.distill.sampling import (
     bounded_counts,
@@ -17,15 +18,17 @@ from tavt_kit.distill.sampling import (
 )
 from tests.parity.official import load
 
+pytestmark = pytest.mark.kind("tavt_evolution")
 
-def recorded(reference: Path) -> dict[str, Any]:
-    _, meta = load(reference, "tavt_evolution")
+
+def recorded(reference: Path, name: str) -> dict[str, Any]:
+    _, meta = load(reference, name)
     data: dict[str, Any] = meta["data"]
     return data
 
 
-def test_lengths_by_ratio(reference: Path) -> None:
-    for given, expected in recorded(reference)["sample_length_ratio"]:
+def test_lengths_by_ratio(reference: Path, name: str) -> None:
+    for given, expected in recorded(reference, name)["sample_length_ratio"]:
         ours = ratio_counts(
             given["max_seq_length"],
             given["num_hidden_layers"],
@@ -36,8 +39,8 @@ def test_lengths_by_ratio(reference: Path) -> None:
         assert list(ours) == expected
 
 
-def test_random_lengths(reference: Path) -> None:
-    data = recorded(reference)["sample_length_random"]
+def test_random_lengths(reference: Path, name: str) -> None:
+    data = recorded(reference, name)["sample_length_random"]
     draws = np.random.RandomState(data["np_seed"])
     for given, expected in data["calls"]:
         sizes = (given["max_seq_length"], given["num_hidden_layers"])
@@ -49,8 +52,8 @@ def test_random_lengths(reference: Path) -> None:
         assert list(ours) == expected
 
 
-def test_layers(reference: Path) -> None:
-    data = recorded(reference)["sample_layer"]
+def test_layers(reference: Path, name: str) -> None:
+    data = recorded(reference, name)["sample_layer"]
     draws = np.random.RandomState(data["np_seed"])
     for given, expected in data["calls"]:
         layers = given["num_hidden_layers"]

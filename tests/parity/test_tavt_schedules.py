@@ -9,9 +9,12 @@ import pytest
 from tavt_kit.distill.schedules import LearningRate
 from tests.parity.official import load
 
+pytestmark = pytest.mark.kind("tavt_schedules")
 
-def test_every_learning_rate(reference: Path) -> None:
-    _, meta = load(reference, "tavt_schedules")
+
+def test_every_learning_rate(reference: Path, name: str) -> None:
+    arrays, meta = load(reference, name)
+    assert len(meta["data"]) == int(arrays["n"])
     assert {case["kind"] for case in meta["data"]} == {"cosine", "linear"}
     for case in meta["data"]:
         rate = LearningRate(case["base_lr"], case["warmup"], case["total"], case["kind"])

@@ -1,0 +1,33 @@
+"""Every golden file of the folder, by its kind.
+
+A test module says which kind it checks by ``pytestmark = pytest.mark.kind("transfg")`` and asks for ``name``: it runs on
+every file of that kind.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+
+import pytest
+
+from tests.parity import official
+from tests.parity.kinds import folder_of, kind_of
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """``name``: every file of the module's kind."""
+    marker = metafunc.definition.get_closest_marker("kind")
+    if marker is None or "name" not in metafunc.fixturenames:
+        return
+    files = sorted(folder_of(metafunc.config).glob("*.npz"))
+    names = [file.stem for file in files if kind_of(file.stem) == marker.args[0]]
+    metafunc.parametrize("name", names or [pytest.param("", marks=pytest.mark.skip("no such file"))], scope="module")
+
+
+@pytest.fixture(autouse=True)
+def _read_arrays(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Tell the summary which arrays were read so far; it is made from the reports, as tests run in many processes."""
+    yield
+    read = {name: sorted(keys) for name, keys in official.READ.items()}
+    request.node.user_properties.append(("golden", json.dumps(read)))

@@ -1,0 +1,83 @@
+"""Every family through the command line, from its official file to a checked export, on real pictures."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from tavt_kit import cli
+from tests.parity.official import load, state_of
+from tests.verbs.tiny import write_pictures
+
+FAMILIES = {
+    "ffvt": ("ffvt_forward_a", ("--heads", 4, "--num-token", 3)),
+    "transfg": ("transfg_overlap", ("--heads", 4, "--slide-step", 6, "--image-size", 44)),
+    "mixvit_pure": ("mixvit_pure_a", ("--heads", 4)),
+}
+"""Golden file whose weights are the official checkpoint, and what its keys do not tell."""
+
+
+def run(*arguments: object) -> int:
+    with pytest.raises(SystemExit) as ended:
+        cli.main([str(argument) for argument in arguments])
+    return int(ended.value.code or 0)
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Nine classes, as many as the golden files have at most."""
+    return write_pictures(tmp_path_factory.mktemp("data"), each=10, classes=tuple("abcdefghi"), size=48)
+
+
+def pictures_for(data: Path, classes: int, folder: Path) -> Path:
+    """As many class folders as the checkpoint has classes."""
+    for place in sorted(data.iterdir())[:classes]:
+        (folder / "data").mkdir(exist_ok=True)
+        (folder / "data" / place.name).symlink_to(place)
+    return folder / "data"
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_family_goes_the_whole_way(family: str, data: Path, reference: Path, tmp_path: Path) -> None:
+    name, flags = FAMILIES[family]
+    arrays, meta = load(reference, name)
+    torch.save({"model": state_of(arrays)}, tmp_path / "official.bin")
+    pictures = pictures_for(data, meta["config"]["num_classes"], tmp_path)
+    place = tmp_path / family
+    assert run("convert", tmp_path / "official.bin", "-o", place, "--data", pictures, *flags) == 0
+    assert run("eval", place, "--data", pictures, "--schedule", "taper:0.3") == 0
+    distilled = ("distill", place, "--data", pictures, "-o", tmp_path / "distilled", "--steps", 2, "--batch", 4)
+    assert run(*distilled) == 0
+    found = tmp_path / "search"
+    assert run("search", tmp_path / "distilled", "-o", found, "--budget", "flops=3M", "--evaluations", 8) in (0, 1)
+    front = json.loads((found / "front.json").read_text())
+    assert front["verdict"] == "PASS", front
+    for form in ("onnx", "openvino"):
+        export = ("export", found, "-o", tmp_path / form, "--format", form, "--drop", "50")
+        assert run(*export) == 0
+        check = json.loads((tmp_path / form / "check.json").read_text())["checks"][0]
+        assert check["verdict"] == "PASS" and check["batches"]["sizes"] == [8, 1, 5], check
+
+
+def test_a_model_with_nothing_to_drop(
+    data: Path, reference: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Mix-ViT's hybrid model is converted, evaluated and exported; distil and search say why they will not."""
+    arrays, meta = load(reference, "mixvit_hybrid_a")
+    torch.save(state_of(arrays), tmp_path / "official.bin")
+    pictures, place = pictures_for(data, meta["config"]["num_classes"], tmp_path), tmp_path / "hybrid"
+    flags = ("--heads", 4, "--image-size", 96, "--data", pictures)
+    assert run("convert", tmp_path / "official.bin", "-o", place, *flags) == 0
+    assert run("eval", place, "--data", pictures) == 0
+    for form in ("onnx", "openvino"):
+        out = tmp_path / form
+        assert run("export", place, "-o", out, "--data", pictures, "--format", form, "--schedule", "dense") == 0
+    capsys.readouterr()
+    for verb in (("distill", place, "--data", pictures), ("search", place, "--data", pictures, "--budget", "flops=1G")):
+        assert run(*verb, "-o", tmp_path / "never") == 2
+        said = capsys.readouterr().err
+        assert "dropping saves nothing; make it smaller by fgvc-kit export --precision int8" in said
+        assert said.count("\n") == 1 and not (tmp_path / "never").exists()
