@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import tempfile
+from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -87,7 +88,7 @@ class Opener:
                 self._open_file(Path(thing))
             else:
                 self._open_model(thing)
-        return self.opened
+        return _told_apart(self.opened)
 
     def _target(self, text: str) -> TargetDevice:
         return TargetDevice.parse(text, precision=self.precision)
@@ -186,10 +187,19 @@ class Opener:
     ) -> None:
         several = len(self.targets) > 1
         label = f"{name} on {session.target.runtime}" if several else name
-        taken = {one.name for one in self.opened}
-        beside = f"{Path(thing).absolute().parent.name}/{label}"
-        unique = next(text for text in (label, beside, *_numbered(label)) if text not in taken)
-        self.opened.append(Opened(unique, thing, session, images, schedule, macs, size_bytes))
+        self.opened.append(Opened(label, thing, session, images, schedule, macs, size_bytes))
+
+
+def _told_apart(opened: Sequence[Opened]) -> list[Opened]:
+    """Names that several have say their folder too, and where that does not help a number."""
+    several = {name for name, count in Counter(one.name for one in opened).items() if count > 1}
+    found, taken = list[Opened](), set[str]()
+    for one in opened:
+        label = f"{Path(one.thing).absolute().parent.name}/{one.name}" if one.name in several else one.name
+        unique = next(text for text in (label, *_numbered(label)) if text not in taken)
+        taken.add(unique)
+        found.append(replace(one, name=unique))
+    return found
 
 
 def _numbered(label: str) -> list[str]:

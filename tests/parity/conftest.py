@@ -1,7 +1,7 @@
 """Every golden file of the folder, by its kind.
 
-A test module says which kind it checks by ``pytestmark = pytest.mark.kind("transfg")`` and asks for ``name``: it runs on
-every file of that kind.
+A test module says which kind it checks by ``pytestmark = pytest.mark.kind("transfg")`` and asks for ``name``: it runs
+on every file of that kind.
 """
 
 from __future__ import annotations
