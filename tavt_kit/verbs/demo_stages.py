@@ -20,8 +20,8 @@ SHARE = 0.6
 """The budget: this share of the dense model's p90, so that the demo asks something of any machine."""
 
 LOOK = 2.5
-"""Seconds that the dense model is timed after each training stage. Processors keep a clock for tens of seconds, and other
-work disturbs one look or another: the slowest look that is no more than half slower than the quickest sets the
+"""Seconds that the dense model is timed after each training stage. Processors keep a clock for tens of seconds, and
+other work disturbs one look or another: the slowest look that is no more than half slower than the quickest sets the
 budget, as the search judges at the slowest pace it sees."""
 
 BOUND = 0.2
