@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -38,7 +39,7 @@ def supported_names(pattern: str = "") -> list[str]:
 def sketch(name: str, arguments: Mapping[str, Any] | None = None) -> nn.Module:
     """The architecture without memory for its weights: enough to count and to judge it."""
     with torch.device("meta"):
-        model: nn.Module = timm.create_model(name, **(arguments or {}))
+        model: nn.Module = timm.create_model(name, **_options(arguments or {}))
     return model
 
 
@@ -116,9 +117,11 @@ def create(
 
 
 def _options(arguments: Mapping[str, Any]) -> dict[str, Any]:
-    """A card's arguments as timm takes them; ``slide_step`` stands for the overlapping split."""
-    options = {key: tuple(value) if isinstance(value, list) else value for key, value in arguments.items()}
-    step = options.pop("slide_step", None)
+    """A card's arguments as timm takes them; of ours are ``slide_step`` (the overlapping split) and ``norm_eps``."""
+    options: dict[str, Any] = {k: tuple(value) if isinstance(value, list) else value for k, value in arguments.items()}
+    step, epsilon = options.pop("slide_step", None), options.pop("norm_eps", None)
+    if epsilon is not None:
+        options["norm_layer"] = partial(timm.layers.LayerNorm, eps=float(epsilon))
     return options if step is None else options | overlapping(step)
 
 

@@ -11,9 +11,11 @@ from torch import Tensor, nn
 from tavt_kit.checkpoints.architecture import create, preprocessing_of
 from tavt_kit.checkpoints.fitting import fit
 from tavt_kit.checkpoints.google_npz import google_heads, google_to_timm, is_google, read_npz
+from tavt_kit.checkpoints.hugging_face import is_folder, read_folder
 from tavt_kit.checkpoints.official import Asked, Official, PositionRule
 from tavt_kit.checkpoints.official_mixvit import read_mixvit_hybrid
 from tavt_kit.checkpoints.official_vit import FAMILIES, read_vit_family, vit_model
+from tavt_kit.checkpoints.torchvision_vit import read_torchvision
 from tavt_kit.checkpoints.weight_file import read_tensors
 from tavt_kit.errors import CheckpointError
 from tavt_kit.model_card import Licence, ModelCard
@@ -21,7 +23,7 @@ from tavt_kit.model_card import Licence, ModelCard
 __all__ = ["FAMILIES", "convert"]
 
 Reader = Callable[[Mapping[str, Tensor], Asked], Official | None]
-_READERS: tuple[Reader, ...] = (read_vit_family, read_mixvit_hybrid)
+_READERS: tuple[Reader, ...] = (read_vit_family, read_mixvit_hybrid, read_torchvision)
 """Of torch files: each gives ``None`` for a file of another family."""
 
 
@@ -36,10 +38,10 @@ def convert(
     family: str | None = None,
     num_token: int | None = None,
 ) -> tuple[nn.Module, ModelCard]:
-    """Read an official weight file into a model.
+    """Read an official weight file, or a Hugging Face folder of a ViT, DeiT or DINOv2, into a model.
 
-    Torch files (``.bin``, ``.pth``, ``.pt``): ViT-pytorch and TAVT, FFVT, TransFG, Mix-ViT (pure and hybrid). NumPy
-    files (``.npz``): Google's ViT.
+    Torch files (``.bin``, ``.pth``, ``.pt``): ViT-pytorch and TAVT, FFVT, TransFG, Mix-ViT (pure and hybrid),
+    torchvision's ViT. NumPy files (``.npz``): Google's ViT.
 
     Args:
         file: Read safely; nothing in it is run.
@@ -64,7 +66,13 @@ def convert(
         >>> model, card = convert("ViT-B_16.npz", image_size=448)  # doctest: +SKIP
     """
     path = Path(file).expanduser()
-    found = _read(path, Asked(heads, slide_step, image_size, positions, family, num_token))
+    named = None if classes is None else tuple(classes)
+    asked = Asked(heads, slide_step, image_size, positions, family, num_token, named)
+    if is_folder(path):
+        found, labels = read_folder(path, asked)
+        classes = classes or labels
+    else:
+        found = _read(path, asked)
     model = create(found.name, found.arguments)
     random = {n: tensor for n, tensor in model.state_dict().items() if n.startswith(found.untrained or ("\0",))}
     fit(model, {**found.tensors, **random}, str(path))

@@ -13,7 +13,11 @@ from tavt_kit.verbs import options
 __all__ = ["convert_verb"]
 
 File = Annotated[
-    Path, typer.Argument(help="A .bin, .pth or .pt of TAVT, FFVT, TransFG, Mix-ViT or ViT-pytorch, or Google's .npz.")
+    Path,
+    typer.Argument(
+        help="A .bin or .pth of TAVT, FFVT, TransFG, Mix-ViT, ViT-pytorch or torchvision, Google's .npz, or a Hugging "
+        "Face folder."
+    ),
 ]
 Heads = Annotated[int | None, typer.Option(min=1, help="Attention heads, where the file cannot tell.")]
 SlideStep = Annotated[

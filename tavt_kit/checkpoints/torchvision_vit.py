@@ -1,0 +1,77 @@
+"""Weight files of torchvision's VisionTransformer (``vit_b_16`` and its like) as timm ViTs.
+
+Source of the names: torchvision 0.28, and the earlier ``linear_1``, ``linear_2`` of its feed-forward half.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from torch import Tensor
+
+from tavt_kit.checkpoints.official import Asked, Official, resize_positions
+from tavt_kit.checkpoints.official_vit import count_heads
+from tavt_kit.errors import CheckpointError
+from tavt_kit.preprocess import Preprocessing
+
+__all__ = ["read_torchvision"]
+
+_FIXED = {"class_token": "cls_token", "encoder.pos_embedding": "pos_embed"}
+_STARTS = {"conv_proj.": "patch_embed.proj.", "encoder.ln.": "norm.", "heads.head.": "head."}
+_LAYER = re.compile(r"encoder\.layers\.encoder_layer_(\d+)\.(.+)")
+_PARTS = {
+    "ln_1.": "norm1.",
+    "ln_2.": "norm2.",
+    "self_attention.in_proj_": "attn.qkv.",
+    "self_attention.out_proj.": "attn.proj.",
+    "mlp.0.": "mlp.fc1.",
+    "mlp.3.": "mlp.fc2.",
+    "mlp.linear_1.": "mlp.fc1.",
+    "mlp.linear_2.": "mlp.fc2.",
+}
+
+
+def read_torchvision(tensors: Mapping[str, Tensor], asked: Asked) -> Official | None:
+    """A file of the family, or ``None`` if it is of another.
+
+    Raises:
+        CheckpointError: A tensor has no place, or the heads must be given.
+    """
+    if "class_token" not in tensors or "encoder.pos_embedding" not in tensors:
+        return None
+    found: dict[str, Tensor] = {}
+    for name, tensor in tensors.items():
+        ours = _our_name(name)
+        if ours is None:
+            raise CheckpointError(f"the file is of torchvision's ViT, but adds {name}; nothing was loaded")
+        found[ours] = tensor
+    if "head.bias" not in found or "patch_embed.proj.weight" not in found:
+        raise CheckpointError("the file is of torchvision's ViT, but lacks its classifier or stem")
+    width, _, patch, _ = found["patch_embed.proj.weight"].shape
+    side = round((found["pos_embed"].shape[1] - 1) ** 0.5)
+    size = asked.image_size or side * patch
+    found["pos_embed"] = resize_positions(found["pos_embed"], size // patch, asked.positions)
+    depth = 1 + max((int(name.split(".")[1]) for name in found if name.startswith("blocks.")), default=-1)
+    arguments: dict[str, Any] = {
+        "num_classes": len(found["head.bias"]),
+        "img_size": [size, size],
+        "patch_size": patch,
+        "embed_dim": width,
+        "depth": depth,
+        "num_heads": count_heads(width, asked.heads),
+        "mlp_ratio": len(found["blocks.0.mlp.fc1.bias"]) / width,
+    }
+    # The evaluation of its first weights: the shorter edge to 256 px, 224 from the centre.
+    preprocessing = Preprocessing((size, size), 224 / 256, "center", "bilinear")
+    return Official("torchvision", "vit_base_patch16_224", arguments, found, "torchvision's ViT", preprocessing)
+
+
+def _our_name(name: str) -> str | None:
+    if name in _FIXED:
+        return _FIXED[name]
+    layer = _LAYER.fullmatch(name)
+    starts, rest, place = (_STARTS, name, "") if layer is None else (_PARTS, layer[2], f"blocks.{layer[1]}.")
+    found = next((theirs for theirs in starts if rest.startswith(theirs)), None)
+    return None if found is None else place + starts[found] + rest.removeprefix(found)

@@ -1,0 +1,102 @@
+"""Files of other libraries: what those libraries themselves wrote and answered, through the public converter.
+
+The folders below ``hugging_face`` were written by transformers 5.23 (tiny models, random weights), with the answers of
+its own forward passes beside them.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from tavt_kit.adaptive import wrap
+from tavt_kit.checkpoints import convert, load_model, save_model
+from tavt_kit.errors import CheckpointError
+from tavt_kit.schedule import TokenSchedule
+
+FOLDERS = Path(__file__).parent / "hugging_face"
+TOLERANCE = {"atol": 2e-5, "rtol": 0.0}
+
+
+@pytest.mark.parametrize("name", ["vit", "deit", "deit_teacher"])
+@torch.no_grad()
+def test_a_hugging_face_folder_gives_its_own_logits(name: str, tmp_path: Path) -> None:
+    model, card = convert(FOLDERS / name)
+    with np.load(FOLDERS / name / "answers.npz") as answers:
+        images, expected = torch.from_numpy(answers["images"]), torch.from_numpy(answers["logits"])
+    assert card.classes == ("ant", "bee", "cat") and "Hugging Face" in card.provenance
+    preprocessing = card.preprocessing
+    assert (preprocessing["crop_mode"], preprocessing["interpolation"]) == ("squash", "bilinear")
+    assert preprocessing["mean"] == [0.5, 0.5, 0.5]
+    torch.testing.assert_close(model(images), expected, **TOLERANCE)
+    save_model(tmp_path / "run", model, card)
+    again = load_model(tmp_path / "run")
+    torch.testing.assert_close(again(images), expected, **TOLERANCE)
+    again.schedule = TokenSchedule.taper(again.tokens, again.layers, 0.3, again.prefix)
+    assert torch.isfinite(again.forward_lean(images)).all()
+
+
+@torch.no_grad()
+def test_dinov2_gets_a_new_head_for_the_users_classes() -> None:
+    with pytest.raises(CheckpointError, match="give --data"):
+        convert(FOLDERS / "dinov2_classifier")
+    model, card = convert(FOLDERS / "dinov2_classifier", classes=["a", "b"])
+    assert card.classes == ("a", "b") and "3 tensors" in card.provenance  # the mask token, the classifier's two
+    assert wrap(model)(torch.zeros(1, 3, 32, 32)).shape == (1, 2)
+
+
+def test_bad_folders_are_refused(tmp_path: Path) -> None:
+    def copied(name: str, **changes: object) -> Path:
+        folder = tmp_path / name
+        shutil.copytree(FOLDERS / "vit", folder)
+        config = json.loads((folder / "config.json").read_text()) | changes
+        (folder / "config.json").write_text(json.dumps(config))
+        return folder
+
+    cases = {
+        copied("kind", model_type="swin"): "swin",
+        copied("gelu", hidden_act="relu"): "relu",
+        copied("deeper", num_hidden_layers=3): "lacks encoder.layer.2",
+        copied("shallower", num_hidden_layers=1): "adds encoder.layer.1",
+    }
+    (copied("json") / "config.json").write_text("{")
+    (copied("empty") / "model.safetensors").unlink()
+    for folder, says in {**cases, tmp_path / "json": "as JSON", tmp_path / "empty": "holds no model"}.items():
+        with pytest.raises(CheckpointError, match=says):
+            convert(folder)
+    with pytest.raises(CheckpointError, match="at its own 32 px"):
+        convert(FOLDERS / "vit", image_size=64)
+
+
+@pytest.mark.parametrize("earlier", [False, True])
+@torch.no_grad()
+def test_torchvisions_vit(earlier: bool, tmp_path: Path) -> None:
+    """torchvision's own class where it can be imported; else what it is made of, put together by its names."""
+    torch.manual_seed(0)
+    try:
+        from torchvision.models import VisionTransformer
+    except RuntimeError:
+        pytest.skip("this torchvision was built for another torch")
+    theirs = VisionTransformer(
+        image_size=32, patch_size=8, num_layers=2, num_heads=4, hidden_dim=32, mlp_dim=64, num_classes=5
+    ).eval()
+    for parameter in theirs.parameters():
+        parameter.add_(0.2 * torch.randn_like(parameter))
+    state = theirs.state_dict()
+    if earlier:
+        state = {
+            name.replace("mlp.0.", "mlp.linear_1.").replace("mlp.3.", "mlp.linear_2."): t for name, t in state.items()
+        }
+    torch.save(state, tmp_path / "vit.pth")
+    model, card = convert(tmp_path / "vit.pth", heads=4)
+    images = torch.randn(2, 3, 32, 32)
+    torch.testing.assert_close(model(images), theirs(images), **TOLERANCE)
+    assert card.preprocessing["crop_pct"] == pytest.approx(224 / 256)
+    torch.save({**state, "more": torch.zeros(1)}, tmp_path / "more.pth")
+    with pytest.raises(CheckpointError, match="adds more"):
+        convert(tmp_path / "more.pth", heads=4)
