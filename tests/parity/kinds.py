@@ -27,7 +27,6 @@ NOT_COMPARED: dict[str, dict[str, str]] = {
     "ffvt_google_loaded": {"google/": "the same arrays as the input file of the pair"},
     "mixvit_hybrid": {"train/randint_draws": "raw draws; the partners accepted from them are compared"},
     "mixvit_pure": {"train/randint_draws": "raw draws; the partners accepted from them are compared"},
-    "tavt_evolution": {"pareto_area": "of the official evolution's own loop, which the search does not repeat"},
 }
 """Kind -> beginning of an array's name -> why no test compares it."""
 
