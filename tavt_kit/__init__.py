@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from tavt_kit.adaptive import AdaptiveViT, LeanViT, wrap
     from tavt_kit.budget import Budget
     from tavt_kit.candidate import Candidate
-    from tavt_kit.checkpoints import load_model
+    from tavt_kit.checkpoints import convert_checkpoint, load_model
     from tavt_kit.device import TargetDevice
     from tavt_kit.errors import (
         BudgetError,
@@ -73,6 +73,7 @@ _HOMES = {
     "UnknownName": "errors",
     "UnsupportedBackbone": "errors",
     "count_macs": "macs",
+    "convert_checkpoint": "checkpoints",
     "load_model": "checkpoints",
     "wrap": "adaptive",
 }
@@ -104,6 +105,7 @@ __all__ = [
     "UnknownName",
     "UnsupportedBackbone",
     "__version__",
+    "convert_checkpoint",
     "count_macs",
     "load_model",
     "wrap",

@@ -17,7 +17,8 @@ PUBLIC = [
     "Accuracy", "AdaptiveViT", "Budget", "BudgetError", "BudgetTooTight", "Candidate", "CheckpointError", "DataError",
     "ExportError", "LeanViT", "Measurement", "MeasurementError", "MissingDependency", "OutputError", "ParetoFront",
     "Preprocessing", "RecordError", "ScheduleError", "TargetDevice", "TargetError", "TavtError", "TokenSchedule",
-    "TrainingError", "UnknownName", "UnsupportedBackbone", "__version__", "count_macs", "load_model", "wrap",
+    "TrainingError", "UnknownName", "UnsupportedBackbone", "__version__", "convert_checkpoint",
+    "count_macs", "load_model", "wrap",
 ]  # fmt: skip
 HEAVY = {"torch", "torchvision", "timm", "numpy", "PIL", "scipy", "openvino", "onnx", "onnxruntime", "plotly", "pymoo"}
 

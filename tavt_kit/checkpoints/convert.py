@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from torch import Tensor, nn
 
 from tavt_kit.checkpoints.architecture import create, preprocessing_of
 from tavt_kit.checkpoints.fitting import fit
+from tavt_kit.checkpoints.folder import save_model
 from tavt_kit.checkpoints.google_npz import google_heads, google_to_timm, is_google, read_npz
 from tavt_kit.checkpoints.hugging_face import is_folder, read_folder
 from tavt_kit.checkpoints.official import Asked, Official, PositionRule
@@ -20,7 +22,7 @@ from tavt_kit.checkpoints.weight_file import read_tensors
 from tavt_kit.errors import CheckpointError
 from tavt_kit.model_card import Licence, ModelCard
 
-__all__ = ["FAMILIES", "convert"]
+__all__ = ["FAMILIES", "convert", "convert_checkpoint"]
 
 Reader = Callable[[Mapping[str, Tensor], Asked], Official | None]
 _READERS: tuple[Reader, ...] = (read_vit_family, read_mixvit_hybrid, read_torchvision)
@@ -77,6 +79,26 @@ def convert(
     random = {n: tensor for n, tensor in model.state_dict().items() if n.startswith(found.untrained or ("\0",))}
     fit(model, {**found.tensors, **random}, str(path))
     return model, _card(path, found, model, classes)
+
+
+def convert_checkpoint(file: str | Path, out: str | Path, **options: Any) -> ModelCard:
+    """``convert`` a file and write the run folder that ``load_model`` and every verb takes.
+
+    Args:
+        file: As ``convert``.
+        out: Made if it is not there.
+        **options: As ``convert``.
+
+    Returns:
+        The card as written, with its hash.
+
+    Raises:
+        TavtError: As ``convert`` and ``save_model``.
+
+    Example:
+        >>> convert_checkpoint("CUB_checkpoint.bin", "out", num_token=12)  # doctest: +SKIP
+    """
+    return save_model(out, *convert(file, **options))
 
 
 def _read(path: Path, asked: Asked) -> Official:

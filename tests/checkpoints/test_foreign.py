@@ -15,7 +15,7 @@ import pytest
 import torch
 
 from tavt_kit.adaptive import wrap
-from tavt_kit.checkpoints import convert, load_model, save_model
+from tavt_kit.checkpoints import convert, convert_checkpoint, load_model
 from tavt_kit.errors import CheckpointError
 from tavt_kit.schedule import TokenSchedule
 
@@ -34,7 +34,7 @@ def test_a_hugging_face_folder_gives_its_own_logits(name: str, tmp_path: Path) -
     assert (preprocessing["crop_mode"], preprocessing["interpolation"]) == ("squash", "bilinear")
     assert preprocessing["mean"] == [0.5, 0.5, 0.5]
     torch.testing.assert_close(model(images), expected, **TOLERANCE)
-    save_model(tmp_path / "run", model, card)
+    assert convert_checkpoint(FOLDERS / name, tmp_path / "run").classes == card.classes
     again = load_model(tmp_path / "run")
     torch.testing.assert_close(again(images), expected, **TOLERANCE)
     again.schedule = TokenSchedule.taper(again.tokens, again.layers, 0.3, again.prefix)
