@@ -17,6 +17,7 @@ from tavt_kit.adaptive import LeanViT, wrap
 from tavt_kit.artifact_card import ArtifactCard
 from tavt_kit.device import TargetDevice
 from tavt_kit.drop import keep_best
+from tavt_kit.errors import DataError, ExportError
 from tavt_kit.exporters.to_onnx import to_onnx
 from tavt_kit.exporters.to_openvino import to_openvino
 from tavt_kit.model_card import ModelCard
@@ -78,6 +79,22 @@ def test_a_dropped_model_agrees_with_torch(kind: str, suffix: str, tmp_path: Pat
     # GatherElements needs its index expanded to every channel, which costs 3-8 % of a model that drops often.
     assert {"Gather", "TopK"} <= operators
     assert not {"GatherElements", "GatherND", "Loop", "If"} & operators
+
+
+def _gather_one_by_one(values: Tensor, index: Tensor) -> Tensor:
+    """What FFVT's and TransFG's official code does: a loop over the images, as many as there were in the trace."""
+    return torch.stack([values[image, index[image]] for image in range(int(values.shape[0]))])
+
+
+@pytest.mark.parametrize("suffix", TARGETS)
+@pytest.mark.parametrize("kind", ["ffvt", "transfg"])
+def test_a_batch_baked_into_the_graph_is_caught(
+    kind: str, suffix: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A deliberately broken copy: the export refuses it, or the check at another batch fails."""
+    monkeypatch.setattr(f"tavt_kit.backbones.{kind}.gather_rows", _gather_one_by_one)
+    with pytest.raises((ExportError, AssertionError, RuntimeError, DataError)):
+        test_a_dropped_model_agrees_with_torch(kind, suffix, tmp_path)
 
 
 def _operators(path: Path) -> set[str]:
