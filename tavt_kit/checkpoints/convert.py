@@ -13,6 +13,7 @@ from tavt_kit.checkpoints.fitting import fit
 from tavt_kit.checkpoints.google_npz import google_heads, google_to_timm, is_google, read_npz
 from tavt_kit.checkpoints.official import Asked, Official, PositionRule
 from tavt_kit.checkpoints.official_mixvit import read_mixvit_hybrid
+from tavt_kit.checkpoints.official_pim import read_pim
 from tavt_kit.checkpoints.official_vit import FAMILIES, read_vit_family, vit_model
 from tavt_kit.checkpoints.weight_file import read_tensors
 from tavt_kit.errors import CheckpointError
@@ -21,7 +22,7 @@ from tavt_kit.model_card import Licence, ModelCard
 __all__ = ["FAMILIES", "convert"]
 
 Reader = Callable[[Mapping[str, Tensor], Asked], Official | None]
-_READERS: tuple[Reader, ...] = (read_vit_family, read_mixvit_hybrid)
+_READERS: tuple[Reader, ...] = (read_vit_family, read_mixvit_hybrid, read_pim)
 """Of torch files: each gives ``None`` for a file of another family."""
 
 
@@ -35,11 +36,12 @@ def convert(
     positions: PositionRule = "official",
     family: str | None = None,
     num_token: int | None = None,
+    num_selects: Sequence[int] | None = None,
 ) -> tuple[nn.Module, ModelCard]:
     """Read an official weight file into a model.
 
-    Torch files (``.bin``, ``.pth``, ``.pt``): ViT-pytorch and TAVT, FFVT, TransFG, Mix-ViT (pure and hybrid). NumPy
-    files (``.npz``): Google's ViT.
+    Torch files (``.bin``, ``.pth``, ``.pt``): ViT-pytorch and TAVT, FFVT, TransFG, Mix-ViT (pure and hybrid), PIM.
+    NumPy files (``.npz``): Google's ViT.
 
     Args:
         file: Read safely; nothing in it is run.
@@ -52,6 +54,7 @@ def convert(
         family: ``"ffvt"`` or ``"transfg"`` makes one of Google's file; its fusion layer (and FFVT's final norm) start
             at random, as in the official loaders. Other files tell their family.
         num_token: FFVT's tokens from each layer, which no file tells; from the number of classes where that is known.
+        num_selects: Tokens that PIM selects of each level, where their sum is not that of an official configuration.
 
     Returns:
         The bare model in eval mode, and its card (without a hash: nothing is written yet).
@@ -64,7 +67,8 @@ def convert(
         >>> model, card = convert("ViT-B_16.npz", image_size=448)  # doctest: +SKIP
     """
     path = Path(file).expanduser()
-    found = _read(path, Asked(heads, slide_step, image_size, positions, family, num_token))
+    selects = None if num_selects is None else tuple(num_selects)
+    found = _read(path, Asked(heads, slide_step, image_size, positions, family, num_token, selects))
     model = create(found.name, found.arguments)
     random = {n: tensor for n, tensor in model.state_dict().items() if n.startswith(found.untrained or ("\0",))}
     fit(model, {**found.tensors, **random}, str(path))

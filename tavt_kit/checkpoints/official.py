@@ -31,6 +31,7 @@ class Asked:
     positions: PositionRule = "official"
     family: str | None = None
     num_token: int | None = None
+    num_selects: tuple[int, ...] | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,8 @@ from tavt_kit.verbs import options
 __all__ = ["convert_verb"]
 
 File = Annotated[
-    Path, typer.Argument(help="A .bin, .pth or .pt of TAVT, FFVT, TransFG, Mix-ViT or ViT-pytorch, or Google's .npz.")
+    Path,
+    typer.Argument(help="A .bin, .pth or .pt of TAVT, FFVT, TransFG, Mix-ViT, PIM or ViT-pytorch, or Google's .npz."),
 ]
 Heads = Annotated[int | None, typer.Option(min=1, help="Attention heads, where the file cannot tell.")]
 SlideStep = Annotated[
@@ -27,6 +28,9 @@ FamilyOption = Annotated[
 NumToken = Annotated[
     int | None, typer.Option(min=1, help="FFVT's tokens from each layer, where the classes cannot tell.")
 ]
+NumSelects = Annotated[
+    str | None, typer.Option(help="PIM's selected tokens of each level, such as 2048,512,128,32, where unknown.")
+]
 
 
 def convert_verb(
@@ -39,6 +43,7 @@ def convert_verb(
     positions: Positions = "official",
     family: FamilyOption = None,
     num_token: NumToken = None,
+    num_selects: NumSelects = None,
     as_json: options.Json = False,
     config: options.Config = None,
 ) -> int:
@@ -59,10 +64,14 @@ def convert_verb(
         raise BadOption(f"--positions is {' or '.join(POSITION_RULES)}, got {positions!r}")
     if family is not None and family not in FAMILIES:
         raise BadOption(f"--family is {' or '.join(FAMILIES)}, got {family!r}")
+    try:
+        selects = None if num_selects is None else [int(count) for count in num_selects.split(",")]
+    except ValueError:
+        raise BadOption(f"--num-selects is numbers with commas, such as 2048,512,128,32, got {num_selects!r}") from None
     classes = None if data is None else load_images(data).classes
     model, card = convert(
         file, classes=classes, heads=heads, slide_step=slide_step, image_size=image_size, positions=rule,
-        family=family, num_token=num_token,
+        family=family, num_token=num_token, num_selects=selects,
     )  # fmt: skip
     card = save_model(out, model, card)
     adapter = adapter_of(model)
