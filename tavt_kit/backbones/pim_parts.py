@@ -83,7 +83,8 @@ def linear_macs(module: nn.Module) -> int:
 def by_confidence(logits: Tensor, count: int) -> Tensor:
     """The ``count`` most confident places, the surest first; a place's confidence is its largest probability.
 
-    The order is an input of the combiner. Which of two exactly equal confidences comes first is the runtime's.
+    The order is an input of the combiner. Of equal confidences (of 1 where a softmax saturates) the lowest place comes
+    first, on every route: ONNX defines its TopK so and has no stable sort, elsewhere a stable sort does it.
 
     Args:
         logits: (B, S, K).
@@ -92,7 +93,10 @@ def by_confidence(logits: Tensor, count: int) -> Tensor:
     Returns:
         (B, count) int64.
     """
-    return logits.softmax(dim=2).amax(dim=2).topk(count, dim=1).indices
+    confidence = logits.softmax(dim=2).amax(dim=2)
+    if torch.onnx.is_in_onnx_export():
+        return confidence.topk(count, dim=1).indices
+    return confidence.argsort(dim=1, descending=True, stable=True)[:, :count]
 
 
 class Combiner(nn.Module):

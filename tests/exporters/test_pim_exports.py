@@ -58,18 +58,21 @@ def largest_difference(run: Any, model: Any) -> float:
     return worst
 
 
+def exported(model: Any, path: Path) -> Any:
+    """A session of the model's file, dense."""
+    adaptive = wrap(model)
+    card = ModelCard("timm_vit", "small", {}, tuple("abcdefg"), Preprocessing(model.image_size).as_record())
+    artifact = ArtifactCard(card, adaptive.dense_schedule, adaptive.tokens, adaptive.prefix)
+    (to_onnx if path.suffix == ".onnx" else to_openvino)(adaptive, artifact, path)
+    target = "onnxruntime:cpu:threads=1" if path.suffix == ".onnx" else "openvino:cpu:threads=1:precision=f32"
+    return open_file(path, TargetDevice.parse(target))
+
+
 @pytest.mark.parametrize("suffix", [".onnx", ".xml"])
 @pytest.mark.parametrize("backbone", ["vit_tiny_patch16_224", "convnext_atto", "resnet18"])
 def test_an_export_agrees_with_torch_at_any_batch(backbone: str, suffix: str, tmp_path: Path) -> None:
     model = small(backbone)
-    adaptive = wrap(model)
-    card = ModelCard("timm_vit", "small", {}, tuple("abcdefg"), Preprocessing(model.image_size).as_record())
-    artifact = ArtifactCard(card, adaptive.dense_schedule, adaptive.tokens, adaptive.prefix)
-    path = tmp_path / f"model{suffix}"
-    (to_onnx if suffix == ".onnx" else to_openvino)(adaptive, artifact, path)
-    target = "onnxruntime:cpu:threads=1" if suffix == ".onnx" else "openvino:cpu:threads=1:precision=f32"
-    session = open_file(path, TargetDevice.parse(target))
-    assert largest_difference(session, model) < 1e-4
+    assert largest_difference(exported(model, tmp_path / f"model{suffix}"), model) < 1e-4
 
 
 @pytest.mark.parametrize("backbone", ["vit_tiny_patch16_224", "resnet18"])
@@ -89,3 +92,20 @@ def test_the_check_catches_a_loop_over_a_baked_batch(backbone: str, tmp_path: Pa
     converted = convert_module(Looping(model).eval(), (x,), [(-1, 3, height, width)])
     compiled = openvino.Core().compile_model(converted, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
     assert largest_difference(lambda given: np.asarray(compiled([given])[0]), model) > 1e-4
+
+
+@pytest.mark.parametrize("suffix", [".onnx", ".xml"])
+def test_equal_confidences_keep_the_order_of_places(suffix: str, tmp_path: Path) -> None:
+    """Classifiers that say the same of every place: the combiner reads the first ones in order, on every route."""
+    model = small("vit_tiny_patch16_224")
+    with torch.no_grad():
+        for classifier in model.classifiers:
+            classifier[3].weight.zero_()
+    x = images(model)
+    with torch.inference_mode():
+        features, logits = model.judge(model.levels(x))
+        first = model.combiner([f[:, :count] for f, count in zip(features, model.num_selects, strict=True)])
+        assert torch.equal(model(x), first)
+        backwards = [f[:, :count].flip(1) for f, count in zip(features, model.num_selects, strict=True)]
+        assert (model.combiner(backwards) - first).abs().max() > 1e-2
+    assert largest_difference(exported(model, tmp_path / f"model{suffix}"), model) < 1e-4
