@@ -18,7 +18,7 @@ from tavt_kit.errors import TavtError, UnknownName, UnsupportedBackbone
 from tavt_kit.macs import count_macs
 from tavt_kit.schedule import TokenSchedule
 from tavt_kit.timm_import import timm
-from tests.contracts.pim_models import CNNS, VITS, small
+from tests.contracts.pim_models import CNNS, SWIN, VITS, small
 from tests.contracts.zoo import build, images
 
 # --------------------------------------------------------------------------------------------------- sizes
@@ -59,13 +59,9 @@ def test_the_tables_of_selected_tokens() -> None:
 # ----------------------------------------------------------------------------------------------- generality
 
 
-@pytest.mark.parametrize("backbone", [*CNNS, *VITS, "swin_tiny_patch4_window7_224"])
+@pytest.mark.parametrize("backbone", [*CNNS, *VITS, SWIN])
 def test_any_backbone_trains_with_every_weight(backbone: str) -> None:
-    options = {"window_size": 2} if "swin" in backbone else {}
-    selects = {"num_selects": (12, 10, 4, 4), "img_size": 64} if "swin" in backbone else {}
-    if "swin" in backbone:
-        selects["num_selects"] = (20, 8, 4, 4)
-    model = small(backbone, **selects, **options).train()
+    model = small(backbone).train()
     for module in model.modules():
         if isinstance(module, timm.layers.DropPath):
             module.drop_prob = 0.0
@@ -74,7 +70,6 @@ def test_any_backbone_trains_with_every_weight(backbone: str) -> None:
     loss = pim_loss(outputs, torch.tensor([0, 3, 6]))
     loss.backward()
     without = [name for name, p in model.named_parameters() if p.grad is None]
-    # A key bias in EVA-02 moves no softmax and the first layer's position terms stay; all else must be read.
     assert without == []
     for level, (plan, count) in enumerate(zip(model.plan, model.num_selects, strict=True), 1):
         assert outputs[f"layer{level}"].shape == (3, plan.places, 7)
@@ -87,7 +82,7 @@ def test_any_backbone_trains_with_every_weight(backbone: str) -> None:
 def test_levels_of_swin_are_merged() -> None:
     """By timm's own stages: each begins by merging, so a level is what the next stage's merging gives."""
     options = {"window_size": 2, "depths": (2, 2, 2, 2), "embed_dim": 8, "num_heads": (1, 2, 2, 4)}
-    backbone = make_backbone("swin_tiny_patch4_window7_224", (64, 64), 3, options).eval()
+    backbone = make_backbone(SWIN, (64, 64), 3, options).eval()
     x = torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
     plain = backbone.forward_intermediates(x, 4, intermediates_only=True)  # type: ignore[operator]
     plain = [level.permute(0, 2, 3, 1) for level in plain]
@@ -96,10 +91,9 @@ def test_levels_of_swin_are_merged() -> None:
         assert torch.equal(mine, theirs.flatten(1, 2))
 
 
-@pytest.mark.parametrize("backbone", ["convnext_atto", "swin_tiny_patch4_window7_224"])
+@pytest.mark.parametrize("backbone", ["convnext_atto", SWIN])
 def test_what_has_no_tokens_to_drop_says_so(backbone: str) -> None:
-    extra = {"window_size": 2, "num_selects": (20, 8, 4, 4)} if "swin" in backbone else {}
-    model = wrap(small(backbone, **extra))
+    model = wrap(small(backbone))
     assert model.layers == 1
     with pytest.raises(UnsupportedBackbone, match=f"{backbone}, has to stay whole; make it smaller"):
         model.schedule = TokenSchedule((model.tokens - 1,))

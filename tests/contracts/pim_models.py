@@ -11,6 +11,7 @@ from tests.contracts.zoo import shake
 
 SMALL: dict[str, Any] = {"num_classes": 7, "fpn_size": 16, "num_selects": (12, 10, 6, 4), "img_size": 64}
 CNNS = ("convnext_atto", "regnetx_002", "resnet18", "efficientnet_b0")
+SWIN = "swin_tiny_patch4_window7_224"
 VITS = ("vit_tiny_patch16_224", "deit_tiny_distilled_patch16_224", "eva02_tiny_patch14_224")
 
 
@@ -22,8 +23,10 @@ def small(backbone: str, **changes: Any) -> Any:
         given = {"embed_dim": 48, "depth": 4, "num_heads": 3, **given}
     if "eva" in backbone:
         given["img_size"] = 56
+    elif backbone == SWIN:  # levels of 64, 16, 4 and 4 tokens
+        given |= {"window_size": 2, "num_selects": (20, 8, 4, 4)}
     elif backbone in CNNS:
-        given["img_size"], given["num_selects"] = changes.get("img_size", 128), (12, 10, 6, 4)
+        given["img_size"] = 128
     model = Pim(backbone, **given).eval()
     shake(model, 0)
     return model

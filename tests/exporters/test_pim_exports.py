@@ -21,7 +21,7 @@ from tavt_kit.model_card import ModelCard
 from tavt_kit.preprocess import Preprocessing
 from tavt_kit.runtimes import open_file
 from tavt_kit.runtimes.on_openvino import convert_module
-from tests.contracts.pim_models import small
+from tests.contracts.pim_models import SWIN, small
 from tests.contracts.zoo import images
 
 
@@ -69,7 +69,7 @@ def exported(model: Any, path: Path) -> Any:
 
 
 @pytest.mark.parametrize("suffix", [".onnx", ".xml"])
-@pytest.mark.parametrize("backbone", ["vit_tiny_patch16_224", "convnext_atto", "resnet18"])
+@pytest.mark.parametrize("backbone", ["vit_tiny_patch16_224", "convnext_atto", "resnet18", SWIN])
 def test_an_export_agrees_with_torch_at_any_batch(backbone: str, suffix: str, tmp_path: Path) -> None:
     model = small(backbone)
     assert largest_difference(exported(model, tmp_path / f"model{suffix}"), model) < 1e-4
