@@ -170,7 +170,7 @@ class Pim(nn.Module):
     def logits_of(self, levels: Sequence[Tensor]) -> Tensor:
         """Four levels (B, S, C) -> logits (B, K) of ``head``, and nothing that they do not need."""
         features, logits = self.judge(levels)
-        combined: list[Tensor] = [] if self.combiner is None else [self.combiner(self._picked(features, logits))]
+        combined: list[Tensor] = [] if self.combiner is None else [self.combiner(self.selected(features, logits))]
         if self.head == "combiner":
             return combined[0]
         return mean_of_heads([*(each.mean(1) for each in logits), *combined])
@@ -193,9 +193,9 @@ class Pim(nn.Module):
         """
         if self.combiner is None or self.head != "combiner":
             raise UnsupportedBackbone("PIM's head 'sum' has no one last linear layer; use head 'combiner'")
-        return self.combiner.pooled(self._picked(*self.judge(levels)))
+        return self.combiner.pooled(self.selected(*self.judge(levels)))
 
-    def _picked(self, features: Sequence[Tensor], logits: Sequence[Tensor]) -> list[Tensor]:
+    def selected(self, features: Sequence[Tensor], logits: Sequence[Tensor]) -> list[Tensor]:
         """The selected tokens (B, n, F) of each level, the surest first."""
         return [
             gather_rows(x, by_confidence(z, count))
