@@ -6,6 +6,7 @@ from torch import nn
 
 from tavt_kit.backbones import ffvt as ffvt  # in timm's registry from here on
 from tavt_kit.backbones import mixvit as mixvit
+from tavt_kit.backbones import pim as pim
 from tavt_kit.backbones import transfg as transfg
 from tavt_kit.backbones.base import Backbone, Outputs
 from tavt_kit.backbones.fusion import FusionViT
@@ -33,11 +34,13 @@ def adapter_of(model: nn.Module) -> Backbone:
         return TimmVit(model)
     if isinstance(model, FusionViT):
         return model.adapter()
+    if isinstance(model, pim.Pim):
+        return model.adapter()
     if is_whole(model):
         return WholeModel(model)
     name = type(model).__name__
     reason = _REFUSED.get(name, "no adapter knows how its tokens run")
     raise UnsupportedBackbone(
         "tokens can be dropped from timm's VisionTransformer, DeiT, BEiT, EVA/DINOv3 and relative-position ViTs, "
-        f"from FFVT and TransFG, but not from {name}: {reason}; choose one of `fgvc-kit models`"
+        f"from FFVT, TransFG and PIM over a ViT, but not from {name}: {reason}; choose one of `fgvc-kit models`"
     )

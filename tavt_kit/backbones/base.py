@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 import torch.nn.functional as F
@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
 from tavt_kit.backbones.costs import HeadCosts, LayerCosts
-from tavt_kit.drop import Pick, drop, first_rows
+from tavt_kit.drop import Pick, drop, first_rows, restore
 from tavt_kit.errors import UnsupportedBackbone
 from tavt_kit.scores import attention_map, cls_score, column_score
 from tavt_kit.tokens import TokenState
@@ -168,4 +168,7 @@ def pick_after_attention(backbone: Backbone, layer: int, state: TokenState, pick
         raise UnsupportedBackbone(
             f"layer {layer} made no attention call that can be watched; its tokens cannot be dropped"
         )
+    if not backbone.joint[layer] and state.last is not None:
+        # Without a joint a dropped token has passed the whole layer, so that is its last value.
+        state = replace(state, last=restore(state.last, state.tokens, state.place))
     return drop(state, pick.index(watch.scores))

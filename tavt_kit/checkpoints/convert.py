@@ -16,6 +16,7 @@ from tavt_kit.checkpoints.google_npz import google_heads, google_to_timm, is_goo
 from tavt_kit.checkpoints.hugging_face import is_folder, read_folder
 from tavt_kit.checkpoints.official import Asked, Official, PositionRule
 from tavt_kit.checkpoints.official_mixvit import read_mixvit_hybrid
+from tavt_kit.checkpoints.official_pim import read_pim
 from tavt_kit.checkpoints.official_vit import FAMILIES, read_vit_family, vit_model
 from tavt_kit.checkpoints.torchvision_vit import read_torchvision
 from tavt_kit.checkpoints.weight_file import read_tensors
@@ -25,7 +26,7 @@ from tavt_kit.model_card import Licence, ModelCard
 __all__ = ["FAMILIES", "convert", "convert_checkpoint"]
 
 Reader = Callable[[Mapping[str, Tensor], Asked], Official | None]
-_READERS: tuple[Reader, ...] = (read_vit_family, read_mixvit_hybrid, read_torchvision)
+_READERS: tuple[Reader, ...] = (read_vit_family, read_mixvit_hybrid, read_pim, read_torchvision)
 """Of torch files: each gives ``None`` for a file of another family."""
 
 
@@ -39,10 +40,11 @@ def convert(
     positions: PositionRule = "official",
     family: str | None = None,
     num_token: int | None = None,
+    num_selects: Sequence[int] | None = None,
 ) -> tuple[nn.Module, ModelCard]:
     """Read an official weight file, or a Hugging Face folder of a ViT, DeiT or DINOv2, into a model.
 
-    Torch files (``.bin``, ``.pth``, ``.pt``): ViT-pytorch and TAVT, FFVT, TransFG, Mix-ViT (pure and hybrid),
+    Torch files (``.bin``, ``.pth``, ``.pt``): ViT-pytorch and TAVT, FFVT, TransFG, Mix-ViT (pure and hybrid), PIM,
     torchvision's ViT. NumPy files (``.npz``): Google's ViT.
 
     Args:
@@ -56,6 +58,7 @@ def convert(
         family: ``"ffvt"`` or ``"transfg"`` makes one of Google's file; its fusion layer (and FFVT's final norm) start
             at random, as in the official loaders. Other files tell their family.
         num_token: FFVT's tokens from each layer, which no file tells; from the number of classes where that is known.
+        num_selects: Tokens that PIM selects of each level, where their sum is not that of an official configuration.
 
     Returns:
         The bare model in eval mode, and its card (without a hash: nothing is written yet).
@@ -69,7 +72,8 @@ def convert(
     """
     path = Path(file).expanduser()
     named = None if classes is None else tuple(classes)
-    asked = Asked(heads, slide_step, image_size, positions, family, num_token, named)
+    selects = None if num_selects is None else tuple(num_selects)
+    asked = Asked(heads, slide_step, image_size, positions, family, num_token, named, selects)
     if is_folder(path):
         found, labels = read_folder(path, asked)
         classes = classes or labels

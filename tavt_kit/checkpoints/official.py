@@ -32,6 +32,7 @@ class Asked:
     family: str | None = None
     num_token: int | None = None
     classes: tuple[str, ...] | None = None
+    num_selects: tuple[int, ...] | None = None
 
 
 @dataclass(frozen=True, slots=True)

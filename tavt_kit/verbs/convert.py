@@ -15,8 +15,8 @@ __all__ = ["convert_verb"]
 File = Annotated[
     Path,
     typer.Argument(
-        help="A .bin or .pth of TAVT, FFVT, TransFG, Mix-ViT, ViT-pytorch or torchvision, Google's .npz, or a Hugging "
-        "Face folder."
+        help="A .bin, .pt or .pth of TAVT, FFVT, TransFG, Mix-ViT, PIM, ViT-pytorch or torchvision, Google's .npz, or "
+        "a Hugging Face folder."
     ),
 ]
 Heads = Annotated[int | None, typer.Option(min=1, help="Attention heads, where the file cannot tell.")]
@@ -31,6 +31,9 @@ FamilyOption = Annotated[
 NumToken = Annotated[
     int | None, typer.Option(min=1, help="FFVT's tokens from each layer, where the classes cannot tell.")
 ]
+NumSelects = Annotated[
+    str | None, typer.Option(help="PIM's selected tokens of each level, such as 2048,512,128,32, where unknown.")
+]
 
 
 def convert_verb(
@@ -43,6 +46,7 @@ def convert_verb(
     positions: Positions = "official",
     family: FamilyOption = None,
     num_token: NumToken = None,
+    num_selects: NumSelects = None,
     as_json: options.Json = False,
     config: options.Config = None,
 ) -> int:
@@ -63,10 +67,14 @@ def convert_verb(
         raise BadOption(f"--positions is {' or '.join(POSITION_RULES)}, got {positions!r}")
     if family is not None and family not in FAMILIES:
         raise BadOption(f"--family is {' or '.join(FAMILIES)}, got {family!r}")
+    try:
+        selects = None if num_selects is None else [int(count) for count in num_selects.split(",")]
+    except ValueError:
+        raise BadOption(f"--num-selects is numbers with commas, such as 2048,512,128,32, got {num_selects!r}") from None
     classes = None if data is None else load_images(data).classes
     model, card = convert(
         file, classes=classes, heads=heads, slide_step=slide_step, image_size=image_size, positions=rule,
-        family=family, num_token=num_token,
+        family=family, num_token=num_token, num_selects=selects,
     )  # fmt: skip
     card = save_model(out, model, card)
     adapter = adapter_of(model)

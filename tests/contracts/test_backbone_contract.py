@@ -110,7 +110,9 @@ def test_gradient_reaches_every_weight(kind: str) -> None:
     x = images(adaptive.bare)
     # A class token's row of a padded relative bias is zero, so that table of the last layer trains in neither.
     trainable = reached(adaptive.bare, x)
-    assert trainable == {n for n, _ in adaptive.bare.named_parameters()} or kind == "relative_class_token"
+    # The combiner's logits alone train no classifier: which tokens are the surest has no gradient.
+    every = {n for n, _ in adaptive.bare.named_parameters() if kind != "pim" or not n.startswith("classifiers.")}
+    assert trainable == every or kind == "relative_class_token"
     assert reached(adaptive, x) == trainable
 
 
@@ -174,6 +176,55 @@ def fusion_oracle(kind: str, model: Any, x: Tensor, kept: list[Tensor]) -> Tenso
     return model.head(model.norm(fused)[:, 0])  # type: ignore[no-any-return]
 
 
+def pim_oracle(kind: str, model: Any, x: Tensor, kept: list[Tensor]) -> Tensor:
+    """PIM over a ViT by the paper's equations, image by image: dropped tokens are no keys and keep their last value."""
+    vit, tokens = model.backbone, wrap(model).start(x).tokens
+    here = torch.ones(tokens.shape[:2], dtype=torch.bool)
+    levels = []
+    for block, place in zip(vit.blocks, kept, strict=True):
+        q, k, v = block.attn.qkv(block.norm1(tokens)).unflatten(2, (3, block.attn.num_heads, -1)).permute(2, 0, 3, 1, 4)
+        rows = (q @ k.transpose(2, 3) * block.attn.scale).masked_fill(~here[:, None, None], float("-inf")).softmax(3)
+        new = tokens + block.attn.proj((rows @ v).transpose(1, 2).flatten(2))
+        new = new + block.mlp(block.norm2(new))
+        here = torch.zeros_like(here).scatter(1, place, True)
+        tokens = torch.where(here[..., None], new, tokens)
+        levels.append(tokens)
+    return torch.stack([pim_heads_oracle(kind, model, [level[i] for level in levels[-4:]]) for i in range(len(x))])
+
+
+def pim_heads_oracle(kind: str, model: Any, levels: list[Tensor]) -> Tensor:
+    """Levels (N, C) of one image -> its logits (K,), with the norms' running statistics written out."""
+    state = {
+        name: tensor.squeeze(-1) if name.endswith("weight") else tensor for name, tensor in model.state_dict().items()
+    }
+
+    def linear(name: str, x: Tensor) -> Tensor:
+        return x @ state[f"{name}.weight"].reshape(-1, x.shape[-1]).T + state[f"{name}.bias"]
+
+    def norm(name: str, x: Tensor) -> Tensor:
+        scaled = (x - state[f"{name}.running_mean"]) / (state[f"{name}.running_var"] + 1e-5).sqrt()
+        return scaled * state[f"{name}.weight"].flatten() + state[f"{name}.bias"]
+
+    projected = [
+        linear(f"pyramid.project.{i}.2", linear(f"pyramid.project.{i}.0", f).relu()) for i, f in enumerate(levels)
+    ]
+    features = [sum(projected[i:], torch.zeros(())) for i in range(4)]
+    heads, chosen = [], []
+    for i, (feature, count) in enumerate(zip(features, model.num_selects, strict=True)):
+        logits = linear(f"classifiers.{i}.3", norm(f"classifiers.{i}.1", linear(f"classifiers.{i}.0", feature)).relu())
+        sure = sorted(range(len(feature)), key=lambda token: -float(logits[token].softmax(0).max()))
+        chosen += [feature[token] for token in sure[:count]]
+        heads.append(logits.mean(0))
+    nodes = linear("combiner.gather", torch.stack(chosen, dim=1)).T  # (J, F)
+    q, k = linear("combiner.query", nodes).mean(1), linear("combiner.key", nodes).mean(1)
+    edges = state["combiner.adjacency"] + state["combiner.strength"] * (q[:, None] - k[None, :]).tanh()
+    mixed = norm("combiner.norm", edges.T @ linear("combiner.mix", nodes))
+    combined = linear("combiner.head", linear("combiner.join", mixed.T).flatten())
+    if kind == "pim":
+        return combined
+    return torch.stack([head.softmax(0) for head in (*heads, combined)]).mean(0).log()
+
+
 def calls_of(kind: str) -> int:
     return 2 if kind in ("differential", "parallel_things") else 1
 
@@ -184,6 +235,8 @@ def difference_to_oracle(kind: str, score: str) -> float:
     logits, kept = adaptive.forward_kept(x)
     if kind in ("ffvt", "transfg"):
         expected = fusion_oracle(kind, adaptive.bare, x, kept)
+    elif kind in ("pim", "pim_sum"):
+        expected = pim_oracle(kind, adaptive.bare, x, kept)
     else:
         expected = oracle(adaptive.bare, x, kept, calls_of(kind))
     return float((logits - expected).abs().max() / expected.abs().max())

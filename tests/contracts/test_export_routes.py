@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from tavt_kit.adaptive import LeanViT, wrap
 from tavt_kit.artifact_card import ArtifactCard
+from tavt_kit.backbones import adapter_of
 from tavt_kit.device import TargetDevice
 from tavt_kit.drop import keep_best
 from tavt_kit.errors import DataError, ExportError
@@ -45,12 +46,12 @@ SLOW = (
 )
 TARGETS = {".onnx": "onnxruntime:cpu:threads=1", ".xml": "openvino:cpu:threads=1:precision=f32"}
 ROUTES = [("plain", ".onnx"), ("plain", ".xml"), ("eva02", ".onnx"), ("ffvt", ".onnx"), ("ffvt", ".xml"),
-          ("transfg", ".onnx"), ("transfg", ".xml")]  # fmt: skip
+          ("transfg", ".onnx"), ("transfg", ".xml"), ("pim", ".onnx"), ("pim", ".xml")]  # fmt: skip
 SLOW_ROUTES = [("eva02", ".xml"), *((kind, suffix) for kind in SLOW for suffix in TARGETS)]
 
 
 def _card(model: nn.Module, schedule: TokenSchedule, tokens: int, prefix: int) -> ArtifactCard:
-    height, width = (int(size) for size in model.patch_embed.img_size)  # type: ignore[union-attr]
+    height, width = adapter_of(model).image_size
     preprocessing = Preprocessing((height, width)).as_record()
     classes = tuple(f"class {i}" for i in range(7))
     return ArtifactCard(ModelCard("timm_vit", "small", {}, classes, preprocessing), schedule, tokens, prefix)

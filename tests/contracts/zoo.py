@@ -8,10 +8,18 @@ from typing import Any
 import torch
 from torch import nn
 
+from tavt_kit.backbones import adapter_of
 from tavt_kit.timm_import import timm
 
 SMALL: dict[str, Any] = {"depth": 4, "embed_dim": 48, "num_heads": 3, "num_classes": 7}
 IMAGE = 64
+PIM: dict[str, Any] = {
+    "img_size": 40,
+    "patch_size": 8,
+    "fpn_size": 24,
+    "num_selects": (20, 18, 14, 12),
+    "drop_rate": 0.0,
+}
 
 
 def _named(name: str, **changes: Any) -> Callable[[], nn.Module]:
@@ -68,6 +76,8 @@ ZOO: dict[str, Callable[[], nn.Module]] = {
     "ffvt": _named("ffvt_base_patch16", num_token=3, global_pool="token"),
     "transfg": _named("transfg_base_patch16", global_pool="token"),
     "relative_table": _named("vit_relpos_small_patch16_224", rel_pos_type="bias"),
+    "pim": _named("pim_vit_base_patch16", **PIM),
+    "pim_sum": _named("pim_vit_base_patch16", head="sum", **PIM),
 }
 ROPE = ("eva02", "rope", "rope_mixed", "dinov3", "dinov3_classifier")
 BIASED = ("beit", "beitv2", "beit_shared_bias", "relative_mlp", "relative_shared", "relative_class_token",
@@ -104,5 +114,5 @@ def shake(model: nn.Module, seed: int) -> None:
 
 def images(model: nn.Module, batch: int = 3, seed: int = 1) -> torch.Tensor:
     """Random images of the model's size."""
-    height, width = model.patch_embed.img_size  # type: ignore[union-attr]
-    return torch.randn(batch, 3, int(height), int(width), generator=torch.Generator().manual_seed(seed))
+    height, width = adapter_of(model).image_size
+    return torch.randn(batch, 3, height, width, generator=torch.Generator().manual_seed(seed))

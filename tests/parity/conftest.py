@@ -21,7 +21,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if marker is None or "name" not in metafunc.fixturenames:
         return
     files = sorted(folder_of(metafunc.config).glob("*.npz"))
-    names = [file.stem for file in files if kind_of(file.stem) == marker.args[0]]
+    names = [file.stem for file in files if kind_of(file.stem) in marker.args]
     metafunc.parametrize("name", names or [pytest.param("", marks=pytest.mark.skip("no such file"))], scope="module")
 
 

@@ -37,6 +37,18 @@ class Golden(dict[str, NDArray[Any]]):
         return self[key] if key in self else default
 
 
+_PIM_V0 = (
+    ("backbone.", "extractor."),
+    ("fpn.Proj_layer", "fpn_"),
+    ("fpn.Up_layer", "upsample_"),
+    ("fpn_classifier_layer", "classifier_l"),
+    ("combiner.param_pool0", "gcn.pool1"),
+    ("combiner.param_pool1", "gcn.pool4"),
+    ("combiner.", "gcn."),
+)
+"""PIM: the second version's names -> the first one's."""
+
+
 def load(reference: Path, name: str) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
     """A golden file's arrays and its meta."""
     with np.load(reference / f"{name}.npz", allow_pickle=False) as file:
@@ -48,6 +60,18 @@ def load(reference: Path, name: str) -> tuple[dict[str, NDArray[Any]], dict[str,
 def state_of(arrays: Arrays, prefix: str = "state/") -> dict[str, Tensor]:
     """The official state dict below ``prefix``."""
     return {key.removeprefix(prefix): torch.from_numpy(v) for key, v in arrays.items() if key.startswith(prefix)}
+
+
+def as_pim_v0(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The same weights as the first version of the official code names them."""
+    renamed = {}
+    for name, tensor in state.items():
+        new, old = next((new, old) for new, old in _PIM_V0 if name.startswith(new))
+        rest = name.removeprefix(new)
+        if old.endswith(("_", "_l")):
+            rest = f"{int(rest[0]) - 1}{rest[1:]}"
+        renamed[old + rest] = tensor.unsqueeze(-1) if old == "classifier_l" and tensor.dim() == 3 else tensor
+    return renamed
 
 
 def timm_from_official(state: Mapping[str, Tensor], config: Mapping[str, Any], **options: Any) -> nn.Module:
