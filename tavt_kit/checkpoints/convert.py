@@ -14,6 +14,7 @@ from tavt_kit.checkpoints.google_npz import google_heads, google_to_timm, is_goo
 from tavt_kit.checkpoints.official import Asked, Official, PositionRule
 from tavt_kit.checkpoints.official_mixvit import read_mixvit_hybrid
 from tavt_kit.checkpoints.official_vit import FAMILIES, read_vit_family, vit_model
+from tavt_kit.checkpoints.official_vitae import read_vitae
 from tavt_kit.checkpoints.weight_file import read_tensors
 from tavt_kit.errors import CheckpointError
 from tavt_kit.model_card import Licence, ModelCard
@@ -21,7 +22,7 @@ from tavt_kit.model_card import Licence, ModelCard
 __all__ = ["FAMILIES", "convert"]
 
 Reader = Callable[[Mapping[str, Tensor], Asked], Official | None]
-_READERS: tuple[Reader, ...] = (read_vit_family, read_mixvit_hybrid)
+_READERS: tuple[Reader, ...] = (read_vit_family, read_mixvit_hybrid, read_vitae)
 """Of torch files: each gives ``None`` for a file of another family."""
 
 
@@ -29,7 +30,7 @@ def convert(
     file: str | Path,
     *,
     classes: Sequence[str] | None = None,
-    heads: int | None = None,
+    heads: int | Sequence[int] | None = None,
     slide_step: int | None = None,
     image_size: int | None = None,
     positions: PositionRule = "official",
@@ -38,13 +39,15 @@ def convert(
 ) -> tuple[nn.Module, ModelCard]:
     """Read an official weight file into a model.
 
-    Torch files (``.bin``, ``.pth``, ``.pt``): ViT-pytorch and TAVT, FFVT, TransFG, Mix-ViT (pure and hybrid). NumPy
+    Torch files (``.bin``, ``.pth``, ``.pt``, ``.pth.tar``): ViT-pytorch and TAVT, FFVT, TransFG, Mix-ViT (pure and
+    hybrid), ViTAE and ViTAEv2 (of a checkpoint with averaged weights, those). NumPy
     files (``.npz``): Google's ViT.
 
     Args:
         file: Read safely; nothing in it is run.
         classes: Names of its classes in order; ``class 0``, ``class 1``, ... where not known.
-        heads: Attention heads, where the width is not that of ViT-B, L or H.
+        heads: Attention heads, where the width is not that of ViT-B, L or H. ViTAEs of no official size have one number
+            for the normal cells of each stage, then one for each of the reduction cells.
         slide_step: Pixels from one patch to the next, for the overlapping split.
         image_size: Edge of the model's input; the position table is resized by the rule of ``positions``. The size
             that fits the table by default.
@@ -64,7 +67,8 @@ def convert(
         >>> model, card = convert("ViT-B_16.npz", image_size=448)  # doctest: +SKIP
     """
     path = Path(file).expanduser()
-    found = _read(path, Asked(heads, slide_step, image_size, positions, family, num_token))
+    one, several = (heads, None) if heads is None or isinstance(heads, int) else (None, tuple(heads))
+    found = _read(path, Asked(one, slide_step, image_size, positions, family, num_token, several))
     model = create(found.name, found.arguments)
     random = {n: tensor for n, tensor in model.state_dict().items() if n.startswith(found.untrained or ("\0",))}
     fit(model, {**found.tensors, **random}, str(path))

@@ -23,7 +23,7 @@ bilinear without (as timm's loader of the same files does)."""
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """What a user says of a file beyond what is in it; see ``convert``."""
+    """What a user says of a file beyond what is in it; see ``convert``. Several heads are ``stage_heads``."""
 
     heads: int | None = None
     slide_step: int | None = None
@@ -31,6 +31,7 @@ class Asked:
     positions: PositionRule = "official"
     family: str | None = None
     num_token: int | None = None
+    stage_heads: tuple[int, ...] | None = None
 
 
 @dataclass(frozen=True, slots=True)

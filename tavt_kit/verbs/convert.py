@@ -13,9 +13,17 @@ from tavt_kit.verbs import options
 __all__ = ["convert_verb"]
 
 File = Annotated[
-    Path, typer.Argument(help="A .bin, .pth or .pt of TAVT, FFVT, TransFG, Mix-ViT or ViT-pytorch, or Google's .npz.")
+    Path,
+    typer.Argument(
+        help="A .bin, .pth, .pt or .pth.tar of TAVT, FFVT, TransFG, Mix-ViT, ViTAE or ViT-pytorch, or Google's .npz."
+    ),
 ]
-Heads = Annotated[int | None, typer.Option(min=1, help="Attention heads, where the file cannot tell.")]
+Heads = Annotated[
+    str | None,
+    typer.Option(
+        help="Attention heads, where the file cannot tell; of a ViTAE one number for each stage, as in 1,1,4."
+    ),
+]
 SlideStep = Annotated[
     int | None, typer.Option(min=1, help="Pixels from patch to patch in the overlapping split, such as 12.")
 ]
@@ -61,7 +69,7 @@ def convert_verb(
         raise BadOption(f"--family is {' or '.join(FAMILIES)}, got {family!r}")
     classes = None if data is None else load_images(data).classes
     model, card = convert(
-        file, classes=classes, heads=heads, slide_step=slide_step, image_size=image_size, positions=rule,
+        file, classes=classes, heads=_numbers(heads), slide_step=slide_step, image_size=image_size, positions=rule,
         family=family, num_token=num_token,
     )  # fmt: skip
     card = save_model(out, model, card)
@@ -76,3 +84,15 @@ def convert_verb(
         f"{card.provenance}"
     )
     return 0
+
+
+def _numbers(heads: str | None) -> int | list[int] | None:
+    """``12`` or ``1,1,4``."""
+    from tavt_kit.verbs.options import BadOption
+
+    if heads is None:
+        return None
+    parts = heads.split(",")
+    if not all(part.strip().isdecimal() and int(part) > 0 for part in parts):
+        raise BadOption(f"--heads is a whole number above 0, or several with commas between them, got {heads!r}")
+    return int(heads) if len(parts) == 1 else [int(part) for part in parts]
