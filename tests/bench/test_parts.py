@@ -109,3 +109,17 @@ def test_parts_of_a_model_with_convolutions_run_on_any_number_of_tokens(kind: st
         (dropped,) = DropPart(model, (0,), notes, False)(count - 2, few)
         assert attended.shape == few.shape and dropped.shape == (len(x), count - 2, tokens.shape[2])
         assert HeadPart(model, (), notes, False)(few).shape == (len(x), 7)
+
+
+def test_openvino_converts_parts_of_a_grid_once_for_every_length() -> None:
+    model = OpenvinoClocks(wrap(zoo.build("vitaev2")), TargetDevice.parse("openvino:cpu:threads=1")).model
+    rng = np.random.default_rng(0)
+    full, few = (rng.standard_normal((1, n, 24), dtype=np.float32) for n in (model.tokens, 7))
+    for part in (AttendPart(model, (0, 1), {}, False), HeadPart(model, (), {}, False)):
+        compiled = openvino.Core().compile_model(_convert(part, [full]), "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+        for tokens in (full, few):
+            with torch.inference_mode():
+                wanted = part(torch.from_numpy(tokens))
+            np.testing.assert_allclose(
+                compiled([tokens])[0], wanted[0] if isinstance(wanted, tuple) else wanted, atol=1e-4
+            )

@@ -20,7 +20,7 @@ from tavt_kit.backbones.vitae_attention import Grid
 from tavt_kit.device import TargetDevice
 from tavt_kit.drop import keep_best
 from tavt_kit.errors import ExportError
-from tavt_kit.exporters.to_onnx import to_onnx
+from tavt_kit.exporters.to_onnx import OPSETS, to_onnx
 from tavt_kit.exporters.to_openvino import to_openvino
 from tavt_kit.model_card import ModelCard
 from tavt_kit.preprocess import Preprocessing
@@ -109,7 +109,8 @@ def test_windows_that_are_put_together_by_a_batch_number_are_caught(
         expected = right(images)
         monkeypatch.setattr(vitae_attention, "merge_windows", baked)
         assert torch.equal(right(images), expected)  # nothing is wrong with it in torch
-    with pytest.raises((ExportError, AssertionError, RuntimeError)):
+    monkeypatch.delitem(OPSETS, "dynamo")  # which follows the number back to the shape, and would mend it
+    with pytest.raises(ExportError if suffix == ".onnx" else AssertionError):
         test_a_dropped_model_agrees_with_torch("vitaev2", suffix, tmp_path)
 
 
