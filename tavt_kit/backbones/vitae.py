@@ -152,7 +152,8 @@ class Vitae(nn.Module):
     def forward_features_levels(self, x: Tensor) -> list[Tensor]:
         """(B, 3, H, W) -> what leaves each stage, on its grid: (B, C, h, w), without a class token."""
         levels = []
-        for stage in self.layers:
+        stages: list[Any] = list(self.layers)
+        for stage in stages:
             x = stage(x)
             patches = x[:, self.prefix :].transpose(1, 2)
             levels.append(patches.reshape(-1, x.shape[2], *stage.grid))

@@ -20,7 +20,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 from itertools import chain
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -47,7 +47,7 @@ class VitaeBackbone:
     """
 
     def __init__(self, model: Vitae) -> None:
-        self.model: Any = model
+        self.model = cast("Any", model)
         self.stage = _droppable_stage(model)
         self.cells: list[Any] = list(self.model.layers[self.stage].NC)
         if not all(cell.attn.fused_attn for cell in self.cells):
@@ -78,7 +78,7 @@ class VitaeBackbone:
     def alone(self, layer: int, state: TokenState) -> TokenState:
         """Mere tokens at the first places of a grid that is blank elsewhere."""
         # A traced part serves every length, so there the answer must not hang on that of the example.
-        if state.last is not None or (state.count == self.tokens and not torch.jit.is_tracing()):
+        if state.last is not None or (state.count == self.tokens and not torch._C._get_tracing_state()):
             return state
         batch, count, width = state.tokens.shape
         place = state.place

@@ -6,6 +6,7 @@ et al., ICLR 2021), as used by T2T-ViT. Attributes bear the official key names.
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
@@ -49,13 +50,13 @@ class KernelAttention(nn.Module):
         k, q = self._features(k), self._features(q)  # (B, N, m)
         total = q @ k.sum(dim=1).unsqueeze(2)  # (B, N, 1)
         mixed = q @ (k.transpose(1, 2) @ v) / (total + 1e-8)
-        y: Tensor = self.proj(mixed)
-        return v + y if self.passing else y
+        mixed = self.proj(mixed)
+        return v + mixed if self.passing else mixed  # type: ignore[no-any-return]
 
     def _features(self, x: Tensor) -> Tensor:
         """exp(w x - |x|^2 / 2) / sqrt(m): (B, N, out) -> (B, N, m)."""
         exponent = x @ self.w.t() - x.square().sum(dim=-1, keepdim=True) / 2
-        return exponent.exp() / len(self.w) ** 0.5
+        return exponent.exp() / math.sqrt(len(self.w))
 
 
 class PassingAttention(nn.Module):
