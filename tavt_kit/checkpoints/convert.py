@@ -40,8 +40,7 @@ def convert(
     """Read an official weight file into a model.
 
     Torch files (``.bin``, ``.pth``, ``.pt``, ``.pth.tar``): ViT-pytorch and TAVT, FFVT, TransFG, Mix-ViT (pure and
-    hybrid), ViTAE and ViTAEv2 (of a checkpoint with averaged weights, those). NumPy
-    files (``.npz``): Google's ViT.
+    hybrid), ViTAE and ViTAEv2 (of a checkpoint with averaged weights, those). NumPy files (``.npz``): Google's ViT.
 
     Args:
         file: Read safely; nothing in it is run.

@@ -86,6 +86,15 @@ def test_logits_features_and_every_stage(golden: Any) -> None:
         torch.testing.assert_close(again, torch.from_numpy(arrays["logits"]), **TOLERANCE)
 
 
+@torch.no_grad()
+def test_the_last_norm_is_the_finer_one(reference: Path, tmp_path: Path) -> None:
+    """With an epsilon of 1e-5 instead of 1e-6 it would be 5e-6 off, within what a whole pass may differ by."""
+    arrays, meta = load(reference, "vitae_v1_shallow_cls")
+    model, _ = from_official(arrays, meta, tmp_path)
+    found = model.forward_head(torch.from_numpy(arrays["stage_2"]), pre_logits=True)
+    torch.testing.assert_close(found, torch.from_numpy(arrays["pre_head"]), atol=2e-6, rtol=0)
+
+
 def test_loss_and_every_gradient_norm(golden: Any) -> None:
     model, arrays, meta = golden
     x = torch.from_numpy(arrays["input"])
@@ -176,6 +185,17 @@ def test_a_transformer_reduction_cell_of_the_first_version_is_its_pyramid(refere
     )
     with pytest.raises(RuntimeError, match=r"layers.0.RC.attn.attn.qkv.weight"):
         small("vitae_v1_rc_transformer", reference, tmp_path, rc_tokens=kinds, compat="fixed")
+
+
+@torch.no_grad()
+def test_a_fixed_one_attends() -> None:
+    kinds = ("transformer", "performer", "performer_less")
+    model = timm.create_model("vitae_tiny", img_size=64, rc_tokens=kinds, rc_heads=(4, 1, 1), compat="fixed").eval()
+    x = torch.randn(2, 3, 64, 64)
+    before = model(x)
+    assert wrap(model)(x).shape == (2, 1000)
+    model.layers[0].RC.attn.attn.qkv.weight.mul_(2)
+    assert not torch.allclose(model(x), before)
 
 
 @torch.no_grad()
