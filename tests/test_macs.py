@@ -16,7 +16,7 @@ from tavt_kit.errors import ScheduleError, UnknownName
 from tavt_kit.macs import MacsFormula, count_macs
 from tavt_kit.schedule import TokenSchedule
 from tavt_kit.timm_import import timm
-from tests.contracts.zoo import ZOO, build, images
+from tests.contracts.zoo import VITAE, ZOO, build, images
 
 
 def vit_b16(size: int, classes: int = 200) -> AdaptiveViT:
@@ -74,8 +74,9 @@ def test_executed_rule_equals_a_counting_pass(kind: str, score: str) -> None:
         assert count_macs(adaptive, schedule) == counted
 
 
-def test_restored_pooling_is_counted() -> None:
-    adaptive = wrap(build("siglip"), pool="restored")
+@pytest.mark.parametrize("kind", ["siglip", *VITAE])
+def test_restored_pooling_is_counted(kind: str) -> None:
+    adaptive = wrap(build(kind), pool="restored")
     adaptive.schedule = TokenSchedule((16, 12, 8, 4))
     counted = count_by_tracing(LeanViT(adaptive), images(adaptive.bare, batch=1))
     assert count_macs(adaptive) == counted

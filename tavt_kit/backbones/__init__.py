@@ -8,9 +8,11 @@ from tavt_kit.backbones import ffvt as ffvt  # in timm's registry from here on
 from tavt_kit.backbones import mixvit as mixvit
 from tavt_kit.backbones import pim as pim
 from tavt_kit.backbones import transfg as transfg
+from tavt_kit.backbones import vitae as vitae
 from tavt_kit.backbones.base import Backbone, Outputs
 from tavt_kit.backbones.fusion import FusionViT
 from tavt_kit.backbones.timm_vit import TimmVit, is_timm_vit
+from tavt_kit.backbones.vitae_adapter import VitaeBackbone
 from tavt_kit.backbones.whole import WholeModel, is_whole
 from tavt_kit.errors import UnsupportedBackbone
 
@@ -36,11 +38,14 @@ def adapter_of(model: nn.Module) -> Backbone:
         return model.adapter()
     if isinstance(model, pim.Pim):
         return model.adapter()
+    if isinstance(model, vitae.Vitae):
+        return VitaeBackbone(model)
     if is_whole(model):
         return WholeModel(model)
     name = type(model).__name__
     reason = _REFUSED.get(name, "no adapter knows how its tokens run")
     raise UnsupportedBackbone(
         "tokens can be dropped from timm's VisionTransformer, DeiT, BEiT, EVA/DINOv3 and relative-position ViTs, "
-        f"from FFVT, TransFG and PIM over a ViT, but not from {name}: {reason}; choose one of `fgvc-kit models`"
+        f"from FFVT, TransFG, ViTAE and PIM over a ViT, but not from {name}: {reason}; "
+        "choose one of `fgvc-kit models`"
     )

@@ -19,7 +19,7 @@ from tavt_kit.timm_import import timm
 __all__ = ["arguments_for", "check_name", "create", "preprocessing_of", "sketch", "supported_names"]
 
 _TIMM = ("vision_transformer", "deit", "eva", "beit", "vision_transformer_relpos")
-_OURS = ("ffvt", "mixvit", "pim", "transfg")
+_OURS = ("ffvt", "mixvit", "pim", "transfg", "vitae")
 _MODULES = (*_TIMM, *_OURS)
 """Modules in timm's registry whose models the adapters take; a test goes through all of them."""
 

@@ -18,6 +18,7 @@ from tavt_kit.checkpoints.official import Asked, Official, PositionRule
 from tavt_kit.checkpoints.official_mixvit import read_mixvit_hybrid
 from tavt_kit.checkpoints.official_pim import read_pim
 from tavt_kit.checkpoints.official_vit import FAMILIES, read_vit_family, vit_model
+from tavt_kit.checkpoints.official_vitae import read_vitae
 from tavt_kit.checkpoints.torchvision_vit import read_torchvision
 from tavt_kit.checkpoints.weight_file import read_tensors
 from tavt_kit.errors import CheckpointError
@@ -26,7 +27,7 @@ from tavt_kit.model_card import Licence, ModelCard
 __all__ = ["FAMILIES", "convert", "convert_checkpoint"]
 
 Reader = Callable[[Mapping[str, Tensor], Asked], Official | None]
-_READERS: tuple[Reader, ...] = (read_vit_family, read_mixvit_hybrid, read_pim, read_torchvision)
+_READERS: tuple[Reader, ...] = (read_vit_family, read_mixvit_hybrid, read_pim, read_vitae, read_torchvision)
 """Of torch files: each gives ``None`` for a file of another family."""
 
 
@@ -34,7 +35,7 @@ def convert(
     file: str | Path,
     *,
     classes: Sequence[str] | None = None,
-    heads: int | None = None,
+    heads: int | Sequence[int] | None = None,
     slide_step: int | None = None,
     image_size: int | None = None,
     positions: PositionRule = "official",
@@ -44,13 +45,15 @@ def convert(
 ) -> tuple[nn.Module, ModelCard]:
     """Read an official weight file, or a Hugging Face folder of a ViT, DeiT or DINOv2, into a model.
 
-    Torch files (``.bin``, ``.pth``, ``.pt``): ViT-pytorch and TAVT, FFVT, TransFG, Mix-ViT (pure and hybrid), PIM,
-    torchvision's ViT. NumPy files (``.npz``): Google's ViT.
+    Torch files (``.bin``, ``.pth``, ``.pt``, ``.pth.tar``): ViT-pytorch and TAVT, FFVT, TransFG, Mix-ViT (pure and
+    hybrid), PIM, ViTAE and ViTAEv2 (of a checkpoint with averaged weights, those), torchvision's ViT. NumPy files
+    (``.npz``): Google's ViT.
 
     Args:
         file: Read safely; nothing in it is run.
         classes: Names of its classes in order; ``class 0``, ``class 1``, ... where not known.
-        heads: Attention heads, where the width is not that of ViT-B, L or H.
+        heads: Attention heads, where the width is not that of ViT-B, L or H. ViTAEs of no official size have one number
+            for the normal cells of each stage, then one for each of the reduction cells.
         slide_step: Pixels from one patch to the next, for the overlapping split.
         image_size: Edge of the model's input; the position table is resized by the rule of ``positions``. The size
             that fits the table by default.
@@ -71,9 +74,10 @@ def convert(
         >>> model, card = convert("ViT-B_16.npz", image_size=448)  # doctest: +SKIP
     """
     path = Path(file).expanduser()
+    one, several = (heads, None) if heads is None or isinstance(heads, int) else (None, tuple(heads))
     named = None if classes is None else tuple(classes)
     selects = None if num_selects is None else tuple(num_selects)
-    asked = Asked(heads, slide_step, image_size, positions, family, num_token, named, selects)
+    asked = Asked(one, slide_step, image_size, positions, family, num_token, named, selects, several)
     if is_folder(path):
         found, labels = read_folder(path, asked)
         classes = classes or labels

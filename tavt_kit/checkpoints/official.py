@@ -23,7 +23,7 @@ bilinear without (as timm's loader of the same files does)."""
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """What a user says of a file beyond what is in it; see ``convert``."""
+    """What a user says of a file beyond what is in it; see ``convert``. Several heads are ``stage_heads``."""
 
     heads: int | None = None
     slide_step: int | None = None
@@ -33,6 +33,7 @@ class Asked:
     num_token: int | None = None
     classes: tuple[str, ...] | None = None
     num_selects: tuple[int, ...] | None = None
+    stage_heads: tuple[int, ...] | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import pickle
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,13 +15,16 @@ from tavt_kit.errors import CheckpointError
 
 __all__ = ["read_tensors"]
 
-_TORCH_SUFFIXES = frozenset({".bin", ".ckpt", ".pt", ".pth"})
-_WRAPPERS = ("state_dict", "model", "model_state_dict")
-"""Names under which training scripts keep the weights beside the optimiser's state."""
+_TORCH_SUFFIXES = frozenset({".bin", ".ckpt", ".pt", ".pth", ".tar"})
+_WRAPPERS = ("state_dict_ema", "state_dict", "model", "model_state_dict")
+"""Names under which training scripts keep the weights beside the optimiser's state; averaged ones come first, as in
+timm's validation script."""
 
 
 def read_tensors(file: Path) -> dict[str, Tensor]:
     """The tensors of a ``.safetensors`` file, or of a torch file that holds nothing but tensors, on the CPU.
+
+    Of a checkpoint with averaged weights (``state_dict_ema``) these are read.
 
     A ``module.`` in front of every name (left by DataParallel) is taken off.
 
@@ -59,7 +63,9 @@ def _read_safetensors(file: Path) -> dict[str, Tensor]:
 
 def _read_torch(file: Path) -> dict[str, Tensor]:
     try:
-        content: Any = torch.load(file, map_location="cpu", weights_only=True)
+        # timm's checkpoints hold the command line beside the weights: plain values in a Namespace, which runs nothing.
+        with torch.serialization.safe_globals([argparse.Namespace]):
+            content: Any = torch.load(file, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError:
         raise CheckpointError(
             f"{file} holds Python objects, not only tensors, and reading them would run code from the file; "

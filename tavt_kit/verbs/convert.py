@@ -15,11 +15,16 @@ __all__ = ["convert_verb"]
 File = Annotated[
     Path,
     typer.Argument(
-        help="A .bin, .pt or .pth of TAVT, FFVT, TransFG, Mix-ViT, PIM, ViT-pytorch or torchvision, Google's .npz, or "
-        "a Hugging Face folder."
+        help="A .bin, .pt, .pth or .pth.tar of TAVT, FFVT, TransFG, Mix-ViT, PIM, ViTAE, ViT-pytorch or torchvision, "
+        "Google's .npz, or a Hugging Face folder."
     ),
 ]
-Heads = Annotated[int | None, typer.Option(min=1, help="Attention heads, where the file cannot tell.")]
+Heads = Annotated[
+    str | None,
+    typer.Option(
+        help="Attention heads, where the file cannot tell; of a ViTAE one number for each stage, as in 1,1,4."
+    ),
+]
 SlideStep = Annotated[
     int | None, typer.Option(min=1, help="Pixels from patch to patch in the overlapping split, such as 12.")
 ]
@@ -73,7 +78,7 @@ def convert_verb(
         raise BadOption(f"--num-selects is numbers with commas, such as 2048,512,128,32, got {num_selects!r}") from None
     classes = None if data is None else load_images(data).classes
     model, card = convert(
-        file, classes=classes, heads=heads, slide_step=slide_step, image_size=image_size, positions=rule,
+        file, classes=classes, heads=_numbers(heads), slide_step=slide_step, image_size=image_size, positions=rule,
         family=family, num_token=num_token, num_selects=selects,
     )  # fmt: skip
     card = save_model(out, model, card)
@@ -88,3 +93,15 @@ def convert_verb(
         f"{card.provenance}"
     )
     return 0
+
+
+def _numbers(heads: str | None) -> int | list[int] | None:
+    """``12`` or ``1,1,4``."""
+    from tavt_kit.verbs.options import BadOption
+
+    if heads is None:
+        return None
+    parts = heads.split(",")
+    if not all(part.strip().isdecimal() and int(part) > 0 for part in parts):
+        raise BadOption(f"--heads is a whole number above 0, or several with commas between them, got {heads!r}")
+    return int(heads) if len(parts) == 1 else [int(part) for part in parts]

@@ -17,6 +17,7 @@ from tavt_kit.device import TargetDevice
 from tavt_kit.errors import TargetError
 from tavt_kit.schedule import TokenSchedule
 from tavt_kit.timm_import import timm
+from tests.contracts import zoo
 from tests.runtimes.models import SIZE, images, tiny_vit
 
 SIZES = {"img_size": SIZE, "patch_size": 8, "embed_dim": 64, "num_heads": 2, "depth": 3, "num_classes": 5}
@@ -113,3 +114,31 @@ def test_targets_without_live_models_are_refused() -> None:
     for text in ("openvino:cpu:precision=int8", "onnxruntime:cpu"):
         with pytest.raises(TargetError, match="latency table is measured on torch or OpenVINO"):
             clocks_for(tiny_vit(), TargetDevice.parse(text))
+
+
+@pytest.mark.parametrize("kind", zoo.VITAE)
+def test_parts_of_a_model_with_convolutions_run_on_any_number_of_tokens(kind: str) -> None:
+    model = wrap(zoo.build(kind))
+    x = zoo.images(model.bare)
+    count = model.tokens - 5
+    with torch.inference_mode():
+        state = model.start(x)
+        tokens, notes = state.tokens, state.notes
+        (attended,) = AttendPart(model, (0,), notes, False)(tokens)
+        wanted = model.advance(state, [0], model.dense_schedule.counts)
+        assert torch.equal(FeedPart(model, (0,), notes, False)(attended), wanted.tokens)
+        few = tokens[:, :count]
+        (attended,) = AttendPart(model, (0,), notes, False)(few)
+        (dropped,) = DropPart(model, (0,), notes, False)(count - 2, few)
+        assert attended.shape == few.shape and dropped.shape == (len(x), count - 2, tokens.shape[2])
+        assert HeadPart(model, (), notes, False)(few).shape == (len(x), 7)
+
+
+def test_openvino_converts_parts_of_a_grid_once_for_every_length() -> None:
+    clocks = OpenvinoClocks(wrap(zoo.build("vitaev2")), TargetDevice.parse("openvino:cpu:threads=1"))
+    rng = np.random.default_rng(0)
+    attend, head = AttendPart(clocks.model, (0, 1), {}, False), HeadPart(clocks.model, (), {}, False)
+    for count in (clocks.model.tokens, 7):
+        tokens = rng.standard_normal((1, count, 24), dtype=np.float32)
+        for part in (attend, head):
+            assert clocks.clock(part, [tokens])() > 0

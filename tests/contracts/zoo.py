@@ -36,6 +36,23 @@ def _overlapping() -> nn.Module:
     return model
 
 
+def _vitae(name: str, **changes: Any) -> Callable[[], nn.Module]:
+    def make() -> nn.Module:
+        model: nn.Module = timm.create_model(name, img_size=IMAGE, num_classes=SMALL["num_classes"], **changes)
+        for module in model.modules():
+            if isinstance(module, nn.BatchNorm2d):  # as after some training
+                nn.init.normal_(module.running_mean, std=0.3)  # type: ignore[arg-type]
+                nn.init.uniform_(module.running_var, 0.5, 1.5)  # type: ignore[arg-type]
+        return model
+
+    return make
+
+
+_V2: dict[str, Any] = {
+    "embed_dims": (8, 8, 12, 16), "token_dims": (12, 16, 24, 32), "nc_depth": (1, 1, 4, 1), "nc_heads": (1, 2, 4, 8),
+    "rc_heads": (1, 1, 2, 4), "rc_group": (1, 4, 4, 4), "nc_group": (1, 4, 8, 16), "mlp_ratio": 2.0,
+}  # fmt: skip
+
 ZOO: dict[str, Callable[[], nn.Module]] = {
     "plain": _named("vit_tiny_patch16_224"),
     "patch8": _named("vit_small_patch8_224", img_size=40),
@@ -75,11 +92,24 @@ ZOO: dict[str, Callable[[], nn.Module]] = {
     "relative_post_norm": _named("vit_relpos_medium_patch16_rpn_224"),
     "ffvt": _named("ffvt_base_patch16", num_token=3, global_pool="token"),
     "transfg": _named("transfg_base_patch16", global_pool="token"),
+    "vitae": _vitae(
+        "vitae_tiny", embed_dims=(8, 8, 16), token_dims=(16, 12, 32), nc_depth=(0, 0, 4), nc_group=(1, 1, 8)
+    ),
+    "vitae_class_token": _vitae(
+        "vitae_base",
+        embed_dims=(32,) * 3,
+        token_dims=(32,) * 3,
+        nc_depth=(0, 0, 4),
+        nc_heads=(1, 1, 4),
+        nc_group=(1, 1, 8),
+    ),
+    "vitaev2": _vitae("vitaev2_s", **_V2),
     "relative_table": _named("vit_relpos_small_patch16_224", rel_pos_type="bias"),
     "pim": _named("pim_vit_base_patch16", **PIM),
     "pim_sum": _named("pim_vit_base_patch16", head="sum", **PIM),
 }
 ROPE = ("eva02", "rope", "rope_mixed", "dinov3", "dinov3_classifier")
+VITAE = ("vitae", "vitae_class_token", "vitaev2")
 BIASED = ("beit", "beitv2", "beit_shared_bias", "relative_mlp", "relative_shared", "relative_class_token",
           "relative_post_norm", "relative_table")  # fmt: skip
 
@@ -115,4 +145,4 @@ def shake(model: nn.Module, seed: int) -> None:
 def images(model: nn.Module, batch: int = 3, seed: int = 1) -> torch.Tensor:
     """Random images of the model's size."""
     height, width = adapter_of(model).image_size
-    return torch.randn(batch, 3, height, width, generator=torch.Generator().manual_seed(seed))
+    return torch.randn(batch, 3, int(height), int(width), generator=torch.Generator().manual_seed(seed))

@@ -1,0 +1,199 @@
+"""Weight files of ViTAE and ViTAEv2, whose tensors fit our models by their own names.
+
+The checkpoints are those of timm 0.4's saver (``.pth.tar``). Of averaged and plain weights the averaged ones are read,
+as the official validation does; where a training's global batch was below 512, the official recipe's average never
+moved from its start, and the plain ones must be saved on their own first.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from torch import Tensor
+
+from tavt_kit.backbones.vitae_variants import VARIANTS
+from tavt_kit.checkpoints.official import Asked, Official, resize_positions
+from tavt_kit.errors import CheckpointError, DataError
+
+__all__ = ["read_vitae"]
+
+_HEADS = ("nc_heads", "rc_heads")
+
+
+def read_vitae(tensors: Mapping[str, Tensor], asked: Asked) -> Official | None:
+    """A file of either version, or ``None`` if it is of another family.
+
+    Variants are told by their widths and depths; of others no key tells the attention heads, nor how large an image
+    they were trained on (224 px unless asked for).
+
+    Raises:
+        CheckpointError: Tensors are missing, or the heads must be given.
+        DataError: An image size that does not fit the patches.
+    """
+    if not any(name.startswith("layers.0.RC.") for name in tensors):
+        return None
+    found = _Reading(tensors).arguments()
+    name = _variant(found)
+    if name is None:
+        found = {**found, **_heads(tensors, found, asked)}
+    second = found["version"] == 2
+    size, table = _size(tensors, found, asked)
+    arguments = {"num_classes": len(_tensor(tensors, "head.bias")), "img_size": [size, size]}
+    if name is None:
+        arguments |= {key: list(value) if isinstance(value, tuple) else value for key, value in found.items()}
+    return Official(
+        "vitaev2" if second else "vitae",
+        name or ("vitaev2_s" if second else "vitae_base" if found["class_token"] else "vitae_tiny"),
+        arguments,
+        {**tensors, **table},
+        "ViTAEv2" if second else "ViTAE",
+    )
+
+
+def _tensor(tensors: Mapping[str, Tensor], name: str) -> Tensor:
+    if name not in tensors:
+        raise CheckpointError(f"the file is of ViTAE, but lacks {name}; nothing was loaded")
+    return tensors[name]
+
+
+class _Reading:
+    """Reads an architecture off the names and shapes."""
+
+    def __init__(self, tensors: Mapping[str, Tensor]) -> None:
+        self.tensors = tensors
+        self.stages = 1 + max(int(name.split(".")[1]) for name in tensors if _is_stage(name))
+        # The first version has a norm after the second convolution of a reduction cell, the other one after the first.
+        self.version = 2 if self._has("layers.0.RC.PCM.1.weight") else 1
+
+    def _has(self, name: str) -> bool:
+        return name in self.tensors
+
+    def _shape(self, name: str) -> tuple[int, ...]:
+        return tuple(_tensor(self.tensors, name).shape)
+
+    def arguments(self) -> dict[str, Any]:
+        """Of ``Vitae``, without heads."""
+        rows, width = [], 3
+        for stage in range(self.stages):
+            rows.append(self._stage(stage, width))
+            width = rows[-1]["token_dims"]
+        found: dict[str, Any] = {key: tuple(row[key] for row in rows) for key in rows[0]}
+        found |= {"version": self.version, "class_token": self._has("layers.0.RC.cls_token")}
+        found["mlp_ratio"] = self._mlp_ratio(found)
+        return found | self._windows()
+
+    def _stage(self, stage: int, width_in: int) -> dict[str, Any]:
+        root = f"layers.{stage}.RC."
+        kind = self._reduction_kind(root)
+        embed, out, ratio, group = width_in, width_in, 1, 1
+        if kind == "embedding":
+            out, _, ratio, _ = self._shape(f"{root}PRM.proj.weight")
+            embed = out
+        elif kind != "none":
+            embed, _, kernel, _ = self._shape(f"{root}PRM.convs.0.0.weight")
+            ratio = 4 if kernel == 7 else 2
+            out = self._token_width(root, kind, embed)
+            if self._has(f"{root}PCM.0.weight"):
+                group = width_in // self._shape(f"{root}PCM.0.weight")[1]
+        return {
+            "embed_dims": embed, "token_dims": out, "downsample_ratios": ratio, "rc_tokens": kind, "rc_group": group,
+            **self._normal(stage, out),
+        }  # fmt: skip
+
+    def _reduction_kind(self, root: str) -> str:
+        marks = {"PRM.proj.weight": "embedding", "attn.kqv.weight": "performer",
+                 "attn.attn.relative_position_index": "window", "attn.attn.qkv.weight": "transformer",
+                 "PRM.convs.0.0.weight": "performer_less"}  # fmt: skip
+        return next((kind for mark, kind in marks.items() if self._has(root + mark)), "none")
+
+    def _token_width(self, root: str, kind: str, embed: int) -> int:
+        if kind == "performer_less":
+            return embed * sum(
+                name.startswith(f"{root}PRM.convs.") and name.endswith("weight") for name in self.tensors
+            )
+        return self._shape(f"{root}attn.{'proj' if kind == 'performer' else 'attn.proj'}.bias")[0]
+
+    def _normal(self, stage: int, width: int) -> dict[str, Any]:
+        cells = {name.split(".")[3] for name in self.tensors if name.startswith(f"layers.{stage}.NC.")}
+        root = f"layers.{stage}.NC.0."
+        if not cells:
+            return {"nc_tokens": "transformer", "nc_depth": 0, "nc_group": 1}
+        kind = "transformer" if self._has(f"{root}PCM.6.weight") else "transformer_shallow"
+        kind = "performer" if self._has(f"{root}attn.kqv.weight") else kind
+        kind = "window" if self._has(f"{root}attn.relative_position_index") else kind
+        group = width // self._shape(f"{root}PCM.0.weight")[1]
+        return {"nc_tokens": kind, "nc_depth": len(cells), "nc_group": group}
+
+    def _mlp_ratio(self, found: Mapping[str, Any]) -> float:
+        stage = next((i for i, depth in enumerate(found["nc_depth"]) if depth), None)
+        if stage is None:
+            raise CheckpointError("the file is of ViTAE, but has no normal cells; nothing was loaded")
+        return float(self._shape(f"layers.{stage}.NC.0.mlp.fc1.bias")[0] / found["token_dims"][stage])
+
+    def _windows(self) -> dict[str, Any]:
+        found: dict[str, Any] = {}
+        for stage in range(self.stages):
+            if self._has(name := f"layers.{stage}.NC.0.attn.relative_position_index"):
+                found = {"window_size": math.isqrt(self._shape(name)[0])} | found
+        if any(name.endswith("relative_position_bias_table") for name in self.tensors):
+            found["relative_pos"] = True
+        return found
+
+
+def _is_stage(name: str) -> bool:
+    parts = name.split(".")
+    return len(parts) > 2 and parts[0] == "layers" and parts[1].isdecimal()
+
+
+def _variant(found: Mapping[str, Any]) -> str | None:
+    """The official size of these widths, depths and kinds, if any."""
+    tiny = {"version": 1, "class_token": False, "mlp_ratio": 2.0, "embed_dims": (64, 64, 128),
+            "token_dims": (64, 64, 256), "nc_depth": (0, 0, 7), "downsample_ratios": (4, 2, 2),
+            "rc_group": (1, 1, 1), "nc_group": (1, 1, 64)}  # fmt: skip
+    for name, shape in VARIANTS.items():
+        if all(found[key] == {**tiny, **shape}[key] for key in tiny) and found.get("window_size", 7) == 7:
+            return None if "relative_pos" in found else name
+    return None
+
+
+def _heads(tensors: Mapping[str, Tensor], found: Mapping[str, Any], asked: Asked) -> dict[str, tuple[int, ...]]:
+    """Of the cells of each stage: as given, or of the official size of these widths."""
+    given, stages = asked.stage_heads, len(found["token_dims"])
+    if given is None and asked.heads is not None:
+        given = (asked.heads,)
+    for shape in () if given is not None else VARIANTS.values():
+        if shape.get("token_dims", (64, 64, 256)) == found["token_dims"]:
+            given = (*shape.get("nc_heads", (1, 1, 4)), *shape.get("rc_heads", (1,) * stages))
+            break
+    if given is None or len(given) not in (1, stages, 2 * stages):
+        shown = "none" if given is None else ",".join(map(str, given))
+        raise CheckpointError(
+            f"no key tells the attention heads of a ViTAE of widths {', '.join(map(str, found['token_dims']))}; give "
+            f"--heads for the normal cells of its {stages} stages and then for its reduction cells, such as "
+            f"{','.join(['1'] * (2 * stages - 1))},2 (got {shown})"
+        )
+    return dict(zip(_HEADS, _spread(given, stages), strict=True))
+
+
+def _spread(given: Sequence[int], stages: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """One number is the last stage's; what is not given of reduction cells is that of the cells before them."""
+    normal = (*(1,) * (stages - 1), given[0]) if len(given) == 1 else tuple(given[:stages])
+    reducing = tuple(given[stages:]) if len(given) > stages else (1, *normal[:-1])
+    return normal, reducing
+
+
+def _size(tensors: Mapping[str, Tensor], found: Mapping[str, Any], asked: Asked) -> tuple[int, dict[str, Tensor]]:
+    """The edge of the image, and the position table for it, if there is one."""
+    name = "layers.0.RC.pos_embed"
+    if name not in tensors:
+        return asked.image_size or 224, {}
+    patch, table = found["downsample_ratios"][0], tensors[name]
+    side = math.isqrt(table.shape[1] - 1)
+    if side * side != table.shape[1] - 1:
+        raise CheckpointError(f"the position table has {table.shape[1]} rows: no square grid and a class")
+    size = asked.image_size or side * patch
+    if size < patch or size % patch:
+        raise DataError(f"patches of {patch} px need an image size that is a multiple of that, got {size}")
+    return size, {name: resize_positions(table, size // patch, asked.positions)}

@@ -1,0 +1,272 @@
+"""ViTAE's and ViTAEv2's official forward: every recorded quantity, through the public converter."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from tavt_kit.adaptive import wrap
+from tavt_kit.backbones.vitae import Vitae
+from tavt_kit.checkpoints import convert
+from tavt_kit.errors import DataError, UnsupportedBackbone
+from tavt_kit.macs import count_macs
+from tavt_kit.timm_import import timm
+from tests.parity.official import load, state_of
+
+TOLERANCE = {"atol": 5e-5, "rtol": 0.0}
+every_file = pytest.mark.kind("vitae_v1", "vitae_v2")
+SIZES = {
+    "vitae_tiny": "ViTAE_basic_Tiny", "vitae_6m": "ViTAE_basic_6M", "vitae_13m": "ViTAE_basic_13M",
+    "vitae_small": "ViTAE_basic_Small", "vitae_base": "ViTAE_basic_Base", "vitae_large": "ViTAE_basic_Large",
+    "vitae_huge": "ViTAE_basic_Huge", "vitaev2_s": "ViTAEv2_S", "vitaev2_48m": "ViTAEv2_48M", "vitaev2_b": "ViTAEv2_B",
+}  # fmt: skip
+AT_448 = {"vitae_tiny": 8.712e9, "vitae_small": 29.763e9, "vitae_base": 80.708e9, "vitaev2_s": 25.287e9}
+"""As another counter found them on the official code; it counts norms too, which are below 1 % of it all."""
+
+
+def from_official(arrays: Any, meta: Any, folder: Path) -> tuple[Any, Any]:
+    config = meta["config"]
+    file = folder / "model_best.pth.tar"
+    torch.save({"epoch": 3, "state_dict": state_of(arrays), "args": argparse.Namespace(lr=1e-3)}, file)
+    heads = [*config["NC_heads"], *config["RC_heads"]]
+    return convert(file, heads=heads, image_size=config["img_size"])
+
+
+@pytest.fixture(scope="module")
+def golden(name: str, reference: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Any, Any, Any]:
+    arrays, meta = load(reference, name)
+    model, _ = from_official(arrays, meta, tmp_path_factory.mktemp("official"))
+    return model, arrays, meta
+
+
+def listen(model: Any) -> dict[str, Tensor]:
+    """What each reduction cell and each stage gives, once the model has run."""
+    seen: dict[str, Tensor] = {}
+
+    def note(name: str) -> Callable[..., None]:
+        def hook(module: nn.Module, given: Any, output: Tensor) -> None:
+            seen[name] = output
+
+        return hook
+
+    for i, stage in enumerate(model.layers):
+        stage.RC.register_forward_hook(note(f"reduction_{i}"))
+        stage.register_forward_hook(note(f"stage_{i}"))
+    return seen
+
+
+@every_file
+@torch.no_grad()
+def test_logits_features_and_every_stage(golden: Any) -> None:
+    model, arrays, meta = golden
+    x = torch.from_numpy(arrays["input"])
+    seen = listen(model)
+    logits = model(x)
+    seen["pre_head"] = model.forward_head(model.forward_features(x), pre_logits=True)
+    recorded = {name for name in arrays if name.startswith(("reduction_", "stage_"))} | {"pre_head"}
+    assert recorded == set(seen) and all(list(seen[n].shape) == meta["stage_shapes"].get(n, [2, seen[n].shape[-1]])
+                                         for n in seen)  # fmt: skip
+    for name in sorted(recorded):
+        torch.testing.assert_close(
+            seen[name], torch.from_numpy(arrays[name]), msg=lambda m, n=name: f"{n}: {m}", **TOLERANCE
+        )
+    torch.testing.assert_close(logits, torch.from_numpy(arrays["logits"]), **TOLERANCE)
+    adaptive = wrap(model)
+    for again in (adaptive(x), adaptive.forward_lean(x)):
+        torch.testing.assert_close(again, torch.from_numpy(arrays["logits"]), **TOLERANCE)
+
+
+@torch.no_grad()
+def test_the_last_norm_is_the_finer_one(reference: Path, tmp_path: Path) -> None:
+    """With an epsilon of 1e-5 instead of 1e-6 it would be 5e-6 off, within what a whole pass may differ by."""
+    arrays, meta = load(reference, "vitae_v1_shallow_cls")
+    model, _ = from_official(arrays, meta, tmp_path)
+    found = model.forward_head(torch.from_numpy(arrays["stage_2"]), pre_logits=True)
+    torch.testing.assert_close(found, torch.from_numpy(arrays["pre_head"]), atol=2e-6, rtol=0)
+
+
+@every_file
+def test_loss_and_every_gradient_norm(golden: Any) -> None:
+    model, arrays, meta = golden
+    x = torch.from_numpy(arrays["input"])
+    loss = F.cross_entropy(model(x), torch.arange(len(x)) % meta["config"]["num_classes"])
+    np.testing.assert_allclose(loss.item(), float(arrays["evalmode_ce"]), rtol=1e-5)
+    model.zero_grad()
+    loss.backward()
+    mine = {f"evalmode_gradnorm/{n}": float(p.grad.norm()) for n, p in model.named_parameters() if p.grad is not None}
+    assert set(mine) == {name for name in arrays if name.startswith("evalmode_gradnorm/")}
+    for name, norm in mine.items():
+        np.testing.assert_allclose(norm, float(arrays[name]), rtol=1e-4, atol=1e-6, err_msg=name)
+
+
+@every_file
+def test_names_and_numbers_of_parameters(golden: Any) -> None:
+    model, arrays, meta = golden
+    own = model.state_dict()
+    assert set(own) == set(state_of(arrays))
+    assert sum(tensor.numel() for tensor in own.values()) == meta["n_params"] + meta["n_buffers"]
+    # The projections of random features are frozen parameters there, and buffers here.
+    assert sum(parameter.numel() for parameter in model.parameters()) == meta["n_params_trainable"]
+
+
+@pytest.mark.parametrize("file", ["vitae_v2_window", "vitae_v2_window_relpos"])
+def test_places_in_windows_are_those_of_the_file(file: str, reference: Path, tmp_path: Path) -> None:
+    """A loaded table would hide that ours is another."""
+    arrays, meta = load(reference, file)
+    _, card = from_official(arrays, meta, tmp_path)
+    fresh = timm.create_model(card.name, **card.arguments).state_dict()
+    names = [name for name in fresh if name.endswith("relative_position_index")]
+    assert len(names) == 4
+    for name in names:
+        np.testing.assert_array_equal(fresh[name].numpy(), arrays[f"state/{name}"])
+
+
+# ------------------------------------------------------------------------------------------ the official sizes
+
+
+@pytest.mark.parametrize("name", SIZES)
+def test_official_sizes(name: str, reference: Path) -> None:
+    facts = json.loads((reference / "fullsize_facts.json").read_text())[SIZES[name]]
+    with torch.device("meta"):
+        model = timm.create_model(name)
+        with FlopCounterMode(display=False) as counter, torch.no_grad():
+            levels = model.forward_features_levels(torch.empty(1, 3, 224, 224))
+            model.forward_head(model.forward_features(torch.empty(1, 3, 224, 224)))
+    assert sum(parameter.numel() for parameter in model.parameters()) == facts["trainable_params"]
+    own = model.state_dict()
+    assert len(own) == facts["state_dict_entries"]
+    assert sum(tensor.numel() for tensor in own.values()) == facts["params"] + facts["buffers_numel"]
+    for i, level in enumerate(levels):
+        prefix = int(model.class_token)
+        assert [1, prefix + level.shape[2] * level.shape[3], level.shape[1]] == facts["stage_shapes"][f"stage_{i}"]
+    assert count_macs(wrap(model), rule="matmul") == facts["macs_224"]
+    assert count_macs(wrap(model)) == facts["macs_224"]
+    head = model.head.weight.numel()
+    assert counter.get_total_flops() // 2 == 2 * (facts["macs_224"] - head) + head
+
+
+@pytest.mark.parametrize("name", SIZES)
+def test_official_sizes_at_448(name: str) -> None:
+    with torch.device("meta"):
+        model = wrap(timm.create_model(name, img_size=448))
+        assert model(torch.empty(1, 3, 448, 448)).shape == (1, 1000)
+    assert model.tokens == 784 + model.prefix
+    if name in AT_448:
+        assert 0.99 < count_macs(model) / AT_448[name] <= 1
+
+
+# ------------------------------------------------------------------------------------------ what is official
+
+
+def small(file: str, reference: Path, tmp_path: Path, **changes: Any) -> Vitae:
+    """A golden model's weights in a model with other settings."""
+    arrays, meta = load(reference, file)
+    _, card = from_official(arrays, meta, tmp_path)
+    model: Vitae = timm.create_model(card.name, **{**card.arguments, **changes}).eval()
+    model.load_state_dict(state_of(arrays))
+    return model
+
+
+@torch.no_grad()
+def test_a_transformer_reduction_cell_of_the_first_version_is_its_pyramid(reference: Path, tmp_path: Path) -> None:
+    arrays, _ = load(reference, "vitae_v1_rc_transformer")
+    kinds = ("transformer", "performer", "transformer")
+    model = small("vitae_v1_rc_transformer", reference, tmp_path, rc_tokens=kinds)
+    torch.testing.assert_close(
+        model(torch.from_numpy(arrays["input"])), torch.from_numpy(arrays["logits"]), **TOLERANCE
+    )
+    with pytest.raises(RuntimeError, match=r"layers.0.RC.attn.attn.qkv.weight"):
+        small("vitae_v1_rc_transformer", reference, tmp_path, rc_tokens=kinds, compat="fixed")
+
+
+@torch.no_grad()
+def test_a_fixed_one_attends() -> None:
+    kinds = ("transformer", "performer", "performer_less")
+    model = timm.create_model("vitae_tiny", img_size=64, rc_tokens=kinds, rc_heads=(4, 1, 1), compat="fixed").eval()
+    x = torch.randn(2, 3, 64, 64)
+    before = model(x)
+    assert wrap(model)(x).shape == (2, 1000)
+    model.layers[0].RC.attn.attn.qkv.weight.mul_(2)
+    assert not torch.allclose(model(x), before)
+
+
+@torch.no_grad()
+def test_official_windows_attend_their_padding(reference: Path, tmp_path: Path) -> None:
+    arrays, _ = load(reference, "vitae_v2_window_relpos")
+    model = small("vitae_v2_window_relpos", reference, tmp_path, compat="fixed")
+    apart = model(torch.from_numpy(arrays["input"])) - torch.from_numpy(arrays["logits"])
+    assert apart.abs().max() > 0.1
+
+
+@pytest.mark.parametrize(("compat", "hidden"), [("official", False), ("fixed", True)])
+@torch.no_grad()
+def test_only_fixed_windows_hide_their_padding(compat: str, hidden: bool) -> None:
+    """Attention among equal tokens gives their value back, unless it also looks at something else."""
+    torch.manual_seed(0)
+    attention = timm.create_model("vitaev2_s", img_size=64, compat=compat).layers[1].NC[0].attn  # 8 x 8 in 7 x 7
+    x = torch.randn(1, 1, 128).expand(2, 64, 128)
+    value = attention.proj(attention.qkv(x)[..., 256:])
+    assert torch.allclose(attention(x), value, atol=1e-6) == hidden
+
+
+def test_drop_path_rates_begin_after_the_previous_stage() -> None:
+    def rates(model: Any, stage: int) -> list[float]:
+        return [getattr(cell.drop_path, "drop_prob", 0.0) for cell in model.layers[stage].NC]
+
+    with torch.device("meta"):
+        official = timm.create_model("vitaev2_s", drop_path_rate=1.3)
+        fixed = timm.create_model("vitaev2_s", drop_path_rate=1.3, compat="fixed")
+    assert rates(official, 2) == pytest.approx([0.1 * step for step in range(2, 10)])  # of 14 cells, 2 + 2 before
+    assert rates(official, 3) == pytest.approx([0.8, 0.9])
+    assert rates(fixed, 2) == pytest.approx([0.1 * step for step in range(4, 12)])
+    assert rates(fixed, 3) == pytest.approx([1.2, 1.3])
+
+
+# ------------------------------------------------------------------------------------------ sizes and settings
+
+
+@torch.no_grad()
+def test_levels_lie_on_their_grids() -> None:
+    model = timm.create_model(
+        "vitaev2_s", img_size=(64, 96), embed_dims=(16, 16, 32, 64), token_dims=(16, 32, 64, 128)
+    ).eval()
+    x = torch.randn(2, 3, 64, 96)
+    levels = model.forward_features_levels(x)
+    assert [tuple(level.shape) for level in levels] == [(2, 16, 16, 24), (2, 32, 8, 12), (2, 64, 4, 6), (2, 128, 2, 3)]
+    torch.testing.assert_close(levels[-1].flatten(2).mean(2), model.forward_head(model.forward_features(x), True))
+
+
+@pytest.mark.parametrize(("name", "changes", "error", "says"), [
+    ("vitae_tiny", {"img_size": 200}, DataError, "multiples of that, but 200x200"),
+    ("vitaev2_s", {"img_size": 304}, DataError, "take 288x288 or 320x320"),
+    ("vitae_tiny", {"img_size": 8}, DataError, "take 16x16"),
+    ("vitae_tiny", {"nc_heads": (1, 1, 3)}, UnsupportedBackbone, "3 heads and 64 groups"),
+    ("vitae_tiny", {"nc_depth": (0, 7)}, UnsupportedBackbone, "nc_depth another number"),
+    ("vitae_tiny", {"nc_tokens": ("window",) * 3}, UnsupportedBackbone, "normal cells of ViTAE are .*, got 'window'"),
+    ("vitaev2_s", {"rc_tokens": ("performer",) * 4}, UnsupportedBackbone, "reduction cells of ViTAEv2"),
+    ("vitae_tiny", {"class_token": True}, UnsupportedBackbone, "a class token comes with"),
+    ("vitae_tiny", {"token_dims": (64, 64, 128)}, UnsupportedBackbone, "token width of 256"),
+    ("vitae_tiny", {"compat": "mended"}, UnsupportedBackbone, "official or fixed"),
+    ("vitaev2_s", {"img_size": 32, "relative_pos": True}, UnsupportedBackbone, "a grid of at least 7x7"),
+    ("vitae_base", {"downsample_ratios": (16, 2, 1)}, UnsupportedBackbone, "kind 'none' has the width"),
+])  # fmt: skip
+def test_what_cannot_be_is_refused_in_a_sentence(name: str, changes: Any, error: Any, says: str) -> None:
+    with torch.device("meta"), pytest.raises(error, match=says):
+        timm.create_model(name, **changes)
+
+
+def test_a_model_without_full_attention_is_refused() -> None:
+    with torch.device("meta"):
+        model = timm.create_model("vitaev2_s", nc_depth=(2, 2, 0, 0))
+    with pytest.raises(UnsupportedBackbone, match="normal cells with full attention"):
+        wrap(model)
