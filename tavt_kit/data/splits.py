@@ -83,6 +83,7 @@ def write_split(folder: Path, images: ImageSet) -> None:
         "seed": images.seed,
         "licence": images.licence.as_record() if images.licence else None,
         "note": images.note,
+        "hierarchy": {name: list(above) for name, above in images.hierarchy.items()},
         "sha256": images.sha256,
         "splits": {
             name: [[images.relative(sample), sample.label] for sample in samples]
@@ -120,6 +121,7 @@ def read_split(folder: Path, root: Path | None = None) -> ImageSet:
         record["seed"],
         licence,
         record["note"],
+        {name: tuple(above) for name, above in record.get("hierarchy", {}).items()},
     )
     if images.sha256 != record["sha256"]:
         raise RecordError(f"{Path(folder) / SPLIT_FILE} was changed by hand: its SHA-256 no longer fits")
