@@ -90,7 +90,9 @@ Weights = Annotated[
 ]
 Data = Annotated[
     str | None,
-    typer.Option(help="A folder of class folders, a CSV list (path,label[,split]), elpv or textile."),
+    typer.Option(
+        help="A folder of class folders, a CSV list (path,label[,split]), NAME:FOLDER (cub:birds/), elpv or textile."
+    ),
 ]
 Out = Annotated[Path, typer.Option("--out", "-o", help="The folder to write; the same command continues it.")]
 Target = Annotated[str, typer.Option(help="Where it will run, e.g. openvino:cpu:threads=2:precision=f32:batch=1.")]
