@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from tavt_kit.errors import DataError, RecordError
+from tavt_kit.packed import open_record
 
 __all__ = ["Preprocessing", "apply", "normalise", "open_image", "resize_crop"]
 
@@ -148,8 +149,6 @@ def open_image(source: Path | str | bytes) -> Image.Image:
     """
     name = "the picture" if isinstance(source, bytes) else str(source)
     if isinstance(source, Path) and source.parent.suffix == ".bin" and source.parent.is_file():
-        from tavt_kit.data.cifar import open_record
-
         return Image.fromarray(open_record(source))
     try:
         with Image.open(BytesIO(source) if isinstance(source, bytes) else source) as image:

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from tavt_kit.data.images import Sample
 from tavt_kit.data.listing import Listing, read_lines
 from tavt_kit.errors import DataError
+from tavt_kit.packed import PIXELS
 
-__all__ = ["open_record", "read_cifar10", "read_cifar100"]
-
-_PIXELS = 3 * 32 * 32
+__all__ = ["read_cifar10", "read_cifar100"]
 
 
 def read_cifar10(root: Path) -> Listing:
@@ -40,27 +38,6 @@ def read_cifar100(root: Path) -> Listing:
     return _listing(tuple(read_lines(root / "fine_label_names.txt")), [root / "train.bin"], root / "test.bin", 2)
 
 
-def open_record(path: Path) -> Any:
-    """The picture at ``file.bin/place``.
-
-    Returns:
-        (32, 32, 3) uint8.
-
-    Raises:
-        DataError: The file is gone or shorter than that.
-    """
-    record = (2 if path.parent.name in ("train.bin", "test.bin") else 1) + _PIXELS
-    try:
-        with path.parent.open("rb") as stream:
-            stream.seek(int(path.name) * record)
-            data = stream.read(record)
-    except (OSError, ValueError) as error:
-        raise DataError(f"cannot read {path}: {error}") from None
-    if len(data) != record:
-        raise DataError(f"cannot read {path}: the file ends before it")
-    return np.frombuffer(data[-_PIXELS:], np.uint8).reshape(3, 32, 32).transpose(1, 2, 0).copy()
-
-
 def _refuse_pickles(root: Path, name: str, archive: str) -> None:
     if (root / name).is_file() and not (root / f"{name}.bin").exists():
         raise DataError(
@@ -78,7 +55,7 @@ def _listing(classes: tuple[str, ...], train: list[Path], test: Path, label_byte
 
 
 def _records(file: Path, label_bytes: int, classes: int) -> list[Sample]:
-    size = label_bytes + _PIXELS
+    size = label_bytes + PIXELS
     if not file.is_file():
         raise DataError(f"the file {file} is missing; unpack CIFAR's binary version again")
     data = np.fromfile(file, np.uint8)

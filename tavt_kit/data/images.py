@@ -49,6 +49,7 @@ class ImageSet:
         licence: Where it is known.
         note: A sentence that must be said of it, or nothing.
         hierarchy: Of a class, the names of its ancestors, the nearest first; where the data set has one.
+        fraction: Share of each class's training pictures that was kept; 1 is all.
 
     Raises:
         DataError: Fewer than two classes, an empty split, a class without training pictures, or a picture
@@ -64,6 +65,7 @@ class ImageSet:
     licence: Licence | None = None
     note: str = ""
     hierarchy: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    fraction: float = 1.0
 
     def __post_init__(self) -> None:
         if len(self.classes) < 2:

@@ -194,3 +194,13 @@ def test_the_table_is_whole() -> None:
     ageing = [name for name in FACTS if name.startswith("soyageing")]
     assert sum(sum(FACTS[name].sizes.values()) for name in (*family, *ageing)) == 47114
     assert sum(FACTS[name].classes for name in family) + FACTS[ageing[0]].classes == 3526
+
+
+def test_the_page_has_the_table() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "datasets.md").read_text(encoding="utf-8")
+    for name, facts in FACTS.items():
+        row = next(line for line in page.splitlines() if line.startswith(f"| `{name}` |"))
+        cells = [cell.strip() for cell in row.strip("|").split("|")]
+        sizes = " / ".join(f"{facts.sizes[part]:,}" for part in ("train", "val", "test") if part in facts.sizes)
+        figures = [f"{facts.classes:,}", sizes or "not known"]
+        assert cells[1:] == [facts.title, facts.layout, *figures, facts.licence, facts.trap]

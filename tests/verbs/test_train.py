@@ -255,3 +255,15 @@ def test_killed_and_continued_gives_the_same_file(probed: Path, tmp_path: Path) 
     first, second = ((tmp_path / name / "model.safetensors").read_bytes() for name in ("straight", "broken"))
     assert first == second
     assert metrics.read_text().count("\n") == 24
+
+
+def test_a_fraction_of_the_training_pictures(data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    command = ("train", "test_vit", "--weights", "random", "--data", data, "--image-size", "64", "-o", tmp_path / "run")
+    assert run(*command, "--fraction", "a tenth") == 2
+    assert "a fraction is given as 10% or 0.1" in capsys.readouterr().err
+    assert run(*command, "--fraction", "34%") == 0
+    split = json.loads((tmp_path / "run" / "split.json").read_text())
+    assert {name: len(rows) for name, rows in split["splits"].items()} == {"train": 9, "val": 9, "test": 9}
+    assert split["fraction"] == 0.34 and "34 % of train" in split["made"]
+    # With the data given again the run keeps to its share.
+    assert run("eval", tmp_path / "run", "--data", data, "--json") == 0
