@@ -185,6 +185,29 @@ def test_counting_names_what_is_missing(tmp_path: Path) -> None:
     assert found.counts["train"] == (29, None) and [path.name for path in found.absent] == ["leaf 1 0.png"]
 
 
+def test_real_labels_count_any_of_several_and_leave_out_none(tmp_path: Path) -> None:
+    from tavt_kit.data.images import Sample
+    from tavt_kit.data.real_labels import count_real, read_real
+
+    file = tmp_path / "real.json"
+    file.write_text("[[1, 2], [], [0], [2]]")
+    labels = read_real(file)
+    samples = [Sample(Path(f"/d/ILSVRC2012_val_{number:08}.JPEG"), 0) for number in (4, 3, 2, 1)]
+    assert count_real(samples, [2, 1, 0, 1], labels) == (2, 3)
+    with pytest.raises(DataError, match="00000001 to 00000004, got ILSVRC2012_val_00000005.JPEG"):
+        count_real([Sample(Path("ILSVRC2012_val_00000005.JPEG"), 0)], [0], labels)
+    with pytest.raises(DataError, match="got wren.png"):
+        count_real([Sample(Path("wren.png"), 0)], [0], labels)
+    with pytest.raises(DataError, match="none of the 1 pictures has a ReaL label"):
+        count_real(samples[2:3], [0], labels)
+    for text, says in (("[", "not a JSON file"), ("[[1], 2]", "list of lists"), ('[["1"]]', "list of lists")):
+        file.write_text(text)
+        with pytest.raises(DataError, match=says):
+            read_real(file)
+    with pytest.raises(DataError, match="are missing"):
+        read_real(tmp_path / "absent.json")
+
+
 def test_the_table_is_whole() -> None:
     for name, facts in FACTS.items():
         assert facts.licence and facts.source and facts.layout and facts.trap, name
