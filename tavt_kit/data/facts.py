@@ -19,7 +19,7 @@ class Facts:
         title: For people.
         classes: How many.
         sizes: Pictures of the published parts; empty where no figure is known.
-        licence: In a few words; ``"not stated"`` where its page says nothing.
+        licence: In a few words; ``"unknown"`` where we found none stated.
         source: Its page or paper.
         layout: What must lie in the folder.
         trap: What goes wrong most easily.
@@ -45,7 +45,7 @@ class Facts:
 
 
 _RESEARCH = "non-commercial research and education only; see its page"
-_UNSTATED = "not stated; ask its authors"
+_UNSTATED = "unknown; ask its authors"
 _LISTS = "anno/train.txt, anno/test.txt ('file label'), images/"
 _THREE = 1 / 3
 """With three pictures a class one is val, two are train."""
@@ -87,7 +87,7 @@ FACTS = MappingProxyType(
             "the test labels are a download of their own", aliases=("stanford-cars", "car"),
         ),
         "dogs": Facts(
-            "Stanford Dogs", 120, {"train": 12000, "test": 8580}, "not stated; the pictures are ImageNet's",
+            "Stanford Dogs", 120, {"train": 12000, "test": 8580}, "unknown; the pictures are ImageNet's",
             "Khosla et al., 2011; vision.stanford.edu/aditya86/ImageNetDogs",
             "train_list.mat, test_list.mat, Images/",
             "its pictures are in ImageNet, so weights pretrained there have seen the test",

@@ -69,7 +69,7 @@ def test_check_is_complete_or_names_what_is_missing(capsys: pytest.CaptureFixtur
     # 80 classes, 240 + 240 pictures: the whole of Cotton80, in grey squares.
     assert run("datasets", "check", "cotton80", str(_anno(tmp_path / "all", 80))) == 0
     out = capsys.readouterr().out
-    assert "train: 240 (240 published)" in out and "not stated" in out and "\ncomplete" in out
+    assert "train: 240 (240 published)" in out and "unknown; ask" in out and "\ncomplete" in out
     assert run("datasets", "check", "Cotton", str(_anno(tmp_path / "cut", 80, absent=2))) == 1
     out = capsys.readouterr().out
     assert "test: 238 (240 published)  <- differs" in out and "2 listed pictures are absent" in out
