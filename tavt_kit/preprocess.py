@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from tavt_kit.errors import DataError, RecordError
+from tavt_kit.packed import open_record
 
 __all__ = ["Preprocessing", "apply", "normalise", "open_image", "resize_crop"]
 
@@ -140,13 +141,15 @@ def open_image(source: Path | str | bytes) -> Image.Image:
     and an alpha channel is dropped, as timm does.
 
     Args:
-        source: A path, or an encoded picture's bytes.
+        source: A path (of CIFAR's binary version ``file.bin/place``), or an encoded picture's bytes.
 
     Raises:
         DataError: It does not exist, is no picture, is truncated, or has 32-bit pixels (they have no agreed
             range).
     """
     name = "the picture" if isinstance(source, bytes) else str(source)
+    if isinstance(source, Path) and source.parent.suffix == ".bin" and source.parent.is_file():
+        return Image.fromarray(open_record(source))
     try:
         with Image.open(BytesIO(source) if isinstance(source, bytes) else source) as image:
             image.load()

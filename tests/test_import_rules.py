@@ -15,7 +15,7 @@ PLAIN = ("errors", "schedule", "device", "measurement", "accuracy", "host", "bud
          "records", "latency_table", "model_card", "artifact_card")  # fmt: skip
 LAYERS = (
     PLAIN,
-    ("backbones", "drop", "scores", "tokens", "preprocess", "timm_import", "vision_ops"),
+    ("backbones", "drop", "scores", "tokens", "packed", "preprocess", "timm_import", "vision_ops"),
     ("runtimes", "adaptive", "checkpoints", "data", "macs", "counting", "evaluation", "predictions"),
     ("reports", "checks", "exporters", "kept"),
     PARTS,

@@ -9,7 +9,7 @@ from tavt_kit.data.images import IMAGE_SUFFIXES, ImageSet, Sample, split_name
 from tavt_kit.data.splits import Ratios, divide
 from tavt_kit.errors import DataError
 
-__all__ = ["load_folder"]
+__all__ = ["class_folders", "load_folder"]
 
 _LAYOUT = "one folder per class with pictures in it, or train/, val/ and test/ folders of these"
 _NOT_CLASSES = frozenset({"__MACOSX", "__pycache__", "@eaDir", "lost+found"})
@@ -54,6 +54,19 @@ def load_folder(folder: Path, *, seed: int = 0, ratios: Ratios | None = None) ->
     what = "val taken from train" if "test" in given else "train split by us"
     made = f"{what}, {_ours(carved)}"
     return ImageSet(name, classes, folder, splits, made, seed)
+
+
+def class_folders(folder: Path, classes: tuple[str, ...] | None = None) -> tuple[tuple[str, ...], list[Sample]]:
+    """The classes and pictures below a folder of class folders.
+
+    Args:
+        folder: Its sub-folders are the classes.
+        classes: Those that may appear; all by default.
+
+    Raises:
+        DataError: The folder is missing, has no class folders, or has others than ``classes``.
+    """
+    return _read_classes(_children(folder), folder, classes)
 
 
 def _ours(ratios: Ratios) -> str:

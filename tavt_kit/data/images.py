@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
 
@@ -41,13 +41,15 @@ class ImageSet:
 
     Args:
         name: What it is called in reports: the folder's name, or ``"elpv"``.
-        classes: Names, sorted; a label is an index into them.
+        classes: Names, sorted, or in the order of the data set's own labels; a label is an index into them.
         root: What paths in records are relative to.
         splits: ``"train"``, ``"val"`` and, where there is one, ``"test"``.
         made: How the splits came about, one phrase for people.
         seed: Of the split, where we made it.
         licence: Where it is known.
         note: A sentence that must be said of it, or nothing.
+        hierarchy: Of a class, the names of its ancestors, the nearest first; where the data set has one.
+        fraction: Share of each class's training pictures that was kept; 1 is all.
 
     Raises:
         DataError: Fewer than two classes, an empty split, a class without training pictures, or a picture
@@ -62,6 +64,8 @@ class ImageSet:
     seed: int | None = None
     licence: Licence | None = None
     note: str = ""
+    hierarchy: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    fraction: float = 1.0
 
     def __post_init__(self) -> None:
         if len(self.classes) < 2:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from tavt_kit.data.images import ImageSet
 from tavt_kit.data.sources import load_images
-from tavt_kit.data.splits import SPLIT_FILE, inherit_split, read_split
+from tavt_kit.data.splits import SPLIT_FILE, inherit_split, keep_fraction, read_split
 from tavt_kit.errors import DataError, RecordError
 
 __all__ = ["inherited_images"]
@@ -34,5 +34,6 @@ def inherited_images(folder: Path, data: str | None) -> ImageSet:
             raise
         return read_split(folder, load_images(data).root)
     if data is not None:
-        inherit_split(folder, load_images(data, seed=known.seed or 0))
+        seed = known.seed or 0
+        inherit_split(folder, keep_fraction(load_images(data, seed=seed), known.fraction, seed=seed))
     return known

@@ -9,8 +9,10 @@ from pathlib import Path
 from types import MappingProxyType
 
 from tavt_kit.data.csv_list import load_csv
+from tavt_kit.data.facts import FACTS, canonical
 from tavt_kit.data.folders import load_folder
 from tavt_kit.data.images import ImageSet, Sample
+from tavt_kit.data.layouts import load_layout, named_folder, recognise
 from tavt_kit.data.packages import PACKAGES, unpack
 from tavt_kit.data.splits import Ratios, divide
 from tavt_kit.errors import DataError, UnknownName
@@ -87,7 +89,9 @@ def load_images(spec: str, *, seed: int = 0, ratios: Ratios | None = None) -> Im
     """Find pictures and labels.
 
     Args:
-        spec: A folder, a ``.csv`` list, ``"elpv"`` or ``"textile"``.
+        spec: A folder, a ``.csv`` list, ``"elpv"`` or ``"textile"``, or ``NAME:FOLDER`` of a data set in its
+            published layout, such as ``"cub:/data/CUB_200_2011"`` (see ``facts.FACTS``); the folder alone will do
+            where its files are unmistakable.
         seed: Of a split that we make; nothing else is random.
         ratios: Shares of such a split; 60/20/20 by default.
 
@@ -110,15 +114,24 @@ def load_images(spec: str, *, seed: int = 0, ratios: Ratios | None = None) -> Im
         return _load_known(spec, seed, ratios or Ratios())
     if not spec.strip():
         raise DataError("data must be a folder, a CSV list or a name, but nothing was given")
+    if named := named_folder(spec):
+        return load_layout(*named, seed=seed, ratios=ratios)
     path = Path(spec).expanduser()
     if path.suffix.lower() == ".csv":
         return load_csv(path, seed=seed, ratios=ratios)
     if path.is_file():
         raise DataError(f"data must be a folder of pictures or a .csv list, but {path} is a file of another kind")
-    if not path.exists() and not any(mark in spec for mark in "/\\."):
-        near = difflib.get_close_matches(spec.lower(), KNOWN, n=1)
-        meant = f"; did you mean {near[0]!r}?" if near else ""
-        raise UnknownName(f"data must be a folder, a CSV list or one of {', '.join(KNOWN)}, got {spec!r}{meant}")
+    before, colon, folder = spec.partition(":")
+    if not path.exists() and not any(mark in before for mark in "/\\.") and not (colon and len(before) == 1):
+        if name := canonical(spec):
+            raise DataError(f"{FACTS[name].title} is not fetched by this kit; give its folder as {name}:FOLDER")
+        near = difflib.get_close_matches(before.lower(), [*KNOWN, *FACTS], n=1)
+        meant = f"; did you mean {near[0] + colon + folder!r}?" if near else ""
+        raise UnknownName(
+            f"data must be a folder, a CSV list, NAME:FOLDER or one of {', '.join(KNOWN)}, got {spec!r}{meant}"
+        )
+    if known := recognise(path):
+        return load_layout(known, path, seed=seed, ratios=ratios)
     return load_folder(path, seed=seed, ratios=ratios)
 
 

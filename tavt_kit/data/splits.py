@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from tavt_kit.data.images import SPLITS, ImageSet, Sample
@@ -11,7 +11,7 @@ from tavt_kit.errors import DataError, RecordError
 from tavt_kit.model_card import Licence
 from tavt_kit.records import read_record, sha256_text, write_record
 
-__all__ = ["SPLIT_FILE", "Ratios", "divide", "inherit_split", "read_split", "write_split"]
+__all__ = ["SPLIT_FILE", "Ratios", "divide", "inherit_split", "keep_fraction", "read_split", "write_split"]
 
 SPLIT_FILE = "split.json"
 _SCHEMA, _VERSION = "fgvc-kit/split", 1
@@ -69,6 +69,37 @@ def divide(samples: Iterable[Sample], root: Path, *, seed: int, ratios: Ratios) 
     return {name: tuple(part) for name, part in parts.items()}
 
 
+def keep_fraction(images: ImageSet, fraction: float, *, seed: int) -> ImageSet:
+    """The same set with a share of the training pictures of each class, at least one; val and test stay whole.
+
+    Pictures are ordered as ``divide`` orders them, so that 1 % is a part of 10 % under the same seed.
+
+    Args:
+        images: With its splits made.
+        fraction: Above 0, at most 1.
+        seed: Another seed, other pictures.
+
+    Raises:
+        DataError: The fraction is out of range.
+    """
+    if not 0 < fraction <= 1:
+        raise DataError(f"the fraction of train must be above 0 and at most 100 %, got {100 * fraction:g} %")
+    if fraction == 1:
+        return images
+    classes: dict[int, list[Sample]] = {}
+    for sample in images.split("train"):
+        classes.setdefault(sample.label, []).append(sample)
+    kept = [
+        sample
+        for samples in classes.values()
+        for sample in sorted(samples, key=lambda s: sha256_text(f"{seed}/{_inside(s.path, images.root)}"))[
+            : max(1, round(len(samples) * fraction))
+        ]
+    ]
+    made = f"{images.made}; {100 * fraction:g} % of train, stratified by class"
+    return replace(images, splits={**images.splits, "train": tuple(kept)}, made=made, seed=seed, fraction=fraction)
+
+
 def _inside(path: Path, root: Path) -> str:
     return path.relative_to(root).as_posix() if path.is_relative_to(root) else path.as_posix()
 
@@ -83,6 +114,8 @@ def write_split(folder: Path, images: ImageSet) -> None:
         "seed": images.seed,
         "licence": images.licence.as_record() if images.licence else None,
         "note": images.note,
+        "hierarchy": {name: list(above) for name, above in images.hierarchy.items()},
+        "fraction": images.fraction,
         "sha256": images.sha256,
         "splits": {
             name: [[images.relative(sample), sample.label] for sample in samples]
@@ -120,6 +153,8 @@ def read_split(folder: Path, root: Path | None = None) -> ImageSet:
         record["seed"],
         licence,
         record["note"],
+        {name: tuple(above) for name, above in record.get("hierarchy", {}).items()},
+        record.get("fraction", 1.0),
     )
     if images.sha256 != record["sha256"]:
         raise RecordError(f"{Path(folder) / SPLIT_FILE} was changed by hand: its SHA-256 no longer fits")

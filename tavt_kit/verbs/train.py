@@ -28,6 +28,7 @@ def train_verb(
     model: options.Model,
     out: options.Out,
     data: options.Data = None,
+    fraction: options.Fraction = None,
     weights: options.Weights = None,
     recipe: Recipe = "probe",
     image_size: options.ImageSize = None,
@@ -74,15 +75,15 @@ def train_verb(
         seed=seed,
         limit=limit,
     )
-    seconds = options.parse_duration(save_every)
+    seconds, share = options.parse_duration(save_every), options.parse_fraction(fraction)
     from tavt_kit.checkpoints import open_model
-    from tavt_kit.data import load_images
+    from tavt_kit.data import keep_fraction, load_images
     from tavt_kit.distill import train
     from tavt_kit.distill.common import card_of
     from tavt_kit.records import make_folder
     from tavt_kit.verbs.bar import Bar
 
-    images = load_images(required(data), seed=seed)
+    images = keep_fraction(load_images(required(data), seed=seed), share, seed=seed)
     if not dry_run:
         make_folder(out)
     adaptive = open_model(

@@ -1,0 +1,229 @@
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tavt_kit.data import ImageSet, Ratios, inherit_split, load_arrays, load_images, read_split
+from tavt_kit.data.audit import audit
+from tavt_kit.data.facts import FACTS
+from tavt_kit.errors import DataError, UnknownName
+from tavt_kit.preprocess import Preprocessing, open_image
+
+_spec = importlib.util.spec_from_file_location("miniatures", Path(__file__).with_name("layouts.py"))
+assert _spec and _spec.loader
+small = importlib.util.module_from_spec(_spec)
+_spec.loader.exec_module(small)
+BUILDERS: dict[str, Callable[[Path], None]] = small.BUILDERS
+
+EXPECTED = {
+    # classes, and the pictures of each class in train, val and test
+    "cub": (("001.Auk", "002.Bunting", "010.Crow"), (4, 0, 2)),
+    "cars": (("Zeta 2012", "AM Hummer", "BMW M3"), (4, 0, 2)),
+    "dogs": (("n02085620-Chihuahua", "n02085782-Japanese_spaniel", "n02110958-pug"), (4, 0, 2)),
+    "nabirds": (("Eider (9)", "Eider (817)", "Wigeon"), (4, 0, 2)),
+    "aircraft": (("737-200", "A310", "Cessna 172"), (4, 1, 2)),
+    "flowers": (("1", "2", "3"), (4, 1, 2)),
+    "pets": (("Abyssinian", "american_bulldog", "Bengal"), (4, 0, 2)),
+    "cifar10": (("airplane", "bird", "cat"), (5, 0, 2)),
+    "cifar100": (("apple", "bee", "crab"), (5, 0, 2)),
+    "inat2017": (("Prunella (0)", "Prunella (1)", "Quercus"), (11, 1, 2)),
+    "imagenet": (("n01440764", "n01443537", "n02085620"), (29, 1, 2)),
+    "cotton80": (("1", "2", "10"), (2, 1, 3)),
+    "soyglobal": (("1", "2", "10"), (2, 1, 3)),
+    "afd": (("1", "2", "10"), (9, 1, 3)),
+}
+NO_VAL = {name for name, (_, counts) in EXPECTED.items() if not counts[1]}
+"""With so few pictures a tenth of a class is none, so these are split with shares of their own."""
+
+
+def load(name: str, root: Path) -> ImageSet:
+    return load_images(f"{name}:{root}", ratios=Ratios() if name in NO_VAL else None)
+
+
+@pytest.mark.parametrize("name", sorted(BUILDERS))
+def test_each_layout_is_read_carved_and_recorded(tmp_path: Path, name: str) -> None:
+    root = tmp_path / "data"
+    BUILDERS[name](root)
+    classes, (train, val, test) = EXPECTED[name]
+    images = load(name, root)
+    if name in NO_VAL:
+        train, val = train - 1, 1
+    assert images.classes == classes and images.name == name
+    assert (images.counts("train"), images.counts("val"), images.counts("test")) == (
+        (train,) * 3,
+        (val,) * 3,
+        (test,) * 3,
+    )
+    assert images.licence is not None and images.licence.name == FACTS[name].title
+    # Every listed picture opens, and what is recorded comes back.
+    everything = [sample for split in images.splits.values() for sample in split]
+    arrays = load_arrays(everything, Preprocessing((8, 8)))
+    assert arrays.images.shape == (len(images), 3, 8, 8)
+    inherit_split(tmp_path, images)
+    assert read_split(tmp_path) == images
+    if images.seed is None:
+        assert name in ("aircraft", "flowers") and images.made == "as published"
+    else:
+        assert "val taken from train" in images.made
+        assert load(name, root).sha256 == images.sha256
+
+
+@pytest.mark.parametrize("name", [n for n in BUILDERS if n not in ("imagenet", "cotton80", "soyglobal", "afd")])
+def test_an_unmistakable_folder_needs_no_name(tmp_path: Path, name: str) -> None:
+    BUILDERS[name](tmp_path)
+    assert load_images(str(tmp_path), ratios=Ratios()).name == name
+
+
+def test_labels_follow_the_annotations(tmp_path: Path) -> None:
+    for name in ("cub", "dogs", "pets", "inat2017", "cotton80", "cars"):
+        BUILDERS[name](tmp_path / name)
+    found = {
+        name: {images.relative(sample): sample.label for split in images.splits.values() for sample in split}
+        for name in ("cub", "dogs", "pets", "inat2017", "cotton80", "cars")
+        for images in [load(name, tmp_path / name)]
+    }
+    assert found["cub"]["images/010.Crow/10-3.jpg"] == 2
+    assert found["dogs"]["Images/n02110958-pug/n02110958_5.jpg"] == 2
+    assert found["pets"]["images/american_bulldog_0.jpg"] == 1 and "images/unlisted_1.jpg" not in found["pets"]
+    assert all(label == int(Path(path).stem) % 3 for path, label in found["inat2017"].items())
+    assert found["cotton80"]["images/leaf 10 5.png"] == 2  # a file name with spaces
+    assert (found["cars"]["cars_train/00002.jpg"], found["cars"]["cars_test/00006.jpg"]) == (1, 2)
+
+
+def test_nabirds_hierarchy_is_kept_in_the_record(tmp_path: Path) -> None:
+    BUILDERS["nabirds"](tmp_path / "data")
+    images = load("nabirds", tmp_path / "data")
+    assert images.hierarchy["Wigeon"] == ("Eider", "Ducks", "Birds")
+    inherit_split(tmp_path, images)
+    assert read_split(tmp_path).hierarchy == images.hierarchy
+
+
+def test_cifar_pixels_are_planes_of_red_green_and_blue(tmp_path: Path) -> None:
+    for name, label_bytes in (("cifar10", 1), ("cifar100", 2)):
+        BUILDERS[name](tmp_path / name)
+        file = tmp_path / name / ("test_batch.bin" if name == "cifar10" else "test.bin")
+        raw = np.frombuffer(file.read_bytes(), np.uint8).reshape(-1, 3072 + label_bytes)[4, label_bytes:]
+        pixels = np.asarray(open_image(file / "00004"))
+        assert pixels[3, 7].tolist() == [int(raw[plane * 1024 + 3 * 32 + 7]) for plane in range(3)]
+        with pytest.raises(DataError, match="ends before it"):
+            open_image(file / "00099")
+
+
+def test_other_places_and_home_made_lists(tmp_path: Path) -> None:
+    small.cars(tmp_path / "cars", labels_in=".")
+    assert load("cars", tmp_path / "cars").counts("test") == (2, 2, 2)
+    (tmp_path / "up").mkdir()
+    small.cub(tmp_path / "up" / "CUB_200_2011")
+    assert load("cub", tmp_path / "up").root.name == "CUB_200_2011"
+    small.label_lists(tmp_path / "anno", train=4)
+    assert load("cub", tmp_path / "anno").counts("test") == (3, 3, 3)
+    small.label_lists(tmp_path / "air" / "data", lists="", train=4)
+    assert load_images(f"air:{tmp_path / 'air'}", ratios=Ratios()).counts("val") == (1, 1, 1)
+
+
+def _append(path: Path, text: str) -> None:
+    path.write_text(path.read_text() + text)
+
+
+def _cut(path: Path, lines: int) -> None:
+    path.write_text("\n".join(path.read_text().splitlines()[:lines]))
+
+
+@pytest.mark.parametrize(
+    ("name", "damage", "says"),
+    [
+        ("cub", lambda r: (r / "train_test_split.txt").unlink(), "train_test_split.txt is missing"),
+        ("cub", lambda r: (r / "images/001.Auk/1-0.jpg").unlink(), "1 of the 18 of CUB-200-2011 are absent.*1-0.jpg"),
+        ("cub", lambda r: _append(r / "images.txt", "\n1-0 x.jpg"), "'1-0' stands twice"),
+        ("cub", lambda r: _append(r / "images.txt", "\nnew x.jpg"), "'new'.*needs a known class"),
+        ("cub", lambda r: _append(r / "images.txt", "\nalone"), "must be 'id value', got 'alone'"),
+        ("cars", lambda r: (r / "devkit/cars_test_annos_withlabels.mat").unlink(), "test labels of Stanford Cars"),
+        ("cars", lambda r: (r / "devkit/cars_meta.mat").write_bytes(b"x" * 300), "cannot be read as a MATLAB file"),
+        ("dogs", lambda r: (r / "test_list.mat").unlink(), "test_list.mat is missing"),
+        ("dogs", lambda r: small.savemat(r / "train_list.mat", {"x": [1]}), "must hold the variable 'annotation_list'"),
+        ("nabirds", lambda r: (r / "nabirds/hierarchy.txt").unlink(), "hierarchy.txt is missing"),
+        ("aircraft", lambda r: _cut(r / "data/variants.txt", 2), "names the variant 'Cessna 172'"),
+        ("flowers", lambda r: small.savemat(r / "setid.mat", {"trnid": [99]}), "must be 1 to 21, got 99"),
+        ("pets", lambda r: (r / "annotations/test.txt").write_text("x 1"), "must be 'name class species breed'"),
+        ("cifar10", lambda r: (r / "test_batch.bin").write_bytes(b"x" * 99), "whole records of 3073 bytes, got 99"),
+        ("cifar10", lambda r: (r / "data_batch_1.bin").rename(r / "data_batch_1"), "pickles.*cifar-10-binary.tar.gz"),
+        ("cifar100", lambda r: (r / "train.bin").rename(r / "train"), "pickles.*cifar-100-binary.tar.gz"),
+        ("inat2017", lambda r: (r / "val2017.json").write_text("{"), "not a JSON file"),
+        ("inat2017", lambda r: (r / "val2017.json").write_text("{}"), "lack what iNaturalist 2017's have"),
+        ("cotton80", lambda r: (r / "anno/test.txt").write_text("leaf.png 0"), "'file label', the label from 1"),
+        ("cotton80", lambda r: _append(r / "anno/train.txt", "\nleaf 1 0.png 1"), "listed once"),
+    ],
+)
+def test_bad_input_is_one_sentence(tmp_path: Path, name: str, damage: Callable[[Path], object], says: str) -> None:
+    BUILDERS[name](tmp_path)
+    damage(tmp_path)
+    with pytest.raises(DataError, match=says):
+        load(name, tmp_path)
+
+
+def test_names_and_folders_that_do_not_fit(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="absent does not exist"):
+        load_images(f"cub:{tmp_path / 'absent'}")
+    with pytest.raises(DataError, match="say where CUB-200-2011 lies"):
+        load_images("CUB:")
+    with pytest.raises(DataError, match="give its folder as cub:FOLDER"):
+        load_images("cub200")
+    with pytest.raises(UnknownName, match="did you mean 'nabirds:/x'"):
+        load_images("nabird:/x")
+
+
+def test_counting_names_what_is_missing(tmp_path: Path) -> None:
+    BUILDERS["afd"](tmp_path)
+    found = audit("AFD", tmp_path)
+    assert found.counts == {"classes": (3, 4), "train": (30, None), "test": (9, None)} and not found.complete
+    (tmp_path / "images/leaf 1 0.png").unlink()
+    found = audit("afd", tmp_path)
+    assert found.counts["train"] == (29, None) and [path.name for path in found.absent] == ["leaf 1 0.png"]
+
+
+def test_real_labels_count_any_of_several_and_leave_out_none(tmp_path: Path) -> None:
+    from tavt_kit.data.images import Sample
+    from tavt_kit.data.real_labels import count_real, read_real
+
+    file = tmp_path / "real.json"
+    file.write_text("[[1, 2], [], [0], [2]]")
+    labels = read_real(file)
+    samples = [Sample(Path(f"/d/ILSVRC2012_val_{number:08}.JPEG"), 0) for number in (4, 3, 2, 1)]
+    assert count_real(samples, [2, 1, 0, 1], labels) == (2, 3)
+    with pytest.raises(DataError, match="00000001 to 00000004, got ILSVRC2012_val_00000005.JPEG"):
+        count_real([Sample(Path("ILSVRC2012_val_00000005.JPEG"), 0)], [0], labels)
+    with pytest.raises(DataError, match="got wren.png"):
+        count_real([Sample(Path("wren.png"), 0)], [0], labels)
+    with pytest.raises(DataError, match="none of the 1 pictures has a ReaL label"):
+        count_real(samples[2:3], [0], labels)
+    for text, says in (("[", "not a JSON file"), ("[[1], 2]", "list of lists"), ('[["1"]]', "list of lists")):
+        file.write_text(text)
+        with pytest.raises(DataError, match=says):
+            read_real(file)
+    with pytest.raises(DataError, match="are missing"):
+        read_real(tmp_path / "absent.json")
+
+
+def test_the_table_is_whole() -> None:
+    for name, facts in FACTS.items():
+        assert facts.licence and facts.source and facts.layout and facts.trap, name
+        assert 0 < facts.held_for_val < 0.5
+    # The family's own totals: 47,114 pictures of 3,526 classes.
+    family = ("cotton80", "soylocal", "soygene", "soyglobal")
+    ageing = [name for name in FACTS if name.startswith("soyageing")]
+    assert sum(sum(FACTS[name].sizes.values()) for name in (*family, *ageing)) == 47114
+    assert sum(FACTS[name].classes for name in family) + FACTS[ageing[0]].classes == 3526
+
+
+def test_the_page_has_the_table() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "datasets.md").read_text(encoding="utf-8")
+    for name, facts in FACTS.items():
+        row = next(line for line in page.splitlines() if line.startswith(f"| `{name}` |"))
+        cells = [cell.strip() for cell in row.strip("|").split("|")]
+        sizes = " / ".join(f"{facts.sizes[part]:,}" for part in ("train", "val", "test") if part in facts.sizes)
+        figures = [f"{facts.classes:,}", sizes or "not known"]
+        assert cells[1:] == [facts.title, facts.layout, *figures, facts.licence, facts.trap]
