@@ -84,7 +84,7 @@ def convert(
     else:
         found = _read(path, asked)
     model = create(found.name, found.arguments)
-    random = {n: tensor for n, tensor in model.state_dict().items() if n.startswith(found.untrained or ("\0",))}
+    random = {n: tensor for n, tensor in model.state_dict().items() if n.startswith(found.untrained)}
     fit(model, {**found.tensors, **random}, str(path))
     return model, _card(path, found, model, classes)
 

@@ -10,8 +10,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from tavt_kit.backbones.registry import FGVC_EVALUATION
 from tavt_kit.checkpoints.official import Asked, Official
-from tavt_kit.checkpoints.official_vit import FGVC_RECIPE, count_heads, official_names
+from tavt_kit.checkpoints.official_vit import count_heads, official_names
 from tavt_kit.errors import CheckpointError
 from tavt_kit.preprocess import Preprocessing
 
@@ -45,7 +46,7 @@ def read_mixvit_hybrid(tensors: Mapping[str, Tensor], asked: Asked) -> Official 
     found = {ours: torch.cat([used[name] for name in theirs]) for ours, theirs in names.items()}
     found["proj.weight"] = found["proj.weight"].flatten(1)  # a 1x1 convolution over the parts
     size = asked.image_size or 448
-    preprocessing = Preprocessing((size, size), *FGVC_RECIPE)
+    preprocessing = Preprocessing.from_config(FGVC_EVALUATION, size)
     arguments = _arguments(found, depth, size, asked)
     return Official("mixvit", "mixvit_hybrid_r50", arguments, found, "Mix-ViT (hybrid)", preprocessing, (), left_out)
 

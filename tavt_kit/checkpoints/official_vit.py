@@ -12,13 +12,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from tavt_kit.backbones.registry import FGVC_EVALUATION
 from tavt_kit.checkpoints.official import Asked, Official, resize_positions
 from tavt_kit.errors import CheckpointError, DataError
 from tavt_kit.preprocess import Preprocessing
 
 __all__ = [
     "FAMILIES",
-    "FGVC_RECIPE",
     "as_vit",
     "count_heads",
     "family_of",
@@ -67,9 +67,6 @@ _NAMES = {
 
 _TOKENS = {200: 12, 80: 12, 120: 24}
 """FFVT's tokens a layer by classes: CUB and SoyLocal, Cotton80, Stanford Dogs (the scripts of its repository)."""
-
-FGVC_RECIPE = (448 / 600, "squash", "bilinear")
-"""Evaluation of the whole family: every edge to 600 px, then 448 from the centre."""
 
 
 def family_of(tensors: Mapping[str, Tensor]) -> str | None:
@@ -154,14 +151,14 @@ def vit_model(
     # The official loaders start the fusion layer at random; TransFG's final norm is loaded, FFVT's is not.
     fresh = (f"blocks.{arguments['depth'] - 1}.", *(("norm.",) if family == "ffvt" else ()))
     untrained = () if recipe or family == "vit" else fresh
-    own = {n: tensor for n, tensor in tensors.items() if not n.startswith(untrained or ("\0",))}
+    own = {n: tensor for n, tensor in tensors.items() if not n.startswith(untrained)}
     return Official(
         family,
         name,
         _shortest(arguments),
         {**own, "pos_embed": positions},
         origin,
-        Preprocessing((size, size), *FGVC_RECIPE) if recipe else None,
+        Preprocessing.from_config(FGVC_EVALUATION, size) if recipe else None,
         untrained,
         left_out,
     )

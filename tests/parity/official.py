@@ -9,11 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from tavt_kit.checkpoints import convert
+from tavt_kit.checkpoints.official_vit import as_vit, official_names
 
 Arrays = Mapping[str, NDArray[Any]]
 
@@ -86,3 +88,31 @@ def timm_from_official(state: Mapping[str, Tensor], config: Mapping[str, Any], *
             image_size=config["img_size"], **options,
         )  # fmt: skip
     return model
+
+
+def assert_gradients(arrays: Arrays, module: nn.Module, names: Mapping[str, tuple[str, ...]]) -> set[str]:
+    """Norms of all gradients of a module, cut back into the official tensors.
+
+    Args:
+        arrays: Has ``train/gradnorm/<official name>``.
+        module: After its backward pass.
+        names: Our name -> the official ones whose tensors, one below the other, it holds.
+
+    Returns:
+        The keys that were compared.
+    """
+    compared = set()
+    for ours, parameter in module.named_parameters():
+        assert parameter.grad is not None, ours
+        for part, theirs in zip(parameter.grad.chunk(len(names[ours])), names[ours], strict=True):
+            key = f"train/gradnorm/{theirs}"
+            compared.add(key)
+            # A key bias moves no softmax: its gradient is rounding, about 1e-7.
+            assert float(part.norm()) == pytest.approx(float(arrays[key]), rel=1e-4, abs=1e-6), key
+    return compared
+
+
+def aliased(state: Mapping[str, Tensor], family: str, layers: int) -> dict[str, tuple[str, ...]]:
+    """Our name -> the names that a family of the ViT-pytorch line gives the plain ViT's tensors."""
+    aliases = dict(zip(as_vit(state, family), state, strict=True))
+    return {ours: tuple(aliases[name] for name in theirs) for ours, theirs in official_names(layers).items()}

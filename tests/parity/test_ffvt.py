@@ -14,9 +14,9 @@ from torch import Tensor
 from tavt_kit.adaptive import AdaptiveViT, wrap
 from tavt_kit.backbones.base import inside_attention
 from tavt_kit.backbones.ffvt import FfvtBackbone
-from tavt_kit.checkpoints.official_vit import as_vit, official_names
+from tavt_kit.checkpoints.official_vit import as_vit
 from tavt_kit.scores import attention_map, maws_score
-from tests.parity.official import load, state_of, timm_from_official
+from tests.parity.official import aliased, assert_gradients, load, state_of, timm_from_official
 
 pytestmark = pytest.mark.kind("ffvt_forward")
 TOLERANCE = {"atol": 5e-5, "rtol": 0.0}
@@ -116,15 +116,5 @@ def test_training_loss_and_every_gradient_norm(reference: Path, name: str) -> No
     loss = F.cross_entropy(model(x), torch.from_numpy(arrays["labels"]), label_smoothing=smoothing)
     torch.testing.assert_close(loss.detach(), torch.tensor(arrays["train/loss"]), atol=0, rtol=1e-5)
     loss.backward()
-    mine = {name: parameter.grad for name, parameter in model.named_parameters()}
-    aliases = dict(zip(as_vit(state_of(arrays), "ffvt"), state_of(arrays), strict=True))
-    compared = set()
-    for ours, theirs in official_names(model.layers).items():
-        gradient = mine[ours]
-        assert gradient is not None
-        for part, official in zip(gradient.chunk(len(theirs)), theirs, strict=True):
-            key = next(k for k in arrays if k.endswith(f"gradnorm/{aliases[official]}"))
-            compared.add(key)
-            # A key bias moves no softmax: its gradient is rounding, about 1e-7.
-            np.testing.assert_allclose(float(part.norm()), float(arrays[key]), rtol=1e-4, atol=1e-6)
+    compared = assert_gradients(arrays, model.bare, aliased(state_of(arrays), "ffvt", model.layers))
     assert compared == {key for key in arrays if "gradnorm/" in key}

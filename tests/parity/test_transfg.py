@@ -14,9 +14,8 @@ from torch import Tensor
 from tavt_kit.adaptive import AdaptiveViT, wrap
 from tavt_kit.backbones.transfg import TransFgBackbone, rollout_row
 from tavt_kit.checkpoints.official import resize_positions
-from tavt_kit.checkpoints.official_vit import as_vit, official_names
 from tavt_kit.distill.contrastive import contrastive_loss
-from tests.parity.official import load, state_of, timm_from_official
+from tests.parity.official import aliased, assert_gradients, load, state_of, timm_from_official
 
 pytestmark = pytest.mark.kind("transfg")
 TOLERANCE = {"atol": 5e-5, "rtol": 0.0}
@@ -64,17 +63,7 @@ def test_losses_and_every_gradient_norm(golden: Any) -> None:
         torch.testing.assert_close(mine.detach(), torch.as_tensor(arrays[name]), atol=0, rtol=1e-5)
     model.zero_grad()
     (smoothed + contrastive).backward()  # of the smoothing variant, says the file
-    mine = {name: parameter.grad for name, parameter in model.named_parameters()}
-    aliases = dict(zip(as_vit(state_of(arrays), "transfg"), state_of(arrays), strict=True))
-    compared = set()
-    for ours, theirs in official_names(model.layers).items():
-        gradient = mine[ours]
-        assert gradient is not None
-        for part, name in zip(gradient.chunk(len(theirs)), theirs, strict=True):
-            key = f"train/gradnorm/{aliases[name]}"
-            compared.add(key)
-            # A key bias moves no softmax: its gradient is rounding, about 1e-7.
-            np.testing.assert_allclose(float(part.norm()), float(arrays[key]), rtol=1e-4, atol=1e-6)
+    compared = assert_gradients(arrays, model.bare, aliased(state_of(arrays), "transfg", model.layers))
     assert compared == {key for key in arrays if "gradnorm/" in key}
 
 
