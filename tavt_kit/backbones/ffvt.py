@@ -19,6 +19,7 @@ from torch import Tensor
 from tavt_kit.backbones.base import Watch
 from tavt_kit.backbones.costs import HeadCosts, LayerCosts
 from tavt_kit.backbones.fusion import FusionBackbone, FusionViT
+from tavt_kit.backbones.overlap import with_overlap
 from tavt_kit.backbones.registry import FGVC_EVALUATION, VIT_SIZES, register
 from tavt_kit.drop import gather_rows
 from tavt_kit.errors import UnsupportedBackbone
@@ -112,4 +113,4 @@ class FfvtBackbone(FusionBackbone):
         return stem, (*taking, replace(layers[-1], fuses=1)), head
 
 
-register(__name__, Ffvt, {f"ffvt_{size}": shape for size, shape in VIT_SIZES.items()}, FGVC_EVALUATION)
+register(__name__, Ffvt, {f"ffvt_{size}": shape for size, shape in with_overlap(VIT_SIZES).items()}, FGVC_EVALUATION)

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
+from tavt_kit.backbones.registry import FGVC_EVALUATION, VIT_SIZES, register
 from tavt_kit.errors import DataError
 from tavt_kit.timm_import import timm
 
-__all__ = ["OverlappingPatchEmbed", "overlapping"]
+__all__ = ["OverlappingPatchEmbed", "overlapping", "with_overlap"]
+
+_SLIDE_STEP = 12
+"""The official step, whatever the patch (`--slide_step 12` of TransFG and TAVT)."""
 
 
 class OverlappingPatchEmbed(timm.layers.PatchEmbed):  # type: ignore[misc]
@@ -44,3 +49,17 @@ def overlapping(slide_step: Any) -> dict[str, Any]:
     if not isinstance(slide_step, int) or isinstance(slide_step, bool) or slide_step < 1:
         raise DataError(f"a slide step is a whole number of pixels above 0, got {slide_step!r}")
     return {"embed_layer": partial(OverlappingPatchEmbed, stride=slide_step)}
+
+
+def with_overlap(sizes: Mapping[str, Mapping[str, Any]]) -> dict[str, Mapping[str, Any]]:
+    """Each size, and beside it the same with the official overlapping split, its name ending in ``_overlap12``."""
+    split = {f"{name}_overlap{_SLIDE_STEP}": {**shape, **overlapping(_SLIDE_STEP)} for name, shape in sizes.items()}
+    return {**sizes, **split}
+
+
+register(
+    __name__,
+    timm.models.vision_transformer.VisionTransformer,
+    {f"vit_{size}": shape for size, shape in with_overlap(VIT_SIZES).items() if size not in VIT_SIZES},
+    FGVC_EVALUATION,
+)

@@ -18,6 +18,7 @@ from torch import Tensor
 from tavt_kit.backbones.base import Watch
 from tavt_kit.backbones.costs import HeadCosts, LayerCosts
 from tavt_kit.backbones.fusion import FusionBackbone, FusionViT
+from tavt_kit.backbones.overlap import with_overlap
 from tavt_kit.backbones.registry import FGVC_EVALUATION, VIT_SIZES, register
 from tavt_kit.drop import gather_rows
 from tavt_kit.scores import attention_map, cls_score, column_score
@@ -123,4 +124,6 @@ def _among(row: Tensor, place: Tensor, entered: Tensor, tokens: int) -> Tensor:
     return gather_rows(whole, entered).transpose(1, 2).unsqueeze(2)
 
 
-register(__name__, TransFg, {f"transfg_{size}": shape for size, shape in VIT_SIZES.items()}, FGVC_EVALUATION)
+register(
+    __name__, TransFg, {f"transfg_{size}": shape for size, shape in with_overlap(VIT_SIZES).items()}, FGVC_EVALUATION
+)

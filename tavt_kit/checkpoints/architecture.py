@@ -16,12 +16,16 @@ from tavt_kit.errors import CheckpointError, DataError, UnknownName
 from tavt_kit.preprocess import Preprocessing
 from tavt_kit.timm_import import timm
 
-__all__ = ["arguments_for", "check_name", "create", "preprocessing_of", "sketch", "supported_names"]
+__all__ = ["arguments_for", "check_name", "create", "preprocessing_of", "sketch", "supported_names", "system_names"]
 
 _TIMM = ("vision_transformer", "deit", "eva", "beit", "vision_transformer_relpos")
-_OURS = ("ffvt", "mixvit", "pim", "transfg", "vitae")
+_OURS = ("ffvt", "mixvit", "overlap", "pim", "transfg", "vitae")
 _MODULES = (*_TIMM, *_OURS)
 """Modules in timm's registry whose models the adapters take; a test goes through all of them."""
+
+_TAVT = ("vit_base_patch16_224", "vit_base_patch32_224", "vit_large_patch16_224", "vit_large_patch32_224",
+         "vit_huge_patch14_224")  # fmt: skip
+"""timm's names of the ViTs that TAVT's code is configured for."""
 
 _READING = frozenset({"cache_dir", "checkpoint_path", "pretrained", "pretrained_cfg", "pretrained_cfg_overlay"})
 
@@ -34,6 +38,12 @@ def supported_names(pattern: str = "") -> list[str]:
     """
     wanted = pattern if "*" in pattern else f"*{pattern}*"
     return sorted(name for module in _MODULES for name in timm.list_models(wanted, module=module))
+
+
+def system_names() -> list[str]:
+    """The models of the systems of the field, sorted: TAVT's ViTs (both splits), FFVT, TransFG, Mix-ViT, PIM, ViTAE."""
+    ours = [name for module in _OURS for name in timm.list_models(module=module)]
+    return sorted([*ours, *_TAVT])
 
 
 def sketch(name: str, arguments: Mapping[str, Any] | None = None) -> nn.Module:

@@ -3,41 +3,39 @@
 from __future__ import annotations
 
 import json
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from tavt_kit.verbs import options
+
+if TYPE_CHECKING:
+    from rich.table import Table
 
 __all__ = ["models_verb"]
 
 _MEASURED = 40
 """Up to so many are laid out to count them; each takes about a tenth of a second."""
 
-_PUBLISHED = {
-    "ffvt_base_patch16": "published: CUB 91.6 %, Stanford Dogs 91.5 % (448 px; its paper's leaderboards)",
-    "transfg_base_patch16": "published: CUB 91.7 % (448 px, overlapping split; its paper); users report 91.0 to 91.2 %",
-}
-"""Top-1 by the beginning of a name, of models that timm's own pages do not describe."""
-
 
 def models_verb(
     pattern: Annotated[str, typer.Argument(help="Part of a name, or a pattern with *.")] = "",
     as_json: options.Json = False,
 ) -> int:
-    """List the models that can be used: timm's Vision Transformers, and those of the systems built on them.
+    """List the models that can be used: those of the systems of the field, and timm's Vision Transformers.
 
-    Sizes are counted where the filter leaves few models, multiply-adds at the image size shown. Every model is
-    exported to ONNX and OpenVINO. The licence is that of timm's own weights, which --weights
-    hub fetches; a name may carry a tag of other weights after a dot.
+    Of the systems' models, and where the filter leaves few, parameters and multiply-adds are counted, at the image
+    size shown. Every model is exported to ONNX and OpenVINO. The licence is that of timm's own weights, which
+    --weights hub fetches; a name may carry a tag of other weights after a dot.
     """
-    from tavt_kit.checkpoints.architecture import supported_names
+    from tavt_kit.checkpoints.architecture import supported_names, system_names
     from tavt_kit.errors import UnknownName
 
     names = supported_names(pattern)
     if not names:
         raise UnknownName(f"no supported model's name has {pattern!r} in it; `fgvc-kit models` lists them all")
-    rows = [_row(name, len(names) <= _MEASURED) for name in names]
+    systems = set(system_names())
+    rows = [_row(name, name in systems or len(names) <= _MEASURED) for name in names]
     if as_json:
         print(json.dumps({"models": rows, "other_weights": _other_weights()}, indent=1))
         return 0
@@ -47,6 +45,7 @@ def models_verb(
 
 def _row(name: str, measured: bool) -> dict[str, Any]:
     from tavt_kit.adaptive import wrap
+    from tavt_kit.backbones.published import published
     from tavt_kit.checkpoints.architecture import sketch
     from tavt_kit.macs import count_macs
     from tavt_kit.timm_import import timm
@@ -59,7 +58,7 @@ def _row(name: str, measured: bool) -> dict[str, Any]:
         "weights": f"{name}.{entry.tag}" if weights and entry.tag else name if weights else None,
         "licence": (entry.license or "unknown") if weights else None,
     }
-    row["published"] = next((text for start, text in _PUBLISHED.items() if name.startswith(start)), None)
+    row["published"] = published(name)
     if measured:
         model = wrap(sketch(name))
         adapter = model.backbone
@@ -88,32 +87,45 @@ def _other_weights() -> list[dict[str, Any]]:
 
 def _print(rows: list[dict[str, Any]]) -> None:
     from rich.console import Console
-    from rich.table import Table
 
     console = Console()
     if not console.is_terminal:  # a pipe gets the width that the names need, not eighty columns
         console = Console(width=160)
-    measured = "tokens" in rows[0]
-    table = Table(show_edge=False)
-    table.add_column("model", no_wrap=True)
-    table.add_column("image", no_wrap=True)
-    if measured:
-        for head in ("tokens", "layers", "droppable", "parameters", "GMACs"):
-            table.add_column(head, justify="right")
-    table.add_column("weights' licence")
-    for row in rows:
-        size = "x".join(map(str, row["image_size"] or ()))
-        table.add_row(row["name"], size, *(_counts(row) if measured else ()), row["licence"] or "no weights")
-    console.print(table)
-    if not measured:
+    counted = [row for row in rows if "tokens" in row]
+    named = [row for row in rows if "tokens" not in row]
+    if counted:
+        console.print(_table(counted, sizes=True))
+    if named:
+        console.print(_table(named, sizes=False))
         console.print(
-            f"{len(rows)} models; name a part, as in `fgvc-kit models small`, to see their sizes", soft_wrap=True
+            f"{len(rows)} models; name a part, as in `fgvc-kit models small`, to see the sizes of timm's",
+            soft_wrap=True,
         )
-    said = [f"{row['name']}: {text}" for row in rows for text in (row["published"], row.get("why_not")) if text]
-    for text in said:
-        console.print(text, soft_wrap=True)
+    for row in counted:
+        if row["why_not"]:
+            console.print(f"{row['name']}: {row['why_not']}", soft_wrap=True)
+    console.print("Every model is exported to ONNX and OpenVINO. GMACs are of one picture, nothing dropped.")
     for other in _other_weights():
         licences = "; ".join(f"{entry['name']}: {entry['licence']}" for entry in other["licences"])
         console.print(
             f"--weights {other['weights']} for {other['model']}: {other['provenance']}. {licences}", soft_wrap=True
         )
+
+
+def _table(rows: list[dict[str, Any]], *, sizes: bool) -> Table:
+    from rich.table import Table
+
+    table = Table(show_edge=False)
+    table.add_column("model", no_wrap=True)
+    table.add_column("image", no_wrap=True)
+    if sizes:
+        for head in ("tokens", "layers", "droppable", "parameters", "GMACs"):
+            table.add_column(head, justify="right")
+    table.add_column("weights' licence")
+    if sizes:
+        table.add_column("published top-1, %")
+    for row in rows:
+        size = "x".join(map(str, row["image_size"] or ()))
+        counts, results = (_counts(row), (row["published"] or "",)) if sizes else ((), ())
+        table.add_row(row["name"], size, *counts, row["licence"] or "no weights", *results)
+    return table
