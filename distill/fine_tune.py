@@ -92,11 +92,11 @@ def train(
 
 
 def _settled(recipe: TrainRecipe, model: AdaptiveViT, images: ImageSet) -> TrainRecipe:
-    if not 1 <= recipe.blocks <= model.layers:
-        raise TrainingError(f"1 to {model.layers} of the model's blocks can be trained, got {recipe.blocks}")
     if recipe.name == "finetune":
+        if not 1 <= recipe.blocks <= model.layers:
+            raise TrainingError(f"1 to {model.layers} of the model's blocks can be trained, got {recipe.blocks}")
         check_batch(images, recipe.optimisation.batch, recipe.limit)
-    frozen = model.layers - recipe.blocks
+    frozen = max(model.layers - recipe.blocks, 0)
     return replace(recipe, optimisation=settle(recipe.optimisation, model, card_of(model, images), freeze=frozen))
 
 

@@ -19,6 +19,7 @@ FAMILIES = {
     "transfg": ("transfg_overlap", ("--heads", 4, "--slide-step", 6, "--image-size", 44)),
     "mixvit_pure": ("mixvit_pure_a", ("--heads", 4)),
     "vitae": ("vitae_v1_performer", ("--heads", "1,1,4,1,1,1", "--image-size", 64)),
+    "vitaev2": ("vitae_v2_window", ("--heads", "1,2,4,8,1,1,2,4", "--image-size", 96)),
     "pim": ("pim_vit_a", ("--heads", 4, "--num-selects", "20,16,16,12")),
 }
 """Golden file whose weights are the official checkpoint, and what its keys do not tell."""
@@ -44,7 +45,9 @@ def pictures_for(data: Path, classes: int, folder: Path) -> Path:
     return folder / "data"
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize(
+    "family", [pytest.param(name, marks=pytest.mark.slow if name == "vitaev2" else ()) for name in FAMILIES]
+)
 def test_a_family_goes_the_whole_way(family: str, data: Path, reference: Path, tmp_path: Path) -> None:
     name, flags = FAMILIES[family]
     arrays, meta = load(reference, name)
