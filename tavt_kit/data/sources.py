@@ -91,7 +91,7 @@ def load_images(spec: str, *, seed: int = 0, ratios: Ratios | None = None) -> Im
     Args:
         spec: A folder, a ``.csv`` list, ``"elpv"`` or ``"textile"``, or ``NAME:FOLDER`` of a data set in its
             published layout, such as ``"cub:/data/CUB_200_2011"`` (see ``facts.FACTS``); the folder alone will do
-            where its files are unmistakable.
+            where its files are unmistakable; ``timm:PLACE`` is read as timm does (see ``timm_data``).
         seed: Of a split that we make; nothing else is random.
         ratios: Shares of such a split; 60/20/20 by default.
 
@@ -114,6 +114,10 @@ def load_images(spec: str, *, seed: int = 0, ratios: Ratios | None = None) -> Im
         return _load_known(spec, seed, ratios or Ratios())
     if not spec.strip():
         raise DataError("data must be a folder, a CSV list or a name, but nothing was given")
+    if spec.startswith("timm:"):
+        from tavt_kit.data.timm_data import load_timm  # timm, and torch with it, only where it is asked for
+
+        return load_timm(spec, seed=seed, ratios=ratios)
     if named := named_folder(spec):
         return load_layout(*named, seed=seed, ratios=ratios)
     path = Path(spec).expanduser()

@@ -1,0 +1,170 @@
+"""What ``timm.data`` reads: class folders in natural order, tar files, and torchvision's small sets, by ``timm:PLACE``.
+
+timm numbers classes in natural order ("2" before "10") where this kit and torchvision sort plainly; whoever has weights
+trained through timm's folders (ViTAE's, for one) needs its order. Pictures that are not files of their own are laid out
+in the cache once. timm's readers for TensorFlow, WebDataset and Hugging Face data sets need packages of their own,
+and torchvision's CIFAR is pickled: these are refused.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from tavt_kit.data.images import ImageSet, Sample, split_name
+from tavt_kit.data.packages import cache_folder, lay_out
+from tavt_kit.data.splits import Ratios, divide
+from tavt_kit.errors import DataError
+from tavt_kit.records import sha256_text
+from tavt_kit.timm_import import timm
+
+__all__ = ["PREFIX", "load_timm"]
+
+PREFIX = "timm:"
+_TORCH = ("fashion_mnist", "kmnist", "mnist")
+"""torchvision's sets that timm knows and that are read without unpickling anything."""
+
+_Part = tuple[tuple[str, ...], list[Sample]]
+
+
+def load_timm(spec: str, *, seed: int = 0, ratios: Ratios | None = None) -> ImageSet:
+    """Read data as timm does, with our own val split where none is given.
+
+    Args:
+        spec: ``timm:PLACE``, the place a folder or a tar file of class folders, or a folder with one of either for each
+            split (``train``, ``val``, ``test``); or ``timm:torch/fashion_mnist:FOLDER`` and its like.
+        seed: Of a split that we make.
+        ratios: Its shares; 60/20/20 by default.
+
+    Raises:
+        DataError: The place is missing or damaged, or of a kind that is not read.
+    """
+    ratios, name = ratios or Ratios(), spec.removeprefix(PREFIX)
+    if name.partition(":")[0].lower().split("/")[0] in ("hfds", "hfids", "tfds", "torch", "wds") and "/" in name:
+        parts, root = _torch_parts(name)
+    else:
+        parts, root = _folder_parts(Path(name).expanduser().absolute())
+    classes = parts["train"][0] if "train" in parts else next(iter(parts.values()))[0]
+    splits = {part: _relabelled(found, classes, part, spec) for part, found in parts.items()}
+    if "val" in splits:
+        return ImageSet(spec, classes, root, splits, "as given")
+    carved = ratios.without_test() if "test" in splits else ratios
+    splits |= divide(splits["train"], root, seed=seed, ratios=carved)
+    return ImageSet(spec, classes, root, splits, f"random, stratified by class, {carved}", seed)
+
+
+def _relabelled(part: _Part, classes: tuple[str, ...], name: str, spec: str) -> tuple[Sample, ...]:
+    """timm numbers the classes of each split by itself; ours are train's everywhere."""
+    own, samples = part
+    if strange := [label for label in own if label not in classes]:
+        raise DataError(f"the {name} part of {spec} has classes that train has not: {', '.join(strange[:5])}")
+    return tuple(Sample(sample.path, classes.index(own[sample.label])) for sample in samples)
+
+
+# ------------------------------------------------------------------------------------------------ folders and tars
+
+
+def _folder_parts(place: Path) -> tuple[dict[str, _Part], Path]:
+    """The split parts of a place (one called train where it has none), and the root of their paths."""
+    if not place.exists():
+        raise DataError(f"{place} does not exist; give timm:PLACE with a folder or a tar file of class folders")
+    inside = [] if place.is_file() else sorted(place.iterdir())
+    given = {part: child for child in inside if (part := split_name(child.name.removesuffix(".tar"))) is not None}
+    if "train" not in given:
+        given = {"train": place}
+    read = {part: _read_place(child) for part, child in given.items()}
+    roots = {root for _, root in read.values()}
+    return {part: found for part, (found, _) in read.items()}, place if len(roots) > 1 else roots.pop()
+
+
+def _read_place(place: Path) -> tuple[_Part, Path]:
+    tars = place.is_dir() and not any(child.is_dir() for child in place.iterdir()) and any(place.glob("*.tar"))
+    try:
+        if tars or place.suffix == ".tar":
+            reader = timm.data.readers.reader_image_in_tar.ReaderImageInTar(
+                str(place),
+                cache_tarinfo=False,  # timm would keep what it found in a pickle
+            )
+            return _unpacked(reader, place)
+        reader = timm.data.create_reader("", str(place))
+    except Exception as error:  # timm's readers assert, raise RuntimeError, and hand on what tarfile says
+        raise DataError(f"timm cannot read {place}: {str(error).splitlines()[0] if str(error) else error!r}") from None
+    classes = tuple(sorted(reader.class_to_idx, key=reader.class_to_idx.__getitem__))
+    return (classes, [Sample(Path(path), int(label)) for path, label in reader.samples]), place
+
+
+def _unpacked(reader: Any, place: Path) -> tuple[_Part, Path]:
+    """A tar's pictures as files of the cache."""
+    classes = tuple(reader.class_idx_to_name[index] for index in range(len(reader.class_idx_to_name)))
+    names = [f"{index:07}-{reader.filename(index, basename=True)}" for index in range(len(reader))]
+    labels = [int(label) for label in reader.targets]
+    facts = [(str(file), file.stat().st_size, file.stat().st_mtime_ns) for file in _files(place)]
+
+    def write(index: int, path: Path) -> None:
+        member: BinaryIO = reader[index][0]
+        path.write_bytes(member.read())
+
+    try:
+        return _laid_out(place.stem, facts, classes, names, labels, write)
+    finally:
+        states = [reader.tar_state] if reader.root_is_tar else list(reader.tar_state.values())
+        for state in [*states, *(child for parent in states for child in parent.children.values())]:
+            if state.tf is not None:  # timm leaves them open
+                state.tf.close()
+
+
+def _files(place: Path) -> Iterable[Path]:
+    return [place] if place.is_file() else sorted(place.glob("*.tar"))
+
+
+def _laid_out(
+    name: str,
+    facts: Sequence[object],
+    classes: tuple[str, ...],
+    names: Sequence[str],
+    labels: Sequence[int],
+    write: Callable[[int, Path], None],
+) -> tuple[_Part, Path]:
+    """One file for each picture, in class folders by number, below a folder named by what they come from."""
+    target = cache_folder() / "data" / f"{name}-{sha256_text(repr(facts))[:16]}"
+
+    def fill(folder: Path) -> None:
+        for index, (file, label) in enumerate(zip(names, labels, strict=True)):
+            (folder / str(label)).mkdir(exist_ok=True)
+            write(index, folder / str(label) / file)
+
+    if not target.is_dir():
+        lay_out(target, fill)
+    pairs = zip(names, labels, strict=True)
+    return (classes, [Sample(target / str(label) / file, label) for file, label in pairs]), target
+
+
+# ------------------------------------------------------------------------------------------------ torchvision's
+
+
+def _torch_parts(name: str) -> tuple[dict[str, _Part], Path]:
+    kind, _, folder = name.partition(":")
+    family, _, which = kind.lower().partition("/")
+    if family != "torch" or which not in _TORCH or not folder:
+        raise DataError(
+            f"of timm's data sets by name torch/{', torch/'.join(_TORCH)} are read, as timm:torch/mnist:FOLDER, got "
+            f"{PREFIX + name!r}; give others as a folder or tar file of class folders, or by their own layout "
+            "(`fgvc-kit datasets`)"
+        )
+    root = Path(folder).expanduser().absolute()
+    parts = {}
+    for part, split in (("train", "train"), ("test", "validation")):
+        try:
+            found = timm.data.create_dataset(kind.lower(), root=str(root), split=split, download=False)
+        except (RuntimeError, OSError) as error:
+            raise DataError(f"timm cannot read {kind} in {root}: {str(error).splitlines()[0]}") from None
+        names = [f"{index:07}.png" for index in range(len(found))]
+        facts = [str(root), kind, split, len(found), hashlib.sha256(found.data.numpy().tobytes()).hexdigest()]
+        labels = [int(label) for label in found.targets]
+        parts[part], _ = _laid_out(
+            f"{which}-{split}", facts, tuple(found.classes), names, labels,
+            lambda index, path, of=found: of[index][0].save(path),
+        )  # fmt: skip
+    return parts, cache_folder() / "data"

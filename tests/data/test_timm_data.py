@@ -1,0 +1,123 @@
+"""What timm reads: natural order, tar files, torchvision's small sets."""
+
+from __future__ import annotations
+
+import io
+import struct
+import tarfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from tavt_kit.data import load_images
+from tavt_kit.errors import DataError
+from tavt_kit.timm_import import timm
+
+CLASSES = ("10", "2", "1")
+
+
+@pytest.fixture(autouse=True)
+def _cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FGVC_KIT_CACHE", str(tmp_path / "cache"))
+
+
+def fill(folder: Path, classes: tuple[str, ...] = CLASSES, each: int = 5) -> Path:
+    """Pictures whose grey value is the number that their class is named by."""
+    for name in classes:
+        (folder / name).mkdir(parents=True)
+        for index in range(each):
+            Image.new("RGB", (8, 8), (int(name),) * 3).save(folder / name / f"{index}.png")
+    return folder
+
+
+def grey(path: Path) -> int:
+    return int(np.asarray(Image.open(path))[0, 0, 0])
+
+
+def test_classes_are_in_natural_order(tmp_path: Path) -> None:
+    folder = fill(tmp_path / "data")
+    natural, plain = load_images(f"timm:{folder}"), load_images(str(folder))
+    assert natural.classes == ("1", "2", "10") and plain.classes == ("1", "10", "2")
+    assert len(natural.split("train")) == 9 and len(natural.split("val")) == 3
+    for sample in natural.split("train"):
+        assert sample.path.parent.name == natural.classes[sample.label]
+    theirs = timm.data.create_dataset("", root=str(folder))
+    mine = {sample.path: sample.label for part in ("train", "val", "test") for sample in natural.split(part)}
+    assert mine == {Path(path): label for path, label in theirs.reader.samples}
+
+
+def pack(tar: Path, folder: Path) -> Path:
+    tar.parent.mkdir(exist_ok=True, parents=True)
+    with tarfile.open(tar, "w") as file:
+        for path in sorted(folder.rglob("*.png")):
+            file.add(path, path.relative_to(folder))
+    return tar
+
+
+def test_tars_are_laid_out_once(tmp_path: Path) -> None:
+    folder = fill(tmp_path / "data")
+    for place in ("train", "val"):
+        pack(tmp_path / "tars" / f"{place}.tar", folder)
+    images = load_images(f"timm:{tmp_path / 'tars'}")
+    assert images.classes == ("1", "2", "10") and "test" not in images.splits
+    for sample in (*images.split("train"), *images.split("val")):
+        assert grey(sample.path) == int(images.classes[sample.label])
+    first = images.split("train")[0].path
+    before = first.stat().st_mtime_ns
+    assert load_images(f"timm:{tmp_path / 'tars'}").split("train")[0].path == first
+    assert first.stat().st_mtime_ns == before
+    assert len(load_images(f"timm:{tmp_path / 'tars' / 'train.tar'}").split("train")) == 9
+    assert not list((tmp_path / "tars").glob("*.pickle"))
+
+
+def test_another_split_keeps_the_numbers_of_train(tmp_path: Path) -> None:
+    fill(tmp_path / "data" / "train")
+    fill(tmp_path / "data" / "val", ("10", "2"))
+    images = load_images(f"timm:{tmp_path / 'data'}")
+    assert {images.classes[sample.label] for sample in images.split("val")} == {"10", "2"}
+    fill(tmp_path / "data" / "test", ("7",))
+    with pytest.raises(DataError, match="the test part of .* has classes that train has not: 7"):
+        load_images(f"timm:{tmp_path / 'data'}")
+
+
+def idx(path: Path, array: np.ndarray) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(
+        struct.pack(">HBB", 0, 8, array.ndim) + struct.pack(f">{array.ndim}I", *array.shape) + bytes(array)
+    )
+
+
+def test_torchvisions_small_sets(tmp_path: Path) -> None:
+    raw = tmp_path / "FashionMNIST" / "raw"
+    labels = np.tile(np.arange(10, dtype=np.uint8), 4)
+    pictures = np.broadcast_to(labels[:, None, None], (40, 28, 28)).copy()
+    for name in ("train", "t10k"):
+        idx(raw / f"{name}-images-idx3-ubyte", pictures)
+        idx(raw / f"{name}-labels-idx1-ubyte", labels)
+    images = load_images(f"timm:torch/fashion_mnist:{tmp_path}")
+    assert len(images.classes) == 10 and images.classes[9] == "Ankle boot"
+    assert {part: len(images.split(part)) for part in images.splits} == {"train": 30, "val": 10, "test": 40}
+    assert all(np.asarray(Image.open(s.path)).max() == s.label for s in images.split("test"))
+
+
+def test_bad_input_is_one_sentence(tmp_path: Path) -> None:
+    (tmp_path / "bad.tar").write_bytes(b"no tar at all")
+    (tmp_path / "empty").mkdir()
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w"):
+        pass
+    (tmp_path / "none.tar").write_bytes(buffer.getvalue())
+    for spec, says in (
+        (f"timm:{tmp_path / 'absent'}", "does not exist; give timm:PLACE"),
+        (f"timm:{tmp_path / 'bad.tar'}", "timm cannot read"),
+        (f"timm:{tmp_path / 'none.tar'}", "timm cannot read"),
+        (f"timm:{tmp_path / 'empty'}", "timm cannot read .*Found 0 images"),
+        ("timm:tfds/stanford_dogs:/x", "by name torch/fashion_mnist, .* are read"),
+        ("timm:torch/cifar10:/x", "by name torch/fashion_mnist, .* are read"),
+        (f"timm:torch/mnist:{tmp_path}", "Dataset not found"),
+    ):
+        with pytest.raises(DataError, match=says) as caught:
+            load_images(spec)
+        assert "\n" not in str(caught.value)
