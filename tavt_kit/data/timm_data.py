@@ -163,8 +163,9 @@ def _torch_parts(name: str) -> tuple[dict[str, _Part], Path]:
         names = [f"{index:07}.png" for index in range(len(found))]
         facts = [str(root), kind, split, len(found), hashlib.sha256(found.data.numpy().tobytes()).hexdigest()]
         labels = [int(label) for label in found.targets]
-        parts[part], _ = _laid_out(
-            f"{which}-{split}", facts, tuple(found.classes), names, labels,
-            lambda index, path, of=found: of[index][0].save(path),
-        )  # fmt: skip
+        parts[part], _ = _laid_out(f"{which}-{split}", facts, tuple(found.classes), names, labels, _writer(found))
     return parts, cache_folder() / "data"
+
+
+def _writer(pictures: Any) -> Callable[[int, Path], None]:
+    return lambda index, path: pictures[index][0].save(path)  # type: ignore[no-any-return]
