@@ -168,4 +168,4 @@ def _torch_parts(name: str) -> tuple[dict[str, _Part], Path]:
 
 
 def _writer(pictures: Any) -> Callable[[int, Path], None]:
-    return lambda index, path: pictures[index][0].save(path)  # type: ignore[no-any-return]
+    return lambda index, path: pictures[index][0].save(path)
