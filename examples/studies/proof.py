@@ -74,7 +74,7 @@ def fold(given: argparse.Namespace, number: int, names: list[str]) -> tuple[Righ
 
 
 def fold_list(images: ImageSet, place: Path, number: int, folds: int) -> Path:
-    """A CSV list: of each class, in the order of a hash, every ``folds``-th picture is test, a tenth of the rest val."""
+    """A CSV list: of each class, in the order of a hash, one picture of ``folds`` is test, of the rest a tenth val."""
     place.mkdir(parents=True, exist_ok=True)
     everything = [sample for part in images.splits for sample in images.split(part)]
     rows = []
