@@ -16,7 +16,7 @@ from tavt_kit.errors import CheckpointError, DataError, UnknownName
 from tavt_kit.preprocess import Preprocessing
 from tavt_kit.timm_import import timm
 
-__all__ = ["arguments_for", "check_name", "create", "preprocessing_of", "sketch", "supported_names"]
+__all__ = ["arguments_for", "check_name", "create", "preprocessing_of", "sketch", "supported_names", "timm_names"]
 
 _TIMM = ("vision_transformer", "deit", "eva", "beit", "vision_transformer_relpos")
 _OURS = ("ffvt", "mixvit", "pim", "transfg", "vitae")
@@ -34,6 +34,11 @@ def supported_names(pattern: str = "") -> list[str]:
     """
     wanted = pattern if "*" in pattern else f"*{pattern}*"
     return sorted(name for module in _MODULES for name in timm.list_models(wanted, module=module))
+
+
+def timm_names() -> list[str]:
+    """Those of timm's own architectures that the adapters take, its hybrids included; sorted."""
+    return sorted(name for module in (*_TIMM, "vision_transformer_hybrid") for name in timm.list_models(module=module))
 
 
 def sketch(name: str, arguments: Mapping[str, Any] | None = None) -> nn.Module:

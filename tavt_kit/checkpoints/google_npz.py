@@ -6,9 +6,12 @@ heads apart.
 
 from __future__ import annotations
 
+import math
+import re
 import zipfile
 import zlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,14 +20,33 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from tavt_kit.errors import CheckpointError
+from tavt_kit.checkpoints.official import Asked, Official, resize_positions
+from tavt_kit.checkpoints.official_vit import count_heads, vit_model
+from tavt_kit.errors import CheckpointError, DataError
 
-__all__ = ["google_heads", "google_to_timm", "is_google", "read_npz"]
+__all__ = ["google_to_timm", "read_google", "read_npz"]
 
 _BLOCK = "Transformer/encoderblock_"
 _ATTENTION = "MultiHeadDotProductAttention_1"
 _IGNORED = ("pre_logits/kernel", "pre_logits/bias")
 """A layer of the ImageNet-21k classifier that no descendant uses."""
+
+_UNIT = re.compile(r"block(\d+)/unit(\d+)/")
+_ROOT = ("conv_root/kernel", "gn_root/scale", "gn_root/bias")
+_RESNET = {"conv_root": "conv", "gn_root": "norm", "conv_proj": "downsample.conv", "gn_proj": "downsample.norm"} | {
+    f"{theirs}{number}": f"{ours}{number}"
+    for theirs, ours in (("conv", "conv"), ("gn", "norm"))
+    for number in (1, 2, 3)
+}
+"""Parts of the ResNet -> timm's names."""
+
+_HYBRIDS = {
+    (): ("vit_tiny_r_s16_p8_224", 32),
+    (2, 2, 2, 2): ("vit_small_r26_s32_224", 32),
+    (3, 4, 9): ("vit_base_r50_s16_224", 16),
+    (3, 4, 6, 3): ("vit_large_r50_s32_224", 32),
+}
+"""Units of the ResNet's blocks -> timm's name, and pixels from patch to patch."""
 
 
 def read_npz(file: Path) -> dict[str, NDArray[Any]]:
@@ -57,14 +79,74 @@ def read_npz(file: Path) -> dict[str, NDArray[Any]]:
     return arrays
 
 
-def is_google(arrays: Mapping[str, Any]) -> bool:
-    """Whether the names are those of Google's plain ViT."""
-    return "Transformer/posembed_input/pos_embedding" in arrays and "conv_root/kernel" not in arrays
+def read_google(arrays: Mapping[str, NDArray[Any]], asked: Asked) -> Official | None:
+    """A file of Google's, or ``None`` if its names are others.
+
+    Raises:
+        CheckpointError: An array is missing or has no place, or a hybrid is asked for as another family.
+        DataError: An image size that the patches do not allow.
+    """
+    if "Transformer/posembed_input/pos_embedding" not in arrays:
+        return None
+    if asked.heads is None:
+        asked = replace(asked, heads=_heads(arrays))
+    if "conv_root/kernel" in arrays:
+        return _hybrid(arrays, asked)
+    return vit_model(google_to_timm(arrays), asked.family or "vit", "Google's Vision Transformer", asked, recipe=False)
 
 
-def google_heads(arrays: Mapping[str, NDArray[Any]]) -> int:
+def _heads(arrays: Mapping[str, NDArray[Any]]) -> int:
     """Attention heads; here a shape tells them."""
-    return int(arrays[f"{_BLOCK}0/{_ATTENTION}/query/kernel"].shape[1])
+    kernel = arrays.get(f"{_BLOCK}0/{_ATTENTION}/query/kernel")
+    if kernel is None or kernel.ndim != 3:
+        raise CheckpointError(
+            f"the file looks like one of Google's ViTs, but lacks {_BLOCK}0/{_ATTENTION}/query/kernel of three "
+            "dimensions; nothing was loaded"
+        )
+    return int(kernel.shape[1])
+
+
+def _hybrid(arrays: Mapping[str, NDArray[Any]], asked: Asked) -> Official:
+    """A ViT over a ResNet, as timm's; FFVT and TransFG never published one of theirs."""
+    if asked.family is not None:
+        raise CheckpointError(
+            f"a ViT over a ResNet is read as timm has it, not as {asked.family}, whose stem computes otherwise; leave "
+            "--family out, or take a file without a ResNet such as ViT-B_16.npz"
+        )
+    units = _units(arrays)
+    if units not in _HYBRIDS:
+        said = "-".join(map(str, units)) or "no"
+        raise CheckpointError(
+            f"the file has a ResNet of {said} units before the ViT, but timm has those of "
+            f"{', '.join('-'.join(map(str, known)) or 'no' for known in _HYBRIDS)} units"
+        )
+    name, stride = _HYBRIDS[units]
+    tensors = google_to_timm(arrays)
+    width = tensors["cls_token"].shape[-1]
+    side = math.isqrt(tensors["pos_embed"].shape[1] - 1)
+    if side * side != tensors["pos_embed"].shape[1] - 1:
+        raise CheckpointError(
+            f"the position table has {tensors['pos_embed'].shape[1]} rows: no square grid and a class"
+        )
+    size = asked.image_size or side * stride
+    if size % stride:
+        raise DataError(f"this hybrid needs an image size that is a multiple of {stride}, got {size}")
+    arguments = {
+        "num_classes": len(tensors["head.bias"]),
+        "img_size": [size, size],
+        "embed_dim": width,
+        "depth": _count_layers(arrays),
+        "num_heads": count_heads(width, asked.heads),
+        "mlp_ratio": len(tensors["blocks.0.mlp.fc1.bias"]) / width,
+    }
+    tensors["pos_embed"] = resize_positions(tensors["pos_embed"], size // stride, asked.positions)
+    return Official("hybrid", name, arguments, tensors, "Google's hybrid of ResNet and Vision Transformer")
+
+
+def _units(arrays: Mapping[str, Any]) -> tuple[int, ...]:
+    """Units of each block of the ResNet."""
+    found = {(int(match[1]), int(match[2])) for name in arrays if (match := _UNIT.match(name))}
+    return tuple(sum(block == own for own, _ in found) for block in sorted({block for block, _ in found}))
 
 
 def google_to_timm(arrays: Mapping[str, NDArray[Any]]) -> dict[str, Tensor]:
@@ -92,6 +174,8 @@ def google_to_timm(arrays: Mapping[str, NDArray[Any]]) -> dict[str, Tensor]:
     taken["pos_embed"] = torch.from_numpy(take("Transformer/posembed_input/pos_embedding"))
     taken["patch_embed.proj.weight"] = torch.from_numpy(take("embedding/kernel").transpose(3, 2, 0, 1).copy())
     taken["patch_embed.proj.bias"] = torch.from_numpy(take("embedding/bias"))
+    if "conv_root/kernel" in arrays:
+        _take_resnet(arrays, taken, take)
     for layer in range(_count_layers(arrays)):
         block, attention = f"{_BLOCK}{layer}", f"{_BLOCK}{layer}/{_ATTENTION}"
         names = ("query", "key", "value")
@@ -112,6 +196,31 @@ def google_to_timm(arrays: Mapping[str, NDArray[Any]]) -> dict[str, Tensor]:
     if unexpected := sorted(set(left) - set(_IGNORED)):
         raise CheckpointError(f"the file looks like one of Google's ViTs, but adds {', '.join(unexpected)}")
     return taken
+
+
+def _take_resnet(
+    arrays: Mapping[str, Any], taken: dict[str, Tensor], take: Callable[[str], NDArray[np.float32]]
+) -> None:
+    """The ResNet under the names of timm's ResNetV2, whose stages count from 0; without units it is its stem alone."""
+    units = sorted({match[0] for name in arrays if (match := _UNIT.match(name))})
+    inside = "patch_embed.backbone"
+    places = {"": f"{inside}.stem." if units else f"{inside}."}
+    places |= {
+        unit: f"{inside}.stages.{int(match[1]) - 1}.blocks.{int(match[2]) - 1}."
+        for unit in units
+        if (match := _UNIT.match(unit))
+    }
+    for unit, ours in places.items():
+        own = [name for name in arrays if name.startswith(unit)] if unit else list(_ROOT)
+        for name in own:
+            part, kind = name.removeprefix(unit).split("/", 1)
+            layer = _RESNET.get(part)
+            if layer is None:
+                continue  # no name of ours: what is left over is listed at the end
+            array = take(name)
+            array = array.transpose(3, 2, 0, 1) if kind == "kernel" else array.reshape(-1)
+            weight = {"kernel": "weight", "scale": "weight", "bias": "bias"}[kind]
+            taken[f"{ours}{layer}.{weight}"] = torch.from_numpy(array.copy())
 
 
 def _count_layers(arrays: Mapping[str, Any]) -> int:
