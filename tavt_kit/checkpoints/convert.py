@@ -156,12 +156,13 @@ def _card(path: Path, found: Official, model: nn.Module, classes: Sequence[str] 
             f"{path} has a head of {count} classes, but {len(classes)} are named; give the data it was trained on"
         )
     trained = f", without {len(found.left_out)} tensors that only training uses" if found.left_out else ""
+    random = f"; random at the start: {', '.join(found.untrained)}" if found.untrained else ""
     return ModelCard(
         "timm_vit",
         found.name,
         dict(found.arguments),
         tuple(f"class {i}" for i in range(count)) if classes is None else tuple(classes),
         (found.preprocessing or preprocessing_of(model)).as_record(),
-        provenance=f"converted from {path.name}, of {found.origin}{trained}",
+        provenance=f"converted from {path.name}, of {found.origin}{trained}{random}",
         licences=(Licence(path.name, "unknown", "a file given by the user"),),
     )

@@ -11,6 +11,7 @@ import json
 import math
 import re
 from collections.abc import Iterable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -70,7 +71,8 @@ def read_timm(tensors: Mapping[str, Tensor], asked: Asked, file: Path) -> Offici
     if size is not None:
         arguments["img_size"] = [size, size]
     absent = () if "head.weight" in tensors else head_names(laid_out)
-    return Official("timm", name, arguments, dict(tensors), f"timm's {name}", None, absent)
+    origin = f"a plain ViT in timm's names, its pictures normalised as for {name}" if shape else f"timm's {name}"
+    return Official("timm", name, arguments, dict(tensors), origin, None, absent)
 
 
 def _told_by_file(file: Path) -> str | None:
@@ -120,7 +122,7 @@ def _candidates(tensors: Mapping[str, Tensor]) -> dict[str, nn.Module]:
     width = tensors["blocks.0.norm1.weight"].shape[0]
     rows = {"num_classes": len(tensors["head.weight"])} if "head.weight" in tensors else {"num_classes": 0}
     found = {}
-    for name in timm_names():
+    for name in filter(partial(_may_have, tensors), timm_names()):
         short = _sketch(name, {**rows, "depth": 1})
         if short is None or getattr(short, "embed_dim", width) != width or _shapes(short.state_dict()) != first:
             continue
@@ -130,6 +132,13 @@ def _candidates(tensors: Mapping[str, Tensor]) -> dict[str, nn.Module]:
     table = tuple(tensors["pos_embed"].shape) if "pos_embed" in tensors else None
     exact = {n: m for n, m in found.items() if table == _table(m)}
     return exact or found
+
+
+def _may_have(tensors: Mapping[str, Tensor], name: str) -> bool:
+    """Whether what the name says of its patches is true of the file."""
+    stem = next(stem for stem in _STEM if stem in tensors)
+    said = re.search(r"patch(\d+)_", name)
+    return said is None or (stem == _STEM[0] and int(said[1]) == tensors[stem].shape[-1])
 
 
 def _depth(tensors: Mapping[str, Tensor]) -> int:
