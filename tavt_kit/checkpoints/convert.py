@@ -156,7 +156,9 @@ def _card(path: Path, found: Official, model: nn.Module, classes: Sequence[str] 
             f"{path} has a head of {count} classes, but {len(classes)} are named; give the data it was trained on"
         )
     trained = f", without {len(found.left_out)} tensors that only training uses" if found.left_out else ""
-    random = f"; random at the start: {', '.join(found.untrained)}" if found.untrained else ""
+    random = (
+        f"; random at the start: {', '.join(start.rstrip('.') for start in found.untrained)}" if found.untrained else ""
+    )
     return ModelCard(
         "timm_vit",
         found.name,
