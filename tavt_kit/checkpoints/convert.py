@@ -123,7 +123,7 @@ def _read(path: Path, asked: Asked) -> Official:
         found, names = read_google(arrays, asked), sorted(arrays)
     else:
         tensors = read_tensors(path)
-        readers = (*_READERS, partial(read_timm, file=path))
+        readers: tuple[Reader, ...] = (*_READERS, partial(read_timm, file=path))
         found, names = next((each for reader in readers if (each := reader(tensors, asked))), None), sorted(tensors)
     if found is None:
         some = ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")

@@ -15,10 +15,11 @@ from tavt_kit.errors import CheckpointError
 from tavt_kit.model_card import Licence
 from tavt_kit.timm_import import timm
 
-__all__ = ["create_from_hub"]
+__all__ = ["FILES", "create_from_hub", "is_reachable"]
 
 _PATIENCE_S = 5.0
-_FILES = ("model.safetensors", "pytorch_model.bin")
+FILES = ("model.safetensors", "pytorch_model.bin")
+"""What a repository of the hub calls its weights."""
 
 
 def create_from_hub(
@@ -47,7 +48,7 @@ def create_from_hub(
     make(name, arguments)
     place = f"https://huggingface.co/{entry.hf_hub_id}" if entry.hf_hub_id else str(entry.url)
     cached = _cached(entry)
-    if not cached and not _reachable(place):
+    if not cached and not is_reachable(place):
         raise _unreachable(name, place, "no network")
     try:
         model = make(name, arguments, seed=seed, pretrained=True, pretrained_file=cached)
@@ -71,12 +72,12 @@ def _cached(entry: Any) -> str | None:
         return None
     from huggingface_hub import try_to_load_from_cache
 
-    names = (entry.hf_hub_filename,) if entry.hf_hub_filename else _FILES
+    names = (entry.hf_hub_filename,) if entry.hf_hub_filename else FILES
     found = (try_to_load_from_cache(entry.hf_hub_id, name) for name in names)
     return next((path for path in found if isinstance(path, str)), None)
 
 
-def _reachable(place: str) -> bool:
+def is_reachable(place: str) -> bool:
     """Whether asking makes sense; the hub's client would retry an absent network for most of a minute."""
     endpoint = os.environ.get("HF_ENDPOINT", place) if "huggingface.co" in place else place
     if any(os.environ.get(name) for name in ("HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy")):

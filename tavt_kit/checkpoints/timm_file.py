@@ -206,7 +206,7 @@ def _trained_size(tensors: Mapping[str, Tensor], laid_out: Any) -> int | None:
             continue
         if not fits:
             raise CheckpointError(f"{name} has {max(theirs.shape[:2])} rows, which are no square grid for this model")
-        return side * stride
+        return int(side * stride)
     return None
 
 

@@ -32,6 +32,15 @@ _PARTS = {
     "mlp.linear_2.": "mlp.fc2.",
 }
 
+_EVALUATION = {
+    (1024, 16, 14): (224 / 242, "bilinear"),
+    (768, 16, 24): (1.0, "bicubic"),
+    (1024, 16, 32): (1.0, "bicubic"),
+    (1280, 14, 37): (1.0, "bicubic"),
+}
+"""Width, patch and grid -> share of the shorter edge that is cropped, and interpolation, where they are not those of
+most weights (256 px, then 224): L/16's, and the three of SWAG at the size they were fine-tuned at."""
+
 
 def read_torchvision(tensors: Mapping[str, Tensor], asked: Asked) -> Official | None:
     """A file of the family, or ``None`` if it is of another.
@@ -63,8 +72,8 @@ def read_torchvision(tensors: Mapping[str, Tensor], asked: Asked) -> Official | 
         "num_heads": count_heads(width, asked.heads),
         "mlp_ratio": len(found["blocks.0.mlp.fc1.bias"]) / width,
     }
-    # The evaluation of its first weights: the shorter edge to 256 px, 224 from the centre.
-    preprocessing = Preprocessing((size, size), 224 / 256, "center", "bilinear")
+    crop, interpolation = _EVALUATION.get((width, patch, side), (224 / 256, "bilinear"))
+    preprocessing = Preprocessing((size, size), crop, "center", interpolation)
     return Official("torchvision", "vit_base_patch16_224", arguments, found, "torchvision's ViT", preprocessing)
 
 

@@ -1,13 +1,20 @@
-"""``fgvc-kit models``: which Vision Transformers can be used, and under which licences."""
+"""``fgvc-kit models``: which Vision Transformers can be used, under which licences, and fetching public weights."""
 
 from __future__ import annotations
 
 import json
-from typing import Annotated, Any
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from tavt_kit.verbs import options
+
+if TYPE_CHECKING:
+    from tavt_kit.checkpoints.download import Fetched
+    from tavt_kit.checkpoints.public import Public
 
 __all__ = ["models_verb"]
 
@@ -22,7 +29,17 @@ _PUBLISHED = {
 
 
 def models_verb(
-    pattern: Annotated[str, typer.Argument(help="Part of a name, or a pattern with *.")] = "",
+    words: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[PATTERN | get [NAME]]",
+            help="Part of a name, or a pattern with *; or what to fetch, and without a name what there is.",
+        ),
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", "-o", help="Where `get` puts the file. [default: weights in the kit's cache]"),
+    ] = None,
     as_json: options.Json = False,
 ) -> int:
     """List the models that can be used: timm's Vision Transformers, and those of the systems built on them.
@@ -30,7 +47,16 @@ def models_verb(
     Sizes are counted where the filter leaves few models, multiply-adds at the image size shown. Every model is
     exported to ONNX and OpenVINO. The licence is that of timm's own weights, which --weights
     hub fetches; a name may carry a tag of other weights after a dot.
+
+    `get NAME` fetches public weights by https, says their licence first and checks their SHA-256; where nobody has
+    published one, that of the first download is noted beside the file and held against later ones. Weights on a shared
+    drive are fetched by hand: it says where, and exits with 2, as nothing was fetched.
     """
+    if words and words[0] == "get":
+        return _get(words[1:], out, as_json)
+    if out is not None or len(words or ()) > 1:
+        raise options.BadOption("models takes one part of a name, or `get NAME`, and -o with get alone")
+    pattern = words[0] if words else ""
     from tavt_kit.checkpoints.architecture import supported_names
     from tavt_kit.errors import UnknownName
 
@@ -42,7 +68,72 @@ def models_verb(
         print(json.dumps({"models": rows, "other_weights": _other_weights()}, indent=1))
         return 0
     _print(rows)
+    print("`fgvc-kit models get` lists more public weights, and `models get NAME` fetches them")
     return 0
+
+
+def _get(names: list[str], out: Path | None, as_json: bool) -> int:
+    """Fetch the weights of one name, or list what there is."""
+    from tavt_kit.checkpoints.public import find, get, known
+    from tavt_kit.data.packages import cache_folder
+    from tavt_kit.verbs.progress import watching
+
+    if not names:
+        _print_public(known(), as_json)
+        return 0
+    if len(names) > 1:
+        raise options.BadOption(f"one name is fetched at a time, got {' '.join(names)}")
+    entry = find(names[0])
+    if not (entry.page or entry.instead):
+        licence = entry.as_licence()
+        print(f"{licence.name}; licence: {licence.licence} ({licence.source})", file=sys.stderr if as_json else None)
+    with watching(f"fetching {entry.name}") as tell:
+        fetched = get(entry, cache_folder() / "weights" if out is None else out, tell=tell)
+    record = {
+        "schema": "fgvc-kit/weights",
+        "version": 1,
+        "name": entry.name,
+        "file": str(fetched.file),
+        "url": entry.url or None,
+        "sha256": fetched.sha256,
+        "published_sha256": entry.sha256 or None,
+        "fetched": fetched.is_new,
+        "licence": entry.as_licence().as_record(),
+    }
+    print(json.dumps(record, indent=1)) if as_json else _print_fetched(entry, fetched)
+    return 0
+
+
+def _print_fetched(entry: Public, fetched: Fetched) -> None:
+    print(f"{fetched.file}: {'fetched' if fetched.is_new else 'there already'}, SHA-256 {fetched.sha256}")
+    if fetched.is_first:
+        print(f"nobody has published its SHA-256; {fetched.file.name}.sha256 notes this one for the next time")
+    if entry.model:
+        print(f"use it: fgvc-kit train {entry.model} --weights {fetched.file} --data DATA -o RUN")
+    else:
+        print(f"use it: fgvc-kit convert {fetched.file} -o RUN")
+
+
+def _print_public(entries: Mapping[str, Public], as_json: bool) -> None:
+    from dataclasses import asdict
+
+    if as_json:
+        print(json.dumps({"weights": [asdict(entry) for entry in entries.values()]}, indent=1))
+        return
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table("name", "what", "licence", "how", show_edge=False)
+    for entry in entries.values():
+        how = f"by hand: {entry.page}" if entry.page else "none released" if entry.instead else "fetched"
+        table.add_row(entry.name, entry.about, entry.licence if not entry.instead else "", how)
+    console = Console()
+    if not console.is_terminal:
+        console = Console(width=200)
+    console.print(table)
+    console.print(
+        "and every model of timm with weights (`fgvc-kit models`), a tag after a dot if wanted", soft_wrap=True
+    )
 
 
 def _row(name: str, measured: bool) -> dict[str, Any]:
