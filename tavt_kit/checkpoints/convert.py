@@ -23,7 +23,7 @@ from tavt_kit.checkpoints.official_vitae import read_vitae
 from tavt_kit.checkpoints.timm_file import read_timm
 from tavt_kit.checkpoints.torchvision_vit import read_torchvision
 from tavt_kit.checkpoints.weight_file import read_tensors
-from tavt_kit.errors import CheckpointError
+from tavt_kit.errors import CheckpointError, TavtError
 from tavt_kit.model_card import Licence, ModelCard
 
 __all__ = ["FAMILIES", "convert", "convert_checkpoint"]
@@ -91,7 +91,7 @@ def convert(
         classes = classes or labels
     else:
         found = _read(path, asked)
-    model = create(found.name, found.arguments)
+    model = _create(path, found)
     random = {n: tensor for n, tensor in model.state_dict().items() if n.startswith(found.untrained)}
     fit(model, {**found.tensors, **random}, str(path))
     return model, _card(path, found, model, classes)
@@ -133,6 +133,17 @@ def _read(path: Path, asked: Asked) -> Official:
     if asked.name is not None and found.family != "timm":
         raise CheckpointError(f"{path} is of {found.origin}, whose names tell the model; leave --name out")
     return found
+
+
+def _create(path: Path, found: Official) -> nn.Module:
+    """The model of the sizes in a file, which may be such that no model has them."""
+    try:
+        return create(found.name, found.arguments)
+    except TavtError:
+        raise
+    except (ArithmeticError, AssertionError, RuntimeError, ValueError) as error:
+        reason = str(error).partition("\n")[0] or type(error).__name__
+        raise CheckpointError(f"the shapes in {path} make no {found.name}: {reason}; nothing was loaded") from error
 
 
 def _read_run(path: Path, asked: Asked, classes: Sequence[str] | None) -> tuple[nn.Module, ModelCard]:

@@ -6,11 +6,10 @@ heads apart.
 
 from __future__ import annotations
 
-import math
 import re
 import zipfile
 import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -21,7 +20,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from tavt_kit.checkpoints.official import Asked, Official, resize_positions
-from tavt_kit.checkpoints.official_vit import count_heads, vit_model
+from tavt_kit.checkpoints.official_vit import vit_model
+from tavt_kit.checkpoints.shapes import grid_side, joined, shape_of, vit_arguments
 from tavt_kit.errors import CheckpointError, DataError
 
 __all__ = ["google_to_timm", "read_google", "read_npz"]
@@ -32,13 +32,12 @@ _IGNORED = ("pre_logits/kernel", "pre_logits/bias")
 """A layer of the ImageNet-21k classifier that no descendant uses."""
 
 _UNIT = re.compile(r"block(\d+)/unit(\d+)/")
-_ROOT = ("conv_root/kernel", "gn_root/scale", "gn_root/bias")
-_RESNET = {"conv_root": "conv", "gn_root": "norm", "conv_proj": "downsample.conv", "gn_proj": "downsample.norm"} | {
+_RESNET = {"conv_proj": "downsample.conv", "gn_proj": "downsample.norm"} | {
     f"{theirs}{number}": f"{ours}{number}"
     for theirs, ours in (("conv", "conv"), ("gn", "norm"))
     for number in (1, 2, 3)
 }
-"""Parts of the ResNet -> timm's names."""
+"""Parts of a unit of the ResNet -> timm's names."""
 
 _HYBRIDS = {
     (): ("vit_tiny_r_s16_p8_224", 32),
@@ -98,7 +97,7 @@ def read_google(arrays: Mapping[str, NDArray[Any]], asked: Asked) -> Official | 
 def _heads(arrays: Mapping[str, NDArray[Any]]) -> int:
     """Attention heads; here a shape tells them."""
     kernel = arrays.get(f"{_BLOCK}0/{_ATTENTION}/query/kernel")
-    if kernel is None or kernel.ndim != 3:
+    if kernel is None or kernel.ndim != 3 or 0 in kernel.shape:
         raise CheckpointError(
             f"the file looks like one of Google's ViTs, but lacks {_BLOCK}0/{_ATTENTION}/query/kernel of three "
             "dimensions; nothing was loaded"
@@ -122,23 +121,13 @@ def _hybrid(arrays: Mapping[str, NDArray[Any]], asked: Asked) -> Official:
         )
     name, stride = _HYBRIDS[units]
     tensors = google_to_timm(arrays)
-    width = tensors["cls_token"].shape[-1]
-    side = math.isqrt(tensors["pos_embed"].shape[1] - 1)
-    if side * side != tensors["pos_embed"].shape[1] - 1:
-        raise CheckpointError(
-            f"the position table has {tensors['pos_embed'].shape[1]} rows: no square grid and a class"
-        )
+    side = grid_side(tensors)
     size = asked.image_size or side * stride
     if size % stride:
         raise DataError(f"this hybrid needs an image size that is a multiple of {stride}, got {size}")
-    arguments = {
-        "num_classes": len(tensors["head.bias"]),
-        "img_size": [size, size],
-        "embed_dim": width,
-        "depth": _count_layers(arrays),
-        "num_heads": count_heads(width, asked.heads),
-        "mlp_ratio": len(tensors["blocks.0.mlp.fc1.bias"]) / width,
-    }
+    shape = vit_arguments(tensors, asked.heads)
+    del shape["patch_size"]  # the stride of the ResNet and the patches on its map, which the name says
+    arguments = {"num_classes": shape_of(tensors, "head.bias", 1)[0], "img_size": [size, size], **shape}
     tensors["pos_embed"] = resize_positions(tensors["pos_embed"], size // stride, asked.positions)
     return Official("hybrid", name, arguments, tensors, "Google's hybrid of ResNet and Vision Transformer")
 
@@ -157,36 +146,49 @@ def google_to_timm(arrays: Mapping[str, NDArray[Any]]) -> dict[str, Tensor]:
     """
     left, taken = dict(arrays), dict[str, Tensor]()
 
-    def take(name: str) -> NDArray[Any]:
+    def take(name: str, rank: int) -> NDArray[Any]:
         if name not in left:
             raise CheckpointError(f"the file looks like one of Google's ViTs, but lacks {name}; nothing was loaded")
+        if left[name].ndim != rank:
+            raise CheckpointError(
+                f"{name} must have {rank} dimensions, but has the shape {list(left[name].shape)}; nothing was loaded"
+            )
         return left.pop(name).astype(np.float32)
 
+    def keep(ours: str, array: NDArray[Any]) -> None:
+        taken[ours] = torch.from_numpy(np.ascontiguousarray(array))
+
     def linear(ours: str, theirs: str) -> None:
-        taken[f"{ours}.weight"] = torch.from_numpy(take(f"{theirs}/kernel").T.copy())
-        taken[f"{ours}.bias"] = torch.from_numpy(take(f"{theirs}/bias"))
+        keep(f"{ours}.weight", take(f"{theirs}/kernel", 2).T)
+        keep(f"{ours}.bias", take(f"{theirs}/bias", 1))
 
-    def norm(ours: str, theirs: str) -> None:
-        taken[f"{ours}.weight"] = torch.from_numpy(take(f"{theirs}/scale"))
-        taken[f"{ours}.bias"] = torch.from_numpy(take(f"{theirs}/bias"))
+    def norm(ours: str, theirs: str, rank: int = 1) -> None:
+        keep(f"{ours}.weight", take(f"{theirs}/scale", rank).reshape(-1))
+        keep(f"{ours}.bias", take(f"{theirs}/bias", rank).reshape(-1))
 
-    taken["cls_token"] = torch.from_numpy(take("cls"))
-    taken["pos_embed"] = torch.from_numpy(take("Transformer/posembed_input/pos_embedding"))
-    taken["patch_embed.proj.weight"] = torch.from_numpy(take("embedding/kernel").transpose(3, 2, 0, 1).copy())
-    taken["patch_embed.proj.bias"] = torch.from_numpy(take("embedding/bias"))
-    if "conv_root/kernel" in arrays:
-        _take_resnet(arrays, taken, take)
+    def convolution(ours: str, theirs: str) -> None:
+        keep(f"{ours}.weight", take(f"{theirs}/kernel", 4).transpose(3, 2, 0, 1))
+
+    keep("cls_token", take("cls", 3))
+    keep("pos_embed", take("Transformer/posembed_input/pos_embedding", 3))
+    convolution("patch_embed.proj", "embedding")
+    keep("patch_embed.proj.bias", take("embedding/bias", 1))
+    for ours, theirs in _resnet_names(arrays).items():
+        if "/gn" in f"/{theirs}":
+            norm(ours, theirs, 4)
+        else:
+            convolution(ours, theirs)
     for layer in range(_count_layers(arrays)):
         block, attention = f"{_BLOCK}{layer}", f"{_BLOCK}{layer}/{_ATTENTION}"
-        names = ("query", "key", "value")
-        width = arrays["cls"].shape[-1]
-        kernels = [take(f"{attention}/{name}/kernel").reshape(width, -1).T for name in names]
-        taken[f"blocks.{layer}.attn.qkv.weight"] = torch.from_numpy(np.concatenate(kernels))
-        biases = [take(f"{attention}/{name}/bias").reshape(-1) for name in names]
-        taken[f"blocks.{layer}.attn.qkv.bias"] = torch.from_numpy(np.concatenate(biases))
-        out = take(f"{attention}/out/kernel")
-        taken[f"blocks.{layer}.attn.proj.weight"] = torch.from_numpy(out.reshape(-1, width).T.copy())
-        taken[f"blocks.{layer}.attn.proj.bias"] = torch.from_numpy(take(f"{attention}/out/bias"))
+        parts = [f"{attention}/{name}" for name in ("query", "key", "value")]
+        kernels = {name: take(f"{name}/kernel", 3) for name in parts}
+        biases = {name: torch.from_numpy(take(f"{name}/bias", 2).reshape(-1)) for name in parts}
+        rows = {name: torch.from_numpy(kernel.reshape(len(kernel), -1).T) for name, kernel in kernels.items()}
+        taken[f"blocks.{layer}.attn.qkv.weight"] = joined(rows, parts)
+        taken[f"blocks.{layer}.attn.qkv.bias"] = joined(biases, parts)
+        out = take(f"{attention}/out/kernel", 3)
+        keep(f"blocks.{layer}.attn.proj.weight", out.reshape(-1, out.shape[-1]).T)
+        keep(f"blocks.{layer}.attn.proj.bias", take(f"{attention}/out/bias", 1))
         norm(f"blocks.{layer}.norm1", f"{block}/LayerNorm_0")
         norm(f"blocks.{layer}.norm2", f"{block}/LayerNorm_2")
         linear(f"blocks.{layer}.mlp.fc1", f"{block}/MlpBlock_3/Dense_0")
@@ -198,29 +200,18 @@ def google_to_timm(arrays: Mapping[str, NDArray[Any]]) -> dict[str, Tensor]:
     return taken
 
 
-def _take_resnet(
-    arrays: Mapping[str, Any], taken: dict[str, Tensor], take: Callable[[str], NDArray[np.float32]]
-) -> None:
-    """The ResNet under the names of timm's ResNetV2, whose stages count from 0; without units it is its stem alone."""
-    units = sorted({match[0] for name in arrays if (match := _UNIT.match(name))})
-    inside = "patch_embed.backbone"
-    places = {"": f"{inside}.stem." if units else f"{inside}."}
-    places |= {
-        unit: f"{inside}.stages.{int(match[1]) - 1}.blocks.{int(match[2]) - 1}."
-        for unit in units
-        if (match := _UNIT.match(unit))
-    }
-    for unit, ours in places.items():
-        own = [name for name in arrays if name.startswith(unit)] if unit else list(_ROOT)
-        for name in own:
-            part, kind = name.removeprefix(unit).split("/", 1)
-            layer = _RESNET.get(part)
-            if layer is None:
-                continue  # no name of ours: what is left over is listed at the end
-            array = take(name)
-            array = array.transpose(3, 2, 0, 1) if kind == "kernel" else array.reshape(-1)
-            weight = {"kernel": "weight", "scale": "weight", "bias": "bias"}[kind]
-            taken[f"{ours}{layer}.{weight}"] = torch.from_numpy(array.copy())
+def _resnet_names(arrays: Mapping[str, Any]) -> dict[str, str]:
+    """timm's ResNetV2, whose stages count from 0 -> Google's names; without units it is its stem alone."""
+    if "conv_root/kernel" not in arrays:
+        return {}
+    units = {match[0]: match for name in arrays if (match := _UNIT.match(name))}
+    inside = "patch_embed.backbone" + (".stem" if units else "")
+    names = {f"{inside}.conv": "conv_root", f"{inside}.norm": "gn_root"}
+    for unit, match in units.items():
+        ours = f"patch_embed.backbone.stages.{int(match[1]) - 1}.blocks.{int(match[2]) - 1}"
+        parts = {name.removeprefix(unit).partition("/")[0] for name in arrays if name.startswith(unit)}
+        names |= {f"{ours}.{_RESNET[part]}": unit + part for part in sorted(parts & set(_RESNET))}
+    return names
 
 
 def _count_layers(arrays: Mapping[str, Any]) -> int:

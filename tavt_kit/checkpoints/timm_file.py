@@ -21,7 +21,7 @@ from tavt_kit.backbones.timm_vit import is_timm_vit
 from tavt_kit.checkpoints.architecture import check_name, sketch, timm_names
 from tavt_kit.checkpoints.fitting import head_names
 from tavt_kit.checkpoints.official import Asked, Official
-from tavt_kit.checkpoints.official_vit import count_heads
+from tavt_kit.checkpoints.shapes import shape_of, vit_arguments
 from tavt_kit.checkpoints.weight_file import named_architecture
 from tavt_kit.errors import CheckpointError, UnsupportedBackbone
 from tavt_kit.timm_import import timm
@@ -60,7 +60,7 @@ def read_timm(tensors: Mapping[str, Tensor], asked: Asked, file: Path) -> Offici
         raise CheckpointError(
             "the file has no classifier; give the classes (--classes or --data), for which a new one is made"
         )
-    rows = len(tensors["head.weight"]) if "head.weight" in tensors else len(asked.classes or ())
+    rows = shape_of(tensors, "head.weight", 2)[0] if "head.weight" in tensors else len(asked.classes or ())
     arguments: dict[str, Any] = {"num_classes": rows, **shape}
     if asked.heads is not None:
         arguments["num_heads"] = asked.heads
@@ -98,7 +98,7 @@ def _told_by_keys(tensors: Mapping[str, Tensor], asked: Asked) -> tuple[str, dic
         return min(found, key=_by_length), {}
     if not groups:
         if _is_plain(tensors):
-            return _PLAIN, _plain_shape(tensors, asked)
+            return _PLAIN, vit_arguments(tensors, asked.heads)  # of a size that timm has no name for
         raise CheckpointError(
             "the file is in timm's names, but none of its Vision Transformers has these shapes; give --name, the model "
             "that it was made with"
@@ -119,8 +119,8 @@ def _candidates(tensors: Mapping[str, Tensor]) -> dict[str, nn.Module]:
     """
     depth = _depth(tensors)
     first = _shapes({n: t for n, t in tensors.items() if not (match := _BLOCK.match(n)) or match[1] == "0"})
-    width = tensors["blocks.0.norm1.weight"].shape[0]
-    rows = {"num_classes": len(tensors["head.weight"])} if "head.weight" in tensors else {"num_classes": 0}
+    (width,) = shape_of(tensors, "blocks.0.norm1.weight", 1)
+    rows = {"num_classes": shape_of(tensors, "head.weight", 2)[0] if "head.weight" in tensors else 0}
     found = {}
     for name in filter(partial(_may_have, tensors), timm_names()):
         short = _sketch(name, {**rows, "depth": 1})
@@ -138,7 +138,7 @@ def _may_have(tensors: Mapping[str, Tensor], name: str) -> bool:
     """Whether what the name says of its patches is true of the file."""
     stem = next(stem for stem in _STEM if stem in tensors)
     said = re.search(r"patch(\d+)_", name)
-    return said is None or (stem == _STEM[0] and int(said[1]) == tensors[stem].shape[-1])
+    return said is None or (stem == _STEM[0] and int(said[1]) == shape_of(tensors, stem, 4)[-1])
 
 
 def _depth(tensors: Mapping[str, Tensor]) -> int:
@@ -174,18 +174,6 @@ def _is_plain(tensors: Mapping[str, Tensor]) -> bool:
 
 def _by_length(name: str) -> tuple[int, str]:
     return len(name), name
-
-
-def _plain_shape(tensors: Mapping[str, Tensor], asked: Asked) -> dict[str, Any]:
-    """Of a plain ViT of a size that timm has no name for."""
-    width, _, patch, _ = tensors["patch_embed.proj.weight"].shape
-    return {
-        "patch_size": patch,
-        "embed_dim": width,
-        "depth": _depth(tensors),
-        "num_heads": count_heads(width, asked.heads),
-        "mlp_ratio": len(tensors["blocks.0.mlp.fc1.bias"]) / width,
-    }
 
 
 def _trained_size(tensors: Mapping[str, Tensor], laid_out: Any) -> int | None:

@@ -7,13 +7,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from typing import Any
 
 from torch import Tensor
 
 from tavt_kit.checkpoints.official import Asked, Official, resize_positions
-from tavt_kit.checkpoints.official_vit import count_heads
-from tavt_kit.errors import CheckpointError
+from tavt_kit.checkpoints.shapes import grid_side, shape_of, vit_arguments
+from tavt_kit.errors import CheckpointError, DataError
 from tavt_kit.preprocess import Preprocessing
 
 __all__ = ["read_torchvision"]
@@ -46,7 +45,8 @@ def read_torchvision(tensors: Mapping[str, Tensor], asked: Asked) -> Official | 
     """A file of the family, or ``None`` if it is of another.
 
     Raises:
-        CheckpointError: A tensor has no place, or the heads must be given.
+        CheckpointError: A tensor has no place, is absent or mis-shaped, or the heads must be given.
+        DataError: An image size that the patches do not allow.
     """
     if "class_token" not in tensors or "encoder.pos_embedding" not in tensors:
         return None
@@ -56,22 +56,13 @@ def read_torchvision(tensors: Mapping[str, Tensor], asked: Asked) -> Official | 
         if ours is None:
             raise CheckpointError(f"the file is of torchvision's ViT, but adds {name}; nothing was loaded")
         found[ours] = tensor
-    if "head.bias" not in found or "patch_embed.proj.weight" not in found:
-        raise CheckpointError("the file is of torchvision's ViT, but lacks its classifier or stem")
-    width, _, patch, _ = found["patch_embed.proj.weight"].shape
-    side = round((found["pos_embed"].shape[1] - 1) ** 0.5)
+    shape = vit_arguments(found, asked.heads)
+    width, patch, side = shape["embed_dim"], shape["patch_size"], grid_side(found)
     size = asked.image_size or side * patch
+    if size % patch:
+        raise DataError(f"patches of {patch} px need an image size that is a multiple of that, got {size}")
     found["pos_embed"] = resize_positions(found["pos_embed"], size // patch, asked.positions)
-    depth = 1 + max((int(name.split(".")[1]) for name in found if name.startswith("blocks.")), default=-1)
-    arguments: dict[str, Any] = {
-        "num_classes": len(found["head.bias"]),
-        "img_size": [size, size],
-        "patch_size": patch,
-        "embed_dim": width,
-        "depth": depth,
-        "num_heads": count_heads(width, asked.heads),
-        "mlp_ratio": len(found["blocks.0.mlp.fc1.bias"]) / width,
-    }
+    arguments = {"num_classes": shape_of(found, "head.bias", 1)[0], "img_size": [size, size], **shape}
     crop, interpolation = _EVALUATION.get((width, patch, side), (224 / 256, "bilinear"))
     preprocessing = Preprocessing((size, size), crop, "center", interpolation)
     return Official("torchvision", "vit_base_patch16_224", arguments, found, "torchvision's ViT", preprocessing)
