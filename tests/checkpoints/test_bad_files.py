@@ -76,15 +76,17 @@ def of_a_wrong_grid(found: Sample, folder: Path) -> tuple[Path, tuple[str, ...]]
 
 
 def lacking(found: Sample, folder: Path) -> tuple[Path, tuple[str, ...]]:
-    name = [n for n, t in found.tensors.items() if n.endswith(("weight", "kernel")) and t.dim() == 2][-1]
+    name = [
+        n for n, t in found.tensors.items() if n.endswith(("weight", "kernel")) and t.dim() == 2 and "mask" not in n
+    ][-1]
     short = {n: t for n, t in found.tensors.items() if n != name}
-    return found.save(folder, short), (f"lacks {name}", "lacks ", "no classifier", "no family")
+    return found.save(folder, short), ("lacks ", "no classifier")
 
 
 def misshapen(found: Sample, folder: Path) -> tuple[Path, tuple[str, ...]]:
     name = next(n for n, t in found.tensors.items() if n.endswith(("weight", "kernel")) and t.dim() == 2)
     spoilt = {**found.tensors, name: torch.zeros(5, 7)}
-    return found.save(folder, spoilt), ("other shapes", "have the shapes", "none of its Vision", "the sum", "tokens")
+    return found.save(folder, spoilt), ("other shapes", "have the shapes", "tokens")
 
 
 SPOILT = (truncated, foreign, of_another_family, not_finite, of_a_wrong_grid, lacking, misshapen)
