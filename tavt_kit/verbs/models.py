@@ -48,8 +48,8 @@ def models_verb(
     exported to ONNX and OpenVINO. The licence is that of timm's own weights, which --weights
     hub fetches; a name may carry a tag of other weights after a dot.
 
-    `get NAME` fetches public weights by https, says their licence first and checks their SHA-256; where nobody has
-    published one, that of the first download is noted beside the file and held against later ones. Weights on a shared
+    `get NAME` fetches public weights by https, says their licence first and checks their SHA-256; where no published
+    one is known, that of the first download is noted beside the file and held against later ones. Weights on a shared
     drive are fetched by hand: it says where, and exits with 2, as nothing was fetched.
     """
     if words and words[0] == "get":
@@ -107,7 +107,7 @@ def _get(names: list[str], out: Path | None, as_json: bool) -> int:
 def _print_fetched(entry: Public, fetched: Fetched) -> None:
     print(f"{fetched.file}: {'fetched' if fetched.is_new else 'there already'}, SHA-256 {fetched.sha256}")
     if fetched.is_first:
-        print(f"nobody has published its SHA-256; {fetched.file.name}.sha256 notes this one for the next time")
+        print(f"no published SHA-256 of it is known; {fetched.file.name}.sha256 notes this one for the next time")
     if entry.model:
         print(f"use it: fgvc-kit train {entry.model} --weights {fetched.file} --data DATA -o RUN")
     else:

@@ -72,7 +72,7 @@ def test_fetch_and_convert(
     lines = capsys.readouterr().out.splitlines()
     file = tmp_path / "cache" / "weights" / "w.npz"
     assert lines[0] == "toy: a toy; licence: MIT (its author)" and lines[1].startswith(f"{file}: fetched, SHA-256 ")
-    assert lines[2].startswith("nobody has published") and lines[3] == f"use it: fgvc-kit convert {file} -o RUN"
+    assert lines[2].startswith("no published SHA-256") and lines[3] == f"use it: fgvc-kit convert {file} -o RUN"
     assert run("convert", file, "-o", tmp_path / "run") == 0 and load_model(tmp_path / "run").layers == 2
     capsys.readouterr()
     assert run("models", "get", "toy", "-o", tmp_path / "here", "--json") == 0
