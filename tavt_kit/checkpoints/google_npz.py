@@ -149,10 +149,9 @@ def google_to_timm(arrays: Mapping[str, NDArray[Any]]) -> dict[str, Tensor]:
     def take(name: str, rank: int) -> NDArray[Any]:
         if name not in left:
             raise CheckpointError(f"the file looks like one of Google's ViTs, but lacks {name}; nothing was loaded")
-        if left[name].ndim != rank:
-            raise CheckpointError(
-                f"{name} must have {rank} dimensions, but has the shape {list(left[name].shape)}; nothing was loaded"
-            )
+        shape = list(left[name].shape)
+        if len(shape) != rank or 0 in shape:
+            raise CheckpointError(f"{name} must have {rank} filled dimensions, but has the shape {shape}")
         return left.pop(name).astype(np.float32)
 
     def keep(ours: str, array: NDArray[Any]) -> None:

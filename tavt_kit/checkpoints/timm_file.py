@@ -184,16 +184,18 @@ def _trained_size(tensors: Mapping[str, Tensor], laid_out: Any) -> int | None:
     for name, theirs in tensors.items():
         if name not in own or theirs.shape == own[name].shape:
             continue
-        if name == "pos_embed":
-            side = math.isqrt(found := theirs.shape[1] - (own[name].shape[1] - rows * columns))
-            fits = theirs.dim() == 3 and found == side * side > 0
-        elif name.endswith("relative_position_bias_table"):
-            reach = math.isqrt(found := len(theirs) - (len(own[name]) - (2 * rows - 1) * (2 * columns - 1)))
-            side, fits = (reach + 1) // 2, found == reach * reach > 0 and reach % 2 == 1
-        else:
+        is_table = name.endswith("relative_position_bias_table")
+        if name != "pos_embed" and not is_table:
             continue
+        shape, mine = shape_of(tensors, name, own[name].dim()), own[name].shape
+        if is_table:  # of a row for each distance, -(n - 1) to n - 1 both ways, and some for the class token
+            found = max(0, shape[0] - mine[0] + (2 * rows - 1) * (2 * columns - 1))
+            side, fits = (math.isqrt(found) + 1) // 2, math.isqrt(found) ** 2 == found and found % 2 == 1
+        else:
+            found = max(0, shape[1] - mine[1] + rows * columns)
+            side, fits = math.isqrt(found), math.isqrt(found) ** 2 == found > 0
         if not fits:
-            raise CheckpointError(f"{name} has {max(theirs.shape[:2])} rows, which are no square grid for this model")
+            raise CheckpointError(f"{name} has the shape {list(shape)}, which is of no square grid for this model")
         return int(side * stride)
     return None
 
