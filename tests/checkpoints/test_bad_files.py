@@ -16,7 +16,7 @@ from tavt_kit.checkpoints import convert, timm_file
 from tavt_kit.errors import TavtError
 from tests.checkpoints.readers import READERS, Sample, sample
 
-SLOW = ("mixvit", "pim_swin", "vitae_shallow", "vitaev2")
+SLOW = ("mixvit", "transfg", "pim_swin", "vitae_shallow", "vitaev2")
 NAMED = [pytest.param(name, marks=pytest.mark.slow) if name in SLOW else name for name in READERS]
 Spoil = Callable[[Sample, Path], tuple[Path, tuple[str, ...]]]
 
