@@ -86,6 +86,7 @@ class Pim(nn.Module):
         super().__init__()
         height, width = (img_size, img_size) if isinstance(img_size, int) else img_size
         self.image_size, self.num_classes = (int(height), int(width)), num_classes
+        self.backbone_name, self.backbone_options, self.in_chans = backbone, options, in_chans
         self.num_selects = tuple(num_selects) if use_selection else ()
         self.head = head or ("combiner" if use_combiner else "sum")
         self.plan = plan_levels(backbone, self.image_size, in_chans, options)

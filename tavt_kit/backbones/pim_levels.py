@@ -21,7 +21,7 @@ from tavt_kit.backbones.timm_vit import TimmVit, is_timm_vit
 from tavt_kit.errors import DataError, UnsupportedBackbone
 from tavt_kit.timm_import import timm
 
-__all__ = ["LEVELS", "Level", "levels_of", "make_backbone", "plan_levels"]
+__all__ = ["LEVELS", "Level", "levels_of", "make_backbone", "plan_levels", "whole_backbone"]
 
 LEVELS = 4
 
@@ -54,11 +54,7 @@ def make_backbone(name: str, size: tuple[int, int], in_chans: int, options: Mapp
         UnsupportedBackbone: The model has fewer than four levels, or does not give them.
         DataError: An image size that is no multiple of a ViT's patches.
     """
-    given: dict[str, Any] = {"num_classes": 0, "in_chans": in_chans, **options}
-    config = timm.get_pretrained_cfg(name)
-    if config is not None and config.fixed_input_size:
-        given["img_size"] = size
-    model: Any = timm.create_model(name, **given)
+    model: Any = whole_backbone(name, size, in_chans, {"num_classes": 0, **options})
     if is_timm_vit(model):
         _trim_vit(name, model, size)
     elif _is_swin(model):
@@ -67,6 +63,15 @@ def make_backbone(name: str, size: tuple[int, int], in_chans: int, options: Mapp
         _refuse_levels(name, model)
         model.prune_intermediate_layers(LEVELS, prune_norm=True, prune_head=True, **_indexing(model))
     return model  # type: ignore[no-any-return]
+
+
+def whole_backbone(name: str, size: tuple[int, int], in_chans: int, options: Mapping[str, Any]) -> nn.Module:
+    """The timm model with all of its parts, created for the size if it has a fixed one."""
+    given: dict[str, Any] = {"in_chans": in_chans, **options}
+    config = timm.get_pretrained_cfg(name)
+    if config is not None and config.fixed_input_size:
+        given["img_size"] = size
+    return timm.create_model(name, **given)  # type: ignore[no-any-return]
 
 
 def plan_levels(name: str, size: tuple[int, int], in_chans: int, options: Mapping[str, Any]) -> tuple[Level, ...]:

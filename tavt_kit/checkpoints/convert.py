@@ -4,24 +4,26 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from torch import Tensor, nn
 
 from tavt_kit.checkpoints.architecture import create, preprocessing_of
 from tavt_kit.checkpoints.fitting import fit
-from tavt_kit.checkpoints.folder import save_model
-from tavt_kit.checkpoints.google_npz import google_heads, google_to_timm, is_google, read_npz
+from tavt_kit.checkpoints.folder import is_run, load_model, save_model
+from tavt_kit.checkpoints.google_npz import read_google, read_npz
 from tavt_kit.checkpoints.hugging_face import is_folder, read_folder
 from tavt_kit.checkpoints.official import Asked, Official, PositionRule
 from tavt_kit.checkpoints.official_mixvit import read_mixvit_hybrid
 from tavt_kit.checkpoints.official_pim import read_pim
-from tavt_kit.checkpoints.official_vit import FAMILIES, read_vit_family, vit_model
+from tavt_kit.checkpoints.official_vit import FAMILIES, read_vit_family
 from tavt_kit.checkpoints.official_vitae import read_vitae
+from tavt_kit.checkpoints.timm_file import read_timm
 from tavt_kit.checkpoints.torchvision_vit import read_torchvision
 from tavt_kit.checkpoints.weight_file import read_tensors
-from tavt_kit.errors import CheckpointError
+from tavt_kit.errors import CheckpointError, TavtError
 from tavt_kit.model_card import Licence, ModelCard
 
 __all__ = ["FAMILIES", "convert", "convert_checkpoint"]
@@ -42,12 +44,14 @@ def convert(
     family: str | None = None,
     num_token: int | None = None,
     num_selects: Sequence[int] | None = None,
+    name: str | None = None,
 ) -> tuple[nn.Module, ModelCard]:
     """Read an official weight file, or a Hugging Face folder of a ViT, DeiT or DINOv2, into a model.
 
     Torch files (``.bin``, ``.pth``, ``.pt``, ``.pth.tar``): ViT-pytorch and TAVT, FFVT, TransFG, Mix-ViT (pure and
-    hybrid), PIM, ViTAE and ViTAEv2 (of a checkpoint with averaged weights, those), torchvision's ViT. NumPy files
-    (``.npz``): Google's ViT.
+    hybrid), PIM, ViTAE and ViTAEv2 (of a checkpoint with averaged weights, those), torchvision's ViT, and timm's Vision
+    Transformers in timm's own names; these in ``.safetensors`` too. NumPy files (``.npz``): Google's ViT, with and
+    without a ResNet before it. A run's own ``model.safetensors`` is read with the card beside it.
 
     Args:
         file: Read safely; nothing in it is run.
@@ -57,11 +61,12 @@ def convert(
         slide_step: Pixels from one patch to the next, for the overlapping split.
         image_size: Edge of the model's input; the position table is resized by the rule of ``positions``. The size
             that fits the table by default.
-        positions: ``"official"`` or ``"timm"``.
+        positions: ``"official"`` or ``"timm"``; files in timm's names are always resized as timm does.
         family: ``"ffvt"`` or ``"transfg"`` makes one of Google's file; its fusion layer (and FFVT's final norm) start
             at random, as in the official loaders. Other files tell their family.
         num_token: FFVT's tokens from each layer, which no file tells; from the number of classes where that is known.
         num_selects: Tokens that PIM selects of each level, where their sum is not that of an official configuration.
+        name: timm's name of the model, for a file in timm's names where neither the file nor its keys tell it.
 
     Returns:
         The bare model in eval mode, and its card (without a hash: nothing is written yet).
@@ -69,6 +74,7 @@ def convert(
     Raises:
         CheckpointError: The file cannot be read, is of no known family, or does not hold together.
         DataError: An image size the split does not allow.
+        UnknownName: timm has no model of that name.
 
     Example:
         >>> model, card = convert("ViT-B_16.npz", image_size=448)  # doctest: +SKIP
@@ -77,13 +83,15 @@ def convert(
     one, several = (heads, None) if heads is None or isinstance(heads, int) else (None, tuple(heads))
     named = None if classes is None else tuple(classes)
     selects = None if num_selects is None else tuple(num_selects)
-    asked = Asked(one, slide_step, image_size, positions, family, num_token, named, selects, several)
+    asked = Asked(one, slide_step, image_size, positions, family, num_token, named, selects, several, name)
+    if is_run(path):
+        return _read_run(path, asked, classes)
     if is_folder(path):
         found, labels = read_folder(path, asked)
         classes = classes or labels
     else:
         found = _read(path, asked)
-    model = create(found.name, found.arguments)
+    model = _create(path, found)
     random = {n: tensor for n, tensor in model.state_dict().items() if n.startswith(found.untrained)}
     fit(model, {**found.tensors, **random}, str(path))
     return model, _card(path, found, model, classes)
@@ -112,27 +120,44 @@ def convert_checkpoint(file: str | Path, out: str | Path, **options: Any) -> Mod
 def _read(path: Path, asked: Asked) -> Official:
     if path.suffix == ".npz":
         arrays = read_npz(path)
-        if is_google(arrays):
-            asked = replace(asked, heads=asked.heads or google_heads(arrays))
-            origin = "Google's Vision Transformer"
-            return vit_model(google_to_timm(arrays), asked.family or "vit", origin, asked, recipe=False)
-        names = sorted(arrays)
+        found, names = read_google(arrays, asked), sorted(arrays)
     else:
         tensors = read_tensors(path)
-        for reader in _READERS:
-            found = reader(tensors, asked)
-            if found is not None:
-                if asked.family not in (None, found.family):
-                    raise CheckpointError(
-                        f"{path} is of the family {found.family}, so it cannot be read as {asked.family}"
-                    )
-                return found
-        names = sorted(tensors)
-    some = ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
-    raise CheckpointError(
-        f"{path} is of no family that is known here (it holds {some}); for a file in timm's own names give the model: "
-        f"fgvc-kit train NAME --weights {path.name}"
-    )
+        readers: tuple[Reader, ...] = (*_READERS, partial(read_timm, file=path))
+        found, names = next((each for reader in readers if (each := reader(tensors, asked))), None), sorted(tensors)
+    if found is None:
+        some = ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
+        raise CheckpointError(f"{path} is of no family that is known here: it holds {some}")
+    if asked.family not in (None, found.family):
+        raise CheckpointError(f"{path} is of the family {found.family}, so it cannot be read as {asked.family}")
+    if asked.name is not None and found.family != "timm":
+        raise CheckpointError(f"{path} is of {found.origin}, whose names tell the model; leave --name out")
+    return found
+
+
+def _create(path: Path, found: Official) -> nn.Module:
+    """The model of the sizes in a file, which may be such that no model has them."""
+    try:
+        return create(found.name, found.arguments)
+    except TavtError:
+        raise
+    except (ArithmeticError, AssertionError, RuntimeError, ValueError) as error:
+        reason = str(error).partition("\n")[0] or type(error).__name__
+        raise CheckpointError(f"the shapes in {path} make no {found.name}: {reason}; nothing was loaded") from error
+
+
+def _read_run(path: Path, asked: Asked, classes: Sequence[str] | None) -> tuple[nn.Module, ModelCard]:
+    """A run's weights and its own card; another image size, and the names of as many classes, may be asked for."""
+    said = {"--heads": asked.heads or asked.stage_heads, "--slide-step": asked.slide_step, "--family": asked.family,
+            "--num-token": asked.num_token, "--num-selects": asked.num_selects, "--name": asked.name}  # fmt: skip
+    if known := [flag for flag, value in said.items() if value is not None]:
+        raise CheckpointError(f"{path} is a run, whose model.json tells everything; leave {', '.join(known)} out")
+    model = load_model(path, image_size=asked.image_size)
+    card = cast("ModelCard", model.card)
+    if classes is not None and len(classes) != len(card.classes):
+        raise CheckpointError(f"{path} is a run of {len(card.classes)} classes, but {len(classes)} are named")
+    named = card if classes is None else replace(card, classes=tuple(classes))
+    return model.unwrap(), replace(named, weights_sha256="")
 
 
 def _card(path: Path, found: Official, model: nn.Module, classes: Sequence[str] | None) -> ModelCard:
@@ -142,12 +167,15 @@ def _card(path: Path, found: Official, model: nn.Module, classes: Sequence[str] 
             f"{path} has a head of {count} classes, but {len(classes)} are named; give the data it was trained on"
         )
     trained = f", without {len(found.left_out)} tensors that only training uses" if found.left_out else ""
+    random = (
+        f"; random at the start: {', '.join(start.rstrip('.') for start in found.untrained)}" if found.untrained else ""
+    )
     return ModelCard(
         "timm_vit",
         found.name,
         dict(found.arguments),
         tuple(f"class {i}" for i in range(count)) if classes is None else tuple(classes),
         (found.preprocessing or preprocessing_of(model)).as_record(),
-        provenance=f"converted from {path.name}, of {found.origin}{trained}",
+        provenance=f"converted from {path.name}, of {found.origin}{trained}{random}",
         licences=(Licence(path.name, "unknown", "a file given by the user"),),
     )

@@ -41,7 +41,8 @@ def fit(model: nn.Module, tensors: Mapping[str, Tensor], source: str, *, new_hea
     headless = not any(name in given for name in heads)
     other_head = not headless and any(name not in given or _shape(given[name]) != _shape(own[name]) for name in heads)
     if other_head and not new_head and not _differs(own, given, heads):
-        rows = next((given[n].shape[0] for n in heads if n in given and given[n].dim()), 0)
+        if (rows := _classes_of(own, given, heads)) is None:
+            _refuse(own, given, source)  # of as many classes, or of none: a tensor of it is absent or mis-shaped
         raise CheckpointError(
             f"{source} has a head of {rows} classes, but the model is to have {_rows(own, heads)}; "
             "give the data it was trained on, or ask for a new head"
@@ -124,6 +125,17 @@ def _some(names: list[str]) -> str:
 
 def _shape(tensor: Tensor) -> tuple[int, ...]:
     return tuple(tensor.shape)
+
+
+def _classes_of(own: Mapping[str, Tensor], given: Mapping[str, Tensor], heads: tuple[str, ...]) -> int | None:
+    """How many classes a whole head of other classes than the model's is of; ``None`` if it is no such head."""
+    shapes = [_shape(given[name]) if name in given else () for name in heads]
+    counts = {
+        shape[0] if shape and shape[1:] == _shape(own[name])[1:] else None
+        for name, shape in zip(heads, shapes, strict=True)
+    }
+    (count,) = counts if len(counts) == 1 else (None,)
+    return count if count != _rows(own, heads) else None
 
 
 def _rows(own: Mapping[str, Tensor], heads: tuple[str, ...]) -> int:

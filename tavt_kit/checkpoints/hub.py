@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -15,19 +15,23 @@ from tavt_kit.errors import CheckpointError
 from tavt_kit.model_card import Licence
 from tavt_kit.timm_import import timm
 
-__all__ = ["create_from_hub"]
+__all__ = ["FILES", "create_from_hub", "is_reachable"]
 
 _PATIENCE_S = 5.0
-_FILES = ("model.safetensors", "pytorch_model.bin")
+FILES = ("model.safetensors", "pytorch_model.bin")
+"""What a repository of the hub calls its weights."""
 
 
-def create_from_hub(name: str, arguments: Mapping[str, Any], *, seed: int) -> tuple[nn.Module, str, Licence]:
+def create_from_hub(
+    name: str, arguments: Mapping[str, Any], *, seed: int, make: Callable[..., nn.Module] = create
+) -> tuple[nn.Module, str, Licence]:
     """Create a model with the weights timm has for it.
 
     Args:
         name: timm's, with or without a tag.
         arguments: For ``timm.create_model``; with another number of classes the head is new.
         seed: Of a new head.
+        make: Creates it; takes what ``create`` takes.
 
     Returns:
         The model in eval mode, a sentence on where its weights come from, and their licence.
@@ -41,13 +45,13 @@ def create_from_hub(name: str, arguments: Mapping[str, Any], *, seed: int) -> tu
             f"timm has no weights for {name}; give --weights FILE, or --weights random to try things out"
         )
     # Once without weights: what is refused must not be downloaded first, nor blamed on the network.
-    create(name, arguments)
+    make(name, arguments)
     place = f"https://huggingface.co/{entry.hf_hub_id}" if entry.hf_hub_id else str(entry.url)
     cached = _cached(entry)
-    if not cached and not _reachable(place):
+    if not cached and not is_reachable(place):
         raise _unreachable(name, place, "no network")
     try:
-        model = create(name, arguments, seed=seed, pretrained=True, pretrained_file=cached)
+        model = make(name, arguments, seed=seed, pretrained=True, pretrained_file=cached)
     except Exception as error:  # each layer of the network stack raises its own
         raise _unreachable(name, place, type(error).__name__) from error
     tag = entry.tag or "default"
@@ -68,12 +72,12 @@ def _cached(entry: Any) -> str | None:
         return None
     from huggingface_hub import try_to_load_from_cache
 
-    names = (entry.hf_hub_filename,) if entry.hf_hub_filename else _FILES
+    names = (entry.hf_hub_filename,) if entry.hf_hub_filename else FILES
     found = (try_to_load_from_cache(entry.hf_hub_id, name) for name in names)
     return next((path for path in found if isinstance(path, str)), None)
 
 
-def _reachable(place: str) -> bool:
+def is_reachable(place: str) -> bool:
     """Whether asking makes sense; the hub's client would retry an absent network for most of a minute."""
     endpoint = os.environ.get("HF_ENDPOINT", place) if "huggingface.co" in place else place
     if any(os.environ.get(name) for name in ("HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy")):

@@ -10,10 +10,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from tavt_kit.checkpoints.official import Asked, Official
+from tavt_kit.checkpoints.shapes import joined, shape_of
 from tavt_kit.checkpoints.weight_file import read_tensors
 from tavt_kit.errors import CheckpointError
 from tavt_kit.preprocess import Preprocessing
@@ -72,10 +72,10 @@ def read_folder(path: Path, asked: Asked) -> tuple[Official, tuple[str, ...] | N
             f"{path} says it is a {kind}, but lacks {', '.join(missing[:4]) or 'nothing'} and adds "
             f"{', '.join(unexpected[:4]) or 'nothing'}; nothing was loaded"
         )
-    found = {ours: torch.cat([tensors[name] for name in theirs]) for ours, theirs in names.items()}
+    found = {ours: joined(tensors, theirs) for ours, theirs in names.items()}
     untrained: tuple[str, ...] = ()
     if "head.weight" in found:
-        count = len(found["head.bias"])
+        (count,) = shape_of(found, "head.bias", 1)
         labels = _labels(config, count)
     elif asked.classes is None:
         raise CheckpointError(f"{path} has no classifier for a token; give --data, for whose classes a new one is made")

@@ -34,6 +34,7 @@ class Asked:
     classes: tuple[str, ...] | None = None
     num_selects: tuple[int, ...] | None = None
     stage_heads: tuple[int, ...] | None = None
+    name: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,8 @@ from torch import Tensor
 
 from tavt_kit.backbones.registry import FGVC_EVALUATION
 from tavt_kit.checkpoints.official import Asked, Official
-from tavt_kit.checkpoints.official_vit import count_heads, official_names
+from tavt_kit.checkpoints.official_vit import official_names
+from tavt_kit.checkpoints.shapes import count_heads, joined, shape_of
 from tavt_kit.errors import CheckpointError
 from tavt_kit.preprocess import Preprocessing
 
@@ -43,7 +44,8 @@ def read_mixvit_hybrid(tensors: Mapping[str, Tensor], asked: Asked) -> Official 
             f"the file is of Mix-ViT's hybrid model, but lacks {', '.join(missing) or 'nothing'} and adds "
             f"{', '.join(unexpected) or 'nothing'}; nothing was loaded"
         )
-    found = {ours: torch.cat([used[name] for name in theirs]) for ours, theirs in names.items()}
+    found = {ours: joined(used, theirs) for ours, theirs in names.items()}
+    shape_of(found, "proj.weight", 4)
     found["proj.weight"] = found["proj.weight"].flatten(1)  # a 1x1 convolution over the parts
     size = asked.image_size or 448
     preprocessing = Preprocessing.from_config(FGVC_EVALUATION, size)
@@ -86,17 +88,17 @@ def hybrid_names(used: Mapping[str, Tensor], depth: int) -> dict[str, tuple[str,
 
 
 def _arguments(found: Mapping[str, Tensor], depth: int, size: int, asked: Asked) -> dict[str, Any]:
-    width = found["proj.bias"].shape[0]
+    (width,) = shape_of(found, "proj.bias", 1)
     units = {tuple(map(int, name.split(".")[2:4])) for name in found if name.startswith("resnet.stages.")}
     blocks = [sum(stage == number for stage, _ in units) for number in range(1 + max(stage for stage, _ in units))]
     return {
-        "num_classes": len(found["head.bias"]),
+        "num_classes": shape_of(found, "head.bias", 1)[0],
         "img_size": [size, size],
-        "num_parts": found["grouping.weight"].shape[0],
+        "num_parts": shape_of(found, "grouping.weight", 4)[0],
         "embed_dim": width,
         "depth": depth,
         "num_heads": count_heads(width, asked.heads),
-        "mlp_dim": len(found["blocks.0.mlp.fc1.bias"]),
+        "mlp_dim": shape_of(found, "blocks.0.mlp.fc1.bias", 1)[0],
         "resnet_blocks": blocks,
-        "resnet_width": found["resnet.conv.weight"].shape[0],
+        "resnet_width": shape_of(found, "resnet.conv.weight", 4)[0],
     }

@@ -14,7 +14,7 @@ from typing import Any
 from torch import Tensor
 
 from tavt_kit.checkpoints.official import Asked, Official, resize_positions
-from tavt_kit.checkpoints.official_vit import count_heads
+from tavt_kit.checkpoints.shapes import grid_side, shape_of, vit_arguments
 from tavt_kit.errors import CheckpointError, DataError
 from tavt_kit.preprocess import Preprocessing
 
@@ -76,12 +76,12 @@ def read_pim(tensors: Mapping[str, Tensor], asked: Asked) -> Official | None:
     found = {_renamed(name, _PARTS): _flat(name, t) for name, t in named.items() if not name.startswith("backbone.")}
     backbone = {n.removeprefix("backbone."): t for n, t in named.items() if n.startswith("backbone.")}
     architecture, backbone, arguments, size = _backbone(backbone, found, asked)
-    classes, width = found["combiner.head.weight"].shape
+    classes, width = shape_of(found, "combiner.head.weight", 2)
     arguments = {
         "num_classes": classes,
         "img_size": [size, size],
         "fpn_size": width,
-        "num_selects": _selects(found["combiner.gather.weight"].shape[1], asked),
+        "num_selects": _selects(shape_of(found, "combiner.gather.weight", 2)[1], asked),
         **arguments,
     }
     found |= {f"backbone.{name}": tensor for name, tensor in backbone.items()}
@@ -139,40 +139,34 @@ def _backbone(
 
 
 def _vit(tensors: dict[str, Tensor], asked: Asked) -> tuple[str, dict[str, Tensor], dict[str, Any], int]:
-    width, _, patch, _ = tensors["patch_embed.proj.weight"].shape
-    size = asked.image_size or patch * math.isqrt(tensors["pos_embed"].shape[1] - 1)
+    shape = vit_arguments(tensors, asked.heads)
+    patch = shape["patch_size"]
+    size = asked.image_size or patch * grid_side(tensors)
     if size % patch:
         raise DataError(f"patches of {patch} px need an image size that is a multiple of that, got {size}")
     positions = resize_positions(tensors["pos_embed"], size // patch, asked.positions)
-    arguments = {
-        "patch_size": patch,
-        "embed_dim": width,
-        "depth": 1 + max(int(name.split(".")[1]) for name in tensors if name.startswith("blocks.")),
-        "num_heads": count_heads(width, asked.heads),
-        "mlp_ratio": len(tensors["blocks.0.mlp.fc1.bias"]) / width,
-        "qkv_bias": "blocks.0.attn.qkv.bias" in tensors,
-    }
+    arguments = {**shape, "qkv_bias": "blocks.0.attn.qkv.bias" in tensors}
     return "pim_vit_base_patch16", {**tensors, "pos_embed": positions}, arguments, size
 
 
 def _swin(
     tensors: dict[str, Tensor], found: Mapping[str, Tensor], asked: Asked
 ) -> tuple[str, dict[str, Tensor], dict[str, Any], int]:
-    width, _, patch, _ = tensors["patch_embed.proj.weight"].shape
+    width, _, patch, _ = shape_of(tensors, "patch_embed.proj.weight", 4)
     # The matrix between the levels has a row for each place of the first one, which is merged once.
-    size = 2 * patch * math.isqrt(found["pyramid.up.0.weight"].shape[0])
+    size = 2 * patch * math.isqrt(shape_of(found, "pyramid.up.0.weight", 3)[0])
     if asked.image_size not in (None, size):
         raise DataError(f"the pyramid of this PIM is made for images of {size} px, got {asked.image_size}")
     stages = range(1 + max(int(name.split(".")[1]) for name in tensors if name.startswith("layers.")))
-    tables = [tensors[f"layers.{stage}.blocks.0.attn.relative_position_bias_table"] for stage in stages]
+    tables = [shape_of(tensors, f"layers.{stage}.blocks.0.attn.relative_position_bias_table", 2) for stage in stages]
     blocks = {tuple(name.split(".")[1:4:2]) for name in tensors if re.match(r"layers\.\d+\.blocks\.", name)}
     arguments = {
         "patch_size": patch,
         "embed_dim": width,
         "depths": [sum(int(own) == stage for own, _ in blocks) for stage in stages],
-        "num_heads": [table.shape[1] for table in tables],
-        "window_size": max((1 + math.isqrt(table.shape[0])) // 2 for table in tables),
-        "mlp_ratio": len(tensors["layers.0.blocks.0.mlp.fc1.bias"]) / width,
+        "num_heads": [heads for _, heads in tables],
+        "window_size": max((1 + math.isqrt(rows)) // 2 for rows, _ in tables),
+        "mlp_ratio": shape_of(tensors, "layers.0.blocks.0.mlp.fc1.bias", 1)[0] / width,
         "qkv_bias": "layers.0.blocks.0.attn.qkv.bias" in tensors,
     }
     used = {

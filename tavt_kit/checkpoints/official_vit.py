@@ -5,22 +5,20 @@ Source of the key names: ``jeonsworld/ViT-pytorch``, from which the others desce
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from tavt_kit.backbones.registry import FGVC_EVALUATION
 from tavt_kit.checkpoints.official import Asked, Official, resize_positions
+from tavt_kit.checkpoints.shapes import HEADS, grid_side, joined, shape_of, vit_arguments
 from tavt_kit.errors import CheckpointError, DataError
 from tavt_kit.preprocess import Preprocessing
 
 __all__ = [
     "FAMILIES",
     "as_vit",
-    "count_heads",
     "family_of",
     "official_names",
     "read_vit_family",
@@ -52,9 +50,6 @@ _LAST = {"ffvt": ("ff_last_layer", "ff_encoder_norm", "head"), "transfg": ("part
 
 _TRAINING_ONLY = (f"{_ROOT}.mask_transformer.", "mask_head.")
 """Mix-ViT's branch for mixed tokens, which its evaluation does not run."""
-
-_HEADS = {768: 12, 1024: 16, 1280: 16}
-"""Width -> attention heads of ViT-B, L and H; no key of a torch file tells them."""
 
 _NAMES = {
     (768, 12, 16): "vit_base_patch16_224",
@@ -191,50 +186,27 @@ def _to_timm(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
             f"the file is of the ViT-pytorch family, but lacks {', '.join(missing) or 'nothing'} and adds "
             f"{', '.join(unexpected) or 'nothing'}; nothing was loaded"
         )
-    return {ours: torch.cat([tensors[name] for name in theirs]) for ours, theirs in wanted.items()}
+    return {ours: joined(tensors, theirs) for ours, theirs in wanted.items()}
 
 
 def _arguments(tensors: Mapping[str, Tensor], asked: Asked, own_split: bool) -> dict[str, Any]:
     """Of the architecture, at the wanted size and step."""
-    width, _, patch, _ = tensors["patch_embed.proj.weight"].shape
+    arguments = vit_arguments(tensors, asked.heads)
+    patch = arguments["patch_size"]
     step = asked.slide_step or patch
     if not 0 < step <= patch:
         raise DataError(f"a slide step is 1 to the patch size of {patch}, got {step}")
-    side = _side(tensors["pos_embed"], patch, asked.slide_step if own_split else patch)
+    side = _side(tensors, patch, asked.slide_step if own_split else patch)
     size = asked.image_size or (side - 1) * (step if own_split else patch) + patch
     if size < patch or (step == patch and size % patch):
         raise DataError(f"patches of {patch} px need an image size that is a multiple of that, got {size}")
-    arguments: dict[str, Any] = {
-        "num_classes": len(tensors["head.bias"]),
-        "img_size": [size, size],
-        "patch_size": patch,
-        "embed_dim": width,
-        "depth": 1 + max(int(name.split(".")[1]) for name in tensors if name.startswith("blocks.")),
-        "num_heads": count_heads(width, asked.heads),
-        "mlp_ratio": len(tensors["blocks.0.mlp.fc1.bias"]) / width,
-    }
+    arguments = {"num_classes": shape_of(tensors, "head.bias", 1)[0], "img_size": [size, size], **arguments}
     return arguments if step == patch else {**arguments, "slide_step": step}
 
 
-def count_heads(width: int, given: int | None) -> int:
-    """Attention heads at a width, unless given.
-
-    Raises:
-        CheckpointError: They must be given, or do not divide the width.
-    """
-    heads = given or _HEADS.get(width)
-    if heads is None:
-        raise CheckpointError(f"no key tells the number of attention heads at a width of {width}; give --heads")
-    if width % heads:
-        raise CheckpointError(f"a width of {width} cannot be shared by {heads} heads; give another --heads")
-    return heads
-
-
-def _side(table: Tensor, patch: int, slide_step: int | None) -> int:
+def _side(tensors: Mapping[str, Tensor], patch: int, slide_step: int | None) -> int:
     """Patches a side."""
-    side = math.isqrt(table.shape[1] - 1)
-    if side * side != table.shape[1] - 1:
-        raise CheckpointError(f"the position table has {table.shape[1]} rows: no square grid and a class")
+    side = grid_side(tensors)
     if side == 37 and patch == 16 and slide_step is None:
         raise CheckpointError(
             "a grid of 37 x 37 is 448 px in the overlapping split or 592 px without; give --slide-step 12 or 16"
@@ -254,7 +226,7 @@ def _num_token(given: int | None, classes: int) -> int:
 def _shortest(arguments: Mapping[str, Any]) -> dict[str, Any]:
     """Without what the name says already."""
     shape = (arguments["embed_dim"], arguments["depth"], arguments["patch_size"])
-    usual = shape in _NAMES and arguments["num_heads"] == _HEADS[shape[0]] and arguments["mlp_ratio"] == 4
+    usual = shape in _NAMES and arguments["num_heads"] == HEADS[shape[0]] and arguments["mlp_ratio"] == 4
     said = ("embed_dim", "depth", "patch_size", "num_heads", "mlp_ratio") if usual else ()
     return {key: value for key, value in arguments.items() if key not in said}
 

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from tavt_kit.backbones.vitae_variants import VARIANTS
 from tavt_kit.checkpoints.official import Asked, Official, resize_positions
+from tavt_kit.checkpoints.shapes import grid_side, shape_of
 from tavt_kit.errors import CheckpointError, DataError
 
 __all__ = ["read_vitae"]
@@ -40,7 +41,7 @@ def read_vitae(tensors: Mapping[str, Tensor], asked: Asked) -> Official | None:
         found = {**found, **_heads(tensors, found, asked)}
     second = found["version"] == 2
     size, table = _size(tensors, found, asked)
-    arguments = {"num_classes": len(_tensor(tensors, "head.bias")), "img_size": [size, size]}
+    arguments = {"num_classes": shape_of(tensors, "head.bias", 1)[0], "img_size": [size, size]}
     if name is None:
         arguments |= {key: list(value) if isinstance(value, tuple) else value for key, value in found.items()}
     return Official(
@@ -50,12 +51,6 @@ def read_vitae(tensors: Mapping[str, Tensor], asked: Asked) -> Official | None:
         {**tensors, **table},
         "ViTAEv2" if second else "ViTAE",
     )
-
-
-def _tensor(tensors: Mapping[str, Tensor], name: str) -> Tensor:
-    if name not in tensors:
-        raise CheckpointError(f"the file is of ViTAE, but lacks {name}; nothing was loaded")
-    return tensors[name]
 
 
 class _Reading:
@@ -70,8 +65,8 @@ class _Reading:
     def _has(self, name: str) -> bool:
         return name in self.tensors
 
-    def _shape(self, name: str) -> tuple[int, ...]:
-        return tuple(_tensor(self.tensors, name).shape)
+    def _shape(self, name: str, rank: int) -> tuple[int, ...]:
+        return shape_of(self.tensors, name, rank)
 
     def arguments(self) -> dict[str, Any]:
         """Of ``Vitae``, without heads."""
@@ -89,14 +84,14 @@ class _Reading:
         kind = self._reduction_kind(root)
         embed, out, ratio, group = width_in, width_in, 1, 1
         if kind == "embedding":
-            out, _, ratio, _ = self._shape(f"{root}PRM.proj.weight")
+            out, _, ratio, _ = self._shape(f"{root}PRM.proj.weight", 4)
             embed = out
         elif kind != "none":
-            embed, _, kernel, _ = self._shape(f"{root}PRM.convs.0.0.weight")
+            embed, _, kernel, _ = self._shape(f"{root}PRM.convs.0.0.weight", 4)
             ratio = 4 if kernel == 7 else 2
             out = self._token_width(root, kind, embed)
             if self._has(f"{root}PCM.0.weight"):
-                group = width_in // self._shape(f"{root}PCM.0.weight")[1]
+                group = width_in // self._shape(f"{root}PCM.0.weight", 4)[1]
         return {
             "embed_dims": embed, "token_dims": out, "downsample_ratios": ratio, "rc_tokens": kind, "rc_group": group,
             **self._normal(stage, out),
@@ -113,7 +108,7 @@ class _Reading:
             return embed * sum(
                 name.startswith(f"{root}PRM.convs.") and name.endswith("weight") for name in self.tensors
             )
-        return self._shape(f"{root}attn.{'proj' if kind == 'performer' else 'attn.proj'}.bias")[0]
+        return self._shape(f"{root}attn.{'proj' if kind == 'performer' else 'attn.proj'}.bias", 1)[0]
 
     def _normal(self, stage: int, width: int) -> dict[str, Any]:
         cells = {name.split(".")[3] for name in self.tensors if name.startswith(f"layers.{stage}.NC.")}
@@ -123,20 +118,20 @@ class _Reading:
         kind = "transformer" if self._has(f"{root}PCM.6.weight") else "transformer_shallow"
         kind = "performer" if self._has(f"{root}attn.kqv.weight") else kind
         kind = "window" if self._has(f"{root}attn.relative_position_index") else kind
-        group = width // self._shape(f"{root}PCM.0.weight")[1]
+        group = width // self._shape(f"{root}PCM.0.weight", 4)[1]
         return {"nc_tokens": kind, "nc_depth": len(cells), "nc_group": group}
 
     def _mlp_ratio(self, found: Mapping[str, Any]) -> float:
         stage = next((i for i, depth in enumerate(found["nc_depth"]) if depth), None)
         if stage is None:
             raise CheckpointError("the file is of ViTAE, but has no normal cells; nothing was loaded")
-        return float(self._shape(f"layers.{stage}.NC.0.mlp.fc1.bias")[0] / found["token_dims"][stage])
+        return float(self._shape(f"layers.{stage}.NC.0.mlp.fc1.bias", 1)[0] / found["token_dims"][stage])
 
     def _windows(self) -> dict[str, Any]:
         found: dict[str, Any] = {}
         for stage in range(self.stages):
             if self._has(name := f"layers.{stage}.NC.0.attn.relative_position_index"):
-                found = {"window_size": math.isqrt(self._shape(name)[0])} | found
+                found = {"window_size": math.isqrt(self._shape(name, 2)[0])} | found
         if any(name.endswith("relative_position_bias_table") for name in self.tensors):
             found["relative_pos"] = True
         return found
@@ -190,9 +185,7 @@ def _size(tensors: Mapping[str, Tensor], found: Mapping[str, Any], asked: Asked)
     if name not in tensors:
         return asked.image_size or 224, {}
     patch, table = found["downsample_ratios"][0], tensors[name]
-    side = math.isqrt(table.shape[1] - 1)
-    if side * side != table.shape[1] - 1:
-        raise CheckpointError(f"the position table has {table.shape[1]} rows: no square grid and a class")
+    side = grid_side(tensors, name)
     size = asked.image_size or side * patch
     if size < patch or size % patch:
         raise DataError(f"patches of {patch} px need an image size that is a multiple of that, got {size}")

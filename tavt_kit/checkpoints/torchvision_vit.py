@@ -7,13 +7,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from typing import Any
 
 from torch import Tensor
 
 from tavt_kit.checkpoints.official import Asked, Official, resize_positions
-from tavt_kit.checkpoints.official_vit import count_heads
-from tavt_kit.errors import CheckpointError
+from tavt_kit.checkpoints.shapes import grid_side, shape_of, vit_arguments
+from tavt_kit.errors import CheckpointError, DataError
 from tavt_kit.preprocess import Preprocessing
 
 __all__ = ["read_torchvision"]
@@ -32,12 +31,22 @@ _PARTS = {
     "mlp.linear_2.": "mlp.fc2.",
 }
 
+_EVALUATION = {
+    (1024, 16, 14): (224 / 242, "bilinear"),
+    (768, 16, 24): (1.0, "bicubic"),
+    (1024, 16, 32): (1.0, "bicubic"),
+    (1280, 14, 37): (1.0, "bicubic"),
+}
+"""Width, patch and grid -> share of the shorter edge that is cropped, and interpolation, where they are not those of
+most weights (256 px, then 224): L/16's, and the three of SWAG at the size they were fine-tuned at."""
+
 
 def read_torchvision(tensors: Mapping[str, Tensor], asked: Asked) -> Official | None:
     """A file of the family, or ``None`` if it is of another.
 
     Raises:
-        CheckpointError: A tensor has no place, or the heads must be given.
+        CheckpointError: A tensor has no place, is absent or mis-shaped, or the heads must be given.
+        DataError: An image size that the patches do not allow.
     """
     if "class_token" not in tensors or "encoder.pos_embedding" not in tensors:
         return None
@@ -47,24 +56,15 @@ def read_torchvision(tensors: Mapping[str, Tensor], asked: Asked) -> Official | 
         if ours is None:
             raise CheckpointError(f"the file is of torchvision's ViT, but adds {name}; nothing was loaded")
         found[ours] = tensor
-    if "head.bias" not in found or "patch_embed.proj.weight" not in found:
-        raise CheckpointError("the file is of torchvision's ViT, but lacks its classifier or stem")
-    width, _, patch, _ = found["patch_embed.proj.weight"].shape
-    side = round((found["pos_embed"].shape[1] - 1) ** 0.5)
+    shape = vit_arguments(found, asked.heads)
+    width, patch, side = shape["embed_dim"], shape["patch_size"], grid_side(found)
     size = asked.image_size or side * patch
+    if size % patch:
+        raise DataError(f"patches of {patch} px need an image size that is a multiple of that, got {size}")
     found["pos_embed"] = resize_positions(found["pos_embed"], size // patch, asked.positions)
-    depth = 1 + max((int(name.split(".")[1]) for name in found if name.startswith("blocks.")), default=-1)
-    arguments: dict[str, Any] = {
-        "num_classes": len(found["head.bias"]),
-        "img_size": [size, size],
-        "patch_size": patch,
-        "embed_dim": width,
-        "depth": depth,
-        "num_heads": count_heads(width, asked.heads),
-        "mlp_ratio": len(found["blocks.0.mlp.fc1.bias"]) / width,
-    }
-    # The evaluation of its first weights: the shorter edge to 256 px, 224 from the centre.
-    preprocessing = Preprocessing((size, size), 224 / 256, "center", "bilinear")
+    arguments = {"num_classes": shape_of(found, "head.bias", 1)[0], "img_size": [size, size], **shape}
+    crop, interpolation = _EVALUATION.get((width, patch, side), (224 / 256, "bilinear"))
+    preprocessing = Preprocessing((size, size), crop, "center", interpolation)
     return Official("torchvision", "vit_base_patch16_224", arguments, found, "torchvision's ViT", preprocessing)
 
 

@@ -13,12 +13,14 @@ from torch import Tensor
 
 from tavt_kit.errors import CheckpointError
 
-__all__ = ["read_tensors"]
+__all__ = ["named_architecture", "read_tensors"]
 
 _TORCH_SUFFIXES = frozenset({".bin", ".ckpt", ".pt", ".pth", ".tar"})
 _WRAPPERS = ("state_dict_ema", "state_dict", "model", "model_state_dict")
 """Names under which training scripts keep the weights beside the optimiser's state; averaged ones come first, as in
 timm's validation script."""
+
+_STARTS = ("module.", "model.", "_orig_mod.")
 
 
 def read_tensors(file: Path) -> dict[str, Tensor]:
@@ -26,7 +28,8 @@ def read_tensors(file: Path) -> dict[str, Tensor]:
 
     Of a checkpoint with averaged weights (``state_dict_ema``) these are read.
 
-    A ``module.`` in front of every name (left by DataParallel) is taken off.
+    What training loops put in front of every name is taken off: ``module.`` (DataParallel), ``model.`` (Lightning) and
+    ``_orig_mod.`` (torch.compile), in any order.
 
     Raises:
         CheckpointError: The file is missing, truncated, of another kind, holds Python objects (which would
@@ -45,9 +48,20 @@ def read_tensors(file: Path) -> dict[str, Tensor]:
             f"torch, but {file.name} is neither"
         )
     _check(file, tensors)
-    if all(name.startswith("module.") for name in tensors):
-        tensors = {name.removeprefix("module."): tensor for name, tensor in tensors.items()}
+    while start := next((start for start in _STARTS if all(name.startswith(start) for name in tensors)), None):
+        tensors = {name.removeprefix(start): tensor for name, tensor in tensors.items()}
     return tensors
+
+
+def named_architecture(file: Path) -> str | None:
+    """The model that timm's training script writes down as ``arch`` in its checkpoints, if it did.
+
+    Raises:
+        CheckpointError: As ``read_tensors``.
+    """
+    content = _load_torch(file) if file.suffix in _TORCH_SUFFIXES else None
+    arch = content.get("arch") if isinstance(content, Mapping) else None
+    return arch if isinstance(arch, str) else None
 
 
 def _read_safetensors(file: Path) -> dict[str, Tensor]:
@@ -62,10 +76,20 @@ def _read_safetensors(file: Path) -> dict[str, Tensor]:
 
 
 def _read_torch(file: Path) -> dict[str, Tensor]:
+    content = _load_torch(file)
+    for name in _WRAPPERS:
+        if isinstance(content, Mapping) and isinstance(content.get(name), Mapping):
+            content = content[name]
+    if not isinstance(content, Mapping):
+        raise CheckpointError(f"{file} must hold tensors by name, but holds a {type(content).__name__}")
+    return {str(name): value for name, value in content.items() if isinstance(value, Tensor)}
+
+
+def _load_torch(file: Path) -> Any:
     try:
         # timm's checkpoints hold the command line beside the weights: plain values in a Namespace, which runs nothing.
         with torch.serialization.safe_globals([argparse.Namespace]):
-            content: Any = torch.load(file, map_location="cpu", weights_only=True)
+            return torch.load(file, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError:
         raise CheckpointError(
             f"{file} holds Python objects, not only tensors, and reading them would run code from the file; "
@@ -73,12 +97,6 @@ def _read_torch(file: Path) -> dict[str, Tensor]:
         ) from None
     except (RuntimeError, OSError, EOFError, ValueError, LookupError, TypeError, AttributeError) as error:
         raise CheckpointError(f"{file} is damaged or truncated ({_first_line(error)})") from None
-    for name in _WRAPPERS:
-        if isinstance(content, Mapping) and isinstance(content.get(name), Mapping):
-            content = content[name]
-    if not isinstance(content, Mapping):
-        raise CheckpointError(f"{file} must hold tensors by name, but holds a {type(content).__name__}")
-    return {str(name): value for name, value in content.items() if isinstance(value, Tensor)}
 
 
 def _check(file: Path, tensors: Mapping[str, Tensor]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -15,8 +16,8 @@ __all__ = ["convert_verb"]
 File = Annotated[
     Path,
     typer.Argument(
-        help="A .bin, .pt, .pth or .pth.tar of TAVT, FFVT, TransFG, Mix-ViT, PIM, ViTAE, ViT-pytorch or torchvision, "
-        "Google's .npz, or a Hugging Face folder."
+        help="A .bin, .pt, .pth, .pth.tar or .safetensors of TAVT, FFVT, TransFG, Mix-ViT, PIM, ViTAE, ViT-pytorch, "
+        "torchvision or timm, Google's .npz, a Hugging Face folder, or a run."
     ),
 ]
 Heads = Annotated[
@@ -39,6 +40,12 @@ NumToken = Annotated[
 NumSelects = Annotated[
     str | None, typer.Option(help="PIM's selected tokens of each level, such as 2048,512,128,32, where unknown.")
 ]
+Name = Annotated[
+    str | None, typer.Option(help="timm's name of the model, for a file in timm's names whose keys fit several.")
+]
+Classes = Annotated[
+    str | None, typer.Option(metavar="N|FILE", help="How many classes, or a file with a name in each line.")
+]
 
 
 def convert_verb(
@@ -52,34 +59,32 @@ def convert_verb(
     family: FamilyOption = None,
     num_token: NumToken = None,
     num_selects: NumSelects = None,
+    name: Name = None,
+    classes: Classes = None,
     as_json: options.Json = False,
     config: options.Config = None,
 ) -> int:
     """Write a weight file as a run folder, which train, distill, search, eval and export take.
 
     The family is told by the names in the file; it is read without running anything in it, and loads whole or not at
-    all. --data names the classes; without it they are numbered.
+    all. --data or --classes names the classes; without them they are numbered.
     """
     from tavt_kit.backbones import adapter_of
     from tavt_kit.checkpoints import save_model
     from tavt_kit.checkpoints.convert import FAMILIES, convert
     from tavt_kit.checkpoints.official import POSITION_RULES
-    from tavt_kit.data import load_images
-    from tavt_kit.verbs.options import BadOption
+    from tavt_kit.verbs.options import BadOption, parse_numbers
 
     rule = next((known for known in POSITION_RULES if known == positions), None)
     if rule is None:
         raise BadOption(f"--positions is {' or '.join(POSITION_RULES)}, got {positions!r}")
     if family is not None and family not in FAMILIES:
         raise BadOption(f"--family is {' or '.join(FAMILIES)}, got {family!r}")
-    try:
-        selects = None if num_selects is None else [int(count) for count in num_selects.split(",")]
-    except ValueError:
-        raise BadOption(f"--num-selects is numbers with commas, such as 2048,512,128,32, got {num_selects!r}") from None
-    classes = None if data is None else load_images(data).classes
+    counts = parse_numbers(heads, "--heads", "12 or 1,1,4")
     model, card = convert(
-        file, classes=classes, heads=_numbers(heads), slide_step=slide_step, image_size=image_size, positions=rule,
-        family=family, num_token=num_token, num_selects=selects,
+        file, classes=_named(classes, data), heads=counts[0] if counts is not None and len(counts) == 1 else counts,
+        slide_step=slide_step, image_size=image_size, positions=rule, family=family, num_token=num_token,
+        num_selects=parse_numbers(num_selects, "--num-selects", "2048,512,128,32"), name=name,
     )  # fmt: skip
     card = save_model(out, model, card)
     adapter = adapter_of(model)
@@ -95,13 +100,27 @@ def convert_verb(
     return 0
 
 
-def _numbers(heads: str | None) -> int | list[int] | None:
-    """``12`` or ``1,1,4``."""
+def _named(classes: str | None, data: str | None) -> Sequence[str] | None:
+    """The classes' names: those of a data set, the lines of a file, or as many numbered ones."""
+    from tavt_kit.data import load_images
     from tavt_kit.verbs.options import BadOption
 
-    if heads is None:
+    if data is not None:
+        if classes is not None:
+            raise BadOption("the classes are given once, by --data or by --classes; leave one out")
+        return load_images(data).classes
+    if classes is None:
         return None
-    parts = heads.split(",")
-    if not all(part.strip().isdecimal() and int(part) > 0 for part in parts):
-        raise BadOption(f"--heads is a whole number above 0, or several with commas between them, got {heads!r}")
-    return int(heads) if len(parts) == 1 else [int(part) for part in parts]
+    if classes.isascii() and classes.isdecimal() and int(classes) > 0:
+        return [f"class {number}" for number in range(int(classes))]
+    try:
+        lines = Path(classes).expanduser().read_text(encoding="utf-8-sig").splitlines()
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is no UTF-8 text"
+        raise BadOption(
+            f"--classes is a number above 0 or a file with a name in each line, got {classes!r}: {reason}"
+        ) from None
+    names = [line.strip() for line in lines if line.strip()]
+    if not names:
+        raise BadOption(f"--classes is a file with a name in each line, but {classes} has none")
+    return names

@@ -1,8 +1,9 @@
-"""``fgvc-kit models``: which Vision Transformers can be used, and under which licences."""
+"""``fgvc-kit models``: which Vision Transformers can be used, under which licences, and fetching public weights."""
 
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -19,7 +20,17 @@ _MEASURED = 40
 
 
 def models_verb(
-    pattern: Annotated[str, typer.Argument(help="Part of a name, or a pattern with *.")] = "",
+    words: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[PATTERN | get [NAME]]",
+            help="Part of a name, or a pattern with *; or what to fetch, and without a name what there is.",
+        ),
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", "-o", help="Where `get` puts the file. [default: weights in the kit's cache]"),
+    ] = None,
     as_json: options.Json = False,
 ) -> int:
     """List the models that can be used: those of the systems of the field, and timm's Vision Transformers.
@@ -27,7 +38,18 @@ def models_verb(
     Of the systems' models, and where the filter leaves few, parameters and multiply-adds are counted, at the image
     size shown. Every model is exported to ONNX and OpenVINO. The licence is that of timm's own weights, which
     --weights hub fetches; a name may carry a tag of other weights after a dot.
+
+    `get NAME` fetches public weights by https, says their licence first and checks their SHA-256; where no published
+    one is known, that of the first download is noted beside the file and held against later ones. Weights on a shared
+    drive are fetched by hand: it says where, and exits with 2, as nothing was fetched.
     """
+    if words and words[0] == "get":
+        from tavt_kit.verbs.models_get import get_weights
+
+        return get_weights(words[1:], out, as_json)
+    if out is not None or len(words or ()) > 1:
+        raise options.BadOption("models takes one part of a name, or `get NAME`, and -o with get alone")
+    pattern = words[0] if words else ""
     from tavt_kit.checkpoints.architecture import supported_names, system_names
     from tavt_kit.errors import UnknownName
 
@@ -40,6 +62,7 @@ def models_verb(
         print(json.dumps({"models": rows, "other_weights": _other_weights()}, indent=1))
         return 0
     _print(rows)
+    print("`fgvc-kit models get` lists more public weights, and `models get NAME` fetches them")
     return 0
 
 

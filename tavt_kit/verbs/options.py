@@ -12,7 +12,7 @@ import typer
 
 from tavt_kit.errors import TavtError
 
-__all__ = ["BadOption", "parse_duration", "parse_fraction"]
+__all__ = ["BadOption", "parse_duration", "parse_fraction", "parse_numbers"]
 
 _NUMBER = r"(\d+(?:\.\d+)?)"
 _DURATION = re.compile(rf"(?:{_NUMBER}\s*h)?\s*(?:{_NUMBER}\s*m(?:in)?)?\s*(?:{_NUMBER}\s*s)?")
@@ -57,6 +57,23 @@ def parse_fraction(text: str | None) -> float:
     if not 0 < share <= 1:
         raise BadOption(f"a fraction is given as 10% or 0.1, above 0 and at most 100%, got {text!r}")
     return share
+
+
+def parse_numbers(text: str | None, flag: str, example: str) -> list[int] | None:
+    """``12`` or ``1,1,4`` -> the numbers; None stays None.
+
+    Example:
+        >>> parse_numbers("1, 1,4", "--heads", "1,1,4")
+        [1, 1, 4]
+    """
+    if text is None:
+        return None
+    parts = [part.strip() for part in text.split(",")]
+    if not all(part.isascii() and part.isdecimal() and int(part) > 0 for part in parts):
+        raise BadOption(
+            f"{flag} is a whole number above 0, or several with commas between them, such as {example}, got {text!r}"
+        )
+    return [int(part) for part in parts]
 
 
 def _read_config(ctx: typer.Context, path: Path | None) -> Path | None:

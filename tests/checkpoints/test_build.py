@@ -279,7 +279,7 @@ def test_runs_that_do_not_hold_together(tmp_path: Path) -> None:
 
 def test_without_a_network_the_hub_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(hub, "_cached", lambda _: None)
-    monkeypatch.setattr(hub, "_reachable", lambda _: False)
+    monkeypatch.setattr(hub, "is_reachable", lambda _: False)
     with pytest.raises(CheckpointError, match=r"could not be fetched from https://huggingface.co/timm/test_vit"):
         build(TINY)
     with pytest.raises(CheckpointError, match="timm has no weights for"):
@@ -291,16 +291,16 @@ def test_without_a_network_the_hub_is_one_sentence(monkeypatch: pytest.MonkeyPat
 def test_an_unreachable_host_is_found_out_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy"):
         monkeypatch.delenv(name, raising=False)
-    assert not hub._reachable("http://127.0.0.1:9")
+    assert not hub.is_reachable("http://127.0.0.1:9")
     monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
-    assert not hub._reachable("https://huggingface.co/timm/x")
+    assert not hub.is_reachable("https://huggingface.co/timm/x")
 
 
 def test_cached_hub_weights_need_no_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     source, _ = build(TINY, weights="random", classes=[f"{i}" for i in range(1000)], seed=9)
     save_file(source.state_dict(), tmp_path / "model.safetensors")
     monkeypatch.setattr(hub, "_cached", lambda _: str(tmp_path / "model.safetensors"))
-    monkeypatch.setattr(hub, "_reachable", lambda _: pytest.fail("asked the network"))
+    monkeypatch.setattr(hub, "is_reachable", lambda _: pytest.fail("asked the network"))
     model, card = build(TINY, classes=AB, image_size=64)
     assert torch.equal(model.blocks[1].mlp.fc1.weight, source.blocks[1].mlp.fc1.weight)
     assert model.head.weight.shape == (2, 64)

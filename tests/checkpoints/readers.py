@@ -1,0 +1,95 @@
+"""A small valid file of every family that ``convert`` reads: its tensors, and what must be said of it."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from tavt_kit.timm_import import timm
+from tests.checkpoints.google import google_arrays
+from tests.parity.official import state_of
+
+FOLDERS = Path(__file__).parent / "hugging_face"
+_PLAIN = {"num_classes": 3, "img_size": 32, "patch_size": 8, "embed_dim": 24, "depth": 2, "num_heads": 3}
+_HYBRID = {"num_classes": 3, "img_size": 64, "embed_dim": 24, "depth": 1, "num_heads": 3}
+GOLDEN: dict[str, tuple[str, dict[str, Any]]] = {
+    "vit": ("tavt_forward_a", {"heads": 4}),
+    "ffvt": ("ffvt_forward_a", {"heads": 4, "num_token": 3}),
+    "transfg": ("transfg_overlap", {"heads": 4, "slide_step": 6, "image_size": 44}),
+    "mixvit": ("mixvit_pure_a", {"heads": 4}),
+    "mixvit_hybrid": ("mixvit_hybrid_a", {"heads": 4, "image_size": 96}),
+    "pim": ("pim_vit_a", {"heads": 4, "num_selects": (20, 16, 16, 12)}),
+    "pim_swin": ("pim_swin_a", {"num_selects": (48, 24, 12, 12)}),
+    "vitae": ("vitae_v1_performer", {"heads": 4, "image_size": 64}),
+    "vitae_shallow": ("vitae_v1_shallow_cls", {"heads": 4}),
+    "vitaev2": ("vitae_v2_window_relpos", {"heads": (1, 2, 2, 4, 1, 1, 2, 4), "image_size": 64}),
+}
+"""Reader -> its golden file, and what no key of it tells."""
+
+READERS = (*GOLDEN, "torchvision", "timm", "google", "google_hybrid", "hugging_face")
+
+
+@dataclass(frozen=True)
+class Sample:
+    """Tensors of a valid file, its name, and the options that it needs."""
+
+    tensors: dict[str, Tensor]
+    name: str = "w.pth"
+    options: dict[str, Any] = field(default_factory=dict)
+
+    def save(self, folder: Path, tensors: Mapping[str, Tensor] | None = None) -> Path:
+        """Write the file, or one of other tensors, as its family does; the path for ``convert``."""
+        content = dict(self.tensors if tensors is None else tensors)
+        file = folder / self.name
+        if file.suffix == ".npz":
+            np.savez(file, **{name: tensor.numpy() for name, tensor in content.items()})
+        elif file.suffix == ".safetensors":
+            shutil.copytree(FOLDERS / "vit", folder, dirs_exist_ok=True)
+            save_file({name: tensor.contiguous() for name, tensor in content.items()}, file)
+            return folder
+        else:
+            torch.save(content, file)
+        return file
+
+
+def sample(reader: str, reference: Path) -> Sample:
+    """One of ``READERS``."""
+    if reader in GOLDEN:
+        name, options = GOLDEN[reader]
+        with np.load(reference / f"{name}.npz", allow_pickle=False) as file:
+            return Sample(state_of(dict(file)), options=options)
+    torch.manual_seed(0)
+    if reader == "hugging_face":
+        return Sample(load_file(FOLDERS / "vit" / "model.safetensors"), "model.safetensors")
+    if reader.startswith("google"):
+        name, shape = (
+            ("vit_tiny_r_s16_p8_224", _HYBRID) if reader == "google_hybrid" else ("vit_tiny_patch16_224", _PLAIN)
+        )
+        arrays = google_arrays(timm.create_model(name, **shape).state_dict(), 3)
+        return Sample({name: torch.from_numpy(np.ascontiguousarray(a)) for name, a in arrays.items()}, "w.npz")
+    state = dict(timm.create_model("vit_tiny_patch16_224", **_PLAIN).state_dict())
+    if reader == "timm":
+        return Sample(state, "w.pth", {"heads": 3})
+    return Sample({_as_torchvision(name): tensor for name, tensor in state.items()}, "w.pth", {"heads": 3})
+
+
+def _as_torchvision(name: str) -> str:
+    parts = {"attn.qkv.": "self_attention.in_proj_", "attn.proj.": "self_attention.out_proj.", "norm1.": "ln_1.",
+             "norm2.": "ln_2.", "mlp.fc1.": "mlp.0.", "mlp.fc2.": "mlp.3."}  # fmt: skip
+    whole = {"cls_token": "class_token", "pos_embed": "encoder.pos_embedding"}
+    starts = {"patch_embed.proj.": "conv_proj.", "norm.": "encoder.ln.", "head.": "heads.head."}
+    if name in whole:
+        return whole[name]
+    if not name.startswith("blocks."):
+        return next(new + name.removeprefix(old) for old, new in starts.items() if name.startswith(old))
+    _, layer, rest = name.split(".", 2)
+    new, old = next((new, old) for old, new in parts.items() if rest.startswith(old))
+    return f"encoder.layers.encoder_layer_{layer}.{new}{rest.removeprefix(old)}"

@@ -1,0 +1,165 @@
+"""Files in timm's own names: which model they are of, and what the keys cannot tell."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+
+from tavt_kit import cli
+from tavt_kit.checkpoints import convert, load_model, save_model, timm_file
+from tavt_kit.checkpoints.architecture import timm_names
+from tavt_kit.checkpoints.weight_file import read_tensors
+from tavt_kit.errors import CheckpointError, RecordError, UnknownName, UnsupportedBackbone
+from tavt_kit.timm_import import timm
+
+FEW = ["beit_base_patch16_224", "deit_tiny_patch16_224", "test_vit", "test_vit_relpos", "vit_tiny_patch16_224"]
+CUSTOM: dict[str, Any] = {"img_size": 32, "patch_size": 8, "embed_dim": 24, "depth": 2, "num_heads": 3}
+
+
+@pytest.fixture(autouse=True)
+def few_models(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Laying out all of timm's models takes seconds; a slow test does."""
+    if not request.node.get_closest_marker("slow"):
+        monkeypatch.setattr(timm_file, "timm_names", lambda: FEW)
+
+
+def state(name: str, **options: Any) -> dict[str, Tensor]:
+    torch.manual_seed(0)
+    return dict(timm.create_model(name, **{"num_classes": 3, **options}).state_dict())
+
+
+def saved(folder: Path, name: str, **options: Any) -> Path:
+    save_file(state(name, **options), folder / "w.safetensors")
+    return folder / "w.safetensors"
+
+
+@pytest.mark.parametrize(("name", "size"), [("test_vit", 160), ("test_vit", 96), ("test_vit_relpos", 160)])
+def test_the_keys_tell_the_model(name: str, size: int, tmp_path: Path) -> None:
+    model, card = convert(saved(tmp_path, name, img_size=size))
+    assert (card.name, len(card.classes), card.preprocessing["image_size"]) == (name, 3, [size, size])
+    expected = state(name, img_size=size)
+    assert all(torch.equal(t, expected[n]) for n, t in model.state_dict().items())
+
+
+def test_a_table_of_relative_positions_tells_the_size(tmp_path: Path) -> None:
+    options = {"img_size": 64, "depth": 1, "embed_dim": 24, "num_heads": 3, "patch_size": 16}
+    file = saved(tmp_path, "beit_base_patch16_224", **options)
+    tensors = read_tensors(file)
+    laid_out = timm.create_model("beit_base_patch16_224", **{**options, "img_size": 224})
+    assert timm_file._trained_size(tensors, laid_out) == 64
+
+
+def test_models_that_share_their_keys_are_listed(tmp_path: Path) -> None:
+    file = saved(tmp_path, "vit_tiny_patch16_224")
+    with pytest.raises(CheckpointError, match=r"fit 2 of timm's models.*: vit_tiny_patch16_224, deit_tiny.*--name"):
+        convert(file)
+    _, vit = convert(file, name="vit_tiny_patch16_224", image_size=64)
+    _, deit = convert(file, name="deit_tiny_patch16_224")
+    assert (vit.preprocessing["mean"], vit.preprocessing["image_size"]) == ([0.5] * 3, [64, 64])
+    assert deit.preprocessing["mean"][0] == pytest.approx(0.485)
+    for name, kind, says in (
+        ("vit_tiny_patch16_22", UnknownName, "did you mean"),
+        ("resnet18", UnsupportedBackbone, "none"),
+        ("test_vit", CheckpointError, "does not fit"),
+    ):
+        with pytest.raises(kind, match=says):
+            convert(file, name=name)
+
+
+def test_what_training_scripts_write_around_the_weights(tmp_path: Path) -> None:
+    """timm's own checkpoint names its model; Lightning and torch.compile put words before the names."""
+    own = state("vit_tiny_patch16_224", **CUSTOM)
+    for content in (
+        {"state_dict": {f"module.{n}": t for n, t in own.items()}},
+        {"model": {f"model._orig_mod.{n}": t for n, t in own.items()}},
+        own,
+    ):
+        torch.save(content, tmp_path / "w.pth")
+        model, card = convert(tmp_path / "w.pth", heads=3)
+        assert card.arguments["depth"] == 2 and card.preprocessing["image_size"] == [32, 32]
+        assert all(torch.equal(t, own[n]) for n, t in model.state_dict().items())
+    with pytest.raises(CheckpointError, match="at a width of 24; give --heads"):
+        convert(tmp_path / "w.pth")
+    named = {"arch": "deit_tiny_patch16_224", "args": argparse.Namespace(lr=1), "state_dict": state(FEW[1])}
+    torch.save(named, tmp_path / "model_best.pth.tar")
+    assert convert(tmp_path / "model_best.pth.tar")[1].name == "deit_tiny_patch16_224"
+    file = saved(tmp_path, "vit_tiny_patch16_224")
+    (tmp_path / "config.json").write_text(json.dumps({"architecture": "vit_tiny_patch16_224"}))
+    assert convert(file)[1].name == "vit_tiny_patch16_224"
+    (tmp_path / "config.json").write_text("{")
+    with pytest.raises(CheckpointError, match="as JSON"):
+        convert(file)
+
+
+def test_a_run_is_read_with_its_card(tmp_path: Path) -> None:
+    model, card = convert(saved(tmp_path, "test_vit"), classes=["ant", "bee", "cat"])
+    written = save_model(tmp_path / "run", model, card)
+    again, card = convert(tmp_path / "run" / "model.safetensors", image_size=96)
+    assert card.classes == ("ant", "bee", "cat") and card.preprocessing["image_size"] == [96, 96]
+    assert save_model(tmp_path / "smaller", again, card).weights_sha256 != written.weights_sha256
+    assert load_model(tmp_path / "smaller").tokens == 37
+    assert convert(tmp_path / "run", classes=["x", "y", "z"])[1].classes == ("x", "y", "z")
+    with pytest.raises(CheckpointError, match="leave --heads, --name out"):
+        convert(tmp_path / "run", heads=2, name="test_vit")
+    with pytest.raises(CheckpointError, match="3 classes, but 2 are named"):
+        convert(tmp_path / "run", classes=["x", "y"])
+    (tmp_path / "run" / "model.json").write_text("{}")
+    with pytest.raises(RecordError):
+        convert(tmp_path / "run")
+
+
+def test_the_verb_takes_classes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    headless = {n: t for n, t in state("vit_tiny_patch16_224", **CUSTOM).items() if not n.startswith("head")}
+    save_file(headless, tmp_path / "w.safetensors")
+    (tmp_path / "names.txt").write_text("ant\nbee\n\n")
+    (tmp_path / "none.txt").write_text("\n")
+    (tmp_path / "twice.txt").write_text("ant\nant\n")
+
+    def run(*more: object) -> int:
+        arguments = ("convert", tmp_path / "w.safetensors", "-o", tmp_path / "out", "--heads", 3, "--json", *more)
+        with pytest.raises(SystemExit) as ended:
+            cli.main([str(argument) for argument in arguments])
+        return int(ended.value.code or 0)
+
+    for more, says in (
+        ((), "no classifier; give the classes"),
+        (("--classes", "0"), "--classes is a number above 0 or a file"),
+        (("--classes", tmp_path / "absent.txt"), "No such file"),
+        (("--classes", tmp_path / "none.txt"), "has none"),
+        (("--classes", tmp_path / "twice.txt"), "there twice: ant"),
+        (("--classes", 2, "--data", tmp_path), "once"),
+        (("--classes", 2, "--family", "ffvt"), "cannot be read as ffvt"),
+        (("--classes", 2, "--name", "no_such_vit"), "no_such_vit"),
+    ):
+        assert run(*more) == 2
+        err = capsys.readouterr().err
+        assert says in err and err.count("\n") == 1 and not (tmp_path / "out").exists()
+    assert run("--classes", tmp_path / "names.txt") == 0
+    card = json.loads(capsys.readouterr().out)
+    assert card["classes"] == ["ant", "bee"] and "random at the start: head.weight" in card["provenance"]
+    assert run("--classes", "4") == 0
+    assert load_model(tmp_path / "out")(torch.zeros(1, 3, 32, 32)).shape == (1, 4)
+
+
+@pytest.mark.parametrize("taken", ["blocks.1.attn.qkv.weight", "norm.bias", "cls_token", "patch_embed.proj.bias"])
+def test_a_file_that_lacks_something(taken: str, tmp_path: Path) -> None:
+    lacking = {n: t for n, t in state("vit_tiny_patch16_224", **CUSTOM).items() if n != taken}
+    save_file(lacking, tmp_path / "w.safetensors")
+    with pytest.raises(CheckpointError, match=rf"none of its|lacks {re.escape(taken)}"):
+        convert(tmp_path / "w.safetensors", heads=3)
+
+
+@pytest.mark.slow
+def test_the_keys_are_told_apart_among_all_of_timms_models(tmp_path: Path) -> None:
+    names = timm_names()
+    assert len(names) > 250 and set(FEW) < set(names)
+    for name in ("vit_small_patch14_dinov2", "eva02_tiny_patch14_224", "vit_small_patch16_dinov3", "test_vit4"):
+        assert convert(saved(tmp_path, name))[1].name == name
