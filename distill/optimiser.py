@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from tavt_kit.adaptive import AdaptiveViT
+from tavt_kit.distill.branch import BRANCH
 from tavt_kit.distill.depth import parameter_depths
 from tavt_kit.distill.optimisation import Optimisation
 from tavt_kit.errors import TrainingError
@@ -58,7 +59,9 @@ def _rate_scales(model: AdaptiveViT, settings: Optimisation) -> dict[str, float]
     """The factor on the learning rate of each parameter."""
     names = [name for name, _ in model.named_parameters()]
     scales = {name: _named_scale(name, settings.lr_scale) for name in names}
-    if idle := [start for start in settings.lr_scale if not any(_begins(name, start) for name in names)]:
+    # A recipe names its branch whether the loss needs one or not.
+    asked = [start for start in settings.lr_scale if not _begins(start, BRANCH)]
+    if idle := [start for start in asked if not any(_begins(name, start) for name in names)]:
         known = ", ".join(dict.fromkeys(name.split(".")[0] for name in names))
         raise TrainingError(f"no parameter's name begins with {', '.join(idle)}; those of the model begin with {known}")
     if settings.layer_decay < 1:

@@ -51,8 +51,8 @@ class LearningRate:
             raise TrainingError(f"the learning rate must be above 0, got {self.base}")
         if not (0 <= self.start <= self.base and 0 <= self.final <= self.base):
             raise TrainingError(
-                f"a learning rate starts and ends between 0 and its highest value, {self.base:g}, got {self.start:g} "
-                f"and {self.final:g}"
+                f"a learning rate starts and ends between 0 and its highest value, {self.base:g}, got --start-lr "
+                f"{self.start:g} and --final-lr {self.final:g}; lower these or raise --lr"
             )
         if self.total < 1:
             raise TrainingError(f"there must be at least one step, got {self.total}")
