@@ -15,9 +15,10 @@ __all__ = ["changed", "names_of", "parts_of"]
 _Recipe = TypeVar("_Recipe")
 
 _RESETS: Mapping[str, Mapping[str, Any]] = {
-    "steps": {"epochs": None, "cooldown_epochs": 0.0},
+    "steps": {"epochs": None, "cooldown_epochs": None},
     "warmup": {"warmup_epochs": None},
     "warmup_epochs": {"warmup": None},
+    "cooldown": {"cooldown_epochs": None},
     "loss": {"loss_weights": {}},
 }
 """What is asked for -> what the recipe says of the same thing in another way, and that no longer counts."""
@@ -49,7 +50,8 @@ def changed(recipe: _Recipe, changes: Mapping[str, Any]) -> _Recipe:
     resets = {other: value for key in given for other, value in _RESETS.get(key, {}).items()}
     parts = parts_of(recipe)
     inner = {name: _replaced(part, resets, given) for name, part in parts.items()}
-    return replace(_replaced(recipe, resets, given), **inner)  # type: ignore[type-var]
+    found: _Recipe = replace(_replaced(recipe, resets, given), **inner)
+    return found
 
 
 def names_of(recipe: Any) -> tuple[str, ...]:

@@ -164,9 +164,17 @@ def shaping_loss(assign: Tensor) -> Tensor:
 
     Args:
         assign: (B, P, h, w), the grouping unit's.
+
+    Raises:
+        TrainingError: The map is smaller than the Gaussian filter that runs over it.
     """
-    batch, parts = assign.shape[:2]
+    (batch, parts), sides = assign.shape[:2], assign.shape[2:]
     kernel = gaussian_kernel(assign).expand(parts, 1, -1, -1)
+    if min(sides) < len(kernel[0, 0]):
+        raise TrainingError(
+            f"parts are shaped on feature maps of at least {len(kernel[0, 0])} places a side, got {sides[0]}x{sides[1]}; "
+            "give a larger --image-size, or --loss-weight shaping=0"
+        )
     presence = F.conv2d(assign, kernel, groups=parts).amax(dim=(2, 3)).sort(dim=0).values  # (B, P)
     quantiles = (2 * torch.arange(batch, device=assign.device) + 1) / (2 * batch)
     prior = 1 - (1 - quantiles) ** (1 / 0.001)  # the inverse of 1 - (1 - x) ** 0.001

@@ -31,7 +31,8 @@ class Optimisation:
         decay: After that: ``"cosine"``, ``"linear"`` or ``"constant"``.
         start_lr: Where the warm-up begins.
         final_lr: Where the decay ends.
-        cooldown_epochs: At the end of all epochs, at ``final_lr``; they come on top of ``epochs``.
+        cooldown: Last updates, which stay at ``final_lr``.
+        cooldown_epochs: Instead of ``cooldown``; they come on top of ``epochs``.
         weight_decay: Of matrices and filters; biases, norms and tables are not decayed.
         decay_all: Decay these too, as torch's optimisers do when they are given all parameters.
         momentum: Of SGD.
@@ -56,7 +57,8 @@ class Optimisation:
     decay: str = "cosine"
     start_lr: float = 0.0
     final_lr: float = 0.0
-    cooldown_epochs: float = 0.0
+    cooldown: int = 0
+    cooldown_epochs: float | None = None
     weight_decay: float = 0.05
     decay_all: bool = False
     momentum: float = 0.9
@@ -92,24 +94,21 @@ class Optimisation:
     def _check_epochs(self) -> None:
         if self.epochs is not None and not (self.epochs > 0 and math.isfinite(self.epochs)):
             raise TrainingError(f"training takes more than 0 epochs, got {self.epochs}")
-        if min(self.warmup_epochs or 0, self.cooldown_epochs) < 0:
+        if min(self.warmup_epochs or 0, self.cooldown_epochs or 0) < 0:
             raise TrainingError(
                 f"warm-up and cool-down take at least 0 epochs, got {self.warmup_epochs} and {self.cooldown_epochs}"
             )
         if self.lr_batch is not None and self.lr_batch < 1:
             raise TrainingError(f"a learning rate is meant for at least one picture, got {self.lr_batch}")
 
-    def learning_rate(self, cooldown: int = 0) -> LearningRate:
+    def learning_rate(self) -> LearningRate:
         """Of every update.
-
-        Args:
-            cooldown: Updates at the end that stay at ``final_lr``.
 
         Raises:
             TrainingError: Rate, warm-up, steps or decay cannot be.
         """
         warmup = self.steps // 20 if self.warmup is None else self.warmup
-        return LearningRate(self.lr, warmup, self.steps, self.decay, self.start_lr, self.final_lr, cooldown)
+        return LearningRate(self.lr, warmup, self.steps, self.decay, self.start_lr, self.final_lr, self.cooldown)
 
     def settled(self, *, pictures: int, freeze: int) -> Optimisation:
         """Nothing left open: what a run records. Epochs have become steps, and the learning rate is that of the batch.
@@ -122,14 +121,18 @@ class Optimisation:
             TrainingError: Warm-up and steps do not go together.
         """
         per_epoch = max(1, pictures // self.batch)
-        steps, warmup = self.steps, self.warmup
+        steps, warmup, cooldown = self.steps, self.warmup, self.cooldown
+        if self.cooldown_epochs is not None:
+            cooldown = round(self.cooldown_epochs * per_epoch)
         if self.epochs is not None:
-            steps = max(1, round((self.epochs + self.cooldown_epochs) * per_epoch))
+            steps = max(1, round((self.epochs + (self.cooldown_epochs or 0)) * per_epoch))
         if self.warmup_epochs is not None:
             warmup = round(self.warmup_epochs * per_epoch)
         elif warmup is None:
             warmup = steps // 20
         scale = 1.0 if self.lr_batch is None else self.batch / self.lr_batch
-        found = replace(self, steps=steps, warmup=warmup, lr=self.lr * scale, lr_batch=None, freeze=freeze)
+        found = replace(
+            self, steps=steps, warmup=warmup, cooldown=cooldown, lr=self.lr * scale, lr_batch=None, freeze=freeze
+        )
         found.learning_rate()
         return found

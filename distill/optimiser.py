@@ -82,8 +82,8 @@ def _begins(name: str, start: str) -> bool:
 def _tables(model: AdaptiveViT) -> set[str]:
     """Last parts of the names of position tables and extra tokens, which the model says are not to decay."""
     own = {"cls_token", "pos_embed", "reg_token", "dist_token", "relative_position_bias_table"}
-    asked = getattr(model.bare, "no_weight_decay", set)()
-    return own | {name.rpartition(".")[2] for name in asked}
+    theirs: set[str] = getattr(model.bare, "no_weight_decay", set)()
+    return own | {name.rpartition(".")[2] for name in theirs}
 
 
 def freeze(model: AdaptiveViT, layers: int) -> int:

@@ -54,9 +54,12 @@ def train_recipe(name: str = "probe", **changes: Any) -> TrainRecipe:
 def _scaled(recipe: TrainRecipe, size: int) -> int | tuple[int, int] | None:
     """The recipe's size before the crop, in proportion to another input size."""
     before, resize = recipe.image_size, recipe.reading.resize
-    if before is None or resize is None or isinstance(resize, int):
-        return resize if before is None or resize is None else round(resize * size / before)
-    return round(resize[0] * size / before), round(resize[1] * size / before)
+    if before is None or resize is None:
+        return resize
+    if isinstance(resize, int):
+        return round(resize * size / before)
+    height, width = (round(edge * size / before) for edge in resize)
+    return height, width
 
 
 def _from_file(name: str, above: tuple[str, ...] = ()) -> TrainRecipe:

@@ -82,7 +82,7 @@ class TrainRecipe:
         if self.probe_only:
             return {**head, "precision": self.running.precision}
         own = {"probe": self.probe, "blocks": self.blocks, "drop_path": self.drop_path, "dropout": self.dropout}
-        how = {**asdict(self.objective), **asdict(self.optimisation)}
+        how = {**asdict(self.objective.settled()), **asdict(self.optimisation)}
         return {**head, **own, **how, **self.reading.as_record(), **self.running.as_record()}
 
 

@@ -57,7 +57,9 @@ class LearningRate:
         if self.total < 1:
             raise TrainingError(f"there must be at least one step, got {self.total}")
         if not 0 <= self.warmup <= self.total:
-            raise TrainingError(f"the warm-up must last 0 to {self.total} steps (all of them), got {self.warmup}")
+            raise TrainingError(
+                f"the warm-up must last 0 to {self.total} steps (all of them), got --warmup {self.warmup}"
+            )
         if not 0 <= self.cooldown <= self.total - self.warmup:
             raise TrainingError(
                 f"the cool-down must last 0 to {self.total - self.warmup} steps (those after the warm-up), "

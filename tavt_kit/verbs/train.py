@@ -33,7 +33,8 @@ WarmupEpochs = Annotated[float | None, typer.Option(help="The same in epochs.")]
 Decay = Annotated[str | None, typer.Option(help="Of the learning rate: cosine, linear or constant.")]
 StartLr = Annotated[float | None, typer.Option(help="Where the warm-up begins.")]
 FinalLr = Annotated[float | None, typer.Option(help="Where the decay ends.")]
-Cooldown = Annotated[float | None, typer.Option("--cooldown-epochs", help="At --final-lr, on top of --epochs.")]
+Cooldown = Annotated[int | None, typer.Option(help="Last updates, at --final-lr.")]
+CooldownEpochs = Annotated[float | None, typer.Option(help="The same in epochs, on top of --epochs.")]
 WeightDecay = Annotated[float | None, typer.Option(help="Of matrices and filters.")]
 DecayAll = Annotated[
     bool | None, typer.Option("--decay-all/--decay-matrices", help="Decay biases, norms and tables too.")
@@ -83,7 +84,8 @@ def train_verb(
     decay: Decay = None,
     start_lr: StartLr = None,
     final_lr: FinalLr = None,
-    cooldown_epochs: Cooldown = None,
+    cooldown: Cooldown = None,
+    cooldown_epochs: CooldownEpochs = None,
     weight_decay: WeightDecay = None,
     decay_all: DecayAll = None,
     momentum: Momentum = None,
@@ -126,12 +128,12 @@ def train_verb(
     chosen = train_recipe(
         recipe, image_size=image_size, probe=probe, blocks=number_or(blocks, "all"), steps=steps, epochs=epochs,
         batch=batch, optimiser=optimiser, lr=lr, lr_batch=lr_batch, warmup=warmup, warmup_epochs=warmup_epochs,
-        decay=decay, start_lr=start_lr, final_lr=final_lr, cooldown_epochs=cooldown_epochs, weight_decay=weight_decay,
-        decay_all=decay_all, momentum=momentum, nesterov=nesterov, clip=number_or(clip, "none"),
-        layer_decay=layer_decay, lr_scale=table("--lr-scale", lr_scale), drop_path=drop_path, dropout=dropout,
-        loss=loss, loss_weights=table("--loss-weight", loss_weight), smoothing=smoothing, class_weights=class_weights,
-        margin=margin, mix_share=mix_share, compat=compat, augment=None if augment is None else split_list(augment),
-        precision=precision, seed=seed, limit=limit,
+        decay=decay, start_lr=start_lr, final_lr=final_lr, cooldown=cooldown, cooldown_epochs=cooldown_epochs,
+        weight_decay=weight_decay, decay_all=decay_all, momentum=momentum, nesterov=nesterov,
+        clip=number_or(clip, "none"), layer_decay=layer_decay, lr_scale=table("--lr-scale", lr_scale),
+        drop_path=drop_path, dropout=dropout, loss=loss, loss_weights=table("--loss-weight", loss_weight),
+        smoothing=smoothing, class_weights=class_weights, margin=margin, mix_share=mix_share, compat=compat,
+        augment=None if augment is None else split_list(augment), precision=precision, seed=seed, limit=limit,
     )  # fmt: skip
     seconds, share = options.parse_duration(save_every), options.parse_fraction(fraction)
     from tavt_kit.checkpoints import open_model

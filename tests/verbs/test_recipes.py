@@ -19,7 +19,7 @@ CASES = {
     "ffvt-cub": ("ffvt_forward_a", ("--heads", 4, "--num-token", 3), 0.05, 12),
     "transfg-cub": ("transfg_overlap", ("--heads", 4, "--slide-step", 6, "--image-size", 44), 0.05, 12),
     "mixvit-cub": ("mixvit_pure_a", ("--heads", 4), 0.05, 12),
-    "mixvit-cotton": ("mixvit_hybrid_a", ("--heads", 4, "--image-size", 96), 0.02, 32),
+    "mixvit-cotton": ("mixvit_hybrid_a", ("--heads", 4, "--image-size", 96), 0.02, 24),
     "pim-cub": ("pim_vit_a", ("--heads", 4, "--num-selects", "20,16,16,12"), 0.01, 12),
     "vitae-imagenet": ("vitae_v1_performer", ("--heads", "1,1,4,1,1,1", "--image-size", 64), 0.05, 12),
     "vitaev2-s": ("vitae_v2_window", ("--heads", "1,2,4,8,1,1,2,4", "--image-size", 96), 0.05, 12),
