@@ -170,9 +170,10 @@ def shaping_loss(assign: Tensor) -> Tensor:
     """
     (batch, parts), sides = assign.shape[:2], assign.shape[2:]
     kernel = gaussian_kernel(assign).expand(parts, 1, -1, -1)
-    if min(sides) < len(kernel[0, 0]):
+    least = len(kernel[0, 0])
+    if min(sides) < least:
         raise TrainingError(
-            f"parts are shaped on feature maps of at least {len(kernel[0, 0])} places a side, got {sides[0]}x{sides[1]}; "
+            f"parts are shaped on feature maps of at least {least} places a side, got {sides[0]}x{sides[1]}; "
             "give a larger --image-size, or --loss-weight shaping=0"
         )
     presence = F.conv2d(assign, kernel, groups=parts).amax(dim=(2, 3)).sort(dim=0).values  # (B, P)
