@@ -17,7 +17,7 @@ from tavt_kit.distill.evaluate import climb, features
 from tavt_kit.distill.families import check_family
 from tavt_kit.distill.loop import SAVE_SECONDS, run_loop
 from tavt_kit.distill.objectives import balanced_weights, make_step
-from tavt_kit.distill.optimiser import freeze
+from tavt_kit.distill.optimiser import check_scales, freeze
 from tavt_kit.distill.pictures import Pictures
 from tavt_kit.distill.precision import choose_device
 from tavt_kit.distill.probe import Probe, fit_probe, set_head
@@ -76,7 +76,9 @@ def train(
     recipe = _settled(recipe, model, card, images)
     if not recipe.probe_only:
         _regularise(model, recipe)
-        make_step(model, recipe.objective)  # refuses another model's objective before anything is written
+        # What does not fit the model is refused before anything is written.
+        check_scales(model, recipe.optimisation)
+        make_step(model, recipe.objective)
     run = RunFolder(Path(out), "train", asked_of(model, card, images, recipe.as_record()), fresh=fresh)
     inherit_split(run.folder, images)
     if run.done:

@@ -13,7 +13,7 @@ from tavt_kit.distill.depth import parameter_depths
 from tavt_kit.distill.optimisation import Optimisation
 from tavt_kit.errors import TrainingError
 
-__all__ = ["freeze", "make_optimiser", "set_rate"]
+__all__ = ["check_scales", "freeze", "make_optimiser", "set_rate"]
 
 _SCALE = "lr_scale"
 
@@ -30,7 +30,7 @@ def make_optimiser(model: AdaptiveViT, settings: Optimisation) -> torch.optim.Op
         settings: Kind, rates and decays.
 
     Raises:
-        TrainingError: Nothing trains, or a name of ``lr_scale`` that no parameter begins with.
+        TrainingError: Nothing trains.
     """
     trained = {name: p for name, p in model.named_parameters() if p.requires_grad}
     if not trained:
@@ -55,18 +55,26 @@ def set_rate(optimiser: torch.optim.Optimizer, rate: float) -> None:
         group["lr"] = rate * group[_SCALE]
 
 
-def _rate_scales(model: AdaptiveViT, settings: Optimisation) -> dict[str, float]:
-    """The factor on the learning rate of each parameter."""
+def check_scales(model: AdaptiveViT, settings: Optimisation) -> None:
+    """Refuse scales of learning rates that are nobody's.
+
+    Raises:
+        TrainingError: A name of ``lr_scale`` that no parameter's begins with.
+    """
     names = [name for name, _ in model.named_parameters()]
-    scales = {name: _named_scale(name, settings.lr_scale) for name in names}
     # A recipe names its branch whether the loss needs one or not.
     asked = [start for start in settings.lr_scale if not _begins(start, BRANCH)]
     if idle := [start for start in asked if not any(_begins(name, start) for name in names)]:
         known = ", ".join(dict.fromkeys(name.split(".")[0] for name in names))
         raise TrainingError(f"no parameter's name begins with {', '.join(idle)}; those of the model begin with {known}")
+
+
+def _rate_scales(model: AdaptiveViT, settings: Optimisation) -> dict[str, float]:
+    """The factor on the learning rate of each parameter."""
+    scales = {name: _named_scale(name, settings.lr_scale) for name, _ in model.named_parameters()}
     if settings.layer_decay < 1:
         depths = parameter_depths(model)
-        scales = {name: scales[name] * settings.layer_decay ** (model.layers + 1 - depths[name]) for name in names}
+        scales = {name: scales[name] * settings.layer_decay ** (model.layers + 1 - depths[name]) for name in scales}
     return scales
 
 

@@ -65,6 +65,11 @@ class TrainRecipe:
         for name in ("drop_path", "dropout"):
             if not 0 <= getattr(self, name) < 1:
                 raise TrainingError(f"{name} is a probability below 1, got {getattr(self, name)}")
+        pictures = self.optimisation.batch // self.running.accumulation
+        if self.objective.loss in ("mixvit_pure", "mixvit_hybrid") and pictures < 2:
+            raise TrainingError(
+                f"mixing needs at least two images at once, got {pictures}; use a larger --batch or less --accumulation"
+            )
         if (self.reading.mixup or self.reading.cutmix) and self.objective.loss != "cross_entropy":
             raise TrainingError(
                 f"mixup and cutmix need the loss cross_entropy, because {self.objective.loss} reads whole labels; set "

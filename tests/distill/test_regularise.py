@@ -11,7 +11,7 @@ from torch import nn
 from tavt_kit.adaptive import AdaptiveViT, wrap
 from tavt_kit.distill.depth import parameter_depths
 from tavt_kit.distill.optimisation import Optimisation
-from tavt_kit.distill.optimiser import make_optimiser, set_rate
+from tavt_kit.distill.optimiser import check_scales, make_optimiser, set_rate
 from tavt_kit.distill.regularise import set_drop_path, set_dropout
 from tavt_kit.errors import TrainingError
 from tavt_kit.timm_import import timm
@@ -59,7 +59,7 @@ def test_layer_decay_and_named_scales_multiply() -> None:
                 "blocks.3.mlp.fc1.weight": 2.0, "norm.weight": 1.0, "head.weight": 3.0}  # fmt: skip
     assert {name: rates[id(names[name])] for name in expected} == expected
     with pytest.raises(TrainingError, match="no parameter's name begins with hea; .* patch_embed"):
-        make_optimiser(model, Optimisation(lr_scale={"hea": 2.0}))
+        check_scales(model, Optimisation(lr_scale={"hea": 2.0}))
 
 
 def test_drop_path_rises_through_the_models_own_modules(make_model: Make) -> None:
@@ -95,4 +95,5 @@ def test_dropout_is_where_vit_pytorch_has_it() -> None:
 
 
 def wrap_resnet() -> AdaptiveViT:
-    return wrap(timm.create_model("pim_resnet50", img_size=64, use_selection=False, use_combiner=False))
+    shape = {"backbone": "resnet10t", "img_size": 64, "use_selection": False, "use_combiner": False}
+    return wrap(timm.create_model("pim_resnet50", **shape))
