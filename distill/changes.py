@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Mapping
 from dataclasses import fields, is_dataclass, replace
+from pathlib import Path
 from types import NoneType, UnionType
 from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
@@ -81,6 +82,8 @@ def _read(key: str, value: Any, hint: Any, before: Any) -> Any:
         return None
     if isinstance(value, list):
         value = tuple(value)
+    if isinstance(value, str) and Path in get_args(hint):
+        return Path(value)
     if not _fits(value, hint):
         raise TrainingError(f"{key} of a recipe must be {_text(hint)}, got {value!r}")
     return {**before, **value} if isinstance(value, Mapping) and isinstance(before, Mapping) else value
@@ -103,7 +106,14 @@ def _fits(value: Any, hint: Any) -> bool:
     return isinstance(value, hint)
 
 
-_KINDS = {int: "a whole number", float: "a number", str: "a text", bool: "true or false", NoneType: "none"}
+_KINDS = {
+    int: "a whole number",
+    float: "a number",
+    str: "a text",
+    bool: "true or false",
+    NoneType: "none",
+    Path: "a folder",
+}
 
 
 def _text(hint: Any) -> str:

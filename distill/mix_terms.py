@@ -16,6 +16,7 @@ from tavt_kit.backbones.base import inside_attention
 from tavt_kit.backbones.fusion import FusionViT
 from tavt_kit.backbones.mixvit import MixVitHybrid
 from tavt_kit.distill.feed import Batch
+from tavt_kit.distill.losses import at_least_f32
 from tavt_kit.distill.mixing import (
     AttentionCalls,
     MixBranch,
@@ -25,7 +26,6 @@ from tavt_kit.distill.mixing import (
     substitute,
 )
 from tavt_kit.distill.objective import Objective
-from tavt_kit.distill.precision import at_least_f32
 from tavt_kit.errors import TrainingError
 from tavt_kit.scores import cls_score
 from tavt_kit.timm_import import timm

@@ -15,10 +15,10 @@ from tavt_kit.backbones.pim import Pim
 from tavt_kit.distill.contrastive import contrastive_loss
 from tavt_kit.distill.feed import Batch
 from tavt_kit.distill.loop import Backward, Step
+from tavt_kit.distill.losses import at_least_f32
 from tavt_kit.distill.mix_terms import Terms, hybrid_mix, pure_mix
 from tavt_kit.distill.objective import Objective
 from tavt_kit.distill.pim_loss import PimWeights, pim_terms
-from tavt_kit.distill.precision import at_least_f32
 from tavt_kit.errors import TrainingError
 from tavt_kit.tokens import TokenState
 

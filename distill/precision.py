@@ -9,7 +9,7 @@ import torch
 from tavt_kit.errors import TrainingError
 from tavt_kit.runtimes.on_torch import has_native_bf16
 
-__all__ = ["at_least_f32", "autocast", "choose_device", "choose_precision", "dtype_of"]
+__all__ = ["autocast", "choose_device", "choose_precision", "dtype_of"]
 
 _DTYPES = {"f32": torch.float32, "bf16": torch.bfloat16}
 _NAMES = {"fp32": "f32", "float32": "f32", "bfloat16": "bf16"}
@@ -54,11 +54,6 @@ def choose_precision(text: str | None, device: torch.device) -> str:
 def dtype_of(precision: str) -> torch.dtype:
     """``torch.float32`` or ``torch.bfloat16``."""
     return _DTYPES[precision]
-
-
-def at_least_f32(x: torch.Tensor) -> torch.Tensor:
-    """A tensor of half precision in float32, for a loss; any other as it is."""
-    return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
 
 
 def autocast(precision: str, device: torch.device) -> AbstractContextManager[object]:
