@@ -106,14 +106,8 @@ def _fits(value: Any, hint: Any) -> bool:
     return isinstance(value, hint)
 
 
-_KINDS = {
-    int: "a whole number",
-    float: "a number",
-    str: "a text",
-    bool: "true or false",
-    NoneType: "none",
-    Path: "a folder",
-}
+_KINDS = {int: "a whole number", float: "a number", str: "a text", bool: "true or false", NoneType: "none",
+          Path: "a folder"}  # fmt: skip
 
 
 def _text(hint: Any) -> str:

@@ -16,6 +16,7 @@ from tavt_kit.checkpoints import load_model
 from tavt_kit.data import load_images
 from tavt_kit.distill import train, train_recipe
 from tavt_kit.distill.metrics import read_metrics
+from tavt_kit.distill.preset import recipe_names
 from tavt_kit.distill.progress import Silent
 from tavt_kit.model_card import read_card
 from tests.parity.official import load, state_of
@@ -27,7 +28,7 @@ CASES = {
     "ffvt-cub": ("ffvt_forward_a", ("--heads", 4, "--num-token", 3), 0.05, 12),
     "transfg-cub": ("transfg_overlap", ("--heads", 4, "--slide-step", 6, "--image-size", 44), 0.05, 12),
     "mixvit-cub": ("mixvit_pure_a", ("--heads", 4), 0.05, 12),
-    "mixvit-cotton": ("mixvit_hybrid_a", ("--heads", 4, "--image-size", 96), 0.02, 24),
+    "mixvit-cotton": ("mixvit_hybrid_a", ("--heads", 4, "--image-size", 96), 0.02, 32),
     "pim-cub": ("pim_vit_a", ("--heads", 4, "--num-selects", "20,16,16,12"), 0.01, 12),
     "vitae-imagenet": ("vitae_v1_performer", ("--heads", "1,1,4,1,1,1", "--image-size", 64), 0.05, 12),
     "vitaev2-s": ("vitae_v2_window", ("--heads", "1,2,4,8,1,1,2,4", "--image-size", 96), 0.05, 12),
@@ -88,6 +89,26 @@ def test_the_loss_of_a_family_falls(recipe: str, pictures: Path, reference: Path
         values = [line[term] for line in lines if term in line]
         assert sum(values[-4:]) <= 0.8 * sum(values[:4]), term
     assert load_model(out).card.provenance.endswith("by the recipe plain on colours")
+
+
+FAMILY = {"vit": "tavt-cub", "ffvt": "ffvt-cub", "transfg": "transfg-cub", "mixvit_hybrid": "mixvit-cotton",
+          "pim": "pim-cub", "vitae": "vitae-imagenet", "vitaev2": "vitaev2-s"}  # fmt: skip
+"""Family of models -> its case above."""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("recipe", recipe_names())
+def test_every_recipe_runs_as_it_is(recipe: str, pictures: Path, reference: Path, tmp_path: Path) -> None:
+    """A step of each, with all that it does to pictures; but for the size, and the batch that little data allows."""
+    family = train_recipe(recipe).family or "vit"
+    name, flags, _, _ = CASES[FAMILY[family]]
+    torch.save({"model": state_of(load(reference, name)[0])}, tmp_path / "official.bin")
+    place, out = tmp_path / "run", tmp_path / "out"
+    assert run("convert", tmp_path / "official.bin", "-o", place, *flags) == 0
+    size = read_card(place).preprocessing["image_size"][0]
+    few = ("--steps", 1, "--batch", 8, "--lr-batch", 8, "--warmup", 0, "--image-size", size)
+    assert run("train", place, "--recipe", recipe, "--data", pictures, "-o", out, *few) == 0
+    assert json.loads((out / "run.json").read_text())["asked"]["recipe"] == recipe
 
 
 @pytest.fixture(scope="module")
