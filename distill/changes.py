@@ -97,6 +97,8 @@ def _fits(value: Any, hint: Any) -> bool:
         return any(_fits(value, each) for each in arguments)
     if get_origin(hint) is tuple:
         many = arguments[-1] is Ellipsis
+        if many and arguments[0] is float and _fits(value, float):
+            return True  # what one number means is the field's own affair
         kinds = (arguments[0],) * len(value) if many and isinstance(value, tuple) else arguments
         return isinstance(value, tuple) and len(value) == len(kinds) and all(map(_fits, value, kinds))
     if arguments:  # a table

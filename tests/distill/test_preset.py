@@ -76,6 +76,9 @@ def test_flags_replace_what_a_recipe_says_in_whatever_way() -> None:
     assert train_recipe("transfg-cub", loss="cross_entropy").objective.weights == {"cross_entropy": 1.0}
     assert train_recipe("tavt-cub", image_size=224).reading.resize == (300, 300)
     assert train_recipe("tavt-cub", image_size=224, resize=[256, 256]).reading.resize == (256, 256)
+    assert train_recipe("tavt-cub", color_jitter=0.2).reading.color_jitter == (0.2, 0.2, 0.2)
+    assert train_recipe("tavt-cub", color_jitter=[0.2]).reading.color_jitter == (0.2,)
+    assert train_recipe("tavt-cub", cache="pictures").reading.cache == Path("pictures")
     assert train_recipe("tavt-cub", seed=None, lr=None) == train_recipe("tavt-cub")
 
 
@@ -112,6 +115,9 @@ def test_a_file_starts_from_another_recipe(tmp_path: Path) -> None:
         ("blocks = -1", "from 0 on, or all"),
         ("probe = false", "trains no blocks"),
         ("final_lr = 1.0", "starts and ends between"),
+        ('augment = "flip"', "augment of a recipe must be a list of texts, got 'flip'"),
+        ("resize = [600]", "a whole number or 2 numbers or none"),
+        ("scale = [0.1]", "scale of a recipe must be 2 numbers"),
         ("a = [", "not a TOML file"),
     ],
 )
