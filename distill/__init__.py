@@ -8,18 +8,21 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from tavt_kit.distill.fine_tune import train
     from tavt_kit.distill.in_place import distill
-    from tavt_kit.distill.recipe import DistillRecipe, Optimisation, TrainRecipe, distill_recipe
+    from tavt_kit.distill.optimisation import Optimisation
+    from tavt_kit.distill.preset import train_recipe
+    from tavt_kit.distill.recipe import DistillRecipe, TrainRecipe, distill_recipe
     from tavt_kit.distill.step import SandwichRule, sandwich_step
 
 _HOMES = {
     "DistillRecipe": "recipe",
-    "Optimisation": "recipe",
+    "Optimisation": "optimisation",
     "SandwichRule": "step",
     "TrainRecipe": "recipe",
     "distill": "in_place",
     "distill_recipe": "recipe",
     "sandwich_step": "step",
     "train": "fine_tune",
+    "train_recipe": "preset",
 }
 
 __all__ = [
@@ -31,6 +34,7 @@ __all__ = [
     "distill_recipe",
     "sandwich_step",
     "train",
+    "train_recipe",
 ]
 
 

@@ -5,18 +5,17 @@ from __future__ import annotations
 import hashlib
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 
 from tavt_kit.adaptive import AdaptiveViT
 from tavt_kit.checkpoints import save_model
 from tavt_kit.data import ImageSet, thin_out
-from tavt_kit.distill.augment import check_augmentations
 from tavt_kit.distill.loop import Loop
 from tavt_kit.distill.pictures import Order, Pictures, read_pictures
 from tavt_kit.distill.precision import choose_precision
-from tavt_kit.distill.recipe import Optimisation
+from tavt_kit.distill.recipe import DistillRecipe, TrainRecipe
 from tavt_kit.errors import DataError, TrainingError
 from tavt_kit.model_card import ModelCard
 from tavt_kit.preprocess import Preprocessing
@@ -55,19 +54,22 @@ def _first(names: tuple[str, ...]) -> str:
     return ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
 
 
-def settle(optimisation: Optimisation, model: AdaptiveViT, card: ModelCard, *, freeze: int) -> Optimisation:
-    """Decide what was left open, by the model and the machine.
+_Recipe = TypeVar("_Recipe", TrainRecipe, DistillRecipe)
+
+
+def settle(recipe: _Recipe, model: AdaptiveViT, card: ModelCard, images: ImageSet, *, freeze: int) -> _Recipe:
+    """Decide what the recipe left open, by the model, the machine and the number of training pictures.
 
     Raises:
-        TrainingError: A precision or augmentation that cannot be.
-        UnknownName: An augmentation nobody knows.
+        TrainingError: A precision, crop or augmentation that cannot be, or warm-up and steps that do not go together.
     """
     device = next(model.parameters()).device
-    size = Preprocessing.from_record(card.preprocessing).image_size
-    return optimisation.settled(
-        precision=choose_precision(optimisation.precision, device),
-        freeze=freeze,
-        augment=check_augmentations(optimisation.augment, size),
+    pictures = len(thin_out(images.split("train"), recipe.limit))
+    return replace(
+        recipe,
+        optimisation=recipe.optimisation.settled(pictures=pictures, freeze=freeze),
+        reading=recipe.reading.settled(Preprocessing.from_record(card.preprocessing)),
+        running=replace(recipe.running, precision=choose_precision(recipe.running.precision, device)),
     )
 
 

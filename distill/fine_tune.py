@@ -1,32 +1,35 @@
-"""Adapting a pretrained model to data: the head alone on cached features, then the last blocks."""
+"""Adapting a pretrained model to data by a recipe: the head on cached features, then some blocks or all of them."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from torch import Tensor
 
 from tavt_kit.adaptive import AdaptiveViT
 from tavt_kit.data import ImageSet, inherit_split
+from tavt_kit.distill.branch import attached
 from tavt_kit.distill.common import asked_of, card_of, check_batch, loop_record, pictures_of, save_trained, settle
 from tavt_kit.distill.evaluate import climb, features
+from tavt_kit.distill.families import check_family
 from tavt_kit.distill.loop import SAVE_SECONDS, run_loop
-from tavt_kit.distill.optimiser import freeze
+from tavt_kit.distill.objectives import balanced_weights, make_step
+from tavt_kit.distill.optimiser import check_scales, freeze
 from tavt_kit.distill.pictures import Pictures
 from tavt_kit.distill.precision import choose_device
 from tavt_kit.distill.probe import Probe, fit_probe, set_head
 from tavt_kit.distill.progress import Progress, Silent
 from tavt_kit.distill.recipe import TrainRecipe
+from tavt_kit.distill.regularise import set_drop_path, set_dropout
 from tavt_kit.distill.run_folder import RunFolder
 from tavt_kit.distill.state import has_state, remove_state
-from tavt_kit.distill.step import SandwichRule, sandwich_step
 from tavt_kit.errors import TrainingError
 from tavt_kit.measurement import Accuracy
+from tavt_kit.model_card import ModelCard
+from tavt_kit.preprocess import Preprocessing
 
 __all__ = ["train"]
 
@@ -45,14 +48,14 @@ def train(
 ) -> dict[str, Any]:
     """Fit a model to a data set; the dense network, nothing dropped.
 
-    ``probe`` fits the head to cached features, its penalty chosen by ``val`` accuracy. ``finetune`` does the same and
-    then trains the last blocks with the head by cross-entropy.
+    A recipe may fit the head to cached features first, its penalty chosen by ``val`` accuracy; then it trains the last
+    blocks or everything, step by step.
 
     Args:
         model: From ``open_model``, with a head of the data's classes; trained in place.
         images: The data.
         out: The run folder; one that was interrupted is continued.
-        recipe: A probe by default.
+        recipe: From ``train_recipe``; a probe by default.
         device: ``"cpu"``, ``"cuda:0"``; ``None`` takes a GPU if there is one.
         fresh: Start again whatever ``out`` holds.
         allow_unreadable: Pictures of ``val`` that may be skipped.
@@ -67,37 +70,78 @@ def train(
         KeyboardInterrupt: The state was saved; the same call continues it.
     """
     recipe, progress = recipe or TrainRecipe(), progress or Silent()
-    card = card_of(model, images)
+    check_family(recipe, model)
+    card = _evaluated_by(recipe, model, card_of(model, images))
     model.to(choose_device(device))
-    recipe = _settled(recipe, model, images)
+    recipe = _settled(recipe, model, card, images)
+    if not recipe.probe_only:
+        _regularise(model, recipe)
+        # What does not fit the model is refused before anything is written.
+        check_scales(model, recipe.optimisation)
+        make_step(model, recipe.objective)
     run = RunFolder(Path(out), "train", asked_of(model, card, images, recipe.as_record()), fresh=fresh)
     inherit_split(run.folder, images)
     if run.done:
         return run.body
     pictures = pictures_of(images, card, limit=recipe.limit, allow_unreadable=allow_unreadable)
-    precision = str(recipe.optimisation.precision)
-    if not ("probe" in run.results and has_state(run.folder)):  # else the saved state holds the head, and more
+    precision = str(recipe.running.precision)
+    # With a saved state that holds the head, and more, there is no need for it.
+    if recipe.probe and not ("probe" in run.results and has_state(run.folder)):
         _probe(run, model, pictures, len(images.classes), precision, progress)
-    if recipe.name == "finetune":
-        loop = _finetune(run, model, pictures[0], recipe, progress, save_seconds)
+    if not recipe.probe_only:
+        if not recipe.probe:
+            run.note(pictures=_counts(pictures))
+        loop = _finetune(run, model, pictures[0], len(images.classes), recipe, progress, save_seconds)
         dense = climb(model, pictures[1], "val", ("dense",), precision=precision, progress=progress, what="evaluate")
         results = {"loop": loop, "val": dense[0].accuracy.as_record()}
     else:
         results = {"val": run.results["probe"]["accuracy"]}
-    how = "head fitted" if recipe.name == "probe" else f"head and last {recipe.blocks} blocks fine-tuned"
-    save_trained(run.folder, model, card, images, how)
+    save_trained(run.folder, model, card, images, _what_was_done(recipe))
     run.finish(**results, precision=precision)
     remove_state(run.folder)
     return run.body
 
 
-def _settled(recipe: TrainRecipe, model: AdaptiveViT, images: ImageSet) -> TrainRecipe:
-    if recipe.name == "finetune":
-        if not 1 <= recipe.blocks <= model.layers:
-            raise TrainingError(f"1 to {model.layers} of the model's blocks can be trained, got {recipe.blocks}")
+def _what_was_done(recipe: TrainRecipe) -> str:
+    """For the card."""
+    if recipe.probe_only:
+        return "head fitted"
+    blocks = "everything" if recipe.blocks == "all" else f"head and last {recipe.blocks} blocks"
+    return f"{blocks} fine-tuned by the recipe {recipe.name}"
+
+
+def _evaluated_by(recipe: TrainRecipe, model: AdaptiveViT, card: ModelCard) -> ModelCard:
+    """The model's card with the evaluation that the recipe asks for."""
+    if unknown := sorted(set(recipe.evaluation) - set(card.preprocessing)):
+        raise TrainingError(
+            f"evaluation of a recipe has {', '.join(card.preprocessing)}, got {', '.join(unknown)}; leave it out"
+        )
+    preprocessing = Preprocessing.from_record({**card.preprocessing, **recipe.evaluation})
+    card = replace(card, preprocessing=preprocessing.as_record())
+    model.card = card
+    return card
+
+
+def _settled(recipe: TrainRecipe, model: AdaptiveViT, card: ModelCard, images: ImageSet) -> TrainRecipe:
+    blocks = model.layers if recipe.blocks == "all" else int(recipe.blocks)
+    if not recipe.probe_only:
+        if blocks > model.layers:
+            raise TrainingError(f"1 to {model.layers} of the model's blocks can be trained, got {blocks}")
         check_batch(images, recipe.optimisation.batch, recipe.limit)
-    frozen = max(model.layers - recipe.blocks, 0)
-    return replace(recipe, optimisation=settle(recipe.optimisation, model, card_of(model, images), freeze=frozen))
+    return settle(recipe, model, card, images, freeze=max(model.layers - blocks, 0))
+
+
+def _regularise(model: AdaptiveViT, recipe: TrainRecipe) -> None:
+    """0 leaves what the model has of its own."""
+    if recipe.drop_path:
+        set_drop_path(model, recipe.drop_path)
+    if recipe.dropout:
+        set_dropout(model, recipe.dropout)
+
+
+def _counts(pictures: tuple[Pictures, Pictures]) -> dict[str, int]:
+    train, val = pictures
+    return {"train": len(train), "val": len(val), "skipped": val.skipped}
 
 
 def _probe(
@@ -115,7 +159,7 @@ def _probe(
     fitted = fit_probe(seen[0], train.labels, seen[1], val.labels, classes)
     set_head(model, fitted.weight, fitted.bias)
     run.note(
-        pictures={"train": len(train), "val": len(val), "skipped": val.skipped},
+        pictures=_counts(pictures),
         probe=_probe_record(fitted, val.labels),
     )
 
@@ -130,21 +174,24 @@ def _finetune(
     run: RunFolder,
     model: AdaptiveViT,
     pictures: Pictures,
+    classes: int,
     recipe: TrainRecipe,
     progress: Progress,
     save_seconds: float,
 ) -> dict[str, Any]:
     settings = recipe.optimisation
-    frozen = settings.freeze or 0
-    freeze(model, frozen)
-    rule = SandwichRule(frozen=frozen)
-
-    def step(images: Tensor, labels: Tensor, draws: np.random.Generator) -> Mapping[str, Tensor]:
-        # A sandwich without sub-networks is the cross-entropy of the full network.
-        return {"loss": sandwich_step(model, images, labels, (), rule=rule).loss}
-
-    loop = run_loop(
-        model, pictures, step, settings, run.folder,
-        seed=recipe.seed, progress=progress, what="finetune", save_seconds=save_seconds,
-    )  # fmt: skip
+    freeze(model, settings.freeze or 0)
+    balanced = recipe.objective.class_weights == "balanced"
+    step, branch = make_step(
+        model,
+        recipe.objective,
+        frozen=settings.freeze or 0,
+        class_weights=balanced_weights(pictures.labels, classes) if balanced else None,
+        seed=recipe.seed,
+    )
+    with attached(model, branch):
+        loop = run_loop(
+            model, pictures, step, settings, recipe.reading, recipe.running, run.folder,
+            seed=recipe.seed, progress=progress, what="finetune", save_seconds=save_seconds,
+        )  # fmt: skip
     return loop_record(loop, settings.batch)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +13,9 @@ from tavt_kit.adaptive import AdaptiveViT
 from tavt_kit.data import ImageSet, inherit_split
 from tavt_kit.distill.common import asked_of, card_of, check_batch, loop_record, pictures_of, save_trained, settle
 from tavt_kit.distill.evaluate import climb
+from tavt_kit.distill.feed import Batch
 from tavt_kit.distill.ladder import after_record, forget_before, keep_before, ladder_record
-from tavt_kit.distill.loop import SAVE_SECONDS, Step, run_loop
+from tavt_kit.distill.loop import SAVE_SECONDS, Backward, Step, run_loop
 from tavt_kit.distill.optimiser import freeze
 from tavt_kit.distill.precision import choose_device
 from tavt_kit.distill.progress import Progress, Silent
@@ -79,7 +79,7 @@ def distill(
         return run.body
     train, val = pictures_of(images, card, limit=recipe.limit, allow_unreadable=allow_unreadable)
     settings = recipe.optimisation
-    precision = str(settings.precision)
+    precision = str(recipe.running.precision)
     if "before" not in run.results:
         before = climb(model, val, "val", precision=precision, progress=progress, what="ladder before")
         keep_before(run.folder, before)
@@ -89,7 +89,7 @@ def distill(
             before=ladder_record(before),
         )
     loop = run_loop(
-        model, train, step, settings, run.folder,
+        model, train, step, settings, recipe.reading, recipe.running, run.folder,
         seed=recipe.seed, progress=progress, what="distill", save_seconds=save_seconds,
     )  # fmt: skip
     after = climb(model, val, "val", precision=precision, progress=progress, what="ladder after")
@@ -110,7 +110,7 @@ def distill(
 def _settled(recipe: DistillRecipe, model: AdaptiveViT, images: ImageSet) -> DistillRecipe:
     check_batch(images, recipe.optimisation.batch, recipe.limit)
     frozen = model.layers // 4 if recipe.optimisation.freeze is None else recipe.optimisation.freeze
-    return replace(recipe, optimisation=settle(recipe.optimisation, model, card_of(model, images), freeze=frozen))
+    return settle(recipe, model, card_of(model, images), images, freeze=frozen)
 
 
 def _prepare(model: AdaptiveViT, recipe: DistillRecipe) -> tuple[Step, int]:
@@ -123,9 +123,9 @@ def _prepare(model: AdaptiveViT, recipe: DistillRecipe) -> tuple[Step, int]:
         bound=recipe.bound, random=recipe.sub_networks, layer_dropout=recipe.layer_dropout,
     )  # fmt: skip
 
-    def step(images: Tensor, labels: Tensor, draws: np.random.Generator) -> Mapping[str, Tensor]:
+    def step(batch: Batch, draws: np.random.Generator, backward: Backward) -> Mapping[str, Tensor]:
         full, subs = sampler.draw(draws)
-        done = sandwich_step(model, images, labels, subs, full=full, rule=rule)
+        done = sandwich_step(model, batch.images, batch.labels, subs, full=full, rule=rule, backward=backward)
         named = {"loss": done.loss, "cross_entropy": done.cross_entropy, "kl_smallest": done.divergences[0]}
         others = done.divergences[1:]
         return {**named, "kl_random": sum(others[1:], others[0]) / len(others)} if others else named

@@ -18,23 +18,29 @@ from torch import Tensor
 
 from tavt_kit.adaptive import AdaptiveViT
 from tavt_kit.distill.augment import augment
+from tavt_kit.distill.feed import Batch
 from tavt_kit.distill.interrupt import Interruption
 from tavt_kit.distill.metrics import MetricsLog
-from tavt_kit.distill.optimiser import make_optimiser
+from tavt_kit.distill.optimisation import Optimisation
+from tavt_kit.distill.optimiser import make_optimiser, set_rate
 from tavt_kit.distill.pictures import Order, Pictures
 from tavt_kit.distill.precision import autocast, dtype_of
 from tavt_kit.distill.progress import Progress
-from tavt_kit.distill.recipe import Optimisation
+from tavt_kit.distill.reading import Reading
+from tavt_kit.distill.running import Running
 from tavt_kit.distill.state import load_state, save_state
 from tavt_kit.distill.step import training_attention
 from tavt_kit.errors import TrainingError
 
-__all__ = ["SAVE_SECONDS", "Loop", "Step", "run_loop"]
+__all__ = ["SAVE_SECONDS", "Backward", "Loop", "Step", "run_loop"]
 
 SAVE_SECONDS = 60.0
 
-Step = Callable[[Tensor, Tensor, np.random.Generator], Mapping[str, Tensor]]
-"""(images, labels, draws) -> named 0-d values with ``loss`` among them; leaves gradients on the parameters."""
+Backward = Callable[[Tensor], None]
+"""Differentiates a 0-d term of the loss."""
+
+Step = Callable[[Batch, np.random.Generator, Backward], Mapping[str, Tensor]]
+"""Calls ``Backward`` with every term of the loss, and gives named 0-d values to be logged, ``loss`` among them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +65,8 @@ def run_loop(
     pictures: Pictures,
     step: Step,
     settings: Optimisation,
+    reading: Reading,
+    running: Running,
     folder: Path,
     *,
     seed: int,
@@ -73,6 +81,8 @@ def run_loop(
         pictures: The training split.
         step: Computes gradients and values.
         settings: With nothing left open (``Optimisation.settled``).
+        reading: What is done to the pictures.
+        running: With nothing left open.
         folder: Gets ``metrics.jsonl`` and ``state/``.
         seed: Of everything random.
         progress: Watches.
@@ -83,7 +93,7 @@ def run_loop(
         TrainingError: A loss or gradient is not finite; the step and its pictures are named.
         KeyboardInterrupt: Asked for by Ctrl-C; the state was saved.
     """
-    engine = _Engine(model, pictures, step, settings, Path(folder), seed)
+    engine = _Engine(model, pictures, step, settings, reading, running, Path(folder), seed)
     done = engine.resume()
     progress.stage(what, settings.steps, done)
     with Interruption() as interruption, MetricsLog(folder, done) as log:
@@ -107,20 +117,23 @@ class _Engine:
     """One process' share of a training run."""
 
     def __init__(
-        self, model: AdaptiveViT, pictures: Pictures, step: Step, settings: Optimisation, folder: Path, seed: int
+        self,
+        model: AdaptiveViT,
+        pictures: Pictures,
+        step: Step,
+        settings: Optimisation,
+        reading: Reading,
+        running: Running,
+        folder: Path,
+        seed: int,
     ) -> None:
-        assert settings.precision is not None  # what settled means
+        assert running.precision is not None  # what settled means
         self.model, self.pictures, self.step, self.settings = model, pictures, step, settings
+        self.reading, self.precision = reading, running.precision
         self.folder, self.seed = folder, seed
         self.order = Order(len(pictures), settings.batch, seed)
         self.rate = settings.learning_rate()
-        self.optimiser = make_optimiser(
-            model,
-            settings.optimiser,
-            rate=settings.lr,
-            weight_decay=settings.weight_decay,
-            momentum=settings.momentum,
-        )
+        self.optimiser = make_optimiser(model, settings)
         self.trained = [p for group in self.optimiser.param_groups for p in group["params"]]
         self.device = self.trained[0].device
         self.seconds = 0.0
@@ -142,17 +155,15 @@ class _Engine:
         """One step; its values for the log."""
         start = time.perf_counter()
         places = self.order.of(number)
-        images, labels = self._batch(places, number)
-        values = {name: value.item() for name, value in self._gradients(images, labels, number).items()}
+        values = {name: value.item() for name, value in self._gradients(self._batch(places, number), number).items()}
         for parameter in self.trained:
             # A layer that layer dropout left out has a gradient of 0, not none: its momentum goes on, as officially.
             if parameter.grad is None:
                 parameter.grad = torch.zeros_like(parameter)
-        norm = torch.nn.utils.clip_grad_norm_(self.trained, self.settings.clip).item()
+        norm = torch.nn.utils.clip_grad_norm_(self.trained, self.settings.clip or math.inf).item()
         self._check_finite(values["loss"], norm, number, places)
         rate = self.rate.at(number)
-        for group in self.optimiser.param_groups:
-            group["lr"] = rate
+        set_rate(self.optimiser, rate)
         self.optimiser.step()
         self.optimiser.zero_grad(set_to_none=True)
         duration = time.perf_counter() - start
@@ -162,27 +173,26 @@ class _Engine:
         speed = round(len(places) / duration, 2)
         return {"step": number, **values, "lr": rate, "gradient_norm": norm, "images_per_second": speed}
 
-    def _batch(self, places: np.typing.NDArray[np.int64], number: int) -> tuple[Tensor, Tensor]:
+    def _batch(self, places: np.typing.NDArray[np.int64], number: int) -> Batch:
         draws = np.random.default_rng([self.seed, 1, number])
-        pixels = augment(self.pictures.pixels[places], self.settings.augment, draws)
+        pixels = augment(self.pictures.pixels[places], self.reading.augment, draws)
         images = torch.from_numpy(self.pictures.inputs(pixels))
         labels = torch.from_numpy(self.pictures.labels[places])
-        return images.to(self.device), labels.to(self.device)
+        return Batch(images.to(self.device), labels.to(self.device), None, places)
 
-    def _gradients(self, images: Tensor, labels: Tensor, number: int) -> Mapping[str, Tensor]:
-        precision = str(self.settings.precision)
+    def _gradients(self, batch: Batch, number: int) -> Mapping[str, Tensor]:
         draws = np.random.default_rng([self.seed, 2, number])
         devices = [self.device] if self.device.type == "cuda" else []
         self.model.train()
         # One autocast context for all passes of the step, so that each weight is converted once.
         with (
             torch.random.fork_rng(devices=devices),
-            autocast(precision, self.device),
-            training_attention(self.model.tokens, self.device, dtype_of(precision)),
+            autocast(self.precision, self.device),
+            training_attention(self.model.tokens, self.device, dtype_of(self.precision)),
         ):
             # Dropout reads torch's own stream, which is put back afterwards.
             torch.manual_seed(int(np.random.default_rng([self.seed, 3, number]).integers(2**63)))
-            return self.step(images, labels, draws)
+            return self.step(batch, draws, torch.autograd.backward)
 
     def _check_finite(self, loss: float, norm: float, number: int, places: np.typing.NDArray[np.int64]) -> None:
         if math.isfinite(loss) and math.isfinite(norm):

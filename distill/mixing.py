@@ -7,15 +7,20 @@ places were replaced. Its evaluation runs none of this.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from tavt_kit.backbones.base import Watch
+from tavt_kit.distill.losses import at_least_f32
 from tavt_kit.errors import TrainingError
 from tavt_kit.timm_import import timm
 
 __all__ = [
+    "AttentionCall",
+    "AttentionCalls",
     "MixBranch",
     "class_rollouts",
     "draw_partners",
@@ -28,31 +33,67 @@ __all__ = [
 _EPSILON = 1e-5
 
 
-def class_rollouts(rows: Sequence[Tensor], columns: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+@dataclass(frozen=True, slots=True, eq=False)
+class AttentionCall:
+    """What an attention map is made of.
+
+    Args:
+        q: (B, H, N, d).
+        k: (B, H, N, d).
+        scale: Of their products.
+    """
+
+    q: Tensor
+    k: Tensor
+    scale: float
+
+    def logits(self, queries: slice = slice(None), keys: slice = slice(None)) -> Tensor:
+        """(B, H, queries, keys), at least in float32 so that half precision makes no false ties."""
+        with torch.autocast(self.q.device.type, enabled=False):
+            q, k = at_least_f32(self.q[:, :, queries]), at_least_f32(self.k[:, :, keys])
+            return (q * self.scale) @ k.transpose(-2, -1)
+
+
+class AttentionCalls(Watch):
+    """Notes the queries and keys of each attention call, which stays fused."""
+
+    def __init__(self) -> None:
+        super().__init__("calls")
+        self.calls: list[AttentionCall] = []
+
+    def __call__(
+        self, q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None, scale: float | None, dropout: float
+    ) -> Tensor:
+        self.calls.append(AttentionCall(q.detach(), k.detach(), q.shape[-1] ** -0.5 if scale is None else scale))
+        return F.scaled_dot_product_attention(q, k, v, attn_mask=bias, dropout_p=dropout, scale=scale)
+
+
+@torch.no_grad()
+def class_rollouts(calls: Sequence[AttentionCall]) -> tuple[Tensor, Tensor]:
     """What each patch gives to the class token over all layers, and what it takes from it (without identity, 3.2).
 
     The class token's row of the product of attention maps, and its column of the product of the same scores under a
-    softmax over queries; means over heads. Vector by vector: the same numbers as by products of whole maps.
+    softmax over queries; means over heads. Vector by vector: the same numbers as by products of whole maps, of which
+    one at a time is made again from its queries and keys, so that none is kept.
 
     Args:
-        rows: For each layer, first to last, its attention (B, H, N, N).
-        columns: The same scores, softmaxed over queries (B, H, N, N).
+        calls: Of each layer, first to last.
 
     Returns:
         Two of (B, N - 1), one entry for each patch.
     """
-    row = rows[-1][:, :, :1]  # (B, H, 1, N)
-    for attention in reversed(rows[:-1]):
-        row = row @ attention
-    column = columns[0][..., :1]  # (B, H, N, 1)
-    for contribution in columns[1:]:
-        column = contribution @ column
+    row = calls[-1].logits(queries=slice(0, 1)).softmax(-1)  # (B, H, 1, N)
+    for call in reversed(calls[:-1]):
+        row = row @ call.logits().softmax(-1)
+    column = calls[0].logits(keys=slice(0, 1)).softmax(-2)  # (B, H, N, 1)
+    for call in calls[1:]:
+        column = call.logits().softmax(-2) @ column
     return row[:, :, 0, 1:].mean(1), column[:, :, 1:, 0].mean(1)
 
 
-def mutual_rollout(rows: Sequence[Tensor], columns: Sequence[Tensor]) -> Tensor:
+def mutual_rollout(calls: Sequence[AttentionCall]) -> Tensor:
     """(B, N - 1): the product of both of ``class_rollouts``, by which the pure model's patches are ranked."""
-    row, column = class_rollouts(rows, columns)
+    row, column = class_rollouts(calls)
     return row * column
 
 
@@ -123,9 +164,18 @@ def shaping_loss(assign: Tensor) -> Tensor:
 
     Args:
         assign: (B, P, h, w), the grouping unit's.
+
+    Raises:
+        TrainingError: The map is smaller than the Gaussian filter that runs over it.
     """
-    batch, parts = assign.shape[:2]
+    (batch, parts), sides = assign.shape[:2], assign.shape[2:]
     kernel = gaussian_kernel(assign).expand(parts, 1, -1, -1)
+    least = len(kernel[0, 0])
+    if min(sides) < least:
+        raise TrainingError(
+            f"parts are shaped on feature maps of at least {least} places a side, got {sides[0]}x{sides[1]}; "
+            "give a larger --image-size, or --loss-weight shaping=0"
+        )
     presence = F.conv2d(assign, kernel, groups=parts).amax(dim=(2, 3)).sort(dim=0).values  # (B, P)
     quantiles = (2 * torch.arange(batch, device=assign.device) + 1) / (2 * batch)
     prior = 1 - (1 - quantiles) ** (1 / 0.001)  # the inverse of 1 - (1 - x) ** 0.001

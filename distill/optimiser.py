@@ -2,59 +2,102 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 import torch
-from torch import nn
 
 from tavt_kit.adaptive import AdaptiveViT
-from tavt_kit.distill.recipe import OPTIMISERS
+from tavt_kit.distill.branch import BRANCH
+from tavt_kit.distill.depth import parameter_depths
+from tavt_kit.distill.optimisation import Optimisation
 from tavt_kit.errors import TrainingError
 
-__all__ = ["freeze", "make_optimiser"]
+__all__ = ["check_scales", "freeze", "make_optimiser", "set_rate"]
+
+_SCALE = "lr_scale"
 
 
-def make_optimiser(
-    model: nn.Module,
-    kind: str,
-    *,
-    rate: float,
-    weight_decay: float = 0.0,
-    momentum: float = 0.9,
-    decay_all: bool = False,
-) -> torch.optim.Optimizer:
-    """An optimiser over the parameters that train, in the model's own order.
+def make_optimiser(model: AdaptiveViT, settings: Optimisation) -> torch.optim.Optimizer:
+    """An optimiser over the parameters that train, in groups of one learning rate and one weight decay each.
+
+    With layer decay d a parameter at depth i of L layers (see ``parameter_depths``) learns at the rate times
+    d^(L + 1 - i), so the head at the full rate (Clark et al., ELECTRA, ICLR 2020; Bao et al., BEiT, ICLR 2022). The
+    loop sets the rate before every update by ``set_rate``.
 
     Args:
         model: Frozen parameters are left out.
-        kind: ``"adamw"``, or ``"sgd"`` with momentum.
-        rate: Learning rate; the loop sets another before every update.
-        weight_decay: Of matrices; of everything with ``decay_all``, as the official code does.
-        momentum: Of SGD.
-        decay_all: See there.
+        settings: Kind, rates and decays.
 
     Raises:
-        TrainingError: No such optimiser, or nothing trains.
+        TrainingError: Nothing trains.
     """
-    trained = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
+    trained = {name: p for name, p in model.named_parameters() if p.requires_grad}
     if not trained:
         raise TrainingError("every parameter of the model is frozen, so nothing can be trained; freeze fewer layers")
-    matrices = [p for _, p in trained if decay_all or p.dim() == 2]
-    others = [p for _, p in trained if not decay_all and p.dim() != 2]
-    groups = [
-        {"params": group, "weight_decay": decay} for group, decay in ((matrices, weight_decay), (others, 0.0)) if group
-    ]
-    if kind == "adamw":
+    scales = _rate_scales(model, settings)
+    tables = _tables(model)
+    groups: dict[tuple[float, float], dict[str, Any]] = {}
+    for name, parameter in trained.items():
+        decays = settings.decay_all or (parameter.dim() >= 2 and name.rpartition(".")[2] not in tables)
+        decay, scale = settings.weight_decay if decays else 0.0, scales[name]
+        group = groups.setdefault((decay, scale), {"params": [], "weight_decay": decay, _SCALE: scale})
+        group["params"].append(parameter)
+    if settings.optimiser == "adamw":
         # fused: half the time of the loop over tensors on a CPU.
-        return torch.optim.AdamW(groups, lr=rate, fused=True)
-    if kind == "sgd":
-        return torch.optim.SGD(groups, lr=rate, momentum=momentum)
-    raise TrainingError(f"the optimiser must be one of {', '.join(OPTIMISERS)}, got {kind!r}")
+        return torch.optim.AdamW(groups.values(), lr=settings.lr, fused=True)
+    return torch.optim.SGD(groups.values(), lr=settings.lr, momentum=settings.momentum, nesterov=settings.nesterov)
+
+
+def set_rate(optimiser: torch.optim.Optimizer, rate: float) -> None:
+    """Give every group its share of the learning rate."""
+    for group in optimiser.param_groups:
+        group["lr"] = rate * group[_SCALE]
+
+
+def check_scales(model: AdaptiveViT, settings: Optimisation) -> None:
+    """Refuse scales of learning rates that are nobody's.
+
+    Raises:
+        TrainingError: A name of ``lr_scale`` that no parameter's begins with.
+    """
+    names = [name for name, _ in model.named_parameters()]
+    # A recipe names its branch whether the loss needs one or not.
+    asked = [start for start in settings.lr_scale if not _begins(start, BRANCH)]
+    if idle := [start for start in asked if not any(_begins(name, start) for name in names)]:
+        known = ", ".join(dict.fromkeys(name.split(".")[0] for name in names))
+        raise TrainingError(f"no parameter's name begins with {', '.join(idle)}; those of the model begin with {known}")
+
+
+def _rate_scales(model: AdaptiveViT, settings: Optimisation) -> dict[str, float]:
+    """The factor on the learning rate of each parameter."""
+    scales = {name: _named_scale(name, settings.lr_scale) for name, _ in model.named_parameters()}
+    if settings.layer_decay < 1:
+        depths = parameter_depths(model)
+        scales = {name: scales[name] * settings.layer_decay ** (model.layers + 1 - depths[name]) for name in scales}
+    return scales
+
+
+def _named_scale(name: str, table: Mapping[str, float]) -> float:
+    found = max((start for start in table if _begins(name, start)), key=len, default=None)
+    return 1.0 if found is None else table[found]
+
+
+def _begins(name: str, start: str) -> bool:
+    return name == start or name.startswith(f"{start}.")
+
+
+def _tables(model: AdaptiveViT) -> set[str]:
+    """Last parts of the names of position tables and extra tokens, which the model says are not to decay."""
+    own = {"cls_token", "pos_embed", "reg_token", "dist_token", "relative_position_bias_table"}
+    theirs: set[str] = getattr(model.bare, "no_weight_decay", set)()
+    return own | {name.rpartition(".")[2] for name in theirs}
 
 
 def freeze(model: AdaptiveViT, layers: int) -> int:
     """Stop training the embedding and the first ``layers`` layers; 0 trains everything.
 
-    What lies below a layer is found by differentiating: a parameter is frozen if the tokens that leave the last frozen
-    layer depend on it. So position tables, registers and shared biases are found in every backbone.
+    What lies below a layer is everything that the tokens which leave it depend on.
 
     Args:
         model: Changed: ``requires_grad`` of its parameters.
@@ -68,25 +111,7 @@ def freeze(model: AdaptiveViT, layers: int) -> int:
     """
     if not 0 <= layers < model.layers:
         raise TrainingError(f"0 to {model.layers - 1} of the model's {model.layers} layers can be frozen, got {layers}")
-    parameters = list(model.parameters())
-    for parameter in parameters:
-        parameter.requires_grad_(True)
-    if layers:
-        for parameter, gradient in zip(parameters, _reach(model, layers, parameters), strict=True):
-            parameter.requires_grad_(not gradient)
-    return sum(p.numel() for p in parameters if p.requires_grad)
-
-
-def _reach(model: AdaptiveViT, layers: int, parameters: list[nn.Parameter]) -> list[bool]:
-    """Whether the tokens after ``layers`` layers depend on each parameter."""
-    first = parameters[0]
-    height, width = model.backbone.image_size
-    blank = torch.zeros(1, 3, height, width, device=first.device, dtype=first.dtype)
-    was_training = model.training
-    model.eval()
-    try:
-        state = model.advance(model.start(blank), range(layers), model.dense_schedule.counts)
-    finally:
-        model.train(was_training)
-    found = torch.autograd.grad(state.tokens.sum(), parameters, allow_unused=True)
-    return [gradient is not None for gradient in found]
+    depths = parameter_depths(model) if layers else {}
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad_(not layers or depths[name] > layers)
+    return sum(p.numel() for p in model.parameters() if p.requires_grad)

@@ -16,6 +16,9 @@ from torch import Tensor
 __all__ = ["PimWeights", "pim_loss", "pim_terms"]
 
 
+_KINDS = {"layer": "level", "select_": "selected", "drop_": "dropped", "comb_": "combined"}
+
+
 @dataclass(frozen=True, slots=True)
 class PimWeights:
     """The four lambdas.
@@ -34,8 +37,12 @@ class PimWeights:
 
     def of(self, name: str) -> float:
         """The weight of an output by its name."""
-        kinds = {"layer": self.level, "select_": self.selected, "drop_": self.dropped, "comb_": self.combined}
-        return next(weight for start, weight in kinds.items() if name.startswith(start))
+        return float(getattr(self, self.kind(name)))
+
+    @staticmethod
+    def kind(name: str) -> str:
+        """Which of the four weights an output's name stands for."""
+        return next(kind for start, kind in _KINDS.items() if name.startswith(start))
 
 
 def pim_terms(outputs: Mapping[str, Tensor], labels: Tensor) -> dict[str, Tensor]:

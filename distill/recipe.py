@@ -2,123 +2,93 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from types import MappingProxyType
 from typing import Any
 
-from tavt_kit.distill.schedules import LearningRate
+from tavt_kit.distill.changes import changed, parts_of
+from tavt_kit.distill.objective import Objective
+from tavt_kit.distill.optimisation import Optimisation
+from tavt_kit.distill.reading import Reading
+from tavt_kit.distill.running import Running
 from tavt_kit.errors import TrainingError, UnknownName
 
-__all__ = [
-    "DISTILL_RECIPES",
-    "TRAIN_RECIPES",
-    "DistillRecipe",
-    "OPTIMISERS",
-    "Optimisation",
-    "TrainRecipe",
-    "distill_recipe",
-]
-
-TRAIN_RECIPES = ("probe", "finetune")
-OPTIMISERS = ("adamw", "sgd")
+__all__ = ["DISTILL_RECIPES", "DistillRecipe", "TrainRecipe", "distill_recipe"]
 
 
 @dataclass(frozen=True, slots=True)
-class Optimisation:
-    """How weights are moved.
+class TrainRecipe:
+    """Fine-tuning. Presets are made by ``train_recipe``.
 
     Args:
-        steps: Updates.
-        batch: Pictures per update.
-        optimiser: ``"adamw"`` or ``"sgd"`` (with momentum).
-        lr: Highest learning rate.
-        warmup: Updates until it is reached; ``None`` is a twentieth of the steps (the official 500 of 10,000).
-        decay: After that: ``"cosine"``, ``"linear"`` or ``"constant"``.
-        weight_decay: Of matrices; biases, norms and tables are not decayed.
-        momentum: Of SGD.
-        clip: Largest total gradient norm.
-        augment: See ``augment.AUGMENTATIONS``.
-        precision: ``"f32"`` or ``"bf16"``; ``None`` is decided by the machine, and the decision recorded.
-        freeze: Leading layers that are not trained, the embedding with them; ``None`` is the recipe's own choice.
+        name: Where the values come from.
+        family: Of models the recipe is meant for, as ``families.family_of`` names them; ``None`` is any.
+        image_size: Pixels a side that the recipe was made for, for a model given by name; ``None`` is the model's own.
+        evaluation: Entries of the model's preprocessing that the recipe replaces, for evaluation and for what
+            ``reading`` leaves open.
+        probe: Whether the head is fitted to cached features first, its penalty chosen by ``val`` accuracy.
+        blocks: Last blocks that train with the head; ``"all"`` trains everything, 0 nothing but the probe.
+        drop_path: Probability that training leaves out the last block's branches, rising from 0 at the first.
+        dropout: Of position embeddings and feed-forward halves.
+        objective: What is minimised.
+        optimisation: How.
+        reading: Of training pictures.
+        running: Machinery.
+        seed: Of everything random.
+        limit: At most so many pictures of each split.
 
     Raises:
         TrainingError: A value out of its range.
     """
 
-    steps: int = 300
-    batch: int = 16
-    optimiser: str = "adamw"
-    lr: float = 1e-4
-    warmup: int | None = None
-    decay: str = "cosine"
-    weight_decay: float = 0.05
-    momentum: float = 0.9
-    clip: float = 1.0
-    augment: tuple[str, ...] = ("flip",)
-    precision: str | None = None
-    freeze: int | None = None
-
-    def __post_init__(self) -> None:
-        # The freeze is checked by the model it is meant for, the augmentations against the size of its pictures.
-        self.learning_rate()
-        if self.optimiser not in OPTIMISERS:
-            raise TrainingError(f"the optimiser must be one of {', '.join(OPTIMISERS)}, got {self.optimiser!r}")
-        if self.batch < 1:
-            raise TrainingError(f"a batch takes at least one picture, got {self.batch}")
-        if not (self.clip > 0 and math.isfinite(self.clip)):
-            raise TrainingError(f"the gradient norm must be clipped above 0, got {self.clip}")
-        if self.weight_decay < 0 or not 0 <= self.momentum < 1:
-            raise TrainingError(
-                f"weight decay is at least 0 and momentum in [0, 1), got {self.weight_decay} and {self.momentum}"
-            )
-
-    def learning_rate(self) -> LearningRate:
-        """Of every update.
-
-        Raises:
-            TrainingError: Rate, warm-up, steps or decay cannot be.
-        """
-        warmup = self.steps // 20 if self.warmup is None else self.warmup
-        return LearningRate(self.lr, warmup, self.steps, self.decay)
-
-    def settled(self, *, precision: str, freeze: int, augment: tuple[str, ...]) -> Optimisation:
-        """Nothing left open: what a run records."""
-        return replace(self, warmup=self.learning_rate().warmup, precision=precision, freeze=freeze, augment=augment)
-
-
-@dataclass(frozen=True, slots=True)
-class TrainRecipe:
-    """Fine-tuning.
-
-    Args:
-        name: ``"probe"`` fits the head alone; ``"finetune"`` goes on with the last blocks.
-        blocks: Last blocks that ``finetune`` trains.
-        optimisation: Of ``finetune``.
-        seed: Of everything random.
-        limit: At most so many pictures of each split.
-
-    Raises:
-        UnknownName: No such recipe.
-    """
-
     name: str = "probe"
-    blocks: int = 4
+    family: str | None = None
+    image_size: int | None = None
+    evaluation: Mapping[str, Any] = field(default_factory=dict)
+    probe: bool = True
+    blocks: int | str = 0
+    drop_path: float = 0.0
+    dropout: float = 0.0
+    objective: Objective = field(default_factory=Objective)
     optimisation: Optimisation = field(default_factory=Optimisation)
+    reading: Reading = field(default_factory=Reading)
+    running: Running = field(default_factory=Running)
     seed: int = 0
     limit: int | None = None
 
     def __post_init__(self) -> None:
-        if self.name not in TRAIN_RECIPES:
-            raise UnknownName(f"a training recipe is one of {', '.join(TRAIN_RECIPES)}, got {self.name!r}")
+        if self.blocks != "all" and (not isinstance(self.blocks, int) or self.blocks < 0):
+            raise TrainingError(f"blocks to train are a number from 0 on, or all, got {self.blocks!r}")
+        if self.blocks == 0 and not self.probe:
+            raise TrainingError("a recipe that trains no blocks fits the head by a probe; give --blocks or --probe")
+        for name in ("drop_path", "dropout"):
+            if not 0 <= getattr(self, name) < 1:
+                raise TrainingError(f"{name} is a probability below 1, got {getattr(self, name)}")
+        pictures = self.optimisation.batch // self.running.accumulation
+        if self.objective.loss in ("mixvit_pure", "mixvit_hybrid") and pictures < 2:
+            raise TrainingError(
+                f"mixing needs at least two images at once, got {pictures}; use a larger --batch or less --accumulation"
+            )
+        if (self.reading.mixup or self.reading.cutmix) and self.objective.loss != "cross_entropy":
+            raise TrainingError(
+                f"mixup and cutmix need the loss cross_entropy, because {self.objective.loss} reads whole labels; set "
+                "both to 0"
+            )
+
+    @property
+    def probe_only(self) -> bool:
+        """Whether nothing is optimised step by step."""
+        return self.blocks == 0
 
     def as_record(self) -> dict[str, Any]:
         """Flat, JSON-ready; a probe optimises nothing step by step."""
-        head = {"recipe": self.name, "seed": self.seed, "limit": self.limit}
-        if self.name == "probe":
-            return {**head, "precision": self.optimisation.precision}
-        return {**head, "blocks": self.blocks, **_flat(self.optimisation)}
+        head = {"recipe": self.name, "seed": self.seed, "limit": self.limit, "evaluation": dict(self.evaluation)}
+        if self.probe_only:
+            return {**head, "precision": self.running.precision}
+        own = {"probe": self.probe, "blocks": self.blocks, "drop_path": self.drop_path, "dropout": self.dropout}
+        how = {**asdict(self.objective.settled()), **asdict(self.optimisation)}
+        return {**head, **own, **how, **self.reading.as_record(), **self.running.as_record()}
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,7 +102,9 @@ class DistillRecipe:
         kl: ``"reverse"`` (official) or ``"forward"``.
         temperature: Of the divergence.
         layer_dropout: Probability that a layer is left out, in the full network too (official: 0.2).
-        optimisation: The rest.
+        optimisation: How weights are moved.
+        reading: Of training pictures.
+        running: Machinery.
         seed: Of everything random.
         limit: At most so many pictures of each split.
     """
@@ -144,17 +116,16 @@ class DistillRecipe:
     temperature: float = 1.0
     layer_dropout: float | None = None
     optimisation: Optimisation = field(default_factory=Optimisation)
+    reading: Reading = field(default_factory=Reading)
+    running: Running = field(default_factory=Running)
     seed: int = 0
     limit: int | None = None
 
     def as_record(self) -> dict[str, Any]:
         """Flat, JSON-ready."""
-        own = {key: value for key, value in asdict(self).items() if key not in ("name", "optimisation")}
-        return {"recipe": self.name, **own, **_flat(self.optimisation)}
-
-
-def _flat(optimisation: Optimisation) -> dict[str, Any]:
-    return {**asdict(optimisation), "augment": list(optimisation.augment)}
+        own = {key: value for key, value in asdict(self).items() if key not in ("name", *parts_of(self))}
+        how = {**asdict(self.optimisation), **self.reading.as_record(), **self.running.as_record()}
+        return {"recipe": self.name, **own, **how}
 
 
 DISTILL_RECIPES: Mapping[str, DistillRecipe] = MappingProxyType(
@@ -186,8 +157,4 @@ def distill_recipe(name: str = "modern", **changes: Any) -> DistillRecipe:
     """
     if name not in DISTILL_RECIPES:
         raise UnknownName(f"a distillation recipe is one of {', '.join(DISTILL_RECIPES)}, got {name!r}")
-    recipe = DISTILL_RECIPES[name]
-    given = {key: value for key, value in changes.items() if value is not None}
-    inner = {key: value for key, value in given.items() if hasattr(recipe.optimisation, key)}
-    outer = {key: value for key, value in given.items() if key not in inner}
-    return replace(recipe, optimisation=replace(recipe.optimisation, **inner), **outer)
+    return changed(DISTILL_RECIPES[name], changes)

@@ -35,7 +35,9 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def data_files() -> set[str]:
     """Templates and tables that lie beside the code, as they are named in the wheel."""
     kinds = (".html", ".css", ".js", ".toml", ".json", ".typed")
-    return {p.relative_to(ROOT).as_posix() for p in (ROOT / "tavt_kit").rglob("*") if p.suffix in kinds}
+    core = {p.relative_to(ROOT).as_posix() for p in (ROOT / "tavt_kit").rglob("*") if p.suffix in kinds}
+    parts = [p for part in ("search", "distill", "bench") for p in (ROOT / part).rglob("*") if p.suffix in kinds]
+    return core | {f"tavt_kit/{p.relative_to(ROOT).as_posix()}" for p in parts}
 
 
 def test_nothing_but_tavt_kit_is_in_the_wheel(wheel: Path) -> None:
@@ -43,7 +45,7 @@ def test_nothing_but_tavt_kit_is_in_the_wheel(wheel: Path) -> None:
     assert {name.split("/")[0] for name in names} == {"tavt_kit", f"{wheel.name.split('-py3')[0]}.dist-info"}
     for needed in ("cli.py", "search/__init__.py", "distill/__init__.py", "bench/__init__.py", "py.typed"):
         assert f"tavt_kit/{needed}" in names
-    assert "tavt_kit/py.typed" in data_files() <= names
+    assert {"tavt_kit/py.typed", "tavt_kit/distill/presets/tavt-cub.toml"} <= data_files() <= names
     assert not [name for name in names if name.startswith(("tavt_kit/tests", "tavt_kit/tavt_kit"))]
     assert any(name.endswith("LICENSE") for name in names)
 

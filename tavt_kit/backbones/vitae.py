@@ -115,6 +115,7 @@ class Vitae(nn.Module):
         _check(dict(zip(_PER_STAGE, given, strict=True)), stages, version, class_token, compat)
         self.image_size = _image_size(img_size, downsample_ratios)
         self.num_classes, self.class_token = num_classes, class_token
+        self.version, self.compat = version, compat
         self.prefix = int(class_token)
         official, width, grid = compat == "official", in_chans, self.image_size
         rates = _drop_paths(nc_depth, drop_path_rate, official)
@@ -138,6 +139,14 @@ class Vitae(nn.Module):
         self.fc_norm = nn.LayerNorm(width, eps=1e-6) if class_token else nn.Identity()
         self.head = nn.Linear(width, num_classes) if num_classes else nn.Identity()
         self.apply(_start)
+
+    def set_drop_path(self, highest: float) -> None:
+        """Another ``drop_path_rate``."""
+        stages: list[Any] = list(self.layers)
+        rates = _drop_paths([len(stage.NC) for stage in stages], highest, self.compat == "official")
+        for stage, own in zip(stages, rates, strict=True):
+            for cell, rate in zip(stage.NC, own, strict=True):
+                cell.drop_path = timm.layers.DropPath(rate) if rate else nn.Identity()
 
     def get_classifier(self) -> nn.Module:
         """The last linear layer."""

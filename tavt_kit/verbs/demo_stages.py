@@ -83,7 +83,7 @@ class Demo:
 
         train_verb(
             NAME, self.out / "low-resolution", data=self.data, weights=WEIGHTS, image_size=self.low_size,
-            recipe="finetune", blocks=LAYERS_TRAINED, steps=self.steps, lr=RATE, seed=self.seed,
+            recipe="finetune", blocks=str(LAYERS_TRAINED), steps=self.steps, lr=RATE, seed=self.seed,
         )  # fmt: skip
         self.look()
 

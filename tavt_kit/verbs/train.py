@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -12,14 +13,52 @@ from tavt_kit.verbs import options
 
 __all__ = ["Augment", "Device", "SaveEvery", "split_list", "train_verb"]
 
-Recipe = Annotated[str, typer.Option(help="probe: the head alone; finetune: then the last blocks too.")]
-Blocks = Annotated[int, typer.Option(help="Last blocks that finetune trains.")]
-Steps = Annotated[int, typer.Option(help="Updates.")]
-Batch = Annotated[int, typer.Option(help="Pictures per update.")]
-Rate = Annotated[float, typer.Option("--lr", help="Highest learning rate.")]
-Warmup = Annotated[int | None, typer.Option(help="Updates of linear warm-up. [default: a twentieth of the steps]")]
-Decay = Annotated[float, typer.Option("--weight-decay", help="Of matrices.")]
-Augment = Annotated[str, typer.Option(help="flip, vflip, rotate (quarter turns), shift: some with commas, or none.")]
+Recipe = Annotated[
+    str,
+    typer.Option(
+        metavar="NAME|FILE.toml",
+        help="probe, finetune, modern, a published recipe such as ffvt-cub (docs/recipes.md), or a TOML file.",
+    ),
+]
+Blocks = Annotated[str | None, typer.Option(metavar="N|all", help="Last blocks to train, or all.")]
+Probe = Annotated[bool | None, typer.Option("--probe/--no-probe", help="Fit the head to cached features first.")]
+Steps = Annotated[int | None, typer.Option(help="Updates.")]
+Epochs = Annotated[float | None, typer.Option(help="Passes through the training pictures, instead of --steps.")]
+Batch = Annotated[int | None, typer.Option(help="Pictures per update.")]
+Optimiser = Annotated[str | None, typer.Option(help="adamw or sgd.")]
+Rate = Annotated[float | None, typer.Option("--lr", help="Highest learning rate.")]
+LrBatch = Annotated[int | None, typer.Option(help="--lr is for so many pictures per update, and grows with --batch.")]
+Warmup = Annotated[int | None, typer.Option(help="Updates of linear warm-up.")]
+WarmupEpochs = Annotated[float | None, typer.Option(help="The same in epochs.")]
+Decay = Annotated[str | None, typer.Option(help="Of the learning rate: cosine, linear or constant.")]
+StartLr = Annotated[float | None, typer.Option(help="Where the warm-up begins.")]
+FinalLr = Annotated[float | None, typer.Option(help="Where the decay ends.")]
+Cooldown = Annotated[int | None, typer.Option(help="Last updates, at --final-lr.")]
+CooldownEpochs = Annotated[float | None, typer.Option(help="The same in epochs, on top of --epochs.")]
+WeightDecay = Annotated[float | None, typer.Option(help="Of matrices and filters.")]
+DecayAll = Annotated[
+    bool | None, typer.Option("--decay-all/--decay-matrices", help="Decay biases, norms and tables too.")
+]
+Momentum = Annotated[float | None, typer.Option(help="Of SGD.")]
+Nesterov = Annotated[bool | None, typer.Option("--nesterov/--no-nesterov", help="Whether SGD looks ahead.")]
+Clip = Annotated[str | None, typer.Option(metavar="NORM|none", help="Largest gradient norm.")]
+LayerDecay = Annotated[float | None, typer.Option(help="Factor on the learning rate from a layer to the one before.")]
+LrScale = Annotated[
+    list[str] | None, typer.Option(metavar="NAME=FACTOR", help="Of parameters whose names begin so; repeatable.")
+]
+DropPath = Annotated[float | None, typer.Option(help="Of the last block's branches, rising from 0 at the first.")]
+Dropout = Annotated[float | None, typer.Option(help="Of position embeddings and feed-forward halves.")]
+Loss = Annotated[str | None, typer.Option(help="cross_entropy, contrastive, mixvit_pure, mixvit_hybrid or pim.")]
+LossWeight = Annotated[list[str] | None, typer.Option(metavar="TERM=WEIGHT", help="Of a term of the loss; repeatable.")]
+Smoothing = Annotated[float | None, typer.Option(help="Label smoothing.")]
+ClassWeights = Annotated[str | None, typer.Option(help="none or balanced, from the training split.")]
+Margin = Annotated[float | None, typer.Option(help="Of the contrastive loss.")]
+MixShare = Annotated[float | None, typer.Option(help="Share of the tokens that Mix-ViT substitutes.")]
+Compat = Annotated[str | None, typer.Option(help="Of Mix-ViT's losses: official, slips included, or fixed.")]
+Augment = Annotated[
+    str | None,
+    typer.Option(help="flip, vflip, rotate (quarter turns), shift: some with commas, or none. [default: the recipe's]"),
+]
 Device = Annotated[str | None, typer.Option(help="cpu or cuda[:N]. [default: a GPU if there is one]")]
 SaveEvery = Annotated[str, typer.Option(help="Time between two saved states.")]
 
@@ -32,13 +71,38 @@ def train_verb(
     weights: options.Weights = None,
     recipe: Recipe = "probe",
     image_size: options.ImageSize = None,
-    blocks: Blocks = 4,
-    steps: Steps = 300,
-    batch: Batch = 16,
-    lr: Rate = 3e-5,
+    probe: Probe = None,
+    blocks: Blocks = None,
+    steps: Steps = None,
+    epochs: Epochs = None,
+    batch: Batch = None,
+    optimiser: Optimiser = None,
+    lr: Rate = None,
+    lr_batch: LrBatch = None,
     warmup: Warmup = None,
-    weight_decay: Decay = 0.05,
-    augment: Augment = "flip",
+    warmup_epochs: WarmupEpochs = None,
+    decay: Decay = None,
+    start_lr: StartLr = None,
+    final_lr: FinalLr = None,
+    cooldown: Cooldown = None,
+    cooldown_epochs: CooldownEpochs = None,
+    weight_decay: WeightDecay = None,
+    decay_all: DecayAll = None,
+    momentum: Momentum = None,
+    nesterov: Nesterov = None,
+    clip: Clip = None,
+    layer_decay: LayerDecay = None,
+    lr_scale: LrScale = None,
+    drop_path: DropPath = None,
+    dropout: Dropout = None,
+    loss: Loss = None,
+    loss_weight: LossWeight = None,
+    smoothing: Smoothing = None,
+    class_weights: ClassWeights = None,
+    margin: Margin = None,
+    mix_share: MixShare = None,
+    compat: Compat = None,
+    augment: Augment = None,
     precision: options.Precision = None,
     score: options.Score = None,
     pool: options.Pool = None,
@@ -52,34 +116,31 @@ def train_verb(
     as_json: options.Json = False,
     config: options.Config = None,
 ) -> int:
-    """Fit a model to a data set: its head on cached features (probe), or the last blocks too (finetune).
+    """Fit a model to a data set by a recipe: its head on cached features (probe), some blocks, or everything.
 
-    The penalty of the probe is chosen by val accuracy; nothing else is selected. An unreadable picture in the
-    training split is refused; --allow-unreadable is for val. Writes run.json, split.json, metrics.jsonl,
-    model.safetensors and model.json; the same command continues what was interrupted.
+    Every flag replaces a value of the recipe, and the result is written to run.json. The penalty of a probe is chosen
+    by val accuracy. An unreadable picture in the training split is refused; --allow-unreadable is for val. Writes
+    run.json, split.json, metrics.jsonl, model.safetensors and model.json; the same command continues what was
+    interrupted.
     """
-    from tavt_kit.distill.recipe import Optimisation, TrainRecipe
+    from tavt_kit.distill.preset import train_recipe
 
-    chosen = TrainRecipe(
-        recipe,
-        blocks=blocks,
-        optimisation=Optimisation(
-            steps=steps,
-            batch=batch,
-            lr=lr,
-            warmup=warmup,
-            weight_decay=weight_decay,
-            augment=split_list(augment),
-            precision=precision,
-        ),
-        seed=seed,
-        limit=limit,
-    )
+    chosen = train_recipe(
+        recipe, image_size=image_size, probe=probe, blocks=number_or(blocks, "all"), steps=steps, epochs=epochs,
+        batch=batch, optimiser=optimiser, lr=lr, lr_batch=lr_batch, warmup=warmup, warmup_epochs=warmup_epochs,
+        decay=decay, start_lr=start_lr, final_lr=final_lr, cooldown=cooldown, cooldown_epochs=cooldown_epochs,
+        weight_decay=weight_decay, decay_all=decay_all, momentum=momentum, nesterov=nesterov,
+        clip=number_or(clip, "none"), layer_decay=layer_decay, lr_scale=table("--lr-scale", lr_scale),
+        drop_path=drop_path, dropout=dropout, loss=loss, loss_weights=table("--loss-weight", loss_weight),
+        smoothing=smoothing, class_weights=class_weights, margin=margin, mix_share=mix_share, compat=compat,
+        augment=None if augment is None else split_list(augment), precision=precision, seed=seed, limit=limit,
+    )  # fmt: skip
     seconds, share = options.parse_duration(save_every), options.parse_fraction(fraction)
     from tavt_kit.checkpoints import open_model
     from tavt_kit.data import keep_fraction, load_images
     from tavt_kit.distill import train
     from tavt_kit.distill.common import card_of
+    from tavt_kit.distill.families import check_family
     from tavt_kit.records import make_folder
     from tavt_kit.verbs.bar import Bar
 
@@ -87,9 +148,10 @@ def train_verb(
     if not dry_run:
         make_folder(out)
     adaptive = open_model(
-        model, weights=weights or "hub", classes=images.classes, image_size=image_size, seed=seed,
+        model, weights=weights or "hub", classes=images.classes, image_size=chosen.image_size, seed=seed,
         new_head=True, score=score, pool=pool,
     )  # fmt: skip
+    check_family(chosen, adaptive)
     if dry_run:
         print(json.dumps({"recipe": chosen.as_record(), "card": card_of(adaptive, images).as_record()}, indent=1))
         return 0
@@ -103,6 +165,32 @@ def train_verb(
     else:
         _say(out, record)
     return 0
+
+
+def number_or(text: str | None, word: str) -> float | int | str | None:
+    """``"4"`` -> 4, ``"0.5"`` -> 0.5; the word, and what is no number, stays a text for the recipe to judge."""
+    if text is None or text == word:
+        return text
+    for kind in (int, float):
+        with suppress(ValueError):
+            return kind(text)
+    return text
+
+
+def table(flag: str, entries: list[str] | None) -> dict[str, float] | None:
+    """``["mask=4"]`` -> {"mask": 4.0}.
+
+    Raises:
+        BadOption: An entry without a number.
+    """
+    found = {}
+    for entry in entries or ():
+        name, _, number = entry.partition("=")
+        try:
+            found[name.strip()] = float(number)
+        except ValueError:
+            raise options.BadOption(f"{flag} is given as NAME=NUMBER, such as mask=4, got {entry!r}") from None
+    return found or None
 
 
 def required(data: str | None) -> str:
@@ -125,5 +213,5 @@ def _say(out: Path, record: dict[str, Any]) -> None:
     results = record["results"]
     accuracy = Accuracy.from_record(results["val"])
     print(f"{out}: dense top-1 {accuracy}")
-    probe = results["probe"]
-    print(f"head: penalty {probe['penalty']:g}, top-1 {Accuracy.from_record(probe['accuracy'])}")
+    if probe := results.get("probe"):
+        print(f"head: penalty {probe['penalty']:g}, top-1 {Accuracy.from_record(probe['accuracy'])}")

@@ -12,7 +12,7 @@ from tavt_kit.accuracy import Accuracy
 from tavt_kit.adaptive import AdaptiveViT
 from tavt_kit.checkpoints import load_model
 from tavt_kit.data import ImageSet
-from tavt_kit.distill import Optimisation, TrainRecipe, train
+from tavt_kit.distill import train, train_recipe
 from tavt_kit.distill.evaluate import climb
 from tavt_kit.distill.metrics import read_metrics
 from tavt_kit.distill.pictures import read_pictures
@@ -21,8 +21,8 @@ from tavt_kit.errors import TrainingError, UnknownName
 from tavt_kit.preprocess import Preprocessing
 
 Make = Callable[..., AdaptiveViT]
-PROBE = TrainRecipe(optimisation=Optimisation(precision="f32"))
-FINETUNE = TrainRecipe("finetune", blocks=2, optimisation=Optimisation(steps=5, batch=4, precision="f32"))
+PROBE = train_recipe("probe", precision="f32")
+FINETUNE = train_recipe("finetune", blocks=2, steps=5, batch=4, precision="f32")
 
 
 def test_a_probe_changes_the_head_alone_and_reports_what_the_model_does(
@@ -76,14 +76,14 @@ def test_an_interrupted_finetune_is_continued_without_a_second_probe(
 
 
 def test_what_cannot_be_is_refused(make_model: Make, images: ImageSet, tmp_path: Path) -> None:
-    with pytest.raises(UnknownName, match="probe, finetune"):
-        TrainRecipe("everything")
+    with pytest.raises(UnknownName, match="finetune, .*probe"):
+        train_recipe("everything")
     with pytest.raises(TrainingError, match="1 to 6"):
-        train(make_model(), images, tmp_path, TrainRecipe("finetune", blocks=7))
+        train(make_model(), images, tmp_path, train_recipe("finetune", blocks=7))
     with pytest.raises(TrainingError, match="1 to 36"):
-        train(make_model(), images, tmp_path, TrainRecipe("finetune", optimisation=Optimisation(batch=37)))
+        train(make_model(), images, tmp_path, train_recipe("finetune", batch=37))
     with pytest.raises(TrainingError, match="f32 or bf16"):
-        train(make_model(), images, tmp_path / "x", TrainRecipe(optimisation=Optimisation(precision="int8")))
+        train(make_model(), images, tmp_path / "x", train_recipe(precision="int8"))
     with pytest.raises(TrainingError, match="auto, cpu or cuda"):
         train(make_model(), images, tmp_path / "x", device="tpu")
     with pytest.raises(TrainingError, match="CUDA devices"):

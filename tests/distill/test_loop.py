@@ -14,20 +14,23 @@ from torch import Tensor, nn
 
 from tavt_kit.adaptive import AdaptiveViT
 from tavt_kit.data import ImageSet
+from tavt_kit.distill.feed import Batch
 from tavt_kit.distill.in_place import _prepare
-from tavt_kit.distill.loop import Loop, Step, run_loop
+from tavt_kit.distill.loop import Backward, Loop, Step, run_loop
 from tavt_kit.distill.metrics import read_metrics
+from tavt_kit.distill.optimisation import Optimisation
 from tavt_kit.distill.pictures import Pictures, read_pictures
 from tavt_kit.distill.progress import Silent
-from tavt_kit.distill.recipe import DistillRecipe, Optimisation
+from tavt_kit.distill.reading import Reading
+from tavt_kit.distill.recipe import DistillRecipe
+from tavt_kit.distill.running import Running
 from tavt_kit.distill.state import has_state
 from tavt_kit.errors import CheckpointError, OutputError, TrainingError
 from tavt_kit.preprocess import Preprocessing
 
 Make = Callable[..., AdaptiveViT]
-SETTINGS = Optimisation(
-    steps=6, batch=4, lr=1e-3, warmup=2, augment=("flip", "shift"), precision="f32", freeze=1
-)  # fmt: skip
+SETTINGS = Optimisation(steps=6, batch=4, lr=1e-3, warmup=2, freeze=1)
+AS_READ = (Reading(augment=("flip", "shift")), Running(precision="f32"))
 
 
 class Interrupting(Silent):
@@ -60,6 +63,7 @@ def go(
     pictures: Pictures,
     folder: Path,
     settings: Optimisation = SETTINGS,
+    how: tuple[Reading, Running] = AS_READ,
     *,
     watcher: Silent | None = None,
     save_seconds: float = 60.0,
@@ -71,7 +75,7 @@ def go(
     step, _ = _prepare(model, recipe)
     folder.mkdir(exist_ok=True)
     done = run_loop(
-        model, pictures, change(step), settings, folder,
+        model, pictures, change(step), settings, *how, folder,
         seed=0, progress=watcher or Silent(), what="distill", save_seconds=save_seconds,
     )  # fmt: skip
     return {name: tensor.clone() for name, tensor in model.state_dict().items()}, done
@@ -91,17 +95,17 @@ def test_interrupted_and_continued_gives_the_same_bits(
     make_model: Make, pictures: Pictures, tmp_path: Path, precision: str, optimiser: str
 ) -> None:
     settings = Optimisation(
-        steps=6, batch=4, lr=1e-3, warmup=2, augment=("flip", "shift"), precision=precision, freeze=1,
-        optimiser=optimiser,
+        steps=6, batch=4, lr=1e-3, warmup=2, freeze=1, optimiser=optimiser,
     )  # fmt: skip
+    how = (Reading(augment=("flip", "shift")), Running(precision=precision))
     torch.manual_seed(1)
-    straight, loop = go(make_model, pictures, tmp_path / "straight", settings)
+    straight, loop = go(make_model, pictures, tmp_path / "straight", settings, how)
     torch.manual_seed(2)  # nothing may depend on what the process drew before
     for steps in (2, 3):
         with pytest.raises(KeyboardInterrupt):
-            go(make_model, pictures, tmp_path / "broken", settings, watcher=Interrupting(steps))
+            go(make_model, pictures, tmp_path / "broken", settings, how, watcher=Interrupting(steps))
     torch.randn(3)
-    broken, _ = go(make_model, pictures, tmp_path / "broken", settings)
+    broken, _ = go(make_model, pictures, tmp_path / "broken", settings, how)
     assert_equal(broken, straight)
     assert without_speed(tmp_path / "broken") == without_speed(tmp_path / "straight")
     assert [line["step"] for line in read_metrics(tmp_path / "broken")] == [1, 2, 3, 4, 5, 6]
@@ -117,10 +121,10 @@ def test_steps_that_were_done_but_not_saved_are_done_again(
         pass
 
     def dying(step: Step) -> Step:
-        def dies(images: Tensor, labels: Tensor, draws: np.random.Generator) -> Mapping[str, Tensor]:
+        def dies(batch: Batch, draws: np.random.Generator, backward: Backward) -> Mapping[str, Tensor]:
             if len(read_metrics(tmp_path / "broken")) == 4:
                 raise Killed
-            return step(images, labels, draws)
+            return step(batch, draws, backward)
 
         return dies
 
@@ -150,7 +154,7 @@ def test_another_seed_trains_otherwise_and_torchs_stream_is_left_alone(
     torch.manual_seed(5)
     model = make_model()
     step, _ = _prepare(model, DistillRecipe(optimisation=SETTINGS))
-    run_loop(model, pictures, step, SETTINGS, tmp_path, seed=1, progress=Silent(), what="distill")
+    run_loop(model, pictures, step, SETTINGS, *AS_READ, tmp_path, seed=1, progress=Silent(), what="distill")
     assert torch.equal(torch.randn(3), expected)
     zero, _ = go(make_model, pictures, tmp_path / "zero")
     assert any(not torch.equal(tensor, zero[name]) for name, tensor in model.state_dict().items())
@@ -163,9 +167,9 @@ def test_what_is_not_finite_stops_and_names_the_pictures(
     seen: list[int] = []
 
     def poisoned(step: Step) -> Step:
-        def steps(images: Tensor, labels: Tensor, draws: np.random.Generator) -> Mapping[str, Tensor]:
+        def steps(batch: Batch, draws: np.random.Generator, backward: Backward) -> Mapping[str, Tensor]:
             seen.append(1)
-            return {**step(images, labels, draws), **({"loss": torch.tensor(value)} if len(seen) == 3 else {})}
+            return {**step(batch, draws, backward), **({"loss": torch.tensor(value)} if len(seen) == 3 else {})}
 
         return steps
 
@@ -185,13 +189,13 @@ def test_gradients_that_are_not_finite_stop_before_the_weights_move(
     model = make_model()
     bias = dict(model.named_parameters())["head.bias"]
 
-    def step(images: Tensor, labels: Tensor, draws: np.random.Generator) -> Mapping[str, Tensor]:
+    def step(batch: Batch, draws: np.random.Generator, backward: Backward) -> Mapping[str, Tensor]:
         bias.grad = torch.full_like(bias, float("nan"))
         return {"loss": torch.tensor(1.0)}
 
     before = bias.detach().clone()
     with pytest.raises(TrainingError, match="gradient norm nan"):
-        run_loop(model, pictures, step, SETTINGS, tmp_path, seed=0, progress=Silent(), what="x")
+        run_loop(model, pictures, step, SETTINGS, *AS_READ, tmp_path, seed=0, progress=Silent(), what="x")
     assert torch.equal(bias, before)
 
 
@@ -200,11 +204,11 @@ def test_gradients_are_clipped_and_the_rate_follows_its_schedule(
 ) -> None:
     settings = Optimisation(
         steps=4, batch=4, lr=1.0, warmup=2, decay="linear", optimiser="sgd", momentum=0.0, clip=1e-3,
-        weight_decay=0.0, augment=(), precision="f32", freeze=0,
+        weight_decay=0.0, freeze=0,
     )  # fmt: skip
     model = make_model()
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-    go(lambda: model, pictures, tmp_path, settings)
+    go(lambda: model, pictures, tmp_path, settings, (Reading(augment=()), Running(precision="f32")))
     moved = sum((t - before[name]).square().sum() for name, t in model.state_dict().items()) ** 0.5
     assert 0 < moved <= 1e-3 * (0.5 + 1.0 + 0.5 + 0.0) + 1e-6
     assert [line["lr"] for line in read_metrics(tmp_path)] == [0.5, 1.0, 0.5, 0.0]

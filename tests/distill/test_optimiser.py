@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from tavt_kit.adaptive import AdaptiveViT, wrap
+from tavt_kit.distill.optimisation import Optimisation
 from tavt_kit.distill.optimiser import freeze, make_optimiser
 from tavt_kit.errors import TrainingError
 from tavt_kit.timm_import import timm
@@ -49,7 +50,7 @@ def test_freezing_leaves_mode_and_gradients_alone(make_model: Make) -> None:
 def test_frozen_weights_do_not_move_and_only_matrices_decay(make_model: Make) -> None:
     model = make_model()
     freeze(model, 2)
-    optimiser = make_optimiser(model, "adamw", rate=0.1, weight_decay=0.5)
+    optimiser = make_optimiser(model, Optimisation(lr=0.1, weight_decay=0.5))
     decays = {id(p): group["weight_decay"] for group in optimiser.param_groups for p in group["params"]}
     for parameter in model.parameters():
         if parameter.requires_grad:
@@ -64,16 +65,19 @@ def test_what_cannot_be_is_refused(make_model: Make) -> None:
         with pytest.raises(TrainingError, match="0 to 5"):
             freeze(model, layers)
     with pytest.raises(TrainingError, match="adamw, sgd.*lion"):
-        make_optimiser(model, "lion", rate=0.1)
+        Optimisation(optimiser="lion")
     for parameter in model.parameters():
         parameter.requires_grad_(False)
     with pytest.raises(TrainingError, match="frozen"):
-        make_optimiser(model, "sgd", rate=0.1)
+        make_optimiser(model, Optimisation(optimiser="sgd"))
+
+
+SGD = Optimisation(optimiser="sgd", lr=0.1, momentum=0.8, weight_decay=0.1, decay_all=True, nesterov=True)
 
 
 def test_sgd_is_torchs_own(make_model: Make) -> None:
     model = make_model()
-    optimiser = make_optimiser(model, "sgd", rate=0.1, momentum=0.8, weight_decay=0.1, decay_all=True)
+    optimiser = make_optimiser(model, SGD)
     assert isinstance(optimiser, torch.optim.SGD)
     (group,) = optimiser.param_groups
-    assert (group["momentum"], group["weight_decay"], group["nesterov"]) == (0.8, 0.1, False)
+    assert (group["momentum"], group["weight_decay"], group["nesterov"]) == (0.8, 0.1, True)

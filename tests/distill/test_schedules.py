@@ -21,6 +21,16 @@ def test_it_rises_to_the_base_and_never_rises_again(decay: str, warmup: int) -> 
         assert values[-1] == pytest.approx(0.3 if decay == "constant" else 0.0)
 
 
+def test_it_starts_and_ends_where_it_is_told_and_cools_down() -> None:
+    rate = LearningRate(1.0, 4, 20, "linear", start=0.2, final=0.1, cooldown=6)
+    assert [round(rate.at(update), 6) for update in (0, 1, 2, 4, 9, 14, 17, 20)] == [
+        0.2, 0.4, 0.6, 1.0, 0.55, 0.1, 0.1, 0.1
+    ]  # fmt: skip
+    for wrong in ({"start": 2.0}, {"final": 2.0}, {"final": -1.0}, {"cooldown": 17}, {"cooldown": -1}):
+        with pytest.raises(TrainingError):
+            LearningRate(1.0, 4, 20, **wrong)  # type: ignore[arg-type]
+
+
 @pytest.mark.parametrize(
     ("base", "warmup", "total", "decay"),
     [

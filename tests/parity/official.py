@@ -14,8 +14,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from tavt_kit.adaptive import AdaptiveViT
 from tavt_kit.checkpoints import convert
 from tavt_kit.checkpoints.official_vit import as_vit, official_names
+from tavt_kit.distill.feed import Batch
+from tavt_kit.distill.objective import Objective
+from tavt_kit.distill.objectives import make_step
 
 Arrays = Mapping[str, NDArray[Any]]
 
@@ -110,6 +114,20 @@ def assert_gradients(arrays: Arrays, module: nn.Module, names: Mapping[str, tupl
             # A key bias moves no softmax: its gradient is rounding, about 1e-7.
             assert float(part.norm()) == pytest.approx(float(arrays[key]), rel=1e-4, abs=1e-6), key
     return compared
+
+
+def take_step(model: AdaptiveViT, objective: Objective, arrays: Arrays, *, accumulation: int = 1) -> dict[str, float]:
+    """One training step of the file's batch by the wired objective, on a model without gradients; its values."""
+    step, branch = make_step(model, objective)
+    assert branch is None
+    x, labels = torch.from_numpy(arrays["input"]), torch.from_numpy(arrays["labels"])
+    model.zero_grad()
+    found = step(
+        Batch(x, labels, None, np.arange(len(x))),
+        np.random.default_rng(0),
+        lambda term: torch.autograd.backward(term / accumulation),
+    )
+    return {name: value.item() for name, value in found.items()}
 
 
 def aliased(state: Mapping[str, Tensor], family: str, layers: int) -> dict[str, tuple[str, ...]]:

@@ -2,33 +2,37 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
-from tavt_kit.adaptive import wrap
+from tavt_kit.adaptive import AdaptiveViT, wrap
 from tavt_kit.backbones.base import inside_attention
 from tavt_kit.checkpoints import convert
 from tavt_kit.checkpoints.google_npz import google_to_timm
 from tavt_kit.checkpoints.official_mixvit import hybrid_names
 from tavt_kit.checkpoints.official_vit import official_names
+from tavt_kit.distill.branch import attached
+from tavt_kit.distill.feed import Batch
 from tavt_kit.distill.mixing import (
+    AttentionCalls,
     MixBranch,
     class_rollouts,
     draw_partners,
     gaussian_kernel,
     mutual_rollout,
-    shaping_loss,
     substitute,
 )
+from tavt_kit.distill.objective import Objective
+from tavt_kit.distill.objectives import make_step
 from tavt_kit.errors import UnsupportedBackbone
 from tavt_kit.schedule import TokenSchedule
-from tavt_kit.scores import attention_map
+from tavt_kit.scores import attention_map, cls_score
 from tests.parity.official import assert_gradients, load, state_of
 
 TOLERANCE = {"atol": 5e-5, "rtol": 0.0}
@@ -92,20 +96,6 @@ def test_hybrid_says_that_dropping_saves_nothing(name: str, reference: Path, tmp
     model.schedule = model.dense_schedule
 
 
-class Maps:
-    """Keeps every call's map, over keys and over queries."""
-
-    def __init__(self) -> None:
-        self.rows: list[Tensor] = []
-        self.columns: list[Tensor] = []
-
-    def __call__(self, q: Tensor, k: Tensor, v: Tensor, bias: Any, scale: Any, dropout: float) -> Tensor:
-        logits = (q * q.shape[-1] ** -0.5) @ k.transpose(2, 3)
-        self.rows.append(logits.softmax(3))
-        self.columns.append(logits.softmax(2))
-        return self.rows[-1] @ v
-
-
 def branch_of(arrays: Any, meta: Any, prefix: str) -> tuple[MixBranch, dict[str, tuple[str, ...]]]:
     """The official training branch, and for each of its tensors the official names."""
     state, config, root = state_of(arrays), meta["config"], f"{prefix}transformer.encoder.mask_transformer."
@@ -127,77 +117,108 @@ def branch_of(arrays: Any, meta: Any, prefix: str) -> tuple[MixBranch, dict[str,
     return branch, names
 
 
+def stepped(model: AdaptiveViT, branch: MixBranch, loss: Objective, arrays: Any, meta: Any) -> Mapping[str, Tensor]:
+    """One training step by the wired objective, with the official branch in the place of its own."""
+    dtype = next(model.parameters()).dtype
+    step, own = make_step(model, loss)
+    assert own is not None and {k: v.shape for k, v in own.state_dict().items()} == {
+        k: v.shape for k, v in branch.state_dict().items()
+    }
+    own.load_state_dict(branch.state_dict())
+    x, labels = torch.from_numpy(arrays["input"]).to(dtype), torch.from_numpy(arrays["labels"])
+    torch.manual_seed(meta["torch_seed_before_training_forward"])
+    with attached(model, own):
+        found = step(Batch(x, labels, None, np.arange(len(x))), np.random.default_rng(0), torch.autograd.backward)
+    for mine, theirs in zip(branch.parameters(), own.parameters(), strict=True):
+        mine.grad = theirs.grad
+    assert not any("training_branch" in name for name in model.state_dict())
+    return found
+
+
 @pytest.mark.kind("mixvit_pure")
 def test_pure_training_step(name: str, reference: Path, tmp_path: Path) -> None:
+    arrays, meta = load(reference, name)
+    model, config = wrap(converted(arrays, meta, tmp_path)[0]), meta["config"]
+    branch, names = branch_of(arrays, meta, "")
+    loss = Objective(
+        "mixvit_pure", {"mask": config["mask_weight"]}, mix_share=config["mask_topk"], compat="official"
+    )  # fmt: skip
+    found = stepped(model, branch, loss, arrays, meta)
+    ours = {"ce": found["cross_entropy"], "bce": found["mask"], "total": found["loss"]}
+    assert_losses(arrays, ours)
+    assert_gradients(arrays, branch, names)
+    assert_gradients(arrays, model, official_names(model.layers))
+    assert_all_gradients_read(arrays)
+
+
+@pytest.mark.kind("mixvit_pure")
+@torch.no_grad()
+def test_pure_rollouts_partners_and_substitution(name: str, reference: Path, tmp_path: Path) -> None:
     """The official code takes patch indices for places in the sequence with the class token; so does this test."""
     arrays, meta = load(reference, name)
-    model, _ = converted(arrays, meta, tmp_path)
-    (branch, names), maps = branch_of(arrays, meta, ""), Maps()
-    x, labels = torch.from_numpy(arrays["input"]), torch.from_numpy(arrays["labels"])
-    before: list[Tensor] = []
-    hook = model.blocks[-1].register_forward_pre_hook(lambda _, given: before.append(given[0]))
-    with inside_attention(maps, None):  # type: ignore[arg-type]
-        logits = model(x)
-    hook.remove()
-    both = [m.detach() for m in maps.rows], [m.detach() for m in maps.columns]
-    scores, (row, column) = mutual_rollout(*both), class_rollouts(*both)
+    model, (branch, _) = wrap(converted(arrays, meta, tmp_path)[0]), branch_of(arrays, meta, "")
+    x, calls = torch.from_numpy(arrays["input"]), AttentionCalls()
+    state = before = model.start(x)
+    for layer in range(model.layers):
+        before, state = state, model.backbone.feed(layer, model.backbone.attend(layer, state, calls))
+    scores, (row, column) = mutual_rollout(calls.calls), class_rollouts(calls.calls)
     index = scores.topk(int(meta["config"]["mask_topk"] * scores.shape[1]), dim=1).indices
     torch.manual_seed(meta["torch_seed_before_training_forward"])
     partners = draw_partners(len(x))
-    mixed = substitute(before[0], index, partners)
+    mixed = substitute(before.tokens, index, partners)
     mask_logits, _ = branch(mixed)
-    ce, bce = F.cross_entropy(logits, labels), branch.mask_loss(mask_logits, index)
-    total = ce + meta["config"]["mask_weight"] * bce
     assert partners == arrays["train/partners"].tolist() == meta["partners"]
     np.testing.assert_array_equal(index, arrays["train/mask_idxs"])
     for mine, quantity in ((row, "attention_rollout_cls_row"), (column, "contribution_rollout_cls_col"),
-                       (scores, "scores"), (before[0], "pre_states"), (mixed, "mixed_states"), (logits, "logits"),
-                       (mask_logits, "mask_logits"), (branch.norm(branch.block(mixed))[:, 0], "mask_encoded_cls"),
+                       (scores, "scores"), (before.tokens, "pre_states"), (mixed, "mixed_states"),
+                       (model.finish(state), "logits"), (mask_logits, "mask_logits"),
+                       (branch.norm(branch.block(mixed))[:, 0], "mask_encoded_cls"),
                        (torch.zeros_like(mask_logits).scatter(1, index, 1.0), "mask_labels")):  # fmt: skip
-        torch.testing.assert_close(mine.detach(), torch.from_numpy(arrays[f"train/{quantity}"]), **TOLERANCE)
-    assert_losses(arrays, {"ce": ce, "bce": bce, "total": total})
-    total.backward()
-    assert_gradients(arrays, branch, names)
-    assert_gradients(arrays, model, official_names(len(model.blocks)))
-    assert_all_gradients_read(arrays)
+        torch.testing.assert_close(mine, torch.from_numpy(arrays[f"train/{quantity}"]), **TOLERANCE)
 
 
 @pytest.mark.kind("mixvit_hybrid")
 def test_hybrid_training_step(name: str, reference: Path, tmp_path: Path) -> None:
     """In doubles: in float32 the gradient through the ResNet's standardised filters is rounded by up to 5e-4."""
     arrays, meta = load(reference, name)
-    model, _ = converted(arrays, meta, tmp_path)
-    model = model.double()
-    (branch, names), maps, weights = branch_of(arrays, meta, "vit."), Maps(), meta["config"]["loss_weights"]
+    model, weights = wrap(converted(arrays, meta, tmp_path)[0].double()), meta["config"]["loss_weights"]
+    branch, names = branch_of(arrays, meta, "vit.")
     branch = branch.double()
-    x, labels = torch.from_numpy(arrays["input"]).double(), torch.from_numpy(arrays["labels"])
-    before: list[Tensor] = []
-    hook = model.blocks[-1].register_forward_pre_hook(lambda _, given: before.append(given[0]))
-    parts, assign = model.grouping(model.resnet(x))
-    with inside_attention(maps, None):  # type: ignore[arg-type]
-        logits = model.forward_head(model.norm(model.blocks(model.embed_parts(parts))))
-    hook.remove()
-    scores = maps.rows[-1].detach()[:, :, 0].mean(1)  # the class token is one of the candidates
+    terms = {"shaping": weights["shape"], "mask_class": weights["mask_cls"], "mask": weights["mask"]}
+    loss = Objective("mixvit_hybrid", terms, mix_share=meta["config"]["mask_topk"], compat="official")
+    found = stepped(model, branch, loss, arrays, meta)
+    theirs = {"ce": "cross_entropy", "mask_ce": "mask_class", "bce": "mask", "shaping": "shaping", "total": "loss"}
+    assert_losses(arrays, {official: found[ours] for official, ours in theirs.items()})
+    assert_gradients(arrays, branch, names)
+    bare = model.bare
+    assert_gradients(arrays, bare, hybrid_names(state_of(arrays), len(bare.blocks)))  # type: ignore[arg-type]
+    assert_all_gradients_read(arrays)
+
+
+@pytest.mark.kind("mixvit_hybrid")
+@torch.no_grad()
+def test_hybrid_scores_partners_and_substitution(name: str, reference: Path, tmp_path: Path) -> None:
+    arrays, meta = load(reference, name)
+    model, (branch, _) = converted(arrays, meta, tmp_path)[0], branch_of(arrays, meta, "vit.")
+    x, calls = torch.from_numpy(arrays["input"]), AttentionCalls()
+    before = model.embed_parts(model.grouping(model.resnet(x))[0])
+    for block in list(model.blocks)[:-1]:
+        before = block(before)
+    with inside_attention(calls, None):
+        model.blocks[-1](before)
+    call = calls.calls[-1]
+    scores = cls_score(call.q, call.k, None, call.scale) / call.q.shape[1]  # the class token is one of the candidates
     index = scores.topk(int(meta["config"]["mask_topk"] * scores.shape[1]), dim=1).indices
     torch.manual_seed(meta["torch_seed_before_training_forward"])
     partners = draw_partners(len(x))
-    mixed = substitute(before[0], index, partners)
+    mixed = substitute(before, index, partners)
     mask_logits, class_logits = branch(mixed)
-    losses = {"ce": F.cross_entropy(logits, labels), "mask_ce": F.cross_entropy(class_logits, labels),
-              "bce": branch.mask_loss(mask_logits, index), "shaping": shaping_loss(assign)}  # fmt: skip
-    total = losses["ce"] + weights["shape"] * losses["shaping"]
-    total = total + weights["mask_cls"] * losses["mask_ce"] + weights["mask"] * losses["bce"]
     assert partners == arrays["train/partners"].tolist()
     np.testing.assert_array_equal(index, arrays["train/mask_idxs"])
     kernel = gaussian_kernel(x)[0, 0]
     for mine, quantity in ((scores, "scores"), (mixed, "mixed_states"), (mask_logits, "mask_logits"),
                        (class_logits, "mask_cls_logits"), (kernel, "gaussian_kernel")):  # fmt: skip
-        torch.testing.assert_close(mine.detach().float(), torch.from_numpy(arrays[f"train/{quantity}"]), **TOLERANCE)
-    assert_losses(arrays, {**losses, "total": total})
-    total.backward()
-    assert_gradients(arrays, branch, names)
-    assert_gradients(arrays, model, hybrid_names(state_of(arrays), len(model.blocks)))
-    assert_all_gradients_read(arrays)
+        torch.testing.assert_close(mine, torch.from_numpy(arrays[f"train/{quantity}"]), **TOLERANCE)
 
 
 def assert_losses(arrays: Any, losses: dict[str, Tensor]) -> None:

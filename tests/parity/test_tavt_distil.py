@@ -14,6 +14,7 @@ from torch import Tensor
 from tavt_kit.adaptive import AdaptiveViT, wrap
 from tavt_kit.checkpoints.official_vit import official_names
 from tavt_kit.distill.losses import divergence
+from tavt_kit.distill.optimisation import Optimisation
 from tavt_kit.distill.optimiser import make_optimiser
 from tavt_kit.distill.sampling import Sampler
 from tavt_kit.distill.schedules import LearningRate
@@ -145,9 +146,10 @@ def test_gradients_and_the_updated_weights(variant_name: str, name: str, referen
     settings = variant["sgd"]
     rate = LearningRate(variant["base_lr"], 10, 60, variant["settings"].get("decay", "cosine")).at(1)
     assert rate == pytest.approx(variant["lr_used"][0], rel=1e-12)
-    optimiser = make_optimiser(
-        model, "sgd", rate=rate, weight_decay=settings["weight_decay"], momentum=settings["momentum"], decay_all=True
+    moved = Optimisation(
+        optimiser="sgd", lr=rate, weight_decay=settings["weight_decay"], momentum=settings["momentum"], decay_all=True
     )
+    optimiser = make_optimiser(model, moved)
     total = torch.nn.utils.clip_grad_norm_(model.parameters(), variant["max_grad_norm"])
     assert total.item() == pytest.approx(variant["grad_total_norm_before_clip"], rel=1e-4)
     optimiser.step()

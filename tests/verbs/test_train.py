@@ -150,7 +150,7 @@ def test_unreadable_training_pictures_are_refused_and_val_ones_skipped_if_asked(
         (("--data", "{absent}"), "does not exist"),
         (("--data", "{single}"), "at least two classes"),
         (("--data", "{data}", "-o", "{file}/x"), "cannot write"),
-        (("--data", "{data}", "--recipe", "magic"), "probe, finetune"),
+        (("--data", "{data}", "--recipe", "magic"), "finetune, "),
         (("--data", "{data}", "--recipe", "finetune", "--batch", "1000"), "1 to 27"),
         (("--data", "{data}", "--recipe", "finetune", "--lr", "-1"), "learning rate"),
         (("--data", "{data}", "--recipe", "finetune", "--augment", "blur"), "blur"),
