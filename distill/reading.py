@@ -1,0 +1,185 @@
+"""How training pictures are read: resized, cropped, changed at random and mixed. A value; a run's record holds it.
+
+Evaluation reads none of this: it is the model's own preprocessing, always (``tavt_kit.preprocess``).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from tavt_kit.distill.augment import check_augmentations
+from tavt_kit.errors import TrainingError, UnknownName
+from tavt_kit.preprocess import Preprocessing
+
+__all__ = ["CROPS", "ERASING_FILLS", "INTERPOLATIONS", "POLICIES", "Reading"]
+
+CROPS = ("none", "random", "centre", "random-resized")
+INTERPOLATIONS = ("bicubic", "bilinear", "nearest", "box", "hamming", "lanczos")
+ERASING_FILLS = ("noise", "zero")
+POLICIES = ("original", "originalr", "v0", "v0r", "3a", "rand", "augmix")
+"""What timm's policy strings begin with; ``original`` is AutoAugment's ImageNet policy as the paper prints it."""
+
+_NOT_RECORDED = ("workers", "cache")
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """From a picture file to a model's input, in the order of the fields.
+
+    With neither ``resize`` nor ``crop`` a picture is resized and cropped as for evaluation.
+
+    Args:
+        resize: (height, width), the aspect ratio is lost; or pixels of the shorter edge; ``None`` leaves its size.
+        interpolation: Pillow's filter of ``resize`` and of ``random-resized``; ``None`` is the model's.
+        crop: ``"random"``, ``"centre"`` or ``"random-resized"`` to the model's size; ``"none"`` cuts nothing off.
+        scale: Of ``random-resized``: least and greatest share of the area.
+        ratio: Of ``random-resized``: least and greatest width over height.
+        augment: See ``augment.AUGMENTATIONS``.
+        rotation: Turn by up to so many degrees either way; corners become black.
+        auto_augment: A policy as timm writes it: ``"original"``, ``"rand-m9-mstd0.5-inc1"``.
+        color_jitter: Brightness, contrast, saturation, hue, each a greatest change; those not given are 0.
+        blur: Probability of a Gaussian blur, 5 pixels wide, its deviation from 0.1 to 5 (PIM's).
+        sharpness: Probability of sharpening by a factor of 1.5 (PIM's).
+        erasing: Probability that a rectangle of 2 to 33 % of the area is erased.
+        erasing_fill: With ``"noise"`` for each value, or with ``"zero"``, the mean colour.
+        mixup: Alpha of the Beta distribution; 0 mixes nothing. With ``cutmix`` too, each has half of the batches.
+        cutmix: As ``mixup``.
+        workers: Processes that decode; 0 decodes between the steps, ``None`` is decided by machine and data.
+        cache: Folder that keeps decoded, resized pictures; ``None`` keeps none.
+
+    Raises:
+        TrainingError: A value out of its range.
+        UnknownName: A crop, filter, fill or policy nobody knows.
+    """
+
+    resize: int | tuple[int, int] | None = None
+    interpolation: str | None = None
+    crop: str = "none"
+    scale: tuple[float, float] = (0.08, 1.0)
+    ratio: tuple[float, float] = (3 / 4, 4 / 3)
+    augment: tuple[str, ...] = ("flip",)
+    rotation: float = 0.0
+    auto_augment: str | None = None
+    color_jitter: tuple[float, ...] = ()
+    blur: float = 0.0
+    sharpness: float = 0.0
+    erasing: float = 0.0
+    erasing_fill: str = "noise"
+    mixup: float = 0.0
+    cutmix: float = 0.0
+    workers: int | None = None
+    cache: Path | None = None
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "resize", _resize(self.resize))
+        object.__setattr__(self, "scale", _range("scale", self.scale, 1.0))
+        object.__setattr__(self, "ratio", _range("ratio", self.ratio, math.inf))
+        object.__setattr__(self, "augment", check_augmentations(self.augment))
+        object.__setattr__(self, "color_jitter", _jitter(self.color_jitter))
+        _one_of("crop", self.crop, CROPS)
+        _one_of("erasing fill", self.erasing_fill, ERASING_FILLS)
+        if self.interpolation is not None:
+            _one_of("interpolation", self.interpolation, INTERPOLATIONS)
+        if self.auto_augment is not None:
+            _one_of("policy's beginning", self.auto_augment.split("-")[0], POLICIES)
+        for name in ("blur", "sharpness", "erasing"):
+            _within(name.replace("_", " "), getattr(self, name), 1.0)
+        for name in ("mixup", "cutmix"):
+            _within(name, getattr(self, name), math.inf)
+        _within("rotation", self.rotation, 180.0)
+        if self.workers is not None and self.workers < 0:
+            raise TrainingError(f"at least 0 processes decode pictures, got {self.workers}")
+        if self.cache is not None:
+            object.__setattr__(self, "cache", Path(self.cache))
+
+    @property
+    def as_evaluated(self) -> bool:
+        """Whether pictures are resized and cropped as for evaluation."""
+        return self.resize is None and self.crop == "none"
+
+    @property
+    def mixes(self) -> bool:
+        """Whether pictures of a batch are mixed, and labels with them."""
+        return self.mixup > 0 or self.cutmix > 0
+
+    def settled(self, preprocessing: Preprocessing) -> Reading:
+        """Nothing left open, and checked against the model's input size.
+
+        Raises:
+            TrainingError: A crop that cannot be cut from pictures resized so, or turns of what is not square.
+        """
+        height, width = preprocessing.image_size
+        check_augmentations(self.augment, preprocessing.image_size)
+        if not self.as_evaluated:
+            self._check_crop(height, width)
+        return replace(self, interpolation=self.interpolation or preprocessing.interpolation)
+
+    def _check_crop(self, height: int, width: int) -> None:
+        if self.crop == "random-resized":
+            return
+        given = "their own size" if self.resize is None else f"--resize {_text(self.resize)}"
+        if self.crop == "none":
+            if self.resize != (height, width):
+                raise TrainingError(
+                    f"the model takes {height}x{width} pixels, but {given} without a crop gives others; add --crop "
+                    f"random, or resize to {height},{width}"
+                )
+            return
+        least = self.resize if isinstance(self.resize, tuple) else (self.resize or 0,) * 2
+        if least[0] < height or least[1] < width:
+            raise TrainingError(
+                f"--crop {self.crop} cuts {height}x{width} out of larger pictures, but they have {given}; give a "
+                "--resize that is large enough, or --crop random-resized"
+            )
+
+    def as_record(self) -> dict[str, Any]:
+        """Flat, JSON-ready: what decides the pictures; by how many processes and from where they come does not."""
+        values = {name: value for name, value in asdict(self).items() if name not in _NOT_RECORDED}
+        return {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
+
+
+def _text(resize: int | tuple[int, int]) -> str:
+    return str(resize) if isinstance(resize, int) else f"{resize[0]},{resize[1]}"
+
+
+def _resize(given: int | Sequence[int] | None) -> int | tuple[int, int] | None:
+    if given is None:
+        return None
+    sizes = (given,) if isinstance(given, int) else tuple(given)
+    if len(sizes) not in (1, 2) or any(isinstance(size, bool) or not isinstance(size, int) for size in sizes):
+        raise TrainingError(f"pictures are resized to height and width, or by their shorter edge, got {given!r}")
+    if min(sizes) < 1:
+        raise TrainingError(f"pictures are resized to at least 1 pixel, got {given!r}")
+    return sizes[0] if len(sizes) == 1 else (sizes[0], sizes[1])
+
+
+def _range(name: str, given: Sequence[float], most: float) -> tuple[float, float]:
+    if len(given) != 2 or not 0 < given[0] <= given[1] <= most or not math.isfinite(given[1]):
+        bound = "" if most == math.inf else f" and at most {most:g}"
+        raise TrainingError(f"the crop's {name} is a least and a greatest value above 0{bound}, got {tuple(given)}")
+    return float(given[0]), float(given[1])
+
+
+def _jitter(given: Sequence[float]) -> tuple[float, ...]:
+    strengths = tuple(float(value) for value in given)
+    if len(strengths) > 4 or any(not (0 <= value and math.isfinite(value)) for value in strengths):
+        raise TrainingError(
+            f"colour jitter is up to four strengths of at least 0 (brightness, contrast, saturation, hue), got {given}"
+        )
+    if len(strengths) == 4 and strengths[3] > 0.5:
+        raise TrainingError(f"hue can be turned by at most 0.5, half of the circle, got {strengths[3]}")
+    return strengths if any(strengths) else ()
+
+
+def _within(name: str, value: float, most: float) -> None:
+    if not (0 <= value <= most and math.isfinite(value)):
+        raise TrainingError(f"{name} is at least 0{'' if most == math.inf else f' and at most {most:g}'}, got {value}")
+
+
+def _one_of(what: str, given: str, known: Sequence[str]) -> None:
+    if given not in known:
+        raise UnknownName(f"the {what} is one of {', '.join(known)}, got {given!r}")
