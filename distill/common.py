@@ -12,10 +12,13 @@ import torch
 from tavt_kit.adaptive import AdaptiveViT
 from tavt_kit.checkpoints import save_model
 from tavt_kit.data import ImageSet, thin_out
-from tavt_kit.distill.augment import check_augmentations
+from tavt_kit.distill.feed import check_shares
 from tavt_kit.distill.loop import Loop
+from tavt_kit.distill.photometric import photometric
 from tavt_kit.distill.pictures import Order, Pictures, read_pictures
 from tavt_kit.distill.precision import choose_precision
+from tavt_kit.distill.progress import Progress
+from tavt_kit.distill.reading import Reading
 from tavt_kit.distill.recipe import Optimisation
 from tavt_kit.errors import DataError, TrainingError
 from tavt_kit.model_card import ModelCard
@@ -29,6 +32,7 @@ __all__ = [
     "pictures_of",
     "save_trained",
     "settle",
+    "settle_reading",
     "start_hash",
 ]
 
@@ -55,20 +59,26 @@ def _first(names: tuple[str, ...]) -> str:
     return ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
 
 
-def settle(optimisation: Optimisation, model: AdaptiveViT, card: ModelCard, *, freeze: int) -> Optimisation:
+def settle(optimisation: Optimisation, model: AdaptiveViT, *, freeze: int) -> Optimisation:
     """Decide what was left open, by the model and the machine.
 
     Raises:
-        TrainingError: A precision or augmentation that cannot be.
-        UnknownName: An augmentation nobody knows.
+        TrainingError: A precision that cannot be.
     """
     device = next(model.parameters()).device
-    size = Preprocessing.from_record(card.preprocessing).image_size
-    return optimisation.settled(
-        precision=choose_precision(optimisation.precision, device),
-        freeze=freeze,
-        augment=check_augmentations(optimisation.augment, size),
-    )
+    return optimisation.settled(precision=choose_precision(optimisation.precision, device), freeze=freeze)
+
+
+def settle_reading(reading: Reading, card: ModelCard) -> Reading:
+    """Decide what was left open, by the model's preprocessing.
+
+    Raises:
+        TrainingError: A crop, turn or policy that cannot be.
+    """
+    preprocessing = Preprocessing.from_record(card.preprocessing)
+    reading = reading.settled(preprocessing)
+    photometric(reading, preprocessing)
+    return reading
 
 
 def start_hash(model: AdaptiveViT) -> str:
@@ -94,18 +104,32 @@ def asked_of(model: AdaptiveViT, card: ModelCard, images: ImageSet, recipe: dict
     }
 
 
-def check_batch(images: ImageSet, batch: int, limit: int | None) -> None:
-    """Raise TrainingError if there are too few training pictures for a batch, before any of them is read."""
+def check_batch(images: ImageSet, batch: int, limit: int | None, reading: Reading) -> None:
+    """Raise TrainingError if a batch cannot be made of the training pictures, before any of them is read."""
     Order(len(thin_out(images.split("train"), limit)), batch, 0)
+    check_shares(batch, reading)
 
 
 def pictures_of(
-    images: ImageSet, card: ModelCard, *, limit: int | None, allow_unreadable: int
+    images: ImageSet,
+    card: ModelCard,
+    reading: Reading,
+    *,
+    limit: int | None,
+    allow_unreadable: int,
+    progress: Progress | None = None,
 ) -> tuple[Pictures, Pictures]:
     """The training split, all of it readable, and ``val``, of which some may be skipped."""
     preprocessing = Preprocessing.from_record(card.preprocessing)
-    train = read_pictures(images.split("train"), preprocessing, limit=limit)
-    val = read_pictures(images.split("val"), preprocessing, limit=limit, allow_unreadable=allow_unreadable)
+    train = read_pictures(images.split("train"), preprocessing, reading, limit=limit, progress=progress)
+    val = read_pictures(
+        images.split("val"),
+        preprocessing,
+        Reading(cache=reading.cache),
+        limit=limit,
+        allow_unreadable=allow_unreadable,
+        progress=progress,
+    )
     return train, val
 
 

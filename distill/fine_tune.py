@@ -13,7 +13,16 @@ from torch import Tensor
 
 from tavt_kit.adaptive import AdaptiveViT
 from tavt_kit.data import ImageSet, inherit_split
-from tavt_kit.distill.common import asked_of, card_of, check_batch, loop_record, pictures_of, save_trained, settle
+from tavt_kit.distill.common import (
+    asked_of,
+    card_of,
+    check_batch,
+    loop_record,
+    pictures_of,
+    save_trained,
+    settle,
+    settle_reading,
+)
 from tavt_kit.distill.evaluate import climb, features
 from tavt_kit.distill.loop import SAVE_SECONDS, run_loop
 from tavt_kit.distill.optimiser import freeze
@@ -21,6 +30,7 @@ from tavt_kit.distill.pictures import Pictures
 from tavt_kit.distill.precision import choose_device
 from tavt_kit.distill.probe import Probe, fit_probe, set_head
 from tavt_kit.distill.progress import Progress, Silent
+from tavt_kit.distill.reading import Reading
 from tavt_kit.distill.recipe import TrainRecipe
 from tavt_kit.distill.run_folder import RunFolder
 from tavt_kit.distill.state import has_state, remove_state
@@ -74,7 +84,10 @@ def train(
     inherit_split(run.folder, images)
     if run.done:
         return run.body
-    pictures = pictures_of(images, card, limit=recipe.limit, allow_unreadable=allow_unreadable)
+    reading = recipe.reading if recipe.name == "finetune" else Reading(cache=recipe.reading.cache)
+    pictures = pictures_of(
+        images, card, reading, limit=recipe.limit, allow_unreadable=allow_unreadable, progress=progress
+    )
     precision = str(recipe.optimisation.precision)
     if not ("probe" in run.results and has_state(run.folder)):  # else the saved state holds the head, and more
         _probe(run, model, pictures, len(images.classes), precision, progress)
@@ -95,9 +108,12 @@ def _settled(recipe: TrainRecipe, model: AdaptiveViT, images: ImageSet) -> Train
     if not 1 <= recipe.blocks <= model.layers:
         raise TrainingError(f"1 to {model.layers} of the model's blocks can be trained, got {recipe.blocks}")
     if recipe.name == "finetune":
-        check_batch(images, recipe.optimisation.batch, recipe.limit)
-    frozen = model.layers - recipe.blocks
-    return replace(recipe, optimisation=settle(recipe.optimisation, model, card_of(model, images), freeze=frozen))
+        check_batch(images, recipe.optimisation.batch, recipe.limit, recipe.reading)
+    return replace(
+        recipe,
+        optimisation=settle(recipe.optimisation, model, freeze=model.layers - recipe.blocks),
+        reading=settle_reading(recipe.reading, card_of(model, images)),
+    )
 
 
 def _probe(

@@ -12,7 +12,16 @@ from torch import Tensor
 
 from tavt_kit.adaptive import AdaptiveViT
 from tavt_kit.data import ImageSet, inherit_split
-from tavt_kit.distill.common import asked_of, card_of, check_batch, loop_record, pictures_of, save_trained, settle
+from tavt_kit.distill.common import (
+    asked_of,
+    card_of,
+    check_batch,
+    loop_record,
+    pictures_of,
+    save_trained,
+    settle,
+    settle_reading,
+)
 from tavt_kit.distill.evaluate import climb
 from tavt_kit.distill.ladder import after_record, forget_before, keep_before, ladder_record
 from tavt_kit.distill.loop import SAVE_SECONDS, Step, run_loop
@@ -77,7 +86,9 @@ def distill(
     inherit_split(run.folder, images)
     if run.done:
         return run.body
-    train, val = pictures_of(images, card, limit=recipe.limit, allow_unreadable=allow_unreadable)
+    train, val = pictures_of(
+        images, card, recipe.reading, limit=recipe.limit, allow_unreadable=allow_unreadable, progress=progress
+    )
     settings = recipe.optimisation
     precision = str(settings.precision)
     if "before" not in run.results:
@@ -108,9 +119,13 @@ def distill(
 
 
 def _settled(recipe: DistillRecipe, model: AdaptiveViT, images: ImageSet) -> DistillRecipe:
-    check_batch(images, recipe.optimisation.batch, recipe.limit)
+    check_batch(images, recipe.optimisation.batch, recipe.limit, recipe.reading)
     frozen = model.layers // 4 if recipe.optimisation.freeze is None else recipe.optimisation.freeze
-    return replace(recipe, optimisation=settle(recipe.optimisation, model, card_of(model, images), freeze=frozen))
+    return replace(
+        recipe,
+        optimisation=settle(recipe.optimisation, model, freeze=frozen),
+        reading=settle_reading(recipe.reading, card_of(model, images)),
+    )
 
 
 def _prepare(model: AdaptiveViT, recipe: DistillRecipe) -> tuple[Step, int]:

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,11 +18,11 @@ import torch
 from torch import Tensor
 
 from tavt_kit.adaptive import AdaptiveViT
-from tavt_kit.distill.augment import augment
+from tavt_kit.distill.feed import Batch, stream
 from tavt_kit.distill.interrupt import Interruption
 from tavt_kit.distill.metrics import MetricsLog
 from tavt_kit.distill.optimiser import make_optimiser
-from tavt_kit.distill.pictures import Order, Pictures
+from tavt_kit.distill.pictures import Pictures
 from tavt_kit.distill.precision import autocast, dtype_of
 from tavt_kit.distill.progress import Progress
 from tavt_kit.distill.recipe import Optimisation
@@ -34,7 +35,8 @@ __all__ = ["SAVE_SECONDS", "Loop", "Step", "run_loop"]
 SAVE_SECONDS = 60.0
 
 Step = Callable[[Tensor, Tensor, np.random.Generator], Mapping[str, Tensor]]
-"""(images, labels, draws) -> named 0-d values with ``loss`` among them; leaves gradients on the parameters."""
+"""(images, labels or shares of classes, draws) -> named 0-d values with ``loss`` among them; leaves gradients on the
+parameters."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,10 +88,11 @@ def run_loop(
     engine = _Engine(model, pictures, step, settings, Path(folder), seed)
     done = engine.resume()
     progress.stage(what, settings.steps, done)
-    with Interruption() as interruption, MetricsLog(folder, done) as log:
+    batches = stream(pictures, settings, seed=seed, first=done + 1, last=settings.steps)
+    with Interruption() as interruption, MetricsLog(folder, done) as log, closing(batches):
         last_save = time.monotonic()
         for number in range(done + 1, settings.steps + 1):
-            values = engine.update(number)
+            values = engine.update(number, batches)
             log.write(values)
             progress.advance(1, loss=values["loss"], images_per_second=values["images_per_second"])
             if interruption.asked or time.monotonic() - last_save >= save_seconds:
@@ -112,7 +115,6 @@ class _Engine:
         assert settings.precision is not None  # what settled means
         self.model, self.pictures, self.step, self.settings = model, pictures, step, settings
         self.folder, self.seed = folder, seed
-        self.order = Order(len(pictures), settings.batch, seed)
         self.rate = settings.learning_rate()
         self.optimiser = make_optimiser(
             model,
@@ -138,11 +140,13 @@ class _Engine:
     def save(self, number: int) -> None:
         save_state(self.folder, self.model, self.optimiser, step=number, seconds=self.seconds)
 
-    def update(self, number: int) -> dict[str, float]:
-        """One step; its values for the log."""
+    def update(self, number: int, batches: Iterator[Batch]) -> dict[str, float]:
+        """One step, the time that it waits for its pictures included; its values for the log."""
         start = time.perf_counter()
-        places = self.order.of(number)
-        images, labels = self._batch(places, number)
+        batch = next(batches)
+        places = batch.places
+        labels = batch.labels if batch.soft is None else batch.soft
+        images, labels = batch.images.to(self.device), labels.to(self.device)
         values = {name: value.item() for name, value in self._gradients(images, labels, number).items()}
         for parameter in self.trained:
             # A layer that layer dropout left out has a gradient of 0, not none: its momentum goes on, as officially.
@@ -161,13 +165,6 @@ class _Engine:
         self.losses.append(values["loss"])
         speed = round(len(places) / duration, 2)
         return {"step": number, **values, "lr": rate, "gradient_norm": norm, "images_per_second": speed}
-
-    def _batch(self, places: np.typing.NDArray[np.int64], number: int) -> tuple[Tensor, Tensor]:
-        draws = np.random.default_rng([self.seed, 1, number])
-        pixels = augment(self.pictures.pixels[places], self.settings.augment, draws)
-        images = torch.from_numpy(self.pictures.inputs(pixels))
-        labels = torch.from_numpy(self.pictures.labels[places])
-        return images.to(self.device), labels.to(self.device)
 
     def _gradients(self, images: Tensor, labels: Tensor, number: int) -> Mapping[str, Tensor]:
         precision = str(self.settings.precision)

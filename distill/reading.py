@@ -41,7 +41,8 @@ class Reading:
         augment: See ``augment.AUGMENTATIONS``.
         rotation: Turn by up to so many degrees either way; corners become black.
         auto_augment: A policy as timm writes it: ``"original"``, ``"rand-m9-mstd0.5-inc1"``.
-        color_jitter: Brightness, contrast, saturation, hue, each a greatest change; those not given are 0.
+        color_jitter: Brightness, contrast, saturation, hue, each a greatest change; those not given are 0. One number
+            is that of the first three, as in timm.
         blur: Probability of a Gaussian blur, 5 pixels wide, its deviation from 0.1 to 5 (PIM's).
         sharpness: Probability of sharpening by a factor of 1.5 (PIM's).
         erasing: Probability that a rectangle of 2 to 33 % of the area is erased.
@@ -64,7 +65,7 @@ class Reading:
     augment: tuple[str, ...] = ("flip",)
     rotation: float = 0.0
     auto_augment: str | None = None
-    color_jitter: tuple[float, ...] = ()
+    color_jitter: tuple[float, ...] | float = ()
     blur: float = 0.0
     sharpness: float = 0.0
     erasing: float = 0.0
@@ -164,8 +165,8 @@ def _range(name: str, given: Sequence[float], most: float) -> tuple[float, float
     return float(given[0]), float(given[1])
 
 
-def _jitter(given: Sequence[float]) -> tuple[float, ...]:
-    strengths = tuple(float(value) for value in given)
+def _jitter(given: Sequence[float] | float) -> tuple[float, ...]:
+    strengths = (float(given),) * 3 if isinstance(given, int | float) else tuple(float(value) for value in given)
     if len(strengths) > 4 or any(not (0 <= value and math.isfinite(value)) for value in strengths):
         raise TrainingError(
             f"colour jitter is up to four strengths of at least 0 (brightness, contrast, saturation, hue), got {given}"

@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, field, replace
 from types import MappingProxyType
 from typing import Any
 
+from tavt_kit.distill.reading import Reading
 from tavt_kit.distill.schedules import LearningRate
 from tavt_kit.errors import TrainingError, UnknownName
 
@@ -39,7 +40,6 @@ class Optimisation:
         weight_decay: Of matrices; biases, norms and tables are not decayed.
         momentum: Of SGD.
         clip: Largest total gradient norm.
-        augment: See ``augment.AUGMENTATIONS``.
         precision: ``"f32"`` or ``"bf16"``; ``None`` is decided by the machine, and the decision recorded.
         freeze: Leading layers that are not trained, the embedding with them; ``None`` is the recipe's own choice.
 
@@ -56,12 +56,11 @@ class Optimisation:
     weight_decay: float = 0.05
     momentum: float = 0.9
     clip: float = 1.0
-    augment: tuple[str, ...] = ("flip",)
     precision: str | None = None
     freeze: int | None = None
 
     def __post_init__(self) -> None:
-        # The freeze is checked by the model it is meant for, the augmentations against the size of its pictures.
+        # The freeze is checked by the model it is meant for.
         self.learning_rate()
         if self.optimiser not in OPTIMISERS:
             raise TrainingError(f"the optimiser must be one of {', '.join(OPTIMISERS)}, got {self.optimiser!r}")
@@ -83,9 +82,9 @@ class Optimisation:
         warmup = self.steps // 20 if self.warmup is None else self.warmup
         return LearningRate(self.lr, warmup, self.steps, self.decay)
 
-    def settled(self, *, precision: str, freeze: int, augment: tuple[str, ...]) -> Optimisation:
+    def settled(self, *, precision: str, freeze: int) -> Optimisation:
         """Nothing left open: what a run records."""
-        return replace(self, warmup=self.learning_rate().warmup, precision=precision, freeze=freeze, augment=augment)
+        return replace(self, warmup=self.learning_rate().warmup, precision=precision, freeze=freeze)
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +95,7 @@ class TrainRecipe:
         name: ``"probe"`` fits the head alone; ``"finetune"`` goes on with the last blocks.
         blocks: Last blocks that ``finetune`` trains.
         optimisation: Of ``finetune``.
+        reading: Of the training pictures of ``finetune``.
         seed: Of everything random.
         limit: At most so many pictures of each split.
 
@@ -106,6 +106,7 @@ class TrainRecipe:
     name: str = "probe"
     blocks: int = 4
     optimisation: Optimisation = field(default_factory=Optimisation)
+    reading: Reading = field(default_factory=Reading)
     seed: int = 0
     limit: int | None = None
 
@@ -118,7 +119,7 @@ class TrainRecipe:
         head = {"recipe": self.name, "seed": self.seed, "limit": self.limit}
         if self.name == "probe":
             return {**head, "precision": self.optimisation.precision}
-        return {**head, "blocks": self.blocks, **_flat(self.optimisation)}
+        return {**head, "blocks": self.blocks, **asdict(self.optimisation), **self.reading.as_record()}
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,7 +133,8 @@ class DistillRecipe:
         kl: ``"reverse"`` (official) or ``"forward"``.
         temperature: Of the divergence.
         layer_dropout: Probability that a layer is left out, in the full network too (official: 0.2).
-        optimisation: The rest.
+        optimisation: How weights are moved.
+        reading: Of the training pictures.
         seed: Of everything random.
         limit: At most so many pictures of each split.
     """
@@ -144,17 +146,14 @@ class DistillRecipe:
     temperature: float = 1.0
     layer_dropout: float | None = None
     optimisation: Optimisation = field(default_factory=Optimisation)
+    reading: Reading = field(default_factory=Reading)
     seed: int = 0
     limit: int | None = None
 
     def as_record(self) -> dict[str, Any]:
         """Flat, JSON-ready."""
-        own = {key: value for key, value in asdict(self).items() if key not in ("name", "optimisation")}
-        return {"recipe": self.name, **own, **_flat(self.optimisation)}
-
-
-def _flat(optimisation: Optimisation) -> dict[str, Any]:
-    return {**asdict(optimisation), "augment": list(optimisation.augment)}
+        own = {key: value for key, value in asdict(self).items() if key not in ("name", "optimisation", "reading")}
+        return {"recipe": self.name, **own, **asdict(self.optimisation), **self.reading.as_record()}
 
 
 DISTILL_RECIPES: Mapping[str, DistillRecipe] = MappingProxyType(
@@ -189,5 +188,11 @@ def distill_recipe(name: str = "modern", **changes: Any) -> DistillRecipe:
     recipe = DISTILL_RECIPES[name]
     given = {key: value for key, value in changes.items() if value is not None}
     inner = {key: value for key, value in given.items() if hasattr(recipe.optimisation, key)}
-    outer = {key: value for key, value in given.items() if key not in inner}
-    return replace(recipe, optimisation=replace(recipe.optimisation, **inner), **outer)
+    read = {key: value for key, value in given.items() if hasattr(recipe.reading, key)}
+    outer = {key: value for key, value in given.items() if key not in inner and key not in read}
+    return replace(
+        recipe,
+        optimisation=replace(recipe.optimisation, **inner),
+        reading=replace(recipe.reading, **read),
+        **outer,
+    )

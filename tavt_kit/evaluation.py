@@ -1,10 +1,11 @@
-"""Accuracy of schedules on pictures held in memory, by the lean path: what the search asks hundreds of times."""
+"""Accuracy of schedules on pictures, by the lean path: what the search asks hundreds of times."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -23,13 +24,21 @@ _TOKENS_AT_ONCE = 6000
 """Tokens in a batch: enough to fill a CPU, few enough for its caches; measured flat from half to four times that."""
 
 
+class Rows(Protocol):
+    """Bytes of pictures, slice by slice: an array, or what decodes or maps them when they are asked for."""
+
+    def __getitem__(self, rows: Any, /) -> NDArray[np.uint8]:
+        """(n, 3, H, W) of a slice."""
+        ...
+
+
 @dataclass(slots=True)
 class LeanEvaluator:
     """Counts the pictures that a model has right under a schedule.
 
     Args:
         model: Wrapped, on its device; its own schedule is put back after each evaluation.
-        pixels: (n, 3, H, W) bytes, cropped as the preprocessing says.
+        pixels: Slices are (n, 3, H, W) bytes, cropped as the preprocessing says.
         labels: (n,)
         preprocessing: The model's.
         split: Of the pictures.
@@ -40,7 +49,7 @@ class LeanEvaluator:
     """
 
     model: AdaptiveViT
-    pixels: NDArray[np.uint8]
+    pixels: Rows
     labels: NDArray[np.int64]
     preprocessing: Preprocessing
     split: str = "val"

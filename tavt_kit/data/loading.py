@@ -39,6 +39,9 @@ __all__ = [
 _log = logging.getLogger(__name__)
 _Read = TypeVar("_Read")
 
+Prepare = Callable[[Image.Image], NDArray[np.uint8]]
+"""A decoded picture -> its bytes (3, h, w)."""
+
 
 @dataclass(frozen=True, slots=True)
 class Unreadable:
@@ -144,7 +147,7 @@ def load_bytes(
 
 def load_prepared(
     samples: Sequence[Sample],
-    prepare: Callable[[Image.Image], NDArray[np.uint8]],
+    prepare: Prepare,
     size: tuple[int, int],
     *,
     allow_unreadable: int = 0,
@@ -164,7 +167,7 @@ def load_prepared(
     pixels = np.empty((len(samples), 3, *size), np.uint8)
     skipped: list[Unreadable] = []
     good = np.ones(len(samples), bool)
-    for index, result in enumerate(read_each(samples, prepare, threads=threads)):
+    for index, result in enumerate(read_each(samples, _opened_by(prepare), threads=threads)):
         if isinstance(result, DataError):
             good[index] = False
             skipped.append(skip(index, samples[index], result))
@@ -203,7 +206,8 @@ def batches(
     if batch < 1:
         raise DataError(f"a batch needs at least one picture, got {batch}")
     skipped: list[Unreadable] = []
-    results = enumerate(read_each(samples, partial(resize_crop, p=preprocessing), threads=threads))
+    prepare = partial(resize_crop, p=preprocessing)
+    results = enumerate(read_each(samples, _opened_by(prepare), threads=threads))
     while group := list(islice(results, batch)):
         good: list[tuple[int, NDArray[np.uint8]]] = []
         for index, result in group:
@@ -236,24 +240,19 @@ def thin_out(samples: Sequence[Sample], limit: int | None) -> Sequence[Sample]:
 
 
 def read_each(
-    samples: Sequence[Sample],
-    prepare: Callable[[Image.Image], _Read],
-    *,
-    read: Callable[[Path], Image.Image] = open_image,
-    threads: int | None = None,
+    samples: Sequence[Sample], read: Callable[[Path], _Read], *, threads: int | None = None
 ) -> Iterator[_Read | DataError]:
-    """What ``prepare`` makes of each picture, or why it cannot be read, in order; a few are read ahead, never all.
+    """What ``read`` makes of each file, or the DataError it raised, in order; a few are read ahead, never all.
 
     Args:
         samples: In the order in which they are read.
-        prepare: Called in a thread.
-        read: Opens the file.
+        read: Called in a thread.
         threads: As ``load_arrays``.
     """
 
-    def prepared(sample: Sample) -> _Read | DataError:
+    def attempt(sample: Sample) -> _Read | DataError:
         try:
-            return prepare(read(sample.path))
+            return read(sample.path)
         except DataError as error:
             return error
 
@@ -261,13 +260,17 @@ def read_each(
     later = iter(samples)
     pool = ThreadPoolExecutor(workers)
     try:
-        waiting = deque(pool.submit(prepared, sample) for sample in islice(later, 16 * workers))
+        waiting = deque(pool.submit(attempt, sample) for sample in islice(later, 16 * workers))
         while waiting:
             result = waiting.popleft().result()
-            waiting.extend(pool.submit(prepared, sample) for sample in islice(later, 1))
+            waiting.extend(pool.submit(attempt, sample) for sample in islice(later, 1))
             yield result
     finally:
         pool.shutdown(cancel_futures=True)
+
+
+def _opened_by(prepare: Prepare) -> Callable[[Path], NDArray[np.uint8]]:
+    return lambda path: prepare(open_image(path))
 
 
 def skip(index: int, sample: Sample, error: DataError) -> Unreadable:

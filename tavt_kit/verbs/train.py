@@ -8,9 +8,9 @@ from typing import Annotated, Any
 
 import typer
 
-from tavt_kit.verbs import options
+from tavt_kit.verbs import options, reading_options
 
-__all__ = ["Augment", "Device", "SaveEvery", "split_list", "train_verb"]
+__all__ = ["Device", "SaveEvery", "train_verb"]
 
 Recipe = Annotated[str, typer.Option(help="probe: the head alone; finetune: then the last blocks too.")]
 Blocks = Annotated[int, typer.Option(help="Last blocks that finetune trains.")]
@@ -19,7 +19,6 @@ Batch = Annotated[int, typer.Option(help="Pictures per update.")]
 Rate = Annotated[float, typer.Option("--lr", help="Highest learning rate.")]
 Warmup = Annotated[int | None, typer.Option(help="Updates of linear warm-up. [default: a twentieth of the steps]")]
 Decay = Annotated[float, typer.Option("--weight-decay", help="Of matrices.")]
-Augment = Annotated[str, typer.Option(help="flip, vflip, rotate (quarter turns), shift: some with commas, or none.")]
 Device = Annotated[str | None, typer.Option(help="cpu or cuda[:N]. [default: a GPU if there is one]")]
 SaveEvery = Annotated[str, typer.Option(help="Time between two saved states.")]
 
@@ -38,7 +37,23 @@ def train_verb(
     lr: Rate = 3e-5,
     warmup: Warmup = None,
     weight_decay: Decay = 0.05,
-    augment: Augment = "flip",
+    resize: reading_options.Resize = None,
+    interpolation: reading_options.Interpolation = None,
+    crop: reading_options.Crop = None,
+    scale: reading_options.Scale = None,
+    ratio: reading_options.Ratio = None,
+    augment: reading_options.Augment = None,
+    rotation: reading_options.Rotation = None,
+    auto_augment: reading_options.AutoAugment = None,
+    color_jitter: reading_options.ColorJitter = None,
+    blur: reading_options.Blur = None,
+    sharpness: reading_options.Sharpness = None,
+    erasing: reading_options.Erasing = None,
+    erasing_fill: reading_options.ErasingFill = None,
+    mixup: reading_options.Mixup = None,
+    cutmix: reading_options.Cutmix = None,
+    workers: reading_options.Workers = None,
+    cache: reading_options.Cache = None,
     precision: options.Precision = None,
     score: options.Score = None,
     pool: options.Pool = None,
@@ -58,8 +73,14 @@ def train_verb(
     training split is refused; --allow-unreadable is for val. Writes run.json, split.json, metrics.jsonl,
     model.safetensors and model.json; the same command continues what was interrupted.
     """
+    from tavt_kit.distill.reading import Reading
     from tavt_kit.distill.recipe import Optimisation, TrainRecipe
 
+    reading = reading_options.reading_changes(
+        resize=resize, interpolation=interpolation, crop=crop, scale=scale, ratio=ratio, augment=augment,
+        rotation=rotation, auto_augment=auto_augment, color_jitter=color_jitter, blur=blur, sharpness=sharpness,
+        erasing=erasing, erasing_fill=erasing_fill, mixup=mixup, cutmix=cutmix, workers=workers, cache=cache,
+    )  # fmt: skip
     chosen = TrainRecipe(
         recipe,
         blocks=blocks,
@@ -69,9 +90,9 @@ def train_verb(
             lr=lr,
             warmup=warmup,
             weight_decay=weight_decay,
-            augment=split_list(augment),
             precision=precision,
         ),
+        reading=Reading(**reading),
         seed=seed,
         limit=limit,
     )
@@ -112,11 +133,6 @@ def required(data: str | None) -> str:
     if data is None:
         raise DataError("training needs pictures: give --data with a folder, a CSV list, elpv or textile")
     return data
-
-
-def split_list(text: str) -> tuple[str, ...]:
-    """``"flip,rotate"`` as its parts; ``"none"`` has none."""
-    return tuple(part for part in (piece.strip() for piece in text.split(",")) if part not in ("", "none"))
 
 
 def _say(out: Path, record: dict[str, Any]) -> None:

@@ -19,6 +19,7 @@ from tavt_kit.distill.loop import Loop, Step, run_loop
 from tavt_kit.distill.metrics import read_metrics
 from tavt_kit.distill.pictures import Pictures, read_pictures
 from tavt_kit.distill.progress import Silent
+from tavt_kit.distill.reading import Reading
 from tavt_kit.distill.recipe import DistillRecipe, Optimisation
 from tavt_kit.distill.state import has_state
 from tavt_kit.errors import CheckpointError, OutputError, TrainingError
@@ -26,7 +27,7 @@ from tavt_kit.preprocess import Preprocessing
 
 Make = Callable[..., AdaptiveViT]
 SETTINGS = Optimisation(
-    steps=6, batch=4, lr=1e-3, warmup=2, augment=("flip", "shift"), precision="f32", freeze=1
+    steps=6, batch=4, lr=1e-3, warmup=2, precision="f32", freeze=1
 )  # fmt: skip
 
 
@@ -44,7 +45,7 @@ class Interrupting(Silent):
 
 @pytest.fixture
 def pictures(images: ImageSet) -> Pictures:
-    return read_pictures(images.split("train"), Preprocessing((64, 64)))
+    return read_pictures(images.split("train"), Preprocessing((64, 64)), Reading(augment=("flip", "shift")))
 
 
 def with_dropout(model: AdaptiveViT) -> AdaptiveViT:
@@ -91,7 +92,7 @@ def test_interrupted_and_continued_gives_the_same_bits(
     make_model: Make, pictures: Pictures, tmp_path: Path, precision: str, optimiser: str
 ) -> None:
     settings = Optimisation(
-        steps=6, batch=4, lr=1e-3, warmup=2, augment=("flip", "shift"), precision=precision, freeze=1,
+        steps=6, batch=4, lr=1e-3, warmup=2, precision=precision, freeze=1,
         optimiser=optimiser,
     )  # fmt: skip
     torch.manual_seed(1)
@@ -200,7 +201,7 @@ def test_gradients_are_clipped_and_the_rate_follows_its_schedule(
 ) -> None:
     settings = Optimisation(
         steps=4, batch=4, lr=1.0, warmup=2, decay="linear", optimiser="sgd", momentum=0.0, clip=1e-3,
-        weight_decay=0.0, augment=(), precision="f32", freeze=0,
+        weight_decay=0.0, precision="f32", freeze=0,
     )  # fmt: skip
     model = make_model()
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}

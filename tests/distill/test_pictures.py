@@ -4,9 +4,8 @@ import numpy as np
 import pytest
 
 from tavt_kit.data import ImageSet
-from tavt_kit.distill import pictures as module
 from tavt_kit.distill.pictures import Order, read_pictures
-from tavt_kit.errors import DataError, TrainingError
+from tavt_kit.errors import TrainingError
 from tavt_kit.preprocess import Preprocessing, apply, open_image
 
 
@@ -47,14 +46,3 @@ def test_inputs_are_those_of_evaluation(images: ImageSet) -> None:
         np.testing.assert_array_equal(
             found.inputs(found.pixels[place : place + 1])[0], apply(open_image(sample.path), preprocessing)
         )
-
-
-def test_what_does_not_fit_the_memory_is_refused_before_it_is_read(
-    images: ImageSet, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(module, "_free_memory", lambda: 100_000)
-    with pytest.raises(DataError, match="--limit"):
-        read_pictures(images.split("train"), Preprocessing((64, 64)))
-    assert len(read_pictures(images.split("train"), Preprocessing((64, 64)), limit=3)) == 3
-    monkeypatch.setattr(module, "_free_memory", lambda: None)  # a system that does not say
-    assert len(read_pictures(images.split("train"), Preprocessing((64, 64)))) == 36
