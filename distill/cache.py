@@ -64,7 +64,7 @@ class CachedPictures:
             self._bytes = np.memmap(self.folder / _PIXELS, np.uint8, "r")
         start, height, width, checksum = map(int, self.index[key])
         found = self._bytes[start : start + 3 * height * width]
-        if zlib.crc32(found) != checksum:
+        if zlib.crc32(found.data) != checksum:
             raise DataError(
                 f"the picture at place {int(key)} of the cache {self.folder} is damaged; remove this folder, and the "
                 "next run fills it again"
@@ -194,7 +194,7 @@ def _write_pixels(
             if isinstance(result, DataError):
                 skipped.append(skip(place, samples[place], result))
             else:
-                rows.append((stream.tell(), *result.shape[1:], zlib.crc32(result)))
+                rows.append((stream.tell(), *result.shape[1:], zlib.crc32(result.data)))
                 stream.write(result.data)
             progress.advance(1)
     judge(skipped, len(samples), allow_unreadable)

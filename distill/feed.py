@@ -14,6 +14,7 @@ import sys
 import threading
 import warnings
 from collections.abc import Generator, Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from typing import Any
 
@@ -85,11 +86,11 @@ def stream(
     reader = _Reader(pictures, Order(len(pictures), settings.batch, seed), seed, rank, world)
     numbers = range(first, last + 1)
     workers = workers_of(pictures, world)
-    batches = _by_workers(reader, numbers, workers) if workers else (reader[number] for number in numbers)
-    for found in batches:
-        if isinstance(found, DataError):
-            raise DataError(f"{found}; repair or remove it: training needs every picture of its split")
-        yield found
+    with closing(_by_workers(reader, numbers, workers) if workers else _alone(reader, numbers)) as batches:
+        for found in batches:
+            if isinstance(found, DataError):
+                raise DataError(f"{found}; repair or remove it: training needs every picture of its split")
+            yield found
 
 
 def check_shares(batch: int, reading: Reading, world: int = 1) -> None:
@@ -182,40 +183,50 @@ class _Reader(Dataset[Any]):
         return mixed
 
 
-def _by_workers(reader: _Reader, numbers: range, workers: int) -> Iterator[Batch | DataError]:
-    loader = DataLoader(
-        reader,
-        batch_size=None,
-        sampler=numbers,
-        num_workers=workers,
-        prefetch_factor=_PREFETCH,
-        collate_fn=_as_it_is,
-        worker_init_fn=_leave_the_group,
-        multiprocessing_context=_start_method(),
-        generator=torch.Generator(),  # else it draws from torch's own stream
-    )
-    batches = _started(loader)
+def _alone(reader: _Reader, numbers: range) -> Generator[Batch | DataError]:
     for number in numbers:
-        try:
-            found = next(batches)
-        except RuntimeError as error:
-            if not str(error).startswith("DataLoader worker"):  # what one raised begins otherwise
-                raise
-            named = ", ".join(reader.names(number)[:4])
-            raise TrainingError(
-                f"a process that decodes pictures died before update {number} ({named}, ...) was read; if memory "
-                "is short, give fewer --workers, or 0"
-            ) from error
-        yield found
+        yield reader[number]
 
 
-def _started(loader: DataLoader[Any]) -> Iterator[Any]:
-    """The loader's iterator, its processes running."""
+def _by_workers(reader: _Reader, numbers: range, workers: int) -> Generator[Batch | DataError]:
+    batches = _started(reader, numbers, workers)
+    try:
+        for number in numbers:
+            try:
+                found = next(batches)
+            except (RuntimeError, OSError, EOFError) as error:
+                if str(error).startswith("Caught "):  # a bug in a process that lives
+                    raise
+                reason = (str(error) or type(error).__name__).splitlines()[0]
+                named = ", ".join(reader.names(number)[:4])
+                raise TrainingError(
+                    f"a process that decodes pictures died before update {number} ({named}, ...) was read "
+                    f"({reason}); if memory is short, give fewer --workers, or 0"
+                ) from error
+            yield found
+    finally:
+        del batches  # ends the processes; an exception's traceback would keep them
+
+
+def _started(reader: _Reader, numbers: range, workers: int) -> Iterator[Any]:
+    """The iterator of a DataLoader, its processes running."""
     # torch would raise the death of a process wherever this one then is; without its handler next() finds it.
     watched = hasattr(signal, "SIGCHLD") and threading.current_thread() is threading.main_thread()
     before = signal.getsignal(signal.SIGCHLD) if watched else None
     with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "This DataLoader will create", UserWarning)  # as many as were asked for
         warnings.filterwarnings("ignore", "This process .* is multi-threaded", DeprecationWarning)  # see stream
+        loader = DataLoader(
+            reader,
+            batch_size=None,
+            sampler=numbers,
+            num_workers=workers,
+            prefetch_factor=_PREFETCH,
+            collate_fn=_as_it_is,
+            worker_init_fn=_leave_the_group,
+            multiprocessing_context=_start_method(),
+            generator=torch.Generator(),  # else it draws from torch's own stream
+        )
         batches = iter(loader)
     if watched:
         signal.signal(signal.SIGCHLD, before or signal.SIG_DFL)
@@ -227,7 +238,7 @@ def _start_method() -> str | None:
     return "fork" if sys.platform.startswith("linux") and "fork" in multiprocessing.get_all_start_methods() else None
 
 
-def _as_it_is(batch: Batch | DataError) -> Batch | DataError:
+def _as_it_is(batch: Any) -> Any:
     return batch
 
 

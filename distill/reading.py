@@ -65,7 +65,7 @@ class Reading:
     augment: tuple[str, ...] = ("flip",)
     rotation: float = 0.0
     auto_augment: str | None = None
-    color_jitter: tuple[float, ...] | float = ()
+    color_jitter: tuple[float, ...] = ()
     blur: float = 0.0
     sharpness: float = 0.0
     erasing: float = 0.0
@@ -150,7 +150,7 @@ def _text(resize: int | tuple[int, int]) -> str:
 def _resize(given: int | Sequence[int] | None) -> int | tuple[int, int] | None:
     if given is None:
         return None
-    sizes = (given,) if isinstance(given, int) else tuple(given)
+    sizes = tuple(given) if isinstance(given, Sequence) else (given,)
     if len(sizes) not in (1, 2) or any(isinstance(size, bool) or not isinstance(size, int) for size in sizes):
         raise TrainingError(f"pictures are resized to height and width, or by their shorter edge, got {given!r}")
     if min(sizes) < 1:
