@@ -23,6 +23,7 @@ from tavt_kit.distill.recipe import Optimisation
 from tavt_kit.errors import DataError, TrainingError
 from tavt_kit.model_card import ModelCard
 from tavt_kit.preprocess import Preprocessing
+from tavt_kit.records import make_folder
 
 __all__ = [
     "asked_of",
@@ -74,10 +75,13 @@ def settle_reading(reading: Reading, card: ModelCard) -> Reading:
 
     Raises:
         TrainingError: A crop, turn or policy that cannot be.
+        OutputError: The cache's folder cannot be written.
     """
     preprocessing = Preprocessing.from_record(card.preprocessing)
     reading = reading.settled(preprocessing)
     photometric(reading, preprocessing)
+    if reading.cache is not None:
+        make_folder(reading.cache)
     return reading
 
 
