@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image
+from PIL import Image, ImageOps
 from torch import Tensor
 
 from tavt_kit.distill.reading import Reading
@@ -80,10 +80,25 @@ def _policy(text: str, reading: Reading, preprocessing: Preprocessing) -> Any:
         make = timm.data.auto_augment.augment_and_mix_transform
         settings["translate_pct"] = 0.3
     try:
-        return make(text, settings)
+        policy = make(text, settings)
     except (AssertionError, ValueError, LookupError, TypeError, NotImplementedError) as error:
         reason = f" ({error})" if str(error) else ""
         raise TrainingError(f"timm cannot read the policy {text!r}{reason}; see --auto-augment") from None
+    for step in _steps(policy):
+        if step.aug_fn is timm.data.auto_augment.posterize:
+            step.aug_fn = _posterize
+    return policy
+
+
+def _steps(policy: Any) -> Iterator[Any]:
+    """timm's ``AugmentOp`` of which a policy draws."""
+    for group in getattr(policy, "policy", None) or [policy.ops]:
+        yield from group
+
+
+def _posterize(image: Image.Image, bits: int, **_: Any) -> Image.Image:
+    """timm's own asks for 0 bits at the greatest strengths: black, but an error from Pillow 13 on."""
+    return ImageOps.posterize(image, min(bits, 8)) if bits > 0 else Image.new(image.mode, image.size)
 
 
 def eraser(reading: Reading) -> Callable[[Tensor], Tensor] | None:

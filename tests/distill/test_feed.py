@@ -16,13 +16,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from tavt_kit.data import ImageSet, load_images
 from tavt_kit.distill import pictures as module
 from tavt_kit.distill.augment import augment
 from tavt_kit.distill.cropping import crop
 from tavt_kit.distill.feed import Batch, check_shares, stream, workers_of
-from tavt_kit.distill.photometric import seeded
+from tavt_kit.distill.photometric import photometric, seeded
 from tavt_kit.distill.pictures import Order, Pictures, Undecoded, read_pictures
 from tavt_kit.distill.reading import Reading
 from tavt_kit.distill.recipe import Optimisation
@@ -137,6 +138,15 @@ def test_each_change_is_drawn_anew_in_every_epoch(images: ImageSet, reading: Rea
             seen.setdefault(int(place), set()).add(image.numpy().tobytes())
     often = [len(variants) for place, variants in seen.items()]
     assert sum(count > 1 for count in often) > len(often) / 2
+
+
+@pytest.mark.parametrize("policy", ["rand-m10-mstd101-inc1-n4", "v0", "original-mstd1", "3a", "augmix-m9", "rand-m0"])
+def test_a_policy_of_any_strength_can_be_applied(policy: str) -> None:
+    change = photometric(Reading(auto_augment=policy), P)
+    assert change is not None
+    grey = Image.fromarray(np.random.default_rng(0).integers(0, 256, (32, 32, 3), dtype=np.uint8))
+    with seeded(0):
+        assert len({change(grey).tobytes() for _ in range(150)}) > 10
 
 
 def test_mixing_shares_pictures_and_labels_alike(images: ImageSet) -> None:
