@@ -172,8 +172,12 @@ DISTILL_RECIPES: Mapping[str, DistillRecipe] = MappingProxyType(
 """Where the flags of ``distill`` start from."""
 
 
-def distill_recipe(name: str = "modern", **changes: Any) -> DistillRecipe:
-    """A recipe with some values changed, wherever they lie; None changes nothing.
+def distill_recipe(
+    name: str = "modern", *, reading: Mapping[str, Any] = MappingProxyType({}), **changes: Any
+) -> DistillRecipe:
+    """A recipe with some values changed, those of ``reading`` and all others, wherever they lie; None changes nothing.
+
+    A None in ``reading`` is a value: it takes back what the recipe does.
 
     Raises:
         UnknownName: No such recipe.
@@ -188,11 +192,10 @@ def distill_recipe(name: str = "modern", **changes: Any) -> DistillRecipe:
     recipe = DISTILL_RECIPES[name]
     given = {key: value for key, value in changes.items() if value is not None}
     inner = {key: value for key, value in given.items() if hasattr(recipe.optimisation, key)}
-    read = {key: value for key, value in given.items() if hasattr(recipe.reading, key)}
-    outer = {key: value for key, value in given.items() if key not in inner and key not in read}
+    outer = {key: value for key, value in given.items() if key not in inner}
     return replace(
         recipe,
         optimisation=replace(recipe.optimisation, **inner),
-        reading=replace(recipe.reading, **read),
+        reading=replace(recipe.reading, **reading),
         **outer,
     )

@@ -91,7 +91,7 @@ def distill_verb(
     chosen = distill_recipe(
         recipe, steps=steps, batch=batch, bound=bound, sub_networks=sub_networks, kl=kl, temperature=temperature,
         layer_dropout=layer_dropout, freeze=freeze, lr=lr, warmup=warmup, weight_decay=weight_decay,
-        precision=precision, seed=seed, limit=limit, **reading,
+        precision=precision, seed=seed, limit=limit, reading=reading,
     )  # fmt: skip
     seconds = options.parse_duration(save_every)
     from tavt_kit.checkpoints import load_model

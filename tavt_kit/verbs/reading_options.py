@@ -13,7 +13,7 @@ __all__ = ["reading_changes"]
 
 Resize = Annotated[
     str | None,
-    typer.Option(help="Resize training pictures to H,W, or their shorter edge to N. [default: as for evaluation]"),
+    typer.Option(help="Resize training pictures to H,W, the shorter edge to N, or none. [default: as for evaluation]"),
 ]
 Interpolation = Annotated[str | None, typer.Option(help="Filter: bilinear, bicubic, ... [default: the model's]")]
 Crop = Annotated[
@@ -77,11 +77,15 @@ def _as_given(value: Any) -> Any:
     return value
 
 
-def _resize(text: str) -> int | tuple[int, ...]:
+def _resize(text: str) -> int | tuple[int, ...] | None:
+    if text == "none":
+        return None
     try:
         sizes = tuple(int(part) for part in text.split(","))
     except ValueError:
-        raise BadOption(f"--resize is H,W or one number of pixels, such as 600,600 or 256, got {text!r}") from None
+        raise BadOption(
+            f"--resize is H,W, one number of pixels or none, such as 600,600 or 256, got {text!r}"
+        ) from None
     return sizes[0] if len(sizes) == 1 else sizes
 
 

@@ -23,7 +23,7 @@ from tavt_kit.distill import pictures as module
 from tavt_kit.distill.augment import augment
 from tavt_kit.distill.cropping import crop
 from tavt_kit.distill.feed import Batch, check_shares, stream, workers_of
-from tavt_kit.distill.photometric import photometric, seeded
+from tavt_kit.distill.photometric import eraser, photometric, seeded
 from tavt_kit.distill.pictures import Order, Pictures, Undecoded, read_pictures
 from tavt_kit.distill.reading import Reading
 from tavt_kit.distill.recipe import Optimisation
@@ -177,6 +177,20 @@ def test_a_random_crop_reaches_every_place_and_a_resized_one_keeps_its_bounds() 
     assert len(found) == 15
     whole[:] = 7
     assert (crop(whole, Reading(crop="random-resized"), P, 0, 1) == 7).all()
+
+
+def test_what_is_erased_is_the_mean_colour_or_noise() -> None:
+    for fill in ("zero", "noise"):
+        erase = eraser(Reading(erasing=1.0, erasing_fill=fill))
+        assert erase is not None
+        for place in range(20):
+            image = torch.full((3, 32, 32), 5.0)
+            with seeded(place):
+                erase(image)
+            gone = (image != 5.0).any(0)
+            assert 0.01 < gone.float().mean() < 0.35
+            assert (image[:, gone] == 0).all() if fill == "zero" else image[:, gone].unique().numel() > 5
+    assert eraser(Reading()) is None
 
 
 def test_seeded_puts_the_generators_back() -> None:
