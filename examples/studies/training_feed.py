@@ -11,12 +11,11 @@ from __future__ import annotations
 
 import argparse
 import random
-import resource
 import statistics
 import tempfile
 import time
 from collections import defaultdict
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -52,6 +51,10 @@ class Case:
     reading: str
     cached: bool
     workers: int
+
+
+Rates = dict[tuple[str, Case | None], list[float]]
+"""Images a second of each round: reading or both in a case, and the step alone."""
 
 
 def draw_photographs(folder: Path, count: int) -> tuple[Sample, ...]:
@@ -99,8 +102,8 @@ def trainer(model: AdaptiveViT) -> Callable[[Batch], None]:
     return update
 
 
-def measure(options: argparse.Namespace, folder: Path) -> dict[tuple[str, Case | None], list[float]]:
-    """Every rate, round by round."""
+def measure(options: argparse.Namespace, folder: Path) -> Iterator[Rates]:
+    """Every rate so far, after each round."""
     samples = draw_photographs(folder, options.pictures)
     preprocessing = Preprocessing((options.image_size, options.image_size))
     readings = {name: reading.settled(preprocessing) for name, reading in READINGS.items()}
@@ -117,7 +120,7 @@ def measure(options: argparse.Namespace, folder: Path) -> dict[tuple[str, Case |
     plain = Case("default: resize, flip", True, 0)
     batch = next(feed_of(pictures[plain.reading, True], plain, settings))
     cases = [Case(name, cached, workers) for name, cached in pictures for workers in (0, 1, 2)]
-    found: dict[tuple[str, Case | None], list[float]] = defaultdict(list)
+    found: Rates = defaultdict(list)
     todo: list[tuple[str, Case | None]] = [(what, case) for case in cases for what in ("reading", "both")]
     todo += [("step", None)] * 3
     for _ in range(options.rounds):
@@ -131,10 +134,10 @@ def measure(options: argparse.Namespace, folder: Path) -> dict[tuple[str, Case |
             else:
                 measured = rate(feed, update, options.batch, options.updates, 1)
             found[what, case].append(measured)
-    return found
+        yield found
 
 
-def table(found: dict[tuple[str, Case | None], list[float]]) -> str:
+def table(found: Rates) -> str:
     """Markdown."""
     rates = {key: statistics.median(values) for key, values in found.items()}
     step = rates["step", None]
@@ -167,10 +170,11 @@ def main() -> None:
     torch.set_num_threads(options.threads)
     random.seed(0)
     with tempfile.TemporaryDirectory() as folder:
-        found = measure(options, Path(folder))
-    print(f"{options.model} at {options.image_size}, f32, batch {options.batch}, {options.threads} threads, CPU;")
-    print(table(found))
-    print(f"\npeak memory of the training process: {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6:.2f} GB")
+        for number, found in enumerate(measure(options, Path(folder)), start=1):
+            print(
+                f"{options.model} at {options.image_size}, f32, batch {options.batch}, CPU, {options.threads} threads;"
+            )
+            print(f"after round {number}, {table(found)}\n", flush=True)
 
 
 if __name__ == "__main__":
