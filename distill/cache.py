@@ -6,12 +6,13 @@ import json
 import logging
 import shutil
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from filelock import FileLock
+from filelock import FileLock, Timeout
 from numpy.typing import NDArray
 
 from tavt_kit.data import Sample, Unreadable
@@ -101,7 +102,7 @@ def open_cache(
     ties = {"prepared": json.loads(json.dumps(prepare.as_record())), "listing": listing, "files": _stamp(samples)}
     key = sha256_text(json.dumps([ties["prepared"], listing], sort_keys=True))[:16]
     entry = make_folder(Path(folder)) / key
-    with FileLock(f"{entry}.lock"):
+    with _locked(Path(f"{entry}.lock")):
         found = _opened(entry, ties)
         if found is None:
             _fill(entry, ties, samples, prepare, allow_unreadable, progress or Silent())
@@ -111,6 +112,21 @@ def open_cache(
     index, skipped = found
     judge(skipped, len(samples), allow_unreadable)
     return CachedPictures(entry, index), skipped
+
+
+@contextmanager
+def _locked(file: Path) -> Iterator[None]:
+    """The system frees the lock where a process is killed."""
+    lock = FileLock(file)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        _log.warning("waiting for another process that fills the cache %s", file.with_suffix(""))
+        lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def _stamp(samples: Sequence[Sample]) -> str:
@@ -193,6 +209,8 @@ def _write_pixels(
         for place, result in enumerate(read_each(samples, lambda path: prepare(open_image(path)))):
             if isinstance(result, DataError):
                 skipped.append(skip(place, samples[place], result))
+                if len(skipped) > allow_unreadable:
+                    break  # refused below, now and not hours later
             else:
                 rows.append((stream.tell(), *result.shape[1:], zlib.crc32(result.data)))
                 stream.write(result.data)

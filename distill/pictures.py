@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,20 +15,13 @@ from tavt_kit.distill.preparation import Preparation
 from tavt_kit.distill.progress import Progress
 from tavt_kit.distill.reading import Reading
 from tavt_kit.errors import DataError, TrainingError
+from tavt_kit.evaluation import Pixels
 from tavt_kit.preprocess import Preprocessing, normalise, open_image, open_size
 
-__all__ = ["HELD_BYTES", "Order", "Pictures", "Pixels", "Undecoded", "read_pictures"]
+__all__ = ["HELD_BYTES", "Order", "Pictures", "Undecoded", "read_pictures"]
 
 HELD_BYTES = 256_000_000
 """At most so much of a split is held decoded; a larger one is decoded when it is asked for, or mapped from a cache."""
-
-
-class Pixels(Protocol):
-    """Bytes of pictures: in memory, mapped from a cache, or decoded at each call."""
-
-    def __getitem__(self, key: Any, /) -> NDArray[np.uint8]:
-        """(3, h, w) of the picture at a place; (n, 3, H, W) of a slice, where all have one size."""
-        ...
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -52,7 +44,8 @@ class Undecoded:
         """
         if not isinstance(key, slice):
             return self.prepare(open_image(self.samples[key].path))
-        return load_prepared(self.samples[key], self.prepare, self.prepare.preprocessing.image_size).pixels
+        assert self.prepare.fixed_size is not None  # slices are for evaluation, whose pictures have one size
+        return load_prepared(self.samples[key], self.prepare, self.prepare.fixed_size).pixels
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -18,17 +18,17 @@ from tavt_kit.errors import DataError, MeasurementError
 from tavt_kit.preprocess import Preprocessing, normalise
 from tavt_kit.schedule import TokenSchedule
 
-__all__ = ["LeanEvaluator"]
+__all__ = ["LeanEvaluator", "Pixels"]
 
 _TOKENS_AT_ONCE = 6000
 """Tokens in a batch: enough to fill a CPU, few enough for its caches; measured flat from half to four times that."""
 
 
-class Rows(Protocol):
-    """Bytes of pictures, slice by slice: an array, or what decodes or maps them when they are asked for."""
+class Pixels(Protocol):
+    """Bytes of pictures: in memory, or mapped or decoded when they are asked for."""
 
-    def __getitem__(self, rows: Any, /) -> NDArray[np.uint8]:
-        """(n, 3, H, W) of a slice."""
+    def __getitem__(self, key: Any, /) -> NDArray[np.uint8]:
+        """(n, 3, H, W) of a slice, where all have one size; (3, h, w) of one picture."""
         ...
 
 
@@ -49,7 +49,7 @@ class LeanEvaluator:
     """
 
     model: AdaptiveViT
-    pixels: Rows
+    pixels: Pixels
     labels: NDArray[np.int64]
     preprocessing: Preprocessing
     split: str = "val"

@@ -169,12 +169,10 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     random.seed(0)
+    what = f"{options.model} at {options.image_size}, f32, batch {options.batch}, CPU, {options.threads} threads"
     with tempfile.TemporaryDirectory() as folder:
         for number, found in enumerate(measure(options, Path(folder)), start=1):
-            print(
-                f"{options.model} at {options.image_size}, f32, batch {options.batch}, CPU, {options.threads} threads;"
-            )
-            print(f"after round {number}, {table(found)}\n", flush=True)
+            print(f"{what}, rounds: {number}; {table(found)}\n", flush=True)
 
 
 if __name__ == "__main__":
