@@ -8,12 +8,14 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from tavt_kit.distill.fine_tune import train
     from tavt_kit.distill.in_place import distill
+    from tavt_kit.distill.reading import Reading
     from tavt_kit.distill.recipe import DistillRecipe, Optimisation, TrainRecipe, distill_recipe
     from tavt_kit.distill.step import SandwichRule, sandwich_step
 
 _HOMES = {
     "DistillRecipe": "recipe",
     "Optimisation": "recipe",
+    "Reading": "reading",
     "SandwichRule": "step",
     "TrainRecipe": "recipe",
     "distill": "in_place",
@@ -25,6 +27,7 @@ _HOMES = {
 __all__ = [
     "DistillRecipe",
     "Optimisation",
+    "Reading",
     "SandwichRule",
     "TrainRecipe",
     "distill",

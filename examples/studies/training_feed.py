@@ -34,9 +34,9 @@ from tavt_kit.distill.step import sandwich_step
 from tavt_kit.preprocess import Preprocessing
 from tavt_kit.timm_import import timm
 
+LIGHTEST = "default: resize, flip"
 READINGS = {
-    "default: resize, flip": Reading(),
-    "TAVT: 600x600, random crop, flip": Reading(resize=(600, 600), interpolation="bilinear", crop="random"),
+    LIGHTEST: Reading(),
     "ViTAE: random-resized, RandAugment, erasing, mixup": Reading(
         crop="random-resized", auto_augment="rand-m9-mstd0.5-inc1", erasing=0.25, mixup=0.8, cutmix=1.0
     ),
@@ -117,7 +117,7 @@ def measure(options: argparse.Namespace, folder: Path) -> Iterator[Rates]:
     settings = Optimisation(batch=options.batch)
     net = timm.create_model(options.model, img_size=options.image_size, num_classes=2)
     update = trainer(wrap(net).train())
-    plain = Case("default: resize, flip", True, 0)
+    plain = Case(LIGHTEST, True, 0)
     batch = next(feed_of(pictures[plain.reading, True], plain, settings))
     cases = [Case(name, cached, workers) for name, cached in pictures for workers in (0, 1, 2)]
     found: Rates = defaultdict(list)
