@@ -10,12 +10,14 @@ if TYPE_CHECKING:
     from tavt_kit.distill.in_place import distill
     from tavt_kit.distill.optimisation import Optimisation
     from tavt_kit.distill.preset import train_recipe
+    from tavt_kit.distill.reading import Reading
     from tavt_kit.distill.recipe import DistillRecipe, TrainRecipe, distill_recipe
     from tavt_kit.distill.step import SandwichRule, sandwich_step
 
 _HOMES = {
     "DistillRecipe": "recipe",
     "Optimisation": "optimisation",
+    "Reading": "reading",
     "SandwichRule": "step",
     "TrainRecipe": "recipe",
     "distill": "in_place",
@@ -28,6 +30,7 @@ _HOMES = {
 __all__ = [
     "DistillRecipe",
     "Optimisation",
+    "Reading",
     "SandwichRule",
     "TrainRecipe",
     "distill",

@@ -1,8 +1,8 @@
-"""Cheap random changes to training pictures that are in memory: whole-array operations on bytes."""
+"""Cheap random changes to training pictures that are decoded: whole-array operations on bytes."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,6 +12,7 @@ from tavt_kit.errors import TrainingError, UnknownName
 __all__ = ["AUGMENTATIONS", "augment", "check_augmentations"]
 
 Pixels = NDArray[np.uint8]
+Places = NDArray[np.int64]
 
 AUGMENTATIONS = {
     "flip": "mirror left and right",
@@ -42,59 +43,82 @@ def check_augmentations(names: Sequence[str], image_size: tuple[int, int] | None
     return tuple(name for name in AUGMENTATIONS if name in names)
 
 
-def augment(pixels: Pixels, names: Sequence[str], draws: np.random.Generator) -> Pixels:
+def augment(
+    pixels: Pixels,
+    names: Sequence[str],
+    draws: np.random.Generator,
+    *,
+    of: int | None = None,
+    places: Places | None = None,
+) -> Pixels:
     """Change each picture at random.
 
     Args:
         pixels: (B, 3, H, W); it stays as it was.
         names: From ``check_augmentations``.
         draws: Where the randomness comes from.
+        of: Pictures of the whole batch that these are a part of; every picture of it is drawn for, so that each part
+            of a batch is changed as the whole would be. ``None`` if these are all.
+        places: (B,) of these pictures in the whole batch.
 
     Returns:
         (B, 3, H, W), new.
     """
     pixels = pixels.copy()
+    count = len(pixels) if of is None else of
+    chosen = np.arange(count) if places is None else places
     for name in names:
-        _STEPS[name](pixels, draws)
+        drawn, change = _STEPS[name]
+        change(pixels, *(values[chosen] for values in drawn(draws, count, pixels.shape[2], pixels.shape[3])))
     return pixels
 
 
-def _half(pixels: Pixels, draws: np.random.Generator) -> NDArray[np.bool_]:
-    return draws.random(len(pixels)) < 0.5
+def _draw_half(draws: np.random.Generator, count: int, height: int, width: int) -> tuple[NDArray[np.bool_], ...]:
+    return (draws.random(count) < 0.5,)
 
 
-def _flip(pixels: Pixels, draws: np.random.Generator) -> None:
-    chosen = _half(pixels, draws)
+def _draw_turns(draws: np.random.Generator, count: int, height: int, width: int) -> tuple[Places, ...]:
+    return (draws.integers(0, 4, count),)
+
+
+def _draw_shifts(draws: np.random.Generator, count: int, height: int, width: int) -> tuple[Places, ...]:
+    most_h, most_w = height // _SHIFT, width // _SHIFT
+    downs = draws.integers(-most_h, most_h, count, endpoint=True)
+    return downs, draws.integers(-most_w, most_w, count, endpoint=True)
+
+
+def _flip(pixels: Pixels, chosen: NDArray[np.bool_]) -> None:
     pixels[chosen] = pixels[chosen, :, :, ::-1]
 
 
-def _vflip(pixels: Pixels, draws: np.random.Generator) -> None:
-    chosen = _half(pixels, draws)
+def _vflip(pixels: Pixels, chosen: NDArray[np.bool_]) -> None:
     pixels[chosen] = pixels[chosen, :, ::-1]
 
 
-def _rotate(pixels: Pixels, draws: np.random.Generator) -> None:
-    turns = draws.integers(0, 4, len(pixels))
+def _rotate(pixels: Pixels, turns: Places) -> None:
     for quarter in (1, 2, 3):
         chosen = turns == quarter
         pixels[chosen] = np.rot90(pixels[chosen], quarter, axes=(2, 3))
 
 
-def _shift(pixels: Pixels, draws: np.random.Generator) -> None:
+def _shift(pixels: Pixels, downs: Places, rights: Places) -> None:
     height, width = pixels.shape[2:]
-    most_h, most_w = height // _SHIFT, width // _SHIFT
-    downs = draws.integers(-most_h, most_h, len(pixels), endpoint=True)
-    rights = draws.integers(-most_w, most_w, len(pixels), endpoint=True)
     rows, columns = np.arange(height), np.arange(width)
     for picture, down, right in zip(pixels, downs, rights, strict=True):
         moved = picture[:, _mirrored(rows + down, height)]
         picture[:] = moved[:, :, _mirrored(columns + right, width)]
 
 
-def _mirrored(places: NDArray[np.int64], size: int) -> NDArray[np.int64]:
+def _mirrored(places: Places, size: int) -> Places:
     """Indices beyond an edge, reflected at it without repeating it."""
     places = np.abs(places)
     return np.where(places >= size, 2 * (size - 1) - places, places)
 
 
-_STEPS = {"flip": _flip, "vflip": _vflip, "rotate": _rotate, "shift": _shift}
+_STEPS: dict[str, tuple[Callable[..., tuple[NDArray[np.generic], ...]], Callable[..., None]]] = {
+    "flip": (_draw_half, _flip),
+    "vflip": (_draw_half, _vflip),
+    "rotate": (_draw_turns, _rotate),
+    "shift": (_draw_shifts, _shift),
+}
+"""For each name what is drawn for (count, height, width), and what it does to the pictures."""

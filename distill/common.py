@@ -12,13 +12,18 @@ import torch
 from tavt_kit.adaptive import AdaptiveViT
 from tavt_kit.checkpoints import save_model
 from tavt_kit.data import ImageSet, thin_out
+from tavt_kit.distill.feed import check_shares
 from tavt_kit.distill.loop import Loop
+from tavt_kit.distill.photometric import photometric
 from tavt_kit.distill.pictures import Order, Pictures, read_pictures
 from tavt_kit.distill.precision import choose_precision
+from tavt_kit.distill.progress import Progress
+from tavt_kit.distill.reading import Reading
 from tavt_kit.distill.recipe import DistillRecipe, TrainRecipe
 from tavt_kit.errors import DataError, TrainingError
 from tavt_kit.model_card import ModelCard
 from tavt_kit.preprocess import Preprocessing
+from tavt_kit.records import make_folder
 
 __all__ = [
     "asked_of",
@@ -61,16 +66,25 @@ def settle(recipe: _Recipe, model: AdaptiveViT, card: ModelCard, images: ImageSe
     """Decide what the recipe left open, by the model, the machine and the number of training pictures.
 
     Raises:
-        TrainingError: A precision, crop or augmentation that cannot be, or warm-up and steps that do not go together.
+        TrainingError: A precision, crop, turn or policy that cannot be, or warm-up and steps that do not go together.
+        OutputError: The cache's folder cannot be written.
     """
     device = next(model.parameters()).device
     pictures = len(thin_out(images.split("train"), recipe.limit))
     return replace(
         recipe,
         optimisation=recipe.optimisation.settled(pictures=pictures, freeze=freeze),
-        reading=recipe.reading.settled(Preprocessing.from_record(card.preprocessing)),
+        reading=_settled_reading(recipe.reading, Preprocessing.from_record(card.preprocessing)),
         running=replace(recipe.running, precision=choose_precision(recipe.running.precision, device)),
     )
+
+
+def _settled_reading(reading: Reading, preprocessing: Preprocessing) -> Reading:
+    reading = reading.settled(preprocessing)
+    photometric(reading, preprocessing)
+    if reading.cache is not None:
+        make_folder(reading.cache)
+    return reading
 
 
 def start_hash(model: AdaptiveViT) -> str:
@@ -96,18 +110,32 @@ def asked_of(model: AdaptiveViT, card: ModelCard, images: ImageSet, recipe: dict
     }
 
 
-def check_batch(images: ImageSet, batch: int, limit: int | None) -> None:
-    """Raise TrainingError if there are too few training pictures for a batch, before any of them is read."""
+def check_batch(images: ImageSet, batch: int, limit: int | None, reading: Reading) -> None:
+    """Raise TrainingError if a batch cannot be made of the training pictures, before any of them is read."""
     Order(len(thin_out(images.split("train"), limit)), batch, 0)
+    check_shares(batch, reading)
 
 
 def pictures_of(
-    images: ImageSet, card: ModelCard, *, limit: int | None, allow_unreadable: int
+    images: ImageSet,
+    card: ModelCard,
+    reading: Reading,
+    *,
+    limit: int | None,
+    allow_unreadable: int,
+    progress: Progress | None = None,
 ) -> tuple[Pictures, Pictures]:
     """The training split, all of it readable, and ``val``, of which some may be skipped."""
     preprocessing = Preprocessing.from_record(card.preprocessing)
-    train = read_pictures(images.split("train"), preprocessing, limit=limit)
-    val = read_pictures(images.split("val"), preprocessing, limit=limit, allow_unreadable=allow_unreadable)
+    train = read_pictures(images.split("train"), preprocessing, reading, limit=limit, progress=progress)
+    val = read_pictures(
+        images.split("val"),
+        preprocessing,
+        Reading(cache=reading.cache),
+        limit=limit,
+        allow_unreadable=allow_unreadable,
+        progress=progress,
+    )
     return train, val
 
 

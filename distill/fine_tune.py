@@ -22,6 +22,7 @@ from tavt_kit.distill.pictures import Pictures
 from tavt_kit.distill.precision import choose_device
 from tavt_kit.distill.probe import Probe, fit_probe, set_head
 from tavt_kit.distill.progress import Progress, Silent
+from tavt_kit.distill.reading import Reading
 from tavt_kit.distill.recipe import TrainRecipe
 from tavt_kit.distill.regularise import set_drop_path, set_dropout
 from tavt_kit.distill.run_folder import RunFolder
@@ -83,7 +84,10 @@ def train(
     inherit_split(run.folder, images)
     if run.done:
         return run.body
-    pictures = pictures_of(images, card, limit=recipe.limit, allow_unreadable=allow_unreadable)
+    reading = Reading(cache=recipe.reading.cache) if recipe.probe_only else recipe.reading
+    pictures = pictures_of(
+        images, card, reading, limit=recipe.limit, allow_unreadable=allow_unreadable, progress=progress
+    )
     precision = str(recipe.running.precision)
     # With a saved state that holds the head, and more, there is no need for it.
     if recipe.probe and not ("probe" in run.results and has_state(run.folder)):
@@ -127,7 +131,7 @@ def _settled(recipe: TrainRecipe, model: AdaptiveViT, card: ModelCard, images: I
     if not recipe.probe_only:
         if blocks > model.layers:
             raise TrainingError(f"1 to {model.layers} of the model's blocks can be trained, got {blocks}")
-        check_batch(images, recipe.optimisation.batch, recipe.limit)
+        check_batch(images, recipe.optimisation.batch, recipe.limit, recipe.reading)
     return settle(recipe, model, card, images, freeze=max(model.layers - blocks, 0))
 
 

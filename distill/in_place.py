@@ -77,7 +77,9 @@ def distill(
     inherit_split(run.folder, images)
     if run.done:
         return run.body
-    train, val = pictures_of(images, card, limit=recipe.limit, allow_unreadable=allow_unreadable)
+    train, val = pictures_of(
+        images, card, recipe.reading, limit=recipe.limit, allow_unreadable=allow_unreadable, progress=progress
+    )
     settings = recipe.optimisation
     precision = str(recipe.running.precision)
     if "before" not in run.results:
@@ -108,7 +110,7 @@ def distill(
 
 
 def _settled(recipe: DistillRecipe, model: AdaptiveViT, images: ImageSet) -> DistillRecipe:
-    check_batch(images, recipe.optimisation.batch, recipe.limit)
+    check_batch(images, recipe.optimisation.batch, recipe.limit, recipe.reading)
     frozen = model.layers // 4 if recipe.optimisation.freeze is None else recipe.optimisation.freeze
     return settle(recipe, model, card_of(model, images), images, freeze=frozen)
 

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,13 +18,12 @@ import torch
 from torch import Tensor
 
 from tavt_kit.adaptive import AdaptiveViT
-from tavt_kit.distill.augment import augment
-from tavt_kit.distill.feed import Batch
+from tavt_kit.distill.feed import Batch, stream
 from tavt_kit.distill.interrupt import Interruption
 from tavt_kit.distill.metrics import MetricsLog
 from tavt_kit.distill.optimisation import Optimisation
 from tavt_kit.distill.optimiser import make_optimiser, set_rate
-from tavt_kit.distill.pictures import Order, Pictures
+from tavt_kit.distill.pictures import Pictures
 from tavt_kit.distill.precision import autocast, dtype_of
 from tavt_kit.distill.progress import Progress
 from tavt_kit.distill.reading import Reading
@@ -96,10 +96,11 @@ def run_loop(
     engine = _Engine(model, pictures, step, settings, reading, running, Path(folder), seed)
     done = engine.resume()
     progress.stage(what, settings.steps, done)
-    with Interruption() as interruption, MetricsLog(folder, done) as log:
+    batches = stream(pictures, settings, seed=seed, first=done + 1, last=settings.steps)
+    with Interruption() as interruption, MetricsLog(folder, done) as log, closing(batches):
         last_save = time.monotonic()
         for number in range(done + 1, settings.steps + 1):
-            values = engine.update(number)
+            values = engine.update(number, batches)
             log.write(values)
             progress.advance(1, loss=values["loss"], images_per_second=values["images_per_second"])
             if interruption.asked or time.monotonic() - last_save >= save_seconds:
@@ -131,7 +132,6 @@ class _Engine:
         self.model, self.pictures, self.step, self.settings = model, pictures, step, settings
         self.reading, self.precision = reading, running.precision
         self.folder, self.seed = folder, seed
-        self.order = Order(len(pictures), settings.batch, seed)
         self.rate = settings.learning_rate()
         self.optimiser = make_optimiser(model, settings)
         self.trained = [p for group in self.optimiser.param_groups for p in group["params"]]
@@ -151,11 +151,12 @@ class _Engine:
     def save(self, number: int) -> None:
         save_state(self.folder, self.model, self.optimiser, step=number, seconds=self.seconds)
 
-    def update(self, number: int) -> dict[str, float]:
-        """One step; its values for the log."""
+    def update(self, number: int, batches: Iterator[Batch]) -> dict[str, float]:
+        """One step, the time that it waits for its pictures included; its values for the log."""
         start = time.perf_counter()
-        places = self.order.of(number)
-        values = {name: value.item() for name, value in self._gradients(self._batch(places, number), number).items()}
+        batch = next(batches)
+        places = batch.places
+        values = {name: value.item() for name, value in self._gradients(self._placed(batch), number).items()}
         for parameter in self.trained:
             # A layer that layer dropout left out has a gradient of 0, not none: its momentum goes on, as officially.
             if parameter.grad is None:
@@ -173,12 +174,9 @@ class _Engine:
         speed = round(len(places) / duration, 2)
         return {"step": number, **values, "lr": rate, "gradient_norm": norm, "images_per_second": speed}
 
-    def _batch(self, places: np.typing.NDArray[np.int64], number: int) -> Batch:
-        draws = np.random.default_rng([self.seed, 1, number])
-        pixels = augment(self.pictures.pixels[places], self.reading.augment, draws)
-        images = torch.from_numpy(self.pictures.inputs(pixels))
-        labels = torch.from_numpy(self.pictures.labels[places])
-        return Batch(images.to(self.device), labels.to(self.device), None, places)
+    def _placed(self, batch: Batch) -> Batch:
+        soft = None if batch.soft is None else batch.soft.to(self.device)
+        return Batch(batch.images.to(self.device), batch.labels.to(self.device), soft, batch.places)
 
     def _gradients(self, batch: Batch, number: int) -> Mapping[str, Tensor]:
         draws = np.random.default_rng([self.seed, 2, number])

@@ -1,40 +1,76 @@
-"""Pictures in memory as bytes, and the order in which training takes them."""
+"""The pictures of a split, read when they are asked for, and the order in which training takes them."""
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
 
-from tavt_kit.data import Sample, load_bytes, thin_out
+from tavt_kit.data import Sample, Unreadable, thin_out
+from tavt_kit.data.loading import judge, load_prepared, read_each, skip
+from tavt_kit.distill.cache import open_cache
+from tavt_kit.distill.preparation import Preparation
+from tavt_kit.distill.progress import Progress
+from tavt_kit.distill.reading import Reading
 from tavt_kit.errors import DataError, TrainingError
-from tavt_kit.preprocess import Preprocessing, normalise
+from tavt_kit.evaluation import Pixels
+from tavt_kit.preprocess import Preprocessing, normalise, open_image, open_size
 
-__all__ = ["Order", "Pictures", "read_pictures"]
+__all__ = ["HELD_BYTES", "Order", "Pictures", "Undecoded", "read_pictures"]
 
-_SHARE_OF_MEMORY = 0.5
+HELD_BYTES = 256_000_000
+"""At most so much of a split is held decoded; a larger one is decoded when it is asked for, or mapped from a cache."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Undecoded:
+    """Pictures that are decoded whenever they are asked for.
+
+    Args:
+        samples: The files.
+        prepare: What is done to each.
+    """
+
+    samples: tuple[Sample, ...]
+    prepare: Preparation
+
+    def __getitem__(self, key: int | slice) -> NDArray[np.uint8]:
+        """As ``Pixels``; the pictures of a slice are decoded by threads.
+
+        Raises:
+            DataError: A picture cannot be read.
+        """
+        if not isinstance(key, slice):
+            return self.prepare(open_image(self.samples[key].path))
+        assert self.prepare.fixed_size is not None  # slices are for evaluation, whose pictures have one size
+        return load_prepared(self.samples[key], self.prepare, self.prepare.fixed_size).pixels
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Pictures:
-    """A split, decoded and resized.
+    """A split.
 
     Args:
-        pixels: (n, 3, H, W) bytes.
+        pixels: As evaluation sees them: slices are (n, 3, H, W) bytes.
         labels: (n,) int64.
         names: Of the files, for messages.
-        preprocessing: That was applied, and whose second half ``inputs`` applies.
+        preprocessing: Evaluation's, whose second half ``inputs`` applies.
         skipped: Files that could not be read.
+        classes: Of the split's labels.
+        reading: How training reads them.
+        prepared: What training crops and changes, (3, h, w) bytes at each place; ``None`` is ``pixels``.
     """
 
-    pixels: NDArray[np.uint8]
+    pixels: Pixels
     labels: NDArray[np.int64]
     names: tuple[str, ...]
     preprocessing: Preprocessing
     skipped: int = 0
+    classes: int = 0
+    reading: Reading = field(default_factory=Reading)
+    prepared: Pixels | None = None
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -45,42 +81,74 @@ class Pictures:
 
 
 def read_pictures(
-    samples: Sequence[Sample], preprocessing: Preprocessing, *, limit: int | None = None, allow_unreadable: int = 0
+    samples: Sequence[Sample],
+    preprocessing: Preprocessing,
+    reading: Reading | None = None,
+    *,
+    limit: int | None = None,
+    allow_unreadable: int = 0,
+    progress: Progress | None = None,
 ) -> Pictures:
-    """Decode a split into memory.
+    """A split, ready to be read: at most 256 MB of it are decoded into memory, more is decoded when it is asked for.
+
+    Where nothing is decoded now, files are only opened, so one that breaks off is found when it is needed; with
+    ``allow_unreadable`` each is decoded once to find those that are left out. A cache decodes all of them once.
 
     Args:
         samples: The split.
         preprocessing: The model's.
+        reading: How training reads it, and where pictures are cached; for evaluation the cache alone matters.
         limit: At most so many, spread evenly.
         allow_unreadable: How many may be skipped.
+        progress: Watches a cache being filled.
 
     Raises:
-        DataError: Too many cannot be read, or they would not fit into half of the free memory.
+        DataError: Too many cannot be read.
+        OutputError: The cache cannot be written.
     """
-    chosen = thin_out(samples, limit)
-    _check_memory(len(chosen), preprocessing.image_size)
-    pixels, labels, skipped = load_bytes(chosen, preprocessing, allow_unreadable=allow_unreadable)
+    reading = reading or Reading()
+    chosen = tuple(thin_out(samples, limit))
+    evaluation, training = Preparation(preprocessing), Preparation.of(reading, preprocessing)
+    prepared, skipped = _store(chosen, training, reading, allow_unreadable, progress)
     left_out = {item.index for item in skipped}
-    names = tuple(str(sample.path) for index, sample in enumerate(chosen) if index not in left_out)
-    return Pictures(pixels, labels, names, preprocessing, len(skipped))
+    kept = tuple(sample for index, sample in enumerate(chosen) if index not in left_out)
+    return Pictures(
+        prepared if training == evaluation else Undecoded(kept, evaluation),
+        np.array([sample.label for sample in kept], np.int64),
+        tuple(str(sample.path) for sample in kept),
+        preprocessing,
+        len(skipped),
+        1 + max(sample.label for sample in samples),  # every class has a picture in a training split
+        reading,
+        prepared,
+    )
 
 
-def _check_memory(count: int, image_size: tuple[int, int]) -> None:
-    needed = count * 3 * image_size[0] * image_size[1]
-    free = _free_memory()
-    if free is not None and needed > _SHARE_OF_MEMORY * free:
-        raise DataError(
-            f"{count} pictures of {image_size[0]}x{image_size[1]} take {needed / 1e9:.1f} GB, but only "
-            f"{free / 1e9:.1f} GB are free and half of them may be used; give --limit or a smaller --image-size"
-        )
+def _store(
+    samples: tuple[Sample, ...],
+    prepare: Preparation,
+    reading: Reading,
+    allow_unreadable: int,
+    progress: Progress | None,
+) -> tuple[Pixels, list[Unreadable]]:
+    """The pictures that can be read, and those that cannot."""
+    if not samples:
+        raise DataError("no picture was given to read; give a split that has some")
+    if reading.cache is not None:
+        return open_cache(reading.cache, samples, prepare, allow_unreadable=allow_unreadable, progress=progress)
+    size = prepare.fixed_size
+    if size is not None and 3 * size[0] * size[1] * len(samples) <= HELD_BYTES:
+        held, _, skipped = load_prepared(samples, prepare, size, allow_unreadable=allow_unreadable)
+        return held, skipped
+    skipped = _unreadable(samples, thoroughly=allow_unreadable > 0)
+    judge(skipped, len(samples), allow_unreadable)
+    left_out = {item.index for item in skipped}
+    return Undecoded(tuple(s for i, s in enumerate(samples) if i not in left_out), prepare), skipped
 
 
-def _free_memory() -> int | None:
-    try:
-        return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    except (ValueError, OSError, AttributeError):  # not every system says
-        return None
+def _unreadable(samples: Sequence[Sample], *, thoroughly: bool) -> list[Unreadable]:
+    found = read_each(samples, (lambda path: open_image(path).size) if thoroughly else open_size)
+    return [skip(index, samples[index], error) for index, error in enumerate(found) if isinstance(error, DataError)]
 
 
 class Order:

@@ -1,10 +1,11 @@
-"""Accuracy of schedules on pictures held in memory, by the lean path: what the search asks hundreds of times."""
+"""Accuracy of schedules on pictures, by the lean path: what the search asks hundreds of times."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -17,10 +18,18 @@ from tavt_kit.errors import DataError, MeasurementError
 from tavt_kit.preprocess import Preprocessing, normalise
 from tavt_kit.schedule import TokenSchedule
 
-__all__ = ["LeanEvaluator"]
+__all__ = ["LeanEvaluator", "Pixels"]
 
 _TOKENS_AT_ONCE = 6000
 """Tokens in a batch: enough to fill a CPU, few enough for its caches; measured flat from half to four times that."""
+
+
+class Pixels(Protocol):
+    """Bytes of pictures: in memory, or mapped or decoded when they are asked for."""
+
+    def __getitem__(self, key: Any, /) -> NDArray[np.uint8]:
+        """(n, 3, H, W) of a slice, where all have one size; (3, h, w) of one picture."""
+        ...
 
 
 @dataclass(slots=True)
@@ -29,7 +38,7 @@ class LeanEvaluator:
 
     Args:
         model: Wrapped, on its device; its own schedule is put back after each evaluation.
-        pixels: (n, 3, H, W) bytes, cropped as the preprocessing says.
+        pixels: Slices are (n, 3, H, W) bytes, cropped as the preprocessing says.
         labels: (n,)
         preprocessing: The model's.
         split: Of the pictures.
@@ -40,7 +49,7 @@ class LeanEvaluator:
     """
 
     model: AdaptiveViT
-    pixels: NDArray[np.uint8]
+    pixels: Pixels
     labels: NDArray[np.int64]
     preprocessing: Preprocessing
     split: str = "val"

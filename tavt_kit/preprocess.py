@@ -10,7 +10,8 @@ from __future__ import annotations
 import math
 import struct
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from io import BytesIO
 from pathlib import Path
@@ -18,12 +19,12 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 from tavt_kit.errors import DataError, RecordError
 from tavt_kit.packed import open_record
 
-__all__ = ["Preprocessing", "apply", "normalise", "open_image", "resize_crop"]
+__all__ = ["Preprocessing", "apply", "normalise", "open_image", "open_size", "resize_crop"]
 
 _CROP_MODES = ("center", "border", "squash")
 _RESAMPLING = {mode.name.lower(): mode for mode in Image.Resampling}
@@ -148,12 +149,35 @@ def open_image(source: Path | str | bytes) -> Image.Image:
             range).
     """
     name = "the picture" if isinstance(source, bytes) else str(source)
-    if isinstance(source, Path) and source.parent.suffix == ".bin" and source.parent.is_file():
+    if isinstance(source, Path) and _is_packed(source):
         return Image.fromarray(open_record(source))
+    with _named(name), Image.open(BytesIO(source) if isinstance(source, bytes) else source) as image:
+        image.load()
+        return _as_rgb(ImageOps.exif_transpose(image), image.format)
+
+
+def open_size(source: Path) -> tuple[int, int]:
+    """Height and width of what ``open_image`` gives, by the file's first bytes; its pixels are not decoded.
+
+    Raises:
+        DataError: It does not exist, or does not begin as a picture.
+    """
+    if _is_packed(source):
+        return open_record(source).shape[:2]
+    with _named(str(source)), Image.open(source) as image:
+        on_its_side = image.getexif().get(ExifTags.Base.Orientation) in (5, 6, 7, 8)
+        return (image.width, image.height) if on_its_side else (image.height, image.width)
+
+
+def _is_packed(source: Path) -> bool:
+    return source.parent.suffix == ".bin" and source.parent.is_file()
+
+
+@contextmanager
+def _named(name: str) -> Iterator[None]:
+    """What Pillow raises, as a DataError that names the picture."""
     try:
-        with Image.open(BytesIO(source) if isinstance(source, bytes) else source) as image:
-            image.load()
-            return _as_rgb(ImageOps.exif_transpose(image), image.format)
+        yield
     except FileNotFoundError:
         raise DataError(f"cannot read {name}: no such file") from None
     except _DAMAGED as error:

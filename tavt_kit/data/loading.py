@@ -5,23 +5,42 @@ from __future__ import annotations
 import logging
 import os
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
 from tavt_kit.data.images import Sample
 from tavt_kit.errors import DataError
 from tavt_kit.preprocess import Preprocessing, normalise, open_image, resize_crop
 
-__all__ = ["Arrays", "Batch", "ByteArrays", "Unreadable", "batches", "load_arrays", "load_bytes", "thin_out"]
+__all__ = [
+    "Arrays",
+    "Batch",
+    "ByteArrays",
+    "Unreadable",
+    "batches",
+    "judge",
+    "load_arrays",
+    "load_bytes",
+    "load_prepared",
+    "read_each",
+    "skip",
+    "thin_out",
+]
 
 _log = logging.getLogger(__name__)
+_Read = TypeVar("_Read")
+
+Prepare = Callable[[Image.Image], NDArray[np.uint8]]
+"""A decoded picture -> its bytes (3, h, w)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,22 +135,46 @@ def load_bytes(
     limit: int | None = None,
     threads: int | None = None,
 ) -> ByteArrays:
-    """As ``load_arrays``, not normalised: a quarter of the memory, for a cache that training draws from."""
-    chosen = thin_out(samples, limit)
-    if not chosen:
+    """As ``load_arrays``, not normalised: a quarter of the memory."""
+    return load_prepared(
+        thin_out(samples, limit),
+        partial(resize_crop, p=preprocessing),
+        preprocessing.image_size,
+        allow_unreadable=allow_unreadable,
+        threads=threads,
+    )
+
+
+def load_prepared(
+    samples: Sequence[Sample],
+    prepare: Prepare,
+    size: tuple[int, int],
+    *,
+    allow_unreadable: int = 0,
+    threads: int | None = None,
+) -> ByteArrays:
+    """As ``load_bytes``, by another preparation than evaluation's.
+
+    Args:
+        samples: All of them are read.
+        prepare: Gives (3, height, width) of a decoded picture.
+        size: Height and width, of every picture the same.
+        allow_unreadable: As ``load_arrays``.
+        threads: As ``load_arrays``.
+    """
+    if not samples:
         raise DataError("no picture was given to read; give a split that has some")
-    pixels = np.empty((len(chosen), 3, *preprocessing.image_size), np.uint8)
+    pixels = np.empty((len(samples), 3, *size), np.uint8)
     skipped: list[Unreadable] = []
-    good = np.ones(len(chosen), bool)
-    for index, result in enumerate(_read_all(chosen, preprocessing, threads)):
+    good = np.ones(len(samples), bool)
+    for index, result in enumerate(read_each(samples, _opened_by(prepare), threads=threads)):
         if isinstance(result, DataError):
             good[index] = False
-            skipped.append(_skip(index, chosen[index], result))
+            skipped.append(skip(index, samples[index], result))
         else:
             pixels[index] = result
-    _judge(skipped, len(chosen), allow_unreadable)
-    _report(skipped, len(chosen))
-    labels = np.array([sample.label for sample in chosen], np.int64)
+    judge(skipped, len(samples), allow_unreadable)
+    labels = np.array([sample.label for sample in samples], np.int64)
     if skipped:  # only then: indexing copies
         pixels, labels = pixels[good], labels[good]
     return ByteArrays(pixels, labels, skipped)
@@ -163,15 +206,16 @@ def batches(
     if batch < 1:
         raise DataError(f"a batch needs at least one picture, got {batch}")
     skipped: list[Unreadable] = []
-    results = enumerate(_read_all(samples, preprocessing, threads))
+    prepare = partial(resize_crop, p=preprocessing)
+    results = enumerate(read_each(samples, _opened_by(prepare), threads=threads))
     while group := list(islice(results, batch)):
         good: list[tuple[int, NDArray[np.uint8]]] = []
         for index, result in group:
             if isinstance(result, DataError):
-                skipped.append(_skip(index, samples[index], result))
+                skipped.append(skip(index, samples[index], result))
             else:
                 good.append((index, result))
-        _judge(skipped, len(samples), allow_unreadable)
+        _refuse_too_many(skipped, len(samples), allow_unreadable)
         if good:
             pixels = np.stack([result for _, result in good])
             indices = np.array([index for index, _ in good], np.int64)
@@ -195,14 +239,20 @@ def thin_out(samples: Sequence[Sample], limit: int | None) -> Sequence[Sample]:
     return tuple(samples[(2 * i + 1) * len(samples) // (2 * limit)] for i in range(limit))
 
 
-def _read_all(
-    samples: Sequence[Sample], preprocessing: Preprocessing, threads: int | None
-) -> Iterator[NDArray[np.uint8] | DataError]:
-    """Each sample's pixels, or why there are none, in order; a few are decoded ahead, never all."""
+def read_each(
+    samples: Sequence[Sample], read: Callable[[Path], _Read], *, threads: int | None = None
+) -> Iterator[_Read | DataError]:
+    """What ``read`` makes of each file, or the DataError it raised, in order; a few are read ahead, never all.
 
-    def read(sample: Sample) -> NDArray[np.uint8] | DataError:
+    Args:
+        samples: In the order in which they are read.
+        read: Called in a thread.
+        threads: As ``load_arrays``.
+    """
+
+    def attempt(sample: Sample) -> _Read | DataError:
         try:
-            return resize_crop(open_image(sample.path), preprocessing)
+            return read(sample.path)
         except DataError as error:
             return error
 
@@ -210,21 +260,35 @@ def _read_all(
     later = iter(samples)
     pool = ThreadPoolExecutor(workers)
     try:
-        waiting = deque(pool.submit(read, sample) for sample in islice(later, 16 * workers))
+        waiting = deque(pool.submit(attempt, sample) for sample in islice(later, 16 * workers))
         while waiting:
             result = waiting.popleft().result()
-            waiting.extend(pool.submit(read, sample) for sample in islice(later, 1))
+            waiting.extend(pool.submit(attempt, sample) for sample in islice(later, 1))
             yield result
     finally:
         pool.shutdown(cancel_futures=True)
 
 
-def _skip(index: int, sample: Sample, error: DataError) -> Unreadable:
+def _opened_by(prepare: Prepare) -> Callable[[Path], NDArray[np.uint8]]:
+    return lambda path: prepare(open_image(path))
+
+
+def skip(index: int, sample: Sample, error: DataError) -> Unreadable:
+    """What is remembered of a picture that ``read_each`` could not read."""
     return Unreadable(index, sample.path, str(error).removeprefix(f"cannot read {sample.path}: "))
 
 
-def _judge(skipped: list[Unreadable], total: int, allowed: int) -> None:
-    """Raise DataError if too many pictures were skipped."""
+def judge(skipped: list[Unreadable], total: int, allowed: int) -> None:
+    """Log what was skipped.
+
+    Raises:
+        DataError: Too many were.
+    """
+    _refuse_too_many(skipped, total, allowed)
+    _report(skipped, total)
+
+
+def _refuse_too_many(skipped: list[Unreadable], total: int, allowed: int) -> None:
     if len(skipped) > allowed:
         raise DataError(
             f"{len(skipped)} of {total} pictures cannot be read and {allowed} may be skipped: "

@@ -8,8 +8,8 @@ from typing import Annotated, Any
 
 import typer
 
-from tavt_kit.verbs import options
-from tavt_kit.verbs.train import Device, SaveEvery, split_list
+from tavt_kit.verbs import options, reading_options
+from tavt_kit.verbs.train import Device, SaveEvery
 
 __all__ = ["distill_verb"]
 
@@ -28,10 +28,6 @@ Freeze = Annotated[int | None, typer.Option(help="Leading layers that are not tr
 Rate = Annotated[float | None, typer.Option("--lr", help="Highest learning rate. [default: 1e-4; tavt: 3e-2]")]
 Warmup = Annotated[int | None, typer.Option(help="Updates of linear warm-up. [default: a twentieth of the steps]")]
 Decay = Annotated[float | None, typer.Option("--weight-decay", help="Of matrices. [default: 0.05; tavt: 0]")]
-Augment = Annotated[
-    str | None,
-    typer.Option(help="flip, vflip, rotate, shift: some of them with commas, or none. [default: flip]"),
-]
 
 
 def distill_verb(
@@ -50,7 +46,23 @@ def distill_verb(
     lr: Rate = None,
     warmup: Warmup = None,
     weight_decay: Decay = None,
-    augment: Augment = None,
+    resize: reading_options.Resize = None,
+    interpolation: reading_options.Interpolation = None,
+    crop: reading_options.Crop = None,
+    scale: reading_options.Scale = None,
+    ratio: reading_options.Ratio = None,
+    augment: reading_options.Augment = None,
+    rotation: reading_options.Rotation = None,
+    auto_augment: reading_options.AutoAugment = None,
+    color_jitter: reading_options.ColorJitter = None,
+    blur: reading_options.Blur = None,
+    sharpness: reading_options.Sharpness = None,
+    erasing: reading_options.Erasing = None,
+    erasing_fill: reading_options.ErasingFill = None,
+    mixup: reading_options.Mixup = None,
+    cutmix: reading_options.Cutmix = None,
+    workers: reading_options.Workers = None,
+    cache: reading_options.Cache = None,
     precision: options.Precision = None,
     score: options.Score = None,
     device: Device = None,
@@ -71,10 +83,15 @@ def distill_verb(
     """
     from tavt_kit.distill.recipe import distill_recipe
 
+    reading = reading_options.reading_changes(
+        resize=resize, interpolation=interpolation, crop=crop, scale=scale, ratio=ratio, augment=augment,
+        rotation=rotation, auto_augment=auto_augment, color_jitter=color_jitter, blur=blur, sharpness=sharpness,
+        erasing=erasing, erasing_fill=erasing_fill, mixup=mixup, cutmix=cutmix, workers=workers, cache=cache,
+    )  # fmt: skip
     chosen = distill_recipe(
         recipe, steps=steps, batch=batch, bound=bound, sub_networks=sub_networks, kl=kl, temperature=temperature,
         layer_dropout=layer_dropout, freeze=freeze, lr=lr, warmup=warmup, weight_decay=weight_decay,
-        augment=None if augment is None else split_list(augment), precision=precision, seed=seed, limit=limit,
+        precision=precision, seed=seed, limit=limit, **reading,
     )  # fmt: skip
     seconds = options.parse_duration(save_every)
     from tavt_kit.checkpoints import load_model

@@ -9,9 +9,9 @@ from typing import Annotated, Any
 
 import typer
 
-from tavt_kit.verbs import options
+from tavt_kit.verbs import options, reading_options
 
-__all__ = ["Augment", "Device", "SaveEvery", "split_list", "train_verb"]
+__all__ = ["Device", "SaveEvery", "train_verb"]
 
 Recipe = Annotated[
     str,
@@ -55,10 +55,6 @@ ClassWeights = Annotated[str | None, typer.Option(help="none or balanced, from t
 Margin = Annotated[float | None, typer.Option(help="Of the contrastive loss.")]
 MixShare = Annotated[float | None, typer.Option(help="Share of the tokens that Mix-ViT substitutes.")]
 Compat = Annotated[str | None, typer.Option(help="Of Mix-ViT's losses: official, slips included, or fixed.")]
-Augment = Annotated[
-    str | None,
-    typer.Option(help="flip, vflip, rotate (quarter turns), shift: some with commas, or none. [default: the recipe's]"),
-]
 Device = Annotated[str | None, typer.Option(help="cpu or cuda[:N]. [default: a GPU if there is one]")]
 SaveEvery = Annotated[str, typer.Option(help="Time between two saved states.")]
 
@@ -102,7 +98,23 @@ def train_verb(
     margin: Margin = None,
     mix_share: MixShare = None,
     compat: Compat = None,
-    augment: Augment = None,
+    resize: reading_options.Resize = None,
+    interpolation: reading_options.Interpolation = None,
+    crop: reading_options.Crop = None,
+    scale: reading_options.Scale = None,
+    ratio: reading_options.Ratio = None,
+    augment: reading_options.Augment = None,
+    rotation: reading_options.Rotation = None,
+    auto_augment: reading_options.AutoAugment = None,
+    color_jitter: reading_options.ColorJitter = None,
+    blur: reading_options.Blur = None,
+    sharpness: reading_options.Sharpness = None,
+    erasing: reading_options.Erasing = None,
+    erasing_fill: reading_options.ErasingFill = None,
+    mixup: reading_options.Mixup = None,
+    cutmix: reading_options.Cutmix = None,
+    workers: reading_options.Workers = None,
+    cache: reading_options.Cache = None,
     precision: options.Precision = None,
     score: options.Score = None,
     pool: options.Pool = None,
@@ -125,6 +137,11 @@ def train_verb(
     """
     from tavt_kit.distill.preset import train_recipe
 
+    reading = reading_options.reading_changes(
+        resize=resize, interpolation=interpolation, crop=crop, scale=scale, ratio=ratio, augment=augment,
+        rotation=rotation, auto_augment=auto_augment, color_jitter=color_jitter, blur=blur, sharpness=sharpness,
+        erasing=erasing, erasing_fill=erasing_fill, mixup=mixup, cutmix=cutmix, workers=workers, cache=cache,
+    )  # fmt: skip
     chosen = train_recipe(
         recipe, image_size=image_size, probe=probe, blocks=number_or(blocks, "all"), steps=steps, epochs=epochs,
         batch=batch, optimiser=optimiser, lr=lr, lr_batch=lr_batch, warmup=warmup, warmup_epochs=warmup_epochs,
@@ -133,7 +150,7 @@ def train_verb(
         clip=number_or(clip, "none"), layer_decay=layer_decay, lr_scale=table("--lr-scale", lr_scale),
         drop_path=drop_path, dropout=dropout, loss=loss, loss_weights=table("--loss-weight", loss_weight),
         smoothing=smoothing, class_weights=class_weights, margin=margin, mix_share=mix_share, compat=compat,
-        augment=None if augment is None else split_list(augment), precision=precision, seed=seed, limit=limit,
+        precision=precision, seed=seed, limit=limit, **reading,
     )  # fmt: skip
     seconds, share = options.parse_duration(save_every), options.parse_fraction(fraction)
     from tavt_kit.checkpoints import open_model
@@ -200,11 +217,6 @@ def required(data: str | None) -> str:
     if data is None:
         raise DataError("training needs pictures: give --data with a folder, a CSV list, elpv or textile")
     return data
-
-
-def split_list(text: str) -> tuple[str, ...]:
-    """``"flip,rotate"`` as its parts; ``"none"`` has none."""
-    return tuple(part for part in (piece.strip() for piece in text.split(",")) if part not in ("", "none"))
 
 
 def _say(out: Path, record: dict[str, Any]) -> None:

@@ -47,7 +47,7 @@ class Interrupting(Silent):
 
 @pytest.fixture
 def pictures(images: ImageSet) -> Pictures:
-    return read_pictures(images.split("train"), Preprocessing((64, 64)))
+    return read_pictures(images.split("train"), Preprocessing((64, 64)), Reading(augment=("flip", "shift")))
 
 
 def with_dropout(model: AdaptiveViT) -> AdaptiveViT:

@@ -1,13 +1,19 @@
 from __future__ import annotations
 
+from collections.abc import Callable
+from pathlib import Path
+
 import numpy as np
 import pytest
 
+from tavt_kit.adaptive import AdaptiveViT
 from tavt_kit.data import ImageSet
 from tavt_kit.distill import pictures as module
-from tavt_kit.distill.pictures import Order, read_pictures
-from tavt_kit.errors import DataError, TrainingError
-from tavt_kit.preprocess import Preprocessing, apply, open_image
+from tavt_kit.distill.evaluate import climb, features
+from tavt_kit.distill.pictures import Order, Undecoded, read_pictures
+from tavt_kit.distill.reading import Reading
+from tavt_kit.errors import TrainingError
+from tavt_kit.preprocess import Preprocessing, apply, open_image, resize_crop
 
 
 def test_an_epoch_takes_every_picture_once_and_the_next_in_another_order() -> None:
@@ -49,12 +55,27 @@ def test_inputs_are_those_of_evaluation(images: ImageSet) -> None:
         )
 
 
-def test_what_does_not_fit_the_memory_is_refused_before_it_is_read(
-    images: ImageSet, monkeypatch: pytest.MonkeyPatch
+def test_a_split_is_evaluated_alike_from_memory_disk_and_files(
+    images: ImageSet, make_model: Callable[..., AdaptiveViT], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "_free_memory", lambda: 100_000)
-    with pytest.raises(DataError, match="--limit"):
-        read_pictures(images.split("train"), Preprocessing((64, 64)))
-    assert len(read_pictures(images.split("train"), Preprocessing((64, 64)), limit=3)) == 3
-    monkeypatch.setattr(module, "_free_memory", lambda: None)  # a system that does not say
-    assert len(read_pictures(images.split("train"), Preprocessing((64, 64)))) == 36
+    preprocessing = Preprocessing((64, 64))
+    held = read_pictures(images.split("val"), preprocessing)
+    cached = read_pictures(images.split("val"), preprocessing, Reading(cache=tmp_path))
+    monkeypatch.setattr(module, "HELD_BYTES", 12 * 3 * 64 * 64 - 1)  # one byte too few
+    lazily = read_pictures(images.split("val"), preprocessing)
+    assert isinstance(held.pixels, np.ndarray) and isinstance(lazily.pixels, Undecoded)
+    model = make_model()
+    rights = [climb(model, pictures, "val", ("taper:0.2",))[0].right for pictures in (held, cached, lazily)]
+    assert all((right == rights[0]).all() for right in rights)
+    seen = [features(model, pictures) for pictures in (held, cached, lazily)]
+    assert all((found == seen[0]).all() for found in seen)
+
+
+def test_training_and_evaluation_see_a_split_each_in_their_own_way(images: ImageSet) -> None:
+    preprocessing = Preprocessing((64, 64))
+    reading = Reading(resize=(80, 96), crop="random").settled(preprocessing)
+    pictures = read_pictures(images.split("train"), preprocessing, reading, limit=5)
+    assert pictures.prepared is not None and pictures.prepared[0].shape == (3, 80, 96)
+    image = open_image(Path(pictures.names[1]))
+    np.testing.assert_array_equal(pictures.pixels[1:2][0], resize_crop(image, preprocessing))
+    assert pictures.classes == 3 and len(pictures) == 5

@@ -1,0 +1,179 @@
+"""Is the data pipeline the bottleneck? Reading alone, the training step alone, and both together, in images a second.
+
+Generates photographs-like JPEG files of 500x375 pixels and trains all layers of a ViT on them by cross-entropy, the
+quickest step there is (a distillation step computes three networks). Rounds are interleaved in random order, so ratios
+hold on a machine that other work disturbs; rates are medians over rounds.
+
+    python examples/studies/training_feed.py  # ViT-S/16 at 224, f32, batch 16; ten minutes on two cores
+"""
+
+from __future__ import annotations
+
+import argparse
+import random
+import statistics
+import tempfile
+import time
+from collections import defaultdict
+from collections.abc import Callable, Generator, Iterator
+from contextlib import closing
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+
+from tavt_kit.adaptive import AdaptiveViT, wrap
+from tavt_kit.data import Sample
+from tavt_kit.distill.feed import Batch, stream
+from tavt_kit.distill.pictures import Pictures, read_pictures
+from tavt_kit.distill.reading import Reading
+from tavt_kit.distill.recipe import Optimisation
+from tavt_kit.distill.step import sandwich_step
+from tavt_kit.preprocess import Preprocessing
+from tavt_kit.timm_import import timm
+
+LIGHTEST = "default: resize, flip"
+READINGS = {
+    LIGHTEST: Reading(),
+    "ViTAE: random-resized, RandAugment, erasing, mixup": Reading(
+        crop="random-resized", auto_augment="rand-m9-mstd0.5-inc1", erasing=0.25, mixup=0.8, cutmix=1.0
+    ),
+}
+DISTINCT = 64
+
+
+@dataclass(frozen=True)
+class Case:
+    """One row of the table, under one number of workers."""
+
+    reading: str
+    cached: bool
+    workers: int
+
+
+Rates = dict[tuple[str, Case | None], list[float]]
+"""Images a second of each round: reading or both in a case, and the step alone."""
+
+
+def draw_photographs(folder: Path, count: int) -> tuple[Sample, ...]:
+    """JPEG files of 500x375 pixels and about 65 kB: smooth shapes with noise; a few contents under many names."""
+    draws = np.random.default_rng(0)
+    files = []
+    for place in range(count):
+        path = folder / f"{place:05}.jpg"
+        if place < DISTINCT:
+            shapes = Image.fromarray(draws.integers(0, 256, (24, 32, 3), dtype=np.uint8)).resize((500, 375))
+            noise = draws.integers(-12, 13, (375, 500, 3))
+            Image.fromarray((np.asarray(shapes) + noise).clip(0, 255).astype(np.uint8)).save(path, quality=90)
+        else:
+            path.write_bytes(files[place % DISTINCT].read_bytes())
+        files.append(path)
+    return tuple(Sample(path, place % 2) for place, path in enumerate(files))
+
+
+def feed_of(pictures: Pictures, case: Case, settings: Optimisation) -> Generator[Batch]:
+    """The batches that a training run would get, without end."""
+    asked = replace(pictures, reading=replace(pictures.reading, workers=case.workers))
+    return stream(asked, settings, seed=random.randrange(10**6), first=1, last=10**6)
+
+
+def rate(feed: Generator[Batch], consume: Callable[[Batch], None], batch: int, updates: int, skip: int) -> float:
+    """Images a second of ``updates`` batches, those of the beginning (``skip``) not counted."""
+    with closing(feed) as batches:
+        for _ in range(skip):
+            consume(next(batches))
+        start = time.perf_counter()
+        for _ in range(updates):
+            consume(next(batches))
+        return batch * updates / (time.perf_counter() - start)
+
+
+def trainer(model: AdaptiveViT) -> Callable[[Batch], None]:
+    """One update of all layers."""
+    optimiser = torch.optim.AdamW(model.parameters(), lr=1e-5)
+
+    def update(batch: Batch) -> None:
+        sandwich_step(model, batch.images, batch.labels if batch.soft is None else batch.soft, ())
+        optimiser.step()
+        optimiser.zero_grad(set_to_none=True)
+
+    return update
+
+
+def measure(options: argparse.Namespace, folder: Path) -> Iterator[Rates]:
+    """Every rate so far, after each round."""
+    samples = draw_photographs(folder, options.pictures)
+    preprocessing = Preprocessing((options.image_size, options.image_size))
+    readings = {name: reading.settled(preprocessing) for name, reading in READINGS.items()}
+    pictures = {
+        (name, cached): read_pictures(
+            samples, preprocessing, replace(reading, cache=folder / "cache" if cached else None)
+        )
+        for name, reading in readings.items()
+        for cached in (False, True)
+    }
+    settings = Optimisation(batch=options.batch)
+    net = timm.create_model(options.model, img_size=options.image_size, num_classes=2)
+    update = trainer(wrap(net).train())
+    plain = Case(LIGHTEST, True, 0)
+    batch = next(feed_of(pictures[plain.reading, True], plain, settings))
+    cases = [Case(name, cached, workers) for name, cached in pictures for workers in (0, 1, 2)]
+    found: Rates = defaultdict(list)
+    todo: list[tuple[str, Case | None]] = [(what, case) for case in cases for what in ("reading", "both")]
+    todo += [("step", None)] * 3
+    for _ in range(options.rounds):
+        for what, case in random.sample(todo, len(todo)):
+            if case is None:
+                feed: Generator[Batch] = (batch for _ in range(options.updates + 1))
+            else:
+                feed = feed_of(pictures[case.reading, case.cached], case, settings)
+            if what == "reading":  # what was read ahead before the clock started is a small part of these
+                measured = rate(feed, lambda batch: None, options.batch, 10 * options.updates, 5)
+            else:
+                measured = rate(feed, update, options.batch, options.updates, 1)
+            found[what, case].append(measured)
+        yield found
+
+
+def table(found: Rates) -> str:
+    """Markdown."""
+    rates = {key: statistics.median(values) for key, values in found.items()}
+    step = rates["step", None]
+    lines = [
+        f"step alone: {step:.1f} images/s",
+        "",
+        "| reading | from | workers | reading alone, images/s | reading / step | both / step |",
+        "|---|---|---|---|---|---|",
+    ]
+    for what, case in rates:
+        if what == "reading" and case is not None:
+            alone, both = rates["reading", case], rates["both", case]
+            source = "cache" if case.cached else "files"
+            lines.append(
+                f"| {case.reading} | {source} | {case.workers} | {alone:.0f} | {alone / step:.1f} | {both / step:.2f} |"
+            )
+    return "\n".join([*lines[:4], *sorted(lines[4:])])
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--model", default="vit_small_patch16_224")
+    parser.add_argument("--image-size", type=int, default=224)
+    parser.add_argument("--batch", type=int, default=16)
+    parser.add_argument("--updates", type=int, default=4, help="timed in each measurement")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--pictures", type=int, default=2000, help="1,701 and more are not held in memory at 224")
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+    random.seed(0)
+    what = f"{options.model} at {options.image_size}, f32, batch {options.batch}, CPU, {options.threads} threads"
+    with tempfile.TemporaryDirectory() as folder:
+        for number, found in enumerate(measure(options, Path(folder)), start=1):
+            print(f"{what}, rounds: {number}; {table(found)}\n", flush=True)
+
+
+if __name__ == "__main__":
+    main()
