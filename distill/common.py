@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -13,22 +14,28 @@ from tavt_kit.adaptive import AdaptiveViT
 from tavt_kit.checkpoints import save_model
 from tavt_kit.data import ImageSet, thin_out
 from tavt_kit.distill.augment import check_augmentations
-from tavt_kit.distill.loop import Loop
+from tavt_kit.distill.loop import Judge, Loop
 from tavt_kit.distill.pictures import Order, Pictures, read_pictures
-from tavt_kit.distill.precision import choose_precision
+from tavt_kit.distill.precision import choose_precision, evaluation_precision
 from tavt_kit.distill.recipe import Optimisation
+from tavt_kit.distill.running import Running
+from tavt_kit.distill.selection import Metric
 from tavt_kit.errors import DataError, TrainingError
+from tavt_kit.evaluation import LeanEvaluator
 from tavt_kit.model_card import ModelCard
 from tavt_kit.preprocess import Preprocessing
+from tavt_kit.schedule import TokenSchedule
 
 __all__ = [
     "asked_of",
     "card_of",
     "check_batch",
+    "judge_of",
     "loop_record",
     "pictures_of",
     "save_trained",
     "settle",
+    "settle_running",
     "start_hash",
 ]
 
@@ -59,16 +66,44 @@ def settle(optimisation: Optimisation, model: AdaptiveViT, card: ModelCard, *, f
     """Decide what was left open, by the model and the machine.
 
     Raises:
-        TrainingError: A precision or augmentation that cannot be.
+        TrainingError: An augmentation that cannot be.
         UnknownName: An augmentation nobody knows.
     """
-    device = next(model.parameters()).device
     size = Preprocessing.from_record(card.preprocessing).image_size
-    return optimisation.settled(
-        precision=choose_precision(optimisation.precision, device),
-        freeze=freeze,
-        augment=check_augmentations(optimisation.augment, size),
-    )
+    return optimisation.settled(freeze=freeze, augment=check_augmentations(optimisation.augment, size))
+
+
+def settle_running(running: Running, model: AdaptiveViT, card: ModelCard) -> Running:
+    """Decide the precision by the machine where it was left open, and check the metric against the classes.
+
+    Raises:
+        TrainingError: A precision or metric that cannot be.
+    """
+    Metric(running.metric, card.classes)
+    return replace(running, precision=choose_precision(running.precision, next(model.parameters()).device))
+
+
+def judge_of(running: Running, pictures: Pictures, classes: tuple[str, ...], names: Sequence[str]) -> Judge:
+    """Compares weights by the mean of a metric over schedules, on ``val``.
+
+    Args:
+        running: Settled.
+        pictures: Of ``val``.
+        classes: Of the data.
+        names: Of the schedules, ``"dense"`` or ``"taper:0.2"``.
+    """
+    metric = Metric(running.metric, classes)
+
+    def value(model: AdaptiveViT) -> float:
+        evaluate = LeanEvaluator(
+            model, pictures.pixels, pictures.labels, pictures.preprocessing,
+            split="val", precision=evaluation_precision(str(running.precision)),
+        )  # fmt: skip
+        sizes = {"tokens": model.tokens, "layers": model.layers, "prefix": model.prefix}
+        found = [evaluate.logits(TokenSchedule.parse(name, **sizes)) for name in names]
+        return sum(metric.of(logits, pictures.labels) for logits in found) / len(found)
+
+    return Judge(metric, value)
 
 
 def start_hash(model: AdaptiveViT) -> str:

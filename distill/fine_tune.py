@@ -13,13 +13,25 @@ from torch import Tensor
 
 from tavt_kit.adaptive import AdaptiveViT
 from tavt_kit.data import ImageSet, inherit_split
-from tavt_kit.distill.common import asked_of, card_of, check_batch, loop_record, pictures_of, save_trained, settle
+from tavt_kit.distill.common import (
+    asked_of,
+    card_of,
+    check_batch,
+    judge_of,
+    loop_record,
+    pictures_of,
+    save_trained,
+    settle,
+    settle_running,
+)
 from tavt_kit.distill.evaluate import climb, features
-from tavt_kit.distill.loop import SAVE_SECONDS, run_loop
+from tavt_kit.distill.feed import Batch
+from tavt_kit.distill.loop import SAVE_SECONDS, Backward, run_loop
 from tavt_kit.distill.optimiser import freeze
 from tavt_kit.distill.pictures import Pictures
-from tavt_kit.distill.precision import choose_device
+from tavt_kit.distill.precision import evaluation_precision
 from tavt_kit.distill.probe import Probe, fit_probe, set_head
+from tavt_kit.distill.processes import Processes
 from tavt_kit.distill.progress import Progress, Silent
 from tavt_kit.distill.recipe import TrainRecipe
 from tavt_kit.distill.run_folder import RunFolder
@@ -66,28 +78,36 @@ def train(
         TavtError: As the parts: data, recipe, output, divergence.
         KeyboardInterrupt: The state was saved; the same call continues it.
     """
-    recipe, progress = recipe or TrainRecipe(), progress or Silent()
+    processes, recipe = Processes.join(device), recipe or TrainRecipe()
+    progress = progress if progress is not None and processes.first else Silent()
     card = card_of(model, images)
-    model.to(choose_device(device))
+    model.to(processes.device)
     recipe = _settled(recipe, model, images)
-    run = RunFolder(Path(out), "train", asked_of(model, card, images, recipe.as_record()), fresh=fresh)
-    inherit_split(run.folder, images)
+    asked = asked_of(model, card, images, recipe.as_record())
+    run = RunFolder(Path(out), "train", asked, fresh=fresh, processes=processes)
+    processes.once(lambda: inherit_split(run.folder, images))
     if run.done:
         return run.body
     pictures = pictures_of(images, card, limit=recipe.limit, allow_unreadable=allow_unreadable)
-    precision = str(recipe.optimisation.precision)
+    precision = evaluation_precision(str(recipe.running.precision))
     if not ("probe" in run.results and has_state(run.folder)):  # else the saved state holds the head, and more
-        _probe(run, model, pictures, len(images.classes), precision, progress)
+        run.note(**processes.once(lambda: _probe(model, pictures, len(images.classes), precision, progress)))
     if recipe.name == "finetune":
-        loop = _finetune(run, model, pictures[0], recipe, progress, save_seconds)
-        dense = climb(model, pictures[1], "val", ("dense",), precision=precision, progress=progress, what="evaluate")
+        loop = _finetune(run, model, pictures, recipe, images.classes, processes, progress, save_seconds)
+        dense = processes.once(
+            lambda: climb(
+                model, pictures[1], "val", ("dense",), precision=precision, progress=progress, what="evaluate"
+            )
+        )
         results = {"loop": loop, "val": dense[0].accuracy.as_record()}
     else:
         results = {"val": run.results["probe"]["accuracy"]}
     how = "head fitted" if recipe.name == "probe" else f"head and last {recipe.blocks} blocks fine-tuned"
-    save_trained(run.folder, model, card, images, how)
-    run.finish(**results, precision=precision)
-    remove_state(run.folder)
+    if processes.first:
+        save_trained(run.folder, model, card, images, how)
+    run.finish(**results, precision=str(recipe.running.precision))
+    if processes.first:
+        remove_state(run.folder)
     return run.body
 
 
@@ -97,27 +117,27 @@ def _settled(recipe: TrainRecipe, model: AdaptiveViT, images: ImageSet) -> Train
     if recipe.name == "finetune":
         check_batch(images, recipe.optimisation.batch, recipe.limit)
     frozen = model.layers - recipe.blocks
-    return replace(recipe, optimisation=settle(recipe.optimisation, model, card_of(model, images), freeze=frozen))
+    card = card_of(model, images)
+    return replace(
+        recipe,
+        optimisation=settle(recipe.optimisation, model, card, freeze=frozen),
+        running=settle_running(recipe.running, model, card),
+    )
 
 
 def _probe(
-    run: RunFolder,
-    model: AdaptiveViT,
-    pictures: tuple[Pictures, Pictures],
-    classes: int,
-    precision: str,
-    progress: Progress,
-) -> None:
-    """Fit the head and put it into the model; without a result recorded so far, the result too."""
+    model: AdaptiveViT, pictures: tuple[Pictures, Pictures], classes: int, precision: str, progress: Progress
+) -> dict[str, Any]:
+    """Fit the head and put it into the model; what is to be noted of it."""
     train, val = pictures
     progress.stage("features", len(train) + len(val))
     seen = [features(model, split, precision=precision, progress=progress) for split in pictures]
     fitted = fit_probe(seen[0], train.labels, seen[1], val.labels, classes)
     set_head(model, fitted.weight, fitted.bias)
-    run.note(
-        pictures={"train": len(train), "val": len(val), "skipped": val.skipped},
-        probe=_probe_record(fitted, val.labels),
-    )
+    return {
+        "pictures": {"train": len(train), "val": len(val), "skipped": val.skipped},
+        "probe": _probe_record(fitted, val.labels),
+    }
 
 
 def _probe_record(probe: Probe, labels: NDArray[np.int64]) -> dict[str, Any]:
@@ -129,8 +149,10 @@ def _probe_record(probe: Probe, labels: NDArray[np.int64]) -> dict[str, Any]:
 def _finetune(
     run: RunFolder,
     model: AdaptiveViT,
-    pictures: Pictures,
+    pictures: tuple[Pictures, Pictures],
     recipe: TrainRecipe,
+    classes: tuple[str, ...],
+    processes: Processes,
     progress: Progress,
     save_seconds: float,
 ) -> dict[str, Any]:
@@ -139,12 +161,13 @@ def _finetune(
     freeze(model, frozen)
     rule = SandwichRule(frozen=frozen)
 
-    def step(images: Tensor, labels: Tensor, draws: np.random.Generator) -> Mapping[str, Tensor]:
+    def step(batch: Batch, draws: np.random.Generator, backward: Backward) -> Mapping[str, Tensor]:
         # A sandwich without sub-networks is the cross-entropy of the full network.
-        return {"loss": sandwich_step(model, images, labels, (), rule=rule).loss}
+        return {"loss": sandwich_step(model, batch.images, batch.labels, (), rule=rule, backward=backward).loss}
 
     loop = run_loop(
-        model, pictures, step, settings, run.folder,
-        seed=recipe.seed, progress=progress, what="finetune", save_seconds=save_seconds,
+        model, pictures[0], step, settings, recipe.running, run.folder,
+        seed=recipe.seed, progress=progress, what="finetune", processes=processes, save_seconds=save_seconds,
+        judge=judge_of(recipe.running, pictures[1], classes, ("dense",)),
     )  # fmt: skip
     return loop_record(loop, settings.batch)

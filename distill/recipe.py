@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, field, replace
 from types import MappingProxyType
 from typing import Any
 
+from tavt_kit.distill.running import Running
 from tavt_kit.distill.schedules import LearningRate
 from tavt_kit.errors import TrainingError, UnknownName
 
@@ -40,7 +41,6 @@ class Optimisation:
         momentum: Of SGD.
         clip: Largest total gradient norm.
         augment: See ``augment.AUGMENTATIONS``.
-        precision: ``"f32"`` or ``"bf16"``; ``None`` is decided by the machine, and the decision recorded.
         freeze: Leading layers that are not trained, the embedding with them; ``None`` is the recipe's own choice.
 
     Raises:
@@ -57,7 +57,6 @@ class Optimisation:
     momentum: float = 0.9
     clip: float = 1.0
     augment: tuple[str, ...] = ("flip",)
-    precision: str | None = None
     freeze: int | None = None
 
     def __post_init__(self) -> None:
@@ -83,9 +82,9 @@ class Optimisation:
         warmup = self.steps // 20 if self.warmup is None else self.warmup
         return LearningRate(self.lr, warmup, self.steps, self.decay)
 
-    def settled(self, *, precision: str, freeze: int, augment: tuple[str, ...]) -> Optimisation:
+    def settled(self, *, freeze: int, augment: tuple[str, ...]) -> Optimisation:
         """Nothing left open: what a run records."""
-        return replace(self, warmup=self.learning_rate().warmup, precision=precision, freeze=freeze, augment=augment)
+        return replace(self, warmup=self.learning_rate().warmup, freeze=freeze, augment=augment)
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +95,7 @@ class TrainRecipe:
         name: ``"probe"`` fits the head alone; ``"finetune"`` goes on with the last blocks.
         blocks: Last blocks that ``finetune`` trains.
         optimisation: Of ``finetune``.
+        running: Likewise; the precision is the probe's, too.
         seed: Of everything random.
         limit: At most so many pictures of each split.
 
@@ -106,6 +106,7 @@ class TrainRecipe:
     name: str = "probe"
     blocks: int = 4
     optimisation: Optimisation = field(default_factory=Optimisation)
+    running: Running = field(default_factory=Running)
     seed: int = 0
     limit: int | None = None
 
@@ -117,8 +118,8 @@ class TrainRecipe:
         """Flat, JSON-ready; a probe optimises nothing step by step."""
         head = {"recipe": self.name, "seed": self.seed, "limit": self.limit}
         if self.name == "probe":
-            return {**head, "precision": self.optimisation.precision}
-        return {**head, "blocks": self.blocks, **_flat(self.optimisation)}
+            return {**head, "precision": self.running.precision}
+        return {**head, "blocks": self.blocks, **_flat(self.optimisation), **self.running.as_record()}
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,7 +133,8 @@ class DistillRecipe:
         kl: ``"reverse"`` (official) or ``"forward"``.
         temperature: Of the divergence.
         layer_dropout: Probability that a layer is left out, in the full network too (official: 0.2).
-        optimisation: The rest.
+        optimisation: How weights are moved.
+        running: What surrounds that.
         seed: Of everything random.
         limit: At most so many pictures of each split.
     """
@@ -144,13 +146,14 @@ class DistillRecipe:
     temperature: float = 1.0
     layer_dropout: float | None = None
     optimisation: Optimisation = field(default_factory=Optimisation)
+    running: Running = field(default_factory=Running)
     seed: int = 0
     limit: int | None = None
 
     def as_record(self) -> dict[str, Any]:
         """Flat, JSON-ready."""
-        own = {key: value for key, value in asdict(self).items() if key not in ("name", "optimisation")}
-        return {"recipe": self.name, **own, **_flat(self.optimisation)}
+        own = {key: value for key, value in asdict(self).items() if key not in ("name", "optimisation", "running")}
+        return {"recipe": self.name, **own, **_flat(self.optimisation), **self.running.as_record()}
 
 
 def _flat(optimisation: Optimisation) -> dict[str, Any]:
@@ -188,6 +191,12 @@ def distill_recipe(name: str = "modern", **changes: Any) -> DistillRecipe:
         raise UnknownName(f"a distillation recipe is one of {', '.join(DISTILL_RECIPES)}, got {name!r}")
     recipe = DISTILL_RECIPES[name]
     given = {key: value for key, value in changes.items() if value is not None}
-    inner = {key: value for key, value in given.items() if hasattr(recipe.optimisation, key)}
-    outer = {key: value for key, value in given.items() if key not in inner}
-    return replace(recipe, optimisation=replace(recipe.optimisation, **inner), **outer)
+    moving = {key: value for key, value in given.items() if hasattr(recipe.optimisation, key)}
+    around = {key: value for key, value in given.items() if hasattr(recipe.running, key)}
+    own = {key: value for key, value in given.items() if key not in moving and key not in around}
+    return replace(
+        recipe,
+        optimisation=replace(recipe.optimisation, **moving),
+        running=replace(recipe.running, **around),
+        **own,
+    )

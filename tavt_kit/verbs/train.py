@@ -8,9 +8,9 @@ from typing import Annotated, Any
 
 import typer
 
-from tavt_kit.verbs import options
+from tavt_kit.verbs import options, training_options
 
-__all__ = ["Augment", "Device", "SaveEvery", "split_list", "train_verb"]
+__all__ = ["split_list", "train_verb"]
 
 Recipe = Annotated[str, typer.Option(help="probe: the head alone; finetune: then the last blocks too.")]
 Blocks = Annotated[int, typer.Option(help="Last blocks that finetune trains.")]
@@ -20,8 +20,6 @@ Rate = Annotated[float, typer.Option("--lr", help="Highest learning rate.")]
 Warmup = Annotated[int | None, typer.Option(help="Updates of linear warm-up. [default: a twentieth of the steps]")]
 Decay = Annotated[float, typer.Option("--weight-decay", help="Of matrices.")]
 Augment = Annotated[str, typer.Option(help="flip, vflip, rotate (quarter turns), shift: some with commas, or none.")]
-Device = Annotated[str | None, typer.Option(help="cpu or cuda[:N]. [default: a GPU if there is one]")]
-SaveEvery = Annotated[str, typer.Option(help="Time between two saved states.")]
 
 
 def train_verb(
@@ -39,14 +37,21 @@ def train_verb(
     warmup: Warmup = None,
     weight_decay: Decay = 0.05,
     augment: Augment = "flip",
-    precision: options.Precision = None,
+    precision: training_options.Precision = None,
+    accumulation: training_options.Accumulation = None,
+    ema: training_options.Ema = None,
+    evaluate_every: training_options.EvaluateEvery = None,
+    metric: training_options.SelectBy = None,
+    patience: training_options.Patience = None,
+    keep: training_options.Keep = None,
+    allow_smaller_batch: training_options.AllowSmallerBatch = False,
     score: options.Score = None,
     pool: options.Pool = None,
-    device: Device = None,
+    device: training_options.Device = None,
     seed: options.Seed = 0,
     limit: options.Limit = None,
     allow_unreadable: options.AllowUnreadable = 0,
-    save_every: SaveEvery = "60s",
+    save_every: training_options.SaveEvery = "60s",
     fresh: options.Fresh = False,
     dry_run: options.DryRun = False,
     as_json: options.Json = False,
@@ -54,11 +59,13 @@ def train_verb(
 ) -> int:
     """Fit a model to a data set: its head on cached features (probe), or the last blocks too (finetune).
 
-    The penalty of the probe is chosen by val accuracy; nothing else is selected. An unreadable picture in the
-    training split is refused; --allow-unreadable is for val. Writes run.json, split.json, metrics.jsonl,
-    model.safetensors and model.json; the same command continues what was interrupted.
+    The penalty of the probe is chosen by val accuracy; with --evaluate-every the weights are, too. An unreadable
+    picture in the training split is refused; --allow-unreadable is for val. Writes run.json, split.json,
+    metrics.jsonl, tensorboard/, model.safetensors and model.json; the same command continues what was interrupted.
+    `accelerate launch` or torchrun before it shares the work among several processes.
     """
     from tavt_kit.distill.recipe import Optimisation, TrainRecipe
+    from tavt_kit.distill.running import Running
 
     chosen = TrainRecipe(
         recipe,
@@ -70,7 +77,16 @@ def train_verb(
             warmup=warmup,
             weight_decay=weight_decay,
             augment=split_list(augment),
+        ),
+        running=Running(
             precision=precision,
+            accumulation=1 if accumulation is None else accumulation,
+            ema=ema,
+            evaluate_every=evaluate_every,
+            metric=metric or "top1",
+            patience=patience,
+            keep=1 if keep is None else keep,
+            allow_smaller_batch=allow_smaller_batch,
         ),
         seed=seed,
         limit=limit,
@@ -80,6 +96,7 @@ def train_verb(
     from tavt_kit.data import keep_fraction, load_images
     from tavt_kit.distill import train
     from tavt_kit.distill.common import card_of
+    from tavt_kit.distill.processes import Processes
     from tavt_kit.records import make_folder
     from tavt_kit.verbs.bar import Bar
 
@@ -98,6 +115,8 @@ def train_verb(
             adaptive, images, out, chosen, device=device, fresh=fresh, allow_unreadable=allow_unreadable,
             progress=bar, save_seconds=seconds or 60.0,
         )  # fmt: skip
+    if not Processes.join(device).first:
+        return 0
     if as_json:
         print(json.dumps(record))
     else:

@@ -17,12 +17,14 @@ from tavt_kit.distill.evaluate import climb
 from tavt_kit.distill.metrics import read_metrics
 from tavt_kit.distill.pictures import read_pictures
 from tavt_kit.distill.progress import Silent
+from tavt_kit.distill.running import Running
 from tavt_kit.errors import TrainingError, UnknownName
 from tavt_kit.preprocess import Preprocessing
 
 Make = Callable[..., AdaptiveViT]
-PROBE = TrainRecipe(optimisation=Optimisation(precision="f32"))
-FINETUNE = TrainRecipe("finetune", blocks=2, optimisation=Optimisation(steps=5, batch=4, precision="f32"))
+F32 = Running(precision="f32")
+PROBE = TrainRecipe(running=F32)
+FINETUNE = TrainRecipe("finetune", blocks=2, optimisation=Optimisation(steps=5, batch=4), running=F32)
 
 
 def test_a_probe_changes_the_head_alone_and_reports_what_the_model_does(
@@ -83,7 +85,7 @@ def test_what_cannot_be_is_refused(make_model: Make, images: ImageSet, tmp_path:
     with pytest.raises(TrainingError, match="1 to 36"):
         train(make_model(), images, tmp_path, TrainRecipe("finetune", optimisation=Optimisation(batch=37)))
     with pytest.raises(TrainingError, match="f32 or bf16"):
-        train(make_model(), images, tmp_path / "x", TrainRecipe(optimisation=Optimisation(precision="int8")))
+        train(make_model(), images, tmp_path / "x", TrainRecipe(running=Running(precision="int8")))
     with pytest.raises(TrainingError, match="auto, cpu or cuda"):
         train(make_model(), images, tmp_path / "x", device="tpu")
     with pytest.raises(TrainingError, match="CUDA devices"):

@@ -5,7 +5,9 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,20 +16,21 @@ from torch import Tensor, nn
 
 from tavt_kit.adaptive import AdaptiveViT
 from tavt_kit.data import ImageSet
+from tavt_kit.distill.feed import Batch
 from tavt_kit.distill.in_place import _prepare
-from tavt_kit.distill.loop import Loop, Step, run_loop
+from tavt_kit.distill.loop import Backward, Judge, Loop, Step, run_loop
 from tavt_kit.distill.metrics import read_metrics
 from tavt_kit.distill.pictures import Pictures, read_pictures
 from tavt_kit.distill.progress import Silent
 from tavt_kit.distill.recipe import DistillRecipe, Optimisation
-from tavt_kit.distill.state import has_state
+from tavt_kit.distill.running import Running
+from tavt_kit.distill.state import has_state, load_state
 from tavt_kit.errors import CheckpointError, OutputError, TrainingError
 from tavt_kit.preprocess import Preprocessing
 
 Make = Callable[..., AdaptiveViT]
-SETTINGS = Optimisation(
-    steps=6, batch=4, lr=1e-3, warmup=2, augment=("flip", "shift"), precision="f32", freeze=1
-)  # fmt: skip
+SETTINGS = Optimisation(steps=6, batch=4, lr=1e-3, warmup=2, augment=("flip", "shift"), freeze=1)
+RUNNING = Running(precision="f32")
 
 
 class Interrupting(Silent):
@@ -61,6 +64,8 @@ def go(
     folder: Path,
     settings: Optimisation = SETTINGS,
     *,
+    running: Running = RUNNING,
+    judge: Judge | None = None,
     watcher: Silent | None = None,
     save_seconds: float = 60.0,
     change: Callable[[Step], Step] = lambda step: step,
@@ -71,10 +76,17 @@ def go(
     step, _ = _prepare(model, recipe)
     folder.mkdir(exist_ok=True)
     done = run_loop(
-        model, pictures, change(step), settings, folder,
-        seed=0, progress=watcher or Silent(), what="distill", save_seconds=save_seconds,
+        model, pictures, change(step), settings, running, folder,
+        seed=0, progress=watcher or Silent(), what="distill", save_seconds=save_seconds, judge=judge,
     )  # fmt: skip
     return {name: tensor.clone() for name, tensor in model.state_dict().items()}, done
+
+
+def newest(folder: Path) -> dict[str, Any]:
+    """The newest state."""
+    state = load_state(folder)
+    assert state is not None
+    return state
 
 
 def assert_equal(ours: Mapping[str, Tensor], theirs: Mapping[str, Tensor]) -> None:
@@ -83,25 +95,25 @@ def assert_equal(ours: Mapping[str, Tensor], theirs: Mapping[str, Tensor]) -> No
 
 
 def without_speed(folder: Path) -> list[dict[str, float]]:
-    return [{k: v for k, v in line.items() if k != "images_per_second"} for line in read_metrics(folder)]
+    return [
+        {k: v for k, v in line.items() if k not in ("images_per_second", "seconds_waiting")}
+        for line in read_metrics(folder)
+    ]
 
 
 @pytest.mark.parametrize(("precision", "optimiser"), [("f32", "sgd"), ("bf16", "adamw")])
 def test_interrupted_and_continued_gives_the_same_bits(
     make_model: Make, pictures: Pictures, tmp_path: Path, precision: str, optimiser: str
 ) -> None:
-    settings = Optimisation(
-        steps=6, batch=4, lr=1e-3, warmup=2, augment=("flip", "shift"), precision=precision, freeze=1,
-        optimiser=optimiser,
-    )  # fmt: skip
+    settings, running = replace(SETTINGS, optimiser=optimiser), Running(precision=precision)
     torch.manual_seed(1)
-    straight, loop = go(make_model, pictures, tmp_path / "straight", settings)
+    straight, loop = go(make_model, pictures, tmp_path / "straight", settings, running=running)
     torch.manual_seed(2)  # nothing may depend on what the process drew before
     for steps in (2, 3):
         with pytest.raises(KeyboardInterrupt):
-            go(make_model, pictures, tmp_path / "broken", settings, watcher=Interrupting(steps))
+            go(make_model, pictures, tmp_path / "broken", settings, running=running, watcher=Interrupting(steps))
     torch.randn(3)
-    broken, _ = go(make_model, pictures, tmp_path / "broken", settings)
+    broken, _ = go(make_model, pictures, tmp_path / "broken", settings, running=running)
     assert_equal(broken, straight)
     assert without_speed(tmp_path / "broken") == without_speed(tmp_path / "straight")
     assert [line["step"] for line in read_metrics(tmp_path / "broken")] == [1, 2, 3, 4, 5, 6]
@@ -117,10 +129,10 @@ def test_steps_that_were_done_but_not_saved_are_done_again(
         pass
 
     def dying(step: Step) -> Step:
-        def dies(images: Tensor, labels: Tensor, draws: np.random.Generator) -> Mapping[str, Tensor]:
+        def dies(batch: Batch, draws: np.random.Generator, backward: Backward) -> Mapping[str, Tensor]:
             if len(read_metrics(tmp_path / "broken")) == 4:
                 raise Killed
-            return step(images, labels, draws)
+            return step(batch, draws, backward)
 
         return dies
 
@@ -150,7 +162,7 @@ def test_another_seed_trains_otherwise_and_torchs_stream_is_left_alone(
     torch.manual_seed(5)
     model = make_model()
     step, _ = _prepare(model, DistillRecipe(optimisation=SETTINGS))
-    run_loop(model, pictures, step, SETTINGS, tmp_path, seed=1, progress=Silent(), what="distill")
+    run_loop(model, pictures, step, SETTINGS, RUNNING, tmp_path, seed=1, progress=Silent(), what="distill")
     assert torch.equal(torch.randn(3), expected)
     zero, _ = go(make_model, pictures, tmp_path / "zero")
     assert any(not torch.equal(tensor, zero[name]) for name, tensor in model.state_dict().items())
@@ -163,9 +175,9 @@ def test_what_is_not_finite_stops_and_names_the_pictures(
     seen: list[int] = []
 
     def poisoned(step: Step) -> Step:
-        def steps(images: Tensor, labels: Tensor, draws: np.random.Generator) -> Mapping[str, Tensor]:
+        def steps(batch: Batch, draws: np.random.Generator, backward: Backward) -> Mapping[str, Tensor]:
             seen.append(1)
-            return {**step(images, labels, draws), **({"loss": torch.tensor(value)} if len(seen) == 3 else {})}
+            return {**step(batch, draws, backward), **({"loss": torch.tensor(value)} if len(seen) == 3 else {})}
 
         return steps
 
@@ -174,8 +186,7 @@ def test_what_is_not_finite_stops_and_names_the_pictures(
     said = str(stopped.value)
     assert "step 3" in said and "--lr" in said
     assert sum(name in said for name in pictures.names) == 4
-    saved = torch.load(tmp_path / "state" / "training.pt", weights_only=True)
-    assert saved["step"] == 2 and len(read_metrics(tmp_path)) == 2
+    assert newest(tmp_path)["step"] == 2 and len(read_metrics(tmp_path)) == 2
 
 
 def test_gradients_that_are_not_finite_stop_before_the_weights_move(
@@ -185,13 +196,13 @@ def test_gradients_that_are_not_finite_stop_before_the_weights_move(
     model = make_model()
     bias = dict(model.named_parameters())["head.bias"]
 
-    def step(images: Tensor, labels: Tensor, draws: np.random.Generator) -> Mapping[str, Tensor]:
+    def step(batch: Batch, draws: np.random.Generator, backward: Backward) -> Mapping[str, Tensor]:
         bias.grad = torch.full_like(bias, float("nan"))
         return {"loss": torch.tensor(1.0)}
 
     before = bias.detach().clone()
     with pytest.raises(TrainingError, match="gradient norm nan"):
-        run_loop(model, pictures, step, SETTINGS, tmp_path, seed=0, progress=Silent(), what="x")
+        run_loop(model, pictures, step, SETTINGS, RUNNING, tmp_path, seed=0, progress=Silent(), what="x")
     assert torch.equal(bias, before)
 
 
@@ -200,7 +211,7 @@ def test_gradients_are_clipped_and_the_rate_follows_its_schedule(
 ) -> None:
     settings = Optimisation(
         steps=4, batch=4, lr=1.0, warmup=2, decay="linear", optimiser="sgd", momentum=0.0, clip=1e-3,
-        weight_decay=0.0, augment=(), precision="f32", freeze=0,
+        weight_decay=0.0, augment=(), freeze=0,
     )  # fmt: skip
     model = make_model()
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
@@ -216,7 +227,7 @@ def test_a_state_that_cannot_be_continued_is_refused(
 ) -> None:
     with pytest.raises(KeyboardInterrupt):
         go(make_model, pictures, tmp_path, watcher=Interrupting(2))
-    file = tmp_path / "state" / "training.pt"
+    file = tmp_path / "state" / "step-00000002.pt"
     content = torch.load(file, weights_only=True)
     if damage == "truncated":
         file.write_bytes(file.read_bytes()[:5000])
@@ -246,7 +257,7 @@ def test_sigterm_saves_like_ctrl_c_and_a_second_one_does_not_wait(
 
     with pytest.raises(KeyboardInterrupt):
         go(make_model, pictures, tmp_path, watcher=Twice())
-    assert torch.load(tmp_path / "state" / "training.pt", weights_only=True)["step"] == 1
+    assert newest(tmp_path)["step"] == 1
 
 
 def test_a_place_that_cannot_be_written_is_a_sentence(make_model: Make, pictures: Pictures, tmp_path: Path) -> None:

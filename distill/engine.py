@@ -1,0 +1,269 @@
+"""One process' share of a training run: gradients of a batch, averaged, clipped and applied."""
+
+from __future__ import annotations
+
+import logging
+import math
+import time
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from tavt_kit.adaptive import AdaptiveViT
+from tavt_kit.distill.feed import Batch
+from tavt_kit.distill.memory import fitting
+from tavt_kit.distill.optimiser import make_optimiser
+from tavt_kit.distill.pictures import Pictures
+from tavt_kit.distill.precision import autocast, dtype_of, loss_scaler
+from tavt_kit.distill.processes import Processes
+from tavt_kit.distill.randomness import random_state, set_random_state
+from tavt_kit.distill.recipe import Optimisation
+from tavt_kit.distill.running import Running
+from tavt_kit.distill.selection import Selection
+from tavt_kit.distill.state import load_state, readable, save_state
+from tavt_kit.distill.step import training_attention
+from tavt_kit.errors import TrainingError
+from tavt_kit.timm_import import timm
+
+__all__ = ["Backward", "Engine", "Step"]
+
+Backward = Callable[[Tensor], None]
+"""Differentiates a 0-d term of the loss."""
+
+Step = Callable[[Batch, np.random.Generator, Backward], Mapping[str, Tensor]]
+"""Calls ``Backward`` with every term of the loss, each as soon as it is known, and gives named 0-d values to be logged,
+``loss`` among them. The draws are the same for all micro-batches and processes of an update."""
+
+_LEAST_SCALE = 1.0
+"""Gradients that overflow float16 without any scaling of the loss are not finite in earnest."""
+
+log = logging.getLogger(__name__)
+
+
+class Engine:
+    """Moves a model, update by update; everything random in an update is a function of the seed and its number.
+
+    Args:
+        model: On the device of ``processes``; what must not be trained is frozen already.
+        pictures: The training split; for messages.
+        step: Computes gradients and values.
+        settings: Of the optimisation, with nothing left open.
+        running: With nothing left open.
+        seed: Of everything random.
+        processes: That share the work.
+    """
+
+    def __init__(
+        self,
+        model: AdaptiveViT,
+        pictures: Pictures,
+        step: Step,
+        settings: Optimisation,
+        running: Running,
+        *,
+        seed: int,
+        processes: Processes,
+    ) -> None:
+        assert running.precision is not None  # what settled means
+        self.model, self.pictures, self.step = model, pictures, step
+        self.settings, self.running, self.seed, self.processes = settings, running, seed, processes
+        self.precision = running.precision
+        self.rate = settings.learning_rate()
+        self.optimiser = make_optimiser(
+            model,
+            settings.optimiser,
+            rate=settings.lr,
+            weight_decay=settings.weight_decay,
+            momentum=settings.momentum,
+        )
+        self.trained = [p for group in self.optimiser.param_groups for p in group["params"]]
+        self.device = self.trained[0].device
+        self.scaler = loss_scaler(self.precision, self.device)
+        processes.share_weights(model)
+        self.ema = None if running.ema is None else timm.utils.ModelEmaV3(model, decay=running.ema, use_warmup=True)
+        self.selection = Selection(running.patience)
+        self.parts = running.accumulation
+        self.seconds = 0.0
+
+    @property
+    def average(self) -> AdaptiveViT:
+        """The network whose weights are evaluated and written: the averaged one, or the model itself without one."""
+        return self.model if self.ema is None else self.ema.module
+
+    # ----------------------------------------------------------------------------------------- states
+
+    def resume(self, folder: Path) -> int:
+        """Take up the newest state in ``folder``; how many updates are done.
+
+        Raises:
+            CheckpointError: The state is damaged, or belongs to another model or optimiser.
+        """
+        content = load_state(folder)
+        if content is None:
+            return 0
+        with readable(Path(folder) / "state" / f"step-{content['step']:08}.pt"):
+            self.model.load_state_dict(content["model"], strict=True)
+            self.optimiser.load_state_dict(content["optimiser"])
+            self.scaler.load_state_dict(content["scaler"])
+            if self.ema is not None:
+                self.ema.module.load_state_dict(content["ema"], strict=True)
+            self.selection.restore(content["best"])
+            self.parts, self.seconds = int(content["parts"]), float(content["seconds"])
+            if self.processes.rank < len(content["random"]):
+                set_random_state(content["random"][self.processes.rank], self.device)
+        return int(content["step"])
+
+    def save(self, folder: Path, number: int) -> None:
+        """Write a state after update ``number``; called in all processes, written by the first.
+
+        The number is also the position of the learning rate's schedule and of the order of the pictures, which are
+        functions of it.
+        """
+        randoms = self.processes.gather(random_state(self.device))
+        if not self.processes.first:
+            return
+        content: dict[str, Any] = {
+            "step": number,
+            "seconds": self.seconds,
+            "model": self.model.state_dict(),
+            "optimiser": self.optimiser.state_dict(),
+            "scaler": self.scaler.state_dict(),
+            "ema": None if self.ema is None else self.ema.module.state_dict(),
+            "best": self.selection.as_state(),
+            "parts": self.parts,
+            "random": randoms,
+        }
+        save_state(folder, content, keep=self.running.keep)
+
+    # ----------------------------------------------------------------------------------------- an update
+
+    def update(self, number: int, batch: Batch) -> dict[str, float]:
+        """One update; its values for the log, means over all pictures of the batch.
+
+        Raises:
+            TrainingError: The loss or a gradient is not finite (the pictures are named), or memory ran out.
+        """
+        start = time.perf_counter()
+        mine = self._gradients(batch, number)
+        for parameter in self.trained:
+            # A layer that layer dropout left out has a gradient of 0, not none: its momentum goes on, as officially.
+            if parameter.grad is None:
+                parameter.grad = torch.zeros_like(parameter)
+        self.processes.average([p.grad for p in self.trained if p.grad is not None])
+        self.processes.average(list(_running_statistics(self.model)))
+        values = self.processes.mean(mine)
+        self.scaler.unscale_(self.optimiser)
+        norm = torch.nn.utils.clip_grad_norm_(self.trained, self.settings.clip).item()
+        self._check_finite(mine["loss"], values["loss"], norm, number, batch)
+        rate = self.rate.at(number)
+        for group in self.optimiser.param_groups:
+            group["lr"] = rate
+        self.scaler.step(self.optimiser)
+        self.scaler.update()
+        self.optimiser.zero_grad(set_to_none=True)
+        if self.ema is not None:
+            self.ema.update(self.model, step=number)
+        duration = time.perf_counter() - start
+        self.seconds += duration
+        # Gradients that overflowed were not applied, and have no norm.
+        known = {"gradient_norm": norm} if math.isfinite(norm) else {}
+        if self.scaler.is_enabled():
+            known["loss_scale"] = self.scaler.get_scale()
+        speed = round(len(batch.places) * self.processes.count / duration, 2)
+        return {"step": number, **values, "lr": rate, **known, "images_per_second": speed}
+
+    def _gradients(self, batch: Batch, number: int) -> dict[str, float]:
+        values, parts = fitting(
+            lambda parts: self._accumulate(batch, number, parts),
+            len(batch.places),
+            self.parts,
+            cleanup=lambda: self.optimiser.zero_grad(set_to_none=True),
+        )
+        if parts != self.parts:
+            self._fewer_at_once(len(batch.places), parts, number)
+        return values
+
+    def _fewer_at_once(self, size: int, parts: int, number: int) -> None:
+        """Memory ran out: go on with smaller parts, if that is allowed."""
+        said = (
+            f"memory ran out at step {number} with {size // self.parts} pictures at once, and suffices for "
+            f"{size // parts}"
+        )
+        if not self.running.allow_smaller_batch:
+            raise TrainingError(
+                f"{said}: give --allow-smaller-batch to compute so many at once (an update stays as it is), or start "
+                f"again with a smaller --batch"
+            )
+        log.warning("%s: so many are computed at once from here on", said)
+        self.parts = parts
+
+    def _accumulate(self, batch: Batch, number: int, parts: int) -> dict[str, float]:
+        """Gradients of the mean over all parts."""
+        sums: dict[str, float] = {}
+        seed = [self.seed, 3, number, self.processes.rank]
+        devices = [self.device] if self.device.type == "cuda" else []
+        self.model.train()
+        # One autocast context for all passes of the step, so that each weight is converted once.
+        with (
+            torch.random.fork_rng(devices=devices),
+            autocast(self.precision, self.device),
+            training_attention(self.model.tokens, self.device, dtype_of(self.precision)),
+        ):
+            # Dropout reads torch's own stream, which is put back afterwards.
+            torch.manual_seed(int(np.random.default_rng(seed).integers(2**63)))
+            for part in _parts(batch, parts):
+                draws = np.random.default_rng([self.seed, 2, number])
+                found = self.step(self._on_device(part), draws, lambda term: self._backward(term, parts))
+                for name, value in found.items():
+                    sums[name] = sums.get(name, 0.0) + value.item() / parts
+        return sums
+
+    def _backward(self, term: Tensor, parts: int) -> None:
+        torch.autograd.backward(self.scaler.scale(term if parts == 1 else term / parts))
+
+    def _on_device(self, part: Batch) -> Batch:
+        # A model in float64 takes its pictures so.
+        images = part.images.to(self.device, self.trained[0].dtype)
+        soft = None if part.soft is None else part.soft.to(self.device)
+        return Batch(images, part.labels.to(self.device), soft, part.places)
+
+    def _check_finite(self, mine: float, loss: float, norm: float, number: int, batch: Batch) -> None:
+        overflow = self.scaler.is_enabled() and self.scaler.get_scale() > _LEAST_SCALE
+        if math.isfinite(loss) and (math.isfinite(norm) or overflow):
+            return
+        # Of several processes, those whose own loss is the trouble; all of them where it is the gradient.
+        culprit = math.isfinite(loss) or not math.isfinite(mine)
+        own = [self.pictures.names[place] for place in batch.places] if culprit else []
+        names = [name for several in self.processes.gather(own) for name in several]
+        more = f" and {len(names) - 4} more" if len(names) > 4 else ""
+        what = f"loss {loss}" if not math.isfinite(loss) else f"gradient norm {norm}"
+        raise TrainingError(
+            f"training diverged at step {number} ({what}) on the pictures {', '.join(names[:4])}{more}; start again "
+            "(--fresh) with a smaller --lr, a longer --warmup or --precision f32"
+        )
+
+
+def _parts(batch: Batch, parts: int) -> Iterator[Batch]:
+    """Equal shares of a batch, in order."""
+    if parts == 1:
+        yield batch
+        return
+    size = len(batch.places) // parts
+    for start in range(0, size * parts, size):
+        share = slice(start, start + size)
+        soft = None if batch.soft is None else batch.soft[share]
+        yield Batch(batch.images[share], batch.labels[share], soft, batch.places[share])
+
+
+def _running_statistics(model: nn.Module) -> Iterator[Tensor]:
+    """Means and variances that each process updates by its own share of a batch."""
+    for module in model.modules():
+        if isinstance(module, _BatchNorm) and module.track_running_stats:
+            for statistic in (module.running_mean, module.running_var):
+                if statistic is not None:
+                    yield statistic
