@@ -17,6 +17,7 @@ from tavt_kit.distill.augment import check_augmentations
 from tavt_kit.distill.loop import Judge, Loop
 from tavt_kit.distill.pictures import Order, Pictures, read_pictures
 from tavt_kit.distill.precision import choose_precision, evaluation_precision
+from tavt_kit.distill.processes import Processes
 from tavt_kit.distill.recipe import Optimisation
 from tavt_kit.distill.running import Running
 from tavt_kit.distill.selection import Metric
@@ -73,14 +74,15 @@ def settle(optimisation: Optimisation, model: AdaptiveViT, card: ModelCard, *, f
     return optimisation.settled(freeze=freeze, augment=check_augmentations(optimisation.augment, size))
 
 
-def settle_running(running: Running, model: AdaptiveViT, card: ModelCard) -> Running:
-    """Decide the precision by the machine where it was left open, and check the metric against the classes.
+def settle_running(running: Running, card: ModelCard, processes: Processes, *, batch: int) -> Running:
+    """Decide the precision by the machine where it was left open, and check the rest against model and machine.
 
     Raises:
-        TrainingError: A precision or metric that cannot be.
+        TrainingError: A precision, a metric or a division of the batch that cannot be.
     """
     Metric(running.metric, card.classes)
-    return replace(running, precision=choose_precision(running.precision, next(model.parameters()).device))
+    running.check_split(batch, processes.count)
+    return replace(running, precision=choose_precision(running.precision, processes.device))
 
 
 def judge_of(running: Running, pictures: Pictures, classes: tuple[str, ...], names: Sequence[str]) -> Judge:

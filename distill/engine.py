@@ -56,6 +56,9 @@ class Engine:
         running: With nothing left open.
         seed: Of everything random.
         processes: That share the work.
+
+    Raises:
+        TrainingError: The batch cannot be divided, or nothing trains.
     """
 
     def __init__(
@@ -70,6 +73,7 @@ class Engine:
         processes: Processes,
     ) -> None:
         assert running.precision is not None  # what settled means
+        running.check_split(settings.batch, processes.count)
         self.model, self.pictures, self.step = model, pictures, step
         self.settings, self.running, self.seed, self.processes = settings, running, seed, processes
         self.precision = running.precision

@@ -82,10 +82,10 @@ def train(
     progress = progress if progress is not None and processes.first else Silent()
     card = card_of(model, images)
     model.to(processes.device)
-    recipe = _settled(recipe, model, images)
+    recipe = _settled(recipe, model, images, processes)
     asked = asked_of(model, card, images, recipe.as_record())
     run = RunFolder(Path(out), "train", asked, fresh=fresh, processes=processes)
-    processes.once(lambda: inherit_split(run.folder, images))
+    processes.once(lambda: inherit_split(run.folder, images).sha256)
     if run.done:
         return run.body
     pictures = pictures_of(images, card, limit=recipe.limit, allow_unreadable=allow_unreadable)
@@ -111,7 +111,7 @@ def train(
     return run.body
 
 
-def _settled(recipe: TrainRecipe, model: AdaptiveViT, images: ImageSet) -> TrainRecipe:
+def _settled(recipe: TrainRecipe, model: AdaptiveViT, images: ImageSet, processes: Processes) -> TrainRecipe:
     if not 1 <= recipe.blocks <= model.layers:
         raise TrainingError(f"1 to {model.layers} of the model's blocks can be trained, got {recipe.blocks}")
     if recipe.name == "finetune":
@@ -121,7 +121,7 @@ def _settled(recipe: TrainRecipe, model: AdaptiveViT, images: ImageSet) -> Train
     return replace(
         recipe,
         optimisation=settle(recipe.optimisation, model, card, freeze=frozen),
-        running=settle_running(recipe.running, model, card),
+        running=settle_running(recipe.running, card, processes, batch=recipe.optimisation.batch),
     )
 
 

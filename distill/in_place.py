@@ -84,11 +84,11 @@ def distill(
     model.check_droppable()
     card = card_of(model, images)
     model.to(processes.device)
-    recipe = _settled(recipe or distill_recipe(), model, images)
+    recipe = _settled(recipe or distill_recipe(), model, images, processes)
     step, trained = _prepare(model, recipe)
     asked = asked_of(model, card, images, recipe.as_record())
     run = RunFolder(Path(out), "distill", asked, fresh=fresh, processes=processes)
-    processes.once(lambda: inherit_split(run.folder, images))
+    processes.once(lambda: inherit_split(run.folder, images).sha256)
     if run.done:
         return run.body
     train, val = pictures_of(images, card, limit=recipe.limit, allow_unreadable=allow_unreadable)
@@ -128,14 +128,14 @@ def distill(
     return run.body
 
 
-def _settled(recipe: DistillRecipe, model: AdaptiveViT, images: ImageSet) -> DistillRecipe:
+def _settled(recipe: DistillRecipe, model: AdaptiveViT, images: ImageSet, processes: Processes) -> DistillRecipe:
     check_batch(images, recipe.optimisation.batch, recipe.limit)
     frozen = model.layers // 4 if recipe.optimisation.freeze is None else recipe.optimisation.freeze
     card = card_of(model, images)
     return replace(
         recipe,
         optimisation=settle(recipe.optimisation, model, card, freeze=frozen),
-        running=settle_running(recipe.running, model, card),
+        running=settle_running(recipe.running, card, processes, batch=recipe.optimisation.batch),
     )
 
 

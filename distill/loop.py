@@ -116,7 +116,6 @@ def run_loop(
         KeyboardInterrupt: Asked for by Ctrl-C; the state was saved.
     """
     processes = processes or Processes(0, 1, next(model.parameters()).device)
-    running.check_split(settings.batch, processes.count)
     engine = Engine(model, pictures, step, settings, running, seed=seed, processes=processes)
     return _Run(engine, Path(folder), judge, save_seconds).go(progress, what)
 
