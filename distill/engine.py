@@ -146,14 +146,14 @@ class Engine:
 
     # ----------------------------------------------------------------------------------------- an update
 
-    def update(self, number: int, batch: Batch) -> dict[str, float]:
-        """One update; its values for the log, means over all pictures of the batch.
+    def update(self, number: int, batches: Iterator[Batch]) -> dict[str, float]:
+        """One update, with the next batch; its values for the log, means over all pictures of the batch.
 
         Raises:
             TrainingError: The loss or a gradient is not finite (the pictures are named), or memory ran out.
         """
         start = time.perf_counter()
-        mine = self._gradients(batch, number)
+        batch, mine, waited = self.processes.together(lambda: self._own_share(number, batches))
         for parameter in self.trained:
             # A layer that layer dropout left out has a gradient of 0, not none: its momentum goes on, as officially.
             if parameter.grad is None:
@@ -172,14 +172,21 @@ class Engine:
         self.optimiser.zero_grad(set_to_none=True)
         if self.ema is not None:
             self.ema.update(self.model, step=number)
-        duration = time.perf_counter() - start
+        duration = time.perf_counter() - start - waited
         self.seconds += duration
         # Gradients that overflowed were not applied, and have no norm.
         known = {"gradient_norm": norm} if math.isfinite(norm) else {}
         if self.scaler.is_enabled():
             known["loss_scale"] = self.scaler.get_scale()
-        speed = round(len(batch.places) * self.processes.count / duration, 2)
-        return {"step": number, **values, "lr": rate, **known, "images_per_second": speed}
+        known["images_per_second"] = round(self.settings.batch / duration, 2)
+        return {"step": number, **values, "lr": rate, **known, "seconds_waiting": round(waited, 4)}
+
+    def _own_share(self, number: int, batches: Iterator[Batch]) -> tuple[Batch, dict[str, float], float]:
+        """This process' part of the batch, the values it gave, and the seconds it was waited for."""
+        start = time.perf_counter()
+        batch = next(batches)
+        waited = time.perf_counter() - start
+        return batch, self._gradients(batch, number), waited
 
     def _gradients(self, batch: Batch, number: int) -> dict[str, float]:
         values, parts = fitting(

@@ -163,13 +163,11 @@ class _Run:
         return self._summary(number)
 
     def _update(self, number: int, batches: Iterator[Batch]) -> dict[str, float]:
-        start, before = time.perf_counter(), self.engine.seconds
-        batch = next(batches)
-        waited = time.perf_counter() - start
-        values = self.engine.update(number, batch)
+        before = self.engine.seconds
+        values = self.engine.update(number, batches)
         self.durations.append(self.engine.seconds - before)
         self.losses.append(values["loss"])
-        return {**values, "seconds_waiting": round(waited, 4)}
+        return values
 
     def _evaluate(self, number: int, values: dict[str, float]) -> bool:
         """Where an evaluation is due, add it to the values of the step; whether it is the best so far."""

@@ -87,6 +87,19 @@ class Processes:
             raise answer[1]
         return answer[0]  # type: ignore[no-any-return]
 
+    def together(self, make: Callable[[], T]) -> T:
+        """What each process makes for itself; an error that one of them raises on purpose is raised in all."""
+        if self.count == 1:
+            return make()
+        made, error = None, None
+        try:
+            made = make()
+        except TavtError as raised:
+            error = raised
+        if self.any(error is not None)[0]:
+            raise next(one for one in self.gather(error) if one is not None)
+        return made  # type: ignore[return-value]
+
     def gather(self, value: T) -> list[T]:
         """The value of every process, by rank."""
         if self.count == 1:

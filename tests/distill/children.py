@@ -5,6 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import socket
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from multiprocessing.process import BaseProcess
@@ -18,7 +19,7 @@ from torch import Tensor
 from tavt_kit.adaptive import AdaptiveViT
 from tavt_kit.distill.feed import Batch
 from tavt_kit.distill.in_place import _prepare
-from tavt_kit.distill.loop import Backward, Judge, run_loop
+from tavt_kit.distill.loop import Backward, Judge, Step, run_loop
 from tavt_kit.distill.optimiser import freeze
 from tavt_kit.distill.pictures import Pictures
 from tavt_kit.distill.processes import Processes
@@ -27,6 +28,7 @@ from tavt_kit.distill.recipe import DistillRecipe, Optimisation
 from tavt_kit.distill.running import Running
 from tavt_kit.distill.selection import Metric
 from tavt_kit.distill.step import SandwichRule, sandwich_step
+from tavt_kit.errors import TrainingError
 from tavt_kit.preprocess import Preprocessing
 from tavt_kit.timm_import import timm
 
@@ -46,6 +48,8 @@ class Job:
     distils: bool
     double: bool = False
     dropout: float = 0.0
+    room: int | None = None
+    """Pictures that fit into the memory of the second process."""
 
 
 def some_pictures(count: int = 48) -> Pictures:
@@ -64,6 +68,24 @@ def some_model(job: Job) -> AdaptiveViT:
         "vit_tiny_patch16_224", num_classes=len(CLASSES), proj_drop_rate=job.dropout, **arguments
     ).eval()
     return AdaptiveViT(bare.double() if job.double else bare)
+
+
+class Memory:
+    """Makes a step run out of memory with more than ``room`` pictures."""
+
+    def __init__(self, room: int) -> None:
+        self.room = room
+        self.tried: list[int] = []
+
+    def __call__(self, step: Step) -> Step:
+        def steps(batch: Batch, draws: np.random.Generator, backward: Backward) -> Mapping[str, Tensor]:
+            self.tried.append(len(batch.labels))
+            values = step(batch, draws, backward)
+            if len(batch.labels) > self.room:
+                raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+            return values
+
+        return steps
 
 
 def run(job: Job, folder: Path, weights: Path, rank: int = 0, world: int = 1, port: int = 0) -> None:
@@ -87,6 +109,8 @@ def run(job: Job, folder: Path, weights: Path, rank: int = 0, world: int = 1, po
         def step(batch: Batch, draws: np.random.Generator, backward: Backward) -> Mapping[str, Tensor]:
             return {"loss": sandwich_step(model, batch.images, batch.labels, (), rule=rule, backward=backward).loss}
 
+    if rank and job.room is not None:
+        step = Memory(job.room)(step)
     metric, val = Metric(job.running.metric, CLASSES), some_pictures(9)
 
     def value(model: AdaptiveViT) -> float:
@@ -96,10 +120,15 @@ def run(job: Job, folder: Path, weights: Path, rank: int = 0, world: int = 1, po
 
     if processes.first:
         folder.mkdir(exist_ok=True)
-    run_loop(
-        model, some_pictures(), step, job.settings, job.running, folder,
-        seed=0, progress=Silent(), what="x", judge=Judge(metric, value), processes=processes, save_seconds=0.0,
-    )  # fmt: skip
+    try:
+        run_loop(
+            model, some_pictures(), step, job.settings, job.running, folder,
+            seed=0, progress=Silent(), what="x", judge=Judge(metric, value), processes=processes, save_seconds=0.0,
+        )  # fmt: skip
+    except TrainingError as error:
+        if processes.first:
+            (folder / "error.txt").write_text(str(error))
+        sys.exit(1)
     if processes.first:
         torch.save(model.state_dict(), weights)
 

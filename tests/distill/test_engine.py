@@ -26,7 +26,7 @@ from tavt_kit.distill.recipe import DistillRecipe, Optimisation
 from tavt_kit.distill.running import Running
 from tavt_kit.distill.selection import Metric
 from tavt_kit.errors import CheckpointError, TrainingError
-from tests.distill.children import CLASSES, Job, some_model, some_pictures
+from tests.distill.children import CLASSES, Job, Memory, some_model, some_pictures
 
 SETTINGS = Optimisation(steps=6, batch=8, lr=3e-3, warmup=2, augment=("flip",), freeze=1)
 F32 = Running(precision="f32")
@@ -167,24 +167,6 @@ def test_float16_that_overflows_without_scaling_has_diverged(tmp_path: Path) -> 
 
     with pytest.raises(TrainingError, match="step 17 .*gradient norm"):
         go(tmp_path, replace(F32, precision="f16"), replace(SETTINGS, steps=30), change=overflowing)
-
-
-class Memory:
-    """Holds so many pictures at once."""
-
-    def __init__(self, room: int) -> None:
-        self.room = room
-        self.tried: list[int] = []
-
-    def __call__(self, step: Step) -> Step:
-        def steps(batch: Batch, draws: np.random.Generator, backward: Backward) -> Mapping[str, Tensor]:
-            self.tried.append(len(batch.labels))
-            values = step(batch, draws, backward)
-            if len(batch.labels) > self.room:
-                raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
-            return values
-
-        return steps
 
 
 def test_memory_that_runs_out_says_what_would_fit(tmp_path: Path) -> None:

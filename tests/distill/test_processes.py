@@ -39,6 +39,16 @@ def test_two_processes_train_as_one(tmp_path: Path, distils: bool) -> None:
         torch.testing.assert_close(two[name], tensor, rtol=1e-6, atol=1e-9)
 
 
+def test_what_goes_wrong_in_one_process_ends_all_of_them(tmp_path: Path) -> None:
+    """The first process, which speaks for all, says what happened to the second."""
+    job = Job(SETTINGS, RUNNING, distils=False, room=1)
+    children = start_together(job, tmp_path / "two", tmp_path / "two.pt", world=2)
+    for child in children:
+        child.join(timeout=60)
+        assert child.exitcode == 1
+    assert "step 1 with 4 pictures at once, and suffices for 1" in (tmp_path / "two" / "error.txt").read_text()
+
+
 def test_a_launched_process_takes_its_own_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WORLD_SIZE", "2")
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)

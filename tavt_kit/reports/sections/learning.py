@@ -72,14 +72,9 @@ def _sentence(
     first, last = (fmean(value for _, value in part) for part in (losses[:share], losses[-share:]))
     asked = whole(body, "asked", "steps")
     made = f"{losses[-1][0]:.0f} of {asked}" if asked is not None and asked != losses[-1][0] else f"{losses[-1][0]:.0f}"
-    words = (
-        f"{name[0].upper()}{name[1:]}: {made} steps; the loss fell from {significant(first)} to {significant(last)} (means of "
-        "the first and the last tenth)"
-        if last < first
-        else f"{name[0].upper()}{name[1:]}: {made} steps; the loss did not fall: {significant(first)} in the first tenth, "
-        f"{significant(last)} in the last"
-    )
-    return f"{words}.{_selected(body)}{_waiting(body, steps)}"
+    values = f"from {significant(first)} to {significant(last)} (means of the first and the last tenth)"
+    fell = "the loss fell" if last < first else "the loss did not fall: it went"
+    return f"{name[0].upper()}{name[1:]}: {made} steps; {fell} {values}.{_selected(body)}{_waiting(body, steps)}"
 
 
 def _selected(body: Mapping[str, Any]) -> str:
