@@ -6,6 +6,7 @@ import logging
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -241,7 +242,7 @@ class Engine:
         # A model in float64 takes its pictures so.
         images = part.images.to(self.device, self.trained[0].dtype)
         soft = None if part.soft is None else part.soft.to(self.device)
-        return Batch(images, part.labels.to(self.device), soft, part.places)
+        return replace(part, images=images, labels=part.labels.to(self.device), soft=soft)
 
     def _check_finite(self, mine: float, loss: float, norm: float, number: int, batch: Batch) -> None:
         overflow = self.scaler.is_enabled() and self.scaler.get_scale() > _LEAST_SCALE
@@ -268,7 +269,8 @@ def _parts(batch: Batch, parts: int) -> Iterator[Batch]:
     for start in range(0, size * parts, size):
         share = slice(start, start + size)
         soft = None if batch.soft is None else batch.soft[share]
-        yield Batch(batch.images[share], batch.labels[share], soft, batch.places[share])
+        images, labels, places = batch.images[share], batch.labels[share], batch.places[share]
+        yield replace(batch, images=images, labels=labels, soft=soft, places=places)
 
 
 def _running_statistics(model: nn.Module) -> Iterator[Tensor]:

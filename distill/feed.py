@@ -26,12 +26,14 @@ class Batch:
         labels: (b,) int64.
         soft: (b, C) probabilities where pictures were mixed, else ``None``.
         places: (b,) of the pictures in the split, for messages.
+        number: Of the update, counted from 1; what changes in the course of a run goes by it.
     """
 
     images: Tensor
     labels: Tensor
     soft: Tensor | None
     places: NDArray[np.int64]
+    number: int = 1
 
 
 def stream(
@@ -51,4 +53,4 @@ def stream(
         pixels = augment(pictures.pixels[places], settings.augment, np.random.default_rng([seed, 1, number]))[share]
         places = places[share]
         images = torch.from_numpy(pictures.inputs(pixels))
-        yield Batch(images, torch.from_numpy(pictures.labels[places]), None, places)
+        yield Batch(images, torch.from_numpy(pictures.labels[places]), None, places, number)
