@@ -2,48 +2,35 @@
 
 from __future__ import annotations
 
-import logging
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import replace
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from tavt_kit.adaptive import AdaptiveViT
 from tavt_kit.distill.feed import Batch
-from tavt_kit.distill.memory import fitting
+from tavt_kit.distill.gradients import Gradients, Step
 from tavt_kit.distill.optimiser import make_optimiser
 from tavt_kit.distill.pictures import Pictures
-from tavt_kit.distill.precision import autocast, dtype_of, loss_scaler
+from tavt_kit.distill.precision import loss_scaler
 from tavt_kit.distill.processes import Processes
 from tavt_kit.distill.randomness import random_state, set_random_state
 from tavt_kit.distill.recipe import Optimisation
 from tavt_kit.distill.running import Running
 from tavt_kit.distill.selection import Selection
-from tavt_kit.distill.state import load_state, readable, save_state
-from tavt_kit.distill.step import training_attention
+from tavt_kit.distill.state import load_state, readable, save_state, state_file
 from tavt_kit.errors import TrainingError
 from tavt_kit.timm_import import timm
 
-__all__ = ["Backward", "Engine", "Step"]
-
-Backward = Callable[[Tensor], None]
-"""Differentiates a 0-d term of the loss."""
-
-Step = Callable[[Batch, np.random.Generator, Backward], Mapping[str, Tensor]]
-"""Calls ``Backward`` with every term of the loss, each as soon as it is known, and gives named 0-d values to be logged,
-``loss`` among them. The draws are the same for all micro-batches and processes of an update."""
+__all__ = ["Engine"]
 
 _LEAST_SCALE = 1.0
 """Gradients that overflow float16 without any scaling of the loss are not finite in earnest."""
-
-log = logging.getLogger(__name__)
 
 
 class Engine:
@@ -75,9 +62,8 @@ class Engine:
     ) -> None:
         assert running.precision is not None  # what settled means
         running.check_split(settings.batch, processes.count)
-        self.model, self.pictures, self.step = model, pictures, step
+        self.model, self.pictures = model, pictures
         self.settings, self.running, self.seed, self.processes = settings, running, seed, processes
-        self.precision = running.precision
         self.rate = settings.learning_rate()
         self.optimiser = make_optimiser(
             model,
@@ -87,12 +73,12 @@ class Engine:
             momentum=settings.momentum,
         )
         self.trained = [p for group in self.optimiser.param_groups for p in group["params"]]
-        self.device = self.trained[0].device
-        self.scaler = loss_scaler(self.precision, self.device)
+        self.device = processes.device
+        self.scaler = loss_scaler(running.precision, self.device)
         processes.share_weights(model)
         self.ema = None if running.ema is None else timm.utils.ModelEmaV3(model, decay=running.ema, use_warmup=True)
         self.selection = Selection(running.patience)
-        self.parts = running.accumulation
+        self.gradients = Gradients(model, step, running, self.scaler, seed=seed, processes=processes)
         self.seconds = 0.0
 
     @property
@@ -111,14 +97,16 @@ class Engine:
         content = load_state(folder)
         if content is None:
             return 0
-        with readable(Path(folder) / "state" / f"step-{content['step']:08}.pt"):
+        with readable(state_file(folder, content["step"])):
             self.model.load_state_dict(content["model"], strict=True)
             self.optimiser.load_state_dict(content["optimiser"])
             self.scaler.load_state_dict(content["scaler"])
             if self.ema is not None:
                 self.ema.module.load_state_dict(content["ema"], strict=True)
             self.selection.restore(content["best"])
-            self.parts, self.seconds = int(content["parts"]), float(content["seconds"])
+            self.seconds = float(content["seconds"])
+            if self.settings.batch // self.processes.count % content["parts"] == 0:  # there may be other processes now
+                self.gradients.parts = int(content["parts"])
             if self.processes.rank < len(content["random"]):
                 set_random_state(content["random"][self.processes.rank], self.device)
         return int(content["step"])
@@ -140,7 +128,7 @@ class Engine:
             "scaler": self.scaler.state_dict(),
             "ema": None if self.ema is None else self.ema.module.state_dict(),
             "best": self.selection.as_state(),
-            "parts": self.parts,
+            "parts": self.gradients.parts,
             "random": randoms,
         }
         save_state(folder, content, keep=self.running.keep)
@@ -187,62 +175,7 @@ class Engine:
         start = time.perf_counter()
         batch = next(batches)
         waited = time.perf_counter() - start
-        return batch, self._gradients(batch, number), waited
-
-    def _gradients(self, batch: Batch, number: int) -> dict[str, float]:
-        values, parts = fitting(
-            lambda parts: self._accumulate(batch, number, parts),
-            len(batch.places),
-            self.parts,
-            cleanup=lambda: self.optimiser.zero_grad(set_to_none=True),
-        )
-        if parts != self.parts:
-            self._fewer_at_once(len(batch.places), parts, number)
-        return values
-
-    def _fewer_at_once(self, size: int, parts: int, number: int) -> None:
-        """Memory ran out: go on with smaller parts, if that is allowed."""
-        said = (
-            f"memory ran out at step {number} with {size // self.parts} pictures at once, and suffices for "
-            f"{size // parts}"
-        )
-        if not self.running.allow_smaller_batch:
-            raise TrainingError(
-                f"{said}: give --allow-smaller-batch to compute so many at once (an update stays as it is), or start "
-                f"again with a smaller --batch"
-            )
-        log.warning("%s: so many are computed at once from here on", said)
-        self.parts = parts
-
-    def _accumulate(self, batch: Batch, number: int, parts: int) -> dict[str, float]:
-        """Gradients of the mean over all parts."""
-        sums: dict[str, float] = {}
-        seed = [self.seed, 3, number, self.processes.rank]
-        devices = [self.device] if self.device.type == "cuda" else []
-        self.model.train()
-        # One autocast context for all passes of the step, so that each weight is converted once.
-        with (
-            torch.random.fork_rng(devices=devices),
-            autocast(self.precision, self.device),
-            training_attention(self.model.tokens, self.device, dtype_of(self.precision)),
-        ):
-            # Dropout reads torch's own stream, which is put back afterwards.
-            torch.manual_seed(int(np.random.default_rng(seed).integers(2**63)))
-            for part in _parts(batch, parts):
-                draws = np.random.default_rng([self.seed, 2, number])
-                found = self.step(self._on_device(part), draws, lambda term: self._backward(term, parts))
-                for name, value in found.items():
-                    sums[name] = sums.get(name, 0.0) + value.item() / parts
-        return sums
-
-    def _backward(self, term: Tensor, parts: int) -> None:
-        torch.autograd.backward(self.scaler.scale(term if parts == 1 else term / parts))
-
-    def _on_device(self, part: Batch) -> Batch:
-        # A model in float64 takes its pictures so.
-        images = part.images.to(self.device, self.trained[0].dtype)
-        soft = None if part.soft is None else part.soft.to(self.device)
-        return replace(part, images=images, labels=part.labels.to(self.device), soft=soft)
+        return batch, self.gradients(batch, number), waited
 
     def _check_finite(self, mine: float, loss: float, norm: float, number: int, batch: Batch) -> None:
         overflow = self.scaler.is_enabled() and self.scaler.get_scale() > _LEAST_SCALE
@@ -258,19 +191,6 @@ class Engine:
             f"training diverged at step {number} ({what}) on the pictures {', '.join(names[:4])}{more}; start again "
             "(--fresh) with a smaller --lr, a longer --warmup or --precision f32"
         )
-
-
-def _parts(batch: Batch, parts: int) -> Iterator[Batch]:
-    """Equal shares of a batch, in order."""
-    if parts == 1:
-        yield batch
-        return
-    size = len(batch.places) // parts
-    for start in range(0, size * parts, size):
-        share = slice(start, start + size)
-        soft = None if batch.soft is None else batch.soft[share]
-        images, labels, places = batch.images[share], batch.labels[share], batch.places[share]
-        yield replace(batch, images=images, labels=labels, soft=soft, places=places)
 
 
 def _running_statistics(model: nn.Module) -> Iterator[Tensor]:

@@ -13,8 +13,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tavt_kit.adaptive import AdaptiveViT
-from tavt_kit.distill.engine import Backward, Engine, Step
+from tavt_kit.distill.engine import Engine
 from tavt_kit.distill.feed import Batch, stream
+from tavt_kit.distill.gradients import Backward, Step
 from tavt_kit.distill.interrupt import Interruption
 from tavt_kit.distill.journal import Journal
 from tavt_kit.distill.pictures import Pictures

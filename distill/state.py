@@ -24,6 +24,7 @@ __all__ = [
     "remove_state",
     "save_best",
     "save_state",
+    "state_file",
 ]
 
 STATE_FOLDER = "state"
@@ -44,11 +45,16 @@ def save_state(folder: Path, content: Mapping[str, Any], *, keep: int = 1) -> No
     Raises:
         OutputError: The folder cannot be written.
     """
-    path = make_folder(Path(folder) / STATE_FOLDER) / f"step-{content['step']:08}.pt"
-    with atomic_path(path) as temporary:
+    make_folder(Path(folder) / STATE_FOLDER)
+    with atomic_path(state_file(folder, content["step"])) as temporary:
         torch.save({"version": _VERSION, **content}, temporary)
     for old in _states(folder)[:-keep]:
         old.unlink(missing_ok=True)
+
+
+def state_file(folder: Path, step: int) -> Path:
+    """Where the state after update ``step`` lies."""
+    return Path(folder) / STATE_FOLDER / f"step-{step:08}.pt"
 
 
 def load_state(folder: Path) -> dict[str, Any] | None:
