@@ -64,8 +64,10 @@ class Running:
         """
         parts = self.accumulation * processes
         if batch % parts:
-            shares = f"{processes} processes times " if processes > 1 else ""
+            each = f"{self.accumulation} micro-batches" + (
+                f" in each of {processes} processes" if processes > 1 else ""
+            )
             raise TrainingError(
-                f"a batch must be a multiple of its {shares}{self.accumulation} micro-batches, but {batch} is none of "
-                f"{parts}; change --batch or --accumulation"
+                f"--batch must be a multiple of {parts}, for {each} of equal size, got {batch}; change it or "
+                "--accumulation"
             )

@@ -133,6 +133,13 @@ def run(job: Job, folder: Path, weights: Path, rank: int = 0, world: int = 1, po
         torch.save(model.state_dict(), weights)
 
 
+def warm_up() -> None:
+    """Wait until the server of processes is there."""
+    child = _CONTEXT.Process(target=int)
+    child.start()
+    child.join()
+
+
 def start(job: Job, folder: Path, weights: Path, rank: int = 0, world: int = 1, port: int = 0) -> BaseProcess:
     """The same, in a process of its own."""
     child = _CONTEXT.Process(target=run, args=(job, folder, weights, rank, world, port))

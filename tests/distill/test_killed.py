@@ -13,7 +13,7 @@ import torch
 from tavt_kit.distill.metrics import read_metrics
 from tavt_kit.distill.recipe import Optimisation
 from tavt_kit.distill.running import Running
-from tests.distill.children import Job, start
+from tests.distill.children import Job, start, warm_up
 
 JOB = Job(
     Optimisation(steps=24, batch=8, lr=3e-3, warmup=2, augment=("flip", "shift"), freeze=1),
@@ -29,7 +29,7 @@ JOB = Job(
 )
 def test_killed_at_random_moments(tmp_path: Path, kills: int, precision: str) -> None:
     job = Job(JOB.settings, Running(**{**JOB.running.as_record(), "precision": precision, "keep": 2}), True, False, 0.1)
-    start(job, tmp_path / "warm", tmp_path / "warm.pt").join()  # until the server of processes is up
+    warm_up()
     begun = time.monotonic()
     straight = start(job, tmp_path / "straight", tmp_path / "straight.pt")
     straight.join()

@@ -58,7 +58,9 @@ def test_a_launched_process_takes_its_own_gpu(monkeypatch: pytest.MonkeyPatch) -
 
 def test_a_batch_is_divided_evenly_or_refused() -> None:
     Running(accumulation=2).check_split(batch=12, processes=3)
-    with pytest.raises(TrainingError, match="3 processes times 2 micro-batches, but 16 is none of 6"):
+    with pytest.raises(
+        TrainingError, match="multiple of 6, for 2 micro-batches in each of 3 processes of equal size, got 16"
+    ):
         Running(accumulation=2).check_split(batch=16, processes=3)
-    with pytest.raises(TrainingError, match="of its 3 micro-batches"):
+    with pytest.raises(TrainingError, match="multiple of 3, for 3 micro-batches"):
         Running(accumulation=3).check_split(batch=16, processes=1)

@@ -155,7 +155,7 @@ def test_unreadable_training_pictures_are_refused_and_val_ones_skipped_if_asked(
         (("--data", "{data}", "--recipe", "finetune", "--lr", "-1"), "learning rate"),
         (("--data", "{data}", "--recipe", "finetune", "--augment", "blur"), "blur"),
         (("--data", "{data}", "--precision", "int8"), "f32 or bf16 or f16"),
-        (("--data", "{data}", "--recipe", "finetune", "--batch", "8", "--accumulation", "3"), "its 3 micro-batches"),
+        (("--data", "{data}", "--recipe", "finetune", "--batch", "8", "--accumulation", "3"), "multiple of 3"),
         (("--data", "{data}", "--recipe", "finetune", "--metric", "recall[cow]"), "no class of the data"),
         (("--data", "{data}", "--recipe", "finetune", "--patience", "3"), "give --evaluate-every"),
         (("--data", "{data}", "--recipe", "finetune", "--ema", "2"), "below 1"),
