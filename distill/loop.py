@@ -29,6 +29,8 @@ from tavt_kit.distill.state import drop_other_best, load_best, save_best
 __all__ = ["SAVE_SECONDS", "Backward", "Judge", "Loop", "Selected", "Step", "run_loop"]
 
 SAVE_SECONDS = 60.0
+_SHOWN = ("loss", "images_per_second")
+"""Beside the newest evaluation, to whoever watches."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,6 +131,7 @@ class _Run:
         self.engine, self.folder, self.judge, self.save_seconds = engine, folder, judge, save_seconds
         self.processes, self.total = engine.processes, engine.settings.steps
         self.saved = 0
+        self.shown: dict[str, float] = {}
         self.durations: list[float] = []
         self.losses: list[float] = []
 
@@ -150,7 +153,8 @@ class _Run:
                 best = self._evaluate(number, values)
                 if journal is not None:
                     journal.write(values)
-                progress.advance(1, loss=values["loss"], images_per_second=values["images_per_second"])
+                self.shown |= {name: values[name] for name in values if name in _SHOWN or name.startswith("val_")}
+                progress.advance(1, **self.shown)
                 due = processes.first and time.monotonic() - last_save >= self.save_seconds
                 asked, due = processes.any(interruption.asked, due)
                 if asked or due or best:

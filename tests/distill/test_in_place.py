@@ -122,3 +122,10 @@ def test_recipes_are_values_that_flags_change() -> None:
     ):
         with pytest.raises(TrainingError):
             distill_recipe(**wrong)
+
+
+def test_selection_is_by_the_mean_over_the_ladder(probed: Path, images: ImageSet, tmp_path: Path) -> None:
+    record = distill(load_model(probed), images, tmp_path, distill_recipe(**FEW, evaluate_every=2))
+    selected = record["results"]["loop"]["selected"]
+    ladder = [entry["accuracy"]["value"] for entry in record["results"]["after"]]
+    assert selected["value"] == pytest.approx(sum(ladder) / len(ladder)) and selected["metric"] == "top1"
