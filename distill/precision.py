@@ -1,4 +1,8 @@
-"""The number format of a forward pass: float32, or bfloat16 or float16 by autocast."""
+"""The number format of a forward pass: float32, or bfloat16 or float16 by autocast.
+
+By torch's own autocast and loss scaler: those of Hugging Face accelerate belong to one state per process, which cannot
+change its precision from one run to the next, and scale nothing on a CPU.
+"""
 
 from __future__ import annotations
 
