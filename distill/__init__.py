@@ -9,11 +9,13 @@ if TYPE_CHECKING:
     from tavt_kit.distill.fine_tune import train
     from tavt_kit.distill.in_place import distill
     from tavt_kit.distill.recipe import DistillRecipe, Optimisation, TrainRecipe, distill_recipe
+    from tavt_kit.distill.running import Running
     from tavt_kit.distill.step import SandwichRule, sandwich_step
 
 _HOMES = {
     "DistillRecipe": "recipe",
     "Optimisation": "recipe",
+    "Running": "running",
     "SandwichRule": "step",
     "TrainRecipe": "recipe",
     "distill": "in_place",
@@ -25,6 +27,7 @@ _HOMES = {
 __all__ = [
     "DistillRecipe",
     "Optimisation",
+    "Running",
     "SandwichRule",
     "TrainRecipe",
     "distill",

@@ -32,6 +32,17 @@ def test_the_curves_of_a_run_and_what_was_selected(tmp_path: Path) -> None:
     assert render(metric.picture).count('class="ring"') == 1 and render(metric.picture).count('class="seen"') == 12
 
 
+def test_a_run_that_stopped_early_says_so(tmp_path: Path) -> None:
+    run = write_run(tmp_path)
+    record = json.loads((run.folder / "run.json").read_text())
+    record["asked"]["steps"] = 1000
+    (run.folder / "run.json").write_text(json.dumps(record))
+    assert "300 of 1000 steps (patience ran out)" in str(section(run.folder).blocks[0])
+    del record["results"]["loop"]
+    (run.folder / "run.json").write_text(json.dumps(record))
+    assert "300 of 1000 steps; the loss fell" in str(section(run.folder).blocks[0])
+
+
 def test_a_run_without_steps_is_missing(tmp_path: Path) -> None:
     run = write_run(tmp_path)
     (run.folder / "metrics.jsonl").unlink()

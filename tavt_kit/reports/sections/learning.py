@@ -71,10 +71,13 @@ def _sentence(
     share = max(1, len(losses) // 10)
     first, last = (fmean(value for _, value in part) for part in (losses[:share], losses[-share:]))
     asked = whole(body, "asked", "steps")
-    made = f"{losses[-1][0]:.0f} of {asked}" if asked is not None and asked != losses[-1][0] else f"{losses[-1][0]:.0f}"
+    done = f"{losses[-1][0]:.0f}"
+    made = f"{done} steps" if asked is None or f"{asked}" == done else f"{done} of {asked} steps"
+    if made != f"{done} steps" and mapping(body, "results", "loop"):
+        made += " (patience ran out)"
     values = f"from {significant(first)} to {significant(last)} (means of the first and the last tenth)"
     fell = "the loss fell" if last < first else "the loss did not fall: it went"
-    return f"{name[0].upper()}{name[1:]}: {made} steps; {fell} {values}.{_selected(body)}{_waiting(body, steps)}"
+    return f"{name[0].upper()}{name[1:]}: {made}; {fell} {values}.{_selected(body)}{_waiting(body, steps)}"
 
 
 def _selected(body: Mapping[str, Any]) -> str:
