@@ -17,9 +17,10 @@ __all__ = ["random_state", "set_random_state"]
 
 def random_state(device: torch.device) -> dict[str, Any]:
     """Of Python, numpy, torch and ``device``; made of numbers, tuples and tensors only."""
+    version, words, gauss = random.getstate()
     name, keys, *rest = np.random.get_state()
     return {
-        "python": random.getstate(),
+        "python": (version, torch.tensor(words), gauss),  # a tensor, because hundreds of numbers are pickled slowly
         "numpy": (name, torch.from_numpy(np.array(keys, np.int64)), *rest),
         "torch": torch.get_rng_state(),
         "cuda": torch.cuda.get_rng_state(device) if device.type == "cuda" else None,
@@ -28,7 +29,8 @@ def random_state(device: torch.device) -> dict[str, Any]:
 
 def set_random_state(state: dict[str, Any], device: torch.device) -> None:
     """From ``random_state``; what another kind of device drew is left out."""
-    random.setstate(state["python"])
+    version, words, gauss = state["python"]
+    random.setstate((version, tuple(words.tolist()), gauss))
     name, keys, *rest = state["numpy"]
     np.random.set_state((name, keys.numpy().astype(np.uint32), *rest))
     torch.set_rng_state(state["torch"])
