@@ -94,6 +94,8 @@ def door(name: str, verb: Callable[[], int | None]) -> int:
 
 
 def say(sentence: str) -> None:
+    if os.environ.get("RANK", "0") != "0":  # of the processes of one torchrun, the first speaks for all
+        return
     print(" ".join(line.strip() for line in sentence.splitlines()), file=sys.stderr)
 
 

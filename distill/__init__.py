@@ -12,12 +12,14 @@ if TYPE_CHECKING:
     from tavt_kit.distill.preset import train_recipe
     from tavt_kit.distill.reading import Reading
     from tavt_kit.distill.recipe import DistillRecipe, TrainRecipe, distill_recipe
+    from tavt_kit.distill.running import Running
     from tavt_kit.distill.step import SandwichRule, sandwich_step
 
 _HOMES = {
     "DistillRecipe": "recipe",
     "Optimisation": "optimisation",
     "Reading": "reading",
+    "Running": "running",
     "SandwichRule": "step",
     "TrainRecipe": "recipe",
     "distill": "in_place",
@@ -31,6 +33,7 @@ __all__ = [
     "DistillRecipe",
     "Optimisation",
     "Reading",
+    "Running",
     "SandwichRule",
     "TrainRecipe",
     "distill",

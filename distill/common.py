@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, TypeVar
@@ -13,22 +14,28 @@ from tavt_kit.adaptive import AdaptiveViT
 from tavt_kit.checkpoints import save_model
 from tavt_kit.data import ImageSet, thin_out
 from tavt_kit.distill.feed import check_shares
-from tavt_kit.distill.loop import Loop
+from tavt_kit.distill.loop import Judge, Loop
 from tavt_kit.distill.photometric import photometric
 from tavt_kit.distill.pictures import Order, Pictures, read_pictures
-from tavt_kit.distill.precision import choose_precision
+from tavt_kit.distill.precision import choose_precision, evaluation_precision
+from tavt_kit.distill.processes import Processes
 from tavt_kit.distill.progress import Progress
 from tavt_kit.distill.reading import Reading
 from tavt_kit.distill.recipe import DistillRecipe, TrainRecipe
+from tavt_kit.distill.running import Running
+from tavt_kit.distill.selection import Metric
 from tavt_kit.errors import DataError, TrainingError
+from tavt_kit.evaluation import LeanEvaluator
 from tavt_kit.model_card import ModelCard
 from tavt_kit.preprocess import Preprocessing
 from tavt_kit.records import make_folder
+from tavt_kit.schedule import TokenSchedule
 
 __all__ = [
     "asked_of",
     "card_of",
     "check_batch",
+    "judge_of",
     "loop_record",
     "pictures_of",
     "save_trained",
@@ -62,21 +69,50 @@ def _first(names: tuple[str, ...]) -> str:
 _Recipe = TypeVar("_Recipe", TrainRecipe, DistillRecipe)
 
 
-def settle(recipe: _Recipe, model: AdaptiveViT, card: ModelCard, images: ImageSet, *, freeze: int) -> _Recipe:
+def settle(recipe: _Recipe, card: ModelCard, images: ImageSet, processes: Processes, *, freeze: int) -> _Recipe:
     """Decide what the recipe left open, by the model, the machine and the number of training pictures.
 
     Raises:
-        TrainingError: A precision, crop, turn or policy that cannot be, or warm-up and steps that do not go together.
+        TrainingError: A precision, metric, crop, turn or policy that cannot be, a batch that cannot be divided, or
+            warm-up and steps that do not go together.
         OutputError: The cache's folder cannot be written.
     """
-    device = next(model.parameters()).device
     pictures = len(thin_out(images.split("train"), recipe.limit))
     return replace(
         recipe,
         optimisation=recipe.optimisation.settled(pictures=pictures, freeze=freeze),
         reading=_settled_reading(recipe.reading, Preprocessing.from_record(card.preprocessing)),
-        running=replace(recipe.running, precision=choose_precision(recipe.running.precision, device)),
+        running=_settled_running(recipe.running, card, processes, recipe.optimisation.batch),
     )
+
+
+def _settled_running(running: Running, card: ModelCard, processes: Processes, batch: int) -> Running:
+    Metric(running.metric, card.classes)
+    running.check_split(batch, processes.count)
+    return replace(running, precision=choose_precision(running.precision, processes.device))
+
+
+def judge_of(running: Running, pictures: Pictures, classes: tuple[str, ...], names: Sequence[str]) -> Judge:
+    """Compares weights by the mean of a metric over schedules, on ``val``.
+
+    Args:
+        running: Settled.
+        pictures: Of ``val``.
+        classes: Of the data.
+        names: Of the schedules, ``"dense"`` or ``"taper:0.2"``.
+    """
+    metric = Metric(running.metric, classes)
+
+    def value(model: AdaptiveViT) -> float:
+        evaluate = LeanEvaluator(
+            model, pictures.pixels, pictures.labels, pictures.preprocessing,
+            split="val", precision=evaluation_precision(str(running.precision)),
+        )  # fmt: skip
+        sizes = {"tokens": model.tokens, "layers": model.layers, "prefix": model.prefix}
+        found = [evaluate.logits(TokenSchedule.parse(name, **sizes)) for name in names]
+        return sum(metric.of(logits, pictures.labels) for logits in found) / len(found)
+
+    return Judge(metric, value)
 
 
 def _settled_reading(reading: Reading, preprocessing: Preprocessing) -> Reading:

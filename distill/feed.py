@@ -50,12 +50,14 @@ class Batch:
         labels: (b,) int64.
         soft: (b, C) shares of the classes where pictures were mixed, else ``None``; labels are not smoothed.
         places: (b,) of the pictures in their split, for messages.
+        number: Of the update, counted from 1; what changes in the course of a run goes by it.
     """
 
     images: Tensor
     labels: Tensor
     soft: Tensor | None
     places: NDArray[np.int64]
+    number: int = 1
 
 
 def stream(
@@ -150,7 +152,7 @@ class _Reader(Dataset[Any]):
             images, soft = self._mixed(images, labels, number)
             if len(places) > own:  # a slice alone would travel with all of its storage
                 images, labels, soft = images[:own].clone(), labels[:own].clone(), soft[:own].clone()
-        return Batch(images, labels, soft, places[:own])
+        return Batch(images, labels, soft, places[:own], number)
 
     def _images(self, places: NDArray[np.int64], number: int) -> Tensor:
         """(n, 3, H, W) float32"""

@@ -12,15 +12,25 @@ from numpy.typing import NDArray
 from tavt_kit.adaptive import AdaptiveViT
 from tavt_kit.data import ImageSet, inherit_split
 from tavt_kit.distill.branch import attached
-from tavt_kit.distill.common import asked_of, card_of, check_batch, loop_record, pictures_of, save_trained, settle
+from tavt_kit.distill.common import (
+    asked_of,
+    card_of,
+    check_batch,
+    judge_of,
+    loop_record,
+    pictures_of,
+    save_trained,
+    settle,
+)
 from tavt_kit.distill.evaluate import climb, features
 from tavt_kit.distill.families import check_family
 from tavt_kit.distill.loop import SAVE_SECONDS, run_loop
 from tavt_kit.distill.objectives import balanced_weights, make_step
 from tavt_kit.distill.optimiser import check_scales, freeze
 from tavt_kit.distill.pictures import Pictures
-from tavt_kit.distill.precision import choose_device
+from tavt_kit.distill.precision import evaluation_precision
 from tavt_kit.distill.probe import Probe, fit_probe, set_head
+from tavt_kit.distill.processes import Processes
 from tavt_kit.distill.progress import Progress, Silent
 from tavt_kit.distill.reading import Reading
 from tavt_kit.distill.recipe import TrainRecipe
@@ -70,39 +80,47 @@ def train(
         TavtError: As the parts: data, recipe, output, divergence.
         KeyboardInterrupt: The state was saved; the same call continues it.
     """
-    recipe, progress = recipe or TrainRecipe(), progress or Silent()
+    processes, recipe = Processes.join(device), recipe or TrainRecipe()
+    progress = progress if progress is not None and processes.first else Silent()
     check_family(recipe, model)
     card = _evaluated_by(recipe, model, card_of(model, images))
-    model.to(choose_device(device))
-    recipe = _settled(recipe, model, card, images)
+    model.to(processes.device)
+    recipe = _settled(recipe, model, card, images, processes)
     if not recipe.probe_only:
         _regularise(model, recipe)
         # What does not fit the model is refused before anything is written.
         check_scales(model, recipe.optimisation)
         make_step(model, recipe.objective)
-    run = RunFolder(Path(out), "train", asked_of(model, card, images, recipe.as_record()), fresh=fresh)
-    inherit_split(run.folder, images)
+    asked = asked_of(model, card, images, recipe.as_record())
+    run = RunFolder(Path(out), "train", asked, fresh=fresh, processes=processes)
+    processes.once(lambda: inherit_split(run.folder, images).sha256)
     if run.done:
         return run.body
     reading = Reading(cache=recipe.reading.cache) if recipe.probe_only else recipe.reading
     pictures = pictures_of(
         images, card, reading, limit=recipe.limit, allow_unreadable=allow_unreadable, progress=progress
     )
-    precision = str(recipe.running.precision)
+    precision = evaluation_precision(str(recipe.running.precision))
     # With a saved state that holds the head, and more, there is no need for it.
     if recipe.probe and not ("probe" in run.results and has_state(run.folder)):
-        _probe(run, model, pictures, len(images.classes), precision, progress)
+        run.note(**processes.once(lambda: _probe(model, pictures, len(images.classes), precision, progress)))
     if not recipe.probe_only:
         if not recipe.probe:
             run.note(pictures=_counts(pictures))
-        loop = _finetune(run, model, pictures[0], len(images.classes), recipe, progress, save_seconds)
-        dense = climb(model, pictures[1], "val", ("dense",), precision=precision, progress=progress, what="evaluate")
+        loop = _finetune(run, model, pictures, recipe, images.classes, processes, progress, save_seconds)
+        dense = processes.once(
+            lambda: climb(
+                model, pictures[1], "val", ("dense",), precision=precision, progress=progress, what="evaluate"
+            )
+        )
         results = {"loop": loop, "val": dense[0].accuracy.as_record()}
     else:
         results = {"val": run.results["probe"]["accuracy"]}
-    save_trained(run.folder, model, card, images, _what_was_done(recipe))
-    run.finish(**results, precision=precision)
-    remove_state(run.folder)
+    if processes.first:
+        save_trained(run.folder, model, card, images, _what_was_done(recipe))
+    run.finish(**results, precision=str(recipe.running.precision))
+    if processes.first:
+        remove_state(run.folder)
     return run.body
 
 
@@ -126,13 +144,15 @@ def _evaluated_by(recipe: TrainRecipe, model: AdaptiveViT, card: ModelCard) -> M
     return card
 
 
-def _settled(recipe: TrainRecipe, model: AdaptiveViT, card: ModelCard, images: ImageSet) -> TrainRecipe:
+def _settled(
+    recipe: TrainRecipe, model: AdaptiveViT, card: ModelCard, images: ImageSet, processes: Processes
+) -> TrainRecipe:
     blocks = model.layers if recipe.blocks == "all" else int(recipe.blocks)
     if not recipe.probe_only:
         if blocks > model.layers:
             raise TrainingError(f"1 to {model.layers} of the model's blocks can be trained, got {blocks}")
         check_batch(images, recipe.optimisation.batch, recipe.limit, recipe.reading)
-    return settle(recipe, model, card, images, freeze=max(model.layers - blocks, 0))
+    return settle(recipe, card, images, processes, freeze=max(model.layers - blocks, 0))
 
 
 def _regularise(model: AdaptiveViT, recipe: TrainRecipe) -> None:
@@ -149,23 +169,15 @@ def _counts(pictures: tuple[Pictures, Pictures]) -> dict[str, int]:
 
 
 def _probe(
-    run: RunFolder,
-    model: AdaptiveViT,
-    pictures: tuple[Pictures, Pictures],
-    classes: int,
-    precision: str,
-    progress: Progress,
-) -> None:
-    """Fit the head and put it into the model; without a result recorded so far, the result too."""
+    model: AdaptiveViT, pictures: tuple[Pictures, Pictures], classes: int, precision: str, progress: Progress
+) -> dict[str, Any]:
+    """Fit the head and put it into the model; what is to be noted of it."""
     train, val = pictures
     progress.stage("features", len(train) + len(val))
     seen = [features(model, split, precision=precision, progress=progress) for split in pictures]
     fitted = fit_probe(seen[0], train.labels, seen[1], val.labels, classes)
     set_head(model, fitted.weight, fitted.bias)
-    run.note(
-        pictures=_counts(pictures),
-        probe=_probe_record(fitted, val.labels),
-    )
+    return {"pictures": _counts(pictures), "probe": _probe_record(fitted, val.labels)}
 
 
 def _probe_record(probe: Probe, labels: NDArray[np.int64]) -> dict[str, Any]:
@@ -177,9 +189,10 @@ def _probe_record(probe: Probe, labels: NDArray[np.int64]) -> dict[str, Any]:
 def _finetune(
     run: RunFolder,
     model: AdaptiveViT,
-    pictures: Pictures,
-    classes: int,
+    pictures: tuple[Pictures, Pictures],
     recipe: TrainRecipe,
+    classes: tuple[str, ...],
+    processes: Processes,
     progress: Progress,
     save_seconds: float,
 ) -> dict[str, Any]:
@@ -190,12 +203,13 @@ def _finetune(
         model,
         recipe.objective,
         frozen=settings.freeze or 0,
-        class_weights=balanced_weights(pictures.labels, classes) if balanced else None,
+        class_weights=balanced_weights(pictures[0].labels, len(classes)) if balanced else None,
         seed=recipe.seed,
     )
     with attached(model, branch):
         loop = run_loop(
-            model, pictures, step, settings, recipe.reading, recipe.running, run.folder,
-            seed=recipe.seed, progress=progress, what="finetune", save_seconds=save_seconds,
+            model, pictures[0], step, settings, recipe.running, run.folder,
+            seed=recipe.seed, progress=progress, what="finetune", processes=processes, save_seconds=save_seconds,
+            judge=judge_of(recipe.running, pictures[1], classes, ("dense",)),
         )  # fmt: skip
     return loop_record(loop, settings.batch)

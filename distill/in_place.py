@@ -11,13 +11,23 @@ from torch import Tensor
 
 from tavt_kit.adaptive import AdaptiveViT
 from tavt_kit.data import ImageSet, inherit_split
-from tavt_kit.distill.common import asked_of, card_of, check_batch, loop_record, pictures_of, save_trained, settle
-from tavt_kit.distill.evaluate import climb
+from tavt_kit.distill.common import (
+    asked_of,
+    card_of,
+    check_batch,
+    judge_of,
+    loop_record,
+    pictures_of,
+    save_trained,
+    settle,
+)
+from tavt_kit.distill.evaluate import LADDER, Rung, climb
 from tavt_kit.distill.feed import Batch
 from tavt_kit.distill.ladder import after_record, forget_before, keep_before, ladder_record
 from tavt_kit.distill.loop import SAVE_SECONDS, Backward, Step, run_loop
 from tavt_kit.distill.optimiser import freeze
-from tavt_kit.distill.precision import choose_device
+from tavt_kit.distill.precision import evaluation_precision
+from tavt_kit.distill.processes import Processes
 from tavt_kit.distill.progress import Progress, Silent
 from tavt_kit.distill.recipe import DistillRecipe, distill_recipe
 from tavt_kit.distill.run_folder import RunFolder
@@ -67,52 +77,61 @@ def distill(
         >>> model, images = load_model("runs/probe"), read_split("runs/probe")  # doctest: +SKIP
         >>> distill(model, images, "runs/distilled", distill_recipe(bound=0.4))["results"]["after"]  # doctest: +SKIP
     """
-    progress = progress or Silent()
+    processes = Processes.join(device)
+    progress = progress if progress is not None and processes.first else Silent()
     model.check_droppable()
     card = card_of(model, images)
-    model.to(choose_device(device))
-    recipe = _settled(recipe or distill_recipe(), model, images)
+    model.to(processes.device)
+    recipe = _settled(recipe or distill_recipe(), model, images, processes)
     step, trained = _prepare(model, recipe)
-    run = RunFolder(Path(out), "distill", asked_of(model, card, images, recipe.as_record()), fresh=fresh)
-    inherit_split(run.folder, images)
+    asked = asked_of(model, card, images, recipe.as_record())
+    run = RunFolder(Path(out), "distill", asked, fresh=fresh, processes=processes)
+    processes.once(lambda: inherit_split(run.folder, images).sha256)
     if run.done:
         return run.body
     train, val = pictures_of(
         images, card, recipe.reading, limit=recipe.limit, allow_unreadable=allow_unreadable, progress=progress
     )
     settings = recipe.optimisation
-    precision = str(recipe.running.precision)
+    precision = evaluation_precision(str(recipe.running.precision))
+
+    def ladder(what: str) -> tuple[Rung, ...]:
+        return processes.once(lambda: climb(model, val, "val", precision=precision, progress=progress, what=what))
+
     if "before" not in run.results:
-        before = climb(model, val, "val", precision=precision, progress=progress, what="ladder before")
-        keep_before(run.folder, before)
+        before = ladder("ladder before")
+        if processes.first:
+            keep_before(run.folder, before)
         run.note(
             trained_parameters=trained,
             pictures={"train": len(train), "val": len(val), "skipped": val.skipped},
             before=ladder_record(before),
         )
     loop = run_loop(
-        model, train, step, settings, recipe.reading, recipe.running, run.folder,
-        seed=recipe.seed, progress=progress, what="distill", save_seconds=save_seconds,
+        model, train, step, settings, recipe.running, run.folder,
+        seed=recipe.seed, progress=progress, what="distill", processes=processes, save_seconds=save_seconds,
+        judge=judge_of(recipe.running, val, images.classes, LADDER),
     )  # fmt: skip
-    after = climb(model, val, "val", precision=precision, progress=progress, what="ladder after")
-    save_trained(
-        run.folder, model, card, images, f"distilled in place (bound {recipe.bound:g}, {settings.steps} steps)"
-    )
+    after = ladder("ladder after")
+    if processes.first:
+        how = f"distilled in place (bound {recipe.bound:g}, {loop.steps} steps)"
+        save_trained(run.folder, model, card, images, how)
     run.finish(
-        after=after_record(run.folder, after),
+        after=processes.once(lambda: after_record(run.folder, after)),
         val=after[0].accuracy.as_record(),
-        precision=precision,
+        precision=str(recipe.running.precision),
         loop=loop_record(loop, settings.batch),
     )
-    forget_before(run.folder)
-    remove_state(run.folder)
+    if processes.first:
+        forget_before(run.folder)
+        remove_state(run.folder)
     return run.body
 
 
-def _settled(recipe: DistillRecipe, model: AdaptiveViT, images: ImageSet) -> DistillRecipe:
+def _settled(recipe: DistillRecipe, model: AdaptiveViT, images: ImageSet, processes: Processes) -> DistillRecipe:
     check_batch(images, recipe.optimisation.batch, recipe.limit, recipe.reading)
     frozen = model.layers // 4 if recipe.optimisation.freeze is None else recipe.optimisation.freeze
-    return settle(recipe, model, card_of(model, images), images, freeze=frozen)
+    return settle(recipe, card_of(model, images), images, processes, freeze=frozen)
 
 
 def _prepare(model: AdaptiveViT, recipe: DistillRecipe) -> tuple[Step, int]:

@@ -1,46 +1,64 @@
-"""The engine: step after step, watched, logged, saved, and continued to the bit.
+"""The loop: update after update, watched, logged, evaluated, saved, and continued to the bit.
 
-Every random draw of a step (which pictures, how they are changed, which sub-networks, dropout) is a function of the
-seed and the step's number. So a run that is killed and continued makes the very steps of one that never stopped.
+Every random draw of an update (which pictures, how they are changed, which sub-networks, dropout) is a function of the
+seed and the update's number. So a run that is killed and continued makes the very updates of one that never stopped.
 """
 
 from __future__ import annotations
 
-import math
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import closing
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-import torch
-from torch import Tensor
-
 from tavt_kit.adaptive import AdaptiveViT
+from tavt_kit.distill.engine import Engine
 from tavt_kit.distill.feed import Batch, stream
+from tavt_kit.distill.gradients import Backward, Step
 from tavt_kit.distill.interrupt import Interruption
-from tavt_kit.distill.metrics import MetricsLog
+from tavt_kit.distill.journal import Journal
 from tavt_kit.distill.optimisation import Optimisation
-from tavt_kit.distill.optimiser import make_optimiser, set_rate
 from tavt_kit.distill.pictures import Pictures
-from tavt_kit.distill.precision import autocast, dtype_of
+from tavt_kit.distill.processes import Processes
 from tavt_kit.distill.progress import Progress
-from tavt_kit.distill.reading import Reading
 from tavt_kit.distill.running import Running
-from tavt_kit.distill.state import load_state, save_state
-from tavt_kit.distill.step import training_attention
-from tavt_kit.errors import TrainingError
+from tavt_kit.distill.selection import Metric
+from tavt_kit.distill.state import drop_other_best, load_best, save_best
 
-__all__ = ["SAVE_SECONDS", "Backward", "Loop", "Step", "run_loop"]
+__all__ = ["SAVE_SECONDS", "Backward", "Judge", "Loop", "Selected", "Step", "run_loop"]
 
 SAVE_SECONDS = 60.0
+_SHOWN = ("loss", "images_per_second")
+"""Beside the newest evaluation, to whoever watches."""
 
-Backward = Callable[[Tensor], None]
-"""Differentiates a 0-d term of the loss."""
 
-Step = Callable[[Batch, np.random.Generator, Backward], Mapping[str, Tensor]]
-"""Calls ``Backward`` with every term of the loss, and gives named 0-d values to be logged, ``loss`` among them."""
+@dataclass(frozen=True, slots=True)
+class Judge:
+    """How the weights of a run are compared.
+
+    Args:
+        metric: What is compared.
+        value: Its value of a model, on ``val``.
+    """
+
+    metric: Metric
+    value: Callable[[AdaptiveViT], float]
+
+
+@dataclass(frozen=True, slots=True)
+class Selected:
+    """The best evaluation of a run: its weights are the run's.
+
+    Args:
+        metric: Compared.
+        value: Its best value, on ``val``.
+        step: Of the update after which it was reached.
+    """
+
+    metric: str
+    value: float
+    step: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,16 +66,18 @@ class Loop:
     """What a finished loop says of itself.
 
     Args:
-        steps: Updates.
-        seconds: In all, those of interrupted processes included.
+        steps: Updates that were made; fewer than asked for if patience ran out.
+        seconds: In all, those of interrupted processes included; without evaluations and waiting for pictures.
         seconds_per_step: Of the steps of this process, the first left out; ``None`` if it made too few.
         loss: Mean of the last tenth of this process' steps; ``None`` if it made none.
+        selected: The evaluation whose weights were taken; ``None`` if nothing was evaluated on the way.
     """
 
     steps: int
     seconds: float
     seconds_per_step: float | None
     loss: float | None
+    selected: Selected | None = None
 
 
 def run_loop(
@@ -65,150 +85,130 @@ def run_loop(
     pictures: Pictures,
     step: Step,
     settings: Optimisation,
-    reading: Reading,
     running: Running,
     folder: Path,
     *,
     seed: int,
     progress: Progress,
     what: str,
+    judge: Judge | None = None,
+    processes: Processes | None = None,
     save_seconds: float = SAVE_SECONDS,
 ) -> Loop:
     """Train, from where ``folder`` says an earlier process was, to the end.
 
     Args:
-        model: Trained in place, on the device it is on; what must not be trained is frozen already.
+        model: Trained in place, on its device; what must not be trained is frozen already. It ends with the weights of
+            the best evaluation, else with the averaged ones, else with the last.
         pictures: The training split.
         step: Computes gradients and values.
         settings: With nothing left open (``Optimisation.settled``).
-        reading: What is done to the pictures.
         running: With nothing left open.
-        folder: Gets ``metrics.jsonl`` and ``state/``.
+        folder: Gets ``metrics.jsonl``, ``tensorboard/`` and ``state/``; with several processes on several machines,
+            all of them see it.
         seed: Of everything random.
         progress: Watches.
         what: Name of the stage.
+        judge: Needed where ``running`` asks for evaluations.
+        processes: This one alone by default.
         save_seconds: Time between two saved states.
 
     Raises:
-        TrainingError: A loss or gradient is not finite; the step and its pictures are named.
+        TrainingError: A loss or gradient is not finite (the step and its pictures are named), memory ran out, or the
+            batch cannot be divided.
         KeyboardInterrupt: Asked for by Ctrl-C; the state was saved.
     """
-    engine = _Engine(model, pictures, step, settings, reading, running, Path(folder), seed)
-    done = engine.resume()
-    progress.stage(what, settings.steps, done)
-    batches = stream(pictures, settings, seed=seed, first=done + 1, last=settings.steps)
-    with Interruption() as interruption, MetricsLog(folder, done) as log, closing(batches):
-        last_save = time.monotonic()
-        for number in range(done + 1, settings.steps + 1):
-            values = engine.update(number, batches)
-            log.write(values)
-            progress.advance(1, loss=values["loss"], images_per_second=values["images_per_second"])
-            if interruption.asked or time.monotonic() - last_save >= save_seconds:
-                engine.save(number)
-                last_save = time.monotonic()
-            if interruption.asked:
-                raise KeyboardInterrupt
-        if done < settings.steps:
-            engine.save(settings.steps)
-    model.eval()
-    return engine.summary()
+    processes = processes or Processes(0, 1, next(model.parameters()).device)
+    engine = Engine(model, pictures, step, settings, running, seed=seed, processes=processes)
+    return _Run(engine, Path(folder), judge, save_seconds).go(progress, what)
 
 
-class _Engine:
-    """One process' share of a training run."""
+class _Run:
+    """The engine with what surrounds it."""
 
-    def __init__(
-        self,
-        model: AdaptiveViT,
-        pictures: Pictures,
-        step: Step,
-        settings: Optimisation,
-        reading: Reading,
-        running: Running,
-        folder: Path,
-        seed: int,
-    ) -> None:
-        assert running.precision is not None  # what settled means
-        self.model, self.pictures, self.step, self.settings = model, pictures, step, settings
-        self.reading, self.precision = reading, running.precision
-        self.folder, self.seed = folder, seed
-        self.rate = settings.learning_rate()
-        self.optimiser = make_optimiser(model, settings)
-        self.trained = [p for group in self.optimiser.param_groups for p in group["params"]]
-        self.device = self.trained[0].device
-        self.seconds = 0.0
+    def __init__(self, engine: Engine, folder: Path, judge: Judge | None, save_seconds: float) -> None:
+        assert judge is not None or engine.running.evaluate_every is None
+        self.engine, self.folder, self.judge, self.save_seconds = engine, folder, judge, save_seconds
+        self.processes, self.total = engine.processes, engine.settings.steps
+        self.saved = 0
+        self.shown: dict[str, float] = {}
         self.durations: list[float] = []
         self.losses: list[float] = []
 
-    def resume(self) -> int:
-        """Updates that are done already."""
-        saved = load_state(self.folder, self.model, self.optimiser)
-        if saved is None:
-            return 0
-        self.seconds = saved.seconds
-        return saved.step
+    def go(self, progress: Progress, what: str) -> Loop:
+        """All that is left to do."""
+        engine, processes = self.engine, self.processes
+        done = number = self.saved = engine.resume(self.folder)
+        progress.stage(what, self.total, done)
+        batches = stream(
+            engine.pictures, engine.settings, seed=engine.seed, first=done + 1, last=self.total,
+            rank=processes.rank, world=processes.count,
+        )  # fmt: skip
+        with Interruption() as interruption, closing(batches), ExitStack() as stack:
+            journal = stack.enter_context(Journal(self.folder, done)) if processes.first else None
+            last_save = time.monotonic()
+            while number < self.total and not engine.selection.exhausted:
+                number += 1
+                values = self._update(number, batches)
+                best = self._evaluate(number, values)
+                if journal is not None:
+                    journal.write(values)
+                self.shown |= {name: values[name] for name in values if name in _SHOWN or name.startswith("val_")}
+                progress.advance(1, **self.shown)
+                due = processes.first and time.monotonic() - last_save >= self.save_seconds
+                asked, due = processes.any(interruption.asked, due)
+                if asked or due or best:
+                    self._save(number)
+                    last_save = time.monotonic()
+                if asked:
+                    raise KeyboardInterrupt
+            if number > self.saved:
+                self._save(number)
+        self._settle()
+        return self._summary(number)
 
-    def save(self, number: int) -> None:
-        save_state(self.folder, self.model, self.optimiser, step=number, seconds=self.seconds)
-
-    def update(self, number: int, batches: Iterator[Batch]) -> dict[str, float]:
-        """One step, the time that it waits for its pictures included; its values for the log."""
-        start = time.perf_counter()
-        batch = next(batches)
-        places = batch.places
-        values = {name: value.item() for name, value in self._gradients(self._placed(batch), number).items()}
-        for parameter in self.trained:
-            # A layer that layer dropout left out has a gradient of 0, not none: its momentum goes on, as officially.
-            if parameter.grad is None:
-                parameter.grad = torch.zeros_like(parameter)
-        norm = torch.nn.utils.clip_grad_norm_(self.trained, self.settings.clip or math.inf).item()
-        self._check_finite(values["loss"], norm, number, places)
-        rate = self.rate.at(number)
-        set_rate(self.optimiser, rate)
-        self.optimiser.step()
-        self.optimiser.zero_grad(set_to_none=True)
-        duration = time.perf_counter() - start
-        self.seconds += duration
-        self.durations.append(duration)
+    def _update(self, number: int, batches: Iterator[Batch]) -> dict[str, float]:
+        before = self.engine.seconds
+        values = self.engine.update(number, batches)
+        self.durations.append(self.engine.seconds - before)
         self.losses.append(values["loss"])
-        speed = round(len(places) / duration, 2)
-        return {"step": number, **values, "lr": rate, "gradient_norm": norm, "images_per_second": speed}
+        return values
 
-    def _placed(self, batch: Batch) -> Batch:
-        soft = None if batch.soft is None else batch.soft.to(self.device)
-        return Batch(batch.images.to(self.device), batch.labels.to(self.device), soft, batch.places)
+    def _evaluate(self, number: int, values: dict[str, float]) -> bool:
+        """Where an evaluation is due, add it to the values of the step; whether it is the best so far."""
+        every, engine, judge = self.engine.running.evaluate_every, self.engine, self.judge
+        if every is None or judge is None or (number % every and number != self.total):
+            return False
+        found = self.processes.once(lambda: judge.value(engine.average))
+        values[f"val_{judge.metric.name}"] = found
+        best = engine.selection.see(judge.metric, found, number)
+        if best and self.processes.first:
+            save_best(self.folder, number, engine.average.state_dict())
+        return best
 
-    def _gradients(self, batch: Batch, number: int) -> Mapping[str, Tensor]:
-        draws = np.random.default_rng([self.seed, 2, number])
-        devices = [self.device] if self.device.type == "cuda" else []
-        self.model.train()
-        # One autocast context for all passes of the step, so that each weight is converted once.
-        with (
-            torch.random.fork_rng(devices=devices),
-            autocast(self.precision, self.device),
-            training_attention(self.model.tokens, self.device, dtype_of(self.precision)),
-        ):
-            # Dropout reads torch's own stream, which is put back afterwards.
-            torch.manual_seed(int(np.random.default_rng([self.seed, 3, number]).integers(2**63)))
-            return self.step(batch, draws, torch.autograd.backward)
+    def _save(self, number: int) -> None:
+        self.engine.save(self.folder, number)
+        self.saved = number
+        if self.processes.first:
+            drop_other_best(self.folder, self.engine.selection.step)
 
-    def _check_finite(self, loss: float, norm: float, number: int, places: np.typing.NDArray[np.int64]) -> None:
-        if math.isfinite(loss) and math.isfinite(norm):
-            return
-        names = ", ".join(self.pictures.names[place] for place in places[:4])
-        more = f" and {len(places) - 4} more" if len(places) > 4 else ""
-        what = f"loss {loss}" if not math.isfinite(loss) else f"gradient norm {norm}"
-        raise TrainingError(
-            f"training diverged at step {number} ({what}) on the pictures {names}{more}; start again (--fresh) "
-            "with a smaller --lr, a longer --warmup or --precision f32"
-        )
+    def _settle(self) -> None:
+        """Give the model the weights that the run ends with."""
+        engine = self.engine
+        if engine.selection.value is not None:
+            engine.model.load_state_dict(load_best(self.folder, engine.selection.step), strict=True)
+        elif engine.average is not engine.model:
+            engine.model.load_state_dict(engine.average.state_dict(), strict=True)
+        engine.model.eval()
 
-    def summary(self) -> Loop:
+    def _summary(self, number: int) -> Loop:
         warm = sorted(self.durations[1:])
         tail = self.losses[-max(1, len(self.losses) // 10) :]
+        best, judge = self.engine.selection, self.judge
         return Loop(
-            self.settings.steps,
-            self.seconds,
+            number,
+            self.engine.seconds,
             warm[len(warm) // 2] if warm else None,
             sum(tail) / len(tail) if tail else None,
+            None if best.value is None or judge is None else Selected(judge.metric.name, best.value, best.step),
         )

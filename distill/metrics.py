@@ -9,7 +9,7 @@ from types import TracebackType
 from typing import IO
 
 from tavt_kit.errors import OutputError
-from tavt_kit.records import atomic_text
+from tavt_kit.records import atomic_text, read_lines
 
 __all__ = ["METRICS_FILE", "MetricsLog", "read_metrics"]
 
@@ -18,15 +18,7 @@ METRICS_FILE = "metrics.jsonl"
 
 def read_metrics(folder: Path) -> list[dict[str, float]]:
     """Every whole line; the last one may be cut where a process was killed."""
-    path = Path(folder) / METRICS_FILE
-    lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
-    found = []
-    for line in lines:
-        try:
-            found.append(json.loads(line))
-        except ValueError:
-            break
-    return found
+    return read_lines(Path(folder) / METRICS_FILE)
 
 
 class MetricsLog:

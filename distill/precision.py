@@ -1,4 +1,8 @@
-"""The number format of a forward pass: float32, or bfloat16 by autocast where the processor has it."""
+"""The number format of a forward pass: float32, or bfloat16 or float16 by autocast.
+
+By torch's own autocast and loss scaler: those of Hugging Face accelerate belong to one state per process, which cannot
+change its precision from one run to the next, and scale nothing on a CPU.
+"""
 
 from __future__ import annotations
 
@@ -9,10 +13,10 @@ import torch
 from tavt_kit.errors import TrainingError
 from tavt_kit.runtimes.on_torch import has_native_bf16
 
-__all__ = ["autocast", "choose_device", "choose_precision", "dtype_of"]
+__all__ = ["autocast", "choose_device", "choose_precision", "dtype_of", "evaluation_precision", "loss_scaler"]
 
-_DTYPES = {"f32": torch.float32, "bf16": torch.bfloat16}
-_NAMES = {"fp32": "f32", "float32": "f32", "bfloat16": "bf16"}
+_DTYPES = {"f32": torch.float32, "bf16": torch.bfloat16, "f16": torch.float16}
+_NAMES = {"fp32": "f32", "float32": "f32", "bfloat16": "bf16", "fp16": "f16", "float16": "f16"}
 
 
 def choose_device(text: str | None) -> torch.device:
@@ -38,7 +42,7 @@ def choose_device(text: str | None) -> torch.device:
 
 
 def choose_precision(text: str | None, device: torch.device) -> str:
-    """``"f32"`` or ``"bf16"``; ``None`` is bf16 where the processor multiplies it natively, else f32.
+    """``"f32"``, ``"bf16"`` or ``"f16"``; ``None`` is bf16 where the processor multiplies it natively, else f32.
 
     Raises:
         TrainingError: Another precision.
@@ -52,12 +56,22 @@ def choose_precision(text: str | None, device: torch.device) -> str:
 
 
 def dtype_of(precision: str) -> torch.dtype:
-    """``torch.float32`` or ``torch.bfloat16``."""
+    """``torch.float32``, ``torch.bfloat16`` or ``torch.float16``."""
     return _DTYPES[precision]
 
 
+def evaluation_precision(precision: str) -> str:
+    """What a model trained in ``precision`` is evaluated in: float16 may overflow without its loss scaling's help."""
+    return "f32" if precision == "f16" else precision
+
+
 def autocast(precision: str, device: torch.device) -> AbstractContextManager[object]:
-    """Matrix products in bfloat16, or everything as it is."""
+    """Matrix products in the 16 bits asked for, or everything as it is."""
     if precision == "f32":
         return nullcontext()
-    return torch.autocast(device.type, torch.bfloat16)
+    return torch.autocast(device.type, dtype_of(precision))
+
+
+def loss_scaler(precision: str, device: torch.device) -> torch.amp.GradScaler:
+    """Scales the loss of float16, whose small gradients would vanish; in other precisions it does nothing."""
+    return torch.amp.GradScaler(device.type, enabled=precision == "f16")

@@ -8,6 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from tavt_kit import __version__
+from tavt_kit.distill.journal import EVENTS_FOLDER
+from tavt_kit.distill.processes import Processes
+from tavt_kit.distill.state import STATE_FOLDER
 from tavt_kit.errors import OutputError, RecordError, TrainingError
 from tavt_kit.host import HostFacts
 from tavt_kit.records import make_folder, read_record, write_record
@@ -36,6 +39,7 @@ class RunFolder:
         verb: ``"train"`` or ``"distill"``.
         asked: Everything that decides the result, flat and JSON-ready: recipe, model and data.
         fresh: Remove an earlier run first.
+        processes: That share the work; the first one reads and writes for all.
 
     Raises:
         OutputError: The folder cannot be written, or holds a model that no run of ours made.
@@ -43,10 +47,26 @@ class RunFolder:
         TrainingError: It holds a run that was asked for something else; the differences are listed.
     """
 
-    def __init__(self, folder: Path, verb: str, asked: Mapping[str, Any], *, fresh: bool = False) -> None:
-        self.folder = make_folder(Path(folder))
+    def __init__(
+        self,
+        folder: Path,
+        verb: str,
+        asked: Mapping[str, Any],
+        *,
+        fresh: bool = False,
+        processes: Processes | None = None,
+    ) -> None:
+        self.folder = Path(folder)
         self.verb = verb
+        self._writes = processes is None or processes.first
         self.body: dict[str, Any] = {"verb": verb, "status": "running", "asked": dict(asked), "results": {}}
+        if processes is None:
+            self._open(fresh)
+        else:
+            self.body = processes.once(lambda: self._open(fresh))
+
+    def _open(self, fresh: bool) -> dict[str, Any]:
+        make_folder(self.folder)
         if fresh:
             self._clear()
         if (self.folder / RUN_FILE).exists():
@@ -56,11 +76,13 @@ class RunFolder:
                 f"{self.folder} holds a model that this command did not make; choose another --out, or --fresh to "
                 "replace it"
             )
+        return self.body
 
     def _clear(self) -> None:
         for name in _OURS:
             (self.folder / name).unlink(missing_ok=True)
-        shutil.rmtree(self.folder / "state", ignore_errors=True)
+        for name in (STATE_FOLDER, EVENTS_FOLDER):
+            shutil.rmtree(self.folder / name, ignore_errors=True)
 
     def _take_up(self, record: dict[str, Any]) -> None:
         if record.get("verb") != self.verb:
@@ -99,7 +121,8 @@ class RunFolder:
         self.note(**results)
 
     def _write(self) -> None:
-        write_record(self.folder / RUN_FILE, _SCHEMA, _VERSION, self.body)
+        if self._writes:
+            write_record(self.folder / RUN_FILE, _SCHEMA, _VERSION, self.body)
 
 
 def _differences(there: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:

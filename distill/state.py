@@ -1,94 +1,141 @@
-"""The state of a training run between two steps, in one file that is always whole."""
+"""The states of a training run between two updates: each in one file that is always whole, the newest ones kept."""
 
 from __future__ import annotations
 
 import pickle
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor
 
 from tavt_kit.errors import CheckpointError
 from tavt_kit.records import atomic_path, make_folder
 
-__all__ = ["STATE_FOLDER", "Saved", "has_state", "load_state", "remove_state", "save_state"]
+__all__ = [
+    "STATE_FOLDER",
+    "drop_other_best",
+    "has_state",
+    "load_best",
+    "load_state",
+    "readable",
+    "remove_state",
+    "save_best",
+    "save_state",
+    "state_file",
+]
 
 STATE_FOLDER = "state"
-_FILE = "training.pt"
-_VERSION = 1
+_VERSION = 2
+_FRAGMENTS = (".step-*.pt", ".best-*.pt")
+"""What a process that was killed while writing leaves behind."""
 
 
-@dataclass(frozen=True, slots=True)
-class Saved:
-    """What ``load_state`` found.
-
-    Args:
-        step: Updates done.
-        seconds: Spent on them.
-    """
-
-    step: int
-    seconds: float
-
-
-def save_state(folder: Path, model: nn.Module, optimiser: torch.optim.Optimizer, *, step: int, seconds: float) -> None:
-    """Write the state; a process killed at any moment leaves the old file or the new one.
-
-    Of the random generators nothing is kept: every draw is a function of the seed and the step.
+def save_state(folder: Path, content: Mapping[str, Any], *, keep: int = 1) -> None:
+    """Write a state; a process killed at any moment leaves the older ones, or this one too.
 
     Args:
         folder: The run's.
-        model: All of its tensors are written, frozen ones too.
-        optimiser: Momenta and counts.
-        step: Updates done.
-        seconds: Spent on them so far.
+        content: ``step``, the updates that are done, and whatever else continues the run: made of tensors, numbers,
+            texts, lists, tuples and dictionaries only, so that no code is run when it is read.
+        keep: Newest states that stay.
 
     Raises:
         OutputError: The folder cannot be written.
     """
-    content = {
-        "version": _VERSION,
-        "step": step,
-        "seconds": seconds,
-        "model": model.state_dict(),
-        "optimiser": optimiser.state_dict(),
-    }
-    with atomic_path(make_folder(Path(folder) / STATE_FOLDER) / _FILE) as temporary:
-        torch.save(content, temporary)
+    make_folder(Path(folder) / STATE_FOLDER)
+    with atomic_path(state_file(folder, content["step"])) as temporary:
+        torch.save({"version": _VERSION, **content}, temporary)
+    for old in _states(folder)[:-keep]:
+        old.unlink(missing_ok=True)
 
 
-def load_state(folder: Path, model: nn.Module, optimiser: torch.optim.Optimizer) -> Saved | None:
-    """Put a saved state into model and optimiser; None where there is none.
+def state_file(folder: Path, step: int) -> Path:
+    """Where the state after update ``step`` lies."""
+    return Path(folder) / STATE_FOLDER / f"step-{step:08}.pt"
+
+
+def load_state(folder: Path) -> dict[str, Any] | None:
+    """The newest state, its tensors on the CPU; None where there is none.
 
     Raises:
-        CheckpointError: The file is damaged, or belongs to another model or optimiser.
+        CheckpointError: The file is damaged, or of another version.
     """
-    file = Path(folder) / STATE_FOLDER / _FILE
-    if not file.exists():
+    for pattern in _FRAGMENTS:
+        for file in (Path(folder) / STATE_FOLDER).glob(pattern):
+            file.unlink(missing_ok=True)
+    states = _states(folder)
+    if not states:
         return None
-    device = next(model.parameters()).device
-    try:
-        content: dict[str, Any] = torch.load(file, map_location=device, weights_only=True)
+    with readable(states[-1], *states[-2:-1]):
+        content: dict[str, Any] = torch.load(states[-1], map_location="cpu", weights_only=True)
         if content["version"] != _VERSION:
             raise ValueError(f"it has version {content['version']}, this program reads {_VERSION}")
-        model.load_state_dict(content["model"], strict=True)
-        optimiser.load_state_dict(content["optimiser"])
-        return Saved(int(content["step"]), float(content["seconds"]))
+    return content
+
+
+@contextmanager
+def readable(file: Path, *older: Path) -> Iterator[None]:
+    """Turn whatever goes wrong with a state into one sentence, which names an older one if there is one.
+
+    Raises:
+        CheckpointError: Instead.
+    """
+    try:
+        yield
     except (RuntimeError, OSError, EOFError, ValueError, LookupError, TypeError, pickle.UnpicklingError) as error:
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:160]
-        raise CheckpointError(f"{file} cannot be continued ({reason}); start again with --fresh") from None
+        instead = f"delete it to continue from {older[0].name}, or " if older else ""
+        raise CheckpointError(f"{file} cannot be continued ({reason}); {instead}start again with --fresh") from None
+
+
+def save_best(folder: Path, step: int, weights: Mapping[str, Tensor]) -> None:
+    """Keep the best weights so far, before the state that names them by their ``step`` is written."""
+    with atomic_path(_best(make_folder(Path(folder) / STATE_FOLDER), step)) as temporary:
+        torch.save(dict(weights), temporary)
+
+
+def load_best(folder: Path, step: int) -> dict[str, Tensor]:
+    """The weights kept at ``step``, on the CPU.
+
+    Raises:
+        CheckpointError: They are missing or damaged.
+    """
+    file = _best(Path(folder) / STATE_FOLDER, step)
+    with readable(file):
+        found: dict[str, Tensor] = torch.load(file, map_location="cpu", weights_only=True)
+    return found
+
+
+def drop_other_best(folder: Path, step: int) -> None:
+    """Remove what was best before; called once the state that names ``step`` is on the disk."""
+    place = Path(folder) / STATE_FOLDER
+    for file in place.glob("best-*.pt"):
+        if file != _best(place, step):
+            file.unlink(missing_ok=True)
+
+
+def _best(place: Path, step: int) -> Path:
+    return place / f"best-{step:08}.pt"
+
+
+def _states(folder: Path) -> list[Path]:
+    """Oldest first."""
+    return sorted((Path(folder) / STATE_FOLDER).glob("step-*.pt"))
 
 
 def has_state(folder: Path) -> bool:
     """Whether there is a saved state."""
-    return (Path(folder) / STATE_FOLDER / _FILE).exists()
+    return bool(_states(folder))
 
 
 def remove_state(folder: Path) -> None:
     """A finished run has no use for it, and it is larger than the model."""
     place = Path(folder) / STATE_FOLDER
-    (place / _FILE).unlink(missing_ok=True)
+    for pattern in ("step-*.pt", "best-*.pt", *_FRAGMENTS):
+        for file in place.glob(pattern):
+            file.unlink(missing_ok=True)
     if place.is_dir() and not any(place.iterdir()):
         place.rmdir()

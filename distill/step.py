@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from tavt_kit.adaptive import AdaptiveViT
-from tavt_kit.distill.losses import check_direction, divergence
+from tavt_kit.distill.losses import at_least_f32, check_direction, divergence
 from tavt_kit.errors import TrainingError
 from tavt_kit.schedule import TokenSchedule
 from tavt_kit.tokens import TokenState
@@ -113,7 +113,7 @@ def sandwich_step(
     passes = _Passes(model, images, (full, *subs), rule)
     share = 1 / (len(subs) + 1) / rule.accumulation
     teacher = passes.logits(full)
-    cross_entropy = F.cross_entropy(teacher.float(), labels)
+    cross_entropy = F.cross_entropy(at_least_f32(teacher), labels)
     loss = cross_entropy * (share if rule.divide_full else share * rule.accumulation)
     backward(loss)
     total, teacher = loss.detach(), teacher.detach()

@@ -17,6 +17,7 @@ __all__ = [
     "atomic_path",
     "atomic_text",
     "make_folder",
+    "read_lines",
     "read_record",
     "sha256_file",
     "sha256_text",
@@ -111,6 +112,30 @@ def read_record(path: Path, schema: str, version: int) -> dict[str, Any]:
             "write it again with this program"
         )
     return record
+
+
+def read_lines(path: Path) -> list[dict[str, Any]]:
+    """The objects of a file of JSON lines, up to the first that is not whole (where a process was killed).
+
+    Raises:
+        RecordError: The file is there, but cannot be read.
+    """
+    try:
+        lines = Path(path).read_text(encoding="utf-8", errors="replace").splitlines()
+    except FileNotFoundError:
+        return []
+    except OSError as error:
+        raise RecordError(f"cannot read {path}: {error.strerror}") from None
+    found: list[dict[str, Any]] = []
+    for line in lines:
+        try:
+            value = json.loads(line)
+        except ValueError:
+            break
+        if not isinstance(value, dict):
+            break
+        found.append(value)
+    return found
 
 
 def sha256_file(path: Path) -> str:

@@ -6,11 +6,12 @@ import csv
 import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from tavt_kit.errors import RecordError
+from tavt_kit.records import read_lines
 
 __all__ = ["Found", "Records", "gather"]
 
@@ -51,11 +52,13 @@ class Records:
         found: Kind (``"front"``) to the records of it.
         candidates: Rows of the ``candidates.csv`` beside the front, or none.
         folders: What was given, as text for commands.
+        steps: Lines of the ``metrics.jsonl`` beside each ``run.json``, by the path of the latter.
     """
 
     found: Mapping[str, tuple[Found, ...]]
     candidates: tuple[Mapping[str, str], ...] = ()
     folders: tuple[str, ...] = ()
+    steps: Mapping[Path, Sequence[Mapping[str, Any]]] = field(default_factory=dict)
 
     def all(self, kind: str) -> tuple[Found, ...]:
         """Every record of this kind."""
@@ -93,8 +96,9 @@ def gather(places: Sequence[Path]) -> Records:
     _check_single(found.get("front", []))
     fronts = found.get("front", [])
     rows = _csv(fronts[0].path.parent / "candidates.csv") if fronts else ()
+    steps = {run.path: read_lines(run.path.parent / "metrics.jsonl") for run in found.get("run", [])}
     return Records(
-        {kind: tuple(records) for kind, records in found.items()}, rows, tuple(str(place) for place in places)
+        {kind: tuple(records) for kind, records in found.items()}, rows, tuple(str(place) for place in places), steps
     )
 
 

@@ -17,6 +17,7 @@ from tavt_kit.reports.sections.front import front_section
 from tavt_kit.reports.sections.kept import kept_section
 from tavt_kit.reports.sections.ladder import ladder_section
 from tavt_kit.reports.sections.layers import layers_section
+from tavt_kit.reports.sections.learning import learning_section
 from tavt_kit.reports.sections.provenance import card_of, provenance_section, summary
 from tavt_kit.reports.sections.verdict import headline
 from tavt_kit.reports.views import text
@@ -30,6 +31,7 @@ _SECTIONS: tuple[Callable[[Records], Section | Missing], ...] = (
     final_section,
     checks_section,
     ladder_section,
+    learning_section,
     layers_section,
     benches_section,
     kept_section,

@@ -8,8 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from tavt_kit.verbs import options, reading_options
-from tavt_kit.verbs.train import Device, SaveEvery
+from tavt_kit.verbs import options, reading_options, training_options
 
 __all__ = ["distill_verb"]
 
@@ -63,13 +62,20 @@ def distill_verb(
     cutmix: reading_options.Cutmix = None,
     workers: reading_options.Workers = None,
     cache: reading_options.Cache = None,
-    precision: options.Precision = None,
+    precision: training_options.Precision = None,
+    accumulation: training_options.Accumulation = None,
+    ema: training_options.Ema = None,
+    evaluate_every: training_options.EvaluateEvery = None,
+    metric: training_options.SelectBy = None,
+    patience: training_options.Patience = None,
+    keep: training_options.Keep = None,
+    allow_smaller_batch: training_options.AllowSmallerBatch = False,
     score: options.Score = None,
-    device: Device = None,
+    device: training_options.Device = None,
     seed: options.Seed = 0,
     limit: options.Limit = None,
     allow_unreadable: options.AllowUnreadable = 0,
-    save_every: SaveEvery = "60s",
+    save_every: training_options.SaveEvery = "60s",
     fresh: options.Fresh = False,
     dry_run: options.DryRun = False,
     as_json: options.Json = False,
@@ -79,7 +85,9 @@ def distill_verb(
 
     Each step trains the full network by cross-entropy, and the smallest and random sub-networks towards it (the
     sandwich rule). Pictures and split are those MODEL was trained on; other data is refused. The accuracy of a fixed
-    ladder of schedules on val is recorded before and after. The same command continues what was interrupted.
+    ladder of schedules on val is recorded before and after; --evaluate-every selects by the mean of the metric over
+    it. The same command continues what was interrupted. `accelerate launch` or torchrun before it shares the work
+    among several processes.
     """
     from tavt_kit.distill.recipe import distill_recipe
 
@@ -91,12 +99,15 @@ def distill_verb(
     chosen = distill_recipe(
         recipe, steps=steps, batch=batch, bound=bound, sub_networks=sub_networks, kl=kl, temperature=temperature,
         layer_dropout=layer_dropout, freeze=freeze, lr=lr, warmup=warmup, weight_decay=weight_decay,
-        precision=precision, seed=seed, limit=limit, **reading,
+        precision=precision, accumulation=accumulation, ema=ema, evaluate_every=evaluate_every, metric=metric,
+        patience=patience, keep=keep, allow_smaller_batch=allow_smaller_batch or None, seed=seed, limit=limit,
+        **reading,
     )  # fmt: skip
     seconds = options.parse_duration(save_every)
     from tavt_kit.checkpoints import load_model
     from tavt_kit.data.inherited import inherited_images
     from tavt_kit.distill import distill
+    from tavt_kit.distill.processes import Processes
     from tavt_kit.records import make_folder
     from tavt_kit.verbs.bar import Bar
 
@@ -114,6 +125,8 @@ def distill_verb(
             adaptive, images, out, chosen, device=device, fresh=fresh, allow_unreadable=allow_unreadable,
             progress=bar, save_seconds=seconds or 60.0,
         )  # fmt: skip
+    if not Processes.join(device).first:
+        return 0
     if as_json:
         print(json.dumps(record))
     else:

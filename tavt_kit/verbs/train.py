@@ -9,9 +9,9 @@ from typing import Annotated, Any
 
 import typer
 
-from tavt_kit.verbs import options, reading_options
+from tavt_kit.verbs import options, reading_options, training_options
 
-__all__ = ["Device", "SaveEvery", "train_verb"]
+__all__ = ["train_verb"]
 
 Recipe = Annotated[
     str,
@@ -55,8 +55,6 @@ ClassWeights = Annotated[str | None, typer.Option(help="none or balanced, from t
 Margin = Annotated[float | None, typer.Option(help="Of the contrastive loss.")]
 MixShare = Annotated[float | None, typer.Option(help="Share of the tokens that Mix-ViT substitutes.")]
 Compat = Annotated[str | None, typer.Option(help="Of Mix-ViT's losses: official, slips included, or fixed.")]
-Device = Annotated[str | None, typer.Option(help="cpu or cuda[:N]. [default: a GPU if there is one]")]
-SaveEvery = Annotated[str, typer.Option(help="Time between two saved states.")]
 
 
 def train_verb(
@@ -115,14 +113,21 @@ def train_verb(
     cutmix: reading_options.Cutmix = None,
     workers: reading_options.Workers = None,
     cache: reading_options.Cache = None,
-    precision: options.Precision = None,
+    precision: training_options.Precision = None,
+    accumulation: training_options.Accumulation = None,
+    ema: training_options.Ema = None,
+    evaluate_every: training_options.EvaluateEvery = None,
+    metric: training_options.SelectBy = None,
+    patience: training_options.Patience = None,
+    keep: training_options.Keep = None,
+    allow_smaller_batch: training_options.AllowSmallerBatch = False,
     score: options.Score = None,
     pool: options.Pool = None,
-    device: Device = None,
+    device: training_options.Device = None,
     seed: options.Seed = 0,
     limit: options.Limit = None,
     allow_unreadable: options.AllowUnreadable = 0,
-    save_every: SaveEvery = "60s",
+    save_every: training_options.SaveEvery = "60s",
     fresh: options.Fresh = False,
     dry_run: options.DryRun = False,
     as_json: options.Json = False,
@@ -131,9 +136,10 @@ def train_verb(
     """Fit a model to a data set by a recipe: its head on cached features (probe), some blocks, or everything.
 
     Every flag replaces a value of the recipe, and the result is written to run.json. The penalty of a probe is chosen
-    by val accuracy. An unreadable picture in the training split is refused; --allow-unreadable is for val. Writes
-    run.json, split.json, metrics.jsonl, model.safetensors and model.json; the same command continues what was
-    interrupted.
+    by val accuracy; with --evaluate-every the weights are, too. An unreadable picture in the training split is refused;
+    --allow-unreadable is for val. Writes run.json, split.json, metrics.jsonl, tensorboard/, model.safetensors and
+    model.json; the same command continues what was interrupted. `accelerate launch` or torchrun before it shares the
+    work among several processes.
     """
     from tavt_kit.distill.preset import train_recipe
 
@@ -150,7 +156,9 @@ def train_verb(
         clip=number_or(clip, "none"), layer_decay=layer_decay, lr_scale=table("--lr-scale", lr_scale),
         drop_path=drop_path, dropout=dropout, loss=loss, loss_weights=table("--loss-weight", loss_weight),
         smoothing=smoothing, class_weights=class_weights, margin=margin, mix_share=mix_share, compat=compat,
-        precision=precision, seed=seed, limit=limit, **reading,
+        precision=precision, accumulation=accumulation, ema=ema, evaluate_every=evaluate_every, metric=metric,
+        patience=patience, keep=keep, allow_smaller_batch=allow_smaller_batch or None, seed=seed, limit=limit,
+        **reading,
     )  # fmt: skip
     seconds, share = options.parse_duration(save_every), options.parse_fraction(fraction)
     from tavt_kit.checkpoints import open_model
@@ -158,6 +166,7 @@ def train_verb(
     from tavt_kit.distill import train
     from tavt_kit.distill.common import card_of
     from tavt_kit.distill.families import check_family
+    from tavt_kit.distill.processes import Processes
     from tavt_kit.records import make_folder
     from tavt_kit.verbs.bar import Bar
 
@@ -177,6 +186,8 @@ def train_verb(
             adaptive, images, out, chosen, device=device, fresh=fresh, allow_unreadable=allow_unreadable,
             progress=bar, save_seconds=seconds or 60.0,
         )  # fmt: skip
+    if not Processes.join(device).first:
+        return 0
     if as_json:
         print(json.dumps(record))
     else:

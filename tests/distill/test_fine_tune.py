@@ -3,6 +3,7 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,10 +14,12 @@ from tavt_kit.adaptive import AdaptiveViT
 from tavt_kit.checkpoints import load_model
 from tavt_kit.data import ImageSet
 from tavt_kit.distill import train, train_recipe
+from tavt_kit.distill.common import judge_of
 from tavt_kit.distill.evaluate import climb
 from tavt_kit.distill.metrics import read_metrics
 from tavt_kit.distill.pictures import read_pictures
 from tavt_kit.distill.progress import Silent
+from tavt_kit.distill.running import Running
 from tavt_kit.errors import TrainingError, UnknownName
 from tavt_kit.preprocess import Preprocessing
 
@@ -88,3 +91,19 @@ def test_what_cannot_be_is_refused(make_model: Make, images: ImageSet, tmp_path:
         train(make_model(), images, tmp_path / "x", device="tpu")
     with pytest.raises(TrainingError, match="CUDA devices"):
         train(make_model(), images, tmp_path / "x", device="cuda:99")
+
+
+def test_the_best_averaged_weights_on_val_are_written(make_model: Make, images: ImageSet, tmp_path: Path) -> None:
+    running = Running(precision="f32", ema=0.5, evaluate_every=2, metric="macro_f1")
+    recipe = replace(FINETUNE, running=running)
+    record = train(make_model(), images, tmp_path, recipe)
+    selected = record["results"]["loop"]["selected"]
+    evaluated = {line["step"]: line["val_macro_f1"] for line in read_metrics(tmp_path) if "val_macro_f1" in line}
+    assert set(evaluated) == {2, 4, 5} and evaluated[selected["step"]] == max(evaluated.values()) == selected["value"]
+    val = read_pictures(images.split("val"), Preprocessing((64, 64)))
+    judge = judge_of(running, val, images.classes, ("dense",))
+    assert judge.value(load_model(tmp_path)) == selected["value"]
+    with pytest.raises(TrainingError, match=r"ema 0.5 \(now none\); metric macro_f1 \(now loss\)"):
+        train(make_model(), images, tmp_path, replace(recipe, running=replace(running, ema=None, metric="loss")))
+    # What does not decide the result may be another.
+    assert train(make_model(), images, tmp_path, replace(recipe, running=replace(running, keep=3))) == record

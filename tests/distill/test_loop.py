@@ -5,7 +5,9 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,7 +18,7 @@ from tavt_kit.adaptive import AdaptiveViT
 from tavt_kit.data import ImageSet
 from tavt_kit.distill.feed import Batch
 from tavt_kit.distill.in_place import _prepare
-from tavt_kit.distill.loop import Backward, Loop, Step, run_loop
+from tavt_kit.distill.loop import Backward, Judge, Loop, Step, run_loop
 from tavt_kit.distill.metrics import read_metrics
 from tavt_kit.distill.optimisation import Optimisation
 from tavt_kit.distill.pictures import Pictures, read_pictures
@@ -24,13 +26,13 @@ from tavt_kit.distill.progress import Silent
 from tavt_kit.distill.reading import Reading
 from tavt_kit.distill.recipe import DistillRecipe
 from tavt_kit.distill.running import Running
-from tavt_kit.distill.state import has_state
+from tavt_kit.distill.state import has_state, load_state
 from tavt_kit.errors import CheckpointError, OutputError, TrainingError
 from tavt_kit.preprocess import Preprocessing
 
 Make = Callable[..., AdaptiveViT]
 SETTINGS = Optimisation(steps=6, batch=4, lr=1e-3, warmup=2, freeze=1)
-AS_READ = (Reading(augment=("flip", "shift")), Running(precision="f32"))
+RUNNING = Running(precision="f32")
 
 
 class Interrupting(Silent):
@@ -63,8 +65,9 @@ def go(
     pictures: Pictures,
     folder: Path,
     settings: Optimisation = SETTINGS,
-    how: tuple[Reading, Running] = AS_READ,
     *,
+    running: Running = RUNNING,
+    judge: Judge | None = None,
     watcher: Silent | None = None,
     save_seconds: float = 60.0,
     change: Callable[[Step], Step] = lambda step: step,
@@ -75,10 +78,17 @@ def go(
     step, _ = _prepare(model, recipe)
     folder.mkdir(exist_ok=True)
     done = run_loop(
-        model, pictures, change(step), settings, *how, folder,
-        seed=0, progress=watcher or Silent(), what="distill", save_seconds=save_seconds,
+        model, pictures, change(step), settings, running, folder,
+        seed=0, progress=watcher or Silent(), what="distill", save_seconds=save_seconds, judge=judge,
     )  # fmt: skip
     return {name: tensor.clone() for name, tensor in model.state_dict().items()}, done
+
+
+def newest(folder: Path) -> dict[str, Any]:
+    """The newest state."""
+    state = load_state(folder)
+    assert state is not None
+    return state
 
 
 def assert_equal(ours: Mapping[str, Tensor], theirs: Mapping[str, Tensor]) -> None:
@@ -87,25 +97,25 @@ def assert_equal(ours: Mapping[str, Tensor], theirs: Mapping[str, Tensor]) -> No
 
 
 def without_speed(folder: Path) -> list[dict[str, float]]:
-    return [{k: v for k, v in line.items() if k != "images_per_second"} for line in read_metrics(folder)]
+    return [
+        {k: v for k, v in line.items() if k not in ("images_per_second", "seconds_waiting")}
+        for line in read_metrics(folder)
+    ]
 
 
 @pytest.mark.parametrize(("precision", "optimiser"), [("f32", "sgd"), ("bf16", "adamw")])
 def test_interrupted_and_continued_gives_the_same_bits(
     make_model: Make, pictures: Pictures, tmp_path: Path, precision: str, optimiser: str
 ) -> None:
-    settings = Optimisation(
-        steps=6, batch=4, lr=1e-3, warmup=2, freeze=1, optimiser=optimiser,
-    )  # fmt: skip
-    how = (Reading(augment=("flip", "shift")), Running(precision=precision))
+    settings, running = replace(SETTINGS, optimiser=optimiser), Running(precision=precision)
     torch.manual_seed(1)
-    straight, loop = go(make_model, pictures, tmp_path / "straight", settings, how)
+    straight, loop = go(make_model, pictures, tmp_path / "straight", settings, running=running)
     torch.manual_seed(2)  # nothing may depend on what the process drew before
     for steps in (2, 3):
         with pytest.raises(KeyboardInterrupt):
-            go(make_model, pictures, tmp_path / "broken", settings, how, watcher=Interrupting(steps))
+            go(make_model, pictures, tmp_path / "broken", settings, running=running, watcher=Interrupting(steps))
     torch.randn(3)
-    broken, _ = go(make_model, pictures, tmp_path / "broken", settings, how)
+    broken, _ = go(make_model, pictures, tmp_path / "broken", settings, running=running)
     assert_equal(broken, straight)
     assert without_speed(tmp_path / "broken") == without_speed(tmp_path / "straight")
     assert [line["step"] for line in read_metrics(tmp_path / "broken")] == [1, 2, 3, 4, 5, 6]
@@ -154,7 +164,7 @@ def test_another_seed_trains_otherwise_and_torchs_stream_is_left_alone(
     torch.manual_seed(5)
     model = make_model()
     step, _ = _prepare(model, DistillRecipe(optimisation=SETTINGS))
-    run_loop(model, pictures, step, SETTINGS, *AS_READ, tmp_path, seed=1, progress=Silent(), what="distill")
+    run_loop(model, pictures, step, SETTINGS, RUNNING, tmp_path, seed=1, progress=Silent(), what="distill")
     assert torch.equal(torch.randn(3), expected)
     zero, _ = go(make_model, pictures, tmp_path / "zero")
     assert any(not torch.equal(tensor, zero[name]) for name, tensor in model.state_dict().items())
@@ -178,8 +188,7 @@ def test_what_is_not_finite_stops_and_names_the_pictures(
     said = str(stopped.value)
     assert "step 3" in said and "--lr" in said
     assert sum(name in said for name in pictures.names) == 4
-    saved = torch.load(tmp_path / "state" / "training.pt", weights_only=True)
-    assert saved["step"] == 2 and len(read_metrics(tmp_path)) == 2
+    assert newest(tmp_path)["step"] == 2 and len(read_metrics(tmp_path)) == 2
 
 
 def test_gradients_that_are_not_finite_stop_before_the_weights_move(
@@ -195,7 +204,7 @@ def test_gradients_that_are_not_finite_stop_before_the_weights_move(
 
     before = bias.detach().clone()
     with pytest.raises(TrainingError, match="gradient norm nan"):
-        run_loop(model, pictures, step, SETTINGS, *AS_READ, tmp_path, seed=0, progress=Silent(), what="x")
+        run_loop(model, pictures, step, SETTINGS, RUNNING, tmp_path, seed=0, progress=Silent(), what="x")
     assert torch.equal(bias, before)
 
 
@@ -208,7 +217,7 @@ def test_gradients_are_clipped_and_the_rate_follows_its_schedule(
     )  # fmt: skip
     model = make_model()
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-    go(lambda: model, pictures, tmp_path, settings, (Reading(augment=()), Running(precision="f32")))
+    go(lambda: model, pictures, tmp_path, settings)
     moved = sum((t - before[name]).square().sum() for name, t in model.state_dict().items()) ** 0.5
     assert 0 < moved <= 1e-3 * (0.5 + 1.0 + 0.5 + 0.0) + 1e-6
     assert [line["lr"] for line in read_metrics(tmp_path)] == [0.5, 1.0, 0.5, 0.0]
@@ -220,7 +229,7 @@ def test_a_state_that_cannot_be_continued_is_refused(
 ) -> None:
     with pytest.raises(KeyboardInterrupt):
         go(make_model, pictures, tmp_path, watcher=Interrupting(2))
-    file = tmp_path / "state" / "training.pt"
+    file = tmp_path / "state" / "step-00000002.pt"
     content = torch.load(file, weights_only=True)
     if damage == "truncated":
         file.write_bytes(file.read_bytes()[:5000])
@@ -250,7 +259,7 @@ def test_sigterm_saves_like_ctrl_c_and_a_second_one_does_not_wait(
 
     with pytest.raises(KeyboardInterrupt):
         go(make_model, pictures, tmp_path, watcher=Twice())
-    assert torch.load(tmp_path / "state" / "training.pt", weights_only=True)["step"] == 1
+    assert newest(tmp_path)["step"] == 1
 
 
 def test_a_place_that_cannot_be_written_is_a_sentence(make_model: Make, pictures: Pictures, tmp_path: Path) -> None:

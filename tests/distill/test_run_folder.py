@@ -46,7 +46,7 @@ def test_fresh_removes_the_run_and_nothing_else(tmp_path: Path) -> None:
     run = RunFolder(tmp_path, "train", ASKED)
     run.note()
     (tmp_path / "state").mkdir()
-    (tmp_path / "state" / "training.pt").write_text("x")
+    (tmp_path / "state" / "step-00000001.pt").write_text("x")
     (tmp_path / "mine.txt").write_text("x")
     fresh = RunFolder(tmp_path, "distill", {"bound": 0.1}, fresh=True)
     assert not fresh.done and not (tmp_path / "run.json").exists() and not (tmp_path / "state").exists()

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 
 from tavt_kit import cli
 from tavt_kit.timm_import import timm
@@ -154,7 +154,11 @@ def test_unreadable_training_pictures_are_refused_and_val_ones_skipped_if_asked(
         (("--data", "{data}", "--recipe", "finetune", "--batch", "1000"), "1 to 27"),
         (("--data", "{data}", "--recipe", "finetune", "--lr", "-1"), "learning rate"),
         (("--data", "{data}", "--recipe", "finetune", "--augment", "blur"), "blur"),
-        (("--data", "{data}", "--precision", "int8"), "f32 or bf16"),
+        (("--data", "{data}", "--precision", "int8"), "f32 or bf16 or f16"),
+        (("--data", "{data}", "--recipe", "finetune", "--batch", "8", "--accumulation", "3"), "multiple of 3"),
+        (("--data", "{data}", "--recipe", "finetune", "--metric", "recall[cow]"), "no class of the data"),
+        (("--data", "{data}", "--recipe", "finetune", "--patience", "3"), "give --evaluate-every"),
+        (("--data", "{data}", "--recipe", "finetune", "--ema", "2"), "below 1"),
         (("--data", "{data}", "--save-every", "soon"), "soon"),
         ((), "--data"),
     ],
@@ -235,6 +239,7 @@ def test_killed_and_continued_gives_the_same_file(probed: Path, tmp_path: Path) 
 
     def command(out: Path) -> list[str]:
         flags = ["--steps", "24", "--batch", "4", "--lr", "1e-3", "--save-every", "0.001", "--precision", "f32"]
+        flags += ["--accumulation", "2", "--ema", "0.9", "--evaluate-every", "4", "--metric", "loss", "--keep", "2"]
         return [sys.executable, str(ROOT / "cli.py"), "distill", str(probed), "-o", str(out), *flags]
 
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
@@ -255,6 +260,41 @@ def test_killed_and_continued_gives_the_same_file(probed: Path, tmp_path: Path) 
     first, second = ((tmp_path / name / "model.safetensors").read_bytes() for name in ("straight", "broken"))
     assert first == second
     assert metrics.read_text().count("\n") == 24
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("launcher", ["torchrun", "accelerate"])
+def test_two_launched_processes_write_one_run(data: Path, tmp_path: Path, launcher: str) -> None:
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    train = [
+        str(ROOT / "cli.py"),
+        "train",
+        "test_vit",
+        "--weights",
+        "random",
+        "--data",
+        str(data),
+        "--image-size",
+        "64",
+    ]
+    train += ["--recipe", "finetune", "--steps", "5", "--batch", "8", "--precision", "f32", "--evaluate-every", "2"]
+    first = {"torchrun": ["torch.distributed.run", "--standalone", "--nproc-per-node", "2"],
+             "accelerate": ["accelerate.commands.launch", "--cpu", "--num_processes", "2", "--num_machines", "1",
+                            "--mixed_precision", "no", "--dynamo_backend", "no"]}[launcher]  # fmt: skip
+
+    def go(out: str, *before: str) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, *before, *train, "-o", str(tmp_path / out)]
+        return subprocess.run(command, check=True, capture_output=True, env=environment, text=True)
+
+    go("one")
+    said = go("two", "-m", *first)
+    assert said.stdout.count("dense top-1") == 1
+    for name in ("run.json", "metrics.jsonl", "model.safetensors", "tensorboard"):
+        assert (tmp_path / "two" / name).exists()
+    assert len(list((tmp_path / "two" / "tensorboard").iterdir())) == 1
+    one, two = (load_file(tmp_path / name / "model.safetensors") for name in ("one", "two"))
+    for name, tensor in one.items():
+        torch.testing.assert_close(two[name], tensor, rtol=1e-3, atol=1e-5, msg=name)
 
 
 def test_a_fraction_of_the_training_pictures(data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

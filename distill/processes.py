@@ -1,0 +1,141 @@
+"""Several processes of one training run (``accelerate launch``, ``torchrun``), joined by Hugging Face accelerate.
+
+Every process holds the whole model and computes the gradients of its share of each batch, in as many passes as it
+needs; they are averaged once per update. Networks are called by their parts (``start``, ``advance``, ``finish``) and
+differentiated several times a step; DistributedDataParallel, which synchronises in every backward pass, would not do.
+"""
+
+from __future__ import annotations
+
+import atexit
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from tavt_kit.distill.precision import choose_device
+from tavt_kit.errors import TavtError, TrainingError
+
+__all__ = ["Processes"]
+
+T = TypeVar("T")
+
+_PATIENCE = timedelta(hours=6)
+"""How long the others wait while the first process evaluates; a process that died is noticed by the launcher."""
+
+
+@dataclass(frozen=True, slots=True)
+class Processes:
+    """This process among its fellows.
+
+    Args:
+        rank: Its number, from 0; the first process alone writes files.
+        count: How many there are; with one, nothing here communicates.
+        device: It trains on.
+    """
+
+    rank: int
+    count: int
+    device: torch.device
+
+    @classmethod
+    def join(cls, device: str | None = None) -> Processes:
+        """Meet the other processes that a launcher started, if it did; each takes its own GPU where there are some.
+
+        Args:
+            device: ``"cpu"``, ``"cuda"``, ``"cuda:1"`` (of one process only); ``None`` takes a GPU if there is one.
+
+        Raises:
+            TrainingError: No such device here, or one GPU for several processes.
+        """
+        chosen = choose_device(device)
+        if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+            return cls(0, 1, chosen)
+        if chosen.index is not None:
+            raise TrainingError(f"each process takes a GPU of its own, got --device {device}; give cuda or cpu")
+        from accelerate import PartialState
+
+        first = not torch.distributed.is_initialized()
+        state = PartialState(cpu=chosen.type == "cpu", timeout=_PATIENCE)
+        if first:
+            atexit.register(state.destroy_process_group)
+        return cls(state.process_index, state.num_processes, state.device)
+
+    @property
+    def first(self) -> bool:
+        """Whether this process writes the files."""
+        return self.rank == 0
+
+    def once(self, make: Callable[[], T]) -> T:
+        """What the first process makes, for all of them; an error that it raises on purpose is raised in all."""
+        if self.count == 1:
+            return make()
+        from accelerate.utils import broadcast_object_list
+
+        answer: list[Any] = [None, None]
+        if self.first:
+            try:
+                answer[0] = make()
+            except TavtError as error:
+                answer[1] = error
+        broadcast_object_list(answer)
+        if answer[1] is not None:
+            raise answer[1]
+        return answer[0]  # type: ignore[no-any-return]
+
+    def together(self, make: Callable[[], T]) -> T:
+        """What each process makes for itself; an error that one of them raises on purpose is raised in all."""
+        if self.count == 1:
+            return make()
+        made, error = None, None
+        try:
+            made = make()
+        except TavtError as raised:
+            error = raised
+        if self.any(error is not None)[0]:
+            raise next(one for one in self.gather(error) if one is not None)
+        return made  # type: ignore[return-value]
+
+    def gather(self, value: T) -> list[T]:
+        """The value of every process, by rank."""
+        if self.count == 1:
+            return [value]
+        from accelerate.utils import gather_object
+
+        return gather_object([value])  # type: ignore[no-any-return]
+
+    def any(self, *claims: bool) -> tuple[bool, ...]:
+        """Which of the claims some process makes."""
+        if self.count == 1:
+            return claims
+        found = torch.tensor(claims, dtype=torch.float32, device=self.device)
+        torch.distributed.all_reduce(found, torch.distributed.ReduceOp.MAX)
+        return tuple(claim > 0 for claim in found.tolist())
+
+    def mean(self, values: Mapping[str, float]) -> dict[str, float]:
+        """The mean over all processes of each value; every process gives the same names."""
+        if self.count == 1:
+            return dict(values)
+        found = torch.tensor(list(values.values()), dtype=torch.float64, device=self.device)
+        torch.distributed.all_reduce(found)
+        return dict(zip(values, (found / self.count).tolist(), strict=True))
+
+    def share_weights(self, module: nn.Module) -> None:
+        """Give every process the parameters and buffers of the first one."""
+        if self.count > 1:
+            for tensor in module.state_dict().values():
+                torch.distributed.broadcast(tensor, 0)
+
+    def average(self, tensors: Sequence[Tensor]) -> None:
+        """Replace tensors of one type by their means over all processes, in a single exchange."""
+        if self.count == 1 or not tensors:
+            return
+        flat = torch.cat([tensor.reshape(-1) for tensor in tensors])
+        torch.distributed.all_reduce(flat)
+        flat /= self.count
+        for tensor, mean in zip(tensors, torch.split(flat, [tensor.numel() for tensor in tensors]), strict=True):
+            tensor.copy_(mean.view_as(tensor))

@@ -1,0 +1,155 @@
+"""Training runs in processes of their own: killed, or two of them sharing the work."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import socket
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from tavt_kit.adaptive import AdaptiveViT
+from tavt_kit.distill.feed import Batch
+from tavt_kit.distill.in_place import _prepare
+from tavt_kit.distill.loop import Backward, Judge, Step, run_loop
+from tavt_kit.distill.optimiser import freeze
+from tavt_kit.distill.pictures import Pictures
+from tavt_kit.distill.processes import Processes
+from tavt_kit.distill.progress import Silent
+from tavt_kit.distill.recipe import DistillRecipe, Optimisation
+from tavt_kit.distill.running import Running
+from tavt_kit.distill.selection import Metric
+from tavt_kit.distill.step import SandwichRule, sandwich_step
+from tavt_kit.errors import TrainingError
+from tavt_kit.preprocess import Preprocessing
+from tavt_kit.timm_import import timm
+
+_CONTEXT = multiprocessing.get_context("forkserver")
+# The server imports torch and the rest once; its children are forks of it.
+_CONTEXT.set_forkserver_preload(["tests.distill.children", "torch.utils.tensorboard", "accelerate"])
+
+CLASSES = ("a", "b", "c")
+
+
+@dataclass(frozen=True)
+class Job:
+    """A run that a child process can make from nothing else."""
+
+    settings: Optimisation
+    running: Running
+    distils: bool
+    double: bool = False
+    dropout: float = 0.0
+    room: int | None = None
+    """Pictures that fit into the memory of the second process."""
+
+
+def some_pictures(count: int = 48) -> Pictures:
+    """Noise, a little brighter by class."""
+    draws = np.random.default_rng(0)
+    labels = np.arange(count) % len(CLASSES)
+    pixels = draws.integers(0, 180, (count, 3, 32, 32)) + 30 * labels[:, None, None, None]
+    names = tuple(f"{index}.png" for index in range(count))
+    return Pictures(pixels.astype(np.uint8), labels.astype(np.int64), names, Preprocessing((32, 32)))
+
+
+def some_model(job: Job) -> AdaptiveViT:
+    torch.manual_seed(0)
+    arguments: dict[str, Any] = {"img_size": 32, "patch_size": 8, "embed_dim": 24, "depth": 4, "num_heads": 3}
+    bare = timm.create_model(
+        "vit_tiny_patch16_224", num_classes=len(CLASSES), proj_drop_rate=job.dropout, **arguments
+    ).eval()
+    return AdaptiveViT(bare.double() if job.double else bare)
+
+
+class Memory:
+    """Makes a step run out of memory with more than ``room`` pictures."""
+
+    def __init__(self, room: int) -> None:
+        self.room = room
+        self.tried: list[int] = []
+
+    def __call__(self, step: Step) -> Step:
+        def steps(batch: Batch, draws: np.random.Generator, backward: Backward) -> Mapping[str, Tensor]:
+            self.tried.append(len(batch.labels))
+            values = step(batch, draws, backward)
+            if len(batch.labels) > self.room:
+                raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+            return values
+
+        return steps
+
+
+def run(job: Job, folder: Path, weights: Path, rank: int = 0, world: int = 1, port: int = 0) -> None:
+    """Train and write the final weights (the first process)."""
+    torch.set_num_threads(1)
+    if world > 1:
+        names = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": world, "LOCAL_WORLD_SIZE": world, "MASTER_PORT": port}
+        os.environ.update({name: str(value) for name, value in names.items()}, MASTER_ADDR="127.0.0.1")
+    processes = Processes.join("cpu")
+    model = some_model(job)
+    if rank:
+        with torch.no_grad():
+            model.get_parameter("head.weight").add_(1.0)  # the first process' weights count
+    if job.distils:
+        recipe = DistillRecipe(bound=0.4, sub_networks=1, layer_dropout=0.1, optimisation=job.settings)
+        step, _ = _prepare(model, recipe)
+    else:
+        freeze(model, 0)
+        rule = SandwichRule()
+
+        def step(batch: Batch, draws: np.random.Generator, backward: Backward) -> Mapping[str, Tensor]:
+            return {"loss": sandwich_step(model, batch.images, batch.labels, (), rule=rule, backward=backward).loss}
+
+    if rank and job.room is not None:
+        step = Memory(job.room)(step)
+    metric, val = Metric(job.running.metric, CLASSES), some_pictures(9)
+
+    def value(model: AdaptiveViT) -> float:
+        images = torch.from_numpy(val.inputs(val.pixels)).to(model.get_parameter("head.weight").dtype)
+        with torch.no_grad():
+            return metric.of(model.eval()(images), val.labels)
+
+    if processes.first:
+        folder.mkdir(exist_ok=True)
+    try:
+        run_loop(
+            model, some_pictures(), step, job.settings, job.running, folder,
+            seed=0, progress=Silent(), what="x", judge=Judge(metric, value), processes=processes, save_seconds=0.0,
+        )  # fmt: skip
+    except TrainingError as error:
+        if processes.first:
+            (folder / "error.txt").write_text(str(error))
+        sys.exit(1)
+    if processes.first:
+        torch.save(model.state_dict(), weights)
+
+
+def warm_up() -> None:
+    """Wait until the server of processes is there."""
+    child = _CONTEXT.Process(target=int)
+    child.start()
+    child.join()
+
+
+def start(job: Job, folder: Path, weights: Path, rank: int = 0, world: int = 1, port: int = 0) -> BaseProcess:
+    """The same, in a process of its own."""
+    child = _CONTEXT.Process(target=run, args=(job, folder, weights, rank, world, port))
+    child.start()
+    return child
+
+
+def start_together(job: Job, folder: Path, weights: Path, world: int) -> list[BaseProcess]:
+    """Several processes that share the work."""
+    with socket.socket() as one:
+        one.bind(("127.0.0.1", 0))
+        port = one.getsockname()[1]
+    return [start(job, folder, weights, rank, world, port) for rank in range(world)]

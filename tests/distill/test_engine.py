@@ -1,0 +1,231 @@
+"""Accumulation, averaging, selection, loss scaling, and memory that runs out."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from torch import Tensor
+
+from tavt_kit.adaptive import AdaptiveViT
+from tavt_kit.distill.feed import Batch
+from tavt_kit.distill.in_place import _prepare
+from tavt_kit.distill.journal import EVENTS_FOLDER
+from tavt_kit.distill.loop import Backward, Judge, Loop, Step, run_loop
+from tavt_kit.distill.metrics import read_metrics
+from tavt_kit.distill.progress import Silent
+from tavt_kit.distill.randomness import random_state, set_random_state
+from tavt_kit.distill.recipe import DistillRecipe, Optimisation
+from tavt_kit.distill.running import Running
+from tavt_kit.distill.selection import Metric
+from tavt_kit.errors import CheckpointError, TrainingError
+from tests.distill.children import CLASSES, Job, Memory, some_model, some_pictures
+
+SETTINGS = Optimisation(steps=6, batch=8, lr=3e-3, warmup=2, augment=("flip",), freeze=1)
+F32 = Running(precision="f32")
+
+
+def scripted(values: list[float], name: str = "top1") -> Judge:
+    """Evaluations that say what is wanted."""
+    left: Iterator[float] = iter(values)
+    return Judge(Metric(name, CLASSES), lambda model: next(left))
+
+
+def go(
+    folder: Path,
+    running: Running = F32,
+    settings: Optimisation = SETTINGS,
+    *,
+    judge: Judge | None = None,
+    double: bool = False,
+    change: Callable[[Step], Step] = lambda step: step,
+    save_seconds: float = 60.0,
+) -> tuple[AdaptiveViT, Loop]:
+    model = some_model(Job(settings, running, distils=True, double=double))
+    step, _ = _prepare(model, DistillRecipe(bound=0.4, sub_networks=1, layer_dropout=0.1, optimisation=settings))
+    folder.mkdir(exist_ok=True)
+    loop = run_loop(
+        model, some_pictures(), change(step), settings, running, folder,
+        seed=0, progress=Silent(), what="x", judge=judge, save_seconds=save_seconds,
+    )  # fmt: skip
+    return model, loop
+
+
+def states(folder: Path) -> list[dict[str, Any]]:
+    return [torch.load(path, weights_only=True) for path in sorted((folder / "state").glob("step-*.pt"))]
+
+
+def same(ours: Mapping[str, Tensor], theirs: Mapping[str, Tensor]) -> bool:
+    return ours.keys() == theirs.keys() and all(torch.equal(ours[name], theirs[name]) for name in ours)
+
+
+def test_micro_batches_add_up_to_the_batch(tmp_path: Path) -> None:
+    """Every term of the distillation step is divided."""
+    whole, _ = go(tmp_path / "whole", double=True)
+    parts, _ = go(tmp_path / "parts", replace(F32, accumulation=4), double=True)
+    for (name, ours), theirs in zip(parts.state_dict().items(), whole.state_dict().values(), strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-9, atol=1e-11, msg=name)
+    for ours, theirs in zip(read_metrics(tmp_path / "parts"), read_metrics(tmp_path / "whole"), strict=True):
+        assert [ours[name] for name in ("loss", "kl_random")] == pytest.approx(
+            [theirs[name] for name in ("loss", "kl_random")]
+        )
+
+
+def test_a_step_sees_its_part_of_the_batch_and_the_number_of_the_update(tmp_path: Path) -> None:
+    seen: list[tuple[int, int, list[int], float]] = []
+
+    def watched(step: Step) -> Step:
+        def steps(batch: Batch, draws: np.random.Generator, backward: Backward) -> Mapping[str, Tensor]:
+            seen.append((batch.number, len(batch.images), batch.places.tolist(), draws.random()))
+            assert batch.labels.tolist() == [place % len(CLASSES) for place in batch.places]
+            return step(batch, draws, backward)
+
+        return steps
+
+    go(tmp_path, replace(F32, accumulation=2), replace(SETTINGS, steps=2), change=watched)
+    numbers, sizes, places, draws = zip(*seen, strict=True)
+    assert numbers == (1, 1, 2, 2) and set(sizes) == {4} and len({place for part in places for place in part}) == 16
+    assert draws[0] == draws[1] != draws[2] == draws[3]  # the same sub-networks for the whole of an update
+
+
+def test_the_average_follows_its_formula_and_is_what_is_written(tmp_path: Path) -> None:
+    model, _ = go(tmp_path, replace(F32, ema=0.6, keep=9), save_seconds=0.0)
+    found = states(tmp_path)
+    assert [state["step"] for state in found] == [1, 2, 3, 4, 5, 6]
+    name = "head.weight"
+    average = found[0]["model"][name]  # nothing is averaged after the first update
+    for number, state in enumerate(found[1:], 2):
+        decay = min(0.6, 1 - number ** (-2 / 3))
+        average = decay * average + (1 - decay) * state["model"][name]
+        torch.testing.assert_close(state["ema"][name], average)
+    assert same(model.state_dict(), found[-1]["ema"]) and not same(model.state_dict(), found[-1]["model"])
+
+
+def test_the_best_weights_are_taken_and_patience_stops(tmp_path: Path) -> None:
+    running = replace(F32, evaluate_every=1, patience=2, keep=9)
+    model, loop = go(tmp_path, running, judge=scripted([0.3, 0.7, 0.7, 0.6]))
+    assert loop.steps == 4 and loop.selected is not None and loop.loss is not None
+    assert (loop.selected.metric, loop.selected.value, loop.selected.step) == ("top1", 0.7, 2)
+    at_best = next(state for state in states(tmp_path) if state["step"] == 2)
+    assert same(model.state_dict(), at_best["model"])
+    assert [line["val_top1"] for line in read_metrics(tmp_path)] == [0.3, 0.7, 0.7, 0.6]
+    assert [path.name for path in (tmp_path / "state").glob("best-*")] == ["best-00000002.pt"]
+    again, loop = go(tmp_path, running, judge=scripted([]))  # patience is over: nothing more is done
+    assert loop.steps == 4 and same(again.state_dict(), model.state_dict())
+    (tmp_path / "state" / "best-00000002.pt").unlink()
+    with pytest.raises(CheckpointError, match="best-00000002"):
+        go(tmp_path, running, judge=scripted([]))
+
+
+def test_the_last_update_is_always_evaluated(tmp_path: Path) -> None:
+    _, loop = go(tmp_path, replace(F32, evaluate_every=4, metric="loss"), judge=scripted([2.0, 1.0], "loss"))
+    assert loop.selected is not None and loop.selected.step == 6
+    assert [line["step"] for line in read_metrics(tmp_path) if "val_loss" in line] == [4, 6]
+
+
+def test_only_the_newest_states_stay_and_an_older_one_can_be_gone_back_to(tmp_path: Path) -> None:
+    straight, _ = go(tmp_path / "straight")
+    go(tmp_path / "run", replace(F32, keep=2), replace(SETTINGS, steps=5, decay="constant"), save_seconds=0.0)
+    names = [path.name for path in sorted((tmp_path / "run" / "state").iterdir())]
+    assert names == ["step-00000004.pt", "step-00000005.pt"]
+    damaged = tmp_path / "run" / "state" / names[1]
+    damaged.write_bytes(damaged.read_bytes()[:1000])
+    with pytest.raises(CheckpointError, match="delete it to continue from step-00000004.pt"):
+        go(tmp_path / "run")
+    damaged.unlink()
+    _, loop = go(tmp_path / "run", F32)
+    assert loop.steps == 6 and [line["step"] for line in read_metrics(tmp_path / "run")] == [1, 2, 3, 4, 5, 6]
+
+
+def test_a_state_holds_all_that_continues_a_run(tmp_path: Path) -> None:
+    random.seed(3)
+    np.random.seed(4)
+    torch.manual_seed(5)
+    go(tmp_path, replace(F32, ema=0.9))
+    expected = random.random(), np.random.random(), torch.randn(2).tolist()
+    (state,) = states(tmp_path)
+    kinds = {"version", "step", "seconds", "model", "optimiser", "scaler", "ema", "best", "parts", "random"}
+    assert set(state) == kinds
+    set_random_state(state["random"][0], torch.device("cpu"))
+    assert (random.random(), np.random.random(), torch.randn(2).tolist()) == expected
+    assert random_state(torch.device("cpu"))["cuda"] is None
+
+
+def test_float16_scales_its_loss_and_skips_what_overflows(tmp_path: Path) -> None:
+    seen: list[int] = []
+
+    def overflowing(step: Step) -> Step:
+        def steps(batch: Batch, draws: np.random.Generator, backward: Backward) -> Mapping[str, Tensor]:
+            seen.append(1)
+            return step(batch, draws, (lambda term: backward(term * 1e36)) if len(seen) == 3 else backward)
+
+        return steps
+
+    go(tmp_path, replace(F32, precision="f16", keep=9), change=overflowing, save_seconds=0.0)
+    found, lines = states(tmp_path), read_metrics(tmp_path)
+    assert [line["loss_scale"] for line in lines] == [65536.0, 65536.0, *[32768.0] * 4]
+    assert [same(old["model"], new["model"]) for old, new in zip(found, found[1:], strict=False)] == [
+        False, True, False, False, True,  # the third overflowed, the last has a rate of 0
+    ]  # fmt: skip
+    assert "gradient_norm" not in lines[2] and "gradient_norm" in lines[3]
+    assert found[3]["scaler"]["scale"] == 32768.0
+
+
+def test_float16_that_overflows_without_scaling_has_diverged(tmp_path: Path) -> None:
+    def overflowing(step: Step) -> Step:
+        return lambda batch, draws, backward: step(batch, draws, lambda term: backward(term * float("inf")))
+
+    with pytest.raises(TrainingError, match="step 17 .*gradient norm"):
+        go(tmp_path, replace(F32, precision="f16"), replace(SETTINGS, steps=30), change=overflowing)
+
+
+def test_memory_that_runs_out_says_what_would_fit(tmp_path: Path) -> None:
+    memory = Memory(3)
+    with pytest.raises(TrainingError) as refused:
+        go(tmp_path / "a", change=memory)
+    said = str(refused.value)
+    assert "step 1 with 8 pictures at once, and suffices for 2: give --allow-smaller-batch" in said
+    assert memory.tried == [8, 4, 2, 2, 2, 2] and read_metrics(tmp_path / "a") == []
+    with pytest.raises(TrainingError, match="not even one picture"):
+        go(tmp_path / "b", settings=replace(SETTINGS, batch=2), change=Memory(0))
+
+
+def test_memory_that_runs_out_is_used_for_fewer_pictures_where_that_is_allowed(tmp_path: Path) -> None:
+    memory = Memory(4)
+    with_less, _ = go(tmp_path / "less", replace(F32, allow_smaller_batch=True), double=True, change=memory)
+    assert memory.tried == [8, *[4] * 12]
+    enough, _ = go(tmp_path / "enough", double=True)
+    for (name, ours), theirs in zip(with_less.state_dict().items(), enough.state_dict().values(), strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-9, atol=1e-11, msg=name)
+    assert states(tmp_path / "less")[0]["parts"] == 2
+
+
+def test_an_error_that_is_not_about_memory_is_not_swallowed(tmp_path: Path) -> None:
+    def broken(step: Step) -> Step:
+        def steps(batch: Batch, draws: np.random.Generator, backward: Backward) -> Mapping[str, Tensor]:
+            raise RuntimeError("mat1 and mat2 shapes cannot be multiplied")
+
+        return steps
+
+    with pytest.raises(RuntimeError, match="shapes"):
+        go(tmp_path, change=broken)
+
+
+def test_tensorboard_shows_what_the_log_holds(tmp_path: Path) -> None:
+    running = replace(F32, evaluate_every=3)
+    go(tmp_path, running, replace(SETTINGS, steps=3), judge=scripted([0.5]))
+    for state in (tmp_path / "state").glob("*"):
+        state.unlink()  # as if the third step had been made but never saved
+    go(tmp_path, running, judge=scripted([0.25, 0.75]))
+    events = EventAccumulator(str(tmp_path / EVENTS_FOLDER)).Reload()
+    lines = read_metrics(tmp_path)
+    shown = [(event.step, event.value) for event in events.Scalars("loss")]
+    assert shown == [(line["step"], pytest.approx(line["loss"], rel=1e-6)) for line in lines]
+    assert [(event.step, event.value) for event in events.Scalars("val_top1")] == [(3, 0.25), (6, 0.75)]

@@ -1,0 +1,81 @@
+"""kill -9 at whatever moment: the run that is continued ends with the very weights of one that never stopped."""
+
+from __future__ import annotations
+
+import random
+import signal
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from tavt_kit.distill.metrics import read_metrics
+from tavt_kit.distill.recipe import Optimisation
+from tavt_kit.distill.running import Running
+from tests.distill.children import Job, start, start_together, warm_up
+
+JOB = Job(
+    Optimisation(steps=24, batch=8, lr=3e-3, warmup=2, augment=("flip", "shift"), freeze=1),
+    Running(precision="f32", accumulation=2, ema=0.9, evaluate_every=3, metric="loss", keep=2),
+    distils=True,
+    dropout=0.1,
+)
+
+
+@pytest.mark.parametrize(
+    ("kills", "precision"),
+    [(3, "f32"), pytest.param(30, "f32", marks=pytest.mark.slow), pytest.param(10, "f16", marks=pytest.mark.slow)],
+)
+def test_killed_at_random_moments(tmp_path: Path, kills: int, precision: str) -> None:
+    job = Job(JOB.settings, Running(**{**JOB.running.as_record(), "precision": precision, "keep": 2}), True, False, 0.1)
+    warm_up()
+    begun = time.monotonic()
+    straight = start(job, tmp_path / "straight", tmp_path / "straight.pt")
+    straight.join()
+    lasted = time.monotonic() - begun
+    assert straight.exitcode == 0
+    draws = random.Random(0)
+    killed = 0
+    for _ in range(kills):
+        child = start(job, tmp_path / "broken", tmp_path / "broken.pt")
+        child.join(timeout=draws.uniform(0.2, 1.0) * lasted * 3 / (kills + 3))
+        child.kill()
+        child.join()
+        killed += child.exitcode == -signal.SIGKILL
+    last = start(job, tmp_path / "broken", tmp_path / "broken.pt")
+    last.join()
+    assert last.exitcode == 0 and killed
+    ours, theirs = (torch.load(tmp_path / f"{name}.pt", weights_only=True) for name in ("broken", "straight"))
+    assert ours.keys() == theirs.keys() and all(torch.equal(ours[name], theirs[name]) for name in ours)
+    lines = [read_metrics(tmp_path / name) for name in ("broken", "straight")]
+    assert [line["step"] for line in lines[0]] == list(range(1, 25))
+    for name in ("loss", "val_loss", "kl_smallest", "gradient_norm"):
+        assert [line.get(name) for line in lines[0]] == [line.get(name) for line in lines[1]]
+    states = sorted(path.name for path in (tmp_path / "broken" / "state").iterdir())
+    assert states[-2:] == ["step-00000023.pt", "step-00000024.pt"]
+    assert len(states) == 3 and states[0].startswith("best-")
+
+
+@pytest.mark.slow
+def test_two_processes_killed_together(tmp_path: Path) -> None:
+    """Every process' share, dropout included, is made again as it was."""
+    job = replace(JOB, dropout=0.1)
+    for child in start_together(job, tmp_path / "straight", tmp_path / "straight.pt", world=2):
+        child.join()
+        assert child.exitcode == 0
+    draws, killed = random.Random(1), 0
+    for _ in range(5):
+        children = start_together(job, tmp_path / "broken", tmp_path / "broken.pt", world=2)
+        children[0].join(timeout=draws.uniform(0.3, 2.0))
+        killed += children[0].is_alive()
+        for child in children:
+            child.kill()
+            child.join()
+    assert killed
+    for child in start_together(job, tmp_path / "broken", tmp_path / "broken.pt", world=2):
+        child.join()
+        assert child.exitcode == 0
+    ours, theirs = (torch.load(tmp_path / f"{name}.pt", weights_only=True) for name in ("broken", "straight"))
+    assert ours.keys() == theirs.keys() and all(torch.equal(ours[name], theirs[name]) for name in ours)

@@ -1,0 +1,51 @@
+"""What only a GPU has: memory that really runs out, and float16 kernels."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from tavt_kit.distill.feed import Batch
+from tavt_kit.distill.in_place import _prepare
+from tavt_kit.distill.loop import Backward, run_loop
+from tavt_kit.distill.metrics import read_metrics
+from tavt_kit.distill.progress import Silent
+from tavt_kit.distill.recipe import DistillRecipe, Optimisation
+from tavt_kit.distill.running import Running
+from tests.distill.children import Job, some_model, some_pictures
+
+pytestmark = pytest.mark.gpu
+SETTINGS = Optimisation(steps=20, batch=8, lr=3e-3, warmup=2, augment=("flip",), freeze=0)
+
+
+@pytest.mark.parametrize("precision", ["f32", "bf16", "f16"])
+def test_every_precision_trains(tmp_path: Path, precision: str) -> None:
+    running = Running(precision=precision, ema=0.9)
+    model = some_model(Job(SETTINGS, running, distils=True)).cuda()
+    step, _ = _prepare(model, DistillRecipe(optimisation=SETTINGS))
+    run_loop(model, some_pictures(), step, SETTINGS, running, tmp_path, seed=0, progress=Silent(), what="x")
+    losses = [line["loss"] for line in read_metrics(tmp_path)]
+    assert np.mean(losses[-5:]) < np.mean(losses[:5])
+
+
+def test_memory_that_really_runs_out_is_used_for_fewer_pictures(tmp_path: Path) -> None:
+    settings, running = replace(SETTINGS, steps=2), Running(precision="f32", allow_smaller_batch=True)
+    model = some_model(Job(settings, running, distils=False)).cuda()
+    step, _ = _prepare(model, DistillRecipe(optimisation=settings))
+    each = torch.cuda.mem_get_info()[0] // 5
+
+    def hungry(batch: Batch, draws: np.random.Generator, backward: Backward) -> Mapping[str, Tensor]:
+        held = torch.empty(each * len(batch.labels), dtype=torch.uint8, device="cuda")
+        values = step(batch, draws, backward)
+        del held
+        return values
+
+    run_loop(model, some_pictures(), hungry, settings, running, tmp_path, seed=0, progress=Silent(), what="x")
+    state = torch.load(tmp_path / "state" / "step-00000002.pt", weights_only=True)
+    assert state["parts"] == 2

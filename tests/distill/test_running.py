@@ -1,0 +1,35 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from tavt_kit.distill.recipe import TrainRecipe, distill_recipe
+from tavt_kit.distill.running import Running
+from tavt_kit.errors import TrainingError
+
+
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [
+        ({"accumulation": 0}, "--accumulation 0"),
+        ({"ema": 1.0}, "--ema 1.0"),
+        ({"ema": float("nan")}, "--ema nan"),
+        ({"evaluate_every": 0}, "--evaluate-every"),
+        ({"keep": 0}, "--keep"),
+        ({"evaluate_every": 5, "patience": 0}, "--patience"),
+        ({"patience": 3}, "give --evaluate-every"),
+    ],
+)
+def test_values_that_cannot_be_are_refused(values: dict[str, Any], said: str) -> None:
+    with pytest.raises(TrainingError, match=said):
+        Running(**values)
+
+
+def test_a_record_holds_what_decides_the_result() -> None:
+    record = TrainRecipe("finetune", running=Running(ema=0.99, keep=3, allow_smaller_batch=True)).as_record()
+    assert record["ema"] == 0.99 and record["accumulation"] == 1 and record["metric"] == "top1"
+    assert "keep" not in record and "allow_smaller_batch" not in record
+    recipe = distill_recipe("tavt", ema=0.9, steps=7, bound=0.3, keep=2)
+    assert (recipe.running.ema, recipe.running.keep, recipe.optimisation.steps, recipe.bound) == (0.9, 2, 7, 0.3)
+    assert recipe.as_record()["ema"] == 0.9
