@@ -27,9 +27,9 @@ from PIL import Image
 from tavt_kit.adaptive import AdaptiveViT, wrap
 from tavt_kit.data import Sample
 from tavt_kit.distill.feed import Batch, stream
+from tavt_kit.distill.optimisation import Optimisation
 from tavt_kit.distill.pictures import Pictures, read_pictures
 from tavt_kit.distill.reading import Reading
-from tavt_kit.distill.recipe import Optimisation
 from tavt_kit.distill.step import sandwich_step
 from tavt_kit.preprocess import Preprocessing
 from tavt_kit.timm_import import timm

@@ -20,11 +20,13 @@ from tavt_kit.adaptive import AdaptiveViT
 from tavt_kit.distill.feed import Batch
 from tavt_kit.distill.in_place import _prepare
 from tavt_kit.distill.loop import Backward, Judge, Step, run_loop
+from tavt_kit.distill.optimisation import Optimisation
 from tavt_kit.distill.optimiser import freeze
 from tavt_kit.distill.pictures import Pictures
 from tavt_kit.distill.processes import Processes
 from tavt_kit.distill.progress import Silent
-from tavt_kit.distill.recipe import DistillRecipe, Optimisation
+from tavt_kit.distill.reading import Reading
+from tavt_kit.distill.recipe import DistillRecipe
 from tavt_kit.distill.running import Running
 from tavt_kit.distill.selection import Metric
 from tavt_kit.distill.step import SandwichRule, sandwich_step
@@ -58,7 +60,10 @@ def some_pictures(count: int = 48) -> Pictures:
     labels = np.arange(count) % len(CLASSES)
     pixels = draws.integers(0, 180, (count, 3, 32, 32)) + 30 * labels[:, None, None, None]
     names = tuple(f"{index}.png" for index in range(count))
-    return Pictures(pixels.astype(np.uint8), labels.astype(np.int64), names, Preprocessing((32, 32)))
+    return Pictures(
+        pixels.astype(np.uint8), labels.astype(np.int64), names, Preprocessing((32, 32)),
+        classes=len(CLASSES), reading=Reading(augment=("flip", "shift")),
+    )  # fmt: skip
 
 
 def some_model(job: Job) -> AdaptiveViT:

@@ -20,15 +20,16 @@ from tavt_kit.distill.in_place import _prepare
 from tavt_kit.distill.journal import EVENTS_FOLDER
 from tavt_kit.distill.loop import Backward, Judge, Loop, Step, run_loop
 from tavt_kit.distill.metrics import read_metrics
+from tavt_kit.distill.optimisation import Optimisation
 from tavt_kit.distill.progress import Silent
 from tavt_kit.distill.randomness import random_state, set_random_state
-from tavt_kit.distill.recipe import DistillRecipe, Optimisation
+from tavt_kit.distill.recipe import DistillRecipe
 from tavt_kit.distill.running import Running
 from tavt_kit.distill.selection import Metric
 from tavt_kit.errors import CheckpointError, TrainingError
 from tests.distill.children import CLASSES, Job, Memory, some_model, some_pictures
 
-SETTINGS = Optimisation(steps=6, batch=8, lr=3e-3, warmup=2, augment=("flip",), freeze=1)
+SETTINGS = Optimisation(steps=6, batch=8, lr=3e-3, warmup=2, freeze=1)
 F32 = Running(precision="f32")
 
 

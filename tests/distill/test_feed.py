@@ -23,10 +23,10 @@ from tavt_kit.distill import pictures as module
 from tavt_kit.distill.augment import augment
 from tavt_kit.distill.cropping import crop
 from tavt_kit.distill.feed import Batch, check_shares, stream, workers_of
+from tavt_kit.distill.optimisation import Optimisation
 from tavt_kit.distill.photometric import eraser, photometric, seeded
 from tavt_kit.distill.pictures import Order, Pictures, Undecoded, read_pictures
 from tavt_kit.distill.reading import Reading
-from tavt_kit.distill.recipe import Optimisation
 from tavt_kit.errors import DataError, TrainingError
 from tavt_kit.preprocess import Preprocessing
 from tests.distill.conftest import draw_coloured
@@ -268,7 +268,7 @@ from tavt_kit.data import load_images
 from tavt_kit.distill.feed import stream
 from tavt_kit.distill.pictures import read_pictures
 from tavt_kit.distill.reading import Reading
-from tavt_kit.distill.recipe import Optimisation
+from tavt_kit.distill.optimisation import Optimisation
 from tavt_kit.preprocess import Preprocessing
 
 pictures = read_pictures(load_images(sys.argv[1]).split("train"), Preprocessing((32, 32)), Reading(workers=2))

@@ -12,12 +12,12 @@ import pytest
 import torch
 
 from tavt_kit.distill.metrics import read_metrics
-from tavt_kit.distill.recipe import Optimisation
+from tavt_kit.distill.optimisation import Optimisation
 from tavt_kit.distill.running import Running
 from tests.distill.children import Job, start, start_together, warm_up
 
 JOB = Job(
-    Optimisation(steps=24, batch=8, lr=3e-3, warmup=2, augment=("flip", "shift"), freeze=1),
+    Optimisation(steps=24, batch=8, lr=3e-3, warmup=2, freeze=1),
     Running(precision="f32", accumulation=2, ema=0.9, evaluate_every=3, metric="loss", keep=2),
     distils=True,
     dropout=0.1,

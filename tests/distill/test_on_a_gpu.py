@@ -15,13 +15,14 @@ from tavt_kit.distill.feed import Batch
 from tavt_kit.distill.in_place import _prepare
 from tavt_kit.distill.loop import Backward, run_loop
 from tavt_kit.distill.metrics import read_metrics
+from tavt_kit.distill.optimisation import Optimisation
 from tavt_kit.distill.progress import Silent
-from tavt_kit.distill.recipe import DistillRecipe, Optimisation
+from tavt_kit.distill.recipe import DistillRecipe
 from tavt_kit.distill.running import Running
 from tests.distill.children import Job, some_model, some_pictures
 
 pytestmark = pytest.mark.gpu
-SETTINGS = Optimisation(steps=20, batch=8, lr=3e-3, warmup=2, augment=("flip",), freeze=0)
+SETTINGS = Optimisation(steps=20, batch=8, lr=3e-3, warmup=2, freeze=0)
 
 
 @pytest.mark.parametrize("precision", ["f32", "bf16", "f16"])

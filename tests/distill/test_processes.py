@@ -8,13 +8,13 @@ import pytest
 import torch
 
 from tavt_kit.distill.metrics import read_metrics
+from tavt_kit.distill.optimisation import Optimisation
 from tavt_kit.distill.processes import Processes
-from tavt_kit.distill.recipe import Optimisation
 from tavt_kit.distill.running import Running
 from tavt_kit.errors import TrainingError
 from tests.distill.children import Job, start, start_together
 
-SETTINGS = Optimisation(steps=20, batch=8, lr=3e-3, warmup=2, augment=("flip", "shift"), freeze=0)
+SETTINGS = Optimisation(steps=20, batch=8, lr=3e-3, warmup=2, freeze=0)
 RUNNING = Running(precision="f32", ema=0.9, evaluate_every=5, metric="loss")
 
 

@@ -4,7 +4,8 @@ from typing import Any
 
 import pytest
 
-from tavt_kit.distill.recipe import TrainRecipe, distill_recipe
+from tavt_kit.distill.preset import train_recipe
+from tavt_kit.distill.recipe import distill_recipe
 from tavt_kit.distill.running import Running
 from tavt_kit.errors import TrainingError
 
@@ -27,7 +28,7 @@ def test_values_that_cannot_be_are_refused(values: dict[str, Any], said: str) ->
 
 
 def test_a_record_holds_what_decides_the_result() -> None:
-    record = TrainRecipe("finetune", running=Running(ema=0.99, keep=3, allow_smaller_batch=True)).as_record()
+    record = train_recipe("finetune", ema=0.99, keep=3, allow_smaller_batch=True).as_record()
     assert record["ema"] == 0.99 and record["accumulation"] == 1 and record["metric"] == "top1"
     assert "keep" not in record and "allow_smaller_batch" not in record
     recipe = distill_recipe("tavt", ema=0.9, steps=7, bound=0.3, keep=2)
