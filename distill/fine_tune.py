@@ -137,11 +137,10 @@ def _finetune(
     settings = recipe.optimisation
     frozen = settings.freeze or 0
     freeze(model, frozen)
-    rule = SandwichRule(frozen=frozen)
 
     def step(images: Tensor, labels: Tensor, draws: np.random.Generator) -> Mapping[str, Tensor]:
         # A sandwich without sub-networks is the cross-entropy of the full network.
-        return {"loss": sandwich_step(model, images, labels, (), rule=rule).loss}
+        return {"loss": sandwich_step(model, images, labels, ()).loss}
 
     loop = run_loop(
         model, pictures, step, settings, run.folder,

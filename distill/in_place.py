@@ -117,7 +117,7 @@ def _prepare(model: AdaptiveViT, recipe: DistillRecipe) -> tuple[Step, int]:
     """The step that the loop repeats, and how many parameters it trains; recipe and model are checked by it."""
     frozen = recipe.optimisation.freeze or 0
     trained = freeze(model, frozen)
-    rule = SandwichRule(kl=recipe.kl, temperature=recipe.temperature, frozen=frozen)
+    rule = SandwichRule(kl=recipe.kl, temperature=recipe.temperature)
     sampler = Sampler(
         model.tokens, model.layers, model.prefix,
         bound=recipe.bound, random=recipe.sub_networks, layer_dropout=recipe.layer_dropout,
