@@ -24,7 +24,7 @@ from tavt_kit.distill.progress import Progress, Silent
 from tavt_kit.distill.recipe import TrainRecipe
 from tavt_kit.distill.run_folder import RunFolder
 from tavt_kit.distill.state import has_state, remove_state
-from tavt_kit.distill.step import SandwichRule, sandwich_step
+from tavt_kit.distill.step import sandwich_step
 from tavt_kit.errors import TrainingError
 from tavt_kit.measurement import Accuracy
 
@@ -138,7 +138,7 @@ def _finetune(
     frozen = settings.freeze or 0
     freeze(model, frozen)
 
-    def step(images: Tensor, labels: Tensor, draws: np.random.Generator) -> Mapping[str, Tensor]:
+    def step(images: Tensor, labels: Tensor, draws: np.random.Generator, number: int) -> Mapping[str, Tensor]:
         # A sandwich without sub-networks is the cross-entropy of the full network.
         return {"loss": sandwich_step(model, images, labels, ()).loss}
 

@@ -13,7 +13,9 @@ from tavt_kit.backbones.base import Outputs
 from tavt_kit.backbones.pim_vit import PimVitBackbone
 from tavt_kit.backbones.transfg import TransFgBackbone
 from tavt_kit.distill.contrastive import contrastive_loss
+from tavt_kit.distill.losses import at_least_f32
 from tavt_kit.distill.pim_loss import pim_loss
+from tavt_kit.errors import TrainingError
 from tavt_kit.tokens import TokenState
 
 __all__ = ["FullLoss", "full_loss_of"]
@@ -46,15 +48,22 @@ def full_loss_of(model: AdaptiveViT) -> FullLoss:
 
 
 def _plain(model: AdaptiveViT, state: TokenState, outputs: Outputs, labels: Tensor) -> Mapping[str, Tensor]:
-    return {"cross_entropy": F.cross_entropy(outputs.logits.float(), labels)}
+    return {"cross_entropy": F.cross_entropy(at_least_f32(outputs.logits), labels)}
 
 
 def _transfg(model: AdaptiveViT, state: TokenState, outputs: Outputs, labels: Tensor) -> Mapping[str, Tensor]:
-    apart = contrastive_loss(model.backbone.pooled(state).float(), labels)
+    _refuse_mixed(labels, "TransFG's contrastive")
+    apart = contrastive_loss(at_least_f32(model.pooled(state)), labels)
     return {**_plain(model, state, outputs, labels), "contrastive": apart}
 
 
 def _pim(model: AdaptiveViT, state: TokenState, outputs: Outputs, labels: Tensor) -> Mapping[str, Tensor]:
+    _refuse_mixed(labels, "PIM's")
     if not outputs.named:  # in evaluation it gives its logits alone
         return _plain(model, state, outputs, labels)
-    return {"pim": pim_loss({name: value.float() for name, value in outputs.named.items()}, labels)}
+    return {"pim": pim_loss({name: at_least_f32(value) for name, value in outputs.named.items()}, labels)}
+
+
+def _refuse_mixed(labels: Tensor, whose: str) -> None:
+    if labels.is_floating_point():
+        raise TrainingError(f"{whose} loss reads whole labels, so pictures cannot be mixed; set mixup and cutmix to 0")

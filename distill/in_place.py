@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,18 +12,21 @@ from torch import Tensor
 
 from tavt_kit.adaptive import AdaptiveViT
 from tavt_kit.data import ImageSet, inherit_split
-from tavt_kit.distill.common import asked_of, card_of, check_batch, loop_record, pictures_of, save_trained, settle
+from tavt_kit.distill.common import asked_of, card_of, check_batch, loop_record, pictures_of, save_trained, settle, start_hash
 from tavt_kit.distill.evaluate import climb
-from tavt_kit.distill.ladder import after_record, forget_before, keep_before, ladder_record
+from tavt_kit.distill.ladder import after_record, forget_before, keep_before, ladder_of, ladder_record
 from tavt_kit.distill.loop import SAVE_SECONDS, Step, run_loop
 from tavt_kit.distill.optimiser import freeze
 from tavt_kit.distill.precision import choose_device
 from tavt_kit.distill.progress import Progress, Silent
 from tavt_kit.distill.recipe import DistillRecipe, distill_recipe
 from tavt_kit.distill.run_folder import RunFolder
-from tavt_kit.distill.sampling import Sampler
+from tavt_kit.distill.sampling import Bound, Sampler
 from tavt_kit.distill.state import remove_state
 from tavt_kit.distill.step import SandwichRule, sandwich_step
+from tavt_kit.distill.teacher import Teacher
+from tavt_kit.errors import TrainingError
+from tavt_kit.schedule import TokenSchedule
 
 __all__ = ["distill"]
 
@@ -34,6 +37,7 @@ def distill(
     out: Path | str,
     recipe: DistillRecipe | None = None,
     *,
+    teacher: AdaptiveViT | None = None,
     device: str | None = None,
     fresh: bool = False,
     allow_unreadable: int = 0,
@@ -50,6 +54,8 @@ def distill(
         images: With the split the model was trained on (``read_split``).
         out: The run folder.
         recipe: ``distill_recipe()`` by default.
+        teacher: Another trained model of the same classes, from ``load_model``, that the full network learns from
+            beside the labels; its images may be of another size.
         device: ``"cpu"``, ``"cuda:0"``; ``None`` takes a GPU if there is one.
         fresh: Start again whatever ``out`` holds.
         allow_unreadable: Pictures of ``val`` that may be skipped.
@@ -71,17 +77,20 @@ def distill(
     model.check_droppable()
     card = card_of(model, images)
     model.to(choose_device(device))
+    asks = None if teacher is None else Teacher(teacher.to(choose_device(device)), card)
     recipe = _settled(recipe or distill_recipe(), model, images)
-    step, trained = _prepare(model, recipe)
-    run = RunFolder(Path(out), "distill", asked_of(model, card, images, recipe.as_record()), fresh=fresh)
+    step, trained = _prepare(model, recipe, asks)
+    known = {**recipe.as_record(), "teacher_sha256": None if teacher is None else start_hash(teacher)}
+    run = RunFolder(Path(out), "distill", asked_of(model, card, images, known), fresh=fresh)
     inherit_split(run.folder, images)
     if run.done:
         return run.body
     train, val = pictures_of(images, card, limit=recipe.limit, allow_unreadable=allow_unreadable)
     settings = recipe.optimisation
     precision = str(settings.precision)
+    ladder = ladder_of(model)
     if "before" not in run.results:
-        before = climb(model, val, "val", precision=precision, progress=progress, what="ladder before")
+        before = climb(model, val, "val", ladder, precision=precision, progress=progress, what="ladder before")
         keep_before(run.folder, before)
         run.note(
             trained_parameters=trained,
@@ -92,10 +101,8 @@ def distill(
         model, train, step, settings, run.folder,
         seed=recipe.seed, progress=progress, what="distill", save_seconds=save_seconds,
     )  # fmt: skip
-    after = climb(model, val, "val", precision=precision, progress=progress, what="ladder after")
-    save_trained(
-        run.folder, model, card, images, f"distilled in place (bound {recipe.bound:g}, {settings.steps} steps)"
-    )
+    after = climb(model, val, "val", ladder, precision=precision, progress=progress, what="ladder after")
+    save_trained(run.folder, model, card, images, f"distilled in place ({_drawn(recipe)}, {settings.steps} steps)")
     run.finish(
         after=after_record(run.folder, after),
         val=after[0].accuracy.as_record(),
@@ -107,26 +114,65 @@ def distill(
     return run.body
 
 
+def _drawn(recipe: DistillRecipe) -> str:
+    return f"{len(recipe.schedules)} schedules" if recipe.schedules else f"bound {Bound.parse(recipe.bound)}"
+
+
 def _settled(recipe: DistillRecipe, model: AdaptiveViT, images: ImageSet) -> DistillRecipe:
     check_batch(images, recipe.optimisation.batch, recipe.limit)
     frozen = model.layers // 4 if recipe.optimisation.freeze is None else recipe.optimisation.freeze
-    return replace(recipe, optimisation=settle(recipe.optimisation, model, card_of(model, images), freeze=frozen))
+    return replace(
+        recipe,
+        feature_layers=_looked_at(model, recipe.feature_layers, recipe.feature_weight),
+        attention_layers=_looked_at(model, recipe.attention_layers, recipe.attention_weight),
+        optimisation=settle(recipe.optimisation, model, card_of(model, images), freeze=frozen),
+    )
 
 
-def _prepare(model: AdaptiveViT, recipe: DistillRecipe) -> tuple[Step, int]:
+def _looked_at(model: AdaptiveViT, layers: tuple[int, ...], weight: float) -> tuple[int, ...]:
+    """The layers whose inside is compared: of the last one only what the head reads goes on, so it is none of them."""
+    if not weight:
+        if layers:
+            raise TrainingError(f"layers {_listed(layers)} are to be compared with weight 0; give their weight too")
+        return ()
+    wrong = [layer for layer in layers if not 0 <= layer < model.layers - 1]
+    if wrong or model.layers < 2:
+        raise TrainingError(
+            f"inside the model layers 0 to {model.layers - 2} can be compared (counted from 0, without the last), got "
+            f"{_listed(wrong)}"
+        )
+    return tuple(sorted(set(layers))) or (model.layers - 2,)
+
+
+def _listed(layers: Sequence[int]) -> str:
+    return ", ".join(map(str, layers))
+
+
+def _prepare(
+    model: AdaptiveViT, recipe: DistillRecipe, teacher: Teacher | None = None
+) -> tuple[Step, int]:
     """The step that the loop repeats, and how many parameters it trains; recipe and model are checked by it."""
-    frozen = recipe.optimisation.freeze or 0
-    trained = freeze(model, frozen)
-    rule = SandwichRule(kl=recipe.kl, temperature=recipe.temperature)
-    sampler = Sampler(
-        model.tokens, model.layers, model.prefix,
-        bound=recipe.bound, random=recipe.sub_networks, layer_dropout=recipe.layer_dropout,
+    trained = freeze(model, recipe.optimisation.freeze or 0)
+    rule = SandwichRule(
+        recipe.kl, recipe.temperature, chunk=recipe.chunk,
+        features=recipe.feature_layers, feature_weight=recipe.feature_weight,
+        maps=recipe.attention_layers, attention_weight=recipe.attention_weight, teacher_weight=recipe.teacher_weight,
     )  # fmt: skip
+    sizes = {"tokens": model.tokens, "layers": model.layers, "prefix": model.prefix}
+    sampler = Sampler(
+        **sizes,
+        bound=Bound.parse(recipe.bound),
+        random=recipe.sub_networks,
+        layer_dropout=recipe.layer_dropout,
+        sampling=recipe.sampling,
+        schedules=tuple(TokenSchedule.parse(text, **sizes) for text in recipe.schedules),
+    )
+    last = max(1, recipe.optimisation.steps - 1)
 
-    def step(images: Tensor, labels: Tensor, draws: np.random.Generator) -> Mapping[str, Tensor]:
-        full, subs = sampler.draw(draws)
-        done = sandwich_step(model, images, labels, subs, full=full, rule=rule)
-        named = {"loss": done.loss, "cross_entropy": done.cross_entropy, "kl_smallest": done.divergences[0]}
+    def step(images: Tensor, labels: Tensor, draws: np.random.Generator, number: int) -> Mapping[str, Tensor]:
+        full, subs = sampler.draw(draws, (number - 1) / last)
+        done = sandwich_step(model, images, labels, subs, full=full, rule=rule, teacher=teacher)
+        named = {"loss": done.loss, **done.full, "kl_smallest": done.divergences[0], **done.inside}
         others = done.divergences[1:]
         return {**named, "kl_random": sum(others[1:], others[0]) / len(others)} if others else named
 

@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from tavt_kit.backbones.base import Watch
+from tavt_kit.distill.losses import at_least_f32
 from tavt_kit.drop import gather_rows
 from tavt_kit.errors import UnsupportedBackbone
 from tavt_kit.scores import attention_map, cls_score, column_score
@@ -91,7 +92,7 @@ def feature_loss(student: Placed, teacher: Placed) -> Tensor:
     theirs, own = teacher
     theirs = theirs if place is None else gather_rows(theirs, _rows(place, own))
     width = tokens.shape[-1:]
-    return F.mse_loss(F.layer_norm(tokens.float(), width), F.layer_norm(theirs.detach().float(), width))
+    return F.mse_loss(F.layer_norm(at_least_f32(tokens), width), F.layer_norm(at_least_f32(theirs.detach()), width))
 
 
 def attention_loss(student: Placed, teacher: Placed) -> Tensor:

@@ -33,8 +33,8 @@ __all__ = ["SAVE_SECONDS", "Loop", "Step", "run_loop"]
 
 SAVE_SECONDS = 60.0
 
-Step = Callable[[Tensor, Tensor, np.random.Generator], Mapping[str, Tensor]]
-"""(images, labels, draws) -> named 0-d values with ``loss`` among them; leaves gradients on the parameters."""
+Step = Callable[[Tensor, Tensor, np.random.Generator, int], Mapping[str, Tensor]]
+"""(images, labels, draws, number of the update, from 1) -> named 0-d values with ``loss`` among them; leaves gradients on the parameters."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,7 +182,7 @@ class _Engine:
         ):
             # Dropout reads torch's own stream, which is put back afterwards.
             torch.manual_seed(int(np.random.default_rng([self.seed, 3, number]).integers(2**63)))
-            return self.step(images, labels, draws)
+            return self.step(images, labels, draws, number)
 
     def _check_finite(self, loss: float, norm: float, number: int, places: np.typing.NDArray[np.int64]) -> None:
         if math.isfinite(loss) and math.isfinite(norm):

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from tavt_kit.errors import UnknownName
 
-__all__ = ["DIRECTIONS", "check_direction", "divergence"]
+__all__ = ["DIRECTIONS", "at_least_f32", "check_direction", "divergence"]
 
 DIRECTIONS = ("reverse", "forward")
+
+
+def at_least_f32(logits: Tensor) -> Tensor:
+    """Logits of 16 bits as float32, others as they are."""
+    return logits.to(torch.promote_types(logits.dtype, torch.float32))
 
 
 def check_direction(direction: str) -> None:
@@ -38,8 +44,8 @@ def divergence(student: Tensor, teacher: Tensor, direction: str = "reverse", tem
         0.0
     """
     check_direction(direction)
-    ours = F.log_softmax(student.float() / temperature, dim=-1)
-    theirs = F.log_softmax(teacher.detach().float() / temperature, dim=-1)
+    ours = F.log_softmax(at_least_f32(student) / temperature, dim=-1)
+    theirs = F.log_softmax(at_least_f32(teacher.detach()) / temperature, dim=-1)
     p, q = (ours, theirs) if direction == "reverse" else (theirs, ours)
     # F.kl_div(input=log q, target=log p) = sum p (log p - log q): its arguments are the other way round.
     return F.kl_div(q, p, reduction="batchmean", log_target=True) * temperature**2

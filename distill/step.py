@@ -126,7 +126,7 @@ def sandwich_step(
     Args:
         model: Its schedule is neither used nor changed.
         images: (B, 3, H, W).
-        labels: (B,) int64.
+        labels: (B,) int64; or (B, C), the shares of the classes, where pictures were mixed.
         subs: The smallest network and random ones, from ``Sampler.draw``.
         full: The full network, where layer dropout thins it; ``None`` is the dense schedule.
         rule: ``None`` is the default rule.

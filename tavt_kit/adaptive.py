@@ -9,8 +9,8 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from tavt_kit.backbones import Backbone, adapter_of
-from tavt_kit.backbones.base import Outputs, Watch
+from tavt_kit.backbones import Backbone, Outputs, adapter_of
+from tavt_kit.backbones.base import Watch
 from tavt_kit.drop import Pick, drop, restore
 from tavt_kit.errors import ScheduleError, UnknownName, UnsupportedBackbone
 from tavt_kit.schedule import TokenSchedule
@@ -230,8 +230,12 @@ class AdaptiveViT(nn.Module):
         return self.outputs(state).logits  # type: ignore[no-any-return]
 
     def outputs(self, state: TokenState) -> Outputs:
-        """As ``finish``, with what the losses of the model's family read beside the logits."""
+        """As ``finish``, with the named tensors that a family's losses read."""
         return self.backbone.outputs(self._to_pool(state))
+
+    def pooled(self, state: TokenState) -> Tensor:
+        """Of a state that passed every layer, the features (B, D) that the head's last linear layer receives."""
+        return self.backbone.pooled(self._to_pool(state))
 
     def _to_pool(self, state: TokenState) -> TokenState:
         if self.pool == "restored" and state.last is not None:
@@ -259,7 +263,7 @@ class AdaptiveViT(nn.Module):
 
     def forward_pooled(self, images: Tensor) -> Tensor:
         """(B, 3, H, W) -> the features (B, D) that the head's last linear layer receives, by the lean path."""
-        return self.backbone.pooled(self._to_pool(self._run(images, lean=True)))
+        return self.pooled(self._run(images, lean=True))
 
     def forward_kept(self, images: Tensor) -> tuple[Tensor, list[Tensor]]:
         """The logits, and for each executed layer the original positions (B, n) of the tokens it kept, ascending.

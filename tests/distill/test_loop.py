@@ -117,10 +117,10 @@ def test_steps_that_were_done_but_not_saved_are_done_again(
         pass
 
     def dying(step: Step) -> Step:
-        def dies(images: Tensor, labels: Tensor, draws: np.random.Generator) -> Mapping[str, Tensor]:
+        def dies(images: Tensor, labels: Tensor, draws: np.random.Generator, number: int) -> Mapping[str, Tensor]:
             if len(read_metrics(tmp_path / "broken")) == 4:
                 raise Killed
-            return step(images, labels, draws)
+            return step(images, labels, draws, number)
 
         return dies
 
@@ -163,9 +163,11 @@ def test_what_is_not_finite_stops_and_names_the_pictures(
     seen: list[int] = []
 
     def poisoned(step: Step) -> Step:
-        def steps(images: Tensor, labels: Tensor, draws: np.random.Generator) -> Mapping[str, Tensor]:
+        def steps(
+            images: Tensor, labels: Tensor, draws: np.random.Generator, number: int
+        ) -> Mapping[str, Tensor]:
             seen.append(1)
-            return {**step(images, labels, draws), **({"loss": torch.tensor(value)} if len(seen) == 3 else {})}
+            return {**step(images, labels, draws, number), **({"loss": torch.tensor(value)} if len(seen) == 3 else {})}
 
         return steps
 
@@ -185,7 +187,7 @@ def test_gradients_that_are_not_finite_stop_before_the_weights_move(
     model = make_model()
     bias = dict(model.named_parameters())["head.bias"]
 
-    def step(images: Tensor, labels: Tensor, draws: np.random.Generator) -> Mapping[str, Tensor]:
+    def step(images: Tensor, labels: Tensor, draws: np.random.Generator, number: int) -> Mapping[str, Tensor]:
         bias.grad = torch.full_like(bias, float("nan"))
         return {"loss": torch.tensor(1.0)}
 
