@@ -12,7 +12,16 @@ from torch import Tensor
 
 from tavt_kit.adaptive import AdaptiveViT
 from tavt_kit.data import ImageSet, inherit_split
-from tavt_kit.distill.common import asked_of, card_of, check_batch, loop_record, pictures_of, save_trained, settle, start_hash
+from tavt_kit.distill.common import (
+    asked_of,
+    card_of,
+    check_batch,
+    loop_record,
+    pictures_of,
+    save_trained,
+    settle,
+    start_hash,
+)
 from tavt_kit.distill.evaluate import climb
 from tavt_kit.distill.ladder import after_record, forget_before, keep_before, ladder_of, ladder_record
 from tavt_kit.distill.loop import SAVE_SECONDS, Step, run_loop
@@ -148,9 +157,7 @@ def _listed(layers: Sequence[int]) -> str:
     return ", ".join(map(str, layers))
 
 
-def _prepare(
-    model: AdaptiveViT, recipe: DistillRecipe, teacher: Teacher | None = None
-) -> tuple[Step, int]:
+def _prepare(model: AdaptiveViT, recipe: DistillRecipe, teacher: Teacher | None = None) -> tuple[Step, int]:
     """The step that the loop repeats, and how many parameters it trains; recipe and model are checked by it."""
     trained = freeze(model, recipe.optimisation.freeze or 0)
     rule = SandwichRule(

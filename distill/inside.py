@@ -98,9 +98,9 @@ def feature_loss(student: Placed, teacher: Placed) -> Tensor:
 def attention_loss(student: Placed, teacher: Placed) -> Tensor:
     """KL(teacher || student) of attention rows, averaged over rows, heads and the batch, in nats.
 
-    MiniLM's transfer of attention distributions (Wang et al., NeurIPS 2020, eq. 7), for a student that has fewer tokens:
-    of the teacher's map the rows and columns of the tokens that entered the student's layer, each row made to sum to 1
-    again, which is the softmax of the teacher's own scores over these tokens.
+    MiniLM's transfer of attention distributions (Wang et al., NeurIPS 2020, eq. 7), for a student that has fewer
+    tokens: of the teacher's map the rows and columns of the tokens that entered the student's layer, each row made to
+    sum to 1 again, which is the softmax of the teacher's own scores over these tokens.
 
     Args:
         student: Map (B, H, n, n); gradients flow through it alone.

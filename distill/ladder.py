@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +38,7 @@ def ladder_of(model: AdaptiveViT) -> dict[str, TokenSchedule]:
     ladder = {name: TokenSchedule.parse(name, **sizes) for name in LADDER}
     dense = count_macs(model, model.dense_schedule)
     for times in _FEWER:
-        ratio = bisect_left(range(_GRID), -dense, key=lambda ratio, times=times: -times * _macs(model, ratio))
+        ratio = bisect_left(range(_GRID), -dense / times, key=partial(_saved, model))
         if ratio == _GRID:
             ladder["fewest tokens"] = _tapered(model, _GRID - 1)
             break
@@ -49,8 +50,9 @@ def _tapered(model: AdaptiveViT, thousandths: int) -> TokenSchedule:
     return TokenSchedule.taper(model.tokens, model.layers, thousandths / _GRID, model.prefix)
 
 
-def _macs(model: AdaptiveViT, thousandths: int) -> int:
-    return count_macs(model, _tapered(model, thousandths))
+def _saved(model: AdaptiveViT, thousandths: int) -> int:
+    """Minus the multiply-adds of a taper: what grows with its ratio."""
+    return -count_macs(model, _tapered(model, thousandths))
 
 
 def keep_before(folder: Path, rungs: Sequence[Rung]) -> None:

@@ -34,7 +34,8 @@ __all__ = ["SAVE_SECONDS", "Loop", "Step", "run_loop"]
 SAVE_SECONDS = 60.0
 
 Step = Callable[[Tensor, Tensor, np.random.Generator, int], Mapping[str, Tensor]]
-"""(images, labels, draws, number of the update, from 1) -> named 0-d values with ``loss`` among them; leaves gradients on the parameters."""
+"""(images, labels, draws, number of the update, from 1) -> named 0-d values with ``loss`` among them; leaves gradients
+on the parameters."""
 
 
 @dataclass(frozen=True, slots=True)

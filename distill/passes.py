@@ -128,9 +128,7 @@ class Passes:
         free = model.backbone.droppable[layer] and not last
         return self.schedules[member].counts[layer] if free else state.count
 
-    def _fork(
-        self, state: TokenState, layer: int, counts: Sequence[int]
-    ) -> tuple[Joint, Callable[[int], TokenState]]:
+    def _fork(self, state: TokenState, layer: int, counts: Sequence[int]) -> tuple[Joint, Callable[[int], TokenState]]:
         """A layer run once, and a function that gives what is left of it with so many tokens."""
         model, backbone = self.model, self.model.backbone
         watch = Watch(model.score)

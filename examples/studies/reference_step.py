@@ -50,7 +50,8 @@ class ReferenceLayer(nn.Module):
         batch, tokens, width = x.shape
         h = self.attention_norm(x)
         q, k, v = (
-            each(h).view(batch, tokens, self.heads, -1).permute(0, 2, 1, 3) for each in (self.query, self.key, self.value)
+            each(h).view(batch, tokens, self.heads, -1).permute(0, 2, 1, 3)
+            for each in (self.query, self.key, self.value)
         )
         scores = torch.matmul(q, k.transpose(-1, -2)) / math.sqrt(width // self.heads)
         probabilities = scores.softmax(dim=-1)

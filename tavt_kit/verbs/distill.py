@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -115,8 +116,8 @@ def distill_verb(
     from tavt_kit.distill.recipe import distill_recipe
 
     chosen = distill_recipe(
-        recipe, steps=steps, batch=batch, bound=bound, sub_networks=sub_networks, kl=kl, temperature=temperature,
-        layer_dropout=layer_dropout, sampling=sampling, feature_weight=feature_weight,
+        recipe, steps=steps, batch=batch, bound=_bound(bound), sub_networks=sub_networks, kl=kl,
+        temperature=temperature, layer_dropout=layer_dropout, sampling=sampling, feature_weight=feature_weight,
         feature_layers=_layers("feature-layers", feature_layers), attention_weight=attention_weight,
         attention_layers=_layers("attention-layers", attention_layers), teacher_weight=teacher_weight, chunk=chunk,
         freeze=freeze, lr=lr, warmup=warmup, weight_decay=weight_decay,
@@ -149,8 +150,8 @@ def distill_verb(
     make_folder(out)
     with Bar() as bar:
         record = distill(
-            adaptive, images, out, chosen, teacher=master, device=device, fresh=fresh, allow_unreadable=allow_unreadable,
-            progress=bar, save_seconds=seconds or 60.0,
+            adaptive, images, out, chosen, teacher=master, device=device, fresh=fresh,
+            allow_unreadable=allow_unreadable, progress=bar, save_seconds=seconds or 60.0,
         )  # fmt: skip
     if as_json:
         print(json.dumps(record))
@@ -164,6 +165,11 @@ def _refuse_idle(flags: dict[str, object], because: str) -> None:
     for flag, value in flags.items():
         if value is not None:
             raise options.BadOption(f"{flag} {value} would do nothing, because {because}; leave one of them out")
+
+
+def _bound(text: str | None) -> float | str | None:
+    """A plain share as the number it is, so that a recipe's record has it so."""
+    return text if text is None or not re.fullmatch(r"\d*\.?\d+", text) else float(text)
 
 
 def _layers(flag: str, text: str | None) -> tuple[int, ...] | None:

@@ -163,9 +163,7 @@ def test_what_is_not_finite_stops_and_names_the_pictures(
     seen: list[int] = []
 
     def poisoned(step: Step) -> Step:
-        def steps(
-            images: Tensor, labels: Tensor, draws: np.random.Generator, number: int
-        ) -> Mapping[str, Tensor]:
+        def steps(images: Tensor, labels: Tensor, draws: np.random.Generator, number: int) -> Mapping[str, Tensor]:
             seen.append(1)
             return {**step(images, labels, draws, number), **({"loss": torch.tensor(value)} if len(seen) == 3 else {})}
 
