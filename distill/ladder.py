@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from bisect import bisect_left
 from collections.abc import Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +13,7 @@ from tavt_kit.accuracy import PairedDifference
 from tavt_kit.adaptive import AdaptiveViT
 from tavt_kit.distill.evaluate import LADDER, Rung
 from tavt_kit.distill.state import STATE_FOLDER
-from tavt_kit.macs import count_macs
+from tavt_kit.macs import MacsFormula
 from tavt_kit.records import atomic_path, make_folder
 from tavt_kit.schedule import TokenSchedule
 
@@ -36,23 +34,16 @@ def ladder_of(model: AdaptiveViT) -> dict[str, TokenSchedule]:
     """
     sizes = {"tokens": model.tokens, "layers": model.layers, "prefix": model.prefix}
     ladder = {name: TokenSchedule.parse(name, **sizes) for name in LADDER}
-    dense = count_macs(model, model.dense_schedule)
+    formula = MacsFormula.of(model)
+    tapers = [TokenSchedule.taper(ratio=ratio / _GRID, **sizes) for ratio in range(_GRID)]
+    macs = formula.macs_many(np.array([taper.counts for taper in tapers]))
     for times in _FEWER:
-        ratio = bisect_left(range(_GRID), -dense / times, key=partial(_saved, model))
-        if ratio == _GRID:
-            ladder["fewest tokens"] = _tapered(model, _GRID - 1)
+        enough = np.flatnonzero(macs * times <= macs[0])
+        if not len(enough):
+            ladder["fewest tokens"] = tapers[-1]
             break
-        ladder[f"{times}x fewer"] = _tapered(model, ratio)
-    return dict(sorted(ladder.items(), key=lambda rung: -count_macs(model, rung[1])))
-
-
-def _tapered(model: AdaptiveViT, thousandths: int) -> TokenSchedule:
-    return TokenSchedule.taper(model.tokens, model.layers, thousandths / _GRID, model.prefix)
-
-
-def _saved(model: AdaptiveViT, thousandths: int) -> int:
-    """Minus the multiply-adds of a taper: what grows with its ratio."""
-    return -count_macs(model, _tapered(model, thousandths))
+        ladder[f"{times}x fewer"] = tapers[enough[0]]
+    return dict(sorted(ladder.items(), key=lambda rung: -formula.macs(rung[1])))
 
 
 def keep_before(folder: Path, rungs: Sequence[Rung]) -> None:
