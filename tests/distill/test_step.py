@@ -225,14 +225,15 @@ def test_one_autocast_context_for_all_passes_changes_nothing(make_model: Make) -
     assert difference < 0.05 * norm  # bfloat16 rounds at 0.4 %
 
 
-def test_training_lifts_the_dropped_networks(make_model: Make) -> None:
+@pytest.mark.parametrize("bound", ["0.5", "0.2:0.6", "0.2:0.6:cosine"])
+def test_training_lifts_the_dropped_networks(make_model: Make, bound: str) -> None:
     model = shaken(make_model())
     images, labels = batch(8)
-    sampler = Sampler(model.tokens, model.layers, bound=Bound(0.5), random=1)
+    sampler = Sampler(model.tokens, model.layers, bound=Bound.parse(bound), random=1)
     optimiser = torch.optim.AdamW(model.parameters(), lr=3e-3)
     history = []
     for number in range(25):
-        full, subs = sampler.draw(np.random.default_rng(number))
+        full, subs = sampler.draw(np.random.default_rng(number), number / 24)
         step = sandwich_step(model, images, labels, subs, full=full)
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimiser.step()
