@@ -2,9 +2,9 @@
 
     python examples/studies/attention_chains.py --image-size 448
 
-One forward pass notes the maps of all layers before the fusion; both rollouts are then made from these, interleaved with
-forward passes, and must choose the same patches. Multiply-adds: (L - 2) H N^3 of the products, (L - 2) H N^2 of the row
-(the first map of the chain is there already).
+One forward pass notes the maps of all layers before the fusion; both rollouts are then made from these, interleaved
+with forward passes, and must choose the same patches. Multiply-adds: (L - 2) H N^3 of the products, (L - 2) H N^2 of
+the row.
 """
 
 from __future__ import annotations
@@ -64,8 +64,10 @@ def main() -> None:
             found[name].append(seconds(todo[name]))
     forward, row, products = (1e3 * median(found[name]) for name in todo)
     print(f"{given.model} at {given.image_size} px, {model.tokens} tokens, f32, batch 1, {given.threads} threads:")
-    print(f"the same {chosen['row'].numel()} patches; forward {forward:.0f} ms with the row of {row:.1f} ms in it "
-          f"({100 * row / forward:.1f} %); products of maps {products:.0f} ms ({products / row:.0f}x the row)")  # fmt: skip
+    print(
+        f"the same {chosen['row'].numel()} patches; forward {forward:.0f} ms with the row of {row:.1f} ms in it "
+        f"({100 * row / forward:.1f} %); products of maps {products:.0f} ms ({products / row:.0f}x the row)"
+    )
 
 
 if __name__ == "__main__":
