@@ -3,10 +3,11 @@
     python examples/studies/distill_step.py --model vit_small_patch16_224 --image-size 224 --batch 16
 
 Both steps get the same weights, images and schedules. They are timed one after the other, in an order that changes by
-chance, and what counts is the median of the pairs' ratios: what else a machine does hits both. Peak memory is the high
-water mark of fresh processes that make one step each (on a GPU, of the allocator). The floor is what the multiply-adds
-of the four networks, forward and twice backward, would take at the speed of one large matrix product, timed in the same
-rounds.
+chance, and what counts is the median of the pairs' ratios: what else a machine does hits both. On a CPU the processor's
+time stands beside the clock's: with one thread, other processes reach it through caches and clocks alone. Peak memory
+is the high water mark of fresh processes that make one step each (on a GPU, of the allocator). The floor is what the
+multiply-adds of the four networks, forward and twice backward, would take at the speed of one large matrix product,
+timed in the same rounds.
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ from tavt_kit.distill.sampling import Bound, Sampler
 from tavt_kit.distill.step import SandwichRule, sandwich_step
 from tavt_kit.host import HostFacts
 from tavt_kit.macs import count_macs
-from tavt_kit.measurement import Measurement, paired_ratio
+from tavt_kit.measurement import Measurement, PairedRatio, paired_ratio
 from tavt_kit.schedule import TokenSchedule
 from tavt_kit.timm_import import timm
 
@@ -90,13 +91,13 @@ class Bench:
 
         return inside
 
-    def seconds(self, step: Callable[[], object]) -> float:
-        """Of one call."""
+    def seconds(self, step: Callable[[], object]) -> tuple[float, float]:
+        """Of one call, by the clock and of the processor's time."""
         self._wait()
-        start = time.perf_counter()
+        start, used = time.perf_counter(), time.process_time()
         step()
         self._wait()
-        return time.perf_counter() - start
+        return time.perf_counter() - start, time.process_time() - used
 
     def _wait(self) -> None:
         if self.device.type == "cuda":
@@ -123,34 +124,42 @@ def peak(bench: Bench) -> Callable[[], object]:
     return multiply
 
 
-def counted(step: Step) -> int:
-    """Multiply-adds of matrix products, convolutions and attention in a step, backward passes included."""
+def counted(step: Step) -> tuple[list[float], int]:
+    """A step's losses, and the multiply-adds of its matrix products and convolutions, backward passes included."""
     with FlopCounterMode(display=False) as counter:
-        step()
-    return int(counter.get_total_flops()) // 2
+        losses = [float(value) for value in step()]
+    return losses, int(counter.get_total_flops()) // 2
 
 
 def timed(bench: Bench) -> dict[str, Any]:
     """Pairs of both steps and the peak, interleaved in random order."""
     steps = {kind: bench.step(kind) for kind in KINDS}
-    losses = {kind: [float(value) for value in step()] for kind, step in steps.items()}
+    first = {kind: counted(step) for kind, step in steps.items()}  # the warm-up too
+    losses = {kind: values for kind, (values, _) in first.items()}
     product = peak(bench)
     todo: dict[str, Callable[[], object]] = {**steps, "peak": product}
-    order, seconds = np.random.default_rng(0), {name: [] for name in todo}  # type: ignore[var-annotated]
+    order = np.random.default_rng(0)
+    taken: dict[str, list[tuple[float, float]]] = {name: [] for name in todo}
     for _ in range(bench.given.pairs):
         for name in order.permutation(list(todo)):
-            seconds[name].append(bench.seconds(todo[name]))
-    measured = {kind: Measurement(tuple(1e3 * value for value in seconds[kind]), steady=False) for kind in KINDS}
-    speed = product.macs / min(seconds["peak"])  # type: ignore[attr-defined]
+            taken[name].append(bench.seconds(todo[name]))
+    speed = product.macs / min(wall for wall, _ in taken["peak"])  # type: ignore[attr-defined]
     return {
         "losses": losses,
         "largest_difference": max(abs(a - b) for a, b in zip(*losses.values(), strict=True)),
-        "seconds": {kind: median(seconds[kind]) for kind in KINDS},
-        "ratio": asdict(paired_ratio(measured["reference"], measured["ours"])),
+        "seconds": {kind: median(wall for wall, _ in taken[kind]) for kind in KINDS},
+        "ratio": asdict(_ratio(taken, 0)),
+        "processor_seconds": {kind: median(used for _, used in taken[kind]) for kind in KINDS},
+        "processor_ratio": asdict(_ratio(taken, 1)),
         "peak_gmacs_per_second": speed / 1e9,
         "floor_seconds": bench.floor_macs() / speed,
-        "gmacs": {"networks": bench.floor_macs() / 1e9, **{kind: counted(steps[kind]) / 1e9 for kind in KINDS}},
+        "gmacs": {"networks": bench.floor_macs() / 1e9, **{kind: macs / 1e9 for kind, (_, macs) in first.items()}},
     }
+
+
+def _ratio(taken: dict[str, list[tuple[float, float]]], which: int) -> PairedRatio:
+    slow, fast = (Measurement(tuple(1e3 * pair[which] for pair in taken[kind]), steady=False) for kind in KINDS)
+    return paired_ratio(slow, fast)
 
 
 def memory(given: argparse.Namespace) -> dict[str, Any]:
