@@ -92,14 +92,16 @@ def _settled_running(running: Running, card: ModelCard, processes: Processes, ba
     return replace(running, precision=choose_precision(running.precision, processes.device))
 
 
-def judge_of(running: Running, pictures: Pictures, classes: tuple[str, ...], names: Sequence[str]) -> Judge:
+def judge_of(
+    running: Running, pictures: Pictures, classes: tuple[str, ...], schedules: Sequence[TokenSchedule]
+) -> Judge:
     """Compares weights by the mean of a metric over schedules, on ``val``.
 
     Args:
         running: Settled.
         pictures: Of ``val``.
         classes: Of the data.
-        names: Of the schedules, ``"dense"`` or ``"taper:0.2"``.
+        schedules: The mean over them counts.
     """
     metric = Metric(running.metric, classes)
 
@@ -108,8 +110,7 @@ def judge_of(running: Running, pictures: Pictures, classes: tuple[str, ...], nam
             model, pictures.pixels, pictures.labels, pictures.preprocessing,
             split="val", precision=evaluation_precision(str(running.precision)),
         )  # fmt: skip
-        sizes = {"tokens": model.tokens, "layers": model.layers, "prefix": model.prefix}
-        found = [evaluate.logits(TokenSchedule.parse(name, **sizes)) for name in names]
+        found = [evaluate.logits(schedule) for schedule in schedules]
         return sum(metric.of(logits, pictures.labels) for logits in found) / len(found)
 
     return Judge(metric, value)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -49,7 +49,7 @@ def climb(
     model: AdaptiveViT,
     pictures: Pictures,
     split: str,
-    names: Sequence[str] = LADDER,
+    rungs: Sequence[str] | Mapping[str, TokenSchedule] = LADDER,
     *,
     precision: str = "f32",
     progress: Progress | None = None,
@@ -57,20 +57,30 @@ def climb(
 ) -> tuple[Rung, ...]:
     """The accuracy of each schedule on the same pictures.
 
+    Args:
+        model: Wrapped.
+        pictures: Of the split.
+        split: Its name.
+        rungs: Schedules as text, or by name.
+        precision: ``f32``, or ``bf16`` for autocast.
+        progress: Watches.
+        what: Name of the stage.
+
     Raises:
         MeasurementError: The logits are not finite.
     """
     progress = progress or Silent()
-    progress.stage(what, len(names))
+    progress.stage(what, len(rungs))
+    sizes = {"tokens": model.tokens, "layers": model.layers, "prefix": model.prefix}
+    named = rungs if isinstance(rungs, Mapping) else {name: TokenSchedule.parse(name, **sizes) for name in rungs}
     evaluate = LeanEvaluator(
         model, pictures.pixels, pictures.labels, pictures.preprocessing, split=split, precision=precision
     )
-    rungs = []
-    for name in names:
-        schedule = TokenSchedule.parse(name, tokens=model.tokens, layers=model.layers, prefix=model.prefix)
-        rungs.append(Rung(name, schedule, count_macs(model, schedule), evaluate(schedule), evaluate.right(schedule)))
+    found = []
+    for name, schedule in named.items():
+        found.append(Rung(name, schedule, count_macs(model, schedule), evaluate(schedule), evaluate.right(schedule)))
         progress.advance(1)
-    return tuple(rungs)
+    return tuple(found)
 
 
 def features(

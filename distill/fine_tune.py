@@ -210,6 +210,6 @@ def _finetune(
         loop = run_loop(
             model, pictures[0], step, settings, recipe.running, run.folder,
             seed=recipe.seed, progress=progress, what="finetune", processes=processes, save_seconds=save_seconds,
-            judge=judge_of(recipe.running, pictures[1], classes, ("dense",)),
+            judge=judge_of(recipe.running, pictures[1], classes, (model.dense_schedule,)),
         )  # fmt: skip
     return loop_record(loop, settings.batch)

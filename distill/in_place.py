@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,10 +21,11 @@ from tavt_kit.distill.common import (
     pictures_of,
     save_trained,
     settle,
+    start_hash,
 )
-from tavt_kit.distill.evaluate import LADDER, Rung, climb
+from tavt_kit.distill.evaluate import Rung, climb
 from tavt_kit.distill.feed import Batch
-from tavt_kit.distill.ladder import after_record, forget_before, keep_before, ladder_record
+from tavt_kit.distill.ladder import after_record, forget_before, keep_before, ladder_of, ladder_record
 from tavt_kit.distill.loop import SAVE_SECONDS, Backward, Step, run_loop
 from tavt_kit.distill.optimiser import freeze
 from tavt_kit.distill.precision import evaluation_precision
@@ -31,9 +33,12 @@ from tavt_kit.distill.processes import Processes
 from tavt_kit.distill.progress import Progress, Silent
 from tavt_kit.distill.recipe import DistillRecipe, distill_recipe
 from tavt_kit.distill.run_folder import RunFolder
-from tavt_kit.distill.sampling import Sampler
+from tavt_kit.distill.sampling import Bound, Sampler
 from tavt_kit.distill.state import remove_state
 from tavt_kit.distill.step import SandwichRule, sandwich_step
+from tavt_kit.distill.teacher import Teacher
+from tavt_kit.errors import TrainingError
+from tavt_kit.schedule import TokenSchedule
 
 __all__ = ["distill"]
 
@@ -44,6 +49,7 @@ def distill(
     out: Path | str,
     recipe: DistillRecipe | None = None,
     *,
+    teacher: AdaptiveViT | None = None,
     device: str | None = None,
     fresh: bool = False,
     allow_unreadable: int = 0,
@@ -60,6 +66,8 @@ def distill(
         images: With the split the model was trained on (``read_split``).
         out: The run folder.
         recipe: ``distill_recipe()`` by default.
+        teacher: Another trained model of the same classes, from ``load_model``, that the full network learns from
+            beside the labels; its images may be of another size.
         device: ``"cpu"``, ``"cuda:0"``; ``None`` takes a GPU if there is one.
         fresh: Start again whatever ``out`` holds.
         allow_unreadable: Pictures of ``val`` that may be skipped.
@@ -82,10 +90,11 @@ def distill(
     model.check_droppable()
     card = card_of(model, images)
     model.to(processes.device)
+    asks = None if teacher is None else Teacher(teacher.to(processes.device), card)
     recipe = _settled(recipe or distill_recipe(), model, images, processes)
-    step, trained = _prepare(model, recipe)
-    asked = asked_of(model, card, images, recipe.as_record())
-    run = RunFolder(Path(out), "distill", asked, fresh=fresh, processes=processes)
+    step, trained = _prepare(model, recipe, asks)
+    known = {**recipe.as_record(), "teacher_sha256": None if teacher is None else start_hash(teacher)}
+    run = RunFolder(Path(out), "distill", asked_of(model, card, images, known), fresh=fresh, processes=processes)
     processes.once(lambda: inherit_split(run.folder, images).sha256)
     if run.done:
         return run.body
@@ -94,9 +103,12 @@ def distill(
     )
     settings = recipe.optimisation
     precision = evaluation_precision(str(recipe.running.precision))
+    rungs = ladder_of(model)
 
     def ladder(what: str) -> tuple[Rung, ...]:
-        return processes.once(lambda: climb(model, val, "val", precision=precision, progress=progress, what=what))
+        return processes.once(
+            lambda: climb(model, val, "val", rungs, precision=precision, progress=progress, what=what)
+        )
 
     if "before" not in run.results:
         before = ladder("ladder before")
@@ -110,11 +122,11 @@ def distill(
     loop = run_loop(
         model, train, step, settings, recipe.running, run.folder,
         seed=recipe.seed, progress=progress, what="distill", processes=processes, save_seconds=save_seconds,
-        judge=judge_of(recipe.running, val, images.classes, LADDER),
+        judge=judge_of(recipe.running, val, images.classes, tuple(rungs.values())),
     )  # fmt: skip
     after = ladder("ladder after")
     if processes.first:
-        how = f"distilled in place (bound {recipe.bound:g}, {loop.steps} steps)"
+        how = f"distilled in place ({_drawn(recipe)}, {loop.steps} steps)"
         save_trained(run.folder, model, card, images, how)
     run.finish(
         after=processes.once(lambda: after_record(run.folder, after)),
@@ -128,26 +140,66 @@ def distill(
     return run.body
 
 
+def _drawn(recipe: DistillRecipe) -> str:
+    return f"{len(recipe.schedules)} schedules" if recipe.schedules else f"bound {Bound.parse(recipe.bound)}"
+
+
 def _settled(recipe: DistillRecipe, model: AdaptiveViT, images: ImageSet, processes: Processes) -> DistillRecipe:
     check_batch(images, recipe.optimisation.batch, recipe.limit, recipe.reading)
     frozen = model.layers // 4 if recipe.optimisation.freeze is None else recipe.optimisation.freeze
+    recipe = replace(
+        recipe,
+        feature_layers=_looked_at(model, recipe.feature_layers, recipe.feature_weight),
+        attention_layers=_looked_at(model, recipe.attention_layers, recipe.attention_weight),
+    )
     return settle(recipe, card_of(model, images), images, processes, freeze=frozen)
 
 
-def _prepare(model: AdaptiveViT, recipe: DistillRecipe) -> tuple[Step, int]:
+def _looked_at(model: AdaptiveViT, layers: tuple[int, ...], weight: float) -> tuple[int, ...]:
+    """The layers whose inside is compared: of the last one only what the head reads goes on, so it is none of them."""
+    if not weight:
+        if layers:
+            raise TrainingError(f"layers {_listed(layers)} are to be compared with weight 0; give their weight too")
+        return ()
+    wrong = [layer for layer in layers if not 0 <= layer < model.layers - 1]
+    if wrong or model.layers < 2:
+        raise TrainingError(
+            f"inside the model layers 0 to {model.layers - 2} can be compared (counted from 0, without the last), got "
+            f"{_listed(wrong)}"
+        )
+    return tuple(sorted(set(layers))) or (model.layers - 2,)
+
+
+def _listed(layers: Sequence[int]) -> str:
+    return ", ".join(map(str, layers))
+
+
+def _prepare(model: AdaptiveViT, recipe: DistillRecipe, teacher: Teacher | None = None) -> tuple[Step, int]:
     """The step that the loop repeats, and how many parameters it trains; recipe and model are checked by it."""
-    frozen = recipe.optimisation.freeze or 0
-    trained = freeze(model, frozen)
-    rule = SandwichRule(kl=recipe.kl, temperature=recipe.temperature, frozen=frozen)
-    sampler = Sampler(
-        model.tokens, model.layers, model.prefix,
-        bound=recipe.bound, random=recipe.sub_networks, layer_dropout=recipe.layer_dropout,
+    trained = freeze(model, recipe.optimisation.freeze or 0)
+    rule = SandwichRule(
+        recipe.kl, recipe.temperature, chunk=recipe.chunk,
+        features=recipe.feature_layers, feature_weight=recipe.feature_weight,
+        maps=recipe.attention_layers, attention_weight=recipe.attention_weight, teacher_weight=recipe.teacher_weight,
     )  # fmt: skip
+    sizes = {"tokens": model.tokens, "layers": model.layers, "prefix": model.prefix}
+    sampler = Sampler(
+        **sizes,
+        bound=Bound.parse(recipe.bound),
+        random=recipe.sub_networks,
+        layer_dropout=recipe.layer_dropout,
+        sampling=recipe.sampling,
+        schedules=tuple(TokenSchedule.parse(text, **sizes) for text in recipe.schedules),
+    )
+    last = max(1, recipe.optimisation.steps - 1)
 
     def step(batch: Batch, draws: np.random.Generator, backward: Backward) -> Mapping[str, Tensor]:
-        full, subs = sampler.draw(draws)
-        done = sandwich_step(model, batch.images, batch.labels, subs, full=full, rule=rule, backward=backward)
-        named = {"loss": done.loss, "cross_entropy": done.cross_entropy, "kl_smallest": done.divergences[0]}
+        full, subs = sampler.draw(draws, (batch.number - 1) / last)
+        labels = batch.labels if batch.soft is None else batch.soft
+        done = sandwich_step(
+            model, batch.images, labels, subs, full=full, rule=rule, teacher=teacher, backward=backward
+        )
+        named = {"loss": done.loss, **done.full, "kl_smallest": done.divergences[0], **done.inside}
         others = done.divergences[1:]
         return {**named, "kl_random": sum(others[1:], others[0]) / len(others)} if others else named
 

@@ -1,4 +1,4 @@
-"""The ladder before and after distillation, paired picture by picture."""
+"""The ladder of schedules, and its accuracies before and after distillation, paired picture by picture."""
 
 from __future__ import annotations
 
@@ -10,13 +10,40 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tavt_kit.accuracy import PairedDifference
-from tavt_kit.distill.evaluate import Rung
+from tavt_kit.adaptive import AdaptiveViT
+from tavt_kit.distill.evaluate import LADDER, Rung
 from tavt_kit.distill.state import STATE_FOLDER
+from tavt_kit.macs import MacsFormula
 from tavt_kit.records import atomic_path, make_folder
+from tavt_kit.schedule import TokenSchedule
 
-__all__ = ["after_record", "forget_before", "keep_before", "ladder_record"]
+__all__ = ["after_record", "forget_before", "keep_before", "ladder_of", "ladder_record"]
 
 _FILE = "ladder_before.npy"
+_FEWER = (3, 5, 10)
+"""Times fewer multiply-adds than dense."""
+_GRID = 1000
+"""Ratios of the tapers are whole thousandths, so that their names and counts are the same everywhere."""
+
+
+def ladder_of(model: AdaptiveViT) -> dict[str, TokenSchedule]:
+    """A model's schedules by name, of ever fewer multiply-adds: ``LADDER``, and a third, a fifth and a tenth of dense.
+
+    Each of the latter is the mildest taper with no more multiply-adds than its name says. Where a model cannot get so
+    low, because of what no schedule saves (convolutions of ViTAE, a pyramid, a fusion), ``"fewest tokens"`` ends it.
+    """
+    sizes = {"tokens": model.tokens, "layers": model.layers, "prefix": model.prefix}
+    ladder = {name: TokenSchedule.parse(name, **sizes) for name in LADDER}
+    formula = MacsFormula.of(model)
+    tapers = [TokenSchedule.taper(ratio=ratio / _GRID, **sizes) for ratio in range(_GRID)]
+    macs = formula.macs_many(np.array([taper.counts for taper in tapers]))
+    for times in _FEWER:
+        enough = np.flatnonzero(macs * times <= macs[0])
+        if not len(enough):
+            ladder["fewest tokens"] = tapers[-1]
+            break
+        ladder[f"{times}x fewer"] = tapers[enough[0]]
+    return dict(sorted(ladder.items(), key=lambda rung: -formula.macs(rung[1])))
 
 
 def keep_before(folder: Path, rungs: Sequence[Rung]) -> None:

@@ -12,6 +12,7 @@ from tavt_kit.distill.objective import Objective
 from tavt_kit.distill.optimisation import Optimisation
 from tavt_kit.distill.reading import Reading
 from tavt_kit.distill.running import Running
+from tavt_kit.distill.sampling import Bound
 from tavt_kit.errors import TrainingError, UnknownName
 
 __all__ = ["DISTILL_RECIPES", "DistillRecipe", "TrainRecipe", "distill_recipe"]
@@ -97,33 +98,57 @@ class DistillRecipe:
 
     Args:
         name: Where the values come from: ``"modern"`` or ``"tavt"``.
-        bound: Largest share of tokens a layer may drop.
+        bound: Largest share of tokens a layer may drop, or how it grows (``"0.2:0.6"``; see ``Bound.parse``).
+        sampling: How random sub-networks are drawn: ``"bound"`` or ``"ratio"`` (see ``Sampler``).
+        schedules: As text; if any, sub-networks are these instead.
         sub_networks: Random sub-networks per step, beside the full and the smallest one (``num_sandwich``).
         kl: ``"reverse"`` (official) or ``"forward"``.
         temperature: Of the divergence.
         layer_dropout: Probability that a layer is left out, in the full network too (official: 0.2).
+        feature_weight: Of ``feature_loss`` beside the divergence; 0 for none.
+        feature_layers: Whose tokens that compares; the last layer but one by default.
+        attention_weight: Of ``attention_loss`` beside the divergence; 0 for none.
+        attention_layers: Whose maps that compares; the last layer but one by default.
+        teacher_weight: Share of the full network's term that is learnt from an external teacher, where there is one.
+        chunk: Images that go through the networks at a time; ``None`` decides by the device.
         optimisation: How weights are moved.
         reading: Of training pictures.
         running: Machinery.
         seed: Of everything random.
         limit: At most so many pictures of each split.
+
+    Raises:
+        TrainingError: A bound that cannot be.
     """
 
     name: str = "modern"
-    bound: float = 0.4
+    bound: float | str = 0.4
+    sampling: str = "bound"
+    schedules: tuple[str, ...] = ()
     sub_networks: int = 1
     kl: str = "reverse"
     temperature: float = 1.0
     layer_dropout: float | None = None
+    feature_weight: float = 0.0
+    feature_layers: tuple[int, ...] = ()
+    attention_weight: float = 0.0
+    attention_layers: tuple[int, ...] = ()
+    teacher_weight: float = 0.5
+    chunk: int | None = None
     optimisation: Optimisation = field(default_factory=Optimisation)
     reading: Reading = field(default_factory=Reading)
     running: Running = field(default_factory=Running)
     seed: int = 0
     limit: int | None = None
 
+    def __post_init__(self) -> None:
+        # Every other value is checked by the sampler and the rule that are made of it.
+        Bound.parse(self.bound)
+
     def as_record(self) -> dict[str, Any]:
         """Flat, JSON-ready."""
-        own = {key: value for key, value in asdict(self).items() if key not in ("name", *parts_of(self))}
+        own = {key: list(value) if isinstance(value, tuple) else value
+               for key, value in asdict(self).items() if key not in ("name", *parts_of(self))}  # fmt: skip
         how = {**asdict(self.optimisation), **self.reading.as_record(), **self.running.as_record()}
         return {"recipe": self.name, **own, **how}
 

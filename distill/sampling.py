@@ -7,15 +7,18 @@ draws: with a ``numpy.random.RandomState`` the samples are the official ones, nu
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 
 import numpy as np
 
-from tavt_kit.errors import TrainingError
+from tavt_kit.errors import TavtError, TrainingError, UnknownName
 from tavt_kit.schedule import TokenSchedule
 
 __all__ = [
+    "ANNEALS",
+    "SAMPLINGS",
+    "Bound",
     "Draws",
     "Sampler",
     "bounded_counts",
@@ -25,6 +28,9 @@ __all__ = [
     "thinned_counts",
     "up_to_first_layers",
 ]
+
+ANNEALS = ("linear", "cosine")
+SAMPLINGS = ("bound", "ratio")
 
 Draws = np.random.Generator | np.random.RandomState
 """Where randomness comes from; the legacy kind repeats the official samples."""
@@ -97,6 +103,81 @@ def up_to_first_layers(layers: int, most: int, draws: Draws) -> tuple[int, ...]:
 
 
 @dataclass(frozen=True, slots=True)
+class Bound:
+    """The largest share of tokens that a layer may drop, over a training run.
+
+    At progress p in [0, 1] (0 at the first update, 1 at the last) it is ``start + (end - start) * f(p)``, with f(p) = p
+    (linear) or (1 - cos(pi p)) / 2 (cosine, flat at both ends). Growing only: what was learnt of small networks
+    would fade while they are not trained.
+
+    Args:
+        end: At the last update, above 0 and below 1.
+        start: At the first one; ``None`` is ``end``, a bound that stays.
+        shape: ``"linear"`` or ``"cosine"``.
+
+    Raises:
+        TrainingError: A share outside (0, 1), or one that falls.
+        UnknownName: No such shape.
+
+    Example:
+        >>> Bound.parse("0.2:0.6").at(0.5)
+        0.4
+    """
+
+    end: float
+    start: float | None = None
+    shape: str = "linear"
+
+    def __post_init__(self) -> None:
+        for share in (self.end, self.end if self.start is None else self.start):
+            if not 0.0 < share < 1.0:
+                raise TrainingError(
+                    f"the bound is the largest share of tokens a layer may drop, above 0 and below 1, got {share}"
+                )
+        if self.shape not in ANNEALS:
+            raise UnknownName(f"a bound is annealed by one of {', '.join(ANNEALS)}, got {self.shape!r}")
+        if self.start is not None and self.start > self.end:
+            raise TrainingError(
+                f"an annealed bound grows, or the smallest networks would be forgotten, got {self.start:g} to "
+                f"{self.end:g}; write the smaller one first"
+            )
+
+    @classmethod
+    def parse(cls, given: str | float) -> Bound:
+        """Read ``0.4``, ``0.2:0.6`` (linear) or ``0.2:0.6:cosine``.
+
+        Raises:
+            TrainingError: Another form, or a value out of its range.
+        """
+        first, *rest = str(given).split(":")
+        try:
+            if not rest:
+                return cls(float(first))
+            if len(rest) <= 2:
+                return cls(float(rest[0]), float(first), *rest[1:])
+        except ValueError as error:
+            if isinstance(error, TavtError):
+                raise
+        raise TrainingError(f"a bound is a share such as 0.4, or grows: 0.2:0.6 or 0.2:0.6:cosine, got {given!r}")
+
+    def at(self, progress: float) -> float:
+        """The bound at a progress in [0, 1]."""
+        if self.start is None:
+            return self.end
+        if self.shape == "cosine":
+            progress = (1 - math.cos(math.pi * progress)) / 2
+        return self.start + (self.end - self.start) * progress
+
+    def __str__(self) -> str:
+        if self.start is None:
+            return f"{self.end:g}"
+        return f"{self.start:g}:{self.end:g}" + (":cosine" if self.shape == "cosine" else "")
+
+
+_OFFICIAL = Bound(0.2)
+
+
+@dataclass(frozen=True, slots=True)
 class Sampler:
     """The schedules of one sandwich step: the full network, the smallest, and some in between.
 
@@ -108,44 +189,91 @@ class Sampler:
         random: Random networks per step (the official ``num_sandwich``).
         layer_dropout: Probability that a layer is left out, in every network, the full one included (as the official
             code does); ``None`` for none.
+        sampling: How a random network is drawn: ``"bound"`` (in each layer a count between the bound and all, as
+            officially) or ``"ratio"`` (one ratio for all layers, uniform in 0 to the bound: a taper).
+        schedules: If any, networks are drawn from these instead: the one of fewest tokens in every step, and random
+            ones of the others, none twice while there are enough.
 
     Raises:
-        TrainingError: A bound or probability outside [0, 1), or a negative number of networks.
+        TrainingError: A bound or probability out of its range, a negative number of networks, or schedules that do not
+            drop anything.
+        ScheduleError: A schedule does not fit the sizes.
     """
 
     tokens: int
     layers: int
     prefix: int = 1
-    bound: float = 0.2
+    bound: Bound = _OFFICIAL
     random: int = 2
     layer_dropout: float | None = None
+    sampling: str = "bound"
+    schedules: tuple[TokenSchedule, ...] = ()
 
     def __post_init__(self) -> None:
-        if not 0.0 < self.bound < 1.0:
-            raise TrainingError(
-                f"the bound is the largest share of tokens a layer may drop, above 0 and below 1, got {self.bound}"
-            )
         if self.random < 0:
             raise TrainingError(f"there must be 0 or more random sub-networks, got {self.random}")
         if self.layer_dropout is not None and not 0.0 <= self.layer_dropout < 1.0:
             raise TrainingError(f"layer dropout must be at least 0 and below 1, got {self.layer_dropout}")
+        if self.sampling not in SAMPLINGS:
+            raise UnknownName(f"networks are drawn by one of {', '.join(SAMPLINGS)}, got {self.sampling!r}")
+        if self.schedules:
+            object.__setattr__(self, "schedules", self._listed())
+
+    def _listed(self) -> tuple[TokenSchedule, ...]:
+        """Those that drop something, each once, of fewest tokens first."""
+        for schedule in self.schedules:
+            schedule.check(tokens=self.tokens, layers=self.layers, prefix=self.prefix)
+        dropping = {schedule for schedule in self.schedules if not schedule.is_dense(self.tokens)}
+        if not dropping:
+            raise TrainingError(
+                f"every schedule that was given keeps all {self.tokens} tokens, as the full network does; give at "
+                "least one that drops some"
+            )
+        return tuple(sorted(dropping, key=lambda schedule: (sum(schedule.counts), schedule.counts)))
 
     @property
     def floor(self) -> int:
         """Fewest tokens: the prefix and a patch, and never below the official 2."""
         return max(2, self.prefix + 1)
 
-    def draw(self, draws: Draws) -> tuple[TokenSchedule, tuple[TokenSchedule, ...]]:
-        """The full network, then the smallest and the random ones; layers are drawn before counts, as officially."""
-        full = TokenSchedule((self.tokens,) * self.layers, self._survivors(draws))
-        return full, tuple(self._sub(draws, smallest=index == 0) for index in range(self.random + 1))
+    def draw(self, draws: Draws, progress: float = 1.0) -> tuple[TokenSchedule, tuple[TokenSchedule, ...]]:
+        """The full network, then the smallest and the random ones; layers are drawn before counts, as officially.
 
-    def _sub(self, draws: Draws, *, smallest: bool) -> TokenSchedule:
+        Args:
+            draws: Where the randomness comes from.
+            progress: Of the training run, in [0, 1]: what the bound depends on.
+        """
+        full = TokenSchedule((self.tokens,) * self.layers, self._survivors(draws))
+        if self.schedules:
+            return full, tuple(self._thinned(schedule, draws) for schedule in self._picked(draws))
+        bound = self.bound.at(progress)
+        return full, tuple(self._sub(bound, draws, smallest=index == 0) for index in range(self.random + 1))
+
+    def _picked(self, draws: Draws) -> Iterator[TokenSchedule]:
+        smallest, *others = self.schedules
+        yield smallest
+        for start in range(0, self.random, max(1, len(others))):
+            for place in draws.permutation(len(others) or 1)[: self.random - start]:
+                yield others[place] if others else smallest
+
+    def _thinned(self, schedule: TokenSchedule, draws: Draws) -> TokenSchedule:
+        """Under layer dropout: a layer that does not run keeps what reached it."""
         executed = self._survivors(draws)
-        if smallest:
-            counts = ratio_counts(self.tokens, self.layers, self.bound, floor=self.floor, executed=executed)
+        if executed is None:
+            return schedule
+        counts, count = [], self.tokens
+        for layer, wanted in enumerate(schedule.counts):
+            count = wanted if layer in executed else count
+            counts.append(count)
+        return TokenSchedule(tuple(counts), executed)
+
+    def _sub(self, bound: float, draws: Draws, *, smallest: bool) -> TokenSchedule:
+        executed = self._survivors(draws)
+        if smallest or self.sampling == "ratio":
+            ratio = bound if smallest else float(draws.uniform(0, bound))
+            counts = ratio_counts(self.tokens, self.layers, ratio, floor=self.floor, executed=executed)
         else:
-            counts = bounded_counts(self.tokens, self.layers, self.bound, draws, floor=self.floor, executed=executed)
+            counts = bounded_counts(self.tokens, self.layers, bound, draws, floor=self.floor, executed=executed)
         return TokenSchedule(counts, executed)
 
     def _survivors(self, draws: Draws) -> tuple[int, ...] | None:

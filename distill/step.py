@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from tavt_kit.adaptive import AdaptiveViT
-from tavt_kit.distill.losses import at_least_f32, check_direction, divergence
+from tavt_kit.distill.full_loss import full_loss_of
+from tavt_kit.distill.inside import Inside, attention_loss, feature_loss
+from tavt_kit.distill.losses import check_direction, divergence
+from tavt_kit.distill.passes import Passes, batch_norms
+from tavt_kit.distill.teacher import Teacher
 from tavt_kit.errors import TrainingError
 from tavt_kit.schedule import TokenSchedule
 from tavt_kit.tokens import TokenState
@@ -20,6 +24,8 @@ from tavt_kit.tokens import TokenState
 __all__ = ["SandwichRule", "SandwichStep", "sandwich_step", "training_attention"]
 
 _FEW_TOKENS = 160
+_TOKENS_AT_ONCE = 1600
+"""Tokens that enter a layer together on a CPU: with fewer its matrix products slow down, more only take memory."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,24 +34,34 @@ class SandwichRule:
 
     Args:
         kl: Direction of the divergence of each sub-network from the full one.
-        temperature: Of that divergence.
+        temperature: Of that divergence, and of that from an external teacher.
         accumulation: Micro-batches per update; every term is divided by it.
         divide_full: False repeats the official code, which does not divide the full network's term.
-        frozen: Leading layers, embedding included, that train nothing: where no network drops in them, they run once
-            for all networks and nothing is kept for a backward pass.
         lean: Do no work for rows that do not go on (the same to the last bits, and 9 % faster).
+        chunk: Images that go through the networks at a time, for less memory; ``None`` decides by the device. A model
+            whose loss or norms mix the images of a batch takes the batch whole whatever is asked.
+        features: Layers whose tokens a sub-network is drawn to, by ``feature_loss``; their mean counts.
+        feature_weight: Of that beside the divergence.
+        maps: Layers whose attention maps a sub-network is drawn to, by ``attention_loss``; their mean counts.
+        attention_weight: Of that beside the divergence.
+        teacher_weight: Share of the full network's term that is the divergence from an external teacher.
 
     Raises:
         UnknownName: No such direction.
-        TrainingError: A temperature that is not above 0, or an accumulation below 1.
+        TrainingError: A value out of its range.
     """
 
     kl: str = "reverse"
     temperature: float = 1.0
     accumulation: int = 1
     divide_full: bool = True
-    frozen: int = 0
     lean: bool = True
+    chunk: int | None = None
+    features: tuple[int, ...] = ()
+    feature_weight: float = 1.0
+    maps: tuple[int, ...] = ()
+    attention_weight: float = 1.0
+    teacher_weight: float = 0.5
 
     def __post_init__(self) -> None:
         check_direction(self.kl)
@@ -53,6 +69,13 @@ class SandwichRule:
             raise TrainingError(f"the temperature must be above 0, got {self.temperature}")
         if self.accumulation < 1:
             raise TrainingError(f"gradients are accumulated over at least 1 micro-batch, got {self.accumulation}")
+        if self.chunk is not None and self.chunk < 1:
+            raise TrainingError(f"a step takes at least 1 image at a time, got {self.chunk}")
+        for name in ("feature_weight", "attention_weight"):
+            if not 0 <= getattr(self, name) < math.inf:
+                raise TrainingError(f"the {name.replace('_', ' ')} must be at least 0, got {getattr(self, name)}")
+        if not 0 <= self.teacher_weight <= 1:
+            raise TrainingError(f"the teacher's weight is a share, 0 to 1, got {self.teacher_weight}")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -61,15 +84,26 @@ class SandwichStep:
 
     Args:
         logits: (B, C) of the full network, then of each sub-network.
-        cross_entropy: Of the full network.
+        full: The terms of the full network's loss by name, ``cross_entropy`` among them for most families.
         divergences: Of each sub-network from the full one.
+        inside: Means over the sub-networks of what else they learn from: ``features``, ``attention``.
         loss: The sum that was differentiated.
     """
 
     logits: tuple[Tensor, ...]
-    cross_entropy: Tensor
+    full: Mapping[str, Tensor]
     divergences: tuple[Tensor, ...]
+    inside: Mapping[str, Tensor]
     loss: Tensor
+
+    @property
+    def cross_entropy(self) -> Tensor:
+        """Of the full network.
+
+        Raises:
+            KeyError: Its family learns from labels by another loss.
+        """
+        return self.full["cross_entropy"]
 
 
 def sandwich_step(
@@ -80,12 +114,14 @@ def sandwich_step(
     *,
     full: TokenSchedule | None = None,
     rule: SandwichRule | None = None,
+    teacher: Teacher | None = None,
     backward: Callable[[Tensor], None] = torch.Tensor.backward,
 ) -> SandwichStep:
-    """Accumulate the gradients of one step: cross-entropy of the full network, divergences of its sub-networks.
+    """Accumulate the gradients of one step: the full network's own loss, divergences of its sub-networks.
 
-    With S + 1 sub-networks every term weighs 1 / (S + 2). Each network's graph is freed before the next one runs. The
-    full logits are detached: sub-networks learn from the full network, never the other way round.
+    With S + 1 sub-networks every network weighs 1 / (S + 2). What networks share is computed once, and each network's
+    own graph is freed before the next one runs (``Passes``). The full logits are detached: sub-networks learn from the
+    full network, never the other way round.
 
     Args:
         model: Its schedule is neither used nor changed.
@@ -94,10 +130,12 @@ def sandwich_step(
         subs: The smallest network and random ones, from ``Sampler.draw``.
         full: The full network, where layer dropout thins it; ``None`` is the dense schedule.
         rule: ``None`` is the default rule.
+        teacher: Another model that the full network learns from too.
         backward: Called with each scaled term; replace it to scale for half precision.
 
     Raises:
         ScheduleError: A schedule does not fit the model.
+        UnsupportedBackbone: Attention maps are asked of a model that shows none.
 
     Example:
         >>> import timm
@@ -109,67 +147,109 @@ def sandwich_step(
         2
     """
     rule = rule or SandwichRule()
-    full = full or model.dense_schedule
-    passes = _Passes(model, images, (full, *subs), rule)
-    share = 1 / (len(subs) + 1) / rule.accumulation
-    teacher = passes.logits(full)
-    cross_entropy = F.cross_entropy(at_least_f32(teacher), labels)
-    loss = cross_entropy * (share if rule.divide_full else share * rule.accumulation)
-    backward(loss)
-    total, teacher = loss.detach(), teacher.detach()
-    logits, divergences = [teacher], []
-    for sub in subs:
-        student = passes.logits(sub)
-        apart = divergence(student, teacher, rule.kl, rule.temperature)
-        loss = apart * share
-        backward(loss)
-        total = total + loss.detach()
-        logits.append(student.detach())
-        divergences.append(apart.detach())
-    return SandwichStep(tuple(logits), cross_entropy.detach(), tuple(divergences), total)
+    networks = (full or model.dense_schedule, *subs)
+    for schedule in networks:
+        schedule.check(tokens=model.tokens, layers=model.layers, prefix=model.prefix)
+    parts = math.ceil(len(images) / _at_once(model, images, rule))
+    lesson = _Lesson(model, rule, teacher, backward, networks=len(networks), batch=len(images))
+    for these, names in zip(images.tensor_split(parts), labels.tensor_split(parts), strict=True):
+        lesson.begin(these, names)
+        features, maps = (rule.features, rule.maps) if subs else ((), ())
+        Passes(model, networks, lesson.learn, rule.lean, features, maps).run(these)
+    return lesson.summary()
 
 
-class _Passes:
-    """The forward passes of one batch; what frozen layers give to all of them is computed once."""
-
-    def __init__(
-        self, model: AdaptiveViT, images: Tensor, schedules: Sequence[TokenSchedule], rule: SandwichRule
-    ) -> None:
-        for schedule in schedules:
-            schedule.check(tokens=model.tokens, layers=model.layers, prefix=model.prefix)
-        self.model = model
-        self.images = images
-        self.lean = rule.lean
-        self.depth = _common_depth(model, schedules, rule.frozen)
-        self.shared: TokenState | None = None
-        if rule.frozen:
-            with torch.no_grad():
-                self.shared = self._advance(self._start(), range(self.depth), model.dense_schedule)
-
-    def logits(self, schedule: TokenSchedule) -> Tensor:
-        """(B, C)"""
-        state = self.shared
-        if state is None:
-            state = self._start()
-        layers = [layer for layer in range(self.depth, self.model.layers) if schedule.runs(layer)]
-        return self.model.finish(self._advance(state, layers, schedule))
-
-    def _start(self) -> TokenState:
-        track = self.model.pool == "restored" and not self.model.token_pooled
-        return self.model.start(self.images, track=track)
-
-    def _advance(self, state: TokenState, layers: Sequence[int], schedule: TokenSchedule) -> TokenState:
-        return self.model.advance(state, layers, schedule.counts, lean=self.lean)
+def _at_once(model: AdaptiveViT, images: Tensor, rule: SandwichRule) -> int:
+    """Images that go through the networks together."""
+    if full_loss_of(model).pairwise or batch_norms(model):
+        return len(images)
+    if rule.chunk is None and images.device.type != "cpu":
+        return len(images)
+    return min(len(images), rule.chunk or max(1, _TOKENS_AT_ONCE // model.tokens))
 
 
-def _common_depth(model: AdaptiveViT, schedules: Sequence[TokenSchedule], frozen: int) -> int:
-    """Leading frozen layers that every network runs without dropping."""
-    depth = 0
-    while depth < min(frozen, model.layers - 1) and all(
-        schedule.runs(depth) and schedule.counts[depth] == model.tokens for schedule in schedules
-    ):
-        depth += 1
-    return depth
+@dataclass(slots=True)
+class _Lesson:
+    """What each network of a step learns, part of the batch by part."""
+
+    model: AdaptiveViT
+    rule: SandwichRule
+    teacher: Teacher | None
+    backward: Callable[[Tensor], None]
+    networks: int
+    batch: int
+    images: Tensor = field(init=False)
+    labels: Tensor = field(init=False)
+    full_logits: Tensor = field(init=False)
+    full_inside: Inside = field(init=False)
+    logits: list[list[Tensor]] = field(init=False)
+    sums: dict[str, Tensor] = field(init=False)
+    total: Tensor = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.logits = [[] for _ in range(self.networks)]
+        self.sums = {}
+
+    def begin(self, images: Tensor, labels: Tensor) -> None:
+        """Of the next part of the batch."""
+        self.images, self.labels = images, labels
+
+    def learn(self, network: int, state: TokenState, inside: Inside) -> None:
+        """Differentiate a network's loss; the full network comes first."""
+        loss = self._full(state, inside) if network == 0 else self._sub(network, state, inside)
+        share = len(self.labels) / self.batch / self.networks
+        if network or self.rule.divide_full:
+            share /= self.rule.accumulation
+        self.backward(loss * share)
+        self._add("loss", loss, share)
+
+    def _full(self, state: TokenState, inside: Inside) -> Tensor:
+        outputs = self.model.outputs(state)
+        logits: Tensor = outputs.logits
+        self.full_logits, self.full_inside = logits.detach(), inside.detached()
+        self.logits[0].append(self.full_logits)
+        terms = full_loss_of(self.model).terms(self.model, state, outputs, self.labels)
+        for name, term in terms.items():
+            self._add(f"full.{name}", term)
+        loss = torch.stack(tuple(terms.values())).sum()
+        if self.teacher is None:
+            return loss
+        # Hinton et al. (2015), section 2: towards the teacher's soft targets, so always its "forward" direction.
+        apart = divergence(logits, self.teacher.logits(self.images), "forward", self.rule.temperature)
+        self._add("full.teacher", apart)
+        return (1 - self.rule.teacher_weight) * loss + self.rule.teacher_weight * apart
+
+    def _sub(self, network: int, state: TokenState, inside: Inside) -> Tensor:
+        rule = self.rule
+        logits = self.model.finish(state)
+        self.logits[network].append(logits.detach())
+        loss = divergence(logits, self.full_logits, rule.kl, rule.temperature)
+        self._add(f"sub.{network}", loss)
+        features = [feature_loss(own, self.full_inside.features[layer])
+                    for layer, own in inside.features.items() if layer in self.full_inside.features]  # fmt: skip
+        maps = [attention_loss(own, self.full_inside.maps[layer])
+                for layer, own in inside.maps.items() if layer in self.full_inside.maps]  # fmt: skip
+        for name, weight, found in (("features", rule.feature_weight, features),
+                                    ("attention", rule.attention_weight, maps)):  # fmt: skip
+            if found:  # layer dropout may leave out all layers that are looked at
+                term = torch.stack(found).mean()
+                self._add(f"inside.{name}", term, len(self.labels) / self.batch / (self.networks - 1))
+                loss = loss + weight * term
+        return loss
+
+    def _add(self, name: str, value: Tensor, share: float | None = None) -> None:
+        """Towards the value over the whole batch."""
+        part = value.detach() * (len(self.labels) / self.batch if share is None else share)
+        self.sums[name] = self.sums[name] + part if name in self.sums else part
+
+    def _named(self, group: str) -> dict[str, Tensor]:
+        return {name.removeprefix(group): value for name, value in self.sums.items() if name.startswith(group)}
+
+    def summary(self) -> SandwichStep:
+        """What was done, over the whole batch."""
+        logits = tuple(torch.cat(parts) for parts in self.logits)
+        divergences = tuple(self.sums[f"sub.{network}"] for network in range(1, self.networks))
+        return SandwichStep(logits, self._named("full."), divergences, self._named("inside."), self.sums["loss"])
 
 
 @contextmanager

@@ -171,7 +171,13 @@ class AdaptiveViT(nn.Module):
         return replace(state, last=state.tokens) if track else state
 
     def advance(
-        self, state: TokenState, layers: Sequence[int], counts: Sequence[int] | Tensor, *, lean: bool = False
+        self,
+        state: TokenState,
+        layers: Sequence[int],
+        counts: Sequence[int] | Tensor,
+        *,
+        lean: bool = False,
+        watch: Watch | None = None,
     ) -> TokenState:
         """Run ``layers``, keeping ``counts[layer]`` tokens after each; the given state stays as it was.
 
@@ -181,20 +187,23 @@ class AdaptiveViT(nn.Module):
             counts: One per layer of the model (indexed by layer); an int64[L] tensor makes them a runtime input,
                 and then every layer scores and slices.
             lean: Do no work for rows that do not go on (changes the last bits).
+            watch: Looks at the attention of one layer, which then runs on all rows.
         """
         for layer in layers:
-            state = self._layer(layer, state, counts[layer], lean)
+            state = self._layer(layer, state, counts[layer], lean and watch is None, watch)
         return state
 
-    def _layer(self, layer: int, state: TokenState, count: int | Tensor, lean: bool) -> TokenState:
+    def _layer(
+        self, layer: int, state: TokenState, count: int | Tensor, lean: bool, watch: Watch | None = None
+    ) -> TokenState:
         backbone = self.backbone
         pick = self._pick(layer, state, count, lean)
         if pick is None:
-            state = backbone.feed(layer, backbone.attend(layer, state, None))
+            state = backbone.feed(layer, backbone.attend(layer, state, watch))
         elif lean:
             state = backbone.feed(layer, backbone.attend_rows(layer, state, pick))
         else:
-            watch = Watch(self.score)
+            watch = watch or Watch(self.score)
             state = backbone.attend(layer, state, watch)
             if watch.scores is None:
                 raise UnsupportedBackbone(f"layer {layer} made no attention call that can be watched")

@@ -1,14 +1,78 @@
-"""The studies run; what they found on a real machine is in the docs."""
+"""The studies of ``examples/`` measure what they say: here that both sides of one compute the same."""
 
 from __future__ import annotations
 
+import importlib.util
 import runpy
 import sys
 from pathlib import Path
+from types import ModuleType
 
+import numpy as np
 import pytest
+import torch
+from torch.utils.flop_counter import FlopCounterMode
 
-STUDIES = Path(__file__).parents[1] / "examples" / "studies"
+from tavt_kit.adaptive import wrap
+from tavt_kit.distill.sampling import Bound, Sampler
+from tavt_kit.distill.step import sandwich_step
+from tavt_kit.timm_import import timm
+
+STUDIES = Path(__file__).resolve().parents[1] / "examples" / "studies"
+
+
+def study(name: str) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(name, STUDIES / f"{name}.py")
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module  # a study may import another one
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_the_reference_step_gives_our_losses_and_gradients_and_costs_more() -> None:
+    reference = study("reference_step")
+    torch.manual_seed(0)
+    bare = timm.create_model("vit_tiny_patch16_224", img_size=128, num_classes=5, depth=4)
+    with torch.no_grad():
+        for block in bare.blocks:
+            block.attn.qkv.weight.mul_(4)
+        bare.head.weight.normal_(0, 0.1)
+    model, official = wrap(bare), reference.ReferenceViT(bare)
+    images, labels = torch.randn(3, 3, 128, 128), torch.tensor([0, 2, 4])
+    _, subs = Sampler(model.tokens, model.layers, bound=Bound(0.3)).draw(np.random.default_rng(0))
+    with FlopCounterMode(display=False) as theirs:
+        expected = reference.reference_step(official, images, labels, subs)
+    with FlopCounterMode(display=False) as ours:
+        done = sandwich_step(model, images, labels, subs)
+    for value, loss in zip((done.cross_entropy, *done.divergences), expected, strict=True):
+        assert value.item() == pytest.approx(loss.item(), abs=1e-5)
+    pairs = {"patch_embed.proj.weight": official.patch.weight, "cls_token": official.cls_token,
+             "pos_embed": official.pos_embed, "norm.weight": official.norm.weight, "head.weight": official.head.weight,
+             "blocks.0.mlp.fc1.weight": official.layers[0].fc1.weight}  # fmt: skip
+    pairs |= {f"blocks.{i}.attn.proj.weight": layer.out.weight for i, layer in enumerate(official.layers)}
+    found = dict(model.named_parameters())
+    for name, parameter in pairs.items():
+        scale = float(parameter.grad.abs().max())
+        torch.testing.assert_close(found[name].grad, parameter.grad, rtol=1e-4, atol=1e-5 * scale)
+    packed = found["blocks.1.attn.qkv.weight"].grad
+    assert packed is not None
+    separate = [getattr(official.layers[1], each).weight.grad for each in ("query", "key", "value")]
+    torch.testing.assert_close(packed, torch.cat(separate), rtol=1e-4, atol=1e-5 * float(packed.abs().max()))
+    # The shared layer, and the rows of the last one that nobody reads.
+    assert ours.get_total_flops() < 0.8 * theirs.get_total_flops()
+
+
+def test_the_study_of_the_step_runs(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(STUDIES)
+    module = study("distill_step")
+    flags = "--model vit_tiny_patch16_224 --image-size 32 --batch 2 --threads 1 --only"
+    sizes = []
+    for kind in ("nothing", "ours"):
+        monkeypatch.setattr(sys, "argv", ["distill_step.py", *flags.split(), kind])
+        module.main()
+        sizes.append(float(capsys.readouterr().out.split(":")[1].rstrip("}\n")))
+    assert 0 < sizes[0] <= sizes[1]
 
 
 @pytest.mark.slow

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
@@ -13,7 +14,7 @@ from torch.overrides import TorchFunctionMode
 from tavt_kit.backbones.costs import HeadCosts, LayerCosts
 from tavt_kit.drop import Pick, drop, first_rows, restore
 from tavt_kit.errors import UnsupportedBackbone
-from tavt_kit.scores import attention_map, cls_score, column_score
+from tavt_kit.scores import attention_map, cls_score, column_score, column_score_alone, keeps_no_map
 from tavt_kit.tokens import TokenState
 
 __all__ = ["Backbone", "Outputs", "Watch", "inside_attention", "pick_after_attention"]
@@ -46,6 +47,8 @@ class Backbone(Protocol):
     """How many leading layers are of one kind; a layer after them (a fusion) is timed on its own."""
     rigid: str | None
     """Why nothing can be dropped at all, or None."""
+    rowwise: bool
+    """Whether ``feed`` treats each token by itself, so that it may come before the drop as well as after it."""
     taps: int
     """Tokens of each layer that the last one takes, at most; 0 where it takes what is left."""
 
@@ -93,11 +96,14 @@ class Watch:
         self, q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None, scale: float | None, dropout: float
     ) -> Tensor:
         """See one call and return its output (B, H, n, dv)."""
-        if self.score == "cls":
-            self._add(cls_score(q, k, bias, scale))
+        if self.score == "cls" or keeps_no_map(q):
+            # Choosing has no gradient, and a fused call keeps no map for the backward pass.
+            with torch.no_grad():
+                alone = cls_score if self.score == "cls" else column_score_alone
+                self._add(alone(q, k, bias, scale))
             return F.scaled_dot_product_attention(q, k, v, attn_mask=bias, dropout_p=dropout, scale=scale)
         attention = attention_map(q, k, bias, scale)
-        self._add(column_score(attention))
+        self._add(column_score(attention.detach()))
         if dropout:
             attention = F.dropout(attention, dropout)
         return attention.to(v.dtype) @ v

@@ -64,7 +64,8 @@ class _MawsWatch(Watch):
     def __call__(
         self, q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None, scale: float | None, dropout: float
     ) -> Tensor:
-        self.scores = maws_score(q, k, scale)
+        with torch.no_grad():  # only ranked
+            self.scores = maws_score(q, k, scale)
         if self.other is not None:
             return self.other(q, k, v, bias, scale, dropout)
         return F.scaled_dot_product_attention(q, k, v, attn_mask=bias, dropout_p=dropout, scale=scale)
@@ -76,6 +77,7 @@ class FfvtBackbone(FusionBackbone):
     def __init__(self, model: Ffvt) -> None:
         super().__init__(model)
         self.taps = model.num_token
+        self.rowwise = False  # it takes the best of the tokens that are left
 
     def alone(self, layer: int, state: TokenState) -> TokenState:
         if layer != self.fusion:

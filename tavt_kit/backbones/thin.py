@@ -9,11 +9,12 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from tavt_kit.drop import Pick, gather_rows
-from tavt_kit.scores import attention_map, cls_score, column_score
+from tavt_kit.scores import attention_map, cls_score, column_score, column_score_alone, keeps_no_map
 from tavt_kit.timm_import import timm
 
 __all__ = ["is_thin", "thin_attention"]
@@ -35,16 +36,30 @@ def thin_attention(attention: Any, x: Tensor, pick: Pick) -> tuple[Tensor, Tenso
         return _finish(attention, _fused(attention, _query(attention, rows), *_keys_values(attention, x)), rows), None
     if pick.score == "cls":
         k, v = _keys_values(attention, x)
-        index = pick.index(cls_score(_query(attention, x[:, :1]), k, None, None))
+        with torch.no_grad():
+            index = pick.index(cls_score(_query(attention, x[:, :1]), k, None, None))
         rows = gather_rows(x, index)
         return _finish(attention, _fused(attention, _query(attention, rows), k, v), rows), index
     q, k, v = _project(attention, x, 0, 3)
-    weights = attention_map(attention.q_norm(q), attention.k_norm(k), None, None)
-    index = pick.index(column_score(weights))
+    q, k = attention.q_norm(q), attention.k_norm(k)
+    if keeps_no_map(q):
+        return _column_training(attention, x, q, k, v, pick)
+    weights = attention_map(q, k, None, None)
+    index = pick.index(column_score(weights.detach()))
     mixed = attention.attn_drop(weights).to(v.dtype) @ v  # (B, H, n, d)
     mixed = gather_rows(mixed.transpose(1, 2), index).transpose(1, 2)
     rows = x if attention.gate is None else gather_rows(x, index)
     return _finish(attention, mixed, rows), index
+
+
+def _column_training(
+    attention: Any, x: Tensor, q: Tensor, k: Tensor, v: Tensor, pick: Pick
+) -> tuple[Tensor, Tensor | None]:
+    """All rows are scored, and only those that go on are attended from and differentiated; no map is kept."""
+    index = pick.index(column_score_alone(q, k, None, None))
+    q = gather_rows(q.transpose(1, 2), index).transpose(1, 2)  # (B, H, k, d)
+    rows = x if attention.gate is None else gather_rows(x, index)
+    return _finish(attention, _fused(attention, q, k, v), rows), index
 
 
 def _project(attention: Any, x: Tensor, first: int, last: int) -> tuple[Tensor, ...]:

@@ -64,6 +64,7 @@ class TimmVit:
         self.joint = tuple(halves.joint for halves in self.halves)
         self.thin = tuple(self._is_thin(layer) for layer in range(self.layers))
         self.alike, self.taps = self.layers, 0
+        self.rowwise = True
         self.rigid: str | None = None
         self.head_rows = self._head_rows()
         self.has_class_token = getattr(self.model, "cls_token", None) is not None

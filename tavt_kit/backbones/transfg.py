@@ -12,6 +12,7 @@ from __future__ import annotations
 from dataclasses import replace
 from types import MappingProxyType
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -49,10 +50,13 @@ class _MapWatch(Watch):
     def __call__(
         self, q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None, scale: float | None, dropout: float
     ) -> Tensor:
-        self.map = attention_map(q, k, bias, scale)
+        with torch.no_grad():  # only ranked
+            self.map = attention_map(q, k, bias, scale)
         if self.other is not None:
             by_class = self.other.score == "cls"
             self.other.scores = cls_score(q, k, bias, scale) if by_class else column_score(self.map)
+        if torch.is_grad_enabled() and q.requires_grad:
+            return F.scaled_dot_product_attention(q, k, v, attn_mask=bias, dropout_p=dropout, scale=scale)
         mixing = F.dropout(self.map, dropout) if dropout else self.map
         return mixing.to(v.dtype) @ v
 

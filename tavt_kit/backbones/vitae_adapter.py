@@ -65,6 +65,7 @@ class VitaeBackbone:
         self.head_rows: int | None = None
         self.rigid: str | None = None
         self.taps = 0
+        self.rowwise = True
         self.has_class_token = model.class_token
 
     def embed(self, images: Tensor) -> TokenState:

@@ -42,6 +42,7 @@ class WholeModel:
 
     layers, prefix, taps = 1, 0, 0
     alike = 1
+    rowwise = True
     droppable: tuple[bool, ...] = (False,)
     joint: tuple[bool, ...] = (True,)
     thin: tuple[bool, ...] = (False,)

@@ -75,7 +75,9 @@ class Demo:
     def distil(self) -> None:
         from tavt_kit.verbs.distill import distill_verb
 
-        distill_verb(self.out / "probe", self.out / "distilled", steps=self.steps, bound=BOUND, lr=RATE, seed=self.seed)
+        distill_verb(
+            self.out / "probe", self.out / "distilled", steps=self.steps, bound=f"{BOUND:g}", lr=RATE, seed=self.seed
+        )
         self.look()
 
     def baseline(self) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -16,13 +17,44 @@ Run = Annotated[Path, typer.Argument(metavar="MODEL", help="A run folder, for ex
 Recipe = Annotated[str, typer.Option(help="modern (AdamW), or tavt: the official SGD with layer dropout, bound 0.2.")]
 Steps = Annotated[int | None, typer.Option(help="Updates. [default: 300]")]
 Batch = Annotated[int | None, typer.Option(help="Pictures per update. [default: 16]")]
-Bound = Annotated[float | None, typer.Option(help="Largest share of tokens a layer may drop. [default: 0.4]")]
+Bound = Annotated[
+    str | None,
+    typer.Option(help="Largest share of tokens a layer may drop, or how it grows: 0.2:0.6. [default: 0.4; tavt: 0.2]"),
+]
+Sampling = Annotated[
+    str | None, typer.Option(help="Random sub-networks by bound (layer by layer) or ratio (tapers). [default: bound]")
+]
+ScheduleFile = Annotated[
+    Path | None,
+    typer.Option(help="Distil the schedules of a search instead: its run folder or front.json; see --schedule too."),
+]
 Subs = Annotated[
     int | None, typer.Option(help="Random sub-networks per step, beside the full and the smallest. [default: 1]")
 ]
 Direction = Annotated[str | None, typer.Option(help="reverse (official) or forward. [default: reverse]")]
 Temperature = Annotated[float | None, typer.Option(help="Of the KL divergence. [default: 1]")]
 LayerDropout = Annotated[float | None, typer.Option(help="Probability that a layer is left out. [default: none]")]
+FeatureWeight = Annotated[
+    float | None, typer.Option(help="Draw sub-networks to the tokens of the full one, weighed so. [default: 0]")
+]
+FeatureLayers = Annotated[
+    str | None, typer.Option(help="Layers whose tokens are compared, such as 5,8. [default: the last but one]")
+]
+AttentionWeight = Annotated[
+    float | None, typer.Option(help="Draw sub-networks to the attention maps of the full one. [default: 0]")
+]
+AttentionLayers = Annotated[
+    str | None, typer.Option(help="Layers whose maps are compared, such as 5,8. [default: the last but one]")
+]
+TeacherRun = Annotated[
+    Path | None, typer.Option("--teacher", help="A run of the same classes to learn from beside the labels.")
+]
+TeacherWeight = Annotated[
+    float | None, typer.Option(help="Share of the full network's loss that comes from --teacher. [default: 0.5]")
+]
+Chunk = Annotated[
+    int | None, typer.Option(help="Pictures computed at a time, for less memory. [default: by the device]")
+]
 Freeze = Annotated[int | None, typer.Option(help="Leading layers that are not trained. [default: a quarter of them]")]
 Rate = Annotated[float | None, typer.Option("--lr", help="Highest learning rate. [default: 1e-4; tavt: 3e-2]")]
 Warmup = Annotated[int | None, typer.Option(help="Updates of linear warm-up. [default: a twentieth of the steps]")]
@@ -37,10 +69,20 @@ def distill_verb(
     steps: Steps = None,
     batch: Batch = None,
     bound: Bound = None,
+    sampling: Sampling = None,
+    schedule: options.Schedules = None,
+    schedules: ScheduleFile = None,
     sub_networks: Subs = None,
     kl: Direction = None,
     temperature: Temperature = None,
     layer_dropout: LayerDropout = None,
+    feature_weight: FeatureWeight = None,
+    feature_layers: FeatureLayers = None,
+    attention_weight: AttentionWeight = None,
+    attention_layers: AttentionLayers = None,
+    teacher: TeacherRun = None,
+    teacher_weight: TeacherWeight = None,
+    chunk: Chunk = None,
     freeze: Freeze = None,
     lr: Rate = None,
     warmup: Warmup = None,
@@ -83,11 +125,12 @@ def distill_verb(
 ) -> int:
     """Distil a fine-tuned model into itself with patch drop, so that dropped schedules keep its accuracy.
 
-    Each step trains the full network by cross-entropy, and the smallest and random sub-networks towards it (the
-    sandwich rule). Pictures and split are those MODEL was trained on; other data is refused. The accuracy of a fixed
-    ladder of schedules on val is recorded before and after; --evaluate-every selects by the mean of the metric over
-    it. The same command continues what was interrupted. `accelerate launch` or torchrun before it shares the work
-    among several processes.
+    Each step trains the full network by its family's loss, and the smallest and random sub-networks towards it (the
+    sandwich rule); --schedules takes the sub-networks from a search's front, so that distil, search, distil again
+    trains what was found. Pictures and split are those MODEL was trained on; other data is refused. The accuracy of a
+    fixed ladder of schedules on val, down to ten times fewer multiply-adds, is recorded before and after;
+    --evaluate-every selects by the mean of the metric over it. The same command continues what was interrupted.
+    `accelerate launch` or torchrun before it shares the work among several processes.
     """
     from tavt_kit.distill.recipe import distill_recipe
 
@@ -97,24 +140,36 @@ def distill_verb(
         erasing=erasing, erasing_fill=erasing_fill, mixup=mixup, cutmix=cutmix, workers=workers, cache=cache,
     )  # fmt: skip
     chosen = distill_recipe(
-        recipe, steps=steps, batch=batch, bound=bound, sub_networks=sub_networks, kl=kl, temperature=temperature,
-        layer_dropout=layer_dropout, freeze=freeze, lr=lr, warmup=warmup, weight_decay=weight_decay,
+        recipe, steps=steps, batch=batch, bound=_bound(bound), sub_networks=sub_networks, kl=kl,
+        temperature=temperature, layer_dropout=layer_dropout, sampling=sampling, feature_weight=feature_weight,
+        feature_layers=_layers("feature-layers", feature_layers), attention_weight=attention_weight,
+        attention_layers=_layers("attention-layers", attention_layers), teacher_weight=teacher_weight, chunk=chunk,
+        freeze=freeze, lr=lr, warmup=warmup, weight_decay=weight_decay,
         precision=precision, accumulation=accumulation, ema=ema, evaluate_every=evaluate_every, metric=metric,
         patience=patience, keep=keep, allow_smaller_batch=allow_smaller_batch or None, seed=seed, limit=limit,
         **reading,
     )  # fmt: skip
+    if schedules or schedule:
+        _refuse_idle({"--bound": bound, "--sampling": sampling}, "schedules are given, and decide what is drawn")
+    if teacher is None:
+        _refuse_idle({"--teacher-weight": teacher_weight}, "no --teacher is given")
     seconds = options.parse_duration(save_every)
+    from dataclasses import replace
+
     from tavt_kit.checkpoints import load_model
     from tavt_kit.data.inherited import inherited_images
     from tavt_kit.distill import distill
     from tavt_kit.distill.processes import Processes
     from tavt_kit.records import make_folder
     from tavt_kit.verbs.bar import Bar
+    from tavt_kit.verbs.listed_schedules import listed_schedules
 
     _refuse_same(model, out)
     adaptive = load_model(model)
     adaptive.check_droppable()
     adaptive.score = score or adaptive.score
+    chosen = replace(chosen, schedules=listed_schedules(adaptive, tuple(schedule or ()), schedules))
+    master = None if teacher is None else load_model(teacher)
     images = inherited_images(model, data)
     if dry_run:
         print(json.dumps({"recipe": chosen.as_record(), "data": images.name, "sha256": images.sha256}, indent=1))
@@ -122,8 +177,8 @@ def distill_verb(
     make_folder(out)
     with Bar() as bar:
         record = distill(
-            adaptive, images, out, chosen, device=device, fresh=fresh, allow_unreadable=allow_unreadable,
-            progress=bar, save_seconds=seconds or 60.0,
+            adaptive, images, out, chosen, teacher=master, device=device, fresh=fresh,
+            allow_unreadable=allow_unreadable, progress=bar, save_seconds=seconds or 60.0,
         )  # fmt: skip
     if not Processes.join(device).first:
         return 0
@@ -132,6 +187,27 @@ def distill_verb(
     else:
         _say(out, record)
     return 0
+
+
+def _refuse_idle(flags: dict[str, object], because: str) -> None:
+    """A flag that would do nothing is a mistake."""
+    for flag, value in flags.items():
+        if value is not None:
+            raise options.BadOption(f"{flag} {value} would do nothing, because {because}; leave one of them out")
+
+
+def _bound(text: str | None) -> float | str | None:
+    """A plain share as the number it is, so that a recipe's record has it so."""
+    return text if text is None or not re.fullmatch(r"\d*\.?\d+", text) else float(text)
+
+
+def _layers(flag: str, text: str | None) -> tuple[int, ...] | None:
+    """``5,8`` -> (5, 8)."""
+    if text is None:
+        return None
+    if not all(part.strip().isdecimal() for part in text.split(",")):
+        raise options.BadOption(f"--{flag} takes layers counted from 0, such as 5,8, got {text!r}")
+    return tuple(int(part) for part in text.split(","))
 
 
 def _refuse_same(model: Path, out: Path) -> None:

@@ -239,7 +239,7 @@ def test_closing_ends_the_workers_and_signals_do_not_reach_them(images: ImageSet
     pictures = read_pictures(images.split("train"), P, Reading(workers=2))
     before = signal.getsignal(signal.SIGCHLD)
     batches = stream(pictures, SETTINGS, seed=0, first=1, last=10**6)
-    next(batches)
+    next(batches), next(batches)  # one of each worker, so that both have begun
     workers = multiprocessing.active_children()
     assert len(workers) == 2 and all(os.getpgid(worker.pid or 0) != os.getpgid(0) for worker in workers)
     assert signal.getsignal(signal.SIGCHLD) is before

@@ -101,7 +101,7 @@ def test_the_best_averaged_weights_on_val_are_written(make_model: Make, images: 
     evaluated = {line["step"]: line["val_macro_f1"] for line in read_metrics(tmp_path) if "val_macro_f1" in line}
     assert set(evaluated) == {2, 4, 5} and evaluated[selected["step"]] == max(evaluated.values()) == selected["value"]
     val = read_pictures(images.split("val"), Preprocessing((64, 64)))
-    judge = judge_of(running, val, images.classes, ("dense",))
+    judge = judge_of(running, val, images.classes, (make_model().dense_schedule,))
     assert judge.value(load_model(tmp_path)) == selected["value"]
     with pytest.raises(TrainingError, match=r"ema 0.5 \(now none\); metric macro_f1 \(now loss\)"):
         train(make_model(), images, tmp_path, replace(recipe, running=replace(running, ema=None, metric="loss")))

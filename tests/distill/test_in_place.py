@@ -11,7 +11,8 @@ from tavt_kit.adaptive import AdaptiveViT
 from tavt_kit.checkpoints import load_model
 from tavt_kit.data import ImageSet, read_split
 from tavt_kit.distill import DistillRecipe, distill, distill_recipe, train
-from tavt_kit.distill.evaluate import LADDER, climb
+from tavt_kit.distill.evaluate import climb
+from tavt_kit.distill.ladder import ladder_of
 from tavt_kit.distill.metrics import read_metrics
 from tavt_kit.distill.pictures import read_pictures
 from tavt_kit.distill.run_folder import read_run_record
@@ -42,13 +43,13 @@ def test_a_run_holds_all_that_later_verbs_need(probed: Path, images: ImageSet, t
     assert names == {"run.json", "split.json", "metrics.jsonl", "tensorboard", "model.safetensors", "model.json"}
     assert record == {k: v for k, v in read_run_record(tmp_path).items() if k not in ("schema", "version")}
     results = record["results"]
-    assert [entry["name"] for entry in results["after"]] == list(LADDER)
+    assert [entry["name"] for entry in results["after"]] == list(ladder_of(load_model(probed)))
     assert len(read_metrics(tmp_path)) == 4 and read_split(tmp_path).sha256 == images.sha256
     model = load_model(tmp_path)
     assert "distilled in place" in model.card.provenance and "colours" in model.card.provenance  # type: ignore[union-attr]
     # The recorded figures are those of the saved weights.
     val = read_pictures(images.split("val"), Preprocessing((64, 64)))
-    for entry, rung in zip(results["after"], climb(model, val, "val"), strict=True):
+    for entry, rung in zip(results["after"], climb(model, val, "val", ladder_of(model)), strict=True):
         assert Accuracy.from_record(entry["accuracy"]) == rung.accuracy
         assert entry["macs"] == count_macs(model, TokenSchedule(tuple(entry["schedule"])))
     assert results["val"] == results["after"][0]["accuracy"]

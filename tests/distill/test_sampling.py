@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tavt_kit.distill.sampling import Sampler, bounded_counts, first_layers, surviving_layers
-from tavt_kit.errors import TrainingError
+from tavt_kit.distill.sampling import Bound, Sampler, bounded_counts, first_layers, surviving_layers
+from tavt_kit.errors import ScheduleError, TavtError, TrainingError, UnknownName
 from tavt_kit.schedule import TokenSchedule
 
 SAMPLERS = st.builds(
@@ -16,7 +16,7 @@ SAMPLERS = st.builds(
     tokens=st.integers(12, 300),
     layers=st.integers(1, 14),
     prefix=st.integers(0, 5),
-    bound=st.floats(0.05, 0.9),
+    bound=st.floats(0.05, 0.9).map(Bound),
     random=st.integers(0, 3),
     layer_dropout=st.none() | st.floats(0.0, 0.9),
 )
@@ -32,7 +32,7 @@ def test_every_drawn_schedule_fits_the_model_and_the_bound(sampler: Sampler, see
     for sub in subs:
         entering = sampler.tokens
         for layer, count in enumerate(sub.counts):
-            least = max(math.ceil(entering * (1 - sampler.bound)), sampler.floor) if sub.runs(layer) else entering
+            least = max(math.ceil(entering * (1 - sampler.bound.end)), sampler.floor) if sub.runs(layer) else entering
             assert least <= count <= entering
             entering = count
 
@@ -42,13 +42,13 @@ def test_without_layer_dropout_the_first_is_the_taper_and_the_smallest(sampler: 
     if sampler.layer_dropout is not None:
         return
     _, (smallest, *others) = sampler.draw(np.random.default_rng(seed))
-    assert smallest == TokenSchedule.taper(sampler.tokens, sampler.layers, sampler.bound, sampler.prefix)
+    assert smallest == TokenSchedule.taper(sampler.tokens, sampler.layers, sampler.bound.end, sampler.prefix)
     for other in others:
         assert all(a <= b for a, b in zip(smallest.counts, other.counts, strict=True))
 
 
 def test_the_same_seed_draws_the_same_and_another_one_does_not() -> None:
-    sampler = Sampler(197, 12, bound=0.4, layer_dropout=0.2)
+    sampler = Sampler(197, 12, bound=Bound(0.4), layer_dropout=0.2)
     first, second, third = (sampler.draw(np.random.default_rng(seed)) for seed in (1, 1, 2))
     assert first == second != third
 
@@ -67,7 +67,72 @@ def test_layer_dropout_drops_its_share_and_may_drop_all() -> None:
     assert first_layers(3, 9) == (0,)
 
 
-@pytest.mark.parametrize("wrong", [{"bound": 0.0}, {"bound": 1.0}, {"random": -1}, {"layer_dropout": 1.0}])
+@pytest.mark.parametrize("wrong", [{"random": -1}, {"layer_dropout": 1.0}])
 def test_what_cannot_be_is_refused(wrong: dict[str, float]) -> None:
     with pytest.raises(TrainingError):
         Sampler(17, 6, **wrong)  # type: ignore[arg-type]
+
+
+def test_an_annealed_bound_goes_from_one_end_to_the_other() -> None:
+    assert [Bound.parse("0.2:0.6").at(p) for p in (0, 0.5, 1)] == pytest.approx([0.2, 0.4, 0.6])
+    cosine = Bound.parse("0.2:0.6:cosine")
+    assert [cosine.at(p) for p in (0, 0.25, 0.5, 1)] == pytest.approx([0.2, 0.2 + 0.4 * (1 - 0.5**0.5) / 2, 0.4, 0.6])
+    assert {Bound.parse("0.4").at(p) for p in (0, 1)} == {0.4}
+    assert [str(Bound.parse(text)) for text in ("0.4", "0.2:0.6:linear", "0.2:0.6:cosine")] == [
+        "0.4", "0.2:0.6", "0.2:0.6:cosine",
+    ]  # fmt: skip
+    sampler = Sampler(197, 12, bound=cosine)
+    for progress in (0.0, 0.3, 1.0):
+        _, (smallest, *_) = sampler.draw(np.random.default_rng(0), progress)
+        assert smallest == TokenSchedule.taper(197, 12, cosine.at(progress))
+
+
+@pytest.mark.parametrize("text", ["0", "1", "0.6:0.2", "0.2:1.0", "0:0.5", "0.2:0.4:0.6", "a", "0.2:",
+                                  "0.1:0.2:linear:x", "nan", "0.2:0.6:steps"])  # fmt: skip
+def test_a_bound_that_cannot_be_is_refused(text: str) -> None:
+    with pytest.raises(TavtError) as refused:
+        Bound.parse(text)
+    assert "\n" not in str(refused.value)
+
+
+def test_by_ratio_every_network_is_a_taper_within_the_bound() -> None:
+    sampler = Sampler(197, 12, bound=Bound(0.5), random=20, sampling="ratio")
+    _, (smallest, *others) = sampler.draw(np.random.default_rng(0))
+    tapers = {TokenSchedule.taper(197, 12, ratio) for ratio in np.linspace(0, 0.5, 20001)}
+    assert smallest == TokenSchedule.taper(197, 12, 0.5) and tapers >= set(others)
+    assert len(set(others)) > 15
+
+
+FRONT = tuple(TokenSchedule(counts) for counts in ((17,) * 4, (17, 12, 9, 5), (9, 9, 4, 2), (16, 16, 16, 16)))
+
+
+def test_a_list_gives_its_smallest_every_time_and_all_others_in_turn() -> None:
+    sampler = Sampler(17, 4, schedules=(*FRONT, FRONT[1]))
+    seen = set()
+    for seed in range(12):
+        full, subs = sampler.draw(np.random.default_rng(seed))
+        assert full.is_dense(17) and subs[0] == FRONT[2] and set(subs[1:]) == {FRONT[1], FRONT[3]}
+        seen.add(subs)
+    assert len(seen) == 2
+    _, many = Sampler(17, 4, random=5, schedules=FRONT).draw(np.random.default_rng(0))
+    assert len(many) == 6 and {many.count(FRONT[1]), many.count(FRONT[3])} == {2, 3}
+    _, one = Sampler(17, 4, random=2, schedules=FRONT[2:3]).draw(np.random.default_rng(0))
+    assert one == (FRONT[2],) * 3
+
+
+def test_layer_dropout_thins_listed_schedules_too() -> None:
+    sampler = Sampler(17, 4, random=3, layer_dropout=0.5, schedules=FRONT)
+    for seed in range(20):
+        _, subs = sampler.draw(np.random.default_rng(seed))
+        for sub in subs:
+            assert any(all(sub.counts[layer] == each.counts[layer] for layer in sub.executed or ()) for each in FRONT)
+
+
+def test_a_list_that_cannot_be_is_refused() -> None:
+    with pytest.raises(TrainingError, match="keeps all 17 tokens"):
+        Sampler(17, 4, schedules=FRONT[:1])
+    for wrong in (TokenSchedule((17, 12, 9)), TokenSchedule((18, 12, 9, 5))):
+        with pytest.raises(ScheduleError):
+            Sampler(17, 4, schedules=(wrong,))
+    with pytest.raises(UnknownName, match="bound, ratio"):
+        Sampler(17, 4, sampling="magic")

@@ -11,11 +11,12 @@ from torch import Tensor
 from tavt_kit.adaptive import AdaptiveViT, wrap
 from tavt_kit.distill.losses import divergence
 from tavt_kit.distill.optimiser import freeze
-from tavt_kit.distill.sampling import Sampler
+from tavt_kit.distill.sampling import Bound, Sampler
 from tavt_kit.distill.step import SandwichRule, sandwich_step, training_attention
 from tavt_kit.errors import ScheduleError, TrainingError, UnknownName
 from tavt_kit.schedule import TokenSchedule
 from tavt_kit.timm_import import timm
+from tavt_kit.tokens import TokenState
 
 Make = Callable[..., AdaptiveViT]
 
@@ -68,7 +69,7 @@ def assert_same(ours: dict[str, Tensor], theirs: dict[str, Tensor], **tolerance:
 def test_gradients_are_those_of_the_whole_loss_and_reach_every_weight(make_model: Make, rule: SandwichRule) -> None:
     model = shaken(make_model())
     images, labels = batch()
-    _, subs = Sampler(model.tokens, model.layers, bound=0.4).draw(np.random.default_rng(0))
+    _, subs = Sampler(model.tokens, model.layers, bound=Bound(0.4)).draw(np.random.default_rng(0))
     before = model.schedule
     step = sandwich_step(model, images, labels, subs, rule=rule)
     ours = taken(model)
@@ -95,34 +96,80 @@ def test_other_kinds_of_vit(name: str, options: dict[str, object], pool: str) ->
     torch.manual_seed(0)
     model = shaken(wrap(timm.create_model(name, num_classes=3, **options), pool=pool))
     images, labels = batch(3, int(str(options["img_size"])))
-    _, subs = Sampler(model.tokens, model.layers, model.prefix, bound=0.3).draw(np.random.default_rng(1))
+    _, subs = Sampler(model.tokens, model.layers, model.prefix, bound=Bound(0.3)).draw(np.random.default_rng(1))
     for frozen in (0, 2):
         freeze(model, frozen)
-        rule = SandwichRule(frozen=frozen)
+        rule = SandwichRule()
         sandwich_step(model, images, labels, subs, rule=rule)
         assert_same(taken(model), naive(model, images, labels, subs, rule), atol=5e-5, rtol=1e-3)
 
 
-def test_frozen_layers_that_nobody_drops_in_run_once_without_a_graph(make_model: Make) -> None:
-    model = shaken(make_model())
-    freeze(model, 3)
-    images, labels = batch()
-    late = [TokenSchedule((17, 17, 17, 9, 6, 4)), TokenSchedule((17, 17, 15, 12, 9, 9))]
-    calls: list[int] = []
+def counted(model: AdaptiveViT) -> list[tuple[int, bool]]:
+    """A list that fills with (layer, whether a graph was recorded) of every attention half that runs on all rows."""
+    calls: list[tuple[int, bool]] = []
     attend = model.backbone.attend
 
-    def counting(layer: int, *rest: object) -> object:
-        calls.append(layer)
-        return attend(layer, *rest)  # type: ignore[arg-type]
+    def counting(layer: int, *rest: object) -> TokenState:
+        state = attend(layer, *rest)  # type: ignore[arg-type]
+        calls.append((layer, state.tokens.requires_grad))
+        return state
 
     model.backbone.attend = counting  # type: ignore[method-assign, assignment]
-    sandwich_step(model, images, labels, late, rule=SandwichRule(frozen=3))
-    shared = taken(model)
-    assert (calls.count(0), calls.count(1)) == (1, 1)
-    assert calls.count(2) >= 2  # one of the sub-networks drops there
-    sandwich_step(model, images, labels, late, rule=SandwichRule(frozen=0))
-    assert_same(taken(model), shared)
-    assert all(name.startswith(("blocks.3", "blocks.4", "blocks.5", "norm", "head", "fc_norm")) for name in shared)
+    return calls
+
+
+def test_what_networks_share_runs_once_and_frozen_layers_without_a_graph(make_model: Make) -> None:
+    model = shaken(make_model())
+    freeze(model, 2)
+    images, labels = batch()
+    late = [TokenSchedule((17, 17, 17, 9, 6, 4)), TokenSchedule((17, 17, 15, 12, 9, 9))]
+    calls = counted(model)
+    sandwich_step(model, images, labels, late)
+    ours = taken(model)
+    # Layer 2 parts one sub-network from the others, layer 3 the other one from the full network.
+    assert calls == [(0, False), (1, False), (2, True), (3, True), (4, True)]
+    assert_same(ours, naive(model, images, labels, late, SandwichRule()))
+    assert all(name.startswith(("blocks.2", "blocks.3", "blocks.4", "blocks.5", "norm", "head", "fc_norm"))
+               for name in ours)  # fmt: skip
+
+
+def test_networks_that_skip_layers_share_what_they_have_in_common(make_model: Make) -> None:
+    model = shaken(make_model())
+    images, labels = batch()
+    full = TokenSchedule((17,) * 6, executed=(1, 2, 4, 5))
+    subs = [
+        TokenSchedule((17, 12, 12, 12, 9, 9), executed=(1, 2, 4, 5)),
+        TokenSchedule((15, 12, 9, 9, 9, 9), executed=(0, 1, 2)),
+        TokenSchedule((17,) * 6, executed=()),
+        TokenSchedule((17,) * 6, executed=()),
+    ]
+    step = sandwich_step(model, images, labels, subs, full=full)
+    ours = taken(model)
+    model.schedule = full
+    teacher = model(images)
+    total = F.cross_entropy(teacher, labels)
+    for sub, logits in zip(subs, step.logits[1:], strict=True):
+        model.schedule = sub
+        student = model(images)
+        torch.testing.assert_close(logits, student.detach(), atol=1e-5, rtol=1e-5)
+        total = total + divergence(student, teacher)
+    (total / 5).backward()  # type: ignore[no-untyped-call]
+    assert_same(ours, taken(model))
+
+
+@pytest.mark.parametrize("chunk", [1, 3, 4])
+def test_a_batch_taken_in_parts_gives_the_same(make_model: Make, chunk: int) -> None:
+    model = shaken(make_model())
+    images, labels = batch()
+    subs = [TokenSchedule.taper(model.tokens, model.layers, ratio) for ratio in (0.4, 0.2)]
+    whole = sandwich_step(model, images, labels, subs)
+    expected = taken(model)
+    parts = sandwich_step(model, images, labels, subs, rule=SandwichRule(chunk=chunk))
+    assert_same(taken(model), expected)
+    for name in ("loss", "cross_entropy"):
+        assert getattr(parts, name).item() == pytest.approx(getattr(whole, name).item(), rel=1e-6)
+    torch.testing.assert_close(parts.divergences, whole.divergences)
+    torch.testing.assert_close(parts.logits, whole.logits)
 
 
 def test_accumulated_micro_batches_are_their_mean(make_model: Make) -> None:
@@ -178,14 +225,15 @@ def test_one_autocast_context_for_all_passes_changes_nothing(make_model: Make) -
     assert difference < 0.05 * norm  # bfloat16 rounds at 0.4 %
 
 
-def test_training_lifts_the_dropped_networks(make_model: Make) -> None:
+@pytest.mark.parametrize("bound", ["0.5", "0.2:0.6", "0.2:0.6:cosine"])
+def test_training_lifts_the_dropped_networks(make_model: Make, bound: str) -> None:
     model = shaken(make_model())
     images, labels = batch(8)
-    sampler = Sampler(model.tokens, model.layers, bound=0.5, random=1)
+    sampler = Sampler(model.tokens, model.layers, bound=Bound.parse(bound), random=1)
     optimiser = torch.optim.AdamW(model.parameters(), lr=3e-3)
     history = []
     for number in range(25):
-        full, subs = sampler.draw(np.random.default_rng(number))
+        full, subs = sampler.draw(np.random.default_rng(number), number / 24)
         step = sandwich_step(model, images, labels, subs, full=full)
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimiser.step()

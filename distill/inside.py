@@ -1,0 +1,129 @@
+"""What a sub-network may learn from inside the full one: its tokens and its attention maps, where it kept them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import torch.nn.functional as F
+from torch import Tensor
+
+from tavt_kit.backbones.base import Watch
+from tavt_kit.distill.losses import at_least_f32
+from tavt_kit.drop import gather_rows
+from tavt_kit.errors import UnsupportedBackbone
+from tavt_kit.scores import attention_map, cls_score, column_score
+
+__all__ = ["Inside", "MapWatch", "attention_loss", "feature_loss"]
+
+Placed = tuple[Tensor, Tensor | None]
+"""A tensor, and the places (B, n) of its tokens in the original sequence; None for all of them."""
+
+
+@dataclass(frozen=True, slots=True)
+class Inside:
+    """What was looked at in one network.
+
+    Args:
+        features: By layer, its output (B, n, D), with the places of its tokens.
+        maps: By layer, its attention (B, H, n, n), with the places of the tokens that entered it.
+    """
+
+    features: dict[int, Placed] = field(default_factory=dict)
+    maps: dict[int, Placed] = field(default_factory=dict)
+
+    def detached(self) -> Inside:
+        """As a teacher gives it."""
+        return Inside(_detached(self.features), _detached(self.maps))
+
+
+def _detached(values: Mapping[int, Placed]) -> dict[int, Placed]:
+    return {layer: (value.detach(), place) for layer, (value, place) in values.items()}
+
+
+class MapWatch(Watch):
+    """Keeps the attention map of a layer, and scores by it."""
+
+    def __init__(self, score: str) -> None:
+        super().__init__(score)
+        self.maps: list[Tensor] = []
+
+    def __call__(
+        self, q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None, scale: float | None, dropout: float
+    ) -> Tensor:
+        attention = attention_map(q, k, bias, scale)
+        self.maps.append(attention)
+        self._add((cls_score(q, k, bias, scale) if self.score == "cls" else column_score(attention)).detach())
+        mixing = F.dropout(attention, dropout) if dropout else attention
+        return mixing.to(v.dtype) @ v
+
+    def taken(self, layer: int) -> Tensor:
+        """(B, H, n, n); of several parallel calls the only one is not known.
+
+        Raises:
+            UnsupportedBackbone: There was no call to look at, or more than one.
+        """
+        if len(self.maps) != 1:
+            raise UnsupportedBackbone(
+                f"layer {layer} of this model shows {len(self.maps)} attention maps instead of one, so none can be "
+                "distilled; use --feature-weight"
+            )
+        return self.maps[0]
+
+
+def feature_loss(student: Placed, teacher: Placed) -> Tensor:
+    """Squared distance of normalised tokens, averaged over the tokens that the student kept, and over D and the batch.
+
+    ``mean((norm(s) - norm(t)) ** 2)`` where ``norm`` is a layer norm without weights: the hidden-state loss of TinyBERT
+    (Jiao et al., Findings of EMNLP 2020, eq. 8) with the identity for its projection, as both networks have the same
+    weights. Normalised, because a ViT's tokens have a few channels that would be all of an unnormalised distance.
+
+    Args:
+        student: Tokens (B, n, D); gradients flow through them alone.
+        teacher: Tokens (B, m, D), among them all that the student has.
+
+    Example:
+        >>> import torch
+        >>> tokens = torch.randn(2, 5, 8)
+        >>> float(feature_loss((tokens[:, :3], torch.arange(3).expand(2, 3)), (tokens, None)))
+        0.0
+    """
+    tokens, place = student
+    theirs, own = teacher
+    theirs = theirs if place is None else gather_rows(theirs, _rows(place, own))
+    width = tokens.shape[-1:]
+    return F.mse_loss(F.layer_norm(at_least_f32(tokens), width), F.layer_norm(at_least_f32(theirs.detach()), width))
+
+
+def attention_loss(student: Placed, teacher: Placed) -> Tensor:
+    """KL(teacher || student) of attention rows, averaged over rows, heads and the batch, in nats.
+
+    MiniLM's transfer of attention distributions (Wang et al., NeurIPS 2020, eq. 7), for a student that has fewer
+    tokens: of the teacher's map the rows and columns of the tokens that entered the student's layer, each row made to
+    sum to 1 again, which is the softmax of the teacher's own scores over these tokens.
+
+    Args:
+        student: Map (B, H, n, n); gradients flow through it alone.
+        teacher: Map (B, H, m, m), among its tokens all that the student has.
+    """
+    ours, place = student
+    theirs, own = teacher
+    theirs = theirs.detach()
+    if place is not None:
+        rows = _rows(place, own)[:, None]  # (B, 1, n)
+        theirs = theirs.gather(2, rows.unsqueeze(3).expand(-1, theirs.shape[1], -1, theirs.shape[3]))
+        theirs = theirs.gather(3, rows.unsqueeze(2).expand(-1, theirs.shape[1], theirs.shape[2], -1))
+        theirs = theirs / theirs.sum(-1, keepdim=True).clamp(min=_TINY)
+    logs = ours.clamp(min=_TINY).log()
+    return (theirs * (theirs.clamp(min=_TINY).log() - logs)).sum(-1).mean()
+
+
+_TINY = 1e-12
+"""Least probability whose logarithm is taken."""
+
+
+def _rows(place: Tensor, own: Tensor | None) -> Tensor:
+    """Where the tokens at ``place`` (B, n) are among those at ``own`` (B, m), both ascending."""
+    if own is None:
+        return place
+    return (own.unsqueeze(1) < place.unsqueeze(2)).sum(2)

@@ -1,0 +1,124 @@
+"""Distillation over every kind of backbone that can drop: it learns, nothing is blurred, and dense stays the model."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from tavt_kit.adaptive import AdaptiveViT, wrap
+from tavt_kit.distill.losses import divergence
+from tavt_kit.distill.passes import batch_norms
+from tavt_kit.distill.pim_loss import pim_loss
+from tavt_kit.distill.sampling import Bound, Sampler
+from tavt_kit.distill.step import sandwich_step
+from tavt_kit.errors import TrainingError
+from tavt_kit.schedule import TokenSchedule
+from tests.contracts.zoo import ZOO, images
+
+FAMILIES = ("plain", "deit_distilled", "parallel_scaling", "relative_table", "rope_mixed", "no_class_token",
+            "ffvt", "transfg", "pim", "pim_sum", "vitae", "vitae_class_token", "vitaev2")  # fmt: skip
+"""Mix-ViT's pure model is "plain" once it is fine-tuned: what mixes tokens is in no run."""
+WITH_NORMS = ("pim", "vitae", "vitaev2")
+
+
+def fresh(name: str) -> AdaptiveViT:
+    torch.manual_seed(0)
+    return wrap(ZOO[name]())
+
+
+def pictures(model: AdaptiveViT, batch: int = 6) -> tuple[Tensor, Tensor]:
+    """Of three classes, told apart by their brightness."""
+    labels = torch.arange(batch) % 3
+    return 0.3 * images(model.bare, batch) + (labels - 1.0)[:, None, None, None], labels
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_a_few_steps_lower_the_loss_and_dense_stays_the_bare_forward(name: str) -> None:
+    model = fresh(name)
+    x, labels = pictures(model)
+    sampler = Sampler(model.tokens, model.layers, model.prefix, bound=Bound(0.5), random=1)
+    optimiser = torch.optim.AdamW(model.parameters(), lr=3e-3)
+    model.train()
+    losses = []
+    for number in range(5):
+        _, subs = sampler.draw(np.random.default_rng(number))
+        step = sandwich_step(model, x, labels, subs)
+        losses.append(step.loss.item())
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimiser.step()
+        optimiser.zero_grad()
+    assert losses[-1] < 0.8 * losses[0], losses
+    model.eval()
+    with torch.no_grad():
+        assert torch.equal(model(x), model.bare(x))
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_gradients_are_those_of_the_sum(name: str) -> None:
+    """Shared layers and separate backward passes against one expression of plain passes, differentiated at once."""
+    model = fresh(name).double().train()
+    x, labels = (each.double() if each.is_floating_point() else each for each in pictures(model))
+    for module in model.modules():
+        if isinstance(module, nn.Dropout):
+            module.p = 0.0
+    subs = [TokenSchedule.taper(model.tokens, model.layers, ratio, model.prefix) for ratio in (0.4, 0.15)]
+    step = sandwich_step(model, x, labels, subs)
+    ours = [p.grad for p in model.parameters()]
+    model.zero_grad(set_to_none=True)
+    full = _outputs(model, model.dense_schedule, x)
+    total = (
+        pim_loss(full.named, labels)
+        if name.startswith("pim")
+        else torch.nn.functional.cross_entropy(full.logits, labels)
+    )
+    if name == "transfg":
+        total = total + step.full["contrastive"].requires_grad_(False)
+    for sub in subs:
+        total = total + divergence(_outputs(model, sub, x).logits, full.logits)
+    torch.autograd.backward(total / 3)
+    assert step.loss.item() == pytest.approx(total.item() / 3, rel=1e-9)
+    if name == "transfg":
+        return
+    theirs = [p.grad for p in model.parameters()]
+    scale = max(float(g.abs().max()) for g in theirs if g is not None)
+    for own, expected in zip(ours, theirs, strict=True):
+        assert (own is None) == (expected is None)
+        if own is not None and expected is not None:
+            torch.testing.assert_close(own, expected, rtol=1e-6, atol=1e-9 * scale)
+
+
+def _outputs(model: AdaptiveViT, schedule: TokenSchedule, x: Tensor):  # type: ignore[no-untyped-def]
+    return model.outputs(model.advance(model.start(x), range(model.layers), schedule.counts))
+
+
+@pytest.mark.parametrize("name", WITH_NORMS)
+def test_only_the_full_network_moves_the_running_statistics(name: str) -> None:
+    """As one training pass of the bare model does, however many sub-networks there are."""
+    model, after = fresh(name).train(), []
+    start = {key: value.clone() for key, value in model.state_dict().items()}
+    subs = [TokenSchedule.taper(model.tokens, model.layers, ratio, 1) for ratio in (0.6, 0.3)]
+    x, labels = pictures(model, 4)
+    for networks in ([], subs):
+        model.load_state_dict(start)
+        sandwich_step(model, x, labels, networks)
+        after.append({key: value.clone() for key, value in model.named_buffers()})
+        assert all(norm.track_running_stats for norm in batch_norms(model))
+    model.load_state_dict(start)
+    model.bare(x)
+    bare = dict(model.named_buffers())
+    running = [key for key in after[0] if "running" in key or key.endswith("tracked")]
+    assert running and set(after[0]) == set(after[1])
+    for key in running:
+        torch.testing.assert_close(after[1][key], after[0][key], rtol=0, atol=1e-6)
+        torch.testing.assert_close(after[1][key], bare[key], rtol=0, atol=1e-5)
+        assert not torch.equal(after[1][key], start[key])
+
+
+@pytest.mark.parametrize("name", ["transfg", "pim"])
+def test_a_loss_that_reads_whole_labels_refuses_mixed_pictures(name: str) -> None:
+    model = fresh(name)
+    x, labels = pictures(model, 2)
+    with pytest.raises(TrainingError, match="mixup"):
+        sandwich_step(model, x, torch.nn.functional.one_hot(labels, 7).float(), [])

@@ -1,0 +1,101 @@
+"""``distill`` through the real command: distil, search, distil again; teachers, growing bounds, and bad input."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from tavt_kit import cli
+from tavt_kit.checkpoints import load_model
+from tavt_kit.macs import count_macs
+from tests.verbs.tiny import write_pictures, write_run
+
+FEW = ("--steps", 3, "--batch", 4)
+
+
+def run(*arguments: object) -> int:
+    with pytest.raises(SystemExit) as ended:
+        cli.main([str(argument) for argument in arguments])
+    return int(ended.value.code or 0)
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_pictures(tmp_path_factory.mktemp("data"))
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_run(tmp_path_factory.mktemp("runs") / "model")
+
+
+def test_distil_search_and_distil_again_what_was_found(data: Path, model: Path, tmp_path: Path) -> None:
+    first, found, again = tmp_path / "first", tmp_path / "found", tmp_path / "again"
+    assert run("distill", model, "--data", data, "-o", first, "--bound", "0.2:0.6:cosine", *FEW) == 0
+    assert json.loads((first / "run.json").read_text())["asked"]["bound"] == "0.2:0.6:cosine"
+    budget = f"flops={0.8 * count_macs(load_model(model)):.0f}"
+    assert run("search", first, "-o", found, "--budget", budget, "--evaluations", 12) == 0
+    front = json.loads((found / "front.json").read_text())["candidates"]
+    assert run("distill", first, "-o", again, "--schedules", found, "--schedule", "17,12,9,6", *FEW) == 0
+    record = json.loads((again / "run.json").read_text())
+    assert len(record["asked"]["schedules"]) == len(front) + 1 and record["asked"]["schedules"][0] == "17,12,9,6"
+    assert record["results"]["loop"]["steps"] == 3
+    assert "schedules" in load_model(again).card.provenance  # type: ignore[union-attr]
+
+
+def test_features_maps_and_a_teacher_of_another_size(data: Path, model: Path, tmp_path: Path) -> None:
+    inside = ("--feature-weight", 0.5, "--feature-layers", "1,2", "--attention-weight", 1, "--sampling", "ratio")
+    assert run("distill", model, "--data", data, "-o", tmp_path / "a", *inside, *FEW) == 0
+    logged = [json.loads(line) for line in (tmp_path / "a" / "metrics.jsonl").read_text().splitlines()]
+    assert all(step["features"] > 0 and step["attention"] > 0 for step in logged)
+    asked = json.loads((tmp_path / "a" / "run.json").read_text())["asked"]
+    assert asked["feature_layers"] == [1, 2] and asked["attention_layers"] == [2]  # the last but one
+    big = tmp_path / "big"
+    pictures = ("--data", data, "--weights", "random", "--image-size", 64)
+    assert run("train", "test_vit", *pictures, "-o", big) == 0
+    assert run("distill", model, "--data", data, "-o", tmp_path / "b", "--teacher", big, *FEW) == 0
+    logged = [json.loads(line) for line in (tmp_path / "b" / "metrics.jsonl").read_text().splitlines()]
+    assert all(step["teacher"] > 0 for step in logged)
+    assert len(json.loads((tmp_path / "b" / "run.json").read_text())["asked"]["teacher_sha256"]) == 64
+
+
+def test_what_cannot_be_is_one_sentence_and_nothing_is_written(
+    data: Path, model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    stranger = write_run(tmp_path / "stranger", classes=("disc", "ring", "stripe"))
+    deep = tmp_path / "front.json"
+    front = {"schema": "fgvc-kit/front", "version": 1}
+    deep.write_text(json.dumps({**front, "candidates": [{"schedule": [17, 17, 12, 9, 6]}]}))
+    (tmp_path / "empty.json").write_text(json.dumps({**front, "candidates": []}))
+    cases = {
+        ("--bound", "0.6:0.2"): "write the smaller one first",
+        ("--bound", "0.2:1.2"): "above 0 and below 1, got 1.2",
+        ("--bound", "often"): "got 'often'",
+        ("--bound", "0.2:0.4:steps"): "one of linear, cosine, got 'steps'",
+        ("--teacher", stranger): "'ring' is known to one of them alone",
+        ("--teacher", tmp_path / "nowhere"): "nowhere",
+        ("--teacher-weight", "0.3"): "no --teacher is given",
+        ("--schedule", "9,12,9,6"): "layer 1 keeps 12 tokens, but only 9 reach it",
+        ("--schedule", "17,12,9"): "the model has 4 layers, but the schedule has 3",
+        ("--schedule", "17,12,9,1"): "at least 2 must stay",
+        ("--schedule", "20,12,9,6"): "the model has 17 tokens",
+        ("--schedule", "dense"): "keeps all 17 tokens",
+        ("--schedule", "17,12,9,6", "--bound", "0.3"): "leave one of them out",
+        ("--schedules", deep): "is the front of another model",
+        ("--schedules", tmp_path / "empty.json"): "its front is empty",
+        ("--schedules", tmp_path / "nowhere"): "cannot read",
+        ("--feature-weight", 1, "--feature-layers", "3"): "layers 0 to 2 can be compared",
+        ("--feature-weight", 1, "--feature-layers", "last"): "layers counted from 0",
+        ("--attention-layers", "1"): "give their weight too",
+        ("--attention-weight", "-1"): "must be at least 0",
+        ("--sampling", "magic"): "one of bound, ratio",
+        ("--chunk", 0): "at least 1 image at a time",
+    }
+    for flags, sentence in cases.items():
+        assert run("distill", model, "--data", data, "-o", tmp_path / "never", *flags, *FEW) == 2, flags
+        said = capsys.readouterr().err
+        assert sentence in said and said.count("\n") == 1, (flags, said)
+        left = list((tmp_path / "never").iterdir()) if (tmp_path / "never").exists() else []
+        assert not left, (flags, left)
