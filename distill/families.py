@@ -9,27 +9,16 @@ from tavt_kit.backbones.pim import Pim
 from tavt_kit.backbones.transfg import TransFg
 from tavt_kit.backbones.vitae import Vitae
 from tavt_kit.distill.preset import recipe_names
-from tavt_kit.distill.recipe import TrainRecipe
+from tavt_kit.distill.recipe import FAMILIES, TrainRecipe
 from tavt_kit.errors import TrainingError
 
-__all__ = ["FAMILIES", "check_family", "family_of"]
-
-FAMILIES = {
-    "vit": "a plain Vision Transformer",
-    "ffvt": "an FFVT",
-    "transfg": "a TransFG",
-    "mixvit_hybrid": "Mix-ViT's hybrid model",
-    "pim": "a PIM",
-    "vitae": "a ViTAE",
-    "vitaev2": "a ViTAEv2",
-}
-"""Name -> for people."""
+__all__ = ["check_family", "family_of"]
 
 _CLASSES = {Ffvt: "ffvt", TransFg: "transfg", MixVitHybrid: "mixvit_hybrid", Pim: "pim"}
 
 
 def family_of(model: AdaptiveViT) -> str:
-    """One of ``FAMILIES``; every timm ViT, whatever its attention, is a plain one."""
+    """One of ``recipe.FAMILIES``; every timm ViT, whatever its attention, is a plain one."""
     bare = model.bare
     if isinstance(bare, Vitae):
         return "vitae" if bare.version == 1 else "vitaev2"

@@ -134,10 +134,9 @@ def _what_was_done(recipe: TrainRecipe) -> str:
 
 def _evaluated_by(recipe: TrainRecipe, model: AdaptiveViT, card: ModelCard) -> ModelCard:
     """The model's card with the evaluation that the recipe asks for."""
-    if unknown := sorted(set(recipe.evaluation) - set(card.preprocessing)):
-        raise TrainingError(
-            f"evaluation of a recipe has {', '.join(card.preprocessing)}, got {', '.join(unknown)}; leave it out"
-        )
+    known = [name for name in card.preprocessing if name != "image_size"]
+    if unknown := sorted(set(recipe.evaluation) - set(known)):
+        raise TrainingError(f"evaluation of a recipe has {', '.join(known)}, got {', '.join(unknown)}; leave it out")
     preprocessing = Preprocessing.from_record({**card.preprocessing, **recipe.evaluation})
     card = replace(card, preprocessing=preprocessing.as_record())
     model.card = card

@@ -15,7 +15,20 @@ from tavt_kit.distill.running import Running
 from tavt_kit.distill.sampling import Bound
 from tavt_kit.errors import TrainingError, UnknownName
 
-__all__ = ["DISTILL_RECIPES", "DistillRecipe", "TrainRecipe", "distill_recipe"]
+__all__ = ["DISTILL_RECIPES", "DistillRecipe", "FAMILIES", "TrainRecipe", "distill_recipe"]
+
+FAMILIES: Mapping[str, str] = MappingProxyType(
+    {
+        "vit": "a plain Vision Transformer",
+        "ffvt": "an FFVT",
+        "transfg": "a TransFG",
+        "mixvit_hybrid": "Mix-ViT's hybrid model",
+        "pim": "a PIM",
+        "vitae": "a ViTAE",
+        "vitaev2": "a ViTAEv2",
+    }
+)
+"""What a recipe can be meant for: name -> for people."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,7 +37,7 @@ class TrainRecipe:
 
     Args:
         name: Where the values come from.
-        family: Of models the recipe is meant for, as ``families.family_of`` names them; ``None`` is any.
+        family: Of models the recipe is meant for, one of ``FAMILIES``; ``None`` is any.
         image_size: Pixels a side that the recipe was made for, for a model given by name; ``None`` is the model's own.
         evaluation: Entries of the model's preprocessing that the recipe replaces, for evaluation and for what
             ``reading`` leaves open.
@@ -40,6 +53,7 @@ class TrainRecipe:
         limit: At most so many pictures of each split.
 
     Raises:
+        UnknownName: No such family.
         TrainingError: A value out of its range.
     """
 
@@ -59,6 +73,8 @@ class TrainRecipe:
     limit: int | None = None
 
     def __post_init__(self) -> None:
+        if self.family is not None and self.family not in FAMILIES:
+            raise UnknownName(f"a recipe's family is one of {', '.join(FAMILIES)}, got {self.family!r}")
         if self.blocks != "all" and (not isinstance(self.blocks, int) or self.blocks < 0):
             raise TrainingError(f"blocks to train are a number from 0 on, or all, got {self.blocks!r}")
         if self.blocks == 0 and not self.probe:

@@ -1,8 +1,9 @@
 """Is the data pipeline the bottleneck? Reading alone, the training step alone, and both together, in images a second.
 
 Generates photographs-like JPEG files of 500x375 pixels and trains all layers of a ViT on them by cross-entropy, the
-quickest step there is (a distillation step computes three networks). Rounds are interleaved in random order, so ratios
-hold on a machine that other work disturbs; rates are medians over rounds.
+quickest step there is (a distillation step computes three networks). The three are measured one right after the other,
+case by case in random order, so that ratios mean something on a machine that other work disturbs; there, processor time
+an image is the steadiest figure (with one thread: those that wait for one another are busy too).
 
     python examples/studies/training_feed.py  # ViT-S/16 at 224, f32, batch 16; ten minutes on two cores
 """
@@ -14,10 +15,9 @@ import random
 import statistics
 import tempfile
 import time
-from collections import defaultdict
 from collections.abc import Callable, Generator, Iterator
 from contextlib import closing
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -53,8 +53,23 @@ class Case:
     workers: int
 
 
-Rates = dict[tuple[str, Case | None], list[float]]
-"""Images a second of each round: reading or both in a case, and the step alone."""
+@dataclass
+class Found:
+    """What was measured of a case, round by round.
+
+    Args:
+        reading: Images a second of reading alone.
+        both: Of reading and step together, over the step's alone right before or after.
+        cost: Processor time of reading in this process, ms an image; none where other processes read.
+        step: Images a second of the step alone.
+        step_cost: Its processor time, ms an image.
+    """
+
+    reading: list[float] = field(default_factory=list)
+    both: list[float] = field(default_factory=list)
+    cost: list[float] = field(default_factory=list)
+    step: list[float] = field(default_factory=list)
+    step_cost: list[float] = field(default_factory=list)
 
 
 def draw_photographs(folder: Path, count: int) -> tuple[Sample, ...]:
@@ -79,15 +94,18 @@ def feed_of(pictures: Pictures, case: Case, settings: Optimisation) -> Generator
     return stream(asked, settings, seed=random.randrange(10**6), first=1, last=10**6)
 
 
-def rate(feed: Generator[Batch], consume: Callable[[Batch], None], batch: int, updates: int, skip: int) -> float:
-    """Images a second of ``updates`` batches, those of the beginning (``skip``) not counted."""
+def rate(
+    feed: Generator[Batch], consume: Callable[[Batch], None], batch: int, updates: int, skip: int
+) -> tuple[float, float]:
+    """Images a second of ``updates`` batches, those of the beginning (``skip``) not counted; processor ms an image."""
     with closing(feed) as batches:
         for _ in range(skip):
             consume(next(batches))
-        start = time.perf_counter()
+        start, busy = time.perf_counter(), time.process_time()
         for _ in range(updates):
             consume(next(batches))
-        return batch * updates / (time.perf_counter() - start)
+        images = batch * updates
+        return images / (time.perf_counter() - start), 1e3 * (time.process_time() - busy) / images
 
 
 def trainer(model: AdaptiveViT) -> Callable[[Batch], None]:
@@ -102,8 +120,8 @@ def trainer(model: AdaptiveViT) -> Callable[[Batch], None]:
     return update
 
 
-def measure(options: argparse.Namespace, folder: Path) -> Iterator[Rates]:
-    """Every rate so far, after each round."""
+def measure(options: argparse.Namespace, folder: Path) -> Iterator[dict[Case, Found]]:
+    """Everything found so far, after each round."""
     samples = draw_photographs(folder, options.pictures)
     preprocessing = Preprocessing((options.image_size, options.image_size))
     readings = {name: reading.settled(preprocessing) for name, reading in READINGS.items()}
@@ -118,43 +136,47 @@ def measure(options: argparse.Namespace, folder: Path) -> Iterator[Rates]:
     net = timm.create_model(options.model, img_size=options.image_size, num_classes=2)
     update = trainer(wrap(net).train())
     plain = Case(LIGHTEST, True, 0)
-    batch = next(feed_of(pictures[plain.reading, True], plain, settings))
-    cases = [Case(name, cached, workers) for name, cached in pictures for workers in (0, 1, 2)]
-    found: Rates = defaultdict(list)
-    todo: list[tuple[str, Case | None]] = [(what, case) for case in cases for what in ("reading", "both")]
-    todo += [("step", None)] * 3
+    fixed = next(feed_of(pictures[LIGHTEST, True], plain, settings))
+    found = {Case(name, cached, workers): Found() for name, cached in pictures for workers in (0, 1, 2)}
     for _ in range(options.rounds):
-        for what, case in random.sample(todo, len(todo)):
-            if case is None:
-                feed: Generator[Batch] = (batch for _ in range(options.updates + 1))
-            else:
-                feed = feed_of(pictures[case.reading, case.cached], case, settings)
-            if what == "reading":  # what was read ahead before the clock started is a small part of these
-                measured = rate(feed, lambda batch: None, options.batch, 10 * options.updates, 5)
-            else:
-                measured = rate(feed, update, options.batch, options.updates, 1)
-            found[what, case].append(measured)
+        for case in random.sample(list(found), len(found)):
+            entry, split = found[case], pictures[case.reading, case.cached]
+            # What was read ahead before the clock started is a small part of these.
+            alone, cost = rate(
+                feed_of(split, case, settings), lambda batch: None, options.batch, 10 * options.updates, 5
+            )
+            entry.reading.append(alone)
+            entry.cost.append(cost)
+            step, step_cost = rate(
+                (fixed for _ in range(options.updates + 1)), update, options.batch, options.updates, 1
+            )
+            entry.step.append(step)
+            entry.step_cost.append(step_cost)
+            both, _ = rate(feed_of(split, case, settings), update, options.batch, options.updates, 1)
+            entry.both.append(both / step)
         yield found
 
 
-def table(found: Rates) -> str:
-    """Markdown."""
-    rates = {key: statistics.median(values) for key, values in found.items()}
-    step = rates["step", None]
+def table(found: dict[Case, Found]) -> str:
+    """Markdown; medians over rounds."""
+    middle = statistics.median
+    steps = middle([value for entry in found.values() for value in entry.step])
+    cost = middle([value for entry in found.values() for value in entry.step_cost])
     lines = [
-        f"step alone: {step:.1f} images/s",
+        f"step alone: {steps:.1f} images/s, {cost:.0f} ms of processor time an image",
         "",
-        "| reading | from | workers | reading alone, images/s | reading / step | both / step |",
-        "|---|---|---|---|---|---|",
+        "| reading | from | workers | images/s alone | processor ms an image | of the step's | both / step alone |",
+        "|---|---|---|---|---|---|---|",
     ]
-    for what, case in rates:
-        if what == "reading" and case is not None:
-            alone, both = rates["reading", case], rates["both", case]
-            source = "cache" if case.cached else "files"
-            lines.append(
-                f"| {case.reading} | {source} | {case.workers} | {alone:.0f} | {alone / step:.1f} | {both / step:.2f} |"
-            )
-    return "\n".join([*lines[:4], *sorted(lines[4:])])
+    for case in sorted(found, key=lambda case: (case.reading, not case.cached, case.workers)):
+        entry = found[case]
+        own = middle(entry.cost)
+        costs = f"{own:.1f} | {100 * own / cost:.1f} %" if case.workers == 0 else " | "
+        lines.append(
+            f"| {case.reading} | {'cache' if case.cached else 'files'} | {case.workers} | "
+            f"{middle(entry.reading):.0f} | {costs} | {middle(entry.both):.2f} |"
+        )
+    return "\n".join(lines)
 
 
 def main() -> None:

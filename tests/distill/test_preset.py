@@ -114,6 +114,7 @@ def test_a_file_starts_from_another_recipe(tmp_path: Path) -> None:
         ("drop_path = 1.0", "below 1"),
         ("blocks = -1", "from 0 on, or all"),
         ("probe = false", "trains no blocks"),
+        ('family = "resnet"', "family is one of vit, ffvt"),
         ("final_lr = 1.0", "starts and ends between"),
         ('augment = "flip"', "augment of a recipe must be a list of texts, got 'flip'"),
         ("resize = [600]", "a whole number or 2 numbers or none"),

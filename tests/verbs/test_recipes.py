@@ -167,6 +167,8 @@ def test_what_was_asked_is_written_in_full(vit: Path, pictures: Path, tmp_path: 
         ),
         (("--recipe", "ffvt-cup"), "did you mean ffvt-cub"),
         (("--recipe", "{file}"), "has no learning_rate"),
+        (("--recipe", "{size}"), "evaluation of a recipe has crop_pct, "),
+        (("--recipe", "{pct}"), "crop_pct must be above 0"),
         (("--recipe", "tavt-cub", "--steps", "100"), "0 to 100 steps (all of them), got --warmup 500"),
         (("--recipe", "tavt-cub", "--batch", "64"), "1 to 18 pictures"),
         (("--recipe", "tavt-cub", "--batch", "0"), "at least one picture"),
@@ -184,7 +186,10 @@ def test_bad_input_is_one_sentence(
     flags: tuple[str, ...], said: str, vit: Path, pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "mine.toml").write_text("learning_rate = 1")
-    filled = [flag.format(file=tmp_path / "mine.toml") for flag in flags]
+    (tmp_path / "size.toml").write_text('base = "modern"\nevaluation = { image_size = 64 }')
+    (tmp_path / "pct.toml").write_text('base = "modern"\nevaluation = { crop_pct = 0.0 }')
+    files = {"file": tmp_path / "mine.toml", "size": tmp_path / "size.toml", "pct": tmp_path / "pct.toml"}
+    filled = [flag.format(**files) for flag in flags]
     size = () if "finetune" in filled else ("--image-size", 32)
     assert run("train", vit, "--data", pictures, "-o", tmp_path / "out", *filled, *size) == 2
     shown = capsys.readouterr()
