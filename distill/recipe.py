@@ -185,12 +185,8 @@ DISTILL_RECIPES: Mapping[str, DistillRecipe] = MappingProxyType(
 """Where the flags of ``distill`` start from."""
 
 
-def distill_recipe(
-    name: str = "modern", *, reading: Mapping[str, Any] = MappingProxyType({}), **changes: Any
-) -> DistillRecipe:
-    """A recipe with some values changed, those of ``reading`` and all others, wherever they lie; None changes nothing.
-
-    A None in ``reading`` is a value: it takes back what the recipe does.
+def distill_recipe(name: str = "modern", **changes: Any) -> DistillRecipe:
+    """A recipe with some values changed, wherever they lie; None changes nothing, ``"none"`` takes a value back.
 
     Raises:
         UnknownName: No such recipe.
