@@ -55,7 +55,7 @@ class Bench:
         model = timm.create_model(given.model, img_size=given.image_size, num_classes=200)
         with torch.no_grad():
             for block in model.blocks:
-                block.attn.qkv.weight.mul_(4)  # peaked attention: which tokens are kept matters
+                block.attn.qkv.weight.mul_(2)  # peaked attention: which tokens are kept matters
             model.head.weight.normal_(0, 0.05)
         self.model: AdaptiveViT = wrap(model.to(self.device))
         self.images = torch.randn(given.batch, 3, given.image_size, given.image_size).to(self.device)
