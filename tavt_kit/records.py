@@ -71,7 +71,7 @@ def make_folder(path: Path) -> Path:
     path = Path(path)
     try:
         path.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=path):
+        with tempfile.TemporaryFile(dir=path):  # without a name, so that nothing stays of a process that is killed
             pass
     except OSError as error:
         raise OutputError(f"cannot write to {path}: {error.strerror}; choose another output folder") from None

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 __all__ = ["SCORES", "attention_map", "cls_score", "column_score", "column_score_alone",
-           "keeps_no_map", "maws_score"]  # fmt: skip
+           "keeps_no_map", "learns", "maws_score"]  # fmt: skip
 
 SCORES = ("column", "cls")
 
@@ -46,12 +46,18 @@ def column_score(attention: Tensor) -> Tensor:
     return attention.sum(dim=2).sum(dim=1)
 
 
+def learns(q: Tensor) -> bool:
+    """Whether a gradient will flow through queries: in training, not where a graph is traced to be exported."""
+    traced = torch.jit.is_tracing() or torch.compiler.is_compiling()
+    return torch.is_grad_enabled() and q.requires_grad and not traced
+
+
 def keeps_no_map(q: Tensor) -> bool:
     """Whether to train without the attention map (B, H, n, n): it would be large, and the fused kernel is no slower.
 
     At 197 tokens the plain products are a fifth faster on a CPU, and the map is a sixth of what a layer keeps.
     """
-    return torch.is_grad_enabled() and q.requires_grad and (q.is_cuda or q.shape[2] > _FEW_TOKENS)
+    return learns(q) and (q.is_cuda or q.shape[2] > _FEW_TOKENS)
 
 
 @torch.no_grad()

@@ -22,7 +22,7 @@ from tavt_kit.backbones.fusion import FusionBackbone, FusionViT
 from tavt_kit.backbones.overlap import with_overlap
 from tavt_kit.backbones.registry import FGVC_EVALUATION, VIT_SIZES, register
 from tavt_kit.drop import gather_rows
-from tavt_kit.scores import attention_map, cls_score, column_score
+from tavt_kit.scores import attention_map, cls_score, column_score, learns
 from tavt_kit.timm_import import timm
 from tavt_kit.tokens import TokenState
 
@@ -55,7 +55,7 @@ class _MapWatch(Watch):
         if self.other is not None:
             by_class = self.other.score == "cls"
             self.other.scores = cls_score(q, k, bias, scale) if by_class else column_score(self.map)
-        if torch.is_grad_enabled() and q.requires_grad:
+        if learns(q):
             return F.scaled_dot_product_attention(q, k, v, attn_mask=bias, dropout_p=dropout, scale=scale)
         mixing = F.dropout(self.map, dropout) if dropout else self.map
         return mixing.to(v.dtype) @ v
