@@ -11,6 +11,7 @@ import pytest
 EXAMPLES = Path(__file__).parents[1] / "examples"
 
 
+@pytest.mark.slow
 def test_pim_over_any_backbone(capsys: pytest.CaptureFixture[str]) -> None:
     runpy.run_path(str(EXAMPLES / "pim_over_any_backbone.py"), run_name="__main__")
     cnn, vit = re.split(r"\n(?=deit3)", capsys.readouterr().out)

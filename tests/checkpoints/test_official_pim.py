@@ -68,6 +68,7 @@ def test_a_resnets_file(v0: bool, tmp_path: Path) -> None:
     assert torch.equal(read(x), model(x))
 
 
+@pytest.mark.slow
 def test_an_efficientnets_file(tmp_path: Path) -> None:
     """torchvision's B7 with random weights and statistics: its names, and the same levels from timm's."""
     import torchvision

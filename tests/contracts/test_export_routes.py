@@ -96,7 +96,7 @@ def _gather_one_by_one(values: Tensor, index: Tensor) -> Tensor:
 
 
 @pytest.mark.parametrize("suffix", TARGETS)
-@pytest.mark.parametrize("kind", ["ffvt", "transfg"])
+@pytest.mark.parametrize("kind", [pytest.param("ffvt", marks=pytest.mark.slow), "transfg"])
 def test_a_batch_baked_into_the_graph_is_caught(
     kind: str, suffix: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -69,7 +69,15 @@ def exported(model: Any, path: Path) -> Any:
 
 
 @pytest.mark.parametrize("suffix", [".onnx", ".xml"])
-@pytest.mark.parametrize("backbone", ["vit_tiny_patch16_224", "convnext_atto", "resnet18", SWIN])
+@pytest.mark.parametrize(
+    "backbone",
+    [
+        "vit_tiny_patch16_224",
+        "convnext_atto",
+        pytest.param("resnet18", marks=pytest.mark.slow),
+        pytest.param(SWIN, marks=pytest.mark.slow),
+    ],
+)
 def test_an_export_agrees_with_torch_at_any_batch(backbone: str, suffix: str, tmp_path: Path) -> None:
     model = small(backbone)
     assert largest_difference(exported(model, tmp_path / f"model{suffix}"), model) < 1e-4

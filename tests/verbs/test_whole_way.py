@@ -24,6 +24,9 @@ FAMILIES = {
 }
 """Golden file whose weights are the official checkpoint, and what its keys do not tell."""
 
+LONG = ("mixvit_pure", "transfg", "vitaev2")
+"""Like one that is tested quickly: a ViT, a fusion, a ViTAE."""
+
 
 def run(*arguments: object) -> int:
     with pytest.raises(SystemExit) as ended:
@@ -46,7 +49,7 @@ def pictures_for(data: Path, classes: int, folder: Path) -> Path:
 
 
 @pytest.mark.parametrize(
-    "family", [pytest.param(name, marks=pytest.mark.slow if name == "vitaev2" else ()) for name in FAMILIES]
+    "family", [pytest.param(name, marks=pytest.mark.slow if name in LONG else ()) for name in FAMILIES]
 )
 def test_a_family_goes_the_whole_way(family: str, data: Path, reference: Path, tmp_path: Path) -> None:
     name, flags = FAMILIES[family]
