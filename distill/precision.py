@@ -11,7 +11,7 @@ from contextlib import AbstractContextManager, nullcontext
 import torch
 
 from tavt_kit.errors import TrainingError
-from tavt_kit.runtimes.on_torch import has_native_bf16
+from tavt_kit.runtimes.on_torch import is_bf16_faster
 
 __all__ = ["autocast", "choose_device", "choose_precision", "dtype_of", "evaluation_precision", "loss_scaler"]
 
@@ -42,13 +42,13 @@ def choose_device(text: str | None) -> torch.device:
 
 
 def choose_precision(text: str | None, device: torch.device) -> str:
-    """``"f32"``, ``"bf16"`` or ``"f16"``; ``None`` is bf16 where the processor multiplies it natively, else f32.
+    """``"f32"``, ``"bf16"`` or ``"f16"``; ``None`` is bf16 where the processor multiplies it faster, else f32.
 
     Raises:
         TrainingError: Another precision.
     """
     if text is None:
-        return "bf16" if has_native_bf16(device) else "f32"
+        return "bf16" if is_bf16_faster(device) else "f32"
     name = _NAMES.get(text, text)
     if name not in _DTYPES:
         raise TrainingError(f"training runs in {' or '.join(_DTYPES)}, got {text!r}")

@@ -71,6 +71,6 @@ class Request:
         """In which the search itself evaluates: bf16 where that is faster and finalists are evaluated once more."""
         import torch
 
-        from tavt_kit.runtimes.on_torch import has_native_bf16
+        from tavt_kit.runtimes.on_torch import is_bf16_faster
 
-        return "bf16" if self.is_timed and has_native_bf16(torch.device("cpu")) else self.precision
+        return "bf16" if self.is_timed and is_bf16_faster(torch.device("cpu")) else self.precision

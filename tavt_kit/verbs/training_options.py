@@ -21,7 +21,7 @@ __all__ = [
 
 Precision = Annotated[
     str | None,
-    typer.Option(help="f32, bf16 or f16. [default: bf16 where the processor multiplies it natively, else f32]"),
+    typer.Option(help="f32, bf16 or f16. [default: bf16 where the processor multiplies it faster, else f32]"),
 ]
 Accumulation = Annotated[
     int | None, typer.Option(help="Micro-batches that a batch is computed in, one after the other. [default: 1]")

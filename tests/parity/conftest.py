@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
+import torch
 
 from tests.parity import official
 from tests.parity.kinds import folder_of, kind_of
@@ -31,3 +33,22 @@ def _read_arrays(request: pytest.FixtureRequest) -> Iterator[None]:
     yield
     read = {name: sorted(keys) for name, keys in official.READ.items()}
     request.node.user_properties.append(("golden", json.dumps(read)))
+
+
+@pytest.fixture(autouse=True)
+def _differences(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Tell the summary the largest difference of the tensors compared, as a share of their largest number or of 1."""
+    compare, worst = torch.testing.assert_close, 0.0
+
+    def watched(actual: Any, expected: Any, **options: Any) -> None:
+        nonlocal worst
+        compare(actual, expected, **options)
+        mine, theirs = (torch.as_tensor(value).detach().double() for value in (actual, expected))
+        if mine.numel():
+            worst = max(worst, float((mine - theirs).abs().max() / theirs.abs().max().clamp(min=1)))
+
+    monkeypatch.setattr(torch.testing, "assert_close", watched)
+    yield
+    file = getattr(getattr(request.node, "callspec", None), "params", {}).get("name")
+    if file:
+        request.node.user_properties.append(("difference", json.dumps({file: worst})))

@@ -72,6 +72,16 @@ def counts(reporter: Any, config: pytest.Config) -> list[Count]:
     return found
 
 
+def differences(reporter: Any) -> dict[str, float]:
+    """Of each file the largest difference of tensors, as a share of their largest number or of 1."""
+    worst: dict[str, float] = {}
+    for report in (report for several in reporter.stats.values() for report in several):
+        for name, value in getattr(report, "user_properties", ()):
+            for file, apart in json.loads(value).items() if name == "difference" else ():
+                worst[file] = max(apart, worst.get(file, 0.0))
+    return worst
+
+
 def pytest_sessionfinish(session: pytest.Session) -> None:
     """A quantity that no test reads is a failure."""
     reporter = session.config.pluginmanager.get_plugin("terminalreporter")
@@ -85,9 +95,11 @@ def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> Non
     if not found:
         return
     terminalreporter.section("golden numbers")
+    worst = differences(terminalreporter)
     for one in found:
         left = f"; NOT COMPARED: {', '.join(one.left[:8])} ({len(one.left)} in all)" if one.left else ""
-        terminalreporter.write_line(f"{one.file}: {one.compared} quantities{left}")
+        apart = f", tensors at most {worst[one.file]:.1e} apart" if worst.get(one.file) else ""
+        terminalreporter.write_line(f"{one.file}: {one.compared} quantities{apart}{left}")
     total = sum(one.compared for one in found)
     terminalreporter.write_line(f"{len(found)} files, {total} quantities compared")
 
