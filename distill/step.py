@@ -24,7 +24,7 @@ from tavt_kit.tokens import TokenState
 __all__ = ["SandwichRule", "SandwichStep", "sandwich_step", "training_attention"]
 
 _FEW_TOKENS = 160
-_TOKENS_AT_ONCE = 800
+_TOKENS_AT_ONCE = 1600
 """Tokens that enter a layer together on a CPU: with fewer its matrix products slow down, more only take memory."""
 
 

@@ -22,7 +22,7 @@ from tavt_kit.checkpoints.official_vit import FAMILIES, read_vit_family
 from tavt_kit.checkpoints.official_vitae import read_vitae
 from tavt_kit.checkpoints.timm_file import read_timm
 from tavt_kit.checkpoints.torchvision_vit import read_torchvision
-from tavt_kit.checkpoints.weight_file import read_tensors
+from tavt_kit.checkpoints.weight_file import holds_average, read_tensors
 from tavt_kit.errors import CheckpointError, TavtError
 from tavt_kit.model_card import Licence, ModelCard
 
@@ -167,6 +167,7 @@ def _card(path: Path, found: Official, model: nn.Module, classes: Sequence[str] 
             f"{path} has a head of {count} classes, but {len(classes)} are named; give the data it was trained on"
         )
     trained = f", without {len(found.left_out)} tensors that only training uses" if found.left_out else ""
+    averaged = ", its averaged weights" if path.is_file() and holds_average(path) else ""
     random = (
         f"; random at the start: {', '.join(start.rstrip('.') for start in found.untrained)}" if found.untrained else ""
     )
@@ -176,6 +177,6 @@ def _card(path: Path, found: Official, model: nn.Module, classes: Sequence[str] 
         dict(found.arguments),
         tuple(f"class {i}" for i in range(count)) if classes is None else tuple(classes),
         (found.preprocessing or preprocessing_of(model)).as_record(),
-        provenance=f"converted from {path.name}, of {found.origin}{trained}{random}",
+        provenance=f"converted from {path.name}, of {found.origin}{averaged}{trained}{random}",
         licences=(Licence(path.name, "unknown", "a file given by the user"),),
     )

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from tavt_kit.errors import CheckpointError
 
-__all__ = ["named_architecture", "read_tensors"]
+__all__ = ["holds_average", "named_architecture", "read_tensors"]
 
 _TORCH_SUFFIXES = frozenset({".bin", ".ckpt", ".pt", ".pth", ".tar"})
 _WRAPPERS = ("state_dict_ema", "state_dict", "model", "model_state_dict")
@@ -62,6 +62,16 @@ def named_architecture(file: Path) -> str | None:
     content = _load_torch(file) if file.suffix in _TORCH_SUFFIXES else None
     arch = content.get("arch") if isinstance(content, Mapping) else None
     return arch if isinstance(arch, str) else None
+
+
+def holds_average(file: Path) -> bool:
+    """Whether ``read_tensors`` takes averaged weights from a file, which has those of the last step too.
+
+    Raises:
+        CheckpointError: As ``read_tensors``.
+    """
+    content = _load_torch(file) if file.suffix in _TORCH_SUFFIXES else None
+    return isinstance(content, Mapping) and isinstance(content.get(_WRAPPERS[0]), Mapping)
 
 
 def _read_safetensors(file: Path) -> dict[str, Tensor]:

@@ -56,10 +56,12 @@ def test_a_checkpoint_gives_its_averaged_weights(name: str, tmp_path: Path) -> N
         assert torch.equal(model(x), again(x))
     assert card.name == name and card.preprocessing["crop_pct"] == 0.9
     assert ("of ViTAEv2" if name == "vitaev2_s" else "of ViTAE") in card.provenance
+    assert card.provenance.endswith(", its averaged weights")
 
 
 def test_without_averaged_weights_the_plain_ones_are_read(tmp_path: Path) -> None:
-    model, _ = convert(saved(tmp_path / "a.pth.tar", "vitae_tiny", state_dict_ema=None), heads=4, image_size=64)
+    model, card = convert(saved(tmp_path / "a.pth.tar", "vitae_tiny", state_dict_ema=None), heads=4, image_size=64)
+    assert "averaged" not in card.provenance
     expected = state("vitae_tiny", 1)
     assert all(torch.equal(tensor, expected[name]) for name, tensor in model.state_dict().items())
 
