@@ -48,7 +48,8 @@ def column_score(attention: Tensor) -> Tensor:
 
 def learns(q: Tensor) -> bool:
     """Whether a gradient will flow through queries: in training, not where a graph is traced to be exported."""
-    traced = torch.jit.is_tracing() or torch.compiler.is_compiling()
+    tracing = torch.jit.is_tracing()  # type: ignore[attr-defined, no-untyped-call]
+    traced = tracing or torch.compiler.is_compiling()
     return torch.is_grad_enabled() and q.requires_grad and not traced
 
 
