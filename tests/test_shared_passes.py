@@ -76,8 +76,14 @@ def test_restored_pooling(kind: str) -> None:
 
 def test_skipped_layers() -> None:
     model = wrap(build("plain"))
-    shapes = (((15, 15, 9, 9), None), ((15, 15, 15, 9), (0, 1, 3)), ((15, 15, 15, 9), (0, 3)), ((15, 12, 12, 9), (0, 1, 3)),
-              ((17, 12, 12, 12), (1, 2, 3)), ((17, 12, 12, 12), None))  # fmt: skip
+    shapes: tuple[tuple[tuple[int, ...], tuple[int, ...] | None], ...] = (
+        ((15, 15, 9, 9), None),
+        ((15, 15, 15, 9), (0, 1, 3)),
+        ((15, 15, 15, 9), (0, 3)),
+        ((15, 12, 12, 9), (0, 1, 3)),
+        ((17, 12, 12, 12), (1, 2, 3)),
+        ((17, 12, 12, 12), None),
+    )
     check(model, [TokenSchedule(*shape) for shape in shapes])
 
 
