@@ -27,7 +27,7 @@ from tavt_kit.answer import Answer
 from tavt_kit.errors import DataError
 from tavt_kit.schedule import TokenSchedule
 
-__all__ = ["ESTIMATE", "Bits", "Look", "Race", "is_beaten", "stages"]
+__all__ = ["ESTIMATE", "Bits", "Look", "Race", "is_beaten", "stages", "stratified"]
 
 Bits = NDArray[np.bool_]
 """(n,) which pictures are right."""
@@ -53,6 +53,25 @@ def stages(first: int, pictures: int) -> tuple[int, ...]:
         found.append(first)
         first *= 2
     return (*found, pictures)
+
+
+def stratified(labels: Sequence[int], seed: int = 0) -> NDArray[np.int64]:
+    """An order in which the first pictures, however many, hold every class by about its share of all.
+
+    A class's pictures are drawn in random order and spread evenly over the whole, from a random place on.
+
+    Example:
+        >>> labels = [0] * 90 + [1] * 10
+        >>> int(np.asarray(labels)[stratified(labels)[:20]].sum())
+        2
+    """
+    rng = np.random.default_rng(seed)
+    given = np.asarray(labels, dtype=np.int64)
+    place = np.empty(len(given))
+    for label in np.unique(given):
+        members = np.flatnonzero(given == label)
+        place[members] = (rng.permutation(len(members)) + rng.random()) / len(members)
+    return np.argsort(place, kind="stable")
 
 
 def is_beaten(candidate: Bits, rival: Bits, confidence: float) -> bool:

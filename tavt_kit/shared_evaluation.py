@@ -50,6 +50,12 @@ class SharedEvaluator(LeanEvaluator):
                 accuracy = Accuracy.of_counts(int(right.sum()), len(right), split=self.split)
                 yield schedule, Answer(accuracy, share, right=right)
 
+    def right(self, schedule: TokenSchedule) -> NDArray[np.bool_]:
+        found = self.look([schedule], len(self.labels))[schedule]
+        if isinstance(found, str):
+            raise MeasurementError(found)
+        return found
+
     def look(self, schedules: Sequence[TokenSchedule], first: int) -> Looked:
         """Which of the ``first`` pictures are right; those that were looked at before are not run again."""
         failed: dict[TokenSchedule, str] = {}

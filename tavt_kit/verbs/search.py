@@ -18,6 +18,14 @@ Target = Annotated[
 Evaluations = Annotated[int, typer.Option(help="Schedules to evaluate, the dense model included.")]
 Population = Annotated[int, typer.Option(help="Schedules of a generation.")]
 Finalists = Annotated[int, typer.Option("--final", help="Candidates of the front to measure end to end.")]
+Screen = Annotated[
+    int,
+    typer.Option(help="Pictures that a candidate is judged on first, against cheaper ones; 0 to look at all of them."),
+]
+EvaluateOn = Annotated[
+    str | None,
+    typer.Option(help="What the search itself evaluates on: torch or openvino, f32 or bf16, e.g. openvino:bf16."),
+]
 
 
 def search_verb(
@@ -36,6 +44,8 @@ def search_verb(
     population: Population = 16,
     max_time: options.MaxTime = None,
     final: Finalists = 6,
+    screen: Screen = 128,
+    evaluate_on: EvaluateOn = None,
     seed: options.Seed = 0,
     limit: options.Limit = None,
     allow_unreadable: options.AllowUnreadable = 0,
@@ -48,9 +58,10 @@ def search_verb(
 
     Selection is on val alone. Latencies are predicted from a table of layer times measured on the target first,
     and the best of the front are measured end to end there. Every evaluation is stored before the next begins:
-    the same command goes on where it was stopped. Each --schedule is one to begin with. --max-time bounds the
-    time spent on evaluations. Exits 1 where the chosen schedule is not proven to keep to the budget, 2 where no
-    schedule can.
+    the same command goes on where it was stopped. A candidate that is clearly behind a cheaper one on the first
+    pictures is looked at no further; what the front shows was evaluated on all of val. Each --schedule is one to
+    begin with. --max-time bounds the time spent on evaluations. Exits 1 where the chosen schedule is not proven to
+    keep to the budget, 2 where no schedule can.
     """
     from tavt_kit.budget import Budget
     from tavt_kit.device import TargetDevice
@@ -75,6 +86,8 @@ def search_verb(
         limit=limit,
         allow_unreadable=allow_unreadable,
         fresh=fresh,
+        screen=screen,
+        evaluate_on=evaluate_on,
     )
     from tavt_kit.verbs.front_view import print_front
     from tavt_kit.verbs.search_job import plan, run_search

@@ -5,8 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 from tavt_kit.budget import Budget
-from tavt_kit.data import load_bytes
-from tavt_kit.evaluation import LeanEvaluator
 from tavt_kit.host import HostFacts
 from tavt_kit.kept import pick_examples, write_kept
 from tavt_kit.records import make_folder, write_record
@@ -18,6 +16,7 @@ from tavt_kit.search.feasibility import Reach, check_reachable, reach_of, refuse
 from tavt_kit.search.final import Final
 from tavt_kit.search.record import FRONT_SCHEMA, front_body, write_candidates, write_front
 from tavt_kit.search.result import SearchResult
+from tavt_kit.verbs.search_evaluator import looks_of
 from tavt_kit.verbs.search_live import print_reach, say_stage
 from tavt_kit.verbs.search_request import Request
 from tavt_kit.verbs.search_rounds import Rounds
@@ -72,8 +71,7 @@ def run_search(request: Request) -> dict[str, Any]:
         body = {**recorded(request), "copied": settle(subject, request), "ties": subject.ties(request)}
         write_record(request.out / RECIPE[0], *RECIPE[1:], body)
         costs = _costs(subject, request, store)
-        evaluator = _evaluator(subject, request)
-        result, final = Rounds(subject, request, store, evaluator, costs).run()
+        result, final = Rounds(subject, request, store, looks_of(subject, request, costs), costs).run()
     return _written(subject, request, result, final)
 
 
@@ -110,24 +108,6 @@ def _costs(subject: Subject, request: Request, store: Store) -> Costs:
     return timed(subject, request, store, tails)
 
 
-def _evaluator(subject: Subject, request: Request) -> LeanEvaluator:
-    """Counts what is right on val, on the target's own kind of processor."""
-    pixels, labels, _ = load_bytes(
-        subject.images.split("val"),
-        subject.preprocessing,
-        allow_unreadable=request.allow_unreadable,
-        limit=request.limit,
-    )
-    say_stage(
-        f"Evaluating on {len(labels)} val pictures in {request.ranking_precision}; "
-        f"stored in {request.out / 'search.db'}."
-    )
-    target = request.target
-    if target is not None and target.processor == "cuda":
-        subject.model.to(f"cuda:{target.index}")
-    return LeanEvaluator(subject.model, pixels, labels, subject.preprocessing, precision=request.ranking_precision)
-
-
 def _written(subject: Subject, request: Request, result: SearchResult, final: Final) -> dict[str, Any]:
     """Everything that stays: the front, all candidates, the patches kept by the chosen one, the report."""
     target = request.target
@@ -139,7 +119,7 @@ def _written(subject: Subject, request: Request, result: SearchResult, final: Fi
         target=target,
         seed=request.seed,
         host=HostFacts.gather(None if target is None else accelerator_name(target)),
-        precisions={"search": request.ranking_precision, "final": request.precision},
+        precisions=request.precisions,
     )
     write_candidates(request.out, result, final)
     write_front(request.out, body)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tavt_kit.budget import Budget
-from tavt_kit.device import TargetDevice
+from tavt_kit.device import TargetDevice, read_precision
 from tavt_kit.errors import BudgetError, DataError, TargetError
 from tavt_kit.verbs.options import BadOption
 
@@ -39,9 +39,11 @@ class Request:
     limit: int | None
     allow_unreadable: int
     fresh: bool
+    screen: int = 128
+    evaluate_on: str | None = None
 
     def __post_init__(self) -> None:
-        for name, least in (("evaluations", 1), ("population", 2), ("final", 1), ("seed", 0)):
+        for name, least in (("evaluations", 1), ("population", 2), ("final", 1), ("seed", 0), ("screen", 0)):
             if getattr(self, name) < least:
                 raise BadOption(f"--{name} must be at least {least}, got {getattr(self, name)}")
         if self.limit is not None and self.limit < 1:
@@ -55,6 +57,8 @@ class Request:
                 f"a search runs live models, on torch or openvino in f32, f16 or bf16, got {self.target}; search on "
                 "one of these, then export and bench"
             )
+        if self.evaluate_on is not None:
+            _ = self.looks  # refuses what cannot be
 
     @property
     def is_timed(self) -> bool:
@@ -67,10 +71,35 @@ class Request:
         return "bf16" if self.target is not None and self.target.precision == "bf16" else "f32"
 
     @property
-    def ranking_precision(self) -> str:
-        """In which the search itself evaluates: bf16 where that is faster and finalists are evaluated once more."""
+    def looks(self) -> TargetDevice:
+        """By which runtime, and in which precision, the search itself evaluates.
+
+        Where ``--evaluate-on`` does not say: torch, in bf16 where that is faster and finalists are evaluated once more.
+
+        Raises:
+            BadOption: Neither torch nor openvino, or another precision than f32 and bf16.
+        """
+        if self.evaluate_on is None:
+            return TargetDevice("torch", "cpu", precision=self._quick_precision)
+        runtime, _, precision = self.evaluate_on.strip().lower().partition(":")
+        precision = read_precision(precision or "f32")
+        if runtime not in ("torch", "openvino") or precision not in ("f32", "bf16"):
+            raise BadOption(
+                f"--evaluate-on is torch or openvino, with f32 or bf16, such as openvino:bf16, got {self.evaluate_on!r}"
+            )
+        threads = self.target.threads if self.target is not None and self.target.is_cpu else None
+        return TargetDevice(runtime, "cpu", threads=threads, precision=precision)
+
+    @property
+    def _quick_precision(self) -> str:
         import torch
 
         from tavt_kit.runtimes.on_torch import is_bf16_faster
 
         return "bf16" if self.is_timed and is_bf16_faster(torch.device("cpu")) else self.precision
+
+    @property
+    def precisions(self) -> dict[str, str]:
+        """How pictures were evaluated, as ``front.json`` says it."""
+        found = {"search": self.looks.precision, "final": self.precision, "runtime": self.looks.runtime}
+        return found | ({"screen": str(self.screen)} if self.screen else {})

@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from functools import cached_property
 
-from tavt_kit.evaluation import LeanEvaluator
 from tavt_kit.search import Costs, SearchResult, Store, search
 from tavt_kit.search.final import Final, Measure, confirm
+from tavt_kit.verbs.search_evaluator import Looks
 from tavt_kit.verbs.search_live import live, say_stage
 from tavt_kit.verbs.search_request import Request
 from tavt_kit.verbs.search_subject import Subject
@@ -28,14 +28,14 @@ class Rounds:
         subject: Model and pictures.
         request: What is asked.
         store: Keeps answers, and the correction, so that a continued search takes the same way.
-        evaluator: Of schedules on val; finalists are evaluated once more where its precision is not the target's.
+        looks: The evaluators on val; finalists are evaluated once more where the quick one is not the exact one.
         costs: Of schedules, as predicted.
     """
 
     subject: Subject
     request: Request
     store: Store
-    evaluator: LeanEvaluator
+    looks: Looks
     costs: Costs
 
     def run(self) -> tuple[SearchResult, Final]:
@@ -59,23 +59,23 @@ class Rounds:
         request, wanted = self.request, self.request.evaluations
         with live() as watch:
             return search(
-                self.subject.space, self.evaluator.answers, costs=costs, budget=request.budget,
+                self.subject.space, self.looks.evaluate, costs=costs, budget=request.budget,
                 evaluations=wanted if after is None else after.evaluations + (wanted + 1) // 2,
                 max_seconds=request.max_seconds, population=request.population, seed=request.seed,
                 seeds=self.subject.schedules(request.schedules), slack=SLACK, store=self.store, after=after,
-                on_progress=watch,
+                on_progress=watch, learn=self.looks.learn,
             )  # fmt: skip
 
     def _confirm(self, result: SearchResult, before: Final | None, rounds: int = 3, last: bool = True) -> Final:
         if self.request.target is not None:
             say_stage(f"Measuring the best of {result.evaluations} schedules end to end on {self.request.target}.")
-        exact, dense = self._exact, result.dense.schedule
-        settled = last and exact is not self.evaluator
+        exact, quick, dense = self.looks.exact, self.looks.quick, result.dense.schedule
+        settled = last and exact is not quick
         return confirm(
             result,
             self.request.budget,
             measure=self._measure,
-            compare=lambda schedule: self.evaluator.against(dense, schedule),
+            compare=lambda schedule: quick.against(dense, schedule),
             exact=(exact, lambda schedule: exact.against(dense, schedule)) if settled else None,
             number=self.request.final,
             rounds=rounds,
@@ -86,13 +86,6 @@ class Rounds:
     def _measure(self) -> Measure | None:
         """One for all confirmations, so that the dense model is converted once."""
         return measured_on(self.subject, self.request, self.costs.predicted(self.subject.space.dense))
-
-    @cached_property
-    def _exact(self) -> LeanEvaluator:
-        """Evaluates finalists, in the precision of the target."""
-        if self.request.precision == self.evaluator.precision:
-            return self.evaluator
-        return replace(self.evaluator, precision=self.request.precision)
 
     def _correction(self, final: Final) -> dict[str, float]:
         """The tails to go on with; empty where predictions were right, or no schedule would fit any more."""
