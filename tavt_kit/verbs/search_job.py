@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 from tavt_kit.budget import Budget
@@ -23,6 +24,7 @@ from tavt_kit.verbs.search_request import Request
 from tavt_kit.verbs.search_rounds import Rounds
 from tavt_kit.verbs.search_subject import RECIPE, Subject, check_place, clear, open_subject, settle, sha256_pictures
 from tavt_kit.verbs.search_target import counted, measured_reach, recorded, timed
+from tavt_kit.verbs.search_workers import MakeEvaluator, answering, check_engine
 
 __all__ = ["plan", "run_search"]
 
@@ -75,8 +77,10 @@ def run_search(request: Request) -> dict[str, Any]:
         body = {**recorded(request), "copied": settle(subject, request), "ties": subject.ties(request)}
         write_record(request.out / RECIPE[0], *RECIPE[1:], body)
         costs = _costs(subject, request, store)
-        evaluator = _evaluator(subject, request, store)
-        result, final = Rounds(subject, request, store, evaluator, costs).run()
+        make = partial(LeanEvaluator, preprocessing=subject.preprocessing, precision=request.ranking_precision)
+        evaluator = _evaluator(subject, request, store, make)
+        with answering(request, evaluator, make) as evaluate:
+            result, final = Rounds(subject, request, store, evaluator, evaluate, costs).run()
     return _written(subject, request, result, final)
 
 
@@ -85,6 +89,7 @@ def _opened(request: Request) -> Subject:
     refuse_unsearchable(request.budget)
     if request.target is not None:
         check_available(request.target)
+    check_engine(request)
     subject = open_subject(request)
     subject.model.check_droppable()
     subject.schedules(request.schedules)
@@ -113,7 +118,7 @@ def _costs(subject: Subject, request: Request, store: Store) -> Costs:
     return timed(subject, request, store, tails)
 
 
-def _evaluator(subject: Subject, request: Request, store: Store) -> LeanEvaluator:
+def _evaluator(subject: Subject, request: Request, store: Store, make: MakeEvaluator) -> LeanEvaluator:
     """Counts what is right on val, on the target's own kind of processor; the store is tied to these very pictures."""
     pixels, labels, _ = load_bytes(
         subject.images.split("val"),
@@ -129,7 +134,7 @@ def _evaluator(subject: Subject, request: Request, store: Store) -> LeanEvaluato
     target = request.target
     if target is not None and target.processor == "cuda":
         subject.model.to(f"cuda:{target.index}")
-    return LeanEvaluator(subject.model, pixels, labels, subject.preprocessing, precision=request.ranking_precision)
+    return make(subject.model, pixels, labels)
 
 
 def _written(subject: Subject, request: Request, result: SearchResult, final: Final) -> dict[str, Any]:
