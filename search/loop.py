@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 
+from tavt_kit.answer import Answer
 from tavt_kit.budget import Budget
 from tavt_kit.candidate import Candidate
 from tavt_kit.errors import BudgetError, MeasurementError
@@ -15,11 +16,15 @@ from tavt_kit.schedule import TokenSchedule
 from tavt_kit.search.evaluate import Answered, Evaluate, in_order
 from tavt_kit.search.evolution import Evolution, Outcome
 from tavt_kit.search.feasibility import Costs, check_reachable, reach_of, refuse_unsearchable
-from tavt_kit.search.result import Progress, SearchResult, by_preference, cost_kind, shortfall
+from tavt_kit.search.racing import ESTIMATE
+from tavt_kit.search.result import Progress, SearchResult, by_preference, cost_kind, is_whole, shortfall
 from tavt_kit.search.space import Space
 from tavt_kit.search.store import Store
 
-__all__ = ["search"]
+__all__ = ["Learn", "search"]
+
+Learn = Callable[[Sequence[tuple[TokenSchedule, Answer]]], None]
+"""Told the answers of a generation when all have come."""
 
 
 @dataclass(slots=True)
@@ -35,9 +40,11 @@ class _Run:
     limit: int | None
     max_seconds: float | None
     on_progress: Callable[[Progress], None] | None
+    learn: Learn | None
     candidates: list[Candidate] = field(default_factory=list)
     known: dict[TokenSchedule, Candidate] = field(default_factory=dict)
     history: list[float] = field(default_factory=list)
+    estimates: dict[TokenSchedule, float] = field(default_factory=dict)
     seconds: float = 0.0
     fresh: list[float] = field(default_factory=list)
 
@@ -52,10 +59,10 @@ class _Run:
     def take_over(self, after: SearchResult) -> None:
         """Begin with the answers of an earlier result, on a front within the ceilings of now."""
         self.candidates, self.history, self.seconds = list(after.candidates), list(after.history), after.seconds
+        self.estimates = dict(after.estimates)
         for candidate in after.candidates:
             self.known[candidate.schedule] = candidate
-            if self.fits(candidate.schedule):
-                self.front.add(candidate)
+            self._offer(candidate)
 
     def answer(self, asked: Sequence[tuple[TokenSchedule, str]]) -> list[Candidate]:
         """The candidates of schedules with their origins, in their order; fewer where a bound is reached first."""
@@ -63,13 +70,18 @@ class _Run:
         if self.limit is not None:
             new = new[: max(0, self.limit - len(self.candidates))]
         found: list[Candidate] = []
+        heard: list[tuple[TokenSchedule, Answer]] = []
         with closing(in_order(new, self.evaluate, self.store)) as coming:
             for schedule, origin in asked:
                 if schedule not in self.known:
                     if self.why_stop():
                         break
-                    self._take(next(coming), origin)
+                    answered = next(coming)
+                    self._take(answered, origin)
+                    heard.append((schedule, answered.answer))
                 found.append(self.known[schedule])
+        if self.learn is not None:
+            self.learn(heard)
         return found
 
     def _take(self, answered: Answered, origin: str) -> None:
@@ -87,10 +99,16 @@ class _Run:
             self.fresh.append(answer.seconds)
         self.candidates.append(candidate)
         self.known[schedule] = candidate
-        if self.fits(schedule):
-            self.front.add(candidate)
+        if ESTIMATE in answer.values:
+            self.estimates[schedule] = answer.values[ESTIMATE]
+        self._offer(candidate)
         self.history.append(self.front.hypervolume(self.candidates[0].cost(self.front.cost)))
         self._report(replayed=replayed)
+
+    def _offer(self, candidate: Candidate) -> None:
+        """To the front, if it fits; what was stopped early is known by a part of the pictures, and never on it."""
+        if self.fits(candidate.schedule) and is_whole(candidate, self.candidates[0]):
+            self.front.add(candidate)
 
     def _report(self, *, replayed: bool) -> None:
         if self.on_progress is None:
@@ -130,6 +148,7 @@ def search(
     store: Store | None = None,
     after: SearchResult | None = None,
     on_progress: Callable[[Progress], None] | None = None,
+    learn: Learn | None = None,
 ) -> SearchResult:
     """Find the most accurate schedules for their cost, by NSGA-II, within the ceilings of a budget.
 
@@ -155,6 +174,8 @@ def search(
         after: An earlier result of the same search to go on from, where the costs turned out otherwise; its
             candidates count, and the best of them that fit now are where the proposals begin.
         on_progress: Called after each answer.
+        learn: Told the answers of each generation when all have come, stored ones too: for an evaluator that judges
+            schedules by earlier ones (``Race.learn``).
 
     Raises:
         BudgetError: A limit that a search does not act on, no bound at all or one below 1, or a latency without a
@@ -190,7 +211,7 @@ def search(
     store.hold_to(_recipe(space, budget, population, seed, seeds, slack))
     fits = costs.fits(budget, slack)
     front = ParetoFront(cost_kind(budget, costs))
-    run = _Run(evaluate, costs, budget, store, fits, front, evaluations, max_seconds, on_progress)
+    run = _Run(evaluate, costs, budget, store, fits, front, evaluations, max_seconds, on_progress, learn)
     if after is not None:
         run.take_over(after)
         seed, seeds = seed + 1, [one.schedule for one in by_preference(front, budget, after.dense)[: population // 2]]
@@ -204,7 +225,8 @@ def search(
         )
     evolution = Evolution(space, seed=seed, population=population, seeds=seeds, fits=fits)
     stopped = _evolve(run, evolution, dense)
-    return SearchResult(run.front, tuple(run.candidates), stopped, tuple(run.history), run.seconds, fits(space.dense))
+    candidates, history = tuple(run.candidates), tuple(run.history)
+    return SearchResult(run.front, candidates, stopped, history, run.seconds, fits(space.dense), run.estimates)
 
 
 def _evolve(run: _Run, evolution: Evolution, dense: Candidate) -> str:
@@ -221,11 +243,9 @@ def _evolve(run: _Run, evolution: Evolution, dense: Candidate) -> str:
 
 
 def _outcome(candidate: Candidate, run: _Run, dense: Candidate) -> Outcome:
-    return Outcome(candidate.cost(run.front.cost), candidate.metric, _told(candidate, run.budget, dense))
-
-
-def _told(candidate: Candidate, budget: Budget, dense: Candidate) -> float:
-    return 0.0 if math.isnan(candidate.metric) else shortfall(candidate, budget, dense)
+    metric = run.estimates.get(candidate.schedule, candidate.metric)
+    missed = 0.0 if math.isnan(metric) else shortfall(candidate, run.budget, dense, metric)
+    return Outcome(candidate.cost(run.front.cost), metric, missed)
 
 
 def _recipe(

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 from tavt_kit.budget import Budget
 from tavt_kit.candidate import Candidate, CostKind
 from tavt_kit.front import ParetoFront
+from tavt_kit.schedule import TokenSchedule
 from tavt_kit.search.feasibility import Costs
 
-__all__ = ["Progress", "SearchResult", "by_preference", "cost_kind", "shortfall"]
+__all__ = ["Progress", "SearchResult", "by_preference", "cost_kind", "is_whole", "shortfall"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +50,8 @@ class SearchResult:
         history: The hypervolume after each evaluation.
         seconds: Spent on evaluations, those of earlier runs included.
         dense_fits: Whether the dense model itself is within the ceilings, so that it may be on the front.
+        estimates: Of candidates that a race stopped early, what their accuracy on all pictures would be about; their
+            own is on those that they were looked at, as its ``n`` says.
     """
 
     front: ParetoFront
@@ -56,6 +60,12 @@ class SearchResult:
     history: tuple[float, ...]
     seconds: float
     dense_fits: bool
+    estimates: Mapping[TokenSchedule, float] = field(default_factory=dict)
+
+    @property
+    def whole(self) -> list[Candidate]:
+        """The candidates that were looked at on all pictures."""
+        return [one for one in self.candidates if is_whole(one, self.dense)]
 
     @property
     def dense(self) -> Candidate:
@@ -77,6 +87,13 @@ class SearchResult:
         return by_preference(self.front, budget, self.dense)
 
 
+def is_whole(candidate: Candidate, dense: Candidate) -> bool:
+    """Whether an accuracy is on as many pictures as the dense model's."""
+    if candidate.accuracy is None or dense.accuracy is None:
+        return False
+    return candidate.accuracy.n == dense.accuracy.n
+
+
 def cost_kind(budget: Budget, costs: Costs) -> CostKind:
     """What a search minimises: latency where a latency is limited, or where a target alone is given; else MACs."""
     if budget.of("latency"):
@@ -84,12 +101,20 @@ def cost_kind(budget: Budget, costs: Costs) -> CostKind:
     return "predicted" if costs.latency_ms is not None and not budget.of("flops") else "macs"
 
 
-def shortfall(candidate: Candidate, budget: Budget, dense: Candidate) -> float:
-    """By how much the floors are missed, as a fraction of all images; 0 where all are kept."""
+def shortfall(candidate: Candidate, budget: Budget, dense: Candidate, metric: float | None = None) -> float:
+    """By how much the floors are missed, as a fraction of all images; 0 where all are kept.
+
+    Args:
+        candidate: What is judged.
+        budget: With floors, or none.
+        dense: What a ``drop`` is counted from.
+        metric: In place of the candidate's own, where that is on a part of the pictures.
+    """
+    metric = candidate.metric if metric is None else metric
     missed = 0.0
     for limit in budget.floors:
         floor = dense.metric - limit.value if limit.quantity == "drop" else limit.value
-        missed = max(missed, floor - candidate.metric)
+        missed = max(missed, floor - metric)
     # A fraction of images is exact to far less than this, sums of fractions are not.
     return missed if missed > 1e-9 else 0.0
 

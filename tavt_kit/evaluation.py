@@ -20,7 +20,7 @@ from tavt_kit.errors import DataError, MeasurementError
 from tavt_kit.preprocess import Preprocessing, normalise
 from tavt_kit.schedule import TokenSchedule
 
-__all__ = ["LeanEvaluator", "Pixels"]
+__all__ = ["LeanEvaluator", "Pixels", "memory_for"]
 
 _TOKENS_AT_ONCE = 6000
 """Tokens in a batch: enough to fill a CPU, few enough for its caches; measured flat from half to four times that."""
@@ -101,7 +101,7 @@ class LeanEvaluator:
     def logits(self, schedule: TokenSchedule) -> Tensor:
         """(n, classes) float32 on the CPU, by the lean path."""
         size = max(1, min(len(self.labels), _TOKENS_AT_ONCE // self.model.tokens))
-        with _under(self.model, schedule), _memory_for(schedule), torch.inference_mode():
+        with _under(self.model, schedule), memory_for([schedule]), torch.inference_mode():
             return torch.cat([self._batch(start, size) for start in range(0, len(self.labels), size)])
 
     def _batch(self, start: int, size: int) -> Tensor:
@@ -124,7 +124,7 @@ def _under(model: AdaptiveViT, schedule: TokenSchedule) -> Iterator[None]:
 
 
 @contextmanager
-def _memory_for(schedule: TokenSchedule) -> Iterator[None]:
+def memory_for(schedules: Sequence[TokenSchedule]) -> Iterator[None]:
     """Turns memory that runs out, whichever way a device says so, into a MeasurementError."""
     try:
         yield
@@ -134,4 +134,5 @@ def _memory_for(schedule: TokenSchedule) -> Iterator[None]:
         if not (isinstance(error, MemoryError) or should_reduce_batch_size(error)):
             raise
         said = str(error).splitlines()[0] if str(error) else "MemoryError"
-        raise MeasurementError(f"the memory ran out under the schedule {schedule}: {said}") from None
+        others = f" and {len(schedules) - 1} more" if len(schedules) > 1 else ""
+        raise MeasurementError(f"the memory ran out under the schedule {schedules[0]}{others}: {said}") from None
