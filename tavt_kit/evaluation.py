@@ -15,7 +15,7 @@ from torch import Tensor
 
 from tavt_kit.accuracy import Accuracy, PairedDifference
 from tavt_kit.adaptive import AdaptiveViT
-from tavt_kit.answer import Answer
+from tavt_kit.answer import Answer, paired
 from tavt_kit.errors import DataError, MeasurementError
 from tavt_kit.preprocess import Preprocessing, normalise
 from tavt_kit.schedule import TokenSchedule
@@ -87,9 +87,7 @@ class LeanEvaluator:
 
     def against(self, source: TokenSchedule, candidate: TokenSchedule) -> PairedDifference:
         """Candidate minus source on the same pictures."""
-        before, after = self.right(source), self.right(candidate)
-        gained, lost = int((after & ~before).sum()), int((before & ~after).sum())
-        return PairedDifference.of_counts(gained, lost, len(before))
+        return paired(self.right(source), self.right(candidate))
 
     def right(self, schedule: TokenSchedule) -> NDArray[np.bool_]:
         """(n,) which pictures are right; kept, so that comparing costs no second pass."""

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import TypeAlias
 
 import numpy as np
 import torch
@@ -18,84 +19,66 @@ from tavt_kit.preprocess import normalise
 from tavt_kit.schedule import TokenSchedule
 from tavt_kit.shared_passes import shared_logits
 
-__all__ = ["Looked", "SharedEvaluator"]
+__all__ = ["SharedEvaluator"]
 
-Looked = Mapping[TokenSchedule, NDArray[np.bool_] | str]
-"""Of each schedule, which of the first pictures are right, or why that could not be had."""
+_Labels: TypeAlias = NDArray[np.int64]
 
 
 @dataclass(slots=True)
 class SharedEvaluator(LeanEvaluator):
-    """A ``LeanEvaluator`` that answers schedules together, and looks at no more pictures than it is asked to.
+    """A ``LeanEvaluator`` that answers schedules together, on all pictures or on some.
+
+    Predictions are those of the schedule alone; see ``shared_logits``.
 
     Args:
         tokens_at_once: In a batch, before anything is dropped.
-
-    Predictions are those of the schedule alone, but for ties: logits agree to 1e-5 of the largest one.
     """
 
     tokens_at_once: int = 6000
-    _looked: dict[TokenSchedule, NDArray[np.bool_]] = field(default_factory=dict, init=False)
 
     def answers(self, schedules: Sequence[TokenSchedule]) -> Iterator[tuple[TokenSchedule, Answer]]:
-        """All of them, after one pass; each has an equal share of its time."""
+        """All of them, after one pass over all pictures; each has an equal share of its time."""
+        for schedule, answer in self.look(schedules, 0, len(self.labels)):
+            if answer.right is not None:
+                self._right[schedule] = answer.right
+            yield schedule, answer
+
+    def right(self, schedule: TokenSchedule) -> NDArray[np.bool_]:
+        if schedule not in self._right:
+            for _, answer in self.answers([schedule]):
+                if answer.failure is not None:
+                    raise MeasurementError(answer.failure)
+        return self._right[schedule]
+
+    def look(self, schedules: Sequence[TokenSchedule], start: int, stop: int) -> Iterator[tuple[TokenSchedule, Answer]]:
+        """As ``answers``, on the pictures from ``start`` to ``stop``."""
         begin = time.monotonic()
-        found = self.look(schedules, len(self.labels))
+        found = self._found(schedules, start, stop)
         share = (time.monotonic() - begin) / max(1, len(schedules))
         for schedule in schedules:
-            right = found[schedule]
-            if isinstance(right, str):
-                yield schedule, Answer(None, share, right)
+            labels = found[schedule]
+            if isinstance(labels, str):
+                yield schedule, Answer(None, share, labels)
+            elif (labels < 0).any():
+                yield schedule, Answer(None, share, f"the logits under the schedule {schedule} are not finite")
             else:
+                right = labels == self.labels[start:stop]
                 accuracy = Accuracy.of_counts(int(right.sum()), len(right), split=self.split)
                 yield schedule, Answer(accuracy, share, right=right)
 
-    def right(self, schedule: TokenSchedule) -> NDArray[np.bool_]:
-        found = self.look([schedule], len(self.labels))[schedule]
-        if isinstance(found, str):
-            raise MeasurementError(found)
-        return found
-
-    def look(self, schedules: Sequence[TokenSchedule], first: int) -> Looked:
-        """Which of the ``first`` pictures are right; those that were looked at before are not run again."""
-        failed: dict[TokenSchedule, str] = {}
-        together: dict[int, list[TokenSchedule]] = {}
-        for schedule in schedules:
-            seen = len(self._seen(schedule))
-            if seen < first:
-                together.setdefault(seen, []).append(schedule)
-        for start, group in together.items():
-            failed |= self._extend(group, start, first)
-        return {schedule: failed.get(schedule) or self._seen(schedule)[:first] for schedule in schedules}
-
-    def _seen(self, schedule: TokenSchedule) -> NDArray[np.bool_]:
-        nothing = np.zeros(0, dtype=np.bool_)
-        return self._right.get(schedule, self._looked.get(schedule, nothing))
-
-    def _extend(self, schedules: Sequence[TokenSchedule], start: int, stop: int) -> dict[TokenSchedule, str]:
-        """Look at the pictures from ``start`` on; what fails, and why."""
+    def _found(self, schedules: Sequence[TokenSchedule], start: int, stop: int) -> dict[TokenSchedule, _Labels | str]:
+        """Predicted classes, or why there are none: where the memory runs out for several, each is tried alone."""
         try:
-            found = self._together(schedules, start, stop)
+            return dict(self._together(schedules, start, stop))
         except MeasurementError as error:
             if len(schedules) == 1:
                 return {schedules[0]: str(error)}
-            failed: dict[TokenSchedule, str] = {}
-            for schedule in schedules:  # the memory ran out for some of them; alone, the others still pass
-                failed |= self._extend([schedule], start, stop)
-            return failed
-        failed = {}
-        for schedule, labels in found.items():
-            if (labels < 0).any():
-                failed[schedule] = f"the logits under the schedule {schedule} are not finite"
-                continue
-            right = np.concatenate([self._seen(schedule), labels == self.labels[start:stop]])
-            kept = self._right if len(right) == len(self.labels) else self._looked
-            kept[schedule] = right
-        return failed
+        found: dict[TokenSchedule, _Labels | str] = {}
+        for schedule in schedules:
+            found |= self._found([schedule], start, stop)
+        return found
 
-    def _together(
-        self, schedules: Sequence[TokenSchedule], start: int, stop: int
-    ) -> dict[TokenSchedule, NDArray[np.int64]]:
+    def _together(self, schedules: Sequence[TokenSchedule], start: int, stop: int) -> dict[TokenSchedule, _Labels]:
         """Predicted classes of pictures ``start`` to ``stop``; -1 where a logit is not finite.
 
         Raises:
@@ -118,7 +101,7 @@ class SharedEvaluator(LeanEvaluator):
 
     def _batch_of(
         self, schedules: Sequence[TokenSchedule], begin: int, end: int
-    ) -> Iterator[tuple[TokenSchedule, NDArray[np.int64]]]:
+    ) -> Iterator[tuple[TokenSchedule, _Labels]]:
         device = next(self.model.parameters()).device
         images = torch.from_numpy(normalise(self.pixels[begin:end], self.preprocessing)).to(device)
         with torch.autocast(device.type, torch.bfloat16, enabled=self.precision == "bf16"):

@@ -18,6 +18,16 @@ Target = Annotated[
 Evaluations = Annotated[int, typer.Option(help="Schedules to evaluate, the dense model included.")]
 Population = Annotated[int, typer.Option(help="Schedules of a generation.")]
 Finalists = Annotated[int, typer.Option("--final", help="Candidates of the front to measure end to end.")]
+Engine = Annotated[str, typer.Option(help="Where schedules are evaluated: local, or ray for a Ray cluster.")]
+Workers = Annotated[
+    int | None,
+    typer.Option(
+        help="Worker processes, or actors on Ray. [default: this process alone; on Ray, all free CPUs or GPUs]"
+    ),
+]
+RayAddress = Annotated[
+    str | None, typer.Option(help="The cluster's head, e.g. 10.0.0.5:6379. [default: RAY_ADDRESS, else this machine]")
+]
 Screen = Annotated[
     int,
     typer.Option(help="Pictures that a candidate is judged on first, against cheaper ones; 0 to look at all of them."),
@@ -49,6 +59,9 @@ def search_verb(
     seed: options.Seed = 0,
     limit: options.Limit = None,
     allow_unreadable: options.AllowUnreadable = 0,
+    engine: Engine = "local",
+    workers: Workers = None,
+    ray_address: RayAddress = None,
     dry_run: options.DryRun = False,
     fresh: options.Fresh = False,
     as_json: options.Json = False,
@@ -57,11 +70,11 @@ def search_verb(
     """Find the most accurate token schedules under a budget; with a floor (top1, drop), the cheapest that keeps it.
 
     Selection is on val alone. Latencies are predicted from a table of layer times measured on the target first,
-    and the best of the front are measured end to end there. Every evaluation is stored before the next begins:
-    the same command goes on where it was stopped. A candidate that is clearly behind a cheaper one on the first
-    pictures is looked at no further; what the front shows was evaluated on all of val. Each --schedule is one to
-    begin with. --max-time bounds the time spent on evaluations. Exits 1 where the chosen schedule is not proven to
-    keep to the budget, 2 where no schedule can.
+    and the best of the front are measured end to end there. Every evaluation is stored the moment it is done: the
+    same command goes on where it was stopped, with more or fewer --workers if you like. A candidate that is clearly
+    behind a cheaper one on the first pictures is looked at no further; what the front shows was evaluated on all of
+    val. Each --schedule is one to begin with. --max-time bounds the time spent on evaluations. Exits 1 where the
+    chosen schedule is not proven to keep to the budget, 2 where no schedule can.
     """
     from tavt_kit.budget import Budget
     from tavt_kit.device import TargetDevice
@@ -88,6 +101,9 @@ def search_verb(
         fresh=fresh,
         screen=screen,
         evaluate_on=evaluate_on,
+        engine=engine,
+        workers=workers,
+        ray_address=ray_address,
     )
     from tavt_kit.verbs.front_view import print_front
     from tavt_kit.verbs.search_job import plan, run_search

@@ -1,91 +1,98 @@
-"""How a search looks at pictures: by which runtime, in which precision, and how many of them at first."""
+"""How a search looks at pictures: by which runtime, in which precision, and at how many of them first."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import partial
 
+from tavt_kit.answer import Answer
 from tavt_kit.data import load_bytes, thin_out
-from tavt_kit.evaluation import LeanEvaluator
-from tavt_kit.search import Costs
-from tavt_kit.search.evaluate import Evaluate
+from tavt_kit.schedule import TokenSchedule
+from tavt_kit.search import Costs, Evaluate, Store
 from tavt_kit.search.loop import Learn
-from tavt_kit.search.racing import Race, stages, stratified
+from tavt_kit.search.racing import Look, Race, stages, stratified
 from tavt_kit.search.result import cost_kind
 from tavt_kit.shared_evaluation import SharedEvaluator
 from tavt_kit.verbs.search_live import say_stage
 from tavt_kit.verbs.search_request import Request
-from tavt_kit.verbs.search_subject import Subject
+from tavt_kit.verbs.search_subject import Subject, sha256_pictures
+from tavt_kit.verbs.search_workers import MakeEvaluator
 
-__all__ = ["Looks", "looks_of"]
+__all__ = ["Judges", "evaluator_on_val", "how_to_look", "judges_of"]
 
 
 @dataclass(frozen=True, slots=True)
-class Looks:
+class Judges:
     """What a search evaluates with.
 
     Args:
-        quick: Answers generations, and compares any two schedules.
+        evaluate: Answers generations.
+        learn: Wants to be told what was answered, or ``None``.
+        quick: The evaluator behind ``evaluate``, or one of its kind.
         exact: Evaluates what the result shows; ``quick`` itself where that is as exact.
-        race: Stops candidates early, or ``None``.
     """
 
+    evaluate: Evaluate
+    learn: Learn | None
     quick: SharedEvaluator
-    exact: LeanEvaluator
-    race: Race | None
-
-    @property
-    def evaluate(self) -> Evaluate:
-        """Of a generation."""
-        return self.quick.answers if self.race is None else self.race
-
-    @property
-    def learn(self) -> Learn | None:
-        """For the search to tell what it heard."""
-        return None if self.race is None else self.race.learn
+    exact: SharedEvaluator
 
 
-def looks_of(subject: Subject, request: Request, costs: Costs) -> Looks:
-    """The evaluators of a search, on val, in the order of its screening.
+def how_to_look(subject: Subject, request: Request) -> MakeEvaluator:
+    """Makes evaluators in the runtime and precision of the request; can be pickled."""
+    looks = request.looks
+    if looks.runtime == "torch":
+        return partial(SharedEvaluator, preprocessing=subject.preprocessing, precision=looks.precision)
+    from tavt_kit.openvino_evaluation import OpenvinoEvaluator
+
+    return partial(
+        OpenvinoEvaluator, preprocessing=subject.preprocessing, precision=looks.precision, threads=looks.threads
+    )
+
+
+def evaluator_on_val(subject: Subject, request: Request, store: Store, make: MakeEvaluator) -> SharedEvaluator:
+    """This process's evaluator, on the target's own kind of processor; the store is tied to these very pictures.
+
+    They come in an order in which the first of them, however many, are like all.
 
     Raises:
         TavtError: A picture cannot be read, or the runtime cannot run the model.
     """
-    quick = _quick(subject, request)
-    pictures, looks = len(quick.labels), request.looks
-    settled = looks.runtime == "torch" and looks.precision == request.precision
-    exact = quick if settled else _on_torch(subject, quick, request.precision)
-    race = None
-    if request.screen and len(stages(request.screen, pictures)) > 1:
-        kind = cost_kind(request.budget, costs)
-        cost = costs.macs if kind == "macs" else costs.latency_ms
-        assert cost is not None  # what is minimised is known of every schedule
-        race = Race(quick.look, cost, pictures, request.screen)
-    screened = "" if race is None else f", the first {request.screen} of them first"
-    say_stage(
-        f"Evaluating on {pictures} val pictures{screened}, by {looks.runtime} in {looks.precision}; "
-        f"stored in {request.out / 'search.db'}."
-    )
-    return Looks(quick, exact, race)
-
-
-def _quick(subject: Subject, request: Request) -> SharedEvaluator:
-    """Counts what is right on val: torch on the target's own kind of processor, OpenVINO on the CPU."""
     samples = thin_out(subject.images.split("val"), request.limit)
     samples = [samples[place] for place in stratified([sample.label for sample in samples])]
     pixels, labels, _ = load_bytes(samples, subject.preprocessing, allow_unreadable=request.allow_unreadable)
-    target, looks = request.target, request.looks
+    store.hold_to({"pictures": sha256_pictures(pixels, labels)})
+    screened = f", the first {request.screen} of them first" if _screens(request, len(labels)) else ""
+    say_stage(
+        f"Evaluating on {len(labels)} val pictures{screened}, by {request.looks.runtime} in "
+        f"{request.looks.precision}; stored in {request.out / 'search.db'}."
+    )
+    target = request.target
     if target is not None and target.processor == "cuda":
         subject.model.to(f"cuda:{target.index}")
-    given = (subject.model, pixels, labels, subject.preprocessing)
-    if looks.runtime == "torch":
-        return SharedEvaluator(*given, precision=looks.precision)
-    from tavt_kit.openvino_evaluation import OpenvinoEvaluator
-
-    say_stage("Converting the model for OpenVINO, with the token counts as an input.")
-    return OpenvinoEvaluator(*given, precision=looks.precision, threads=looks.threads)
+    return make(subject.model, pixels, labels)
 
 
-def _on_torch(subject: Subject, quick: SharedEvaluator, precision: str) -> SharedEvaluator:
-    if type(quick) is SharedEvaluator:
-        return replace(quick, precision=precision)
-    return SharedEvaluator(quick.model, quick.pixels, quick.labels, quick.preprocessing, precision=precision)
+def judges_of(request: Request, costs: Costs, quick: SharedEvaluator, look: Look) -> Judges:
+    """Who answers the search, by ``look``: ``quick`` itself, or several of its kind."""
+    pictures, looks = len(quick.labels), request.looks
+    exact = quick
+    if looks.runtime != "torch" or looks.precision != request.precision:
+        given = (quick.model, quick.pixels, quick.labels, quick.preprocessing)
+        exact = SharedEvaluator(*given, precision=request.precision)
+    if _screens(request, pictures):
+        cost = costs.macs if cost_kind(request.budget, costs) == "macs" else costs.latency_ms
+        assert cost is not None  # what is minimised is known of every schedule
+        race = Race(look, cost, pictures, request.screen)
+        return Judges(race, race.learn, quick, exact)
+
+    def whole(schedules: Sequence[TokenSchedule]) -> Iterable[tuple[TokenSchedule, Answer]]:
+        return look(schedules, 0, pictures)
+
+    return Judges(whole, None, quick, exact)
+
+
+def _screens(request: Request, pictures: int) -> bool:
+    """Whether there is a judgement before the last picture."""
+    return request.screen > 0 and len(stages(request.screen, pictures)) > 1

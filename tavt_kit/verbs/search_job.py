@@ -16,12 +16,13 @@ from tavt_kit.search.feasibility import Reach, check_reachable, reach_of, refuse
 from tavt_kit.search.final import Final
 from tavt_kit.search.record import FRONT_SCHEMA, front_body, write_candidates, write_front
 from tavt_kit.search.result import SearchResult
-from tavt_kit.verbs.search_evaluator import looks_of
+from tavt_kit.verbs.search_evaluator import evaluator_on_val, how_to_look, judges_of
 from tavt_kit.verbs.search_live import print_reach, say_stage
 from tavt_kit.verbs.search_request import Request
 from tavt_kit.verbs.search_rounds import Rounds
-from tavt_kit.verbs.search_subject import RECIPE, Subject, clear, open_subject, settle
+from tavt_kit.verbs.search_subject import RECIPE, Subject, check_place, clear, open_subject, settle
 from tavt_kit.verbs.search_target import counted, measured_reach, recorded, timed
+from tavt_kit.verbs.search_workers import check_engine, looking
 
 __all__ = ["plan", "run_search"]
 
@@ -62,16 +63,23 @@ def run_search(request: Request) -> dict[str, Any]:
     """
     refuse_unsearchable(request.budget)
     subject = _opened(request)
+    path = request.out / "search.db"
+    if not path.exists():  # of a folder that holds a search, the store names what differs
+        check_place(subject, request)
     make_folder(request.out)
     check_reachable(_counted_reach(subject, request))
-    if request.fresh:
-        clear(request.out)
-    with Store(request.out / "search.db") as store:
+    with Store(path, fresh=request.fresh) as store:
+        if request.fresh:
+            clear(request.out)
         store.hold_to(subject.ties(request))
         body = {**recorded(request), "copied": settle(subject, request), "ties": subject.ties(request)}
         write_record(request.out / RECIPE[0], *RECIPE[1:], body)
         costs = _costs(subject, request, store)
-        result, final = Rounds(subject, request, store, looks_of(subject, request, costs), costs).run()
+        make = how_to_look(subject, request)
+        evaluator = evaluator_on_val(subject, request, store, make)
+        with looking(request, evaluator, make) as look:
+            judges = judges_of(request, costs, evaluator, look)
+            result, final = Rounds(subject, request, store, judges, costs).run()
     return _written(subject, request, result, final)
 
 
@@ -80,6 +88,7 @@ def _opened(request: Request) -> Subject:
     refuse_unsearchable(request.budget)
     if request.target is not None:
         check_available(request.target)
+    check_engine(request)
     subject = open_subject(request)
     subject.model.check_droppable()
     subject.schedules(request.schedules)

@@ -39,13 +39,22 @@ class Request:
     limit: int | None
     allow_unreadable: int
     fresh: bool
-    screen: int = 128
-    evaluate_on: str | None = None
+    engine: str
+    workers: int | None
+    ray_address: str | None
+    screen: int
+    evaluate_on: str | None
 
     def __post_init__(self) -> None:
         for name, least in (("evaluations", 1), ("population", 2), ("final", 1), ("seed", 0), ("screen", 0)):
             if getattr(self, name) < least:
                 raise BadOption(f"--{name} must be at least {least}, got {getattr(self, name)}")
+        if self.engine not in ("local", "ray"):
+            raise BadOption(f"--engine is local or ray, got {self.engine!r}")
+        if self.workers is not None and self.workers < 1:
+            raise BadOption(f"--workers must be at least 1, got {self.workers}")
+        if self.ray_address is not None and self.engine != "ray":
+            raise BadOption(f"--ray-address is for --engine ray, but the engine is {self.engine}")
         if self.limit is not None and self.limit < 1:
             raise DataError(f"a limit must allow at least one picture, got --limit {self.limit}")
         if self.target is None and self.budget.of("latency"):

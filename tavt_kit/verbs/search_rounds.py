@@ -5,9 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from functools import cached_property
 
+from tavt_kit.accuracy import PairedDifference
+from tavt_kit.answer import paired
+from tavt_kit.schedule import TokenSchedule
 from tavt_kit.search import Costs, SearchResult, Store, search
 from tavt_kit.search.final import Final, Measure, confirm
-from tavt_kit.verbs.search_evaluator import Looks
+from tavt_kit.verbs.search_evaluator import Judges
 from tavt_kit.verbs.search_live import live, say_stage
 from tavt_kit.verbs.search_request import Request
 from tavt_kit.verbs.search_subject import Subject
@@ -28,14 +31,14 @@ class Rounds:
         subject: Model and pictures.
         request: What is asked.
         store: Keeps answers, and the correction, so that a continued search takes the same way.
-        looks: The evaluators on val; finalists are evaluated once more where the quick one is not the exact one.
+        judges: Who answers on val; finalists are evaluated once more where the quick way is not the exact one.
         costs: Of schedules, as predicted.
     """
 
     subject: Subject
     request: Request
     store: Store
-    looks: Looks
+    judges: Judges
     costs: Costs
 
     def run(self) -> tuple[SearchResult, Final]:
@@ -59,28 +62,35 @@ class Rounds:
         request, wanted = self.request, self.request.evaluations
         with live() as watch:
             return search(
-                self.subject.space, self.looks.evaluate, costs=costs, budget=request.budget,
+                self.subject.space, self.judges.evaluate, costs=costs, budget=request.budget,
                 evaluations=wanted if after is None else after.evaluations + (wanted + 1) // 2,
                 max_seconds=request.max_seconds, population=request.population, seed=request.seed,
                 seeds=self.subject.schedules(request.schedules), slack=SLACK, store=self.store, after=after,
-                on_progress=watch, learn=self.looks.learn,
+                on_progress=watch, learn=self.judges.learn,
             )  # fmt: skip
 
     def _confirm(self, result: SearchResult, before: Final | None, rounds: int = 3, last: bool = True) -> Final:
         if self.request.target is not None:
             say_stage(f"Measuring the best of {result.evaluations} schedules end to end on {self.request.target}.")
-        exact, quick, dense = self.looks.exact, self.looks.quick, result.dense.schedule
-        settled = last and exact is not quick
+        exact, dense = self.judges.exact, result.dense.schedule
+        settled = last and exact is not self.judges.quick
         return confirm(
             result,
             self.request.budget,
             measure=self._measure,
-            compare=lambda schedule: quick.against(dense, schedule),
+            compare=lambda schedule: self._against(dense, schedule),
             exact=(exact, lambda schedule: exact.against(dense, schedule)) if settled else None,
             number=self.request.final,
             rounds=rounds,
             before=before,
         )
+
+    def _against(self, dense: TokenSchedule, schedule: TokenSchedule) -> PairedDifference:
+        """Candidate minus dense, by the bits that were stored; whoever evaluated, nothing is evaluated twice."""
+        before, after = self.store.get(dense), self.store.get(schedule)
+        if before is None or before.right is None or after is None or after.right is None:
+            return self.judges.quick.against(dense, schedule)
+        return paired(before.right, after.right)
 
     @cached_property
     def _measure(self) -> Measure | None:
