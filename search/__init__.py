@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from tavt_kit.search.evolution import Evolution, Outcome
+from tavt_kit.search.algorithm import Outcome
+from tavt_kit.search.evolution import Evolution
 from tavt_kit.search.feasibility import Costs
 from tavt_kit.search.loop import search
 from tavt_kit.search.result import Progress, SearchResult

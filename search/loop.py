@@ -14,7 +14,8 @@ from tavt_kit.candidate import Candidate
 from tavt_kit.errors import BudgetError, DataError, MeasurementError
 from tavt_kit.front import ParetoFront
 from tavt_kit.schedule import TokenSchedule
-from tavt_kit.search.evolution import Evolution, Outcome
+from tavt_kit.search.algorithm import Outcome
+from tavt_kit.search.evolution import Evolution
 from tavt_kit.search.feasibility import Costs, check_reachable, reach_of, refuse_unsearchable
 from tavt_kit.search.result import Progress, SearchResult, by_preference, cost_kind, shortfall
 from tavt_kit.search.space import Space

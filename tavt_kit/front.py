@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from tavt_kit.candidate import Candidate, CostKind
 from tavt_kit.errors import RecordError
 
-__all__ = ["ParetoFront", "dominates", "hypervolume", "knee"]
+__all__ = ["ParetoFront", "dominated_volume", "dominates", "hypervolume", "knee"]
 
 Point = tuple[float, float]
 """(cost, metric)"""
@@ -135,6 +135,38 @@ def hypervolume(points: Iterable[Point], reference: Point = (1.0, 0.0)) -> float
         area += (edge - cost) * (metric - reference[1])
         edge = cost
     return area
+
+
+def dominated_volume(points: Iterable[Sequence[float]]) -> float:
+    """The share of the unit cube that the points dominate, in any number of dimensions; by slices, so exact.
+
+    Args:
+        points: Every coordinate is to be minimised; the reference is 1 everywhere. What is not below it, or is NaN,
+            adds nothing.
+
+    Example:
+        >>> round(dominated_volume([(0.5, 0.2), (0.25, 0.6)]), 6), dominated_volume([(0.5, 0.5, 0.5)])
+        (0.5, 0.125)
+    """
+    return _slices(sorted((tuple(point) for point in points if all(value < 1 for value in point)), key=lambda p: p[-1]))
+
+
+def _slices(points: Sequence[tuple[float, ...]]) -> float:
+    """Points by their last coordinate: what they dominate of the cube."""
+    if not points:
+        return 0.0
+    if len(points[0]) == 1:
+        return 1 - points[0][0]
+    volume, area, best = 0.0, 0.0, 1.0
+    for place, point in enumerate(points):
+        end = points[place + 1][-1] if place + 1 < len(points) else 1.0
+        if len(point) == 2:
+            best = min(best, point[0])
+            area = 1 - best
+        elif end > point[-1]:
+            area = _slices(sorted((one[:-1] for one in points[: place + 1]), key=lambda p: p[-1]))
+        volume += area * (end - point[-1])
+    return volume
 
 
 def knee(points: Sequence[Point]) -> int:
