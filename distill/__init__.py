@@ -9,9 +9,9 @@ if TYPE_CHECKING:
     from tavt_kit.distill.fine_tune import train
     from tavt_kit.distill.in_place import distill
     from tavt_kit.distill.optimisation import Optimisation
-    from tavt_kit.distill.preset import train_recipe
+    from tavt_kit.distill.preset import distill_recipe, train_recipe
     from tavt_kit.distill.reading import Reading
-    from tavt_kit.distill.recipe import DistillRecipe, TrainRecipe, distill_recipe
+    from tavt_kit.distill.recipe import DistillRecipe, TrainRecipe
     from tavt_kit.distill.running import Running
     from tavt_kit.distill.step import SandwichRule, sandwich_step
 
@@ -23,7 +23,7 @@ _HOMES = {
     "SandwichRule": "step",
     "TrainRecipe": "recipe",
     "distill": "in_place",
-    "distill_recipe": "recipe",
+    "distill_recipe": "preset",
     "sandwich_step": "step",
     "train": "fine_tune",
     "train_recipe": "preset",

@@ -29,9 +29,10 @@ from tavt_kit.distill.ladder import after_record, forget_before, keep_before, la
 from tavt_kit.distill.loop import SAVE_SECONDS, Backward, Step, run_loop
 from tavt_kit.distill.optimiser import freeze
 from tavt_kit.distill.precision import evaluation_precision
+from tavt_kit.distill.preset import distill_recipe
 from tavt_kit.distill.processes import Processes
 from tavt_kit.distill.progress import Progress, Silent
-from tavt_kit.distill.recipe import DistillRecipe, distill_recipe
+from tavt_kit.distill.recipe import DistillRecipe
 from tavt_kit.distill.run_folder import RunFolder
 from tavt_kit.distill.sampling import Bound, Sampler
 from tavt_kit.distill.state import remove_state

@@ -1,29 +1,84 @@
 """Recipes by name: TOML files beside the code, and those of users.
 
-A file holds values by the names of ``TrainRecipe`` and its parts; ``base`` names another recipe to start from.
+A file holds values by the names of ``TrainRecipe`` or ``DistillRecipe`` and its parts; ``base`` names another recipe to
+start from.
 """
 
 from __future__ import annotations
 
 import difflib
 import tomllib
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 from tavt_kit.distill.changes import changed
-from tavt_kit.distill.recipe import TrainRecipe
+from tavt_kit.distill.recipe import DistillRecipe, TrainRecipe
 from tavt_kit.errors import TrainingError, UnknownName
 
-__all__ = ["recipe_names", "train_recipe"]
+__all__ = ["distill_recipe", "recipe_names", "train_recipe"]
 
 _FOLDER = Path(__file__).resolve().parent / "presets"
 _FLAGS_ONLY = ("name", "seed", "limit")
 
+_Recipe = TypeVar("_Recipe", TrainRecipe, DistillRecipe)
+
+
+@dataclass(frozen=True, slots=True)
+class _Presets(Generic[_Recipe]):
+    """The recipes of one verb.
+
+    Args:
+        what: For people.
+        folder: Of its files.
+        start: What a file without ``base`` starts from.
+    """
+
+    what: str
+    folder: Path
+    start: _Recipe
+
+    def names(self) -> tuple[str, ...]:
+        return tuple(sorted(file.stem for file in self.folder.glob("*.toml")))
+
+    def named(self, name: str, above: tuple[str, ...] = ()) -> _Recipe:
+        """What a file says on top of what it starts from."""
+        if name in above:
+            raise TrainingError(f"recipes start from one another in a circle: {', '.join((*above, name))}; break it")
+        values = _read(self._file(name))
+        base = values.pop("base", None)
+        if not isinstance(base, str | None):
+            raise TrainingError(f"base of the recipe {name} must be the name of another, got {base!r}")
+        if flags := sorted(set(values) & {*_FLAGS_ONLY}):
+            raise TrainingError(
+                f"the recipe {name} sets {', '.join(flags)}, which are no part of a recipe; remove them"
+            )
+        start = self.start if base is None else self.named(base, (*above, name))
+        try:
+            return changed(start, {"name": Path(name).stem, **values})
+        except (TrainingError, UnknownName) as error:
+            raise type(error)(f"the recipe {name} cannot be used: {error}") from None
+
+    def _file(self, name: str) -> Path:
+        preset = self.folder / f"{name}.toml"
+        if "/" not in name and preset.is_file():
+            return preset
+        if name.endswith(".toml"):
+            return Path(name).expanduser()
+        names = self.names()
+        near = difflib.get_close_matches(name, names, n=3, cutoff=0.5)
+        meant = f"; did you mean {', '.join(near)}?" if near else ""
+        raise UnknownName(f"a {self.what} recipe is one of {', '.join(names)}, or a TOML file, got {name!r}{meant}")
+
+
+_TRAINING = _Presets("training", _FOLDER, TrainRecipe())
+_DISTILLATION = _Presets("distillation", _FOLDER / "distill", DistillRecipe())
+
 
 def recipe_names(family: str | None = None) -> tuple[str, ...]:
-    """The names of all recipes; of those that a model family can use, those for any model included."""
-    names = sorted(file.stem for file in _FOLDER.glob("*.toml"))
-    return tuple(name for name in names if family is None or _from_file(name).family in (None, family))
+    """The names of all training recipes; of those that a model family can use, those for any model included."""
+    names = _TRAINING.names()
+    return tuple(name for name in names if family is None or _TRAINING.named(name).family in (None, family))
 
 
 def train_recipe(name: str = "probe", **changes: Any) -> TrainRecipe:
@@ -44,11 +99,29 @@ def train_recipe(name: str = "probe", **changes: Any) -> TrainRecipe:
         >>> train_recipe("tavt-cub", image_size=224).reading.resize
         (300, 300)
     """
-    recipe = _from_file(name)
+    recipe = _TRAINING.named(name)
     size = changes.get("image_size")
     if size is not None and changes.get("resize") is None:
         changes["resize"] = _scaled(recipe, size)
     return changed(recipe, changes)
+
+
+def distill_recipe(name: str = "modern", **changes: Any) -> DistillRecipe:
+    """A recipe with some values changed, wherever they lie; None changes nothing, ``"none"`` takes a value back.
+
+    Args:
+        name: ``"modern"``, ``"tavt"``, or the path of a TOML file.
+        **changes: As flags; see ``changes.changed``.
+
+    Raises:
+        UnknownName: No such recipe.
+        TrainingError: A file that cannot be read, an unknown name in it, or a value out of its range.
+
+    Example:
+        >>> distill_recipe("tavt", steps=10, bound=0.3).optimisation.steps
+        10
+    """
+    return changed(_DISTILLATION.named(name), changes)
 
 
 def _scaled(recipe: TrainRecipe, size: int) -> int | tuple[int, int] | None:
@@ -60,35 +133,6 @@ def _scaled(recipe: TrainRecipe, size: int) -> int | tuple[int, int] | None:
         return round(resize * size / before)
     height, width = (round(edge * size / before) for edge in resize)
     return height, width
-
-
-def _from_file(name: str, above: tuple[str, ...] = ()) -> TrainRecipe:
-    """What a file says on top of what it starts from."""
-    if name in above:
-        raise TrainingError(f"recipes start from one another in a circle: {', '.join((*above, name))}; break it")
-    values = _read(_file(name))
-    base = values.pop("base", None)
-    if not isinstance(base, str | None):
-        raise TrainingError(f"base of the recipe {name} must be the name of another, got {base!r}")
-    if flags := sorted(set(values) & {*_FLAGS_ONLY}):
-        raise TrainingError(f"the recipe {name} sets {', '.join(flags)}, which are no part of a recipe; remove them")
-    start = TrainRecipe() if base is None else _from_file(base, (*above, name))
-    try:
-        return changed(start, {"name": Path(name).stem, **values})
-    except (TrainingError, UnknownName) as error:
-        raise type(error)(f"the recipe {name} cannot be used: {error}") from None
-
-
-def _file(name: str) -> Path:
-    preset = _FOLDER / f"{name}.toml"
-    if "/" not in name and preset.is_file():
-        return preset
-    if name.endswith(".toml"):
-        return Path(name).expanduser()
-    names = recipe_names()
-    near = difflib.get_close_matches(name, names, n=3, cutoff=0.5)
-    meant = f"; did you mean {', '.join(near)}?" if near else ""
-    raise UnknownName(f"a training recipe is one of {', '.join(names)}, or a TOML file, got {name!r}{meant}")
 
 
 def _read(file: Path) -> dict[str, Any]:

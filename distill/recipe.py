@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, field
 from types import MappingProxyType
 from typing import Any
 
-from tavt_kit.distill.changes import changed, parts_of
+from tavt_kit.distill.changes import parts_of
 from tavt_kit.distill.objective import Objective
 from tavt_kit.distill.optimisation import Optimisation
 from tavt_kit.distill.reading import Reading
@@ -15,7 +15,7 @@ from tavt_kit.distill.running import Running
 from tavt_kit.distill.sampling import Bound
 from tavt_kit.errors import TrainingError, UnknownName
 
-__all__ = ["DISTILL_RECIPES", "DistillRecipe", "FAMILIES", "TrainRecipe", "distill_recipe"]
+__all__ = ["FAMILIES", "DistillRecipe", "TrainRecipe"]
 
 FAMILIES: Mapping[str, str] = MappingProxyType(
     {
@@ -110,10 +110,10 @@ class TrainRecipe:
 
 @dataclass(frozen=True, slots=True)
 class DistillRecipe:
-    """In-place distillation.
+    """In-place distillation. Presets are made by ``distill_recipe``.
 
     Args:
-        name: Where the values come from: ``"modern"`` or ``"tavt"``.
+        name: Where the values come from.
         bound: Largest share of tokens a layer may drop, or how it grows (``"0.2:0.6"``; see ``Bound.parse``).
         sampling: How random sub-networks are drawn: ``"bound"`` or ``"ratio"`` (see ``Sampler``).
         schedules: As text; if any, sub-networks are these instead.
@@ -167,35 +167,3 @@ class DistillRecipe:
                for key, value in asdict(self).items() if key not in ("name", *parts_of(self))}  # fmt: skip
         how = {**asdict(self.optimisation), **self.reading.as_record(), **self.running.as_record()}
         return {"recipe": self.name, **own, **how}
-
-
-DISTILL_RECIPES: Mapping[str, DistillRecipe] = MappingProxyType(
-    {
-        "modern": DistillRecipe(),
-        # The official command line, but for its 10,000 steps of 64 pictures.
-        "tavt": DistillRecipe(
-            "tavt",
-            bound=0.2,
-            sub_networks=2,
-            layer_dropout=0.2,
-            optimisation=Optimisation(optimiser="sgd", lr=3e-2, weight_decay=0.0, freeze=0),
-        ),
-    }
-)
-"""Where the flags of ``distill`` start from."""
-
-
-def distill_recipe(name: str = "modern", **changes: Any) -> DistillRecipe:
-    """A recipe with some values changed, wherever they lie; None changes nothing, ``"none"`` takes a value back.
-
-    Raises:
-        UnknownName: No such recipe.
-        TrainingError: A value out of its range.
-
-    Example:
-        >>> distill_recipe("tavt", steps=10, bound=0.3).optimisation.steps
-        10
-    """
-    if name not in DISTILL_RECIPES:
-        raise UnknownName(f"a distillation recipe is one of {', '.join(DISTILL_RECIPES)}, got {name!r}")
-    return changed(DISTILL_RECIPES[name], changes)

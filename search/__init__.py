@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from tavt_kit.answer import Answer
 from tavt_kit.search.algorithm import Outcome
+from tavt_kit.search.evaluate import Evaluate, one_by_one
 from tavt_kit.search.evolution import Evolution
 from tavt_kit.search.feasibility import Costs
 from tavt_kit.search.loop import search
@@ -10,4 +12,16 @@ from tavt_kit.search.result import Progress, SearchResult
 from tavt_kit.search.space import Space
 from tavt_kit.search.store import Store
 
-__all__ = ["Costs", "Evolution", "Outcome", "Progress", "SearchResult", "Space", "Store", "search"]
+__all__ = [
+    "Answer",
+    "Costs",
+    "Evaluate",
+    "Evolution",
+    "Outcome",
+    "Progress",
+    "SearchResult",
+    "Space",
+    "Store",
+    "one_by_one",
+    "search",
+]

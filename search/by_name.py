@@ -57,8 +57,8 @@ def begin(
     if name == "tavt-official":
         if population is not None or seeds or objectives != 2:
             raise BudgetError(
-                "tavt-official has sizes of its own (22 schedules, then 60 a generation), begins with its own schedules "
-                "and knows one cost and one metric, so it takes no population, no schedules to begin with and no third "
+                "tavt-official has sizes of its own (22 schedules, then 60 a generation), begins with its own "
+                "schedules and knows one cost and one metric, so it takes no population, no schedules and no third "
                 "objective; use tavt for these"
             )
         return OfficialTavt(space, macs=official_macs, seed=seed)

@@ -2,31 +2,25 @@
 
 from __future__ import annotations
 
-import logging
 import math
-import time
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
 
-from tavt_kit.accuracy import Accuracy
 from tavt_kit.budget import Budget
 from tavt_kit.candidate import Candidate
-from tavt_kit.errors import BudgetError, DataError, MeasurementError
+from tavt_kit.errors import BudgetError, MeasurementError
 from tavt_kit.front import ParetoFront
 from tavt_kit.schedule import TokenSchedule
 from tavt_kit.search.algorithm import Outcome
+from tavt_kit.search.evaluate import Answered, Evaluate, in_order
 from tavt_kit.search.evolution import Evolution
 from tavt_kit.search.feasibility import Costs, check_reachable, reach_of, refuse_unsearchable
 from tavt_kit.search.result import Progress, SearchResult, by_preference, cost_kind, shortfall
 from tavt_kit.search.space import Space
-from tavt_kit.search.store import Answer, Store
+from tavt_kit.search.store import Store
 
-__all__ = ["Evaluate", "search"]
-
-Evaluate = Callable[[TokenSchedule], Accuracy]
-"""The accuracy of a schedule on the images that select, the split ``val``."""
-
-_log = logging.getLogger(__name__)
+__all__ = ["search"]
 
 
 @dataclass(slots=True)
@@ -64,12 +58,23 @@ class _Run:
             if self.fits(candidate.schedule):
                 self.front.add(candidate)
 
-    def answer(self, schedule: TokenSchedule, origin: str) -> Candidate:
-        """The candidate of a schedule: known already, from the store, or evaluated and stored."""
-        if schedule in self.known:
-            return self.known[schedule]
-        stored = self.store.get(schedule)
-        answer = stored or self._evaluated(schedule)
+    def answer(self, asked: Sequence[tuple[TokenSchedule, str]]) -> list[Candidate]:
+        """The candidates of schedules with their origins, in their order; fewer where a bound is reached first."""
+        new = [schedule for schedule, _ in asked if schedule not in self.known]
+        if self.limit is not None:
+            new = new[: max(0, self.limit - len(self.candidates))]
+        found: list[Candidate] = []
+        with closing(in_order(new, self.evaluate, self.store)) as coming:
+            for schedule, origin in asked:
+                if schedule not in self.known:
+                    if self.why_stop():
+                        break
+                    self._take(next(coming), origin)
+                found.append(self.known[schedule])
+        return found
+
+    def _take(self, answered: Answered, origin: str) -> None:
+        schedule, answer, replayed = answered
         candidate = Candidate(
             schedule,
             self.costs.macs(schedule),
@@ -79,28 +84,14 @@ class _Run:
             origin=origin,
         )
         self.seconds += answer.seconds
+        if not replayed:
+            self.fresh.append(answer.seconds)
         self.candidates.append(candidate)
         self.known[schedule] = candidate
         if self.fits(schedule):
             self.front.add(candidate)
         self.history.append(self.front.hypervolume(self.candidates[0].cost(self.front.cost)))
-        self._report(replayed=stored is not None)
-        return candidate
-
-    def _evaluated(self, schedule: TokenSchedule) -> Answer:
-        begin = time.monotonic()
-        try:
-            accuracy: Accuracy | None = self.evaluate(schedule)
-            failure = None
-        except MeasurementError as error:
-            accuracy, failure = None, str(error)
-            _log.warning("the evaluation of %s failed and is left out: %s", schedule, error)
-        if accuracy is not None and accuracy.split != "val":
-            raise DataError(f"a search selects on the split 'val' only, but got an accuracy of {accuracy.split!r}")
-        answer = Answer(accuracy, time.monotonic() - begin, failure)
-        self.store.put(schedule, answer)
-        self.fresh.append(answer.seconds)
-        return answer
+        self._report(replayed=replayed)
 
     def _report(self, *, replayed: bool) -> None:
         if self.on_progress is None:
@@ -144,13 +135,14 @@ def search(
     """Find the most accurate schedules for their cost, by NSGA-II, within the ceilings of a budget.
 
     The dense model is evaluated first, then only schedules whose known or predicted cost keeps to the ceilings.
-    Every answer is stored before the next is asked for. With a store of a run that was stopped anywhere, the same
-    call gives the very same result as an uninterrupted one: the algorithm replays its seed over the stored answers.
+    A generation is evaluated at once; every answer is stored the moment it comes. With a store of a run that was
+    stopped anywhere, the same call gives the very same result as an uninterrupted one, whichever answers came
+    first: the algorithm replays its seed over the stored answers, in the order in which it asked.
 
     Args:
         space: What may be proposed.
-        evaluate: Gives the accuracy of a schedule on the split ``val``; a MeasurementError counts as a failure of
-            that schedule alone.
+        evaluate: Answers the schedules of a generation on the split ``val``; ``one_by_one`` makes one from a
+            function of a single schedule.
         costs: Multiply-adds and predicted latency of a schedule.
         budget: Ceilings on ``latency`` and ``flops``, floors on ``top1`` and ``drop``; with a floor the choice
             falls on the cheapest candidate that keeps to it, else on the most accurate.
@@ -166,18 +158,22 @@ def search(
         on_progress: Called after each answer.
 
     Raises:
-        BudgetError: A limit that a search does not act on, no bound at all, or a latency without a target.
+        BudgetError: A limit that a search does not act on, no bound at all or one below 1, or a latency without a
+            target.
         BudgetTooTight: No schedule keeps to a ceiling; nothing has been evaluated.
         DataError: An accuracy of another split than ``val``.
         RecordError: The store belongs to another search.
         MeasurementError: The dense model itself could not be evaluated.
 
     Example:
+        >>> from tavt_kit.accuracy import Accuracy
+        >>> from tavt_kit.search import one_by_one
         >>> space = Space(tokens=17, layers=4)
         >>> def evaluate(schedule):
         ...     return Accuracy.of_counts(sum(schedule.counts), 68, split="val")
         >>> costs = Costs(macs=lambda schedule: sum(n * n for n in schedule.counts))
-        >>> found = search(space, evaluate, costs=costs, budget=Budget.parse(["flops=600"]), evaluations=60)
+        >>> budget = Budget.parse(["flops=600"])
+        >>> found = search(space, one_by_one(evaluate), costs=costs, budget=budget, evaluations=60)
         >>> best = found.ranked(Budget())[0]
         >>> best.macs <= 600, found.evaluations
         (True, 60)
@@ -186,6 +182,10 @@ def search(
     refuse_unsearchable(budget)
     if evaluations is None and max_seconds is None:
         raise BudgetError("a search needs a bound: a number of evaluations, a time, or both")
+    if (evaluations is not None and evaluations < 1) or (max_seconds is not None and not max_seconds > 0):
+        raise BudgetError(
+            f"a search evaluates at least the dense model, but its bound is {evaluations} evaluations, {max_seconds} s"
+        )
     check_reachable(reach_of(space, costs, budget, slack=slack))
     store = Store(None) if store is None else store
     store.hold_to(_recipe(space, budget, population, seed, seeds, slack))
@@ -195,9 +195,14 @@ def search(
     if after is not None:
         run.take_over(after)
         seed, seeds = seed + 1, [one.schedule for one in by_preference(front, budget, after.dense)[: population // 2]]
-    dense = run.answer(space.dense, "dense")
+    run.answer([(space.dense, "dense")])
+    dense = run.known[space.dense]
     if dense.accuracy is None:
-        raise MeasurementError("the dense model could not be evaluated, so there is nothing to compare with")
+        why = answer.failure if (answer := store.get(space.dense)) is not None else "it failed before"
+        raise MeasurementError(
+            f"the dense model could not be evaluated, so there is nothing to compare with: {why}; put that right and "
+            "begin anew with --fresh"
+        )
     evolution = Evolution(space, seed=seed, population=population, seeds=seeds, fits=fits)
     stopped = _evolve(run, evolution, dense)
     return SearchResult(run.front, tuple(run.candidates), stopped, tuple(run.history), run.seconds, fits(space.dense))
@@ -206,18 +211,18 @@ def search(
 def _evolve(run: _Run, evolution: Evolution, dense: Candidate) -> str:
     """Generations until a bound is reached or nothing new is left; returns why it ended."""
     while not (stopped := run.why_stop()):
-        outcomes = []
-        for schedule in evolution.ask():
-            if stopped := run.why_stop():
-                return stopped
-            candidate = run.answer(schedule, evolution.origin(schedule))
-            outcomes.append(
-                Outcome(candidate.cost(run.front.cost), candidate.metric, _told(candidate, run.budget, dense))
-            )
+        asked = [(schedule, evolution.origin(schedule)) for schedule in evolution.ask()]
+        found = run.answer(asked)
+        if len(found) < len(asked):
+            return run.why_stop()
         if evolution.done():
             return evolution.stopped_because
-        evolution.tell(outcomes)
+        evolution.tell([_outcome(candidate, run, dense) for candidate in found])
     return stopped
+
+
+def _outcome(candidate: Candidate, run: _Run, dense: Candidate) -> Outcome:
+    return Outcome(candidate.cost(run.front.cost), candidate.metric, _told(candidate, run.budget, dense))
 
 
 def _told(candidate: Candidate, budget: Budget, dense: Candidate) -> float:

@@ -1,22 +1,24 @@
-"""Every evaluation of a search in one SQLite file, committed before the next begins."""
+"""Every evaluation of a search in one SQLite file, committed the moment it is known."""
 
 from __future__ import annotations
 
 import json
 import sqlite3
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+import numpy as np
+
 from tavt_kit.accuracy import Accuracy
+from tavt_kit.answer import Answer
 from tavt_kit.errors import OutputError, RecordError
 from tavt_kit.schedule import TokenSchedule
 
-__all__ = ["Answer", "Store"]
+__all__ = ["Store"]
 
-_LAYOUT = 1
+_LAYOUT = 2
 _TABLES = """
 CREATE TABLE IF NOT EXISTS recipe (name TEXT PRIMARY KEY, value TEXT NOT NULL);
 CREATE TABLE IF NOT EXISTS notes (name TEXT PRIMARY KEY, value TEXT NOT NULL);
@@ -25,24 +27,13 @@ CREATE TABLE IF NOT EXISTS evaluations (
     schedule TEXT NOT NULL UNIQUE,
     accuracy TEXT,
     failure TEXT,
-    seconds REAL NOT NULL
+    bits BLOB,
+    metrics TEXT NOT NULL,
+    seconds REAL NOT NULL,
+    timings TEXT NOT NULL
 );
 """
-
-
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """What an evaluation gave.
-
-    Args:
-        accuracy: ``None`` where it failed.
-        seconds: How long it took.
-        failure: Why it failed, in one sentence.
-    """
-
-    accuracy: Accuracy | None
-    seconds: float
-    failure: str | None = None
+"""``accuracy``, ``metrics`` and ``timings`` are JSON; ``bits`` has one bit a picture, the first in the highest one."""
 
 
 class Store:
@@ -84,9 +75,14 @@ class Store:
             self._base.execute("BEGIN EXCLUSIVE")
             version = self._base.execute("PRAGMA user_version").fetchone()[0]
             others = self._base.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
+            if 0 < version < _LAYOUT:
+                raise RecordError(
+                    f"{self.path} was written by an earlier version (layout {version}, now {_LAYOUT}), whose answers "
+                    "lack what is stored now; begin anew with --fresh, or choose another output folder"
+                )
             if version != _LAYOUT and (version or others):
                 raise RecordError(
-                    f"{self.path} is no search store of version {_LAYOUT}; begin anew with --fresh, or choose "
+                    f"{self.path} is no search store of layout {_LAYOUT}; begin anew with --fresh, or choose "
                     "another output folder"
                 )
             for statement in _TABLES.split(";"):
@@ -137,14 +133,16 @@ class Store:
 
     def get(self, schedule: TokenSchedule) -> Answer | None:
         """The stored answer, or ``None``."""
-        rows = self._base.execute(
-            "SELECT accuracy, seconds, failure FROM evaluations WHERE schedule = ?", (_key(schedule),)
-        )
+        columns = "accuracy, failure, bits, metrics, seconds, timings"
+        rows = self._base.execute(f"SELECT {columns} FROM evaluations WHERE schedule = ?", (_key(schedule),))
         row = rows.fetchone()
         if row is None:
             return None
         accuracy = None if row[0] is None else Accuracy.from_record(json.loads(row[0]))
-        return Answer(accuracy, row[1], row[2])
+        right = None
+        if row[2] is not None and accuracy is not None:
+            right = np.unpackbits(np.frombuffer(row[2], np.uint8), count=accuracy.n).astype(bool)
+        return Answer(accuracy, row[4], row[1], right, json.loads(row[3]), json.loads(row[5]))
 
     def put(self, schedule: TokenSchedule, answer: Answer) -> None:
         """Store an answer; when this returns it is on the disk.
@@ -155,8 +153,17 @@ class Store:
         accuracy = None if answer.accuracy is None else json.dumps(answer.accuracy.as_record())
         try:
             self._base.execute(
-                "INSERT INTO evaluations (schedule, accuracy, failure, seconds) VALUES (?, ?, ?, ?)",
-                (_key(schedule), accuracy, answer.failure, answer.seconds),
+                "INSERT INTO evaluations (schedule, accuracy, failure, bits, metrics, seconds, timings) "
+                "VALUES (?, ?, ?, ?, ?, ?, ?)",
+                (
+                    _key(schedule),
+                    accuracy,
+                    answer.failure,
+                    None if answer.right is None else np.packbits(answer.right).tobytes(),
+                    json.dumps(dict(answer.values)),
+                    answer.seconds,
+                    json.dumps(dict(answer.timings)),
+                ),
             )
         except sqlite3.OperationalError as error:  # a full disk, a folder gone
             raise OutputError(f"cannot write {self.path}: {error}; make room and repeat the command") from None
@@ -178,7 +185,8 @@ class Store:
 
 
 def _key(schedule: TokenSchedule) -> str:
-    return ",".join(str(count) for count in schedule.counts)
+    counts = ",".join(str(count) for count in schedule.counts)
+    return counts if schedule.executed is None else f"{counts} of {','.join(str(layer) for layer in schedule.executed)}"
 
 
 def _short(value: Any) -> str:

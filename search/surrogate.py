@@ -19,11 +19,11 @@ from tavt_kit.errors import TavtError
 from tavt_kit.front import dominated_volume
 from tavt_kit.schedule import TokenSchedule
 from tavt_kit.search.algorithm import Outcome
-from tavt_kit.search.told import Told, non_dominated
 from tavt_kit.search.evolution import Evolution
 from tavt_kit.search.regression import GaussianProcess
 from tavt_kit.search.seeds import Fits
 from tavt_kit.search.space import Levels, Space
+from tavt_kit.search.told import Told, non_dominated
 from tavt_kit.search.untried import EXHAUSTED, Untried
 
 __all__ = ["Surrogate"]

@@ -1,8 +1,8 @@
 """TAVT's evolutionary search by ask and tell: the official algorithm, and the same idea mended.
 
-The official one (``search/tavt.py``) keeps its sizes, its bound and its oddities. Mended are: a better schedule of equal
-cost replaces a worse one, no dominated schedule is bred from, children wait for their own answer before they breed,
-the first tapers are spaced by the model's own tokens, costs may be latencies, ceilings are kept to, and it ends.
+The official one (``search/tavt.py``) keeps its sizes, its bound and its oddities. Mended are: a better schedule of
+equal cost replaces a worse one, no dominated schedule is bred from, children wait for their own answer before they
+breed, the first tapers are spaced by the model's own tokens, costs may be latencies, ceilings are kept to, and it ends.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ import numpy as np
 from tavt_kit.errors import ScheduleError, TavtError
 from tavt_kit.schedule import TokenSchedule
 from tavt_kit.search.algorithm import Outcome
-from tavt_kit.search.told import Told
 from tavt_kit.search.operators import redraw
 from tavt_kit.search.seeds import Fits, taper
 from tavt_kit.search.space import Levels, Space
 from tavt_kit.search.tavt import Gene, OfficialEvolution, Seen, approx_ratio, first_ratios, inverse_ratio
+from tavt_kit.search.told import Told
 from tavt_kit.search.untried import EXHAUSTED, Untried
 
 __all__ = ["OfficialTavt", "Tavt"]

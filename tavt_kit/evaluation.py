@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import time
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -14,6 +15,7 @@ from torch import Tensor
 
 from tavt_kit.accuracy import Accuracy, PairedDifference
 from tavt_kit.adaptive import AdaptiveViT
+from tavt_kit.answer import Answer
 from tavt_kit.errors import DataError, MeasurementError
 from tavt_kit.preprocess import Preprocessing, normalise
 from tavt_kit.schedule import TokenSchedule
@@ -64,10 +66,24 @@ class LeanEvaluator:
         """Top-1 under ``schedule``.
 
         Raises:
-            MeasurementError: A logit is not finite.
+            MeasurementError: A logit is not finite, or the memory ran out.
         """
         right = self.right(schedule)
         return Accuracy.of_counts(int(right.sum()), len(right), split=self.split)
+
+    def answers(self, schedules: Sequence[TokenSchedule]) -> Iterator[tuple[TokenSchedule, Answer]]:
+        """One after the other; what fails for one schedule is its answer."""
+        for schedule in schedules:
+            yield schedule, self.answer(schedule)
+
+    def answer(self, schedule: TokenSchedule) -> Answer:
+        """Top-1 with which pictures are right, or why it could not be had."""
+        begin = time.monotonic()
+        try:
+            accuracy = self(schedule)
+        except MeasurementError as error:
+            return Answer(None, time.monotonic() - begin, str(error))
+        return Answer(accuracy, time.monotonic() - begin, right=self.right(schedule))
 
     def against(self, source: TokenSchedule, candidate: TokenSchedule) -> PairedDifference:
         """Candidate minus source on the same pictures."""
@@ -87,7 +103,7 @@ class LeanEvaluator:
     def logits(self, schedule: TokenSchedule) -> Tensor:
         """(n, classes) float32 on the CPU, by the lean path."""
         size = max(1, min(len(self.labels), _TOKENS_AT_ONCE // self.model.tokens))
-        with _under(self.model, schedule), torch.inference_mode():
+        with _under(self.model, schedule), _memory_for(schedule), torch.inference_mode():
             return torch.cat([self._batch(start, size) for start in range(0, len(self.labels), size)])
 
     def _batch(self, start: int, size: int) -> Tensor:
@@ -107,3 +123,17 @@ def _under(model: AdaptiveViT, schedule: TokenSchedule) -> Iterator[None]:
     finally:
         model.schedule = before
         model.train(training)
+
+
+@contextmanager
+def _memory_for(schedule: TokenSchedule) -> Iterator[None]:
+    """Turns memory that runs out, whichever way a device says so, into a MeasurementError."""
+    try:
+        yield
+    except (RuntimeError, MemoryError) as error:
+        from accelerate.utils.memory import should_reduce_batch_size
+
+        if not (isinstance(error, MemoryError) or should_reduce_batch_size(error)):
+            raise
+        said = str(error).splitlines()[0] if str(error) else "MemoryError"
+        raise MeasurementError(f"the memory ran out under the schedule {schedule}: {said}") from None

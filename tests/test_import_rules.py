@@ -16,7 +16,7 @@ PLAIN = ("errors", "schedule", "device", "measurement", "accuracy", "host", "bud
 LAYERS = (
     PLAIN,
     ("backbones", "drop", "scores", "tokens", "packed", "preprocess", "timm_import", "vision_ops"),
-    ("runtimes", "adaptive", "checkpoints", "data", "macs", "counting", "evaluation", "predictions"),
+    ("runtimes", "adaptive", "checkpoints", "data", "macs", "counting", "evaluation", "predictions", "answer"),
     ("reports", "checks", "exporters", "kept"),
     PARTS,
     ("verbs",),

@@ -22,7 +22,7 @@ from tavt_kit.checkpoints.official_vit import FAMILIES, read_vit_family
 from tavt_kit.checkpoints.official_vitae import read_vitae
 from tavt_kit.checkpoints.timm_file import read_timm
 from tavt_kit.checkpoints.torchvision_vit import read_torchvision
-from tavt_kit.checkpoints.weight_file import holds_average, read_tensors
+from tavt_kit.checkpoints.weight_file import read_weight_file
 from tavt_kit.errors import CheckpointError, TavtError
 from tavt_kit.model_card import Licence, ModelCard
 
@@ -120,11 +120,13 @@ def convert_checkpoint(file: str | Path, out: str | Path, **options: Any) -> Mod
 def _read(path: Path, asked: Asked) -> Official:
     if path.suffix == ".npz":
         arrays = read_npz(path)
-        found, names = read_google(arrays, asked), sorted(arrays)
+        found, names, averaged = read_google(arrays, asked), sorted(arrays), False
     else:
-        tensors = read_tensors(path)
-        readers: tuple[Reader, ...] = (*_READERS, partial(read_timm, file=path))
-        found, names = next((each for reader in readers if (each := reader(tensors, asked))), None), sorted(tensors)
+        file = read_weight_file(path)
+        timms = partial(read_timm, folder=path.parent, architecture=file.architecture)
+        readers: tuple[Reader, ...] = (*_READERS, timms)
+        found = next((each for reader in readers if (each := reader(file.tensors, asked))), None)
+        names, averaged = sorted(file.tensors), file.averaged
     if found is None:
         some = ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
         raise CheckpointError(f"{path} is of no family that is known here: it holds {some}")
@@ -132,7 +134,7 @@ def _read(path: Path, asked: Asked) -> Official:
         raise CheckpointError(f"{path} is of the family {found.family}, so it cannot be read as {asked.family}")
     if asked.name is not None and found.family != "timm":
         raise CheckpointError(f"{path} is of {found.origin}, whose names tell the model; leave --name out")
-    return found
+    return replace(found, origin=f"{found.origin}, its averaged weights") if averaged else found
 
 
 def _create(path: Path, found: Official) -> nn.Module:
@@ -167,7 +169,6 @@ def _card(path: Path, found: Official, model: nn.Module, classes: Sequence[str] 
             f"{path} has a head of {count} classes, but {len(classes)} are named; give the data it was trained on"
         )
     trained = f", without {len(found.left_out)} tensors that only training uses" if found.left_out else ""
-    averaged = ", its averaged weights" if path.is_file() and holds_average(path) else ""
     random = (
         f"; random at the start: {', '.join(start.rstrip('.') for start in found.untrained)}" if found.untrained else ""
     )
@@ -177,6 +178,6 @@ def _card(path: Path, found: Official, model: nn.Module, classes: Sequence[str] 
         dict(found.arguments),
         tuple(f"class {i}" for i in range(count)) if classes is None else tuple(classes),
         (found.preprocessing or preprocessing_of(model)).as_record(),
-        provenance=f"converted from {path.name}, of {found.origin}{averaged}{trained}{random}",
+        provenance=f"converted from {path.name}, of {found.origin}{trained}{random}",
         licences=(Licence(path.name, "unknown", "a file given by the user"),),
     )

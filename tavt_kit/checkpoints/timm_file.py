@@ -22,7 +22,6 @@ from tavt_kit.checkpoints.architecture import check_name, sketch, timm_names
 from tavt_kit.checkpoints.fitting import head_names
 from tavt_kit.checkpoints.official import Asked, Official
 from tavt_kit.checkpoints.shapes import shape_of, vit_arguments
-from tavt_kit.checkpoints.weight_file import named_architecture
 from tavt_kit.errors import CheckpointError, UnsupportedBackbone
 from tavt_kit.timm_import import timm
 
@@ -37,13 +36,16 @@ _PLAIN = "vit_base_patch16_224"
 _SHOWN = 6
 
 
-def read_timm(tensors: Mapping[str, Tensor], asked: Asked, file: Path) -> Official | None:
+def read_timm(
+    tensors: Mapping[str, Tensor], asked: Asked, folder: Path, architecture: str | None = None
+) -> Official | None:
     """A file in timm's names, or ``None`` if its names are others.
 
     Args:
         tensors: By name.
         asked: ``name`` is taken as it is; ``heads`` only where the width is not that of the named model.
-        file: Where they were read from; what lies in or beside it may tell the architecture.
+        folder: Where the file lies; a ``config.json`` of timm's hub in it may tell the architecture.
+        architecture: What the file itself says that it is of.
 
     Raises:
         CheckpointError: No name was given and the keys fit several models or none; the position table is of no square
@@ -53,7 +55,7 @@ def read_timm(tensors: Mapping[str, Tensor], asked: Asked, file: Path) -> Offici
     """
     if not any(stem in tensors for stem in _STEM) or "blocks.0.norm1.weight" not in tensors:
         return None
-    given = asked.name or _told_by_file(file)
+    given = asked.name or _told(architecture, folder)
     name, shape = _told_by_keys(tensors, asked) if given is None else (given, {})
     check_name(name)
     if "head.weight" not in tensors and asked.classes is None:
@@ -75,10 +77,10 @@ def read_timm(tensors: Mapping[str, Tensor], asked: Asked, file: Path) -> Offici
     return Official("timm", name, arguments, dict(tensors), origin, None, absent)
 
 
-def _told_by_file(file: Path) -> str | None:
+def _told(architecture: str | None, folder: Path) -> str | None:
     """The architecture that timm's training script left in a checkpoint, or its hub's ``config.json`` beside one."""
-    name: Any = named_architecture(file)
-    config = file.parent / "config.json"
+    name: Any = architecture
+    config = folder / "config.json"
     if name is None and config.is_file():
         try:
             said = json.loads(config.read_text(encoding="utf-8"))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import pickle
 from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from torch import Tensor
 
 from tavt_kit.errors import CheckpointError
 
-__all__ = ["holds_average", "named_architecture", "read_tensors"]
+__all__ = ["WeightFile", "read_tensors", "read_weight_file"]
 
 _TORCH_SUFFIXES = frozenset({".bin", ".ckpt", ".pt", ".pth", ".tar"})
 _WRAPPERS = ("state_dict_ema", "state_dict", "model", "model_state_dict")
@@ -23,8 +24,32 @@ timm's validation script."""
 _STARTS = ("module.", "model.", "_orig_mod.")
 
 
+@dataclass(frozen=True, slots=True)
+class WeightFile:
+    """What a weight file says.
+
+    Args:
+        tensors: By name, on the CPU.
+        architecture: The model that timm's training script writes down as ``arch`` in its checkpoints, if it did.
+        averaged: Whether ``tensors`` are averaged weights; the file has those of the last step too.
+    """
+
+    tensors: dict[str, Tensor]
+    architecture: str | None = None
+    averaged: bool = False
+
+
 def read_tensors(file: Path) -> dict[str, Tensor]:
-    """The tensors of a ``.safetensors`` file, or of a torch file that holds nothing but tensors, on the CPU.
+    """The tensors of ``read_weight_file``.
+
+    Raises:
+        CheckpointError: As there.
+    """
+    return read_weight_file(file).tensors
+
+
+def read_weight_file(file: Path) -> WeightFile:
+    """A ``.safetensors`` file, or a torch file that holds nothing but tensors and plain values.
 
     Of a checkpoint with averaged weights (``state_dict_ema``) these are read.
 
@@ -39,39 +64,19 @@ def read_tensors(file: Path) -> dict[str, Tensor]:
     if not file.is_file():
         raise CheckpointError(f"the weight file {file} does not exist")
     if file.suffix == ".safetensors":
-        tensors = _read_safetensors(file)
+        read = WeightFile(_read_safetensors(file))
     elif file.suffix in _TORCH_SUFFIXES:
-        tensors = _read_torch(file)
+        read = _read_torch(file)
     else:
         raise CheckpointError(
             f"weights are read from .safetensors files or from {', '.join(sorted(_TORCH_SUFFIXES))} files of "
             f"torch, but {file.name} is neither"
         )
+    tensors = read.tensors
     _check(file, tensors)
     while start := next((start for start in _STARTS if all(name.startswith(start) for name in tensors)), None):
         tensors = {name.removeprefix(start): tensor for name, tensor in tensors.items()}
-    return tensors
-
-
-def named_architecture(file: Path) -> str | None:
-    """The model that timm's training script writes down as ``arch`` in its checkpoints, if it did.
-
-    Raises:
-        CheckpointError: As ``read_tensors``.
-    """
-    content = _load_torch(file) if file.suffix in _TORCH_SUFFIXES else None
-    arch = content.get("arch") if isinstance(content, Mapping) else None
-    return arch if isinstance(arch, str) else None
-
-
-def holds_average(file: Path) -> bool:
-    """Whether ``read_tensors`` takes averaged weights from a file, which has those of the last step too.
-
-    Raises:
-        CheckpointError: As ``read_tensors``.
-    """
-    content = _load_torch(file) if file.suffix in _TORCH_SUFFIXES else None
-    return isinstance(content, Mapping) and isinstance(content.get(_WRAPPERS[0]), Mapping)
+    return replace(read, tensors=tensors)
 
 
 def _read_safetensors(file: Path) -> dict[str, Tensor]:
@@ -85,14 +90,17 @@ def _read_safetensors(file: Path) -> dict[str, Tensor]:
         raise CheckpointError(f"{file} is damaged or truncated ({_first_line(error)})") from None
 
 
-def _read_torch(file: Path) -> dict[str, Tensor]:
+def _read_torch(file: Path) -> WeightFile:
     content = _load_torch(file)
+    arch = content.get("arch") if isinstance(content, Mapping) else None
+    averaged = isinstance(content, Mapping) and isinstance(content.get(_WRAPPERS[0]), Mapping)
     for name in _WRAPPERS:
         if isinstance(content, Mapping) and isinstance(content.get(name), Mapping):
             content = content[name]
     if not isinstance(content, Mapping):
         raise CheckpointError(f"{file} must hold tensors by name, but holds a {type(content).__name__}")
-    return {str(name): value for name, value in content.items() if isinstance(value, Tensor)}
+    tensors = {str(name): value for name, value in content.items() if isinstance(value, Tensor)}
+    return WeightFile(tensors, arch if isinstance(arch, str) else None, averaged)
 
 
 def _load_torch(file: Path) -> Any:

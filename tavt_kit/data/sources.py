@@ -84,6 +84,9 @@ KNOWN = MappingProxyType(
 )
 """Data sets by name."""
 
+_TIMM = "timm:"
+"""What timm.data reads, by the place that follows."""
+
 
 def load_images(spec: str, *, seed: int = 0, ratios: Ratios | None = None) -> ImageSet:
     """Find pictures and labels.
@@ -114,10 +117,10 @@ def load_images(spec: str, *, seed: int = 0, ratios: Ratios | None = None) -> Im
         return _load_known(spec, seed, ratios or Ratios())
     if not spec.strip():
         raise DataError("data must be a folder, a CSV list or a name, but nothing was given")
-    if spec.startswith("timm:"):
+    if spec.startswith(_TIMM):
         from tavt_kit.data.timm_data import load_timm  # timm, and torch with it, only where it is asked for
 
-        return load_timm(spec, seed=seed, ratios=ratios)
+        return load_timm(spec.removeprefix(_TIMM), spec, seed=seed, ratios=ratios)
     if named := named_folder(spec):
         return load_layout(*named, seed=seed, ratios=ratios)
     path = Path(spec).expanduser()

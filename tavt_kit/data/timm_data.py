@@ -20,28 +20,28 @@ from tavt_kit.errors import DataError
 from tavt_kit.records import sha256_text
 from tavt_kit.timm_import import timm
 
-__all__ = ["PREFIX", "load_timm"]
+__all__ = ["load_timm"]
 
-PREFIX = "timm:"
 _TORCH = ("fashion_mnist", "kmnist", "mnist")
 """torchvision's sets that timm knows and that are read without unpickling anything."""
 
 _Part = tuple[tuple[str, ...], list[Sample]]
 
 
-def load_timm(spec: str, *, seed: int = 0, ratios: Ratios | None = None) -> ImageSet:
+def load_timm(name: str, spec: str, *, seed: int = 0, ratios: Ratios | None = None) -> ImageSet:
     """Read data as timm does, with our own val split where none is given.
 
     Args:
-        spec: ``timm:PLACE``, the place a folder or a tar file of class folders, or a folder with one of either for each
-            split (``train``, ``val``, ``test``); or ``timm:torch/fashion_mnist:FOLDER`` and its like.
+        name: A folder or a tar file of class folders, or a folder with one of either for each split (``train``,
+            ``val``, ``test``); or ``torch/fashion_mnist:FOLDER`` and its like.
+        spec: What the user calls the data, which the set is named by.
         seed: Of a split that we make.
         ratios: Its shares; 60/20/20 by default.
 
     Raises:
         DataError: The place is missing or damaged, or of a kind that is not read.
     """
-    ratios, name = ratios or Ratios(), spec.removeprefix(PREFIX)
+    ratios = ratios or Ratios()
     if name.partition(":")[0].lower().split("/")[0] in ("hfds", "hfids", "tfds", "torch", "wds") and "/" in name:
         parts, root = _torch_parts(name)
     else:
@@ -150,7 +150,7 @@ def _torch_parts(name: str) -> tuple[dict[str, _Part], Path]:
     if family != "torch" or which not in _TORCH or not folder:
         raise DataError(
             f"of timm's data sets by name torch/{', torch/'.join(_TORCH)} are read, as timm:torch/mnist:FOLDER, got "
-            f"{PREFIX + name!r}; give others as a folder or tar file of class folders, or by their own layout "
+            f"{name!r}; give others as a folder or tar file of class folders, or by their own layout "
             "(`fgvc-kit datasets`)"
         )
     root = Path(folder).expanduser().absolute()

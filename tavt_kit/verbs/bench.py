@@ -106,15 +106,13 @@ def _measure(opener: Any, things: Sequence[str], protocol: Protocol, seed: int) 
 
 
 def _print(body: dict[str, Any], rows: Sequence[Benched], file: Path) -> None:
-    from rich.console import Console
     from rich.markup import escape
     from rich.table import Table
 
     from tavt_kit.host import HostFacts
+    from tavt_kit.verbs.console import console_of
 
-    console = Console()
-    if not console.is_terminal:
-        console = Console(width=140)  # a pipe has no edge to fold at
+    console = console_of(140)
     table = Table(show_edge=False)
     table.add_column("candidate", overflow="fold", min_width=16)
     for title in ("median", "p90", "images/s", "GMACs", "ratio", "MAC gain"):

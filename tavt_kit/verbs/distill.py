@@ -14,7 +14,9 @@ from tavt_kit.verbs import options, reading_options, training_options
 __all__ = ["distill_verb"]
 
 Run = Annotated[Path, typer.Argument(metavar="MODEL", help="A run folder, for example of `fgvc-kit train`.")]
-Recipe = Annotated[str, typer.Option(help="modern (AdamW), or tavt: the official SGD with layer dropout, bound 0.2.")]
+Recipe = Annotated[
+    str, typer.Option(help="modern (AdamW), tavt (the official SGD with layer dropout, bound 0.2), or a TOML file.")
+]
 Steps = Annotated[int | None, typer.Option(help="Updates. [default: 300]")]
 Batch = Annotated[int | None, typer.Option(help="Pictures per update. [default: 16]")]
 Bound = Annotated[
@@ -132,7 +134,7 @@ def distill_verb(
     --evaluate-every selects by the mean of the metric over it. The same command continues what was interrupted.
     `accelerate launch` or torchrun before it shares the work among several processes.
     """
-    from tavt_kit.distill.recipe import distill_recipe
+    from tavt_kit.distill.preset import distill_recipe
 
     reading = reading_options.reading_changes(
         resize=resize, interpolation=interpolation, crop=crop, scale=scale, ratio=ratio, augment=augment,

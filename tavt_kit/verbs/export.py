@@ -116,14 +116,12 @@ _ENDS = {
 
 def print_checks(checks: Sequence[Mapping[str, Any]]) -> None:
     """A table of checks on stdout, and the sentence of each."""
-    from rich.console import Console
     from rich.table import Table
 
     from tavt_kit.accuracy import Accuracy
+    from tavt_kit.verbs.console import console_of
 
-    console = Console()
-    if not console.is_terminal:
-        console = Console(width=140)  # a pipe has no width; 80 would cut the names to pieces
+    console = console_of(140)
     table = Table(show_edge=False)
     for name in ("file", "source", "file's top-1", "change", "agree", "dense", "verdict"):
         table.add_column(name)

@@ -25,13 +25,12 @@ def print_front(body: Mapping[str, Any], *, place: Path, marked: int | None = No
         place: The run folder, for the hint at the end.
         marked: Which candidate to mark; the chosen one by default.
     """
-    from rich.console import Console
     from rich.markup import escape
     from rich.table import Table
 
-    console = Console()
-    if not console.is_terminal:
-        console = Console(width=160)  # a file or a pipe has no width; 80 would cut schedules to pieces
+    from tavt_kit.verbs.console import console_of
+
+    console = console_of(160)
     mark = body.get("chosen") if marked is None else marked
     table = Table(show_edge=False)
     for title in ("", "schedule", "GMACs", f"{body['metric']}, % [95 %]", *_times(body), "verdict", "from"):

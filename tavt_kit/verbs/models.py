@@ -109,11 +109,9 @@ def _other_weights() -> list[dict[str, Any]]:
 
 
 def _print(rows: list[dict[str, Any]]) -> None:
-    from rich.console import Console
+    from tavt_kit.verbs.console import console_of
 
-    console = Console()
-    if not console.is_terminal:  # a pipe gets the width that the names need, not eighty columns
-        console = Console(width=160)
+    console = console_of(160)
     counted = [row for row in rows if "tokens" in row]
     named = [row for row in rows if "tokens" not in row]
     if counted:

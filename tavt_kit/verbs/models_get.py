@@ -69,16 +69,15 @@ def _print_public(entries: Mapping[str, Public], as_json: bool) -> None:
     if as_json:
         print(json.dumps({"weights": [asdict(entry) for entry in entries.values()]}, indent=1))
         return
-    from rich.console import Console
     from rich.table import Table
+
+    from tavt_kit.verbs.console import console_of
 
     table = Table("name", "what", "licence", "how", show_edge=False)
     for entry in entries.values():
         how = f"by hand: {entry.page}" if entry.page else "none released" if entry.instead else "fetched"
         table.add_row(entry.name, entry.about, entry.licence if not entry.instead else "", how)
-    console = Console()
-    if not console.is_terminal:
-        console = Console(width=200)
+    console = console_of(200)
     console.print(table)
     console.print(
         "and every model of timm with weights (`fgvc-kit models`), a tag after a dot if wanted", soft_wrap=True

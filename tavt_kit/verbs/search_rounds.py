@@ -59,7 +59,7 @@ class Rounds:
         request, wanted = self.request, self.request.evaluations
         with live() as watch:
             return search(
-                self.subject.space, self.evaluator, costs=costs, budget=request.budget,
+                self.subject.space, self.evaluator.answers, costs=costs, budget=request.budget,
                 evaluations=wanted if after is None else after.evaluations + (wanted + 1) // 2,
                 max_seconds=request.max_seconds, population=request.population, seed=request.seed,
                 seeds=self.subject.schedules(request.schedules), slack=SLACK, store=self.store, after=after,

@@ -102,7 +102,7 @@ def test_a_model_without_a_card_or_of_other_classes_is_refused(
         distill(bare, images, tmp_path)
 
 
-def test_recipes_are_values_that_flags_change() -> None:
+def test_recipes_are_values_that_flags_change(tmp_path: Path) -> None:
     assert distill_recipe() == DistillRecipe()
     tavt = distill_recipe("tavt", steps=7, bound=0.5, seed=None)
     assert (tavt.optimisation.optimiser, tavt.layer_dropout, tavt.sub_networks) == ("sgd", 0.2, 2)
@@ -111,6 +111,12 @@ def test_recipes_are_values_that_flags_change() -> None:
     assert record["recipe"] == "tavt" and record["lr"] == 3e-2 and record["augment"] == ["flip"]
     with pytest.raises(UnknownName, match="modern, tavt"):
         distill_recipe("magic")
+    (tmp_path / "mine.toml").write_text('base = "tavt"\nbound = 0.3\nschedules = ["taper:0.2"]\n')
+    mine = distill_recipe(str(tmp_path / "mine.toml"), lr=0.1)
+    assert (mine.name, mine.bound, mine.layer_dropout, mine.optimisation.lr) == ("mine", 0.3, 0.2, 0.1)
+    (tmp_path / "wrong.toml").write_text("smoothing = 0.1\n")
+    with pytest.raises(TrainingError, match="wrong.toml cannot be used: a recipe has no smoothing"):
+        distill_recipe(str(tmp_path / "wrong.toml"))
     for wrong in (
         {"optimiser": "lion"},
         {"decay": "steps"},

@@ -4,8 +4,7 @@ from typing import Any
 
 import pytest
 
-from tavt_kit.distill.preset import train_recipe
-from tavt_kit.distill.recipe import distill_recipe
+from tavt_kit.distill.preset import distill_recipe, train_recipe
 from tavt_kit.distill.running import Running
 from tavt_kit.errors import TrainingError
 

@@ -7,6 +7,7 @@ that none has read must stand in ``NOT_COMPARED`` with its reason, or the run fa
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -53,12 +54,9 @@ class Count:
 
 def counts(reporter: Any, config: pytest.Config) -> list[Count]:
     """Of every file that a test has read; of all files where the whole folder of tests was asked for."""
-    reports = [report for several in reporter.stats.values() for report in several]
     read: dict[str, set[str]] = {}
-    for report in reports:
-        for name, value in getattr(report, "user_properties", ()):
-            for file, keys in json.loads(value).items() if name == "golden" else ():
-                read.setdefault(file, set()).update(keys)
+    for file, keys in noted(reporter, "golden"):
+        read.setdefault(file, set()).update(keys)
     here = Path(__file__).parent
     asked = [Path(argument.split("::")[0]).resolve() for argument in config.args]
     whole = any(place == here or place in here.parents for place in asked) and not config.option.keyword
@@ -75,11 +73,17 @@ def counts(reporter: Any, config: pytest.Config) -> list[Count]:
 def differences(reporter: Any) -> dict[str, float]:
     """Of each file the largest difference of tensors, as a share of their largest number or of 1."""
     worst: dict[str, float] = {}
+    for file, apart in noted(reporter, "difference"):
+        worst[file] = max(apart, worst.get(file, 0.0))
+    return worst
+
+
+def noted(reporter: Any, kind: str) -> Iterator[tuple[str, Any]]:
+    """What tests have noted of each file, under the property ``kind`` of their reports."""
     for report in (report for several in reporter.stats.values() for report in several):
         for name, value in getattr(report, "user_properties", ()):
-            for file, apart in json.loads(value).items() if name == "difference" else ():
-                worst[file] = max(apart, worst.get(file, 0.0))
-    return worst
+            if name == kind:
+                yield from json.loads(value).items()
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:

@@ -17,7 +17,7 @@ from tavt_kit.schedule import TokenSchedule
 from tavt_kit.search import SearchResult, search
 from tavt_kit.search.final import Final, confirm
 from tavt_kit.search.record import front_body, write_candidates, write_front
-from tests.search.toy import COSTS, MACS_ONLY, SPACE, evaluate
+from tests.search.toy import COSTS, MACS_ONLY, SPACE, answers
 
 BUDGET = Budget.parse(["latency=8ms"])
 
@@ -37,7 +37,7 @@ class Machine:
 
 
 def found(budget: Budget = BUDGET, evaluations: int = 80) -> SearchResult:
-    return search(SPACE, evaluate, costs=COSTS, budget=budget, evaluations=evaluations, population=12)
+    return search(SPACE, answers, costs=COSTS, budget=budget, evaluations=evaluations, population=12)
 
 
 def check_front(final: Final) -> None:
@@ -120,7 +120,7 @@ def test_floor_takes_the_cheapest_and_prefers_the_proven() -> None:
 
 def test_pure_macs_search_measures_nothing() -> None:
     budget = Budget.parse(["flops=3M"])
-    result = search(SPACE, evaluate, costs=MACS_ONLY, budget=budget, evaluations=40)
+    result = search(SPACE, answers, costs=MACS_ONLY, budget=budget, evaluations=40)
     final = confirm(result, budget, measure=None)
     assert final.verdict is Verdict.PASS and len(final.candidates) == len(result.front) and final.cost == "macs"
     assert all(one.as_record()["latency_ms"] is None for one in final.candidates)
@@ -130,7 +130,7 @@ def test_pure_macs_search_measures_nothing() -> None:
 
 def test_macs_budget_with_a_target_measures_some_and_keeps_the_front() -> None:
     budget = Budget.parse(["flops=3M"])
-    result = search(SPACE, evaluate, costs=COSTS, budget=budget, evaluations=40)
+    result = search(SPACE, answers, costs=COSTS, budget=budget, evaluations=40)
     final = confirm(result, budget, measure=Machine(lambda schedule: 1.0), number=3)
     assert len(final.candidates) == len(result.front)
     assert 3 <= sum(one.latency is not None for one in final.candidates) < len(final.candidates)

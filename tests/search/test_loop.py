@@ -8,7 +8,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,8 +17,8 @@ from tavt_kit.accuracy import Accuracy
 from tavt_kit.budget import Budget
 from tavt_kit.errors import BudgetError, BudgetTooTight, DataError, MeasurementError, RecordError
 from tavt_kit.schedule import TokenSchedule
-from tavt_kit.search import Costs, Progress, SearchResult, Space, Store, search
-from tests.search.toy import COSTS, MACS_ONLY, SPACE, evaluate
+from tavt_kit.search import Costs, Evaluate, Progress, SearchResult, Space, Store, one_by_one, search
+from tests.search.toy import COSTS, MACS_ONLY, SPACE, answers, evaluate
 
 
 def summary(result: SearchResult) -> list[tuple[object, ...]]:
@@ -34,7 +33,7 @@ def test_never_evaluates_what_costs_too_much() -> None:
         return evaluate(schedule)
 
     budget = Budget.parse(["latency[p50]=8ms", "flops=3M"])
-    result = search(SPACE, watched, costs=COSTS, budget=budget, evaluations=80, population=10)
+    result = search(SPACE, one_by_one(watched), costs=COSTS, budget=budget, evaluations=80, population=10)
     assert asked[0] == SPACE.dense and len(asked) == len(set(asked)) == result.evaluations == 80
     assert all(COSTS.macs(one) <= 3e6 and (COSTS.predicted(one) or 9) <= 8 * 1.03 for one in asked[1:])
     assert all(candidate.schedule != SPACE.dense for candidate in result.front)
@@ -44,18 +43,18 @@ def test_never_evaluates_what_costs_too_much() -> None:
 
 def test_objectives() -> None:
     def cost_of(costs: Costs, *texts: str) -> str:
-        return search(SPACE, evaluate, costs=costs, budget=Budget.parse(texts), evaluations=5).front.cost
+        return search(SPACE, answers, costs=costs, budget=Budget.parse(texts), evaluations=5).front.cost
 
     assert cost_of(COSTS) == "predicted" and cost_of(COSTS, "latency=9ms", "flops=1T") == "predicted"
     assert cost_of(COSTS, "flops=1T") == "macs" and cost_of(MACS_ONLY) == "macs"
 
 
 def test_without_a_floor_the_most_accurate_comes_first_with_one_the_cheapest() -> None:
-    result = search(SPACE, evaluate, costs=COSTS, evaluations=150)
+    result = search(SPACE, answers, costs=COSTS, evaluations=150)
     most = result.ranked(Budget())[0]
     assert most.metric == max(one.metric for one in result.front)
     floor = Budget.parse(["drop=5"])
-    result = search(SPACE, evaluate, costs=COSTS, budget=floor, evaluations=150)
+    result = search(SPACE, answers, costs=COSTS, budget=floor, evaluations=150)
     chosen = result.ranked(floor)[0]
     assert chosen.metric >= result.dense.metric - 0.05 - 1e-9
     cheaper = [one for one in result.candidates if one.cost("predicted") < chosen.cost("predicted")]
@@ -66,7 +65,7 @@ def test_without_a_floor_the_most_accurate_comes_first_with_one_the_cheapest() -
 
 def test_progress() -> None:
     told: list[Progress] = []
-    search(SPACE, evaluate, costs=COSTS, budget=Budget.parse(["top1=60%"]), evaluations=30, on_progress=told.append)
+    search(SPACE, answers, costs=COSTS, budget=Budget.parse(["top1=60%"]), evaluations=30, on_progress=told.append)
     assert [one.evaluations for one in told] == list(range(1, 31))
     assert told[-1].seconds_left == 0 and told[5].seconds_left is not None and told[5].seconds_left > 0
     best = told[-1].best
@@ -75,19 +74,19 @@ def test_progress() -> None:
 
 def test_bounds() -> None:
     tiny = Space(tokens=4, layers=3)
-    result = search(tiny, evaluate, costs=COSTS, evaluations=10_000)
+    result = search(tiny, answers, costs=COSTS, evaluations=10_000)
     assert result.evaluations == tiny.size and "no schedule is left" in result.stopped_because
     with pytest.raises(BudgetError, match="needs a bound"):
-        search(SPACE, evaluate, costs=COSTS, evaluations=None)
-    result = search(SPACE, evaluate, costs=COSTS, evaluations=None, max_seconds=0.02)
+        search(SPACE, answers, costs=COSTS, evaluations=None)
+    result = search(SPACE, answers, costs=COSTS, evaluations=None, max_seconds=0.02)
     assert "time is used up" in result.stopped_because and result.seconds >= 0.02
-    only_dense = search(SPACE, evaluate, costs=COSTS, evaluations=1)
+    only_dense = search(SPACE, answers, costs=COSTS, evaluations=1)
     assert only_dense.evaluations == 1 and len(only_dense.front) == 1
 
 
 def test_budget_that_admits_one_schedule() -> None:
     least = COSTS.macs(SPACE.least)
-    result = search(SPACE, evaluate, costs=MACS_ONLY, budget=Budget.parse([f"flops={least}"]), evaluations=50)
+    result = search(SPACE, answers, costs=MACS_ONLY, budget=Budget.parse([f"flops={least}"]), evaluations=50)
     assert result.evaluations == 2 and [one.schedule for one in result.front] == [SPACE.least]
 
 
@@ -96,14 +95,14 @@ def test_infeasible_before_anything_is_evaluated() -> None:
         raise AssertionError("an image was looked at")
 
     with pytest.raises(BudgetTooTight, match="nearest feasible budget is latency="):
-        search(SPACE, never, costs=COSTS, budget=Budget.parse(["latency=1ms"]))
+        search(SPACE, one_by_one(never), costs=COSTS, budget=Budget.parse(["latency=1ms"]))
     with pytest.raises(BudgetError, match="not yet"):
-        search(SPACE, never, costs=COSTS, budget=Budget.parse(["memory=1GB"]))
+        search(SPACE, one_by_one(never), costs=COSTS, budget=Budget.parse(["memory=1GB"]))
 
 
 def test_selects_on_val_only() -> None:
     with pytest.raises(DataError, match="'val' only"):
-        search(SPACE, lambda schedule: Accuracy.of_counts(1, 2, split="test"), costs=COSTS)
+        search(SPACE, one_by_one(lambda schedule: Accuracy.of_counts(1, 2, split="test")), costs=COSTS)
 
 
 def test_failures_are_stored_and_never_win() -> None:
@@ -112,7 +111,7 @@ def test_failures_are_stored_and_never_win() -> None:
             raise MeasurementError("the logits are not finite")
         return evaluate(schedule)
 
-    result = search(SPACE, fragile, costs=COSTS, evaluations=60)
+    result = search(SPACE, one_by_one(fragile), costs=COSTS, evaluations=60)
     failed = [one for one in result.candidates if one.accuracy is None]
     assert failed and result.evaluations == 60
     assert all(one.schedule.counts[1] not in range(15, 25) for one in result.front)
@@ -121,11 +120,11 @@ def test_failures_are_stored_and_never_win() -> None:
         raise MeasurementError("no memory")
 
     with pytest.raises(MeasurementError, match="dense"):
-        search(SPACE, broken, costs=COSTS)
+        search(SPACE, one_by_one(broken), costs=COSTS)
 
 
-def stopping_after(number: int) -> Callable[[TokenSchedule], Accuracy]:
-    """``evaluate``, ended by Ctrl-C after so many answers."""
+def stopping_after(number: int) -> Evaluate:
+    """``answers``, ended by Ctrl-C after so many answers."""
     left = number
 
     def stopping(schedule: TokenSchedule) -> Accuracy:
@@ -135,12 +134,12 @@ def stopping_after(number: int) -> Callable[[TokenSchedule], Accuracy]:
         left -= 1
         return evaluate(schedule)
 
-    return stopping
+    return one_by_one(stopping)
 
 
 def test_interrupted_anywhere_it_ends_the_same() -> None:
     budget = Budget.parse(["latency=9ms"])
-    whole = search(SPACE, evaluate, costs=COSTS, budget=budget, evaluations=60, population=12, seed=3)
+    whole = search(SPACE, answers, costs=COSTS, budget=budget, evaluations=60, population=12, seed=3)
     for position in (0, 1, 2, 9, 11, 12, 13, 24, 37, 49, 59):
         store = Store(None)
         with pytest.raises(KeyboardInterrupt):
@@ -163,18 +162,18 @@ def test_interrupted_and_opened_again(tmp_path: Path) -> None:
     with Store(tmp_path / "search.db") as store:
         assert len(store) == 5
         result = search(SPACE, stopping_after(15), costs=COSTS, evaluations=20, population=6, seed=3, store=store)
-    assert summary(result) == summary(search(SPACE, evaluate, costs=COSTS, evaluations=20, population=6, seed=3))
+    assert summary(result) == summary(search(SPACE, answers, costs=COSTS, evaluations=20, population=6, seed=3))
 
 
 def test_longer_continues_and_another_recipe_is_refused() -> None:
     with Store(None) as store:
-        search(SPACE, evaluate, costs=COSTS, evaluations=20, seed=3, store=store)
-        longer = search(SPACE, evaluate, costs=COSTS, evaluations=70, seed=3, store=store)
-        assert summary(longer) == summary(search(SPACE, evaluate, costs=COSTS, evaluations=70, seed=3))
+        search(SPACE, answers, costs=COSTS, evaluations=20, seed=3, store=store)
+        longer = search(SPACE, answers, costs=COSTS, evaluations=70, seed=3, store=store)
+        assert summary(longer) == summary(search(SPACE, answers, costs=COSTS, evaluations=70, seed=3))
         with pytest.raises(RecordError, match="seed was 3, is 4"):
-            search(SPACE, evaluate, costs=COSTS, evaluations=20, seed=4, store=store)
+            search(SPACE, answers, costs=COSTS, evaluations=20, seed=4, store=store)
         with pytest.raises(RecordError, match="budget"):
-            search(SPACE, evaluate, costs=COSTS, budget=Budget.parse(["flops=1T"]), seed=3, store=store)
+            search(SPACE, answers, costs=COSTS, budget=Budget.parse(["flops=1T"]), seed=3, store=store)
 
 
 def test_goes_on_by_other_costs_from_an_earlier_result() -> None:
@@ -184,10 +183,10 @@ def test_goes_on_by_other_costs_from_an_earlier_result() -> None:
         asked.append(schedule)
         return evaluate(schedule)
 
-    first = search(SPACE, watched, costs=COSTS, budget=budget, evaluations=40)
+    first = search(SPACE, one_by_one(watched), costs=COSTS, budget=budget, evaluations=40)
     faster = replace(COSTS, tails={"p90": 0.8})
     store = Store(None)
-    again = search(SPACE, watched, costs=faster, budget=budget, evaluations=60, after=first, store=store)
+    again = search(SPACE, one_by_one(watched), costs=faster, budget=budget, evaluations=60, after=first, store=store)
     assert len(asked) == len(set(asked)) == again.evaluations == 60 and len(store) == 20
     assert again.candidates[:40] == first.candidates and again.dense == first.dense
     assert (
@@ -201,14 +200,14 @@ import time
 from dataclasses import replace
 from pathlib import Path
 from tests.search.toy import COSTS, SPACE, evaluate
-from tavt_kit.search import Store, search
+from tavt_kit.search import Store, one_by_one, search
 
 def slow(schedule):
     time.sleep(0.01)
     return evaluate(schedule)
 
 with Store(Path({path!r})) as store:
-    search(SPACE, slow, costs=COSTS, evaluations=80, population=12, seed=3, store=store)
+    search(SPACE, one_by_one(slow), costs=COSTS, evaluations=80, population=12, seed=3, store=store)
 """
 
 
@@ -231,5 +230,5 @@ def test_killed_at_random_moments_it_ends_the_same(tmp_path: Path) -> None:
             assert len(store) >= before
             before = len(store)
     with Store(path) as store:
-        again = search(SPACE, evaluate, costs=COSTS, evaluations=80, population=12, seed=3, store=store)
-    assert summary(again) == summary(search(SPACE, evaluate, costs=COSTS, evaluations=80, population=12, seed=3))
+        again = search(SPACE, answers, costs=COSTS, evaluations=80, population=12, seed=3, store=store)
+    assert summary(again) == summary(search(SPACE, answers, costs=COSTS, evaluations=80, population=12, seed=3))

@@ -5,29 +5,36 @@ from __future__ import annotations
 import sqlite3
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from tavt_kit.accuracy import Accuracy
+from tavt_kit.answer import Answer
 from tavt_kit.errors import OutputError, RecordError
 from tavt_kit.schedule import TokenSchedule
-from tavt_kit.search.store import Answer, Store
+from tavt_kit.search import Store
 
 SCHEDULE = TokenSchedule((5, 4, 4))
 
 
 def test_answers_survive(tmp_path: Path) -> None:
-    answer = Answer(Accuracy.of_counts(3, 7, split="val"), 0.25)
+    right = np.array([True, False, False, True, False, False, True, True, True, False])
+    answer = Answer(
+        Accuracy.of_counts(5, 10, split="val"), 0.25, right=right, values={"loss": 0.1 + 0.2}, timings={"worker": 1.5}
+    )
     failed = Answer(None, 0.1, "ran out of memory")
     with Store(tmp_path / "search.db") as store:
         store.hold_to({"seed": 7})
         store.hold_to({"seed": 0})  # nothing is answered yet, so nothing is lost
         store.put(SCHEDULE, answer)
         store.put(TokenSchedule((5, 5, 5)), failed)
+        store.put(TokenSchedule((5, 5, 5), executed=(0, 2)), answer)
     with Store(tmp_path / "search.db") as store:
         store.hold_to({"seed": 0})
-        assert len(store) == 2
+        assert len(store) == 3
         assert store.get(SCHEDULE) == answer
         assert store.get(TokenSchedule((5, 5, 5))) == failed
+        assert store.get(TokenSchedule((5, 5, 5), executed=(0, 2))) == answer
         assert store.get(TokenSchedule((5, 5, 4))) is None
 
 
@@ -72,3 +79,13 @@ def test_no_store(tmp_path: Path) -> None:
     base.close()
     with pytest.raises(RecordError, match="no search store"):
         Store(tmp_path / "other.db")
+
+
+def test_an_earlier_layout_is_refused(tmp_path: Path) -> None:
+    base = sqlite3.connect(tmp_path / "old.db")
+    base.execute("CREATE TABLE evaluations (number INTEGER PRIMARY KEY)")
+    base.execute("PRAGMA user_version=1")
+    base.commit()
+    base.close()
+    with pytest.raises(RecordError, match="earlier version .*--fresh"):
+        Store(tmp_path / "old.db")

@@ -9,7 +9,7 @@ import numpy as np
 from tavt_kit.accuracy import Accuracy
 from tavt_kit.device import TargetDevice
 from tavt_kit.schedule import TokenSchedule
-from tavt_kit.search import Costs, Space
+from tavt_kit.search import Costs, Space, one_by_one
 
 SPACE = Space(tokens=26, layers=5)
 COSTS = Costs(
@@ -25,3 +25,6 @@ def evaluate(schedule: TokenSchedule) -> Accuracy:
     worth = np.mean([1 - np.exp(-3 * count / 26) for count in schedule.counts])
     noise = random.Random(str(schedule)).uniform(-0.02, 0.02)
     return Accuracy.of_counts(round(200 * float(np.clip(0.9 * worth + noise, 0, 1))), 200, split="val")
+
+
+answers = one_by_one(evaluate)

@@ -164,7 +164,7 @@ def test_interrupted_it_continues_to_the_same_front(
 ) -> None:
     flags = ("--budget", "flops=300K", "--evaluations", 20)
     assert search(place, tmp_path / "whole", *flags) == 0
-    honest, count = LeanEvaluator.__call__, 0
+    honest, count = LeanEvaluator.answer, 0
 
     def interrupted(self: LeanEvaluator, schedule: TokenSchedule) -> Any:
         nonlocal count
@@ -173,7 +173,7 @@ def test_interrupted_it_continues_to_the_same_front(
             raise KeyboardInterrupt
         return honest(self, schedule)
 
-    monkeypatch.setattr(LeanEvaluator, "__call__", interrupted)
+    monkeypatch.setattr(LeanEvaluator, "answer", interrupted)
     for _ in range(3):
         assert search(place, tmp_path / "cut", *flags) == 130
         assert "the same command" in capsys.readouterr().err
@@ -265,7 +265,7 @@ def test_latency_below_the_least_names_it(
     place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     fake = FakeTarget(monkeypatch)
-    monkeypatch.setattr(LeanEvaluator, "__call__", lambda *arguments: pytest.fail("a picture was looked at"))
+    monkeypatch.setattr(LeanEvaluator, "answer", lambda *arguments: pytest.fail("a picture was looked at"))
     target = ("--target", "torch:cpu:threads=1")
     assert search(place, tmp_path / "out", *target, "--budget", "latency=1ms") == 2
     assert "the nearest feasible budget is latency=3.6ms" in capsys.readouterr().err

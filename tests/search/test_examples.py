@@ -1,0 +1,12 @@
+"""The examples in the docstrings."""
+
+import doctest
+import importlib
+
+import pytest
+
+
+@pytest.mark.parametrize("name", ["answer", "search.evaluate", "search.evolution", "search.loop", "search.store"])
+def test_examples(name: str) -> None:
+    results = doctest.testmod(importlib.import_module(f"tavt_kit.{name}"))
+    assert results.attempted and not results.failed
