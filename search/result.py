@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from tavt_kit.budget import Budget
-from tavt_kit.candidate import Candidate, CostKind
+from tavt_kit.budget import Budget, Limit
+from tavt_kit.candidate import Candidate
+from tavt_kit.errors import DataError
 from tavt_kit.front import ParetoFront
-from tavt_kit.search.feasibility import Costs
 
-__all__ = ["Progress", "SearchResult", "by_preference", "cost_kind", "shortfall"]
+__all__ = ["Progress", "SearchResult", "by_preference", "shortfall"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +25,7 @@ class Progress:
         seconds: Spent on evaluations, those of an earlier run included.
         seconds_left: Until a bound is reached, as it looks now; ``None`` where that cannot be told.
         replayed: Whether this answer came from the store.
+        candidate: What was answered; without an accuracy where the evaluation failed.
     """
 
     evaluations: int
@@ -35,6 +36,7 @@ class Progress:
     seconds: float
     seconds_left: float | None
     replayed: bool
+    candidate: Candidate
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +50,7 @@ class SearchResult:
         history: The hypervolume after each evaluation.
         seconds: Spent on evaluations, those of earlier runs included.
         dense_fits: Whether the dense model itself is within the ceilings, so that it may be on the front.
+        clock: Seconds spent on evaluations until each of them was done.
     """
 
     front: ParetoFront
@@ -56,6 +59,7 @@ class SearchResult:
     history: tuple[float, ...]
     seconds: float
     dense_fits: bool
+    clock: tuple[float, ...] = ()
 
     @property
     def dense(self) -> Candidate:
@@ -77,21 +81,27 @@ class SearchResult:
         return by_preference(self.front, budget, self.dense)
 
 
-def cost_kind(budget: Budget, costs: Costs) -> CostKind:
-    """What a search minimises: latency where a latency is limited, or where a target alone is given; else MACs."""
-    if budget.of("latency"):
-        return "predicted"
-    return "predicted" if costs.latency_ms is not None and not budget.of("flops") else "macs"
-
-
 def shortfall(candidate: Candidate, budget: Budget, dense: Candidate) -> float:
-    """By how much the floors are missed, as a fraction of all images; 0 where all are kept."""
+    """By how much the floors are missed, as a fraction of all images; 0 where all are kept.
+
+    Raises:
+        DataError: A metric with a floor is not among what was evaluated.
+    """
     missed = 0.0
     for limit in budget.floors:
-        floor = dense.metric - limit.value if limit.quantity == "drop" else limit.value
-        missed = max(missed, floor - candidate.metric)
+        name = "top1" if limit.quantity == "drop" else limit.name
+        floor = _value(dense, name, limit) - limit.value if limit.quantity == "drop" else limit.value
+        missed = max(missed, floor - _value(candidate, name, limit))
     # A fraction of images is exact to far less than this, sums of fractions are not.
     return missed if missed > 1e-9 else 0.0
+
+
+def _value(candidate: Candidate, name: str, limit: Limit) -> float:
+    known = candidate.known(name)
+    if known is None:
+        answered = ", ".join(one.metric for one in (candidate.accuracy, *candidate.others) if one is not None)
+        raise DataError(f"{limit} needs {name}, but the evaluator answers {answered or 'nothing'}")
+    return known.value
 
 
 def by_preference(front: ParetoFront, budget: Budget, dense: Candidate) -> list[Candidate]:
@@ -101,5 +111,5 @@ def by_preference(front: ParetoFront, budget: Budget, dense: Candidate) -> list[
     that miss a floor come last, the nearest first.
     """
     if not budget.floors:
-        return list(front)[::-1]
+        return sorted(front, key=lambda candidate: (-candidate.metric, front.point(candidate)[0]))
     return sorted(front, key=lambda candidate: (shortfall(candidate, budget, dense), front.point(candidate)[0]))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from tavt_kit.budget import Budget
@@ -9,10 +10,12 @@ from tavt_kit.data import load_bytes
 from tavt_kit.evaluation import LeanEvaluator
 from tavt_kit.host import HostFacts
 from tavt_kit.kept import pick_examples, write_kept
+from tavt_kit.macs import MacsFormula
 from tavt_kit.records import make_folder, write_record
 from tavt_kit.reports import write_report
 from tavt_kit.runtimes import check_available
 from tavt_kit.runtimes.available import accelerator_name
+from tavt_kit.scoring import Scoring
 from tavt_kit.search import Costs, Store
 from tavt_kit.search.feasibility import Reach, check_reachable, reach_of, refuse_unsearchable
 from tavt_kit.search.final import Final
@@ -37,20 +40,22 @@ def plan(request: Request) -> dict[str, Any]:
     rows = _counted_reach(subject, request)
     if request.is_timed:
         rows += measured_reach(subject, request)[0]
-    print_reach(rows)
+    print_reach(rows, request.budget.floors)
     check_reachable(rows)
     return {
         "model": subject.card.name,
         "tokens": subject.model.tokens,
         "layers": subject.model.layers,
         "schedules": float(subject.space.size),
-        "seeds": [str(schedule) for schedule in subject.schedules(request.schedules)],
+        "seeds": [str(schedule) for schedule in subject.seeds(request)],
         "budgets": [
             {"budget": str(row.limit), "least": row.least, "dense": row.dense, "reachable": row.reachable}
             for row in rows
         ],
         "images": min(len(subject.images.split("val")), request.limit or 10**9),
+        "algorithm": request.algorithm,
         "minimise": "latency" if request.is_timed else "macs",
+        "metrics": list(request.metrics),
         "evaluations": request.evaluations,
     }
 
@@ -71,7 +76,8 @@ def run_search(request: Request) -> dict[str, Any]:
         store.hold_to(subject.ties(request))
         body = {**recorded(request), "copied": settle(subject, request), "ties": subject.ties(request)}
         write_record(request.out / RECIPE[0], *RECIPE[1:], body)
-        costs = _costs(subject, request, store)
+        official = MacsFormula.of(subject.model, rule="tavt").macs
+        costs = replace(_costs(subject, request, store), official_macs=official)
         evaluator = _evaluator(subject, request)
         result, final = Rounds(subject, request, store, evaluator, costs).run()
     return _written(subject, request, result, final)
@@ -84,7 +90,7 @@ def _opened(request: Request) -> Subject:
         check_available(request.target)
     subject = open_subject(request)
     subject.model.check_droppable()
-    subject.schedules(request.schedules)
+    subject.seeds(request)
     return subject
 
 
@@ -97,12 +103,12 @@ def _costs(subject: Subject, request: Request, store: Store) -> Costs:
     """The costs to search by; a budget out of reach ends here, before a picture is opened."""
     rows = _counted_reach(subject, request)
     if not request.is_timed:
-        print_reach(rows)
+        print_reach(rows, request.budget.floors)
         return Costs(counted(subject), target=request.target)
 
     def tails() -> dict[str, float]:
         timed_rows, found = measured_reach(subject, request)
-        print_reach(rows + timed_rows)
+        print_reach(rows + timed_rows, request.budget.floors)
         check_reachable(timed_rows)
         say_stage(f"Timing the layers on {request.target}, about a minute.")
         return found
@@ -125,7 +131,10 @@ def _evaluator(subject: Subject, request: Request) -> LeanEvaluator:
     target = request.target
     if target is not None and target.processor == "cuda":
         subject.model.to(f"cuda:{target.index}")
-    return LeanEvaluator(subject.model, pixels, labels, subject.preprocessing, precision=request.ranking_precision)
+    return LeanEvaluator(
+        subject.model, pixels, labels, subject.preprocessing, precision=request.ranking_precision,
+        scoring=Scoring(request.metrics, labels, subject.card.classes),
+    )  # fmt: skip
 
 
 def _written(subject: Subject, request: Request, result: SearchResult, final: Final) -> dict[str, Any]:
