@@ -24,6 +24,7 @@ LAYERS = (
         "macs",
         "counting",
         "evaluation",
+        "scoring",
         "predictions",
         "answer",
         "shared_passes",

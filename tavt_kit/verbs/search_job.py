@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -10,6 +11,7 @@ from tavt_kit.data import load_bytes
 from tavt_kit.evaluation import LeanEvaluator
 from tavt_kit.host import HostFacts
 from tavt_kit.kept import pick_examples, write_kept
+from tavt_kit.macs import MacsFormula
 from tavt_kit.records import make_folder, write_record
 from tavt_kit.reports import write_report
 from tavt_kit.runtimes import check_available
@@ -24,7 +26,7 @@ from tavt_kit.verbs.search_request import Request
 from tavt_kit.verbs.search_rounds import Rounds
 from tavt_kit.verbs.search_subject import RECIPE, Subject, check_place, clear, open_subject, settle, sha256_pictures
 from tavt_kit.verbs.search_target import counted, measured_reach, recorded, timed
-from tavt_kit.verbs.search_workers import MakeEvaluator, answering, check_engine
+from tavt_kit.verbs.search_workers import MakeEvaluator, answering, check_engine, evaluator_of
 
 __all__ = ["plan", "run_search"]
 
@@ -39,20 +41,22 @@ def plan(request: Request) -> dict[str, Any]:
     rows = _counted_reach(subject, request)
     if request.is_timed:
         rows += measured_reach(subject, request)[0]
-    print_reach(rows)
+    print_reach(rows, request.budget.floors)
     check_reachable(rows)
     return {
         "model": subject.card.name,
         "tokens": subject.model.tokens,
         "layers": subject.model.layers,
         "schedules": float(subject.space.size),
-        "seeds": [str(schedule) for schedule in subject.schedules(request.schedules)],
+        "seeds": [str(schedule) for schedule in subject.seeds(request)],
         "budgets": [
             {"budget": str(row.limit), "least": row.least, "dense": row.dense, "reachable": row.reachable}
             for row in rows
         ],
         "images": min(len(subject.images.split("val")), request.limit or 10**9),
+        "algorithm": request.algorithm,
         "minimise": "latency" if request.is_timed else "macs",
+        "metrics": list(request.metrics),
         "evaluations": request.evaluations,
     }
 
@@ -76,8 +80,12 @@ def run_search(request: Request) -> dict[str, Any]:
         store.hold_to(subject.ties(request))
         body = {**recorded(request), "copied": settle(subject, request), "ties": subject.ties(request)}
         write_record(request.out / RECIPE[0], *RECIPE[1:], body)
-        costs = _costs(subject, request, store)
-        make = partial(LeanEvaluator, preprocessing=subject.preprocessing, precision=request.ranking_precision)
+        official = MacsFormula.of(subject.model, rule="tavt").macs
+        costs = replace(_costs(subject, request, store), official_macs=official)
+        make = partial(
+            evaluator_of, preprocessing=subject.preprocessing, precision=request.ranking_precision,
+            metrics=request.metrics, classes=subject.card.classes,
+        )  # fmt: skip
         evaluator = _evaluator(subject, request, store, make)
         with answering(request, evaluator, make) as evaluate:
             result, final = Rounds(subject, request, store, evaluator, evaluate, costs).run()
@@ -92,7 +100,7 @@ def _opened(request: Request) -> Subject:
     check_engine(request)
     subject = open_subject(request)
     subject.model.check_droppable()
-    subject.schedules(request.schedules)
+    subject.seeds(request)
     return subject
 
 
@@ -105,12 +113,12 @@ def _costs(subject: Subject, request: Request, store: Store) -> Costs:
     """The costs to search by; a budget out of reach ends here, before a picture is opened."""
     rows = _counted_reach(subject, request)
     if not request.is_timed:
-        print_reach(rows)
+        print_reach(rows, request.budget.floors)
         return Costs(counted(subject), target=request.target)
 
     def tails() -> dict[str, float]:
         timed_rows, found = measured_reach(subject, request)
-        print_reach(rows + timed_rows)
+        print_reach(rows + timed_rows, request.budget.floors)
         check_reachable(timed_rows)
         say_stage(f"Timing the layers on {request.target}, about a minute.")
         return found
