@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 from tavt_kit.answer import Answer
+from tavt_kit.search.algorithm import Algorithm, Outcome
+from tavt_kit.search.by_name import ALGORITHMS
 from tavt_kit.search.evaluate import Evaluate, one_by_one
-from tavt_kit.search.evolution import Evolution, Outcome
+from tavt_kit.search.evolution import Evolution
 from tavt_kit.search.feasibility import Costs
 from tavt_kit.search.loop import search
+from tavt_kit.search.objectives import Objectives
 from tavt_kit.search.result import Progress, SearchResult
 from tavt_kit.search.space import Space
 from tavt_kit.search.store import Store
 
 __all__ = [
+    "ALGORITHMS",
+    "Algorithm",
     "Answer",
     "Costs",
     "Evaluate",
     "Evolution",
+    "Objectives",
     "Outcome",
     "Progress",
     "SearchResult",

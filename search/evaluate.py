@@ -112,6 +112,6 @@ def _stored(
 def _check(schedule: TokenSchedule, answer: Answer) -> None:
     if answer.failure is not None:
         _log.warning("the evaluation of %s failed and is left out: %s", schedule, answer.failure)
-    elif answer.accuracy is not None and answer.accuracy.split != "val":
-        split = answer.accuracy.split
-        raise DataError(f"a search selects on the split 'val' only, but got an accuracy of {split!r}")
+    for accuracy in (answer.accuracy, *answer.others):
+        if accuracy is not None and accuracy.split != "val":
+            raise DataError(f"a search selects on the split 'val' only, but got an accuracy of {accuracy.split!r}")

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from itertools import islice
-from typing import Any, NamedTuple
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from pymoo.algorithms.moo.nsga2 import NSGA2
@@ -18,31 +17,17 @@ from pymoo.core.repair import Repair
 from pymoo.core.termination import NoTermination
 from pymoo.problems.static import StaticProblem
 
-from tavt_kit.errors import BudgetTooTight, TavtError
+from tavt_kit.errors import TavtError
 from tavt_kit.schedule import TokenSchedule
+from tavt_kit.search.algorithm import Outcome
 from tavt_kit.search.operators import cross, fit, mutate
-from tavt_kit.search.seeds import Fits, first_proposals
+from tavt_kit.search.seeds import Fits
 from tavt_kit.search.space import Levels, Space
+from tavt_kit.search.untried import EXHAUSTED, Untried
 
-__all__ = ["Evolution", "Outcome"]
+__all__ = ["Evolution"]
 
-_TRIES = 400  # random draws for one missing schedule, before the space is listed or the search ends
-_LISTABLE = 20_000  # spaces up to this size are listed to the end before they count as exhausted
 _FILLED = 0.25  # share of the children that are grown up to the ceilings, where the best schedules lie
-
-
-class Outcome(NamedTuple):
-    """What became of a proposal.
-
-    Args:
-        cost: Any unit, finite.
-        metric: NaN where the evaluation failed.
-        shortfall: How far a floor is missed; 0 where it is kept.
-    """
-
-    cost: float
-    metric: float
-    shortfall: float = 0.0
 
 
 class Evolution:
@@ -51,9 +36,10 @@ class Evolution:
     Args:
         space: What may be proposed.
         seed: Of its own generator; nothing global is touched.
-        population: Schedules of a generation, at least 2.
+        population: Schedules of a generation, at least 1 (the first has 2: children need two parents).
         seeds: Schedules to begin with, before its own; brought into the ceilings if they exceed them.
         fits: Whether a schedule keeps to the ceilings; only such are proposed. ``None``: all do.
+        objectives: How many values an outcome has, its cost and metric included.
 
     Example:
         >>> evolution = Evolution(Space(tokens=17, layers=4), seed=0, population=8)
@@ -71,23 +57,19 @@ class Evolution:
         population: int = 16,
         seeds: Sequence[TokenSchedule] = (),
         fits: Fits | None = None,
+        objectives: int = 2,
     ) -> None:
-        if population < 2:
-            raise TavtError(f"a population needs at least 2 schedules, got {population}")
+        if population < 1:
+            raise TavtError(f"a population needs at least 1 schedule, got {population}")
         self.space = space
         self.population = population
         self.stopped_because = ""
-        self._fits: Fits = fits or (lambda schedule: True)
-        if not self._fits(space.least):
-            raise BudgetTooTight(f"not even the least schedule keeps to the ceilings: {space.least}")
-        self._bounded = not self._fits(space.dense)
+        self._untried = Untried(space, rng=np.random.default_rng(seed), fits=fits)
+        self._bounded = not self._untried.fits(space.dense)
         self._seeds = tuple(seeds)
-        self._rng = np.random.default_rng(seed)
-        self._asked: set[bytes] = set()
-        self._origins: dict[TokenSchedule, str] = {}
         self._waiting: Population | None = None
         self._algorithm: NSGA2 | None = None
-        self._problem = Problem(n_var=space.genes, n_obj=2, n_ieq_constr=1, xl=0, xu=len(space.values) - 1)
+        self._problem = Problem(n_var=space.genes, n_obj=objectives, n_ieq_constr=1, xl=0, xu=len(space.values) - 1)
         self._seed = seed
 
     def ask(self) -> list[TokenSchedule]:
@@ -96,20 +78,15 @@ class Evolution:
         Raises:
             RuntimeError: The outcomes of the last generation have not been told.
         """
-        if self._waiting is not None:
-            raise RuntimeError("tell the outcomes of the last generation before asking for the next")
+        self._untried.check_told()
         genes = self._bred() if self._algorithm is not None else self._first()
         if not genes:
-            genes = self._leftover()
+            genes = self._untried.random(self.population)
         if not genes:
-            self.stopped_because = "no schedule is left that was not tried"
+            self.stopped_because = EXHAUSTED
             return []
-        self._asked.update(row.tobytes() for row in genes)
         self._waiting = Population.new("X", np.stack(genes))
-        schedules = [self.space.decode(row) for row in genes]
-        for schedule in schedules:
-            self._origins.setdefault(schedule, "nsga2")
-        return schedules
+        return self._untried.issue(genes, "nsga2")
 
     def tell(self, outcomes: Sequence[Outcome]) -> None:
         """The outcomes of the schedules last asked, in their order.
@@ -117,16 +94,11 @@ class Evolution:
         Raises:
             RuntimeError: Nothing was asked, or the number differs.
         """
-        if self._waiting is None or len(outcomes) != len(self._waiting):
-            asked = 0 if self._waiting is None else len(self._waiting)
-            raise RuntimeError(f"{asked} schedules were asked, but {len(outcomes)} outcomes told")
-        failed = np.array([np.isnan(outcome.metric) for outcome in outcomes])
-        costs = np.array([outcome.cost for outcome in outcomes], dtype=float)
-        losses = np.where(failed, 1.0, [1.0 - outcome.metric for outcome in outcomes])
+        self._untried.take(outcomes)
+        losses = np.array([outcome.losses for outcome in outcomes], dtype=float)
         # A failed evaluation breaks the constraint worse than any missed floor (shortfalls are at most 1).
-        missed = np.where(failed, 2.0, [outcome.shortfall for outcome in outcomes])
-        answers = StaticProblem(self._problem, F=np.column_stack([costs, losses]), G=missed[:, None])
-        Evaluator().eval(answers, self._waiting)
+        missed = np.array([2.0 if outcome.failed else outcome.shortfall for outcome in outcomes])
+        Evaluator().eval(StaticProblem(self._problem, F=losses, G=missed[:, None]), self._waiting)
         if self._algorithm is None:
             self._algorithm = self._begin(self._waiting)
             self._algorithm.ask()  # pymoo begins when asked; what is evaluated it leaves as it is
@@ -139,38 +111,23 @@ class Evolution:
 
     def origin(self, schedule: TokenSchedule) -> str:
         """Who proposed it: ``user``, ``dense``, ``taper``, ``stages``, ``late``, ``random``, ``nsga2``."""
-        return self._origins.get(schedule, "nsga2")
+        return self._untried.origin(schedule, "nsga2")
 
     def _begin(self, first: Population) -> NSGA2:
         algorithm = NSGA2(
-            pop_size=self.population,
+            pop_size=max(2, self.population),
+            n_offsprings=self.population,
             sampling=first,
             crossover=_Crossing(),
             mutation=_Mutating(self.space),
-            repair=_Fitting(self.space, self._fits, self._bounded),
-            eliminate_duplicates=_Unasked(self._asked),
+            repair=_Fitting(self.space, self._untried.fits, self._bounded),
+            eliminate_duplicates=_Unasked(self._untried.asked),
         )
         algorithm.setup(self._problem, termination=NoTermination(), seed=self._seed, verbose=False)
         return algorithm
 
     def _first(self) -> list[Levels]:
-        """Seeds and, up to the population, random schedules; bounded, so a small space gives fewer."""
-        found: dict[bytes, Levels] = {}
-        for schedule in self._seeds:
-            self._admit(found, schedule, "user")
-        wanted = max(self.population, len(found))
-        proposals = first_proposals(self.space, wanted, fits=self._fits, rng=self._rng)
-        for schedule, origin in islice(proposals, wanted + _TRIES):
-            if len(found) >= wanted:
-                break
-            self._admit(found, schedule, origin)
-        return list(found.values())
-
-    def _admit(self, found: dict[bytes, Levels], schedule: TokenSchedule, origin: str) -> None:
-        genes = fit(self.space.encode(schedule), self.space, self._fits, fill=False)
-        if genes.tobytes() not in self._asked:
-            found.setdefault(genes.tobytes(), genes)
-            self._origins.setdefault(self.space.decode(genes), origin)
+        return self._untried.first(max(2, self.population), self._seeds)
 
     def _bred(self) -> list[Levels]:
         assert self._algorithm is not None
@@ -179,22 +136,6 @@ class Evolution:
             self._algorithm.termination.force_termination = False
             return []
         return [np.asarray(row, dtype=np.int64) for row in children.get("X")]
-
-    def _leftover(self) -> list[Levels]:
-        """New schedules where breeding finds none: by chance, then from the list of all."""
-        found: dict[bytes, Levels] = {}
-        for _ in range(_TRIES):
-            self._admit(found, self.space.decode(self.space.sample(self._rng)), "random")
-            if len(found) >= self.population:
-                return list(found.values())
-        if not found and self.space.size <= _LISTABLE:
-            found = {row.tobytes(): row for row in islice(self._untried(), self.population)}
-        return list(found.values())
-
-    def _untried(self) -> Iterable[Levels]:
-        for row in self.space.every():
-            if row.tobytes() not in self._asked and self._fits(self.space.decode(row)):
-                yield row
 
 
 class _Crossing(Crossover):  # type: ignore[misc]

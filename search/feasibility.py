@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from tavt_kit.budget import Budget, Limit
 from tavt_kit.device import TargetDevice
@@ -14,7 +14,15 @@ from tavt_kit.search.space import Space
 
 __all__ = ["Costs", "Reach", "check_reachable", "reach_of", "refuse_unsearchable"]
 
-_SEARCHED = ("latency", "flops", "top1", "drop")
+_ELSEWHERE = {
+    "memory": "nothing measures the memory of single schedules; export what the search finds and look at its memory "
+    "with fgvc-kit bench",
+    "size": "dropping tokens leaves every weight, so all schedules have one size; make the file smaller with "
+    "fgvc-kit export --precision int8",
+    "latency[e2e]": "the time around the model is no schedule's; limit latency, then look at the whole with fgvc-kit "
+    "bench",
+}
+"""Limits that no choice of a schedule keeps or breaks, and what to do about each."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,12 +34,14 @@ class Costs:
         latency_ms: The predicted median latency; ``None`` without a target.
         target: Where the latency is predicted for.
         tails: A latency statistic as a multiple of the median, as far as it is known; 1 where it is not.
+        official_macs: Multiply-adds by TAVT's own formula, by which its official algorithm goes; ``None`` for ``macs``.
     """
 
     macs: Callable[[TokenSchedule], int]
     latency_ms: Callable[[TokenSchedule], float] | None = None
     target: TargetDevice | None = None
     tails: Mapping[str, float] = field(default_factory=dict)
+    official_macs: Callable[[TokenSchedule], int] | None = None
 
     def predicted(self, schedule: TokenSchedule) -> float | None:
         """The predicted median latency in ms, or ``None`` without a target."""
@@ -41,19 +51,28 @@ class Costs:
         """What the schedule costs in the unit of a ceiling.
 
         Raises:
-            BudgetError: A latency ceiling without a target.
+            BudgetError: A ceiling on latency or throughput without a target.
         """
         if limit.quantity == "flops":
             return self.macs(schedule)
         if self.latency_ms is None:
             raise BudgetError(f"a latency is of a machine, so {limit} needs a target such as openvino:cpu")
+        if limit.quantity == "throughput":
+            milliseconds = self.latency_ms(schedule) * self.tails.get("p50", 1.0)
+            return 1e3 * (1 if self.target is None else self.target.batch) / milliseconds
         return self.latency_ms(schedule) * self.tails.get(limit.statistic or "", 1.0)
 
     def fits(self, budget: Budget, slack: float = 0.0) -> Callable[[TokenSchedule], bool]:
-        """A test of schedules against the ceilings; latencies, being predicted, may exceed them by ``slack``."""
-        slacks = {"latency": slack}
-        ceilings = [(one, one.value * (1 + slacks.get(one.quantity, 0.0))) for one in budget.ceilings]
-        return lambda schedule: all(self.of(limit, schedule) <= most for limit, most in ceilings)
+        """A test of schedules against the ceilings; latencies, being predicted, may miss them by ``slack``."""
+        ceilings = [(one, _loosened(one, slack)) for one in budget.ceilings]
+        return lambda schedule: all(loose.admits(self.of(limit, schedule)) for limit, loose in ceilings)
+
+
+def _loosened(limit: Limit, slack: float) -> Limit:
+    """The limit, missed by a share where what is held against it is predicted."""
+    if limit.quantity == "flops":
+        return limit
+    return replace(limit, value=limit.value * (1 + slack) if limit.sense == "<=" else limit.value / (1 + slack))
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +81,7 @@ class Reach:
 
     Args:
         limit: The limit asked for.
-        least: The cost of the least schedule.
+        least: The cost of the least schedule; of a throughput, the greatest there is.
         dense: The cost of the dense model.
         reachable: Whether some schedule keeps to it.
     """
@@ -81,21 +100,21 @@ class Reach:
 
     @property
     def nearest(self) -> str:
-        """The limit itself, or the least that can be met, rounded up to two digits."""
+        """The limit itself, or the nearest that can be met, rounded to three digits towards what can."""
         if self.reachable:
             return str(self.limit)
-        step = 10.0 ** (math.floor(math.log10(self.least)) - 1)
-        return f"{self.limit.name}={self.limit.show(math.ceil(self.least / step - 1e-9) * step)}"
+        step = 10.0 ** (math.floor(math.log10(self.least)) - 2)
+        whole = self.least / step
+        value = (math.ceil(whole - 1e-9) if self.limit.sense == "<=" else math.floor(whole + 1e-9)) * step
+        return f"{self.limit.name}={self.limit.show(value)}"
 
 
 def refuse_unsearchable(budget: Budget) -> None:
-    """Raise BudgetError for a limit that a search does not act on yet, rather than ignore it."""
+    """Raise BudgetError for a limit on which the choice of a schedule has no influence, rather than ignore it."""
     for limit in budget:
-        if limit.quantity not in _SEARCHED or limit.statistic == "e2e":
-            raise BudgetError(
-                f"{limit.name} is not yet a search constraint; limit latency, flops, top1 or drop, and check "
-                f"{limit} on the exported model"
-            )
+        why = _ELSEWHERE.get(limit.name)
+        if why is not None:
+            raise BudgetError(f"{limit} is no limit for a search, because {why}")
 
 
 def reach_of(space: Space, costs: Costs, budget: Budget, *, slack: float = 0.0) -> list[Reach]:

@@ -7,12 +7,15 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from statistics import median
 
-from tavt_kit.accuracy import Accuracy, PairedDifference
-from tavt_kit.budget import Budget
+from tavt_kit.accuracy import PairedDifference
+from tavt_kit.answer import Answer
+from tavt_kit.budget import Budget, Limit
 from tavt_kit.candidate import Candidate, CostKind
+from tavt_kit.errors import MeasurementError
 from tavt_kit.front import ParetoFront
 from tavt_kit.measurement import Measurement
 from tavt_kit.schedule import TokenSchedule
+from tavt_kit.search.objectives import leading
 from tavt_kit.search.result import SearchResult, by_preference, shortfall
 from tavt_kit.verdict import Verdict, worst
 
@@ -21,8 +24,8 @@ __all__ = ["Final", "Measure", "confirm"]
 Measure = Callable[[Sequence[TokenSchedule]], Sequence[Measurement]]
 """Whole passes under the schedules, interleaved, on the target."""
 
-Evaluate = Callable[[TokenSchedule], Accuracy]
-"""The accuracy in the precision of the target."""
+Evaluate = Callable[[TokenSchedule], Answer]
+"""An answer in the precision of the target."""
 
 Compare = Callable[[TokenSchedule], PairedDifference]
 """Candidate minus dense on the same images."""
@@ -103,7 +106,7 @@ def confirm(
     baselines = [result.dense, *_baselines(result, budget)]
     desk.take([*baselines, *_shortlist(result.ranked(budget), number)])
     for _ in range(rounds - 1):
-        following = desk.next_best(3) if measure is not None and desk.kind != "macs" else []
+        following = desk.next_best(3) if measure is not None and desk.is_timed else []
         if not following:
             break
         desk.take([result.dense, *following])
@@ -132,9 +135,15 @@ class _Desk:
     ) -> None:
         self.result, self.budget, self.measure, self.compare = result, budget, measure, compare
         self.kind = _kind(result, budget, measure)
+        self.statistic = _statistic(budget)
         self.known: dict[TokenSchedule, Candidate] = {}
         self.paces: list[float] = []
         self.raw: dict[TokenSchedule, tuple[Candidate, Measurement, int]] = {}
+
+    @property
+    def is_timed(self) -> bool:
+        """Whether latencies decide: they are what counts as cost, or limited."""
+        return self.kind not in ("macs", "predicted") or bool(self.budget.of("latency", "throughput"))
 
     def take(self, candidates: Iterable[Candidate]) -> None:
         """Measure and judge what is not known; the dense model, in every group, shows the machine's pace in each."""
@@ -174,7 +183,7 @@ class _Desk:
                 one = self.known[schedule]
                 if one.accuracy is not None:
                     difference = None if self.compare is None else compare(schedule)
-                    one = replace(one, accuracy=evaluate(schedule), difference=difference)
+                    one = replace(_renewed(one, evaluate(schedule)), difference=difference)
                 self.known[schedule] = one.judged(self.budget)
             settled |= waiting
 
@@ -192,15 +201,17 @@ class _Desk:
 
         Where the costs are not measured but known, every candidate of the search's front belongs to it.
         """
+        more = self.result.front.more
         if self.kind in ("macs", "predicted"):
             for one in self.result.front:
                 self.known.setdefault(one.schedule, self.judged(one))
-            return list(ParetoFront(self.kind, self.within()))
-        return list(ParetoFront("p50", ParetoFront(self.kind, self.within())))
+            return list(ParetoFront(self.kind, self.within(), more))
+        return list(ParetoFront("p50", ParetoFront(self.kind, self.within(), more), more))
 
     def pick(self) -> Candidate | None:
         """The best verdict, then the search's own preference; never one that fails."""
-        ranked = by_preference(ParetoFront(self.kind, self.front()), self.budget, self.result.dense)
+        held = ParetoFront(self.kind, self.front(), self.result.front.more)
+        ranked = by_preference(held, self.budget, self.result.dense)
         willing = [(_ORDER.index(one.verdict), one) for one in ranked if one.verdict in _ORDER]
         return min(willing, key=lambda pair: pair[0], default=(0, None))[1]
 
@@ -209,8 +220,10 @@ class _Desk:
         pick = self.pick()
         if pick is not None and not self.keeps_ceilings(pick):
             pick = None
-        factor = median(one.cost(self.kind) / one.cost("predicted") for one in self.known.values())
-        most = min((limit.value for limit in self.budget.of("latency")), default=math.inf)
+        timed = [one for one in self.known.values() if one.latency is not None]
+        factor = median(one.cost(self.statistic) / one.cost("predicted") for one in timed)
+        most = min((_longest(limit, self.result.dense) for limit in self.budget.of("latency", "throughput")),
+                   default=math.inf)  # fmt: skip
         pool = [
             one
             for one in self.result.whole
@@ -227,12 +240,37 @@ class _Desk:
         return -missed, -candidate.cost("predicted")
 
 
+def _renewed(candidate: Candidate, answer: Answer) -> Candidate:
+    """With the metrics of another evaluation.
+
+    Raises:
+        MeasurementError: It failed, where the search's own had not.
+    """
+    if answer.accuracy is None:
+        raise MeasurementError(
+            f"{candidate.schedule} cannot be evaluated in the precision of the target: {answer.failure}"
+        )
+    name = None if candidate.accuracy is None else candidate.accuracy.metric
+    accuracy, others = leading(name, (answer.accuracy, *answer.others))
+    return replace(candidate, accuracy=accuracy, others=others)
+
+
 def _kind(result: SearchResult, budget: Budget, measure: Measure | None) -> CostKind:
     """What the final front calls cost: the latency statistic of the budget, or what the search went by."""
     if measure is None or result.front.cost == "macs":
         return result.front.cost
+    return _statistic(budget)
+
+
+def _statistic(budget: Budget) -> CostKind:
+    """The latency statistic that the budget is about; else the median."""
     statistics: dict[str | None, CostKind] = {"p50": "p50", "p90": "p90", "p99": "p99"}
     return next((statistics[limit.statistic] for limit in budget.of("latency")), "p50")
+
+
+def _longest(limit: Limit, dense: Candidate) -> float:
+    """The ms that a limit on latency or throughput allows."""
+    return dense.images_per_second(limit.value) if limit.quantity == "throughput" else limit.value
 
 
 def _shortlist(ranked: Sequence[Candidate], number: int) -> list[Candidate]:

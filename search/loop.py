@@ -13,11 +13,13 @@ from tavt_kit.candidate import Candidate
 from tavt_kit.errors import BudgetError, MeasurementError
 from tavt_kit.front import ParetoFront
 from tavt_kit.schedule import TokenSchedule
+from tavt_kit.search.algorithm import Algorithm, Outcome
+from tavt_kit.search.by_name import POPULATION, begin
 from tavt_kit.search.evaluate import Answered, Evaluate, in_order
-from tavt_kit.search.evolution import Evolution, Outcome
 from tavt_kit.search.feasibility import Costs, check_reachable, reach_of, refuse_unsearchable
+from tavt_kit.search.objectives import Objectives, leading
 from tavt_kit.search.racing import ESTIMATE
-from tavt_kit.search.result import Progress, SearchResult, by_preference, cost_kind, is_whole, shortfall
+from tavt_kit.search.result import Progress, SearchResult, by_preference, is_whole, shortfall
 from tavt_kit.search.space import Space
 from tavt_kit.search.store import Store
 
@@ -34,6 +36,7 @@ class _Run:
     evaluate: Evaluate
     costs: Costs
     budget: Budget
+    objectives: Objectives
     store: Store
     fits: Callable[[TokenSchedule], bool]
     front: ParetoFront
@@ -45,6 +48,7 @@ class _Run:
     known: dict[TokenSchedule, Candidate] = field(default_factory=dict)
     history: list[float] = field(default_factory=list)
     estimates: dict[TokenSchedule, float] = field(default_factory=dict)
+    clock: list[float] = field(default_factory=list)
     seconds: float = 0.0
     fresh: list[float] = field(default_factory=list)
 
@@ -60,6 +64,7 @@ class _Run:
         """Begin with the answers of an earlier result, on a front within the ceilings of now."""
         self.candidates, self.history, self.seconds = list(after.candidates), list(after.history), after.seconds
         self.estimates = dict(after.estimates)
+        self.clock = list(after.clock)
         for candidate in after.candidates:
             self.known[candidate.schedule] = candidate
             self._offer(candidate)
@@ -86,13 +91,17 @@ class _Run:
 
     def _take(self, answered: Answered, origin: str) -> None:
         schedule, answer, replayed = answered
+        accuracy, others = None, ()
+        if answer.accuracy is not None:
+            accuracy, others = leading(self.objectives.metric, (answer.accuracy, *answer.others))
         candidate = Candidate(
             schedule,
             self.costs.macs(schedule),
-            answer.accuracy,
+            accuracy,
             self.costs.predicted(schedule),
             target=self.costs.target,
             origin=origin,
+            others=others,
         )
         self.seconds += answer.seconds
         if not replayed:
@@ -102,15 +111,16 @@ class _Run:
         if ESTIMATE in answer.values:
             self.estimates[schedule] = answer.values[ESTIMATE]
         self._offer(candidate)
-        self.history.append(self.front.hypervolume(self.candidates[0].cost(self.front.cost)))
-        self._report(replayed=replayed)
+        self.history.append(self.front.hypervolume(self.candidates[0]))
+        self.clock.append(self.seconds)
+        self._report(candidate, replayed=replayed)
 
     def _offer(self, candidate: Candidate) -> None:
         """To the front, if it fits; what was stopped early is known by a part of the pictures, and never on it."""
         if self.fits(candidate.schedule) and is_whole(candidate, self.candidates[0]):
             self.front.add(candidate)
 
-    def _report(self, *, replayed: bool) -> None:
+    def _report(self, candidate: Candidate, *, replayed: bool) -> None:
         if self.on_progress is None:
             return
         ranked = by_preference(self.front, self.budget, self.candidates[0])
@@ -118,7 +128,7 @@ class _Run:
         self.on_progress(
             Progress(
                 len(self.candidates), self.limit, len(self.front), self.history[-1], best, self.seconds,
-                self._seconds_left(), replayed,
+                self._seconds_left(), replayed, candidate,
             )
         )  # fmt: skip
 
@@ -139,9 +149,11 @@ def search(
     *,
     costs: Costs,
     budget: Budget | None = None,
+    algorithm: str = "nsga2",
+    objectives: Objectives | None = None,
     evaluations: int | None = 400,
     max_seconds: float | None = None,
-    population: int = 16,
+    population: int | None = None,
     seed: int = 0,
     seeds: Sequence[TokenSchedule] = (),
     slack: float = 0.03,
@@ -150,9 +162,10 @@ def search(
     on_progress: Callable[[Progress], None] | None = None,
     learn: Learn | None = None,
 ) -> SearchResult:
-    """Find the most accurate schedules for their cost, by NSGA-II, within the ceilings of a budget.
+    """Find the most accurate schedules for their cost within the ceilings of a budget.
 
-    The dense model is evaluated first, then only schedules whose known or predicted cost keeps to the ceilings.
+    The dense model is evaluated first, then only schedules whose known or predicted cost keeps to the ceilings
+    (``tavt-official`` alone knows no ceilings: of what it evaluates, the front holds what keeps to them).
     A generation is evaluated at once; every answer is stored the moment it comes. With a store of a run that was
     stopped anywhere, the same call gives the very same result as an uninterrupted one, whichever answers came
     first: the algorithm replays its seed over the stored answers, in the order in which it asked.
@@ -162,11 +175,13 @@ def search(
         evaluate: Answers the schedules of a generation on the split ``val``; ``one_by_one`` makes one from a
             function of a single schedule.
         costs: Multiply-adds and predicted latency of a schedule.
-        budget: Ceilings on ``latency`` and ``flops``, floors on ``top1`` and ``drop``; with a floor the choice
-            falls on the cheapest candidate that keeps to it, else on the most accurate.
+        budget: Ceilings on ``latency``, ``throughput`` and ``flops``, floors on ``drop`` and on metrics; with a floor
+            the choice falls on the cheapest candidate that keeps to it, else on the most accurate.
+        algorithm: One of ``by_name.ALGORITHMS``.
+        objectives: What is weighed; ``None`` for the evaluator's own metric against latency or multiply-adds.
         evaluations: How many schedules, the dense one included; ``None`` for no bound.
         max_seconds: Of evaluation, summed over all runs on the same store; ``None`` for no bound.
-        population: Schedules of a generation.
+        population: Schedules of a generation; ``None`` for the algorithm's own.
         seed: Of the proposals.
         seeds: Schedules of the user's to begin with.
         slack: By which a predicted latency may exceed its ceiling, because predictions err.
@@ -178,10 +193,10 @@ def search(
             schedules by earlier ones (``Race.learn``).
 
     Raises:
-        BudgetError: A limit that a search does not act on, no bound at all or one below 1, or a latency without a
-            target.
+        BudgetError: A limit that a search does not act on, no bound at all or one below 1, a latency without a
+            target, or what the algorithm does not know.
         BudgetTooTight: No schedule keeps to a ceiling; nothing has been evaluated.
-        DataError: An accuracy of another split than ``val``.
+        DataError: An accuracy of another split than ``val``, or a metric that the evaluator does not answer.
         RecordError: The store belongs to another search.
         MeasurementError: The dense model itself could not be evaluated.
 
@@ -206,15 +221,21 @@ def search(
         raise BudgetError(
             f"a search evaluates at least the dense model, but its bound is {evaluations} evaluations, {max_seconds} s"
         )
+    objectives = (objectives or Objectives()).settled(budget, costs)
     check_reachable(reach_of(space, costs, budget, slack=slack))
     store = Store(None) if store is None else store
-    store.hold_to(_recipe(space, budget, population, seed, seeds, slack))
+    store.hold_to(_recipe(space, budget, algorithm, objectives, population, seed, seeds, slack))
     fits = costs.fits(budget, slack)
-    front = ParetoFront(cost_kind(budget, costs))
-    run = _Run(evaluate, costs, budget, store, fits, front, evaluations, max_seconds, on_progress, learn)
+    assert objectives.cost is not None  # settled
+    front = ParetoFront(objectives.cost, more=objectives.more)
+    run = _Run(evaluate, costs, budget, objectives, store, fits, front, evaluations, max_seconds, on_progress, learn)
     if after is not None:
         run.take_over(after)
-        seed, seeds = seed + 1, [one.schedule for one in by_preference(front, budget, after.dense)[: population // 2]]
+        seed, seeds = seed + 1, _best_of(run, after, algorithm, population)
+    chosen = begin(
+        algorithm, space, seed=seed, population=population, seeds=seeds, fits=fits, objectives=objectives.number,
+        cost=lambda schedule: _cost(costs, front, schedule), official_macs=costs.official_macs or costs.macs,
+    )  # fmt: skip
     run.answer([(space.dense, "dense")])
     dense = run.known[space.dense]
     if dense.accuracy is None:
@@ -223,38 +244,63 @@ def search(
             f"the dense model could not be evaluated, so there is nothing to compare with: {why}; put that right and "
             "begin anew with --fresh"
         )
-    evolution = Evolution(space, seed=seed, population=population, seeds=seeds, fits=fits)
-    stopped = _evolve(run, evolution, dense)
-    candidates, history = tuple(run.candidates), tuple(run.history)
-    return SearchResult(run.front, candidates, stopped, history, run.seconds, fits(space.dense), run.estimates)
+    stopped = _generations(run, chosen, dense)
+    return SearchResult(
+        run.front, tuple(run.candidates), stopped, tuple(run.history), run.seconds, fits(space.dense),
+        estimates=run.estimates, clock=tuple(run.clock),
+    )  # fmt: skip
 
 
-def _evolve(run: _Run, evolution: Evolution, dense: Candidate) -> str:
+def _generations(run: _Run, algorithm: Algorithm, dense: Candidate) -> str:
     """Generations until a bound is reached or nothing new is left; returns why it ended."""
     while not (stopped := run.why_stop()):
-        asked = [(schedule, evolution.origin(schedule)) for schedule in evolution.ask()]
+        asked = [(schedule, algorithm.origin(schedule)) for schedule in algorithm.ask()]
         found = run.answer(asked)
         if len(found) < len(asked):
             return run.why_stop()
-        if evolution.done():
-            return evolution.stopped_because
-        evolution.tell([_outcome(candidate, run, dense) for candidate in found])
+        if algorithm.done():
+            return algorithm.stopped_because
+        algorithm.tell([_outcome(candidate, run, dense) for candidate in found])
     return stopped
 
 
 def _outcome(candidate: Candidate, run: _Run, dense: Candidate) -> Outcome:
     metric = run.estimates.get(candidate.schedule, candidate.metric)
     missed = 0.0 if math.isnan(metric) else shortfall(candidate, run.budget, dense, metric)
-    return Outcome(candidate.cost(run.front.cost), metric, missed)
+    more = tuple(candidate.loss(axis) for axis in run.front.more)
+    return Outcome(candidate.cost(run.front.cost), metric, missed, more)
+
+
+def _cost(costs: Costs, front: ParetoFront, schedule: TokenSchedule) -> float:
+    """What ``Outcome.cost`` will be."""
+    predicted = costs.predicted(schedule) if front.cost == "predicted" else None
+    return float(costs.macs(schedule)) if predicted is None else predicted
+
+
+def _best_of(run: _Run, after: SearchResult, algorithm: str, population: int | None) -> list[TokenSchedule]:
+    """The best of an earlier result, to begin with; the official algorithm begins with its own schedules only."""
+    if algorithm == "tavt-official":
+        return []
+    ranked = by_preference(run.front, run.budget, after.dense)
+    return [one.schedule for one in ranked[: (POPULATION if population is None else population) // 2]]
 
 
 def _recipe(
-    space: Space, budget: Budget, population: int, seed: int, seeds: Sequence[TokenSchedule], slack: float
+    space: Space,
+    budget: Budget,
+    algorithm: str,
+    objectives: Objectives,
+    population: int | None,
+    seed: int,
+    seeds: Sequence[TokenSchedule],
+    slack: float,
 ) -> dict[str, object]:
     """What the proposals depend on, besides the answers and the costs."""
     return {
         "space": [space.tokens, space.layers, space.prefix, space.minimum, space.quantum, space.token_pooled],
         "budget": budget.texts(),
+        "algorithm": algorithm,
+        "objectives": list(objectives.texts),
         "population": population,
         "seed": seed,
         "seeds": [str(schedule) for schedule in seeds],

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from tavt_kit.search.seeds import Fits
 from tavt_kit.search.space import Levels, Space
 
-__all__ = ["cross", "fit", "mutate"]
+__all__ = ["cross", "fit", "mutate", "redraw"]
 
 Real = NDArray[np.float64]
 
@@ -29,12 +29,12 @@ def cross(a: Levels, b: Levels, rng: np.random.Generator) -> tuple[Real, Real]:
 
 def mutate(genes: Levels, space: Space, rng: np.random.Generator) -> Real:
     """A changed copy, not mended yet, by one of four moves: fronts need both new shapes and small steps."""
-    moves = (_redraw, _scale_tail, _move_drop, _step)
+    moves = (redraw, _scale_tail, _move_drop, _step)
     return moves[rng.integers(len(moves))](genes.astype(float), len(space.values) - 1, rng)
 
 
-def _redraw(genes: Real, top: int, rng: np.random.Generator) -> Real:
-    """TAVT's: some counts drawn anew between their neighbours."""
+def redraw(genes: Real, top: int, rng: np.random.Generator) -> Real:
+    """TAVT's mutation: some counts drawn anew between their neighbours; changes ``genes``, all levels up to ``top``."""
     for layer in np.flatnonzero(rng.random(len(genes)) < 0.5):
         above = genes[layer - 1] if layer else top
         below = genes[layer + 1] if layer + 1 < len(genes) else 0

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Mapping
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -59,7 +60,7 @@ def front_body(
         "evaluations": result.evaluations,
         "hypervolume": result.hypervolume,
         "verdict": str(final.verdict),
-        "objectives": [_AXES.get(final.cost, f"latency_ms.{final.cost}"), accuracy.metric],
+        "objectives": [_AXES.get(final.cost, f"latency_ms.{final.cost}"), accuracy.metric, *result.front.more],
         "chosen": final.chosen,
         "candidates": [candidate.as_record() for candidate in final.candidates],
         "baselines": [candidate.as_record() for candidate in final.baselines],
@@ -85,8 +86,8 @@ def write_candidates(folder: Path, result: SearchResult, final: Final) -> Path:
     measured = {one.schedule: one for one in (*final.baselines, *final.candidates)}
     front = {one.schedule for one in final.candidates}
     lines = [
-        _row(number, measured.get(one.schedule, one), one.schedule in front)
-        for number, one in enumerate(result.candidates)
+        _row(number, measured.get(one.schedule, one), one.schedule in front, seconds)
+        for number, (one, seconds) in enumerate(zip_longest(result.candidates, result.clock))
     ]
     text = io.StringIO()
     writer = csv.DictWriter(text, list(lines[0]), lineterminator="\n")
@@ -97,7 +98,7 @@ def write_candidates(folder: Path, result: SearchResult, final: Final) -> Path:
     return path
 
 
-def _row(number: int, candidate: Candidate, on_front: bool) -> dict[str, Any]:
+def _row(number: int, candidate: Candidate, on_front: bool, seconds: float | None) -> dict[str, Any]:
     accuracy, latency = candidate.accuracy, candidate.latency
     return {
         "number": number,
@@ -113,6 +114,7 @@ def _row(number: int, candidate: Candidate, on_front: bool) -> dict[str, Any]:
         "median_ms": "" if latency is None else _ms(latency.median),
         "p90_ms": "" if latency is None else _ms(latency.p90),
         "on_front": int(on_front),
+        "seconds": "" if seconds is None else round(seconds, 3),
         "verdict": candidate.verdict or "",
     }
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from tavt_kit.budget import Budget
-from tavt_kit.candidate import Candidate, CostKind
+from tavt_kit.budget import Budget, Limit
+from tavt_kit.candidate import Candidate
+from tavt_kit.errors import DataError
 from tavt_kit.front import ParetoFront
 from tavt_kit.schedule import TokenSchedule
-from tavt_kit.search.feasibility import Costs
 
-__all__ = ["Progress", "SearchResult", "by_preference", "cost_kind", "is_whole", "shortfall"]
+__all__ = ["Progress", "SearchResult", "by_preference", "is_whole", "shortfall"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +27,7 @@ class Progress:
         seconds: Spent on evaluations, those of an earlier run included.
         seconds_left: Until a bound is reached, as it looks now; ``None`` where that cannot be told.
         replayed: Whether this answer came from the store.
+        candidate: What was answered; without an accuracy where the evaluation failed.
     """
 
     evaluations: int
@@ -37,6 +38,7 @@ class Progress:
     seconds: float
     seconds_left: float | None
     replayed: bool
+    candidate: Candidate
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +54,7 @@ class SearchResult:
         dense_fits: Whether the dense model itself is within the ceilings, so that it may be on the front.
         estimates: Of candidates that a race stopped early, what their accuracy on all pictures would be about; their
             own is on those that they were looked at, as its ``n`` says.
+        clock: Seconds spent on evaluations until each of them was done.
     """
 
     front: ParetoFront
@@ -60,6 +63,7 @@ class SearchResult:
     history: tuple[float, ...]
     seconds: float
     dense_fits: bool
+    clock: tuple[float, ...] = ()
     estimates: Mapping[TokenSchedule, float] = field(default_factory=dict)
 
     @property
@@ -94,13 +98,6 @@ def is_whole(candidate: Candidate, dense: Candidate) -> bool:
     return candidate.accuracy.n == dense.accuracy.n
 
 
-def cost_kind(budget: Budget, costs: Costs) -> CostKind:
-    """What a search minimises: latency where a latency is limited, or where a target alone is given; else MACs."""
-    if budget.of("latency"):
-        return "predicted"
-    return "predicted" if costs.latency_ms is not None and not budget.of("flops") else "macs"
-
-
 def shortfall(candidate: Candidate, budget: Budget, dense: Candidate, metric: float | None = None) -> float:
     """By how much the floors are missed, as a fraction of all images; 0 where all are kept.
 
@@ -108,15 +105,28 @@ def shortfall(candidate: Candidate, budget: Budget, dense: Candidate, metric: fl
         candidate: What is judged.
         budget: With floors, or none.
         dense: What a ``drop`` is counted from.
-        metric: In place of the candidate's own, where that is on a part of the pictures.
+        metric: In place of the candidate's own first metric, where that is on a part of the pictures.
+
+    Raises:
+        DataError: A metric with a floor is not among what was evaluated.
     """
-    metric = candidate.metric if metric is None else metric
     missed = 0.0
     for limit in budget.floors:
-        floor = dense.metric - limit.value if limit.quantity == "drop" else limit.value
-        missed = max(missed, floor - metric)
+        name = "top1" if limit.quantity == "drop" else limit.name
+        floor = _value(dense, name, limit) - limit.value if limit.quantity == "drop" else limit.value
+        own = metric is not None and candidate.accuracy is not None and candidate.accuracy.metric == name
+        value = metric if own and metric is not None else _value(candidate, name, limit)
+        missed = max(missed, floor - value)
     # A fraction of images is exact to far less than this, sums of fractions are not.
     return missed if missed > 1e-9 else 0.0
+
+
+def _value(candidate: Candidate, name: str, limit: Limit) -> float:
+    known = candidate.known(name)
+    if known is None:
+        answered = ", ".join(one.metric for one in (candidate.accuracy, *candidate.others) if one is not None)
+        raise DataError(f"{limit} needs {name}, but the evaluator answers {answered or 'nothing'}")
+    return known.value
 
 
 def by_preference(front: ParetoFront, budget: Budget, dense: Candidate) -> list[Candidate]:
@@ -126,5 +136,5 @@ def by_preference(front: ParetoFront, budget: Budget, dense: Candidate) -> list[
     that miss a floor come last, the nearest first.
     """
     if not budget.floors:
-        return list(front)[::-1]
+        return sorted(front, key=lambda candidate: (-candidate.metric, front.point(candidate)[0]))
     return sorted(front, key=lambda candidate: (shortfall(candidate, budget, dense), front.point(candidate)[0]))

@@ -197,7 +197,9 @@ class Store:
         right = None
         if row[2] is not None and accuracy is not None:
             right = np.unpackbits(np.frombuffer(row[2], np.uint8), count=accuracy.n).astype(bool)
-        return Answer(accuracy, row[4], row[1], right, json.loads(row[3]), json.loads(row[5]))
+        metrics = json.loads(row[3])
+        others = tuple(Accuracy.from_record(record) for record in metrics["others"])
+        return Answer(accuracy, row[4], row[1], right, metrics["values"], json.loads(row[5]), others)
 
     def put(self, schedule: TokenSchedule, answer: Answer) -> None:
         """Store an answer; when this returns it is on the disk.
@@ -215,7 +217,7 @@ class Store:
                     accuracy,
                     answer.failure,
                     None if answer.right is None else np.packbits(answer.right).tobytes(),
-                    json.dumps(dict(answer.values)),
+                    json.dumps({"values": dict(answer.values), "others": [one.as_record() for one in answer.others]}),
                     answer.seconds,
                     json.dumps(dict(answer.timings)),
                     code_version(),

@@ -12,12 +12,13 @@ import math
 import random
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
 from tavt_kit.errors import RecordError, ScheduleError
 
-__all__ = ["OfficialEvolution", "Seen", "approx_ratio", "first_ratios", "inverse_ratio"]
+__all__ = ["Gene", "OfficialEvolution", "Seen", "approx_ratio", "first_ratios", "inverse_ratio"]
 
 Gene = tuple[int, ...]
 
@@ -34,7 +35,7 @@ class Seen:
 
 @dataclass
 class OfficialEvolution:
-    """The population and its operators; draws come from the global streams of ``random`` and NumPy, as officially.
+    """The population and its operators.
 
     Args:
         max_length: Tokens of an image.
@@ -42,6 +43,8 @@ class OfficialEvolution:
         score: Its accuracy.
         lower: Least cost that is kept; 0 is the same as none.
         upper: Highest cost that is bred from.
+        draws: Of members and lengths: as officially the global stream, or a ``random.Random``.
+        numpy_draws: Of places: as officially NumPy's global stream, or a ``numpy.random.RandomState``.
     """
 
     max_length: int
@@ -49,6 +52,8 @@ class OfficialEvolution:
     score: Callable[[Gene], float]
     lower: int = 0
     upper: int = 0
+    draws: Any = random
+    numpy_draws: Any = np.random
     store: dict[Gene, Seen] = field(default_factory=dict)
     population: list[Gene] = field(default_factory=list)
 
@@ -109,20 +114,20 @@ class OfficialEvolution:
 
     def mutate(self, probability: float) -> bool:
         """Redraw some lengths of one of the population between their neighbours; whether it was new and allowed."""
-        parent = random.choice(self.population)
+        parent = self.draws.choice(self.population)
         child: list[int] = []
         for place, length in enumerate(parent):
-            if np.random.uniform() < probability:
+            if self.numpy_draws.uniform() < probability:
                 most = child[-1] if child else self.max_length
                 least = parent[place + 1] if place + 1 < len(parent) else 2
-                child.append(random.randint(least, most))
+                child.append(self.draws.randint(least, most))
             else:
                 child.append(length)
         return self.add(tuple(child), method=1, parents=(parent,))
 
     def cross(self) -> bool:
         """The mean of two of the population, rounded up; whether it was new and allowed."""
-        first, second = random.sample(self.population, 2)
+        first, second = self.draws.sample(self.population, 2)
         child = tuple((one + other + 1) // 2 for one, other in zip(first, second, strict=True))
         return self.add(child, method=2, parents=(first, second))
 

@@ -27,6 +27,7 @@ class Answer:
             the evaluator does not know.
         values: Further metrics by name, for example ``loss``.
         timings: Seconds of its parts by name, for example ``worker``.
+        others: Further metrics of the same pictures that floors or objectives are about.
 
     Raises:
         MeasurementError: A value is not finite.
@@ -44,6 +45,7 @@ class Answer:
     right: NDArray[np.bool_] | None = None
     values: Mapping[str, float] = field(default_factory=dict)
     timings: Mapping[str, float] = field(default_factory=dict)
+    others: tuple[Accuracy, ...] = ()
 
     def __post_init__(self) -> None:
         if (self.accuracy is None) == (self.failure is None):
@@ -66,7 +68,8 @@ class Answer:
 
 def _comparable(answer: Answer) -> tuple[object, ...]:
     right = None if answer.right is None else answer.right.tolist()
-    return (answer.accuracy, answer.seconds, answer.failure, right, dict(answer.values), dict(answer.timings))
+    named = dict(answer.values), dict(answer.timings)
+    return (answer.accuracy, answer.seconds, answer.failure, right, *named, answer.others)
 
 
 def paired(before: NDArray[np.bool_], after: NDArray[np.bool_]) -> PairedDifference:

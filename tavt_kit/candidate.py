@@ -39,13 +39,14 @@ class Candidate:
     Args:
         schedule: The tokens kept.
         macs: Multiply-adds of one image, rule ``executed``.
-        accuracy: ``None`` until evaluated, and where the evaluation failed.
+        accuracy: The metric that is maximised; ``None`` until evaluated, and where the evaluation failed.
         latency_predicted_ms: From the per-layer table of ``target``; ``None`` without a target.
         latency: Measured end to end on ``target``; ``None`` until then.
         target: Where the latencies belong to; ``None`` for a pure MAC search.
         origin: Who proposed it: ``dense``, ``taper``, ``stages``, ``user``, ``random``, ``nsga2``.
         difference: Paired difference to the dense model on the same images; ``None`` until computed.
         verdict: The worst verdict over the budget; ``None`` before it is judged.
+        others: Further metrics of the same pictures.
     """
 
     schedule: TokenSchedule
@@ -57,6 +58,7 @@ class Candidate:
     origin: str = "user"
     difference: PairedDifference | None = None
     verdict: Verdict | None = None
+    others: tuple[Accuracy, ...] = ()
 
     def cost(self, kind: CostKind) -> float:
         """The cost of this kind: multiply-adds or ms; NaN where it is not known."""
@@ -73,6 +75,22 @@ class Candidate:
         """The accuracy as a fraction; NaN where it is not known."""
         return math.nan if self.accuracy is None else self.accuracy.value
 
+    def known(self, metric: str) -> Accuracy | None:
+        """The accuracy of this name, if it is known."""
+        everything = (self.accuracy, *self.others)
+        return next((one for one in everything if one is not None and one.metric == metric), None)
+
+    def loss(self, axis: str) -> float:
+        """The value on a further axis of a front, to be minimised: ``macs``, or 1 minus the metric of that name."""
+        if axis == "macs":
+            return float(self.macs)
+        known = self.known(axis)
+        return math.nan if known is None else 1.0 - known.value
+
+    def images_per_second(self, milliseconds: float) -> float:
+        """Images that pass in a second, if a batch of the target takes so long."""
+        return 1e3 * (1 if self.target is None else self.target.batch) / milliseconds
+
     def judge(self, limit: Limit) -> Verdict:
         """The verdict on one limit, by the best that is known: measured before predicted.
 
@@ -87,11 +105,19 @@ class Candidate:
             if self.latency_predicted_ms is not None:
                 return judge_prediction(limit, self.latency_predicted_ms)
             return Verdict.INCONCLUSIVE
+        if limit.quantity == "throughput":
+            return self._judge_throughput(limit)
         if limit.quantity == "drop":
             return Verdict.INCONCLUSIVE if self.difference is None else judge_difference(limit, self.difference)
-        if limit.quantity == "top1":
-            return Verdict.INCONCLUSIVE if self.accuracy is None else judge_accuracy(limit, self.accuracy)
+        if limit.is_quality:
+            known = self.known(limit.name)
+            return Verdict.INCONCLUSIVE if known is None else judge_accuracy(limit, known)
         raise BudgetError(f"{limit.quantity} of a schedule is not known in a search: {limit}")
+
+    def _judge_throughput(self, limit: Limit) -> Verdict:
+        """By the median latency: a rate is kept where the latency that it allows is kept."""
+        allowed = Limit("latency", "p50", "<=", self.images_per_second(limit.value))
+        return self.judge(allowed)
 
     def judged(self, budget: Budget) -> Candidate:
         """The same candidate with its verdict: the worst over all limits."""
@@ -102,17 +128,19 @@ class Candidate:
         return tuple(f"{limit}: {self._needed(limit)}" for limit in budget if self.judge(limit) is Verdict.INCONCLUSIVE)
 
     def _needed(self, limit: Limit) -> str:
-        if limit.quantity == "latency":
+        if limit.quantity in ("latency", "throughput"):
             if self.latency is None:
                 return "measure it on the target"
-            least = {"p50": 5, "p90": 29, "p99": 299}[limit.statistic or "p90"]
+            statistic = "p50" if limit.quantity == "throughput" else limit.statistic or "p90"
+            least = {"p50": 5, "p90": 29, "p99": 299}[statistic]
             enough = self.latency.n >= least * (1 if self.latency.steady else 2)
             return "measure longer, on a quieter machine" if enough else f"at least {least} steady runs"
-        known: Accuracy | PairedDifference | None = self.accuracy
-        gap = self.metric - limit.value
+        known: Accuracy | PairedDifference | None = self.difference
         if limit.quantity == "drop":
-            known = self.difference
             gap = math.nan if self.difference is None else -self.difference.difference - limit.value
+        else:
+            known = accuracy = self.known(limit.name)
+            gap = math.nan if accuracy is None else accuracy.value - limit.value
         if known is None:
             return "evaluate it"
         # An interval narrows with the square root of the images.
@@ -127,6 +155,8 @@ class Candidate:
             record[self.accuracy.metric] = self.accuracy.value
             record["n"] = self.accuracy.n
             record["ci95"] = [self.accuracy.low, self.accuracy.high]
+        if self.others:
+            record["others"] = {one.metric: one.as_record() for one in self.others}
         if self.difference is not None:
             record["against_dense"] = self.difference.as_record()
         record["verdict"] = None if self.verdict is None else str(self.verdict)

@@ -19,6 +19,7 @@ from tavt_kit.answer import Answer, paired
 from tavt_kit.errors import DataError, MeasurementError
 from tavt_kit.preprocess import Preprocessing, normalise
 from tavt_kit.schedule import TokenSchedule
+from tavt_kit.scoring import Scoring
 
 __all__ = ["LeanEvaluator", "Pixels", "memory_for"]
 
@@ -45,6 +46,7 @@ class LeanEvaluator:
         preprocessing: The model's.
         split: Of the pictures.
         precision: ``f32``, or ``bf16`` for autocast.
+        scoring: Metrics that are wanted beside top-1, of the same labels; ``None`` for none.
 
     Raises:
         DataError: No pictures.
@@ -56,7 +58,9 @@ class LeanEvaluator:
     preprocessing: Preprocessing
     split: str = "val"
     precision: str = "f32"
-    _right: dict[TokenSchedule, NDArray[np.bool_]] = field(default_factory=dict, init=False)
+    scoring: Scoring | None = None
+    _predicted: dict[TokenSchedule, NDArray[np.int64]] = field(default_factory=dict, init=False)
+    _others: dict[TokenSchedule, tuple[Accuracy, ...]] = field(default_factory=dict, init=False)
 
     def __post_init__(self) -> None:
         if not len(self.labels):
@@ -77,13 +81,13 @@ class LeanEvaluator:
             yield schedule, self.answer(schedule)
 
     def answer(self, schedule: TokenSchedule) -> Answer:
-        """Top-1 with which pictures are right, or why it could not be had."""
+        """Top-1 with which pictures are right, and what ``scoring`` wants, or why it could not be had."""
         begin = time.monotonic()
         try:
             accuracy = self(schedule)
         except MeasurementError as error:
             return Answer(None, time.monotonic() - begin, str(error))
-        return Answer(accuracy, time.monotonic() - begin, right=self.right(schedule))
+        return Answer(accuracy, time.monotonic() - begin, right=self.right(schedule), others=self._others[schedule])
 
     def against(self, source: TokenSchedule, candidate: TokenSchedule) -> PairedDifference:
         """Candidate minus source on the same pictures."""
@@ -91,12 +95,22 @@ class LeanEvaluator:
 
     def right(self, schedule: TokenSchedule) -> NDArray[np.bool_]:
         """(n,) which pictures are right; kept, so that comparing costs no second pass."""
-        if schedule not in self._right:
+        return self.predicted(schedule) == self.labels
+
+    def predicted(self, schedule: TokenSchedule) -> NDArray[np.int64]:
+        """(n,) the likeliest class of each picture; kept."""
+        if schedule not in self._predicted:
             logits = self.logits(schedule)
             if not bool(torch.isfinite(logits).all()):
                 raise MeasurementError(f"the logits under the schedule {schedule} are not finite")
-            self._right[schedule] = logits.argmax(1).numpy() == self.labels
-        return self._right[schedule]
+            self._predicted[schedule] = logits.argmax(1).numpy()
+            self._others[schedule] = self._scored(logits)
+        return self._predicted[schedule]
+
+    def _scored(self, logits: Tensor) -> tuple[Accuracy, ...]:
+        if self.scoring is None:
+            return ()
+        return self.scoring.of(logits.numpy(), lambda: self.predicted(self.model.dense_schedule))
 
     def logits(self, schedule: TokenSchedule) -> Tensor:
         """(n, classes) float32 on the CPU, by the lean path."""

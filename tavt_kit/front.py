@@ -6,13 +6,13 @@ A NaN never enters a front; of equals the first stays.
 from __future__ import annotations
 
 import math
-from bisect import bisect_left, bisect_right
+from bisect import insort
 from collections.abc import Iterable, Iterator, Sequence
 
 from tavt_kit.candidate import Candidate, CostKind
 from tavt_kit.errors import RecordError
 
-__all__ = ["ParetoFront", "dominates", "hypervolume", "knee"]
+__all__ = ["ParetoFront", "dominated_volume", "dominates", "hypervolume", "knee"]
 
 Point = tuple[float, float]
 """(cost, metric)"""
@@ -33,11 +33,12 @@ def dominates(a: Point, b: Point) -> bool:
 
 
 class ParetoFront:
-    """The non-dominated candidates of one search, by rising cost (and so by rising metric).
+    """The non-dominated candidates of one search, by rising cost (with two axes, so by rising metric).
 
     Args:
         cost: What counts as cost.
         candidates: Offered one after the other.
+        more: Further axes, each a kind of cost or the name of a metric.
 
     Raises:
         RecordError: Candidates of two targets, metrics or splits.
@@ -53,42 +54,43 @@ class ParetoFront:
         False
     """
 
-    def __init__(self, cost: CostKind, candidates: Iterable[Candidate] = ()) -> None:
+    def __init__(self, cost: CostKind, candidates: Iterable[Candidate] = (), more: Sequence[str] = ()) -> None:
         self.cost: CostKind = cost
-        self._held: list[Candidate] = []
-        self._costs: list[float] = []
+        self.more: tuple[str, ...] = tuple(more)
+        self._held: list[tuple[tuple[float, ...], Candidate]] = []
         self._family: tuple[object, ...] | None = None
         for candidate in candidates:
             self.add(candidate)
 
     def add(self, candidate: Candidate) -> bool:
         """Hold the candidate unless it is dominated, equalled or not fully known; say whether it entered."""
-        point = self.point(candidate)
-        if math.isnan(point[0]) or math.isnan(point[1]):
+        losses = self._losses(candidate)
+        if any(math.isnan(loss) for loss in losses):
             return False
         self._check_family(candidate)
-        place = bisect_right(self._costs, point[0])
-        if place and self._held[place - 1].metric >= point[1]:
+        if any(_no_worse(held, losses) for held, _ in self._held):
             return False
-        first = bisect_left(self._costs, point[0])
-        last = first
-        while last < len(self._held) and self._held[last].metric <= point[1]:
-            last += 1
-        self._held[first:last] = [candidate]
-        self._costs[first:last] = [point[0]]
+        self._held = [(held, one) for held, one in self._held if not _no_worse(losses, held)]
+        insort(self._held, (losses, candidate), key=lambda pair: pair[0])
         return True
 
     def point(self, candidate: Candidate) -> Point:
-        """(cost, metric) of the candidate on this front's axes."""
+        """(cost, metric) of the candidate on this front's first two axes."""
         return candidate.cost(self.cost), candidate.metric
 
     def points(self) -> list[Point]:
         """(cost, metric) of all that are held."""
-        return [self.point(candidate) for candidate in self._held]
+        return [self.point(candidate) for _, candidate in self._held]
 
-    def hypervolume(self, dense_cost: float) -> float:
-        """See ``hypervolume``; costs become shares of the dense model's."""
-        return hypervolume([(cost / dense_cost, metric) for cost, metric in self.points()])
+    def hypervolume(self, dense: Candidate) -> float:
+        """See ``hypervolume`` and ``dominated_volume``; costs become shares of the dense model's."""
+        if not self.more:
+            return hypervolume([(cost / dense.cost(self.cost), metric) for cost, metric in self.points()])
+        scale = [dense.cost(self.cost), 1.0, *(dense.macs if axis == "macs" else 1.0 for axis in self.more)]
+        return dominated_volume([loss / one for loss, one in zip(held, scale, strict=True)] for held, _ in self._held)
+
+    def _losses(self, candidate: Candidate) -> tuple[float, ...]:
+        return (candidate.cost(self.cost), 1.0 - candidate.metric, *map(candidate.loss, self.more))
 
     def _check_family(self, candidate: Candidate) -> None:
         assert candidate.accuracy is not None  # a NaN metric was turned away before
@@ -103,13 +105,18 @@ class ParetoFront:
             raise RecordError(f"a front holds one metric, split and target ({held}), so it cannot take {names}")
 
     def __iter__(self) -> Iterator[Candidate]:
-        return iter(self._held)
+        return iter([candidate for _, candidate in self._held])
 
     def __len__(self) -> int:
         return len(self._held)
 
     def __getitem__(self, index: int) -> Candidate:
-        return self._held[index]
+        return self._held[index][1]
+
+
+def _no_worse(a: Sequence[float], b: Sequence[float]) -> bool:
+    """Whether ``a`` is nowhere above ``b``."""
+    return all(one <= other for one, other in zip(a, b, strict=True))
 
 
 def hypervolume(points: Iterable[Point], reference: Point = (1.0, 0.0)) -> float:
@@ -135,6 +142,38 @@ def hypervolume(points: Iterable[Point], reference: Point = (1.0, 0.0)) -> float
         area += (edge - cost) * (metric - reference[1])
         edge = cost
     return area
+
+
+def dominated_volume(points: Iterable[Sequence[float]]) -> float:
+    """The share of the unit cube that the points dominate, in any number of dimensions; by slices, so exact.
+
+    Args:
+        points: Every coordinate is to be minimised; the reference is 1 everywhere. What is not below it, or is NaN,
+            adds nothing.
+
+    Example:
+        >>> round(dominated_volume([(0.5, 0.2), (0.25, 0.6)]), 6), dominated_volume([(0.5, 0.5, 0.5)])
+        (0.5, 0.125)
+    """
+    return _slices(sorted((tuple(point) for point in points if all(value < 1 for value in point)), key=lambda p: p[-1]))
+
+
+def _slices(points: Sequence[tuple[float, ...]]) -> float:
+    """Points by their last coordinate: what they dominate of the cube."""
+    if not points:
+        return 0.0
+    if len(points[0]) == 1:
+        return 1 - points[0][0]
+    volume, area, best = 0.0, 0.0, 1.0
+    for place, point in enumerate(points):
+        end = points[place + 1][-1] if place + 1 < len(points) else 1.0
+        if len(point) == 2:
+            best = min(best, point[0])
+            area = 1 - best
+        elif end > point[-1]:
+            area = _slices(sorted((one[:-1] for one in points[: place + 1]), key=lambda p: p[-1]))
+        volume += area * (end - point[-1])
+    return volume
 
 
 def knee(points: Sequence[Point]) -> int:

@@ -21,7 +21,7 @@ from tavt_kit.shared_passes import shared_logits
 
 __all__ = ["SharedEvaluator"]
 
-_Labels: TypeAlias = NDArray[np.int64]
+_Logits: TypeAlias = NDArray[np.float32]
 
 
 @dataclass(slots=True)
@@ -38,73 +38,80 @@ class SharedEvaluator(LeanEvaluator):
 
     def answers(self, schedules: Sequence[TokenSchedule]) -> Iterator[tuple[TokenSchedule, Answer]]:
         """All of them, after one pass over all pictures; each has an equal share of its time."""
-        for schedule, answer in self.look(schedules, 0, len(self.labels)):
-            if answer.right is not None:
-                self._right[schedule] = answer.right
-            yield schedule, answer
+        return self.look(schedules, 0, len(self.labels))
 
-    def right(self, schedule: TokenSchedule) -> NDArray[np.bool_]:
-        if schedule not in self._right:
-            for _, answer in self.answers([schedule]):
-                if answer.failure is not None:
-                    raise MeasurementError(answer.failure)
-        return self._right[schedule]
+    def answer(self, schedule: TokenSchedule) -> Answer:
+        ((_, answer),) = self.answers([schedule])
+        return answer
+
+    def predicted(self, schedule: TokenSchedule) -> NDArray[np.int64]:
+        if schedule not in self._predicted:
+            failure = self.answer(schedule).failure
+            if failure is not None:
+                raise MeasurementError(failure)
+        return self._predicted[schedule]
 
     def look(self, schedules: Sequence[TokenSchedule], start: int, stop: int) -> Iterator[tuple[TokenSchedule, Answer]]:
-        """As ``answers``, on the pictures from ``start`` to ``stop``."""
+        """As ``answers``, on the pictures from ``start`` to ``stop``; of a part of them only top-1 is told."""
         begin = time.monotonic()
         found = self._found(schedules, start, stop)
         share = (time.monotonic() - begin) / max(1, len(schedules))
         for schedule in schedules:
-            labels = found[schedule]
-            if isinstance(labels, str):
-                yield schedule, Answer(None, share, labels)
-            elif (labels < 0).any():
+            logits = found[schedule]
+            if isinstance(logits, str):
+                yield schedule, Answer(None, share, logits)
+            elif not np.isfinite(logits).all():
                 yield schedule, Answer(None, share, f"the logits under the schedule {schedule} are not finite")
             else:
-                right = labels == self.labels[start:stop]
-                accuracy = Accuracy.of_counts(int(right.sum()), len(right), split=self.split)
-                yield schedule, Answer(accuracy, share, right=right)
+                yield schedule, self._told(schedule, logits, start, share)
 
-    def _found(self, schedules: Sequence[TokenSchedule], start: int, stop: int) -> dict[TokenSchedule, _Labels | str]:
-        """Predicted classes, or why there are none: where the memory runs out for several, each is tried alone."""
+    def _told(self, schedule: TokenSchedule, logits: _Logits, start: int, seconds: float) -> Answer:
+        predicted: NDArray[np.int64] = logits.argmax(axis=1)
+        right = predicted == self.labels[start : start + len(logits)]
+        others: tuple[Accuracy, ...] = ()
+        if len(logits) == len(self.labels):
+            self._predicted[schedule] = predicted
+            others = self._others[schedule] = self._scored(torch.from_numpy(logits))
+        accuracy = Accuracy.of_counts(int(right.sum()), len(right), split=self.split)
+        return Answer(accuracy, seconds, right=right, others=others)
+
+    def _found(self, schedules: Sequence[TokenSchedule], start: int, stop: int) -> dict[TokenSchedule, _Logits | str]:
+        """Logits, or why there are none: where the memory runs out for several, each is tried alone."""
         try:
             return dict(self._together(schedules, start, stop))
         except MeasurementError as error:
             if len(schedules) == 1:
                 return {schedules[0]: str(error)}
-        found: dict[TokenSchedule, _Labels | str] = {}
+        found: dict[TokenSchedule, _Logits | str] = {}
         for schedule in schedules:
             found |= self._found([schedule], start, stop)
         return found
 
-    def _together(self, schedules: Sequence[TokenSchedule], start: int, stop: int) -> dict[TokenSchedule, _Labels]:
-        """Predicted classes of pictures ``start`` to ``stop``; -1 where a logit is not finite.
+    def _together(self, schedules: Sequence[TokenSchedule], start: int, stop: int) -> dict[TokenSchedule, _Logits]:
+        """Logits (n, classes) of the pictures from ``start`` to ``stop``.
 
         Raises:
             MeasurementError: The memory ran out.
         """
         model = self.model
-        found = {schedule: np.empty(stop - start, dtype=np.int64) for schedule in schedules}
+        parts: dict[TokenSchedule, list[_Logits]] = {schedule: [] for schedule in schedules}
         size = max(1, self.tokens_at_once // model.tokens)
         training = model.training
         model.eval()
         try:
             with memory_for(schedules), torch.inference_mode():
                 for begin in range(start, stop, size):
-                    end = min(begin + size, stop)
-                    for schedule, labels in self._batch_of(schedules, begin, end):
-                        found[schedule][begin - start : end - start] = labels
+                    for schedule, logits in self._batch_of(schedules, begin, min(begin + size, stop)):
+                        parts[schedule].append(logits)
         finally:
             model.train(training)
-        return found
+        return {schedule: np.concatenate(found) for schedule, found in parts.items()}
 
     def _batch_of(
         self, schedules: Sequence[TokenSchedule], begin: int, end: int
-    ) -> Iterator[tuple[TokenSchedule, _Labels]]:
+    ) -> Iterator[tuple[TokenSchedule, _Logits]]:
         device = next(self.model.parameters()).device
         images = torch.from_numpy(normalise(self.pixels[begin:end], self.preprocessing)).to(device)
         with torch.autocast(device.type, torch.bfloat16, enabled=self.precision == "bf16"):
             for schedule, logits in shared_logits(self.model, images, schedules):
-                finite = torch.isfinite(logits).all(dim=1)
-                yield schedule, torch.where(finite, logits.argmax(dim=1), -1).cpu().numpy()
+                yield schedule, logits.float().cpu().numpy()

@@ -1,15 +1,17 @@
-"""The schedules a distillation is given: from a search's front, from the command line, or both."""
+"""The schedules that a verb is given: from a search's front, from the command line, or both."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, cast
 
 from tavt_kit.errors import RecordError, ScheduleError
 
 if TYPE_CHECKING:
     from tavt_kit.adaptive import AdaptiveViT
+    from tavt_kit.model_card import ModelCard
 
 __all__ = ["listed_schedules"]
 
@@ -24,7 +26,7 @@ def listed_schedules(model: AdaptiveViT, texts: Sequence[str], front: Path | Non
 
     Raises:
         ScheduleError: A schedule does not fit the model; that of a file is named.
-        RecordError: There is no such file, or no candidate in it.
+        RecordError: There is no such file, no candidate in it, or it is another model's.
     """
     from tavt_kit.candidate import schedule_of
     from tavt_kit.records import read_record
@@ -34,7 +36,9 @@ def listed_schedules(model: AdaptiveViT, texts: Sequence[str], front: Path | Non
     found = [TokenSchedule.parse(text, **sizes) for text in texts]
     if front is not None:
         path = front / "front.json" if front.is_dir() else front
-        candidates = read_record(path, "fgvc-kit/front", 1).get("candidates")
+        body = read_record(path, "fgvc-kit/front", 1)
+        _check_model(path, body.get("model"), model)
+        candidates = body.get("candidates")
         if not isinstance(candidates, list) or not candidates:
             raise RecordError(f"{path} holds no schedules, because its front is empty; give --schedule instead")
         for candidate in candidates:
@@ -45,3 +49,16 @@ def listed_schedules(model: AdaptiveViT, texts: Sequence[str], front: Path | Non
                 raise ScheduleError(f"{path} is the front of another model: {error}") from None
             found.append(schedule)
     return tuple(str(schedule) for schedule in found)
+
+
+def _check_model(path: Path, recorded: Any, model: AdaptiveViT) -> None:
+    """Raise RecordError where the front was found on another architecture; other weights of the same are welcome."""
+    if model.card is None or not isinstance(recorded, Mapping):
+        return
+    ours = json.loads(json.dumps(cast("ModelCard", model.card).as_record()))
+    differing = [name for name in ("family", "name", "arguments") if recorded.get(name) != ours.get(name)]
+    if differing:
+        raise RecordError(
+            f"{path} is the front of another model: its {differing[0]} is {recorded.get(differing[0])!r}, this one's "
+            f"{ours.get(differing[0])!r}; give a front of this model"
+        )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -16,7 +17,29 @@ Target = Annotated[
     typer.Option(help="Where it will run, e.g. openvino:cpu:threads=2. Needed for a latency; else MACs are the cost."),
 ]
 Evaluations = Annotated[int, typer.Option(help="Schedules to evaluate, the dense model included.")]
-Population = Annotated[int, typer.Option(help="Schedules of a generation.")]
+Population = Annotated[int | None, typer.Option(help="Schedules of a generation. [default: 16]")]
+Algorithm = Annotated[
+    str, typer.Option(help="nsga2, surrogate (fewer evaluations), tavt (mended), tavt-official or random.")
+]
+Objectives = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--objective",
+        help="A metric (top1, macro_f1, recall[CLASS], loss, agreement) or a cost (macs, latency, throughput); repeat "
+        "for two or three. [default: top1 against latency with a target, else macs]",
+    ),
+]
+Schedules = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--schedule",
+        "--seed-schedules",
+        help="One to begin with: dense, taper:0.2, or counts such as 197x4,150x4,90x4; repeat for several.",
+    ),
+]
+Front = Annotated[
+    Path | None, typer.Option(help="Begin with the front of an earlier search: its run folder or front.json.")
+]
 Finalists = Annotated[int, typer.Option("--final", help="Candidates of the front to measure end to end.")]
 Engine = Annotated[str, typer.Option(help="Where schedules are evaluated: local, or ray for a Ray cluster.")]
 Workers = Annotated[
@@ -45,13 +68,16 @@ def search_verb(
     target: Target = None,
     budget: options.Budgets = None,
     weights: options.Weights = None,
-    schedule: options.Schedules = None,
+    schedule: Schedules = None,
+    front: Front = None,
+    algorithm: Algorithm = "nsga2",
+    objective: Objectives = None,
     score: options.Score = None,
     pool: options.Pool = None,
     precision: options.Precision = None,
     image_size: options.ImageSize = None,
     evaluations: Evaluations = 300,
-    population: Population = 16,
+    population: Population = None,
     max_time: options.MaxTime = None,
     final: Finalists = 6,
     screen: Screen = 128,
@@ -69,12 +95,14 @@ def search_verb(
 ) -> int:
     """Find the most accurate token schedules under a budget; with a floor (top1, drop), the cheapest that keeps it.
 
+    The fastest model that loses at most half a point: --budget drop=0.5 --target openvino:cpu.
+
     Selection is on val alone. Latencies are predicted from a table of layer times measured on the target first,
     and the best of the front are measured end to end there. Every evaluation is stored the moment it is done: the
     same command goes on where it was stopped, with more or fewer --workers if you like. A candidate that is clearly
-    behind a cheaper one on the first pictures is looked at no further; what the front shows was evaluated on all of
-    val. Each --schedule is one to begin with. --max-time bounds the time spent on evaluations. Exits 1 where the
-    chosen schedule is not proven to keep to the budget, 2 where no schedule can.
+    behind a cheaper one on the first pictures is looked at no further (--screen); what the front shows was evaluated
+    on all of val. --max-time bounds the time spent on evaluations. Exits 1 where the chosen schedule is not proven to
+    keep to the budget, 2 where no schedule can.
     """
     from tavt_kit.budget import Budget
     from tavt_kit.device import TargetDevice
@@ -88,6 +116,9 @@ def search_verb(
         budget=Budget.parse(budget or ()),
         weights=weights,
         schedules=tuple(schedule or ()),
+        front=front,
+        algorithm=algorithm,
+        objectives=tuple(objective or ()),
         score=score,
         pool=pool,
         image_size=image_size,

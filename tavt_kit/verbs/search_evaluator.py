@@ -2,22 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import TYPE_CHECKING
 
 from tavt_kit.answer import Answer
 from tavt_kit.data import load_bytes, thin_out
+from tavt_kit.device import TargetDevice
+from tavt_kit.preprocess import Preprocessing
 from tavt_kit.schedule import TokenSchedule
+from tavt_kit.scoring import Scoring
 from tavt_kit.search import Costs, Evaluate, Store
 from tavt_kit.search.loop import Learn
 from tavt_kit.search.racing import Look, Race, stages, stratified
-from tavt_kit.search.result import cost_kind
 from tavt_kit.shared_evaluation import SharedEvaluator
 from tavt_kit.verbs.search_live import say_stage
 from tavt_kit.verbs.search_request import Request
 from tavt_kit.verbs.search_subject import Subject, sha256_pictures
 from tavt_kit.verbs.search_workers import MakeEvaluator
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from tavt_kit.adaptive import AdaptiveViT
 
 __all__ = ["Judges", "evaluator_on_val", "how_to_look", "judges_of"]
 
@@ -41,14 +50,29 @@ class Judges:
 
 def how_to_look(subject: Subject, request: Request) -> MakeEvaluator:
     """Makes evaluators in the runtime and precision of the request; can be pickled."""
-    looks = request.looks
-    if looks.runtime == "torch":
-        return partial(SharedEvaluator, preprocessing=subject.preprocessing, precision=looks.precision)
-    from tavt_kit.openvino_evaluation import OpenvinoEvaluator
+    looks, classes = request.looks, tuple(subject.card.classes)
+    return partial(_evaluator_of, looks=looks, preprocessing=subject.preprocessing, metrics=request.metrics,
+                   classes=classes)  # fmt: skip
 
-    return partial(
-        OpenvinoEvaluator, preprocessing=subject.preprocessing, precision=looks.precision, threads=looks.threads
-    )
+
+def _evaluator_of(
+    model: AdaptiveViT,
+    pixels: NDArray[np.uint8],
+    labels: NDArray[np.int64],
+    *,
+    looks: TargetDevice,
+    preprocessing: Preprocessing,
+    metrics: tuple[str, ...],
+    classes: tuple[str, ...],
+) -> SharedEvaluator:
+    """Here or in a worker; bound to the last four it is a ``MakeEvaluator``."""
+    kind: Callable[..., SharedEvaluator] = SharedEvaluator
+    if looks.runtime == "openvino":
+        from tavt_kit.openvino_evaluation import OpenvinoEvaluator
+
+        kind = partial(OpenvinoEvaluator, threads=looks.threads)
+    scoring = Scoring(metrics, labels, classes)
+    return kind(model, pixels, labels, preprocessing, precision=looks.precision, scoring=scoring)
 
 
 def evaluator_on_val(subject: Subject, request: Request, store: Store, make: MakeEvaluator) -> SharedEvaluator:
@@ -80,9 +104,9 @@ def judges_of(request: Request, costs: Costs, quick: SharedEvaluator, look: Look
     exact = quick
     if looks.runtime != "torch" or looks.precision != request.precision:
         given = (quick.model, quick.pixels, quick.labels, quick.preprocessing)
-        exact = SharedEvaluator(*given, precision=request.precision)
+        exact = SharedEvaluator(*given, precision=request.precision, scoring=quick.scoring)
     if _screens(request, pictures):
-        cost = costs.macs if cost_kind(request.budget, costs) == "macs" else costs.latency_ms
+        cost = costs.macs if request.weighed.settled(request.budget, costs).cost == "macs" else costs.latency_ms
         assert cost is not None  # what is minimised is known of every schedule
         race = Race(look, cost, pictures, request.screen)
         return Judges(race, race.learn, quick, exact)
@@ -95,4 +119,4 @@ def judges_of(request: Request, costs: Costs, quick: SharedEvaluator, look: Look
 
 def _screens(request: Request, pictures: int) -> bool:
     """Whether there is a judgement before the last picture."""
-    return request.screen > 0 and len(stages(request.screen, pictures)) > 1
+    return request.races and len(stages(request.screen, pictures)) > 1

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from tavt_kit.budget import Budget
 from tavt_kit.host import HostFacts
 from tavt_kit.kept import pick_examples, write_kept
+from tavt_kit.macs import MacsFormula
 from tavt_kit.records import make_folder, write_record
 from tavt_kit.reports import write_report
 from tavt_kit.runtimes import check_available
@@ -37,20 +39,22 @@ def plan(request: Request) -> dict[str, Any]:
     rows = _counted_reach(subject, request)
     if request.is_timed:
         rows += measured_reach(subject, request)[0]
-    print_reach(rows)
+    print_reach(rows, request.budget.floors)
     check_reachable(rows)
     return {
         "model": subject.card.name,
         "tokens": subject.model.tokens,
         "layers": subject.model.layers,
         "schedules": float(subject.space.size),
-        "seeds": [str(schedule) for schedule in subject.schedules(request.schedules)],
+        "seeds": [str(schedule) for schedule in subject.seeds(request)],
         "budgets": [
             {"budget": str(row.limit), "least": row.least, "dense": row.dense, "reachable": row.reachable}
             for row in rows
         ],
         "images": min(len(subject.images.split("val")), request.limit or 10**9),
+        "algorithm": request.algorithm,
         "minimise": "latency" if request.is_timed else "macs",
+        "metrics": list(request.metrics),
         "evaluations": request.evaluations,
     }
 
@@ -74,7 +78,8 @@ def run_search(request: Request) -> dict[str, Any]:
         store.hold_to(subject.ties(request))
         body = {**recorded(request), "copied": settle(subject, request), "ties": subject.ties(request)}
         write_record(request.out / RECIPE[0], *RECIPE[1:], body)
-        costs = _costs(subject, request, store)
+        official = MacsFormula.of(subject.model, rule="tavt").macs
+        costs = replace(_costs(subject, request, store), official_macs=official)
         make = how_to_look(subject, request)
         evaluator = evaluator_on_val(subject, request, store, make)
         with looking(request, evaluator, make) as look:
@@ -91,7 +96,7 @@ def _opened(request: Request) -> Subject:
     check_engine(request)
     subject = open_subject(request)
     subject.model.check_droppable()
-    subject.schedules(request.schedules)
+    subject.seeds(request)
     return subject
 
 
@@ -104,12 +109,12 @@ def _costs(subject: Subject, request: Request, store: Store) -> Costs:
     """The costs to search by; a budget out of reach ends here, before a picture is opened."""
     rows = _counted_reach(subject, request)
     if not request.is_timed:
-        print_reach(rows)
+        print_reach(rows, request.budget.floors)
         return Costs(counted(subject), target=request.target)
 
     def tails() -> dict[str, float]:
         timed_rows, found = measured_reach(subject, request)
-        print_reach(rows + timed_rows)
+        print_reach(rows + timed_rows, request.budget.floors)
         check_reachable(timed_rows)
         say_stage(f"Timing the layers on {request.target}, about a minute.")
         return found

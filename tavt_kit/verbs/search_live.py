@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
+from tavt_kit.budget import Limit
 from tavt_kit.candidate import Candidate
 from tavt_kit.search import Progress
 from tavt_kit.search.feasibility import Reach
@@ -17,18 +18,25 @@ _EVERY = 10.0
 """Seconds between two lines where nobody watches a terminal."""
 
 
-def print_reach(rows: Sequence[Reach]) -> None:
-    """The feasibility table; nothing where nothing is limited."""
+def print_reach(rows: Sequence[Reach], floors: Sequence[Limit] = ()) -> None:
+    """The feasibility table; nothing where nothing is limited.
+
+    Args:
+        rows: The ceilings.
+        floors: What only pictures can tell.
+    """
     from rich.console import Console
     from rich.markup import escape
     from rich.table import Table
 
-    if not rows:
+    if not rows and not floors:
         return
     table = Table("budget", "least", "dense", "", show_edge=False)
     for row in rows:
         show = row.limit.show
         table.add_row(escape(str(row.limit)), show(row.least), show(row.dense), escape(row.note))
+    for floor in floors:
+        table.add_row(escape(str(floor)), "", "", "known once pictures are looked at, those of dense first")
     Console(stderr=True).print(table)
 
 

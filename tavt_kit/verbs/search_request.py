@@ -8,6 +8,7 @@ from pathlib import Path
 from tavt_kit.budget import Budget
 from tavt_kit.device import TargetDevice, read_precision
 from tavt_kit.errors import BudgetError, DataError, TargetError
+from tavt_kit.search import ALGORITHMS, Objectives
 from tavt_kit.verbs.options import BadOption
 
 __all__ = ["Request"]
@@ -28,11 +29,14 @@ class Request:
     budget: Budget
     weights: str | None
     schedules: tuple[str, ...]
+    front: Path | None
+    algorithm: str
+    objectives: tuple[str, ...]
     score: str | None
     pool: str | None
     image_size: int | None
     evaluations: int
-    population: int
+    population: int | None
     max_seconds: float | None
     final: int
     seed: int
@@ -46,33 +50,66 @@ class Request:
     evaluate_on: str | None
 
     def __post_init__(self) -> None:
-        for name, least in (("evaluations", 1), ("population", 2), ("final", 1), ("seed", 0), ("screen", 0)):
-            if getattr(self, name) < least:
-                raise BadOption(f"--{name} must be at least {least}, got {getattr(self, name)}")
+        for name, least in (("evaluations", 1), ("population", 1), ("final", 1), ("seed", 0), ("screen", 0)):
+            if (value := getattr(self, name)) is not None and value < least:
+                raise BadOption(f"--{name} must be at least {least}, got {value}")
+        self._check_algorithm()
+        self._check_engine()
+        if self.limit is not None and self.limit < 1:
+            raise DataError(f"a limit must allow at least one picture, got --limit {self.limit}")
+        self._check_target()
+        if self.evaluate_on is not None:
+            _ = self.looks  # refuses what cannot be
+
+    def _check_algorithm(self) -> None:
+        if self.algorithm not in ALGORITHMS:
+            raise BadOption(f"--algorithm is one of {', '.join(ALGORITHMS)}, got {self.algorithm!r}")
+        given = (self.population is not None, self.schedules, self.front is not None, self.weighed.number > 2)
+        if self.algorithm == "tavt-official" and any(given):
+            raise BadOption(
+                "--algorithm tavt-official has sizes, first schedules and two objectives of its own, so it takes no "
+                "--population, --schedule, --front or third --objective; use tavt"
+            )
+
+    def _check_engine(self) -> None:
         if self.engine not in ("local", "ray"):
             raise BadOption(f"--engine is local or ray, got {self.engine!r}")
         if self.workers is not None and self.workers < 1:
             raise BadOption(f"--workers must be at least 1, got {self.workers}")
         if self.ray_address is not None and self.engine != "ray":
             raise BadOption(f"--ray-address is for --engine ray, but the engine is {self.engine}")
-        if self.limit is not None and self.limit < 1:
-            raise DataError(f"a limit must allow at least one picture, got --limit {self.limit}")
-        if self.target is None and self.budget.of("latency"):
-            raise BudgetError(
-                f"a latency is of a machine, so {self.budget.of('latency')[0]} needs --target, such as openvino:cpu"
-            )
+
+    def _check_target(self) -> None:
+        timed = [str(limit) for limit in self.budget.of("latency", "throughput")]
+        if self.weighed.cost == "predicted":
+            timed += [f"--objective {text}" for text in self.objectives if text in ("latency", "throughput")]
+        if self.target is None and timed:
+            raise BudgetError(f"a latency is of a machine, so {timed[0]} needs --target, such as openvino:cpu")
         if self.target is not None and (self.target.runtime == "onnxruntime" or self.target.precision == "int8"):
             raise TargetError(
                 f"a search runs live models, on torch or openvino in f32, f16 or bf16, got {self.target}; search on "
                 "one of these, then export and bench"
             )
-        if self.evaluate_on is not None:
-            _ = self.looks  # refuses what cannot be
 
     @property
     def is_timed(self) -> bool:
         """Whether latency is what the search minimises or limits, so that the target's layers are timed first."""
-        return self.target is not None and (bool(self.budget.of("latency")) or not self.budget.of("flops"))
+        if self.target is None:
+            return False
+        if self.weighed.cost == "predicted" or self.budget.of("latency", "throughput"):
+            return True
+        return self.weighed.cost is None and not self.budget.of("flops")
+
+    @property
+    def weighed(self) -> Objectives:
+        """The objectives, read."""
+        return Objectives.parse(self.objectives)
+
+    @property
+    def metrics(self) -> tuple[str, ...]:
+        """Every metric that an objective or a floor is about; top-1 where no other leads."""
+        floors = ("top1" if limit.quantity == "drop" else limit.name for limit in self.budget.floors)
+        return tuple(dict.fromkeys((self.weighed.metric or "top1", *self.weighed.metrics, *floors)))
 
     @property
     def precision(self) -> str:
@@ -108,7 +145,16 @@ class Request:
         return "bf16" if self.is_timed and is_bf16_faster(torch.device("cpu")) else self.precision
 
     @property
+    def races(self) -> bool:
+        """Whether candidates may be stopped early: top-1 alone is told of a part of the pictures.
+
+        The official algorithm evaluates everything in full.
+        """
+        plain = self.metrics == ("top1",) and self.weighed.number == 2
+        return self.screen > 0 and plain and self.algorithm != "tavt-official"
+
+    @property
     def precisions(self) -> dict[str, str]:
         """How pictures were evaluated, as ``front.json`` says it."""
         found = {"search": self.looks.precision, "final": self.precision, "runtime": self.looks.runtime}
-        return found | ({"screen": str(self.screen)} if self.screen else {})
+        return found | ({"screen": str(self.screen)} if self.races else {})

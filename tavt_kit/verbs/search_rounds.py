@@ -8,7 +8,7 @@ from functools import cached_property
 from tavt_kit.accuracy import PairedDifference
 from tavt_kit.answer import paired
 from tavt_kit.schedule import TokenSchedule
-from tavt_kit.search import Costs, SearchResult, Store, search
+from tavt_kit.search import Costs, Objectives, SearchResult, Store, search
 from tavt_kit.search.final import Final, Measure, confirm
 from tavt_kit.verbs.search_evaluator import Judges
 from tavt_kit.verbs.search_live import live, say_stage
@@ -18,14 +18,19 @@ from tavt_kit.verbs.search_target import SLACK, measured_on
 
 __all__ = ["Rounds"]
 
-_NOTE = "corrected tails"
 _OFF = 0.1
 """Relative error of the predictions, as measured in the end, above which the search goes on by corrected ones."""
+
+_SAME = 0.01
+"""The same where nothing measured keeps to the budget: smaller errors are the measurement's own."""
+
+_CORRECTIONS = 3
+"""How often at most: a machine whose speed changes all the time is never predicted right."""
 
 
 @dataclass(frozen=True)
 class Rounds:
-    """One search with its confirmation, and a second half as long where predictions were off.
+    """One search with its confirmation, and further ones half as long where predictions were off.
 
     Args:
         subject: Model and pictures.
@@ -43,20 +48,24 @@ class Rounds:
 
     def run(self) -> tuple[SearchResult, Final]:
         """The result, and what was measured and chosen."""
-        costs = self.costs
-        result, first = self._search(costs, None), None
-        tails = self.store.note(_NOTE)
-        if tails is None:
-            first = self._confirm(result, None, rounds=1, last=False)
-            tails = self._correction(first)
-            self.store.keep(_NOTE, tails)
-        if not tails:
-            return result, self._confirm(result, first)
-        say_stage(
-            "The target runs at another speed than when its layers were timed; searching on by what was measured."
-        )
-        result = self._search(replace(costs, tails=tails), result)
-        return result, self._confirm(result, first)
+        costs, final = self.costs, None
+        result = self._search(costs, None)
+        for done in range(_CORRECTIONS):
+            tails = self.store.note(f"corrected tails {done}")
+            if tails is None:
+                final = self._confirm(result, final, rounds=1, last=False)
+                tails = self._correction(costs, final)
+                self.store.keep(f"corrected tails {done}", tails)
+            if not tails:
+                break
+            say_stage(
+                "The target runs at another speed than when its layers were timed; searching on by what was measured."
+            )
+            costs = replace(costs, tails=tails)
+            result = self._search(costs, result)
+        else:
+            done = _CORRECTIONS
+        return _said(result, done), self._confirm(result, final)
 
     def _search(self, costs: Costs, after: SearchResult | None) -> SearchResult:
         request, wanted = self.request, self.request.evaluations
@@ -65,8 +74,9 @@ class Rounds:
                 self.subject.space, self.judges.evaluate, costs=costs, budget=request.budget,
                 evaluations=wanted if after is None else after.evaluations + (wanted + 1) // 2,
                 max_seconds=request.max_seconds, population=request.population, seed=request.seed,
-                seeds=self.subject.schedules(request.schedules), slack=SLACK, store=self.store, after=after,
-                on_progress=watch, learn=self.judges.learn,
+                algorithm=request.algorithm, objectives=self._objectives,
+                seeds=self.subject.seeds(request), slack=SLACK, store=self.store, after=after, on_progress=watch,
+                learn=self.judges.learn,
             )  # fmt: skip
 
     def _confirm(self, result: SearchResult, before: Final | None, rounds: int = 3, last: bool = True) -> Final:
@@ -79,7 +89,7 @@ class Rounds:
             self.request.budget,
             measure=self._measure,
             compare=lambda schedule: self._against(dense, schedule),
-            exact=(exact, lambda schedule: exact.against(dense, schedule)) if settled else None,
+            exact=(exact.answer, lambda schedule: exact.against(dense, schedule)) if settled else None,
             number=self.request.final,
             rounds=rounds,
             before=before,
@@ -97,14 +107,33 @@ class Rounds:
         """One for all confirmations, so that the dense model is converted once."""
         return measured_on(self.subject, self.request, self.costs.predicted(self.subject.space.dense))
 
-    def _correction(self, final: Final) -> dict[str, float]:
-        """The tails to go on with; empty where predictions were right, or no schedule would fit any more."""
-        costs = self.costs
-        limits = [limit.statistic or "p90" for limit in self.request.budget.of("latency")]
-        found = {name: tail for name, tail in final.tails.items() if name in limits}
-        off = [abs(tail / costs.tails.get(name, 1.0) - 1) > _OFF for name, tail in found.items()]
-        if not any(off):
+    @cached_property
+    def _objectives(self) -> Objectives:
+        """As asked, top-1 where no metric is."""
+        return replace(self.request.weighed, metric=self.request.metrics[0])
+
+    def _correction(self, costs: Costs, final: Final) -> dict[str, float]:
+        """The tails to go on with; empty where predictions were right, or no schedule would fit any more.
+
+        Where nothing that was measured keeps to the budget, what was measured counts however near it was.
+        """
+        limits = self.request.budget.of("latency", "throughput")
+        names = {"p50" if limit.quantity == "throughput" else limit.statistic for limit in limits}
+        found = {name: tail for name, tail in final.tails.items() if name in names}
+        known = [abs(tail / costs.tails.get(name, 1.0) - 1) for name, tail in found.items()]
+        missed = final.pick is None and final.over > 0
+        if not any(error > (_SAME if missed else _OFF) for error in known):
             return {}
         corrected = replace(costs, tails={**costs.tails, **found})
         fits = corrected.fits(self.request.budget, SLACK)(self.subject.space.least)
         return dict(corrected.tails) if fits else {}
+
+
+def _said(result: SearchResult, corrections: int) -> SearchResult:
+    """With how often the predictions were corrected, and why no more."""
+    if not corrections:
+        return result
+    times = "once" if corrections == 1 else f"{corrections} times"
+    why = ", the most there are" if corrections == _CORRECTIONS else ", then held against it again"
+    told = f"{result.stopped_because}, the predictions corrected {times} by what was measured{why}"
+    return replace(result, stopped_because=told)

@@ -21,6 +21,7 @@ from tavt_kit.records import read_record
 from tavt_kit.runtimes import Session
 from tavt_kit.schedule import TokenSchedule
 from tavt_kit.search import Space
+from tavt_kit.verbs.listed_schedules import listed_schedules
 from tavt_kit.verbs.options import BadOption
 from tavt_kit.verbs.search_request import Request
 
@@ -70,10 +71,11 @@ class Subject:
         model = self.model
         return Space(model.tokens, model.layers, model.prefix, token_pooled=model.token_pooled)
 
-    def schedules(self, texts: tuple[str, ...]) -> list[TokenSchedule]:
-        """The user's schedules, read for this model."""
+    def seeds(self, request: Request) -> list[TokenSchedule]:
+        """The schedules to begin with, read for this model: the user's, then those of an earlier front."""
         model = self.model
         sizes = {"tokens": model.tokens, "layers": model.layers, "prefix": model.prefix}
+        texts = listed_schedules(model, request.schedules, request.front)
         return [TokenSchedule.parse(text, **sizes) for text in texts]
 
     def ties(self, request: Request) -> dict[str, Any]:
@@ -91,7 +93,8 @@ class Subject:
             "target": None if request.target is None else str(request.target),
             "precision": request.looks.precision,
             "evaluate_on": request.looks.runtime,
-            "screen": request.screen,
+            "screen": request.screen if request.races else 0,
+            "metrics": list(request.metrics),
         }
 
 
@@ -124,6 +127,12 @@ def open_subject(request: Request) -> Subject:
         raise DataError(
             f"the model knows the classes {_some(card.classes)}, but {images.name} has {_some(images.classes)}; "
             "give the data it was trained on"
+        )
+    pictures = len(images.split("val"))
+    if request.limit is not None and request.limit > pictures:
+        raise DataError(
+            f"--limit asks for {request.limit} pictures, but the split val of {images.name} has {pictures}; give "
+            "at most that many, or no limit"
         )
     model.eval()
     return Subject(model, images, _sha256(model.state_dict()))

@@ -80,7 +80,7 @@ def measured_reach(subject: Subject, request: Request) -> tuple[list[Reach], dic
     ends = _Ends(*runs)
     medians = {space.dense: ends.dense.median, space.least: ends.least.median}
     costs = Costs(counted(subject), medians.__getitem__, request.target, ends.tails)
-    return reach_of(space, costs, Budget(request.budget.of("latency")), slack=SLACK), ends.tails
+    return reach_of(space, costs, Budget(request.budget.of("latency", "throughput")), slack=SLACK), ends.tails
 
 
 def timed(subject: Subject, request: Request, store: Store, tails: Callable[[], dict[str, float]]) -> Costs:
@@ -196,6 +196,9 @@ def recorded(request: Request) -> dict[str, Any]:
         "target": None if request.target is None else str(request.target),
         "budgets": request.budget.texts(),
         "schedules": list(request.schedules),
+        "front": None if request.front is None else str(request.front),
+        "algorithm": request.algorithm,
+        "objectives": list(request.objectives),
         "evaluations": request.evaluations,
         "population": request.population,
         "max_seconds": request.max_seconds,

@@ -11,7 +11,8 @@ import pytest
 from tavt_kit.errors import BudgetTooTight, TavtError
 from tavt_kit.front import dominates, hypervolume
 from tavt_kit.schedule import TokenSchedule
-from tavt_kit.search.evolution import Evolution, Outcome
+from tavt_kit.search.algorithm import Outcome
+from tavt_kit.search.evolution import Evolution
 from tavt_kit.search.operators import fit
 from tavt_kit.search.seeds import stages, taper
 from tavt_kit.search.space import Space
@@ -116,7 +117,7 @@ def test_families() -> None:
 
 
 @pytest.mark.parametrize(("tokens", "layers"), [(5, 2), (5, 3), (3, 4), (2, 2), (7, 4)])
-@pytest.mark.parametrize("population", [2, 12])
+@pytest.mark.parametrize("population", [1, 2, 12])
 def test_small_spaces_are_exhausted_and_end(tokens: int, layers: int, population: int) -> None:
     space = Space(tokens, layers)
     evolution = Evolution(space, seed=0, population=population)
@@ -161,8 +162,8 @@ def test_fit_shrinks_no_more_than_needed_and_fills() -> None:
 
 
 def test_refusals() -> None:
-    with pytest.raises(TavtError, match="at least 2"):
-        Evolution(SPACE, seed=0, population=1)
+    with pytest.raises(TavtError, match="at least 1"):
+        Evolution(SPACE, seed=0, population=0)
     with pytest.raises(BudgetTooTight):
         Evolution(SPACE, seed=0, fits=lambda schedule: False)
     evolution = Evolution(SPACE, seed=0, population=4)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from tavt_kit.budget import Budget
+from tavt_kit.device import TargetDevice
 from tavt_kit.errors import BudgetError, BudgetTooTight
 from tavt_kit.search.feasibility import Costs, check_reachable, reach_of, refuse_unsearchable
 from tavt_kit.search.space import Space
@@ -25,14 +26,19 @@ def test_table() -> None:
     assert [row.reachable for row in rows] == [True, False, True]
     assert [row.note for row in rows] == [
         "within reach",
-        "out of reach; the nearest feasible is latency[p50]=1.1ms",
+        "out of reach; the nearest feasible is latency[p50]=1.08ms",
         "dense keeps to it already",
     ]
 
 
 @pytest.mark.parametrize(
     ("text", "nearest"),
-    [("flops=5M", "flops=8M"), ("latency[p50]=1ms", "latency[p50]=1.1ms"), ("latency=0.2ms", "latency=1.2ms")],
+    [
+        ("flops=5M", "flops=8M"),
+        ("latency[p50]=1ms", "latency[p50]=1.08ms"),
+        ("latency=0.2ms", "latency=1.19ms"),
+        ("throughput=1000/s", "throughput=925/s"),
+    ],
 )
 def test_infeasible_names_the_nearest_which_is_feasible(text: str, nearest: str) -> None:
     with pytest.raises(BudgetTooTight, match="the nearest feasible budget is") as caught:
@@ -48,11 +54,27 @@ def test_slack_is_for_predictions_only() -> None:
     assert not COSTS.fits(Budget.parse(["flops=7.9M"]), slack=0.03)(SPACE.least)
 
 
+def test_nearest_is_rounded_finely() -> None:
+    costs = Costs(macs=lambda schedule: 14_020_000 + 10_000 * (schedule.counts[0] - 2))
+    row = reach_of(SPACE, costs, Budget.parse(["flops=1M"]))[0]
+    assert row.nearest == "flops=14.1M" and row.dense > 14.1e6
+
+
+def test_throughput_is_of_a_batch_and_a_floor_on_cost() -> None:
+    target = TargetDevice("torch", "cpu", batch=8)
+    costs = Costs(macs=COSTS.macs, latency_ms=COSTS.latency_ms, target=target)
+    row = reach_of(SPACE, costs, Budget.parse(["throughput=3000/s"]))[0]
+    assert row.reachable and row.least == pytest.approx(8000 / 1.08) and row.dense == pytest.approx(8000 / 5.04)
+    fits = costs.fits(Budget.parse(["throughput=3000/s"]))
+    assert fits(SPACE.least) and not fits(SPACE.dense)
+    assert costs.fits(Budget.parse([f"throughput={8000 / 5.04 * 1.02}/s"]), slack=0.03)(SPACE.dense)
+
+
 @pytest.mark.parametrize(
-    "text", ["memory=1GB", "size=3MB", "throughput=5/s", "macro_f1=50%", "recall[a]=50%", "latency[e2e]=5ms"]
+    ("text", "says"), [("memory=1GB", "fgvc-kit bench"), ("size=3MB", "int8"), ("latency[e2e]=5ms", "limit latency")]
 )
-def test_limits_not_acted_on_are_refused(text: str) -> None:
-    with pytest.raises(BudgetError, match="not yet a search constraint"):
+def test_limits_that_no_schedule_keeps_or_breaks_are_refused(text: str, says: str) -> None:
+    with pytest.raises(BudgetError, match=f"no limit for a search.*{says}"):
         refuse_unsearchable(Budget.parse([text]))
 
 

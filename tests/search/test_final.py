@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from tavt_kit.accuracy import PairedDifference
+from tavt_kit.answer import Answer
 from tavt_kit.budget import Budget, Verdict
 from tavt_kit.front import dominates
 from tavt_kit.measurement import Measurement
@@ -85,7 +86,7 @@ def test_finalists_are_evaluated_anew() -> None:
     from tavt_kit.accuracy import Accuracy
 
     anew = Accuracy.of_counts(77, 100, split="val")
-    exact = (lambda schedule: anew, lambda schedule: PairedDifference.of_counts(0, 0, 100))
+    exact = (lambda schedule: Answer(anew, 0.1), lambda schedule: PairedDifference.of_counts(0, 0, 100))
     final = confirm(found(), BUDGET, measure=Machine(lambda schedule: 1.0), exact=exact)
     assert final.candidates and all(one.accuracy == anew for one in (*final.baselines, *final.candidates))
     assert len(final.candidates) == 1  # all are as good, so the quickest dominates

@@ -1,0 +1,187 @@
+"""Surrogate-assisted search: many children are ranked by a regression on all answers, few are evaluated.
+
+The idea is LINAS's (A. Sarah, D. Cummings and others, "LINAS: Lightweight Iterative Neural Architecture Search", 2022):
+an inner evolution goes on for generations by predicted metrics, and only the best of what it finds is looked at. Costs
+need no prediction here, for every schedule's cost is known. What is predicted is for ranking alone: it never leaves
+this module, and nothing is told, stored or reported but answers.
+"""
+
+from __future__ import annotations
+
+import heapq
+import math
+from collections.abc import Callable, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tavt_kit.errors import TavtError
+from tavt_kit.front import dominated_volume
+from tavt_kit.schedule import TokenSchedule
+from tavt_kit.search.algorithm import Outcome
+from tavt_kit.search.evolution import Evolution
+from tavt_kit.search.regression import GaussianProcess
+from tavt_kit.search.seeds import Fits
+from tavt_kit.search.space import Levels, Space
+from tavt_kit.search.told import Told, non_dominated
+from tavt_kit.search.untried import EXHAUSTED, Untried
+
+__all__ = ["Surrogate"]
+
+Real = NDArray[np.float64]
+
+_LEARNT = 400
+"""Answers learnt from, the newest: the work of a fit grows with their cube."""
+
+_CHILDREN, _GENERATIONS = 48, 10
+"""Of the inner evolution; 480 predictions take about as long as one evaluation of a small model."""
+
+_OPTIMISM = 0.5
+"""Standard deviations by which a prediction is believed better than its mean: what is unknown is tried."""
+
+_NEARLY = 0.005
+"""Predicted shortfall that is still looked at: half a point of the images."""
+
+
+class Surrogate:
+    """Proposes what a regression on all answers expects to be best.
+
+    Args:
+        space: What may be proposed.
+        cost: What ``Outcome.cost`` will be for a schedule.
+        seed: Of its own generators.
+        population: Schedules of a generation, at least 1.
+        seeds: Schedules to begin with, before the families that every search begins with.
+        fits: Whether a schedule keeps to the ceilings.
+        objectives: How many values an outcome has; those after the metric are predicted too.
+    """
+
+    def __init__(
+        self,
+        space: Space,
+        *,
+        cost: Callable[[TokenSchedule], float],
+        seed: int,
+        population: int = 16,
+        seeds: Sequence[TokenSchedule] = (),
+        fits: Fits | None = None,
+        objectives: int = 2,
+    ) -> None:
+        if population < 1:
+            raise TavtError(f"a population needs at least 1 schedule, got {population}")
+        self.space, self.stopped_because = space, ""
+        self._cost = cost
+        self._population, self._objectives = population, objectives
+        self._seeds = tuple(seeds)
+        self._rng = np.random.default_rng(seed)
+        self._untried = Untried(space, rng=self._rng, fits=fits)
+        self._told = Told()
+        self._waiting: list[Levels] = []
+
+    def ask(self) -> list[TokenSchedule]:
+        """The next generation; see ``Algorithm``."""
+        self._untried.check_told()
+        genes = self._best() if len(self._told) else self._untried.first(self._population, self._seeds)
+        genes = genes or self._untried.random(self._population)
+        if not genes:
+            self.stopped_because = EXHAUSTED
+        self._waiting = genes
+        return self._untried.issue(genes, "surrogate")
+
+    def tell(self, outcomes: Sequence[Outcome]) -> None:
+        """The outcomes; see ``Algorithm``."""
+        self._untried.take(outcomes)
+        self._told.add(self._waiting, outcomes)
+
+    def done(self) -> bool:
+        """Whether the last ``ask`` found nothing new."""
+        return bool(self.stopped_because)
+
+    def origin(self, schedule: TokenSchedule) -> str:
+        """``user``, ``dense``, ``taper``, ``stages``, ``late``, ``random`` or ``surrogate``."""
+        return self._untried.origin(schedule, "surrogate")
+
+    def _best(self) -> list[Levels]:
+        """Of many children, those that are predicted to add most to the front."""
+        models = self._models()
+        if not models:
+            return []
+        rows = self._children(models)
+        rows = rows[[row.tobytes() not in self._untried.asked for row in rows]]
+        if not len(rows):
+            return []
+        losses, missed = self._predicted(models, [self.space.decode(row) for row in rows], rows)
+        near = missed <= max(_NEARLY, float(missed.min()))
+        return list(rows[near][self._most_added(losses[near])])
+
+    def _most_added(self, losses: Real) -> list[int]:
+        """The places of up to ``population`` of (n, objectives) losses whose hypervolume, added one by one, is most.
+
+        What a point adds shrinks as others are taken, so a point whose last known addition is not the greatest need
+        not be looked at again.
+        """
+        known = self._told.losses
+        scale = np.maximum(known.max(0), 1e-12)
+        scale[:2] = self._cost(self.space.dense), 1.0
+        held = [tuple(point) for point in (known[non_dominated(known)] / scale).tolist()]
+        points = [tuple(point) for point in (losses / scale).tolist()]
+        volume, taken = dominated_volume(held), list[int]()
+        heap = [(-math.inf, place, -1) for place in np.flatnonzero(non_dominated(losses)).tolist()]
+        while heap and len(taken) < self._population:
+            _, place, seen = heapq.heappop(heap)
+            if seen == len(taken):
+                taken.append(place)
+                held.append(points[place])
+                volume = dominated_volume(held)
+                continue
+            heapq.heappush(heap, (volume - dominated_volume([*held, points[place]]), place, len(taken)))
+        return taken
+
+    def _children(self, models: Sequence[GaussianProcess]) -> Levels:
+        """(n, G): a small space in full, else all that an evolution on predictions asks for, begun with the front."""
+        if self.space.size <= _CHILDREN * _GENERATIONS:
+            return np.stack([row for row in self.space.every() if self._untried.fits(self.space.decode(row))])
+        inner = Evolution(
+            self.space, seed=int(self._rng.integers(2**31)), population=_CHILDREN,
+            seeds=[self.space.decode(row) for row in self._told.front()],
+            fits=self._untried.fits, objectives=self._objectives,
+        )  # fmt: skip
+        genes = []
+        for _ in range(_GENERATIONS):
+            proposals = inner.ask()
+            if not proposals:
+                break
+            genes += (rows := [self.space.encode(schedule) for schedule in proposals])
+            losses, missed = self._predicted(models, proposals, np.stack(rows))
+            inner.tell([
+                Outcome(cost, 1.0 - loss, short, tuple(more))
+                for (cost, loss, *more), short in zip(losses.tolist(), missed.tolist(), strict=True)
+            ])  # fmt: skip
+        return np.stack(genes)
+
+    def _models(self) -> list[GaussianProcess]:
+        """Of every loss but the first, which is known, and of the shortfall; none where nothing was answered."""
+        missed = self._told.missed
+        if np.isnan(missed).all():
+            return []
+        features = self._features(self._told.genes)[-_LEARNT:]
+        values = [*self._told.losses.T[1:], np.nan_to_num(missed, nan=1.0)]
+        return [GaussianProcess.fit(features, value[-_LEARNT:]) for value in values]
+
+    def _predicted(
+        self, models: Sequence[GaussianProcess], schedules: Sequence[TokenSchedule], rows: Levels
+    ) -> tuple[Real, Real]:
+        """(n, objectives) losses, the first of them known, and (n,) shortfalls."""
+        believed = [self._believed(model, rows) for model in models]
+        costs = np.array([self._cost(schedule) for schedule in schedules])
+        return np.stack([costs, *believed[:-1]], axis=1), np.maximum(believed[-1], 0.0)
+
+    def _believed(self, model: GaussianProcess, rows: Levels) -> Real:
+        """(n,) a little better than what is expected."""
+        mean, deviation = model.predict(self._features(rows))
+        return mean - _OPTIMISM * deviation
+
+    def _features(self, rows: Levels) -> Real:
+        """(n, G) genes -> (n, 2 G): shares of the tokens and their logarithms; the last tokens are worth most."""
+        shares = self.space.values[rows] / self.space.tokens
+        return np.concatenate([shares, np.log(shares)], axis=1)
