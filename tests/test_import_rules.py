@@ -17,7 +17,7 @@ LAYERS = (
     PLAIN,
     ("backbones", "drop", "scores", "tokens", "packed", "preprocess", "timm_import", "vision_ops"),
     ("runtimes", "adaptive", "checkpoints", "data", "macs", "counting", "evaluation", "predictions"),
-    ("reports", "checks", "exporters", "pruning", "kept"),
+    ("reports", "checks", "exporters", "pruning", "explaining", "kept"),
     PARTS,
     ("verbs",),
     ("cli",),
