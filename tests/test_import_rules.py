@@ -30,7 +30,7 @@ LAYERS = (
         "shared_passes",
         "shared_evaluation",
     ),
-    ("reports", "checks", "exporters", "pruning", "kept"),
+    ("reports", "checks", "exporters", "pruning", "explaining", "kept"),
     PARTS,
     ("verbs",),
     ("cli",),
