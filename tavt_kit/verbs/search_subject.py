@@ -91,7 +91,9 @@ class Subject:
             "limit": request.limit,
             "allow_unreadable": request.allow_unreadable,
             "target": None if request.target is None else str(request.target),
-            "precision": request.ranking_precision,
+            "precision": request.looks.precision,
+            "evaluate_on": request.looks.runtime,
+            "screen": request.screen if request.races else 0,
             "metrics": list(request.metrics),
         }
 
