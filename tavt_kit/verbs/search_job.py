@@ -91,6 +91,7 @@ def _opened(request: Request) -> Subject:
     subject = open_subject(request)
     subject.model.check_droppable()
     subject.seeds(request)
+    subject.check_metrics(request)
     return subject
 
 
