@@ -10,7 +10,7 @@ from typing import Any
 from tavt_kit import __version__
 from tavt_kit.distill.journal import EVENTS_FOLDER
 from tavt_kit.distill.processes import Processes
-from tavt_kit.distill.state import STATE_FOLDER
+from tavt_kit.distill.state import STATE_FOLDER, has_state
 from tavt_kit.errors import OutputError, RecordError, TrainingError
 from tavt_kit.host import HostFacts
 from tavt_kit.records import make_folder, read_record, write_record
@@ -42,7 +42,7 @@ class RunFolder:
         processes: That share the work; the first one reads and writes for all.
 
     Raises:
-        OutputError: The folder cannot be written, or holds a model that no run of ours made.
+        OutputError: The folder cannot be written, or holds a model or a state that no known run made.
         RecordError: It holds a run of another verb.
         TrainingError: It holds a run that was asked for something else; the differences are listed.
     """
@@ -75,6 +75,11 @@ class RunFolder:
             raise OutputError(
                 f"{self.folder} holds a model that this command did not make; choose another --out, or --fresh to "
                 "replace it"
+            )
+        elif has_state(self.folder):
+            raise OutputError(
+                f"{self.folder} holds the state of a run, but no {RUN_FILE} that tells of which; choose another --out, "
+                "or start again with --fresh"
             )
         return self.body
 

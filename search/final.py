@@ -226,7 +226,7 @@ class _Desk:
                    default=math.inf)  # fmt: skip
         pool = [
             one
-            for one in self.result.candidates
+            for one in self.result.whole
             if one.schedule not in self.known and one.cost("predicted") * factor <= 0.98 * most
             if pick is None or self._value(one) > self._value(pick)
         ]
@@ -286,7 +286,7 @@ def _baselines(result: SearchResult, budget: Budget) -> list[Candidate]:
     """The best uniform taper and the best stage schedule that were evaluated within the ceilings."""
     found = []
     for origin in ("taper", "stages"):
-        family = [one for one in result.candidates if one.origin == origin]
+        family = [one for one in result.whole if one.origin == origin]
         ranked = by_preference(ParetoFront(result.front.cost, family), budget, result.dense)
         found += ranked[:1]
     return found

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 
+from tavt_kit.answer import Answer
 from tavt_kit.budget import Budget
 from tavt_kit.candidate import Candidate
 from tavt_kit.errors import BudgetError, MeasurementError
@@ -17,11 +18,15 @@ from tavt_kit.search.by_name import POPULATION, begin
 from tavt_kit.search.evaluate import Answered, Evaluate, in_order
 from tavt_kit.search.feasibility import Costs, check_reachable, reach_of, refuse_unsearchable
 from tavt_kit.search.objectives import Objectives, leading
-from tavt_kit.search.result import Progress, SearchResult, by_preference, shortfall
+from tavt_kit.search.racing import ESTIMATE
+from tavt_kit.search.result import Progress, SearchResult, by_preference, is_whole, shortfall
 from tavt_kit.search.space import Space
 from tavt_kit.search.store import Store
 
-__all__ = ["search"]
+__all__ = ["Learn", "search"]
+
+Learn = Callable[[Sequence[tuple[TokenSchedule, Answer]]], None]
+"""Told the answers of a generation when all have come."""
 
 
 @dataclass(slots=True)
@@ -38,10 +43,12 @@ class _Run:
     limit: int | None
     max_seconds: float | None
     on_progress: Callable[[Progress], None] | None
+    learn: Learn | None
     candidates: list[Candidate] = field(default_factory=list)
     known: dict[TokenSchedule, Candidate] = field(default_factory=dict)
     history: list[float] = field(default_factory=list)
     clock: list[float] = field(default_factory=list)
+    estimates: dict[TokenSchedule, float] = field(default_factory=dict)
     seconds: float = 0.0
     fresh: list[float] = field(default_factory=list)
 
@@ -57,10 +64,10 @@ class _Run:
         """Begin with the answers of an earlier result, on a front within the ceilings of now."""
         self.candidates, self.history, self.seconds = list(after.candidates), list(after.history), after.seconds
         self.clock = list(after.clock)
+        self.estimates = dict(after.estimates)
         for candidate in after.candidates:
             self.known[candidate.schedule] = candidate
-            if self.fits(candidate.schedule):
-                self.front.add(candidate)
+            self._offer(candidate)
 
     def answer(self, asked: Sequence[tuple[TokenSchedule, str]]) -> list[Candidate]:
         """The candidates of schedules with their origins, in their order; fewer where a bound is reached first."""
@@ -68,13 +75,18 @@ class _Run:
         if self.limit is not None:
             new = new[: max(0, self.limit - len(self.candidates))]
         found: list[Candidate] = []
+        heard: list[tuple[TokenSchedule, Answer]] = []
         with closing(in_order(new, self.evaluate, self.store)) as coming:
             for schedule, origin in asked:
                 if schedule not in self.known:
                     if self.why_stop():
                         break
-                    self._take(next(coming), origin)
+                    answered = next(coming)
+                    self._take(answered, origin)
+                    heard.append((schedule, answered.answer))
                 found.append(self.known[schedule])
+        if self.learn is not None:
+            self.learn(heard)
         return found
 
     def _take(self, answered: Answered, origin: str) -> None:
@@ -96,11 +108,17 @@ class _Run:
             self.fresh.append(answer.seconds)
         self.candidates.append(candidate)
         self.known[schedule] = candidate
-        if self.fits(schedule):
-            self.front.add(candidate)
+        if ESTIMATE in answer.values:
+            self.estimates[schedule] = answer.values[ESTIMATE]
+        self._offer(candidate)
         self.history.append(self.front.hypervolume(self.candidates[0]))
         self.clock.append(self.seconds)
         self._report(candidate, replayed=replayed)
+
+    def _offer(self, candidate: Candidate) -> None:
+        """To the front, if it fits; what was stopped early is known by a part of the pictures, and never on it."""
+        if self.fits(candidate.schedule) and is_whole(candidate, self.candidates[0]):
+            self.front.add(candidate)
 
     def _report(self, candidate: Candidate, *, replayed: bool) -> None:
         if self.on_progress is None:
@@ -142,6 +160,7 @@ def search(
     store: Store | None = None,
     after: SearchResult | None = None,
     on_progress: Callable[[Progress], None] | None = None,
+    learn: Learn | None = None,
 ) -> SearchResult:
     """Find the most accurate schedules for their cost within the ceilings of a budget.
 
@@ -170,6 +189,8 @@ def search(
         after: An earlier result of the same search to go on from, where the costs turned out otherwise; its
             candidates count, and the best of them that fit now are where the proposals begin.
         on_progress: Called after each answer.
+        learn: Told the answers of each generation when all have come, stored ones too: for an evaluator that judges
+            schedules by earlier ones (``Race.learn``).
 
     Raises:
         BudgetError: A limit that a search does not act on, no bound at all or one below 1, a latency without a
@@ -207,7 +228,7 @@ def search(
     fits = costs.fits(budget, slack)
     assert objectives.cost is not None  # settled
     front = ParetoFront(objectives.cost, more=objectives.more)
-    run = _Run(evaluate, costs, budget, objectives, store, fits, front, evaluations, max_seconds, on_progress)
+    run = _Run(evaluate, costs, budget, objectives, store, fits, front, evaluations, max_seconds, on_progress, learn)
     if after is not None:
         run.take_over(after)
         seed, seeds = seed + 1, _best_of(run, after, algorithm, population)
@@ -224,9 +245,8 @@ def search(
             "begin anew with --fresh"
         )
     stopped = _generations(run, chosen, dense)
-    return SearchResult(
-        run.front, tuple(run.candidates), stopped, tuple(run.history), run.seconds, fits(space.dense), tuple(run.clock)
-    )
+    candidates, history, clock = tuple(run.candidates), tuple(run.history), tuple(run.clock)
+    return SearchResult(front, candidates, stopped, history, run.seconds, fits(space.dense), run.estimates, clock)
 
 
 def _generations(run: _Run, algorithm: Algorithm, dense: Candidate) -> str:
@@ -243,9 +263,10 @@ def _generations(run: _Run, algorithm: Algorithm, dense: Candidate) -> str:
 
 
 def _outcome(candidate: Candidate, run: _Run, dense: Candidate) -> Outcome:
-    missed = 0.0 if math.isnan(candidate.metric) else shortfall(candidate, run.budget, dense)
+    metric = run.estimates.get(candidate.schedule, candidate.metric)
+    missed = 0.0 if math.isnan(metric) else shortfall(candidate, run.budget, dense, metric)
     more = tuple(candidate.loss(axis) for axis in run.front.more)
-    return Outcome(candidate.cost(run.front.cost), candidate.metric, missed, more)
+    return Outcome(candidate.cost(run.front.cost), metric, missed, more)
 
 
 def _cost(costs: Costs, front: ParetoFront, schedule: TokenSchedule) -> float:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 from tavt_kit.budget import Budget, Limit
 from tavt_kit.candidate import Candidate
 from tavt_kit.errors import DataError
 from tavt_kit.front import ParetoFront
+from tavt_kit.schedule import TokenSchedule
 
-__all__ = ["Progress", "SearchResult", "by_preference", "shortfall"]
+__all__ = ["Progress", "SearchResult", "by_preference", "is_whole", "shortfall"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +52,8 @@ class SearchResult:
         history: The hypervolume after each evaluation.
         seconds: Spent on evaluations, those of earlier runs included.
         dense_fits: Whether the dense model itself is within the ceilings, so that it may be on the front.
+        estimates: Of candidates that a race stopped early, what their accuracy on all pictures would be about; their
+            own is on those that they were looked at, as its ``n`` says.
         clock: Seconds spent on evaluations until each of them was done.
     """
 
@@ -59,7 +63,14 @@ class SearchResult:
     history: tuple[float, ...]
     seconds: float
     dense_fits: bool
+    estimates: Mapping[TokenSchedule, float] = field(default_factory=dict)
+
     clock: tuple[float, ...] = ()
+
+    @property
+    def whole(self) -> list[Candidate]:
+        """The candidates that were looked at on all pictures."""
+        return [one for one in self.candidates if is_whole(one, self.dense)]
 
     @property
     def dense(self) -> Candidate:
@@ -81,8 +92,21 @@ class SearchResult:
         return by_preference(self.front, budget, self.dense)
 
 
-def shortfall(candidate: Candidate, budget: Budget, dense: Candidate) -> float:
+def is_whole(candidate: Candidate, dense: Candidate) -> bool:
+    """Whether an accuracy is on as many pictures as the dense model's."""
+    if candidate.accuracy is None or dense.accuracy is None:
+        return False
+    return candidate.accuracy.n == dense.accuracy.n
+
+
+def shortfall(candidate: Candidate, budget: Budget, dense: Candidate, metric: float | None = None) -> float:
     """By how much the floors are missed, as a fraction of all images; 0 where all are kept.
+
+    Args:
+        candidate: What is judged.
+        budget: With floors, or none.
+        dense: What a ``drop`` is counted from.
+        metric: In place of the candidate's own, where that is on a part of the pictures.
 
     Raises:
         DataError: A metric with a floor is not among what was evaluated.
@@ -91,7 +115,9 @@ def shortfall(candidate: Candidate, budget: Budget, dense: Candidate) -> float:
     for limit in budget.floors:
         name = "top1" if limit.quantity == "drop" else limit.name
         floor = _value(dense, name, limit) - limit.value if limit.quantity == "drop" else limit.value
-        missed = max(missed, floor - _value(candidate, name, limit))
+        own = candidate.accuracy is not None and candidate.accuracy.metric == name
+        value = metric if own and metric is not None else _value(candidate, name, limit)
+        missed = max(missed, floor - value)
     # A fraction of images is exact to far less than this, sums of fractions are not.
     return missed if missed > 1e-9 else 0.0
 

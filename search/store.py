@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import json
+import logging
+import os
+import platform
 import sqlite3
 from collections.abc import Mapping
+from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -13,7 +17,9 @@ import numpy as np
 
 from tavt_kit.accuracy import Accuracy
 from tavt_kit.answer import Answer
+from tavt_kit.code_version import code_version
 from tavt_kit.errors import OutputError, RecordError
+from tavt_kit.records import read_record, write_record
 from tavt_kit.schedule import TokenSchedule
 
 __all__ = ["Store"]
@@ -30,10 +36,16 @@ CREATE TABLE IF NOT EXISTS evaluations (
     bits BLOB,
     metrics TEXT NOT NULL,
     seconds REAL NOT NULL,
-    timings TEXT NOT NULL
+    timings TEXT NOT NULL,
+    code TEXT NOT NULL
 );
 """
-"""``accuracy``, ``metrics`` and ``timings`` are JSON; ``bits`` has one bit a picture, the first in the highest one."""
+"""``accuracy``, ``metrics`` and ``timings`` are JSON; ``bits`` has one bit a picture, the first in the highest one.
+``code`` is the version of this package that gave the answer."""
+
+_HOLDER = "fgvc-kit/holder", 1
+
+_log = logging.getLogger(__name__)
 
 
 class Store:
@@ -41,6 +53,7 @@ class Store:
 
     Args:
         path: The SQLite file, created if absent; ``None`` keeps everything in memory.
+        fresh: Forget what an earlier search left in it, unless that is still running.
 
     Raises:
         OutputError: The file cannot be created.
@@ -54,49 +67,91 @@ class Store:
         0.75
     """
 
-    def __init__(self, path: Path | None) -> None:
+    def __init__(self, path: Path | None, *, fresh: bool = False) -> None:
         self.path = path
-        name = ":memory:" if path is None else str(path)
         try:
-            self._base = sqlite3.connect(name, timeout=1.0, isolation_level=None)
-        except sqlite3.OperationalError as error:
-            raise OutputError(f"cannot write {path}: {error}; choose another output folder") from None
-        try:
-            self._open()
-        except BaseException:
-            self._base.close()
-            raise
-
-    def _open(self) -> None:
-        try:
-            # Held for as long as the store is open: a second search of the same folder is told, not mixed in.
-            self._base.execute("PRAGMA locking_mode=EXCLUSIVE")
-            self._base.execute("PRAGMA synchronous=FULL")
-            self._base.execute("BEGIN EXCLUSIVE")
-            version = self._base.execute("PRAGMA user_version").fetchone()[0]
-            others = self._base.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
-            if 0 < version < _LAYOUT:
-                raise RecordError(
-                    f"{self.path} was written by an earlier version (layout {version}, now {_LAYOUT}), whose answers "
-                    "lack what is stored now; begin anew with --fresh, or choose another output folder"
-                )
-            if version != _LAYOUT and (version or others):
-                raise RecordError(
-                    f"{self.path} is no search store of layout {_LAYOUT}; begin anew with --fresh, or choose "
-                    "another output folder"
-                )
-            for statement in _TABLES.split(";"):
-                self._base.execute(statement)
-            self._base.execute(f"PRAGMA user_version={_LAYOUT}")
-            self._base.execute("COMMIT")
+            self._base = self._held(fresh)
+            try:
+                self._prepare(fresh)
+                self._sign()
+            except BaseException:
+                self._base.close()
+                raise
         except sqlite3.OperationalError as error:
             if "locked" in str(error):
-                raise RecordError(f"another process holds {self.path}; wait for it, or end it") from None
-            raise OutputError(f"cannot write {self.path}: {error}; choose another output folder") from None
+                raise RecordError(f"{self.path} is held by {self._holder()}; wait for it, or end it") from None
+            raise OutputError(f"cannot write {path}: {error}; choose another output folder") from None
         except sqlite3.DatabaseError as error:
             raise RecordError(
                 f"{self.path} is not readable as a search store ({error}); begin anew with --fresh"
             ) from None
+        self._warn_of_other_code()
+
+    def _held(self, fresh: bool) -> sqlite3.Connection:
+        """The file, locked for as long as it is open: another process is told, not mixed in."""
+        base = sqlite3.connect(":memory:" if self.path is None else self.path, timeout=1.0, isolation_level=None)
+        try:
+            base.execute("PRAGMA locking_mode=EXCLUSIVE")
+            base.execute("PRAGMA synchronous=FULL")
+            base.execute("BEGIN EXCLUSIVE")
+        except sqlite3.DatabaseError as error:
+            base.close()
+            if not fresh or self.path is None or isinstance(error, sqlite3.OperationalError):
+                raise
+            self.path.unlink()  # no data base at all, so nobody holds it
+            return self._held(fresh=False)
+        return base
+
+    def _prepare(self, fresh: bool) -> None:
+        """Make the tables in the transaction that is open, or see that they are ours."""
+        tables = [name for (name,) in self._base.execute("SELECT name FROM sqlite_master WHERE type = 'table'")]
+        if fresh:
+            for name in tables:
+                self._base.execute(f'DROP TABLE "{name}"')
+            self._base.execute("PRAGMA user_version=0")
+            tables = []
+        version = self._base.execute("PRAGMA user_version").fetchone()[0]
+        if 0 < version < _LAYOUT:
+            raise RecordError(
+                f"{self.path} was written by an earlier version (layout {version}, now {_LAYOUT}), whose answers "
+                "lack what is stored now; begin anew with --fresh, or choose another output folder"
+            )
+        if version != _LAYOUT and (version or tables):
+            raise RecordError(
+                f"{self.path} is no search store of layout {_LAYOUT}; begin anew with --fresh, or choose another "
+                "output folder"
+            )
+        for statement in _TABLES.split(";"):
+            self._base.execute(statement)
+        self._base.execute(f"PRAGMA user_version={_LAYOUT}")
+        self._base.execute("COMMIT")
+
+    @property
+    def _card(self) -> Path | None:
+        """Where the one who holds the file says who that is."""
+        return None if self.path is None else self.path.with_suffix(".holder.json")
+
+    def _sign(self) -> None:
+        if self._card is not None:
+            since = datetime.now(UTC).isoformat(timespec="seconds")
+            write_record(self._card, *_HOLDER, {"pid": os.getpid(), "host": platform.node(), "since": since})
+
+    def _holder(self) -> str:
+        """Who holds the file, for people; of what a killed process left nothing is believed, as the lock decides."""
+        try:
+            held = read_record(self._card, *_HOLDER) if self._card is not None else {}
+            return f"process {held['pid']} on {held['host']} since {held['since']}"
+        except (RecordError, KeyError):
+            return "another process"
+
+    def _warn_of_other_code(self) -> None:
+        rows = self._base.execute("SELECT code, count(*) FROM evaluations GROUP BY code ORDER BY min(number)")
+        others = [f"{number} by {code}" for code, number in rows if code != code_version()]
+        if others:
+            _log.warning(
+                "%s holds answers of other code (%s) than this, %s; they are taken as they are",
+                self.path, ", ".join(others), code_version(),
+            )  # fmt: skip
 
     def hold_to(self, recipe: Mapping[str, Any]) -> None:
         """Tie the store to what its answers depend on, or check that it is tied to the very same.
@@ -155,8 +210,8 @@ class Store:
         accuracy = None if answer.accuracy is None else json.dumps(answer.accuracy.as_record())
         try:
             self._base.execute(
-                "INSERT INTO evaluations (schedule, accuracy, failure, bits, metrics, seconds, timings) "
-                "VALUES (?, ?, ?, ?, ?, ?, ?)",
+                "INSERT INTO evaluations (schedule, accuracy, failure, bits, metrics, seconds, timings, code) "
+                "VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
                 (
                     _key(schedule),
                     accuracy,
@@ -165,6 +220,7 @@ class Store:
                     json.dumps({"values": dict(answer.values), "others": [one.as_record() for one in answer.others]}),
                     answer.seconds,
                     json.dumps(dict(answer.timings)),
+                    code_version(),
                 ),
             )
         except sqlite3.OperationalError as error:  # a full disk, a folder gone
@@ -175,6 +231,8 @@ class Store:
 
     def close(self) -> None:
         """Let go of the file."""
+        if self._card is not None:
+            self._card.unlink(missing_ok=True)
         self._base.close()
 
     def __enter__(self) -> Store:

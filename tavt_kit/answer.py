@@ -9,10 +9,10 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from tavt_kit.accuracy import Accuracy
+from tavt_kit.accuracy import Accuracy, PairedDifference
 from tavt_kit.errors import MeasurementError
 
-__all__ = ["Answer"]
+__all__ = ["Answer", "paired"]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -70,3 +70,14 @@ def _comparable(answer: Answer) -> tuple[object, ...]:
     right = None if answer.right is None else answer.right.tolist()
     named = dict(answer.values), dict(answer.timings)
     return (answer.accuracy, answer.seconds, answer.failure, right, *named, answer.others)
+
+
+def paired(before: NDArray[np.bool_], after: NDArray[np.bool_]) -> PairedDifference:
+    """How much more accurate ``after`` is, from which of the same pictures each had right; both (n,).
+
+    Example:
+        >>> difference = paired(np.array([True, False, True]), np.array([False, True, True]))
+        >>> difference.gained, difference.lost, difference.n
+        (1, 1, 3)
+    """
+    return PairedDifference.of_counts(int((after & ~before).sum()), int((before & ~after).sum()), len(before))

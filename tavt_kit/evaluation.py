@@ -15,13 +15,13 @@ from torch import Tensor
 
 from tavt_kit.accuracy import Accuracy, PairedDifference
 from tavt_kit.adaptive import AdaptiveViT
-from tavt_kit.answer import Answer
+from tavt_kit.answer import Answer, paired
 from tavt_kit.errors import DataError, MeasurementError
 from tavt_kit.preprocess import Preprocessing, normalise
 from tavt_kit.schedule import TokenSchedule
 from tavt_kit.scoring import Scoring
 
-__all__ = ["LeanEvaluator", "Pixels"]
+__all__ = ["LeanEvaluator", "Pixels", "memory_for"]
 
 _TOKENS_AT_ONCE = 6000
 """Tokens in a batch: enough to fill a CPU, few enough for its caches; measured flat from half to four times that."""
@@ -46,10 +46,11 @@ class LeanEvaluator:
         preprocessing: The model's.
         split: Of the pictures.
         precision: ``f32``, or ``bf16`` for autocast.
-        scoring: Metrics that are wanted beside top-1, of the same labels; ``None`` for none.
+        metrics: What an answer tells beside top-1; see ``tavt_kit.scoring``.
+        classes: Their names, for metrics that name one.
 
     Raises:
-        DataError: No pictures.
+        DataError: No pictures, or none of a class that a metric names.
     """
 
     model: AdaptiveViT
@@ -58,13 +59,17 @@ class LeanEvaluator:
     preprocessing: Preprocessing
     split: str = "val"
     precision: str = "f32"
-    scoring: Scoring | None = None
-    _predicted: dict[TokenSchedule, NDArray[np.int64]] = field(default_factory=dict, init=False)
+    metrics: tuple[str, ...] = ()
+    classes: tuple[str, ...] = ()
+    _right: dict[TokenSchedule, NDArray[np.bool_]] = field(default_factory=dict, init=False)
     _others: dict[TokenSchedule, tuple[Accuracy, ...]] = field(default_factory=dict, init=False)
+    _dense: NDArray[np.int64] | None = field(default=None, init=False)
+    scoring: Scoring = field(init=False)
 
     def __post_init__(self) -> None:
         if not len(self.labels):
             raise DataError(f"an accuracy needs pictures, but the split {self.split} has none")
+        self.scoring = Scoring(self.metrics, self.labels, self.classes, self.split)
 
     def __call__(self, schedule: TokenSchedule) -> Accuracy:
         """Top-1 under ``schedule``.
@@ -81,43 +86,50 @@ class LeanEvaluator:
             yield schedule, self.answer(schedule)
 
     def answer(self, schedule: TokenSchedule) -> Answer:
-        """Top-1 with which pictures are right, and what ``scoring`` wants, or why it could not be had."""
+        """Top-1 with which pictures are right, and the other metrics, or why they could not be had."""
         begin = time.monotonic()
         try:
-            accuracy = self(schedule)
+            accuracy, others = self(schedule), self.others(schedule)
         except MeasurementError as error:
             return Answer(None, time.monotonic() - begin, str(error))
-        return Answer(accuracy, time.monotonic() - begin, right=self.right(schedule), others=self._others[schedule])
+        return Answer(accuracy, time.monotonic() - begin, right=self.right(schedule), others=others)
 
     def against(self, source: TokenSchedule, candidate: TokenSchedule) -> PairedDifference:
         """Candidate minus source on the same pictures."""
-        before, after = self.right(source), self.right(candidate)
-        gained, lost = int((after & ~before).sum()), int((before & ~after).sum())
-        return PairedDifference.of_counts(gained, lost, len(before))
+        return paired(self.right(source), self.right(candidate))
 
     def right(self, schedule: TokenSchedule) -> NDArray[np.bool_]:
         """(n,) which pictures are right; kept, so that comparing costs no second pass."""
-        return self.predicted(schedule) == self.labels
+        if schedule not in self._right:
+            self._score(schedule)
+        return self._right[schedule]
 
-    def predicted(self, schedule: TokenSchedule) -> NDArray[np.int64]:
-        """(n,) the likeliest class of each picture; kept."""
-        if schedule not in self._predicted:
-            logits = self.logits(schedule)
-            if not bool(torch.isfinite(logits).all()):
-                raise MeasurementError(f"the logits under the schedule {schedule} are not finite")
-            self._predicted[schedule] = logits.argmax(1).numpy()
-            self._others[schedule] = self._scored(logits)
-        return self._predicted[schedule]
+    def others(self, schedule: TokenSchedule) -> tuple[Accuracy, ...]:
+        """What ``metrics`` names beside top-1; kept."""
+        if self.scoring.names and schedule not in self._others:
+            self._score(schedule)
+        return self._others.get(schedule, ())
 
-    def _scored(self, logits: Tensor) -> tuple[Accuracy, ...]:
-        if self.scoring is None:
-            return ()
-        return self.scoring.of(logits.numpy(), lambda: self.predicted(self.model.dense_schedule))
+    def _score(self, schedule: TokenSchedule) -> None:
+        """One pass, and all that is kept of it."""
+        logits = self.logits(schedule)
+        if not bool(torch.isfinite(logits).all()):
+            raise MeasurementError(f"the logits under the schedule {schedule} are not finite")
+        predicted = logits.argmax(1).numpy()
+        self._right[schedule] = predicted == self.labels
+        if schedule == self.model.dense_schedule:
+            self._dense = predicted
+        self._others[schedule] = self.scoring.of(logits.numpy(), self._dense_predictions)
+
+    def _dense_predictions(self) -> NDArray[np.int64]:
+        if self._dense is None:
+            self._dense = self.logits(self.model.dense_schedule).argmax(1).numpy()
+        return self._dense
 
     def logits(self, schedule: TokenSchedule) -> Tensor:
         """(n, classes) float32 on the CPU, by the lean path."""
         size = max(1, min(len(self.labels), _TOKENS_AT_ONCE // self.model.tokens))
-        with _under(self.model, schedule), _memory_for(schedule), torch.inference_mode():
+        with _under(self.model, schedule), memory_for([schedule]), torch.inference_mode():
             return torch.cat([self._batch(start, size) for start in range(0, len(self.labels), size)])
 
     def _batch(self, start: int, size: int) -> Tensor:
@@ -140,7 +152,7 @@ def _under(model: AdaptiveViT, schedule: TokenSchedule) -> Iterator[None]:
 
 
 @contextmanager
-def _memory_for(schedule: TokenSchedule) -> Iterator[None]:
+def memory_for(schedules: Sequence[TokenSchedule]) -> Iterator[None]:
     """Turns memory that runs out, whichever way a device says so, into a MeasurementError."""
     try:
         yield
@@ -150,4 +162,5 @@ def _memory_for(schedule: TokenSchedule) -> Iterator[None]:
         if not (isinstance(error, MemoryError) or should_reduce_batch_size(error)):
             raise
         said = str(error).splitlines()[0] if str(error) else "MemoryError"
-        raise MeasurementError(f"the memory ran out under the schedule {schedule}: {said}") from None
+        others = f" and {len(schedules) - 1} more" if len(schedules) > 1 else ""
+        raise MeasurementError(f"the memory ran out under the schedule {schedules[0]}{others}: {said}") from None

@@ -41,6 +41,16 @@ Front = Annotated[
     Path | None, typer.Option(help="Begin with the front of an earlier search: its run folder or front.json.")
 ]
 Finalists = Annotated[int, typer.Option("--final", help="Candidates of the front to measure end to end.")]
+Engine = Annotated[str, typer.Option(help="Where schedules are evaluated: local, or ray for a Ray cluster.")]
+Workers = Annotated[
+    int | None,
+    typer.Option(
+        help="Worker processes, or actors on Ray. [default: this process alone; on Ray, all free CPUs or GPUs]"
+    ),
+]
+RayAddress = Annotated[
+    str | None, typer.Option(help="The cluster's head, e.g. 10.0.0.5:6379. [default: RAY_ADDRESS, else this machine]")
+]
 
 
 def search_verb(
@@ -65,6 +75,9 @@ def search_verb(
     seed: options.Seed = 0,
     limit: options.Limit = None,
     allow_unreadable: options.AllowUnreadable = 0,
+    engine: Engine = "local",
+    workers: Workers = None,
+    ray_address: RayAddress = None,
     dry_run: options.DryRun = False,
     fresh: options.Fresh = False,
     as_json: options.Json = False,
@@ -75,9 +88,10 @@ def search_verb(
     The fastest model that loses at most half a point: --budget drop=0.5 --target openvino:cpu.
 
     Selection is on val alone. Latencies are predicted from a table of layer times measured on the target first,
-    and the best of the front are measured end to end there. Every evaluation is stored before the next begins:
-    the same command goes on where it was stopped. --max-time bounds the time spent on evaluations. Exits 1 where
-    the chosen schedule is not proven to keep to the budget, 2 where no schedule can.
+    and the best of the front are measured end to end there. Every evaluation is stored the moment it is done: the
+    same command goes on where it was stopped, with more or fewer --workers if you like. --max-time bounds the time
+    spent on evaluations. Exits 1 where the chosen schedule is not proven to keep to the budget, 2 where no schedule
+    can.
     """
     from tavt_kit.budget import Budget
     from tavt_kit.device import TargetDevice
@@ -105,6 +119,9 @@ def search_verb(
         limit=limit,
         allow_unreadable=allow_unreadable,
         fresh=fresh,
+        engine=engine,
+        workers=workers,
+        ray_address=ray_address,
     )
     from tavt_kit.verbs.front_view import print_front
     from tavt_kit.verbs.search_job import plan, run_search

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from tavt_kit.budget import Budget
@@ -15,7 +16,6 @@ from tavt_kit.records import make_folder, write_record
 from tavt_kit.reports import write_report
 from tavt_kit.runtimes import check_available
 from tavt_kit.runtimes.available import accelerator_name
-from tavt_kit.scoring import Scoring
 from tavt_kit.search import Costs, Store
 from tavt_kit.search.feasibility import Reach, check_reachable, reach_of, refuse_unsearchable
 from tavt_kit.search.final import Final
@@ -24,8 +24,9 @@ from tavt_kit.search.result import SearchResult
 from tavt_kit.verbs.search_live import print_reach, say_stage
 from tavt_kit.verbs.search_request import Request
 from tavt_kit.verbs.search_rounds import Rounds
-from tavt_kit.verbs.search_subject import RECIPE, Subject, clear, open_subject, settle
+from tavt_kit.verbs.search_subject import RECIPE, Subject, check_place, clear, open_subject, settle, sha256_pictures
 from tavt_kit.verbs.search_target import counted, measured_reach, recorded, timed
+from tavt_kit.verbs.search_workers import MakeEvaluator, answering, check_engine
 
 __all__ = ["plan", "run_search"]
 
@@ -68,18 +69,26 @@ def run_search(request: Request) -> dict[str, Any]:
     """
     refuse_unsearchable(request.budget)
     subject = _opened(request)
+    path = request.out / "search.db"
+    if not path.exists():  # of a folder that holds a search, the store names what differs
+        check_place(subject, request)
     make_folder(request.out)
     check_reachable(_counted_reach(subject, request))
-    if request.fresh:
-        clear(request.out)
-    with Store(request.out / "search.db") as store:
+    with Store(path, fresh=request.fresh) as store:
+        if request.fresh:
+            clear(request.out)
         store.hold_to(subject.ties(request))
         body = {**recorded(request), "copied": settle(subject, request), "ties": subject.ties(request)}
         write_record(request.out / RECIPE[0], *RECIPE[1:], body)
         official = MacsFormula.of(subject.model, rule="tavt").macs
         costs = replace(_costs(subject, request, store), official_macs=official)
-        evaluator = _evaluator(subject, request)
-        result, final = Rounds(subject, request, store, evaluator, costs).run()
+        make = partial(
+            LeanEvaluator, preprocessing=subject.preprocessing, precision=request.ranking_precision,
+            metrics=request.metrics, classes=subject.card.classes,
+        )  # fmt: skip
+        evaluator = _evaluator(subject, request, store, make)
+        with answering(request, evaluator, make) as evaluate:
+            result, final = Rounds(subject, request, store, evaluator, evaluate, costs).run()
     return _written(subject, request, result, final)
 
 
@@ -88,6 +97,7 @@ def _opened(request: Request) -> Subject:
     refuse_unsearchable(request.budget)
     if request.target is not None:
         check_available(request.target)
+    check_engine(request)
     subject = open_subject(request)
     subject.model.check_droppable()
     subject.seeds(request)
@@ -117,14 +127,15 @@ def _costs(subject: Subject, request: Request, store: Store) -> Costs:
     return timed(subject, request, store, tails)
 
 
-def _evaluator(subject: Subject, request: Request) -> LeanEvaluator:
-    """Counts what is right on val, on the target's own kind of processor."""
+def _evaluator(subject: Subject, request: Request, store: Store, make: MakeEvaluator) -> LeanEvaluator:
+    """Counts what is right on val, on the target's own kind of processor; the store is tied to these very pictures."""
     pixels, labels, _ = load_bytes(
         subject.images.split("val"),
         subject.preprocessing,
         allow_unreadable=request.allow_unreadable,
         limit=request.limit,
     )
+    store.hold_to({"pictures": sha256_pictures(pixels, labels)})
     say_stage(
         f"Evaluating on {len(labels)} val pictures in {request.ranking_precision}; "
         f"stored in {request.out / 'search.db'}."
@@ -132,10 +143,7 @@ def _evaluator(subject: Subject, request: Request) -> LeanEvaluator:
     target = request.target
     if target is not None and target.processor == "cuda":
         subject.model.to(f"cuda:{target.index}")
-    return LeanEvaluator(
-        subject.model, pixels, labels, subject.preprocessing, precision=request.ranking_precision,
-        scoring=Scoring(request.metrics, labels, subject.card.classes),
-    )  # fmt: skip
+    return make(subject.model, pixels, labels)
 
 
 def _written(subject: Subject, request: Request, result: SearchResult, final: Final) -> dict[str, Any]:

@@ -43,11 +43,18 @@ class Request:
     limit: int | None
     allow_unreadable: int
     fresh: bool
+    engine: str
+    workers: int | None
+    ray_address: str | None
 
     def __post_init__(self) -> None:
-        for name, least in (("evaluations", 1), ("population", 1), ("final", 1), ("seed", 0)):
+        for name, least in (("evaluations", 1), ("population", 1), ("final", 1), ("seed", 0), ("workers", 1)):
             if (value := getattr(self, name)) is not None and value < least:
                 raise BadOption(f"--{name} must be at least {least}, got {value}")
+        if self.engine not in ("local", "ray"):
+            raise BadOption(f"--engine is local or ray, got {self.engine!r}")
+        if self.ray_address is not None and self.engine != "ray":
+            raise BadOption(f"--ray-address is for --engine ray, but the engine is {self.engine}")
         self._check_algorithm()
         if self.limit is not None and self.limit < 1:
             raise DataError(f"a limit must allow at least one picture, got --limit {self.limit}")

@@ -5,8 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from functools import cached_property
 
+from tavt_kit.accuracy import PairedDifference
+from tavt_kit.answer import paired
 from tavt_kit.evaluation import LeanEvaluator
-from tavt_kit.search import Costs, Objectives, SearchResult, Store, search
+from tavt_kit.schedule import TokenSchedule
+from tavt_kit.search import Costs, Evaluate, Objectives, SearchResult, Store, search
 from tavt_kit.search.final import Final, Measure, confirm
 from tavt_kit.verbs.search_live import live, say_stage
 from tavt_kit.verbs.search_request import Request
@@ -33,7 +36,8 @@ class Rounds:
         subject: Model and pictures.
         request: What is asked.
         store: Keeps answers, and the correction, so that a continued search takes the same way.
-        evaluator: Of schedules on val; finalists are evaluated once more where its precision is not the target's.
+        evaluator: Of this process, on val; finalists are evaluated once more where its precision is not the target's.
+        evaluate: Answers the search: this evaluator, or several of its kind.
         costs: Of schedules, as predicted.
     """
 
@@ -41,6 +45,7 @@ class Rounds:
     request: Request
     store: Store
     evaluator: LeanEvaluator
+    evaluate: Evaluate
     costs: Costs
 
     def run(self) -> tuple[SearchResult, Final]:
@@ -68,7 +73,7 @@ class Rounds:
         request, wanted = self.request, self.request.evaluations
         with live() as watch:
             return search(
-                self.subject.space, self.evaluator.answers, costs=costs, budget=request.budget,
+                self.subject.space, self.evaluate, costs=costs, budget=request.budget,
                 evaluations=wanted if after is None else after.evaluations + (wanted + 1) // 2,
                 max_seconds=request.max_seconds, population=request.population, seed=request.seed,
                 algorithm=request.algorithm, objectives=self._objectives,
@@ -84,12 +89,19 @@ class Rounds:
             result,
             self.request.budget,
             measure=self._measure,
-            compare=lambda schedule: self.evaluator.against(dense, schedule),
+            compare=lambda schedule: self._against(dense, schedule),
             exact=(exact.answer, lambda schedule: exact.against(dense, schedule)) if settled else None,
             number=self.request.final,
             rounds=rounds,
             before=before,
         )
+
+    def _against(self, dense: TokenSchedule, schedule: TokenSchedule) -> PairedDifference:
+        """Candidate minus dense, by the bits that were stored; whoever evaluated, nothing is evaluated twice."""
+        before, after = self.store.get(dense), self.store.get(schedule)
+        if before is None or before.right is None or after is None or after.right is None:
+            return self.evaluator.against(dense, schedule)
+        return paired(before.right, after.right)
 
     @cached_property
     def _measure(self) -> Measure | None:

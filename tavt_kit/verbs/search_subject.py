@@ -28,13 +28,15 @@ from tavt_kit.verbs.options import BadOption
 from tavt_kit.verbs.search_request import Request
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
     from torch import Tensor
 
-__all__ = ["RECIPE", "Subject", "clear", "open_subject", "settle"]
+__all__ = ["RECIPE", "Subject", "check_place", "clear", "open_subject", "settle", "sha256_pictures"]
 
 RECIPE = ("recipe.json", "fgvc-kit/recipe", 1)
 
-_FILES = ("recipe.json", "search.db", "search.db-journal", "front.json", "candidates.csv", "kept.json",
+_FILES = ("recipe.json", "front.json", "candidates.csv", "kept.json",
           "profile.json", "report.html", "report.md")  # fmt: skip
 _COPIES = ("model.safetensors", "model.json", "split.json")
 
@@ -143,6 +145,24 @@ def open_subject(request: Request) -> Subject:
     return Subject(model, images, _sha256(model.state_dict()))
 
 
+def check_place(subject: Subject, request: Request) -> None:
+    """See that the output folder may become a run of this model and split, before anything is written there.
+
+    Raises:
+        RecordError: The folder holds another model.
+    """
+    out = request.out
+    if not is_run(out) or (request.fresh and _copied(out)):
+        return
+    card, tensors = read_run(out)
+    if _sha256(tensors) != subject.weights or _use(card) != _use(subject.card):
+        raise RecordError(
+            f"{out} is a run of another model ({card.name}, score {card.score}, pool {card.pool}) than "
+            f"{request.model} ({subject.card.name}, score {subject.card.score}, pool {subject.card.pool}); "
+            "choose another --out"
+        )
+
+
 def settle(subject: Subject, request: Request) -> bool:
     """Make the output folder a run of this model and split, or refuse it if it is another's.
 
@@ -153,17 +173,10 @@ def settle(subject: Subject, request: Request) -> bool:
         RecordError: The folder holds another model.
         DataError: The folder holds another split.
     """
+    check_place(subject, request)
     out, new = request.out, not is_run(request.out)
     if new:
         save_model(out, subject.model, subject.card)
-    else:
-        card, tensors = read_run(out)
-        if _sha256(tensors) != subject.weights or _use(card) != _use(subject.card):
-            raise RecordError(
-                f"{out} is a run of another model ({card.name}, score {card.score}, pool {card.pool}) than "
-                f"{request.model} ({subject.card.name}, score {subject.card.score}, pool {subject.card.pool}); "
-                "choose another --out"
-            )
     inherit_split(out, subject.images)
     return new or _copied(out)
 
@@ -195,6 +208,14 @@ def _sha256(tensors: Mapping[str, Tensor]) -> str:
         array = tensors[name].detach().cpu().contiguous()
         digest.update(f"{name} {array.dtype} {tuple(array.shape)}".encode())
         digest.update(array.reshape(-1).view(dtype=_bytes_of(array)).numpy().tobytes())
+    return digest.hexdigest()
+
+
+def sha256_pictures(pixels: NDArray[np.uint8], labels: NDArray[np.int64]) -> str:
+    """Of prepared pictures and their classes: names may stay while files change."""
+    digest = hashlib.sha256(f"{pixels.shape} {labels.tolist()}".encode())
+    for picture in pixels:
+        digest.update(picture.tobytes())
     return digest.hexdigest()
 
 

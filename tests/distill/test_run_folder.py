@@ -42,6 +42,14 @@ def test_another_verbs_run_and_a_foreign_model_are_not_overwritten(tmp_path: Pat
         RunFolder(tmp_path / "b", "train", ASKED)
 
 
+def test_a_state_of_an_unknown_run_is_not_continued(tmp_path: Path) -> None:
+    (tmp_path / "state").mkdir()
+    (tmp_path / "state" / "step-00000001.pt").write_text("x")
+    with pytest.raises(OutputError, match="no run.json that tells of which"):
+        RunFolder(tmp_path, "train", ASKED)
+    assert not RunFolder(tmp_path, "train", ASKED, fresh=True).done
+
+
 def test_fresh_removes_the_run_and_nothing_else(tmp_path: Path) -> None:
     run = RunFolder(tmp_path, "train", ASKED)
     run.note()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import platform
 import sqlite3
 from pathlib import Path
 
@@ -10,6 +12,7 @@ import pytest
 
 from tavt_kit.accuracy import Accuracy
 from tavt_kit.answer import Answer
+from tavt_kit.code_version import code_version
 from tavt_kit.errors import OutputError, RecordError
 from tavt_kit.schedule import TokenSchedule
 from tavt_kit.search import Store
@@ -60,11 +63,47 @@ def test_another_search_is_refused_with_all_that_differs(tmp_path: Path) -> None
 
 
 def test_held_by_another_process(tmp_path: Path) -> None:
-    with Store(tmp_path / "search.db") as first:
+    path = tmp_path / "search.db"
+    path.with_suffix(".holder.json").write_text('{"pid": 1}')  # left by a process that was killed: believed by nobody
+    with Store(path) as first:
         first.hold_to({"seed": 0})
-        with pytest.raises(RecordError, match="another process"):
-            Store(tmp_path / "search.db")
-    Store(tmp_path / "search.db").close()
+        first.put(SCHEDULE, Answer(None, 0.0, "x"))
+        for fresh in (False, True):
+            with pytest.raises(RecordError, match=f"held by process {os.getpid()} on {platform.node()} since 20"):
+                Store(path, fresh=fresh)
+        assert len(first) == 1
+        path.with_suffix(".holder.json").unlink()
+        with pytest.raises(RecordError, match="held by another process"):
+            Store(path)
+    Store(path).close()
+    assert [file.name for file in tmp_path.iterdir()] == ["search.db"]
+
+
+def test_fresh_forgets_whatever_was_there(tmp_path: Path) -> None:
+    path = tmp_path / "search.db"
+    for content in (b"", b"no data base, only text that is long enough\n" * 40):
+        path.write_bytes(content)
+        with Store(path, fresh=True) as store:
+            store.hold_to({"seed": 0})
+            store.put(SCHEDULE, Answer(None, 0.0, "x"))
+            store.keep("profile", 1)
+        with Store(path) as store:
+            assert len(store) == 1
+        with Store(path, fresh=True) as store:
+            assert len(store) == 0 and store.note("profile") is None
+            store.hold_to({"seed": 1})
+
+
+def test_answers_of_other_code_are_taken_and_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    with Store(tmp_path / "search.db") as store:
+        store.put(SCHEDULE, Answer(None, 0.0, "x"))
+        assert not caplog.text
+    monkeypatch.setattr("tavt_kit.search.store.code_version", lambda: "9.9 abc")
+    with Store(tmp_path / "search.db") as store:
+        assert store.get(SCHEDULE) is not None
+    assert f"1 by {code_version()}" in caplog.text and "than this, 9.9 abc" in caplog.text
 
 
 def test_no_store(tmp_path: Path) -> None:

@@ -216,6 +216,49 @@ def test_searching_inside_the_run_keeps_its_model(
     assert (run / "model.safetensors").stat().st_mtime_ns == before
 
 
+def test_algorithms_objectives_and_an_earlier_front(
+    place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    first, second = tmp_path / "first", tmp_path / "second"
+    wanted = ("--objective", "macro_f1", "--objective", "macs", "--objective", "agreement")
+    assert search(place, first, *wanted, "--algorithm", "surrogate", "--evaluations", 14) == 0
+    body = front(first)
+    assert body["metric"] == "macro_f1" and body["objectives"] == ["macs", "macro_f1", "agreement"]
+    assert "agreement" in capsys.readouterr().out
+    assert all({"top1", "agreement"} <= set(one["others"]) for one in body["candidates"])
+    assert {"surrogate"} <= {row["origin"] for row in csv.DictReader((first / "candidates.csv").open())}
+    flags = ("--front", first, "--algorithm", "random", "--evaluations", 12, "--budget", "recall[disc]=1%")
+    assert search(place, second, *flags) == 0
+    rows = list(csv.DictReader((second / "candidates.csv").open()))
+    begun = [row["schedule"] for row in rows if row["origin"] == "user"]
+    earlier = {str(TokenSchedule(tuple(one["schedule"]))) for one in body["candidates"]}
+    assert begun and set(begun) <= earlier | {rows[0]["schedule"]}
+    assert [float(row["seconds"]) for row in rows] == sorted(float(row["seconds"]) for row in rows)
+    deeper = write_run(tmp_path / "deeper", depth=5)
+    assert search(place, tmp_path / "third", "--front", first, model=deeper) == 2
+    assert "is the front of another model: its arguments" in capsys.readouterr().err.splitlines()[-1]
+    assert not (tmp_path / "third").exists()
+
+
+def test_corrections_are_bounded(
+    place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A target that changes its speed whenever it is measured is believed three times, and no more."""
+    fake, speeds = FakeTarget(monkeypatch), iter((1.0, 1.3, 0.8, 1.3, 0.8, 1.3, 0.8, 1.3))
+    honest = fake.passes
+
+    def changing(*arguments: Any, **named: Any) -> list[Measurement]:
+        fake.factor = next(speeds)
+        return honest(*arguments, **named)
+
+    monkeypatch.setattr(search_target, "measure_schedules", changing)
+    flags = ("--target", "torch:cpu:threads=1", "--budget", "throughput=170/s", "--evaluations", 8, "--final", 2)
+    search(place, tmp_path / "out", *flags)
+    body = front(tmp_path / "out")
+    assert body["evaluations"] == 8 + 3 * 4 and "corrected 3 times" in body["stopped_because"]
+    assert capsys.readouterr().err.count("searching on by what was measured") == 3
+
+
 def test_dry_run_writes_nothing(place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert search(place, tmp_path / "out", "--budget", "flops=300K", "--dry-run") == 0
     told = json.loads(capsys.readouterr().out)

@@ -1,0 +1,174 @@
+"""Work shared out among workers: answers stream back, and what a lost worker had goes to another."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections import Counter, deque
+from collections.abc import Callable, Generator, Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from types import TracebackType
+from typing import NamedTuple, Protocol
+
+from tavt_kit.answer import Answer
+from tavt_kit.errors import MeasurementError
+from tavt_kit.schedule import TokenSchedule
+from tavt_kit.search.evaluate import Evaluate
+
+__all__ = ["Crew", "MakeEvaluate", "News", "Workers"]
+
+MakeEvaluate = Callable[[], Evaluate]
+"""Makes an evaluator where it is called: pickled and sent to each worker, which calls it once."""
+
+_TRIES = 3
+"""Workers that one schedule may lose before it counts as failed; as many may fail to start, one after the other."""
+
+_log = logging.getLogger(__name__)
+
+
+class News(NamedTuple):
+    """What is heard of a worker.
+
+    Args:
+        worker: Its number; a lost worker's is never given again.
+        answers: That have come.
+        idle: Whether it waits for work now: it has started, or has done all it was given.
+        lost: Why it will never answer again, as a clause; ``None`` while it lives.
+    """
+
+    worker: int
+    answers: Sequence[tuple[TokenSchedule, Answer]] = ()
+    idle: bool = False
+    lost: str | None = None
+
+
+class Crew(Protocol):
+    """Workers that each hold an evaluator."""
+
+    def start(self) -> int:
+        """Begin to start a worker; its number. It is heard of when it waits for work, or is lost."""
+        ...
+
+    def give(self, worker: int, schedules: Sequence[TokenSchedule]) -> None:
+        """Give work to a worker that waits for it."""
+        ...
+
+    def news(self) -> Iterable[News]:
+        """Wait until something is heard; errors of the evaluator itself, a bug, are raised."""
+        ...
+
+    def close(self) -> None:
+        """End all workers, whatever they do."""
+        ...
+
+
+@dataclass
+class Workers:
+    """An evaluator out of a crew, as ``Evaluate`` says; the crew stays between calls, until closed.
+
+    What the workers answer does not depend on which of them is asked, so neither does a search.
+
+    Args:
+        crew: Not started yet.
+        count: Workers, at least 1.
+        at_once: Schedules given to a worker at a time; more than 1 where an evaluator gains from seeing several.
+    """
+
+    crew: Crew
+    count: int
+    at_once: int = 1
+    _idle: deque[int] = field(default_factory=deque, init=False)
+    _held: dict[int, list[TokenSchedule]] = field(default_factory=dict, init=False)
+    _starting: set[int] = field(default_factory=set, init=False)
+    _unstarted: int = field(default=0, init=False)
+
+    def __post_init__(self) -> None:
+        if self.count < 1 or self.at_once < 1:
+            raise ValueError(f"at least one worker and one schedule, got {self.count} and {self.at_once}")
+
+    def __call__(self, schedules: Sequence[TokenSchedule]) -> Generator[tuple[TokenSchedule, Answer]]:
+        """Answers in the order in which they come; their seconds add up to the time that passes here."""
+        missing = dict.fromkeys(schedules)
+        waiting = deque(list(schedules[i : i + self.at_once]) for i in range(0, len(schedules), self.at_once))
+        losses: Counter[TokenSchedule] = Counter()
+        before: float | None = None  # when the first work was given: that workers start is no evaluation's time
+        while missing:
+            self._staff()
+            while waiting and self._idle:
+                self._give(self._idle.popleft(), waiting.popleft())
+                before = before or time.monotonic()
+            for news in self.crew.news():
+                answers = [*news.answers, *self._settled(news, waiting, losses)]
+                for schedule, answer in answers:
+                    if schedule not in missing:  # of an earlier call that was abandoned
+                        continue
+                    del missing[schedule]
+                    now = time.monotonic()
+                    timings = {**answer.timings, "worker": answer.seconds}
+                    seconds, before = now - (before or now), now
+                    yield schedule, replace(answer, seconds=seconds, timings=timings)
+
+    def _staff(self) -> None:
+        """Start workers up to the number wanted."""
+        while len(self._idle) + len(self._held) + len(self._starting) < self.count:
+            self._starting.add(self.crew.start())
+
+    def _give(self, worker: int, schedules: list[TokenSchedule]) -> None:
+        self._held[worker] = schedules
+        self.crew.give(worker, schedules)
+
+    def _settled(
+        self, news: News, waiting: deque[list[TokenSchedule]], losses: Counter[TokenSchedule]
+    ) -> list[tuple[TokenSchedule, Answer]]:
+        """Note who is idle or lost; the failures of schedules that have lost too many workers."""
+        answered = {schedule for schedule, _ in news.answers}
+        held = [schedule for schedule in self._held.get(news.worker, ()) if schedule not in answered]
+        if news.worker in self._held:
+            self._held[news.worker] = held
+        if news.idle:
+            if held:
+                raise RuntimeError(f"the evaluator left {len(held)} schedules unanswered, the first is {held[0]}")
+            self._unstarted = 0
+            self._forget(news.worker)
+            self._idle.append(news.worker)
+        elif news.lost is not None:
+            if news.worker in self._starting:
+                self._count_unstarted(news.lost)
+            self._forget(news.worker)
+            return self._reassigned(held, news.lost, waiting, losses)
+        return []
+
+    def _forget(self, worker: int) -> None:
+        self._held.pop(worker, None)
+        self._starting.discard(worker)
+        if worker in self._idle:
+            self._idle.remove(worker)
+
+    def _count_unstarted(self, why: str) -> None:
+        self._unstarted += 1
+        if self._unstarted >= _TRIES:
+            raise MeasurementError(f"{self._unstarted} workers one after the other could not start: {why}")
+
+    def _reassigned(
+        self, held: list[TokenSchedule], why: str, waiting: deque[list[TokenSchedule]], losses: Counter[TokenSchedule]
+    ) -> list[tuple[TokenSchedule, Answer]]:
+        """Put back what a lost worker had, each schedule alone now, so that it is seen which one is fatal."""
+        losses.update(held)
+        fatal = [schedule for schedule in held if losses[schedule] >= _TRIES and len(held) == 1]
+        back = [schedule for schedule in held if schedule not in fatal]
+        _log.warning("a worker is lost (%s); %d schedules go to another", why, len(back))
+        waiting.extendleft([schedule] for schedule in reversed(back))
+        failure = f"{_TRIES} workers were lost over this schedule, the last one: {why}"
+        return [(schedule, Answer(None, 0.0, failure)) for schedule in fatal]
+
+    def close(self) -> None:
+        """End all workers."""
+        self.crew.close()
+
+    def __enter__(self) -> Workers:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()

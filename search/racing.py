@@ -1,0 +1,160 @@
+"""Racing: a schedule that is clearly worse than one that costs no more is looked at no further.
+
+Every schedule is judged on the same pictures in the same order, so what counts is the paired difference: pictures that
+only the rival has right, less those that only the candidate has. The rival is the most accurate schedule of those that
+cost no more and were looked at to the end. Candidates meet it after the first pictures, and, where they are not
+clearly behind, after twice as many, and so on. What is left at the end has been looked at as closely as anything
+without racing; the others are known by a part of the pictures, which their answers say.
+
+Rivals are those of earlier generations alone. So a decision rests on nothing but stored answers, and a search that was
+stopped in the middle of a generation decides as it would have.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from statistics import NormalDist
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tavt_kit.accuracy import Accuracy
+from tavt_kit.answer import Answer
+from tavt_kit.errors import DataError
+from tavt_kit.schedule import TokenSchedule
+
+__all__ = ["ESTIMATE", "Bits", "Look", "Race", "is_beaten", "stages"]
+
+Bits = NDArray[np.bool_]
+"""(n,) which pictures are right."""
+
+Look = Callable[[Sequence[TokenSchedule], int], Mapping[TokenSchedule, Any]]
+"""(schedules, n) -> of each schedule its bits on the first n pictures, or a sentence that says why there are none."""
+
+ESTIMATE = "estimate"
+"""The name, among an answer's values, of the accuracy on all pictures that a candidate stopped early would have."""
+
+
+def stages(first: int, pictures: int) -> tuple[int, ...]:
+    """How many pictures a candidate has been seen on when it is judged: doubling, and all in the end.
+
+    Example:
+        >>> stages(128, 1000), stages(128, 200)
+        ((128, 256, 512, 1000), (200,))
+    """
+    if first < 1:
+        raise DataError(f"a candidate must be looked at on one picture or more before it is judged, got {first}")
+    found = []
+    while first <= pictures / 2:  # a judgement shortly before the end saves next to nothing
+        found.append(first)
+        first *= 2
+    return (*found, pictures)
+
+
+def is_beaten(candidate: Bits, rival: Bits, confidence: float) -> bool:
+    """Whether the rival will, on all pictures, be at least as accurate, as surely as ``confidence``.
+
+    With the first k of n pictures a random part of all, and ``behind`` more of them right for the rival, the final
+    difference is about normal around ``behind * n / k``, with the variance of the flips among the pictures to come
+    and of what the first k say of these; both together shrink to nothing where k reaches n.
+
+    Args:
+        candidate: On the first k pictures.
+        rival: On all n of them.
+        confidence: In (0.5, 1).
+
+    Example:
+        >>> rival = np.arange(400) % 4 > 0
+        >>> is_beaten(rival[:100] & (np.arange(100) % 10 > 0), rival, 0.9), is_beaten(rival[:100], rival, 0.9)
+        (True, False)
+    """
+    seen, pictures = len(candidate), len(rival)
+    gained = int((candidate & ~rival[:seen]).sum())
+    lost = int((rival[:seen] & ~candidate).sum())
+    behind = lost - gained
+    if behind >= pictures - seen:
+        return True  # were it right on everything to come, and the rival on nothing
+    # One flip more than was seen: without any, nothing is known of their number.
+    spread = math.sqrt((gained + lost + 1) * (1 - seen / pictures))
+    return behind > NormalDist().inv_cdf(confidence) * spread
+
+
+@dataclass
+class Race:
+    """An evaluator of generations that stops candidates early; see the module.
+
+    Args:
+        look: Gives the bits; what it has seen it remembers.
+        cost: Of a schedule; what the search minimises.
+        pictures: All there are.
+        first: Pictures before the first judgement.
+        confidence: That a candidate which is stopped is not better, for each judgement.
+        split: Of the pictures.
+    """
+
+    look: Look
+    cost: Callable[[TokenSchedule], float]
+    pictures: int
+    first: int = 128
+    confidence: float = 0.9
+    split: str = "val"
+    _finished: list[tuple[float, float, Bits]] = field(default_factory=list, init=False)
+
+    def __post_init__(self) -> None:
+        if not 0.5 < self.confidence < 1:
+            raise DataError(f"candidates are stopped with a confidence between 0.5 and 1, got {self.confidence}")
+        self._stages = stages(self.first, self.pictures)
+
+    def learn(self, answered: Sequence[tuple[TokenSchedule, Answer]]) -> None:
+        """Take the answers of a generation, from the store or new, as rivals of those to come."""
+        for schedule, answer in answered:
+            if answer.right is not None and len(answer.right) == self.pictures:
+                self._finished.append((self.cost(schedule), float(answer.right.mean()), answer.right))
+
+    def __call__(self, schedules: Sequence[TokenSchedule]) -> Iterator[tuple[TokenSchedule, Answer]]:
+        """As ``Evaluate``: candidates stopped early first; their accuracies say on how many pictures."""
+        rivals = {schedule: self._rival(schedule) for schedule in schedules}
+        spent = dict.fromkeys(schedules, 0.0)
+        running = list(schedules)
+        for seen in self._stages:
+            begin = time.monotonic()
+            found = self.look(running, seen)
+            share = (time.monotonic() - begin) / len(running)
+            spent = {schedule: spent[schedule] + share for schedule in running}
+            going_on = []
+            for schedule in running:
+                bits, rival = found[schedule], rivals[schedule]
+                if isinstance(bits, str):
+                    yield schedule, Answer(None, spent[schedule], bits)
+                elif seen == self.pictures:
+                    yield schedule, self._answer(bits, spent[schedule], {})
+                elif rival is not None and is_beaten(bits, rival, self.confidence):
+                    yield schedule, self._answer(bits, spent[schedule], {ESTIMATE: _estimate(bits, rival)})
+                else:
+                    going_on.append(schedule)
+            running = going_on
+            if not running:
+                return
+
+    def _rival(self, schedule: TokenSchedule) -> Bits | None:
+        """The most accurate of those that cost no more; of equals the first that was finished."""
+        cost = self.cost(schedule)
+        cheaper = (one for one in self._finished if one[0] <= cost)
+        return max(cheaper, key=lambda one: one[1], default=(0.0, 0.0, None))[2]
+
+    def _answer(self, bits: Bits, seconds: float, values: Mapping[str, float]) -> Answer:
+        accuracy = Accuracy.of_counts(int(bits.sum()), len(bits), split=self.split)
+        return Answer(accuracy, seconds, right=bits, values=values)
+
+
+def _estimate(bits: Bits, rival: Bits) -> float:
+    """The rival's accuracy on all pictures, less what the candidate is behind it on those that both have seen.
+
+    The first pictures may be easier than all; a candidate must not gain by having been stopped among them.
+    """
+    behind = float(rival[: len(bits)].mean()) - float(bits.mean())
+    return min(max(float(rival.mean()) - behind, 0.0), 1.0)

@@ -1,0 +1,108 @@
+"""Many schedules at once have the answers that each has alone, however few pictures are looked at first."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from tavt_kit import shared_evaluation
+from tavt_kit.checkpoints import load_model
+from tavt_kit.evaluation import LeanEvaluator
+from tavt_kit.preprocess import Preprocessing
+from tavt_kit.schedule import TokenSchedule
+from tavt_kit.shared_evaluation import SharedEvaluator
+from tests.verbs.tiny import write_run
+
+SCHEDULES = [TokenSchedule(counts) for counts in ((17, 17, 17, 17), (17, 12, 6, 6), (17, 12, 9, 9), (10, 8, 2, 2))]
+PIXELS = np.random.default_rng(0).integers(0, 255, (64, 3, 4, 4), dtype=np.uint8).repeat(8, axis=2).repeat(8, axis=3)
+LABELS = np.random.default_rng(1).integers(0, 3, 64)
+PREPROCESSING = Preprocessing((32, 32), 1.0, "center", "bicubic", (0.5,) * 3, (0.5,) * 3)
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_run(tmp_path_factory.mktemp("shared") / "run")
+
+
+def evaluator(run: Path, kind: type[LeanEvaluator] = SharedEvaluator, **named: Any) -> Any:
+    return kind(load_model(run), PIXELS, LABELS, PREPROCESSING, **named)
+
+
+@pytest.mark.parametrize("tokens_at_once", [17, 17 * 5, 6000])
+@pytest.mark.parametrize("precision", ["f32", "bf16"])
+def test_the_answers_are_those_of_each_alone(run: Path, tokens_at_once: int, precision: str) -> None:
+    lean = evaluator(run, LeanEvaluator, precision=precision)
+    shared = evaluator(run, tokens_at_once=tokens_at_once, precision=precision)
+    found = dict(shared.answers(SCHEDULES))
+    assert list(found) == SCHEDULES
+    for schedule, answer in found.items():
+        expected = lean.right(schedule)
+        # bf16 rounds where f32 agrees to 1e-5, so that a picture in many may fall on the other side.
+        assert (answer.right != expected).sum() <= (0 if precision == "f32" else 3)
+        assert answer.accuracy.n == 64 and answer.accuracy.value == answer.right.mean() and answer.seconds > 0
+    assert len({answer.right.tobytes() for answer in found.values()}) == len(SCHEDULES)
+
+
+def test_looks_at_no_more_than_is_asked_and_at_nothing_twice(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    passed: list[tuple[int, int]] = []
+    walk = shared_evaluation.shared_logits
+
+    def counting(model: Any, images: torch.Tensor, schedules: Any) -> Iterator[Any]:
+        passed.append((len(images), len(schedules)))
+        return walk(model, images, schedules)
+
+    monkeypatch.setattr(shared_evaluation, "shared_logits", counting)
+    shared = evaluator(run)
+    few = shared.look(SCHEDULES, 20)
+    more = shared.look(SCHEDULES[:2], 50)
+    again = shared.look(SCHEDULES, 10)
+    whole = dict(shared.answers(SCHEDULES[1:3]))
+    assert passed == [(20, 4), (30, 2), (14, 1), (44, 1)]
+    lean = evaluator(run, LeanEvaluator)
+    for schedule in SCHEDULES:
+        expected = lean.right(schedule)
+        assert np.array_equal(few[schedule], expected[:20]) and np.array_equal(again[schedule], expected[:10])
+    assert np.array_equal(more[SCHEDULES[1]], lean.right(SCHEDULES[1])[:50])
+    assert np.array_equal(whole[SCHEDULES[2]].right, lean.right(SCHEDULES[2]))
+    shared.right(SCHEDULES[1])  # known by now: a comparison costs no pass
+    assert len(passed) == 4
+
+
+def test_a_schedule_whose_logits_are_not_finite_fails_alone(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    walk = shared_evaluation.shared_logits
+
+    def broken(model: Any, images: torch.Tensor, schedules: Any) -> Iterator[Any]:
+        for schedule, logits in walk(model, images, schedules):
+            yield schedule, logits * float("nan") if schedule == SCHEDULES[1] else logits
+
+    monkeypatch.setattr(shared_evaluation, "shared_logits", broken)
+    found = dict(evaluator(run).answers(SCHEDULES))
+    assert "not finite" in found[SCHEDULES[1]].failure
+    assert all(found[schedule].failure is None for schedule in SCHEDULES if schedule != SCHEDULES[1])
+
+
+def test_where_the_memory_runs_out_for_one_the_others_are_answered(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    walk = shared_evaluation.shared_logits
+
+    def large(model: Any, images: torch.Tensor, schedules: Any) -> Iterator[Any]:
+        if SCHEDULES[3] in schedules:
+            raise MemoryError
+        return walk(model, images, schedules)
+
+    monkeypatch.setattr(shared_evaluation, "shared_logits", large)
+    found = dict(evaluator(run).answers(SCHEDULES))
+    assert "memory ran out" in found[SCHEDULES[3]].failure
+    assert all(found[schedule].failure is None for schedule in SCHEDULES[:3])
+
+
+def test_the_model_stays_as_it_was(run: Path) -> None:
+    shared = evaluator(run)
+    shared.model.train()
+    shared.model.schedule = SCHEDULES[1]
+    list(shared.answers(SCHEDULES[:2]))
+    assert shared.model.training and shared.model.schedule == SCHEDULES[1]
