@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Sequence
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from tavt_kit.latency_table import Curve, DropCell, LatencyTable, LayerCells
 from tavt_kit.measurement import Measurement
 from tavt_kit.schedule import TokenSchedule
 from tavt_kit.verbs import search_target
+from tavt_kit.verbs.search_rounds import Rounds
 from tests.verbs.tiny import write_pictures, write_run
 
 ROOT = Path(__file__).parents[2]
@@ -46,6 +48,10 @@ def search(place: Path, out: Path, *flags: object, model: object = None) -> int:
 def front(out: Path) -> dict[str, Any]:
     body: dict[str, Any] = json.loads((out / "front.json").read_text())
     return body
+
+
+def listed(out: Path) -> list[dict[str, str]]:
+    return list(csv.DictReader((out / "candidates.csv").read_text().splitlines()))
 
 
 def toy_table(target: TargetDevice) -> LatencyTable:
@@ -226,10 +232,10 @@ def test_algorithms_objectives_and_an_earlier_front(
     assert body["metric"] == "macro_f1" and body["objectives"] == ["macs", "macro_f1", "agreement"]
     assert "agreement" in capsys.readouterr().out
     assert all({"top1", "agreement"} <= set(one["others"]) for one in body["candidates"])
-    assert {"surrogate"} <= {row["origin"] for row in csv.DictReader((first / "candidates.csv").open())}
+    assert "surrogate" in {row["origin"] for row in listed(first)}
     flags = ("--front", first, "--algorithm", "random", "--evaluations", 12, "--budget", "recall[disc]=1%")
     assert search(place, second, *flags) == 0
-    rows = list(csv.DictReader((second / "candidates.csv").open()))
+    rows = listed(second)
     begun = [row["schedule"] for row in rows if row["origin"] == "user"]
     earlier = {str(TokenSchedule(tuple(one["schedule"]))) for one in body["candidates"]}
     assert begun and set(begun) <= earlier | {rows[0]["schedule"]}
@@ -243,20 +249,17 @@ def test_algorithms_objectives_and_an_earlier_front(
 def test_corrections_are_bounded(
     place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """A target that changes its speed whenever it is measured is believed three times, and no more."""
-    fake, speeds = FakeTarget(monkeypatch), iter((1.0, 1.3, 0.8, 1.3, 0.8, 1.3, 0.8, 1.3))
-    honest = fake.passes
-
-    def changing(*arguments: Any, **named: Any) -> list[Measurement]:
-        fake.factor = next(speeds)
-        return honest(*arguments, **named)
-
-    monkeypatch.setattr(search_target, "measure_schedules", changing)
-    flags = ("--target", "torch:cpu:threads=1", "--budget", "throughput=170/s", "--evaluations", 8, "--final", 2)
-    search(place, tmp_path / "out", *flags)
+    """A target that proves slower whenever it is measured is believed three times, and no more."""
+    FakeTarget(monkeypatch)
+    slower = count(1)
+    monkeypatch.setattr(Rounds, "_correction", lambda *arguments: {"p50": 1 + 0.1 * next(slower)})
+    flags = ("--target", "torch:cpu:threads=1", "--budget", "throughput=150/s", "--evaluations", 8, "--final", 2)
+    assert search(place, tmp_path / "out", *flags) == 0
     body = front(tmp_path / "out")
     assert body["evaluations"] == 8 + 3 * 4 and "corrected 3 times" in body["stopped_because"]
     assert capsys.readouterr().err.count("searching on by what was measured") == 3
+    assert search(place, tmp_path / "out", *flags) == 0 and next(slower) == 4  # the corrections are remembered
+    assert front(tmp_path / "out")["candidates"] == body["candidates"]
 
 
 def test_dry_run_writes_nothing(place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
