@@ -23,6 +23,7 @@ from tavt_kit.errors import TavtError
 VERBS = {
     "train": "tavt_kit.verbs.train:train_verb",
     "distill": "tavt_kit.verbs.distill:distill_verb",
+    "prune": "tavt_kit.verbs.prune:prune_verb",
     "search": "tavt_kit.verbs.search:search_verb",
     "export": "tavt_kit.verbs.export:export_verb",
     "check": "tavt_kit.verbs.check:check_verb",

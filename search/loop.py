@@ -47,8 +47,8 @@ class _Run:
     candidates: list[Candidate] = field(default_factory=list)
     known: dict[TokenSchedule, Candidate] = field(default_factory=dict)
     history: list[float] = field(default_factory=list)
-    clock: list[float] = field(default_factory=list)
     estimates: dict[TokenSchedule, float] = field(default_factory=dict)
+    clock: list[float] = field(default_factory=list)
     seconds: float = 0.0
     fresh: list[float] = field(default_factory=list)
 
@@ -63,8 +63,8 @@ class _Run:
     def take_over(self, after: SearchResult) -> None:
         """Begin with the answers of an earlier result, on a front within the ceilings of now."""
         self.candidates, self.history, self.seconds = list(after.candidates), list(after.history), after.seconds
-        self.clock = list(after.clock)
         self.estimates = dict(after.estimates)
+        self.clock = list(after.clock)
         for candidate in after.candidates:
             self.known[candidate.schedule] = candidate
             self._offer(candidate)
@@ -245,8 +245,10 @@ def search(
             "begin anew with --fresh"
         )
     stopped = _generations(run, chosen, dense)
-    candidates, history, clock = tuple(run.candidates), tuple(run.history), tuple(run.clock)
-    return SearchResult(front, candidates, stopped, history, run.seconds, fits(space.dense), run.estimates, clock)
+    return SearchResult(
+        run.front, tuple(run.candidates), stopped, tuple(run.history), run.seconds, fits(space.dense),
+        estimates=run.estimates, clock=tuple(run.clock),
+    )  # fmt: skip
 
 
 def _generations(run: _Run, algorithm: Algorithm, dense: Candidate) -> str:

@@ -74,8 +74,9 @@ def search_model(
         >>> front_frame(found)  # doctest: +SKIP
     """
     from tavt_kit.data import ImageSet, load_bytes, load_images
-    from tavt_kit.evaluation import LeanEvaluator
     from tavt_kit.macs import MacsFormula
+    from tavt_kit.scoring import Scoring
+    from tavt_kit.shared_evaluation import SharedEvaluator
 
     limits, weighed = Budget.parse(budget), Objectives.parse(objectives)
     refuse_unsearchable(limits)
@@ -85,7 +86,9 @@ def search_model(
     pixels, labels, _ = load_bytes(pictures.split("val"), preprocessing, limit=limit)
     floors = ("top1" if one.quantity == "drop" else one.name for one in limits.floors)
     metrics = (weighed.metric or "top1", *weighed.metrics, *floors)
-    evaluator = LeanEvaluator(model, pixels, labels, preprocessing, metrics=metrics, classes=pictures.classes)
+    evaluator = SharedEvaluator(
+        model, pixels, labels, preprocessing, scoring=Scoring(metrics, labels, pictures.classes)
+    )
     sizes: dict[str, Any] = {"tokens": model.tokens, "layers": model.layers, "prefix": model.prefix}
     counted = Costs(MacsFormula.of(model).macs, official_macs=MacsFormula.of(model, rule="tavt").macs)
     return search(

@@ -63,9 +63,8 @@ class SearchResult:
     history: tuple[float, ...]
     seconds: float
     dense_fits: bool
-    estimates: Mapping[TokenSchedule, float] = field(default_factory=dict)
-
     clock: tuple[float, ...] = ()
+    estimates: Mapping[TokenSchedule, float] = field(default_factory=dict)
 
     @property
     def whole(self) -> list[Candidate]:
@@ -106,7 +105,7 @@ def shortfall(candidate: Candidate, budget: Budget, dense: Candidate, metric: fl
         candidate: What is judged.
         budget: With floors, or none.
         dense: What a ``drop`` is counted from.
-        metric: In place of the candidate's own, where that is on a part of the pictures.
+        metric: In place of the candidate's own first metric, where that is on a part of the pictures.
 
     Raises:
         DataError: A metric with a floor is not among what was evaluated.
@@ -115,7 +114,7 @@ def shortfall(candidate: Candidate, budget: Budget, dense: Candidate, metric: fl
     for limit in budget.floors:
         name = "top1" if limit.quantity == "drop" else limit.name
         floor = _value(dense, name, limit) - limit.value if limit.quantity == "drop" else limit.value
-        own = candidate.accuracy is not None and candidate.accuracy.metric == name
+        own = metric is not None and candidate.accuracy is not None and candidate.accuracy.metric == name
         value = metric if own and metric is not None else _value(candidate, name, limit)
         missed = max(missed, floor - value)
     # A fraction of images is exact to far less than this, sums of fractions are not.

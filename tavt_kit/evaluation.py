@@ -46,11 +46,10 @@ class LeanEvaluator:
         preprocessing: The model's.
         split: Of the pictures.
         precision: ``f32``, or ``bf16`` for autocast.
-        metrics: What an answer tells beside top-1; see ``tavt_kit.scoring``.
-        classes: Their names, for metrics that name one.
+        scoring: Metrics that are wanted beside top-1, of the same labels; ``None`` for none.
 
     Raises:
-        DataError: No pictures, or none of a class that a metric names.
+        DataError: No pictures.
     """
 
     model: AdaptiveViT
@@ -59,17 +58,13 @@ class LeanEvaluator:
     preprocessing: Preprocessing
     split: str = "val"
     precision: str = "f32"
-    metrics: tuple[str, ...] = ()
-    classes: tuple[str, ...] = ()
-    _right: dict[TokenSchedule, NDArray[np.bool_]] = field(default_factory=dict, init=False)
+    scoring: Scoring | None = None
+    _predicted: dict[TokenSchedule, NDArray[np.int64]] = field(default_factory=dict, init=False)
     _others: dict[TokenSchedule, tuple[Accuracy, ...]] = field(default_factory=dict, init=False)
-    _dense: NDArray[np.int64] | None = field(default=None, init=False)
-    scoring: Scoring = field(init=False)
 
     def __post_init__(self) -> None:
         if not len(self.labels):
             raise DataError(f"an accuracy needs pictures, but the split {self.split} has none")
-        self.scoring = Scoring(self.metrics, self.labels, self.classes, self.split)
 
     def __call__(self, schedule: TokenSchedule) -> Accuracy:
         """Top-1 under ``schedule``.
@@ -86,13 +81,13 @@ class LeanEvaluator:
             yield schedule, self.answer(schedule)
 
     def answer(self, schedule: TokenSchedule) -> Answer:
-        """Top-1 with which pictures are right, and the other metrics, or why they could not be had."""
+        """Top-1 with which pictures are right, and what ``scoring`` wants, or why it could not be had."""
         begin = time.monotonic()
         try:
-            accuracy, others = self(schedule), self.others(schedule)
+            accuracy = self(schedule)
         except MeasurementError as error:
             return Answer(None, time.monotonic() - begin, str(error))
-        return Answer(accuracy, time.monotonic() - begin, right=self.right(schedule), others=others)
+        return Answer(accuracy, time.monotonic() - begin, right=self.right(schedule), others=self._others[schedule])
 
     def against(self, source: TokenSchedule, candidate: TokenSchedule) -> PairedDifference:
         """Candidate minus source on the same pictures."""
@@ -100,31 +95,22 @@ class LeanEvaluator:
 
     def right(self, schedule: TokenSchedule) -> NDArray[np.bool_]:
         """(n,) which pictures are right; kept, so that comparing costs no second pass."""
-        if schedule not in self._right:
-            self._score(schedule)
-        return self._right[schedule]
+        return self.predicted(schedule) == self.labels
 
-    def others(self, schedule: TokenSchedule) -> tuple[Accuracy, ...]:
-        """What ``metrics`` names beside top-1; kept."""
-        if self.scoring.names and schedule not in self._others:
-            self._score(schedule)
-        return self._others.get(schedule, ())
+    def predicted(self, schedule: TokenSchedule) -> NDArray[np.int64]:
+        """(n,) the likeliest class of each picture; kept."""
+        if schedule not in self._predicted:
+            logits = self.logits(schedule)
+            if not bool(torch.isfinite(logits).all()):
+                raise MeasurementError(f"the logits under the schedule {schedule} are not finite")
+            self._predicted[schedule] = logits.argmax(1).numpy()
+            self._others[schedule] = self._scored(logits)
+        return self._predicted[schedule]
 
-    def _score(self, schedule: TokenSchedule) -> None:
-        """One pass, and all that is kept of it."""
-        logits = self.logits(schedule)
-        if not bool(torch.isfinite(logits).all()):
-            raise MeasurementError(f"the logits under the schedule {schedule} are not finite")
-        predicted = logits.argmax(1).numpy()
-        self._right[schedule] = predicted == self.labels
-        if schedule == self.model.dense_schedule:
-            self._dense = predicted
-        self._others[schedule] = self.scoring.of(logits.numpy(), self._dense_predictions)
-
-    def _dense_predictions(self) -> NDArray[np.int64]:
-        if self._dense is None:
-            self._dense = self.logits(self.model.dense_schedule).argmax(1).numpy()
-        return self._dense
+    def _scored(self, logits: Tensor) -> tuple[Accuracy, ...]:
+        if self.scoring is None:
+            return ()
+        return self.scoring.of(logits.numpy(), lambda: self.predicted(self.model.dense_schedule))
 
     def logits(self, schedule: TokenSchedule) -> Tensor:
         """(n, classes) float32 on the CPU, by the lean path."""

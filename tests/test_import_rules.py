@@ -30,7 +30,7 @@ LAYERS = (
         "shared_passes",
         "shared_evaluation",
     ),
-    ("reports", "checks", "exporters", "kept"),
+    ("reports", "checks", "exporters", "pruning", "kept"),
     PARTS,
     ("verbs",),
     ("cli",),

@@ -26,7 +26,7 @@ from tavt_kit.verbs.search_request import Request
 from tavt_kit.verbs.search_rounds import Rounds
 from tavt_kit.verbs.search_subject import RECIPE, Subject, check_place, clear, open_subject, settle, sha256_pictures
 from tavt_kit.verbs.search_target import counted, measured_reach, recorded, timed
-from tavt_kit.verbs.search_workers import MakeEvaluator, answering, check_engine
+from tavt_kit.verbs.search_workers import MakeEvaluator, answering, check_engine, evaluator_of
 
 __all__ = ["plan", "run_search"]
 
@@ -83,7 +83,7 @@ def run_search(request: Request) -> dict[str, Any]:
         official = MacsFormula.of(subject.model, rule="tavt").macs
         costs = replace(_costs(subject, request, store), official_macs=official)
         make = partial(
-            LeanEvaluator, preprocessing=subject.preprocessing, precision=request.ranking_precision,
+            evaluator_of, preprocessing=subject.preprocessing, precision=request.ranking_precision,
             metrics=request.metrics, classes=subject.card.classes,
         )  # fmt: skip
         evaluator = _evaluator(subject, request, store, make)
@@ -101,7 +101,6 @@ def _opened(request: Request) -> Subject:
     subject = open_subject(request)
     subject.model.check_droppable()
     subject.seeds(request)
-    subject.check_metrics(request)
     return subject
 
 

@@ -48,14 +48,11 @@ class Request:
     ray_address: str | None
 
     def __post_init__(self) -> None:
-        for name, least in (("evaluations", 1), ("population", 1), ("final", 1), ("seed", 0), ("workers", 1)):
+        for name, least in (("evaluations", 1), ("population", 1), ("final", 1), ("seed", 0)):
             if (value := getattr(self, name)) is not None and value < least:
                 raise BadOption(f"--{name} must be at least {least}, got {value}")
-        if self.engine not in ("local", "ray"):
-            raise BadOption(f"--engine is local or ray, got {self.engine!r}")
-        if self.ray_address is not None and self.engine != "ray":
-            raise BadOption(f"--ray-address is for --engine ray, but the engine is {self.engine}")
         self._check_algorithm()
+        self._check_engine()
         if self.limit is not None and self.limit < 1:
             raise DataError(f"a limit must allow at least one picture, got --limit {self.limit}")
         self._check_target()
@@ -69,6 +66,14 @@ class Request:
                 "--algorithm tavt-official has sizes, first schedules and two objectives of its own, so it takes no "
                 "--population, --schedule, --front or third --objective; use tavt"
             )
+
+    def _check_engine(self) -> None:
+        if self.engine not in ("local", "ray"):
+            raise BadOption(f"--engine is local or ray, got {self.engine!r}")
+        if self.workers is not None and self.workers < 1:
+            raise BadOption(f"--workers must be at least 1, got {self.workers}")
+        if self.ray_address is not None and self.engine != "ray":
+            raise BadOption(f"--ray-address is for --engine ray, but the engine is {self.engine}")
 
     def _check_target(self) -> None:
         timed = [str(limit) for limit in self.budget.of("latency", "throughput")]

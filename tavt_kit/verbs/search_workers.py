@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,6 +13,8 @@ from tavt_kit.checkpoints import load_model
 from tavt_kit.errors import TargetError
 from tavt_kit.evaluation import LeanEvaluator
 from tavt_kit.model_card import CARD_FILE, WEIGHTS_FILE
+from tavt_kit.preprocess import Preprocessing
+from tavt_kit.scoring import Scoring
 from tavt_kit.search import Evaluate
 from tavt_kit.search.engines.crew import Workers
 from tavt_kit.verbs.search_live import say_stage
@@ -24,10 +26,35 @@ if TYPE_CHECKING:
 
     from tavt_kit.adaptive import AdaptiveViT
 
-__all__ = ["MakeEvaluator", "Parcel", "answering", "check_engine"]
+__all__ = ["MakeEvaluator", "Parcel", "answering", "check_engine", "evaluator_of"]
 
 MakeEvaluator = Callable[["AdaptiveViT", "NDArray[np.uint8]", "NDArray[np.int64]"], LeanEvaluator]
 """An evaluator of a model on pictures and their classes; can be pickled."""
+
+
+def evaluator_of(
+    model: AdaptiveViT,
+    pixels: NDArray[np.uint8],
+    labels: NDArray[np.int64],
+    *,
+    preprocessing: Preprocessing,
+    precision: str,
+    metrics: tuple[str, ...],
+    classes: Sequence[str],
+) -> LeanEvaluator:
+    """A search's evaluator, here or in a worker; bound to the last four it is a ``MakeEvaluator``.
+
+    Args:
+        model: Wrapped, on its device.
+        pixels: (n, 3, H, W) bytes.
+        labels: (n,)
+        preprocessing: The model's.
+        precision: In which pictures are ranked.
+        metrics: What is answered, the one that leads first.
+        classes: Their names.
+    """
+    scoring = Scoring(metrics, labels, tuple(classes))
+    return LeanEvaluator(model, pixels, labels, preprocessing, precision=precision, scoring=scoring)
 
 
 @dataclass(frozen=True, slots=True)

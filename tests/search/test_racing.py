@@ -1,4 +1,4 @@
-"""Racing on made-up bits: who is stopped, how surely, and that a search with it ends the same whenever it is stopped."""
+"""Racing on made-up bits: who is stopped, how surely, and that a search with it ends the same wherever it stops."""
 
 from __future__ import annotations
 
