@@ -16,16 +16,17 @@ CHECK_FILE = "check.json"
 CHECK_SCHEMA, CHECK_VERSION = "fgvc-kit/check", 1
 
 
-def changed_since_check(path: Path) -> str:
+def changed_since_check(path: Path, folder: Path | None = None) -> str:
     """A clause that names the part of an artifact that is not what was checked, or nothing.
 
     Args:
-        path: The ``.onnx`` or ``.xml`` file. Without a check of it beside it there is nothing to compare with.
+        path: The ``.onnx`` or ``.xml`` file. Without a check of it there is nothing to compare with.
+        folder: Where ``check.json`` lies; by default where the file lies.
 
     Raises:
         RecordError: It cannot be read.
     """
-    sealed = _checked(path)
+    sealed = _checked(path.name, path.parent if folder is None else folder)
     try:
         for file in files_of(path):
             if file.name in sealed and sha256_file(file) != sealed[file.name]:
@@ -48,9 +49,9 @@ def refuse_changed(path: Path) -> None:
         )
 
 
-def _checked(path: Path) -> Mapping[str, str]:
+def _checked(name: str, folder: Path) -> Mapping[str, str]:
     """SHA-256 of each file of the artifact at its last check."""
-    record = path.parent / CHECK_FILE
+    record = folder / CHECK_FILE
     if not record.is_file():
         return {}
     try:
@@ -58,6 +59,6 @@ def _checked(path: Path) -> Mapping[str, str]:
     except RecordError:
         return {}  # another program's file of this name, which says nothing of ours
     for one in checks if isinstance(checks, list) else ():
-        if isinstance(one, dict) and one.get("artifact") == path.name and isinstance(one.get("sha256"), dict):
+        if isinstance(one, dict) and one.get("artifact") == name and isinstance(one.get("sha256"), dict):
             return {str(name): str(digest) for name, digest in one["sha256"].items()}
     return {}

@@ -72,7 +72,8 @@ def check_batches(
         if 2 * (errors > tolerance).sum() > len(errors):
             reason = f"at batch {size} the same image gets logits that differ by {errors.max():.2g} of the largest"
 
-    for size in OTHERS:
+    others = tuple(min(size, len(first)) for size in OTHERS)
+    for size in others:
         parts = [first[i : i + size] for i in range(0, min(len(first), 3 * size), size)]
         again = np.concatenate([attempts(part) for part in parts])
         compare(again, main[: len(again)], size)
@@ -85,5 +86,5 @@ def check_batches(
         again = attempts(source.at(places, seen))
         judged = [place for place in range(n - min(last, whole), n) if place not in tied]
         compare(again[[place - places[0] for place in judged]], main[judged], last)
-    sizes = (min(BATCH, n), *OTHERS, *((last,) if n > BATCH else ()))
+    sizes = (min(BATCH, n), *others, *((last,) if n > BATCH else ()))
     return BatchCheck(sizes, largest, not (reason or attempts.refusal), attempts.refusal or reason)

@@ -98,7 +98,9 @@ def choice_of(path: Path, card: ArtifactCard, target: TargetDevice, images: NDAr
     tied, resolved = answers
     apart = float(np.abs(tied - resolved).max() / max(float(np.abs(resolved).max()), 1e-12))
     broken = not apart <= _TOLERANCE
-    reason = f"of tokens with equal scores it does not keep the first in {target.runtime}" if broken else ""
+    reason = (
+        f"of tokens with equal scores it keeps others than the first where {target.runtime} runs it" if broken else ""
+    )
     return TokenChoice(kept, apart if np.isfinite(apart) else None, reason)
 
 
