@@ -23,6 +23,7 @@ def false_claim(
     """
     return (
         _weights(card, source)
+        or _preprocessing(card, source)
         or ("" if executed is None else _precision(card, executed))
         or _calibration(card, source)
         or ("" if choice is None else choice.reason)
@@ -37,6 +38,15 @@ def _weights(card: ArtifactCard, source: Source) -> str:
         f"it was made from other weights ({made_from[:8]}...) than those it is checked against ({present[:8]}...); "
         "export it again, or check it against the run it was made from"
     )
+
+
+def _preprocessing(card: ArtifactCard, source: Source) -> str:
+    own, wanted = card.preprocessing, source.card.preprocessing
+    odd = sorted(name for name in {*own, *wanted} if own.get(name) != wanted.get(name))
+    if not odd:
+        return ""
+    told = "; ".join(f"{name} {own.get(name)} instead of {wanted.get(name)}" for name in odd)
+    return f"it prepares pictures in another way than its source ({told})"
 
 
 def _precision(card: ArtifactCard, executed: TargetDevice) -> str:
