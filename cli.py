@@ -33,6 +33,7 @@ VERBS = {
     "show": "tavt_kit.verbs.show:show_verb",
     "eval": "tavt_kit.verbs.eval:eval_verb",
     "predict": "tavt_kit.verbs.predict:predict_verb",
+    "explain": "tavt_kit.verbs.explain:explain_verb",
     "models": "tavt_kit.verbs.models:models_verb",
     "datasets": "tavt_kit.verbs.datasets:datasets_verb",
     "doctor": "tavt_kit.verbs.doctor:doctor_verb",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import socket
 import traceback
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -14,6 +16,9 @@ from tavt_kit.errors import MeasurementError, MissingDependency, TargetError, Ta
 from tavt_kit.search.engines.crew import MakeEvaluate, News
 
 __all__ = ["Actors", "join_cluster"]
+
+_KNOCK = 10.0
+"""Seconds that the head of a cluster may take to be reached."""
 
 _PATIENCE = 300.0
 """Seconds without any worker at work after which a cluster that starts none is given up."""
@@ -37,16 +42,24 @@ def join_cluster(address: str | None = None) -> Cluster:
         ) from None
     if ray.is_initialized():
         return Cluster(ray, ours=False)
+    address = address or os.environ.get("RAY_ADDRESS") or "auto"  # without any, Ray would start a cluster of its own
     try:
-        # Without an address Ray would start a cluster of its own; "auto" looks at RAY_ADDRESS first.
-        ray.init(address=address or "auto", log_to_driver=False, logging_level="ERROR")
-    except (ConnectionError, ValueError, RuntimeError) as error:
+        _knock(address)
+        ray.init(address=address, log_to_driver=False, logging_level="ERROR")
+    except (OSError, ValueError, RuntimeError) as error:
         said = str(error).strip().splitlines()[0]
         raise TargetError(
-            f"no Ray cluster answers at {address or 'RAY_ADDRESS or on this machine'} ({said}); start one with "
+            f"no Ray cluster answers at {'this machine' if address == 'auto' else address} ({said}); start one with "
             "`ray start --head`, or give --ray-address"
         ) from None
     return Cluster(ray, ours=True)
+
+
+def _knock(address: str) -> None:
+    """See that somebody listens at an address that names a port: Ray itself would try for minutes."""
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if port.isdecimal():
+        socket.create_connection((host.strip("[]"), int(port)), timeout=_KNOCK).close()
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,6 +23,8 @@ __all__ = ["Ceiling", "Pictures", "Pruned", "prune", "pruned_card"]
 _FREE = ("mlp", "heads")
 """What a budget decides of, unless it is given."""
 
+_NAMED = {"mlp": "feed-forward channels", "heads": "heads"}
+
 _STEPS = 1000
 """Shares that a budget tries are multiples of one in so many; nine or ten of them are tried."""
 
@@ -163,9 +165,10 @@ def _within(
 
     best, least = tried(1)
     if least > ceiling.most:
+        fewest = " and ".join(_NAMED[kind] for kind in free)
         raise BudgetTooTight(
-            f"{ceiling.flag} is out of reach: with the fewest {' and '.join(free)} the model still costs "
-            f"{ceiling.show(least)}; allow that, or give --width or --depth as well"
+            f"{ceiling.flag} is out of reach: with the fewest {fewest} the model still costs {ceiling.show(least)}; "
+            "allow that, or give --width or --depth as well"
         )
     low, high = 1, _STEPS + 1
     while high - low > 1:

@@ -243,7 +243,8 @@ def _say(out: Path, run: Path, record: dict[str, Any]) -> None:
     left = record["left"]
     words = [f"{len(left['layers'])} layers"]
     words += [f"{_runs(left[kind])} {name}" for kind, name in _NAMES.items() if kind in left]
-    table = Table(title=f"{out}: {', '.join(words)}")
+    print(f"{out}: {', '.join(words)} left")
+    table = Table(show_edge=False)
     for name in ("", "GMACs", "M parameters", "top-1 on val, % \\[95 %]"):
         table.add_column(name, justify="right" if name else "left")
     for when in ("before", "after"):

@@ -98,9 +98,10 @@ class Rounds:
     def _against(self, dense: TokenSchedule, schedule: TokenSchedule) -> PairedDifference:
         """Candidate minus dense, by the bits that were stored; whoever evaluated, nothing is evaluated twice."""
         before, after = self.store.get(dense), self.store.get(schedule)
-        if before is None or before.right is None or after is None or after.right is None:
+        bits = [answer.right for answer in (before, after) if answer is not None and answer.right is not None]
+        if len(bits) < 2 or bits[0].shape != bits[1].shape:  # one of them unknown, or stopped early
             return self.judges.quick.against(dense, schedule)
-        return paired(before.right, after.right)
+        return paired(*bits)
 
     @cached_property
     def _measure(self) -> Measure | None:

@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Sequence
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from tavt_kit.schedule import TokenSchedule
 from tavt_kit.search import Store
 from tavt_kit.shared_evaluation import SharedEvaluator
 from tavt_kit.verbs import search_target
+from tavt_kit.verbs.search_rounds import Rounds
 from tests.verbs.tiny import write_pictures, write_run
 
 ROOT = Path(__file__).parents[2]
@@ -48,6 +50,10 @@ def search(place: Path, out: Path, *flags: object, model: object = None) -> int:
 def front(out: Path) -> dict[str, Any]:
     body: dict[str, Any] = json.loads((out / "front.json").read_text())
     return body
+
+
+def listed(out: Path) -> list[dict[str, str]]:
+    return list(csv.DictReader((out / "candidates.csv").read_text().splitlines()))
 
 
 def toy_table(target: TargetDevice) -> LatencyTable:
@@ -217,6 +223,46 @@ def test_searching_inside_the_run_keeps_its_model(
     before = (run / "model.safetensors").stat().st_mtime_ns
     assert search(place, run, "--budget", "flops=300K", "--evaluations", 5, "--fresh", model=run) == 0
     assert (run / "model.safetensors").stat().st_mtime_ns == before
+
+
+def test_algorithms_objectives_and_an_earlier_front(
+    place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    first, second = tmp_path / "first", tmp_path / "second"
+    wanted = ("--objective", "macro_f1", "--objective", "macs", "--objective", "agreement")
+    assert search(place, first, *wanted, "--algorithm", "surrogate", "--evaluations", 14) == 0
+    body = front(first)
+    assert body["metric"] == "macro_f1" and body["objectives"] == ["macs", "macro_f1", "agreement"]
+    assert "agreement" in capsys.readouterr().out
+    assert all({"top1", "agreement"} <= set(one["others"]) for one in body["candidates"])
+    assert "surrogate" in {row["origin"] for row in listed(first)}
+    flags = ("--front", first, "--algorithm", "random", "--evaluations", 12, "--budget", "recall[disc]=1%")
+    assert search(place, second, *flags) == 0
+    rows = listed(second)
+    begun = [row["schedule"] for row in rows if row["origin"] == "user"]
+    earlier = {str(TokenSchedule(tuple(one["schedule"]))) for one in body["candidates"]}
+    assert begun and set(begun) <= earlier | {rows[0]["schedule"]}
+    assert [float(row["seconds"]) for row in rows] == sorted(float(row["seconds"]) for row in rows)
+    deeper = write_run(tmp_path / "deeper", depth=5)
+    assert search(place, tmp_path / "third", "--front", first, model=deeper) == 2
+    assert "is the front of another model: its arguments" in capsys.readouterr().err.splitlines()[-1]
+    assert not (tmp_path / "third").exists()
+
+
+def test_corrections_are_bounded(
+    place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A target that proves slower whenever it is measured is believed three times, and no more."""
+    FakeTarget(monkeypatch)
+    slower = count(1)
+    monkeypatch.setattr(Rounds, "_correction", lambda *arguments: {"p50": 1 + 0.1 * next(slower)})
+    flags = ("--target", "torch:cpu:threads=1", "--budget", "throughput=150/s", "--evaluations", 8, "--final", 2)
+    assert search(place, tmp_path / "out", *flags) == 0
+    body = front(tmp_path / "out")
+    assert body["evaluations"] == 8 + 3 * 4 and "corrected 3 times" in body["stopped_because"]
+    assert capsys.readouterr().err.count("searching on by what was measured") == 3
+    assert search(place, tmp_path / "out", *flags) == 0 and next(slower) == 4  # the corrections are remembered
+    assert front(tmp_path / "out")["candidates"] == body["candidates"]
 
 
 def test_dry_run_writes_nothing(place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
