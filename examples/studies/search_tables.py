@@ -39,15 +39,16 @@ def show(record: dict[str, Any]) -> None:
 
 
 def _show_ours(found: dict[str, Any]) -> None:
-    print("\n| seed | official: volume, s | ours: volume then, evaluations, s | factor | NSGA-II: volume, s | "
-          "on test: official, ours, NSGA-II |\n|---|---|---|---|---|---|")  # fmt: skip
+    print("\n| seed | search | volume on val, on test | evaluations, pictures | seconds | official reached | factor |")
+    print("|---|---|---|---|---|---|---|")
     for row in found["seeds"]:
-        reached = row["ours"]["reached"]
-        then = f"{reached['volume']:.4f}, {reached['evaluations']}, {reached['seconds']:.0f}" if reached else "never"
-        factor = f"{row['factor']:.1f}x" if reached else "-"
-        tests = ", ".join(f"{row[name]['front_volume_test']:.4f}" for name in ("official", "ours", "nsga2"))
-        theirs, plain = (f"{row[name]['volume']:.4f}, {row[name]['seconds']:.0f}" for name in ("official", "nsga2"))
-        print(f"| {row['seed']} | {theirs} | {then} | {factor} | {plain} | {tests} |")
+        for name, one in {"official": row["official"], "NSGA-II": row["nsga2"], **row["variants"]}.items():
+            both = f"{one['front_volume_val']:.4f}, {one['front_volume_test']:.4f}"
+            looked = f"{one['evaluations']}, {100 * one.get('looked_at', 1.0):.0f} %"
+            then, factor = one.get("reached"), one.get("factor")
+            reached = f"{then['evaluations']}, {then['seconds']:.0f} s" if then else "-"
+            times = f"{factor:.1f}x" if factor else "-"
+            print(f"| {row['seed']} | {name} | {both} | {looked} | {one['seconds']:.0f} | {reached} | {times} |")
     for name, one in found["summary"].items():
         mean = f"{one['mean']:.4g} [{one['ci95'][0]:.4g}, {one['ci95'][1]:.4g}]" if "mean" in one else "never"
         print(f"{name}: {mean}" + (f", reached in {one['reached']} of {one['of']}" if "of" in one else ""))
