@@ -23,6 +23,7 @@ from tavt_kit.errors import TavtError
 VERBS = {
     "train": "tavt_kit.verbs.train:train_verb",
     "distill": "tavt_kit.verbs.distill:distill_verb",
+    "prune": "tavt_kit.verbs.prune:prune_verb",
     "search": "tavt_kit.verbs.search:search_verb",
     "export": "tavt_kit.verbs.export:export_verb",
     "check": "tavt_kit.verbs.check:check_verb",
@@ -32,6 +33,7 @@ VERBS = {
     "show": "tavt_kit.verbs.show:show_verb",
     "eval": "tavt_kit.verbs.eval:eval_verb",
     "predict": "tavt_kit.verbs.predict:predict_verb",
+    "explain": "tavt_kit.verbs.explain:explain_verb",
     "models": "tavt_kit.verbs.models:models_verb",
     "datasets": "tavt_kit.verbs.datasets:datasets_verb",
     "doctor": "tavt_kit.verbs.doctor:doctor_verb",

@@ -6,6 +6,7 @@ places were replaced. Its evaluation runs none of this.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -144,6 +145,7 @@ class MixBranch(nn.Module):
     def __init__(self, width: int, heads: int, mlp_dim: int, places: int, classes: int | None = None) -> None:
         super().__init__()
         block = timm.models.vision_transformer.Block
+        heads = math.gcd(width, heads)  # of a pruned model they may not divide its width
         self.block = block(width, heads, mlp_dim / width, qkv_bias=True, norm_layer=timm.layers.LayerNorm)
         self.norm = timm.layers.LayerNorm(width)
         self.mask_head = nn.Linear(width, places)

@@ -8,8 +8,10 @@ from tavt_kit.search.by_name import ALGORITHMS
 from tavt_kit.search.evaluate import Evaluate, one_by_one
 from tavt_kit.search.evolution import Evolution
 from tavt_kit.search.feasibility import Costs
+from tavt_kit.search.frame import front_frame
 from tavt_kit.search.loop import search
 from tavt_kit.search.objectives import Objectives
+from tavt_kit.search.of_model import search_model
 from tavt_kit.search.result import Progress, SearchResult
 from tavt_kit.search.space import Space
 from tavt_kit.search.store import Store
@@ -27,6 +29,8 @@ __all__ = [
     "SearchResult",
     "Space",
     "Store",
+    "front_frame",
     "one_by_one",
     "search",
+    "search_model",
 ]

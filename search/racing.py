@@ -13,11 +13,9 @@ stopped in the middle of a generation decides as it would have.
 from __future__ import annotations
 
 import math
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from statistics import NormalDist
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,13 +25,13 @@ from tavt_kit.answer import Answer
 from tavt_kit.errors import DataError
 from tavt_kit.schedule import TokenSchedule
 
-__all__ = ["ESTIMATE", "Bits", "Look", "Race", "is_beaten", "stages"]
+__all__ = ["ESTIMATE", "Bits", "Look", "Race", "is_beaten", "stages", "stratified"]
 
 Bits = NDArray[np.bool_]
 """(n,) which pictures are right."""
 
-Look = Callable[[Sequence[TokenSchedule], int], Mapping[TokenSchedule, Any]]
-"""(schedules, n) -> of each schedule its bits on the first n pictures, or a sentence that says why there are none."""
+Look = Callable[[Sequence[TokenSchedule], int, int], Iterable[tuple[TokenSchedule, Answer]]]
+"""(schedules, start, stop) -> their answers on those pictures, with bits, in any order."""
 
 ESTIMATE = "estimate"
 """The name, among an answer's values, of the accuracy on all pictures that a candidate stopped early would have."""
@@ -53,6 +51,25 @@ def stages(first: int, pictures: int) -> tuple[int, ...]:
         found.append(first)
         first *= 2
     return (*found, pictures)
+
+
+def stratified(labels: Sequence[int], seed: int = 0) -> NDArray[np.int64]:
+    """An order in which the first pictures, however many, hold every class by about its share of all.
+
+    A class's pictures are drawn in random order and spread evenly over the whole, from a random place on.
+
+    Example:
+        >>> labels = [0] * 90 + [1] * 10
+        >>> int(np.asarray(labels)[stratified(labels)[:20]].sum())
+        2
+    """
+    rng = np.random.default_rng(seed)
+    given = np.asarray(labels, dtype=np.int64)
+    place = np.empty(len(given))
+    for label in np.unique(given):
+        members = np.flatnonzero(given == label)
+        place[members] = (rng.permutation(len(members)) + rng.random()) / len(members)
+    return np.argsort(place, kind="stable")
 
 
 def is_beaten(candidate: Bits, rival: Bits, confidence: float) -> bool:
@@ -88,7 +105,7 @@ class Race:
     """An evaluator of generations that stops candidates early; see the module.
 
     Args:
-        look: Gives the bits; what it has seen it remembers.
+        look: Gives the bits.
         cost: Of a schedule; what the search minimises.
         pictures: All there are.
         first: Pictures before the first judgement.
@@ -118,27 +135,28 @@ class Race:
     def __call__(self, schedules: Sequence[TokenSchedule]) -> Iterator[tuple[TokenSchedule, Answer]]:
         """As ``Evaluate``: candidates stopped early first; their accuracies say on how many pictures."""
         rivals = {schedule: self._rival(schedule) for schedule in schedules}
-        spent = dict.fromkeys(schedules, 0.0)
-        running = list(schedules)
-        for seen in self._stages:
-            begin = time.monotonic()
-            found = self.look(running, seen)
-            share = (time.monotonic() - begin) / len(running)
-            spent = {schedule: spent[schedule] + share for schedule in running}
-            going_on = []
-            for schedule in running:
-                bits, rival = found[schedule], rivals[schedule]
-                if isinstance(bits, str):
-                    yield schedule, Answer(None, spent[schedule], bits)
-                elif seen == self.pictures:
-                    yield schedule, self._answer(bits, spent[schedule], {})
-                elif rival is not None and is_beaten(bits, rival, self.confidence):
-                    yield schedule, self._answer(bits, spent[schedule], {ESTIMATE: _estimate(bits, rival)})
-                else:
-                    going_on.append(schedule)
-            running = going_on
-            if not running:
+        known = {schedule: _Known() for schedule in schedules}
+        for stop in self._stages:
+            for schedule, answer in self.look(list(known), len(next(iter(known.values())).bits), stop):
+                known[schedule] = known[schedule].and_then(answer)
+            for schedule, seen in list(known.items()):
+                if (answered := self._judged(seen, rivals[schedule])) is not None:
+                    del known[schedule]
+                    yield schedule, answered
+            if not known:
                 return
+
+    def _judged(self, seen: _Known, rival: Bits | None) -> Answer | None:
+        """The answer of a candidate that is looked at no further, or ``None``."""
+        if seen.failure is not None:
+            return Answer(None, seen.seconds, seen.failure)
+        values = {}
+        if len(seen.bits) < self.pictures:
+            if rival is None or not is_beaten(seen.bits, rival, self.confidence):
+                return None
+            values = {ESTIMATE: _estimate(seen.bits, rival)}
+        accuracy = Accuracy.of_counts(int(seen.bits.sum()), len(seen.bits), split=self.split)
+        return Answer(accuracy, seen.seconds, right=seen.bits, values=values)
 
     def _rival(self, schedule: TokenSchedule) -> Bits | None:
         """The most accurate of those that cost no more; of equals the first that was finished."""
@@ -146,9 +164,21 @@ class Race:
         cheaper = (one for one in self._finished if one[0] <= cost)
         return max(cheaper, key=lambda one: one[1], default=(0.0, 0.0, None))[2]
 
-    def _answer(self, bits: Bits, seconds: float, values: Mapping[str, float]) -> Answer:
-        accuracy = Accuracy.of_counts(int(bits.sum()), len(bits), split=self.split)
-        return Answer(accuracy, seconds, right=bits, values=values)
+
+@dataclass(frozen=True, slots=True)
+class _Known:
+    """What has been seen of a candidate."""
+
+    bits: Bits = field(default_factory=lambda: np.zeros(0, dtype=np.bool_))
+    seconds: float = 0.0
+    failure: str | None = None
+
+    def and_then(self, answer: Answer) -> _Known:
+        """With what was seen further."""
+        if answer.failure is None and answer.right is None:
+            raise RuntimeError("a race needs to know which pictures were right, but the evaluator does not say")
+        bits = self.bits if answer.right is None else np.concatenate([self.bits, answer.right])
+        return _Known(bits, self.seconds + answer.seconds, answer.failure)
 
 
 def _estimate(bits: Bits, rival: Bits) -> float:

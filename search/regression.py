@@ -95,5 +95,4 @@ def _kernel(a: Real, b: Real, length: float) -> Real:
     """(n, d), (m, d) -> (n, m)"""
     product = a @ b.T / a.shape[1]
     distance = (a**2).mean(1)[:, None] + (b**2).mean(1)[None, :] - 2 * product
-    curved: Real = np.exp(-0.5 * np.maximum(distance, 0.0) / length**2)
-    return curved + _LINEAR * product
+    return np.asarray(np.exp(-0.5 * np.maximum(distance, 0.0) / length**2) + _LINEAR * product)

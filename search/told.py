@@ -49,12 +49,12 @@ class Told:
         if np.isnan(missed).all():
             return self.genes[:0]
         kept = missed == np.nanmin(missed)
-        return self.genes[kept][non_dominated(self.losses[kept])]
+        free: Levels = self.genes[kept][non_dominated(self.losses[kept])]
+        return free
 
 
 def non_dominated(losses: NDArray[np.float64]) -> NDArray[np.bool_]:
     """(n, objectives), all to be minimised -> (n,) which are dominated by no other; equals both stay."""
     nowhere_worse = (losses[:, None, :] <= losses[None, :, :]).all(-1)
     somewhere_better = (losses[:, None, :] < losses[None, :, :]).any(-1)
-    free: NDArray[np.bool_] = ~(nowhere_worse & somewhere_better).any(0)
-    return free
+    return np.asarray(~(nowhere_worse & somewhere_better).any(0))

@@ -82,8 +82,8 @@ class Scoring:
             logits: Of the pictures in the order of the labels.
             dense: The dense model's predictions (n,), asked for where the agreement with it is wanted.
         """
-        logits = np.asarray(logits, dtype=np.float64)
-        return tuple(self._one(name, logits, logits.argmax(1), dense) for name in self.names)
+        exact = np.asarray(logits, dtype=np.float64)
+        return tuple(self._one(name, exact, exact.argmax(1), dense) for name in self.names)
 
     def _one(
         self, name: str, logits: NDArray[np.float64], predicted: Labels, dense: Callable[[], Labels] | None

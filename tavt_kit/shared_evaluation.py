@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import TypeAlias
 
 import numpy as np
 import torch
@@ -18,100 +19,82 @@ from tavt_kit.preprocess import normalise
 from tavt_kit.schedule import TokenSchedule
 from tavt_kit.shared_passes import shared_logits
 
-__all__ = ["Looked", "SharedEvaluator"]
+__all__ = ["SharedEvaluator"]
 
-Looked = Mapping[TokenSchedule, NDArray[np.bool_] | str]
-"""Of each schedule, which of the first pictures are right, or why that could not be had."""
+_Logits: TypeAlias = NDArray[np.float32]
 
 
 @dataclass(slots=True)
 class SharedEvaluator(LeanEvaluator):
-    """A ``LeanEvaluator`` that answers schedules together, and looks at no more pictures than it is asked to.
+    """A ``LeanEvaluator`` that answers schedules together, on all pictures or on some.
+
+    Predictions are those of the schedule alone; see ``shared_logits``.
 
     Args:
         tokens_at_once: In a batch, before anything is dropped.
-
-    Predictions are those of the schedule alone, but for ties: logits agree to 1e-5 of the largest one.
     """
 
     tokens_at_once: int = 6000
-    _looked: dict[TokenSchedule, NDArray[np.float32]] = field(default_factory=dict, init=False)
 
     def answers(self, schedules: Sequence[TokenSchedule]) -> Iterator[tuple[TokenSchedule, Answer]]:
-        """All of them, after one pass; each has an equal share of its time."""
+        """All of them, after one pass over all pictures; each has an equal share of its time."""
+        return self.look(schedules, 0, len(self.labels))
+
+    def answer(self, schedule: TokenSchedule) -> Answer:
+        ((_, answer),) = self.answers([schedule])
+        return answer
+
+    def predicted(self, schedule: TokenSchedule) -> NDArray[np.int64]:
+        if schedule not in self._predicted:
+            failure = self.answer(schedule).failure
+            if failure is not None:
+                raise MeasurementError(failure)
+        return self._predicted[schedule]
+
+    def look(self, schedules: Sequence[TokenSchedule], start: int, stop: int) -> Iterator[tuple[TokenSchedule, Answer]]:
+        """As ``answers``, on the pictures from ``start`` to ``stop``; of a part of them only top-1 is told."""
         begin = time.monotonic()
-        found = self.look(schedules, len(self.labels))
+        found = self._found(schedules, start, stop)
         share = (time.monotonic() - begin) / max(1, len(schedules))
         for schedule in schedules:
-            right = found[schedule]
-            if isinstance(right, str):
-                yield schedule, Answer(None, share, right)
+            logits = found[schedule]
+            if isinstance(logits, str):
+                yield schedule, Answer(None, share, logits)
+            elif not np.isfinite(logits).all():
+                yield schedule, Answer(None, share, f"the logits under the schedule {schedule} are not finite")
             else:
-                accuracy = Accuracy.of_counts(int(right.sum()), len(right), split=self.split)
-                yield schedule, Answer(accuracy, share, right=right, others=self._others[schedule])
+                yield schedule, self._told(schedule, logits, start, share)
 
-    def look(self, schedules: Sequence[TokenSchedule], first: int) -> Looked:
-        """Which of the ``first`` pictures are right; those that were looked at before are not run again."""
-        failed: dict[TokenSchedule, str] = {}
-        together: dict[int, list[TokenSchedule]] = {}
-        for schedule in schedules:
-            seen = self._seen(schedule)
-            if seen < first:
-                together.setdefault(seen, []).append(schedule)
-        for start, group in together.items():
-            failed |= self._extend(group, start, first)
-        return {schedule: failed.get(schedule) or self._first(schedule, first) for schedule in schedules}
+    def _told(self, schedule: TokenSchedule, logits: _Logits, start: int, seconds: float) -> Answer:
+        predicted: NDArray[np.int64] = logits.argmax(axis=1)
+        right = predicted == self.labels[start : start + len(logits)]
+        others: tuple[Accuracy, ...] = ()
+        if len(logits) == len(self.labels):
+            self._predicted[schedule] = predicted
+            others = self._others[schedule] = self._scored(torch.from_numpy(logits))
+        accuracy = Accuracy.of_counts(int(right.sum()), len(right), split=self.split)
+        return Answer(accuracy, seconds, right=right, others=others)
 
-    def _seen(self, schedule: TokenSchedule) -> int:
-        """At how many pictures the schedule was looked."""
-        if schedule in self._predicted:
-            return len(self.labels)
-        return len(self._looked[schedule]) if schedule in self._looked else 0
-
-    def _first(self, schedule: TokenSchedule, number: int) -> NDArray[np.bool_]:
-        """Which of so many pictures, that were looked at, are right."""
-        known = self._predicted.get(schedule)
-        predicted: NDArray[np.int64] = self._looked[schedule].argmax(axis=1) if known is None else known
-        return predicted[:number] == self.labels[:number]
-
-    def _extend(self, schedules: Sequence[TokenSchedule], start: int, stop: int) -> dict[TokenSchedule, str]:
-        """Look at the pictures from ``start`` on; what fails, and why."""
+    def _found(self, schedules: Sequence[TokenSchedule], start: int, stop: int) -> dict[TokenSchedule, _Logits | str]:
+        """Logits, or why there are none: where the memory runs out for several, each is tried alone."""
         try:
-            found = self._together(schedules, start, stop)
+            return dict(self._together(schedules, start, stop))
         except MeasurementError as error:
             if len(schedules) == 1:
                 return {schedules[0]: str(error)}
-            failed: dict[TokenSchedule, str] = {}
-            for schedule in schedules:  # the memory ran out for some of them; alone, the others still pass
-                failed |= self._extend([schedule], start, stop)
-            return failed
-        failed = {}
-        for schedule, logits in found.items():
-            if not np.isfinite(logits).all():
-                failed[schedule] = f"the logits under the schedule {schedule} are not finite"
-                continue
-            before = self._looked.pop(schedule, logits[:0])
-            self._keep(schedule, np.concatenate([before, logits]))
-        return failed
+        found: dict[TokenSchedule, _Logits | str] = {}
+        for schedule in schedules:
+            found |= self._found([schedule], start, stop)
+        return found
 
-    def _keep(self, schedule: TokenSchedule, logits: NDArray[np.float32]) -> None:
-        """Of a schedule that was looked at on all pictures, what is asked of it; else the logits so far."""
-        if len(logits) < len(self.labels):
-            self._looked[schedule] = logits
-            return
-        self._predicted[schedule] = logits.argmax(axis=1)
-        self._others[schedule] = self._scored(torch.from_numpy(logits))
-
-    def _together(
-        self, schedules: Sequence[TokenSchedule], start: int, stop: int
-    ) -> dict[TokenSchedule, NDArray[np.float32]]:
-        """Logits (n, classes) of pictures ``start`` to ``stop``.
+    def _together(self, schedules: Sequence[TokenSchedule], start: int, stop: int) -> dict[TokenSchedule, _Logits]:
+        """Logits (n, classes) of the pictures from ``start`` to ``stop``.
 
         Raises:
             MeasurementError: The memory ran out.
         """
         model = self.model
-        found: dict[TokenSchedule, list[NDArray[np.float32]]] = {schedule: [] for schedule in schedules}
+        parts: dict[TokenSchedule, list[_Logits]] = {schedule: [] for schedule in schedules}
         size = max(1, self.tokens_at_once // model.tokens)
         training = model.training
         model.eval()
@@ -119,14 +102,14 @@ class SharedEvaluator(LeanEvaluator):
             with memory_for(schedules), torch.inference_mode():
                 for begin in range(start, stop, size):
                     for schedule, logits in self._batch_of(schedules, begin, min(begin + size, stop)):
-                        found[schedule].append(logits)
+                        parts[schedule].append(logits)
         finally:
             model.train(training)
-        return {schedule: np.concatenate(parts) for schedule, parts in found.items()}
+        return {schedule: np.concatenate(found) for schedule, found in parts.items()}
 
     def _batch_of(
         self, schedules: Sequence[TokenSchedule], begin: int, end: int
-    ) -> Iterator[tuple[TokenSchedule, NDArray[np.float32]]]:
+    ) -> Iterator[tuple[TokenSchedule, _Logits]]:
         device = next(self.model.parameters()).device
         images = torch.from_numpy(normalise(self.pixels[begin:end], self.preprocessing)).to(device)
         with torch.autocast(device.type, torch.bfloat16, enabled=self.precision == "bf16"):

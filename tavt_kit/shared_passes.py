@@ -27,9 +27,9 @@ def shared_logits(
 ) -> Iterator[tuple[TokenSchedule, Tensor]]:
     """The logits (B, classes) under each schedule, in the order of the tree, by the lean path.
 
-    A schedule alone runs exactly what ``forward_lean`` runs. Several differ from it in the last bits (1e-5 of the
-    largest logit in the tests): a matrix product has other rows beside them, and a layer in which only some of them
-    drop attends without the fused kernel.
+    Every schedule is put through the very operations of ``forward_lean``, on the same rows, though with others beside
+    them: bit for bit the same with one thread, and where a product of few rows is shared out among threads equal to
+    its last bits.
 
     Args:
         model: In eval mode; its own schedule is neither used nor changed.
@@ -96,15 +96,21 @@ class _Tree:
         self, state: TokenState, groups: dict[int | None, list[TokenSchedule]], layer: int
     ) -> Iterator[tuple[TokenSchedule, Tensor]]:
         """One layer for members that keep different counts, then each group on its own way."""
-        skipping = groups.pop(None, [])
-        if skipping:
-            yield from self._visit(state, skipping, layer + 1)
-        if not groups:
-            return
-        kept = self._fork(state, layer, max(count for count in groups if count is not None))
-        del state  # on the way down only what the fork left is needed
+        dropping = {}
         for count, group in groups.items():
-            assert count is not None
+            if count is None:
+                yield from self._visit(state, group, layer + 1)
+            elif count == state.count:
+                # They need no scores, so they attend by the fused kernel, whose last bits are others.
+                whole = self.model.advance(state, [layer], group[0].counts, lean=True)
+                yield from self._visit(whole, group, layer + 1)
+            else:
+                dropping[count] = group
+        if not dropping:
+            return
+        kept = self._fork(state, layer, max(dropping))
+        del state  # on the way down only what the fork left is needed
+        for count, group in dropping.items():
             yield from self._visit(kept(count), group, layer + 1)
 
     def _fork(self, state: TokenState, layer: int, most: int) -> Callable[[int], TokenState]:

@@ -29,13 +29,14 @@ LAYERS = (
         "answer",
         "shared_passes",
         "shared_evaluation",
+        "openvino_evaluation",
     ),
-    ("reports", "checks", "exporters", "kept"),
+    ("reports", "checks", "exporters", "pruning", "explaining", "kept"),
     PARTS,
     ("verbs",),
     ("cli",),
     ("__main__",),
-)
+)  # fmt: skip
 """Lowest first; a module may import its own layer and those below. A new module takes its place here."""
 HEAVY = {"torch", "torchvision", "timm", "numpy", "scipy", "openvino", "onnx", "onnxruntime", "onnxscript", "nncf",
          "pymoo", "plotly", "fvcore", "torch_pruning", "accelerate", "safetensors", "PIL"}  # fmt: skip

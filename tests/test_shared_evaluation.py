@@ -12,6 +12,7 @@ import torch
 
 from tavt_kit import shared_evaluation
 from tavt_kit.checkpoints import load_model
+from tavt_kit.errors import MeasurementError
 from tavt_kit.evaluation import LeanEvaluator
 from tavt_kit.preprocess import Preprocessing
 from tavt_kit.schedule import TokenSchedule
@@ -48,29 +49,20 @@ def test_the_answers_are_those_of_each_alone(run: Path, tokens_at_once: int, pre
     assert len({answer.right.tobytes() for answer in found.values()}) == len(SCHEDULES)
 
 
-def test_looks_at_no_more_than_is_asked_and_at_nothing_twice(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    passed: list[tuple[int, int]] = []
-    walk = shared_evaluation.shared_logits
-
-    def counting(model: Any, images: torch.Tensor, schedules: Any) -> Iterator[Any]:
-        passed.append((len(images), len(schedules)))
-        return walk(model, images, schedules)
-
-    monkeypatch.setattr(shared_evaluation, "shared_logits", counting)
-    shared = evaluator(run)
-    few = shared.look(SCHEDULES, 20)
-    more = shared.look(SCHEDULES[:2], 50)
-    again = shared.look(SCHEDULES, 10)
-    whole = dict(shared.answers(SCHEDULES[1:3]))
-    assert passed == [(20, 4), (30, 2), (14, 1), (44, 1)]
-    lean = evaluator(run, LeanEvaluator)
+def test_parts_add_up_to_the_whole(run: Path) -> None:
+    lean, shared = evaluator(run, LeanEvaluator), evaluator(run)
+    parts = [dict(shared.look(SCHEDULES, start, stop)) for start, stop in ((0, 20), (20, 64))]
     for schedule in SCHEDULES:
-        expected = lean.right(schedule)
-        assert np.array_equal(few[schedule], expected[:20]) and np.array_equal(again[schedule], expected[:10])
-    assert np.array_equal(more[SCHEDULES[1]], lean.right(SCHEDULES[1])[:50])
-    assert np.array_equal(whole[SCHEDULES[2]].right, lean.right(SCHEDULES[2]))
-    shared.right(SCHEDULES[1])  # known by now: a comparison costs no pass
-    assert len(passed) == 4
+        assert [part[schedule].accuracy.n for part in parts] == [20, 44]
+        assert np.array_equal(np.concatenate([part[schedule].right for part in parts]), lean.right(schedule))
+
+
+def test_a_comparison_costs_no_second_pass(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    shared = evaluator(run)
+    found = dict(shared.answers(SCHEDULES))
+    monkeypatch.setattr(shared_evaluation, "shared_logits", lambda *arguments: pytest.fail("a second pass"))
+    difference = shared.against(SCHEDULES[0], SCHEDULES[3])
+    assert difference.gained == int((found[SCHEDULES[3]].right & ~found[SCHEDULES[0]].right).sum())
 
 
 def test_a_schedule_whose_logits_are_not_finite_fails_alone(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -98,6 +90,8 @@ def test_where_the_memory_runs_out_for_one_the_others_are_answered(run: Path, mo
     found = dict(evaluator(run).answers(SCHEDULES))
     assert "memory ran out" in found[SCHEDULES[3]].failure
     assert all(found[schedule].failure is None for schedule in SCHEDULES[:3])
+    with pytest.raises(MeasurementError, match="memory ran out"):
+        evaluator(run).right(SCHEDULES[3])
 
 
 def test_the_model_stays_as_it_was(run: Path) -> None:

@@ -87,6 +87,19 @@ def test_skipped_layers() -> None:
     check(model, [TokenSchedule(*shape) for shape in shapes])
 
 
+@pytest.mark.parametrize("score", ["column", "cls"])
+def test_bit_for_bit_with_one_thread(score: str) -> None:
+    model = wrap(build("plain"), score=score)
+    pictures, threads = images(model.bare), torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        with torch.inference_mode():
+            for schedule, logits in shared_logits(model, pictures, forking(model)):
+                assert torch.equal(logits, alone(model, pictures, schedule)), schedule
+    finally:
+        torch.set_num_threads(threads)
+
+
 def test_one_schedule_alone_is_the_lean_path_itself() -> None:
     model = wrap(build("plain"))
     schedule = forking(model)[0]

@@ -5,20 +5,21 @@ from __future__ import annotations
 import logging
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Generator, Iterable, Sequence
+from collections.abc import Callable, Generator, Hashable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from types import TracebackType
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 from tavt_kit.answer import Answer
 from tavt_kit.errors import MeasurementError
-from tavt_kit.schedule import TokenSchedule
-from tavt_kit.search.evaluate import Evaluate
 
-__all__ = ["Crew", "MakeEvaluate", "News", "Workers"]
+__all__ = ["Crew", "MakeEvaluate", "News", "Task", "Workers"]
 
-MakeEvaluate = Callable[[], Evaluate]
-"""Makes an evaluator where it is called: pickled and sent to each worker, which calls it once."""
+Task = TypeVar("Task", bound=Hashable)
+"""What a worker is given: a schedule, or a schedule with the pictures to look at; it can be pickled."""
+
+MakeEvaluate = Callable[[], Callable[[Sequence[Any]], Iterable[tuple[Any, Answer]]]]
+"""Makes an evaluator of tasks where it is called: pickled and sent to each worker, which calls it once."""
 
 _TRIES = 3
 """Workers that one schedule may lose before it counts as failed; as many may fail to start, one after the other."""
@@ -37,7 +38,7 @@ class News(NamedTuple):
     """
 
     worker: int
-    answers: Sequence[tuple[TokenSchedule, Answer]] = ()
+    answers: Sequence[tuple[Any, Answer]] = ()
     idle: bool = False
     lost: str | None = None
 
@@ -49,7 +50,7 @@ class Crew(Protocol):
         """Begin to start a worker; its number. It is heard of when it waits for work, or is lost."""
         ...
 
-    def give(self, worker: int, schedules: Sequence[TokenSchedule]) -> None:
+    def give(self, worker: int, schedules: Sequence[Any]) -> None:
         """Give work to a worker that waits for it."""
         ...
 
@@ -78,7 +79,7 @@ class Workers:
     count: int
     at_once: int = 1
     _idle: deque[int] = field(default_factory=deque, init=False)
-    _held: dict[int, list[TokenSchedule]] = field(default_factory=dict, init=False)
+    _held: dict[int, list[Any]] = field(default_factory=dict, init=False)
     _starting: set[int] = field(default_factory=set, init=False)
     _unstarted: int = field(default=0, init=False)
 
@@ -86,11 +87,11 @@ class Workers:
         if self.count < 1 or self.at_once < 1:
             raise ValueError(f"at least one worker and one schedule, got {self.count} and {self.at_once}")
 
-    def __call__(self, schedules: Sequence[TokenSchedule]) -> Generator[tuple[TokenSchedule, Answer]]:
+    def __call__(self, schedules: Sequence[Task]) -> Generator[tuple[Task, Answer]]:
         """Answers in the order in which they come; their seconds add up to the time that passes here."""
         missing = dict.fromkeys(schedules)
         waiting = deque(list(schedules[i : i + self.at_once]) for i in range(0, len(schedules), self.at_once))
-        losses: Counter[TokenSchedule] = Counter()
+        losses: Counter[Any] = Counter()
         before: float | None = None  # when the first work was given: that workers start is no evaluation's time
         while missing:
             self._staff()
@@ -113,13 +114,11 @@ class Workers:
         while len(self._idle) + len(self._held) + len(self._starting) < self.count:
             self._starting.add(self.crew.start())
 
-    def _give(self, worker: int, schedules: list[TokenSchedule]) -> None:
+    def _give(self, worker: int, schedules: list[Any]) -> None:
         self._held[worker] = schedules
         self.crew.give(worker, schedules)
 
-    def _settled(
-        self, news: News, waiting: deque[list[TokenSchedule]], losses: Counter[TokenSchedule]
-    ) -> list[tuple[TokenSchedule, Answer]]:
+    def _settled(self, news: News, waiting: deque[list[Any]], losses: Counter[Any]) -> list[tuple[Any, Answer]]:
         """Note who is idle or lost; the failures of schedules that have lost too many workers."""
         answered = {schedule for schedule, _ in news.answers}
         held = [schedule for schedule in self._held.get(news.worker, ()) if schedule not in answered]
@@ -150,8 +149,8 @@ class Workers:
             raise MeasurementError(f"{self._unstarted} workers one after the other could not start: {why}")
 
     def _reassigned(
-        self, held: list[TokenSchedule], why: str, waiting: deque[list[TokenSchedule]], losses: Counter[TokenSchedule]
-    ) -> list[tuple[TokenSchedule, Answer]]:
+        self, held: list[Any], why: str, waiting: deque[list[Any]], losses: Counter[Any]
+    ) -> list[tuple[Any, Answer]]:
         """Put back what a lost worker had, each schedule alone now, so that it is seen which one is fatal."""
         losses.update(held)
         fatal = [schedule for schedule in held if losses[schedule] >= _TRIES and len(held) == 1]

@@ -13,7 +13,6 @@ from typing import Any
 from tavt_kit.answer import Answer
 from tavt_kit.code_version import code_version
 from tavt_kit.errors import MeasurementError, MissingDependency, TargetError, TavtError
-from tavt_kit.schedule import TokenSchedule
 from tavt_kit.search.engines.crew import MakeEvaluate, News
 
 __all__ = ["Actors", "join_cluster"]
@@ -96,7 +95,7 @@ class _Holder:
         self.evaluate = self.make()
         return code_version()
 
-    def answer(self, schedules: Sequence[TokenSchedule]) -> list[tuple[TokenSchedule, Answer]] | str:
+    def answer(self, schedules: Sequence[Any]) -> list[tuple[Any, Answer]] | str:
         """The answers, or the traceback of a bug."""
         try:
             return list(self.evaluate(schedules))
@@ -135,7 +134,7 @@ class Actors:
         self._tasks[actor.begin.remote()] = self._started
         return self._started
 
-    def give(self, worker: int, schedules: Sequence[TokenSchedule]) -> None:
+    def give(self, worker: int, schedules: Sequence[Any]) -> None:
         """As ``Crew``."""
         self._tasks[self._actors[worker].answer.remote(list(schedules))] = worker
 

@@ -14,7 +14,6 @@ from multiprocessing.context import SpawnProcess
 from typing import Any, NamedTuple
 
 from tavt_kit.errors import MeasurementError, TavtError
-from tavt_kit.schedule import TokenSchedule
 from tavt_kit.search.engines.crew import MakeEvaluate, News
 
 __all__ = ["Processes"]
@@ -57,7 +56,7 @@ class Processes:
         self._workers[self._started] = _Worker(process, ours)
         return self._started
 
-    def give(self, worker: int, schedules: Sequence[TokenSchedule]) -> None:
+    def give(self, worker: int, schedules: Sequence[Any]) -> None:
         """As ``Crew``; to a worker that has just died nothing can be given, which is heard of as its loss."""
         try:
             self._workers[worker].pipe.send(list(schedules))

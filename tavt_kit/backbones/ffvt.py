@@ -110,8 +110,8 @@ class FfvtBackbone(FusionBackbone):
 
     def costs(self) -> tuple[int, tuple[LayerCosts, ...], HeadCosts]:
         stem, layers, head = super().costs()
-        # MAWS: one query with all keys, and all queries with one key.
-        taking = tuple(replace(cost, select=2 * cost.width, taps=self.taps) for cost in layers[:-1])
+        # MAWS: one query with all keys, and all queries with one key; pair_score is all channels of all heads.
+        taking = tuple(replace(cost, select=2 * cost.pair_score, taps=self.taps) for cost in layers[:-1])
         return stem, (*taking, replace(layers[-1], fuses=1)), head
 
 

@@ -12,6 +12,7 @@ from torch import nn
 
 from tavt_kit.backbones import adapter_of
 from tavt_kit.backbones.overlap import OverlappingPatchEmbed, overlapping
+from tavt_kit.backbones.pruned import reshape
 from tavt_kit.errors import CheckpointError, DataError, UnknownName
 from tavt_kit.preprocess import Preprocessing
 from tavt_kit.timm_import import timm
@@ -62,9 +63,10 @@ def timm_names() -> list[str]:
 
 def sketch(name: str, arguments: Mapping[str, Any] | None = None) -> nn.Module:
     """The architecture without memory for its weights: enough to count and to judge it."""
+    arguments = arguments or {}
     with torch.device("meta"):
-        model: nn.Module = timm.create_model(name, **_options(arguments or {}))
-    return model
+        model: nn.Module = timm.create_model(name, **_options(arguments))
+    return reshape(model, arguments.get("pruned"))
 
 
 def check_name(name: str) -> None:
@@ -129,7 +131,7 @@ def create(
             f"a model card may describe an architecture only, but sets {', '.join(reading)}; remove it"
         )
     options = _options(arguments)
-    laid_out = sketch(name, options)
+    laid_out = sketch(name, arguments)
     adapter_of(laid_out)
     _check_size(name, laid_out)
     with torch.random.fork_rng(devices=[]):
@@ -137,12 +139,16 @@ def create(
         if pretrained_file is not None:
             options["pretrained_cfg_overlay"] = {"file": pretrained_file}
         model: nn.Module = timm.create_model(name, pretrained=pretrained, **options)
-    return model.eval()
+    return reshape(model, arguments.get("pruned")).eval()
 
 
 def _options(arguments: Mapping[str, Any]) -> dict[str, Any]:
-    """A card's arguments as timm takes them; of ours are ``slide_step`` (the overlapping split) and ``norm_eps``."""
+    """A card's arguments as timm takes them.
+
+    Of ours are ``slide_step`` (the overlapping split), ``norm_eps``, and ``pruned``, which is heeded afterwards.
+    """
     options: dict[str, Any] = {k: tuple(value) if isinstance(value, list) else value for k, value in arguments.items()}
+    options.pop("pruned", None)
     step, epsilon = options.pop("slide_step", None), options.pop("norm_eps", None)
     if epsilon is not None:
         options["norm_layer"] = partial(timm.layers.LayerNorm, eps=float(epsilon))

@@ -1,4 +1,4 @@
-"""Values over the steps of a training run: lines, the spread of the first one behind them, and points on a line."""
+"""Values over the steps of a run, or over seconds or layers: lines, the spread of the first one, points on a line."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def thinned(name: str, points: Sequence[tuple[float, float]], most: int = 60, *,
     return Curve(name, tuple(means), tuple(around) if spread and size > 1 else ())
 
 
-def curve_chart(curves: Sequence[Curve], last: float, y_title: str, title: str) -> Element:
+def curve_chart(curves: Sequence[Curve], last: float, y_title: str, title: str, *, x_title: str = "step") -> Element:
     """The curves over their steps.
 
     Args:
@@ -62,16 +62,17 @@ def curve_chart(curves: Sequence[Curve], last: float, y_title: str, title: str) 
         last: Where the axis of steps ends.
         y_title: With unit and split.
         title: What a screen reader says for the whole picture.
+        x_title: What is counted along the axis.
     """
     values = [y for curve in curves for _, y in curve.points]
     values += [end for _, *ends in curves[0].spread for end in ends]
     floor = 0.0 if min(values) >= 0 else -float("inf")
     x_axis = Scale(0.0, max(1.0, last), _LEFT, _WIDTH - _RIGHT)
     y_axis = Scale(*padded(values, floor=floor), _HEIGHT - _BOTTOM, _TOP)
-    parts = _frame(x_axis, y_axis, y_title) + _band(curves[0], x_axis, y_axis)
+    parts = _frame(x_axis, y_axis, y_title, x_title) + _band(curves[0], x_axis, y_axis)
     for letter, curve in zip("abcd", curves, strict=False):
         parts += _line(curve, letter, x_axis, y_axis)
-    parts += _hovers(curves, x_axis)
+    parts += _hovers(curves, x_axis, x_title)
     return el("svg", *parts, viewBox=f"0 0 {_WIDTH:g} {_HEIGHT:g}", class_="chart", role="img", aria_label=title)
 
 
@@ -92,7 +93,7 @@ def curve_legend(curves: Sequence[Curve]) -> Element:
     return legend(entries)
 
 
-def _frame(x_axis: Scale, y_axis: Scale, y_title: str) -> list[Element]:
+def _frame(x_axis: Scale, y_axis: Scale, y_title: str, x_title: str) -> list[Element]:
     bottom, parts = _HEIGHT - _BOTTOM, []
     for tick in round_ticks(y_axis.low, y_axis.high, 5):
         y = y_axis.at(tick)
@@ -103,7 +104,7 @@ def _frame(x_axis: Scale, y_axis: Scale, y_title: str) -> list[Element]:
     parts.append(el("line", x1=_LEFT, x2=_WIDTH - _RIGHT, y1=bottom, y2=bottom, class_="axis"))
     middle = (_TOP + bottom) / 2
     parts.append(el("text", y_title, x=16, y=middle, transform=f"rotate(-90 16 {middle:g})", class_="title middle"))
-    parts.append(el("text", "step", x=(_LEFT + _WIDTH - _RIGHT) / 2, y=_HEIGHT - 6, class_="title middle"))
+    parts.append(el("text", x_title, x=(_LEFT + _WIDTH - _RIGHT) / 2, y=_HEIGHT - 6, class_="title middle"))
     return parts
 
 
@@ -132,7 +133,7 @@ def _path(places: Sequence[tuple[float, float]]) -> str:
     return "M" + "L".join(f"{x:.1f} {y:.1f}" for x, y in places)
 
 
-def _hovers(curves: Sequence[Curve], x_axis: Scale) -> list[Element]:
+def _hovers(curves: Sequence[Curve], x_axis: Scale, x_title: str) -> list[Element]:
     """Unseen rectangles side by side, each telling the values nearest to its middle."""
     width = (x_axis.end - x_axis.start) / _SLOTS
     per_pixel = (x_axis.high - x_axis.low) / (x_axis.end - x_axis.start)
@@ -141,7 +142,7 @@ def _hovers(curves: Sequence[Curve], x_axis: Scale) -> list[Element]:
         left = x_axis.start + slot * width
         step = x_axis.low + (left + width / 2 - x_axis.start) * per_pixel
         near = [min(curve.points, key=lambda point: abs(point[0] - step)) for curve in curves]
-        lines = [f"about step {near[0][0]:.0f}"]
+        lines = [f"about {x_title} {near[0][0]:.0f}"]
         lines += [f"{curve.name} {significant(y)}" for curve, (_, y) in zip(curves, near, strict=True)]
         area = el("rect", x=left, y=_TOP, width=width, height=_HEIGHT - _TOP - _BOTTOM, class_="target")
         parts.append(el("g", area, class_="point", tabindex=0, role="img", aria_label="; ".join(lines)))

@@ -12,6 +12,7 @@ from tavt_kit.reports.html import html_page
 from tavt_kit.reports.markdown import markdown_page
 from tavt_kit.reports.sections.benches import benches_section
 from tavt_kit.reports.sections.checks import checks_section
+from tavt_kit.reports.sections.convergence import convergence_section
 from tavt_kit.reports.sections.final import final_section
 from tavt_kit.reports.sections.front import front_section
 from tavt_kit.reports.sections.kept import kept_section
@@ -28,6 +29,7 @@ HTML_FILE, MARKDOWN_FILE = "report.html", "report.md"
 
 _SECTIONS: tuple[Callable[[Records], Section | Missing], ...] = (
     front_section,
+    convergence_section,
     final_section,
     checks_section,
     ladder_section,

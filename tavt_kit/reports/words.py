@@ -13,7 +13,7 @@ __all__ = ["budget_words", "limit_words", "metric_words", "plural", "quantile_wo
 
 _RUNTIMES = {"openvino": "OpenVINO", "onnxruntime": "ONNX Runtime", "torch": "PyTorch"}
 _PROCESSORS = {"cpu": "CPU", "cuda": "CUDA", "gpu": "GPU", "npu": "NPU", "tensorrt": "TensorRT"}
-_METRICS = {"top1": "top-1", "macro_f1": "macro F1"}
+_METRICS = {"top1": "top-1", "macro_f1": "macro F1", "agreement": "agreement with dense"}
 _QUANTILES = {"p50": "median latency", "p90": "p90 latency", "p99": "p99 latency", "e2e": "end-to-end latency"}
 
 

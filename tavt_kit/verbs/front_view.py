@@ -33,7 +33,8 @@ def print_front(body: Mapping[str, Any], *, place: Path, marked: int | None = No
     console = console_of(160)
     mark = body.get("chosen") if marked is None else marked
     table = Table(show_edge=False)
-    for title in ("", "schedule", "GMACs", f"{body['metric']}, % [95 %]", *_times(body), "verdict", "from"):
+    first = f"{body['metric']}, % [95 %]"
+    for title in ("", "schedule", "GMACs", first, *_further(body), *_times(body), "verdict", "from"):
         table.add_column(escape(title), justify="left" if title in ("", "schedule", "verdict", "from") else "right")
     for index, record in enumerate(body["candidates"]):
         table.add_row(*map(escape, _row(body, record, ">" if index == mark else "")))
@@ -68,6 +69,11 @@ def sentence(body: Mapping[str, Any]) -> str:
     return f"{text}. Not proven: {'; '.join(undecided)}." if undecided else f"{text}."
 
 
+def _further(body: Mapping[str, Any]) -> tuple[str, ...]:
+    """The metrics of a third objective."""
+    return tuple(axis for axis in body.get("objectives", ())[2:] if axis != "macs")
+
+
 def _times(body: Mapping[str, Any]) -> tuple[str, ...]:
     return ("predicted", "median, ms", "p90, ms") if body.get("target") else ()
 
@@ -77,6 +83,8 @@ def _row(body: Mapping[str, Any], record: Mapping[str, Any], mark: str) -> list[
     times = record["latency_ms"] or {}
     row = [mark, counts_text(record["schedule"]), f"{record['macs'] / 1e9:.3g}"]
     row.append(f"{_percent(body, record)} [{low}, {high}]")
+    others = record.get("others", {})
+    row += [f"{100 * others[name]['value']:.1f}" if name in others else "" for name in _further(body)]
     if body.get("target"):
         unsteady = "" if times.get("steady", True) else " unsteady"
         row += [_ms(times.get("predicted")), _ms(times.get("median")) + unsteady, _ms(times.get("p90"))]

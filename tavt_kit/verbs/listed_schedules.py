@@ -53,9 +53,10 @@ def listed_schedules(model: AdaptiveViT, texts: Sequence[str], front: Path | Non
 
 def _check_model(path: Path, recorded: Any, model: AdaptiveViT) -> None:
     """Raise RecordError where the front was found on another architecture; other weights of the same are welcome."""
-    if model.card is None or not isinstance(recorded, Mapping):
+    card = getattr(model, "card", None)
+    if card is None or not isinstance(recorded, Mapping):
         return
-    ours = json.loads(json.dumps(cast("ModelCard", model.card).as_record()))
+    ours = json.loads(json.dumps(cast("ModelCard", card).as_record()))
     differing = [name for name in ("family", "name", "arguments") if recorded.get(name) != ours.get(name)]
     if differing:
         raise RecordError(

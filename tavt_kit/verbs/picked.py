@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tavt_kit.errors import RecordError, ScheduleError
+from tavt_kit.verbs.front_pick import best_within, knee_of
 
 if TYPE_CHECKING:
     from tavt_kit.adaptive import AdaptiveViT
@@ -22,7 +23,8 @@ def schedule_for(run: Path, model: AdaptiveViT, schedule: str | None, pick: str 
         run: The run folder; ``front.json`` in it is what a search found.
         model: The run's model.
         schedule: As ``--schedule`` has it, or None.
-        pick: ``cheapest``, ``best``, or a place on the front counted from 0; None takes what the search chose.
+        pick: ``cheapest``, ``best``, ``knee``, a limit such as ``latency=8ms``, or a place on the front counted from
+            0; None takes what the search chose.
 
     Raises:
         ScheduleError: Both are given, or the schedule does not fit.
@@ -74,8 +76,16 @@ def _candidate(front: Mapping[str, Any], pick: str | None, run: Path) -> Mapping
                 "--pick best or --schedule"
             )
         return candidates[chosen]
+    if pick == "knee":
+        return candidates[knee_of(front)]
+    if "=" in pick:
+        place = best_within(front, [pick])
+        if place is None:
+            raise RecordError(f"nothing on the front of {run} keeps to {pick}; see fgvc-kit show {run}")
+        return candidates[place]
     if not pick.isdecimal() or int(pick) >= len(candidates):
         raise RecordError(
-            f"--pick takes cheapest, best or a place on the front from 0 to {len(candidates) - 1}, got {pick!r}"
+            f"--pick takes cheapest, best, knee, a limit such as latency=8ms, or a place on the front from 0 to "
+            f"{len(candidates) - 1}, got {pick!r}"
         )
     return candidates[int(pick)]

@@ -51,6 +51,14 @@ Workers = Annotated[
 RayAddress = Annotated[
     str | None, typer.Option(help="The cluster's head, e.g. 10.0.0.5:6379. [default: RAY_ADDRESS, else this machine]")
 ]
+Screen = Annotated[
+    int,
+    typer.Option(help="Pictures that a candidate is judged on first, against cheaper ones; 0 to look at all of them."),
+]
+EvaluateOn = Annotated[
+    str | None,
+    typer.Option(help="What the search itself evaluates on: torch or openvino, f32 or bf16, e.g. openvino:bf16."),
+]
 
 
 def search_verb(
@@ -72,6 +80,8 @@ def search_verb(
     population: Population = None,
     max_time: options.MaxTime = None,
     final: Finalists = 6,
+    screen: Screen = 128,
+    evaluate_on: EvaluateOn = None,
     seed: options.Seed = 0,
     limit: options.Limit = None,
     allow_unreadable: options.AllowUnreadable = 0,
@@ -89,9 +99,10 @@ def search_verb(
 
     Selection is on val alone. Latencies are predicted from a table of layer times measured on the target first,
     and the best of the front are measured end to end there. Every evaluation is stored the moment it is done: the
-    same command goes on where it was stopped, with more or fewer --workers if you like. --max-time bounds the time
-    spent on evaluations. Exits 1 where the chosen schedule is not proven to keep to the budget, 2 where no schedule
-    can.
+    same command goes on where it was stopped, with more or fewer --workers if you like. A candidate that is clearly
+    behind a cheaper one on the first pictures is looked at no further (--screen); what the front shows was evaluated
+    on all of val. --max-time bounds the time spent on evaluations. Exits 1 where the chosen schedule is not proven to
+    keep to the budget, 2 where no schedule can.
     """
     from tavt_kit.budget import Budget
     from tavt_kit.device import TargetDevice
@@ -119,6 +130,8 @@ def search_verb(
         limit=limit,
         allow_unreadable=allow_unreadable,
         fresh=fresh,
+        screen=screen,
+        evaluate_on=evaluate_on,
         engine=engine,
         workers=workers,
         ray_address=ray_address,

@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from functools import partial
 from typing import Any
 
 from tavt_kit.budget import Budget
-from tavt_kit.data import load_bytes
-from tavt_kit.evaluation import LeanEvaluator
 from tavt_kit.host import HostFacts
 from tavt_kit.kept import pick_examples, write_kept
 from tavt_kit.macs import MacsFormula
@@ -21,12 +18,13 @@ from tavt_kit.search.feasibility import Reach, check_reachable, reach_of, refuse
 from tavt_kit.search.final import Final
 from tavt_kit.search.record import FRONT_SCHEMA, front_body, write_candidates, write_front
 from tavt_kit.search.result import SearchResult
+from tavt_kit.verbs.search_evaluator import evaluator_on_val, how_to_look, judges_of
 from tavt_kit.verbs.search_live import print_reach, say_stage
 from tavt_kit.verbs.search_request import Request
 from tavt_kit.verbs.search_rounds import Rounds
-from tavt_kit.verbs.search_subject import RECIPE, Subject, check_place, clear, open_subject, settle, sha256_pictures
+from tavt_kit.verbs.search_subject import RECIPE, Subject, check_place, clear, open_subject, settle
 from tavt_kit.verbs.search_target import counted, measured_reach, recorded, timed
-from tavt_kit.verbs.search_workers import MakeEvaluator, answering, check_engine, evaluator_of
+from tavt_kit.verbs.search_workers import check_engine, looking
 
 __all__ = ["plan", "run_search"]
 
@@ -82,13 +80,11 @@ def run_search(request: Request) -> dict[str, Any]:
         write_record(request.out / RECIPE[0], *RECIPE[1:], body)
         official = MacsFormula.of(subject.model, rule="tavt").macs
         costs = replace(_costs(subject, request, store), official_macs=official)
-        make = partial(
-            evaluator_of, preprocessing=subject.preprocessing, precision=request.ranking_precision,
-            metrics=request.metrics, classes=subject.card.classes,
-        )  # fmt: skip
-        evaluator = _evaluator(subject, request, store, make)
-        with answering(request, evaluator, make) as evaluate:
-            result, final = Rounds(subject, request, store, evaluator, evaluate, costs).run()
+        make = how_to_look(subject, request)
+        evaluator = evaluator_on_val(subject, request, store, make)
+        with looking(request, evaluator, make) as look:
+            judges = judges_of(request, costs, evaluator, look)
+            result, final = Rounds(subject, request, store, judges, costs).run()
     return _written(subject, request, result, final)
 
 
@@ -126,25 +122,6 @@ def _costs(subject: Subject, request: Request, store: Store) -> Costs:
     return timed(subject, request, store, tails)
 
 
-def _evaluator(subject: Subject, request: Request, store: Store, make: MakeEvaluator) -> LeanEvaluator:
-    """Counts what is right on val, on the target's own kind of processor; the store is tied to these very pictures."""
-    pixels, labels, _ = load_bytes(
-        subject.images.split("val"),
-        subject.preprocessing,
-        allow_unreadable=request.allow_unreadable,
-        limit=request.limit,
-    )
-    store.hold_to({"pictures": sha256_pictures(pixels, labels)})
-    say_stage(
-        f"Evaluating on {len(labels)} val pictures in {request.ranking_precision}; "
-        f"stored in {request.out / 'search.db'}."
-    )
-    target = request.target
-    if target is not None and target.processor == "cuda":
-        subject.model.to(f"cuda:{target.index}")
-    return make(subject.model, pixels, labels)
-
-
 def _written(subject: Subject, request: Request, result: SearchResult, final: Final) -> dict[str, Any]:
     """Everything that stays: the front, all candidates, the patches kept by the chosen one, the report."""
     target = request.target
@@ -156,7 +133,7 @@ def _written(subject: Subject, request: Request, result: SearchResult, final: Fi
         target=target,
         seed=request.seed,
         host=HostFacts.gather(None if target is None else accelerator_name(target)),
-        precisions={"search": request.ranking_precision, "final": request.precision},
+        precisions=request.precisions,
     )
     write_candidates(request.out, result, final)
     write_front(request.out, body)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tavt_kit.budget import Budget
-from tavt_kit.device import TargetDevice
+from tavt_kit.device import TargetDevice, read_precision
 from tavt_kit.errors import BudgetError, DataError, TargetError
 from tavt_kit.search import ALGORITHMS, Objectives
 from tavt_kit.verbs.options import BadOption
@@ -46,9 +46,11 @@ class Request:
     engine: str
     workers: int | None
     ray_address: str | None
+    screen: int
+    evaluate_on: str | None
 
     def __post_init__(self) -> None:
-        for name, least in (("evaluations", 1), ("population", 1), ("final", 1), ("seed", 0)):
+        for name, least in (("evaluations", 1), ("population", 1), ("final", 1), ("seed", 0), ("screen", 0)):
             if (value := getattr(self, name)) is not None and value < least:
                 raise BadOption(f"--{name} must be at least {least}, got {value}")
         self._check_algorithm()
@@ -56,6 +58,8 @@ class Request:
         if self.limit is not None and self.limit < 1:
             raise DataError(f"a limit must allow at least one picture, got --limit {self.limit}")
         self._check_target()
+        if self.evaluate_on is not None:
+            _ = self.looks  # refuses what cannot be
 
     def _check_algorithm(self) -> None:
         if self.algorithm not in ALGORITHMS:
@@ -113,10 +117,44 @@ class Request:
         return "bf16" if self.target is not None and self.target.precision == "bf16" else "f32"
 
     @property
-    def ranking_precision(self) -> str:
-        """In which the search itself evaluates: bf16 where that is faster and finalists are evaluated once more."""
+    def looks(self) -> TargetDevice:
+        """By which runtime, and in which precision, the search itself evaluates.
+
+        Where ``--evaluate-on`` does not say: torch, in bf16 where that is faster and finalists are evaluated once more.
+
+        Raises:
+            BadOption: Neither torch nor openvino, or another precision than f32 and bf16.
+        """
+        if self.evaluate_on is None:
+            return TargetDevice("torch", "cpu", precision=self._quick_precision)
+        runtime, _, precision = self.evaluate_on.strip().lower().partition(":")
+        precision = read_precision(precision or "f32")
+        if runtime not in ("torch", "openvino") or precision not in ("f32", "bf16"):
+            raise BadOption(
+                f"--evaluate-on is torch or openvino, with f32 or bf16, such as openvino:bf16, got {self.evaluate_on!r}"
+            )
+        threads = self.target.threads if self.target is not None and self.target.is_cpu else None
+        return TargetDevice(runtime, "cpu", threads=threads, precision=precision)
+
+    @property
+    def _quick_precision(self) -> str:
         import torch
 
         from tavt_kit.runtimes.on_torch import is_bf16_faster
 
         return "bf16" if self.is_timed and is_bf16_faster(torch.device("cpu")) else self.precision
+
+    @property
+    def races(self) -> bool:
+        """Whether candidates may be stopped early: top-1 alone is told of a part of the pictures.
+
+        The official algorithm evaluates everything in full.
+        """
+        plain = self.metrics == ("top1",) and self.weighed.number == 2
+        return self.screen > 0 and plain and self.algorithm != "tavt-official"
+
+    @property
+    def precisions(self) -> dict[str, str]:
+        """How pictures were evaluated, as ``front.json`` says it."""
+        found = {"search": self.looks.precision, "final": self.precision, "runtime": self.looks.runtime}
+        return found | ({"screen": str(self.screen)} if self.races else {})

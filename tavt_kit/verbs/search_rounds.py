@@ -7,10 +7,10 @@ from functools import cached_property
 
 from tavt_kit.accuracy import PairedDifference
 from tavt_kit.answer import paired
-from tavt_kit.evaluation import LeanEvaluator
 from tavt_kit.schedule import TokenSchedule
-from tavt_kit.search import Costs, Evaluate, Objectives, SearchResult, Store, search
+from tavt_kit.search import Costs, Objectives, SearchResult, Store, search
 from tavt_kit.search.final import Final, Measure, confirm
+from tavt_kit.verbs.search_evaluator import Judges
 from tavt_kit.verbs.search_live import live, say_stage
 from tavt_kit.verbs.search_request import Request
 from tavt_kit.verbs.search_subject import Subject
@@ -36,16 +36,14 @@ class Rounds:
         subject: Model and pictures.
         request: What is asked.
         store: Keeps answers, and the correction, so that a continued search takes the same way.
-        evaluator: Of this process, on val; finalists are evaluated once more where its precision is not the target's.
-        evaluate: Answers the search: this evaluator, or several of its kind.
+        judges: Who answers on val; finalists are evaluated once more where the quick way is not the exact one.
         costs: Of schedules, as predicted.
     """
 
     subject: Subject
     request: Request
     store: Store
-    evaluator: LeanEvaluator
-    evaluate: Evaluate
+    judges: Judges
     costs: Costs
 
     def run(self) -> tuple[SearchResult, Final]:
@@ -73,18 +71,19 @@ class Rounds:
         request, wanted = self.request, self.request.evaluations
         with live() as watch:
             return search(
-                self.subject.space, self.evaluate, costs=costs, budget=request.budget,
+                self.subject.space, self.judges.evaluate, costs=costs, budget=request.budget,
                 evaluations=wanted if after is None else after.evaluations + (wanted + 1) // 2,
                 max_seconds=request.max_seconds, population=request.population, seed=request.seed,
                 algorithm=request.algorithm, objectives=self._objectives,
                 seeds=self.subject.seeds(request), slack=SLACK, store=self.store, after=after, on_progress=watch,
+                learn=self.judges.learn,
             )  # fmt: skip
 
     def _confirm(self, result: SearchResult, before: Final | None, rounds: int = 3, last: bool = True) -> Final:
         if self.request.target is not None:
             say_stage(f"Measuring the best of {result.evaluations} schedules end to end on {self.request.target}.")
-        exact, dense = self._exact, result.dense.schedule
-        settled = last and exact is not self.evaluator
+        exact, dense = self.judges.exact, result.dense.schedule
+        settled = last and exact is not self.judges.quick
         return confirm(
             result,
             self.request.budget,
@@ -101,20 +100,13 @@ class Rounds:
         before, after = self.store.get(dense), self.store.get(schedule)
         bits = [answer.right for answer in (before, after) if answer is not None and answer.right is not None]
         if len(bits) < 2 or bits[0].shape != bits[1].shape:  # one of them unknown, or stopped early
-            return self.evaluator.against(dense, schedule)
+            return self.judges.quick.against(dense, schedule)
         return paired(*bits)
 
     @cached_property
     def _measure(self) -> Measure | None:
         """One for all confirmations, so that the dense model is converted once."""
         return measured_on(self.subject, self.request, self.costs.predicted(self.subject.space.dense))
-
-    @cached_property
-    def _exact(self) -> LeanEvaluator:
-        """Evaluates finalists, in the precision of the target."""
-        if self.request.precision == self.evaluator.precision:
-            return self.evaluator
-        return replace(self.evaluator, precision=self.request.precision)
 
     @cached_property
     def _objectives(self) -> Objectives:

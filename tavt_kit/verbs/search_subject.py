@@ -14,12 +14,14 @@ from tavt_kit.checkpoints import is_run, open_model, save_model
 from tavt_kit.checkpoints.folder import read_run
 from tavt_kit.data import ImageSet, inherit_split, load_images
 from tavt_kit.data.inherited import inherited_images
+from tavt_kit.data.loading import thin_out
 from tavt_kit.errors import DataError, RecordError
 from tavt_kit.model_card import ModelCard
 from tavt_kit.preprocess import Preprocessing
 from tavt_kit.records import read_record
 from tavt_kit.runtimes import Session
 from tavt_kit.schedule import TokenSchedule
+from tavt_kit.scoring import Scoring
 from tavt_kit.search import Space
 from tavt_kit.verbs.listed_schedules import listed_schedules
 from tavt_kit.verbs.options import BadOption
@@ -78,6 +80,13 @@ class Subject:
         texts = listed_schedules(model, request.schedules, request.front)
         return [TokenSchedule.parse(text, **sizes) for text in texts]
 
+    def check_metrics(self, request: Request) -> None:
+        """Raise DataError for a metric that the pictures of val cannot give."""
+        import numpy as np
+
+        shown = thin_out(self.images.split("val"), request.limit)
+        Scoring(request.metrics, np.array([sample.label for sample in shown]), self.card.classes)
+
     def ties(self, request: Request) -> dict[str, Any]:
         """What the answers of a search depend on, besides the schedule."""
         return {
@@ -91,7 +100,9 @@ class Subject:
             "limit": request.limit,
             "allow_unreadable": request.allow_unreadable,
             "target": None if request.target is None else str(request.target),
-            "precision": request.ranking_precision,
+            "precision": request.looks.precision,
+            "evaluate_on": request.looks.runtime,
+            "screen": request.screen if request.races else 0,
             "metrics": list(request.metrics),
         }
 

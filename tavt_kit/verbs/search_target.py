@@ -205,4 +205,6 @@ def recorded(request: Request) -> dict[str, Any]:
         "final": request.final,
         "seed": request.seed,
         "limit": request.limit,
+        "screen": request.screen,
+        "evaluate_on": f"{request.looks.runtime}:{request.looks.precision}",
     }

@@ -5,18 +5,19 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
+from tavt_kit.answer import Answer
 from tavt_kit.checkpoints import load_model
 from tavt_kit.errors import TargetError
-from tavt_kit.evaluation import LeanEvaluator
 from tavt_kit.model_card import CARD_FILE, WEIGHTS_FILE
-from tavt_kit.preprocess import Preprocessing
-from tavt_kit.scoring import Scoring
-from tavt_kit.search import Evaluate
+from tavt_kit.schedule import TokenSchedule
 from tavt_kit.search.engines.crew import Workers
+from tavt_kit.search.racing import Look
+from tavt_kit.shared_evaluation import SharedEvaluator
 from tavt_kit.verbs.search_live import say_stage
 from tavt_kit.verbs.search_request import Request
 
@@ -26,35 +27,10 @@ if TYPE_CHECKING:
 
     from tavt_kit.adaptive import AdaptiveViT
 
-__all__ = ["MakeEvaluator", "Parcel", "answering", "check_engine", "evaluator_of"]
+__all__ = ["MakeEvaluator", "Parcel", "Part", "check_engine", "looking"]
 
-MakeEvaluator = Callable[["AdaptiveViT", "NDArray[np.uint8]", "NDArray[np.int64]"], LeanEvaluator]
+MakeEvaluator = Callable[["AdaptiveViT", "NDArray[np.uint8]", "NDArray[np.int64]"], SharedEvaluator]
 """An evaluator of a model on pictures and their classes; can be pickled."""
-
-
-def evaluator_of(
-    model: AdaptiveViT,
-    pixels: NDArray[np.uint8],
-    labels: NDArray[np.int64],
-    *,
-    preprocessing: Preprocessing,
-    precision: str,
-    metrics: tuple[str, ...],
-    classes: Sequence[str],
-) -> LeanEvaluator:
-    """A search's evaluator, here or in a worker; bound to the last four it is a ``MakeEvaluator``.
-
-    Args:
-        model: Wrapped, on its device.
-        pixels: (n, 3, H, W) bytes.
-        labels: (n,)
-        preprocessing: The model's.
-        precision: In which pictures are ranked.
-        metrics: What is answered, the one that leads first.
-        classes: Their names.
-    """
-    scoring = Scoring(metrics, labels, tuple(classes))
-    return LeanEvaluator(model, pixels, labels, preprocessing, precision=precision, scoring=scoring)
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +53,7 @@ class Parcel:
     device: str
     threads: int
 
-    def __call__(self) -> Evaluate:
+    def __call__(self) -> Callable[[Sequence[Part]], Iterator[tuple[Part, Answer]]]:
         """Called in the worker, once."""
         import torch
 
@@ -86,7 +62,22 @@ class Parcel:
             for name, content in self.files.items():
                 Path(folder, name).write_bytes(content)
             model = load_model(folder)
-        return self.make(model.to(self.device), self.pixels, self.labels).answers
+        return partial(_parts, self.make(model.to(self.device), self.pixels, self.labels))
+
+
+class Part(NamedTuple):
+    """A schedule, and the pictures from ``start`` to ``stop``, that a worker is to look at."""
+
+    schedule: TokenSchedule
+    start: int
+    stop: int
+
+
+def _parts(evaluator: SharedEvaluator, parts: Sequence[Part]) -> Iterator[tuple[Part, Answer]]:
+    for start, stop in dict.fromkeys((part.start, part.stop) for part in parts):
+        schedules = [part.schedule for part in parts if (part.start, part.stop) == (start, stop)]
+        for schedule, answer in evaluator.look(schedules, start, stop):
+            yield Part(schedule, start, stop), answer
 
 
 def check_engine(request: Request) -> None:
@@ -103,8 +94,8 @@ def check_engine(request: Request) -> None:
 
 
 @contextmanager
-def answering(request: Request, evaluator: LeanEvaluator, make: MakeEvaluator) -> Iterator[Evaluate]:
-    """Who answers the search: ``evaluator`` itself, or as many of its kind as the request wants, ended with the block.
+def looking(request: Request, evaluator: SharedEvaluator, make: MakeEvaluator) -> Iterator[Look]:
+    """Who looks at pictures: ``evaluator`` itself, or as many of its kind as the request wants, ended with the block.
 
     Args:
         request: Its ``out`` is a run of the model by now.
@@ -116,13 +107,18 @@ def answering(request: Request, evaluator: LeanEvaluator, make: MakeEvaluator) -
         MeasurementError: The workers cannot start.
     """
     if request.engine == "local" and (request.workers or 1) == 1:
-        yield evaluator.answers
+        yield evaluator.look
         return
     files = {name: (request.out / name).read_bytes() for name in (CARD_FILE, WEIGHTS_FILE)}
     device = str(next(evaluator.model.parameters()).device)
     parcel = Parcel(files, evaluator.pixels[:], evaluator.labels, make, device, threads=1)
     with (_on_ray if request.engine == "ray" else _here)(request, parcel) as workers:
-        yield workers
+
+        def look(schedules: Sequence[TokenSchedule], start: int, stop: int) -> Iterator[tuple[TokenSchedule, Answer]]:
+            for part, answer in workers([Part(schedule, start, stop) for schedule in schedules]):
+                yield part.schedule, answer
+
+        yield look
 
 
 @contextmanager

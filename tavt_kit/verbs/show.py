@@ -30,13 +30,14 @@ def show_verb(run: Run, pick: Pick = None, knee: Knee = False, as_json: options.
     from tavt_kit.errors import BudgetError
     from tavt_kit.records import read_record
     from tavt_kit.schedule import counts_text
+    from tavt_kit.verbs.front_pick import best_within, knee_of
     from tavt_kit.verbs.front_view import print_front
 
     if pick and knee:
         raise BudgetError("--pick and --knee each choose a candidate; give one of them")
     file = run / "front.json" if run.is_dir() else run
     body = read_record(file, "fgvc-kit/front", 1)
-    marked = _knee(body) if knee else _picked(body, pick) if pick else body.get("chosen")
+    marked = knee_of(body) if knee else best_within(body, pick) if pick else body.get("chosen")
     if as_json:
         print(json.dumps(body if not (pick or knee) else {"picked": _candidate(body, marked)}))
     else:
@@ -48,57 +49,3 @@ def show_verb(run: Run, pick: Pick = None, knee: Knee = False, as_json: options.
 
 def _candidate(body: Mapping[str, Any], index: int | None) -> Any:
     return None if index is None else body["candidates"][index]
-
-
-def _knee(body: Mapping[str, Any]) -> int:
-    from tavt_kit.front import knee
-
-    return knee([(_cost(body, one), one[body["metric"]]) for one in body["candidates"]])
-
-
-def _cost(body: Mapping[str, Any], record: Mapping[str, Any]) -> float:
-    """What the front is sorted by: its first objective."""
-    value: Any = record
-    for key in body.get("objectives", ["macs"])[0].split("."):
-        value = value[key]
-    return float(value)
-
-
-def _picked(body: Mapping[str, Any], texts: list[str]) -> int | None:
-    """The most accurate candidate within the limits; with a floor the cheapest. By rising cost both are at an end."""
-    from tavt_kit.budget import Budget
-
-    budget = Budget.parse(texts)
-    fitting = [
-        index
-        for index, record in enumerate(body["candidates"])
-        if all(limit.admits(_value(body, record, limit)) for limit in budget)
-    ]
-    if not fitting:
-        return None
-    return fitting[0] if budget.floors else fitting[-1]
-
-
-def _value(body: Mapping[str, Any], record: Mapping[str, Any], limit: Any) -> float:
-    """What is recorded of the limited quantity.
-
-    Raises:
-        BudgetError: Nothing is.
-    """
-    from tavt_kit.errors import BudgetError
-    from tavt_kit.verbs.front_view import dense_of
-
-    if limit.quantity == "flops":
-        return float(record["macs"])
-    if limit.quantity == "latency":
-        times = record["latency_ms"] or {}
-        found = times.get({"p50": "median"}.get(limit.statistic, limit.statistic), times.get("predicted"))
-        if found is not None:
-            return float(found)
-    elif limit.quantity == body["metric"]:
-        return float(record[limit.quantity])
-    elif limit.quantity == "drop":
-        dense = dense_of(body)
-        if dense is not None:
-            return float(dense[body["metric"]] - record[body["metric"]])
-    raise BudgetError(f"this front does not record what {limit} limits; pick by flops, latency, top1 or drop")

@@ -245,7 +245,7 @@ def vitae_oracle(model: Any, x: Tensor, kept: list[Tensor], pool: str) -> Tensor
         side = round((count - prefix) ** 0.5)
         grid = values[:, prefix:].reshape(batch, side, side, width).permute(0, 3, 1, 2).contiguous()
         local = cell.PCM(grid).permute(0, 2, 3, 1).reshape(batch, -1, width)
-        after = values + cell.attn.proj(mixed.transpose(1, 2).reshape(batch, count, width))
+        after = values + cell.attn.proj(mixed.transpose(1, 2).flatten(2))
         after[:, prefix:] += local
         after = after + cell.mlp(cell.norm2(after))
         here = torch.zeros_like(here).scatter(1, place, True)

@@ -1,8 +1,8 @@
-"""Racing on made-up bits: who is stopped, how surely, and that a search with it ends the same wherever it stops."""
+"""Racing on made-up bits: who is stopped, how surely, and that a search stopped anywhere ends the same."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -15,10 +15,19 @@ from tavt_kit.errors import DataError
 from tavt_kit.schedule import TokenSchedule
 from tavt_kit.search import SearchResult, Store, search
 from tavt_kit.search.final import confirm
-from tavt_kit.search.racing import ESTIMATE, Bits, Race, is_beaten, stages
+from tavt_kit.search.racing import ESTIMATE, Bits, Look, Race, is_beaten, stages
 from tests.search.toy import MACS_ONLY, SPACE
 
 PICTURES = 600
+
+
+def answer(bits: Bits) -> Answer:
+    return Answer(Accuracy.of_counts(int(bits.sum()), len(bits), split="val"), 1.0, right=bits)
+
+
+def showing(bits: Bits) -> Look:
+    """The same bits for every schedule."""
+    return lambda schedules, start, stop: [(schedule, answer(bits[start:stop])) for schedule in schedules]
 
 
 class Model:
@@ -27,7 +36,6 @@ class Model:
     def __init__(self) -> None:
         self.need = np.random.default_rng(0).beta(1.2, 2.5, PICTURES)
         self.looked = 0
-        self.seen: dict[TokenSchedule, int] = {}
 
     def bits(self, schedule: TokenSchedule) -> Bits:
         worth = np.mean([1 - np.exp(-3 * count / 26) for count in schedule.counts])
@@ -35,11 +43,10 @@ class Model:
         right: Bits = self.need + noise < worth
         return right
 
-    def look(self, schedules: Sequence[TokenSchedule], first: int) -> Mapping[TokenSchedule, Bits | str]:
+    def look(self, schedules: Sequence[TokenSchedule], start: int, stop: int) -> Iterator[tuple[TokenSchedule, Answer]]:
+        self.looked += (stop - start) * len(schedules)
         for schedule in schedules:
-            self.looked += first - self.seen.get(schedule, 0)
-            self.seen[schedule] = first
-        return {schedule: self.bits(schedule)[:first] for schedule in schedules}
+            yield schedule, answer(self.bits(schedule)[start:stop])
 
     def race(self, confidence: float = 0.9, first: int = 75) -> Race:
         return Race(self.look, MACS_ONLY.macs, PICTURES, first, confidence)
@@ -107,25 +114,27 @@ def test_what_was_stopped_is_on_no_front_and_no_baseline() -> None:
 def test_no_better_one_is_lost_to_easy_first_pictures() -> None:
     """A stopped candidate is told as worse than its rival, even where the first pictures are easy."""
     rival = np.concatenate([np.ones(100, bool), np.zeros(100, bool)])
-    race = Race(lambda schedules, n: dict.fromkeys(schedules, np.arange(n) % 5 > 0), lambda schedule: 1.0, 200, 50)
-    race.learn([(TokenSchedule((5, 4)), Answer(_accuracy(rival), 1.0, right=rival))])
-    ((_, answer),) = race([TokenSchedule((5, 5))])
-    assert answer.accuracy is not None and answer.accuracy.value == 0.8 and answer.accuracy.n == 50
-    assert answer.values[ESTIMATE] == pytest.approx(0.3)  # 0.5, less 0.2
+    race = Race(showing(np.arange(200) % 5 > 0), lambda schedule: 1.0, 200, 50)
+    race.learn([(TokenSchedule((5, 4)), answer(rival))])
+    ((_, found),) = race([TokenSchedule((5, 5))])
+    assert found.accuracy is not None and found.accuracy.value == 0.8 and found.accuracy.n == 50
+    assert found.values[ESTIMATE] == pytest.approx(0.3)  # 0.5, less 0.2
 
 
 def test_the_rival_costs_no_more() -> None:
     costly, cheap = np.ones(200, bool), np.arange(200) % 2 == 0
-    race = Race(lambda schedules, n: {schedule: cheap[:n] for schedule in schedules}, lambda s: sum(s.counts), 200, 50)
-    race.learn([(TokenSchedule((5, 5)), Answer(_accuracy(costly), 1.0, right=costly))])
+    race = Race(showing(cheap), lambda schedule: sum(schedule.counts), 200, 50)
+    race.learn([(TokenSchedule((5, 5)), answer(costly))])
     found = dict(race([TokenSchedule((5, 4)), TokenSchedule((6, 5))]))
-    assert [answer.accuracy.n for answer in found.values() if answer.accuracy] == [50, 200]
+    assert {schedule: one.accuracy.n for schedule, one in found.items() if one.accuracy} == {
+        TokenSchedule((5, 4)): 200, TokenSchedule((6, 5)): 50}  # fmt: skip
     assert found[TokenSchedule((5, 4))].values == {}
 
 
 def test_a_failure_is_an_answer() -> None:
-    race = Race(lambda schedules, n: dict.fromkeys(schedules, "no memory"), lambda schedule: 1.0, 200, 50)
-    assert [answer.failure for _, answer in race([TokenSchedule((5, 5))])] == ["no memory"]
+    nothing = Answer(None, 1.0, "no memory")
+    race = Race(lambda schedules, start, stop: [(one, nothing) for one in schedules], lambda schedule: 1.0, 200, 50)
+    assert [found.failure for _, found in race([TokenSchedule((5, 5))])] == ["no memory"]
     with pytest.raises(DataError, match=r"between 0\.5 and 1"):
         Race(race.look, race.cost, 200, 50, confidence=1.0)
 
@@ -164,7 +173,3 @@ def test_a_longer_search_goes_on_from_a_raced_one() -> None:
     further = search(SPACE, race, costs=MACS_ONLY, evaluations=100, population=8, after=first, learn=race.learn)
     assert further.candidates[:60] == first.candidates and set(first.estimates) <= set(further.estimates)
     assert {one.accuracy.n for one in further.front if one.accuracy} == {PICTURES}
-
-
-def _accuracy(bits: Bits) -> Accuracy:
-    return Accuracy.of_counts(int(bits.sum()), len(bits), split="val")

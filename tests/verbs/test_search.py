@@ -9,19 +9,23 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Sequence
+from itertools import count
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tavt_kit.adaptive import AdaptiveViT
+from tavt_kit.answer import Answer
 from tavt_kit.cli import main
 from tavt_kit.device import TargetDevice
-from tavt_kit.evaluation import LeanEvaluator
 from tavt_kit.latency_table import Curve, DropCell, LatencyTable, LayerCells
 from tavt_kit.measurement import Measurement
 from tavt_kit.schedule import TokenSchedule
+from tavt_kit.search import Store
+from tavt_kit.shared_evaluation import SharedEvaluator
 from tavt_kit.verbs import search_target
+from tavt_kit.verbs.search_rounds import Rounds
 from tests.verbs.tiny import write_pictures, write_run
 
 ROOT = Path(__file__).parents[2]
@@ -46,6 +50,10 @@ def search(place: Path, out: Path, *flags: object, model: object = None) -> int:
 def front(out: Path) -> dict[str, Any]:
     body: dict[str, Any] = json.loads((out / "front.json").read_text())
     return body
+
+
+def listed(out: Path) -> list[dict[str, str]]:
+    return list(csv.DictReader((out / "candidates.csv").read_text().splitlines()))
 
 
 def toy_table(target: TargetDevice) -> LatencyTable:
@@ -159,21 +167,22 @@ def test_goes_on_where_the_target_is_faster_or_slower_than_predicted(
     assert search(place, out, *flags) == 0 and front(out)["evaluations"] == evaluations
 
 
+@pytest.mark.parametrize("screen", [0, 5])
 def test_interrupted_it_continues_to_the_same_front(
-    place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    screen: int, place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    flags = ("--budget", "flops=300K", "--evaluations", 20)
+    flags = ("--budget", "flops=300K", "--evaluations", 20, "--screen", screen)
     assert search(place, tmp_path / "whole", *flags) == 0
-    honest, count = LeanEvaluator.answer, 0
+    honest, count = Store.put, 0
 
-    def interrupted(self: LeanEvaluator, schedule: TokenSchedule) -> Any:
+    def interrupted(self: Store, schedule: TokenSchedule, answer: Answer) -> None:
         nonlocal count
         count += 1
         if count % 7 == 0:
             raise KeyboardInterrupt
-        return honest(self, schedule)
+        honest(self, schedule, answer)
 
-    monkeypatch.setattr(LeanEvaluator, "answer", interrupted)
+    monkeypatch.setattr(Store, "put", interrupted)
     for _ in range(3):
         assert search(place, tmp_path / "cut", *flags) == 130
         assert "the same command" in capsys.readouterr().err
@@ -214,6 +223,46 @@ def test_searching_inside_the_run_keeps_its_model(
     before = (run / "model.safetensors").stat().st_mtime_ns
     assert search(place, run, "--budget", "flops=300K", "--evaluations", 5, "--fresh", model=run) == 0
     assert (run / "model.safetensors").stat().st_mtime_ns == before
+
+
+def test_algorithms_objectives_and_an_earlier_front(
+    place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    first, second = tmp_path / "first", tmp_path / "second"
+    wanted = ("--objective", "macro_f1", "--objective", "macs", "--objective", "agreement")
+    assert search(place, first, *wanted, "--algorithm", "surrogate", "--evaluations", 14) == 0
+    body = front(first)
+    assert body["metric"] == "macro_f1" and body["objectives"] == ["macs", "macro_f1", "agreement"]
+    assert "agreement" in capsys.readouterr().out
+    assert all({"top1", "agreement"} <= set(one["others"]) for one in body["candidates"])
+    assert "surrogate" in {row["origin"] for row in listed(first)}
+    flags = ("--front", first, "--algorithm", "random", "--evaluations", 12, "--budget", "recall[disc]=1%")
+    assert search(place, second, *flags) == 0
+    rows = listed(second)
+    begun = [row["schedule"] for row in rows if row["origin"] == "user"]
+    earlier = {str(TokenSchedule(tuple(one["schedule"]))) for one in body["candidates"]}
+    assert begun and set(begun) <= earlier | {rows[0]["schedule"]}
+    assert [float(row["seconds"]) for row in rows] == sorted(float(row["seconds"]) for row in rows)
+    deeper = write_run(tmp_path / "deeper", depth=5)
+    assert search(place, tmp_path / "third", "--front", first, model=deeper) == 2
+    assert "is the front of another model: its arguments" in capsys.readouterr().err.splitlines()[-1]
+    assert not (tmp_path / "third").exists()
+
+
+def test_corrections_are_bounded(
+    place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A target that proves slower whenever it is measured is believed three times, and no more."""
+    FakeTarget(monkeypatch)
+    slower = count(1)
+    monkeypatch.setattr(Rounds, "_correction", lambda *arguments: {"p50": 1 + 0.1 * next(slower)})
+    flags = ("--target", "torch:cpu:threads=1", "--budget", "throughput=150/s", "--evaluations", 8, "--final", 2)
+    assert search(place, tmp_path / "out", *flags) == 0
+    body = front(tmp_path / "out")
+    assert body["evaluations"] == 8 + 3 * 4 and "corrected 3 times" in body["stopped_because"]
+    assert capsys.readouterr().err.count("searching on by what was measured") == 3
+    assert search(place, tmp_path / "out", *flags) == 0 and next(slower) == 4  # the corrections are remembered
+    assert front(tmp_path / "out")["candidates"] == body["candidates"]
 
 
 def test_dry_run_writes_nothing(place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -263,6 +312,11 @@ FLOPS = ("--budget", "flops=300K")
         ((*FLOPS, "--weights", "random"), "weights of its own"),
         ((*FLOPS, "--score", "loudness"), "loudness"),
         ((*FLOPS, "--data", "absent/"), "absent"),
+        ((*FLOPS, "--screen", "-1"), "--screen must be at least 0"),
+        ((*FLOPS, "--evaluate-on", "onnxruntime"), "torch or openvino"),
+        ((*FLOPS, "--evaluate-on", "torch:int8"), "f32 or bf16"),
+        ((*FLOPS, "--evaluate-on", "openvino:half"), "f32 or bf16"),
+        ((*FLOPS, "--evaluate-on", "openvino:f33"), "f33"),
     ],
 )  # fmt: skip
 def test_bad_input_is_one_sentence(
@@ -274,11 +328,46 @@ def test_bad_input_is_one_sentence(
     assert not (tmp_path / "out" / "front.json").exists()
 
 
+def test_screened_candidates_say_so_and_are_on_no_front(
+    place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out"
+    assert search(place, out, "--budget", "flops=450K", "--evaluations", 40, "--screen", 4, "--limit", 17) == 0
+    assert "17 val pictures, the first 4 of them first, by torch in f32" in capsys.readouterr().err
+    with (out / "candidates.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert {row["n"] for row in rows if row["on_front"] == "1"} == {"17"}
+    assert 5 < sum(row["n"] in ("4", "8") for row in rows) and {row["n"] for row in rows} <= {"4", "8", "17"}
+    body = front(out)
+    assert {one["n"] for one in (*body["candidates"], *body["baselines"])} == {17}
+    assert body["precisions"] == {"search": "f32", "final": "f32", "runtime": "torch", "screen": "4"}
+    recipe = json.loads((out / "recipe.json").read_text())
+    assert recipe["screen"] == 4 and recipe["evaluate_on"] == "torch:f32"
+    assert search(place, out, "--budget", "flops=450K", "--evaluations", 40, "--screen", 5, "--limit", 17) == 2
+    assert "screen was 4, is 5" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("runtime", ["torch:bf16", pytest.param("openvino", marks=pytest.mark.slow)])
+def test_what_was_evaluated_quickly_is_shown_exactly(runtime: str, place: Path, tmp_path: Path) -> None:
+    out, exact = tmp_path / "out", tmp_path / "exact"
+    flags = ("--budget", "flops=400K", "--evaluations", 12)
+    assert search(place, out, *flags, "--evaluate-on", runtime) == search(place, exact, *flags) == 0
+    body = front(out)
+    name, _, precision = runtime.partition(":")
+    assert body["precisions"] == {"search": precision or "f32", "final": "f32", "runtime": name, "screen": "128"}
+    known, truth = (
+        {row["schedule"]: row for row in csv.DictReader((place / "candidates.csv").read_text().splitlines())}
+        for place in (out, exact)
+    )
+    shown = {name: row["value"] for name, row in known.items() if row["on_front"] == "1"}
+    assert shown and all(truth[name]["value"] == value for name, value in shown.items() if name in truth)
+
+
 def test_latency_below_the_least_names_it(
     place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     fake = FakeTarget(monkeypatch)
-    monkeypatch.setattr(LeanEvaluator, "answer", lambda *arguments: pytest.fail("a picture was looked at"))
+    monkeypatch.setattr(SharedEvaluator, "answers", lambda *arguments: pytest.fail("a picture was looked at"))
     target = ("--target", "torch:cpu:threads=1")
     assert search(place, tmp_path / "out", *target, "--budget", "latency=1ms") == 2
     assert "the nearest feasible budget is latency=3.56ms" in capsys.readouterr().err

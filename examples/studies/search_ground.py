@@ -1,0 +1,147 @@
+"""What the parts of ``search_cost`` stand on: the model, its pictures, exact scores that are kept, and hypervolumes."""
+
+from __future__ import annotations
+
+import csv
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tavt_kit.adaptive import AdaptiveViT
+from tavt_kit.checkpoints import load_model
+from tavt_kit.data import load_bytes, thin_out
+from tavt_kit.data.inherited import inherited_images
+from tavt_kit.evaluation import LeanEvaluator
+from tavt_kit.front import hypervolume
+from tavt_kit.macs import MacsFormula
+from tavt_kit.preprocess import Preprocessing
+from tavt_kit.schedule import TokenSchedule
+from tavt_kit.search import Space
+from tavt_kit.search.racing import stratified
+from tavt_kit.shared_evaluation import SharedEvaluator
+
+TOGETHER = 64
+"""Schedules of one tree: what has been scored when the study is stopped is kept."""
+
+Gene = tuple[int, ...]
+
+
+@dataclass
+class Ground:
+    """The model and its pictures; scores of schedules in f32 on whole splits are kept in ``scores.csv``.
+
+    Args:
+        run: A trained and distilled run with its split.
+        out: Working folder.
+        limit: Pictures of each split, for a trial.
+        bound: Of the official search: what its cheapest gene drops in every layer.
+    """
+
+    run: Path
+    out: Path
+    limit: int | None = None
+    bound: float = 0.2
+    known: dict[tuple[str, Gene], int] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.out.mkdir(parents=True, exist_ok=True)
+        self.model: AdaptiveViT = load_model(self.run)
+        self.model.eval()
+        self.formula = MacsFormula.of(self.model)
+        self.official_formula = MacsFormula.of(self.model, "tavt")
+        self.preprocessing = Preprocessing.from_record(self.model.card.preprocessing)  # type: ignore[union-attr]
+        self.space = Space(self.model.tokens, self.model.layers, self.model.prefix,
+                           token_pooled=self.model.token_pooled)  # fmt: skip
+        if self.scores.exists():
+            with self.scores.open(newline="") as file:
+                for split, counts, right in csv.reader(file):
+                    self.known[split, tuple(map(int, counts.split(",")))] = int(right)
+
+    @property
+    def scores(self) -> Path:
+        """(split, counts, pictures that are right), one schedule a line, appended."""
+        return self.out / "scores.csv"
+
+    def pictures(self, split: str) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
+        """In the order of the screening."""
+        samples = thin_out(inherited_images(self.run, None).split(split), self.limit)
+        samples = [samples[place] for place in stratified([sample.label for sample in samples])]
+        pixels, labels, _ = load_bytes(samples, self.preprocessing)
+        return pixels, labels
+
+    @cached_property
+    def exact(self) -> dict[str, SharedEvaluator]:
+        """In f32, by torch."""
+        return {split: SharedEvaluator(self.model, *self.pictures(split), self.preprocessing, split=split)
+                for split in ("val", "test")}  # fmt: skip
+
+    @cached_property
+    def one_by_one(self) -> LeanEvaluator:
+        """A whole pass for each schedule, in f32: what the official search pays for."""
+        return LeanEvaluator(self.model, *self.pictures("val"), self.preprocessing)
+
+    def schedule(self, gene: Gene) -> TokenSchedule:
+        """Its canonical form: for a head that reads the class token the last count changes nothing."""
+        return TokenSchedule((*gene[:-1], gene[-2]) if self.model.token_pooled else gene)
+
+    def score(self, split: str, schedules: Iterable[TokenSchedule]) -> list[float]:
+        """Exact accuracies; what is not known is evaluated, and kept."""
+        schedules = list(schedules)
+        missing = [one for one in dict.fromkeys(schedules) if (split, one.counts) not in self.known]
+        evaluator = self.exact[split] if missing else None
+        for start in range(0, len(missing), TOGETHER):
+            assert evaluator is not None
+            found = dict(evaluator.answers(missing[start : start + TOGETHER]))
+            with self.scores.open("a", newline="") as file:
+                for one, answer in found.items():
+                    assert answer.right is not None, answer.failure
+                    self.known[split, one.counts] = int(answer.right.sum())
+                    csv.writer(file).writerow([split, ",".join(map(str, one.counts)), int(answer.right.sum())])
+        return [self.known[split, one.counts] / self.size(split) for one in schedules]
+
+    def size(self, split: str) -> int:
+        """Pictures of a split."""
+        whole = len(inherited_images(self.run, None).split(split))
+        return whole if self.limit is None else min(whole, self.limit)
+
+    @cached_property
+    def lower_gene(self) -> Gene:
+        """The cheapest that the official search keeps: the same share dropped in every layer."""
+        left, gene = self.model.tokens, []
+        for _ in range(self.model.layers):
+            left = max(2, math.ceil(left * (1 - self.bound)))
+            gene.append(left)
+        return tuple(gene)
+
+    def macs(self, schedule: TokenSchedule) -> int:
+        """Multiply-adds as executed; below the official search's range nothing counts as cheaper than its bound."""
+        return max(self.formula.macs(schedule), self.least)
+
+    @cached_property
+    def least(self) -> int:
+        """Executed multiply-adds of the cheapest official gene."""
+        return self.formula.macs(self.schedule(self.lower_gene))
+
+    @cached_property
+    def dense(self) -> int:
+        """Executed multiply-adds of the dense model."""
+        return self.formula.macs(self.model.dense_schedule)
+
+    def volume(self, schedules: Sequence[TokenSchedule], values: Sequence[float]) -> float:
+        """Hypervolume in the official search's range of costs, reference (dense, 0)."""
+        costs = [self.macs(one) / self.dense for one in schedules]
+        return hypervolume(zip(costs, values, strict=True))
+
+    def front(self, schedules: Sequence[TokenSchedule], values: Sequence[float]) -> list[TokenSchedule]:
+        """The non-dominated, by rising cost."""
+        best, front = -1.0, []
+        for value, one in sorted(zip(values, schedules, strict=True), key=lambda row: (self.macs(row[1]), -row[0])):
+            if value > best:
+                best = value
+                front.append(one)
+        return front

@@ -1,0 +1,77 @@
+"""The front of a search as a pandas frame."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tavt_kit.candidate import Candidate
+from tavt_kit.errors import MissingDependency
+from tavt_kit.records import read_record
+from tavt_kit.schedule import counts_text
+from tavt_kit.search.record import FRONT_FILE, FRONT_SCHEMA
+from tavt_kit.search.result import SearchResult
+
+if TYPE_CHECKING:
+    import pandas
+
+__all__ = ["front_frame"]
+
+
+def front_frame(found: SearchResult | Path | str) -> pandas.DataFrame:
+    """One row a candidate of the front, by rising cost.
+
+    Args:
+        found: What ``search`` gave, or the folder or ``front.json`` of ``fgvc-kit search``.
+
+    Returns:
+        Columns ``schedule`` (text), ``counts``, ``macs``, each metric by its name, ``low`` and ``high`` of the first
+        metric's 95 % interval, ``n``, the latencies in ms as ``predicted``, ``median``, ``p90``, ``p99`` (NaN where
+        there is none), ``origin`` and ``verdict``.
+
+    Raises:
+        MissingDependency: pandas is not installed.
+        RecordError: There is no front.
+    """
+    try:
+        import pandas
+    except ImportError:
+        raise MissingDependency("a frame needs pandas: pip install pandas (or tavt-kit[frames])") from None
+    if isinstance(found, SearchResult):
+        records = [_with_metric(candidate) for candidate in found.front]
+    else:
+        path = Path(found)
+        body = read_record(path / FRONT_FILE if path.is_dir() else path, FRONT_SCHEMA, 1)
+        records = [(record, body["metric"]) for record in body["candidates"]]
+    return pandas.DataFrame([_row(record, metric) for record, metric in records], columns=_columns(records))
+
+
+def _with_metric(candidate: Candidate) -> tuple[Mapping[str, Any], str]:
+    assert candidate.accuracy is not None  # no front holds a failure
+    return candidate.as_record(), candidate.accuracy.metric
+
+
+def _row(record: Mapping[str, Any], metric: str) -> dict[str, Any]:
+    times = record["latency_ms"] or {}
+    low, high = record["ci95"]
+    return {
+        "schedule": counts_text(record["schedule"]),
+        "counts": tuple(record["schedule"]),
+        "macs": record["macs"],
+        metric: record[metric],
+        **{name: other["value"] for name, other in record.get("others", {}).items()},
+        "low": low,
+        "high": high,
+        "n": record["n"],
+        **{name: times.get(name) for name in ("predicted", "median", "p90", "p99")},
+        "origin": record["origin"],
+        "verdict": record["verdict"],
+    }
+
+
+def _columns(records: list[tuple[Mapping[str, Any], str]]) -> list[str] | None:
+    """Of a front without candidates; else those of the rows."""
+    if records:
+        return None
+    return ["schedule", "counts", "macs", "low", "high", "n", "predicted", "median", "p90", "p99", "origin", "verdict"]

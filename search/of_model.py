@@ -1,0 +1,133 @@
+"""A search over a model and a folder of pictures, in a few lines of Python."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tavt_kit.budget import Budget
+from tavt_kit.errors import DataError
+from tavt_kit.preprocess import Preprocessing
+from tavt_kit.schedule import TokenSchedule
+from tavt_kit.search.feasibility import Costs, refuse_unsearchable
+from tavt_kit.search.loop import search
+from tavt_kit.search.objectives import Objectives
+from tavt_kit.search.result import Progress, SearchResult
+from tavt_kit.search.space import Space
+
+if TYPE_CHECKING:
+    from tavt_kit.adaptive import AdaptiveViT
+    from tavt_kit.data import ImageSet
+
+__all__ = ["search_model"]
+
+
+def search_model(
+    model: AdaptiveViT,
+    images: ImageSet | Path | str,
+    *,
+    budget: Sequence[str] = (),
+    objectives: Sequence[str] = (),
+    algorithm: str = "nsga2",
+    evaluations: int | None = 300,
+    max_seconds: float | None = None,
+    population: int | None = None,
+    seed: int = 0,
+    schedules: Sequence[str] = (),
+    costs: Costs | None = None,
+    limit: int | None = None,
+    preprocessing: Preprocessing | None = None,
+    on_progress: Callable[[Progress], None] | None = None,
+) -> SearchResult:
+    """Search the token schedules of a wrapped model on the split ``val`` of its pictures.
+
+    Nothing is measured here: without ``costs`` the cost is multiply-adds. ``fgvc-kit search`` measures a target, and
+    proves on it what is chosen.
+
+    Args:
+        model: Wrapped, on its device; what ``tavt_kit.wrap`` or ``tavt_kit.load_model`` gives.
+        images: A folder of class folders, a CSV list, or what ``tavt_kit.data.load_images`` gives; its classes are
+            the model's, in the same order.
+        budget: Limits as on the command line, such as ``flops=3G`` or ``drop=0.5``.
+        objectives: As on the command line.
+        algorithm: One of ``ALGORITHMS``.
+        evaluations: Schedules to evaluate, the dense one included; ``None`` for no bound.
+        max_seconds: Of evaluation; ``None`` for no bound.
+        population: Schedules of a generation; ``None`` for the algorithm's own.
+        seed: Of the split, where the folder has none, and of the proposals.
+        schedules: To begin with, such as ``taper:0.2``.
+        costs: With a latency where one is limited: ``latency_ms`` may be the ``predict`` of a measured table.
+        limit: At most so many pictures of ``val``.
+        preprocessing: Of pictures; ``None`` for what the model's card says, which ``tavt_kit.wrap`` alone gives none.
+        on_progress: Called after each evaluation; ``Progress.candidate`` is what was evaluated.
+
+    Raises:
+        DataError: Pictures that do not fit the model, or fewer than ``limit``.
+        TavtError: As ``search``.
+
+    Example:
+        >>> import tavt_kit as tk
+        >>> from tavt_kit.search import front_frame, search_model
+        >>> model = tk.load_model("runs/birds")  # doctest: +SKIP
+        >>> found = search_model(model, "birds/", budget=["flops=2G"], on_progress=print)  # doctest: +SKIP
+        >>> front_frame(found)  # doctest: +SKIP
+    """
+    from tavt_kit.data import ImageSet, load_bytes, load_images
+    from tavt_kit.macs import MacsFormula
+    from tavt_kit.scoring import Scoring
+    from tavt_kit.shared_evaluation import SharedEvaluator
+
+    limits, weighed = Budget.parse(budget), Objectives.parse(objectives)
+    refuse_unsearchable(limits)
+    pictures = images if isinstance(images, ImageSet) else load_images(str(images), seed=seed)
+    preprocessing = preprocessing or _preprocessing(model)
+    _check_pictures(model, pictures, limit)
+    pixels, labels, _ = load_bytes(pictures.split("val"), preprocessing, limit=limit)
+    floors = ("top1" if one.quantity == "drop" else one.name for one in limits.floors)
+    metrics = (weighed.metric or "top1", *weighed.metrics, *floors)
+    evaluator = SharedEvaluator(
+        model, pixels, labels, preprocessing, scoring=Scoring(metrics, labels, pictures.classes)
+    )
+    sizes: dict[str, Any] = {"tokens": model.tokens, "layers": model.layers, "prefix": model.prefix}
+    counted = Costs(MacsFormula.of(model).macs, official_macs=MacsFormula.of(model, rule="tavt").macs)
+    return search(
+        Space(**sizes, token_pooled=model.token_pooled),
+        evaluator.answers,
+        costs=costs or counted,
+        budget=limits,
+        algorithm=algorithm,
+        objectives=weighed,
+        evaluations=evaluations,
+        max_seconds=max_seconds,
+        population=population,
+        seed=seed,
+        seeds=[TokenSchedule.parse(text, **sizes) for text in schedules],
+        on_progress=on_progress,
+    )
+
+
+def _preprocessing(model: AdaptiveViT) -> Preprocessing:
+    card = getattr(model, "card", None)
+    if card is None:
+        raise DataError(
+            "this model has no card that says how its pictures are prepared; give preprocessing, such as "
+            "Preprocessing.from_config(model.unwrap().pretrained_cfg)"
+        )
+    return Preprocessing.from_record(card.preprocessing)
+
+
+def _check_pictures(model: AdaptiveViT, pictures: ImageSet, limit: int | None) -> None:
+    """Raise DataError where the classes are not the model's, or there are fewer pictures than asked for."""
+    card = getattr(model, "card", None)
+    outputs = getattr(model.unwrap(), "num_classes", None)
+    if card is not None and tuple(card.classes) != tuple(pictures.classes):
+        raise DataError(
+            f"the model knows {len(card.classes)} classes ({', '.join(card.classes[:4])}), but {pictures.name} has "
+            f"{len(pictures.classes)} ({', '.join(pictures.classes[:4])}); give the data it was trained on"
+        )
+    if card is None and outputs is not None and outputs != len(pictures.classes):
+        raise DataError(f"the model has {outputs} outputs, but {pictures.name} has {len(pictures.classes)} classes")
+    there = len(pictures.split("val"))
+    if limit is not None and limit > there:
+        raise DataError(f"limit asks for {limit} pictures, but the split val of {pictures.name} has {there}")

@@ -1,0 +1,63 @@
+"""Attention rollout (Abnar and Zuidema, ACL 2020), for token counts that fall from layer to layer."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from tavt_kit.backbones.base import Watch
+from tavt_kit.scores import attention_map
+
+__all__ = ["MapWatch", "attention_rollout"]
+
+
+class MapWatch(Watch):
+    """Keeps the attention maps of a layer, means over heads, beside the scores that a drop needs."""
+
+    def __init__(self, score: str) -> None:
+        super().__init__(score)
+        self.maps: list[Tensor] = []
+
+    def __call__(
+        self, q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None, scale: float | None, dropout: float
+    ) -> Tensor:
+        self.maps.append(attention_map(q, k, bias, scale).mean(dim=1))
+        return super().__call__(q, k, v, bias, scale, dropout)
+
+    @property
+    def map(self) -> Tensor:
+        """(B, n, n): the mean over the calls of the layer (parallel attention makes several)."""
+        return torch.stack(self.maps).mean(dim=0)
+
+
+def attention_rollout(maps: Sequence[tuple[Tensor, Tensor]], left: Tensor, weights: Tensor, tokens: int) -> Tensor:
+    """How much of every original token is in what the head reads, of one picture.
+
+    Each layer passes on half of what attention mixed and half of the token itself: A = (map + 1) / 2 (equation 1 of the
+    paper). A token that was dropped in a layer has passed on nothing from there.
+
+    Args:
+        maps: For each layer its attention (n, n), rows summing to 1, and the places (n,) of the tokens that entered it.
+        left: Places (k,) of the tokens that left the last layer.
+        weights: (k,) what the head makes of them: 1 at the class token, or equal shares of the patches.
+        tokens: N, of the whole sequence.
+
+    Returns:
+        (N,), summing to what the weights sum to.
+
+    Example:
+        >>> places = torch.arange(2)
+        >>> attention_rollout([(torch.tensor([[0.0, 1.0], [0.0, 1.0]]), places)], places, torch.tensor([1.0, 0.0]), 2)
+        tensor([0.5000, 0.5000])
+    """
+    share = _spread(weights, left, tokens)
+    for attention, entered in reversed(maps):
+        row = share[entered]
+        share = _spread((row @ attention.to(row.dtype) + row) / 2, entered, tokens)
+    return share
+
+
+def _spread(values: Tensor, places: Tensor, tokens: int) -> Tensor:
+    return values.new_zeros(tokens).index_copy(0, places, values)

@@ -1,0 +1,266 @@
+"""What must be cut together: which axes of which tensors belong to a hidden channel, a head, an embedding channel.
+
+For the channels torch-pruning's dependency graph says it (Fang et al., DepGraph, CVPR 2023): it traces each
+feed-forward network by itself, and for the embedding width the whole model, in which a linear layer stands for every
+attention, because rotary positions and packed biases inside an attention are not traced rightly. What belongs to a head
+is written out for the two attention classes of timm whose heads are free of the embedding width.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from tavt_kit.backbones import adapter_of
+from tavt_kit.backbones.fusion import FusionViT
+from tavt_kit.backbones.pim import Pim
+from tavt_kit.backbones.pruned import blocks_of
+from tavt_kit.backbones.vitae import Vitae
+from tavt_kit.errors import UnsupportedBackbone
+from tavt_kit.timm_import import timm
+
+__all__ = ["Coupled", "Cut", "coupled"]
+
+_FREE = (timm.layers.Attention, timm.layers.AttentionRope)
+"""Attention whose heads need not fill the width; the others of timm reshape to the width of what came in."""
+
+_MLPS = (timm.layers.Mlp, timm.layers.GluMlp, timm.layers.SwiGLU)
+
+
+@dataclass(frozen=True, slots=True)
+class Cut:
+    """One axis of one tensor.
+
+    Args:
+        tensor: The name of a parameter or buffer of the model.
+        axis: Which.
+        owner: For each position on it, the unit that it belongs to.
+    """
+
+    tensor: str
+    axis: int
+    owner: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Coupled:
+    """Units that can be pruned: the hidden channels of one feed-forward network, the heads of one attention, ...
+
+    Args:
+        kind: ``mlp``, ``heads`` or ``width``.
+        name: The module they are in; empty for the embedding width.
+        units: How many there are.
+        size: Channels of a unit: those of a head, else 1.
+        cuts: Everything that is cut with a unit.
+        tied: Of one layer with another: the same units stay in all that bear the same word.
+    """
+
+    kind: str
+    name: str
+    units: int
+    size: int
+    cuts: tuple[Cut, ...]
+    tied: str = ""
+
+
+def coupled(model: nn.Module, kind: str) -> list[Coupled]:
+    """All units of one kind in a bare model in eval mode, from the first block to the last.
+
+    Args:
+        model: Not changed.
+        kind: ``mlp``, ``heads`` or ``width``.
+
+    Raises:
+        UnsupportedBackbone: They cannot be pruned in this model.
+    """
+    if not all(adapter_of(model).joint):
+        raise UnsupportedBackbone(
+            f"{kind} cannot be pruned where attention and feed-forward half share one projection, as in "
+            f"{type(blocks_of(model)[1][0]).__name__}; prune whole layers with --depth"
+        )
+    return {"mlp": _mlps, "heads": _heads, "width": _width}[kind](model)
+
+
+def _in_blocks(model: nn.Module) -> Iterator[tuple[str, Any]]:
+    """Every module of the blocks, by its name in the model."""
+    name, blocks = blocks_of(model)
+    return ((f"{name}.{below}", module) for below, module in blocks.named_modules())
+
+
+# ------------------------------------------------------------------------------------------ the feed-forward half
+
+
+def _mlps(model: nn.Module) -> list[Coupled]:
+    # Relative positions may come from a small network inside an attention; it has nothing to do with this one.
+    inside = tuple(f"{name}." for name, module in _in_blocks(model) if hasattr(module, "fused_attn"))
+    found = [(n, module) for n, module in _in_blocks(model) if isinstance(module, _MLPS) and not n.startswith(inside)]
+    if not found:
+        raise UnsupportedBackbone(f"{type(model).__name__} has no feed-forward network whose width could be pruned")
+    return [_mlp(name, module) for name, module in found]
+
+
+def _mlp(name: str, module: Any) -> Coupled:
+    twin = copy.deepcopy(module).requires_grad_(True)
+    example = torch.zeros(2, 3, module.fc2.out_features, device=module.fc2.weight.device)
+    cuts = _traced(twin, example, twin.fc2, {}, f"{name}.")
+    return Coupled("mlp", name, module.fc2.in_features, 1, cuts)
+
+
+# ------------------------------------------------------------------------------------------------------- heads
+
+
+def _heads(model: nn.Module) -> list[Coupled]:
+    attentions = _free_attentions(model, "heads")
+    if getattr(model, "rope_mixed", False):
+        raise UnsupportedBackbone(
+            f"heads cannot be pruned from {type(model).__name__} with mixed rotary positions, which are learned for "
+            "each head of all layers together; prune with --mlp or --depth"
+        )
+    # TransFG multiplies the maps of a head through the layers, so a head is the same one in all of them.
+    tied = attentions[:-1] if type(adapter_of(model)).__name__ == "TransFgBackbone" else []
+    names = {name for name, _ in tied}
+    return [_head(name, attention, "rollout" if name in names else "") for name, attention in attentions]
+
+
+def _free_attentions(model: nn.Module, kind: str) -> list[tuple[str, Any]]:
+    found = [(name, module) for name, module in _in_blocks(model) if hasattr(module, "fused_attn")]
+    if bound := [module for _, module in found if type(module) not in _FREE or _grouped(module)]:
+        raise UnsupportedBackbone(
+            f"{kind} cannot be pruned from {type(model).__name__}: its {type(bound[0]).__name__} needs heads that fill "
+            "the embedding width exactly; prune with --mlp or --depth"
+        )
+    return found
+
+
+def _grouped(attention: Any) -> bool:
+    return bool(getattr(attention, "num_kv_groups", 1) != 1)
+
+
+def _head(name: str, attention: Any, tied: str) -> Coupled:
+    heads, size = int(attention.num_heads), int(attention.head_dim)
+    once = tuple(head for head in range(heads) for _ in range(size))
+    into = {"qkv": once * 3, "q_proj": once, "k_proj": once, "v_proj": once, "gate": once, "norm": once}
+    cuts = []
+    for part, owner in into.items():
+        module = getattr(attention, part, None)
+        cuts += [Cut(f"{name}.{part}.{leaf}", 0, owner) for leaf in _leaves(module)]
+    cuts.append(Cut(f"{name}.proj.weight", 1, once))
+    return Coupled("heads", name, heads, size, tuple(cuts), tied)
+
+
+def _leaves(module: nn.Module | None) -> list[str]:
+    return [] if module is None else [name for name in ("weight", "bias") if getattr(module, name, None) is not None]
+
+
+# ---------------------------------------------------------------------------------------------- embedding width
+
+
+class _StandIn(nn.Linear):
+    """Stands for an attention while the model is traced: it reads and writes the embedding."""
+
+    def forward(self, x: Tensor, **_: Any) -> Tensor:
+        return super().forward(x)
+
+
+def _width(model: nn.Module) -> list[Coupled]:
+    _refuse_width(model)
+    attentions = _free_attentions(model, "width")
+    twin: Any = copy.deepcopy(model).requires_grad_(True).eval()
+    width = attentions[0][1].proj.out_features
+    device = next(model.parameters()).device
+    stands = {}
+    for name, _ in attentions:
+        parent, _, leaf = name.rpartition(".")
+        stand = _StandIn(width, width, device=device)
+        setattr(twin.get_submodule(parent), leaf, stand)
+        stands[stand] = name
+    if isinstance(twin, FusionViT):  # what it fuses is chosen by attention, which has a stand-in here
+        twin.__class__ = timm.models.vision_transformer.VisionTransformer
+    images = torch.zeros(2, 3, *adapter_of(model).image_size, device=device)
+    cuts = _traced(twin, images, next(iter(stands)), stands, "")
+    inner: list[Cut] = []
+    all_units = tuple(range(width))
+    for name, attention in attentions:
+        parts = [part for part in ("qkv", "q_proj", "k_proj", "v_proj", "gate") if getattr(attention, part, None)]
+        inner += [Cut(f"{name}.{part}.weight", 1, all_units) for part in parts]
+        inner += [Cut(f"{name}.proj.{leaf}", 0, all_units) for leaf in _leaves(attention.proj)]
+    return [Coupled("width", "", width, 1, (*cuts, *inner))]
+
+
+def _refuse_width(model: nn.Module) -> None:
+    inner = model.backbone if isinstance(model, Pim) else model
+    reason = None
+    if isinstance(model, Vitae):
+        reason = "its convolutions join the channels in groups"
+    elif getattr(inner, "attn_pool", None) is not None:
+        reason = "its attention pool needs heads that fill the embedding width exactly"
+    elif isinstance(model, Pim) and model.pyramid is None:
+        reason = "without a pyramid every head of the plug-in reads the embedding as it is"
+    if reason is not None:
+        raise UnsupportedBackbone(
+            f"the embedding width of {type(model).__name__} cannot be pruned: {reason}; prune with --mlp, --heads or "
+            "--depth"
+        )
+
+
+# --------------------------------------------------------------------------------------- torch-pruning's graph
+
+
+def _traced(
+    root: nn.Module, example: Tensor, into: nn.Module, stands: dict[nn.Module, str], prefix: str
+) -> tuple[Cut, ...]:
+    """What is cut with the channels that go into the module ``into`` of ``root``, by torch-pruning's graph."""
+    import torch_pruning as tp
+
+    channels = into.in_features
+    with torch.enable_grad():
+        graph = tp.DependencyGraph().build_dependency(root, example_inputs=example, verbose=False)
+        group = graph.get_pruning_group(into, tp.prune_linear_in_channels, list(range(channels)))
+    names = {module: name for name, module in root.named_modules()}
+    parameters = {parameter: name for name, parameter in root.named_parameters()}
+    cuts: dict[tuple[str, int], Cut] = {}
+    for item in group:
+        module, owner = item.dep.target.module, tuple(item.root_idxs)
+        if module in stands or not isinstance(module, nn.Module | nn.Parameter) or not _has_tensors(module):
+            continue
+        if isinstance(module, nn.Parameter):
+            found = [(parameters[module], _axis_of(module, len(owner), item.dep.target.pruning_dim))]
+        else:
+            into_it = graph.is_in_channel_pruning_fn(item.dep.handler) and isinstance(
+                module, nn.Linear | nn.Conv1d | nn.Conv2d
+            )
+            leaves = ["weight"] if into_it else _tensors(module)
+            found = [(f"{names[module]}.{leaf}", int(into_it)) for leaf in leaves]
+        for name, axis in found:
+            cuts[name, axis] = Cut(prefix + name, axis, _sorted_owner(owner, item.idxs, channels, prefix + name))
+    return tuple(cuts.values())
+
+
+def _has_tensors(module: nn.Module | nn.Parameter) -> bool:
+    return isinstance(module, nn.Parameter) or any(True for _ in module.parameters(recurse=False))
+
+
+def _tensors(module: nn.Module) -> list[str]:
+    """Everything of a layer that has one row for each channel."""
+    names = ("weight", "bias", "running_mean", "running_var")
+    return [name for name in names if isinstance(getattr(module, name, None), Tensor)]
+
+
+def _axis_of(parameter: nn.Parameter, size: int, said: int) -> int:
+    return said if said >= 0 else max(i for i, edge in enumerate(parameter.shape) if edge == size)
+
+
+def _sorted_owner(owner: tuple[int | None, ...], positions: list[int], channels: int, name: str) -> tuple[int, ...]:
+    """The unit of each position in turn; every position of the axis must have one, and every unit as many."""
+    by_place = dict(zip(positions, owner, strict=True))
+    units = tuple(by_place.get(place) for place in range(len(by_place)))
+    counts = Counter(units)
+    if None in units or len(counts) != channels or len(set(counts.values())) != 1:
+        raise UnsupportedBackbone(f"torch-pruning cannot tell which channels of {name} belong together")
+    return units  # type: ignore[return-value]

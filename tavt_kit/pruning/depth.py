@@ -1,0 +1,79 @@
+"""Which layers a model can do without: those whose absence costs least on training pictures, one after another."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import replace
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from tavt_kit.adaptive import AdaptiveViT, wrap
+from tavt_kit.backbones.pim_vit import PimVitBackbone
+from tavt_kit.errors import BudgetError, UnsupportedBackbone
+
+__all__ = ["strongest_layers"]
+
+_CHUNK = 32
+_log = logging.getLogger(__name__)
+
+
+def strongest_layers(model: nn.Module, depth: int, images: Tensor, labels: Tensor) -> list[int]:
+    """The ``depth`` layers to keep, ascending: again and again the one whose absence costs least loss goes.
+
+    A layer is left out as in TAVT's layer dropout, so nothing is built for the trial. A layer that others rest on
+    stays: the fusion of FFVT and TransFG, and the last four of PIM, which are its levels.
+
+    Args:
+        model: Bare, in eval mode; not changed.
+        depth: How many layers are left.
+        images: Training pictures (n, 3, H, W).
+        labels: (n,)
+
+    Raises:
+        BudgetError: More layers than there are, or fewer than have to stay.
+        UnsupportedBackbone: No layer of this model can be left out.
+    """
+    adaptive = wrap(model)
+    needed = _needed(adaptive)
+    layers = adaptive.layers
+    if not max(1, len(needed)) <= depth <= layers:
+        raise BudgetError(
+            f"--depth is the number of layers that are left, here {max(1, len(needed))} to {layers}, got {depth}"
+        )
+    kept = list(range(layers))
+    while len(kept) > depth:
+        losses = {
+            layer: _loss(adaptive, tuple(one for one in kept if one != layer), images, labels)
+            for layer in kept
+            if layer not in needed
+        }
+        weakest = min(losses, key=lambda layer: (losses[layer], layer))
+        _log.info("without layer %d the loss is %.4f", weakest, losses[weakest])
+        kept.remove(weakest)
+    return kept
+
+
+def _needed(adaptive: AdaptiveViT) -> set[int]:
+    backbone = adaptive.backbone
+    if backbone.rigid is not None or getattr(adaptive.bare, "rope_mixed", False):
+        reason = (
+            "its rotary positions are learned for all layers together" if backbone.rigid is None else backbone.rigid
+        )
+        raise UnsupportedBackbone(
+            f"no layers can be taken from {type(adaptive.bare).__name__}: {reason}; prune with --mlp"
+        )
+    if isinstance(backbone, PimVitBackbone):
+        return set(range(backbone.first, adaptive.layers))
+    return {layer for layer, drops in enumerate(backbone.droppable) if not drops}
+
+
+@torch.no_grad()
+def _loss(adaptive: AdaptiveViT, executed: tuple[int, ...], images: Tensor, labels: Tensor) -> float:
+    adaptive.schedule = replace(adaptive.dense_schedule, executed=executed)
+    total = 0.0
+    for start in range(0, len(images), _CHUNK):
+        logits = adaptive.forward_lean(images[start : start + _CHUNK])
+        total += float(F.cross_entropy(logits, labels[start : start + _CHUNK], reduction="sum"))
+    return total / len(images)

@@ -1,0 +1,225 @@
+"""Pruning a model in place: layers first, then heads and channels, the least important units of each group."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor, nn
+
+from tavt_kit.backbones.pruned import blocks_of, cut, keep_blocks, set_heads, set_width, structure_of
+from tavt_kit.checkpoints.architecture import sketch
+from tavt_kit.errors import BudgetError, BudgetTooTight, DataError
+from tavt_kit.model_card import ModelCard
+from tavt_kit.pruning.coupled import Coupled, coupled
+from tavt_kit.pruning.depth import strongest_layers
+from tavt_kit.pruning.importance import check_importance, needs_pictures, scores_of
+from tavt_kit.pruning.targets import SHARES, Targets, left_of
+
+__all__ = ["Ceiling", "Pictures", "Pruned", "prune", "pruned_card"]
+
+_FREE = ("mlp", "heads")
+"""What a budget decides of, unless it is given."""
+
+_NAMED = {"mlp": "feed-forward channels", "heads": "heads"}
+
+_STEPS = 1000
+"""Shares that a budget tries are multiples of one in so many; nine or ten of them are tried."""
+
+
+@dataclass(frozen=True, slots=True)
+class Pictures:
+    """Training pictures, for gradients and for the choice of layers.
+
+    Args:
+        images: (n, 3, H, W), preprocessed.
+        labels: (n,)
+    """
+
+    images: Tensor
+    labels: Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class Ceiling:
+    """A cost that the pruned model must keep to.
+
+    Args:
+        cost: Of a bare model; rising with its size.
+        most: What it may cost.
+        show: A cost in words.
+        flag: The budget as it was given, for messages.
+    """
+
+    cost: Callable[[nn.Module], float]
+    most: float
+    show: Callable[[float], str]
+    flag: str
+
+
+@dataclass(frozen=True, slots=True)
+class Pruned:
+    """What was done.
+
+    Args:
+        kept: Places of the blocks that are left, in the model as it was.
+        targets: As carried out: with the share that a budget led to.
+        units: Kind -> units that are left of each group, in the order of the layers.
+    """
+
+    kept: tuple[int, ...]
+    targets: Targets
+    units: Mapping[str, tuple[int, ...]]
+
+
+def prune(
+    model: nn.Module,
+    targets: Targets,
+    *,
+    importance: str = "magnitude",
+    pictures: Pictures | None = None,
+    ceiling: Ceiling | None = None,
+    seed: int = 0,
+) -> Pruned:
+    """Take from a model what matters least.
+
+    Args:
+        model: Bare, in eval mode; changed in place. Wrap it (again) afterwards.
+        targets: What is to be left.
+        importance: One of ``IMPORTANCES``.
+        pictures: For ``taylor``, ``hessian`` and depth.
+        ceiling: A budget; the one share of the hidden channels and heads that meets it is found, where ``targets`` does
+            not give one.
+        seed: Of ``random``.
+
+    Raises:
+        BudgetError: Nothing to prune, or targets that the model does not have.
+        BudgetTooTight: No share meets the ceiling.
+        UnknownName: No such importance.
+        DataError: Pictures are needed.
+        UnsupportedBackbone: A kind that cannot be pruned in this model.
+
+    Example:
+        >>> from tavt_kit.timm_import import timm
+        >>> model = timm.create_model("vit_tiny_patch16_224", num_classes=5, depth=2).eval()
+        >>> prune(model, Targets(mlp=0.5, heads=0.67)).units
+        {'mlp': (384, 384), 'heads': (2, 2)}
+    """
+    check_importance(importance)
+    if not targets.asked and ceiling is None:
+        raise BudgetError("nothing is to be pruned: give --mlp, --heads, --width, --depth or --budget")
+    if pictures is None and (needs_pictures(importance) or targets.depth is not None):
+        raise DataError(f"--depth and the importance {importance} are judged on training pictures; give --data")
+    free = [] if ceiling is None else [kind for kind in _FREE if targets.share(kind) is None]
+    if ceiling is not None and not free:
+        raise BudgetError(
+            f"{ceiling.flag} decides how many heads and hidden channels stay, but --mlp and --heads are both given; "
+            "leave one of them out"
+        )
+    groups = {kind: coupled(model, kind) for kind in SHARES if targets.share(kind) is not None or kind in free}
+    kept = _take_layers(model, targets, pictures)
+    if len(kept) != len(blocks_of(model)[1]) or targets.depth is not None:
+        groups = {kind: coupled(model, kind) for kind in groups}
+    if ceiling is not None:
+        targets = _within(model, groups, targets, free, ceiling)
+    left = _left(groups, targets)
+    flat = [group for found in groups.values() for group in found]
+    given = None if pictures is None else (pictures.images, pictures.labels)
+    scores = scores_of(model, flat, importance, given, seed)
+    for group, keep in zip(flat, _best(flat, scores, [n for counts in left.values() for n in counts]), strict=True):
+        _apply(model, group, keep)
+    return Pruned(tuple(kept), targets, left)
+
+
+def _take_layers(model: nn.Module, targets: Targets, pictures: Pictures | None) -> list[int]:
+    if targets.depth is None:
+        return list(range(len(blocks_of(model)[1])))
+    assert pictures is not None  # checked by prune
+    kept = strongest_layers(model, targets.depth, pictures.images, pictures.labels)
+    keep_blocks(model, kept)
+    return kept
+
+
+def _left(groups: Mapping[str, Sequence[Coupled]], targets: Targets) -> dict[str, tuple[int, ...]]:
+    return {
+        kind: tuple(left_of(group, targets.share(kind) or 1.0, targets.round_to) for group in found)
+        for kind, found in groups.items()
+    }
+
+
+def _within(
+    model: nn.Module, groups: Mapping[str, Sequence[Coupled]], targets: Targets, free: Sequence[str], ceiling: Ceiling
+) -> Targets:
+    """The targets with the largest share that keeps to the ceiling."""
+
+    def tried(step: int) -> tuple[Targets, float]:
+        share = step / _STEPS
+        now = replace(targets, **dict.fromkeys(free, share))
+        small = copy.deepcopy(model)
+        for kind, counts in _left(groups, now).items():
+            for group, count in zip(groups[kind], counts, strict=True):
+                _apply(small, group, torch.arange(count))
+        return now, ceiling.cost(small)
+
+    best, least = tried(1)
+    if least > ceiling.most:
+        fewest = " and ".join(_NAMED[kind] for kind in free)
+        raise BudgetTooTight(
+            f"{ceiling.flag} is out of reach: with the fewest {fewest} the model still costs {ceiling.show(least)}; "
+            "allow that, or give --width or --depth as well"
+        )
+    low, high = 1, _STEPS + 1
+    while high - low > 1:
+        middle = (low + high) // 2
+        now, cost = tried(middle)
+        if cost <= ceiling.most:
+            low, best = middle, now
+        else:
+            high = middle
+    return best
+
+
+def _best(groups: Sequence[Coupled], scores: Sequence[Tensor], left: Sequence[int]) -> list[Tensor]:
+    """Of each group the most important units, ascending; of equals the first. Tied groups keep the same."""
+    together: dict[str, Tensor] = {}
+    for group, score in zip(groups, scores, strict=True):
+        if group.tied:
+            together[group.tied] = together.get(group.tied, torch.zeros_like(score)) + score
+    ranked = [together.get(group.tied, score) for group, score in zip(groups, scores, strict=True)]
+    return [
+        score.argsort(descending=True, stable=True)[:count].sort().values
+        for score, count in zip(ranked, left, strict=True)
+    ]
+
+
+def _apply(model: nn.Module, group: Coupled, keep: Tensor) -> None:
+    """Leave the units ``keep`` of a group."""
+    if len(keep) == group.units:
+        return
+    chosen = set(keep.tolist())
+    for item in group.cuts:
+        places = [place for place, unit in enumerate(item.owner) if unit in chosen]
+        cut(model, item.tensor, item.axis, torch.tensor(places))
+    if group.kind == "heads":
+        set_heads(model, group.name, len(keep))
+    if group.kind == "width":
+        set_width(model)
+
+
+def pruned_card(card: ModelCard, model: nn.Module, kept: Sequence[int], provenance: str) -> ModelCard:
+    """The card of a pruned model: the structure among the arguments, so that ``load_model`` builds it again.
+
+    Args:
+        card: Of the model as it was; it may have been pruned before.
+        model: Pruned, bare.
+        kept: Places of the blocks that are left, in the model as it was.
+        provenance: Is added to the card's.
+    """
+    plain = {name: value for name, value in card.arguments.items() if name != "pruned"}
+    before = card.arguments.get("pruned", {}).get("blocks")
+    blocks = list(kept) if before is None else [before[place] for place in kept]
+    structure = structure_of(sketch(card.name, {"num_classes": len(card.classes), **plain}), model, blocks)
+    arguments = {**plain, "pruned": structure} if structure else plain
+    return replace(card, arguments=arguments, weights_sha256="", provenance=f"{card.provenance}; {provenance}")

@@ -1,0 +1,122 @@
+"""How a search looks at pictures: by which runtime, in which precision, and at how many of them first."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING
+
+from tavt_kit.answer import Answer
+from tavt_kit.data import load_bytes, thin_out
+from tavt_kit.device import TargetDevice
+from tavt_kit.preprocess import Preprocessing
+from tavt_kit.schedule import TokenSchedule
+from tavt_kit.scoring import Scoring
+from tavt_kit.search import Costs, Evaluate, Store
+from tavt_kit.search.loop import Learn
+from tavt_kit.search.racing import Look, Race, stages, stratified
+from tavt_kit.shared_evaluation import SharedEvaluator
+from tavt_kit.verbs.search_live import say_stage
+from tavt_kit.verbs.search_request import Request
+from tavt_kit.verbs.search_subject import Subject, sha256_pictures
+from tavt_kit.verbs.search_workers import MakeEvaluator
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from tavt_kit.adaptive import AdaptiveViT
+
+__all__ = ["Judges", "evaluator_on_val", "how_to_look", "judges_of"]
+
+
+@dataclass(frozen=True, slots=True)
+class Judges:
+    """What a search evaluates with.
+
+    Args:
+        evaluate: Answers generations.
+        learn: Wants to be told what was answered, or ``None``.
+        quick: The evaluator behind ``evaluate``, or one of its kind.
+        exact: Evaluates what the result shows; ``quick`` itself where that is as exact.
+    """
+
+    evaluate: Evaluate
+    learn: Learn | None
+    quick: SharedEvaluator
+    exact: SharedEvaluator
+
+
+def how_to_look(subject: Subject, request: Request) -> MakeEvaluator:
+    """Makes evaluators in the runtime and precision of the request; can be pickled."""
+    looks, classes = request.looks, tuple(subject.card.classes)
+    return partial(_evaluator_of, looks=looks, preprocessing=subject.preprocessing, metrics=request.metrics,
+                   classes=classes)  # fmt: skip
+
+
+def _evaluator_of(
+    model: AdaptiveViT,
+    pixels: NDArray[np.uint8],
+    labels: NDArray[np.int64],
+    *,
+    looks: TargetDevice,
+    preprocessing: Preprocessing,
+    metrics: tuple[str, ...],
+    classes: tuple[str, ...],
+) -> SharedEvaluator:
+    """Here or in a worker; bound to the last four it is a ``MakeEvaluator``."""
+    kind: Callable[..., SharedEvaluator] = SharedEvaluator
+    if looks.runtime == "openvino":
+        from tavt_kit.openvino_evaluation import OpenvinoEvaluator
+
+        kind = partial(OpenvinoEvaluator, threads=looks.threads)
+    scoring = Scoring(metrics, labels, classes)
+    return kind(model, pixels, labels, preprocessing, precision=looks.precision, scoring=scoring)
+
+
+def evaluator_on_val(subject: Subject, request: Request, store: Store, make: MakeEvaluator) -> SharedEvaluator:
+    """This process's evaluator, on the target's own kind of processor; the store is tied to these very pictures.
+
+    They come in an order in which the first of them, however many, are like all.
+
+    Raises:
+        TavtError: A picture cannot be read, or the runtime cannot run the model.
+    """
+    samples = thin_out(subject.images.split("val"), request.limit)
+    samples = [samples[place] for place in stratified([sample.label for sample in samples])]
+    pixels, labels, _ = load_bytes(samples, subject.preprocessing, allow_unreadable=request.allow_unreadable)
+    store.hold_to({"pictures": sha256_pictures(pixels, labels)})
+    screened = f", the first {request.screen} of them first" if _screens(request, len(labels)) else ""
+    say_stage(
+        f"Evaluating on {len(labels)} val pictures{screened}, by {request.looks.runtime} in "
+        f"{request.looks.precision}; stored in {request.out / 'search.db'}."
+    )
+    target = request.target
+    if target is not None and target.processor == "cuda":
+        subject.model.to(f"cuda:{target.index}")
+    return make(subject.model, pixels, labels)
+
+
+def judges_of(request: Request, costs: Costs, quick: SharedEvaluator, look: Look) -> Judges:
+    """Who answers the search, by ``look``: ``quick`` itself, or several of its kind."""
+    pictures, looks = len(quick.labels), request.looks
+    exact = quick
+    if looks.runtime != "torch" or looks.precision != request.precision:
+        given = (quick.model, quick.pixels, quick.labels, quick.preprocessing)
+        exact = SharedEvaluator(*given, precision=request.precision, scoring=quick.scoring)
+    if _screens(request, pictures):
+        cost = costs.macs if request.weighed.settled(request.budget, costs).cost == "macs" else costs.latency_ms
+        assert cost is not None  # what is minimised is known of every schedule
+        race = Race(look, cost, pictures, request.screen)
+        return Judges(race, race.learn, quick, exact)
+
+    def whole(schedules: Sequence[TokenSchedule]) -> Iterable[tuple[TokenSchedule, Answer]]:
+        return look(schedules, 0, pictures)
+
+    return Judges(whole, None, quick, exact)
+
+
+def _screens(request: Request, pictures: int) -> bool:
+    """Whether there is a judgement before the last picture."""
+    return request.races and len(stages(request.screen, pictures)) > 1

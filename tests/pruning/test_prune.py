@@ -1,0 +1,200 @@
+"""Choices of pruning: what is left, which units matter, budgets, and structures that a card may not hold."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from tavt_kit.adaptive import wrap
+from tavt_kit.backbones.pruned import reshape
+from tavt_kit.errors import (
+    BudgetError,
+    BudgetTooTight,
+    CheckpointError,
+    DataError,
+    UnknownName,
+    UnsupportedBackbone,
+)
+from tavt_kit.macs import count_macs
+from tavt_kit.pruning import IMPORTANCES, Pictures, Targets, prune
+from tavt_kit.pruning.baselines import dense_rivals
+from tavt_kit.pruning.coupled import coupled
+from tavt_kit.pruning.prune import Ceiling
+from tavt_kit.timm_import import timm
+from tests.contracts.zoo import build, images
+
+
+def pictures(model: nn.Module) -> Pictures:
+    return Pictures(images(model, 4), torch.tensor([0, 1, 2, 3]))
+
+
+@pytest.mark.parametrize(
+    ("wrong", "sentence"),
+    [
+        ({"mlp": 0.0}, "--mlp is the share"),
+        ({"heads": 1.5}, "got 1.5"),
+        ({"width": -1.0}, "--width is the share"),
+        ({"depth": 0}, "--depth is the number"),
+        ({"round_to": 0}, "--round-to is a whole number"),
+    ],
+)
+def test_targets_out_of_range_are_refused(wrong: dict[str, Any], sentence: str) -> None:
+    with pytest.raises(BudgetError, match=sentence):
+        Targets(**wrong)
+
+
+def test_requests_that_cannot_be_met_are_refused() -> None:
+    model = build("plain")
+    with pytest.raises(BudgetError, match="nothing is to be pruned"):
+        prune(model, Targets())
+    with pytest.raises(UnknownName, match="importance is one of"):
+        prune(model, Targets(mlp=0.5), importance="beauty")
+    with pytest.raises(DataError, match="training pictures"):
+        prune(model, Targets(mlp=0.5), importance="taylor")
+    with pytest.raises(BudgetError, match="here 1 to 4, got 5"):
+        prune(model, Targets(depth=5), pictures=pictures(model))
+    with pytest.raises(BudgetError, match="here 1 to 4, got 0|at least 1"):
+        prune(build("ffvt"), Targets(depth=0))
+    with pytest.raises(UnsupportedBackbone, match="has no list of them"):
+        prune(timm.create_model("pim_resnet50", img_size=64, num_selects=(16, 8, 8, 4)).eval(), Targets(mlp=0.5))
+
+
+def test_a_hybrid_mix_vit_keeps_its_layers_but_its_transformer_is_pruned() -> None:
+    model = timm.create_model(
+        "mixvit_hybrid_r50", img_size=64, embed_dim=48, num_heads=3, mlp_dim=96, resnet_blocks=(1, 1, 1),
+        resnet_width=32, num_classes=5,
+    ).eval()  # fmt: skip
+    with pytest.raises(UnsupportedBackbone, match="no layers can be taken"):
+        prune(model, Targets(depth=1), pictures=Pictures(torch.zeros(1, 3, 64, 64), torch.tensor([0])))
+    before = count_macs(wrap(model))
+    prune(model, Targets(mlp=0.5, heads=0.67, width=0.5))
+    assert count_macs(wrap(model)) < before
+    assert model(torch.zeros(2, 3, 64, 64)).shape == (2, 5)
+
+
+@pytest.mark.parametrize("importance", IMPORTANCES)
+def test_every_importance_is_deterministic_and_leaves_no_trace(importance: str) -> None:
+    def weights() -> dict[str, torch.Tensor]:
+        model = build("plain").requires_grad_(False)
+        prune(model, Targets(mlp=0.5, heads=0.67, width=0.75), importance=importance, pictures=pictures(model), seed=3)
+        assert all(p.grad is None and not p.requires_grad for p in model.parameters())
+        return model.state_dict()
+
+    first, second = weights(), weights()
+    assert all(torch.equal(first[name], second[name]) for name in first)
+
+
+@pytest.mark.parametrize("importance", ["magnitude", "taylor", "hessian"])
+@torch.no_grad()
+def test_units_that_do_nothing_go_first(importance: str) -> None:
+    model: Any = build("plain")
+    for block in model.blocks:  # every other channel has small weights: of little magnitude, and little in the loss
+        block.mlp.fc1.weight[::2] *= 1e-3
+        block.mlp.fc1.bias[::2] = 0
+        block.mlp.fc2.weight[:, ::2] *= 1e-3
+    kept = [block.mlp.fc2.weight[:, 1::2].clone() for block in model.blocks]
+    prune(model, Targets(mlp=0.5), importance=importance, pictures=pictures(model))
+    assert all(torch.equal(block.mlp.fc2.weight, weight) for block, weight in zip(model.blocks, kept, strict=True))
+
+
+@torch.no_grad()
+def test_the_layers_that_do_least_go() -> None:
+    model: Any = build("plain")
+    for layer in (1, 3):
+        model.blocks[layer].attn.proj.weight.zero_()
+        model.blocks[layer].attn.proj.bias.zero_()
+        model.blocks[layer].mlp.fc2.weight.zero_()
+        model.blocks[layer].mlp.fc2.bias.zero_()
+    before = model(images(model))
+    # Labels that the model gives itself, so that any change costs.
+    given = Pictures(images(model), before.argmax(1))
+    for block in (0, 2):
+        model.blocks[block].ls1 = nn.Identity()
+    assert prune(model, Targets(depth=2), pictures=given).kept == (0, 2)
+    torch.testing.assert_close(model(images(model)), before)
+
+
+def test_every_embedding_channel_is_cut_from_each_tensor_by_itself() -> None:
+    for kind in ("plain", "deit3", "dinov2_registers", "pim"):
+        model = build(kind)
+        (group,) = coupled(model, "width")
+        assert {cut.owner for cut in group.cuts} == {tuple(range(48))}
+        wide = {name for name, tensor in model.state_dict().items() if 48 in tensor.shape and not _of_head(kind, name)}
+        # A head of 16 channels and 3 heads is 48 too: of those only the outer side is embedding.
+        assert wide <= {cut.tensor for cut in group.cuts}
+
+
+def _of_head(kind: str, name: str) -> bool:
+    return kind == "pim" and not name.startswith("backbone") and not name.endswith("0.weight")
+
+
+def macs_ceiling(model: nn.Module, share: float) -> Ceiling:
+    most = share * count_macs(wrap(model))
+    return Ceiling(lambda bare: count_macs(wrap(bare)), most, "{:.3g}".format, "--budget flops=1G")
+
+
+def test_a_budget_is_met_and_hardly_undercut() -> None:
+    model = build("plain")
+    before = count_macs(wrap(model))
+    done = prune(model, Targets(heads=1.0), ceiling=macs_ceiling(model, 0.7))
+    after = count_macs(wrap(model))
+    assert 0.65 * before < after <= 0.7 * before
+    assert done.units["heads"] == (3, 3, 3, 3) and set(done.units["mlp"]) == {done.units["mlp"][0]}
+    assert done.targets.mlp is not None and done.targets.mlp < 1
+
+
+def test_a_budget_that_leaves_no_choice_or_is_out_of_reach_is_refused() -> None:
+    model = build("plain")
+    names = {name: tensor.shape for name, tensor in model.state_dict().items()}
+    with pytest.raises(BudgetTooTight, match="out of reach.*give --width or --depth as well"):
+        prune(model, Targets(), ceiling=macs_ceiling(model, 0.05))
+    with pytest.raises(BudgetError, match="both given"):
+        prune(model, Targets(mlp=0.5, heads=0.5), ceiling=macs_ceiling(model, 0.5))
+    assert {name: tensor.shape for name, tensor in model.state_dict().items()} == names
+
+
+def test_rounding_to_multiples() -> None:
+    model: Any = build("plain")
+    prune(model, Targets(mlp=0.43, width=0.7, round_to=16))
+    assert model.blocks[0].mlp.fc1.out_features == 80 and model.embed_dim == 32
+    assert model.blocks[0].attn.qkv.in_features == 32 and model.blocks[0].attn.attn_dim == 48
+
+
+@pytest.mark.parametrize(
+    ("structure", "sentence"),
+    [
+        ([], "has the parts"),
+        ({"blocks": [0], "code": "x"}, "has the parts"),
+        ({"blocks": {}}, "has the parts"),
+        ({"blocks": [0, 9]}, "keeps some of its 4 blocks"),
+        ({"blocks": [1, 0]}, "keeps some of its 4 blocks"),
+        ({"blocks": []}, "keeps some of its 4 blocks"),
+        ({"blocks": ["0"]}, "whole numbers"),
+        ({"heads": {"blocks.0.attn": True}}, "whole numbers"),
+        ({"heads": {"blocks.0.attn": 7}}, "gives 7 heads"),
+        ({"heads": {"blocks.0": 1}}, "gives 1 heads"),
+        ({"heads": {"nowhere": 1}}, "gives 1 heads"),
+        ({"sizes": {"blocks.0.mlp.fc1.weight": 3}}, "whole numbers"),
+        ({"sizes": {"blocks.0.mlp.fc1.weight": [96]}}, "is not one of this architecture"),
+        ({"sizes": {"nowhere": [1]}}, "is not one of this architecture"),
+        ({"sizes": {"blocks.0.mlp.fc1.weight": [960, None]}}, "is smaller than that of its architecture"),
+        ({"sizes": {"blocks.0.mlp.fc1.weight": [0, None]}}, "is smaller than that of its architecture"),
+    ],
+)
+def test_a_structure_that_does_not_fit_is_refused(structure: Any, sentence: str) -> None:
+    with pytest.raises(CheckpointError, match=sentence):
+        reshape(build("plain"), structure)
+
+
+@pytest.mark.slow
+def test_dense_rivals_are_within_the_multiply_adds() -> None:
+    from tavt_kit.checkpoints import build as build_named
+
+    _, card = build_named("vit_small_patch16_224", weights="random", classes=["a", "b"], image_size=96)
+    rivals = dense_rivals(card, 400_000_000)
+    assert [rival["model"] for rival in rivals] == ["vit_small_patch16_224", "vit_small_patch32_224"]
+    assert [rival["image_size"] for rival in rivals] == [64, 96]
+    assert all(200_000_000 < rival["macs"] <= 400_000_000 for rival in rivals)

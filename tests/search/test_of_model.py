@@ -1,0 +1,62 @@
+"""A search in five lines of Python, and its front as a frame."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+
+from tavt_kit.adaptive import wrap
+from tavt_kit.checkpoints import load_model
+from tavt_kit.errors import BudgetError, DataError, MissingDependency
+from tavt_kit.preprocess import Preprocessing
+from tavt_kit.search import Progress, front_frame, search_model
+from tests.verbs.tiny import write_pictures, write_run
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("of_model")
+    write_pictures(folder / "data", each=30)
+    write_run(folder / "run")
+    return folder
+
+
+def test_five_lines(place: Path) -> None:
+    told: list[Progress] = []
+    model = load_model(place / "run")
+    found = search_model(model, place / "data", budget=["flops=300K"], evaluations=20, on_progress=told.append)
+    frame = front_frame(found)
+    assert len(told) == 20 and told[3].candidate == found.candidates[3]
+    assert list(frame["macs"]) == [one.macs for one in found.front] and frame["macs"].max() <= 300_000
+    assert list(frame["top1"]) == [one.metric for one in found.front] and (frame["n"] == 18).all()
+    assert frame["schedule"][0] == str(found.front[0].schedule) and frame["median"].isna().all()
+
+
+def test_metrics_and_bounds(place: Path) -> None:
+    model = wrap(load_model(place / "run").unwrap())
+    preprocessing = Preprocessing((32, 32), 1.0, "center", "bicubic", (0.5,) * 3, (0.5,) * 3)
+    found = search_model(
+        model, place / "data", objectives=["recall[disc]", "loss", "macs"], algorithm="random", evaluations=12,
+        budget=["macro_f1=1%"], limit=12, preprocessing=preprocessing,
+    )  # fmt: skip
+    frame = front_frame(found)
+    assert {"recall[disc]", "likelihood", "macro_f1", "top1"} <= set(frame.columns)
+    assert (frame["n"] == 4).all()
+    with pytest.raises(DataError, match="no card"):
+        search_model(model, place / "data")
+    with pytest.raises(DataError, match="limit asks for 19"):
+        search_model(model, place / "data", limit=19, preprocessing=preprocessing)
+    with pytest.raises(BudgetError, match="needs a target"):
+        search_model(model, place / "data", budget=["latency=3ms"], preprocessing=preprocessing)
+    write_pictures(place / "two", each=4, classes=("disc", "square"))
+    for given in (model, load_model(place / "run")):
+        with pytest.raises(DataError, match="classes"):
+            search_model(given, place / "two", preprocessing=preprocessing)
+
+
+def test_frame_without_pandas(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "pandas", None)
+    with pytest.raises(MissingDependency, match="pip install pandas"):
+        front_frame(place)

@@ -1,0 +1,121 @@
+"""``prune`` through the real command: cut, distil, search and export what is left; budgets, and bad input."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from tavt_kit import cli
+from tavt_kit.checkpoints import load_model
+from tavt_kit.macs import count_macs
+from tests.verbs.tiny import write_pictures, write_run
+
+
+def run(*arguments: object) -> int:
+    with pytest.raises(SystemExit) as ended:
+        cli.main([str(argument) for argument in arguments])
+    return int(ended.value.code or 0)
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_pictures(tmp_path_factory.mktemp("data"))
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_run(tmp_path_factory.mktemp("runs") / "model")
+
+
+def test_a_pruned_run_goes_on_as_any_other(
+    data: Path, model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    small, taught = tmp_path / "small", tmp_path / "taught"
+    cuts = ("--mlp", 0.5, "--heads", 0.67, "--width", 0.67, "--depth", 3, "--pictures", 6)
+    assert run("prune", model, "--data", data, "-o", small, *cuts) == 0
+    out = " ".join(capsys.readouterr().out.split())
+    assert "3 layers, 2 heads, 48 feed-forward channels, 16 embedding channels" in out
+    assert f"fgvc-kit distill {small} --teacher {model}" in out and "train a dense vit_tiny_patch16_224 at" in out
+    record = json.loads((small / "prune.json").read_text())
+    pruned, whole = load_model(small), load_model(model)
+    assert record["before"]["macs"] == count_macs(whole) > count_macs(pruned) == record["after"]["macs"]
+    assert record["left"]["layers"] == pruned.card.arguments["pruned"]["blocks"]  # type: ignore[union-attr]
+    assert (record["left"]["heads"], record["left"]["width"]) == ([2, 2, 2], [16])
+    steps = ("--steps", 2, "--batch", 4, "--warmup", 0)
+    assert run("distill", small, "--teacher", model, "-o", taught, *steps) == 0
+    assert run("train", small, "--data", data, "-o", tmp_path / "tuned", "--recipe", "modern", *steps) == 0
+    assert run("search", taught, "-o", tmp_path / "found", "--budget", "flops=200K", "--evaluations", 6) in (0, 1)
+    capsys.readouterr()
+    assert run("export", taught, "--schedule", "17,12,9", "--format", "onnx,openvino", "--json") in (0, 1)
+    checks = json.loads(capsys.readouterr().out)["checks"]
+    assert len(checks) == 2 and all(check["agreement"] == 1.0 for check in checks)
+    assert run("eval", taught, "--json") == 0
+    assert load_model(taught).state_dict()["pos_embed"].shape == (1, 17, 16)
+
+
+def test_a_budget_of_multiply_adds(data: Path, model: Path, tmp_path: Path) -> None:
+    most = round(0.75 * count_macs(load_model(model)))
+    assert run("prune", model, "--data", data, "-o", tmp_path / "a", "--budget", f"flops={most}", "--heads", 1,
+               "--pictures", 6) == 0  # fmt: skip
+    assert 0.6 * most < count_macs(load_model(tmp_path / "a")) <= most
+    record = json.loads((tmp_path / "a" / "prune.json").read_text())
+    assert record["budget"]["verdict"] == "PASS" and record["shares"]["heads"] == 1.0 and record["shares"]["mlp"] < 1
+    # For a schedule the same budget leaves more.
+    assert run("prune", model, "--data", data, "-o", tmp_path / "b", "--budget", f"flops={most}", "--heads", 1,
+               "--pictures", 6, "--schedule", "taper:0.2") == 0  # fmt: skip
+    assert count_macs(load_model(tmp_path / "b")) > count_macs(load_model(tmp_path / "a"))
+
+
+def test_the_same_command_does_nothing_again(
+    data: Path, model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = ("prune", model, "--data", data, "-o", tmp_path / "a", "--mlp", 0.5, "--importance", "random")
+    assert run(*command) == 0
+    first, written = capsys.readouterr().out, (tmp_path / "a" / "model.safetensors").stat().st_mtime_ns
+    assert run(*command) == 0
+    assert capsys.readouterr().out == first
+    assert (tmp_path / "a" / "model.safetensors").stat().st_mtime_ns == written
+    assert run(*command, "--seed", 1) == 2
+    assert "another seed" in capsys.readouterr().err
+    assert run(*command, "--seed", 1, "--fresh") == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        ((), "nothing is to be pruned"),
+        (("--mlp", "1.5"), "--mlp is the share"),
+        (("--depth", "9"), "here 1 to 4, got 9"),
+        (("--mlp", "0.5", "--importance", "beauty"), "importance is one of"),
+        (("--budget", "size=2MB"), "a budget of flops or latency"),
+        (("--budget", "flops=1K"), "out of reach"),
+        (("--budget", "flops=1G", "--target", "torch:cpu"), "leave --target out"),
+        (("--budget", "latency=1ms", "--target", "torch:tpu"), "cpu or cuda"),
+        (("--mlp", "0.5", "--schedule", "dense"), "is for a budget"),
+    ],
+)
+def test_bad_input_is_one_sentence_and_nothing_is_written(
+    data: Path,
+    model: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    arguments: tuple[str, ...],
+    sentence: str,
+) -> None:
+    assert run("prune", model, "--data", data, "-o", tmp_path / "a", *arguments) == 2
+    err = capsys.readouterr().err
+    assert sentence in err and err.count("\n") == 1
+    assert not (tmp_path / "a").exists()
+
+
+def test_a_foreign_run_is_never_overwritten(
+    data: Path, model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    other = shutil.copytree(model, tmp_path / "other")
+    for out, sentence in ((other, "that prune did not write"), (model, "holds the model that is to be pruned")):
+        assert run("prune", model, "--data", data, "-o", out, "--mlp", 0.5, "--fresh") == 2
+        assert sentence in capsys.readouterr().err
+    assert load_model(other).layers == 4
