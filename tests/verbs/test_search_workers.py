@@ -22,7 +22,9 @@ from tavt_kit.cli import main
 from tavt_kit.model_card import CARD_FILE, WEIGHTS_FILE
 from tavt_kit.preprocess import Preprocessing
 from tavt_kit.schedule import TokenSchedule
-from tavt_kit.verbs.search_workers import Parcel, evaluator_of
+from tavt_kit.scoring import Scoring
+from tavt_kit.shared_evaluation import SharedEvaluator
+from tavt_kit.verbs.search_workers import Parcel, Part
 from tests.verbs.tiny import CLASSES, write_pictures, write_run
 
 ROOT = Path(__file__).parents[2]
@@ -56,21 +58,22 @@ def front(out: Path) -> dict[str, Any]:
 
 def test_a_worker_answers_as_this_process_does(place: Path) -> None:
     model = load_model(place / "run")
-    card = model.card
     rng = np.random.default_rng(0)
     pixels, labels = rng.integers(0, 255, (20, 3, 32, 32), dtype=np.uint8), rng.integers(0, 3, 20)
-    make = partial(
-        evaluator_of, preprocessing=Preprocessing.from_record(card.preprocessing), precision="f32",  # type: ignore[union-attr]
-        metrics=("top1", "macro_f1"), classes=CLASSES,
-    )  # fmt: skip
+    preprocessing = Preprocessing((32, 32), 1.0, "center", "bicubic", (0.5,) * 3, (0.5,) * 3)
+    make = partial(SharedEvaluator, preprocessing=preprocessing, scoring=Scoring(("top1", "macro_f1"), labels, CLASSES))
     files = {name: (place / "run" / name).read_bytes() for name in (CARD_FILE, WEIGHTS_FILE)}
     parcel = pickle.loads(pickle.dumps(Parcel(files, pixels, labels, make, "cpu", threads=1)))
     schedules = [model.dense_schedule, TokenSchedule((17, 12, 6, 6))]
-    here, there = (
-        [(schedule, answer.accuracy, answer.others, answer.right.tolist()) for schedule, answer in answers(schedules)]
-        for answers in (make(model, pixels, labels).answers, parcel())
-    )
-    assert here == there and here[0] != here[1]
+    parts = [Part(schedule, start, stop) for start, stop in ((0, 20), (8, 20)) for schedule in schedules]
+    there = {part: answer for part, answer in parcel()(parts)}
+    here = make(model, pixels, labels)
+    assert set(there) == set(parts)
+    for part in parts:
+        ((_, answer),) = here.look([part.schedule], part.start, part.stop)
+        assert there[part].accuracy == answer.accuracy and there[part].others == answer.others
+        assert there[part].right is not None and (there[part].right == answer.right).all()
+    assert there[parts[0]].others and there[parts[0]] != there[parts[1]]
 
 
 @pytest.mark.parametrize(
