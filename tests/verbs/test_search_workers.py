@@ -110,8 +110,11 @@ def test_two_workers_find_the_very_front(place: Path, tmp_path: Path, capsys: py
 
 
 @pytest.mark.slow
-def test_ctrl_c_ends_the_workers_and_the_same_command_goes_on(place: Path, tmp_path: Path) -> None:
-    """As a terminal does it: the whole group of processes is interrupted."""
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL])
+def test_stopped_no_worker_is_left_and_the_same_command_goes_on(
+    place: Path, tmp_path: Path, how: signal.Signals
+) -> None:
+    """Ctrl-C as a terminal does it, to the whole group of processes; kill -9 to the searching one alone."""
     out = tmp_path / "out"
     command = [sys.executable, "cli.py", *arguments(place, out, "--evaluations", 5000, "--workers", 2)]
     child = subprocess.Popen(
@@ -124,11 +127,15 @@ def test_ctrl_c_ends_the_workers_and_the_same_command_goes_on(place: Path, tmp_p
         said.append(line)
         if "/5000 evaluations" in line and not line.startswith("1/"):
             break
-    os.killpg(child.pid, signal.SIGINT)
-    rest = child.communicate(timeout=60)[1]
-    assert child.returncode == 130, said + [rest]
-    assert "the same command goes on" in rest and "Traceback" not in rest
-    deadline = time.monotonic() + 10
+    assert len(members(child.pid)) >= 3
+    if how == signal.SIGINT:
+        os.killpg(child.pid, how)
+    else:
+        child.send_signal(how)
+    rest = child.communicate(timeout=120)[1]
+    assert child.returncode == (130 if how == signal.SIGINT else -how), said + [rest]
+    assert "Traceback" not in rest and ("the same command goes on" in rest or how == signal.SIGKILL)
+    deadline = time.monotonic() + 60
     while members(child.pid) and time.monotonic() < deadline:
         time.sleep(0.1)
     assert not members(child.pid)
