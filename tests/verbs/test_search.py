@@ -384,7 +384,7 @@ def test_other_models_and_places(place: Path, tmp_path: Path, capsys: pytest.Cap
     (tmp_path / "file").write_text("x")
     assert "cannot write" in refused(out=tmp_path / "file")
     deeper = write_run(tmp_path / "deeper", depth=5)
-    assert "another model" in refused(model=place / "run", out=deeper)
+    assert "another model" in refused(model=place / "run", out=deeper) and not (deeper / "search.db").exists()
     renamed = write_run(tmp_path / "renamed", classes=("a", "b", "c"))
     assert "give the data it was trained on" in refused(model=renamed, out=tmp_path / "c")
     broken = tmp_path / "broken"
