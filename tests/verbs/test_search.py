@@ -356,8 +356,8 @@ def test_what_was_evaluated_quickly_is_shown_exactly(runtime: str, place: Path, 
     name, _, precision = runtime.partition(":")
     assert body["precisions"] == {"search": precision or "f32", "final": "f32", "runtime": name, "screen": "128"}
     known, truth = (
-        {row["schedule"]: row for row in csv.DictReader((place / "candidates.csv").read_text().splitlines())}
-        for place in (out, exact)
+        {row["schedule"]: row for row in csv.DictReader((folder / "candidates.csv").read_text().splitlines())}
+        for folder in (out, exact)
     )
     shown = {name: row["value"] for name, row in known.items() if row["on_front"] == "1"}
     assert shown and all(truth[name]["value"] == value for name, value in shown.items() if name in truth)
