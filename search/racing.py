@@ -42,7 +42,7 @@ def stages(first: int, pictures: int) -> tuple[int, ...]:
 
     Example:
         >>> stages(128, 1000), stages(128, 200)
-        ((128, 256, 512, 1000), (200,))
+        ((128, 256, 1000), (200,))
     """
     if first < 1:
         raise DataError(f"a candidate must be looked at on one picture or more before it is judged, got {first}")

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from tavt_kit.artifact_card import read_metadata
 from tavt_kit.errors import DataError
 from tavt_kit.preprocess import Preprocessing, apply, open_image
+from tavt_kit.sealed import refuse_changed
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -97,7 +98,7 @@ def open_predictor(path: Path, target: TargetDevice | None = None) -> Predictor:
         target: Where to run; by default the file's own runtime on the CPU.
 
     Raises:
-        RecordError: The file was not exported by this program, or is damaged.
+        RecordError: The file was not exported by this program, is damaged, or changed after its check.
         TavtError: The runtime cannot load it.
     """
     from tavt_kit.device import TargetDevice
@@ -105,6 +106,7 @@ def open_predictor(path: Path, target: TargetDevice | None = None) -> Predictor:
 
     path = Path(path)
     card = read_metadata(path)
+    refuse_changed(path)
     if target is None:
         target = TargetDevice("onnxruntime" if path.suffix == ".onnx" else "openvino", "cpu")
     return Predictor(card.model, open_file(path, target))

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import re
 import runpy
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -18,3 +22,95 @@ def test_pim_over_any_backbone(capsys: pytest.CaptureFixture[str]) -> None:
     assert "nothing to drop" in cnn and "taper 0.2: 0.43 GMACs" in vit
     for said in (cnn, vit):
         assert float(re.search(r"batch 3: (\S+) of the largest logit", said)[1]) < 1e-4  # type: ignore[index]
+
+
+@pytest.fixture(scope="module")
+def shipped(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with pictures in ``data`` and a tiny run."""
+    from tests.verbs.tiny import write_pictures, write_run
+
+    folder = tmp_path_factory.mktemp("shipped")
+    write_pictures(folder / "data", each=2, size=37)
+    write_run(folder / "run")
+    return folder
+
+
+def _exported(folder: Path, kind: str) -> Path:
+    """The run as ``model.onnx`` or ``model.xml``."""
+    from tavt_kit.checkpoints import load_model
+    from tavt_kit.exporters.to_onnx import to_onnx
+    from tavt_kit.exporters.to_openvino import to_openvino
+    from tavt_kit.exporters.writer import describe
+    from tavt_kit.schedule import TokenSchedule
+
+    model, file = load_model(folder / "run"), folder / f"model{kind}"
+    if not file.exists():
+        card = describe(model, TokenSchedule((14, 11, 8, 8)))
+        (to_onnx if kind == ".onnx" else to_openvino)(model, card, file)
+    return file
+
+
+def _pictures(folder: Path) -> list[Path]:
+    return sorted(folder.glob("data/*/*.png"))
+
+
+def _expected(file: Path) -> list[str]:
+    """What ``fgvc-kit predict`` says, as the examples print it."""
+    from tavt_kit.predictions import open_predictor
+
+    answers = open_predictor(file).files(_pictures(file.parent), top=3)
+    return ["  ".join([one.path, *(f"{label} {100 * share:.1f} %" for label, share in one.ranked)]) for one in answers]
+
+
+@pytest.mark.parametrize("kind", [".onnx", pytest.param(".xml", marks=pytest.mark.slow)])
+def test_run_artifact_needs_numpy_pillow_and_the_runtime_only(kind: str, shipped: Path, tmp_path: Path) -> None:
+    """In an interpreter of its own, where importing anything of ours or of torch fails."""
+    from tavt_kit.checks import Predicted
+
+    file, logits = _exported(shipped, kind), tmp_path / "logits.npz"
+    code = (
+        "import runpy, sys\n"
+        "for name in ('tavt_kit', 'torch', 'timm', 'torchvision', 'onnx', 'nncf', 'scipy'): sys.modules[name] = None\n"
+        f"runpy.run_path({str(EXAMPLES / 'run_artifact.py')!r}, run_name='__main__')\n"
+    )
+    arguments = [str(file), *map(str, _pictures(shipped)), f"--save={logits}"]
+    done = subprocess.run(
+        [sys.executable, "-c", code, *arguments], capture_output=True, text=True, check=False,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )  # fmt: skip
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.splitlines() == _expected(file)
+    kept = Predicted.read(logits)
+    assert kept.names == tuple(map(str, _pictures(shipped)))
+    assert kept.logits.shape == (6, 3)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("cmake") is None or shutil.which("c++") is None, reason="no cmake or C++ compiler")
+def test_the_cpp_example_says_the_same(shipped: Path, tmp_path: Path) -> None:
+    import openvino
+    from PIL import Image
+
+    places = f"-DOpenVINO_DIR={Path(openvino.__file__).parent / 'cmake'}"
+    for step in (["-S", EXAMPLES / "cpp", "-B", tmp_path / "build", places], ["--build", tmp_path / "build"]):
+        subprocess.run(["cmake", *map(str, step)], check=True, capture_output=True)
+    pictures = []
+    for number, path in enumerate(_pictures(shipped)):
+        pictures.append(tmp_path / f"{number}.ppm")
+        # The preprocessing of the tiny model keeps the whole shorter edge.
+        Image.open(path).convert("RGB").resize((32, 32), Image.Resampling.BICUBIC).save(pictures[-1])
+
+    def run(*arguments: object) -> subprocess.CompletedProcess[str]:
+        command = [str(tmp_path / "build" / "run_artifact"), *map(str, arguments)]
+        return subprocess.run(command, capture_output=True, text=True, check=False)
+
+    file = _exported(shipped, ".xml")
+    done = run(file, *pictures)
+    assert (done.returncode, done.stderr) == (0, "")
+    for said, expected in zip(done.stdout.splitlines(), _expected(file), strict=True):
+        assert (
+            re.sub(r"(\d+\.?\d*) %", lambda m: f"{float(m[1]):.1f} %", said).split("  ")[1:] == expected.split("  ")[1:]
+        )
+    wrong = run(file, _pictures(shipped)[0])
+    assert wrong.returncode == 2
+    assert "must be a binary PPM of 32x32 pixels" in wrong.stderr

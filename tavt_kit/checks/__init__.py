@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from tavt_kit.checks.compare import Answers
 from tavt_kit.checks.judge import Gate, images_to_decide, judge
+from tavt_kit.checks.predicted import Predicted
 from tavt_kit.checks.report import CHECK_FILE, BatchCheck, CheckReport, read_check, write_check
-from tavt_kit.checks.run import Artifact, check
+from tavt_kit.checks.run import Artifact, check, check_predicted
 from tavt_kit.checks.source import Source
 
 __all__ = [
@@ -15,8 +16,10 @@ __all__ = [
     "BatchCheck",
     "CheckReport",
     "Gate",
+    "Predicted",
     "Source",
     "check",
+    "check_predicted",
     "images_to_decide",
     "judge",
     "read_check",

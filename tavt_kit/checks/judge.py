@@ -59,7 +59,9 @@ def may_be_tied(strayed: int, n: int) -> bool:
     return 0 < strayed <= max(2, _MOST_TIED * n)
 
 
-def judge(answers: Answers, gate: Gate, batches: BatchCheck, *, exact: bool, tied: Sequence[int]) -> Judgement:
+def judge(
+    answers: Answers, gate: Gate, batches: BatchCheck, *, exact: bool, tied: Sequence[int] = (), fault: str = ""
+) -> Judgement:
     """The verdict.
 
     Args:
@@ -68,7 +70,10 @@ def judge(answers: Answers, gate: Gate, batches: BatchCheck, *, exact: bool, tie
         batches: Whether the artifact gives the same answers at other batch sizes.
         exact: Whether it must be its source: f32 weights, run in f32.
         tied: Images (by place) on which the source's own choice of tokens hangs on the last bits.
+        fault: What is wrong with it whatever it answers, one clause.
     """
+    if fault:
+        return Judgement(Verdict.FAIL, fault)
     if not batches.passed:
         return Judgement(Verdict.FAIL, batches.reason)
     if not answers.finite:

@@ -9,13 +9,13 @@ from typing import Any
 
 from tavt_kit.accuracy import Accuracy, PairedDifference
 from tavt_kit.budget import Verdict, worst
+from tavt_kit.checks.figures import Figures
+from tavt_kit.checks.token_choice import TokenChoice
 from tavt_kit.errors import RecordError
 from tavt_kit.records import read_record, write_record
+from tavt_kit.sealed import CHECK_FILE, CHECK_SCHEMA, CHECK_VERSION
 
 __all__ = ["CHECK_FILE", "BatchCheck", "CheckReport", "read_check", "write_check"]
-
-CHECK_FILE = "check.json"
-_SCHEMA, _VERSION = "fgvc-kit/check", 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,7 +23,8 @@ class BatchCheck:
     """Whether an artifact gives the same answers whatever the batch.
 
     Args:
-        sizes: The batches compared; the first is that of the main pass.
+        sizes: The batches compared; the first is that of the main pass, the last the part of a batch at its end. None
+            where the answers were given elsewhere.
         largest_difference: Between the same image's logits in two batches, as a share of the largest logit.
         passed: Whether it is within the tolerance, but for near ties.
         reason: One clause, where it is not.
@@ -66,10 +67,12 @@ class CheckReport:
         strayed: Images whose logits differ by more than the tolerance.
         tied: Of these, how many hang on the last bits of the source itself.
         batches: The comparison of batch sizes.
+        figures: What else was counted of both.
         dense_top1: Of the dense source, where it was run.
         against_dense: Artifact minus dense source, paired.
         images_to_decide: Where INCONCLUSIVE.
         same_weights: Whether the artifact was made from the very weights it is checked against.
+        token_choice: Which tokens its graph keeps; ``None`` where that was not asked.
     """
 
     artifact: str
@@ -88,10 +91,12 @@ class CheckReport:
     strayed: int
     tied: int
     batches: BatchCheck
+    figures: Figures
     dense_top1: Accuracy | None = None
     against_dense: PairedDifference | None = None
     images_to_decide: int | None = None
     same_weights: bool = True
+    token_choice: TokenChoice | None = None
 
     @property
     def sentence(self) -> str:
@@ -121,6 +126,8 @@ class CheckReport:
             "against_dense": None if self.against_dense is None else self.against_dense.as_record(),
             "images_to_decide": self.images_to_decide,
             "same_weights": self.same_weights,
+            "token_choice": None if self.token_choice is None else self.token_choice.as_record(),
+            **self.figures.as_record(),
         }
 
 
@@ -133,7 +140,9 @@ def write_check(path: Path, entries: Sequence[Mapping[str, Any]], body: Mapping[
         body: Keys beside ``verdict`` and ``checks``: source, data, gate, host.
     """
     verdict = worst(Verdict(entry["verdict"]) for entry in entries)
-    write_record(path, _SCHEMA, _VERSION, {"verdict": str(verdict), **body, "checks": [dict(e) for e in entries]})
+    write_record(
+        path, CHECK_SCHEMA, CHECK_VERSION, {"verdict": str(verdict), **body, "checks": [dict(e) for e in entries]}
+    )
     return verdict
 
 
@@ -143,7 +152,7 @@ def read_check(path: Path) -> dict[str, Any]:
     Raises:
         RecordError: It is not there, or is no check.
     """
-    record = read_record(path, _SCHEMA, _VERSION)
+    record = read_record(path, CHECK_SCHEMA, CHECK_VERSION)
     if not isinstance(record.get("checks"), list):
         raise RecordError(f"{path} has no list of checks; run fgvc-kit check again")
     return record

@@ -5,26 +5,31 @@ from __future__ import annotations
 import logging
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from tavt_kit.artifact_card import ArtifactCard, files_of, read_metadata
-from tavt_kit.checks.compare import Answers, columns, relative_error
-from tavt_kit.checks.judge import Gate, judge, may_be_tied
+from tavt_kit.checks.batch_sizes import Attempts, check_batches
+from tavt_kit.checks.claims import false_claim
+from tavt_kit.checks.compare import Answers, columns
+from tavt_kit.checks.figures import figures_of
+from tavt_kit.checks.judge import Gate, Judgement, judge, may_be_tied
+from tavt_kit.checks.predicted import Predicted
 from tavt_kit.checks.report import BatchCheck, CheckReport
-from tavt_kit.checks.source import BATCH, Progress, Source
+from tavt_kit.checks.source import Progress, Source
+from tavt_kit.checks.token_choice import choice_of
 from tavt_kit.device import TargetDevice
+from tavt_kit.errors import DataError
 from tavt_kit.preprocess import Preprocessing
 from tavt_kit.records import sha256_file
 from tavt_kit.runtimes import Session, open_file
+from tavt_kit.schedule import TokenSchedule
 
-__all__ = ["Artifact", "check", "default_target"]
+__all__ = ["Artifact", "check", "check_predicted", "default_target"]
 
 _log = logging.getLogger(__name__)
-
-OTHERS = (1, 5)
-"""Batch sizes that are compared with it, on the first images."""
 
 _COARSE = 0.05  # of the largest logit: int8 and half precision round differently in another batch
 
@@ -37,13 +42,15 @@ class Artifact:
         name: What it is called in records.
         card: What it says of itself.
         session: It, on a target.
-        files: All of its files.
+        files: All of its files, the one that is opened last.
+        retrained: Whether it is another model than its source on purpose: trained again, and to be no worse.
     """
 
     name: str
     card: ArtifactCard
     session: Session
     files: tuple[Path, ...]
+    retrained: bool = False
 
     @classmethod
     def open(cls, path: Path, target: TargetDevice | None = None, name: str | None = None) -> Artifact:
@@ -64,8 +71,8 @@ class Artifact:
 
     @property
     def exact(self) -> bool:
-        """Whether it must give its source's very logits: stored in f32 and run in f32."""
-        return self.card.precision == "f32" and self.session.target.precision == "f32"
+        """Whether it must give its source's very logits: the same model, stored in f32 and run in f32."""
+        return not self.retrained and self.card.precision == self.session.target.precision == "f32"
 
 
 def default_target(path: Path) -> TargetDevice:
@@ -97,56 +104,121 @@ def check(
     card.schedule.check(tokens=adaptive.tokens, layers=adaptive.layers, prefix=adaptive.prefix)
     before = source.logits(card.schedule, progress)
     seen = Preprocessing.from_record(card.preprocessing)
-    attempts = _Attempts(artifact.session, len(order))
+    attempts = Attempts(artifact.session, len(order))
     after, _ = source.answers(attempts, seen, progress)
+    _check_width(after, artifact)
     answers = Answers(source.labels, before, after[:, order])
     tied = _tied(answers, artifact, source, gate)
-    tolerance = gate.tolerance if artifact.exact else max(gate.tolerance, _COARSE)
-    same_batches = _check_batches(attempts, source.first(seen, max(OTHERS)), after, tolerance, answers.scale)
-    judgement = judge(answers, gate, same_batches, exact=artifact.exact, tied=tied)
+    same_batches = check_batches(
+        attempts,
+        source,
+        seen,
+        after,
+        tolerance=gate.tolerance if artifact.exact else max(gate.tolerance, _COARSE),
+        scale=answers.scale,
+        tied=tied,
+    )
+    executed = artifact.session.target
+    choice = None
+    if artifact.files and same_batches.passed:
+        choice = choice_of(artifact.files[-1], card, executed, source.first(seen, 2))
+    fault = "" if artifact.retrained else false_claim(card, source, executed, choice)
+    judgement = judge(answers, gate, same_batches, exact=artifact.exact, tied=tied, fault=fault)
     report = CheckReport(
         artifact=artifact.name,
         sha256={file.name: sha256_file(file) for file in artifact.files},
         precision=card.precision,
-        executed=str(artifact.session.target),
+        executed=str(executed),
         schedule=card.schedule.counts,
-        verdict=judgement.verdict,
-        reason=judgement.reason,
-        source_top1=answers.top1(before, source.split),
-        artifact_top1=answers.top1(answers.artifact, source.split),
-        difference=answers.against(before),
-        agreement=answers.agreement,
-        largest_difference=float(np.abs(answers.artifact - before).max()) if answers.finite else None,
-        scale=answers.scale,
-        strayed=int((answers.errors() > gate.tolerance).sum()),
         tied=len(tied),
         batches=same_batches,
-        images_to_decide=judgement.images_to_decide,
         same_weights=card.model.weights_sha256 == source.card.weights_sha256,
+        token_choice=choice,
+        **_counted(answers, source, gate, judgement),
     )
+    return _finished(report, answers, source, dense=dense, progress=progress)
+
+
+def check_predicted(
+    predicted: Predicted,
+    source: Source,
+    gate: Gate,
+    schedule: TokenSchedule,
+    *,
+    card: ArtifactCard | None = None,
+    dense: bool = True,
+    progress: Progress | None = None,
+) -> CheckReport:
+    """Compare logits that were made elsewhere with the source; their accuracy decides, whatever their precision.
+
+    Args:
+        predicted: The logits, with the images and classes that they are of.
+        source: Where they should come from.
+        gate: What they may lose.
+        schedule: At which the source runs.
+        card: Of the artifact that gave them, where there is one.
+        dense: Whether to compare them with the dense source too.
+        progress: Called with the number of images after each batch of the source.
+
+    Raises:
+        DataError: They are of other images or classes.
+        ScheduleError: The schedule does not fit the source.
+    """
+    adaptive = source.adaptive
+    schedule.check(tokens=adaptive.tokens, layers=adaptive.layers, prefix=adaptive.prefix)
+    predicted.check(source)
+    before = source.logits(schedule, progress)
+    answers = Answers(source.labels, before, predicted.aligned(source))
+    batches = BatchCheck((), 0.0, passed=True)
+    fault = "" if card is None else false_claim(card, source)
+    report = CheckReport(
+        artifact=predicted.name,
+        sha256=predicted.sha256,
+        precision="unknown" if card is None else card.precision,
+        executed=predicted.device,
+        schedule=schedule.counts,
+        tied=0,
+        batches=batches,
+        same_weights=card is None or card.model.weights_sha256 == source.card.weights_sha256,
+        **_counted(answers, source, gate, judge(answers, gate, batches, exact=False, fault=fault)),
+    )
+    return _finished(report, answers, source, dense=dense, progress=progress)
+
+
+def _counted(answers: Answers, source: Source, gate: Gate, judgement: Judgement) -> dict[str, Any]:
+    """The fields of a report that come from the answers alone."""
+    return {
+        "verdict": judgement.verdict,
+        "reason": judgement.reason,
+        "images_to_decide": judgement.images_to_decide,
+        "source_top1": answers.top1(answers.source, source.split),
+        "artifact_top1": answers.top1(answers.artifact, source.split),
+        "difference": answers.against(answers.source),
+        "agreement": answers.agreement,
+        "largest_difference": float(np.abs(answers.artifact - answers.source).max()) if answers.finite else None,
+        "scale": answers.scale,
+        "strayed": int((answers.errors() > gate.tolerance).sum()),
+        "figures": figures_of(answers, source.card.classes, source.split),
+    }
+
+
+def _finished(
+    report: CheckReport, answers: Answers, source: Source, *, dense: bool, progress: Progress | None
+) -> CheckReport:
     if dense:
-        logits = source.logits(adaptive.dense_schedule, progress)
+        logits = source.logits(source.adaptive.dense_schedule, progress)
         against = answers.against(logits)
         report = replace(report, dense_top1=answers.top1(logits, source.split), against_dense=against)
     _log.info("%s", report.sentence)
     return report
 
 
-class _Attempts:
-    """A session that answers NaN where its runtime refuses a batch, and remembers the refusal: that is a verdict."""
-
-    def __init__(self, session: Session, classes: int) -> None:
-        self._session, self._classes = session, classes
-        self.refusal: str | None = None
-
-    def __call__(self, images: NDArray[np.float32]) -> NDArray[np.float32]:
-        try:
-            return self._session(images)
-        except Exception as error:  # each runtime has its own; none of them must hide behind a traceback
-            if self.refusal is None:
-                line = next(iter(str(error).strip().splitlines()), type(error).__name__)
-                self.refusal = f"it cannot run a batch of {len(images)}: {line[:200]}"
-            return np.full((len(images), self._classes), np.nan, np.float32)
+def _check_width(logits: NDArray[np.float32], artifact: Artifact) -> None:
+    if logits.shape[1] != len(artifact.card.classes):
+        raise DataError(
+            f"{artifact.name} gives {logits.shape[1]} logits an image, but its card names "
+            f"{len(artifact.card.classes)} classes; export it again"
+        )
 
 
 def _tied(answers: Answers, artifact: Artifact, source: Source, gate: Gate) -> list[int]:
@@ -160,19 +232,3 @@ def _tied(answers: Answers, artifact: Artifact, source: Source, gate: Gate) -> l
 
     narrow = margins(source.adaptive, artifact.card.schedule, source.at(strayed.tolist()))
     return [int(place) for place, margin in zip(strayed, narrow, strict=True) if margin < NEAR_TIE]
-
-
-def _check_batches(
-    attempts: _Attempts, images: NDArray[np.float32], main: NDArray[np.float32], tolerance: float, scale: float
-) -> BatchCheck:
-    """The first images again, one by one and five at once. In each size most must repeat what the main pass said."""
-    sizes, largest, reason = (min(BATCH, len(main)), *OTHERS), 0.0, ""
-    for size in OTHERS:
-        parts = [images[i : i + size] for i in range(0, min(len(images), 3 * size), size)]
-        again = np.concatenate([attempts(part) for part in parts])
-        errors = relative_error(again, np.nan_to_num(main[: len(again)]), scale)
-        largest = max(largest, float(errors.max()))
-        # One image may hang on the last bits (see near_ties); a batch that is baked in or mixed up spoils most of them.
-        if 2 * (errors > tolerance).sum() > len(errors):
-            reason = f"at batch {size} the same image gets logits that differ by {errors.max():.2g} of the largest"
-    return BatchCheck(sizes, largest, not (reason or attempts.refusal), attempts.refusal or reason)

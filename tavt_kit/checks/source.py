@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tavt_kit.data import Sample, batches
+from tavt_kit.data import Batch, Sample, batches
 from tavt_kit.device import TargetDevice
 from tavt_kit.model_card import ModelCard
 from tavt_kit.preprocess import Preprocessing
@@ -48,6 +48,7 @@ class Source:
     allow_unreadable: int = 0
     _logits: dict[TokenSchedule, NDArray[np.float32]] = field(default_factory=dict)
     _labels: NDArray[np.int64] | None = None
+    _readable: NDArray[np.int64] | None = None
 
     @property
     def card(self) -> ModelCard:
@@ -82,33 +83,37 @@ class Source:
         assert self._labels is not None
         return self._labels
 
-    def images(
-        self, preprocessing: Preprocessing, batch: int = BATCH
-    ) -> Iterator[tuple[NDArray[np.float32], NDArray[np.int64]]]:
-        """The pictures as batches of (images, labels)."""
-        for part in batches(self.samples, preprocessing, batch=batch, allow_unreadable=self.allow_unreadable):
-            yield part.images, part.labels
+    @property
+    def readable(self) -> NDArray[np.int64]:
+        """(n,) places among ``samples`` of the pictures that can be read."""
+        if self._readable is None:
+            self._readable = np.concatenate([part.indices for part in self.images(self.preprocessing)])
+        return self._readable
+
+    def images(self, preprocessing: Preprocessing, batch: int = BATCH) -> Iterator[Batch]:
+        """The pictures that can be read, in batches."""
+        return batches(self.samples, preprocessing, batch=batch, allow_unreadable=self.allow_unreadable)
 
     def first(self, preprocessing: Preprocessing, count: int) -> NDArray[np.float32]:
         """(at most count, 3, H, W): the first pictures that can be read."""
-        return next(self.images(preprocessing, count))[0]
+        return next(iter(self.images(preprocessing, count))).images
 
-    def at(self, places: Sequence[int]) -> NDArray[np.float32]:
-        """The pictures at these places among those that can be read."""
-        wanted, found, start = set(places), [], 0
-        for images, _ in self.images(self.preprocessing):
-            found += [image for place, image in enumerate(images, start) if place in wanted]
-            start += len(images)
-        return np.stack(found)
+    def at(self, places: Sequence[int], preprocessing: Preprocessing | None = None) -> NDArray[np.float32]:
+        """(n, 3, H, W): the pictures at these places among those that can be read."""
+        samples = [self.samples[self.readable[place]] for place in places]
+        parts = batches(samples, preprocessing or self.preprocessing, batch=BATCH)
+        return np.concatenate([part.images for part in parts])
 
     def answers(
         self, run: Run, preprocessing: Preprocessing, progress: Progress | None = None
     ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
         """What ``run`` says of the pictures (n, classes), and their labels (n,)."""
-        logits, labels = [], []
-        for images, truth in self.images(preprocessing):
-            logits.append(run(images))
-            labels.append(truth)
+        logits, labels, places = [], [], []
+        for part in self.images(preprocessing):
+            logits.append(run(part.images))
+            labels.append(part.labels)
+            places.append(part.indices)
             if progress is not None:
-                progress(len(images))
+                progress(len(part.images))
+        self._readable = np.concatenate(places)
         return np.concatenate(logits), np.concatenate(labels)

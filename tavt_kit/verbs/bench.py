@@ -18,7 +18,12 @@ if TYPE_CHECKING:
 __all__ = ["bench_verb"]
 
 Things = Annotated[
-    list[str], typer.Argument(metavar="THING...", help="Run folders, timm models' names, .onnx and .xml files.")
+    list[str] | None,
+    typer.Argument(metavar="[THING...]", help="Run folders, timm models' names, .onnx and .xml files."),
+]
+Read = Annotated[
+    list[Path] | None,
+    typer.Option("--read", help="Show what trtexec or benchmark_app measured, from its result file; repeat."),
 ]
 Targets = Annotated[
     list[str] | None,
@@ -36,7 +41,8 @@ MaxTime = Annotated[str, typer.Option(help="Most time for each candidate; unstea
 
 
 def bench_verb(
-    things: Things,
+    things: Things = None,
+    read: Read = None,
     target: Targets = None,
     schedule: options.Schedules = None,
     weights: options.Weights = None,
@@ -57,14 +63,17 @@ def bench_verb(
     A run folder or a name is measured under each --schedule (dense by default) by the lean path, on torch or
     OpenVINO as it is, on onnxruntime through a temporary export. Ratios are paired with the first candidate.
     "MAC gain" is the share of the saving in multiply-adds that became time: (t_dense / t) / (MACs_dense / MACs).
-    Images are random, or the first of --data.
+    Images are random, or the first of --data. With --read nothing is measured: latencies.json is written instead.
     """
     from tavt_kit.bench import Protocol
     from tavt_kit.bench.record import SCHEMA, VERSION, bench_body
     from tavt_kit.host import HostFacts
     from tavt_kit.records import make_folder, write_record
     from tavt_kit.verbs.bench_things import Opener, default_folder
+    from tavt_kit.verbs.foreign import read_foreign
 
+    if read or not things:
+        return read_foreign(read or [], things or [], out, as_json=as_json)
     folder = make_folder(out or default_folder(things[0]))
     most = options.parse_duration(max_time) or 60.0
     least = min(min_time, most)

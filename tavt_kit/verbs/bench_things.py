@@ -96,12 +96,15 @@ class Opener:
     def _open_file(self, path: Path) -> None:
         from tavt_kit.artifact_card import files_of
         from tavt_kit.runtimes import open_file
+        from tavt_kit.sealed import refuse_changed
 
         targets = [self._target(text) for text in self.targets or (FILES[path.suffix],)]
         able = [
             one for one in targets if (one.runtime, path.suffix) != ("onnxruntime", ".xml") and one.runtime != "torch"
         ]
         card = _card(path)
+        if card is not None:
+            refuse_changed(path)
         for target in able or targets:  # where none is able, opening says why
             session = open_file(path, target)
             height, width = session.input_shape[2:]

@@ -3,30 +3,44 @@
 from __future__ import annotations
 
 import json
-import shutil
-import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from tavt_kit.verbs import options
 from tavt_kit.verbs.export import Accept, CheckSplit, Dense, Drop, FileTarget, print_checks
 
+if TYPE_CHECKING:
+    from tavt_kit.checks import CheckReport, Gate, Source
+    from tavt_kit.data import ImageSet
+    from tavt_kit.device import TargetDevice
+
 __all__ = ["check_verb"]
 
-ArtifactFile = Annotated[Path, typer.Argument(metavar="ARTIFACT", help="An .onnx or .xml file, or *.unproven.")]
-Against = Annotated[Path, typer.Option(help="The run it was exported from.")]
-CheckOut = Annotated[
-    Path | None, typer.Option("--out", "-o", help="Folder of check.json. [default: where the artifact lies]")
+Thing = Annotated[
+    Path | None,
+    typer.Argument(metavar="[THING]", help="An .onnx or .xml file, *.unproven, or a run that was trained again."),
 ]
+Against = Annotated[Path, typer.Option(help="The run it was exported from, or the old run.")]
+Schedule = Annotated[
+    str | None,
+    typer.Option(help="Of a run or of --predictions alone: a schedule, an exported file, or a search's folder."),
+]
+Predictions = Annotated[
+    Path | None, typer.Option(help="An .npz file of logits made elsewhere, judged instead of running THING here.")
+]
+CheckOut = Annotated[Path | None, typer.Option("--out", "-o", help="Folder of check.json. [default: where THING lies]")]
 
 
 def check_verb(
-    artifact: ArtifactFile,
     against: Against,
+    thing: Thing = None,
+    schedule: Schedule = None,
+    predictions: Predictions = None,
     data: options.Data = None,
     split: CheckSplit = None,
     limit: options.Limit = None,
@@ -42,99 +56,151 @@ def check_verb(
     """Compare an exported file with its source on the same real images, and write check.json.
 
     The file sees the images through the preprocessing it carries. An f32 file must give its source's logits; others may
-    lose --drop points of top-1, decided by the paired 95 % interval. A *.unproven file that passes gets its final name;
-    no file is removed. Exits 1 unless the verdict is PASS, or INCONCLUSIVE and accepted.
+    lose --drop points of top-1, decided by the paired 95 % interval. So may logits made on another device
+    (--predictions) and a run trained again, which is compared with the old one at the same --schedule. A *.unproven
+    file that passes gets its final name; no file is removed. Exits 1 unless the verdict is PASS, or INCONCLUSIVE and
+    accepted.
     """
     from tavt_kit.checkpoints import load_model
-    from tavt_kit.checks import Artifact, Gate, Source, check
+    from tavt_kit.checks import Gate, Source
     from tavt_kit.data import thin_out
     from tavt_kit.data.inherited import inherited_images
     from tavt_kit.device import TargetDevice
-    from tavt_kit.errors import RecordError
     from tavt_kit.exporters.exported import status_of
     from tavt_kit.records import make_folder
+    from tavt_kit.verbs.check_subjects import promote_file
     from tavt_kit.verbs.progress import watching
 
-    if not artifact.is_file():
-        raise RecordError(f"there is no file {artifact} to check; export one first (fgvc-kit export)")
-    folder = make_folder(out or artifact.parent)
+    subject = _subject(thing, predictions, schedule)
+    place = thing or predictions
+    assert place is not None  # _subject refuses to have neither
+    folder = make_folder(out or (place if place.is_dir() else place.parent))
+    device = None if target is None else TargetDevice.parse(target)
     model = load_model(against)
     images = inherited_images(against if against.is_dir() else against.parent, data)
     chosen = split or images.held_out
     source = Source(model, thin_out(images.split(chosen), limit), chosen, allow_unreadable)
-    gate = Gate(drop=drop / 100)
-    with _named(artifact) as file, watching(f"checking {file.name}") as tell:
-        opened = Artifact.open(file, None if target is None else TargetDevice.parse(target))
-        done, total = 0, len(source.samples) * (2 + dense)
+    request = _Request(against, images, data, schedule, predictions, device, dense)
+    with watching(f"checking {place.name}") as tell:
+        done, total = 0, len(source.samples) * (1 + dense + (predictions is None))
 
         def progress(count: int) -> None:
             nonlocal done
             done += count
-            tell(f"checking {file.name}", min(1.0, done / total))
+            tell(f"checking {place.name}", min(1.0, done / total))
 
-        report = check(opened, source, gate, dense=dense, progress=progress)
-    about = {
+        report, notes = subject(thing, source, Gate(drop=drop / 100), request, progress)
+    record = {**report.as_record(), **_about(against, source, images, Gate(drop=drop / 100)), "notes": notes}
+    _write(folder, record)
+    status = status_of(report.verdict, accept=accept_inconclusive)
+    if status == "final" and thing is not None and predictions is None:
+        promote_file(thing)
+    for note in notes:
+        print(f"fgvc-kit check: {note}", file=sys.stderr)
+    if as_json:
+        print(json.dumps(record))
+    else:
+        print_checks([record])
+    return 0 if status == "final" else 1
+
+
+@dataclass(frozen=True, slots=True)
+class _Request:
+    """The flags that decide how a subject is opened."""
+
+    against: Path
+    images: ImageSet
+    data: str | None
+    schedule: str | None
+    predictions: Path | None
+    target: TargetDevice | None
+    dense: bool
+
+
+_Found = tuple["CheckReport", list[str]]
+_Check = Callable[[Path | None, "Source", "Gate", _Request, Callable[[int], None]], _Found]
+
+
+def _subject(thing: Path | None, predictions: Path | None, schedule: str | None) -> _Check:
+    """Which of the checks below is meant; what contradicts itself or is not there is refused."""
+    from tavt_kit.errors import RecordError, ScheduleError
+
+    if thing is None and predictions is None:
+        raise RecordError("nothing to check: give an exported file, a run that was trained again, or --predictions")
+    for path in (thing, predictions):
+        if path is not None and not path.exists():
+            raise RecordError(f"there is no file {path} to check; export one first (fgvc-kit export)")
+    if thing is not None and thing.is_file() and schedule is not None:
+        raise ScheduleError(f"the schedule of {thing.name} is frozen into it; leave --schedule out")
+    if predictions is not None:
+        if thing is not None and thing.is_dir():
+            raise RecordError(f"--predictions are of an exported file or of --schedule, got the folder {thing}")
+        return _check_predictions
+    return _check_run if thing is not None and thing.is_dir() else _check_file
+
+
+def _check_file(
+    thing: Path | None, source: Source, gate: Gate, request: _Request, progress: Callable[[int], None]
+) -> _Found:
+    from tavt_kit.checks import Artifact, check
+    from tavt_kit.sealed import changed_since_check
+    from tavt_kit.verbs.check_subjects import named
+
+    assert thing is not None
+    with named(thing) as file:
+        changed = changed_since_check(file, thing.parent)
+        artifact = Artifact.open(file, request.target)
+        report = check(artifact, source, gate, dense=request.dense, progress=progress)
+    return report, [f"{changed}; this check takes the place of the old one"] if changed else []
+
+
+def _check_run(
+    thing: Path | None, source: Source, gate: Gate, request: _Request, progress: Callable[[int], None]
+) -> _Found:
+    from tavt_kit.checks import check
+    from tavt_kit.verbs.check_subjects import open_run, refuse_other_split, schedule_from
+
+    assert thing is not None
+    schedule = schedule_from(request.schedule, source.adaptive, request.against)
+    artifact = open_run(thing, schedule, request.target)
+    refuse_other_split(thing, request.images, request.data)
+    report = check(artifact, source, gate, dense=request.dense, progress=progress)
+    return report, [f"{thing} has the very weights of {request.against}"] if report.same_weights else []
+
+
+def _check_predictions(
+    thing: Path | None, source: Source, gate: Gate, request: _Request, progress: Callable[[int], None]
+) -> _Found:
+    from tavt_kit.artifact_card import read_metadata
+    from tavt_kit.checks import Predicted, check_predicted
+    from tavt_kit.verbs.check_subjects import named, schedule_from
+
+    assert request.predictions is not None
+    predicted = Predicted.read(request.predictions)
+    card = None
+    if thing is not None:
+        with named(thing) as file:
+            card = read_metadata(file)
+        schedule = card.schedule
+    else:
+        schedule = schedule_from(request.schedule or "dense", source.adaptive, request.against)
+    of = f" of {thing.name}" if thing is not None else ""
+    report = check_predicted(predicted, source, gate, schedule, card=card, dense=request.dense, progress=progress)
+    return report, [f"the logits{of} were made elsewhere ({predicted.device}); nothing was run here but the source"]
+
+
+def _about(against: Path, source: Source, images: ImageSet, gate: Gate) -> dict[str, Any]:
+    """What the check was made with."""
+    return {
         "source": {
             "run": str(against),
             "name": source.card.name,
             "score": source.card.score,
             "weights_sha256": source.card.weights_sha256,
         },
-        "data": {"name": images.name, "split": chosen, "images": len(source.samples), "sha256": images.sha256},
+        "data": {"name": images.name, "split": source.split, "images": len(source.samples), "sha256": images.sha256},
         "gate": gate.as_record(),
     }
-    record = {**report.as_record(), **about}
-    _write(folder, record)
-    status = status_of(report.verdict, accept=accept_inconclusive)
-    if status == "final":
-        _promote(artifact)
-    if as_json:
-        print(json.dumps(record))
-    else:
-        print_checks([record])
-        if not report.same_weights:
-            print(f"{artifact.name} was made from other weights than those of {against}")
-    return 0 if status == "final" else 1
-
-
-@contextmanager
-def _named(artifact: Path) -> Iterator[Path]:
-    """The artifact under a name that a runtime opens; an unproven one is linked or copied for the time being."""
-    from tavt_kit.artifact_card import files_of
-    from tavt_kit.exporters.exported import UNPROVEN
-
-    if artifact.suffix != UNPROVEN:
-        yield artifact
-        return
-    final = artifact.with_suffix("")
-    with tempfile.TemporaryDirectory(prefix="fgvc-kit-check-") as temporary:
-        for file in files_of(final):
-            there = Path(f"{file}{UNPROVEN}")
-            if there.is_file():
-                shutil.copyfile(there, Path(temporary) / file.name)
-        yield Path(temporary) / final.name
-
-
-def _promote(artifact: Path) -> None:
-    """Give an unproven artifact its final name, and say so in the record of its export."""
-    from tavt_kit.artifact_card import files_of
-    from tavt_kit.errors import RecordError
-    from tavt_kit.exporters.exported import UNPROVEN, promote, read_exported, write_exported
-
-    if artifact.suffix != UNPROVEN:
-        return
-    folder, name = artifact.parent, artifact.with_suffix("").name
-    try:
-        body = read_exported(folder)
-    except RecordError:
-        body = {"artifacts": []}
-    if all(entry["file"] != name for entry in body["artifacts"]):
-        for file in files_of(artifact.with_suffix("")):
-            Path(f"{file}{UNPROVEN}").replace(file)
-        return
-    entries = [promote(folder, entry) if entry["file"] == name else entry for entry in body["artifacts"]]
-    rest = {key: value for key, value in body.items() if key not in ("schema", "version", "artifacts")}
-    write_exported(folder, entries, rest)
 
 
 def _write(folder: Path, record: dict[str, Any]) -> None:

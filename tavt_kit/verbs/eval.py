@@ -102,8 +102,10 @@ def _open_file(file: Path, schedule: str | None, target: str | None) -> _Subject
     from tavt_kit.device import TargetDevice
     from tavt_kit.errors import ScheduleError
     from tavt_kit.runtimes import open_file
+    from tavt_kit.sealed import refuse_changed
 
     card = read_metadata(file)
+    refuse_changed(file)
     if schedule is not None:
         raise ScheduleError(
             f"{file.name} has its schedule ({card.schedule}) frozen into it; leave --schedule out, or evaluate the run"

@@ -119,6 +119,7 @@ def print_checks(checks: Sequence[Mapping[str, Any]]) -> None:
     from rich.table import Table
 
     from tavt_kit.accuracy import Accuracy
+    from tavt_kit.verbs.check_details import details
     from tavt_kit.verbs.console import console_of
 
     console = console_of(140)
@@ -143,6 +144,8 @@ def print_checks(checks: Sequence[Mapping[str, Any]]) -> None:
     console.print(table)
     for check in checks:
         print(f"{check['artifact']}: {check['verdict']}: {check['reason']}")
+        for line in details(check):
+            print(line)
 
 
 def say_licences(card: ModelCard, data: Any) -> None:

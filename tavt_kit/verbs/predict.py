@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from tavt_kit.verbs import options
+from tavt_kit.verbs.export import say_licences
 
 if TYPE_CHECKING:
     from tavt_kit.predictions import Prediction, Predictor
@@ -36,9 +37,11 @@ def predict_verb(
     """Say what is in each picture, with probabilities.
 
     An exported file carries its labels and preprocessing; neither torch nor timm is needed to run it. Pictures that
-    cannot be read are named on stderr and counted. Exits 2 if none could be read.
+    cannot be read are named on stderr and counted; a licence that forbids commercial use is named there too. Exits 2
+    if no picture could be read.
     """
     predictor = _open(thing, schedule, target)
+    say_licences(predictor.card, None)
     bad = 0
     found: list[Prediction] = []
     for prediction in predictor.files(images, top):

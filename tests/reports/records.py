@@ -16,6 +16,7 @@ from tavt_kit.bench.protocol import Protocol
 from tavt_kit.bench.record import Benched, bench_body
 from tavt_kit.budget import Budget
 from tavt_kit.candidate import Candidate
+from tavt_kit.checks.figures import ClassFigures, Confusion, Figures
 from tavt_kit.checks.report import BatchCheck, CheckReport, write_check
 from tavt_kit.device import TargetDevice
 from tavt_kit.front import ParetoFront
@@ -203,20 +204,27 @@ def _write_check(folder: Path, chosen: Candidate, right: int = 459) -> None:
     """``check.json`` of two files by the check's own writer."""
     schedule = chosen.schedule.counts
     for_all = {"schedule": schedule, "agreement": 0.982, "scale": 11.5, "strayed": 0, "tied": 0}
-    batches = BatchCheck((8, 1), 1e-6, True)
+    batches = BatchCheck((8, 1, 5, 3), 1e-6, True)
     source = Accuracy.of_counts(463, 656, split="test")
+    figures = Figures(
+        top5=(source, source), macro_f1=(0.612, 0.604), calibration_error=(0.041, 0.052), mcnemar_p=0.289,
+        classes=(ClassFigures("crack", 56, 40, 36), ClassFigures("good", 600, 423, 423)), worst_hit=("crack",),
+        confusions=(Confusion("crack", "good", 12, 16),),
+    )  # fmt: skip
     exact = CheckReport(
         artifact="chosen.onnx", sha256={"chosen.onnx": "1" * 64}, precision="f32", executed=str(TARGET),
         verdict=Verdict.PASS, reason="same logits as its source on 656 images",
         source_top1=source, artifact_top1=source,
-        difference=PairedDifference.of_counts(0, 0, 656), largest_difference=2e-5, batches=batches, **for_all,
+        difference=PairedDifference.of_counts(0, 0, 656), largest_difference=2e-5, batches=batches, figures=figures,
+        **for_all,
     )  # fmt: skip
     narrow = CheckReport(
         artifact="chosen.int8.xml", sha256={"chosen.int8.xml": "2" * 64}, precision="int8",
         executed=str(replace(TARGET, precision="int8")), verdict=Verdict.INCONCLUSIVE,
         reason="top-1 changes by -0.61 points [-1.52, +0.24] on 656 images (8 flips); it may fall by 0.5",
         source_top1=source, artifact_top1=Accuracy.of_counts(right, 656, split="test"),
-        difference=PairedDifference.of_counts(2, 6, 656), largest_difference=0.8, batches=batches, **for_all,
+        difference=PairedDifference.of_counts(2, 6, 656), largest_difference=0.8, batches=batches, figures=figures,
+        **for_all,
     )  # fmt: skip
     write_check(folder / "check.json", [exact.as_record(), narrow.as_record()], {"host": HOST})
 

@@ -25,6 +25,8 @@ def checks_section(records: Records) -> Section | Missing:
     if not checks:
         return Missing("Exported files, checked against their source", "fgvc-kit export RUN")
     blocks: list[Block] = [_table(checks)]
+    if counted := [(name, check) for name, check in checks if mapping(check, "macro_f1")]:
+        blocks.append(_more(counted))
     blocks += [
         Text.of(f"{name}: {reason}.", kind="note")
         for name, check in checks
@@ -73,6 +75,59 @@ def _table(checks: Sequence[tuple[str, Mapping[str, Any]]]) -> Table:
     images = f" of the {split} split, {n_text(n)}" if not splits and split and n else ""
     caption = f"Each file and its source, the same schedule in torch f32, on the same images{images}."
     return Table(columns, tuple(_row(name, check) for name, check in checks), caption)
+
+
+def _more(checks: Sequence[tuple[str, Mapping[str, Any]]]) -> Table:
+    """What was counted beside top-1; of each pair the source's comes first."""
+    columns = (
+        Column("File", numeric=False),
+        Column("Top-5"),
+        Column("Macro F1"),
+        Column("Calibration error", hint="15 bins"),
+        Column("McNemar", hint="p"),
+        Column("Worst-hit class", numeric=False),
+        Column("Confusion that grew most", numeric=False),
+    )
+    rows = tuple(
+        (
+            Cell(name, code=True),
+            Cell(_pair(check, "top5", "value")),
+            Cell(_pair(check, "macro_f1")),
+            Cell(_pair(check, "calibration_error")),
+            Cell(DASH if (p := number(check, "mcnemar_p")) is None else significant(p, 2)),
+            _worst_hit(check),
+            _grown(check),
+        )
+        for name, check in checks
+    )
+    return Table(columns, rows, "The same answers counted in other ways: source → file.")
+
+
+def _pair(record: Mapping[str, Any], *path: str) -> str:
+    first, *rest = path
+    before, after = (number(record, first, side, *rest) for side in ("source", "artifact"))
+    return DASH if before is None or after is None else f"{percent_text(before)} → {percent_text(after)}"
+
+
+def _worst_hit(check: Mapping[str, Any]) -> Cell:
+    name = text(check, "worst_hit", 0)
+    found = [one for one in sequence(check, "classes") if text(one, "class") == name]
+    if name is None or not found:
+        return Cell("none")
+    before, after, n = (number(found[0], key) for key in ("source", "artifact", "n"))
+    if before is None or after is None or n is None:
+        return Cell(name)
+    return Cell(name, f"{percent_text(before)} → {percent_text(after)}, {n_text(n)}")
+
+
+def _grown(check: Mapping[str, Any]) -> Cell:
+    grown = sequence(check, "confusions_grown")
+    one = grown[0] if grown else None
+    truth, said = text(one, "truth"), text(one, "said")
+    before, after = number(one, "source"), number(one, "artifact")
+    if truth is None or said is None or before is None or after is None:
+        return Cell("none")
+    return Cell(f"{truth} taken for {said}", f"{before:.0f} → {after:.0f} images")
 
 
 def _row(name: str, check: Mapping[str, Any]) -> tuple[Cell, ...]:

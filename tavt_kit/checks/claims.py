@@ -1,0 +1,75 @@
+"""What an artifact's card says of it, against what is found: a false card fails whatever the answers are."""
+
+from __future__ import annotations
+
+from tavt_kit.artifact_card import ArtifactCard
+from tavt_kit.checks.source import Source
+from tavt_kit.checks.token_choice import TokenChoice
+from tavt_kit.device import TargetDevice
+
+__all__ = ["false_claim"]
+
+
+def false_claim(
+    card: ArtifactCard, source: Source, executed: TargetDevice | None = None, choice: TokenChoice | None = None
+) -> str:
+    """One clause of the first thing that is not as the card says, or nothing.
+
+    Args:
+        card: Of the artifact.
+        source: What it is checked against, with the images that check it.
+        executed: Where it ran, with the precision that really ran; ``None`` where that is not known.
+        choice: What was found of its choice of tokens.
+    """
+    return (
+        _weights(card, source)
+        or _preprocessing(card, source)
+        or ("" if executed is None else _precision(card, executed))
+        or _calibration(card, source)
+        or ("" if choice is None else choice.reason)
+    )
+
+
+def _weights(card: ArtifactCard, source: Source) -> str:
+    made_from, present = card.model.weights_sha256, source.card.weights_sha256
+    if not made_from or not present or made_from == present:
+        return ""
+    return (
+        f"it was made from other weights ({made_from[:8]}...) than those it is checked against ({present[:8]}...); "
+        "export it again, or check it against the run it was made from"
+    )
+
+
+def _preprocessing(card: ArtifactCard, source: Source) -> str:
+    own, wanted = card.preprocessing, source.card.preprocessing
+    odd = sorted(name for name in {*own, *wanted} if own.get(name) != wanted.get(name))
+    if not odd:
+        return ""
+    told = "; ".join(f"{name} {own.get(name)} instead of {wanted.get(name)}" for name in odd)
+    return f"it prepares pictures in another way than its source ({told})"
+
+
+def _precision(card: ArtifactCard, executed: TargetDevice) -> str:
+    """A GPU or NPU does not say in what it computes; there the card is believed."""
+    stored, ran = card.precision, executed.precision
+    if not executed.is_cpu or (stored == "int8") == (ran == "int8") or _weights_only(card):
+        return ""
+    return f"its card says {stored}, but most of its matrix products ran in {ran}"
+
+
+def _weights_only(card: ArtifactCard) -> bool:
+    """Whether only the weights are in 8 bits, which needs no images and is computed in floating point."""
+    return card.calibration is not None and "split" not in card.calibration
+
+
+def _calibration(card: ArtifactCard, source: Source) -> str:
+    if card.precision != "int8" or _weights_only(card):
+        return ""
+    if card.calibration is None or not card.calibration.get("images"):
+        return "it is int8, but its card names no images that its ranges were calibrated on"
+    if card.calibration["split"] == source.split:
+        return (
+            f"it was calibrated on the {source.split} split, which checks it here; an accuracy on these images says "
+            "nothing of others"
+        )
+    return ""

@@ -1,0 +1,72 @@
+"""What a check found beside top-1, in a few lines for people."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+__all__ = ["details"]
+
+_NAMED = 3  # classes and confusions on the terminal; check.json has ten
+
+
+def details(check: Mapping[str, Any]) -> Iterator[str]:
+    """The lines under one file's sentence.
+
+    Args:
+        check: Its record in ``check.json``.
+    """
+    yield f"  {'; '.join(_figures(check))}"
+    yield f"  {_batches(check['batches'])}{_choice(check.get('token_choice'))}"
+    hit, grown = check["worst_hit"], check["confusions_grown"]
+    if hit:
+        of = {one["class"]: one for one in check["classes"]}
+        told = [_class(of[name]) for name in hit[:_NAMED]]
+        yield f"  worst hit: {', '.join(told)}{_more(hit)}"
+    if grown:
+        told = [
+            f"{one['truth']} taken for {one['said']} {one['source']} -> {one['artifact']}" for one in grown[:_NAMED]
+        ]
+        yield f"  confusions that grew: {', '.join(told)}{_more(grown)}"
+
+
+def _figures(check: Mapping[str, Any]) -> Iterator[str]:
+    top5, f1, error = check["top5"], check["macro_f1"], check["calibration_error"]
+    if top5 is not None:
+        yield f"top-5 {_percent(top5['source']['value'])} -> {_percent(top5['artifact']['value'])} %"
+    yield f"macro-F1 {_percent(f1['source'])} -> {_percent(f1['artifact'])} %"
+    yield f"calibration error {_percent(error['source'])} -> {_percent(error['artifact'])} %"
+    yield f"McNemar p {check['mcnemar_p']:.2g}"
+    if check["largest_difference"] is not None:
+        share = 100 * check["largest_difference"] / check["scale"]
+        yield f"largest logit difference {check['largest_difference']:.2g} ({share:.2g} % of the largest)"
+
+
+def _batches(batches: Mapping[str, Any]) -> str:
+    if not batches["sizes"]:
+        return "logits made elsewhere: neither batch sizes nor ties could be tried"
+    sizes = ", ".join(map(str, batches["sizes"]))
+    return f"batches of {sizes}: {'the same answers' if batches['passed'] else 'not the same answers'}"
+
+
+def _choice(choice: Mapping[str, Any] | None) -> str:
+    if choice is None:
+        return ""
+    kept = "" if choice["kept"] is None else f"; it keeps {', '.join(map(str, choice['kept']))} patches"
+    if choice["reason"]:
+        return kept
+    if choice["ties_difference"] is None:
+        return f"{kept}; ties could not be tried ({choice['untried']})"
+    return f"{kept}, of equal scores the first"
+
+
+def _class(one: Mapping[str, Any]) -> str:
+    return f"{one['class']} {_percent(one['source'])} -> {_percent(one['artifact'])} % (n = {one['n']})"
+
+
+def _more(listed: list[Any]) -> str:
+    return f" and {len(listed) - _NAMED} more" if len(listed) > _NAMED else ""
+
+
+def _percent(share: float | None) -> str:
+    return "none" if share is None else f"{100 * share:.1f}"

@@ -1,0 +1,398 @@
+"""Fault injection: each deliberate fault in a real artifact of a trained model is caught, and sound ones pass.
+
+Caught means FAIL or refused; INCONCLUSIVE is not caught.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from onnx import helper, numpy_helper
+
+from tavt_kit.adaptive import AdaptiveViT, LeanViT, wrap
+from tavt_kit.artifact_card import read_metadata
+from tavt_kit.budget import Verdict
+from tavt_kit.checkpoints import load_model
+from tavt_kit.checks import Artifact, CheckReport, Gate, check
+from tavt_kit.errors import TavtError
+from tavt_kit.exporters.quantize import quantize
+from tavt_kit.exporters.to_onnx import attach_card, to_onnx
+from tavt_kit.exporters.to_openvino import convert, save, to_openvino
+from tavt_kit.runtimes.available import check_available
+from tavt_kit.schedule import TokenSchedule
+from tests.checks.trained import CLASSES, SCHEDULE, Subject, put_card
+
+KINDS = (".onnx", ".xml")
+Fault = Callable[[Subject, Path, str], Path]
+"""(subject, folder, kind) -> the faulty file."""
+
+
+@pytest.fixture(scope="session")
+def subject(tmp_path_factory: pytest.TempPathFactory) -> Subject:
+    return Subject(tmp_path_factory.mktemp("trained"))
+
+
+@pytest.fixture(scope="session")
+def sound_onnx(subject: Subject) -> Path:
+    return _export(subject.adaptive, subject.card, subject.folder / "sound.onnx")
+
+
+@pytest.fixture(scope="session")
+def sound_openvino(subject: Subject) -> Path:
+    return _export(subject.adaptive, subject.card, subject.folder / "sound.xml")
+
+
+@pytest.fixture(scope="session")
+def sound_int8(subject: Subject) -> Path:
+    return _int8(subject, subject.folder / "sound8.xml", subject.calibration())
+
+
+def _export(adaptive: AdaptiveViT, card: Any, file: Path) -> Path:
+    (to_onnx if file.suffix == ".onnx" else to_openvino)(adaptive, card, file)
+    return file
+
+
+def _int8(subject: Subject, file: Path, pictures: np.ndarray, **changes: Any) -> Path:
+    """Quantized with these pictures; the card says that they are training pictures."""
+    card = subject.card.quantized({"split": "train", "images": len(pictures), **changes})
+    if file.suffix == ".onnx":
+        to_onnx(subject.adaptive, card, file)
+        model = quantize(onnx.load(str(file)), pictures)
+        attach_card(model, card)
+        onnx.save(model, str(file))
+    else:
+        save(quantize(convert(subject.adaptive, card), pictures), card, file)
+    return file
+
+
+def _sound(subject: Subject, kind: str) -> Path:
+    file = subject.folder / f"sound{kind}"
+    return file if file.exists() else _export(subject.adaptive, subject.card, file)
+
+
+def _verdict(file: Path, subject: Subject, **more: Any) -> CheckReport:
+    return check(Artifact.open(file), subject.source(), Gate(), dense=False, **more)
+
+
+def _caught(file: Path, subject: Subject) -> str:
+    """Why a file is not shipped; empty where it would be."""
+    try:
+        report = _verdict(file, subject)
+    except TavtError as error:
+        return str(error)
+    return report.reason if report.verdict is Verdict.FAIL else ""
+
+
+# ------------------------------------------------------------------------------------------------- the faults
+
+
+def _card(**changes: Any) -> Fault:
+    """The sound graph under a false card."""
+    return lambda subject, folder, kind: subject.with_card(_sound(subject, kind), folder / f"m{kind}", **changes)
+
+
+def _permuted(subject: Subject, folder: Path, kind: str) -> Path:
+    return subject.with_card(_sound(subject, kind), folder / f"m{kind}", classes=(*CLASSES[1:], CLASSES[0]))
+
+
+def _spoilt_model(spoil: Callable[[AdaptiveViT], None]) -> Fault:
+    """Another model exported under the sound card."""
+
+    def make(subject: Subject, folder: Path, kind: str) -> Path:
+        adaptive = load_model(subject.folder / "run")
+        with torch.no_grad():
+            spoil(adaptive)
+        return _export(adaptive, subject.card, folder / f"m{kind}")
+
+    return make
+
+
+def _swap_channels(adaptive: AdaptiveViT) -> None:
+    weight = adaptive.bare.patch_embed.proj.weight  # type: ignore[union-attr]
+    weight.copy_(weight.flip(1))  # type: ignore[operator, union-attr]
+
+
+def _drop_norm(adaptive: AdaptiveViT) -> None:
+    adaptive.bare.blocks[2].norm2 = torch.nn.Identity()  # type: ignore[index, union-attr]
+
+
+def _drop_positions(adaptive: AdaptiveViT) -> None:
+    adaptive.bare.pos_embed.zero_()  # type: ignore[operator, union-attr]
+
+
+def _stale(adaptive: AdaptiveViT) -> None:
+    """As after one more epoch."""
+    generator = torch.Generator().manual_seed(1)
+    for weight in adaptive.parameters():
+        weight.add_(0.02 * weight.std() * torch.randn(weight.shape, generator=generator))
+
+
+def _other_weights(subject: Subject, folder: Path, kind: str) -> Path:
+    """Made from weights that were replaced since, which its card says."""
+    return subject.with_card(_sound(subject, kind), folder / f"m{kind}", weights_sha256="0" * 64)
+
+
+def _one_token_more(subject: Subject, folder: Path, kind: str) -> Path:
+    other = replace(subject.card, schedule=TokenSchedule((17, 13, 11, 7)))
+    return put_card(_export(subject.adaptive, other, folder / f"other{kind}"), folder / f"m{kind}", subject.card)
+
+
+def _one_token_more_int8(subject: Subject, folder: Path, kind: str) -> Path:
+    file = folder / f"other{kind}"
+    card = replace(subject.card, schedule=TokenSchedule((17, 13, 11, 7)))
+    if kind == ".xml":
+        save(quantize(convert(subject.adaptive, card), subject.calibration()), card, file)
+    else:
+        to_onnx(subject.adaptive, card, file)
+        onnx.save(quantize(onnx.load(str(file)), subject.calibration()), str(file))
+    return put_card(file, folder / f"m{kind}", subject.card.quantized({"split": "train", "images": 60}))
+
+
+def _baked(batch: int) -> Fault:
+    def make(subject: Subject, folder: Path, kind: str) -> Path:
+        file = folder / f"m{kind}"
+        if kind == ".xml":
+            model = convert(subject.adaptive, subject.card)
+            model.reshape({0: [batch, 3, 32, 32]})
+            save(model, subject.card, file)
+            return file
+        lean = LeanViT(subject.adaptive, SCHEDULE, selection="topk").eval()
+        names: dict[str, Any] = {"input_names": ["images"], "output_names": ["logits"], "opset_version": 17}
+        torch.onnx.export(lean, (torch.rand(batch, 3, 32, 32),), str(file), dynamo=False, **names)
+        return put_card(file, file, subject.card)
+
+    return make
+
+
+def _last_of_ties(subject: Subject, folder: Path, kind: str) -> Path:
+    """Right but for ties: ONNX looks at the tokens from the last to the first; OpenVINO is given that ONNX graph."""
+    model = onnx.load(str(_sound(subject, ".onnx")))
+    graph, before = model.graph, (16, 12, 9)
+    choices = [node for node in graph.node if node.op_type == "TopK" and node.attribute[1].i == 1]
+    assert len(choices) == len(before)
+    for n, node in zip(before, choices, strict=True):
+        backwards = numpy_helper.from_array(np.arange(n)[::-1].copy(), f"{node.name}_backwards")
+        graph.initializer.append(backwards)
+        scores, index = node.input[0], node.output[1]
+        turned, found = f"{scores}_turned", f"{index}_turned"
+        at = list(graph.node).index(node)
+        node.input[0], node.output[1] = turned, found
+        graph.node.insert(at, helper.make_node("Gather", [scores, backwards.name], [turned], axis=1))
+        graph.node.insert(at + 2, helper.make_node("Gather", [backwards.name, found], [index]))
+    file = folder / "m.onnx"
+    onnx.save(model, str(file))
+    if kind == ".onnx":
+        return file
+    import openvino
+
+    save(openvino.Core().read_model(file), subject.card, folder / "m.xml")
+    return folder / "m.xml"
+
+
+def _cut(subject: Subject, folder: Path, kind: str) -> Path:
+    file = folder / f"m{kind}"
+    shutil.copyfile(_sound(subject, kind), file)
+    weights = file
+    if kind == ".xml":
+        weights = file.with_suffix(".bin")
+        shutil.copyfile(_sound(subject, kind).with_suffix(".bin"), weights)
+    weights.write_bytes(weights.read_bytes()[:-5000])
+    return file
+
+
+def _lost_weight(subject: Subject, folder: Path, kind: str) -> Path:
+    """A file as long as it should be, with a block of zeros in the middle, as a failed copy leaves it."""
+    file = folder / f"m{kind}"
+    shutil.copyfile(_sound(subject, kind), file)
+    weights = file
+    if kind == ".xml":
+        weights = file.with_suffix(".bin")
+        shutil.copyfile(_sound(subject, kind).with_suffix(".bin"), weights)
+    raw = bytearray(weights.read_bytes())
+    raw[len(raw) // 2 : len(raw) // 2 + 4096] = bytes(4096)
+    weights.write_bytes(raw)
+    return file
+
+
+def _never_calibrated(subject: Subject, folder: Path, kind: str) -> Path:
+    """Ranges taken from black pictures; the card says nothing of them."""
+    black = np.zeros_like(subject.calibration())
+    file = _int8(subject, folder / f"q{kind}", black)
+    return put_card(file, folder / f"m{kind}", replace(subject.card, precision="int8"))
+
+
+def _calibrated_on_black(subject: Subject, folder: Path, kind: str) -> Path:
+    """The same, with a card that says otherwise: only its accuracy tells."""
+    return _int8(subject, folder / f"m{kind}", np.zeros_like(subject.calibration()))
+
+
+def _calibrated_on_test(subject: Subject, folder: Path, kind: str) -> Path:
+    return _int8(subject, folder / f"m{kind}", subject.calibration(), split="test")
+
+
+def _int8_as_f32(subject: Subject, folder: Path, kind: str) -> Path:
+    file = _int8(subject, folder / f"q{kind}", subject.calibration())
+    return put_card(file, folder / f"m{kind}", subject.card)
+
+
+def _f32_as_int8(subject: Subject, folder: Path, kind: str) -> Path:
+    card = subject.card.quantized({"split": "train", "images": 60})
+    return put_card(_sound(subject, kind), folder / f"m{kind}", card)
+
+
+def _probabilities(subject: Subject, folder: Path, kind: str) -> Path:
+    """A softmax left at the end: the same answers, but no logits."""
+
+    class Softened(LeanViT):
+        def forward(self, images: torch.Tensor) -> torch.Tensor:
+            return super().forward(images).softmax(-1)
+
+    file = folder / f"m{kind}"
+    if kind == ".onnx":
+        lean = Softened(subject.adaptive, SCHEDULE, selection="topk").eval()
+        axes = {"images": {0: "batch"}}
+        torch.onnx.export(lean, (torch.rand(2, 3, 32, 32),), str(file), dynamo=False, opset_version=17,
+                          input_names=["images"], output_names=["logits"], dynamic_axes=axes)  # fmt: skip
+        return put_card(file, file, subject.card)
+    from tavt_kit.runtimes.on_openvino import convert_module
+
+    model = convert_module(Softened(subject.adaptive, SCHEDULE).eval(), (torch.rand(2, 3, 32, 32),), [(-1, 3, 32, 32)])
+    save(model, subject.card, file)
+    return file
+
+
+def _other_score(subject: Subject, folder: Path, kind: str) -> Path:
+    """Tokens ranked by the class token's attention, where the card says by all."""
+    return _export(wrap(subject.adaptive.bare, "cls"), subject.card, folder / f"m{kind}")
+
+
+FAULTS: dict[str, Fault] = {
+    "wrong mean": _card(mean=[0.5, 0.5, 0.5]),
+    "wrong crop": _card(crop_pct=1.0),
+    "wrong interpolation": _card(interpolation="nearest"),
+    "permuted classes": _permuted,
+    "another schedule in the card": _card(schedule=TokenSchedule((17, 13, 10, 8))),
+    "stale weights, as the card says": _other_weights,
+    "broken tie order": _last_of_ties,
+    "truncated file": _cut,
+    "f32 under a card that says int8": _f32_as_int8,
+    "swapped channels": _spoilt_model(_swap_channels),
+    "dropped normalisation layer": _spoilt_model(_drop_norm),
+    "dropped position embedding": _spoilt_model(_drop_positions),
+    "stale weights under the new card": _spoilt_model(_stale),
+    "one kept token more": _one_token_more,
+    "one kept token more, in int8": _one_token_more_int8,
+    "tokens ranked by another score": _other_score,
+    "a batch of 1 baked in": _baked(1),
+    "a batch of 8 baked in": _baked(8),
+    "zeros in the file": _lost_weight,
+    "probabilities for logits": _probabilities,
+    "int8 without calibration": _never_calibrated,
+    "int8 calibrated on black pictures": _calibrated_on_black,
+    "int8 calibrated on the pictures that check it": _calibrated_on_test,
+    "int8 under a card that says f32": _int8_as_f32,
+}
+QUICK = {
+    "wrong mean",
+    "wrong interpolation",
+    "permuted classes",
+    "stale weights, as the card says",
+    "broken tie order",
+    "truncated file",
+}
+
+
+def _cases() -> Iterator[Any]:
+    for name in FAULTS:
+        for kind in KINDS:
+            quick = name in QUICK and kind == ".onnx"
+            yield pytest.param(name, kind, id=f"{name}{kind}", marks=() if quick else pytest.mark.slow)
+
+
+@pytest.mark.parametrize(("fault", "kind"), list(_cases()))
+def test_a_fault_is_caught(fault: str, kind: str, subject: Subject, tmp_path: Path) -> None:
+    file = FAULTS[fault](subject, tmp_path, kind)
+    assert _caught(file, subject)
+
+
+def test_the_model_is_right(subject: Subject) -> None:
+    """Far above chance, which is 17 %: else a broken artifact would be as good."""
+    source = subject.source()
+    right = (source.logits(SCHEDULE).argmax(1) == source.labels).mean()
+    assert len(source.labels) == 72
+    assert right > 0.9
+
+
+@contextmanager
+def _hinted(monkeypatch: pytest.MonkeyPatch, precision: str) -> Iterator[None]:
+    """OpenVINO told to compute in another precision than we ask it for."""
+    import openvino
+
+    compile_model = openvino.Core.compile_model
+
+    def told(self: Any, model: Any, device: str, settings: dict[str, str]) -> Any:
+        return compile_model(self, model, device, {**settings, "INFERENCE_PRECISION_HINT": precision})
+
+    with monkeypatch.context() as patch:
+        patch.setattr(openvino.Core, "compile_model", told)
+        yield
+
+
+def test_a_precision_that_nobody_asked_for_is_refused(
+    subject: Subject, sound_openvino: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from tavt_kit.device import TargetDevice
+    from tavt_kit.errors import TargetError
+
+    try:
+        check_available(TargetDevice("openvino", "cpu", precision="bf16"))
+    except TargetError:
+        pytest.skip("this CPU has no bf16")
+    with _hinted(monkeypatch, "bf16"), pytest.raises(TargetError, match="OpenVINO ran bf16 where f32 was asked for"):
+        _verdict(sound_openvino, subject)
+
+
+@pytest.mark.slow
+def test_weights_rounded_to_half_are_no_f32(subject: Subject, tmp_path: Path) -> None:
+    import openvino
+
+    file = tmp_path / "m.xml"
+    model = convert(subject.adaptive, subject.card)
+    model.set_rt_info(subject.card.as_text(), "fgvc_kit")
+    openvino.save_model(model, file, compress_to_fp16=True)
+    assert "f16" in _caught(file, subject)
+
+
+# --------------------------------------------------------------------------------------------- what is sound passes
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_a_sound_f32_artifact_passes_whatever_the_pictures(seed: int, subject: Subject, sound_onnx: Path) -> None:
+    report = check(Artifact.open(sound_onnx), subject.source(seed=seed, n=9 + seed), Gate(), dense=False)
+    assert report.verdict is Verdict.PASS, report.reason
+    assert report.token_choice is not None
+    assert report.token_choice.kept == (12, 9, 6)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(20))
+def test_so_does_openvino_s(seed: int, subject: Subject, sound_openvino: Path) -> None:
+    report = check(Artifact.open(sound_openvino), subject.source(seed=seed), Gate(), dense=False)
+    assert report.verdict is Verdict.PASS, report.reason
+
+
+@pytest.mark.slow
+def test_a_sound_int8_artifact_does_not_fail(subject: Subject, sound_int8: Path) -> None:
+    report = _verdict(sound_int8, subject)
+    assert report.verdict is not Verdict.FAIL, report.reason
+    assert report.agreement > 0.9
+    assert read_metadata(sound_int8).precision == "int8"
