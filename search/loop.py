@@ -7,8 +7,8 @@ from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 
-from tavt_kit.answer import Answer
 from tavt_kit.accuracy import Accuracy
+from tavt_kit.answer import Answer
 from tavt_kit.budget import Budget
 from tavt_kit.candidate import Candidate
 from tavt_kit.errors import BudgetError, MeasurementError
