@@ -82,3 +82,14 @@ def test_training_feed(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.M
     runpy.run_path(str(STUDIES / "training_feed.py"), run_name="__main__")
     said = capsys.readouterr().out
     assert said.count("| files |") == said.count("| cache |") == 6 and "step alone" in said
+
+
+def test_the_search_algorithms_are_compared_at_equal_evaluations(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    algorithms = study("search_algorithms")
+    monkeypatch.setattr(sys, "argv", ["search_algorithms", "--seeds", "1", "--evaluations", "40"])
+    algorithms.main()
+    table = {line.split()[0]: line.split() for line in capsys.readouterr().out.splitlines()}
+    assert set(table) == {"evaluations", *algorithms.ALGORITHMS} and table["evaluations"][1] == "40"
+    assert float(table["surrogate"][1]) > float(table["nsga2"][1]) > float(table["tavt-official"][1])
