@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 
+from tavt_kit.accuracy import Accuracy
 from tavt_kit.answer import Answer
 from tavt_kit.budget import Budget
 from tavt_kit.candidate import Candidate
@@ -91,7 +92,8 @@ class _Run:
 
     def _take(self, answered: Answered, origin: str) -> None:
         schedule, answer, replayed = answered
-        accuracy, others = None, ()
+        accuracy: Accuracy | None = None
+        others: tuple[Accuracy, ...] = ()
         if answer.accuracy is not None:
             accuracy, others = leading(self.objectives.metric, (answer.accuracy, *answer.others))
         candidate = Candidate(

@@ -95,7 +95,8 @@ class LeanEvaluator:
 
     def right(self, schedule: TokenSchedule) -> NDArray[np.bool_]:
         """(n,) which pictures are right; kept, so that comparing costs no second pass."""
-        return self.predicted(schedule) == self.labels
+        right: NDArray[np.bool_] = self.predicted(schedule) == self.labels
+        return right
 
     def predicted(self, schedule: TokenSchedule) -> NDArray[np.int64]:
         """(n,) the likeliest class of each picture; kept."""

@@ -151,3 +151,14 @@ def test_the_study_of_the_search_runs_and_goes_on(
         scores = (out / "scores.csv").read_text()
         assert not again or scores == known
         known = scores
+
+
+def test_the_search_algorithms_are_compared_at_equal_evaluations(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    algorithms = study("search_algorithms")
+    monkeypatch.setattr(sys, "argv", ["search_algorithms", "--seeds", "1", "--evaluations", "40"])
+    algorithms.main()
+    table = {line.split()[0]: line.split() for line in capsys.readouterr().out.splitlines()}
+    assert set(table) == {"evaluations", *algorithms.ALGORITHMS} and table["evaluations"][1] == "40"
+    assert float(table["surrogate"][1]) > float(table["nsga2"][1]) > float(table["tavt-official"][1])

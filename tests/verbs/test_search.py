@@ -265,6 +265,23 @@ def test_corrections_are_bounded(
     assert front(tmp_path / "out")["candidates"] == body["candidates"]
 
 
+def test_a_limit_on_p99_is_measured_often_enough_to_be_proven(
+    place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fake, runs = FakeTarget(monkeypatch), list[int]()
+    honest = fake.passes
+
+    def watched(model: Any, target: Any, size: Any, schedules: Any, protocol: Any, *rest: Any, **named: Any) -> Any:
+        runs.append(protocol.min_runs)
+        return honest(model, target, size, schedules)
+
+    monkeypatch.setattr(search_target, "measure_schedules", watched)
+    flags = ("--target", "torch:cpu:threads=1", "--evaluations", 4, "--final", 1)
+    search(place, tmp_path / "p99", *flags, "--budget", "latency[p99]=9ms", "--budget", "flops=400K")
+    assert max(runs) >= 299
+    assert front(tmp_path / "p99")["budgets"] == ["latency[p99]=9ms", "flops=400K"]
+
+
 def test_dry_run_writes_nothing(place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert search(place, tmp_path / "out", "--budget", "flops=300K", "--dry-run") == 0
     told = json.loads(capsys.readouterr().out)
@@ -384,7 +401,7 @@ def test_other_models_and_places(place: Path, tmp_path: Path, capsys: pytest.Cap
     (tmp_path / "file").write_text("x")
     assert "cannot write" in refused(out=tmp_path / "file")
     deeper = write_run(tmp_path / "deeper", depth=5)
-    assert "another model" in refused(model=place / "run", out=deeper)
+    assert "another model" in refused(model=place / "run", out=deeper) and not (deeper / "search.db").exists()
     renamed = write_run(tmp_path / "renamed", classes=("a", "b", "c"))
     assert "give the data it was trained on" in refused(model=renamed, out=tmp_path / "c")
     broken = tmp_path / "broken"
