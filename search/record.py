@@ -16,7 +16,7 @@ from tavt_kit.records import atomic_text, write_record
 from tavt_kit.search.final import Final
 from tavt_kit.search.result import SearchResult
 
-__all__ = ["CSV_FILE", "FRONT_FILE", "FRONT_SCHEMA", "front_body", "write_candidates", "write_front"]
+__all__ = ["CSV_FILE", "FRONT_FILE", "FRONT_SCHEMA", "front_body", "settled_body", "write_candidates", "write_front"]
 
 FRONT_FILE = "front.json"
 CSV_FILE = "candidates.csv"
@@ -70,6 +70,32 @@ def front_body(
         "history": [round(volume, 6) for volume in result.history],
         "precisions": dict(precisions or {}),
         "host": None if host is None else host.as_record(),
+    }
+
+
+def settled_body(
+    body: Mapping[str, Any], final: Final, budget: Budget, *, target: TargetDevice, host: HostFacts
+) -> dict[str, Any]:
+    """The record after its latencies were measured on another machine; what the search itself found stays.
+
+    Args:
+        body: As it was.
+        final: Measured and chosen anew.
+        budget: What was asked.
+        target: Where the latencies were measured.
+        host: That machine.
+    """
+    return {
+        **{key: value for key, value in body.items() if key not in ("schema", "version")},
+        "target": target.as_record(),
+        "verdict": str(final.verdict),
+        "objectives": [_AXES.get(final.cost, f"latency_ms.{final.cost}"), body["metric"]],
+        "chosen": final.chosen,
+        "candidates": [candidate.as_record() for candidate in final.candidates],
+        "baselines": [candidate.as_record() for candidate in final.baselines],
+        "measured_over_budget": final.over,
+        "undecided": [] if final.pick is None else list(final.pick.undecided(budget)),
+        "host": host.as_record(),
     }
 
 

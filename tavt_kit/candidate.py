@@ -73,8 +73,12 @@ class Candidate:
         """The accuracy as a fraction; NaN where it is not known."""
         return math.nan if self.accuracy is None else self.accuracy.value
 
-    def judge(self, limit: Limit) -> Verdict:
+    def judge(self, limit: Limit, tails: Mapping[str, float] | None = None) -> Verdict:
         """The verdict on one limit, by the best that is known: measured before predicted.
+
+        Args:
+            limit: To be kept to.
+            tails: Latency quantiles as multiples of the predicted median; 1 where they are not known.
 
         Raises:
             BudgetError: The limit is on a quantity a candidate does not carry.
@@ -85,7 +89,9 @@ class Candidate:
             if self.latency is not None:
                 return judge_latency(limit, self.latency)
             if self.latency_predicted_ms is not None:
-                return judge_prediction(limit, self.latency_predicted_ms)
+                return judge_prediction(
+                    limit, self.latency_predicted_ms * (tails or {}).get(limit.statistic or "", 1.0)
+                )
             return Verdict.INCONCLUSIVE
         if limit.quantity == "drop":
             return Verdict.INCONCLUSIVE if self.difference is None else judge_difference(limit, self.difference)
@@ -93,9 +99,9 @@ class Candidate:
             return Verdict.INCONCLUSIVE if self.accuracy is None else judge_accuracy(limit, self.accuracy)
         raise BudgetError(f"{limit.quantity} of a schedule is not known in a search: {limit}")
 
-    def judged(self, budget: Budget) -> Candidate:
-        """The same candidate with its verdict: the worst over all limits."""
-        return replace(self, verdict=worst(self.judge(limit) for limit in budget))
+    def judged(self, budget: Budget, tails: Mapping[str, float] | None = None) -> Candidate:
+        """The same candidate with its verdict: the worst over all limits; ``tails`` as for ``judge``."""
+        return replace(self, verdict=worst(self.judge(limit, tails) for limit in budget))
 
     def undecided(self, budget: Budget) -> tuple[str, ...]:
         """For each limit whose verdict is INCONCLUSIVE, about how much more would decide it; for people."""

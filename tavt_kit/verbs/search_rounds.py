@@ -62,12 +62,12 @@ class Rounds:
                 self.subject.space, self.evaluator, costs=costs, budget=request.budget,
                 evaluations=wanted if after is None else after.evaluations + (wanted + 1) // 2,
                 max_seconds=request.max_seconds, population=request.population, seed=request.seed,
-                seeds=self.subject.schedules(request.schedules), slack=SLACK, store=self.store, after=after,
-                on_progress=watch,
+                seeds=self.subject.schedules(request.schedules), slack=SLACK if request.is_here else 0.0,
+                store=self.store, after=after, on_progress=watch,
             )  # fmt: skip
 
     def _confirm(self, result: SearchResult, before: Final | None, rounds: int = 3, last: bool = True) -> Final:
-        if self.request.target is not None:
+        if self.request.is_here:
             say_stage(f"Measuring the best of {result.evaluations} schedules end to end on {self.request.target}.")
         exact, dense = self._exact, result.dense.schedule
         settled = last and exact is not self.evaluator
@@ -80,6 +80,7 @@ class Rounds:
             number=self.request.final,
             rounds=rounds,
             before=before,
+            tails=self.costs.tails,
         )
 
     @cached_property
