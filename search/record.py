@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,16 @@ from tavt_kit.records import atomic_text, write_record
 from tavt_kit.search.final import Final
 from tavt_kit.search.result import SearchResult
 
-__all__ = ["CSV_FILE", "FRONT_FILE", "FRONT_SCHEMA", "front_body", "settled_body", "write_candidates", "write_front"]
+__all__ = [
+    "CSV_FILE",
+    "FRONT_FILE",
+    "FRONT_SCHEMA",
+    "front_body",
+    "settled_body",
+    "update_candidates",
+    "write_candidates",
+    "write_front",
+]
 
 FRONT_FILE = "front.json"
 CSV_FILE = "candidates.csv"
@@ -114,13 +123,35 @@ def write_candidates(folder: Path, result: SearchResult, final: Final) -> Path:
         _row(number, measured.get(one.schedule, one), one.schedule in front)
         for number, one in enumerate(result.candidates)
     ]
+    path = Path(folder) / CSV_FILE
+    atomic_text(path, _csv(lines))
+    return path
+
+
+def update_candidates(folder: Path, final: Final) -> None:
+    """Put what was measured on another machine into ``candidates.csv``, where there is one."""
+    path = Path(folder) / CSV_FILE
+    if not path.is_file():
+        return
+    measured = {str(one.schedule): one for one in final.measured}
+    front = {str(one.schedule) for one in final.candidates}
+    with path.open(encoding="utf-8", newline="") as file:
+        lines = list(csv.DictReader(file))
+    for line in lines:
+        line["on_front"] = str(int(line["schedule"] in front))
+        one = measured.get(line["schedule"])
+        if one is not None and one.latency is not None:
+            line |= {"median_ms": str(_ms(one.latency.median)), "p90_ms": str(_ms(one.latency.p90))}
+            line["verdict"] = str(one.verdict)
+    atomic_text(path, _csv(lines))
+
+
+def _csv(lines: Sequence[Mapping[str, Any]]) -> str:
     text = io.StringIO()
     writer = csv.DictWriter(text, list(lines[0]), lineterminator="\n")
     writer.writeheader()
     writer.writerows(lines)
-    path = Path(folder) / CSV_FILE
-    atomic_text(path, text.getvalue())
-    return path
+    return text.getvalue()
 
 
 def _row(number: int, candidate: Candidate, on_front: bool) -> dict[str, Any]:

@@ -16,16 +16,17 @@ from tavt_kit.front import ParetoFront
 from tavt_kit.host import HostFacts
 from tavt_kit.measurement import Measurement
 from tavt_kit.records import read_record
+from tavt_kit.reports import write_report
 from tavt_kit.schedule import TokenSchedule
 from tavt_kit.search.final import confirm
-from tavt_kit.search.record import FRONT_FILE, FRONT_SCHEMA, settled_body, write_front
+from tavt_kit.search.record import FRONT_FILE, FRONT_SCHEMA, settled_body, update_candidates, write_front
 from tavt_kit.search.result import SearchResult
 from tavt_kit.verbs.front_view import dense_of
 
 __all__ = ["front_schedules", "read_front", "settle"]
 
 MOST = 6
-"""Candidates in a pack beside the dense model: each is a whole model in the device's memory."""
+"""Candidates of the front in a pack, beside the baselines: each is a whole model in the device's memory."""
 
 
 def read_front(run: Path) -> dict[str, Any]:
@@ -44,15 +45,15 @@ def read_front(run: Path) -> dict[str, Any]:
 
 
 def front_schedules(body: Mapping[str, Any]) -> list[tuple[str, TokenSchedule]]:
-    """What a pack holds of a front: dense, the chosen schedule, and some to fall back on; named."""
+    """What a pack holds of a front: dense, the chosen schedule, those nearest to it, and the baselines; named."""
     record = dense_of(body)
     if record is None:
         raise RecordError("the front records no dense model to compare with; search again")
     dense = schedule_of(record)
     chosen, found = body.get("chosen"), [schedule_of(one) for one in body["candidates"]]
-    first = [] if chosen is None else [found[chosen]]
-    others = sorted((one for one in found if one not in first), key=lambda one: abs(found.index(one) - (chosen or 0)))
-    kept = [one for one in (*first, *others) if one != dense][:MOST]
+    nearest = sorted(range(len(found)), key=lambda place: abs(place - (chosen or 0)))
+    baselines = [schedule_of(one) for one in body.get("baselines", ())]
+    kept = [one for one in dict.fromkeys([found[place] for place in nearest[:MOST]] + baselines) if one != dense]
     return [("dense", dense), *((str(one), one) for one in kept)]
 
 
@@ -91,6 +92,8 @@ def settle(run: Path, file: Path) -> dict[str, Any]:
     )
     settled = settled_body(body, final, budget, target=target, host=host)
     write_front(run, settled)
+    update_candidates(run, final)
+    write_report([run], run)
     return settled
 
 
