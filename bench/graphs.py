@@ -17,6 +17,7 @@ from tavt_kit.bench.parts import DropPart, Part
 from tavt_kit.bench.quantized import quantize_onnx, quantize_openvino
 from tavt_kit.bench.table_plan import Array, TablePlan
 from tavt_kit.device import TargetDevice
+from tavt_kit.errors import ExportError
 from tavt_kit.schedule import TokenSchedule
 
 __all__ = ["CALIBRATION", "Graphs", "calibration_of", "whole_graph"]
@@ -83,7 +84,26 @@ def _to_onnx(module: torch.nn.Module, tensors: Sequence[torch.Tensor], counts: S
         for name, tensor in zip(names, tensors, strict=True)
     }
     example = (*map(torch.tensor, counts), *tensors)
-    return module_to_onnx(module, example, [*["kept" for _ in counts], *names], axes)
+    graph = module_to_onnx(module, example, [*["kept" for _ in counts], *names], axes)
+    _try(graph, [*(np.array(count, dtype=np.int64) for count in counts), *(one[:1].numpy() for one in tensors)])
+    return graph
+
+
+def _try(graph: bytes, feeds: Sequence[Array]) -> None:
+    """Run a graph once on a batch that it was not traced with: of some operators torch writes what cannot run.
+
+    Raises:
+        ExportError: It does not run.
+    """
+    from tavt_kit.runtimes.on_onnxruntime import open_session, run_clock
+
+    try:
+        run_clock(open_session(graph, TargetDevice("onnxruntime", "cpu")), feeds)()
+    except Exception as error:  # onnxruntime's own exception classes have no common parent but this
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
+        raise ExportError(
+            f"onnxruntime cannot run what torch wrote of the model as ONNX ({reason}); choose target openvino or torch"
+        ) from error
 
 
 def _open_shape(tensor: torch.Tensor) -> tuple[int, ...]:

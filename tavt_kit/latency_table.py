@@ -288,7 +288,7 @@ def tails_of(runs: Iterable[Measurement]) -> dict[str, float]:
 
 def _agrees(mine: Any, other: Any, within: float) -> bool:
     if within and mine is not None:
-        return abs(mine - other) <= within * max(mine, other)
+        return bool(abs(mine - other) <= within * max(mine, other))
     return bool(mine == other)
 
 

@@ -109,7 +109,7 @@ def run_clock(session: Any, inputs: Sequence[npt.NDArray[Any]]) -> Callable[[], 
 
 def _options(target: TargetDevice) -> Any:
     options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3  # its warnings about unused initialisers are not for users
+    options.log_severity_level = 4  # unused initialisers are not for users, and what fails is raised too
     options.execution_mode = onnxruntime.ExecutionMode.ORT_SEQUENTIAL
     options.inter_op_num_threads = 1
     # Idle threads would spin for tens of milliseconds, on the very cores on which another candidate is timed next.

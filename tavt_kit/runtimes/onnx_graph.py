@@ -60,10 +60,10 @@ def module_to_onnx(
 
 @contextlib.contextmanager
 def _silenced() -> Iterator[None]:
-    """The exporter warns of every constant token count."""
+    """The exporter warns of every constant token count, and logs the whole graph of what it cannot write."""
     logger = logging.getLogger("torch.onnx")
     level = logger.level
-    logger.setLevel(logging.ERROR)
+    logger.setLevel(logging.CRITICAL)
     try:
         with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
             warnings.simplefilter("ignore")
