@@ -60,13 +60,18 @@ def module_to_onnx(
 
 @contextlib.contextmanager
 def _silenced() -> Iterator[None]:
-    """The exporter warns of every constant token count, and logs the whole graph of what it cannot write."""
+    """The exporter warns of every constant token count, and prints the whole graph of what it cannot write."""
+    import torch
+
     logger = logging.getLogger("torch.onnx")
-    level = logger.level
+    core: Any = torch._C
+    level, printer = logger.level, core._jit_onnx_log
     logger.setLevel(logging.CRITICAL)
+    core._jit_onnx_log = lambda *told: None  # on stdout, and torch 2.13 turns it on whatever its switch says
     try:
         with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
             warnings.simplefilter("ignore")
             yield
     finally:
+        core._jit_onnx_log = printer
         logger.setLevel(level)

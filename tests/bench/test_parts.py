@@ -18,6 +18,7 @@ from tavt_kit.bench.graphs import CALIBRATION, Graphs, whole_graph
 from tavt_kit.bench.layer_table import plan_table
 from tavt_kit.bench.parts import AttendPart, DropPart, FeedPart, HeadPart, LastPart, StemPart
 from tavt_kit.device import TargetDevice
+from tavt_kit.errors import ExportError
 from tavt_kit.schedule import TokenSchedule
 from tavt_kit.timm_import import timm
 from tests.contracts import zoo
@@ -200,3 +201,24 @@ def test_parts_of_a_grid_are_converted_once_for_every_length(text: str, clocks: 
     for count in (model.tokens, 7):
         tokens = rng.standard_normal((1, count, 24), dtype=np.float32)
         assert made.clock("feed", [tokens])() > 0 and made.clock("head", [tokens])() > 0
+
+
+@pytest.mark.parametrize(
+    ("kind", "options", "reason"),
+    [
+        ("vit_tiny_patch16_224", {"norm_layer": timm.layers.RmsNorm}, "torch cannot write AttendPart as an ONNX graph"),
+        ("vit_small_patch16_rope_mixed_224", {}, "onnxruntime cannot run what torch wrote of the model as ONNX"),
+    ],
+)
+def test_what_has_no_onnx_graph_is_refused_in_a_sentence(
+    kind: str, options: dict[str, Any], reason: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    model, target = shaken(kind, **options), TargetDevice.parse("onnxruntime:cpu:threads=1")
+    shop, plan = plan_table(model, target, name="model", points=2)
+    made = Graphs(shop.parts, plan)
+    with pytest.raises(ExportError, match=reason) as refused:
+        for cell in plan.cells:
+            made(cell.part)
+        whole_graph(model, TokenSchedule((17, 9, 5)), target)
+    assert "choose target openvino or torch" in str(refused.value) and "\n" not in str(refused.value)
+    assert capfd.readouterr() == ("", "")  # torch and onnxruntime both print what they raise
