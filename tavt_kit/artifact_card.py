@@ -9,23 +9,32 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import IO, Any
 from xml.etree import ElementTree
 
-from tavt_kit.errors import RecordError, TavtError
+from tavt_kit.device import TargetDevice
+from tavt_kit.errors import RecordError, ScheduleError, TavtError, UnknownName
 from tavt_kit.model_card import ModelCard
 from tavt_kit.schedule import TokenSchedule
 
-__all__ = ["METADATA_KEY", "SUFFIXES", "ArtifactCard", "files_of", "read_metadata"]
+__all__ = ["METADATA_KEY", "SUFFIXES", "UNPROVEN", "WEIGHTS_SUFFIX", "ArtifactCard", "files_of", "read_metadata"]
 
 METADATA_KEY = "fgvc_kit"
 SUFFIXES: Mapping[str, str] = {"onnx": ".onnx", "openvino": ".xml"}
 """The file that is given to a runtime, of each format."""
 
+UNPROVEN = ".unproven"
+"""Behind the name of a file whose check could not decide."""
+WEIGHTS_SUFFIX = ".weights"
+"""Of a file that holds the weights of one or more .onnx files, and is named after its content."""
+
 _SCHEMA, _VERSION = "fgvc-kit/artifact", 1
 _OWN = ("schedule", "executed", "tokens", "prefix", "precision", "calibration")
+_LATER: Mapping[str, Any] = MappingProxyType({"presets": {}, "weights_file": None})
+"""Fields that files of earlier programs lack, with what their absence means."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,11 +43,17 @@ class ArtifactCard:
 
     Args:
         model: Of the source: classes, preprocessing, score, weights' hash, licences.
-        schedule: The token counts frozen into the graph.
+        schedule: The token counts frozen into the graph; of a switchable file those it is run at unless told.
         tokens: Of an image before anything is dropped.
         prefix: Leading tokens that are no patches.
-        precision: ``f32``, ``f16`` or ``int8``, in which the weights are stored.
+        precision: In which the weights are stored: ``f32``, ``f16``, ``bf16``, ``int8``, or ``w8`` where they alone
+            have 8 bits and the rest is computed in float.
         calibration: How an int8 file was calibrated: split, images, hash of the listing; else ``None``.
+        presets: Of a switchable file, whose counts are an input: names with their schedules, cheapest first.
+        weights_file: Name of the file beside an .onnx file that holds its weights; ``None`` where it holds them itself.
+
+    Raises:
+        ScheduleError: A switchable file cannot have a preset of other layers, or one that skips layers.
     """
 
     model: ModelCard
@@ -47,6 +62,61 @@ class ArtifactCard:
     prefix: int
     precision: str = "f32"
     calibration: Mapping[str, Any] | None = None
+    presets: Mapping[str, TokenSchedule] = field(default_factory=dict)
+    weights_file: str | None = None
+
+    def __post_init__(self) -> None:
+        for name, schedule in self.presets.items():
+            if schedule.executed is not None:
+                raise ScheduleError(
+                    f"preset {name} skips layers, but a switchable file runs all; export it as a file of its own"
+                )
+            schedule.check(tokens=self.tokens, layers=self.schedule.layers, prefix=self.prefix)
+
+    @property
+    def is_switchable(self) -> bool:
+        """Whether the token counts are an input of the graph."""
+        return bool(self.presets)
+
+    @property
+    def lengths(self) -> tuple[int, ...] | None:
+        """The counts to give a switchable file at run time; ``None`` where they are frozen in."""
+        return self.schedule.counts if self.is_switchable else None
+
+    def chosen(self, preset: str | None = None, schedule: str | None = None) -> ArtifactCard:
+        """The card at one of its presets, or at a schedule (as text); without either it stays as it is.
+
+        Raises:
+            ScheduleError: The schedule is frozen into the file, does not fit it, or both are given.
+            UnknownName: No such preset.
+        """
+        if preset is None and schedule is None:
+            return self
+        if not self.is_switchable:
+            raise ScheduleError(
+                f"the schedule of this file, {self.schedule}, is frozen into it; leave out --preset and --schedule, "
+                "or give the run or a file exported with --switchable"
+            )
+        if schedule is None:
+            if preset not in self.presets:
+                raise UnknownName(f"this file has the presets {', '.join(self.presets)}, got {preset!r}")
+            return replace(self, schedule=self.presets[preset])
+        if preset is not None:
+            raise ScheduleError(f"give a preset or a schedule, got both: {preset} and {schedule}")
+        size = {"tokens": self.tokens, "layers": self.schedule.layers, "prefix": self.prefix}
+        return replace(self, schedule=TokenSchedule.parse(schedule, **size))
+
+    @property
+    def setting(self) -> str:
+        """What a switchable file is run at: the preset's name where it is one, else the schedule; "" of others."""
+        if not self.is_switchable:
+            return ""
+        return next((name for name, counts in self.presets.items() if counts == self.schedule), str(self.schedule))
+
+    def own_target(self, path: Path) -> TargetDevice:
+        """Where a file with this card runs if nobody says: its own runtime, on the CPU; a bf16 file in bf16."""
+        runtime = "onnxruntime" if path.suffix == ".onnx" else "openvino"
+        return TargetDevice(runtime, "cpu", precision="bf16" if self.precision == "bf16" else "f32")
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -86,6 +156,8 @@ class ArtifactCard:
             "prefix": self.prefix,
             "precision": self.precision,
             "calibration": None if self.calibration is None else dict(self.calibration),
+            "presets": {name: list(schedule.counts) for name, schedule in self.presets.items()},
+            "weights_file": self.weights_file,
         }
 
     @classmethod
@@ -102,11 +174,14 @@ class ArtifactCard:
             )
         body = {name: value for name, value in record.items() if name not in ("schema", "version")}
         try:
-            own = {name: body.pop(name) for name in _OWN}
+            own = {name: body.pop(name) for name in _OWN} | {
+                name: body.pop(name, none) for name, none in _LATER.items()
+            }
             executed = own.pop("executed")
             schedule = TokenSchedule(tuple(own.pop("schedule")), None if executed is None else tuple(executed))
+            own["presets"] = {name: TokenSchedule(tuple(counts)) for name, counts in own["presets"].items()}
             return cls(ModelCard.from_record(body), schedule, **own)
-        except (KeyError, TypeError, ValueError) as error:
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
             reason = error if isinstance(error, TavtError) else f"{type(error).__name__}: {error}"
             raise RecordError(f"an artifact's metadata cannot be used: {reason}; export it again") from None
 
@@ -144,8 +219,22 @@ def read_metadata(path: Path) -> ArtifactCard:
 
 
 def files_of(path: Path) -> tuple[Path, ...]:
-    """All files of an artifact, the one that is opened last."""
-    return (path.with_suffix(".bin"), path) if path.suffix == ".xml" else (path,)
+    """All files of an artifact, the one that is opened last; what the file or its ``*.unproven`` says of itself."""
+    if path.suffix == ".xml":
+        return path.with_suffix(".bin"), path
+    there = next((file for file in (path, Path(f"{path}{UNPROVEN}")) if file.is_file()), None)
+    name = None if there is None else _weights_file(there)
+    return (path,) if name is None else (path.with_name(name), path)
+
+
+def _weights_file(path: Path) -> str | None:
+    """The weight file that an .onnx file names; None where it names none, or is none of ours."""
+    try:
+        name = json.loads(_onnx_text(path) or "{}").get("weights_file")
+    except (OSError, ValueError, AttributeError):
+        return None
+    # A name alone: a file from elsewhere must not point out of its folder.
+    return name if isinstance(name, str) and name == Path(name).name and name.endswith(WEIGHTS_SUFFIX) else None
 
 
 def _openvino_text(path: Path) -> str | None:

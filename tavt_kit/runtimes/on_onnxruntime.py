@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import mmap
 import time
 from collections.abc import Callable
@@ -16,15 +17,15 @@ import onnxruntime
 from tavt_kit.device import TargetDevice
 from tavt_kit.errors import DataError, TargetError
 from tavt_kit.runtimes.available import provider_of
-from tavt_kit.runtimes.session import Images, InputShape, check_images
+from tavt_kit.runtimes.session import LENGTHS, Images, InputShape, Lengths, check_images, lengths_for
 
 __all__ = ["OnnxSession"]
 
 
 class OnnxSession:
-    """See ``Session``. The file alone decides the precision; asking for another one is refused."""
+    """See ``FileSession``. The file alone decides the precision; asking for another one is refused."""
 
-    def __init__(self, path: Path, target: TargetDevice) -> None:
+    def __init__(self, path: Path, target: TargetDevice, lengths: Lengths | None = None) -> None:
         begin = time.perf_counter()
         target = target.resolved()
         provider = provider_of(target)
@@ -40,7 +41,9 @@ class OnnxSession:
                 f"onnxruntime fell back to {', '.join(self._session.get_providers())} instead of {provider}; "
                 "its CUDA or TensorRT libraries do not load on this machine"
             )
-        self._input = self._session.get_inputs()[0]
+        self._input, *others = self._session.get_inputs()
+        self._name, self._layers = path.name, next((each.shape[0] for each in others if each.name == LENGTHS), None)
+        self._lengths = lengths_for(self._name, self._layers, lengths)
         self._output = self._session.get_outputs()[0].name
         self._half = self._input.type == "tensor(float16)"
         self.target = replace(target, precision=_precision(path, target, self._half))
@@ -48,11 +51,16 @@ class OnnxSession:
         self.load_ms = (time.perf_counter() - begin) * 1e3
 
     def __call__(self, images: Images) -> npt.NDArray[np.float32]:
-        logits = self._session.run([self._output], {self._input.name: self._inputs(images)})[0]
+        logits = self._session.run([self._output], self._feed(images))[0]
         return np.asarray(logits, dtype=np.float32)
 
+    def at(self, lengths: Lengths) -> OnnxSession:
+        other = copy.copy(self)
+        other._lengths = lengths_for(self._name, self._layers, lengths)
+        return other
+
     def timer(self, images: Images) -> Callable[[], float]:
-        feed, wanted, run_model = {self._input.name: self._inputs(images)}, [self._output], self._session.run
+        feed, wanted, run_model = self._feed(images), [self._output], self._session.run
 
         def run() -> float:
             begin = time.perf_counter()
@@ -61,9 +69,10 @@ class OnnxSession:
 
         return run
 
-    def _inputs(self, images: Images) -> npt.NDArray[Any]:
+    def _feed(self, images: Images) -> dict[str, npt.NDArray[Any]]:
         checked = check_images(images, self.input_shape)
-        return checked.astype(np.float16) if self._half else checked
+        first = checked.astype(np.float16) if self._half else checked
+        return dict(zip((self._input.name, LENGTHS), (first, *self._lengths), strict=False))
 
 
 def _options(target: TargetDevice) -> Any:

@@ -31,6 +31,8 @@ def check_verb(
     split: CheckSplit = None,
     limit: options.Limit = None,
     drop: Drop = 0.5,
+    schedule: options.Schedule = None,
+    preset: options.Preset = None,
     dense: Dense = True,
     accept_inconclusive: Accept = False,
     target: FileTarget = None,
@@ -54,6 +56,7 @@ def check_verb(
     from tavt_kit.exporters.exported import status_of
     from tavt_kit.records import make_folder
     from tavt_kit.verbs.progress import watching
+    from tavt_kit.verdict import worst
 
     if not artifact.is_file():
         raise RecordError(f"there is no file {artifact} to check; export one first (fgvc-kit export)")
@@ -64,15 +67,18 @@ def check_verb(
     source = Source(model, thin_out(images.split(chosen), limit), chosen, allow_unreadable)
     gate = Gate(drop=drop / 100)
     with _named(artifact) as file, watching(f"checking {file.name}") as tell:
-        opened = Artifact.open(file, None if target is None else TargetDevice.parse(target))
-        done, total = 0, len(source.samples) * (2 + dense)
+        device = None if target is None else TargetDevice.parse(target)
+        opened = Artifact.open(file, device, preset=preset, schedule=schedule)
+        whole = preset is None and schedule is None
+        parts = opened.at_presets() if whole else (opened,)
+        done, total = 0, len(source.samples) * (2 + dense) * len(parts)
 
         def progress(count: int) -> None:
             nonlocal done
             done += count
             tell(f"checking {file.name}", min(1.0, done / total))
 
-        report = check(opened, source, gate, dense=dense, progress=progress)
+        reports = [check(part, source, gate, dense=dense, progress=progress) for part in parts]
     about = {
         "source": {
             "run": str(against),
@@ -83,16 +89,16 @@ def check_verb(
         "data": {"name": images.name, "split": chosen, "images": len(source.samples), "sha256": images.sha256},
         "gate": gate.as_record(),
     }
-    record = {**report.as_record(), **about}
-    _write(folder, record)
-    status = status_of(report.verdict, accept=accept_inconclusive)
-    if status == "final":
+    records = [{**report.as_record(), **about} for report in reports]
+    _write(folder, records)
+    status = status_of(worst(report.verdict for report in reports), accept=accept_inconclusive)
+    if status == "final" and whole:
         _promote(artifact)
     if as_json:
-        print(json.dumps(record))
+        print(json.dumps(records[0] if len(records) == 1 else records))
     else:
-        print_checks([record])
-        if not report.same_weights:
+        print_checks(records)
+        if not reports[0].same_weights:
             print(f"{artifact.name} was made from other weights than those of {against}")
     return 0 if status == "final" else 1
 
@@ -110,6 +116,7 @@ def _named(artifact: Path) -> Iterator[Path]:
     with tempfile.TemporaryDirectory(prefix="fgvc-kit-check-") as temporary:
         for file in files_of(final):
             there = Path(f"{file}{UNPROVEN}")
+            there = there if there.is_file() else file  # a weight file that several share has no second name
             if there.is_file():
                 shutil.copyfile(there, Path(temporary) / file.name)
         yield Path(temporary) / final.name
@@ -130,19 +137,21 @@ def _promote(artifact: Path) -> None:
         body = {"artifacts": []}
     if all(entry["file"] != name for entry in body["artifacts"]):
         for file in files_of(artifact.with_suffix("")):
-            Path(f"{file}{UNPROVEN}").replace(file)
+            if Path(f"{file}{UNPROVEN}").is_file():
+                Path(f"{file}{UNPROVEN}").replace(file)
         return
     entries = [promote(folder, entry) if entry["file"] == name else entry for entry in body["artifacts"]]
     rest = {key: value for key, value in body.items() if key not in ("schema", "version", "artifacts")}
     write_exported(folder, entries, rest)
 
 
-def _write(folder: Path, record: dict[str, Any]) -> None:
-    """Put the check into ``check.json``, beside those of other files and in place of an older one of this file."""
+def _write(folder: Path, records: list[dict[str, Any]]) -> None:
+    """Put the checks into ``check.json``, beside those of other files and in place of older ones of this file."""
     from tavt_kit.checks import CHECK_FILE, read_check, write_check
     from tavt_kit.host import HostFacts
 
     path = folder / CHECK_FILE
     others = read_check(path)["checks"] if path.exists() else []
-    entries = [*(entry for entry in others if entry["artifact"] != record["artifact"]), record]
+    names = {record["artifact"] for record in records}
+    entries = [*(entry for entry in others if entry["artifact"] not in names), *records]
     write_check(path, entries, {"host": HostFacts.gather().as_record()})
