@@ -97,12 +97,13 @@ class ArtifactCard:
                 f"the schedule of this file, {self.schedule}, is frozen into it; leave out --preset and --schedule, "
                 "or give the run or a file exported with --switchable"
             )
-        if schedule is None:
+        if preset is not None:
+            if schedule is not None:
+                raise ScheduleError(f"give a preset or a schedule, got both: {preset} and {schedule}")
             if preset not in self.presets:
                 raise UnknownName(f"this file has the presets {', '.join(self.presets)}, got {preset!r}")
             return replace(self, schedule=self.presets[preset])
-        if preset is not None:
-            raise ScheduleError(f"give a preset or a schedule, got both: {preset} and {schedule}")
+        assert schedule is not None  # one of the two is given
         size = {"tokens": self.tokens, "layers": self.schedule.layers, "prefix": self.prefix}
         return replace(self, schedule=TokenSchedule.parse(schedule, **size))
 

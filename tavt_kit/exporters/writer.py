@@ -160,7 +160,9 @@ class Writer:
         return made, card.quantized({**(card.calibration or {}), **record})
 
     def _calibrating(self) -> list[Sample]:
-        return list(thin_out(self.images.split("train"), self.calibrate))
+        """As many as asked for, but no more than leave a quarter of the split to choose by."""
+        train = self.images.split("train")
+        return list(thin_out(train, min(self.calibrate, max(1, 3 * len(train) // 4))))
 
     def _examples(self) -> Examples:
         """Read once for all files."""

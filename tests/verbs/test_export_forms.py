@@ -267,6 +267,12 @@ def test_tensorrt_gets_one_node_a_norm_and_known_operators(
     assert "ReduceMean" not in nodes
 
 
+def test_the_documentation_lists_the_operators() -> None:
+    text = (Path(__file__).parents[2] / "docs" / "exporting.md").read_text()
+    listed = text.partition("The operators: ")[2].partition(".\n")[0].replace("\n", " ").split(", ")
+    assert listed == sorted(OPERATORS)
+
+
 def test_an_operator_that_tensorrt_lacks_is_named(
     place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
