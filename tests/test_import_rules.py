@@ -12,7 +12,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 PARTS = ("search", "distill", "bench")
 PLAIN = ("errors", "schedule", "device", "measurement", "accuracy", "host", "budget", "verdict", "candidate", "front",
-         "records", "latency_table", "model_card", "artifact_card")  # fmt: skip
+         "records", "latency_table", "model_card", "artifact_card", "onnx_metadata")  # fmt: skip
 LAYERS = (
     PLAIN,
     ("backbones", "drop", "scores", "tokens", "packed", "preprocess", "timm_import", "vision_ops"),

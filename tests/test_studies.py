@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import runpy
 import sys
 from pathlib import Path
@@ -82,3 +83,22 @@ def test_training_feed(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.M
     runpy.run_path(str(STUDIES / "training_feed.py"), run_name="__main__")
     said = capsys.readouterr().out
     assert said.count("| files |") == said.count("| cache |") == 6 and "step alone" in said
+
+
+@pytest.mark.slow
+def test_export_speed(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.syspath_prepend(STUDIES)
+    module = study("export_speed")
+    flags = f"--model vit_tiny_patch16_224 --image-size 64 --threads 1 --runs 6 --min-seconds 0.1 --max-seconds 0.5 " \
+            f"--calibrate 2 --out {tmp_path}"  # fmt: skip
+    monkeypatch.setattr(sys, "argv", ["export_speed.py", *flags.split()])
+    module.main()
+    said = capsys.readouterr().out
+    rows = json.loads((tmp_path / "export_speed.json").read_text())["rows"]
+    assert len(rows) == 2 * 4 + 3 + 2 * 5 and said.count("taper:0.2, switchable |") == 2
+    for row in rows:
+        assert row["official_over"]["value"] > 0
+        assert (row["share"] is None) == row["name"].endswith("dense")
+        assert (row["switchable_over_static"] is None) == ("switchable" not in row["name"])
+    int8 = json.loads((tmp_path / "export_speed.json").read_text())["graphs"]["openvino int8, column, dense"]["kernels"]
+    assert any("i8" in kind for kind in int8)

@@ -6,25 +6,19 @@ A FAIL leaves nothing under the final name, an INCONCLUSIVE file is kept as ``*.
 
 from __future__ import annotations
 
-import errno
-import shutil
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tavt_kit.budget import Verdict
-from tavt_kit.checks import CHECK_FILE, Artifact, CheckReport, Gate, Source, check, write_check
+from tavt_kit.checks import CHECK_FILE, Artifact, CheckReport, Source, check, write_check
 from tavt_kit.data import ImageSet, thin_out
-from tavt_kit.device import TargetDevice
-from tavt_kit.errors import DataError, ExportError, OutputError
 from tavt_kit.exporters.exported import keep, promote, settle, status_of, sweep, write_exported
 from tavt_kit.exporters.forms import Form
-from tavt_kit.exporters.how_onnx import OnnxHow
-from tavt_kit.exporters.int8 import Int8How
-from tavt_kit.exporters.writer import DEFAULT_IMAGES, Tell, Writer, silent
+from tavt_kit.exporters.plan import Exported, Plan
+from tavt_kit.exporters.refusals import refuse_little_space, refuse_other_classes, refuse_own_folder, space_left
+from tavt_kit.exporters.writer import Tell, Writer, silent
 from tavt_kit.host import HostFacts
 from tavt_kit.records import make_folder
 from tavt_kit.schedule import TokenSchedule
@@ -34,61 +28,6 @@ if TYPE_CHECKING:
     from tavt_kit.adaptive import AdaptiveViT
 
 __all__ = ["Exported", "Plan", "export"]
-
-
-@dataclass(frozen=True, slots=True)
-class Plan:
-    """What to export and how to judge it.
-
-    Args:
-        forms: The files.
-        gate: What they may lose.
-        split: Of the check's images; ``None`` takes ``test``, else ``val``.
-        limit: Images of the check; ``None`` takes all.
-        calibrate: Training images that int8 is calibrated on.
-        dense: Whether to compare with the dense model too.
-        accept_inconclusive: Whether an INCONCLUSIVE file gets its final name.
-        allow_unreadable: Pictures that may be skipped.
-        target: Where the files are run; ``None`` for each one's own runtime on the CPU.
-        onnx: Which of torch's exporters writes ONNX, and which opset.
-        int8: How int8 is made.
-        tensorrt: Whether ONNX files must be such as TensorRT takes.
-        share: Whether ONNX files keep their weights in one file beside them.
-    """
-
-    forms: tuple[Form, ...]
-    gate: Gate = Gate()
-    split: str | None = None
-    limit: int | None = None
-    calibrate: int = DEFAULT_IMAGES
-    dense: bool = True
-    accept_inconclusive: bool = False
-    allow_unreadable: int = 0
-    target: TargetDevice | None = None
-    onnx: OnnxHow = OnnxHow()
-    int8: Int8How = Int8How()
-    tensorrt: bool = False
-    share: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Exported:
-    """What an export left.
-
-    Args:
-        folder: Where.
-        entries: One for each form, as ``exported.json`` has them.
-        checks: Their checks, as ``check.json`` has them; of a switchable file one for each preset.
-    """
-
-    folder: Path
-    entries: tuple[Mapping[str, Any], ...]
-    checks: tuple[Mapping[str, Any], ...]
-
-    @property
-    def settled(self) -> bool:
-        """Whether every file got its final name."""
-        return all(entry["status"] == "final" for entry in self.entries)
 
 
 def export(
@@ -119,15 +58,14 @@ def export(
 
     Raises:
         ExportError: A converter or quantizer refuses the model.
-        DataError: The pictures are of other classes than the model.
         RecordError: ``out`` holds files made in another way, and ``fresh`` is not set.
-        DataError: Too many pictures cannot be read, or there is no such split.
+        DataError: The pictures are of other classes, too many cannot be read, or there is no such split.
         OutputError: ``out`` cannot be written, or has too little space left.
     """
-    _refuse_other_classes(adaptive, images)
+    refuse_other_classes(adaptive, images)
     split = plan.split or images.held_out
     samples = thin_out(images.split(split), plan.limit)
-    _refuse_own_folder(out, run, plan)
+    refuse_own_folder(out, run, plan.forms)
     make_folder(out)
     writer = _writer(adaptive, schedules, images, plan, tell)
     recipes = {form.file: _recipe(form, writer, plan, split) for form in plan.forms}
@@ -137,10 +75,11 @@ def export(
         for form in plan.forms:
             if form.format == "onnx":
                 entries.pop(form.file, None)
-    _refuse_little_space(adaptive, out, [form for form in plan.forms if form.file not in entries])
+                checks.pop(form.file, None)
+    refuse_little_space(adaptive, out, [form for form in plan.forms if form.file not in entries])
     source = Source(adaptive, samples, split, plan.allow_unreadable)
     about = _about(writer, source, plan, run)
-    with _space_left(out), tempfile.TemporaryDirectory(prefix=".export-", dir=out) as temporary:
+    with space_left(out), tempfile.TemporaryDirectory(prefix=".export-", dir=out) as temporary:
         for form in plan.forms:
             if form.file in entries:
                 if plan.accept_inconclusive:
@@ -216,49 +155,6 @@ def _write(
 def _check(artifact: Artifact, source: Source, plan: Plan, tell: Tell) -> CheckReport:
     progress = _counter(tell, artifact.name, source, plan)
     return check(artifact, source, plan.gate, dense=plan.dense, progress=progress)
-
-
-def _refuse_other_classes(adaptive: AdaptiveViT, images: ImageSet) -> None:
-    """Neither a calibration nor a check says anything on pictures of other classes."""
-    card: Any = adaptive.card
-    if images.classes != card.classes:
-        raise DataError(
-            f"the model tells {len(card.classes)} classes apart ({', '.join(card.classes[:3])}, ...), but "
-            f"{images.name} has {len(images.classes)} ({', '.join(images.classes[:3])}, ...); give the data it was "
-            "trained on"
-        )
-
-
-def _refuse_little_space(adaptive: AdaptiveViT, out: Path, forms: list[Form]) -> None:
-    """Before any work: the files, and the f32 graph that the last of them is made from."""
-    weights = sum(weight.numel() * weight.element_size() for weight in adaptive.state_dict().values())
-    share = {"f32": 1.0, "f16": 0.5, "bf16": 0.5, "int8": 0.27, "w8": 0.3}
-    needed = sum(weights * share[form.precision] for form in forms) + (weights if forms else 0)
-    free = shutil.disk_usage(out).free
-    if free < needed:
-        raise OutputError(
-            f"{out} has {free / 1e6:.0f} MB left, but {len(forms)} files of this model need about "
-            f"{needed / 1e6:.0f} MB; make room, or choose another --out"
-        )
-
-
-@contextmanager
-def _space_left(out: Path) -> Iterator[None]:
-    """Space may run out on the way too."""
-    try:
-        yield
-    except Exception as error:
-        full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
-        if full or "No space left on device" in str(error):
-            raise OutputError(f"no space is left in {out}; make room, or choose another --out") from None
-        raise
-
-
-def _refuse_own_folder(out: Path, run: str, plan: Plan) -> None:
-    """A run must not be overwritten by its own export."""
-    same = bool(run) and Path(run).exists() and Path(out).resolve() == Path(run).resolve()
-    if same and any(form.format == "safetensors" for form in plan.forms):
-        raise ExportError(f"{out} is the run itself, whose weights stay as they are; give safetensors another --out")
 
 
 def _recipe(form: Form, writer: Writer, plan: Plan, split: str) -> dict[str, Any]:

@@ -16,9 +16,9 @@ import onnx
 
 from tavt_kit.artifact_card import METADATA_KEY, WEIGHTS_SUFFIX, ArtifactCard
 
-__all__ = ["WeightFile", "attach_card", "finish", "save"]
+__all__ = ["LARGEST", "WeightFile", "attach_card", "finish", "save"]
 
-_LARGEST = 2**31 - 2**24  # bytes of a protobuf file, less what the graph itself takes
+LARGEST = 2**31 - 2**24  # bytes of a protobuf file, less what the graph itself takes
 _LEAST = 1024  # bytes of a tensor that is worth a place of its own
 _PAGE = 4096  # onnx.proto: offsets should be whole pages, so that the file can be mapped
 
@@ -49,7 +49,7 @@ def save(model: onnx.ModelProto, card: ArtifactCard, path: Path, weights: Weight
         path: The file.
         weights: Already written into the same folder; what the model shares with it is not written again.
     """
-    if weights is None and _bytes(model) > _LARGEST:
+    if weights is None and _bytes(model) > LARGEST:
         weights = WeightFile.of(model, path.parent, path.stem)
     if weights is not None and weights.lend(model):
         card = replace(card, weights_file=weights.name)

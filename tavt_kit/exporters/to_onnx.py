@@ -27,7 +27,7 @@ from tavt_kit.device import TargetDevice
 from tavt_kit.errors import ExportError
 from tavt_kit.exporters.culprit import refused_layer
 from tavt_kit.exporters.how_onnx import OnnxHow
-from tavt_kit.exporters.onnx_file import finish
+from tavt_kit.exporters.onnx_file import LARGEST, finish
 from tavt_kit.runtimes import open_file
 from tavt_kit.runtimes.session import LENGTHS
 from tavt_kit.schedule import TokenSchedule
@@ -124,9 +124,18 @@ def _export(
             torch.onnx.export(module, inputs, str(path), dynamo=False, dynamic_axes=axes, **common)
         else:
             shapes = ({0: torch.export.Dim("batch")}, *(None for _ in inputs[1:]))
+            # This exporter puts weights elsewhere unless told; one file is better while it is large enough.
+            large = sum(weight.nbytes for weight in module.state_dict().values()) > LARGEST
             torch.onnx.export(
-                module, inputs, str(path), dynamo=True, dynamic_shapes=shapes, verbose=False, **common
-            )  # fmt: skip
+                module,
+                inputs,
+                str(path),
+                dynamo=True,
+                dynamic_shapes=shapes,
+                external_data=large,
+                verbose=False,
+                **common,
+            )
 
 
 def _disagreement(module: nn.Module, card: ArtifactCard, path: Path) -> str | None:

@@ -179,7 +179,7 @@ class Writer:
             ]
             first, second = read
             assert first is not None  # a training split holds an image
-            spare = second or replace(first, images=first.images[:0], labels=first.labels[:0])
+            spare = second or first._replace(images=first.images[:0], labels=first.labels[:0])
             self._made["examples"] = Examples(first.images, spare.images, spare.labels)
         found: Examples = self._made["examples"]
         return found

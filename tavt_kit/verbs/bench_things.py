@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 __all__ = ["Opened", "Opener", "default_folder"]
 
 FILES = {".onnx": "onnxruntime:cpu", ".xml": "openvino:cpu"}
-"""Exported files, and where they run unless a target is given."""
+"""Exported files, and where they run unless told."""
 
 
 def default_folder(thing: str) -> Path:

@@ -130,6 +130,7 @@ def export_verb(
     from tavt_kit.exporters.forms import SWITCHABLE, forms_of
     from tavt_kit.exporters.how_onnx import OnnxHow
     from tavt_kit.exporters.int8 import Int8How
+    from tavt_kit.verbs.exported_view import print_files, say_trtexec
     from tavt_kit.verbs.picked import presets_for, schedules_for
     from tavt_kit.verbs.progress import watching
 
@@ -171,11 +172,9 @@ def export_verb(
         print(json.dumps({"folder": str(done.folder), "artifacts": done.entries, "checks": done.checks}))
     else:
         print_checks(done.checks)
-        for entry in done.entries:
-            print(f"{done.folder / entry['file']}{_ENDS[entry['status']].format(size=entry['bytes'] / 1e6)}")
-            _say_how(entry)
+        print_files(done.folder, done.entries)
     if tensorrt:
-        _say_trtexec(done.folder, done.entries)
+        say_trtexec(done.folder, done.entries)
     return 0 if done.settled else 1
 
 
@@ -189,37 +188,6 @@ def _for_tensorrt(for_: str | None, format: list[str] | str | None, switchable: 
     if switchable:
         raise options.BadOption("a switchable file is for onnxruntime and OpenVINO; give TensorRT each --schedule")
     return True
-
-
-def _say_how(entry: Mapping[str, Any]) -> None:
-    """The ways of quantizing that were tried, best first."""
-    tried = (entry["calibration"] or {}).get("tried") or []
-    for one in sorted(tried, key=lambda trial: -trial["agreement"]):
-        smooth = f", SmoothQuant {'on' if one['smooth_quant'] else 'off'}" if one["quantizer"] == "nncf" else ""
-        print(
-            f"  {one['quantizer']}{smooth}: {100 * one['agreement']:.1f} % as f32, top-1 {100 * one['top1']:.1f} % on "
-            f"{entry['calibration']['held_out']} training images that did not calibrate"
-        )
-
-
-def _say_trtexec(folder: Path, entries: Sequence[Mapping[str, Any]]) -> None:
-    """How to build the engines; on stderr, since stdout may be a JSON object."""
-    import sys
-
-    from tavt_kit.artifact_card import read_metadata
-    from tavt_kit.exporters.tensorrt import trtexec_line
-
-    for entry in entries:
-        if entry["status"] == "final":
-            card = read_metadata(folder / entry["file"])
-            print(f"{trtexec_line(entry['file'], card)}  # unverified on a device", file=sys.stderr)
-
-
-_ENDS = {
-    "final": ": {size:.1f} MB",
-    "unproven": ".unproven: {size:.1f} MB; check it on more images, or take it with --accept-inconclusive",
-    "refused": ": not written",
-}
 
 
 def print_checks(checks: Sequence[Mapping[str, Any]]) -> None:

@@ -182,3 +182,33 @@ def _labelled(model: Any, card: ArtifactCard) -> tuple[Any, Any, Any]:
     given = _examples(16)
     labels = int8._answers(model, card, given)[0].argmax(1)
     return given.calibration, given.held_out, labels
+
+
+def test_only_training_pictures_calibrate_and_choose(monkeypatch: pytest.MonkeyPatch) -> None:
+    from tavt_kit.data import ImageSet, Sample
+    from tavt_kit.data.loading import Arrays
+    from tavt_kit.exporters.forms import Form
+    from tavt_kit.exporters.writer import Writer
+
+    splits = {
+        name: tuple(Sample(Path(f"{name}/{place}.png"), place % 7) for place in range(count))
+        for name, count in (("train", 40), ("val", 9), ("test", 9))
+    }
+    images = ImageSet("some", tuple("abcdefg"), Path(), splits)
+    seen: list[list[Path]] = []
+
+    def read(samples: Any, *others: object, **more: object) -> Arrays:
+        seen.append([sample.path for sample in samples])
+        return Arrays(np.zeros((len(samples), 3, 2, 2), np.float32), np.zeros(len(samples), np.int64), [])
+
+    monkeypatch.setattr("tavt_kit.exporters.writer.load_arrays", read)
+    adaptive, card = _model()
+    adaptive.card = card.model  # type: ignore[assignment]
+    writer = Writer(adaptive, {"": card.schedule}, images, calibrate=300)
+    examples = writer._examples()
+    calibrating, choosing = map(set, seen)
+    assert (len(examples.calibration), len(examples.held_out)) == (30, 10)
+    assert not calibrating & choosing
+    assert {path.parent.name for path in calibrating | choosing} == {"train"}
+    said = writer.card_of(Form("onnx", "int8")).calibration
+    assert said is not None and (said["split"], said["images"], said["data"]) == ("train", 30, "some")

@@ -71,7 +71,7 @@ def test_a_model_too_large_for_one_file_has_its_weights_beside_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     adaptive, card = _model("plain")
-    monkeypatch.setattr(onnx_file, "_LARGEST", 1000)
+    monkeypatch.setattr(onnx_file, "LARGEST", 1000)
     path = tmp_path / "m.onnx"
     to_onnx(adaptive, card, path)
     found = read_metadata(path)
