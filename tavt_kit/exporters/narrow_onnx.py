@@ -65,11 +65,18 @@ def quantize_statically(
                 activation_type=QuantType.QInt8 if symmetric else QuantType.QUInt8,
                 weight_type=QuantType.QInt8,
                 op_types_to_quantize=list(_HEAVY),
-                extra_options={"MatMulConstBOnly": True, "ActivationSymmetric": symmetric, "WeightSymmetric": True},
+                nodes_to_exclude=_of_activations(model),
+                extra_options={"ActivationSymmetric": symmetric, "WeightSymmetric": True},
             )
             return onnx.load(str(path))
         except Exception as error:  # whatever the failing step raises
             raise _refusal("quantize", error) from error
+
+
+def _of_activations(model: onnx.ModelProto) -> list[str]:
+    """The products without a weight: attention's, whose results softmax and scores are made of."""
+    weights = {tensor.name for tensor in model.graph.initializer}
+    return [node.name for node in model.graph.node if node.op_type == "MatMul" and not weights & set(node.input)]
 
 
 def compress_onnx_weights(model: onnx.ModelProto) -> onnx.ModelProto:

@@ -78,8 +78,9 @@ def _in_bf16(model: Any) -> Any:
             continue
         if np.prod(tuple(node.shape)) < _LEAST:
             continue
-        bits = _bf16_bits(np.array(node.data))
-        tensor = openvino.Tensor(bits.view(np.float16), list(node.shape), openvino.Type.bf16)
+        # The tensor owns its memory; one made of an array would only borrow it.
+        tensor = openvino.Tensor(openvino.Type.bf16, node.shape)
+        tensor.data.view(np.uint16)[...] = _bf16_bits(np.array(node.data))
         narrow = openvino.op.Constant(tensor)
         wide = openvino.opset13.convert(narrow, openvino.Type.f32)
         for reader in list(node.output(0).get_target_inputs()):

@@ -125,7 +125,7 @@ def test_onnxruntimes_own_int8_keeps_scores_in_float(
     assert open_file(tmp_path / "m.onnx", TargetDevice.parse("onnxruntime:cpu:threads=1")).target.precision == "int8"
 
 
-@pytest.mark.parametrize(("narrow", "share"), [(halve, 0.55), (compress_onnx_weights, 0.5)])
+@pytest.mark.parametrize(("narrow", "share"), [(halve, 0.6), (compress_onnx_weights, 0.6)])
 def test_half_and_8_bit_weights(
     narrow: Any, share: float, graph: tuple[onnx.ModelProto, ArtifactCard], tmp_path: Path
 ) -> None:

@@ -173,20 +173,20 @@ def test_check_at_one_preset_or_at_all(place: Path, tmp_path: Path) -> None:
 def test_a_broken_preset_refuses_the_whole_file(
     place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """A graph that drops one token fewer than it is told, but only where any is dropped."""
+    """A graph that keeps one token fewer than it is told, but only where any is dropped."""
     write = Writer._write_onnx
 
     def off_by_one(self: Writer, card: Any, path: Path) -> None:
         write(self, card, path)
         model = onnx.load(str(path))
         for node in model.graph.node:
-            node.input[:] = ["one_more" if name == "lengths" else name for name in node.input]
-        one = onnx.numpy_helper.from_array(np.array([0, 0, 1, 1]), "ones")
-        model.graph.initializer.append(one)
-        most = onnx.numpy_helper.from_array(np.array([17] * 4), "most")
-        model.graph.initializer.append(most)
-        model.graph.node.insert(0, onnx.helper.make_node("Min", ["more", "most"], ["one_more"]))
-        model.graph.node.insert(0, onnx.helper.make_node("Add", ["lengths", "ones"], ["more"]))
+            node.input[:] = ["fewer" if name == "lengths" else name for name in node.input]
+        model.graph.initializer.append(onnx.numpy_helper.from_array(np.array(17), "most"))
+        helper = onnx.helper.make_node
+        nodes = [helper("Less", ["lengths", "most"], ["less"]), helper("Cast", ["less"], ["one"], to=onnx.TensorProto.INT64),
+                 helper("Sub", ["lengths", "one"], ["fewer"])]  # fmt: skip
+        for node in reversed(nodes):
+            model.graph.node.insert(0, node)
         onnx.save(model, str(path))
 
     monkeypatch.setattr(Writer, "_write_onnx", off_by_one)
