@@ -182,10 +182,9 @@ def test_a_broken_preset_refuses_the_whole_file(
         for node in model.graph.node:
             node.input[:] = ["fewer" if name == "lengths" else name for name in node.input]
         model.graph.initializer.append(onnx.numpy_helper.from_array(np.array(17), "most"))
-        helper = onnx.helper.make_node
-        nodes = [helper("Less", ["lengths", "most"], ["less"]), helper("Cast", ["less"], ["one"], to=onnx.TensorProto.INT64),
-                 helper("Sub", ["lengths", "one"], ["fewer"])]  # fmt: skip
-        for node in reversed(nodes):
+        less = onnx.helper.make_node("Less", ["lengths", "most"], ["less"])
+        one = onnx.helper.make_node("Cast", ["less"], ["one"], to=onnx.TensorProto.INT64)
+        for node in (onnx.helper.make_node("Sub", ["lengths", "one"], ["fewer"]), one, less):
             model.graph.node.insert(0, node)
         onnx.save(model, str(path))
 
