@@ -7,7 +7,7 @@ library only, whatever the size of the file, because an edge box has neither tor
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -199,7 +199,10 @@ def read_metadata(path: Path) -> ArtifactCard:
         RecordError: There is no such file, it is damaged, or it was not exported by this program.
     """
     path = Path(path)
-    readers = {".onnx": partial(onnx_metadata, key=METADATA_KEY), ".xml": _openvino_text}
+    readers: Mapping[str, Callable[[Path], str | None]] = {
+        ".onnx": partial(onnx_metadata, key=METADATA_KEY),
+        ".xml": _openvino_text,
+    }
     if path.suffix not in readers:
         raise RecordError(f"an exported model ends in .onnx or .xml, got {path}")
     try:

@@ -76,7 +76,8 @@ def gather_rows(values: Tensor, index: Tensor) -> Tensor:
     One flat row gather: ``torch.gather`` would export as Expand + GatherElements, which costs 3-8 % of a model
     whose every layer drops. ONNX has GatherND for it, which onnxruntime runs in 0.6 of the flat gather's time.
     """
-    if torch.jit.is_tracing() and torch.onnx.is_in_onnx_export():  # type: ignore[no-untyped-call]
+    tracing = torch.jit.is_tracing()  # type: ignore[attr-defined, no-untyped-call]
+    if tracing and torch.onnx.is_in_onnx_export():
         rows: Tensor = _RowsInOnnx.apply(values, index)  # type: ignore[no-untyped-call]
         return rows
     batch, n = values.shape[:2]

@@ -102,11 +102,12 @@ def _module(adaptive: AdaptiveViT, card: ArtifactCard) -> nn.Module:
 
 def _write(module: nn.Module, card: ArtifactCard, path: Path, exporter: str, opset: int) -> str | None:
     """Write the graph; None, or why it could not be written."""
-    names, inputs = [INPUT], (example_images(card),)
+    names, inputs = [INPUT], [example_images(card)]
     if card.is_switchable:
-        names, inputs = [INPUT, LENGTHS], (*inputs, example_lengths(card))
+        names.append(LENGTHS)
+        inputs.append(example_lengths(card))
     try:
-        _export(module, inputs, path, exporter, opset, names)
+        _export(module, tuple(inputs), path, exporter, opset, names)
     except OSError:
         raise
     except Exception as error:  # the exporters raise whatever the failing operator raises
