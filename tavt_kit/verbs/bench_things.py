@@ -100,11 +100,13 @@ class Opener:
         from tavt_kit.artifact_card import files_of
         from tavt_kit.runtimes import open_file
 
+        card = _card(path)
         targets = [self._target(text) for text in self.targets or (FILES[path.suffix],)]
+        if card is not None and not self.targets and self.precision is None:
+            targets = [card.own_target(path)]
         able = [
             one for one in targets if (one.runtime, path.suffix) != ("onnxruntime", ".xml") and one.runtime != "torch"
         ]
-        card = _card(path)
         cards = [card] if card is None or not card.is_switchable else self._settings(card)
         for target in able or targets:  # where none is able, opening says why
             session = open_file(path, target, cards[0].lengths if cards[0] is not None else None)
