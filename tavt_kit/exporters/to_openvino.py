@@ -9,9 +9,12 @@ from typing import Any
 import numpy as np
 import openvino
 from numpy.typing import NDArray
+from torch import Tensor, nn
 
 from tavt_kit.adaptive import AdaptiveViT, LeanViT, SwitchableViT
 from tavt_kit.artifact_card import METADATA_KEY, ArtifactCard
+from tavt_kit.errors import ExportError
+from tavt_kit.exporters.culprit import refused_layer
 from tavt_kit.exporters.to_onnx import INPUT, OUTPUT, example_images, example_lengths
 from tavt_kit.runtimes.on_openvino import convert_module
 from tavt_kit.runtimes.session import LENGTHS
@@ -46,19 +49,34 @@ def convert(adaptive: AdaptiveViT, card: ArtifactCard) -> Any:
     through ONNX would lose that.
 
     Raises:
-        ExportError: OpenVINO cannot convert the model.
+        ExportError: OpenVINO cannot convert the model; the message names the layer where one is at fault.
+        UnsupportedBackbone: Nothing of the model can be dropped, but the card has presets.
     """
-    images, shape = example_images(card), (-1, 3, *card.image_size)
+    inputs, shapes = [example_images(card)], [(-1, 3, *card.image_size)]
     if card.is_switchable:
-        switchable = SwitchableViT(adaptive, selection="argsort").eval()
-        model = convert_module(switchable, (images, example_lengths(card)), [shape, (card.schedule.layers,)])
-        model.inputs[1].get_tensor().set_names({LENGTHS})
+        module: nn.Module = SwitchableViT(adaptive, selection="argsort").eval()
+        inputs.append(example_lengths(card))
+        shapes.append((card.schedule.layers,))
     else:
-        lean = LeanViT(adaptive, card.schedule, selection="argsort").eval()
-        model = convert_module(lean, (images,), [shape])
+        module = LeanViT(adaptive, card.schedule, selection="argsort").eval()
+    try:
+        model = convert_module(module, tuple(inputs), shapes)
+    except ExportError as error:
+        layer = refused_layer(adaptive.bare, inputs[0], _convert_part)
+        at = f" at layer {layer}" if layer else ""
+        reason = str(error).partition(": ")[2].rpartition("; try")[0]
+        raise ExportError(
+            f"OpenVINO cannot convert {card.model.name}{at}: {reason}; try --format onnx, or safetensors for torch"
+        ) from error
+    if card.is_switchable:
+        model.inputs[1].get_tensor().set_names({LENGTHS})
     model.inputs[0].get_tensor().set_names({INPUT})
     model.outputs[0].get_tensor().set_names({OUTPUT})
     return model
+
+
+def _convert_part(part: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+    convert_module(part, inputs, [tuple(each.shape) for each in inputs])
 
 
 def save(model: Any, card: ArtifactCard, path: Path) -> None:

@@ -20,6 +20,7 @@ from tavt_kit.exporters import to_onnx as module
 from tavt_kit.exporters.how_onnx import OnnxHow
 from tavt_kit.exporters.onnx_file import WeightFile, save
 from tavt_kit.exporters.to_onnx import to_onnx
+from tavt_kit.exporters.to_openvino import convert
 from tavt_kit.model_card import ModelCard
 from tavt_kit.preprocess import Preprocessing
 from tavt_kit.records import sha256_file
@@ -116,11 +117,14 @@ def test_an_unknown_opset_or_exporter_is_refused(exporter: str | None, opset: st
         OnnxHow.parse(exporter, opset)
 
 
-def test_a_layer_that_cannot_be_exported_is_named(tmp_path: Path) -> None:
-    class Odd(nn.Module):
-        def forward(self, x: torch.Tensor) -> torch.Tensor:
-            return x * torch.linalg.eigvals(x[..., :2, :2]).real.sum()
+class Odd(nn.Module):
+    """Of operators that no converter knows."""
 
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x * torch.linalg.eigvals(x[..., :2, :2]).real.sum()
+
+
+def test_a_layer_that_cannot_be_exported_is_named(tmp_path: Path) -> None:
     adaptive, card = _model("plain")
     adaptive.bare.blocks[1].mlp.act = Odd()  # type: ignore[union-attr, index]
     with pytest.raises(
@@ -128,6 +132,16 @@ def test_a_layer_that_cannot_be_exported_is_named(tmp_path: Path) -> None:
     ):
         to_onnx(adaptive, card, tmp_path / "m.onnx", OnnxHow("tracing"))
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.slow
+def test_a_layer_that_openvino_cannot_convert_is_named() -> None:
+    adaptive, card = _model("plain")
+    adaptive.bare.blocks[1].mlp.act = Odd()  # type: ignore[union-attr, index]
+    with pytest.raises(
+        ExportError, match=r"OpenVINO cannot convert plain at layer blocks\.1\.mlp\.act \(Odd\): .*eigvals"
+    ):
+        convert(adaptive, card)
 
 
 def test_weights_are_shared_by_content(tmp_path: Path) -> None:
