@@ -15,7 +15,7 @@ from tavt_kit.artifact_card import ArtifactCard, read_metadata
 from tavt_kit.checkpoints import load_model, save_model
 from tavt_kit.checks import Source
 from tavt_kit.data import ImageSet, load_arrays, load_images
-from tavt_kit.exporters.to_onnx import attach_card
+from tavt_kit.exporters.onnx_file import attach_card
 from tavt_kit.model_card import ModelCard
 from tavt_kit.preprocess import Preprocessing
 from tavt_kit.schedule import TokenSchedule
