@@ -246,6 +246,7 @@ class _OpenvinoGraph:
             if node.get_type_name() == "TopK"
             and node.get_attributes()["mode"] == mode
             and node.get_attributes()["axis"] in (1, -1)
+            and node.input(0).get_partial_shape().rank == 2  # (B, n) scores; a family may pick along others
         ]
 
     def kept(self) -> tuple[int, ...] | None:
