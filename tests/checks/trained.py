@@ -23,7 +23,7 @@ from tavt_kit.timm_import import timm
 
 CLASSES = ("amber bar", "amber dot", "azure bar", "azure dot", "green ring", "violet ring")
 SIZE, EACH, STEPS = 32, 60, 160
-SCHEDULE = TokenSchedule((17, 13, 10, 7))
+SCHEDULE = TokenSchedule((14, 11, 8, 8))
 _COLOURS = ((225, 160, 40), (225, 160, 40), (40, 120, 225), (40, 120, 225), (50, 190, 80), (160, 70, 210))
 
 
