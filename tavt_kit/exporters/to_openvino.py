@@ -52,7 +52,8 @@ def convert(adaptive: AdaptiveViT, card: ArtifactCard) -> Any:
         ExportError: OpenVINO cannot convert the model; the message names the layer where one is at fault.
         UnsupportedBackbone: Nothing of the model can be dropped, but the card has presets.
     """
-    inputs, shapes = [example_images(card)], [(-1, 3, *card.image_size)]
+    inputs = [example_images(card)]
+    shapes: list[tuple[int, ...]] = [(-1, 3, *card.image_size)]
     if card.is_switchable:
         module: nn.Module = SwitchableViT(adaptive, selection="argsort").eval()
         inputs.append(example_lengths(card))
