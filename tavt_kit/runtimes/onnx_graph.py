@@ -38,7 +38,7 @@ def module_to_onnx(
     """
     import torch
 
-    file = io.BytesIO()
+    file: Any = io.BytesIO()  # taken by this exporter, though its types speak of paths only
     try:
         with _silenced(), torch.no_grad():
             torch.onnx.export(

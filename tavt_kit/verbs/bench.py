@@ -149,6 +149,7 @@ def _write_pack(run: Path, pack: Path, as_json: bool) -> int:
     from tavt_kit.bench.pack import pack_passes, refuse_live
     from tavt_kit.checkpoints import load_model
     from tavt_kit.device import TargetDevice
+    from tavt_kit.records import make_folder
     from tavt_kit.verbs.carried import front_schedules, read_front
     from tavt_kit.verbs.profile import say_packed
     from tavt_kit.verbs.progress import watching
@@ -156,8 +157,9 @@ def _write_pack(run: Path, pack: Path, as_json: bool) -> int:
     body = read_front(run)
     target = TargetDevice.from_record(body["target"])
     refuse_live(target)
+    make_folder(pack.parent)
     model = load_model(run).eval()
-    name = model.card.name  # type: ignore[union-attr]
+    card: Any = model.card
     with watching("packing") as tell:
         digest = pack_passes(
             model,
@@ -165,7 +167,7 @@ def _write_pack(run: Path, pack: Path, as_json: bool) -> int:
             front_schedules(body),
             pack,
             thing=str(run),
-            name=name,
+            name=card.name,
             on_part=lambda what: tell(f"converting {what}", None),
         )
     say_packed(pack, digest, "bench.json", f"fgvc-kit bench {run} --carried bench.json", target.runtime, as_json)

@@ -91,9 +91,11 @@ def _open(
 
 def _write_pack(opened: Callable[[], Any], device: TargetDevice, pack: Path, as_json: bool) -> int:
     from tavt_kit.bench.pack import pack_profile, refuse_live
+    from tavt_kit.records import make_folder
     from tavt_kit.verbs.progress import watching
 
     refuse_live(device)
+    make_folder(pack.parent)
     adaptive = opened()
     with watching("packing") as tell:
         digest = pack_profile(
