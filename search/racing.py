@@ -41,8 +41,8 @@ def stages(first: int, pictures: int) -> tuple[int, ...]:
     """How many pictures a candidate has been seen on when it is judged: doubling, and all in the end.
 
     Example:
-        >>> stages(128, 1000), stages(128, 200)
-        ((128, 256, 1000), (200,))
+        >>> stages(128, 1100), stages(128, 200)
+        ((128, 256, 512, 1100), (200,))
     """
     if first < 1:
         raise DataError(f"a candidate must be looked at on one picture or more before it is judged, got {first}")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -26,10 +25,10 @@ def changed_since_check(path: Path, folder: Path | None = None) -> str:
     Raises:
         RecordError: It cannot be read.
     """
-    sealed = _checked(path.name, path.parent if folder is None else folder)
     try:
         for file in files_of(path):
-            if file.name in sealed and sha256_file(file) != sealed[file.name]:
+            known = _checked(file.name, path.parent if folder is None else folder)
+            if known and sha256_file(file) not in known:
                 return f"{file} is not the file that was checked (its SHA-256 changed)"
     except OSError as error:
         raise RecordError(f"cannot read {error.filename}: {error.strerror}") from None
@@ -49,16 +48,14 @@ def refuse_changed(path: Path) -> None:
         )
 
 
-def _checked(name: str, folder: Path) -> Mapping[str, str]:
-    """SHA-256 of each file of the artifact at its last check."""
+def _checked(name: str, folder: Path) -> set[str]:
+    """SHA-256 of a file at its checks; a switchable file is checked once for each of its presets."""
     record = folder / CHECK_FILE
     if not record.is_file():
-        return {}
+        return set()
     try:
         checks: Any = read_record(record, CHECK_SCHEMA, CHECK_VERSION).get("checks")
     except RecordError:
-        return {}  # another program's file of this name, which says nothing of ours
-    for one in checks if isinstance(checks, list) else ():
-        if isinstance(one, dict) and one.get("artifact") == name and isinstance(one.get("sha256"), dict):
-            return {str(name): str(digest) for name, digest in one["sha256"].items()}
-    return {}
+        return set()  # another program's file of this name, which says nothing of ours
+    entries = [one.get("sha256") for one in checks if isinstance(one, dict)] if isinstance(checks, list) else []
+    return {str(entry[name]) for entry in entries if isinstance(entry, dict) and name in entry}

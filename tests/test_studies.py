@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import importlib.util
+import json
+import random
 import runpy
 import sys
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,9 +17,13 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from tavt_kit.adaptive import wrap
+from tavt_kit.data import inherit_split, load_images
 from tavt_kit.distill.sampling import Bound, Sampler
 from tavt_kit.distill.step import sandwich_step
+from tavt_kit.schedule import TokenSchedule
+from tavt_kit.search.tavt import OfficialEvolution, first_ratios
 from tavt_kit.timm_import import timm
+from tests.verbs.tiny import write_pictures, write_run
 
 STUDIES = Path(__file__).resolve().parents[1] / "examples" / "studies"
 
@@ -93,3 +100,65 @@ def test_the_search_algorithms_are_compared_at_equal_evaluations(
     table = {line.split()[0]: line.split() for line in capsys.readouterr().out.splitlines()}
     assert set(table) == {"evaluations", *algorithms.ALGORITHMS} and table["evaluations"][1] == "40"
     assert float(table["surrogate"][1]) > float(table["nsga2"][1]) > float(table["tavt-official"][1])
+
+
+def test_official_genes_scored_together_are_those_scored_one_by_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(STUDIES)
+    official = study("official_search")
+    tokens, layers, lower = 26, 5, (21, 17, 14, 12, 10)
+
+    def macs(counts: tuple[int, ...]) -> int:
+        return sum(1000 * count + 3 * count * count for count in counts)
+
+    def score(counts: tuple[int, ...]) -> float:
+        return random.Random(str(counts)).random() * sum(counts) / 130
+
+    ground: Any = SimpleNamespace(
+        model=SimpleNamespace(tokens=tokens, layers=layers, prefix=1),
+        official_formula=SimpleNamespace(macs=lambda schedule: macs(schedule.counts)),
+        schedule=TokenSchedule,
+        score=lambda split, schedules: [score(one.counts) for one in schedules],
+        lower_gene=lower,
+        bound=0.2,
+    )
+    table = official._made(ground, seed=3, iterations=4)
+    random.seed(3)
+    np.random.seed(3)
+    direct = OfficialEvolution(tokens, macs, score, macs(lower), macs((tokens,) * layers))
+    direct.add(lower)
+    direct.add((tokens,) * layers)
+    for ratio in first_ratios(0.2, 20):
+        direct.add(TokenSchedule.taper(tokens, layers, ratio).counts)
+    for _ in range(4):
+        direct.frontier()
+        for make in (lambda: direct.mutate(0.5), direct.cross):
+            made = 0
+            while made < 30:
+                made += make()
+    assert table.genes == list(direct.store) and len(table.genes) > 150
+    assert table.iterations == sorted(table.iterations) and set(table.iterations) == set(range(5))
+
+
+@pytest.mark.slow
+def test_the_study_of_the_search_runs_and_goes_on(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(STUDIES)
+    write_pictures(tmp_path / "data", each=150)
+    inherit_split(write_run(tmp_path / "run"), load_images(str(tmp_path / "data")))
+    out = tmp_path / "out"
+    flags = "--seeds 0,1 --iterations 2 --threads 1 --evaluations 60 --variants surrogate:16,nsga2:16"
+    words = [str(tmp_path / "run"), "--out", str(out), *flags.split(), "--parts", "official,seconds,ours"]
+    monkeypatch.setattr(sys, "argv", ["search_cost.py", *words])
+    known = ""
+    for again in (False, True):
+        runpy.run_path(str(STUDIES / "search_cost.py"), run_name="__main__")
+        said = capsys.readouterr().out
+        assert "| surrogate:16 |" in said and "less official" in said
+        assert ("iteration 2 of 2" in said) is not again
+        rows = json.loads((out / "search_cost.json").read_text())["ours"]["seeds"]
+        made = [len((out / f"official-{seed}.csv").read_text().splitlines()) - 1 for seed in (0, 1)]
+        assert [row["official"]["evaluations"] for row in rows] == made
+        scores = (out / "scores.csv").read_text()
+        assert not again or scores == known
+        known = scores

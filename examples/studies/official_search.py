@@ -12,6 +12,7 @@ import csv
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 from search_ground import Gene, Ground
@@ -48,6 +49,17 @@ class Table:
         """Exact."""
         return self.ground.score(split, self.schedules)
 
+    def write(self, path: Path, seconds: Sequence[float] | None = None) -> None:
+        """As CSV; ``seconds`` are those of whole passes, as modelled from a sample."""
+        lines = ["iteration,gene,macs_official,macs,right,pictures,seconds"]
+        size, taken = self.ground.size("val"), seconds or [float("nan")] * len(self.genes)
+        for gene, iteration, score, each in zip(self.genes, self.iterations, self.scores(), taken, strict=True):
+            official = self.ground.official_formula.macs(TokenSchedule(gene))
+            macs = self.ground.formula.macs(self.ground.schedule(gene))
+            counts = ",".join(map(str, gene))
+            lines.append(f'{iteration},"{counts}",{official},{macs},{round(score * size)},{size},{each:.3f}')
+        atomic_text(path, "\n".join(lines) + "\n")
+
     def volumes(self) -> list[float]:
         """The hypervolume of the front after each evaluation."""
         return running_volume(self.ground, self.schedules, self.scores())
@@ -73,14 +85,11 @@ def official_table(ground: Ground, seed: int, iterations: int) -> Table:
             rows = list(csv.DictReader(file))
         if rows and int(rows[-1]["iteration"]) == iterations:
             genes = [tuple(map(int, row["gene"].split(","))) for row in rows]
+            for row, gene in zip(rows, genes, strict=True):
+                ground.known.setdefault(("val", ground.schedule(gene).counts), int(row["right"]))
             return Table(genes, [int(row["iteration"]) for row in rows], ground)
     table = _made(ground, seed, iterations)
-    lines = ["iteration,gene,macs_official,macs,right,pictures,seconds"]
-    size = ground.size("val")
-    for gene, iteration, score in zip(table.genes, table.iterations, table.scores(), strict=True):
-        macs = ground.official_formula.macs(TokenSchedule(gene)), ground.formula.macs(ground.schedule(gene))
-        lines.append(f'{iteration},"{",".join(map(str, gene))}",{macs[0]},{macs[1]},{round(score * size)},{size},')
-    atomic_text(path, "\n".join(lines) + "\n")
+    table.write(path)
     return table
 
 

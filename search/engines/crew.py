@@ -72,25 +72,27 @@ class Workers:
     Args:
         crew: Not started yet.
         count: Workers, at least 1.
-        at_once: Schedules given to a worker at a time; more than 1 where an evaluator gains from seeing several.
+        at_once: How many neighbours of those asked are given to a worker at a time; ``None``, where an evaluator
+            gains from seeing several, for half of each worker's equal share.
     """
 
     crew: Crew
     count: int
-    at_once: int = 1
+    at_once: int | None = 1
     _idle: deque[int] = field(default_factory=deque, init=False)
     _held: dict[int, list[Any]] = field(default_factory=dict, init=False)
     _starting: set[int] = field(default_factory=set, init=False)
     _unstarted: int = field(default=0, init=False)
 
     def __post_init__(self) -> None:
-        if self.count < 1 or self.at_once < 1:
+        if self.count < 1 or (self.at_once is not None and self.at_once < 1):
             raise ValueError(f"at least one worker and one schedule, got {self.count} and {self.at_once}")
 
     def __call__(self, schedules: Sequence[Task]) -> Generator[tuple[Task, Answer]]:
         """Answers in the order in which they come; their seconds add up to the time that passes here."""
         missing = dict.fromkeys(schedules)
-        waiting = deque(list(schedules[i : i + self.at_once]) for i in range(0, len(schedules), self.at_once))
+        size = self.at_once or max(1, -(-len(schedules) // (2 * self.count)))
+        waiting = deque(list(schedules[start : start + size]) for start in range(0, len(schedules), size))
         losses: Counter[Any] = Counter()
         before: float | None = None  # when the first work was given: that workers start is no evaluation's time
         while missing:

@@ -11,20 +11,27 @@ __all__ = ["false_claim"]
 
 
 def false_claim(
-    card: ArtifactCard, source: Source, executed: TargetDevice | None = None, choice: TokenChoice | None = None
+    card: ArtifactCard,
+    source: Source,
+    *,
+    stored: str | None = None,
+    executed: TargetDevice | None = None,
+    choice: TokenChoice | None = None,
 ) -> str:
     """One clause of the first thing that is not as the card says, or nothing.
 
     Args:
         card: Of the artifact.
         source: What it is checked against, with the images that check it.
+        stored: In what most of its weights are stored; ``None`` where that is not known.
         executed: Where it ran, with the precision that really ran; ``None`` where that is not known.
-        choice: What was found of its choice of tokens.
+        choice: What was found of its choice of tokens; ``None`` where that was not asked.
     """
     return (
         _weights(card, source)
         or _preprocessing(card, source)
-        or ("" if executed is None else _precision(card, executed))
+        or _stored(card, stored)
+        or _executed(card, executed)
         or _calibration(card, source)
         or ("" if choice is None else choice.reason)
     )
@@ -49,25 +56,26 @@ def _preprocessing(card: ArtifactCard, source: Source) -> str:
     return f"it prepares pictures in another way than its source ({told})"
 
 
-def _precision(card: ArtifactCard, executed: TargetDevice) -> str:
-    """A GPU or NPU does not say in what it computes; there the card is believed."""
-    stored, ran = card.precision, executed.precision
-    if not executed.is_cpu or (stored == "int8") == (ran == "int8") or _weights_only(card):
+def _stored(card: ArtifactCard, stored: str | None) -> str:
+    """Of a quantized file the precision that ran tells more."""
+    if stored is None or card.precision not in ("f32", "f16") or stored == card.precision:
         return ""
-    return f"its card says {stored}, but most of its matrix products ran in {ran}"
+    return f"its card says {card.precision}, but most of its weights are stored in {stored}"
 
 
-def _weights_only(card: ArtifactCard) -> bool:
-    """Whether only the weights are in 8 bits, which needs no images and is computed in floating point."""
-    return card.calibration is not None and "split" not in card.calibration
+def _executed(card: ArtifactCard, executed: TargetDevice | None) -> str:
+    """A GPU or NPU does not say in what it computes; there the card is believed."""
+    if executed is None or not executed.is_cpu or (card.precision == "int8") == (executed.precision == "int8"):
+        return ""
+    return f"its card says {card.precision}, but most of its matrix products ran in {executed.precision}"
 
 
 def _calibration(card: ArtifactCard, source: Source) -> str:
-    if card.precision != "int8" or _weights_only(card):
+    if card.precision != "int8":
         return ""
     if card.calibration is None or not card.calibration.get("images"):
         return "it is int8, but its card names no images that its ranges were calibrated on"
-    if card.calibration["split"] == source.split:
+    if card.calibration.get("split") == source.split:
         return (
             f"it was calibrated on the {source.split} split, which checks it here; an accuracy on these images says "
             "nothing of others"

@@ -19,6 +19,7 @@ from tavt_kit.checks.judge import Gate, Judgement, judge, may_be_tied
 from tavt_kit.checks.predicted import Predicted
 from tavt_kit.checks.report import BatchCheck, CheckReport
 from tavt_kit.checks.source import Progress, Source
+from tavt_kit.checks.stored import stored_precision
 from tavt_kit.checks.token_choice import choice_of
 from tavt_kit.device import TargetDevice
 from tavt_kit.errors import DataError
@@ -122,7 +123,8 @@ def check(
     choice = None
     if artifact.files and same_batches.passed:
         choice = choice_of(artifact.files[-1], card, executed, source.first(seen, 2))
-    fault = "" if artifact.retrained else false_claim(card, source, executed, choice)
+    stored = stored_precision(artifact.files[-1]) if artifact.files else None
+    fault = "" if artifact.retrained else false_claim(card, source, stored=stored, executed=executed, choice=choice)
     judgement = judge(answers, gate, same_batches, exact=artifact.exact, tied=tied, fault=fault)
     report = CheckReport(
         artifact=artifact.name,

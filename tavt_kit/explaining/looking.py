@@ -136,7 +136,7 @@ def _rollout(adaptive: AdaptiveViT, maps: _Maps, kept: Mapping[int, Tensor]) -> 
     """From the class token, where the head or a fusion reads one, else from all patches that are left."""
     if not maps:
         return []
-    left = next(reversed(kept.values()))
+    left = list(kept.values())[-1]
     by_class = adaptive.token_pooled or isinstance(adaptive.backbone, FusionBackbone)
     weights = (left < 1 if by_class else left >= adaptive.prefix).float()
     share = attention_rollout(maps, left, weights / weights.sum(), adaptive.tokens)

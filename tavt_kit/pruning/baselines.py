@@ -42,7 +42,7 @@ def dense_rivals(card: ModelCard, macs: int) -> list[dict[str, Any]]:
 
 
 def _largest(trials: Iterator[_Trial], macs: int) -> dict[str, Any] | None:
-    fitting = []
+    fitting: list[dict[str, Any]] = []
     for name, size, arguments in trials:
         try:
             cost = count_macs(wrap(sketch(name, {**arguments, "img_size": [size, size]})))

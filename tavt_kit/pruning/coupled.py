@@ -164,8 +164,9 @@ def _leaves(module: nn.Module | None) -> list[str]:
 class _StandIn(nn.Linear):
     """Stands for an attention while the model is traced: it reads and writes the embedding."""
 
-    def forward(self, x: Tensor, **_: Any) -> Tensor:
-        return super().forward(x)
+    def forward(self, input: Tensor, **_: Any) -> Tensor:
+        """(B, N, D) -> (B, N, D); what an attention is told beside is of no account."""
+        return super().forward(input)
 
 
 def _width(model: nn.Module) -> list[Coupled]:
@@ -173,17 +174,19 @@ def _width(model: nn.Module) -> list[Coupled]:
     attentions = _free_attentions(model, "width")
     twin: Any = copy.deepcopy(model).requires_grad_(True).eval()
     width = attentions[0][1].proj.out_features
+    first: Any = None
     device = next(model.parameters()).device
-    stands = {}
+    stands: dict[nn.Module, str] = {}
     for name, _ in attentions:
         parent, _, leaf = name.rpartition(".")
         stand = _StandIn(width, width, device=device)
         setattr(twin.get_submodule(parent), leaf, stand)
+        first = first or stand
         stands[stand] = name
     if isinstance(twin, FusionViT):  # what it fuses is chosen by attention, which has a stand-in here
         twin.__class__ = timm.models.vision_transformer.VisionTransformer
     images = torch.zeros(2, 3, *adapter_of(model).image_size, device=device)
-    cuts = _traced(twin, images, next(iter(stands)), stands, "")
+    cuts = _traced(twin, images, first, stands, "")
     inner: list[Cut] = []
     all_units = tuple(range(width))
     for name, attention in attentions:
@@ -213,7 +216,7 @@ def _refuse_width(model: nn.Module) -> None:
 
 
 def _traced(
-    root: nn.Module, example: Tensor, into: nn.Module, stands: dict[nn.Module, str], prefix: str
+    root: nn.Module, example: Tensor, into: nn.Linear, stands: dict[nn.Module, str], prefix: str
 ) -> tuple[Cut, ...]:
     """What is cut with the channels that go into the module ``into`` of ``root``, by torch-pruning's graph."""
     import torch_pruning as tp

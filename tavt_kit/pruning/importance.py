@@ -77,7 +77,7 @@ def _measure(name: str) -> Any:
 
 
 def _scores(model: nn.Module, group: Coupled, measure: Any) -> Tensor:
-    found = measure(_as_group(model, group))[: group.units].float().cpu()  # the first entries are the units'
+    found: Tensor = measure(_as_group(model, group))[: group.units].float().cpu()  # the first entries are the units'
     mean = found.mean()
     return found / mean if mean > 0 else found
 

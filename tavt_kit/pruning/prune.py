@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -16,6 +17,7 @@ from tavt_kit.model_card import ModelCard
 from tavt_kit.pruning.coupled import Coupled, coupled
 from tavt_kit.pruning.depth import strongest_layers
 from tavt_kit.pruning.importance import check_importance, needs_pictures, scores_of
+from tavt_kit.pruning.refit import refit_readers
 from tavt_kit.pruning.targets import SHARES, Targets, left_of
 
 __all__ = ["Ceiling", "Pictures", "Pruned", "prune", "pruned_card"]
@@ -81,6 +83,7 @@ def prune(
     importance: str = "magnitude",
     pictures: Pictures | None = None,
     ceiling: Ceiling | None = None,
+    refit: bool = True,
     seed: int = 0,
 ) -> Pruned:
     """Take from a model what matters least.
@@ -92,6 +95,7 @@ def prune(
         pictures: For ``taylor``, ``hessian`` and depth.
         ceiling: A budget; the one share of the hidden channels and heads that meets it is found, where ``targets`` does
             not give one.
+        refit: Whether what is left takes over from what is cut, as far as it can (``refit.py``); needs pictures.
         seed: Of ``random``.
 
     Raises:
@@ -128,7 +132,11 @@ def prune(
     flat = [group for found in groups.values() for group in found]
     given = None if pictures is None else (pictures.images, pictures.labels)
     scores = scores_of(model, flat, importance, given, seed)
-    for group, keep in zip(flat, _best(flat, scores, [n for counts in left.values() for n in counts]), strict=True):
+    best = _best(flat, scores, [count for counts in left.values() for count in counts])
+    chosen = list(zip(flat, best, strict=True))
+    if refit and pictures is not None:
+        refit_readers(model, chosen, pictures.images)
+    for group, keep in chosen:
         _apply(model, group, keep)
     return Pruned(tuple(kept), targets, left)
 
@@ -155,8 +163,8 @@ def _within(
     """The targets with the largest share that keeps to the ceiling."""
 
     def tried(step: int) -> tuple[Targets, float]:
-        share = step / _STEPS
-        now = replace(targets, **dict.fromkeys(free, share))
+        shares: dict[str, Any] = dict.fromkeys(free, step / _STEPS)
+        now = replace(targets, **shares)
         small = copy.deepcopy(model)
         for kind, counts in _left(groups, now).items():
             for group, count in zip(groups[kind], counts, strict=True):

@@ -37,6 +37,10 @@ PruneTarget = Annotated[
 For = Annotated[str | None, typer.Option("--schedule", help="Schedule that the budget is meant for. [default: dense]")]
 Judging = Annotated[int, typer.Option("--pictures", min=1, help="Training pictures that decide what matters.")]
 
+Refit = Annotated[
+    bool, typer.Option("--refit/--no-refit", help="Let what is left take over from what is cut, by least squares.")
+]
+
 RECORD = ("prune.json", "fgvc-kit/prune", 1)
 
 
@@ -52,6 +56,7 @@ def prune_verb(
     target: PruneTarget = None,
     importance: Importance = "taylor",
     round_to: RoundTo = 8,
+    refit: Refit = True,
     pictures: Judging = 256,
     data: options.Data = None,
     limit: options.Limit = None,
@@ -64,9 +69,10 @@ def prune_verb(
     """Remove the heads, channels and layers that matter least, and save a smaller run.
 
     Of each layer the same share is left, in multiples of --round-to. With --budget the share of heads and feed-forward
-    channels is found that meets it; one of --mlp and --heads may then be given to hold it fixed. What was cut has to be
-    learned anew: go on with `fgvc-kit distill OUT --teacher RUN`. Accuracy is told on val, before and after; dense
-    models of no more multiply-adds are named, because pruning often loses to them.
+    channels is found that meets it; one of --mlp and --heads may then be given to hold it fixed. The layers behind a
+    cut are refitted on training pictures; what is lost for all that has to be learned anew: go on with
+    `fgvc-kit distill OUT --teacher RUN`. Accuracy is told on val, before and after; dense models of no more
+    multiply-adds are named, because pruning often loses to them.
     """
     from tavt_kit.adaptive import wrap
     from tavt_kit.checkpoints import load_model
@@ -87,8 +93,8 @@ def prune_verb(
     _refuse_classes(card, images)
     request = {
         "source_sha256": card.weights_sha256, "targets": asdict(targets), "importance": importance,
-        "budget": None if asked is None else asdict(asked), "pictures": pictures, "seed": seed, "data": images.sha256,
-        "limit": limit,
+        "budget": None if asked is None else asdict(asked), "refit": refit, "pictures": pictures, "seed": seed,
+        "data": images.sha256, "limit": limit,
     }  # fmt: skip
     if (done := _done(run, out, request, fresh)) is not None:
         return _tell(out, run, done, as_json)
@@ -99,7 +105,7 @@ def prune_verb(
         before, right_before = _facts(model), right(model)
         tell("pruning", None)
         bare, ceiling = model.unwrap(), None if asked is None else asked.ceiling(model)
-        pruned = prune(bare, targets, importance=importance, pictures=judge, ceiling=ceiling, seed=seed)
+        pruned = prune(bare, targets, importance=importance, pictures=judge, ceiling=ceiling, refit=refit, seed=seed)
         small = wrap(bare, model.score, model.pool)
         tell("evaluating", None)
         after, right_after = _facts(small), right(small)
@@ -262,7 +268,7 @@ def _say(out: Path, run: Path, record: dict[str, Any]) -> None:
         limit = Limit.parse(verdict["budget"])
         where = f" on {verdict['target']}" if verdict["target"] else ""
         print(f"{limit} under {verdict['schedule']}{where}: {verdict['verdict']} ({limit.show(verdict['value'])})")
-    print(f"what was cut has to be learned anew: fgvc-kit distill {out} --teacher {run} -o NEXT")
+    print(f"what was lost has to be learned anew: fgvc-kit distill {out} --teacher {run} -o NEXT")
     for rival in record["dense_rivals"]:
         print(
             f"train a dense {rival['model']} at {rival['image_size']} px as well ({rival['macs'] / 1e9:.3g} GMACs): "

@@ -70,8 +70,8 @@ def run_search(request: Request) -> dict[str, Any]:
     path = request.out / "search.db"
     if not path.exists():  # of a folder that holds a search, the store names what differs
         check_place(subject, request)
-    make_folder(request.out)
     check_reachable(_counted_reach(subject, request))
+    make_folder(request.out)
     with Store(path, fresh=request.fresh) as store:
         if request.fresh:
             clear(request.out)
@@ -97,6 +97,7 @@ def _opened(request: Request) -> Subject:
     subject = open_subject(request)
     subject.model.check_droppable()
     subject.seeds(request)
+    subject.check_metrics(request)
     return subject
 
 

@@ -211,4 +211,6 @@ def recorded(request: Request) -> dict[str, Any]:
         "limit": request.limit,
         "screen": request.screen,
         "evaluate_on": f"{request.looks.runtime}:{request.looks.precision}",
+        "engine": request.engine,
+        "workers": request.workers,
     }

@@ -115,7 +115,9 @@ def looking(request: Request, evaluator: SharedEvaluator, make: MakeEvaluator) -
     with (_on_ray if request.engine == "ray" else _here)(request, parcel) as workers:
 
         def look(schedules: Sequence[TokenSchedule], start: int, stop: int) -> Iterator[tuple[TokenSchedule, Answer]]:
-            for part, answer in workers([Part(schedule, start, stop) for schedule in schedules]):
+            # Neighbours go to one worker, which computes what they have in common once.
+            ordered = sorted(schedules, key=lambda schedule: schedule.counts, reverse=True)
+            for part, answer in workers([Part(schedule, start, stop) for schedule in ordered]):
                 yield part.schedule, answer
 
         yield look
@@ -130,7 +132,7 @@ def _here(request: Request, parcel: Parcel) -> Iterator[Workers]:
     count = request.workers or 1
     threads = max(1, torch.get_num_threads() // count)
     say_stage(f"{count} worker processes, {threads} threads each.")
-    with Workers(Processes(replace(parcel, threads=threads)), count) as workers:
+    with Workers(Processes(replace(parcel, threads=threads)), count, at_once=None) as workers:
         yield workers
 
 
@@ -148,7 +150,7 @@ def _on_ray(request: Request, parcel: Parcel) -> Iterator[Workers]:
         say_stage(f"{count} workers on the Ray cluster, one {resource} each.")
         # Ray shows an actor its own GPU only, as number 0.
         crew = Actors(cluster, replace(parcel, device="cuda:0" if gpus else "cpu"), gpus)
-        with Workers(crew, count) as workers:
+        with Workers(crew, count, at_once=None) as workers:
             yield workers
     finally:
         cluster.leave()

@@ -347,6 +347,7 @@ def _hinted(monkeypatch: pytest.MonkeyPatch, precision: str) -> Iterator[None]:
         yield
 
 
+@pytest.mark.slow
 def test_a_precision_that_nobody_asked_for_is_refused(
     subject: Subject, sound_openvino: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -375,7 +376,7 @@ def test_weights_rounded_to_half_are_no_f32(subject: Subject, tmp_path: Path) ->
 # --------------------------------------------------------------------------------------------- what is sound passes
 
 
-@pytest.mark.parametrize("seed", range(20))
+@pytest.mark.parametrize("seed", [0, 1, *(pytest.param(seed, marks=pytest.mark.slow) for seed in range(2, 20))])
 def test_a_sound_f32_artifact_passes_whatever_the_pictures(seed: int, subject: Subject, sound_onnx: Path) -> None:
     report = check(Artifact.open(sound_onnx), subject.source(seed=seed, n=9 + seed), Gate(), dense=False)
     assert report.verdict is Verdict.PASS, report.reason

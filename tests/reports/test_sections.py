@@ -3,6 +3,8 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -13,6 +15,7 @@ from tavt_kit.reports.blocks import Missing, Section
 from tavt_kit.reports.gather import Found, Records, gather
 from tavt_kit.reports.page import build_report
 from tavt_kit.reports.sections.front import front_section
+from tavt_kit.reports.sections.front_marks import Axes, cloud_of
 from tavt_kit.reports.sections.kept import kept_section
 from tavt_kit.reports.sections.provenance import COUNTING
 from tests.reports.pages import Page
@@ -215,3 +218,10 @@ def test_a_bench_names_its_reference_and_protocol(tmp_path: Path) -> None:
     assert "speed is against dense" in page.text and "88.4 MB" in page.text
     assert "at least 3 s and 30 inferences, until its median was known within 1.0 % or 60 s had passed" in page.text
     assert "inputs: textile val; seed 0." in page.text
+
+
+def test_what_was_stopped_early_is_no_point_of_the_chart() -> None:
+    rows = [{"schedule": f"{n}x4", "macs": "2e9", "value": str(n / 1000), "n": str(n)} for n in (128, 500, 256, 500)]
+    records: Any = SimpleNamespace(candidates=rows)
+    view: Any = SimpleNamespace(candidates=(), baselines=())
+    assert cloud_of(records, view, Axes(measured=False, statistic="p50")) == [(2.0, 50.0), (2.0, 50.0)]

@@ -77,6 +77,15 @@ def test_work_is_shared_out_and_answered_once() -> None:
     assert list(workers(SIX[:2])) and crew.started == 2  # the same workers go on
 
 
+def test_shares() -> None:
+    """Several at once, where an evaluator gains from neighbours: two parts for each worker, so that none waits long."""
+    for count, sizes in ((1, [3, 3]), (2, [2, 2, 2]), (4, [1] * 6)):
+        crew = Pretended()
+        assert {schedule for schedule, _ in Workers(crew, count, at_once=None)(SIX)} == set(SIX)
+        assert [len(given) for _, given in crew.given] == sizes
+    assert list(Workers(Pretended(), 2, at_once=None)([])) == []
+
+
 def test_what_a_lost_worker_had_goes_to_another_each_schedule_alone() -> None:
     crew = Pretended("answers one and dies")
     got = dict(Workers(crew, 1, at_once=3)(SIX))

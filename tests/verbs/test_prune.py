@@ -20,6 +20,9 @@ def run(*arguments: object) -> int:
     return int(ended.value.code or 0)
 
 
+STEPS = ("--steps", 2, "--batch", 4, "--warmup", 0)
+
+
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_pictures(tmp_path_factory.mktemp("data"))
@@ -44,16 +47,24 @@ def test_a_pruned_run_goes_on_as_any_other(
     assert record["before"]["macs"] == count_macs(whole) > count_macs(pruned) == record["after"]["macs"]
     assert record["left"]["layers"] == pruned.card.arguments["pruned"]["blocks"]  # type: ignore[union-attr]
     assert (record["left"]["heads"], record["left"]["width"]) == ([2, 2, 2], [16])
-    steps = ("--steps", 2, "--batch", 4, "--warmup", 0)
-    assert run("distill", small, "--teacher", model, "-o", taught, *steps) == 0
-    assert run("train", small, "--data", data, "-o", tmp_path / "tuned", "--recipe", "modern", *steps) == 0
-    assert run("search", taught, "-o", tmp_path / "found", "--budget", "flops=200K", "--evaluations", 6) in (0, 1)
+    assert run("distill", small, "--teacher", model, "-o", taught, *STEPS) == 0
+    assert load_model(taught).state_dict()["pos_embed"].shape == (1, 17, 16)
+
+
+@pytest.mark.slow
+def test_the_whole_way_from_a_pruned_run(
+    data: Path, model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    small = tmp_path / "small"
+    assert run("prune", model, "--data", data, "-o", small, "--mlp", 0.5, "--heads", 0.67, "--depth", 3) == 0
+    assert run("train", small, "--data", data, "-o", tmp_path / "tuned", "--recipe", "modern", *STEPS) == 0
+    assert run("search", small, "-o", tmp_path / "found", "--budget", "flops=200K", "--evaluations", 6) in (0, 1)
     capsys.readouterr()
-    assert run("export", taught, "--schedule", "17,12,9", "--format", "onnx,openvino", "--json") in (0, 1)
+    assert run("export", small, "--schedule", "17,12,9", "--format", "onnx,openvino", "--json") in (0, 1)
     checks = json.loads(capsys.readouterr().out)["checks"]
     assert len(checks) == 2 and all(check["agreement"] == 1.0 for check in checks)
-    assert run("eval", taught, "--json") == 0
-    assert load_model(taught).state_dict()["pos_embed"].shape == (1, 17, 16)
+    assert run("eval", small, "--json") == 0
+    assert run("bench", small, "--target", "torch:cpu:threads=1", "--min-time", "0.05", "--max-time", "1s") == 0
 
 
 def test_a_budget_of_multiply_adds(data: Path, model: Path, tmp_path: Path) -> None:

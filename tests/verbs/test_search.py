@@ -342,7 +342,7 @@ def test_bad_input_is_one_sentence(
     assert search(place, tmp_path / "out", *flags) == 2
     said = capsys.readouterr().err
     assert says in said.splitlines()[-1] and "Traceback" not in said
-    assert not (tmp_path / "out" / "front.json").exists()
+    assert not (tmp_path / "out").exists()
 
 
 def test_screened_candidates_say_so_and_are_on_no_front(
@@ -373,8 +373,8 @@ def test_what_was_evaluated_quickly_is_shown_exactly(runtime: str, place: Path, 
     name, _, precision = runtime.partition(":")
     assert body["precisions"] == {"search": precision or "f32", "final": "f32", "runtime": name, "screen": "128"}
     known, truth = (
-        {row["schedule"]: row for row in csv.DictReader((place / "candidates.csv").read_text().splitlines())}
-        for place in (out, exact)
+        {row["schedule"]: row for row in csv.DictReader((folder / "candidates.csv").read_text().splitlines())}
+        for folder in (out, exact)
     )
     shown = {name: row["value"] for name, row in known.items() if row["on_front"] == "1"}
     assert shown and all(truth[name]["value"] == value for name, value in shown.items() if name in truth)
@@ -401,7 +401,7 @@ def test_other_models_and_places(place: Path, tmp_path: Path, capsys: pytest.Cap
     (tmp_path / "file").write_text("x")
     assert "cannot write" in refused(out=tmp_path / "file")
     deeper = write_run(tmp_path / "deeper", depth=5)
-    assert "another model" in refused(model=place / "run", out=deeper)
+    assert "another model" in refused(model=place / "run", out=deeper) and not (deeper / "search.db").exists()
     renamed = write_run(tmp_path / "renamed", classes=("a", "b", "c"))
     assert "give the data it was trained on" in refused(model=renamed, out=tmp_path / "c")
     broken = tmp_path / "broken"

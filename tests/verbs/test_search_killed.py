@@ -9,6 +9,7 @@ import platform
 import random
 import signal
 import time
+from collections.abc import Iterator, Sequence
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
@@ -17,9 +18,9 @@ import pytest
 import torch
 
 from tavt_kit.cli import main
-from tavt_kit.evaluation import LeanEvaluator
 from tavt_kit.schedule import TokenSchedule
 from tavt_kit.search import Answer, Store
+from tavt_kit.shared_evaluation import SharedEvaluator
 from tests.verbs.tiny import write_pictures, write_run
 
 _CONTEXT = multiprocessing.get_context("forkserver")
@@ -53,18 +54,21 @@ def run_here(*given: Any) -> int:
 def run_watched(log: Path, given: list[str]) -> None:
     """The command as it is, but that each schedule is written down once ``put`` has promised that it is stored."""
     torch.set_num_threads(1)
-    put, answer = Store.put, LeanEvaluator.answer
+    put, look = Store.put, SharedEvaluator.look
 
     def noted(self: Store, schedule: TokenSchedule, answer: Answer) -> None:
         put(self, schedule, answer)
         with log.open("a") as file:
             file.write(f"{json.dumps(schedule.counts)}\n")
 
-    def prolonged(self: LeanEvaluator, schedule: TokenSchedule) -> Answer:
-        time.sleep(_EACH)
-        return answer(self, schedule)
+    def prolonged(
+        self: SharedEvaluator, schedules: Sequence[TokenSchedule], start: int, stop: int
+    ) -> Iterator[tuple[TokenSchedule, Answer]]:
+        for pair in look(self, schedules, start, stop):
+            time.sleep(_EACH)
+            yield pair
 
-    Store.put, LeanEvaluator.answer = noted, prolonged  # type: ignore[method-assign]
+    Store.put, SharedEvaluator.look = noted, prolonged  # type: ignore[method-assign]
     # What it says is not looked at; its end is.
     os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
     os.dup2(2, 1)
@@ -96,9 +100,18 @@ def front(out: Path) -> dict[str, Any]:
     return body
 
 
-@pytest.mark.parametrize(("kills", "evaluations"), [(2, 30), pytest.param(50, 150, marks=pytest.mark.slow)])
-def test_killed_at_random_moments(place: Path, tmp_path: Path, kills: int, evaluations: int) -> None:
-    flags = ("--evaluations", evaluations)
+@pytest.mark.parametrize(
+    ("kills", "evaluations", "further"),
+    [
+        (2, 30, ()),
+        pytest.param(50, 150, (), marks=pytest.mark.slow),
+        pytest.param(15, 100, ("--screen", 3), marks=pytest.mark.slow),
+    ],
+)
+def test_killed_at_random_moments(
+    place: Path, tmp_path: Path, kills: int, evaluations: int, further: tuple[object, ...]
+) -> None:
+    flags = ("--evaluations", evaluations, *further)
     assert run_here(place, tmp_path / "whole", *flags) == 0
     out, log, draws, killed = tmp_path / "cut", tmp_path / "log", random.Random(0), 0
     for _ in range(kills):

@@ -25,10 +25,16 @@ _KIND_OF_ORIGIN: dict[str, Kind] = {
 
 
 def cloud_of(records: Records, view: FrontView, axes: Axes) -> list[tuple[float, float]]:
-    """What else was evaluated, from ``candidates.csv``: (cost, accuracy in percent)."""
+    """What else was evaluated, from ``candidates.csv``: (cost, accuracy in percent).
+
+    Candidates that were stopped early are known by a part of the pictures only; they are left out.
+    """
     shown = {candidate.schedule for candidate in (*view.candidates, *view.baselines)}
     points = []
+    most = max((_float(row.get("n")) or 0 for row in records.candidates), default=0)
     for row in records.candidates:
+        if (_float(row.get("n")) or most) < most:
+            continue
         cost = _float(row.get("predicted_ms" if axes.measured else "macs"))
         value = _float(row.get("value"))
         if cost is not None and value is not None and row.get("schedule") not in shown:

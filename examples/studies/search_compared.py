@@ -1,0 +1,205 @@
+"""Our searches against the official one and NSGA-II without levers, for ``search_cost``: one row a seed."""
+
+from __future__ import annotations
+
+import argparse
+import math
+import statistics
+import time
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from official_search import Table, running_volume
+from scipy.stats import t as student
+from search_ground import Ground
+from search_levers import whole_passes
+
+from tavt_kit.accuracy import Accuracy
+from tavt_kit.answer import Answer
+from tavt_kit.openvino_evaluation import OpenvinoEvaluator
+from tavt_kit.runtimes.on_torch import is_bf16_faster
+from tavt_kit.schedule import TokenSchedule
+from tavt_kit.search import Costs, SearchResult, Store, search
+from tavt_kit.search.racing import Race
+from tavt_kit.shared_evaluation import SharedEvaluator
+
+PLAIN = 250
+"""Schedules of NSGA-II without levers."""
+
+
+def _searched(
+    ground: Ground, evaluate: Any, algorithm: str, evaluations: int, seed: int, store: Store, learn: Any = None
+) -> SearchResult:
+    return search(ground.space, evaluate, costs=Costs(macs=ground.macs), evaluations=evaluations, seed=seed,
+                  store=store, learn=learn, algorithm=algorithm)  # fmt: skip
+
+
+def ours(ground: Ground, given: argparse.Namespace, seed: int, variant: str) -> tuple[SearchResult, list[float]]:
+    """A search of ours, from its store where it was made before; and the wall seconds after each evaluation.
+
+    A generation's answers count when its last one is there. The algorithm's own time is what a search takes whose
+    answers are all stored; it is spread evenly.
+    """
+    algorithm, _, screen = variant.partition(":")
+    pixels, labels = ground.pictures("val")
+    runtime, _, precision = (given.evaluate_on or "torch").partition(":")
+    quickest = "bf16" if is_bf16_faster(torch.device("cpu")) else "f32"
+    kind: Any = OpenvinoEvaluator if runtime == "openvino" else SharedEvaluator
+    begin = time.perf_counter()
+    quick = kind(ground.model, pixels, labels, ground.preprocessing, precision=precision or quickest)
+    setup = time.perf_counter() - begin
+    with Store(ground.out / f"{algorithm}-{screen}-{seed}.db") as store:
+        store.hold_to({"asked": [given.evaluate_on, given.limit, given.run.name]})
+        for again in (False, True):
+            race = Race(quick.look, ground.macs, len(labels), int(screen) or len(labels))
+            sizes: list[int] = []
+            begin = time.perf_counter()
+            result = _searched(ground, race, algorithm, given.evaluations, seed, store, _listening(race, sizes))
+            own = time.perf_counter() - begin
+            print(f"{variant}, seed {seed}: {result.evaluations} evaluations, {result.seconds:.0f} s"
+                  f"{f', the algorithm {own:.1f} s' if again else ''}", flush=True)  # fmt: skip
+    at = np.concatenate([np.full(size, end - 1) for size, end in zip(sizes, np.cumsum(sizes), strict=True)])
+    clock = np.asarray(result.clock)[at] + own * (at + 1) / len(at) + setup
+    return result, [float(each) for each in clock]
+
+
+def _listening(race: Race, sizes: list[int]) -> Callable[[Sequence[tuple[TokenSchedule, Answer]]], None]:
+    """Tells the race what it is to learn, and notes how large generations are."""
+
+    def learn(answered: Sequence[tuple[TokenSchedule, Answer]]) -> None:
+        sizes.append(len(answered))
+        race.learn(answered)
+
+    return learn
+
+
+def compared(
+    ground: Ground, given: argparse.Namespace, seed: int, table: Table, slope: dict[str, Any]
+) -> dict[str, Any]:
+    """One seed: the official front, those of our variants (the first has all levers), and NSGA-II without levers."""
+    official, each = table.volumes(), whole_passes(ground, slope, table.schedules)
+    table.write(ground.out / f"official-{seed}.csv", each)
+    plain = _plain(ground, given, seed)
+    scores, passes = ground.score("val", plain), whole_passes(ground, slope, plain)
+    volumes = running_volume(ground, plain, scores)
+    last = next(number for number, volume in enumerate(official, start=1) if volume >= official[-1])
+    row: dict[str, Any] = {
+        "seed": seed,
+        "official": {"evaluations": len(official), "seconds": sum(each), "volume": official[-1],
+                     "last_gain": {"evaluations": last, "seconds": sum(each[:last])},
+                     **_on_both(ground, ground.front(table.schedules, table.scores()))},
+        "nsga2": {"evaluations": len(plain), "seconds": sum(passes), "volume": volumes[-1],
+                  "factor": _time_to(volumes, passes, official[-1], sum(each)),
+                  "official_volume_then": official[min(len(plain), len(official)) - 1],
+                  **_on_both(ground, ground.front(plain, scores))},
+    }  # fmt: skip
+    against = official[-1], sum(each), sum(each[:last])
+    row["variants"] = {name: _variant(ground, given, seed, name, slope, against) for name in given.variants}
+    row["ours"] = row["variants"][given.variants[0]]
+    return row
+
+
+def _variant(
+    ground: Ground, given: argparse.Namespace, seed: int, name: str, slope: dict[str, Any],
+    against: tuple[float, float, float],
+) -> dict[str, Any]:  # fmt: skip
+    """One of our searches against the official volume, its seconds in all, and those until it last gained."""
+    wanted, whole, until = against
+    result, clock = ours(ground, given, seed, name)
+    reached = _reached(ground, slope, result, clock, wanted)
+    return {
+        "evaluations": result.evaluations, "seconds": clock[-1], "reached": reached, "looked_at": _looked(result),
+        "factor": whole / reached["seconds"] if reached else None,
+        "factor_to_last_gain": until / reached["seconds"] if reached else None,
+        **_on_both(ground, _own_front(ground, result)),
+    }  # fmt: skip
+
+
+def _on_both(ground: Ground, front: Sequence[TokenSchedule]) -> dict[str, float]:
+    """The exact hypervolume of a front on val, and on test."""
+    return {f"front_volume_{split}": ground.volume(front, ground.score(split, front)) for split in ("val", "test")}
+
+
+def _own_front(ground: Ground, result: SearchResult, first: int | None = None) -> list[TokenSchedule]:
+    """The front as the search itself saw it after so many evaluations."""
+    seen = result.candidates[:first]
+    whole = [one for one in seen if one.schedule not in result.estimates and one.accuracy is not None]
+    return ground.front([one.schedule for one in whole], [one.metric for one in whole])
+
+
+def _reached(
+    ground: Ground, slope: dict[str, Any], result: SearchResult, clock: Sequence[float], wanted: float
+) -> dict[str, Any] | None:
+    """When our front, scored exactly, first had the hypervolume; those exact scores are paid for, once."""
+    before: list[TokenSchedule] = []
+    for number in range(1, result.evaluations + 1):
+        front = _own_front(ground, result, number)
+        if front == before:
+            continue
+        before = front
+        volume = ground.volume(front, ground.score("val", front))
+        if volume >= wanted:
+            exact = sum(whole_passes(ground, slope, front))
+            taken = clock[number - 1] + exact
+            return {"evaluations": number, "seconds": taken, "exact_scores": exact, "volume": volume}
+    return None
+
+
+def _time_to(volumes: Sequence[float], each: Sequence[float], wanted: float, official: float) -> float | None:
+    """The official search's seconds over those until the hypervolume is reached; ``None`` where it never is."""
+    for number, volume in enumerate(volumes, start=1):
+        if volume >= wanted:
+            return official / sum(each[:number])
+    return None
+
+
+def _looked(result: SearchResult) -> float:
+    """Share of all pictures that were looked at, over all evaluations."""
+    sizes = [one.accuracy.n for one in result.candidates if one.accuracy is not None]
+    return statistics.fmean(sizes) / max(sizes)
+
+
+def _plain(ground: Ground, given: argparse.Namespace, seed: int) -> list[TokenSchedule]:
+    """What NSGA-II without levers evaluates; its scores are exact, and kept with the others."""
+
+    def answers(schedules: Sequence[TokenSchedule]) -> Iterator[tuple[TokenSchedule, Answer]]:
+        size = ground.size("val")
+        for one, score in zip(schedules, ground.score("val", schedules), strict=True):
+            yield one, Answer(Accuracy.of_counts(round(score * size), size, split="val"), 0.0)
+
+    wanted = min(PLAIN, given.evaluations)
+    return [one.schedule for one in _searched(ground, answers, "nsga2", wanted, seed, Store(None)).candidates]
+
+
+def summary(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Geometric means of the factors with 95 % intervals over seeds, and differences of hypervolumes."""
+    found: dict[str, Any] = {"nsga2": _factors([row["nsga2"]["factor"] for row in rows])}
+    for name in rows[0]["variants"]:
+        for kind in ("factor", "factor_to_last_gain"):
+            found[f"{name} {kind}"] = _factors([row["variants"][name][kind] for row in rows])
+        for split in ("val", "test"):
+            key = f"front_volume_{split}"
+            apart = [row["variants"][name][key] - row["official"][key] for row in rows]
+            mean, half = _interval(apart)
+            found[f"{name} volume_{split} less official"] = {"mean": mean, "ci95": [mean - half, mean + half]}
+    return found
+
+
+def _factors(given: Sequence[float | None]) -> dict[str, Any]:
+    """Over the seeds that reached the volume; how many did stands beside it."""
+    values = [math.log(value) for value in given if value is not None]
+    found: dict[str, Any] = {"reached": len(values), "of": len(given)}
+    if values:
+        mean, half = _interval(values)
+        found |= {"mean": math.exp(mean), "ci95": [math.exp(mean - half), math.exp(mean + half)]}
+    return found
+
+
+def _interval(values: Sequence[float]) -> tuple[float, float]:
+    """Mean and half of its 95 % interval, by Student's t; infinite for a single value."""
+    if len(values) < 2:
+        return statistics.fmean(values), math.inf
+    spread = statistics.stdev(values) / math.sqrt(len(values))
+    return statistics.fmean(values), float(student.ppf(0.975, len(values) - 1)) * spread

@@ -1,0 +1,160 @@
+"""What each lever is worth, for ``search_cost``: seconds of whole passes, quick evaluators, and if these rank alike."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+from official_search import Table
+from search_ground import Ground
+
+from tavt_kit.answer import Answer
+from tavt_kit.bench.passes import random_schedules
+from tavt_kit.errors import TavtError
+from tavt_kit.evaluation import LeanEvaluator
+from tavt_kit.measurement import Measurement, paired_ratio
+from tavt_kit.openvino_evaluation import OpenvinoEvaluator
+from tavt_kit.schedule import TokenSchedule
+from tavt_kit.search import Costs, Store, search
+from tavt_kit.search.agreement import agreement
+from tavt_kit.shared_evaluation import SharedEvaluator
+
+SAMPLE, ROUNDS = 24, 3
+"""Schedules whose whole passes are timed, and how often each."""
+
+RANKED = 40
+
+
+def seconds(ground: Ground, tables: Sequence[Table]) -> dict[str, Any]:
+    """A line through the seconds of whole passes over val: ``base + per_mac * macs``."""
+    rng = np.random.default_rng(0)
+    known = sorted({one for table in tables for one in table.schedules}, key=ground.formula.macs)
+    picked = [known[i] for i in np.linspace(0, len(known) - 1, SAMPLE).astype(int)]
+    taken: dict[TokenSchedule, list[float]] = {one: [] for one in picked}
+    ground.one_by_one.logits(picked[0])  # the first pass finds memory and caches cold
+    for _ in range(ROUNDS):
+        for place in rng.permutation(len(picked)):
+            begin = time.perf_counter()
+            ground.one_by_one.logits(picked[place])
+            taken[picked[place]].append(time.perf_counter() - begin)
+    macs = np.array([ground.formula.macs(one) for one in picked], dtype=float)
+    medians = np.array([statistics.median(taken[one]) for one in picked])
+    per_mac, base = np.polyfit(macs, medians, 1)
+    error = np.abs(base + per_mac * macs - medians) / medians
+    return {"base": float(base), "per_mac": float(per_mac), "mean_error": float(error.mean()),
+            "worst_error": float(error.max()), "macs": macs.tolist(), "medians": medians.tolist()}  # fmt: skip
+
+
+def whole_passes(ground: Ground, slope: dict[str, Any], schedules: Iterable[TokenSchedule]) -> list[float]:
+    """Modelled seconds of each."""
+    return [slope["base"] + slope["per_mac"] * ground.formula.macs(one) for one in schedules]
+
+
+def levers(ground: Ground, threads: int) -> dict[str, Any]:
+    """Factors of each lever on the same generations, paired by rounds; the base is one pass each in f32."""
+    generations = [one for place, one in enumerate(_generations(ground, 11)) if place in (0, 4, 10)]
+    pixels, labels = ground.pictures("val")
+
+    def shared(**named: Any) -> SharedEvaluator:
+        return SharedEvaluator(ground.model, pixels, labels, ground.preprocessing, **named)
+
+    ways: dict[str, LeanEvaluator] = {
+        "one by one, f32": ground.one_by_one,
+        "shared prefixes, f32": shared(),
+        "shared prefixes, f32, batches of a quarter": shared(tokens_at_once=1500),
+        "shared prefixes, f32, batches four times as large": shared(tokens_at_once=24000),
+        "one by one, bf16": LeanEvaluator(ground.model, pixels, labels, ground.preprocessing, precision="bf16"),
+        "shared prefixes, bf16": shared(precision="bf16"),
+    }
+    for precision in ("f32", "bf16"):
+        try:
+            ways[f"OpenVINO, {precision}"] = OpenvinoEvaluator(
+                ground.model, pixels, labels, ground.preprocessing, precision=precision, threads=threads
+            )
+        except TavtError as error:  # a processor without bf16
+            print(f"OpenVINO in {precision} is left out: {error}", flush=True)
+    taken: dict[str, list[float]] = {name: [] for name in ways}
+    rng = np.random.default_rng(0)
+    for _ in range(ROUNDS):
+        for generation in generations:
+            for place in rng.permutation(len(ways)):
+                name = list(ways)[place]
+                taken[name].append(1e3 * _passes(ways[name], generation))
+    base = Measurement(tuple(taken["one by one, f32"]), steady=False)
+    found: dict[str, Any] = {
+        name: asdict(paired_ratio(base, Measurement(tuple(times), steady=False))) for name, times in taken.items()
+    }
+    return {"evaluators": found, "costs": _vectorised(ground)}
+
+
+def _passes(evaluator: LeanEvaluator, generation: Sequence[TokenSchedule]) -> float:
+    """Seconds of one generation, nothing remembered."""
+    begin = time.perf_counter()
+    if isinstance(evaluator, SharedEvaluator):
+        list(evaluator.look(generation, 0, len(evaluator.labels)))
+    else:
+        for one in generation:
+            evaluator.logits(one)
+    return time.perf_counter() - begin
+
+
+def _generations(ground: Ground, number: int) -> list[list[TokenSchedule]]:
+    """The first generations of a search on exact scores."""
+    found: list[list[TokenSchedule]] = []
+
+    def answers(schedules: Sequence[TokenSchedule]) -> Iterator[tuple[TokenSchedule, Answer]]:
+        found.append(list(schedules))
+        return ground.exact["val"].answers(schedules)
+
+    search(ground.space, answers, costs=Costs(macs=ground.macs), evaluations=16 * number + 1, store=Store(None))
+    return found[1:]  # the first is the dense model alone
+
+
+def _vectorised(ground: Ground) -> dict[str, float]:
+    """Microseconds of a schedule's multiply-adds, one by one and 10,000 at once."""
+    rng = np.random.default_rng(0)
+    some = [ground.space.decode(ground.space.sample(rng)) for _ in range(10_000)]
+    counts = np.array([one.counts for one in some])
+    begin = time.perf_counter()
+    ground.formula.macs_many(counts)
+    middle = time.perf_counter()
+    for one in some[:500]:
+        ground.formula.macs(one)
+    return {"at_once": 1e6 * (middle - begin) / len(some), "one_by_one": 1e6 * (time.perf_counter() - middle) / 500}
+
+
+def ranks(ground: Ground) -> dict[str, Any]:
+    """How alike the quick evaluators rank random schedules."""
+    model = ground.model
+    drawn = random_schedules(model.tokens, model.layers, model.prefix, RANKED, np.random.default_rng(0))
+    some = list(dict.fromkeys(ground.schedule(one.counts) for one in drawn))
+    costs, exact = [ground.formula.macs(one) for one in some], ground.score("val", some)
+    pixels, labels = ground.pictures("val")
+    ways: dict[str, Callable[[], SharedEvaluator]] = {
+        "torch bf16": lambda: SharedEvaluator(model, pixels, labels, ground.preprocessing, precision="bf16"),
+        "OpenVINO f32": lambda: OpenvinoEvaluator(model, pixels, labels, ground.preprocessing),
+        "OpenVINO bf16": lambda: OpenvinoEvaluator(model, pixels, labels, ground.preprocessing, precision="bf16"),
+    }
+    found = {}
+    for name, make in ways.items():
+        try:
+            quick = [_accuracy(answer) for _, answer in make().answers(some)]
+        except TavtError as error:  # a processor without bf16
+            print(f"{name} is left out: {error}", flush=True)
+            continue
+        found[name] = agreement(costs, exact, quick).as_record()
+    for first in (64, 128, 256):
+        if first < len(labels):
+            part = dict(ground.exact["val"].look(some, 0, first))
+            quick = [_accuracy(part[one]) for one in some]
+            found[f"the first {first} pictures"] = agreement(costs, exact, quick).as_record()
+    return found
+
+
+def _accuracy(answer: Answer) -> float:
+    assert answer.accuracy is not None, answer.failure
+    return answer.accuracy.value

@@ -1,0 +1,68 @@
+"""The sober question of ``search_cost``: does a searched schedule beat the best simple one at one latency, on test?"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from search_ground import Ground
+
+from tavt_kit.bench import Protocol, measure_schedules, measure_table
+from tavt_kit.device import TargetDevice
+from tavt_kit.schedule import TokenSchedule
+from tavt_kit.search import SearchResult
+from tavt_kit.search.seeds import stages, taper
+
+SHARES = (0.45, 0.55, 0.7)
+"""Latencies at which the question is asked, of the dense model's."""
+
+
+def sober(ground: Ground, target: TargetDevice, searched: Mapping[int, SearchResult]) -> list[dict[str, Any]]:
+    """At each latency, on test: the searched schedules of all seeds against the best taper and stage schedule."""
+    size = ground.preprocessing.image_size
+    table = measure_table(ground.model, target, size, rng=np.random.default_rng(0))
+    families = {name: list(dict.fromkeys(make(ground.space, float(ratio)) for ratio in np.linspace(0.01, most, 80)))
+                for name, make, most in (("taper", taper, 0.6), ("stages", stages, 0.9))}  # fmt: skip
+    rows = []
+    for share in SHARES:
+        most = share * table.predict(ground.space.dense)
+        picks = {name: _best(ground, [one for one in family if table.predict(one) <= most])
+                 for name, family in families.items()}  # fmt: skip
+        for seed, result in searched.items():
+            whole = [one for one in result.whole if table.predict(one.schedule) <= most]
+            ranked = sorted(whole, key=lambda one: -one.metric)[:10]  # exact scores of the first ones decide
+            picks[f"searched {seed}"] = _best(ground, [one.schedule for one in ranked])
+        rows.append(_answered(ground, target, share, most, picks))
+    return rows
+
+
+def _best(ground: Ground, schedules: Sequence[TokenSchedule]) -> TokenSchedule:
+    scores = ground.score("val", schedules)
+    return max(zip(scores, schedules, strict=True), key=lambda pair: pair[0])[1]
+
+
+def _answered(
+    ground: Ground, target: TargetDevice, share: float, most: float, picks: dict[str, TokenSchedule]
+) -> dict[str, Any]:
+    protocol = Protocol(min_seconds=3.0, max_seconds=20.0, min_runs=60, warmup_seconds=1.0)
+    names, rng = list(picks), np.random.default_rng(0)
+    order = [ground.space.dense, *(picks[name] for name in names)]
+    unique = list(dict.fromkeys(order))
+    runs = measure_schedules(ground.model, target, ground.preprocessing.image_size, unique, protocol, rng)
+    times = dict(zip(unique, runs, strict=True))
+    right = {name: ground.exact["test"].right(one).astype(float) for name, one in picks.items()}
+    mean = np.mean([bits for name, bits in right.items() if name.startswith("searched")], axis=0)
+    row: dict[str, Any] = {"share_of_dense": share, "predicted_ms": most, "dense_ms": times[ground.space.dense].median}
+    for name in names:
+        row[name] = {"schedule": str(picks[name]), "test": float(right[name].mean()),
+                     "median_ms": times[picks[name]].median, "p90_ms": times[picks[name]].p90,
+                     "val": ground.score("val", [picks[name]])[0]}  # fmt: skip
+    for family in ("taper", "stages"):
+        apart = mean - right[family]  # of each picture, the mean over seeds
+        half = 1.96 * float(apart.std(ddof=1)) / math.sqrt(len(apart))
+        value = float(apart.mean())
+        answer = "yes" if value - half > 0 else "no, it is worse" if value + half < 0 else "no, not to be told apart"
+        row[f"beats_{family}"] = {"difference": value, "ci95": [value - half, value + half], "answer": answer}
+    return row
