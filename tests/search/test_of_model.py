@@ -8,10 +8,15 @@ from pathlib import Path
 import pytest
 
 from tavt_kit.adaptive import wrap
+from tavt_kit.budget import Budget
 from tavt_kit.checkpoints import load_model
-from tavt_kit.errors import BudgetError, DataError, MissingDependency
+from tavt_kit.errors import BudgetError, DataError, MissingDependency, RecordError
 from tavt_kit.preprocess import Preprocessing
-from tavt_kit.search import Progress, front_frame, search_model
+from tavt_kit.search import Progress, front_frame, search, search_model
+from tavt_kit.search.final import confirm
+from tavt_kit.search.record import front_body, write_front
+from tests.search.test_final import Machine
+from tests.search.toy import COSTS, SPACE, answers
 from tests.verbs.tiny import write_pictures, write_run
 
 
@@ -54,6 +59,19 @@ def test_metrics_and_bounds(place: Path) -> None:
     for given in (model, load_model(place / "run")):
         with pytest.raises(DataError, match="classes"):
             search_model(given, place / "two", preprocessing=preprocessing)
+
+
+def test_frame_of_a_run_folder(tmp_path: Path) -> None:
+    budget = Budget.parse(["latency=8ms"])
+    result = search(SPACE, answers, costs=COSTS, budget=budget, evaluations=30)
+    final = confirm(result, budget, measure=Machine(lambda schedule: 1.0), number=3)
+    write_front(tmp_path, front_body(result, final, model={}, budget=budget, target=COSTS.target, seed=0))
+    for given in (tmp_path, str(tmp_path / "front.json")):
+        frame = front_frame(given)
+        assert list(frame["p90"]) == [one.cost("p90") for one in final.candidates]
+        assert list(frame["counts"]) == [one.schedule.counts for one in final.candidates]
+    with pytest.raises(RecordError):
+        front_frame(tmp_path / "absent")
 
 
 def test_frame_without_pandas(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
