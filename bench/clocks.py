@@ -1,127 +1,102 @@
-"""A clock for one part of a model, on torch or OpenVINO: how long one pass through the part takes."""
+"""A clock for one part of a model: how long one pass through the part takes, on torch or on a converted graph."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
 import numpy as np
-import numpy.typing as npt
-import torch
 
-from tavt_kit.adaptive import AdaptiveViT
-from tavt_kit.bench.parts import DropPart, Part
+from tavt_kit.bench.table_plan import Array
 from tavt_kit.device import TargetDevice
-from tavt_kit.errors import TargetError
-from tavt_kit.runtimes.available import check_available
-from tavt_kit.runtimes.on_torch import placed, torch_clock, torch_device
 
-__all__ = ["Array", "PartClocks", "clocks_for"]
-
-Array = npt.NDArray[Any]
-"""Tokens (B, n, D) or images (B, 3, H, W) as float32, or places (B, n) as int64."""
+__all__ = ["OnnxClocks", "OpenvinoClocks", "PartClocks", "TorchClocks"]
 
 
 class PartClocks(Protocol):
     """Makes clocks for the parts of one model on one target."""
 
-    model: AdaptiveViT
-    """The model whose layers the parts are to be made of."""
-    own_weights: bool
-    """Whether every clock has its own copy of the weights, so that no other leaves them in the caches."""
-
-    def clock(self, part: Part, inputs: Sequence[Array], kept: int | None = None) -> Callable[[], float]:
-        """A function that runs the part once and returns its milliseconds.
+    def clock(self, part: str, inputs: Sequence[Array], kept: int | None = None) -> Callable[[], float]:
+        """A function that runs a part once and returns its milliseconds.
 
         Args:
-            part: Made of ``model``.
-            inputs: What its ``forward`` takes.
-            kept: How many tokens stay, for a ``DropPart``.
+            part: Its name in the plan.
+            inputs: What it takes.
+            kept: How many tokens stay, for a part that drops.
         """
         ...
 
 
-def clocks_for(model: AdaptiveViT, target: TargetDevice) -> PartClocks:
-    """The clocks of a target.
-
-    Raises:
-        TargetError: The target is absent, or does not run live models.
-    """
-    check_available(target)
-    if target.runtime == "torch":
-        return TorchClocks(model, target)
-    if target.runtime == "openvino" and target.precision != "int8":
-        return OpenvinoClocks(model, target)
-    raise TargetError(
-        f"a latency table is measured on torch or OpenVINO in floating point, got {target}; choose the f32 "
-        "or bf16 target nearest to it, and let the bench of the exported file decide"
-    )
-
-
 class TorchClocks:
-    """Parts run eagerly. All clocks share the weights of one model."""
+    """Parts run eagerly. All clocks share the weights of one model.
 
-    own_weights = False
+    Args:
+        parts: torch modules, on the target's device and in its precision.
+        target: Where they run.
+    """
 
-    def __init__(self, model: AdaptiveViT, target: TargetDevice) -> None:
-        self.target = target.resolved()
-        self.model = _placed(model, self.target)
-        self._dtype = next(self.model.parameters()).dtype
+    def __init__(self, parts: Mapping[str, Any], target: TargetDevice) -> None:
+        self._parts, self._target = parts, target.resolved()
 
-    def clock(self, part: Part, inputs: Sequence[Array], kept: int | None = None) -> Callable[[], float]:
-        tensors = [self._tensor(array) for array in inputs]
+    def clock(self, part: str, inputs: Sequence[Array], kept: int | None = None) -> Callable[[], float]:
+        from tavt_kit.runtimes.on_torch import torch_clock
+
+        module, tensors = self._parts[part], [self._tensor(part, array) for array in inputs]
         arguments = tensors if kept is None else [kept, *tensors]
-        return torch_clock(lambda: part(*arguments), self.target)
+        return torch_clock(lambda: module(*arguments), self._target)
 
-    def _tensor(self, array: Array) -> torch.Tensor:
-        tensor = torch.from_numpy(array).to(torch_device(self.target))
-        return tensor.to(self._dtype) if tensor.is_floating_point() else tensor
+    def _tensor(self, part: str, array: Array) -> Any:
+        import torch
+
+        parameter = next(self._parts[part].parameters())
+        tensor = torch.from_numpy(array).to(parameter.device)
+        return tensor.to(parameter.dtype) if tensor.is_floating_point() else tensor
 
 
 class OpenvinoClocks:
-    """Parts converted once for any length, then compiled for each; the batch stays open, as in exports."""
+    """Graphs of any length, compiled for each; the batch stays open, as in exports.
 
-    own_weights = True
+    Args:
+        graph: Gives the ``openvino.Model`` of a part; the number of kept tokens is the first input of one that drops.
+        target: Where they run.
+    """
 
-    def __init__(self, model: AdaptiveViT, target: TargetDevice) -> None:
-        self.target = target.resolved()
-        self.model = _placed(model, TargetDevice("torch", "cpu"))
-        self._converted: dict[Part, Any] = {}
+    def __init__(self, graph: Callable[[str], Any], target: TargetDevice) -> None:
+        self._graph, self._target = graph, target.resolved()
 
-    def clock(self, part: Part, inputs: Sequence[Array], kept: int | None = None) -> Callable[[], float]:
+    def clock(self, part: str, inputs: Sequence[Array], kept: int | None = None) -> Callable[[], float]:
         import openvino
 
         from tavt_kit.runtimes.on_openvino import compile_for, request_clock
 
-        if part not in self._converted:
-            self._converted[part] = _convert(part, inputs)
-        model = self._converted[part].clone()
+        model = self._graph(part).clone()
         if kept is not None:
             _fix_first_input(model, kept)
         lengths = [openvino.PartialShape([-1, *array.shape[1:]]) for array in inputs]
         model.reshape({place: length for place, length in enumerate(lengths)})
-        return request_clock(compile_for(model, self.target), inputs)
+        return request_clock(compile_for(model, self._target), inputs)
 
 
-def _placed(model: AdaptiveViT, target: TargetDevice) -> AdaptiveViT:
-    module = placed(model, target)
-    assert isinstance(module, AdaptiveViT)
-    return module
+class OnnxClocks:
+    """Graphs of any length in one session each: onnxruntime runs them as fast as ones of a fixed length.
 
+    Args:
+        graph: Gives the ``.onnx`` file of a part, as its path or its bytes; the number of kept tokens is the first
+            input of one that drops.
+        target: Where they run.
+    """
 
-def _convert(part: Part, inputs: Sequence[Array]) -> Any:
-    """The part with open batch and length; a DropPart's number of kept tokens becomes its first input."""
-    from tavt_kit.runtimes.on_openvino import convert_module
+    def __init__(self, graph: Callable[[str], Any], target: TargetDevice) -> None:
+        self._graph, self._target = graph, target.resolved()
+        self._sessions: dict[str, Any] = {}
 
-    # Two samples: tracing must not take the batch for a constant.
-    tensors = [torch.from_numpy(np.repeat(array[:1], 2, axis=0)) for array in inputs]
-    shapes: list[tuple[int, ...]] = [
-        (-1, *array.shape[1:]) if array.ndim == 4 else (-1, -1, *array.shape[2:]) for array in inputs
-    ]
-    if isinstance(part, DropPart):
-        tensors = [torch.tensor(inputs[0].shape[1] - 1), *tensors]
-        shapes = [(), *shapes]
-    return convert_module(part, tuple(tensors), shapes)
+    def clock(self, part: str, inputs: Sequence[Array], kept: int | None = None) -> Callable[[], float]:
+        from tavt_kit.runtimes.on_onnxruntime import open_session, run_clock
+
+        if part not in self._sessions:
+            self._sessions[part] = open_session(self._graph(part), self._target)
+        arrays = [*([] if kept is None else [np.array(kept, dtype=np.int64)]), *inputs]
+        return run_clock(self._sessions[part], arrays)
 
 
 def _fix_first_input(model: Any, value: int) -> None:

@@ -4,28 +4,24 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Mapping
 
 import numpy as np
 
 from tavt_kit.adaptive import AdaptiveViT
-from tavt_kit.bench.cells import Cell, Workshop, time_cells
-from tavt_kit.bench.clocks import clocks_for
+from tavt_kit.bench.clocks import OnnxClocks, OpenvinoClocks, PartClocks, TorchClocks
+from tavt_kit.bench.graphs import Graphs, calibration_of
 from tavt_kit.bench.passes import BRIEF, measure_schedules, open_schedule, random_schedules
 from tavt_kit.bench.protocol import Protocol
+from tavt_kit.bench.table_plan import TablePlan
+from tavt_kit.bench.timing import OnStep, time_plan
+from tavt_kit.bench.workshop import Workshop
 from tavt_kit.device import TargetDevice
-from tavt_kit.host import HostFacts
 from tavt_kit.latency_table import HeldOut, LatencyTable
-from tavt_kit.runtimes import Images, Session
-from tavt_kit.runtimes.available import accelerator_name
+from tavt_kit.runtimes import Session, check_available
 from tavt_kit.schedule import TokenSchedule
 
-__all__ = ["check_table", "measure_table"]
-
-_SHARES = tuple(step / 20 for step in range(21))
-"""Shares of the weights that whole passes may find in the caches. Long sequences hardly show it, short ones do:
-at 2 tokens a layer is little but the reading of its weights."""
+__all__ = ["check_table", "measure_table", "plan_table"]
 
 
 def measure_table(
@@ -38,13 +34,13 @@ def measure_table(
     points: int = 12,
     rng: np.random.Generator | None = None,
     opened: Mapping[TokenSchedule, Session] | None = None,
-    on_step: Callable[[str, float], None] | None = None,
+    on_step: OnStep | None = None,
 ) -> LatencyTable:
     """Time the halves of the model's layers on the target, and what that says of whole schedules.
 
     Args:
         model: Wrapped; its score and pool are those of the schedules to come.
-        target: torch or OpenVINO.
+        target: Where; in int8 the parts are calibrated on random data, which serves for times only.
         image_size: (H, W) that the model was wrapped for.
         name: Of the model, for people.
         seconds: Aim for the whole measurement; a slow model takes longer, because every cell runs at least 10 times.
@@ -54,29 +50,35 @@ def measure_table(
         on_step: Told what is being done and the share of the work that is done.
 
     Raises:
-        TargetError: The target is absent or does not run live models.
+        TargetError: The target is absent.
+        ExportError: A part cannot be converted for it.
     """
-    rng = np.random.default_rng(0) if rng is None else rng
-    on_step = _silent if on_step is None else on_step
-    target, begin = target.resolved(), time.perf_counter()
-    shop = Workshop(clocks_for(model, target), target, image_size, points, rng)
-    cells = shop.prepare(lambda share: on_step("compiling the parts", 0.4 * share))
-    schedules = _calibration(model)
-    known = opened or {}
-    wholes = [
-        _whole(known.get(schedule) or open_schedule(model, target, image_size, schedule), model.tokens, shop.image)
-        for schedule in schedules
-    ]
-    left = max(0.85 * seconds - (time.perf_counter() - begin), 0.1 * seconds)
-    time_cells(cells + wholes, left, rng, lambda share: on_step("timing the parts", 0.4 + 0.6 * share))
-    found = [(schedule, whole.ms(1.0)) for schedule, whole in zip(schedules, wholes, strict=True)]
-    shapes = (target, name, model.tokens, model.layers, model.prefix, model.score)
-    taps = model.backbone.taps
-    tables = (LatencyTable(*shapes, shop.collect(cells, cached), cached=cached, taps=taps) for cached in _SHARES)
-    table = _best_fit(tables, found)
-    on_step("done", 1.0)
-    host = HostFacts.gather(accelerator_name(target))
-    return replace(table, seconds=time.perf_counter() - begin, host=host)
+    check_available(target)
+    target, begin, known = target.resolved(), time.perf_counter(), opened or {}
+    shop, plan = plan_table(model, target, name=name, points=points)
+    return time_plan(
+        plan,
+        target,
+        _clocks(shop, plan),
+        lambda schedule: known.get(schedule) or open_schedule(model, target, image_size, schedule),
+        seconds=seconds,
+        rng=np.random.default_rng(0) if rng is None else rng,
+        begin=begin,
+        on_step=_silent if on_step is None else on_step,
+    )
+
+
+def plan_table(model: AdaptiveViT, target: TargetDevice, *, name: str, points: int = 12) -> tuple[Workshop, TablePlan]:
+    """The parts of a model and what is to be timed of them; arguments as of ``measure_table``."""
+    shop = Workshop(model, target, points)
+    return shop, shop.plan(name, tuple(_calibration(model)), calibration_of(target))
+
+
+def _clocks(shop: Workshop, plan: TablePlan) -> PartClocks:
+    if plan.target.runtime == "torch":
+        return TorchClocks(shop.parts, plan.target)
+    kind = OpenvinoClocks if plan.target.runtime == "openvino" else OnnxClocks
+    return kind(Graphs(shop.parts, plan), plan.target)
 
 
 def check_table(
@@ -104,21 +106,11 @@ def check_table(
         some = schedules[start : start + 4]
         schedules_now, how = [dense, *some], protocol or BRIEF
         anchor, *runs = measure_schedules(model, table.target, image_size, schedules_now, how, rng, opened=opened)
-        drift = anchor.median / table.predict(dense)
+        # Against its own time, not its prediction, whose error is the table's and no drift.
+        drift = anchor.median / (table.dense_ms or table.predict(dense))
         for schedule, run in zip(some, runs, strict=True):
             found.append(HeldOut(schedule, table.predict(schedule), run.median, run.steady, drift))
     return table.tested(found)
-
-
-def _whole(session: Session, tokens: int, image: Images) -> Cell:
-    """A whole pass as a cell: timed in the same rounds as the parts whose sum it is to meet."""
-    return Cell("whole", tokens, 0, 1, session.timer(image))
-
-
-def _best_fit(tables: Iterable[LatencyTable], measured: Sequence[tuple[TokenSchedule, float]]) -> LatencyTable:
-    """The calibrated table that is least wrong on what was measured: the smallest sum of squared log ratios."""
-    fitted = [table.calibrated(measured) for table in tables]
-    return min(fitted, key=lambda table: sum(math.log(table.predict(s) / ms) ** 2 for s, ms in measured))
 
 
 def _calibration(model: AdaptiveViT) -> list[TokenSchedule]:

@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
 from tavt_kit.adaptive import AdaptiveViT, LeanViT
+from tavt_kit.bench.graphs import whole_graph
+from tavt_kit.bench.protocol import BRIEF as BRIEF
 from tavt_kit.bench.protocol import Protocol, bench, random_images
+from tavt_kit.bench.timing import open_graph
 from tavt_kit.device import TargetDevice
 from tavt_kit.measurement import Measurement
-from tavt_kit.runtimes import Images, Session, open_module
+from tavt_kit.runtimes import Images, Session, check_available, open_module
 from tavt_kit.schedule import TokenSchedule
 
 __all__ = ["BRIEF", "measure_schedules", "open_schedule", "random_schedules"]
-
-BRIEF = Protocol(min_seconds=1.0, max_seconds=4.0, min_runs=15, warmup_seconds=1.0, visit_seconds=0.1)
-"""For calibration: sure to about 1 % on a quiet machine, and short."""
 
 
 def measure_schedules(
@@ -36,7 +37,7 @@ def measure_schedules(
 
     Args:
         model: Wrapped.
-        target: torch or OpenVINO.
+        target: Where to run.
         image_size: (H, W) that the model was wrapped for.
         schedules: What to measure; all are open at once.
         protocol: How long and how surely.
@@ -58,8 +59,17 @@ def measure_schedules(
 def open_schedule(
     model: AdaptiveViT, target: TargetDevice, image_size: tuple[int, int], schedule: TokenSchedule
 ) -> Session:
-    """The model under one schedule by the lean path, on the target."""
-    return open_module(LeanViT(model, schedule), target, (target.batch, 3, *image_size))
+    """The model under one schedule by the lean path, on the target; int8 is calibrated for times, not for answers.
+
+    Raises:
+        TargetError: The target is not on this machine.
+        ExportError: The model cannot be converted or quantized for it.
+    """
+    if target.runtime == "torch":
+        return open_module(LeanViT(model, schedule), target, (target.batch, 3, *image_size))
+    check_available(target)
+    begin = time.perf_counter()
+    return open_graph(whole_graph(model, schedule, target), target, begin)
 
 
 def random_schedules(

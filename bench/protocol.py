@@ -16,7 +16,7 @@ from tavt_kit.errors import MeasurementError
 from tavt_kit.measurement import Measurement
 from tavt_kit.runtimes.session import Images, Session
 
-__all__ = ["Protocol", "bench", "random_images"]
+__all__ = ["BRIEF", "Protocol", "bench", "random_images"]
 
 _log = logging.getLogger(__name__)
 
@@ -66,6 +66,10 @@ class Protocol:
                 "measuring needs at least 2 runs, 1 run a visit and a half width above 0, got "
                 f"{self.min_runs}, {self.visit_runs} and {self.half_width}"
             )
+
+
+BRIEF = Protocol(min_seconds=1.0, max_seconds=4.0, min_runs=15, warmup_seconds=1.0, visit_seconds=0.1)
+"""For calibration: sure to about 1 % on a quiet machine, and short."""
 
 
 def bench(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from statistics import median
 
@@ -82,6 +82,7 @@ def confirm(
     number: int = 6,
     rounds: int = 3,
     before: Final | None = None,
+    tails: Mapping[str, float] | None = None,
 ) -> Final:
     """Measure the best of the front with the dense model and two baselines, then choose.
 
@@ -99,8 +100,9 @@ def confirm(
         number: Candidates measured in the first round.
         rounds: Bound on the measurements.
         before: An earlier confirmation of the same search, whose measurements stand.
+        tails: Of predicted latencies, as ``Costs`` has them: what is judged where nothing is measured.
     """
-    desk = _Desk(result, budget, measure, compare)
+    desk = _Desk(result, budget, measure, compare, tails or {})
     if before is not None and before.measured:
         desk.note([(one, one.latency) for one in before.measured if one.latency is not None])
     baselines = [result.dense, *_baselines(result, budget)]
@@ -132,8 +134,9 @@ class _Desk:
         budget: Budget,
         measure: Measure | None,
         compare: Compare | None,
+        tails: Mapping[str, float],
     ) -> None:
-        self.result, self.budget, self.measure, self.compare = result, budget, measure, compare
+        self.result, self.budget, self.measure, self.compare, self.tails = result, budget, measure, compare, tails
         self.kind = _kind(result, budget, measure)
         self.statistic = _statistic(budget)
         self.known: dict[TokenSchedule, Candidate] = {}
@@ -173,7 +176,7 @@ class _Desk:
         """With its verdict and, where asked for, its difference to the dense model."""
         if self.compare is not None and candidate.accuracy is not None:
             candidate = replace(candidate, difference=self.compare(candidate.schedule))
-        return candidate.judged(self.budget)
+        return candidate.judged(self.budget, self.tails)
 
     def settle(self, always: Sequence[TokenSchedule], evaluate: Evaluate, compare: Compare) -> None:
         """Evaluate anew what the result will show; what that moves onto the front is evaluated too."""
@@ -184,7 +187,7 @@ class _Desk:
                 if one.accuracy is not None:
                     difference = None if self.compare is None else compare(schedule)
                     one = replace(_renewed(one, evaluate(schedule)), difference=difference)
-                self.known[schedule] = one.judged(self.budget)
+                self.known[schedule] = one.judged(self.budget, self.tails)
             settled |= waiting
 
     def within(self) -> list[Candidate]:
@@ -193,7 +196,7 @@ class _Desk:
 
     def keeps_ceilings(self, candidate: Candidate) -> bool:
         """Whether the ceilings alone are met."""
-        verdict = worst(candidate.judge(limit) for limit in self.budget.ceilings)
+        verdict = worst(candidate.judge(limit, self.tails) for limit in self.budget.ceilings)
         return verdict in (Verdict.PASS, Verdict.PREDICTED)
 
     def front(self) -> list[Candidate]:

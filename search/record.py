@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from itertools import zip_longest
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,16 @@ from tavt_kit.records import atomic_text, write_record
 from tavt_kit.search.final import Final
 from tavt_kit.search.result import SearchResult
 
-__all__ = ["CSV_FILE", "FRONT_FILE", "FRONT_SCHEMA", "front_body", "write_candidates", "write_front"]
+__all__ = [
+    "CSV_FILE",
+    "FRONT_FILE",
+    "FRONT_SCHEMA",
+    "front_body",
+    "settled_body",
+    "update_candidates",
+    "write_candidates",
+    "write_front",
+]
 
 FRONT_FILE = "front.json"
 CSV_FILE = "candidates.csv"
@@ -74,6 +83,32 @@ def front_body(
     }
 
 
+def settled_body(
+    body: Mapping[str, Any], final: Final, budget: Budget, *, target: TargetDevice, host: HostFacts
+) -> dict[str, Any]:
+    """The record after its latencies were measured on another machine; what the search itself found stays.
+
+    Args:
+        body: As it was.
+        final: Measured and chosen anew.
+        budget: What was asked.
+        target: Where the latencies were measured.
+        host: That machine.
+    """
+    return {
+        **{key: value for key, value in body.items() if key not in ("schema", "version")},
+        "target": target.as_record(),
+        "verdict": str(final.verdict),
+        "objectives": [_AXES.get(final.cost, f"latency_ms.{final.cost}"), body["metric"]],
+        "chosen": final.chosen,
+        "candidates": [candidate.as_record() for candidate in final.candidates],
+        "baselines": [candidate.as_record() for candidate in final.baselines],
+        "measured_over_budget": final.over,
+        "undecided": [] if final.pick is None else list(final.pick.undecided(budget)),
+        "host": host.as_record(),
+    }
+
+
 def write_front(folder: Path, body: Mapping[str, Any]) -> Path:
     """Write ``front.json``; its path."""
     path = Path(folder) / FRONT_FILE
@@ -89,13 +124,35 @@ def write_candidates(folder: Path, result: SearchResult, final: Final) -> Path:
         _row(number, measured.get(one.schedule, one), one.schedule in front, seconds)
         for number, (one, seconds) in enumerate(zip_longest(result.candidates, result.clock))
     ]
+    path = Path(folder) / CSV_FILE
+    atomic_text(path, _csv(lines))
+    return path
+
+
+def update_candidates(folder: Path, final: Final) -> None:
+    """Put what was measured on another machine into ``candidates.csv``, where there is one."""
+    path = Path(folder) / CSV_FILE
+    if not path.is_file():
+        return
+    measured = {str(one.schedule): one for one in final.measured}
+    front = {str(one.schedule) for one in final.candidates}
+    with path.open(encoding="utf-8", newline="") as file:
+        lines = list(csv.DictReader(file))
+    for line in lines:
+        line["on_front"] = str(int(line["schedule"] in front))
+        one = measured.get(line["schedule"])
+        if one is not None and one.latency is not None:
+            line |= {"median_ms": str(_ms(one.latency.median)), "p90_ms": str(_ms(one.latency.p90))}
+            line["verdict"] = str(one.verdict)
+    atomic_text(path, _csv(lines))
+
+
+def _csv(lines: Sequence[Mapping[str, Any]]) -> str:
     text = io.StringIO()
     writer = csv.DictWriter(text, list(lines[0]), lineterminator="\n")
     writer.writeheader()
     writer.writerows(lines)
-    path = Path(folder) / CSV_FILE
-    atomic_text(path, text.getvalue())
-    return path
+    return text.getvalue()
 
 
 def _row(number: int, candidate: Candidate, on_front: bool, seconds: float | None) -> dict[str, Any]:

@@ -91,8 +91,12 @@ class Candidate:
         """Images that pass in a second, if a batch of the target takes so long."""
         return 1e3 * (1 if self.target is None else self.target.batch) / milliseconds
 
-    def judge(self, limit: Limit) -> Verdict:
+    def judge(self, limit: Limit, tails: Mapping[str, float] | None = None) -> Verdict:
         """The verdict on one limit, by the best that is known: measured before predicted.
+
+        Args:
+            limit: To be kept to.
+            tails: Latency quantiles as multiples of the predicted median; 1 where they are not known.
 
         Raises:
             BudgetError: The limit is on a quantity a candidate does not carry.
@@ -103,10 +107,12 @@ class Candidate:
             if self.latency is not None:
                 return judge_latency(limit, self.latency)
             if self.latency_predicted_ms is not None:
-                return judge_prediction(limit, self.latency_predicted_ms)
+                return judge_prediction(
+                    limit, self.latency_predicted_ms * (tails or {}).get(limit.statistic or "", 1.0)
+                )
             return Verdict.INCONCLUSIVE
         if limit.quantity == "throughput":
-            return self._judge_throughput(limit)
+            return self._judge_throughput(limit, tails)
         if limit.quantity == "drop":
             return Verdict.INCONCLUSIVE if self.difference is None else judge_difference(limit, self.difference)
         if limit.is_quality:
@@ -114,14 +120,14 @@ class Candidate:
             return Verdict.INCONCLUSIVE if known is None else judge_accuracy(limit, known)
         raise BudgetError(f"{limit.quantity} of a schedule is not known in a search: {limit}")
 
-    def _judge_throughput(self, limit: Limit) -> Verdict:
+    def _judge_throughput(self, limit: Limit, tails: Mapping[str, float] | None) -> Verdict:
         """By the median latency: a rate is kept where the latency that it allows is kept."""
         allowed = Limit("latency", "p50", "<=", self.images_per_second(limit.value))
-        return self.judge(allowed)
+        return self.judge(allowed, tails)
 
-    def judged(self, budget: Budget) -> Candidate:
-        """The same candidate with its verdict: the worst over all limits."""
-        return replace(self, verdict=worst(self.judge(limit) for limit in budget))
+    def judged(self, budget: Budget, tails: Mapping[str, float] | None = None) -> Candidate:
+        """The same candidate with its verdict: the worst over all limits; ``tails`` as for ``judge``."""
+        return replace(self, verdict=worst(self.judge(limit, tails) for limit in budget))
 
     def undecided(self, budget: Budget) -> tuple[str, ...]:
         """For each limit whose verdict is INCONCLUSIVE, about how much more would decide it; for people."""

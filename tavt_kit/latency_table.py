@@ -2,107 +2,27 @@
 
 from __future__ import annotations
 
-from bisect import bisect_right
+import json
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from statistics import fmean, median
 from typing import Any
 
 from tavt_kit.device import TargetDevice
-from tavt_kit.errors import MeasurementError, RecordError
+from tavt_kit.errors import RecordError, TavtError
 from tavt_kit.host import HostFacts
+from tavt_kit.layer_cells import Curve as Curve
+from tavt_kit.layer_cells import DropCell as DropCell
+from tavt_kit.layer_cells import LayerCells as LayerCells
+from tavt_kit.measurement import Measurement
+from tavt_kit.records import sha256_text
 from tavt_kit.schedule import TokenSchedule
 
-__all__ = ["Curve", "DropCell", "HeldOut", "LatencyTable", "LayerCells"]
+__all__ = ["Curve", "DropCell", "HeldOut", "LatencyTable", "LayerCells", "tails_of"]
 
 
-@dataclass(frozen=True, slots=True)
-class Curve:
-    """Milliseconds at some token counts, ascending; between and beyond them interpolated.
-
-    Args:
-        counts: Tokens.
-        ms: Time at each.
-        width: Of a part whose work is ``n * (2 * width + n)``, such as attention: the interpolation is linear
-            in that work, so that a constant, a linear and a quadratic share are met together. 0 for a part
-            whose work is linear in n.
-
-    Raises:
-        MeasurementError: No points, unordered counts, or a time that is not above zero.
-    """
-
-    counts: tuple[int, ...]
-    ms: tuple[float, ...]
-    width: int = 0
-
-    def __post_init__(self) -> None:
-        ascending = all(a < b for a, b in zip(self.counts, self.counts[1:], strict=False))
-        if not self.counts or len(self.counts) != len(self.ms) or not ascending:
-            raise MeasurementError(f"a latency curve needs one time for each ascending count, got {self.counts}")
-        if not all(ms > 0 for ms in self.ms):
-            raise MeasurementError(f"a latency curve needs times above 0 ms, got {self.ms}")
-
-    def at(self, count: float) -> float:
-        """Milliseconds at any token count; never below zero."""
-        if len(self.counts) == 1:
-            return self.ms[0]
-        above = min(max(bisect_right(self.counts, count), 1), len(self.counts) - 1)
-        low, high = self._work(self.counts[above - 1]), self._work(self.counts[above])
-        share = (self._work(count) - low) / (high - low)
-        return max(self.ms[above - 1] + share * (self.ms[above] - self.ms[above - 1]), 0.0)
-
-    def _work(self, count: float) -> float:
-        return count * (2 * self.width + count) if self.width else count
-
-
-@dataclass(frozen=True, slots=True)
-class DropCell:
-    """Attention, score, selection and gather from ``count`` tokens, measured at two numbers of kept tokens.
-
-    At a fixed length all that depends on the kept tokens is linear in them (projection, gather, queries).
-    """
-
-    count: int
-    few: int
-    few_ms: float
-    many: int
-    many_ms: float
-
-    def at(self, kept: float) -> float:
-        """Milliseconds when ``kept`` tokens stay."""
-        if self.many == self.few:
-            return (self.few_ms + self.many_ms) / 2
-        slope = (self.many_ms - self.few_ms) / (self.many - self.few)
-        return max(self.few_ms + slope * (kept - self.few), 0.0)
-
-
-@dataclass(frozen=True, slots=True)
-class LayerCells:
-    """One layer, averaged over the layers of the model, and what stands before and after the layers.
-
-    Args:
-        attend: Attention half-block that keeps every token.
-        drop: Attention half-blocks that drop, by ascending count.
-        feed: Feed-forward half-block.
-        last: The whole last layer of a head that reads leading tokens only; ``None`` for pooling heads.
-        stem_ms: Patch and position embedding.
-        head: Final norm, pooling and classifier.
-    """
-
-    attend: Curve
-    drop: tuple[DropCell, ...]
-    feed: Curve
-    last: Curve | None
-    stem_ms: float
-    head: Curve
-
-    def drop_ms(self, count: int, kept: int) -> float:
-        """Attention from ``count`` tokens to ``kept``: both neighbouring lengths at the same share kept."""
-        counts = [cell.count for cell in self.drop]
-        above = min(max(bisect_right(counts, count), 1), len(counts) - 1)
-        cells = self.drop[max(above - 1, 0) : above + 1]
-        times = tuple(max(cell.at(cell.count * kept / count), 1e-6) for cell in cells)
-        return Curve(tuple(cell.count for cell in cells), times, self.attend.width).at(count)
+_MACS = 0.01
+"""By how much, relatively, the multiply-adds of one backbone may differ between two heads."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,8 +34,8 @@ class HeldOut:
         predicted_ms: By the table as it is.
         measured_ms: Median.
         steady: Whether the measurement was sure.
-        drift: The dense model's time in the same measurement over its prediction: what the machine's own speed did
-            since the table was made.
+        drift: The dense model's time in the same measurement over its time when the table was made: what the
+            machine's own speed did since then.
     """
 
     schedule: TokenSchedule
@@ -153,6 +73,13 @@ class LatencyTable:
         held_out: What the table was tested on.
         seconds: How long it took to build.
         host: Where and when.
+        image_size: (H, W) in pixels; ``None`` in tables of older versions, as are the next two.
+        pool: Whether the head pools over kept or restored tokens.
+        macs: Multiply-adds of the dense model, which tell backbones of one name apart.
+        tails: Latency quantiles (``p90``, ``p99``) of whole passes as multiples of their median, where they were
+            looked at: a table that is carried to another machine brings them along.
+        calibration: What int8 was calibrated on; ``None`` in floating point.
+        dense_ms: What the dense model took while the parts were timed.
     """
 
     target: TargetDevice
@@ -168,6 +95,32 @@ class LatencyTable:
     held_out: tuple[HeldOut, ...] = ()
     seconds: float = 0.0
     host: HostFacts | None = None
+    image_size: tuple[int, int] | None = None
+    pool: str | None = None
+    macs: int | None = None
+    tails: Mapping[str, float] = field(default_factory=dict)
+    calibration: str | None = None
+    dense_ms: float | None = None
+
+    def check_model(self, **facts: Any) -> None:
+        """Refuse another model than the one that was timed.
+
+        Args:
+            facts: Fields of the table as the model has them; multiply-adds may differ by a hundredth (a head of
+                another number of classes).
+
+        Raises:
+            RecordError: It is another one; the message lists what differs.
+        """
+        other = [
+            f"{name} {getattr(self, name)} instead of {value}"
+            for name, value in facts.items()
+            if not _agrees(getattr(self, name), value, within=_MACS if name == "macs" else 0.0)
+        ]
+        if other:
+            raise RecordError(
+                f"the profile is of another model: it has {', '.join(other)}; make one of this model (fgvc-kit profile)"
+            )
 
     def predict(self, schedule: TokenSchedule) -> float:
         """Milliseconds of one inference (of ``target.batch`` images) by the lean path.
@@ -230,6 +183,16 @@ class LatencyTable:
         """Mean absolute ``raw_error`` of the held-out schedules."""
         return fmean(abs(run.raw_error) for run in self.held_out) if self.held_out else None
 
+    @property
+    def believed_tails(self) -> dict[str, float]:
+        """``tails``, and where nobody looked, the longest that would be believed."""
+        return {**_BOUNDS, **self.tails}
+
+    @property
+    def digest(self) -> str:
+        """What tells one table from another."""
+        return sha256_text(json.dumps(self.as_record(), sort_keys=True))
+
     def as_record(self) -> dict[str, Any]:
         """For ``profile.json`` (schema fgvc-kit/profile, version 1)."""
         return {
@@ -257,6 +220,12 @@ class LatencyTable:
             "mean_error": self.mean_error,
             "worst_error": self.worst_error,
             "host": None if self.host is None else self.host.as_record(),
+            "image_size": None if self.image_size is None else list(self.image_size),
+            "pool": self.pool,
+            "macs": self.macs,
+            "tails": dict(self.tails),
+            "calibration": self.calibration,
+            "dense_ms": self.dense_ms,
         }
 
     @classmethod
@@ -274,7 +243,7 @@ class LatencyTable:
                 layers=record["layers"],
                 prefix=record["prefix"],
                 score=record["score"],
-                cells=_cells(record["cells"]),
+                cells=LayerCells.from_record(record["cells"]),
                 scale=record["scale"],
                 cached=record.get("cached", 0.0),
                 taps=record.get("taps", 0),
@@ -290,21 +259,41 @@ class LatencyTable:
                 ),
                 seconds=record["seconds"],
                 host=None if record["host"] is None else HostFacts.from_record(record["host"]),
+                image_size=_size(record.get("image_size")),
+                pool=record.get("pool"),
+                macs=record.get("macs"),
+                tails={name: float(value) for name, value in record.get("tails", {}).items()},
+                calibration=record.get("calibration"),
+                dense_ms=record.get("dense_ms"),
             )
-        except (KeyError, TypeError) as error:
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            if isinstance(error, TavtError):
+                raise
             raise RecordError(f"a latency table lacks or misuses a field: {error}; measure it again") from None
 
 
-def _cells(record: Mapping[str, Any]) -> LayerCells:
-    return LayerCells(
-        attend=_curve(record["attend"]),
-        drop=tuple(DropCell(**cell) for cell in record["drop"]),
-        feed=_curve(record["feed"]),
-        last=None if record["last"] is None else _curve(record["last"]),
-        stem_ms=record["stem_ms"],
-        head=_curve(record["head"]),
-    )
+_BOUNDS = {"p90": 1.1, "p99": 1.3}
+"""Tails believed from a brief look; on a quiet machine they are 1.03 to 1.07 and 1.1 to 1.2."""
 
 
-def _curve(record: Mapping[str, Any]) -> Curve:
-    return Curve(tuple(record["counts"]), tuple(record["ms"]), record["width"])
+def tails_of(runs: Iterable[Measurement]) -> dict[str, float]:
+    """Quantiles as multiples of the median; a budget is about them, a table about the median.
+
+    The smallest of the runs', and bounded: what disturbs a brief look is rarely the target's own, and a tail
+    believed too long would shut out the best schedules, while one too short is put right by the measurement.
+    """
+    ratios = [{"p90": run.p90 / run.median, "p99": run.p99 / run.median} for run in runs]
+    return {name: min(bound, *(one[name] for one in ratios)) for name, bound in _BOUNDS.items()}
+
+
+def _agrees(mine: Any, other: Any, within: float) -> bool:
+    if within and mine is not None:
+        return bool(abs(mine - other) <= within * max(mine, other))
+    return bool(mine == other)
+
+
+def _size(record: Any) -> tuple[int, int] | None:
+    if record is None:
+        return None
+    height, width = record
+    return int(height), int(width)

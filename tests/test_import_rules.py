@@ -12,7 +12,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 PARTS = ("search", "distill", "bench")
 PLAIN = ("errors", "schedule", "device", "measurement", "accuracy", "host", "budget", "verdict", "candidate", "front",
-         "records", "latency_table", "model_card", "artifact_card", "code_version", "sealed",
+         "records", "latency_table", "layer_cells", "model_card", "artifact_card", "code_version", "sealed",
          "foreign_times")  # fmt: skip
 LAYERS = (
     PLAIN,

@@ -91,17 +91,6 @@ def test_training_feed(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.M
     assert said.count("| files |") == said.count("| cache |") == 6 and "step alone" in said
 
 
-def test_the_search_algorithms_are_compared_at_equal_evaluations(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    algorithms = study("search_algorithms")
-    monkeypatch.setattr(sys, "argv", ["search_algorithms", "--seeds", "1", "--evaluations", "40"])
-    algorithms.main()
-    table = {line.split()[0]: line.split() for line in capsys.readouterr().out.splitlines()}
-    assert set(table) == {"evaluations", *algorithms.ALGORITHMS} and table["evaluations"][1] == "40"
-    assert float(table["surrogate"][1]) > float(table["nsga2"][1]) > float(table["tavt-official"][1])
-
-
 def test_official_genes_scored_together_are_those_scored_one_by_one(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(STUDIES)
     official = study("official_search")
@@ -162,3 +151,14 @@ def test_the_study_of_the_search_runs_and_goes_on(
         scores = (out / "scores.csv").read_text()
         assert not again or scores == known
         known = scores
+
+
+def test_the_search_algorithms_are_compared_at_equal_evaluations(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    algorithms = study("search_algorithms")
+    monkeypatch.setattr(sys, "argv", ["search_algorithms", "--seeds", "1", "--evaluations", "40"])
+    algorithms.main()
+    table = {line.split()[0]: line.split() for line in capsys.readouterr().out.splitlines()}
+    assert set(table) == {"evaluations", *algorithms.ALGORITHMS} and table["evaluations"][1] == "40"
+    assert float(table["surrogate"][1]) > float(table["nsga2"][1]) > float(table["tavt-official"][1])

@@ -57,7 +57,7 @@ def main() -> None:
     record["host"] = HostFacts.gather().as_record()
     makers: dict[str, Callable[[], Any]] = {
         "seconds": lambda: seconds(ground, tables),
-        "levers": lambda: levers(ground, given.threads),
+        "levers": lambda: levers(ground, given.threads, given.variants[0].partition(":")[0]),
         "ranks": lambda: ranks(ground),
     }
     for name, make in makers.items():

@@ -54,9 +54,9 @@ def whole_passes(ground: Ground, slope: dict[str, Any], schedules: Iterable[Toke
     return [slope["base"] + slope["per_mac"] * ground.formula.macs(one) for one in schedules]
 
 
-def levers(ground: Ground, threads: int) -> dict[str, Any]:
+def levers(ground: Ground, threads: int, algorithm: str) -> dict[str, Any]:
     """Factors of each lever on the same generations, paired by rounds; the base is one pass each in f32."""
-    generations = [one for place, one in enumerate(_generations(ground, 11)) if place in (0, 4, 10)]
+    generations = [one for place, one in enumerate(_generations(ground, algorithm, 11)) if place in (0, 4, 10)]
     pixels, labels = ground.pictures("val")
 
     def shared(**named: Any) -> SharedEvaluator:
@@ -83,7 +83,7 @@ def levers(ground: Ground, threads: int) -> dict[str, Any]:
         for generation in generations:
             for place in rng.permutation(len(ways)):
                 name = list(ways)[place]
-                taken[name].append(1e3 * _passes(ways[name], generation))
+                taken[name].append(1e3 * passed(ways[name], generation))
     base = Measurement(tuple(taken["one by one, f32"]), steady=False)
     found: dict[str, Any] = {
         name: asdict(paired_ratio(base, Measurement(tuple(times), steady=False))) for name, times in taken.items()
@@ -91,7 +91,7 @@ def levers(ground: Ground, threads: int) -> dict[str, Any]:
     return {"evaluators": found, "costs": _vectorised(ground)}
 
 
-def _passes(evaluator: LeanEvaluator, generation: Sequence[TokenSchedule]) -> float:
+def passed(evaluator: LeanEvaluator, generation: Sequence[TokenSchedule]) -> float:
     """Seconds of one generation, nothing remembered."""
     begin = time.perf_counter()
     if isinstance(evaluator, SharedEvaluator):
@@ -102,7 +102,7 @@ def _passes(evaluator: LeanEvaluator, generation: Sequence[TokenSchedule]) -> fl
     return time.perf_counter() - begin
 
 
-def _generations(ground: Ground, number: int) -> list[list[TokenSchedule]]:
+def _generations(ground: Ground, algorithm: str, number: int) -> list[list[TokenSchedule]]:
     """The first generations of a search on exact scores."""
     found: list[list[TokenSchedule]] = []
 
@@ -110,7 +110,8 @@ def _generations(ground: Ground, number: int) -> list[list[TokenSchedule]]:
         found.append(list(schedules))
         return ground.exact["val"].answers(schedules)
 
-    search(ground.space, answers, costs=Costs(macs=ground.macs), evaluations=16 * number + 1, store=Store(None))
+    search(ground.space, answers, costs=Costs(macs=ground.macs), evaluations=16 * number + 1, store=Store(None),
+           algorithm=algorithm)  # fmt: skip
     return found[1:]  # the first is the dense model alone
 
 

@@ -122,10 +122,11 @@ def prune(
             f"{ceiling.flag} decides how many heads and hidden channels stay, but --mlp and --heads are both given; "
             "leave one of them out"
         )
-    groups = {kind: coupled(model, kind) for kind in SHARES if targets.share(kind) is not None or kind in free}
+    kinds = [kind for kind in SHARES if targets.share(kind) is not None or kind in free]
+    for kind in kinds if targets.depth is not None else ():
+        coupled(model, kind)  # refused here, not after layers have been tried for minutes
     kept = _take_layers(model, targets, pictures)
-    if len(kept) != len(blocks_of(model)[1]) or targets.depth is not None:
-        groups = {kind: coupled(model, kind) for kind in groups}
+    groups = {kind: coupled(model, kind) for kind in kinds}
     if ceiling is not None:
         targets = _within(model, groups, targets, free, ceiling)
     left = _left(groups, targets)
@@ -171,6 +172,11 @@ def _within(
                 _apply(small, group, torch.arange(count))
         return now, ceiling.cost(small)
 
+    best, cost = tried(_STEPS)
+    if cost <= ceiling.most:
+        if not targets.asked:
+            raise BudgetError(f"the model keeps to {ceiling.flag} as it is: it costs {ceiling.show(cost)}")
+        return best
     best, least = tried(1)
     if least > ceiling.most:
         fewest = " and ".join(_NAMED[kind] for kind in free)
@@ -178,7 +184,7 @@ def _within(
             f"{ceiling.flag} is out of reach: with the fewest {fewest} the model still costs {ceiling.show(least)}; "
             "allow that, or give --width or --depth as well"
         )
-    low, high = 1, _STEPS + 1
+    low, high = 1, _STEPS
     while high - low > 1:
         middle = (low + high) // 2
         now, cost = tried(middle)

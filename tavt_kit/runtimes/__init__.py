@@ -1,4 +1,4 @@
-"""Run a model on a TargetDevice: modules through torch or OpenVINO, files through onnxruntime or OpenVINO.
+"""Run a model on a TargetDevice: modules anywhere, files through onnxruntime or OpenVINO.
 
 Nothing heavy is imported before a session is opened; files open without torch.
 """
@@ -21,32 +21,32 @@ __all__ = ["Images", "Session", "check_available", "open_file", "open_module"]
 
 
 def open_module(module: nn.Module, target: TargetDevice, example_shape: tuple[int, int, int, int]) -> Session:
-    """Make a torch module ready on torch or OpenVINO. The module itself is not changed.
+    """Make a torch module ready to be timed. The module itself is not changed.
 
     Args:
-        module: Maps images (B, 3, H, W) to logits (B, classes); for instance a ``LeanViT``.
+        module: Maps images (B, 3, H, W) to logits (B, classes); for instance a ``LeanViT``, which for onnxruntime
+            selects by TopK.
         target: Where to run.
         example_shape: (B, 3, H, W) of the images to come; the batch may differ later.
 
     Raises:
         TargetError: The target is not on this machine, or cannot run a module in this precision.
-        ExportError: OpenVINO cannot convert the module.
+        ExportError: OpenVINO or torch's ONNX exporter cannot convert the module.
     """
     check_available(target)
     if target.runtime == "torch":
         from tavt_kit.runtimes.on_torch import TorchSession
 
         return TorchSession(module, target, example_shape)
-    if target.runtime == "onnxruntime":
-        raise TargetError(
-            f"onnxruntime runs .onnx files, not live models, got target {target}; "
-            "export the model first (fgvc-kit export --format onnx) and pass the file"
-        )
     if target.precision == "int8":
         raise TargetError(
             f"int8 needs an exported, calibrated file, got a live model for {target}; "
             "export it first (fgvc-kit export --precision int8) and pass the file"
         )
+    if target.runtime == "onnxruntime":
+        from tavt_kit.runtimes.on_onnxruntime import open_onnx_module
+
+        return open_onnx_module(module, target, example_shape)
     from tavt_kit.runtimes.on_openvino import open_openvino_module
 
     return open_openvino_module(module, target, example_shape)

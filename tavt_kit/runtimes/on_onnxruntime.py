@@ -1,13 +1,13 @@
-"""An .onnx file as a session; imports neither torch nor onnx."""
+"""An .onnx file, or a module written as one, as a session; imports neither torch nor onnx."""
 
 from __future__ import annotations
 
 import mmap
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -18,32 +18,29 @@ from tavt_kit.errors import DataError, TargetError
 from tavt_kit.runtimes.available import provider_of
 from tavt_kit.runtimes.session import Images, InputShape, check_images
 
-__all__ = ["OnnxSession"]
+if TYPE_CHECKING:
+    from torch import nn
+
+__all__ = ["OnnxSession", "open_onnx_module", "open_session", "run_clock"]
 
 
 class OnnxSession:
-    """See ``Session``. The file alone decides the precision; asking for another one is refused."""
+    """See ``Session``. The file alone decides the precision; asking for another one is refused.
 
-    def __init__(self, path: Path, target: TargetDevice) -> None:
-        begin = time.perf_counter()
+    Args:
+        source: The file, or its bytes.
+        target: Where to run.
+        begin: ``time.perf_counter()`` when loading began, where that was before.
+    """
+
+    def __init__(self, source: Path | bytes, target: TargetDevice, begin: float | None = None) -> None:
+        begin = time.perf_counter() if begin is None else begin
         target = target.resolved()
-        provider = provider_of(target)
-        try:
-            self._session: Any = onnxruntime.InferenceSession(
-                path, _options(target), providers=[(provider, _provider_options(target))]
-            )
-        except Exception as error:  # onnxruntime's own exception classes have no common parent but this
-            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-            raise DataError(f"onnxruntime cannot load {path}: {reason}") from None
-        if provider not in self._session.get_providers():
-            raise TargetError(
-                f"onnxruntime fell back to {', '.join(self._session.get_providers())} instead of {provider}; "
-                "its CUDA or TensorRT libraries do not load on this machine"
-            )
+        self._session: Any = open_session(source, target)
         self._input = self._session.get_inputs()[0]
         self._output = self._session.get_outputs()[0].name
         self._half = self._input.type == "tensor(float16)"
-        self.target = replace(target, precision=_precision(path, target, self._half))
+        self.target = replace(target, precision=_precision(source, target, self._half))
         self.input_shape: InputShape = _shape(self._input.shape)
         self.load_ms = (time.perf_counter() - begin) * 1e3
 
@@ -52,25 +49,71 @@ class OnnxSession:
         return np.asarray(logits, dtype=np.float32)
 
     def timer(self, images: Images) -> Callable[[], float]:
-        feed, wanted, run_model = {self._input.name: self._inputs(images)}, [self._output], self._session.run
-
-        def run() -> float:
-            begin = time.perf_counter()
-            run_model(wanted, feed)
-            return (time.perf_counter() - begin) * 1e3
-
-        return run
+        return run_clock(self._session, [self._inputs(images)])
 
     def _inputs(self, images: Images) -> npt.NDArray[Any]:
         checked = check_images(images, self.input_shape)
         return checked.astype(np.float16) if self._half else checked
 
 
+def open_onnx_module(module: nn.Module, target: TargetDevice, example_shape: tuple[int, int, int, int]) -> OnnxSession:
+    """Write a torch module as a graph with a dynamic batch, in memory, and load it; to be timed, not to be shipped.
+
+    Raises:
+        ExportError: torch cannot write it.
+    """
+    import torch
+
+    from tavt_kit.runtimes.onnx_graph import module_to_onnx
+
+    begin = time.perf_counter()
+    example = torch.rand((max(2, example_shape[0]), *example_shape[1:]))
+    return OnnxSession(module_to_onnx(module, [example], ["images"], {"images": {0: "batch"}}), target, begin)
+
+
+def open_session(source: Path | bytes, target: TargetDevice) -> Any:
+    """An ``onnxruntime.InferenceSession`` of a file or of its bytes.
+
+    Raises:
+        DataError: onnxruntime cannot read it.
+        TargetError: The target's provider does not load here.
+    """
+    provider = provider_of(target)
+    try:
+        session = onnxruntime.InferenceSession(
+            source, _options(target), providers=[(provider, _provider_options(target))]
+        )
+    except Exception as error:  # onnxruntime's own exception classes have no common parent but this
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise DataError(f"onnxruntime cannot load {_name(source)}: {reason}") from None
+    if provider not in session.get_providers():
+        raise TargetError(
+            f"onnxruntime fell back to {', '.join(session.get_providers())} instead of {provider}; "
+            "its CUDA or TensorRT libraries do not load on this machine"
+        )
+    return session
+
+
+def run_clock(session: Any, inputs: Sequence[npt.NDArray[Any]]) -> Callable[[], float]:
+    """A function that runs one inference on fixed inputs, in the graph's order; its milliseconds."""
+    feed = {one.name: array for one, array in zip(session.get_inputs(), inputs, strict=True)}
+    run_model = session.run
+
+    def run() -> float:
+        begin = time.perf_counter()
+        run_model(None, feed)
+        return (time.perf_counter() - begin) * 1e3
+
+    return run
+
+
 def _options(target: TargetDevice) -> Any:
     options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3  # its warnings about unused initialisers are not for users
+    options.log_severity_level = 4  # unused initialisers are not for users, and what fails is raised too
     options.execution_mode = onnxruntime.ExecutionMode.ORT_SEQUENTIAL
     options.inter_op_num_threads = 1
+    # Idle threads would spin for tens of milliseconds, on the very cores on which another candidate is timed next.
+    options.add_session_config_entry("session.force_spinning_stop", "1")
     if target.threads is not None:
         options.intra_op_num_threads = target.threads
     return options
@@ -80,20 +123,26 @@ def _provider_options(target: TargetDevice) -> dict[str, str]:
     return {} if target.is_cpu else {"device_id": str(target.index)}
 
 
-def _precision(path: Path, target: TargetDevice, half: bool) -> str:
+def _precision(source: Path | bytes, target: TargetDevice, half: bool) -> str:
     """What the file computes in; the target must not contradict it (f32, the default, asks for nothing)."""
-    found = "int8" if _mentions(path, b"QuantizeLinear") else "f16" if half else "f32"
+    found = "int8" if _mentions(source, b"QuantizeLinear") else "f16" if half else "f32"
     if target.precision not in ("f32", found):
         raise TargetError(
-            f"the precision of an .onnx file is fixed by its export: {path.name} is {found}, got {target}; "
-            "export it in that precision, or leave the precision out"
+            f"the precision of an .onnx file is fixed by its export: {Path(_name(source)).name} is {found}, got "
+            f"{target}; export it in that precision, or leave the precision out"
         )
     return found
 
 
-def _mentions(path: Path, word: bytes) -> bool:
+def _name(source: Path | bytes) -> str:
+    return "the graph" if isinstance(source, bytes) else str(source)
+
+
+def _mentions(source: Path | bytes, word: bytes) -> bool:
     """Whether the file holds a byte string: operator names stand in an .onnx file as plain text."""
-    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as view:
+    if isinstance(source, bytes):
+        return word in source
+    with source.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as view:
         return view.find(word) >= 0
 
 

@@ -36,6 +36,17 @@ Targets = Annotated[
 BenchOut = Annotated[
     Path | None, typer.Option("--out", "-o", help="Folder of bench.json. [default: the first THING's, else runs/bench]")
 ]
+Pack = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="ZIP",
+        help="Measure nothing here: pack the front of a search (THING is its run folder) for its device.",
+    ),
+]
+Carried = Annotated[
+    Path | None,
+    typer.Option(metavar="FILE", help="The bench.json that such a pack wrote there: it settles the search's verdict."),
+]
 MinTime = Annotated[float, typer.Option(min=0.0, help="Least seconds of timed runs for each candidate.")]
 MaxTime = Annotated[str, typer.Option(help="Most time for each candidate; unsteady if it is not sure by then.")]
 
@@ -53,6 +64,8 @@ def bench_verb(
     pool: options.Pool = None,
     min_time: MinTime = 3.0,
     max_time: MaxTime = "60s",
+    pack: Pack = None,
+    carried: Carried = None,
     out: BenchOut = None,
     seed: options.Seed = 0,
     as_json: options.Json = False,
@@ -64,7 +77,11 @@ def bench_verb(
     OpenVINO as it is, on onnxruntime through a temporary export. Ratios are paired with the first candidate.
     "MAC gain" is the share of the saving in multiply-adds that became time: (t_dense / t) / (MACs_dense / MACs).
     Images are random, or the first of --data. With --read nothing is measured: latencies.json is written instead.
+    --pack writes the chosen and other schedules of a search, and a runner that needs numpy and the target's runtime
+    only; --carried reads what it measured, and exits 1 unless PASS.
     """
+    if pack is not None or carried is not None:
+        return _away(things, pack, carried, as_json)
     from tavt_kit.bench import Protocol
     from tavt_kit.bench.record import SCHEMA, VERSION, bench_body
     from tavt_kit.host import HostFacts
@@ -87,6 +104,55 @@ def bench_verb(
         print(json.dumps({"schema": SCHEMA, "version": VERSION, "file": str(folder / "bench.json"), **body}))
     else:
         _print(body, rows, folder / "bench.json")
+    return 0
+
+
+def _away(things: Sequence[str], pack: Path | None, carried: Path | None, as_json: bool) -> int:
+    """A search's front on its way to the device, or back."""
+    from tavt_kit.verbs.carried import settle
+    from tavt_kit.verbs.front_view import print_front
+
+    run = Path(things[0])
+    if len(things) > 1 or not run.is_dir() or (pack and carried):
+        raise options.BadOption(
+            f"--pack or --carried takes the run folder of one search, got {', '.join(things)}"
+            + (" and both flags" if pack and carried else "")
+        )
+    if carried is None:
+        assert pack is not None
+        return _write_pack(run, pack, as_json)
+    body = settle(run, carried)
+    if as_json:
+        print(json.dumps(body))
+    else:
+        print_front(body, place=run)
+    return 0 if body["verdict"] == "PASS" else 1
+
+
+def _write_pack(run: Path, pack: Path, as_json: bool) -> int:
+    from tavt_kit.bench.pack import pack_passes, refuse_live
+    from tavt_kit.checkpoints import load_model
+    from tavt_kit.device import TargetDevice
+    from tavt_kit.verbs.carried import front_schedules, read_front
+    from tavt_kit.verbs.profile import say_packed
+    from tavt_kit.verbs.progress import watching
+
+    body = read_front(run)
+    target = TargetDevice.from_record(body["target"])
+    refuse_live(target)
+    model = load_model(run).eval()
+    name = model.card.name  # type: ignore[union-attr]
+    with watching("packing") as tell:
+        digest = pack_passes(
+            model,
+            target,
+            front_schedules(body),
+            pack,
+            thing=str(run),
+            name=name,
+            on_part=lambda what: tell(f"converting {what}", None),
+        )
+    say_packed(pack, digest, "bench.json", f"fgvc-kit bench {run} --carried bench.json", target.runtime, as_json)
     return 0
 
 

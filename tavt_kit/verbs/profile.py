@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -11,9 +12,10 @@ import typer
 from tavt_kit.verbs import options
 
 if TYPE_CHECKING:
+    from tavt_kit.device import TargetDevice
     from tavt_kit.latency_table import LatencyTable
 
-__all__ = ["PROFILE_FILE", "profile_verb"]
+__all__ = ["PROFILE_FILE", "profile_verb", "say_packed"]
 
 PROFILE_FILE = "profile.json"
 SCHEMA, VERSION = "fgvc-kit/profile", 1
@@ -24,6 +26,10 @@ HeldOutCount = Annotated[
 ProfileOut = Annotated[
     Path | None,
     typer.Option("--out", "-o", help="Folder of profile.json. [default: the run folder, else runs/profile]"),
+]
+Pack = Annotated[
+    Path | None,
+    typer.Option(metavar="ZIP", help="Measure nothing here: write a zip that does so on the device, by python ZIP."),
 ]
 MaxTime = Annotated[str, typer.Option(help="Aim for so much time for the table; a slow model takes longer.")]
 
@@ -37,6 +43,7 @@ def profile_verb(
     score: options.Score = None,
     pool: options.Pool = None,
     held_out: HeldOutCount = 0,
+    pack: Pack = None,
     max_time: MaxTime = "60s",
     out: ProfileOut = None,
     seed: options.Seed = 0,
@@ -46,18 +53,21 @@ def profile_verb(
     """Time the halves of the model's layers at a grid of token counts, and write profile.json.
 
     The table predicts the latency of any schedule on this target; search uses it before it measures. --held-out
-    measures random schedules end to end and prints prediction beside measurement.
+    measures random schedules end to end and prints prediction beside measurement. --pack is for a device that has
+    numpy and the target's runtime only: the zip holds graphs and a runner, whose profile.json search --profile takes.
     """
     from tavt_kit.device import TargetDevice
     from tavt_kit.records import make_folder, write_record
     from tavt_kit.runtimes import check_available
 
     device = TargetDevice.parse(target, precision=precision)
+    if pack is not None:
+        if held_out:
+            raise options.BadOption("--held-out measures here, and --pack does not; give one of them")
+        return _write_pack(lambda: _open(model, weights, image_size, score, pool, seed), device, pack, as_json)
     check_available(device)
     folder = make_folder(out or (Path(model) if Path(model).is_dir() else Path("runs/profile")))
-    table = _measure(
-        _open(model, weights, image_size, score, pool, seed), model, device, _seconds(max_time), held_out, seed
-    )
+    table = _measure(_open(model, weights, image_size, score, pool, seed), device, _seconds(max_time), held_out, seed)
     body = table.as_record()
     write_record(folder / PROFILE_FILE, SCHEMA, VERSION, body)
     if as_json:
@@ -79,7 +89,34 @@ def _open(
     return open_model(model, weights=weights or "hub", image_size=image_size, seed=seed, score=score, pool=pool).eval()
 
 
-def _measure(adaptive: Any, name: str, device: Any, seconds: float, held_out: int, seed: int) -> LatencyTable:
+def _write_pack(opened: Callable[[], Any], device: TargetDevice, pack: Path, as_json: bool) -> int:
+    from tavt_kit.bench.pack import pack_profile, refuse_live
+    from tavt_kit.verbs.progress import watching
+
+    refuse_live(device)
+    adaptive = opened()
+    with watching("packing") as tell:
+        digest = pack_profile(
+            adaptive, device, pack, name=adaptive.card.name, on_part=lambda part: tell(f"converting {part}", None)
+        )
+    say_packed(pack, digest, "profile.json", "fgvc-kit search ... --profile profile.json", device.runtime, as_json)
+    return 0
+
+
+def say_packed(pack: Path, digest: str, record: str, then: str, runtime: str, as_json: bool) -> None:
+    """What a pack is and what to do with it, on stdout."""
+    size = pack.stat().st_size
+    if as_json:
+        print(json.dumps({"pack": str(pack), "sha256": digest, "bytes": size}))
+        return
+    print(f"{pack}: {size / 1e6:.0f} MB, SHA-256 {digest}")
+    print(
+        f"on the device, with Python 3.11, numpy and {runtime}: python {pack.name}, which writes {record}; then here:"
+    )
+    print(then)
+
+
+def _measure(adaptive: Any, device: Any, seconds: float, held_out: int, seed: int) -> LatencyTable:
     import numpy as np
 
     from tavt_kit.bench import check_table, measure_table
@@ -89,7 +126,7 @@ def _measure(adaptive: Any, name: str, device: Any, seconds: float, held_out: in
     size = (int(height), int(width))
     rng = np.random.default_rng(seed)
     with watching("opening") as tell:
-        table = measure_table(adaptive, device, size, name=name, seconds=seconds, rng=rng, on_step=tell)
+        table = measure_table(adaptive, device, size, name=adaptive.card.name, seconds=seconds, rng=rng, on_step=tell)
         if held_out:
             table = check_table(table, adaptive, size, count=held_out, rng=rng, on_step=tell)
     return table
@@ -118,6 +155,7 @@ def _print(table: LatencyTable, file: Path) -> None:
             f"{table.model} on {table.target}: {table.seconds:.0f} s, scale {table.scale:.3f}, weights cached "
             f"{100 * table.cached:.0f} %, stem "
             f"{table.cells.stem_ms:.2f} ms; per layer, {table.score} score"
+            + ("" if table.calibration is None else f"; int8 calibrated on {table.calibration}")
         ),
         highlight=False,
     )

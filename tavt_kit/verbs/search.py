@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from tavt_kit.verbs import options
+
+if TYPE_CHECKING:
+    from tavt_kit.latency_table import LatencyTable
 
 __all__ = ["search_verb"]
 
@@ -59,6 +62,9 @@ EvaluateOn = Annotated[
     str | None,
     typer.Option(help="What the search itself evaluates on: torch or openvino, f32 or bf16, e.g. openvino:bf16."),
 ]
+Profile = Annotated[
+    Path | None, typer.Option(help="A profile.json carried from the target: predict by it, and measure nothing here.")
+]
 
 
 def search_verb(
@@ -66,6 +72,7 @@ def search_verb(
     out: options.Out,
     data: options.Data = None,
     target: Target = None,
+    profile: Profile = None,
     budget: options.Budgets = None,
     weights: options.Weights = None,
     schedule: Schedules = None,
@@ -101,18 +108,22 @@ def search_verb(
     and the best of the front are measured end to end there. Every evaluation is stored the moment it is done: the
     same command goes on where it was stopped, with more or fewer --workers if you like. A candidate that is clearly
     behind a cheaper one on the first pictures is looked at no further (--screen); what the front shows was evaluated
-    on all of val. --max-time bounds the time spent on evaluations. Exits 1 where the chosen schedule is not proven to
-    keep to the budget, 2 where no schedule can.
+    on all of val. --max-time bounds the time spent on evaluations. With --profile the target is another machine: the
+    verdict is PREDICTED, until what bench --pack measures there is carried back. Exits 1 where the chosen schedule is
+    not proven to keep to the budget, 2 where no schedule can.
     """
     from tavt_kit.budget import Budget
     from tavt_kit.device import TargetDevice
     from tavt_kit.verbs.search_request import Request
 
+    table = None if profile is None else _carried(profile, target, precision)
+    device = None if target is None else TargetDevice.parse(target, precision=precision).resolved()
     request = Request(
         model=model,
         out=out,
         data=data,
-        target=None if target is None else TargetDevice.parse(target, precision=precision).resolved(),
+        target=device if table is None else table.target,
+        profile=table,
         budget=Budget.parse(budget or ()),
         weights=weights,
         schedules=tuple(schedule or ()),
@@ -148,3 +159,9 @@ def search_verb(
     else:
         print_front(body, place=out)
     return 0 if body["verdict"] == "PASS" else 1
+
+
+def _carried(profile: Path, target: str | None, precision: str | None) -> LatencyTable:
+    from tavt_kit.verbs.search_target import read_profile
+
+    return read_profile(profile, target, precision)

@@ -93,7 +93,7 @@ def evaluator_on_val(subject: Subject, request: Request, store: Store, make: Mak
         f"{request.looks.precision}; stored in {request.out / 'search.db'}."
     )
     target = request.target
-    if target is not None and target.processor == "cuda":
+    if target is not None and request.is_here and target.processor == "cuda":
         subject.model.to(f"cuda:{target.index}")
     return make(subject.model, pixels, labels)
 

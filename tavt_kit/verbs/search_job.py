@@ -23,7 +23,7 @@ from tavt_kit.verbs.search_live import print_reach, say_stage
 from tavt_kit.verbs.search_request import Request
 from tavt_kit.verbs.search_rounds import Rounds
 from tavt_kit.verbs.search_subject import RECIPE, Subject, check_place, clear, open_subject, settle
-from tavt_kit.verbs.search_target import counted, measured_reach, recorded, timed
+from tavt_kit.verbs.search_target import check_profile, counted, measured_reach, recorded, timed
 from tavt_kit.verbs.search_workers import check_engine, looking
 
 __all__ = ["plan", "run_search"]
@@ -91,11 +91,13 @@ def run_search(request: Request) -> dict[str, Any]:
 def _opened(request: Request) -> Subject:
     """The subject, after what needs no model was checked."""
     refuse_unsearchable(request.budget)
-    if request.target is not None:
+    if request.target is not None and request.is_here:
         check_available(request.target)
     check_engine(request)
     subject = open_subject(request)
     subject.model.check_droppable()
+    if request.profile is not None:
+        check_profile(subject, request.profile)
     subject.seeds(request)
     subject.check_metrics(request)
     return subject
@@ -117,10 +119,20 @@ def _costs(subject: Subject, request: Request, store: Store) -> Costs:
         timed_rows, found = measured_reach(subject, request)
         print_reach(rows + timed_rows, request.budget.floors)
         check_reachable(timed_rows)
-        say_stage(f"Timing the layers on {request.target}, about a minute.")
+        if request.is_here:
+            say_stage(f"Timing the layers on {request.target}, about a minute.")
+        else:
+            say_stage(f"Predicting by the profile of {request.target}; nothing is measured on this machine.")
         return found
 
     return timed(subject, request, store, tails)
+
+
+def _host(request: Request) -> HostFacts | None:
+    """The machine that the latencies are of."""
+    if request.profile is not None:
+        return request.profile.host
+    return HostFacts.gather(None if request.target is None else accelerator_name(request.target))
 
 
 def _written(subject: Subject, request: Request, result: SearchResult, final: Final) -> dict[str, Any]:
@@ -133,7 +145,7 @@ def _written(subject: Subject, request: Request, result: SearchResult, final: Fi
         budget=request.budget,
         target=target,
         seed=request.seed,
-        host=HostFacts.gather(None if target is None else accelerator_name(target)),
+        host=_host(request),
         precisions=request.precisions,
     )
     write_candidates(request.out, result, final)

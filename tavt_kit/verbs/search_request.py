@@ -7,7 +7,8 @@ from pathlib import Path
 
 from tavt_kit.budget import Budget
 from tavt_kit.device import TargetDevice, read_precision
-from tavt_kit.errors import BudgetError, DataError, TargetError
+from tavt_kit.errors import BudgetError, DataError
+from tavt_kit.latency_table import LatencyTable
 from tavt_kit.search import ALGORITHMS, Objectives
 from tavt_kit.verbs.options import BadOption
 
@@ -48,6 +49,7 @@ class Request:
     ray_address: str | None
     screen: int
     evaluate_on: str | None
+    profile: LatencyTable | None = None
 
     def __post_init__(self) -> None:
         for name, least in (("evaluations", 1), ("population", 1), ("final", 1), ("seed", 0), ("screen", 0)):
@@ -85,11 +87,11 @@ class Request:
             timed += [f"--objective {text}" for text in self.objectives if text in ("latency", "throughput")]
         if self.target is None and timed:
             raise BudgetError(f"a latency is of a machine, so {timed[0]} needs --target, such as openvino:cpu")
-        if self.target is not None and (self.target.runtime == "onnxruntime" or self.target.precision == "int8"):
-            raise TargetError(
-                f"a search runs live models, on torch or openvino in f32, f16 or bf16, got {self.target}; search on "
-                "one of these, then export and bench"
-            )
+
+    @property
+    def is_here(self) -> bool:
+        """Whether the target is on this machine: a carried profile stands for one that is not."""
+        return self.target is not None and self.profile is None
 
     @property
     def is_timed(self) -> bool:

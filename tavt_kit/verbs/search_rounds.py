@@ -75,12 +75,12 @@ class Rounds:
                 evaluations=wanted if after is None else after.evaluations + (wanted + 1) // 2,
                 max_seconds=request.max_seconds, population=request.population, seed=request.seed,
                 algorithm=request.algorithm, objectives=self._objectives,
-                seeds=self.subject.seeds(request), slack=SLACK, store=self.store, after=after, on_progress=watch,
-                learn=self.judges.learn,
+                seeds=self.subject.seeds(request), slack=SLACK if request.is_here else 0.0,
+                store=self.store, after=after, on_progress=watch, learn=self.judges.learn,
             )  # fmt: skip
 
     def _confirm(self, result: SearchResult, before: Final | None, rounds: int = 3, last: bool = True) -> Final:
-        if self.request.target is not None:
+        if self.request.is_here:
             say_stage(f"Measuring the best of {result.evaluations} schedules end to end on {self.request.target}.")
         exact, dense = self.judges.exact, result.dense.schedule
         settled = last and exact is not self.judges.quick
@@ -93,6 +93,7 @@ class Rounds:
             number=self.request.final,
             rounds=rounds,
             before=before,
+            tails=self.costs.tails,
         )
 
     def _against(self, dense: TokenSchedule, schedule: TokenSchedule) -> PairedDifference:

@@ -89,7 +89,8 @@ class Subject:
 
     def ties(self, request: Request) -> dict[str, Any]:
         """What the answers of a search depend on, besides the schedule."""
-        return {
+        carried = {} if request.profile is None else {"profile": request.profile.digest}
+        return carried | {
             "model": self.card.name,
             "weights": self.weights,
             "preprocessing": dict(self.card.preprocessing),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -13,10 +13,11 @@ from tavt_kit.bench import Protocol, measure_schedules, measure_table
 from tavt_kit.bench.passes import BRIEF, open_schedule
 from tavt_kit.budget import Budget
 from tavt_kit.device import TargetDevice
-from tavt_kit.latency_table import LatencyTable
+from tavt_kit.errors import TargetError
+from tavt_kit.latency_table import LatencyTable, tails_of
 from tavt_kit.macs import MacsFormula
 from tavt_kit.measurement import Measurement
-from tavt_kit.records import sha256_text, write_record
+from tavt_kit.records import read_record, sha256_text, write_record
 from tavt_kit.runtimes import Session
 from tavt_kit.schedule import TokenSchedule
 from tavt_kit.search import Costs, Store
@@ -25,7 +26,17 @@ from tavt_kit.verbs.progress import watching
 from tavt_kit.verbs.search_request import Request
 from tavt_kit.verbs.search_subject import Subject
 
-__all__ = ["SLACK", "counted", "measured_on", "measured_reach", "timed"]
+__all__ = [
+    "SLACK",
+    "check_profile",
+    "counted",
+    "measured_on",
+    "measured_reach",
+    "read_profile",
+    "timed",
+]
+
+PROFILE = ("profile.json", "fgvc-kit/profile", 1)
 
 SLACK = 0.03
 """How much a predicted latency may exceed its budget: the table's error; the measurement at the end decides."""
@@ -39,9 +50,6 @@ _RUNS = 40
 _RUNS_P99 = 320
 """The same where a p99 is limited: its upper bound needs 299."""
 
-_BOUNDS = {"p90": 1.1, "p99": 1.3}
-"""Tails believed from a brief look; on a quiet machine they are 1.03 to 1.07 and 1.1 to 1.2."""
-
 _MEMORY = 3e9
 """Bytes of weights open at once in the final measurement; what exceeds them is measured in several groups."""
 
@@ -51,39 +59,20 @@ def counted(subject: Subject) -> Callable[[TokenSchedule], int]:
     return cache(MacsFormula.of(subject.model).macs)
 
 
-@dataclass(frozen=True, slots=True)
-class _Ends:
-    """The dense and the least schedule, measured end to end."""
-
-    dense: Measurement
-    least: Measurement
-
-    @property
-    def tails(self) -> dict[str, float]:
-        """Quantiles as multiples of the median; the budget is about them, the table about the median.
-
-        The smaller of the two ends, and bounded: what disturbs a brief look is rarely the target's own, and a tail
-        believed too long would shut out the best schedules, while one too short is put right by the measurement.
-        """
-        return {name: min(_BOUNDS[name], *(_tail(run, name) for run in (self.dense, self.least))) for name in _BOUNDS}
-
-
-def _tail(run: Measurement, name: str) -> float:
-    """The quantile over the median."""
-    return {"p90": run.p90, "p99": run.p99}[name] / run.median
-
-
 def measured_reach(subject: Subject, request: Request) -> tuple[list[Reach], dict[str, float]]:
-    """The feasibility of the latency budgets by a brief measurement of the two ends, and the tails seen there."""
+    """The feasibility of the latency budgets, and the tails: by measuring the two ends briefly, or by a profile."""
     assert request.target is not None  # asked for timed searches only
-    space = subject.space
-    with watching("measuring the dense and the smallest schedule") as tell:
-        tell("measuring the dense and the smallest schedule", None)
-        runs = _passes(subject, request.target, [space.dense, space.least], BRIEF, request.seed)
-    ends = _Ends(*runs)
-    medians = {space.dense: ends.dense.median, space.least: ends.least.median}
-    costs = Costs(counted(subject), medians.__getitem__, request.target, ends.tails)
-    return reach_of(space, costs, Budget(request.budget.of("latency", "throughput")), slack=SLACK), ends.tails
+    space, tails, slack = subject.space, dict[str, float](), 0.0
+    if request.profile is not None:
+        medians = {end: request.profile.predict(end) for end in (space.dense, space.least)}
+        tails = request.profile.believed_tails
+    else:
+        with watching("measuring the dense and the smallest schedule") as tell:
+            tell("measuring the dense and the smallest schedule", None)
+            runs = _passes(subject, request.target, [space.dense, space.least], BRIEF, request.seed)
+        medians, tails, slack = {space.dense: runs[0].median, space.least: runs[1].median}, tails_of(runs), SLACK
+    costs = Costs(counted(subject), medians.__getitem__, request.target, tails)
+    return reach_of(space, costs, Budget(request.budget.of("latency", "throughput")), slack=slack), dict(tails)
 
 
 def timed(subject: Subject, request: Request, store: Store, tails: Callable[[], dict[str, float]]) -> Costs:
@@ -100,17 +89,18 @@ def timed(subject: Subject, request: Request, store: Store, tails: Callable[[], 
     key = f"profile {sha256_text(json.dumps(subject.ties(request), sort_keys=True))}"
     known = store.note(key)
     if known is None:
-        known = {"tails": tails(), "table": _table(subject, target, request.seed).as_record()}
+        table = request.profile or _table(subject, target, request.seed)
+        known = {"tails": tails(), "table": table.as_record()}
         store.keep(key, known)
     table = LatencyTable.from_record(known["table"])
-    write_record(request.out / "profile.json", "fgvc-kit/profile", 1, known["table"])
+    write_record(request.out / PROFILE[0], *PROFILE[1:], known["table"])
     return Costs(counted(subject), cache(table.predict), target, known["tails"])
 
 
 def measured_on(
     subject: Subject, request: Request, dense_ms: float | None
 ) -> Callable[[Sequence[TokenSchedule]], list[Measurement]] | None:
-    """Measures schedules on the target, in groups, the first schedule in each; ``None`` without a target.
+    """Measures schedules on the target, in groups, the first schedule in each; ``None`` where it is not here.
 
     Args:
         subject: The model.
@@ -118,7 +108,7 @@ def measured_on(
         dense_ms: About what the dense model takes, as far as it is known.
     """
     target = request.target
-    if target is None:
+    if target is None or request.profile is not None:
         return None
 
     def measure(schedules: Sequence[TokenSchedule]) -> list[Measurement]:
@@ -138,6 +128,45 @@ def measured_on(
         return found
 
     return measure
+
+
+def read_profile(path: Path, asked: str | None, precision: str | None) -> LatencyTable:
+    """The table of ``profile.json``, of any machine.
+
+    Args:
+        path: The file, or its folder.
+        asked: ``--target``, where it was given too.
+        precision: Likewise.
+
+    Raises:
+        RecordError: It is no profile, or half of one.
+        TargetError: It is of another target than the one asked for.
+    """
+    table = LatencyTable.from_record(read_record(path / PROFILE[0] if path.is_dir() else path, *PROFILE[1:]))
+    if asked is not None or precision is not None:
+        found = table.target
+        wanted = TargetDevice.parse(asked or f"{found.runtime}:{found.processor}", precision=precision)
+        if wanted != (found if wanted.threads is not None else replace(found, threads=None)):
+            raise TargetError(
+                f"the profile {path} is of {found}, but {wanted} is asked for; leave --target and --precision "
+                "out, or make a profile of that target"
+            )
+    return table
+
+
+def check_profile(subject: Subject, profile: LatencyTable) -> None:
+    """Raise RecordError where a profile is of another model than the subject's."""
+    model = subject.model
+    profile.check_model(
+        model=subject.card.name,
+        image_size=subject.preprocessing.image_size,
+        tokens=model.tokens,
+        layers=model.layers,
+        prefix=model.prefix,
+        score=model.score,
+        pool=model.pool,
+        macs=counted(subject)(subject.space.dense),
+    )
 
 
 def _group_size(subject: Subject) -> int:
@@ -213,4 +242,5 @@ def recorded(request: Request) -> dict[str, Any]:
         "evaluate_on": f"{request.looks.runtime}:{request.looks.precision}",
         "engine": request.engine,
         "workers": request.workers,
+        "profile": None if request.profile is None else request.profile.digest,
     }

@@ -8,8 +8,9 @@ import pytest
 
 from tavt_kit.adaptive import wrap
 from tavt_kit.bench import Protocol, check_table, measure_schedules, measure_table
-from tavt_kit.bench.cells import round_speeds, token_grid
+from tavt_kit.bench.cells import round_speeds
 from tavt_kit.bench.passes import random_schedules
+from tavt_kit.bench.workshop import token_grid
 from tavt_kit.device import TargetDevice
 from tavt_kit.latency_table import LatencyTable
 from tavt_kit.schedule import TokenSchedule

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
+import onnxruntime
 import openvino
 import pytest
 import torch
 from torch import Tensor
 
 from tavt_kit.adaptive import AdaptiveViT, LeanViT, wrap
-from tavt_kit.bench.clocks import OpenvinoClocks, _convert, _fix_first_input, clocks_for
+from tavt_kit.bench.clocks import OnnxClocks, OpenvinoClocks, _fix_first_input
+from tavt_kit.bench.graphs import CALIBRATION, Graphs, whole_graph
+from tavt_kit.bench.layer_table import plan_table
 from tavt_kit.bench.parts import AttendPart, DropPart, FeedPart, HeadPart, LastPart, StemPart
 from tavt_kit.device import TargetDevice
-from tavt_kit.errors import TargetError
+from tavt_kit.errors import ExportError
 from tavt_kit.schedule import TokenSchedule
 from tavt_kit.timm_import import timm
 from tests.contracts import zoo
@@ -93,27 +97,81 @@ def kept_places(model: AdaptiveViT, x: Tensor, counts: tuple[int, ...]) -> Tenso
     return model.forward_kept(x)[1][1]
 
 
-def test_openvino_runs_the_same_drop_with_the_count_as_a_constant() -> None:
-    model = tiny_vit()
-    clocks = OpenvinoClocks(model, TargetDevice.parse("openvino:cpu:threads=1"))
-    part = DropPart(clocks.model, (0, 2), {}, True)
+def graphs(model: AdaptiveViT, text: str) -> Graphs:
+    shop, plan = plan_table(model, TargetDevice.parse(text), name="model", points=4)
+    return Graphs(shop.parts, plan)
+
+
+@pytest.mark.parametrize(
+    ("kind", "text"),
+    [
+        ("plain", "onnxruntime:cpu:threads=1"),
+        ("rotary", "onnxruntime:cpu:threads=1"),
+        *(
+            pytest.param(kind, text, marks=pytest.mark.slow)
+            for kind, text in (
+                ("relative", "onnxruntime:cpu:threads=1"),
+                ("plain", "openvino:cpu:threads=1"),
+                ("rotary", "openvino:cpu:threads=1"),
+                ("relative", "openvino:cpu:threads=1"),
+            )
+        ),
+    ],
+)
+def test_one_graph_of_a_part_is_the_part_at_every_length(kind: str, text: str) -> None:
+    """The eager part takes the very places that a graph is given as its last input."""
+    model = MODELS[kind]()
+    shop, plan = plan_table(model, TargetDevice.parse(text), name="model", points=4)
+    graph = Graphs(shop.parts, plan)
+    drop = next(cell for cell in plan.cells if cell.kind == "drop" and cell.count < model.tokens)
+    rng = np.random.default_rng(3)
+    for name, count in ((drop.part, 9), (drop.part, 13), ("feed", 9), ("stem", model.tokens)):
+        cell = replace(next(one for one in plan.cells if one.part == name), count=count)
+        arrays = plan.inputs(cell, plan.images(rng), rng)
+        kept = [5] if name == drop.part else []
+        shop.model.selection = "argsort"
+        with torch.inference_mode():
+            wanted = shop.parts[name](*kept, *map(torch.from_numpy, arrays))
+        shop.model.selection = "topk" if text.startswith("onnx") else "argsort"
+        found = run(graph(name), [*(np.array(one) for one in kept), *arrays])
+        for one, other in zip(found, wanted if isinstance(wanted, tuple) else [wanted], strict=True):
+            np.testing.assert_allclose(one, other.numpy(), atol=1e-4)
+
+
+def run(graph: Any, arrays: list[np.ndarray]) -> list[np.ndarray]:
+    if isinstance(graph, bytes):
+        session = onnxruntime.InferenceSession(graph)
+        names = [one.name for one in session.get_inputs()]
+        found: list[np.ndarray] = session.run(None, dict(zip(names, arrays, strict=True)))
+        return found
+    compiled = openvino.Core().compile_model(graph, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    return [*compiled(arrays).values()]
+
+
+def test_openvino_takes_the_count_as_a_constant() -> None:
+    graph = graphs(tiny_vit(), "openvino:cpu:threads=1")("drop").clone()
     tokens = np.random.default_rng(0).standard_normal((1, 13, 64), dtype=np.float32)
-    graph = _convert(part, [tokens, tokens])
-    assert len(graph.inputs) == 3
+    layers = len(graph.inputs) - 1
+    before = run(graph, [np.array(7), *[tokens] * layers])
     _fix_first_input(graph, 7)
-    assert len(graph.inputs) == 2
-    found = openvino.Core().compile_model(graph, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})([tokens, tokens])
-    with torch.inference_mode():
-        wanted = part(7, torch.from_numpy(tokens), torch.from_numpy(tokens))
-    for place, rows in enumerate(wanted):
-        assert found[place].shape == (1, 7, 64)
-        np.testing.assert_allclose(found[place], rows.numpy(), atol=1e-4)
+    assert len(graph.inputs) == layers
+    for one, other in zip(run(graph, [tokens] * layers), before, strict=True):
+        assert one.shape == (1, 7, 64) and np.array_equal(one, other)
 
 
-def test_targets_without_live_models_are_refused() -> None:
-    for text in ("openvino:cpu:precision=int8", "onnxruntime:cpu"):
-        with pytest.raises(TargetError, match="latency table is measured on torch or OpenVINO"):
-            clocks_for(tiny_vit(), TargetDevice.parse(text))
+@pytest.mark.parametrize(
+    "text",
+    [pytest.param("openvino:cpu:precision=int8", marks=pytest.mark.slow), "onnxruntime:cpu:precision=int8"],
+)
+def test_int8_parts_and_whole_passes_are_quantized_and_say_on_what(text: str) -> None:
+    model, target = tiny_vit(depth=2), TargetDevice.parse(text)
+    shop, plan = plan_table(model, target, name="model", points=3)
+    assert plan.calibration == CALIBRATION
+    for graph in (Graphs(shop.parts, plan)("feed"), whole_graph(model, TokenSchedule((9, 5)), target)):
+        if isinstance(graph, bytes):
+            assert b"DequantizeLinear" in graph and b"LayerNormalization" in graph
+        else:
+            assert "FakeQuantize" in {node.get_type_name() for node in graph.get_ops()}
 
 
 @pytest.mark.parametrize("kind", zoo.VITAE)
@@ -134,11 +192,33 @@ def test_parts_of_a_model_with_convolutions_run_on_any_number_of_tokens(kind: st
         assert HeadPart(model, (), notes, False)(few).shape == (len(x), 7)
 
 
-def test_openvino_converts_parts_of_a_grid_once_for_every_length() -> None:
-    clocks = OpenvinoClocks(wrap(zoo.build("vitaev2")), TargetDevice.parse("openvino:cpu:threads=1"))
+@pytest.mark.parametrize(("text", "clocks"), [("openvino:cpu", OpenvinoClocks), ("onnxruntime:cpu", OnnxClocks)])
+def test_parts_of_a_grid_are_converted_once_for_every_length(text: str, clocks: Any) -> None:
+    target = TargetDevice.parse(f"{text}:threads=1")
+    model = wrap(zoo.build("vitaev2"))
+    made = clocks(graphs(model, f"{text}:threads=1"), target)
     rng = np.random.default_rng(0)
-    attend, head = AttendPart(clocks.model, (0, 1), {}, False), HeadPart(clocks.model, (), {}, False)
-    for count in (clocks.model.tokens, 7):
+    for count in (model.tokens, 7):
         tokens = rng.standard_normal((1, count, 24), dtype=np.float32)
-        for part in (attend, head):
-            assert clocks.clock(part, [tokens])() > 0
+        assert made.clock("feed", [tokens])() > 0 and made.clock("head", [tokens])() > 0
+
+
+@pytest.mark.parametrize(
+    ("kind", "options", "reason"),
+    [
+        ("vit_tiny_patch16_224", {"norm_layer": timm.layers.RmsNorm}, "torch cannot write AttendPart as an ONNX graph"),
+        ("vit_small_patch16_rope_mixed_224", {}, "onnxruntime cannot run what torch wrote of the model as ONNX"),
+    ],
+)
+def test_what_has_no_onnx_graph_is_refused_in_a_sentence(
+    kind: str, options: dict[str, Any], reason: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    model, target = shaken(kind, **options), TargetDevice.parse("onnxruntime:cpu:threads=1")
+    shop, plan = plan_table(model, target, name="model", points=2)
+    made = Graphs(shop.parts, plan)
+    with pytest.raises(ExportError, match=reason) as refused:
+        for cell in plan.cells:
+            made(cell.part)
+        whole_graph(model, TokenSchedule((17, 9, 5)), target)
+    assert "choose target openvino or torch" in str(refused.value) and "\n" not in str(refused.value)
+    assert capfd.readouterr() == ("", "")  # torch and onnxruntime both print what they raise

@@ -177,7 +177,10 @@ def test_a_budget_that_leaves_no_choice_or_is_out_of_reach_is_refused() -> None:
         prune(model, Targets(), ceiling=macs_ceiling(model, 0.05))
     with pytest.raises(BudgetError, match="both given"):
         prune(model, Targets(mlp=0.5, heads=0.5), ceiling=macs_ceiling(model, 0.5))
+    with pytest.raises(BudgetError, match="keeps to --budget flops=1G as it is"):
+        prune(model, Targets(), ceiling=macs_ceiling(model, 1.0))
     assert {name: tensor.shape for name, tensor in model.state_dict().items()} == names
+    assert set(prune(model, Targets(width=0.67), ceiling=macs_ceiling(model, 1.0)).units["mlp"]) == {192}
 
 
 def test_rounding_to_multiples() -> None:

@@ -147,7 +147,6 @@ def test_a_module_openvino_cannot_convert_is_refused_in_a_sentence() -> None:
 @pytest.mark.parametrize(
     ("text", "sentence"),
     [
-        ("onnxruntime:cpu", "onnxruntime runs .onnx files"),
         ("openvino:cpu:precision=int8", "int8 needs an exported, calibrated file"),
         ("openvino:npu", "this machine has CPU"),
         ("openvino:gpu:3", "this machine has CPU"),

@@ -303,7 +303,6 @@ FLOPS = ("--budget", "flops=300K")
         (("--budget", "flops=300K", "--budget", "flops=200K"), "contradict"),
         ((*FLOPS, "--target", "torch:tpu"), "processor"),
         ((*FLOPS, "--target", "torch:cuda:7"), "CUDA"),
-        ((*FLOPS, "--target", "onnxruntime:cpu"), "live models"),
         ((*FLOPS, "--schedule", "10x2,12x2"), "only 10 reach it"),
         ((*FLOPS, "--schedule", "17x3"), "the model has 4 layers"),
         ((*FLOPS, "--schedule", "17x5"), "the model has 4 layers"),

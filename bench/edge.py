@@ -1,0 +1,185 @@
+"""What ``python PACK.zip`` does on the device: check the pack, measure, write the record.
+
+A pack carries this module and the few others of the package that it needs; of other packages it needs numpy and the
+one runtime of its target.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import tempfile
+import time
+import zipfile
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tavt_kit.bench.clocks import OnnxClocks, OpenvinoClocks, PartClocks
+from tavt_kit.bench.protocol import BRIEF, Protocol, bench
+from tavt_kit.bench.record import SCHEMA, VERSION, Benched, bench_body
+from tavt_kit.bench.table_plan import TablePlan
+from tavt_kit.bench.timing import open_graph, time_plan
+from tavt_kit.device import TargetDevice
+from tavt_kit.errors import DataError, TavtError
+from tavt_kit.host import HostFacts
+from tavt_kit.latency_table import LatencyTable, tails_of
+from tavt_kit.records import make_folder, read_record, sha256_file, write_record
+from tavt_kit.runtimes import check_available
+from tavt_kit.runtimes.available import accelerator_name
+from tavt_kit.schedule import TokenSchedule
+
+__all__ = ["GRAPHS", "PACK_FILE", "PACK_SCHEMA", "PACK_VERSION", "main"]
+
+PACK_FILE, GRAPHS = "pack.json", "graphs"
+PACK_SCHEMA, PACK_VERSION = "fgvc-kit/pack", 1
+
+_PROFILE = ("profile.json", "fgvc-kit/profile", 1)
+
+
+def main(pack: str, arguments: Sequence[str]) -> int:
+    """Run a pack; 0 done, 2 bad input, 130 interrupted.
+
+    Args:
+        pack: The zip that is run.
+        arguments: Of the command line.
+    """
+    options = _options(Path(pack).name).parse_args(arguments)
+    try:
+        out = make_folder(options.out)
+        with tempfile.TemporaryDirectory(prefix="fgvc-kit-") as folder:
+            record = _unpacked(Path(pack), Path(folder))
+            file = _RUNS[record["kind"]](record, Path(folder) / GRAPHS, options, out)
+    except TavtError as error:
+        _say(f"{Path(pack).name}: {error}")
+        return 2
+    except KeyboardInterrupt:
+        _say(f"{Path(pack).name}: interrupted; nothing was written")
+        return 130
+    _say(f"written: {file}; carry it back to the workstation")
+    return 0
+
+
+def _options(name: str) -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog=f"python {name}", description="Measure what this pack holds on this machine.")
+    parser.add_argument("-o", "--out", type=Path, default=Path(), help="folder to write to (default: this one)")
+    parser.add_argument("--threads", type=int, help="CPU threads, if not those that the pack was made for")
+    parser.add_argument("--max-time", type=float, default=60.0, help="seconds to aim for (default: 60)")
+    return parser
+
+
+def _unpacked(pack: Path, folder: Path) -> dict[str, Any]:
+    """The record of a pack, after its graphs were extracted and found whole.
+
+    Raises:
+        DataError: It is damaged.
+    """
+    try:
+        with zipfile.ZipFile(pack) as zipped:
+            for name in zipped.namelist():
+                if name == PACK_FILE or name.startswith(f"{GRAPHS}/"):
+                    zipped.extract(name, folder)
+    except (OSError, zipfile.BadZipFile, EOFError) as error:
+        raise DataError(f"the pack {pack} is damaged ({error}); copy it again") from None
+    record = read_record(folder / PACK_FILE, PACK_SCHEMA, PACK_VERSION)
+    for name, digest in record["files"].items():
+        if not (folder / name).is_file() or sha256_file(folder / name) != digest:
+            raise DataError(f"the pack {pack} is damaged: {name} is not what was packed; copy it again")
+    return record
+
+
+def _target(target: TargetDevice, threads: int | None) -> TargetDevice:
+    if threads is not None:
+        target = replace(target, threads=threads)
+    check_available(target)
+    return target.resolved()
+
+
+def _graph(graphs: Path, file: str) -> Any:
+    """A graph as its runtime's session or compiler takes it."""
+    if file.endswith(".onnx"):
+        return graphs / file
+    import openvino
+
+    from tavt_kit.bench.shared_weights import WEIGHTS_FILE
+
+    return openvino.Core().read_model(graphs / file, graphs / WEIGHTS_FILE)
+
+
+def _profile(record: Mapping[str, Any], graphs: Path, options: argparse.Namespace, out: Path) -> Path:
+    begin, plan = time.perf_counter(), TablePlan.from_record(record["plan"])
+    target, rng = _target(plan.target, options.threads), np.random.default_rng(0)
+    files: Mapping[str, str] = record["graphs"]
+    wholes = dict(zip(plan.wholes, record["wholes"], strict=True))
+    kind = OpenvinoClocks if target.runtime == "openvino" else OnnxClocks
+    clocks: PartClocks = kind(lambda part: _graph(graphs, files[part]), target)
+    sessions = {
+        schedule: open_graph(_graph(graphs, file), target, time.perf_counter()) for schedule, file in wholes.items()
+    }
+    table: LatencyTable = time_plan(
+        plan,
+        target,
+        clocks,
+        sessions.__getitem__,
+        seconds=options.max_time,
+        rng=rng,
+        begin=begin,
+        on_step=_Steps(),
+    )
+    ends = {str(place): sessions[schedule] for place, schedule in enumerate((plan.wholes[0], plan.wholes[-1]))}
+    runs = bench(ends, plan.images(rng), BRIEF, rng=rng)
+    table = replace(table, tails=tails_of(runs.values()))
+    write_record(out / _PROFILE[0], *_PROFILE[1:], table.as_record())
+    return out / _PROFILE[0]
+
+
+def _bench(record: Mapping[str, Any], graphs: Path, options: argparse.Namespace, out: Path) -> Path:
+    target, rng = _target(TargetDevice.from_record(record["target"]), options.threads), np.random.default_rng(0)
+    height, width = record["image_size"]
+    images = rng.standard_normal((target.batch, 3, height, width), dtype=np.float32)
+    protocol = Protocol(min_seconds=min(3.0, options.max_time), max_seconds=options.max_time)
+    host, steps = HostFacts.gather(accelerator_name(target)), _Steps()
+    sessions = {}
+    for one in record["candidates"]:
+        steps(f"opening {one['name']}", 0.0)
+        sessions[one["name"]] = open_graph(_graph(graphs, one["graph"]), target, time.perf_counter())
+    steps("measuring", 0.0)
+    found = bench(sessions, images, protocol, rng=rng)
+    rows = [
+        Benched(
+            one["name"],
+            record["thing"],
+            sessions[one["name"]].target,
+            found[one["name"]],
+            TokenSchedule(tuple(one["schedule"])),
+            one["macs"],
+            one["size_bytes"],
+        )
+        for one in record["candidates"]
+    ]
+    body = bench_body(rows, protocol=protocol, inputs="random", seed=0, host=host)
+    write_record(out / "bench.json", SCHEMA, VERSION, {**body, "model": record["model"]})
+    return out / "bench.json"
+
+
+_RUNS = {"profile": _profile, "bench": _bench}
+
+
+class _Steps:
+    """Says on stderr what begins, once each."""
+
+    def __init__(self) -> None:
+        self._said = ""
+
+    def __call__(self, step: str, share: float) -> None:
+        if step not in (self._said, "done"):
+            self._said = step
+            _say(f"{step} ...")
+
+
+def _say(sentence: str) -> None:
+    sys.stderr.write(f"{sentence}\n")
+    sys.stderr.flush()

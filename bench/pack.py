@@ -1,0 +1,177 @@
+"""Packs: one zip with graphs and the runner that measures them on a device without torch and without this package."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import tempfile
+import zipfile
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from tavt_kit.adaptive import AdaptiveViT
+from tavt_kit.bench.edge import GRAPHS, PACK_FILE, PACK_SCHEMA, PACK_VERSION
+from tavt_kit.bench.graphs import Graphs, whole_graph
+from tavt_kit.bench.layer_table import plan_table
+from tavt_kit.bench.shared_weights import GraphFolder
+from tavt_kit.device import TargetDevice
+from tavt_kit.errors import TargetError
+from tavt_kit.macs import count_macs
+from tavt_kit.records import atomic_path, sha256_file
+from tavt_kit.schedule import TokenSchedule
+
+__all__ = ["pack_passes", "pack_profile", "refuse_live"]
+
+CARRIED = (
+    "tavt_kit", "accuracy", "bench", "bench.cells", "bench.clocks", "bench.edge", "bench.protocol", "bench.record",
+    "bench.shared_weights", "bench.table_plan", "bench.timing", "device", "errors", "host", "latency_table",
+    "layer_cells", "measurement", "records", "runtimes", "runtimes.available", "runtimes.on_onnxruntime",
+    "runtimes.on_openvino", "runtimes.session", "schedule",
+)  # fmt: skip
+"""The modules that measure: what the runner imports, and no more."""
+
+_MAIN = '''"""Measure on this machine: python {name} --help"""
+
+import sys
+
+
+def refuse(sentence):
+    sys.stderr.write("{name}: " + sentence + "\\n")
+    sys.exit(2)
+
+
+if sys.version_info < (3, 11):
+    refuse("this pack needs Python 3.11 or newer, not " + sys.version.split()[0])
+
+from importlib.util import find_spec
+
+for package in ("numpy", "{runtime}"):
+    if find_spec(package) is None:
+        refuse("this pack needs the package " + package + "; install it (pip install " + package + ")")
+
+from tavt_kit.bench.edge import main
+
+sys.exit(main(sys.argv[0], sys.argv[1:]))
+'''
+
+OnPart = Callable[[str], None]
+
+
+def refuse_live(target: TargetDevice) -> None:
+    """Raise TargetError for a target whose models are no graphs that could be packed."""
+    if target.runtime == "torch":
+        raise TargetError(
+            f"a pack runs without torch, so it is made for onnxruntime or openvino, got {target}; measure torch on its "
+            "own machine (fgvc-kit profile)"
+        )
+
+
+def pack_profile(
+    model: AdaptiveViT, target: TargetDevice, path: Path, *, name: str, on_part: OnPart, points: int = 12
+) -> str:
+    """Write a pack whose runner measures the latency table of a model; its SHA-256.
+
+    Args:
+        model: Wrapped.
+        target: Where it will be measured; threads that it does not name are the device's.
+        path: The zip.
+        name: Of the model.
+        on_part: Told what is converted.
+        points: As of ``measure_table``.
+
+    Raises:
+        TargetError: The target is torch.
+        ExportError: A part cannot be converted.
+        OutputError: The zip cannot be written.
+    """
+    refuse_live(target)
+    shop, plan = plan_table(model, target, name=name, points=points)
+    graphs = Graphs(shop.parts, plan)
+    with tempfile.TemporaryDirectory(prefix="fgvc-kit-pack-") as temporary:
+        files, folder = dict[str, str](), GraphFolder(Path(temporary))
+        for part in dict.fromkeys(cell.part for cell in plan.cells):
+            on_part(part)
+            files[part] = folder.add(part, graphs(part))
+        wholes = []
+        for place, schedule in enumerate(plan.wholes):
+            on_part(f"whole pass {place + 1} of {len(plan.wholes)}")
+            wholes.append(folder.add(f"whole{place}", whole_graph(model, schedule, target)))
+        record = {"kind": "profile", "plan": plan.as_record(), "graphs": files, "wholes": wholes}
+        return _zip(path, Path(temporary), record, target)
+
+
+def pack_passes(
+    model: AdaptiveViT,
+    target: TargetDevice,
+    schedules: Sequence[tuple[str, TokenSchedule]],
+    path: Path,
+    *,
+    thing: str,
+    name: str,
+    on_part: OnPart,
+) -> str:
+    """Write a pack whose runner measures whole passes against one another; its SHA-256.
+
+    Args:
+        model: Wrapped.
+        target: Where they will be measured.
+        schedules: Names and schedules, the dense one first.
+        path: The zip.
+        thing: What the user named.
+        name: Of the model.
+        on_part: Told what is converted.
+
+    Raises:
+        As ``pack_profile``.
+    """
+    refuse_live(target)
+    with tempfile.TemporaryDirectory(prefix="fgvc-kit-pack-") as temporary:
+        folder, candidates = GraphFolder(Path(temporary)), list[dict[str, Any]]()
+        for place, (label, schedule) in enumerate(schedules):
+            on_part(label)
+            file = folder.add(f"candidate{place}", whole_graph(model, schedule, target))
+            candidates.append(
+                {
+                    "name": label,
+                    "schedule": list(schedule.counts),
+                    "macs": count_macs(model, schedule),
+                    "graph": file,
+                    "size_bytes": None,
+                }
+            )
+        record = {
+            "kind": "bench",
+            "target": target.as_record(),
+            "thing": thing,
+            "model": name,
+            "image_size": list(model.backbone.image_size),
+            "candidates": candidates,
+        }
+        return _zip(path, Path(temporary), record, target)
+
+
+def _zip(path: Path, graphs: Path, record: Mapping[str, Any], target: TargetDevice) -> str:
+    files = {f"{GRAPHS}/{file.name}": file for file in sorted(graphs.iterdir())}
+    digests = {name: sha256_file(file) for name, file in files.items()}
+    body = {"schema": PACK_SCHEMA, "version": PACK_VERSION, **record, "files": digests}
+    with atomic_path(path) as temporary:
+        with zipfile.ZipFile(temporary, "w") as zipped:  # stored: weights do not shrink
+            zipped.writestr("__main__.py", _MAIN.format(name=path.name, runtime=target.runtime))
+            zipped.writestr(PACK_FILE, json.dumps(body, indent=1, allow_nan=False))
+            for name in CARRIED:
+                zipped.writestr(*_module(name))
+            for name, file in files.items():
+                zipped.write(file, name)
+        digest = sha256_file(temporary)
+    return digest
+
+
+def _module(name: str) -> tuple[str, bytes]:
+    """Where a module lies in the zip, and its source."""
+    full = name if name == "tavt_kit" else f"tavt_kit.{name}"
+    spec = importlib.util.find_spec(full)
+    assert spec is not None and spec.origin is not None  # our own modules are there
+    source = Path(spec.origin)
+    place = full.replace(".", "/") + ("/__init__.py" if source.name == "__init__.py" else ".py")
+    return place, source.read_bytes()

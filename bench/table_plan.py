@@ -1,0 +1,125 @@
+"""What is timed for a latency table, as plain data: it can be carried to a machine that has neither torch nor us."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from tavt_kit.device import TargetDevice
+from tavt_kit.errors import RecordError, TavtError
+from tavt_kit.schedule import TokenSchedule
+
+__all__ = ["Array", "CellPlan", "TablePlan"]
+
+Array = npt.NDArray[Any]
+"""Tokens (B, n, D) or images (B, 3, H, W) as float32, or places (B, n) as int64."""
+
+
+@dataclass(frozen=True, slots=True)
+class CellPlan:
+    """One time of the table.
+
+    Args:
+        kind: ``stem attend drop feed last head``, or ``empty`` for the cost of starting an inference.
+        part: Name of the part that runs; several cells share one.
+        count: Tokens that come in.
+        kept: Tokens that stay; 0 where the part does not drop.
+        layers: How many layers the part runs, at least 1.
+        inputs: What it takes, in order: ``images``, ``tokens`` or ``places``.
+    """
+
+    kind: str
+    part: str
+    count: int
+    kept: int
+    layers: int
+    inputs: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class TablePlan:
+    """All times of one table, and what the table will say of the model.
+
+    Args:
+        target: Where it is to be measured; threads may still be open.
+        model: The model's name.
+        image_size: (H, W) in pixels.
+        tokens, layers, prefix, score, pool, taps, macs: As in ``LatencyTable``.
+        width: Features of a token.
+        pooled: Whether the head pools over the tokens that are left.
+        cells: The parts to time.
+        wholes: The schedules of the whole passes that the sums are to meet; the first one is dense.
+        calibration: What int8 was calibrated on, or ``None``.
+    """
+
+    target: TargetDevice
+    model: str
+    image_size: tuple[int, int]
+    tokens: int
+    layers: int
+    prefix: int
+    score: str
+    pool: str
+    taps: int
+    macs: int
+    width: int
+    pooled: bool
+    cells: tuple[CellPlan, ...]
+    wholes: tuple[TokenSchedule, ...]
+    calibration: str | None = None
+
+    def images(self, rng: np.random.Generator) -> npt.NDArray[np.float32]:
+        """(B, 3, H, W) random images."""
+        return rng.standard_normal((self.target.batch, 3, *self.image_size), dtype=np.float32)
+
+    def inputs(self, cell: CellPlan, images: npt.NDArray[np.float32], rng: np.random.Generator) -> list[Array]:
+        """What a cell's part is run on; equal inputs are one array."""
+        batch, count = self.target.batch, cell.count
+        made: dict[str, Array] = {"images": images}
+        if "tokens" in cell.inputs:
+            made["tokens"] = rng.standard_normal((batch, count, self.width), dtype=np.float32)
+        if "places" in cell.inputs:
+            made["places"] = np.tile(np.arange(count, dtype=np.int64), (batch, 1))
+        return [made[name] for name in cell.inputs]
+
+    def example(self, part: str) -> tuple[CellPlan, list[Array]]:
+        """The largest cell of a part, and inputs to convert or calibrate it by."""
+        cell = max((cell for cell in self.cells if cell.part == part), key=lambda cell: (cell.count, cell.kept))
+        rng = np.random.default_rng(0)
+        return cell, self.inputs(cell, self.images(rng), rng)
+
+    def as_record(self) -> dict[str, Any]:
+        """For a JSON record."""
+        return {
+            **asdict(self),
+            "target": self.target.as_record(),
+            "wholes": [list(schedule.counts) for schedule in self.wholes],
+        }
+
+    @classmethod
+    def from_record(cls, record: Mapping[str, Any]) -> TablePlan:
+        """From ``as_record``; keys beside its own are left alone.
+
+        Raises:
+            RecordError: A field is missing or of the wrong kind.
+        """
+        try:
+            known = {name: record[name] for name in cls.__slots__}
+            height, width = known["image_size"]
+            return cls(
+                **{
+                    **known,
+                    "target": TargetDevice.from_record(known["target"]),
+                    "image_size": (int(height), int(width)),
+                    "cells": tuple(CellPlan(**{**cell, "inputs": tuple(cell["inputs"])}) for cell in known["cells"]),
+                    "wholes": tuple(TokenSchedule(tuple(counts)) for counts in known["wholes"]),
+                }
+            )
+        except TavtError:
+            raise
+        except (KeyError, TypeError, ValueError) as error:
+            raise RecordError(f"the plan of a latency table lacks or misuses a field: {error}; pack it again") from None

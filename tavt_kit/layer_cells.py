@@ -1,0 +1,117 @@
+"""What a latency table is made of: the times of a layer's halves at some token counts, and what lies between them."""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from tavt_kit.errors import MeasurementError
+
+__all__ = ["Curve", "DropCell", "LayerCells"]
+
+
+@dataclass(frozen=True, slots=True)
+class Curve:
+    """Milliseconds at some token counts, ascending; between and beyond them interpolated.
+
+    Args:
+        counts: Tokens.
+        ms: Time at each.
+        width: Of a part whose work is ``n * (2 * width + n)``, such as attention: the interpolation is linear
+            in that work, so that a constant, a linear and a quadratic share are met together. 0 for a part
+            whose work is linear in n.
+
+    Raises:
+        MeasurementError: No points, unordered counts, or a time that is not above zero.
+    """
+
+    counts: tuple[int, ...]
+    ms: tuple[float, ...]
+    width: int = 0
+
+    def __post_init__(self) -> None:
+        ascending = all(a < b for a, b in zip(self.counts, self.counts[1:], strict=False))
+        if not self.counts or len(self.counts) != len(self.ms) or not ascending:
+            raise MeasurementError(f"a latency curve needs one time for each ascending count, got {self.counts}")
+        if not all(ms > 0 for ms in self.ms):
+            raise MeasurementError(f"a latency curve needs times above 0 ms, got {self.ms}")
+
+    def at(self, count: float) -> float:
+        """Milliseconds at any token count; never below zero."""
+        if len(self.counts) == 1:
+            return self.ms[0]
+        above = min(max(bisect_right(self.counts, count), 1), len(self.counts) - 1)
+        low, high = self._work(self.counts[above - 1]), self._work(self.counts[above])
+        share = (self._work(count) - low) / (high - low)
+        return max(self.ms[above - 1] + share * (self.ms[above] - self.ms[above - 1]), 0.0)
+
+    def _work(self, count: float) -> float:
+        return count * (2 * self.width + count) if self.width else count
+
+
+@dataclass(frozen=True, slots=True)
+class DropCell:
+    """Attention, score, selection and gather from ``count`` tokens, measured at two numbers of kept tokens.
+
+    At a fixed length all that depends on the kept tokens is linear in them (projection, gather, queries).
+    """
+
+    count: int
+    few: int
+    few_ms: float
+    many: int
+    many_ms: float
+
+    def at(self, kept: float) -> float:
+        """Milliseconds when ``kept`` tokens stay."""
+        if self.many == self.few:
+            return (self.few_ms + self.many_ms) / 2
+        slope = (self.many_ms - self.few_ms) / (self.many - self.few)
+        return max(self.few_ms + slope * (kept - self.few), 0.0)
+
+
+@dataclass(frozen=True, slots=True)
+class LayerCells:
+    """One layer, averaged over the layers of the model, and what stands before and after the layers.
+
+    Args:
+        attend: Attention half-block that keeps every token.
+        drop: Attention half-blocks that drop, by ascending count.
+        feed: Feed-forward half-block.
+        last: The whole last layer of a head that reads leading tokens only; ``None`` for pooling heads.
+        stem_ms: Patch and position embedding.
+        head: Final norm, pooling and classifier.
+    """
+
+    attend: Curve
+    drop: tuple[DropCell, ...]
+    feed: Curve
+    last: Curve | None
+    stem_ms: float
+    head: Curve
+
+    def drop_ms(self, count: int, kept: int) -> float:
+        """Attention from ``count`` tokens to ``kept``: both neighbouring lengths at the same share kept."""
+        counts = [cell.count for cell in self.drop]
+        above = min(max(bisect_right(counts, count), 1), len(counts) - 1)
+        cells = self.drop[max(above - 1, 0) : above + 1]
+        times = tuple(max(cell.at(cell.count * kept / count), 1e-6) for cell in cells)
+        return Curve(tuple(cell.count for cell in cells), times, self.attend.width).at(count)
+
+    @classmethod
+    def from_record(cls, record: Mapping[str, Any]) -> LayerCells:
+        """From ``dataclasses.asdict``; a missing field is a KeyError or TypeError, which the table's reader names."""
+        return cls(
+            attend=_curve(record["attend"]),
+            drop=tuple(DropCell(**cell) for cell in record["drop"]),
+            feed=_curve(record["feed"]),
+            last=None if record["last"] is None else _curve(record["last"]),
+            stem_ms=record["stem_ms"],
+            head=_curve(record["head"]),
+        )
+
+
+def _curve(record: Mapping[str, Any]) -> Curve:
+    return Curve(tuple(record["counts"]), tuple(record["ms"]), record["width"])

@@ -1,0 +1,77 @@
+"""A torch module as an ONNX graph in memory, to be timed: traced, tried, and not meant to be shipped.
+
+What is shipped is written by ``exporters.to_onnx``, which compares every graph with torch.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import logging
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from tavt_kit.errors import ExportError
+
+if TYPE_CHECKING:
+    from torch import nn
+
+__all__ = ["module_to_onnx"]
+
+_OPSET = 17
+
+
+def module_to_onnx(
+    module: nn.Module, example: Sequence[Any], names: Sequence[str], axes: Mapping[str, Mapping[int, str]]
+) -> bytes:
+    """The ``.onnx`` file of a module in eval mode, by torch's tracing exporter.
+
+    Args:
+        module: Selects tokens by TopK (``selection="topk"``) where it drops any.
+        example: Its inputs; a batch of two or more, because one of one would be baked in.
+        names: Of the inputs.
+        axes: For each input, its axes of any size and their names.
+
+    Raises:
+        ExportError: The exporter cannot write the module.
+    """
+    import torch
+
+    file = io.BytesIO()
+    try:
+        with _silenced(), torch.no_grad():
+            torch.onnx.export(
+                module,
+                tuple(example),
+                file,
+                dynamo=False,
+                opset_version=_OPSET,
+                input_names=list(names),
+                dynamic_axes={name: dict(of) for name, of in axes.items()},
+            )
+    except Exception as error:  # the exporter raises whatever the failing operator raises
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
+        raise ExportError(
+            f"torch cannot write {type(module).__name__} as an ONNX graph ({reason}); choose target openvino or torch"
+        ) from error
+    return file.getvalue()
+
+
+@contextlib.contextmanager
+def _silenced() -> Iterator[None]:
+    """The exporter warns of every constant token count, and prints the whole graph of what it cannot write."""
+    import torch
+
+    logger = logging.getLogger("torch.onnx")
+    core: Any = torch._C
+    level, printer = logger.level, core._jit_onnx_log
+    logger.setLevel(logging.CRITICAL)
+    core._jit_onnx_log = lambda *told: None  # on stdout, and torch 2.13 turns it on whatever its switch says
+    try:
+        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        core._jit_onnx_log = printer
+        logger.setLevel(level)
