@@ -10,6 +10,7 @@ import pytest
 from tavt_kit.adaptive import wrap
 from tavt_kit.budget import Budget
 from tavt_kit.checkpoints import load_model
+from tavt_kit.data import inherit_split, load_images
 from tavt_kit.errors import BudgetError, DataError, MissingDependency, RecordError
 from tavt_kit.preprocess import Preprocessing
 from tavt_kit.search import Progress, front_frame, search, search_model
@@ -37,6 +38,17 @@ def test_five_lines(place: Path) -> None:
     assert list(frame["macs"]) == [one.macs for one in found.front] and frame["macs"].max() <= 300_000
     assert list(frame["top1"]) == [one.metric for one in found.front] and (frame["n"] == 18).all()
     assert frame["schedule"][0] == str(found.front[0].schedule) and frame["median"].isna().all()
+
+
+def test_the_split_of_a_run_is_kept(place: Path, tmp_path: Path) -> None:
+    run, images = write_run(tmp_path / "run"), load_images(str(place / "data"), seed=5)
+    inherit_split(run, images)
+    model, told = load_model(run), list[Progress]()
+    search_model(model, run, evaluations=1, on_progress=told.append)
+    again = search_model(model, images, evaluations=1)
+    assert told[0].candidate == again.dense
+    with pytest.raises(DataError):
+        search_model(model, place / "run")  # a run without pictures
 
 
 def test_metrics_and_bounds(place: Path) -> None:
