@@ -17,7 +17,7 @@ from tavt_kit.schedule import TokenSchedule
 from tavt_kit.scores import SCORES
 from tavt_kit.tokens import TokenState
 
-__all__ = ["AdaptiveViT", "LeanViT", "wrap"]
+__all__ = ["AdaptiveViT", "LeanViT", "SwitchableViT", "wrap"]
 
 Pool = Literal["kept", "restored"]
 Selection = Literal["argsort", "topk"]
@@ -261,6 +261,15 @@ class AdaptiveViT(nn.Module):
         """As ``forward``, without work for rows that do not go on; what search, export and bench run (to 1e-5)."""
         return self.finish(self._run(images, lean=True))
 
+    def forward_counts(self, images: Tensor, counts: Tensor) -> Tensor:
+        """As ``forward_lean``, under ``counts`` int64[layers] instead of the schedule in force.
+
+        Nothing is checked here, since a graph in which the counts are an input cannot: they never grow, never exceed
+        ``tokens`` and stay above ``prefix``.
+        """
+        state = self.start(images, track=self.pool == "restored" and not self.token_pooled)
+        return self.finish(self.advance(state, range(self.layers), counts, lean=True))
+
     def forward_pooled(self, images: Tensor) -> Tensor:
         """(B, 3, H, W) -> the features (B, D) that the head's last linear layer receives, by the lean path."""
         return self.pooled(self._run(images, lean=True))
@@ -314,3 +323,26 @@ class LeanViT(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         """(B, 3, H, W) -> logits (B, classes)."""
         return self.adaptive.forward_lean(images)
+
+
+class SwitchableViT(nn.Module):
+    """An AdaptiveViT by the lean path, with the token counts as a second input: one graph for every schedule.
+
+    Args:
+        adaptive: The wrapped model; its weights are shared.
+        selection: ``"argsort"`` for eager and OpenVINO, ``"topk"`` for ONNX.
+
+    Raises:
+        UnsupportedBackbone: Nothing of this model can be dropped.
+    """
+
+    def __init__(self, adaptive: AdaptiveViT, selection: Selection = "argsort") -> None:
+        super().__init__()
+        adaptive.check_droppable()
+        self.adaptive = AdaptiveViT(adaptive.bare, adaptive.score, adaptive.pool)
+        self.adaptive.selection = selection
+        self.train(adaptive.training)
+
+    def forward(self, images: Tensor, lengths: Tensor) -> Tensor:
+        """(B, 3, H, W) and int64[layers], tokens kept after each layer -> logits (B, classes)."""
+        return self.adaptive.forward_counts(images, lengths)

@@ -7,25 +7,35 @@ library only, whatever the size of the file, because an edge box has neither tor
 from __future__ import annotations
 
 import json
-import os
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
-from typing import IO, Any
+from types import MappingProxyType
+from typing import Any
 from xml.etree import ElementTree
 
-from tavt_kit.errors import RecordError, TavtError
+from tavt_kit.device import TargetDevice
+from tavt_kit.errors import RecordError, ScheduleError, TavtError, UnknownName
 from tavt_kit.model_card import ModelCard
+from tavt_kit.onnx_metadata import onnx_metadata
 from tavt_kit.schedule import TokenSchedule
 
-__all__ = ["METADATA_KEY", "SUFFIXES", "ArtifactCard", "files_of", "read_metadata"]
+__all__ = ["METADATA_KEY", "SUFFIXES", "UNPROVEN", "WEIGHTS_SUFFIX", "ArtifactCard", "files_of", "read_metadata"]
 
 METADATA_KEY = "fgvc_kit"
 SUFFIXES: Mapping[str, str] = {"onnx": ".onnx", "openvino": ".xml"}
 """The file that is given to a runtime, of each format."""
 
+UNPROVEN = ".unproven"
+"""Behind the name of a file whose check could not decide."""
+WEIGHTS_SUFFIX = ".weights"
+"""Of a file that holds the weights of one or more .onnx files, and is named after its content."""
+
 _SCHEMA, _VERSION = "fgvc-kit/artifact", 1
 _OWN = ("schedule", "executed", "tokens", "prefix", "precision", "calibration")
+_LATER: Mapping[str, Any] = MappingProxyType({"presets": {}, "weights_file": None})
+"""Fields that files of earlier programs lack, with what their absence means."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,11 +44,17 @@ class ArtifactCard:
 
     Args:
         model: Of the source: classes, preprocessing, score, weights' hash, licences.
-        schedule: The token counts frozen into the graph.
+        schedule: The token counts frozen into the graph; of a switchable file those it is run at unless told.
         tokens: Of an image before anything is dropped.
         prefix: Leading tokens that are no patches.
-        precision: ``f32``, ``f16`` or ``int8``, in which the weights are stored.
+        precision: In which the weights are stored: ``f32``, ``f16``, ``bf16``, ``int8``, or ``w8`` where they alone
+            have 8 bits and the rest is computed in float.
         calibration: How an int8 file was calibrated: split, images, hash of the listing; else ``None``.
+        presets: Of a switchable file, whose counts are an input: names with their schedules, cheapest first.
+        weights_file: Name of the file beside an .onnx file that holds its weights; ``None`` where it holds them itself.
+
+    Raises:
+        ScheduleError: A switchable file cannot have a preset of other layers, or one that skips layers.
     """
 
     model: ModelCard
@@ -47,6 +63,62 @@ class ArtifactCard:
     prefix: int
     precision: str = "f32"
     calibration: Mapping[str, Any] | None = None
+    presets: Mapping[str, TokenSchedule] = field(default_factory=dict)
+    weights_file: str | None = None
+
+    def __post_init__(self) -> None:
+        for name, schedule in self.presets.items():
+            if schedule.executed is not None:
+                raise ScheduleError(
+                    f"preset {name} skips layers, but a switchable file runs all; export it as a file of its own"
+                )
+            schedule.check(tokens=self.tokens, layers=self.schedule.layers, prefix=self.prefix)
+
+    @property
+    def is_switchable(self) -> bool:
+        """Whether the token counts are an input of the graph."""
+        return bool(self.presets)
+
+    @property
+    def lengths(self) -> tuple[int, ...] | None:
+        """The counts to give a switchable file at run time; ``None`` where they are frozen in."""
+        return self.schedule.counts if self.is_switchable else None
+
+    def chosen(self, preset: str | None = None, schedule: str | None = None) -> ArtifactCard:
+        """The card at one of its presets, or at a schedule (as text); without either it stays as it is.
+
+        Raises:
+            ScheduleError: The schedule is frozen into the file, does not fit it, or both are given.
+            UnknownName: No such preset.
+        """
+        if preset is None and schedule is None:
+            return self
+        if not self.is_switchable:
+            raise ScheduleError(
+                f"the schedule of this file, {self.schedule}, is frozen into it; leave out --preset and --schedule, "
+                "or give the run or a file exported with --switchable"
+            )
+        if preset is not None:
+            if schedule is not None:
+                raise ScheduleError(f"give a preset or a schedule, got both: {preset} and {schedule}")
+            if preset not in self.presets:
+                raise UnknownName(f"this file has the presets {', '.join(self.presets)}, got {preset!r}")
+            return replace(self, schedule=self.presets[preset])
+        assert schedule is not None  # one of the two is given
+        size = {"tokens": self.tokens, "layers": self.schedule.layers, "prefix": self.prefix}
+        return replace(self, schedule=TokenSchedule.parse(schedule, **size))
+
+    @property
+    def setting(self) -> str:
+        """What a switchable file is run at: the preset's name where it is one, else the schedule; "" of others."""
+        if not self.is_switchable:
+            return ""
+        return next((name for name, counts in self.presets.items() if counts == self.schedule), str(self.schedule))
+
+    def own_target(self, path: Path) -> TargetDevice:
+        """Where a file with this card runs if nobody says: its own runtime, on the CPU; a bf16 file in bf16."""
+        runtime = "onnxruntime" if path.suffix == ".onnx" else "openvino"
+        return TargetDevice(runtime, "cpu", precision="bf16" if self.precision == "bf16" else "f32")
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -86,6 +158,8 @@ class ArtifactCard:
             "prefix": self.prefix,
             "precision": self.precision,
             "calibration": None if self.calibration is None else dict(self.calibration),
+            "presets": {name: list(schedule.counts) for name, schedule in self.presets.items()},
+            "weights_file": self.weights_file,
         }
 
     @classmethod
@@ -102,11 +176,14 @@ class ArtifactCard:
             )
         body = {name: value for name, value in record.items() if name not in ("schema", "version")}
         try:
-            own = {name: body.pop(name) for name in _OWN}
+            own = {name: body.pop(name) for name in _OWN} | {
+                name: body.pop(name, none) for name, none in _LATER.items()
+            }
             executed = own.pop("executed")
             schedule = TokenSchedule(tuple(own.pop("schedule")), None if executed is None else tuple(executed))
+            own["presets"] = {name: TokenSchedule(tuple(counts)) for name, counts in own["presets"].items()}
             return cls(ModelCard.from_record(body), schedule, **own)
-        except (KeyError, TypeError, ValueError) as error:
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
             reason = error if isinstance(error, TavtError) else f"{type(error).__name__}: {error}"
             raise RecordError(f"an artifact's metadata cannot be used: {reason}; export it again") from None
 
@@ -122,7 +199,10 @@ def read_metadata(path: Path) -> ArtifactCard:
         RecordError: There is no such file, it is damaged, or it was not exported by this program.
     """
     path = Path(path)
-    readers = {".onnx": _onnx_text, ".xml": _openvino_text}
+    readers: Mapping[str, Callable[[Path], str | None]] = {
+        ".onnx": partial(onnx_metadata, key=METADATA_KEY),
+        ".xml": _openvino_text,
+    }
     if path.suffix not in readers:
         raise RecordError(f"an exported model ends in .onnx or .xml, got {path}")
     try:
@@ -144,8 +224,22 @@ def read_metadata(path: Path) -> ArtifactCard:
 
 
 def files_of(path: Path) -> tuple[Path, ...]:
-    """All files of an artifact, the one that is opened last."""
-    return (path.with_suffix(".bin"), path) if path.suffix == ".xml" else (path,)
+    """All files of an artifact, the one that is opened last; what the file or its ``*.unproven`` says of itself."""
+    if path.suffix == ".xml":
+        return path.with_suffix(".bin"), path
+    there = next((file for file in (path, Path(f"{path}{UNPROVEN}")) if file.is_file()), None)
+    name = None if there is None else _weights_file(there)
+    return (path,) if name is None else (path.with_name(name), path)
+
+
+def _weights_file(path: Path) -> str | None:
+    """The weight file that an .onnx file names; None where it names none, or is none of ours."""
+    try:
+        name = json.loads(onnx_metadata(path, METADATA_KEY) or "{}").get("weights_file")
+    except (OSError, ValueError, AttributeError):
+        return None
+    # A name alone: a file from elsewhere must not point out of its folder.
+    return name if isinstance(name, str) and name == Path(name).name and name.endswith(WEIGHTS_SUFFIX) else None
 
 
 def _openvino_text(path: Path) -> str | None:
@@ -155,76 +249,3 @@ def _openvino_text(path: Path) -> str | None:
             value: str | None = element.get("value")
             return value
     return None
-
-
-def _onnx_text(path: Path) -> str | None:
-    """The value of our key among the model's ``metadata_props`` (field 14 of ModelProto: key = 1, value = 2).
-
-    The top-level fields are walked and skipped by their lengths, so the weights are never read.
-    Source: the protobuf wire format, and onnx.proto of ONNX 1.0 to date.
-    """
-    size = path.stat().st_size
-    found = None
-    with path.open("rb") as file:
-        for field, payload in _fields(file, size, wanted=14):
-            if field == 14:
-                entry = dict(_strings(payload))
-                if entry.get(1) == METADATA_KEY:
-                    found = entry.get(2)
-    return found
-
-
-def _fields(file: IO[bytes], end: int, wanted: int) -> Iterator[tuple[int, bytes]]:
-    """Each field up to ``end`` with its bytes; bytes are read for the field ``wanted`` only."""
-    while file.tell() < end:
-        key = _varint(file)
-        field, wire = key >> 3, key & 7
-        if wire == 0:
-            _varint(file)
-            continue
-        if wire not in (1, 2, 5) or field == 0:
-            raise ValueError("it is no ONNX file")
-        length = {1: 8, 5: 4}.get(wire) or _varint(file)
-        if file.tell() + length > end:
-            raise ValueError("it is shorter than it says")
-        if field == wanted and wire == 2:
-            yield field, file.read(length)
-        else:
-            file.seek(length, os.SEEK_CUR)
-            yield field, b""
-
-
-def _strings(payload: bytes) -> Iterator[tuple[int, str]]:
-    """The length-delimited fields of a small message."""
-    place = 0
-    while place < len(payload):
-        key, place = _varint_at(payload, place)
-        length, place = _varint_at(payload, place)
-        if key & 7 != 2 or place + length > len(payload):
-            raise ValueError("its metadata cannot be read")
-        yield key >> 3, payload[place : place + length].decode()
-        place += length
-
-
-def _varint(file: IO[bytes]) -> int:
-    raw = bytearray()
-    while not raw or raw[-1] & 0x80:
-        byte = file.read(1)
-        if not byte or len(raw) == 10:
-            raise ValueError("it is no ONNX file, or cut off")
-        raw += byte
-    return _varint_at(bytes(raw), 0)[0]
-
-
-def _varint_at(payload: bytes, place: int) -> tuple[int, int]:
-    """A base-128 number at ``place``, and the place behind it."""
-    value = 0
-    for shift in range(0, 70, 7):
-        if place >= len(payload):
-            break
-        byte = payload[place]
-        place += 1
-        value |= (byte & 0x7F) << shift
-        if not byte & 0x80:
-            return value, place
-    raise ValueError("its metadata cannot be read")

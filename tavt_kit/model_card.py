@@ -53,6 +53,7 @@ class ModelCard:
         weights_sha256: Of the safetensors file; empty until it is written.
         provenance: One sentence: where the weights come from.
         licences: Of the weights and of the data they were trained on.
+        schedule: Token counts after each layer that ``load_model`` puts in force; ``None`` for dense.
 
     Raises:
         RecordError: No class or a repeated one, or arguments that JSON cannot hold.
@@ -72,10 +73,13 @@ class ModelCard:
     weights_sha256: str = ""
     provenance: str = ""
     licences: tuple[Licence, ...] = ()
+    schedule: tuple[int, ...] | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "classes", tuple(self.classes))
         object.__setattr__(self, "licences", tuple(self.licences))
+        if self.schedule is not None:
+            object.__setattr__(self, "schedule", tuple(self.schedule))
         if not self.classes:
             raise RecordError("a model card needs at least one class name, but has none")
         if len(set(self.classes)) != len(self.classes):
@@ -105,6 +109,8 @@ class ModelCard:
             "weights_sha256": self.weights_sha256,
             "provenance": self.provenance,
             "licences": [licence.as_record() for licence in self.licences],
+            # Left out where there is none, so that such a card reads as it always did.
+            **({} if self.schedule is None else {"schedule": list(self.schedule)}),
         }
 
     @classmethod
@@ -115,6 +121,7 @@ class ModelCard:
             RecordError: A field is missing, unknown, or of another type.
         """
         body = {name: value for name, value in record.items() if name not in ("schema", "version")}
+        body.setdefault("schedule", None)
         known = {field.name for field in fields(cls)}
         if set(body) != known:
             raise RecordError(

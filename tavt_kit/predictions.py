@@ -90,26 +90,28 @@ class Predictor:
             yield Prediction(str(path), tuple((self.card.classes[i], float(shares[i])) for i in best))
 
 
-def open_predictor(path: Path, target: TargetDevice | None = None) -> Predictor:
+def open_predictor(
+    path: Path, target: TargetDevice | None = None, preset: str | None = None, schedule: str | None = None
+) -> Predictor:
     """A predictor from an exported ``.onnx`` or ``.xml`` file and what it carries.
 
     Args:
         path: The file.
         target: Where to run; by default the file's own runtime on the CPU.
+        preset: Of a switchable file: at which of its presets it is run.
+        schedule: Of a switchable file: at which token counts, as text.
 
     Raises:
         RecordError: The file was not exported by this program, is damaged, or changed after its check.
+        ScheduleError: The schedule is frozen into the file, or does not fit it.
         TavtError: The runtime cannot load it.
     """
-    from tavt_kit.device import TargetDevice
     from tavt_kit.runtimes import open_file
 
     path = Path(path)
-    card = read_metadata(path)
+    card = read_metadata(path).chosen(preset, schedule)
     refuse_changed(path)
-    if target is None:
-        target = TargetDevice("onnxruntime" if path.suffix == ".onnx" else "openvino", "cpu")
-    return Predictor(card.model, open_file(path, target))
+    return Predictor(card.model, open_file(path, card.own_target(path) if target is None else target, card.lengths))
 
 
 def _open(path: Path) -> Image.Image:

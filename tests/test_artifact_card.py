@@ -13,8 +13,8 @@ from onnx import TensorProto, helper
 from openvino import opset13
 
 from tavt_kit.artifact_card import METADATA_KEY, ArtifactCard, files_of, read_metadata
-from tavt_kit.errors import RecordError
-from tavt_kit.exporters.to_onnx import attach_card
+from tavt_kit.errors import RecordError, ScheduleError, UnknownName
+from tavt_kit.exporters.onnx_file import attach_card
 from tavt_kit.exporters.to_openvino import save
 from tavt_kit.model_card import Licence, ModelCard
 from tavt_kit.preprocess import Preprocessing
@@ -63,6 +63,8 @@ def _openvino_file(path: Path, card: ArtifactCard | None) -> Path:
         {},
         {"schedule": TokenSchedule((7, 7), executed=(1,))},
         {"precision": "int8", "calibration": {"split": "train", "images": 300}},
+        {"presets": {"fast": TokenSchedule((5, 3)), "accurate": TokenSchedule((7, 7))}},
+        {"weights_file": "model.f32-01234567.weights"},
     ],
 )
 def test_a_record_comes_back_equal(changes: dict[str, object]) -> None:
@@ -136,11 +138,49 @@ def test_absent_and_unknown_files_are_refused(tmp_path: Path) -> None:
         ({"schedule": None}, "TypeError"),
         ({"classes": []}, "at least one class"),
         ({"surprise": 1}, "adds surprise"),
+        ({"presets": {"fast": [9, 3]}}, "has 7 tokens"),
+        ({"presets": [7, 5]}, "AttributeError"),
     ],
 )
 def test_wrong_metadata_is_refused(change: dict[str, object], said: str) -> None:
     with pytest.raises(RecordError, match=said):
         ArtifactCard.from_record({**_card().as_record(), **change})
+
+
+def test_a_card_of_an_earlier_program_has_neither_presets_nor_a_weight_file() -> None:
+    record = _card().as_record()
+    del record["presets"], record["weights_file"]
+    assert ArtifactCard.from_record(record) == _card()
+
+
+def test_a_switchable_card_is_run_at_a_preset_or_a_schedule() -> None:
+    card = _card(presets={"fast": TokenSchedule((5, 3)), "accurate": TokenSchedule((7, 7))})
+    assert card.chosen().lengths == (7, 5)
+    assert (card.chosen("fast").lengths, card.chosen("fast").setting) == ((5, 3), "fast")
+    assert (card.chosen(schedule="6,4").lengths, card.chosen(schedule="6,4").setting) == ((6, 4), "6,4")
+    with pytest.raises(UnknownName, match="presets fast, accurate, got 'slow'"):
+        card.chosen("slow")
+    with pytest.raises(ScheduleError, match="got both"):
+        card.chosen("fast", "dense")
+    for wrong, said in (("8,3", "has 7 tokens"), ("5,1", "at least"), ("5,6", "only 5 reach it"), ("5", "2 layers")):
+        with pytest.raises(ScheduleError, match=said):
+            card.chosen(schedule=wrong)
+    with pytest.raises(ScheduleError, match="frozen into it"):
+        _card().chosen("fast")
+    with pytest.raises(ScheduleError, match="skips layers"):
+        _card(presets={"odd": TokenSchedule((7, 7), executed=(0,))})
+    assert (_card().lengths, _card().setting) == (None, "")
+
+
+def test_an_artifact_with_a_weight_file_has_its_parts_under_either_name(tmp_path: Path) -> None:
+    card = _card(weights_file="model.f32-01234567.weights")
+    path = _onnx_file(tmp_path / "m.onnx", card)
+    parts = (tmp_path / "model.f32-01234567.weights", path)
+    assert files_of(path) == parts
+    path.rename(f"{path}.unproven")
+    assert files_of(path) == parts
+    for outside in ("../secret.weights", "/etc/secret.weights", "passwd"):
+        assert files_of(_onnx_file(path, _card(weights_file=outside))) == (path,)
 
 
 def test_an_openvino_artifact_is_two_files() -> None:

@@ -12,7 +12,7 @@ import torch
 
 from tavt_kit import shared_evaluation
 from tavt_kit.checkpoints import load_model
-from tavt_kit.errors import MeasurementError
+from tavt_kit.errors import MeasurementError, ScheduleError
 from tavt_kit.evaluation import LeanEvaluator
 from tavt_kit.preprocess import Preprocessing
 from tavt_kit.schedule import TokenSchedule
@@ -100,3 +100,16 @@ def test_the_model_stays_as_it_was(run: Path) -> None:
     shared.model.schedule = SCHEDULES[1]
     list(shared.answers(SCHEDULES[:2]))
     assert shared.model.training and shared.model.schedule == SCHEDULES[1]
+
+
+@pytest.mark.slow
+def test_openvino_answers_as_torch_does(run: Path) -> None:
+    from tavt_kit.openvino_evaluation import OpenvinoEvaluator
+
+    lean, compiled = evaluator(run, LeanEvaluator), evaluator(run, OpenvinoEvaluator, threads=1)
+    for schedule, answer in compiled.answers(SCHEDULES):
+        assert np.array_equal(answer.right, lean.right(schedule)), schedule
+    part = dict(compiled.look(SCHEDULES[1:2], 10, 30))[SCHEDULES[1]]
+    assert np.array_equal(part.right, lean.right(SCHEDULES[1])[10:30])
+    with pytest.raises(ScheduleError, match="cannot be skipped"):
+        list(compiled.answers([TokenSchedule((17, 12, 12, 6), (0, 1, 3))]))

@@ -162,3 +162,22 @@ def test_the_search_algorithms_are_compared_at_equal_evaluations(
     table = {line.split()[0]: line.split() for line in capsys.readouterr().out.splitlines()}
     assert set(table) == {"evaluations", *algorithms.ALGORITHMS} and table["evaluations"][1] == "40"
     assert float(table["surrogate"][1]) > float(table["nsga2"][1]) > float(table["tavt-official"][1])
+
+
+@pytest.mark.slow
+def test_export_speed(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.syspath_prepend(STUDIES)
+    module = study("export_speed")
+    flags = f"--model vit_tiny_patch16_224 --image-size 64 --threads 1 --runs 6 --min-seconds 0.1 --max-seconds 0.5 " \
+            f"--calibrate 2 --out {tmp_path}"  # fmt: skip
+    monkeypatch.setattr(sys, "argv", ["export_speed.py", *flags.split()])
+    module.main()
+    said = capsys.readouterr().out
+    rows = json.loads((tmp_path / "export_speed.json").read_text())["rows"]
+    assert len(rows) == 2 * 4 + 3 + 2 * 5 and said.count("taper:0.2, switchable |") == 2
+    for row in rows:
+        assert row["official_over"]["value"] > 0
+        assert (row["share"] is None) == row["name"].endswith("dense")
+        assert (row["switchable_over_static"] is None) == ("switchable" not in row["name"])
+    int8 = json.loads((tmp_path / "export_speed.json").read_text())["graphs"]["openvino int8, column, dense"]["kernels"]
+    assert any("i8" in kind for kind in int8)

@@ -47,6 +47,7 @@ class Ground:
     limit: int | None = None
     bound: float = 0.2
     known: dict[tuple[str, Gene], int] = field(default_factory=dict)
+    costs: dict[TokenSchedule, int] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.out.mkdir(parents=True, exist_ok=True)
@@ -120,7 +121,9 @@ class Ground:
 
     def macs(self, schedule: TokenSchedule) -> int:
         """Multiply-adds as executed; below the official search's range nothing counts as cheaper than its bound."""
-        return max(self.formula.macs(schedule), self.least)
+        if schedule not in self.costs:
+            self.costs[schedule] = max(self.formula.macs(schedule), self.least)
+        return self.costs[schedule]
 
     @cached_property
     def least(self) -> int:

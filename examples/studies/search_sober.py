@@ -28,12 +28,15 @@ def sober(ground: Ground, target: TargetDevice, searched: Mapping[int, SearchRes
     rows = []
     for share in SHARES:
         most = share * table.predict(ground.space.dense)
-        picks = {name: _best(ground, [one for one in family if table.predict(one) <= most])
-                 for name, family in families.items()}  # fmt: skip
+        within = {name: [one for one in family if table.predict(one) <= most] for name, family in families.items()}
         for seed, result in searched.items():
-            whole = [one for one in result.whole if table.predict(one.schedule) <= most]
-            ranked = sorted(whole, key=lambda one: -one.metric)[:10]  # exact scores of the first ones decide
-            picks[f"searched {seed}"] = _best(ground, [one.schedule for one in ranked])
+            fast = [one for one in result.whole if table.predict(one.schedule) <= most]
+            ranked = sorted(fast, key=lambda one: -one.metric)[:10]  # exact scores of the first ones decide
+            within[f"searched {seed}"] = [one.schedule for one in ranked]
+        if too_slow := [name for name, known in within.items() if not known]:
+            rows.append({"share_of_dense": share, "predicted_ms": most, "too_slow": too_slow})
+            continue
+        picks = {name: _best(ground, known) for name, known in within.items()}
         rows.append(_answered(ground, target, share, most, picks))
     return rows
 

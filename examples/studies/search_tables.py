@@ -27,6 +27,12 @@ def show(record: dict[str, Any]) -> None:
     if "ours" in record:
         _show_ours(record["ours"])
     for row in record.get("sober", []):
+        if "too_slow" in row:
+            names = ", ".join(row["too_slow"])
+            print(
+                f"\nAt {100 * row['share_of_dense']:.0f} % of the dense model's latency: nothing that fast of {names}."
+            )
+            continue
         dense = row["dense_ms"]
         print(f"\nAt {100 * row['share_of_dense']:.0f} % of the dense model's latency ({dense:.2f} ms):")
         for name, one in row.items():

@@ -17,6 +17,7 @@ from tavt_kit.errors import CheckpointError, RecordError
 from tavt_kit.model_card import CARD_FILE, WEIGHTS_FILE, ModelCard, read_card, write_card
 from tavt_kit.preprocess import Preprocessing
 from tavt_kit.records import atomic_path, make_folder, sha256_file
+from tavt_kit.schedule import TokenSchedule
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -71,11 +72,13 @@ def load_model(path: str | Path, *, image_size: Sequence[int] | int | None = Non
         image_size: Another input size than it was saved with; position tables are resized.
 
     Returns:
-        The wrapped model in eval mode, on the CPU, with its ``ModelCard`` as ``.card``.
+        The wrapped model in eval mode, on the CPU, with its ``ModelCard`` as ``.card``, and at its schedule if the card
+        has one.
 
     Raises:
         RecordError: There is no model card.
         CheckpointError: The weights are missing, damaged, not those of the card, or of another architecture.
+        ScheduleError: The card's schedule does not fit the model, which another image size makes so.
 
     Example:
         >>> import tempfile
@@ -97,6 +100,8 @@ def load_model(path: str | Path, *, image_size: Sequence[int] | int | None = Non
         raise CheckpointError(f"{path} has no head for its {len(card.classes)} classes; restore it from its run")
     adaptive = wrap(model, card.score, card.pool)
     adaptive.card = card
+    if card.schedule is not None:
+        adaptive.schedule = TokenSchedule(card.schedule)
     return adaptive
 
 

@@ -25,10 +25,10 @@ from tavt_kit.device import TargetDevice
 from tavt_kit.errors import DataError
 from tavt_kit.preprocess import Preprocessing
 from tavt_kit.records import sha256_file
-from tavt_kit.runtimes import Session, open_file
+from tavt_kit.runtimes import open_file
 from tavt_kit.schedule import TokenSchedule
 
-__all__ = ["Artifact", "check", "check_predicted", "default_target"]
+__all__ = ["Artifact", "check", "check_predicted"]
 
 _log = logging.getLogger(__name__)
 
@@ -42,43 +42,58 @@ class Artifact:
     Args:
         name: What it is called in records.
         card: What it says of itself.
-        session: It, on a target.
+        session: It, on a target; of a file or, for safetensors, of a module.
         files: All of its files, the one that is opened last.
         retrained: Whether it is another model than its source on purpose: trained again, and to be no worse.
     """
 
     name: str
     card: ArtifactCard
-    session: Session
+    session: Any
     files: tuple[Path, ...]
     retrained: bool = False
 
     @classmethod
-    def open(cls, path: Path, target: TargetDevice | None = None, name: str | None = None) -> Artifact:
+    def open(
+        cls,
+        path: Path,
+        target: TargetDevice | None = None,
+        name: str | None = None,
+        preset: str | None = None,
+        schedule: str | None = None,
+    ) -> Artifact:
         """Open an ``.onnx`` or ``.xml`` file.
 
         Args:
             path: The file.
             target: Where to run it; by default its own runtime on the CPU, in f32 where it is not quantized.
             name: Instead of the file's.
+            preset: Of a switchable file: at which of its presets it is run.
+            schedule: Of a switchable file: at which token counts, as text.
 
         Raises:
             RecordError: It was not exported by this program.
+            ScheduleError: The schedule is frozen into it, or does not fit it.
+            UnknownName: It has no such preset.
             TavtError: The runtime cannot load it.
         """
-        card = read_metadata(path)
-        session = open_file(path, default_target(path) if target is None else target)
-        return cls(name or path.name, card, session, files_of(path))
+        card = read_metadata(path).chosen(preset, schedule)
+        session = open_file(path, card.own_target(path) if target is None else target, card.lengths)
+        return cls(name or _name(path.name, card), card, session, files_of(path))
+
+    def at_presets(self) -> tuple[Artifact, ...]:
+        """A switchable artifact at each of its presets, by one loaded file; of any other itself."""
+        file = self.files[-1].name
+        cards = [self.card.chosen(preset) for preset in self.card.presets]
+        return tuple(
+            replace(self, name=_name(file, card), card=card, session=self.session.at(card.schedule.counts))
+            for card in cards
+        ) or (self,)
 
     @property
     def exact(self) -> bool:
         """Whether it must give its source's very logits: the same model, stored in f32 and run in f32."""
         return not self.retrained and self.card.precision == self.session.target.precision == "f32"
-
-
-def default_target(path: Path) -> TargetDevice:
-    """Where a file of this kind runs if nobody says: its own runtime, on the CPU."""
-    return TargetDevice("onnxruntime" if path.suffix == ".onnx" else "openvino", "cpu")
 
 
 def check(
@@ -221,6 +236,10 @@ def _check_width(logits: NDArray[np.float32], artifact: Artifact) -> None:
             f"{artifact.name} gives {logits.shape[1]} logits an image, but its card names "
             f"{len(artifact.card.classes)} classes; export it again"
         )
+
+
+def _name(file: str, card: ArtifactCard) -> str:
+    return f"{file} ({card.setting})" if card.is_switchable else file
 
 
 def _tied(answers: Answers, artifact: Artifact, source: Source, gate: Gate) -> list[int]:

@@ -117,8 +117,8 @@ def _holds(kept: Sequence[int], wanted: Sequence[int]) -> bool:
 
     The last one may be missing: a head that reads only the class token makes none in the last layer.
     """
-    if len(kept) == len(wanted):
-        return tuple(kept) == tuple(wanted)
+    if len(kept) == len(wanted) and tuple(kept[:-1]) == tuple(wanted[:-1]):
+        return kept[-1] == wanted[-1]
     rest = iter(kept)
     return all(count in rest for count in wanted[:-1])
 
@@ -165,6 +165,8 @@ class _OnnxGraph:
         import onnxruntime
         from onnx import TensorProto, helper
 
+        from tavt_kit.runtimes.available import provider_of
+
         graph, choices = self.model.graph, self._choices()
         if not choices:
             return None
@@ -179,10 +181,11 @@ class _OnnxGraph:
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 4
         options.intra_op_num_threads = self.target.resolved().threads or 1
+        place = {} if self.target.is_cpu else {"device_id": str(self.target.index)}
         with tempfile.TemporaryDirectory(prefix="fgvc-kit-check-") as folder:
             path = Path(folder) / "probe.onnx"
             onnx.save_model(self.model, str(path), save_as_external_data=True, location="probe.data")
-            session: Any = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+            session: Any = onnxruntime.InferenceSession(path, options, providers=[(provider_of(self.target), place)])
             half = session.get_inputs()[0].type == "tensor(float16)"
             feed = images.astype(np.float16) if half else images
             tied, resolved = (
@@ -243,6 +246,7 @@ class _OpenvinoGraph:
             if node.get_type_name() == "TopK"
             and node.get_attributes()["mode"] == mode
             and node.get_attributes()["axis"] in (1, -1)
+            and node.input(0).get_partial_shape().rank == 2  # (B, n) scores; a family may pick along others
         ]
 
     def kept(self) -> tuple[int, ...] | None:

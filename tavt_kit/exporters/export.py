@@ -8,21 +8,21 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tavt_kit.checks import CHECK_FILE, Gate, Source, check, write_check
+from tavt_kit.budget import Verdict
+from tavt_kit.checks import CHECK_FILE, Artifact, CheckReport, Source, check, write_check
 from tavt_kit.data import ImageSet, thin_out
-from tavt_kit.device import TargetDevice
-from tavt_kit.errors import ExportError
-from tavt_kit.exporters.exported import keep, promote, settle, status_of, write_exported
+from tavt_kit.exporters.exported import keep, promote, settle, status_of, sweep, write_exported
 from tavt_kit.exporters.forms import Form
-from tavt_kit.exporters.quantize import DEFAULT_IMAGES
+from tavt_kit.exporters.plan import Exported, Plan
+from tavt_kit.exporters.refusals import refuse_little_space, refuse_other_classes, refuse_own_folder, space_left
 from tavt_kit.exporters.writer import Tell, Writer, silent
 from tavt_kit.host import HostFacts
 from tavt_kit.records import make_folder
 from tavt_kit.schedule import TokenSchedule
+from tavt_kit.verdict import worst
 
 if TYPE_CHECKING:
     from tavt_kit.adaptive import AdaptiveViT
@@ -30,56 +30,9 @@ if TYPE_CHECKING:
 __all__ = ["Exported", "Plan", "export"]
 
 
-@dataclass(frozen=True, slots=True)
-class Plan:
-    """What to export and how to judge it.
-
-    Args:
-        forms: The files.
-        gate: What they may lose.
-        split: Of the check's images; ``None`` takes ``test``, else ``val``.
-        limit: Images of the check; ``None`` takes all.
-        calibrate: Training images that int8 is calibrated on.
-        dense: Whether to compare with the dense model too.
-        accept_inconclusive: Whether an INCONCLUSIVE file gets its final name.
-        allow_unreadable: Pictures that may be skipped.
-        target: Where the files are run; ``None`` for each one's own runtime on the CPU.
-    """
-
-    forms: tuple[Form, ...]
-    gate: Gate = Gate()
-    split: str | None = None
-    limit: int | None = None
-    calibrate: int = DEFAULT_IMAGES
-    dense: bool = True
-    accept_inconclusive: bool = False
-    allow_unreadable: int = 0
-    target: TargetDevice | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Exported:
-    """What an export left.
-
-    Args:
-        folder: Where.
-        entries: One for each form, as ``exported.json`` has them.
-        checks: Their checks, as ``check.json`` has them.
-    """
-
-    folder: Path
-    entries: tuple[Mapping[str, Any], ...]
-    checks: tuple[Mapping[str, Any], ...]
-
-    @property
-    def settled(self) -> bool:
-        """Whether every file got its final name."""
-        return all(entry["status"] == "final" for entry in self.entries)
-
-
 def export(
     adaptive: AdaptiveViT,
-    schedule: TokenSchedule,
+    schedules: TokenSchedule | Mapping[str, TokenSchedule],
     images: ImageSet,
     out: Path,
     plan: Plan,
@@ -88,13 +41,14 @@ def export(
     fresh: bool = False,
     tell: Tell = silent,
 ) -> Exported:
-    """Write a model at a schedule in every form of the plan, and check each file against the model.
+    """Write a model at its schedules in every form of the plan, and check each file against the model.
 
     A file that is there already, made and checked in the very same way, is kept.
 
     Args:
         adaptive: From ``load_model``.
-        schedule: The token counts to freeze.
+        schedules: The token counts to freeze; several by the labels of the plan's forms, or as the presets of a
+            switchable file.
         images: The model's pictures: ``train`` calibrates, another split checks.
         out: The folder.
         plan: What and how.
@@ -105,64 +59,102 @@ def export(
     Raises:
         ExportError: A converter or quantizer refuses the model.
         RecordError: ``out`` holds files made in another way, and ``fresh`` is not set.
-        DataError: Too many pictures cannot be read, or there is no such split.
-        OutputError: ``out`` cannot be written.
+        DataError: The pictures are of other classes, too many cannot be read, or there is no such split.
+        OutputError: ``out`` cannot be written, or has too little space left.
     """
+    refuse_other_classes(adaptive, images)
     split = plan.split or images.held_out
     samples = thin_out(images.split(split), plan.limit)
-    _refuse_own_folder(out, run, plan)
+    refuse_own_folder(out, run, plan.forms)
     make_folder(out)
-    writer = Writer(adaptive, schedule, images, plan.calibrate, plan.allow_unreadable, plan.target, tell)
+    writer = _writer(adaptive, schedules, images, plan, tell)
     recipes = {form.file: _recipe(form, writer, plan, split) for form in plan.forms}
     entries, checks = keep(out, recipes, fresh=fresh)
+    if plan.share and any(form.format == "onnx" and form.file not in entries for form in plan.forms):
+        # The weights they share come of the first of them.
+        for form in plan.forms:
+            if form.format == "onnx":
+                entries.pop(form.file, None)
+                checks.pop(form.file, None)
+    refuse_little_space(adaptive, out, [form for form in plan.forms if form.file not in entries])
     source = Source(adaptive, samples, split, plan.allow_unreadable)
     about = _about(writer, source, plan, run)
-    for form in plan.forms:
-        if form.file in entries:
-            if plan.accept_inconclusive:
-                entries[form.file] = promote(out, entries[form.file])
-                _write(out, entries, checks, about)
-            continue
-        with tempfile.TemporaryDirectory(prefix=".export-", dir=out) as temporary:
+    with space_left(out), tempfile.TemporaryDirectory(prefix=".export-", dir=out) as temporary:
+        for form in plan.forms:
+            if form.file in entries:
+                if plan.accept_inconclusive:
+                    entries[form.file] = promote(out, entries[form.file])
+                    _write(out, entries, checks, about)
+                continue
             artifact = writer.write(form, Path(temporary))
-            report = check(artifact, source, plan.gate, dense=plan.dense, progress=_counter(tell, form, source, plan))
-            status = status_of(report.verdict, accept=plan.accept_inconclusive)
-            size = sum(file.stat().st_size for file in artifact.files)
+            reports = [_check(part, source, plan, tell) for part in artifact.at_presets()]
+            verdict = worst(report.verdict for report in reports)
+            status = status_of(verdict, accept=plan.accept_inconclusive)
+            entries[form.file] = _entry(form, artifact, reports, verdict, status) | {"recipe": recipes[form.file]}
+            checks[form.file] = [{**report.as_record(), **about} for report in reports]
             settle(artifact.files, out, status)
-        checks[form.file] = {**report.as_record(), **about}
-        entries[form.file] = {
-            "file": form.file,
-            "format": form.format,
-            "precision": form.precision,
-            "schedule": list(schedule.counts),
-            "status": status,
-            "verdict": str(report.verdict),
-            "sha256": dict(report.sha256),
-            "bytes": size,
-            "calibration": artifact.card.calibration,
-            "recipe": recipes[form.file],
-        }
-        _write(out, entries, checks, about)
-    return Exported(out, tuple(entries[f.file] for f in plan.forms), tuple(checks[f.file] for f in plan.forms))
+            _write(out, entries, checks, about)
+    sweep(out, list(entries.values()))
+    found = [one for form in plan.forms for one in checks[form.file]]
+    return Exported(out, tuple(entries[form.file] for form in plan.forms), tuple(found))
+
+
+def _writer(
+    adaptive: AdaptiveViT,
+    schedules: TokenSchedule | Mapping[str, TokenSchedule],
+    images: ImageSet,
+    plan: Plan,
+    tell: Tell,
+) -> Writer:
+    named = {"": schedules} if isinstance(schedules, TokenSchedule) else schedules
+    return Writer(
+        adaptive,
+        named,
+        images,
+        plan.calibrate,
+        plan.allow_unreadable,
+        plan.target,
+        onnx=plan.onnx,
+        int8=plan.int8,
+        tensorrt=plan.tensorrt,
+        share=plan.share,
+        tell=tell,
+    )
+
+
+def _entry(form: Form, artifact: Artifact, reports: list[CheckReport], verdict: Verdict, status: str) -> dict[str, Any]:
+    """What ``exported.json`` says of a file."""
+    card = artifact.card
+    presets = {name: list(schedule.counts) for name, schedule in card.presets.items()}
+    return {
+        "file": form.file,
+        "format": form.format,
+        "precision": form.precision,
+        "schedule": list(card.schedule.counts),
+        "presets": presets,
+        "status": status,
+        "verdict": str(verdict),
+        "sha256": dict(reports[0].sha256),
+        "bytes": sum(file.stat().st_size for file in artifact.files),
+        "calibration": card.calibration,
+    }
 
 
 def _write(
     out: Path,
     entries: Mapping[str, Mapping[str, Any]],
-    checks: Mapping[str, Mapping[str, Any]],
+    checks: Mapping[str, list[Mapping[str, Any]]],
     about: Mapping[str, Any],
 ) -> None:
     """Both records, after each file, so that a killed export loses one file at most."""
     host = HostFacts.gather().as_record()
-    write_check(out / CHECK_FILE, list(checks.values()), {"host": host})
+    write_check(out / CHECK_FILE, [one for found in checks.values() for one in found], {"host": host})
     write_exported(out, list(entries.values()), {"source": about["source"], "host": host})
 
 
-def _refuse_own_folder(out: Path, run: str, plan: Plan) -> None:
-    """A run must not be overwritten by its own export."""
-    same = bool(run) and Path(run).exists() and Path(out).resolve() == Path(run).resolve()
-    if same and any(form.format == "safetensors" for form in plan.forms):
-        raise ExportError(f"{out} is the run itself, whose weights stay as they are; give safetensors another --out")
+def _check(artifact: Artifact, source: Source, plan: Plan, tell: Tell) -> CheckReport:
+    progress = _counter(tell, artifact.name, source, plan)
+    return check(artifact, source, plan.gate, dense=plan.dense, progress=progress)
 
 
 def _recipe(form: Form, writer: Writer, plan: Plan, split: str) -> dict[str, Any]:
@@ -175,6 +167,7 @@ def _recipe(form: Form, writer: Writer, plan: Plan, split: str) -> dict[str, Any
         "score": card.model.score,
         "pool": card.model.pool,
         "schedule": str(card.schedule),
+        "presets": {name: str(schedule) for name, schedule in card.presets.items()} or None,
         "precision": card.precision,
         "calibration": None if card.calibration is None else dict(card.calibration),
         "data": writer.images.sha256,
@@ -183,6 +176,9 @@ def _recipe(form: Form, writer: Writer, plan: Plan, split: str) -> dict[str, Any
         "gate": plan.gate.as_record(),
         "dense": plan.dense,
         "target": None if plan.target is None else str(plan.target),
+        "onnx": plan.onnx.as_record() if form.format == "onnx" else None,
+        "tensorrt": plan.tensorrt or None,
+        "share": (form.format == "onnx" and plan.share) or None,
     }
 
 
@@ -201,13 +197,13 @@ def _about(writer: Writer, source: Source, plan: Plan, run: str) -> dict[str, An
     }
 
 
-def _counter(tell: Tell, form: Form, source: Source, plan: Plan) -> Callable[[int], None]:
+def _counter(tell: Tell, name: str, source: Source, plan: Plan) -> Callable[[int], None]:
     """Counts images of the passes over artifact, source and dense source; what was run before is not run again."""
     done, total = 0, len(source.samples) * (2 + plan.dense)
 
     def count(images: int) -> None:
         nonlocal done
         done += images
-        tell(f"checking {form.file}", min(1.0, done / total))
+        tell(f"checking {name}", min(1.0, done / total))
 
     return count

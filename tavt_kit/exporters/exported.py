@@ -2,19 +2,30 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from tavt_kit.artifact_card import UNPROVEN, WEIGHTS_SUFFIX
 from tavt_kit.budget import Verdict
 from tavt_kit.checks import CHECK_FILE, read_check
 from tavt_kit.errors import RecordError
-from tavt_kit.records import read_record, sha256_file, write_record
+from tavt_kit.records import atomic_path, read_record, sha256_file, write_record
 
-__all__ = ["EXPORTED_FILE", "UNPROVEN", "keep", "promote", "read_exported", "settle", "status_of", "write_exported"]
+__all__ = [
+    "EXPORTED_FILE",
+    "UNPROVEN",
+    "keep",
+    "promote",
+    "read_exported",
+    "settle",
+    "status_of",
+    "sweep",
+    "write_exported",
+]
 
 EXPORTED_FILE = "exported.json"
-UNPROVEN = ".unproven"
 _SCHEMA, _VERSION = "fgvc-kit/exported", 1
 
 Entry = Mapping[str, Any]
@@ -40,19 +51,34 @@ def settle(files: Sequence[Path], out: Path, status: str) -> None:
         out: The folder.
         status: From ``status_of``; of a refused artifact nothing stays.
     """
+    own = [file for file in files if file.suffix != WEIGHTS_SUFFIX]
+    # A weight file is named after its content and may belong to several artifacts, so it only ever comes.
+    for file in files if status != "refused" else ():
+        if file.suffix == WEIGHTS_SUFFIX and not (out / file.name).exists():
+            _link(file, out / file.name)
     # What is opened goes first and comes last, so that no pair of an old and a new half is ever seen.
-    for file in reversed(files):
+    for file in reversed(own):
         for name in (file.name, f"{file.name}{UNPROVEN}"):
             (out / name).unlink(missing_ok=True)
-    for file in files if status != "refused" else ():
+    for file in own if status != "refused" else ():
         file.replace(out / (file.name if status == "final" else f"{file.name}{UNPROVEN}"))
+
+
+def _link(file: Path, place: Path) -> None:
+    """A second name for a file; a copy of it where the file system has no such thing."""
+    try:
+        place.hardlink_to(file)
+    except OSError:
+        with atomic_path(place) as temporary:
+            shutil.copyfile(file, temporary)
 
 
 def promote(out: Path, entry: Entry) -> dict[str, Any]:
     """Give an unproven artifact its final name after all; the entry as it is then."""
     if entry["status"] == "unproven":
         for name in entry["sha256"]:  # in the order of ``settle``
-            (out / f"{name}{UNPROVEN}").replace(out / name)
+            if not name.endswith(WEIGHTS_SUFFIX):
+                (out / f"{name}{UNPROVEN}").replace(out / name)
     return {**entry, "status": "final" if entry["status"] == "unproven" else entry["status"]}
 
 
@@ -67,6 +93,14 @@ def write_exported(out: Path, entries: Sequence[Entry], body: Mapping[str, Any])
     write_record(out / EXPORTED_FILE, _SCHEMA, _VERSION, {**body, "artifacts": [dict(entry) for entry in entries]})
 
 
+def sweep(out: Path, entries: Sequence[Entry]) -> None:
+    """Remove weight files that no entry has any more."""
+    used = {name for entry in entries if entry["status"] != "refused" for name in entry["sha256"]}
+    for file in out.glob(f"model*-????????{WEIGHTS_SUFFIX}"):
+        if file.name not in used:
+            file.unlink()
+
+
 def read_exported(out: Path) -> dict[str, Any]:
     """Read ``exported.json``.
 
@@ -76,7 +110,7 @@ def read_exported(out: Path) -> dict[str, Any]:
     return read_record(out / EXPORTED_FILE, _SCHEMA, _VERSION)
 
 
-def keep(out: Path, recipes: Mapping[str, Entry], *, fresh: bool) -> tuple[dict[str, Entry], dict[str, Entry]]:
+def keep(out: Path, recipes: Mapping[str, Entry], *, fresh: bool) -> tuple[dict[str, Entry], dict[str, list[Entry]]]:
     """What lies in the folder and stays: files of other names, and those made in the very same way.
 
     Args:
@@ -85,16 +119,18 @@ def keep(out: Path, recipes: Mapping[str, Entry], *, fresh: bool) -> tuple[dict[
         fresh: Whether to make these files again in any case.
 
     Returns:
-        Entries of ``exported.json`` and of ``check.json``, by file name.
+        Entries of ``exported.json`` and of ``check.json``, by file name; a switchable file has a check for each preset.
 
     Raises:
         RecordError: A file was made in another way, and ``fresh`` is not set; the message lists the differences.
     """
     entries: dict[str, Entry] = {}
-    checks: dict[str, Entry] = {}
+    checks: dict[str, list[Entry]] = {}
     if not (out / EXPORTED_FILE).exists():
         return entries, checks
-    found = {entry["artifact"]: entry for entry in read_check(out / CHECK_FILE)["checks"]}
+    found: dict[str, list[Entry]] = {}
+    for entry in read_check(out / CHECK_FILE)["checks"]:
+        found.setdefault(str(entry["artifact"]).partition(" (")[0], []).append(entry)
     for entry in read_exported(out)["artifacts"]:
         name = entry["file"]
         if name in recipes and (fresh or not _stays(out, entry, recipes[name])):
@@ -115,7 +151,10 @@ def _stays(out: Path, entry: Entry, recipe: Entry) -> bool:
             "replace it"
         )
     suffix = UNPROVEN if entry["status"] == "unproven" else ""
-    files = {out / f"{name}{suffix}": digest for name, digest in entry["sha256"].items()}
+    files = {
+        out / (name if name.endswith(WEIGHTS_SUFFIX) else f"{name}{suffix}"): digest
+        for name, digest in entry["sha256"].items()
+    }
     return entry["status"] != "refused" and all(f.is_file() and sha256_file(f) == d for f, d in files.items())
 
 

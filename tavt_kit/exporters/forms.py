@@ -1,22 +1,27 @@
-"""The forms a model is shipped in: a format and a precision."""
+"""The forms a model is shipped in: a format, a precision, and which of the schedules."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from tavt_kit.device import read_precision
 from tavt_kit.errors import ExportError, TargetError
 
-__all__ = ["FORMATS", "Form", "forms_of"]
+__all__ = ["FORMATS", "SWITCHABLE", "Form", "forms_of"]
 
-FORMATS = {"onnx": ("f32", "int8"), "openvino": ("f32", "f16", "int8"), "safetensors": ("f32",)}
-"""Formats, each with the precisions its weights are stored in."""
+FORMATS = {
+    "onnx": ("f32", "f16", "int8", "w8"),
+    "openvino": ("f32", "f16", "bf16", "int8", "w8"),
+    "safetensors": ("f32",),
+}
+"""Formats, each with the precisions it is written in; ``w8`` has weights of 8 bits and computes in float."""
+
+SWITCHABLE = "switchable"
 
 _WHY_NOT = {
-    ("onnx", "f16"): "onnxruntime computes f16 on a CPU by casting to and fro, slower than f32",
-    ("safetensors", "int8"): "safetensors hold what training goes on from",
-    ("safetensors", "f16"): "safetensors hold what training goes on from",
+    "onnx": "onnxruntime has no bf16 kernels on a CPU, and would run f32 instead",
+    "safetensors": "safetensors hold what training goes on from",
 }
 
 
@@ -24,39 +29,50 @@ _WHY_NOT = {
 class Form:
     """One file to write.
 
+    Args:
+        format: Of ``FORMATS``.
+        precision: In which the weights are stored.
+        label: Which of several schedules, ``""`` for the only one, or ``SWITCHABLE`` for all of them.
+
     Raises:
-        ExportError: An unknown format, or a precision the format is not written in.
+        ExportError: An unknown format, or a precision or label the format is not written in.
     """
 
     format: str
     precision: str = "f32"
+    label: str = ""
 
     def __post_init__(self) -> None:
         if self.format not in FORMATS:
             raise ExportError(f"a model is exported as {', '.join(FORMATS)}, got {self.format!r}")
-        try:
-            object.__setattr__(self, "precision", read_precision(self.precision))
-        except TargetError as error:
-            raise ExportError(str(error)) from None
+        object.__setattr__(self, "precision", _precision(self.precision))
         if self.precision not in FORMATS[self.format]:
-            why = "" if self.precision == "bf16" else _WHY_NOT.get((self.format, self.precision), "")
-            if self.precision == "bf16":
-                why = "bf16 is how a file is run (--target openvino:cpu:precision=bf16), not how it is stored"
             raise ExportError(
-                f"{self.format} is exported in {' or '.join(FORMATS[self.format])}, got {self.precision}"
-                + (f": {why}" if why else "")
+                f"{self.format} is exported in {' or '.join(FORMATS[self.format])}, got {self.precision}: "
+                + _WHY_NOT[self.format]
             )
+        if self.format == "safetensors" and self.label:
+            raise ExportError(
+                "safetensors are rebuilt in torch, where one model runs every schedule; give one schedule, and no "
+                "--switchable, for them"
+            )
+
+    @property
+    def is_switchable(self) -> bool:
+        """Whether the token counts become an input of the file."""
+        return self.label == SWITCHABLE
 
     @property
     def file(self) -> str:
         """The name of the file that is opened."""
         if self.format == "safetensors":
             return "model.safetensors"
-        return f"model.{self.precision}{'.onnx' if self.format == 'onnx' else '.xml'}"
+        label = f".{self.label}" if self.label else ""
+        return f"model{label}.{self.precision}{'.onnx' if self.format == 'onnx' else '.xml'}"
 
 
-def forms_of(formats: Iterable[str], precisions: Iterable[str]) -> tuple[Form, ...]:
-    """Every format in every precision, each once; texts may be lists with commas.
+def forms_of(formats: Iterable[str], precisions: Iterable[str], labels: Sequence[str] = ("",)) -> tuple[Form, ...]:
+    """Every format in every precision for every schedule, each once; formats and precisions may be lists with commas.
 
     Raises:
         ExportError: As ``Form``, or none is asked for.
@@ -65,10 +81,19 @@ def forms_of(formats: Iterable[str], precisions: Iterable[str]) -> tuple[Form, .
         >>> [form.file for form in forms_of(["onnx,openvino"], ["f32"])]
         ['model.f32.onnx', 'model.f32.xml']
     """
-    found = [Form(kind, how) for kind in _words(formats) for how in _words(precisions)]
+    found = [Form(kind, how, label) for label in labels for kind in _words(formats) for how in _words(precisions)]
     if not found:
         raise ExportError(f"name a format ({', '.join(FORMATS)}) and a precision")
     return tuple(dict.fromkeys(found))
+
+
+def _precision(text: str) -> str:
+    if text == "w8":
+        return text
+    try:
+        return read_precision(text)
+    except TargetError as error:
+        raise ExportError(f"{error}, or w8 for weights of 8 bits alone") from None
 
 
 def _words(texts: Iterable[str]) -> list[str]:

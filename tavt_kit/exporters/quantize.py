@@ -1,4 +1,4 @@
-"""INT8 by NNCF's post-training quantization, in one call; calibrated on training images only."""
+"""8 bits by NNCF: post-training quantization, with or without accuracy control, and of the weights alone."""
 
 from __future__ import annotations
 
@@ -6,8 +6,7 @@ import contextlib
 import io
 import logging
 import warnings
-from collections.abc import Iterator, Mapping
-from types import MappingProxyType
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -15,25 +14,36 @@ from numpy.typing import NDArray
 
 from tavt_kit.errors import ExportError
 from tavt_kit.exporters.to_onnx import INPUT
+from tavt_kit.runtimes.session import LENGTHS
+from tavt_kit.schedule import TokenSchedule
 
-__all__ = ["DEFAULT_IMAGES", "RECIPE", "quantize"]
-
-DEFAULT_IMAGES = 300
-
-RECIPE: Mapping[str, Any] = MappingProxyType(
-    {"method": "nncf.quantize", "preset": "mixed", "model_type": "transformer", "fast_bias_correction": True}
-)
-"""What is recorded of how it was done. Without ``model_type=transformer`` quantized ViTs come out slower or wrong."""
+__all__ = ["compress_weights", "feeds", "quantize", "quantize_carefully", "quiet"]
 
 _log = logging.getLogger(__name__)
 
+Feed = dict[str, NDArray[Any]]
 
-def quantize(model: Any, images: NDArray[np.float32]) -> Any:
+
+def feeds(images: NDArray[np.float32], schedules: Sequence[TokenSchedule] = ()) -> list[Feed]:
+    """One batch of one for each image (n, 3, H, W); of a switchable model the schedules take turns."""
+    counts = [np.asarray(schedule.counts, np.int64) for schedule in schedules]
+    return [
+        {INPUT: image[None], **({LENGTHS: counts[place % len(counts)]} if counts else {})}
+        for place, image in enumerate(images)
+    ]
+
+
+def quantize(
+    model: Any, images: NDArray[np.float32], schedules: Sequence[TokenSchedule] = (), *, smooth: bool = True
+) -> Any:
     """The model with 8-bit weights and activations; normalisation, softmax and the token choice stay in float.
 
     Args:
-        model: An ``openvino.Model`` or an ``onnx.ModelProto`` with one input ``images``; it stays as it is.
+        model: An ``openvino.Model`` or an ``onnx.ModelProto``; it stays as it is.
         images: (n, 3, H, W) preprocessed training images; their ranges become the activations' scales.
+        schedules: Of a switchable model: what it is calibrated at, in turns.
+        smooth: Whether SmoothQuant moves scale from activations into weights (Xiao et al., 2023); it helps some ViTs
+            and hurts others, so both are worth a try.
 
     Returns:
         A model of the same kind.
@@ -41,39 +51,124 @@ def quantize(model: Any, images: NDArray[np.float32]) -> Any:
     Raises:
         ExportError: There are no images, or NNCF cannot quantize the model.
     """
-    if not len(images):
-        raise ExportError("int8 needs images to calibrate on, but none was given; give training data with --data")
-    with _quiet():
+    _some(images)
+    with quiet():
         import nncf
 
-        is_onnx = type(model).__module__.startswith("onnx")
-        items = [{INPUT: image[None]} if is_onnx else image[None] for image in images]
         try:
             quantized = nncf.quantize(
-                model,
-                nncf.Dataset(items),
-                preset=nncf.QuantizationPreset.MIXED,
-                model_type=nncf.ModelType.TRANSFORMER,
-                fast_bias_correction=True,
-                subset_size=len(items),
+                model, nncf.Dataset(feeds(images, schedules)), **_settings(nncf, smooth), subset_size=len(images)
             )
         except Exception as error:  # NNCF raises whatever its backend raises
-            raise ExportError(
-                f"NNCF cannot quantize the model ({type(error).__name__}: {error}); export it as f32, or for OpenVINO"
-            ) from error
-    _log.info("quantized to int8, calibrated on %d images", len(items))
+            raise _refusal(error) from error
+    _log.info("quantized to int8, calibrated on %d images, SmoothQuant %s", len(images), "on" if smooth else "off")
     return quantized
 
 
+def quantize_carefully(
+    model: Any,
+    images: NDArray[np.float32],
+    held_out: NDArray[np.float32],
+    labels: NDArray[np.int64],
+    schedules: Sequence[TokenSchedule] = (),
+    *,
+    smooth: bool,
+    max_drop: float,
+) -> Any:
+    """As ``quantize``, with layers put back to float until top-1 on ``held_out`` falls by at most ``max_drop``.
+
+    Args:
+        model: An ``openvino.Model``; NNCF controls the accuracy of no other.
+        images: Calibrate.
+        held_out: Training images that do not calibrate.
+        labels: Of them.
+        schedules: As of ``quantize``.
+        smooth: As of ``quantize``.
+        max_drop: A fraction of all images.
+
+    Raises:
+        ExportError: As ``quantize``, or the loss cannot be brought below.
+    """
+    _some(images)
+    _some(held_out)
+    with quiet():
+        import nncf
+
+        pairs = list(zip(feeds(held_out, schedules), labels.tolist(), strict=True))
+        try:
+            return nncf.quantize_with_accuracy_control(
+                model,
+                nncf.Dataset(feeds(images, schedules)),
+                nncf.Dataset(pairs, lambda pair: pair[0]),
+                _top1,
+                max_drop=max_drop,
+                subset_size=len(images),
+                **_named(_settings(nncf, smooth)),
+            )
+        except Exception as error:
+            raise _refusal(error) from error
+
+
+def compress_weights(model: Any) -> Any:
+    """The ``openvino.Model`` with 8-bit weights (asymmetric, a scale for each output channel); it computes in float.
+
+    Raises:
+        ExportError: NNCF cannot compress the model.
+    """
+    with quiet():
+        import nncf
+
+        try:
+            return nncf.compress_weights(model.clone(), mode=nncf.CompressWeightsMode.INT8_ASYM)
+        except Exception as error:
+            raise _refusal(error) from error
+
+
 @contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """NNCF draws its progress on stdout, which belongs to the verb, and logs at INFO through its own handler."""
-    logger = logging.getLogger("nncf")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
+def quiet() -> Iterator[None]:
+    """Quantizers draw their progress on stdout, which belongs to the verb, and log through handlers of their own."""
+    loggers = [logging.getLogger("nncf"), logging.getLogger()]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
     try:
         with contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings():
             warnings.simplefilter("ignore")
             yield
     finally:
-        logger.setLevel(level)
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
+
+
+def _settings(nncf: Any, smooth: bool) -> dict[str, Any]:
+    """Without ``model_type=TRANSFORMER`` quantized ViTs come out slower or wrong."""
+    parameters = nncf.quantization.advanced_parameters
+    # NNCF's own default for attention, and -1 for "not at all".
+    alphas = parameters.AdvancedSmoothQuantParameters(convolution=-1, matmul=0.95 if smooth else -1)
+    return {
+        "preset": nncf.QuantizationPreset.MIXED,
+        "model_type": nncf.ModelType.TRANSFORMER,
+        "fast_bias_correction": True,
+        "advanced_parameters": parameters.AdvancedQuantizationParameters(smooth_quant_alphas=alphas),
+    }
+
+
+def _named(settings: dict[str, Any]) -> dict[str, Any]:
+    """The same settings as NNCF names them for accuracy control."""
+    return {f"advanced_quantization_{k[9:]}" if k.startswith("advanced_") else k: v for k, v in settings.items()}
+
+
+def _top1(compiled: Callable[[Feed], Any], pairs: Iterable[tuple[Feed, int]]) -> tuple[float, list[float]]:
+    right = [float(np.asarray(compiled(feed)[0]).argmax() == label) for feed, label in pairs]
+    return sum(right) / len(right), right
+
+
+def _some(images: NDArray[np.float32]) -> None:
+    if not len(images):
+        raise ExportError("int8 needs images to calibrate on, but none was given; give training data with --data")
+
+
+def _refusal(error: Exception) -> ExportError:
+    return ExportError(
+        f"NNCF cannot quantize the model ({type(error).__name__}: {error}); export it as f32, or for OpenVINO"
+    )

@@ -6,14 +6,22 @@ import logging
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import openvino
+from numpy.typing import NDArray
+from torch import Tensor, nn
 
-from tavt_kit.adaptive import AdaptiveViT, LeanViT
+from tavt_kit.adaptive import AdaptiveViT, LeanViT, SwitchableViT
 from tavt_kit.artifact_card import METADATA_KEY, ArtifactCard
-from tavt_kit.exporters.to_onnx import INPUT, OUTPUT, example_images
+from tavt_kit.errors import ExportError
+from tavt_kit.exporters.culprit import refused_layer
+from tavt_kit.exporters.to_onnx import INPUT, OUTPUT, example_images, example_lengths
 from tavt_kit.runtimes.on_openvino import convert_module
+from tavt_kit.runtimes.session import LENGTHS
 
 __all__ = ["convert", "save", "to_openvino"]
+
+_LEAST = 1024  # numbers of a constant that is worth it
 
 _log = logging.getLogger(__name__)
 
@@ -35,21 +43,71 @@ def to_openvino(adaptive: AdaptiveViT, card: ArtifactCard, path: Path) -> None:
 def convert(adaptive: AdaptiveViT, card: ArtifactCard) -> Any:
     """An ``openvino.Model`` in f32; input ``images`` (?, 3, H, W), output ``logits`` (?, classes).
 
+    With presets on the card, a second input ``lengths`` int64[layers] takes the token counts.
+
     Kept tokens are chosen by a stable sort, which OpenVINO's own converter keeps (ties at the lowest index); going
     through ONNX would lose that.
 
     Raises:
-        ExportError: OpenVINO cannot convert the model.
+        ExportError: OpenVINO cannot convert the model; the message names the layer where one is at fault.
+        UnsupportedBackbone: Nothing of the model can be dropped, but the card has presets.
     """
-    lean = LeanViT(adaptive, card.schedule, selection="argsort").eval()
-    model = convert_module(lean, (example_images(card),), [(-1, 3, *card.image_size)])
+    inputs = [example_images(card)]
+    shapes: list[tuple[int, ...]] = [(-1, 3, *card.image_size)]
+    if card.is_switchable:
+        module: nn.Module = SwitchableViT(adaptive, selection="argsort").eval()
+        inputs.append(example_lengths(card))
+        shapes.append((card.schedule.layers,))
+    else:
+        module = LeanViT(adaptive, card.schedule, selection="argsort").eval()
+    try:
+        model = convert_module(module, tuple(inputs), shapes)
+    except ExportError as error:
+        layer = refused_layer(adaptive.bare, inputs[0], _convert_part)
+        at = f" at layer {layer}" if layer else ""
+        reason = str(error).partition(": ")[2].rpartition("; try")[0]
+        raise ExportError(
+            f"OpenVINO cannot convert {card.model.name}{at}: {reason}; try --format onnx, or safetensors for torch"
+        ) from error
+    if card.is_switchable:
+        model.inputs[1].get_tensor().set_names({LENGTHS})
     model.inputs[0].get_tensor().set_names({INPUT})
     model.outputs[0].get_tensor().set_names({OUTPUT})
     return model
 
 
+def _convert_part(part: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+    convert_module(part, inputs, [tuple(each.shape) for each in inputs])
+
+
 def save(model: Any, card: ArtifactCard, path: Path) -> None:
-    """Write a model with its card; ``f16`` halves the weights, which the runtime may widen again."""
+    """Write a model with its card; ``f16`` and ``bf16`` halve the weights, which the runtime may widen again."""
+    if card.precision == "bf16":
+        model = _in_bf16(model)
     model.set_rt_info(card.as_text(), METADATA_KEY)
     openvino.save_model(model, path, compress_to_fp16=card.precision == "f16")
     _log.info("wrote %s: %d operators", path.name, len(model.get_ops()))
+
+
+def _in_bf16(model: Any) -> Any:
+    """A copy whose large f32 constants are kept in bf16 and widened where they are used (save_model knows only f16)."""
+    model = model.clone()
+    for node in model.get_ordered_ops():
+        if node.get_type_name() != "Constant" or node.get_element_type() != openvino.Type.f32:
+            continue
+        if np.prod(tuple(node.shape)) < _LEAST:
+            continue
+        # The tensor owns its memory; one made of an array would only borrow it.
+        tensor = openvino.Tensor(openvino.Type.bf16, node.shape)
+        tensor.data.view(np.uint16)[...] = _bf16_bits(np.array(node.data))
+        narrow = openvino.op.Constant(tensor)
+        wide = openvino.opset13.convert(narrow, openvino.Type.f32)
+        for reader in list(node.output(0).get_target_inputs()):
+            reader.replace_source_output(wide.output(0))
+    return model
+
+
+def _bf16_bits(values: NDArray[np.float32]) -> NDArray[np.uint16]:
+    """The upper half of each float32, rounded to the nearest, ties to even."""
+    bits = np.ascontiguousarray(values).view(np.uint32)
+    return ((bits + 0x7FFF + ((bits >> 16) & 1)) >> 16).astype(np.uint16)

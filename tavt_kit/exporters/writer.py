@@ -1,25 +1,31 @@
-"""Writer: one model at one schedule, written in any form and opened again; conversions are shared."""
+"""Writer: one model at one or more schedules, written in any form and opened again; conversions are shared."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tavt_kit.artifact_card import ArtifactCard
 from tavt_kit.checks import Artifact
-from tavt_kit.data import ImageSet, load_arrays, thin_out
+from tavt_kit.data import ImageSet, Sample, load_arrays, thin_out
 from tavt_kit.device import TargetDevice
 from tavt_kit.exporters.forms import Form
-from tavt_kit.exporters.quantize import DEFAULT_IMAGES, RECIPE
+from tavt_kit.exporters.how_onnx import OnnxHow
+from tavt_kit.exporters.int8 import Examples, Int8How
 from tavt_kit.preprocess import Preprocessing
 from tavt_kit.schedule import TokenSchedule
 
 if TYPE_CHECKING:
     from tavt_kit.adaptive import AdaptiveViT
 
-__all__ = ["Tell", "Writer", "describe", "silent"]
+__all__ = ["DEFAULT_IMAGES", "HELD_OUT", "Tell", "Writer", "describe", "silent"]
+
+DEFAULT_IMAGES = 300
+"""Training images that calibrate."""
+HELD_OUT = 200
+"""Other training images, at most, by which the way of quantizing is chosen."""
 
 Tell = Callable[[str, float | None], None]
 """Told what is done now, and which share of it is done."""
@@ -37,7 +43,7 @@ def describe(adaptive: AdaptiveViT, schedule: TokenSchedule) -> ArtifactCard:
     """
     schedule.check(tokens=adaptive.tokens, layers=adaptive.layers, prefix=adaptive.prefix)
     model: Any = adaptive.card
-    model = replace(model, score=adaptive.score, pool=adaptive.pool)
+    model = replace(model, score=adaptive.score, pool=adaptive.pool, schedule=None)
     return ArtifactCard(model, schedule, adaptive.tokens, adaptive.prefix)
 
 
@@ -47,32 +53,40 @@ class Writer:
 
     Args:
         adaptive: The wrapped model, with its card.
-        schedule: The token counts to freeze.
-        images: Whose ``train`` split int8 is calibrated on.
+        schedules: By the forms' labels; of a switchable form the presets, cheapest first.
+        images: Whose ``train`` split calibrates int8.
         calibrate: How many of them, spread evenly.
         allow_unreadable: How many of those may be skipped.
         target: Where files are opened; ``None`` for each one's own runtime on the CPU.
+        onnx: Which exporter and opset.
+        int8: How int8 is made.
+        tensorrt: Whether ONNX files must be such as TensorRT takes.
+        share: Whether ONNX files of several schedules keep their weights in one file.
         tell: Told what is being done.
     """
 
     adaptive: AdaptiveViT
-    schedule: TokenSchedule
+    schedules: Mapping[str, TokenSchedule]
     images: ImageSet
     calibrate: int = DEFAULT_IMAGES
     allow_unreadable: int = 0
     target: TargetDevice | None = None
+    onnx: OnnxHow = field(default_factory=OnnxHow)
+    int8: Int8How = field(default_factory=Int8How)
+    tensorrt: bool = False
+    share: bool = False
     tell: Tell = silent
     _made: dict[str, Any] = field(default_factory=dict)
 
     def card_of(self, form: Form) -> ArtifactCard:
-        """The card of one form; of int8 it says how it is calibrated."""
-        card = describe(self.adaptive, self.schedule)
+        """The card of one form; of int8 it says how it is to be calibrated."""
+        presets = dict(self.schedules) if form.is_switchable else {}
+        schedule = self._default() if form.is_switchable else self.schedules[form.label]
+        card = replace(describe(self.adaptive, schedule), precision=form.precision, presets=presets)
         if form.precision != "int8":
-            return replace(card, precision=form.precision)
-        count = len(thin_out(self.images.split("train"), self.calibrate))
-        return card.quantized(
-            {**RECIPE, "split": "train", "images": count, "data": self.images.name, "sha256": self.images.sha256}
-        )
+            return card
+        facts = {"split": "train", "images": len(self._calibrating()), "data": self.images.name}
+        return card.quantized({**self.int8.as_record(), **facts, "sha256": self.images.sha256})
 
     def write(self, form: Form, folder: Path) -> Artifact:
         """Write one form into ``folder`` and open it.
@@ -88,54 +102,96 @@ class Writer:
         if form.format == "onnx":
             self._write_onnx(card, path)
         else:
-            self._write_openvino(card, path)
+            self._write_openvino(card, path, form.label)
         return Artifact.open(path, self.target)
 
+    def _default(self) -> TokenSchedule:
+        return self.schedules.get("balanced") or next(iter(self.schedules.values()))
+
     def _write_onnx(self, card: ArtifactCard, path: Path) -> None:
-        from tavt_kit.exporters.to_onnx import attach_card, to_onnx
+        import onnx
 
-        to_onnx(self.adaptive, card, path)
+        from tavt_kit.exporters.onnx_file import WeightFile, save
+        from tavt_kit.exporters.to_onnx import to_onnx
+
+        to_onnx(self.adaptive, replace(card, precision="f32", calibration=None), path, self.onnx)
+        model, card = self._narrow_onnx(onnx.load(str(path)), card)
+        if self.tensorrt:
+            from tavt_kit.exporters.tensorrt import refuse_operators
+
+            refuse_operators(model)
+        weights = None
+        if self.share:
+            # The first file's weights; what a later one has besides stays inside of it.
+            weights = self._made.get(f"weights {card.precision}") or WeightFile.of(
+                model, path.parent, f"model.{card.precision}"
+            )
+            self._made[f"weights {card.precision}"] = weights
+        save(model, card, path, weights)
+
+    def _narrow_onnx(self, model: Any, card: ArtifactCard) -> tuple[Any, ArtifactCard]:
         if card.precision == "int8":
-            import onnx
+            return self._quantized(model, card)
+        if card.precision == "f32":
+            return model, card
+        from tavt_kit.exporters.narrow_onnx import compress_onnx_weights, halve
 
-            from tavt_kit.exporters.quantize import quantize
+        return (halve if card.precision == "f16" else compress_onnx_weights)(model), card
 
-            model = quantize(onnx.load(str(path)), self._calibration_images())
-            attach_card(model, card)
-            onnx.save(model, str(path))
-
-    def _write_openvino(self, card: ArtifactCard, path: Path) -> None:
+    def _write_openvino(self, card: ArtifactCard, path: Path, label: str) -> None:
         from tavt_kit.exporters.to_openvino import convert, save
 
-        if "model" not in self._made:
-            self._made["model"] = convert(self.adaptive, card)
-        model = self._made["model"]
+        key = f"model {label}"
+        if key not in self._made:
+            self._made[key] = convert(self.adaptive, card)
+        model = self._made[key]
         if card.precision == "int8":
-            from tavt_kit.exporters.quantize import quantize
+            model, card = self._quantized(model, card)
+        elif card.precision == "w8":
+            from tavt_kit.exporters.quantize import compress_weights
 
-            model = quantize(model, self._calibration_images())
+            model = compress_weights(model)
         save(model, card, path)
 
-    def _calibration_images(self) -> Any:
-        if "images" not in self._made:
+    def _quantized(self, model: Any, card: ArtifactCard) -> tuple[Any, ArtifactCard]:
+        from tavt_kit.exporters.int8 import make_int8
+
+        made, record = make_int8(model, card, self._examples(), self.int8, lambda doing: self.tell(doing, None))
+        return made, card.quantized({**(card.calibration or {}), **record})
+
+    def _calibrating(self) -> list[Sample]:
+        """As many as asked for, but no more than leave a quarter of the split to choose by."""
+        train = self.images.split("train")
+        return list(thin_out(train, min(self.calibrate, max(1, 3 * len(train) // 4))))
+
+    def _examples(self) -> Examples:
+        """Read once for all files."""
+        if "examples" not in self._made:
             self.tell("reading training images to calibrate on", None)
-            self._made["images"] = load_arrays(
-                self.images.split("train"),
-                Preprocessing.from_record(describe(self.adaptive, self.schedule).preprocessing),
-                limit=self.calibrate,
-                allow_unreadable=self.allow_unreadable,
-            ).images
-        self.tell("quantizing", None)
-        return self._made["images"]
+            calibrating = self._calibrating()
+            taken = {sample.path for sample in calibrating}
+            others = [sample for sample in self.images.split("train") if sample.path not in taken]
+            held_out = list(thin_out(others, HELD_OUT))
+            how = Preprocessing.from_record(describe(self.adaptive, self._default()).preprocessing)
+            read = [
+                load_arrays(samples, how, allow_unreadable=self.allow_unreadable) if samples else None
+                for samples in (calibrating, held_out)
+            ]
+            first, second = read
+            assert first is not None  # a training split holds an image
+            spare = second or first._replace(images=first.images[:0], labels=first.labels[:0])
+            self._made["examples"] = Examples(first.images, spare.images, spare.labels)
+        found: Examples = self._made["examples"]
+        return found
 
 
 def _write_safetensors(adaptive: AdaptiveViT, card: ArtifactCard, folder: Path) -> Artifact:
-    """The weights and the model card, read back and rebuilt in torch."""
+    """The weights and the model card with its schedule, read back and rebuilt in torch."""
     from tavt_kit.adaptive import LeanViT
     from tavt_kit.checkpoints import load_model, save_model
     from tavt_kit.runtimes import open_module
 
-    save_model(folder, adaptive, card.model)
-    lean = LeanViT(load_model(folder), card.schedule).eval()
+    save_model(folder, adaptive, replace(card.model, schedule=card.schedule.counts))
+    lean = LeanViT(load_model(folder)).eval()
     session = open_module(lean, TargetDevice("torch", "cpu"), (1, 3, *card.image_size))
     return Artifact("model.safetensors", card, session, (folder / "model.json", folder / "model.safetensors"))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -12,7 +13,7 @@ from torch import Tensor, nn
 
 from tavt_kit.backbones.pruned import blocks_of, cut, keep_blocks, set_heads, set_width, structure_of
 from tavt_kit.checkpoints.architecture import sketch
-from tavt_kit.errors import BudgetError, BudgetTooTight, DataError
+from tavt_kit.errors import BudgetError, BudgetTooTight, DataError, UnsupportedBackbone
 from tavt_kit.model_card import ModelCard
 from tavt_kit.pruning.coupled import Coupled, coupled
 from tavt_kit.pruning.depth import strongest_layers
@@ -21,6 +22,8 @@ from tavt_kit.pruning.refit import refit_readers
 from tavt_kit.pruning.targets import SHARES, Targets, left_of
 
 __all__ = ["Ceiling", "Pictures", "Pruned", "prune", "pruned_card"]
+
+_log = logging.getLogger(__name__)
 
 _FREE = ("mlp", "heads")
 """What a budget decides of, unless it is given."""
@@ -116,12 +119,7 @@ def prune(
         raise BudgetError("nothing is to be pruned: give --mlp, --heads, --width, --depth or --budget")
     if pictures is None and (needs_pictures(importance) or targets.depth is not None):
         raise DataError(f"--depth and the importance {importance} are judged on training pictures; give --data")
-    free = [] if ceiling is None else [kind for kind in _FREE if targets.share(kind) is None]
-    if ceiling is not None and not free:
-        raise BudgetError(
-            f"{ceiling.flag} decides how many heads and hidden channels stay, but --mlp and --heads are both given; "
-            "leave one of them out"
-        )
+    free = [] if ceiling is None else _free(model, targets, ceiling)
     kinds = [kind for kind in SHARES if targets.share(kind) is not None or kind in free]
     for kind in kinds if targets.depth is not None else ():
         coupled(model, kind)  # refused here, not after layers have been tried for minutes
@@ -140,6 +138,23 @@ def prune(
     for group, keep in chosen:
         _apply(model, group, keep)
     return Pruned(tuple(kept), targets, left)
+
+
+def _free(model: nn.Module, targets: Targets, ceiling: Ceiling) -> list[str]:
+    """What the budget decides of: heads too, where they can be pruned."""
+    free = [kind for kind in _FREE if targets.share(kind) is None]
+    if not free:
+        raise BudgetError(
+            f"{ceiling.flag} decides how many heads and hidden channels stay, but --mlp and --heads are both given; "
+            "leave one of them out"
+        )
+    if free == ["mlp", "heads"]:
+        try:
+            coupled(model, "heads")
+        except UnsupportedBackbone as error:
+            _log.info("the budget decides of the feed-forward channels alone: %s", error)
+            return ["mlp"]
+    return free
 
 
 def _take_layers(model: nn.Module, targets: Targets, pictures: Pictures | None) -> list[int]:

@@ -11,13 +11,15 @@ from typing import TYPE_CHECKING
 from tavt_kit.device import TargetDevice
 from tavt_kit.errors import DataError, TargetError
 from tavt_kit.runtimes.available import check_available as check_available
+from tavt_kit.runtimes.session import FileSession as FileSession
 from tavt_kit.runtimes.session import Images as Images
+from tavt_kit.runtimes.session import Lengths as Lengths
 from tavt_kit.runtimes.session import Session as Session
 
 if TYPE_CHECKING:
     from torch import nn
 
-__all__ = ["Images", "Session", "check_available", "open_file", "open_module"]
+__all__ = ["FileSession", "Images", "Lengths", "Session", "check_available", "open_file", "open_module"]
 
 
 def open_module(module: nn.Module, target: TargetDevice, example_shape: tuple[int, int, int, int]) -> Session:
@@ -52,12 +54,18 @@ def open_module(module: nn.Module, target: TargetDevice, example_shape: tuple[in
     return open_openvino_module(module, target, example_shape)
 
 
-def open_file(path: Path, target: TargetDevice) -> Session:
+def open_file(path: Path, target: TargetDevice, lengths: Lengths | None = None) -> FileSession:
     """Make an exported model ready: ``.onnx`` on onnxruntime, ``.xml`` on OpenVINO (which reads .onnx too).
+
+    Args:
+        path: The file.
+        target: Where to run.
+        lengths: Of a switchable file, whose token counts are an input: the counts to run it at.
 
     Raises:
         DataError: There is no such file, or it is damaged.
         TargetError: The target is not on this machine, or its runtime cannot read this kind of file.
+        ScheduleError: Counts are missing, not wanted, or such as the graph cannot run.
     """
     path = Path(path)
     kinds = {"onnxruntime": (".onnx",), "openvino": (".xml", ".onnx"), "torch": ()}[target.runtime]
@@ -71,7 +79,7 @@ def open_file(path: Path, target: TargetDevice) -> Session:
     if target.runtime == "onnxruntime":
         from tavt_kit.runtimes.on_onnxruntime import OnnxSession
 
-        return OnnxSession(path, target)
+        return OnnxSession(path, target, lengths)
     from tavt_kit.runtimes.on_openvino import open_openvino_file
 
-    return open_openvino_file(path, target)
+    return open_openvino_file(path, target, lengths)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import mmap
 import time
 from collections.abc import Callable, Sequence
@@ -16,7 +17,7 @@ import onnxruntime
 from tavt_kit.device import TargetDevice
 from tavt_kit.errors import DataError, TargetError
 from tavt_kit.runtimes.available import provider_of
-from tavt_kit.runtimes.session import Images, InputShape, check_images
+from tavt_kit.runtimes.session import LENGTHS, Images, InputShape, Lengths, check_images, lengths_for
 
 if TYPE_CHECKING:
     from torch import nn
@@ -25,19 +26,25 @@ __all__ = ["OnnxSession", "open_onnx_module", "open_session", "run_clock"]
 
 
 class OnnxSession:
-    """See ``Session``. The file alone decides the precision; asking for another one is refused.
+    """See ``FileSession``. The file alone decides the precision; asking for another one is refused.
 
     Args:
         source: The file, or its bytes.
         target: Where to run.
+        lengths: Of a switchable file: the counts to run it at.
         begin: ``time.perf_counter()`` when loading began, where that was before.
     """
 
-    def __init__(self, source: Path | bytes, target: TargetDevice, begin: float | None = None) -> None:
+    def __init__(
+        self, source: Path | bytes, target: TargetDevice, lengths: Lengths | None = None, begin: float | None = None
+    ) -> None:
         begin = time.perf_counter() if begin is None else begin
         target = target.resolved()
         self._session: Any = open_session(source, target)
-        self._input = self._session.get_inputs()[0]
+        self._input, *others = self._session.get_inputs()
+        self._name = _name(source)
+        self._layers = next((each.shape[0] for each in others if each.name == LENGTHS), None)
+        self._lengths = lengths_for(self._name, self._layers, lengths)
         self._output = self._session.get_outputs()[0].name
         self._half = self._input.type == "tensor(float16)"
         self.target = replace(target, precision=_precision(source, target, self._half))
@@ -45,15 +52,21 @@ class OnnxSession:
         self.load_ms = (time.perf_counter() - begin) * 1e3
 
     def __call__(self, images: Images) -> npt.NDArray[np.float32]:
-        logits = self._session.run([self._output], {self._input.name: self._inputs(images)})[0]
+        logits = self._session.run([self._output], self._feed(images))[0]
         return np.asarray(logits, dtype=np.float32)
 
-    def timer(self, images: Images) -> Callable[[], float]:
-        return run_clock(self._session, [self._inputs(images)])
+    def at(self, lengths: Lengths) -> OnnxSession:
+        other = copy.copy(self)
+        other._lengths = lengths_for(self._name, self._layers, lengths)
+        return other
 
-    def _inputs(self, images: Images) -> npt.NDArray[Any]:
+    def timer(self, images: Images) -> Callable[[], float]:
+        return run_clock(self._session, list(self._feed(images).values()))
+
+    def _feed(self, images: Images) -> dict[str, npt.NDArray[Any]]:
         checked = check_images(images, self.input_shape)
-        return checked.astype(np.float16) if self._half else checked
+        first = checked.astype(np.float16) if self._half else checked
+        return dict(zip((self._input.name, LENGTHS), (first, *self._lengths), strict=False))
 
 
 def open_onnx_module(module: nn.Module, target: TargetDevice, example_shape: tuple[int, int, int, int]) -> OnnxSession:
@@ -68,7 +81,7 @@ def open_onnx_module(module: nn.Module, target: TargetDevice, example_shape: tup
 
     begin = time.perf_counter()
     example = torch.rand((max(2, example_shape[0]), *example_shape[1:]))
-    return OnnxSession(module_to_onnx(module, [example], ["images"], {"images": {0: "batch"}}), target, begin)
+    return OnnxSession(module_to_onnx(module, [example], ["images"], {"images": {0: "batch"}}), target, begin=begin)
 
 
 def open_session(source: Path | bytes, target: TargetDevice) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import io
 import logging
 import time
@@ -20,7 +21,7 @@ import openvino
 from tavt_kit.device import TargetDevice
 from tavt_kit.errors import DataError, ExportError, TargetError
 from tavt_kit.runtimes.available import device_of
-from tavt_kit.runtimes.session import Images, InputShape, check_images
+from tavt_kit.runtimes.session import Images, InputShape, Lengths, check_images, lengths_for
 
 if TYPE_CHECKING:
     from torch import nn
@@ -42,17 +43,30 @@ _NAMES = {"f32": "f32", "f16": "f16", "bf16": "bf16", "i8": "int8", "u8": "int8"
 
 
 class OpenvinoSession:
-    """See ``Session``. ``target.precision`` is read back from the compiled graph, not believed.
+    """See ``FileSession``. ``target.precision`` is read back from the compiled graph, not believed.
 
     Args:
-        model: An ``openvino.Model`` with one image input.
+        model: An ``openvino.Model`` that takes images, and token counts where it is switchable.
         target: Where to run.
         begin: ``time.perf_counter()`` when loading began.
         of_file: Whether the model is a file, whose own quantisation the target need not repeat.
+        name: Of the file.
+        lengths: The token counts of a switchable file.
     """
 
-    def __init__(self, model: Any, target: TargetDevice, begin: float, *, of_file: bool) -> None:
+    def __init__(
+        self,
+        model: Any,
+        target: TargetDevice,
+        begin: float,
+        *,
+        of_file: bool,
+        name: str = "the model",
+        lengths: Lengths | None = None,
+    ) -> None:
         target = target.resolved()
+        self._name, self._layers = name, model.inputs[1].shape[0] if len(model.inputs) > 1 else None
+        self._lengths = lengths_for(name, self._layers, lengths)
         shape = model.inputs[0].get_partial_shape()
         self.input_shape: InputShape = tuple(  # type: ignore[assignment]
             None if size.is_dynamic else size.get_length() for size in shape
@@ -63,11 +77,19 @@ class OpenvinoSession:
         self.load_ms = (time.perf_counter() - begin) * 1e3
 
     def __call__(self, images: Images) -> npt.NDArray[np.float32]:
-        self._request.infer({0: check_images(images, self.input_shape)}, share_inputs=True)
+        self._request.infer(dict(enumerate(self._inputs(images))), share_inputs=True)
         return np.array(self._request.get_output_tensor(0).data, dtype=np.float32)
 
     def timer(self, images: Images) -> Callable[[], float]:
-        return request_clock(self._compiled, [check_images(images, self.input_shape)])
+        return request_clock(self._compiled, self._inputs(images))
+
+    def at(self, lengths: Lengths) -> OpenvinoSession:
+        other = copy.copy(self)
+        other._lengths = lengths_for(self._name, self._layers, lengths)
+        return other
+
+    def _inputs(self, images: Images) -> list[npt.NDArray[Any]]:
+        return [check_images(images, self.input_shape), *self._lengths]
 
 
 def open_openvino_module(
@@ -87,7 +109,7 @@ def open_openvino_module(
     return OpenvinoSession(model, target, begin, of_file=False)
 
 
-def open_openvino_file(path: Path, target: TargetDevice) -> OpenvinoSession:
+def open_openvino_file(path: Path, target: TargetDevice, lengths: Lengths | None = None) -> OpenvinoSession:
     """Read and compile an .xml (with its .bin) or .onnx file.
 
     Raises:
@@ -98,7 +120,7 @@ def open_openvino_file(path: Path, target: TargetDevice) -> OpenvinoSession:
         model = openvino.Core().read_model(path)
     except RuntimeError as error:
         raise DataError(f"OpenVINO cannot read {path}: {_last_line(error)}") from None
-    return OpenvinoSession(model, target, begin, of_file=True)
+    return OpenvinoSession(model, target, begin, of_file=True, name=path.name, lengths=lengths)
 
 
 def convert_module(module: nn.Module, example: tuple[Any, ...], shapes: list[tuple[int, ...]]) -> Any:

@@ -2,22 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Protocol, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
 from tavt_kit.device import TargetDevice
-from tavt_kit.errors import DataError
+from tavt_kit.errors import DataError, ScheduleError
+from tavt_kit.schedule import TokenSchedule
 
-__all__ = ["Images", "InputShape", "Session", "check_images"]
+__all__ = ["LENGTHS", "FileSession", "Images", "InputShape", "Lengths", "Session", "check_images", "lengths_for"]
 
 Images: TypeAlias = npt.NDArray[np.float32]
 """(B, 3, H, W), normalised as the model's preprocessing says."""
 
 InputShape: TypeAlias = tuple[int | None, int | None, int | None, int | None]
 """(B, 3, H, W); ``None`` where any size is taken."""
+
+
+LENGTHS = "lengths"
+"""The second input of a switchable file: int64[layers], tokens kept after each layer."""
+
+Lengths: TypeAlias = Sequence[int]
 
 
 class Session(Protocol):
@@ -50,9 +57,45 @@ class Session(Protocol):
         ...
 
 
+class FileSession(Session, Protocol):
+    """A session of a file."""
+
+    def at(self, lengths: Lengths) -> FileSession:
+        """The same loaded file at other token counts; nothing is loaded or compiled again.
+
+        Raises:
+            ScheduleError: The counts are frozen into the file, or its graph cannot run these.
+        """
+        ...
+
+
 def check_images(images: Images, shape: InputShape) -> Images:
     """The images as contiguous float32, or DataError where a session cannot take their shape."""
     if images.ndim != 4 or any(want not in (None, got) for want, got in zip(shape, images.shape, strict=True)):
         wanted = ", ".join("any" if size is None else str(size) for size in shape)
         raise DataError(f"the model takes images of shape ({wanted}), got {images.shape}")
     return np.ascontiguousarray(images, dtype=np.float32)
+
+
+def lengths_for(name: str, layers: int | None, lengths: Lengths | None) -> list[npt.NDArray[np.int64]]:
+    """The second input of a file, in a list: none where the counts are frozen into it.
+
+    Args:
+        name: Of the file.
+        layers: How many counts its graph takes, or ``None`` where it takes none.
+        lengths: The counts to run it at.
+
+    Raises:
+        ScheduleError: Counts for a file that takes none, none for one that does, or such as its graph cannot run: of
+            another number, growing, or below two. (That they suit its images is the card's to say.)
+    """
+    if layers is None:
+        if lengths is not None:
+            raise ScheduleError(f"the schedule of {name} is frozen into it; leave the counts out, or give another file")
+        return []
+    if lengths is None:
+        raise ScheduleError(f"{name} takes its token counts at run time; give --preset or --schedule")
+    schedule = TokenSchedule(tuple(lengths))
+    if schedule.layers != layers:
+        raise ScheduleError(f"{name} has {layers} layers, but the schedule has {schedule.layers}: {schedule}")
+    return [np.asarray(schedule.counts, np.int64)]

@@ -47,6 +47,10 @@ Carried = Annotated[
     Path | None,
     typer.Option(metavar="FILE", help="The bench.json that such a pack wrote there: it settles the search's verdict."),
 ]
+Presets = Annotated[
+    list[str] | None,
+    typer.Option("--preset", help="Of a switchable file; repeat for several. [default: all that it names]"),
+]
 MinTime = Annotated[float, typer.Option(min=0.0, help="Least seconds of timed runs for each candidate.")]
 MaxTime = Annotated[str, typer.Option(help="Most time for each candidate; unsteady if it is not sure by then.")]
 
@@ -56,6 +60,7 @@ def bench_verb(
     read: Read = None,
     target: Targets = None,
     schedule: options.Schedules = None,
+    preset: Presets = None,
     weights: options.Weights = None,
     data: options.Data = None,
     image_size: options.ImageSize = None,
@@ -95,7 +100,18 @@ def bench_verb(
     most = options.parse_duration(max_time) or 60.0
     least = min(min_time, most)
     protocol = Protocol(min_seconds=least, max_seconds=most, visit_seconds=min(0.3, least / 10))
-    opener = Opener(tuple(target or ()), tuple(schedule or ()), weights, data, image_size, precision, score, pool, seed)
+    opener = Opener(
+        tuple(target or ()),
+        tuple(schedule or ()),
+        tuple(preset or ()),
+        weights,
+        data,
+        image_size,
+        precision,
+        score,
+        pool,
+        seed,
+    )
     host = HostFacts.gather()
     rows = _measure(opener, things, protocol, seed)
     body = bench_body(rows, protocol=protocol, inputs=opener.inputs, seed=seed, host=host)

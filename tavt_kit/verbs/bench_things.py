@@ -16,13 +16,14 @@ from tavt_kit.schedule import TokenSchedule
 
 if TYPE_CHECKING:
     from tavt_kit.adaptive import AdaptiveViT
+    from tavt_kit.artifact_card import ArtifactCard
     from tavt_kit.preprocess import Preprocessing
     from tavt_kit.runtimes import Images, Session
 
 __all__ = ["Opened", "Opener", "default_folder"]
 
 FILES = {".onnx": "onnxruntime:cpu", ".xml": "openvino:cpu"}
-"""Exported files, and where they run unless a target is given."""
+"""Exported files, and where they run unless told."""
 
 
 def default_folder(thing: str) -> Path:
@@ -53,11 +54,13 @@ class Opener:
     Args:
         targets: Texts; empty for the defaults.
         schedules: Texts, for models that are no files; empty for dense.
+        presets: Names, for switchable files, which also take the schedules; empty for all presets of a file.
         weights, data, image_size, precision, score, pool, seed: As the flags of the command line.
     """
 
     targets: tuple[str, ...]
     schedules: tuple[str, ...]
+    presets: tuple[str, ...]
     weights: str | None
     data: str | None
     image_size: int | None
@@ -98,23 +101,36 @@ class Opener:
         from tavt_kit.runtimes import open_file
         from tavt_kit.sealed import refuse_changed
 
+        card = _card(path)
         targets = [self._target(text) for text in self.targets or (FILES[path.suffix],)]
+        if card is not None and not self.targets and self.precision is None:
+            targets = [card.own_target(path)]
         able = [
             one for one in targets if (one.runtime, path.suffix) != ("onnxruntime", ".xml") and one.runtime != "torch"
         ]
-        card = _card(path)
         if card is not None:
             refuse_changed(path)
+        cards = [card] if card is None or not card.is_switchable else self._settings(card)
         for target in able or targets:  # where none is able, opening says why
-            session = open_file(path, target)
+            session = open_file(path, target, cards[0].lengths if cards[0] is not None else None)
             height, width = session.input_shape[2:]
             size = (height or self.image_size, width or self.image_size)
             if size[0] is None or size[1] is None:
                 raise DataError(f"{path.name} takes images of any size; give one by --image-size")
             images = self._images(target.batch, (size[0], size[1]), None if card is None else card.model.preprocessing)
             bytes_ = sum(part.stat().st_size for part in files_of(path) if part.is_file())
-            schedule, macs = (None, None) if card is None else (card.schedule, _macs(card))
-            self._add(path.name, str(path), session, images, schedule, macs, bytes_)
+            for one in cards:
+                name = f"{path.name} {one.setting}" if one is not None and one.is_switchable else path.name
+                run = session if one is None or one.lengths is None else session.at(one.lengths)
+                schedule, macs = (None, None) if one is None else (one.schedule, _macs(one))
+                self._add(name, str(path), run, images, schedule, macs, bytes_)
+
+    def _settings(self, card: ArtifactCard) -> list[ArtifactCard]:
+        """A switchable file's card at each preset and schedule asked for; at all of its presets where none is."""
+        if not self.presets and not self.schedules:
+            return [card.chosen(preset) for preset in card.presets]
+        asked = [card.chosen(preset) for preset in self.presets]
+        return asked + [card.chosen(schedule=schedule) for schedule in self.schedules]
 
     def _open_model(self, thing: str) -> None:
         from tavt_kit.checkpoints import open_model

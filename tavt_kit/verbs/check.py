@@ -28,7 +28,9 @@ Thing = Annotated[
 Against = Annotated[Path, typer.Option(help="The run it was exported from, or the old run.")]
 Schedule = Annotated[
     str | None,
-    typer.Option(help="Of a run or of --predictions alone: a schedule, an exported file, or a search's folder."),
+    typer.Option(
+        help="Of a run, a switchable file, or --predictions: a schedule, an exported file, or a search's folder."
+    ),
 ]
 Predictions = Annotated[
     Path | None, typer.Option(help="An .npz file of logits made elsewhere, judged instead of running THING here.")
@@ -40,6 +42,7 @@ def check_verb(
     against: Against,
     thing: Thing = None,
     schedule: Schedule = None,
+    preset: options.Preset = None,
     predictions: Predictions = None,
     data: options.Data = None,
     split: CheckSplit = None,
@@ -70,8 +73,9 @@ def check_verb(
     from tavt_kit.records import make_folder
     from tavt_kit.verbs.check_subjects import promote_file
     from tavt_kit.verbs.progress import watching
+    from tavt_kit.verdict import worst
 
-    subject = _subject(thing, predictions, schedule)
+    subject = _subject(thing, predictions, preset)
     place = thing or predictions
     assert place is not None  # _subject refuses to have neither
     folder = make_folder(out or (place if place.is_dir() else place.parent))
@@ -80,7 +84,8 @@ def check_verb(
     images = inherited_images(against if against.is_dir() else against.parent, data)
     chosen = split or images.held_out
     source = Source(model, thin_out(images.split(chosen), limit), chosen, allow_unreadable)
-    request = _Request(against, images, data, schedule, predictions, device, dense)
+    gate = Gate(drop=drop / 100)
+    request = _Request(against, images, data, schedule, preset, predictions, device, dense)
     with watching(f"checking {place.name}") as tell:
         done, total = 0, len(source.samples) * (1 + dense + (predictions is None))
 
@@ -89,18 +94,20 @@ def check_verb(
             done += count
             tell(f"checking {place.name}", min(1.0, done / total))
 
-        report, notes = subject(thing, source, Gate(drop=drop / 100), request, progress)
-    record = {**report.as_record(), **_about(against, source, images, Gate(drop=drop / 100)), "notes": notes}
-    _write(folder, record)
-    status = status_of(report.verdict, accept=accept_inconclusive)
-    if status == "final" and thing is not None and predictions is None:
+        reports, notes = subject(thing, source, gate, request, progress)
+    about = {**_about(against, source, images, gate), "notes": notes}
+    records = [{**report.as_record(), **about} for report in reports]
+    _write(folder, records)
+    status = status_of(worst(report.verdict for report in reports), accept=accept_inconclusive)
+    at_all = schedule is None and preset is None  # of a switchable file, a check of one schedule says nothing of others
+    if status == "final" and thing is not None and predictions is None and (at_all or thing.is_dir()):
         promote_file(thing)
     for note in notes:
         print(f"fgvc-kit check: {note}", file=sys.stderr)
     if as_json:
-        print(json.dumps(record))
+        print(json.dumps(records[0] if len(records) == 1 else records))
     else:
-        print_checks([record])
+        print_checks(records)
     return 0 if status == "final" else 1
 
 
@@ -112,16 +119,17 @@ class _Request:
     images: ImageSet
     data: str | None
     schedule: str | None
+    preset: str | None
     predictions: Path | None
     target: TargetDevice | None
     dense: bool
 
 
-_Found = tuple["CheckReport", list[str]]
+_Found = tuple[list["CheckReport"], list[str]]
 _Check = Callable[[Path | None, "Source", "Gate", _Request, Callable[[int], None]], _Found]
 
 
-def _subject(thing: Path | None, predictions: Path | None, schedule: str | None) -> _Check:
+def _subject(thing: Path | None, predictions: Path | None, preset: str | None) -> _Check:
     """Which of the checks below is meant; what contradicts itself or is not there is refused."""
     from tavt_kit.errors import RecordError, ScheduleError
 
@@ -130,8 +138,8 @@ def _subject(thing: Path | None, predictions: Path | None, schedule: str | None)
     for path in (thing, predictions):
         if path is not None and not path.exists():
             raise RecordError(f"there is no file {path} to check; export one first (fgvc-kit export)")
-    if thing is not None and thing.is_file() and schedule is not None:
-        raise ScheduleError(f"the schedule of {thing.name} is frozen into it; leave --schedule out")
+    if preset is not None and (thing is None or thing.is_dir()):
+        raise ScheduleError(f"a preset belongs to a file exported with --switchable, got {thing or predictions}")
     if predictions is not None:
         if thing is not None and thing.is_dir():
             raise RecordError(f"--predictions are of an exported file or of --schedule, got the folder {thing}")
@@ -149,9 +157,11 @@ def _check_file(
     assert thing is not None
     with named(thing) as file:
         changed = changed_since_check(file, thing.parent)
-        artifact = Artifact.open(file, request.target)
-        report = check(artifact, source, gate, dense=request.dense, progress=progress)
-    return report, [f"{changed}; this check takes the place of the old one"] if changed else []
+        opened = Artifact.open(file, request.target, preset=request.preset, schedule=request.schedule)
+        whole = request.preset is None and request.schedule is None
+        parts = opened.at_presets() if whole else (opened,)
+        reports = [check(part, source, gate, dense=request.dense, progress=progress) for part in parts]
+    return reports, [f"{changed}; this check takes the place of the old one"] if changed else []
 
 
 def _check_run(
@@ -165,7 +175,7 @@ def _check_run(
     artifact = open_run(thing, schedule, request.target)
     refuse_other_split(thing, request.images, request.data)
     report = check(artifact, source, gate, dense=request.dense, progress=progress)
-    return report, [f"{thing} has the very weights of {request.against}"] if report.same_weights else []
+    return [report], [f"{thing} has the very weights of {request.against}"] if report.same_weights else []
 
 
 def _check_predictions(
@@ -180,13 +190,13 @@ def _check_predictions(
     card = None
     if thing is not None:
         with named(thing) as file:
-            card = read_metadata(file)
+            card = read_metadata(file).chosen(request.preset, request.schedule)
         schedule = card.schedule
     else:
         schedule = schedule_from(request.schedule or "dense", source.adaptive, request.against)
     of = f" of {thing.name}" if thing is not None else ""
     report = check_predicted(predicted, source, gate, schedule, card=card, dense=request.dense, progress=progress)
-    return report, [f"the logits{of} were made elsewhere ({predicted.device}); nothing was run here but the source"]
+    return [report], [f"the logits{of} were made elsewhere ({predicted.device}); nothing was run here but the source"]
 
 
 def _about(against: Path, source: Source, images: ImageSet, gate: Gate) -> dict[str, Any]:
@@ -203,12 +213,13 @@ def _about(against: Path, source: Source, images: ImageSet, gate: Gate) -> dict[
     }
 
 
-def _write(folder: Path, record: dict[str, Any]) -> None:
-    """Put the check into ``check.json``, beside those of other files and in place of an older one of this file."""
+def _write(folder: Path, records: list[dict[str, Any]]) -> None:
+    """Put the checks into ``check.json``, beside those of other files and in place of older ones of this file."""
     from tavt_kit.checks import CHECK_FILE, read_check, write_check
     from tavt_kit.host import HostFacts
 
     path = folder / CHECK_FILE
     others = read_check(path)["checks"] if path.exists() else []
-    entries = [*(entry for entry in others if entry["artifact"] != record["artifact"]), record]
+    names = {record["artifact"] for record in records}
+    entries = [*(entry for entry in others if entry["artifact"] not in names), *records]
     write_check(path, entries, {"host": HostFacts.gather().as_record()})

@@ -32,6 +32,7 @@ def named(artifact: Path) -> Iterator[Path]:
     with tempfile.TemporaryDirectory(prefix="fgvc-kit-check-") as temporary:
         for file in files_of(final):
             there = Path(f"{file}{UNPROVEN}")
+            there = there if there.is_file() else file  # a weight file that several share has no second name
             if there.is_file():
                 shutil.copyfile(there, Path(temporary) / file.name)
         yield Path(temporary) / final.name
@@ -52,7 +53,8 @@ def promote_file(artifact: Path) -> None:
         body = {"artifacts": []}
     if all(entry["file"] != name for entry in body["artifacts"]):
         for file in files_of(artifact.with_suffix("")):
-            Path(f"{file}{UNPROVEN}").replace(file)
+            if Path(f"{file}{UNPROVEN}").is_file():
+                Path(f"{file}{UNPROVEN}").replace(file)
         return
     entries = [promote(folder, entry) if entry["file"] == name else entry for entry in body["artifacts"]]
     rest = {key: value for key, value in body.items() if key not in ("schema", "version", "artifacts")}

@@ -145,11 +145,11 @@ class Demo:
                 evaluations=self.evaluations, final=2, seed=self.seed,
             )  # fmt: skip
 
-    def exports(self) -> dict[str, tuple[Path, str | None, list[str]]]:
-        """Folder below ``export``: the run, its schedule (None: what the search chose), and the precisions."""
+    def exports(self) -> dict[str, tuple[Path, list[str] | None, list[str]]]:
+        """Folder below ``export``: the run, its schedules (None: what the search chose), and the precisions."""
         return {
-            "dense": (self.out / "distilled", "dense", ["f32", "int8"]),
-            "low-resolution": (self.out / "low-resolution", "dense", ["f32"]),
+            "dense": (self.out / "distilled", ["dense"], ["f32", "int8"]),
+            "low-resolution": (self.out / "low-resolution", ["dense"], ["f32"]),
             "chosen": (self.out, None, ["f32", "int8"]),
         }
 
@@ -157,11 +157,11 @@ class Demo:
         """Write and check the files; too few test images to decide on half a point of INT8 is said, not hidden."""
         from tavt_kit.verbs.export import export_verb
 
-        for name, (run, schedule, precisions) in self.exports().items():
+        for name, (run, schedules, precisions) in self.exports().items():
             folder = self.out / "export" / name
             if not (folder / "check.json").exists():
                 export_verb(
-                    run, folder, schedule=schedule, precision=precisions, calibrate=100, accept_inconclusive=True
+                    run, folder, schedule=schedules, precision=precisions, calibrate=100, accept_inconclusive=True
                 )
 
     def bench(self) -> None:

@@ -38,6 +38,7 @@ def eval_verb(
     data: options.Data = None,
     split: Split = None,
     schedule: options.Schedule = None,
+    preset: options.Preset = None,
     target: Target = None,
     limit: options.Limit = None,
     real: Real = None,
@@ -51,8 +52,8 @@ def eval_verb(
     """
     from tavt_kit.data import thin_out
 
-    subject = _open_file(thing, schedule, target) if thing.suffix in (".onnx", ".xml") else None
-    subject = subject or _open_run(thing, schedule, target)
+    subject = _open_file(thing, schedule, preset, target) if thing.suffix in (".onnx", ".xml") else None
+    subject = subject or _open_run(thing, schedule, preset, target)
     images = _images(thing, data, subject.card)
     chosen = split or images.held_out
     samples = thin_out(images.split(chosen), limit)
@@ -96,36 +97,34 @@ class _Subject:
         return Preprocessing.from_record(self.card.preprocessing)
 
 
-def _open_file(file: Path, schedule: str | None, target: str | None) -> _Subject:
+def _open_file(file: Path, schedule: str | None, preset: str | None, target: str | None) -> _Subject:
     """An exported file; neither torch nor timm is imported."""
     from tavt_kit.artifact_card import read_metadata
     from tavt_kit.device import TargetDevice
-    from tavt_kit.errors import ScheduleError
     from tavt_kit.runtimes import open_file
     from tavt_kit.sealed import refuse_changed
 
-    card = read_metadata(file)
+    card = read_metadata(file).chosen(preset, schedule)
     refuse_changed(file)
-    if schedule is not None:
-        raise ScheduleError(
-            f"{file.name} has its schedule ({card.schedule}) frozen into it; leave --schedule out, or evaluate the run"
-        )
-    default = "onnxruntime:cpu" if file.suffix == ".onnx" else "openvino:cpu"
-    return _Subject(card.model, str(card.schedule), open_file(file, TargetDevice.parse(target or default).resolved()))
+    device = card.own_target(file) if target is None else TargetDevice.parse(target)
+    return _Subject(card.model, str(card.schedule), open_file(file, device.resolved(), card.lengths))
 
 
-def _open_run(folder: Path, schedule: str | None, target: str | None) -> _Subject:
+def _open_run(folder: Path, schedule: str | None, preset: str | None, target: str | None) -> _Subject:
     from tavt_kit.adaptive import LeanViT
     from tavt_kit.checkpoints import load_model
     from tavt_kit.device import TargetDevice
+    from tavt_kit.errors import ScheduleError
     from tavt_kit.model_card import read_card
     from tavt_kit.runtimes import open_module
     from tavt_kit.schedule import TokenSchedule
 
+    if preset is not None:
+        raise ScheduleError(f"a preset belongs to a file exported with --switchable, got {folder}; give --schedule")
     device = TargetDevice.parse(target or "torch:cpu").resolved()
     model = load_model(folder)
-    text = schedule or "dense"
-    counts = TokenSchedule.parse(text, tokens=model.tokens, layers=model.layers, prefix=model.prefix)
+    size = {"tokens": model.tokens, "layers": model.layers, "prefix": model.prefix}
+    counts = model.schedule if schedule is None else TokenSchedule.parse(schedule, **size)
     shape = (_BATCH, 3, *model.backbone.image_size)
     card = read_card(folder if folder.is_dir() else folder.parent)
     return _Subject(card, str(counts), open_module(LeanViT(model, counts).eval(), device, shape))

@@ -19,8 +19,26 @@ __all__ = ["Accept", "CheckSplit", "Dense", "Drop", "FileTarget", "export_verb",
 Run = Annotated[Path, typer.Argument(metavar="RUN", help="A run folder of train, distill or search.")]
 ExportOut = Annotated[Path | None, typer.Option("--out", "-o", help="The folder to write. [default: RUN/export]")]
 Pick = Annotated[
-    str | None,
-    typer.Option(help="cheapest, best, or a place on the search's front from 0. [default: what the search chose]"),
+    list[str] | None,
+    typer.Option(
+        help="fast, balanced, accurate, or a place on the search's front from 0; repeat for several files. [default: "
+        "what the search chose]"
+    ),
+]
+NamedSchedules = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--schedule",
+        help="dense, taper:0.2, or counts such as 197x4,150x4,90x4; repeat for several files, with names if you like "
+        "(fast=taper:0.3).",
+    ),
+]
+Switchable = Annotated[
+    bool,
+    typer.Option(
+        help="One file for every schedule: the counts are an input, with presets fast, balanced and accurate from the "
+        "front, or each --schedule NAME=...",
+    ),
 ]
 Formats = Annotated[
     list[str] | None,
@@ -28,12 +46,36 @@ Formats = Annotated[
 ]
 Precisions = Annotated[
     list[str] | None,
-    typer.Option("--precision", help="f32, f16, int8; repeat, or list with commas. [default: f32]"),
+    typer.Option(
+        "--precision", help="f32, f16, bf16, int8, w8 (8-bit weights); repeat, or list with commas. [default: f32]"
+    ),
 ]
+Exporter = Annotated[str | None, typer.Option(help="torch's ONNX exporter: tracing or dynamo. [default: what works]")]
+Opset = Annotated[str | None, typer.Option(help="Of ONNX: 17 to 23, or newest. [default: the oldest that works]")]
+ShareWeights = Annotated[
+    bool | None,
+    typer.Option(
+        "--share-weights/--own-weights",
+        help="ONNX files keep their weights in one file beside them. [default: where there are several schedules]",
+    ),
+]
+Quantizer = Annotated[
+    str | None, typer.Option(help="nncf, or onnxruntime (for ONNX). [default: all that suit; the best is kept]")
+]
+SmoothQuant = Annotated[str, typer.Option(help="NNCF's SmoothQuant: both are tried, on or off.")]
+AccuracyAware = Annotated[
+    bool,
+    typer.Option(
+        help="int8 for OpenVINO: put layers back to float until --max-drop is kept on held-out training images."
+    ),
+]
+For = Annotated[str | None, typer.Option("--for", help="tensorrt: ONNX of operators that it is known to take.")]
 CheckSplit = Annotated[
     str | None, typer.Option("--split", help="Images of the check. [default: test if there is one, else val]")
 ]
-Drop = Annotated[float, typer.Option(min=0.0, help="Points of top-1 that a file narrower than f32 may lose.")]
+Drop = Annotated[
+    float, typer.Option("--max-drop", "--drop", min=0.0, help="Points of top-1 that a file narrower than f32 may lose.")
+]
 Calibrate = Annotated[int, typer.Option(min=1, help="Training images that int8 is calibrated on.")]
 Dense = Annotated[bool, typer.Option("--dense/--no-dense", help="Compare with the dense model too.")]
 Accept = Annotated[
@@ -48,10 +90,18 @@ FileTarget = Annotated[
 def export_verb(
     run: Run,
     out: ExportOut = None,
-    schedule: options.Schedule = None,
+    schedule: NamedSchedules = None,
     pick: Pick = None,
+    switchable: Switchable = False,
     format: Formats = None,
     precision: Precisions = None,
+    exporter: Exporter = None,
+    opset: Opset = None,
+    share_weights: ShareWeights = None,
+    quantizer: Quantizer = None,
+    smooth_quant: SmoothQuant = "both",
+    accuracy_aware: AccuracyAware = False,
+    for_: For = None,
     data: options.Data = None,
     split: CheckSplit = None,
     limit: options.Limit = None,
@@ -67,21 +117,39 @@ def export_verb(
 ) -> int:
     """Write a model as ONNX, OpenVINO or safetensors, and check every file on the same real images.
 
-    The schedule is frozen into the file, the batch stays free; labels and preprocessing travel inside. An f32 file must
-    give its source's logits; int8 and f16 may lose --drop points of top-1, decided by the paired 95 % interval. A file
-    that fails is removed; one that cannot be decided is kept as *.unproven. Exits 1 unless every file passed.
+    The schedule is frozen into the file unless it is --switchable; the batch stays free; labels and preprocessing
+    travel inside. An f32 file must give its source's logits; others may lose --max-drop points of top-1, decided by the
+    paired 95 % interval. A file that fails is removed; one that cannot be decided is kept as *.unproven. Exits 1 unless
+    every file passed.
     """
     from tavt_kit.checkpoints import load_model
     from tavt_kit.checks import Gate
     from tavt_kit.data.inherited import inherited_images
     from tavt_kit.device import TargetDevice
     from tavt_kit.exporters.export import Plan, export
-    from tavt_kit.exporters.forms import forms_of
-    from tavt_kit.verbs.picked import schedule_for
+    from tavt_kit.exporters.forms import SWITCHABLE, forms_of
+    from tavt_kit.exporters.how_onnx import OnnxHow
+    from tavt_kit.exporters.int8 import Int8How
+    from tavt_kit.verbs.exported_view import print_files, say_trtexec
+    from tavt_kit.verbs.picked import presets_for, schedules_for
     from tavt_kit.verbs.progress import watching
 
+    tensorrt = _for_tensorrt(for_, format, switchable)
+    formats, precisions = _texts(format, "onnx" if tensorrt else "openvino"), _texts(precision, "f32")
+    forms_of(formats, precisions)  # what is not written at all is refused before a model is read
+    onnx = OnnxHow.parse(exporter or ("tracing" if tensorrt else None), opset)
+    most = drop / 100 if accuracy_aware else None
+    int8 = Int8How(quantizer or ("onnxruntime" if tensorrt else None), smooth_quant, most, symmetric=tensorrt)
+    device = None if target is None else TargetDevice.parse(target)
+    model = load_model(run)
+    texts, picks = _texts(schedule), _texts(pick)
+    if switchable and picks:
+        raise options.BadOption(f"a switchable file takes every preset of the front; leave out --pick {picks[0]}")
+    counts = presets_for(run, model, texts) if switchable else schedules_for(run, model, texts, picks)
+    forms = forms_of(formats, precisions, [SWITCHABLE] if switchable else list(counts))
+    several = len(counts) > 1 and not switchable
     plan = Plan(
-        forms=forms_of(_texts(format, "openvino"), _texts(precision, "f32")),
+        forms=forms,
         gate=Gate(drop=drop / 100),
         split=split,
         limit=limit,
@@ -89,29 +157,37 @@ def export_verb(
         dense=dense,
         accept_inconclusive=accept_inconclusive,
         allow_unreadable=allow_unreadable,
-        target=None if target is None else TargetDevice.parse(target),
+        target=device,
+        onnx=onnx,
+        int8=int8,
+        tensorrt=tensorrt,
+        share=several if share_weights is None else share_weights,
     )
-    model = load_model(run)
-    counts = schedule_for(run, model, schedule, pick)
     folder = run if run.is_dir() else run.parent
     images = inherited_images(folder, data)
-    with watching(f"exporting {counts}") as tell:
+    with watching(f"exporting {', '.join(str(one) for one in counts.values())}") as tell:
         done = export(model, counts, images, out or folder / "export", plan, run=str(folder), fresh=fresh, tell=tell)
     say_licences(model.card, images.licence)  # type: ignore[arg-type]
     if as_json:
         print(json.dumps({"folder": str(done.folder), "artifacts": done.entries, "checks": done.checks}))
     else:
         print_checks(done.checks)
-        for entry in done.entries:
-            print(f"{done.folder / entry['file']}{_ENDS[entry['status']].format(size=entry['bytes'] / 1e6)}")
+        print_files(done.folder, done.entries)
+    if tensorrt:
+        say_trtexec(done.folder, done.entries)
     return 0 if done.settled else 1
 
 
-_ENDS = {
-    "final": ": {size:.1f} MB",
-    "unproven": ".unproven: {size:.1f} MB; check it on more images, or take it with --accept-inconclusive",
-    "refused": ": not written",
-}
+def _for_tensorrt(for_: str | None, format: list[str] | str | None, switchable: bool) -> bool:
+    if for_ is None:
+        return False
+    if for_ != "tensorrt":
+        raise options.BadOption(f"--for takes tensorrt, got {for_!r}")
+    if _texts(format, "onnx") != ["onnx"]:
+        raise options.BadOption(f"TensorRT reads ONNX, got --format {_texts(format)[0]}; leave --format out")
+    if switchable:
+        raise options.BadOption("a switchable file is for onnxruntime and OpenVINO; give TensorRT each --schedule")
+    return True
 
 
 def print_checks(checks: Sequence[Mapping[str, Any]]) -> None:
@@ -158,6 +234,8 @@ def say_licences(card: ModelCard, data: Any) -> None:
         print(f"not for commercial use: {'; '.join(names)}", file=sys.stderr)
 
 
-def _texts(given: list[str] | str | None, default: str) -> list[str]:
+def _texts(given: list[str] | str | None, default: str | None = None) -> list[str]:
     """What a repeatable flag holds; from Python a single word will do."""
-    return [default] if given is None else [given] if isinstance(given, str) else list(given)
+    if not given:
+        return [] if default is None else [default]
+    return [given] if isinstance(given, str) else list(given)

@@ -142,6 +142,9 @@ Budgets = Annotated[
 Schedule = Annotated[
     str | None, typer.Option(help="dense, taper:0.2, or counts after each layer such as 197x4,150x4,90x4.")
 ]
+Preset = Annotated[
+    str | None, typer.Option(help="Of a file exported with --switchable: fast, balanced, accurate, or what it names.")
+]
 Schedules = Annotated[
     list[str] | None,
     typer.Option("--schedule", help="dense, taper:0.2, or counts such as 197x4,150x4,90x4; repeat for several."),

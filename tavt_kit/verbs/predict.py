@@ -31,6 +31,7 @@ def predict_verb(
     images: Images,
     top: Top = 5,
     schedule: options.Schedule = None,
+    preset: options.Preset = None,
     target: Target = None,
     as_json: options.Json = False,
 ) -> int:
@@ -40,7 +41,7 @@ def predict_verb(
     cannot be read are named on stderr and counted; a licence that forbids commercial use is named there too. Exits 2
     if no picture could be read.
     """
-    predictor = _open(thing, schedule, target)
+    predictor = _open(thing, schedule, preset, target)
     say_licences(predictor.card, None)
     bad = 0
     found: list[Prediction] = []
@@ -59,18 +60,16 @@ def predict_verb(
     return 2 if bad == len(images) else 0
 
 
-def _open(thing: Path, schedule: str | None, target: str | None) -> Predictor:
+def _open(thing: Path, schedule: str | None, preset: str | None, target: str | None) -> Predictor:
     from tavt_kit.device import TargetDevice
     from tavt_kit.errors import ScheduleError
     from tavt_kit.predictions import Predictor, open_predictor
 
     device = None if target is None else TargetDevice.parse(target)
     if thing.suffix in (".onnx", ".xml"):
-        if schedule is not None:
-            raise ScheduleError(
-                f"the schedule of {thing.name} is frozen into it; leave out --schedule, or give the run"
-            )
-        return open_predictor(thing, device)
+        return open_predictor(thing, device, preset, schedule)
+    if preset is not None:
+        raise ScheduleError(f"a preset belongs to a file exported with --switchable, got {thing}; give --schedule")
     from tavt_kit.adaptive import LeanViT
     from tavt_kit.checkpoints import load_model
     from tavt_kit.model_card import read_card
@@ -80,6 +79,6 @@ def _open(thing: Path, schedule: str | None, target: str | None) -> Predictor:
     model = load_model(thing)
     card = read_card(thing if thing.is_dir() else thing.parent)
     sizes = {"tokens": model.tokens, "layers": model.layers, "prefix": model.prefix}
-    lean = LeanViT(model, TokenSchedule.parse(schedule or "dense", **sizes)).eval()
+    lean = LeanViT(model, None if schedule is None else TokenSchedule.parse(schedule, **sizes)).eval()
     height, width = card.preprocessing["image_size"]
     return Predictor(card, open_module(lean, device or TargetDevice("torch", "cpu"), (1, 3, height, width)))

@@ -15,7 +15,7 @@ from tavt_kit.artifact_card import ArtifactCard, read_metadata
 from tavt_kit.checkpoints import load_model, save_model
 from tavt_kit.checks import Source
 from tavt_kit.data import ImageSet, load_arrays, load_images
-from tavt_kit.exporters.to_onnx import attach_card
+from tavt_kit.exporters.onnx_file import attach_card
 from tavt_kit.model_card import ModelCard
 from tavt_kit.preprocess import Preprocessing
 from tavt_kit.schedule import TokenSchedule
@@ -23,7 +23,7 @@ from tavt_kit.timm_import import timm
 
 CLASSES = ("amber bar", "amber dot", "azure bar", "azure dot", "green ring", "violet ring")
 SIZE, EACH, STEPS = 32, 60, 160
-SCHEDULE = TokenSchedule((17, 13, 10, 7))
+SCHEDULE = TokenSchedule((14, 11, 8, 8))
 _COLOURS = ((225, 160, 40), (225, 160, 40), (40, 120, 225), (40, 120, 225), (50, 190, 80), (160, 70, 210))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +21,8 @@ from tavt_kit.backbones.vitae_attention import Grid
 from tavt_kit.device import TargetDevice
 from tavt_kit.drop import keep_best
 from tavt_kit.errors import DataError, ExportError
-from tavt_kit.exporters.to_onnx import OPSETS, to_onnx
+from tavt_kit.exporters.how_onnx import EXPORTERS
+from tavt_kit.exporters.to_onnx import to_onnx
 from tavt_kit.exporters.to_openvino import to_openvino
 from tavt_kit.model_card import ModelCard
 from tavt_kit.preprocess import Preprocessing
@@ -86,8 +88,29 @@ def test_a_dropped_model_agrees_with_torch(kind: str, suffix: str, tmp_path: Pat
         np.testing.assert_allclose(got, expected, rtol=0, atol=1e-5 * np.abs(expected).max())
     operators = _operators(path)
     # GatherElements needs its index expanded to every channel, which costs 3-8 % of a model that drops often.
-    assert {"Gather", "TopK"} <= operators
-    assert not {"GatherElements", "GatherND", "Loop", "If"} & operators
+    assert {"GatherND" if suffix == ".onnx" else "Gather", "TopK"} <= operators
+    assert not {"GatherElements", "Loop", "If"} & operators
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("kind", "suffix"), [*ROUTES, *SLOW_ROUTES])
+def test_a_switchable_model_agrees_with_torch(kind: str, suffix: str, tmp_path: Path) -> None:
+    model = zoo.build(kind)
+    adaptive = wrap(model)
+    sizes = (adaptive.tokens, adaptive.layers)
+    presets = {f"taper-{ratio}": TokenSchedule.taper(*sizes, ratio, adaptive.prefix) for ratio in (0.5, 0.3, 0.1, 0.0)}
+    card = replace(_card(model, presets["taper-0.3"], adaptive.tokens, adaptive.prefix), presets=presets)
+    path = tmp_path / f"model{suffix}"
+    (to_onnx if suffix == ".onnx" else to_openvino)(adaptive, card, path)
+    session = open_file(path, TargetDevice.parse(TARGETS[suffix]), card.lengths)
+    for schedule in presets.values():
+        eager = LeanViT(adaptive, schedule).eval()
+        for batch in (8, 1, 5):
+            images = zoo.images(model, batch, seed=batch)
+            with torch.inference_mode():
+                expected = eager(images).numpy()
+            got = session.at(schedule.counts)(images.numpy())
+            np.testing.assert_allclose(got, expected, rtol=0, atol=1e-5 * np.abs(expected).max())
 
 
 def _gather_one_by_one(values: Tensor, index: Tensor) -> Tensor:
@@ -126,7 +149,7 @@ def test_windows_that_are_put_together_by_a_batch_number_are_caught(
         expected = right(images)
         monkeypatch.setattr(vitae_attention, "merge_windows", baked)
         assert torch.equal(right(images), expected)  # nothing is wrong with it in torch
-    monkeypatch.delitem(OPSETS, "dynamo")  # which follows the number back to the shape, and would mend it
+    monkeypatch.delitem(EXPORTERS, "dynamo")  # which follows the number back to the shape, and would mend it
     with pytest.raises(ExportError if suffix == ".onnx" else AssertionError):
         test_a_dropped_model_agrees_with_torch("vitaev2", suffix, tmp_path)
 
@@ -200,6 +223,41 @@ def test_ties_stay_at_the_lowest_index(route, example, prefix: int, tmp_path: Pa
     scores = np.array([[9.0] * prefix + values] * 2, np.float32)
     rows = route(count + prefix, prefix, scores, tmp_path)
     assert rows.tolist() == [[*range(prefix), *(row + prefix for row in expected)]] * 2
+
+
+class _Switched(nn.Module):
+    """The choice with its count as an input."""
+
+    def __init__(self, prefix: int, selection: str) -> None:
+        super().__init__()
+        self.prefix, self.selection = prefix, selection
+
+    def forward(self, scores: Tensor, counts: Tensor) -> Tensor:
+        return keep_best(scores, counts[0], self.prefix, self.selection)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("route", ["eager", "onnx", "openvino"])
+def test_ties_of_a_switchable_graph_stay_at_the_lowest_index(route: str, tmp_path: Path) -> None:
+    cases = [(*TIES, 2), (*PAIRS, 2), (*CONSTANT, 0)]
+    for values, count, expected, prefix in cases:
+        scores = np.array([[9.0] * prefix + values] * 2, np.float32)
+        inputs = (torch.from_numpy(scores), torch.tensor([count + prefix - 1]))  # traced at another count
+        counts = np.array([count + prefix])
+        chosen = _Switched(prefix, "topk" if route == "onnx" else "argsort")
+        if route == "eager":
+            rows = chosen(inputs[0], torch.from_numpy(counts)).numpy()
+        elif route == "openvino":
+            compiled = openvino.Core().compile_model(
+                convert_module(chosen, inputs, [(-1, scores.shape[1]), (1,)]), "CPU"
+            )
+            rows = compiled([scores, counts])[0]
+        else:
+            path, axes = str(tmp_path / "choice.onnx"), {"scores": {0: "batch"}}
+            with pytest.warns(DeprecationWarning):
+                torch.onnx.export(chosen, inputs, path, dynamo=False, opset_version=17, dynamic_axes=axes,
+                                  input_names=["scores", "counts"])  # fmt: skip
+            rows = onnxruntime.InferenceSession(path).run(None, {"scores": scores, "counts": counts})[0]
+        assert np.asarray(rows).tolist() == [[*range(prefix), *(row + prefix for row in expected)]] * 2
 
 
 @pytest.mark.xfail(strict=True, reason="OpenVINO's ONNX importer does not keep ONNX TopK's rule for ties")

@@ -2,18 +2,29 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
+import onnx
 import pytest
 import torch
+from torch import nn
 
-from tavt_kit.adaptive import AdaptiveViT, wrap
-from tavt_kit.artifact_card import ArtifactCard, read_metadata
+from tavt_kit.adaptive import AdaptiveViT, LeanViT, wrap
+from tavt_kit.artifact_card import ArtifactCard, files_of, read_metadata
+from tavt_kit.device import TargetDevice
 from tavt_kit.errors import ExportError
+from tavt_kit.exporters import onnx_file
 from tavt_kit.exporters import to_onnx as module
+from tavt_kit.exporters.how_onnx import OnnxHow
+from tavt_kit.exporters.onnx_file import WeightFile, save
 from tavt_kit.exporters.to_onnx import to_onnx
+from tavt_kit.exporters.to_openvino import convert
 from tavt_kit.model_card import ModelCard
 from tavt_kit.preprocess import Preprocessing
+from tavt_kit.records import sha256_file
+from tavt_kit.runtimes import open_file
 from tavt_kit.schedule import TokenSchedule
 from tests.contracts import zoo
 
@@ -52,14 +63,117 @@ def test_a_graph_that_disagrees_is_never_handed_over(tmp_path: Path, monkeypatch
         return reason
 
     monkeypatch.setattr(module, "_write", spoilt)
-    monkeypatch.setattr(module, "OPSETS", {"tracing": 17})
     with pytest.raises(ExportError, match=r"its logits differ from torch's by .* at batch 1"):
-        to_onnx(adaptive, card, tmp_path / "m.onnx")
+        to_onnx(adaptive, card, tmp_path / "m.onnx", OnnxHow("tracing"))
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_model_too_large_for_one_file_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_model_too_large_for_one_file_has_its_weights_beside_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     adaptive, card = _model("plain")
-    monkeypatch.setattr(module, "_LARGEST", 1000)
-    with pytest.raises(ExportError, match="at most 2 GiB"):
-        to_onnx(adaptive, card, tmp_path / "m.onnx")
+    monkeypatch.setattr(onnx_file, "LARGEST", 1000)
+    path = tmp_path / "m.onnx"
+    to_onnx(adaptive, card, path)
+    found = read_metadata(path)
+    weights = tmp_path / str(found.weights_file)
+    assert {file.name for file in tmp_path.iterdir()} == {"m.onnx", weights.name}
+    assert weights.name == f"m-{sha256_file(weights)[:8]}.weights"
+    assert path.stat().st_size < weights.stat().st_size
+    images = zoo.images(adaptive.bare, 2)
+    with torch.inference_mode():
+        expected = LeanViT(adaptive, card.schedule).eval()(images).numpy()
+    got = open_file(path, TargetDevice.parse("onnxruntime:cpu:threads=1"))(images.numpy())
+    np.testing.assert_allclose(got, expected, rtol=0, atol=1e-5 * np.abs(expected).max())
+
+
+@pytest.mark.parametrize(
+    ("exporter", "opset", "attempts"),
+    [
+        (None, None, [("tracing", 17), ("dynamo", 18)]),
+        (None, "17", [("tracing", 17)]),
+        (None, "20", [("tracing", 20), ("dynamo", 20)]),
+        (None, "newest", [("dynamo", 23)]),
+        ("tracing", "newest", [("tracing", 20)]),
+        ("dynamo", None, [("dynamo", 18)]),
+    ],
+)
+def test_which_exporters_are_asked(exporter: str | None, opset: str | None, attempts: list[tuple[str, int]]) -> None:
+    assert OnnxHow.parse(exporter, opset).attempts == attempts
+
+
+@pytest.mark.parametrize(
+    ("exporter", "opset", "said"),
+    [
+        (None, "16", "opset 17 to 23, got 16"),
+        ("tracing", "21", "by the tracing exporter in opset 17 to 20, got 21"),
+        ("dynamo", "17", "by the dynamo exporter in opset 18 to 23, got 17"),
+        ("script", None, "tracing, dynamo, got 'script'"),
+        (None, "latest", "a number or newest, got 'latest'"),
+    ],
+)
+def test_an_unknown_opset_or_exporter_is_refused(exporter: str | None, opset: str | None, said: str) -> None:
+    with pytest.raises(ExportError, match=said):
+        OnnxHow.parse(exporter, opset)
+
+
+class Odd(nn.Module):
+    """Of operators that no converter knows."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x * torch.linalg.eigvals(x[..., :2, :2]).real.sum()
+
+
+def test_a_layer_that_cannot_be_exported_is_named(tmp_path: Path) -> None:
+    adaptive, card = _model("plain")
+    adaptive.bare.blocks[1].mlp.act = Odd()  # type: ignore[union-attr, index]
+    with pytest.raises(
+        ExportError, match=r"failed at layer blocks\.1\.mlp\.act \(Odd\) \(tracing, opset 17: .*eigvals"
+    ):
+        to_onnx(adaptive, card, tmp_path / "m.onnx", OnnxHow("tracing"))
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.slow
+def test_a_layer_that_openvino_cannot_convert_is_named() -> None:
+    adaptive, card = _model("plain")
+    adaptive.bare.blocks[1].mlp.act = Odd()  # type: ignore[union-attr, index]
+    with pytest.raises(
+        ExportError, match=r"OpenVINO cannot convert plain at layer blocks\.1\.mlp\.act \(Odd\): .*eigvals"
+    ):
+        convert(adaptive, card)
+
+
+def test_weights_are_shared_by_content(tmp_path: Path) -> None:
+    """Graphs of two schedules: the second borrows from the first's file, and both run."""
+    adaptive, card = _model("plain")
+    dense = replace(card, schedule=adaptive.dense_schedule)
+    weights = None
+    for name, one in (("dropped", card), ("dense", dense)):
+        path = tmp_path / f"{name}.onnx"
+        to_onnx(adaptive, one, path)
+        model = onnx.load(str(path))
+        weights = weights or WeightFile.of(model, tmp_path, "model.f32")
+        save(model, one, path, weights)
+        assert read_metadata(path) == replace(one, weights_file=weights.name)
+        assert files_of(path) == (tmp_path / weights.name, path)
+    assert weights is not None
+    assert (
+        max((tmp_path / f"{name}.onnx").stat().st_size for name in ("dropped", "dense"))
+        < 0.5 * (tmp_path / weights.name).stat().st_size
+    )
+    images = zoo.images(adaptive.bare, 2)
+    for name, one in (("dropped", card), ("dense", dense)):
+        with torch.inference_mode():
+            expected = LeanViT(adaptive, one.schedule).eval()(images).numpy()
+        got = open_file(tmp_path / f"{name}.onnx", TargetDevice.parse("onnxruntime:cpu:threads=1"))(images.numpy())
+        np.testing.assert_allclose(got, expected, rtol=0, atol=1e-5 * np.abs(expected).max())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("opset", range(18, 24))
+def test_the_dynamo_exporter_writes_each_opset(opset: int, tmp_path: Path) -> None:
+    adaptive, card = _model("plain")
+    assert to_onnx(adaptive, card, tmp_path / "m.onnx", OnnxHow("dynamo", opset)) == "dynamo"
+    model = onnx.load(str(tmp_path / "m.onnx"))
+    assert [entry.version for entry in model.opset_import if entry.domain == ""] == [opset]

@@ -170,6 +170,12 @@ def test_a_budget_is_met_and_hardly_undercut() -> None:
     assert done.targets.mlp is not None and done.targets.mlp < 1
 
 
+def test_a_budget_decides_of_the_channels_alone_where_heads_cannot_be_pruned() -> None:
+    model = build("eva02")
+    done = prune(model, Targets(), ceiling=macs_ceiling(model, 0.8))
+    assert list(done.units) == ["mlp"] and done.targets.heads is None
+
+
 def test_a_budget_that_leaves_no_choice_or_is_out_of_reach_is_refused() -> None:
     model = build("plain")
     names = {name: tensor.shape for name, tensor in model.state_dict().items()}

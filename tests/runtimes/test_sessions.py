@@ -174,6 +174,26 @@ def test_absent_devices_are_refused_in_one_sentence(monkeypatch: pytest.MonkeyPa
         check_available(target("openvino:cpu"))
 
 
+@pytest.mark.parametrize(
+    ("able", "precision", "instead"),
+    [(["FP32", "BF16", "INT8"], "f16", "bf16"), (["FP32", "INT8"], "f16", "f32"), (["FP32", "INT8"], "bf16", "f32")],
+)
+def test_a_precision_the_cpu_lacks_says_what_would_run(
+    able: list[str], precision: str, instead: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Core:
+        available_devices = ["CPU"]
+
+        def get_property(self, *names: str) -> list[str]:
+            return able
+
+    monkeypatch.setattr(openvino, "Core", Core)
+    with pytest.raises(
+        TargetError, match=f"cannot compute in {precision} .OpenVINO would silently run {instead} instead"
+    ):
+        check_available(target(f"openvino:cpu:precision={precision}"))
+
+
 def test_an_onnx_file_runs_and_decides_its_precision(tmp_path: Path) -> None:
     for name, precision, made in (
         ("f32", "f32", {}),

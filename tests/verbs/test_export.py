@@ -17,8 +17,9 @@ import pytest
 from PIL import Image
 
 from tavt_kit.artifact_card import ArtifactCard, read_metadata
+from tavt_kit.checkpoints import load_model
 from tavt_kit.cli import main
-from tavt_kit.exporters.to_onnx import attach_card
+from tavt_kit.exporters.onnx_file import attach_card
 from tavt_kit.exporters.writer import Writer
 from tavt_kit.records import read_record, write_record
 from tavt_kit.schedule import TokenSchedule
@@ -104,7 +105,7 @@ def test_int8_is_unproven_until_more_images_or_a_wider_gate(
     place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "out"
-    flags = ("--schedule", SCHEDULE, "--precision", "int8", "--calibrate", 6, "-o", out)
+    flags = ("--schedule", SCHEDULE, "--precision", "int8", "--calibrate", 6, "--smooth-quant", "off", "-o", out)
     assert export(place, *flags) == 1
     assert "images would decide" in capsys.readouterr().out
     names = {"model.int8.xml", "model.int8.bin"}
@@ -161,6 +162,8 @@ def test_safetensors_are_the_model_again(place: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     assert export(place, "--schedule", SCHEDULE, "--format", "safetensors", "-o", out) == 0
     assert {file.name for file in out.iterdir()} == {"check.json", "exported.json", "model.json", "model.safetensors"}
+    assert load_model(out).schedule.counts == (14, 11, 8, 8)
+    assert run("predict", out, place / "data" / "disc" / "0.png") == 0
     assert export(place, "--schedule", "dense", "--format", "safetensors", "-o", place / "run") == 2
 
 
@@ -174,9 +177,8 @@ def _front(folder: Path, chosen: int | None) -> None:
 
 
 def test_a_search_s_run_exports_what_was_chosen_or_picked(place: Path, tmp_path: Path) -> None:
-    from tavt_kit.checkpoints import load_model
     from tavt_kit.errors import RecordError, ScheduleError
-    from tavt_kit.verbs.picked import schedule_for
+    from tavt_kit.verbs.picked import presets_for, schedule_for, schedules_for
 
     folder = tmp_path / "search"
     shutil.copytree(place / "run", folder, ignore=shutil.ignore_patterns("export"))
@@ -189,6 +191,11 @@ def test_a_search_s_run_exports_what_was_chosen_or_picked(place: Path, tmp_path:
     assert found["cheapest"] == (9, 9, 9, 9)
     assert found["best"] == found["2"] == (17, 17, 17, 17)
     assert schedule_for(folder, model, "dense", None) == model.dense_schedule
+    assert list(presets_for(folder, model, [])) == ["fast", "balanced", "accurate"]
+    assert [one.counts[0] for one in presets_for(folder, model, []).values()] == [9, 14, 17]
+    assert {name: one.counts[0] for name, one in schedules_for(folder, model, [], ["fast", "1"]).items()} == {
+        "fast": 9, "1": 14
+    }  # fmt: skip
     for pick in ("3", "-1", "middle"):
         with pytest.raises(RecordError, match="from 0 to 2"):
             schedule_for(folder, model, None, pick)
@@ -206,8 +213,19 @@ def test_a_search_s_run_exports_what_was_chosen_or_picked(place: Path, tmp_path:
         (("--schedule", "14,8"), "the model has 4 layers"),
         (("--schedule", "dense", "--format", "tflite"), "onnx, openvino, safetensors, got 'tflite'"),
         (("--schedule", "dense", "--precision", "f8"), "unknown precision 'f8'"),
-        (("--schedule", "dense", "--precision", "bf16"), "bf16 is how a file is run"),
-        (("--schedule", "dense", "--format", "onnx", "--precision", "f16"), "onnx is exported in f32 or int8"),
+        (("--schedule", "dense", "--format", "onnx", "--precision", "bf16"), "would run f32 instead"),
+        (("--schedule", "dense", "--format", "onnx", "--opset", "12"), "in opset 17 to 23, got 12"),
+        (("--schedule", "dense", "--format", "onnx", "--exporter", "fx"), "tracing, dynamo, got 'fx'"),
+        (("--schedule", "dense", "--for", "mars"), "--for takes tensorrt, got 'mars'"),
+        (("--schedule", "dense", "--for", "tensorrt", "--switchable"), "onnxruntime and OpenVINO"),
+        (("--schedule", "dense", "--for", "tensorrt", "--format", "openvino"), "TensorRT reads ONNX"),
+        (("--schedule", "dense", "--quantizer", "gptq", "--precision", "int8"), "nncf or onnxruntime, got 'gptq'"),
+        (("--schedule", "dense", "--switchable", "--schedule", "taper:0.2"), "presets need names of their own"),
+        (("--schedule", "a=dense", "--schedule", "a=taper:0.2"), "two schedules are called a"),
+        (("--schedule", "A=dense", "--schedule", "b=dense"), "small letters"),
+        (("--schedule", "dense", "--schedule", "taper:0.2", "--format", "safetensors"), "runs every schedule"),
+        (("--switchable",), "holds no search result"),
+        (("--switchable", "--pick", "fast"), "leave out --pick fast"),
         (("--schedule", "dense", "--target", "openvino:tpu"), "unknown processor"),
         (("--schedule", "dense", "--split", "holdout"), "splits train, val, test"),
         (("--schedule", "dense", "-o", "/proc/nowhere"), "cannot write"),

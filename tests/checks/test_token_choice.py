@@ -1,0 +1,71 @@
+"""Which tokens a graph keeps, read off files."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from tavt_kit.adaptive import wrap
+from tavt_kit.artifact_card import ArtifactCard
+from tavt_kit.checks.stored import stored_precision
+from tavt_kit.checks.token_choice import _holds, choice_of
+from tavt_kit.device import TargetDevice
+from tavt_kit.exporters.to_onnx import to_onnx
+from tavt_kit.exporters.to_openvino import to_openvino
+from tavt_kit.model_card import ModelCard
+from tavt_kit.preprocess import Preprocessing
+from tavt_kit.schedule import TokenSchedule
+from tests.contracts import zoo
+
+TARGETS = {".onnx": "onnxruntime:cpu:threads=1", ".xml": "openvino:cpu:threads=1"}
+FAMILIES = ("plain", "ffvt", "transfg", "pim", "vitae", "vitaev2", "siglip", "deit_distilled", "beit", "eva02")
+
+
+@pytest.mark.parametrize(
+    ("kept", "wanted", "holds"),
+    [
+        ((12, 9, 6), (12, 9, 6), True),
+        ((12, 9), (12, 9, 6), True),  # a class-token head needs no choice in its last layer
+        ((12, 10, 6), (12, 9, 6), False),
+        ((12, 9, 7), (12, 9, 6), False),
+        ((12, 10), (12, 9, 6), False),
+        ((11, 3, 8, 3, 6, 3), (11, 8, 6, 4), True),  # FFVT picks three tokens in every layer beside
+        ((11, 3, 8, 3), (11, 8, 6, 4), False),
+        ((), (9,), True),
+    ],
+)
+def test_choices_are_compared_in_order(kept: tuple[int, ...], wanted: tuple[int, ...], holds: bool) -> None:
+    assert _holds(kept, wanted) is holds
+
+
+def _cases() -> list[object]:
+    quick = {("plain", ".onnx")}
+    return [
+        pytest.param(kind, suffix, marks=() if (kind, suffix) in quick else pytest.mark.slow)
+        for kind in FAMILIES
+        for suffix in TARGETS
+    ]
+
+
+@pytest.mark.parametrize(("kind", "suffix"), _cases())
+def test_no_family_s_sound_export_is_blamed(kind: str, suffix: str, tmp_path: Path) -> None:
+    model = zoo.build(kind)
+    adaptive = wrap(model)
+    schedule = TokenSchedule.taper(adaptive.tokens, adaptive.layers, 0.3, adaptive.prefix)
+    height, width = adaptive.backbone.image_size
+    classes = tuple(f"class {i}" for i in range(7))
+    about = ModelCard("timm_vit", "small", {}, classes, Preprocessing((height, width)).as_record())
+    card = ArtifactCard(about, schedule, adaptive.tokens, adaptive.prefix)
+    path, target = tmp_path / f"model{suffix}", TargetDevice.parse(TARGETS[suffix])
+    (to_onnx if suffix == ".onnx" else to_openvino)(adaptive, card, path)
+    found = choice_of(path, card, target, zoo.images(model, 2).numpy())
+    assert found is not None
+    assert found.reason == ""
+    assert found.kept is not None
+    assert found.ties_difference is not None
+    assert found.ties_difference < 1e-5
+    assert stored_precision(path) == "f32"
+    dense = ArtifactCard(about, adaptive.dense_schedule, adaptive.tokens, adaptive.prefix)
+    assert choice_of(path, dense, target, torch.zeros(2, 3, height, width).numpy()) is None
