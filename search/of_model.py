@@ -47,8 +47,8 @@ def search_model(
 
     Args:
         model: Wrapped, on its device; what ``tavt_kit.wrap`` or ``tavt_kit.load_model`` gives.
-        images: A folder of class folders, a CSV list, or what ``tavt_kit.data.load_images`` gives; its classes are
-            the model's, in the same order.
+        images: The run folder that the model was trained in, whose split is kept to; or a folder of class folders, a
+            CSV list, or what ``tavt_kit.data.load_images`` gives. Its classes are the model's, in the same order.
         budget: Limits as on the command line, such as ``flops=3G`` or ``drop=0.5``.
         objectives: As on the command line.
         algorithm: One of ``ALGORITHMS``.
@@ -70,17 +70,17 @@ def search_model(
         >>> import tavt_kit as tk
         >>> from tavt_kit.search import front_frame, search_model
         >>> model = tk.load_model("runs/birds")  # doctest: +SKIP
-        >>> found = search_model(model, "birds/", budget=["flops=2G"], on_progress=print)  # doctest: +SKIP
+        >>> found = search_model(model, "runs/birds", budget=["flops=2G"], on_progress=print)  # doctest: +SKIP
         >>> front_frame(found)  # doctest: +SKIP
     """
-    from tavt_kit.data import ImageSet, load_bytes, load_images
+    from tavt_kit.data import ImageSet, load_bytes
     from tavt_kit.macs import MacsFormula
     from tavt_kit.scoring import Scoring
     from tavt_kit.shared_evaluation import SharedEvaluator
 
     limits, weighed = Budget.parse(budget), Objectives.parse(objectives)
     refuse_unsearchable(limits)
-    pictures = images if isinstance(images, ImageSet) else load_images(str(images), seed=seed)
+    pictures = images if isinstance(images, ImageSet) else _pictures(images, seed)
     preprocessing = preprocessing or _preprocessing(model)
     _check_pictures(model, pictures, limit)
     pixels, labels, _ = load_bytes(pictures.split("val"), preprocessing, limit=limit)
@@ -105,6 +105,14 @@ def search_model(
         seeds=[TokenSchedule.parse(text, **sizes) for text in schedules],
         on_progress=on_progress,
     )
+
+
+def _pictures(place: Path | str, seed: int) -> ImageSet:
+    """Those that a run was trained on, by its own split; or those at a place, split anew where they are not."""
+    from tavt_kit.data import load_images
+    from tavt_kit.data.splits import SPLIT_FILE, read_split
+
+    return read_split(Path(place)) if (Path(place) / SPLIT_FILE).is_file() else load_images(str(place), seed=seed)
 
 
 def _preprocessing(model: AdaptiveViT) -> Preprocessing:

@@ -76,7 +76,8 @@ def _value(body: Mapping[str, Any], record: Mapping[str, Any], limit: Limit) -> 
     elif limit.quantity == "drop":
         dense = dense_of(body)
         before, after = None if dense is None else _metric(body, dense, "top1"), _metric(body, record, "top1")
-        found = None if before is None or after is None else before - after
+        # A fraction of images is exact to far less than this, a difference of fractions is not.
+        found = None if before is None or after is None else round(before - after, 9)
     else:
         found = _metric(body, record, limit.name)
     if found is None:

@@ -70,8 +70,8 @@ def run_search(request: Request) -> dict[str, Any]:
     path = request.out / "search.db"
     if not path.exists():  # of a folder that holds a search, the store names what differs
         check_place(subject, request)
-    make_folder(request.out)
     check_reachable(_counted_reach(subject, request))
+    make_folder(request.out)
     with Store(path, fresh=request.fresh) as store:
         if request.fresh:
             clear(request.out)
@@ -99,6 +99,7 @@ def _opened(request: Request) -> Subject:
     if request.profile is not None:
         check_profile(subject, request.profile)
     subject.seeds(request)
+    subject.check_metrics(request)
     return subject
 
 

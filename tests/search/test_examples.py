@@ -10,12 +10,18 @@ import pytest
     "name",
     [
         "answer",
+        "front",
+        "scoring",
         "search.agreement",
+        "search.by_chance",
         "search.evaluate",
         "search.evolution",
         "search.loop",
+        "search.objectives",
         "search.racing",
+        "search.regression",
         "search.store",
+        "search.tavt_search",
         "shared_passes",
     ],
 )

@@ -8,10 +8,16 @@ from pathlib import Path
 import pytest
 
 from tavt_kit.adaptive import wrap
+from tavt_kit.budget import Budget
 from tavt_kit.checkpoints import load_model
-from tavt_kit.errors import BudgetError, DataError, MissingDependency
+from tavt_kit.data import inherit_split, load_images
+from tavt_kit.errors import BudgetError, DataError, MissingDependency, RecordError
 from tavt_kit.preprocess import Preprocessing
-from tavt_kit.search import Progress, front_frame, search_model
+from tavt_kit.search import Progress, front_frame, search, search_model
+from tavt_kit.search.final import confirm
+from tavt_kit.search.record import front_body, write_front
+from tests.search.test_final import Machine
+from tests.search.toy import COSTS, SPACE, answers
 from tests.verbs.tiny import write_pictures, write_run
 
 
@@ -34,6 +40,17 @@ def test_five_lines(place: Path) -> None:
     assert frame["schedule"][0] == str(found.front[0].schedule) and frame["median"].isna().all()
 
 
+def test_the_split_of_a_run_is_kept(place: Path, tmp_path: Path) -> None:
+    run, images = write_run(tmp_path / "run"), load_images(str(place / "data"), seed=5)
+    inherit_split(run, images)
+    model, told = load_model(run), list[Progress]()
+    search_model(model, run, evaluations=1, on_progress=told.append)
+    again = search_model(model, images, evaluations=1)
+    assert told[0].candidate == again.dense
+    with pytest.raises(DataError):
+        search_model(model, place / "run")  # a run without pictures
+
+
 def test_metrics_and_bounds(place: Path) -> None:
     model = wrap(load_model(place / "run").unwrap())
     preprocessing = Preprocessing((32, 32), 1.0, "center", "bicubic", (0.5,) * 3, (0.5,) * 3)
@@ -54,6 +71,19 @@ def test_metrics_and_bounds(place: Path) -> None:
     for given in (model, load_model(place / "run")):
         with pytest.raises(DataError, match="classes"):
             search_model(given, place / "two", preprocessing=preprocessing)
+
+
+def test_frame_of_a_run_folder(tmp_path: Path) -> None:
+    budget = Budget.parse(["latency=8ms"])
+    result = search(SPACE, answers, costs=COSTS, budget=budget, evaluations=30)
+    final = confirm(result, budget, measure=Machine(lambda schedule: 1.0), number=3)
+    write_front(tmp_path, front_body(result, final, model={}, budget=budget, target=COSTS.target, seed=0))
+    for given in (tmp_path, str(tmp_path / "front.json")):
+        frame = front_frame(given)
+        assert list(frame["p90"]) == [one.cost("p90") for one in final.candidates]
+        assert list(frame["counts"]) == [one.schedule.counts for one in final.candidates]
+    with pytest.raises(RecordError):
+        front_frame(tmp_path / "absent")
 
 
 def test_frame_without_pandas(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:

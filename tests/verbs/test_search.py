@@ -341,7 +341,7 @@ def test_bad_input_is_one_sentence(
     assert search(place, tmp_path / "out", *flags) == 2
     said = capsys.readouterr().err
     assert says in said.splitlines()[-1] and "Traceback" not in said
-    assert not (tmp_path / "out" / "front.json").exists()
+    assert not (tmp_path / "out").exists()
 
 
 def test_screened_candidates_say_so_and_are_on_no_front(
