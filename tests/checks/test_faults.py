@@ -25,8 +25,8 @@ from tavt_kit.budget import Verdict
 from tavt_kit.checkpoints import load_model
 from tavt_kit.checks import Artifact, CheckReport, Gate, check
 from tavt_kit.errors import TavtError
-from tavt_kit.exporters.quantize import quantize
 from tavt_kit.exporters.onnx_file import attach_card
+from tavt_kit.exporters.quantize import quantize
 from tavt_kit.exporters.to_onnx import to_onnx
 from tavt_kit.exporters.to_openvino import convert, save, to_openvino
 from tavt_kit.runtimes.available import check_available
