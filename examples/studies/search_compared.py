@@ -196,8 +196,7 @@ def summary(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
         for split in ("val", "test"):
             key = f"front_volume_{split}"
             apart = [row["variants"][name][key] - row["official"][key] for row in rows]
-            mean, half = _interval(apart)
-            found[f"{name} volume_{split} less official"] = {"mean": mean, "ci95": [mean - half, mean + half]}
+            found[f"{name} volume_{split} less official"] = _interval(apart)
     return found
 
 
@@ -206,14 +205,16 @@ def _factors(given: Sequence[float | None]) -> dict[str, Any]:
     values = [math.log(value) for value in given if value is not None]
     found: dict[str, Any] = {"reached": len(values), "of": len(given)}
     if values:
-        mean, half = _interval(values)
-        found |= {"mean": math.exp(mean), "ci95": [math.exp(mean - half), math.exp(mean + half)]}
+        logs = _interval(values)
+        ends = None if logs["ci95"] is None else [math.exp(end) for end in logs["ci95"]]
+        found |= {"mean": math.exp(logs["mean"]), "ci95": ends}
     return found
 
 
-def _interval(values: Sequence[float]) -> tuple[float, float]:
-    """Mean and half of its 95 % interval, by Student's t; infinite for a single value."""
+def _interval(values: Sequence[float]) -> dict[str, Any]:
+    """Mean and its 95 % interval, by Student's t; no interval for a single value."""
+    mean = statistics.fmean(values)
     if len(values) < 2:
-        return statistics.fmean(values), math.inf
-    spread = statistics.stdev(values) / math.sqrt(len(values))
-    return statistics.fmean(values), float(student.ppf(0.975, len(values) - 1)) * spread
+        return {"mean": mean, "ci95": None}
+    half = float(student.ppf(0.975, len(values) - 1)) * statistics.stdev(values) / math.sqrt(len(values))
+    return {"mean": mean, "ci95": [mean - half, mean + half]}

@@ -56,5 +56,9 @@ def _show_ours(found: dict[str, Any]) -> None:
             times = f"{factor:.1f}x" if factor else "-"
             print(f"| {row['seed']} | {name} | {both} | {looked} | {one['seconds']:.0f} | {reached} | {times} |")
     for name, one in found["summary"].items():
-        mean = f"{one['mean']:.4g} [{one['ci95'][0]:.4g}, {one['ci95'][1]:.4g}]" if "mean" in one else "never"
-        print(f"{name}: {mean}" + (f", reached in {one['reached']} of {one['of']}" if "of" in one else ""))
+        reached = f", reached in {one['reached']} of {one['of']}" if "of" in one else ""
+        if "mean" not in one:
+            print(f"{name}: never{reached}")
+            continue
+        ends = "one seed" if one["ci95"] is None else ", ".join(f"{end:.4g}" for end in one["ci95"])
+        print(f"{name}: {one['mean']:.4g} [{ends}]{reached}")
