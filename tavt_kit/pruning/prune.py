@@ -178,36 +178,44 @@ def _within(
 ) -> Targets:
     """The targets with the largest share that keeps to the ceiling."""
 
-    def tried(step: int) -> tuple[Targets, float]:
-        shares: dict[str, Any] = dict.fromkeys(free, step / _STEPS)
-        now = replace(targets, **shares)
+    def tried(step: int, kinds: Sequence[str], base: Targets) -> tuple[Targets, float]:
+        shares: dict[str, Any] = dict.fromkeys(kinds, step / _STEPS)
+        now = replace(base, **shares)
         small = copy.deepcopy(model)
         for kind, counts in _left(groups, now).items():
             for group, count in zip(groups[kind], counts, strict=True):
                 _apply(small, group, torch.arange(count))
         return now, ceiling.cost(small)
 
-    best, cost = tried(_STEPS)
+    def largest(low: int, kinds: Sequence[str], base: Targets) -> tuple[int, Targets]:
+        """The largest step that fits; ``base`` at ``low`` does, and the whole does not."""
+        high = _STEPS
+        while high - low > 1:
+            middle = (low + high) // 2
+            now, cost = tried(middle, kinds, base)
+            if cost <= ceiling.most:
+                low, base = middle, now
+            else:
+                high = middle
+        return low, base
+
+    whole, cost = tried(_STEPS, free, targets)
     if cost <= ceiling.most:
         if not targets.asked:
             raise BudgetError(f"the model keeps to {ceiling.flag} as it is: it costs {ceiling.show(cost)}")
-        return best
-    best, least = tried(1)
+        return whole
+    fewest, least = tried(1, free, targets)
     if least > ceiling.most:
-        fewest = " and ".join(_NAMED[kind] for kind in free)
         raise BudgetTooTight(
-            f"{ceiling.flag} is out of reach: with the fewest {fewest} the model still costs {ceiling.show(least)}; "
-            "allow that, or give --width or --depth as well"
+            f"{ceiling.flag} is out of reach: with the fewest {' and '.join(_NAMED[kind] for kind in free)} the model "
+            f"still costs {ceiling.show(least)}; allow that, or give --width or --depth as well"
         )
-    low, high = 1, _STEPS
-    while high - low > 1:
-        middle = (low + high) // 2
-        now, cost = tried(middle)
-        if cost <= ceiling.most:
-            low, best = middle, now
-        else:
-            high = middle
-    return best
+    step, found = largest(1, free, fewest)
+    if len(free) == 1:
+        return found
+    # Heads are few, so they leave room below the budget; channels fill it.
+    roomy, cost = tried(_STEPS, ["mlp"], found)
+    return roomy if cost <= ceiling.most else largest(step, ["mlp"], found)[1]
 
 
 def _best(groups: Sequence[Coupled], scores: Sequence[Tensor], left: Sequence[int]) -> list[Tensor]:

@@ -170,6 +170,14 @@ def test_a_budget_is_met_and_hardly_undercut() -> None:
     assert done.targets.mlp is not None and done.targets.mlp < 1
 
 
+def test_channels_fill_what_heads_leave_of_a_budget() -> None:
+    model = build("plain")
+    before = count_macs(wrap(model))
+    done = prune(model, Targets(round_to=4), ceiling=macs_ceiling(model, 0.85))
+    assert 0.83 * before < count_macs(wrap(model)) <= 0.85 * before
+    assert done.targets.mlp is not None and done.targets.heads is not None and done.targets.mlp > done.targets.heads
+
+
 def test_a_budget_decides_of_the_channels_alone_where_heads_cannot_be_pruned() -> None:
     model = build("eva02")
     done = prune(model, Targets(), ceiling=macs_ceiling(model, 0.8))
