@@ -55,7 +55,8 @@ def module_to_onnx(
         raise ExportError(
             f"torch cannot write {type(module).__name__} as an ONNX graph ({reason}); choose target openvino or torch"
         ) from error
-    return file.getvalue()
+    written: bytes = file.getvalue()
+    return written
 
 
 @contextlib.contextmanager

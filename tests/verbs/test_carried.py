@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import shutil
+import zipfile
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from tavt_kit.macs import count_macs
 from tavt_kit.measurement import Measurement
 from tavt_kit.records import write_record
 from tavt_kit.schedule import TokenSchedule
+from tavt_kit.verbs import carried
 from tests.verbs.tiny import write_pictures, write_run
 
 TARGET = TargetDevice.parse("onnxruntime:cpu:threads=64:precision=int8")  # more than there are here
@@ -112,13 +114,20 @@ def test_what_was_measured_there_settles_it(
         assert chosen["latency_ms"]["p90"] == pytest.approx(3.16, abs=0.01) and chosen["verdict"] == "PASS"
 
 
-def test_the_chosen_schedule_is_packed_for_its_device(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_chosen_schedule_is_packed_for_its_device(
+    place: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(carried, "MOST", 1)
     shutil.copytree(place / "out", place / "f32")
     body = {**front(place / "f32"), "target": replace(TARGET, precision="f32").as_record()}
-    (place / "f32" / "front.json").write_text(json.dumps(body))
+    (place / "f32" / "front.json").write_text(json.dumps({**body, "baselines": body["baselines"][:1]}))
     assert verb("bench", place / "f32", "--pack", place / "chosen.zip", "--json") == 0
     said = json.loads(capsys.readouterr().out)
     assert said["bytes"] == (place / "chosen.zip").stat().st_size and len(said["sha256"]) == 64
+    with zipfile.ZipFile(place / "chosen.zip") as zipped:
+        record = json.loads(zipped.read("pack.json"))
+    chosen = body["candidates"][body["chosen"]]["schedule"]
+    assert [one["schedule"] for one in record["candidates"]] == [[17] * 4, chosen] and record["kind"] == "bench"
 
 
 @pytest.mark.parametrize(
