@@ -86,7 +86,7 @@ def open_graph(graph: Any, target: TargetDevice, begin: float) -> Session:
     if target.runtime == "onnxruntime":
         from tavt_kit.runtimes.on_onnxruntime import OnnxSession
 
-        return OnnxSession(graph, target, begin)
+        return OnnxSession(graph, target, begin=begin)
     from tavt_kit.runtimes.on_openvino import OpenvinoSession
 
     return OpenvinoSession(graph, target, begin, of_file=False)
