@@ -99,7 +99,7 @@ def settled_body(
         **{key: value for key, value in body.items() if key not in ("schema", "version")},
         "target": target.as_record(),
         "verdict": str(final.verdict),
-        "objectives": [_AXES.get(final.cost, f"latency_ms.{final.cost}"), body["metric"]],
+        "objectives": [_AXES.get(final.cost, f"latency_ms.{final.cost}"), *body["objectives"][1:]],
         "chosen": final.chosen,
         "candidates": [candidate.as_record() for candidate in final.candidates],
         "baselines": [candidate.as_record() for candidate in final.baselines],

@@ -149,6 +149,7 @@ def _candidate(record: Mapping[str, Any], body: Mapping[str, Any], target: Targe
             target=target,
             origin=record["origin"],
             difference=None if difference is None else PairedDifference.from_record(difference),
+            others=tuple(Accuracy.from_record(one) for one in record.get("others", {}).values()),
         )
     except (KeyError, TypeError, ValueError) as error:
         raise RecordError(f"a candidate of the front lacks or misuses a field: {error}; search again") from None
@@ -158,7 +159,7 @@ def _result(known: Sequence[Candidate], dense: Candidate, body: Mapping[str, Any
     others = [replace(one, latency=None) for one in known if one is not dense]
     on_front = any(one["origin"] == "dense" for one in body["candidates"])
     return SearchResult(
-        ParetoFront("predicted", [*([dense] if on_front else []), *others]),
+        ParetoFront("predicted", [*([dense] if on_front else []), *others], more=tuple(body["objectives"][2:])),
         (dense, *others),
         body.get("stopped_because", ""),
         tuple(body.get("history", ())) or (0.0,),

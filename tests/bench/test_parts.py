@@ -148,6 +148,7 @@ def run(graph: Any, arrays: list[np.ndarray]) -> list[np.ndarray]:
     return [*compiled(arrays).values()]
 
 
+@pytest.mark.slow
 def test_openvino_takes_the_count_as_a_constant() -> None:
     graph = graphs(tiny_vit(), "openvino:cpu:threads=1")("drop").clone()
     tokens = np.random.default_rng(0).standard_normal((1, 13, 64), dtype=np.float32)

@@ -48,13 +48,10 @@ SLOW = (
     "differential",
 )
 TARGETS = {".onnx": "onnxruntime:cpu:threads=1", ".xml": "openvino:cpu:threads=1:precision=f32"}
-ROUTES = [("plain", ".onnx"), ("plain", ".xml"), ("eva02", ".onnx"), ("ffvt", ".onnx"), ("ffvt", ".xml"),
-          ("transfg", ".onnx"), ("transfg", ".xml"), ("pim", ".onnx"), ("pim", ".xml"),
-          ("vitae", ".onnx"), ("vitae_class_token", ".xml"),
-          ("vitaev2", ".onnx"), ("vitaev2", ".xml")]  # fmt: skip
+ROUTES = [("plain", ".onnx"), ("plain", ".xml"), ("eva02", ".onnx"), ("ffvt", ".onnx"), ("transfg", ".onnx"),
+          ("pim", ".onnx"), ("vitae", ".onnx"), ("vitaev2", ".onnx")]  # fmt: skip
 SLOW_ROUTES = [
-    ("eva02", ".xml"),
-    ("vitae", ".xml"),
+    *((kind, ".xml") for kind in ("eva02", "ffvt", "transfg", "pim", "vitae", "vitae_class_token", "vitaev2")),
     ("vitae_class_token", ".onnx"),
     *((kind, suffix) for kind in SLOW for suffix in TARGETS),
 ]
@@ -118,8 +115,9 @@ def _gather_one_by_one(values: Tensor, index: Tensor) -> Tensor:
     return torch.stack([values[image, index[image]] for image in range(int(values.shape[0]))])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("suffix", TARGETS)
-@pytest.mark.parametrize("kind", [pytest.param("ffvt", marks=pytest.mark.slow), "transfg"])
+@pytest.mark.parametrize("kind", ["ffvt", "transfg"])
 def test_a_batch_baked_into_the_graph_is_caught(
     kind: str, suffix: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -129,7 +127,7 @@ def test_a_batch_baked_into_the_graph_is_caught(
         test_a_dropped_model_agrees_with_torch(kind, suffix, tmp_path)
 
 
-@pytest.mark.parametrize("suffix", TARGETS)
+@pytest.mark.parametrize("suffix", [".onnx", pytest.param(".xml", marks=pytest.mark.slow)])
 def test_windows_that_are_put_together_by_a_batch_number_are_caught(
     suffix: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -83,7 +83,7 @@ def test_an_export_agrees_with_torch_at_any_batch(backbone: str, suffix: str, tm
     assert largest_difference(exported(model, tmp_path / f"model{suffix}"), model) < 1e-4
 
 
-@pytest.mark.parametrize("backbone", ["vit_tiny_patch16_224", "resnet18"])
+@pytest.mark.parametrize("backbone", ["vit_tiny_patch16_224", pytest.param("resnet18", marks=pytest.mark.slow)])
 def test_the_check_catches_a_loop_over_a_baked_batch(backbone: str, tmp_path: Path) -> None:
     model = small(backbone)
     x = images(model, 2)
@@ -102,7 +102,7 @@ def test_the_check_catches_a_loop_over_a_baked_batch(backbone: str, tmp_path: Pa
     assert largest_difference(lambda given: np.asarray(compiled([given])[0]), model) > 1e-4
 
 
-@pytest.mark.parametrize("suffix", [".onnx", ".xml"])
+@pytest.mark.parametrize("suffix", [".onnx", pytest.param(".xml", marks=pytest.mark.slow)])
 def test_equal_confidences_keep_the_order_of_places(suffix: str, tmp_path: Path) -> None:
     """Classifiers that say the same of every place: the combiner reads the first ones in order, on every route."""
     model = small("vit_tiny_patch16_224")

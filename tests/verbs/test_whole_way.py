@@ -25,8 +25,8 @@ FAMILIES = {
 }
 """Golden file whose weights are the official checkpoint, and what its keys do not tell."""
 
-LONG = ("mixvit_pure", "transfg", "vitaev2")
-"""Like one that is tested quickly: a ViT, a fusion, a ViTAE."""
+LONG = ("mixvit_pure", "transfg", "vitae", "vitaev2")
+"""Like one that is tested quickly, or long: a ViT, a fusion, the ViTAEs."""
 
 
 def run(*arguments: object) -> int:
@@ -76,6 +76,7 @@ def test_a_family_goes_the_whole_way(family: str, data: Path, reference: Path, t
         assert check["verdict"] == "PASS" and check["batches"]["sizes"][:3] == [8, 1, 5], check
 
 
+@pytest.mark.slow
 def test_a_model_with_nothing_to_drop(
     data: Path, reference: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
