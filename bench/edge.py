@@ -102,11 +102,10 @@ def _graph(graphs: Path, file: str) -> Any:
     """A graph as its runtime's session or compiler takes it."""
     if file.endswith(".onnx"):
         return graphs / file
-    import openvino
-
     from tavt_kit.bench.shared_weights import WEIGHTS_FILE
+    from tavt_kit.runtimes.openvino_core import openvino_core
 
-    return openvino.Core().read_model(graphs / file, graphs / WEIGHTS_FILE)
+    return openvino_core().read_model(graphs / file, graphs / WEIGHTS_FILE)
 
 
 def _profile(record: Mapping[str, Any], graphs: Path, options: argparse.Namespace, out: Path) -> Path:

@@ -51,6 +51,7 @@ from tavt_kit.measurement import Measurement, PairedRatio, paired_ratio
 from tavt_kit.model_card import ModelCard
 from tavt_kit.preprocess import Preprocessing
 from tavt_kit.runtimes import open_file, open_module
+from tavt_kit.runtimes.openvino_core import openvino_core
 from tavt_kit.schedule import TokenSchedule
 from tavt_kit.timm_import import timm
 
@@ -232,11 +233,10 @@ def executed(
     """What ran: kinds of nodes with their kernels and counts, and the share of the time in reference kernels."""
     if row.runtime == "onnxruntime":
         return optimised(path)
-    import openvino
 
     settings = {"PERF_COUNT": "YES", "INFERENCE_NUM_THREADS": str(given.threads), "NUM_STREAMS": "1",
                 "INFERENCE_PRECISION_HINT": "bf16" if row.precision == "bf16" else "f32"}  # fmt: skip
-    compiled = openvino.Core().compile_model(str(path), "CPU", settings)
+    compiled = openvino_core().compile_model(str(path), "CPU", settings)
     request = compiled.create_infer_request()
     inputs: dict[int, Any] = {0: images}
     if row.switchable:

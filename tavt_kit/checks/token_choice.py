@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from tavt_kit.artifact_card import ArtifactCard
 from tavt_kit.device import TargetDevice
+from tavt_kit.runtimes.openvino_core import openvino_core
 
 __all__ = ["TokenChoice", "choice_of"]
 
@@ -234,9 +235,8 @@ class _OpenvinoGraph:
 
     @classmethod
     def read(cls, path: Path, target: TargetDevice) -> _OpenvinoGraph | None:
-        import openvino
 
-        model = openvino.Core().read_model(path)
+        model = openvino_core().read_model(path)
         return cls(model, target) if len(model.inputs) == 1 else None
 
     def _choices(self, mode: str) -> list[Any]:

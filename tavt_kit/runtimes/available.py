@@ -7,6 +7,7 @@ from importlib.util import find_spec
 
 from tavt_kit.device import TargetDevice
 from tavt_kit.errors import MissingDependency, TargetError
+from tavt_kit.runtimes.openvino_core import openvino_core
 
 __all__ = ["accelerator_name", "check_available"]
 
@@ -69,9 +70,8 @@ def provider_of(target: TargetDevice) -> str:
 
 
 def _openvino(target: TargetDevice) -> None:
-    import openvino
 
-    core = openvino.Core()
+    core = openvino_core()
     device = device_of(target)
     found = core.available_devices
     if device not in found and not (target.index == 0 and target.processor.upper() in found):
@@ -103,9 +103,7 @@ def accelerator_name(target: TargetDevice) -> str | None:
     if target.is_cpu:
         return None
     if target.runtime == "openvino":
-        import openvino
-
-        return str(openvino.Core().get_property(device_of(target), "FULL_DEVICE_NAME"))
+        return str(openvino_core().get_property(device_of(target), "FULL_DEVICE_NAME"))
     if find_spec("torch") is None:
         return None
     import torch

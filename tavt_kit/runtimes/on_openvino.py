@@ -21,6 +21,7 @@ import openvino
 from tavt_kit.device import TargetDevice
 from tavt_kit.errors import DataError, ExportError, TargetError
 from tavt_kit.runtimes.available import device_of
+from tavt_kit.runtimes.openvino_core import openvino_core
 from tavt_kit.runtimes.session import Images, InputShape, Lengths, check_images, lengths_for
 
 if TYPE_CHECKING:
@@ -117,7 +118,7 @@ def open_openvino_file(path: Path, target: TargetDevice, lengths: Lengths | None
     """
     begin = time.perf_counter()
     try:
-        model = openvino.Core().read_model(path)
+        model = openvino_core().read_model(path)
     except RuntimeError as error:
         raise DataError(f"OpenVINO cannot read {path}: {_last_line(error)}") from None
     return OpenvinoSession(model, target, begin, of_file=True, name=path.name, lengths=lengths)
@@ -160,7 +161,7 @@ def compile_for(model: Any, target: TargetDevice) -> Any:
     if target.is_cpu:
         settings |= {"INFERENCE_NUM_THREADS": str(target.resolved().threads), "NUM_STREAMS": "1"}
     try:
-        return openvino.Core().compile_model(model, device_of(target), settings)
+        return openvino_core().compile_model(model, device_of(target), settings)
     except RuntimeError as error:
         raise TargetError(f"OpenVINO cannot compile the model for {target}: {_last_line(error)}") from None
 

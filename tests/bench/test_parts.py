@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 import onnxruntime
-import openvino
 import pytest
 import torch
 from torch import Tensor
@@ -19,6 +18,7 @@ from tavt_kit.bench.layer_table import plan_table
 from tavt_kit.bench.parts import AttendPart, DropPart, FeedPart, HeadPart, LastPart, StemPart
 from tavt_kit.device import TargetDevice
 from tavt_kit.errors import ExportError
+from tavt_kit.runtimes.openvino_core import openvino_core
 from tavt_kit.schedule import TokenSchedule
 from tavt_kit.timm_import import timm
 from tests.contracts import zoo
@@ -144,7 +144,7 @@ def run(graph: Any, arrays: list[np.ndarray]) -> list[np.ndarray]:
         names = [one.name for one in session.get_inputs()]
         found: list[np.ndarray] = session.run(None, dict(zip(names, arrays, strict=True)))
         return found
-    compiled = openvino.Core().compile_model(graph, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    compiled = openvino_core().compile_model(graph, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
     return [*compiled(arrays).values()]
 
 

@@ -30,6 +30,7 @@ from tavt_kit.exporters.quantize import quantize
 from tavt_kit.exporters.to_onnx import to_onnx
 from tavt_kit.exporters.to_openvino import convert, save, to_openvino
 from tavt_kit.runtimes.available import check_available
+from tavt_kit.runtimes.openvino_core import openvino_core
 from tavt_kit.schedule import TokenSchedule
 from tests.checks.trained import CLASSES, SCHEDULE, Subject, put_card
 
@@ -187,9 +188,8 @@ def _imported(subject: Subject, folder: Path, kind: str) -> Path:
     """The sound .onnx file, which OpenVINO is to run: its importer breaks ONNX's rule for ties (tests/contracts)."""
     if kind == ".onnx":
         return _sound(subject, ".onnx")
-    import openvino
 
-    save(openvino.Core().read_model(_sound(subject, ".onnx")), subject.card, folder / "m.xml")
+    save(openvino_core().read_model(_sound(subject, ".onnx")), subject.card, folder / "m.xml")
     return folder / "m.xml"
 
 

@@ -18,6 +18,7 @@ from tavt_kit.data import ImageSet, load_arrays, load_images
 from tavt_kit.exporters.onnx_file import attach_card
 from tavt_kit.model_card import ModelCard
 from tavt_kit.preprocess import Preprocessing
+from tavt_kit.runtimes.openvino_core import openvino_core
 from tavt_kit.schedule import TokenSchedule
 from tavt_kit.timm_import import timm
 
@@ -113,7 +114,7 @@ def put_card(file: Path, out: Path, card: ArtifactCard) -> Path:
 
     from tavt_kit.artifact_card import METADATA_KEY
 
-    graph = openvino.Core().read_model(file)
+    graph = openvino_core().read_model(file)
     graph.set_rt_info(card.as_text(), METADATA_KEY)
     openvino.save_model(graph, out, compress_to_fp16=False)
     return out

@@ -8,7 +8,6 @@ from pathlib import Path
 import numpy as np
 import onnx
 import onnxruntime
-import openvino
 import pytest
 import torch
 from numpy.typing import NDArray
@@ -28,6 +27,7 @@ from tavt_kit.model_card import ModelCard
 from tavt_kit.preprocess import Preprocessing
 from tavt_kit.runtimes import open_file
 from tavt_kit.runtimes.on_openvino import convert_module
+from tavt_kit.runtimes.openvino_core import openvino_core
 from tavt_kit.schedule import TokenSchedule
 from tests.contracts import zoo
 
@@ -155,7 +155,7 @@ def test_windows_that_are_put_together_by_a_batch_number_are_caught(
 def _operators(path: Path) -> set[str]:
     if path.suffix == ".onnx":
         return {node.op_type for node in onnx.load(path).graph.node}
-    return {node.get_type_name() for node in openvino.Core().read_model(path).get_ops()}
+    return {node.get_type_name() for node in openvino_core().read_model(path).get_ops()}
 
 
 # ------------------------------------------------------------------------------------------------------- ties
@@ -186,13 +186,13 @@ def _onnx(count: int, prefix: int, scores: NDArray[np.float32], folder: Path) ->
 
 
 def _onnx_in_openvino(count: int, prefix: int, scores: NDArray[np.float32], folder: Path) -> NDArray[np.int64]:
-    compiled = openvino.Core().compile_model(_write(count, prefix, scores, folder), "CPU")
+    compiled = openvino_core().compile_model(_write(count, prefix, scores, folder), "CPU")
     return np.asarray(compiled([scores])[0])
 
 
 def _openvino(count: int, prefix: int, scores: NDArray[np.float32], folder: Path) -> NDArray[np.int64]:
     model = convert_module(_Choice(count, prefix, "argsort"), (torch.from_numpy(scores),), [(-1, scores.shape[1])])
-    return np.asarray(openvino.Core().compile_model(model, "CPU")([scores])[0])
+    return np.asarray(openvino_core().compile_model(model, "CPU")([scores])[0])
 
 
 def _write(count: int, prefix: int, scores: NDArray[np.float32], folder: Path) -> str:
@@ -245,7 +245,7 @@ def test_ties_of_a_switchable_graph_stay_at_the_lowest_index(route: str, tmp_pat
         if route == "eager":
             rows = chosen(inputs[0], torch.from_numpy(counts)).numpy()
         elif route == "openvino":
-            compiled = openvino.Core().compile_model(
+            compiled = openvino_core().compile_model(
                 convert_module(chosen, inputs, [(-1, scores.shape[1]), (1,)]), "CPU"
             )
             rows = compiled([scores, counts])[0]
@@ -294,7 +294,7 @@ def test_a_constant_picture_keeps_its_first_patches(route: str, tmp_path: Path) 
         rows = kept(images).numpy()
     elif route == "openvino":
         converted = convert_module(kept, (images,), [(-1, 3, 64, 64)])
-        rows = openvino.Core().compile_model(converted, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})([images.numpy()])[0]
+        rows = openvino_core().compile_model(converted, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})([images.numpy()])[0]
     else:
         path = str(tmp_path / "kept.onnx")
         with pytest.warns(DeprecationWarning):

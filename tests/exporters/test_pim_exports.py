@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 import onnxruntime
-import openvino
 import pytest
 import torch
 from torch import Tensor, nn
@@ -21,6 +20,7 @@ from tavt_kit.model_card import ModelCard
 from tavt_kit.preprocess import Preprocessing
 from tavt_kit.runtimes import open_file
 from tavt_kit.runtimes.on_openvino import convert_module
+from tavt_kit.runtimes.openvino_core import openvino_core
 from tests.contracts.pim_models import SWIN, small
 from tests.contracts.zoo import images
 
@@ -98,7 +98,7 @@ def test_the_check_catches_a_loop_over_a_baked_batch(backbone: str, tmp_path: Pa
         assert (worst > 1e-4) == broken
     height, width = model.image_size
     converted = convert_module(Looping(model).eval(), (x,), [(-1, 3, height, width)])
-    compiled = openvino.Core().compile_model(converted, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    compiled = openvino_core().compile_model(converted, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
     assert largest_difference(lambda given: np.asarray(compiled([given])[0]), model) > 1e-4
 
 

@@ -16,13 +16,14 @@ from torch import nn
 from tavt_kit.adaptive import LeanViT
 from tavt_kit.device import TargetDevice
 from tavt_kit.errors import DataError, ExportError, MissingDependency, TargetError
-from tavt_kit.runtimes import check_available, open_file, open_module
+from tavt_kit.runtimes import available, check_available, open_file, open_module
 from tavt_kit.runtimes.on_openvino import convert_module, executed_precision
+from tavt_kit.runtimes.openvino_core import openvino_core
 from tavt_kit.runtimes.session import Session
 from tavt_kit.schedule import TokenSchedule
 from tests.runtimes.models import SHAPE, SIZE, images, tiny_vit, write_linear
 
-HAS_BF16 = "BF16" in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+HAS_BF16 = "BF16" in openvino_core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
 needs_bf16 = pytest.mark.skipif(not HAS_BF16, reason="this CPU has no bf16")
 
 
@@ -126,7 +127,7 @@ def test_the_clock_measures_the_inference_in_milliseconds() -> None:
 
 @needs_bf16
 def test_openvinos_precision_is_read_from_the_graph_not_believed(xml: Path, wanted: np.ndarray) -> None:
-    core = openvino.Core()
+    core = openvino_core()
     silently = core.compile_model(core.read_model(xml), "CPU", {"PERFORMANCE_HINT": "LATENCY"})
     assert executed_precision(silently) == "bf16"  # what happens to those who do not set it
     for precision, least, most in (("f32", 0.0, 1e-4), ("bf16", 1e-4, 0.3)):
@@ -187,7 +188,7 @@ def test_a_precision_the_cpu_lacks_says_what_would_run(
         def get_property(self, *names: str) -> list[str]:
             return able
 
-    monkeypatch.setattr(openvino, "Core", Core)
+    monkeypatch.setattr(available, "openvino_core", Core)
     with pytest.raises(
         TargetError, match=f"cannot compute in {precision} .OpenVINO would silently run {instead} instead"
     ):
@@ -247,3 +248,25 @@ def test_files_open_without_torch(tmp_path: Path) -> None:
         "assert not {'torch', 'timm', 'onnx'} & set(sys.modules)\n"
     )
     subprocess.run([sys.executable, "-c", code, str(tmp_path / "m.onnx")], check=True)
+
+
+def test_a_signal_after_sessions_that_went_in_another_order_is_only_a_signal() -> None:
+    """A core of each session's own would leave a signal stack that is gone: see ``openvino_core``."""
+    code = """
+import gc, os, signal, sys
+import torch
+from tavt_kit.device import TargetDevice
+from tavt_kit.runtimes import open_module
+target = TargetDevice.parse("openvino:cpu:threads=1")
+first, second = (open_module(torch.nn.Flatten(), target, (2, 3, 4, 4)) for _ in range(2))
+del first
+gc.collect()
+del second
+gc.collect()
+try:
+    for _ in range(3):
+        os.kill(os.getpid(), signal.SIGINT)
+except KeyboardInterrupt:
+    sys.exit(7)
+"""
+    assert subprocess.run([sys.executable, "-c", code], check=False, timeout=120).returncode == 7

@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 import onnx
-import openvino
 import pytest
 import torch
 
@@ -24,6 +23,7 @@ from tavt_kit.exporters.tensorrt import OPERATORS
 from tavt_kit.exporters.writer import Writer
 from tavt_kit.records import read_record, sha256_file
 from tavt_kit.runtimes import open_file
+from tavt_kit.runtimes.openvino_core import openvino_core
 from tavt_kit.schedule import TokenSchedule
 from tests.verbs.tiny import write_pictures, write_run
 
@@ -255,7 +255,7 @@ def test_an_unproven_file_with_a_weight_file_is_checked_and_taken(place: Path, t
 @pytest.mark.slow
 def test_openvino_in_bf16_and_w8(place: Path, tmp_path: Path) -> None:
     flags = ("--schedule", "dense", "--precision", "f32,bf16,w8", "--max-drop", 100, "--no-dense", "-o", tmp_path)
-    if "BF16" not in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
+    if "BF16" not in openvino_core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
         assert export(place, *flags) == 2
         return
     assert export(place, *flags) == 0
