@@ -182,11 +182,11 @@ class _OnnxGraph:
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 4
         options.intra_op_num_threads = self.target.resolved().threads or 1
-        place = {} if self.target.is_cpu else {"device_id": str(self.target.index)}
+        where = {} if self.target.is_cpu else {"device_id": str(self.target.index)}
         with tempfile.TemporaryDirectory(prefix="fgvc-kit-check-") as folder:
             path = Path(folder) / "probe.onnx"
             onnx.save_model(self.model, str(path), save_as_external_data=True, location="probe.data")
-            session: Any = onnxruntime.InferenceSession(path, options, providers=[(provider_of(self.target), place)])
+            session: Any = onnxruntime.InferenceSession(path, options, providers=[(provider_of(self.target), where)])
             half = session.get_inputs()[0].type == "tensor(float16)"
             feed = images.astype(np.float16) if half else images
             tied, resolved = (

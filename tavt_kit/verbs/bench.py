@@ -86,7 +86,7 @@ def bench_verb(
     only; --carried reads what it measured, and exits 1 unless PASS.
     """
     if pack is not None or carried is not None:
-        return _away(things, pack, carried, as_json)
+        return _away(things or (), pack, carried, as_json)
     from tavt_kit.bench import Protocol
     from tavt_kit.bench.record import SCHEMA, VERSION, bench_body
     from tavt_kit.host import HostFacts

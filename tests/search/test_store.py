@@ -100,6 +100,7 @@ def test_answers_of_other_code_are_taken_and_named(
     with Store(tmp_path / "search.db") as store:
         store.put(SCHEDULE, Answer(None, 0.0, "x"))
         assert not caplog.text
+    caplog.set_level("WARNING", logger="tavt_kit")
     monkeypatch.setattr("tavt_kit.search.store.code_version", lambda: "9.9 abc")
     with Store(tmp_path / "search.db") as store:
         assert store.get(SCHEDULE) is not None
