@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import contextlib
-import io
-import logging
 import tempfile
-import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from tavt_kit.bench.table_plan import Array
 from tavt_kit.errors import ExportError
+from tavt_kit.quieted import quieted
 
 __all__ = ["quantize_onnx", "quantize_openvino"]
 
@@ -27,7 +24,7 @@ def quantize_openvino(model: Any, feeds: Sequence[Array]) -> Any:
     Raises:
         ExportError: NNCF cannot quantize the graph.
     """
-    with _quiet("nncf"), contextlib.redirect_stdout(io.StringIO()):  # where it draws its progress
+    with quieted("nncf"):
         import nncf
 
         try:
@@ -68,7 +65,10 @@ def quantize_onnx(model: bytes, feeds: Sequence[Array]) -> bytes:
     names = [one.name for one in graph.graph.input]
     onnxruntime.set_default_logger_severity(3)  # the sessions it calibrates with warn of their own leftovers
     try:
-        with tempfile.TemporaryDirectory(prefix="fgvc-kit-int8-") as folder, _quiet(None):
+        with (
+            tempfile.TemporaryDirectory(prefix="fgvc-kit-int8-") as folder,
+            quieted(None),
+        ):  # it advises by the root logger
             path = Path(folder) / "model.onnx"
             quantize_static(
                 graph,
@@ -86,17 +86,3 @@ def quantize_onnx(model: bytes, feeds: Sequence[Array]) -> bytes:
         raise ExportError(f"onnxruntime cannot quantize the model ({error}); choose precision f32") from error
     finally:
         onnxruntime.set_default_logger_severity(2)
-
-
-@contextlib.contextmanager
-def _quiet(logger: str | None) -> Iterator[None]:
-    """Both advise at INFO and warn of what was asked for; onnxruntime does so through the root logger."""
-    found = logging.getLogger(logger)
-    level = found.level
-    found.setLevel(logging.ERROR)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        found.setLevel(level)

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tavt_kit.accuracy import PairedDifference
 from tavt_kit.adaptive import AdaptiveViT
+from tavt_kit.answer import paired
 from tavt_kit.distill.evaluate import LADDER, Rung
 from tavt_kit.distill.state import STATE_FOLDER
 from tavt_kit.macs import MacsFormula
@@ -75,6 +75,5 @@ def after_record(folder: Path, rungs: Sequence[Rung]) -> list[dict[str, Any]]:
     known: NDArray[np.bool_] = np.load(Path(folder) / STATE_FOLDER / _FILE, allow_pickle=False)
     entries = []
     for entry, old, rung in zip(ladder_record(rungs), known, rungs, strict=True):
-        gained, lost = int((rung.right & ~old).sum()), int((old & ~rung.right).sum())
-        entries.append({**entry, "difference": PairedDifference.of_counts(gained, lost, len(old)).as_record()})
+        entries.append({**entry, "difference": paired(old, rung.right).as_record()})
     return entries

@@ -17,20 +17,20 @@ from pymoo.core.repair import Repair
 from pymoo.core.termination import NoTermination
 from pymoo.problems.static import StaticProblem
 
-from tavt_kit.errors import TavtError
 from tavt_kit.schedule import TokenSchedule
 from tavt_kit.search.algorithm import Outcome
 from tavt_kit.search.operators import cross, fit, mutate
+from tavt_kit.search.proposer import Proposer
 from tavt_kit.search.seeds import Fits
 from tavt_kit.search.space import Levels, Space
-from tavt_kit.search.untried import EXHAUSTED, Untried
+from tavt_kit.search.untried import EXHAUSTED
 
 __all__ = ["Evolution"]
 
 _FILLED = 0.25  # share of the children that are grown up to the ceilings, where the best schedules lie
 
 
-class Evolution:
+class Evolution(Proposer):
     """Proposes schedules, learns from their outcomes; the same seed and answers give the same proposals.
 
     Args:
@@ -49,6 +49,8 @@ class Evolution:
         (8, 0)
     """
 
+    name = "nsga2"
+
     def __init__(
         self,
         space: Space,
@@ -59,14 +61,8 @@ class Evolution:
         fits: Fits | None = None,
         objectives: int = 2,
     ) -> None:
-        if population < 1:
-            raise TavtError(f"a population needs at least 1 schedule, got {population}")
-        self.space = space
-        self.population = population
-        self.stopped_because = ""
-        self._untried = Untried(space, rng=np.random.default_rng(seed), fits=fits)
+        super().__init__(space, seed=seed, population=population, seeds=seeds, fits=fits)
         self._bounded = not self._untried.fits(space.dense)
-        self._seeds = tuple(seeds)
         self._waiting: Population | None = None
         self._algorithm: NSGA2 | None = None
         self._problem = Problem(n_var=space.genes, n_obj=objectives, n_ieq_constr=1, xl=0, xu=len(space.values) - 1)
@@ -86,7 +82,7 @@ class Evolution:
             self.stopped_because = EXHAUSTED
             return []
         self._waiting = Population.new("X", np.stack(genes))
-        return self._untried.issue(genes, "nsga2")
+        return self._untried.issue(genes, self.name)
 
     def tell(self, outcomes: Sequence[Outcome]) -> None:
         """The outcomes of the schedules last asked, in their order.
@@ -104,14 +100,6 @@ class Evolution:
             self._algorithm.ask()  # pymoo begins when asked; what is evaluated it leaves as it is
         self._algorithm.tell(infills=self._waiting)
         self._waiting = None
-
-    def done(self) -> bool:
-        """Whether the last ``ask`` found nothing new; ``stopped_because`` says why."""
-        return bool(self.stopped_because)
-
-    def origin(self, schedule: TokenSchedule) -> str:
-        """Who proposed it: ``user``, ``dense``, ``taper``, ``stages``, ``late``, ``random``, ``nsga2``."""
-        return self._untried.origin(schedule, "nsga2")
 
     def _begin(self, first: Population) -> NSGA2:
         algorithm = NSGA2(

@@ -15,16 +15,15 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from tavt_kit.errors import TavtError
 from tavt_kit.front import dominated_volume
 from tavt_kit.schedule import TokenSchedule
 from tavt_kit.search.algorithm import Outcome
 from tavt_kit.search.evolution import Evolution
+from tavt_kit.search.proposer import Learner
 from tavt_kit.search.regression import GaussianProcess
 from tavt_kit.search.seeds import Fits
 from tavt_kit.search.space import Levels, Space
-from tavt_kit.search.told import Told, non_dominated
-from tavt_kit.search.untried import EXHAUSTED, Untried
+from tavt_kit.search.told import non_dominated
 
 __all__ = ["Surrogate"]
 
@@ -43,7 +42,7 @@ _NEARLY = 0.005
 """Predicted shortfall that is still looked at: half a point of the images."""
 
 
-class Surrogate:
+class Surrogate(Learner):
     """Proposes what a regression on all answers expects to be best.
 
     Args:
@@ -56,6 +55,8 @@ class Surrogate:
         objectives: How many values an outcome has; those after the metric are predicted too.
     """
 
+    name = first_name = "surrogate"
+
     def __init__(
         self,
         space: Space,
@@ -67,41 +68,13 @@ class Surrogate:
         fits: Fits | None = None,
         objectives: int = 2,
     ) -> None:
-        if population < 1:
-            raise TavtError(f"a population needs at least 1 schedule, got {population}")
-        self.space, self.stopped_because = space, ""
-        self._cost = cost
-        self._population, self._objectives = population, objectives
-        self._seeds = tuple(seeds)
-        self._rng = np.random.default_rng(seed)
-        self._untried = Untried(space, rng=self._rng, fits=fits)
-        self._told = Told()
-        self._waiting: list[Levels] = []
+        super().__init__(space, seed=seed, population=population, seeds=seeds, fits=fits)
+        self._cost, self._objectives = cost, objectives
 
-    def ask(self) -> list[TokenSchedule]:
-        """The next generation; see ``Algorithm``."""
-        self._untried.check_told()
-        genes = self._best() if len(self._told) else self._untried.first(self._population, self._seeds)
-        genes = genes or self._untried.random(self._population)
-        if not genes:
-            self.stopped_because = EXHAUSTED
-        self._waiting = genes
-        return self._untried.issue(genes, "surrogate")
+    def _first(self) -> list[Levels]:
+        return self._untried.first(self.population, self._seeds)
 
-    def tell(self, outcomes: Sequence[Outcome]) -> None:
-        """The outcomes; see ``Algorithm``."""
-        self._untried.take(outcomes)
-        self._told.add(self._waiting, outcomes)
-
-    def done(self) -> bool:
-        """Whether the last ``ask`` found nothing new."""
-        return bool(self.stopped_because)
-
-    def origin(self, schedule: TokenSchedule) -> str:
-        """``user``, ``dense``, ``taper``, ``stages``, ``late``, ``random`` or ``surrogate``."""
-        return self._untried.origin(schedule, "surrogate")
-
-    def _best(self) -> list[Levels]:
+    def _bred(self) -> list[Levels]:
         """Of many children, those that are predicted to add most to the front."""
         models = self._models()
         if not models:
@@ -127,7 +100,7 @@ class Surrogate:
         points = [tuple(point) for point in (losses / scale).tolist()]
         volume, taken = dominated_volume(held), list[int]()
         heap = [(-math.inf, place, -1) for place in np.flatnonzero(non_dominated(losses)).tolist()]
-        while heap and len(taken) < self._population:
+        while heap and len(taken) < self.population:
             _, place, seen = heapq.heappop(heap)
             if seen == len(taken):
                 taken.append(place)

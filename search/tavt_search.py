@@ -13,15 +13,14 @@ from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 
-from tavt_kit.errors import ScheduleError, TavtError
+from tavt_kit.errors import ScheduleError
 from tavt_kit.schedule import TokenSchedule
 from tavt_kit.search.algorithm import Outcome
 from tavt_kit.search.operators import redraw
+from tavt_kit.search.proposer import Learner
 from tavt_kit.search.seeds import Fits, taper
 from tavt_kit.search.space import Levels, Space
 from tavt_kit.search.tavt import Gene, OfficialEvolution, Seen, approx_ratio, first_ratios, inverse_ratio
-from tavt_kit.search.told import Told
-from tavt_kit.search.untried import EXHAUSTED, Untried
 
 __all__ = ["OfficialTavt", "Tavt"]
 
@@ -137,7 +136,7 @@ class OfficialTavt:
         return False
 
 
-class Tavt:
+class Tavt(Learner):
     """TAVT's search, mended: tapers first, then half mutations and half means of two of the front.
 
     Args:
@@ -156,6 +155,8 @@ class Tavt:
         6
     """
 
+    name, first_name = "tavt", "taper"
+
     def __init__(
         self,
         space: Space,
@@ -166,58 +167,27 @@ class Tavt:
         fits: Fits | None = None,
         bound: float = 0.6,
     ) -> None:
-        if population < 1:
-            raise TavtError(f"a population needs at least 1 schedule, got {population}")
-        self.space, self.stopped_because = space, ""
-        self._population = population
-        self._seeds = tuple(seeds)
+        super().__init__(space, seed=seed, population=population, seeds=seeds, fits=fits)
         self._bound = bound
-        self._rng = np.random.default_rng(seed)
-        self._untried = Untried(space, rng=self._rng, fits=fits)
-        self._told = Told()
-        self._waiting: list[Levels] = []
-
-    def ask(self) -> list[TokenSchedule]:
-        """The next generation; see ``Algorithm``."""
-        self._untried.check_told()
-        genes = self._children() if len(self._told) else self._first()
-        genes = genes or self._untried.random(self._population)
-        if not genes:
-            self.stopped_because = EXHAUSTED
-        self._waiting = genes
-        return self._untried.issue(genes, "tavt" if len(self._told) else "taper")
-
-    def tell(self, outcomes: Sequence[Outcome]) -> None:
-        """The outcomes; see ``Algorithm``."""
-        self._untried.take(outcomes)
-        self._told.add(self._waiting, outcomes)
-
-    def done(self) -> bool:
-        """Whether the last ``ask`` found nothing new."""
-        return bool(self.stopped_because)
-
-    def origin(self, schedule: TokenSchedule) -> str:
-        """``user``, ``taper``, ``random`` or ``tavt``."""
-        return self._untried.origin(schedule, "tavt")
 
     def _first(self) -> list[Levels]:
         """The seeds and tapers evenly spaced in tokens left, from dense to the bound."""
         given = self._untried.random(0, self._seeds)
         sizes = {"layers": self.space.layers, "length": self.space.tokens}
-        shares = np.linspace(1, approx_ratio(self._bound, **sizes), max(1, self._population - len(given)))
+        shares = np.linspace(1, approx_ratio(self._bound, **sizes), max(1, self.population - len(given)))
         tapers = (self.space.encode(taper(self.space, inverse_ratio(share, **sizes))) for share in shares)
-        return self._untried.new((*given, *tapers), max(self._population, len(given)))
+        return self._untried.new((*given, *tapers), max(self.population, len(given)))
 
-    def _children(self) -> list[Levels]:
+    def _bred(self) -> list[Levels]:
         parents = self._told.front()
         if not len(parents):
             return []
-        return self._untried.new(self._bred(parents), self._population)
+        return self._untried.new(self._bred_of(parents), self.population)
 
-    def _bred(self, parents: Levels) -> Iterator[Levels]:
+    def _bred_of(self, parents: Levels) -> Iterator[Levels]:
         """Mutations and means in turn, a bounded number of them."""
         top = len(self.space.values) - 1
-        for turn in range(40 * self._population):
+        for turn in range(40 * self.population):
             first, second = parents[self._rng.integers(len(parents), size=2)]
             if turn % 2 and len(parents) > 1:
                 yield (first + second + 1) // 2

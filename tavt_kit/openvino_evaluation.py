@@ -9,9 +9,8 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
 
-from tavt_kit.adaptive import AdaptiveViT
+from tavt_kit.adaptive import SwitchableViT
 from tavt_kit.device import TargetDevice
 from tavt_kit.errors import ScheduleError, TargetError
 from tavt_kit.preprocess import normalise
@@ -20,19 +19,6 @@ from tavt_kit.schedule import TokenSchedule
 from tavt_kit.shared_evaluation import SharedEvaluator
 
 __all__ = ["OpenvinoEvaluator"]
-
-
-class _AnyCounts(nn.Module):
-    """(B, 3, H, W) and counts int64[L] -> logits (B, classes), by the lean path."""
-
-    def __init__(self, adaptive: AdaptiveViT) -> None:
-        super().__init__()
-        self.adaptive = AdaptiveViT(adaptive.bare, adaptive.score, adaptive.pool)
-
-    def forward(self, images: Tensor, counts: Tensor) -> Tensor:
-        model = self.adaptive
-        track = model.pool == "restored" and not model.token_pooled
-        return model.finish(model.advance(model.start(images, track=track), range(model.layers), counts, lean=True))
 
 
 @dataclass(slots=True)
@@ -58,7 +44,7 @@ class OpenvinoEvaluator(SharedEvaluator):
         size, layers = self.preprocessing.image_size, self.model.layers
         dense = torch.tensor(self.model.dense_schedule.counts)
         example = (torch.rand(2, 3, *size), dense)
-        module = convert_module(_AnyCounts(self.model).eval(), example, [(-1, 3, *size), (layers,)])
+        module = convert_module(SwitchableViT(self.model).eval(), example, [(-1, 3, *size), (layers,)])
         compiled = compile_for(module, target)
         if executed_precision(compiled) != self.precision:
             raise TargetError(

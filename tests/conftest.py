@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 from pathlib import Path
 
@@ -9,6 +10,11 @@ import pytest
 
 from tests.parity.kinds import pytest_sessionfinish as pytest_sessionfinish
 from tests.parity.kinds import pytest_terminal_summary as pytest_terminal_summary
+
+
+# A shell starts what it puts in the background with SIGINT ignored, and every child inherits that: Ctrl-C's own tests
+# would wait for ever.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

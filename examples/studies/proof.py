@@ -24,6 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tavt_kit.accuracy import Accuracy, PairedDifference
+from tavt_kit.answer import paired
 from tavt_kit.checkpoints import load_model
 from tavt_kit.data import ImageSet, load_bytes, load_images, read_split
 from tavt_kit.evaluation import LeanEvaluator
@@ -113,10 +114,6 @@ def report(right: Right, names: list[str], macs: dict[str, int], given: argparse
         rows.append({"schedule": name, "macs": macs[name], **record})
     asked = {key: value for key, value in vars(given).items() if key != "out"}
     atomic_text(given.out / "proof.json", json.dumps({"asked": asked, "rows": rows}, indent=1) + "\n")
-
-
-def paired(before: NDArray[np.bool_], after: NDArray[np.bool_]) -> PairedDifference:
-    return PairedDifference.of_counts(int((after & ~before).sum()), int((before & ~after).sum()), len(before))
 
 
 def points(difference: PairedDifference) -> str:

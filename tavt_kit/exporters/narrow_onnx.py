@@ -13,7 +13,8 @@ import onnx
 from numpy.typing import NDArray
 
 from tavt_kit.errors import ExportError
-from tavt_kit.exporters.quantize import feeds, quiet
+from tavt_kit.exporters.quantize import CHATTY, feeds
+from tavt_kit.quieted import quieted
 from tavt_kit.schedule import TokenSchedule
 
 __all__ = ["compress_onnx_weights", "halve", "quantize_statically"]
@@ -43,7 +44,7 @@ def quantize_statically(
     Raises:
         ExportError: onnxruntime cannot quantize the model.
     """
-    with quiet(), tempfile.TemporaryDirectory() as folder:
+    with quieted(*CHATTY), tempfile.TemporaryDirectory() as folder:
         from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
 
         class Reader(CalibrationDataReader):  # type: ignore[misc]
@@ -87,7 +88,7 @@ def compress_onnx_weights(model: onnx.ModelProto) -> onnx.ModelProto:
     Raises:
         ExportError: onnxruntime cannot compress the model.
     """
-    with quiet():
+    with quieted(*CHATTY):
         try:
             from onnxruntime.quantization.matmul_nbits_quantizer import MatMulNBitsQuantizer
 
@@ -107,7 +108,7 @@ def halve(model: onnx.ModelProto) -> onnx.ModelProto:
     Raises:
         ExportError: onnxruntime cannot convert the model.
     """
-    with quiet():
+    with quieted(*CHATTY):
         try:
             from onnxruntime.transformers.float16 import DEFAULT_OP_BLOCK_LIST, convert_float_to_float16
 

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
-import io
 import logging
-import warnings
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -14,14 +11,18 @@ from numpy.typing import NDArray
 
 from tavt_kit.errors import ExportError
 from tavt_kit.exporters.to_onnx import INPUT
+from tavt_kit.quieted import quieted
 from tavt_kit.runtimes.session import LENGTHS
 from tavt_kit.schedule import TokenSchedule
 
-__all__ = ["compress_weights", "feeds", "quantize", "quantize_carefully", "quiet"]
+__all__ = ["CHATTY", "compress_weights", "feeds", "quantize", "quantize_carefully"]
 
 _log = logging.getLogger(__name__)
 
 Feed = dict[str, NDArray[Any]]
+
+CHATTY = ("nncf", None)
+"""Loggers of quantizers: NNCF's own, and the root, which onnxruntime's advises by."""
 
 
 def feeds(images: NDArray[np.float32], schedules: Sequence[TokenSchedule] = ()) -> list[Feed]:
@@ -52,7 +53,7 @@ def quantize(
         ExportError: There are no images, or NNCF cannot quantize the model.
     """
     _some(images)
-    with quiet():
+    with quieted(*CHATTY):
         import nncf
 
         try:
@@ -91,7 +92,7 @@ def quantize_carefully(
     """
     _some(images)
     _some(held_out)
-    with quiet():
+    with quieted(*CHATTY):
         import nncf
 
         pairs = list(zip(feeds(held_out, schedules), labels.tolist(), strict=True))
@@ -115,29 +116,13 @@ def compress_weights(model: Any) -> Any:
     Raises:
         ExportError: NNCF cannot compress the model.
     """
-    with quiet():
+    with quieted(*CHATTY):
         import nncf
 
         try:
             return nncf.compress_weights(model.clone(), mode=nncf.CompressWeightsMode.INT8_ASYM)
         except Exception as error:
             raise _refusal(error) from error
-
-
-@contextlib.contextmanager
-def quiet() -> Iterator[None]:
-    """Quantizers draw their progress on stdout, which belongs to the verb, and log through handlers of their own."""
-    loggers = [logging.getLogger("nncf"), logging.getLogger()]
-    levels = [logger.level for logger in loggers]
-    for logger in loggers:
-        logger.setLevel(logging.ERROR)
-    try:
-        with contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        for logger, level in zip(loggers, levels, strict=True):
-            logger.setLevel(level)
 
 
 def _settings(nncf: Any, smooth: bool) -> dict[str, Any]:

@@ -9,11 +9,7 @@ it fails. All of this was measured on torch 2.13, onnxruntime 1.31 and nncf 3.4.
 
 from __future__ import annotations
 
-import contextlib
-import io
 import logging
-import warnings
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +24,7 @@ from tavt_kit.errors import ExportError
 from tavt_kit.exporters.culprit import refused_layer
 from tavt_kit.exporters.how_onnx import OnnxHow
 from tavt_kit.exporters.onnx_file import LARGEST, finish
+from tavt_kit.quieted import quieted
 from tavt_kit.runtimes import open_file
 from tavt_kit.runtimes.session import LENGTHS
 from tavt_kit.schedule import TokenSchedule
@@ -39,6 +36,9 @@ INPUT, OUTPUT = "images", "logits"
 _TRACED = 2  # a batch of one would be baked into the graph
 _BATCHES = (1, _TRACED, 3)
 _TOLERANCE = 1e-3  # of the largest logit; a right graph differs by 1e-6
+
+_CHATTY = ("onnxscript", "onnx_ir", "torch.onnx")
+"""Both exporters warn of every constant token count, and print and log what they skip."""
 
 _log = logging.getLogger(__name__)
 
@@ -119,7 +119,7 @@ def _export(
     module: nn.Module, inputs: tuple[Tensor, ...], path: Path, exporter: str, opset: int, names: list[str]
 ) -> None:
     common: Any = {"opset_version": opset, "input_names": names, "output_names": [OUTPUT]}
-    with _silenced(), torch.no_grad():
+    with quieted(*_CHATTY), torch.no_grad():
         if exporter == "tracing":
             axes = {INPUT: {0: "batch"}, OUTPUT: {0: "batch"}}
             torch.onnx.export(module, inputs, str(path), dynamo=False, dynamic_axes=axes, **common)
@@ -171,27 +171,11 @@ def _culprit(adaptive: AdaptiveViT, card: ArtifactCard, exporter: str, opset: in
     def convert(part: nn.Module, inputs: tuple[Tensor, ...]) -> None:
         import tempfile
 
-        with tempfile.TemporaryDirectory() as folder, _silenced(), torch.no_grad():
+        with tempfile.TemporaryDirectory() as folder, quieted(*_CHATTY), torch.no_grad():
             path = str(Path(folder) / "part.onnx")
             torch.onnx.export(part, inputs, path, dynamo=exporter == "dynamo", opset_version=opset)
 
     return refused_layer(adaptive.bare, example_images(card), convert)
-
-
-@contextlib.contextmanager
-def _silenced() -> Iterator[None]:
-    """Both exporters warn of every constant token count, and print and log what they skip."""
-    chatty = [logging.getLogger(name) for name in ("onnxscript", "onnx_ir", "torch.onnx")]
-    levels = [logger.level for logger in chatty]
-    for logger in chatty:
-        logger.setLevel(logging.ERROR)
-    try:
-        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        for logger, level in zip(chatty, levels, strict=True):
-            logger.setLevel(level)
 
 
 def _first_line(error: object) -> str:

@@ -8,11 +8,11 @@ from __future__ import annotations
 import contextlib
 import io
 import logging
-import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from tavt_kit.errors import ExportError
+from tavt_kit.quieted import quieted
 
 if TYPE_CHECKING:
     from torch import nn
@@ -64,15 +64,11 @@ def _silenced() -> Iterator[None]:
     """The exporter warns of every constant token count, and prints the whole graph of what it cannot write."""
     import torch
 
-    logger = logging.getLogger("torch.onnx")
     core: Any = torch._C
-    level, printer = logger.level, core._jit_onnx_log
-    logger.setLevel(logging.CRITICAL)
+    printer = core._jit_onnx_log
     core._jit_onnx_log = lambda *told: None  # on stdout, and torch 2.13 turns it on whatever its switch says
     try:
-        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
-            warnings.simplefilter("ignore")
+        with quieted("torch.onnx", level=logging.CRITICAL):
             yield
     finally:
         core._jit_onnx_log = printer
-        logger.setLevel(level)

@@ -222,10 +222,9 @@ def _top1(right: Any) -> dict[str, Any]:
 
 
 def _difference(before: Any, after: Any) -> dict[str, Any]:
-    from tavt_kit.accuracy import PairedDifference
+    from tavt_kit.answer import paired
 
-    gained, lost = int((after & ~before).sum()), int((before & ~after).sum())
-    return PairedDifference.of_counts(gained, lost, len(before)).as_record()
+    return paired(before, after).as_record()
 
 
 # ------------------------------------------------------------------------------------------------ what is told

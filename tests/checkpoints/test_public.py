@@ -11,19 +11,13 @@ import numpy as np
 import pytest
 import torch
 
-from tavt_kit import cli
 from tavt_kit.checkpoints import download, hub, load_model, public
 from tavt_kit.checkpoints.public import Public, find, known
 from tavt_kit.errors import CheckpointError, UnknownName
 from tavt_kit.timm_import import timm
 from tests.checkpoints.conftest import Shop
 from tests.checkpoints.google import google_arrays
-
-
-def run(*arguments: object) -> int:
-    with pytest.raises(SystemExit) as ended:
-        cli.main([str(argument) for argument in arguments])
-    return int(ended.value.code or 0)
+from tests.verbs.command import run
 
 
 def test_the_table_holds_together() -> None:

@@ -193,25 +193,26 @@ def _imported(subject: Subject, folder: Path, kind: str) -> Path:
     return folder / "m.xml"
 
 
-def _cut(subject: Subject, folder: Path, kind: str) -> Path:
+def _copied(subject: Subject, folder: Path, kind: str) -> tuple[Path, Path]:
+    """A copy of a sound file, and the file of its weights, which may be the same."""
     file = folder / f"m{kind}"
     shutil.copyfile(_sound(subject, kind), file)
-    weights = file
-    if kind == ".xml":
-        weights = file.with_suffix(".bin")
-        shutil.copyfile(_sound(subject, kind).with_suffix(".bin"), weights)
+    if kind != ".xml":
+        return file, file
+    weights = file.with_suffix(".bin")
+    shutil.copyfile(_sound(subject, kind).with_suffix(".bin"), weights)
+    return file, weights
+
+
+def _cut(subject: Subject, folder: Path, kind: str) -> Path:
+    file, weights = _copied(subject, folder, kind)
     weights.write_bytes(weights.read_bytes()[:-5000])
     return file
 
 
 def _lost_weight(subject: Subject, folder: Path, kind: str) -> Path:
     """A file as long as it should be, with a block of zeros in the middle, as a failed copy leaves it."""
-    file = folder / f"m{kind}"
-    shutil.copyfile(_sound(subject, kind), file)
-    weights = file
-    if kind == ".xml":
-        weights = file.with_suffix(".bin")
-        shutil.copyfile(_sound(subject, kind).with_suffix(".bin"), weights)
+    file, weights = _copied(subject, folder, kind)
     raw = bytearray(weights.read_bytes())
     raw[len(raw) // 2 : len(raw) // 2 + 4096] = bytes(4096)
     weights.write_bytes(raw)

@@ -5,18 +5,12 @@ from pathlib import Path
 
 import pytest
 
-from tavt_kit import cli
 from tavt_kit.bench import Protocol
 from tests.runtimes.models import write_linear
+from tests.verbs.command import run
 
 TINY = ("vit_tiny_patch16_224", "--weights", "random", "--image-size", "32")
 QUICK = ("--min-time", "0.05", "--max-time", "1s")
-
-
-def run(*arguments: str) -> int:
-    with pytest.raises(SystemExit) as ended:
-        cli.main(arguments)
-    return int(ended.value.code or 0)
 
 
 def test_schedules_of_a_model(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 
 from tavt_kit.artifact_card import read_metadata
-from tavt_kit.cli import main
 from tavt_kit.data import load_images
 from tavt_kit.device import TargetDevice
 from tavt_kit.records import read_record
 from tavt_kit.runtimes import open_file
+from tests.verbs.command import run
 from tests.verbs.tiny import CLASSES, write_pictures, write_run
 
 SCHEDULE = "14,11,8,8"
@@ -31,12 +31,6 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     assert run("export", folder / "run", *flags, "--no-dense") == 0
     np.savez(folder / "logits.npz", **predicted(folder))
     return folder
-
-
-def run(verb: str, *arguments: object) -> int:
-    with pytest.raises(SystemExit) as end:
-        main([verb, *map(str, arguments)])
-    return int(end.value.code or 0)
 
 
 def predicted(place: Path) -> dict[str, Any]:

@@ -12,19 +12,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from tavt_kit import cli
 from tavt_kit.checkpoints import load_model
 from tavt_kit.checkpoints.official_vit import official_names
 from tavt_kit.timm_import import timm
+from tests.verbs.command import run
 from tests.verbs.tiny import CLASSES, write_pictures
 
 WIDTH, LAYERS, PATCH = 24, 3, 8
-
-
-def run(*arguments: object) -> int:
-    with pytest.raises(SystemExit) as ended:
-        cli.main([str(argument) for argument in arguments])
-    return int(ended.value.code or 0)
 
 
 def official_state(side: int = 4, classes: int = len(CLASSES)) -> dict[str, Tensor]:

@@ -6,13 +6,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from tavt_kit import cli
-
-
-def run(*arguments: str) -> int:
-    with pytest.raises(SystemExit) as ended:
-        cli.main(arguments)
-    return int(ended.value.code or 0)
+from tests.verbs.command import run
 
 
 @pytest.fixture(autouse=True)

@@ -7,18 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from tavt_kit import cli
 from tavt_kit.checkpoints import load_model
 from tavt_kit.macs import count_macs
+from tests.verbs.command import run
 from tests.verbs.tiny import write_pictures, write_run
 
 FEW = ("--steps", 3, "--batch", 4)
-
-
-def run(*arguments: object) -> int:
-    with pytest.raises(SystemExit) as ended:
-        cli.main([str(argument) for argument in arguments])
-    return int(ended.value.code or 0)
 
 
 @pytest.fixture(scope="module")

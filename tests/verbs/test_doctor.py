@@ -4,15 +4,9 @@ import json
 
 import pytest
 
-from tavt_kit import cli
 from tavt_kit.errors import TargetError
 from tavt_kit.verbs import doctor
-
-
-def run(*arguments: str) -> int:
-    with pytest.raises(SystemExit) as ended:
-        cli.main(arguments)
-    return int(ended.value.code or 0)
+from tests.verbs.command import run
 
 
 @pytest.fixture(autouse=True)

@@ -8,14 +8,8 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from tavt_kit import cli
+from tests.verbs.command import run
 from tests.verbs.tiny import CLASSES, write_pictures, write_run
-
-
-def run(*arguments: object) -> int:
-    with pytest.raises(SystemExit) as ended:
-        cli.main([str(argument) for argument in arguments])
-    return int(ended.value.code or 0)
 
 
 def size_of(path: Path) -> tuple[int, int]:

@@ -18,11 +18,11 @@ from PIL import Image
 
 from tavt_kit.artifact_card import ArtifactCard, read_metadata
 from tavt_kit.checkpoints import load_model
-from tavt_kit.cli import main
 from tavt_kit.exporters.onnx_file import attach_card
 from tavt_kit.exporters.writer import Writer
 from tavt_kit.records import read_record, write_record
 from tavt_kit.schedule import TokenSchedule
+from tests.verbs.command import run
 from tests.verbs.tiny import CLASSES, write_pictures, write_run
 
 ROOT = Path(__file__).parents[2]
@@ -37,12 +37,6 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write_run(folder / "run")
     assert export(folder, "--schedule", SCHEDULE, "--format", "onnx,openvino") == 0
     return folder
-
-
-def run(verb: str, *arguments: object) -> int:
-    with pytest.raises(SystemExit) as end:
-        main([verb, *map(str, arguments)])
-    return int(end.value.code or 0)
 
 
 def export(place: Path, *flags: object) -> int:

@@ -16,7 +16,6 @@ import torch
 from tavt_kit.adaptive import LeanViT
 from tavt_kit.artifact_card import files_of, read_metadata
 from tavt_kit.checkpoints import load_model
-from tavt_kit.cli import main
 from tavt_kit.device import TargetDevice
 from tavt_kit.errors import ScheduleError
 from tavt_kit.exporters.tensorrt import OPERATORS
@@ -25,6 +24,7 @@ from tavt_kit.records import read_record, sha256_file
 from tavt_kit.runtimes import open_file
 from tavt_kit.runtimes.openvino_core import openvino_core
 from tavt_kit.schedule import TokenSchedule
+from tests.verbs.command import run
 from tests.verbs.tiny import write_pictures, write_run
 
 PRESETS = {"fast": "9x4", "balanced": "14,11,8x2", "accurate": "17x4"}
@@ -50,12 +50,6 @@ def made(place: Path, file: str) -> Path:
         kind = "onnx" if path.suffix == ".onnx" else "openvino"
         assert export(place, "--switchable", *schedules, "--format", kind, "--no-dense") == 0
     return path
-
-
-def run(verb: str, *arguments: object) -> int:
-    with pytest.raises(SystemExit) as end:
-        main([verb, *map(str, arguments)])
-    return int(end.value.code or 0)
 
 
 def export(place: Path, *flags: object) -> int:

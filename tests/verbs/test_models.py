@@ -4,13 +4,7 @@ import json
 
 import pytest
 
-from tavt_kit import cli
-
-
-def run(*arguments: str) -> int:
-    with pytest.raises(SystemExit) as ended:
-        cli.main(arguments)
-    return int(ended.value.code or 0)
+from tests.verbs.command import run
 
 
 def test_a_filter_shows_sizes(capsys: pytest.CaptureFixture[str]) -> None:

@@ -7,16 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from tavt_kit import cli
 from tavt_kit.verbs.options import BadOption
 from tavt_kit.verbs.reading_options import reading_changes
+from tests.verbs.command import run
 from tests.verbs.tiny import write_pictures
-
-
-def run(*arguments: str | Path) -> int:
-    with pytest.raises(SystemExit) as ended:
-        cli.main([str(argument) for argument in arguments])
-    return int(ended.value.code or 0)
 
 
 @pytest.fixture(scope="module")

@@ -11,7 +11,6 @@ import pytest
 import torch
 from safetensors import safe_open
 
-from tavt_kit import cli
 from tavt_kit.checkpoints import load_model
 from tavt_kit.data import load_images
 from tavt_kit.distill import train, train_recipe
@@ -20,6 +19,7 @@ from tavt_kit.distill.preset import recipe_names
 from tavt_kit.distill.progress import Silent
 from tavt_kit.model_card import read_card
 from tests.parity.official import load, state_of
+from tests.verbs.command import run
 from tests.verbs.test_train import draw
 from tests.verbs.tiny import write_run
 
@@ -34,12 +34,6 @@ CASES = {
     "vitaev2-s": ("vitae_v2_window", ("--heads", "1,2,4,8,1,1,2,4", "--image-size", 96), 0.05, 12),
 }
 """Recipe -> golden file whose weights it starts from, what its keys do not tell, a learning rate and few steps."""
-
-
-def run(*arguments: object) -> int:
-    with pytest.raises(SystemExit) as ended:
-        cli.main([str(argument) for argument in arguments])
-    return int(ended.value.code or 0)
 
 
 PLAIN = """

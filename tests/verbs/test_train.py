@@ -17,17 +17,11 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
-from tavt_kit import cli
 from tavt_kit.timm_import import timm
+from tests.verbs.command import run
 
 ROOT = Path(__file__).resolve().parents[2]
 COLOURS = {"blue": (30, 60, 170), "green": (40, 150, 50), "red": (170, 50, 40)}
-
-
-def run(*arguments: str | Path) -> int:
-    with pytest.raises(SystemExit) as ended:
-        cli.main([str(argument) for argument in arguments])
-    return int(ended.value.code or 0)
 
 
 def draw(root: Path, each: int = 15) -> Path:

@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from tavt_kit import cli
 from tavt_kit.checkpoints import load_model
 from tavt_kit.macs import count_macs
 from tavt_kit.schedule import TokenSchedule
 from tests.parity.official import load, state_of
+from tests.verbs.command import run
 from tests.verbs.tiny import write_pictures
 
 FAMILIES = {
@@ -27,12 +27,6 @@ FAMILIES = {
 
 LONG = ("mixvit_pure", "transfg", "vitae", "vitaev2")
 """Like one that is tested quickly, or long: a ViT, a fusion, the ViTAEs."""
-
-
-def run(*arguments: object) -> int:
-    with pytest.raises(SystemExit) as ended:
-        cli.main([str(argument) for argument in arguments])
-    return int(ended.value.code or 0)
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,32 @@
+"""Libraries that talk while they work, kept quiet."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import logging
+import warnings
+from collections.abc import Iterator
+
+__all__ = ["quieted"]
+
+
+@contextlib.contextmanager
+def quieted(*loggers: str | None, level: int = logging.ERROR) -> Iterator[None]:
+    """No warnings, nothing on stdout (which belongs to the verb), and of these loggers nothing below a level.
+
+    Args:
+        *loggers: By name; ``None`` is the root.
+        level: The least that is still logged.
+    """
+    found = [logging.getLogger(name) for name in loggers]
+    levels = [logger.level for logger in found]
+    for logger in found:
+        logger.setLevel(level)
+    try:
+        with contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        for logger, before in zip(found, levels, strict=True):
+            logger.setLevel(before)
