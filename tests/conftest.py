@@ -11,7 +11,6 @@ import pytest
 from tests.parity.kinds import pytest_sessionfinish as pytest_sessionfinish
 from tests.parity.kinds import pytest_terminal_summary as pytest_terminal_summary
 
-
 # A shell starts what it puts in the background with SIGINT ignored, and every child inherits that: Ctrl-C's own tests
 # would wait for ever.
 signal.signal(signal.SIGINT, signal.default_int_handler)
