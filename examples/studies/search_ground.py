@@ -38,7 +38,7 @@ class Ground:
     Args:
         run: A trained and distilled run with its split.
         out: Working folder.
-        limit: Pictures of each split, for a trial.
+        limit: Pictures of val, spread over its classes; test is always whole.
         bound: Of the official search: what its cheapest gene drops in every layer.
     """
 
@@ -70,7 +70,7 @@ class Ground:
 
     def pictures(self, split: str) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
         """In the order of the screening."""
-        samples = thin_out(inherited_images(self.run, None).split(split), self.limit)
+        samples = thin_out(inherited_images(self.run, None).split(split), self._limit(split))
         samples = [samples[place] for place in stratified([sample.label for sample in samples])]
         pixels, labels, _ = load_bytes(samples, self.preprocessing)
         return pixels, labels
@@ -108,7 +108,10 @@ class Ground:
     def size(self, split: str) -> int:
         """Pictures of a split."""
         whole = len(inherited_images(self.run, None).split(split))
-        return whole if self.limit is None else min(whole, self.limit)
+        return min(whole, self._limit(split) or whole)
+
+    def _limit(self, split: str) -> int | None:
+        return self.limit if split == "val" else None
 
     @cached_property
     def lower_gene(self) -> Gene:
