@@ -6,7 +6,7 @@
 With five folds every picture of the data is in ``test`` once, so the answers to all of them are compared in pairs;
 with one fold the data's own ``test`` is used. Of the rest a tenth is ``val``; whatever is selected is selected there.
 For each fold the command line runs ``train`` and ``distill`` (their flags are given after ``--train`` and
-``--distill``); then both networks answer the test pictures under each schedule. A run that was interrupted is continued
+``--distill``; ``{trained}`` in the latter is the fold's trained run, e.g. for ``--teacher``); then both networks answer the test pictures under each schedule. A run that was interrupted is continued
 by the same command. Prints accuracies and paired differences in points with 95 % intervals, and writes ``proof.json``.
 """
 
@@ -59,7 +59,7 @@ def fold(given: argparse.Namespace, number: int, names: list[str]) -> tuple[Righ
     place = given.out / f"fold-{number}"
     data = given.data if given.folds == 1 else str(fold_list(load_images(given.data), place, number, given.folds))
     run("train", given.model, "-o", place / "trained", "--data", data, *shlex.split(given.train))
-    run("distill", place / "trained", "-o", place / "distilled", *shlex.split(given.distill))
+    run("distill", place / "trained", "-o", place / "distilled", *_words(given.distill, trained=place / "trained"))
     images = read_split(place / "trained", load_images(data).root)
     right: Right = {}
     macs: dict[str, int] = {}
@@ -72,6 +72,10 @@ def fold(given: argparse.Namespace, number: int, names: list[str]) -> tuple[Righ
             schedule = TokenSchedule.parse(name, tokens=model.tokens, layers=model.layers, prefix=model.prefix)
             right[f"{which} {name}"], macs[name] = answers.right(schedule), count_macs(model, schedule)
     return right, macs
+
+
+def _words(flags: str, **places: Path) -> list[str]:
+    return [word.format(**places) for word in shlex.split(flags)]
 
 
 def fold_list(images: ImageSet, place: Path, number: int, folds: int) -> Path:
