@@ -6,8 +6,9 @@
 With five folds every picture of the data is in ``test`` once, so the answers to all of them are compared in pairs;
 with one fold the data's own ``test`` is used. Of the rest a tenth is ``val``; whatever is selected is selected there.
 For each fold the command line runs ``train`` and ``distill`` (their flags are given after ``--train`` and
-``--distill``; ``{trained}`` in the latter is the fold's trained run, e.g. for ``--teacher``); then both networks answer the test pictures under each schedule. A run that was interrupted is continued
-by the same command. Prints accuracies and paired differences in points with 95 % intervals, and writes ``proof.json``.
+``--distill``; ``{trained}`` in the latter is the fold's trained run, for ``--teacher``); then both networks answer the
+test pictures under each schedule. A run that was interrupted is continued by the same command. Prints accuracies and
+paired differences in points with 95 % intervals, and writes ``proof.json``.
 """
 
 from __future__ import annotations
