@@ -87,7 +87,7 @@ class Noise:
             "word": self.word,
             "reasons": list(self.reasons),
             "unseen": list(self.unseen),
-            "facts": {name: None if value is None else round(value, 6) for name, value in self.facts.items()},
+            "facts": dict(self.facts),
         }
 
     @classmethod
@@ -169,7 +169,8 @@ class Watch:
         """
         if self._begin is None or self._end is None:
             raise MeasurementError("a watch gives its verdict after start and stop; call both around the measurement")
-        facts = self._facts(self._end[0] - self._begin[0], self._begin[1], self._end[1])
+        found = self._facts(self._end[0] - self._begin[0], self._begin[1], self._end[1])
+        facts = {name: None if value is None else round(value, 6) for name, value in found.items()}
         reasons = tuple(_reasons(facts))
         unseen = tuple(words for name, words in _UNSEEN.items() if facts[name] is None)
         return Noise("unsteady" if reasons else "steady", reasons, unseen, facts)
