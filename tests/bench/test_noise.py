@@ -79,6 +79,16 @@ def stolen(machine: Machine, share: float) -> None:
 
 def preempted(machine: Machine, share: float) -> None:
     machine.preempted = (5, round(7 + 3000 * share))
+    machine.busy[0] += 0.02 * SECONDS * share
+
+
+def test_our_own_threads_may_take_turns(machine: Machine) -> None:
+    def happens(machine: Machine, share: float) -> None:
+        preempted(machine, share)
+        machine.busy[0] -= 0.02 * SECONDS * share
+
+    noise = watched(machine, happens)
+    assert noise.is_steady and noise.facts["preempted"] == pytest.approx(300)
 
 
 def heat(machine: Machine, share: float) -> None:
