@@ -21,6 +21,8 @@ __all__ = ["Finding", "Place", "findings"]
 _FILES = 1024
 """Open files a training run may need: a few for each worker process and each picture on its way."""
 
+_ENOUGH = 65536
+
 _SHARED = 256 * 2**20
 """Bytes of /dev/shm: two batches a worker of 64 pictures at 224 px are 77 MB."""
 
@@ -150,8 +152,7 @@ def _intel(place: Place) -> Iterator[Finding]:
 def _limits(place: Place) -> Iterator[Finding]:
     room, facts = place.room, place.facts
     if room.files is not None and room.files < _FILES:
-        most = min(room.files_most or _FILES, 65536) if (room.files_most or 0) > 0 else 65536
-        yield Finding(f"a process may open {room.files} files only, too few for training", f"ulimit -n {most}")
+        yield Finding(f"a process may open {room.files} files only, too few for training", _more_files(room))
     if not room.cache_writable:
         yield Finding(f"the cache {room.cache} cannot be written", "export FGVC_KIT_CACHE=/a/folder/of/yours")
     elif room.cache_free is not None and room.cache_free < _DISK:
@@ -171,6 +172,14 @@ def _limits(place: Place) -> Iterator[Finding]:
             "stops what takes more: ask for fewer threads",
             f"fgvc-kit bench ... --target openvino:cpu:threads={threads}",
         )
+
+
+def _more_files(room: Room) -> str:
+    """A shell raises its own limit as far as it is allowed; beyond that root does it."""
+    most = room.files_most or 0
+    if 0 <= most < _FILES:
+        return f"sudo prlimit --pid $$ --nofile={_ENOUGH}"
+    return f"ulimit -n {_ENOUGH if most < 0 else min(most, _ENOUGH)}"
 
 
 def _quiet(place: Place) -> Iterator[Finding]:

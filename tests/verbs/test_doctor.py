@@ -129,6 +129,7 @@ def test_packages_and_extras_that_are_not_installed(place: Place, monkeypatch: p
     [
         ({"files": 256, "files_most": 4096}, "ulimit -n 4096"),
         ({"files": 256, "files_most": -1}, "ulimit -n 65536"),
+        ({"files": 256, "files_most": 256}, "sudo prlimit --pid $$ --nofile=65536"),
         ({"cache_writable": False}, "export FGVC_KIT_CACHE=/a/folder/of/yours"),
         ({"cache_free": 5 * 10**6}, "export FGVC_KIT_CACHE=/a/folder/with/space"),
         ({"shared": 64 * 2**20}, "sudo mount -o remount,size=1g /dev/shm"),
