@@ -1,4 +1,4 @@
-"""Room: the memory, disk space and open files that this process may have."""
+"""Room: the memory, disk space and open files that this process may have, and whether joules are counted."""
 
 from __future__ import annotations
 
@@ -26,6 +26,7 @@ class Room:
         shared: Space in /dev/shm, through which worker processes hand pictures over.
         files: Files that a process may open.
         files_most: What it may raise that to.
+        energy: The counters of the CPU's energy, or why they cannot be read.
     """
 
     memory: int | None
@@ -37,6 +38,7 @@ class Room:
     shared: int | None
     files: int | None
     files_most: int | None
+    energy: str
 
     @classmethod
     def gather(cls, root: Path = Path("/")) -> Room:
@@ -45,9 +47,11 @@ class Room:
         Args:
             root: Of the file system of /proc, /sys and /dev; another one in tests.
         """
+        from tavt_kit.bench.energy import Rapl
         from tavt_kit.control_group import ControlGroup
         from tavt_kit.data.packages import cache_folder
 
+        meter = Rapl.found(root)
         memory, cache = _memory(root), cache_folder()
         there = next(folder for folder in (cache, *cache.absolute().parents) if folder.is_dir())
         files, most = _files()
@@ -61,6 +65,7 @@ class Room:
             shared=_free(root / "dev/shm"),
             files=files,
             files_most=most,
+            energy=meter.reason or meter.source,
         )
 
     def as_record(self) -> dict[str, Any]:

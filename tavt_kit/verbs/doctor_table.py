@@ -78,6 +78,7 @@ def _about(facts: HostFacts, room: Room) -> Iterator[tuple[str, str]]:
     yield "memory", f"{_size(room.memory)}, {_size(room.memory_free)} free, {limit}"
     yield "cache", f"{room.cache}, {_size(room.cache_free)} free"
     yield "open files", f"{_count(room.files)} of at most {_count(room.files_most)}"
+    yield "energy", room.energy
     yield "load", ", ".join(f"{value:g}" for value in facts.load) + " in 1, 5 and 15 minutes" if facts.load else "-"
     yield "system", f"{facts.os}, Python {facts.python}"
     yield "packages", ", ".join(f"{name} {version}" for name, version in facts.packages.items())

@@ -102,7 +102,7 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Place:
     """A machine on which all is well, as far as its files say."""
     monkeypatch.setattr(doctor_findings, "requires", lambda name: ["numpy>=2.0"])
     facts = replace(HostFacts.gather(), quota=None, affinity=(0, 1, 2, 3), governor=None)
-    room = Room(2**34, 2**33, None, "/cache", 2**35, True, 2**32, 20000, 20000)
+    room = Room(2**34, 2**33, None, "/cache", 2**35, True, 2**32, 20000, 20000, "RAPL")
     return Place(facts, room, {}, tmp_path)
 
 
@@ -186,7 +186,7 @@ def test_room_of_a_made_up_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     (tmp_path / "proc/meminfo").write_text("MemTotal:  2000 kB\nMemAvailable:  500 kB\nHugePages_Total:  0\n")
     room = Room.gather(tmp_path)
     assert (room.memory, room.memory_free, room.memory_limit) == (2_048_000, 512_000, None)
-    assert room.cache_writable and room.cache_free and room.shared is None
+    assert room.cache_writable and room.cache_free and room.shared is None and "no RAPL" in room.energy
 
 
 @pytest.mark.slow
