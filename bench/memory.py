@@ -165,7 +165,7 @@ def _answer(record: Mapping[str, Any], seconds: float) -> dict[str, Any]:
     if done.returncode == -signal.SIGKILL:
         return {"error": "the process was killed by the system, as happens when memory runs out"}
     if done.returncode < 0:
-        return {"error": f"the process died of signal {-done.returncode}"}
+        return {"error": f"the process died of {signal.Signals(-done.returncode).name}"}
     try:
         found: dict[str, Any] = json.loads(done.stdout)
     except ValueError:
