@@ -18,12 +18,13 @@ def test_version_2_takes_the_smallest_limit_of_all_groups_above(tmp_path: Path) 
         tmp_path,
         {
             "proc/self/cgroup": "0::/pod/box",
-            f"{base}/pod/box/cpu.max": "max 100000",
+            f"{base}/pod/box/cpu.max": "400000 100000",
             f"{base}/pod/box/cpu.stat": "usage_usec 5\nnr_periods 7\nnr_throttled 0\nthrottled_usec 0",
             f"{base}/pod/box/memory.max": "2147483648",
             f"{base}/pod/cpu.max": "150000 100000",
             f"{base}/pod/cpu.stat": "usage_usec 5\nnr_periods 7\nnr_throttled 3\nthrottled_usec 250000",
             f"{base}/pod/memory.max": "max",
+            f"{base}/cpu.max": "max 100000",
             f"{base}/cpu.stat": "usage_usec 5",
         },
     )
