@@ -22,29 +22,10 @@ from statistics import median
 from typing import Any
 
 from tavt_kit.bench.counters import Counters, megahertz, thermal_events
+from tavt_kit.bench.disturbances import disturbances, unseen
 from tavt_kit.errors import MeasurementError, RecordError
 
 __all__ = ["Noise", "Watch"]
-
-_OTHERS = 0.05
-"""Share of our CPUs' time that other processes may use: with more, even an idle CPU to move to is not certain."""
-
-_STOLEN = 0.01
-"""Share of our CPUs' time that a hypervisor may take: the half width of the protocol's own interval."""
-
-_PREEMPTED = 50.0
-"""Forced switches a second of own CPU time. Alone, a thread sees a few (the kernel's own work); beside a busy process
-on the same CPU it is switched at every slice of 2 to 4 ms, 250 to 500 times."""
-
-_SEEN = 0.01
-"""Share of our CPUs' time by others from which on forced switches are theirs. Without any, it is our own threads that
-take turns: one runtime's, still waiting busily, with the next one's. The untimed first run of each turn takes that."""
-
-_THROTTLED = 0.005
-"""Share of the run that a control group may stop us: each stop lasts tens of milliseconds, many inferences long."""
-
-_CLOCK = 0.05
-"""Change of the clock that is unsteady: times follow it one to one, and 5 % is the size of what one looks for."""
 
 _STRETCHES = 5
 """Parts of the run whose median clocks are compared: a moment's dip cancels, a change that lasts does not."""
@@ -175,9 +156,8 @@ class Watch:
             raise MeasurementError("a watch gives its verdict after start and stop; call both around the measurement")
         found = self._facts(self._end[0] - self._begin[0], self._begin[1], self._end[1])
         facts = {name: None if value is None else round(value, 6) for name, value in found.items()}
-        reasons = tuple(_reasons(facts))
-        unseen = tuple(words for name, words in _UNSEEN.items() if facts[name] is None)
-        return Noise("unsteady" if reasons else "steady", reasons, unseen, facts)
+        reasons = tuple(disturbances(facts))
+        return Noise("unsteady" if reasons else "steady", reasons, tuple(unseen(facts)), facts)
 
     def _facts(self, seconds: float, begin: Counters, end: Counters) -> dict[str, float | None]:
         seconds = max(seconds, 1e-9)
@@ -202,44 +182,6 @@ class Watch:
             "mhz_high": max(clocks, default=None),
             "pace": max(paces) / min(paces) if paces else None,
         }
-
-
-_UNSEEN = {
-    "others": "the load of other processes",
-    "stolen": "time taken by a hypervisor",
-    "preempted": "forced switches of threads",
-    "throttled": "stops by the control group",
-    "thermal": "slowing for heat",
-    "mhz_low": "the clock in MHz",
-    "pace": "the clock by a fixed piece of work (too short a run)",
-}
-
-
-def _reasons(facts: Mapping[str, float | None]) -> list[str]:
-    """A sentence for each threshold that was crossed."""
-    cpus, found = facts["cpus"] or 1.0, list[str]()
-
-    def above(name: str, most: float) -> float | None:
-        value = facts[name]
-        return value if value is not None and value > most else None
-
-    if (others := above("others", _OTHERS * cpus)) is not None:
-        found.append(f"other processes used {100 * others / cpus:.2g} % of the time of the CPUs allowed")
-    if (stolen := above("stolen", _STOLEN)) is not None:
-        found.append(f"the hypervisor kept the CPUs for others {100 * stolen:.2g} % of the time")
-    if (preempted := above("preempted", _PREEMPTED)) is not None and above("others", _SEEN * cpus) is not None:
-        found.append(f"threads were taken off their CPU {preempted:.0f} times a second of their work")
-    if (throttled := above("throttled", _THROTTLED)) is not None:
-        limit = "" if facts["quota"] is None else f" ({facts['quota']:.3g} CPUs)"
-        found.append(f"the control group's quota{limit} stopped the work {100 * throttled:.2g} % of the time")
-    if (thermal := above("thermal", 0)) is not None:
-        found.append(f"CPUs were slowed for their heat {thermal:.0f} times")
-    low, high = facts["mhz_low"], facts["mhz_high"]
-    if low is not None and high is not None and high > (1 + _CLOCK) * low:
-        found.append(f"the clock moved between {low:.0f} and {high:.0f} MHz in the run")
-    if (pace := above("pace", 1 + _CLOCK)) is not None:
-        found.append(f"a fixed piece of work took up to {100 * (pace - 1):.2g} % longer at some times than at others")
-    return found
 
 
 def _stretches(readings: Sequence[float]) -> list[float]:

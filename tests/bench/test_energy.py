@@ -10,7 +10,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from tavt_kit.bench.energy import Energy, NoMeter, NvidiaSmi, Nvml, Rapl, energy_meter, measure_energy
+from tavt_kit.bench.energy import Energy, energy_meter, measure_energy
+from tavt_kit.bench.energy_counters import NoMeter, NvidiaSmi, Nvml, Rapl
 from tavt_kit.device import TargetDevice
 from tavt_kit.errors import RecordError
 

@@ -103,9 +103,14 @@ def quota(machine: Machine, share: float) -> None:
     machine.quota(1.5, 4 + share)
 
 
+def all_taken(machine: Machine, share: float) -> None:
+    machine.busy[0] += SECONDS * share
+
+
 @pytest.mark.parametrize(
     ("happens", "sentence"),
     [
+        (all_taken, "other processes used 100 % of the time of the CPUs allowed"),
         (others, "other processes used 20 % of the time of the CPUs allowed"),
         (stolen, "the hypervisor kept the CPUs for others 3 % of the time"),
         (preempted, "threads were taken off their CPU 300 times a second of their work"),
