@@ -141,7 +141,7 @@ def bench_verb(
     limits = Budget.parse(budget or ())
     refuse_qualities(limits)
     sweep = Sweep.parse(precision=precision, threads=threads, batch=batch, image_size=image_size)
-    whole = e2e or any(limit.statistic == "e2e" for limit in limits)
+    whole = e2e or pictures is not None or any(limit.statistic == "e2e" for limit in limits)
     plan = Plan(_protocol(min_time, max_time), limits, seed, whole, memory or bool(limits.of("memory")), meters, mixed)
     inputs = Inputs(data, pictures, seed)
     opener = Opener(

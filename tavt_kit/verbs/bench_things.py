@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from tavt_kit.verbs.bench_images import Inputs
     from tavt_kit.verbs.bench_sweep import Sweep
 
-__all__ = ["Opened", "Opener", "default_folder"]
+__all__ = ["FILES", "Opened", "Opener", "default_folder", "macs_of"]
 
 FILES = {".onnx": "onnxruntime:cpu", ".xml": "openvino:cpu"}
 """Exported files, and where they run unless told."""
@@ -142,7 +142,7 @@ class Opener:
                         self.inputs.images(target.batch, size, how),
                         FileJob(path, target, size, None if one is None else one.lengths),
                         None if one is None else one.schedule,
-                        None if one is None else _macs(one),
+                        None if one is None else macs_of(one),
                         bytes_,
                         session.classes,
                         how,
@@ -261,7 +261,7 @@ def _card(path: Path) -> Any:
         return None
 
 
-def _macs(card: Any) -> int | None:
+def macs_of(card: Any) -> int | None:
     """Multiply-adds of an artifact, counted on its architecture; None where torch is not installed."""
     try:
         from tavt_kit.adaptive import wrap
