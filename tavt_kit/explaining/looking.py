@@ -162,12 +162,11 @@ def _pim_heat(adaptive: AdaptiveViT, state: TokenState, label: int) -> list[Heat
     model: Any = adaptive.bare
     if not isinstance(model, Pim):
         return []
-    backbone = adaptive.backbone
+    backbone: Any = adaptive.backbone
+    levels: Sequence[Tensor] = backbone.levels(state)
     if isinstance(backbone, PimVitBackbone):
-        levels: Sequence[Tensor] = backbone.levels(state)
         grids = [adaptive.grid] * len(levels)
     else:
-        levels = state.notes["levels"]
         grids = [level.grid or _grid_of(level.places, model.image_size) for level in model.plan]
     _, logits = model.judge(levels)
     finest = max(grids, key=lambda grid: grid[0] * grid[1])
