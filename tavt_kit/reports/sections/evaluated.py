@@ -15,7 +15,6 @@ from tavt_kit.reports.views import AccuracyView, mapping, number, sequence, text
 __all__ = ["evaluated_section"]
 
 _LISTED, _BYTES = 10, 400_000
-_PICTURES = ("confusion matrix", "reliability diagram")
 
 
 def evaluated_section(records: Records) -> Section | None:
@@ -24,14 +23,14 @@ def evaluated_section(records: Records) -> Section | None:
     if not found:
         return None
     first = found[0].body
-    blocks: list[Block] = [_figures(found)]
+    blocks: list[Block] = [_figures(found), *_drawings(found[0])]
     if classes := _classes(first):
         blocks.append(classes)
     if confusions := _confusions(first):
         blocks.append(confusions)
     if heads := _heads(first):
         blocks.append(heads)
-    return Section("evaluated", "What it has right", (*blocks, *_drawings(found[0])))
+    return Section("evaluated", "What it has right", tuple(blocks))
 
 
 def _figures(found: Sequence[Found]) -> Table:
@@ -126,8 +125,10 @@ def _heads(record: Mapping[str, Any]) -> Table | None:
 
 
 def _drawings(found: Found) -> list[Block]:
-    entries = [entry for entry in sequence(found.body, "files") if text(entry, "shows") in _PICTURES]
-    drawn = [(entry, recorded_picture(found.path.parent, entry, str(entry["shows"]), _BYTES)) for entry in entries]
+    entries = [one for one in sequence(found.body, "files") if (text(one, "file") or "").endswith(".png")]
+    drawn = [
+        (entry, recorded_picture(found.path.parent, entry, text(entry, "shows") or "", _BYTES)) for entry in entries
+    ]
     shown = [el("li", picture) for _, picture in drawn if picture is not None]
     blocks: list[Block] = []
     if shown:
