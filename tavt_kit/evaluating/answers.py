@@ -39,7 +39,7 @@ class Answered:
     @cached_property
     def said(self) -> NDArray[np.int64]:
         """(n,) the likeliest class; of equal logits the first."""
-        return self.logits.argmax(axis=1).astype(np.int64)
+        return np.asarray(self.logits.argmax(axis=1), np.int64)
 
     @cached_property
     def right(self) -> NDArray[np.bool_]:

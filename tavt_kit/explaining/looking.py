@@ -83,7 +83,7 @@ class Explained:
     @property
     def titles(self) -> tuple[str, ...]:
         """What is shown, in the order it is drawn."""
-        return tuple(one.title for one in (*self.heats, *self.kept, *self.taken))
+        return (*(heat.title for heat in self.heats), *(mark.title for mark in (*self.kept, *self.taken)))
 
 
 @torch.no_grad()

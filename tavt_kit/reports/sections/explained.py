@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from tavt_kit.reports.blocks import Block, Code, Figure, Section, Text
+from tavt_kit.reports.blocks import Block, Code, Figure, Inline, Section, Text
 from tavt_kit.reports.gather import Found, Records
 from tavt_kit.reports.markup import Element, el
 from tavt_kit.reports.numbers import percent_text
@@ -55,7 +55,7 @@ def _who(entry: Mapping[str, Any]) -> str:
 
 def _sentence(found: Found, count: int, shown: int) -> Text:
     schedule = text(found.body, "schedule")
-    under = [" under ", Code(schedule)] if schedule else []
+    under: tuple[Inline, ...] = (" under ", Code(schedule)) if schedule else ()
     rest = f", of which {shown} are shown" if shown < count else ""
     where = found.path.parent.name
     return Text.of(f"{plural(count, 'picture')}{rest}, by ", Code(text(found.body, "run") or "?"), *under,
