@@ -92,12 +92,18 @@ def images_of(thing: Path, data: str | None, card: ModelCard) -> ImageSet:
     """The pictures: of the run the thing lies in, else those given; their labels are indices into the model's classes.
 
     Raises:
-        DataError: Their classes are others than the model's.
+        DataError: Their classes are others than the model's, or they lie in one folder without classes.
     """
-    from tavt_kit.data.images import Sample
+    from tavt_kit.data.images import IMAGE_SUFFIXES, Sample
     from tavt_kit.data.inherited import inherited_images
     from tavt_kit.errors import DataError
 
+    inside = list(Path(data).iterdir()) if data is not None and Path(data).is_dir() else []
+    if not any(path.is_dir() for path in inside) and any(path.suffix.lower() in IMAGE_SUFFIXES for path in inside):
+        raise DataError(
+            f"{data} holds pictures but no class folders, so it is not known what they show; label them with "
+            f"--unlabelled {data}"
+        )
     places = [place for place in (thing, *thing.parents[:2]) if (place / "split.json").is_file()]
     images = inherited_images(places[0] if places else thing, data)
     if images.classes == card.classes:

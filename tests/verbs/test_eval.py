@@ -59,7 +59,8 @@ def test_a_folder_of_everything(data: Path, model: Path, tmp_path: Path, capsys:
     assert record["schedule"] == "17,9x2,5" and record["target"].startswith("torch:cpu")
 
 
-def test_an_artifact_and_its_run_agree_on_every_target(
+@pytest.mark.slow
+def test_a_run_answers_alike_on_every_target(
     data: Path, model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def figures(*arguments: object) -> object:
@@ -156,6 +157,7 @@ def test_the_order_of_classes_is_the_models(data: Path, tmp_path: Path, capsys: 
         (("--unlabelled", "{data}/nowhere"), "is not there"),
         (("--unlabelled", "{data}/disc/0.png"), "is a file"),
         (("--unlabelled", "{empty}"), "holds no pictures"),
+        (("--data", "{data}/disc"), "label them with --unlabelled"),
         (("--data", "{other}"), "3 are in only one of them (cat, dog, square)"),
         (("--target", "torch:gameboy"), "gameboy"),
     ],
