@@ -10,7 +10,7 @@ from typing import Any
 
 from tavt_kit.errors import MeasurementError, RecordError
 
-__all__ = ["Accuracy", "PairedDifference"]
+__all__ = ["Accuracy", "PairedDifference", "wilson"]
 
 _Z95 = NormalDist().inv_cdf(0.975)
 

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tavt_kit.artifact_card import read_metadata
-from tavt_kit.errors import DataError
+from tavt_kit.errors import DataError, MeasurementError
 from tavt_kit.preprocess import Preprocessing, apply, open_image
 from tavt_kit.sealed import refuse_changed
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from tavt_kit.device import TargetDevice
     from tavt_kit.model_card import ModelCard
 
-__all__ = ["Prediction", "Predictor", "open_predictor"]
+__all__ = ["Prediction", "Predictor", "open_predictor", "probabilities"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,28 +66,44 @@ class Predictor:
         images = apply(image, Preprocessing.from_record(self.card.preprocessing))[None]
         return self.run(images).reshape(-1)
 
-    def files(self, paths: Sequence[Path], top: int = 5) -> Iterator[Prediction]:
-        """A prediction for each file, one by one; a file that cannot be read gives its reason instead.
+    def files(self, paths: Sequence[Path], top: int = 5, batch: int = 1) -> Iterator[Prediction]:
+        """A prediction for each file, in order; a file that cannot be read gives its reason instead.
 
         Args:
             paths: Pictures of any kind Pillow knows.
             top: How many classes to name; at least one.
+            batch: How many pictures the model is given at once.
 
         Raises:
-            DataError: ``top`` is below one.
+            DataError: ``top`` or ``batch`` is below one.
+            MeasurementError: A logit is not finite.
         """
         if top < 1:
             raise DataError(f"at least one class must be named, got --top {top}")
-        for path in paths:
-            try:
-                picture = _open(path)
-            except DataError as error:
-                yield Prediction(str(path), (), str(error))
-                continue
-            shares = _softmax(self.image(picture))
-            # A stable sort: of equal shares the first class comes first.
-            best = np.argsort(-shares, kind="stable")[:top]
-            yield Prediction(str(path), tuple((self.card.classes[i], float(shares[i])) for i in best))
+        if batch < 1:
+            raise DataError(f"a batch needs at least one picture, got {batch}")
+        preprocessing = Preprocessing.from_record(self.card.preprocessing)
+        for start in range(0, len(paths), batch):
+            part = paths[start : start + batch]
+            opened = [_inputs(path, preprocessing) for path in part]
+            good = [each for each in opened if not isinstance(each, DataError)]
+            answers = iter(self._probabilities(np.stack(good)) if good else ())
+            for path, each in zip(part, opened, strict=True):
+                if isinstance(each, DataError):
+                    yield Prediction(str(path), (), str(each))
+                else:
+                    yield Prediction(str(path), self._ranked(next(answers), top))
+
+    def _probabilities(self, images: NDArray[np.float32]) -> NDArray[np.float64]:
+        logits = self.run(images)
+        if not np.isfinite(logits).all():
+            raise MeasurementError("the model's logits are not finite; run it in f32")
+        return probabilities(logits)
+
+    def _ranked(self, shares: NDArray[np.float64], top: int) -> tuple[tuple[str, float], ...]:
+        # A stable sort: of equal shares the first class comes first.
+        best = np.argsort(-shares, kind="stable")[:top]
+        return tuple((self.card.classes[i], float(shares[i])) for i in best)
 
 
 def open_predictor(
@@ -114,12 +130,17 @@ def open_predictor(
     return Predictor(card.model, open_file(path, card.own_target(path) if target is None else target, card.lengths))
 
 
-def _open(path: Path) -> Image.Image:
+def probabilities(logits: NDArray[Any]) -> NDArray[np.float64]:
+    """(n, classes) logits -> their softmax, in double precision."""
+    powers = np.exp(logits.astype(np.float64) - logits.max(axis=1, keepdims=True))
+    return np.asarray(powers / powers.sum(axis=1, keepdims=True))
+
+
+def _inputs(path: Path, preprocessing: Preprocessing) -> NDArray[np.float32] | DataError:
+    """The model's input (3, H, W), or why there is none."""
     if path.is_dir():
-        raise DataError(f"{path} is a folder; give the pictures in it, such as {path}/*.jpg")
-    return open_image(path)
-
-
-def _softmax(logits: NDArray[np.float32]) -> NDArray[np.float64]:
-    powers = np.exp(logits.astype(np.float64) - logits.max())
-    return np.asarray(powers / powers.sum())
+        return DataError(f"{path} is a folder; give the pictures in it, such as {path}/*.jpg")
+    try:
+        return apply(open_image(path), preprocessing)
+    except DataError as error:
+        return error

@@ -28,6 +28,8 @@ __all__ = ["Preprocessing", "apply", "normalise", "open_image", "open_size", "re
 
 _CROP_MODES = ("center", "border", "squash")
 _RESAMPLING = {mode.name.lower(): mode for mode in Image.Resampling}
+_MOST_PIXELS = 150_000_000
+"""Of a resized picture: a line of a few thousand pixels, one pixel high, would otherwise take gigabytes."""
 _DAMAGED = (
     OSError,
     SyntaxError,
@@ -215,12 +217,21 @@ def apply(image: Image.Image, p: Preprocessing) -> NDArray[np.float32]:
 
 
 def resize_crop(image: Image.Image, p: Preprocessing) -> NDArray[np.uint8]:
-    """The first half of ``apply``: (3, H, W) bytes, a quarter of the memory."""
+    """The first half of ``apply``: (3, H, W) bytes, a quarter of the memory.
+
+    Raises:
+        DataError: The picture is so thin that it would become too large when resized.
+    """
     height, width = p.image_size
     # timm floors here; a crop_pct of 0.9 makes 224 -> 248.
     scaled = (math.floor(height / p.crop_pct), math.floor(width / p.crop_pct))
     image = image if image.mode == "RGB" else image.convert("RGB")
     size = _resized((image.height, image.width), scaled, p.crop_mode)
+    if size[0] * size[1] > _MOST_PIXELS:
+        raise DataError(
+            f"a picture must not grow beyond {_MOST_PIXELS} pixels when it is resized, but "
+            f"{image.width}x{image.height} would become {size[1]}x{size[0]}; crop it"
+        )
     if size != (image.height, image.width):
         image = image.resize((size[1], size[0]), _RESAMPLING[p.interpolation])
     fill = tuple(round(255 * m) for m in p.mean) if p.crop_mode == "border" else (0, 0, 0)

@@ -152,3 +152,9 @@ def test_the_two_halves_are_the_whole() -> None:
 def test_no_torch_is_needed() -> None:
     code = "import sys, tavt_kit.preprocess; assert not {'torch', 'timm'} & set(sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True, cwd=Path(__file__).parent.parent)
+
+
+def test_a_line_is_refused_before_it_takes_gigabytes() -> None:
+    with pytest.raises(DataError, match="60000x1 would become 26880000x448; crop it"):
+        apply(Image.new("RGB", (60000, 1)), Preprocessing((448, 448), 1.0))
+    assert apply(Image.new("RGB", (1, 1)), Preprocessing((8, 8))).shape == (3, 8, 8)

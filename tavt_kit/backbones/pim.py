@@ -181,10 +181,14 @@ class Pim(nn.Module):
         if not self.training:
             return Outputs(self.logits_of(levels))
         outputs = self.outputs_of(levels)
+        return Outputs(self.logits_among(outputs), outputs)
+
+    def logits_among(self, outputs: Mapping[str, Tensor]) -> Tensor:
+        """What ``outputs_of`` gave -> the logits (B, K) of ``head``."""
         if self.head == "combiner":
-            return Outputs(outputs["comb_outs"], outputs)
+            return outputs["comb_outs"]
         heads = [each.mean(1) for name, each in outputs.items() if name.startswith("layer")]
-        return Outputs(mean_of_heads([*heads, *(outputs[n] for n in ("comb_outs",) if n in outputs)]), outputs)
+        return mean_of_heads([*heads, *(outputs[n] for n in ("comb_outs",) if n in outputs)])
 
     def pooled_of(self, levels: Sequence[Tensor]) -> Tensor:
         """Four levels (B, S, C) -> (B, F), what ``get_classifier`` receives.

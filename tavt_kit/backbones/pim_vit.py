@@ -84,11 +84,15 @@ class PimWhole(WholeModel):
         levels = tuple(self.model.levels(images))
         return TokenState(levels[-1], 0, notes=MappingProxyType({"levels": levels}))
 
+    def levels(self, state: TokenState) -> tuple[Tensor, ...]:
+        """The four levels (B, S, C)."""
+        return state.notes["levels"]  # type: ignore[no-any-return]
+
     def outputs(self, state: TokenState) -> Outputs:
-        return self.model.result_of(state.notes["levels"])  # type: ignore[no-any-return]
+        return self.model.result_of(self.levels(state))  # type: ignore[no-any-return]
 
     def pooled(self, state: TokenState) -> Tensor:
-        return self.model.pooled_of(state.notes["levels"])  # type: ignore[no-any-return]
+        return self.model.pooled_of(self.levels(state))  # type: ignore[no-any-return]
 
     def costs(self) -> tuple[int, tuple[LayerCosts, ...], HeadCosts]:
         training = self.model.training

@@ -11,10 +11,12 @@ from numpy.typing import NDArray
 
 from tavt_kit.accuracy import Accuracy
 from tavt_kit.checks.compare import Answers, Logits, classes
+from tavt_kit.evaluating.answers import is_among_first
+from tavt_kit.evaluating.calibration import CALIBRATION_BINS, calibration_error
+from tavt_kit.evaluating.figures import confusion_matrix
 
-__all__ = ["CALIBRATION_BINS", "ClassFigures", "Confusion", "Figures", "calibration_error", "figures_of", "macro_f1"]
+__all__ = ["ClassFigures", "Confusion", "Figures", "figures_of", "macro_f1"]
 
-CALIBRATION_BINS = 15
 _LISTED = 10  # classes and confusions that are named
 
 
@@ -132,26 +134,9 @@ def macro_f1(truth: NDArray[np.int64], said: NDArray[np.int64], count: int) -> f
     return float((2 * hits[both > 0] / both[both > 0]).mean())
 
 
-def calibration_error(logits: Logits, labels: NDArray[np.int64], bins: int = CALIBRATION_BINS) -> float:
-    """Expected calibration error: how far confidence (the largest softmax) is from accuracy, weighted by bin.
-
-    Bins of equal width over (0, 1]. NaN where a logit is no number. Source: Guo, Pleiss, Sun and Weinberger, On
-    Calibration of Modern Neural Networks, ICML 2017.
-    """
-    if not np.isfinite(logits).all():
-        return float("nan")
-    powers = np.exp(logits.astype(np.float64) - logits.max(axis=1, keepdims=True))
-    confidence = powers.max(axis=1) / powers.sum(axis=1)
-    place = np.clip(np.ceil(confidence * bins).astype(int) - 1, 0, bins - 1)
-    apart = np.bincount(place, confidence - (classes(logits) == labels), minlength=bins)
-    return float(np.abs(apart).sum() / len(labels))
-
-
 def _top5(answers: Answers, split: str) -> tuple[Accuracy, Accuracy]:
     def count(logits: Logits) -> Accuracy:
-        # Of equal logits the lower class comes first, as in argmax; NaN is never among the first five.
-        order = np.argsort(-np.nan_to_num(logits, nan=-np.inf), axis=1, kind="stable")[:, :5]
-        right = (order == answers.labels[:, None]).any(axis=1) & np.isfinite(logits).all(axis=1)
+        right = is_among_first(logits, answers.labels, 5)
         return Accuracy.of_counts(int(right.sum()), answers.n, split=split, metric="top5")
 
     return count(answers.source), count(answers.artifact)
@@ -178,13 +163,7 @@ def _hit(one: ClassFigures) -> tuple[float, int]:
 def _grown(answers: Answers, names: Sequence[str]) -> tuple[Confusion, ...]:
     """Off-diagonal entries of the confusion matrix that are larger after than before."""
     size = len(names)
-
-    def matrix(logits: Logits) -> NDArray[np.int64]:
-        said = classes(logits)
-        counted = np.bincount(answers.labels[said >= 0] * size + said[said >= 0], minlength=size * size)
-        return counted.reshape(size, size).astype(np.int64)
-
-    before, after = matrix(answers.source), matrix(answers.artifact)
+    before, after = (confusion_matrix(answers.labels, classes(one), size) for one in (answers.source, answers.artifact))
     grown = after - before
     np.fill_diagonal(grown, 0)
     places = np.argsort(-grown, axis=None, kind="stable")[:_LISTED]

@@ -9,7 +9,7 @@ from tavt_kit.data.images import IMAGE_SUFFIXES, ImageSet, Sample, split_name
 from tavt_kit.data.splits import Ratios, divide
 from tavt_kit.errors import DataError
 
-__all__ = ["class_folders", "load_folder"]
+__all__ = ["class_folders", "load_folder", "pictures_below"]
 
 _LAYOUT = "one folder per class with pictures in it, or train/, val/ and test/ folders of these"
 _NOT_CLASSES = frozenset({"__MACOSX", "__pycache__", "@eaDir", "lost+found"})
@@ -105,13 +105,26 @@ def _pictures(folder: Path) -> list[Path]:
     """Every picture below a class folder, at any depth; hidden files and folders are left out."""
 
     def refuse(error: OSError) -> None:
-        raise DataError(f"the class folder {folder} cannot be read: {error.strerror}")
+        raise DataError(f"the folder {folder} cannot be read: {error.strerror}")
 
     found = []
     for where, folders, files in os.walk(folder, onerror=refuse):
         folders[:] = [name for name in folders if not name.startswith(".") and name not in _NOT_CLASSES]
         found += [Path(where, name) for name in files if not name.startswith(".")]
     return sorted(path for path in found if path.suffix.lower() in IMAGE_SUFFIXES)
+
+
+def pictures_below(folder: Path) -> list[Path]:
+    """Every picture below a folder, at any depth, sorted; hidden files and folders are left out.
+
+    Raises:
+        DataError: It is no folder, cannot be read, or holds no picture.
+    """
+    if not folder.is_dir():
+        raise DataError(f"{folder} must be a folder of pictures, but is {'a file' if folder.exists() else 'not there'}")
+    if not (found := _pictures(folder)):
+        raise DataError(f"{folder} holds no pictures ({', '.join(sorted(IMAGE_SUFFIXES))}); give another folder")
+    return found
 
 
 def _refuse_empty(classes: tuple[str, ...], samples: list[Sample], folder: Path) -> None:

@@ -7,16 +7,17 @@ from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 
 from tavt_kit.explaining.looking import Explained, Heat, Marked
+from tavt_kit.lettering import font_of, shortened
 
 __all__ = ["contact_sheet", "draw_explained", "heat_panel", "kept_panel", "taken_panel"]
 
 SIDE = 224
 """Longest side of a panel in pixels."""
 
-_CAPTION, _GAP, _COLUMNS = 18, 6, 6
+_CAPTION, _GAP, _COLUMNS = 20, 6, 6
 _BACK, _INK = (255, 255, 255), (20, 20, 20)
 _SCALE = ((0.0, (24, 24, 80)), (0.35, (122, 32, 122)), (0.7, (230, 90, 60)), (1.0, (255, 240, 120)))
 """Colours of a map from nothing to its largest value; their lightness rises all the way, so grey prints serve too."""
@@ -108,17 +109,10 @@ def _sheet(panels: Sequence[Panel], columns: int = _COLUMNS) -> Image.Image:
     high = max(panel.height for _, panel in panels) + _CAPTION + _GAP
     wide = max(panel.width for _, panel in panels) + _GAP
     sheet = Image.new("RGB", (columns * wide + _GAP, math.ceil(len(panels) / columns) * high + _GAP), _BACK)
-    draw, font = ImageDraw.Draw(sheet), ImageFont.load_default()
+    draw, font = ImageDraw.Draw(sheet), font_of(13)
     for number, (title, panel) in enumerate(panels):
         row, column = divmod(number, columns)
         left, top = _GAP + column * wide, _GAP + row * high
         sheet.paste(panel, (left, top))
-        draw.text((left, top + panel.height + 3), _shortened(draw, title, font, wide - _GAP), fill=_INK, font=font)
+        draw.text((left, top + panel.height + 3), shortened(title, font, wide - _GAP), fill=_INK, font=font)
     return sheet
-
-
-def _shortened(draw: ImageDraw.ImageDraw, text: str, font: object, wide: int) -> str:
-    """The text, cut where it would run into the next panel."""
-    while text and draw.textlength(text, font=font) > wide:  # type: ignore[arg-type]
-        text = text[:-2] + "…" if not text.endswith("…") else text[:-2] + "…"
-    return text

@@ -23,6 +23,7 @@ from tavt_kit.backbones.fusion import FusionBackbone
 from tavt_kit.backbones.mixvit import MixVitHybrid
 from tavt_kit.backbones.pim import Pim
 from tavt_kit.backbones.pim_vit import PimVitBackbone
+from tavt_kit.errors import MeasurementError
 from tavt_kit.explaining.rollout import MapWatch, attention_rollout
 from tavt_kit.tokens import TokenState
 
@@ -79,20 +80,35 @@ class Explained:
     kept: tuple[Marked, ...]
     taken: tuple[Marked, ...]
 
+    @property
+    def titles(self) -> tuple[str, ...]:
+        """What is shown, in the order it is drawn."""
+        return (*(heat.title for heat in self.heats), *(mark.title for mark in (*self.kept, *self.taken)))
+
 
 @torch.no_grad()
-def explain(adaptive: AdaptiveViT, image: Tensor, label: int | None = None) -> Explained:
+def explain(
+    adaptive: AdaptiveViT, image: Tensor, label: int | None = None, classes: Sequence[str] | None = None
+) -> Explained:
     """Run one picture under the model's schedule, and keep what can be shown.
 
     Args:
         adaptive: Wrapped, in eval mode.
         image: (3, H, W), preprocessed.
         label: The class that class-specific maps are made for; ``None`` takes the likeliest.
+        classes: Their names, for titles.
+
+    Raises:
+        MeasurementError: A logit is not finite.
     """
     state, maps, kept, chosen = _layers(adaptive, image[None])
-    shares = adaptive.finish(state)[0].float().softmax(dim=0)
+    logits = adaptive.finish(state)[0].float()
+    if not bool(torch.isfinite(logits).all()):
+        raise MeasurementError("the model's logits are not finite, so there is nothing to show; look at its weights")
+    shares = logits.softmax(dim=0)
     label = int(shares.argmax()) if label is None else label
-    heats = [*_rollout(adaptive, maps, kept), *_pim_heat(adaptive, state, label), *_parts(adaptive, image[None])]
+    name = f"class {label}" if classes is None else classes[label]
+    heats = [*_rollout(adaptive, maps, kept), *_pim_heat(adaptive, state, label, name), *_parts(adaptive, image[None])]
     dropped = [
         Marked(f"layer-{layer}", f"layer {layer}: {len(places)} tokens", _patches(adaptive, places))
         for layer, places, before in zip(kept, kept.values(), [None, *kept.values()], strict=False)
@@ -157,17 +173,16 @@ def _taken(adaptive: AdaptiveViT, state: TokenState) -> tuple[Marked, ...]:
     return (Marked("parts", "the patch of each head", _patches(adaptive, backbone.chosen(state)[1][0])),)
 
 
-def _pim_heat(adaptive: AdaptiveViT, state: TokenState, label: int) -> list[Heat]:
+def _pim_heat(adaptive: AdaptiveViT, state: TokenState, label: int, name: str) -> list[Heat]:
     """PIM: the mean over the levels of the probability of one class, at every place."""
     model: Any = adaptive.bare
     if not isinstance(model, Pim):
         return []
-    backbone = adaptive.backbone
+    backbone: Any = adaptive.backbone
+    levels: Sequence[Tensor] = backbone.levels(state)
     if isinstance(backbone, PimVitBackbone):
-        levels: Sequence[Tensor] = backbone.levels(state)
         grids = [adaptive.grid] * len(levels)
     else:
-        levels = state.notes["levels"]
         grids = [level.grid or _grid_of(level.places, model.image_size) for level in model.plan]
     _, logits = model.judge(levels)
     finest = max(grids, key=lambda grid: grid[0] * grid[1])
@@ -179,7 +194,7 @@ def _pim_heat(adaptive: AdaptiveViT, state: TokenState, label: int) -> list[Heat
         )
         for each, (rows, columns) in zip(logits, grids, strict=True)
     ]  # the last places are the patches; a class token stands before them
-    return [Heat("pim", "probability of the class", torch.cat(maps).mean(dim=0)[0].cpu().numpy())]
+    return [Heat("pim", f"probability of {name}", torch.cat(maps).mean(dim=0)[0].cpu().numpy())]
 
 
 def _grid_of(places: int, size: tuple[int, int]) -> tuple[int, int]:

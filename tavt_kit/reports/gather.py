@@ -19,6 +19,8 @@ _PREFIX = "fgvc-kit/"
 _VERSIONS = {
     "bench": 1,
     "check": 1,
+    "eval": 2,
+    "explained": 1,
     "exported": 1,
     "final": 1,
     "front": 1,

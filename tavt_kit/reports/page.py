@@ -13,6 +13,8 @@ from tavt_kit.reports.markdown import markdown_page
 from tavt_kit.reports.sections.benches import benches_section
 from tavt_kit.reports.sections.checks import checks_section
 from tavt_kit.reports.sections.convergence import convergence_section
+from tavt_kit.reports.sections.evaluated import evaluated_section
+from tavt_kit.reports.sections.explained import explained_section
 from tavt_kit.reports.sections.final import final_section
 from tavt_kit.reports.sections.front import front_section
 from tavt_kit.reports.sections.kept import kept_section
@@ -27,16 +29,18 @@ __all__ = ["HTML_FILE", "MARKDOWN_FILE", "build_report", "write_report"]
 
 HTML_FILE, MARKDOWN_FILE = "report.html", "report.md"
 
-_SECTIONS: tuple[Callable[[Records], Section | Missing], ...] = (
+_SECTIONS: tuple[Callable[[Records], Section | Missing | None], ...] = (
     front_section,
     convergence_section,
     final_section,
     checks_section,
+    evaluated_section,
     ladder_section,
     learning_section,
     layers_section,
     benches_section,
     kept_section,
+    explained_section,
 )
 
 

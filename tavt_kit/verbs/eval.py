@@ -1,10 +1,10 @@
-"""``fgvc-kit eval``: accuracy, confusion matrix and recall of each class, of a run or an exported file."""
+"""``fgvc-kit eval``: what a run or an exported file has right, class by class, and how sure it is of it."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -14,8 +14,8 @@ from tavt_kit.verbs import options
 
 if TYPE_CHECKING:
     from tavt_kit.data import ImageSet, Sample
-    from tavt_kit.model_card import ModelCard
-    from tavt_kit.preprocess import Preprocessing
+    from tavt_kit.evaluating import Answered, Threshold
+    from tavt_kit.verbs.eval_subject import Subject
 
 __all__ = ["eval_verb"]
 
@@ -27,10 +27,20 @@ Target = Annotated[
 Real = Annotated[
     Path | None, typer.Option(help="The real.json of reassessed-imagenet: ReaL accuracy too, on ImageNet's val.")
 ]
-
-_BATCH = 32
-_WIDEST = 12
-"""Classes up to which the confusion matrix is printed; --json has all of it."""
+Wanted = Annotated[
+    str | None,
+    typer.Option(
+        "--precision-wanted", help="Of the accepted answers, such as 95%: the threshold is chosen on val, told on test."
+    ),
+]
+Unlabelled = Annotated[
+    Path | None, typer.Option(help="A folder of pictures without labels: a CSV of labels and probabilities instead.")
+]
+Batch = Annotated[int, typer.Option(min=1, help="Images that the model is given at once.")]
+Out = Annotated[
+    Path | None,
+    typer.Option("--out", "-o", help="The folder for eval.json, PNGs and CSVs. [default: nothing is written]"),
+]
 
 
 def eval_verb(
@@ -40,109 +50,178 @@ def eval_verb(
     schedule: options.Schedule = None,
     preset: options.Preset = None,
     target: Target = None,
+    batch: Batch = 32,
     limit: options.Limit = None,
+    precision_wanted: Wanted = None,
+    unlabelled: Unlabelled = None,
+    out: Out = None,
     real: Real = None,
     allow_unreadable: options.AllowUnreadable = 0,
     as_json: options.Json = False,
     config: options.Config = None,
 ) -> int:
-    """Count what a model has right: top-1 with its 95 % interval, recall of each class, and the confusion matrix.
+    """Count what a model has right: accuracies with 95 % intervals, every class, confusions, calibration.
 
-    A run is evaluated on the split it was made with. Nothing is selected, and nothing is written.
+    A run is evaluated on the split it was made with. With --out: eval.json, the confusion matrix and the reliability
+    diagram as PNG, the matrix, the classes and every picture as CSV. PIM's heads are counted too, of a run on torch.
+    --unlabelled writes predictions.csv (to stdout without --out), and exits 2 if no picture could be read.
     """
-    from tavt_kit.data import thin_out
+    from tavt_kit.verbs.eval_subject import images_of, open_subject
 
-    subject = _open_file(thing, schedule, preset, target) if thing.suffix in (".onnx", ".xml") else None
-    subject = subject or _open_run(thing, schedule, preset, target)
-    images = _images(thing, data, subject.card)
-    chosen = split or images.held_out
-    samples = thin_out(images.split(chosen), limit)
+    wanted = (
+        None if precision_wanted is None else options.parse_fraction(precision_wanted, "a precision", "95% or 0.95")
+    )
+    if unlabelled is not None:
+        _refuse_labelled(split, real)
+        files = _pictures(unlabelled)[:limit]
+    subject = open_subject(thing, schedule, preset, target, batch)
+    images = None if unlabelled is not None and wanted is None else images_of(thing, data, subject.card)
+    job = _Job(subject, images, batch, limit, allow_unreadable)
+    if unlabelled is not None:
+        return _predict(job, files, wanted, out, as_json)
+    chosen = split or job.known.held_out
+    samples = job.samples(chosen)
+    if wanted is not None and chosen == "val":
+        raise options.BadOption(
+            f"a threshold is chosen on val and told on another split, but val is to be evaluated; "
+            f"{'leave --split val out' if split else 'give data with a test split'}, or leave --precision-wanted out"
+        )
     reassessed = None if real is None else _real_labels(real)
-    read, guessed = _guess(samples, subject, allow_unreadable)
-    truth = [sample.label for sample in read]
-    record = {
-        "schema": "fgvc-kit/eval",
-        "version": 1,
-        "thing": str(thing),
-        "schedule": subject.schedule,
-        "data": images.name,
-        "skipped": len(samples) - len(truth),
-        **_figures(truth, guessed, subject.card.classes, chosen),
-    }
+    _make(out)
+    threshold = None if wanted is None else job.threshold(wanted)
+    found = job.answer(samples, heads=True)
+    body = job.body(found, chosen, threshold)
+    body = {"thing": str(thing), **body, "skipped": len(samples) - len(found.samples)}
     if reassessed is not None:
-        from tavt_kit.accuracy import Accuracy
-        from tavt_kit.data.real_labels import count_real
-
-        counts = count_real(read, guessed, reassessed)
-        record["real"] = Accuracy.of_counts(*counts, split=chosen, metric="real").as_record()
-    if as_json:
-        print(json.dumps(record))
-    else:
-        _say(record)
+        body["real"] = _real_accuracy(found, reassessed, chosen)
+    _finish(body, found, job.known, out, as_json)
     return 0
 
 
-@dataclass(frozen=True, slots=True)
-class _Subject:
-    """What is evaluated: its card, its schedule as text, and a session that maps inputs to logits."""
+class _Job:
+    """A model, its pictures, and how they are run through it."""
 
-    card: ModelCard
-    schedule: str
-    session: Callable[[Any], Any]
+    def __init__(
+        self, subject: Subject, images: ImageSet | None, batch: int, limit: int | None, allow_unreadable: int
+    ) -> None:
+        self.subject, self.images = subject, images
+        self.batch, self.limit, self.allow_unreadable = batch, limit, allow_unreadable
 
     @property
-    def preprocessing(self) -> Preprocessing:
-        from tavt_kit.preprocess import Preprocessing
+    def known(self) -> ImageSet:
+        assert self.images is not None
+        return self.images
 
-        return Preprocessing.from_record(self.card.preprocessing)
+    def samples(self, split: str) -> Sequence[Sample]:
+        from tavt_kit.data import thin_out
 
+        return thin_out(self.known.split(split), self.limit)
 
-def _open_file(file: Path, schedule: str | None, preset: str | None, target: str | None) -> _Subject:
-    """An exported file; neither torch nor timm is imported."""
-    from tavt_kit.artifact_card import read_metadata
-    from tavt_kit.device import TargetDevice
-    from tavt_kit.runtimes import open_file
-    from tavt_kit.sealed import refuse_changed
+    def answer(self, samples: Sequence[Sample], *, heads: bool = False) -> Answered:
+        from tavt_kit.evaluating import answer
 
-    card = read_metadata(file).chosen(preset, schedule)
-    refuse_changed(file)
-    device = card.own_target(file) if target is None else TargetDevice.parse(target)
-    return _Subject(card.model, str(card.schedule), open_file(file, device.resolved(), card.lengths))
-
-
-def _open_run(folder: Path, schedule: str | None, preset: str | None, target: str | None) -> _Subject:
-    from tavt_kit.adaptive import LeanViT
-    from tavt_kit.checkpoints import load_model
-    from tavt_kit.device import TargetDevice
-    from tavt_kit.errors import ScheduleError
-    from tavt_kit.model_card import read_card
-    from tavt_kit.runtimes import open_module
-    from tavt_kit.schedule import TokenSchedule
-
-    if preset is not None:
-        raise ScheduleError(f"a preset belongs to a file exported with --switchable, got {folder}; give --schedule")
-    device = TargetDevice.parse(target or "torch:cpu").resolved()
-    model = load_model(folder)
-    size = {"tokens": model.tokens, "layers": model.layers, "prefix": model.prefix}
-    counts = model.schedule if schedule is None else TokenSchedule.parse(schedule, **size)
-    shape = (_BATCH, 3, *model.backbone.image_size)
-    card = read_card(folder if folder.is_dir() else folder.parent)
-    return _Subject(card, str(counts), open_module(LeanViT(model, counts).eval(), device, shape))
-
-
-def _images(thing: Path, data: str | None, card: ModelCard) -> ImageSet:
-    """The pictures: of the run the thing lies in, else those given; their classes must be the model's."""
-    from tavt_kit.data.inherited import inherited_images
-    from tavt_kit.errors import DataError
-
-    places = [place for place in (thing, *thing.parents[:2]) if (place / "split.json").is_file()]
-    images = inherited_images(places[0] if places else thing, data)
-    if images.classes != card.classes:
-        raise DataError(
-            f"the model knows the classes {', '.join(card.classes[:4])}... ({len(card.classes)}), but {images.name} "
-            f"has {', '.join(images.classes[:4])}... ({len(images.classes)}); give the data it was trained on"
+        subject = self.subject
+        return answer(
+            samples,
+            subject.session,
+            subject.preprocessing,
+            batch=self.batch,
+            allow_unreadable=self.allow_unreadable,
+            watch=subject.heads.count if heads and subject.heads else None,
         )
-    return images
+
+    def threshold(self, wanted: float) -> Threshold:
+        from tavt_kit.evaluating import choose_threshold
+
+        found = self.answer(self.samples("val"))
+        return choose_threshold(found.confidence, found.right, wanted, "val")
+
+    def body(self, found: Answered, split: str, threshold: Threshold | None) -> dict[str, Any]:
+        """Everything of the record but what it is about and what was skipped."""
+        from tavt_kit.evaluating import figures_of
+        from tavt_kit.evaluating.reject import reached
+
+        subject, reject = self.subject, None
+        if threshold is not None:
+            reject = {**threshold.as_record(), **reached(threshold, found.confidence, found.right, split)}
+        return {
+            "schedule": subject.schedule,
+            "target": str(subject.session.target),
+            "weights_sha256": subject.card.weights_sha256,
+            "data": self.known.name,
+            **figures_of(found, subject.card.classes, split, self.known.relative),
+            "reject": reject,
+            "heads": subject.heads.as_record(split) if subject.heads else None,
+        }
+
+
+def _finish(body: dict[str, Any], found: Answered, images: ImageSet, out: Path | None, as_json: bool) -> None:
+    from tavt_kit.evaluating.files import EVAL_FILE, SCHEMA, VERSION, write_evaluation
+    from tavt_kit.verbs.eval_view import say_evaluation
+
+    if out is not None:
+        body = write_evaluation(out, body, found, [images.relative(sample) for sample in found.samples])
+    if as_json:
+        print(json.dumps({"schema": SCHEMA, "version": VERSION, **body}))
+        return
+    say_evaluation(body)
+    if out is not None:
+        print(f"{out / EVAL_FILE}, and beside it {', '.join(one['file'] for one in body['files'])}")
+
+
+def _predict(job: _Job, files: Sequence[Path], wanted: float | None, out: Path | None, as_json: bool) -> int:
+    """Label pictures that have no labels."""
+    from tavt_kit.evaluating.tables import FIRST, predictions_csv
+    from tavt_kit.predictions import Predictor
+    from tavt_kit.records import atomic_text
+    from tavt_kit.verbs.eval_view import threshold_words
+
+    _make(out)
+    threshold = None if wanted is None else job.threshold(wanted)
+    predictor = Predictor(job.subject.card, job.subject.session)
+    found = list(predictor.files(files, FIRST, batch=job.batch))
+    bad = [one for one in found if one.error is not None]
+    for one in bad:
+        print(f"fgvc-kit eval: {one.error}", file=sys.stderr)
+    if bad:
+        print(f"fgvc-kit eval: {len(bad)} of {len(found)} pictures could not be read", file=sys.stderr)
+    if len(bad) == len(found):
+        return 2
+    text = predictions_csv(found, None if threshold is None else threshold.value)
+    if threshold is not None:
+        accepted = sum(one.error is None and one.ranked[0][1] >= threshold.value for one in found)
+        words = f"{threshold_words(threshold.as_record())}; here {accepted} of {len(found) - len(bad)}"
+        print(words, file=sys.stdout if out and not as_json else sys.stderr)
+    if out is not None:
+        atomic_text(out / "predictions.csv", text)
+    if as_json:
+        reject = None if threshold is None else threshold.as_record()
+        predictions = [one.as_record() for one in found]
+        print(json.dumps({"predictions": predictions, "unreadable": len(bad), "reject": reject}))
+    elif out is not None:
+        print(f"{out / 'predictions.csv'}: {len(found)} pictures")
+    else:
+        print(text, end="")
+    return 0
+
+
+def _refuse_labelled(split: str | None, real: Path | None) -> None:
+    given = [flag for flag, value in (("--split", split), ("--real", real)) if value is not None]
+    if given:
+        raise options.BadOption(f"{' and '.join(given)} need labels, but --unlabelled has none; leave one of them out")
+
+
+def _pictures(folder: Path) -> list[Path]:
+    from tavt_kit.data.folders import pictures_below
+
+    return pictures_below(folder)
+
+
+def _make(out: Path | None) -> None:
+    from tavt_kit.records import make_folder
+
+    if out is not None:
+        make_folder(out)
 
 
 def _real_labels(file: Path) -> list[frozenset[int]]:
@@ -152,60 +231,9 @@ def _real_labels(file: Path) -> list[frozenset[int]]:
     return read_real(file)
 
 
-def _guess(samples: Sequence[Sample], subject: _Subject, allow_unreadable: int) -> tuple[list[Sample], list[int]]:
-    """The pictures that could be read, and the class predicted for each."""
-    from tavt_kit.data import batches
-    from tavt_kit.errors import MeasurementError
-
-    read: list[Sample] = []
-    guessed: list[int] = []
-    for part in batches(samples, subject.preprocessing, batch=_BATCH, allow_unreadable=allow_unreadable):
-        logits = subject.session(part.images)
-        if not abs(logits).max() < float("inf"):
-            raise MeasurementError("the model's logits are not finite; evaluate it in f32")
-        read += [samples[index] for index in part.indices]
-        guessed += logits.argmax(axis=1).tolist()
-    return read, guessed
-
-
-def _figures(truth: Sequence[int], guessed: Sequence[int], classes: Sequence[str], split: str) -> dict[str, Any]:
-    """Top-1, the confusion matrix (rows: truth) and, for each class with pictures, its recall."""
+def _real_accuracy(found: Answered, reassessed: list[frozenset[int]], split: str) -> dict[str, Any]:
     from tavt_kit.accuracy import Accuracy
+    from tavt_kit.data.real_labels import count_real
 
-    matrix = [[0] * len(classes) for _ in classes]
-    for true, said in zip(truth, guessed, strict=True):
-        matrix[true][said] += 1
-    right = sum(row[i] for i, row in enumerate(matrix))
-    recall = {
-        name: Accuracy.of_counts(row[i], sum(row), split=split, metric=f"recall[{name}]").as_record()
-        for i, (name, row) in enumerate(zip(classes, matrix, strict=True))
-        if sum(row)
-    }
-    top1 = Accuracy.of_counts(right, len(truth), split=split)
-    return {"top1": top1.as_record(), "classes": list(classes), "confusion": matrix, "recall": recall}
-
-
-def _say(record: dict[str, Any]) -> None:
-    from rich.console import Console
-    from rich.markup import escape
-    from rich.table import Table
-
-    from tavt_kit.accuracy import Accuracy
-
-    print(f"{record['thing']} under {record['schedule']}: top-1 {Accuracy.from_record(record['top1'])}")
-    if "real" in record:
-        print(f"ReaL accuracy {Accuracy.from_record(record['real'])}")
-    if record["skipped"]:
-        print(f"{record['skipped']} pictures could not be read and were skipped")
-    classes, wide = record["classes"], len(record["classes"]) <= _WIDEST
-    table = Table(title="rows: truth; columns: prediction" if wide else None)
-    table.add_column("class")
-    table.add_column("recall, % [95 %]", justify="right")
-    for i in range(len(classes)) if wide else ():
-        table.add_column(str(i), justify="right")
-    for i, (name, row) in enumerate(zip(classes, record["confusion"], strict=True)):
-        recall = record["recall"].get(name)
-        shares = (recall["value"], *recall["ci95"]) if recall else None
-        shown = "no picture" if shares is None else "{:.1f} [{:.1f}, {:.1f}]".format(*(100 * share for share in shares))
-        table.add_row(escape(f"{i} {name}"), escape(shown), *(map(str, row) if wide else ()))
-    Console().print(table)
+    counts = count_real(found.samples, found.said.tolist(), reassessed)
+    return Accuracy.of_counts(*counts, split=split, metric="real").as_record()

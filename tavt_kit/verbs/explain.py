@@ -29,7 +29,8 @@ Class = Annotated[
 ]
 Most = Annotated[int, typer.Option("--limit", min=1, help="Explain at most this many pictures.")]
 
-_FILE, _SCHEMA, _VERSION = "explain.json", "fgvc-kit/explain", 1
+_FILE, _SCHEMA, _VERSION = "explained.json", "fgvc-kit/explained", 1
+_SHEET = "sheet.png"
 
 
 def explain_verb(
@@ -45,8 +46,8 @@ def explain_verb(
     """Draw what a model looks at: attention rollout, the patches each layer keeps, and what its family chooses.
 
     FFVT: the tokens that are fused from each layer; TransFG: the patch of each head; Mix-ViT's hybrid: its parts; PIM:
-    how probable a class is at every place. One PNG a picture, a contact sheet of all, and explain.json with the
-    numbers. Pictures that cannot be read are named and counted; exits 2 if none could be read.
+    how probable a class is at every place. One PNG a picture, a contact sheet of all, and explained.json with the
+    numbers, which a report shows. Pictures that cannot be read are named and counted; exits 2 if none could be read.
     """
     from tavt_kit.checkpoints import load_model
     from tavt_kit.errors import DataError
@@ -57,7 +58,7 @@ def explain_verb(
     files = _files(images)
     model = load_model(run)
     card: ModelCard = model.card  # type: ignore[assignment]
-    label = _label(card, class_name)
+    label = _label(model, card, class_name)
     sizes = {"tokens": model.tokens, "layers": model.layers, "prefix": model.prefix}
     model.schedule = TokenSchedule.parse(schedule or "dense", **sizes)
     rows: list[tuple[Image.Image, Explained, str]] = []
@@ -72,49 +73,53 @@ def explain_verb(
             continue
         make_folder(out)
         name = f"{len(rows):03d}-{path.stem}.png"
-        entry = _entry(card, path, name, explained)
-        caption = f"{entry['prediction']} {100 * entry['probability']:.0f} %"
+        caption = _caption(card, explained)
         with atomic_path(out / name) as temporary:
-            draw_explained(picture, explained, caption).save(temporary)
-        rows.append((picture, explained, caption))
-        entries.append(entry)
+            draw_explained(picture, explained, caption).save(temporary, optimize=True)
+        rows.append((picture, explained, f"{path.name}: {caption}"))
+        entries.append(_entry(card, path, out / name, explained))
         if not as_json:
             print(f"{path}: {caption}; {out / name}", flush=True)
     if unread:
         print(f"fgvc-kit explain: {unread} of {len(files[:limit])} pictures could not be read", file=sys.stderr)
     if not rows:
         return 2
-    with atomic_path(out / "sheet.png") as temporary:
-        contact_sheet(rows).save(temporary)
-    body = {"run": str(run), "schedule": str(model.schedule), "images": entries, "unreadable": unread}
+    with atomic_path(out / _SHEET) as temporary:
+        contact_sheet(rows).save(temporary, optimize=True)
+    body = {
+        "run": str(run),
+        "model": card.name,
+        "weights_sha256": card.weights_sha256,
+        "schedule": str(model.schedule),
+        "sheet": _written(out / _SHEET),
+        "images": entries,
+        "unreadable": unread,
+    }
     write_record(out / _FILE, _SCHEMA, _VERSION, body)
     if as_json:
         print(json.dumps({"schema": _SCHEMA, "version": _VERSION, "folder": str(out), **body}))
     else:
         left = len(files) - limit
         more = f" ({left} more pictures were left out; see --limit)" if left > 0 else ""
-        print(f"{out / 'sheet.png'}: {len(rows)} pictures{more}")
+        print(f"{out / _SHEET}: {len(rows)} pictures{more}")
     return 0
 
 
 def _files(given: Sequence[Path]) -> list[Path]:
     """The pictures given, and those of folders, sorted."""
-    from tavt_kit.data.images import IMAGE_SUFFIXES
-    from tavt_kit.errors import DataError
+    from tavt_kit.data.folders import pictures_below
 
-    found: list[Path] = []
-    for path in given:
-        if path.is_dir():
-            inside = sorted(file for file in path.rglob("*") if file.suffix.lower() in IMAGE_SUFFIXES)
-            if not inside:
-                raise DataError(f"{path} holds no pictures ({', '.join(sorted(IMAGE_SUFFIXES))}); give another folder")
-            found += inside
-        else:
-            found.append(path)
-    return found
+    return [file for path in given for file in (pictures_below(path) if path.is_dir() else [path])]
 
 
-def _label(card: ModelCard, name: str | None) -> int | None:
+def _written(file: Path) -> dict[str, str]:
+    from tavt_kit.records import sha256_file
+
+    return {"file": file.name, "sha256": sha256_file(file)}
+
+
+def _label(model: AdaptiveViT, card: ModelCard, name: str | None) -> int | None:
+    from tavt_kit.backbones.pim import Pim
     from tavt_kit.errors import UnknownName
 
     if name is None:
@@ -122,6 +127,10 @@ def _label(card: ModelCard, name: str | None) -> int | None:
     if name not in card.classes:
         shown = ", ".join(card.classes[:6]) + (", ..." if len(card.classes) > 6 else "")
         raise UnknownName(f"--class is one of the model's classes ({shown}), got {name!r}")
+    if not isinstance(model.bare, Pim):
+        raise options.BadOption(
+            f"--class is of PIM's heat map, but {card.name} shows nothing of one class; leave --class out"
+        )
     return card.classes.index(name)
 
 
@@ -134,15 +143,21 @@ def _explained(model: AdaptiveViT, card: ModelCard, path: Path, label: int | Non
 
     preprocessing = Preprocessing.from_record(card.preprocessing)
     pixels = resize_crop(open_image(path), preprocessing)
-    found = explain(model, torch.from_numpy(normalise(pixels, preprocessing)), label)
+    found = explain(model, torch.from_numpy(normalise(pixels, preprocessing)), label, card.classes)
     return Image.fromarray(pixels.transpose(1, 2, 0).copy()), found
 
 
-def _entry(card: ModelCard, path: Path, name: str, explained: Explained) -> dict[str, Any]:
+def _caption(card: ModelCard, explained: Explained) -> str:
+    best = int(explained.probabilities.argmax())
+    return f"{card.classes[best]} {100 * explained.probabilities[best]:.0f} %"
+
+
+def _entry(card: ModelCard, path: Path, file: Path, explained: Explained) -> dict[str, Any]:
     best = int(explained.probabilities.argmax())
     return {
         "image": str(path),
-        "file": name,
+        **_written(file),
+        "shows": list(explained.titles),
         "prediction": card.classes[best],
         "probability": round(float(explained.probabilities[best]), 6),
         "class": card.classes[explained.label],

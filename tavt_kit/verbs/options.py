@@ -40,7 +40,7 @@ def parse_duration(text: str | None) -> float | None:
     return total
 
 
-def parse_fraction(text: str | None) -> float:
+def parse_fraction(text: str | None, what: str = "a fraction", example: str = "10% or 0.1") -> float:
     """``1%`` or ``0.01`` -> 0.01; None is all of it.
 
     Example:
@@ -55,7 +55,7 @@ def parse_fraction(text: str | None) -> float:
     except ValueError:
         share = 0.0
     if not 0 < share <= 1:
-        raise BadOption(f"a fraction is given as 10% or 0.1, above 0 and at most 100%, got {text!r}")
+        raise BadOption(f"{what} is given as {example}, above 0 and at most 100%, got {text!r}")
     return share
 
 

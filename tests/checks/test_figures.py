@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from tavt_kit.checks import Answers
-from tavt_kit.checks.figures import calibration_error, figures_of, macro_f1
+from tavt_kit.checks.figures import figures_of, macro_f1
+from tavt_kit.evaluating.calibration import calibration_error
 
 NAMES = ("a", "b", "c")
 

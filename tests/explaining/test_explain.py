@@ -8,6 +8,7 @@ import torch
 from PIL import Image
 
 from tavt_kit.adaptive import wrap
+from tavt_kit.errors import MeasurementError
 from tavt_kit.explaining import Explained, Heat, Marked, attention_rollout, explain
 from tavt_kit.explaining.drawing import contact_sheet, draw_explained, heat_panel, kept_panel, taken_panel
 from tavt_kit.schedule import TokenSchedule
@@ -78,6 +79,8 @@ def test_pims_map_is_of_the_class_that_is_asked_for() -> None:
     by_class = [explain(adaptive, image, label).heats[1].values for label in range(7)]
     assert by_class[0].shape == adaptive.grid and not np.allclose(by_class[0], by_class[1])
     np.testing.assert_allclose(sum(by_class), 1, atol=1e-5)  # probabilities at each place
+    names = [f"bird {label}" for label in range(7)]
+    assert explain(adaptive, image, 3, names).titles == ("attention rollout", "probability of bird 3")
 
 
 def test_mix_vits_parts_share_out_every_place() -> None:
@@ -114,4 +117,11 @@ def test_a_sheet_has_a_row_of_panels_for_each_picture() -> None:
     )
     found = Explained(np.ones(3), 0, (2, 2), (heat,), (Marked("layer-0", "layer 0", (1,)),), ())  # type: ignore[arg-type]
     sheet = contact_sheet([(Image.new("RGB", (30, 30)), found, f"picture {i}") for i in range(4)])
-    assert sheet.size == (6 * 230 + 6, 2 * (224 + 24) + 6)  # three panels each, two pictures a row
+    assert sheet.size == (6 * 230 + 6, 2 * (224 + 26) + 6)  # three panels each, two pictures a row
+
+
+def test_logits_that_are_no_numbers_are_refused() -> None:
+    bare = build("plain")
+    bare.head.bias.data[0] = float("nan")  # type: ignore[union-attr]
+    with pytest.raises(MeasurementError, match="not finite"):
+        explain(wrap(bare), images(bare, 1)[0])

@@ -17,8 +17,11 @@ from tavt_kit.backbones.pim_parts import by_confidence
 from tavt_kit.checkpoints import convert
 from tavt_kit.checkpoints.official import Asked
 from tavt_kit.checkpoints.official_pim import read_pim
+from tavt_kit.device import TargetDevice
 from tavt_kit.distill.objective import Objective
 from tavt_kit.distill.pim_loss import PimWeights, pim_loss, pim_terms
+from tavt_kit.pim_evaluation import HeadCounts, PimHeads
+from tavt_kit.runtimes import open_module
 from tavt_kit.timm_import import timm
 from tests.parity.official import as_pim_v0, load, state_of, take_step
 
@@ -97,6 +100,29 @@ def test_fusion_of_heads_as_the_official_evaluation(name: str, reference: Path, 
     model.head = "sum"
     close(model(x).exp() * 5, fuse_heads(scores, 5))
     close(fuse_heads(scores, 5), arrays["eval/fused_sum_first_k"][:, 4])
+
+
+@torch.no_grad()
+def test_what_eval_counts_is_what_the_official_evaluation_counts(name: str, reference: Path, tmp_path: Path) -> None:
+    arrays, meta = load(reference, name)
+    model, _ = converted(arrays, meta, tmp_path)
+    adaptive = wrap(model.eval())
+    heads = PimHeads(adaptive, adaptive.dense_schedule).eval()
+    session = HeadCounts(open_module(heads, TargetDevice.parse("torch:cpu"), arrays["input"].shape), model)
+    close(torch.from_numpy(session(arrays["input"])), arrays["eval/out/comb_outs"])
+    session.count(arrays["labels"])
+    record, n = session.as_record("test"), len(arrays["labels"])
+    counts = {
+        f"{head}-top-{top}": round(one[f"top{top}"]["value"] * n)
+        for head, one in record["heads"].items()
+        for top in (1, 3)
+    }
+    counts |= {fused: round(one["top1"]["value"] * n) for fused, one in record["fused_official"].items()}
+    assert counts == meta["accuracy_counts"]
+    assert record["official"]["top1"]["value"] * n == max(c for key, c in counts.items() if "top-3" not in key)
+    for group, share in record["tokens"].items():
+        said = torch.from_numpy(arrays[f"eval/out/{group}"]).argmax(2).numpy()
+        assert share == pytest.approx(float((said == arrays["labels"][:, None]).mean()), abs=1e-6), group
 
 
 def test_training_step(name: str, reference: Path, tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from tavt_kit.records import sha256_file
 from tests.verbs.command import run
 from tests.verbs.tiny import CLASSES, write_pictures, write_run
 
@@ -35,7 +36,7 @@ def test_a_folder_gets_pictures_a_sheet_and_a_record(
     out = tmp_path / "out"
     assert run("explain", model, data, broken, "-o", out, "--schedule", "17,9,9,5", "--json") == 0
     printed = capsys.readouterr()
-    record = json.loads((out / "explain.json").read_text())
+    record = json.loads((out / "explained.json").read_text())
     assert record["images"] == json.loads(printed.out)["images"] and record["unreadable"] == 1
     assert "broken.png" in printed.err and "1 of 7 pictures could not be read" in printed.err
     assert len(record["images"]) == 6
@@ -43,7 +44,9 @@ def test_a_folder_gets_pictures_a_sheet_and_a_record(
         assert size_of(out / entry["file"])[0] > 400 and entry["prediction"] in CLASSES
         assert [len(patches) for patches in entry["kept"].values()] == [8, 4]
         assert len(entry["maps"]["rollout"]) == 4
-    assert size_of(out / "sheet.png")[1] > 224
+        assert entry["shows"] == ["attention rollout", "layer 1: 9 tokens", "layer 3: 5 tokens"]
+        assert entry["sha256"] == sha256_file(out / entry["file"])
+    assert size_of(out / "sheet.png")[1] > 224 and record["sheet"]["sha256"] == sha256_file(out / "sheet.png")
 
 
 def test_at_most_so_many(data: Path, model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -58,6 +61,7 @@ def test_at_most_so_many(data: Path, model: Path, tmp_path: Path, capsys: pytest
         (("nowhere.png",), "nowhere.png"),
         (("{empty}",), "holds no pictures"),
         (("{data}", "--class", "teapot"), "--class is one of the model's classes (disc, square, stripe), got 'teapot'"),
+        (("{data}", "--class", "disc"), "--class is of PIM's heat map, but vit_tiny_patch16_224 shows nothing"),
         (("{data}", "--schedule", "9,9,9,17"), "but only 9 reach it"),
     ],
 )

@@ -1,0 +1,182 @@
+"""``eval`` through the real command."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from tavt_kit.adaptive import wrap
+from tavt_kit.checkpoints import save_model
+from tavt_kit.model_card import ModelCard
+from tavt_kit.preprocess import Preprocessing
+from tavt_kit.records import sha256_file
+from tests.contracts.zoo import PIM, SMALL, build
+from tests.verbs.command import run
+from tests.verbs.tiny import CLASSES, write_pictures, write_run
+
+
+def rows_of(text: str) -> list[dict[str, str]]:
+    return list(csv.DictReader(io.StringIO(text)))
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_pictures(tmp_path_factory.mktemp("data"), each=20)
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_run(tmp_path_factory.mktemp("runs") / "model")
+
+
+def test_a_folder_of_everything(data: Path, model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "out"
+    arguments = ("eval", model, "--data", data, "--batch", 5, "--precision-wanted", "30 %", "-o", out)
+    assert run(*arguments, "--schedule", "17,9,9,5") == 0
+    printed = capsys.readouterr().out
+    record = json.loads((out / "eval.json").read_text())
+    assert (record["schema"], record["version"]) == ("fgvc-kit/eval", 2)
+    names = {one["file"] for one in record["files"]}
+    assert names == {"confusion.png", "reliability.png", "confusion.csv", "classes.csv", "predictions.csv"}
+    assert all(sha256_file(out / one["file"]) == one["sha256"] for one in record["files"])
+    rows = rows_of((out / "predictions.csv").read_text())
+    assert len(rows) == record["top1"]["n"] == 12
+    right = sum(row["truth"] == row["label"] for row in rows)
+    assert right == round(record["top1"]["value"] * 12) == np.trace(record["confusion"])
+    reject = record["reject"]
+    assert (reject["wanted"], reject["chosen_on"]["split"], reject["chosen_on"]["n"]) == (0.3, "val", 12)
+    accepted = [row for row in rows if row["accepted"] == "yes"]
+    assert len(accepted) == round(reject["coverage"]["value"] * 12) and reject["coverage"]["split"] == "test"
+    assert all(float(row["probability"]) >= reject["threshold"] - 1e-6 for row in accepted)
+    for words in ("top-1", "macro-F1", "calibration error", "taken for", "chosen on val", "confusion.png"):
+        assert words in printed
+    assert record["schedule"] == "17,9x2,5" and record["target"].startswith("torch:cpu")
+
+
+@pytest.mark.slow
+def test_a_run_answers_alike_on_every_target(
+    data: Path, model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def figures(*arguments: object) -> object:
+        assert run("eval", *arguments, "--data", data, "--limit", 6, "--json") == 0
+        record = json.loads(capsys.readouterr().out)
+        return record["confusion"], record["calibration"]["error"]
+
+    first = figures(model)
+    other = figures(model, "--target", "onnxruntime:cpu", "--batch", 4)
+    assert other[0] == first[0] and other[1] == pytest.approx(first[1], abs=1e-5)  # type: ignore[index]
+
+
+def test_pims_heads_are_counted(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    classes = tuple(f"class {i}" for i in range(7))
+    arguments = {**{name: value for name, value in SMALL.items() if name != "num_classes"}, **PIM}
+    preprocessing = Preprocessing((40, 40), 1.0)
+    pim = build("pim")
+    card = ModelCard("pim", "pim_vit_base_patch16", arguments, classes, preprocessing.as_record())
+    save_model(tmp_path / "pim", pim, card)
+    pictures = write_pictures(tmp_path / "data", each=5, classes=classes, size=40)
+    command = ("eval", tmp_path / "pim", "--data", pictures, "--schedule", f"{wrap(pim).tokens},20,15,9", "--json")
+    assert run(*command) == 0
+    record = json.loads(capsys.readouterr().out)
+    heads = record["heads"]
+    assert list(heads["heads"]) == ["layer1", "layer2", "layer3", "layer4", "combiner"]
+    assert list(heads["fused"]) == list(heads["fused_official"]) == [f"highest-{k}" for k in range(1, 6)]
+    assert heads["heads"]["combiner"]["top1"] == record["top1"]  # what the model answers with
+    assert heads["fused"]["highest-5"]["top1"] == heads["fused_official"]["highest-5"]["top1"]
+    assert heads["heads"]["layer1"]["top3"]["value"] >= heads["heads"]["layer1"]["top1"]["value"]
+    assert set(heads["tokens"]) == {f"{which}_layer{level}" for which in ("select", "drop") for level in range(1, 5)}
+    assert run(*command[:-1]) == 0
+    assert "the official code reports the best of its names" in capsys.readouterr().out
+
+
+@pytest.fixture
+def odd(tmp_path: Path) -> Path:
+    """Pictures of every kind, and what is none."""
+    folder = tmp_path / "odd"
+    (folder / "deeper").mkdir(parents=True)
+    Image.new("RGB", (1, 1), (200, 9, 9)).save(folder / "deeper" / "one pixel.png")
+    Image.new("CMYK", (40, 40)).save(folder / "cmyk.jpg")
+    Image.fromarray((np.arange(1600, dtype=np.uint16) * 40).reshape(40, 40)).save(folder / "deep.png")
+    frames = [Image.new("P", (40, 40), shade) for shade in range(3)]
+    frames[0].save(folder / "animated.gif", save_all=True, append_images=frames[1:])
+    Image.new("RGB", (40, 40)).save(folder / "really a png.jpg", format="PNG")
+    (folder / "broken.png").write_bytes(b"no picture")
+    (folder / "notes.txt").write_text("no picture either")
+    return folder
+
+
+def test_a_folder_without_labels(
+    data: Path, model: Path, odd: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run("eval", model, "--unlabelled", odd) == 0
+    printed = capsys.readouterr()
+    rows = rows_of(printed.out)
+    names = ["animated.gif", "broken.png", "cmyk.jpg", "deep.png", "one pixel.png", "really a png.jpg"]
+    assert [Path(row["file"]).name for row in rows] == names
+    assert rows[1]["label"] == "" and "not a picture" in rows[1]["error"] and "1 of 6" in printed.err
+    assert all(row["label"] in CLASSES and row["label_3"] in CLASSES for i, row in enumerate(rows) if i != 1)
+    command = ("eval", model, "--unlabelled", odd, "--batch", 2, "--precision-wanted", "0.3", "--data", data)
+    assert run(*command, "-o", tmp_path / "out") == 0
+    again = rows_of((tmp_path / "out" / "predictions.csv").read_text())
+    assert {row["accepted"] for row in again} <= {"yes", "no", ""}
+    assert [row["label"] for row in again] == [row["label"] for row in rows]
+    assert "chosen on val" in capsys.readouterr().out
+    (tmp_path / "bad").mkdir()
+    (tmp_path / "bad" / "x.png").write_bytes(b"")
+    assert run("eval", model, "--unlabelled", tmp_path / "bad", "-o", tmp_path / "none") == 2
+    assert not list((tmp_path / "none").iterdir())
+
+
+def test_the_order_of_classes_is_the_models(data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """As of a program that sorts class 10 after class 2: the same names in another order."""
+    folder = write_run(tmp_path / "model", classes=("stripe", "disc", "square"))
+    assert run("eval", folder, "--data", data, "--json") == 0
+    record = json.loads(capsys.readouterr().out)
+    assert record["classes"] == ["stripe", "disc", "square"]
+    paths = [example["file"] for one in record["confusions"] for example in one["examples"]]
+    truths = [one["truth"] for one in record["confusions"] for _ in one["examples"]]
+    assert paths and [path.split("/")[0] for path in paths] == truths
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (("--precision-wanted", "0%"), "a precision is given as 95% or 0.95, above 0 and at most 100%, got '0%'"),
+        (("--precision-wanted", "150%"), "at most 100%, got '150%'"),
+        (("--precision-wanted", "high"), "got 'high'"),
+        (("--precision-wanted", "90%", "--split", "val"), "leave --split val out"),
+        (("--precision-wanted", "100%"), "no threshold on val reaches a precision of 100 %"),
+        (("--split", "dev"), "but 'dev' was asked for"),
+        (("--split", "test", "--unlabelled", "{data}"), "--split need labels"),
+        (("--unlabelled", "{data}/nowhere"), "is not there"),
+        (("--unlabelled", "{data}/disc/0.png"), "is a file"),
+        (("--unlabelled", "{empty}"), "holds no pictures"),
+        (("--data", "{data}/disc"), "label them with --unlabelled"),
+        (("--data", "{other}"), "3 are in only one of them (cat, dog, square)"),
+        (("--target", "torch:gameboy"), "gameboy"),
+    ],
+)
+def test_bad_input_is_one_sentence_and_no_file(
+    data: Path,
+    model: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    arguments: tuple[str, ...],
+    sentence: str,
+) -> None:
+    (tmp_path / "empty").mkdir()
+    other = tmp_path / "other"
+    if "{other}" in arguments:
+        write_pictures(other, each=5, classes=("disc", "stripe", "cat", "dog"))
+    given = [one.format(data=data, empty=tmp_path / "empty", other=other) for one in arguments]
+    given += [] if "--data" in arguments else ["--data", str(data)]
+    assert run("eval", model, *given, "-o", tmp_path / "out") == 2
+    said = capsys.readouterr().err
+    assert sentence in said and len(said.strip().splitlines()) == 1
+    assert not list((tmp_path / "out").glob("*"))
