@@ -41,6 +41,14 @@ class TorchSession:
             logits: npt.NDArray[np.float32] = self._module(inputs).float().cpu().numpy()
         return logits
 
+    @property
+    def told_threads(self) -> int | None:
+        """CPU threads that torch says it uses during a call."""
+        if not self.target.is_cpu:
+            return None
+        with torch_threads(self.target.threads):
+            return torch.get_num_threads()
+
     def timer(self, images: Images) -> Callable[[], float]:
         inputs, module = self._inputs(images), self._module
         return torch_clock(lambda: module(inputs), self.target)
