@@ -57,13 +57,15 @@ class Witness:
         then: Turns | None = None,
     ) -> None:
         self._sessions, self._images, self._then = dict(sessions), dict(images), then
-        self._probed = {name: probe(session, images[name], rng) for name, session in sessions.items()}
+        self._rng, self._probed = rng, dict[str, Probed]()
         self._worked = dict.fromkeys(sessions, 0.0)
         self._passed = dict.fromkeys(sessions, 0.0)
         self._begin = (0.0, 0.0)
 
     def begin(self, name: str) -> None:
-        """See ``Turns``."""
+        """See ``Turns``. In its first turn a candidate is probed: not before, so that its first inference is timed."""
+        if name in self._sessions and name not in self._probed:
+            self._probed[name] = probe(self._sessions[name], self._images[name], self._rng)
         if self._then is not None:
             self._then.begin(name)
         self._begin = (time.process_time(), time.perf_counter())

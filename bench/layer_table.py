@@ -19,6 +19,7 @@ from tavt_kit.bench.workshop import Workshop
 from tavt_kit.device import TargetDevice
 from tavt_kit.latency_table import HeldOut, LatencyTable
 from tavt_kit.runtimes import Session, check_available
+from tavt_kit.runtimes.available import refuse_modes
 from tavt_kit.schedule import TokenSchedule
 
 __all__ = ["check_table", "measure_table", "plan_table"]
@@ -70,6 +71,7 @@ def measure_table(
 
 def plan_table(model: AdaptiveViT, target: TargetDevice, *, name: str, points: int = 12) -> tuple[Workshop, TablePlan]:
     """The parts of a model and what is to be timed of them; arguments as of ``measure_table``."""
+    refuse_modes(target)
     shop = Workshop(model, target, points)
     return shop, shop.plan(name, tuple(_calibration(model)), calibration_of(target))
 

@@ -16,6 +16,7 @@ from tavt_kit.bench.timing import open_graph
 from tavt_kit.device import TargetDevice
 from tavt_kit.measurement import Measurement
 from tavt_kit.runtimes import Images, Session, check_available, open_module
+from tavt_kit.runtimes.available import refuse_modes
 from tavt_kit.schedule import TokenSchedule
 
 __all__ = ["BRIEF", "measure_schedules", "open_schedule", "random_schedules"]
@@ -65,6 +66,7 @@ def open_schedule(
         TargetError: The target is not on this machine.
         ExportError: The model cannot be converted or quantized for it.
     """
+    refuse_modes(target)
     if target.runtime == "torch":
         return open_module(LeanViT(model, schedule), target, (target.batch, 3, *image_size))
     check_available(target)

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from statistics import median
+from typing import Protocol as Shape
 
 import numpy as np
 
@@ -16,7 +17,7 @@ from tavt_kit.errors import MeasurementError
 from tavt_kit.measurement import Measurement
 from tavt_kit.runtimes.session import Images, Session
 
-__all__ = ["BRIEF", "Protocol", "bench", "random_images"]
+__all__ = ["BRIEF", "Protocol", "Turns", "bench", "random_images"]
 
 _log = logging.getLogger(__name__)
 
@@ -72,6 +73,18 @@ BRIEF = Protocol(min_seconds=1.0, max_seconds=4.0, min_runs=15, warmup_seconds=1
 """For calibration: sure to about 1 % on a quiet machine, and short."""
 
 
+class Turns(Shape):
+    """Someone who looks on while the candidates take turns: meters, or what a session notes beside its time."""
+
+    def begin(self, name: str) -> None:
+        """A candidate's turn begins; its untimed run is over."""
+        ...
+
+    def end(self, name: str, times: Sequence[float]) -> None:
+        """It is over: the milliseconds of its timed runs."""
+        ...
+
+
 def bench(
     sessions: Mapping[str, Session],
     images: Images | Mapping[str, Images],
@@ -79,6 +92,7 @@ def bench(
     *,
     rng: np.random.Generator | None = None,
     on_round: Callable[[float, Sequence[str]], None] | None = None,
+    turns: Turns | None = None,
 ) -> dict[str, Measurement]:
     """Time several sessions against one another.
 
@@ -92,6 +106,7 @@ def bench(
         protocol: Defaults to the full protocol of the documentation; smaller numbers for a quick look.
         rng: Orders the turns; a generator seeded with 0 if not given.
         on_round: Told the seconds spent and the names not yet sure, after every round.
+        turns: Told before and after the timed runs of every turn.
 
     Returns:
         Name -> measurement, in the order given. ``steady`` is False where the time ran out.
@@ -108,7 +123,7 @@ def bench(
     with _no_collection():
         for runner in runners.values():
             runner.warm_up(protocol.warmup_seconds)
-        _rounds(list(runners.values()), protocol, rng, on_round)
+        _rounds(list(runners.values()), protocol, rng, on_round, turns)
     return {name: runner.measurement(protocol) for name, runner in runners.items()}
 
 
@@ -138,11 +153,15 @@ class _Runner:
         self.warmup = 1 + len(times)
         _log.debug("%s: first %.2f ms, warm after %d runs", self.name, self.first_ms, self.warmup)
 
-    def visit(self, protocol: Protocol) -> None:
+    def visit(self, protocol: Protocol, turns: Turns | None) -> None:
         self.run()
+        if turns is not None:
+            turns.begin(self.name)
         times = list[float]()
         while len(times) < protocol.visit_runs or sum(times) < protocol.visit_seconds * 1e3:
             times.append(self.run())
+        if turns is not None:
+            turns.end(self.name, times)
         self.samples += times
         self.rounds.append(len(times))
 
@@ -168,6 +187,7 @@ def _rounds(
     protocol: Protocol,
     rng: np.random.Generator,
     on_round: Callable[[float, Sequence[str]], None] | None,
+    turns: Turns | None,
 ) -> None:
     """Turns until every candidate is sure or out of time. Sure ones go on, so that all stay paired."""
     begin = time.perf_counter()
@@ -179,7 +199,7 @@ def _rounds(
         if not unsure:
             return
         for place in rng.permutation(len(waiting)):
-            waiting[place].visit(protocol)
+            waiting[place].visit(protocol, turns)
 
 
 def _runner(name: str, session: Session, images: Images) -> _Runner:

@@ -3,18 +3,39 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from tavt_kit.bench.protocol import Protocol
+from tavt_kit.bench.ratios import METHOD, bootstrap_ratio
 from tavt_kit.device import TargetDevice
 from tavt_kit.host import HostFacts
-from tavt_kit.measurement import Measurement, PairedRatio, paired_ratio
+from tavt_kit.measurement import Measurement, PairedRatio
 from tavt_kit.schedule import TokenSchedule
 
-__all__ = ["SCHEMA", "VERSION", "Benched", "bench_body", "gain_share"]
+__all__ = ["SCHEMA", "VERSION", "Benched", "Whole", "bench_body", "gain_share"]
 
 SCHEMA, VERSION = "fgvc-kit/bench", 1
+
+
+@dataclass(frozen=True, slots=True)
+class Whole:
+    """The way from picture files to logits.
+
+    Args:
+        measurement: Its times (ms a batch).
+        parts: Medians of what it is made of (ms).
+        pictures: How many files were taken in turn.
+    """
+
+    measurement: Measurement
+    parts: Mapping[str, float]
+    pictures: int
+
+    def as_record(self) -> dict[str, Any]:
+        """For a JSON record."""
+        latency = self.measurement.as_record()
+        return {"latency_ms": latency, "parts_ms": dict(self.parts), "pictures": self.pictures}
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,10 +46,22 @@ class Benched:
         name: Unique in the bench.
         thing: What the user named: a run folder, a model's name, a file.
         target: Where it ran, in the precision that was executed.
-        measurement: Its times.
+        measurement: Times of an inference: of single ones, or of many in flight the wall clock's share of each.
         schedule: Token counts, or ``None`` where the file does not say.
         macs: Multiply-adds of one image, rule ``executed``, or ``None``.
         size_bytes: Of the files of an artifact, or ``None`` for a live model.
+        requests: Where many inferences are in flight: how long each took by itself.
+        in_flight: How many requests that is.
+        streams: How many of them OpenVINO computes side by side.
+        compile_ms: The part of loading that compiled, where it is told apart.
+        image_size: (H, W).
+        peak_gflops: What this machine reaches at best in this precision, with these threads.
+        end_to_end: From picture files to logits.
+        memory: The record of a ``MemoryPeak``.
+        energy: The record of an ``Energy``.
+        verdicts: Records of the limits of a budget.
+        busy_cores: How many cores worked for this process while it was timed; ``None`` where nobody looked.
+        doubts: What makes its times other than they seem, in sentences.
     """
 
     name: str
@@ -38,11 +71,45 @@ class Benched:
     schedule: TokenSchedule | None = None
     macs: int | None = None
     size_bytes: int | None = None
+    requests: Measurement | None = None
+    in_flight: int = 1
+    streams: int = 1
+    compile_ms: float | None = None
+    image_size: tuple[int, int] | None = None
+    peak_gflops: float | None = None
+    end_to_end: Whole | None = None
+    memory: Mapping[str, Any] | None = None
+    energy: Mapping[str, Any] | None = None
+    verdicts: Sequence[Mapping[str, Any]] = field(default=())
+    busy_cores: float | None = None
+    doubts: Sequence[str] = field(default=())
+
+    @property
+    def latency(self) -> Measurement:
+        """How long someone waits for one inference."""
+        return self.measurement if self.requests is None else self.requests
 
     @property
     def throughput(self) -> float:
         """Images per second at the median."""
         return self.target.batch * 1e3 / self.measurement.median
+
+    @property
+    def gflops(self) -> float | None:
+        """Billions of operations a second at the median: a multiply-add is two."""
+        return None if self.macs is None else 2e-9 * self.macs * self.throughput
+
+    @property
+    def peak_share(self) -> float | None:
+        """``gflops`` as a share of what this machine reaches at best."""
+        return None if self.gflops is None or not self.peak_gflops else self.gflops / self.peak_gflops
+
+    @property
+    def memory_bytes(self) -> int | None:
+        """Most memory in use: on a CUDA device, else of the whole process, its runtime included."""
+        known = self.memory or {}
+        found = known.get("device_peak") or known.get("peak")
+        return found if isinstance(found, int) else None
 
 
 def gain_share(dense: Benched, tapered: Benched) -> PairedRatio | None:
@@ -53,8 +120,8 @@ def gain_share(dense: Benched, tapered: Benched) -> PairedRatio | None:
     """
     if dense.macs is None or tapered.macs is None or dense.target != tapered.target:
         return None
-    ratio, wanted = paired_ratio(dense.measurement, tapered.measurement), dense.macs / tapered.macs
-    return PairedRatio(ratio.value / wanted, ratio.low / wanted, ratio.high / wanted, ratio.n)
+    ratio, wanted = bootstrap_ratio(dense.measurement, tapered.measurement), dense.macs / tapered.macs
+    return replace(ratio, value=ratio.value / wanted, low=ratio.low / wanted, high=ratio.high / wanted)
 
 
 def reference_of(one: Benched, rows: Sequence[Benched]) -> Benched:
@@ -63,7 +130,13 @@ def reference_of(one: Benched, rows: Sequence[Benched]) -> Benched:
 
 
 def bench_body(
-    rows: Sequence[Benched], *, protocol: Protocol, inputs: str, seed: int, host: HostFacts
+    rows: Sequence[Benched],
+    *,
+    protocol: Protocol,
+    inputs: str,
+    seed: int,
+    host: HostFacts,
+    meters: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """The body of ``bench.json``.
 
@@ -73,12 +146,15 @@ def bench_body(
         inputs: ``random``, or the data and split the images came from.
         seed: Of the order of the turns and of random images.
         host: Gathered just before.
+        meters: What was measured of the machine itself, such as ``peaks`` and ``noise``; records.
     """
     return {
         "protocol": asdict(protocol),
+        "pairing": {"pairs": "rounds", "interval": METHOD},
         "inputs": inputs,
         "seed": seed,
         "host": host.as_record(),
+        **(meters or {}),
         "reference": rows[0].name,
         "candidates": [_row(one, rows) for one in rows],
     }
@@ -87,16 +163,30 @@ def bench_body(
 def _row(one: Benched, rows: Sequence[Benched]) -> Mapping[str, Any]:
     first, reference = rows[0], reference_of(one, rows)
     share = None if one is reference else gain_share(reference, one)
+    ratio = bootstrap_ratio(first.measurement, one.measurement)
     return {
         "name": one.name,
         "thing": one.thing,
         "target": one.target.as_record(),
+        "image_size": None if one.image_size is None else list(one.image_size),
         "schedule": None if one.schedule is None else list(one.schedule.counts),
         "macs": one.macs,
         "size_bytes": one.size_bytes,
         "throughput": one.throughput,
-        "latency_ms": one.measurement.as_record(),
-        "ratio": paired_ratio(first.measurement, one.measurement).as_record(),
+        "gflops": one.gflops,
+        "peak_share": one.peak_share,
+        "latency_ms": one.latency.as_record(),
+        "compile_ms": one.compile_ms,
+        "in_flight": one.in_flight,
+        "streams": one.streams,
+        "share_ms": None if one.requests is None else one.measurement.as_record(),
+        "end_to_end": None if one.end_to_end is None else one.end_to_end.as_record(),
+        "memory": None if one.memory is None else dict(one.memory),
+        "energy": None if one.energy is None else dict(one.energy),
+        "ratio": {**ratio.as_record(), "says": "reference" if one is first else ratio.word},
         "gain_reference": None if share is None else reference.name,
         "gain_share": None if share is None else share.as_record(),
+        "budgets": [dict(found) for found in one.verdicts],
+        "busy_cores": one.busy_cores,
+        "doubts": list(one.doubts),
     }

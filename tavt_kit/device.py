@@ -1,4 +1,4 @@
-"""TargetDevice: where a model is to run, and how: runtime, processor, threads, precision, batch."""
+"""TargetDevice: where a model is to run, and how: runtime, processor, threads, precision, batch, mode."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 
 from tavt_kit.errors import TargetError
 
-__all__ = ["PRECISIONS", "PROCESSORS", "TargetDevice", "available_threads", "read_precision"]
+__all__ = ["MODES", "PRECISIONS", "PROCESSORS", "TargetDevice", "available_threads", "read_precision"]
 
 PROCESSORS: Mapping[str, tuple[str, ...]] = {
     "torch": ("cpu", "cuda"),
@@ -20,6 +20,14 @@ PROCESSORS: Mapping[str, tuple[str, ...]] = {
 """What each runtime can drive."""
 
 PRECISIONS = ("f32", "f16", "bf16", "int8")
+
+MODES: Mapping[str, tuple[str, ...]] = {
+    "torch": ("eager", "compile", "graph"),
+    "onnxruntime": ("sequential",),
+    "openvino": ("latency", "throughput"),
+}
+"""How each runtime can run a model, its usual way first: torch op by op, through its compiler, or by replaying a CUDA
+graph; onnxruntime one node after another; OpenVINO one inference at a time, or many in flight."""
 
 _SPELLINGS = {
     "fp32": "f32",
@@ -32,8 +40,8 @@ _SPELLINGS = {
     "i8": "int8",
     "u8": "int8",
 }
-_KEYS = ("threads", "precision", "batch")
-_FORM = "RUNTIME:PROCESSOR[:INDEX][:threads=N][:precision=P][:batch=N], such as 'openvino:cpu:threads=2'"
+_KEYS = ("threads", "precision", "batch", "mode", "hint")
+_FORM = "RUNTIME:PROCESSOR[:INDEX][:threads=N][:precision=P][:batch=N][:mode=M], such as 'openvino:cpu:threads=2'"
 _WHOLE = re.compile(r"[0-9]+")
 
 
@@ -49,6 +57,8 @@ class TargetDevice:
             always for other processors.
         precision: ``f32``, ``f16``, ``bf16`` or ``int8``. For a model file it is what the file was made for.
         batch: Images per inference.
+        mode: One of ``MODES``; the runtime's usual one where it is empty. OpenVINO calls it a performance hint, and
+            texts spell it ``hint=throughput``.
 
     Raises:
         TargetError: An unknown name, or a combination that no runtime offers.
@@ -58,6 +68,8 @@ class TargetDevice:
         'openvino:cpu:threads=2:precision=f32:batch=1'
         >>> TargetDevice.parse("torch:cuda:1:precision=bf16").index
         1
+        >>> str(TargetDevice.parse("openvino:cpu:hint=throughput"))
+        'openvino:cpu:precision=f32:batch=1:hint=throughput'
     """
 
     runtime: str
@@ -66,6 +78,7 @@ class TargetDevice:
     threads: int | None = None
     precision: str = "f32"
     batch: int = 1
+    mode: str = ""
 
     def __post_init__(self) -> None:
         _known("runtime", self.runtime, tuple(PROCESSORS))
@@ -84,20 +97,35 @@ class TargetDevice:
             )
         if self.runtime == "torch" and self.precision == "int8":
             raise TargetError("torch runs f32, f16 or bf16, got precision=int8; int8 runs on openvino or onnxruntime")
+        modes = MODES[self.runtime]
+        object.__setattr__(self, "mode", self.mode or modes[0])
+        _known(f"mode of {self.runtime}", self.mode, modes)
+        if self.mode == "graph" and self.processor != "cuda":
+            raise TargetError(
+                f"mode=graph replays a CUDA graph, got {self.runtime}:{self.processor}; choose torch:cuda"
+            )
 
     @property
     def is_cpu(self) -> bool:
         """Whether the model runs on the CPU, so that threads matter."""
         return self.processor == "cpu"
 
+    @property
+    def is_usual(self) -> bool:
+        """Whether it runs in its runtime's usual mode, which is what tables and searches are about."""
+        return self.mode == MODES[self.runtime][0]
+
     @classmethod
-    def parse(cls, text: str, *, precision: str | None = None, batch: int | None = None) -> TargetDevice:
+    def parse(
+        cls, text: str, *, precision: str | None = None, batch: int | None = None, threads: int | None = None
+    ) -> TargetDevice:
         """Read a target as the command line spells it.
 
         Args:
             text: For example ``openvino:cpu:threads=2:precision=f32:batch=1``.
             precision: From a flag of its own; must not contradict the text.
             batch: Likewise.
+            threads: Likewise.
 
         Raises:
             TargetError: An unknown part, or a key given twice with different values.
@@ -120,6 +148,8 @@ class TargetDevice:
             given.append(("precision", precision))
         if batch is not None:
             given.append(("batch", str(batch)))
+        if threads is not None:
+            given.append(("threads", str(threads)))
         return cls(runtime, processor, index, **_keys(given, text))
 
     def resolved(self) -> TargetDevice:
@@ -135,11 +165,14 @@ class TargetDevice:
             parts.append(str(self.index))
         if self.threads is not None:
             parts.append(f"threads={self.threads}")
-        return ":".join([*parts, f"precision={self.precision}", f"batch={self.batch}"])
+        parts += [f"precision={self.precision}", f"batch={self.batch}"]
+        if not self.is_usual:
+            parts.append(f"{_spelling_of_mode(self.runtime)}={self.mode}")
+        return ":".join(parts)
 
     def as_record(self) -> dict[str, Any]:
-        """For a JSON record."""
-        return {
+        """For a JSON record; the usual mode is left out, as in records from before there were others."""
+        record: dict[str, Any] = {
             "runtime": self.runtime,
             "processor": self.processor,
             "index": self.index,
@@ -147,6 +180,7 @@ class TargetDevice:
             "precision": self.precision,
             "batch": self.batch,
         }
+        return record if self.is_usual else {**record, "mode": self.mode}
 
     @classmethod
     def from_record(cls, record: Mapping[str, Any]) -> TargetDevice:
@@ -182,12 +216,28 @@ def read_precision(text: str) -> str:
 def _keys(given: list[tuple[str, str]], text: str) -> dict[str, Any]:
     """The key=value parts, read and checked against one another."""
     found: dict[str, Any] = {}
+    read: Any
     for key, value in given:
         _known("key of a target", key, _KEYS)
-        read: Any = read_precision(value) if key == "precision" else _number(key, value, text)
+        if key in ("mode", "hint"):
+            key, read = "mode", _mode(key, value, text)
+        else:
+            read = read_precision(value) if key == "precision" else _number(key, value, text)
         if found.setdefault(key, read) != read:
             raise TargetError(f"{key} is given twice, as {found[key]} and {read}, for target {text!r}; give it once")
     return found
+
+
+def _mode(key: str, value: str, text: str) -> str:
+    runtime = text.strip().partition(":")[0]
+    if key != (wanted := _spelling_of_mode(runtime)):
+        raise TargetError(f"{runtime} takes {wanted}= and not {key}=, got {text!r}; write {wanted}={MODES[runtime][0]}")
+    _known(f"{key} of {runtime}", value, MODES[runtime])
+    return value
+
+
+def _spelling_of_mode(runtime: str) -> str:
+    return "hint" if runtime == "openvino" else "mode"
 
 
 def _number(key: str, value: str, text: str) -> int:

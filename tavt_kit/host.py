@@ -11,6 +11,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from tavt_kit.control_group import ControlGroup
 from tavt_kit.device import available_threads
 from tavt_kit.errors import RecordError
 
@@ -76,7 +77,7 @@ class HostFacts:
             flags=flags,
             cores=os.cpu_count() or 1,
             affinity=_affinity(),
-            quota=_quota(),
+            quota=ControlGroup.read().cpus,
             memory_mb=_memory_mb(),
             governor=_first_line("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor"),
             os=f"{platform.system()} {platform.release()} {platform.machine()}",
@@ -140,19 +141,6 @@ def _affinity() -> tuple[int, ...]:
     if hasattr(os, "sched_getaffinity"):
         return tuple(sorted(os.sched_getaffinity(0)))
     return tuple(range(available_threads()))
-
-
-def _quota() -> float | None:
-    """The CPU limit of a container (cgroup v2, then v1)."""
-    line = _first_line("/sys/fs/cgroup/cpu.max")
-    if line is not None:
-        limit, _, period = line.partition(" ")
-        return None if limit == "max" else int(limit) / int(period or 100_000)
-    limit_v1 = _first_line("/sys/fs/cgroup/cpu/cpu.cfs_quota_us")
-    period_v1 = _first_line("/sys/fs/cgroup/cpu/cpu.cfs_period_us")
-    if limit_v1 is None or period_v1 is None or int(limit_v1) <= 0:
-        return None
-    return int(limit_v1) / int(period_v1)
 
 
 def _memory_mb() -> int | None:

@@ -183,19 +183,26 @@ class PairedRatio:
 
     Args:
         value: The median over the rounds.
-        low: Lower end of its 95 % interval, by order statistics.
+        low: Lower end of its 95 % interval.
         high: Upper end.
         n: Rounds.
+        method: How the interval was found.
     """
 
     value: float
     low: float
     high: float
     n: int
+    method: str = "order statistics of the rounds"
+
+    @property
+    def word(self) -> str:
+        """``faster`` or ``slower``, of the second candidate; ``INCONCLUSIVE`` where the interval has 1 in it."""
+        return "faster" if self.low > 1 else "slower" if self.high < 1 else "INCONCLUSIVE"
 
     def as_record(self) -> dict[str, Any]:
         """For a JSON record."""
-        return {"value": self.value, "low": self.low, "high": self.high, "n": self.n}
+        return {"value": self.value, "low": self.low, "high": self.high, "n": self.n, "method": self.method}
 
 
 def paired_ratio(slow: Measurement, fast: Measurement) -> PairedRatio:

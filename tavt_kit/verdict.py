@@ -17,6 +17,7 @@ __all__ = [
     "Verdict",
     "judge_accuracy",
     "judge_difference",
+    "judge_interval",
     "judge_latency",
     "judge_macs",
     "judge_prediction",
@@ -65,7 +66,7 @@ def judge_latency(limit: Limit, measurement: Measurement) -> Verdict:
         limit: A latency limit with the statistic ``p50``, ``p90`` or ``p99``.
         measurement: The samples, in ms.
     """
-    return _by_interval(limit, *latency_bounds(measurement, limit.statistic))
+    return judge_interval(limit, *latency_bounds(measurement, limit.statistic))
 
 
 def latency_bounds(measurement: Measurement, statistic: str | None = "p90") -> tuple[float, float]:
@@ -92,15 +93,16 @@ def judge_accuracy(limit: Limit, accuracy: Accuracy) -> Verdict:
     """
     if limit.name != accuracy.metric:
         raise BudgetError(f"the budget limits {limit.name}, but {accuracy.metric} was measured: {limit}")
-    return _by_interval(limit, accuracy.low, accuracy.high)
+    return judge_interval(limit, accuracy.low, accuracy.high)
 
 
 def judge_difference(limit: Limit, candidate_minus_dense: PairedDifference) -> Verdict:
     """Judge ``drop`` by the paired 95 % interval of the loss against the dense model on the same images."""
-    return _by_interval(limit, -candidate_minus_dense.high, -candidate_minus_dense.low)
+    return judge_interval(limit, -candidate_minus_dense.high, -candidate_minus_dense.low)
 
 
-def _by_interval(limit: Limit, low: float, high: float) -> Verdict:
+def judge_interval(limit: Limit, low: float, high: float) -> Verdict:
+    """Judge a value that is known to lie between two: INCONCLUSIVE where the limit does too."""
     if math.isnan(low) or math.isnan(high):
         return Verdict.INCONCLUSIVE
     inside = limit.admits(low), limit.admits(high)

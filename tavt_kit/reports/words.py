@@ -37,6 +37,7 @@ def target_words(target: Mapping[str, Any]) -> str:
     batch = whole(target, "batch")
     if batch is not None:
         parts.append(f"batch\u00a0{batch}")
+    parts += [part for part in (text(target, "mode"),) if part]
     return ", ".join(parts)
 
 

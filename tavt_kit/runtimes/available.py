@@ -9,7 +9,7 @@ from tavt_kit.device import TargetDevice
 from tavt_kit.errors import MissingDependency, TargetError
 from tavt_kit.runtimes.openvino_core import openvino_core
 
-__all__ = ["accelerator_name", "check_available"]
+__all__ = ["accelerator_name", "check_available", "refuse_modes"]
 
 
 def check_available(target: TargetDevice) -> None:
@@ -29,6 +29,15 @@ def check_available(target: TargetDevice) -> None:
             "ask for at most that many"
         )
     {"torch": _torch, "onnxruntime": _onnxruntime, "openvino": _openvino}[target.runtime](target)
+
+
+def refuse_modes(target: TargetDevice) -> None:
+    """Raise TargetError unless the target runs in its runtime's usual mode: tables of layers know no other."""
+    if not target.is_usual:
+        raise TargetError(
+            f"layers are timed, and schedules searched, in a runtime's usual mode only, got {target}; leave out "
+            f"{target.mode}, and measure what was found in that mode by fgvc-kit bench"
+        )
 
 
 def _torch(target: TargetDevice) -> None:

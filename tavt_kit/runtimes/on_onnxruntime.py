@@ -45,11 +45,14 @@ class OnnxSession:
         self._name = _name(source)
         self._layers = next((each.shape[0] for each in others if each.name == LENGTHS), None)
         self._lengths = lengths_for(self._name, self._layers, lengths)
-        self._output = self._session.get_outputs()[0].name
+        output = self._session.get_outputs()[0]
+        self._output = output.name
+        self.classes = output.shape[-1] if output.shape and isinstance(output.shape[-1], int) else None
         self._half = self._input.type == "tensor(float16)"
         self.target = replace(target, precision=_precision(source, target, self._half))
         self.input_shape: InputShape = _shape(self._input.shape)
         self.load_ms = (time.perf_counter() - begin) * 1e3
+        self.compile_ms: float | None = None  # making a session reads and prepares in one step
 
     def __call__(self, images: Images) -> npt.NDArray[np.float32]:
         logits = self._session.run([self._output], self._feed(images))[0]

@@ -41,6 +41,11 @@ class Session(Protocol):
         ...
 
     @property
+    def compile_ms(self) -> float | None:
+        """The part of ``load_ms`` that compiled it; ``None`` where the runtime does not tell them apart."""
+        ...
+
+    @property
     def input_shape(self) -> InputShape:
         """What the model accepts."""
         ...
@@ -59,6 +64,11 @@ class Session(Protocol):
 
 class FileSession(Session, Protocol):
     """A session of a file."""
+
+    @property
+    def classes(self) -> int | None:
+        """Width of the logits, where the graph says."""
+        ...
 
     def at(self, lengths: Lengths) -> FileSession:
         """The same loaded file at other token counts; nothing is loaded or compiled again.

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import tempfile
-from collections import Counter
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,12 +13,15 @@ from tavt_kit.device import TargetDevice
 from tavt_kit.errors import DataError, MissingDependency, RecordError, TavtError
 from tavt_kit.model_card import ModelCard
 from tavt_kit.schedule import TokenSchedule
+from tavt_kit.verbs.bench_names import told_apart
 
 if TYPE_CHECKING:
     from tavt_kit.adaptive import AdaptiveViT
     from tavt_kit.artifact_card import ArtifactCard
-    from tavt_kit.preprocess import Preprocessing
+    from tavt_kit.bench.memory import FileJob, LiveJob
     from tavt_kit.runtimes import Images, Session
+    from tavt_kit.verbs.bench_images import Inputs
+    from tavt_kit.verbs.bench_sweep import Sweep
 
 __all__ = ["Opened", "Opener", "default_folder"]
 
@@ -36,15 +39,34 @@ def default_folder(thing: str) -> Path:
 
 @dataclass(frozen=True, slots=True)
 class Opened:
-    """One candidate, ready to run."""
+    """One candidate, ready to run.
+
+    Args:
+        name: Unique among the candidates of a bench once all are open.
+        thing: What the user named.
+        session: Loaded and compiled.
+        images: (B, 3, H, W).
+        job: How a fresh process would run it, to see its memory.
+        schedule, macs, size_bytes: As of ``Benched``.
+        classes: Width of the logits, or ``None`` where unknown.
+        preprocessing: The record of a ``Preprocessing``, or ``None`` for a file of another program.
+    """
 
     name: str
     thing: str
     session: Session
     images: Images
-    schedule: TokenSchedule | None
-    macs: int | None
-    size_bytes: int | None
+    job: FileJob | LiveJob
+    schedule: TokenSchedule | None = None
+    macs: int | None = None
+    size_bytes: int | None = None
+    classes: int | None = None
+    preprocessing: Mapping[str, Any] | None = None
+
+    @property
+    def image_size(self) -> tuple[int, int]:
+        """(H, W)."""
+        return self.images.shape[2], self.images.shape[3]
 
 
 @dataclass(slots=True)
@@ -53,22 +75,22 @@ class Opener:
 
     Args:
         targets: Texts; empty for the defaults.
+        sweep: What is varied besides.
         schedules: Texts, for models that are no files; empty for dense.
         presets: Names, for switchable files, which also take the schedules; empty for all presets of a file.
-        weights, data, image_size, precision, score, pool, seed: As the flags of the command line.
+        inputs: Where images come from.
+        weights, score, pool, seed: As the flags of the command line.
     """
 
     targets: tuple[str, ...]
+    sweep: Sweep
     schedules: tuple[str, ...]
     presets: tuple[str, ...]
+    inputs: Inputs
     weights: str | None
-    data: str | None
-    image_size: int | None
-    precision: str | None
     score: str | None
     pool: str | None
     seed: int
-    inputs: str = "random"
     opened: list[Opened] = field(default_factory=list)
     _folder: Any = None
 
@@ -78,6 +100,10 @@ class Opener:
 
     def __exit__(self, *error: object) -> None:
         self._folder.cleanup()
+
+    def number(self, things: Sequence[str]) -> int:
+        """How many candidates there will be at most, presets aside."""
+        return len(things) * max(1, len(self.targets)) * max(1, len(self.schedules)) * self.sweep.combinations
 
     def open_all(self, things: Sequence[str], on_open: Callable[[str], None]) -> list[Opened]:
         """Open every thing on every target that it can run on.
@@ -91,39 +117,64 @@ class Opener:
                 self._open_file(Path(thing))
             else:
                 self._open_model(thing)
-        return _told_apart(self.opened)
-
-    def _target(self, text: str) -> TargetDevice:
-        return TargetDevice.parse(text, precision=self.precision)
+        return told_apart(self.opened)
 
     def _open_file(self, path: Path) -> None:
         from tavt_kit.artifact_card import files_of
+        from tavt_kit.bench.memory import FileJob
         from tavt_kit.runtimes import open_file
         from tavt_kit.sealed import refuse_changed
 
         card = _card(path)
-        targets = [self._target(text) for text in self.targets or (FILES[path.suffix],)]
-        if card is not None and not self.targets and self.precision is None:
-            targets = [card.own_target(path)]
+        cards = [card] if card is None or not card.is_switchable else self._settings(card)
+        if card is not None:
+            refuse_changed(path)
+        for target in self._file_targets(path, card):
+            session = open_file(path, target, cards[0].lengths if cards[0] is not None else None)
+            bytes_ = sum(part.stat().st_size for part in files_of(path) if part.is_file())
+            for size, one in product(self._file_sizes(path, session), cards):
+                how = None if one is None else one.preprocessing
+                self.opened.append(
+                    Opened(
+                        f"{path.name} {one.setting}" if one is not None and one.is_switchable else path.name,
+                        str(path),
+                        session if one is None or one.lengths is None else session.at(one.lengths),
+                        self.inputs.images(target.batch, size, how),
+                        FileJob(path, target, size, None if one is None else one.lengths),
+                        None if one is None else one.schedule,
+                        None if one is None else _macs(one),
+                        bytes_,
+                        session.classes,
+                        how,
+                    )
+                )
+
+    def _file_targets(self, path: Path, card: ArtifactCard | None) -> list[TargetDevice]:
+        """Those that can run the file; all of them where none can, because opening says why."""
+        texts = self.targets or (FILES[path.suffix],)
+        if card is not None and not self.targets and not self.sweep.precisions:
+            own = card.own_target(path)
+            texts = (f"{own.runtime}:{own.processor}:precision={own.precision}",)
+        targets = self.sweep.targets(texts)
         able = [
             one for one in targets if (one.runtime, path.suffix) != ("onnxruntime", ".xml") and one.runtime != "torch"
         ]
-        if card is not None:
-            refuse_changed(path)
-        cards = [card] if card is None or not card.is_switchable else self._settings(card)
-        for target in able or targets:  # where none is able, opening says why
-            session = open_file(path, target, cards[0].lengths if cards[0] is not None else None)
-            height, width = session.input_shape[2:]
-            size = (height or self.image_size, width or self.image_size)
-            if size[0] is None or size[1] is None:
+        return able or targets
+
+    def _file_sizes(self, path: Path, session: Session) -> list[tuple[int, int]]:
+        """Those that were asked for and that the file takes; its own where it takes but one."""
+        height, width = session.input_shape[2:]
+        if height is None or width is None:
+            if not self.sweep.sizes:
                 raise DataError(f"{path.name} takes images of any size; give one by --image-size")
-            images = self._images(target.batch, (size[0], size[1]), None if card is None else card.model.preprocessing)
-            bytes_ = sum(part.stat().st_size for part in files_of(path) if part.is_file())
-            for one in cards:
-                name = f"{path.name} {one.setting}" if one is not None and one.is_switchable else path.name
-                run = session if one is None or one.lengths is None else session.at(one.lengths)
-                schedule, macs = (None, None) if one is None else (one.schedule, _macs(one))
-                self._add(name, str(path), run, images, schedule, macs, bytes_)
+            return [(height or size, width or size) for size in self.sweep.sizes]
+        if any(size not in (height, width) for size in self.sweep.sizes):
+            asked = ", ".join(str(size) for size in self.sweep.sizes)
+            raise DataError(
+                f"the size of {path.name} was fixed by its export: it takes {height}x{width} images, got --image-size "
+                f"{asked}; leave it out, or name the run it was exported from"
+            )
+        return [(height, width)]
 
     def _settings(self, card: ArtifactCard) -> list[ArtifactCard]:
         """A switchable file's card at each preset and schedule asked for; at all of its presets where none is."""
@@ -134,30 +185,49 @@ class Opener:
 
     def _open_model(self, thing: str) -> None:
         from tavt_kit.checkpoints import open_model
-        from tavt_kit.macs import count_macs
         from tavt_kit.runtimes import check_available
 
-        targets = [self._target(text) for text in self.targets or ("openvino:cpu",)]
+        targets = self.sweep.targets(self.targets or ("openvino:cpu",))
         for target in targets:
             check_available(target)
-        model = open_model(
-            thing,
-            weights=self.weights or "hub",
-            image_size=self.image_size,
-            seed=self.seed,
-            score=self.score,
-            pool=self.pool,
-        ).eval()
-        preprocessing = _card_of(model).preprocessing
-        size = (int(preprocessing["image_size"][0]), int(preprocessing["image_size"][1]))
-        for text in self.schedules or ("dense",):
-            schedule = TokenSchedule.parse(text, tokens=model.tokens, layers=model.layers, prefix=model.prefix)
-            macs = count_macs(model, schedule)
-            for target in targets:
-                session = self._session(model, schedule, target, size)
-                images = self._images(target.batch, size, preprocessing)
-                label = Path(thing).name if Path(thing).is_dir() else thing
-                self._add(f"{label} {text}", thing, session, images, schedule, macs, None)
+        for image_size in self.sweep.sizes or (None,):
+            model = open_model(
+                thing,
+                weights=self.weights or "hub",
+                image_size=image_size,
+                seed=self.seed,
+                score=self.score,
+                pool=self.pool,
+            ).eval()
+            for text in self.schedules or ("dense",):
+                for target in targets:
+                    self._open_schedule(thing, model, text, target, image_size)
+
+    def _open_schedule(
+        self, thing: str, model: AdaptiveViT, text: str, target: TargetDevice, image_size: int | None
+    ) -> None:
+        from tavt_kit.bench.memory import LiveJob
+        from tavt_kit.macs import count_macs
+
+        card = _card_of(model)
+        height, width = (int(side) for side in card.preprocessing["image_size"])
+        schedule = TokenSchedule.parse(text, tokens=model.tokens, layers=model.layers, prefix=model.prefix)
+        label = Path(thing).name if Path(thing).is_dir() else thing
+        weights = self.weights or "hub"
+        self.opened.append(
+            Opened(
+                f"{label} {text}",
+                thing,
+                self._session(model, schedule, target, (height, width)),
+                self.inputs.images(target.batch, (height, width), card.preprocessing),
+                LiveJob(thing, target, text, weights, image_size, self.seed, self.score, self.pool),
+                schedule,
+                count_macs(model, schedule),
+                None,
+                len(card.classes),
+                card.preprocessing,
+            )
+        )
 
     def _session(
         self, model: AdaptiveViT, schedule: TokenSchedule, target: TargetDevice, size: tuple[int, int]
@@ -173,56 +243,6 @@ class Opener:
         path = Path(self._folder.name) / f"{len(self.opened)}.onnx"
         to_onnx(model, ArtifactCard(_card_of(model), schedule, model.tokens, model.prefix), path)
         return open_file(path, target)
-
-    def _images(self, batch: int, size: tuple[int, int], preprocessing: Any) -> Images:
-        """Real images where data is given and the preprocessing known, else random ones."""
-        import numpy as np
-
-        if self.data is None:
-            from tavt_kit.bench import random_images
-
-            return random_images((batch, 3, *size), np.random.default_rng(self.seed))
-        from tavt_kit.data import load_arrays, load_images
-        from tavt_kit.preprocess import Preprocessing
-
-        if preprocessing is None:
-            raise RecordError("a file without our metadata says nothing of preprocessing; leave out --data")
-        found = load_images(self.data, seed=self.seed)
-        split = next(name for name in ("test", "val", "train") if found.splits.get(name))
-        how: Preprocessing = Preprocessing.from_record(preprocessing)
-        images = load_arrays(found.splits[split], how, limit=batch, allow_unreadable=batch).images
-        self.inputs = f"{found.name} ({split})"
-        return np.resize(images, (batch, *images.shape[1:]))
-
-    def _add(
-        self,
-        name: str,
-        thing: str,
-        session: Session,
-        images: Images,
-        schedule: TokenSchedule | None,
-        macs: int | None,
-        size_bytes: int | None,
-    ) -> None:
-        several = len(self.targets) > 1
-        label = f"{name} on {session.target.runtime}" if several else name
-        self.opened.append(Opened(label, thing, session, images, schedule, macs, size_bytes))
-
-
-def _told_apart(opened: Sequence[Opened]) -> list[Opened]:
-    """Names that several have say their folder too, and where that does not help a number."""
-    several = {name for name, count in Counter(one.name for one in opened).items() if count > 1}
-    found, taken = list[Opened](), set[str]()
-    for one in opened:
-        label = f"{Path(one.thing).absolute().parent.name}/{one.name}" if one.name in several else one.name
-        unique = next(text for text in (label, *_numbered(label)) if text not in taken)
-        taken.add(unique)
-        found.append(replace(one, name=unique))
-    return found
-
-
-def _numbered(label: str) -> list[str]:
-    return [f"{label} #{number}" for number in range(2, 1000)]
 
 
 def _card_of(model: AdaptiveViT) -> ModelCard:

@@ -59,8 +59,10 @@ def profile_verb(
     from tavt_kit.device import TargetDevice
     from tavt_kit.records import make_folder, write_record
     from tavt_kit.runtimes import check_available
+    from tavt_kit.runtimes.available import refuse_modes
 
     device = TargetDevice.parse(target, precision=precision)
+    refuse_modes(device)
     if pack is not None:
         if held_out:
             raise options.BadOption("--held-out measures here, and --pack does not; give one of them")

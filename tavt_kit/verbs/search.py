@@ -114,10 +114,13 @@ def search_verb(
     """
     from tavt_kit.budget import Budget
     from tavt_kit.device import TargetDevice
+    from tavt_kit.runtimes.available import refuse_modes
     from tavt_kit.verbs.search_request import Request
 
     table = None if profile is None else _carried(profile, target, precision)
     device = None if target is None else TargetDevice.parse(target, precision=precision).resolved()
+    if device is not None:
+        refuse_modes(device)
     request = Request(
         model=model,
         out=out,
