@@ -73,6 +73,9 @@ def probe(session: Session, images: Images, rng: np.random.Generator) -> Probed:
 
 
 def _rest(ahead: npt.NDArray[np.float64], here: npt.NDArray[np.float64], behind: npt.NDArray[np.float64]) -> float:
-    """How much of two opposite moves does not cancel, as a share of the move."""
-    moved = float(np.abs(ahead - behind).max())
-    return float(np.abs(ahead + behind - 2 * here).max()) / moved if moved > 0 else np.inf
+    """How much of two opposite moves does not cancel, as a share of the move: the median of the logits.
+
+    The median, because a logit near zero moves in finer steps than the others even where all are rounded.
+    """
+    rest, move = np.abs(ahead + behind - 2 * here), np.abs(ahead - behind)
+    return float(np.median(np.divide(rest, move, out=np.full_like(rest, np.inf), where=move > 0)))
