@@ -92,9 +92,7 @@ class Journal:
         if path.is_file():
             self.body = json.loads(path.read_text(encoding="utf-8"))
             if self.body["asked"] != asked:
-                raise SystemExit(
-                    f"{path} was made with {self.body['asked']}, now asked is {asked}; choose another --out"
-                )
+                raise SystemExit(f"{path} was made with {self.body['asked']}, not {asked}; choose another --out")
 
     def rows(self, part: str) -> list[dict[str, Any]]:
         found: list[dict[str, Any]] = self.body["rows"].setdefault(part, [])
@@ -234,9 +232,7 @@ def arguments() -> argparse.Namespace:
 def main() -> None:
     given = arguments()
     given.out.mkdir(parents=True, exist_ok=True)
-    asked = {
-        name: str(value) for name, value in vars(given).items() if name not in ("parts", "out", "repeats", "turns")
-    }
+    asked = {name: getattr(given, name) for name in ("model", "image_size", "threads", "seconds")}
     journal, ground = Journal(given.out / "honesty.json", asked), Ground(given)
     for kind in LOADS if "load" in given.parts else ():
         twins(ground, journal, kind, given.repeats)

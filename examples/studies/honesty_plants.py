@@ -147,7 +147,7 @@ def cases(files: Mapping[str, Path], target: TargetDevice, images: Images) -> li
         return open_file(xml, TargetDevice.parse(f"openvino:cpu:threads={threads}{text}"))
 
     def onnx() -> Session:
-        return open_file(files["onnxruntime"], replace(target, runtime="onnxruntime"))
+        return open_file(files["onnxruntime"], TargetDevice("onnxruntime", "cpu", threads=threads))
 
     def claims(real: int, said: int) -> Session:
         session = open_file(xml, replace(target, threads=real))
