@@ -208,9 +208,11 @@ def _runner(name: str, session: Session, images: Images) -> _Runner:
             f"{name} is to run batches of {session.target.batch}, but got a batch of {images.shape[0]}"
         )
     if not images.size or float(images.reshape(len(images), -1).std(axis=1).min()) == 0.0:  # of any picture
-        raise MeasurementError(f"times on constant images say little, and {name} got one; measure real or random ones")
+        raise MeasurementError(f"times on constant images say little; measure {name} on real or random ones")
     if not np.isfinite(images).all():
-        raise MeasurementError(f"the images of {name} hold values that are no numbers; measure real or random ones")
+        raise MeasurementError(
+            f"the images of {name} hold values that are no numbers; measure it on real or random ones"
+        )
     return _Runner(name, session.load_ms, session.timer(images))
 
 

@@ -139,14 +139,14 @@ def reported(case: Case, ground: Ground) -> list[str]:
     """What a bench of it says."""
     _, opened, images, _ = case
     session = opened()
-    witness = Witness({"one": session}, {"one": images}, np.random.default_rng(0))
+    witness = Witness({"it": session}, {"it": images}, np.random.default_rng(0))
     seconds = ground.given.seconds / 4
     protocol = Protocol(min_seconds=seconds, max_seconds=seconds, warmup_seconds=1.0)
     try:
-        found = bench({"one": session}, images, protocol, turns=witness)["one"]
+        found = bench({"it": session}, images, protocol, turns=witness)["it"]
     except MeasurementError as error:
         return [f"refused: {error}"]
-    return list(witness.doubts("one", found.median))
+    return list(witness.doubts("it", found.median))
 
 
 def peers(ground: Ground, journal: Journal) -> None:
