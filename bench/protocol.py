@@ -210,9 +210,7 @@ def _runner(name: str, session: Session, images: Images) -> _Runner:
     if not images.size or float(images.reshape(len(images), -1).std(axis=1).min()) == 0.0:  # of any picture
         raise MeasurementError(f"times on constant images say little; measure {name} on real or random ones")
     if not np.isfinite(images).all():
-        raise MeasurementError(
-            f"the images of {name} hold values that are no numbers; measure it on real or random ones"
-        )
+        raise MeasurementError(f"the images of {name} hold values that are no numbers; measure others")
     return _Runner(name, session.load_ms, session.timer(images))
 
 

@@ -188,9 +188,9 @@ def main() -> None:
             print(f"{seconds:.0f} s, {len(unsure)} not sure", file=sys.stderr)
 
         found = bench(sessions, images, protocol, on_round=tell)
-    things = f"{given.model} at {given.image_size} px"
-    rows = [Benched(name, things, one.target, found[name]) for name, one in sessions.items()]
-    write_record(path, SCHEMA, VERSION, bench_body(rows, protocol=protocol, inputs="random", seed=0, host=host))
+    inputs = f"random, for {given.model} at {given.image_size} px"  # compare refuses records of other inputs
+    rows = [Benched(name, given.model, one.target, found[name]) for name, one in sessions.items()]
+    write_record(path, SCHEMA, VERSION, bench_body(rows, protocol=protocol, inputs=inputs, seed=0, host=host))
     for row in rows:
         print(f"{row.name:58} {row.measurement}")
     print(f"\n{path}; this kind of machine: {stored.stem}")
