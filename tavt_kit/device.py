@@ -57,8 +57,8 @@ class TargetDevice:
             always for other processors.
         precision: ``f32``, ``f16``, ``bf16`` or ``int8``. For a model file it is what the file was made for.
         batch: Images per inference.
-        mode: One of ``MODES``; the runtime's usual one where it is empty. OpenVINO calls it a performance hint, and
-            texts spell it ``hint=throughput``.
+        mode: One of ``MODES``; empty for the runtime's usual one. OpenVINO calls it a performance hint, and texts
+            spell it ``hint=throughput``.
 
     Raises:
         TargetError: An unknown name, or a combination that no runtime offers.
@@ -97,9 +97,9 @@ class TargetDevice:
             )
         if self.runtime == "torch" and self.precision == "int8":
             raise TargetError("torch runs f32, f16 or bf16, got precision=int8; int8 runs on openvino or onnxruntime")
-        modes = MODES[self.runtime]
-        object.__setattr__(self, "mode", self.mode or modes[0])
-        _known(f"mode of {self.runtime}", self.mode, modes)
+        usual, *others = MODES[self.runtime]
+        _known(f"mode of {self.runtime}", self.mode or usual, (usual, *others))
+        object.__setattr__(self, "mode", self.mode if self.mode in others else "")
         if self.mode == "graph" and self.processor != "cuda":
             raise TargetError(
                 f"mode=graph replays a CUDA graph, got {self.runtime}:{self.processor}; choose torch:cuda"
@@ -113,7 +113,7 @@ class TargetDevice:
     @property
     def is_usual(self) -> bool:
         """Whether it runs in its runtime's usual mode, which is what tables and searches are about."""
-        return self.mode == MODES[self.runtime][0]
+        return not self.mode
 
     @classmethod
     def parse(

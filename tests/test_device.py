@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tavt_kit.device import PRECISIONS, PROCESSORS, TargetDevice, available_threads
+from tavt_kit.device import MODES, PRECISIONS, PROCESSORS, TargetDevice, available_threads
 from tavt_kit.errors import TargetError
 
 
@@ -22,6 +22,7 @@ def targets(draw: st.DrawFn) -> TargetDevice:
         draw(st.none() | st.integers(1, 64)) if on_cpu else None,
         draw(st.sampled_from([p for p in PRECISIONS if (runtime, p) != ("torch", "int8")])),
         draw(st.integers(1, 128)),
+        draw(st.sampled_from([mode for mode in MODES[runtime] if mode != "graph" or processor == "cuda"])),
     )
 
 
@@ -41,6 +42,9 @@ def test_text_and_record_give_the_same_target_back(target: TargetDevice) -> None
         ("onnxruntime:tensorrt:batch=8:precision=fp16", "onnxruntime:tensorrt:0:precision=f16:batch=8"),
         ("openvino:npu:precision=INT8", "openvino:npu:0:precision=int8:batch=1"),
         ("openvino:cpu:precision=f32:precision=fp32", "openvino:cpu:precision=f32:batch=1"),
+        ("openvino:cpu:hint=throughput", "openvino:cpu:precision=f32:batch=1:hint=throughput"),
+        ("openvino:cpu:hint=latency", "openvino:cpu:precision=f32:batch=1"),
+        ("torch:cuda:mode=graph:batch=8", "torch:cuda:0:precision=f32:batch=8:mode=graph"),
     ],
 )
 def test_spellings(text: str, canonical: str) -> None:
@@ -62,8 +66,13 @@ def test_spellings(text: str, canonical: str) -> None:
         ("openvino:cpu:threads=0", "at least 1"),
         ("openvino:cpu:threads=two", "whole number"),
         ("openvino:cpu:batch=1.5", "whole number"),
-        ("openvino:cpu:speed=9", "threads, precision or batch"),
+        ("openvino:cpu:speed=9", "threads, precision, batch, mode or hint"),
         ("openvino:cpu:fast", "RUNTIME:PROCESSOR"),
+        ("openvino:cpu:mode=throughput", "takes hint= and not mode="),
+        ("openvino:cpu:hint=fast", "latency or throughput"),
+        ("torch:cpu:hint=latency", "takes mode= and not hint="),
+        ("torch:cpu:mode=graph", "choose torch:cuda"),
+        ("torch:cpu:mode=eager:mode=compile", "given twice"),
     ],
 )
 def test_wrong_targets_are_refused_with_the_choices(text: str, sentence: str) -> None:
@@ -89,3 +98,17 @@ def test_threads_are_those_the_process_may_use() -> None:
 def test_a_record_of_something_else_is_refused() -> None:
     with pytest.raises(TargetError, match="runtime, processor"):
         TargetDevice.from_record({"runtime": "torch", "processor": "cpu", "colour": "red"})
+
+
+def test_records_of_before_there_were_modes_are_read_and_still_written() -> None:
+    old = {
+        "runtime": "openvino",
+        "processor": "cpu",
+        "index": 0,
+        "threads": 2,
+        "precision": "f32",
+        "batch": 1,
+    }
+    assert TargetDevice.from_record(old).is_usual and TargetDevice.from_record(old).as_record() == old
+    throughput = TargetDevice.parse("openvino:cpu:hint=throughput")
+    assert throughput.as_record()["mode"] == "throughput" and not throughput.is_usual

@@ -169,12 +169,12 @@ def convert_module(module: nn.Module, example: tuple[Any, ...], shapes: list[tup
 
 def compile_for(model: Any, target: TargetDevice) -> Any:
     """Compile for one inference at a time, as fast as that one can be, or with the throughput hint for many."""
-    settings: dict[str, str] = {"PERFORMANCE_HINT": target.mode.upper()}
+    settings: dict[str, str] = {"PERFORMANCE_HINT": "LATENCY" if target.is_usual else target.mode.upper()}
     # Without this OpenVINO silently picks bf16 where the CPU has it. A quantised graph runs the rest in f32.
     settings["INFERENCE_PRECISION_HINT"] = "f32" if target.precision == "int8" else target.precision
     if target.is_cpu:
         settings["INFERENCE_NUM_THREADS"] = str(target.resolved().threads)
-        if target.mode == "latency":
+        if target.is_usual:
             settings["NUM_STREAMS"] = "1"
     try:
         return openvino_core().compile_model(model, device_of(target), settings)

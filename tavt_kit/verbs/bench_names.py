@@ -16,7 +16,7 @@ __all__ = ["told_apart"]
 _PARTS: tuple[Callable[[Opened], str], ...] = (
     lambda one: f"on {one.session.target.runtime}",
     lambda one: one.session.target.processor,
-    lambda one: "" if one.session.target.is_usual else one.session.target.mode,
+    lambda one: one.session.target.mode,
     lambda one: one.session.target.precision,
     lambda one: f"threads={one.session.target.threads}",
     lambda one: f"batch={one.session.target.batch}",

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from itertools import product
 from typing import TYPE_CHECKING
 
+from tavt_kit.control_group import ControlGroup
 from tavt_kit.device import TargetDevice, available_threads
 from tavt_kit.errors import TargetError
-from tavt_kit.host import HostFacts
 from tavt_kit.verbs.options import BadOption, parse_numbers
 
 if TYPE_CHECKING:
@@ -98,7 +98,7 @@ def _refuse_threads(target: TargetDevice) -> None:
     """More threads than CPUs take turns on them: the time would be one of their quarrel."""
     if target.threads is None:
         return
-    quota = HostFacts.gather().quota
+    quota = ControlGroup.read().cpus
     allowed = available_threads() if quota is None else min(available_threads(), math.ceil(quota))
     if target.threads > allowed:
         raise TargetError(

@@ -31,10 +31,10 @@ def images(batch: int = 1, seed: int = 0) -> np.ndarray:
     return np.random.default_rng(seed).standard_normal((batch, 3, SIZE, SIZE), dtype=np.float32)
 
 
-def write_linear(path: Path, *, half: bool = False, quantized: bool = False) -> np.ndarray:
-    """An ONNX file of one matrix product on flattened images; returns its (3 * 32 * 32, 4) weights."""
+def write_linear(path: Path, *, half: bool = False, quantized: bool = False, classes: int = 4) -> np.ndarray:
+    """An ONNX file of one matrix product on flattened images; returns its (3 * 32 * 32, classes) weights."""
     kind, dtype = (TensorProto.FLOAT16, np.float16) if half else (TensorProto.FLOAT, np.float32)
-    weights = (np.random.default_rng(1).standard_normal((3 * SIZE * SIZE, 4)) / 50).astype(dtype)
+    weights = (np.random.default_rng(1).standard_normal((3 * SIZE * SIZE, classes)) / 50).astype(dtype)
     nodes = [helper.make_node("Flatten", ["images"], ["flat"])]
     constants = [numpy_helper.from_array(weights, "weights")]
     if quantized:
@@ -51,7 +51,7 @@ def write_linear(path: Path, *, half: bool = False, quantized: bool = False) -> 
         nodes,
         "linear",
         [helper.make_tensor_value_info("images", kind, ["batch", 3, SIZE, SIZE])],
-        [helper.make_tensor_value_info("logits", kind, ["batch", 4])],
+        [helper.make_tensor_value_info("logits", kind, ["batch", classes])],
         constants,
     )
     onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9), path)

@@ -10,7 +10,7 @@ from tests.runtimes.models import write_linear
 from tests.verbs.command import run
 
 TINY = ("vit_tiny_patch16_224", "--weights", "random", "--image-size", "32")
-QUICK = ("--min-time", "0.05", "--max-time", "1s")
+QUICK = ("--min-time", "0.02", "--max-time", "0.1s", "--no-meters")
 
 
 def test_schedules_of_a_model(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -25,7 +25,10 @@ def test_schedules_of_a_model(tmp_path: Path, capsys: pytest.CaptureFixture[str]
     assert (dense["schedule"], dropped["schedule"]) == ([5] * 12, [5] * 4 + [3] * 8)
     assert dropped["macs"] < dense["macs"] and dropped["gain_share"]["value"] > 0
     assert dense["target"]["threads"] == 1 and written["inputs"] == "random" and written["host"]["cpu"]
-    assert len(dense["latency_ms"]["samples"]) >= 30 and dense["latency_ms"]["first_ms"] > 0
+    assert len(dense["latency_ms"]["samples"]) >= 3 and dense["latency_ms"]["first_ms"] > 0
+    assert dense["gflops"] == pytest.approx(2e-9 * dense["macs"] * dense["throughput"]) and dense["peak_share"] is None
+    assert "bootstrap" in written["pairing"]["interval"] and written["noise"]["word"] in ("steady", "unsteady")
+    assert dense["ratio"]["says"] == "reference" and dropped["ratio"]["says"] in ("faster", "slower", "INCONCLUSIVE")
 
 
 def test_files_side_by_side(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -59,12 +62,25 @@ def test_the_same_thing_twice_gets_two_names(tmp_path: Path) -> None:
         ((*TINY, "--target", "torch:cpu", "--schedule", "5x4"), "12 layers"),
         ((*TINY, "--target", "torch:cpu:precision=f32", "--precision", "bf16"), "given twice"),
         ((*TINY, "--max-time", "soon"), "90s"),
+        ((*TINY, "--batch", "1,none"), "--batch is a whole number above 0"),
+        ((*TINY, "--target", "torch:cpu:batch=2", "--batch", "1,8"), "batch is given twice"),
+        ((*TINY, "--target", "torch:cpu", "--threads", "4096"), "this process may use"),
+        ((*TINY, "--target", "torch:cpu:mode=graph"), "choose torch:cuda"),
+        ((*TINY, "--precision", "f32,,bf16"), "several such as f32,bf16"),
+        ((*TINY, "--budget", "top1=84%"), "measures no accuracy"),
+        ((*TINY, "--target", "torch:cpu", "--e2e", "--no-meters"), "give a data set by --data, or a folder"),
+        (
+            (*TINY, "--target", "torch:cpu", "--e2e", "--pictures", "nowhere", "--no-meters"),
+            "takes a folder of pictures",
+        ),
+        (("profile", *TINY, "--target", "torch:cpu:mode=compile"), "usual mode only"),
     ],
 )
 def test_bad_input_is_one_sentence(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], arguments: tuple[str, ...], sentence: str
 ) -> None:
-    assert run("bench", *arguments, "-o", str(tmp_path / "out")) == 2
+    verb = () if arguments[0] == "profile" else ("bench",)
+    assert run(*verb, *arguments, "-o", str(tmp_path / "out")) == 2
     err = capsys.readouterr().err
     assert sentence in err and err.count("\n") == 1 and "Traceback" not in err
     assert not (tmp_path / "out" / "bench.json").exists()

@@ -1,0 +1,135 @@
+"""``fgvc-kit bench`` with sweeps, modes, budgets and pictures."""
+
+from __future__ import annotations
+
+import json
+import logging
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from tests.runtimes.models import write_linear
+from tests.verbs.command import run
+
+TINY = ("vit_tiny_patch16_224", "--weights", "random", "--image-size", "32")
+QUICK = ("--min-time", "0.02", "--max-time", "0.1s", "--no-meters")
+ONNX = ("--target", "onnxruntime:cpu:threads=1")
+
+
+def candidates(folder: Path) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = json.loads((folder / "bench.json").read_text())["candidates"]
+    return found
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> tuple[str, str]:
+    for name in ("a", "b"):
+        write_linear(tmp_path / f"{name}.onnx")
+    return str(tmp_path / "a.onnx"), str(tmp_path / "b.onnx")
+
+
+@pytest.fixture
+def pictures(tmp_path: Path) -> Path:
+    rng, folder = np.random.default_rng(0), tmp_path / "pictures"
+    folder.mkdir()
+    for i in range(3):
+        Image.fromarray(rng.integers(0, 255, (40, 36, 3), dtype=np.uint8)).save(folder / f"{i}.png")
+    return folder
+
+
+def test_every_combination_is_one_candidate_of_the_one_run(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    given = ("--target", "torch:cpu", "--batch", "1,2", "--threads", "1", "--image-size", "32,48", "--schedule")
+    with caplog.at_level(logging.WARNING, "tavt_kit"):
+        assert run("bench", TINY[0], "--weights", "random", *given, "taper:0.1", *QUICK, "-o", tmp_path) == 0
+    found = candidates(tmp_path)
+    assert [one["name"] for one in found] == [
+        f"vit_tiny_patch16_224 taper:0.1 batch={batch} {size}px" for size in (32, 48) for batch in (1, 2)
+    ]
+    assert found[1]["target"]["batch"] == 2 and found[2]["image_size"] == [48, 48]
+    assert found[0]["share_ms"] is None and not caplog.records
+
+
+def test_hints_are_told_apart_and_throughput_is_by_the_wall_clock(tmp_path: Path, files: tuple[str, str]) -> None:
+    targets = ("--target", "openvino:cpu:threads=1", "--target", "openvino:cpu:threads=1:hint=throughput")
+    assert run("bench", files[0], *targets, *QUICK) == 0
+    plain, many = candidates(tmp_path)
+    assert (plain["name"], many["name"]) == ("a.onnx", "a.onnx throughput") and plain["in_flight"] == 1
+    assert many["target"]["mode"] == "throughput" and many["in_flight"] >= 1 and many["streams"] >= 1
+    assert many["throughput"] == pytest.approx(1e3 / many["share_ms"]["median"])
+    assert len(many["latency_ms"]["samples"]) == 8 * many["in_flight"] * len(many["share_ms"]["samples"])
+
+
+def test_many_candidates_are_announced_with_their_time(
+    files: tuple[str, str], caplog: pytest.LogCaptureFixture
+) -> None:
+    batches = ",".join(str(size) for size in range(1, 8))
+    with caplog.at_level(logging.WARNING, "tavt_kit"):
+        assert run("bench", *files, *ONNX, "--batch", batches, *QUICK) == 0
+    assert "up to 14 candidates" in caplog.text and "0.02 s to 0.1 s each" in caplog.text
+
+
+def test_budgets_decide_the_exit_code(files: tuple[str, str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("bench", *files, *ONNX, *QUICK, "--budget", "size=1MB", "--budget", "throughput=1/s") == 0
+    assert "a.onnx: size=1MB PASS" in " ".join(capsys.readouterr().out.split())
+    assert run("bench", *files, *ONNX, *QUICK, "--budget", "latency[p50]=1us") == 1
+    assert "b.onnx: latency[p50]=0.001ms FAIL" in " ".join(capsys.readouterr().out.split())
+
+
+def test_end_to_end_beside_the_model_alone(tmp_path: Path, pictures: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    given = ("--target", "torch:cpu:threads=1", "--e2e", "--pictures", str(pictures), *QUICK)
+    assert run("bench", *TINY, *given, "--budget", "latency[e2e]=10s", "-o", tmp_path) in (0, 1)
+    (one,) = candidates(tmp_path)
+    whole = one["end_to_end"]
+    assert isinstance(whole, dict) and whole["pictures"] == 3
+    assert list(whole["parts_ms"]) == ["decode", "resize", "normalise", "inference"]
+    assert whole["latency_ms"]["median"] > whole["parts_ms"]["inference"]
+    assert "3 pictures in turn" in " ".join(capsys.readouterr().out.split())
+
+
+def test_unreadable_and_constant_pictures_are_refused(
+    tmp_path: Path, pictures: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (pictures / "1.png").write_bytes(b"no picture")
+    out = tmp_path / "out"
+    given = ("--target", "torch:cpu:threads=1", *QUICK, "-o", out)
+    assert run("bench", *TINY, *given, "--e2e", "--pictures", pictures) == 2
+    assert "1.png" in capsys.readouterr().err
+    data = tmp_path / "flat"
+    for name in ("a", "b"):
+        (data / name).mkdir(parents=True)
+        for i in range(5):
+            Image.new("RGB", (40, 40), (128, 128, 128)).save(data / name / f"{i}.png")
+    assert run("bench", *TINY, *given, "--data", data) == 2
+    assert "constant images" in capsys.readouterr().err
+    assert not (out / "bench.json").exists()
+
+
+def test_candidates_of_different_classes_need_a_word(
+    tmp_path: Path, files: tuple[str, str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_linear(tmp_path / "c.onnx", classes=7)
+    given = (*files, tmp_path / "c.onnx", *ONNX, *QUICK, "-o", tmp_path / "out")
+    assert run("bench", *given) == 2
+    assert "a.onnx has 4 and c.onnx has 7; measure them apart, or give --mixed" in capsys.readouterr().err
+    assert not (tmp_path / "out" / "bench.json").exists()
+    assert run("bench", *given, "--mixed") == 0
+
+
+def test_a_size_that_the_export_fixed_stays(files: tuple[str, str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("bench", files[0], *ONNX, "--image-size", "64", *QUICK) == 2
+    assert "takes 32x32 images, got --image-size 64" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_meters_and_memory(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    given = ("--target", "torch:cpu:threads=1", "--memory", "--min-time", "0.2", "--max-time", "1s")
+    assert run("bench", *TINY, *given, "--budget", "memory=20GB", "-o", tmp_path) == 0
+    (one,) = candidates(tmp_path)
+    record = json.loads((tmp_path / "bench.json").read_text())
+    assert record["peaks"][0]["gflops"]["f32"] > 1 and 0 < one["peak_share"] < 1.5
+    assert one["memory"]["peak"] > 50e6 and one["energy"] is not None
+    out = " ".join(capsys.readouterr().out.split())
+    assert "of peak" in out and "memory=20GB PASS" in out
