@@ -159,8 +159,7 @@ def of_answers(target: TargetDevice, probed: Probed, timed_ms: float) -> tuple[s
         )
     if target.precision != "f32" and probed.fine:
         found.append(f"said to run in {target.precision}, but its logits are as smooth as those of f32")
-    one_at_a_time = target.is_cpu and getattr(target, "is_usual", True)
-    if one_at_a_time and probed.answer_ms > _LESS * timed_ms + _LEAST_MS:
+    if target.is_cpu and target.is_usual and probed.answer_ms > _LESS * timed_ms + _LEAST_MS:
         found.append(
             f"a timed run takes {timed_ms:.3g} ms, but a whole answer at least {probed.answer_ms:.3g} ms: what is "
             "timed is less than an inference"

@@ -155,6 +155,11 @@ def exporting(model: AdaptiveViT, schedule: TokenSchedule, folder: Path) -> Call
     return export
 
 
+def jobs_protocol(given: argparse.Namespace) -> Protocol:
+    """Turns of a single run for jobs of seconds: a change's interval needs rounds, not runs."""
+    return Protocol(given.seconds, given.max_seconds, min_runs=6, visit_seconds=0.2, visit_runs=1)
+
+
 def kind_of(host: HostFacts) -> str:
     """The kind of machine, as a file's name: ``amd-epyc-2-cpus``."""
     words = f"{host.cpu} {len(host.affinity)} cpus" + (f" {host.accelerator}" if host.accelerator else "")
@@ -167,7 +172,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--image-size", type=int, default=224)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--seconds", type=float, default=3.0, help="least time of each job's timed runs")
-    parser.add_argument("--max-seconds", type=float, default=30.0, help="most of it")
+    parser.add_argument("--max-seconds", type=float, default=60.0, help="most of it")
     parser.add_argument("--only", default="", help="jobs whose names hold this; the reference always runs")
     parser.add_argument("--out", type=Path, default=Path("runs/own-speed"))
     parser.add_argument("--store", action="store_true", help="write benchmarks/results/KIND.json instead of --out")
@@ -176,7 +181,7 @@ def arguments() -> argparse.Namespace:
 
 def main() -> None:
     given = arguments()
-    host, protocol = HostFacts.gather(), Protocol(min_seconds=given.seconds, max_seconds=given.max_seconds)
+    host, protocol = HostFacts.gather(), jobs_protocol(given)
     stored = RESULTS / f"{kind_of(host)}.json"
     path = stored if given.store else make_folder(given.out) / "bench.json"
     with tempfile.TemporaryDirectory() as folder:
