@@ -201,7 +201,7 @@ def test_honesty_goes_on_where_it_was_stopped_and_tells_what_it_missed(
         assert said[-1].out.count("| met |") + said[-1].out.count("| **missed** |") == len(body["goals"])
     rows = body["rows"]
     assert {part: len(rows[part]) for part in ("steady", "bursts", "quiet", "peers")} == {
-        "steady": 2, "bursts": 2, "quiet": 2, "peers": 3}  # fmt: skip
+        "steady": 2, "bursts": 2, "quiet": 1, "peers": 3}  # fmt: skip
     assert "writing" in said[0].err and "writing" not in said[1].err and "zeros" not in said[1].err
     cheats = {row["plant"]: row for row in rows["cheats"]}
     for plant in ("zeros as input", "zeros but for one pixel", "a session that feeds zeros"):

@@ -23,13 +23,13 @@ import sys
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from pathlib import Path
-from statistics import median
 from typing import Any
 
 import numpy as np
 import torch
 
 sys.path.insert(0, str(Path(__file__).parent))
+from honesty_goals import SHARE, goals
 from honesty_peers import benchmark_app, onnxruntime_loop, our_p50, torch_timer
 from honesty_plants import LOADS, Case, Slowed, cases, load
 
@@ -50,8 +50,6 @@ from tavt_kit.runtimes import Images, open_file, open_module
 from tavt_kit.timm_import import timm
 
 PARTS = ("load", "quiet", "cheats", "peers")
-CLOSE, SHARE, OFTEN = 0.03, 0.10, 0.95
-"""Largest difference of twins, and of medians by two programs; the planted slowdown; in which share of repetitions."""
 
 
 class Ground:
@@ -109,7 +107,9 @@ class Journal:
 def twins(ground: Ground, journal: Journal, kind: str | None, repeats: int) -> None:
     """Identical artifacts and a planted slowdown, measured together, with and without load."""
     part, given = kind or "quiet", ground.given
-    protocol = Protocol(min_seconds=min(3.0, given.seconds), max_seconds=given.seconds, warmup_seconds=1.0)
+    protocol = Protocol(
+        min_seconds=given.seconds, max_seconds=given.seconds, warmup_seconds=1.0, visit_seconds=given.visit
+    )
     while (done := len(journal.rows(part))) < repeats:
         one, twin = (open_file(ground.files["openvino"], ground.target) for _ in range(2))
         slowed = Slowed(open_file(ground.files["openvino"], ground.target), ground.images, SHARE)
@@ -174,33 +174,6 @@ def peers(ground: Ground, journal: Journal) -> None:
             say(f"{name} {turn + 1} of {given.turns}: {ours:.3f} and {row['theirs_ms']:.3f} ms")
 
 
-def goals(journal: Journal) -> list[dict[str, Any]]:
-    """Each goal with what was found."""
-    found = list[dict[str, Any]]()
-
-    def goal(words: str, met: bool, what: str) -> None:
-        found.append({"goal": words, "met": met, "found": what})
-
-    for part in (*LOADS, "quiet"):
-        if rows := journal.rows(part):
-            n, least = len(rows), math.ceil(OFTEN * len(rows) - 1e-9)
-            apart = [abs(row["twin"]["ratio"] - 1) for row in rows]
-            close = sum(one < CLOSE for one in apart)
-            what = f"{close} of {n}; median {median(apart):.1%}, worst {max(apart):.1%}"
-            goal(f"{part}: twins differ by less than {CLOSE:.0%} in {least} of {n}", close >= least, what)
-            seen = sum(row["slowed"]["ci95"][0] > 1 for row in rows)
-            what = f"{seen} of {n}; median ratio {median(row['slowed']['ratio'] for row in rows):.3f}"
-            goal(f"{part}: a slowdown of {SHARE:.0%} is found in {least} of {n}", seen >= least, what)
-    for row in journal.rows("cheats"):
-        words = f"no doubt: {row['plant']}" if row["wanted"] == "nothing" else f"reported: {row['plant']}"
-        goal(words, row["met"], "; ".join(row["said"]) or "nothing said")
-    for name in dict.fromkeys(row["peer"] for row in journal.rows("peers")):
-        ratios = [row["ours_ms"] / row["theirs_ms"] for row in journal.rows("peers") if row["peer"] == name]
-        what = f"ours / theirs {median(ratios):.3f} ({min(ratios):.3f} to {max(ratios):.3f} in {len(ratios)} turns)"
-        goal(f"p50 within {CLOSE:.0%} of {name}", abs(median(ratios) - 1) <= CLOSE, what)
-    return found
-
-
 def show(found: Sequence[dict[str, Any]], given: argparse.Namespace) -> None:
     print(f"{given.model} at {given.image_size} px, f32, {given.threads} threads; {HostFacts.gather()}\n")
     print("| goal | found | |\n|---|---|---|")
@@ -218,31 +191,36 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--image-size", type=int, default=112)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--parts", default=",".join(PARTS), help="some of them, with commas between")
-    parser.add_argument("--repeats", type=int, default=20, help="of load (for each kind) and quiet")
-    parser.add_argument("--seconds", type=float, default=10.0, help="of timed runs for each candidate")
+    parser.add_argument("--repeats", type=int, default=20, help="of load, for each kind; a quarter of quiet")
+    parser.add_argument("--seconds", type=float, default=15.0, help="of timed runs for each candidate")
+    parser.add_argument("--visit", type=float, default=Protocol().visit_seconds, help="seconds of a turn")
+    parser.add_argument("--loads", default=",".join(LOADS), help="of load, with commas between")
     parser.add_argument("--turns", type=int, default=5, help="of ours and theirs, for each peer")
     parser.add_argument("--out", type=Path, default=Path("runs/honesty"))
     given = parser.parse_args()
     given.parts = given.parts.split(",")
     if unknown := [part for part in given.parts if part not in PARTS]:
         parser.error(f"parts are {', '.join(PARTS)}, got {', '.join(unknown)}")
+    given.loads = given.loads.split(",")
+    if unknown := [kind for kind in given.loads if kind not in LOADS]:
+        parser.error(f"loads are {', '.join(LOADS)}, got {', '.join(unknown)}")
     return given
 
 
 def main() -> None:
     given = arguments()
     given.out.mkdir(parents=True, exist_ok=True)
-    asked = {name: getattr(given, name) for name in ("model", "image_size", "threads", "seconds")}
+    asked = {name: getattr(given, name) for name in ("model", "image_size", "threads", "seconds", "visit")}
     journal, ground = Journal(given.out / "honesty.json", asked), Ground(given)
-    for kind in LOADS if "load" in given.parts else ():
+    for kind in given.loads if "load" in given.parts else ():
         twins(ground, journal, kind, given.repeats)
     if "quiet" in given.parts:
-        twins(ground, journal, None, given.repeats)
+        twins(ground, journal, None, math.ceil(given.repeats / 4))
     if "cheats" in given.parts:
         cheats(ground, journal)
     if "peers" in given.parts:
         peers(ground, journal)
-    journal.body["goals"] = goals(journal)
+    journal.body["goals"] = goals(journal.body["rows"])
     journal.write()
     show(journal.body["goals"], given)
     sys.exit(0 if all(row["met"] for row in journal.body["goals"]) else 1)
