@@ -82,17 +82,15 @@ def _judge(one: Benched, limit: Limit, is_quiet: bool) -> Judged:
 
 
 def _latency(one: Benched, limit: Limit, is_quiet: bool) -> Judged:
-    measured: Measurement | None = one.latency
+    measured = one.latency
     if limit.statistic == "e2e":
-        measured = None if one.end_to_end is None else one.end_to_end.measurement
-        if measured is None:
+        if one.end_to_end is None:
             return Judged(limit, Verdict.INCONCLUSIVE, reason="no end-to-end time was taken")
-    watched, plain = _watched(measured, is_quiet), replace(limit, statistic=_quantile(limit))
-    return Judged(limit, judge_latency(plain, watched), *latency_bounds(watched, plain.statistic))
-
-
-def _quantile(limit: Limit) -> str | None:
-    return "p90" if limit.statistic == "e2e" else limit.statistic
+        measured, limit_on = one.end_to_end.measurement, replace(limit, statistic="p90")
+    else:
+        limit_on = limit
+    watched = _watched(measured, is_quiet)
+    return Judged(limit, judge_latency(limit_on, watched), *latency_bounds(watched, limit_on.statistic))
 
 
 def _watched(measured: Measurement, is_quiet: bool) -> Measurement:

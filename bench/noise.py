@@ -36,6 +36,10 @@ _PREEMPTED = 50.0
 """Forced switches a second of own CPU time. Alone, a thread sees a few (the kernel's own work); beside a busy process
 on the same CPU it is switched at every slice of 2 to 4 ms, 250 to 500 times."""
 
+_SEEN = 0.01
+"""Share of our CPUs' time by others from which on forced switches are theirs. Without any, it is our own threads that
+take turns: one runtime's, still waiting busily, with the next one's. The untimed first run of each turn takes that."""
+
 _THROTTLED = 0.005
 """Share of the run that a control group may stop us: each stop lasts tens of milliseconds, many inferences long."""
 
@@ -87,7 +91,7 @@ class Noise:
             "word": self.word,
             "reasons": list(self.reasons),
             "unseen": list(self.unseen),
-            "facts": {name: None if value is None else round(value, 6) for name, value in self.facts.items()},
+            "facts": dict(self.facts),
         }
 
     @classmethod
@@ -169,7 +173,8 @@ class Watch:
         """
         if self._begin is None or self._end is None:
             raise MeasurementError("a watch gives its verdict after start and stop; call both around the measurement")
-        facts = self._facts(self._end[0] - self._begin[0], self._begin[1], self._end[1])
+        found = self._facts(self._end[0] - self._begin[0], self._begin[1], self._end[1])
+        facts = {name: None if value is None else round(value, 6) for name, value in found.items()}
         reasons = tuple(_reasons(facts))
         unseen = tuple(words for name, words in _UNSEEN.items() if facts[name] is None)
         return Noise("unsteady" if reasons else "steady", reasons, unseen, facts)
@@ -222,7 +227,7 @@ def _reasons(facts: Mapping[str, float | None]) -> list[str]:
         found.append(f"other processes used {100 * others / cpus:.2g} % of the time of the CPUs allowed")
     if (stolen := above("stolen", _STOLEN)) is not None:
         found.append(f"the hypervisor kept the CPUs for others {100 * stolen:.2g} % of the time")
-    if (preempted := above("preempted", _PREEMPTED)) is not None:
+    if (preempted := above("preempted", _PREEMPTED)) is not None and above("others", _SEEN * cpus) is not None:
         found.append(f"threads were taken off their CPU {preempted:.0f} times a second of their work")
     if (throttled := above("throttled", _THROTTLED)) is not None:
         limit = "" if facts["quota"] is None else f" ({facts['quota']:.3g} CPUs)"

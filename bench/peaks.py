@@ -117,7 +117,7 @@ def _name(target: TargetDevice) -> str:
 def _size(target: TargetDevice) -> int:
     """So large that a product takes a millisecond or more: else what starts it would be in the time."""
     if not target.is_cpu:
-        return 8192
+        return 8192 if target.processor in ("cuda", "tensorrt") else 2048
     threads = target.threads or 1
     return 1024 if threads <= 4 else 2048 if threads <= 16 else 4096
 

@@ -40,10 +40,12 @@ class ControlGroup:
             root: Of the file system; another one in tests.
         """
         cpu, memory = list(_folders(root, "cpu")), list(_folders(root, "memory"))
-        stats = [found for folder in cpu if (found := _stat(folder))]
+        stats = [stat for folder in cpu if (stat := _stat(folder))]
+        quotas = [quota for folder in cpu if (quota := _quota(folder)) is not None]
+        limits = [most for folder in memory if (most := _most_memory(folder)) is not None]
         return cls(
-            cpus=min((found for folder in cpu if (found := _quota(folder)) is not None), default=None),
-            memory_bytes=min((found for folder in memory if (found := _most_memory(folder)) is not None), default=None),
+            cpus=min(quotas, default=None),
+            memory_bytes=min(limits, default=None),
             throttled=sum(stat["nr_throttled"] for stat in stats) if stats else None,
             throttled_seconds=sum(_seconds(stat) for stat in stats) if stats else None,
         )

@@ -28,8 +28,11 @@ _FLAGS = (
     "amx_int8",
     "asimd",
     "sve",
+    "asimddp",
+    "i8mm",
+    "bf16",
 )
-"""Instruction sets that decide which kernels run; ``asimd`` and ``sve`` are ARM's."""
+"""Instruction sets that decide which kernels run; from ``asimd`` on ARM's."""
 
 _PACKAGES = ("tavt-kit", "torch", "timm", "onnxruntime", "openvino", "nncf", "numpy")
 

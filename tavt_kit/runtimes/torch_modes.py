@@ -54,7 +54,7 @@ class CudaGraph:
 
     def __init__(self, module: nn.Module, example: Tensor) -> None:
         self._images = example.clone()
-        beside = torch.cuda.Stream()
+        beside = torch.cuda.Stream()  # type: ignore[no-untyped-call]
         beside.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(beside):
             for _ in range(_WARM):

@@ -156,7 +156,9 @@ def _protocol(min_time: float, max_time: str) -> Protocol:
 
     most = options.parse_duration(max_time) or 60.0
     least = min(min_time, most)
-    return Protocol(min_seconds=least, max_seconds=most, visit_seconds=min(0.3, least / 10))
+    return Protocol(
+        min_seconds=least, max_seconds=most, visit_seconds=min(0.3, least / 10), warmup_seconds=min(5.0, most)
+    )
 
 
 def _run(opener: Opener, things: Sequence[str], plan: Plan, out: Path, as_json: bool) -> int:

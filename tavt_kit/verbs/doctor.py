@@ -1,8 +1,12 @@
-"""``fgvc-kit doctor``: what this machine can do."""
+"""``fgvc-kit doctor``: what this machine can do, how fast, and what is missing."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
+from typing import Annotated, Any
+
+import typer
 
 from tavt_kit.verbs import options
 
@@ -19,23 +23,40 @@ TARGETS = (
     "onnxruntime:tensorrt",
 )
 
+Fast = Annotated[bool, typer.Option("--fast", help="Measure nothing: answers in seconds.")]
 
-def doctor_verb(as_json: options.Json = False) -> int:
-    """Say what this machine can do.
 
-    Which targets can be used, the processor's instruction sets, the versions of the runtimes.
-    A target that is not here is listed with the sentence that a verb would refuse it with.
+def doctor_verb(fast: Fast = False, as_json: options.Json = False) -> int:
+    """Say what this machine can do, how fast it is, and what is missing.
+
+    Which targets can be used; the processor, its instruction sets and what this process may have of it; how fast it
+    multiplies in each precision and copies; a ViT-S on every runtime (half a minute; --fast leaves all measuring out);
+    and for all that is missing the one command that mends it. A target that is not here is listed with the reason
+    that a verb would refuse it with.
     """
     from tavt_kit.host import HostFacts
+    from tavt_kit.verbs.doctor_findings import Place, findings
+    from tavt_kit.verbs.doctor_room import Room
 
-    facts = HostFacts.gather().as_record()
-    targets = {text: _answer(text) for text in TARGETS}
+    facts, room = HostFacts.gather(), Room.gather()
+    refused = {text: _answer(text) for text in TARGETS}
+    found = findings(Place(facts, room, refused))
+    speed = None if fast else _speed(refused)
+    record = {
+        "schema": "fgvc-kit/doctor",
+        "version": 1,
+        "host": facts.as_record(),
+        "room": room.as_record(),
+        "targets": {text: {"usable": not reason, "reason": reason} for text, reason in refused.items()},
+        "speed": speed,
+        "findings": [one.as_record() for one in found],
+    }
     if as_json:
-        answers = {text: {"usable": not reason, "reason": reason} for text, reason in targets.items()}
-        record = {"schema": "fgvc-kit/doctor", "version": 1, "host": facts, "targets": answers}
-        print(json.dumps(record, indent=1))
+        print(json.dumps(record, indent=1, allow_nan=False))
         return 0
-    _print(facts, targets)
+    from tavt_kit.verbs.doctor_table import print_doctor
+
+    print_doctor(facts, room, refused, speed, found)
     return 0
 
 
@@ -52,19 +73,10 @@ def _answer(text: str) -> str:
     return ""
 
 
-def _print(facts: dict[str, object], targets: dict[str, str]) -> None:
-    from rich.console import Console
-    from rich.markup import escape
-    from rich.table import Table
+def _speed(refused: Mapping[str, str]) -> dict[str, Any]:
+    from tavt_kit.verbs.doctor_speed import measure_speed
+    from tavt_kit.verbs.progress import watching
 
-    console = Console()
-    about = Table("this machine", "", show_edge=False)
-    for name, value in facts.items():
-        shown = ", ".join(f"{k} {v}" for k, v in value.items()) if isinstance(value, dict) else value
-        shown = ", ".join(map(str, shown)) if isinstance(shown, list | tuple) else shown
-        about.add_row(name.replace("_", " "), "-" if shown is None else escape(str(shown)))
-    console.print(about)
-    table = Table("target", "usable", "why not", show_edge=False)
-    for text, reason in targets.items():
-        table.add_row(text, "no" if reason else "yes", escape(reason))
-    console.print(table)
+    usable = [text for text, reason in refused.items() if not reason]
+    with watching("measuring") as tell:
+        return measure_speed(usable, lambda what: tell(f"measuring {what}", None))

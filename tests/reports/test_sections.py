@@ -225,3 +225,15 @@ def test_what_was_stopped_early_is_no_point_of_the_chart() -> None:
     records: Any = SimpleNamespace(candidates=rows)
     view: Any = SimpleNamespace(candidates=(), baselines=())
     assert cloud_of(records, view, Axes(measured=False, statistic="p50")) == [(2.0, 50.0), (2.0, 50.0)]
+
+
+def test_a_bench_shows_its_meters_and_what_it_could_not_decide(tmp_path: Path) -> None:
+    path = write_run(tmp_path).folder / "bench.json"
+    body = json.loads(path.read_text())
+    body["noise"] = {"word": "unsteady", "reasons": ["other processes used 51 % of the CPUs"]}
+    body["candidates"][1] |= {"gflops": 18.5, "peak_share": 0.371, "memory": {"peak": 339_000_000}}
+    body["candidates"][1]["ratio"]["says"] = "INCONCLUSIVE"
+    path.write_text(json.dumps(body))
+    page = read([path.parent], tmp_path)
+    assert "The machine was unsteady: other processes used 51 % of the CPUs." in page.text
+    assert "18.5" in page.text and "37" in page.text and "339 MB" in page.text and "inconclusive" in page.text

@@ -1,23 +1,54 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
 import pytest
 
 from tavt_kit.errors import TargetError
-from tavt_kit.verbs import doctor
+from tavt_kit.host import HostFacts
+from tavt_kit.verbs import doctor, doctor_findings, doctor_speed, doctor_table
+from tavt_kit.verbs.doctor_findings import Finding, Place, findings
+from tavt_kit.verbs.doctor_room import Room
 from tests.verbs.command import run
+
+SPEED: dict[str, Any] = {
+    "peaks": [
+        {"processor": "cpu", "threads": 1, "gflops": {"f32": 70.0, "bf16": 140.0, "int8": 1500.0},
+         "by": {"f32": "torch", "bf16": "openvino", "int8": "openvino"}, "size": 1024, "copy_gbs": 11.2,
+         "cached_gbs": 97.0, "gains": {"bf16": 2.0, "int8": 21.4}},
+        {"processor": "cpu", "threads": 2, "gflops": {"f32": 130.0, "bf16": 132.0},
+         "by": {"f32": "torch", "bf16": "openvino"}, "size": 1024, "copy_gbs": 20.1, "cached_gbs": None,
+         "gains": {"bf16": 1.02}},
+    ],
+    "bf16_in_torch": False,
+    "reference": {"model": "vit_small_patch16_224", "seconds": 4.0, "rows": [
+        {"target": "torch:cpu:precision=f32:batch=1", "precision": "f32", "median": 81.25, "p90": 1234.5,
+         "steady": True, "first_ms": 99.0, "load_ms": 15300.0},
+        {"target": "openvino:cpu:precision=bf16:batch=1", "reason": "a reason [of] its own"}]},
+    "noise": {"word": "unsteady", "reasons": ["other processes used 30 % of the time of the CPUs allowed"],
+              "unseen": [], "facts": {}},
+}  # fmt: skip
 
 
 @pytest.fixture(autouse=True)
 def a_machine_without_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Stands in for asking the runtimes, which would load all of them."""
+    """Stands in for asking the runtimes, which would load all of them, and for measuring."""
 
     def check(target: object) -> None:
         if ":cpu" not in str(target):
             raise TargetError(f"target {target} needs a device [that] is not here; choose torch:cpu")
 
+    def measure(usable: Sequence[str], on_step: Callable[[str], None]) -> dict[str, Any]:
+        assert list(usable) == ["torch:cpu", "openvino:cpu", "onnxruntime:cpu"]
+        on_step("something")
+        return SPEED
+
     monkeypatch.setattr("tavt_kit.runtimes.check_available", check)
+    monkeypatch.setattr("tavt_kit.verbs.doctor_speed.measure_speed", measure)
 
 
 def test_json_names_every_target_and_the_host(capsys: pytest.CaptureFixture[str]) -> None:
@@ -29,9 +60,140 @@ def test_json_names_every_target_and_the_host(capsys: pytest.CaptureFixture[str]
     refused = answer["targets"]["torch:cuda:0"]
     assert not refused["usable"] and "needs a device [that] is not here" in refused["reason"]
     assert answer["host"]["packages"]["torch"] and answer["host"]["cores"] >= 1
+    assert answer["room"]["cache"] and answer["speed"] == SPEED
+    assert all(one["what"] and one["command"] for one in answer["findings"])
 
 
 def test_the_table_says_why_a_target_cannot_be_used(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("doctor", "--fast") == 0
+    printed = capsys.readouterr().out
+    out = " ".join(printed.split())
+    assert "torch:cpu" in out and "needs a device [that] is not here" in out and "None" not in out
+    assert "AVX2" in out or "NEON" in out
+    assert "GFLOP/s" not in out  # nothing was measured
+    assert max(len(line) for line in printed.splitlines() if "    " not in line[:4]) <= 80
+
+
+def test_speeds_are_printed_with_what_they_mean(capsys: pytest.CaptureFixture[str]) -> None:
     assert run("doctor") == 0
-    out = " ".join(capsys.readouterr().out.split())
-    assert "torch:cpu" in out and "[that]" in out and "None" not in out
+    printed = capsys.readouterr().out
+    assert "cpu: bf16 is 1.02x f32 (openvino over torch): not faster here, stay with f32\n" in printed
+    assert "1500" in printed and "1234" in printed and "15.3" in printed and "e+" not in printed
+    assert "trains and searches in f32" in printed and "a reason [of] its own" in " ".join(printed.split())
+    assert "unsteady: other processes used 30 %" in printed
+
+
+def test_a_command_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    from rich.console import Console
+
+    command = "sudo do-it " + "x" * 120
+    doctor_table._findings(Console(width=80), [Finding("a [b] is gone", command, optional=True)])
+    out = capsys.readouterr().out
+    assert f"    {command}\n" in out and "optional: a [b] is gone" in out
+
+
+def test_gains_are_over_f32() -> None:
+    assert doctor_speed.precision_gains({"f32": 10.0, "bf16": 25.0}) == {"bf16": 2.5}
+    assert doctor_speed.precision_gains({"int8": 25.0}) == {}
+
+
+@pytest.fixture
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Place:
+    """A machine on which all is well, as far as its files say."""
+    monkeypatch.setattr(doctor_findings, "requires", lambda name: ["numpy>=2.0"])
+    facts = replace(HostFacts.gather(), quota=None, affinity=(0, 1, 2, 3), governor=None)
+    room = Room(2**34, 2**33, None, "/cache", 2**35, True, 2**32, 20000, 20000, "RAPL")
+    return Place(facts, room, {}, tmp_path)
+
+
+def put(place: Place, path: str, text: str = "") -> None:
+    (place.root / path).parent.mkdir(parents=True, exist_ok=True)
+    (place.root / path).write_text(text, encoding="ascii")
+
+
+def test_where_all_is_well_nothing_is_found(place: Place) -> None:
+    assert findings(place) == []
+
+
+def test_packages_and_extras_that_are_not_installed(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    listed = ["numpy>=2.0", "no-such-thing<3,>=2", 'nor-this; extra == "distributed"', "nor-that; extra == 'dev'",
+              "elsewhere; sys_platform == 'never'"]  # fmt: skip
+    monkeypatch.setattr(doctor_findings, "requires", lambda name: listed)
+    base, extra = findings(place)
+    assert base == Finding("not installed: no-such-thing<3,>=2", "pip install 'no-such-thing<3,>=2'")
+    assert extra.command == "pip install 'tavt-kit[distributed]'" and extra.optional
+
+
+@pytest.mark.parametrize(
+    ("change", "command"),
+    [
+        ({"files": 256, "files_most": 4096}, "ulimit -n 4096"),
+        ({"files": 256, "files_most": -1}, "ulimit -n 65536"),
+        ({"files": 256, "files_most": 256}, "sudo prlimit --pid $$ --nofile=65536"),
+        ({"cache_writable": False}, "export FGVC_KIT_CACHE=/a/folder/of/yours"),
+        ({"cache_free": 5 * 10**6}, "export FGVC_KIT_CACHE=/a/folder/with/space"),
+        ({"shared": 64 * 2**20}, "sudo mount -o remount,size=1g /dev/shm"),
+    ],
+)
+def test_too_little_room(place: Place, change: dict[str, Any], command: str) -> None:
+    (found,) = findings(replace(place, room=replace(place.room, **change)))
+    assert found.command == command and not found.optional
+
+
+def test_a_quota_below_the_cpus_in_sight(place: Place) -> None:
+    (found,) = findings(replace(place, facts=replace(place.facts, quota=2.5)))
+    assert found.command.endswith("threads=2") and "2.5" in found.what
+
+
+def test_devices_that_no_runtime_sees(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    refused = dict.fromkeys(("torch:cuda:0", "onnxruntime:cuda", "openvino:gpu", "openvino:npu"), "no")
+    place = replace(place, refused=refused)
+    assert findings(place) == []  # nothing to see
+    put(place, "sys/class/drm/renderD128/device/vendor", "0x1002\n")
+    assert findings(place) == []  # of another maker
+    put(place, "sys/class/drm/renderD129/device/vendor", "0x8086\n")
+    put(place, "sys/class/accel/accel0/device/vendor", "0x8086\n")
+    assert [one.command for one in findings(place)] == [
+        "sudo apt-get install intel-opencl-icd",
+        "sudo snap install intel-npu-driver",
+    ]
+    put(place, "dev/dri/renderD129")
+    monkeypatch.setattr(doctor_findings.os, "access", lambda path, mode: False)
+    assert "usermod" in findings(place)[0].command
+    assert findings(replace(place, refused={})) == []  # they are seen
+
+
+def test_an_nvidia_gpu_that_torch_does_not_see(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(doctor_findings.shutil, "which", lambda name: None)
+    monkeypatch.setattr(doctor_findings, "find_spec", lambda name: None)
+    put(place, "dev/nvidia0")
+    found = findings(replace(place, refused={"torch:cuda:0": "no", "onnxruntime:cuda": "no"}))
+    assert [one.optional for one in found] == [False, True, True]
+    assert "torch>=2.6" in found[0].command and found[1].command == "pip install onnxruntime-gpu"
+    assert found[2].command == "pip install nvidia-ml-py"
+
+
+def test_what_makes_measuring_unsure_is_optional(place: Place) -> None:
+    put(place, "sys/class/powercap/intel-rapl:0/energy_uj")
+    found = findings(replace(place, facts=replace(place.facts, governor="powersave")))
+    assert all(one.optional for one in found) and len(found) == 2
+    assert "cpupower" in found[0].command and "chmod" in found[1].command
+
+
+def test_room_of_a_made_up_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FGVC_KIT_CACHE", str(tmp_path / "not" / "yet"))
+    (tmp_path / "proc").mkdir()
+    (tmp_path / "proc/meminfo").write_text("MemTotal:  2000 kB\nMemAvailable:  500 kB\nHugePages_Total:  0\n")
+    room = Room.gather(tmp_path)
+    assert (room.memory, room.memory_free, room.memory_limit) == (2_048_000, 512_000, None)
+    assert room.cache_writable and room.cache_free and room.shared is None and "no RAPL" in room.energy
+
+
+@pytest.mark.slow
+def test_this_machine_is_measured(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.undo()
+    speed = doctor_speed.measure_speed(["torch:cpu", "openvino:cpu", "onnxruntime:cpu"], lambda what: None)
+    assert all(row["gflops"]["f32"] > 0 for row in speed["peaks"])
+    targets = {row["target"] for row in speed["reference"]["rows"] if row["median"] > 0}
+    assert {"torch:cpu:precision=f32:batch=1", "onnxruntime:cpu:precision=f32:batch=1"} < targets
+    assert json.dumps(speed, allow_nan=False)

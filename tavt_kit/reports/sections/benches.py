@@ -38,6 +38,8 @@ def _table(found: Found, named: bool) -> Table:
         Column("p90"),
         Column("p99"),
         Column("Images/s"),
+        Column("GFLOP/s", hint="of this machine's peak"),
+        Column("Memory", hint="at most"),
         Column("Speed", hint="paired, 95 %"),
         Column("Gain realised", hint="of the MACs saved"),
     )
@@ -52,7 +54,8 @@ def _row(row: Mapping[str, Any]) -> tuple[Cell, ...]:
     size = number(row, "size_bytes")
     small = ", ".join(part for part in (counts_text(counts), bytes_text(size) if size else "") if part)
     time = TimeView.of(mapping(row, "latency_ms"))
-    speed = number(row, "throughput")
+    speed, work, share = (number(row, name) for name in ("throughput", "gflops", "peak_share"))
+    memory = number(row, "memory", "device_peak") or number(row, "memory", "peak")
     return (
         Cell(text(row, "name") or DASH, small, code=True),
         Cell(target_words(mapping(row, "target")) or DASH),
@@ -61,6 +64,8 @@ def _row(row: Mapping[str, Any]) -> tuple[Cell, ...]:
         Cell(DASH) if time is None else Cell(ms_text(time.p90)),
         Cell(DASH) if time is None else Cell(ms_text(time.p99)),
         Cell(DASH if speed is None else significant(speed)),
+        Cell(DASH if work is None else significant(work), percent_text(share, 0) if share is not None else ""),
+        Cell(DASH if memory is None else bytes_text(memory)),
         Cell(ratio_text(number(row, "ratio", "value")), _span(row)),
         Cell(percent_text(number(row, "gain_share", "value"), 0)),
     )
@@ -68,7 +73,8 @@ def _row(row: Mapping[str, Any]) -> tuple[Cell, ...]:
 
 def _span(row: Mapping[str, Any]) -> str:
     low, high = number(row, "ratio", "low"), number(row, "ratio", "high")
-    return "" if low is None or high is None else f"{low:.2f}–{high:.2f}"
+    doubt = " inconclusive" if text(row, "ratio", "says") == "INCONCLUSIVE" else ""
+    return "" if low is None or high is None else f"{low:.2f}–{high:.2f}{doubt}"
 
 
 def _protocol(bench: Mapping[str, Any]) -> str:
@@ -86,4 +92,12 @@ def _protocol(bench: Mapping[str, Any]) -> str:
         parts.append(f"inputs: {inputs}")
     if (seed := whole(bench, "seed")) is not None:
         parts.append(f"seed {seed}")
-    return "; ".join(parts) + "." if parts else "The protocol is not recorded."
+    said = "; ".join(parts) + "." if parts else "The protocol is not recorded."
+    return said + _noise(mapping(bench, "noise"))
+
+
+def _noise(noise: Mapping[str, Any]) -> str:
+    """What the watch over the machine saw; nothing for records from before there was one."""
+    word = text(noise, "word")
+    reasons = "; ".join(str(reason) for reason in sequence(noise, "reasons"))
+    return "" if word is None else f" The machine was {word}{': ' if reasons else ''}{reasons}."

@@ -1,0 +1,134 @@
+"""Energy meters on made-up counters, whose joules are known."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from tavt_kit.bench.energy import Energy, NoMeter, NvidiaSmi, Nvml, Rapl, energy_meter, measure_energy
+from tavt_kit.device import TargetDevice
+from tavt_kit.errors import RecordError
+
+CPU, CUDA = TargetDevice.parse("torch:cpu"), TargetDevice.parse("torch:cuda:0")
+RANGE = 1_000_000
+
+
+def zone(root: Path, name: str, kind: str, microjoules: int | str) -> None:
+    folder = root / "sys/class/powercap" / name
+    folder.mkdir(parents=True, exist_ok=True)
+    for file, text in (("name", kind), ("energy_uj", microjoules), ("max_energy_range_uj", RANGE)):
+        (folder / file).write_text(f"{text}\n", encoding="ascii")
+
+
+def counts(root: Path, package: int, dram: int = 0, other: int = 0) -> None:
+    zone(root, "intel-rapl:0", "package-0", package)
+    zone(root, "intel-rapl:0:0", "core", other)
+    zone(root, "intel-rapl:0:1", "dram", dram)
+    zone(root, "intel-rapl:1", "psys", other)
+    zone(root, "intel-rapl-mmio:0", "package-0", other)
+
+
+def test_packages_and_memory_are_summed_and_parts_are_not(tmp_path: Path) -> None:
+    counts(tmp_path, 100, 10, 0)
+    meter = energy_meter(CPU, tmp_path)
+    assert isinstance(meter, Rapl) and meter.joules() == 0
+    counts(tmp_path, 300_100, 50_010, 777_777)
+    assert meter.joules() == pytest.approx(0.35)
+
+
+def test_a_counter_that_turns_over_goes_on(tmp_path: Path) -> None:
+    counts(tmp_path, RANGE - 4)
+    meter = energy_meter(CPU, tmp_path)
+    counts(tmp_path, 5)
+    assert meter.joules() == pytest.approx(10e-6)  # 4 to the last value, 1 to 0, 5 on
+    counts(tmp_path, 3)
+    assert meter.joules() == pytest.approx((10 + RANGE - 1) * 1e-6)
+
+
+def test_no_counters_and_unreadable_ones_have_a_reason(tmp_path: Path) -> None:
+    assert "no RAPL" in energy_meter(CPU, tmp_path).reason
+    counts(tmp_path, 1)
+    (tmp_path / "sys/class/powercap/intel-rapl:0/energy_uj").write_text("", encoding="ascii")
+    reason = energy_meter(CPU, tmp_path).reason
+    assert "sudo chmod a+r" in reason
+    energy = measure_energy(pytest.fail, energy_meter(CPU, tmp_path))  # runs nothing
+    assert energy.joules is None and energy.reason == reason
+    assert "openvino:npu" in energy_meter(TargetDevice.parse("openvino:npu"), tmp_path).reason
+
+
+class Counting:
+    """A meter that gives 3 J to every run, and what warm-up drew besides."""
+
+    source, reason = "made up", ""
+
+    def __init__(self) -> None:
+        self.total = 0.0
+
+    def joules(self) -> float:
+        return self.total
+
+    def run(self) -> None:
+        self.total += 3.0
+
+
+@pytest.mark.parametrize("batch", [1, 4])
+def test_joules_are_of_one_image_without_the_warm_up(batch: int) -> None:
+    meter = Counting()
+    meter.total = 1e6
+    energy = measure_energy(meter.run, meter, batch=batch, seconds=0.01)
+    assert energy.joules == pytest.approx(3 / batch) and energy.images % batch == 0 and energy.images >= 5 * batch
+    assert energy.watts is not None and energy.watts > 0 and energy.source == "made up"
+    assert Energy.from_record(json.loads(json.dumps(energy.as_record()))) == energy
+    with pytest.raises(RecordError):
+        Energy.from_record({"power": 1})
+
+
+def test_a_counter_that_stands_still_is_no_zero() -> None:
+    meter = Counting()
+    energy = measure_energy(lambda: None, meter, seconds=0.01)
+    assert energy.joules is None and "did not move" in energy.reason
+
+
+def test_power_is_summed_over_time() -> None:
+    watts, when = iter((100.0, 300.0, 300.0)), iter((0.0, 2.0, 3.0))
+    meter = NvidiaSmi(lambda: next(watts), now=lambda: next(when))
+    assert meter.joules() == pytest.approx(400) and meter.joules() == pytest.approx(700)
+
+
+class DriverError(Exception):
+    """Stands in for pynvml.NVMLError."""
+
+
+def driver(energy: Callable[[object], int]) -> SimpleNamespace:
+    return SimpleNamespace(
+        NVMLError=DriverError,
+        nvmlInit=lambda: None,
+        nvmlDeviceGetHandleByIndex=lambda index: index,
+        nvmlDeviceGetHandleByUUID=lambda name: name,
+        nvmlDeviceGetTotalEnergyConsumption=energy,
+    )
+
+
+def test_the_driver_counts_millijoules(monkeypatch: pytest.MonkeyPatch) -> None:
+    total = iter((5000, 7500))
+    monkeypatch.setitem(sys.modules, "pynvml", driver(lambda handle: next(total)))
+    meter = energy_meter(CUDA)
+    assert isinstance(meter, Nvml) and meter.joules() == 2.5
+
+    def old(handle: object) -> int:
+        raise DriverError("Not Supported")
+
+    monkeypatch.setitem(sys.modules, "pynvml", driver(old))
+    assert "Not Supported" in energy_meter(CUDA).reason
+
+
+def test_without_a_driver_there_is_no_meter(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "pynvml", None)
+    monkeypatch.setenv("PATH", "")
+    meter = energy_meter(CUDA)
+    assert isinstance(meter, NoMeter) and "pip install nvidia-ml-py" in meter.reason and meter.joules() == 0

@@ -1,0 +1,90 @@
+"""Peaks: of made-up products whose speed is known, and the real products against numpy."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import numpy as np
+import pytest
+
+from tavt_kit.bench import peaks, products
+from tavt_kit.bench.peaks import Peaks, measure_peaks
+from tavt_kit.bench.products import Product
+from tavt_kit.device import TargetDevice
+from tavt_kit.errors import MeasurementError, RecordError
+
+CPU = TargetDevice.parse("torch:cpu:threads=1")
+
+
+def in_turn(*seconds: float) -> object:
+    """A clock that shows these times, then the last one for ever."""
+    left = list(seconds)
+    return lambda: left.pop(0) if len(left) > 1 else left[0]
+
+
+@contextmanager
+def copies(target: TargetDevice) -> Iterator[list[peaks.Copy]]:
+    yield [(lambda: 0.5, 4 * 10**9), (lambda: 0.001, 10**8)]
+
+
+def test_the_fastest_runtime_is_the_peak(monkeypatch: pytest.MonkeyPatch) -> None:
+    made = [
+        Product("torch", "f32", in_turn(9.0, 4e-3, 2e-3, 4e-3)),  # type: ignore[arg-type]
+        Product("openvino", "f32", lambda: 1e-3),
+        Product("onnxruntime", "f32", lambda: 3e-3),
+        Product("torch", "bf16", in_turn(9.0, 4e-3, 5e-4, 4e-3)),  # type: ignore[arg-type]
+    ]
+    monkeypatch.setattr(peaks, "products", lambda target, size, runtimes: iter(made))
+    monkeypatch.setattr(peaks, "_copies", copies)
+    found = measure_peaks(CPU, seconds=0, size=100)
+    assert found == Peaks(
+        "cpu", 1, pytest.approx({"f32": 2.0, "bf16": 4.0}), {"f32": "openvino", "bf16": "torch"}, 100, 8.0, 100.0
+    )
+    assert found.share(0.5, "f32") == pytest.approx(0.25) and found.share(1, "int8") is None
+    assert Peaks.from_record(json.loads(json.dumps(found.as_record()))) == found
+    with pytest.raises(RecordError):
+        Peaks.from_record({"threads": 1})
+
+
+def test_nothing_to_multiply_by_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(MeasurementError, match="none of onnxruntime"):
+        measure_peaks(TargetDevice.parse("torch:cuda:0"), runtimes=("onnxruntime",), size=8)
+
+
+def test_the_graphs_multiply() -> None:
+    """OpenVINO's, in the precision that it says; onnxruntime's."""
+    from tavt_kit.runtimes.on_onnxruntime import open_session
+    from tavt_kit.runtimes.on_openvino import compile_for
+
+    rng = np.random.default_rng(0)
+    left, right = (rng.standard_normal((64, 64), dtype=np.float32) for _ in range(2))
+    wanted = left @ right.T
+    for int8, most in ((False, 1e-4), (True, 0.4)):
+        compiled = compile_for(products._openvino_graph(left.shape, right, int8=int8), CPU)
+        error = np.abs(compiled([left])[0] - wanted).mean()
+        assert error < most and (error > 0.01) == int8
+    whole = np.arange(64 * 64, dtype=np.int8).reshape(64, 64)
+    run = open_session(products._onnx_graph(whole), TargetDevice.parse("onnxruntime:cpu:threads=1"))
+    unsigned = whole.astype(np.uint8)
+    assert (run.run(None, {"left": unsigned})[0] == unsigned.astype(np.int32) @ whole.astype(np.int32)).all()
+
+
+def test_every_runtime_offers_what_the_processor_can(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = {(one.runtime, one.precision) for one in products.products(CPU, 32, ("openvino", "onnxruntime", "nothing"))}
+    assert {("openvino", "f32"), ("onnxruntime", "f32"), ("onnxruntime", "int8")} <= found
+
+
+@pytest.mark.slow
+def test_this_machines_own() -> None:
+    found = measure_peaks(CPU, seconds=0.2, size=256)
+    assert found.gflops["f32"] > 0.1 and set(found.by) == set(found.gflops) and found.threads == 1
+    assert found.copy_gbs is not None and found.cached_gbs is not None and found.copy_gbs > 0.1
+
+
+@pytest.mark.gpu
+def test_a_gpus_own() -> None:
+    found = measure_peaks(TargetDevice.parse("torch:cuda:0"), seconds=0.5, size=2048)
+    assert found.processor == "cuda:0" and found.threads is None
+    assert found.gflops["bf16"] > 10 and found.copy_gbs is not None and found.copy_gbs > 10
