@@ -17,10 +17,10 @@ def go_away(things: Sequence[str], pack: Path | None, carried: Path | None, as_j
     from tavt_kit.verbs.carried import settle
     from tavt_kit.verbs.front_view import print_front
 
-    run = Path(things[0])
-    if len(things) > 1 or not run.is_dir() or (pack and carried):
+    run = Path(things[0] if things else "")
+    if len(things) != 1 or not run.is_dir() or (pack and carried):
         raise BadOption(
-            f"--pack or --carried takes the run folder of one search, got {', '.join(things)}"
+            f"--pack or --carried takes the run folder of one search, got {', '.join(things) or 'none'}"
             + (" and both flags" if pack and carried else "")
         )
     if carried is None:

@@ -104,8 +104,8 @@ def measure(opened: Sequence[Opened], inputs: Inputs, plan: Plan, tell: Tell) ->
 
     if not plan.mixed:
         _refuse_mixed(opened)
-    peaks = _peaks(opened, plan, tell) if plan.meters else {}
     sessions, images = _sessions(opened, inputs, plan.end_to_end)
+    peaks = _peaks(opened, plan, tell) if plan.meters else {}
     notes, watch = Notes(sessions), Watch()
     alone = {one.name: one.session for one in opened}
     witness = Witness(alone, images, np.random.default_rng(plan.seed), then=notes)
@@ -215,8 +215,9 @@ def _with_alone(row: Benched, one: Opened, plan: Plan, tell: Tell) -> Benched:
     if plan.meters:
         tell(f"energy of {one.name}", None)
         target = one.session.target
-        meter = energy_meter(target)
-        energy = measure_energy(one.session.timer(one.images), meter, batch=target.batch).as_record()
+        run = one.session.timer(one.images)
+        images = target.batch * getattr(run, "inferences", 1)  # a burst of OpenVINO's throughput hint has many
+        energy = measure_energy(run, energy_meter(target), batch=images).as_record()
     if plan.memory:
         tell(f"memory of {one.name}", None)
         memory = peak_memory(one.job).as_record()
