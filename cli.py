@@ -31,6 +31,7 @@ VERBS = {
     "profile": "tavt_kit.verbs.profile:profile_verb",
     "report": "tavt_kit.verbs.report:report_verb",
     "show": "tavt_kit.verbs.show:show_verb",
+    "compare": "tavt_kit.verbs.compare:compare_verb",
     "eval": "tavt_kit.verbs.eval:eval_verb",
     "predict": "tavt_kit.verbs.predict:predict_verb",
     "explain": "tavt_kit.verbs.explain:explain_verb",

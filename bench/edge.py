@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 
 from tavt_kit.bench.clocks import OnnxClocks, OpenvinoClocks, PartClocks
+from tavt_kit.bench.doubts import Witness
 from tavt_kit.bench.protocol import BRIEF, Protocol, bench
 from tavt_kit.bench.record import SCHEMA, VERSION, Benched, bench_body
 from tavt_kit.bench.table_plan import TablePlan
@@ -146,7 +147,8 @@ def _bench(record: Mapping[str, Any], graphs: Path, options: argparse.Namespace,
         steps(f"opening {one['name']}", 0.0)
         sessions[one["name"]] = open_graph(_graph(graphs, one["graph"]), target, time.perf_counter())
     steps("measuring", 0.0)
-    found = bench(sessions, images, protocol, rng=rng)
+    witness = Witness(sessions, dict.fromkeys(sessions, images), rng)
+    found = bench(sessions, images, protocol, rng=rng, turns=witness)
     rows = [
         Benched(
             one["name"],
@@ -156,6 +158,8 @@ def _bench(record: Mapping[str, Any], graphs: Path, options: argparse.Namespace,
             TokenSchedule(tuple(one["schedule"])),
             one["macs"],
             one["size_bytes"],
+            busy_cores=witness.busy(one["name"]),
+            doubts=witness.doubts(one["name"], found[one["name"]].median),
         )
         for one in record["candidates"]
     ]

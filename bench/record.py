@@ -60,6 +60,8 @@ class Benched:
         memory: The record of a ``MemoryPeak``.
         energy: The record of an ``Energy``.
         verdicts: Records of the limits of a budget.
+        busy_cores: How many cores worked for this process while it was timed; ``None`` where nobody looked.
+        doubts: What makes its times other than they seem, in sentences.
     """
 
     name: str
@@ -79,6 +81,8 @@ class Benched:
     memory: Mapping[str, Any] | None = None
     energy: Mapping[str, Any] | None = None
     verdicts: Sequence[Mapping[str, Any]] = field(default=())
+    busy_cores: float | None = None
+    doubts: Sequence[str] = field(default=())
 
     @property
     def latency(self) -> Measurement:
@@ -183,4 +187,6 @@ def _row(one: Benched, rows: Sequence[Benched]) -> Mapping[str, Any]:
         "gain_reference": None if share is None else reference.name,
         "gain_share": None if share is None else share.as_record(),
         "budgets": [dict(found) for found in one.verdicts],
+        "busy_cores": one.busy_cores,
+        "doubts": list(one.doubts),
     }

@@ -13,7 +13,8 @@ ROOT = Path(__file__).resolve().parents[1]
 PARTS = ("search", "distill", "bench")
 PLAIN = ("errors", "schedule", "device", "measurement", "accuracy", "host", "budget", "verdict", "candidate", "front",
          "records", "latency_table", "layer_cells", "model_card", "artifact_card", "code_version", "sealed",
-         "foreign_times", "onnx_metadata", "quieted", "control_group")  # fmt: skip
+         "foreign_times", "onnx_metadata", "quieted", "control_group", "comparison", "comparable",
+         "compared")  # fmt: skip
 LAYERS = (
     PLAIN,
     ("backbones", "drop", "scores", "tokens", "packed", "preprocess", "timm_import", "vision_ops"),

@@ -23,6 +23,7 @@ from tavt_kit.distill.step import sandwich_step
 from tavt_kit.schedule import TokenSchedule
 from tavt_kit.search.tavt import OfficialEvolution, first_ratios
 from tavt_kit.timm_import import timm
+from tests.verbs.command import run as command
 from tests.verbs.tiny import write_pictures, write_run
 
 STUDIES = Path(__file__).resolve().parents[1] / "examples" / "studies"
@@ -181,3 +182,45 @@ def test_export_speed(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.Mo
         assert (row["switchable_over_static"] is None) == ("switchable" not in row["name"])
     int8 = json.loads((tmp_path / "export_speed.json").read_text())["graphs"]["openvino int8, column, dense"]["kernels"]
     assert any("i8" in kind for kind in int8)
+
+
+@pytest.mark.slow
+def test_honesty_goes_on_where_it_was_stopped_and_tells_what_it_missed(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(STUDIES)
+    flags = f"--model vit_tiny_patch16_224 --image-size 64 --threads 1 --seconds 0.4 --turns 1 --out {tmp_path}".split()
+    said = []
+    for repeats in ("1", "2"):
+        monkeypatch.setattr(sys, "argv", ["honesty.py", *flags, "--repeats", repeats])
+        with pytest.raises(SystemExit) as ended:
+            runpy.run_path(str(STUDIES / "honesty.py"), run_name="__main__")
+        said.append(capsys.readouterr())
+        body = json.loads((tmp_path / "honesty.json").read_text())
+        assert ended.value.code == (0 if all(goal["met"] for goal in body["goals"]) else 1)
+        assert said[-1].out.count("| met |") + said[-1].out.count("| **missed** |") == len(body["goals"])
+    rows = body["rows"]
+    assert {part: len(rows[part]) for part in ("steady", "bursts", "quiet", "peers")} == {
+        "steady": 2, "bursts": 2, "quiet": 1, "peers": 3}  # fmt: skip
+    assert "writing" in said[0].err and "writing" not in said[1].err and "zeros" not in said[1].err
+    cheats = {row["plant"]: row for row in rows["cheats"]}
+    for plant in ("zeros as input", "zeros but for one pixel", "a session that feeds zeros"):
+        assert cheats[plant]["met"], cheats[plant]["said"]
+    monkeypatch.setattr(sys, "argv", ["honesty.py", *flags, "--seconds", "9"])
+    with pytest.raises(SystemExit, match="choose another --out"):
+        runpy.run_path(str(STUDIES / "honesty.py"), run_name="__main__")
+
+
+@pytest.mark.slow
+def test_the_kits_own_speed_is_a_record_that_compare_judges(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    script = STUDIES.parents[1] / "benchmarks" / "own_speed.py"
+    flags = f"--model vit_tiny_patch16_224 --image-size 32 --threads 1 --seconds 0.05 --max-seconds 1 --out {tmp_path}"
+    monkeypatch.setattr(sys, "argv", ["own_speed.py", *flags.split()])
+    runpy.run_path(str(script), run_name="__main__")
+    assert "this kind of machine: " in capsys.readouterr().out
+    assert command("compare", tmp_path, tmp_path, "--reference", "bare model, torch") == 0
+    said = capsys.readouterr().out
+    for job in ("wrapped dense", "lean taper 0.2, openvino", "distillation step", "search, 60", "export to ONNX"):
+        assert job in said

@@ -63,6 +63,11 @@ class OnnxSession:
         other._lengths = lengths_for(self._name, self._layers, lengths)
         return other
 
+    @property
+    def told_threads(self) -> int | None:
+        """CPU threads that onnxruntime says it uses for an operator; its 0 is a choice that it does not tell."""
+        return int(self._session.get_session_options().intra_op_num_threads) or None if self.target.is_cpu else None
+
     def timer(self, images: Images) -> Callable[[], float]:
         return run_clock(self._session, list(self._feed(images).values()))
 

@@ -87,6 +87,11 @@ class OpenvinoSession:
         self._request.infer(dict(enumerate(self._inputs(images))), share_inputs=True)
         return np.array(self._request.get_output_tensor(0).data, dtype=np.float32)
 
+    @property
+    def told_threads(self) -> int | None:
+        """CPU threads that OpenVINO says it uses."""
+        return int(self._compiled.get_property("INFERENCE_NUM_THREADS")) if self.target.is_cpu else None
+
     def timer(self, images: Images) -> Callable[[], float]:
         if self.target.mode == "throughput":
             self.burst = Burst(self._compiled, self._inputs(images))

@@ -47,6 +47,14 @@ class TorchSession:
             logits: npt.NDArray[np.float32] = self._call(inputs).float().cpu().numpy()
         return logits
 
+    @property
+    def told_threads(self) -> int | None:
+        """CPU threads that torch says it uses during a call."""
+        if not self.target.is_cpu:
+            return None
+        with torch_threads(self.target.threads):
+            return torch.get_num_threads()
+
     def timer(self, images: Images) -> Callable[[], float]:
         inputs, call = self._inputs(images), self._call
         if isinstance(call, CudaGraph):

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 from tavt_kit.errors import MeasurementError, RecordError
 
 if TYPE_CHECKING:
+    from tavt_kit.bench.doubts import Witness
     from tavt_kit.bench.noise import Noise
     from tavt_kit.bench.notes import Notes
     from tavt_kit.bench.peaks import Peaks
@@ -97,6 +98,7 @@ def measure(opened: Sequence[Opened], inputs: Inputs, plan: Plan, tell: Tell) ->
     import numpy as np
 
     from tavt_kit.bench import bench
+    from tavt_kit.bench.doubts import Witness
     from tavt_kit.bench.noise import Watch
     from tavt_kit.bench.notes import Notes
 
@@ -105,6 +107,8 @@ def measure(opened: Sequence[Opened], inputs: Inputs, plan: Plan, tell: Tell) ->
     sessions, images = _sessions(opened, inputs, plan.end_to_end)
     peaks = _peaks(opened, plan, tell) if plan.meters else {}
     notes, watch = Notes(sessions), Watch()
+    alone = {one.name: one.session for one in opened}
+    witness = Witness(alone, images, np.random.default_rng(plan.seed), then=notes)
 
     def on_round(seconds: float, unsure: Sequence[str]) -> None:
         watch.turn()
@@ -112,10 +116,11 @@ def measure(opened: Sequence[Opened], inputs: Inputs, plan: Plan, tell: Tell) ->
 
     with watch:
         found = bench(
-            sessions, images, plan.protocol, rng=np.random.default_rng(plan.seed), on_round=on_round, turns=notes
+            sessions, images, plan.protocol, rng=np.random.default_rng(plan.seed), on_round=on_round, turns=witness
         )
     noise = watch.verdict()
     rows = [_row(one, found, notes, sessions, peaks) for one in opened]
+    rows = [replace(row, **_witnessed(witness, row)) for row in rows]
     rows = [_with_alone(row, one, plan, tell) for row, one in zip(rows, opened, strict=True)]
     meters = {"peaks": [each.as_record() for each in peaks.values()], "noise": noise.as_record()}
     return Taken([_judged(row, plan, noise) for row in rows], noise, meters)
@@ -185,6 +190,10 @@ def _row(
         None if peak is None else peak.gflops.get(target.precision),
         _whole(one.name + _WHOLE, found, notes, sessions),
     )
+
+
+def _witnessed(witness: Witness, row: Benched) -> dict[str, Any]:
+    return {"busy_cores": witness.busy(row.name), "doubts": witness.doubts(row.name, row.measurement.median)}
 
 
 def _whole(name: str, found: Mapping[str, Measurement], notes: Notes, sessions: Mapping[str, Session]) -> Whole | None:

@@ -57,6 +57,7 @@ def _sentences(one: Benched, row: Mapping[str, Any]) -> list[str]:
         found.append("INCONCLUSIVE whether faster or slower: the interval of its ratio has 1 in it")
     if not one.latency.steady:
         found.append("unsteady: its median is not known within the protocol's 1 %; --max-time gives it longer")
+    found += [f"DOUBT: {doubt}" for doubt in one.doubts]
     if one.requests is not None:
         found.append(
             f"{one.in_flight} requests in flight, on {one.streams} of OpenVINO's streams; times are of single requests"

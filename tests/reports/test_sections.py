@@ -233,7 +233,9 @@ def test_a_bench_shows_its_meters_and_what_it_could_not_decide(tmp_path: Path) -
     body["noise"] = {"word": "unsteady", "reasons": ["other processes used 51 % of the CPUs"]}
     body["candidates"][1] |= {"gflops": 18.5, "peak_share": 0.371, "memory": {"peak": 339_000_000}}
     body["candidates"][1]["ratio"]["says"] = "INCONCLUSIVE"
+    body["candidates"][1]["doubts"] = ["its logits are not numbers"]
     path.write_text(json.dumps(body))
     page = read([path.parent], tmp_path)
     assert "The machine was unsteady: other processes used 51 % of the CPUs." in page.text
     assert "18.5" in page.text and "37" in page.text and "339 MB" in page.text and "inconclusive" in page.text
+    assert f"In doubt: {body['candidates'][1]['name']}: its logits are not numbers." in page.text

@@ -39,8 +39,12 @@ def test_files_side_by_side(tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
     assert run("bench", *files, *targets, *QUICK) == 0
     out = capsys.readouterr().out
     assert "b[red].onnx" in out and "ratio: time of a.onnx on onnxruntime over this one's" in " ".join(out.split())
-    names = [one["name"] for one in json.loads((tmp_path / "bench.json").read_text())["candidates"]]
-    assert names == [f"{n}.onnx on {r}" for n in ("a", "b[red]") for r in ("onnxruntime", "openvino")]
+    rows = json.loads((tmp_path / "bench.json").read_text())["candidates"]
+    assert [one["name"] for one in rows] == [
+        f"{n}.onnx on {r}" for n in ("a", "b[red]") for r in ("onnxruntime", "openvino")
+    ]
+    # How many cores were busy is the machine's; nothing else is to be doubted of them.
+    assert all("cores were busy" in doubt for one in rows for doubt in one["doubts"]) and "busy_cores" in rows[0]
 
 
 def test_the_same_thing_twice_gets_two_names(tmp_path: Path) -> None:

@@ -93,7 +93,7 @@ def _protocol(bench: Mapping[str, Any]) -> str:
     if (seed := whole(bench, "seed")) is not None:
         parts.append(f"seed {seed}")
     said = "; ".join(parts) + "." if parts else "The protocol is not recorded."
-    return said + _noise(mapping(bench, "noise"))
+    return said + _noise(mapping(bench, "noise")) + _doubts(bench)
 
 
 def _noise(noise: Mapping[str, Any]) -> str:
@@ -101,3 +101,10 @@ def _noise(noise: Mapping[str, Any]) -> str:
     word = text(noise, "word")
     reasons = "; ".join(str(reason) for reason in sequence(noise, "reasons"))
     return "" if word is None else f" The machine was {word}{': ' if reasons else ''}{reasons}."
+
+
+def _doubts(bench: Mapping[str, Any]) -> str:
+    """What the bench itself does not believe of its candidates; nothing for records from before it asked."""
+    rows = [row for row in sequence(bench, "candidates") if isinstance(row, Mapping)]
+    found = [f"{text(row, 'name') or DASH}: {doubt}" for row in rows for doubt in sequence(row, "doubts")]
+    return f" In doubt: {'; '.join(found)}." if found else ""

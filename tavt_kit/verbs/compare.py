@@ -1,0 +1,160 @@
+"""``fgvc-kit compare``: two records side by side, with significance; or the candidates of one bench."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from tavt_kit.verbs import options
+
+if TYPE_CHECKING:
+    from tavt_kit.comparable import Readable
+    from tavt_kit.compared import Change, Comparison
+
+__all__ = ["compare_verb"]
+
+SCHEMA, VERSION = "fgvc-kit/comparison", 1
+
+Records = Annotated[
+    list[Path],
+    typer.Argument(
+        metavar="BEFORE [AFTER]",
+        help="Two records (bench.json, check.json, ...) or run folders; or one bench.json alone.",
+    ),
+]
+Threshold = Annotated[str, typer.Option(help="A slowdown above this fails, such as 5% or 0.05.")]
+Drop = Annotated[float, typer.Option(min=0.0, max=100.0, help="A loss of accuracy above so many points fails.")]
+Reference = Annotated[
+    str | None,
+    typer.Option(metavar="NAME", help="Compare times as multiples of this candidate's, which both records have."),
+]
+Across = Annotated[
+    bool, typer.Option("--across", help="Compare records of different hosts, targets, protocols or data too.")
+]
+Strict = Annotated[bool, typer.Option("--strict", help="Exit 1 where a verdict is INCONCLUSIVE too.")]
+
+
+def compare_verb(
+    records: Records,
+    threshold: Threshold = "5%",
+    drop: Drop = 0.5,
+    reference: Reference = None,
+    across: Across = False,
+    strict: Strict = False,
+    as_json: options.Json = False,
+) -> int:
+    """Compare two records: how much slower or less accurate each candidate became, with 95 % intervals.
+
+    FAIL: for sure slower than --threshold allows (or less accurate than --drop allows); PASS: for sure not;
+    INCONCLUSIVE: the interval crosses the line. Exits 1 where something fails. One bench.json alone: its candidates
+    against the first (or --reference), paired by rounds.
+    """
+    from tavt_kit.compared import compare_records, compare_within
+    from tavt_kit.verdict import Verdict, worst
+
+    limit = options.parse_fraction(threshold)
+    if len(records) > 2:
+        raise options.BadOption(f"compare takes one or two records, got {len(records)}")
+    before, after = _read(records)
+    if after is None:
+        found = [compare_within(one, threshold=limit, reference=reference) for one in before]
+    else:
+        found = [
+            compare_records(one, other, threshold=limit, drop=drop / 100, reference=reference, across=across)
+            for one, other in zip(before, after, strict=True)
+        ]
+    verdict = worst(change.verdict for each in found for change in each.changes)
+    if as_json:
+        parts = [each.as_record() for each in found]
+        limits = {"threshold": limit, "drop": drop / 100}
+        body = {"schema": SCHEMA, "version": VERSION, "verdict": str(verdict), **limits, "comparisons": parts}
+        print(json.dumps(body, allow_nan=False))
+    else:
+        for each in found:
+            _print(each)
+        print(_sentence([change for each in found for change in each.changes], limit, drop))
+    return 1 if verdict is Verdict.FAIL or (strict and verdict is not Verdict.PASS) else 0
+
+
+def _read(paths: Sequence[Path]) -> tuple[list[Readable], list[Readable] | None]:
+    """The records of each side, in the same order; of two run folders every kind that both have."""
+    from tavt_kit.comparable import files_of_run, read_readable
+    from tavt_kit.errors import RecordError
+
+    if len(paths) == 1:
+        path = files_of_run(paths[0]).get("bench", paths[0] / "bench.json") if paths[0].is_dir() else paths[0]
+        return [read_readable(path)], None
+    first, second = paths
+    if not (first.is_dir() and second.is_dir()):
+        sides = []
+        for path, twin in ((first, second), (second, first)):
+            sides.append([read_readable(path / twin.name if path.is_dir() else path)])
+        return sides[0], sides[1]
+    ours, theirs = files_of_run(first), files_of_run(second)
+    kinds = [kind for kind in ours if kind in theirs]
+    if not kinds:
+        raise RecordError(f"{first} has {', '.join(ours)} and {second} {', '.join(theirs)}: no record in common")
+    return [read_readable(ours[kind]) for kind in kinds], [read_readable(theirs[kind]) for kind in kinds]
+
+
+def _print(comparison: Comparison) -> None:
+    from rich.markup import escape
+    from rich.table import Table
+
+    from tavt_kit.verbs.console import console_of
+
+    console = console_of(120)
+    table = Table(show_edge=False)
+    table.add_column("candidate", overflow="fold", min_width=16)
+    for title in ("figure", "before", "after", "change [95 %]", "verdict"):
+        table.add_column(title, justify="right", no_wrap=True)
+    for change in comparison.changes:
+        name = change.name if change.name == change.other else f"{change.name} -> {change.other}"
+        table.add_row(escape(name), *map(escape, (change.figure, *_figures(change), str(change.verdict))))
+    console.print(table)
+    lines = [f"{comparison.kind}: {comparison.method}"]
+    for title, names in (
+        ("only in the first", comparison.only_before),
+        ("only in the second", comparison.only_after),
+        ("compared although these differ", comparison.differing),
+        ("also different", comparison.facts),
+        ("doubts", tuple(dict.fromkeys(note for change in comparison.changes for note in change.notes))),
+    ):
+        if names:
+            lines.append(f"{title}: {'; '.join(names)}")
+    for line in lines:
+        console.print(escape(line), highlight=False, soft_wrap=True)
+
+
+def _figures(change: Change) -> tuple[str, str, str]:
+    """Before, after and the change with its interval, as text."""
+    value, low, high = change.estimate.value, change.estimate.low, change.estimate.high
+    if change.figure == "time":
+        interval = f" [{100 * (low - 1):+.1f}, {100 * (high - 1):+.1f}]" if change.estimate.sure else " [?]"
+        return f"{change.before:.4g} ms", f"{change.after:.4g} ms", f"{100 * (value - 1):+.1f} %{interval}"
+    interval = f" [{100 * low:+.1f}, {100 * high:+.1f}]"
+    return f"{100 * change.before:.1f} %", f"{100 * change.after:.1f} %", f"{100 * value:+.1f} points{interval}"
+
+
+def _sentence(changes: Sequence[Change], threshold: float, drop: float) -> str:
+    """The whole, in one line."""
+    from tavt_kit.verdict import Verdict, worst
+
+    by = {verdict: [change for change in changes if change.verdict is verdict] for verdict in Verdict}
+    failed = by[Verdict.FAIL]
+    slower = [change.other for change in failed if change.figure == "time"]
+    worse = [change.other for change in failed if change.figure != "time"]
+    said = []
+    if slower:
+        said.append(f"slower by more than {100 * threshold:g} %: {', '.join(slower)}")
+    if worse:
+        said.append(f"less accurate by more than {drop:g} points: {', '.join(worse)}")
+    if open_ := len(by[Verdict.INCONCLUSIVE]):
+        said.append(f"{open_} of {len(changes)} figures cannot be told from these records")
+    if passed := len(by[Verdict.PASS]):
+        said.append(f"{passed} of {len(changes)} within the limits")
+    return f"{worst(change.verdict for change in changes)}: {'; '.join(said) or 'nothing to compare'}"
