@@ -34,7 +34,9 @@ def _studies(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """The studies importable, and forgotten again: ``peers`` is a script as well as a package."""
     monkeypatch.syspath_prepend(STUDIES)
     yield
-    for name in [name for name in sys.modules if name.split(".")[0] in ("peers", "reference_step", "seed_models")]:
+    for name in [
+        name for name in sys.modules if name.split(".")[0] in ("peers", "reference_step") or name.startswith("seed_")
+    ]:
         del sys.modules[name]
 
 
@@ -263,6 +265,7 @@ def test_the_chart_draws_a_line_for_each_method() -> None:
     text = chart([*entries, {**entries[0], "latency": {}}], "openvino:cpu", "a < b")
     assert text.count('class="run ') == len(STYLES) and text.count('class="mark ') == 2 * len(STYLES)
     assert "a &lt; b" in text and "<script" not in text
+    assert all(f">{method}</text>" in text for method in STYLES)
 
 
 @pytest.mark.slow

@@ -25,75 +25,23 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
 
 sys.path.insert(0, str(Path(__file__).parent))
 from seed_models import Table, tavt_table, vitaev2_table
 from seed_pages import page
+from seed_running import Ran, reason
 
 from tavt_kit.bench import Protocol, bench, random_images
 from tavt_kit.counting import count_by_tracing
 from tavt_kit.device import TargetDevice
-from tavt_kit.errors import MeasurementError, RecordError, TavtError
-from tavt_kit.evaluation import memory_for
+from tavt_kit.errors import RecordError, TavtError
 from tavt_kit.host import HostFacts
 from tavt_kit.records import atomic_text, make_folder, read_record, write_record
 from tavt_kit.runtimes import check_available
-from tavt_kit.runtimes.on_torch import placed, torch_clock, torch_device
-from tavt_kit.schedule import TokenSchedule
+from tavt_kit.runtimes.on_torch import placed, torch_device
 
 SCHEMA = ("fgvc-kit/seed-table", 1)
 MODES = ("eager", "compile", "graph")
-
-
-class Ran:
-    """A network in one mode, as a session of ``bench``.
-
-    Args:
-        module: In eval mode.
-        target: torch's.
-        mode: ``"eager"``, ``"compile"``, or ``"graph"`` (a CUDA graph of the whole pass).
-        size: Pixels a side.
-    """
-
-    def __init__(self, module: nn.Module, target: TargetDevice, mode: str, size: int) -> None:
-        self.target, self.mode, self.load_ms = target, mode, 0.0
-        self.module = placed(module, target)
-        self.input_shape = (target.batch, 3, size, size)
-
-    def __call__(self, images: Any) -> Any:
-        return self.call(images)().float().cpu().numpy()
-
-    def timer(self, images: Any) -> Callable[[], float]:
-        """See ``Session``."""
-        return torch_clock(self.call(images), self.target)
-
-    def call(self, images: Any) -> Callable[[], Tensor]:
-        """One pass over ``images``."""
-        inputs = torch.from_numpy(images).to(torch_device(self.target), next(self.module.parameters()).dtype)
-        if self.mode == "graph":
-            return replayed(self.module, inputs)
-        run = torch.compile(self.module) if self.mode == "compile" else self.module
-        return lambda: run(inputs)
-
-
-def replayed(module: nn.Module, inputs: Tensor) -> Callable[[], Tensor]:
-    """The pass as a CUDA graph, after three on a stream of their own, as torch asks."""
-    stream = torch.cuda.Stream()
-    stream.wait_stream(torch.cuda.current_stream())
-    with torch.inference_mode(), torch.cuda.stream(stream):
-        for _ in range(3):
-            module(inputs)
-    torch.cuda.current_stream().wait_stream(stream)
-    graph = torch.cuda.CUDAGraph()
-    with torch.inference_mode(), torch.cuda.graph(graph):
-        outputs: Tensor = module(inputs)
-
-    def replay() -> Tensor:
-        graph.replay()
-        return outputs
-
-    return replay
 
 
 def timed(table: Table, target: TargetDevice, mode: str, given: argparse.Namespace) -> dict[str, Any]:
@@ -104,13 +52,10 @@ def timed(table: Table, target: TargetDevice, mode: str, given: argparse.Namespa
         torch.manual_seed(0)
         one = random_images((target.batch, 3, size, size), np.random.default_rng(0))
         try:
-            with memory_for([TokenSchedule((1,))]), torch.inference_mode():
-                session = Ran(make(), target, mode, size)
-                session(one)
-        except (MeasurementError, torch._dynamo.exc.TorchDynamoException) as error:
-            refused[row] = str(error).splitlines()[0]
-            continue
-        sessions[row], images[row] = session, one
+            sessions[row], images[row] = Ran(make(), target, mode, one), one
+        except (RuntimeError, MemoryError) as error:
+            refused[row] = reason(error, mode)
+            say(f"{row} does not run: {refused[row]}")
     protocol = Protocol(min_seconds=min(1.0, given.max_seconds), max_seconds=given.max_seconds, min_runs=12,
                         visit_runs=2)  # fmt: skip
     found = bench(sessions, images, protocol, on_round=lambda spent, unsure: say(f"{spent:.0f} s, {len(unsure)} left"))

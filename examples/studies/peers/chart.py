@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from peers.plan import DENSE, OURS
-from peers.table import median, short
+from peers.table import median
 from tavt_kit.reports.axes import Scale, padded, round_ticks
-from tavt_kit.reports.labels import Box, place_labels
+from tavt_kit.reports.labels import Box, Spot, place_labels
 from tavt_kit.reports.marks import SHAPES, Kind
 from tavt_kit.reports.markup import Element, Verbatim, el, render
 
@@ -98,7 +98,7 @@ def frame(x_axis: Scale, y_axis: Scale, target: str) -> list[Element]:
         parts += [el("line", x1=x, x2=x, y1=bottom, y2=bottom + 5, class_="axis"),
                   el("text", f"{tick:g}", x=x, y=bottom + 21, class_="middle")]  # fmt: skip
     parts.append(el("line", x1=LEFT, x2=right, y1=bottom, y2=bottom, class_="axis"))
-    across = f"median latency of one picture, ms ({short(target)})"
+    across = f"median latency of one picture, ms ({target.split(':')[0]}; f32 where INT8 is not named)"
     parts.append(el("text", across, x=(LEFT + right) / 2, y=HEIGHT - 10, class_="middle"))
     turn = f"rotate(-90 16 {(TOP + bottom) / 2:g})"
     parts.append(el("text", "top-1 on test, %, with 95 % intervals", x=16, y=(TOP + bottom) / 2, transform=turn,
@@ -123,19 +123,21 @@ def drawn(method: str, line: Sequence[tuple[tuple[float, float], Mapping[str, An
 
 
 def names(lines: Mapping[str, Sequence[Mapping[str, Any]]], x_axis: Scale, y_axis: Scale, target: str) -> list[Element]:
-    """Each method's name once, beside its slowest mark where there is room, else beside another."""
+    """Each method's name once: beside its slowest mark with room for it, else over what is there."""
     places = {method: [point(entry, x_axis, y_axis, target) for entry in line] for method, line in lines.items()}
     marks = [place for line in places.values() for place in line]
     inside = Box(LEFT, TOP, WIDTH - RIGHT, HEIGHT - BOTTOM)
     parts, covered = [], list[Box]()
     for method, line in places.items():
-        for x, y in sorted(line, reverse=True):
-            (spot,) = place_labels([(method, x, y, 10.0)], marks, inside, covered)
-            if spot is None:
-                continue
-            wide = 7.0 * len(method)
-            left = {"start": spot.x, "middle": spot.x - wide / 2, "end": spot.x - wide}[spot.anchor]
-            covered.append(Box(left, spot.y - 12, left + wide, spot.y + 4))
-            parts.append(el("text", method, x=spot.x, y=spot.y, class_=f"name {STYLES[method][1]} {spot.anchor}"))
-            break
+        ends = sorted(line, reverse=True)
+        spots = (place_labels([(method, x, y, 10.0)], marks, inside, covered)[0] for x, y in ends)
+        spot = next((one for one in spots if one is not None), None)
+        if spot is None and ends:
+            spot = Spot(ends[0][0] - 10, ends[0][1] - 8, "end")
+        if spot is None:
+            continue
+        wide = 7.0 * len(method)
+        left = {"start": spot.x, "middle": spot.x - wide / 2, "end": spot.x - wide}[spot.anchor]
+        covered.append(Box(left, spot.y - 12, left + wide, spot.y + 4))
+        parts.append(el("text", method, x=spot.x, y=spot.y, class_=f"name {STYLES[method][1]} {spot.anchor}"))
     return parts
