@@ -288,7 +288,8 @@ def test_the_study_of_the_peers_runs_to_its_end_and_goes_on(
         assert ended.value.code == (2 if more else 0)
         texts.append(capsys.readouterr())
     assert texts[0].out == texts[1].out and "seed 0" in texts[2].err
-    assert "answering" in texts[0].err and "answering" not in texts[1].err
+    assert "answering" in texts[0].err and "training" in texts[0].err
+    assert "answering" not in texts[1].err and "training" not in texts[1].err
     body = json.loads((out / "peers.json").read_text())
     rows = {row["name"]: row for row in body["rows"]}
     assert {"dense", "INT8 alone", "EViT 0.5", "ToMe r 2", "official-style TAVT 0.2", "lower resolution 16 px"} <= set(

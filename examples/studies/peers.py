@@ -22,14 +22,20 @@ from peers.latency import latencies
 from peers.plan import rows, trainings
 from peers.table import figures, losses, markdown
 from peers.training import Workshop
+from peers.vit import PeerViT
 
 from tavt_kit.bench import Protocol
+from tavt_kit.checkpoints import load_model
 from tavt_kit.device import TargetDevice
+from tavt_kit.distill import Reading
+from tavt_kit.distill.common import check_batch
 from tavt_kit.errors import RecordError, TavtError
 from tavt_kit.records import atomic_text, make_folder, read_record, write_record
+from tavt_kit.runtimes import check_available
 
 SCHEMA = ("fgvc-kit/peers", 1)
 ASKED = ("fgvc-kit/peers-asked", 1)
+TRAINED = ("fgvc-kit/peers-trained", 1)
 
 
 def main() -> int:
@@ -44,11 +50,11 @@ def main() -> int:
 
 def study(given: argparse.Namespace) -> None:
     targets = [TargetDevice.parse(text).resolved() for text in given.target]
-    shop = Workshop(given.probe, make_folder(given.out), given.steps, given.batch, given.lr, given.seed, given.limit)
+    shop = Workshop(given.probe, given.out, given.steps, given.batch, given.lr, given.seed, given.limit)
+    check(shop, targets)
+    make_folder(given.out)
     check_asked(given, targets)
-    for name, work in trainings(shop, str(targets[0]), given.evaluations):
-        say(f"training: {name}")
-        work()
+    train(shop, str(targets[0]), given.evaluations)
     answers, every = Answers(shop, say), rows(shop)
     known = {row.name: answers.of(row) for row in every}
     protocol = Protocol(min_seconds=min(3.0, given.max_seconds), max_seconds=given.max_seconds)
@@ -63,6 +69,32 @@ def study(given: argparse.Namespace) -> None:
         title = f"{shop.images.name}, test: accuracy against latency"
         atomic_text(given.out / f"peers-{target.runtime}.svg", chart(entries, one, title))
     print(text)
+
+
+def check(shop: Workshop, targets: list[TargetDevice]) -> None:
+    """What can be refused is refused before anything is written.
+
+    Raises:
+        TavtError: No such run, pictures or target; a model that the peers are not written for; numbers out of range.
+    """
+    model = load_model(shop.probe)
+    PeerViT(model.bare)
+    shop.recipe(model, refit=True)
+    check_batch(shop.images, shop.batch, shop.limit, Reading())
+    for target in targets:
+        check_available(target)
+
+
+def train(shop: Workshop, target: str, evaluations: int) -> None:
+    """All networks and the search, each once; what is half done goes on where it stopped."""
+    file = shop.out / "trained.json"
+    done: list[str] = read_record(file, *TRAINED)["names"] if file.exists() else []
+    for name, work in trainings(shop, target, evaluations):
+        if name not in done:
+            say(f"training: {name}")
+            work()
+            done.append(name)
+            write_record(file, *TRAINED, {"names": done})
 
 
 def page(table: str, lost: dict[str, list[str]]) -> str:
@@ -95,6 +127,13 @@ def check_asked(given: argparse.Namespace, targets: list[TargetDevice]) -> None:
         raise RecordError(f"{given.out} was begun with {', '.join(differing)}; continue it so, or choose another --out")
 
 
+def counted(text: str) -> int:
+    """A whole number above 0."""
+    if not text.isdecimal() or not int(text):
+        raise argparse.ArgumentTypeError(f"a whole number above 0 is needed, got {text!r}")
+    return int(text)
+
+
 def say(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
 
@@ -104,11 +143,11 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("probe", type=Path, help="a run of fgvc-kit train by a probe")
     parser.add_argument("--out", type=Path, default=Path("runs/peers"))
     parser.add_argument("--target", action="append", help="the first is what the search searches for")
-    parser.add_argument("--steps", type=int, default=300, help="of each network")
-    parser.add_argument("--batch", type=int, default=16)
+    parser.add_argument("--steps", type=counted, default=300, help="of each network")
+    parser.add_argument("--batch", type=counted, default=16)
     parser.add_argument("--lr", type=float, default=3e-5)
-    parser.add_argument("--evaluations", type=int, default=200, help="of the search, on val")
-    parser.add_argument("--limit", type=int, help="pictures of each split, for trials")
+    parser.add_argument("--evaluations", type=counted, default=200, help="of the search, on val")
+    parser.add_argument("--limit", type=counted, help="pictures of each split, for trials")
     parser.add_argument("--max-seconds", type=float, default=20.0, help="of timed runs for each row")
     parser.add_argument("--seed", type=int, default=0)
     given = parser.parse_args()
