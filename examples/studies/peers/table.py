@@ -62,15 +62,17 @@ def losses(entries: Sequence[Mapping[str, Any]], known: Mapping[str, Known], tar
         if at is None or entry["method"].startswith("ours") or entry["method"] == DENSE:
             continue
         method = OURS if entry["method"] != "INT8 alone" else f"{OURS} + INT8"
-        mine = [one for one in entries if one["method"] == method]
+        mine = [one for one in entries if one["method"] == method and median(one, target) is not None]
         able = [one for one in mine if (median(one, target) or at + 1) <= at]
         if not able:
-            yield f"{entry['name']} ({at:.2f} ms): no schedule of ours is as fast."
+            fastest = min(mine, key=lambda one: median(one, target) or at)
+            apart = paired(known[fastest["name"]].right, known[entry["name"]].right)
+            yield f"{entry['name']} ({at:.2f} ms): none of ours is as fast; {points(apart)} points against the fastest."
             continue
         best = max(able, key=lambda one: float(one["top1"]["value"]))
         apart = paired(known[best["name"]].right, known[entry["name"]].right)
         if apart.difference > 0:
-            sure = "beyond doubt" if apart.low > 0 else "which may be chance"
+            sure = "the interval above 0" if apart.low > 0 else "which may be chance"
             yield f"{entry['name']} ({at:.2f} ms) against {best['name']}: {points(apart)} points, {sure}."
 
 
