@@ -132,11 +132,12 @@ def names(lines: Mapping[str, Sequence[Mapping[str, Any]]], x_axis: Scale, y_axi
         ends = sorted(line, reverse=True)
         spots = (place_labels([(method, x, y, 10.0)], marks, inside, covered)[0] for x, y in ends)
         spot = next((one for one in spots if one is not None), None)
+        wide = 7.0 * len(method)
         if spot is None and ends:
-            spot = Spot(ends[0][0] - 10, ends[0][1] - 8, "end")
+            x, y = ends[0]
+            spot = Spot(x + 10, y - 8, "start") if x + 10 + wide < inside.right else Spot(x - 10, y - 8, "end")
         if spot is None:
             continue
-        wide = 7.0 * len(method)
         left = {"start": spot.x, "middle": spot.x - wide / 2, "end": spot.x - wide}[spot.anchor]
         covered.append(Box(left, spot.y - 12, left + wide, spot.y + 4))
         parts.append(el("text", method, x=spot.x, y=spot.y, class_=f"name {STYLES[method][1]} {spot.anchor}"))
