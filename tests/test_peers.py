@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import runpy
+import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -317,6 +318,20 @@ def test_the_seeds_tables_are_made_and_go_on(tmp_path: Path, capsys: pytest.Capt
     assert texts[0].out == texts[1].out and "counting" not in texts[1].err
     assert "| ViTAEv2-S at 64 |" in texts[0].out and "| ours, taper 0.2 |" in texts[0].out
     assert "does not run" not in texts[0].out
+    kept = json.loads((tmp_path / "tavt-cpu-1-memory.json").read_text())["memory"]
+    assert all(0 < kept[""]["mb"] < kept[row]["mb"] for row in kept if row)
+
+
+def test_a_process_tells_its_own_peak_and_not_that_of_its_parent() -> None:
+    import seed_tables
+
+    before = seed_tables.peak_mb()
+    held = np.ones(40_000_000, np.uint8)
+    assert seed_tables.peak_mb() >= before > 30 and held.size
+    code = "print(open('/proc/self/status').read().split('VmHWM:')[1])"
+    if Path("/proc/self/status").exists():
+        said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+        assert int(said.split()[0]) * 1024 / 1e6 < before
 
 
 def test_a_record_of_other_flags_is_refused(tmp_path: Path) -> None:

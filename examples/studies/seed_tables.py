@@ -76,8 +76,8 @@ def memory(name: str, row: str | None, target: TargetDevice, given: argparse.Nam
     return found
 
 
-def only(table: Table, row: str, target: TargetDevice) -> dict[str, float | int]:
-    """Of this process: peak MB after one pass, and the multiply-adds of one picture."""
+def only(table: Table, row: str, target: TargetDevice) -> dict[str, float]:
+    """Of this process: peak MB after one pass of a row, or of nothing."""
     if row:
         size, make = table[row]
         module = placed(make(), target)
@@ -86,7 +86,19 @@ def only(table: Table, row: str, target: TargetDevice) -> dict[str, float | int]
             module(images)
     if not target.is_cpu:
         return {"mb": torch.cuda.max_memory_allocated() / 1e6}
-    return {"mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e6}
+    return {"mb": peak_mb()}
+
+
+def peak_mb() -> float:
+    """The most memory that this process has held.
+
+    What ``getrusage`` tells begins, on Linux, with the peak of the process that started this one.
+    """
+    status = Path("/proc/self/status")
+    if not status.exists():
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e6
+    (line,) = (line for line in status.read_text().splitlines() if line.startswith("VmHWM:"))
+    return int(line.split()[1]) * 1024 / 1e6
 
 
 def macs(table: Table) -> dict[str, int]:
