@@ -25,7 +25,7 @@ _FREE = {
     *("bernoulli_", "dropout", "feature_dropout", "amax", "argmax", "clone", "copy_", "broadcast_tensors", "meshgrid"),
     *("linspace", "zeros", "ones", "empty", "full", "div_", "rms_norm", "flip", "roll", "tile", "square"),
     *("chunk", "split", "unbind", "unflatten", "new_full", "zeros_like", "ones_like", "index_put_", "where"),
-    *("log_softmax", "logsumexp", "max_pool2d", "ceil", "reshape_as"),
+    *("log_softmax", "logsumexp", "max_pool2d", "ceil", "reshape_as", "scatter_add"),
 }
 
 
