@@ -12,6 +12,7 @@ __all__ = [
     "Cell",
     "Code",
     "Column",
+    "Download",
     "Facts",
     "Figure",
     "Headline",
@@ -166,3 +167,18 @@ class Report:
     headline: Headline
     sections: tuple[Section, ...]
     footer: str
+
+
+@dataclass(frozen=True, slots=True)
+class Download:
+    """A file that the page carries along, to be saved by a click.
+
+    Args:
+        name: Of the file.
+        kind: ``text/csv`` or ``application/json``.
+        content: Its text.
+    """
+
+    name: str
+    kind: str
+    content: str

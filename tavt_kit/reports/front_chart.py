@@ -59,8 +59,12 @@ def front_chart(marks: Sequence[Mark], frame: Frame, title: str, cloud: Iterable
         *_labels(marks, x_axis, y_axis, frame),
         viewBox=f"0 0 {_WIDTH:g} {_HEIGHT:g}",
         class_="chart front-chart",
-        role="img",
+        role="group",  # its points are read one by one
         aria_label=title,
+        data_low=x_axis.low,
+        data_high=x_axis.high,
+        data_start=x_axis.start,
+        data_end=x_axis.end,
     )
 
 
@@ -104,10 +108,13 @@ def _limits(x_axis: Scale, y_axis: Scale, frame: Frame) -> list[Element]:
     bottom, right, parts = _HEIGHT - _BOTTOM, _WIDTH - _RIGHT, []
     if frame.ceiling is not None and frame.ceiling <= x_axis.high:
         x = x_axis.at(frame.ceiling)
-        parts.append(el("rect", x=x, y=_TOP, width=right - x, height=bottom - _TOP, class_="beyond"))
-        parts.append(el("line", x1=x, x2=x, y1=_TOP, y2=bottom, class_="limit"))
         turn = f"rotate(-90 {x - 7:g} {bottom - 10:g})"
-        parts.append(el("text", frame.ceiling_text, x=x - 7, y=bottom - 10, transform=turn, class_="limit-text"))
+        ceiling = (
+            el("rect", x=x, y=_TOP, width=right - x, height=bottom - _TOP, class_="beyond"),
+            el("line", x1=x, x2=x, y1=_TOP, y2=bottom, class_="limit"),
+            el("text", frame.ceiling_text, x=x - 7, y=bottom - 10, transform=turn, class_="limit-text"),
+        )
+        parts.append(el("g", *ceiling, class_="ceiling"))  # the slider moves it
     if frame.floor is not None and y_axis.holds(frame.floor):
         y = y_axis.at(frame.floor)
         parts.append(el("rect", x=_LEFT, y=y, width=right - _LEFT, height=bottom - y, class_="beyond"))

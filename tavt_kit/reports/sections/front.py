@@ -15,6 +15,7 @@ from tavt_kit.reports.numbers import DASH, macs_text, ms_text, percent_text, poi
 from tavt_kit.reports.rows import final_rows
 from tavt_kit.reports.schedule_bar import schedule_bar
 from tavt_kit.reports.sections.front_marks import Axes, axes_of, cloud_of, marks_of
+from tavt_kit.reports.sections.picker import picker_blocks
 from tavt_kit.reports.views import CandidateView, TimeView, number, text, whole
 from tavt_kit.reports.words import limit_words, metric_words, plural
 
@@ -27,7 +28,7 @@ def front_section(records: Records) -> Section | Missing:
     if not front:
         return Missing("The front of a search", "fgvc-kit search MODEL --budget latency=20ms")
     view = FrontView.of(front)
-    blocks: list[Block] = []
+    blocks: list[Block] = picker_blocks(front, view, records.all("front")[0].path.parent)
     marks = marks_of(view, final_rows(records.first("final")))
     if marks:
         blocks.append(_figure(view, marks, cloud_of(records, view, axes_of(view))))
@@ -145,7 +146,7 @@ def _time_cells(time: TimeView | None, speedup: float | None) -> list[Cell]:
     return [
         Cell(ms_text(time.predicted)),
         Cell(ms_text(time.median), time.doubt),
-        Cell(ms_text(time.p90)),
+        Cell(ms_text(time.p90), time.doubt_of("p90")),
         Cell(ratio_text(speedup)),
     ]
 

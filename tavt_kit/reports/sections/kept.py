@@ -41,11 +41,8 @@ def kept_section(records: Records) -> Section | Missing:
     ]
     blocks: list[Block] = [Text.of(_explanation(record, layers, rows * columns))]
     if items:
-        blocks.append(
-            Figure(
-                "patches kept", el("ul", *items, class_=_width([_stages(item) for item in items])), "", scrolls=False
-            )
-        )
+        strips = el("ul", *items, class_=_width([_stages(item) for item in items]))
+        blocks.append(Figure("patches kept", el("div", _slider(layers), strips), "", scrolls=False))
     blocks += _rights(record)
     return Section(_ANCHOR, _TITLE, tuple(blocks))
 
@@ -69,6 +66,27 @@ def _rights(record: Mapping[str, Any]) -> list[Block]:
         return []
     source = text(licence, "source")
     return [Text.of(f"Pictures: {name}, {terms}{f' ({source})' if source else ''}.", kind="note")]
+
+
+def _slider(layers: Sequence[int]) -> Element:
+    """Moves through the layers; hidden until the script that it needs has run."""
+    first, last = min(layers), max(layers)
+    slider = el(
+        "input",
+        type="range",
+        id="layer-slider",
+        min=first,
+        max=last,
+        step=1,
+        value=(first + last) // 2,
+        aria_label="Layer whose kept patches are shown",
+    )
+    buttons = (
+        el("button", "One layer", type="button", class_="small-button", aria_pressed="true"),
+        el("button", "All layers", type="button", class_="small-button", aria_pressed="false"),
+    )
+    label = el("label", "Patches kept ", el("output", "after every layer"), for_="layer-slider")
+    return el("div", label, slider, el("span", *buttons, class_="buttons"), class_="slide layer-slide", hidden=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,7 +147,8 @@ def _stage(stage: _Stage, name: str | None, rows: int, columns: int) -> Element:
         role="img",
         aria_label=f"{words} patches: {_layers(stage.layers)}",
     )
-    return el("li", picture, _layers(stage.layers), el("br"), words)
+    layers = " ".join(map(str, stage.layers))
+    return el("li", picture, _layers(stage.layers), el("br"), words, data_layers=layers or "before")
 
 
 def _width(items: Sequence[int]) -> str:
