@@ -13,7 +13,7 @@ ROOT = Path(__file__).resolve().parents[1]
 PARTS = ("search", "distill", "bench")
 PLAIN = ("errors", "schedule", "device", "measurement", "accuracy", "host", "budget", "verdict", "candidate", "front",
          "records", "latency_table", "layer_cells", "model_card", "artifact_card", "code_version", "sealed",
-         "foreign_times", "onnx_metadata", "quieted")  # fmt: skip
+         "foreign_times", "onnx_metadata", "quieted", "command_line")  # fmt: skip
 LAYERS = (
     PLAIN,
     ("backbones", "drop", "scores", "tokens", "packed", "preprocess", "timm_import", "vision_ops"),
@@ -32,7 +32,7 @@ LAYERS = (
         "shared_evaluation",
         "openvino_evaluation",
     ),
-    ("reports", "checks", "exporters", "pruning", "explaining", "kept"),
+    ("reports", "checks", "exporters", "pruning", "explaining", "kept", "thumbnails"),
     PARTS,
     ("verbs",),
     ("cli",),

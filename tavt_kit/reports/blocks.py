@@ -28,9 +28,10 @@ __all__ = [
 
 @dataclass(frozen=True, slots=True)
 class Code:
-    """A command, file name or schedule within a text."""
+    """A command, file name or schedule within a text; a ``command`` can be copied by a button."""
 
     text: str
+    command: bool = False
 
 
 Inline = str | Code

@@ -149,13 +149,13 @@ def _block(block: Block) -> Element:
 
 
 def _inline(part: Inline) -> Element | str:
-    return _code(part.text) if isinstance(part, Code) else part
+    return _code(part.text, command=part.command) if isinstance(part, Code) else part
 
 
-def _code(text: str) -> Element:
+def _code(text: str, *, command: bool = False) -> Element:
     """Code that may break after commas and slashes only: a schedule, a path."""
     pieces = re.split(r"(?<=[,/])", text)
-    return el("code", *(part for piece in pieces for part in (piece, el("wbr"))))
+    return el("code", *(part for piece in pieces for part in (piece, el("wbr"))), class_="command" if command else None)
 
 
 def _facts(facts: Facts) -> Element:

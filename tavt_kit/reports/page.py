@@ -12,11 +12,13 @@ from tavt_kit.records import atomic_text, make_folder
 from tavt_kit.reports.asked import asked
 from tavt_kit.reports.blocks import Code, Download, Facts, Missing, Report, Section, Text
 from tavt_kit.reports.body import REPORT_SCHEMA, REPORT_VERSION, report_body
+from tavt_kit.reports.compared import RunRecords, runs_of
 from tavt_kit.reports.gather import Records, gather
 from tavt_kit.reports.html import html_page
 from tavt_kit.reports.markdown import markdown_page
 from tavt_kit.reports.sections.benches import benches_section
 from tavt_kit.reports.sections.checks import checks_section
+from tavt_kit.reports.sections.classes import classes_section
 from tavt_kit.reports.sections.convergence import convergence_section
 from tavt_kit.reports.sections.final import final_section
 from tavt_kit.reports.sections.front import front_section
@@ -25,6 +27,8 @@ from tavt_kit.reports.sections.ladder import ladder_section
 from tavt_kit.reports.sections.layers import layers_section
 from tavt_kit.reports.sections.learning import learning_section
 from tavt_kit.reports.sections.provenance import card_of, provenance_section, summary
+from tavt_kit.reports.sections.reproduction import reproduction_section
+from tavt_kit.reports.sections.side_by_side import compared_report
 from tavt_kit.reports.sections.verdict import headline
 from tavt_kit.reports.tabular import csv_text
 from tavt_kit.reports.views import text
@@ -38,6 +42,7 @@ _SECTIONS: tuple[Callable[[Records], Section | Missing], ...] = (
     convergence_section,
     final_section,
     checks_section,
+    classes_section,
     ladder_section,
     learning_section,
     layers_section,
@@ -60,7 +65,7 @@ def build_report(records: Records) -> Report:
         title,
         summary(records),
         headline(records),
-        (*sections, provenance_section(records)),
+        (*sections, provenance_section(records), reproduction_section(records)),
         f"Made by fgvc-kit report from {', '.join(records.folders) or 'records'}.",
     )
 
@@ -80,12 +85,14 @@ class Written(NamedTuple):
     json: Path
 
 
-def write_report(places: Sequence[Path], out: Path, budget: Budget | None = None, *, across: bool = False) -> Written:
+def write_report(
+    places: Sequence[Path], out: Path | None = None, budget: Budget | None = None, *, across: bool = False
+) -> Written:
     """Read the records at ``places`` and write the report's four files into the folder ``out``.
 
     Args:
         places: Run folders and single records; several searches are set side by side.
-        out: The folder.
+        out: The folder; by default the first place, of several searches ``report``.
         budget: Choose again for this one, from what was measured, instead of the search's own.
         across: Whether searches on different machines or targets may be set side by side.
 
@@ -94,9 +101,18 @@ def write_report(places: Sequence[Path], out: Path, budget: Budget | None = None
         BudgetError: The budget limits what is not recorded.
         OutputError: The folder cannot be written.
     """
-    report, body, rows = _made(places, budget, across=across)
-    body = {"schema": REPORT_SCHEMA, "version": REPORT_VERSION, **body}
-    table, record = csv_text(rows), json.dumps(body, indent=1, ensure_ascii=False)
+    records = gather(places)
+    if len(records.all("front")) > 1:
+        report, body = _several(runs_of(records, across=across), budget)
+        rows = [row for one in body["runs"] for row in one["rows"]]
+    else:
+        report, body = _single(records, budget)
+        rows = body["rows"]
+    table = csv_text(rows)
+    record = json.dumps({"schema": REPORT_SCHEMA, "version": REPORT_VERSION, **body}, indent=1, ensure_ascii=False)
+    if out is None:
+        first = Path(places[0])
+        out = Path("report") if "runs" in body else first if first.is_dir() else first.parent
     folder = make_folder(Path(out))
     written = Written(folder / HTML_FILE, folder / MARKDOWN_FILE, folder / CSV_FILE, folder / JSON_FILE)
     downloads = (Download(CSV_FILE, "text/csv", table), Download(JSON_FILE, "application/json", record))
@@ -107,13 +123,15 @@ def write_report(places: Sequence[Path], out: Path, budget: Budget | None = None
     return written
 
 
-def _made(
-    places: Sequence[Path], budget: Budget | None, *, across: bool
-) -> tuple[Report, dict[str, Any], list[dict[str, Any]]]:
-    """The page, the body of ``report.json`` and the rows of ``report.csv``."""
-    records = gather(places)
+def _single(records: Records, budget: Budget | None) -> tuple[Report, dict[str, Any]]:
+    """The page and the body of ``report.json``."""
     if budget is not None:
         records = asked(records, budget)
     report = build_report(records)
-    body = report_body(records, report.headline, report.title)
-    return report, body, body["rows"]
+    return report, report_body(records, report.headline, report.title)
+
+
+def _several(runs: Sequence[RunRecords], budget: Budget | None) -> tuple[Report, dict[str, Any]]:
+    if budget is not None:
+        runs = [RunRecords(run.name, asked(run.records, budget)) for run in runs]
+    return compared_report(runs), {"runs": [report_body(run.records, headline(run.records), run.name) for run in runs]}

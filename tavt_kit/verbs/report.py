@@ -39,16 +39,10 @@ def report_verb(
     from tavt_kit.budget import Budget
     from tavt_kit.reports import write_report
 
-    first = runs[0]
-    written = write_report(
-        runs,
-        out or (first if first.is_dir() else first.parent),
-        Budget.parse(budget) if budget else None,
-        across=across,
-    )
+    written = write_report(runs, out, Budget.parse(budget) if budget else None, across=across)
     if as_json:
-        files = {name: str(path) for name, path in written._asdict().items()}
-        print(json.dumps({"schema": "fgvc-kit/report-files", "version": 1, **files}))
+        said = json.loads(written.json.read_text(encoding="utf-8"))
+        print(json.dumps(said | {name: str(path) for name, path in written._asdict().items()}))
     else:
         print("\n".join(map(str, written)))
     return 0

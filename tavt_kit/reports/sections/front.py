@@ -19,7 +19,7 @@ from tavt_kit.reports.sections.picker import picker_blocks
 from tavt_kit.reports.views import CandidateView, TimeView, number, text, whole
 from tavt_kit.reports.words import limit_words, metric_words, plural
 
-__all__ = ["front_section"]
+__all__ = ["front_section", "front_table"]
 
 
 def front_section(records: Records) -> Section | Missing:
@@ -33,7 +33,7 @@ def front_section(records: Records) -> Section | Missing:
     if marks:
         blocks.append(_figure(view, marks, cloud_of(records, view, axes_of(view))))
     if view.candidates:
-        blocks.append(_table(view))
+        blocks.append(front_table(view))
     else:
         blocks.append(Text.of("The search found no candidate.", kind="warning"))
     if told := _told(front, view):
@@ -92,7 +92,8 @@ def _figure(view: FrontView, marks: list[Mark], cloud: list[tuple[float, float]]
     return Figure(name, front_chart(marks, frame, name, cloud), caption, front_legend(marks, bool(cloud)))
 
 
-def _table(view: FrontView) -> Table:
+def front_table(view: FrontView) -> Table:
+    """Every candidate by rising cost, then the baselines that are not among them."""
     axes = axes_of(view)
     rows = [(candidate, f"c{index}") for index, candidate in enumerate(view.candidates)]
     drawn = {candidate.counts for candidate in view.candidates}

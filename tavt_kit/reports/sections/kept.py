@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
@@ -13,6 +12,7 @@ from tavt_kit.reports.blocks import Block, Figure, Missing, Section, Text
 from tavt_kit.reports.gather import Records
 from tavt_kit.reports.markup import Element, el
 from tavt_kit.reports.numbers import percent_text
+from tavt_kit.reports.pictures import data_uri
 from tavt_kit.reports.views import mapping, number, sequence, text, whole
 
 __all__ = ["kept_section"]
@@ -20,8 +20,6 @@ __all__ = ["kept_section"]
 _ANCHOR, _TITLE = "kept", "What each layer keeps"
 _MOST = 12
 """Pictures shown at most: a report must stay small enough to be mailed."""
-_BYTES = 300_000
-_MAGIC = {b"\xff\xd8\xff": "jpeg", b"\x89PN": "png"}
 
 
 def kept_section(records: Records) -> Section | Missing:
@@ -105,7 +103,7 @@ def _item(
         for row in sequence(entry, "kept")
         if isinstance(row, list)
     ]
-    source = _data_uri(folder, text(entry, "thumbnail"))
+    source = data_uri(folder, text(entry, "thumbnail"))
     if not kept or len(kept) != len(layers):
         return None
     grouped = groupby(zip(layers, kept, strict=True), key=lambda pair: pair[1])
@@ -178,15 +176,3 @@ def _layers(layers: Sequence[int]) -> str:
     if layers[-1] - layers[0] == len(layers) - 1:
         return f"layers {layers[0]}–{layers[-1]}"
     return "layers " + ", ".join(map(str, layers))
-
-
-def _data_uri(folder: Path, name: str | None) -> str | None:
-    """The thumbnail embedded; only a small picture that lies within the run is taken."""
-    if name is None:
-        return None
-    path = (folder / name).resolve()
-    if not path.is_relative_to(folder.resolve()) or not path.is_file() or path.stat().st_size > _BYTES:
-        return None
-    data = path.read_bytes()
-    kind = _MAGIC.get(data[:3])
-    return f"data:image/{kind};base64,{base64.b64encode(data).decode()}" if kind else None

@@ -108,7 +108,7 @@
       badge.className = `badge ${word.toLowerCase()}`;
     }
     moveLimit(budget, `budget ${words}`);
-    if (chart) chart.classList.add("moved");
+    if (chart) chart.classList.add("sliding");
     document.querySelectorAll(".front-chart .point, tr[data-key]").forEach((it) => {
       it.classList.toggle("picked", found !== null && it.dataset.key === found.dataset.key);
     });
