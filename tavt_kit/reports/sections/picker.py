@@ -120,7 +120,7 @@ def _panel(front: Mapping[str, Any], view: FrontView, buys: Sequence[Buy], folde
     ends = [end for buy in buys for end in (buy.low, buy.high) if math.isfinite(end)]
     start = limit.value if limit else max(ends)
     low, high = 0.9 * min(ends), max(1.06 * max(ends), start)
-    step = 10.0 ** math.floor(math.log10((high - low) * scale / _STEPS * 2)) if high > low else 0.01
+    step = _step((high - low) * scale / _STEPS)
     unit = "ms" if view.is_timed else "G"
     low, high = math.floor(low * scale / step) * step, math.ceil(high * scale / step) * step
     decimals = max(0, -math.floor(math.log10(step)))
@@ -155,6 +155,12 @@ def _panel(front: Mapping[str, Any], view: FrontView, buys: Sequence[Buy], folde
         data_decimals=decimals,
         data_cheapest=bool(view.budget.floors),
     )
+
+
+def _step(least: float) -> float:
+    """1, 2 or 5 times a power of ten, not below ``least``."""
+    power = 10.0 ** math.floor(math.log10(least)) if least > 0 else 0.01
+    return next(times * power for times in (1, 2, 5, 10) if times * power >= least)
 
 
 def _option(

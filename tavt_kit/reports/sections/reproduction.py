@@ -49,12 +49,12 @@ def commands_of(records: Records) -> Iterator[tuple[str, bool]]:
     if command := text(front, "command"):
         found.append((command, True))
     elif recipe:
-        found.append((_search(recipe), False))
+        found.append((_search(recipe, records.all("recipe")[0].path.parent), False))
     found += [(text(one.body, "command"), True) for kind in ("exported", "bench") for one in records.all(kind)]
     yield from dict.fromkeys((command, given) for command, given in found if command)
 
 
-def _search(recipe: Mapping[str, Any]) -> str:
+def _search(recipe: Mapping[str, Any], folder: Path) -> str:
     """A search's command from its recipe."""
     parts = ["fgvc-kit", "search", text(recipe, "model") or "MODEL"]
     for name, flag in _FLAGS.items():
@@ -68,7 +68,7 @@ def _search(recipe: Mapping[str, Any]) -> str:
         parts += ["--max-time", f"{seconds:g}s"]
     if looks := text(recipe, "evaluate_on"):
         parts += ["--evaluate-on", looks]
-    return shlex.join(parts)
+    return shlex.join((*parts, "-o", str(folder)))
 
 
 def _hashes(records: Records) -> Iterator[tuple[str, str]]:
