@@ -8,12 +8,14 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
-from tavt_kit.reports.blocks import Block, Figure, Missing, Section, Text
+from tavt_kit.reports.blocks import Block, Code, Figure, Missing, Section, Text
+from tavt_kit.reports.choice import FrontView
 from tavt_kit.reports.gather import Records
 from tavt_kit.reports.markup import Element, el
 from tavt_kit.reports.numbers import percent_text
 from tavt_kit.reports.pictures import data_uri
 from tavt_kit.reports.views import mapping, number, sequence, text, whole
+from tavt_kit.schedule import counts_text
 
 __all__ = ["kept_section"]
 
@@ -37,7 +39,7 @@ def kept_section(records: Records) -> Section | Missing:
     items = [
         item for index, entry in enumerate(entries) if (item := _item(index, entry, layers, rows, columns, folder))
     ]
-    blocks: list[Block] = [Text.of(_explanation(record, layers, rows * columns))]
+    blocks: list[Block] = [Text.of(_explanation(record, layers, rows * columns)), *_other_schedule(records, record)]
     if items:
         strips = el("ul", *items, class_=_width([_stages(item) for item in items]))
         blocks.append(Figure("patches kept", el("div", _slider(layers), strips), "", scrolls=False))
@@ -55,6 +57,18 @@ def _explanation(record: Mapping[str, Any], layers: Sequence[int], patches: int)
     steps = ", ".join(f"{count} after {_layers(run)}" for count, run in runs)
     where = f" from the {split} split" if split else ""
     return f"Pictures{where} as the model sees them, dropped patches darkened. Of {patches} patches stay {steps}."
+
+
+def _other_schedule(records: Records, record: Mapping[str, Any]) -> list[Block]:
+    """A word where the report has chosen another schedule than the one that the pictures were made with."""
+    front = records.first("front")
+    pick = FrontView.of(front).pick if front else None
+    counts = [count for count in sequence(record, "schedule") if isinstance(count, int)]
+    if pick is None or not counts or list(pick.counts) == counts:
+        return []
+    return [
+        Text.of("These pictures are of ", Code(counts_text(counts)), ", not of the schedule chosen here.", kind="note")
+    ]
 
 
 def _rights(record: Mapping[str, Any]) -> list[Block]:
