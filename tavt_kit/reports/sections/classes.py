@@ -19,7 +19,7 @@ from tavt_kit.reports.words import plural
 __all__ = ["classes_section"]
 
 _ANCHOR, _TITLE = "classes", "What each class lost"
-_WORST = 10
+_WORST, _SHOWN = 10, 12
 
 
 def classes_section(records: Records) -> Section | Missing:
@@ -41,7 +41,7 @@ def classes_section(records: Records) -> Section | Missing:
     grown = [one for one in sequence(losses, "confusions_grown") if text(one, "truth") and text(one, "said")]
     if grown:
         blocks.append(_confusions(grown))
-    examples = [one for one in sequence(losses, "examples") if isinstance(one, Mapping)]
+    examples = [one for one in sequence(losses, "examples") if isinstance(one, Mapping)][:_SHOWN]
     if pictures := _pictures(examples, place.parent):
         blocks.append(pictures)
     return Section(_ANCHOR, _TITLE, tuple(blocks))
