@@ -109,6 +109,8 @@ def test_csv_and_json_say_what_the_page_says(folder: Path, tmp_path: Path) -> No
     (chosen,) = [row for row in rows if row["table"] == "front" and row["chosen"] == "1"]
     assert float(chosen["value"]) == body["chosen"]["value"] and chosen["schedule"] == body["chosen"]["schedule"]
     assert all(len(one["sha256"]) == 64 for one in body["records"])
+    notes = " ".join(body["notes"])
+    assert "the search was for latency=11ms" in notes and "cannot be held against this choice" in notes
 
 
 def test_a_name_cannot_be_a_formula(tmp_path: Path) -> None:

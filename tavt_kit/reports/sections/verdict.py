@@ -134,6 +134,11 @@ def _doubts(front: Mapping[str, Any], pick: CandidateView, records: Records) -> 
         for told in (sequence(front, "searched_for"),)
         if told and list(told) != list(sequence(front, "budgets"))
     ]
+    if sentences and (rows := final_rows(records.first("final"))) and not any(row.kind == "chosen" for row in rows):
+        sentences.append(
+            "The baselines of the closing table cannot be held against this choice, of which nothing was counted on "
+            "their split: export it, and its check will."
+        )
     sentences += [f"Not decided: {text}." for text in sequence(front, "undecided") if isinstance(text, str)]
     time = pick.time
     if time is not None and time.steady is False and time.p10 is not None and time.p90 is not None:
