@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from tavt_kit import __version__
+from tavt_kit.command_line import command_line
 from tavt_kit.distill.journal import EVENTS_FOLDER
 from tavt_kit.distill.processes import Processes
 from tavt_kit.distill.state import STATE_FOLDER, has_state
@@ -123,6 +124,7 @@ class RunFolder:
         self.body["status"] = "done"
         self.body["host"] = HostFacts.gather().as_record()
         self.body["program"] = f"tavt-kit {__version__}"
+        self.body["command"] = command_line()
         self.note(**results)
 
     def _write(self) -> None:

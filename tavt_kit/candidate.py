@@ -175,14 +175,14 @@ class Candidate:
             return None
         record: dict[str, Any] = {"predicted": self.latency_predicted_ms}
         if self.latency is not None:
-            bounds = latency_bounds(self.latency, "p90")
+            bounds = {name: latency_bounds(self.latency, name) for name in ("p50", "p90", "p99")}
             record |= {
                 "median": self.latency.median,
                 "p10": self.latency.p10,
                 "p90": self.latency.p90,
                 "p99": self.latency.p99,
                 "interval95": list(self.latency.interval95),
-                "p90_bounds": [bound if math.isfinite(bound) else None for bound in bounds],
+                **{f"{name}_bounds": [end if math.isfinite(end) else None for end in bounds[name]] for name in bounds},
                 "samples": self.latency.n,
                 "steady": self.latency.steady,
             }

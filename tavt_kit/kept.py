@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,13 +10,13 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image
 
 from tavt_kit.adaptive import AdaptiveViT
 from tavt_kit.data import ImageSet, Sample
 from tavt_kit.errors import DataError
 from tavt_kit.preprocess import Preprocessing, normalise, open_image, resize_crop
-from tavt_kit.records import atomic_path, make_folder, write_record
+from tavt_kit.records import make_folder, write_record
+from tavt_kit.thumbnails import save_thumbnail
 
 __all__ = ["KEPT_FILE", "pick_examples", "write_kept"]
 
@@ -25,9 +24,6 @@ KEPT_FILE = "kept.json"
 _SCHEMA, _VERSION = "fgvc-kit/kept", 1
 
 _log = logging.getLogger(__name__)
-
-_SIDE = 224
-"""Longest side of a thumbnail in pixels: sharp on twice the density it is shown at, a few kilobytes each."""
 
 
 def pick_examples(samples: Sequence[Sample], count: int = 6) -> tuple[Sample, ...]:
@@ -89,7 +85,7 @@ def write_kept(
     entries = []
     for index, (sample, pixels) in enumerate(readable):
         name = f"{index:02d}.jpg"
-        _save_thumbnail(pixels, thumbnails / name)
+        save_thumbnail(pixels, thumbnails / name)
         prediction, probability, kept = _run(adaptive, normalise(pixels, preprocessing))
         entries.append(
             {
@@ -148,15 +144,3 @@ def _run(adaptive: AdaptiveViT, image: NDArray[np.float32]) -> tuple[int, float,
     prediction = int(shares.argmax())
     patches = [[int(place) - adaptive.prefix for place in row[0] if place >= adaptive.prefix] for row in kept]
     return prediction, float(shares[prediction]), patches
-
-
-def _save_thumbnail(pixels: NDArray[np.uint8], path: Path) -> None:
-    """The model's crop as a small JPEG; same aspect ratio, so that the patch grid still fits."""
-    height, width = pixels.shape[1:]
-    scale = min(1.0, _SIDE / max(height, width))
-    picture = Image.fromarray(np.ascontiguousarray(pixels.transpose(1, 2, 0)))
-    if scale < 1.0:
-        size = (max(1, math.floor(width * scale + 0.5)), max(1, math.floor(height * scale + 0.5)))
-        picture = picture.resize(size, Image.Resampling.LANCZOS)
-    with atomic_path(path) as temporary:
-        picture.save(temporary, quality=82, optimize=True)

@@ -14,7 +14,7 @@ PARTS = ("search", "distill", "bench")
 PLAIN = ("errors", "schedule", "device", "measurement", "accuracy", "host", "budget", "verdict", "candidate", "front",
          "records", "latency_table", "layer_cells", "model_card", "artifact_card", "code_version", "sealed",
          "foreign_times", "onnx_metadata", "quieted", "control_group", "comparison", "comparable",
-         "compared")  # fmt: skip
+         "compared", "command_line")  # fmt: skip
 LAYERS = (
     PLAIN,
     ("backbones", "drop", "scores", "tokens", "packed", "preprocess", "timm_import", "vision_ops"),
@@ -43,6 +43,7 @@ LAYERS = (
         "pim_evaluation",
         "lettering",
         "kept",
+        "thumbnails",
     ),
     PARTS,
     ("verbs",),

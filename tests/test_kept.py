@@ -85,9 +85,9 @@ def test_a_thumbnail_is_the_models_crop(adaptive: AdaptiveViT, images: ImageSet,
 
 
 def test_large_crops_are_shrunk(adaptive: AdaptiveViT, images: ImageSet, tmp_path: Path) -> None:
-    from tavt_kit.kept import _save_thumbnail
+    from tavt_kit.thumbnails import save_thumbnail
 
-    _save_thumbnail(np.zeros((3, 448, 224), np.uint8), tmp_path / "x.jpg")
+    save_thumbnail(np.zeros((3, 448, 224), np.uint8), tmp_path / "x.jpg")
     with Image.open(tmp_path / "x.jpg") as picture:
         assert picture.size == (112, 224)
 

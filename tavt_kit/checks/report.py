@@ -10,6 +10,7 @@ from typing import Any
 from tavt_kit.accuracy import Accuracy, PairedDifference
 from tavt_kit.budget import Verdict, worst
 from tavt_kit.checks.figures import Figures
+from tavt_kit.checks.losses import Losses
 from tavt_kit.checks.token_choice import TokenChoice
 from tavt_kit.errors import RecordError
 from tavt_kit.records import read_record, write_record
@@ -73,6 +74,7 @@ class CheckReport:
         images_to_decide: Where INCONCLUSIVE.
         same_weights: Whether the artifact was made from the very weights it is checked against.
         token_choice: Which tokens its graph keeps; ``None`` where that was not asked.
+        losses: Against the dense source, where it was run.
     """
 
     artifact: str
@@ -97,6 +99,7 @@ class CheckReport:
     images_to_decide: int | None = None
     same_weights: bool = True
     token_choice: TokenChoice | None = None
+    losses: Losses | None = None
 
     @property
     def sentence(self) -> str:
@@ -127,6 +130,7 @@ class CheckReport:
             "images_to_decide": self.images_to_decide,
             "same_weights": self.same_weights,
             "token_choice": None if self.token_choice is None else self.token_choice.as_record(),
+            "losses": None if self.losses is None else self.losses.as_record(),
             **self.figures.as_record(),
         }
 

@@ -16,6 +16,7 @@ from tavt_kit.checks.claims import false_claim
 from tavt_kit.checks.compare import Answers, columns
 from tavt_kit.checks.figures import figures_of
 from tavt_kit.checks.judge import Gate, Judgement, judge, may_be_tied
+from tavt_kit.checks.losses import losses_of
 from tavt_kit.checks.predicted import Predicted
 from tavt_kit.checks.report import BatchCheck, CheckReport
 from tavt_kit.checks.source import Progress, Source
@@ -225,7 +226,9 @@ def _finished(
     if dense:
         logits = source.logits(source.adaptive.dense_schedule, progress)
         against = answers.against(logits)
-        report = replace(report, dense_top1=answers.top1(logits, source.split), against_dense=against)
+        paths = [source.samples[place].path for place in source.readable]
+        losses = losses_of(replace(answers, source=logits), paths, source.card.classes, source.split)
+        report = replace(report, dense_top1=answers.top1(logits, source.split), against_dense=against, losses=losses)
     _log.info("%s", report.sentence)
     return report
 

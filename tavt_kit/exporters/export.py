@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 from tavt_kit.budget import Verdict
 from tavt_kit.checks import CHECK_FILE, Artifact, CheckReport, Source, check, write_check
+from tavt_kit.checks.losses import save_examples
+from tavt_kit.command_line import command_line
 from tavt_kit.data import ImageSet, thin_out
 from tavt_kit.exporters.exported import keep, promote, settle, status_of, sweep, write_exported
 from tavt_kit.exporters.forms import Form
@@ -91,6 +93,9 @@ def export(
             verdict = worst(report.verdict for report in reports)
             status = status_of(verdict, accept=plan.accept_inconclusive)
             entries[form.file] = _entry(form, artifact, reports, verdict, status) | {"recipe": recipes[form.file]}
+            for report in reports:
+                if report.losses is not None:
+                    save_examples(report.losses, source.preprocessing, out)
             checks[form.file] = [{**report.as_record(), **about} for report in reports]
             settle(artifact.files, out, status)
             _write(out, entries, checks, about)
@@ -149,7 +154,7 @@ def _write(
     """Both records, after each file, so that a killed export loses one file at most."""
     host = HostFacts.gather().as_record()
     write_check(out / CHECK_FILE, [one for found in checks.values() for one in found], {"host": host})
-    write_exported(out, list(entries.values()), {"source": about["source"], "host": host})
+    write_exported(out, list(entries.values()), {"source": about["source"], "host": host, "command": command_line()})
 
 
 def _check(artifact: Artifact, source: Source, plan: Plan, tell: Tell) -> CheckReport:

@@ -1,8 +1,18 @@
-"""Reports: records in, one HTML file and its Markdown twin out; no model is loaded, nothing is measured here."""
+"""Reports: records in, one HTML file and its Markdown, CSV and JSON twins out; nothing is loaded or measured here."""
 
 from __future__ import annotations
 
 from tavt_kit.reports.final import FINAL_FILE, FinalRow, write_final
-from tavt_kit.reports.page import HTML_FILE, MARKDOWN_FILE, write_report
+from tavt_kit.reports.page import CSV_FILE, HTML_FILE, JSON_FILE, MARKDOWN_FILE, Written, write_report
 
-__all__ = ["FINAL_FILE", "HTML_FILE", "MARKDOWN_FILE", "FinalRow", "write_final", "write_report"]
+__all__ = [
+    "CSV_FILE",
+    "FINAL_FILE",
+    "HTML_FILE",
+    "JSON_FILE",
+    "MARKDOWN_FILE",
+    "FinalRow",
+    "Written",
+    "write_final",
+    "write_report",
+]

@@ -12,6 +12,7 @@ __all__ = [
     "Cell",
     "Code",
     "Column",
+    "Download",
     "Facts",
     "Figure",
     "Headline",
@@ -27,9 +28,10 @@ __all__ = [
 
 @dataclass(frozen=True, slots=True)
 class Code:
-    """A command, file name or schedule within a text."""
+    """A command, file name or schedule within a text; a ``command`` can be copied by a button."""
 
     text: str
+    command: bool = False
 
 
 Inline = str | Code
@@ -166,3 +168,18 @@ class Report:
     headline: Headline
     sections: tuple[Section, ...]
     footer: str
+
+
+@dataclass(frozen=True, slots=True)
+class Download:
+    """A file that the page carries along, to be saved by a click.
+
+    Args:
+        name: Of the file.
+        kind: ``text/csv`` or ``application/json``.
+        content: Its text.
+    """
+
+    name: str
+    kind: str
+    content: str

@@ -8,7 +8,8 @@ from typing import Any
 
 from tavt_kit.budget import Budget
 from tavt_kit.errors import BudgetError
-from tavt_kit.reports.views import CandidateView, number, sequence, text, whole
+from tavt_kit.reports.judging import best_of
+from tavt_kit.reports.views import CandidateView, sequence, text, whole
 
 __all__ = ["FrontView"]
 
@@ -66,6 +67,50 @@ class FrontView:
         limits = self.budget.of("latency")
         return next((limit.statistic for limit in limits if limit.statistic in ("p50", "p90", "p99")), "p90")
 
+    def cost(self, view: CandidateView) -> float | None:
+        """What a budget is held against: the quantile of the latency, predicted where not measured; else MACs."""
+        if not self.is_timed:
+            return view.macs
+        time = view.time
+        if time is None:
+            return None
+        return time.predicted if time.median is None else time.of_statistic(self.statistic) or time.median
+
+    @property
+    def is_timed(self) -> bool:
+        """Whether latencies are known, so that they and not multiply-adds are the cost."""
+        return any(view.time is not None for view in self.candidates)
+
+    def choosable(self, front: Mapping[str, Any]) -> list[tuple[Mapping[str, Any], str]]:
+        """What may be chosen, by rising cost: the front, and each baseline that none of it beats.
+
+        Args:
+            front: The record this view is of.
+
+        Returns:
+            Records of candidates, each with the key that ties it to its mark and row.
+        """
+        pairs = list(zip(self.candidates, sequence(front, "candidates"), strict=True))
+        found = [(view, record, f"c{index}") for index, (view, record) in enumerate(pairs)]
+        for index, (view, record) in enumerate(zip(self.baselines, sequence(front, "baselines"), strict=True)):
+            if not any(self._covers(other, view) for other, _, _ in found):
+                found.append((view, record, f"b{index}"))
+        known = [one for one in found if one[0].accuracy is not None and self.cost(one[0]) is not None]
+        known.sort(key=lambda one: self.cost(one[0]) or 0.0)
+        return [(record, key) for _, record, key in known]
+
+    def _covers(self, one: CandidateView, other: CandidateView) -> bool:
+        """Whether there is no reason to take ``other``: the same schedule, or dearer and no better."""
+        cost, least = self.cost(other), self.cost(one)
+        if one.counts == other.counts or other.accuracy is None or cost is None:
+            return True
+        return (
+            one.accuracy is not None
+            and least is not None
+            and least <= cost
+            and one.accuracy.value >= other.accuracy.value
+        )
+
     def speedup(self, view: CandidateView | None) -> float | None:
         """Median time of the dense model over the candidate's; None unless both were measured."""
         if view is None or view.time is None or self.dense is None or self.dense.time is None:
@@ -82,22 +127,12 @@ def _budget(front: Mapping[str, Any]) -> Budget:
 
 
 def _chosen(front: Mapping[str, Any], candidates: tuple[CandidateView, ...], budget: Budget) -> int | None:
-    """As recorded; otherwise by the rule of the search: the best that fits, or with a floor the cheapest that does."""
+    """As recorded; otherwise by the rule of the search."""
     index = whole(front, "chosen")
     if index is not None and 0 <= index < len(candidates):
         return index
     recorded = sequence(front, "chosen")
     if recorded:
         return next((i for i, view in enumerate(candidates) if list(view.counts) == list(recorded)), None)
-    order = ("PASS", "PREDICTED", "INCONCLUSIVE", "FAIL")
-    known = [i for i, view in enumerate(candidates) if view.accuracy is not None]
-    for verdict in order[:3]:
-        fitting = [i for i in known if candidates[i].verdict == verdict]
-        if fitting:
-            return fitting[0] if budget.floors else max(fitting, key=lambda i: _value(candidates[i]))
-    return None
-
-
-def _value(view: CandidateView) -> float:
-    value = number({"v": view.accuracy.value if view.accuracy else None}, "v")
-    return -1.0 if value is None else value
+    values = [view.accuracy.value if view.accuracy else None for view in candidates]
+    return best_of([view.verdict for view in candidates], values, cheapest=bool(budget.floors))

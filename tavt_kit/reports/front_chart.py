@@ -53,14 +53,18 @@ def front_chart(marks: Sequence[Mark], frame: Frame, title: str, cloud: Iterable
         *_grid(x_axis, y_axis, frame),
         *_limits(x_axis, y_axis, frame),
         _cloud(cloud, x_axis, y_axis),
-        _staircase(marks, x_axis, y_axis),
+        *(_staircase(marks, series, x_axis, y_axis) for series in sorted({mark.series for mark in marks})),
         *(_bars(mark, x_axis, y_axis) for mark in _painted(marks)),
         *(_mark(mark, x_axis, y_axis) for mark in _painted(marks)),
         *_labels(marks, x_axis, y_axis, frame),
         viewBox=f"0 0 {_WIDTH:g} {_HEIGHT:g}",
         class_="chart front-chart",
-        role="img",
+        role="group",  # its points are read one by one
         aria_label=title,
+        data_low=x_axis.low,
+        data_high=x_axis.high,
+        data_start=x_axis.start,
+        data_end=x_axis.end,
     )
 
 
@@ -104,10 +108,13 @@ def _limits(x_axis: Scale, y_axis: Scale, frame: Frame) -> list[Element]:
     bottom, right, parts = _HEIGHT - _BOTTOM, _WIDTH - _RIGHT, []
     if frame.ceiling is not None and frame.ceiling <= x_axis.high:
         x = x_axis.at(frame.ceiling)
-        parts.append(el("rect", x=x, y=_TOP, width=right - x, height=bottom - _TOP, class_="beyond"))
-        parts.append(el("line", x1=x, x2=x, y1=_TOP, y2=bottom, class_="limit"))
         turn = f"rotate(-90 {x - 7:g} {bottom - 10:g})"
-        parts.append(el("text", frame.ceiling_text, x=x - 7, y=bottom - 10, transform=turn, class_="limit-text"))
+        ceiling = (
+            el("rect", x=x, y=_TOP, width=right - x, height=bottom - _TOP, class_="beyond"),
+            el("line", x1=x, x2=x, y1=_TOP, y2=bottom, class_="limit"),
+            el("text", frame.ceiling_text, x=x - 7, y=bottom - 10, transform=turn, class_="limit-text"),
+        )
+        parts.append(el("g", *ceiling, class_="ceiling"))  # the slider moves it
     if frame.floor is not None and y_axis.holds(frame.floor):
         y = y_axis.at(frame.floor)
         parts.append(el("rect", x=_LEFT, y=y, width=right - _LEFT, height=bottom - y, class_="beyond"))
@@ -122,9 +129,10 @@ def _cloud(points: Iterable[tuple[float, float]], x_axis: Scale, y_axis: Scale) 
     return el("path", d=path, class_="cloud") if path else None
 
 
-def _staircase(marks: Sequence[Mark], x_axis: Scale, y_axis: Scale) -> Element | None:
+def _staircase(marks: Sequence[Mark], series: str, x_axis: Scale, y_axis: Scale) -> Element | None:
     """What the front promises at every cost: the best point that costs no more."""
-    front = sorted((mark.x, mark.y) for mark in marks if mark.kind in ("front", "chosen"))
+    on_front = (mark for mark in marks if mark.kind in ("front", "chosen") and mark.series == series)
+    front = sorted((mark.x, mark.y) for mark in on_front)
     if len(front) < 2:
         return None
     best, path = front[0][1], f"M{x_axis.at(front[0][0]):.1f} {y_axis.at(front[0][1]):.1f}"
@@ -132,7 +140,12 @@ def _staircase(marks: Sequence[Mark], x_axis: Scale, y_axis: Scale) -> Element |
         if y > best:
             path += f"H{x_axis.at(x):.1f}V{y_axis.at(y):.1f}"
             best = y
-    return el("path", d=path, class_="staircase")
+    return el("path", d=path, class_=f"staircase{_series(series)}")
+
+
+def _series(letter: str) -> str:
+    """The class that colours a series, with the space before it."""
+    return f" series-{letter}" if letter else ""
 
 
 def _painted(marks: Sequence[Mark]) -> list[Mark]:
@@ -149,7 +162,7 @@ def _bars(mark: Mark, x_axis: Scale, y_axis: Scale) -> Element | None:
     if mark.x_bar is not None:
         left, right = (x_axis.at(end) for end in mark.x_bar)
         path += f"M{left:.1f} {y:.1f}H{right:.1f}M{left:.1f} {y - 3:.1f}v6M{right:.1f} {y - 3:.1f}v6"
-    return el("path", d=path, class_=f"bars {mark.kind}") if path else None
+    return el("path", d=path, class_=f"bars {mark.kind}{_series(mark.series)}") if path else None
 
 
 def _mark(mark: Mark, x_axis: Scale, y_axis: Scale) -> Element:
@@ -159,19 +172,23 @@ def _mark(mark: Mark, x_axis: Scale, y_axis: Scale) -> Element:
         at = x_axis.at(mark.predicted_x)
         ghost.append(el("line", x1=x, x2=at, y1=y, y2=y, class_="predicted-link"))
         ghost.append(el("g", el("circle", cx=at, cy=y, r=4.5), class_="predicted"))
-    ring = el("circle", cx=x, cy=y, r=13, class_="ring") if mark.kind == "chosen" else None
+    ring = el("circle", cx=x, cy=y, r=13, class_=f"ring{_series(mark.series)}") if mark.kind == "chosen" else None
     return el(
         "g",
         *ghost,
         ring,
         el("circle", cx=x, cy=y, r=14, class_="target"),
-        el("g", SHAPES[mark.kind](x, y), class_=f"mark {mark.kind}{'' if mark.measured else ' hollow'}"),
+        el("g", SHAPES[mark.kind](x, y), class_=_classes(mark)),
         class_="point",
         tabindex=0,
         role="img",
         aria_label="; ".join(mark.lines) or mark.label or f"{significant(mark.x)}, {mark.y:.1f} %",
         data_key=mark.key or None,
     )
+
+
+def _classes(mark: Mark) -> str:
+    return f"mark {mark.kind}{'' if mark.measured else ' hollow'}{_series(mark.series)}"
 
 
 def _labels(marks: Sequence[Mark], x_axis: Scale, y_axis: Scale, frame: Frame) -> list[Element]:
@@ -184,7 +201,7 @@ def _labels(marks: Sequence[Mark], x_axis: Scale, y_axis: Scale, frame: Frame) -
     places += [(x_axis.at(mark.predicted_x), y_axis.at(mark.y)) for mark in marks if mark.predicted_x is not None]
     placed = place_labels(wanted, places, inside, _covered(x_axis, y_axis, frame))
     return [
-        el("text", mark.label, x=spot.x, y=spot.y, class_=f"name {mark.kind} {spot.anchor}")
+        el("text", mark.label, x=spot.x, y=spot.y, class_=f"name {mark.kind} {spot.anchor}{_series(mark.series)}")
         for (mark, _), spot in zip(named, placed, strict=True)
         if spot is not None
     ]

@@ -13,7 +13,7 @@ from typing import Any
 from tavt_kit.errors import RecordError
 from tavt_kit.records import read_lines
 
-__all__ = ["Found", "Records", "gather"]
+__all__ = ["Found", "Records", "candidates_beside", "gather"]
 
 _PREFIX = "fgvc-kit/"
 _VERSIONS = {
@@ -81,8 +81,8 @@ def gather(places: Sequence[Path]) -> Records:
     """Read the records below the given folders and files.
 
     Raises:
-        RecordError: A place is not there or holds no record, a file given by name is foreign, a record is damaged or
-            of another version, or two searches are given (their fronts cannot share one verdict).
+        RecordError: A place is not there or holds no record, a file given by name is foreign, or a record is damaged
+            or of another version.
     """
     found: dict[str, list[Found]] = {}
     for place in places:
@@ -95,21 +95,17 @@ def gather(places: Sequence[Path]) -> Records:
         for kind, record in ours:
             if all(record.path != other.path for other in found.setdefault(kind, [])):
                 found[kind].append(record)
-    _check_single(found.get("front", []))
     fronts = found.get("front", [])
-    rows = _csv(fronts[0].path.parent / "candidates.csv") if fronts else ()
+    rows = candidates_beside(fronts[0].path) if fronts else ()
     steps = {run.path: read_lines(run.path.parent / "metrics.jsonl") for run in found.get("run", [])}
     return Records(
         {kind: tuple(records) for kind, records in found.items()}, rows, tuple(str(place) for place in places), steps
     )
 
 
-def _check_single(fronts: Sequence[Found]) -> None:
-    if len(fronts) > 1:
-        raise RecordError(
-            f"a report shows one search, but {fronts[0].path} and {fronts[1].path} are two; give one of them, "
-            "or make one report each"
-        )
+def candidates_beside(front: Path) -> tuple[Mapping[str, str], ...]:
+    """Rows of the ``candidates.csv`` beside a front; none where there is no such file."""
+    return _csv(front.parent / "candidates.csv")
 
 
 def _files(place: Path) -> Iterator[Path]:

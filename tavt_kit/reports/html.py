@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from importlib.resources import files
 
 from tavt_kit.reports.blocks import (
@@ -13,6 +13,7 @@ from tavt_kit.reports.blocks import (
     Cell,
     Code,
     Column,
+    Download,
     Facts,
     Figure,
     Headline,
@@ -32,8 +33,12 @@ _ICON = (
 )
 
 
-def html_page(report: Report) -> str:
+def html_page(report: Report, downloads: Sequence[Download] = ()) -> str:
     """The whole page as text, UTF-8.
+
+    Args:
+        report: What it says.
+        downloads: Files that it carries along.
 
     A content policy in its head forbids every request, and any style or script but the two of ours (by their hashes),
     so that even a mistake in escaping could run nothing.
@@ -69,6 +74,7 @@ def html_page(report: Report) -> str:
             el("h1", report.title),
             el("p", report.subtitle, class_="subtitle"),
             _contents(report.sections),
+            _downloads(downloads),
         ),
         el("main", _headline(report.headline), *(_section(section) for section in report.sections)),
         el("footer", el("p", report.footer)),
@@ -90,6 +96,22 @@ def _contents(sections: Iterable[Section]) -> Element:
     return el("nav", el("ul", *links), aria_label="Contents")
 
 
+def _downloads(downloads: Sequence[Download]) -> Element | None:
+    """Links to the files within the page itself: they need neither a script nor a network."""
+    if not downloads:
+        return None
+    links = [
+        el(
+            "a",
+            download.name,
+            href=f"data:{download.kind};base64,{base64.b64encode(download.content.encode()).decode()}",
+            download=download.name,
+        )
+        for download in downloads
+    ]
+    return el("p", "Save the numbers:", *links, class_="downloads")
+
+
 def _headline(headline: Headline) -> Element:
     figures = [
         el(
@@ -104,8 +126,8 @@ def _headline(headline: Headline) -> Element:
         "section",
         _badge(headline.verdict) if headline.verdict else None,
         el("p", *map(_inline, headline.sentence.parts), class_="sentence"),
-        *(_block(text) for text in headline.more),
         el("dl", *figures, class_="figures") if figures else None,
+        el("div", *(_block(text) for text in headline.more), class_="more") if headline.more else None,
         class_=f"headline {headline.verdict.lower() or 'none'}",
         id="verdict",
         aria_label="Verdict",
@@ -127,13 +149,13 @@ def _block(block: Block) -> Element:
 
 
 def _inline(part: Inline) -> Element | str:
-    return _code(part.text) if isinstance(part, Code) else part
+    return _code(part.text, command=part.command) if isinstance(part, Code) else part
 
 
-def _code(text: str) -> Element:
+def _code(text: str, *, command: bool = False) -> Element:
     """Code that may break after commas and slashes only: a schedule, a path."""
     pieces = re.split(r"(?<=[,/])", text)
-    return el("code", *(part for piece in pieces for part in (piece, el("wbr"))))
+    return el("code", *(part for piece in pieces for part in (piece, el("wbr"))), class_="command" if command else None)
 
 
 def _facts(facts: Facts) -> Element:

@@ -42,6 +42,7 @@ class Mark:
         measured: Whether ``x`` is known; else the mark itself is a prediction and drawn hollow.
         lines: The hover text, line by line.
         key: Ties it to the row of the table below.
+        series: The letter of its search, where there are several: ``a``, ``b``, ...
     """
 
     kind: Kind
@@ -54,6 +55,7 @@ class Mark:
     measured: bool = True
     lines: tuple[str, ...] = ()
     key: str = ""
+    series: str = ""
 
 
 def _polygon(*corners: tuple[float, float]) -> Callable[[float, float], Element]:

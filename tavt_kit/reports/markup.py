@@ -11,7 +11,9 @@ __all__ = ["Element", "Node", "Verbatim", "el", "render"]
 
 _NAME = re.compile(r"[a-zA-Z][a-zA-Z0-9-]*")
 _LINKS = ("href", "src", "srcset", "action", "formaction", "poster", "data", "xlink:href")
-_INSIDE = re.compile(r"#[\w-]+|data:image/(jpeg|png|svg\+xml);base64,[A-Za-z0-9+/=]*")
+_INSIDE = re.compile(
+    r"#[\w-]+|data:(image/jpeg|image/png|image/svg\+xml|text/csv|application/json);base64,[A-Za-z0-9+/=]*"
+)
 _TURNING = frozenset("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
 _VOID = frozenset({"br", "hr", "img", "input", "link", "meta", "wbr"})
 _OWN_LINE = frozenset(

@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any, NamedTuple
 
+from tavt_kit.budget import Budget
 from tavt_kit.records import atomic_text, make_folder
-from tavt_kit.reports.blocks import Code, Facts, Missing, Report, Section, Text
+from tavt_kit.reports.asked import asked
+from tavt_kit.reports.blocks import Code, Download, Facts, Missing, Report, Section, Text
+from tavt_kit.reports.body import REPORT_SCHEMA, REPORT_VERSION, report_body
+from tavt_kit.reports.compared import RunRecords, runs_of
 from tavt_kit.reports.gather import Records, gather
 from tavt_kit.reports.html import html_page
 from tavt_kit.reports.markdown import markdown_page
 from tavt_kit.reports.sections.benches import benches_section
 from tavt_kit.reports.sections.checks import checks_section
+from tavt_kit.reports.sections.classes import classes_section
 from tavt_kit.reports.sections.convergence import convergence_section
 from tavt_kit.reports.sections.evaluated import evaluated_section
 from tavt_kit.reports.sections.explained import explained_section
@@ -22,12 +29,15 @@ from tavt_kit.reports.sections.ladder import ladder_section
 from tavt_kit.reports.sections.layers import layers_section
 from tavt_kit.reports.sections.learning import learning_section
 from tavt_kit.reports.sections.provenance import card_of, provenance_section, summary
+from tavt_kit.reports.sections.reproduction import reproduction_section
+from tavt_kit.reports.sections.side_by_side import compared_report
 from tavt_kit.reports.sections.verdict import headline
+from tavt_kit.reports.tabular import csv_text
 from tavt_kit.reports.views import text
 
-__all__ = ["HTML_FILE", "MARKDOWN_FILE", "build_report", "write_report"]
+__all__ = ["CSV_FILE", "HTML_FILE", "JSON_FILE", "MARKDOWN_FILE", "Written", "build_report", "write_report"]
 
-HTML_FILE, MARKDOWN_FILE = "report.html", "report.md"
+HTML_FILE, MARKDOWN_FILE, CSV_FILE, JSON_FILE = "report.html", "report.md", "report.csv", "report.json"
 
 _SECTIONS: tuple[Callable[[Records], Section | Missing | None], ...] = (
     front_section,
@@ -35,6 +45,7 @@ _SECTIONS: tuple[Callable[[Records], Section | Missing | None], ...] = (
     final_section,
     checks_section,
     evaluated_section,
+    classes_section,
     ladder_section,
     learning_section,
     layers_section,
@@ -58,7 +69,7 @@ def build_report(records: Records) -> Report:
         title,
         summary(records),
         headline(records),
-        (*sections, provenance_section(records)),
+        (*sections, provenance_section(records), reproduction_section(records)),
         f"Made by fgvc-kit report from {', '.join(records.folders) or 'records'}.",
     )
 
@@ -69,19 +80,62 @@ def _not_recorded(missing: Sequence[Missing]) -> Section:
     return Section("missing", "Not recorded", (Text.of("Each of these is made by the command beside it."), Facts(rows)))
 
 
-def write_report(places: Sequence[Path], out: Path) -> tuple[Path, Path]:
-    """Read the records at ``places`` and write ``report.html`` and ``report.md`` into the folder ``out``.
+class Written(NamedTuple):
+    """The files of a report."""
 
-    Returns:
-        The two paths.
+    html: Path
+    markdown: Path
+    csv: Path
+    json: Path
+
+
+def write_report(
+    places: Sequence[Path], out: Path | None = None, budget: Budget | None = None, *, across: bool = False
+) -> Written:
+    """Read the records at ``places`` and write the report's four files into the folder ``out``.
+
+    Args:
+        places: Run folders and single records; several searches are set side by side.
+        out: The folder; by default the first place, of several searches ``report``.
+        budget: Choose again for this one, from what was measured, instead of the search's own.
+        across: Whether searches on different machines or targets may be set side by side.
 
     Raises:
-        RecordError: There is nothing to report on, or a record is damaged.
+        RecordError: There is nothing to report on, a record is damaged, or the runs cannot be compared.
+        BudgetError: The budget limits what is not recorded.
         OutputError: The folder cannot be written.
     """
-    report = build_report(gather(places))
+    records = gather(places)
+    if len(records.all("front")) > 1:
+        report, body = _several(runs_of(records, across=across), budget)
+        rows = [row for one in body["runs"] for row in one["rows"]]
+    else:
+        report, body = _single(records, budget)
+        rows = body["rows"]
+    table = csv_text(rows)
+    record = json.dumps({"schema": REPORT_SCHEMA, "version": REPORT_VERSION, **body}, indent=1, ensure_ascii=False)
+    if out is None:
+        first = Path(places[0])
+        out = Path("report") if "runs" in body else first if first.is_dir() else first.parent
     folder = make_folder(Path(out))
-    page, note = folder / HTML_FILE, folder / MARKDOWN_FILE
-    atomic_text(page, html_page(report))
-    atomic_text(note, markdown_page(report))
-    return page, note
+    written = Written(folder / HTML_FILE, folder / MARKDOWN_FILE, folder / CSV_FILE, folder / JSON_FILE)
+    downloads = (Download(CSV_FILE, "text/csv", table), Download(JSON_FILE, "application/json", record))
+    atomic_text(written.html, html_page(report, downloads))
+    atomic_text(written.markdown, markdown_page(report))
+    atomic_text(written.csv, table)
+    atomic_text(written.json, record + "\n")
+    return written
+
+
+def _single(records: Records, budget: Budget | None) -> tuple[Report, dict[str, Any]]:
+    """The page and the body of ``report.json``."""
+    if budget is not None:
+        records = asked(records, budget)
+    report = build_report(records)
+    return report, report_body(records, report.headline, report.title)
+
+
+def _several(runs: Sequence[RunRecords], budget: Budget | None) -> tuple[Report, dict[str, Any]]:
+    if budget is not None:
+        runs = [RunRecords(run.name, asked(run.records, budget)) for run in runs]
+    return compared_report(runs), {"runs": [report_body(run.records, headline(run.records), run.name) for run in runs]}

@@ -95,6 +95,7 @@ class TimeView:
     high: float | None
     samples: int | None
     steady: bool | None
+    quantiles: Mapping[str, tuple[float | None, float | None]]
 
     @classmethod
     def of(cls, record: Any) -> TimeView | None:
@@ -113,12 +114,32 @@ class TimeView:
             number(record, "interval95", 1),
             len(samples) if isinstance(samples, list) else whole(record, "samples"),
             steady if isinstance(steady, bool) else None,
+            {
+                name: (number(record, f"{name}_bounds", 0), number(record, f"{name}_bounds", 1))
+                for name in ("p50", "p90", "p99")
+            },
         )
         return None if view.predicted is None and view.median is None else view
 
     def of_statistic(self, statistic: str) -> float | None:
         """The quantile named ``p50``, ``p90`` or ``p99``."""
         return {"p50": self.median, "p90": self.p90, "p99": self.p99}.get(statistic)
+
+    def bounds(self, statistic: str) -> tuple[float, float]:
+        """Of the true quantile, as far as they are recorded: it is no less than the first, no more than the second."""
+        low, high = self.quantiles.get(statistic, (None, None))
+        if statistic == "p50":
+            low, high = (self.low, self.high) if high is None else (low, high)
+        # No quantile from the 50th upwards lies below the median's own bound; that it ends somewhere is not known.
+        least = next((value for value in (low, self.low, self.median) if value is not None), 0.0)
+        return least, math.inf if high is None else high
+
+    def doubt_of(self, statistic: str) -> str:
+        """``± 2.0 %`` of the quantile: half of its bounds; empty where they are not recorded."""
+        value, (low, high) = self.of_statistic(statistic), self.bounds(statistic)
+        if not value or not math.isfinite(high):
+            return ""
+        return f"±\u00a0{significant(50 * (high - low) / value, 2)}\u00a0%"
 
     @property
     def half_width(self) -> float | None:
@@ -149,6 +170,7 @@ class CandidateView:
     verdict: str
     origin: str
     difference: Mapping[str, Any]
+    others: Mapping[str, Any]
 
     @classmethod
     def of(cls, record: Any, metric: str) -> CandidateView:
@@ -161,6 +183,7 @@ class CandidateView:
             text(record, "verdict") or "",
             text(record, "origin") or "",
             mapping(record, "against_dense"),
+            mapping(record, "others"),
         )
 
     @property

@@ -66,6 +66,7 @@ def check_verb(
     """
     from tavt_kit.checkpoints import load_model
     from tavt_kit.checks import Gate, Source
+    from tavt_kit.checks.losses import save_examples
     from tavt_kit.data import thin_out
     from tavt_kit.data.inherited import inherited_images
     from tavt_kit.device import TargetDevice
@@ -96,6 +97,9 @@ def check_verb(
 
         reports, notes = subject(thing, source, gate, request, progress)
     about = {**_about(against, source, images, gate), "notes": notes}
+    for report in reports:
+        if report.losses is not None:
+            save_examples(report.losses, source.preprocessing, folder)
     records = [{**report.as_record(), **about} for report in reports]
     _write(folder, records)
     status = status_of(worst(report.verdict for report in reports), accept=accept_inconclusive)

@@ -1,4 +1,4 @@
-"""``fgvc-kit report``: one HTML file and its Markdown twin, from the records of a run."""
+"""``fgvc-kit report``: one HTML file with its Markdown, CSV and JSON twins, from the records of a run."""
 
 from __future__ import annotations
 
@@ -11,25 +11,38 @@ import typer
 from tavt_kit.verbs.options import Json
 
 Runs = Annotated[
-    list[Path], typer.Argument(metavar="RUN...", help="Run folders, or single records such as bench.json.")
+    list[Path],
+    typer.Argument(metavar="RUN...", help="Run folders, or single records; several searches are set side by side."),
 ]
 ReportOut = Annotated[
-    Path | None, typer.Option("--out", "-o", help="Folder of report.html and report.md. [default: the first RUN]")
+    Path | None, typer.Option("--out", "-o", help="The folder to write. [default: RUN; of several searches report]")
 ]
+ReportBudget = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--budget",
+        help="Choose again for this one, such as latency=8ms, from what was measured; repeatable. [default: the "
+        "search's]",
+    ),
+]
+Across = Annotated[bool, typer.Option(help="Set searches of different machines or targets side by side.")]
 
 
-def report_verb(runs: Runs, out: ReportOut = None, as_json: Json = False) -> int:
-    """Write report.html (one file, opens offline) and report.md from the records of one or more runs.
+def report_verb(
+    runs: Runs, budget: ReportBudget = None, out: ReportOut = None, across: Across = False, as_json: Json = False
+) -> int:
+    """Write report.html (one file, opens offline), report.md, report.csv and report.json from the records of runs.
 
     No model is loaded and nothing is measured. What was not recorded is named, with the command that records it.
     The exit code is 0 whatever the verdict says.
     """
+    from tavt_kit.budget import Budget
     from tavt_kit.reports import write_report
 
-    first = runs[0]
-    page, note = write_report(runs, out or (first if first.is_dir() else first.parent))
+    written = write_report(runs, out, Budget.parse(budget) if budget else None, across=across)
     if as_json:
-        print(json.dumps({"schema": "fgvc-kit/report", "version": 1, "html": str(page), "markdown": str(note)}))
+        said = json.loads(written.json.read_text(encoding="utf-8"))
+        print(json.dumps(said | {name: str(path) for name, path in written._asdict().items()}))
     else:
-        print(f"{page}\n{note}")
+        print("\n".join(map(str, written)))
     return 0

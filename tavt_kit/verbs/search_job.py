@@ -6,6 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 from tavt_kit.budget import Budget
+from tavt_kit.command_line import command_line
 from tavt_kit.host import HostFacts
 from tavt_kit.kept import pick_examples, write_kept
 from tavt_kit.macs import MacsFormula
@@ -148,6 +149,7 @@ def _written(subject: Subject, request: Request, result: SearchResult, final: Fi
         host=_host(request),
         precisions=request.precisions,
     )
+    body["command"] = command_line()
     write_candidates(request.out, result, final)
     write_front(request.out, body)
     if final.pick is not None:

@@ -37,7 +37,7 @@ __all__ = ["RECIPE", "Subject", "check_place", "clear", "open_subject", "settle"
 RECIPE = ("recipe.json", "fgvc-kit/recipe", 1)
 
 _FILES = ("recipe.json", "front.json", "candidates.csv", "kept.json",
-          "profile.json", "report.html", "report.md")  # fmt: skip
+          "profile.json", "report.html", "report.md", "report.csv", "report.json")  # fmt: skip
 _COPIES = ("model.safetensors", "model.json", "split.json")
 
 

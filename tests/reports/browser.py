@@ -65,11 +65,14 @@ class Tab:
         text, _, self._rest = self._rest.partition(b"\0")
         return dict(json.loads(text))
 
-    def open(self, path: Path, width: int, height: int = 900, *, dark: bool = False) -> None:
+    def open(
+        self, path: Path, width: int, height: int = 900, *, dark: bool = False, script: bool = True, media: str = ""
+    ) -> None:
         """Load a file at a window size and wait until it is there."""
+        self.send("Emulation.setScriptExecutionDisabled", value=not script)
         self.send("Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=False)
         scheme = [{"name": "prefers-color-scheme", "value": "dark" if dark else "light"}]
-        self.send("Emulation.setEmulatedMedia", features=scheme)
+        self.send("Emulation.setEmulatedMedia", media=media, features=scheme)
         self.events.clear()
         self.send("Page.navigate", url=path.resolve().as_uri())
         while not any(event.get("method") == "Page.loadEventFired" for event in self.events):
@@ -85,9 +88,24 @@ class Tab:
         """Move the pointer."""
         self.send("Input.dispatchMouseEvent", type="mouseMoved", x=x, y=y)
 
+    def click(self, selector: str) -> None:
+        """Click into the middle of an element, as a pointer does."""
+        found = f"document.querySelector({selector!r})"
+        self.run(f"{found}.scrollIntoView({{block: 'center'}})")
+        box = self.run(
+            f"(() => {{ const b = {found}.getBoundingClientRect(); return [b.x, b.y, b.width, b.height]; }})()"
+        )
+        x, y = box[0] + box[2] / 2, box[1] + box[3] / 2
+        for kind in ("mousePressed", "mouseReleased"):
+            self.send("Input.dispatchMouseEvent", type=kind, x=x, y=y, button="left", clickCount=1)
+
+    def saves_into(self, folder: Path) -> None:
+        """Let downloads go into ``folder``."""
+        self.send("Browser.setDownloadBehavior", behavior="allow", downloadPath=str(folder))
+
     def press(self, key: str) -> None:
         """Press and let go of a key."""
-        code = {"Tab": 9, "Escape": 27}[key]
+        code = {"Tab": 9, "Enter": 13, "Escape": 27, "End": 35, "Home": 36, "ArrowRight": 39}[key]
         for kind in ("keyDown", "keyUp"):
             self.send("Input.dispatchKeyEvent", type=kind, key=key, code=key, windowsVirtualKeyCode=code)
 

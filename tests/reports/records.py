@@ -17,6 +17,7 @@ from tavt_kit.bench.record import Benched, bench_body
 from tavt_kit.budget import Budget
 from tavt_kit.candidate import Candidate
 from tavt_kit.checks.figures import ClassFigures, Confusion, Figures
+from tavt_kit.checks.losses import EXAMPLES_FOLDER, Losses, Lost
 from tavt_kit.checks.report import BatchCheck, CheckReport, write_check
 from tavt_kit.device import TargetDevice
 from tavt_kit.front import ParetoFront
@@ -211,11 +212,19 @@ def _write_check(folder: Path, chosen: Candidate, right: int = 459) -> None:
         classes=(ClassFigures("crack", 56, 40, 36), ClassFigures("good", 600, 423, 423)), worst_hit=("crack",),
         confusions=(Confusion("crack", "good", 12, 16),),
     )  # fmt: skip
+    lost = tuple(
+        Lost(folder / name / f"{place}.png", name, said)
+        for place, (name, said) in enumerate((("crack", "good"), ("good", "crack"), ("crack", "good")))
+    )
+    (folder / EXAMPLES_FOLDER).mkdir(exist_ok=True)
+    for shade, one in enumerate(lost):
+        Image.new("RGB", (64, 64), (90 + 40 * shade, 120, 90)).save(folder / one.thumbnail)
     exact = CheckReport(
         artifact="chosen.onnx", sha256={"chosen.onnx": "1" * 64}, precision="f32", executed=str(TARGET),
         verdict=Verdict.PASS, reason="same logits as its source on 656 images",
         source_top1=source, artifact_top1=source,
         difference=PairedDifference.of_counts(0, 0, 656), largest_difference=2e-5, batches=batches, figures=figures,
+        dense_top1=source, against_dense=PairedDifference.of_counts(2, 6, 656), losses=Losses(figures, lost),
         **for_all,
     )  # fmt: skip
     narrow = CheckReport(

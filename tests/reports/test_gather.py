@@ -81,12 +81,6 @@ def test_nothing_there(tmp_path: Path) -> None:
         gather([tmp_path / "my.json"])
 
 
-def test_two_searches_are_refused(tmp_path: Path) -> None:
-    one, two = record(tmp_path / "a" / "front.json", "front"), record(tmp_path / "b" / "front.json", "front")
-    with pytest.raises(RecordError, match="one search"):
-        gather([one, two])
-
-
 def test_candidates_come_with_their_front(tmp_path: Path) -> None:
     record(tmp_path / "front.json", "front")
     (tmp_path / "candidates.csv").write_text("number,schedule\n1,65x12\n")

@@ -45,7 +45,7 @@ def test_a_table_keeps_its_columns_whatever_the_cells_say() -> None:
 
 def test_markdown_says_what_the_page_says(tmp_path: Path) -> None:
     run = write_run(tmp_path, classes=("crack", "good"))
-    html, markdown = write_report([run.folder], tmp_path / "out")
+    html, markdown, *_ = write_report([run.folder], tmp_path / "out")
     plain = " ".join(re.sub(r"[\\*`|]|&\w+;", "", markdown.read_text(encoding="utf-8")).replace("\u00a0", " ").split())
     text = " ".join(Page(html.read_text(encoding="utf-8")).texts).replace("\u00a0", " ")
     for number in set(re.findall(r"\d+\.\d+ (?:%|ms|G)", text)):

@@ -37,7 +37,7 @@ def test_every_missing_record_is_named_with_its_command(tmp_path: Path) -> None:
     page = read([tmp_path], tmp_path)
     for verb in ("search", "profile", "demo", "export", "distill", "bench"):
         assert f"fgvc-kit {verb}" in page.text
-    assert [v["id"] for tag, v in page.tags if tag == "section"] == ["verdict", "missing", "provenance"]
+    assert [v["id"] for tag, v in page.tags if tag == "section"] == ["verdict", "missing", "provenance", "reproduction"]
     assert "Not recorded" not in read([write_run(tmp_path / "whole").folder], tmp_path / "out").text
 
 
@@ -100,13 +100,13 @@ def test_the_chosen_candidate_is_marked_in_table_and_chart(tmp_path: Path) -> No
 
 def test_figures_of_another_split_stay_off_the_front_chart(tmp_path: Path) -> None:
     run = write_run(tmp_path)
-    (figure, *_) = section_of(front_section, run.folder).blocks
+    figure = section_of(front_section, run.folder).blocks[2]
     assert "lower resolution" not in str(figure)
     final = json.loads((tmp_path / "final.json").read_text())
     for row in final["rows"]:
         row["split"] = "val"
     (tmp_path / "final.json").write_text(json.dumps(final))
-    (figure, *_) = section_of(front_section, run.folder).blocks
+    figure = section_of(front_section, run.folder).blocks[2]
     assert "lower resolution" in str(figure)
 
 
@@ -134,6 +134,7 @@ def test_the_whole_picture_is_shown_where_the_first_layer_drops(tmp_path: Path) 
 
 def test_thumbnails_are_embedded_and_strangers_are_not(tmp_path: Path) -> None:
     run = write_run(tmp_path / "run", classes=("a", "b", "c", "d"))
+    (run.folder / "check.json").unlink()  # it has pictures of its own
     (tmp_path / "secret.jpg").write_bytes((run.folder / "thumbnails" / "00.jpg").read_bytes())
     (run.folder / "thumbnails" / "big.jpg").write_bytes(b"\xff\xd8\xff" + bytes(400_000))
     record = json.loads((run.folder / "kept.json").read_text())

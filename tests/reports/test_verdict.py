@@ -17,6 +17,7 @@ def entry(counts: list[int], top1: float, median: float | None, verdict: str, **
     time = None
     if median is not None:
         time = {"predicted": median, "median": median, "p10": median * 0.98, "p90": median * 1.05, "p99": median * 1.2}
+        time |= {"p90_bounds": [median * 1.03, median * 1.072]}
         time |= {"interval95": [median * 0.99, median * 1.01], "samples": 120, "steady": True}
     return {
         "schedule": counts,
@@ -63,8 +64,8 @@ def test_a_pass_says_everything_in_one_sentence() -> None:
     found = headline(records(front=body))
     assert found.verdict == "PASS"
     assert said(found) == (
-        "Fits 8 ms (p90) on OpenVINO CPU, 2 threads, f32, batch 1: keeps 84.1 % top-1 (dense 84.6 %) on the val split, "
-        "n = 500, 2.9× faster; p90 7.25 ms, median 6.90 ms ± 1.0 %."
+        "The model that fits 8 ms (p90) on OpenVINO CPU, 2 threads, f32, batch 1 keeps 84.1 % top-1 (dense 84.6 %) on "
+        "the val split, n = 500, 2.9× faster; PASS, p90 7.25 ms ± 2.0 %."
     )
     assert "selected on this very val split" in "".join(map(str, found.more[0].parts))
 
@@ -72,9 +73,12 @@ def test_a_pass_says_everything_in_one_sentence() -> None:
 @pytest.mark.parametrize(
     ("verdict", "begin"),
     [
-        ("FAIL", "Does not fit 8 ms"),
-        ("INCONCLUSIVE", "Cannot be told yet whether it fits 8 ms"),
-        ("PREDICTED", "Should fit 8 ms (p90) on OpenVINO CPU, 2 threads, f32, batch 1, by prediction only"),
+        ("FAIL", "Nothing fits 8 ms"),
+        ("INCONCLUSIVE", "It cannot be told yet whether a model fits 8 ms"),
+        (
+            "PREDICTED",
+            "The model that should fit 8 ms (p90) on OpenVINO CPU, 2 threads, f32, batch 1, by prediction only",
+        ),
     ],
 )
 def test_other_verdicts_never_say_fits(verdict: str, begin: str) -> None:
@@ -84,7 +88,7 @@ def test_other_verdicts_never_say_fits(verdict: str, begin: str) -> None:
 
 def test_no_candidate_fits() -> None:
     found = headline(records(front=front(entry([65, 40, 20], 0.841, 9.0, "FAIL"))))
-    assert found.verdict == "FAIL" and said(found).startswith("No candidate of the search fits 8 ms")
+    assert found.verdict == "FAIL" and said(found).endswith("the least that a candidate needs is 9.45 ms (p90); FAIL.")
 
 
 def test_with_a_floor_the_cheapest_that_fits_is_chosen() -> None:
@@ -97,7 +101,8 @@ def test_with_a_floor_the_cheapest_that_fits_is_chosen() -> None:
 def test_a_count_only_search_names_multiply_adds() -> None:
     body = front(entry([65, 40, 20], 0.841, None, "PASS"), budgets=["flops=0.5G"], target=None, baselines=[])
     assert said(headline(records(front=body))) == (
-        "Fits 500 M multiply-adds: keeps 84.1 % top-1 on the val split, n = 500; 125 M multiply-adds."
+        "The model that fits 500 M multiply-adds keeps 84.1 % top-1 on the val split, n = 500; PASS, 125 M "
+        "multiply-adds."
     )
 
 
@@ -107,7 +112,7 @@ def test_an_unsteady_time_is_called_so() -> None:
     host = {"load": [9.5, 8.0, 7.0], "affinity": [0, 1]}
     body = front(candidate, host=host, undecided=["latency=8ms: measure longer"])
     found = headline(records(front=body))
-    assert "median 6.90 ms, unsteady." in said(found)
+    assert "INCONCLUSIVE, p90 7.25 ms ± 2.0 %, unsteady." in said(found)
     doubts = ["".join(map(str, text.parts)).replace("\u00a0", " ") for text in found.more if text.kind == "warning"]
     assert doubts == [
         "Not decided: latency=8ms: measure longer.",

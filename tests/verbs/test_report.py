@@ -37,3 +37,21 @@ def test_bad_input_is_one_sentence(tmp_path: Path, capsys: pytest.CaptureFixture
     (tmp_path / "file").write_text("x")
     assert run(write_run(tmp_path / "run").folder, "-o", tmp_path / "file") == 2
     assert "choose another output folder" in capsys.readouterr().err
+
+
+def test_a_budget_of_its_own_and_several_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    first, second = write_run(tmp_path / "a").folder, write_run(tmp_path / "b", final=False).folder
+    assert run(first, "--budget", "latency=8ms", "--json") == 0
+    said = json.loads(capsys.readouterr().out)
+    assert said["verdict"] == "PASS" and said["budgets"] == ["latency=8ms"]
+    assert Path(said["json"]) == first / "report.json" and Path(said["csv"]).is_file()
+    assert run(first, second, "--json") == 0
+    assert [one["run"] for one in json.loads(capsys.readouterr().out)["runs"]] == ["a", "b"]
+    assert (tmp_path / "report" / "report.html").is_file()
+    for budget in ("latency=8", "size=3MB"):
+        assert run(first, "--budget", budget, "-o", tmp_path / "none") == 2
+        assert capsys.readouterr().err.count("\n") == 1
+    assert not (tmp_path / "none").exists()

@@ -15,10 +15,11 @@ from tavt_kit.reports.numbers import DASH, macs_text, ms_text, percent_text, poi
 from tavt_kit.reports.rows import final_rows
 from tavt_kit.reports.schedule_bar import schedule_bar
 from tavt_kit.reports.sections.front_marks import Axes, axes_of, cloud_of, marks_of
+from tavt_kit.reports.sections.picker import picker_blocks
 from tavt_kit.reports.views import CandidateView, TimeView, number, text, whole
 from tavt_kit.reports.words import limit_words, metric_words, plural
 
-__all__ = ["front_section"]
+__all__ = ["front_section", "front_table"]
 
 
 def front_section(records: Records) -> Section | Missing:
@@ -27,12 +28,12 @@ def front_section(records: Records) -> Section | Missing:
     if not front:
         return Missing("The front of a search", "fgvc-kit search MODEL --budget latency=20ms")
     view = FrontView.of(front)
-    blocks: list[Block] = []
+    blocks: list[Block] = picker_blocks(front, view, records.all("front")[0].path.parent)
     marks = marks_of(view, final_rows(records.first("final")))
     if marks:
         blocks.append(_figure(view, marks, cloud_of(records, view, axes_of(view))))
     if view.candidates:
-        blocks.append(_table(view))
+        blocks.append(front_table(view))
     else:
         blocks.append(Text.of("The search found no candidate.", kind="warning"))
     if told := _told(front, view):
@@ -91,7 +92,8 @@ def _figure(view: FrontView, marks: list[Mark], cloud: list[tuple[float, float]]
     return Figure(name, front_chart(marks, frame, name, cloud), caption, front_legend(marks, bool(cloud)))
 
 
-def _table(view: FrontView) -> Table:
+def front_table(view: FrontView) -> Table:
+    """Every candidate by rising cost, then the baselines that are not among them."""
     axes = axes_of(view)
     rows = [(candidate, f"c{index}") for index, candidate in enumerate(view.candidates)]
     drawn = {candidate.counts for candidate in view.candidates}
@@ -145,7 +147,7 @@ def _time_cells(time: TimeView | None, speedup: float | None) -> list[Cell]:
     return [
         Cell(ms_text(time.predicted)),
         Cell(ms_text(time.median), time.doubt),
-        Cell(ms_text(time.p90)),
+        Cell(ms_text(time.p90), time.doubt_of("p90")),
         Cell(ratio_text(speedup)),
     ]
 

@@ -62,8 +62,15 @@ def axes_of(view: FrontView) -> Axes:
     return Axes(any(candidate.time is not None for candidate in view.candidates), view.statistic)
 
 
-def marks_of(view: FrontView, final: Iterable[FinalView]) -> list[Mark]:
-    axes = axes_of(view)
+def marks_of(view: FrontView, final: Iterable[FinalView], *, timed: bool | None = None) -> list[Mark]:
+    """The marks of a front, its baselines and the closing table.
+
+    Args:
+        view: The front.
+        final: Rows of the closing table; those of another split are left out.
+        timed: Whether latency is what they stand at; by default where it is known.
+    """
+    axes = axes_of(view) if timed is None else Axes(timed, view.statistic)
     marks = [
         mark
         for index, candidate in enumerate(view.candidates)

@@ -2,26 +2,26 @@
 
 from __future__ import annotations
 
-import base64
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
 from typing import Any
 
-from tavt_kit.reports.blocks import Block, Figure, Missing, Section, Text
+from tavt_kit.reports.blocks import Block, Code, Figure, Missing, Section, Text
+from tavt_kit.reports.choice import FrontView
 from tavt_kit.reports.gather import Records
 from tavt_kit.reports.markup import Element, el
 from tavt_kit.reports.numbers import percent_text
+from tavt_kit.reports.pictures import data_uri
 from tavt_kit.reports.views import mapping, number, sequence, text, whole
+from tavt_kit.schedule import counts_text
 
 __all__ = ["kept_section"]
 
 _ANCHOR, _TITLE = "kept", "What each layer keeps"
 _MOST = 12
 """Pictures shown at most: a report must stay small enough to be mailed."""
-_BYTES = 300_000
-_MAGIC = {b"\xff\xd8\xff": "jpeg", b"\x89PN": "png"}
 
 
 def kept_section(records: Records) -> Section | Missing:
@@ -39,13 +39,10 @@ def kept_section(records: Records) -> Section | Missing:
     items = [
         item for index, entry in enumerate(entries) if (item := _item(index, entry, layers, rows, columns, folder))
     ]
-    blocks: list[Block] = [Text.of(_explanation(record, layers, rows * columns))]
+    blocks: list[Block] = [Text.of(_explanation(record, layers, rows * columns)), *_other_schedule(records, record)]
     if items:
-        blocks.append(
-            Figure(
-                "patches kept", el("ul", *items, class_=_width([_stages(item) for item in items])), "", scrolls=False
-            )
-        )
+        strips = el("ul", *items, class_=_width([_stages(item) for item in items]))
+        blocks.append(Figure("patches kept", el("div", _slider(layers), strips), "", scrolls=False))
     blocks += _rights(record)
     return Section(_ANCHOR, _TITLE, tuple(blocks))
 
@@ -62,6 +59,18 @@ def _explanation(record: Mapping[str, Any], layers: Sequence[int], patches: int)
     return f"Pictures{where} as the model sees them, dropped patches darkened. Of {patches} patches stay {steps}."
 
 
+def _other_schedule(records: Records, record: Mapping[str, Any]) -> list[Block]:
+    """A word where the report has chosen another schedule than the one that the pictures were made with."""
+    front = records.first("front")
+    pick = FrontView.of(front).pick if front else None
+    counts = [count for count in sequence(record, "schedule") if isinstance(count, int)]
+    if pick is None or not counts or list(pick.counts) == counts:
+        return []
+    return [
+        Text.of("These pictures are of ", Code(counts_text(counts)), ", not of the schedule chosen here.", kind="note")
+    ]
+
+
 def _rights(record: Mapping[str, Any]) -> list[Block]:
     licence = mapping(record, "licence")
     name, terms = text(licence, "name"), text(licence, "licence")
@@ -69,6 +78,27 @@ def _rights(record: Mapping[str, Any]) -> list[Block]:
         return []
     source = text(licence, "source")
     return [Text.of(f"Pictures: {name}, {terms}{f' ({source})' if source else ''}.", kind="note")]
+
+
+def _slider(layers: Sequence[int]) -> Element:
+    """Moves through the layers; hidden until the script that it needs has run."""
+    first, last = min(layers), max(layers)
+    slider = el(
+        "input",
+        type="range",
+        id="layer-slider",
+        min=first,
+        max=last,
+        step=1,
+        value=(first + last) // 2,
+        aria_label="Layer whose kept patches are shown",
+    )
+    buttons = (
+        el("button", "One layer", type="button", class_="small-button", aria_pressed="true"),
+        el("button", "All layers", type="button", class_="small-button", aria_pressed="false"),
+    )
+    label = el("label", "Patches kept ", el("output", "after every layer"), for_="layer-slider")
+    return el("div", label, slider, el("span", *buttons, class_="buttons"), class_="slide layer-slide", hidden=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +117,7 @@ def _item(
         for row in sequence(entry, "kept")
         if isinstance(row, list)
     ]
-    source = _data_uri(folder, text(entry, "thumbnail"))
+    source = data_uri(folder, text(entry, "thumbnail"))
     if not kept or len(kept) != len(layers):
         return None
     grouped = groupby(zip(layers, kept, strict=True), key=lambda pair: pair[1])
@@ -129,7 +159,8 @@ def _stage(stage: _Stage, name: str | None, rows: int, columns: int) -> Element:
         role="img",
         aria_label=f"{words} patches: {_layers(stage.layers)}",
     )
-    return el("li", picture, _layers(stage.layers), el("br"), words)
+    layers = " ".join(map(str, stage.layers))
+    return el("li", picture, _layers(stage.layers), el("br"), words, data_layers=layers or "before")
 
 
 def _width(items: Sequence[int]) -> str:
@@ -159,15 +190,3 @@ def _layers(layers: Sequence[int]) -> str:
     if layers[-1] - layers[0] == len(layers) - 1:
         return f"layers {layers[0]}–{layers[-1]}"
     return "layers " + ", ".join(map(str, layers))
-
-
-def _data_uri(folder: Path, name: str | None) -> str | None:
-    """The thumbnail embedded; only a small picture that lies within the run is taken."""
-    if name is None:
-        return None
-    path = (folder / name).resolve()
-    if not path.is_relative_to(folder.resolve()) or not path.is_file() or path.stat().st_size > _BYTES:
-        return None
-    data = path.read_bytes()
-    kind = _MAGIC.get(data[:3])
-    return f"data:image/{kind};base64,{base64.b64encode(data).decode()}" if kind else None

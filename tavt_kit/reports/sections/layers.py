@@ -12,7 +12,8 @@ from tavt_kit.reports.gather import Records
 from tavt_kit.reports.layer_chart import layer_chart
 from tavt_kit.reports.legend import legend
 from tavt_kit.reports.markup import Element, el
-from tavt_kit.reports.numbers import ms_text, percent_text, ratio_text
+from tavt_kit.reports.numbers import ms_text, percent_text, points_text, ratio_text
+from tavt_kit.reports.views import mapping
 from tavt_kit.reports.words import plural, target_words
 from tavt_kit.schedule import TokenSchedule
 
@@ -40,6 +41,7 @@ def layers_section(records: Records) -> Section | Missing:
         Text.of(_sentence(dense, chosen, where)),
         Figure(title, layer_chart(names, dense, chosen, title), "", _legend(chosen is not None)),
         _table(names, table, schedule, dense, chosen),
+        *_measured(records, table, schedule),
         Text.of(_trust(table), kind="note"),
     ]
     return Section(_ANCHOR, _TITLE, tuple(blocks))
@@ -69,6 +71,28 @@ def _sentence(dense: Sequence[float], chosen: Sequence[float] | None, where: str
         return text
     speed = ratio_text(sum(dense) / sum(chosen))
     return f"{text} The chosen schedule takes {ms_text(sum(chosen))}: {speed} as fast by this table."
+
+
+def _measured(records: Records, table: LatencyTable, schedule: TokenSchedule | None) -> list[Block]:
+    """The sums of the parts beside whole passes measured on the target, where the search measured there."""
+    front = records.first("front")
+    view = FrontView.of(front) if front else None
+    if view is None or target_words(mapping(front, "target")) != target_words(table.target.as_record()):
+        return []
+    rows = []
+    for name, one, counts in (
+        ("dense", view.dense, TokenSchedule.dense(table.tokens, table.layers)),
+        ("chosen", view.pick, schedule),
+    ):
+        if one is None or counts is None or one.time is None or one.time.median is None:
+            continue
+        total = sum(table.parts(counts))
+        off = (total - one.time.median) / one.time.median
+        cells = (Cell(name), Cell(ms_text(total)), Cell(ms_text(one.time.median), one.time.doubt))
+        rows.append((*cells, Cell(f"{points_text(off)}\u00a0%")))
+    columns = (Column("Schedule", numeric=False), Column("Sum of the parts"), Column("Measured", hint="median, 95 %"))
+    caption = "Predicted by the table and measured end to end by the search, at the speed the machine had each time."
+    return [Table((*columns, Column("Off by")), tuple(rows), caption)] if rows else []
 
 
 def _legend(both: bool) -> Element:

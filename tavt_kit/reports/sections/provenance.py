@@ -11,7 +11,7 @@ from tavt_kit.reports.numbers import date_text
 from tavt_kit.reports.views import mapping, number, sequence, text, whole
 from tavt_kit.reports.words import plural, target_words
 
-__all__ = ["COUNTING", "card_of", "provenance_section", "summary"]
+__all__ = ["COUNTING", "card_of", "facts_of", "provenance_section", "summary"]
 
 COUNTING = (
     "MACs are multiply-adds, one multiplication with its addition counted once; the literature, fvcore and timm call "
@@ -24,7 +24,7 @@ _SOURCES = ("front", "final", "bench", "profile", "check", "run")
 
 def provenance_section(records: Records) -> Section:
     """Everything a reader needs to trust, repeat or refuse the figures."""
-    rows = [*_measured(records), *_model(records), *_data(records), *_versions(records)]
+    rows = facts_of(records)
     blocks: list[Block] = [Text.of(COUNTING)]
     found = hosts(records)
     if len(found) > 1:
@@ -38,6 +38,11 @@ def provenance_section(records: Records) -> Section:
         columns = (Column("What", numeric=False), Column("Licence", numeric=False), Column("Source", numeric=False))
         blocks.append(Table(columns, tuple(licences), "Licences and attributions."))
     return Section("provenance", "Measured how, made of what", tuple(blocks))
+
+
+def facts_of(records: Records) -> list[tuple[str, Inline]]:
+    """Host, target, model, data and versions, as far as they are recorded."""
+    return [*_measured(records), *_model(records), *_data(records), *_versions(records)]
 
 
 def hosts(records: Records) -> list[str]:

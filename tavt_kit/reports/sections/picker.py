@@ -1,0 +1,246 @@
+"""What each budget buys: a slider over the measured points, and the same as a table for paper and Markdown."""
+
+from __future__ import annotations
+
+import math
+import shlex
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tavt_kit.budget import Budget, Limit
+from tavt_kit.errors import BudgetError
+from tavt_kit.reports.blocks import Block, Cell, Column, Figure, Table
+from tavt_kit.reports.choice import FrontView
+from tavt_kit.reports.judging import judge_view
+from tavt_kit.reports.markup import Element, el
+from tavt_kit.reports.numbers import macs_text, ms_text, n_text, percent_text, points_text, ratio_text, significant
+from tavt_kit.reports.schedule_bar import schedule_bar
+from tavt_kit.reports.views import CandidateView, number, text, whole
+from tavt_kit.reports.words import metric_words, quantile_words
+
+__all__ = ["Buy", "buys_of", "export_command", "picker_blocks", "steps_of"]
+
+_STEPS = 240
+"""Places of the slider, about."""
+
+
+@dataclass(frozen=True, slots=True)
+class Buy:
+    """One point that a budget may buy.
+
+    Args:
+        view: The candidate.
+        key: Ties it to its mark and row.
+        low: The least budget that it may keep to.
+        high: The least budget that it surely keeps to; infinite where that is not known.
+        sure: Its verdict from there on: PASS, or PREDICTED where nothing was measured.
+        rest: Its verdict over all other limits of the budget.
+    """
+
+    view: CandidateView
+    key: str
+    low: float
+    high: float
+    sure: str
+    rest: str
+
+
+def buys_of(front: Mapping[str, Any], view: FrontView) -> list[Buy]:
+    """The points by rising cost; costs in ms, or in multiply-adds where no latency is known."""
+    batch = whole(front, "target", "batch") or 1
+    rest = Budget(tuple(limit for limit in view.budget if limit.quantity not in ("latency", "throughput", "flops")))
+    if view.is_timed:
+        rest = Budget((*rest.limits, *view.budget.of("flops")))
+    found = []
+    for record, key in view.choosable(front):
+        one = CandidateView.of(record, view.metric)
+        try:
+            over = str(judge_view(one, rest, view.metric, batch))
+        except BudgetError:  # a limit that the record cannot be held against decides nothing
+            over = "INCONCLUSIVE"
+        low, high, sure = _ends(one, view)
+        found.append(Buy(one, key, low, high, sure, over))
+    return found
+
+
+def _ends(one: CandidateView, view: FrontView) -> tuple[float, float, str]:
+    cost = view.cost(one) or 0.0
+    if not view.is_timed or one.time is None:
+        return cost, cost, "PASS"
+    if one.time.median is None:
+        return cost, cost, "PREDICTED"
+    return *one.time.bounds(view.statistic), "PASS"
+
+
+def steps_of(buys: Sequence[Buy], *, cheapest: bool) -> list[Buy]:
+    """The points that a growing budget buys one after another; each from its ``high`` on.
+
+    With a floor (``cheapest``) the cheapest that keeps to it is bought at every budget.
+    """
+    best: list[Buy] = []
+    for buy in sorted((buy for buy in buys if math.isfinite(buy.high)), key=lambda buy: buy.high):
+        if buy.rest not in ("PASS", "PREDICTED") or buy.view.accuracy is None:
+            continue
+        before = best[-1].view.accuracy if best else None
+        if before is None or (not cheapest and buy.view.accuracy.value > before.value):
+            best.append(buy)
+    return best
+
+
+def export_command(front: Mapping[str, Any], one: CandidateView, folder: Path) -> str:
+    """The command that writes this point as a file for the front's target, and checks it."""
+    runtime, precision = text(front, "target", "runtime"), text(front, "target", "precision")
+    form = {"openvino": "openvino", "onnxruntime": "onnx", "torch": "safetensors"}.get(runtime or "", "onnx")
+    parts = ["fgvc-kit", "export", str(folder), "--schedule", one.schedule, "--format", form]
+    if precision not in (None, "f32"):
+        parts += ["--precision", str(precision)]
+    return shlex.join(parts)
+
+
+def picker_blocks(front: Mapping[str, Any], view: FrontView, folder: Path) -> list[Block]:
+    """The slider and its table; nothing where there is no point to choose."""
+    buys = buys_of(front, view)
+    if not buys:
+        return []
+    figure = Figure("budget", _panel(front, view, buys, folder), "", scrolls=False)
+    steps = steps_of(buys, cheapest=bool(view.budget.floors))
+    return [figure, _table(front, view, steps, folder)] if steps else [figure]
+
+
+def _limit(view: FrontView) -> Limit | None:
+    return next(iter(view.budget.of("latency" if view.is_timed else "flops")), None)
+
+
+def _panel(front: Mapping[str, Any], view: FrontView, buys: Sequence[Buy], folder: Path) -> Element:
+    scale = 1.0 if view.is_timed else 1e-9
+    limit, pick = _limit(view), view.pick
+    chosen = next((buy for buy in buys if pick is not None and buy.view.counts == pick.counts), None)
+    ends = [end for buy in buys for end in (buy.low, buy.high) if math.isfinite(end)]
+    start = limit.value if limit else max(ends)
+    low, high = 0.9 * min(ends), max(1.06 * max(ends), start)
+    step = _step((high - low) * scale / _STEPS)
+    unit = "ms" if view.is_timed else "G"
+    low, high = math.floor(low * scale / step) * step, math.ceil(high * scale / step) * step
+    decimals = max(0, -math.floor(math.log10(step)))
+    what = quantile_words(view.statistic) if view.is_timed else "multiply-adds of one image"
+    slider = el(
+        "input",
+        type="range",
+        id="budget-slider",
+        min=f"{low:.{decimals}f}",
+        max=f"{high:.{decimals}f}",
+        step=f"{step:.{decimals}f}",
+        value=f"{start * scale:.{decimals}f}",
+        aria_label=f"Budget: {what}, in {unit}",
+    )
+    shown = el("output", id="budget-value")
+    row = el("div", el("label", f"Budget, {what} ", shown, for_="budget-slider"), slider, class_="slide", hidden=True)
+    least = min((buy.high for buy in buys if math.isfinite(buy.high)), default=max(ends))
+    nothing = el(
+        "p",
+        f"Nothing that was measured keeps to this budget. The least that is known to: {_cost_text(least, view)}.",
+        class_="bought none",
+        hidden=chosen is not None,
+    )
+    options = [_option(front, view, buy, folder, buy is chosen, scale) for buy in buys]
+    return el(
+        "div",
+        row,
+        *options,
+        nothing,
+        class_="picker",
+        data_unit=unit,
+        data_decimals=decimals,
+        data_cheapest=bool(view.budget.floors),
+    )
+
+
+def _step(least: float) -> float:
+    """1, 2 or 5 times a power of ten, not below ``least``."""
+    power = 10.0 ** math.floor(math.log10(least)) if least > 0 else 0.01
+    return next(times * power for times in (1, 2, 5, 10) if times * power >= least)
+
+
+def _option(
+    front: Mapping[str, Any], view: FrontView, buy: Buy, folder: Path, is_chosen: bool, scale: float
+) -> Element:
+    """One point as it is shown when it is bought; the script shows one of them and sets its verdict."""
+    one, command = buy.view, export_command(front, buy.view, folder)
+    verdict = view.verdict if is_chosen else buy.sure
+    name = "dense model" if one.origin == "dense" else one.schedule
+    words = [el("span", verdict, class_=f"badge {verdict.lower()}"), " ", *_said(view, one)]
+    bar = schedule_bar(one.counts, view.tokens, f"tokens: {one.schedule}") if one.counts else None
+    return el(
+        "div",
+        el("p", *words, class_="what"),
+        el("p", bar, el("code", name), class_="how"),
+        el("p", el("code", command, class_="command"), class_="take"),
+        class_="bought",
+        hidden=not is_chosen,
+        data_key=buy.key,
+        data_low=f"{buy.low * scale:.9g}",
+        data_high=f"{buy.high * scale:.9g}" if math.isfinite(buy.high) else None,
+        data_value=f"{one.accuracy.value:.9g}" if one.accuracy else None,
+        data_sure=buy.sure,
+        data_rest=buy.rest,
+    )
+
+
+def _said(view: FrontView, one: CandidateView) -> list[Element | str]:
+    """Expected accuracy, cost and speed in one line."""
+    accuracy = one.accuracy
+    parts: list[Element | str] = [el("strong", str(accuracy)), f" {metric_words(view.metric)} on {view.split}"]
+    if accuracy is not None and accuracy.interval:
+        parts.append(f" (95 % {accuracy.interval}{f', {n_text(accuracy.n)}' if accuracy.n else ''})")
+    loss = number(one.difference, "difference")
+    if loss is not None and one.origin != "dense":
+        parts.append(f", {points_text(loss)} points against dense")
+    parts.append(f"; {_cost_words(view, one)}")
+    speed = view.speedup(one)
+    if speed is not None and one.origin != "dense":
+        parts.append(f", {ratio_text(speed)} as fast as dense")
+    return parts
+
+
+def _cost_words(view: FrontView, one: CandidateView) -> str:
+    if not view.is_timed or one.time is None:
+        return f"{macs_text(one.macs)} multiply-adds"
+    if one.time.median is None:
+        return f"predicted {ms_text(one.time.predicted)}"
+    return f"{view.statistic} {ms_text(view.cost(one))} {one.time.doubt_of(view.statistic)}".rstrip()
+
+
+def _cost_text(value: float, view: FrontView) -> str:
+    return ms_text(value) if view.is_timed else macs_text(value)
+
+
+def _table(front: Mapping[str, Any], view: FrontView, steps: Sequence[Buy], folder: Path) -> Table:
+    unit = quantile_words(view.statistic) if view.is_timed else "multiply-adds"
+    columns = (
+        Column("A budget from", hint=unit),
+        Column("buys", numeric=False, hint="tokens kept after each layer"),
+        Column(metric_words(view.metric), hint=f"{view.split}, 95 %"),
+        Column("Speed", hint="dense = 1"),
+        Column("Verdict", numeric=False),
+        Column("Export", numeric=False),
+    )
+    rows = []
+    for buy in steps:
+        accuracy = buy.view.accuracy
+        verdict = buy.sure if buy.rest == "PASS" else buy.rest
+        rows.append(
+            (
+                Cell(f"{significant(buy.high)}\u00a0ms" if view.is_timed else macs_text(buy.high)),
+                Cell("dense" if buy.view.origin == "dense" else buy.view.schedule, code=True),
+                Cell(percent_text(accuracy.value if accuracy else None), accuracy.interval if accuracy else ""),
+                Cell(ratio_text(view.speedup(buy.view))),
+                Cell(verdict, badge=True),
+                Cell(export_command(front, buy.view, folder), code=True),
+            )
+        )
+    caption = "What each budget buys, for sure: the most accurate measured point whose bounds lie below it."
+    if view.budget.floors:
+        caption = "What the floors of the budget leave: the cheapest measured point that keeps to them."
+    return Table(columns, tuple(rows), caption, folded=True)

@@ -1,0 +1,120 @@
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+
+import pytest
+
+from tavt_kit.budget import Budget
+from tavt_kit.errors import BudgetError
+from tavt_kit.records import write_record
+from tavt_kit.reports import write_report
+from tavt_kit.reports.asked import asked
+from tavt_kit.reports.choice import FrontView
+from tavt_kit.reports.gather import Records, gather
+from tavt_kit.reports.rows import final_rows
+from tavt_kit.reports.sections.picker import buys_of, export_command, steps_of
+from tests.reports.records import write_run
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_run(tmp_path_factory.mktemp("run")).folder
+
+
+def again(folder: Path, *texts: str) -> tuple[Records, FrontView]:
+    records = asked(gather([folder]), Budget.parse(texts))
+    return records, FrontView.of(records.first("front"))
+
+
+def test_the_searchs_own_budget_chooses_what_the_search_chose(folder: Path) -> None:
+    before = FrontView.of(gather([folder]).first("front"))
+    records, view = again(folder, "latency=11ms")
+    assert view.pick is not None and before.pick is not None
+    assert (view.pick.counts, view.verdict) == (before.pick.counts, before.verdict)
+    assert any(row.kind == "chosen" for row in final_rows(records.first("final")))
+
+
+def test_a_greater_budget_buys_more_and_a_small_one_nothing(folder: Path) -> None:
+    found = [again(folder, f"latency={ms}ms")[1] for ms in (3, 8, 9, 11, 30)]
+    assert found[0].pick is None and found[0].verdict == "FAIL"
+    values = [view.pick.accuracy.value for view in found[1:] if view.pick and view.pick.accuracy]
+    assert len(values) == 4 and values == sorted(values) and values[-1] > values[0]
+    assert found[-1].pick is not None and found[-1].pick.origin == "dense"
+    for view in found[1:]:
+        assert view.verdict == "PASS" and view.pick is not None and view.pick.time is not None
+        assert view.pick.time.bounds("p90")[1] <= view.budget.of("latency")[0].value
+
+
+def test_a_line_between_the_bounds_is_inconclusive(folder: Path) -> None:
+    view = FrontView.of(gather([folder]).first("front"))
+    time = view.baselines[-1].time  # the cheapest of all that was measured
+    assert time is not None
+    low, high = time.bounds("p90")
+    records, found = again(folder, f"latency={(low + high) / 2}ms")
+    assert found.verdict == "INCONCLUSIVE" and found.chosen == 0
+    assert "measure longer" in records.first("front")["undecided"][0]
+
+
+def test_a_floor_takes_the_cheapest(folder: Path) -> None:
+    _, view = again(folder, "drop=3")
+    assert view.verdict == "PASS" and view.pick is not None
+    cheaper = view.candidates[: view.chosen]
+    assert cheaper and all(one.verdict != "PASS" for one in cheaper)
+
+
+def test_another_choice_is_not_called_chosen_in_the_closing_table(folder: Path) -> None:
+    records, _ = again(folder, "latency=30ms")
+    rows = final_rows(records.first("final"))
+    assert not any(row.kind in ("chosen", "chosen-int8") for row in rows)
+    assert sum("the search's choice" in row.name for row in rows) == 2
+
+
+@pytest.mark.parametrize("text", ["size=3MB", "memory=1GB", "latency[e2e]=3ms", "recall[crack]=98%", "macro_f1=80%"])
+def test_what_no_front_records_is_refused(folder: Path, text: str) -> None:
+    with pytest.raises(BudgetError, match="does not record"):
+        again(folder, text)
+
+
+def test_a_budget_needs_a_front(tmp_path: Path) -> None:
+    write_record(tmp_path / "run.json", "fgvc-kit/run", 1, {})
+    with pytest.raises(BudgetError, match="run fgvc-kit search first"):
+        again(tmp_path, "latency=8ms")
+
+
+def test_steps_grow_in_cost_and_accuracy_and_export_what_they_say(folder: Path) -> None:
+    front = gather([folder]).first("front")
+    view = FrontView.of(front)
+    steps = steps_of(buys_of(front, view), cheapest=False)
+    assert len(steps) > 2
+    assert [step.high for step in steps] == sorted(step.high for step in steps)
+    values = [step.view.accuracy.value for step in steps if step.view.accuracy]
+    assert values == sorted(set(values))
+    command = export_command(front, steps[0].view, Path("runs/my run"))
+    assert command == f"fgvc-kit export 'runs/my run' --schedule {steps[0].view.schedule} --format openvino"
+
+
+def test_csv_and_json_say_what_the_page_says(folder: Path, tmp_path: Path) -> None:
+    written = write_report([folder], tmp_path, Budget.parse(["latency=8ms"]))
+    body = json.loads(written.json.read_text(encoding="utf-8"))
+    assert (body["schema"], body["version"]) == ("fgvc-kit/report", 1)
+    assert body["verdict"] == "PASS" and body["budgets"] == ["latency=8ms"]
+    assert body["sentence"].startswith("The model that fits 8 ms (p90)")
+    assert f"{100 * body['chosen']['value']:.1f} %" in body["sentence"]
+    assert body["chosen"]["p90_high_ms"] <= 8
+    with written.csv.open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == len(body["rows"]) > 10
+    (chosen,) = [row for row in rows if row["table"] == "front" and row["chosen"] == "1"]
+    assert float(chosen["value"]) == body["chosen"]["value"] and chosen["schedule"] == body["chosen"]["schedule"]
+    assert all(len(one["sha256"]) == 64 for one in body["records"])
+    notes = " ".join(body["notes"])
+    assert "the search was for latency=11ms" in notes and "cannot be held against this choice" in notes
+
+
+def test_a_name_cannot_be_a_formula(tmp_path: Path) -> None:
+    front = {"candidates": [{"schedule": [65, 40], "top1": 0.5, "origin": "=HYPERLINK(1)"}]}
+    write_record(tmp_path / "front.json", "fgvc-kit/front", 1, front)
+    written = write_report([tmp_path], tmp_path / "out")
+    assert "'=HYPERLINK(1)" in written.csv.read_text(encoding="utf-8")

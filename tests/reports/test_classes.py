@@ -1,0 +1,77 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from tavt_kit.budget import Budget
+from tavt_kit.command_line import command_line
+from tavt_kit.records import write_record
+from tavt_kit.reports import write_report
+from tavt_kit.reports.gather import gather
+from tavt_kit.reports.sections.reproduction import commands_of
+from tests.reports.pages import Page
+from tests.reports.records import write_run
+
+
+def test_classes_confusions_and_pictures_of_the_chosen_schedule(tmp_path: Path) -> None:
+    run = write_run(tmp_path / "run", classes=("crack", "good"))
+    page = Page(write_report([run.folder], tmp_path / "out").html.read_text(encoding="utf-8"))
+    assert "6 images became wrong and 2 right. 1 of 2 classes lost" in page.text
+    assert "Confusions that grew, in images. Class taken for Dense File crack good 12 16" in page.text
+    assert "3 pictures that the dense model has right and the file wrong" in page.text
+    assert "from 71.4 % to 64.3 %" in " ".join(page.attributes("aria-label")).replace("\u00a0", " ")
+    other = write_report([run.folder], tmp_path / "other", Budget.parse(["latency=8ms"]))
+    assert "What each class lost" not in other.html.read_text(encoding="utf-8"), "that file is of another schedule"
+    assert "not of the schedule chosen here" in other.html.read_text(encoding="utf-8")
+
+
+def test_the_most_pictures_that_can_be_shown_stay_below_six_megabytes(tmp_path: Path) -> None:
+    run = write_run(tmp_path / "run", classes=("crack", "good"))
+    for picture in run.folder.rglob("*.jpg"):
+        picture.write_bytes(b"\xff\xd8\xff" + bytes(99_990))
+    kept = json.loads((run.folder / "kept.json").read_text())
+    kept["images"] = 20 * kept["images"]
+    (run.folder / "kept.json").write_text(json.dumps(kept))
+    check = json.loads((run.folder / "check.json").read_text())
+    check["checks"][0]["losses"]["examples"] *= 10
+    (run.folder / "check.json").write_text(json.dumps(check))
+    page = write_report([run.folder], tmp_path / "out").html
+    assert 3_000_000 < page.stat().st_size < 4_000_000
+    assert page.read_text(encoding="utf-8").count("<image ") == 24
+
+
+def test_commands_stand_in_the_order_of_the_work(tmp_path: Path) -> None:
+    for name, verb in (("b", "distill"), ("a", "train")):
+        (tmp_path / name).mkdir()
+        body = {"verb": verb, "command": f"fgvc-kit {verb} x"}
+        write_record(tmp_path / name / "run.json", "fgvc-kit/run", 1, body)
+    recipe = {"model": "runs/my x", "target": "openvino:cpu", "budgets": ["latency=8ms"], "seed": 0, "max_seconds": 90}
+    write_record(tmp_path / "recipe.json", "fgvc-kit/recipe", 1, recipe)
+    write_record(tmp_path / "front.json", "fgvc-kit/front", 1, {})
+    write_record(tmp_path / "exported.json", "fgvc-kit/exported", 1, {"command": "fgvc-kit export y"})
+    rebuilt = "fgvc-kit search 'runs/my x' --target openvino:cpu --seed 0 --budget latency=8ms --max-time 90s -o"
+    assert list(commands_of(gather([tmp_path]))) == [
+        ("fgvc-kit train x", True),
+        ("fgvc-kit distill x", True),
+        (f"{rebuilt} {tmp_path}", False),
+        ("fgvc-kit export y", True),
+    ]
+    write_record(tmp_path / "front.json", "fgvc-kit/front", 1, {"command": "fgvc-kit demo"})
+    assert ("fgvc-kit demo", True) in list(commands_of(gather([tmp_path])))
+
+
+@pytest.mark.parametrize(
+    ("argv", "said"),
+    [
+        (["/x/bin/fgvc-kit", "search", "my run"], "fgvc-kit search 'my run'"),
+        (["cli.py", "demo"], "fgvc-kit demo"),
+        (["/x/tavt_kit/__main__.py", "demo"], "fgvc-kit demo"),
+        (["/x/pytest/__main__.py", "-q"], None),
+        ([""], None),
+    ],
+)
+def test_the_command_that_is_running(argv: list[str], said: str | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.argv", argv)
+    assert command_line() == said
