@@ -56,7 +56,8 @@ def write_explained(folder: Path, pictures: int = 2) -> dict[str, Any]:
 
 
 def read(folder: Path) -> tuple[Page, str]:
-    page, note = write_report([folder], folder / "out")
+    written = write_report([folder], folder / "out")
+    page, note = written[:2]
     return Page(page.read_text(encoding="utf-8")), note.read_text(encoding="utf-8")
 
 
