@@ -173,20 +173,22 @@ class Candidate:
     def _latency_record(self) -> dict[str, Any] | None:
         if self.latency is None and self.latency_predicted_ms is None:
             return None
-        record: dict[str, Any] = {"predicted": self.latency_predicted_ms}
-        if self.latency is not None:
-            bounds = latency_bounds(self.latency, "p90")
-            record |= {
-                "median": self.latency.median,
-                "p10": self.latency.p10,
-                "p90": self.latency.p90,
-                "p99": self.latency.p99,
-                "interval95": list(self.latency.interval95),
-                "p90_bounds": [bound if math.isfinite(bound) else None for bound in bounds],
-                "samples": self.latency.n,
-                "steady": self.latency.steady,
-            }
-        return record
+        return {"predicted": self.latency_predicted_ms} | ({} if self.latency is None else latency_record(self.latency))
+
+
+def latency_record(latency: Measurement) -> dict[str, Any]:
+    """What ``front.json`` keeps of a measurement: views, and how many samples they are of."""
+    bounds = latency_bounds(latency, "p90")
+    return {
+        "median": latency.median,
+        "p10": latency.p10,
+        "p90": latency.p90,
+        "p99": latency.p99,
+        "interval95": list(latency.interval95),
+        "p90_bounds": [bound if math.isfinite(bound) else None for bound in bounds],
+        "samples": latency.n,
+        "steady": latency.steady,
+    }
 
 
 def schedule_of(record: Mapping[str, Any]) -> TokenSchedule:

@@ -137,7 +137,7 @@ def _staircase(marks: Sequence[Mark], x_axis: Scale, y_axis: Scale) -> Element |
 
 def _painted(marks: Sequence[Mark]) -> list[Mark]:
     """In painting order: the chosen one last, on top."""
-    order = ("taper", "stages", "other", "resolution", "front", "int8", "dense", "chosen-int8", "chosen")
+    order = ("taper", "stages", "layers", "other", "resolution", "front", "int8", "dense", "chosen-int8", "chosen")
     return sorted(marks, key=lambda mark: order.index(mark.kind))
 
 

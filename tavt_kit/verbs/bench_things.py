@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from tavt_kit.preprocess import Preprocessing
     from tavt_kit.runtimes import Images, Session
 
-__all__ = ["Opened", "Opener", "default_folder"]
+__all__ = ["FILES", "Opened", "Opener", "default_folder", "macs_of"]
 
 FILES = {".onnx": "onnxruntime:cpu", ".xml": "openvino:cpu"}
 """Exported files, and where they run unless told."""
@@ -122,7 +122,7 @@ class Opener:
             for one in cards:
                 name = f"{path.name} {one.setting}" if one is not None and one.is_switchable else path.name
                 run = session if one is None or one.lengths is None else session.at(one.lengths)
-                schedule, macs = (None, None) if one is None else (one.schedule, _macs(one))
+                schedule, macs = (None, None) if one is None else (one.schedule, macs_of(one))
                 self._add(name, str(path), run, images, schedule, macs, bytes_)
 
     def _settings(self, card: ArtifactCard) -> list[ArtifactCard]:
@@ -241,7 +241,7 @@ def _card(path: Path) -> Any:
         return None
 
 
-def _macs(card: Any) -> int | None:
+def macs_of(card: Any) -> int | None:
     """Multiply-adds of an artifact, counted on its architecture; None where torch is not installed."""
     try:
         from tavt_kit.adaptive import wrap

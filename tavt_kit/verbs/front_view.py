@@ -28,6 +28,7 @@ def print_front(body: Mapping[str, Any], *, place: Path, marked: int | None = No
     from rich.markup import escape
     from rich.table import Table
 
+    from tavt_kit.reports.rivals import better_rivals
     from tavt_kit.verbs.console import console_of
 
     console = console_of(160)
@@ -42,10 +43,17 @@ def print_front(body: Mapping[str, Any], *, place: Path, marked: int | None = No
     for record in body.get("baselines", ()):
         if tuple(record["schedule"]) not in shown:
             table.add_row(*map(escape, _row(body, record, "")), style="dim")
+    for record in body.get("rivals", ()):
+        row = _row(body, {"schedule": (), "origin": "baseline", **record}, "")
+        table.add_row("", *map(escape, (record["name"], *row[2:])), style="dim")
     console.print(table)
+    for one in body.get("rivals_left_out", ()):
+        console.print(escape(f"Left out: {one['name']}, because {one['reason']}."), highlight=False)
     if body.get("stopped_because"):
         console.print(escape(f"Stopped because {body['stopped_because']}."), highlight=False)
     console.print(escape(sentence(body)), highlight=False)
+    for better in better_rivals(body):
+        console.print(escape(f'So the answer may be "don\'t drop tokens". {better}'), highlight=False)
     if (place / "report.html").is_file():
         console.print(escape(f"{place / 'report.html'}"), highlight=False)
 
@@ -81,8 +89,8 @@ def _times(body: Mapping[str, Any]) -> tuple[str, ...]:
 def _row(body: Mapping[str, Any], record: Mapping[str, Any], mark: str) -> list[str]:
     low, high = (f"{100 * end:.1f}" for end in record.get("ci95", (float("nan"),) * 2))
     times = record["latency_ms"] or {}
-    row = [mark, counts_text(record["schedule"]), f"{record['macs'] / 1e9:.3g}"]
-    row.append(f"{_percent(body, record)} [{low}, {high}]")
+    row = [mark, counts_text(record["schedule"]), "" if record["macs"] is None else f"{record['macs'] / 1e9:.3g}"]
+    row.append(f"{_percent(body, record)} [{low}, {high}]" if body["metric"] in record else "not known")
     others = record.get("others", {})
     row += [f"{100 * others[name]['value']:.1f}" if name in others else "" for name in _further(body)]
     if body.get("target"):

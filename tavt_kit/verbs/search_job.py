@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from contextlib import closing
 from dataclasses import replace
 from typing import Any
 
@@ -18,9 +20,12 @@ from tavt_kit.search.feasibility import Reach, check_reachable, reach_of, refuse
 from tavt_kit.search.final import Final
 from tavt_kit.search.record import FRONT_SCHEMA, front_body, write_candidates, write_front
 from tavt_kit.search.result import SearchResult
+from tavt_kit.search.rival import Rival
 from tavt_kit.verbs.search_evaluator import evaluator_on_val, how_to_look, judges_of
+from tavt_kit.verbs.search_given import check_given
 from tavt_kit.verbs.search_live import print_reach, say_stage
 from tavt_kit.verbs.search_request import Request
+from tavt_kit.verbs.search_rivals import Rivals
 from tavt_kit.verbs.search_rounds import Rounds
 from tavt_kit.verbs.search_subject import RECIPE, Subject, check_place, clear, open_subject, settle
 from tavt_kit.verbs.search_target import check_profile, counted, measured_reach, recorded, timed
@@ -84,8 +89,11 @@ def run_search(request: Request) -> dict[str, Any]:
         evaluator = evaluator_on_val(subject, request, store, make)
         with looking(request, evaluator, make) as look:
             judges = judges_of(request, costs, evaluator, look)
-            result, final = Rounds(subject, request, store, judges, costs).run()
-    return _written(subject, request, result, final)
+            with closing(Rivals(subject, request, judges.exact)) as rivals:
+                result, final = Rounds(subject, request, store, judges, costs, rivals).run()
+                dense = next(one for one in final.baselines if one.origin == "dense")
+                beside = rivals.finished(dense, request.budget)
+    return _written(subject, request, result, final, beside, rivals.left_out)
 
 
 def _opened(request: Request) -> Subject:
@@ -100,6 +108,7 @@ def _opened(request: Request) -> Subject:
         check_profile(subject, request.profile)
     subject.seeds(request)
     subject.check_metrics(request)
+    check_given(subject, request)
     return subject
 
 
@@ -135,7 +144,14 @@ def _host(request: Request) -> HostFacts | None:
     return HostFacts.gather(None if request.target is None else accelerator_name(request.target))
 
 
-def _written(subject: Subject, request: Request, result: SearchResult, final: Final) -> dict[str, Any]:
+def _written(
+    subject: Subject,
+    request: Request,
+    result: SearchResult,
+    final: Final,
+    rivals: Sequence[Rival],
+    left_out: Sequence[Mapping[str, str]],
+) -> dict[str, Any]:
     """Everything that stays: the front, all candidates, the patches kept by the chosen one, the report."""
     target = request.target
     body = front_body(
@@ -147,6 +163,8 @@ def _written(subject: Subject, request: Request, result: SearchResult, final: Fi
         seed=request.seed,
         host=_host(request),
         precisions=request.precisions,
+        rivals=rivals,
+        left_out=left_out,
     )
     write_candidates(request.out, result, final)
     write_front(request.out, body)

@@ -50,6 +50,8 @@ class Request:
     screen: int
     evaluate_on: str | None
     profile: LatencyTable | None = None
+    baselines: bool = True
+    rivals: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         for name, least in (("evaluations", 1), ("population", 1), ("final", 1), ("seed", 0), ("screen", 0)):

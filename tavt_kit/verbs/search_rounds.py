@@ -13,6 +13,7 @@ from tavt_kit.search.final import Final, Measure, confirm
 from tavt_kit.verbs.search_evaluator import Judges
 from tavt_kit.verbs.search_live import live, say_stage
 from tavt_kit.verbs.search_request import Request
+from tavt_kit.verbs.search_rivals import Rivals
 from tavt_kit.verbs.search_subject import Subject
 from tavt_kit.verbs.search_target import SLACK, measured_on
 
@@ -38,6 +39,7 @@ class Rounds:
         store: Keeps answers, and the correction, so that a continued search takes the same way.
         judges: Who answers on val; finalists are evaluated once more where the quick way is not the exact one.
         costs: Of schedules, as predicted.
+        rivals: What the front is held against.
     """
 
     subject: Subject
@@ -45,11 +47,14 @@ class Rounds:
     store: Store
     judges: Judges
     costs: Costs
+    rivals: Rivals
 
     def run(self) -> tuple[SearchResult, Final]:
-        """The result, and what was measured and chosen."""
+        """The result, and what was measured and chosen; then the baselines are measured too."""
         costs, final = self.costs, None
         result = self._search(costs, None)
+        choice = next(iter(result.ranked(self.request.budget)), result.dense)
+        self.rivals.prepare(choice, any(one.origin == "taper" for one in result.whole))
         for done in range(_CORRECTIONS):
             tails = self.store.note(f"corrected tails {done}")
             if tails is None:
@@ -65,7 +70,10 @@ class Rounds:
             result = self._search(costs, result)
         else:
             done = _CORRECTIONS
-        return _said(result, done), self._confirm(result, final)
+        final = self._confirm(result, final)
+        if self._measure is not None and self.rivals.waiting:  # all finalists were measured by an earlier round
+            self._measure([result.dense.schedule])
+        return _said(result, done), final
 
     def _search(self, costs: Costs, after: SearchResult | None) -> SearchResult:
         request, wanted = self.request, self.request.evaluations
@@ -107,7 +115,8 @@ class Rounds:
     @cached_property
     def _measure(self) -> Measure | None:
         """One for all confirmations, so that the dense model is converted once."""
-        return measured_on(self.subject, self.request, self.costs.predicted(self.subject.space.dense))
+        dense_ms = self.costs.predicted(self.subject.space.dense)
+        return measured_on(self.subject, self.request, dense_ms, self.rivals)
 
     @cached_property
     def _objectives(self) -> Objectives:

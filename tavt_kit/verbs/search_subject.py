@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, cast
 from tavt_kit.adaptive import AdaptiveViT
 from tavt_kit.checkpoints import is_run, open_model, save_model
 from tavt_kit.checkpoints.folder import read_run
-from tavt_kit.data import ImageSet, inherit_split, load_images
+from tavt_kit.data import ImageSet, Sample, inherit_split, load_images
 from tavt_kit.data.inherited import inherited_images
 from tavt_kit.data.loading import thin_out
 from tavt_kit.errors import DataError, RecordError
@@ -23,6 +23,7 @@ from tavt_kit.runtimes import Session
 from tavt_kit.schedule import TokenSchedule
 from tavt_kit.scoring import Scoring
 from tavt_kit.search import Space
+from tavt_kit.search.racing import stratified
 from tavt_kit.verbs.listed_schedules import listed_schedules
 from tavt_kit.verbs.options import BadOption
 from tavt_kit.verbs.search_request import Request
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import Tensor
 
-__all__ = ["RECIPE", "Subject", "check_place", "clear", "open_subject", "settle", "sha256_pictures"]
+__all__ = ["RECIPE", "Subject", "check_place", "clear", "open_subject", "pictures", "settle", "sha256_pictures"]
 
 RECIPE = ("recipe.json", "fgvc-kit/recipe", 1)
 
@@ -146,6 +147,12 @@ def open_subject(request: Request) -> Subject:
         )
     model.eval()
     return Subject(model, images, _sha256(model.state_dict()))
+
+
+def pictures(subject: Subject, request: Request) -> list[Sample]:
+    """Those of val that a search looks at, in an order in which the first of them, however many, are like all."""
+    samples = thin_out(subject.images.split("val"), request.limit)
+    return [samples[place] for place in stratified([sample.label for sample in samples])]
 
 
 def check_place(subject: Subject, request: Request) -> None:

@@ -12,9 +12,11 @@ from tavt_kit.reports.front_chart import Frame, front_chart
 from tavt_kit.reports.gather import Records
 from tavt_kit.reports.marks import Mark, front_legend
 from tavt_kit.reports.numbers import DASH, macs_text, ms_text, percent_text, points_text, ratio_text
+from tavt_kit.reports.rivals import rival_rows
 from tavt_kit.reports.rows import final_rows
 from tavt_kit.reports.schedule_bar import schedule_bar
 from tavt_kit.reports.sections.front_marks import Axes, axes_of, cloud_of, marks_of
+from tavt_kit.reports.sections.rivals import rival_blocks
 from tavt_kit.reports.views import CandidateView, TimeView, number, text, whole
 from tavt_kit.reports.words import limit_words, metric_words, plural
 
@@ -28,13 +30,14 @@ def front_section(records: Records) -> Section | Missing:
         return Missing("The front of a search", "fgvc-kit search MODEL --budget latency=20ms")
     view = FrontView.of(front)
     blocks: list[Block] = []
-    marks = marks_of(view, final_rows(records.first("final")))
+    marks = marks_of(view, (*rival_rows(front), *final_rows(records.first("final"))))
     if marks:
         blocks.append(_figure(view, marks, cloud_of(records, view, axes_of(view))))
     if view.candidates:
         blocks.append(_table(view))
     else:
         blocks.append(Text.of("The search found no candidate.", kind="warning"))
+    blocks += rival_blocks(front)
     if told := _told(front, view):
         blocks.append(Text.of(told, kind="note"))
     return Section("front", "The front", tuple(blocks))
