@@ -47,6 +47,7 @@ def front_body(
     precisions: Mapping[str, str] | None = None,
     rivals: Sequence[Rival] = (),
     left_out: Sequence[Mapping[str, str]] = (),
+    bought: Sequence[Mapping[str, Any]] = (),
 ) -> dict[str, Any]:
     """The record, without schema and version; candidates by rising cost, accuracies as fractions.
 
@@ -60,6 +61,7 @@ def front_body(
         host: The machine.
         precisions: In which pictures were evaluated by the ``search``, and in the ``final`` round.
         rivals: Models that are no schedules of this one, judged by the same budget.
+        bought: Of a joint search, what each gene of the choice changes.
         left_out: Such as could not be had: ``name`` and ``reason``.
     """
     accuracy = result.dense.accuracy
@@ -80,6 +82,7 @@ def front_body(
         "baselines": [candidate.as_record() for candidate in final.baselines],
         "rivals": [rival.as_record() for rival in rivals],
         "rivals_left_out": [dict(one) for one in left_out],
+        "bought": [dict(one) for one in bought],
         "measured_over_budget": final.over,
         "undecided": [] if final.pick is None else list(final.pick.undecided(budget)),
         "stopped_because": result.stopped_because,

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from tavt_kit.budget import Budget, Limit
 from tavt_kit.errors import BudgetError, RecordError
-from tavt_kit.schedule import TokenSchedule
+from tavt_kit.schedule import JointSchedule, TokenSchedule
 from tavt_kit.verdict import (
     Verdict,
     judge_accuracy,
@@ -156,7 +156,7 @@ class Candidate:
 
     def as_record(self) -> dict[str, Any]:
         """The entry of ``front.json``; the metric's name is a key, its value a fraction."""
-        record: dict[str, Any] = {"schedule": list(self.schedule.counts), "macs": self.macs}
+        record: dict[str, Any] = {"schedule": list(self.schedule.counts), **_genes(self.schedule), "macs": self.macs}
         if self.accuracy is not None:
             record[self.accuracy.metric] = self.accuracy.value
             record["n"] = self.accuracy.n
@@ -191,6 +191,19 @@ def latency_record(latency: Measurement) -> dict[str, Any]:
     }
 
 
+def _genes(schedule: TokenSchedule) -> dict[str, Any]:
+    """What a joint search chose beside the counts; nothing of a plain schedule."""
+    genes: dict[str, Any] = {}
+    if schedule.executed is not None:
+        genes["executed"] = list(schedule.executed)
+    if isinstance(schedule, JointSchedule):
+        if schedule.image_size is not None:
+            genes["image_size"] = list(schedule.image_size)
+        if schedule.score is not None:
+            genes["score"] = schedule.score
+    return genes
+
+
 def schedule_of(record: Mapping[str, Any]) -> TokenSchedule:
     """The schedule of an entry of ``front.json``.
 
@@ -198,6 +211,11 @@ def schedule_of(record: Mapping[str, Any]) -> TokenSchedule:
         RecordError: There is none.
     """
     try:
-        return TokenSchedule(tuple(record["schedule"]))
+        counts, executed = tuple(record["schedule"]), record.get("executed")
+        size, score = record.get("image_size"), record.get("score")
+        executed = None if executed is None else tuple(executed)
+        if executed is None and size is None and score is None:
+            return TokenSchedule(counts)
+        return JointSchedule(counts, executed, image_size=None if size is None else (size[0], size[1]), score=score)
     except (KeyError, TypeError) as error:
         raise RecordError(f"a recorded candidate needs its schedule, but: {error}") from None

@@ -76,6 +76,10 @@ Baseline = Annotated[
         "alone counts); repeat for several.",
     ),
 ]
+Joint = Annotated[
+    str | None,
+    typer.Option(help="Search image-size, layers (that run) and score too: any of them, with commas. [default: none]"),
+]
 Profile = Annotated[
     Path | None, typer.Option(help="A profile.json carried from the target: predict by it, and measure nothing here.")
 ]
@@ -103,6 +107,7 @@ def search_verb(
     final: Finalists = 6,
     screen: Screen = 128,
     evaluate_on: EvaluateOn = None,
+    joint: Joint = None,
     baselines: Baselines = True,
     baseline: Baseline = None,
     seed: options.Seed = 0,
@@ -141,6 +146,7 @@ def search_verb(
         data=data,
         target=device if table is None else table.target,
         profile=table,
+        joint=tuple(dict.fromkeys(gene.strip().lower() for gene in (joint or "").split(",") if gene.strip())),
         baselines=baselines,
         rivals=tuple(baseline or ()),
         budget=Budget.parse(budget or ()),

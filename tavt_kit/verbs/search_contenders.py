@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, cast
 
 from tavt_kit.bench.passes import open_schedule
 from tavt_kit.checkpoints import load_model
@@ -16,8 +16,9 @@ from tavt_kit.exporters.forms import Form
 from tavt_kit.exporters.int8 import Int8How
 from tavt_kit.exporters.writer import Writer
 from tavt_kit.macs import MacsFormula
+from tavt_kit.model_card import ModelCard
 from tavt_kit.preprocess import Preprocessing, normalise
-from tavt_kit.pruning.depth import strongest_layers
+from tavt_kit.pruning.depth import spared_layers
 from tavt_kit.runtimes import Session
 from tavt_kit.schedule import TokenSchedule
 from tavt_kit.verbs.search_request import Request
@@ -136,11 +137,12 @@ def _shallow(subject: Subject, request: Request, formula: MacsFormula, most: int
     import torch
 
     device = next(model.parameters()).device
-    kept = strongest_layers(
-        model.bare, depth, torch.from_numpy(seen.images).to(device), torch.from_numpy(seen.labels).to(device)
+    gone = spared_layers(
+        model, model.layers - depth, torch.from_numpy(seen.images).to(device), torch.from_numpy(seen.labels).to(device)
     )
-    note = f"without layers {', '.join(str(layer) for layer in range(model.layers) if layer not in kept)}"
-    schedule = replace(dense, executed=tuple(kept))
+    note = f"without layers {', '.join(map(str, sorted(gone)))}"
+    schedule = replace(dense, executed=tuple(layer for layer in range(model.layers) if layer not in gone))
+    depth = model.layers - len(gone)
     return of_schedule(model, schedule, f"{depth} of {model.layers} layers", "layers", note, request)
 
 
@@ -163,7 +165,7 @@ def of_schedule(
     model: AdaptiveViT, schedule: TokenSchedule, name: str, kind: str, note: str, request: Request
 ) -> Contender:
     """A wrapped model with its card, at one schedule."""
-    how = Preprocessing.from_record(model.card.preprocessing)  # type: ignore[union-attr]
+    how = Preprocessing.from_record(cast(ModelCard, model.card).preprocessing)
 
     def logits(pixels: NDArray[np.uint8], labels: NDArray[np.int64]) -> NDArray[np.float32]:
         evaluator = LeanEvaluator(model, pixels, labels, how, precision=request.precision)

@@ -17,6 +17,7 @@ from tavt_kit.search import Costs, Evaluate, Store
 from tavt_kit.search.loop import Learn
 from tavt_kit.search.racing import Look, Race, stages
 from tavt_kit.shared_evaluation import SharedEvaluator
+from tavt_kit.verbs.search_joint import JointEvaluator
 from tavt_kit.verbs.search_live import say_stage
 from tavt_kit.verbs.search_request import Request
 from tavt_kit.verbs.search_subject import Subject, pictures, sha256_pictures
@@ -94,14 +95,22 @@ def evaluator_on_val(subject: Subject, request: Request, store: Store, make: Mak
     target = request.target
     if target is not None and request.is_here and target.processor == "cuda":
         subject.model.to(f"cuda:{target.index}")
-    return make(subject.model, pixels, labels)
+    if subject.joint is None:
+        return make(subject.model, pixels, labels)
+    scoring = Scoring(request.metrics, labels, tuple(subject.card.classes))
+    return JointEvaluator(
+        subject.model, pixels, labels, subject.preprocessing, precision=request.looks.precision, scoring=scoring,
+        subject=subject, request=request,
+    )  # fmt: skip
 
 
 def judges_of(request: Request, costs: Costs, quick: SharedEvaluator, look: Look) -> Judges:
     """Who answers the search, by ``look``: ``quick`` itself, or several of its kind."""
     shown, looks = len(quick.labels), request.looks
     exact = quick
-    if looks.runtime != "torch" or looks.precision != request.precision:
+    if isinstance(quick, JointEvaluator) and looks.precision != request.precision:
+        exact = quick.at(request.precision)
+    elif looks.runtime != "torch" or looks.precision != request.precision:
         given = (quick.model, quick.pixels, quick.labels, quick.preprocessing)
         exact = SharedEvaluator(*given, precision=request.precision, scoring=quick.scoring)
     if _screens(request, shown):

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import Any
 
 from tavt_kit.accuracy import PairedDifference
 from tavt_kit.answer import paired
 from tavt_kit.schedule import TokenSchedule
 from tavt_kit.search import Costs, Objectives, SearchResult, Store, search
 from tavt_kit.search.final import Final, Measure, confirm
+from tavt_kit.search.joint_space import GENES
 from tavt_kit.verbs.search_evaluator import Judges
 from tavt_kit.verbs.search_live import live, say_stage
 from tavt_kit.verbs.search_request import Request
@@ -74,6 +76,36 @@ class Rounds:
         if self._measure is not None and self.rivals.waiting:  # all finalists were measured by an earlier round
             self._measure([result.dense.schedule])
         return _said(result, done), final
+
+    def bought(self, final: Final) -> list[dict[str, Any]]:
+        """Of each gene of the choice that is not the model's own: the choice without it, evaluated and measured.
+
+        Args:
+            final: As ``run`` gave it.
+        """
+        pick, space = final.pick, self.subject.joint
+        if pick is None or space is None:
+            return []
+        exact, dense = self.judges.exact, self.subject.space.dense
+        without = {gene: space.without(pick.schedule, gene) for gene in GENES}
+        without = {gene: schedule for gene, schedule in without.items() if schedule != pick.schedule}
+        times: dict[TokenSchedule, float] = {}
+        if self._measure is not None and without:
+            shown = list(dict.fromkeys([dense, pick.schedule, *without.values()]))
+            times = {one: run.median for one, run in zip(shown, self._measure(shown), strict=True)}
+        return [
+            {
+                "gene": gene,
+                "without": {
+                    "text": str(schedule),
+                    "macs": self.costs.macs(schedule),
+                },
+                "difference": exact.against(schedule, pick.schedule).as_record(),
+                "macs_ratio": pick.macs / self.costs.macs(schedule),
+                "time_ratio": times[pick.schedule] / times[schedule] if times else None,
+            }
+            for gene, schedule in without.items()
+        ]
 
     def _search(self, costs: Costs, after: SearchResult | None) -> SearchResult:
         request, wanted = self.request, self.request.evaluations

@@ -23,6 +23,7 @@ from tavt_kit.runtimes import Session
 from tavt_kit.schedule import TokenSchedule
 from tavt_kit.scoring import Scoring
 from tavt_kit.search import Space
+from tavt_kit.search.joint_space import JointSpace
 from tavt_kit.search.racing import stratified
 from tavt_kit.verbs.listed_schedules import listed_schedules
 from tavt_kit.verbs.options import BadOption
@@ -51,12 +52,16 @@ class Subject:
         images: With the split that the model was trained on.
         weights: SHA-256 of all tensors, names and shapes.
         opened: Sessions that stay open on the target.
+        joint: What further genes may be; ``None`` for a search of token counts alone.
+        variants: The model as these genes want it, as far as it was made.
     """
 
     model: AdaptiveViT
     images: ImageSet
     weights: str
     opened: dict[TokenSchedule, Session] = field(default_factory=dict, compare=False)
+    joint: JointSpace | None = None
+    variants: dict[object, AdaptiveViT] = field(default_factory=dict, compare=False)
 
     @property
     def card(self) -> ModelCard:
@@ -71,6 +76,8 @@ class Subject:
     @property
     def space(self) -> Space:
         """The schedules of the model."""
+        if self.joint is not None:
+            return self.joint
         model = self.model
         return Space(model.tokens, model.layers, model.prefix, token_pooled=model.token_pooled)
 
@@ -90,7 +97,11 @@ class Subject:
 
     def ties(self, request: Request) -> dict[str, Any]:
         """What the answers of a search depend on, besides the schedule."""
-        carried = {} if request.profile is None else {"profile": request.profile.digest}
+        carried: dict[str, Any] = {} if request.profile is None else {"profile": request.profile.digest}
+        if self.joint is not None:
+            joint = self.joint
+            sizes = [list(size) for size in joint.sizes]
+            carried["joint"] = {"sizes": sizes, "spared": list(joint.spared), "scores": list(joint.scores)}
         return carried | {
             "model": self.card.name,
             "weights": self.weights,

@@ -5,17 +5,15 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from functools import cache
 from pathlib import Path
 from typing import Any
 
-from tavt_kit.bench import Protocol, measure_schedules, measure_table
+from tavt_kit.bench import Protocol, measure_schedules, measure_table, random_images
 from tavt_kit.bench.passes import BRIEF, open_schedule
 from tavt_kit.budget import Budget
 from tavt_kit.device import TargetDevice
 from tavt_kit.errors import TargetError
 from tavt_kit.latency_table import LatencyTable, tails_of
-from tavt_kit.macs import MacsFormula
 from tavt_kit.measurement import Measurement
 from tavt_kit.records import read_record, sha256_text, write_record
 from tavt_kit.runtimes import Images, Session
@@ -23,6 +21,7 @@ from tavt_kit.schedule import TokenSchedule
 from tavt_kit.search import Costs, Store
 from tavt_kit.search.feasibility import Reach, reach_of
 from tavt_kit.verbs.progress import watching
+from tavt_kit.verbs.search_joint import counting, predicting, variant_of
 from tavt_kit.verbs.search_request import Request
 from tavt_kit.verbs.search_rivals import Rivals
 from tavt_kit.verbs.search_subject import Subject
@@ -57,7 +56,7 @@ _MEMORY = 3e9
 
 def counted(subject: Subject) -> Callable[[TokenSchedule], int]:
     """Multiply-adds of a schedule, remembered."""
-    return cache(MacsFormula.of(subject.model).macs)
+    return counting(subject)
 
 
 def measured_reach(subject: Subject, request: Request) -> tuple[list[Reach], dict[str, float]]:
@@ -96,7 +95,7 @@ def timed(subject: Subject, request: Request, store: Store, tails: Callable[[], 
         store.keep(key, known)
     table = LatencyTable.from_record(known["table"])
     write_record(request.out / PROFILE[0], *PROFILE[1:], known["table"])
-    return Costs(counted(subject), cache(table.predict), target, known["tails"])
+    return Costs(counted(subject), predicting(subject, table), target, known["tails"])
 
 
 def measured_on(
@@ -216,7 +215,26 @@ def _passes(
 
     size, rng = subject.preprocessing.image_size, np.random.default_rng(seed)
     opened = _dense_session(subject, target)
+    own = [one for one in schedules if variant_of(subject, one) is subject.model]
+    others = {str(one): _variant_session(subject, target, one, seed) for one in schedules if one not in own}
+    if others:
+        beside = others | dict(beside or {})
+        runs = measure_schedules(subject.model, target, size, own, protocol, rng, opened=opened, beside=beside)
+        found = dict(zip((*map(str, own), *beside), runs, strict=True))
+        return [found[str(one)] for one in schedules] + runs[len(schedules) :]
     return measure_schedules(subject.model, target, size, schedules, protocol, rng, opened=opened, beside=beside)
+
+
+def _variant_session(
+    subject: Subject, target: TargetDevice, schedule: TokenSchedule, seed: int
+) -> tuple[Session, Images]:
+    """A schedule of the model at another size or score, with images for it."""
+    import numpy as np
+
+    model = variant_of(subject, schedule)
+    size = model.backbone.image_size
+    images = random_images((target.batch, 3, *size), np.random.default_rng(seed))
+    return open_schedule(model, target, size, schedule), images
 
 
 def _dense_session(subject: Subject, target: TargetDevice) -> dict[TokenSchedule, Session]:
@@ -248,6 +266,7 @@ def recorded(request: Request) -> dict[str, Any]:
         "limit": request.limit,
         "screen": request.screen,
         "evaluate_on": f"{request.looks.runtime}:{request.looks.precision}",
+        "joint": list(request.joint),
         "engine": request.engine,
         "workers": request.workers,
         "profile": None if request.profile is None else request.profile.digest,

@@ -7,6 +7,7 @@ from statistics import median
 from typing import Any
 
 from tavt_kit.reports.blocks import Block, Cell, Column, Figure, Missing, Section, Table, Text
+from tavt_kit.reports.bought import bought_text
 from tavt_kit.reports.choice import FrontView
 from tavt_kit.reports.front_chart import Frame, front_chart
 from tavt_kit.reports.gather import Records
@@ -17,7 +18,7 @@ from tavt_kit.reports.rows import final_rows
 from tavt_kit.reports.schedule_bar import schedule_bar
 from tavt_kit.reports.sections.front_marks import Axes, axes_of, cloud_of, marks_of
 from tavt_kit.reports.sections.rivals import rival_blocks
-from tavt_kit.reports.views import CandidateView, TimeView, number, text, whole
+from tavt_kit.reports.views import CandidateView, TimeView, number, sequence, text, whole
 from tavt_kit.reports.words import limit_words, metric_words, plural
 
 __all__ = ["front_section"]
@@ -37,6 +38,7 @@ def front_section(records: Records) -> Section | Missing:
         blocks.append(_table(view))
     else:
         blocks.append(Text.of("The search found no candidate.", kind="warning"))
+    blocks += [Text.of(bought_text(one)) for one in sequence(front, "bought")]
     blocks += rival_blocks(front)
     if told := _told(front, view):
         blocks.append(Text.of(told, kind="note"))
