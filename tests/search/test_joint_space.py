@@ -34,7 +34,8 @@ def test_every_row_is_one_schedule_and_back(token_pooled: bool) -> None:
 
 
 def test_a_small_space_is_listed_without_repeats() -> None:
-    space = JointSpace(5, 2, sizes=((32, 32), (16, 16)), at_size=(5, 3), spared=(1,), scores=("column", "cls"))
+    sizes = ((32, 32), (16, 16))
+    space = JointSpace(5, 2, token_pooled=False, sizes=sizes, at_size=(5, 3), spared=(1,), scores=("column", "cls"))
     schedules = [space.decode(row) for row in space.every()]
     assert len(schedules) == len(set(schedules)) and space.dense in schedules and space.least in schedules
     assert str(JointSchedule((3, 2), image_size=(16, 16), score="cls")) in {str(one) for one in schedules}

@@ -1,4 +1,4 @@
-"""``fgvc-kit search --joint``: candidates at other sizes, with fewer layers, by another score; found, told, exported."""
+"""``fgvc-kit search --joint``: candidates at other sizes, with fewer layers, by another score; told, exported."""
 
 from __future__ import annotations
 
@@ -37,6 +37,7 @@ def run(*arguments: object) -> int:
     return int(end.value.code or 0)
 
 
+@pytest.mark.slow
 def test_a_joint_front_is_found_told_and_exported(
     place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
