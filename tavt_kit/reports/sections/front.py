@@ -99,8 +99,8 @@ def _figure(view: FrontView, marks: list[Mark], cloud: list[tuple[float, float]]
 def _table(view: FrontView) -> Table:
     axes = axes_of(view)
     rows = [(candidate, f"c{index}") for index, candidate in enumerate(view.candidates)]
-    drawn = {candidate.counts for candidate in view.candidates}
-    rows += [(base, f"b{i}") for i, base in enumerate(view.baselines) if base.counts not in drawn]
+    drawn = {candidate.schedule for candidate in view.candidates}
+    rows += [(base, f"b{i}") for i, base in enumerate(view.baselines) if base.schedule not in drawn]
     columns = [
         Column("Tokens kept after each layer", numeric=False),
         Column("MACs", hint="of one image"),
