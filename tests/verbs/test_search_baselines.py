@@ -147,13 +147,14 @@ def test_int8_and_files_on_a_real_target(place: Path, tmp_path: Path) -> None:
     import torch
 
     from tavt_kit.checkpoints import load_model
+    from tavt_kit.runtimes.onnx_graph import module_to_onnx
 
     with pytest.raises(SystemExit):
         main(["export", str(place / "rival"), "--data", str(place / "data"), "-o", str(tmp_path / "files"),
               "--schedule", "dense", "--format", "openvino", "--accept-inconclusive"])  # fmt: skip
     foreign = tmp_path / "foreign.onnx"
     bare = load_model(place / "rival").bare
-    torch.onnx.export(bare, (torch.zeros(1, 3, 32, 32),), str(foreign), dynamo=False)
+    foreign.write_bytes(module_to_onnx(bare, (torch.zeros(1, 3, 32, 32),), ["images"], {}))
     out = tmp_path / "out"
     flags = ("--target", "openvino:cpu:threads=1", "--final", 1, "--baseline", tmp_path / "files" / "model.f32.xml")
     search(place, out, *flags, "--baseline", foreign, "--budget", "latency=1s")
