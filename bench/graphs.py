@@ -20,7 +20,7 @@ from tavt_kit.device import TargetDevice
 from tavt_kit.errors import ExportError
 from tavt_kit.schedule import TokenSchedule
 
-__all__ = ["CALIBRATION", "Graphs", "calibration_of", "whole_graph"]
+__all__ = ["CALIBRATION", "Graphs", "calibration_of", "module_graph", "whole_graph"]
 
 CALIBRATION = "random data: good for times, not for answers"
 """What records say of int8 in a latency table."""
@@ -50,9 +50,13 @@ def whole_graph(model: AdaptiveViT, schedule: TokenSchedule, target: TargetDevic
     """The model under one schedule by the lean path, as ``openvino.Model`` or ``.onnx`` bytes with an open batch."""
     selection: Any = "topk" if target.runtime == "onnxruntime" else "argsort"
     lean = LeanViT(model, schedule, selection=selection).eval()
-    height, width = model.backbone.image_size
-    images = np.random.default_rng(0).standard_normal((1, 3, height, width), dtype=np.float32)
-    return _graph(lean, [images], None, target)
+    return module_graph(lean, model.backbone.image_size, target)
+
+
+def module_graph(module: torch.nn.Module, image_size: tuple[int, int], target: TargetDevice) -> Any:
+    """Any model of images (B, 3, H, W), as ``whole_graph``."""
+    images = np.random.default_rng(0).standard_normal((1, 3, *image_size), dtype=np.float32)
+    return _graph(module, [images], None, target)
 
 
 def _graph(module: torch.nn.Module, arrays: Sequence[Array], kept: int | None, target: TargetDevice) -> Any:

@@ -32,6 +32,7 @@ def measure_schedules(
     *,
     images: Images | None = None,
     opened: Mapping[TokenSchedule, Session] | None = None,
+    beside: Mapping[str, tuple[Session, Images]] | None = None,
     on_round: Callable[[float, Sequence[str]], None] | None = None,
 ) -> list[Measurement]:
     """Whole passes under each schedule by the lean path, timed against one another.
@@ -45,7 +46,11 @@ def measure_schedules(
         rng: Orders the runs, and draws the images where none are given.
         images: (B, 3, H, W) of the target's batch; random ones by default.
         opened: Sessions of some of the schedules from ``open_schedule``, so that converting them costs no time again.
-        on_round: As for ``bench``; the names are the places of the schedules.
+        beside: Sessions of other models with their images, by name, timed in the same rounds.
+        on_round: As for ``bench``; the names are the places of the schedules, and those of ``beside``.
+
+    Returns:
+        One measurement for each schedule, then one for each of ``beside``.
     """
     shape = (target.batch, 3, *image_size)
     images = random_images(shape, rng) if images is None else images
@@ -54,7 +59,10 @@ def measure_schedules(
         str(place): known[schedule] if schedule in known else open_schedule(model, target, image_size, schedule)
         for place, schedule in enumerate(schedules)
     }
-    return list(bench(sessions, images, protocol, rng=rng, on_round=on_round).values())
+    others = beside or {}
+    inputs = dict.fromkeys(sessions, images) | {name: own for name, (_, own) in others.items()}
+    everything = sessions | {name: session for name, (session, _) in others.items()}
+    return list(bench(everything, inputs, protocol, rng=rng, on_round=on_round).values())
 
 
 def open_schedule(

@@ -6,10 +6,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tavt_kit.candidate import Candidate
+from tavt_kit.candidate import Candidate, schedule_of
 from tavt_kit.errors import MissingDependency
 from tavt_kit.records import read_record
-from tavt_kit.schedule import counts_text
 from tavt_kit.search.record import FRONT_FILE, FRONT_SCHEMA
 from tavt_kit.search.result import SearchResult
 
@@ -56,7 +55,7 @@ def _row(record: Mapping[str, Any], metric: str) -> dict[str, Any]:
     times = record["latency_ms"] or {}
     low, high = record["ci95"]
     return {
-        "schedule": counts_text(record["schedule"]),
+        "schedule": str(schedule_of(record)),
         "counts": tuple(record["schedule"]),
         "macs": record["macs"],
         metric: record[metric],

@@ -72,7 +72,7 @@ class _Run:
 
     def answer(self, asked: Sequence[tuple[TokenSchedule, str]]) -> list[Candidate]:
         """The candidates of schedules with their origins, in their order; fewer where a bound is reached first."""
-        new = [schedule for schedule, _ in asked if schedule not in self.known]
+        new = list(dict.fromkeys(schedule for schedule, _ in asked if schedule not in self.known))
         if self.limit is not None:
             new = new[: max(0, self.limit - len(self.candidates))]
         found: list[Candidate] = []

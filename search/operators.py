@@ -30,7 +30,9 @@ def cross(a: Levels, b: Levels, rng: np.random.Generator) -> tuple[Real, Real]:
 def mutate(genes: Levels, space: Space, rng: np.random.Generator) -> Real:
     """A changed copy, not mended yet, by one of four moves: fronts need both new shapes and small steps."""
     moves = (redraw, _scale_tail, _move_drop, _step)
-    return moves[rng.integers(len(moves))](genes.astype(float), len(space.values) - 1, rng)
+    move = moves[rng.integers(len(moves))]
+    levels = move(genes[space.extras :].astype(float), len(space.values) - 1, rng)
+    return np.append(space.vary(genes[: space.extras], rng), levels).astype(float)
 
 
 def redraw(genes: Real, top: int, rng: np.random.Generator) -> Real:
@@ -69,12 +71,13 @@ def fit(genes: Levels, space: Space, fits: Fits, *, fill: bool) -> Levels:
     The least schedule of the space must be within them.
     """
     top = len(space.values) - 1
+    others, levels = genes[: space.extras], genes[space.extras :]
 
     def shrunk(strength: float) -> Levels:
-        return space.mend(genes * (1 - strength))
+        return space.mend(np.append(others, levels * (1 - strength)))
 
     def grown(strength: float) -> Levels:
-        return space.mend(top - (top - genes) * strength)
+        return space.mend(np.append(others, top - (top - levels) * strength))
 
     if not fits(space.decode(genes)):
         return _weakest(shrunk, space, fits)

@@ -16,6 +16,7 @@ from tavt_kit.host import HostFacts
 from tavt_kit.records import atomic_text, write_record
 from tavt_kit.search.final import Final
 from tavt_kit.search.result import SearchResult
+from tavt_kit.search.rival import Rival
 
 __all__ = [
     "CSV_FILE",
@@ -44,6 +45,9 @@ def front_body(
     seed: int,
     host: HostFacts | None = None,
     precisions: Mapping[str, str] | None = None,
+    rivals: Sequence[Rival] = (),
+    left_out: Sequence[Mapping[str, str]] = (),
+    bought: Sequence[Mapping[str, Any]] = (),
 ) -> dict[str, Any]:
     """The record, without schema and version; candidates by rising cost, accuracies as fractions.
 
@@ -56,6 +60,9 @@ def front_body(
         seed: Of the search.
         host: The machine.
         precisions: In which pictures were evaluated by the ``search``, and in the ``final`` round.
+        rivals: Models that are no schedules of this one, judged by the same budget.
+        bought: Of a joint search, what each gene of the choice changes.
+        left_out: Such as could not be had: ``name`` and ``reason``.
     """
     accuracy = result.dense.accuracy
     assert accuracy is not None  # a search whose dense model fails has no result
@@ -73,6 +80,9 @@ def front_body(
         "chosen": final.chosen,
         "candidates": [candidate.as_record() for candidate in final.candidates],
         "baselines": [candidate.as_record() for candidate in final.baselines],
+        "rivals": [rival.as_record() for rival in rivals],
+        "rivals_left_out": [dict(one) for one in left_out],
+        "bought": [dict(one) for one in bought],
         "measured_over_budget": final.over,
         "undecided": [] if final.pick is None else list(final.pick.undecided(budget)),
         "stopped_because": result.stopped_because,

@@ -61,6 +61,8 @@ def first_proposals(
     """
     if fits(space.dense):
         yield space.dense, "dense"
+    for schedule in space.firsts:
+        yield schedule, "joint"
     families = (("taper", taper, 0.5, 3), ("stages", stages, 0.8, 3), ("late", late, 0.6, 6))
     for name, family, strongest, share in families:
         gentlest = _gentlest(space, family, fits)

@@ -76,6 +76,16 @@ class Space:
         return self.layers - 1 if self.token_pooled else self.layers
 
     @property
+    def extras(self) -> int:
+        """Genes of another kind before the levels; see ``JointSpace``."""
+        return 0
+
+    @property
+    def firsts(self) -> tuple[TokenSchedule, ...]:
+        """What every search of the space should look at early."""
+        return ()
+
+    @property
     def size(self) -> int:
         """How many schedules there are."""
         return math.comb(len(self.values) + self.genes - 1, self.genes)
@@ -124,6 +134,10 @@ class Space:
         # Together the drops leave a share drawn evenly between nothing and all.
         shares[places] = rng.dirichlet(np.ones(drops)) * math.log(rng.uniform(1 / (top + 1), 1.0))
         return self.mend(top * np.exp(np.cumsum(shares)))
+
+    def vary(self, genes: Levels, rng: np.random.Generator) -> Levels:
+        """A child's genes of another kind, of which there are none."""
+        return genes
 
     def every(self) -> Iterator[Levels]:
         """The genes of every schedule, from dense to least."""

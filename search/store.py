@@ -20,7 +20,7 @@ from tavt_kit.answer import Answer
 from tavt_kit.code_version import code_version
 from tavt_kit.errors import OutputError, RecordError
 from tavt_kit.records import read_record, write_record
-from tavt_kit.schedule import TokenSchedule
+from tavt_kit.schedule import JointSchedule, TokenSchedule
 
 __all__ = ["Store"]
 
@@ -246,6 +246,8 @@ class Store:
 
 def _key(schedule: TokenSchedule) -> str:
     counts = ",".join(str(count) for count in schedule.counts)
+    if isinstance(schedule, JointSchedule):
+        counts = f"{schedule.image_size} {schedule.score} {counts}"
     return counts if schedule.executed is None else f"{counts} of {','.join(str(layer) for layer in schedule.executed)}"
 
 

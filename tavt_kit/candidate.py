@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from tavt_kit.budget import Budget, Limit
 from tavt_kit.errors import BudgetError, RecordError
-from tavt_kit.schedule import TokenSchedule
+from tavt_kit.schedule import JointSchedule, TokenSchedule
 from tavt_kit.verdict import (
     Verdict,
     judge_accuracy,
@@ -156,7 +156,7 @@ class Candidate:
 
     def as_record(self) -> dict[str, Any]:
         """The entry of ``front.json``; the metric's name is a key, its value a fraction."""
-        record: dict[str, Any] = {"schedule": list(self.schedule.counts), "macs": self.macs}
+        record: dict[str, Any] = {"schedule": list(self.schedule.counts), **_genes(self.schedule), "macs": self.macs}
         if self.accuracy is not None:
             record[self.accuracy.metric] = self.accuracy.value
             record["n"] = self.accuracy.n
@@ -173,20 +173,35 @@ class Candidate:
     def _latency_record(self) -> dict[str, Any] | None:
         if self.latency is None and self.latency_predicted_ms is None:
             return None
-        record: dict[str, Any] = {"predicted": self.latency_predicted_ms}
-        if self.latency is not None:
-            bounds = {name: latency_bounds(self.latency, name) for name in ("p50", "p90", "p99")}
-            record |= {
-                "median": self.latency.median,
-                "p10": self.latency.p10,
-                "p90": self.latency.p90,
-                "p99": self.latency.p99,
-                "interval95": list(self.latency.interval95),
-                **{f"{name}_bounds": [end if math.isfinite(end) else None for end in bounds[name]] for name in bounds},
-                "samples": self.latency.n,
-                "steady": self.latency.steady,
-            }
-        return record
+        return {"predicted": self.latency_predicted_ms} | ({} if self.latency is None else latency_record(self.latency))
+
+
+def latency_record(latency: Measurement) -> dict[str, Any]:
+    """What ``front.json`` keeps of a measurement: views, and how many samples they are of."""
+    bounds = {name: latency_bounds(latency, name) for name in ("p50", "p90", "p99")}
+    return {
+        "median": latency.median,
+        "p10": latency.p10,
+        "p90": latency.p90,
+        "p99": latency.p99,
+        "interval95": list(latency.interval95),
+        **{f"{name}_bounds": [end if math.isfinite(end) else None for end in bounds[name]] for name in bounds},
+        "samples": latency.n,
+        "steady": latency.steady,
+    }
+
+
+def _genes(schedule: TokenSchedule) -> dict[str, Any]:
+    """What a joint search chose beside the counts; nothing of a plain schedule."""
+    genes: dict[str, Any] = {}
+    if schedule.executed is not None:
+        genes["executed"] = list(schedule.executed)
+    if isinstance(schedule, JointSchedule):
+        if schedule.image_size is not None:
+            genes["image_size"] = list(schedule.image_size)
+        if schedule.score is not None:
+            genes["score"] = schedule.score
+    return genes
 
 
 def schedule_of(record: Mapping[str, Any]) -> TokenSchedule:
@@ -196,6 +211,11 @@ def schedule_of(record: Mapping[str, Any]) -> TokenSchedule:
         RecordError: There is none.
     """
     try:
-        return TokenSchedule(tuple(record["schedule"]))
+        counts, executed = tuple(record["schedule"]), record.get("executed")
+        size, score = record.get("image_size"), record.get("score")
+        executed = None if executed is None else tuple(executed)
+        if executed is None and size is None and score is None:
+            return TokenSchedule(counts)
+        return JointSchedule(counts, executed, image_size=None if size is None else (size[0], size[1]), score=score)
     except (KeyError, TypeError) as error:
         raise RecordError(f"a recorded candidate needs its schedule, but: {error}") from None

@@ -18,6 +18,9 @@ from tavt_kit.schedule import counts_text
 
 __all__ = ["KINDS", "Entry", "Readable", "files_of_run", "read_readable"]
 
+_VERSIONS = {"eval": 2}
+"""Of the kinds that are not at their first."""
+
 _HOST = ("cpu", "flags", "cores", "affinity", "quota", "accelerator")
 """Host facts that must agree. Versions of packages may differ, and are told: that is what one often compares."""
 
@@ -67,7 +70,7 @@ def read_readable(path: Path) -> Readable:
         RecordError: It is not there, is no JSON, is none of ``KINDS``, or lacks what such a record has.
     """
     kind = _kind(path)
-    body = read_record(path, f"fgvc-kit/{kind}", 1)
+    body = read_record(path, f"fgvc-kit/{kind}", _VERSIONS.get(kind, 1))
     try:
         traits, facts, entries = KINDS[kind](body)
     except (RecordError, TargetError):

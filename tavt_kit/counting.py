@@ -26,6 +26,7 @@ _FREE = {
     *("linspace", "zeros", "ones", "empty", "full", "div_", "rms_norm", "flip", "roll", "tile", "square"),
     *("chunk", "split", "unbind", "unflatten", "new_full", "zeros_like", "ones_like", "index_put_", "where"),
     *("log_softmax", "logsumexp", "max_pool2d", "ceil", "reshape_as", "scatter_add"),
+    *("hardsigmoid", "hardsigmoid_", "hardswish", "hardswish_", "hardtanh", "hardtanh_", "relu_", "sigmoid_", "silu_"),
 }
 
 

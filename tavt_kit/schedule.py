@@ -10,7 +10,7 @@ from itertools import groupby
 
 from tavt_kit.errors import ScheduleError
 
-__all__ = ["TokenSchedule"]
+__all__ = ["JointSchedule", "TokenSchedule"]
 
 _RUN = re.compile(r"(\d+)(?:x(\d+))?")
 _FORMS = "'dense', 'taper:0.2' or counts such as '197x4,150x4,90x4'"
@@ -154,6 +154,47 @@ class TokenSchedule:
     def __str__(self) -> str:
         """The counts, runs shortened: ``197x4,150x4,90x4``."""
         return counts_text(self.counts)
+
+
+@dataclass(frozen=True, slots=True)
+class JointSchedule(TokenSchedule):
+    """A schedule of the model at another image size, or by another score: what a joint search finds.
+
+    Args:
+        counts: At that size.
+        executed: As of ``TokenSchedule``.
+        image_size: (H, W) in pixels; ``None`` for the model's own.
+        score: By which tokens are kept; ``None`` for the model's own.
+
+    Example:
+        >>> str(JointSchedule((37, 20), image_size=(84, 84), score="cls"))
+        '37,20 at 84 px, by cls'
+    """
+
+    image_size: tuple[int, int] | None = None
+    score: str | None = None
+
+    def __str__(self) -> str:
+        return counts_text(self.counts) + self.genes_text
+
+    @property
+    def genes_text(self) -> str:
+        """What is said behind the counts."""
+        return genes_text(self.layers, self.executed, self.image_size, self.score)
+
+
+def genes_text(layers: int, executed: Sequence[int] | None, image_size: Sequence[int] | None, score: str | None) -> str:
+    """`` at 84 px, without layers 3 and 7, by cls``; empty where all is the model's own."""
+    parts = []
+    if image_size is not None:
+        height, width = image_size
+        parts.append(f"at {width} px" if height == width else f"at {height}x{width} px")
+    if executed is not None:
+        absent = [str(layer) for layer in range(layers) if layer not in executed]
+        parts.append(f"without layer{'s' if len(absent) > 1 else ''} {' and '.join(absent)}")
+    if score is not None:
+        parts.append(f"by {score}")
+    return f" {', '.join(parts)}" if parts else ""
 
 
 def counts_text(counts: Sequence[int]) -> str:

@@ -13,7 +13,7 @@ from tavt_kit.adaptive import AdaptiveViT, wrap
 from tavt_kit.backbones.pim_vit import PimVitBackbone
 from tavt_kit.errors import BudgetError, UnsupportedBackbone
 
-__all__ = ["strongest_layers"]
+__all__ = ["spared_layers", "strongest_layers"]
 
 _CHUNK = 32
 _log = logging.getLogger(__name__)
@@ -42,8 +42,25 @@ def strongest_layers(model: nn.Module, depth: int, images: Tensor, labels: Tenso
         raise BudgetError(
             f"--depth is the number of layers that are left, here {max(1, len(needed))} to {layers}, got {depth}"
         )
-    kept = list(range(layers))
-    while len(kept) > depth:
+    gone = spared_layers(adaptive, layers - depth, images, labels)
+    return [layer for layer in range(layers) if layer not in gone]
+
+
+def spared_layers(adaptive: AdaptiveViT, number: int, images: Tensor, labels: Tensor) -> list[int]:
+    """The layers that go, the weakest first; as many as asked for, or as can go.
+
+    Args:
+        adaptive: Wrapped; its schedule is put back in the end.
+        number: How many.
+        images: Training pictures (n, 3, H, W), where the model is.
+        labels: (n,)
+
+    Raises:
+        UnsupportedBackbone: No layer of this model can be left out.
+    """
+    needed, before = _needed(adaptive), adaptive.schedule
+    kept, gone = list(range(adaptive.layers)), list[int]()
+    while len(gone) < min(number, adaptive.layers - max(1, len(needed))):
         losses = {
             layer: _loss(adaptive, tuple(one for one in kept if one != layer), images, labels)
             for layer in kept
@@ -52,7 +69,9 @@ def strongest_layers(model: nn.Module, depth: int, images: Tensor, labels: Tenso
         weakest = min(losses, key=lambda layer: (losses[layer], layer))
         _log.info("without layer %d the loss is %.4f", weakest, losses[weakest])
         kept.remove(weakest)
-    return kept
+        gone.append(weakest)
+    adaptive.schedule = before
+    return gone
 
 
 def _needed(adaptive: AdaptiveViT) -> set[int]:

@@ -1,9 +1,9 @@
 """``final.json``: the closing table, each model on the same held-out images and measured in one bench.
 
 Written by the verb that compares (``demo``), read by the report. Each row: ``name``; ``kind`` (``dense``, ``int8``,
-``resolution``, ``taper``, ``chosen``, ``chosen-int8``, ``other``); ``split``, ``top1``, ``n``, ``ci95``; ``macs``;
-``latency_ms`` (a measurement's record without its raw samples); ``ratio`` (dense time over this time; a number, or an
-object with ``value``, ``low``, ``high``); ``verdict`` and ``note``. What is not known is null.
+``resolution``, ``layers``, ``taper``, ``chosen``, ``chosen-int8``, ``other``); ``split``, ``top1``, ``n``, ``ci95``;
+``macs``; ``latency_ms`` (a measurement's record without its raw samples); ``ratio`` (dense time over this time; a
+number, or an object with ``value``, ``low``, ``high``); ``verdict`` and ``note``. What is not known is null.
 """
 
 from __future__ import annotations

@@ -150,7 +150,7 @@ def _series(letter: str) -> str:
 
 def _painted(marks: Sequence[Mark]) -> list[Mark]:
     """In painting order: the chosen one last, on top."""
-    order = ("taper", "stages", "other", "resolution", "front", "int8", "dense", "chosen-int8", "chosen")
+    order = ("taper", "stages", "layers", "other", "resolution", "front", "int8", "dense", "chosen-int8", "chosen")
     return sorted(marks, key=lambda mark: order.index(mark.kind))
 
 

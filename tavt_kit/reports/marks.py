@@ -11,7 +11,7 @@ from tavt_kit.reports.markup import Element, el
 
 __all__ = ["KINDS", "SHAPES", "Kind", "Mark", "front_legend"]
 
-Kind = Literal["chosen", "front", "dense", "int8", "chosen-int8", "resolution", "taper", "stages", "other"]
+Kind = Literal["chosen", "front", "dense", "int8", "chosen-int8", "resolution", "layers", "taper", "stages", "other"]
 
 KINDS: dict[Kind, str] = {
     "chosen": "chosen",
@@ -20,6 +20,7 @@ KINDS: dict[Kind, str] = {
     "int8": "dense, INT8",
     "chosen-int8": "chosen, INT8",
     "resolution": "lower resolution",
+    "layers": "fewer layers",
     "taper": "uniform taper",
     "stages": "stage schedule",
     "other": "other baseline",
@@ -76,6 +77,7 @@ SHAPES: dict[Kind, Callable[[float, float], Element]] = {
     "int8": _polygon((0, -7), (7, 0), (0, 7), (-7, 0)),
     "chosen-int8": _polygon((0, -8), (8, 0), (0, 8), (-8, 0)),
     "resolution": _polygon((0, -7), (6.5, 5), (-6.5, 5)),
+    "layers": _polygon((-7, -3), (7, -3), (7, 3), (-7, 3)),
     "taper": lambda x, y: el("path", d=f"M{x - 5:.1f} {y - 5:.1f}l10 10m0 -10l-10 10", class_="cross"),
     "stages": _polygon((0, 7), (6.5, -5), (-6.5, -5)),
     "other": _polygon((0, -6), (6, -1.5), (3.6, 5.5), (-3.6, 5.5), (-6, -1.5)),

@@ -9,10 +9,12 @@ from typing import Any
 from tavt_kit.budget import Budget
 from tavt_kit.errors import BudgetError
 from tavt_kit.reports.marks import KINDS, Kind
-from tavt_kit.reports.numbers import ms_text
+from tavt_kit.reports.numbers import macs_text, ms_text
 from tavt_kit.reports.views import AccuracyView, TimeView, mapping, number, sequence, text
 
 __all__ = ["FinalView", "better_baselines", "final_rows"]
+
+_RIVALS = ("dense", "resolution", "layers", "taper", "stages", "other", "int8")
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +77,7 @@ def better_baselines(final: Mapping[str, Any]) -> list[str]:
         if chosen is None:
             continue
         # A quantised choice is compared with the quantised baseline; the others were compared with the f32 choice.
-        rivals = ("int8",) if kind == "chosen-int8" else ("dense", "resolution", "taper", "stages", "other", "int8")
+        rivals = _RIVALS if kind == "chosen" else ("int8",)
         sentences += [
             _sentence(row, chosen, ours)
             for row in rows
@@ -93,24 +95,33 @@ def _has_floor(final: Mapping[str, Any]) -> bool:
 
 
 def _is_complete(row: FinalView) -> bool:
-    return row.accuracy is not None and row.time is not None and row.time.median is not None
+    return row.accuracy is not None and _cost(row)[0] is not None
+
+
+def _cost(row: FinalView) -> tuple[float | None, str]:
+    """The median time, or the multiply-adds where nothing was timed; and as text."""
+    if row.time is None:
+        return row.macs, f"{macs_text(row.macs)} multiply-adds"
+    return row.time.median, ms_text(row.time.median)
 
 
 def _beats(row: FinalView, chosen: FinalView, by_accuracy: bool) -> bool:
-    if not _is_complete(row):
+    if not _is_complete(row) or (row.time is None) != (chosen.time is None):
         return False
-    assert row.accuracy and chosen.accuracy and row.time and chosen.time and row.time.median and chosen.time.median
-    if row.accuracy.value >= chosen.accuracy.value and row.time.median <= chosen.time.median:
+    (cost, _), (ours, _) = _cost(row), _cost(chosen)
+    assert row.accuracy and chosen.accuracy and cost is not None and ours is not None
+    if row.accuracy.value >= chosen.accuracy.value and cost <= ours:
         return True
     return by_accuracy and row.verdict == "PASS" and row.accuracy.value > chosen.accuracy.value
 
 
 def _sentence(row: FinalView, chosen: FinalView, ours: str) -> str:
-    assert row.accuracy and chosen.accuracy and row.time and chosen.time and row.time.median and chosen.time.median
+    (cost, told), (least, least_told) = _cost(row), _cost(chosen)
+    assert row.accuracy and chosen.accuracy and cost is not None and least is not None
     sure = row.accuracy.low is not None and row.accuracy.low > chosen.accuracy.value
     doubt = "" if sure else "; the accuracies are within each other's intervals"
-    within = " and keeps to the budget" if row.time.median > chosen.time.median else ""
+    within = " and keeps to the budget" if cost > least else ""
     return (
-        f"A baseline does better here: {row.name} scores {row.accuracy} at {ms_text(row.time.median)}{within}, {ours} "
-        f"{chosen.accuracy} at {ms_text(chosen.time.median)} on the {row.split} split{doubt}."
+        f"A baseline does better here: {row.name} scores {row.accuracy} at {told}{within}, {ours} "
+        f"{chosen.accuracy} at {least_told} on the {row.split} split{doubt}."
     )

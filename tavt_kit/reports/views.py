@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from tavt_kit.reports.numbers import interval_text, ms_text, percent_text, significant
-from tavt_kit.schedule import counts_text
+from tavt_kit.schedule import counts_text, genes_text
 
 __all__ = ["AccuracyView", "CandidateView", "TimeView", "mapping", "number", "sequence", "text", "whole"]
 
@@ -171,6 +171,7 @@ class CandidateView:
     origin: str
     difference: Mapping[str, Any]
     others: Mapping[str, Any]
+    genes: str = ""
 
     @classmethod
     def of(cls, record: Any, metric: str) -> CandidateView:
@@ -184,9 +185,15 @@ class CandidateView:
             text(record, "origin") or "",
             mapping(record, "against_dense"),
             mapping(record, "others"),
+            genes_text(
+                len(sequence(record, "schedule")),
+                sequence(record, "executed") or None,
+                sequence(record, "image_size") or None,
+                text(record, "score"),
+            ),
         )
 
     @property
     def schedule(self) -> str:
-        """``65x4,50x4,33x4``."""
-        return counts_text(self.counts)
+        """``65x4,50x4,33x4``, and what a joint search chose beside the counts."""
+        return counts_text(self.counts) + self.genes

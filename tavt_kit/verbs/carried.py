@@ -17,7 +17,7 @@ from tavt_kit.host import HostFacts
 from tavt_kit.measurement import Measurement
 from tavt_kit.records import read_record
 from tavt_kit.reports import write_report
-from tavt_kit.schedule import TokenSchedule
+from tavt_kit.schedule import JointSchedule, TokenSchedule
 from tavt_kit.search.final import confirm
 from tavt_kit.search.record import FRONT_FILE, FRONT_SCHEMA, settled_body, update_candidates, write_front
 from tavt_kit.search.result import SearchResult
@@ -40,6 +40,11 @@ def read_front(run: Path) -> dict[str, Any]:
         raise RecordError(
             f"{run / FRONT_FILE} has no candidates for a target, so nothing of it can be measured on one; search with "
             "--profile or --target first"
+        )
+    if any(isinstance(schedule_of(one), JointSchedule) for one in body["candidates"]):
+        raise RecordError(
+            f"{run / FRONT_FILE} is of a joint search, and a pack holds one model at one size; export what it chose "
+            "and measure the file there (fgvc-kit bench FILE)"
         )
     return body
 

@@ -131,7 +131,7 @@ def export_verb(
     from tavt_kit.exporters.how_onnx import OnnxHow
     from tavt_kit.exporters.int8 import Int8How
     from tavt_kit.verbs.exported_view import print_files, say_trtexec
-    from tavt_kit.verbs.picked import presets_for, schedules_for
+    from tavt_kit.verbs.picked import model_for, presets_for, schedules_for
     from tavt_kit.verbs.progress import watching
 
     tensorrt = _for_tensorrt(for_, format, switchable)
@@ -146,6 +146,7 @@ def export_verb(
     if switchable and picks:
         raise options.BadOption(f"a switchable file takes every preset of the front; leave out --pick {picks[0]}")
     counts = presets_for(run, model, texts) if switchable else schedules_for(run, model, texts, picks)
+    model = model_for(run, model, counts)
     forms = forms_of(formats, precisions, [SWITCHABLE] if switchable else list(counts))
     several = len(counts) > 1 and not switchable
     plan = Plan(

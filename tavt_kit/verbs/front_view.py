@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from tavt_kit.schedule import counts_text
+from tavt_kit.schedule import counts_text, genes_text
 
 __all__ = ["dense_of", "print_front", "sentence"]
 
@@ -28,6 +28,8 @@ def print_front(body: Mapping[str, Any], *, place: Path, marked: int | None = No
     from rich.markup import escape
     from rich.table import Table
 
+    from tavt_kit.reports.bought import bought_text
+    from tavt_kit.reports.rivals import better_rivals
     from tavt_kit.verbs.console import console_of
 
     console = console_of(160)
@@ -38,14 +40,23 @@ def print_front(body: Mapping[str, Any], *, place: Path, marked: int | None = No
         table.add_column(escape(title), justify="left" if title in ("", "schedule", "verdict", "from") else "right")
     for index, record in enumerate(body["candidates"]):
         table.add_row(*map(escape, _row(body, record, ">" if index == mark else "")))
-    shown = {tuple(record["schedule"]) for record in body["candidates"]}
+    shown = {schedule_text(record) for record in body["candidates"]}
     for record in body.get("baselines", ()):
-        if tuple(record["schedule"]) not in shown:
+        if schedule_text(record) not in shown:
             table.add_row(*map(escape, _row(body, record, "")), style="dim")
+    for record in body.get("rivals", ()):
+        row = _row(body, {"schedule": (), "origin": "baseline", **record}, "")
+        table.add_row("", *map(escape, (record["name"], *row[2:])), style="dim")
     console.print(table)
+    for one in body.get("rivals_left_out", ()):
+        console.print(escape(f"Left out: {one['name']}, because {one['reason']}."), highlight=False)
     if body.get("stopped_because"):
         console.print(escape(f"Stopped because {body['stopped_because']}."), highlight=False)
     console.print(escape(sentence(body)), highlight=False)
+    for one in body.get("bought", ()):
+        console.print(escape(bought_text(one)), highlight=False)
+    for better in better_rivals(body):
+        console.print(escape(f'So the answer may be "don\'t drop tokens". {better}'), highlight=False)
     if (place / "report.html").is_file():
         console.print(escape(f"{place / 'report.html'}"), highlight=False)
 
@@ -58,7 +69,7 @@ def sentence(body: Mapping[str, Any]) -> str:
         return f"{body['verdict']}: no measured candidate keeps to {budgets}; raise the budget, or distill further."
     record = body["candidates"][chosen]
     dense = dense_of(body)
-    text = f"{body['verdict']} ({budgets}): {counts_text(record['schedule'])} keeps {_percent(body, record)} %"
+    text = f"{body['verdict']} ({budgets}): {schedule_text(record)} keeps {_percent(body, record)} %"
     if dense is not None:
         text += f" of val (dense {_percent(body, dense)} %)"
         fast, slow = ((one["latency_ms"] or {}).get("median") for one in (record, dense))
@@ -67,6 +78,13 @@ def sentence(body: Mapping[str, Any]) -> str:
         text += f", {record['macs'] / dense['macs']:.0%} of the multiply-adds"
     undecided = body.get("undecided") or ()
     return f"{text}. Not proven: {'; '.join(undecided)}." if undecided else f"{text}."
+
+
+def schedule_text(record: Mapping[str, Any]) -> str:
+    """The counts of a candidate, and what a joint search chose beside them."""
+    counts = record["schedule"]
+    genes = genes_text(len(counts), record.get("executed"), record.get("image_size"), record.get("score"))
+    return counts_text(counts) + genes
 
 
 def _further(body: Mapping[str, Any]) -> tuple[str, ...]:
@@ -81,8 +99,8 @@ def _times(body: Mapping[str, Any]) -> tuple[str, ...]:
 def _row(body: Mapping[str, Any], record: Mapping[str, Any], mark: str) -> list[str]:
     low, high = (f"{100 * end:.1f}" for end in record.get("ci95", (float("nan"),) * 2))
     times = record["latency_ms"] or {}
-    row = [mark, counts_text(record["schedule"]), f"{record['macs'] / 1e9:.3g}"]
-    row.append(f"{_percent(body, record)} [{low}, {high}]")
+    row = [mark, schedule_text(record), "" if record["macs"] is None else f"{record['macs'] / 1e9:.3g}"]
+    row.append(f"{_percent(body, record)} [{low}, {high}]" if body["metric"] in record else "not known")
     others = record.get("others", {})
     row += [f"{100 * others[name]['value']:.1f}" if name in others else "" for name in _further(body)]
     if body.get("target"):

@@ -30,7 +30,7 @@ def listed_schedules(model: AdaptiveViT, texts: Sequence[str], front: Path | Non
     """
     from tavt_kit.candidate import schedule_of
     from tavt_kit.records import read_record
-    from tavt_kit.schedule import TokenSchedule
+    from tavt_kit.schedule import JointSchedule, TokenSchedule
 
     sizes = {"tokens": model.tokens, "layers": model.layers, "prefix": model.prefix}
     found = [TokenSchedule.parse(text, **sizes) for text in texts]
@@ -44,6 +44,8 @@ def listed_schedules(model: AdaptiveViT, texts: Sequence[str], front: Path | Non
         for candidate in candidates:
             try:
                 schedule = schedule_of(candidate)
+                if isinstance(schedule, JointSchedule):
+                    continue  # it is of the model at another size, or of some of its layers
                 schedule.check(**sizes)
             except ScheduleError as error:
                 raise ScheduleError(f"{path} is the front of another model: {error}") from None

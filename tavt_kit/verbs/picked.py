@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from tavt_kit.adaptive import AdaptiveViT
     from tavt_kit.schedule import TokenSchedule
 
-__all__ = ["PRESETS", "presets_for", "schedule_for", "schedules_for"]
+__all__ = ["PRESETS", "model_for", "presets_for", "schedule_for", "schedules_for"]
 
 PRESETS = ("fast", "balanced", "accurate")
 """Of a front: its cheapest candidate, its knee (the middle one where it has none), and its most accurate one."""
@@ -117,7 +117,7 @@ def schedule_for(run: Path, model: AdaptiveViT, schedule: str | None, pick: str 
         RecordError: The run has no front, or not that candidate.
     """
     from tavt_kit.candidate import schedule_of
-    from tavt_kit.schedule import TokenSchedule
+    from tavt_kit.schedule import JointSchedule, TokenSchedule
 
     if schedule is not None:
         if pick is not None:
@@ -132,8 +132,42 @@ def schedule_for(run: Path, model: AdaptiveViT, schedule: str | None, pick: str 
             "taper:0.2"
         )
     found = schedule_of(_candidate(front, pick, run))
-    found.check(tokens=model.tokens, layers=model.layers, prefix=model.prefix)
+    size = found.image_size if isinstance(found, JointSchedule) else None
+    if size in (None, model.backbone.image_size):  # else it is for the model at that size
+        found.check(tokens=model.tokens, layers=model.layers, prefix=model.prefix)
     return found
+
+
+def model_for(run: Path, model: AdaptiveViT, schedules: Mapping[str, TokenSchedule]) -> AdaptiveViT:
+    """The run's model as the schedules want it: those of a joint search may be for another image size or score.
+
+    Args:
+        run: The run folder.
+        model: As it was trained.
+        schedules: By labels.
+
+    Raises:
+        ScheduleError: They want different models, so that one export cannot hold them.
+        CheckpointError: The weights do not fit that size.
+    """
+    from tavt_kit.checkpoints import load_model
+    from tavt_kit.schedule import JointSchedule
+
+    joint = [one for one in schedules.values() if isinstance(one, JointSchedule)]
+    wanted = {(one.image_size, one.score) for one in joint} | {
+        (None, None) for one in schedules.values() if not isinstance(one, JointSchedule)
+    }
+    if len(wanted) > 1:
+        raise ScheduleError(
+            f"one export is of one image size and score, but {' and '.join(map(str, schedules.values()))} differ in "
+            "them; export each with a --pick and an --out of its own"
+        )
+    (size, score), *_ = wanted
+    if size is not None:
+        model = load_model(run, image_size=size)
+    if score is not None:
+        model.score = score
+    return model
 
 
 def _front(run: Path) -> Mapping[str, Any] | None:

@@ -62,6 +62,24 @@ EvaluateOn = Annotated[
     str | None,
     typer.Option(help="What the search itself evaluates on: torch or openvino, f32 or bf16, e.g. openvino:bf16."),
 ]
+Baselines = Annotated[
+    bool,
+    typer.Option(
+        help="Hold the front against the model at lower resolutions, with fewer layers and in INT8: a minute or two."
+    ),
+]
+Baseline = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--baseline",
+        help="A model of yours to hold it against: an exported file, a run, or a timm name (random weights: its time "
+        "alone counts); repeat for several.",
+    ),
+]
+Joint = Annotated[
+    str | None,
+    typer.Option(help="Search image-size, layers (that run) and score too: any of them, with commas. [default: none]"),
+]
 Profile = Annotated[
     Path | None, typer.Option(help="A profile.json carried from the target: predict by it, and measure nothing here.")
 ]
@@ -89,6 +107,9 @@ def search_verb(
     final: Finalists = 6,
     screen: Screen = 128,
     evaluate_on: EvaluateOn = None,
+    joint: Joint = None,
+    baselines: Baselines = True,
+    baseline: Baseline = None,
     seed: options.Seed = 0,
     limit: options.Limit = None,
     allow_unreadable: options.AllowUnreadable = 0,
@@ -108,9 +129,10 @@ def search_verb(
     and the best of the front are measured end to end there. Every evaluation is stored the moment it is done: the
     same command goes on where it was stopped, with more or fewer --workers if you like. A candidate that is clearly
     behind a cheaper one on the first pictures is looked at no further (--screen); what the front shows was evaluated
-    on all of val. --max-time bounds the time spent on evaluations. With --profile the target is another machine: the
-    verdict is PREDICTED, until what bench --pack measures there is carried back. Exits 1 where the chosen schedule is
-    not proven to keep to the budget, 2 where no schedule can.
+    on all of val. --max-time bounds the time spent on evaluations. In the end baselines are evaluated and measured
+    among the finalists; where one of them does better, it is said below the verdict. With --profile the target is
+    another machine: the verdict is PREDICTED, until what bench --pack measures there is carried back. Exits 1 where
+    the chosen schedule is not proven to keep to the budget, 2 where no schedule can.
     """
     from tavt_kit.budget import Budget
     from tavt_kit.device import TargetDevice
@@ -127,6 +149,9 @@ def search_verb(
         data=data,
         target=device if table is None else table.target,
         profile=table,
+        joint=tuple(dict.fromkeys(gene.strip().lower() for gene in (joint or "").split(",") if gene.strip())),
+        baselines=baselines,
+        rivals=tuple(baseline or ()),
         budget=Budget.parse(budget or ()),
         weights=weights,
         schedules=tuple(schedule or ()),

@@ -8,18 +8,19 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from tavt_kit.answer import Answer
-from tavt_kit.data import load_bytes, thin_out
+from tavt_kit.data import load_bytes
 from tavt_kit.device import TargetDevice
 from tavt_kit.preprocess import Preprocessing
 from tavt_kit.schedule import TokenSchedule
 from tavt_kit.scoring import Scoring
 from tavt_kit.search import Costs, Evaluate, Store
 from tavt_kit.search.loop import Learn
-from tavt_kit.search.racing import Look, Race, stages, stratified
+from tavt_kit.search.racing import Look, Race, stages
 from tavt_kit.shared_evaluation import SharedEvaluator
+from tavt_kit.verbs.search_joint import JointEvaluator
 from tavt_kit.verbs.search_live import say_stage
 from tavt_kit.verbs.search_request import Request
-from tavt_kit.verbs.search_subject import Subject, sha256_pictures
+from tavt_kit.verbs.search_subject import Subject, pictures, sha256_pictures
 from tavt_kit.verbs.search_workers import MakeEvaluator
 
 if TYPE_CHECKING:
@@ -83,8 +84,7 @@ def evaluator_on_val(subject: Subject, request: Request, store: Store, make: Mak
     Raises:
         TavtError: A picture cannot be read, or the runtime cannot run the model.
     """
-    samples = thin_out(subject.images.split("val"), request.limit)
-    samples = [samples[place] for place in stratified([sample.label for sample in samples])]
+    samples = pictures(subject, request)
     pixels, labels, _ = load_bytes(samples, subject.preprocessing, allow_unreadable=request.allow_unreadable)
     store.hold_to({"pictures": sha256_pictures(pixels, labels)})
     screened = f", the first {request.screen} of them first" if _screens(request, len(labels)) else ""
@@ -95,24 +95,32 @@ def evaluator_on_val(subject: Subject, request: Request, store: Store, make: Mak
     target = request.target
     if target is not None and request.is_here and target.processor == "cuda":
         subject.model.to(f"cuda:{target.index}")
-    return make(subject.model, pixels, labels)
+    if subject.joint is None:
+        return make(subject.model, pixels, labels)
+    scoring = Scoring(request.metrics, labels, tuple(subject.card.classes))
+    return JointEvaluator(
+        subject.model, pixels, labels, subject.preprocessing, precision=request.looks.precision, scoring=scoring,
+        subject=subject, request=request,
+    )  # fmt: skip
 
 
 def judges_of(request: Request, costs: Costs, quick: SharedEvaluator, look: Look) -> Judges:
     """Who answers the search, by ``look``: ``quick`` itself, or several of its kind."""
-    pictures, looks = len(quick.labels), request.looks
+    shown, looks = len(quick.labels), request.looks
     exact = quick
-    if looks.runtime != "torch" or looks.precision != request.precision:
+    if isinstance(quick, JointEvaluator) and looks.precision != request.precision:
+        exact = quick.at(request.precision)
+    elif looks.runtime != "torch" or looks.precision != request.precision:
         given = (quick.model, quick.pixels, quick.labels, quick.preprocessing)
         exact = SharedEvaluator(*given, precision=request.precision, scoring=quick.scoring)
-    if _screens(request, pictures):
+    if _screens(request, shown):
         cost = costs.macs if request.weighed.settled(request.budget, costs).cost == "macs" else costs.latency_ms
         assert cost is not None  # what is minimised is known of every schedule
-        race = Race(look, cost, pictures, request.screen)
+        race = Race(look, cost, shown, request.screen)
         return Judges(race, race.learn, quick, exact)
 
     def whole(schedules: Sequence[TokenSchedule]) -> Iterable[tuple[TokenSchedule, Answer]]:
-        return look(schedules, 0, pictures)
+        return look(schedules, 0, shown)
 
     return Judges(whole, None, quick, exact)
 

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from contextlib import closing
 from dataclasses import replace
-from typing import Any
+from typing import Any, cast
 
 from tavt_kit.budget import Budget
 from tavt_kit.command_line import command_line
 from tavt_kit.host import HostFacts
 from tavt_kit.kept import pick_examples, write_kept
 from tavt_kit.macs import MacsFormula
+from tavt_kit.model_card import ModelCard
+from tavt_kit.preprocess import Preprocessing
 from tavt_kit.records import make_folder, write_record
 from tavt_kit.reports import write_report
 from tavt_kit.runtimes import check_available
@@ -19,9 +23,13 @@ from tavt_kit.search.feasibility import Reach, check_reachable, reach_of, refuse
 from tavt_kit.search.final import Final
 from tavt_kit.search.record import FRONT_SCHEMA, front_body, write_candidates, write_front
 from tavt_kit.search.result import SearchResult
+from tavt_kit.search.rival import Rival
 from tavt_kit.verbs.search_evaluator import evaluator_on_val, how_to_look, judges_of
+from tavt_kit.verbs.search_given import check_given
+from tavt_kit.verbs.search_joint import joint_space, variant_of
 from tavt_kit.verbs.search_live import print_reach, say_stage
 from tavt_kit.verbs.search_request import Request
+from tavt_kit.verbs.search_rivals import Rivals
 from tavt_kit.verbs.search_rounds import Rounds
 from tavt_kit.verbs.search_subject import RECIPE, Subject, check_place, clear, open_subject, settle
 from tavt_kit.verbs.search_target import check_profile, counted, measured_reach, recorded, timed
@@ -85,8 +93,13 @@ def run_search(request: Request) -> dict[str, Any]:
         evaluator = evaluator_on_val(subject, request, store, make)
         with looking(request, evaluator, make) as look:
             judges = judges_of(request, costs, evaluator, look)
-            result, final = Rounds(subject, request, store, judges, costs).run()
-    return _written(subject, request, result, final)
+            with closing(Rivals(subject, request, judges.exact)) as rivals:
+                rounds = Rounds(subject, request, store, judges, costs, rivals)
+                result, final = rounds.run()
+                bought = rounds.bought(final)
+                dense = next(one for one in final.baselines if one.origin == "dense")
+                beside = rivals.finished(dense, request.budget)
+    return _written(subject, request, result, final, beside, rivals.left_out, bought)
 
 
 def _opened(request: Request) -> Subject:
@@ -101,6 +114,9 @@ def _opened(request: Request) -> Subject:
         check_profile(subject, request.profile)
     subject.seeds(request)
     subject.check_metrics(request)
+    check_given(subject, request)
+    if request.joint:
+        subject = replace(subject, joint=joint_space(subject, request))
     return subject
 
 
@@ -136,7 +152,15 @@ def _host(request: Request) -> HostFacts | None:
     return HostFacts.gather(None if request.target is None else accelerator_name(request.target))
 
 
-def _written(subject: Subject, request: Request, result: SearchResult, final: Final) -> dict[str, Any]:
+def _written(
+    subject: Subject,
+    request: Request,
+    result: SearchResult,
+    final: Final,
+    rivals: Sequence[Rival],
+    left_out: Sequence[Mapping[str, str]],
+    bought: Sequence[Mapping[str, Any]],
+) -> dict[str, Any]:
     """Everything that stays: the front, all candidates, the patches kept by the chosen one, the report."""
     target = request.target
     body = front_body(
@@ -148,14 +172,19 @@ def _written(subject: Subject, request: Request, result: SearchResult, final: Fi
         seed=request.seed,
         host=_host(request),
         precisions=request.precisions,
+        rivals=rivals,
+        left_out=left_out,
+        bought=bought,
     )
     body["command"] = command_line()
     write_candidates(request.out, result, final)
     write_front(request.out, body)
     if final.pick is not None:
-        subject.model.schedule = final.pick.schedule
+        model = variant_of(subject, final.pick.schedule)
+        model.schedule = final.pick.schedule
         split = subject.images.held_out
         examples = pick_examples(subject.images.split(split))
-        write_kept(subject.model, examples, subject.images, subject.preprocessing, request.out, split=split)
+        how = Preprocessing.from_record(cast(ModelCard, model.card).preprocessing)
+        write_kept(model, examples, subject.images, how, request.out, split=split)
     write_report([request.out], request.out)
     return {"schema": FRONT_SCHEMA, "version": 1, **body}

@@ -12,7 +12,10 @@ from tavt_kit.latency_table import LatencyTable
 from tavt_kit.search import ALGORITHMS, Objectives
 from tavt_kit.verbs.options import BadOption
 
-__all__ = ["Request"]
+__all__ = ["JOINT", "Request"]
+
+JOINT = ("image-size", "layers", "score")
+"""What may be searched beside token counts."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,6 +53,9 @@ class Request:
     screen: int
     evaluate_on: str | None
     profile: LatencyTable | None = None
+    baselines: bool = True
+    rivals: tuple[str, ...] = ()
+    joint: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         for name, least in (("evaluations", 1), ("population", 1), ("final", 1), ("seed", 0), ("screen", 0)):
@@ -57,6 +63,7 @@ class Request:
                 raise BadOption(f"--{name} must be at least {least}, got {value}")
         self._check_algorithm()
         self._check_engine()
+        self._check_joint()
         if self.limit is not None and self.limit < 1:
             raise DataError(f"a limit must allow at least one picture, got --limit {self.limit}")
         self._check_target()
@@ -80,6 +87,27 @@ class Request:
             raise BadOption(f"--workers must be at least 1, got {self.workers}")
         if self.ray_address is not None and self.engine != "ray":
             raise BadOption(f"--ray-address is for --engine ray, but the engine is {self.engine}")
+
+    def _check_joint(self) -> None:
+        if not self.joint:
+            return
+        if "precision" in self.joint:
+            raise BadOption(
+                "--joint takes no precision: a front is of one target, which includes it; search once for each "
+                "--precision, and see what int8 does by the dense INT8 baseline and export --precision int8"
+            )
+        if unknown := [gene for gene in self.joint if gene not in JOINT]:
+            raise BadOption(f"--joint takes {', '.join(JOINT)}, with commas between them, got {unknown[0]!r}")
+        if self.algorithm not in ("nsga2", "random"):
+            raise BadOption(f"--joint is for --algorithm nsga2 or random, got {self.algorithm}")
+        if self.engine != "local" or (self.workers or 1) > 1:
+            raise BadOption("--joint evaluates in this process alone; leave --workers and --engine out")
+        if self.profile is not None:
+            raise BadOption("--joint measures what it finds, so it takes no --profile; search on the target itself")
+        if (self.evaluate_on or "torch").partition(":")[0].strip().lower() != "torch":
+            raise BadOption(f"--joint evaluates by torch, got --evaluate-on {self.evaluate_on}")
+        if "agreement" in self.metrics:
+            raise BadOption("--joint has no one dense model to agree with; choose another --objective")
 
     def _check_target(self) -> None:
         timed = [str(limit) for limit in self.budget.of("latency", "throughput")]

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import Any
 
 from tavt_kit.accuracy import PairedDifference
 from tavt_kit.answer import paired
 from tavt_kit.schedule import TokenSchedule
 from tavt_kit.search import Costs, Objectives, SearchResult, Store, search
 from tavt_kit.search.final import Final, Measure, confirm
+from tavt_kit.search.joint_space import GENES
 from tavt_kit.verbs.search_evaluator import Judges
 from tavt_kit.verbs.search_live import live, say_stage
 from tavt_kit.verbs.search_request import Request
+from tavt_kit.verbs.search_rivals import Rivals
 from tavt_kit.verbs.search_subject import Subject
 from tavt_kit.verbs.search_target import SLACK, measured_on
 
@@ -38,6 +41,7 @@ class Rounds:
         store: Keeps answers, and the correction, so that a continued search takes the same way.
         judges: Who answers on val; finalists are evaluated once more where the quick way is not the exact one.
         costs: Of schedules, as predicted.
+        rivals: What the front is held against.
     """
 
     subject: Subject
@@ -45,11 +49,14 @@ class Rounds:
     store: Store
     judges: Judges
     costs: Costs
+    rivals: Rivals
 
     def run(self) -> tuple[SearchResult, Final]:
-        """The result, and what was measured and chosen."""
+        """The result, and what was measured and chosen; then the baselines are measured too."""
         costs, final = self.costs, None
         result = self._search(costs, None)
+        choice = next(iter(result.ranked(self.request.budget)), result.dense)
+        self.rivals.prepare(choice, any(one.origin == "taper" for one in result.whole))
         for done in range(_CORRECTIONS):
             tails = self.store.note(f"corrected tails {done}")
             if tails is None:
@@ -65,7 +72,40 @@ class Rounds:
             result = self._search(costs, result)
         else:
             done = _CORRECTIONS
-        return _said(result, done), self._confirm(result, final)
+        final = self._confirm(result, final)
+        if self._measure is not None and self.rivals.waiting:  # all finalists were measured by an earlier round
+            self._measure([result.dense.schedule])
+        return _said(result, done), final
+
+    def bought(self, final: Final) -> list[dict[str, Any]]:
+        """Of each gene of the choice that is not the model's own: the choice without it, evaluated and measured.
+
+        Args:
+            final: As ``run`` gave it.
+        """
+        pick, space = final.pick, self.subject.joint
+        if pick is None or space is None:
+            return []
+        exact, dense = self.judges.exact, self.subject.space.dense
+        without = {gene: space.without(pick.schedule, gene) for gene in GENES}
+        without = {gene: schedule for gene, schedule in without.items() if schedule != pick.schedule}
+        times: dict[TokenSchedule, float] = {}
+        if self._measure is not None and without:
+            shown = list(dict.fromkeys([dense, pick.schedule, *without.values()]))
+            times = {one: run.median for one, run in zip(shown, self._measure(shown), strict=True)}
+        return [
+            {
+                "gene": gene,
+                "without": {
+                    "text": str(schedule),
+                    "macs": self.costs.macs(schedule),
+                },
+                "difference": exact.against(schedule, pick.schedule).as_record(),
+                "macs_ratio": pick.macs / self.costs.macs(schedule),
+                "time_ratio": times[pick.schedule] / times[schedule] if times else None,
+            }
+            for gene, schedule in without.items()
+        ]
 
     def _search(self, costs: Costs, after: SearchResult | None) -> SearchResult:
         request, wanted = self.request, self.request.evaluations
@@ -107,7 +147,8 @@ class Rounds:
     @cached_property
     def _measure(self) -> Measure | None:
         """One for all confirmations, so that the dense model is converted once."""
-        return measured_on(self.subject, self.request, self.costs.predicted(self.subject.space.dense))
+        dense_ms = self.costs.predicted(self.subject.space.dense)
+        return measured_on(self.subject, self.request, dense_ms, self.rivals)
 
     @cached_property
     def _objectives(self) -> Objectives:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, cast
 from tavt_kit.adaptive import AdaptiveViT
 from tavt_kit.checkpoints import is_run, open_model, save_model
 from tavt_kit.checkpoints.folder import read_run
-from tavt_kit.data import ImageSet, inherit_split, load_images
+from tavt_kit.data import ImageSet, Sample, inherit_split, load_images
 from tavt_kit.data.inherited import inherited_images
 from tavt_kit.data.loading import thin_out
 from tavt_kit.errors import DataError, RecordError
@@ -23,6 +23,8 @@ from tavt_kit.runtimes import Session
 from tavt_kit.schedule import TokenSchedule
 from tavt_kit.scoring import Scoring
 from tavt_kit.search import Space
+from tavt_kit.search.joint_space import JointSpace
+from tavt_kit.search.racing import stratified
 from tavt_kit.verbs.listed_schedules import listed_schedules
 from tavt_kit.verbs.options import BadOption
 from tavt_kit.verbs.search_request import Request
@@ -32,7 +34,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import Tensor
 
-__all__ = ["RECIPE", "Subject", "check_place", "clear", "open_subject", "settle", "sha256_pictures"]
+__all__ = ["RECIPE", "Subject", "check_place", "clear", "open_subject", "pictures", "settle", "sha256_pictures"]
 
 RECIPE = ("recipe.json", "fgvc-kit/recipe", 1)
 
@@ -50,12 +52,16 @@ class Subject:
         images: With the split that the model was trained on.
         weights: SHA-256 of all tensors, names and shapes.
         opened: Sessions that stay open on the target.
+        joint: What further genes may be; ``None`` for a search of token counts alone.
+        variants: The model as these genes want it, as far as it was made.
     """
 
     model: AdaptiveViT
     images: ImageSet
     weights: str
     opened: dict[TokenSchedule, Session] = field(default_factory=dict, compare=False)
+    joint: JointSpace | None = None
+    variants: dict[object, AdaptiveViT] = field(default_factory=dict, compare=False)
 
     @property
     def card(self) -> ModelCard:
@@ -70,6 +76,8 @@ class Subject:
     @property
     def space(self) -> Space:
         """The schedules of the model."""
+        if self.joint is not None:
+            return self.joint
         model = self.model
         return Space(model.tokens, model.layers, model.prefix, token_pooled=model.token_pooled)
 
@@ -89,7 +97,11 @@ class Subject:
 
     def ties(self, request: Request) -> dict[str, Any]:
         """What the answers of a search depend on, besides the schedule."""
-        carried = {} if request.profile is None else {"profile": request.profile.digest}
+        carried: dict[str, Any] = {} if request.profile is None else {"profile": request.profile.digest}
+        if self.joint is not None:
+            joint = self.joint
+            sizes = [list(size) for size in joint.sizes]
+            carried["joint"] = {"sizes": sizes, "spared": list(joint.spared), "scores": list(joint.scores)}
         return carried | {
             "model": self.card.name,
             "weights": self.weights,
@@ -146,6 +158,12 @@ def open_subject(request: Request) -> Subject:
         )
     model.eval()
     return Subject(model, images, _sha256(model.state_dict()))
+
+
+def pictures(subject: Subject, request: Request) -> list[Sample]:
+    """Those of val that a search looks at, in an order in which the first of them, however many, are like all."""
+    samples = thin_out(subject.images.split("val"), request.limit)
+    return [samples[place] for place in stratified([sample.label for sample in samples])]
 
 
 def check_place(subject: Subject, request: Request) -> None:

@@ -3,27 +3,27 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from functools import cache
 from pathlib import Path
 from typing import Any
 
-from tavt_kit.bench import Protocol, measure_schedules, measure_table
+from tavt_kit.bench import Protocol, measure_schedules, measure_table, random_images
 from tavt_kit.bench.passes import BRIEF, open_schedule
 from tavt_kit.budget import Budget
 from tavt_kit.device import TargetDevice
 from tavt_kit.errors import TargetError
 from tavt_kit.latency_table import LatencyTable, tails_of
-from tavt_kit.macs import MacsFormula
 from tavt_kit.measurement import Measurement
 from tavt_kit.records import read_record, sha256_text, write_record
-from tavt_kit.runtimes import Session
+from tavt_kit.runtimes import Images, Session
 from tavt_kit.schedule import TokenSchedule
 from tavt_kit.search import Costs, Store
 from tavt_kit.search.feasibility import Reach, reach_of
 from tavt_kit.verbs.progress import watching
+from tavt_kit.verbs.search_joint import counting, predicting, variant_of
 from tavt_kit.verbs.search_request import Request
+from tavt_kit.verbs.search_rivals import Rivals
 from tavt_kit.verbs.search_subject import Subject
 
 __all__ = [
@@ -56,7 +56,7 @@ _MEMORY = 3e9
 
 def counted(subject: Subject) -> Callable[[TokenSchedule], int]:
     """Multiply-adds of a schedule, remembered."""
-    return cache(MacsFormula.of(subject.model).macs)
+    return counting(subject)
 
 
 def measured_reach(subject: Subject, request: Request) -> tuple[list[Reach], dict[str, float]]:
@@ -95,11 +95,11 @@ def timed(subject: Subject, request: Request, store: Store, tails: Callable[[], 
         store.keep(key, known)
     table = LatencyTable.from_record(known["table"])
     write_record(request.out / PROFILE[0], *PROFILE[1:], known["table"])
-    return Costs(counted(subject), cache(table.predict), target, known["tails"])
+    return Costs(counted(subject), predicting(subject, table), target, known["tails"])
 
 
 def measured_on(
-    subject: Subject, request: Request, dense_ms: float | None
+    subject: Subject, request: Request, dense_ms: float | None, rivals: Rivals
 ) -> Callable[[Sequence[TokenSchedule]], list[Measurement]] | None:
     """Measures schedules on the target, in groups, the first schedule in each; ``None`` where it is not here.
 
@@ -107,6 +107,7 @@ def measured_on(
         subject: The model.
         request: Names the target.
         dense_ms: About what the dense model takes, as far as it is known.
+        rivals: Those that are open are measured along, the first time.
     """
     target = request.target
     if target is None or request.profile is not None:
@@ -115,13 +116,17 @@ def measured_on(
     def measure(schedules: Sequence[TokenSchedule]) -> list[Measurement]:
         first, *others = schedules
         protocol = _final_protocol(dense_ms, request.budget)
-        size = _group_size(subject)
-        groups = [others[start : start + size] for start in range(0, len(others), size)] or [[]]
+        size, waiting = _group_size(subject), [*others, *rivals.waiting]
+        groups = [waiting[start : start + size] for start in range(0, len(waiting), size)] or [[]]
         found: list[Measurement] = []
         with watching("measuring") as tell:
             for done, group in enumerate(groups):
-                tell(f"measuring {len(group)} candidates and dense, {done + 1} of {len(groups)}", done / len(groups))
-                runs = _passes(subject, target, [first, *group], protocol, request.seed)
+                tell(f"measuring {len(group)} models and dense, {done + 1} of {len(groups)}", done / len(groups))
+                chosen = [first, *(one for one in group if isinstance(one, TokenSchedule))]
+                names = [one for one in group if isinstance(one, str)]
+                runs = _passes(subject, target, chosen, protocol, request.seed, rivals.opened(names))
+                rivals.note(names, runs[len(chosen) :], runs[0])
+                runs = runs[: len(chosen)]
                 if not found:
                     found = runs
                 else:
@@ -204,12 +209,32 @@ def _passes(
     schedules: Sequence[TokenSchedule],
     protocol: Protocol,
     seed: int,
+    beside: Mapping[str, tuple[Session, Images]] | None = None,
 ) -> list[Measurement]:
     import numpy as np
 
     size, rng = subject.preprocessing.image_size, np.random.default_rng(seed)
     opened = _dense_session(subject, target)
-    return measure_schedules(subject.model, target, size, schedules, protocol, rng, opened=opened)
+    own = [one for one in schedules if variant_of(subject, one) is subject.model]
+    others = {str(one): _variant_session(subject, target, one, seed) for one in schedules if one not in own}
+    if others:
+        beside = others | dict(beside or {})
+        runs = measure_schedules(subject.model, target, size, own, protocol, rng, opened=opened, beside=beside)
+        found = dict(zip((*map(str, own), *beside), runs, strict=True))
+        return [found[str(one)] for one in schedules] + runs[len(schedules) :]
+    return measure_schedules(subject.model, target, size, schedules, protocol, rng, opened=opened, beside=beside)
+
+
+def _variant_session(
+    subject: Subject, target: TargetDevice, schedule: TokenSchedule, seed: int
+) -> tuple[Session, Images]:
+    """A schedule of the model at another size or score, with images for it."""
+    import numpy as np
+
+    model = variant_of(subject, schedule)
+    size = model.backbone.image_size
+    images = random_images((target.batch, 3, *size), np.random.default_rng(seed))
+    return open_schedule(model, target, size, schedule), images
 
 
 def _dense_session(subject: Subject, target: TargetDevice) -> dict[TokenSchedule, Session]:
@@ -241,7 +266,9 @@ def recorded(request: Request) -> dict[str, Any]:
         "limit": request.limit,
         "screen": request.screen,
         "evaluate_on": f"{request.looks.runtime}:{request.looks.precision}",
+        "joint": list(request.joint),
         "engine": request.engine,
         "workers": request.workers,
         "profile": None if request.profile is None else request.profile.digest,
+        "baselines": [*(["own"] if request.baselines else []), *request.rivals],
     }

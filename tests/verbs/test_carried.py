@@ -60,7 +60,7 @@ def verb(*arguments: object) -> int:
 
 def search(place: Path, out: Path, *flags: object) -> int:
     profile = () if "--profile" in flags else ("--profile", place / "profile.json")
-    limits = ("--budget", "latency=4ms", "--evaluations", "8", "--population", "6")
+    limits = ("--budget", "latency=4ms", "--evaluations", "8", "--population", "6", "--no-baselines")
     return verb("search", place / "run", "--data", place / "data", *profile, *limits, "-o", out, *flags)
 
 

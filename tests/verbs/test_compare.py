@@ -144,7 +144,7 @@ def test_runs_of_a_search_and_accuracies(tmp_path: Path, capsys: pytest.CaptureF
     for right in (90, 60):
         top1 = Accuracy.of_counts(right, 100, split="test").as_record()
         files.append(tmp_path / f"{right}.json")
-        write_record(files[-1], "fgvc-kit/eval", 1, {"thing": "x", "schedule": "dense", "data": "elpv", "top1": top1})
+        write_record(files[-1], "fgvc-kit/eval", 2, {"thing": "x", "schedule": "dense", "data": "elpv", "top1": top1})
     assert run("compare", *files) == 1
     assert "less accurate by more than 0.5 points: top-1" in capsys.readouterr().out
     assert run("compare", *reversed(files)) == 0
@@ -155,7 +155,7 @@ def test_bad_input_is_one_sentence(tmp_path: Path, capsys: pytest.CaptureFixture
     texts = {"empty": "", "list": "[]", "foreign": '{"schema": "other"}', "bare": '{"a": 1}', "none": "null",
              "lacking": '{"schema": "fgvc-kit/bench", "version": 1}',
              "newer": '{"schema": "fgvc-kit/bench", "version": 99}',
-             "of numbers": '{"schema": "fgvc-kit/eval", "version": 1, "top1": 3}'}  # fmt: skip
+             "of numbers": '{"schema": "fgvc-kit/eval", "version": 2, "top1": 3}'}  # fmt: skip
     cases: list[tuple[object, ...]] = [(good,), (tmp_path / "absent.json", good), (good, good, good)]
     cases += [(tmp_path / "away", tmp_path), (good, good, "--threshold", "much"), (good, good, "--reference", "x")]
     (tmp_path / "away").mkdir()

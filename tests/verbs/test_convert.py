@@ -71,7 +71,7 @@ def test_the_whole_way(data: Path, tmp_path: Path, capsys: pytest.CaptureFixture
     assert load_model(place).grid == (5, 5)
     assert run("eval", place, "--data", data, "--schedule", "26,20,12") == 0
     assert run("distill", place, "--data", data, "-o", tmp_path / "distilled", "--steps", 2, "--batch", 4) == 0
-    flags = ("--budget", "flops=900K", "--evaluations", 8, "--population", 4)
+    flags = ("--budget", "flops=900K", "--evaluations", 8, "--population", 4, "--no-baselines")
     assert run("search", tmp_path / "distilled", "-o", tmp_path / "search", *flags) == 0
     out = tmp_path / "export"
     assert run("export", tmp_path / "search", "-o", out, "--format", "onnx", "--drop", "50") == 0

@@ -41,7 +41,8 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def arguments(place: Path, out: Path, *flags: object) -> list[str]:
-    fixed = ("search", place / "run", "--data", place / "data", "--budget", "flops=300K", "--population", "8")
+    fixed = ("search", place / "run", "--data", place / "data", "--budget", "flops=300K", "--population", "8",
+             "--no-baselines")  # fmt: skip
     return [str(argument) for argument in (*fixed, "-o", out, *flags)]
 
 

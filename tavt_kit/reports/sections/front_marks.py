@@ -76,11 +76,11 @@ def marks_of(view: FrontView, final: Iterable[FinalView], *, timed: bool | None 
         for index, candidate in enumerate(view.candidates)
         if (mark := _mark(candidate, _kind(view, index), _name(view, index), axes, f"c{index}"))
     ]
-    drawn = {candidate.counts for candidate in view.candidates}
+    drawn = {candidate.schedule for candidate in view.candidates}
     marks += [
         mark
         for index, base in enumerate(view.baselines)
-        if base.counts not in drawn
+        if base.schedule not in drawn
         and (mark := _mark(base, _KIND_OF_ORIGIN.get(base.origin, "other"), "", axes, f"b{index}"))
     ]
     # Figures of another split do not belong on the same axis.

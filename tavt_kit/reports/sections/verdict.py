@@ -9,6 +9,7 @@ from tavt_kit.reports.blocks import Headline, KeyFigure, Text
 from tavt_kit.reports.choice import FrontView
 from tavt_kit.reports.gather import Records
 from tavt_kit.reports.numbers import macs_text, ms_text, n_text, percent_text, points_text, ratio_text
+from tavt_kit.reports.rivals import better_rivals
 from tavt_kit.reports.rows import FinalView, better_baselines, final_rows
 from tavt_kit.reports.sections.checks import failed_checks
 from tavt_kit.reports.sections.ladder import lowered_dense
@@ -43,7 +44,7 @@ def headline(records: Records) -> Headline:
         view.verdict,
         Text.of(_sentence(view, pick, _where(front))),
         (
-            *_more(view, records.first("final")),
+            *_more(view, front, records.first("final")),
             *(Text.of(sentence, kind="warning") for sentence in _doubts(front, pick, records)),
         ),
         tuple(_figures(view, pick, chosen)),
@@ -100,7 +101,7 @@ def _time(view: FrontView, pick: CandidateView) -> str:
     return f"{said}, unsteady" if time.steady is False else said
 
 
-def _more(view: FrontView, final: Mapping[str, Any]) -> list[Text]:
+def _more(view: FrontView, front: Mapping[str, Any], final: Mapping[str, Any]) -> list[Text]:
     """What an honest reader would ask next: the held-out figure, and whether a baseline does better."""
     texts, rows = [], final_rows(final)
     chosen = next((row for row in rows if row.kind == "chosen"), None)
@@ -122,8 +123,8 @@ def _more(view: FrontView, final: Mapping[str, Any]) -> list[Text]:
                 kind="note",
             )
         )
-    texts += [Text.of(sentence, kind="warning") for sentence in better_baselines(final)]
-    return texts
+    found = (*better_rivals(front), *better_baselines(final))
+    return texts + [Text.of(sentence, kind="warning") for sentence in found]
 
 
 def _doubts(front: Mapping[str, Any], pick: CandidateView, records: Records) -> list[str]:

@@ -1,0 +1,200 @@
+"""The schedules of a joint search: image size, layers that run and score are genes before the token counts."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cache
+from itertools import product
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tavt_kit.errors import ScheduleError
+from tavt_kit.schedule import JointSchedule, TokenSchedule
+from tavt_kit.search.space import Levels, Space
+
+__all__ = ["GENES", "JointSpace"]
+
+GENES = ("image_size", "layers", "score")
+"""In their order; of each the place among its values, 0 being the model's own."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JointSpace(Space):
+    """A ``Space`` with three genes before the levels of the layers.
+
+    A level is a share of the patches: the count that it stands for at the model's own size, scaled to the patches of
+    the size at hand. So a change of the image size keeps the shape of a schedule, and crossing two sizes means
+    something. Of rows that decode to one schedule ``mend`` keeps one.
+
+    Args:
+        sizes: (H, W) in pixels, the model's own first.
+        at_size: Tokens of an image of each size.
+        spared: Layers that may be left out, the first to go first.
+        scores: The model's own first.
+
+    Example:
+        >>> space = JointSpace(17, 4, sizes=((32, 32), (24, 24)), at_size=(17, 10), spared=(2,), scores=("column",))
+        >>> str(space.decode(np.array([1, 1, 0, 15, 7, 7])))
+        '10,5x3 at 24 px, without layer 2'
+    """
+
+    sizes: tuple[tuple[int, int], ...]
+    at_size: tuple[int, ...]
+    spared: tuple[int, ...] = ()
+    scores: tuple[str, ...]
+
+    @property
+    def plain(self) -> Space:
+        """The same model's schedules without the other genes."""
+        return Space(self.tokens, self.layers, self.prefix, self.minimum, self.quantum, token_pooled=self.token_pooled)
+
+    @property
+    def extras(self) -> int:
+        """Genes before the levels."""
+        return len(GENES)
+
+    @property
+    def genes(self) -> int:
+        """Of a whole row."""
+        return self.extras + self.plain.genes
+
+    @property
+    def choices(self) -> tuple[int, ...]:
+        """How many values each of the first genes has."""
+        return len(self.sizes), len(self.spared) + 1, len(self.scores)
+
+    @property
+    def size(self) -> int:
+        """At most so many schedules: some rows are one schedule."""
+        return int(np.prod(self.choices)) * self.plain.size
+
+    @property
+    def least(self) -> TokenSchedule:
+        """The fewest tokens of the model as it is: what a feasibility table shows."""
+        return self.decode(np.zeros(self.genes, dtype=np.int64))
+
+    @property
+    def firsts(self) -> tuple[TokenSchedule, ...]:
+        """The dense model with each value of each gene alone."""
+        top = np.full(self.genes, len(self.values) - 1)
+        rows = []
+        for gene, choices in enumerate(self.choices):
+            for value in range(1, choices):
+                row = top.copy()
+                row[: self.extras] = 0
+                row[gene] = value
+                rows.append(self.decode(self.mend(row)))
+        return tuple(dict.fromkeys(rows))
+
+    def decode(self, levels: Levels) -> TokenSchedule:
+        """The schedule of one row: a plain one where every gene is the model's own."""
+        place, fewer, score = (int(gene) for gene in levels[: self.extras])
+        counts = [int(count) for count in self._counts(place)[levels[self.extras :]]]
+        if self.token_pooled:
+            counts.append(counts[-1])
+        left_out = self.spared[:fewer]
+        for layer in range(self.layers):
+            if layer in left_out:
+                counts[layer] = counts[layer - 1] if layer else self.at_size[place]
+        if not (place or fewer or score):
+            return TokenSchedule(tuple(counts))
+        executed = tuple(layer for layer in range(self.layers) if layer not in left_out) if fewer else None
+        return JointSchedule(
+            tuple(counts),
+            executed,
+            image_size=self.sizes[place] if place else None,
+            score=self.scores[score] if score else None,
+        )
+
+    def encode(self, schedule: TokenSchedule) -> Levels:
+        """The row of the nearest schedule of this space.
+
+        Raises:
+            ScheduleError: It does not fit the model at its size, or skips layers in another order.
+        """
+        genes = [0, 0, 0]
+        if schedule.executed is not None:
+            genes[1] = self.layers - len(schedule.executed)
+            if set(self.spared[: genes[1]]) | set(schedule.executed) != set(range(self.layers)):
+                raise ScheduleError(f"this search leaves out layers in the order {self.spared}, got {schedule}")
+        if isinstance(schedule, JointSchedule):
+            if schedule.image_size is not None:
+                genes[0] = self.sizes.index(schedule.image_size)
+            if schedule.score is not None:
+                genes[2] = self.scores.index(schedule.score)
+        schedule.check(tokens=self.at_size[genes[0]], layers=self.layers, prefix=self.prefix)
+        counts = np.asarray(schedule.counts[: self.genes - self.extras], dtype=np.int64)
+        nearest = np.abs(self._counts(genes[0])[None, :] - counts[:, None]).argmin(axis=1)
+        return self.mend(np.append(np.asarray(genes), nearest))
+
+    def mend(self, levels: NDArray[Any]) -> Levels:
+        """Any numbers (..., G) -> genes: of several rows for one schedule the same."""
+        rows = np.atleast_2d(np.asarray(levels, dtype=float))
+        first = np.clip(np.rint(rows[:, : self.extras]), 0, np.asarray(self.choices) - 1).astype(np.int64)
+        rest = Space.mend(self, rows[:, self.extras :])
+        for extra, counts in zip(first, rest, strict=True):
+            counts[:] = self._first_of_equals(int(extra[0]))[counts]
+            for layer in sorted(self.spared[: extra[1]]):
+                if layer < len(counts):
+                    counts[layer] = counts[layer - 1] if layer else len(self.values) - 1
+            counts[:] = np.minimum.accumulate(self._first_of_equals(int(extra[0]))[counts])
+            if int(self._counts(int(extra[0]))[counts].min(initial=self.tokens)) == self.at_size[int(extra[0])]:
+                extra[2] = 0  # where nothing is dropped, nothing is scored
+        mended: Levels = np.concatenate([first, rest], axis=1).reshape(np.shape(levels))
+        return mended
+
+    def sample(self, rng: np.random.Generator) -> Levels:
+        """As ``Space.sample``, under values of the first genes drawn evenly."""
+        extra = [int(rng.integers(choices)) for choices in self.choices]
+        return self.mend(np.append(extra, self.plain.sample(rng)))
+
+    def vary(self, genes: Levels, rng: np.random.Generator) -> Levels:
+        """The first genes of a child: each changes once in four times."""
+        changed = genes.copy()
+        for place, choices in enumerate(self.choices):
+            if rng.random() < 0.25:
+                changed[place] = rng.integers(choices)
+        return changed
+
+    def every(self) -> Iterator[Levels]:
+        """Each row that ``mend`` leaves as it is."""
+        for extra in product(*map(range, self.choices)):
+            for levels in self.plain.every():
+                row = np.append(np.asarray(extra, dtype=np.int64), levels)
+                if np.array_equal(row, self.mend(row)):
+                    yield row
+
+    def without(self, schedule: TokenSchedule, gene: str) -> TokenSchedule:
+        """The same with one gene at the model's own value."""
+        row = self.encode(schedule)
+        row[GENES.index(gene)] = 0
+        return self.decode(self.mend(row))
+
+    def _counts(self, place: int) -> Levels:
+        """The count of every level at a size."""
+        return _scaled(self.values.tobytes(), self.prefix, self.tokens, self.at_size[place])
+
+    def _first_of_equals(self, place: int) -> Levels:
+        """Of each level the lowest that stands for the same count; the top one stays the top."""
+        return _lowest(self._counts(place).tobytes())
+
+
+@cache
+def _scaled(values: bytes, prefix: int, tokens: int, at_size: int) -> Levels:
+    counts = np.frombuffer(values, dtype=np.int64)
+    least = max(2, prefix + 1)
+    share = (at_size - prefix) / (tokens - prefix)
+    scaled: Levels = np.clip(np.rint(prefix + (counts - prefix) * share), least, at_size).astype(np.int64)
+    scaled.flags.writeable = False
+    return scaled
+
+
+@cache
+def _lowest(counts: bytes) -> Levels:
+    given = np.frombuffer(counts, dtype=np.int64)
+    found: Levels = np.searchsorted(given, given, side="left").astype(np.int64)
+    found.flags.writeable = False
+    return found

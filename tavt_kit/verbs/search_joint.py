@@ -1,0 +1,193 @@
+"""The model as the genes of a joint search want it: at another image size, with fewer layers, by another score."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cache
+from typing import TYPE_CHECKING, cast
+
+from tavt_kit.adaptive import wrap
+from tavt_kit.answer import Answer
+from tavt_kit.checkpoints.architecture import create, sketch
+from tavt_kit.checkpoints.fitting import fit
+from tavt_kit.data import load_arrays, load_bytes, thin_out
+from tavt_kit.errors import TavtError
+from tavt_kit.latency_table import LatencyTable
+from tavt_kit.macs import MacsFormula
+from tavt_kit.model_card import ModelCard
+from tavt_kit.preprocess import Preprocessing
+from tavt_kit.pruning.depth import spared_layers
+from tavt_kit.schedule import JointSchedule, TokenSchedule
+from tavt_kit.scores import SCORES
+from tavt_kit.search.joint_space import JointSpace
+from tavt_kit.shared_evaluation import SharedEvaluator
+from tavt_kit.verbs.search_request import Request
+from tavt_kit.verbs.search_subject import Subject, pictures
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from tavt_kit.adaptive import AdaptiveViT
+
+__all__ = ["JointEvaluator", "counting", "joint_space", "predicting", "variant_of"]
+
+_SHARES = (1.0, 0.875, 0.75, 0.625)
+"""Of the patches along a side: the image sizes that are tried, in whole patches."""
+
+_SPARED = 3
+"""A third of the layers may be left out, in the order of what their absence costs on this many training pictures:"""
+_LOOKED_AT = 48
+
+
+def joint_space(subject: Subject, request: Request) -> JointSpace:
+    """What the genes may be for this model, and the schedules over them.
+
+    Raises:
+        UnsupportedBackbone: No layer can be left out.
+        DataError: Training pictures cannot be read.
+    """
+    model, plain = subject.model, subject.space
+    sizes = _sizes(subject) if "image-size" in request.joint else [(model.backbone.image_size, model.tokens)]
+    scores = [model.score]
+    if "score" in request.joint:
+        scores += [score for score in SCORES if score != model.score and _has(model, score)]
+    spared: list[int] = []
+    if "layers" in request.joint:
+        import torch
+
+        samples = thin_out(subject.images.split("train"), _LOOKED_AT)
+        seen = load_arrays(samples, subject.preprocessing, allow_unreadable=request.allow_unreadable)
+        images, labels = torch.from_numpy(seen.images), torch.from_numpy(seen.labels)
+        spared = spared_layers(model, model.layers // _SPARED, images, labels)
+    return JointSpace(
+        plain.tokens, plain.layers, plain.prefix, token_pooled=plain.token_pooled,
+        sizes=tuple(size for size, _ in sizes), at_size=tuple(tokens for _, tokens in sizes), spared=tuple(spared),
+        scores=tuple(scores),
+    )  # fmt: skip
+
+
+def _sizes(subject: Subject) -> list[tuple[tuple[int, int], int]]:
+    """Image sizes in whole patches with the tokens of each, the model's own first; such as the family takes."""
+    model, (height, width) = subject.model, subject.preprocessing.image_size
+    (rows, columns), card = model.grid, subject.card
+    found = {(height, width): model.tokens}
+    for share in _SHARES[1:]:
+        row, column = max(2, round(rows * share)), max(2, round(columns * share))
+        size = (height * row // rows, width * column // columns)
+        try:
+            tokens = wrap(sketch(card.name, {**card.arguments, "img_size": list(size)})).tokens
+        except TavtError:  # a size that this family does not take
+            continue
+        if tokens < min(found.values()):
+            found[size] = tokens
+    return list(found.items())
+
+
+def _has(model: AdaptiveViT, score: str) -> bool:
+    return score != "cls" or getattr(model.backbone, "has_class_token", True)
+
+
+def variant_of(subject: Subject, schedule: TokenSchedule) -> AdaptiveViT:
+    """The model that a schedule is of; made once, on the device of the subject's, whose weights it shares or copies."""
+    if not isinstance(schedule, JointSchedule) or (schedule.image_size, schedule.score) == (None, None):
+        return subject.model
+    size, score = schedule.image_size, schedule.score or subject.model.score
+    key = size, score
+    if key not in subject.variants:
+        card, bare = subject.card, subject.model.bare
+        if size is not None:
+            how = Preprocessing.from_record(card.preprocessing).at(size)
+            arguments = {"num_classes": len(card.classes), **card.arguments, "img_size": list(size)}
+            card = replace(card, arguments=arguments, preprocessing=how.as_record())
+            weights = bare.state_dict()
+            bare = create(card.name, arguments)
+            fit(bare, weights, card.name)
+            bare.to(next(subject.model.parameters()).device)
+        made = wrap(bare, score, subject.model.pool).eval()
+        made.card = replace(card, score=score)
+        subject.variants[key] = made
+    return subject.variants[key]
+
+
+def counting(subject: Subject) -> Callable[[TokenSchedule], int]:
+    """Multiply-adds of a schedule, by the model that it is of."""
+    formula = cache(MacsFormula.of)
+
+    def macs(schedule: TokenSchedule) -> int:
+        return formula(variant_of(subject, schedule)).macs(schedule)
+
+    return cache(macs)
+
+
+def predicting(subject: Subject, table: LatencyTable) -> Callable[[TokenSchedule], float]:
+    """Predicted milliseconds; of another image size by the same layers, the stem by its share of the patches.
+
+    Another score is predicted as the model's own: the measurement at the end tells them apart.
+    """
+
+    @cache
+    def at(tokens: int) -> LatencyTable:
+        share = (tokens - table.prefix) / (table.tokens - table.prefix)
+        return replace(table, tokens=tokens, cells=replace(table.cells, stem_ms=table.cells.stem_ms * share))
+
+    def milliseconds(schedule: TokenSchedule) -> float:
+        model = variant_of(subject, schedule)
+        return (table if model.tokens == table.tokens else at(model.tokens)).predict(schedule)
+
+    return cache(milliseconds)
+
+
+@dataclass(slots=True)
+class JointEvaluator(SharedEvaluator):
+    """A ``SharedEvaluator`` of the model as it is, which hands schedules of other variants on to evaluators of these.
+
+    Args:
+        subject: Model and pictures.
+        request: Which pictures.
+    """
+
+    subject: Subject = field(kw_only=True)
+    request: Request = field(kw_only=True)
+    _of: dict[int, SharedEvaluator] = field(default_factory=dict, init=False)
+    _read: dict[Preprocessing, NDArray[np.uint8]] = field(default_factory=dict, init=False)
+
+    def look(self, schedules: Sequence[TokenSchedule], start: int, stop: int) -> Iterator[tuple[TokenSchedule, Answer]]:
+        """Those of one variant together."""
+        groups: dict[int, list[TokenSchedule]] = {}
+        for schedule in schedules:
+            groups.setdefault(id(variant_of(self.subject, schedule)), []).append(schedule)
+        for members in groups.values():
+            own = self._evaluator(members[0])
+            yield from (
+                SharedEvaluator.look(self, members, start, stop) if own is self else own.look(members, start, stop)
+            )
+
+    def predicted(self, schedule: TokenSchedule) -> NDArray[np.int64]:
+        own = self._evaluator(schedule)
+        return SharedEvaluator.predicted(self, schedule) if own is self else own.predicted(schedule)
+
+    def at(self, precision: str) -> JointEvaluator:
+        """The same in another precision."""
+        return replace(self, precision=precision)
+
+    def _evaluator(self, schedule: TokenSchedule) -> SharedEvaluator:
+        model = variant_of(self.subject, schedule)
+        if model is self.model:
+            return self
+        if id(model) not in self._of:
+            how = Preprocessing.from_record(cast(ModelCard, model.card).preprocessing)
+            self._of[id(model)] = SharedEvaluator(
+                model, self._pictures(how), self.labels, how, precision=self.precision, scoring=self.scoring
+            )
+        return self._of[id(model)]
+
+    def _pictures(self, how: Preprocessing) -> NDArray[np.uint8]:
+        if how == self.preprocessing:
+            own: NDArray[np.uint8] = self.pixels[:]
+            return own
+        if how not in self._read:
+            allowed = self.request.allow_unreadable
+            self._read[how] = load_bytes(pictures(self.subject, self.request), how, allow_unreadable=allowed).pixels
+        return self._read[how]

@@ -1,0 +1,93 @@
+"""The schedules of a joint search: one row for one schedule, and nothing else than before without the genes."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from tavt_kit.errors import ScheduleError
+from tavt_kit.schedule import JointSchedule, TokenSchedule
+from tavt_kit.search import Store
+from tavt_kit.search.algorithm import Outcome
+from tavt_kit.search.evolution import Evolution
+from tavt_kit.search.joint_space import GENES, JointSpace
+
+
+def joint(*, token_pooled: bool = True, tokens: int = 17) -> JointSpace:
+    sizes = ((32, 32), (24, 24))
+    return JointSpace(tokens, 4, sizes=sizes, at_size=(tokens, 10), spared=(2, 0), scores=("column", "cls"),
+                      token_pooled=token_pooled)  # fmt: skip
+
+
+@pytest.mark.parametrize("token_pooled", [True, False])
+def test_every_row_is_one_schedule_and_back(token_pooled: bool) -> None:
+    space = joint(token_pooled=token_pooled)
+    rng = np.random.default_rng(0)
+    rows = [space.sample(rng) for _ in range(200)]
+    schedules = [space.decode(row) for row in rows]
+    for row, schedule in zip(rows, schedules, strict=True):
+        assert np.array_equal(space.mend(row), row) and np.array_equal(space.encode(schedule), row)
+        place = 1 if isinstance(schedule, JointSchedule) and schedule.image_size else 0
+        schedule.check(tokens=space.at_size[place], layers=4)
+    assert len({row.tobytes() for row in rows}) == len(set(schedules))
+    assert len({type(schedule) for schedule in schedules}) == 2
+
+
+def test_a_small_space_is_listed_without_repeats() -> None:
+    sizes = ((32, 32), (16, 16))
+    space = JointSpace(5, 2, token_pooled=False, sizes=sizes, at_size=(5, 3), spared=(1,), scores=("column", "cls"))
+    schedules = [space.decode(row) for row in space.every()]
+    assert len(schedules) == len(set(schedules)) and space.dense in schedules and space.least in schedules
+    assert str(JointSchedule((3, 2), image_size=(16, 16), score="cls")) in {str(one) for one in schedules}
+
+
+def test_shares_keep_their_shape_at_another_size() -> None:
+    space = joint(tokens=65)
+    row = space.encode(TokenSchedule((65, 33, 33, 33)))
+    row[0] = 1
+    assert space.decode(space.mend(row)).counts == (10, 6, 6, 6)  # half of the patches here, half of them there
+
+
+def test_a_gene_is_put_back_alone() -> None:
+    space = joint()
+    chosen = JointSchedule((10, 5, 5, 5), (0, 1, 3), image_size=(24, 24), score="cls")
+    found = {gene: space.without(chosen, gene) for gene in GENES}
+    assert found["layers"].executed is None and found["score"].executed == (0, 1, 3)
+    assert isinstance(found["image_size"], JointSchedule) and found["image_size"].image_size is None
+    assert found["image_size"].counts[0] == 17 and found["image_size"].score == "cls"
+
+
+def test_layers_of_another_order_are_refused() -> None:
+    with pytest.raises(ScheduleError, match="in the order"):
+        joint().encode(JointSchedule((17, 17, 9, 9), (0, 2, 3)))
+
+
+def test_evolution_asks_for_each_once_and_finds_the_genes() -> None:
+    space = joint()
+
+    def cost(schedule: TokenSchedule) -> float:
+        return float(sum(n for layer, n in enumerate(schedule.counts) if schedule.runs(layer)))
+
+    evolution = Evolution(space, seed=0, population=12, fits=lambda schedule: cost(schedule) <= 40)
+    seen: set[TokenSchedule] = set()
+    for _ in range(8):
+        asked = evolution.ask()
+        assert len(set(asked)) == len(asked) and not seen & set(asked)
+        seen |= set(asked)
+        evolution.tell([Outcome(cost(one), one.counts[-1] / 17) for one in asked])
+    found = [one for one in seen if isinstance(one, JointSchedule)]
+    assert {one.image_size for one in found} == {None, (24, 24)} and {one.score for one in found} == {None, "cls"}
+    assert "joint" in {evolution.origin(one) for one in seen}
+
+
+def test_the_store_tells_variants_apart() -> None:
+    from tavt_kit.accuracy import Accuracy
+    from tavt_kit.answer import Answer
+
+    store = Store(None)
+    variants = [TokenSchedule((5, 4)), JointSchedule((5, 4), score="cls"), JointSchedule((5, 4), image_size=(9, 9)),
+                JointSchedule((5, 5), (0,))]  # fmt: skip
+    for right, schedule in enumerate(variants):
+        store.put(schedule, Answer(Accuracy.of_counts(right, 4, split="val"), 0.1))
+    answers = [store.get(one) for one in variants]
+    assert [one and one.accuracy and one.accuracy.value for one in answers] == [0.0, 0.25, 0.5, 0.75]

@@ -1,0 +1,166 @@
+"""What a search holds its front against: the model made cheaper in other ways, and models of the user's."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tavt_kit.adaptive import AdaptiveViT
+from tavt_kit.cli import main
+from tavt_kit.measurement import Measurement
+from tavt_kit.reports.rivals import better_rivals
+from tavt_kit.schedule import TokenSchedule
+from tavt_kit.verbs import search_target
+from tests.verbs.test_search import toy_table
+from tests.verbs.tiny import write_pictures, write_run
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with ``data``, a model in ``run`` and another in ``rival``."""
+    folder = tmp_path_factory.mktemp("baselines")
+    write_pictures(folder / "data", each=30)
+    write_run(folder / "run")
+    write_run(folder / "rival", seed=2, depth=2)
+    return folder
+
+
+def search(place: Path, out: Path, *flags: object) -> int:
+    fixed = ["search", place / "run", "--data", place / "data", "-o", out, "--population", 4, "--evaluations", 5]
+    with pytest.raises(SystemExit) as end:
+        main([str(argument) for argument in (*fixed, *flags)])
+    return int(end.value.code or 0)
+
+
+def rivals(out: Path) -> dict[str, dict[str, Any]]:
+    return {one["name"]: one for one in json.loads((out / "front.json").read_text())["rivals"]}
+
+
+def test_they_stand_beside_the_front(place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "out"
+    flags = ("--budget", "flops=300K", "--baseline", place / "rival", "--baseline", "test_vit", "--algorithm", "random")
+    assert search(place, out, *flags) == 0
+    said, body = capsys.readouterr().out, json.loads((out / "front.json").read_text())
+    found = rivals(out)
+    assert list(found) == ["dense at 24 px", "1 of 4 layers", "uniform taper", "rival", "test_vit"]
+    dense = next(one for one in body["baselines"] if one["origin"] == "dense")
+    for name in ("dense at 24 px", "1 of 4 layers", "uniform taper"):
+        one = found[name]
+        assert one["macs"] <= 300_000 and one["verdict"] == "PASS" and one["n"] == dense["n"]
+        assert one["against_dense"]["difference"] == pytest.approx(one["top1"] - dense["top1"])
+        assert name in said
+    assert "top1" not in found["test_vit"] and "random weights" in found["test_vit"]["note"]
+    assert [one["name"] for one in body["rivals_left_out"]] == ["dense INT8"]
+    assert all(name in (out / "report.html").read_text() for name in found)
+    assert search(place, tmp_path / "plain", "--budget", "flops=300K", "--algorithm", "random", "--no-baselines") == 0
+    plain = json.loads((tmp_path / "plain" / "front.json").read_text())
+    assert plain["rivals"] == [] and plain["candidates"] == body["candidates"]
+
+
+@pytest.mark.slow
+def test_a_lower_resolution_is_really_evaluated(place: Path, tmp_path: Path) -> None:
+    """Its accuracy is that of ``eval`` on the model at that size."""
+    from tavt_kit.checkpoints import load_model
+    from tavt_kit.data import load_bytes, load_images
+    from tavt_kit.evaluation import LeanEvaluator
+    from tavt_kit.preprocess import Preprocessing
+
+    assert search(place, tmp_path / "out", "--budget", "flops=300K") == 0
+    model = load_model(place / "run", image_size=24)
+    images = load_images(str(place / "data"), seed=0)
+    card: Any = model.card
+    how = Preprocessing.from_record(card.preprocessing)
+    pixels, labels, _ = load_bytes(images.split("val"), how)
+    expected = LeanEvaluator(model, pixels, labels, how)(model.dense_schedule)
+    assert rivals(tmp_path / "out")["dense at 24 px"]["top1"] == expected.value
+
+
+def test_they_are_measured_among_the_finalists(
+    place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    seen: list[set[str]] = []
+
+    def passes(
+        model: AdaptiveViT, target: Any, size: Any, schedules: Sequence[TokenSchedule], *rest: Any,
+        beside: Any = None, **named: Any,
+    ) -> list[Measurement]:  # fmt: skip
+        table = toy_table(target)
+        seen.append(set(beside or {}))
+        times = [table.predict(one) for one in schedules] + [0.5 for _ in beside or {}]
+        return [Measurement((time,) * 60, steady=True) for time in times]
+
+    monkeypatch.setattr(search_target, "measure_schedules", passes)
+    monkeypatch.setattr(search_target, "measure_table", lambda model, target, *rest, **named: toy_table(target))
+    out = tmp_path / "out"
+    search(place, out, "--target", "torch:cpu:threads=1", "--budget", "latency=7ms", "--budget", "drop=100",
+           "--baseline", "test_vit")  # fmt: skip
+    found = rivals(out)
+    assert [one for one in seen if one] == [set(found)] and len(found) == 3  # once, with schedules beside them
+    assert all(one["latency_ms"]["median"] == 0.5 and one["ratio"]["value"] > 1 for one in found.values())
+    body = json.loads((out / "front.json").read_text())
+    assert "torch runs no int8" in body["rivals_left_out"][0]["reason"]
+    worse = [one for one in found.values() if one.get("top1", 0) < body["candidates"][body["chosen"]]["top1"]]
+    assert len(better_rivals(body)) == len(found) - len(worse)
+    said = capsys.readouterr().out
+    assert ("don't drop tokens" in said) == bool(better_rivals(body))
+
+
+def test_a_rival_that_wins_is_named() -> None:
+    """By multiply-adds where nothing is timed; by accuracy within the budget."""
+    chosen = {"schedule": [5, 4], "macs": 300, "top1": 0.7, "n": 100, "ci95": [0.6, 0.8], "verdict": "PASS"}
+    rival = {"name": "dense at 84 px", "kind": "resolution", "split": "val", "macs": 200, "top1": 0.9, "n": 100,
+             "ci95": [0.83, 0.95], "latency_ms": None, "verdict": "PASS"}  # fmt: skip
+    body = {"metric": "top1", "split": "val", "chosen": 0, "candidates": [{**chosen, "latency_ms": None}],
+            "budgets": ["flops=1K"], "rivals": [rival]}  # fmt: skip
+    (sentence,) = better_rivals(body)
+    assert "dense at 84 px scores 90.0" in sentence and "multiply-adds" in sentence
+    assert better_rivals(body | {"rivals": [rival | {"top1": 0.6}]}) == []
+    assert better_rivals(body | {"chosen": None}) == []
+    times = {"median": 3.0, "p90": 3.0}
+    assert better_rivals(body | {"rivals": [rival | {"latency_ms": times}]}) == []  # one timed, the other not
+
+
+def test_bad_ones_are_refused_before_anything_is_written(
+    place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    other = write_run(tmp_path / "other", classes=("disc", "square", "cross"))
+    (tmp_path / "no.onnx").write_bytes(b"nothing")
+    for flags, says in (
+        ((other,), "known to only one of"),
+        (("mobilenetv9",), "did you mean mobilenet"),
+        ((tmp_path / "absent.onnx",), "there is no model file"),
+        ((tmp_path / "no.onnx", "--target", "torch:cpu"), "runs on onnxruntime or openvino"),
+    ):
+        assert search(place, tmp_path / "out", "--budget", "flops=300K", "--baseline", *flags) == 2
+        assert says in capsys.readouterr().err.splitlines()[-1]
+        assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.slow
+def test_int8_and_files_on_a_real_target(place: Path, tmp_path: Path) -> None:
+    """A really quantized graph, and the user's exported and foreign files, measured and evaluated."""
+    import torch
+
+    from tavt_kit.checkpoints import load_model
+    from tavt_kit.runtimes.onnx_graph import module_to_onnx
+
+    with pytest.raises(SystemExit):
+        main(["export", str(place / "rival"), "--data", str(place / "data"), "-o", str(tmp_path / "files"),
+              "--schedule", "dense", "--format", "openvino", "--accept-inconclusive"])  # fmt: skip
+    foreign = tmp_path / "foreign.onnx"
+    bare = load_model(place / "rival").bare
+    foreign.write_bytes(module_to_onnx(bare, (torch.zeros(1, 3, 32, 32),), ["images"], {}))
+    out = tmp_path / "out"
+    flags = ("--target", "openvino:cpu:threads=1", "--final", 1, "--baseline", tmp_path / "files" / "model.f32.xml")
+    search(place, out, *flags, "--baseline", foreign, "--budget", "latency=1s")
+    found = rivals(out)
+    assert {"dense INT8", "model.f32.xml", "foreign.onnx"} <= set(found)
+    assert all(one["latency_ms"]["samples"] >= 40 and "top1" in one for one in found.values())
+    assert found["foreign.onnx"]["top1"] == found["model.f32.xml"]["top1"]
+    assert "calibrated on" in found["dense INT8"]["note"]
+    shutil.rmtree(tmp_path / "files")

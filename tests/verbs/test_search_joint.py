@@ -1,0 +1,111 @@
+"""``fgvc-kit search --joint``: candidates at other sizes, with fewer layers, by another score; told, exported."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tavt_kit.candidate import schedule_of
+from tavt_kit.cli import main
+from tavt_kit.schedule import JointSchedule
+from tests.verbs.tiny import write_pictures, write_run
+
+GENES = ("--joint", "image-size,layers,score")
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("joint")
+    write_pictures(folder / "data", each=30)
+    write_run(folder / "run")
+    return folder
+
+
+def search(place: Path, out: Path, *flags: object) -> int:
+    fixed = ["search", place / "run", "--data", place / "data", "-o", out, "--population", 8, "--no-baselines",
+             "--budget", "flops=300K"]  # fmt: skip
+    return run(*fixed, *flags)
+
+
+def run(*arguments: object) -> int:
+    with pytest.raises(SystemExit) as end:
+        main([str(argument) for argument in arguments])
+    return int(end.value.code or 0)
+
+
+@pytest.mark.slow
+def test_a_joint_front_is_found_told_and_exported(
+    place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from tavt_kit.checkpoints import load_model
+    from tavt_kit.data import load_bytes, load_images
+    from tavt_kit.evaluation import LeanEvaluator
+    from tavt_kit.macs import count_macs
+    from tavt_kit.preprocess import Preprocessing
+
+    out = tmp_path / "out"
+    assert search(place, out, *GENES, "--evaluations", 24) == 0
+    said, body = capsys.readouterr().out, json.loads((out / "front.json").read_text())
+    found = [(index, schedule_of(one)) for index, one in enumerate(body["candidates"])]
+    index, schedule = next(pair for pair in found if isinstance(pair[1], JointSchedule) and pair[1].image_size)
+    assert str(schedule) in said and str(schedule) in (out / "report.html").read_text().replace("<wbr>", "")
+    # Its figures are those of the model at that size, under that schedule.
+    model = load_model(place / "run", image_size=schedule.image_size)
+    model.score = schedule.score or model.score
+    card: Any = model.card
+    how = Preprocessing.from_record(card.preprocessing)
+    pixels, labels, _ = load_bytes(load_images(str(place / "data"), seed=0).split("val"), how)
+    record = body["candidates"][index]
+    assert record["top1"] == LeanEvaluator(model, pixels, labels, how)(schedule).value
+    assert record["macs"] == count_macs(model, schedule)
+    code = run("export", out, "--data", place / "data", "-o", tmp_path / "files", "--pick", index, "--format", "onnx")
+    exported = json.loads((tmp_path / "files" / "exported.json").read_text())["artifacts"][0]
+    assert code == 0 and exported["verdict"] == "PASS" and exported["schedule"] == list(schedule.counts)
+    # The same command goes on to the very same front, and the genes are part of what the store is tied to.
+    assert search(place, out, *GENES, "--evaluations", 24) == 0
+    assert json.loads((out / "front.json").read_text())["candidates"] == body["candidates"]
+    assert search(place, out, "--joint", "score", "--evaluations", 24) == 2
+    assert "joint was" in capsys.readouterr().err
+
+
+def test_what_a_gene_bought_is_told_by_evaluations(place: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    assert search(place, out, "--joint", "image-size", "--evaluations", 14, "--budget", "top1=1%") in (0, 1)
+    body = json.loads((out / "front.json").read_text())
+    chosen = body["candidates"][body["chosen"]]
+    assert [one["gene"] for one in body["bought"]] == (["image_size"] if "image_size" in chosen else [])
+    for one in body["bought"]:
+        assert one["macs_ratio"] == pytest.approx(chosen["macs"] / one["without"]["macs"]) and one["macs_ratio"] < 1
+        assert one["difference"]["n"] == chosen["n"] and one["time_ratio"] is None
+    assert body["bought"], "the cheapest candidate of all is at the smallest size"
+
+
+@pytest.mark.parametrize(
+    ("flags", "says"),
+    [
+        (("--joint", "size"), "takes image-size, layers, score"),
+        (("--joint", "precision"), "a front is of one target"),
+        (("--joint", "score", "--algorithm", "tavt"), "nsga2 or random"),
+        (("--joint", "score", "--workers", "2"), "this process alone"),
+        (("--joint", "score", "--evaluate-on", "openvino"), "by torch"),
+        (("--joint", "score", "--objective", "agreement"), "no one dense model"),
+    ],
+)
+def test_what_does_not_go_together_is_refused(
+    place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], flags: tuple[str, ...], says: str
+) -> None:
+    assert search(place, tmp_path / "out", *flags) == 2
+    assert says in capsys.readouterr().err.splitlines()[-1] and not (tmp_path / "out").exists()
+
+
+@pytest.mark.slow
+def test_finalists_are_measured_as_they_are(place: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    search(place, out, *GENES, "--evaluations", 12, "--target", "torch:cpu:threads=1", "--final", 2)
+    body = json.loads((out / "front.json").read_text())
+    assert all(one["latency_ms"]["samples"] >= 40 for one in body["candidates"])
+    assert all(np.isfinite(one["time_ratio"]) for one in body["bought"])
