@@ -268,6 +268,23 @@ def _other_score(subject: Subject, folder: Path, kind: str) -> Path:
     return _export(wrap(subject.adaptive.bare, "cls"), subject.card, folder / f"m{kind}")
 
 
+def _turned(subject: Subject, folder: Path, kind: str) -> Path:
+    """Scores turned round before the choice and indices turned back after it: of equal ones the last stay."""
+
+    def turned(scores: torch.Tensor, count: int, prefix: int, selection: str = "argsort") -> torch.Tensor:
+        patches = scores[:, prefix:].flip(1)
+        if selection == "topk":
+            index = patches.topk(count - prefix, dim=1).indices
+        else:
+            index = patches.argsort(dim=1, descending=True, stable=True)[:, : count - prefix]
+        index = (scores.shape[1] - 1 - index).sort(dim=1).values
+        return torch.cat((torch.arange(prefix).expand(scores.shape[0], -1), index), dim=1)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("tavt_kit.drop.keep_best", turned)
+        return _export(subject.adaptive, subject.card, folder / f"m{kind}")
+
+
 FAULTS: dict[str, Fault] = {
     "wrong mean": _card(mean=[0.5, 0.5, 0.5]),
     "wrong crop": _card(crop_pct=1.0),
@@ -276,6 +293,7 @@ FAULTS: dict[str, Fault] = {
     "another schedule in the card": _card(schedule=TokenSchedule((14, 11, 9, 9))),
     "stale weights, as the card says": _other_weights,
     "broken tie order": _imported,
+    "tokens turned round before the choice": _turned,
     "truncated file": _cut,
     "f32 under a card that says int8": _f32_as_int8,
     "swapped channels": _spoilt_model(_swap_channels),
@@ -300,6 +318,7 @@ QUICK = {
     "permuted classes",
     "stale weights, as the card says",
     "broken tie order",
+    "tokens turned round before the choice",
     "truncated file",
 }
 
