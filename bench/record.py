@@ -10,6 +10,7 @@ from tavt_kit.bench.protocol import Protocol
 from tavt_kit.device import TargetDevice
 from tavt_kit.host import HostFacts
 from tavt_kit.measurement import Measurement, PairedRatio, paired_ratio
+from tavt_kit.runtimes.executed import ExecutedGraph
 from tavt_kit.schedule import TokenSchedule
 
 __all__ = ["SCHEMA", "VERSION", "Benched", "bench_body", "gain_share"]
@@ -29,6 +30,7 @@ class Benched:
         schedule: Token counts, or ``None`` where the file does not say.
         macs: Multiply-adds of one image, rule ``executed``, or ``None``.
         size_bytes: Of the files of an artifact, or ``None`` for a live model.
+        executed: The kernels that ran, where they were looked at.
     """
 
     name: str
@@ -38,6 +40,7 @@ class Benched:
     schedule: TokenSchedule | None = None
     macs: int | None = None
     size_bytes: int | None = None
+    executed: ExecutedGraph | None = None
 
     @property
     def throughput(self) -> float:
@@ -99,4 +102,5 @@ def _row(one: Benched, rows: Sequence[Benched]) -> Mapping[str, Any]:
         "ratio": paired_ratio(first.measurement, one.measurement).as_record(),
         "gain_reference": None if share is None else reference.name,
         "gain_share": None if share is None else share.as_record(),
+        **({} if one.executed is None else {"executed": one.executed.as_record()}),
     }

@@ -22,7 +22,7 @@ _PART = 3  # images in a last batch that is tried where the main pass ends with 
 
 
 class Attempts:
-    """A session that answers NaN where its runtime refuses a batch or answers another, and remembers the refusal: that is a verdict."""
+    """A session that gives NaN where its runtime refuses a batch or answers another; what it said becomes a verdict."""
 
     def __init__(self, session: Session, classes: int) -> None:
         self._session, self._classes = session, classes

@@ -153,9 +153,9 @@ def convert_module(module: nn.Module, example: tuple[Any, ...], shapes: list[tup
             ) from error
 
 
-def compile_for(model: Any, target: TargetDevice) -> Any:
-    """Compile for one inference at a time, as fast as that one can be (the latency hint)."""
-    settings: dict[str, str] = {"PERFORMANCE_HINT": "LATENCY"}
+def compile_for(model: Any, target: TargetDevice, **more: str) -> Any:
+    """Compile for one inference at a time, as fast as that one can be (the latency hint), with more settings if any."""
+    settings: dict[str, str] = {"PERFORMANCE_HINT": "LATENCY", **more}
     # Without this OpenVINO silently picks bf16 where the CPU has it. A quantised graph runs the rest in f32.
     settings["INFERENCE_PRECISION_HINT"] = "f32" if target.precision == "int8" else target.precision
     if target.is_cpu:

@@ -51,6 +51,12 @@ Presets = Annotated[
     list[str] | None,
     typer.Option("--preset", help="Of a switchable file; repeat for several. [default: all that it names]"),
 ]
+Executed = Annotated[
+    bool,
+    typer.Option(
+        "--executed", help="Show the kernels that each file's products and attention ran as, and the slow ones."
+    ),
+]
 MinTime = Annotated[float, typer.Option(min=0.0, help="Least seconds of timed runs for each candidate.")]
 MaxTime = Annotated[str, typer.Option(help="Most time for each candidate; unsteady if it is not sure by then.")]
 
@@ -69,6 +75,7 @@ def bench_verb(
     pool: options.Pool = None,
     min_time: MinTime = 3.0,
     max_time: MaxTime = "60s",
+    executed: Executed = False,
     pack: Pack = None,
     carried: Carried = None,
     out: BenchOut = None,
@@ -82,6 +89,7 @@ def bench_verb(
     OpenVINO as it is, on onnxruntime through a temporary export. Ratios are paired with the first candidate.
     "MAC gain" is the share of the saving in multiply-adds that became time: (t_dense / t) / (MACs_dense / MACs).
     Images are random, or the first of --data. With --read nothing is measured: latencies.json is written instead.
+    --executed opens each exported file once more, after the measuring, and shows what its runtime made of it.
     --pack writes the chosen and other schedules of a search, and a runner that needs numpy and the target's runtime
     only; --carried reads what it measured, and exits 1 unless PASS.
     """
@@ -113,7 +121,7 @@ def bench_verb(
         seed,
     )
     host = HostFacts.gather()
-    rows = _measure(opener, things, protocol, seed)
+    rows = _measure(opener, things, protocol, seed, executed)
     body = bench_body(rows, protocol=protocol, inputs=opener.inputs, seed=seed, host=host)
     write_record(folder / "bench.json", SCHEMA, VERSION, body)
     if as_json:
@@ -174,8 +182,8 @@ def _write_pack(run: Path, pack: Path, as_json: bool) -> int:
     return 0
 
 
-def _measure(opener: Any, things: Sequence[str], protocol: Protocol, seed: int) -> list[Benched]:
-    """Open everything, then measure all of it together."""
+def _measure(opener: Any, things: Sequence[str], protocol: Protocol, seed: int, executed: bool) -> list[Benched]:
+    """Open everything, then measure all of it together; what ran is looked at after that."""
     import numpy as np
 
     from tavt_kit.bench import bench
@@ -192,8 +200,18 @@ def _measure(opener: Any, things: Sequence[str], protocol: Protocol, seed: int) 
             rng=np.random.default_rng(seed),
             on_round=lambda seconds, unsure: tell(f"measuring, {len(unsure)} of {len(opened)} not sure yet", None),
         )
+        tell("looking at what ran", None)
         return [
-            Benched(one.name, one.thing, one.session.target, found[one.name], one.schedule, one.macs, one.size_bytes)
+            Benched(
+                one.name,
+                one.thing,
+                one.session.target,
+                found[one.name],
+                one.schedule,
+                one.macs,
+                one.size_bytes,
+                one.executed() if executed else None,
+            )
             for one in opened
         ]
 
@@ -223,6 +241,9 @@ def _print(body: dict[str, Any], rows: Sequence[Benched], file: Path) -> None:
     console.print(table)
     targets = ", ".join(dict.fromkeys(str(one.target) for one in rows))
     console.print(escape(f"{targets}; ratio: time of {body['reference']} over this one's"), highlight=False)
+    for one in rows:
+        if one.executed is not None:
+            console.print(escape(f"{one.name} ran {one.executed}"), highlight=False)
     console.print(escape(f"{HostFacts.from_record(body['host'])}; inputs: {body['inputs']}; {file}"), highlight=False)
 
 

@@ -18,7 +18,8 @@ if TYPE_CHECKING:
     from tavt_kit.adaptive import AdaptiveViT
     from tavt_kit.artifact_card import ArtifactCard
     from tavt_kit.preprocess import Preprocessing
-    from tavt_kit.runtimes import Images, Session
+    from tavt_kit.runtimes import Images, Lengths, Session
+    from tavt_kit.runtimes.executed import ExecutedGraph
 
 __all__ = ["Opened", "Opener", "default_folder"]
 
@@ -45,6 +46,15 @@ class Opened:
     schedule: TokenSchedule | None
     macs: int | None
     size_bytes: int | None
+    lengths: Lengths | None = None
+
+    def executed(self) -> ExecutedGraph | None:
+        """The kernels of a file on its target; ``None`` of a live model."""
+        from tavt_kit.runtimes.executed import executed_graph
+
+        if Path(self.thing).suffix not in FILES:
+            return None
+        return executed_graph(Path(self.thing), self.session.target, self.images, self.lengths)
 
 
 @dataclass(slots=True)
@@ -123,7 +133,8 @@ class Opener:
                 name = f"{path.name} {one.setting}" if one is not None and one.is_switchable else path.name
                 run = session if one is None or one.lengths is None else session.at(one.lengths)
                 schedule, macs = (None, None) if one is None else (one.schedule, _macs(one))
-                self._add(name, str(path), run, images, schedule, macs, bytes_)
+                lengths = None if one is None else one.lengths
+                self._add(name, str(path), run, images, schedule, macs, bytes_, lengths)
 
     def _settings(self, card: ArtifactCard) -> list[ArtifactCard]:
         """A switchable file's card at each preset and schedule asked for; at all of its presets where none is."""
@@ -203,10 +214,11 @@ class Opener:
         schedule: TokenSchedule | None,
         macs: int | None,
         size_bytes: int | None,
+        lengths: Lengths | None = None,
     ) -> None:
         several = len(self.targets) > 1
         label = f"{name} on {session.target.runtime}" if several else name
-        self.opened.append(Opened(label, thing, session, images, schedule, macs, size_bytes))
+        self.opened.append(Opened(label, thing, session, images, schedule, macs, size_bytes, lengths))
 
 
 def _told_apart(opened: Sequence[Opened]) -> list[Opened]:
