@@ -92,7 +92,8 @@ def _rows_in_onnx(values: Tensor, index: Tensor, tracing: bool) -> Tensor:
         return rows
     shape = (*index.shape, *values.shape[2:])
     given, attributes = (values, index.unsqueeze(-1)), {"batch_dims": 1}
-    return torch.onnx.ops.symbolic("GatherND", given, attributes, dtype=values.dtype, shape=shape)
+    gathered: Tensor = torch.onnx.ops.symbolic("GatherND", given, attributes, dtype=values.dtype, shape=shape)
+    return gathered
 
 
 class _RowsInOnnx(torch.autograd.Function):

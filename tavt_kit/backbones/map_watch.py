@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -43,4 +44,4 @@ class MapWatch(Watch):
 
     def mean(self) -> Tensor:
         """(B, n, n): the mean over the heads of all calls."""
-        return sum(attention.mean(dim=1) for attention in self.maps) / len(self.maps)
+        return torch.stack([attention.mean(dim=1) for attention in self.maps]).mean(dim=0)

@@ -99,7 +99,7 @@ class OpenvinoChoice:
 
 
 def _key(output: Any) -> tuple[str, int]:
-    return output.get_node().get_name(), output.get_index()
+    return str(output.get_node().get_name()), int(output.get_index())
 
 
 def _scores(scores: Any, sway: Any) -> Any:

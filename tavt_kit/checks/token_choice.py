@@ -74,8 +74,8 @@ def choice_of(path: Path, card: ArtifactCard, target: TargetDevice, images: NDAr
     """
     if card.is_dense or path.suffix not in (".onnx", ".xml"):
         return None
-    kind = OpenvinoChoice if target.runtime == "openvino" else OnnxChoice
-    graph: ChoosingGraph | None = kind.read(path, target)
+    graph: ChoosingGraph | None
+    graph = OpenvinoChoice.read(path, target) if target.runtime == "openvino" else OnnxChoice.read(path, target)
     if graph is None:
         return None
     kept, wanted = graph.kept(), _wanted(card)
@@ -113,10 +113,8 @@ def _first_stay(rows: Sequence[tuple[int, ...] | None], card: ArtifactCard) -> b
     """
     if None in rows:
         return True  # then the logits alone decide
-    before, wanted = card.tokens - card.prefix, []
-    for kept in _wanted(card):
-        wanted.append(rows_wanted(before + card.prefix, kept + card.prefix, card.prefix))
-        before = kept
+    stay = [kept + card.prefix for kept in _wanted(card)]
+    wanted = [rows_wanted(n, kept, card.prefix) for n, kept in zip((card.tokens, *stay), stay, strict=False)]
     rest = iter(rows)
     return all(one in rest for one in (wanted if len(rows) == len(wanted) else wanted[:-1]))
 
