@@ -91,8 +91,8 @@ def _rows_in_onnx(values: Tensor, index: Tensor, tracing: bool) -> Tensor:
         rows: Tensor = _RowsInOnnx.apply(values, index)  # type: ignore[no-untyped-call]
         return rows
     shape = (*index.shape, *values.shape[2:])
-    given, attributes = (values, index.unsqueeze(-1)), {"batch_dims": 1}
-    gathered: Tensor = torch.onnx.ops.symbolic("GatherND", given, attributes, dtype=values.dtype, shape=shape)
+    given = (values, index.unsqueeze(-1))
+    gathered: Tensor = torch.onnx.ops.symbolic("GatherND", given, {"batch_dims": 1}, dtype=values.dtype, shape=shape)
     return gathered
 
 

@@ -158,13 +158,13 @@ def begin(family: Family, start: Path, given: argparse.Namespace) -> None:
         save_model(start, backbone, card)
         return
     arguments = {**family.arguments, "img_size": [edge, edge], "num_classes": len(classes)}
-    if family.inside:  # PIM takes a share of the tokens of each level, fewer the deeper it is
+    if family.inside:  # PIM's levels hand on a share of their tokens, fewer the deeper they are
         tokens = (edge // 14) ** 2
-        arguments["num_selects"] = [tokens // 2, tokens // 3, tokens // 4, tokens // 8]
+        arguments["num_selects"] = [3 * tokens // 4, 3 * tokens // 4, tokens // 2, tokens // 2]
     model = timm.create_model(family.name, **arguments)
     weights = {f"{family.inside}{name}": tensor for name, tensor in backbone.state_dict().items()}
-    if family.inside:
-        weights = {name: tensor for name, tensor in weights.items() if ".head." not in name}
+    if family.inside:  # its levels are taken before the last norm and the head
+        weights = {name: tensor for name, tensor in weights.items() if name.split(".")[1] not in ("norm", "head")}
     unknown = model.load_state_dict(weights, strict=False).unexpected_keys
     assert not unknown, unknown
     about = f"{card.provenance}; in {family.name}, whose own parts begin at random"

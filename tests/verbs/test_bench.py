@@ -41,7 +41,7 @@ def test_files_side_by_side(tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
     assert names == [f"{n}.onnx on {r}" for n in ("a", "b[red]") for r in ("onnxruntime", "openvino")]
 
 
-@pytest.mark.parametrize(("suffix", "kernel"), [(".onnx", "QLinearMatMul"), (".xml", "FullyConnected")])
+@pytest.mark.parametrize(("suffix", "kernel"), [(".onnx", "MatMulIntegerToFloat"), (".xml", "FullyConnected")])
 @pytest.mark.slow
 def test_what_ran_of_an_int8_file_is_shown(
     suffix: str, kernel: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
