@@ -14,7 +14,6 @@ import torch
 
 from tavt_kit.adaptive import AdaptiveViT, LeanViT
 from tavt_kit.bench.parts import DropPart, Part
-from tavt_kit.bench.quantized import quantize_onnx, quantize_openvino
 from tavt_kit.bench.table_plan import Array, TablePlan
 from tavt_kit.device import TargetDevice
 from tavt_kit.errors import ExportError
@@ -69,7 +68,23 @@ def _graph(module: torch.nn.Module, arrays: Sequence[Array], kept: int | None, t
     if target.precision != "int8":
         return graph
     feeds = [*(np.array(count, dtype=np.int64) for count in counts), *(array[:1] for array in arrays)]
-    return (quantize_openvino if target.runtime == "openvino" else quantize_onnx)(graph, feeds)
+    return _quantized(graph, feeds)
+
+
+def _quantized(graph: Any, feeds: Sequence[Array]) -> Any:
+    """The graph in int8, by the settings of shipped files."""
+    if not isinstance(graph, bytes):
+        from tavt_kit.exporters.quantize import quantize_fed
+
+        return quantize_fed(graph, [dict(enumerate(feeds))], smooth=True)
+    import onnx
+
+    from tavt_kit.exporters.narrow_onnx import quantize_statically_fed
+
+    model = onnx.load_from_string(graph)
+    names = [one.name for one in model.graph.input]
+    made: bytes = quantize_statically_fed(model, [dict(zip(names, feeds, strict=True))]).SerializeToString()
+    return made
 
 
 def _to_openvino(module: torch.nn.Module, tensors: Sequence[torch.Tensor], counts: Sequence[int]) -> Any:

@@ -11,6 +11,7 @@ from tavt_kit.bench.ratios import METHOD, bootstrap_ratio
 from tavt_kit.device import TargetDevice
 from tavt_kit.host import HostFacts
 from tavt_kit.measurement import Measurement, PairedRatio
+from tavt_kit.runtimes.executed import ExecutedGraph
 from tavt_kit.schedule import TokenSchedule
 
 __all__ = ["SCHEMA", "VERSION", "Benched", "Whole", "bench_body", "gain_share"]
@@ -62,6 +63,7 @@ class Benched:
         verdicts: Records of the limits of a budget.
         busy_cores: How many cores worked for this process while it was timed; ``None`` where nobody looked.
         doubts: What makes its times other than they seem, in sentences.
+        executed: The kernels that ran, where they were looked at.
     """
 
     name: str
@@ -83,6 +85,7 @@ class Benched:
     verdicts: Sequence[Mapping[str, Any]] = field(default=())
     busy_cores: float | None = None
     doubts: Sequence[str] = field(default=())
+    executed: ExecutedGraph | None = None
 
     @property
     def latency(self) -> Measurement:
@@ -189,4 +192,5 @@ def _row(one: Benched, rows: Sequence[Benched]) -> Mapping[str, Any]:
         "budgets": [dict(found) for found in one.verdicts],
         "busy_cores": one.busy_cores,
         "doubts": list(one.doubts),
+        **({} if one.executed is None else {"executed": one.executed.as_record()}),
     }

@@ -8,13 +8,10 @@ from dataclasses import dataclass, field
 import torch.nn.functional as F
 from torch import Tensor
 
-from tavt_kit.backbones.base import Watch
 from tavt_kit.distill.losses import at_least_f32
 from tavt_kit.drop import gather_rows
-from tavt_kit.errors import UnsupportedBackbone
-from tavt_kit.scores import attention_map, cls_score, column_score
 
-__all__ = ["Inside", "MapWatch", "attention_loss", "feature_loss"]
+__all__ = ["Inside", "attention_loss", "feature_loss"]
 
 Placed = tuple[Tensor, Tensor | None]
 """A tensor, and the places (B, n) of its tokens in the original sequence; None for all of them."""
@@ -39,36 +36,6 @@ class Inside:
 
 def _detached(values: Mapping[int, Placed]) -> dict[int, Placed]:
     return {layer: (value.detach(), place) for layer, (value, place) in values.items()}
-
-
-class MapWatch(Watch):
-    """Keeps the attention map of a layer, and scores by it."""
-
-    def __init__(self, score: str) -> None:
-        super().__init__(score)
-        self.maps: list[Tensor] = []
-
-    def __call__(
-        self, q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None, scale: float | None, dropout: float
-    ) -> Tensor:
-        attention = attention_map(q, k, bias, scale)
-        self.maps.append(attention)
-        self._add((cls_score(q, k, bias, scale) if self.score == "cls" else column_score(attention)).detach())
-        mixing = F.dropout(attention, dropout) if dropout else attention
-        return mixing.to(v.dtype) @ v
-
-    def taken(self, layer: int) -> Tensor:
-        """(B, H, n, n); of several parallel calls the only one is not known.
-
-        Raises:
-            UnsupportedBackbone: There was no call to look at, or more than one.
-        """
-        if len(self.maps) != 1:
-            raise UnsupportedBackbone(
-                f"layer {layer} of this model shows {len(self.maps)} attention maps instead of one, so none can be "
-                "distilled; use --feature-weight"
-            )
-        return self.maps[0]
 
 
 def feature_loss(student: Placed, teacher: Placed) -> Tensor:

@@ -16,7 +16,8 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from tavt_kit.adaptive import AdaptiveViT
 from tavt_kit.backbones.base import Watch
-from tavt_kit.distill.inside import Inside, MapWatch
+from tavt_kit.backbones.map_watch import MapWatch
+from tavt_kit.distill.inside import Inside
 from tavt_kit.distill.joint import Joint
 from tavt_kit.drop import Pick, drop, restore
 from tavt_kit.errors import UnsupportedBackbone

@@ -23,7 +23,6 @@ import argparse
 import json
 import sys
 import tempfile
-from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -51,7 +50,7 @@ from tavt_kit.measurement import Measurement, PairedRatio, paired_ratio
 from tavt_kit.model_card import ModelCard
 from tavt_kit.preprocess import Preprocessing
 from tavt_kit.runtimes import open_file, open_module
-from tavt_kit.runtimes.openvino_core import openvino_core
+from tavt_kit.runtimes.executed import executed_graph
 from tavt_kit.schedule import TokenSchedule
 from tavt_kit.timm_import import timm
 
@@ -187,10 +186,13 @@ def write(model: AdaptiveViT, card: ArtifactCard, path: Path, examples: Examples
 
 
 def opened(row: Row, path: Path, models: dict[str, AdaptiveViT], given: argparse.Namespace) -> Any:
-    precision = "bf16" if row.precision == "bf16" else "f32"
-    target = TargetDevice(row.runtime, "cpu", threads=given.threads, precision=precision)
     lengths = schedule_of(models[row.score], row.schedule).counts if row.switchable else None
-    return open_file(path, target, lengths)
+    return open_file(path, target_of(row, given), lengths)
+
+
+def target_of(row: Row, given: argparse.Namespace) -> TargetDevice:
+    precision = "bf16" if row.precision == "bf16" else "f32"
+    return TargetDevice(row.runtime, "cpu", threads=given.threads, precision=precision)
 
 
 def figures(row: Row, found: dict[str, Measurement], models: dict[str, AdaptiveViT]) -> dict[str, Any]:
@@ -231,45 +233,8 @@ def executed(
     row: Row, path: Path, images: np.ndarray, models: dict[str, AdaptiveViT], given: argparse.Namespace
 ) -> dict[str, Any]:
     """What ran: kinds of nodes with their kernels and counts, and the share of the time in reference kernels."""
-    if row.runtime == "onnxruntime":
-        return optimised(path)
-
-    settings = {"PERF_COUNT": "YES", "INFERENCE_NUM_THREADS": str(given.threads), "NUM_STREAMS": "1",
-                "INFERENCE_PRECISION_HINT": "bf16" if row.precision == "bf16" else "f32"}  # fmt: skip
-    compiled = openvino_core().compile_model(str(path), "CPU", settings)
-    request = compiled.create_infer_request()
-    inputs: dict[int, Any] = {0: images}
-    if row.switchable:
-        inputs[1] = np.array(schedule_of(models[row.score], row.schedule).counts, np.int64)
-    for _ in range(2):
-        request.infer(inputs)
-    heavy = ("FullyConnected", "MatMul", "ScaledDotProductAttention", "MHA", "Convolution")
-    kinds: Counter[str] = Counter()
-    time, reference = 0.0, Counter[str]()
-    for node in request.profiling_info:
-        spent = node.real_time.total_seconds()
-        time += spent
-        if node.node_type in heavy:
-            kinds[f"{node.node_type} {node.exec_type}"] += 1
-        if node.exec_type.startswith("ref"):
-            reference[f"{node.node_type} {node.exec_type}"] += spent
-    shares = {kind: round(spent / time, 5) for kind, spent in reference.most_common() if spent / time > 0.001}
-    return {"kernels": dict(kinds.most_common()), "reference kernels, share of the time": shares}
-
-
-def optimised(path: Path) -> dict[str, Any]:
-    """The heavy operators of onnxruntime's own optimised graph."""
-    import onnxruntime
-
-    with tempfile.TemporaryDirectory() as folder:
-        options = onnxruntime.SessionOptions()
-        options.optimized_model_filepath = str(Path(folder) / "o.onnx")
-        options.log_severity_level = 3
-        onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
-        graph = onnx.load(options.optimized_model_filepath, load_external_data=False).graph
-    wanted = ("MatMul", "Gemm", "Conv", "Attention", "QuantizeLinear", "LayerNormalization", "Gather", "TopK")
-    kinds = Counter(node.op_type for node in graph.node if any(word in node.op_type for word in wanted))
-    return {"kernels": dict(kinds.most_common())}
+    lengths = schedule_of(models[row.score], row.schedule).counts if row.switchable else None
+    return executed_graph(path, target_of(row, given), images, lengths).as_record()
 
 
 def show(table: list[dict[str, Any]], official: Measurement, graphs: dict[str, Any], given: argparse.Namespace) -> None:

@@ -22,7 +22,7 @@ _PART = 3  # images in a last batch that is tried where the main pass ends with 
 
 
 class Attempts:
-    """A session that answers NaN where its runtime refuses a batch, and remembers the refusal: that is a verdict."""
+    """A session that gives NaN where its runtime refuses a batch or answers another; what it said becomes a verdict."""
 
     def __init__(self, session: Session, classes: int) -> None:
         self._session, self._classes = session, classes
@@ -30,12 +30,15 @@ class Attempts:
 
     def __call__(self, images: NDArray[np.float32]) -> Logits:
         try:
-            return self._session(images)
+            logits = self._session(images)
+            if len(logits) == len(images):
+                return logits
+            said = f"it gives {len(logits)} answers to a batch of {len(images)}"
         except Exception as error:  # each runtime has its own; none of them must hide behind a traceback
-            if self.refusal is None:
-                line = next(iter(str(error).strip().splitlines()), type(error).__name__)
-                self.refusal = f"it cannot run a batch of {len(images)}: {line[:200]}"
-            return np.full((len(images), self._classes), np.nan, np.float32)
+            line = next(iter(str(error).strip().splitlines()), type(error).__name__)
+            said = f"it cannot run a batch of {len(images)}: {line[:200]}"
+        self.refusal = self.refusal or said
+        return np.full((len(images), self._classes), np.nan, np.float32)
 
 
 def check_batches(

@@ -20,11 +20,12 @@ from torch import Tensor
 from tavt_kit.adaptive import AdaptiveViT
 from tavt_kit.backbones.ffvt import FfvtBackbone
 from tavt_kit.backbones.fusion import FusionBackbone
+from tavt_kit.backbones.map_watch import MapWatch
 from tavt_kit.backbones.mixvit import MixVitHybrid
 from tavt_kit.backbones.pim import Pim
 from tavt_kit.backbones.pim_vit import PimVitBackbone
 from tavt_kit.errors import MeasurementError
-from tavt_kit.explaining.rollout import MapWatch, attention_rollout
+from tavt_kit.explaining.rollout import attention_rollout
 from tavt_kit.tokens import TokenState
 
 __all__ = ["Explained", "Heat", "Marked", "explain"]
@@ -138,7 +139,7 @@ def _layers(adaptive: AdaptiveViT, images: Tensor) -> tuple[TokenState, _Maps, d
         watch = MapWatch(adaptive.score)
         state = adaptive.advance(state, [layer], adaptive.schedule.counts, watch=watch)
         # TransFG keeps the maps itself, of every head.
-        attention = watch.map[0] if watch.maps else state.notes["maps"][-1][0][0].mean(dim=0)
+        attention = watch.mean()[0] if watch.maps else state.notes["maps"][-1][0][0].mean(dim=0)
         maps.append((attention, entered))
         kept[layer] = everyone if state.place is None else state.place[0]
     return state, maps, kept, chosen

@@ -4,32 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import torch
 from torch import Tensor
 
-from tavt_kit.backbones.base import Watch
-from tavt_kit.scores import attention_map
-
-__all__ = ["MapWatch", "attention_rollout"]
-
-
-class MapWatch(Watch):
-    """Keeps the attention maps of a layer, means over heads, beside the scores that a drop needs."""
-
-    def __init__(self, score: str) -> None:
-        super().__init__(score)
-        self.maps: list[Tensor] = []
-
-    def __call__(
-        self, q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None, scale: float | None, dropout: float
-    ) -> Tensor:
-        self.maps.append(attention_map(q, k, bias, scale).mean(dim=1))
-        return super().__call__(q, k, v, bias, scale, dropout)
-
-    @property
-    def map(self) -> Tensor:
-        """(B, n, n): the mean over the calls of the layer (parallel attention makes several)."""
-        return torch.stack(self.maps).mean(dim=0)
+__all__ = ["attention_rollout"]
 
 
 def attention_rollout(maps: Sequence[tuple[Tensor, Tensor]], left: Tensor, weights: Tensor, tokens: int) -> Tensor:

@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import onnx
 from numpy.typing import NDArray
 
 from tavt_kit.errors import ExportError
-from tavt_kit.exporters.quantize import CHATTY, feeds
+from tavt_kit.exporters.quantize import CHATTY, Feed, feeds
 from tavt_kit.quieted import quieted
 from tavt_kit.schedule import TokenSchedule
 
-__all__ = ["compress_onnx_weights", "halve", "quantize_statically"]
+__all__ = ["compress_onnx_weights", "halve", "quantize_statically", "quantize_statically_fed"]
 
 _HEAVY = ("Conv", "Gemm", "MatMul")
 _FLOAT = ("Softmax", "ReduceSum", "TopK")
@@ -44,14 +44,30 @@ def quantize_statically(
     Raises:
         ExportError: onnxruntime cannot quantize the model.
     """
-    with quieted(*CHATTY), tempfile.TemporaryDirectory() as folder:
+    return quantize_statically_fed(model, feeds(images, schedules), symmetric=symmetric)
+
+
+def quantize_statically_fed(
+    model: onnx.ModelProto, given: Sequence[Feed], *, symmetric: bool = False
+) -> onnx.ModelProto:
+    """As ``quantize_statically``, of any graph: a latency table's parts take other inputs than images.
+
+    Args:
+        model: In f32; it stays as it is.
+        given: One after another what to calibrate on, by the names of the graph's inputs.
+        symmetric: As of ``quantize_statically``.
+
+    Raises:
+        ExportError: onnxruntime cannot quantize the model.
+    """
+    with quieted(*CHATTY), _unwarned(), tempfile.TemporaryDirectory(prefix="fgvc-kit-int8-") as folder:
         from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
 
         class Reader(CalibrationDataReader):  # type: ignore[misc]
             def __init__(self) -> None:
-                self.left: Iterator[dict[str, NDArray[Any]]] = iter(feeds(images, schedules))
+                self.left = iter(given)
 
-            def get_next(self) -> dict[str, NDArray[Any]] | None:
+            def get_next(self) -> Feed | None:
                 return next(self.left, None)
 
         source, path = Path(folder) / "f32.onnx", Path(folder) / "int8.onnx"
@@ -66,12 +82,25 @@ def quantize_statically(
                 activation_type=QuantType.QInt8 if symmetric else QuantType.QUInt8,
                 weight_type=QuantType.QInt8,
                 op_types_to_quantize=list(_HEAVY),
+                # Not MatMulConstBOnly, which says the same and does nothing for QDQ (onnxruntime 1.31).
                 nodes_to_exclude=_of_activations(model),
                 extra_options={"ActivationSymmetric": symmetric, "WeightSymmetric": True},
             )
             return onnx.load(str(path))
         except Exception as error:  # whatever the failing step raises
             raise _refusal("quantize", error) from error
+
+
+@contextlib.contextmanager
+def _unwarned() -> Iterator[None]:
+    """The sessions that onnxruntime calibrates with warn of their own leftovers."""
+    import onnxruntime
+
+    onnxruntime.set_default_logger_severity(3)
+    try:
+        yield
+    finally:
+        onnxruntime.set_default_logger_severity(2)
 
 
 def _of_activations(model: onnx.ModelProto) -> list[str]:
@@ -122,4 +151,4 @@ def halve(model: onnx.ModelProto) -> onnx.ModelProto:
 
 
 def _refusal(what: str, error: Exception) -> ExportError:
-    return ExportError(f"onnxruntime cannot {what} the model ({type(error).__name__}: {error}); export it as f32")
+    return ExportError(f"onnxruntime cannot {what} the model ({type(error).__name__}: {error}); choose precision f32")

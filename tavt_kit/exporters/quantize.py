@@ -15,7 +15,7 @@ from tavt_kit.quieted import quieted
 from tavt_kit.runtimes.session import LENGTHS
 from tavt_kit.schedule import TokenSchedule
 
-__all__ = ["CHATTY", "compress_weights", "feeds", "quantize", "quantize_carefully"]
+__all__ = ["CHATTY", "Feed", "compress_weights", "feeds", "quantize", "quantize_carefully", "quantize_fed"]
 
 _log = logging.getLogger(__name__)
 
@@ -53,17 +53,29 @@ def quantize(
         ExportError: There are no images, or NNCF cannot quantize the model.
     """
     _some(images)
+    quantized = quantize_fed(model, feeds(images, schedules), smooth=smooth)
+    _log.info("quantized to int8, calibrated on %d images, SmoothQuant %s", len(images), "on" if smooth else "off")
+    return quantized
+
+
+def quantize_fed(model: Any, given: Sequence[Any], *, smooth: bool) -> Any:
+    """As ``quantize``, of any graph: a latency table's parts take other inputs than images.
+
+    Args:
+        model: As of ``quantize``.
+        given: One after another what to calibrate on, each by the names or places of the graph's inputs.
+        smooth: As of ``quantize``.
+
+    Raises:
+        ExportError: NNCF cannot quantize the model.
+    """
     with quieted(*CHATTY):
         import nncf
 
         try:
-            quantized = nncf.quantize(
-                model, nncf.Dataset(feeds(images, schedules)), **_settings(nncf, smooth), subset_size=len(images)
-            )
+            return nncf.quantize(model, nncf.Dataset(given), **_settings(nncf, smooth), subset_size=len(given))
         except Exception as error:  # NNCF raises whatever its backend raises
             raise _refusal(error) from error
-    _log.info("quantized to int8, calibrated on %d images, SmoothQuant %s", len(images), "on" if smooth else "off")
-    return quantized
 
 
 def quantize_carefully(
@@ -155,5 +167,5 @@ def _some(images: NDArray[np.float32]) -> None:
 
 def _refusal(error: Exception) -> ExportError:
     return ExportError(
-        f"NNCF cannot quantize the model ({type(error).__name__}: {error}); export it as f32, or for OpenVINO"
+        f"NNCF cannot quantize the model ({type(error).__name__}: {error}); choose precision f32, or OpenVINO"
     )

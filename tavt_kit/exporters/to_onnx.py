@@ -24,8 +24,8 @@ from tavt_kit.errors import ExportError
 from tavt_kit.exporters.culprit import refused_layer
 from tavt_kit.exporters.how_onnx import OnnxHow
 from tavt_kit.exporters.onnx_file import LARGEST, finish
-from tavt_kit.quieted import quieted
 from tavt_kit.runtimes import open_file
+from tavt_kit.runtimes.onnx_graph import quiet_exporters
 from tavt_kit.runtimes.session import LENGTHS
 from tavt_kit.schedule import TokenSchedule
 
@@ -36,9 +36,6 @@ INPUT, OUTPUT = "images", "logits"
 _TRACED = 2  # a batch of one would be baked into the graph
 _BATCHES = (1, _TRACED, 3)
 _TOLERANCE = 1e-3  # of the largest logit; a right graph differs by 1e-6
-
-_CHATTY = ("onnxscript", "onnx_ir", "torch.onnx")
-"""Both exporters warn of every constant token count, and print and log what they skip."""
 
 _log = logging.getLogger(__name__)
 
@@ -119,7 +116,7 @@ def _export(
     module: nn.Module, inputs: tuple[Tensor, ...], path: Path, exporter: str, opset: int, names: list[str]
 ) -> None:
     common: Any = {"opset_version": opset, "input_names": names, "output_names": [OUTPUT]}
-    with quieted(*_CHATTY), torch.no_grad():
+    with quiet_exporters(), torch.no_grad():
         if exporter == "tracing":
             axes = {INPUT: {0: "batch"}, OUTPUT: {0: "batch"}}
             torch.onnx.export(module, inputs, str(path), dynamo=False, dynamic_axes=axes, **common)
@@ -171,7 +168,7 @@ def _culprit(adaptive: AdaptiveViT, card: ArtifactCard, exporter: str, opset: in
     def convert(part: nn.Module, inputs: tuple[Tensor, ...]) -> None:
         import tempfile
 
-        with tempfile.TemporaryDirectory() as folder, quieted(*_CHATTY), torch.no_grad():
+        with tempfile.TemporaryDirectory() as folder, quiet_exporters(), torch.no_grad():
             path = str(Path(folder) / "part.onnx")
             torch.onnx.export(part, inputs, path, dynamo=exporter == "dynamo", opset_version=opset)
 

@@ -92,18 +92,18 @@ def open_onnx_module(module: nn.Module, target: TargetDevice, example_shape: tup
     return OnnxSession(module_to_onnx(module, [example], ["images"], {"images": {0: "batch"}}), target, begin=begin)
 
 
-def open_session(source: Path | bytes, target: TargetDevice) -> Any:
-    """An ``onnxruntime.InferenceSession`` of a file or of its bytes.
+def open_session(source: Path | bytes, target: TargetDevice, optimised: Path | None = None) -> Any:
+    """An ``onnxruntime.InferenceSession`` of a file or of its bytes; ``optimised`` gets the graph that it will run.
 
     Raises:
         DataError: onnxruntime cannot read it.
         TargetError: The target's provider does not load here.
     """
-    provider = provider_of(target)
+    provider, options = provider_of(target), _options(target)
+    if optimised is not None:
+        options.optimized_model_filepath = str(optimised)
     try:
-        session = onnxruntime.InferenceSession(
-            source, _options(target), providers=[(provider, _provider_options(target))]
-        )
+        session = onnxruntime.InferenceSession(source, options, providers=[(provider, _provider_options(target))])
     except Exception as error:  # onnxruntime's own exception classes have no common parent but this
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise DataError(f"onnxruntime cannot load {_name(source)}: {reason}") from None

@@ -167,9 +167,15 @@ def convert_module(module: nn.Module, example: tuple[Any, ...], shapes: list[tup
             ) from error
 
 
-def compile_for(model: Any, target: TargetDevice) -> Any:
-    """Compile for one inference at a time, as fast as that one can be, or with the throughput hint for many."""
-    settings: dict[str, str] = {"PERFORMANCE_HINT": "LATENCY" if target.is_usual else target.mode.upper()}
+def compile_for(model: Any, target: TargetDevice, **more: str) -> Any:
+    """Compile for one inference at a time, as fast as that one can be, or with the throughput hint for many.
+
+    Args:
+        model: Read or converted.
+        target: Says the mode, the precision and the threads.
+        more: Further settings of OpenVINO.
+    """
+    settings: dict[str, str] = {"PERFORMANCE_HINT": "LATENCY" if target.is_usual else target.mode.upper(), **more}
     # Without this OpenVINO silently picks bf16 where the CPU has it. A quantised graph runs the rest in f32.
     settings["INFERENCE_PRECISION_HINT"] = "f32" if target.precision == "int8" else target.precision
     if target.is_cpu:

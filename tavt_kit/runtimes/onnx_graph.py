@@ -17,7 +17,7 @@ from tavt_kit.quieted import quieted
 if TYPE_CHECKING:
     from torch import nn
 
-__all__ = ["module_to_onnx"]
+__all__ = ["module_to_onnx", "quiet_exporters"]
 
 _OPSET = 17
 
@@ -40,7 +40,7 @@ def module_to_onnx(
 
     file: Any = io.BytesIO()  # taken by this exporter, though its types speak of paths only
     try:
-        with _silenced(), torch.no_grad():
+        with quiet_exporters(), torch.no_grad():
             torch.onnx.export(
                 module,
                 tuple(example),
@@ -60,15 +60,18 @@ def module_to_onnx(
 
 
 @contextlib.contextmanager
-def _silenced() -> Iterator[None]:
-    """The exporter warns of every constant token count, and prints the whole graph of what it cannot write."""
+def quiet_exporters() -> Iterator[None]:
+    """Both of torch's exporters warn of every constant token count, and print and log what they skip.
+
+    What they cannot write they raise, too; the tracing one prints the whole graph of it besides.
+    """
     import torch
 
     core: Any = torch._C
     printer = core._jit_onnx_log
     core._jit_onnx_log = lambda *told: None  # on stdout, and torch 2.13 turns it on whatever its switch says
     try:
-        with quieted("torch.onnx", level=logging.CRITICAL):
+        with quieted("torch.onnx", "onnxscript", "onnx_ir", level=logging.CRITICAL):
             yield
     finally:
         core._jit_onnx_log = printer

@@ -52,6 +52,12 @@ Presets = Annotated[
     list[str] | None,
     typer.Option("--preset", help="Of a switchable file; repeat for several. [default: all that it names]"),
 ]
+Executed = Annotated[
+    bool,
+    typer.Option(
+        "--executed", help="Show the kernels that each file's products and attention ran as, and the slow ones."
+    ),
+]
 MinTime = Annotated[float, typer.Option(min=0.0, help="Least seconds of timed runs for each candidate.")]
 Batch = Annotated[str | None, typer.Option(metavar="N[,N...]", help="Images of one inference: one number, or several.")]
 Threads = Annotated[str | None, typer.Option(metavar="N[,N...]", help="CPU threads: one number, or several.")]
@@ -105,6 +111,7 @@ def bench_verb(
     mixed: Mixed = False,
     min_time: MinTime = 3.0,
     max_time: MaxTime = "60s",
+    executed: Executed = False,
     pack: Pack = None,
     carried: Carried = None,
     out: BenchOut = None,
@@ -120,7 +127,8 @@ def bench_verb(
     Ratios are paired with the first candidate. "MAC gain" is the share of the saving in multiply-adds that became
     time: (t_dense / t) / (MACs_dense / MACs). Images are random, or the first of --data. With --budget every
     candidate is judged by its own interval, and the exit code is 1 unless all PASS. With --read nothing is measured:
-    latencies.json is written instead. --pack writes the chosen and other schedules of a search, and a runner that
+    latencies.json is written instead. --executed opens each exported file once more, after the measuring, and shows
+    what its runtime made of it. --pack writes the chosen and other schedules of a search, and a runner that
     needs numpy and the target's runtime only; --carried reads what it measured, and exits 1 unless PASS.
     """
     if pack is not None or carried is not None:
@@ -142,7 +150,9 @@ def bench_verb(
     refuse_qualities(limits)
     sweep = Sweep.parse(precision=precision, threads=threads, batch=batch, image_size=image_size)
     whole = e2e or pictures is not None or any(limit.statistic == "e2e" for limit in limits)
-    plan = Plan(_protocol(min_time, max_time), limits, seed, whole, memory or bool(limits.of("memory")), meters, mixed)
+    plan = Plan(
+        _protocol(min_time, max_time), limits, seed, whole, memory or bool(limits.of("memory")), meters, mixed, executed
+    )
     inputs = Inputs(data, pictures, seed)
     opener = Opener(
         tuple(target or ()), sweep, tuple(schedule or ()), tuple(preset or ()), inputs, weights, score, pool, seed

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from tavt_kit.device import TargetDevice
     from tavt_kit.measurement import Measurement
     from tavt_kit.runtimes import Images, Session
+    from tavt_kit.runtimes.executed import ExecutedGraph
     from tavt_kit.verbs.bench_images import Inputs
     from tavt_kit.verbs.bench_things import Opened
     from tavt_kit.verbs.progress import Tell
@@ -46,6 +47,7 @@ class Plan:
         memory: Run each once more in a fresh process, to see its memory.
         meters: Measure what the machine reaches at best before, and the joules of each candidate after.
         mixed: Take candidates of different classes.
+        executed: Open each file once more, and look at the kernels that ran.
     """
 
     protocol: Protocol
@@ -55,6 +57,7 @@ class Plan:
     memory: bool = False
     meters: bool = True
     mixed: bool = False
+    executed: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -221,7 +224,18 @@ def _with_alone(row: Benched, one: Opened, plan: Plan, tell: Tell) -> Benched:
     if plan.memory:
         tell(f"memory of {one.name}", None)
         memory = peak_memory(one.job).as_record()
-    return replace(row, energy=energy, memory=memory)
+    return replace(row, energy=energy, memory=memory, executed=_executed(one, tell) if plan.executed else None)
+
+
+def _executed(one: Opened, tell: Tell) -> ExecutedGraph | None:
+    """The kernels of a file on its target; ``None`` of a live model."""
+    from tavt_kit.bench.memory import FileJob
+    from tavt_kit.runtimes.executed import executed_graph
+
+    if not isinstance(one.job, FileJob):
+        return None
+    tell(f"looking at what ran of {one.name}", None)
+    return executed_graph(one.job.path, one.session.target, one.images, one.job.lengths)
 
 
 def _judged(row: Benched, plan: Plan, noise: Noise) -> Benched:

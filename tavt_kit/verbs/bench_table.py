@@ -65,6 +65,8 @@ def _sentences(one: Benched, row: Mapping[str, Any]) -> list[str]:
     if one.end_to_end is not None:
         parts = ", ".join(f"{part} {ms:.3g} ms" for part, ms in one.end_to_end.parts.items())
         found.append(f"end to end {one.end_to_end.measurement} of {one.end_to_end.pictures} pictures in turn: {parts}")
+    if one.executed is not None:
+        found.append(f"ran {one.executed}")
     if row["memory"] is not None and row["memory"]["reason"]:
         found.append(f"no memory: {row['memory']['reason']}")
     for verdict in row["budgets"]:

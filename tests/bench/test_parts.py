@@ -6,6 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
+import onnx
 import onnxruntime
 import pytest
 import torch
@@ -168,9 +169,18 @@ def test_int8_parts_and_whole_passes_are_quantized_and_say_on_what(text: str) ->
     model, target = tiny_vit(depth=2), TargetDevice.parse(text)
     shop, plan = plan_table(model, target, name="model", points=3)
     assert plan.calibration == CALIBRATION
-    for graph in (Graphs(shop.parts, plan)("feed"), whole_graph(model, TokenSchedule((9, 5)), target)):
+    for graph, attentions in (
+        (Graphs(shop.parts, plan)("feed"), 0),
+        (whole_graph(model, TokenSchedule((9, 5)), target), 2),
+    ):
         if isinstance(graph, bytes):
             assert b"DequantizeLinear" in graph and b"LayerNormalization" in graph
+            nodes = onnx.load_from_string(graph).graph.node
+            narrow = {name for node in nodes if node.op_type == "DequantizeLinear" for name in node.output}
+            products = [set(node.input) for node in nodes if node.op_type == "MatMul"]
+            # As in shipped files, attention's products of two activations stay in float.
+            assert {len(product & narrow) for product in products} <= {0, 2}
+            assert sum(not product & narrow for product in products) == 2 * attentions
         else:
             assert "FakeQuantize" in {node.get_type_name() for node in graph.get_ops()}
 

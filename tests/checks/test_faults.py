@@ -245,27 +245,47 @@ def _f32_as_int8(subject: Subject, folder: Path, kind: str) -> Path:
     return put_card(_sound(subject, kind), folder / f"m{kind}", card)
 
 
-def _probabilities(subject: Subject, folder: Path, kind: str) -> Path:
-    """A softmax left at the end: the same answers, but no logits."""
+def _other_end(end: Callable[[torch.Tensor], torch.Tensor]) -> Fault:
+    """A graph that does something to its logits."""
 
-    class Softened(LeanViT):
+    class Ended(LeanViT):
         def forward(self, images: torch.Tensor) -> torch.Tensor:
-            return super().forward(images).softmax(-1)
+            return end(super().forward(images))
 
-    file = folder / f"m{kind}"
-    if kind == ".onnx":
-        lean = Softened(subject.adaptive, SCHEDULE, selection="topk").eval()
-        return _traced(lean, 2, subject, file, dynamic_axes={"images": {0: "batch"}, "logits": {0: "batch"}})
-    from tavt_kit.runtimes.on_openvino import convert_module
+    def make(subject: Subject, folder: Path, kind: str) -> Path:
+        file = folder / f"m{kind}"
+        if kind == ".onnx":
+            lean = Ended(subject.adaptive, SCHEDULE, selection="topk").eval()
+            return _traced(lean, 2, subject, file, dynamic_axes={"images": {0: "batch"}, "logits": {0: "batch"}})
+        from tavt_kit.runtimes.on_openvino import convert_module
 
-    model = convert_module(Softened(subject.adaptive, SCHEDULE).eval(), (torch.rand(2, 3, 32, 32),), [(-1, 3, 32, 32)])
-    save(model, subject.card, file)
-    return file
+        model = convert_module(Ended(subject.adaptive, SCHEDULE).eval(), (torch.rand(2, 3, 32, 32),), [(-1, 3, 32, 32)])
+        save(model, subject.card, file)
+        return file
+
+    return make
 
 
 def _other_score(subject: Subject, folder: Path, kind: str) -> Path:
     """Tokens ranked by the class token's attention, where the card says by all."""
     return _export(wrap(subject.adaptive.bare, "cls"), subject.card, folder / f"m{kind}")
+
+
+def _turned(subject: Subject, folder: Path, kind: str) -> Path:
+    """Scores turned round before the choice and indices turned back after it: of equal ones the last stay."""
+
+    def turned(scores: torch.Tensor, count: int, prefix: int, selection: str = "argsort") -> torch.Tensor:
+        patches = scores[:, prefix:].flip(1)
+        if selection == "topk":
+            index = patches.topk(count - prefix, dim=1).indices
+        else:
+            index = patches.argsort(dim=1, descending=True, stable=True)[:, : count - prefix]
+        index = (scores.shape[1] - 1 - index).sort(dim=1).values
+        return torch.cat((torch.arange(prefix).expand(scores.shape[0], -1), index), dim=1)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("tavt_kit.drop.keep_best", turned)
+        return _export(subject.adaptive, subject.card, folder / f"m{kind}")
 
 
 FAULTS: dict[str, Fault] = {
@@ -276,6 +296,7 @@ FAULTS: dict[str, Fault] = {
     "another schedule in the card": _card(schedule=TokenSchedule((14, 11, 9, 9))),
     "stale weights, as the card says": _other_weights,
     "broken tie order": _imported,
+    "tokens turned round before the choice": _turned,
     "truncated file": _cut,
     "f32 under a card that says int8": _f32_as_int8,
     "swapped channels": _spoilt_model(_swap_channels),
@@ -288,7 +309,8 @@ FAULTS: dict[str, Fault] = {
     "a batch of 1 baked in": _baked(1),
     "a batch of 8 baked in": _baked(8),
     "zeros in the file": _lost_weight,
-    "probabilities for logits": _probabilities,
+    "probabilities for logits": _other_end(lambda logits: logits.softmax(-1)),
+    "answers to two images of a batch": _other_end(lambda logits: logits[:2]),
     "int8 without calibration": _never_calibrated,
     "int8 calibrated on black pictures": _calibrated_on_black,
     "int8 calibrated on the pictures that check it": _calibrated_on_test,
@@ -300,6 +322,7 @@ QUICK = {
     "permuted classes",
     "stale weights, as the card says",
     "broken tie order",
+    "tokens turned round before the choice",
     "truncated file",
 }
 

@@ -71,7 +71,7 @@ def test_the_terms_reach_the_gradients_as_the_whole_expression(make_model: Make,
 
 
 def _inside_gradients(model: AdaptiveViT, images: Tensor, sub: TokenSchedule, what: str) -> dict[str, Tensor]:
-    from tavt_kit.distill.inside import MapWatch
+    from tavt_kit.backbones.map_watch import MapWatch
 
     def look(schedule: TokenSchedule) -> dict[int, tuple[Tensor, Tensor | None]]:
         state, found = model.start(images), {}

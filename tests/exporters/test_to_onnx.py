@@ -26,6 +26,7 @@ from tavt_kit.preprocess import Preprocessing
 from tavt_kit.records import sha256_file
 from tavt_kit.runtimes import open_file
 from tavt_kit.schedule import TokenSchedule
+from tavt_kit.timm_import import timm
 from tests.contracts import zoo
 
 
@@ -40,6 +41,17 @@ def test_the_tracing_exporter_is_taken_where_it_is_right(tmp_path: Path, capfd: 
     adaptive, card = _model("plain")
     assert to_onnx(adaptive, card, tmp_path / "m.onnx") == "tracing"
     assert read_metadata(tmp_path / "m.onnx") == card
+    assert capfd.readouterr() == ("", "")
+
+
+def test_what_an_exporter_prints_of_an_operator_it_lacks_stays_unsaid(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """The tracing exporter knows no RMS norm, and would print the whole graph on stdout."""
+    model = timm.create_model("vit_tiny_patch16_224", img_size=64, norm_layer=timm.layers.RmsNorm, **zoo.SMALL)
+    adaptive, (_, card) = wrap(model.eval()), _model("plain")
+    with pytest.raises(ExportError, match="rms_norm"):
+        to_onnx(adaptive, card, tmp_path / "m.onnx", OnnxHow("tracing"))
     assert capfd.readouterr() == ("", "")
 
 

@@ -10,19 +10,9 @@ import pytest
 from tavt_kit.checkpoints import load_model
 from tavt_kit.macs import count_macs
 from tests.verbs.command import run
-from tests.verbs.tiny import write_pictures, write_run
+from tests.verbs.tiny import write_run
 
 FEW = ("--steps", 3, "--batch", 4)
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_pictures(tmp_path_factory.mktemp("data"))
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_run(tmp_path_factory.mktemp("runs") / "model")
 
 
 def test_distil_search_and_distil_again_what_was_found(data: Path, model: Path, tmp_path: Path) -> None:

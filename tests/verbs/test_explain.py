@@ -10,7 +10,7 @@ from PIL import Image
 
 from tavt_kit.records import sha256_file
 from tests.verbs.command import run
-from tests.verbs.tiny import CLASSES, write_pictures, write_run
+from tests.verbs.tiny import CLASSES, write_pictures
 
 
 def size_of(path: Path) -> tuple[int, int]:
@@ -21,11 +21,6 @@ def size_of(path: Path) -> tuple[int, int]:
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_pictures(tmp_path_factory.mktemp("data"), each=2)
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_run(tmp_path_factory.mktemp("runs") / "model")
 
 
 def test_a_folder_gets_pictures_a_sheet_and_a_record(

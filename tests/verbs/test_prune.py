@@ -11,19 +11,8 @@ import pytest
 from tavt_kit.checkpoints import load_model
 from tavt_kit.macs import count_macs
 from tests.verbs.command import run
-from tests.verbs.tiny import write_pictures, write_run
 
 STEPS = ("--steps", 2, "--batch", 4, "--warmup", 0)
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_pictures(tmp_path_factory.mktemp("data"))
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_run(tmp_path_factory.mktemp("runs") / "model")
 
 
 def test_a_pruned_run_goes_on_as_any_other(

@@ -21,7 +21,6 @@ from tavt_kit.cli import main
 from tavt_kit.schedule import TokenSchedule
 from tavt_kit.search import Answer, Store
 from tavt_kit.shared_evaluation import SharedEvaluator
-from tests.verbs.tiny import write_pictures, write_run
 
 _CONTEXT = multiprocessing.get_context("forkserver")
 # The server imports torch and the rest once; its children are forks of it.
@@ -29,15 +28,6 @@ _CONTEXT.set_forkserver_preload(["tests.verbs.test_search_killed", "tavt_kit.ver
 
 _EACH = 0.004
 """Seconds by which an evaluation is prolonged, so that kills hit evaluations too."""
-
-
-@pytest.fixture(scope="module")
-def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with ``data`` and a model in ``run``."""
-    folder = tmp_path_factory.mktemp("killed")
-    write_pictures(folder / "data", each=20)
-    write_run(folder / "run")
-    return folder
 
 
 def arguments(place: Path, out: Path, *flags: object) -> list[str]:

@@ -25,18 +25,9 @@ from tavt_kit.schedule import TokenSchedule
 from tavt_kit.scoring import Scoring
 from tavt_kit.shared_evaluation import SharedEvaluator
 from tavt_kit.verbs.search_workers import Parcel, Part
-from tests.verbs.tiny import CLASSES, write_pictures, write_run
+from tests.verbs.tiny import CLASSES
 
 ROOT = Path(__file__).parents[2]
-
-
-@pytest.fixture(scope="module")
-def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with ``data`` and a model in ``run``."""
-    folder = tmp_path_factory.mktemp("workers")
-    write_pictures(folder / "data", each=20)
-    write_run(folder / "run")
-    return folder
 
 
 def arguments(place: Path, out: Path, *flags: object) -> list[str]:

@@ -1,0 +1,110 @@
+"""The graph that a runtime made of a file: which kernels its products ran as, and what fell back to slow ones."""
+
+from __future__ import annotations
+
+import tempfile
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tavt_kit.device import TargetDevice
+from tavt_kit.runtimes.session import Images, Lengths
+
+__all__ = ["ExecutedGraph", "executed_graph"]
+
+_IN_OPENVINO = ("Convolution", "FullyConnected", "MatMul", "MHA", "ScaledDotProductAttention")
+_IN_ONNX = ("Attention", "Conv", "Gather", "Gemm", "LayerNormalization", "MatMul", "QuantizeLinear", "TopK")
+_WORTH_TELLING = 0.001  # of the time
+
+
+@dataclass(frozen=True, slots=True)
+class ExecutedGraph:
+    """What ran.
+
+    Args:
+        kernels: How often each kind of heavy node ran, by its name and, in OpenVINO, its kernel; int8 shows there
+            (``FullyConnected brgemm_avx512_i8``), in onnxruntime in the kind (``QLinearMatMul``).
+        reference: Reference kernels, which have no fast code, with their shares of the time, from a thousandth;
+            ``None`` in onnxruntime, which has none.
+    """
+
+    kernels: Mapping[str, int]
+    reference: Mapping[str, float] | None
+
+    def as_record(self) -> dict[str, Any]:
+        """JSON-ready."""
+        return {
+            "kernels": dict(self.kernels),
+            "reference_time": None if self.reference is None else dict(self.reference),
+        }
+
+    def __str__(self) -> str:
+        """For people.
+
+        Example:
+            >>> str(ExecutedGraph({"MatMul brgemm_avx512_f32": 4}, {"Sort ref_any": 0.0123}))
+            '4 MatMul brgemm_avx512_f32; reference kernels: 1.23 % Sort ref_any'
+        """
+        found = ", ".join(f"{count} {kind}" for kind, count in self.kernels.items())
+        if self.reference is None:
+            return found
+        slow = ", ".join(f"{100 * share:.3g} % {kind}" for kind, share in self.reference.items())
+        return f"{found}; reference kernels: {slow or 'none'}"
+
+
+def executed_graph(path: Path, target: TargetDevice, images: Images, lengths: Lengths | None = None) -> ExecutedGraph:
+    """Load a file once more and look at what its runtime made of it.
+
+    Args:
+        path: An ``.onnx`` or ``.xml`` file.
+        target: Where it runs: on onnxruntime or OpenVINO.
+        images: (B, 3, H, W) to run.
+        lengths: Of a switchable file: the counts to run it at.
+
+    Raises:
+        DataError: The file cannot be read.
+        TargetError: The target is not here.
+    """
+    if target.runtime == "onnxruntime":
+        return _in_onnxruntime(path, target)
+    return _in_openvino(path, target, images, lengths)
+
+
+def _in_onnxruntime(path: Path, target: TargetDevice) -> ExecutedGraph:
+    """Of its own optimised graph; every operator of the CPU provider has one kernel."""
+    import onnx
+
+    from tavt_kit.runtimes.on_onnxruntime import open_session
+
+    with tempfile.TemporaryDirectory(prefix="fgvc-kit-executed-") as folder:
+        optimised = Path(folder) / "optimised.onnx"
+        open_session(path, target, optimised)
+        nodes = onnx.load(str(optimised), load_external_data=False).graph.node
+    kinds = Counter(node.op_type for node in nodes if any(word in node.op_type for word in _IN_ONNX))
+    return ExecutedGraph(dict(kinds.most_common()), None)
+
+
+def _in_openvino(path: Path, target: TargetDevice, images: Images, lengths: Lengths | None) -> ExecutedGraph:
+    from tavt_kit.runtimes.on_openvino import compile_for
+    from tavt_kit.runtimes.openvino_core import openvino_core
+
+    request = compile_for(openvino_core().read_model(path), target, PERF_COUNT="YES").create_infer_request()
+    inputs: dict[int, Any] = {0: images}
+    if lengths is not None:
+        inputs[1] = np.asarray(lengths, np.int64)
+    for _ in range(2):  # the first one prepares kernels
+        request.infer(inputs)
+    kinds, slow, whole = Counter[str](), Counter[str](), 0.0
+    for node in request.profiling_info:
+        kind, spent = f"{node.node_type} {node.exec_type}", node.real_time.total_seconds()
+        whole += spent
+        if node.node_type in _IN_OPENVINO:
+            kinds[kind] += 1
+        if node.exec_type.startswith("ref"):
+            slow[kind] += spent
+    shares = {kind: round(spent / whole, 5) for kind, spent in slow.most_common() if spent > _WORTH_TELLING * whole}
+    return ExecutedGraph(dict(kinds.most_common()), shares)
