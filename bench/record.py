@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tavt_kit.bench.protocol import Protocol
 from tavt_kit.bench.ratios import METHOD, bootstrap_ratio
 from tavt_kit.device import TargetDevice
 from tavt_kit.host import HostFacts
 from tavt_kit.measurement import Measurement, PairedRatio
-from tavt_kit.runtimes.executed import ExecutedGraph
 from tavt_kit.schedule import TokenSchedule
+
+if TYPE_CHECKING:
+    from tavt_kit.runtimes.executed import ExecutedGraph  # not carried by a pack, which looks at no graph
 
 __all__ = ["SCHEMA", "VERSION", "Benched", "Whole", "bench_body", "gain_share"]
 

@@ -218,7 +218,10 @@ def test_parts_of_a_grid_are_converted_once_for_every_length(text: str, clocks: 
     ("kind", "options", "reason"),
     [
         ("vit_tiny_patch16_224", {"norm_layer": timm.layers.RmsNorm}, "torch cannot write AttendPart as an ONNX graph"),
-        ("vit_small_patch16_rope_mixed_224", {}, "onnxruntime cannot run what torch wrote of the model as ONNX"),
+        pytest.param(
+            *("vit_small_patch16_rope_mixed_224", {}, "onnxruntime cannot run what torch wrote of the model as ONNX"),
+            marks=pytest.mark.slow,
+        ),
     ],
 )
 def test_what_has_no_onnx_graph_is_refused_in_a_sentence(

@@ -322,7 +322,6 @@ QUICK = {
     "permuted classes",
     "stale weights, as the card says",
     "broken tie order",
-    "tokens turned round before the choice",
     "truncated file",
 }
 

@@ -73,7 +73,7 @@ def exported(model: Any, path: Path) -> Any:
     "backbone",
     [
         "vit_tiny_patch16_224",
-        "convnext_atto",
+        pytest.param("convnext_atto", marks=pytest.mark.slow),
         pytest.param("resnet18", marks=pytest.mark.slow),
         pytest.param(SWIN, marks=pytest.mark.slow),
     ],

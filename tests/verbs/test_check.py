@@ -130,6 +130,7 @@ def test_what_is_no_npz_file_is_refused(place: Path, tmp_path: Path, capsys: pyt
 # -------------------------------------------------------------------------------------------------- trained again
 
 
+@pytest.mark.slow
 def test_a_run_trained_again_is_checked_at_the_old_schedule(
     place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

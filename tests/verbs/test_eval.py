@@ -111,6 +111,7 @@ def odd(tmp_path: Path) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_a_folder_without_labels(
     data: Path, model: Path, odd: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -95,6 +95,7 @@ def test_a_damaged_file_is_made_again(place: Path, tmp_path: Path) -> None:
     assert read_metadata(file).classes == CLASSES
 
 
+@pytest.mark.slow
 def test_int8_is_unproven_until_more_images_or_a_wider_gate(
     place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -117,6 +118,7 @@ def test_int8_is_unproven_until_more_images_or_a_wider_gate(
     assert run("predict", out / "model.int8.xml", place / "data" / "disc" / "0.png") == 0
 
 
+@pytest.mark.slow
 def test_an_unproven_file_can_be_taken_later(place: Path, tmp_path: Path) -> None:
     flags = ("--schedule", SCHEDULE, "--precision", "f16", "-o", tmp_path)
     assert export(place, *flags) == 1
@@ -256,6 +258,7 @@ def test_check_against_another_model_fails_and_removes_nothing(
     assert list(checks(tmp_path)) == ["model.f32.onnx"]
 
 
+@pytest.mark.slow
 def test_check_runs_a_file_where_it_is_told(place: Path, tmp_path: Path) -> None:
     file = place / "run" / "export" / "model.f32.onnx"
     flags = ("--against", place / "run", "--data", place / "data", "-o", tmp_path, "--split", "val", "--limit", 4)

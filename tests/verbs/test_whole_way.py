@@ -25,7 +25,7 @@ FAMILIES = {
 }
 """Golden file whose weights are the official checkpoint, and what its keys do not tell."""
 
-LONG = ("mixvit_pure", "transfg", "vitae", "vitaev2")
+LONG = ("mixvit_pure", "transfg", "pim", "vitae", "vitaev2")
 """Like one that is tested quickly, or long: a ViT, a fusion, the ViTAEs."""
 
 
