@@ -180,7 +180,7 @@ def of_schedule(
 
 
 def _quantized(subject: Subject, request: Request, folder: Path) -> Contender:
-    """The file that ``fgvc-kit export --precision int8`` would write, by one way of quantizing.
+    """The file that ``fgvc-kit export --precision int8`` would write: the better of SmoothQuant on and off.
 
     Raises:
         TargetError: The target has no int8, or is not here; without a target nothing would be gained.
@@ -191,7 +191,7 @@ def _quantized(subject: Subject, request: Request, folder: Path) -> Contender:
     if target.runtime == "torch":
         raise TargetError("torch runs no int8 here; search on openvino or onnxruntime to see it")
     form = Form("openvino" if target.runtime == "openvino" else "onnx", "int8")
-    how = Int8How("nncf", smooth="on") if target.runtime == "openvino" else Int8How("onnxruntime")
+    how = Int8How("nncf" if target.runtime == "openvino" else "onnxruntime")
     opened = replace(target, precision="f32")  # a quantized file says itself what is in 8 bits
     model = load_model(request.out).eval()
     writer = Writer(model, {"": model.dense_schedule}, subject.images, _CALIBRATE, request.allow_unreadable,
