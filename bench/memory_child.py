@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from tavt_kit.runtimes import Session
     from tavt_kit.schedule import TokenSchedule
 
-__all__ = ["main"]
+__all__ = ["main", "memory_mark"]
 
 _RUNS = 3
 """Inferences: some runtimes allot more in the second than in the first."""
@@ -47,13 +47,13 @@ def _measure(job: Mapping[str, Any]) -> dict[str, Any]:
     target = TargetDevice.from_record(job["target"])
     _load_runtime(target, torch_too=job["kind"] == "live")
     _reset_high_water()
-    baseline = _status("VmRSS")
+    baseline = memory_mark("VmRSS")
     session, (height, width) = _live(job, target) if job["kind"] == "live" else _of_file(job, target)
-    loaded = _status("VmRSS")
+    loaded = memory_mark("VmRSS")
     images = np.random.default_rng(0).standard_normal((target.batch, 3, height, width), dtype=np.float32)
     for _ in range(_RUNS):
         session(images)
-    return {"baseline": baseline, "loaded": loaded, "peak": _status("VmHWM"), "device_peak": _device_peak(target)}
+    return {"baseline": baseline, "loaded": loaded, "peak": memory_mark("VmHWM"), "device_peak": _device_peak(target)}
 
 
 def _load_runtime(target: TargetDevice, *, torch_too: bool) -> None:
@@ -136,8 +136,11 @@ def _device_peak(target: TargetDevice) -> int | None:
     return int(torch.cuda.max_memory_allocated(target.index))
 
 
-def _status(name: str) -> int:
-    """Bytes, from /proc/self/status; the high-water mark of getrusage where there is no such file."""
+def memory_mark(name: str) -> int:
+    """Bytes by ``name`` in /proc/self/status; the high-water mark of getrusage where there is no such file.
+
+    Where there is, it is better: on Linux getrusage begins with the peak of the process that started this one.
+    """
     try:
         lines = Path("/proc/self/status").read_text(encoding="ascii", errors="replace").splitlines()
     except OSError:

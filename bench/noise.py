@@ -13,7 +13,6 @@ No thread runs beside the measurement: what a turn costs (about a millisecond) i
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -23,6 +22,7 @@ from typing import Any
 
 from tavt_kit.bench.counters import Counters, megahertz, thermal_events
 from tavt_kit.bench.disturbances import disturbances, unseen
+from tavt_kit.device import allowed_cpus
 from tavt_kit.errors import MeasurementError, RecordError
 
 __all__ = ["Noise", "Watch"]
@@ -106,7 +106,7 @@ class Watch:
         pace: Callable[[], float] | None = None,
     ) -> None:
         self._root, self._now, self._pace = root, now, pace or _pace
-        self._cpus = frozenset(_allowed() if cpus is None else cpus)
+        self._cpus = frozenset(allowed_cpus() if cpus is None else cpus)
         self._begin: tuple[float, Counters] | None = None
         self._end: tuple[float, Counters] | None = None
         self._last = float("-inf")
@@ -195,10 +195,6 @@ def _stretches(readings: Sequence[float]) -> list[float]:
 
 def _grown(before: float | None, after: float | None) -> float | None:
     return None if before is None or after is None else max(0.0, float(after) - float(before))
-
-
-def _allowed() -> Collection[int]:
-    return os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else range(os.cpu_count() or 1)
 
 
 def _pace() -> float:

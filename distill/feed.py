@@ -25,6 +25,7 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from tavt_kit.device import available_threads
 from tavt_kit.distill.augment import augment
 from tavt_kit.distill.cropping import crop
 from tavt_kit.distill.optimisation import Optimisation
@@ -114,8 +115,7 @@ def workers_of(pictures: Pictures, world: int = 1) -> int:
     decoded = not isinstance(pictures.prepared, Undecoded)
     if decoded and photometric(reading, pictures.preprocessing) is None and not torch.cuda.is_available():
         return 0
-    processors = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, min(8, processors // (2 * world)))
+    return max(1, min(8, available_threads() // (2 * world)))
 
 
 class _Reader(Dataset[Any]):

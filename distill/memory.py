@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import TypeVar
 
 from tavt_kit.errors import TrainingError
+from tavt_kit.out_of_memory import is_out_of_memory
 
 __all__ = ["fitting"]
 
@@ -28,13 +29,13 @@ def fitting(attempt: Callable[[int], T], size: int, parts: int, *, cleanup: Call
     Raises:
         TrainingError: Not even single pictures fit.
     """
-    from accelerate.utils.memory import clear_device_cache, should_reduce_batch_size
+    from accelerate.utils.memory import clear_device_cache
 
     while True:
         try:
             return attempt(parts), parts
         except (RuntimeError, MemoryError) as error:
-            if not (isinstance(error, MemoryError) or should_reduce_batch_size(error)):
+            if not is_out_of_memory(error):
                 raise
         # Outside of the handler, whose traceback holds on to the tensors of the attempt.
         cleanup()

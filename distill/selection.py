@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from tavt_kit.errors import MeasurementError, TrainingError
+from tavt_kit.scoring import macro_f1
 
 __all__ = ["METRICS", "Metric", "Selection"]
 
@@ -74,17 +75,11 @@ class Metric:
             return float((first == truth[:, None]).any(1).double().mean())
         predicted = logits.argmax(1)
         if self.name == "macro_f1":
-            return _macro_f1(truth, predicted, logits.shape[1])
+            return macro_f1(labels, predicted.numpy(), logits.shape[1])
         mine = truth == self.classes.index(self.name[len("recall[") : -1])
         if not bool(mine.any()):
             raise MeasurementError(f"val has no picture of the class that {self.name} names")
         return float((predicted == truth)[mine].double().mean())
-
-
-def _macro_f1(truth: Tensor, predicted: Tensor, classes: int) -> float:
-    hits = torch.bincount(truth[truth == predicted], minlength=classes).double()
-    both = (torch.bincount(truth, minlength=classes) + torch.bincount(predicted, minlength=classes)).double()
-    return float((2 * hits / both)[both > 0].mean())
 
 
 def _first(names: Sequence[str]) -> str:

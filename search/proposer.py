@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from functools import cached_property
 
 import numpy as np
 
@@ -67,18 +68,12 @@ class Learner(Proposer, ABC):
     first_name: str
     """Origin of the first generation, where nothing else says."""
 
-    def __init__(
-        self,
-        space: Space,
-        *,
-        seed: int,
-        population: int = 16,
-        seeds: Sequence[TokenSchedule] = (),
-        fits: Fits | None = None,
-    ) -> None:
-        super().__init__(space, seed=seed, population=population, seeds=seeds, fits=fits)
-        self._told = Told()
-        self._waiting: list[Levels] = []
+    _waiting: list[Levels]
+    """Asked for and not yet told of."""
+
+    @cached_property
+    def _told(self) -> Told:
+        return Told()
 
     def ask(self) -> list[TokenSchedule]:
         """The next generation; see ``Algorithm``."""

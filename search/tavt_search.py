@@ -18,7 +18,7 @@ from tavt_kit.schedule import TokenSchedule
 from tavt_kit.search.algorithm import Outcome
 from tavt_kit.search.operators import redraw
 from tavt_kit.search.proposer import Learner
-from tavt_kit.search.seeds import Fits, taper
+from tavt_kit.search.seeds import taper
 from tavt_kit.search.space import Levels, Space
 from tavt_kit.search.tavt import Gene, OfficialEvolution, Seen, approx_ratio, first_ratios, inverse_ratio
 
@@ -145,7 +145,6 @@ class Tavt(Learner):
         population: Schedules of a generation, at least 1.
         seeds: Schedules to begin with, before the tapers.
         fits: Whether a schedule keeps to the ceilings.
-        bound: The share that the strongest first taper drops in every layer.
 
     Example:
         >>> search = Tavt(Space(tokens=17, layers=4), seed=0, population=6)
@@ -157,24 +156,14 @@ class Tavt(Learner):
 
     name, first_name = "tavt", "taper"
 
-    def __init__(
-        self,
-        space: Space,
-        *,
-        seed: int,
-        population: int = 16,
-        seeds: Sequence[TokenSchedule] = (),
-        fits: Fits | None = None,
-        bound: float = 0.6,
-    ) -> None:
-        super().__init__(space, seed=seed, population=population, seeds=seeds, fits=fits)
-        self._bound = bound
+    bound = 0.6
+    """The share that the strongest first taper drops in every layer."""
 
     def _first(self) -> list[Levels]:
         """The seeds and tapers evenly spaced in tokens left, from dense to the bound."""
         given = self._untried.random(0, self._seeds)
         sizes = {"layers": self.space.layers, "length": self.space.tokens}
-        shares = np.linspace(1, approx_ratio(self._bound, **sizes), max(1, self.population - len(given)))
+        shares = np.linspace(1, approx_ratio(self.bound, **sizes), max(1, self.population - len(given)))
         tapers = (self.space.encode(taper(self.space, inverse_ratio(share, **sizes))) for share in shares)
         return self._untried.new((*given, *tapers), max(self.population, len(given)))
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from tavt_kit.errors import TargetError
 
-__all__ = ["MODES", "PRECISIONS", "PROCESSORS", "TargetDevice", "available_threads", "read_precision"]
+__all__ = ["MODES", "PRECISIONS", "PROCESSORS", "TargetDevice", "allowed_cpus", "available_threads", "read_precision"]
 
 PROCESSORS: Mapping[str, tuple[str, ...]] = {
     "torch": ("cpu", "cuda"),
@@ -195,11 +195,16 @@ class TargetDevice:
             raise TargetError(f"a recorded target has {', '.join(cls.__slots__)}, got {dict(record)}") from None
 
 
-def available_threads() -> int:
-    """CPUs this process may use: its affinity mask, not the machine's count."""
+def allowed_cpus() -> tuple[int, ...]:
+    """The CPUs this process may use, by number: its affinity mask where the system has one."""
     if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+        return tuple(sorted(os.sched_getaffinity(0)))
+    return tuple(range(os.cpu_count() or 1))
+
+
+def available_threads() -> int:
+    """How many CPUs this process may use."""
+    return len(allowed_cpus())
 
 
 def read_precision(text: str) -> str:

@@ -17,6 +17,7 @@ from tavt_kit.accuracy import Accuracy, PairedDifference
 from tavt_kit.adaptive import AdaptiveViT
 from tavt_kit.answer import Answer, paired
 from tavt_kit.errors import DataError, MeasurementError
+from tavt_kit.out_of_memory import is_out_of_memory
 from tavt_kit.preprocess import Preprocessing, normalise
 from tavt_kit.schedule import TokenSchedule
 from tavt_kit.scoring import Scoring
@@ -144,9 +145,7 @@ def memory_for(schedules: Sequence[TokenSchedule]) -> Iterator[None]:
     try:
         yield
     except (RuntimeError, MemoryError) as error:
-        from accelerate.utils.memory import should_reduce_batch_size
-
-        if not (isinstance(error, MemoryError) or should_reduce_batch_size(error)):
+        if not is_out_of_memory(error):
             raise
         said = str(error).splitlines()[0] if str(error) else "MemoryError"
         others = f" and {len(schedules) - 1} more" if len(schedules) > 1 else ""

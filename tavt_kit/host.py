@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from tavt_kit.control_group import ControlGroup
-from tavt_kit.device import available_threads
+from tavt_kit.device import allowed_cpus
 from tavt_kit.errors import RecordError
 
 __all__ = ["HostFacts"]
@@ -79,7 +79,7 @@ class HostFacts:
             cpu=name,
             flags=flags,
             cores=os.cpu_count() or 1,
-            affinity=_affinity(),
+            affinity=allowed_cpus(),
             quota=ControlGroup.read().cpus,
             memory_mb=_memory_mb(),
             governor=_first_line("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor"),
@@ -138,12 +138,6 @@ def _cpu() -> tuple[str, tuple[str, ...]]:
         elif not line and flags:
             break
     return name, tuple(flag for flag in _FLAGS if flag in flags)
-
-
-def _affinity() -> tuple[int, ...]:
-    if hasattr(os, "sched_getaffinity"):
-        return tuple(sorted(os.sched_getaffinity(0)))
-    return tuple(range(available_threads()))
 
 
 def _memory_mb() -> int | None:

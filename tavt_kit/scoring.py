@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from tavt_kit.accuracy import Accuracy
 from tavt_kit.errors import DataError, UnknownName
 
-__all__ = ["METRICS", "Scoring", "metric_named"]
+__all__ = ["METRICS", "Scoring", "macro_f1", "metric_named"]
 
 METRICS = ("top1", "macro_f1", "recall[CLASS]", "loss", "agreement")
 
@@ -89,7 +89,7 @@ class Scoring:
         self, name: str, logits: NDArray[np.float64], predicted: Labels, dense: Callable[[], Labels] | None
     ) -> Accuracy:
         if name == "macro_f1":
-            value, low, high = _macro_f1(self.labels, predicted, len(self.classes))
+            value, low, high = _f1_with_ends(self.labels, predicted, len(self.classes))
             return Accuracy(name, self.split, value, len(predicted), low, high)
         if name == "likelihood":
             value, low, high = _likelihood(logits, self.labels)
@@ -112,7 +112,20 @@ class Scoring:
         return mine
 
 
-def _macro_f1(labels: Labels, predicted: Labels, classes: int) -> tuple[float, float, float]:
+def macro_f1(truth: Labels, said: Labels, count: int) -> float:
+    """Mean over classes of 2 TP / (2 TP + FP + FN); a class that neither occurs nor is said is left out.
+
+    Args:
+        truth: (n,)
+        said: (n,); -1 is no class.
+        count: Classes.
+    """
+    hits = np.bincount(truth[truth == said], minlength=count)
+    both = np.bincount(truth, minlength=count) + np.bincount(said[said >= 0], minlength=count)
+    return float((2 * hits[both > 0] / both[both > 0]).mean())
+
+
+def _f1_with_ends(labels: Labels, predicted: Labels, classes: int) -> tuple[float, float, float]:
     """The mean of 2 hits / (pictures + predictions) over the classes that occur, with a bootstrap interval."""
     # Pictures with the same truth and prediction are alike, so whole cells are drawn.
     cells, counts = np.unique(labels * classes + predicted, return_counts=True)

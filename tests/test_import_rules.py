@@ -17,7 +17,8 @@ PLAIN = ("errors", "schedule", "device", "measurement", "accuracy", "host", "bud
          "compared", "command_line")  # fmt: skip
 LAYERS = (
     PLAIN,
-    ("backbones", "drop", "scores", "tokens", "packed", "preprocess", "timm_import", "vision_ops"),
+    ("backbones", "drop", "scores", "tokens", "packed", "preprocess", "timm_import", "vision_ops",
+     "out_of_memory"),
     (
         "runtimes",
         "adaptive",

@@ -18,9 +18,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from tavt_kit.adaptive import LeanViT, wrap
+from tavt_kit.bench.memory_child import memory_mark
 from tavt_kit.counting import count_by_tracing
 from tavt_kit.data import inherit_split, load_images
-from tavt_kit.errors import RecordError, ScheduleError, UnsupportedBackbone
+from tavt_kit.errors import RecordError, ScheduleError, TargetError, UnsupportedBackbone
 from tavt_kit.schedule import TokenSchedule
 from tavt_kit.timm_import import timm
 from tests.parity.official import load, state_of, timm_from_official
@@ -323,15 +324,22 @@ def test_the_seeds_tables_are_made_and_go_on(tmp_path: Path, capsys: pytest.Capt
 
 
 def test_a_process_tells_its_own_peak_and_not_that_of_its_parent() -> None:
-    import seed_tables
-
-    before = seed_tables.peak_mb()
+    before = memory_mark("VmHWM")
     held = np.ones(40_000_000, np.uint8)
-    assert seed_tables.peak_mb() >= before > 30 and held.size
+    assert memory_mark("VmHWM") >= before > 30e6 and held.size
     code = "print(open('/proc/self/status').read().split('VmHWM:')[1])"
     if Path("/proc/self/status").exists():
         said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
-        assert int(said.split()[0]) * 1024 / 1e6 < before
+        assert int(said.split()[0]) * 1024 < before
+
+
+def test_a_row_says_why_it_does_not_run() -> None:
+    import seed_tables
+
+    assert seed_tables.reason(torch.OutOfMemoryError("CUDA out of memory.")) == "memory ran out"
+    assert seed_tables.reason(TargetError("no compiler")) == "no compiler"
+    with pytest.raises(RuntimeError, match="a defect"):
+        seed_tables.reason(RuntimeError("a defect"))
 
 
 def test_a_record_of_other_flags_is_refused(tmp_path: Path) -> None:

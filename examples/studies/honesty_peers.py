@@ -36,7 +36,8 @@ def benchmark_app(xml: Path, threads: int, size: int, seconds: float) -> float:
         raise SystemExit("benchmark_app comes with the openvino package, but is not beside this Python")
     with tempfile.TemporaryDirectory() as folder:
         words = f"-m {xml} -d CPU -api sync -hint none -nstreams 1 -nthreads {threads} -infer_precision f32 "
-        words += f"-shape [1,3,{size},{size}] -t {max(1, round(seconds))} "
+        # Not -shape, which makes another model: one of a fixed batch.
+        words += f"-data_shape [1,3,{size},{size}] -inference_only true -t {max(1, round(seconds))} "
         words += f"-report_type no_counters -report_folder {folder}"
         done = subprocess.run([program, *words.split()], capture_output=True, text=True)
         reports = list(Path(folder).glob("*report*"))

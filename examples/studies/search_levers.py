@@ -51,7 +51,9 @@ def seconds(ground: Ground, tables: Sequence[Table]) -> dict[str, Any]:
 
 def whole_passes(ground: Ground, slope: dict[str, Any], schedules: Iterable[TokenSchedule]) -> list[float]:
     """Modelled seconds of each."""
-    return [slope["base"] + slope["per_mac"] * ground.formula.macs(one) for one in schedules]
+    macs = ground.formula.macs_many(np.array([one.counts for one in schedules]))
+    taken: list[float] = (slope["base"] + slope["per_mac"] * macs).tolist()
+    return taken
 
 
 def levers(ground: Ground, threads: int, algorithm: str) -> dict[str, Any]:

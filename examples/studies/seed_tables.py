@@ -16,10 +16,10 @@ from __future__ import annotations
 
 import argparse
 import json
-import resource
 import subprocess
 import sys
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -29,15 +29,16 @@ import torch
 sys.path.insert(0, str(Path(__file__).parent))
 from seed_models import Table, tavt_table, vitaev2_table
 from seed_pages import page
-from seed_running import Ran, reason
 
 from tavt_kit.bench import Protocol, bench, random_images
+from tavt_kit.bench.memory_child import memory_mark
 from tavt_kit.counting import count_by_tracing
 from tavt_kit.device import TargetDevice
-from tavt_kit.errors import RecordError, TavtError
+from tavt_kit.errors import RecordError, TargetError, TavtError
 from tavt_kit.host import HostFacts
+from tavt_kit.out_of_memory import is_out_of_memory
 from tavt_kit.records import atomic_text, make_folder, read_record, write_record
-from tavt_kit.runtimes import check_available
+from tavt_kit.runtimes import check_available, open_module
 from tavt_kit.runtimes.on_torch import placed, torch_device
 
 SCHEMA = ("fgvc-kit/seed-table", 1)
@@ -52,15 +53,26 @@ def timed(table: Table, target: TargetDevice, mode: str, given: argparse.Namespa
         torch.manual_seed(0)
         one = random_images((target.batch, 3, size, size), np.random.default_rng(0))
         try:
-            sessions[row], images[row] = Ran(make(), target, mode, one), one
-        except (RuntimeError, MemoryError) as error:
-            refused[row] = reason(error, mode)
+            session = open_module(make(), replace(target, mode=mode), one.shape)
+            session(one)
+            sessions[row], images[row] = session, one
+        except (RuntimeError, MemoryError, TargetError) as error:
+            refused[row] = reason(error)
             say(f"{row} does not run: {refused[row]}")
     protocol = Protocol(min_seconds=min(1.0, given.max_seconds), max_seconds=given.max_seconds, min_runs=12,
                         visit_runs=2)  # fmt: skip
     found = bench(sessions, images, protocol, on_round=lambda spent, unsure: say(f"{spent:.0f} s, {len(unsure)} left"))
     times = {row: measurement.as_record() for row, measurement in found.items()}
     return {"times": times, "refused": refused, "host": HostFacts.gather().as_record()}
+
+
+def reason(error: Exception) -> str:
+    """Why a row does not run; an error that is neither of memory nor of a compiler is ours."""
+    if is_out_of_memory(error):
+        return "memory ran out"
+    if isinstance(error, TargetError):
+        return str(error)
+    raise error
 
 
 def memory(name: str, row: str | None, target: TargetDevice, given: argparse.Namespace) -> dict[str, Any]:
@@ -86,19 +98,7 @@ def only(table: Table, row: str, target: TargetDevice) -> dict[str, float]:
             module(images)
     if not target.is_cpu:
         return {"mb": torch.cuda.max_memory_allocated() / 1e6}
-    return {"mb": peak_mb()}
-
-
-def peak_mb() -> float:
-    """The most memory that this process has held.
-
-    What ``getrusage`` tells begins, on Linux, with the peak of the process that started this one.
-    """
-    status = Path("/proc/self/status")
-    if not status.exists():
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e6
-    (line,) = (line for line in status.read_text().splitlines() if line.startswith("VmHWM:"))
-    return int(line.split()[1]) * 1024 / 1e6
+    return {"mb": memory_mark("VmHWM") / 1e6}
 
 
 def macs(table: Table) -> dict[str, int]:

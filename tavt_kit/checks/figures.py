@@ -7,15 +7,15 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from tavt_kit.accuracy import Accuracy
 from tavt_kit.checks.compare import Answers, Logits, classes
 from tavt_kit.evaluating.answers import is_among_first
 from tavt_kit.evaluating.calibration import CALIBRATION_BINS, calibration_error
 from tavt_kit.evaluating.figures import confusion_matrix
+from tavt_kit.scoring import macro_f1
 
-__all__ = ["ClassFigures", "Confusion", "Figures", "figures_of", "macro_f1"]
+__all__ = ["ClassFigures", "Confusion", "Figures", "figures_of"]
 
 _LISTED = 10  # classes and confusions that are named
 
@@ -119,19 +119,6 @@ def figures_of(answers: Answers, names: Sequence[str], split: str) -> Figures:
         worst_hit=tuple(one.name for one in sorted(per_class, key=_hit)[:_LISTED] if one.change < 0),
         confusions=_grown(answers, names),
     )
-
-
-def macro_f1(truth: NDArray[np.int64], said: NDArray[np.int64], count: int) -> float:
-    """Mean over classes of 2 TP / (2 TP + FP + FN); a class that neither occurs nor is said is left out.
-
-    Args:
-        truth: (n,)
-        said: (n,); -1 is no class.
-        count: Classes.
-    """
-    hits = np.bincount(truth[truth == said], minlength=count)
-    both = np.bincount(truth, minlength=count) + np.bincount(said[said >= 0], minlength=count)
-    return float((2 * hits[both > 0] / both[both > 0]).mean())
 
 
 def _top5(answers: Answers, split: str) -> tuple[Accuracy, Accuracy]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +12,7 @@ import numpy as np
 from tavt_kit.checks.compare import Answers, classes
 from tavt_kit.checks.figures import Figures, figures_of
 from tavt_kit.preprocess import Preprocessing, open_image, resize_crop
-from tavt_kit.records import make_folder
+from tavt_kit.records import make_folder, sha256_text
 from tavt_kit.thumbnails import save_thumbnail
 
 __all__ = ["EXAMPLES_FOLDER", "Losses", "Lost", "losses_of", "save_examples"]
@@ -39,7 +38,7 @@ class Lost:
     @property
     def thumbnail(self) -> str:
         """Its file below the record's folder; of the same picture always the same."""
-        return f"{EXAMPLES_FOLDER}/{hashlib.sha256(str(self.path).encode()).hexdigest()[:16]}.jpg"
+        return f"{EXAMPLES_FOLDER}/{sha256_text(str(self.path))[:16]}.jpg"
 
     def as_record(self) -> dict[str, Any]:
         """JSON-ready."""

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from tavt_kit.errors import TargetError
+from tavt_kit.out_of_memory import is_out_of_memory
 from tavt_kit.quieted import quieted
 
 __all__ = ["CudaGraph", "compiled"]
@@ -34,6 +35,8 @@ def compiled(module: nn.Module, example: Tensor) -> Callable[[Tensor], Tensor]:
         with quieted("torch"), dynamo.config.patch(recompile_limit=_VARIANTS):
             call(example)
     except Exception as error:  # the compiler raises whatever its many parts raise
+        if is_out_of_memory(error):
+            raise
         reason = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
         raise TargetError(
             f"torch cannot compile {type(module).__name__} here: {reason}; choose mode=eager, or install a C++ compiler"
@@ -65,6 +68,8 @@ class CudaGraph:
             with torch.cuda.graph(self._graph):
                 self._logits: Tensor = module(self._images)
         except RuntimeError as error:
+            if is_out_of_memory(error):
+                raise
             reason = str(error).splitlines()[0][:200]
             raise TargetError(
                 f"{type(module).__name__} cannot be recorded as a CUDA graph: {reason}; choose mode=eager"

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from tavt_kit.command_line import command_line
 from tavt_kit.verbs import options
 
 if TYPE_CHECKING:
@@ -189,6 +190,7 @@ def _run(opener: Opener, things: Sequence[str], plan: Plan, out: Path, as_json: 
     body = bench_body(
         taken.rows, protocol=plan.protocol, inputs=opener.inputs.name, seed=plan.seed, host=host, meters=taken.meters
     )
+    body["command"] = command_line()
     file = folder / "bench.json"
     write_record(file, SCHEMA, VERSION, body)
     if as_json:

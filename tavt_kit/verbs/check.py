@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from tavt_kit.command_line import command_line
 from tavt_kit.verbs import options
 from tavt_kit.verbs.export import Accept, CheckSplit, Dense, Drop, FileTarget, print_checks
 
@@ -226,4 +227,4 @@ def _write(folder: Path, records: list[dict[str, Any]]) -> None:
     others = read_check(path)["checks"] if path.exists() else []
     names = {record["artifact"] for record in records}
     entries = [*(entry for entry in others if entry["artifact"] not in names), *records]
-    write_check(path, entries, {"host": HostFacts.gather().as_record()})
+    write_check(path, entries, {"host": HostFacts.gather().as_record(), "command": command_line()})

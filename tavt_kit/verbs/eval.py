@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from tavt_kit.command_line import command_line
 from tavt_kit.verbs import options
 
 if TYPE_CHECKING:
@@ -160,7 +161,9 @@ def _finish(body: dict[str, Any], found: Answered, images: ImageSet, out: Path |
     from tavt_kit.verbs.eval_view import say_evaluation
 
     if out is not None:
-        body = write_evaluation(out, body, found, [images.relative(sample) for sample in found.samples])
+        body = write_evaluation(
+            out, {**body, "command": command_line()}, found, [images.relative(sample) for sample in found.samples]
+        )
     if as_json:
         print(json.dumps({"schema": SCHEMA, "version": VERSION, **body}))
         return

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from tavt_kit.command_line import command_line
 from tavt_kit.verbs import options
 
 if TYPE_CHECKING:
@@ -94,6 +95,7 @@ def explain_verb(
         "sheet": _written(out / _SHEET),
         "images": entries,
         "unreadable": unread,
+        "command": command_line(),
     }
     write_record(out / _FILE, _SCHEMA, _VERSION, body)
     if as_json:

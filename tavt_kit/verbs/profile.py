@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from tavt_kit.command_line import command_line
 from tavt_kit.verbs import options
 
 if TYPE_CHECKING:
@@ -70,7 +71,7 @@ def profile_verb(
     check_available(device)
     folder = make_folder(out or (Path(model) if Path(model).is_dir() else Path("runs/profile")))
     table = _measure(_open(model, weights, image_size, score, pool, seed), device, _seconds(max_time), held_out, seed)
-    body = table.as_record()
+    body = {**table.as_record(), "command": command_line()}
     write_record(folder / PROFILE_FILE, SCHEMA, VERSION, body)
     if as_json:
         print(json.dumps({"schema": SCHEMA, "version": VERSION, "file": str(folder / PROFILE_FILE), **body}))

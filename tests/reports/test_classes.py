@@ -7,12 +7,13 @@ import pytest
 
 from tavt_kit.budget import Budget
 from tavt_kit.command_line import command_line
-from tavt_kit.records import write_record
+from tavt_kit.records import sha256_file, write_record
 from tavt_kit.reports import write_report
 from tavt_kit.reports.gather import gather
 from tavt_kit.reports.sections.reproduction import commands_of
 from tests.reports.pages import Page
 from tests.reports.records import write_run
+from tests.reports.test_looked_at import write_eval, write_explained
 
 
 def test_classes_confusions_and_pictures_of_the_chosen_schedule(tmp_path: Path) -> None:
@@ -37,9 +38,25 @@ def test_the_most_pictures_that_can_be_shown_stay_below_six_megabytes(tmp_path: 
     check = json.loads((run.folder / "check.json").read_text())
     check["checks"][0]["losses"]["examples"] *= 10
     (run.folder / "check.json").write_text(json.dumps(check))
+    write_eval(run.folder / "eval")
+    write_explained(run.folder / "explained", 7)
+    for file, most in (("eval/eval.json", 250_000), ("explained/explained.json", 1_000_000 // 6)):
+        _fill(run.folder / file, most)
     page = write_report([run.folder], tmp_path / "out").html
-    assert 3_000_000 < page.stat().st_size < 4_000_000
-    assert page.read_text(encoding="utf-8").count("<image ") == 24
+    assert 5_000_000 < page.stat().st_size < 6_000_000
+    text = page.read_text(encoding="utf-8")
+    assert text.count("<image ") == 24 and text.count("<img ") == 8
+
+
+def _fill(record: Path, most: int) -> None:
+    """Make each picture that a record names as large as it may be."""
+    body = json.loads(record.read_text())
+    for entry in body.get("files", body.get("images")):
+        picture = record.parent / entry["file"]
+        if picture.suffix == ".png":
+            picture.write_bytes(picture.read_bytes().ljust(most, b"\0"))
+            entry["sha256"] = sha256_file(picture)
+    record.write_text(json.dumps(body))
 
 
 def test_commands_stand_in_the_order_of_the_work(tmp_path: Path) -> None:
@@ -50,13 +67,16 @@ def test_commands_stand_in_the_order_of_the_work(tmp_path: Path) -> None:
     recipe = {"model": "runs/my x", "target": "openvino:cpu", "budgets": ["latency=8ms"], "seed": 0, "max_seconds": 90}
     write_record(tmp_path / "recipe.json", "fgvc-kit/recipe", 1, recipe)
     write_record(tmp_path / "front.json", "fgvc-kit/front", 1, {})
-    write_record(tmp_path / "exported.json", "fgvc-kit/exported", 1, {"command": "fgvc-kit export y"})
+    for kind, verb in (("bench", "bench"), ("check", "check"), ("exported", "export"), ("profile", "profile")):
+        write_record(tmp_path / f"{kind}.json", f"fgvc-kit/{kind}", 1, {"command": f"fgvc-kit {verb} y"})
+    write_record(tmp_path / "eval.json", "fgvc-kit/eval", 2, {"command": "fgvc-kit eval y"})
     rebuilt = "fgvc-kit search 'runs/my x' --target openvino:cpu --seed 0 --budget latency=8ms --max-time 90s -o"
     assert list(commands_of(gather([tmp_path]))) == [
         ("fgvc-kit train x", True),
         ("fgvc-kit distill x", True),
+        ("fgvc-kit profile y", True),
         (f"{rebuilt} {tmp_path}", False),
-        ("fgvc-kit export y", True),
+        *((f"fgvc-kit {verb} y", True) for verb in ("export", "check", "bench", "eval")),
     ]
     write_record(tmp_path / "front.json", "fgvc-kit/front", 1, {"command": "fgvc-kit demo"})
     assert ("fgvc-kit demo", True) in list(commands_of(gather([tmp_path])))

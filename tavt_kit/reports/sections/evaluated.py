@@ -9,12 +9,12 @@ from tavt_kit.reports.blocks import Block, Cell, Column, Figure, Section, Table,
 from tavt_kit.reports.gather import Found, Records
 from tavt_kit.reports.markup import el
 from tavt_kit.reports.numbers import DASH, n_text, percent_text
-from tavt_kit.reports.recorded import recorded_picture
+from tavt_kit.reports.pictures import recorded_picture
 from tavt_kit.reports.views import AccuracyView, mapping, number, sequence, text
 
 __all__ = ["evaluated_section"]
 
-_LISTED, _BYTES = 10, 400_000
+_LISTED, _BYTES = 10, 250_000
 
 
 def evaluated_section(records: Records) -> Section | None:

@@ -9,13 +9,13 @@ from tavt_kit.reports.blocks import Block, Code, Figure, Inline, Section, Text
 from tavt_kit.reports.gather import Found, Records
 from tavt_kit.reports.markup import Element, el
 from tavt_kit.reports.numbers import percent_text
-from tavt_kit.reports.recorded import recorded_picture
+from tavt_kit.reports.pictures import recorded_picture
 from tavt_kit.reports.views import number, sequence, text
 from tavt_kit.reports.words import plural
 
 __all__ = ["explained_section"]
 
-_MOST, _BYTES = 6, 1_200_000
+_MOST, _BYTES = 6, 1_000_000
 """Pictures and bytes of them that are shown at most: a report must stay small enough to be mailed."""
 
 

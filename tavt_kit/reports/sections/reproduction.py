@@ -22,6 +22,9 @@ _FLAGS = {
 }  # fmt: skip
 """Of a search's ``recipe.json``: what stands as it is."""
 
+_AFTER = ("exported", "check", "bench", "eval", "explained")
+"""Records of what is done with the result of a search, in the order of the work."""
+
 
 def reproduction_section(records: Records) -> Section:
     """The block to copy from."""
@@ -44,13 +47,13 @@ def reproduction_section(records: Records) -> Section:
 def commands_of(records: Records) -> Iterator[tuple[str, bool]]:
     """Each command once, in the order of the work, and whether it is as it was given."""
     trained = sorted(records.all("run"), key=lambda one: text(one.body, "verb") == "distill")
-    found = [(text(one.body, "command"), True) for one in trained]
+    found = [(text(one.body, "command"), True) for one in (*trained, *records.all("profile"))]
     front, recipe = records.first("front"), records.first("recipe")
     if command := text(front, "command"):
         found.append((command, True))
     elif recipe:
         found.append((_search(recipe, records.all("recipe")[0].path.parent), False))
-    found += [(text(one.body, "command"), True) for kind in ("exported", "bench") for one in records.all(kind)]
+    found += [(text(one.body, "command"), True) for kind in _AFTER for one in records.all(kind)]
     yield from dict.fromkeys((command, given) for command, given in found if command)
 
 
