@@ -37,6 +37,9 @@ Targets = Annotated[
 BenchOut = Annotated[
     Path | None, typer.Option("--out", "-o", help="Folder of bench.json. [default: the first THING's, else runs/bench]")
 ]
+ByLayer = Annotated[
+    bool, typer.Option("--layers", help="Run each once more with a profile, and show its time by layer.")
+]
 Pack = Annotated[
     Path | None,
     typer.Option(
@@ -112,6 +115,7 @@ def bench_verb(
     min_time: MinTime = 3.0,
     max_time: MaxTime = "60s",
     executed: Executed = False,
+    layers: ByLayer = False,
     pack: Pack = None,
     carried: Carried = None,
     out: BenchOut = None,
@@ -128,8 +132,9 @@ def bench_verb(
     time: (t_dense / t) / (MACs_dense / MACs). Images are random, or the first of --data. With --budget every
     candidate is judged by its own interval, and the exit code is 1 unless all PASS. With --read nothing is measured:
     latencies.json is written instead. --executed opens each exported file once more, after the measuring, and shows
-    what its runtime made of it. --pack writes the chosen and other schedules of a search, and a runner that
-    needs numpy and the target's runtime only; --carried reads what it measured, and exits 1 unless PASS.
+    what its runtime made of it; --layers runs every candidate once more with a profile, and shows what each layer took.
+    --pack writes the chosen and other schedules of a search, and a runner that needs numpy and the target's runtime
+    only; --carried reads what it measured, and exits 1 unless PASS.
     """
     if pack is not None or carried is not None:
         from tavt_kit.verbs.bench_away import go_away
@@ -151,7 +156,15 @@ def bench_verb(
     sweep = Sweep.parse(precision=precision, threads=threads, batch=batch, image_size=image_size)
     whole = e2e or pictures is not None or any(limit.statistic == "e2e" for limit in limits)
     plan = Plan(
-        _protocol(min_time, max_time), limits, seed, whole, memory or bool(limits.of("memory")), meters, mixed, executed
+        _protocol(min_time, max_time),
+        limits,
+        seed,
+        whole,
+        memory or bool(limits.of("memory")),
+        meters,
+        mixed,
+        executed,
+        layers,
     )
     inputs = Inputs(data, pictures, seed)
     opener = Opener(
