@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 from tavt_kit.device import TargetDevice
@@ -20,7 +21,7 @@ __all__ = ["LayerTimes", "layer_times", "refuse_unprofiled"]
 
 @dataclass(frozen=True, slots=True)
 class LayerTimes:
-    """Milliseconds of the parts of one inference, medians over profiled runs, as measured: scaled to nothing.
+    """Milliseconds of the parts of one inference, as a profile gave them over many runs: scaled to nothing.
 
     Args:
         parts: ``stem``, ``0``, ``1``, ..., ``head`` and ``other``, in this order; a layer that does not run takes 0.
@@ -81,7 +82,7 @@ def layer_times(
     Raises:
         TargetError: The target is not here, or has no such profile.
         MeasurementError: The graph does not tell the layers apart.
-        DataError: The file cannot be read.
+        DataError: onnxruntime cannot read the file.
     """
     refuse_unprofiled(target)
     if target.runtime == "torch":
@@ -90,7 +91,8 @@ def layer_times(
         return torch_part_times(source, target, images)
     if target.runtime == "onnxruntime":
         return _of_nodes(onnxruntime_nodes(source, target, images, lengths), schedule)
-    return _of_nodes(openvino_nodes(_openvino_source(source, images), target, images, lengths), schedule)
+    found = openvino_nodes(_openvino_source(source, images), target, images, lengths)
+    return _medians([_of_nodes(one, schedule) for one in found])
 
 
 def _openvino_source(source: Any, images: Images) -> Any:
@@ -126,3 +128,13 @@ def _of_nodes(found: NodeTimes, schedule: TokenSchedule) -> LayerTimes:
         if one is not None and one.part != OTHER and not one.by_name:
             reckoned += ms
     return LayerTimes(parts, found.run_ms, found.runs, reckoned)
+
+
+def _medians(found: Sequence[LayerTimes]) -> LayerTimes:
+    """Of several profiles of one model, part by part."""
+    return LayerTimes(
+        {name: median(one.parts[name] for one in found) for name in found[0].parts},
+        median(one.run_ms for one in found),
+        sum(one.runs for one in found),
+        median(one.placed_ms for one in found),
+    )

@@ -6,7 +6,7 @@ import json
 import tempfile
 import time
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
@@ -18,13 +18,16 @@ from tavt_kit.device import TargetDevice
 from tavt_kit.runtimes.graph_parts import Node
 from tavt_kit.runtimes.session import LENGTHS, Images, Lengths, lengths_for
 
-__all__ = ["WARM_RUNS", "NodeTimes", "onnxruntime_nodes", "openvino_nodes", "repeated"]
+__all__ = ["NodeTimes", "onnxruntime_nodes", "openvino_nodes", "repeated", "warm_up"]
 
-WARM_RUNS = 3
-"""Runs before those that count."""
+_WARM = 3
+"""Runs before those that count; the first one prepares kernels."""
 
 _RUNS, _LEAST, _SECONDS = 30, 5, 3.0
-"""Profiled runs: so many, or for slow models as many as fit the seconds, but never below the least."""
+"""Runs that count: so many, or for slow models as many as fit the seconds, but never below the least."""
+
+_COMPILED = 3
+"""How often a graph is compiled for OpenVINO, whose counters cannot be set back."""
 
 _KERNEL = "_kernel_time"
 """How onnxruntime ends the names of the events that are nodes at work."""
@@ -36,7 +39,7 @@ class NodeTimes:
 
     Args:
         nodes: All of it, each after what it reads.
-        ms: Of each node that ran, by its name: median over the runs.
+        ms: Of each node that ran, by its name.
         run_ms: Of a whole profiled run by the clock, median.
         runs: How many.
     """
@@ -47,20 +50,32 @@ class NodeTimes:
     runs: int
 
 
-def repeated(run: Callable[[], None]) -> list[float]:
-    """Run so often that a median means something, after runs that warm up; the milliseconds of each that counts."""
-    for _ in range(WARM_RUNS):
+def warm_up(run: Callable[[], None]) -> None:
+    """The runs that do not count."""
+    for _ in range(_WARM):
         run()
+
+
+def repeated(run: Callable[[], None], parts: int = 1) -> list[float]:
+    """Run so often that a median means something; the milliseconds of each run.
+
+    Args:
+        run: One run.
+        parts: Of how many such series this is one, which share the runs and the time.
+    """
     begin, times = time.perf_counter(), list[float]()
-    while len(times) < _LEAST or (len(times) < _RUNS and time.perf_counter() - begin < _SECONDS):
+    while len(times) < _LEAST or (len(times) < _RUNS / parts and time.perf_counter() - begin < _SECONDS / parts):
         start = time.perf_counter()
         run()
         times.append((time.perf_counter() - start) * 1e3)
     return times
 
 
-def openvino_nodes(source: Any, target: TargetDevice, images: Images, lengths: Lengths | None) -> NodeTimes:
-    """By OpenVINO's own counters.
+def openvino_nodes(source: Any, target: TargetDevice, images: Images, lengths: Lengths | None) -> Iterator[NodeTimes]:
+    """By OpenVINO's own counters, from several compilations, whose generated names differ.
+
+    Such a counter is the mean over all runs since the compilation, in whole microseconds; the runs that warm up are
+    taken out of it again, and what disturbs the machine for a while falls into one compilation of several.
 
     Args:
         source: An ``.xml`` or ``.onnx`` file, or an ``openvino.Model``.
@@ -69,26 +84,38 @@ def openvino_nodes(source: Any, target: TargetDevice, images: Images, lengths: L
         lengths: Of a switchable file: the counts to run it at.
 
     Raises:
-        DataError: The file cannot be read.
         TargetError: OpenVINO cannot compile it for the target.
     """
     from tavt_kit.runtimes.on_openvino import compile_for
     from tavt_kit.runtimes.openvino_core import openvino_core
 
     model = openvino_core().read_model(source) if isinstance(source, Path) else source
-    compiled = compile_for(model, target, PERF_COUNT="YES")
-    request = compiled.create_infer_request()
     layers = model.inputs[1].shape[0] if len(model.inputs) > 1 else None
     inputs = dict(enumerate([images, *lengths_for("the graph", layers, lengths)]))
-    found: dict[str, list[float]] = defaultdict(list)
+    for _ in range(_COMPILED):
+        compiled = compile_for(model, target, PERF_COUNT="YES")
+        yield _counted(compiled, lambda request: request.infer(inputs))
+
+
+def _counted(compiled: Any, infer: Callable[[Any], object]) -> NodeTimes:
+    request = compiled.create_infer_request()
 
     def run() -> None:
-        request.infer(inputs)
-        for node in request.profiling_info:
-            found[node.node_name].append(node.real_time.total_seconds() * 1e3)
+        infer(request)
 
-    times = repeated(run)
-    return NodeTimes(_openvino_graph(compiled), _medians(found, len(times)), median(times), len(times))
+    warm_up(run)
+    before = _counters(request)
+    times = repeated(run, _COMPILED)
+    ms = {}
+    for name, mean in _counters(request).items():
+        whole = mean * (len(times) + _WARM) - before.get(name, 0.0) * _WARM
+        ms[name] = max(0.0, whole / len(times))
+    return NodeTimes(_openvino_graph(compiled), ms, median(times), len(times))
+
+
+def _counters(request: Any) -> dict[str, float]:
+    """The mean milliseconds of every node since the graph was compiled."""
+    return {node.node_name: node.real_time.total_seconds() * 1e3 for node in request.profiling_info}
 
 
 def _openvino_graph(compiled: Any) -> list[Node]:
@@ -104,7 +131,7 @@ def _openvino_graph(compiled: Any) -> list[Node]:
 
 
 def onnxruntime_nodes(source: Path | bytes, target: TargetDevice, images: Images, lengths: Lengths | None) -> NodeTimes:
-    """By onnxruntime's own profile, and the graph that it made of the file.
+    """By onnxruntime's own profile, and the graph that it made of the file: medians over the runs.
 
     Args:
         source: The ``.onnx`` file, or its bytes.
@@ -123,7 +150,12 @@ def onnxruntime_nodes(source: Path | bytes, target: TargetDevice, images: Images
         folder = Path(name)
         session = open_session(source, target, folder / "optimised.onnx", folder / "profile")
         feed = _feed(session, images, lengths)
-        times = repeated(lambda: session.run(None, feed))
+
+        def run() -> None:
+            session.run(None, feed)
+
+        warm_up(run)
+        times = repeated(run)
         events = json.loads(Path(session.end_profiling()).read_text(encoding="utf-8"))
         graph = onnx.load(str(folder / "optimised.onnx"), load_external_data=False).graph
     found: dict[str, list[float]] = defaultdict(list)
@@ -154,6 +186,6 @@ def _medians(found: Mapping[str, Sequence[float]], runs: int) -> dict[str, float
     """Of each name's time in a run, over the last runs; several nodes of one name are one."""
     medians = {}
     for name, times in found.items():
-        each = max(1, len(times) // (runs + WARM_RUNS))
+        each = max(1, len(times) // (runs + _WARM))
         medians[name] = median([sum(times[at : at + each]) for at in range(0, len(times), each)][-runs:])
     return medians

@@ -15,7 +15,7 @@ from torch import Tensor
 from tavt_kit.device import TargetDevice
 from tavt_kit.part_names import HEAD, OTHER, STEM
 from tavt_kit.runtimes.by_layer import LayerTimes
-from tavt_kit.runtimes.node_times import repeated
+from tavt_kit.runtimes.node_times import repeated, warm_up
 from tavt_kit.runtimes.on_torch import placed, torch_device, torch_dtype, torch_threads
 from tavt_kit.runtimes.session import Images
 
@@ -46,9 +46,11 @@ def torch_part_times(module: LeanViT, target: TargetDevice, images: Images) -> L
 
     here = nullcontext() if target.is_cpu else torch.cuda.device(target.index)
     with torch.inference_mode(), torch_threads(target.threads), here:
+        warm_up(run)
+        found.clear()
         times = repeated(run)
     parts = dict.fromkeys([STEM, *map(str, range(model.layers)), HEAD, OTHER], 0.0)
-    parts |= {name: median(took[-len(times) :]) for name, took in found.items()}
+    parts |= {name: median(took) for name, took in found.items()}
     return LayerTimes(parts, median(times), len(times))
 
 
