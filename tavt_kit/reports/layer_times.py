@@ -131,7 +131,7 @@ def _predicted(table: LatencyTable | None, counts: tuple[int, ...]) -> dict[str,
         parts = table.parts(TokenSchedule(counts))
     except TavtError:
         return None
-    return dict(zip((STEM, *map(str, range(table.layers)), HEAD), parts, strict=True))
+    return dict(zip((STEM, *map(str, range(table.layers)), HEAD), parts, strict=True)) if sum(parts) > 0 else None
 
 
 def _profiled(records: Records, front: Mapping[str, Any]) -> Iterator[tuple[str, tuple[int, ...], Profiled]]:
@@ -147,7 +147,7 @@ def _profiled(records: Records, front: Mapping[str, Any]) -> Iterator[tuple[str,
             name: ms for name in mapping(layers, "parts_ms") if (ms := number(layers, "parts_ms", name)) is not None
         }
         counts = tuple(count for count in sequence(row, "schedule") if isinstance(count, int))
-        if not parts or not counts:
+        if not counts or sum(parts.values()) <= 0:
             continue
         time = TimeView.of(mapping(row, "latency_ms"))
         placed = number(layers, "placed_ms") or 0.0

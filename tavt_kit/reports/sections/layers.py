@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
 
 from tavt_kit.errors import TavtError
@@ -63,12 +64,11 @@ def _sentence(views: Sequence[LayerView], where: str) -> str:
     parts = [view.profiled.parts if measured and view.profiled else view.predicted or {} for view in views]
     sums = [sum(one.values()) for one in parts]
     around = percent_text((parts[0].get(STEM, 0.0) + parts[0].get(HEAD, 0.0)) / sums[0], 0)
-    way = "as measured part by part" if measured else "by the sum of its predicted parts"
-    text = f"On {where} the {first.name} model takes {ms_text(sums[0])} {way}, {around} of it outside the layers."
+    way = "measured part by part" if measured else "predicted by the sum of its parts"
+    text = f"On {where} the {first.name} model takes {ms_text(sums[0])}, {way}, {around} of it outside the layers."
     if not others:
         return text
-    told = "as measured so" if measured else "by this table"
-    return f"{text} The chosen schedule takes {ms_text(sums[1])}: {ratio_text(sums[0] / sums[1])} as fast {told}."
+    return f"{text} The chosen schedule takes {ms_text(sums[1])}, {ratio_text(sums[0] / sums[1])} as fast."
 
 
 def _parts_table(names: Sequence[str], views: Sequence[LayerView]) -> Table:
@@ -111,13 +111,13 @@ def _sums(views: Sequence[LayerView]) -> list[Block]:
     columns = (
         Column("Parts", numeric=False),
         Column("Sum of the parts"),
-        Column("Profiled run", hint="whole"),
-        Column("End to end", hint="median, 95 %"),
+        Column("Profiled run"),
+        Column("Plain run", hint="median, 95 %"),
         Column("Sum off by"),
     )
     caption = (
-        "The parts together, and whole runs without a profile: beside what was predicted those of the search, beside "
-        "what was measured those of the same measurement; each at the speed that the machine had then."
+        "The parts together beside whole runs without a profile: those of the search beside predictions, those of the "
+        "same measurement beside profiles; each at the speed the machine had then."
     )
     return [Table(columns, tuple(rows), caption)] if rows else []
 
@@ -139,10 +139,10 @@ def _profile_note(views: Sequence[LayerView], records: Records, table: LatencyTa
     schedules = " ".join(
         f"--schedule {'dense' if view.name == 'dense' else counts_text(view.counts)}" for view in views
     )
-    command = f"fgvc-kit bench {records.folders[0]} {schedules} --target {table.target} --layers"
-    return [
-        Text.of("Nobody measured the layers in whole runs yet: ", Code(command, command=True), " does.", kind="note")
-    ]
+    folder = shlex.quote(records.folders[0])
+    command = f"fgvc-kit bench {folder} {schedules} --target {table.target} --layers"
+    said = "These are predictions; the layers of whole runs are measured by "
+    return [Text.of(said, Code(command, command=True), ".", kind="note")]
 
 
 def _how(known: Sequence[Profiled]) -> str:
