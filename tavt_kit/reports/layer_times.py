@@ -11,11 +11,14 @@ from tavt_kit.latency_table import LatencyTable
 from tavt_kit.part_names import HEAD, OTHER, STEM
 from tavt_kit.reports.choice import FrontView
 from tavt_kit.reports.gather import Records
-from tavt_kit.reports.views import TimeView, mapping, number, sequence, whole
+from tavt_kit.reports.views import CandidateView, TimeView, mapping, number, sequence, whole
 from tavt_kit.reports.words import target_words
 from tavt_kit.schedule import TokenSchedule
 
 __all__ = ["LayerView", "Profiled", "latency_table", "layer_views"]
+
+_MACS = 0.01
+"""By how much, relatively, the multiply-adds of one model may differ between two heads."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +51,8 @@ class LayerView:
 
     Args:
         name: ``dense`` or ``chosen``.
-        counts: Its schedule.
+        counts: Tokens kept after each layer.
+        schedule: The same as text, with what a joint search chose beside them.
         predicted: Milliseconds by the names of the parts, as far as there is a table.
         profiled: As far as anybody measured.
         time: Of whole runs where the search measured them, on the same target.
@@ -57,6 +61,7 @@ class LayerView:
 
     name: str
     counts: tuple[int, ...]
+    schedule: str
     predicted: Mapping[str, float] | None
     profiled: Profiled | None
     time: TimeView | None
@@ -96,31 +101,42 @@ def layer_views(records: Records, table: LatencyTable | None) -> tuple[LayerView
     view = FrontView.of(front) if front else None
     seen = list(_profiled(records, front))
     wanted = target_words(table.target.as_record()) if table else next((where for where, _, _ in seen), "")
-    here = {counts: one for where, counts, one in reversed(seen) if where == wanted}
+    here = [(one, profiled) for where, one, profiled in seen if where == wanted]
     timed = bool(front) and target_words(mapping(front, "target")) == wanted
-    found = []
-    for name, counts, time in _models(view, table, list(here)):
-        predicted, profiled = _predicted(table, counts), here.get(counts)
+    views = []
+    for name, one in _models(view, table, [one for one, _ in here]):
+        predicted = None if one.genes else _predicted(table, one.counts)
+        profiled = next((found for other, found in here if _same(one, other)), None)
         if predicted or profiled:
-            found.append(LayerView(name, counts, predicted, profiled, time if timed else None, wanted))
-    return tuple(found)
+            time = one.time if timed else None
+            views.append(LayerView(name, one.counts, one.schedule, predicted, profiled, time, wanted))
+    return tuple(views)
 
 
 def _models(
-    view: FrontView | None, table: LatencyTable | None, seen: Sequence[tuple[int, ...]]
-) -> Iterator[tuple[str, tuple[int, ...], TimeView | None]]:
-    """Name, counts and whole time of what is shown; without a search only the dense model is known to be anything."""
+    view: FrontView | None, table: LatencyTable | None, seen: Sequence[CandidateView]
+) -> Iterator[tuple[str, CandidateView]]:
+    """What is shown; without a search only the dense model is known to be anything."""
     dense = None if view is None else view.dense
-    counts = dense.counts if dense else ()
     if table is not None:
         counts = (table.tokens,) * table.layers
-    elif not counts:
-        counts = next((one for one in seen if len(set(one)) == 1), ())
-    if counts:
-        yield "dense", counts, dense.time if dense else None
+        if dense is None or dense.counts != counts:
+            dense = CandidateView.of({"schedule": counts, "macs": table.macs}, "")
+    elif dense is None:
+        dense = next((one for one in seen if len(set(one.counts)) == 1), None)
+    if dense is None or not dense.counts:
+        return
+    yield "dense", dense
     pick = None if view is None else view.pick
-    if pick is not None and pick.counts != counts and len(pick.counts) == len(counts) and not pick.genes:
-        yield "chosen", pick.counts, pick.time
+    if pick is not None and pick.schedule != dense.schedule and len(pick.counts) == len(dense.counts):
+        yield "chosen", pick
+
+
+def _same(one: CandidateView, other: CandidateView) -> bool:
+    """Whether it is the same schedule of the same model: another one differs in its multiply-adds."""
+    if one.macs is not None and other.macs is not None and abs(one.macs - other.macs) > _MACS * one.macs:
+        return False
+    return one.schedule == other.schedule
 
 
 def _predicted(table: LatencyTable | None, counts: tuple[int, ...]) -> dict[str, float] | None:
@@ -134,22 +150,21 @@ def _predicted(table: LatencyTable | None, counts: tuple[int, ...]) -> dict[str,
     return dict(zip((STEM, *map(str, range(table.layers)), HEAD), parts, strict=True)) if sum(parts) > 0 else None
 
 
-def _profiled(records: Records, front: Mapping[str, Any]) -> Iterator[tuple[str, tuple[int, ...], Profiled]]:
-    """Target and counts of every model whose layers were measured: by the search, then by a bench."""
-    rows: list[tuple[Mapping[str, Any], Mapping[str, Any], Mapping[str, Any]]] = []
-    for row in (*sequence(front, "baselines"), *sequence(front, "candidates")):
-        rows.append((mapping(row), mapping(front, "target"), mapping(row, "layers")))
+def _profiled(records: Records, front: Mapping[str, Any]) -> Iterator[tuple[str, CandidateView, Profiled]]:
+    """Target and schedule of every model whose layers were measured: by the search, then by a bench."""
+    rows = []
+    for row in map(mapping, (*sequence(front, "baselines"), *sequence(front, "candidates"))):
+        one = CandidateView.of(row, "")
+        rows.append((mapping(front, "target"), one, mapping(front, "layers", one.schedule)))
     for bench in records.all("bench"):
-        for row in sequence(bench.body, "candidates"):
-            rows.append((mapping(row), mapping(row, "target"), mapping(row, "layers")))
-    for row, target, layers in rows:
-        parts = {
-            name: ms for name in mapping(layers, "parts_ms") if (ms := number(layers, "parts_ms", name)) is not None
-        }
-        counts = tuple(count for count in sequence(row, "schedule") if isinstance(count, int))
-        if not counts or sum(parts.values()) <= 0:
+        for row in map(mapping, sequence(bench.body, "candidates")):
+            # A bench names the size of every model; in a front it is said of models of another size than the dense.
+            one = CandidateView.of({**row, "image_size": None}, "")
+            rows.append((mapping(row, "target"), one, mapping(row, "layers")))
+    for target, one, layers in rows:
+        known = {name: number(layers, "parts_ms", name) for name in mapping(layers, "parts_ms")}
+        parts = {name: ms for name, ms in known.items() if ms is not None}
+        if not one.counts or sum(parts.values()) <= 0:
             continue
-        time = TimeView.of(mapping(row, "latency_ms"))
-        placed = number(layers, "placed_ms") or 0.0
-        run, runs = number(layers, "run_ms"), whole(layers, "runs")
-        yield target_words(target), counts, Profiled(parts, run, runs, time, placed)
+        run, runs, placed = number(layers, "run_ms"), whole(layers, "runs"), number(layers, "placed_ms")
+        yield target_words(target), one, Profiled(parts, run, runs, one.time, placed or 0.0)

@@ -13,7 +13,6 @@ from tavt_kit.reports.gather import Records
 from tavt_kit.reports.layer_times import latency_table, layer_views
 from tavt_kit.reports.rows import final_rows
 from tavt_kit.reports.views import AccuracyView, TimeView, number
-from tavt_kit.schedule import counts_text
 
 __all__ = ["COLUMNS", "csv_text", "rows_of"]
 
@@ -82,7 +81,7 @@ def _layer_rows(records: Records, run: str) -> list[dict[str, Any]]:
             rows.append(
                 _row(run, "layers", told, None, None)
                 | {
-                    "schedule": counts_text(view.counts),
+                    "schedule": view.schedule,
                     "chosen": view.name == "chosen",
                     "predicted_ms": (view.predicted or {}).get(name),
                     "median_ms": measured.get(name),

@@ -19,6 +19,7 @@ from tavt_kit.reports.sections.front import front_section
 from tavt_kit.reports.sections.front_marks import Axes, cloud_of
 from tavt_kit.reports.sections.kept import kept_section
 from tavt_kit.reports.sections.provenance import COUNTING
+from tavt_kit.schedule import counts_text
 from tests.reports.pages import Page
 from tests.reports.records import TARGET, write_run
 
@@ -201,6 +202,25 @@ def test_measured_layers_stand_beside_the_predicted_ones(tmp_path: Path) -> None
     assert float(dense[4]["median_ms"]) == 0.65 and float(dense[4]["predicted_ms"]) > 0
     assert dense[-1]["predicted_ms"] == "" and float(dense[-1]["median_ms"]) == 0.2
     assert float(chosen[-3]["median_ms"]) < 0.5 * float(dense[-3]["median_ms"])
+
+
+def test_layers_that_the_search_measured_itself(tmp_path: Path) -> None:
+    run = write_run(tmp_path)
+    bench, front = (json.loads((tmp_path / name).read_text()) for name in ("bench.json", "front.json"))
+    front["layers"] = {counts_text(row["schedule"]): row["layers"] for row in bench["candidates"]}
+    (tmp_path / "bench.json").unlink()
+    (tmp_path / "front.json").write_text(json.dumps(front))
+    text = read([run.folder], tmp_path / "out").text
+    assert "takes 8.55 ms, measured part by part" in text and "chosen, measured" in text
+
+
+def test_layers_of_another_model_are_not_taken_for_these(tmp_path: Path) -> None:
+    run = write_run(tmp_path)
+    bench = json.loads((tmp_path / "bench.json").read_text())
+    for row in bench["candidates"]:
+        row["macs"] *= 2
+    (tmp_path / "bench.json").write_text(json.dumps(bench))
+    assert "dense, measured" not in read([run.folder], tmp_path / "out").text
 
 
 def test_layers_measured_on_another_target_are_not_mixed_in(tmp_path: Path) -> None:

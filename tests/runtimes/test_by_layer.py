@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+from datetime import timedelta
+from types import SimpleNamespace
+
 import pytest
 import torch
 from torch import nn
@@ -7,7 +10,7 @@ from torch import nn
 from tavt_kit.adaptive import AdaptiveViT, LeanViT, wrap
 from tavt_kit.device import TargetDevice
 from tavt_kit.errors import MeasurementError, TargetError
-from tavt_kit.runtimes import by_layer
+from tavt_kit.runtimes import by_layer, node_times
 from tavt_kit.runtimes.by_layer import LayerTimes, layer_times, refuse_unprofiled
 from tavt_kit.runtimes.graph_parts import Node, place
 from tavt_kit.runtimes.node_times import NodeTimes
@@ -121,6 +124,42 @@ def schedule(layers: int) -> TokenSchedule:
     return TokenSchedule((9,) * layers)
 
 
+class MeanCounters:
+    """A compiled model of OpenVINO with one node, whose counter is the mean over all runs; the first one is slow."""
+
+    def __init__(self) -> None:
+        self.took: list[int] = []
+
+    def create_infer_request(self) -> MeanCounters:
+        return self
+
+    def get_runtime_model(self) -> MeanCounters:
+        return self
+
+    def get_ordered_ops(self) -> list[object]:
+        return []
+
+    def infer(self) -> None:
+        self.took.append(10 if self.took else 5000)
+
+    @property
+    def profiling_info(self) -> list[SimpleNamespace]:
+        mean = timedelta(microseconds=sum(self.took) // len(self.took))
+        return [SimpleNamespace(node_name="a", real_time=mean)]
+
+
+def test_runs_that_warm_up_are_taken_out_of_the_means_of_openvino() -> None:
+    found = node_times._counted(MeanCounters(), MeanCounters.infer)
+    assert found.ms["a"] == pytest.approx(0.010, abs=0.0015)  # of 5 ms in the first run nothing is left
+    assert found.runs >= 5
+
+
+def test_nodes_of_one_name_are_added_up_in_every_run() -> None:
+    runs = node_times._WARM + 5
+    found = node_times._medians({"once": [9.0] * 3 + [1.0] * 5, "twice": [1.0, 2.0] * runs}, 5)
+    assert found == {"once": 1.0, "twice": 3.0}
+
+
 @pytest.mark.parametrize("text", ["torch:cpu:mode=compile", "openvino:cpu:hint=throughput", "onnxruntime:cuda"])
 def test_targets_without_a_profile_are_refused(text: str) -> None:
     with pytest.raises(TargetError, match="without --layers"):
@@ -144,12 +183,19 @@ def with_a_large_layer(model: AdaptiveViT, layer: int) -> AdaptiveViT:
     return wrap(model.bare)
 
 
-@pytest.mark.parametrize("text", [*RUNTIMES[:2], pytest.param(RUNTIMES[2], marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "text",
+    [
+        *RUNTIMES[:2],
+        pytest.param(RUNTIMES[2], marks=pytest.mark.slow),
+        pytest.param("torch:cuda", marks=pytest.mark.gpu),
+    ],
+)
 def test_a_far_larger_layer_takes_the_most(text: str) -> None:
     found = measured(with_a_large_layer(tiny_vit(), 1), TokenSchedule((17, 9, 9)), text)
     assert list(found.parts) == ["stem", "0", "1", "2", "head", "other"]
     assert found.parts["1"] > sum(ms for name, ms in found.parts.items() if name != "1")
-    assert all(found.parts[name] > 0 for name in ("stem", "0", "2", "head"))
+    assert all(found.parts[name] > 0 for name in ("stem", "0", "2"))  # the head may take less than a microsecond
     assert found.parts["other"] < 0.05 * found.sum_ms and found.runs >= 5
 
 

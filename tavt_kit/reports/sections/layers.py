@@ -134,11 +134,9 @@ def _profile_note(views: Sequence[LayerView], records: Records, table: LatencyTa
     known = [view.profiled for view in views if view.profiled is not None]
     if known:
         return [Text.of(_how(known), kind="note")]
-    if table is None or not records.folders:
+    if table is None or not records.folders or any(view.schedule != counts_text(view.counts) for view in views):
         return []
-    schedules = " ".join(
-        f"--schedule {'dense' if view.name == 'dense' else counts_text(view.counts)}" for view in views
-    )
+    schedules = " ".join(f"--schedule {'dense' if view.name == 'dense' else view.schedule}" for view in views)
     folder = shlex.quote(records.folders[0])
     command = f"fgvc-kit bench {folder} {schedules} --target {table.target} --layers"
     said = "These are predictions; the layers of whole runs are measured by "
