@@ -193,7 +193,7 @@ class AdaptiveViT(nn.Module):
             watch: Looks at the attention of one layer, which then runs on all rows.
         """
         for layer in layers:
-            with part_scope(layer_scope(layer)):
+            with part_scope(layer_scope(layer), self.backbone.module_of(layer)):
                 state = self._layer(layer, state, counts[layer], lean and watch is None, watch)
         return state
 

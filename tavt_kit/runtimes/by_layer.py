@@ -117,8 +117,8 @@ def _of_nodes(found: NodeTimes, schedule: TokenSchedule) -> LayerTimes:
     named, run = layers_named(placed), {layer for layer in range(schedule.layers) if schedule.runs(layer)}
     if named != run:
         raise MeasurementError(
-            f"the graph names {len(named)} layers, but the model runs {len(run)}, so that its time cannot be told "
-            "apart by layer; export the model again with this version"
+            f"the graph names {len(named)} layers, but the model runs {len(run)}, so its time cannot be told apart by "
+            "layer; if an older version exported it, export it again"
         )
     parts = dict.fromkeys([STEM, *map(str, range(schedule.layers)), HEAD, OTHER], 0.0)
     reckoned = 0.0

@@ -2,11 +2,11 @@
 
 A runtime fuses, splits and renames what an exporter wrote; what is left of the names is
 
-    tavt_kit::layer.3/aten::matmul/MatMul, /layer.3/MatMul     the scopes of ``part_scope``
+    /layer.3/attn/qkv/MatMul                                   the scopes of ``part_scope``, in ONNX
     __module.adaptive.blocks.3.norm1/aten::layer_norm/MVN      modules, in OpenVINO
-    adaptive.blocks.3.norm1.weight                             weights; a node that reads one is of its layer
+    adaptive.blocks.3.norm1.weight                             weights; a node that alone reads one is of its layer
 
-Files written before there were such scopes have the last two only, which name about one node in four.
+ONNX files of torch's other exporter, and those from before there were such scopes, have the last ones only.
 """
 
 from __future__ import annotations

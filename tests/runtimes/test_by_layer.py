@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from collections import Counter
 from datetime import timedelta
 from types import SimpleNamespace
 
@@ -14,9 +15,11 @@ from tavt_kit.runtimes import by_layer, node_times
 from tavt_kit.runtimes.by_layer import LayerTimes, layer_times, refuse_unprofiled
 from tavt_kit.runtimes.graph_parts import Node, place
 from tavt_kit.runtimes.node_times import NodeTimes
+from tavt_kit.runtimes.on_openvino import compile_for, convert_module
 from tavt_kit.runtimes.onnx_graph import module_to_onnx
 from tavt_kit.schedule import TokenSchedule
 from tavt_kit.timm_import import timm
+from tests.contracts.zoo import ZOO
 from tests.runtimes.models import images, tiny_vit
 
 RUNTIMES = ("torch:cpu:threads=1", "openvino:cpu:threads=1", "onnxruntime:cpu:threads=1")
@@ -215,6 +218,22 @@ def test_layers_of_equal_weights_are_told_apart_in_an_onnx_graph() -> None:
     fresh = wrap(timm.create_model("vit_tiny_patch16_224", num_classes=5, **sizes).eval())
     found = measured(fresh, fresh.dense_schedule, "onnxruntime:cpu:threads=1")
     assert all(found.parts[str(layer)] > 0 for layer in range(3))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["plain", "post_norm", "vitae", "ffvt"])
+def test_every_product_of_a_layer_is_counted_with_it(kind: str) -> None:
+    """Whatever a layer begins with, and though nothing calls the layer itself."""
+    model = wrap(ZOO[kind]().eval())
+    counts = TokenSchedule(tuple(model.tokens - 3 * layer for layer in range(model.layers - 1)) + (model.prefix + 2,))
+    if not all(model.backbone.droppable):
+        counts = model.dense_schedule
+    shape = (2, 3, *model.backbone.image_size)
+    graph = convert_module(LeanViT(model, counts).eval(), (torch.rand(shape),), [(-1, *shape[1:])])
+    nodes = node_times._openvino_graph(compile_for(graph, TargetDevice.parse(RUNTIMES[1])))
+    placed = place(nodes)
+    products = Counter(placed[one.name].part for one in nodes if not one.constant and "aten::linear" in one.text)
+    assert [products[str(layer)] for layer in range(3)] == [4, 4, 4]
 
 
 @pytest.mark.slow
