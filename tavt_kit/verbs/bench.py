@@ -147,6 +147,7 @@ def bench_verb(
     from tavt_kit.bench.judged import refuse_qualities
     from tavt_kit.budget import Budget
     from tavt_kit.verbs.bench_images import Inputs
+    from tavt_kit.verbs.bench_layers import refuse_targets
     from tavt_kit.verbs.bench_measure import Plan
     from tavt_kit.verbs.bench_sweep import Sweep, warn_of_many
     from tavt_kit.verbs.bench_things import Opener, default_folder
@@ -170,6 +171,8 @@ def bench_verb(
     opener = Opener(
         tuple(target or ()), sweep, tuple(schedule or ()), tuple(preset or ()), inputs, weights, score, pool, seed
     )
+    if layers:
+        refuse_targets(sweep.targets(tuple(target or ())))
     warn_of_many(opener.number(things), plan.protocol)
     return _run(opener, things, plan, out or default_folder(things[0]), as_json)
 

@@ -2,32 +2,37 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from tavt_kit.errors import RecordError, TavtError
 
 if TYPE_CHECKING:
+    from tavt_kit.device import TargetDevice
     from tavt_kit.verbs.bench_things import Opened
     from tavt_kit.verbs.progress import Tell
 
-__all__ = ["layer_tables", "layers_of", "refuse_unlayered"]
+__all__ = ["layer_tables", "layers_of", "refuse_targets", "refuse_unlayered"]
 
 _ABREAST = 6
 """Candidates in one printed table."""
+
+
+def refuse_targets(targets: Iterable[TargetDevice]) -> None:
+    """Raise TargetError, before anything is opened, for a target that keeps no profile of single inferences."""
+    from tavt_kit.runtimes.by_layer import refuse_unprofiled
+
+    for target in targets:
+        refuse_unprofiled(target)
 
 
 def refuse_unlayered(opened: Sequence[Opened]) -> None:
     """Refuse before the measuring what could not be told apart after it.
 
     Raises:
-        TargetError: A target keeps no profile of single inferences.
         RecordError: A file does not say which layers it has.
     """
-    from tavt_kit.runtimes.by_layer import refuse_unprofiled
-
     for one in opened:
-        refuse_unprofiled(one.session.target)
         if one.schedule is None:
             raise RecordError(
                 f"{one.name} does not say which layers it has, because fgvc-kit did not export it; leave it out, or "
