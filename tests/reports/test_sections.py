@@ -14,10 +14,12 @@ from tavt_kit.records import write_record
 from tavt_kit.reports import write_report
 from tavt_kit.reports.blocks import Missing, Section
 from tavt_kit.reports.gather import Found, Records, gather
+from tavt_kit.reports.layer_times import latency_table, layer_views
 from tavt_kit.reports.page import build_report
 from tavt_kit.reports.sections.front import front_section
 from tavt_kit.reports.sections.front_marks import Axes, cloud_of
 from tavt_kit.reports.sections.kept import kept_section
+from tavt_kit.reports.sections.layers import layers_section
 from tavt_kit.reports.sections.provenance import COUNTING
 from tavt_kit.schedule import counts_text
 from tests.reports.pages import Page
@@ -204,35 +206,34 @@ def test_measured_layers_stand_beside_the_predicted_ones(tmp_path: Path) -> None
     assert float(chosen[-3]["median_ms"]) < 0.5 * float(dense[-3]["median_ms"])
 
 
-def test_layers_that_the_search_measured_itself(tmp_path: Path) -> None:
-    run = write_run(tmp_path)
-    bench, front = (json.loads((tmp_path / name).read_text()) for name in ("bench.json", "front.json"))
-    front["layers"] = {counts_text(row["schedule"]): row["layers"] for row in bench["candidates"]}
-    (tmp_path / "bench.json").unlink()
-    (tmp_path / "front.json").write_text(json.dumps(front))
-    text = read([run.folder], tmp_path / "out").text
-    assert "takes 8.55 ms, measured part by part" in text and "chosen, measured" in text
+def layers_seen(folder: Path) -> list[tuple[str, bool, bool]]:
+    """Of each model of the section: its name, and whether it was predicted and measured."""
+    records = gather([folder])
+    views = layer_views(records, latency_table(records))
+    return [(one.name, one.predicted is not None, one.profiled is not None) for one in views]
 
 
-def test_layers_of_another_model_are_not_taken_for_these(tmp_path: Path) -> None:
-    run = write_run(tmp_path)
-    bench = json.loads((tmp_path / "bench.json").read_text())
-    for row in bench["candidates"]:
-        row["macs"] *= 2
-    (tmp_path / "bench.json").write_text(json.dumps(bench))
-    assert "dense, measured" not in read([run.folder], tmp_path / "out").text
-
-
-def test_layers_measured_on_another_target_are_not_mixed_in(tmp_path: Path) -> None:
-    run = write_run(tmp_path)
-    bench = json.loads((tmp_path / "bench.json").read_text())
-    for row in bench["candidates"]:
-        row["target"]["threads"] = 8
-    (tmp_path / "bench.json").write_text(json.dumps(bench))
-    assert "dense, measured" not in read([run.folder], tmp_path / "out").text
-    (tmp_path / "profile.json").unlink()
-    text = read([run.folder], tmp_path / "out").text
-    assert "dense, measured" in text and "dense, predicted" not in text and "8 threads" in text
+def test_whose_measured_layers_count(tmp_path: Path) -> None:
+    """The search's own; a bench's if they are of the same schedule, multiply-adds and target."""
+    write_run(tmp_path)
+    places = {name: tmp_path / f"{name}.json" for name in ("bench", "front", "profile")}
+    written = {name: path.read_text() for name, path in places.items()}
+    assert layers_seen(tmp_path) == [("dense", True, True), ("chosen", True, True)]
+    for field, value in (("macs", 1), ("target", TARGET.as_record() | {"threads": 8}), ("schedule", [65] * 11 + [9])):
+        bench = json.loads(written["bench"])
+        for row in bench["candidates"]:
+            row[field] = value
+        places["bench"].write_text(json.dumps(bench))
+        assert layers_seen(tmp_path) == [("dense", True, False), ("chosen", True, False)]
+    front = json.loads(written["front"])
+    rows = json.loads(written["bench"])["candidates"]
+    front["layers"] = {counts_text(row["schedule"]): row["layers"] for row in rows}
+    places["front"].write_text(json.dumps(front))
+    assert layers_seen(tmp_path) == [("dense", True, True), ("chosen", True, True)]
+    places["profile"].unlink()
+    assert layers_seen(tmp_path) == [("dense", False, True), ("chosen", False, True)]
+    text = str(section_of(layers_section, tmp_path).blocks[0])
+    assert "takes 8.55" in text and "measured part by part" in text
 
 
 def test_what_else_was_evaluated_is_drawn_behind(tmp_path: Path) -> None:
