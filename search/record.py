@@ -14,6 +14,7 @@ from tavt_kit.candidate import Candidate
 from tavt_kit.device import TargetDevice
 from tavt_kit.host import HostFacts
 from tavt_kit.records import atomic_text, write_record
+from tavt_kit.schedule import TokenSchedule
 from tavt_kit.search.final import Final
 from tavt_kit.search.result import SearchResult
 from tavt_kit.search.rival import Rival
@@ -48,6 +49,7 @@ def front_body(
     rivals: Sequence[Rival] = (),
     left_out: Sequence[Mapping[str, str]] = (),
     bought: Sequence[Mapping[str, Any]] = (),
+    layers: Mapping[TokenSchedule, Mapping[str, Any]] | None = None,
 ) -> dict[str, Any]:
     """The record, without schema and version; candidates by rising cost, accuracies as fractions.
 
@@ -63,6 +65,7 @@ def front_body(
         rivals: Models that are no schedules of this one, judged by the same budget.
         bought: Of a joint search, what each gene of the choice changes.
         left_out: Such as could not be had: ``name`` and ``reason``.
+        layers: Of the dense and the chosen schedule, the records of their ``LayerTimes``.
     """
     accuracy = result.dense.accuracy
     assert accuracy is not None  # a search whose dense model fails has no result
@@ -83,6 +86,7 @@ def front_body(
         "rivals": [rival.as_record() for rival in rivals],
         "rivals_left_out": [dict(one) for one in left_out],
         "bought": [dict(one) for one in bought],
+        "layers": {str(schedule): dict(record) for schedule, record in (layers or {}).items()},
         "measured_over_budget": final.over,
         "undecided": [] if final.pick is None else list(final.pick.undecided(budget)),
         "stopped_because": result.stopped_because,
@@ -106,7 +110,7 @@ def settled_body(
         host: That machine.
     """
     return {
-        **{key: value for key, value in body.items() if key not in ("schema", "version")},
+        **{key: value for key, value in body.items() if key not in ("schema", "version", "layers")},
         "target": target.as_record(),
         "verdict": str(final.verdict),
         "objectives": [_AXES.get(final.cost, f"latency_ms.{final.cost}"), *body["objectives"][1:]],

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any, Literal
 
@@ -13,6 +13,8 @@ from tavt_kit.backbones import Backbone, Outputs, adapter_of
 from tavt_kit.backbones.base import Watch
 from tavt_kit.drop import Pick, drop, restore
 from tavt_kit.errors import ScheduleError, UnknownName, UnsupportedBackbone
+from tavt_kit.part_names import HEAD, STEM, layer_scope
+from tavt_kit.part_scope import part_scope
 from tavt_kit.schedule import TokenSchedule
 from tavt_kit.scores import SCORES
 from tavt_kit.tokens import TokenState
@@ -167,7 +169,8 @@ class AdaptiveViT(nn.Module):
                 f"the model was wrapped for images of {size}, but these are {given}; create the model with "
                 f"img_size={given} and wrap it again, or resize the images"
             )
-        state = self.backbone.embed(images)
+        with part_scope(STEM):
+            state = self.backbone.embed(images)
         return replace(state, last=state.tokens) if track else state
 
     def advance(
@@ -190,7 +193,8 @@ class AdaptiveViT(nn.Module):
             watch: Looks at the attention of one layer, which then runs on all rows.
         """
         for layer in layers:
-            state = self._layer(layer, state, counts[layer], lean and watch is None, watch)
+            with part_scope(layer_scope(layer), self.backbone.module_of(layer)):
+                state = self._layer(layer, state, counts[layer], lean and watch is None, watch)
         return state
 
     def _layer(
@@ -231,7 +235,8 @@ class AdaptiveViT(nn.Module):
 
     def outputs(self, state: TokenState) -> Outputs:
         """As ``finish``, with the named tensors that a family's losses read."""
-        return self.backbone.outputs(self._to_pool(state))
+        with part_scope(HEAD):
+            return self.backbone.outputs(self._to_pool(state))
 
     def pooled(self, state: TokenState) -> Tensor:
         """Of a state that passed every layer, the features (B, D) that the head's last linear layer receives."""
@@ -245,9 +250,13 @@ class AdaptiveViT(nn.Module):
     # ------------------------------------------------------------------------------------------ whole passes
 
     def _run(self, images: Tensor, *, lean: bool, track: bool = False) -> TokenState:
-        track = track or (self.pool == "restored" and not self.token_pooled)
-        state = self.start(images, track=track)
+        state = self.start(images, track=track or self._restores)
         return self.advance(state, self._executed(), self._schedule.counts, lean=lean)
+
+    @property
+    def _restores(self) -> bool:
+        """Whether the head wants every token's last value."""
+        return self.pool == "restored" and not self.token_pooled
 
     def _executed(self) -> Sequence[int]:
         executed = self._schedule.executed
@@ -267,8 +276,21 @@ class AdaptiveViT(nn.Module):
         Nothing is checked here, since a graph in which the counts are an input cannot: they never grow, never exceed
         ``tokens`` and stay above ``prefix``.
         """
-        state = self.start(images, track=self.pool == "restored" and not self.token_pooled)
+        state = self.start(images, track=self._restores)
         return self.finish(self.advance(state, range(self.layers), counts, lean=True))
+
+    def lean_parts(self, images: Tensor) -> Iterator[tuple[str, TokenState | Tensor]]:
+        """As ``forward_lean``, one part after another: the stem's and each layer's state, last the head's logits.
+
+        Yields:
+            The name of a part (``stem``, ``0``, ``1``, ..., ``head``) and what it gave, as soon as it is done.
+        """
+        state = self.start(images, track=self._restores)
+        yield STEM, state
+        for layer in self._executed():
+            state = self.advance(state, [layer], self._schedule.counts, lean=True)
+            yield str(layer), state
+        yield HEAD, self.finish(state)
 
     def forward_pooled(self, images: Tensor) -> Tensor:
         """(B, 3, H, W) -> the features (B, D) that the head's last linear layer receives, by the lean path."""

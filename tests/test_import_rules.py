@@ -14,11 +14,11 @@ PARTS = ("search", "distill", "bench")
 PLAIN = ("errors", "schedule", "device", "measurement", "accuracy", "host", "budget", "verdict", "candidate", "front",
          "records", "latency_table", "layer_cells", "model_card", "artifact_card", "code_version", "sealed",
          "foreign_times", "onnx_metadata", "quieted", "control_group", "comparison", "comparable",
-         "compared", "command_line")  # fmt: skip
+         "compared", "command_line", "part_names")  # fmt: skip
 LAYERS = (
     PLAIN,
-    ("backbones", "drop", "scores", "tokens", "packed", "preprocess", "timm_import", "vision_ops",
-     "out_of_memory"),
+    ("backbones", "drop", "scores", "tokens", "packed", "part_scope", "preprocess", "timm_import", "vision_ops",
+     "out_of_memory"),  # fmt: skip
     (
         "runtimes",
         "adaptive",

@@ -8,7 +8,7 @@ from typing import Any, Protocol
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from tavt_kit.backbones.costs import HeadCosts, LayerCosts
@@ -70,6 +70,10 @@ class Backbone(Protocol):
 
     def feed(self, layer: int, state: TokenState) -> TokenState:
         """The feed-forward half-block."""
+        ...
+
+    def module_of(self, layer: int) -> nn.Module | None:
+        """The module that holds a layer's weights; ``None`` where no single one does."""
         ...
 
     def outputs(self, state: TokenState) -> Outputs:

@@ -163,6 +163,11 @@ class TimmVit:
         kept = first_rows(state, pick.count) if index is None else drop(state, index)
         return kept.with_tokens(halves.add_attend(block, kept.tokens, y))
 
+    def module_of(self, layer: int) -> nn.Module | None:
+        """See ``Backbone``."""
+        block: nn.Module = self.blocks[layer]
+        return block
+
     def feed(self, layer: int, state: TokenState) -> TokenState:
         return state.with_tokens(self.halves[layer].feed(self.blocks[layer], state.tokens))
 

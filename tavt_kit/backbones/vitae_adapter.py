@@ -110,6 +110,11 @@ class VitaeBackbone:
         local = cell.local(_whole(state))
         return local if place is None else gather_rows(local, place[:, self.prefix :] - self.prefix)
 
+    def module_of(self, layer: int) -> nn.Module | None:
+        """See ``Backbone``."""
+        cell: nn.Module = self.cells[layer]
+        return cell
+
     def feed(self, layer: int, state: TokenState) -> TokenState:
         return state.with_tokens(self.cells[layer].feed(state.tokens))
 

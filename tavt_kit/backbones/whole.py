@@ -69,6 +69,10 @@ class WholeModel:
     def attend_rows(self, layer: int, state: TokenState, pick: Pick) -> TokenState:
         return state
 
+    def module_of(self, layer: int) -> nn.Module | None:
+        """No single one."""
+        return None
+
     def feed(self, layer: int, state: TokenState) -> TokenState:
         return state
 

@@ -1,42 +1,71 @@
-"""Where the time goes: the milliseconds of each layer, dense beside chosen."""
+"""Where the time goes: the milliseconds of each layer, dense beside chosen, predicted beside measured."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 from tavt_kit.reports.axes import Scale, round_ticks
+from tavt_kit.reports.legend import legend
 from tavt_kit.reports.markup import Element, el
 from tavt_kit.reports.numbers import ms_text
 
-__all__ = ["layer_chart"]
+__all__ = ["Bars", "bars_legend", "layer_chart"]
 
 _WIDTH, _HEIGHT = 1040.0, 250.0
 _LEFT, _RIGHT, _TOP, _BOTTOM = 66.0, 22.0, 16.0, 46.0
 
 
-def layer_chart(names: Sequence[str], dense: Sequence[float], chosen: Sequence[float] | None, title: str) -> Element:
-    """Pairs of bars, one pair a part of the model.
+@dataclass(frozen=True, slots=True)
+class Bars:
+    """One bar for each part.
 
     Args:
-        names: Of the parts: stem, 0, 1, ..., head.
-        dense: Milliseconds of each in the dense model.
-        chosen: The same under the chosen schedule, or ``None``.
+        label: Such as ``dense, measured``.
+        kind: ``a`` for the dense model, ``b`` for the chosen one.
+        measured: Drawn full; what is predicted is drawn as an outline.
+        values: Milliseconds by the names of the parts.
+    """
+
+    label: str
+    kind: str
+    measured: bool
+    values: Mapping[str, float]
+
+    @property
+    def style(self) -> str:
+        """Its class."""
+        return f"bar-{self.kind}" if self.measured else f"bar-{self.kind} guessed"
+
+
+def layer_chart(names: Sequence[str], bars: Sequence[Bars], title: str) -> Element:
+    """Groups of bars, one group a part of the model.
+
+    Args:
+        names: Of the parts: stem, 0, 1, ..., head, and other where some time is of none.
+        bars: From left to right in every group.
         title: What a screen reader says for the whole picture.
     """
-    y_axis = Scale(0.0, 1.08 * max([*dense, *(chosen or ()), 1e-9]), _HEIGHT - _BOTTOM, _TOP)
+    highest = max([1e-9, *(ms for one in bars for ms in one.values.values())])
+    y_axis = Scale(0.0, 1.08 * highest, _HEIGHT - _BOTTOM, _TOP)
     slot = (_WIDTH - _LEFT - _RIGHT) / len(names)
-    bars = [dense] if chosen is None else [dense, chosen]
     parts = _frame(y_axis)
     for index, name in enumerate(names):
-        left = _LEFT + slot * (index + 0.14)
-        width = slot * 0.72 / len(bars)
-        for place, values in enumerate(bars):
-            parts.append(_bar(left + place * width, width, values[index], y_axis, "ab"[place]))
-        parts.append(_hover(index, name, slot, [values[index] for values in bars]))
+        left = _LEFT + slot * (index + 0.1)
+        width = slot * 0.8 / len(bars)
+        for place, one in enumerate(bars):
+            if name in one.values:
+                parts.append(_bar(left + place * width, width, one.values[name], y_axis, one.style))
+        parts.append(_hover(index, name, slot, bars))
         middle = _LEFT + slot * (index + 0.5)
         parts.append(el("text", name, x=middle, y=_HEIGHT - _BOTTOM + 18, class_="tick middle"))
     parts.append(el("text", "layer", x=(_LEFT + _WIDTH - _RIGHT) / 2, y=_HEIGHT - 6, class_="title middle"))
     return el("svg", *parts, viewBox=f"0 0 {_WIDTH:g} {_HEIGHT:g}", class_="chart", role="img", aria_label=title)
+
+
+def bars_legend(bars: Sequence[Bars]) -> Element:
+    """What each bar of a group is."""
+    return legend([(el("rect", x=3, y=3, width=14, height=14), one.style, one.label) for one in bars])
 
 
 def _frame(y_axis: Scale) -> list[Element]:
@@ -51,15 +80,22 @@ def _frame(y_axis: Scale) -> list[Element]:
     return parts
 
 
-def _bar(left: float, width: float, value: float, y_axis: Scale, letter: str) -> Element:
+def _bar(left: float, width: float, value: float, y_axis: Scale, style: str) -> Element:
     top, bottom = y_axis.at(value), y_axis.at(0.0)
-    return el("rect", x=left, y=top, width=max(1.0, width - 1), height=bottom - top, class_=f"bar-{letter}")
+    inset = 0.75 if style.endswith("guessed") else 0.0  # the outline lies on the edge, half of it outside
+    return el(
+        "rect",
+        x=left + inset,
+        y=top + inset,
+        width=max(1.0, width - 1 - 2 * inset),
+        height=max(0.0, bottom - top - inset),
+        class_=style,
+    )
 
 
-def _hover(index: int, name: str, slot: float, values: Sequence[float]) -> Element:
-    """An unseen rectangle over the pair, so that a thin bar can be pointed at."""
-    words = ("dense", "chosen")
+def _hover(index: int, name: str, slot: float, bars: Sequence[Bars]) -> Element:
+    """An unseen rectangle over the group, so that a thin bar can be pointed at."""
     lines = [f"layer {name}" if name.isdigit() else name]
-    lines += [f"{word} {ms_text(value)}" for word, value in zip(words, values, strict=False)]
+    lines += [f"{one.label} {ms_text(one.values[name])}" for one in bars if name in one.values]
     area = el("rect", x=_LEFT + slot * index, y=_TOP, width=slot, height=_HEIGHT - _TOP - _BOTTOM, class_="target")
     return el("g", area, class_="point", tabindex=0, role="img", aria_label="; ".join(lines))

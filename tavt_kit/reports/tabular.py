@@ -7,8 +7,10 @@ import io
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from tavt_kit.errors import TavtError
 from tavt_kit.reports.choice import FrontView
 from tavt_kit.reports.gather import Records
+from tavt_kit.reports.layer_times import latency_table, layer_views
 from tavt_kit.reports.rows import final_rows
 from tavt_kit.reports.views import AccuracyView, TimeView, number
 
@@ -19,11 +21,12 @@ COLUMNS = (
     "points_against_dense", "predicted_ms", "median_ms", "p10_ms", "p90_ms", "p90_low_ms", "p90_high_ms", "p99_ms",
     "steady", "speed", "verdict",
 )  # fmt: skip
-"""Of each row. ``table`` is ``front``, ``baseline`` or ``final``; accuracies are fractions, what is not known empty."""
+"""Of each row. ``table`` is ``front``, ``baseline``, ``final`` or ``layers``, where ``name`` is a part of the model and
+``median_ms`` what a profile measured of it; accuracies are fractions, what is not known empty."""
 
 
 def rows_of(records: Records, run: str) -> list[dict[str, Any]]:
-    """Every point with figures: the front, its baselines, the closing table.
+    """Everything with figures: the front, its baselines, the closing table, the parts of the dense and chosen model.
 
     Args:
         records: Of one run.
@@ -61,6 +64,29 @@ def rows_of(records: Records, run: str) -> list[dict[str, Any]]:
                 "verdict": line.verdict or None,
             }
         )
+    return rows + _layer_rows(records, run)
+
+
+def _layer_rows(records: Records, run: str) -> list[dict[str, Any]]:
+    """The time by layer; none where the latency table cannot be read, which the page says."""
+    try:
+        views = layer_views(records, latency_table(records))
+    except TavtError:
+        return []
+    rows = []
+    for view in views:
+        measured = view.profiled.parts if view.profiled else {}
+        for name in view.names():
+            told = f"layer {name}" if name.isdigit() else name
+            rows.append(
+                _row(run, "layers", told, None, None)
+                | {
+                    "schedule": view.schedule,
+                    "chosen": view.name == "chosen",
+                    "predicted_ms": (view.predicted or {}).get(name),
+                    "median_ms": measured.get(name),
+                }
+            )
     return rows
 
 

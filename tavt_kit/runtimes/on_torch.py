@@ -18,7 +18,7 @@ from tavt_kit.device import TargetDevice
 from tavt_kit.runtimes.session import Images, InputShape, check_images
 from tavt_kit.runtimes.torch_modes import CudaGraph, compiled
 
-__all__ = ["TorchSession", "is_bf16_faster", "placed", "torch_clock", "torch_device", "torch_threads"]
+__all__ = ["TorchSession", "is_bf16_faster", "placed", "torch_clock", "torch_device", "torch_dtype", "torch_threads"]
 
 _CLEARLY = 0.9
 """Times below this share of another's are faster for sure."""
@@ -65,7 +65,7 @@ class TorchSession:
     def _prepare(self, example_shape: tuple[int, int, int, int]) -> None:
         """Compile or record the module, for images of this shape."""
         begin, device = time.perf_counter(), torch_device(self.target)
-        example = torch.rand(example_shape, device=device, dtype=_DTYPES[self.target.precision])
+        example = torch.rand(example_shape, device=device, dtype=torch_dtype(self.target))
         with torch.inference_mode(), torch_threads(self.target.threads):
             if self.target.mode == "compile":
                 self._call = compiled(self._module, example)
@@ -76,7 +76,7 @@ class TorchSession:
 
     def _inputs(self, images: Images) -> Tensor:
         checked = torch.from_numpy(check_images(images, self.input_shape))
-        return checked.to(torch_device(self.target), _DTYPES[self.target.precision])
+        return checked.to(torch_device(self.target), torch_dtype(self.target))
 
 
 def torch_clock(call: Callable[[], object], target: TargetDevice) -> Callable[[], float]:
@@ -105,7 +105,7 @@ def torch_clock(call: Callable[[], object], target: TargetDevice) -> Callable[[]
 
 def placed(module: nn.Module, target: TargetDevice) -> nn.Module:
     """The module in the target's precision, on its device and in eval mode: itself if it is, else a copy."""
-    device, dtype = torch_device(target), _DTYPES[target.precision]
+    device, dtype = torch_device(target), torch_dtype(target)
     parameter = next(module.parameters(), None)
     fits = parameter is None or (parameter.device == device and parameter.dtype == dtype)
     if fits and not any(part.training for part in module.modules()):
@@ -144,6 +144,11 @@ def _fastest_product(dtype: torch.dtype) -> float:
 def torch_device(target: TargetDevice) -> torch.device:
     """torch's name of the target's processor."""
     return torch.device("cpu") if target.is_cpu else torch.device("cuda", target.index)
+
+
+def torch_dtype(target: TargetDevice) -> torch.dtype:
+    """torch's name of the target's precision."""
+    return _DTYPES[target.precision]
 
 
 @contextmanager

@@ -38,6 +38,9 @@ Targets = Annotated[
 BenchOut = Annotated[
     Path | None, typer.Option("--out", "-o", help="Folder of bench.json. [default: the first THING's, else runs/bench]")
 ]
+ByLayer = Annotated[
+    bool, typer.Option("--layers", help="Run each once more with a profile, and show its time by layer.")
+]
 Pack = Annotated[
     Path | None,
     typer.Option(
@@ -113,6 +116,7 @@ def bench_verb(
     min_time: MinTime = 3.0,
     max_time: MaxTime = "60s",
     executed: Executed = False,
+    layers: ByLayer = False,
     pack: Pack = None,
     carried: Carried = None,
     out: BenchOut = None,
@@ -129,8 +133,9 @@ def bench_verb(
     time: (t_dense / t) / (MACs_dense / MACs). Images are random, or the first of --data. With --budget every
     candidate is judged by its own interval, and the exit code is 1 unless all PASS. With --read nothing is measured:
     latencies.json is written instead. --executed opens each exported file once more, after the measuring, and shows
-    what its runtime made of it. --pack writes the chosen and other schedules of a search, and a runner that
-    needs numpy and the target's runtime only; --carried reads what it measured, and exits 1 unless PASS.
+    what its runtime made of it; --layers runs every candidate once more with a profile, and shows what each layer took.
+    --pack writes the chosen and other schedules of a search, and a runner that needs numpy and the target's runtime
+    only; --carried reads what it measured, and exits 1 unless PASS.
     """
     if pack is not None or carried is not None:
         from tavt_kit.verbs.bench_away import go_away
@@ -143,6 +148,7 @@ def bench_verb(
     from tavt_kit.bench.judged import refuse_qualities
     from tavt_kit.budget import Budget
     from tavt_kit.verbs.bench_images import Inputs
+    from tavt_kit.verbs.bench_layers import refuse_targets
     from tavt_kit.verbs.bench_measure import Plan
     from tavt_kit.verbs.bench_sweep import Sweep, warn_of_many
     from tavt_kit.verbs.bench_things import Opener, default_folder
@@ -152,12 +158,22 @@ def bench_verb(
     sweep = Sweep.parse(precision=precision, threads=threads, batch=batch, image_size=image_size)
     whole = e2e or pictures is not None or any(limit.statistic == "e2e" for limit in limits)
     plan = Plan(
-        _protocol(min_time, max_time), limits, seed, whole, memory or bool(limits.of("memory")), meters, mixed, executed
+        _protocol(min_time, max_time),
+        limits,
+        seed,
+        whole,
+        memory or bool(limits.of("memory")),
+        meters,
+        mixed,
+        executed,
+        layers,
     )
     inputs = Inputs(data, pictures, seed)
     opener = Opener(
         tuple(target or ()), sweep, tuple(schedule or ()), tuple(preset or ()), inputs, weights, score, pool, seed
     )
+    if layers:
+        refuse_targets(sweep.targets(tuple(target or ())))
     warn_of_many(opener.number(things), plan.protocol)
     return _run(opener, things, plan, out or default_folder(things[0]), as_json)
 

@@ -48,6 +48,7 @@ class Plan:
         meters: Measure what the machine reaches at best before, and the joules of each candidate after.
         mixed: Take candidates of different classes.
         executed: Open each file once more, and look at the kernels that ran.
+        layers: Run each once more with a profile, and tell its time apart by layer.
     """
 
     protocol: Protocol
@@ -58,6 +59,7 @@ class Plan:
     meters: bool = True
     mixed: bool = False
     executed: bool = False
+    layers: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,9 +106,12 @@ def measure(opened: Sequence[Opened], inputs: Inputs, plan: Plan, tell: Tell) ->
     from tavt_kit.bench.doubts import Witness
     from tavt_kit.bench.noise import Watch
     from tavt_kit.bench.notes import Notes
+    from tavt_kit.verbs.bench_layers import refuse_unlayered
 
     if not plan.mixed:
         _refuse_mixed(opened)
+    if plan.layers:
+        refuse_unlayered(opened)
     sessions, images = _sessions(opened, inputs, plan.end_to_end)
     peaks = _peaks(opened, plan, tell) if plan.meters else {}
     notes, watch = Notes(sessions), Watch()
@@ -213,6 +218,7 @@ def _with_alone(row: Benched, one: Opened, plan: Plan, tell: Tell) -> Benched:
     """What is taken of a candidate alone, because it cannot be told apart while others take turns."""
     from tavt_kit.bench.energy import energy_meter, measure_energy
     from tavt_kit.bench.memory import peak_memory
+    from tavt_kit.verbs.bench_layers import layers_of
 
     energy = memory = None
     if plan.meters:
@@ -224,7 +230,9 @@ def _with_alone(row: Benched, one: Opened, plan: Plan, tell: Tell) -> Benched:
     if plan.memory:
         tell(f"memory of {one.name}", None)
         memory = peak_memory(one.job).as_record()
-    return replace(row, energy=energy, memory=memory, executed=_executed(one, tell) if plan.executed else None)
+    executed = _executed(one, tell) if plan.executed else None
+    layers = layers_of(one, tell) if plan.layers else None
+    return replace(row, energy=energy, memory=memory, executed=executed, layers=layers)
 
 
 def _executed(one: Opened, tell: Tell) -> ExecutedGraph | None:

@@ -27,6 +27,7 @@ def print_bench(taken: Taken, body: Mapping[str, Any], file: Path) -> None:
     from rich.markup import escape
 
     from tavt_kit.host import HostFacts
+    from tavt_kit.verbs.bench_layers import layer_tables
     from tavt_kit.verbs.console import console_of
 
     console, rows = console_of(140), body["candidates"]
@@ -38,6 +39,9 @@ def print_bench(taken: Taken, body: Mapping[str, Any], file: Path) -> None:
     if len(behind := _told(taken.rows, rows, _BEHIND)) > 1:
         console.print()
         console.print(_table(taken.rows, rows, behind))
+    for table in layer_tables(rows):
+        console.print()
+        console.print(table)
     targets = ", ".join(dict.fromkeys(str(one.target) for one in taken.rows))
     say(f"{targets}; ratio: time of {body['reference']} over this one's")
     for one, row in zip(taken.rows, rows, strict=True):
@@ -67,6 +71,8 @@ def _sentences(one: Benched, row: Mapping[str, Any]) -> list[str]:
         found.append(f"end to end {one.end_to_end.measurement} of {one.end_to_end.pictures} pictures in turn: {parts}")
     if one.executed is not None:
         found.append(f"ran {one.executed}")
+    if reason := row.get("layers", {}).get("reason"):
+        found.append(f"no time by layer: {reason}")
     if row["memory"] is not None and row["memory"]["reason"]:
         found.append(f"no memory: {row['memory']['reason']}")
     for verdict in row["budgets"]:

@@ -16,7 +16,7 @@ from tavt_kit.schedule import TokenSchedule
 from tavt_kit.verbs.bench_names import told_apart
 
 if TYPE_CHECKING:
-    from tavt_kit.adaptive import AdaptiveViT
+    from tavt_kit.adaptive import AdaptiveViT, LeanViT
     from tavt_kit.artifact_card import ArtifactCard
     from tavt_kit.bench.memory import FileJob, LiveJob
     from tavt_kit.runtimes import Images, Session
@@ -50,6 +50,7 @@ class Opened:
         schedule, macs, size_bytes: As of ``Benched``.
         classes: Width of the logits, or ``None`` where unknown.
         preprocessing: The record of a ``Preprocessing``, or ``None`` for a file of another program.
+        source: Where its time by layer is found: the file, or the ``LeanViT``.
     """
 
     name: str
@@ -62,6 +63,7 @@ class Opened:
     size_bytes: int | None = None
     classes: int | None = None
     preprocessing: Mapping[str, Any] | None = None
+    source: Path | LeanViT | None = None
 
     @property
     def image_size(self) -> tuple[int, int]:
@@ -146,6 +148,7 @@ class Opener:
                         bytes_,
                         session.classes,
                         how,
+                        path,
                     )
                 )
 
@@ -214,11 +217,12 @@ class Opener:
         schedule = TokenSchedule.parse(text, tokens=model.tokens, layers=model.layers, prefix=model.prefix)
         label = Path(thing).name if Path(thing).is_dir() else thing
         weights = self.weights or "hub"
+        source = self._source(model, schedule, target)
         self.opened.append(
             Opened(
                 f"{label} {text}",
                 thing,
-                self._session(model, schedule, target, (height, width)),
+                _session(source, target, (height, width)),
                 self.inputs.images(target.batch, (height, width), card.preprocessing),
                 LiveJob(thing, target, text, weights, image_size, self.seed, self.score, self.pool),
                 schedule,
@@ -226,23 +230,30 @@ class Opener:
                 None,
                 len(card.classes),
                 card.preprocessing,
+                source,
             )
         )
 
-    def _session(
-        self, model: AdaptiveViT, schedule: TokenSchedule, target: TargetDevice, size: tuple[int, int]
-    ) -> Session:
+    def _source(self, model: AdaptiveViT, schedule: TokenSchedule, target: TargetDevice) -> Path | LeanViT:
+        """What runs: the module itself, or for onnxruntime a temporary export."""
         from tavt_kit.adaptive import LeanViT
-        from tavt_kit.runtimes import open_file, open_module
 
         if target.runtime != "onnxruntime":
-            return open_module(LeanViT(model, schedule), target, (target.batch, 3, *size))
+            return LeanViT(model, schedule)
         from tavt_kit.artifact_card import ArtifactCard
         from tavt_kit.exporters.to_onnx import to_onnx
 
         path = Path(self._folder.name) / f"{len(self.opened)}.onnx"
         to_onnx(model, ArtifactCard(_card_of(model), schedule, model.tokens, model.prefix), path)
-        return open_file(path, target)
+        return path
+
+
+def _session(source: Path | LeanViT, target: TargetDevice, size: tuple[int, int]) -> Session:
+    from tavt_kit.runtimes import open_file, open_module
+
+    if isinstance(source, Path):
+        return open_file(source, target)
+    return open_module(source, target, (target.batch, 3, *size))
 
 
 def _card_of(model: AdaptiveViT) -> ModelCard:

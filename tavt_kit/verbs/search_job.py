@@ -27,6 +27,7 @@ from tavt_kit.search.rival import Rival
 from tavt_kit.verbs.search_evaluator import evaluator_on_val, how_to_look, judges_of
 from tavt_kit.verbs.search_given import check_given
 from tavt_kit.verbs.search_joint import joint_space, variant_of
+from tavt_kit.verbs.search_layers import layers_measured
 from tavt_kit.verbs.search_live import print_reach, say_stage
 from tavt_kit.verbs.search_request import Request
 from tavt_kit.verbs.search_rivals import Rivals
@@ -175,6 +176,7 @@ def _written(
         rivals=rivals,
         left_out=left_out,
         bought=bought,
+        layers=layers_measured(subject, request, final),
     )
     body["command"] = command_line()
     write_candidates(request.out, result, final)

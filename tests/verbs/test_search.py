@@ -21,7 +21,7 @@ from tavt_kit.cli import main
 from tavt_kit.device import TargetDevice
 from tavt_kit.latency_table import Curve, DropCell, LatencyTable, LayerCells
 from tavt_kit.measurement import Measurement
-from tavt_kit.schedule import TokenSchedule
+from tavt_kit.schedule import TokenSchedule, counts_text
 from tavt_kit.search import Store
 from tavt_kit.shared_evaluation import SharedEvaluator
 from tavt_kit.verbs import search_target
@@ -122,7 +122,10 @@ def test_latency_search(
     for one in body["candidates"]:
         assert one["latency_ms"]["predicted"] == pytest.approx(one["latency_ms"]["median"])
         assert one["latency_ms"]["steady"] is True and one["latency_ms"]["samples"] == 60
-    assert body["candidates"][body["chosen"]]["latency_ms"]["p90"] <= 7
+    chosen = body["candidates"][body["chosen"]]
+    assert chosen["latency_ms"]["p90"] <= 7
+    assert list(body["layers"]) == ["17x4", counts_text(chosen["schedule"])]
+    assert all(layers["parts_ms"]["0"] > 0 for layers in body["layers"].values())
     assert json.loads((out / "profile.json").read_text())["schema"] == "fgvc-kit/profile"
     assert search(place, out, *flags) == 0  # nothing is measured twice, but the finalists
     again = front(out)
@@ -435,4 +438,6 @@ def test_measured_for_real(place: Path, tmp_path: Path, target: str) -> None:
     body = front(tmp_path / "out")
     assert code == 0 and body["verdict"] == "PASS"
     assert all(one["latency_ms"]["median"] > 0 for one in [*body["candidates"], *body["baselines"]])
+    assert body["layers"] and all(layers["sum_ms"] > 0 for layers in body["layers"].values())
+    assert "dense, measured" in (tmp_path / "out" / "report.md").read_text(encoding="utf-8")
     assert search(place, tmp_path / "none", "--target", target, "--budget", "latency=1us") == 2
