@@ -194,12 +194,17 @@ def with_a_large_layer(model: AdaptiveViT, layer: int) -> AdaptiveViT:
         pytest.param("torch:cuda", marks=pytest.mark.gpu),
     ],
 )
+def test_every_part_is_there_and_the_runs_are_counted(text: str) -> None:
+    found = measured(tiny_vit(), TokenSchedule((17, 9, 9)), text)
+    assert list(found.parts) == ["stem", "0", "1", "2", "head", "other"]
+    assert found.runs >= 5 and 0 < found.sum_ms
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("text", [*RUNTIMES, pytest.param("torch:cuda", marks=pytest.mark.gpu)])
 def test_a_far_larger_layer_takes_the_most(text: str) -> None:
     found = measured(with_a_large_layer(tiny_vit(), 1), TokenSchedule((17, 9, 9)), text)
-    assert list(found.parts) == ["stem", "0", "1", "2", "head", "other"]
     assert found.parts["1"] > sum(ms for name, ms in found.parts.items() if name != "1")
-    assert all(found.parts[name] > 0 for name in ("stem", "0", "2"))  # the head may take less than a microsecond
-    assert found.parts["other"] < 0.05 * found.sum_ms and found.runs >= 5
 
 
 def measured(model: AdaptiveViT, counts: TokenSchedule, text: str) -> LayerTimes:
