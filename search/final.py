@@ -19,10 +19,13 @@ from tavt_kit.search.objectives import leading
 from tavt_kit.search.result import SearchResult, by_preference, shortfall
 from tavt_kit.verdict import Verdict, worst
 
-__all__ = ["Final", "Measure", "confirm"]
+__all__ = ["Final", "Measure", "Peaks", "confirm"]
 
 Measure = Callable[[Sequence[TokenSchedule]], Sequence[Measurement]]
 """Whole passes under the schedules, interleaved, on the target."""
+
+Peaks = Callable[[Sequence[TokenSchedule]], Sequence[tuple[int, ...]]]
+"""Peak memory under each schedule in bytes, of a few fresh processes each, on the target."""
 
 Evaluate = Callable[[TokenSchedule], Answer]
 """An answer in the precision of the target."""
@@ -55,10 +58,16 @@ class Final:
 
     @property
     def tails(self) -> dict[str, float]:
-        """Quantiles of the measured latencies as multiples of the predicted medians; empty where none is known."""
+        """Quantiles of the measured latencies as multiples of the predicted medians, and ``memory`` as one of its own.
+
+        Of memory it is the largest, because what is measured was chosen for a prediction that may be too low. Empty
+        where none is known.
+        """
         known = [one for one in self.measured if one.latency is not None and one.latency_predicted_ms]
         kinds: tuple[CostKind, ...] = ("p50", "p90", "p99")
-        return {kind: median(one.cost(kind) / one.cost("predicted") for one in known) for kind in kinds if known}
+        found = {str(kind): median(one.cost(kind) / one.cost("predicted") for one in known) for kind in kinds if known}
+        ratio = _memory_ratio(self.measured)
+        return found if ratio is None else found | {"memory": ratio}
 
     @property
     def pick(self) -> Candidate | None:
@@ -77,6 +86,7 @@ def confirm(
     budget: Budget,
     *,
     measure: Measure | None,
+    peaks: Peaks | None = None,
     compare: Compare | None = None,
     exact: tuple[Evaluate, Compare] | None = None,
     number: int = 6,
@@ -87,28 +97,29 @@ def confirm(
     """Measure the best of the front with the dense model and two baselines, then choose.
 
     Latencies of different groups are put to one pace, the slowest, by the dense model, which is in all of them.
-    Where a first choice turns out too slow, predictions are corrected by what was measured, and what should fit and
-    is better than the best that does fit is measured too, at most ``rounds`` times in all.
+    Where a first choice turns out too slow or too large, predictions are corrected by what was measured, and what
+    should fit and is better than the best that does fit is measured too, at most ``rounds`` times in all.
 
     Args:
         result: Of the search.
         budget: As searched.
         measure: ``None`` where there is no target: a search on multiply-adds.
+        peaks: ``None`` where memory was not asked about; goes with ``measure``.
         compare: Needed for a verdict on ``drop``.
         exact: Where the search evaluated in a quicker precision than the target's: both in the target's, for what
             the result shows.
         number: Candidates measured in the first round.
         rounds: Bound on the measurements.
         before: An earlier confirmation of the same search, whose measurements stand.
-        tails: Of predicted latencies, as ``Costs`` has them: what is judged where nothing is measured.
+        tails: Of predicted costs, as ``Costs`` has them: what is judged where nothing is measured.
     """
-    desk = _Desk(result, budget, measure, compare, tails or {})
+    desk = _Desk(result, budget, measure, peaks, compare, tails or {})
     if before is not None and before.measured:
         desk.note([(one, one.latency) for one in before.measured if one.latency is not None])
     baselines = [result.dense, *_baselines(result, budget)]
     desk.take([*baselines, *_shortlist(result.ranked(budget), number)])
     for _ in range(rounds - 1):
-        following = desk.next_best(3) if measure is not None and desk.is_timed else []
+        following = desk.next_best(3) if measure is not None and desk.decides else []
         if not following:
             break
         desk.take([result.dense, *following])
@@ -133,20 +144,23 @@ class _Desk:
         result: SearchResult,
         budget: Budget,
         measure: Measure | None,
+        peaks: Peaks | None,
         compare: Compare | None,
         tails: Mapping[str, float],
     ) -> None:
-        self.result, self.budget, self.measure, self.compare, self.tails = result, budget, measure, compare, tails
+        self.result, self.budget, self.compare, self.tails = result, budget, compare, tails
+        self.measure, self.peaks = measure, peaks
         self.kind = _kind(result, budget, measure)
         self.statistic = _statistic(budget)
+        self.guessed: CostKind = "predicted" if result.dense.latency_predicted_ms is not None else result.front.cost
         self.known: dict[TokenSchedule, Candidate] = {}
         self.paces: list[float] = []
         self.raw: dict[TokenSchedule, tuple[Candidate, Measurement, int]] = {}
 
     @property
-    def is_timed(self) -> bool:
-        """Whether latencies decide: they are what counts as cost, or limited."""
-        return self.kind not in ("macs", "predicted") or bool(self.budget.of("latency", "throughput"))
+    def decides(self) -> bool:
+        """Whether measurements decide: what they are of counts as cost, or is limited."""
+        return self.kind not in ("macs", "predicted") or bool(self.budget.of("latency", "throughput", "memory"))
 
     def take(self, candidates: Iterable[Candidate]) -> None:
         """Measure and judge what is not known; the dense model, in every group, shows the machine's pace in each."""
@@ -155,10 +169,19 @@ class _Desk:
         group = [one for one in group if one.schedule not in self.known or one.schedule == dense]
         if all(one.schedule in self.known for one in group):
             return
+        group = self._sized(group)
         if self.measure is None:
             self.known |= {one.schedule: self.judged(one) for one in group}
         else:
             self.note(list(zip(group, self.measure([one.schedule for one in group]), strict=True)))
+
+    def _sized(self, group: list[Candidate]) -> list[Candidate]:
+        """With their peak memory, of each measured once."""
+        if self.peaks is None:
+            return group
+        new = [one.schedule for one in group if one.schedule not in self.known]
+        found = dict(zip(new, self.peaks(new), strict=True))
+        return [replace(one, memory=found[one.schedule]) if one.schedule in found else one for one in group]
 
     def note(self, group: Sequence[tuple[Candidate, Measurement]]) -> None:
         """Judge a group, its first the dense model, and all before it, at the slowest pace of any group.
@@ -208,6 +231,7 @@ class _Desk:
         if self.kind in ("macs", "predicted"):
             for one in self.result.front:
                 self.known.setdefault(one.schedule, self.judged(one))
+        if self.kind in ("macs", "predicted", "memory"):
             return list(ParetoFront(self.kind, self.within(), more))
         return list(ParetoFront("p50", ParetoFront(self.kind, self.within(), more), more))
 
@@ -223,24 +247,36 @@ class _Desk:
         pick = self.pick()
         if pick is not None and not self.keeps_ceilings(pick):
             pick = None
-        timed = [one for one in self.known.values() if one.latency is not None]
-        factor = median(one.cost(self.statistic) / one.cost("predicted") for one in timed)
-        most = min((_longest(limit, self.result.dense) for limit in self.budget.of("latency", "throughput")),
-                   default=math.inf)  # fmt: skip
+        likely = self._likely()
         pool = [
             one
             for one in self.result.whole
-            if one.schedule not in self.known and one.cost("predicted") * factor <= 0.98 * most
+            if one.schedule not in self.known and likely(one)
             if pick is None or self._value(one) > self._value(pick)
         ]
-        return by_preference(ParetoFront("predicted", pool), self.budget, self.result.dense)[:number]
+        return by_preference(ParetoFront(self.guessed, pool), self.budget, self.result.dense)[:number]
+
+    def _likely(self) -> Callable[[Candidate], bool]:
+        """Whether a candidate should be within the ceilings on what is measured, by corrected predictions."""
+        times, sizes = self.budget.of("latency", "throughput"), self.budget.of("memory")
+        longest = 0.98 * min((_longest(limit, self.result.dense) for limit in times), default=math.inf)
+        largest = min((limit.value for limit in sizes), default=math.inf)
+        timed = [one for one in self.known.values() if one.latency is not None]
+        slower = median(one.cost(self.statistic) / one.cost("predicted") for one in timed) if times else 1.0
+        larger = _memory_ratio(self.known.values()) or 1.0
+
+        def fits(one: Candidate) -> bool:
+            quick = not times or one.cost("predicted") * slower <= longest
+            return quick and (not sizes or one.cost("memory") * larger <= largest)
+
+        return fits
 
     def _value(self, candidate: Candidate) -> tuple[float, float]:
         """The order of ``by_preference`` as a number, for candidates that are not on one front."""
         if not self.budget.floors:
-            return candidate.metric, -candidate.cost("predicted")
+            return candidate.metric, -candidate.cost(self.guessed)
         missed = shortfall(candidate, self.budget, self.result.dense)
-        return -missed, -candidate.cost("predicted")
+        return -missed, -candidate.cost(self.guessed)
 
 
 def _renewed(candidate: Candidate, answer: Answer) -> Candidate:
@@ -260,7 +296,7 @@ def _renewed(candidate: Candidate, answer: Answer) -> Candidate:
 
 def _kind(result: SearchResult, budget: Budget, measure: Measure | None) -> CostKind:
     """What the final front calls cost: the latency statistic of the budget, or what the search went by."""
-    if measure is None or result.front.cost == "macs":
+    if measure is None or result.front.cost in ("macs", "memory"):
         return result.front.cost
     return _statistic(budget)
 
@@ -274,6 +310,12 @@ def _statistic(budget: Budget) -> CostKind:
 def _longest(limit: Limit, dense: Candidate) -> float:
     """The ms that a limit on latency or throughput allows."""
     return dense.images_per_second(limit.value) if limit.quantity == "throughput" else limit.value
+
+
+def _memory_ratio(known: Iterable[Candidate]) -> float | None:
+    """Measured over predicted memory of what drops: the largest; ``None`` where none is known."""
+    dropped = [one for one in known if one.origin != "dense" and one.memory and one.memory_predicted]
+    return max((one.cost("memory") / (one.memory_predicted or 1.0) for one in dropped), default=None)
 
 
 def _shortlist(ranked: Sequence[Candidate], number: int) -> list[Candidate]:

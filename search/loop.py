@@ -104,6 +104,7 @@ class _Run:
             target=self.costs.target,
             origin=origin,
             others=others,
+            memory_predicted=self.costs.predicted_memory(schedule),
         )
         self.seconds += answer.seconds
         if not replayed:
@@ -176,9 +177,9 @@ def search(
         space: What may be proposed.
         evaluate: Answers the schedules of a generation on the split ``val``; ``one_by_one`` makes one from a
             function of a single schedule.
-        costs: Multiply-adds and predicted latency of a schedule.
-        budget: Ceilings on ``latency``, ``throughput`` and ``flops``, floors on ``drop`` and on metrics; with a floor
-            the choice falls on the cheapest candidate that keeps to it, else on the most accurate.
+        costs: Multiply-adds, predicted latency and predicted memory of a schedule.
+        budget: Ceilings on ``latency``, ``throughput``, ``memory`` and ``flops``, floors on ``drop`` and on metrics;
+            with a floor the choice falls on the cheapest candidate that keeps to it, else on the most accurate.
         algorithm: One of ``by_name.ALGORITHMS``.
         objectives: What is weighed; ``None`` for the evaluator's own metric against latency or multiply-adds.
         evaluations: How many schedules, the dense one included; ``None`` for no bound.
@@ -236,7 +237,7 @@ def search(
         seed, seeds = seed + 1, _best_of(run, after, algorithm, population)
     chosen = begin(
         algorithm, space, seed=seed, population=population, seeds=seeds, fits=fits, objectives=objectives.number,
-        cost=lambda schedule: _cost(costs, front, schedule), official_macs=costs.official_macs or costs.macs,
+        cost=costs.by(front.cost), official_macs=costs.official_macs or costs.macs,
     )  # fmt: skip
     run.answer([(space.dense, "dense")])
     dense = run.known[space.dense]
@@ -271,12 +272,6 @@ def _outcome(candidate: Candidate, run: _Run, dense: Candidate) -> Outcome:
     missed = 0.0 if math.isnan(metric) else shortfall(candidate, run.budget, dense, metric)
     more = tuple(candidate.loss(axis) for axis in run.front.more)
     return Outcome(candidate.cost(run.front.cost), metric, missed, more)
-
-
-def _cost(costs: Costs, front: ParetoFront, schedule: TokenSchedule) -> float:
-    """What ``Outcome.cost`` will be."""
-    predicted = costs.predicted(schedule) if front.cost == "predicted" else None
-    return float(costs.macs(schedule)) if predicted is None else predicted
 
 
 def _best_of(run: _Run, after: SearchResult, algorithm: str, population: int | None) -> list[TokenSchedule]:
