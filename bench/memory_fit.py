@@ -80,19 +80,20 @@ def fit_memory(
 
 
 def _schedules(ends: tuple[TokenSchedule, TokenSchedule], prefix: int) -> list[TokenSchedule]:
-    """The ends, tapers, and one drop early, late or in every layer: what the terms of a fit tell apart."""
+    """The ends, tapers, and drops in one layer, in two, three and all: what the terms of a fit tell apart."""
     dense = ends[0]
     tokens, layers = dense.counts[0], dense.layers
     least = max(prefix + 1, 2)
     half, most = max(least, tokens // 2), max(least, 3 * tokens // 4)
-    late = layers // 2
+    early, late = layers // 4, layers // 2
     found = [
         *ends,
         *(TokenSchedule.taper(tokens, layers, ratio, prefix) for ratio in (0.1, 0.2, 0.4)),
         TokenSchedule((half,) * layers),
         TokenSchedule((most,) * layers),
-        TokenSchedule((tokens,) * late + (half,) * (layers - late)),
         TokenSchedule((tokens,) * late + (least,) * (layers - late)),
+        TokenSchedule((most,) * late + (half,) * (layers - late)),
+        TokenSchedule((tokens,) * early + (most,) * (late - early) + (half,) * (layers - late - 1) + (least,)),
         TokenSchedule(tuple(max(least, tokens - 1 - layer) for layer in range(layers))),
     ]
     return found

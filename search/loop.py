@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 
@@ -21,6 +21,7 @@ from tavt_kit.search.feasibility import Costs, check_reachable, reach_of, refuse
 from tavt_kit.search.objectives import Objectives, leading
 from tavt_kit.search.racing import ESTIMATE
 from tavt_kit.search.result import Progress, SearchResult, by_preference, is_whole, shortfall
+from tavt_kit.search.seeds import once
 from tavt_kit.search.space import Space
 from tavt_kit.search.store import Store
 
@@ -231,6 +232,8 @@ def search(
     fits = costs.fits(budget, slack)
     assert objectives.cost is not None  # settled
     front = ParetoFront(objectives.cost, more=objectives.more)
+    own = [schedule for schedule in _once(space, budget, algorithm) if schedule not in seeds]
+    seeds = [*seeds, *own]
     run = _Run(evaluate, costs, budget, objectives, store, fits, front, evaluations, max_seconds, on_progress, learn)
     if after is not None:
         run.take_over(after)
@@ -247,17 +250,17 @@ def search(
             f"the dense model could not be evaluated, so there is nothing to compare with: {why}; put that right and "
             "begin anew with --fresh"
         )
-    stopped = _generations(run, chosen, dense)
+    stopped = _generations(run, chosen, dense, own)
     return SearchResult(
         run.front, tuple(run.candidates), stopped, tuple(run.history), run.seconds, fits(space.dense),
         estimates=run.estimates, clock=tuple(run.clock),
     )  # fmt: skip
 
 
-def _generations(run: _Run, algorithm: Algorithm, dense: Candidate) -> str:
+def _generations(run: _Run, algorithm: Algorithm, dense: Candidate, own: Collection[TokenSchedule]) -> str:
     """Generations until a bound is reached or nothing new is left; returns why it ended."""
     while not (stopped := run.why_stop()):
-        asked = [(schedule, algorithm.origin(schedule)) for schedule in algorithm.ask()]
+        asked = [(one, "once" if one in own else algorithm.origin(one)) for one in algorithm.ask()]
         found = run.answer(asked)
         if len(found) < len(asked):
             return run.why_stop()
@@ -272,6 +275,11 @@ def _outcome(candidate: Candidate, run: _Run, dense: Candidate) -> Outcome:
     missed = 0.0 if math.isnan(metric) else shortfall(candidate, run.budget, dense, metric)
     more = tuple(candidate.loss(axis) for axis in run.front.more)
     return Outcome(candidate.cost(run.front.cost), metric, missed, more)
+
+
+def _once(space: Space, budget: Budget, algorithm: str) -> list[TokenSchedule]:
+    """Where memory is limited: schedules that drop in one layer alone, for those algorithms that take any."""
+    return once(space) if budget.of("memory") and algorithm != "tavt-official" else []
 
 
 def _best_of(run: _Run, after: SearchResult, algorithm: str, population: int | None) -> list[TokenSchedule]:

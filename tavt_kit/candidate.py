@@ -45,7 +45,7 @@ class Candidate:
         latency_predicted_ms: From the per-layer table of ``target``; ``None`` without a target.
         latency: Measured end to end on ``target``; ``None`` until then.
         target: Where the latencies belong to; ``None`` for a pure MAC search.
-        origin: Who proposed it: ``dense``, ``taper``, ``stages``, ``user``, ``random``, ``nsga2``.
+        origin: Who proposed it: ``dense``, ``taper``, ``stages``, ``once``, ``user``, ``random``, ``nsga2``.
         difference: Paired difference to the dense model on the same images; ``None`` until computed.
         verdict: The worst verdict over the budget; ``None`` before it is judged.
         others: Further metrics of the same pictures.

@@ -2,12 +2,13 @@
 
 A runtime holds one layer's activations at a time and frees them for the next, and counts never grow. So of a schedule
 no more matters than how many tokens the first feed-forward sees, which is the widest, and how many layers choose tokens
-at all: each has operators of its own, and kernels made for them. Where loading the weights takes more than running them
-ever does, not even that matters: then the fit is a constant, and says so.
+at all: each has operators of its own, and kernels made for them, of which the first few weigh most. Where loading the
+weights takes more than running them ever does, not even that matters: then the fit is a constant, and says so.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from statistics import fmean
@@ -48,7 +49,9 @@ class MemoryPoint:
 
 
 def memory_terms(schedule: TokenSchedule, tokens: int) -> tuple[float, float, float, float]:
-    """What the coefficients of a fit multiply: 1, whether any layer drops, how many do, and the first share kept.
+    """What the coefficients of a fit multiply.
+
+    That is 1, whether any layer drops, the doublings of how many do, and the share kept by the first layer.
 
     Args:
         schedule: Of a model.
@@ -56,11 +59,11 @@ def memory_terms(schedule: TokenSchedule, tokens: int) -> tuple[float, float, fl
 
     Example:
         >>> memory_terms(TokenSchedule((8, 8, 4)), 16)
-        (1.0, 1.0, 2.0, 0.5)
+        (1.0, 1.0, 1.0, 0.5)
     """
     before = (tokens, *schedule.counts[:-1])
     drops = sum(kept < count for kept, count in zip(schedule.counts, before, strict=True))
-    return 1.0, float(drops > 0), float(drops), schedule.counts[0] / tokens
+    return 1.0, float(drops > 0), math.log2(max(1, drops)), schedule.counts[0] / tokens
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +78,7 @@ class MemoryFit:
         prefix: Tokens that are no patches.
         fixed: Bytes of any schedule: runtime, weights, and what loading them takes.
         choosing: Bytes more where any layer drops; 0, like the next two, where nothing of it could be told from noise.
-        each: Bytes more for each layer that drops.
+        doubling: Bytes more for each doubling of the layers that drop.
         widest: Bytes for all tokens in the first feed-forward.
         points: What it was fitted to.
         held_out: What it was tested on.
@@ -91,7 +94,7 @@ class MemoryFit:
     prefix: int
     fixed: float
     choosing: float
-    each: float
+    doubling: float
     widest: float
     points: tuple[MemoryPoint, ...] = ()
     held_out: tuple[MemoryPoint, ...] = ()
@@ -107,7 +110,7 @@ class MemoryFit:
         """
         schedule.check(tokens=self.tokens, layers=self.layers, prefix=self.prefix)
         terms = memory_terms(schedule, self.tokens)
-        return sum(a * b for a, b in zip((self.fixed, self.choosing, self.each, self.widest), terms, strict=True))
+        return sum(a * b for a, b in zip((self.fixed, self.choosing, self.doubling, self.widest), terms, strict=True))
 
     @property
     def mean_error(self) -> float | None:
@@ -122,7 +125,7 @@ class MemoryFit:
     @property
     def is_constant(self) -> bool:
         """Whether schedules could not be told apart."""
-        return not (self.choosing or self.each or self.widest)
+        return not (self.choosing or self.doubling or self.widest)
 
     @property
     def span(self) -> float:
@@ -137,8 +140,8 @@ class MemoryFit:
 
     def __str__(self) -> str:
         """For people."""
-        fixed, choosing, each, widest = (
-            f"{value / 1e6:+.1f} MB" for value in (self.fixed, self.choosing, self.each, self.widest)
+        fixed, choosing, doubling, widest = (
+            f"{value / 1e6:+.1f} MB" for value in (self.fixed, self.choosing, self.doubling, self.widest)
         )
         if self.is_constant:
             law = (
@@ -147,8 +150,8 @@ class MemoryFit:
             )
         else:
             law = (
-                f"{fixed[1:]}, {choosing} if any layer drops, {each} for each layer that does, {widest} times the "
-                "share of tokens in the first feed-forward"
+                f"{fixed[1:]}, {choosing} if any layer drops, {doubling} for each doubling of their number, {widest} "
+                "times the share of tokens in the first feed-forward"
             )
         if self.mean_error is None or self.worst_error is None:
             return law
@@ -168,7 +171,7 @@ class MemoryFit:
             "prefix": self.prefix,
             "fixed": self.fixed,
             "choosing": self.choosing,
-            "each": self.each,
+            "doubling": self.doubling,
             "widest": self.widest,
             "points": [_point(one) for one in self.points],
             "held_out": [_point(one) for one in self.held_out],
@@ -188,7 +191,7 @@ class MemoryFit:
         Raises:
             RecordError: A field is missing or of the wrong kind.
         """
-        numbers = ("tokens", "layers", "prefix", "fixed", "choosing", "each", "widest", "repeated", "seconds")
+        numbers = ("tokens", "layers", "prefix", "fixed", "choosing", "doubling", "widest", "repeated", "seconds")
         try:
             return cls(
                 target=TargetDevice.from_record(record["target"]),

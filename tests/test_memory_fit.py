@@ -22,10 +22,10 @@ FIT = MemoryFit(
 
 def test_each_term_is_of_what_it_says() -> None:
     assert memory_terms(DENSE, 17) == (1.0, 0.0, 0.0, 1.0)
-    assert memory_terms(TokenSchedule((17, 9, 9, 5)), 17) == (1.0, 1.0, 2.0, 1.0)
+    assert memory_terms(TokenSchedule((17, 9, 9, 5)), 17) == (1.0, 1.0, 1.0, 1.0)
     assert FIT.predict(DENSE) == 117e6
-    assert FIT.predict(TokenSchedule((17, 9, 9, 5))) == 100e6 + 4e6 + 2 * 2e6 + 17e6
-    assert FIT.predict(TokenSchedule((2, 2, 2, 2))) == 100e6 + 4e6 + 2e6 + 2e6
+    assert FIT.predict(TokenSchedule((17, 9, 9, 5))) == 100e6 + 4e6 + 2e6 + 17e6
+    assert FIT.predict(TokenSchedule((2, 2, 2, 2))) == 100e6 + 4e6 + 2e6
     with pytest.raises(ScheduleError):
         FIT.predict(TokenSchedule((17, 17)))
 
@@ -40,9 +40,9 @@ def test_errors_are_of_the_held_out_and_slack_is_the_worst_of_all() -> None:
 
 
 def test_it_says_so_where_dropping_makes_no_difference() -> None:
-    flat = replace(FIT, choosing=0.0, each=0.0, widest=0.0)
+    flat = replace(FIT, choosing=0.0, doubling=0.0, widest=0.0)
     assert flat.is_constant and "whatever is dropped" in str(flat) and "processes of one by up to 0.5 MB" in str(flat)
-    assert not FIT.is_constant and "+2.0 MB for each layer that does" in str(FIT)
+    assert not FIT.is_constant and "+2.0 MB for each doubling of their number" in str(FIT)
     assert "1.3 % on average and 2.5 % at worst on 2 held-out" in str(FIT)
 
 
@@ -50,6 +50,6 @@ def test_a_fit_survives_json() -> None:
     record = json.loads(json.dumps(FIT.as_record()))
     assert MemoryFit.from_record(record) == FIT and record["worst_error"] == FIT.worst_error
     assert "fresh process" in record["is"] and record["constant"] is False
-    del record["each"]
+    del record["doubling"]
     with pytest.raises(RecordError, match="measure it again"):
         MemoryFit.from_record(record)

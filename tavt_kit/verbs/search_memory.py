@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache, cached_property
@@ -93,7 +94,7 @@ class SearchMemory:
     @property
     def record(self) -> dict[str, Any] | None:
         """What ``front.json`` says of the fit; ``None`` where nobody asked."""
-        return self.fit.as_record() if self.request.asks_memory else None
+        return {**self.fit.as_record(), "allocator": _allocator()} if self.request.asks_memory else None
 
     def close(self) -> None:
         """Remove temporary files."""
@@ -127,4 +128,9 @@ class SearchMemory:
 
     @cached_property
     def _ties(self) -> str:
-        return sha256_text(json.dumps(self.subject.ties(self.request), sort_keys=True))
+        return sha256_text(json.dumps([self.subject.ties(self.request), _allocator()], sort_keys=True))
+
+
+def _allocator() -> dict[str, str]:
+    """Settings of the C library's allocator, which fresh processes inherit; other ones make other peaks."""
+    return {name: os.environ[name] for name in sorted(os.environ) if name.startswith("MALLOC_") or name == "LD_PRELOAD"}
