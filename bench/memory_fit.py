@@ -99,7 +99,7 @@ def _schedules(ends: tuple[TokenSchedule, TokenSchedule], prefix: int) -> list[T
     return found
 
 
-def _coefficients(known: Sequence[tuple[TokenSchedule, float]], tokens: int) -> list[float]:
+def _coefficients(known: Sequence[tuple[TokenSchedule, float]], tokens: int) -> tuple[float, float, float, float]:
     """Least squares on all terms, or the median alone where these do not explain clearly more than chance would.
 
     Source: the Bayesian information criterion, G. Schwarz, Estimating the dimension of a model (1978); 6 and more is
@@ -112,8 +112,9 @@ def _coefficients(known: Sequence[tuple[TokenSchedule, float]], tokens: int) -> 
     full = _criterion(terms @ coefficients - peaks, terms.shape[1])
     flat = _criterion(peaks - peaks.mean(), 1)
     if len(known) <= terms.shape[1] + 2 or flat - full < _EVIDENCE:
-        return [middle, 0.0, 0.0, 0.0]
-    return [float(one) for one in coefficients]
+        return middle, 0.0, 0.0, 0.0
+    fixed, choosing, doubling, widest = coefficients.tolist()
+    return fixed, choosing, doubling, widest
 
 
 def _criterion(left: NDArray[np.float64], parameters: int) -> float:

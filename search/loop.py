@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 
@@ -233,7 +233,7 @@ def search(
     assert objectives.cost is not None  # settled
     front = ParetoFront(objectives.cost, more=objectives.more)
     own = [schedule for schedule in _once(space, budget, algorithm) if schedule not in seeds]
-    seeds = [*seeds, *own]
+    plain, seeds = not seeds, [*seeds, *own]
     run = _Run(evaluate, costs, budget, objectives, store, fits, front, evaluations, max_seconds, on_progress, learn)
     if after is not None:
         run.take_over(after)
@@ -250,17 +250,21 @@ def search(
             f"the dense model could not be evaluated, so there is nothing to compare with: {why}; put that right and "
             "begin anew with --fresh"
         )
-    stopped = _generations(run, chosen, dense, own)
+    stopped = _generations(run, chosen, dense, "once" if plain and own else "user")
     return SearchResult(
         run.front, tuple(run.candidates), stopped, tuple(run.history), run.seconds, fits(space.dense),
         estimates=run.estimates, clock=tuple(run.clock),
     )  # fmt: skip
 
 
-def _generations(run: _Run, algorithm: Algorithm, dense: Candidate, own: Collection[TokenSchedule]) -> str:
-    """Generations until a bound is reached or nothing new is left; returns why it ended."""
+def _generations(run: _Run, algorithm: Algorithm, dense: Candidate, given: str) -> str:
+    """Generations until a bound is reached or nothing new is left; returns why it ended.
+
+    ``given`` is the origin of the schedules that it was given to begin with.
+    """
     while not (stopped := run.why_stop()):
-        asked = [(one, "once" if one in own else algorithm.origin(one)) for one in algorithm.ask()]
+        origins = [(one, algorithm.origin(one)) for one in algorithm.ask()]
+        asked = [(one, given if origin == "user" else origin) for one, origin in origins]
         found = run.answer(asked)
         if len(found) < len(asked):
             return run.why_stop()

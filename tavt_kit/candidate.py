@@ -91,8 +91,10 @@ class Candidate:
 
     def loss(self, axis: str) -> float:
         """The value on a further axis of a front, to be minimised: a cost, or 1 minus the metric of that name."""
-        if axis == "macs" or axis == "memory":
-            return self.cost(axis)
+        if axis == "macs":
+            return float(self.macs)
+        if axis == "memory":
+            return self.cost("memory")
         known = self.known(axis)
         return math.nan if known is None else 1.0 - known.value
 
