@@ -34,9 +34,7 @@ def headline(records: Records) -> Headline:
     view = FrontView.of(front)
     pick = view.pick
     if pick is None:
-        least = min((cost for one in view.candidates if (cost := view.cost(one)) is not None), default=None)
-        nearest = "" if least is None else f"; the least that a candidate needs is {_cost(view, least)}"
-        sentence = f"Nothing fits {budget_words(view.budget)}{_where(front)}{nearest}; FAIL."
+        sentence = f"Nothing fits {budget_words(view.budget)}{_where(front)}{_nearest(view)}; FAIL."
         return Headline(view.verdict or "FAIL", Text.of(sentence))
     final = final_rows(records.first("final"))
     chosen = next((row for row in final if row.kind == "chosen"), None)
@@ -49,6 +47,16 @@ def headline(records: Records) -> Headline:
         ),
         tuple(_figures(view, pick, chosen)),
     )
+
+
+def _nearest(view: FrontView) -> str:
+    """What the cheapest candidate takes, of time or multiply-adds and, where that is limited, of memory."""
+    least = min((cost for one in view.candidates if (cost := view.cost(one)) is not None), default=None)
+    peaks = [one.memory.most for one in view.candidates if one.memory is not None and one.memory.most is not None]
+    needs = [] if least is None else [_cost(view, least)]
+    if view.budget.of("memory") and peaks:
+        needs.append(f"{peak_text(min(peaks))} of memory")
+    return f"; the least that a candidate needs is {' and '.join(needs)}" if needs else ""
 
 
 def _cost(view: FrontView, value: float) -> str:
