@@ -232,7 +232,8 @@ def search(
     fits = costs.fits(budget, slack)
     assert objectives.cost is not None  # settled
     front = ParetoFront(objectives.cost, more=objectives.more)
-    own = [schedule for schedule in _once(space, budget, algorithm) if schedule not in seeds]
+    matters = bool(budget.of("memory")) or "memory" in (front.cost, *front.more)
+    own = [one for one in once(space) if one not in seeds] if matters and algorithm != "tavt-official" else []
     plain, seeds = not seeds, [*seeds, *own]
     run = _Run(evaluate, costs, budget, objectives, store, fits, front, evaluations, max_seconds, on_progress, learn)
     if after is not None:
@@ -279,11 +280,6 @@ def _outcome(candidate: Candidate, run: _Run, dense: Candidate) -> Outcome:
     missed = 0.0 if math.isnan(metric) else shortfall(candidate, run.budget, dense, metric)
     more = tuple(candidate.loss(axis) for axis in run.front.more)
     return Outcome(candidate.cost(run.front.cost), metric, missed, more)
-
-
-def _once(space: Space, budget: Budget, algorithm: str) -> list[TokenSchedule]:
-    """Where memory is limited: schedules that drop in one layer alone, for those algorithms that take any."""
-    return once(space) if budget.of("memory") and algorithm != "tavt-official" else []
 
 
 def _best_of(run: _Run, after: SearchResult, algorithm: str, population: int | None) -> list[TokenSchedule]:
