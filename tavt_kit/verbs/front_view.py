@@ -97,7 +97,7 @@ def _further(body: Mapping[str, Any]) -> tuple[str, ...]:
 
 def _times(body: Mapping[str, Any]) -> tuple[str, ...]:
     times = ("predicted", "median, ms", "p90, ms") if body.get("target") else ()
-    return (*times, "predicted", "memory, MB", "most, MB") if body.get("memory") else times
+    return (*times, "predicted, MB", "memory, MB", "most, MB") if body.get("memory") else times
 
 
 def _row(body: Mapping[str, Any], record: Mapping[str, Any], mark: str) -> list[str]:
