@@ -82,6 +82,7 @@ def test_a_continued_search_measures_nothing_twice_and_is_the_same(
     assert front(out)["candidates"] == body["candidates"] and front(out)["memory"] == body["memory"]
 
 
+@pytest.mark.slow
 def test_what_measures_above_the_budget_is_not_returned(
     place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
