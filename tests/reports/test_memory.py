@@ -45,4 +45,4 @@ def test_the_headline_and_the_table_have_it() -> None:
     nothing = headline(
         records(front=front({**sized(310e6), "verdict": "FAIL"}, chosen=None, budgets=["memory=200MB"], verdict="FAIL"))
     )
-    assert "and 311.0 MB of memory; FAIL" in said(nothing)
+    assert "candidate needs is 311.0 MB of memory; FAIL" in said(nothing)

@@ -50,11 +50,12 @@ def headline(records: Records) -> Headline:
 
 
 def _nearest(view: FrontView) -> str:
-    """What the cheapest candidate takes, of time or multiply-adds and, where that is limited, of memory."""
+    """What the cheapest candidate takes: time or multiply-adds, unless memory alone is limited, and memory if it is."""
     least = min((cost for one in view.candidates if (cost := view.cost(one)) is not None), default=None)
     peaks = [one.memory.most for one in view.candidates if one.memory is not None and one.memory.most is not None]
-    needs = [] if least is None else [_cost(view, least)]
-    if view.budget.of("memory") and peaks:
+    sizes = view.budget.of("memory")
+    needs = [] if least is None or view.budget.ceilings == sizes != () else [_cost(view, least)]
+    if sizes and peaks:
         needs.append(f"{peak_text(min(peaks))} of memory")
     return f"; the least that a candidate needs is {' and '.join(needs)}" if needs else ""
 
