@@ -54,7 +54,8 @@ def _nearest(view: FrontView) -> str:
     least = min((cost for one in view.candidates if (cost := view.cost(one)) is not None), default=None)
     peaks = [one.memory.most for one in view.candidates if one.memory is not None and one.memory.most is not None]
     sizes = view.budget.of("memory")
-    needs = [] if least is None or view.budget.ceilings == sizes != () else [_cost(view, least)]
+    alone = bool(sizes) and view.budget.ceilings == sizes
+    needs = [] if least is None or alone else [_cost(view, least)]
     if sizes and peaks:
         needs.append(f"{peak_text(min(peaks))} of memory")
     return f"; the least that a candidate needs is {' and '.join(needs)}" if needs else ""
