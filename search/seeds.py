@@ -53,7 +53,7 @@ def once(space: Space) -> list[TokenSchedule]:
 
     Example:
         >>> [str(schedule) for schedule in once(Space(tokens=197, layers=12))][:3]
-        ['148x12', '99x12', '49x12']
+        ['148x12', '98x12', '49x12']
     """
     found = []
     for place in (0, space.layers // 3, 2 * space.layers // 3):
