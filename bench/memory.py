@@ -109,6 +109,11 @@ class MemoryPeak:
         """What the model cost: peak minus baseline."""
         return None if self.peak is None or self.baseline is None else self.peak - self.baseline
 
+    @property
+    def counted(self) -> int | None:
+        """What a budget is held against: the most in use on a CUDA device, else of the whole process."""
+        return self.device_peak or self.peak
+
     def __str__(self) -> str:
         """For people: ``212 MB (+131 MB over the runtime)``; or why not."""
         if self.peak is None or self.added is None:

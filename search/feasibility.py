@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 
 from tavt_kit.budget import Budget, Limit
+from tavt_kit.candidate import CostKind
 from tavt_kit.device import TargetDevice
 from tavt_kit.errors import BudgetError, BudgetTooTight
 from tavt_kit.schedule import TokenSchedule
@@ -15,8 +16,6 @@ from tavt_kit.search.space import Space
 __all__ = ["Costs", "Reach", "check_reachable", "reach_of", "refuse_unsearchable"]
 
 _ELSEWHERE = {
-    "memory": "nothing measures the memory of single schedules; export what the search finds and look at its memory "
-    "with fgvc-kit bench",
     "size": "dropping tokens leaves every weight, so all schedules have one size; make the file smaller with "
     "fgvc-kit export --precision int8",
     "latency[e2e]": "the time around the model is no schedule's; limit latency, then look at the whole with fgvc-kit "
@@ -33,7 +32,10 @@ class Costs:
         macs: Multiply-adds of one image.
         latency_ms: The predicted median latency; ``None`` without a target.
         target: Where the latency is predicted for.
-        tails: A latency statistic as a multiple of the median, as far as it is known; 1 where it is not.
+        tails: A latency statistic as a multiple of the median, and ``memory`` as one of its prediction, as far as
+            they are known; 1 where they are not.
+        memory_bytes: The predicted peak memory; ``None`` where it was not asked about.
+        memory_error: By how much, relatively, that prediction may be off.
         official_macs: Multiply-adds by TAVT's own formula, by which its official algorithm goes; ``None`` for ``macs``.
     """
 
@@ -42,19 +44,35 @@ class Costs:
     target: TargetDevice | None = None
     tails: Mapping[str, float] = field(default_factory=dict)
     official_macs: Callable[[TokenSchedule], int] | None = None
+    memory_bytes: Callable[[TokenSchedule], float] | None = None
+    memory_error: float = 0.0
 
     def predicted(self, schedule: TokenSchedule) -> float | None:
         """The predicted median latency in ms, or ``None`` without a target."""
         return None if self.latency_ms is None else self.latency_ms(schedule)
 
+    def predicted_memory(self, schedule: TokenSchedule) -> float | None:
+        """The predicted peak memory in bytes, or ``None`` where it was not asked about."""
+        return None if self.memory_bytes is None else self.memory_bytes(schedule)
+
+    def by(self, kind: CostKind) -> Callable[[TokenSchedule], float]:
+        """What a front of this kind calls cost, before anything is measured; ``macs``, ``predicted`` or ``memory``."""
+        known = {"macs": self.macs, "predicted": self.latency_ms, "memory": self.memory_bytes}[kind]
+        assert known is not None  # what is minimised is known of every schedule
+        return known
+
     def of(self, limit: Limit, schedule: TokenSchedule) -> float:
         """What the schedule costs in the unit of a ceiling.
 
         Raises:
-            BudgetError: A ceiling on latency or throughput without a target.
+            BudgetError: A ceiling on latency, throughput or memory without a target.
         """
         if limit.quantity == "flops":
             return self.macs(schedule)
+        if limit.quantity == "memory":
+            if self.memory_bytes is None:
+                raise BudgetError(f"a peak memory is of a machine, so {limit} needs a target such as openvino:cpu")
+            return self.memory_bytes(schedule) * self.tails.get("memory", 1.0)
         if self.latency_ms is None:
             raise BudgetError(f"a latency is of a machine, so {limit} needs a target such as openvino:cpu")
         if limit.quantity == "throughput":
@@ -63,15 +81,17 @@ class Costs:
         return self.latency_ms(schedule) * self.tails.get(limit.statistic or "", 1.0)
 
     def fits(self, budget: Budget, slack: float = 0.0) -> Callable[[TokenSchedule], bool]:
-        """A test of schedules against the ceilings; latencies, being predicted, may miss them by ``slack``."""
-        ceilings = [(one, _loosened(one, slack)) for one in budget.ceilings]
+        """A test of schedules against the ceilings; latencies, being predicted, may miss them by ``slack``.
+
+        Memory may by its own ``memory_error``.
+        """
+        slacks = {"flops": 0.0, "memory": self.memory_error}
+        ceilings = [(one, _loosened(one, slacks.get(one.quantity, slack))) for one in budget.ceilings]
         return lambda schedule: all(loose.admits(self.of(limit, schedule)) for limit, loose in ceilings)
 
 
 def _loosened(limit: Limit, slack: float) -> Limit:
-    """The limit, missed by a share where what is held against it is predicted."""
-    if limit.quantity == "flops":
-        return limit
+    """The limit, missed by a share."""
     return replace(limit, value=limit.value * (1 + slack) if limit.sense == "<=" else limit.value / (1 + slack))
 
 
@@ -81,7 +101,8 @@ class Reach:
 
     Args:
         limit: The limit asked for.
-        least: The cost of the least schedule; of a throughput, the greatest there is.
+        least: The cost of the least schedule; of a throughput, the greatest there is. Of memory it may be more than
+            dense, because choosing tokens takes memory too.
         dense: The cost of the dense model.
         reachable: Whether some schedule keeps to it.
     """
@@ -95,7 +116,8 @@ class Reach:
     def note(self) -> str:
         """For people: what the row means."""
         if not self.reachable:
-            return f"out of reach; the nearest feasible is {self.nearest}"
+            alone = "; dense alone keeps to it" if self.limit.admits(self.dense) else ""
+            return f"out of reach; the nearest feasible is {self.nearest}{alone}"
         return "dense keeps to it already" if self.limit.admits(self.dense) else "within reach"
 
     @property
@@ -139,6 +161,6 @@ def check_reachable(rows: list[Reach]) -> None:
         if not row.reachable:
             show = row.limit.show
             raise BudgetTooTight(
-                f"the budget {row.limit} cannot be met: the least schedule of this model costs "
+                f"the budget {row.limit} cannot be met by dropping tokens: the least schedule of this model costs "
                 f"{show(row.least)} and dense {show(row.dense)}; the nearest feasible budget is {row.nearest}"
             )

@@ -2,35 +2,18 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from statistics import median
 
-from tavt_kit.accuracy import PairedDifference
-from tavt_kit.answer import Answer
-from tavt_kit.budget import Budget, Limit
+from tavt_kit.budget import Budget
 from tavt_kit.candidate import Candidate, CostKind
-from tavt_kit.errors import MeasurementError
 from tavt_kit.front import ParetoFront
-from tavt_kit.measurement import Measurement
-from tavt_kit.schedule import TokenSchedule
-from tavt_kit.search.objectives import leading
-from tavt_kit.search.result import SearchResult, by_preference, shortfall
-from tavt_kit.verdict import Verdict, worst
+from tavt_kit.search.desk import Compare, Desk, Evaluate, Measure, Peaks, memory_ratio
+from tavt_kit.search.result import SearchResult, by_preference
+from tavt_kit.verdict import Verdict
 
-__all__ = ["Final", "Measure", "confirm"]
-
-Measure = Callable[[Sequence[TokenSchedule]], Sequence[Measurement]]
-"""Whole passes under the schedules, interleaved, on the target."""
-
-Evaluate = Callable[[TokenSchedule], Answer]
-"""An answer in the precision of the target."""
-
-Compare = Callable[[TokenSchedule], PairedDifference]
-"""Candidate minus dense on the same images."""
-
-_ORDER = (Verdict.PASS, Verdict.PREDICTED, Verdict.INCONCLUSIVE)
+__all__ = ["Final", "Measure", "Peaks", "confirm"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,10 +38,16 @@ class Final:
 
     @property
     def tails(self) -> dict[str, float]:
-        """Quantiles of the measured latencies as multiples of the predicted medians; empty where none is known."""
+        """Quantiles of the measured latencies as multiples of the predicted medians, and ``memory`` as one of its own.
+
+        Of memory it is the largest, because what is measured was chosen for a prediction that may be too low. Empty
+        where none is known.
+        """
         known = [one for one in self.measured if one.latency is not None and one.latency_predicted_ms]
         kinds: tuple[CostKind, ...] = ("p50", "p90", "p99")
-        return {kind: median(one.cost(kind) / one.cost("predicted") for one in known) for kind in kinds if known}
+        found = {str(kind): median(one.cost(kind) / one.cost("predicted") for one in known) for kind in kinds if known}
+        ratio = memory_ratio(self.measured)
+        return found if ratio is None else found | {"memory": ratio}
 
     @property
     def pick(self) -> Candidate | None:
@@ -77,6 +66,7 @@ def confirm(
     budget: Budget,
     *,
     measure: Measure | None,
+    peaks: Peaks | None = None,
     compare: Compare | None = None,
     exact: tuple[Evaluate, Compare] | None = None,
     number: int = 6,
@@ -87,28 +77,29 @@ def confirm(
     """Measure the best of the front with the dense model and two baselines, then choose.
 
     Latencies of different groups are put to one pace, the slowest, by the dense model, which is in all of them.
-    Where a first choice turns out too slow, predictions are corrected by what was measured, and what should fit and
-    is better than the best that does fit is measured too, at most ``rounds`` times in all.
+    Where a first choice turns out too slow or too large, predictions are corrected by what was measured, and what
+    should fit and is better than the best that does fit is measured too, at most ``rounds`` times in all.
 
     Args:
         result: Of the search.
         budget: As searched.
         measure: ``None`` where there is no target: a search on multiply-adds.
+        peaks: ``None`` where memory was not asked about; goes with ``measure``.
         compare: Needed for a verdict on ``drop``.
         exact: Where the search evaluated in a quicker precision than the target's: both in the target's, for what
             the result shows.
         number: Candidates measured in the first round.
         rounds: Bound on the measurements.
         before: An earlier confirmation of the same search, whose measurements stand.
-        tails: Of predicted latencies, as ``Costs`` has them: what is judged where nothing is measured.
+        tails: Of predicted costs, as ``Costs`` has them: what is judged where nothing is measured.
     """
-    desk = _Desk(result, budget, measure, compare, tails or {})
+    desk = Desk(result, budget, measure, peaks, compare, tails or {})
     if before is not None and before.measured:
         desk.note([(one, one.latency) for one in before.measured if one.latency is not None])
     baselines = [result.dense, *_baselines(result, budget)]
     desk.take([*baselines, *_shortlist(result.ranked(budget), number)])
     for _ in range(rounds - 1):
-        following = desk.next_best(3) if measure is not None and desk.is_timed else []
+        following = desk.next_best(3) if measure is not None and desk.decides else []
         if not following:
             break
         desk.take([result.dense, *following])
@@ -123,157 +114,6 @@ def confirm(
         sum(not desk.keeps_ceilings(one) for one in desk.within()),
         tuple(desk.known.values()) if measure is not None else (),
     )
-
-
-class _Desk:
-    """What is known of the measured candidates so far."""
-
-    def __init__(
-        self,
-        result: SearchResult,
-        budget: Budget,
-        measure: Measure | None,
-        compare: Compare | None,
-        tails: Mapping[str, float],
-    ) -> None:
-        self.result, self.budget, self.measure, self.compare, self.tails = result, budget, measure, compare, tails
-        self.kind = _kind(result, budget, measure)
-        self.statistic = _statistic(budget)
-        self.known: dict[TokenSchedule, Candidate] = {}
-        self.paces: list[float] = []
-        self.raw: dict[TokenSchedule, tuple[Candidate, Measurement, int]] = {}
-
-    @property
-    def is_timed(self) -> bool:
-        """Whether latencies decide: they are what counts as cost, or limited."""
-        return self.kind not in ("macs", "predicted") or bool(self.budget.of("latency", "throughput"))
-
-    def take(self, candidates: Iterable[Candidate]) -> None:
-        """Measure and judge what is not known; the dense model, in every group, shows the machine's pace in each."""
-        dense = self.result.dense.schedule
-        group = list({one.schedule: one for one in candidates}.values())
-        group = [one for one in group if one.schedule not in self.known or one.schedule == dense]
-        if all(one.schedule in self.known for one in group):
-            return
-        if self.measure is None:
-            self.known |= {one.schedule: self.judged(one) for one in group}
-        else:
-            self.note(list(zip(group, self.measure([one.schedule for one in group]), strict=True)))
-
-    def note(self, group: Sequence[tuple[Candidate, Measurement]]) -> None:
-        """Judge a group, its first the dense model, and all before it, at the slowest pace of any group.
-
-        A group is measured for many seconds, so its pace is one at which the machine does run for a while.
-        """
-        self.paces.append(group[0][1].median)
-        for one, time in group:
-            self.raw.setdefault(one.schedule, (one, time, len(self.paces) - 1))
-        slowest = max(self.paces)
-        for one, time, number in self.raw.values():
-            self.known[one.schedule] = self.judged(replace(one, latency=time.at_pace(slowest / self.paces[number])))
-
-    def judged(self, candidate: Candidate) -> Candidate:
-        """With its verdict and, where asked for, its difference to the dense model."""
-        if self.compare is not None and candidate.accuracy is not None:
-            candidate = replace(candidate, difference=self.compare(candidate.schedule))
-        return candidate.judged(self.budget, self.tails)
-
-    def settle(self, always: Sequence[TokenSchedule], evaluate: Evaluate, compare: Compare) -> None:
-        """Evaluate anew what the result will show; what that moves onto the front is evaluated too."""
-        settled: set[TokenSchedule] = set()
-        while waiting := {*always, *(one.schedule for one in self.front())} - settled:
-            for schedule in waiting:
-                one = self.known[schedule]
-                if one.accuracy is not None:
-                    difference = None if self.compare is None else compare(schedule)
-                    one = replace(_renewed(one, evaluate(schedule)), difference=difference)
-                self.known[schedule] = one.judged(self.budget, self.tails)
-            settled |= waiting
-
-    def within(self) -> list[Candidate]:
-        """What is known and was within the ceilings as searched, which the dense model may not have been."""
-        return [one for one in self.known.values() if self.result.dense_fits or one.origin != "dense"]
-
-    def keeps_ceilings(self, candidate: Candidate) -> bool:
-        """Whether the ceilings alone are met."""
-        verdict = worst(candidate.judge(limit, self.tails) for limit in self.budget.ceilings)
-        return verdict in (Verdict.PASS, Verdict.PREDICTED)
-
-    def front(self) -> list[Candidate]:
-        """The measured candidates that none dominates, by the statistic that counts and by the median alike.
-
-        Where the costs are not measured but known, every candidate of the search's front belongs to it.
-        """
-        more = self.result.front.more
-        if self.kind in ("macs", "predicted"):
-            for one in self.result.front:
-                self.known.setdefault(one.schedule, self.judged(one))
-            return list(ParetoFront(self.kind, self.within(), more))
-        return list(ParetoFront("p50", ParetoFront(self.kind, self.within(), more), more))
-
-    def pick(self) -> Candidate | None:
-        """The best verdict, then the search's own preference; never one that fails."""
-        held = ParetoFront(self.kind, self.front(), self.result.front.more)
-        ranked = by_preference(held, self.budget, self.result.dense)
-        willing = [(_ORDER.index(one.verdict), one) for one in ranked if one.verdict in _ORDER]
-        return min(willing, key=lambda pair: pair[0], default=(0, None))[1]
-
-    def next_best(self, number: int) -> list[Candidate]:
-        """Those to measure next: better than the pick, and within the ceilings once predictions are corrected."""
-        pick = self.pick()
-        if pick is not None and not self.keeps_ceilings(pick):
-            pick = None
-        timed = [one for one in self.known.values() if one.latency is not None]
-        factor = median(one.cost(self.statistic) / one.cost("predicted") for one in timed)
-        most = min((_longest(limit, self.result.dense) for limit in self.budget.of("latency", "throughput")),
-                   default=math.inf)  # fmt: skip
-        pool = [
-            one
-            for one in self.result.whole
-            if one.schedule not in self.known and one.cost("predicted") * factor <= 0.98 * most
-            if pick is None or self._value(one) > self._value(pick)
-        ]
-        return by_preference(ParetoFront("predicted", pool), self.budget, self.result.dense)[:number]
-
-    def _value(self, candidate: Candidate) -> tuple[float, float]:
-        """The order of ``by_preference`` as a number, for candidates that are not on one front."""
-        if not self.budget.floors:
-            return candidate.metric, -candidate.cost("predicted")
-        missed = shortfall(candidate, self.budget, self.result.dense)
-        return -missed, -candidate.cost("predicted")
-
-
-def _renewed(candidate: Candidate, answer: Answer) -> Candidate:
-    """With the metrics of another evaluation.
-
-    Raises:
-        MeasurementError: It failed, where the search's own had not.
-    """
-    if answer.accuracy is None:
-        raise MeasurementError(
-            f"{candidate.schedule} cannot be evaluated in the precision of the target: {answer.failure}"
-        )
-    name = None if candidate.accuracy is None else candidate.accuracy.metric
-    accuracy, others = leading(name, (answer.accuracy, *answer.others))
-    return replace(candidate, accuracy=accuracy, others=others)
-
-
-def _kind(result: SearchResult, budget: Budget, measure: Measure | None) -> CostKind:
-    """What the final front calls cost: the latency statistic of the budget, or what the search went by."""
-    if measure is None or result.front.cost == "macs":
-        return result.front.cost
-    return _statistic(budget)
-
-
-def _statistic(budget: Budget) -> CostKind:
-    """The latency statistic that the budget is about; else the median."""
-    statistics: dict[str | None, CostKind] = {"p50": "p50", "p90": "p90", "p99": "p99"}
-    return next((statistics[limit.statistic] for limit in budget.of("latency")), "p50")
-
-
-def _longest(limit: Limit, dense: Candidate) -> float:
-    """The ms that a limit on latency or throughput allows."""
-    return dense.images_per_second(limit.value) if limit.quantity == "throughput" else limit.value
 
 
 def _shortlist(ranked: Sequence[Candidate], number: int) -> list[Candidate]:

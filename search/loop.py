@@ -21,6 +21,7 @@ from tavt_kit.search.feasibility import Costs, check_reachable, reach_of, refuse
 from tavt_kit.search.objectives import Objectives, leading
 from tavt_kit.search.racing import ESTIMATE
 from tavt_kit.search.result import Progress, SearchResult, by_preference, is_whole, shortfall
+from tavt_kit.search.seeds import once
 from tavt_kit.search.space import Space
 from tavt_kit.search.store import Store
 
@@ -104,6 +105,7 @@ class _Run:
             target=self.costs.target,
             origin=origin,
             others=others,
+            memory_predicted=self.costs.predicted_memory(schedule),
         )
         self.seconds += answer.seconds
         if not replayed:
@@ -176,9 +178,9 @@ def search(
         space: What may be proposed.
         evaluate: Answers the schedules of a generation on the split ``val``; ``one_by_one`` makes one from a
             function of a single schedule.
-        costs: Multiply-adds and predicted latency of a schedule.
-        budget: Ceilings on ``latency``, ``throughput`` and ``flops``, floors on ``drop`` and on metrics; with a floor
-            the choice falls on the cheapest candidate that keeps to it, else on the most accurate.
+        costs: Multiply-adds, predicted latency and predicted memory of a schedule.
+        budget: Ceilings on ``latency``, ``throughput``, ``memory`` and ``flops``, floors on ``drop`` and on metrics;
+            with a floor the choice falls on the cheapest candidate that keeps to it, else on the most accurate.
         algorithm: One of ``by_name.ALGORITHMS``.
         objectives: What is weighed; ``None`` for the evaluator's own metric against latency or multiply-adds.
         evaluations: How many schedules, the dense one included; ``None`` for no bound.
@@ -230,13 +232,16 @@ def search(
     fits = costs.fits(budget, slack)
     assert objectives.cost is not None  # settled
     front = ParetoFront(objectives.cost, more=objectives.more)
+    matters = bool(budget.of("memory")) or "memory" in (front.cost, *front.more)
+    own = [one for one in once(space) if one not in seeds] if matters and algorithm != "tavt-official" else []
+    plain, seeds = not seeds, [*seeds, *own]
     run = _Run(evaluate, costs, budget, objectives, store, fits, front, evaluations, max_seconds, on_progress, learn)
     if after is not None:
         run.take_over(after)
         seed, seeds = seed + 1, _best_of(run, after, algorithm, population)
     chosen = begin(
         algorithm, space, seed=seed, population=population, seeds=seeds, fits=fits, objectives=objectives.number,
-        cost=lambda schedule: _cost(costs, front, schedule), official_macs=costs.official_macs or costs.macs,
+        cost=costs.by(front.cost), official_macs=costs.official_macs or costs.macs,
     )  # fmt: skip
     run.answer([(space.dense, "dense")])
     dense = run.known[space.dense]
@@ -246,17 +251,21 @@ def search(
             f"the dense model could not be evaluated, so there is nothing to compare with: {why}; put that right and "
             "begin anew with --fresh"
         )
-    stopped = _generations(run, chosen, dense)
+    stopped = _generations(run, chosen, dense, "once" if plain and own else "user")
     return SearchResult(
         run.front, tuple(run.candidates), stopped, tuple(run.history), run.seconds, fits(space.dense),
         estimates=run.estimates, clock=tuple(run.clock),
     )  # fmt: skip
 
 
-def _generations(run: _Run, algorithm: Algorithm, dense: Candidate) -> str:
-    """Generations until a bound is reached or nothing new is left; returns why it ended."""
+def _generations(run: _Run, algorithm: Algorithm, dense: Candidate, given: str) -> str:
+    """Generations until a bound is reached or nothing new is left; returns why it ended.
+
+    ``given`` is the origin of the schedules that it was given to begin with.
+    """
     while not (stopped := run.why_stop()):
-        asked = [(schedule, algorithm.origin(schedule)) for schedule in algorithm.ask()]
+        origins = [(one, algorithm.origin(one)) for one in algorithm.ask()]
+        asked = [(one, given if origin == "user" else origin) for one, origin in origins]
         found = run.answer(asked)
         if len(found) < len(asked):
             return run.why_stop()
@@ -271,12 +280,6 @@ def _outcome(candidate: Candidate, run: _Run, dense: Candidate) -> Outcome:
     missed = 0.0 if math.isnan(metric) else shortfall(candidate, run.budget, dense, metric)
     more = tuple(candidate.loss(axis) for axis in run.front.more)
     return Outcome(candidate.cost(run.front.cost), metric, missed, more)
-
-
-def _cost(costs: Costs, front: ParetoFront, schedule: TokenSchedule) -> float:
-    """What ``Outcome.cost`` will be."""
-    predicted = costs.predicted(schedule) if front.cost == "predicted" else None
-    return float(costs.macs(schedule)) if predicted is None else predicted
 
 
 def _best_of(run: _Run, after: SearchResult, algorithm: str, population: int | None) -> list[TokenSchedule]:

@@ -14,9 +14,12 @@ from tavt_kit.search.feasibility import Costs
 
 __all__ = ["COSTS", "Objectives", "leading"]
 
-COSTS = ("macs", "latency", "throughput")
+COSTS = ("macs", "latency", "throughput", "memory")
 
 _MOST = 3
+
+_KNOWN = ("macs", "memory")
+"""Axes that no answer is needed for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +30,7 @@ class Objectives:
         metric: What is maximised, as an ``Accuracy`` names it; ``None`` for whatever the evaluator answers first.
         cost: What is minimised first; ``None`` for latency where one is limited or a target alone is given, else
             multiply-adds.
-        more: Further axes: ``macs``, or names of metrics.
+        more: Further axes: ``memory``, ``macs``, or names of metrics.
         texts: As they were asked for.
 
     Example:
@@ -66,7 +69,7 @@ class Objectives:
                 f"{'' if costs else ' and a cost'}{'' if metrics else ' and a metric'}"
             )
         # What is measured in the end leads; multiply-adds are known anyway.
-        costs.sort(key=lambda cost: cost != "predicted")
+        costs.sort(key=("predicted", "memory", "macs").index)
         first = costs[0] if costs else None
         return cls(metrics[0] if metrics else None, first, (*costs[1:], *metrics[1:]), tuple(texts))
 
@@ -78,16 +81,18 @@ class Objectives:
     @property
     def metrics(self) -> tuple[str, ...]:
         """All metrics among them that were asked for by name."""
-        return tuple(axis for axis in (self.metric, *self.more) if axis is not None and axis != "macs")
+        return tuple(axis for axis in (self.metric, *self.more) if axis is not None and axis not in _KNOWN)
 
     def settled(self, budget: Budget, costs: Costs) -> Objectives:
         """With the cost that counts.
 
         Raises:
-            BudgetError: A latency without a target.
+            BudgetError: A latency or a memory without a target.
         """
         if self.cost == "predicted" and costs.latency_ms is None:
             raise BudgetError(f"a latency is of a machine, so the objective {self._timed} needs a target")
+        if "memory" in (self.cost, *self.more) and costs.memory_bytes is None:
+            raise BudgetError("a peak memory is of a machine, so the objective memory needs a target")
         return self if self.cost is not None else replace(self, cost=_usual(budget, costs))
 
     @property
@@ -119,17 +124,15 @@ def _usual(budget: Budget, costs: Costs) -> CostKind:
 
 
 def _cost(text: str) -> CostKind | None:
-    if text in ("memory", "size"):
-        why = (
-            "dropping tokens leaves every weight, so all schedules have one size"
-            if text == "size"
-            else "nothing measures it for single schedules"
-        )
+    if text == "size":
         raise BudgetError(
-            f"{text} cannot be an objective, because {why}; search by latency or macs, then bench what is exported"
+            "size cannot be an objective, because dropping tokens leaves every weight, so all schedules have one size; "
+            "search by latency, macs or memory, then bench what is exported"
         )
     if text in ("macs", "flops"):
         return "macs"
+    if text == "memory":
+        return "memory"
     return "predicted" if text in ("latency", "throughput") else None
 
 

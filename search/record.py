@@ -33,7 +33,15 @@ __all__ = [
 FRONT_FILE = "front.json"
 CSV_FILE = "candidates.csv"
 FRONT_SCHEMA, _VERSION = "fgvc-kit/front", 1
-_AXES = {"macs": "macs", "predicted": "latency_ms.predicted", "p50": "latency_ms.median"}
+_AXES = {
+    "macs": "macs",
+    "predicted": "latency_ms.predicted",
+    "p50": "latency_ms.median",
+    "p90": "latency_ms.p90",
+    "p99": "latency_ms.p99",
+    "memory": "memory_bytes.median",
+}
+"""Where a candidate's record has a cost."""
 
 
 def front_body(
@@ -50,6 +58,7 @@ def front_body(
     left_out: Sequence[Mapping[str, str]] = (),
     bought: Sequence[Mapping[str, Any]] = (),
     layers: Mapping[TokenSchedule, Mapping[str, Any]] | None = None,
+    memory: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """The record, without schema and version; candidates by rising cost, accuracies as fractions.
 
@@ -66,6 +75,7 @@ def front_body(
         bought: Of a joint search, what each gene of the choice changes.
         left_out: Such as could not be had: ``name`` and ``reason``.
         layers: Of the dense and the chosen schedule, the records of their ``LayerTimes``.
+        memory: By what peak memory was predicted; ``None`` where it was not asked about.
     """
     accuracy = result.dense.accuracy
     assert accuracy is not None  # a search whose dense model fails has no result
@@ -79,7 +89,7 @@ def front_body(
         "evaluations": result.evaluations,
         "hypervolume": result.hypervolume,
         "verdict": str(final.verdict),
-        "objectives": [_AXES.get(final.cost, f"latency_ms.{final.cost}"), accuracy.metric, *result.front.more],
+        "objectives": [_AXES[final.cost], accuracy.metric, *(_AXES.get(axis, axis) for axis in result.front.more)],
         "chosen": final.chosen,
         "candidates": [candidate.as_record() for candidate in final.candidates],
         "baselines": [candidate.as_record() for candidate in final.baselines],
@@ -94,6 +104,7 @@ def front_body(
         "history": [round(volume, 6) for volume in result.history],
         "precisions": dict(precisions or {}),
         "host": None if host is None else host.as_record(),
+        **({} if memory is None else {"memory": dict(memory)}),
     }
 
 
@@ -113,7 +124,7 @@ def settled_body(
         **{key: value for key, value in body.items() if key not in ("schema", "version", "layers")},
         "target": target.as_record(),
         "verdict": str(final.verdict),
-        "objectives": [_AXES.get(final.cost, f"latency_ms.{final.cost}"), *body["objectives"][1:]],
+        "objectives": [_AXES[final.cost], *body["objectives"][1:]],
         "chosen": final.chosen,
         "candidates": [candidate.as_record() for candidate in final.candidates],
         "baselines": [candidate.as_record() for candidate in final.baselines],
@@ -184,10 +195,19 @@ def _row(number: int, candidate: Candidate, on_front: bool, seconds: float | Non
         "predicted_ms": _ms(candidate.latency_predicted_ms),
         "median_ms": "" if latency is None else _ms(latency.median),
         "p90_ms": "" if latency is None else _ms(latency.p90),
+        **_memory(candidate),
         "on_front": int(on_front),
         "seconds": "" if seconds is None else round(seconds, 3),
         "verdict": candidate.verdict or "",
     }
+
+
+def _memory(candidate: Candidate) -> dict[str, Any]:
+    """Two columns more, where memory was asked about."""
+    if candidate.memory_predicted is None:
+        return {}
+    peak = max(candidate.memory, default="")
+    return {"predicted_bytes": round(candidate.memory_predicted), "peak_bytes": peak}
 
 
 def _ms(value: float | None) -> float | str:

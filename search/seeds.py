@@ -9,7 +9,7 @@ import numpy as np
 from tavt_kit.schedule import TokenSchedule
 from tavt_kit.search.space import Space
 
-__all__ = ["STAGES", "Fits", "first_proposals", "late", "stages", "taper"]
+__all__ = ["STAGES", "Fits", "first_proposals", "late", "once", "stages", "taper"]
 
 Fits = Callable[[TokenSchedule], bool]
 """Whether a schedule keeps to the ceilings of the budget."""
@@ -46,6 +46,21 @@ def late(space: Space, ratio: float) -> TokenSchedule:
     start = space.layers // 3
     counts = [space.tokens * (1 - ratio) ** max(0, layer + 1 - start) for layer in range(space.layers)]
     return _into(space, [round(count) for count in counts])
+
+
+def once(space: Space) -> list[TokenSchedule]:
+    """Schedules that drop in one layer alone, early or late: where memory is limited, every dropping layer takes some.
+
+    Example:
+        >>> [str(schedule) for schedule in once(Space(tokens=197, layers=12))][:3]
+        ['148x12', '98x12', '49x12']
+    """
+    found = []
+    for place in (0, space.layers // 3, 2 * space.layers // 3):
+        for share in (0.75, 0.5, 0.25):
+            kept = round(space.tokens * share)
+            found.append(_into(space, [space.tokens] * place + [kept] * (space.layers - place)))
+    return list(dict.fromkeys(found))
 
 
 def first_proposals(

@@ -86,7 +86,8 @@ class ParetoFront:
         """See ``hypervolume`` and ``dominated_volume``; costs become shares of the dense model's."""
         if not self.more:
             return hypervolume([(cost / dense.cost(self.cost), metric) for cost, metric in self.points()])
-        scale = [dense.cost(self.cost), 1.0, *(dense.macs if axis == "macs" else 1.0 for axis in self.more)]
+        own = (dense.loss(axis) if axis in ("macs", "memory") else 1.0 for axis in self.more)
+        scale = [dense.cost(self.cost), 1.0, *own]
         return dominated_volume([loss / one for loss, one in zip(held, scale, strict=True)] for held, _ in self._held)
 
     def _losses(self, candidate: Candidate) -> tuple[float, ...]:

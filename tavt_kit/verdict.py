@@ -54,9 +54,9 @@ def judge_macs(limit: Limit, macs: int) -> Verdict:
     return Verdict.PASS if limit.admits(macs) else Verdict.FAIL
 
 
-def judge_prediction(limit: Limit, latency_ms: float) -> Verdict:
-    """A predicted latency can miss a limit, but never pass it: PREDICTED or FAIL."""
-    return Verdict.PREDICTED if limit.admits(latency_ms) else Verdict.FAIL
+def judge_prediction(limit: Limit, predicted: float) -> Verdict:
+    """A predicted cost can miss a limit, but never pass it: PREDICTED or FAIL."""
+    return Verdict.PREDICTED if limit.admits(predicted) else Verdict.FAIL
 
 
 def judge_latency(limit: Limit, measurement: Measurement) -> Verdict:

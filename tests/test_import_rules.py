@@ -13,7 +13,7 @@ ROOT = Path(__file__).resolve().parents[1]
 PARTS = ("search", "distill", "bench")
 PLAIN = ("errors", "schedule", "device", "measurement", "accuracy", "host", "budget", "verdict", "candidate", "front",
          "records", "latency_table", "layer_cells", "model_card", "artifact_card", "code_version", "sealed",
-         "foreign_times", "onnx_metadata", "quieted", "control_group", "comparison", "comparable",
+         "memory_fit", "foreign_times", "onnx_metadata", "quieted", "control_group", "comparison", "comparable",
          "compared", "command_line", "part_names")  # fmt: skip
 LAYERS = (
     PLAIN,

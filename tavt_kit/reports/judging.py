@@ -32,6 +32,10 @@ def _judge(view: CandidateView, limit: Limit, metric: str, batch: int) -> Verdic
         return _by_ends(limit, view.macs, view.macs)
     if limit.quantity == "latency" and limit.statistic in ("p50", "p90", "p99"):
         return _latency(view, limit)
+    if limit.quantity == "memory" and view.memory is not None:
+        if view.memory.median is None and view.memory.predicted is not None:
+            return judge_prediction(limit, view.memory.predicted)
+        return _by_ends(limit, view.memory.least, view.memory.most)
     if limit.quantity == "drop":
         low, high = number(view.difference, "ci95", 0), number(view.difference, "ci95", 1)
         return _by_ends(limit, None if high is None else -high, None if low is None else -low)

@@ -13,6 +13,7 @@ __all__ = [
     "macs_text",
     "ms_text",
     "n_text",
+    "peak_text",
     "percent_text",
     "points_text",
     "ratio_text",
@@ -81,6 +82,11 @@ def macs_text(value: float | None) -> str:
 def bytes_text(value: float | None) -> str:
     """Bytes in decimal units: ``25.0 MB``."""
     return DASH if value is None else _scaled(value, ("B", "KB", "MB", "GB", "TB"))
+
+
+def peak_text(value: float | None) -> str:
+    """A process's peak memory: ``312.4 MB``, because schedules differ by little of it."""
+    return DASH if value is None else f"{significant(value / 1e6, 4)}\u00a0MB"
 
 
 def ratio_text(value: float | None) -> str:

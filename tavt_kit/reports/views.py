@@ -7,10 +7,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from tavt_kit.reports.numbers import interval_text, ms_text, percent_text, significant
+from tavt_kit.reports.numbers import interval_text, ms_text, peak_text, percent_text, significant
 from tavt_kit.schedule import counts_text, genes_text
 
-__all__ = ["AccuracyView", "CandidateView", "TimeView", "mapping", "number", "sequence", "text", "whole"]
+__all__ = ["AccuracyView", "CandidateView", "MemoryView", "TimeView", "mapping", "number", "sequence", "text", "whole"]
 
 
 def number(record: Any, *path: str | int) -> float | None:
@@ -160,6 +160,27 @@ class TimeView:
 
 
 @dataclass(frozen=True, slots=True)
+class MemoryView:
+    """Peak memory in bytes: predicted, and measured in fresh processes."""
+
+    predicted: float | None
+    median: float | None
+    least: float | None
+    most: float | None
+
+    @classmethod
+    def of(cls, record: Any) -> MemoryView | None:
+        """From the ``memory_bytes`` of a candidate; ``None`` where memory was not asked about."""
+        view = cls(*(number(record, name) for name in ("predicted", "median", "least", "most")))
+        return None if view.predicted is None and view.median is None else view
+
+    def __str__(self) -> str:
+        if self.median is None:
+            return f"predicted {peak_text(self.predicted)}"
+        return peak_text(self.median)
+
+
+@dataclass(frozen=True, slots=True)
 class CandidateView:
     """One candidate of a front."""
 
@@ -172,6 +193,7 @@ class CandidateView:
     difference: Mapping[str, Any]
     others: Mapping[str, Any]
     genes: str = ""
+    memory: MemoryView | None = None
 
     @classmethod
     def of(cls, record: Any, metric: str) -> CandidateView:
@@ -191,6 +213,7 @@ class CandidateView:
                 sequence(record, "image_size") or None,
                 text(record, "score"),
             ),
+            MemoryView.of(mapping(record, "memory_bytes")),
         )
 
     @property

@@ -73,6 +73,9 @@ def _value(body: Mapping[str, Any], record: Mapping[str, Any], limit: Limit) -> 
     elif limit.quantity == "throughput":
         milliseconds = _ms(record, "p50")
         found = None if milliseconds is None else 1e3 * body["target"]["batch"] / milliseconds
+    elif limit.quantity == "memory":
+        known = record.get("memory_bytes") or {}
+        found = known.get("most", known.get("predicted"))
     elif limit.quantity == "drop":
         dense = dense_of(body)
         before, after = None if dense is None else _metric(body, dense, "top1"), _metric(body, record, "top1")
@@ -82,8 +85,8 @@ def _value(body: Mapping[str, Any], record: Mapping[str, Any], limit: Limit) -> 
         found = _metric(body, record, limit.name)
     if found is None:
         raise BudgetError(
-            f"this front does not record what {limit} limits; pick by flops, latency, throughput, drop or the metrics "
-            "that it was searched by"
+            f"this front does not record what {limit} limits; pick by flops, latency, throughput, drop or what it was "
+            "searched by"
         )
     return float(found)
 

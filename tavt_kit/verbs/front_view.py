@@ -75,6 +75,9 @@ def sentence(body: Mapping[str, Any]) -> str:
         fast, slow = ((one["latency_ms"] or {}).get("median") for one in (record, dense))
         if fast and slow:
             text += f" in {fast:.3g} ms instead of {slow:.3g} ms ({slow / fast:.2f}x)"
+        small, large = ((one.get("memory_bytes") or {}).get("median") for one in (record, dense))
+        if small and large:
+            text += f", at a peak of {_mb(small)} MB instead of {_mb(large)} MB"
         text += f", {record['macs'] / dense['macs']:.0%} of the multiply-adds"
     undecided = body.get("undecided") or ()
     return f"{text}. Not proven: {'; '.join(undecided)}." if undecided else f"{text}."
@@ -89,11 +92,12 @@ def schedule_text(record: Mapping[str, Any]) -> str:
 
 def _further(body: Mapping[str, Any]) -> tuple[str, ...]:
     """The metrics of a third objective."""
-    return tuple(axis for axis in body.get("objectives", ())[2:] if axis != "macs")
+    return tuple(axis for axis in body.get("objectives", ())[2:] if axis not in ("macs", "memory_bytes.median"))
 
 
 def _times(body: Mapping[str, Any]) -> tuple[str, ...]:
-    return ("predicted", "median, ms", "p90, ms") if body.get("target") else ()
+    times = ("predicted", "median, ms", "p90, ms") if body.get("target") else ()
+    return (*times, "predicted, MB", "memory, MB", "most, MB") if body.get("memory") else times
 
 
 def _row(body: Mapping[str, Any], record: Mapping[str, Any], mark: str) -> list[str]:
@@ -106,11 +110,18 @@ def _row(body: Mapping[str, Any], record: Mapping[str, Any], mark: str) -> list[
     if body.get("target"):
         unsteady = "" if times.get("steady", True) else " unsteady"
         row += [_ms(times.get("predicted")), _ms(times.get("median")) + unsteady, _ms(times.get("p90"))]
+    if body.get("memory"):
+        known = record.get("memory_bytes") or {}
+        row += [_mb(known.get("predicted")), _mb(known.get("median")), _mb(known.get("most"))]
     return [*row, str(record.get("verdict") or ""), str(record.get("origin", ""))]
 
 
 def _percent(body: Mapping[str, Any], record: Mapping[str, Any]) -> str:
     return f"{100 * record.get(body['metric'], float('nan')):.1f}"
+
+
+def _mb(value: float | None) -> str:
+    return "" if value is None else f"{value / 1e6:.1f}"
 
 
 def _ms(value: float | None) -> str:

@@ -28,8 +28,8 @@ Objectives = Annotated[
     list[str] | None,
     typer.Option(
         "--objective",
-        help="A metric (top1, macro_f1, recall[CLASS], loss, agreement) or a cost (macs, latency, throughput); repeat "
-        "for two or three. [default: top1 against latency with a target, else macs]",
+        help="A metric (top1, macro_f1, recall[CLASS], loss, agreement) or a cost (macs, latency, throughput, memory); "
+        "repeat for two or three. [default: top1 against latency with a target, else macs]",
     ),
 ]
 Schedules = Annotated[

@@ -114,9 +114,9 @@ def judges_of(request: Request, costs: Costs, quick: SharedEvaluator, look: Look
         given = (quick.model, quick.pixels, quick.labels, quick.preprocessing)
         exact = SharedEvaluator(*given, precision=request.precision, scoring=quick.scoring)
     if _screens(request, shown):
-        cost = costs.macs if request.weighed.settled(request.budget, costs).cost == "macs" else costs.latency_ms
-        assert cost is not None  # what is minimised is known of every schedule
-        race = Race(look, cost, shown, request.screen)
+        kind = request.weighed.settled(request.budget, costs).cost
+        assert kind is not None  # settled
+        race = Race(look, costs.by(kind), shown, request.screen)
         return Judges(race, race.learn, quick, exact)
 
     def whole(schedules: Sequence[TokenSchedule]) -> Iterable[tuple[TokenSchedule, Answer]]:

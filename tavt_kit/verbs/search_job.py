@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from contextlib import closing
+from contextlib import ExitStack, closing
 from dataclasses import replace
 from typing import Any, cast
 
+from tavt_kit.bench.schedule_memory import refuse_untold
 from tavt_kit.budget import Budget
 from tavt_kit.command_line import command_line
 from tavt_kit.host import HostFacts
@@ -29,6 +30,7 @@ from tavt_kit.verbs.search_given import check_given
 from tavt_kit.verbs.search_joint import joint_space, variant_of
 from tavt_kit.verbs.search_layers import layers_measured
 from tavt_kit.verbs.search_live import print_reach, say_stage
+from tavt_kit.verbs.search_memory import SearchMemory
 from tavt_kit.verbs.search_request import Request
 from tavt_kit.verbs.search_rivals import Rivals
 from tavt_kit.verbs.search_rounds import Rounds
@@ -47,6 +49,8 @@ def plan(request: Request) -> dict[str, Any]:
     """
     subject = _opened(request)
     rows = _counted_reach(subject, request)
+    with closing(SearchMemory(subject, request, Store(None))) as memory:
+        rows += memory.reach()
     if request.is_timed:
         rows += measured_reach(subject, request)[0]
     print_reach(rows, request.budget.floors)
@@ -63,10 +67,16 @@ def plan(request: Request) -> dict[str, Any]:
         ],
         "images": min(len(subject.images.split("val")), request.limit or 10**9),
         "algorithm": request.algorithm,
-        "minimise": "latency" if request.is_timed else "macs",
+        "minimise": _minimised(request),
         "metrics": list(request.metrics),
         "evaluations": request.evaluations,
     }
+
+
+def _minimised(request: Request) -> str:
+    if request.weighed.cost == "memory":
+        return "memory"
+    return "latency" if request.is_timed else "macs"
 
 
 def run_search(request: Request) -> dict[str, Any]:
@@ -82,25 +92,27 @@ def run_search(request: Request) -> dict[str, Any]:
         check_place(subject, request)
     check_reachable(_counted_reach(subject, request))
     make_folder(request.out)
-    with Store(path, fresh=request.fresh) as store:
+    with Store(path, fresh=request.fresh) as store, ExitStack() as held:
         if request.fresh:
             clear(request.out)
         store.hold_to(subject.ties(request))
         body = {**recorded(request), "copied": settle(subject, request), "ties": subject.ties(request)}
         write_record(request.out / RECIPE[0], *RECIPE[1:], body)
         official = MacsFormula.of(subject.model, rule="tavt").macs
-        costs = replace(_costs(subject, request, store), official_macs=official)
+        memory = held.enter_context(closing(SearchMemory(subject, request, store)))
+        costs = replace(_costs(subject, request, store, memory), official_macs=official)
         make = how_to_look(subject, request)
         evaluator = evaluator_on_val(subject, request, store, make)
         with looking(request, evaluator, make) as look:
             judges = judges_of(request, costs, evaluator, look)
             with closing(Rivals(subject, request, judges.exact)) as rivals:
-                rounds = Rounds(subject, request, store, judges, costs, rivals)
+                rounds = Rounds(subject, request, store, judges, costs, rivals, memory)
                 result, final = rounds.run()
                 bought = rounds.bought(final)
                 dense = next(one for one in final.baselines if one.origin == "dense")
                 beside = rivals.finished(dense, request.budget)
-    return _written(subject, request, result, final, beside, rivals.left_out, bought)
+        fitted = memory.record
+    return _written(subject, request, result, final, beside, rivals.left_out, bought, fitted)
 
 
 def _opened(request: Request) -> Subject:
@@ -108,6 +120,8 @@ def _opened(request: Request) -> Subject:
     refuse_unsearchable(request.budget)
     if request.target is not None and request.is_here:
         check_available(request.target)
+    if request.target is not None and request.asks_memory:
+        refuse_untold(request.target)
     check_engine(request)
     subject = open_subject(request)
     subject.model.check_droppable()
@@ -126,12 +140,13 @@ def _counted_reach(subject: Subject, request: Request) -> list[Reach]:
     return reach_of(subject.space, Costs(counted(subject)), Budget(request.budget.of("flops")))
 
 
-def _costs(subject: Subject, request: Request, store: Store) -> Costs:
+def _costs(subject: Subject, request: Request, store: Store, memory: SearchMemory) -> Costs:
     """The costs to search by; a budget out of reach ends here, before a picture is opened."""
-    rows = _counted_reach(subject, request)
-    if not request.is_timed:
+    rows = _counted_reach(subject, request) + memory.reach()
+    if not request.is_timed or not all(row.reachable for row in rows):
         print_reach(rows, request.budget.floors)
-        return Costs(counted(subject), target=request.target)
+        check_reachable(rows)
+        return memory.added(Costs(counted(subject), target=request.target))
 
     def tails() -> dict[str, float]:
         timed_rows, found = measured_reach(subject, request)
@@ -143,7 +158,7 @@ def _costs(subject: Subject, request: Request, store: Store) -> Costs:
             say_stage(f"Predicting by the profile of {request.target}; nothing is measured on this machine.")
         return found
 
-    return timed(subject, request, store, tails)
+    return memory.added(timed(subject, request, store, tails))
 
 
 def _host(request: Request) -> HostFacts | None:
@@ -161,6 +176,7 @@ def _written(
     rivals: Sequence[Rival],
     left_out: Sequence[Mapping[str, str]],
     bought: Sequence[Mapping[str, Any]],
+    memory: Mapping[str, Any] | None,
 ) -> dict[str, Any]:
     """Everything that stays: the front, all candidates, the patches kept by the chosen one, the report."""
     target = request.target
@@ -177,6 +193,7 @@ def _written(
         left_out=left_out,
         bought=bought,
         layers=layers_measured(subject, request, final),
+        memory=memory,
     )
     body["command"] = command_line()
     write_candidates(request.out, result, final)

@@ -95,7 +95,8 @@ def words(now: Progress) -> str:
 def _best(candidate: Candidate) -> str:
     predicted = candidate.latency_predicted_ms
     cost = f"{candidate.macs / 1e9:.3g} GMACs" if predicted is None else f"{predicted:.3g} ms"
-    return f"{100 * candidate.metric:.1f} % at {cost}"
+    memory = candidate.memory_predicted
+    return f"{100 * candidate.metric:.1f} % at {cost}" + (f", {memory / 1e6:.1f} MB" if memory is not None else "")
 
 
 def _clock(seconds: float) -> str:

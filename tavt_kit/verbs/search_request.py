@@ -67,6 +67,7 @@ class Request:
         if self.limit is not None and self.limit < 1:
             raise DataError(f"a limit must allow at least one picture, got --limit {self.limit}")
         self._check_target()
+        self._check_memory()
         if self.evaluate_on is not None:
             _ = self.looks  # refuses what cannot be
 
@@ -115,6 +116,27 @@ class Request:
             timed += [f"--objective {text}" for text in self.objectives if text in ("latency", "throughput")]
         if self.target is None and timed:
             raise BudgetError(f"a latency is of a machine, so {timed[0]} needs --target, such as openvino:cpu")
+
+    def _check_memory(self) -> None:
+        if not self.asks_memory:
+            return
+        asked = next((str(limit) for limit in self.budget.of("memory")), "--objective memory")
+        if self.target is None:
+            raise BudgetError(f"a peak memory is of a machine, so {asked} needs --target, such as openvino:cpu")
+        if self.profile is not None:
+            raise BudgetError(
+                f"a carried profile knows times alone, so it cannot tell {asked}; search on the target itself, or "
+                "leave memory out and look at it there"
+            )
+        if self.joint:
+            raise BudgetError(
+                f"memory is predicted for token counts alone, so {asked} goes with no --joint; search for one of them"
+            )
+
+    @property
+    def asks_memory(self) -> bool:
+        """Whether peak memory is limited or weighed, so that it is measured and predicted."""
+        return bool(self.budget.of("memory")) or "memory" in self.objectives
 
     @property
     def is_here(self) -> bool:

@@ -14,6 +14,7 @@ from tavt_kit.search.final import Final, Measure, confirm
 from tavt_kit.search.joint_space import GENES
 from tavt_kit.verbs.search_evaluator import Judges
 from tavt_kit.verbs.search_live import live, say_stage
+from tavt_kit.verbs.search_memory import SearchMemory
 from tavt_kit.verbs.search_request import Request
 from tavt_kit.verbs.search_rivals import Rivals
 from tavt_kit.verbs.search_subject import Subject
@@ -26,6 +27,12 @@ _OFF = 0.1
 
 _SAME = 0.01
 """The same where nothing measured keeps to the budget: smaller errors are the measurement's own."""
+
+_SAME_MEMORY = 0.001
+"""Likewise of peak memory, of which schedules differ by little."""
+
+_STATISTICS = {"throughput": "p50", "memory": "memory"}
+"""By which tail a limit without a statistic of its own is corrected."""
 
 _CORRECTIONS = 3
 """How often at most: a machine whose speed changes all the time is never predicted right."""
@@ -42,6 +49,7 @@ class Rounds:
         judges: Who answers on val; finalists are evaluated once more where the quick way is not the exact one.
         costs: Of schedules, as predicted.
         rivals: What the front is held against.
+        memory: Of schedules, where it was asked about.
     """
 
     subject: Subject
@@ -50,6 +58,7 @@ class Rounds:
     judges: Judges
     costs: Costs
     rivals: Rivals
+    memory: SearchMemory
 
     def run(self) -> tuple[SearchResult, Final]:
         """The result, and what was measured and chosen; then the baselines are measured too."""
@@ -65,9 +74,7 @@ class Rounds:
                 self.store.keep(f"corrected tails {done}", tails)
             if not tails:
                 break
-            say_stage(
-                "The target runs at another speed than when its layers were timed; searching on by what was measured."
-            )
+            say_stage("The target takes more or less than was predicted; searching on by what was measured.")
             costs = replace(costs, tails=tails)
             result = self._search(costs, result)
         else:
@@ -128,6 +135,7 @@ class Rounds:
             result,
             self.request.budget,
             measure=self._measure,
+            peaks=self.memory.peaks,
             compare=lambda schedule: self._against(dense, schedule),
             exact=(exact.answer, lambda schedule: exact.against(dense, schedule)) if settled else None,
             number=self.request.final,
@@ -160,12 +168,12 @@ class Rounds:
 
         Where nothing that was measured keeps to the budget, what was measured counts however near it was.
         """
-        limits = self.request.budget.of("latency", "throughput")
-        names = {"p50" if limit.quantity == "throughput" else limit.statistic for limit in limits}
+        limits = self.request.budget.of("latency", "throughput", "memory")
+        names = {_STATISTICS.get(limit.quantity, limit.statistic) for limit in limits}
         found = {name: tail for name, tail in final.tails.items() if name in names}
-        known = [abs(tail / costs.tails.get(name, 1.0) - 1) for name, tail in found.items()]
         missed = final.pick is None and final.over > 0
-        if not any(error > (_SAME if missed else _OFF) for error in known):
+        allowed = {name: (_SAME_MEMORY if name == "memory" else _SAME) if missed else _OFF for name in found}
+        if not any(abs(tail / costs.tails.get(name, 1.0) - 1) > allowed[name] for name, tail in found.items()):
             return {}
         corrected = replace(costs, tails={**costs.tails, **found})
         fits = corrected.fits(self.request.budget, SLACK)(self.subject.space.least)

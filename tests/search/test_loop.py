@@ -97,7 +97,7 @@ def test_infeasible_before_anything_is_evaluated() -> None:
     with pytest.raises(BudgetTooTight, match="nearest feasible budget is latency="):
         search(SPACE, one_by_one(never), costs=COSTS, budget=Budget.parse(["latency=1ms"]))
     with pytest.raises(BudgetError, match="no limit for a search"):
-        search(SPACE, one_by_one(never), costs=COSTS, budget=Budget.parse(["memory=1GB"]))
+        search(SPACE, one_by_one(never), costs=COSTS, budget=Budget.parse(["size=1GB"]))
 
 
 def test_selects_on_val_only() -> None:

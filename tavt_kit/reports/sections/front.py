@@ -12,14 +12,14 @@ from tavt_kit.reports.choice import FrontView
 from tavt_kit.reports.front_chart import Frame, front_chart
 from tavt_kit.reports.gather import Records
 from tavt_kit.reports.marks import Mark, front_legend
-from tavt_kit.reports.numbers import DASH, macs_text, ms_text, percent_text, points_text, ratio_text
+from tavt_kit.reports.numbers import DASH, macs_text, ms_text, peak_text, percent_text, points_text, ratio_text
 from tavt_kit.reports.rivals import rival_rows
 from tavt_kit.reports.rows import final_rows
 from tavt_kit.reports.schedule_bar import schedule_bar
 from tavt_kit.reports.sections.front_marks import Axes, axes_of, cloud_of, marks_of
 from tavt_kit.reports.sections.picker import picker_blocks
 from tavt_kit.reports.sections.rivals import rival_blocks
-from tavt_kit.reports.views import CandidateView, TimeView, number, sequence, text, whole
+from tavt_kit.reports.views import CandidateView, MemoryView, TimeView, number, sequence, text, whole
 from tavt_kit.reports.words import limit_words, metric_words, plural
 
 __all__ = ["front_section", "front_table"]
@@ -116,6 +116,8 @@ def front_table(view: FrontView) -> Table:
             Column("p90"),
             Column("Speed", hint="dense = 1"),
         ]
+    if _knows_memory(view):
+        columns.append(Column("Memory", hint="peak, median of fresh processes"))
     columns += [Column("Verdict", numeric=False), Column("Origin", numeric=False)]
     strong = frozenset() if view.chosen is None else frozenset({view.chosen})
     return Table(
@@ -142,8 +144,21 @@ def _row(view: FrontView, candidate: CandidateView, axes: Axes) -> tuple[Cell, .
     ]
     if axes.measured:
         cells += _time_cells(candidate.time, view.speedup(candidate))
+    if _knows_memory(view):
+        cells.append(_memory_cell(candidate.memory))
     cells += [Cell(candidate.verdict or DASH, badge=bool(candidate.verdict)), Cell(candidate.origin or DASH)]
     return tuple(cells)
+
+
+def _knows_memory(view: FrontView) -> bool:
+    return any(one.memory is not None for one in view.candidates)
+
+
+def _memory_cell(memory: MemoryView | None) -> Cell:
+    if memory is None:
+        return Cell(DASH)
+    ends = "" if memory.most is None else f"{peak_text(memory.least)} to {peak_text(memory.most)}, "
+    return Cell(peak_text(memory.median), f"{ends}predicted {peak_text(memory.predicted)}")
 
 
 def _time_cells(time: TimeView | None, speedup: float | None) -> list[Cell]:

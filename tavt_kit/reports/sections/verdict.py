@@ -8,7 +8,7 @@ from typing import Any
 from tavt_kit.reports.blocks import Headline, KeyFigure, Text
 from tavt_kit.reports.choice import FrontView
 from tavt_kit.reports.gather import Records
-from tavt_kit.reports.numbers import macs_text, ms_text, n_text, percent_text, points_text, ratio_text
+from tavt_kit.reports.numbers import macs_text, ms_text, n_text, peak_text, percent_text, points_text, ratio_text
 from tavt_kit.reports.rivals import better_rivals
 from tavt_kit.reports.rows import FinalView, better_baselines, final_rows
 from tavt_kit.reports.sections.checks import failed_checks
@@ -34,9 +34,7 @@ def headline(records: Records) -> Headline:
     view = FrontView.of(front)
     pick = view.pick
     if pick is None:
-        least = min((cost for one in view.candidates if (cost := view.cost(one)) is not None), default=None)
-        nearest = "" if least is None else f"; the least that a candidate needs is {_cost(view, least)}"
-        sentence = f"Nothing fits {budget_words(view.budget)}{_where(front)}{nearest}; FAIL."
+        sentence = f"Nothing fits {budget_words(view.budget)}{_where(front)}{_nearest(view)}; FAIL."
         return Headline(view.verdict or "FAIL", Text.of(sentence))
     final = final_rows(records.first("final"))
     chosen = next((row for row in final if row.kind == "chosen"), None)
@@ -49,6 +47,18 @@ def headline(records: Records) -> Headline:
         ),
         tuple(_figures(view, pick, chosen)),
     )
+
+
+def _nearest(view: FrontView) -> str:
+    """What the cheapest candidate takes: time or multiply-adds, unless memory alone is limited, and memory if it is."""
+    least = min((cost for one in view.candidates if (cost := view.cost(one)) is not None), default=None)
+    peaks = [one.memory.most for one in view.candidates if one.memory is not None and one.memory.most is not None]
+    sizes = view.budget.of("memory")
+    alone = bool(sizes) and view.budget.ceilings == sizes
+    needs = [] if least is None or alone else [_cost(view, least)]
+    if sizes and peaks:
+        needs.append(f"{peak_text(min(peaks))} of memory")
+    return f"; the least that a candidate needs is {' and '.join(needs)}" if needs else ""
 
 
 def _cost(view: FrontView, value: float) -> str:
@@ -70,7 +80,7 @@ def _sentence(view: FrontView, pick: CandidateView, where: str) -> str:
     speedup = view.speedup(pick)
     if speedup is not None and pick.origin != "dense":
         parts.append(f", {ratio_text(speedup)} {'faster' if speedup >= 1 else 'the speed'}")
-    parts.append(f"; {', '.join(word for word in (view.verdict, _time(view, pick)) if word)}")
+    parts.append(f"; {', '.join(word for word in (view.verdict, _time(view, pick), _memory(view, pick)) if word)}")
     return "".join(parts) + "."
 
 
@@ -99,6 +109,13 @@ def _time(view: FrontView, pick: CandidateView) -> str:
     name = "median" if view.statistic == "p50" else view.statistic
     said = f"{name} {ms_text(time.of_statistic(view.statistic))} {time.doubt_of(view.statistic)}".rstrip()
     return f"{said}, unsteady" if time.steady is False else said
+
+
+def _memory(view: FrontView, pick: CandidateView) -> str:
+    """Where memory was limited or weighed: the measured peak, or that it was only predicted."""
+    dense = None if view.dense is None else view.dense.memory
+    beside = "" if dense is None else f" (dense {dense})"
+    return "" if pick.memory is None else f"peak memory {pick.memory}{beside}"
 
 
 def _more(view: FrontView, front: Mapping[str, Any], final: Mapping[str, Any]) -> list[Text]:
@@ -173,6 +190,10 @@ def _figures(view: FrontView, pick: CandidateView, chosen: FinalView | None) -> 
     speedup = view.speedup(pick)
     if speedup is not None and view.dense is not None and view.dense.time is not None:
         figures.append(KeyFigure(ratio_text(speedup), "speed vs dense", f"dense {ms_text(view.dense.time.median)}"))
+    if pick.memory is not None and pick.memory.median is not None:
+        limit = next(iter(view.budget.of("memory")), None)
+        small = f"budget {limit.show(limit.value)}, " if limit else ""
+        figures.append(KeyFigure(str(pick.memory), "peak memory", f"{small}at most {peak_text(pick.memory.most)}"))
     if pick.macs and view.dense is not None and view.dense.macs:
         share = pick.macs / view.dense.macs
         figures.append(KeyFigure(percent_text(share, 0), "of the multiply-adds", macs_text(pick.macs)))

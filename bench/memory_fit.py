@@ -1,0 +1,122 @@
+"""Fit the peak memory of a model's schedules on a target: measure a few in fresh processes, and test it on others."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from statistics import median
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tavt_kit.bench.passes import random_schedules
+from tavt_kit.device import TargetDevice
+from tavt_kit.memory_fit import MemoryFit, MemoryPoint, memory_terms
+from tavt_kit.schedule import TokenSchedule
+
+__all__ = ["fit_memory"]
+
+_HELD_OUT = 4
+
+_EVIDENCE = 6.0
+"""By how much the terms of a schedule must better the Bayesian criterion before they are believed."""
+
+Measured = Callable[[str, TokenSchedule], Sequence[int]]
+"""(purpose, schedule) -> peak memory in bytes, of one fresh process or several: ``end``, ``fit`` or ``held out``."""
+
+
+def fit_memory(
+    measured: Measured,
+    target: TargetDevice,
+    *,
+    name: str,
+    ends: tuple[TokenSchedule, TokenSchedule],
+    prefix: int,
+    canonical: Callable[[TokenSchedule], TokenSchedule] = lambda schedule: schedule,
+    seed: int = 0,
+    on_step: Callable[[str, float | None], None] | None = None,
+) -> MemoryFit:
+    """Measure about a dozen schedules, fit, and predict four more that had no part in it.
+
+    Args:
+        measured: The meter.
+        target: What it measures on.
+        name: Of the model, for people.
+        ends: The dense schedule and the least one.
+        prefix: Tokens that are no patches.
+        canonical: Of schedules that are the same to the model, the one to take.
+        seed: Of the held-out schedules.
+        on_step: Told what is being done and the share of the work that is done.
+
+    Raises:
+        TavtError: A process failed.
+    """
+    begin, rng = time.perf_counter(), np.random.default_rng(seed)
+    tokens, layers = ends[0].counts[0], ends[0].layers
+    chosen = list(dict.fromkeys(map(canonical, _schedules(ends, prefix))))
+    tests = [canonical(one) for one in random_schedules(tokens, layers, prefix, _HELD_OUT, rng)]
+    jobs = [("end" if one in ends else "fit", one) for one in chosen] + [("held out", one) for one in tests]
+    found = []
+    for done, (purpose, schedule) in enumerate(jobs):
+        if on_step is not None:
+            on_step(f"memory of {done + 1} of {len(jobs)} schedules", done / len(jobs))
+        found.append(measured(purpose, schedule))
+    pairs = [(schedule, float(median(peaks))) for (_, schedule), peaks in zip(jobs, found, strict=True)]
+    known, unseen = pairs[: len(chosen)], pairs[len(chosen) :]
+    bare = MemoryFit(target, name, tokens, layers, prefix, *_coefficients(known, tokens))
+
+    def points(some: Sequence[tuple[TokenSchedule, float]]) -> tuple[MemoryPoint, ...]:
+        return tuple(MemoryPoint(one, bare.predict(one), peak) for one, peak in some)
+
+    return replace(
+        bare,
+        points=points(known),
+        held_out=points(unseen),
+        repeated=max(max(peaks) - min(peaks) for peaks in found),
+        seconds=round(time.perf_counter() - begin, 1),
+    )
+
+
+def _schedules(ends: tuple[TokenSchedule, TokenSchedule], prefix: int) -> list[TokenSchedule]:
+    """The ends, tapers, and drops in one layer, in two, three and all: what the terms of a fit tell apart."""
+    dense = ends[0]
+    tokens, layers = dense.counts[0], dense.layers
+    least = max(prefix + 1, 2)
+    half, most = max(least, tokens // 2), max(least, 3 * tokens // 4)
+    early, late = layers // 4, layers // 2
+    found = [
+        *ends,
+        *(TokenSchedule.taper(tokens, layers, ratio, prefix) for ratio in (0.1, 0.2, 0.4)),
+        TokenSchedule((half,) * layers),
+        TokenSchedule((most,) * layers),
+        TokenSchedule((tokens,) * late + (least,) * (layers - late)),
+        TokenSchedule((most,) * late + (half,) * (layers - late)),
+        TokenSchedule((tokens,) * early + (most,) * (late - early) + (half,) * (layers - late - 1) + (least,)),
+        TokenSchedule(tuple(max(least, tokens - 1 - layer) for layer in range(layers))),
+    ]
+    return found
+
+
+def _coefficients(known: Sequence[tuple[TokenSchedule, float]], tokens: int) -> tuple[float, float, float, float]:
+    """Least squares on all terms, or the median alone where these do not explain clearly more than chance would.
+
+    Source: the Bayesian information criterion, G. Schwarz, Estimating the dimension of a model (1978); 6 and more is
+    strong evidence (Kass and Raftery, Bayes factors, 1995).
+    """
+    peaks = np.array([peak for _, peak in known])
+    terms = np.array([memory_terms(one, tokens) for one, _ in known])
+    coefficients = np.linalg.lstsq(terms, peaks, rcond=None)[0]
+    middle = float(np.median(peaks))
+    full = _criterion(terms @ coefficients - peaks, terms.shape[1])
+    flat = _criterion(peaks - peaks.mean(), 1)
+    if len(known) <= terms.shape[1] + 2 or flat - full < _EVIDENCE:
+        return middle, 0.0, 0.0, 0.0
+    fixed, choosing, doubling, widest = coefficients.tolist()
+    return fixed, choosing, doubling, widest
+
+
+def _criterion(left: NDArray[np.float64], parameters: int) -> float:
+    # A kilobyte is below what a process can be told by; without it an exact fit would be infinitely good.
+    return len(left) * math.log(float((left**2).mean()) + 1e6) + parameters * math.log(len(left))

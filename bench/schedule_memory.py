@@ -1,0 +1,117 @@
+"""Peak memory of one model under its schedules, each in a fresh process: what ``bench --memory`` says of them.
+
+    with ScheduleMemory(model, target) as peak:
+        peak(schedule, 3)  # bytes, of three processes
+
+For onnxruntime and OpenVINO a schedule is written as its file here, and the fresh process opens nothing but that; for
+torch the model is written once, and every fresh process opens it under the schedule.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+from types import TracebackType
+from typing import cast
+
+from tavt_kit.adaptive import AdaptiveViT
+from tavt_kit.artifact_card import ArtifactCard
+from tavt_kit.bench.memory import FileJob, LiveJob, MemoryPeak, peak_memory
+from tavt_kit.checkpoints import save_model
+from tavt_kit.device import TargetDevice
+from tavt_kit.errors import MeasurementError, TargetError
+from tavt_kit.model_card import ModelCard
+from tavt_kit.schedule import TokenSchedule
+
+__all__ = ["ScheduleMemory", "refuse_untold"]
+
+
+def refuse_untold(target: TargetDevice) -> None:
+    """Raise TargetError for a target that cannot tell how much memory a schedule takes."""
+    if not target.is_cpu and target.runtime != "torch":
+        raise TargetError(
+            f"the memory of an accelerator is told by torch's own allocator alone, so {target} cannot tell it; choose "
+            "a CPU target or torch:cuda, or leave memory out"
+        )
+    if target.precision == "int8":
+        raise TargetError(
+            f"the memory of a schedule is that of its own file, and none is quantized during a search, so {target} "
+            "cannot tell it; search in f32, and look at the int8 export with fgvc-kit bench --memory"
+        )
+
+
+class ScheduleMemory:
+    """Measures schedules of a model; a context, because it keeps a temporary folder.
+
+    Args:
+        model: Wrapped, with its card.
+        target: Where to run.
+
+    Raises:
+        TargetError: The target cannot tell.
+    """
+
+    def __init__(self, model: AdaptiveViT, target: TargetDevice) -> None:
+        refuse_untold(target)
+        self._model, self._target = model, target
+        self._folder = tempfile.TemporaryDirectory(prefix="fgvc-kit-memory-")
+        self._saved = False
+
+    def __call__(self, schedule: TokenSchedule, processes: int = 1) -> tuple[int, ...]:
+        """Bytes: the high-water mark of each process, or of torch's allocator on a CUDA device.
+
+        Args:
+            schedule: Of the model.
+            processes: How many fresh ones: memory allocators do not take the same twice.
+
+        Raises:
+            MeasurementError: A process failed or died.
+            ExportError: The schedule cannot be written as the target's file.
+        """
+        measured = self._of_run if self._target.runtime == "torch" else self._of_file
+        return tuple(self._counted(schedule, peak) for peak in measured(schedule, processes))
+
+    def _counted(self, schedule: TokenSchedule, peak: MemoryPeak) -> int:
+        if peak.counted is None:
+            raise MeasurementError(
+                f"the peak memory of {schedule} on {self._target} could not be measured: {peak.reason}; leave memory "
+                "out of the search, or choose another target"
+            )
+        return peak.counted
+
+    def _of_run(self, schedule: TokenSchedule, processes: int) -> list[MemoryPeak]:
+        folder = Path(self._folder.name) / "run"
+        if not self._saved:
+            save_model(folder, self._model, cast(ModelCard, self._model.card))
+            self._saved = True
+        job = LiveJob(str(folder), self._target, schedule=str(schedule))
+        return [peak_memory(job) for _ in range(processes)]
+
+    def _of_file(self, schedule: TokenSchedule, processes: int) -> list[MemoryPeak]:
+        model = self._model
+        card = ArtifactCard(cast(ModelCard, model.card), schedule, model.tokens, model.prefix)
+        with tempfile.TemporaryDirectory(dir=self._folder.name) as folder:
+            if self._target.runtime == "onnxruntime":
+                from tavt_kit.exporters.to_onnx import to_onnx
+
+                path = Path(folder) / "model.onnx"
+                to_onnx(model, card, path)
+            else:
+                from tavt_kit.exporters.to_openvino import to_openvino
+
+                path = Path(folder) / "model.xml"
+                to_openvino(model, card, path)
+            job = FileJob(path, self._target, model.backbone.image_size)
+            return [peak_memory(job) for _ in range(processes)]
+
+    def close(self) -> None:
+        """Remove the temporary folder."""
+        self._folder.cleanup()
+
+    def __enter__(self) -> ScheduleMemory:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()

@@ -1,0 +1,218 @@
+"""What is known of the measured candidates so far, what of it may be chosen, and what is to be measured next."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
+from statistics import median
+
+from tavt_kit.accuracy import PairedDifference
+from tavt_kit.answer import Answer
+from tavt_kit.budget import Budget, Limit
+from tavt_kit.candidate import Candidate, CostKind
+from tavt_kit.errors import MeasurementError
+from tavt_kit.front import ParetoFront
+from tavt_kit.measurement import Measurement
+from tavt_kit.schedule import TokenSchedule
+from tavt_kit.search.objectives import leading
+from tavt_kit.search.result import SearchResult, by_preference, shortfall
+from tavt_kit.verdict import Verdict, worst
+
+__all__ = ["Compare", "Desk", "Evaluate", "Measure", "Peaks", "memory_ratio"]
+
+Measure = Callable[[Sequence[TokenSchedule]], Sequence[Measurement]]
+"""Whole passes under the schedules, interleaved, on the target."""
+
+Peaks = Callable[[Sequence[TokenSchedule]], Sequence[tuple[int, ...]]]
+"""Peak memory under each schedule in bytes, of a few fresh processes each, on the target."""
+
+Evaluate = Callable[[TokenSchedule], Answer]
+"""An answer in the precision of the target."""
+
+Compare = Callable[[TokenSchedule], PairedDifference]
+"""Candidate minus dense on the same images."""
+
+_ORDER = (Verdict.PASS, Verdict.PREDICTED, Verdict.INCONCLUSIVE)
+
+
+class Desk:
+    """What is known of the measured candidates so far."""
+
+    def __init__(
+        self,
+        result: SearchResult,
+        budget: Budget,
+        measure: Measure | None,
+        peaks: Peaks | None,
+        compare: Compare | None,
+        tails: Mapping[str, float],
+    ) -> None:
+        self.result, self.budget, self.compare, self.tails = result, budget, compare, tails
+        self.measure, self.peaks = measure, peaks
+        self.kind = _kind(result, budget, measure)
+        self.statistic = _statistic(budget)
+        self.guessed: CostKind = "predicted" if result.dense.latency_predicted_ms is not None else result.front.cost
+        self.known: dict[TokenSchedule, Candidate] = {}
+        self.paces: list[float] = []
+        self.raw: dict[TokenSchedule, tuple[Candidate, Measurement, int]] = {}
+
+    @property
+    def decides(self) -> bool:
+        """Whether measurements decide: what they are of counts as cost, or is limited."""
+        return self.kind not in ("macs", "predicted") or bool(self.budget.of("latency", "throughput", "memory"))
+
+    def take(self, candidates: Iterable[Candidate]) -> None:
+        """Measure and judge what is not known; the dense model, in every group, shows the machine's pace in each."""
+        dense = self.result.dense.schedule
+        group = list({one.schedule: one for one in candidates}.values())
+        group = [one for one in group if one.schedule not in self.known or one.schedule == dense]
+        if all(one.schedule in self.known for one in group):
+            return
+        group = self._sized(group)
+        if self.measure is None:
+            self.known |= {one.schedule: self.judged(one) for one in group}
+        else:
+            self.note(list(zip(group, self.measure([one.schedule for one in group]), strict=True)))
+
+    def _sized(self, group: list[Candidate]) -> list[Candidate]:
+        """With their peak memory, of each measured once."""
+        if self.peaks is None:
+            return group
+        new = [one.schedule for one in group if one.schedule not in self.known]
+        found = dict(zip(new, self.peaks(new), strict=True))
+        return [replace(one, memory=found[one.schedule]) if one.schedule in found else one for one in group]
+
+    def note(self, group: Sequence[tuple[Candidate, Measurement]]) -> None:
+        """Judge a group, its first the dense model, and all before it, at the slowest pace of any group.
+
+        A group is measured for many seconds, so its pace is one at which the machine does run for a while.
+        """
+        self.paces.append(group[0][1].median)
+        for one, time in group:
+            self.raw.setdefault(one.schedule, (one, time, len(self.paces) - 1))
+        slowest = max(self.paces)
+        for one, time, number in self.raw.values():
+            self.known[one.schedule] = self.judged(replace(one, latency=time.at_pace(slowest / self.paces[number])))
+
+    def judged(self, candidate: Candidate) -> Candidate:
+        """With its verdict and, where asked for, its difference to the dense model."""
+        if self.compare is not None and candidate.accuracy is not None:
+            candidate = replace(candidate, difference=self.compare(candidate.schedule))
+        return candidate.judged(self.budget, self.tails)
+
+    def settle(self, always: Sequence[TokenSchedule], evaluate: Evaluate, compare: Compare) -> None:
+        """Evaluate anew what the result will show; what that moves onto the front is evaluated too."""
+        settled: set[TokenSchedule] = set()
+        while waiting := {*always, *(one.schedule for one in self.front())} - settled:
+            for schedule in waiting:
+                one = self.known[schedule]
+                if one.accuracy is not None:
+                    difference = None if self.compare is None else compare(schedule)
+                    one = replace(_renewed(one, evaluate(schedule)), difference=difference)
+                self.known[schedule] = one.judged(self.budget, self.tails)
+            settled |= waiting
+
+    def within(self) -> list[Candidate]:
+        """What is known and was within the ceilings as searched, which the dense model may not have been."""
+        return [one for one in self.known.values() if self.result.dense_fits or one.origin != "dense"]
+
+    def keeps_ceilings(self, candidate: Candidate) -> bool:
+        """Whether the ceilings alone are met."""
+        verdict = worst(candidate.judge(limit, self.tails) for limit in self.budget.ceilings)
+        return verdict in (Verdict.PASS, Verdict.PREDICTED)
+
+    def front(self) -> list[Candidate]:
+        """The measured candidates that none dominates, by the statistic that counts and by the median alike.
+
+        Where the costs are not measured but known, every candidate of the search's front belongs to it.
+        """
+        more = self.result.front.more
+        if self.kind in ("macs", "predicted"):
+            for one in self.result.front:
+                self.known.setdefault(one.schedule, self.judged(one))
+        if self.kind in ("macs", "predicted", "memory"):
+            return list(ParetoFront(self.kind, self.within(), more))
+        return list(ParetoFront("p50", ParetoFront(self.kind, self.within(), more), more))
+
+    def pick(self) -> Candidate | None:
+        """The best verdict, then the search's own preference; never one that fails."""
+        held = ParetoFront(self.kind, self.front(), self.result.front.more)
+        ranked = by_preference(held, self.budget, self.result.dense)
+        willing = [(_ORDER.index(one.verdict), one) for one in ranked if one.verdict in _ORDER]
+        return min(willing, key=lambda pair: pair[0], default=(0, None))[1]
+
+    def next_best(self, number: int) -> list[Candidate]:
+        """Those to measure next: better than the pick, and within the ceilings once predictions are corrected."""
+        pick = self.pick()
+        if pick is not None and not self.keeps_ceilings(pick):
+            pick = None
+        likely = self._likely()
+        pool = [
+            one
+            for one in self.result.whole
+            if one.schedule not in self.known and likely(one)
+            if pick is None or self._value(one) > self._value(pick)
+        ]
+        return by_preference(ParetoFront(self.guessed, pool), self.budget, self.result.dense)[:number]
+
+    def _likely(self) -> Callable[[Candidate], bool]:
+        """Whether a candidate should be within the ceilings on what is measured, by corrected predictions."""
+        times, sizes = self.budget.of("latency", "throughput"), self.budget.of("memory")
+        longest = 0.98 * min((_longest(limit, self.result.dense) for limit in times), default=math.inf)
+        largest = min((limit.value for limit in sizes), default=math.inf)
+        timed = [one for one in self.known.values() if one.latency is not None]
+        slower = median(one.cost(self.statistic) / one.cost("predicted") for one in timed) if times else 1.0
+        larger = memory_ratio(self.known.values()) or 1.0
+
+        def fits(one: Candidate) -> bool:
+            quick = not times or one.cost("predicted") * slower <= longest
+            return quick and (not sizes or one.cost("memory") * larger <= largest)
+
+        return fits
+
+    def _value(self, candidate: Candidate) -> tuple[float, float]:
+        """The order of ``by_preference`` as a number, for candidates that are not on one front."""
+        if not self.budget.floors:
+            return candidate.metric, -candidate.cost(self.guessed)
+        missed = shortfall(candidate, self.budget, self.result.dense)
+        return -missed, -candidate.cost(self.guessed)
+
+
+def _renewed(candidate: Candidate, answer: Answer) -> Candidate:
+    """With the metrics of another evaluation.
+
+    Raises:
+        MeasurementError: It failed, where the search's own had not.
+    """
+    if answer.accuracy is None:
+        raise MeasurementError(
+            f"{candidate.schedule} cannot be evaluated in the precision of the target: {answer.failure}"
+        )
+    name = None if candidate.accuracy is None else candidate.accuracy.metric
+    accuracy, others = leading(name, (answer.accuracy, *answer.others))
+    return replace(candidate, accuracy=accuracy, others=others)
+
+
+def _kind(result: SearchResult, budget: Budget, measure: Measure | None) -> CostKind:
+    """What the final front calls cost: the latency statistic of the budget, or what the search went by."""
+    if measure is None or result.front.cost in ("macs", "memory"):
+        return result.front.cost
+    return _statistic(budget)
+
+
+def _statistic(budget: Budget) -> CostKind:
+    """The latency statistic that the budget is about; else the median."""
+    statistics: dict[str | None, CostKind] = {"p50": "p50", "p90": "p90", "p99": "p99"}
+    return next((statistics[limit.statistic] for limit in budget.of("latency")), "p50")
+
+
+def _longest(limit: Limit, dense: Candidate) -> float:
+    """The ms that a limit on latency or throughput allows."""
+    return dense.images_per_second(limit.value) if limit.quantity == "throughput" else limit.value
+
+
+def memory_ratio(known: Iterable[Candidate]) -> float | None:
+    """Measured over predicted memory of what drops: the largest; ``None`` where none is known."""
+    dropped = [one for one in known if one.origin != "dense" and one.memory and one.memory_predicted]
+    return max((one.cost("memory") / (one.memory_predicted or 1.0) for one in dropped), default=None)
