@@ -28,10 +28,13 @@ from typing import Any
 from tavt_kit.device import TargetDevice
 from tavt_kit.errors import RecordError
 
-__all__ = ["FileJob", "LiveJob", "MemoryPeak", "peak_memory"]
+__all__ = ["FILE_OF", "FileJob", "LiveJob", "MemoryPeak", "peak_memory"]
 
 _CHILD = ("-P", "-m", "tavt_kit.bench.memory_child")
 """What a fresh interpreter runs; -P, so that no file of the working folder stands in for a module."""
+
+FILE_OF = {"onnxruntime": "model.onnx", "openvino": "model.xml"}
+"""By what name a model is written for a runtime."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,7 +152,7 @@ def peak_memory(job: FileJob | LiveJob, *, seconds: float = 600.0) -> MemoryPeak
     if isinstance(job, FileJob) or job.target.runtime == "torch":
         return _peak(_answer(record, seconds))
     with tempfile.TemporaryDirectory(prefix="fgvc-kit-memory-") as folder:
-        path = Path(folder) / {"onnxruntime": "model.onnx", "openvino": "model.xml"}[job.target.runtime]
+        path = Path(folder) / FILE_OF[job.target.runtime]
         written = _answer({**record, "kind": "write", "path": str(path)}, seconds)
         if "error" in written:
             return _peak(written)

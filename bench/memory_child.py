@@ -98,20 +98,10 @@ def _live(job: Mapping[str, Any], target: TargetDevice) -> tuple[Session, tuple[
 
 def _write(job: Mapping[str, Any]) -> dict[str, Any]:
     """Write a live model as its target's file; nothing is measured."""
-    from tavt_kit.artifact_card import ArtifactCard
-    from tavt_kit.model_card import ModelCard
+    from tavt_kit.bench.plain_file import write_plain
 
     model, schedule, size = _model(job)
-    assert isinstance(model.card, ModelCard)  # what open_model promises
-    card, path = ArtifactCard(model.card, schedule, model.tokens, model.prefix), Path(job["path"])
-    if path.suffix == ".onnx":
-        from tavt_kit.exporters.to_onnx import to_onnx
-
-        to_onnx(model, card, path)
-    else:
-        from tavt_kit.exporters.to_openvino import to_openvino
-
-        to_openvino(model, card, path)
+    write_plain(model, schedule, Path(job["path"]))
     return {"image_size": list(size)}
 
 

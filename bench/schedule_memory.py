@@ -1,6 +1,6 @@
 """Peak memory of one model under its schedules, each in a fresh process: what ``bench --memory`` says of them.
 
-    with ScheduleMemory(model, target) as peak:
+    with closing(ScheduleMemory(model, target)) as peak:
         peak(schedule, 3)  # bytes, of three processes
 
 For onnxruntime and OpenVINO a schedule is written as its file here, and the fresh process opens nothing but that; for
@@ -10,13 +10,13 @@ torch the model is written once, and every fresh process opens it under the sche
 from __future__ import annotations
 
 import tempfile
+from functools import cached_property
 from pathlib import Path
-from types import TracebackType
 from typing import cast
 
 from tavt_kit.adaptive import AdaptiveViT
-from tavt_kit.artifact_card import ArtifactCard
-from tavt_kit.bench.memory import FileJob, LiveJob, MemoryPeak, peak_memory
+from tavt_kit.bench.memory import FILE_OF, FileJob, LiveJob, MemoryPeak, peak_memory
+from tavt_kit.bench.plain_file import write_plain
 from tavt_kit.checkpoints import save_model
 from tavt_kit.device import TargetDevice
 from tavt_kit.errors import MeasurementError, TargetError
@@ -41,7 +41,7 @@ def refuse_untold(target: TargetDevice) -> None:
 
 
 class ScheduleMemory:
-    """Measures schedules of a model; a context, because it keeps a temporary folder.
+    """Measures schedules of a model; to be closed, because it keeps a temporary folder.
 
     Args:
         model: Wrapped, with its card.
@@ -55,7 +55,6 @@ class ScheduleMemory:
         refuse_untold(target)
         self._model, self._target = model, target
         self._folder = tempfile.TemporaryDirectory(prefix="fgvc-kit-memory-")
-        self._saved = False
 
     def __call__(self, schedule: TokenSchedule, processes: int = 1) -> tuple[int, ...]:
         """Bytes: the high-water mark of each process, or of torch's allocator on a CUDA device.
@@ -80,38 +79,23 @@ class ScheduleMemory:
         return peak.counted
 
     def _of_run(self, schedule: TokenSchedule, processes: int) -> list[MemoryPeak]:
-        folder = Path(self._folder.name) / "run"
-        if not self._saved:
-            save_model(folder, self._model, cast(ModelCard, self._model.card))
-            self._saved = True
-        job = LiveJob(str(folder), self._target, schedule=str(schedule))
+        job = LiveJob(str(self._run), self._target, schedule=str(schedule))
         return [peak_memory(job) for _ in range(processes)]
 
     def _of_file(self, schedule: TokenSchedule, processes: int) -> list[MemoryPeak]:
-        model = self._model
-        card = ArtifactCard(cast(ModelCard, model.card), schedule, model.tokens, model.prefix)
         with tempfile.TemporaryDirectory(dir=self._folder.name) as folder:
-            if self._target.runtime == "onnxruntime":
-                from tavt_kit.exporters.to_onnx import to_onnx
-
-                path = Path(folder) / "model.onnx"
-                to_onnx(model, card, path)
-            else:
-                from tavt_kit.exporters.to_openvino import to_openvino
-
-                path = Path(folder) / "model.xml"
-                to_openvino(model, card, path)
-            job = FileJob(path, self._target, model.backbone.image_size)
+            path = Path(folder) / FILE_OF[self._target.runtime]
+            write_plain(self._model, schedule, path)
+            job = FileJob(path, self._target, self._model.backbone.image_size)
             return [peak_memory(job) for _ in range(processes)]
+
+    @cached_property
+    def _run(self) -> Path:
+        """The model's own folder, written when it is first asked for."""
+        folder = Path(self._folder.name) / "run"
+        save_model(folder, self._model, cast(ModelCard, self._model.card))
+        return folder
 
     def close(self) -> None:
         """Remove the temporary folder."""
         self._folder.cleanup()
-
-    def __enter__(self) -> ScheduleMemory:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["HEAD", "OTHER", "STEM", "layer_scope"]
+__all__ = ["HEAD", "OTHER", "STEM", "layer_scope", "part_names", "part_words"]
 
 STEM, HEAD, OTHER = "stem", "head", "other"
 
@@ -10,3 +10,13 @@ STEM, HEAD, OTHER = "stem", "head", "other"
 def layer_scope(layer: int) -> str:
     """The name of a layer in a traced graph: the nodes of layer 3 are called ``.../layer.3/...``."""
     return f"layer.{layer}"
+
+
+def part_names(layers: int) -> tuple[str, ...]:
+    """Of a model with so many layers, in order: ``stem``, ``0``, ``1``, ..., ``head``."""
+    return (STEM, *map(str, range(layers)), HEAD)
+
+
+def part_words(name: str) -> str:
+    """For people: ``layer 3``, ``stem``."""
+    return f"layer {name}" if name.isdigit() else name

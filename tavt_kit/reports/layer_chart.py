@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from tavt_kit.part_names import part_words
 from tavt_kit.reports.axes import Scale, round_ticks
 from tavt_kit.reports.legend import legend
 from tavt_kit.reports.markup import Element, el
@@ -55,7 +56,7 @@ def layer_chart(names: Sequence[str], bars: Sequence[Bars], title: str) -> Eleme
         width = slot * 0.8 / len(bars)
         for place, one in enumerate(bars):
             if name in one.values:
-                parts.append(_bar(left + place * width, width, one.values[name], y_axis, one.style))
+                parts.append(_bar(left + place * width, width, one, name, y_axis))
         parts.append(_hover(index, name, slot, bars))
         middle = _LEFT + slot * (index + 0.5)
         parts.append(el("text", name, x=middle, y=_HEIGHT - _BOTTOM + 18, class_="tick middle"))
@@ -80,22 +81,22 @@ def _frame(y_axis: Scale) -> list[Element]:
     return parts
 
 
-def _bar(left: float, width: float, value: float, y_axis: Scale, style: str) -> Element:
-    top, bottom = y_axis.at(value), y_axis.at(0.0)
-    inset = 0.75 if style.endswith("guessed") else 0.0  # the outline lies on the edge, half of it outside
+def _bar(left: float, width: float, bars: Bars, name: str, y_axis: Scale) -> Element:
+    top, bottom = y_axis.at(bars.values[name]), y_axis.at(0.0)
+    inset = 0.0 if bars.measured else 0.75  # the outline lies on the edge, half of it outside
     return el(
         "rect",
         x=left + inset,
         y=top + inset,
         width=max(1.0, width - 1 - 2 * inset),
         height=max(0.0, bottom - top - inset),
-        class_=style,
+        class_=bars.style,
     )
 
 
 def _hover(index: int, name: str, slot: float, bars: Sequence[Bars]) -> Element:
     """An unseen rectangle over the group, so that a thin bar can be pointed at."""
-    lines = [f"layer {name}" if name.isdigit() else name]
+    lines = [part_words(name)]
     lines += [f"{one.label} {ms_text(one.values[name])}" for one in bars if name in one.values]
     area = el("rect", x=_LEFT + slot * index, y=_TOP, width=slot, height=_HEIGHT - _TOP - _BOTTOM, class_="target")
     return el("g", area, class_="point", tabindex=0, role="img", aria_label="; ".join(lines))

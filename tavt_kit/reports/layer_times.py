@@ -8,7 +8,7 @@ from typing import Any
 
 from tavt_kit.errors import TavtError
 from tavt_kit.latency_table import LatencyTable
-from tavt_kit.part_names import HEAD, OTHER, STEM
+from tavt_kit.part_names import OTHER, part_names
 from tavt_kit.reports.choice import FrontView
 from tavt_kit.reports.gather import Records
 from tavt_kit.reports.views import CandidateView, TimeView, mapping, number, sequence, whole
@@ -74,7 +74,7 @@ class LayerView:
 
     def names(self) -> list[str]:
         """Of the parts in order; ``other`` only where it took any time."""
-        known = [STEM, *map(str, range(self.layers)), HEAD]
+        known = [*part_names(self.layers)]
         return known + [OTHER] if self.profiled and self.profiled.parts.get(OTHER) else known
 
 
@@ -147,7 +147,7 @@ def _predicted(table: LatencyTable | None, counts: tuple[int, ...]) -> dict[str,
         parts = table.parts(TokenSchedule(counts))
     except TavtError:
         return None
-    return dict(zip((STEM, *map(str, range(table.layers)), HEAD), parts, strict=True)) if sum(parts) > 0 else None
+    return dict(zip(part_names(table.layers), parts, strict=True)) if sum(parts) > 0 else None
 
 
 def _profiled(records: Records, front: Mapping[str, Any]) -> Iterator[tuple[str, CandidateView, Profiled]]:

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from tavt_kit.errors import TavtError
+from tavt_kit.part_names import part_words
 from tavt_kit.reports.choice import FrontView
 from tavt_kit.reports.gather import Records
 from tavt_kit.reports.layer_times import latency_table, layer_views
@@ -77,9 +78,8 @@ def _layer_rows(records: Records, run: str) -> list[dict[str, Any]]:
     for view in views:
         measured = view.profiled.parts if view.profiled else {}
         for name in view.names():
-            told = f"layer {name}" if name.isdigit() else name
             rows.append(
-                _row(run, "layers", told, None, None)
+                _row(run, "layers", part_words(name), None, None)
                 | {
                     "schedule": view.schedule,
                     "chosen": view.name == "chosen",

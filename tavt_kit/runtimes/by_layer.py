@@ -10,7 +10,7 @@ from typing import Any
 
 from tavt_kit.device import TargetDevice
 from tavt_kit.errors import MeasurementError, TargetError
-from tavt_kit.part_names import HEAD, OTHER, STEM
+from tavt_kit.part_names import OTHER, part_names
 from tavt_kit.runtimes.graph_parts import layers_named, place
 from tavt_kit.runtimes.node_times import NodeTimes, onnxruntime_nodes, openvino_nodes
 from tavt_kit.runtimes.session import Images, Lengths
@@ -99,12 +99,9 @@ def _openvino_source(source: Any, images: Images) -> Any:
     """A file or graph as it is, a module converted."""
     if isinstance(source, Path) or hasattr(source, "get_ordered_ops"):
         return source
-    import torch
+    from tavt_kit.runtimes.on_openvino import image_model
 
-    from tavt_kit.runtimes.on_openvino import convert_module
-
-    example = torch.rand((max(2, images.shape[0]), *images.shape[1:]))  # one sample would be baked in
-    return convert_module(source, (example,), [(-1, *images.shape[1:])])
+    return image_model(source, images.shape)
 
 
 def _of_nodes(found: NodeTimes, schedule: TokenSchedule) -> LayerTimes:
@@ -120,7 +117,7 @@ def _of_nodes(found: NodeTimes, schedule: TokenSchedule) -> LayerTimes:
             f"the graph names {len(named)} layers, but the model runs {len(run)}, so its time cannot be told apart by "
             "layer; if an older version exported it, export it again"
         )
-    parts = dict.fromkeys([STEM, *map(str, range(schedule.layers)), HEAD, OTHER], 0.0)
+    parts = dict.fromkeys((*part_names(schedule.layers), OTHER), 0.0)
     reckoned = 0.0
     for name, ms in found.ms.items():
         one = placed.get(name)

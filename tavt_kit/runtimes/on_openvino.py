@@ -33,6 +33,7 @@ __all__ = [
     "compile_for",
     "convert_module",
     "executed_precision",
+    "image_model",
     "open_openvino_file",
     "open_openvino_module",
     "request_clock",
@@ -115,13 +116,8 @@ def open_openvino_module(
     Raises:
         ExportError: OpenVINO cannot convert it.
     """
-    import torch
-
     begin = time.perf_counter()
-    # An example batch of one would be baked in by some converters; of two never.
-    example = torch.rand((max(2, example_shape[0]), *example_shape[1:]))
-    model = convert_module(module, (example,), [(-1, *example_shape[1:])])
-    return OpenvinoSession(model, target, begin, of_file=False)
+    return OpenvinoSession(image_model(module, example_shape), target, begin, of_file=False)
 
 
 def open_openvino_file(path: Path, target: TargetDevice, lengths: Lengths | None = None) -> OpenvinoSession:
@@ -136,6 +132,19 @@ def open_openvino_file(path: Path, target: TargetDevice, lengths: Lengths | None
     except RuntimeError as error:
         raise DataError(f"OpenVINO cannot read {path}: {_last_line(error)}") from None
     return OpenvinoSession(model, target, begin, of_file=True, name=path.name, lengths=lengths)
+
+
+def image_model(module: nn.Module, example_shape: tuple[int, int, int, int]) -> Any:
+    """An ``openvino.Model`` of a torch module of images (B, 3, H, W), with a dynamic batch.
+
+    Raises:
+        ExportError: OpenVINO cannot convert it.
+    """
+    import torch
+
+    # An example batch of one would be baked in by some converters; of two never.
+    example = torch.rand((max(2, example_shape[0]), *example_shape[1:]))
+    return convert_module(module, (example,), [(-1, *example_shape[1:])])
 
 
 def convert_module(module: nn.Module, example: tuple[Any, ...], shapes: list[tuple[int, ...]]) -> Any:

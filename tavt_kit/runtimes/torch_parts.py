@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from tavt_kit.device import TargetDevice
-from tavt_kit.part_names import HEAD, OTHER, STEM
+from tavt_kit.part_names import OTHER, part_names
 from tavt_kit.runtimes.by_layer import LayerTimes
 from tavt_kit.runtimes.node_times import repeated, warm_up
 from tavt_kit.runtimes.on_torch import placed, torch_device, torch_dtype, torch_threads
@@ -49,7 +49,7 @@ def torch_part_times(module: LeanViT, target: TargetDevice, images: Images) -> L
         warm_up(run)
         found.clear()
         times = repeated(run)
-    parts = dict.fromkeys([STEM, *map(str, range(model.layers)), HEAD, OTHER], 0.0)
+    parts = dict.fromkeys((*part_names(model.layers), OTHER), 0.0)
     parts |= {name: median(took) for name, took in found.items()}
     return LayerTimes(parts, median(times), len(times))
 

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from tavt_kit.errors import RecordError, TavtError
+from tavt_kit.part_names import part_words
 
 if TYPE_CHECKING:
     from tavt_kit.device import TargetDevice
@@ -74,8 +75,7 @@ def _table(rows: Sequence[Mapping[str, Any]]) -> Any:
     for row in rows:
         table.add_column(escape(row["name"]), justify="right", overflow="fold")
     for name in dict.fromkeys(name for row in rows for name in row["layers"]["parts_ms"]):
-        label = f"layer {name}" if name.isdigit() else name
-        table.add_row(label, *(_part(row["layers"], name) for row in rows))
+        table.add_row(part_words(name), *(_part(row["layers"], name) for row in rows))
     table.add_section()
     table.add_row("sum", *(f"{row['layers']['sum_ms']:.3g}" for row in rows))
     table.add_row("profiled run", *(f"{row['layers']['run_ms']:.3g}" for row in rows))

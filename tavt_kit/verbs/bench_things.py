@@ -240,11 +240,10 @@ class Opener:
 
         if target.runtime != "onnxruntime":
             return LeanViT(model, schedule)
-        from tavt_kit.artifact_card import ArtifactCard
-        from tavt_kit.exporters.to_onnx import to_onnx
+        from tavt_kit.bench.plain_file import write_plain
 
         path = Path(self._folder.name) / f"{len(self.opened)}.onnx"
-        to_onnx(model, ArtifactCard(_card_of(model), schedule, model.tokens, model.prefix), path)
+        write_plain(model, schedule, path)
         return path
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from contextlib import ExitStack, closing
+from contextlib import closing
 from dataclasses import replace
 from typing import Any, cast
 
@@ -92,14 +92,16 @@ def run_search(request: Request) -> dict[str, Any]:
         check_place(subject, request)
     check_reachable(_counted_reach(subject, request))
     make_folder(request.out)
-    with Store(path, fresh=request.fresh) as store, ExitStack() as held:
+    with (
+        Store(path, fresh=request.fresh) as store,
+        closing(SearchMemory(subject, request, store)) as memory,
+    ):
         if request.fresh:
             clear(request.out)
         store.hold_to(subject.ties(request))
         body = {**recorded(request), "copied": settle(subject, request), "ties": subject.ties(request)}
         write_record(request.out / RECIPE[0], *RECIPE[1:], body)
         official = MacsFormula.of(subject.model, rule="tavt").macs
-        memory = held.enter_context(closing(SearchMemory(subject, request, store)))
         costs = replace(_costs(subject, request, store, memory), official_macs=official)
         make = how_to_look(subject, request)
         evaluator = evaluator_on_val(subject, request, store, make)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Sequence
+from contextlib import ExitStack, closing
 from dataclasses import dataclass, field, replace
 from functools import cache, cached_property
 from statistics import median
@@ -48,7 +49,7 @@ class SearchMemory:
     subject: Subject
     request: Request
     store: Store
-    _meter: list[ScheduleMemory] = field(default_factory=list, init=False)
+    _held: ExitStack = field(default_factory=ExitStack, init=False)
 
     def reach(self) -> list[Reach]:
         """The feasibility of a ceiling on memory, by measuring the two ends."""
@@ -98,9 +99,7 @@ class SearchMemory:
 
     def close(self) -> None:
         """Remove temporary files."""
-        for meter in self._meter:
-            meter.close()
-        self._meter.clear()
+        self._held.close()
 
     def _peaks(self, schedules: Sequence[TokenSchedule]) -> list[tuple[int, ...]]:
         found = []
@@ -119,12 +118,10 @@ class SearchMemory:
             self.store.keep(key, list(known))
         return tuple(known)
 
-    @property
+    @cached_property
     def _measure(self) -> ScheduleMemory:
-        if not self._meter:
-            assert self.request.target is not None  # a request that asks about memory has one
-            self._meter.append(ScheduleMemory(self.subject.model, self.request.target))
-        return self._meter[0]
+        assert self.request.target is not None  # a request that asks about memory has one
+        return self._held.enter_context(closing(ScheduleMemory(self.subject.model, self.request.target)))
 
     @cached_property
     def _ties(self) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from contextlib import closing
 
 import pytest
 
@@ -80,6 +81,6 @@ def test_schedules_of_a_model_are_measured_on_every_runtime(
 
     model = load_model(write_run(tmp_path_factory.mktemp("memory") / "run"))
     device = TargetDevice.parse(target)
-    with ScheduleMemory(model, device) as peak:
+    with closing(ScheduleMemory(model, device)) as peak:
         found = peak(TokenSchedule((17, 9, 9, 5)), 2)
     assert len(found) == 2 and all(20e6 < one < 2e9 for one in found)

@@ -14,18 +14,9 @@ from tavt_kit.memory_fit import memory_terms
 from tavt_kit.schedule import TokenSchedule
 from tavt_kit.verbs import search_memory
 from tests.verbs.test_search import FakeTarget, front, search
-from tests.verbs.tiny import write_pictures, write_run
 
 TARGET = ("--target", "torch:cpu:threads=1", "--evaluations", 8, "--limit", 6)
 DENSE, LEAST = TokenSchedule((17,) * 4), TokenSchedule((2,) * 4)
-
-
-@pytest.fixture(scope="module")
-def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("memory")
-    write_pictures(folder / "data", each=30)
-    write_run(folder / "run")
-    return folder
 
 
 class FakeMeter:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from tavt_kit.errors import TavtError
 from tavt_kit.latency_table import LatencyTable
-from tavt_kit.part_names import HEAD, OTHER, STEM
+from tavt_kit.part_names import HEAD, OTHER, STEM, part_words
 from tavt_kit.reports.blocks import Block, Cell, Code, Column, Figure, Missing, Section, Table, Text
 from tavt_kit.reports.gather import Records
 from tavt_kit.reports.layer_chart import Bars, bars_legend, layer_chart
@@ -85,7 +85,7 @@ def _parts_table(names: Sequence[str], views: Sequence[LayerView]) -> Table:
         columns += [Column("Tokens in"), Column("Tokens kept")]
     rows = []
     for name in names:
-        cells = [Cell(f"layer {name}" if name.isdigit() else name)]
+        cells = [Cell(part_words(name))]
         cells += [Cell(ms_text(parts.get(name))) for parts in shown]
         if chosen is not None:
             entering = (views[0].counts[0], *chosen.counts)
