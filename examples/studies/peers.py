@@ -2,8 +2,8 @@
 
     python examples/studies/peers.py runs/probe --out runs/peers
 
-``runs/probe`` is a run of ``fgvc-kit train`` by a probe; every network starts there and gets the same steps, batch and
-learning rate (``peers/training.py``). The methods, each at about three strengths, are listed in ``peers/plan.py``;
+``runs/probe`` is a run of ``fgvc-kit train`` by a probe; every network starts there and gets the same steps, batch,
+learning rate, averaging and pictures (``peers/training.py``). The methods, each at about three strengths, are listed in ``peers/plan.py``;
 docs/peers.md says what each is, and by what it was checked. Nothing is selected on test. A study that was interrupted
 is continued by the same command. Writes run folders, ``answers/``, one ``latency-*.json`` a target, and from these
 ``peers.json``, ``peers.md`` and a chart for each target, ``peers-*.svg``; the table is printed.
@@ -50,7 +50,9 @@ def main() -> int:
 
 def study(given: argparse.Namespace) -> None:
     targets = [TargetDevice.parse(text).resolved() for text in given.target]
-    shop = Workshop(given.probe, given.out, given.steps, given.batch, given.lr, given.seed, given.limit)
+    shop = Workshop(
+        given.probe, given.out, given.steps, given.batch, given.lr, given.ema, given.augment, given.seed, given.limit
+    )
     check(shop, targets)
     make_folder(given.out)
     check_asked(given, targets)
@@ -108,7 +110,7 @@ def page(table: str, lost: dict[str, list[str]]) -> str:
 
 def asked(given: argparse.Namespace, targets: list[TargetDevice]) -> dict[str, object]:
     """What decides the study's result."""
-    names = ("steps", "batch", "lr", "evaluations", "seed", "limit", "max_seconds")
+    names = ("steps", "batch", "lr", "ema", "augment", "evaluations", "seed", "limit", "max_seconds")
     own = {name: getattr(given, name) for name in names}
     return {"probe": str(given.probe.resolve()), "targets": [str(one) for one in targets], **own}
 
@@ -145,7 +147,9 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--target", action="append", help="the first is what the search searches for")
     parser.add_argument("--steps", type=counted, default=300, help="of each network")
     parser.add_argument("--batch", type=counted, default=16)
-    parser.add_argument("--lr", type=float, default=3e-5)
+    parser.add_argument("--lr", type=float, default=5e-5)
+    parser.add_argument("--ema", type=float, default=0.99, help="decay of the averaged weights of each network")
+    parser.add_argument("--augment", default="flip,vflip", help="of each network's pictures")
     parser.add_argument("--evaluations", type=counted, default=200, help="of the search, on val")
     parser.add_argument("--limit", type=counted, help="pictures of each split, for trials")
     parser.add_argument("--max-seconds", type=float, default=20.0, help="of timed runs for each row")

@@ -67,7 +67,7 @@ class Row:
 def trainings(shop: Workshop, target: str, evaluations: int) -> Iterator[tuple[str, Callable[[], None]]]:
     """Name and work of everything that makes weights or schedules, in order."""
     yield "dense", lambda: shop.dense("dense")
-    yield "distilled", lambda: shop.distilled("distilled", "--bound", "0.4")
+    yield "distilled", lambda: shop.distilled("distilled", "--bound", "0.4", "--kl", "forward")
     yield (
         "official",
         lambda: shop.distilled(

@@ -44,6 +44,8 @@ class Workshop:
         steps: Updates of each network.
         batch: Pictures of an update.
         lr: Highest learning rate.
+        ema: Decay of the averaged weights, which are what is compared.
+        augment: Of the pictures, as for ``fgvc-kit train``.
         seed: Of everything random.
         limit: At most so many pictures of each split.
     """
@@ -53,6 +55,8 @@ class Workshop:
     steps: int
     batch: int
     lr: float
+    ema: float
+    augment: str
     seed: int = 0
     limit: int | None = None
 
@@ -65,7 +69,7 @@ class Workshop:
         """Cross-entropy by the kit's ``finetune``; ``refit``: the head is fitted to the features first."""
         return train_recipe(
             "finetune", probe=refit, blocks=model.layers - model.layers // 4, steps=self.steps, batch=self.batch,
-            lr=self.lr, seed=self.seed, limit=self.limit,
+            lr=self.lr, ema=self.ema, augment=self.augment.split(","), seed=self.seed, limit=self.limit,
         )  # fmt: skip
 
     def dense(self, name: str, start: Path | None = None, image_size: int | None = None) -> None:
@@ -110,8 +114,9 @@ class Workshop:
 
     def distilled(self, name: str, *more: str) -> None:
         """By the kit's own distillation."""
-        words = ["--steps", self.steps, "--batch", self.batch, "--lr", self.lr]
-        self.command("distill", self.probe, "-o", self.out / name, *words, *self.common, *more)
+        words = ["--steps", self.steps, "--batch", self.batch, "--lr", self.lr, "--ema", self.ema]
+        words += ["--augment", self.augment, *self.common]
+        self.command("distill", self.probe, "-o", self.out / name, *words, *more)
 
     def pruned(self, name: str, *shares: object) -> None:
         """Pruned by the kit, then trained as any other dense network."""
