@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from dataclasses import replace
 
 import torch
@@ -12,6 +13,7 @@ from torch import Tensor, nn
 from tavt_kit.adaptive import AdaptiveViT, wrap
 from tavt_kit.backbones.pim_vit import PimVitBackbone
 from tavt_kit.errors import BudgetError, UnsupportedBackbone
+from tavt_kit.shared_passes import shared_logits
 
 __all__ = ["spared_layers", "strongest_layers"]
 
@@ -50,7 +52,7 @@ def spared_layers(adaptive: AdaptiveViT, number: int, images: Tensor, labels: Te
     """The layers that go, the weakest first; as many as asked for, or as can go.
 
     Args:
-        adaptive: Wrapped; its schedule is put back in the end.
+        adaptive: Wrapped and in eval mode; not changed.
         number: How many.
         images: Training pictures (n, 3, H, W), where the model is.
         labels: (n,)
@@ -58,19 +60,14 @@ def spared_layers(adaptive: AdaptiveViT, number: int, images: Tensor, labels: Te
     Raises:
         UnsupportedBackbone: No layer of this model can be left out.
     """
-    needed, before = _needed(adaptive), adaptive.schedule
+    needed = _needed(adaptive)
     kept, gone = list(range(adaptive.layers)), list[int]()
     while len(gone) < min(number, adaptive.layers - max(1, len(needed))):
-        losses = {
-            layer: _loss(adaptive, tuple(one for one in kept if one != layer), images, labels)
-            for layer in kept
-            if layer not in needed
-        }
+        losses = _losses(adaptive, kept, [layer for layer in kept if layer not in needed], images, labels)
         weakest = min(losses, key=lambda layer: (losses[layer], layer))
         _log.info("without layer %d the loss is %.4f", weakest, losses[weakest])
         kept.remove(weakest)
         gone.append(weakest)
-    adaptive.schedule = before
     return gone
 
 
@@ -89,10 +86,15 @@ def _needed(adaptive: AdaptiveViT) -> set[int]:
 
 
 @torch.no_grad()
-def _loss(adaptive: AdaptiveViT, executed: tuple[int, ...], images: Tensor, labels: Tensor) -> float:
-    adaptive.schedule = replace(adaptive.dense_schedule, executed=executed)
-    total = 0.0
+def _losses(
+    adaptive: AdaptiveViT, kept: Sequence[int], leaving: Sequence[int], images: Tensor, labels: Tensor
+) -> dict[int, float]:
+    """The mean cross-entropy without each of the ``leaving`` layers; what lies before it is computed once for all."""
+    dense = adaptive.dense_schedule
+    without = {replace(dense, executed=tuple(one for one in kept if one != layer)): layer for layer in leaving}
+    totals = dict.fromkeys(leaving, 0.0)
     for start in range(0, len(images), _CHUNK):
-        logits = adaptive.forward_lean(images[start : start + _CHUNK])
-        total += float(F.cross_entropy(logits, labels[start : start + _CHUNK], reduction="sum"))
-    return total / len(images)
+        part = slice(start, start + _CHUNK)
+        for schedule, logits in shared_logits(adaptive, images[part], list(without)):
+            totals[without[schedule]] += float(F.cross_entropy(logits, labels[part], reduction="sum"))
+    return {layer: total / len(images) for layer, total in totals.items()}
