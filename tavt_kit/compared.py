@@ -6,9 +6,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from tavt_kit.block_bootstrap import LEAST_ROUNDS
 from tavt_kit.comparable import Entry, Readable
 from tavt_kit.comparison import (
-    LEAST_ROUNDS,
     Estimate,
     Summary,
     accuracy_change,

@@ -1,9 +1,7 @@
 """How much slower, or less accurate, one candidate is than another, with the doubt: what ``compare`` says.
 
-Times are compared by the medians of their rounds, because noise outlasts a single run. Their intervals are percentile
-intervals of a bootstrap that draws blocks of neighbouring rounds (the circular block bootstrap: Politis & Romano, A
-circular block-resampling procedure for stationary data, 1992), about the cube root of the rounds long, because noise
-outlasts a round too.
+Times are compared by the medians of their rounds, because noise outlasts a single run, and their intervals are those of
+``block_bootstrap``.
 
 * Two candidates of one record were measured in turn: their rounds are pairs, and what slows both cancels.
 * Two records are of two moments: each is drawn by itself, and a machine that was slower on one of the two days looks
@@ -18,18 +16,17 @@ method 10), wider than a paired one of the same images.
 from __future__ import annotations
 
 import math
-import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from statistics import NormalDist, median
 
 from tavt_kit.accuracy import Accuracy
+from tavt_kit.block_bootstrap import LEAST_ROUNDS, median_interval
 from tavt_kit.errors import MeasurementError
-from tavt_kit.measurement import Measurement, percentile
+from tavt_kit.measurement import Measurement
 from tavt_kit.verdict import Verdict
 
 __all__ = [
-    "LEAST_ROUNDS",
     "Estimate",
     "Summary",
     "accuracy_change",
@@ -41,10 +38,6 @@ __all__ = [
     "unpaired_change",
 ]
 
-LEAST_ROUNDS = 6
-"""Fewer rounds have no 95 % interval of their median (``median_ranks``), and nothing is said of them."""
-
-_DRAWS = 2000
 _Z95 = NormalDist().inv_cdf(0.975)
 
 
@@ -148,20 +141,7 @@ def _ratios(below: Measurement, above: Measurement) -> list[float]:
 
 def _bootstrap(rows: Sequence[Sequence[float]], figure: Callable[[Sequence[float]], float]) -> Estimate:
     """A figure of the medians of some rows, each drawn by itself."""
-    value = figure([median(row) for row in rows])
     if min(len(row) for row in rows) < LEAST_ROUNDS:
+        value = figure([median(row) for row in rows])
         return Estimate(value, value, value, sure=False)
-    rng = random.Random(0)
-    drawn = [figure([median(_blocks(row, rng)) for row in rows]) for _ in range(_DRAWS)]
-    low, high = percentile(drawn, 0.025), percentile(drawn, 0.975)
-    return Estimate(value, min(low, value), max(high, value))
-
-
-def _blocks(row: Sequence[float], rng: random.Random) -> list[float]:
-    """As many values as the row has, in blocks of neighbours; behind the last comes the first."""
-    n, length = len(row), max(1, round(len(row) ** (1 / 3)))
-    found = list[float]()
-    while len(found) < n:
-        start = rng.randrange(n)
-        found += [row[(start + step) % n] for step in range(min(length, n - len(found)))]
-    return found
+    return Estimate(*median_interval(rows, figure))

@@ -14,7 +14,7 @@ PARTS = ("search", "distill", "bench")
 PLAIN = ("errors", "schedule", "device", "measurement", "accuracy", "host", "budget", "verdict", "candidate", "front",
          "records", "latency_table", "layer_cells", "model_card", "artifact_card", "code_version", "sealed",
          "memory_fit", "foreign_times", "onnx_metadata", "quieted", "control_group", "comparison", "comparable",
-         "compared", "command_line", "part_names")  # fmt: skip
+         "compared", "command_line", "part_names", "block_bootstrap")  # fmt: skip
 LAYERS = (
     PLAIN,
     ("backbones", "drop", "scores", "tokens", "packed", "part_scope", "preprocess", "timm_import", "vision_ops",
