@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
+from tavt_kit.control_group import ControlGroup
 from tavt_kit.errors import TargetError
 
 __all__ = ["MODES", "PRECISIONS", "PROCESSORS", "TargetDevice", "allowed_cpus", "available_threads", "read_precision"]
@@ -153,7 +155,7 @@ class TargetDevice:
         return cls(runtime, processor, index, **_keys(given, text))
 
     def resolved(self) -> TargetDevice:
-        """The same target with its number of threads filled in: all CPUs this process may use."""
+        """The same target with its number of threads filled in: as many as this process may keep busy."""
         if not self.is_cpu or self.threads is not None:
             return self
         return replace(self, threads=available_threads())
@@ -203,8 +205,9 @@ def allowed_cpus() -> tuple[int, ...]:
 
 
 def available_threads() -> int:
-    """How many CPUs this process may use."""
-    return len(allowed_cpus())
+    """How many threads this process may keep busy: its CPUs, or the CPUs' time of its control group where less."""
+    quota = ControlGroup.read().cpus
+    return len(allowed_cpus()) if quota is None else min(len(allowed_cpus()), max(1, math.ceil(quota)))
 
 
 def read_precision(text: str) -> str:

@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tavt_kit.control_group import ControlGroup
 from tavt_kit.device import MODES, PRECISIONS, PROCESSORS, TargetDevice, available_threads
 from tavt_kit.errors import TargetError
 
@@ -87,9 +88,18 @@ def test_a_flag_may_repeat_the_text_but_not_contradict_it() -> None:
         TargetDevice.parse("openvino:cpu:precision=bf16", precision="f32")
 
 
-def test_threads_are_those_the_process_may_use() -> None:
+@pytest.mark.parametrize(("quota", "threads"), [(None, 4), (64.0, 4), (2.0, 2), (1.5, 2), (0.2, 1)])
+def test_threads_are_those_the_process_may_keep_busy(
+    quota: float | None, threads: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tavt_kit.device.allowed_cpus", lambda: (0, 1, 2, 5))
+    monkeypatch.setattr("tavt_kit.device.ControlGroup.read", lambda: ControlGroup(cpus=quota))
+    assert available_threads() == threads
+
+
+def test_threads_that_are_not_given_are_all_that_there_are() -> None:
     if hasattr(os, "sched_getaffinity"):
-        assert available_threads() == len(os.sched_getaffinity(0))
+        assert available_threads() <= len(os.sched_getaffinity(0))
     assert TargetDevice.parse("torch:cpu").resolved().threads == available_threads()
     assert TargetDevice.parse("torch:cpu:threads=1").resolved().threads == 1
     assert TargetDevice.parse("torch:cuda").resolved().threads is None

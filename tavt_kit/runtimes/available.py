@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import os
 from importlib.util import find_spec
 
-from tavt_kit.device import TargetDevice
+from tavt_kit.device import TargetDevice, available_threads
 from tavt_kit.errors import MissingDependency, TargetError
 from tavt_kit.runtimes.openvino_core import openvino_core
 
@@ -17,17 +16,14 @@ def check_available(target: TargetDevice) -> None:
 
     Raises:
         MissingDependency: The runtime's package is not installed.
-        TargetError: The device is absent, cannot compute in this precision, or has fewer CPUs than threads.
+        TargetError: The device is absent or cannot compute in this precision, or there are more threads than CPUs that
+            this process may use.
     """
     if find_spec(target.runtime) is None:
         raise MissingDependency(
             f"target {target} needs the {target.runtime} package; install it (pip install {target.runtime})"
         )
-    if target.threads is not None and target.threads > (os.cpu_count() or 1):
-        raise TargetError(
-            f"target {target} asks for {target.threads} threads, but this machine has {os.cpu_count()} CPUs; "
-            "ask for at most that many"
-        )
+    _refuse_threads(target)
     {"torch": _torch, "onnxruntime": _onnxruntime, "openvino": _openvino}[target.runtime](target)
 
 
@@ -37,6 +33,17 @@ def refuse_modes(target: TargetDevice) -> None:
         raise TargetError(
             f"layers are timed, and schedules searched, in a runtime's usual mode only, got {target}; leave out "
             f"{target.mode}, and measure what was found in that mode by fgvc-kit bench"
+        )
+
+
+def _refuse_threads(target: TargetDevice) -> None:
+    """More threads than CPUs take turns on them: the time would be one of their quarrel."""
+    allowed = available_threads()
+    if target.threads is not None and target.threads > allowed:
+        raise TargetError(
+            f"target {target} asks for {target.threads} threads, but this process may use "
+            f"{allowed} {'CPU' if allowed == 1 else 'CPUs'} (by its affinity and control group); ask for at most that "
+            "many"
         )
 
 

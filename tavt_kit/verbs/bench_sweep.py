@@ -9,9 +9,7 @@ from dataclasses import dataclass
 from itertools import product
 from typing import TYPE_CHECKING
 
-from tavt_kit.control_group import ControlGroup
-from tavt_kit.device import TargetDevice, available_threads
-from tavt_kit.errors import TargetError
+from tavt_kit.device import TargetDevice
 from tavt_kit.verbs.options import BadOption, parse_numbers
 
 if TYPE_CHECKING:
@@ -65,7 +63,7 @@ class Sweep:
         """Each target with each precision, number of threads and batch.
 
         Raises:
-            TargetError: A text is wrong, contradicts a flag, or asks for more threads than this process may use.
+            TargetError: A text is wrong, or contradicts a flag.
         """
         found = [
             TargetDevice.parse(text, precision=precision, threads=threads, batch=batch)
@@ -73,8 +71,6 @@ class Sweep:
                 texts, self.precisions or (None,), self.threads or (None,), self.batches or (None,)
             )
         ]
-        for target in found:
-            _refuse_threads(target)
         return list(dict.fromkeys(found))
 
 
@@ -92,20 +88,6 @@ def warn_of_many(candidates: int, protocol: Protocol) -> None:
         _time(least),
         _time(most),
     )
-
-
-def _refuse_threads(target: TargetDevice) -> None:
-    """More threads than CPUs take turns on them: the time would be one of their quarrel."""
-    if target.threads is None:
-        return
-    quota = ControlGroup.read().cpus
-    allowed = available_threads() if quota is None else min(available_threads(), math.ceil(quota))
-    if target.threads > allowed:
-        raise TargetError(
-            f"target {target} asks for {target.threads} threads, but this process may use "
-            f"{allowed} {'CPU' if allowed == 1 else 'CPUs'} (by its affinity and control group); ask for at most that "
-            "many"
-        )
 
 
 def _unique(numbers: list[int] | None) -> tuple[int, ...]:

@@ -151,7 +151,7 @@ def test_a_module_openvino_cannot_convert_is_refused_in_a_sentence() -> None:
         ("openvino:cpu:precision=int8", "int8 needs an exported, calibrated file"),
         ("openvino:npu", "this machine has CPU"),
         ("openvino:gpu:3", "this machine has CPU"),
-        ("torch:cpu:threads=4096", "this machine has"),
+        ("torch:cpu:threads=4096", "this process may use"),
     ],
 )
 def test_what_a_module_cannot_run_on(lean: LeanViT, text: str, sentence: str) -> None:
@@ -173,6 +173,13 @@ def test_absent_devices_are_refused_in_one_sentence(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr("tavt_kit.runtimes.available.find_spec", lambda name: None)
     with pytest.raises(MissingDependency, match="pip install openvino"):
         check_available(target("openvino:cpu"))
+
+
+def test_more_threads_than_the_process_may_use_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(available, "available_threads", lambda: 1)
+    check_available(target("torch:cpu:threads=1"))
+    with pytest.raises(TargetError, match="asks for 2 threads, but this process may use 1 CPU .by its affinity"):
+        check_available(target("torch:cpu:threads=2"))
 
 
 @pytest.mark.parametrize(
