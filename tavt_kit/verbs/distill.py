@@ -33,7 +33,9 @@ ScheduleFile = Annotated[
 Subs = Annotated[
     int | None, typer.Option(help="Random sub-networks per step, beside the full and the smallest. [default: 1]")
 ]
-Direction = Annotated[str | None, typer.Option(help="reverse (official) or forward. [default: reverse]")]
+Direction = Annotated[
+    str | None, typer.Option("--kl", help="forward, or reverse (official). [default: forward; tavt: reverse]")
+]
 Temperature = Annotated[float | None, typer.Option(help="Of the KL divergence. [default: 1]")]
 LayerDropout = Annotated[float | None, typer.Option(help="Probability that a layer is left out. [default: none]")]
 FeatureWeight = Annotated[
@@ -58,7 +60,7 @@ Chunk = Annotated[
     int | None, typer.Option(help="Pictures computed at a time, for less memory. [default: by the device]")
 ]
 Freeze = Annotated[int | None, typer.Option(help="Leading layers that are not trained. [default: a quarter of them]")]
-Rate = Annotated[float | None, typer.Option("--lr", help="Highest learning rate. [default: 1e-4; tavt: 3e-2]")]
+Rate = Annotated[float | None, typer.Option("--lr", help="Highest learning rate. [default: 5e-5; tavt: 3e-2]")]
 Warmup = Annotated[int | None, typer.Option(help="Updates of linear warm-up. [default: a twentieth of the steps]")]
 Decay = Annotated[float | None, typer.Option("--weight-decay", help="Of matrices. [default: 0.05; tavt: 0]")]
 

@@ -28,7 +28,7 @@ Accumulation = Annotated[
 ]
 Ema = Annotated[
     float | None,
-    typer.Option(help="Evaluate and write averaged weights, with a decay such as 0.999. [default: none]"),
+    typer.Option(help="Evaluate and write averaged weights, with a decay such as 0.999. [default: the recipe's]"),
 ]
 EvaluateEvery = Annotated[
     int | None,
