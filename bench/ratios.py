@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from tavt_kit.block_bootstrap import DRAWS, LEAST_ROUNDS, median_interval
-from tavt_kit.measurement import Measurement, PairedRatio, paired_ratio
+from tavt_kit.measurement import Measurement, PairedRatio, paired_ratio, round_ratios
 
 __all__ = ["METHOD", "bootstrap_ratio"]
 
@@ -24,10 +24,10 @@ def bootstrap_ratio(slow: Measurement, fast: Measurement, *, seed: int = 0) -> P
         seed: Of the resampling.
     """
     found = paired_ratio(slow, fast)
-    ratios = [x / y for x, y in zip(slow.by_round(), fast.by_round(), strict=False)]
+    ratios = round_ratios(slow, fast)
     if len(ratios) < LEAST_ROUNDS:
         low, high, method = min(ratios), max(ratios), "range of the rounds, too few for an interval"
     else:
         _, low, high = median_interval([ratios], lambda medians: medians[0], seed=seed)
         method = METHOD
-    return replace(found, low=min(low, found.value), high=max(high, found.value), method=method)
+    return replace(found, low=low, high=high, method=method)

@@ -23,7 +23,7 @@ from statistics import NormalDist, median
 from tavt_kit.accuracy import Accuracy
 from tavt_kit.block_bootstrap import LEAST_ROUNDS, median_interval
 from tavt_kit.errors import MeasurementError
-from tavt_kit.measurement import Measurement
+from tavt_kit.measurement import Measurement, round_ratios
 from tavt_kit.verdict import Verdict
 
 __all__ = [
@@ -75,7 +75,7 @@ class Summary:
 
 def paired_change(before: Measurement, after: Measurement) -> Estimate:
     """Of two candidates of one interleaved run: the median over the rounds of after / before."""
-    return _bootstrap([_ratios(before, after)], lambda drawn: drawn[0])
+    return _bootstrap([round_ratios(after, before)], lambda drawn: drawn[0])
 
 
 def unpaired_change(before: Measurement, after: Measurement) -> Estimate:
@@ -93,7 +93,8 @@ def relative_change(
 ) -> Estimate:
     """Of two runs with a reference in both: how the time changed as a multiple of the reference's."""
     return _bootstrap(
-        [_ratios(reference_before, before), _ratios(reference_after, after)], lambda drawn: drawn[1] / drawn[0]
+        [round_ratios(before, reference_before), round_ratios(after, reference_after)],
+        lambda drawn: drawn[1] / drawn[0],
     )
 
 
@@ -133,10 +134,6 @@ def judge_loss(change: Estimate, drop: float) -> Verdict:
     if change.high < -drop:
         return Verdict.FAIL
     return Verdict.PASS if change.low >= -drop else Verdict.INCONCLUSIVE
-
-
-def _ratios(below: Measurement, above: Measurement) -> list[float]:
-    return [y / x for x, y in zip(below.by_round(), above.by_round(), strict=False)]
 
 
 def _bootstrap(rows: Sequence[Sequence[float]], figure: Callable[[Sequence[float]], float]) -> Estimate:

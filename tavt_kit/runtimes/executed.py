@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from tavt_kit.device import TargetDevice
+from tavt_kit.runtimes.node_times import counted_since, counters
 from tavt_kit.runtimes.session import Images, Lengths
 
 __all__ = ["ExecutedGraph", "executed_graph"]
@@ -19,7 +20,7 @@ __all__ = ["ExecutedGraph", "executed_graph"]
 _IN_OPENVINO = ("Convolution", "FullyConnected", "MatMul", "MHA", "ScaledDotProductAttention")
 _IN_ONNX = ("Attention", "Conv", "Gather", "Gemm", "LayerNormalization", "MatMul", "QuantizeLinear", "TopK")
 _WORTH_TELLING = 0.001  # of the time
-_RUNS = 3
+_RUNS = 3  # after the one that prepares kernels
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,18 +99,18 @@ def _in_openvino(path: Path, target: TargetDevice, images: Images, lengths: Leng
     if lengths is not None:
         inputs[1] = np.asarray(lengths, np.int64)
     request.infer(inputs)
-    # A counter is the mean over all runs; the first one, which prepares kernels, is taken out of it again.
-    cold = {node.node_name: node.real_time.total_seconds() for node in request.profiling_info}
+    cold = counters(request)
     for _ in range(_RUNS):
         request.infer(inputs)
-    kinds, slow, whole = Counter[str](), Counter[str](), 0.0
+    took = counted_since(cold, request, 1, _RUNS)
+    kinds, slow, whole = Counter[str](), defaultdict[str, float](float), 0.0
     for node in request.profiling_info:
-        kind, mean = f"{node.node_type} {node.exec_type}", node.real_time.total_seconds()
-        spent = max(0.0, mean * (1 + _RUNS) - cold[node.node_name]) / _RUNS
+        kind, spent = f"{node.node_type} {node.exec_type}", took[node.node_name]
         whole += spent
         if node.node_type in _IN_OPENVINO:
             kinds[kind] += 1
         if node.exec_type.startswith("ref"):
             slow[kind] += spent
-    shares = {kind: round(spent / whole, 5) for kind, spent in slow.most_common() if spent > _WORTH_TELLING * whole}
+    ordered = sorted(slow.items(), key=lambda item: item[1], reverse=True)
+    shares = {kind: round(spent / whole, 5) for kind, spent in ordered if spent > _WORTH_TELLING * whole}
     return ExecutedGraph(dict(kinds.most_common()), shares)

@@ -18,7 +18,7 @@ from tavt_kit.device import TargetDevice
 from tavt_kit.runtimes.graph_parts import Node
 from tavt_kit.runtimes.session import LENGTHS, Images, Lengths, lengths_for
 
-__all__ = ["NodeTimes", "onnxruntime_nodes", "openvino_nodes", "repeated", "warm_up"]
+__all__ = ["NodeTimes", "counted_since", "counters", "onnxruntime_nodes", "openvino_nodes", "repeated", "warm_up"]
 
 _WARM = 3
 """Runs before those that count; the first one prepares kernels."""
@@ -104,18 +104,27 @@ def _counted(compiled: Any, infer: Callable[[Any], object]) -> NodeTimes:
         infer(request)
 
     warm_up(run)
-    before = _counters(request)
+    before = counters(request)
     times = repeated(run, _COMPILED)
-    ms = {}
-    for name, mean in _counters(request).items():
-        whole = mean * (len(times) + _WARM) - before.get(name, 0.0) * _WARM
-        ms[name] = max(0.0, whole / len(times))
+    ms = counted_since(before, request, _WARM, len(times))
     return NodeTimes(_openvino_graph(compiled), ms, median(times), len(times))
 
 
-def _counters(request: Any) -> dict[str, float]:
+def counters(request: Any) -> dict[str, float]:
     """The mean milliseconds of every node since the graph was compiled."""
     return {node.node_name: node.real_time.total_seconds() * 1e3 for node in request.profiling_info}
+
+
+def counted_since(before: dict[str, float], request: Any, warm: int, runs: int) -> dict[str, float]:
+    """The mean milliseconds of every node over the last ``runs``, the ``warm`` ones before them taken out again.
+
+    Args:
+        before: What ``counters`` said between the two.
+    """
+    return {
+        name: max(0.0, (mean * (warm + runs) - before.get(name, 0.0) * warm) / runs)
+        for name, mean in counters(request).items()
+    }
 
 
 def _openvino_graph(compiled: Any) -> list[Node]:

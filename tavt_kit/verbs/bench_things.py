@@ -124,14 +124,17 @@ class Opener:
     def _open_file(self, path: Path) -> None:
         from tavt_kit.artifact_card import files_of
         from tavt_kit.bench.memory import FileJob
-        from tavt_kit.runtimes import open_file
+        from tavt_kit.runtimes import check_available, open_file
         from tavt_kit.sealed import refuse_changed
 
         card = _card(path)
         cards = [card] if card is None or not card.is_switchable else self._settings(card)
         if card is not None:
             refuse_changed(path)
-        for target in self._file_targets(path, card):
+        targets = self._file_targets(path, card)
+        for target in targets:
+            check_available(target)
+        for target in targets:
             session = open_file(path, target, cards[0].lengths if cards[0] is not None else None)
             bytes_ = sum(part.stat().st_size for part in files_of(path) if part.is_file())
             for size, one in product(self._file_sizes(path, session), cards):

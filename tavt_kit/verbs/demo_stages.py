@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from tavt_kit.records import read_record, write_record
 
@@ -27,9 +27,8 @@ budget, as the search judges at the slowest pace it sees."""
 BOUND = 0.2
 """TAVT's own: the budget needs no smaller network, and training one costs the dense accuracy."""
 
-LEARNING: Mapping[str, Any] = {"lr": 5e-5, "ema": 0.99, "augment": "flip,vflip"}
-"""Distillation and the baseline learn alike: by the default recipe's rate and averaging. No solar cell and no weave has
-an up."""
+AUGMENT = "flip,vflip"
+"""No solar cell and no weave has an up."""
 
 LAYERS_TRAINED = 9
 """Of 12, by the lower-resolution baseline: as many as distillation trains."""
@@ -77,17 +76,25 @@ class Demo:
         from tavt_kit.verbs.distill import distill_verb
 
         distill_verb(
-            self.out / "probe", self.out / "distilled", steps=self.steps, bound=f"{BOUND:g}", seed=self.seed, **LEARNING
+            self.out / "probe",
+            self.out / "distilled",
+            steps=self.steps,
+            bound=f"{BOUND:g}",
+            seed=self.seed,
+            augment=AUGMENT,
         )
         self.look()
 
     def baseline(self) -> None:
+        """It learns as the distilled network does: by the rate and averaging of the default recipe."""
+        from tavt_kit.distill import distill_recipe
         from tavt_kit.verbs.train import train_verb
 
+        alike = distill_recipe()
         train_verb(
             NAME, self.out / "low-resolution", data=self.data, weights=WEIGHTS, image_size=self.low_size,
             recipe="finetune", blocks=str(LAYERS_TRAINED), steps=self.steps, seed=self.seed,
-            **LEARNING,
+            lr=alike.optimisation.lr, ema=alike.running.ema, augment=AUGMENT,
         )  # fmt: skip
         self.look()
 

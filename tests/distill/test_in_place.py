@@ -10,12 +10,14 @@ from tavt_kit.accuracy import Accuracy
 from tavt_kit.adaptive import AdaptiveViT
 from tavt_kit.checkpoints import load_model
 from tavt_kit.data import ImageSet, read_split
-from tavt_kit.distill import distill, distill_recipe, train
+from tavt_kit.distill import DistillRecipe, distill, distill_recipe, train
 from tavt_kit.distill.evaluate import climb
 from tavt_kit.distill.ladder import ladder_of
 from tavt_kit.distill.metrics import read_metrics
+from tavt_kit.distill.optimisation import Optimisation
 from tavt_kit.distill.pictures import read_pictures
 from tavt_kit.distill.run_folder import read_run_record
+from tavt_kit.distill.running import Running
 from tavt_kit.errors import DataError, TrainingError, UnknownName
 from tavt_kit.macs import count_macs
 from tavt_kit.preprocess import Preprocessing
@@ -103,8 +105,9 @@ def test_a_model_without_a_card_or_of_other_classes_is_refused(
 
 
 def test_recipes_are_values_that_flags_change(tmp_path: Path) -> None:
-    modern = distill_recipe()
-    assert (modern.kl, modern.optimisation.lr, modern.running.ema) == ("forward", 5e-5, 0.99)
+    assert distill_recipe() == DistillRecipe(
+        kl="forward", optimisation=Optimisation(lr=5e-5), running=Running(ema=0.99)
+    )
     tavt = distill_recipe("tavt", steps=7, bound=0.5, seed=None)
     assert (tavt.optimisation.optimiser, tavt.layer_dropout, tavt.sub_networks) == ("sgd", 0.2, 2)
     assert (tavt.optimisation.steps, tavt.bound, tavt.seed) == (7, 0.5, 0)
