@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from tavt_kit.block_bootstrap import DRAWS, LEAST_ROUNDS, median_interval
+from tavt_kit.block_bootstrap import DRAWS, LEAST_FOR_BLOCKS, LEAST_ROUNDS, median_interval
 from tavt_kit.measurement import Measurement, PairedRatio, paired_ratio, round_ratios
 
 __all__ = ["METHOD", "bootstrap_ratio"]
 
-METHOD = f"percentile bootstrap over blocks of neighbouring rounds, median of {DRAWS} resamples"
+METHOD = (
+    f"percentile bootstrap over rounds, from {LEAST_FOR_BLOCKS} rounds on over blocks of neighbouring ones; median of "
+    f"{DRAWS} resamples"
+)
 
 
 def bootstrap_ratio(slow: Measurement, fast: Measurement, *, seed: int = 0) -> PairedRatio:

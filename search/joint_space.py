@@ -1,4 +1,4 @@
-"""The schedules of a joint search: image size, layers that run and score are genes before the token counts."""
+"""The schedules of a joint search: image size, layers that run, score and precision are genes before the counts."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from tavt_kit.search.space import Levels, Space
 
 __all__ = ["GENES", "JointSpace"]
 
-GENES = ("image_size", "layers", "score")
+GENES = ("image_size", "layers", "score", "precision")
 """In their order; of each the place among its values, 0 being the model's own."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JointSpace(Space):
-    """A ``Space`` with three genes before the levels of the layers.
+    """A ``Space`` with four genes before the levels of the layers.
 
     A level is a share of the patches: the count that it stands for at the model's own size, scaled to the patches of
     the size at hand. So a change of the image size keeps the shape of a schedule, and crossing two sizes means
@@ -34,10 +34,11 @@ class JointSpace(Space):
         at_size: Tokens of an image of each size.
         spared: Layers that may be left out, the first to go first.
         scores: The model's own first.
+        precisions: The target's own first.
 
     Example:
         >>> space = JointSpace(17, 4, sizes=((32, 32), (24, 24)), at_size=(17, 10), spared=(2,), scores=("column",))
-        >>> str(space.decode(np.array([1, 1, 0, 15, 7, 7])))
+        >>> str(space.decode(np.array([1, 1, 0, 0, 15, 7, 7])))
         '10,5x3 at 24 px, without layer 2'
     """
 
@@ -45,6 +46,7 @@ class JointSpace(Space):
     at_size: tuple[int, ...]
     spared: tuple[int, ...] = ()
     scores: tuple[str, ...]
+    precisions: tuple[str, ...] = ("f32",)
 
     @property
     def plain(self) -> Space:
@@ -64,7 +66,7 @@ class JointSpace(Space):
     @property
     def choices(self) -> tuple[int, ...]:
         """How many values each of the first genes has."""
-        return len(self.sizes), len(self.spared) + 1, len(self.scores)
+        return len(self.sizes), len(self.spared) + 1, len(self.scores), len(self.precisions)
 
     @property
     def size(self) -> int:
@@ -72,9 +74,10 @@ class JointSpace(Space):
         return int(np.prod(self.choices)) * self.plain.size
 
     @property
-    def least(self) -> TokenSchedule:
-        """The fewest tokens of the model as it is: what a feasibility table shows."""
-        return self.decode(np.zeros(self.genes, dtype=np.int64))
+    def cheapest(self) -> Levels:
+        """The smallest image, the fewest layers, the fewest bits; no score is cheaper than the other."""
+        sizes, layers, _, precisions = self.choices
+        return np.array([sizes - 1, layers - 1, 0, precisions - 1], dtype=np.int64)
 
     @property
     def firsts(self) -> tuple[TokenSchedule, ...]:
@@ -91,7 +94,7 @@ class JointSpace(Space):
 
     def decode(self, levels: Levels) -> TokenSchedule:
         """The schedule of one row: a plain one where every gene is the model's own."""
-        place, fewer, score = (int(gene) for gene in levels[: self.extras])
+        place, fewer, score, precision = (int(gene) for gene in levels[: self.extras])
         counts = [int(count) for count in self._counts(place)[levels[self.extras :]]]
         if self.token_pooled:
             counts.append(counts[-1])
@@ -99,7 +102,7 @@ class JointSpace(Space):
         for layer in range(self.layers):
             if layer in left_out:
                 counts[layer] = counts[layer - 1] if layer else self.at_size[place]
-        if not (place or fewer or score):
+        if not (place or fewer or score or precision):
             return TokenSchedule(tuple(counts))
         executed = tuple(layer for layer in range(self.layers) if layer not in left_out) if fewer else None
         return JointSchedule(
@@ -107,6 +110,7 @@ class JointSpace(Space):
             executed,
             image_size=self.sizes[place] if place else None,
             score=self.scores[score] if score else None,
+            precision=self.precisions[precision] if precision else None,
         )
 
     def encode(self, schedule: TokenSchedule) -> Levels:
@@ -115,7 +119,7 @@ class JointSpace(Space):
         Raises:
             ScheduleError: It does not fit the model at its size, or skips layers in another order.
         """
-        genes = [0, 0, 0]
+        genes = [0] * self.extras
         if schedule.executed is not None:
             genes[1] = self.layers - len(schedule.executed)
             if set(self.spared[: genes[1]]) | set(schedule.executed) != set(range(self.layers)):
@@ -125,6 +129,8 @@ class JointSpace(Space):
                 genes[0] = self.sizes.index(schedule.image_size)
             if schedule.score is not None:
                 genes[2] = self.scores.index(schedule.score)
+            if schedule.precision is not None:
+                genes[3] = self.precisions.index(schedule.precision)
         schedule.check(tokens=self.at_size[genes[0]], layers=self.layers, prefix=self.prefix)
         counts = np.asarray(schedule.counts[: self.genes - self.extras], dtype=np.int64)
         nearest = np.abs(self._counts(genes[0])[None, :] - counts[:, None]).argmin(axis=1)

@@ -96,9 +96,14 @@ class Space:
         return TokenSchedule.dense(self.tokens, self.layers)
 
     @property
+    def cheapest(self) -> Levels:
+        """What stands before the levels of ``least``."""
+        return np.zeros(0, dtype=np.int64)
+
+    @property
     def least(self) -> TokenSchedule:
         """As few tokens as possible in every layer."""
-        return self.decode(np.zeros(self.genes, dtype=np.int64))
+        return self.decode(self.mend(np.append(self.cheapest, np.zeros(self.genes - self.extras, dtype=np.int64))))
 
     def decode(self, levels: Levels) -> TokenSchedule:
         """The schedule of one row of genes."""

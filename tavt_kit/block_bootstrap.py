@@ -14,7 +14,7 @@ from statistics import median
 
 from tavt_kit.measurement import percentile
 
-__all__ = ["DRAWS", "LEAST_ROUNDS", "median_interval"]
+__all__ = ["DRAWS", "LEAST_FOR_BLOCKS", "LEAST_ROUNDS", "median_interval"]
 
 DRAWS = 2000
 """The ends of a 95 % interval then lie within about 0.5 % of their percentiles."""
@@ -22,7 +22,8 @@ DRAWS = 2000
 LEAST_ROUNDS = 6
 """Fewer rounds have no 95 % interval of their median (``median_ranks``): resampling cannot go beyond what was seen."""
 
-_LEAST_FOR_BLOCKS = 20
+LEAST_FOR_BLOCKS = 20
+"""Fewer rounds are drawn one by one."""
 
 
 def median_interval(
@@ -51,7 +52,7 @@ def median_interval(
 def _blocks(row: Sequence[float], draws: random.Random) -> list[float]:
     """As many values as the row has, in blocks of neighbours."""
     n = len(row)
-    if n < _LEAST_FOR_BLOCKS:
+    if n < LEAST_FOR_BLOCKS:
         return draws.choices(row, k=n)
     length, found = round(n ** (1 / 3)), list[float]()
     while len(found) < n:

@@ -233,6 +233,8 @@ def _genes(schedule: TokenSchedule) -> dict[str, Any]:
             genes["image_size"] = list(schedule.image_size)
         if schedule.score is not None:
             genes["score"] = schedule.score
+        if schedule.precision is not None:
+            genes["precision"] = schedule.precision
     return genes
 
 
@@ -244,10 +246,11 @@ def schedule_of(record: Mapping[str, Any]) -> TokenSchedule:
     """
     try:
         counts, executed = tuple(record["schedule"]), record.get("executed")
-        size, score = record.get("image_size"), record.get("score")
+        size, score, precision = record.get("image_size"), record.get("score"), record.get("precision")
         executed = None if executed is None else tuple(executed)
-        if executed is None and size is None and score is None:
+        if (executed, size, score, precision) == (None, None, None, None):
             return TokenSchedule(counts)
-        return JointSchedule(counts, executed, image_size=None if size is None else (size[0], size[1]), score=score)
+        size = None if size is None else (size[0], size[1])
+        return JointSchedule(counts, executed, image_size=size, score=score, precision=precision)
     except (KeyError, TypeError) as error:
         raise RecordError(f"a recorded candidate needs its schedule, but: {error}") from None

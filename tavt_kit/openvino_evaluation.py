@@ -2,63 +2,44 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+import time
 from typing import Any
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 
-from tavt_kit.adaptive import SwitchableViT
+from tavt_kit.adaptive import AdaptiveViT, SwitchableViT
 from tavt_kit.device import TargetDevice
-from tavt_kit.errors import ScheduleError, TargetError
-from tavt_kit.preprocess import normalise
-from tavt_kit.runtimes.on_openvino import compile_for, convert_module, executed_precision
-from tavt_kit.schedule import TokenSchedule
-from tavt_kit.shared_evaluation import SharedEvaluator
+from tavt_kit.preprocess import Preprocessing
+from tavt_kit.runtimes.on_openvino import OpenvinoSession, convert_module
+from tavt_kit.switchable_evaluation import SwitchableEvaluator
 
-__all__ = ["OpenvinoEvaluator"]
+__all__ = ["openvino_evaluator"]
 
 
-@dataclass(slots=True)
-class OpenvinoEvaluator(SharedEvaluator):
-    """A ``SharedEvaluator`` whose schedules run one after the other on each batch, on the CPU, compiled.
-
-    Nothing is shared but the pictures; ``precision`` is OpenVINO's.
+def openvino_evaluator(
+    model: AdaptiveViT, pixels: Any, labels: Any, preprocessing: Preprocessing, *, precision: str = "f32",
+    threads: int | None = None, **more: Any,
+) -> SwitchableEvaluator:  # fmt: skip
+    """An evaluator on the CPU, compiled.
 
     Args:
+        model: As of ``LeanEvaluator``, with what follows.
+        pixels: Likewise.
+        labels: Likewise.
+        preprocessing: Likewise.
+        precision: OpenVINO's: ``f32`` or ``bf16``.
         threads: Of the processor; ``None`` for all.
+        more: What else a ``LeanEvaluator`` takes.
 
     Raises:
         ExportError: OpenVINO cannot convert the model.
         TargetError: The processor does not run the precision.
     """
-
-    threads: int | None = None
-    _request: Any = field(default=None, init=False)
-
-    def __post_init__(self) -> None:
-        super(OpenvinoEvaluator, self).__post_init__()
-        target = TargetDevice("openvino", "cpu", threads=self.threads, precision=self.precision)
-        size, layers = self.preprocessing.image_size, self.model.layers
-        dense = torch.tensor(self.model.dense_schedule.counts)
-        example = (torch.rand(2, 3, *size), dense)
-        module = convert_module(SwitchableViT(self.model).eval(), example, [(-1, 3, *size), (layers,)])
-        compiled = compile_for(module, target)
-        if executed_precision(compiled) != self.precision:
-            raise TargetError(
-                f"OpenVINO runs {executed_precision(compiled)} on this processor where {self.precision} was asked for; "
-                f"evaluate on openvino:{executed_precision(compiled)}"
-            )
-        self._request = compiled.create_infer_request()
-
-    def _batch_of(
-        self, schedules: Sequence[TokenSchedule], begin: int, end: int
-    ) -> Iterator[tuple[TokenSchedule, NDArray[np.float32]]]:
-        images = np.ascontiguousarray(normalise(self.pixels[begin:end], self.preprocessing), dtype=np.float32)
-        for schedule in schedules:
-            if schedule.executed is not None:
-                raise ScheduleError(f"layers cannot be skipped in a converted model, got {schedule}")
-            self._request.infer({0: images, 1: np.asarray(schedule.counts, dtype=np.int64)}, share_inputs=True)
-            yield schedule, np.array(self._request.get_output_tensor(0).data, dtype=np.float32)
+    begin, size, layers = time.perf_counter(), preprocessing.image_size, model.layers
+    dense = model.dense_schedule.counts
+    module = convert_module(
+        SwitchableViT(model).eval(), (torch.rand(2, 3, *size), torch.tensor(dense)), [(-1, 3, *size), (layers,)]
+    )
+    target = TargetDevice("openvino", "cpu", threads=threads, precision=precision)
+    session = OpenvinoSession(module, target, begin, of_file=False, lengths=dense)
+    return SwitchableEvaluator(model, pixels, labels, preprocessing, precision=precision, session=session, **more)

@@ -158,21 +158,23 @@ class TokenSchedule:
 
 @dataclass(frozen=True, slots=True)
 class JointSchedule(TokenSchedule):
-    """A schedule of the model at another image size, or by another score: what a joint search finds.
+    """A schedule of the model at another image size, by another score or in fewer bits: what a joint search finds.
 
     Args:
         counts: At that size.
         executed: As of ``TokenSchedule``.
         image_size: (H, W) in pixels; ``None`` for the model's own.
         score: By which tokens are kept; ``None`` for the model's own.
+        precision: In which it runs; ``None`` for the target's own.
 
     Example:
-        >>> str(JointSchedule((37, 20), image_size=(84, 84), score="cls"))
-        '37,20 at 84 px, by cls'
+        >>> str(JointSchedule((37, 20), image_size=(84, 84), score="cls", precision="int8"))
+        '37,20 at 84 px, by cls, in int8'
     """
 
     image_size: tuple[int, int] | None = None
     score: str | None = None
+    precision: str | None = None
 
     def __str__(self) -> str:
         return counts_text(self.counts) + self.genes_text
@@ -180,11 +182,17 @@ class JointSchedule(TokenSchedule):
     @property
     def genes_text(self) -> str:
         """What is said behind the counts."""
-        return genes_text(self.layers, self.executed, self.image_size, self.score)
+        return genes_text(self.layers, self.executed, self.image_size, self.score, self.precision)
 
 
-def genes_text(layers: int, executed: Sequence[int] | None, image_size: Sequence[int] | None, score: str | None) -> str:
-    """`` at 84 px, without layers 3 and 7, by cls``; empty where all is the model's own."""
+def genes_text(
+    layers: int,
+    executed: Sequence[int] | None,
+    image_size: Sequence[int] | None,
+    score: str | None,
+    precision: str | None = None,
+) -> str:
+    """`` at 84 px, without layers 3 and 7, by cls, in int8``; empty where all is the model's own."""
     parts = []
     if image_size is not None:
         height, width = image_size
@@ -194,6 +202,8 @@ def genes_text(layers: int, executed: Sequence[int] | None, image_size: Sequence
         parts.append(f"without layer{'s' if len(absent) > 1 else ''} {' and '.join(absent)}")
     if score is not None:
         parts.append(f"by {score}")
+    if precision is not None:
+        parts.append(f"in {precision}")
     return f" {', '.join(parts)}" if parts else ""
 
 

@@ -32,6 +32,7 @@ LAYERS = (
         "answer",
         "shared_passes",
         "shared_evaluation",
+        "switchable_evaluation",
         "openvino_evaluation",
     ),
     (

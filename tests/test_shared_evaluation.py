@@ -104,9 +104,9 @@ def test_the_model_stays_as_it_was(run: Path) -> None:
 
 @pytest.mark.slow
 def test_openvino_answers_as_torch_does(run: Path) -> None:
-    from tavt_kit.openvino_evaluation import OpenvinoEvaluator
+    from tavt_kit.openvino_evaluation import openvino_evaluator
 
-    lean, compiled = evaluator(run, LeanEvaluator), evaluator(run, OpenvinoEvaluator, threads=1)
+    lean, compiled = evaluator(run, LeanEvaluator), evaluator(run, openvino_evaluator, threads=1)
     for schedule, answer in compiled.answers(SCHEDULES):
         assert np.array_equal(answer.right, lean.right(schedule)), schedule
     part = dict(compiled.look(SCHEDULES[1:2], 10, 30))[SCHEDULES[1]]

@@ -41,7 +41,7 @@ from tavt_kit.timm_import import timm
 
 DINO = "vit_small_patch14_dinov2"
 LIKE_DINO = {"patch_size": 14, "embed_dim": 384, "depth": 12, "num_heads": 6, "init_values": 1e-5}
-FINE = "--recipe finetune --blocks all --lr 1e-4"
+FINE = "--recipe finetune --blocks all --lr 3e-5 --ema 0.99"
 SCRATCH = "--recipe modern --no-probe --layer-decay 1 --lr 1e-3 --mixup 0"
 ENOUGH = 0.9  # of the probe's accuracy
 

@@ -21,7 +21,7 @@ from search_levers import passed, whole_passes
 
 from tavt_kit.accuracy import Accuracy
 from tavt_kit.answer import Answer
-from tavt_kit.openvino_evaluation import OpenvinoEvaluator
+from tavt_kit.openvino_evaluation import openvino_evaluator
 from tavt_kit.records import atomic_text
 from tavt_kit.runtimes.on_torch import is_bf16_faster
 from tavt_kit.schedule import TokenSchedule
@@ -50,7 +50,7 @@ def ours(ground: Ground, given: argparse.Namespace, seed: int, variant: str) -> 
     pixels, labels = ground.pictures("val")
     runtime, _, precision = (given.evaluate_on or "torch").partition(":")
     quickest = "bf16" if is_bf16_faster(torch.device("cpu")) else "f32"
-    kind: Any = OpenvinoEvaluator if runtime == "openvino" else SharedEvaluator
+    kind: Any = openvino_evaluator if runtime == "openvino" else SharedEvaluator
     begin = time.perf_counter()
     quick = kind(ground.model, pixels, labels, ground.preprocessing, precision=precision or quickest)
     setup = time.perf_counter() - begin

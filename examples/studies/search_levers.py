@@ -17,7 +17,7 @@ from tavt_kit.bench.passes import random_schedules
 from tavt_kit.errors import TavtError
 from tavt_kit.evaluation import LeanEvaluator
 from tavt_kit.measurement import Measurement, paired_ratio
-from tavt_kit.openvino_evaluation import OpenvinoEvaluator
+from tavt_kit.openvino_evaluation import openvino_evaluator
 from tavt_kit.schedule import TokenSchedule
 from tavt_kit.search import Costs, Store, search
 from tavt_kit.search.agreement import agreement
@@ -74,7 +74,7 @@ def levers(ground: Ground, threads: int, algorithm: str) -> dict[str, Any]:
     }
     for precision in ("f32", "bf16"):
         try:
-            ways[f"OpenVINO, {precision}"] = OpenvinoEvaluator(
+            ways[f"OpenVINO, {precision}"] = openvino_evaluator(
                 ground.model, pixels, labels, ground.preprocessing, precision=precision, threads=threads
             )
         except TavtError as error:  # a processor without bf16
@@ -139,8 +139,8 @@ def ranks(ground: Ground) -> dict[str, Any]:
     pixels, labels = ground.pictures("val")
     ways: dict[str, Callable[[], SharedEvaluator]] = {
         "torch bf16": lambda: SharedEvaluator(model, pixels, labels, ground.preprocessing, precision="bf16"),
-        "OpenVINO f32": lambda: OpenvinoEvaluator(model, pixels, labels, ground.preprocessing),
-        "OpenVINO bf16": lambda: OpenvinoEvaluator(model, pixels, labels, ground.preprocessing, precision="bf16"),
+        "OpenVINO f32": lambda: openvino_evaluator(model, pixels, labels, ground.preprocessing),
+        "OpenVINO bf16": lambda: openvino_evaluator(model, pixels, labels, ground.preprocessing, precision="bf16"),
     }
     found = {}
     for name, make in ways.items():

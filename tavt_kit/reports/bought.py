@@ -9,7 +9,12 @@ from tavt_kit.reports.views import number, text
 
 __all__ = ["bought_text"]
 
-_GENES = {"image_size": "The image size", "layers": "Leaving layers out", "score": "The other score"}
+_GENES = {
+    "image_size": "The image size",
+    "layers": "Leaving layers out",
+    "score": "The other score",
+    "precision": "The other precision",
+}
 
 
 def bought_text(record: Any) -> str:

@@ -212,6 +212,7 @@ class CandidateView:
                 sequence(record, "executed") or None,
                 sequence(record, "image_size") or None,
                 text(record, "score"),
+                text(record, "precision"),
             ),
             MemoryView.of(mapping(record, "memory_bytes")),
         )

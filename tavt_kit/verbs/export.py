@@ -47,7 +47,9 @@ Formats = Annotated[
 Precisions = Annotated[
     list[str] | None,
     typer.Option(
-        "--precision", help="f32, f16, bf16, int8, w8 (8-bit weights); repeat, or list with commas. [default: f32]"
+        "--precision",
+        help="f32, f16, bf16, int8, w8 (8-bit weights); repeat, or list with commas. [default: f32, or as a joint "
+        "search chose]",
     ),
 ]
 Exporter = Annotated[str | None, typer.Option(help="torch's ONNX exporter: tracing or dynamo. [default: what works]")]
@@ -131,12 +133,12 @@ def export_verb(
     from tavt_kit.exporters.how_onnx import OnnxHow
     from tavt_kit.exporters.int8 import Int8How
     from tavt_kit.verbs.exported_view import print_files, say_trtexec
-    from tavt_kit.verbs.picked import model_for, presets_for, schedules_for
+    from tavt_kit.verbs.picked import model_for, precision_for, presets_for, schedules_for
     from tavt_kit.verbs.progress import watching
 
     tensorrt = _for_tensorrt(for_, format, switchable)
-    formats, precisions = _texts(format, "onnx" if tensorrt else "openvino"), _texts(precision, "f32")
-    forms_of(formats, precisions)  # what is not written at all is refused before a model is read
+    formats, precisions = _texts(format, "onnx" if tensorrt else "openvino"), _texts(precision)
+    forms_of(formats, precisions or ["f32"])  # what is not written at all is refused before a model is read
     onnx = OnnxHow.parse(exporter or ("tracing" if tensorrt else None), opset)
     most = drop / 100 if accuracy_aware else None
     int8 = Int8How(quantizer or ("onnxruntime" if tensorrt else None), smooth_quant, most, symmetric=tensorrt)
@@ -147,7 +149,7 @@ def export_verb(
         raise options.BadOption(f"a switchable file takes every preset of the front; leave out --pick {picks[0]}")
     counts = presets_for(run, model, texts) if switchable else schedules_for(run, model, texts, picks)
     model = model_for(run, model, counts)
-    forms = forms_of(formats, precisions, [SWITCHABLE] if switchable else list(counts))
+    forms = forms_of(formats, precisions or [precision_for(counts)], [SWITCHABLE] if switchable else list(counts))
     several = len(counts) > 1 and not switchable
     plan = Plan(
         forms=forms,

@@ -86,8 +86,8 @@ def sentence(body: Mapping[str, Any]) -> str:
 def schedule_text(record: Mapping[str, Any]) -> str:
     """The counts of a candidate, and what a joint search chose beside them."""
     counts = record["schedule"]
-    genes = genes_text(len(counts), record.get("executed"), record.get("image_size"), record.get("score"))
-    return counts_text(counts) + genes
+    names = ("executed", "image_size", "score", "precision")
+    return counts_text(counts) + genes_text(len(counts), *map(record.get, names))
 
 
 def _further(body: Mapping[str, Any]) -> tuple[str, ...]:

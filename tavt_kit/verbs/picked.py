@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from tavt_kit.adaptive import AdaptiveViT
     from tavt_kit.schedule import TokenSchedule
 
-__all__ = ["PRESETS", "model_for", "presets_for", "schedule_for", "schedules_for"]
+__all__ = ["PRESETS", "model_for", "precision_for", "presets_for", "schedule_for", "schedules_for"]
 
 PRESETS = ("fast", "balanced", "accurate")
 """Of a front: its cheapest candidate, its knee (the middle one where it has none), and its most accurate one."""
@@ -168,6 +168,23 @@ def model_for(run: Path, model: AdaptiveViT, schedules: Mapping[str, TokenSchedu
     if score is not None:
         model.score = score
     return model
+
+
+def precision_for(schedules: Mapping[str, TokenSchedule]) -> str:
+    """What they were searched in, where a joint search chose it; else f32.
+
+    Raises:
+        ScheduleError: They want different ones.
+    """
+    from tavt_kit.schedule import JointSchedule
+
+    wanted = {one.precision or "f32" if isinstance(one, JointSchedule) else "f32" for one in schedules.values()}
+    if len(wanted) > 1:
+        raise ScheduleError(
+            f"{' and '.join(map(str, schedules.values()))} were found in different precisions; give --precision, or "
+            "export each with a --pick and an --out of its own"
+        )
+    return wanted.pop()
 
 
 def _front(run: Path) -> Mapping[str, Any] | None:

@@ -78,7 +78,10 @@ Baseline = Annotated[
 ]
 Joint = Annotated[
     str | None,
-    typer.Option(help="Search image-size, layers (that run) and score too: any of them, with commas. [default: none]"),
+    typer.Option(
+        help="Search image-size, layers (that run), score and precision (int8 too) as well: any of them, with commas. "
+        "[default: none]"
+    ),
 ]
 Profile = Annotated[
     Path | None, typer.Option(help="A profile.json carried from the target: predict by it, and measure nothing here.")

@@ -12,15 +12,13 @@ from tavt_kit.checkpoints import load_model
 from tavt_kit.data import load_arrays, thin_out
 from tavt_kit.errors import TargetError
 from tavt_kit.evaluation import LeanEvaluator
-from tavt_kit.exporters.forms import Form
-from tavt_kit.exporters.int8 import Int8How
-from tavt_kit.exporters.writer import Writer
 from tavt_kit.macs import MacsFormula
 from tavt_kit.model_card import ModelCard
 from tavt_kit.preprocess import Preprocessing, normalise
 from tavt_kit.pruning.depth import spared_layers
 from tavt_kit.runtimes import Session
 from tavt_kit.schedule import TokenSchedule
+from tavt_kit.verbs.search_int8 import write_int8
 from tavt_kit.verbs.search_request import Request
 from tavt_kit.verbs.search_subject import Subject
 
@@ -190,16 +188,11 @@ def _quantized(subject: Subject, request: Request, folder: Path) -> Contender:
         raise TargetError("it has as many multiply-adds as the dense model in f32; only a target here shows its gain")
     if target.runtime == "torch":
         raise TargetError("torch runs no int8 here; search on openvino or onnxruntime to see it")
-    form = Form("openvino" if target.runtime == "openvino" else "onnx", "int8")
-    how = Int8How("nncf" if target.runtime == "openvino" else "onnxruntime")
-    opened = replace(target, precision="f32")  # a quantized file says itself what is in 8 bits
     model = load_model(request.out).eval()
-    writer = Writer(model, {"": model.dense_schedule}, subject.images, _CALIBRATE, request.allow_unreadable,
-                    opened, int8=how)  # fmt: skip
-    session = writer.write(form, folder).session
+    written = write_int8(subject, request, model, {"": model.dense_schedule}, folder)
+    session, facts = written.session, dict(written.card.calibration or {})
     macs = MacsFormula.of(model).macs(model.dense_schedule)
-    note = f"quantized by {how.quantizer}, calibrated on {len(thin_out(subject.images.split('train'), _CALIBRATE))} "
-    note += "training pictures"
+    note = f"quantized by {facts['quantizer']}, calibrated on {facts['images']} training pictures"
     how_seen = subject.preprocessing
     return Contender("dense INT8", "int8", how_seen, session_logits(session, how_seen), lambda: session, macs, note)
 

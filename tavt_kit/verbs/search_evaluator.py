@@ -69,9 +69,9 @@ def _evaluator_of(
     """Here or in a worker; bound to the last four it is a ``MakeEvaluator``."""
     kind: Callable[..., SharedEvaluator] = SharedEvaluator
     if looks.runtime == "openvino":
-        from tavt_kit.openvino_evaluation import OpenvinoEvaluator
+        from tavt_kit.openvino_evaluation import openvino_evaluator
 
-        kind = partial(OpenvinoEvaluator, threads=looks.threads)
+        kind = partial(openvino_evaluator, threads=looks.threads)
     scoring = Scoring(metrics, labels, classes)
     return kind(model, pixels, labels, preprocessing, precision=looks.precision, scoring=scoring)
 

@@ -1,8 +1,8 @@
-"""The model as the genes of a joint search want it: at another image size, with fewer layers, by another score."""
+"""The model as a joint search wants it: at another image size, with fewer layers, by another score, in fewer bits."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache
 from typing import TYPE_CHECKING, cast
@@ -12,16 +12,20 @@ from tavt_kit.answer import Answer
 from tavt_kit.checkpoints.architecture import create, sketch
 from tavt_kit.checkpoints.fitting import fit
 from tavt_kit.data import load_arrays, load_bytes, thin_out
+from tavt_kit.device import TargetDevice
 from tavt_kit.errors import TavtError
 from tavt_kit.latency_table import LatencyTable
 from tavt_kit.macs import MacsFormula
 from tavt_kit.model_card import ModelCard
 from tavt_kit.preprocess import Preprocessing
 from tavt_kit.pruning.depth import spared_layers
+from tavt_kit.runtimes import check_available
 from tavt_kit.schedule import JointSchedule, TokenSchedule
 from tavt_kit.scores import SCORES
 from tavt_kit.search.joint_space import JointSpace
 from tavt_kit.shared_evaluation import SharedEvaluator
+from tavt_kit.switchable_evaluation import SwitchableEvaluator
+from tavt_kit.verbs.search_int8 import int8_session
 from tavt_kit.verbs.search_request import Request
 from tavt_kit.verbs.search_subject import Subject, pictures
 
@@ -31,7 +35,7 @@ if TYPE_CHECKING:
 
     from tavt_kit.adaptive import AdaptiveViT
 
-__all__ = ["JointEvaluator", "counting", "joint_space", "predicting", "variant_of"]
+__all__ = ["JointEvaluator", "counting", "joint_space", "precision_of", "predicting", "target_of", "variant_of"]
 
 _SHARES = (1.0, 0.875, 0.75, 0.625)
 """Of the patches along a side: the image sizes that are tried, in whole patches."""
@@ -64,8 +68,37 @@ def joint_space(subject: Subject, request: Request) -> JointSpace:
     return JointSpace(
         plain.tokens, plain.layers, plain.prefix, token_pooled=plain.token_pooled,
         sizes=tuple(size for size, _ in sizes), at_size=tuple(tokens for _, tokens in sizes), spared=tuple(spared),
-        scores=tuple(scores),
+        scores=tuple(scores), precisions=_precisions(request),
     )  # fmt: skip
+
+
+def _precisions(request: Request) -> tuple[str, ...]:
+    """The target's own, and those of fewer bits that make it faster.
+
+    Raises:
+        TargetError: The processor has no int8.
+    """
+    target = request.target
+    own = "f32" if target is None else target.precision
+    if target is None or "precision" not in request.joint:
+        return (own,)
+    import torch
+
+    from tavt_kit.runtimes.on_torch import is_bf16_faster
+
+    check_available(replace(target, precision="int8"))
+    halves = own == "f32" and target.runtime == "openvino" and is_bf16_faster(torch.device("cpu"))
+    return (own, *(["bf16"] if halves else []), "int8")
+
+
+def precision_of(schedule: TokenSchedule) -> str | None:
+    """The precision that a schedule was given; ``None`` for the target's own."""
+    return schedule.precision if isinstance(schedule, JointSchedule) else None
+
+
+def target_of(target: TargetDevice, schedule: TokenSchedule) -> TargetDevice:
+    """Where a schedule runs: the target, in the schedule's precision."""
+    return replace(target, precision=precision_of(schedule) or target.precision)
 
 
 def _sizes(subject: Subject) -> list[tuple[tuple[int, int], int]]:
@@ -121,20 +154,26 @@ def counting(subject: Subject) -> Callable[[TokenSchedule], int]:
     return cache(macs)
 
 
-def predicting(subject: Subject, table: LatencyTable) -> Callable[[TokenSchedule], float]:
+def predicting(subject: Subject, tables: Mapping[str | None, LatencyTable]) -> Callable[[TokenSchedule], float]:
     """Predicted milliseconds; of another image size by the same layers, the stem by its share of the patches.
 
     Another score is predicted as the model's own: the measurement at the end tells them apart.
+
+    Args:
+        subject: The model.
+        tables: By precision; ``None`` for the target's own.
     """
 
     @cache
-    def at(tokens: int) -> LatencyTable:
+    def at(tokens: int, precision: str | None) -> LatencyTable:
+        table = tables[precision]
+        if tokens == table.tokens:
+            return table
         share = (tokens - table.prefix) / (table.tokens - table.prefix)
         return replace(table, tokens=tokens, cells=replace(table.cells, stem_ms=table.cells.stem_ms * share))
 
     def milliseconds(schedule: TokenSchedule) -> float:
-        model = variant_of(subject, schedule)
-        return (table if model.tokens == table.tokens else at(model.tokens)).predict(schedule)
+        return at(variant_of(subject, schedule).tokens, precision_of(schedule)).predict(schedule)
 
     return cache(milliseconds)
 
@@ -150,14 +189,15 @@ class JointEvaluator(SharedEvaluator):
 
     subject: Subject = field(kw_only=True)
     request: Request = field(kw_only=True)
-    _of: dict[int, SharedEvaluator] = field(default_factory=dict, init=False)
+    _of: dict[tuple[int, str | None], SharedEvaluator] = field(default_factory=dict, init=False)
     _read: dict[Preprocessing, NDArray[np.uint8]] = field(default_factory=dict, init=False)
 
     def look(self, schedules: Sequence[TokenSchedule], start: int, stop: int) -> Iterator[tuple[TokenSchedule, Answer]]:
         """Those of one variant together."""
-        groups: dict[int, list[TokenSchedule]] = {}
+        groups: dict[tuple[int, str | None], list[TokenSchedule]] = {}
         for schedule in schedules:
-            groups.setdefault(id(variant_of(self.subject, schedule)), []).append(schedule)
+            key = id(variant_of(self.subject, schedule)), precision_of(schedule)
+            groups.setdefault(key, []).append(schedule)
         for members in groups.values():
             own = self._evaluator(members[0])
             yield from (
@@ -173,15 +213,21 @@ class JointEvaluator(SharedEvaluator):
         return replace(self, precision=precision)
 
     def _evaluator(self, schedule: TokenSchedule) -> SharedEvaluator:
-        model = variant_of(self.subject, schedule)
-        if model is self.model:
+        model, precision = variant_of(self.subject, schedule), precision_of(schedule)
+        if model is self.model and precision is None:
             return self
-        if id(model) not in self._of:
+        if (id(model), precision) not in self._of:
             how = Preprocessing.from_record(cast(ModelCard, model.card).preprocessing)
-            self._of[id(model)] = SharedEvaluator(
-                model, self._pictures(how), self.labels, how, precision=self.precision, scoring=self.scoring
-            )
-        return self._of[id(model)]
+            given = model, self._pictures(how), self.labels, how
+            if precision == "int8":
+                session = int8_session(self.subject, self.request, model)
+                own: SharedEvaluator = SwitchableEvaluator(
+                    *given, precision=precision, scoring=self.scoring, session=session
+                )
+            else:
+                own = SharedEvaluator(*given, precision=precision or self.precision, scoring=self.scoring)
+            self._of[id(model), precision] = own
+        return self._of[id(model), precision]
 
     def _pictures(self, how: Preprocessing) -> NDArray[np.uint8]:
         if how == self.preprocessing:

@@ -13,7 +13,7 @@ from tavt_kit.runtimes.by_layer import layer_times
 from tavt_kit.schedule import TokenSchedule
 from tavt_kit.search.final import Final
 from tavt_kit.verbs.progress import watching
-from tavt_kit.verbs.search_joint import variant_of
+from tavt_kit.verbs.search_joint import target_of, variant_of
 from tavt_kit.verbs.search_request import Request
 from tavt_kit.verbs.search_subject import Subject
 
@@ -46,7 +46,7 @@ def layers_measured(subject: Subject, request: Request, final: Final) -> dict[To
 def _measured(subject: Subject, target: TargetDevice, schedule: TokenSchedule, seed: int) -> Mapping[str, Any]:
     import numpy as np
 
-    model = variant_of(subject, schedule)
+    model, target = variant_of(subject, schedule), target_of(target, schedule)
     images = random_images((target.batch, 3, *model.backbone.image_size), np.random.default_rng(seed))
     try:
         source = LeanViT(model, schedule) if target.runtime == "torch" else whole_graph(model, schedule, target)

@@ -14,7 +14,7 @@ from tavt_kit.verbs.options import BadOption
 
 __all__ = ["JOINT", "Request"]
 
-JOINT = ("image-size", "layers", "score")
+JOINT = ("image-size", "layers", "score", "precision")
 """What may be searched beside token counts."""
 
 
@@ -92,11 +92,6 @@ class Request:
     def _check_joint(self) -> None:
         if not self.joint:
             return
-        if "precision" in self.joint:
-            raise BadOption(
-                "--joint takes no precision: a front is of one target, which includes it; search once for each "
-                "--precision, and see what int8 does by the dense INT8 baseline and export --precision int8"
-            )
         if unknown := [gene for gene in self.joint if gene not in JOINT]:
             raise BadOption(f"--joint takes {', '.join(JOINT)}, with commas between them, got {unknown[0]!r}")
         if self.algorithm not in ("nsga2", "random"):
@@ -109,6 +104,20 @@ class Request:
             raise BadOption(f"--joint evaluates by torch, got --evaluate-on {self.evaluate_on}")
         if "agreement" in self.metrics:
             raise BadOption("--joint has no one dense model to agree with; choose another --objective")
+        if "precision" in self.joint:
+            self._check_precision()
+
+    def _check_precision(self) -> None:
+        target = self.target
+        if target is None or not self.is_timed:
+            raise BadOption("--joint precision trades accuracy for time, so it needs a latency: give --target, such as "
+                            "openvino:cpu, and limit or weigh the latency")  # fmt: skip
+        if target.runtime not in ("openvino", "onnxruntime") or not target.is_cpu or target.precision == "int8":
+            raise BadOption(
+                f"--joint precision tries int8 beside f32 or bf16 on openvino:cpu or onnxruntime:cpu, got {target}"
+            )
+        if "layers" in self.joint:
+            raise BadOption("--joint takes layers or precision, not both: a quantized graph has all of its layers")
 
     def _check_target(self) -> None:
         timed = [str(limit) for limit in self.budget.of("latency", "throughput")]

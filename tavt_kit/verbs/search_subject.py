@@ -19,7 +19,7 @@ from tavt_kit.errors import DataError, RecordError
 from tavt_kit.model_card import ModelCard
 from tavt_kit.preprocess import Preprocessing
 from tavt_kit.records import read_record
-from tavt_kit.runtimes import Session
+from tavt_kit.runtimes import FileSession, Session
 from tavt_kit.schedule import TokenSchedule
 from tavt_kit.scoring import Scoring
 from tavt_kit.search import Space
@@ -54,6 +54,7 @@ class Subject:
         opened: Sessions that stay open on the target.
         joint: What further genes may be; ``None`` for a search of token counts alone.
         variants: The model as these genes want it, as far as it was made.
+        quantized: Int8 sessions of these, whose counts are an input.
     """
 
     model: AdaptiveViT
@@ -62,6 +63,7 @@ class Subject:
     opened: dict[TokenSchedule, Session] = field(default_factory=dict, compare=False)
     joint: JointSpace | None = None
     variants: dict[object, AdaptiveViT] = field(default_factory=dict, compare=False)
+    quantized: dict[int, FileSession] = field(default_factory=dict, compare=False)
 
     @property
     def card(self) -> ModelCard:
@@ -102,6 +104,8 @@ class Subject:
             joint = self.joint
             sizes = [list(size) for size in joint.sizes]
             carried["joint"] = {"sizes": sizes, "spared": list(joint.spared), "scores": list(joint.scores)}
+            if len(joint.precisions) > 1:
+                carried["joint"]["precisions"] = list(joint.precisions)
         return carried | {
             "model": self.card.name,
             "weights": self.weights,

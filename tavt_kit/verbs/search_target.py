@@ -21,7 +21,7 @@ from tavt_kit.schedule import TokenSchedule
 from tavt_kit.search import Costs, Store
 from tavt_kit.search.feasibility import Reach, reach_of
 from tavt_kit.verbs.progress import watching
-from tavt_kit.verbs.search_joint import counting, predicting, variant_of
+from tavt_kit.verbs.search_joint import counting, precision_of, predicting, target_of, variant_of
 from tavt_kit.verbs.search_request import Request
 from tavt_kit.verbs.search_rivals import Rivals
 from tavt_kit.verbs.search_subject import Subject
@@ -91,11 +91,12 @@ def timed(subject: Subject, request: Request, store: Store, tails: Callable[[], 
     if known is None:
         seen = tails()
         table = request.profile or _table(subject, target, request.seed)
-        known = {"tails": seen, "table": table.as_record()}
+        known = {"tails": seen, "table": table.as_record(), "others": _other_tables(subject, target, request.seed)}
         store.keep(key, known)
-    table = LatencyTable.from_record(known["table"])
+    records = {None: known["table"], **known.get("others", {})}
+    tables = {precision: LatencyTable.from_record(record) for precision, record in records.items()}
     write_record(request.out / PROFILE[0], *PROFILE[1:], known["table"])
-    return Costs(counted(subject), predicting(subject, table), target, known["tails"])
+    return Costs(counted(subject), predicting(subject, tables), target, known["tails"])
 
 
 def measured_on(
@@ -188,17 +189,25 @@ def _final_protocol(dense_ms: float | None, budget: Budget) -> Protocol:
     return Protocol(min_seconds=1.5, max_seconds=longest, min_runs=runs, warmup_seconds=1.0)
 
 
+def _other_tables(subject: Subject, target: TargetDevice, seed: int) -> dict[str, Any]:
+    """Of the further precisions of a joint search."""
+    further = () if subject.joint is None else subject.joint.precisions[1:]
+    return {precision: _table(subject, replace(target, precision=precision), seed).as_record() for precision in further}
+
+
 def _table(subject: Subject, target: TargetDevice, seed: int) -> LatencyTable:
+    """Of the target, or of the same in another precision."""
     import numpy as np
 
-    with watching("timing the layers") as tell:
+    own = subject.joint is None or target.precision == subject.joint.precisions[0]
+    with watching(f"timing the layers{'' if own else f' in {target.precision}'}") as tell:
         return measure_table(
             subject.model,
             target,
             subject.preprocessing.image_size,
             name=subject.card.name,
             rng=np.random.default_rng(seed),
-            opened=_dense_session(subject, target),
+            opened=_dense_session(subject, target) if own else None,
             on_step=tell,
         )
 
@@ -215,7 +224,7 @@ def _passes(
 
     size, rng = subject.preprocessing.image_size, np.random.default_rng(seed)
     opened = _dense_session(subject, target)
-    own = [one for one in schedules if variant_of(subject, one) is subject.model]
+    own = [one for one in schedules if variant_of(subject, one) is subject.model and precision_of(one) is None]
     others = {str(one): _variant_session(subject, target, one, seed) for one in schedules if one not in own}
     if others:
         beside = others | dict(beside or {})
@@ -228,13 +237,13 @@ def _passes(
 def _variant_session(
     subject: Subject, target: TargetDevice, schedule: TokenSchedule, seed: int
 ) -> tuple[Session, Images]:
-    """A schedule of the model at another size or score, with images for it."""
+    """A schedule of the model at another size or score or in another precision, with images for it."""
     import numpy as np
 
     model = variant_of(subject, schedule)
     size = model.backbone.image_size
     images = random_images((target.batch, 3, *size), np.random.default_rng(seed))
-    return open_schedule(model, target, size, schedule), images
+    return open_schedule(model, target_of(target, schedule), size, schedule), images
 
 
 def _dense_session(subject: Subject, target: TargetDevice) -> dict[TokenSchedule, Session]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -16,7 +18,7 @@ from tavt_kit.search.joint_space import GENES, JointSpace
 def joint(*, token_pooled: bool = True, tokens: int = 17) -> JointSpace:
     sizes = ((32, 32), (24, 24))
     return JointSpace(tokens, 4, sizes=sizes, at_size=(tokens, 10), spared=(2, 0), scores=("column", "cls"),
-                      token_pooled=token_pooled)  # fmt: skip
+                      precisions=("f32", "bf16", "int8"), token_pooled=token_pooled)  # fmt: skip
 
 
 @pytest.mark.parametrize("token_pooled", [True, False])
@@ -50,11 +52,27 @@ def test_shares_keep_their_shape_at_another_size() -> None:
 
 def test_a_gene_is_put_back_alone() -> None:
     space = joint()
-    chosen = JointSchedule((10, 5, 5, 5), (0, 1, 3), image_size=(24, 24), score="cls")
+    chosen = JointSchedule((10, 5, 5, 5), (0, 1, 3), image_size=(24, 24), score="cls", precision="int8")
     found = {gene: space.without(chosen, gene) for gene in GENES}
     assert found["layers"].executed is None and found["score"].executed == (0, 1, 3)
     assert isinstance(found["image_size"], JointSchedule) and found["image_size"].image_size is None
     assert found["image_size"].counts[0] == 17 and found["image_size"].score == "cls"
+    assert found["precision"] == replace(chosen, precision=None)
+
+
+def test_budgets_that_only_other_genes_meet_are_met() -> None:
+    space = joint()
+    least = space.least
+    assert least == JointSchedule((10, 2, 2, 2), (1, 3), image_size=(24, 24), precision="int8")
+
+    def fits(schedule: TokenSchedule) -> bool:
+        return isinstance(schedule, JointSchedule) and schedule.precision == "int8" and sum(schedule.counts) < 30
+
+    evolution = Evolution(space, seed=0, population=12, fits=fits)
+    for _ in range(3):
+        asked = evolution.ask()
+        assert asked and all(map(fits, asked))
+        evolution.tell([Outcome(float(sum(one.counts)), one.counts[-1] / 17) for one in asked])
 
 
 def test_layers_of_another_order_are_refused() -> None:
@@ -77,6 +95,7 @@ def test_evolution_asks_for_each_once_and_finds_the_genes() -> None:
         evolution.tell([Outcome(cost(one), one.counts[-1] / 17) for one in asked])
     found = [one for one in seen if isinstance(one, JointSchedule)]
     assert {one.image_size for one in found} == {None, (24, 24)} and {one.score for one in found} == {None, "cls"}
+    assert {one.precision for one in found} == {None, "bf16", "int8"}
     assert "joint" in {evolution.origin(one) for one in seen}
 
 
@@ -86,8 +105,8 @@ def test_the_store_tells_variants_apart() -> None:
 
     store = Store(None)
     variants = [TokenSchedule((5, 4)), JointSchedule((5, 4), score="cls"), JointSchedule((5, 4), image_size=(9, 9)),
-                JointSchedule((5, 5), (0,))]  # fmt: skip
+                JointSchedule((5, 5), (0,)), JointSchedule((5, 4), precision="int8")]  # fmt: skip
     for right, schedule in enumerate(variants):
-        store.put(schedule, Answer(Accuracy.of_counts(right, 4, split="val"), 0.1))
+        store.put(schedule, Answer(Accuracy.of_counts(right, 8, split="val"), 0.1))
     answers = [store.get(one) for one in variants]
-    assert [one and one.accuracy and one.accuracy.value for one in answers] == [0.0, 0.25, 0.5, 0.75]
+    assert [one and one.accuracy and one.accuracy.value for one in answers] == [0.0, 0.125, 0.25, 0.375, 0.5]

@@ -15,6 +15,7 @@ from tavt_kit.schedule import JointSchedule
 from tests.verbs.tiny import write_pictures, write_run
 
 GENES = ("--joint", "image-size,layers,score")
+PRECISION = ("--joint", "precision", "--objective", "top1", "--objective", "latency")
 
 
 @pytest.fixture(scope="module")
@@ -87,8 +88,12 @@ def test_what_a_gene_bought_is_told_by_evaluations(place: Path, tmp_path: Path) 
 @pytest.mark.parametrize(
     ("flags", "says"),
     [
-        (("--joint", "size"), "takes image-size, layers, score"),
-        (("--joint", "precision"), "a front is of one target"),
+        (("--joint", "size"), "takes image-size, layers, score, precision"),
+        (("--joint", "precision"), "needs a latency"),
+        (("--joint", "precision", "--target", "openvino:cpu"), "needs a latency"),  # the budget is of multiply-adds
+        ((*PRECISION, "--target", "torch:cpu"), "tries int8 beside f32"),
+        ((*PRECISION, "--target", "openvino:cpu:precision=int8"), "tries int8 beside f32"),
+        ((*PRECISION, "--target", "openvino:cpu", "--joint", "layers,precision"), "not both"),
         (("--joint", "score", "--algorithm", "tavt"), "nsga2 or random"),
         (("--joint", "score", "--workers", "2"), "this process alone"),
         (("--joint", "score", "--evaluate-on", "openvino"), "by torch"),
@@ -111,3 +116,31 @@ def test_finalists_are_measured_as_they_are(place: Path, tmp_path: Path) -> None
     assert len(measured) >= 2 and all(one["samples"] >= 40 for one in measured)  # --final 2: the others are not timed
     assert body["candidates"][body["chosen"]]["latency_ms"] in measured
     assert all(np.isfinite(one["time_ratio"]) for one in body["bought"])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("runtime", ["openvino", "onnxruntime"])
+def test_int8_is_a_gene_that_answers_by_a_quantized_graph(place: Path, tmp_path: Path, runtime: str) -> None:
+    out = tmp_path / "out"
+    flags = ("--target", f"{runtime}:cpu:threads=1", "--evaluations", 12, "--final", 2)
+    asked = ["search", place / "run", "--data", place / "data", "-o", out, "--population", 6, "--no-baselines", *flags]
+    assert run(*asked, "--joint", "image-size,precision", "--budget", "top1=1%") in (0, 1)
+    body = json.loads((out / "front.json").read_text())
+    with (out / "candidates.csv").open() as file:
+        said = file.read()
+    assert "in int8" in said
+    joint = json.loads((out / "recipe.json").read_text())["ties"]["joint"]
+    assert joint["precisions"][0] == "f32" and joint["precisions"][-1] == "int8"
+    chosen = schedule_of(body["candidates"][body["chosen"]])
+    assert body["candidates"][body["chosen"]]["latency_ms"]["samples"] >= 40
+    genes = [one["gene"] for one in body["bought"]]
+    assert ("precision" in genes) == (isinstance(chosen, JointSchedule) and chosen.precision is not None)
+    assert all(np.isfinite(one["time_ratio"]) for one in body["bought"])
+    # A candidate in int8 is exported in int8, without being asked to.
+    places = [place for place, one in enumerate(body["candidates"]) if one.get("precision") == "int8"]
+    form = "openvino" if runtime == "openvino" else "onnx"
+    if places:
+        run("export", out, "--data", place / "data", "-o", tmp_path / "files", "--pick", places[0], "--format", form,
+            "--drop", 100, "--accept-inconclusive")  # fmt: skip
+        (exported,) = json.loads((tmp_path / "files" / "exported.json").read_text())["artifacts"]
+        assert exported["precision"] == "int8" and exported["schedule"] == body["candidates"][places[0]]["schedule"]

@@ -1,0 +1,37 @@
+"""Accuracy of schedules by a session whose token counts are an input: the very graph that is shipped."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tavt_kit.errors import ScheduleError
+from tavt_kit.preprocess import normalise
+from tavt_kit.runtimes import FileSession
+from tavt_kit.schedule import TokenSchedule
+from tavt_kit.shared_evaluation import SharedEvaluator
+
+__all__ = ["SwitchableEvaluator"]
+
+
+@dataclass(slots=True)
+class SwitchableEvaluator(SharedEvaluator):
+    """A ``SharedEvaluator`` whose schedules run one after the other on each batch; nothing is shared but the pictures.
+
+    Args:
+        session: Of a switchable model; ``precision`` is what it runs in.
+    """
+
+    session: FileSession = field(kw_only=True)
+
+    def _batch_of(
+        self, schedules: Sequence[TokenSchedule], begin: int, end: int
+    ) -> Iterator[tuple[TokenSchedule, NDArray[np.float32]]]:
+        images = np.ascontiguousarray(normalise(self.pixels[begin:end], self.preprocessing), dtype=np.float32)
+        for schedule in schedules:
+            if schedule.executed is not None:
+                raise ScheduleError(f"layers cannot be skipped in a converted model, got {schedule}")
+            yield schedule, self.session.at(schedule.counts)(images)
