@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from peers.plan import DENSE, OURS
+from peers.plan import AGAIN, DENSE, DROPS, SEARCHED
 from peers.table import median
 from tavt_kit.reports.axes import Scale, padded, round_ticks
 from tavt_kit.reports.labels import Box, Spot, place_labels
@@ -17,8 +17,12 @@ __all__ = ["chart"]
 WIDTH, HEIGHT = 1040.0, 560.0
 LEFT, RIGHT, TOP, BOTTOM = 66.0, 22.0, 46.0, 58.0
 STYLES: dict[str, tuple[Kind, str]] = {
-    OURS: ("chosen", "own"),
-    f"{OURS} + INT8": ("chosen-int8", "own hollow"),
+    SEARCHED: ("chosen", "own"),
+    f"{SEARCHED} + INT8": ("chosen-int8", "own hollow"),
+    AGAIN: ("front", "own"),
+    f"{AGAIN} + INT8": ("front", "own hollow"),
+    DROPS: ("stages", "own"),
+    f"{DROPS} + INT8": ("stages", "own hollow"),
     "ours, uniform taper": ("taper", "own"),
     DENSE: ("dense", "ink"),
     "INT8 alone": ("int8", "ink hollow"),

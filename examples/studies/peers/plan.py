@@ -19,7 +19,9 @@ from tavt_kit.schedule import TokenSchedule
 
 __all__ = ["DENSE", "OURS", "Row", "rows", "trainings"]
 
-DENSE, OURS = "dense", "ours, searched"
+DENSE = "dense"
+OURS = SEARCHED, AGAIN, DROPS = "ours, searched", "ours, distilled again", "ours, three drops"
+"""What stands against the peers: one network for all budgets, then networks that were taught one schedule each."""
 KEEP = (0.7, 0.5, 0.3)
 """Of EViT (its paper's own are 0.5 to 0.9), Top-K and random drop, at three layers."""
 MERGED = (0.4, 0.7, 0.9)
@@ -76,6 +78,13 @@ def trainings(shop: Workshop, target: str, evaluations: int) -> Iterator[tuple[s
     )
     yield "search", lambda: shop.searched("search", "distilled", target, evaluations)
     model = load_model(shop.probe)
+    for _, _, run, schedule in single(shop, model):
+        yield (
+            run,
+            lambda run=run, schedule=schedule: shop.distilled(  # type: ignore[misc]
+                run, "--schedule", str(schedule), "--sub-networks", "0", "--kl", "forward"
+            ),
+        )
     for method, strength, run, make in reduced(model):
         yield f"{method} {strength}", lambda run=run, make=make: shop.reduced(run, make)  # type: ignore[misc]
     for size in sizes(model):
@@ -89,11 +98,13 @@ def rows(shop: Workshop) -> list[Row]:
     model = load_model(shop.probe)
     found = [Row(DENSE, "", "dense", lean), Row("INT8 alone", "", "dense", lean, int8=True)]
     sizes_of = {"tokens": model.tokens, "layers": model.layers, "prefix": model.prefix}
-    for schedule, share in picked(shop, model):
-        found.append(scheduled(OURS, share, schedule))
-        found.append(scheduled(f"{OURS} + INT8", share, schedule, int8=True))
+    ours = [(SEARCHED, share, "distilled", schedule) for schedule, share in picked(shop, model)] + single(shop, model)
+    for method, strength, run, schedule in ours:
+        found.append(scheduled(method, strength, schedule, run))
+        found.append(scheduled(f"{method} + INT8", strength, schedule, run, int8=True))
     for ratio in TAPERS:
-        found.append(scheduled("ours, uniform taper", f"{ratio:g}", TokenSchedule.taper(**sizes_of, ratio=ratio)))
+        schedule = TokenSchedule.taper(**sizes_of, ratio=ratio)
+        found.append(scheduled("ours, uniform taper", f"{ratio:g}", schedule, "distilled"))
     for ratio in OFFICIAL_TAPERS:
         schedule = TokenSchedule.taper(**sizes_of, ratio=ratio)
         found.append(Row("official-style TAVT", f"{ratio:g}", "official", official(schedule), schedule))
@@ -117,9 +128,22 @@ def lean(model: AdaptiveViT) -> nn.Module:
     return LeanViT(model, model.dense_schedule)
 
 
-def scheduled(method: str, strength: str, schedule: TokenSchedule, int8: bool = False) -> Row:
-    """The distilled network under a schedule."""
-    return Row(method, strength, "distilled", lambda model: LeanViT(model, schedule), schedule, int8)
+def scheduled(method: str, strength: str, schedule: TokenSchedule, run: str, int8: bool = False) -> Row:
+    """A distilled network under a schedule."""
+    return Row(method, strength, run, lambda model: LeanViT(model, schedule), schedule, int8)
+
+
+def single(shop: Workshop, model: AdaptiveViT) -> list[tuple[str, str, str, TokenSchedule]]:
+    """Method, strength, run folder and schedule of our networks that are taught one schedule alone, as peers are."""
+    found = []
+    for schedule, share in picked(shop, model):
+        found.append((AGAIN, share, f"again-{share.split()[-1]}", schedule))
+    for keep in KEEP:
+        peer, counts = TopK(model.bare, keep), [model.tokens]
+        for layer in range(model.layers):
+            counts.append(peer.after(layer, counts[-1]))
+        found.append((DROPS, f"{keep:g}", f"three-{keep:g}", TokenSchedule(tuple(counts[1:]))))
+    return found
 
 
 def official(schedule: TokenSchedule) -> Make:
