@@ -149,10 +149,12 @@ def reach_of(space: Space, costs: Costs, budget: Budget, *, slack: float = 0.0) 
         slack: As in ``Costs.fits``.
     """
     fits = {limit: costs.fits(Budget((limit,)), slack) for limit in budget.ceilings}
-    return [
-        Reach(limit, costs.of(limit, space.least), costs.of(limit, space.dense), fits[limit](space.least))
-        for limit in budget.ceilings
-    ]
+    rows = []
+    for limit in budget.ceilings:
+        known = [costs.of(limit, end) for end in space.ends]
+        least = min(known) if limit.sense == "<=" else max(known)
+        rows.append(Reach(limit, least, costs.of(limit, space.dense), any(map(fits[limit], space.ends))))
+    return rows
 
 
 def check_reachable(rows: list[Reach]) -> None:
@@ -161,6 +163,6 @@ def check_reachable(rows: list[Reach]) -> None:
         if not row.reachable:
             show = row.limit.show
             raise BudgetTooTight(
-                f"the budget {row.limit} cannot be met by dropping tokens: the least schedule of this model costs "
+                f"the budget {row.limit} cannot be met by any schedule: the least schedule of this model costs "
                 f"{show(row.least)} and dense {show(row.dense)}; the nearest feasible budget is {row.nearest}"
             )

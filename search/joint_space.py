@@ -74,23 +74,38 @@ class JointSpace(Space):
         return int(np.prod(self.choices)) * self.plain.size
 
     @property
-    def cheapest(self) -> Levels:
-        """The smallest image, the fewest layers, the fewest bits; no score is cheaper than the other."""
+    def ends(self) -> tuple[TokenSchedule, ...]:
+        """The fewest tokens of the smallest image in the fewest layers, by precision: int8 is not always faster."""
         sizes, layers, _, precisions = self.choices
-        return np.array([sizes - 1, layers - 1, 0, precisions - 1], dtype=np.int64)
+        levels = np.zeros(self.plain.genes, dtype=np.int64)
+        rows = [np.append([sizes - 1, layers - 1, 0, precision], levels) for precision in range(precisions)]
+        return tuple(self.decode(self.mend(row)) for row in rows)
+
+    def cheaper(self, extras: Levels) -> Iterator[Levels]:
+        """Other precisions first, then smaller images, then fewer layers; the score costs nothing."""
+        sizes, layers, _, precisions = self.choices
+        size, fewer, score, own = (int(gene) for gene in extras)
+        sorts = [own, *(precision for precision in range(precisions) if precision != own)]
+        steps = [(place, fewer) for place in range(size, sizes)]
+        steps += [(sizes - 1, gone) for gone in range(fewer + 1, layers)]
+        for (place, gone), precision in product(steps, sorts):
+            yield np.array([place, gone, score, precision], dtype=np.int64)
 
     @property
     def firsts(self) -> tuple[TokenSchedule, ...]:
-        """The dense model with each value of each gene alone."""
-        top = np.full(self.genes, len(self.values) - 1)
-        rows = []
-        for gene, choices in enumerate(self.choices):
-            for value in range(1, choices):
-                row = top.copy()
-                row[: self.extras] = 0
-                row[gene] = value
-                rows.append(self.decode(self.mend(row)))
-        return tuple(dict.fromkeys(rows))
+        """The dense model with each value of each gene alone, then each smaller size in the fewest bits."""
+        sizes, *_, precisions = self.choices
+        alone = [(gene, value) for gene, choices in enumerate(self.choices) for value in range(1, choices)]
+        wanted = [{gene: value} for gene, value in alone]
+        if precisions > 1:
+            wanted += [{0: size, self.extras - 1: precisions - 1} for size in range(1, sizes)]
+        found = []
+        for values in wanted:
+            row = np.full(self.genes, len(self.values) - 1)
+            row[: self.extras] = 0
+            row[list(values)] = list(values.values())
+            found.append(self.decode(self.mend(row)))
+        return tuple(dict.fromkeys(found))
 
     def decode(self, levels: Levels) -> TokenSchedule:
         """The schedule of one row: a plain one where every gene is the model's own."""

@@ -68,8 +68,8 @@ def _step(genes: Real, top: int, rng: np.random.Generator) -> Real:
 def fit(genes: Levels, space: Space, fits: Fits, *, fill: bool) -> Levels:
     """Genes within the ceilings: shrunk where they exceed them, grown to them where ``fill`` asks for it.
 
-    The least schedule of the space must be within them. Where a joint search's further genes leave no room, they become
-    its cheapest.
+    One of the ends of the space must be within them. Where a joint search's further genes leave no room, they become
+    cheaper, no further than that takes.
     """
     top = len(space.values) - 1
     others, levels = genes[: space.extras], genes[space.extras :]
@@ -81,8 +81,8 @@ def fit(genes: Levels, space: Space, fits: Fits, *, fill: bool) -> Levels:
         return space.mend(np.append(others, top - (top - levels) * strength))
 
     if not fits(space.decode(genes)):
-        if not fits(space.decode(shrunk(1.0))):
-            others = space.cheapest
+        emptied = ((extras, space.mend(np.append(extras, 0 * levels))) for extras in space.cheaper(others))
+        others = next((extras for extras, row in emptied if fits(space.decode(row))), others)
         return _weakest(shrunk, space, fits)
     return _weakest(grown, space, fits) if fill else genes
 

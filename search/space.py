@@ -96,14 +96,14 @@ class Space:
         return TokenSchedule.dense(self.tokens, self.layers)
 
     @property
-    def cheapest(self) -> Levels:
-        """What stands before the levels of ``least``."""
-        return np.zeros(0, dtype=np.int64)
-
-    @property
     def least(self) -> TokenSchedule:
         """As few tokens as possible in every layer."""
-        return self.decode(self.mend(np.append(self.cheapest, np.zeros(self.genes - self.extras, dtype=np.int64))))
+        return self.decode(np.zeros(self.genes, dtype=np.int64))
+
+    @property
+    def ends(self) -> tuple[TokenSchedule, ...]:
+        """One of these is the cheapest of all."""
+        return (self.least,)
 
     def decode(self, levels: Levels) -> TokenSchedule:
         """The schedule of one row of genes."""
@@ -139,6 +139,10 @@ class Space:
         # Together the drops leave a share drawn evenly between nothing and all.
         shares[places] = rng.dirichlet(np.ones(drops)) * math.log(rng.uniform(1 / (top + 1), 1.0))
         return self.mend(top * np.exp(np.cumsum(shares)))
+
+    def cheaper(self, extras: Levels) -> Iterator[Levels]:
+        """What stands before the levels, and ever cheaper values of it."""
+        yield extras
 
     def vary(self, genes: Levels, rng: np.random.Generator) -> Levels:
         """A child's genes of another kind, of which there are none."""

@@ -37,8 +37,8 @@ class Untried:
     def __init__(self, space: Space, *, rng: np.random.Generator, fits: Fits | None = None) -> None:
         self.space = space
         self.fits: Fits = fits or (lambda schedule: True)
-        if not self.fits(space.least):
-            raise BudgetTooTight(f"not even the least schedule keeps to the ceilings: {space.least}")
+        if not any(map(self.fits, space.ends)):
+            raise BudgetTooTight(f"not even the least schedule keeps to the ceilings: {space.ends[-1]}")
         self.asked: set[bytes] = set()
         self._rng = rng
         self._origins: dict[TokenSchedule, str] = {}
@@ -113,10 +113,12 @@ class Untried:
         return found
 
     def _admit(self, found: dict[bytes, Levels], schedule: TokenSchedule, origin: str) -> None:
-        genes = fit(self.space.encode(schedule), self.space, self.fits, fill=False)
+        wanted = self.space.encode(schedule)
+        genes = fit(wanted, self.space, self.fits, fill=False)
         if genes.tobytes() not in self.asked:
             found.setdefault(genes.tobytes(), genes)
-            self._origins.setdefault(self.space.decode(genes), origin)
+            same = np.array_equal(genes[: self.space.extras], wanted[: self.space.extras])
+            self._origins.setdefault(self.space.decode(genes), origin if same else "joint")
 
     def _listed(self) -> Iterable[Levels]:
         for row in self.space.every():

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from tavt_kit.accuracy import Accuracy
+from tavt_kit.candidate import schedule_of
 from tavt_kit.comparison import Summary
 from tavt_kit.device import TargetDevice
 from tavt_kit.errors import MeasurementError, RecordError, TargetError
@@ -145,7 +146,7 @@ def _front(body: Mapping[str, Any]) -> Parts:
     traits["model"] = str(body["model"]["name"])
     entries = []
     for row in [*body["candidates"], *body.get("baselines", ())]:
-        counts = counts_text(row["schedule"])
+        counts = str(schedule_of(row))
         accuracy = Accuracy(body["metric"], body["split"], row[body["metric"]], row["n"], *row["ci95"])
         entries.append(Entry(counts, {"schedule": counts}, _summary(row.get("latency_ms")), accuracy))
     unique = {entry.name: entry for entry in entries}

@@ -1,4 +1,4 @@
-"""Accuracy of schedules by a session whose token counts are an input: the very graph that is shipped."""
+"""Accuracy of schedules by a session whose token counts are an input."""
 
 from __future__ import annotations
 

@@ -38,13 +38,9 @@ def asked(records: Records, budget: Budget) -> Records:
         )
     body = _chosen_again(fronts[0].body, budget)
     before, after = FrontView.of(fronts[0].body).pick, FrontView.of(body).pick
+    moved = before is None or after is None or before.schedule != after.schedule
     found = {**records.found, "front": (Found(fronts[0].path, body),)}
-    found["final"] = tuple(
-        Found(
-            one.path, _final(one.body, budget, moved=before is None or after is None or before.counts != after.counts)
-        )
-        for one in records.all("final")
-    )
+    found["final"] = tuple(Found(one.path, _final(one.body, budget, moved=moved)) for one in records.all("final"))
     return replace(records, found=found)
 
 

@@ -102,7 +102,7 @@ class FrontView:
     def _covers(self, one: CandidateView, other: CandidateView) -> bool:
         """Whether there is no reason to take ``other``: the same schedule, or dearer and no better."""
         cost, least = self.cost(other), self.cost(one)
-        if one.counts == other.counts or other.accuracy is None or cost is None:
+        if one.schedule == other.schedule or other.accuracy is None or cost is None:
             return True
         return (
             one.accuracy is not None

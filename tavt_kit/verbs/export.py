@@ -128,6 +128,7 @@ def export_verb(
     from tavt_kit.checks import Gate
     from tavt_kit.data.inherited import inherited_images
     from tavt_kit.device import TargetDevice
+    from tavt_kit.errors import ExportError
     from tavt_kit.exporters.export import Plan, export
     from tavt_kit.exporters.forms import SWITCHABLE, forms_of
     from tavt_kit.exporters.how_onnx import OnnxHow
@@ -149,7 +150,14 @@ def export_verb(
         raise options.BadOption(f"a switchable file takes every preset of the front; leave out --pick {picks[0]}")
     counts = presets_for(run, model, texts) if switchable else schedules_for(run, model, texts, picks)
     model = model_for(run, model, counts)
-    forms = forms_of(formats, precisions or [precision_for(counts)], [SWITCHABLE] if switchable else list(counts))
+    labels = [SWITCHABLE] if switchable else list(counts)
+    try:
+        forms = forms_of(formats, precisions or [precision_for(counts)], labels)
+    except ExportError as error:
+        if precisions:
+            raise
+        chose = precision_for(counts)
+        raise ExportError(f"{error}; the search chose {chose}, give --precision for another") from None
     several = len(counts) > 1 and not switchable
     plan = Plan(
         forms=forms,

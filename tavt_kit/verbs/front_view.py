@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from tavt_kit.schedule import counts_text, genes_text
+from tavt_kit.candidate import schedule_of
 
 __all__ = ["dense_of", "print_front", "sentence"]
 
@@ -40,9 +40,9 @@ def print_front(body: Mapping[str, Any], *, place: Path, marked: int | None = No
         table.add_column(escape(title), justify="left" if title in ("", "schedule", "verdict", "from") else "right")
     for index, record in enumerate(body["candidates"]):
         table.add_row(*map(escape, _row(body, record, ">" if index == mark else "")))
-    shown = {schedule_text(record) for record in body["candidates"]}
+    shown = {str(schedule_of(record)) for record in body["candidates"]}
     for record in body.get("baselines", ()):
-        if schedule_text(record) not in shown:
+        if str(schedule_of(record)) not in shown:
             table.add_row(*map(escape, _row(body, record, "")), style="dim")
     for record in body.get("rivals", ()):
         row = _row(body, {"schedule": (), "origin": "baseline", **record}, "")
@@ -69,7 +69,7 @@ def sentence(body: Mapping[str, Any]) -> str:
         return f"{body['verdict']}: no measured candidate keeps to {budgets}; raise the budget, or distill further."
     record = body["candidates"][chosen]
     dense = dense_of(body)
-    text = f"{body['verdict']} ({budgets}): {schedule_text(record)} keeps {_percent(body, record)} %"
+    text = f"{body['verdict']} ({budgets}): {schedule_of(record)} keeps {_percent(body, record)} %"
     if dense is not None:
         text += f" of val (dense {_percent(body, dense)} %)"
         fast, slow = ((one["latency_ms"] or {}).get("median") for one in (record, dense))
@@ -81,13 +81,6 @@ def sentence(body: Mapping[str, Any]) -> str:
         text += f", {record['macs'] / dense['macs']:.0%} of the multiply-adds"
     undecided = body.get("undecided") or ()
     return f"{text}. Not proven: {'; '.join(undecided)}." if undecided else f"{text}."
-
-
-def schedule_text(record: Mapping[str, Any]) -> str:
-    """The counts of a candidate, and what a joint search chose beside them."""
-    counts = record["schedule"]
-    names = ("executed", "image_size", "score", "precision")
-    return counts_text(counts) + genes_text(len(counts), *map(record.get, names))
 
 
 def _further(body: Mapping[str, Any]) -> tuple[str, ...]:
@@ -103,7 +96,7 @@ def _times(body: Mapping[str, Any]) -> tuple[str, ...]:
 def _row(body: Mapping[str, Any], record: Mapping[str, Any], mark: str) -> list[str]:
     low, high = (f"{100 * end:.1f}" for end in record.get("ci95", (float("nan"),) * 2))
     times = record["latency_ms"] or {}
-    row = [mark, schedule_text(record), "" if record["macs"] is None else f"{record['macs'] / 1e9:.3g}"]
+    row = [mark, str(schedule_of(record)), "" if record["macs"] is None else f"{record['macs'] / 1e9:.3g}"]
     row.append(f"{_percent(body, record)} [{low}, {high}]" if body["metric"] in record else "not known")
     others = record.get("others", {})
     row += [f"{100 * others[name]['value']:.1f}" if name in others else "" for name in _further(body)]

@@ -45,12 +45,19 @@ def listed_schedules(model: AdaptiveViT, texts: Sequence[str], front: Path | Non
             try:
                 schedule = schedule_of(candidate)
                 if isinstance(schedule, JointSchedule):
-                    continue  # it is of the model at another size, or of some of its layers
+                    if (schedule.image_size, schedule.score, schedule.executed) != (None, None, None):
+                        continue  # it is of the model at another size, by another score, or of some of its layers
+                    schedule = TokenSchedule(schedule.counts)
                 schedule.check(**sizes)
             except ScheduleError as error:
                 raise ScheduleError(f"{path} is the front of another model: {error}") from None
             found.append(schedule)
-    return tuple(str(schedule) for schedule in found)
+        if not found:
+            raise RecordError(
+                f"{path} holds no schedules of the model as it is, only of other sizes, scores or layers; give "
+                "--schedule instead"
+            )
+    return tuple(dict.fromkeys(str(schedule) for schedule in found))
 
 
 def _check_model(path: Path, recorded: Any, model: AdaptiveViT) -> None:

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 __all__ = ["Contender", "Logits", "Make", "of_schedule", "own_contenders", "session_logits"]
 
 _CALIBRATE = 100
-"""Training pictures that int8 is calibrated on, and at most as many that tell which layers can be spared."""
+"""Training pictures, at most, that tell which layers can be spared."""
 
 _AT_ONCE = 32
 

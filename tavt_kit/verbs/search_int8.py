@@ -14,7 +14,7 @@ from tavt_kit.exporters.int8 import Int8How
 from tavt_kit.exporters.writer import Writer
 from tavt_kit.runtimes import FileSession
 from tavt_kit.schedule import TokenSchedule
-from tavt_kit.verbs.progress import watching
+from tavt_kit.verbs.search_live import say_stage
 from tavt_kit.verbs.search_request import Request
 from tavt_kit.verbs.search_subject import Subject
 
@@ -73,8 +73,8 @@ def int8_session(subject: Subject, request: Request, model: AdaptiveViT) -> File
             for name, ratio in _DROPPED.items()
         }
         size = "x".join(map(str, model.backbone.image_size))
-        with watching("quantizing") as tell, tempfile.TemporaryDirectory(prefix="fgvc-kit-int8-") as folder:
-            tell(f"quantizing the model at {size} px, to answer in int8", None)
+        say_stage(f"Quantizing the model at {size} px, so that it answers in int8; about a minute.")
+        with tempfile.TemporaryDirectory(prefix="fgvc-kit-int8-") as folder:
             schedules = {**tapers, "dense": model.dense_schedule}
             written = write_int8(subject, request, model, schedules, Path(folder), SWITCHABLE)
         subject.quantized[id(model)] = cast(FileSession, written.session)

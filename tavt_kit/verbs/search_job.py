@@ -27,7 +27,8 @@ from tavt_kit.search.result import SearchResult
 from tavt_kit.search.rival import Rival
 from tavt_kit.verbs.search_evaluator import evaluator_on_val, how_to_look, judges_of
 from tavt_kit.verbs.search_given import check_given
-from tavt_kit.verbs.search_joint import joint_space, variant_of
+from tavt_kit.verbs.search_int8 import int8_session
+from tavt_kit.verbs.search_joint import counting, joint_space, variant_of
 from tavt_kit.verbs.search_layers import layers_measured
 from tavt_kit.verbs.search_live import print_reach, say_stage
 from tavt_kit.verbs.search_memory import SearchMemory
@@ -35,7 +36,7 @@ from tavt_kit.verbs.search_request import Request
 from tavt_kit.verbs.search_rivals import Rivals
 from tavt_kit.verbs.search_rounds import Rounds
 from tavt_kit.verbs.search_subject import RECIPE, Subject, check_place, clear, open_subject, settle
-from tavt_kit.verbs.search_target import check_profile, counted, measured_reach, recorded, timed
+from tavt_kit.verbs.search_target import check_profile, measured_reach, recorded, timed
 from tavt_kit.verbs.search_workers import check_engine, looking
 
 __all__ = ["plan", "run_search"]
@@ -101,6 +102,8 @@ def run_search(request: Request) -> dict[str, Any]:
         store.hold_to(subject.ties(request))
         body = {**recorded(request), "copied": settle(subject, request), "ties": subject.ties(request)}
         write_record(request.out / RECIPE[0], *RECIPE[1:], body)
+        if subject.joint is not None and "int8" in subject.joint.precisions:
+            int8_session(subject, request, subject.model)  # what cannot be quantized is refused before the long part
         official = MacsFormula.of(subject.model, rule="tavt").macs
         costs = replace(_costs(subject, request, store, memory), official_macs=official)
         make = how_to_look(subject, request)
@@ -139,7 +142,7 @@ def _opened(request: Request) -> Subject:
 
 def _counted_reach(subject: Subject, request: Request) -> list[Reach]:
     """The feasibility of budgets that need no measurement."""
-    return reach_of(subject.space, Costs(counted(subject)), Budget(request.budget.of("flops")))
+    return reach_of(subject.space, Costs(counting(subject)), Budget(request.budget.of("flops")))
 
 
 def _costs(subject: Subject, request: Request, store: Store, memory: SearchMemory) -> Costs:
@@ -148,14 +151,16 @@ def _costs(subject: Subject, request: Request, store: Store, memory: SearchMemor
     if not request.is_timed or not all(row.reachable for row in rows):
         print_reach(rows, request.budget.floors)
         check_reachable(rows)
-        return memory.added(Costs(counted(subject), target=request.target))
+        return memory.added(Costs(counting(subject), target=request.target))
 
     def tails() -> dict[str, float]:
         timed_rows, found = measured_reach(subject, request)
         print_reach(rows + timed_rows, request.budget.floors)
         check_reachable(timed_rows)
         if request.is_here:
-            say_stage(f"Timing the layers on {request.target}, about a minute.")
+            tables = 1 if subject.joint is None else len(subject.joint.precisions)
+            minutes = "a minute" if tables == 1 else f"{tables} minutes, one for each precision"
+            say_stage(f"Timing the layers on {request.target}, about {minutes}.")
         else:
             say_stage(f"Predicting by the profile of {request.target}; nothing is measured on this machine.")
         return found
@@ -168,6 +173,12 @@ def _host(request: Request) -> HostFacts | None:
     if request.profile is not None:
         return request.profile.host
     return HostFacts.gather(None if request.target is None else accelerator_name(request.target))
+
+
+def _genes(subject: Subject) -> dict[str, str]:
+    """The precisions that were genes, for the record."""
+    further = () if subject.joint is None else subject.joint.precisions[1:]
+    return {"genes": " and ".join(further)} if further else {}
 
 
 def _written(
@@ -190,7 +201,7 @@ def _written(
         target=target,
         seed=request.seed,
         host=_host(request),
-        precisions=request.precisions,
+        precisions=request.precisions | _genes(subject),
         rivals=rivals,
         left_out=left_out,
         bought=bought,

@@ -13,7 +13,7 @@ from tavt_kit.checkpoints.architecture import create, sketch
 from tavt_kit.checkpoints.fitting import fit
 from tavt_kit.data import load_arrays, load_bytes, thin_out
 from tavt_kit.device import TargetDevice
-from tavt_kit.errors import TavtError
+from tavt_kit.errors import ExportError, MeasurementError, TargetError, TavtError
 from tavt_kit.latency_table import LatencyTable
 from tavt_kit.macs import MacsFormula
 from tavt_kit.model_card import ModelCard
@@ -73,7 +73,7 @@ def joint_space(subject: Subject, request: Request) -> JointSpace:
 
 
 def _precisions(request: Request) -> tuple[str, ...]:
-    """The target's own, and those of fewer bits that make it faster.
+    """The target's own, and those of fewer bits.
 
     Raises:
         TargetError: The processor has no int8.
@@ -87,7 +87,12 @@ def _precisions(request: Request) -> tuple[str, ...]:
     from tavt_kit.runtimes.on_torch import is_bf16_faster
 
     check_available(replace(target, precision="int8"))
-    halves = own == "f32" and target.runtime == "openvino" and is_bf16_faster(torch.device("cpu"))
+    halves = target.runtime == "openvino" and is_bf16_faster(torch.device("cpu"))
+    if halves:
+        try:
+            check_available(replace(target, precision="bf16"))
+        except TargetError:  # torch has kernels that OpenVINO has not
+            halves = False
     return (own, *(["bf16"] if halves else []), "int8")
 
 
@@ -189,7 +194,7 @@ class JointEvaluator(SharedEvaluator):
 
     subject: Subject = field(kw_only=True)
     request: Request = field(kw_only=True)
-    _of: dict[tuple[int, str | None], SharedEvaluator] = field(default_factory=dict, init=False)
+    _of: dict[tuple[int, str], SharedEvaluator] = field(default_factory=dict, init=False)
     _read: dict[Preprocessing, NDArray[np.uint8]] = field(default_factory=dict, init=False)
 
     def look(self, schedules: Sequence[TokenSchedule], start: int, stop: int) -> Iterator[tuple[TokenSchedule, Answer]]:
@@ -199,22 +204,31 @@ class JointEvaluator(SharedEvaluator):
             key = id(variant_of(self.subject, schedule)), precision_of(schedule)
             groups.setdefault(key, []).append(schedule)
         for members in groups.values():
-            own = self._evaluator(members[0])
+            try:
+                own = self._evaluator(members[0])
+            except ExportError as error:  # told for each, and the search goes on
+                yield from ((one, Answer(None, 0.0, str(error))) for one in members)
+                continue
             yield from (
                 SharedEvaluator.look(self, members, start, stop) if own is self else own.look(members, start, stop)
             )
 
     def predicted(self, schedule: TokenSchedule) -> NDArray[np.int64]:
-        own = self._evaluator(schedule)
+        try:
+            own = self._evaluator(schedule)
+        except ExportError as error:
+            raise MeasurementError(str(error)) from None
         return SharedEvaluator.predicted(self, schedule) if own is self else own.predicted(schedule)
 
     def at(self, precision: str) -> JointEvaluator:
-        """The same in another precision."""
-        return replace(self, precision=precision)
+        """The same in another precision; what is read and made for other variants is shared."""
+        other = replace(self, precision=precision)
+        other._of, other._read = self._of, self._read
+        return other
 
     def _evaluator(self, schedule: TokenSchedule) -> SharedEvaluator:
-        model, precision = variant_of(self.subject, schedule), precision_of(schedule)
-        if model is self.model and precision is None:
+        model, precision = variant_of(self.subject, schedule), precision_of(schedule) or self.precision
+        if model is self.model and precision == self.precision:
             return self
         if (id(model), precision) not in self._of:
             how = Preprocessing.from_record(cast(ModelCard, model.card).preprocessing)
@@ -225,7 +239,7 @@ class JointEvaluator(SharedEvaluator):
                     *given, precision=precision, scoring=self.scoring, session=session
                 )
             else:
-                own = SharedEvaluator(*given, precision=precision or self.precision, scoring=self.scoring)
+                own = SharedEvaluator(*given, precision=precision, scoring=self.scoring)
             self._of[id(model), precision] = own
         return self._of[id(model), precision]
 

@@ -112,12 +112,11 @@ class Request:
         if target is None or not self.is_timed:
             raise BadOption("--joint precision trades accuracy for time, so it needs a latency: give --target, such as "
                             "openvino:cpu, and limit or weigh the latency")  # fmt: skip
-        if target.runtime not in ("openvino", "onnxruntime") or not target.is_cpu or target.precision == "int8":
-            raise BadOption(
-                f"--joint precision tries int8 beside f32 or bf16 on openvino:cpu or onnxruntime:cpu, got {target}"
-            )
+        if target.runtime not in ("openvino", "onnxruntime") or not target.is_cpu or target.precision != "f32":
+            raise BadOption(f"--joint precision begins with f32 on openvino:cpu or onnxruntime:cpu, got {target}")
         if "layers" in self.joint:
-            raise BadOption("--joint takes layers or precision, not both: a quantized graph has all of its layers")
+            raise BadOption("--joint takes layers or precision, not both: the quantized graph that answers for all "
+                            "schedules runs all of its layers")  # fmt: skip
 
     def _check_target(self) -> None:
         timed = [str(limit) for limit in self.budget.of("latency", "throughput")]
@@ -203,6 +202,8 @@ class Request:
 
         from tavt_kit.runtimes.on_torch import is_bf16_faster
 
+        if "precision" in self.joint:  # where bf16 is a gene, f32 has to answer for itself
+            return self.precision
         return "bf16" if self.is_timed and is_bf16_faster(torch.device("cpu")) else self.precision
 
     @property

@@ -95,7 +95,11 @@ class Rounds:
             return []
         exact, dense = self.judges.exact, self.subject.space.dense
         without = {gene: space.without(pick.schedule, gene) for gene in GENES}
-        without = {gene: schedule for gene, schedule in without.items() if schedule != pick.schedule}
+        without = {
+            gene: schedule
+            for gene, schedule in without.items()
+            if schedule != pick.schedule and exact.answer(schedule).failure is None
+        }
         times: dict[TokenSchedule, float] = {}
         if self._measure is not None and without:
             shown = list(dict.fromkeys([dense, pick.schedule, *without.values()]))
@@ -176,8 +180,8 @@ class Rounds:
         if not any(abs(tail / costs.tails.get(name, 1.0) - 1) > allowed[name] for name, tail in found.items()):
             return {}
         corrected = replace(costs, tails={**costs.tails, **found})
-        fits = corrected.fits(self.request.budget, SLACK)(self.subject.space.least)
-        return dict(corrected.tails) if fits else {}
+        fits = corrected.fits(self.request.budget, SLACK)
+        return dict(corrected.tails) if any(map(fits, self.subject.space.ends)) else {}
 
 
 def _said(result: SearchResult, corrections: int) -> SearchResult:

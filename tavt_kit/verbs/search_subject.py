@@ -103,9 +103,8 @@ class Subject:
         if self.joint is not None:
             joint = self.joint
             sizes = [list(size) for size in joint.sizes]
-            carried["joint"] = {"sizes": sizes, "spared": list(joint.spared), "scores": list(joint.scores)}
-            if len(joint.precisions) > 1:
-                carried["joint"]["precisions"] = list(joint.precisions)
+            carried["joint"] = {"sizes": sizes, "spared": list(joint.spared), "scores": list(joint.scores),
+                                "precisions": list(joint.precisions)}  # fmt: skip
         return carried | {
             "model": self.card.name,
             "weights": self.weights,

@@ -29,7 +29,6 @@ from tavt_kit.verbs.search_subject import Subject
 __all__ = [
     "SLACK",
     "check_profile",
-    "counted",
     "measured_on",
     "measured_reach",
     "read_profile",
@@ -54,24 +53,20 @@ _MEMORY = 3e9
 """Bytes of weights open at once in the final measurement; what exceeds them is measured in several groups."""
 
 
-def counted(subject: Subject) -> Callable[[TokenSchedule], int]:
-    """Multiply-adds of a schedule, remembered."""
-    return counting(subject)
-
-
 def measured_reach(subject: Subject, request: Request) -> tuple[list[Reach], dict[str, float]]:
     """The feasibility of the latency budgets, and the tails: by measuring the two ends briefly, or by a profile."""
     assert request.target is not None  # asked for timed searches only
     space, tails, slack = subject.space, dict[str, float](), 0.0
     if request.profile is not None:
-        medians = {end: request.profile.predict(end) for end in (space.dense, space.least)}
+        medians = {end: request.profile.predict(end) for end in (space.dense, *space.ends)}
         tails = request.profile.believed_tails
     else:
         with watching("measuring the dense and the smallest schedule") as tell:
             tell("measuring the dense and the smallest schedule", None)
-            runs = _passes(subject, request.target, [space.dense, space.least], BRIEF, request.seed)
-        medians, tails, slack = {space.dense: runs[0].median, space.least: runs[1].median}, tails_of(runs), SLACK
-    costs = Costs(counted(subject), medians.__getitem__, request.target, tails)
+            ends = space.dense, *space.ends
+            runs = _passes(subject, request.target, ends, BRIEF, request.seed)
+        medians, tails, slack = {end: run.median for end, run in zip(ends, runs, strict=True)}, tails_of(runs), SLACK
+    costs = Costs(counting(subject), medians.__getitem__, request.target, tails)
     return reach_of(space, costs, Budget(request.budget.of("latency", "throughput")), slack=slack), dict(tails)
 
 
@@ -90,13 +85,13 @@ def timed(subject: Subject, request: Request, store: Store, tails: Callable[[], 
     known = store.note(key)
     if known is None:
         seen = tails()
-        table = request.profile or _table(subject, target, request.seed)
+        table = request.profile or _table(subject, target, request.seed, _dense_session(subject, target))
         known = {"tails": seen, "table": table.as_record(), "others": _other_tables(subject, target, request.seed)}
         store.keep(key, known)
     records = {None: known["table"], **known.get("others", {})}
     tables = {precision: LatencyTable.from_record(record) for precision, record in records.items()}
     write_record(request.out / PROFILE[0], *PROFILE[1:], known["table"])
-    return Costs(counted(subject), predicting(subject, tables), target, known["tails"])
+    return Costs(counting(subject), predicting(subject, tables), target, known["tails"])
 
 
 def measured_on(
@@ -172,7 +167,7 @@ def check_profile(subject: Subject, profile: LatencyTable) -> None:
         prefix=model.prefix,
         score=model.score,
         pool=model.pool,
-        macs=counted(subject)(subject.space.dense),
+        macs=counting(subject)(subject.space.dense),
     )
 
 
@@ -192,22 +187,25 @@ def _final_protocol(dense_ms: float | None, budget: Budget) -> Protocol:
 def _other_tables(subject: Subject, target: TargetDevice, seed: int) -> dict[str, Any]:
     """Of the further precisions of a joint search."""
     further = () if subject.joint is None else subject.joint.precisions[1:]
-    return {precision: _table(subject, replace(target, precision=precision), seed).as_record() for precision in further}
+    return {
+        precision: _table(subject, replace(target, precision=precision), seed, None).as_record()
+        for precision in further
+    }
 
 
-def _table(subject: Subject, target: TargetDevice, seed: int) -> LatencyTable:
-    """Of the target, or of the same in another precision."""
+def _table(
+    subject: Subject, target: TargetDevice, seed: int, opened: dict[TokenSchedule, Session] | None
+) -> LatencyTable:
     import numpy as np
 
-    own = subject.joint is None or target.precision == subject.joint.precisions[0]
-    with watching(f"timing the layers{'' if own else f' in {target.precision}'}") as tell:
+    with watching(f"timing the layers in {target.precision}") as tell:
         return measure_table(
             subject.model,
             target,
             subject.preprocessing.image_size,
             name=subject.card.name,
             rng=np.random.default_rng(seed),
-            opened=_dense_session(subject, target) if own else None,
+            opened=opened,
             on_step=tell,
         )
 

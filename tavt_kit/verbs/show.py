@@ -24,12 +24,14 @@ Knee = Annotated[bool, typer.Option("--knee", help="The candidate after which sp
 def show_verb(run: Run, pick: Pick = None, knee: Knee = False, as_json: options.Json = False) -> int:
     """Print the front of a search; with --pick or --knee mark another candidate than the chosen one.
 
-    The schedule of the marked candidate is the last line, ready for --schedule. Limits are held against the recorded
-    values: the measured latency where there is one. Exits 1 where nothing on the front keeps to --pick.
+    The schedule of the marked candidate is the last line, ready for --schedule; of one with other genes its --pick for
+    fgvc-kit export. Limits are held against the recorded values: the measured latency where there is one. Exits 1 where
+    nothing on the front keeps to --pick.
     """
+    from tavt_kit.candidate import schedule_of
     from tavt_kit.errors import BudgetError
     from tavt_kit.records import read_record
-    from tavt_kit.schedule import counts_text
+    from tavt_kit.schedule import JointSchedule
     from tavt_kit.verbs.front_pick import best_within, knee_of
     from tavt_kit.verbs.front_view import print_front
 
@@ -43,7 +45,8 @@ def show_verb(run: Run, pick: Pick = None, knee: Knee = False, as_json: options.
     else:
         print_front(body, place=file.parent, marked=-1 if marked is None else marked)
         if marked is not None:
-            print(counts_text(body["candidates"][marked]["schedule"]))
+            schedule = schedule_of(body["candidates"][marked])
+            print(f"--pick {marked}" if isinstance(schedule, JointSchedule) else schedule)
     return 1 if pick and marked is None else 0
 
 

@@ -13,6 +13,7 @@ from tavt_kit.search import Store
 from tavt_kit.search.algorithm import Outcome
 from tavt_kit.search.evolution import Evolution
 from tavt_kit.search.joint_space import GENES, JointSpace
+from tavt_kit.search.operators import fit
 
 
 def joint(*, token_pooled: bool = True, tokens: int = 17) -> JointSpace:
@@ -50,6 +51,12 @@ def test_shares_keep_their_shape_at_another_size() -> None:
     assert space.decode(space.mend(row)).counts == (10, 6, 6, 6)  # half of the patches here, half of them there
 
 
+def test_first_comes_every_gene_alone_and_small_pictures_in_few_bits() -> None:
+    assert [str(one).partition(" ")[2] for one in joint().firsts if one != joint().dense] == [
+        "at 24 px", "without layer 2", "without layers 0 and 2", "in bf16", "in int8", "at 24 px, in int8",
+    ]  # fmt: skip
+
+
 def test_a_gene_is_put_back_alone() -> None:
     space = joint()
     chosen = JointSchedule((10, 5, 5, 5), (0, 1, 3), image_size=(24, 24), score="cls", precision="int8")
@@ -62,8 +69,7 @@ def test_a_gene_is_put_back_alone() -> None:
 
 def test_budgets_that_only_other_genes_meet_are_met() -> None:
     space = joint()
-    least = space.least
-    assert least == JointSchedule((10, 2, 2, 2), (1, 3), image_size=(24, 24), precision="int8")
+    assert JointSchedule((10, 2, 2, 2), (1, 3), image_size=(24, 24), precision="int8") in space.ends
 
     def fits(schedule: TokenSchedule) -> bool:
         return isinstance(schedule, JointSchedule) and schedule.precision == "int8" and sum(schedule.counts) < 30
@@ -73,6 +79,17 @@ def test_budgets_that_only_other_genes_meet_are_met() -> None:
         asked = evolution.ask()
         assert asked and all(map(fits, asked))
         evolution.tell([Outcome(float(sum(one.counts)), one.counts[-1] / 17) for one in asked])
+    assert {evolution.origin(one) for one in asked} <= {"joint", "nsga2", "random"}
+
+
+def test_what_fits_by_fewer_bits_keeps_its_size_and_score() -> None:
+    space = joint()
+    dear = JointSchedule((17, 12, 9, 9), score="cls")
+
+    def fits(schedule: TokenSchedule) -> bool:
+        return isinstance(schedule, JointSchedule) and schedule.precision == "int8"
+
+    assert space.decode(fit(space.encode(dear), space, fits, fill=False)) == replace(dear, precision="int8")
 
 
 def test_layers_of_another_order_are_refused() -> None:

@@ -110,7 +110,7 @@ def test_out_of_reach_and_dry_run(
     meter = FakeMeter(monkeypatch)
     assert search(place, tmp_path / "out", *TARGET, "--budget", "memory=104MB") == 2
     said = capsys.readouterr().err
-    assert "memory=104MB cannot be met by dropping tokens" in said and "nearest feasible budget is memory=105MB" in said
+    assert "memory=104MB cannot be met by any schedule" in said and "nearest feasible budget is memory=105MB" in said
     assert len(meter.asked) == 2  # the two ends alone
     assert search(place, tmp_path / "dry", *TARGET, "--budget", "memory=120MB", "--dry-run") == 0
     told: dict[str, Any] = json.loads(capsys.readouterr().out)

@@ -76,7 +76,7 @@ def _shown(view: FrontView) -> list[tuple[str, CandidateView]]:
         named.append((name, next((one for one in view.baselines if one.origin == origin), None)))
     found: list[tuple[str, CandidateView]] = []
     for name, one in named:
-        if one is not None and one.counts and all(one.counts != other.counts for _, other in found):
+        if one is not None and one.counts and all(one.schedule != other.schedule for _, other in found):
             found.append((name, one))
     return found
 

@@ -93,6 +93,9 @@ def export_command(front: Mapping[str, Any], one: CandidateView, folder: Path) -
     """The command that writes this point as a file for the front's target, and checks it."""
     runtime, precision = text(front, "target", "runtime"), text(front, "target", "precision")
     form = {"openvino": "openvino", "onnxruntime": "onnx", "torch": "safetensors"}.get(runtime or "", "onnx")
+    if one.genes:  # which no --schedule can say
+        place = next(i for i, other in enumerate(FrontView.of(front).candidates) if other.schedule == one.schedule)
+        return shlex.join(["fgvc-kit", "export", str(folder), "--pick", str(place), "--format", form])
     parts = ["fgvc-kit", "export", str(folder), "--schedule", one.schedule, "--format", form]
     if precision not in (None, "f32"):
         parts += ["--precision", str(precision)]
@@ -116,7 +119,7 @@ def _limit(view: FrontView) -> Limit | None:
 def _panel(front: Mapping[str, Any], view: FrontView, buys: Sequence[Buy], folder: Path) -> Element:
     scale = 1.0 if view.is_timed else 1e-9
     limit, pick = _limit(view), view.pick
-    chosen = next((buy for buy in buys if pick is not None and buy.view.counts == pick.counts), None)
+    chosen = next((buy for buy in buys if pick is not None and buy.view.schedule == pick.schedule), None)
     ends = [end for buy in buys for end in (buy.low, buy.high) if math.isfinite(end)]
     start = limit.value if limit else max(ends)
     low, high = 0.9 * min(ends), max(1.06 * max(ends), start)

@@ -137,7 +137,9 @@ def _data(records: Records) -> Iterator[tuple[str, Inline]]:
     if (seed := whole(records.first("front"), "seed")) is not None:
         yield "Seed of the search", str(seed)
     if precisions := mapping(records.first("front"), "precisions"):
-        yield "Evaluated in", f"{text(precisions, 'search')} while searching, {text(precisions, 'final')} in the end"
+        words = f"{text(precisions, 'search')} while searching, {text(precisions, 'final')} in the end"
+        genes = text(precisions, "genes")
+        yield "Evaluated in", f"{words}; candidates in {genes} in their own" if genes else words
     for found in records.all("run"):
         if words := _training(found.body):
             yield ("Distillation" if text(found.body, "verb") == "distill" else "Training"), words
