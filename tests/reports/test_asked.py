@@ -95,6 +95,22 @@ def test_steps_grow_in_cost_and_accuracy_and_export_what_they_say(folder: Path) 
     assert command == f"fgvc-kit export 'runs/my run' --schedule {steps[0].view.schedule} --format openvino"
 
 
+def test_candidates_of_one_schedule_in_two_precisions_are_two(folder: Path, tmp_path: Path) -> None:
+    """A joint search finds both; neither stands for the other, and an export names the one by its place."""
+    front = json.loads(json.dumps(gather([folder]).first("front")))
+    for place, one in enumerate(front["candidates"]):
+        one["precision"] = "int8"
+        if place == front["chosen"]:
+            front["baselines"].append({key: value for key, value in one.items() if key != "precision"})
+            front["baselines"][-1]["top1"] = 0.99
+    view = FrontView.of(front)
+    assert view.pick is not None and view.pick.schedule.endswith(" in int8")
+    twin = [record for record, key in view.choosable(front) if key.startswith("b") and record["top1"] == 0.99]
+    assert len(twin) == 1 and twin[0]["schedule"] == list(view.pick.counts)
+    command = export_command(front, view.pick, tmp_path)
+    assert command == f"fgvc-kit export {tmp_path} --pick {view.chosen} --format openvino"
+
+
 def test_csv_and_json_say_what_the_page_says(folder: Path, tmp_path: Path) -> None:
     written = write_report([folder], tmp_path, Budget.parse(["latency=8ms"]))
     body = json.loads(written.json.read_text(encoding="utf-8"))
