@@ -36,23 +36,24 @@ def batch_norms(model: nn.Module) -> tuple[_BatchNorm, ...]:
 
 
 @contextmanager
-def _untracked(norms: Collection[_BatchNorm]) -> Iterator[None]:
-    """Norms by the batch's own statistics in training, which do not reach the running ones."""
+def _frozen(norms: Collection[_BatchNorm]) -> Iterator[None]:
+    """Norms by their running statistics, which stay as they are."""
+    training = [norm.training for norm in norms]
     for norm in norms:
-        norm.track_running_stats = not norm.training
+        norm.eval()
     try:
         yield
     finally:
-        for norm in norms:
-            norm.track_running_stats = True
+        for norm, before in zip(norms, training, strict=True):
+            norm.train(before)
 
 
 @dataclass(slots=True)
 class Passes:
     """Runs the networks of a sandwich over a batch; the first is the full network, and goes first.
 
-    Batch norms normalise every network by the batch's own statistics, and only the full network, with what it shares,
-    writes them into the running ones: mixed with those of dropped networks they would fit none (Yu et al., ICLR 2019).
+    Batch norms normalise every network by the running statistics that the trained model came with, and leave them: by
+    the batch's own each network would be taught under statistics that it is not answered with (Yu et al., ICLR 2019).
 
     Args:
         model: Its schedule is neither used nor changed.
@@ -77,7 +78,8 @@ class Passes:
     def run(self, images: Tensor) -> None:
         """(B, 3, H, W); every network is differentiated when this returns."""
         track = self.model.pool == "restored" and not self.model.token_pooled
-        self._visit(self.model.start(images, track=track), range(len(self.schedules)), 0)
+        with _frozen(self.norms):
+            self._visit(self.model.start(images, track=track), range(len(self.schedules)), 0)
 
     def _visit(self, state: TokenState, members: Sequence[int], first: int) -> None:
         """Let ``members`` go on from a state that has passed the layers below ``first``."""
@@ -112,12 +114,11 @@ class Passes:
         groups: dict[int, list[int]] = {}
         for member in members:
             groups.setdefault(self._count(state, member, layer), []).append(member)
-        with self._statistics(members):
-            if len(groups) == 1:
-                state = self.model.advance(state, [layer], self.schedules[members[0]].counts, lean=self.lean)
-                self._visit(state, members, layer + 1)
-                return
-            joint, kept = self._fork(state, layer, tuple(groups))
+        if len(groups) == 1:
+            state = self.model.advance(state, [layer], self.schedules[members[0]].counts, lean=self.lean)
+            self._visit(state, members, layer + 1)
+            return
+        joint, kept = self._fork(state, layer, tuple(groups))
         for count, group in groups.items():
             self._visit(kept(count), group, layer + 1)
         joint.close()
@@ -159,23 +160,14 @@ class Passes:
     def _alone(self, state: TokenState, member: int, first: int) -> None:
         """A network's own way to the end, and its lesson."""
         model, schedule, inside = self.model, self.schedules[member], Inside()
-        with self._statistics((member,)):
-            for layer in range(first, model.layers):
-                if not schedule.runs(layer):
-                    continue
-                watch = MapWatch(model.score) if layer in self.maps else None
-                entered = state.place
-                state = model.advance(state, [layer], schedule.counts, lean=self.lean, watch=watch)
-                if watch is not None:
-                    inside.maps[layer] = (watch.taken(layer), entered)
-                if layer in self.features:
-                    inside.features[layer] = (state.tokens, state.place)
-            self.learn(member, state, inside)
-
-    @contextmanager
-    def _statistics(self, members: Sequence[int]) -> Iterator[None]:
-        if 0 in members:
-            yield
-        else:
-            with _untracked(self.norms):
-                yield
+        for layer in range(first, model.layers):
+            if not schedule.runs(layer):
+                continue
+            watch = MapWatch(model.score) if layer in self.maps else None
+            entered = state.place
+            state = model.advance(state, [layer], schedule.counts, lean=self.lean, watch=watch)
+            if watch is not None:
+                inside.maps[layer] = (watch.taken(layer), entered)
+            if layer in self.features:
+                inside.features[layer] = (state.tokens, state.place)
+        self.learn(member, state, inside)

@@ -15,7 +15,7 @@ from tavt_kit.adaptive import AdaptiveViT
 from tavt_kit.distill.full_loss import full_loss_of
 from tavt_kit.distill.inside import Inside, attention_loss, feature_loss
 from tavt_kit.distill.losses import check_direction, divergence
-from tavt_kit.distill.passes import Passes, batch_norms
+from tavt_kit.distill.passes import Passes
 from tavt_kit.distill.teacher import Teacher
 from tavt_kit.errors import TrainingError
 from tavt_kit.schedule import TokenSchedule
@@ -161,7 +161,7 @@ def sandwich_step(
 
 def _at_once(model: AdaptiveViT, images: Tensor, rule: SandwichRule) -> int:
     """Images that go through the networks together."""
-    if full_loss_of(model).pairwise or batch_norms(model):
+    if full_loss_of(model).pairwise:
         return len(images)
     if rule.chunk is None and images.device.type != "cpu":
         return len(images)

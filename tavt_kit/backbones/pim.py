@@ -9,6 +9,7 @@ Mended against the official code: ``use_combiner`` is heeded, and a model withou
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -17,7 +18,7 @@ from torch import Tensor, nn
 from tavt_kit.backbones.base import Backbone, Outputs
 from tavt_kit.backbones.pim_heads import mean_of_heads
 from tavt_kit.backbones.pim_levels import LEVELS, levels_of, make_backbone, plan_levels
-from tavt_kit.backbones.pim_parts import Combiner, Pyramid, by_confidence, classifier, linear_macs
+from tavt_kit.backbones.pim_parts import Combiner, Pyramid, by_confidence, classifier, closest_ranks, linear_macs
 from tavt_kit.backbones.pim_vit import PimVitBackbone, PimWhole
 from tavt_kit.backbones.registry import FGVC_EVALUATION, register
 from tavt_kit.backbones.timm_vit import is_timm_vit
@@ -206,6 +207,14 @@ class Pim(nn.Module):
             gather_rows(x, by_confidence(z, count))
             for x, z, count in zip(features, logits, self.num_selects, strict=True)
         ]
+
+    def closest(self, levels: Sequence[Tensor]) -> Tensor:
+        """Four levels (B, S, C) -> (B,): how near the order of the selected tokens is to another one."""
+        _, logits = self.judge(levels)
+        closest = levels[0].new_full((len(levels[0]),), math.inf).double()
+        for level, count in zip(logits, self.num_selects, strict=False):  # without a selection there are none
+            closest = closest.minimum(closest_ranks(level, count))
+        return closest
 
     def head_macs(self) -> int:
         """Multiply-adds of everything after a backbone that gives tokens (resized maps are not counted)."""

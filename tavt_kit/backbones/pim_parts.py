@@ -99,6 +99,16 @@ def by_confidence(logits: Tensor, count: int) -> Tensor:
     return confidence.argsort(dim=1, descending=True, stable=True)[:, :count]
 
 
+def closest_ranks(logits: Tensor, count: int) -> Tensor:
+    """(B, S, K) -> (B,): the smallest gap between two neighbours of the order that ``by_confidence`` goes by, relative.
+
+    Of those that are taken, and the surest that is not.
+    """
+    confidence = logits.double().softmax(dim=2).amax(dim=2)
+    ordered = confidence.sort(dim=1, descending=True).values[:, : count + 1]
+    return ((ordered[:, :-1] - ordered[:, 1:]) / ordered[:, :-1]).amin(dim=1)
+
+
 class Combiner(nn.Module):
     """A graph convolution over what was selected, in its order (section 3.4).
 

@@ -71,6 +71,10 @@ class PimVitBackbone(TimmVit):
     def pooled(self, state: TokenState) -> Tensor:
         return self.pim.pooled_of(self.levels(state))
 
+    def closest(self, state: TokenState) -> Tensor:
+        """See ``Pim.closest``."""
+        return self.pim.closest(self.levels(state))
+
     def costs(self) -> tuple[int, tuple[LayerCosts, ...], HeadCosts]:
         layers = tuple(layer_costs(block, joint) for block, joint in zip(self.blocks, self.joint, strict=True))
         return stem_macs(self.model), layers, HeadCosts(self.pim.head_macs())
@@ -93,6 +97,10 @@ class PimWhole(WholeModel):
 
     def pooled(self, state: TokenState) -> Tensor:
         return self.model.pooled_of(self.levels(state))  # type: ignore[no-any-return]
+
+    def closest(self, state: TokenState) -> Tensor:
+        """See ``Pim.closest``."""
+        return self.model.closest(self.levels(state))  # type: ignore[no-any-return]
 
     def costs(self) -> tuple[int, tuple[LayerCosts, ...], HeadCosts]:
         training = self.model.training

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from tavt_kit.adaptive import AdaptiveViT, LeanViT
 from tavt_kit.backbones.base import Watch
+from tavt_kit.backbones.pim_vit import PimVitBackbone, PimWhole
 from tavt_kit.schedule import TokenSchedule
 
 __all__ = ["NEAR_TIE", "margins"]
@@ -25,13 +26,15 @@ NEAR_TIE = 5e-5
 def margins(adaptive: AdaptiveViT, schedule: TokenSchedule, images: NDArray[np.float32]) -> NDArray[np.float64]:
     """Each image's narrowest choice over all layers: score of the last token kept minus that of the first dropped.
 
+    PIM's head chooses too, and the order of what it selects counts (``Pim.closest``).
+
     Args:
         adaptive: The wrapped model.
         schedule: Which layers choose, and how many.
         images: (n, 3, H, W), preprocessed; a handful.
 
     Returns:
-        (n,) as a share of the larger score; infinite where nothing is dropped.
+        (n,) as a share of the larger score; infinite where nothing is chosen.
     """
     model = LeanViT(adaptive, schedule).eval().adaptive
     narrowest = np.full(len(images), np.inf)
@@ -47,6 +50,8 @@ def margins(adaptive: AdaptiveViT, schedule: TokenSchedule, images: NDArray[np.f
                 kept = schedule.counts[layer] - model.prefix
                 narrowest = np.minimum(narrowest, _margin(watch.scores[:, model.prefix :], kept).numpy())
             state = model.advance(state, [layer], schedule.counts)
+        if isinstance(model.backbone, PimVitBackbone | PimWhole):
+            narrowest = np.minimum(narrowest, model.backbone.closest(state).numpy())
     return narrowest
 
 

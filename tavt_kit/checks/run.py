@@ -247,7 +247,7 @@ def _name(file: str, card: ArtifactCard) -> str:
 
 def _tied(answers: Answers, artifact: Artifact, source: Source, gate: Gate) -> list[int]:
     """The images that strayed because the source's own choice hangs on the last bits; asked where few strayed."""
-    if not artifact.exact or artifact.card.is_dense:
+    if not artifact.exact:
         return []
     strayed = np.flatnonzero(answers.errors() > gate.tolerance)
     if not may_be_tied(len(strayed), answers.n):

@@ -54,3 +54,19 @@ def test_margins_are_those_of_the_scores_the_drop_uses(kind: str, score: str, mo
         ordered = -np.sort(-scores.astype(np.float64), axis=1)
         expected = np.minimum(expected, 1 - ordered[:, kept] / ordered[:, kept - 1])
     np.testing.assert_allclose(margins(adaptive, adaptive.schedule, images.numpy()), expected, rtol=1e-3, atol=1e-6)
+
+
+def test_the_order_of_what_pim_selects_is_a_choice_too() -> None:
+    """Where two places change their ranks when a logit moves by a little, the margin is as little."""
+    torch.manual_seed(0)
+    adaptive = wrap(zoo.ZOO["pim"]().eval())
+    images = zoo.images(adaptive.bare, 3)
+    found = margins(adaptive, adaptive.dense_schedule, images.numpy())
+    with torch.inference_mode():
+        _, logits = adaptive.bare.judge(adaptive.bare.levels(images))
+    expected = np.full(3, np.inf)
+    for level, count in zip(logits, adaptive.bare.num_selects, strict=True):
+        surest = np.sort(level.double().softmax(2).amax(2).numpy(), axis=1)[:, ::-1]
+        for rank in range(min(count, surest.shape[1] - 1)):
+            expected = np.minimum(expected, 1 - surest[:, rank + 1] / surest[:, rank])
+    np.testing.assert_allclose(found, expected, rtol=1e-5)
