@@ -53,6 +53,7 @@ class Family:
     Args:
         name: timm's.
         train: Flags of ``fgvc-kit train``.
+        distill: Of ``fgvc-kit distill``, besides its defaults.
         arguments: That create it over the backbone's shape; ``None`` where the name alone does, at random.
         inside: Before the names of the backbone's weights.
         longer: Its training takes so many times the steps of the others.
@@ -64,6 +65,7 @@ class Family:
     train: str
     arguments: Mapping[str, Any] | None = field(default_factory=dict)
     inside: str = ""
+    distill: str = ""
     longer: int = 1
     edge: int = 14
     cut: str = "--mlp 0.75 --heads 0.67"
@@ -79,6 +81,7 @@ FAMILIES = {
         f"{FINE} --no-probe --loss pim",
         {"backbone": DINO, "fpn_size": 256, "drop_rate": 0.0},
         "backbone.",
+        "--sampling ratio",  # its levels mix fresh and stale tokens where little is dropped, which bounds hardly draw
     ),
     "ViTAE": Family("vitae_tiny", SCRATCH, None, longer=10, edge=16, cut="--mlp 0.75"),
     "ViTAEv2": Family("vitaev2_s", SCRATCH, None, longer=10, edge=32, cut="--mlp 0.75"),
@@ -149,9 +152,10 @@ def made(name: str, given: argparse.Namespace) -> dict[str, Any]:
     learn = ("--batch", 16, "--augment", given.augment, *limited(given))
     first = (*family.train.split(), "--steps", given.steps * family.longer, *learn)
     run("train", start, "-o", trained, "--data", given.data, *first)
-    run("distill", trained, "-o", distilled, "--steps", given.steps, *learn)
+    steps = ("--steps", given.steps, *learn, *family.distill.split())
+    run("distill", trained, "-o", distilled, *steps)
     run("prune", distilled, "-o", pruned, *family.cut.split(), "--pictures", min(256, given.limit or 256))
-    run("distill", pruned, "-o", taught, "--teacher", distilled, "--steps", given.steps, *learn)
+    run("distill", pruned, "-o", taught, "--teacher", distilled, *steps)
     form = ("--format", "onnx,openvino", "--own-weights", *checked(given))
     two = ("--schedule", "whole=dense", "--schedule", f"dropped={given.schedule}")
     run("export", distilled, "-o", place / "shipped", *two, "--precision", "f32,int8", *form)
