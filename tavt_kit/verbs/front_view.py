@@ -39,14 +39,15 @@ def print_front(body: Mapping[str, Any], *, place: Path, marked: int | None = No
     for title in ("", "schedule", "GMACs", first, *_further(body), *_times(body), "verdict", "from"):
         table.add_column(escape(title), justify="left" if title in ("", "schedule", "verdict", "from") else "right")
     for index, record in enumerate(body["candidates"]):
-        table.add_row(*map(escape, _row(body, record, ">" if index == mark else "")))
+        name = str(schedule_of(record))
+        table.add_row(*map(escape, (">" if index == mark else "", name, *_row(body, record))))
     shown = {str(schedule_of(record)) for record in body["candidates"]}
     for record in body.get("baselines", ()):
-        if str(schedule_of(record)) not in shown:
-            table.add_row(*map(escape, _row(body, record, "")), style="dim")
+        if (name := str(schedule_of(record))) not in shown:
+            table.add_row("", *map(escape, (name, *_row(body, record))), style="dim")
     for record in body.get("rivals", ()):
-        row = _row(body, {"schedule": (), "origin": "baseline", **record}, "")
-        table.add_row("", *map(escape, (record["name"], *row[2:])), style="dim")
+        row = _row(body, {"origin": "baseline", **record})
+        table.add_row("", *map(escape, (record["name"], *row)), style="dim")
     console.print(table)
     for one in body.get("rivals_left_out", ()):
         console.print(escape(f"Left out: {one['name']}, because {one['reason']}."), highlight=False)
@@ -93,10 +94,11 @@ def _times(body: Mapping[str, Any]) -> tuple[str, ...]:
     return (*times, "predicted, MB", "memory, MB", "most, MB") if body.get("memory") else times
 
 
-def _row(body: Mapping[str, Any], record: Mapping[str, Any], mark: str) -> list[str]:
+def _row(body: Mapping[str, Any], record: Mapping[str, Any]) -> list[str]:
+    """What stands behind the schedule, or a baseline's name."""
     low, high = (f"{100 * end:.1f}" for end in record.get("ci95", (float("nan"),) * 2))
     times = record["latency_ms"] or {}
-    row = [mark, str(schedule_of(record)), "" if record["macs"] is None else f"{record['macs'] / 1e9:.3g}"]
+    row = ["" if record["macs"] is None else f"{record['macs'] / 1e9:.3g}"]
     row.append(f"{_percent(body, record)} [{low}, {high}]" if body["metric"] in record else "not known")
     others = record.get("others", {})
     row += [f"{100 * others[name]['value']:.1f}" if name in others else "" for name in _further(body)]
