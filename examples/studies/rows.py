@@ -225,7 +225,7 @@ def files_of(place: Path, given: argparse.Namespace) -> Iterator[dict[str, Any]]
         for what, stem in FILES.items()
     }
     paths |= {("pruned", form): place / "small" / f"model.f32.{suffix}" for form, suffix in SUFFIXES.items()}
-    run("bench", *paths.values(), "-o", place, "--min-time", given.seconds)
+    run("bench", *paths.values(), "-o", place, "--min-time", given.seconds, "--max-time", f"{2 * given.seconds:g}s")
     times = json.loads((place / "bench.json").read_text())["candidates"]
     (lost,) = checks_of(place / "lost").values()
     for ((what, form), path), time in zip(paths.items(), times, strict=True):
