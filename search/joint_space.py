@@ -95,8 +95,7 @@ class JointSpace(Space):
     def firsts(self) -> tuple[TokenSchedule, ...]:
         """The dense model with each value of each gene alone, then each smaller size in the fewest bits."""
         sizes, *_, precisions = self.choices
-        alone = [(gene, value) for gene, choices in enumerate(self.choices) for value in range(1, choices)]
-        wanted = [{gene: value} for gene, value in alone]
+        wanted = [{gene: value} for gene, choices in enumerate(self.choices) for value in range(1, choices)]
         if precisions > 1:
             wanted += [{0: size, self.extras - 1: precisions - 1} for size in range(1, sizes)]
         found = []

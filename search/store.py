@@ -247,8 +247,7 @@ class Store:
 def _key(schedule: TokenSchedule) -> str:
     counts = ",".join(str(count) for count in schedule.counts)
     if isinstance(schedule, JointSchedule):
-        words = [schedule.image_size, schedule.score, *([] if schedule.precision is None else [schedule.precision])]
-        counts = f"{' '.join(map(str, words))} {counts}"
+        counts = f"{schedule.image_size} {schedule.score} {schedule.precision} {counts}"
     return counts if schedule.executed is None else f"{counts} of {','.join(str(layer) for layer in schedule.executed)}"
 
 

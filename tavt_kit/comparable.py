@@ -146,9 +146,9 @@ def _front(body: Mapping[str, Any]) -> Parts:
     traits["model"] = str(body["model"]["name"])
     entries = []
     for row in [*body["candidates"], *body.get("baselines", ())]:
-        counts = str(schedule_of(row))
+        name = str(schedule_of(row))
         accuracy = Accuracy(body["metric"], body["split"], row[body["metric"]], row["n"], *row["ci95"])
-        entries.append(Entry(counts, {"schedule": counts}, _summary(row.get("latency_ms")), accuracy))
+        entries.append(Entry(name, {"schedule": name}, _summary(row.get("latency_ms")), accuracy))
     unique = {entry.name: entry for entry in entries}
     return traits, {"budgets": ", ".join(body["budgets"])}, list(unique.values())
 

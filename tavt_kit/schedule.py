@@ -10,7 +10,7 @@ from itertools import groupby
 
 from tavt_kit.errors import ScheduleError
 
-__all__ = ["JointSchedule", "TokenSchedule"]
+__all__ = ["JointSchedule", "TokenSchedule", "precision_of"]
 
 _RUN = re.compile(r"(\d+)(?:x(\d+))?")
 _FORMS = "'dense', 'taper:0.2' or counts such as '197x4,150x4,90x4'"
@@ -183,6 +183,11 @@ class JointSchedule(TokenSchedule):
     def genes_text(self) -> str:
         """What is said behind the counts."""
         return genes_text(self.layers, self.executed, self.image_size, self.score, self.precision)
+
+
+def precision_of(schedule: TokenSchedule) -> str | None:
+    """The precision that a schedule was given; ``None`` for the target's own."""
+    return schedule.precision if isinstance(schedule, JointSchedule) else None
 
 
 def genes_text(

@@ -209,10 +209,11 @@ class Pim(nn.Module):
         ]
 
     def closest(self, levels: Sequence[Tensor]) -> Tensor:
-        """Four levels (B, S, C) -> (B,): how near the order of the selected tokens is to another one."""
+        """Four levels (B, S, C) -> (B,): how near the order that the combiner reads is to another one."""
         _, logits = self.judge(levels)
         closest = levels[0].new_full((len(levels[0]),), math.inf).double()
-        for level, count in zip(logits, self.num_selects, strict=False):  # without a selection there are none
+        read = () if self.combiner is None else self.num_selects
+        for level, count in zip(logits, read, strict=False):
             closest = closest.minimum(closest_ranks(level, count))
         return closest
 

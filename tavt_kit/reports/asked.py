@@ -47,7 +47,8 @@ def asked(records: Records, budget: Budget) -> Records:
 def _chosen_again(front: Mapping[str, Any], budget: Budget) -> dict[str, Any]:
     view = FrontView.of(front)
     metric, batch = view.metric, whole(front, "target", "batch") or 1
-    entries = [record for record, _ in view.choosable(front)]
+    # Candidates change their places here, but an export picks them by those of the run's front.json.
+    entries = [{**record, "place": int(key[1:])} if key[0] == "c" else record for record, key in view.choosable(front)]
     views = [CandidateView.of(record, metric) for record in entries]
     verdicts = [str(judge_view(one, budget, metric, batch)) for one in views]
     judged = [{**record, "verdict": verdict} for record, verdict in zip(entries, verdicts, strict=True)]

@@ -182,7 +182,10 @@ class MemoryView:
 
 @dataclass(frozen=True, slots=True)
 class CandidateView:
-    """One candidate of a front."""
+    """One candidate of a front.
+
+    ``place`` is that in the run's ``front.json``, where a report's own budget has put it elsewhere.
+    """
 
     counts: tuple[int, ...]
     macs: float | None
@@ -194,6 +197,7 @@ class CandidateView:
     others: Mapping[str, Any]
     genes: str = ""
     memory: MemoryView | None = None
+    place: int | None = None
 
     @classmethod
     def of(cls, record: Any, metric: str) -> CandidateView:
@@ -215,6 +219,7 @@ class CandidateView:
                 text(record, "precision"),
             ),
             MemoryView.of(mapping(record, "memory_bytes")),
+            whole(record, "place"),
         )
 
     @property

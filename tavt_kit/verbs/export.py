@@ -150,14 +150,13 @@ def export_verb(
         raise options.BadOption(f"a switchable file takes every preset of the front; leave out --pick {picks[0]}")
     counts = presets_for(run, model, texts) if switchable else schedules_for(run, model, texts, picks)
     model = model_for(run, model, counts)
-    labels = [SWITCHABLE] if switchable else list(counts)
+    wanted = precisions or [precision_for(counts)]
     try:
-        forms = forms_of(formats, precisions or [precision_for(counts)], labels)
+        forms = forms_of(formats, wanted, [SWITCHABLE] if switchable else list(counts))
     except ExportError as error:
-        if precisions:
+        if precisions or wanted == ["f32"]:  # a precision that the user, or nobody, has chosen
             raise
-        chose = precision_for(counts)
-        raise ExportError(f"{error}; the search chose {chose}, give --precision for another") from None
+        raise ExportError(f"{error}; the search chose {wanted[0]}, give --precision for another") from None
     several = len(counts) > 1 and not switchable
     plan = Plan(
         forms=forms,

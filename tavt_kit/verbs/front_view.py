@@ -38,10 +38,9 @@ def print_front(body: Mapping[str, Any], *, place: Path, marked: int | None = No
     first = f"{body['metric']}, % [95 %]"
     for title in ("", "schedule", "GMACs", first, *_further(body), *_times(body), "verdict", "from"):
         table.add_column(escape(title), justify="left" if title in ("", "schedule", "verdict", "from") else "right")
-    for index, record in enumerate(body["candidates"]):
-        name = str(schedule_of(record))
+    shown = [str(schedule_of(record)) for record in body["candidates"]]
+    for index, (name, record) in enumerate(zip(shown, body["candidates"], strict=True)):
         table.add_row(*map(escape, (">" if index == mark else "", name, *_row(body, record))))
-    shown = {str(schedule_of(record)) for record in body["candidates"]}
     for record in body.get("baselines", ()):
         if (name := str(schedule_of(record))) not in shown:
             table.add_row("", *map(escape, (name, *_row(body, record))), style="dim")

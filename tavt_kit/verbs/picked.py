@@ -176,9 +176,9 @@ def precision_for(schedules: Mapping[str, TokenSchedule]) -> str:
     Raises:
         ScheduleError: They want different ones.
     """
-    from tavt_kit.schedule import JointSchedule
+    from tavt_kit.schedule import precision_of
 
-    wanted = {one.precision or "f32" if isinstance(one, JointSchedule) else "f32" for one in schedules.values()}
+    wanted = {precision_of(one) or "f32" for one in schedules.values()}
     if len(wanted) > 1:
         raise ScheduleError(
             f"{' and '.join(map(str, schedules.values()))} were found in different precisions; give --precision, or "

@@ -102,8 +102,6 @@ def run_search(request: Request) -> dict[str, Any]:
         store.hold_to(subject.ties(request))
         body = {**recorded(request), "copied": settle(subject, request), "ties": subject.ties(request)}
         write_record(request.out / RECIPE[0], *RECIPE[1:], body)
-        if subject.joint is not None and "int8" in subject.joint.precisions:
-            int8_session(subject, request, subject.model)  # what cannot be quantized is refused before the long part
         official = MacsFormula.of(subject.model, rule="tavt").macs
         costs = replace(_costs(subject, request, store, memory), official_macs=official)
         make = how_to_look(subject, request)
@@ -158,8 +156,10 @@ def _costs(subject: Subject, request: Request, store: Store, memory: SearchMemor
         print_reach(rows + timed_rows, request.budget.floors)
         check_reachable(timed_rows)
         if request.is_here:
-            tables = 1 if subject.joint is None else len(subject.joint.precisions)
-            minutes = "a minute" if tables == 1 else f"{tables} minutes, one for each precision"
+            precisions = () if subject.joint is None else subject.joint.precisions
+            if "int8" in precisions:
+                int8_session(subject, request, subject.model)  # refuses what cannot be quantized before the long part
+            minutes = "a minute" if len(precisions) < 2 else f"{len(precisions)} minutes, one for each precision"
             say_stage(f"Timing the layers on {request.target}, about {minutes}.")
         else:
             say_stage(f"Predicting by the profile of {request.target}; nothing is measured on this machine.")

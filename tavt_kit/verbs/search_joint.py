@@ -20,7 +20,7 @@ from tavt_kit.model_card import ModelCard
 from tavt_kit.preprocess import Preprocessing
 from tavt_kit.pruning.depth import spared_layers
 from tavt_kit.runtimes import check_available
-from tavt_kit.schedule import JointSchedule, TokenSchedule
+from tavt_kit.schedule import JointSchedule, TokenSchedule, precision_of
 from tavt_kit.scores import SCORES
 from tavt_kit.search.joint_space import JointSpace
 from tavt_kit.shared_evaluation import SharedEvaluator
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
     from tavt_kit.adaptive import AdaptiveViT
 
-__all__ = ["JointEvaluator", "counting", "joint_space", "precision_of", "predicting", "target_of", "variant_of"]
+__all__ = ["JointEvaluator", "counting", "joint_space", "predicting", "target_of", "variant_of"]
 
 _SHARES = (1.0, 0.875, 0.75, 0.625)
 """Of the patches along a side: the image sizes that are tried, in whole patches."""
@@ -94,11 +94,6 @@ def _precisions(request: Request) -> tuple[str, ...]:
         except TargetError:  # torch has kernels that OpenVINO has not
             halves = False
     return (own, *(["bf16"] if halves else []), "int8")
-
-
-def precision_of(schedule: TokenSchedule) -> str | None:
-    """The precision that a schedule was given; ``None`` for the target's own."""
-    return schedule.precision if isinstance(schedule, JointSchedule) else None
 
 
 def target_of(target: TargetDevice, schedule: TokenSchedule) -> TargetDevice:

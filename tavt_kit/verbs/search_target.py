@@ -17,11 +17,11 @@ from tavt_kit.latency_table import LatencyTable, tails_of
 from tavt_kit.measurement import Measurement
 from tavt_kit.records import read_record, sha256_text, write_record
 from tavt_kit.runtimes import Images, Session
-from tavt_kit.schedule import TokenSchedule
+from tavt_kit.schedule import TokenSchedule, precision_of
 from tavt_kit.search import Costs, Store
 from tavt_kit.search.feasibility import Reach, reach_of
 from tavt_kit.verbs.progress import watching
-from tavt_kit.verbs.search_joint import counting, precision_of, predicting, target_of, variant_of
+from tavt_kit.verbs.search_joint import counting, predicting, target_of, variant_of
 from tavt_kit.verbs.search_request import Request
 from tavt_kit.verbs.search_rivals import Rivals
 from tavt_kit.verbs.search_subject import Subject

@@ -111,6 +111,21 @@ def test_candidates_of_one_schedule_in_two_precisions_are_two(folder: Path, tmp_
     assert command == f"fgvc-kit export {tmp_path} --pick {view.chosen} --format openvino"
 
 
+def test_a_budget_of_the_report_exports_by_the_place_in_the_run(folder: Path, tmp_path: Path) -> None:
+    """It puts baselines among the candidates, so that their places are others than those ``--pick`` counts."""
+    body = json.loads((folder / "front.json").read_text())
+    for one in body["candidates"]:
+        one["precision"] = "int8"
+    write_record(tmp_path / "front.json", body["schema"], body["version"], body)
+    records = asked(gather([tmp_path]), Budget.parse(["latency=30ms"]))
+    front = records.first("front")
+    found = [one for one in FrontView.of(front).candidates if one.genes]
+    assert len(found) == len(body["candidates"]) < len(FrontView.of(front).candidates)
+    for one in found:
+        place = int(export_command(front, one, tmp_path).split("--pick ")[1].split()[0])
+        assert body["candidates"][place]["schedule"] == list(one.counts)
+
+
 def test_csv_and_json_say_what_the_page_says(folder: Path, tmp_path: Path) -> None:
     written = write_report([folder], tmp_path, Budget.parse(["latency=8ms"]))
     body = json.loads(written.json.read_text(encoding="utf-8"))

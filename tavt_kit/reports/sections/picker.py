@@ -94,7 +94,8 @@ def export_command(front: Mapping[str, Any], one: CandidateView, folder: Path) -
     runtime, precision = text(front, "target", "runtime"), text(front, "target", "precision")
     form = {"openvino": "openvino", "onnxruntime": "onnx", "torch": "safetensors"}.get(runtime or "", "onnx")
     if one.genes:  # which no --schedule can say
-        place = next(i for i, other in enumerate(FrontView.of(front).candidates) if other.schedule == one.schedule)
+        shown = [other.schedule for other in FrontView.of(front).candidates]
+        place = shown.index(one.schedule) if one.place is None else one.place
         return shlex.join(["fgvc-kit", "export", str(folder), "--pick", str(place), "--format", form])
     parts = ["fgvc-kit", "export", str(folder), "--schedule", one.schedule, "--format", form]
     if precision not in (None, "f32"):
