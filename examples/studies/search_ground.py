@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from tavt_kit.adaptive import AdaptiveViT
 from tavt_kit.checkpoints import load_model
-from tavt_kit.data import load_bytes, thin_out
+from tavt_kit.data import ImageSet, load_bytes, thin_out
 from tavt_kit.data.inherited import inherited_images
 from tavt_kit.evaluation import LeanEvaluator
 from tavt_kit.front import hypervolume
@@ -68,9 +68,14 @@ class Ground:
         """(split, counts, pictures that are right), one schedule a line, appended."""
         return self.out / "scores.csv"
 
+    @cached_property
+    def images(self) -> ImageSet:
+        """Of the run."""
+        return inherited_images(self.run, None)
+
     def pictures(self, split: str) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
         """In the order of the screening."""
-        samples = thin_out(inherited_images(self.run, None).split(split), self._limit(split))
+        samples = thin_out(self.images.split(split), self._limit(split))
         samples = [samples[place] for place in stratified([sample.label for sample in samples])]
         pixels, labels, _ = load_bytes(samples, self.preprocessing)
         return pixels, labels
@@ -107,7 +112,7 @@ class Ground:
 
     def size(self, split: str) -> int:
         """Pictures of a split."""
-        whole = len(inherited_images(self.run, None).split(split))
+        whole = len(self.images.split(split))
         return min(whole, self._limit(split) or whole)
 
     def _limit(self, split: str) -> int | None:
