@@ -32,6 +32,9 @@ from tavt_kit.shared_evaluation import SharedEvaluator
 PLAIN = 250
 """Schedules of NSGA-II without levers."""
 
+SHARES = (25, 10)
+"""Our fronts are also looked at when they have taken so many times fewer seconds than the official search does."""
+
 
 def _searched(
     ground: Ground, evaluate: Any, algorithm: str, evaluations: int, seed: int, store: Store, learn: Any = None
@@ -117,6 +120,7 @@ def _variant(
         "evaluations": result.evaluations, "seconds": clock[-1], "reached": reached, "looked_at": _looked(result),
         "factor": whole / reached["seconds"] if reached else None,
         "factor_to_last_gain": until / reached["seconds"] if reached else None,
+        "early": {share: _early(ground, result, clock, slope, whole / share) for share in SHARES},
         **_on_both(ground, _own_front(ground, result)),
     }  # fmt: skip
 
@@ -148,6 +152,21 @@ def _reached(
             exact = _exact_seconds(ground, path, front)
             taken = clock[number - 1] + exact
             return {"evaluations": number, "seconds": taken, "exact_scores": exact, "volume": volume}
+    return None
+
+
+def _early(
+    ground: Ground, result: SearchResult, clock: Sequence[float], slope: dict[str, Any], seconds: float
+) -> dict[str, Any] | None:
+    """Our front as it is after so many seconds, its exact scores among them, paid for by whole passes."""
+    for number in range(result.evaluations, 0, -1):
+        if clock[number - 1] > seconds:
+            continue
+        front = _own_front(ground, result, number)
+        taken = clock[number - 1] + sum(whole_passes(ground, slope, front))
+        if taken <= seconds:
+            front = ground.front(front, ground.score("val", front))
+            return {"evaluations": number, "seconds": taken, **_on_both(ground, front)}
     return None
 
 
@@ -197,6 +216,11 @@ def summary(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
             key = f"front_volume_{split}"
             apart = [row["variants"][name][key] - row["official"][key] for row in rows]
             found[f"{name} volume_{split} less official"] = _interval(apart)
+            for share in SHARES:
+                early = [row["variants"][name]["early"][share] for row in rows]
+                apart = [one[key] - row["official"][key] for one, row in zip(early, rows, strict=True) if one]
+                if apart:
+                    found[f"{name} volume_{split} at 1/{share} of its seconds less official"] = _interval(apart)
     return found
 
 

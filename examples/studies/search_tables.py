@@ -55,6 +55,11 @@ def _show_ours(found: dict[str, Any]) -> None:
             reached = f"{then['evaluations']}, {then['seconds']:.0f} s" if then else "-"
             times = f"{factor:.1f}x" if factor else "-"
             print(f"| {row['seed']} | {name} | {both} | {looked} | {one['seconds']:.0f} | {reached} | {times} |")
+            for share, early in one.get("early", {}).items():
+                if early:
+                    both = f"{early['front_volume_val']:.4f}, {early['front_volume_test']:.4f}"
+                    name_then, number = f"{name} at 1/{share} of the official seconds", early["evaluations"]
+                    print(f"| {row['seed']} | {name_then} | {both} | {number} | {early['seconds']:.0f} | | |")
     for name, one in found["summary"].items():
         reached = f", reached in {one['reached']} of {one['of']}" if "of" in one else ""
         if "mean" not in one:
