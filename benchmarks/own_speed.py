@@ -31,7 +31,8 @@ from tavt_kit.bench.record import SCHEMA, VERSION, Benched, bench_body
 from tavt_kit.checks import Artifact, Gate, Source, check
 from tavt_kit.data import Sample
 from tavt_kit.device import TargetDevice
-from tavt_kit.distill.sampling import Bound, Sampler
+from tavt_kit.distill.bound import Bound
+from tavt_kit.distill.sampling import Sampler
 from tavt_kit.distill.step import sandwich_step
 from tavt_kit.exporters.to_onnx import to_onnx
 from tavt_kit.host import HostFacts

@@ -20,7 +20,7 @@ from tavt_kit.schedule import TokenSchedule
 
 __all__ = ["LADDER", "Rung", "climb", "features"]
 
-LADDER = ("dense", "taper:0.1", "taper:0.2", "taper:0.3", "taper:0.4")
+LADDER = ("dense", "taper:0.1", "taper:0.2", "taper:0.3", "taper:0.4", "stages:0.3", "stages:0.5")
 """Before and after distillation, always these."""
 
 _BATCH = 64

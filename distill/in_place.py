@@ -12,6 +12,7 @@ from torch import Tensor
 
 from tavt_kit.adaptive import AdaptiveViT
 from tavt_kit.data import ImageSet, inherit_split
+from tavt_kit.distill.bound import Bound
 from tavt_kit.distill.common import (
     asked_of,
     card_of,
@@ -34,7 +35,7 @@ from tavt_kit.distill.processes import Processes
 from tavt_kit.distill.progress import Progress, Silent
 from tavt_kit.distill.recipe import DistillRecipe
 from tavt_kit.distill.run_folder import RunFolder
-from tavt_kit.distill.sampling import Bound, Sampler
+from tavt_kit.distill.sampling import Sampler
 from tavt_kit.distill.state import remove_state
 from tavt_kit.distill.step import SandwichRule, sandwich_step
 from tavt_kit.distill.teacher import Teacher

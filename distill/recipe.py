@@ -7,12 +7,12 @@ from dataclasses import asdict, dataclass, field
 from types import MappingProxyType
 from typing import Any
 
+from tavt_kit.distill.bound import Bound
 from tavt_kit.distill.changes import parts_of
 from tavt_kit.distill.objective import Objective
 from tavt_kit.distill.optimisation import Optimisation
 from tavt_kit.distill.reading import Reading
 from tavt_kit.distill.running import Running
-from tavt_kit.distill.sampling import Bound
 from tavt_kit.errors import TrainingError, UnknownName
 
 __all__ = ["FAMILIES", "DistillRecipe", "TrainRecipe"]
@@ -115,7 +115,7 @@ class DistillRecipe:
     Args:
         name: Where the values come from.
         bound: Largest share of tokens a layer may drop, or how it grows (``"0.2:0.6"``; see ``Bound.parse``).
-        sampling: How random sub-networks are drawn: ``"bound"`` or ``"ratio"`` (see ``Sampler``).
+        sampling: How random sub-networks are drawn: ``"bound"``, ``"ratio"`` or ``"stages"`` (see ``Sampler``).
         schedules: As text; if any, sub-networks are these instead.
         sub_networks: Random sub-networks per step, beside the full and the smallest one (``num_sandwich``).
         kl: ``"reverse"`` (official) or ``"forward"``.

@@ -9,28 +9,28 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
-from tavt_kit.errors import TavtError, TrainingError, UnknownName
-from tavt_kit.schedule import TokenSchedule
+from tavt_kit.distill.bound import Bound
+from tavt_kit.errors import TrainingError, UnknownName
+from tavt_kit.schedule import TokenSchedule, stage_layers
 
 __all__ = [
-    "ANNEALS",
     "SAMPLINGS",
-    "Bound",
     "Draws",
     "Sampler",
     "bounded_counts",
     "first_layers",
     "ratio_counts",
+    "staged_counts",
     "surviving_layers",
     "thinned_counts",
     "up_to_first_layers",
 ]
 
-ANNEALS = ("linear", "cosine")
-SAMPLINGS = ("bound", "ratio")
+SAMPLINGS = ("bound", "ratio", "stages")
 
 Draws = np.random.Generator | np.random.RandomState
 """Where randomness comes from; the legacy kind repeats the official samples."""
@@ -44,13 +44,17 @@ def _whole(draws: Draws, low: int, high: int) -> int:
 
 
 def _counts(
-    tokens: int, layers: int, floor: int, executed: Collection[int] | None, keep: Callable[[int], int]
+    tokens: int, layers: int, floor: int, executed: Collection[int] | None, keep: Callable[[int, int], int]
 ) -> tuple[int, ...]:
-    """Count after each layer; a layer that does not run repeats the count before it and draws nothing."""
+    """Count after each layer; a layer that does not run repeats the count before it and draws nothing.
+
+    Args:
+        keep: (layer, tokens that enter it) -> tokens that leave it.
+    """
     counts, count = [], tokens
     for layer in range(layers):
         if executed is None or layer in executed:
-            count = max(keep(count), floor)
+            count = max(keep(layer, count), floor)
         counts.append(count)
     return tuple(counts)
 
@@ -64,14 +68,44 @@ def ratio_counts(
         >>> ratio_counts(60, 5, 0.3, executed=(0, 2, 4))
         (42, 42, 30, 30, 21)
     """
-    return _counts(tokens, layers, floor, executed, lambda n: math.ceil(n * (1 - ratio)))
+    return _counts(tokens, layers, floor, executed, lambda _, n: math.ceil(n * (1 - ratio)))
 
 
 def bounded_counts(
     tokens: int, layers: int, bound: float, draws: Draws, *, floor: int = 2, executed: Collection[int] | None = None
 ) -> tuple[int, ...]:
     """A random sub-network: uniform in ``ceil(n * (1 - bound)) .. n`` after each executed layer."""
-    return _counts(tokens, layers, floor, executed, lambda n: _whole(draws, math.ceil(n * (1 - bound)), n))
+    return _counts(tokens, layers, floor, executed, lambda _, n: _whole(draws, math.ceil(n * (1 - bound)), n))
+
+
+def staged_counts(
+    tokens: int,
+    layers: int,
+    bound: float,
+    draws: Draws | None = None,
+    *,
+    floor: int = 2,
+    executed: Collection[int] | None = None,
+) -> tuple[int, ...]:
+    """A sub-network that drops in stages: in the layers of ``stage_layers``, or somewhere between one and the next.
+
+    What the bound lets a quarter of the layers drop goes at once: up to ``1 - (1 - bound) ** (layers / 4)``.
+
+    Args:
+        draws: For each stage a layer, uniform in its range, and a share, uniform in 0 to the largest. ``None`` for the
+            smallest network: the first layers, the largest share.
+
+    Example:
+        >>> staged_counts(65, 12, 0.2)
+        (65, 65, 65, 34, 34, 34, 18, 18, 18, 10, 10, 10)
+    """
+    most = 1 - (1 - bound) ** (layers / 4)
+    starts = stage_layers(layers)
+    shares = {}
+    for start, end in zip(starts, (*starts[1:], layers), strict=True):
+        layer = start if draws is None else _whole(draws, start, end - 1)
+        shares[layer] = most if draws is None else float(draws.uniform(0, most))
+    return _counts(tokens, layers, floor, executed, lambda layer, n: math.ceil(n * (1 - shares.get(layer, 0.0))))
 
 
 def thinned_counts(
@@ -84,7 +118,7 @@ def thinned_counts(
     executed: Collection[int] | None = None,
 ) -> tuple[int, ...]:
     """A random sub-network: every token leaves each executed layer with ``probability``."""
-    return _counts(tokens, layers, floor, executed, lambda n: n - int(draws.binomial(n, probability)))
+    return _counts(tokens, layers, floor, executed, lambda _, n: n - int(draws.binomial(n, probability)))
 
 
 def surviving_layers(layers: int, probability: float, draws: Draws) -> tuple[int, ...]:
@@ -102,78 +136,6 @@ def up_to_first_layers(layers: int, most: int, draws: Draws) -> tuple[int, ...]:
     return first_layers(layers, _whole(draws, 0, min(most, layers - 1)))
 
 
-@dataclass(frozen=True, slots=True)
-class Bound:
-    """The largest share of tokens that a layer may drop, over a training run.
-
-    At progress p in [0, 1] (0 at the first update, 1 at the last) it is ``start + (end - start) * f(p)``, with f(p) = p
-    (linear) or (1 - cos(pi p)) / 2 (cosine, flat at both ends). Growing only: what was learnt of small networks
-    would fade while they are not trained.
-
-    Args:
-        end: At the last update, above 0 and below 1.
-        start: At the first one; ``None`` is ``end``, a bound that stays.
-        shape: ``"linear"`` or ``"cosine"``.
-
-    Raises:
-        TrainingError: A share outside (0, 1), or one that falls.
-        UnknownName: No such shape.
-
-    Example:
-        >>> Bound.parse("0.2:0.6").at(0.5)
-        0.4
-    """
-
-    end: float
-    start: float | None = None
-    shape: str = "linear"
-
-    def __post_init__(self) -> None:
-        for share in (self.end, self.end if self.start is None else self.start):
-            if not 0.0 < share < 1.0:
-                raise TrainingError(
-                    f"the bound is the largest share of tokens a layer may drop, above 0 and below 1, got {share}"
-                )
-        if self.shape not in ANNEALS:
-            raise UnknownName(f"a bound is annealed by one of {', '.join(ANNEALS)}, got {self.shape!r}")
-        if self.start is not None and self.start > self.end:
-            raise TrainingError(
-                f"an annealed bound grows, or the smallest networks would be forgotten, got {self.start:g} to "
-                f"{self.end:g}; write the smaller one first"
-            )
-
-    @classmethod
-    def parse(cls, given: str | float) -> Bound:
-        """Read ``0.4``, ``0.2:0.6`` (linear) or ``0.2:0.6:cosine``.
-
-        Raises:
-            TrainingError: Another form, or a value out of its range.
-        """
-        first, *rest = str(given).split(":")
-        try:
-            if not rest:
-                return cls(float(first))
-            if len(rest) <= 2:
-                return cls(float(rest[0]), float(first), *rest[1:])
-        except ValueError as error:
-            if isinstance(error, TavtError):
-                raise
-        raise TrainingError(f"a bound is a share such as 0.4, or grows: 0.2:0.6 or 0.2:0.6:cosine, got {given!r}")
-
-    def at(self, progress: float) -> float:
-        """The bound at a progress in [0, 1]."""
-        if self.start is None:
-            return self.end
-        if self.shape == "cosine":
-            progress = (1 - math.cos(math.pi * progress)) / 2
-        return self.start + (self.end - self.start) * progress
-
-    def __str__(self) -> str:
-        if self.start is None:
-            return f"{self.end:g}"
-        return f"{self.start:g}:{self.end:g}" + (":cosine" if self.shape == "cosine" else "")
-
-
 _OFFICIAL = Bound(0.2)
 
 
@@ -185,12 +147,14 @@ class Sampler:
         tokens: Of the model, prefix included.
         layers: Of the model.
         prefix: Tokens that always stay.
-        bound: Largest share of tokens that a layer may drop; the smallest network drops it everywhere.
+        bound: Largest share of tokens that a layer may drop; the smallest network drops it everywhere, unless drops
+            come in stages.
         random: Random networks per step (the official ``num_sandwich``).
         layer_dropout: Probability that a layer is left out, in every network, the full one included (as the official
             code does); ``None`` for none.
         sampling: How a random network is drawn: ``"bound"`` (in each layer a count between the bound and all, as
-            officially) or ``"ratio"`` (one ratio for all layers, uniform in 0 to the bound: a taper).
+            officially), ``"ratio"`` (one ratio for all layers, uniform in 0 to the bound: a taper) or ``"stages"``
+            (three drops, the smallest network likewise; see ``staged_counts``).
         schedules: If any, networks are drawn from these instead: the one of fewest tokens in every step, and random
             ones of the others, none twice while there are enough.
 
@@ -269,11 +233,14 @@ class Sampler:
 
     def _sub(self, bound: float, draws: Draws, *, smallest: bool) -> TokenSchedule:
         executed = self._survivors(draws)
-        if smallest or self.sampling == "ratio":
+        rule: dict[str, Any] = {"floor": self.floor, "executed": executed}
+        if self.sampling == "stages":
+            counts = staged_counts(self.tokens, self.layers, bound, None if smallest else draws, **rule)
+        elif smallest or self.sampling == "ratio":
             ratio = bound if smallest else float(draws.uniform(0, bound))
-            counts = ratio_counts(self.tokens, self.layers, ratio, floor=self.floor, executed=executed)
+            counts = ratio_counts(self.tokens, self.layers, ratio, **rule)
         else:
-            counts = bounded_counts(self.tokens, self.layers, bound, draws, floor=self.floor, executed=executed)
+            counts = bounded_counts(self.tokens, self.layers, bound, draws, **rule)
         return TokenSchedule(counts, executed)
 
     def _survivors(self, draws: Draws) -> tuple[int, ...] | None:

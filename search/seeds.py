@@ -9,16 +9,13 @@ import numpy as np
 from tavt_kit.schedule import TokenSchedule
 from tavt_kit.search.space import Space
 
-__all__ = ["STAGES", "Fits", "first_proposals", "late", "once", "stages", "taper"]
+__all__ = ["Fits", "first_proposals", "late", "once", "stages", "taper"]
 
 Fits = Callable[[TokenSchedule], bool]
 """Whether a schedule keeps to the ceilings of the budget."""
 
 Family = Callable[[Space, float], TokenSchedule]
 """Schedules of one shape, by the ratio they drop."""
-
-STAGES = (1 / 3, 7 / 12, 10 / 12)
-"""Depths of the drops of a stage schedule: the 4th, 7th and 10th of 12 layers (EViT and most after it)."""
 
 
 def taper(space: Space, ratio: float) -> TokenSchedule:
@@ -33,12 +30,7 @@ def stages(space: Space, ratio: float) -> TokenSchedule:
         >>> str(stages(Space(tokens=197, layers=12), 0.3))
         '197x3,138x3,97x3,68x3'
     """
-    places = [round(space.layers * depth) - 1 for depth in STAGES]
-    counts, kept = [], float(space.tokens)
-    for layer in range(space.layers):
-        kept *= (1 - ratio) ** places.count(layer)
-        counts.append(round(kept))
-    return _into(space, counts)
+    return _into(space, TokenSchedule.stages(space.tokens, space.layers, ratio, space.prefix).counts)
 
 
 def late(space: Space, ratio: float) -> TokenSchedule:

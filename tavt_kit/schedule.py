@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 
 from tavt_kit.errors import ScheduleError
 
-__all__ = ["JointSchedule", "TokenSchedule", "precision_of"]
+__all__ = ["JointSchedule", "TokenSchedule", "precision_of", "stage_layers"]
 
 _RUN = re.compile(r"(\d+)(?:x(\d+))?")
-_FORMS = "'dense', 'taper:0.2' or counts such as '197x4,150x4,90x4'"
+_FORMS = "'dense', 'taper:0.2', 'stages:0.5' or counts such as '197x4,150x4,90x4'"
+_STAGES = (1 / 3, 7 / 12, 10 / 12)
+"""Depths of the drops of a stage schedule: the 4th, 7th and 10th of 12 layers (EViT and most after it)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,17 +92,23 @@ class TokenSchedule:
             >>> TokenSchedule.taper(tokens=785, layers=12, ratio=0.2).counts
             (628, 503, 403, 323, 259, 208, 167, 134, 108, 87, 70, 56)
         """
-        if not 0.0 <= ratio < 1.0:
-            raise ScheduleError(f"a taper's ratio must be at least 0 and below 1, got {ratio}")
-        counts, kept, floor = [], tokens, max(2, prefix + 1)
-        for _ in range(layers):
-            kept = max(math.ceil(kept * (1 - ratio)), floor)
-            counts.append(kept)
-        return cls(tuple(counts))
+        return cls(_dropped(tokens, layers, ratio, prefix, range(layers)))
+
+    @classmethod
+    def stages(cls, tokens: int, layers: int, ratio: float, prefix: int = 1) -> TokenSchedule:
+        """Drop the share ``ratio``, as ``taper`` does, in the layers of ``stage_layers`` alone.
+
+        Source: EViT (Liang et al., ICLR 2022), which drops there.
+
+        Example:
+            >>> str(TokenSchedule.stages(tokens=197, layers=12, ratio=0.5))
+            '197x3,99x3,50x3,25x3'
+        """
+        return cls(_dropped(tokens, layers, ratio, prefix, stage_layers(layers)))
 
     @classmethod
     def parse(cls, text: str, *, tokens: int, layers: int, prefix: int = 1) -> TokenSchedule:
-        """Read ``dense``, ``taper:0.2`` or ``197x4,150x4,90x4`` for a model of these sizes.
+        """Read ``dense``, ``taper:0.2``, ``stages:0.5`` or ``197x4,150x4,90x4`` for a model of these sizes.
 
         Raises:
             ScheduleError: The text has another form, or the schedule does not fit the model.
@@ -112,12 +120,13 @@ class TokenSchedule:
         text = text.strip()
         if text == "dense":
             return cls.dense(tokens, layers)
-        if text.startswith("taper:"):
+        family, colon, share = text.partition(":")
+        if colon and family in ("taper", "stages"):
             try:
-                ratio = float(text.removeprefix("taper:"))
+                ratio = float(share)
             except ValueError:
-                raise ScheduleError(f"a taper needs a ratio such as 'taper:0.2', got {text!r}") from None
-            return cls.taper(tokens, layers, ratio, prefix)
+                raise ScheduleError(f"{family} needs a ratio such as '{family}:0.2', got {text!r}") from None
+            return (cls.taper if family == "taper" else cls.stages)(tokens, layers, ratio, prefix)
         counts: list[int] = []
         for part in text.split(","):
             match = _RUN.fullmatch(part.strip())
@@ -183,6 +192,21 @@ class JointSchedule(TokenSchedule):
     def genes_text(self) -> str:
         """What is said behind the counts."""
         return genes_text(self.layers, self.executed, self.image_size, self.score, self.precision)
+
+
+def stage_layers(layers: int) -> tuple[int, ...]:
+    """The layers in which a stage schedule drops, counted from 0; fewer than three in very shallow models."""
+    return tuple(sorted({max(0, round(layers * depth) - 1) for depth in _STAGES}))
+
+
+def _dropped(tokens: int, layers: int, ratio: float, prefix: int, places: Collection[int]) -> tuple[int, ...]:
+    if not 0.0 <= ratio < 1.0:
+        raise ScheduleError(f"the ratio of a taper or of stages must be at least 0 and below 1, got {ratio}")
+    counts, kept, floor = [], tokens, max(2, prefix + 1)
+    for layer in range(layers):
+        kept = max(math.ceil(kept * (1 - ratio)), floor) if layer in places else kept
+        counts.append(kept)
+    return tuple(counts)
 
 
 def precision_of(schedule: TokenSchedule) -> str | None:

@@ -27,6 +27,18 @@ def test_taper_never_goes_below_a_prefix_and_one_patch() -> None:
     assert TokenSchedule.taper(tokens=16, layers=12, ratio=0.9, prefix=0).counts[-1] == 2
 
 
+@pytest.mark.parametrize(
+    ("tokens", "layers", "ratio", "prefix", "text"),
+    [(197, 12, 0.3, 1, "197x3,138x3,97x3,68x3"), (65, 6, 0.5, 1, "65,33x2,17,9x2"), (9, 2, 0.9, 1, "2x2"),
+     (21, 12, 0.9, 5, "21x3,6x9"), (9, 1, 0.5, 0, "5")],
+)  # fmt: skip
+def test_stages_drop_at_three_layers_by_the_rule_of_the_taper(
+    tokens: int, layers: int, ratio: float, prefix: int, text: str
+) -> None:
+    schedule = TokenSchedule.parse(f"stages:{ratio}", tokens=tokens, layers=layers, prefix=prefix)
+    assert schedule == TokenSchedule.stages(tokens, layers, ratio, prefix) and str(schedule) == text
+
+
 @given(st.lists(st.integers(2, 300), min_size=1, max_size=14).map(lambda c: tuple(sorted(c, reverse=True))))
 def test_text_round_trip(counts: tuple[int, ...]) -> None:
     schedule = TokenSchedule(counts)
@@ -67,6 +79,9 @@ def test_bad_counts_are_refused(counts: tuple[object, ...], message: str) -> Non
         ("taper:a lot", "taper:0.2"),
         ("taper:1", "at least 0 and below 1"),
         ("taper:nan", "at least 0 and below 1"),
+        ("stages:some", "stages needs a ratio such as 'stages:0.2'"),
+        ("stages:1.5", "at least 0 and below 1"),
+        ("steps:0.2", "a schedule is 'dense', 'taper:0.2', 'stages:0.5'"),
         ("197x-2", "a schedule is"),
         ("", "a schedule is"),
     ],

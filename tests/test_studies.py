@@ -18,7 +18,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from tavt_kit.adaptive import wrap
 from tavt_kit.data import inherit_split, load_images
-from tavt_kit.distill.sampling import Bound, Sampler
+from tavt_kit.distill.bound import Bound
+from tavt_kit.distill.sampling import Sampler
 from tavt_kit.distill.step import sandwich_step
 from tavt_kit.schedule import TokenSchedule
 from tavt_kit.search.tavt import OfficialEvolution, first_ratios

@@ -33,7 +33,8 @@ sys.path.insert(0, str(Path(__file__).parent))
 from reference_step import ReferenceViT, reference_step
 
 from tavt_kit.adaptive import AdaptiveViT, wrap
-from tavt_kit.distill.sampling import Bound, Sampler
+from tavt_kit.distill.bound import Bound
+from tavt_kit.distill.sampling import SAMPLINGS, Sampler
 from tavt_kit.distill.step import SandwichRule, sandwich_step
 from tavt_kit.host import HostFacts
 from tavt_kit.macs import count_macs
@@ -60,7 +61,8 @@ class Bench:
         self.model: AdaptiveViT = wrap(model.to(self.device))
         self.images = torch.randn(given.batch, 3, given.image_size, given.image_size).to(self.device)
         self.labels = torch.randint(0, 200, (given.batch,)).to(self.device)
-        sampler = Sampler(self.model.tokens, self.model.layers, bound=Bound(given.bound), random=2)
+        sizes = {"tokens": self.model.tokens, "layers": self.model.layers}
+        sampler = Sampler(**sizes, bound=Bound(given.bound), random=2, sampling=given.sampling)
         _, self.subs = sampler.draw(np.random.default_rng(given.seed))
         self.rule = SandwichRule(chunk=given.chunk)
         self.given = given
@@ -192,6 +194,7 @@ def main() -> None:
     parser.add_argument("--image-size", type=int, default=224)
     parser.add_argument("--batch", type=int, default=16)
     parser.add_argument("--bound", type=float, default=0.2)
+    parser.add_argument("--sampling", choices=SAMPLINGS, default="bound", help="how sub-networks are drawn")
     parser.add_argument("--chunk", type=int, default=None, help="images at a time in our step; default: its own")
     parser.add_argument("--pairs", type=int, default=9)
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())

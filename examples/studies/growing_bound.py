@@ -21,8 +21,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from tavt_kit.adaptive import AdaptiveViT, wrap
+from tavt_kit.distill.bound import Bound
 from tavt_kit.distill.optimiser import make_optimiser
-from tavt_kit.distill.sampling import Bound, Sampler
+from tavt_kit.distill.sampling import Sampler
 from tavt_kit.distill.schedules import LearningRate
 from tavt_kit.distill.step import sandwich_step
 from tavt_kit.schedule import TokenSchedule

@@ -24,7 +24,10 @@ Bound = Annotated[
     typer.Option(help="Largest share of tokens a layer may drop, or how it grows: 0.2:0.6. [default: 0.4; tavt: 0.2]"),
 ]
 Sampling = Annotated[
-    str | None, typer.Option(help="Random sub-networks by bound (layer by layer) or ratio (tapers). [default: bound]")
+    str | None,
+    typer.Option(
+        help="Sub-networks by bound (layer by layer), ratio (tapers) or stages (three drops). [default: bound]"
+    ),
 ]
 ScheduleFile = Annotated[
     Path | None,

@@ -29,8 +29,8 @@ NamedSchedules = Annotated[
     list[str] | None,
     typer.Option(
         "--schedule",
-        help="dense, taper:0.2, or counts such as 197x4,150x4,90x4; repeat for several files, with names if you like "
-        "(fast=taper:0.3).",
+        help="dense, taper:0.2, stages:0.5, or counts such as 197x4,150x4,90x4; repeat for several files, with names "
+        "if you like (fast=taper:0.3).",
     ),
 ]
 Switchable = Annotated[

@@ -140,14 +140,16 @@ Budgets = Annotated[
     typer.Option("--budget", help="latency=20ms, flops=9G, top1=84% or drop=0.5; repeat for several."),
 ]
 Schedule = Annotated[
-    str | None, typer.Option(help="dense, taper:0.2, or counts after each layer such as 197x4,150x4,90x4.")
+    str | None, typer.Option(help="dense, taper:0.2, stages:0.5, or counts after each layer such as 197x4,150x4,90x4.")
 ]
 Preset = Annotated[
     str | None, typer.Option(help="Of a file exported with --switchable: fast, balanced, accurate, or what it names.")
 ]
 Schedules = Annotated[
     list[str] | None,
-    typer.Option("--schedule", help="dense, taper:0.2, or counts such as 197x4,150x4,90x4; repeat for several."),
+    typer.Option(
+        "--schedule", help="dense, taper:0.2, stages:0.5, or counts such as 197x4,150x4,90x4; repeat for several."
+    ),
 ]
 Score = Annotated[str | None, typer.Option(help="What ranks the tokens: column (TAVT) or cls.")]
 Pool = Annotated[str | None, typer.Option(help="Pool over the kept tokens or over all: kept or restored.")]

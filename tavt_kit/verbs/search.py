@@ -37,7 +37,7 @@ Schedules = Annotated[
     typer.Option(
         "--schedule",
         "--seed-schedules",
-        help="One to begin with: dense, taper:0.2, or counts such as 197x4,150x4,90x4; repeat for several.",
+        help="One to begin with: dense, taper:0.2, stages:0.5, or counts such as 197x4,150x4,90x4; repeat for several.",
     ),
 ]
 Front = Annotated[

@@ -1,15 +1,19 @@
 from __future__ import annotations
 
 import math
+from bisect import bisect_right
+from dataclasses import replace
+from itertools import pairwise
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tavt_kit.distill.sampling import Bound, Sampler, bounded_counts, first_layers, surviving_layers
+from tavt_kit.distill.bound import Bound
+from tavt_kit.distill.sampling import Sampler, bounded_counts, first_layers, surviving_layers
 from tavt_kit.errors import ScheduleError, TavtError, TrainingError, UnknownName
-from tavt_kit.schedule import TokenSchedule
+from tavt_kit.schedule import TokenSchedule, stage_layers
 
 SAMPLERS = st.builds(
     Sampler,
@@ -103,6 +107,32 @@ def test_by_ratio_every_network_is_a_taper_within_the_bound() -> None:
     assert len(set(others)) > 15
 
 
+@given(sampler=SAMPLERS, seed=st.integers(0, 99))
+def test_in_stages_networks_drop_at_three_layers_and_the_smallest_first_and_most(sampler: Sampler, seed: int) -> None:
+    sampler = replace(sampler, sampling="stages", layer_dropout=None)
+    starts, most = stage_layers(sampler.layers), 1 - (1 - sampler.bound.end) ** (sampler.layers / 4)
+    _, (smallest, *others) = sampler.draw(np.random.default_rng(seed))
+    assert smallest == TokenSchedule.stages(sampler.tokens, sampler.layers, most, sampler.prefix)
+    for sub in (smallest, *others):
+        sub.check(tokens=sampler.tokens, layers=sampler.layers, prefix=sampler.prefix)
+        assert all(a <= b for a, b in zip(smallest.counts, sub.counts, strict=True))
+        falls = [place for place, (a, b) in enumerate(pairwise((sampler.tokens, *sub.counts))) if b < a]
+        stage = [bisect_right(starts, place) for place in falls]
+        assert stage == sorted(set(stage)) and 0 not in stage
+
+
+def test_stages_come_at_every_layer_of_their_quarter_and_layer_dropout_may_skip_them() -> None:
+    sampler = Sampler(65, 12, bound=Bound(0.4), random=200, sampling="stages")
+    _, (smallest, *others) = sampler.draw(np.random.default_rng(0))
+    assert smallest.counts == (*[65] * 3, *[15] * 3, *[4] * 3, *[2] * 3)
+    first = {
+        next(place for place, count in enumerate(sub.counts) if count < 65) for sub in others if sub.counts[5] < 65
+    }
+    assert first == {3, 4, 5}
+    thinned = replace(sampler, layer_dropout=0.5).draw(np.random.default_rng(0))[1]
+    assert {sub.counts[-1] for sub in thinned} >= {65} and all(sub.counts[0] == 65 for sub in thinned)
+
+
 FRONT = tuple(TokenSchedule(counts) for counts in ((17,) * 4, (17, 12, 9, 5), (9, 9, 4, 2), (16, 16, 16, 16)))
 
 
@@ -134,5 +164,5 @@ def test_a_list_that_cannot_be_is_refused() -> None:
     for wrong in (TokenSchedule((17, 12, 9)), TokenSchedule((18, 12, 9, 5))):
         with pytest.raises(ScheduleError):
             Sampler(17, 4, schedules=(wrong,))
-    with pytest.raises(UnknownName, match="bound, ratio"):
+    with pytest.raises(UnknownName, match="bound, ratio, stages"):
         Sampler(17, 4, sampling="magic")

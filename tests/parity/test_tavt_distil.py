@@ -13,10 +13,11 @@ from torch import Tensor
 
 from tavt_kit.adaptive import AdaptiveViT, wrap
 from tavt_kit.checkpoints.official_vit import official_names
+from tavt_kit.distill.bound import Bound
 from tavt_kit.distill.losses import divergence
 from tavt_kit.distill.optimisation import Optimisation
 from tavt_kit.distill.optimiser import make_optimiser
-from tavt_kit.distill.sampling import Bound, Sampler
+from tavt_kit.distill.sampling import Sampler
 from tavt_kit.distill.schedules import LearningRate
 from tavt_kit.distill.step import SandwichRule, SandwichStep, sandwich_step
 from tavt_kit.schedule import TokenSchedule
