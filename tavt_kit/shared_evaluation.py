@@ -101,7 +101,7 @@ class SharedEvaluator(LeanEvaluator):
         try:
             with memory_for(schedules), torch.inference_mode():
                 for begin in range(start, stop, size):
-                    for schedule, logits in self._batch_of(schedules, begin, min(begin + size, stop)):
+                    for schedule, logits in self._batch_of(list(parts), begin, min(begin + size, stop)):
                         parts[schedule].append(logits)
         finally:
             model.train(training)

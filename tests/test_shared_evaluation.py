@@ -57,6 +57,12 @@ def test_parts_add_up_to_the_whole(run: Path) -> None:
         assert np.array_equal(np.concatenate([part[schedule].right for part in parts]), lean.right(schedule))
 
 
+def test_a_schedule_that_is_asked_twice_is_one(run: Path) -> None:
+    once, twice = dict(evaluator(run).answers(SCHEDULES)), list(evaluator(run).answers([*SCHEDULES, SCHEDULES[0]]))
+    assert len(twice) == len(SCHEDULES) + 1
+    assert all(np.array_equal(answer.right, once[schedule].right) for schedule, answer in twice)
+
+
 def test_a_comparison_costs_no_second_pass(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     shared = evaluator(run)
     found = dict(shared.answers(SCHEDULES))

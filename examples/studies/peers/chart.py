@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from peers.plan import AGAIN, DENSE, DROPS, SEARCHED, STAGED
+from peers.plan import AGAIN, DENSE, DROPS, SEARCHED
 from peers.table import median
 from tavt_kit.reports.axes import Scale, padded, round_ticks
 from tavt_kit.reports.labels import Box, Spot, place_labels
@@ -19,8 +19,6 @@ LEFT, RIGHT, TOP, BOTTOM = 66.0, 22.0, 46.0, 58.0
 STYLES: dict[str, tuple[Kind, str]] = {
     SEARCHED: ("chosen", "own"),
     f"{SEARCHED} + INT8": ("chosen-int8", "own hollow"),
-    STAGED: ("layers", "own"),
-    f"{STAGED} + INT8": ("layers", "own hollow"),
     AGAIN: ("front", "own"),
     f"{AGAIN} + INT8": ("front", "own hollow"),
     DROPS: ("stages", "own"),

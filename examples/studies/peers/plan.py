@@ -20,10 +20,8 @@ from tavt_kit.schedule import TokenSchedule
 __all__ = ["DENSE", "OURS", "Row", "rows", "trainings"]
 
 DENSE = "dense"
-SEARCHED, STAGED = "ours, searched", "ours in stages, searched"
-AGAIN, DROPS = "ours, distilled again", "ours, three drops"
-OURS = SEARCHED, STAGED, AGAIN, DROPS
-"""What stands against the peers: two networks for all budgets, then networks that were taught one schedule each."""
+OURS = SEARCHED, AGAIN, DROPS = "ours, searched", "ours, distilled again", "ours, three drops"
+"""What stands against the peers: one network for all budgets, then networks that were taught one schedule each."""
 KEEP = (0.7, 0.5, 0.3)
 """Of EViT (its paper's own are 0.5 to 0.9), Top-K and random drop, at three layers."""
 MERGED = (0.4, 0.7, 0.9)
@@ -79,8 +77,6 @@ def trainings(shop: Workshop, target: str, evaluations: int) -> Iterator[tuple[s
         ),
     )
     yield "search", lambda: shop.searched("search", "distilled", target, evaluations)
-    yield "staged", lambda: shop.distilled("staged", "--bound", "0.4", "--kl", "forward", "--sampling", "stages")
-    yield "search-staged", lambda: shop.searched("search-staged", "staged", target, evaluations)
     model = load_model(shop.probe)
     for _, _, run, schedule in single(shop, model):
         yield (
@@ -102,9 +98,7 @@ def rows(shop: Workshop) -> list[Row]:
     model = load_model(shop.probe)
     found = [Row(DENSE, "", "dense", lean), Row("INT8 alone", "", "dense", lean, int8=True)]
     sizes_of = {"tokens": model.tokens, "layers": model.layers, "prefix": model.prefix}
-    ours = [(SEARCHED, share, "distilled", schedule) for schedule, share in picked(shop, model, "search")]
-    ours += [(STAGED, share, "staged", schedule) for schedule, share in picked(shop, model, "search-staged")]
-    ours += single(shop, model)
+    ours = [(SEARCHED, share, "distilled", schedule) for schedule, share in picked(shop, model)] + single(shop, model)
     for method, strength, run, schedule in ours:
         found.append(scheduled(method, strength, schedule, run))
         found.append(scheduled(f"{method} + INT8", strength, schedule, run, int8=True))
@@ -142,7 +136,7 @@ def scheduled(method: str, strength: str, schedule: TokenSchedule, run: str, int
 def single(shop: Workshop, model: AdaptiveViT) -> list[tuple[str, str, str, TokenSchedule]]:
     """Method, strength, run folder and schedule of our networks that are taught one schedule alone, as peers are."""
     found = []
-    for schedule, share in picked(shop, model, "search"):
+    for schedule, share in picked(shop, model):
         found.append((AGAIN, share, f"again-{share.split()[-1]}", schedule))
     for keep in KEEP:
         peer, counts = TopK(model.bare, keep), [model.tokens]
@@ -185,9 +179,9 @@ def cuts(model: AdaptiveViT) -> dict[str, tuple[str, ...]]:
     return found | {f"pruned-{share:g}": ("--mlp", f"{share:g}", "--heads", f"{share:g}") for share in SHARES}
 
 
-def picked(shop: Workshop, model: AdaptiveViT, search: str) -> list[tuple[TokenSchedule, str]]:
-    """Of a search: for each share of the dense latency the schedule that is best on val and predicted to be below."""
-    body = read_record(shop.out / search / "front.json", "fgvc-kit/front", 1)
+def picked(shop: Workshop, model: AdaptiveViT) -> list[tuple[TokenSchedule, str]]:
+    """Of the search: for each share of the dense latency the schedule that is best on val and predicted to be below."""
+    body = read_record(shop.out / "search" / "front.json", "fgvc-kit/front", 1)
     dense = next(cost(one) for one in body["baselines"] if one["origin"] == "dense")
     found: dict[TokenSchedule, str] = {}
     for share in COSTS:
