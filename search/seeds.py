@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 
-from tavt_kit.schedule import TokenSchedule
+from tavt_kit.schedule import TokenSchedule, stage_layers
 from tavt_kit.search.space import Space
 
 __all__ = ["Fits", "first_proposals", "late", "once", "stages", "taper"]
@@ -24,13 +24,17 @@ def taper(space: Space, ratio: float) -> TokenSchedule:
 
 
 def stages(space: Space, ratio: float) -> TokenSchedule:
-    """The share ``ratio`` dropped at each of three depths.
+    """The share ``ratio`` dropped at each of three depths; rounded once, so that every ratio is a step of its own.
 
     Example:
         >>> str(stages(Space(tokens=197, layers=12), 0.3))
         '197x3,138x3,97x3,68x3'
     """
-    return _into(space, TokenSchedule.stages(space.tokens, space.layers, ratio, space.prefix).counts)
+    places, counts, kept = stage_layers(space.layers), list[int](), float(space.tokens)
+    for layer in range(space.layers):
+        kept *= 1 - ratio if layer in places else 1.0
+        counts.append(round(kept))
+    return _into(space, counts)
 
 
 def late(space: Space, ratio: float) -> TokenSchedule:

@@ -113,7 +113,7 @@ def test_families() -> None:
     space = Space(tokens=785, layers=12)
     official = TokenSchedule.taper(tokens=785, layers=12, ratio=0.2)
     assert taper(space, 0.2) == official.canonical()
-    assert str(stages(space, 0.5)) == "785x3,393x3,197x3,99x3"
+    assert str(stages(space, 0.5)) == "785x3,392x3,196x3,98x3"
 
 
 @pytest.mark.parametrize(("tokens", "layers"), [(5, 2), (5, 3), (3, 4), (2, 2), (7, 4)])
