@@ -1,4 +1,4 @@
-"""A model under one schedule as the file that a runtime opens: in f32, by the exporters' defaults."""
+"""A model under one schedule as the file that a runtime opens: by the exporters' defaults, or in int8 to be weighed."""
 
 from __future__ import annotations
 
@@ -6,14 +6,16 @@ from pathlib import Path
 
 from tavt_kit.adaptive import AdaptiveViT
 from tavt_kit.artifact_card import ArtifactCard
+from tavt_kit.bench.graphs import whole_graph
+from tavt_kit.device import TargetDevice
 from tavt_kit.model_card import ModelCard
 from tavt_kit.schedule import TokenSchedule
 
-__all__ = ["write_plain"]
+__all__ = ["write_int8", "write_plain"]
 
 
 def write_plain(model: AdaptiveViT, schedule: TokenSchedule, path: Path) -> None:
-    """Write the file that its suffix names: ``.onnx``, else OpenVINO's.
+    """Write the file that its suffix names, ``.onnx``, else OpenVINO's, in f32.
 
     Args:
         model: Wrapped, with its card.
@@ -33,3 +35,18 @@ def write_plain(model: AdaptiveViT, schedule: TokenSchedule, path: Path) -> None
         from tavt_kit.exporters.to_openvino import to_openvino
 
         to_openvino(model, card, path)
+
+
+def write_int8(model: AdaptiveViT, schedule: TokenSchedule, path: Path, target: TargetDevice) -> None:
+    """As ``write_plain`` for a target in int8, calibrated on random data: it weighs what a shipped one weighs.
+
+    Raises:
+        ExportError: The model cannot be written or quantized so.
+    """
+    graph = whole_graph(model, schedule, target)
+    if isinstance(graph, bytes):
+        path.write_bytes(graph)
+    else:
+        import openvino
+
+        openvino.save_model(graph, path, compress_to_fp16=False)

@@ -3,8 +3,9 @@
     with closing(ScheduleMemory(model, target)) as peak:
         peak(schedule, 3)  # bytes, of three processes
 
-For onnxruntime and OpenVINO a schedule is written as its file here, and the fresh process opens nothing but that; for
-torch the model is written once, and every fresh process opens it under the schedule.
+For onnxruntime and OpenVINO a schedule is written as its file here (in int8 calibrated on random data, which weighs the
+same), and the fresh process opens nothing but that; for torch the model is written once, and every fresh process opens
+it under the schedule.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from typing import cast
 
 from tavt_kit.adaptive import AdaptiveViT
 from tavt_kit.bench.memory import FILE_OF, FileJob, LiveJob, MemoryPeak, peak_memory
-from tavt_kit.bench.plain_file import write_plain
+from tavt_kit.bench.plain_file import write_int8, write_plain
 from tavt_kit.checkpoints import save_model
 from tavt_kit.device import TargetDevice
 from tavt_kit.errors import MeasurementError, TargetError
@@ -32,11 +33,6 @@ def refuse_untold(target: TargetDevice) -> None:
         raise TargetError(
             f"the memory of an accelerator is told by torch's own allocator alone, so {target} cannot tell it; choose "
             "a CPU target or torch:cuda, or leave memory out"
-        )
-    if target.precision == "int8":
-        raise TargetError(
-            f"the memory of a schedule is that of its own file, and none is quantized during a search, so {target} "
-            "cannot tell it; search in f32, and look at the int8 export with fgvc-kit bench --memory"
         )
 
 
@@ -85,7 +81,10 @@ class ScheduleMemory:
     def _of_file(self, schedule: TokenSchedule, processes: int) -> list[MemoryPeak]:
         with tempfile.TemporaryDirectory(dir=self._folder.name) as folder:
             path = Path(folder) / FILE_OF[self._target.runtime]
-            write_plain(self._model, schedule, path)
+            if self._target.precision == "int8":
+                write_int8(self._model, schedule, path, self._target)
+            else:
+                write_plain(self._model, schedule, path)
             job = FileJob(path, self._target, self._model.backbone.image_size)
             return [peak_memory(job) for _ in range(processes)]
 

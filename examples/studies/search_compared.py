@@ -32,6 +32,9 @@ from tavt_kit.shared_evaluation import SharedEvaluator
 PLAIN = 250
 """Schedules of NSGA-II without levers."""
 
+EXACT = "torch:f32"
+"""What --evaluate-on says where a search's own answers are the exact scores: nothing is scored, or paid for, again."""
+
 SHARES = (25, 10)
 """Our fronts are also looked at when they have taken so many times fewer seconds than the official search does."""
 
@@ -115,12 +118,13 @@ def _variant(
     """One of our searches against the official volume, its seconds in all, and those until it last gained."""
     wanted, whole, until = against
     result, clock = ours(ground, given, seed, name)
-    reached = _reached(ground, ground.out / f"{name.replace(':', '-')}-{seed}-exact.json", result, clock, wanted)
+    path = None if given.evaluate_on == EXACT else ground.out / f"{name.replace(':', '-')}-{seed}-exact.json"
+    reached = _reached(ground, path, result, clock, wanted)
     return {
         "evaluations": result.evaluations, "seconds": clock[-1], "reached": reached, "looked_at": _looked(result),
         "factor": whole / reached["seconds"] if reached else None,
         "factor_to_last_gain": until / reached["seconds"] if reached else None,
-        "early": {share: _early(ground, result, clock, slope, whole / share) for share in SHARES},
+        "early": {share: _early(ground, result, clock, slope if path else None, whole / share) for share in SHARES},
         **_on_both(ground, _own_front(ground, result)),
     }  # fmt: skip
 
@@ -138,9 +142,9 @@ def _own_front(ground: Ground, result: SearchResult, first: int | None = None) -
 
 
 def _reached(
-    ground: Ground, path: Path, result: SearchResult, clock: Sequence[float], wanted: float
+    ground: Ground, path: Path | None, result: SearchResult, clock: Sequence[float], wanted: float
 ) -> dict[str, Any] | None:
-    """When our front, scored exactly, first had the hypervolume; those exact scores are paid for, once."""
+    """When our front, scored exactly, first had the hypervolume; with a path those scores are paid for, once."""
     before: list[TokenSchedule] = []
     for number in range(1, result.evaluations + 1):
         front = _own_front(ground, result, number)
@@ -149,21 +153,21 @@ def _reached(
         before = front
         volume = ground.volume(front, ground.score("val", front))
         if volume >= wanted:
-            exact = _exact_seconds(ground, path, front)
+            exact = _exact_seconds(ground, path, front) if path else 0.0
             taken = clock[number - 1] + exact
             return {"evaluations": number, "seconds": taken, "exact_scores": exact, "volume": volume}
     return None
 
 
 def _early(
-    ground: Ground, result: SearchResult, clock: Sequence[float], slope: dict[str, Any], seconds: float
+    ground: Ground, result: SearchResult, clock: Sequence[float], slope: dict[str, Any] | None, seconds: float
 ) -> dict[str, Any] | None:
-    """Our front as it is after so many seconds, its exact scores among them, paid for by whole passes."""
+    """Our front as it is after so many seconds, with a slope its exact scores among them, paid for by whole passes."""
     for number in range(result.evaluations, 0, -1):
         if clock[number - 1] > seconds:
             continue
         front = _own_front(ground, result, number)
-        taken = clock[number - 1] + sum(whole_passes(ground, slope, front))
+        taken = clock[number - 1] + (sum(whole_passes(ground, slope, front)) if slope else 0.0)
         if taken <= seconds:
             front = ground.front(front, ground.score("val", front))
             return {"evaluations": number, "seconds": taken, **_on_both(ground, front)}

@@ -17,10 +17,11 @@ sober     At three latencies: the searched schedule, the best uniform taper and 
           val and measured against one another on --target, compared on test in pairs.
 
 Time to reach is the first moment at which our front, scored exactly, has the hypervolume that the official front has
-in the end, and the exact scores of that front. val is what the official search picked by, so both fronts are scored on
-test too, ours as it is after a 25th and a tenth of the official seconds, dominated ones left out by val. Costs are
-multiply-adds as executed, relative to the dense model, and nothing counts as cheaper than the cheapest gene that the
-official search keeps. Writes ``search_cost.json`` and prints the tables; test is read for the final scores alone.
+in the end, and the exact scores of that front (which a search with --evaluate-on torch:f32 has already). val is what
+the official search picked by, so both fronts are scored on test too, ours as it is after a 25th and a tenth of the
+official seconds, dominated ones left out by val. Costs are multiply-adds as executed, relative to the dense model, and
+nothing counts as cheaper than the cheapest gene that the official search keeps. Writes ``search_cost.json`` and prints
+the tables; test is read for the final scores alone.
 """
 
 from __future__ import annotations

@@ -64,7 +64,7 @@ def test_an_exact_law_and_a_tiny_model() -> None:
 
 @pytest.mark.parametrize(
     ("target", "says"),
-    [("onnxruntime:cuda", "allocator"), ("openvino:gpu", "allocator"), ("openvino:cpu:precision=int8", "quantized")],
+    [("onnxruntime:cuda", "allocator"), ("openvino:gpu", "allocator")],
 )
 def test_targets_that_cannot_tell_are_refused(target: str, says: str) -> None:
     with pytest.raises(TargetError, match=says):
@@ -72,7 +72,10 @@ def test_targets_that_cannot_tell_are_refused(target: str, says: str) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("target", ["torch:cpu:threads=1", "openvino:cpu:threads=1", "onnxruntime:cpu:threads=1"])
+@pytest.mark.parametrize("target", [
+    "torch:cpu:threads=1", "openvino:cpu:threads=1", "onnxruntime:cpu:threads=1",
+    "openvino:cpu:threads=1:precision=int8", "onnxruntime:cpu:threads=1:precision=int8",
+])  # fmt: skip
 def test_schedules_of_a_model_are_measured_on_every_runtime(
     tmp_path_factory: pytest.TempPathFactory, target: str
 ) -> None:

@@ -124,7 +124,6 @@ def test_out_of_reach_and_dry_run(
         (("--budget", "memory=1GB"), "needs --target"),
         (("--objective", "memory"), "needs --target"),
         (("--budget", "memory=1GB", "--target", "openvino:cpu", "--joint", "layers"), "goes with no --joint"),
-        (("--budget", "memory=1GB", "--target", "openvino:cpu", "--precision", "int8"), "none is quantized"),
         (("--budget", "memory=1"), "the unit is one of"),
         (("--objective", "memory", "--objective", "memory", "--target", "torch:cpu"), "given once"),
     ],
