@@ -18,11 +18,15 @@ from tavt_kit.bench.timing import OnStep, time_plan
 from tavt_kit.bench.workshop import Workshop
 from tavt_kit.device import TargetDevice
 from tavt_kit.latency_table import HeldOut, LatencyTable
+from tavt_kit.measurement import Measurement, paired_ratio
 from tavt_kit.runtimes import Session, check_available
 from tavt_kit.runtimes.available import refuse_modes
 from tavt_kit.schedule import TokenSchedule
 
 __all__ = ["check_table", "measure_table", "plan_table"]
+
+_SURE = 0.01
+"""Half the width, as a share, of an interval of the ratio to the dense model that counts as known."""
 
 
 def measure_table(
@@ -108,11 +112,20 @@ def check_table(
         some = schedules[start : start + 4]
         schedules_now, how = [dense, *some], protocol or BRIEF
         anchor, *runs = measure_schedules(model, table.target, image_size, schedules_now, how, rng, opened=opened)
-        # Against its own time, not its prediction, whose error is the table's and no drift.
-        drift = anchor.median / (table.dense_ms or table.predict(dense))
-        for schedule, run in zip(some, runs, strict=True):
-            found.append(HeldOut(schedule, table.predict(schedule), run.median, run.steady, drift))
+        found += [_held_out(table, schedule, run, anchor) for schedule, run in zip(some, runs, strict=True)]
     return table.tested(found)
+
+
+def _held_out(table: LatencyTable, schedule: TokenSchedule, run: Measurement, anchor: Measurement) -> HeldOut:
+    """What was predicted and measured; the drift is what leaves of the measured time its ratio to the dense one, taken
+    round by round: a machine that changes its speed between two rounds changes medians, and no such ratio.
+    """
+    dense = TokenSchedule.dense(table.tokens, table.layers)
+    # Against its own time, not its prediction, whose error is the table's and no drift.
+    then = table.dense_ms or table.predict(dense)
+    ratio = paired_ratio(run, anchor)
+    steady = ratio.high - ratio.low <= 2 * _SURE * ratio.value
+    return HeldOut(schedule, table.predict(schedule), run.median, steady, run.median / (ratio.value * then))
 
 
 def _calibration(model: AdaptiveViT) -> list[TokenSchedule]:

@@ -34,8 +34,8 @@ class HeldOut:
         predicted_ms: By the table as it is.
         measured_ms: Median.
         steady: Whether the measurement was sure.
-        drift: The dense model's time in the same measurement over its time when the table was made: what the
-            machine's own speed did since then.
+        drift: What the machine's own speed did since the table was made, by the dense model's time then and in the
+            same rounds.
     """
 
     schedule: TokenSchedule

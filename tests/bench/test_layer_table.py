@@ -7,12 +7,13 @@ import numpy as np
 import pytest
 
 from tavt_kit.adaptive import wrap
-from tavt_kit.bench import Protocol, check_table, measure_schedules, measure_table
+from tavt_kit.bench import Protocol, check_table, layer_table, measure_schedules, measure_table
 from tavt_kit.bench.cells import round_speeds
 from tavt_kit.bench.passes import random_schedules
 from tavt_kit.bench.workshop import token_grid
 from tavt_kit.device import TargetDevice
 from tavt_kit.latency_table import LatencyTable
+from tavt_kit.measurement import Measurement
 from tavt_kit.schedule import TokenSchedule
 from tavt_kit.timm_import import timm
 from tests.runtimes.models import SIZE, tiny_vit
@@ -122,3 +123,18 @@ def test_the_table_predicts_schedules_it_has_not_seen(text: str, monkeypatch: py
     table = measure_table(model, TargetDevice.parse(text), (160, 160))
     tested = check_table(table, model, (160, 160), count=10)
     assert tested.mean_error is not None and tested.mean_error < 0.05, tested.held_out
+
+
+def test_held_out_errors_go_by_rounds_not_by_medians(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The machine falls to another speed half-way, and an interruption of the dense model moves its median there."""
+    model = tiny_vit()
+    table = measure_table(model, ONE_THREAD, (SIZE, SIZE), seconds=0.3, points=3)
+    (schedule,) = random_schedules(model.tokens, model.layers, model.prefix, 1, np.random.default_rng(5))
+    dense, own = table.dense_ms or table.predict(model.dense_schedule), table.predict(schedule)
+    anchor = Measurement(tuple(dense * speed for speed in (1.0, 1.0, 5.0, 1.4, 1.4)), steady=False)
+    run = Measurement(tuple(own * speed for speed in (1.0, 1.0, 1.0, 1.4, 1.4)), steady=False)
+    monkeypatch.setattr(layer_table, "measure_schedules", lambda *args, **named: [anchor, run])
+    (found,) = check_table(table, model, (SIZE, SIZE), count=1, rng=np.random.default_rng(5)).held_out
+    assert found.schedule == schedule and found.error == pytest.approx(0.0, abs=1e-9)
+    assert found.drift == pytest.approx(1.0) and found.measured_ms == pytest.approx(own)
+    assert anchor.median / dense == pytest.approx(1.4)  # by medians the error would have been 40 %
