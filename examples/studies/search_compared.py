@@ -21,6 +21,7 @@ from search_levers import passed, whole_passes
 
 from tavt_kit.accuracy import Accuracy
 from tavt_kit.answer import Answer
+from tavt_kit.candidate import Candidate
 from tavt_kit.openvino_evaluation import openvino_evaluator
 from tavt_kit.records import atomic_text
 from tavt_kit.runtimes.on_torch import is_bf16_faster
@@ -118,6 +119,8 @@ def _variant(
     """One of our searches against the official volume, its seconds in all, and those until it last gained."""
     wanted, whole, until = against
     result, clock = ours(ground, given, seed, name)
+    if given.evaluate_on == EXACT:
+        ground.learn(_whole(result))
     path = None if given.evaluate_on == EXACT else ground.out / f"{name.replace(':', '-')}-{seed}-exact.json"
     reached = _reached(ground, path, result, clock, wanted)
     return {
@@ -136,9 +139,14 @@ def _on_both(ground: Ground, front: Sequence[TokenSchedule]) -> dict[str, float]
 
 def _own_front(ground: Ground, result: SearchResult, first: int | None = None) -> list[TokenSchedule]:
     """The front as the search itself saw it after so many evaluations."""
-    seen = result.candidates[:first]
-    whole = [one for one in seen if one.schedule not in result.estimates and one.accuracy is not None]
+    whole = _whole(result, first)
     return ground.front([one.schedule for one in whole], [one.metric for one in whole])
+
+
+def _whole(result: SearchResult, first: int | None = None) -> list[Candidate]:
+    """Of the first so many, those that were seen on all pictures."""
+    seen = result.candidates[:first]
+    return [one for one in seen if one.schedule not in result.estimates and one.accuracy is not None]
 
 
 def _reached(

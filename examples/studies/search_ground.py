@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tavt_kit.adaptive import AdaptiveViT
+from tavt_kit.candidate import Candidate
 from tavt_kit.checkpoints import load_model
 from tavt_kit.data import ImageSet, load_bytes, thin_out
 from tavt_kit.data.inherited import inherited_images
@@ -109,6 +110,13 @@ class Ground:
                     self.known[split, one.counts] = int(answer.right.sum())
                     csv.writer(file).writerow([split, ",".join(map(str, one.counts)), int(answer.right.sum())])
         return [self.known[split, one.counts] / self.size(split) for one in schedules]
+
+    def learn(self, candidates: Iterable[Candidate]) -> None:
+        """Scores on all of val that a search in f32 by torch has; not written, for its own store keeps them."""
+        for one in candidates:
+            assert one.accuracy is not None
+            right = round(one.accuracy.value * self.size("val"))
+            self.known.setdefault(("val", one.schedule.counts), right)
 
     def size(self, split: str) -> int:
         """Pictures of a split."""
