@@ -34,10 +34,11 @@ from typing import Any
 
 import torch
 from official_search import official_table
-from search_compared import compared, ours, summary
+from search_compared import compared, ours
 from search_ground import Ground
 from search_levers import levers, ranks, seconds
 from search_sober import sober
+from search_summary import summary
 from search_tables import show
 
 from tavt_kit.device import TargetDevice
