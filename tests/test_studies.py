@@ -131,8 +131,9 @@ def test_official_genes_scored_together_are_those_scored_one_by_one(monkeypatch:
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("precision", ["f32", "bf16"])
 def test_the_study_of_the_search_runs_and_goes_on(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, precision: str
 ) -> None:
     monkeypatch.syspath_prepend(STUDIES)
     write_pictures(tmp_path / "data", each=150)
@@ -140,6 +141,7 @@ def test_the_study_of_the_search_runs_and_goes_on(
     out = tmp_path / "out"
     flags = "--seeds 0,1 --iterations 2 --threads 1 --evaluations 60 --variants surrogate:16,nsga2:16"
     words = [str(tmp_path / "run"), "--out", str(out), *flags.split(), "--parts", "official,seconds,ours"]
+    words += ["--precision", precision, "--evaluate-on", f"torch:{precision}"]
     monkeypatch.setattr(sys, "argv", ["search_cost.py", *words])
     known = ""
     for again in (False, True):
@@ -148,9 +150,9 @@ def test_the_study_of_the_search_runs_and_goes_on(
         assert "| surrogate:16 |" in said and "less official" in said
         assert ("iteration 2 of 2" in said) is not again
         rows = json.loads((out / "search_cost.json").read_text())["ours"]["seeds"]
-        made = [len((out / f"official-{seed}.csv").read_text().splitlines()) - 1 for seed in (0, 1)]
+        made = [len((out / f"official-{precision}-{seed}.csv").read_text().splitlines()) - 1 for seed in (0, 1)]
         assert [row["official"]["evaluations"] for row in rows] == made
-        scores = (out / "scores.csv").read_text()
+        scores = (out / f"scores-{precision}.csv").read_text()
         assert not again or scores == known
         known = scores
 

@@ -79,8 +79,8 @@ def running_volume(ground: Ground, schedules: Sequence[TokenSchedule], values: S
 
 
 def official_table(ground: Ground, seed: int, iterations: int) -> Table:
-    """The table of one seed: read, or made and written as ``official-SEED.csv``."""
-    path = ground.out / f"official-{seed}.csv"
+    """The table of one seed: read, or made and written as ``official-PRECISION-SEED.csv``."""
+    path = ground.official_path(seed)
     if path.exists():
         with path.open(newline="") as file:
             rows = list(csv.DictReader(file))

@@ -7,7 +7,7 @@ import json
 import statistics
 import time
 from collections.abc import Callable, Iterator, Sequence
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -31,8 +31,11 @@ from tavt_kit.shared_evaluation import SharedEvaluator
 PLAIN = 250
 """Schedules of NSGA-II without levers."""
 
-EXACT = "torch:f32"
-"""What --evaluate-on says where a search's own answers are the exact scores: nothing is scored, or paid for, again."""
+Slopes = dict[str, dict[str, Any]]
+"""Lines of ``seconds`` by precision."""
+
+Pay = Callable[[Sequence[TokenSchedule]], float]
+"""Seconds that the exact scores of a front take."""
 
 SHARES = (25, 10)
 """Our fronts are also looked at when they have taken so many times fewer seconds than the official search does."""
@@ -84,12 +87,14 @@ def _listening(race: Race, sizes: list[int]) -> Callable[[Sequence[tuple[TokenSc
     return learn
 
 
-def compared(
-    ground: Ground, given: argparse.Namespace, seed: int, table: Table, slope: dict[str, Any]
-) -> dict[str, Any]:
-    """One seed: the official front, those of our variants (the first has all levers), and NSGA-II without levers."""
-    official, each = table.volumes(), whole_passes(ground, slope, table.schedules)
-    table.write(ground.out / f"official-{seed}.csv", each)
+def compared(ground: Ground, given: argparse.Namespace, seed: int, table: Table, slopes: Slopes) -> dict[str, Any]:
+    """One seed: the official front, those of our variants (the first has all levers), and NSGA-II without levers.
+
+    Seconds of whole passes are told in f32, which the official code pays for, and in the precision that counts.
+    """
+    official, slope = table.volumes(), slopes[ground.precision]
+    each = whole_passes(ground, slope, table.schedules)
+    table.write(ground.official_path(seed), each)
     plain = _plain(ground, given, seed)
     scores, passes = ground.score("val", plain), whole_passes(ground, slope, plain)
     volumes = running_volume(ground, plain, scores)
@@ -97,6 +102,7 @@ def compared(
     row: dict[str, Any] = {
         "seed": seed,
         "official": {"evaluations": len(official), "seconds": sum(each), "volume": official[-1],
+                     "seconds_f32": sum(whole_passes(ground, slopes["f32"], table.schedules)),
                      "last_gain": {"evaluations": last, "seconds": sum(each[:last])},
                      **_on_both(ground, ground.front(table.schedules, table.scores()))},
         "nsga2": {"evaluations": len(plain), "seconds": sum(passes), "volume": volumes[-1],
@@ -104,28 +110,30 @@ def compared(
                   "official_volume_then": official[min(len(plain), len(official)) - 1],
                   **_on_both(ground, ground.front(plain, scores))},
     }  # fmt: skip
-    against = official[-1], sum(each), sum(each[:last])
-    row["variants"] = {name: _variant(ground, given, seed, name, slope, against) for name in given.variants}
+    row["variants"] = {name: _variant(ground, given, seed, name, slope, row["official"]) for name in given.variants}
     row["ours"] = row["variants"][given.variants[0]]
     return row
 
 
 def _variant(
     ground: Ground, given: argparse.Namespace, seed: int, name: str, slope: dict[str, Any],
-    against: tuple[float, float, float],
+    official: dict[str, Any],
 ) -> dict[str, Any]:  # fmt: skip
     """One of our searches against the official volume, its seconds in all, and those until it last gained."""
-    wanted, whole, until = against
     result, clock = ours(ground, given, seed, name)
-    if given.evaluate_on == EXACT:
+    shared: Pay = partial(_exact_seconds, ground, ground.out / f"{name.replace(':', '-')}-{seed}-exact.json")
+    one_by_one: Pay = lambda front: sum(whole_passes(ground, slope, front))  # noqa: E731
+    if given.evaluate_on == f"torch:{ground.precision}":  # these are the exact scores: never made again, nor paid for
         ground.learn(_whole(result))
-    path = None if given.evaluate_on == EXACT else ground.out / f"{name.replace(':', '-')}-{seed}-exact.json"
-    reached = _reached(ground, path, result, clock, wanted)
+        shared = one_by_one = lambda front: 0.0
+    reached = _reached(ground, shared, result, clock, official["volume"])
+    shares = {share: official["seconds"] / share for share in SHARES}
     return {
         "evaluations": result.evaluations, "seconds": clock[-1], "reached": reached, "looked_at": _looked(result),
-        "factor": whole / reached["seconds"] if reached else None,
-        "factor_to_last_gain": until / reached["seconds"] if reached else None,
-        "early": {share: _early(ground, result, clock, slope if path else None, whole / share) for share in SHARES},
+        "factor": official["seconds"] / reached["seconds"] if reached else None,
+        "factor_f32": official["seconds_f32"] / reached["seconds"] if reached else None,
+        "factor_to_last_gain": official["last_gain"]["seconds"] / reached["seconds"] if reached else None,
+        "early": {share: _early(ground, one_by_one, result, clock, least) for share, least in shares.items()},
         **_on_both(ground, _own_front(ground, result)),
     }  # fmt: skip
 
@@ -148,9 +156,9 @@ def _whole(result: SearchResult, first: int | None = None) -> list[Candidate]:
 
 
 def _reached(
-    ground: Ground, path: Path | None, result: SearchResult, clock: Sequence[float], wanted: float
+    ground: Ground, pay: Pay, result: SearchResult, clock: Sequence[float], wanted: float
 ) -> dict[str, Any] | None:
-    """When our front, scored exactly, first had the hypervolume; with a path those scores are paid for, once."""
+    """When our front, scored exactly, first had the hypervolume; those scores are paid for, once."""
     before: list[TokenSchedule] = []
     for number in range(1, result.evaluations + 1):
         front = _own_front(ground, result, number)
@@ -159,21 +167,21 @@ def _reached(
         before = front
         volume = ground.volume(front, ground.score("val", front))
         if volume >= wanted:
-            exact = _exact_seconds(ground, path, front) if path else 0.0
+            exact = pay(front)
             taken = clock[number - 1] + exact
             return {"evaluations": number, "seconds": taken, "exact_scores": exact, "volume": volume}
     return None
 
 
 def _early(
-    ground: Ground, result: SearchResult, clock: Sequence[float], slope: dict[str, Any] | None, seconds: float
+    ground: Ground, pay: Pay, result: SearchResult, clock: Sequence[float], seconds: float
 ) -> dict[str, Any] | None:
-    """Our front as it is after so many seconds, with a slope its exact scores among them, paid for by whole passes."""
+    """Our front as it is after so many seconds, its exact scores among them."""
     for number in range(result.evaluations, 0, -1):
         if clock[number - 1] > seconds:
             continue
         front = _own_front(ground, result, number)
-        taken = clock[number - 1] + (sum(whole_passes(ground, slope, front)) if slope else 0.0)
+        taken = clock[number - 1] + pay(front)
         if taken <= seconds:
             front = ground.front(front, ground.score("val", front))
             return {"evaluations": number, "seconds": taken, **_on_both(ground, front)}

@@ -7,17 +7,20 @@ and is skipped where its record exists (``--parts`` names some):
 
 official  The official search (``official_search``): 1,822 schedules a seed. Its scores are exact; see there how they
           are had in less time than it would take. What it would take is modelled by ``seconds``.
-seconds   Whole passes of a random sample of its schedules, one by one in f32, in random order, several times: seconds
-          as a line over multiply-adds. MACs are taken as free, though the official code traces the model for each.
+seconds   Whole passes of a random sample of its schedules, one by one, in random order, several times: seconds as a
+          line over multiply-adds, in f32, which the official code pays for, and in --precision. MACs are taken as
+          free, though the official code traces the model for each.
 levers    The same generations evaluated with and without each lever, interleaved; and 10,000 costs in one call.
-ranks     40 random schedules by each quick evaluator against the exact one.
+ranks     40 random schedules by each quick evaluator against the exact one (of --precision f32).
 ours      Our search with all levers, its clock running: wall seconds, those of its algorithm included. The front is
           then scored exactly, which costs what whole passes cost. And NSGA-II without levers, 250 schedules.
 sober     At three latencies: the searched schedule, the best uniform taper and the best stage schedule, all chosen on
           val and measured against one another on --target, compared on test in pairs.
 
-Time to reach is the first moment at which our front, scored exactly, has the hypervolume that the official front has
-in the end, and the exact scores of that front (which a search with --evaluate-on torch:f32 has already). val is what
+Exact is --precision: by default f32, as in the official code; with bf16 both searches are given the answers of a model
+that will run so, and the official seconds are told in both precisions. Time to reach is the first moment at which our
+front, scored exactly, has the hypervolume that the official front has in the end, and the exact scores of that front
+(which a search with --evaluate-on torch:PRECISION has already). val is what
 the official search picked by, so both fronts are scored on test too, ours as it is after a 25th and a tenth of the
 official seconds, dominated ones left out by val. Costs are multiply-adds as executed, relative to the dense model, and
 nothing counts as cheaper than the cheapest gene that the official search keeps. Writes ``search_cost.json`` and prints
@@ -53,7 +56,7 @@ VARIANTS = ("surrogate:128", "surrogate:0", "nsga2:128")
 def main() -> None:
     given = arguments()
     torch.set_num_threads(given.threads)
-    ground = Ground(given.run, given.out, given.limit)
+    ground = Ground(given.run, given.out, given.limit, precision=given.precision)
     seeds = given.seeds if "official" in given.parts else []
     tables = [official_table(ground, seed, given.iterations) for seed in seeds]
     record: dict[str, Any] = {"asked": {**vars(given), "run": given.run.name, "out": ""}}
@@ -67,8 +70,8 @@ def main() -> None:
         if name in given.parts:
             record[name] = kept(ground.out / f"{name}.json", make)
     if "ours" in given.parts:
-        slope = record.get("seconds") or json.loads((ground.out / "seconds.json").read_text())
-        rows = [compared(ground, given, seed, table, slope)
+        slopes = record.get("seconds") or json.loads((ground.out / "seconds.json").read_text())
+        rows = [compared(ground, given, seed, table, slopes)
                 for seed, table in zip(given.seeds, tables, strict=True)]  # fmt: skip
         record["ours"] = {"seeds": rows, "summary": summary(rows)}
     if "sober" in given.parts:
@@ -90,6 +93,8 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--evaluations", type=int, default=500, help="of ours, at most")
     parser.add_argument("--variants", type=lambda text: text.split(","), default=list(VARIANTS),
                         help="of ours, ALGORITHM:SCREEN; the first has all levers")  # fmt: skip
+    parser.add_argument("--precision", choices=("f32", "bf16"), default="f32",
+                        help="of the scores that count, official ones too: where the model is to run")  # fmt: skip
     parser.add_argument("--evaluate-on", default=None, help="e.g. openvino:bf16; default: torch, its faster precision")
     parser.add_argument("--target", default="openvino:cpu:threads=2", help="of the sober question")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())

@@ -34,19 +34,21 @@ Gene = tuple[int, ...]
 
 @dataclass
 class Ground:
-    """The model and its pictures; scores of schedules in f32 on whole splits are kept in ``scores.csv``.
+    """The model and its pictures; scores of schedules on whole splits by torch are kept in ``scores-PRECISION.csv``.
 
     Args:
         run: A trained and distilled run with its split.
         out: Working folder.
         limit: Pictures of val, spread over its classes; test is always whole.
         bound: Of the official search: what its cheapest gene drops in every layer.
+        precision: Of the scores that count, ``f32`` or ``bf16``: that in which the model is to run.
     """
 
     run: Path
     out: Path
     limit: int | None = None
     bound: float = 0.2
+    precision: str = "f32"
     known: dict[tuple[str, Gene], int] = field(default_factory=dict)
     costs: dict[TokenSchedule, int] = field(default_factory=dict)
 
@@ -67,7 +69,11 @@ class Ground:
     @property
     def scores(self) -> Path:
         """(split, counts, pictures that are right), one schedule a line, appended."""
-        return self.out / "scores.csv"
+        return self.out / f"scores-{self.precision}.csv"
+
+    def official_path(self, seed: int) -> Path:
+        """Of an official search's table."""
+        return self.out / f"official-{self.precision}-{seed}.csv"
 
     @cached_property
     def images(self) -> ImageSet:
@@ -83,14 +89,19 @@ class Ground:
 
     @cached_property
     def exact(self) -> dict[str, SharedEvaluator]:
-        """In f32, by torch."""
-        return {split: SharedEvaluator(self.model, *self.pictures(split), self.preprocessing, split=split)
+        """By torch, in the precision that counts."""
+        return {split: SharedEvaluator(self.model, *self.pictures(split), self.preprocessing, split=split,
+                                       precision=self.precision)
                 for split in ("val", "test")}  # fmt: skip
 
-    @cached_property
-    def one_by_one(self) -> LeanEvaluator:
-        """A whole pass for each schedule, in f32: what the official search pays for."""
-        return LeanEvaluator(self.model, *self.pictures("val"), self.preprocessing)
+    @property
+    def precisions(self) -> tuple[str, ...]:
+        """Of whole passes that are timed: f32, which the official search pays for, and the one that counts."""
+        return tuple(dict.fromkeys(("f32", self.precision)))
+
+    def one_by_one(self, precision: str) -> LeanEvaluator:
+        """A whole pass over val for each schedule."""
+        return LeanEvaluator(self.model, *self.pictures("val"), self.preprocessing, precision=precision)
 
     def schedule(self, gene: Gene) -> TokenSchedule:
         """Its canonical form: for a head that reads the class token the last count changes nothing."""
@@ -112,7 +123,7 @@ class Ground:
         return [self.known[split, one.counts] / self.size(split) for one in schedules]
 
     def learn(self, candidates: Iterable[Candidate]) -> None:
-        """Scores on all of val that a search in f32 by torch has; not written, for its own store keeps them."""
+        """Exact scores on all of val that a search has; not written, for its own store keeps them."""
         for one in candidates:
             assert one.accuracy is not None
             right = round(one.accuracy.value * self.size("val"))

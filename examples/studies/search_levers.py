@@ -9,6 +9,7 @@ from dataclasses import asdict
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from official_search import Table
 from search_ground import Ground
 
@@ -29,20 +30,28 @@ SAMPLE, ROUNDS = 24, 3
 RANKED = 40
 
 
-def seconds(ground: Ground, tables: Sequence[Table]) -> dict[str, Any]:
-    """A line through the seconds of whole passes over val: ``base + per_mac * macs``."""
+def seconds(ground: Ground, tables: Sequence[Table]) -> dict[str, dict[str, Any]]:
+    """For each precision a line through the seconds of whole passes over val: ``base + per_mac * macs``."""
     rng = np.random.default_rng(0)
     known = sorted({one for table in tables for one in table.schedules}, key=ground.formula.macs)
     picked = [known[i] for i in np.linspace(0, len(known) - 1, SAMPLE).astype(int)]
-    taken: dict[TokenSchedule, list[float]] = {one: [] for one in picked}
-    ground.one_by_one.logits(picked[0])  # the first pass finds memory and caches cold
+    ways = {precision: ground.one_by_one(precision) for precision in ground.precisions}
+    taken: dict[str, dict[TokenSchedule, list[float]]] = {name: {one: [] for one in picked} for name in ways}
+    for way in ways.values():
+        way.logits(picked[0])  # the first pass finds memory and caches cold
     for _ in range(ROUNDS):
         for place in rng.permutation(len(picked)):
-            begin = time.perf_counter()
-            ground.one_by_one.logits(picked[place])
-            taken[picked[place]].append(time.perf_counter() - begin)
+            for name, way in ways.items():
+                begin = time.perf_counter()
+                way.logits(picked[place])
+                taken[name][picked[place]].append(time.perf_counter() - begin)
     macs = np.array([ground.formula.macs(one) for one in picked], dtype=float)
-    medians = np.array([statistics.median(taken[one]) for one in picked])
+    return {name: _line(macs, [statistics.median(times[one]) for one in picked]) for name, times in taken.items()}
+
+
+def _line(macs: NDArray[np.float64], seconds: Sequence[float]) -> dict[str, Any]:
+    """Least squares, and how far it is off."""
+    medians = np.array(seconds)
     per_mac, base = np.polyfit(macs, medians, 1)
     error = np.abs(base + per_mac * macs - medians) / medians
     return {"base": float(base), "per_mac": float(per_mac), "mean_error": float(error.mean()),
@@ -65,11 +74,11 @@ def levers(ground: Ground, threads: int, algorithm: str) -> dict[str, Any]:
         return SharedEvaluator(ground.model, pixels, labels, ground.preprocessing, **named)
 
     ways: dict[str, LeanEvaluator] = {
-        "one by one, f32": ground.one_by_one,
+        "one by one, f32": ground.one_by_one("f32"),
         "shared prefixes, f32": shared(),
         "shared prefixes, f32, batches of a quarter": shared(tokens_at_once=1500),
         "shared prefixes, f32, batches four times as large": shared(tokens_at_once=24000),
-        "one by one, bf16": LeanEvaluator(ground.model, pixels, labels, ground.preprocessing, precision="bf16"),
+        "one by one, bf16": ground.one_by_one("bf16"),
         "shared prefixes, bf16": shared(precision="bf16"),
     }
     for precision in ("f32", "bf16"):

@@ -15,7 +15,7 @@ def summary(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """Geometric means of the factors with 95 % intervals over seeds, and differences of hypervolumes."""
     found: dict[str, Any] = {"nsga2": _factors([row["nsga2"]["factor"] for row in rows])}
     for name in rows[0]["variants"]:
-        for kind in ("factor", "factor_to_last_gain"):
+        for kind in ("factor", "factor_f32", "factor_to_last_gain"):
             found[f"{name} {kind}"] = _factors([row["variants"][name][kind] for row in rows])
         for split in ("val", "test"):
             key = f"front_volume_{split}"

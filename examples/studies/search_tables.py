@@ -8,9 +8,11 @@ from typing import Any
 def show(record: dict[str, Any]) -> None:
     """What was found, for people."""
     if "seconds" in record:
-        line = record["seconds"]
-        print(f"\nA whole pass over val: {line['base']:.2f} s + {1e9 * line['per_mac']:.2f} s a GMAC an image; off by "
-              f"{100 * line['mean_error']:.1f} % on average, {100 * line['worst_error']:.1f} % at worst.")  # fmt: skip
+        print()
+        for precision, line in record["seconds"].items():
+            seconds = f"{line['base']:.2f} s + {1e9 * line['per_mac']:.2f} s a GMAC an image"
+            errors = f"{100 * line['mean_error']:.1f} % on average, {100 * line['worst_error']:.1f} % at worst"
+            print(f"A whole pass over val in {precision}: {seconds}; off by {errors}.")
     if "levers" in record:
         print("\n| evaluator | times as fast as one by one in f32 |\n|---|---|")
         for name, ratio in record["levers"]["evaluators"].items():
