@@ -18,15 +18,12 @@ from tavt_kit.bench.timing import OnStep, time_plan
 from tavt_kit.bench.workshop import Workshop
 from tavt_kit.device import TargetDevice
 from tavt_kit.latency_table import HeldOut, LatencyTable
-from tavt_kit.measurement import Measurement, paired_ratio
+from tavt_kit.measurement import paired_ratio
 from tavt_kit.runtimes import Session, check_available
 from tavt_kit.runtimes.available import refuse_modes
 from tavt_kit.schedule import TokenSchedule
 
 __all__ = ["check_table", "measure_table", "plan_table"]
-
-_SURE = 0.01
-"""Half the width, as a share, of an interval of the ratio to the dense model that counts as known."""
 
 
 def measure_table(
@@ -100,32 +97,25 @@ def check_table(
     """Predict ``count`` random schedules, measure them end to end, and keep both beside the table.
 
     The schedules are measured four at a time beside the dense model: few models are in memory at once, and the dense
-    model shows how fast the machine is just then, compared with when the table was made.
+    model shows how fast the machine is just then, compared with when the table was made (the drift).
     """
     rng = np.random.default_rng(1) if rng is None else rng
     schedules = random_schedules(model.tokens, model.layers, model.prefix, count, rng)
-    dense, found = model.dense_schedule, list[HeldOut]()
+    dense, found, how = model.dense_schedule, list[HeldOut](), protocol or BRIEF
+    # Against its own time, not its prediction, whose error is the table's and no drift.
+    then = table.dense_ms or table.predict(dense)
     opened = {dense: open_schedule(model, table.target, image_size, dense)}
     for start in range(0, count, 4):
         if on_step is not None:
             on_step("timing held-out schedules", start / count)
         some = schedules[start : start + 4]
-        schedules_now, how = [dense, *some], protocol or BRIEF
-        anchor, *runs = measure_schedules(model, table.target, image_size, schedules_now, how, rng, opened=opened)
-        found += [_held_out(table, schedule, run, anchor) for schedule, run in zip(some, runs, strict=True)]
+        anchor, *runs = measure_schedules(model, table.target, image_size, [dense, *some], how, rng, opened=opened)
+        for schedule, run in zip(some, runs, strict=True):
+            # Round by round: a machine that changes its speed between two rounds changes medians, and no such ratio.
+            ratio = paired_ratio(run, anchor)
+            steady, drift = ratio.relative_half_width <= how.half_width, run.median / (ratio.value * then)
+            found.append(HeldOut(schedule, table.predict(schedule), run.median, steady, drift))
     return table.tested(found)
-
-
-def _held_out(table: LatencyTable, schedule: TokenSchedule, run: Measurement, anchor: Measurement) -> HeldOut:
-    """What was predicted and measured; the drift is what leaves of the measured time its ratio to the dense one, taken
-    round by round: a machine that changes its speed between two rounds changes medians, and no such ratio.
-    """
-    dense = TokenSchedule.dense(table.tokens, table.layers)
-    # Against its own time, not its prediction, whose error is the table's and no drift.
-    then = table.dense_ms or table.predict(dense)
-    ratio = paired_ratio(run, anchor)
-    steady = ratio.high - ratio.low <= 2 * _SURE * ratio.value
-    return HeldOut(schedule, table.predict(schedule), run.median, steady, run.median / (ratio.value * then))
 
 
 def _calibration(model: AdaptiveViT) -> list[TokenSchedule]:

@@ -6,7 +6,6 @@ from pathlib import Path
 
 from tavt_kit.adaptive import AdaptiveViT
 from tavt_kit.artifact_card import ArtifactCard
-from tavt_kit.bench.graphs import whole_graph
 from tavt_kit.device import TargetDevice
 from tavt_kit.model_card import ModelCard
 from tavt_kit.schedule import TokenSchedule
@@ -43,6 +42,8 @@ def write_int8(model: AdaptiveViT, schedule: TokenSchedule, path: Path, target: 
     Raises:
         ExportError: The model cannot be written or quantized so.
     """
+    from tavt_kit.bench.graphs import whole_graph
+
     graph = whole_graph(model, schedule, target)
     if isinstance(graph, bytes):
         path.write_bytes(graph)

@@ -117,14 +117,27 @@ class LeanEvaluator:
     def logits(self, schedule: TokenSchedule) -> Tensor:
         """(n, classes) float32 on the CPU, by the lean path."""
         size = max(1, min(len(self.labels), _TOKENS_AT_ONCE // self.model.tokens))
-        with _under(self.model, schedule), memory_for([schedule]), torch.inference_mode():
+        with _under(self.model, schedule), memory_for([schedule]), self._passing():
             return torch.cat([self._batch(start, size) for start in range(0, len(self.labels), size)])
 
     def _batch(self, start: int, size: int) -> Tensor:
+        return self.model.forward_lean(self._images(start, start + size)).float().cpu()
+
+    def _images(self, start: int, stop: int) -> Tensor:
+        """(n, 3, H, W) as the model takes them, on its device."""
         device = next(self.model.parameters()).device
-        images = torch.from_numpy(normalise(self.pixels[start : start + size], self.preprocessing)).to(device)
-        with torch.autocast(device.type, torch.bfloat16, enabled=self.precision == "bf16"):
-            return self.model.forward_lean(images).float().cpu()
+        return torch.from_numpy(normalise(self.pixels[start:stop], self.preprocessing)).to(device)
+
+    @contextmanager
+    def _passing(self) -> Iterator[None]:
+        """Without gradients, in the precision: one autocast for all batches of a pass.
+
+        By ``no_grad``, because under ``inference_mode`` autocast converts every weight anew wherever it is used.
+        """
+        device = next(self.model.parameters()).device
+        bf16 = self.precision == "bf16"
+        with torch.no_grad(), torch.autocast(device.type, torch.bfloat16, enabled=bf16):
+            yield
 
 
 @contextmanager

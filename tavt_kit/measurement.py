@@ -197,6 +197,11 @@ class PairedRatio:
     method: str = "order statistics of the rounds"
 
     @property
+    def relative_half_width(self) -> float:
+        """Half of the interval as a share of the ratio."""
+        return (self.high - self.low) / 2 / self.value
+
+    @property
     def word(self) -> str:
         """``faster`` or ``slower``, of the second candidate; ``INCONCLUSIVE`` where the interval has 1 in it."""
         return "faster" if self.low > 1 else "slower" if self.high < 1 else "INCONCLUSIVE"

@@ -15,7 +15,6 @@ from tavt_kit.accuracy import Accuracy
 from tavt_kit.answer import Answer
 from tavt_kit.errors import MeasurementError
 from tavt_kit.evaluation import LeanEvaluator, memory_for
-from tavt_kit.preprocess import normalise
 from tavt_kit.schedule import TokenSchedule
 from tavt_kit.shared_passes import shared_logits
 
@@ -99,7 +98,7 @@ class SharedEvaluator(LeanEvaluator):
         training = model.training
         model.eval()
         try:
-            with memory_for(schedules), torch.inference_mode():
+            with memory_for(schedules), self._passing():
                 for begin in range(start, stop, size):
                     for schedule, logits in self._batch_of(list(parts), begin, min(begin + size, stop)):
                         parts[schedule].append(logits)
@@ -110,8 +109,5 @@ class SharedEvaluator(LeanEvaluator):
     def _batch_of(
         self, schedules: Sequence[TokenSchedule], begin: int, end: int
     ) -> Iterator[tuple[TokenSchedule, _Logits]]:
-        device = next(self.model.parameters()).device
-        images = torch.from_numpy(normalise(self.pixels[begin:end], self.preprocessing)).to(device)
-        with torch.autocast(device.type, torch.bfloat16, enabled=self.precision == "bf16"):
-            for schedule, logits in shared_logits(self.model, images, schedules):
-                yield schedule, logits.float().cpu().numpy()
+        for schedule, logits in shared_logits(self.model, self._images(begin, end), schedules):
+            yield schedule, logits.float().cpu().numpy()

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from tavt_kit import shared_evaluation
+from tavt_kit import evaluation, shared_evaluation
 from tavt_kit.checkpoints import load_model
 from tavt_kit.errors import MeasurementError, ScheduleError
 from tavt_kit.evaluation import LeanEvaluator
@@ -47,6 +47,27 @@ def test_the_answers_are_those_of_each_alone(run: Path, tokens_at_once: int, pre
         assert (answer.right != expected).sum() <= (0 if precision == "f32" else 3)
         assert answer.accuracy.n == 64 and answer.accuracy.value == answer.right.mean() and answer.seconds > 0
     assert len({answer.right.tobytes() for answer in found.values()}) == len(SCHEDULES)
+
+
+@pytest.mark.parametrize("kind", [LeanEvaluator, SharedEvaluator])
+def test_in_bf16_weights_are_converted_once_a_pass(
+    run: Path, kind: type[LeanEvaluator], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = load_model(run)
+    products = sum(isinstance(part, torch.nn.Linear) for part in model.modules())
+    monkeypatch.setattr(evaluation, "_TOKENS_AT_ONCE", 17 * 4)
+
+    def conversions(pictures: int) -> int:
+        seen = kind(model, PIXELS[:pictures], LABELS[:pictures], PREPROCESSING, precision="bf16")
+        if isinstance(seen, SharedEvaluator):
+            seen.tokens_at_once = 17 * 4
+        with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profile:
+            seen.answer(SCHEDULES[0])
+        return sum(event.count for event in profile.key_averages() if event.key == "aten::_to_copy")
+
+    one, three = (conversions(4 * batches) for batches in (1, 3))
+    again = (three - one) / 2  # for each further batch: activations alone
+    assert again > 0 and one - again >= products
 
 
 def test_parts_add_up_to_the_whole(run: Path) -> None:
