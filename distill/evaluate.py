@@ -93,7 +93,7 @@ def features(
     model.schedule = model.dense_schedule
     parts = []
     try:
-        with torch.inference_mode(), autocast(precision, device):
+        with torch.no_grad(), autocast(precision, device):  # inference_mode would convert weights anew for each batch
             for start in range(0, len(pictures), _BATCH):
                 images = torch.from_numpy(pictures.inputs(pictures.pixels[start : start + _BATCH]))
                 parts.append(model.forward_pooled(images.to(device)).float().cpu().numpy())
