@@ -93,11 +93,13 @@ class JointSpace(Space):
 
     @property
     def firsts(self) -> tuple[TokenSchedule, ...]:
-        """The dense model with each value of each gene alone, then each smaller size in the fewest bits."""
-        sizes, *_, precisions = self.choices
+        """The dense model with each value of each gene alone, then each smaller size and depth in the fewest bits."""
+        sizes, layers, _, precisions = self.choices
         wanted = [{gene: value} for gene, choices in enumerate(self.choices) for value in range(1, choices)]
         if precisions > 1:
-            wanted += [{0: size, self.extras - 1: precisions - 1} for size in range(1, sizes)]
+            least = {self.extras - 1: precisions - 1}
+            wanted += [{0: size} | least for size in range(1, sizes)]
+            wanted += [{1: fewer} | least for fewer in range(1, layers)]
         found = []
         for values in wanted:
             row = np.full(self.genes, len(self.values) - 1)

@@ -271,13 +271,13 @@ class AdaptiveViT(nn.Module):
         return self.finish(self._run(images, lean=True))
 
     def forward_counts(self, images: Tensor, counts: Tensor) -> Tensor:
-        """As ``forward_lean``, under ``counts`` int64[layers] instead of the schedule in force.
+        """As ``forward_lean``, under ``counts`` int64[layers] instead of those of the schedule in force.
 
         Nothing is checked here, since a graph in which the counts are an input cannot: they never grow, never exceed
         ``tokens`` and stay above ``prefix``.
         """
         state = self.start(images, track=self._restores)
-        return self.finish(self.advance(state, range(self.layers), counts, lean=True))
+        return self.finish(self.advance(state, self._executed(), counts, lean=True))
 
     def lean_parts(self, images: Tensor) -> Iterator[tuple[str, TokenState | Tensor]]:
         """As ``forward_lean``, one part after another: the stem's and each layer's state, last the head's logits.
@@ -353,16 +353,21 @@ class SwitchableViT(nn.Module):
     Args:
         adaptive: The wrapped model; its weights are shared.
         selection: ``"argsort"`` for eager and OpenVINO, ``"topk"`` for ONNX.
+        executed: The layers that run; ``None`` for all.
 
     Raises:
         UnsupportedBackbone: Nothing of this model can be dropped.
+        ScheduleError: No such layers.
     """
 
-    def __init__(self, adaptive: AdaptiveViT, selection: Selection = "argsort") -> None:
+    def __init__(
+        self, adaptive: AdaptiveViT, selection: Selection = "argsort", executed: tuple[int, ...] | None = None
+    ) -> None:
         super().__init__()
         adaptive.check_droppable()
         self.adaptive = AdaptiveViT(adaptive.bare, adaptive.score, adaptive.pool)
         self.adaptive.selection = selection
+        self.adaptive.schedule = replace(self.adaptive.dense_schedule, executed=executed)
         self.train(adaptive.training)
 
     def forward(self, images: Tensor, lengths: Tensor) -> Tensor:

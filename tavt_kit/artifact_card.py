@@ -54,7 +54,7 @@ class ArtifactCard:
         weights_file: Name of the file beside an .onnx file that holds its weights; ``None`` where it holds them itself.
 
     Raises:
-        ScheduleError: A switchable file cannot have a preset of other layers, or one that skips layers.
+        ScheduleError: The presets of a switchable file do not fit the model, or run other layers than the file does.
     """
 
     model: ModelCard
@@ -68,9 +68,10 @@ class ArtifactCard:
 
     def __post_init__(self) -> None:
         for name, schedule in self.presets.items():
-            if schedule.executed is not None:
+            if schedule.executed != self.schedule.executed:
                 raise ScheduleError(
-                    f"preset {name} skips layers, but a switchable file runs all; export it as a file of its own"
+                    f"a switchable file runs the same layers under every preset, but {name} runs others than the "
+                    f"rest: {schedule}; export it as a file of its own"
                 )
             schedule.check(tokens=self.tokens, layers=self.schedule.layers, prefix=self.prefix)
 
@@ -106,7 +107,8 @@ class ArtifactCard:
             return replace(self, schedule=self.presets[preset])
         assert schedule is not None  # one of the two is given
         size = {"tokens": self.tokens, "layers": self.schedule.layers, "prefix": self.prefix}
-        return replace(self, schedule=TokenSchedule.parse(schedule, **size))
+        counts = TokenSchedule.parse(schedule, **size)
+        return replace(self, schedule=replace(counts, executed=self.schedule.executed))
 
     @property
     def setting(self) -> str:
@@ -179,9 +181,10 @@ class ArtifactCard:
             own = {name: body.pop(name) for name in _OWN} | {
                 name: body.pop(name, none) for name, none in _LATER.items()
             }
-            executed = own.pop("executed")
-            schedule = TokenSchedule(tuple(own.pop("schedule")), None if executed is None else tuple(executed))
-            own["presets"] = {name: TokenSchedule(tuple(counts)) for name, counts in own["presets"].items()}
+            layers = own.pop("executed")
+            executed = None if layers is None else tuple(layers)
+            schedule = TokenSchedule(tuple(own.pop("schedule")), executed)
+            own["presets"] = {name: TokenSchedule(tuple(counts), executed) for name, counts in own["presets"].items()}
             return cls(ModelCard.from_record(body), schedule, **own)
         except (AttributeError, KeyError, TypeError, ValueError) as error:
             reason = error if isinstance(error, TavtError) else f"{type(error).__name__}: {error}"

@@ -83,8 +83,10 @@ class TokenSchedule:
         return cls((tokens,) * layers)
 
     @classmethod
-    def taper(cls, tokens: int, layers: int, ratio: float, prefix: int = 1) -> TokenSchedule:
-        """Drop the share ``ratio`` in every layer: ``ceil(n * (1 - ratio))``, at least ``max(2, prefix + 1)``.
+    def taper(
+        cls, tokens: int, layers: int, ratio: float, prefix: int = 1, executed: tuple[int, ...] | None = None
+    ) -> TokenSchedule:
+        """Drop the share ``ratio`` in each layer that runs: ``ceil(n * (1 - ratio))``, at least ``max(2, prefix + 1)``.
 
         Source: TAVT / Length-Adaptive Transformer, the "smallest" sub-network.
 
@@ -92,7 +94,8 @@ class TokenSchedule:
             >>> TokenSchedule.taper(tokens=785, layers=12, ratio=0.2).counts
             (628, 503, 403, 323, 259, 208, 167, 134, 108, 87, 70, 56)
         """
-        return cls(_dropped(tokens, layers, ratio, prefix, range(layers)))
+        places = range(layers) if executed is None else executed
+        return cls(_dropped(tokens, layers, ratio, prefix, places), executed)
 
     @classmethod
     def stages(cls, tokens: int, layers: int, ratio: float, prefix: int = 1) -> TokenSchedule:

@@ -167,8 +167,12 @@ def test_a_switchable_card_is_run_at_a_preset_or_a_schedule() -> None:
             card.chosen(schedule=wrong)
     with pytest.raises(ScheduleError, match="frozen into it"):
         _card().chosen("fast")
-    with pytest.raises(ScheduleError, match="skips layers"):
-        _card(presets={"odd": TokenSchedule((7, 7), executed=(0,))})
+    odd = TokenSchedule((7, 7), executed=(0,))
+    with pytest.raises(ScheduleError, match="same layers under every preset, but odd runs others"):
+        _card(presets={"odd": odd})
+    short = _card(schedule=odd, presets={"odd": odd})
+    assert short.chosen(schedule="6,6").schedule == TokenSchedule((6, 6), (0,))
+    assert ArtifactCard.from_record(short.as_record()) == short
     assert (_card().lengths, _card().setting) == (None, "")
 
 

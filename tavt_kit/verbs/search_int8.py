@@ -26,8 +26,8 @@ __all__ = ["int8_session", "write_int8"]
 _CALIBRATE = 100
 """Training pictures; as many others at most choose whether SmoothQuant helps."""
 
-_DROPPED = {"steep": 0.25, "mild": 0.1}
-"""In every layer; with the dense one the schedules that a file for all schedules is calibrated at, in turns."""
+_DROPPED = {"steep": 0.25, "mild": 0.1, "dense": 0.0}
+"""In every layer: the schedules that a file for all schedules is calibrated at, in turns."""
 
 
 def write_int8(
@@ -61,21 +61,24 @@ def write_int8(
     return writer.write(form, folder)
 
 
-def int8_session(subject: Subject, request: Request, model: AdaptiveViT) -> FileSession:
-    """The model, or a variant of it, in one int8 file for all schedules; made once.
+def int8_session(
+    subject: Subject, request: Request, model: AdaptiveViT, executed: tuple[int, ...] | None = None
+) -> FileSession:
+    """The model, or a variant of it, in one int8 file for all schedules of the layers that run; made once.
 
     Raises:
         TavtError: As ``write_int8``.
     """
-    if id(model) not in subject.quantized:
-        tapers = {
-            name: TokenSchedule.taper(model.tokens, model.layers, ratio, model.prefix)
+    key = id(model), executed
+    if key not in subject.quantized:
+        schedules = {
+            name: TokenSchedule.taper(model.tokens, model.layers, ratio, model.prefix, executed)
             for name, ratio in _DROPPED.items()
         }
         size = "x".join(map(str, model.backbone.image_size))
-        say_stage(f"Quantizing the model at {size} px, so that it answers in int8; about a minute.")
+        fewer = "" if executed is None else f" with {len(executed)} layers"
+        say_stage(f"Quantizing the model at {size} px{fewer}, so that it answers in int8; about a minute.")
         with tempfile.TemporaryDirectory(prefix="fgvc-kit-int8-") as folder:
-            schedules = {**tapers, "dense": model.dense_schedule}
             written = write_int8(subject, request, model, schedules, Path(folder), SWITCHABLE)
-        subject.quantized[id(model)] = cast(FileSession, written.session)
-    return subject.quantized[id(model)]
+        subject.quantized[key] = cast(FileSession, written.session)
+    return subject.quantized[key]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, TypeAlias, cast
 
 from tavt_kit.adaptive import wrap
 from tavt_kit.answer import Answer
@@ -36,6 +36,9 @@ if TYPE_CHECKING:
     from tavt_kit.adaptive import AdaptiveViT
 
 __all__ = ["JointEvaluator", "counting", "joint_space", "predicting", "target_of", "variant_of"]
+
+_Key: TypeAlias = tuple[int, str, tuple[int, ...] | None]
+"""Of an evaluator: the model, the precision, and the layers that run where they are frozen into a graph."""
 
 _SHARES = (1.0, 0.875, 0.75, 0.625)
 """Of the patches along a side: the image sizes that are tried, in whole patches."""
@@ -189,15 +192,14 @@ class JointEvaluator(SharedEvaluator):
 
     subject: Subject = field(kw_only=True)
     request: Request = field(kw_only=True)
-    _of: dict[tuple[int, str], SharedEvaluator] = field(default_factory=dict, init=False)
+    _of: dict[_Key, SharedEvaluator] = field(default_factory=dict, init=False)
     _read: dict[Preprocessing, NDArray[np.uint8]] = field(default_factory=dict, init=False)
 
     def look(self, schedules: Sequence[TokenSchedule], start: int, stop: int) -> Iterator[tuple[TokenSchedule, Answer]]:
         """Those of one variant together."""
-        groups: dict[tuple[int, str | None], list[TokenSchedule]] = {}
+        groups: dict[_Key, list[TokenSchedule]] = {}
         for schedule in schedules:
-            key = id(variant_of(self.subject, schedule)), precision_of(schedule)
-            groups.setdefault(key, []).append(schedule)
+            groups.setdefault(self._key(schedule), []).append(schedule)
         for members in groups.values():
             try:
                 own = self._evaluator(members[0])
@@ -221,22 +223,29 @@ class JointEvaluator(SharedEvaluator):
         other._of, other._read = self._of, self._read
         return other
 
+    def _key(self, schedule: TokenSchedule) -> _Key:
+        """Schedules of one key are answered together: a quantized graph runs the layers that it was made of."""
+        precision = precision_of(schedule) or self.precision
+        layers = schedule.executed if precision == "int8" else None
+        return id(variant_of(self.subject, schedule)), precision, layers
+
     def _evaluator(self, schedule: TokenSchedule) -> SharedEvaluator:
-        model, precision = variant_of(self.subject, schedule), precision_of(schedule) or self.precision
+        model, key = variant_of(self.subject, schedule), self._key(schedule)
+        _, precision, executed = key
         if model is self.model and precision == self.precision:
             return self
-        if (id(model), precision) not in self._of:
+        if key not in self._of:
             how = Preprocessing.from_record(cast(ModelCard, model.card).preprocessing)
             given = model, self._pictures(how), self.labels, how
             if precision == "int8":
-                session = int8_session(self.subject, self.request, model)
+                session = int8_session(self.subject, self.request, model, executed)
                 own: SharedEvaluator = SwitchableEvaluator(
-                    *given, precision=precision, scoring=self.scoring, session=session
+                    *given, precision=precision, scoring=self.scoring, session=session, executed=executed
                 )
             else:
                 own = SharedEvaluator(*given, precision=precision, scoring=self.scoring)
-            self._of[id(model), precision] = own
-        return self._of[id(model), precision]
+            self._of[key] = own
+        return self._of[key]
 
     def _pictures(self, how: Preprocessing) -> NDArray[np.uint8]:
         if how == self.preprocessing:

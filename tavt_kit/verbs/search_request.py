@@ -114,9 +114,6 @@ class Request:
                             "openvino:cpu, and limit or weigh the latency")  # fmt: skip
         if target.runtime not in ("openvino", "onnxruntime") or not target.is_cpu or target.precision != "f32":
             raise BadOption(f"--joint precision begins with f32 on openvino:cpu or onnxruntime:cpu, got {target}")
-        if "layers" in self.joint:
-            raise BadOption("--joint takes layers or precision, not both: the quantized graph that answers for all "
-                            "schedules runs all of its layers")  # fmt: skip
 
     def _check_target(self) -> None:
         timed = [str(limit) for limit in self.budget.of("latency", "throughput")]

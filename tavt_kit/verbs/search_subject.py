@@ -54,7 +54,7 @@ class Subject:
         opened: Sessions that stay open on the target.
         joint: What further genes may be; ``None`` for a search of token counts alone.
         variants: The model as these genes want it, as far as it was made.
-        quantized: Int8 sessions of these, whose counts are an input.
+        quantized: Int8 sessions of these by the layers that run, whose counts are an input.
     """
 
     model: AdaptiveViT
@@ -63,7 +63,7 @@ class Subject:
     opened: dict[TokenSchedule, Session] = field(default_factory=dict, compare=False)
     joint: JointSpace | None = None
     variants: dict[object, AdaptiveViT] = field(default_factory=dict, compare=False)
-    quantized: dict[int, FileSession] = field(default_factory=dict, compare=False)
+    quantized: dict[tuple[int, tuple[int, ...] | None], FileSession] = field(default_factory=dict, compare=False)
 
     @property
     def card(self) -> ModelCard:

@@ -13,8 +13,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from tavt_kit.adaptive import LeanViT, wrap
-from tavt_kit.artifact_card import ArtifactCard
+from tavt_kit.adaptive import AdaptiveViT, LeanViT, wrap
+from tavt_kit.artifact_card import ArtifactCard, read_metadata
 from tavt_kit.backbones import adapter_of, vitae_attention
 from tavt_kit.backbones.vitae_attention import Grid
 from tavt_kit.device import TargetDevice
@@ -96,9 +96,29 @@ def test_a_switchable_model_agrees_with_torch(kind: str, suffix: str, tmp_path: 
     adaptive = wrap(model)
     sizes = (adaptive.tokens, adaptive.layers)
     presets = {f"taper-{ratio}": TokenSchedule.taper(*sizes, ratio, adaptive.prefix) for ratio in (0.5, 0.3, 0.1, 0.0)}
+    _agrees_at_presets(model, adaptive, presets, tmp_path / f"model{suffix}")
+
+
+@pytest.mark.parametrize("suffix", TARGETS)
+def test_a_switchable_model_of_fewer_layers_agrees_with_torch(suffix: str, tmp_path: Path) -> None:
+    model = zoo.build("plain")
+    adaptive = wrap(model)
+    executed = tuple(layer for layer in range(adaptive.layers) if layer != 1)
+    presets = {
+        f"taper-{ratio}": TokenSchedule.taper(adaptive.tokens, adaptive.layers, ratio, adaptive.prefix, executed)
+        for ratio in (0.3, 0.0)
+    }
+    _agrees_at_presets(model, adaptive, presets, tmp_path / f"model{suffix}")
+
+
+def _agrees_at_presets(
+    model: torch.nn.Module, adaptive: AdaptiveViT, presets: dict[str, TokenSchedule], path: Path
+) -> None:
+    suffix = path.suffix
     card = replace(_card(model, presets["taper-0.3"], adaptive.tokens, adaptive.prefix), presets=presets)
-    path = tmp_path / f"model{suffix}"
     (to_onnx if suffix == ".onnx" else to_openvino)(adaptive, card, path)
+    card = read_metadata(path)
+    assert dict(card.presets) == presets
     session = open_file(path, TargetDevice.parse(TARGETS[suffix]), card.lengths)
     for schedule in presets.values():
         eager = LeanViT(adaptive, schedule).eval()

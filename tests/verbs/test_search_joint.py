@@ -93,7 +93,6 @@ def test_what_a_gene_bought_is_told_by_evaluations(place: Path, tmp_path: Path) 
         (("--joint", "precision", "--target", "openvino:cpu"), "needs a latency"),  # the budget is of multiply-adds
         ((*PRECISION, "--target", "torch:cpu"), "begins with f32"),
         ((*PRECISION, "--target", "openvino:cpu:precision=int8"), "begins with f32"),
-        ((*PRECISION, "--target", "openvino:cpu", "--joint", "layers,precision"), "not both"),
         (("--joint", "score", "--algorithm", "tavt"), "nsga2 or random"),
         (("--joint", "score", "--workers", "2"), "this process alone"),
         (("--joint", "score", "--evaluate-on", "openvino"), "by torch"),
@@ -119,16 +118,21 @@ def test_finalists_are_measured_as_they_are(place: Path, tmp_path: Path) -> None
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("runtime", ["openvino", "onnxruntime"])
-def test_int8_is_a_gene_that_answers_by_a_quantized_graph(place: Path, tmp_path: Path, runtime: str) -> None:
+@pytest.mark.parametrize(
+    ("runtime", "other"), [("openvino", "image-size"), ("onnxruntime", "image-size"), ("openvino", "layers")]
+)
+def test_int8_is_a_gene_that_answers_by_a_quantized_graph(
+    place: Path, tmp_path: Path, runtime: str, other: str
+) -> None:
     out = tmp_path / "out"
     flags = ("--target", f"{runtime}:cpu:threads=1", "--evaluations", 12, "--final", 2)
     asked = ["search", place / "run", "--data", place / "data", "-o", out, "--population", 6, "--no-baselines", *flags]
-    assert run(*asked, "--joint", "image-size,precision", "--budget", "top1=1%") in (0, 1)
+    assert run(*asked, "--joint", f"{other},precision", "--budget", "top1=1%") in (0, 1)
     body = json.loads((out / "front.json").read_text())
     with (out / "candidates.csv").open() as file:
         said = file.read()
     assert "in int8" in said
+    assert other != "layers" or any("without layer" in line and "in int8" in line for line in said.splitlines())
     joint = json.loads((out / "recipe.json").read_text())["ties"]["joint"]
     assert joint["precisions"][0] == "f32" and joint["precisions"][-1] == "int8"
     chosen = schedule_of(body["candidates"][body["chosen"]])
