@@ -15,14 +15,18 @@ from tavt_kit.latency_table import Curve, DropCell, LayerCells
 __all__ = ["Cell", "collect", "round_speeds", "time_cells"]
 
 _ROUNDS = (5, 30)
-"""Least and most pairs of runs of a cell."""
+"""Least and most rounds."""
+
+_SETTLE = 40.0, 8
+"""Milliseconds, or runs, after which the caches hold what stays there: each run of a series is a little faster, a whole
+pass of 6 ms by up to a third in all. A search's candidates are measured in such series."""
 
 
 @dataclass(slots=True)
 class Cell:
-    """One clock: a part of ``layers`` layers at ``count`` tokens, timed after other cells ran and once more.
+    """One clock: a part of ``layers`` layers at ``count`` tokens, timed after other cells ran and in a series.
 
-    The first run of each pair fetches its weights from memory, the second finds in the caches what fits there.
+    The first run of a series fetches its weights from memory, the last finds in the caches what stays there.
     """
 
     kind: str
@@ -38,6 +42,15 @@ class Cell:
         cold, warm = median(self.cold), median(self.warm)
         return cold + cached * (min(warm, cold) - cold)
 
+    def time(self) -> None:
+        """One series: its first run, and the one after it has settled."""
+        first = spent = self.run()
+        runs = 1
+        while spent < _SETTLE[0] and runs < _SETTLE[1]:
+            spent, runs = spent + self.run(), runs + 1
+        self.cold.append(first)
+        self.warm.append(self.run())
+
 
 def time_cells(
     cells: Sequence[Cell],
@@ -45,7 +58,7 @@ def time_cells(
     rng: np.random.Generator,
     on_share: Callable[[float], None],
 ) -> None:
-    """Run every cell twice a round, in random order, and take out how fast the machine was in each round."""
+    """Time every cell once a round, in random order, and take out how fast the machine was in each round."""
     for cell in cells:
         cell.run()
     end, least = time.perf_counter() + seconds, _ROUNDS[0]
@@ -54,8 +67,7 @@ def time_cells(
             break
         on_share(done / _ROUNDS[1])
         for place in rng.permutation(len(cells)):
-            cells[place].cold.append(cells[place].run())
-            cells[place].warm.append(cells[place].run())
+            cells[place].time()
     speeds = round_speeds(np.array([cell.warm for cell in cells]))
     for cell in cells:
         cell.cold = [ms / speed for ms, speed in zip(cell.cold, speeds, strict=True)]
