@@ -136,7 +136,8 @@ class LeanEvaluator:
         """
         device = next(self.model.parameters()).device
         bf16 = self.precision == "bf16"
-        with torch.no_grad(), torch.autocast(device.type, torch.bfloat16, enabled=bf16):
+        # Asked for, because a converter that ran before may have left the cache of conversions off.
+        with torch.no_grad(), torch.autocast(device.type, torch.bfloat16, enabled=bf16, cache_enabled=True):
             yield
 
 
