@@ -120,13 +120,12 @@ def check_table(
 
 def _calibration(model: AdaptiveViT) -> list[TokenSchedule]:
     """Four whole passes: nothing dropped, a mild and a steep taper, and three big steps."""
-    size = {"tokens": model.tokens, "layers": model.layers, "prefix": model.prefix}
     kept, counts = model.tokens, []
     for layer in range(model.layers):
         if layer in {round(model.layers * share) for share in (0.25, 0.5, 0.75)}:
             kept = max(math.ceil(0.7 * kept), model.prefix + 1, 2)
         counts.append(kept)
-    mild, steep = (TokenSchedule.taper(ratio=ratio, **size) for ratio in (0.15, 0.4))
+    mild, steep = (TokenSchedule.taper(model.tokens, model.layers, ratio, model.prefix) for ratio in (0.15, 0.4))
     return [model.dense_schedule, mild, TokenSchedule(tuple(counts)), steep]
 
 

@@ -35,7 +35,7 @@ def ladder_of(model: AdaptiveViT) -> dict[str, TokenSchedule]:
     sizes = {"tokens": model.tokens, "layers": model.layers, "prefix": model.prefix}
     ladder = {name: TokenSchedule.parse(name, **sizes) for name in LADDER}
     formula = MacsFormula.of(model)
-    tapers = [TokenSchedule.taper(ratio=ratio / _GRID, **sizes) for ratio in range(_GRID)]
+    tapers = [TokenSchedule.taper(model.tokens, model.layers, ratio / _GRID, model.prefix) for ratio in range(_GRID)]
     macs = formula.macs_many(np.array([taper.counts for taper in tapers]))
     for times in _FEWER:
         enough = np.flatnonzero(macs * times <= macs[0])
