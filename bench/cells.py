@@ -10,7 +10,7 @@ from statistics import median
 import numpy as np
 import numpy.typing as npt
 
-from tavt_kit.latency_table import Curve, DropCell, LayerCells
+from tavt_kit.latency_table import Curve, DropCell, LayerCells, Uneven
 
 __all__ = ["Cell", "collect", "round_speeds", "time_cells"]
 
@@ -89,16 +89,20 @@ def round_speeds(times: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
     return speeds
 
 
-def collect(cells: Sequence[Cell], cached: float, width: int) -> LayerCells:
+def collect(cells: Sequence[Cell], cached: float, width: int, uneven: Uneven | None = None) -> LayerCells:
     """Times per layer, less the cost of starting an inference (which the stem keeps).
 
     Args:
         cells: Timed.
         cached: Share of the weights that a whole pass finds in the caches.
         width: Features of a token.
+        uneven: What single counts take more; the curves are without it.
     """
     empty = next(cell.ms(1.0) for cell in cells if cell.kind == "empty")
-    times = {(cell.kind, cell.count, cell.kept): max(cell.ms(cached) - empty, 1e-4) / cell.layers for cell in cells}
+    times = {
+        (cell.kind, cell.count, cell.kept): max((cell.ms(cached) - empty) / cell.layers - _more(cell, uneven), 1e-5)
+        for cell in cells
+    }
     return LayerCells(
         attend=_curve(times, "attend", width),
         drop=_drops(times),
@@ -106,7 +110,18 @@ def collect(cells: Sequence[Cell], cached: float, width: int) -> LayerCells:
         last=_curve(times, "last", 0) if any(kind == "last" for kind, _, _ in times) else None,
         stem_ms=next(ms for (kind, _, _), ms in times.items() if kind == "stem") + empty,
         head=_curve(times, "head", 0),
+        uneven=uneven,
     )
+
+
+def _more(cell: Cell, uneven: Uneven | None) -> float:
+    """Milliseconds of a layer that are a cell's count's own."""
+    if uneven is None:
+        return 0.0
+    if cell.kind == "drop":
+        return uneven.drop(cell.count, cell.kept)
+    kinds: dict[str, Callable[[float], float]] = {"attend": uneven.attend, "feed": uneven.feed, "last": uneven.last}
+    return kinds[cell.kind](cell.count) if cell.kind in kinds else 0.0
 
 
 _Times = Mapping[tuple[str, int, int], float]

@@ -26,8 +26,8 @@ __all__ = ["pack_passes", "pack_profile", "refuse_live"]
 CARRIED = (
     "tavt_kit", "accuracy", "bench", "bench.cells", "bench.clocks", "bench.doubts", "bench.edge", "bench.probes",
     "bench.protocol", "bench.ratios", "bench.record", "bench.shared_weights", "bench.table_plan", "bench.timing",
-    "block_bootstrap", "control_group", "device", "errors", "host", "latency_table", "layer_cells", "measurement",
-    "records", "runtimes", "runtimes.available", "runtimes.on_onnxruntime", "runtimes.on_openvino",
+    "bench.uneven", "block_bootstrap", "control_group", "device", "errors", "host", "latency_table", "layer_cells",
+    "measurement", "records", "runtimes", "runtimes.available", "runtimes.on_onnxruntime", "runtimes.on_openvino",
     "runtimes.openvino_core", "runtimes.openvino_queue", "runtimes.session", "schedule",
 )  # fmt: skip
 """The modules that measure: what the runner imports, and no more."""

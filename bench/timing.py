@@ -15,10 +15,11 @@ import numpy as np
 
 from tavt_kit.bench.cells import Cell, collect, time_cells
 from tavt_kit.bench.clocks import PartClocks
-from tavt_kit.bench.table_plan import TablePlan
+from tavt_kit.bench.table_plan import CellPlan, TablePlan
+from tavt_kit.bench.uneven import find_uneven
 from tavt_kit.device import TargetDevice
 from tavt_kit.host import HostFacts
-from tavt_kit.latency_table import LatencyTable
+from tavt_kit.latency_table import LatencyTable, Uneven
 from tavt_kit.runtimes.available import accelerator_name
 from tavt_kit.runtimes.session import Session
 from tavt_kit.schedule import TokenSchedule
@@ -27,6 +28,9 @@ __all__ = ["OnStep", "open_graph", "time_plan"]
 
 OnStep = Callable[[str, float], None]
 """Told what is being done and the share of the work that is done."""
+
+_LOOKING = 0.4
+"""Share of the seconds of a table by which looking for uneven counts has ended."""
 
 _SHARES = tuple(step / 20 for step in range(21))
 """Shares of the weights that whole passes may find in the caches. Long sequences hardly show it, short ones do:
@@ -57,11 +61,16 @@ def time_plan(
         on_step: See ``OnStep``.
     """
     images = plan.images(rng)
+
+    def clock(cell: CellPlan) -> Callable[[], float]:
+        return clocks.clock(cell.part, plan.inputs(cell, images, rng), cell.kept or None)
+
+    on_step("looking for uneven token counts", 0.0)
+    uneven = find_uneven(plan, clock, rng, begin + _LOOKING * seconds)
     cells = list[Cell]()
     for done, cell in enumerate(plan.cells):
-        on_step("compiling the parts", 0.4 * done / len(plan.cells))
-        run = clocks.clock(cell.part, plan.inputs(cell, images, rng), cell.kept or None)
-        cells.append(Cell(cell.kind, cell.count, cell.kept, cell.layers, run))
+        on_step("compiling the parts", 0.2 + 0.2 * done / len(plan.cells))
+        cells.append(Cell(cell.kind, cell.count, cell.kept, cell.layers, clock(cell)))
     on_step("compiling whole passes", 0.4)
     wholes = [
         Cell("whole", plan.tokens, 0, 1, open_whole(schedule).timer(images)) for schedule in plan.wholes
@@ -69,7 +78,7 @@ def time_plan(
     left = max(0.85 * seconds - (time.perf_counter() - begin), 0.1 * seconds)
     time_cells(cells + wholes, left, rng, lambda share: on_step("timing the parts", 0.4 + 0.6 * share))
     found = [(schedule, whole.ms(1.0)) for schedule, whole in zip(plan.wholes, wholes, strict=True)]
-    table = _fitted(plan, target, cells, found)
+    table = _fitted(plan, target, cells, uneven, found)
     on_step("done", 1.0)
     host = HostFacts.gather(accelerator_name(target))
     return replace(table, seconds=time.perf_counter() - begin, host=host)
@@ -96,6 +105,7 @@ def _fitted(
     plan: TablePlan,
     target: TargetDevice,
     cells: Sequence[Cell],
+    uneven: Uneven | None,
     measured: Sequence[tuple[TokenSchedule, float]],
 ) -> LatencyTable:
     """The calibrated table that is least wrong on what was measured: the smallest sum of squared log ratios."""
@@ -107,7 +117,7 @@ def _fitted(
             layers=plan.layers,
             prefix=plan.prefix,
             score=plan.score,
-            cells=collect(cells, cached, plan.width),
+            cells=collect(cells, cached, plan.width, uneven),
             cached=cached,
             taps=plan.taps,
             image_size=plan.image_size,

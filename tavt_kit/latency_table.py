@@ -14,11 +14,12 @@ from tavt_kit.host import HostFacts
 from tavt_kit.layer_cells import Curve as Curve
 from tavt_kit.layer_cells import DropCell as DropCell
 from tavt_kit.layer_cells import LayerCells as LayerCells
+from tavt_kit.layer_cells import Uneven as Uneven
 from tavt_kit.measurement import Measurement
 from tavt_kit.records import sha256_text
 from tavt_kit.schedule import TokenSchedule
 
-__all__ = ["Curve", "DropCell", "HeldOut", "LatencyTable", "LayerCells", "tails_of"]
+__all__ = ["Curve", "DropCell", "HeldOut", "LatencyTable", "LayerCells", "Uneven", "tails_of"]
 
 
 _MACS = 0.01
@@ -147,11 +148,11 @@ class LatencyTable:
                 parts.append(0.0)
                 continue
             if cells.last is not None and layer == self.layers - 1:
-                parts.append(cells.last.at(fused if self.taps else count))
+                parts.append(cells.last_ms(fused if self.taps else count))
             elif kept == count:
-                parts.append(cells.attend.at(count) + cells.feed.at(count))
+                parts.append(cells.attend_ms(count) + cells.feed_ms(count))
             else:
-                parts.append(cells.drop_ms(count, kept) + cells.feed.at(kept))
+                parts.append(cells.drop_ms(count, kept) + cells.feed_ms(kept))
             count, fused = kept, fused + min(self.taps, kept)
         return [*parts, cells.head.at(count)]
 

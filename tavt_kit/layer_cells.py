@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from tavt_kit.errors import MeasurementError
 
-__all__ = ["Curve", "DropCell", "LayerCells"]
+__all__ = ["Curve", "DropCell", "LayerCells", "Uneven"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +73,38 @@ class DropCell:
 
 
 @dataclass(frozen=True, slots=True)
+class Uneven:
+    """Token counts that take longer than their neighbours, because a product's rows fall into no good blocks.
+
+    Args:
+        counts: Those tokens, ascending.
+        ms: What a feed-forward half takes more at each.
+        share: Of that, what an attention half takes more.
+    """
+
+    counts: tuple[int, ...]
+    ms: tuple[float, ...]
+    share: float
+
+    def feed(self, count: float) -> float:
+        """Milliseconds more of a feed-forward half."""
+        place = bisect_left(self.counts, count)
+        return self.ms[place] if place < len(self.counts) and self.counts[place] == count else 0.0
+
+    def attend(self, count: float) -> float:
+        """Of an attention half that keeps every token."""
+        return self.share * self.feed(count)
+
+    def drop(self, count: float, kept: float) -> float:
+        """Of one that drops: three of its four products with weights are of all tokens, one is of those that stay."""
+        return 0.75 * self.attend(count) + 0.25 * self.attend(kept)
+
+    def last(self, count: float) -> float:
+        """Of the last layer of a head that reads leading tokens only: keys and values are of all tokens."""
+        return 0.5 * self.attend(count)
+
+
+@dataclass(frozen=True, slots=True)
 class LayerCells:
     """One layer, averaged over the layers of the model, and what stands before and after the layers.
 
@@ -83,6 +115,7 @@ class LayerCells:
         last: The whole last layer of a head that reads leading tokens only; ``None`` for pooling heads.
         stem_ms: Patch and position embedding.
         head: Final norm, pooling and classifier.
+        uneven: What single counts take more than the curves say; ``None`` where they take no more.
     """
 
     attend: Curve
@@ -91,14 +124,29 @@ class LayerCells:
     last: Curve | None
     stem_ms: float
     head: Curve
+    uneven: Uneven | None = None
+
+    def attend_ms(self, count: int) -> float:
+        """The attention half at any count."""
+        return self.attend.at(count) + (0.0 if self.uneven is None else self.uneven.attend(count))
+
+    def feed_ms(self, count: int) -> float:
+        """The feed-forward half at any count."""
+        return self.feed.at(count) + (0.0 if self.uneven is None else self.uneven.feed(count))
+
+    def last_ms(self, count: int) -> float:
+        """The last layer at any count, where it has a time of its own."""
+        assert self.last is not None  # heads that pool have no such layer
+        return self.last.at(count) + (0.0 if self.uneven is None else self.uneven.last(count))
 
     def drop_ms(self, count: int, kept: int) -> float:
         """Attention from ``count`` tokens to ``kept``: both neighbouring lengths at the same share kept."""
+        more = 0.0 if self.uneven is None else self.uneven.drop(count, kept)
         counts = [cell.count for cell in self.drop]
         above = min(max(bisect_right(counts, count), 1), len(counts) - 1)
         cells = self.drop[max(above - 1, 0) : above + 1]
         times = tuple(max(cell.at(cell.count * kept / count), 1e-6) for cell in cells)
-        return Curve(tuple(cell.count for cell in cells), times, self.attend.width).at(count)
+        return Curve(tuple(cell.count for cell in cells), times, self.attend.width).at(count) + more
 
     @classmethod
     def from_record(cls, record: Mapping[str, Any]) -> LayerCells:
@@ -110,7 +158,12 @@ class LayerCells:
             last=None if record["last"] is None else _curve(record["last"]),
             stem_ms=record["stem_ms"],
             head=_curve(record["head"]),
+            uneven=_uneven(record.get("uneven")),
         )
+
+
+def _uneven(record: Mapping[str, Any] | None) -> Uneven | None:
+    return None if record is None else Uneven(tuple(record["counts"]), tuple(record["ms"]), record["share"])
 
 
 def _curve(record: Mapping[str, Any]) -> Curve:

@@ -149,10 +149,10 @@ def _print(table: LatencyTable, file: Path) -> None:
         drop = drops.get(count)
         cells.add_row(
             str(count),
-            f"{table.cells.attend.at(count):.3f}",
+            f"{table.cells.attend_ms(count):.3f}",
             "" if drop is None else f"{drop.few_ms:.3f}",
             "" if drop is None else f"{drop.many_ms:.3f}",
-            f"{table.cells.feed.at(count):.3f}",
+            f"{table.cells.feed_ms(count):.3f}",
         )
     console.print(cells)
     console.print(

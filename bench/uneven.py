@@ -1,0 +1,155 @@
+"""Token counts that take longer than their neighbours on a target, so that a latency table knows them.
+
+Matrix products are worked off in blocks of rows. Where the number of rows falls into no good blocks, a product takes up
+to three quarters longer: on OpenVINO in bf16, on a processor with AVX-512, that is so of primes above 64 (and ViT's own
+197 is one) and of their doubles. Which counts those are is the library's own business, so they are looked for.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
+from statistics import median
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tavt_kit.bench.table_plan import CellPlan, TablePlan
+from tavt_kit.layer_cells import Uneven
+
+__all__ = ["find_uneven"]
+
+_FROM = 32
+"""Shorter sequences take the time of their weights, whatever their length."""
+
+_BEYOND = 4
+"""Counts above all tokens that are looked at too: the line below all times ends in its last point."""
+
+_OFF = 0.05
+"""The excess, relative, that is told from noise."""
+
+_SAMPLE, _ROUNDS, _TWICE = 24, (2, 6), 2
+"""Counts of a first look, which may be all that there is to see; rounds of a look, the first untimed; looks at all."""
+
+_COMPARED = 6
+"""Counts at which attention's own excess is looked at."""
+
+Clock = Callable[[], float]
+"""Runs a part once; milliseconds."""
+
+
+def find_uneven(
+    plan: TablePlan, clock: Callable[[CellPlan], Clock], rng: np.random.Generator, end: float
+) -> Uneven | None:
+    """By how much single token counts exceed the line below all, for a feed-forward and an attention half.
+
+    Each count is timed in turns with one that stays the same, so that a machine that changes its speed changes both,
+    and all of them twice.
+
+    Args:
+        plan: Has the halves.
+        clock: Of a cell.
+        rng: Orders the looks.
+        end: ``time.perf_counter()`` at which to be content with what was found.
+
+    Returns:
+        ``None`` where times are even, as they are on most targets.
+    """
+    feed, attend = (_least_chain(plan, kind) for kind in ("feed", "attend"))
+    counts = np.arange(_FROM, plan.tokens + _BEYOND + 1)
+    if len(counts) <= _SAMPLE:
+        return None
+    look = _Look(clock, replace(feed, count=plan.tokens // 2), end)
+    sampled = {plan.tokens, *rng.permutation(counts)[:_SAMPLE].tolist(), *counts[-_BEYOND:].tolist()}
+    if not _excess([look.at(feed, sorted(sampled))]):
+        return None
+    looks = [look.at(feed, rng.permutation(counts).tolist()) for _ in range(_TWICE)]
+    found = {count: more for count, more in _excess(looks).items() if count <= plan.tokens}
+    if not found:
+        return None
+    share = _share(look, attend, found)
+    return Uneven(tuple(found), tuple(more * look.unit_ms for more in found.values()), share)
+
+
+class _Look:
+    """Times of a layer's halves at many counts, in units of one clock that stays the same.
+
+    Args:
+        clock: Of a cell.
+        still: What that one clock runs.
+        end: When to be content with what was found.
+    """
+
+    def __init__(self, clock: Callable[[CellPlan], Clock], still: CellPlan, end: float) -> None:
+        self._clock, self._still, self._end = clock, clock(still), end
+        self._layers, self._units = still.layers, list[float]()
+
+    def at(self, cell: CellPlan, counts: Iterable[int]) -> dict[int, float]:
+        """A layer's time by count, ascending; as many as there is time for, but always the first."""
+        found = dict[int, float]()
+        for count in counts:
+            if found and time.perf_counter() > self._end:
+                break
+            run = self._clock(replace(cell, count=count))
+            pairs = [(run(), self._still()) for _ in range(sum(_ROUNDS))][_ROUNDS[0] :]
+            own, still = (min(times) for times in zip(*pairs, strict=True))
+            self._units.append(still)
+            found[count] = own / cell.layers / still * self._layers
+        return dict(sorted(found.items()))
+
+    @property
+    def unit_ms(self) -> float:
+        """Milliseconds of the unit, a layer of the clock that stays the same: over all looks, the median."""
+        return median(self._units) / self._layers
+
+
+def _excess(looks: Sequence[Mapping[int, float]]) -> dict[int, float]:
+    """What of the least time of all looks is clearly above the line below the longest of all, by count."""
+    counts = [count for count in looks[0] if all(count in look for look in looks)]
+    least = np.array([min(look[count] for look in looks) for count in counts])
+    most = np.array([max(look[count] for look in looks) for count in counts])
+    above = least - _line_below(np.array(counts), most)
+    return {
+        count: float(ms) for count, ms, all_of_it in zip(counts, above, least, strict=True) if ms > _OFF * all_of_it
+    }
+
+
+def _line_below(counts: NDArray[np.int64], times: NDArray[np.float64]) -> NDArray[np.float64]:
+    """The lower convex hull (Andrew's monotone chain) at every count."""
+    corners = list[tuple[float, float]]()
+    for x, y in zip(counts.tolist(), times.tolist(), strict=True):
+        while len(corners) > 1:
+            (x0, y0), (x1, y1) = corners[-2:]
+            if (y1 - y0) * (x - x0) < (y - y0) * (x1 - x0):
+                break
+            corners.pop()
+        corners.append((x, y))
+    line: NDArray[np.float64] = np.interp(counts, [x for x, _ in corners], [y for _, y in corners])
+    return line
+
+
+def _share(look: _Look, attend: CellPlan, found: Mapping[int, float]) -> float:
+    """Attention's excess as a share of the feed-forward half's, at the counts where that is largest."""
+    worst = sorted(found, key=found.__getitem__)[-_COMPARED:]
+    shares = []
+    for count in worst:
+        low, high = (_even(count, step, found) for step in (-1, 1))
+        times = look.at(attend, (low, count, high))
+        if len(times) == 3:
+            line = float(np.interp(count, (low, high), (times[low], times[high])))
+            shares.append((times[count] - line) / found[count])
+    return min(max(median(shares), 0.0), 1.0) if shares else 0.0
+
+
+def _even(count: int, step: int, found: Mapping[int, float]) -> int:
+    """The nearest count without an excess."""
+    count += step
+    while count in found:
+        count += step
+    return count
+
+
+def _least_chain(plan: TablePlan, kind: str) -> CellPlan:
+    """The cell of a half with the fewest tokens: after tokens were dropped, where that is a part of its own."""
+    return min((cell for cell in plan.cells if cell.kind == kind), key=lambda cell: cell.count)

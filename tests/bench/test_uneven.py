@@ -1,0 +1,107 @@
+"""Token counts that take longer than their neighbours: found through noise, left out of curves, told where they are."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable
+from dataclasses import asdict
+
+import numpy as np
+import pytest
+
+from tavt_kit.bench.cells import Cell, collect
+from tavt_kit.bench.table_plan import CellPlan, TablePlan
+from tavt_kit.bench.uneven import find_uneven
+from tavt_kit.device import TargetDevice
+from tavt_kit.latency_table import LayerCells, Uneven
+from tavt_kit.schedule import TokenSchedule
+
+TOKENS = 197
+BAD = {count: 20 / count for count in range(65, 198) if all(count % small for small in range(2, 14))}
+"""Primes above 64, as on OpenVINO in bf16 -> what they take more, relatively."""
+
+PLAN = TablePlan(
+    target=TargetDevice("openvino", "cpu", threads=1), model="toy", image_size=(224, 224), tokens=TOKENS, layers=12,
+    prefix=1, score="column", pool="kept", taps=0, macs=1, width=384, pooled=False,
+    cells=tuple(
+        CellPlan(kind, kind, count, 0, layers, ("tokens",))
+        for kind, layers in (("attend", 2), ("feed", 4)) for count in (2, 40, TOKENS)
+    ),
+    wholes=(TokenSchedule((TOKENS,) * 12),),
+)  # fmt: skip
+
+
+def smooth(kind: str, count: int) -> float:
+    """Milliseconds of a layer's half."""
+    return 0.05 + 4e-3 * count if kind == "feed" else 0.04 + 2e-3 * count + 4e-6 * count**2
+
+
+class Machine:
+    """Takes what is said above, with noise upwards, and by a speed that changes all the time."""
+
+    def __init__(self, noise: float, bad: dict[int, float], share: float = 0.5) -> None:
+        self.bad, self.share, self.noise, self.ran = bad, share, noise, 0
+        self.rng = np.random.default_rng(0)
+
+    def __call__(self, cell: CellPlan) -> Callable[[], float]:
+        more = self.bad.get(cell.count, 0.0) * smooth("feed", cell.count)
+        ms = smooth(cell.kind, cell.count) + more * (1.0 if cell.kind == "feed" else self.share)
+
+        def run() -> float:
+            self.ran += 1
+            speed = 1 + 0.2 * math.sin(self.ran / 200)
+            return float(cell.layers * ms * speed * (1 + self.rng.exponential(self.noise)))
+
+        return run
+
+
+def test_uneven_counts_are_found_with_what_they_take_more() -> None:
+    found = find_uneven(PLAN, Machine(0.01, BAD), np.random.default_rng(0), math.inf)
+    assert found is not None and set(found.counts) == set(BAD)
+    for count, more in BAD.items():
+        assert found.feed(count) == pytest.approx(more * smooth("feed", count), rel=0.25)
+    assert found.share == pytest.approx(0.5, abs=0.1) and found.feed(68) == found.feed(2) == 0.0
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_an_even_target_is_looked_at_briefly_and_left(seed: int) -> None:
+    machine = Machine(0.01, {})
+    assert find_uneven(PLAN, machine, np.random.default_rng(seed), math.inf) is None
+    assert machine.ran <= 29 * 16  # a sample, not every count
+
+
+def test_time_that_has_run_out_ends_the_look_and_short_models_have_none() -> None:
+    machine = Machine(0.01, BAD)
+    assert find_uneven(PLAN, machine, np.random.default_rng(0), 0.0) is None and machine.ran <= 16
+    short = TablePlan(**{**{name: getattr(PLAN, name) for name in PLAN.__slots__}, "tokens": 17})
+    assert find_uneven(short, machine, np.random.default_rng(0), math.inf) is None
+
+
+def test_curves_are_without_and_predictions_with_the_excess() -> None:
+    uneven = Uneven((67, 197), (0.2, 0.3), 0.5)
+    assert uneven.attend(67) == 0.1 and uneven.last(197) == 0.075
+    assert uneven.drop(197, 67) == pytest.approx(0.75 * 0.15 + 0.25 * 0.1) and uneven.drop(196, 100) == 0.0
+    cells = [_timed("empty", 1, 0, 1, 0.01), _timed("stem", 197, 0, 1, 0.5), _timed("head", 1, 0, 1, 0.1)]
+    for count in (40, 197):
+        cells += [
+            _timed("attend", count, 0, 2, 2 * (smooth("attend", count) + uneven.attend(count)) + 0.01),
+            _timed("feed", count, 0, 4, 4 * (smooth("feed", count) + uneven.feed(count)) + 0.01),
+            _timed("drop", count, count // 2, 1, 1 + uneven.drop(count, count // 2) + 0.01),
+        ]
+    found = collect(cells, 1.0, 384, uneven)
+    assert found.feed.at(197) == pytest.approx(smooth("feed", 197))
+    assert found.feed_ms(197) == pytest.approx(smooth("feed", 197) + 0.3)
+    assert found.feed_ms(196) == pytest.approx(smooth("feed", 196))
+    assert found.feed_ms(67) == pytest.approx(smooth("feed", 67) + 0.2)
+    assert found.attend_ms(197) == pytest.approx(smooth("attend", 197) + 0.15)
+    assert found.drop_ms(197, 98) == pytest.approx(1 + uneven.drop(197, 98))
+    assert found.drop_ms(196, 98) == pytest.approx(1.0)
+    again = LayerCells.from_record(json.loads(json.dumps(asdict(found))))
+    assert again == found
+
+
+def _timed(kind: str, count: int, kept: int, layers: int, ms: float) -> Cell:
+    cell = Cell(kind, count, kept, layers, lambda: ms)
+    cell.time()
+    return cell
