@@ -73,6 +73,7 @@ class LiveJob:
         target: Where to run.
         schedule: Text.
         weights, image_size, seed, score, pool: As ``open_model`` takes them.
+        executed: The layers that run; ``None`` means all.
     """
 
     thing: str
@@ -83,6 +84,7 @@ class LiveJob:
     seed: int = 0
     score: str | None = None
     pool: str | None = None
+    executed: tuple[int, ...] | None = None
 
     def as_record(self) -> dict[str, Any]:
         """For the child."""

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from tavt_kit.bench.passes import random_schedules
 from tavt_kit.device import TargetDevice
-from tavt_kit.memory_fit import MemoryFit, MemoryPoint, memory_terms
+from tavt_kit.memory_fit import MemoryFit, MemoryPoint, gene_terms, memory_terms
 from tavt_kit.schedule import TokenSchedule
 
 __all__ = ["fit_memory"]
@@ -26,6 +26,9 @@ _EVIDENCE = 6.0
 Measured = Callable[[str, TokenSchedule], Sequence[int]]
 """(purpose, schedule) -> peak memory in bytes, of one fresh process or several: ``end``, ``fit`` or ``held out``."""
 
+Varied = Callable[[TokenSchedule, np.random.Generator], TokenSchedule]
+"""A random schedule of token counts -> the one of the search's space to be tested on."""
+
 
 def fit_memory(
     measured: Measured,
@@ -35,6 +38,9 @@ def fit_memory(
     ends: tuple[TokenSchedule, TokenSchedule],
     prefix: int,
     canonical: Callable[[TokenSchedule], TokenSchedule] = lambda schedule: schedule,
+    further: Sequence[TokenSchedule] = (),
+    varied: Varied | None = None,
+    at_size: Callable[[TokenSchedule], int] | None = None,
     seed: int = 0,
     on_step: Callable[[str, float | None], None] | None = None,
 ) -> MemoryFit:
@@ -47,6 +53,9 @@ def fit_memory(
         ends: The dense schedule and the least one.
         prefix: Tokens that are no patches.
         canonical: Of schedules that are the same to the model, the one to take.
+        further: More to fit to, where other image sizes or fewer layers are in question.
+        varied: What ``canonical`` does, with such genes drawn at random.
+        at_size: Tokens of an image of a schedule's size; the model's own where it is not given.
         seed: Of the held-out schedules.
         on_step: Told what is being done and the share of the work that is done.
 
@@ -55,8 +64,10 @@ def fit_memory(
     """
     begin, rng = time.perf_counter(), np.random.default_rng(seed)
     tokens, layers = ends[0].counts[0], ends[0].layers
-    chosen = list(dict.fromkeys(map(canonical, _schedules(ends, prefix))))
-    tests = [canonical(one) for one in random_schedules(tokens, layers, prefix, _HELD_OUT, rng)]
+    chosen = list(dict.fromkeys([*map(canonical, _schedules(ends, prefix)), *further]))
+    drawn = random_schedules(tokens, layers, prefix, _HELD_OUT, rng)
+    tests = [canonical(one) if varied is None else varied(one, rng) for one in drawn]
+    size_of = at_size or (lambda schedule: tokens)
     jobs = [("end" if one in ends else "fit", one) for one in chosen] + [("held out", one) for one in tests]
     found = []
     for done, (purpose, schedule) in enumerate(jobs):
@@ -65,10 +76,16 @@ def fit_memory(
         found.append(measured(purpose, schedule))
     pairs = [(schedule, float(median(peaks))) for (_, schedule), peaks in zip(jobs, found, strict=True)]
     known, unseen = pairs[: len(chosen)], pairs[len(chosen) :]
-    bare = MemoryFit(target, name, tokens, layers, prefix, *_coefficients(known, tokens))
+    plain, genes = (
+        np.array([terms(one, tokens, size_of(one)) for one, _ in known]) for terms in (memory_terms, gene_terms)
+    )
+    fixed, choosing, doubling, widest, smaller, absent = _coefficients(plain, genes, [peak for _, peak in known])
+    bare = MemoryFit(
+        target, name, tokens, layers, prefix, fixed, choosing, doubling, widest, smaller=smaller, absent=absent
+    )
 
     def points(some: Sequence[tuple[TokenSchedule, float]]) -> tuple[MemoryPoint, ...]:
-        return tuple(MemoryPoint(one, bare.predict(one), peak) for one, peak in some)
+        return tuple(MemoryPoint(one, bare.predict(one, size_of(one)), peak) for one, peak in some)
 
     return replace(
         bare,
@@ -99,22 +116,30 @@ def _schedules(ends: tuple[TokenSchedule, TokenSchedule], prefix: int) -> list[T
     return found
 
 
-def _coefficients(known: Sequence[tuple[TokenSchedule, float]], tokens: int) -> tuple[float, float, float, float]:
+def _coefficients(
+    plain: NDArray[np.float64], genes: NDArray[np.float64], measured: Sequence[float]
+) -> tuple[float, ...]:
     """Least squares on all terms, or the median alone where these do not explain clearly more than chance would.
+
+    Args:
+        plain: (schedules, 4), the terms of token counts.
+        genes: (schedules, 2); those that no schedule has are left out.
+        measured: Bytes, of each schedule.
 
     Source: the Bayesian information criterion, G. Schwarz, Estimating the dimension of a model (1978); 6 and more is
     strong evidence (Kass and Raftery, Bayes factors, 1995).
     """
-    peaks = np.array([peak for _, peak in known])
-    terms = np.array([memory_terms(one, tokens) for one, _ in known])
-    coefficients = np.linalg.lstsq(terms, peaks, rcond=None)[0]
-    middle = float(np.median(peaks))
-    full = _criterion(terms @ coefficients - peaks, terms.shape[1])
+    peaks, varied = np.array(measured), genes.any(axis=0)
+    terms = np.concatenate([plain, genes[:, varied]], axis=1)
+    found = np.zeros(plain.shape[1] + genes.shape[1])
+    found[[*range(plain.shape[1]), *(plain.shape[1] + np.flatnonzero(varied))]] = np.linalg.lstsq(
+        terms, peaks, rcond=None
+    )[0]
+    full = _criterion(np.concatenate([plain, genes], axis=1) @ found - peaks, terms.shape[1])
     flat = _criterion(peaks - peaks.mean(), 1)
-    if len(known) <= terms.shape[1] + 2 or flat - full < _EVIDENCE:
-        return middle, 0.0, 0.0, 0.0
-    fixed, choosing, doubling, widest = coefficients.tolist()
-    return fixed, choosing, doubling, widest
+    if len(peaks) <= terms.shape[1] + 2 or flat - full < _EVIDENCE:
+        return float(np.median(peaks)), *(0.0 for _ in found[1:])
+    return tuple(found.tolist())
 
 
 def _criterion(left: NDArray[np.float64], parameters: int) -> float:

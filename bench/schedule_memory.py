@@ -22,7 +22,7 @@ from tavt_kit.checkpoints import save_model
 from tavt_kit.device import TargetDevice
 from tavt_kit.errors import MeasurementError, TargetError
 from tavt_kit.model_card import ModelCard
-from tavt_kit.schedule import TokenSchedule
+from tavt_kit.schedule import TokenSchedule, counts_text
 
 __all__ = ["ScheduleMemory", "refuse_untold"]
 
@@ -75,7 +75,7 @@ class ScheduleMemory:
         return peak.counted
 
     def _of_run(self, schedule: TokenSchedule, processes: int) -> list[MemoryPeak]:
-        job = LiveJob(str(self._run), self._target, schedule=str(schedule))
+        job = LiveJob(str(self._run), self._target, counts_text(schedule.counts), executed=schedule.executed)
         return [peak_memory(job) for _ in range(processes)]
 
     def _of_file(self, schedule: TokenSchedule, processes: int) -> list[MemoryPeak]:

@@ -189,11 +189,17 @@ class JointSpace(Space):
                 if np.array_equal(row, self.mend(row)):
                     yield row
 
-    def without(self, schedule: TokenSchedule, gene: str) -> TokenSchedule:
-        """The same with one gene at the model's own value."""
+    def given(self, schedule: TokenSchedule, **genes: int) -> TokenSchedule:
+        """The same with genes at other values, each by its place among them; 0 is the model's own."""
         row = self.encode(schedule)
-        row[GENES.index(gene)] = 0
+        for gene, place in genes.items():
+            row[GENES.index(gene)] = place
         return self.decode(self.mend(row))
+
+    def tokens_of(self, schedule: TokenSchedule) -> int:
+        """See ``Space``."""
+        size = schedule.image_size if isinstance(schedule, JointSchedule) else None
+        return self.tokens if size is None else self.at_size[self.sizes.index(size)]
 
     def _counts(self, place: int) -> Levels:
         """The count of every level at a size."""

@@ -180,7 +180,7 @@ class Candidate:
 
     def as_record(self) -> dict[str, Any]:
         """The entry of ``front.json``; the metric's name is a key, its value a fraction."""
-        record: dict[str, Any] = {"schedule": list(self.schedule.counts), **_genes(self.schedule), "macs": self.macs}
+        record: dict[str, Any] = {**schedule_record(self.schedule), "macs": self.macs}
         if self.accuracy is not None:
             record[self.accuracy.metric] = self.accuracy.value
             record["n"] = self.accuracy.n
@@ -223,9 +223,9 @@ def latency_record(latency: Measurement) -> dict[str, Any]:
     }
 
 
-def _genes(schedule: TokenSchedule) -> dict[str, Any]:
-    """What a joint search chose beside the counts; nothing of a plain schedule."""
-    genes: dict[str, Any] = {}
+def schedule_record(schedule: TokenSchedule) -> dict[str, Any]:
+    """The counts, and what a joint search chose beside them; ``schedule_of`` reads it."""
+    genes: dict[str, Any] = {"schedule": list(schedule.counts)}
     if schedule.executed is not None:
         genes["executed"] = list(schedule.executed)
     if isinstance(schedule, JointSchedule):

@@ -3,7 +3,8 @@
 A runtime holds one layer's activations at a time and frees them for the next, and counts never grow. So of a schedule
 no more matters than how many tokens the first feed-forward sees, which is the widest, and how many layers choose tokens
 at all: each has operators of its own, and kernels made for them, of which the first few weigh most. Where loading the
-weights takes more than running them ever does, not even that matters: then the fit is a constant, and says so.
+weights takes more than running them ever does, not even that matters: then the fit is a constant, and says so. A joint
+search changes what matters more, the size of the image and the layers that are there; each precision has its own fit.
 """
 
 from __future__ import annotations
@@ -14,12 +15,13 @@ from dataclasses import dataclass
 from statistics import fmean
 from typing import Any
 
+from tavt_kit.candidate import schedule_of, schedule_record
 from tavt_kit.device import TargetDevice
 from tavt_kit.errors import RecordError, TavtError
 from tavt_kit.host import HostFacts
 from tavt_kit.schedule import TokenSchedule
 
-__all__ = ["IS", "MemoryFit", "MemoryPoint", "memory_terms"]
+__all__ = ["IS", "MemoryFit", "MemoryPoint", "gene_terms", "memory_terms"]
 
 IS = (
     "bytes at the high-water mark of a fresh process that loads the model and runs it three times, its runtime "
@@ -48,22 +50,34 @@ class MemoryPoint:
         return self.predicted / self.measured - 1
 
 
-def memory_terms(schedule: TokenSchedule, tokens: int) -> tuple[float, float, float, float]:
+def memory_terms(schedule: TokenSchedule, tokens: int, at_size: int | None = None) -> tuple[float, float, float, float]:
     """What the coefficients of a fit multiply.
 
     That is 1, whether any layer drops, the doublings of how many do, and the share kept by the first layer.
 
     Args:
         schedule: Of a model.
-        tokens: Before anything is dropped.
+        tokens: Of the model, before anything is dropped.
+        at_size: The same of an image of the schedule's size, where that is another than the model's own.
 
     Example:
         >>> memory_terms(TokenSchedule((8, 8, 4)), 16)
         (1.0, 1.0, 1.0, 0.5)
     """
-    before = (tokens, *schedule.counts[:-1])
+    before = (tokens if at_size is None else at_size, *schedule.counts[:-1])
     drops = sum(kept < count for kept, count in zip(schedule.counts, before, strict=True))
     return 1.0, float(drops > 0), math.log2(max(1, drops)), schedule.counts[0] / tokens
+
+
+def gene_terms(schedule: TokenSchedule, tokens: int, at_size: int | None = None) -> tuple[float, float]:
+    """Further ones, 0 in a search of token counts alone: the share of tokens that a smaller image lacks, absent layers.
+
+    Example:
+        >>> gene_terms(TokenSchedule((8, 8, 8), executed=(0, 1)), 16, at_size=12)
+        (0.25, 1.0)
+    """
+    absent = 0 if schedule.executed is None else schedule.layers - len(schedule.executed)
+    return 1 - (tokens if at_size is None else at_size) / tokens, float(absent)
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +99,8 @@ class MemoryFit:
         repeated: Bytes between the least and the most that one file took in several processes.
         seconds: How long it took.
         host: Where and when.
+        smaller: Bytes, mostly below 0, for an image of which nothing were left; a smaller one has its share of them.
+        absent: Bytes, mostly below 0, for each layer that is left out.
     """
 
     target: TargetDevice
@@ -101,16 +117,26 @@ class MemoryFit:
     repeated: int = 0
     seconds: float = 0.0
     host: HostFacts | None = None
+    smaller: float = 0.0
+    absent: float = 0.0
 
-    def predict(self, schedule: TokenSchedule) -> float:
+    def predict(self, schedule: TokenSchedule, at_size: int | None = None) -> float:
         """Bytes.
+
+        Args:
+            schedule: Of the model.
+            at_size: Tokens of an image of the schedule's size, where that is another than the model's own.
 
         Raises:
             ScheduleError: The schedule does not fit the model.
         """
-        schedule.check(tokens=self.tokens, layers=self.layers, prefix=self.prefix)
-        terms = memory_terms(schedule, self.tokens)
-        return sum(a * b for a, b in zip((self.fixed, self.choosing, self.doubling, self.widest), terms, strict=True))
+        schedule.check(tokens=at_size or self.tokens, layers=self.layers, prefix=self.prefix)
+        terms = *memory_terms(schedule, self.tokens, at_size), *gene_terms(schedule, self.tokens, at_size)
+        return sum(a * b for a, b in zip(self._coefficients, terms, strict=True))
+
+    @property
+    def _coefficients(self) -> tuple[float, ...]:
+        return self.fixed, self.choosing, self.doubling, self.widest, self.smaller, self.absent
 
     @property
     def mean_error(self) -> float | None:
@@ -125,7 +151,7 @@ class MemoryFit:
     @property
     def is_constant(self) -> bool:
         """Whether schedules could not be told apart."""
-        return not (self.choosing or self.doubling or self.widest)
+        return not any(self._coefficients[1:])
 
     @property
     def span(self) -> float:
@@ -140,9 +166,7 @@ class MemoryFit:
 
     def __str__(self) -> str:
         """For people."""
-        fixed, choosing, doubling, widest = (
-            f"{value / 1e6:+.1f} MB" for value in (self.fixed, self.choosing, self.doubling, self.widest)
-        )
+        fixed, choosing, doubling, widest, smaller, absent = (f"{value / 1e6:+.1f} MB" for value in self._coefficients)
         if self.is_constant:
             law = (
                 f"about {fixed[1:]}, whatever is dropped (schedules differ by {self.span / 1e6:.1f} MB, processes of "
@@ -153,6 +177,8 @@ class MemoryFit:
                 f"{fixed[1:]}, {choosing} if any layer drops, {doubling} for each doubling of their number, {widest} "
                 "times the share of tokens in the first feed-forward"
             )
+            law += f", {smaller} times the share of tokens that a smaller image lacks" if self.smaller else ""
+            law += f", {absent} for each layer left out" if self.absent else ""
         if self.mean_error is None or self.worst_error is None:
             return law
         return (
@@ -182,6 +208,8 @@ class MemoryFit:
             "repeated": self.repeated,
             "seconds": self.seconds,
             "host": None if self.host is None else self.host.as_record(),
+            "smaller": self.smaller,
+            "absent": self.absent,
         }
 
     @classmethod
@@ -199,6 +227,8 @@ class MemoryFit:
                 points=tuple(map(_of_point, record["points"])),
                 held_out=tuple(map(_of_point, record["held_out"])),
                 host=None if record["host"] is None else HostFacts.from_record(record["host"]),
+                smaller=record.get("smaller", 0.0),
+                absent=record.get("absent", 0.0),
                 **{name: record[name] for name in numbers},
             )
         except (KeyError, TypeError, ValueError, AttributeError) as error:
@@ -208,8 +238,8 @@ class MemoryFit:
 
 
 def _point(point: MemoryPoint) -> dict[str, Any]:
-    return {"schedule": list(point.schedule.counts), "predicted": point.predicted, "measured": point.measured}
+    return {**schedule_record(point.schedule), "predicted": point.predicted, "measured": point.measured}
 
 
 def _of_point(record: Mapping[str, Any]) -> MemoryPoint:
-    return MemoryPoint(TokenSchedule(tuple(record["schedule"])), record["predicted"], record["measured"])
+    return MemoryPoint(schedule_of(record), record["predicted"], record["measured"])

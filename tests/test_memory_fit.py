@@ -9,8 +9,8 @@ import pytest
 
 from tavt_kit.device import TargetDevice
 from tavt_kit.errors import RecordError, ScheduleError
-from tavt_kit.memory_fit import MemoryFit, MemoryPoint, memory_terms
-from tavt_kit.schedule import TokenSchedule
+from tavt_kit.memory_fit import MemoryFit, MemoryPoint, gene_terms, memory_terms
+from tavt_kit.schedule import JointSchedule, TokenSchedule
 
 DENSE = TokenSchedule((17, 17, 17, 17))
 FIT = MemoryFit(
@@ -28,6 +28,18 @@ def test_each_term_is_of_what_it_says() -> None:
     assert FIT.predict(TokenSchedule((2, 2, 2, 2))) == 100e6 + 4e6 + 2e6
     with pytest.raises(ScheduleError):
         FIT.predict(TokenSchedule((17, 17)))
+
+
+def test_smaller_images_and_absent_layers_have_terms_of_their_own() -> None:
+    small = JointSchedule((10, 10, 10, 10), (0, 1, 3), image_size=(24, 24), precision="int8")
+    assert gene_terms(small, 17, 10) == (7 / 17, 1.0) and gene_terms(DENSE, 17) == (0.0, 0.0)
+    assert memory_terms(small, 17, 10) == (1.0, 0.0, 0.0, 10 / 17)  # a smaller image drops nothing
+    fit = replace(FIT, smaller=-34e6, absent=-5e6, points=(MemoryPoint(small, 90e6, 91e6),))
+    assert fit.predict(small, 10) == pytest.approx(100e6 + 10e6 - 14e6 - 5e6)
+    assert "-34.0 MB times the share of tokens that a smaller image lacks, -5.0 MB for each layer left out" in str(fit)
+    assert MemoryFit.from_record(json.loads(json.dumps(fit.as_record()))) == fit
+    with pytest.raises(ScheduleError):
+        fit.predict(DENSE, 10)
 
 
 def test_errors_are_of_the_held_out_and_slack_is_the_worst_of_all() -> None:

@@ -109,9 +109,9 @@ class Request:
 
     def _check_precision(self) -> None:
         target = self.target
-        if target is None or not self.is_timed:
-            raise BadOption("--joint precision trades accuracy for time, so it needs a latency: give --target, such as "
-                            "openvino:cpu, and limit or weigh the latency")  # fmt: skip
+        if target is None or not (self.is_timed or self.asks_memory):
+            raise BadOption("--joint precision trades accuracy for time or memory, so it needs a latency or a memory: "
+                            "give --target, such as openvino:cpu, and limit or weigh either")  # fmt: skip
         if target.runtime not in ("openvino", "onnxruntime") or not target.is_cpu or target.precision != "f32":
             raise BadOption(f"--joint precision begins with f32 on openvino:cpu or onnxruntime:cpu, got {target}")
 
@@ -132,10 +132,6 @@ class Request:
             raise BudgetError(
                 f"a carried profile knows times alone, so it cannot tell {asked}; search on the target itself, or "
                 "leave memory out and look at it there"
-            )
-        if self.joint:
-            raise BudgetError(
-                f"memory is predicted for token counts alone, so {asked} goes with no --joint; search for one of them"
             )
 
     @property

@@ -94,7 +94,7 @@ class Rounds:
         if pick is None or space is None:
             return []
         exact, dense = self.judges.exact, self.subject.space.dense
-        without = {gene: space.without(pick.schedule, gene) for gene in GENES}
+        without = {gene: space.given(pick.schedule, **{gene: 0}) for gene in GENES}
         without = {
             gene: schedule
             for gene, schedule in without.items()

@@ -11,7 +11,7 @@ from tavt_kit.bench.memory_fit import fit_memory
 from tavt_kit.bench.schedule_memory import ScheduleMemory, refuse_untold
 from tavt_kit.device import TargetDevice
 from tavt_kit.errors import TargetError
-from tavt_kit.memory_fit import MemoryFit, memory_terms
+from tavt_kit.memory_fit import MemoryFit, gene_terms, memory_terms
 from tavt_kit.schedule import TokenSchedule
 
 TARGET = TargetDevice("openvino", "cpu", threads=1, batch=8)
@@ -46,6 +46,30 @@ def test_a_law_is_found_through_noise() -> None:
     schedules = [schedule for _, schedule in meter.asked]
     assert len(schedules) == len(set(schedules)) <= 15 and schedules[:2] == list(ENDS)
     assert {one.schedule for one in fit.held_out}.isdisjoint(one.schedule for one in fit.points)
+
+
+def test_the_law_of_other_sizes_and_fewer_layers_is_found() -> None:
+    """Images of 101 tokens instead of 197, and up to four layers less."""
+
+    def size_of(schedule: TokenSchedule) -> int:
+        return 101 if schedule.counts[0] <= 101 else 197
+
+    def measured(purpose: str, schedule: TokenSchedule) -> tuple[int, ...]:
+        plain, genes = memory_terms(schedule, 197, size_of(schedule)), gene_terms(schedule, 197, size_of(schedule))
+        law = zip((320e6, 15e6, 5e6, 20e6, -30e6, -8e6), (*plain, *genes), strict=True)
+        return (round(sum(a * b for a, b in law)),)
+
+    def without(layers: int, count: int) -> TokenSchedule:
+        return TokenSchedule((count,) * 12, tuple(range(12 - layers)))
+
+    fit = fit_memory(
+        measured, TARGET, name="toy", ends=ENDS, prefix=1, at_size=size_of,
+        further=[without(0, 101), without(2, 197), without(4, 197), without(4, 101)],
+        varied=lambda schedule, rng: without(int(rng.integers(5)), 101),
+    )  # fmt: skip
+    assert (fit.smaller, fit.absent) == pytest.approx((-30e6, -8e6), rel=0.01) and not fit.is_constant
+    assert len(fit.held_out) == 4 and fit.worst_error == pytest.approx(0.0, abs=1e-6)
+    assert all(one.schedule.counts[0] == 101 for one in fit.held_out)
 
 
 @pytest.mark.parametrize("seed", range(3))

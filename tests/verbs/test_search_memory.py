@@ -30,7 +30,8 @@ class FakeMeter:
         self.asked.append(schedule)
         terms = memory_terms(schedule, 17)
         late = self.more if processes == 3 and schedule not in (DENSE, LEAST) else 0.0
-        level = round(100e6 + 1e6 * terms[2] + 40e6 * terms[3] + late)
+        absent = 0 if schedule.executed is None else schedule.layers - len(schedule.executed)
+        level = round(100e6 + 1e6 * terms[2] + 40e6 * terms[3] + late - 6e6 * absent)
         return tuple(level + 1000 * number for number in range(processes))
 
     def close(self) -> None:
@@ -103,6 +104,25 @@ def test_memory_is_an_objective_alone_and_beside_latency(
     assert front(both)["objectives"] == ["latency_ms.median", "top1", "memory_bytes.median"]
 
 
+def test_a_joint_search_knows_the_memory_of_its_genes(
+    place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Below what token counts alone can reach: a layer has to go."""
+    FakeTarget(monkeypatch)
+    meter, out = FakeMeter(monkeypatch), tmp_path / "out"
+    assert search(place, tmp_path / "plain", *TARGET, "--budget", "memory=101MB") == 2 and meter.closed == 1
+    joint = ("--joint", "layers,image-size", "--budget", "memory=101MB")
+    assert search(place, out, *TARGET, *joint) == 0
+    said, body = capsys.readouterr(), front(out)
+    assert "-6.0 MB for each layer left out" in said.err and body["verdict"] == "PASS"
+    chosen = body["candidates"][body["chosen"]]
+    assert chosen["executed"] and chosen["memory_bytes"]["most"] <= 101e6
+    assert chosen["memory_bytes"]["predicted"] == pytest.approx(chosen["memory_bytes"]["median"], rel=0.01)
+    assert body["memory"]["absent"] == pytest.approx(-6e6, rel=0.01) and "further" not in body["memory"]
+    fitted = [one for one in body["memory"]["points"] if one.get("image_size")]
+    assert fitted and meter.closed > 2  # the model at its own size and at smaller ones
+
+
 def test_out_of_reach_and_dry_run(
     place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -123,7 +143,6 @@ def test_out_of_reach_and_dry_run(
     [
         (("--budget", "memory=1GB"), "needs --target"),
         (("--objective", "memory"), "needs --target"),
-        (("--budget", "memory=1GB", "--target", "openvino:cpu", "--joint", "layers"), "goes with no --joint"),
         (("--budget", "memory=1"), "the unit is one of"),
         (("--objective", "memory", "--objective", "memory", "--target", "torch:cpu"), "given once"),
     ],
