@@ -51,20 +51,27 @@ def find_uneven(
         plan: Has the halves.
         clock: Of a cell.
         rng: Orders the looks.
-        end: ``time.perf_counter()`` at which to be content with what was found.
+        end: ``time.perf_counter()`` by which every count must have been looked at: knowing half of them would make the
+            others look better than they are.
 
     Returns:
-        ``None`` where times are even, as they are on most targets.
+        ``None`` where times are even, as they are on most targets, or where there is no time to tell.
     """
     feed, attend = (_least_chain(plan, kind) for kind in ("feed", "attend"))
     counts = np.arange(_FROM, plan.tokens + _BEYOND + 1)
     if len(counts) <= _SAMPLE:
         return None
     look = _Look(clock, replace(feed, count=plan.tokens // 2), end)
+    begin = time.perf_counter()
     sampled = {plan.tokens, *rng.permutation(counts)[:_SAMPLE].tolist(), *counts[-_BEYOND:].tolist()}
     if not _excess([look.at(feed, sorted(sampled))]):
         return None
+    now = time.perf_counter()
+    if now + (now - begin) / len(sampled) * len(counts) * _TWICE > end:
+        return None
     looks = [look.at(feed, rng.permutation(counts).tolist()) for _ in range(_TWICE)]
+    if any(len(seen) < len(counts) for seen in looks):
+        return None
     found = {count: more for count, more in _excess(looks).items() if count <= plan.tokens}
     if not found:
         return None
@@ -78,7 +85,7 @@ class _Look:
     Args:
         clock: Of a cell.
         still: What that one clock runs.
-        end: When to be content with what was found.
+        end: When to stop.
     """
 
     def __init__(self, clock: Callable[[CellPlan], Clock], still: CellPlan, end: float) -> None:

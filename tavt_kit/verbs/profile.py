@@ -14,9 +14,12 @@ from tavt_kit.verbs import options
 
 if TYPE_CHECKING:
     from tavt_kit.device import TargetDevice
-    from tavt_kit.latency_table import LatencyTable
+    from tavt_kit.latency_table import LatencyTable, Uneven
 
 __all__ = ["PROFILE_FILE", "profile_verb", "say_packed"]
+
+_WORST = 6
+"""Token counts that are named."""
 
 PROFILE_FILE = "profile.json"
 SCHEMA, VERSION = "fgvc-kit/profile", 1
@@ -150,8 +153,8 @@ def _print(table: LatencyTable, file: Path) -> None:
         cells.add_row(
             str(count),
             f"{table.cells.attend_ms(count):.3f}",
-            "" if drop is None else f"{drop.few_ms:.3f}",
-            "" if drop is None else f"{drop.many_ms:.3f}",
+            "" if drop is None else f"{table.cells.drop_ms(count, drop.few):.3f}",
+            "" if drop is None else f"{table.cells.drop_ms(count, drop.many):.3f}",
             f"{table.cells.feed_ms(count):.3f}",
         )
     console.print(cells)
@@ -164,9 +167,24 @@ def _print(table: LatencyTable, file: Path) -> None:
         ),
         highlight=False,
     )
+    if table.cells.uneven is not None:
+        console.print(_unevenness(table, table.cells.uneven), highlight=False)
     if table.held_out:
         _print_held_out(console, table)
     console.print(escape(f"{table.host}; {file}"), highlight=False)
+
+
+def _unevenness(table: LatencyTable, uneven: Uneven) -> str:
+    """Which counts take longer than their neighbours, the worst of them by name."""
+    more = {count: ms / table.cells.feed.at(count) for count, ms in zip(uneven.counts, uneven.ms, strict=True)}
+    worst = sorted(more, key=more.__getitem__, reverse=True)[:_WORST]
+    if table.tokens in more and table.tokens not in worst:
+        worst.append(table.tokens)
+    named = ", ".join(f"{count} (+{100 * more[count]:.0f} %)" for count in sorted(worst))
+    return (
+        f"{len(more)} of {table.tokens} token counts take longer than their neighbours, because products are worked "
+        f"off in blocks of rows; the feed-forward half most at {named}. Predictions know them"
+    )
 
 
 def _print_held_out(console: Any, table: LatencyTable) -> None:
