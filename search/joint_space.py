@@ -21,6 +21,10 @@ GENES = ("image_size", "layers", "score", "precision")
 """In their order; of each the place among its values, 0 being the model's own."""
 
 
+_TAPERED = 0.1
+"""Dropped in every layer where another score is first tried."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JointSpace(Space):
     """A ``Space`` with four genes before the levels of the layers.
@@ -93,7 +97,10 @@ class JointSpace(Space):
 
     @property
     def firsts(self) -> tuple[TokenSchedule, ...]:
-        """The dense model with each value of each gene alone, then each smaller size and depth in the fewest bits."""
+        """The dense model with each value of each gene alone, then each smaller size and depth in the fewest bits.
+
+        Where nothing is dropped nothing is scored, so another score is tried under a taper.
+        """
         sizes, layers, _, precisions = self.choices
         wanted = [{gene: value} for gene, choices in enumerate(self.choices) for value in range(1, choices)]
         if precisions > 1:
@@ -106,6 +113,8 @@ class JointSpace(Space):
             row[: self.extras] = 0
             row[list(values)] = list(values.values())
             found.append(self.decode(self.mend(row)))
+        tapered = TokenSchedule.taper(self.tokens, self.layers, _TAPERED, self.prefix)
+        found += [self.given(tapered, score=place) for place in range(1, len(self.scores))]
         return tuple(dict.fromkeys(found))
 
     def decode(self, levels: Levels) -> TokenSchedule:

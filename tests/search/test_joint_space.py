@@ -54,8 +54,10 @@ def test_shares_keep_their_shape_at_another_size() -> None:
 def test_first_comes_every_gene_alone_and_small_or_shallow_in_few_bits() -> None:
     assert [str(one).partition(" ")[2] for one in joint().firsts if one != joint().dense] == [
         "at 24 px", "without layer 2", "without layers 0 and 2", "in bf16", "in int8", "at 24 px, in int8",
-        "without layer 2, in int8", "without layers 0 and 2, in int8",
+        "without layer 2, in int8", "without layers 0 and 2, in int8", "by cls",
     ]  # fmt: skip
+    scored = joint().firsts[-1]
+    assert scored.counts[-1] < 17  # where nothing is dropped, nothing is scored
 
 
 def test_a_gene_is_put_back_alone() -> None:
