@@ -44,7 +44,7 @@ def fit_memory(
     seed: int = 0,
     on_step: Callable[[str, float | None], None] | None = None,
 ) -> MemoryFit:
-    """Measure about a dozen schedules, fit, and predict four more that had no part in it.
+    """Measure about a dozen schedules, and ``further`` ones, fit, and predict four more that had no part in it.
 
     Args:
         measured: The meter.
@@ -119,27 +119,41 @@ def _schedules(ends: tuple[TokenSchedule, TokenSchedule], prefix: int) -> list[T
 def _coefficients(
     plain: NDArray[np.float64], genes: NDArray[np.float64], measured: Sequence[float]
 ) -> tuple[float, ...]:
-    """Least squares on all terms, or the median alone where these do not explain clearly more than chance would.
+    """Least squares on those terms that explain clearly more than chance would; on none the median alone.
+
+    Token counts come in or stay out together, and so do the other genes: the effect of one must not let in the other.
 
     Args:
-        plain: (schedules, 4), the terms of token counts.
+        plain: (schedules, 4), the terms of token counts, the first a constant.
         genes: (schedules, 2); those that no schedule has are left out.
         measured: Bytes, of each schedule.
 
     Source: the Bayesian information criterion, G. Schwarz, Estimating the dimension of a model (1978); 6 and more is
     strong evidence (Kass and Raftery, Bayes factors, 1995).
     """
-    peaks, varied = np.array(measured), genes.any(axis=0)
-    terms = np.concatenate([plain, genes[:, varied]], axis=1)
-    found = np.zeros(plain.shape[1] + genes.shape[1])
-    found[[*range(plain.shape[1]), *(plain.shape[1] + np.flatnonzero(varied))]] = np.linalg.lstsq(
-        terms, peaks, rcond=None
-    )[0]
-    full = _criterion(np.concatenate([plain, genes], axis=1) @ found - peaks, terms.shape[1])
-    flat = _criterion(peaks - peaks.mean(), 1)
-    if len(peaks) <= terms.shape[1] + 2 or flat - full < _EVIDENCE:
-        return float(np.median(peaks)), *(0.0 for _ in found[1:])
+    peaks, terms = np.array(measured), np.concatenate([plain, genes], axis=1)
+    width = plain.shape[1]
+    groups = [list(range(1, width)), (width + np.flatnonzero(genes.any(axis=0))).tolist()]
+    chosen = [0]
+    while groups:
+        tried = [(_criterion_of(terms[:, [*chosen, *group]], peaks), group) for group in groups if group]
+        best, group = min(tried, default=(math.inf, []))
+        if _criterion_of(terms[:, chosen], peaks) - best < _EVIDENCE:
+            break
+        groups.remove(group)
+        chosen += group
+    if chosen == [0]:
+        return float(np.median(peaks)), *(0.0 for _ in range(1, terms.shape[1]))
+    found = np.zeros(terms.shape[1])
+    found[chosen] = np.linalg.lstsq(terms[:, chosen], peaks, rcond=None)[0]
     return tuple(found.tolist())
+
+
+def _criterion_of(terms: NDArray[np.float64], peaks: NDArray[np.float64]) -> float:
+    """Of a fit to these terms; endless where there are too few schedules for them."""
+    if len(peaks) <= terms.shape[1] + 2 and terms.shape[1] > 1:
+        return math.inf
+    return _criterion(terms @ np.linalg.lstsq(terms, peaks, rcond=None)[0] - peaks, terms.shape[1])
 
 
 def _criterion(left: NDArray[np.float64], parameters: int) -> float:

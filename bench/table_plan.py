@@ -54,6 +54,8 @@ class TablePlan:
         cells: The parts to time.
         wholes: The schedules of the whole passes that the sums are to meet; the first one is dense.
         calibration: What int8 was calibrated on, or ``None``.
+        all_rows: Of attention's products with weights the share that is of all tokens, in a layer that drops and in
+            the last one before a head that reads leading tokens only.
     """
 
     target: TargetDevice
@@ -71,6 +73,7 @@ class TablePlan:
     cells: tuple[CellPlan, ...]
     wholes: tuple[TokenSchedule, ...]
     calibration: str | None = None
+    all_rows: tuple[float, float] = (0.75, 0.5)
 
     def images(self, rng: np.random.Generator) -> npt.NDArray[np.float32]:
         """(B, 3, H, W) random images."""
@@ -110,11 +113,13 @@ class TablePlan:
         try:
             known = {name: record[name] for name in cls.__slots__}
             height, width = known["image_size"]
+            dropping, last = known["all_rows"]
             return cls(
                 **{
                     **known,
                     "target": TargetDevice.from_record(known["target"]),
                     "image_size": (int(height), int(width)),
+                    "all_rows": (float(dropping), float(last)),
                     "cells": tuple(CellPlan(**{**cell, "inputs": tuple(cell["inputs"])}) for cell in known["cells"]),
                     "wholes": tuple(TokenSchedule(tuple(counts)) for counts in known["wholes"]),
                 }

@@ -7,6 +7,7 @@ to three quarters longer: on OpenVINO in bf16, on a processor with AVX-512, that
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
@@ -32,8 +33,11 @@ _OFF = 0.05
 _SAMPLE, _ROUNDS, _TWICE = 24, (2, 6), 2
 """Counts of a first look, which may be all that there is to see; rounds of a look, the first untimed; looks at all."""
 
+_GROWTH = 1.5
+"""All tokens take at least so many times what few do, or there is no product to look at (fused, or none at all)."""
+
 _COMPARED = 6
-"""Counts at which attention's own excess is looked at."""
+"""Counts at which attention's own excess is looked at; where there is none, half: it has half of the products."""
 
 Clock = Callable[[], float]
 """Runs a part once; milliseconds."""
@@ -61,22 +65,24 @@ def find_uneven(
     counts = np.arange(_FROM, plan.tokens + _BEYOND + 1)
     if len(counts) <= _SAMPLE:
         return None
-    look = _Look(clock, replace(feed, count=plan.tokens // 2), end)
+    look = _Look(clock, replace(feed, count=plan.tokens // 2))
     begin = time.perf_counter()
+    ends = look.at(feed, (_FROM, plan.tokens))
+    each = (time.perf_counter() - begin) / 2
+    if begin + each * (_SAMPLE + _TWICE * len(counts)) > end or ends[plan.tokens] < _GROWTH * ends[_FROM]:
+        return None
     sampled = {plan.tokens, *rng.permutation(counts)[:_SAMPLE].tolist(), *counts[-_BEYOND:].tolist()}
     if not _excess([look.at(feed, sorted(sampled))]):
         return None
-    now = time.perf_counter()
-    if now + (now - begin) / len(sampled) * len(counts) * _TWICE > end:
-        return None
-    looks = [look.at(feed, rng.permutation(counts).tolist()) for _ in range(_TWICE)]
+    looks = [look.at(feed, rng.permutation(counts).tolist(), end) for _ in range(_TWICE)]
     if any(len(seen) < len(counts) for seen in looks):
         return None
-    found = {count: more for count, more in _excess(looks).items() if count <= plan.tokens}
-    if not found:
+    found = _excess(looks)
+    mine = {count: more * look.unit_ms for count, more in found.items() if count <= plan.tokens}
+    if not mine:
         return None
-    share = _share(look, attend, found)
-    return Uneven(tuple(found), tuple(more * look.unit_ms for more in found.values()), share)
+    dropping, last = plan.all_rows
+    return Uneven(tuple(mine), tuple(mine.values()), _share(look, attend, found, plan.tokens), dropping, last)
 
 
 class _Look:
@@ -85,18 +91,17 @@ class _Look:
     Args:
         clock: Of a cell.
         still: What that one clock runs.
-        end: When to stop.
     """
 
-    def __init__(self, clock: Callable[[CellPlan], Clock], still: CellPlan, end: float) -> None:
-        self._clock, self._still, self._end = clock, clock(still), end
+    def __init__(self, clock: Callable[[CellPlan], Clock], still: CellPlan) -> None:
+        self._clock, self._still = clock, clock(still)
         self._layers, self._units = still.layers, list[float]()
 
-    def at(self, cell: CellPlan, counts: Iterable[int]) -> dict[int, float]:
-        """A layer's time by count, ascending; as many as there is time for, but always the first."""
+    def at(self, cell: CellPlan, counts: Iterable[int], end: float = math.inf) -> dict[int, float]:
+        """A layer's time by count, ascending; as many as there is time for until ``end``."""
         found = dict[int, float]()
         for count in counts:
-            if found and time.perf_counter() > self._end:
+            if time.perf_counter() > end:
                 break
             run = self._clock(replace(cell, count=count))
             pairs = [(run(), self._still()) for _ in range(sum(_ROUNDS))][_ROUNDS[0] :]
@@ -136,17 +141,20 @@ def _line_below(counts: NDArray[np.int64], times: NDArray[np.float64]) -> NDArra
     return line
 
 
-def _share(look: _Look, attend: CellPlan, found: Mapping[int, float]) -> float:
-    """Attention's excess as a share of the feed-forward half's, at the counts where that is largest."""
-    worst = sorted(found, key=found.__getitem__)[-_COMPARED:]
+def _share(look: _Look, attend: CellPlan, found: Mapping[int, float], tokens: int) -> float:
+    """Attention's excess as a share of the feed-forward half's, at the counts where that is largest.
+
+    Attention is not asked about more tokens than there are: some families have no positions for them.
+    """
+    beside = {count: (_even(count, -1, found), _even(count, 1, found)) for count in found}
+    within = [count for count, (_, high) in beside.items() if high <= tokens]
     shares = []
-    for count in worst:
-        low, high = (_even(count, step, found) for step in (-1, 1))
+    for count in sorted(within, key=found.__getitem__)[-_COMPARED:]:
+        low, high = beside[count]
         times = look.at(attend, (low, count, high))
-        if len(times) == 3:
-            line = float(np.interp(count, (low, high), (times[low], times[high])))
-            shares.append((times[count] - line) / found[count])
-    return min(max(median(shares), 0.0), 1.0) if shares else 0.0
+        line = float(np.interp(count, (low, high), (times[low], times[high])))
+        shares.append((times[count] - line) / found[count])
+    return min(max(median(shares), 0.0), 1.0) if shares else 0.5
 
 
 def _even(count: int, step: int, found: Mapping[int, float]) -> int:

@@ -14,7 +14,7 @@ from tavt_kit.adaptive import AdaptiveViT
 from tavt_kit.bench.parts import AttendPart, DropPart, FeedPart, HeadPart, LastPart, Part, StemPart
 from tavt_kit.bench.table_plan import CellPlan, TablePlan
 from tavt_kit.device import TargetDevice
-from tavt_kit.macs import count_macs
+from tavt_kit.macs import MacsFormula, count_macs
 from tavt_kit.runtimes.on_torch import placed
 from tavt_kit.schedule import TokenSchedule
 
@@ -109,7 +109,17 @@ class Workshop:
             cells=tuple(self._cells()),
             wholes=wholes,
             calibration=calibration,
+            all_rows=self._all_rows(),
         )
+
+    def _all_rows(self) -> tuple[float, float]:
+        """See ``TablePlan``: what thin attention spares."""
+        cost, model = MacsFormula.of(self.model).layers[0], self.model
+        if not cost.rows:
+            return 1.0, 1.0
+        keys, chosen = cost.key_value / cost.rows, (cost.query + cost.key_value) / cost.rows
+        dropping = keys if model.score == "cls" else chosen
+        return (dropping if model.backbone.thin[0] else 1.0), (keys if model.backbone.thin[-1] else 1.0)
 
     def _cells(self) -> Iterator[CellPlan]:
         tokens, rows = self.model.tokens, self.model.backbone.head_rows

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
@@ -33,6 +34,8 @@ Evaluate = Callable[[TokenSchedule], Answer]
 Compare = Callable[[TokenSchedule], PairedDifference]
 """Candidate minus dense on the same images."""
 
+_log = logging.getLogger(__name__)
+
 _ORDER = (Verdict.PASS, Verdict.PREDICTED, Verdict.INCONCLUSIVE)
 
 
@@ -56,6 +59,7 @@ class Desk:
         self.known: dict[TokenSchedule, Candidate] = {}
         self.paces: list[float] = []
         self.raw: dict[TokenSchedule, tuple[Candidate, Measurement, int]] = {}
+        self.failed: dict[TokenSchedule, str] = {}
 
     @property
     def decides(self) -> bool:
@@ -102,16 +106,31 @@ class Desk:
         return candidate.judged(self.budget, self.tails)
 
     def settle(self, always: Sequence[TokenSchedule], evaluate: Evaluate, compare: Compare) -> None:
-        """Evaluate anew what the result will show; what that moves onto the front is evaluated too."""
+        """Evaluate anew what the result will show; what that moves onto the front is evaluated too.
+
+        What fails then, as it did not in the precision of the search, is shown no more.
+
+        Raises:
+            MeasurementError: The dense model failed.
+        """
         settled: set[TokenSchedule] = set()
         while waiting := {*always, *(one.schedule for one in self.front())} - settled:
             for schedule in waiting:
                 one = self.known[schedule]
                 if one.accuracy is not None:
-                    difference = None if self.compare is None else compare(schedule)
-                    one = replace(_renewed(one, evaluate(schedule)), difference=difference)
+                    answer = evaluate(schedule)
+                    if answer.failure is not None and one.origin != "dense":
+                        self._fail(schedule, answer.failure)
+                        continue
+                    one = _renewed(one, answer)
+                    one = replace(one, difference=None if self.compare is None else compare(schedule))
                 self.known[schedule] = one.judged(self.budget, self.tails)
             settled |= waiting
+
+    def _fail(self, schedule: TokenSchedule, failure: str) -> None:
+        _log.warning("%s is left out of the result, because in the target's precision it failed: %s", schedule, failure)
+        self.failed[schedule] = failure
+        self.known.pop(schedule)
 
     def within(self) -> list[Candidate]:
         """What is known and was within the ceilings as searched, which the dense model may not have been."""
@@ -130,7 +149,8 @@ class Desk:
         more = self.result.front.more
         if self.kind in ("macs", "predicted"):
             for one in self.result.front:
-                self.known.setdefault(one.schedule, self.judged(one))
+                if one.schedule not in self.failed:
+                    self.known.setdefault(one.schedule, self.judged(one))
         if self.kind in ("macs", "predicted", "memory"):
             return list(ParetoFront(self.kind, self.within(), more))
         return list(ParetoFront("p50", ParetoFront(self.kind, self.within(), more), more))

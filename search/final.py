@@ -109,7 +109,7 @@ def confirm(
     return Final(
         tuple(front),
         None if pick is None else front.index(pick),
-        tuple(desk.known[one.schedule] for one in baselines),
+        tuple(desk.known[one.schedule] for one in baselines if one.schedule in desk.known),
         desk.kind,
         sum(not desk.keeps_ceilings(one) for one in desk.within()),
         tuple(desk.known.values()) if measure is not None else (),

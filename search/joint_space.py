@@ -99,10 +99,11 @@ class JointSpace(Space):
     def firsts(self) -> tuple[TokenSchedule, ...]:
         """The dense model with each value of each gene alone, then each smaller size and depth in the fewest bits.
 
-        Where nothing is dropped nothing is scored, so another score is tried under a taper.
+        Another score is tried under a taper.
         """
         sizes, layers, _, precisions = self.choices
-        wanted = [{gene: value} for gene, choices in enumerate(self.choices) for value in range(1, choices)]
+        alone = (0, 1, 3)  # where nothing is dropped nothing is scored
+        wanted = [{gene: value} for gene in alone for value in range(1, self.choices[gene])]
         if precisions > 1:
             least = {self.extras - 1: precisions - 1}
             wanted += [{0: size} | least for size in range(1, sizes)]
@@ -114,6 +115,8 @@ class JointSpace(Space):
             row[list(values)] = list(values.values())
             found.append(self.decode(self.mend(row)))
         tapered = TokenSchedule.taper(self.tokens, self.layers, _TAPERED, self.prefix)
+        if tapered == self.dense:  # so few tokens that the tenth of them is none
+            tapered = self.plain.least
         found += [self.given(tapered, score=place) for place in range(1, len(self.scores))]
         return tuple(dict.fromkeys(found))
 

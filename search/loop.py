@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 
@@ -78,7 +78,7 @@ class _Run:
             new = new[: max(0, self.limit - len(self.candidates))]
         found: list[Candidate] = []
         heard: list[tuple[TokenSchedule, Answer]] = []
-        with closing(in_order(new, self.evaluate, self.store)) as coming:
+        with closing(self._coming(new)) as coming:
             for schedule, origin in asked:
                 if schedule not in self.known:
                     if self.why_stop():
@@ -90,6 +90,26 @@ class _Run:
         if self.learn is not None:
             self.learn(heard)
         return found
+
+    def _coming(self, new: Sequence[TokenSchedule]) -> Generator[Answered]:
+        """The answers in order, of no more at once than there is time for.
+
+        Evaluators answer many together, in one pass: what is asked too much of them is time spent on nothing.
+        """
+        while new:
+            number = len(new)
+            if self.max_seconds is not None and self.fresh:
+                left = max(0.0, self.max_seconds - self.seconds)
+                number = max(1, int(left / max(self._each, 1e-9)))
+            with closing(in_order(new[:number], self.evaluate, self.store)) as some:
+                yield from some
+            new = new[number:]
+
+    @property
+    def _each(self) -> float:
+        """Seconds of an evaluation, by the last ones."""
+        recent = self.fresh[-20:]
+        return sum(recent) / len(recent) if recent else self.seconds / len(self.candidates)
 
     def _take(self, answered: Answered, origin: str) -> None:
         schedule, answer, replayed = answered
@@ -139,9 +159,7 @@ class _Run:
     def _seconds_left(self) -> float | None:
         left = []
         if self.limit is not None:
-            recent = self.fresh[-20:]
-            each = sum(recent) / len(recent) if recent else self.seconds / len(self.candidates)
-            left.append(max(0, self.limit - len(self.candidates)) * each)
+            left.append(max(0, self.limit - len(self.candidates)) * self._each)
         if self.max_seconds is not None:
             left.append(max(0.0, self.max_seconds - self.seconds))
         return min(left, default=None)

@@ -28,7 +28,11 @@ _LAYOUT = 2
 _TABLES = """
 CREATE TABLE IF NOT EXISTS recipe (name TEXT PRIMARY KEY, value TEXT NOT NULL);
 CREATE TABLE IF NOT EXISTS notes (name TEXT PRIMARY KEY, value TEXT NOT NULL);
-CREATE TABLE IF NOT EXISTS evaluations (
+CREATE TABLE IF NOT EXISTS evaluations (COLUMNS);
+CREATE TABLE IF NOT EXISTS finals (COLUMNS);
+""".replace(
+    "COLUMNS",
+    """
     number INTEGER PRIMARY KEY,
     schedule TEXT NOT NULL UNIQUE,
     accuracy TEXT,
@@ -38,9 +42,10 @@ CREATE TABLE IF NOT EXISTS evaluations (
     seconds REAL NOT NULL,
     timings TEXT NOT NULL,
     code TEXT NOT NULL
-);
-"""
-"""``accuracy``, ``metrics`` and ``timings`` are JSON; ``bits`` has one bit a picture, the first in the highest one.
+""",
+)
+"""The search's own answers, and in ``finals`` those of what the result shows, in the precision of the target.
+``accuracy``, ``metrics`` and ``timings`` are JSON; ``bits`` has one bit a picture, the first in the highest one.
 ``code`` is the version of this package that gave the answer."""
 
 _HOLDER = "fgvc-kit/holder", 1
@@ -186,10 +191,11 @@ class Store:
         """Keep a JSON value, so that a continued search goes by the very same numbers."""
         self._base.execute("INSERT OR REPLACE INTO notes VALUES (?, ?)", (name, json.dumps(value)))
 
-    def get(self, schedule: TokenSchedule) -> Answer | None:
-        """The stored answer, or ``None``."""
+    def get(self, schedule: TokenSchedule, *, final: bool = False) -> Answer | None:
+        """The stored answer, or ``None``; see ``put``."""
         columns = "accuracy, failure, bits, metrics, seconds, timings"
-        rows = self._base.execute(f"SELECT {columns} FROM evaluations WHERE schedule = ?", (_key(schedule),))
+        table = "finals" if final else "evaluations"
+        rows = self._base.execute(f"SELECT {columns} FROM {table} WHERE schedule = ?", (_key(schedule),))
         row = rows.fetchone()
         if row is None:
             return None
@@ -201,8 +207,13 @@ class Store:
         others = tuple(Accuracy.from_record(record) for record in metrics["others"])
         return Answer(accuracy, row[4], row[1], right, metrics["values"], json.loads(row[5]), others)
 
-    def put(self, schedule: TokenSchedule, answer: Answer) -> None:
+    def put(self, schedule: TokenSchedule, answer: Answer, *, final: bool = False) -> None:
         """Store an answer; when this returns it is on the disk.
+
+        Args:
+            schedule: Not answered before.
+            answer: Of it.
+            final: Not one that the search went by, but one in the target's precision for the result.
 
         Raises:
             OutputError: The file cannot be written any more.
@@ -210,8 +221,8 @@ class Store:
         accuracy = None if answer.accuracy is None else json.dumps(answer.accuracy.as_record())
         try:
             self._base.execute(
-                "INSERT INTO evaluations (schedule, accuracy, failure, bits, metrics, seconds, timings, code) "
-                "VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+                f"INSERT INTO {'finals' if final else 'evaluations'} "
+                "(schedule, accuracy, failure, bits, metrics, seconds, timings, code) VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
                 (
                     _key(schedule),
                     accuracy,

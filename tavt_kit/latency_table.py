@@ -207,7 +207,7 @@ class LatencyTable:
             "cached": self.cached,
             "taps": self.taps,
             "seconds": self.seconds,
-            "cells": asdict(self.cells),
+            "cells": {name: value for name, value in asdict(self.cells).items() if (name, value) != ("uneven", None)},
             "held_out": [
                 {
                     "schedule": list(run.schedule.counts),

@@ -80,11 +80,15 @@ class Uneven:
         counts: Those tokens, ascending.
         ms: What a feed-forward half takes more at each.
         share: Of that, what an attention half takes more.
+        dropping: Of the attention half's, what is due to all tokens where it drops; the rest is due to those that stay.
+        reading: The same of the last layer of a head that reads leading tokens only; the rest is nobody's.
     """
 
     counts: tuple[int, ...]
     ms: tuple[float, ...]
     share: float
+    dropping: float = 0.75
+    reading: float = 0.5
 
     def feed(self, count: float) -> float:
         """Milliseconds more of a feed-forward half."""
@@ -96,12 +100,12 @@ class Uneven:
         return self.share * self.feed(count)
 
     def drop(self, count: float, kept: float) -> float:
-        """Of one that drops: three of its four products with weights are of all tokens, one is of those that stay."""
-        return 0.75 * self.attend(count) + 0.25 * self.attend(kept)
+        """Of one that drops."""
+        return self.dropping * self.attend(count) + (1 - self.dropping) * self.attend(kept)
 
     def last(self, count: float) -> float:
-        """Of the last layer of a head that reads leading tokens only: keys and values are of all tokens."""
-        return 0.5 * self.attend(count)
+        """Of the last layer of a head that reads leading tokens only."""
+        return self.reading * self.attend(count)
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,7 +167,9 @@ class LayerCells:
 
 
 def _uneven(record: Mapping[str, Any] | None) -> Uneven | None:
-    return None if record is None else Uneven(tuple(record["counts"]), tuple(record["ms"]), record["share"])
+    if record is None:
+        return None
+    return Uneven(**{**record, "counts": tuple(record["counts"]), "ms": tuple(record["ms"])})
 
 
 def _curve(record: Mapping[str, Any]) -> Curve:

@@ -53,7 +53,7 @@ class MemoryPoint:
 def memory_terms(schedule: TokenSchedule, tokens: int, at_size: int | None = None) -> tuple[float, float, float, float]:
     """What the coefficients of a fit multiply.
 
-    That is 1, whether any layer drops, the doublings of how many do, and the share kept by the first layer.
+    That is 1, whether any layer drops, the doublings of how many do, and the share kept by the first layer that runs.
 
     Args:
         schedule: Of a model.
@@ -66,7 +66,8 @@ def memory_terms(schedule: TokenSchedule, tokens: int, at_size: int | None = Non
     """
     before = (tokens if at_size is None else at_size, *schedule.counts[:-1])
     drops = sum(kept < count for kept, count in zip(schedule.counts, before, strict=True))
-    return 1.0, float(drops > 0), math.log2(max(1, drops)), schedule.counts[0] / tokens
+    first = schedule.executed[0] if schedule.executed else 0
+    return 1.0, float(drops > 0), math.log2(max(1, drops)), schedule.counts[first] / tokens
 
 
 def gene_terms(schedule: TokenSchedule, tokens: int, at_size: int | None = None) -> tuple[float, float]:
@@ -169,8 +170,8 @@ class MemoryFit:
         fixed, choosing, doubling, widest, smaller, absent = (f"{value / 1e6:+.1f} MB" for value in self._coefficients)
         if self.is_constant:
             law = (
-                f"about {fixed[1:]}, whatever is dropped (schedules differ by {self.span / 1e6:.1f} MB, processes of "
-                f"one by up to {self.repeated / 1e6:.1f} MB)"
+                f"about {fixed[1:]}, whatever is dropped or left out (schedules differ by {self.span / 1e6:.1f} MB, "
+                f"processes of one by up to {self.repeated / 1e6:.1f} MB)"
             )
         else:
             law = (

@@ -33,6 +33,8 @@ def test_each_term_is_of_what_it_says() -> None:
 def test_smaller_images_and_absent_layers_have_terms_of_their_own() -> None:
     small = JointSchedule((10, 10, 10, 10), (0, 1, 3), image_size=(24, 24), precision="int8")
     assert gene_terms(small, 17, 10) == (7 / 17, 1.0) and gene_terms(DENSE, 17) == (0.0, 0.0)
+    late = TokenSchedule((17, 9, 9, 9), (1, 2, 3))  # the first feed-forward that runs sees nine
+    assert memory_terms(late, 17)[3] == 9 / 17
     assert memory_terms(small, 17, 10) == (1.0, 0.0, 0.0, 10 / 17)  # a smaller image drops nothing
     fit = replace(FIT, smaller=-34e6, absent=-5e6, points=(MemoryPoint(small, 90e6, 91e6),))
     assert fit.predict(small, 10) == pytest.approx(100e6 + 10e6 - 14e6 - 5e6)

@@ -117,7 +117,7 @@ class SearchMemory:
         return joint.given(schedule, precision=precision, **genes)
 
     def _further(self, precision: int) -> list[TokenSchedule]:
-        """Every image size and two depths alone, and the least of each under a taper."""
+        """Every image size and two depths alone, the least of each under a taper, and the least schedule of all."""
         joint = self.subject.joint
         if joint is None:
             return []
@@ -128,7 +128,7 @@ class SearchMemory:
         found = [self._chosen(joint.dense, precision, **genes) for genes in wanted]
         least = {"image_size": sizes - 1, "layers": depths - 1}
         found += [self._chosen(tapered, precision, **{gene: place}) for gene, place in least.items() if place]
-        return found
+        return [*found, joint.ends[precision]]
 
     def _varied(self, schedule: TokenSchedule, precision: int, rng: np.random.Generator) -> TokenSchedule:
         joint = self.subject.joint

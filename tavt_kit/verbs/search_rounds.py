@@ -7,7 +7,7 @@ from functools import cached_property
 from typing import Any
 
 from tavt_kit.accuracy import PairedDifference
-from tavt_kit.answer import paired
+from tavt_kit.answer import Answer, paired
 from tavt_kit.schedule import TokenSchedule
 from tavt_kit.search import Costs, Objectives, SearchResult, Store, search
 from tavt_kit.search.final import Final, Measure, confirm
@@ -93,12 +93,12 @@ class Rounds:
         pick, space = final.pick, self.subject.joint
         if pick is None or space is None:
             return []
-        exact, dense = self.judges.exact, self.subject.space.dense
+        dense = self.subject.space.dense
         without = {gene: space.given(pick.schedule, **{gene: 0}) for gene in GENES}
         without = {
             gene: schedule
             for gene, schedule in without.items()
-            if schedule != pick.schedule and exact.answer(schedule).failure is None
+            if schedule != pick.schedule and self._exact(schedule).failure is None
         }
         times: dict[TokenSchedule, float] = {}
         if self._measure is not None and without:
@@ -111,7 +111,7 @@ class Rounds:
                     "text": str(schedule),
                     "macs": self.costs.macs(schedule),
                 },
-                "difference": exact.against(schedule, pick.schedule).as_record(),
+                "difference": self._exactly_against(schedule, pick.schedule).as_record(),
                 "macs_ratio": pick.macs / self.costs.macs(schedule),
                 "time_ratio": times[pick.schedule] / times[schedule] if times else None,
             }
@@ -133,20 +133,34 @@ class Rounds:
     def _confirm(self, result: SearchResult, before: Final | None, rounds: int = 3, last: bool = True) -> Final:
         if self.request.is_here:
             say_stage(f"Measuring the best of {result.evaluations} schedules end to end on {self.request.target}.")
-        exact, dense = self.judges.exact, result.dense.schedule
-        settled = last and exact is not self.judges.quick
+        dense = result.dense.schedule
+        settled = last and self.judges.exact is not self.judges.quick
         return confirm(
             result,
             self.request.budget,
             measure=self._measure,
             peaks=self.memory.peaks,
             compare=lambda schedule: self._against(dense, schedule),
-            exact=(exact.answer, lambda schedule: exact.against(dense, schedule)) if settled else None,
+            exact=(self._exact, lambda schedule: self._exactly_against(dense, schedule)) if settled else None,
             number=self.request.final,
             rounds=rounds,
             before=before,
             tails=self.costs.tails,
         )
+
+    def _exact(self, schedule: TokenSchedule) -> Answer:
+        """What the result shows, evaluated once, whichever run of this search did it."""
+        known = self.store.get(schedule, final=True)
+        if known is None:
+            known = self.judges.exact.answer(schedule)
+            self.store.put(schedule, known, final=True)
+        return known
+
+    def _exactly_against(self, before: TokenSchedule, after: TokenSchedule) -> PairedDifference:
+        bits = [answer.right for answer in map(self._exact, (before, after))]
+        if bits[0] is None or bits[1] is None:
+            return self.judges.exact.against(before, after)
+        return paired(bits[0], bits[1])
 
     def _against(self, dense: TokenSchedule, schedule: TokenSchedule) -> PairedDifference:
         """Candidate minus dense, by the bits that were stored; whoever evaluated, nothing is evaluated twice."""

@@ -73,6 +73,18 @@ def test_the_law_of_other_sizes_and_fewer_layers_is_found() -> None:
 
 
 @pytest.mark.parametrize("seed", range(3))
+def test_absent_layers_let_no_noise_of_token_counts_in(seed: int) -> None:
+    def measured(purpose: str, schedule: TokenSchedule) -> tuple[int, ...]:
+        chance = random.Random(f"{seed} {purpose} {schedule} {schedule.executed}")
+        return (round(290e6 - 10e6 * gene_terms(schedule, 197)[1] + chance.uniform(-6e6, 6e6)),)
+
+    further = [TokenSchedule((197,) * 12, tuple(range(12 - fewer))) for fewer in (1, 2, 3, 4)]
+    fit = fit_memory(measured, TARGET, name="toy", ends=ENDS, prefix=1, further=further)
+    assert fit.choosing == fit.doubling == fit.widest == 0.0
+    assert fit.absent == pytest.approx(-10e6, rel=0.3) and not fit.is_constant
+
+
+@pytest.mark.parametrize("seed", range(3))
 def test_noise_is_no_law(seed: int) -> None:
     fit = fitted(Meter(290e6 + seed, 0.0, 0.0, 0.0, noise=12e6))
     assert fit.is_constant and fit.fixed == pytest.approx(290e6, rel=0.04) and fit.slack > 0.01

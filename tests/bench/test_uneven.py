@@ -70,7 +70,7 @@ def test_uneven_counts_are_found_with_what_they_take_more() -> None:
 def test_an_even_target_is_looked_at_briefly_and_left(seed: int) -> None:
     machine = Machine(0.01, {})
     assert find_uneven(PLAN, machine, np.random.default_rng(seed), math.inf) is None
-    assert machine.ran <= 29 * 16  # a sample, not every count
+    assert machine.ran <= 31 * 16  # a sample, not every count
 
 
 def test_without_time_for_every_count_none_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -82,10 +82,34 @@ def test_without_time_for_every_count_none_is_told(monkeypatch: pytest.MonkeyPat
     assert find_uneven(PLAN, machine, np.random.default_rng(0), 9000.0) is not None
 
 
-def test_short_models_have_none() -> None:
+def test_short_models_have_none_and_what_does_not_grow_is_not_looked_at() -> None:
     machine = Machine(0.01, BAD)
     assert find_uneven(replace(PLAN, tokens=17), machine, np.random.default_rng(0), math.inf) is None
     assert machine.ran == 0
+
+    def same(cell: CellPlan) -> Callable[[], float]:  # the feed-forward half of a parallel block is no product
+        return lambda: 1e-3 * float(machine.rng.exponential())
+
+    assert find_uneven(PLAN, same, np.random.default_rng(0), math.inf) is None
+
+
+def test_attention_is_not_asked_about_more_tokens_than_there_are() -> None:
+    machine, asked = Machine(0.01, BAD), set[int]()
+
+    def clock(cell: CellPlan) -> Callable[[], float]:
+        if cell.kind == "attend":
+            asked.add(cell.count)
+        return machine(cell)
+
+    assert find_uneven(PLAN, clock, np.random.default_rng(0), math.inf) is not None
+    assert asked and max(asked) <= TOKENS  # 197 is uneven itself, so its neighbour above has no place
+
+
+def test_what_thin_attention_spares_is_told() -> None:
+    thin = replace(PLAN, all_rows=(0.5, 0.4))
+    found = find_uneven(thin, Machine(0.01, BAD), np.random.default_rng(0), math.inf)
+    assert found is not None and (found.dropping, found.reading) == (0.5, 0.4)
+    assert TablePlan.from_record(json.loads(json.dumps(thin.as_record()))) == thin
 
 
 def test_curves_are_without_and_predictions_with_the_excess() -> None:

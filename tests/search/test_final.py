@@ -12,6 +12,7 @@ import pytest
 from tavt_kit.accuracy import PairedDifference
 from tavt_kit.answer import Answer
 from tavt_kit.budget import Budget, Verdict
+from tavt_kit.errors import MeasurementError
 from tavt_kit.front import dominates
 from tavt_kit.measurement import Measurement
 from tavt_kit.schedule import TokenSchedule
@@ -90,6 +91,25 @@ def test_finalists_are_evaluated_anew() -> None:
     final = confirm(found(), BUDGET, measure=Machine(lambda schedule: 1.0), exact=exact)
     assert final.candidates and all(one.accuracy == anew for one in (*final.baselines, *final.candidates))
     assert len(final.candidates) == 1  # all are as good, so the quickest dominates
+
+
+def test_a_finalist_that_fails_in_the_targets_precision_is_left_out(caplog: pytest.LogCaptureFixture) -> None:
+    result = found()
+    best = confirm(result, BUDGET, measure=Machine(lambda schedule: 1.0)).pick
+    assert best is not None
+    worth = {one.schedule: one.accuracy for one in result.candidates}
+
+    def exact(schedule: TokenSchedule) -> Answer:
+        failed = schedule == best.schedule
+        return Answer(None, 0.1, "not finite") if failed else Answer(worth[schedule], 0.1)
+
+    none = PairedDifference.of_counts(0, 0, 100)
+    final = confirm(result, BUDGET, measure=Machine(lambda schedule: 1.0), exact=(exact, lambda schedule: none))
+    assert final.pick is not None and best.schedule not in {one.schedule for one in final.candidates}
+    assert "left out of the result" in caplog.text and "not finite" in caplog.text
+    dense = (lambda schedule: Answer(None, 0.1, "not finite"), lambda schedule: none)
+    with pytest.raises(MeasurementError, match="precision of the target"):
+        confirm(result, BUDGET, measure=Machine(lambda schedule: 1.0), exact=dense)
 
 
 def test_nothing_fits() -> None:

@@ -8,12 +8,14 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from tavt_kit.accuracy import Accuracy
+from tavt_kit.answer import Answer
 from tavt_kit.budget import Budget
 from tavt_kit.errors import BudgetError, BudgetTooTight, DataError, MeasurementError, RecordError
 from tavt_kit.schedule import TokenSchedule
@@ -82,6 +84,20 @@ def test_bounds() -> None:
     assert "time is used up" in result.stopped_because and result.seconds >= 0.02
     only_dense = search(SPACE, answers, costs=COSTS, evaluations=1)
     assert only_dense.evaluations == 1 and len(only_dense.front) == 1
+
+
+def test_no_more_is_asked_at_once_than_there_is_time_for() -> None:
+    """An evaluator answers all that it is asked in one pass: what is asked too much of it would be lost."""
+    asked, store = list[int](), Store(None)
+
+    def together(schedules: Sequence[TokenSchedule]) -> Iterator[tuple[TokenSchedule, Answer]]:
+        asked.append(len(schedules))
+        yield from [(schedule, Answer(evaluate(schedule), 1.0)) for schedule in schedules]
+
+    result = search(
+        SPACE, together, costs=COSTS, evaluations=None, max_seconds=25.5, population=20, store=store
+    )  # fmt: skip
+    assert sum(asked) == len(store) == result.evaluations == 26 and "time is used up" in result.stopped_because
 
 
 def test_budget_that_admits_one_schedule() -> None:

@@ -129,3 +129,16 @@ def test_an_earlier_layout_is_refused(tmp_path: Path) -> None:
     base.close()
     with pytest.raises(RecordError, match="earlier version .*--fresh"):
         Store(tmp_path / "old.db")
+
+
+def test_final_answers_are_kept_apart(tmp_path: Path) -> None:
+    """What the result shows was evaluated once more, in the target's precision."""
+    schedule = TokenSchedule((5, 4))
+    quick = Answer(Accuracy.of_counts(3, 4, split="val"), 0.1, right=np.array([True, True, True, False]))
+    exact = Answer(Accuracy.of_counts(2, 4, split="val"), 0.2, right=np.array([True, True, False, False]))
+    with Store(tmp_path / "search.db") as store:
+        assert store.get(schedule, final=True) is None
+        store.put(schedule, quick)
+        store.put(schedule, exact, final=True)
+    with Store(tmp_path / "search.db") as store:
+        assert store.get(schedule) == quick and store.get(schedule, final=True) == exact and len(store) == 1
