@@ -14,6 +14,11 @@ from search_compared import SHARES
 def summary(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """Geometric means of the factors with 95 % intervals over seeds, and differences of hypervolumes."""
     found: dict[str, Any] = {"nsga2": _factors([row["nsga2"]["factor"] for row in rows])}
+    for name in ("nsga2", *rows[0]["variants"]):
+        apart = [_ahead_by_then(row, row["nsga2"] if name == "nsga2" else row["variants"][name]) for row in rows]
+        known = [value for value in apart if value is not None]
+        if len(known) == len(rows):
+            found[f"{name} volume_val less official after as many evaluations"] = _interval(known)
     for name in rows[0]["variants"]:
         for kind in ("factor", "factor_f32", "factor_to_last_gain"):
             found[f"{name} {kind}"] = _factors([row["variants"][name][kind] for row in rows])
@@ -27,6 +32,14 @@ def summary(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
                 if apart:
                     found[f"{name} volume_{split} at 1/{share} of its seconds less official"] = _interval(apart)
     return found
+
+
+def _ahead_by_then(row: dict[str, Any], one: dict[str, Any]) -> float | None:
+    """Volume on val less what the official search had after as many evaluations; ``None`` where that is not known."""
+    plain = row["nsga2"]
+    if one["evaluations"] != plain["evaluations"] or "official_volume_then" not in plain:
+        return None
+    return float(one["front_volume_val"] - plain["official_volume_then"])
 
 
 def _factors(given: Sequence[float | None]) -> dict[str, Any]:

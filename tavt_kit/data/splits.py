@@ -11,7 +11,7 @@ from tavt_kit.errors import DataError, RecordError
 from tavt_kit.model_card import Licence
 from tavt_kit.records import read_record, sha256_text, write_record
 
-__all__ = ["SPLIT_FILE", "Ratios", "divide", "inherit_split", "keep_fraction", "read_split", "write_split"]
+__all__ = ["inside", "SPLIT_FILE", "Ratios", "divide", "inherit_split", "keep_fraction", "read_split", "write_split"]
 
 SPLIT_FILE = "split.json"
 _SCHEMA, _VERSION = "fgvc-kit/split", 1
@@ -61,7 +61,7 @@ def divide(samples: Iterable[Sample], root: Path, *, seed: int, ratios: Ratios) 
         classes.setdefault(sample.label, []).append(sample)
     parts: dict[str, list[Sample]] = {name: [] for name in SPLITS if getattr(ratios, name)}
     for label in sorted(classes):
-        ordered = sorted(classes[label], key=lambda s: sha256_text(f"{seed}/{_inside(s.path, root)}"))
+        ordered = sorted(classes[label], key=lambda s: sha256_text(f"{seed}/{inside(s.path, root)}"))
         val, test = round(len(ordered) * ratios.val), round(len(ordered) * ratios.test)
         cuts = {"val": ordered[:val], "test": ordered[val : val + test], "train": ordered[val + test :]}
         for name, part in parts.items():
@@ -92,7 +92,7 @@ def keep_fraction(images: ImageSet, fraction: float, *, seed: int) -> ImageSet:
     kept = [
         sample
         for samples in classes.values()
-        for sample in sorted(samples, key=lambda s: sha256_text(f"{seed}/{_inside(s.path, images.root)}"))[
+        for sample in sorted(samples, key=lambda s: sha256_text(f"{seed}/{inside(s.path, images.root)}"))[
             : max(1, round(len(samples) * fraction))
         ]
     ]
@@ -100,7 +100,8 @@ def keep_fraction(images: ImageSet, fraction: float, *, seed: int) -> ImageSet:
     return replace(images, splits={**images.splits, "train": tuple(kept)}, made=made, seed=seed, fraction=fraction)
 
 
-def _inside(path: Path, root: Path) -> str:
+def inside(path: Path, root: Path) -> str:
+    """A picture's path as records have it: below the root, where it is there."""
     return path.relative_to(root).as_posix() if path.is_relative_to(root) else path.as_posix()
 
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from tavt_kit.answer import Answer
 from tavt_kit.data import load_bytes
+from tavt_kit.data.splits import inside
 from tavt_kit.device import TargetDevice
 from tavt_kit.preprocess import Preprocessing
 from tavt_kit.schedule import TokenSchedule
@@ -85,8 +86,11 @@ def evaluator_on_val(subject: Subject, request: Request, store: Store, make: Mak
         TavtError: A picture cannot be read, or the runtime cannot run the model.
     """
     samples = pictures(subject, request)
-    pixels, labels, _ = load_bytes(samples, subject.preprocessing, allow_unreadable=request.allow_unreadable)
+    pixels, labels, skipped = load_bytes(samples, subject.preprocessing, allow_unreadable=request.allow_unreadable)
     store.hold_to({"pictures": sha256_pictures(pixels, labels)})
+    absent = {one.index for one in skipped}
+    read = (sample.path for place, sample in enumerate(samples) if place not in absent)
+    store.keep("pictures", [inside(path, subject.images.root) for path in read])
     screened = f", the first {request.screen} of them first" if _screens(request, len(labels)) else ""
     say_stage(
         f"Evaluating on {len(labels)} val pictures{screened}, by {request.looks.runtime} in "

@@ -94,9 +94,7 @@ def test_no_more_is_asked_at_once_than_there_is_time_for() -> None:
         asked.append(len(schedules))
         yield from [(schedule, Answer(evaluate(schedule), 1.0)) for schedule in schedules]
 
-    result = search(
-        SPACE, together, costs=COSTS, evaluations=None, max_seconds=25.5, population=20, store=store
-    )  # fmt: skip
+    result = search(SPACE, together, costs=COSTS, evaluations=None, max_seconds=25.5, population=20, store=store)
     assert sum(asked) == len(store) == result.evaluations == 26 and "time is used up" in result.stopped_because
 
 

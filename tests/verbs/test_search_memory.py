@@ -162,3 +162,17 @@ def test_fresh_processes_decide_on_a_real_target(place: Path, tmp_path: Path) ->
     body = front(out)
     chosen = body["candidates"][body["chosen"]]["memory_bytes"]
     assert 20e6 < chosen["least"] <= chosen["median"] <= chosen["most"] < 2e9 and chosen["processes"] == 3
+
+
+@pytest.mark.slow
+def test_fewer_bits_are_weighed_as_they_are(place: Path, tmp_path: Path) -> None:
+    """Nothing is timed: memory alone is weighed, and each precision has a fit of its own."""
+    out = tmp_path / "out"
+    flags = ("--target", "onnxruntime:cpu:threads=1", "--objective", "memory", "--joint", "precision,layers")
+    assert search(place, out, *flags, "--evaluations", 8, "--final", 2) == 0
+    body = front(out)
+    own, (int8,) = body["memory"], body["memory"]["further"]
+    assert own["target"]["precision"] == "f32" and int8["target"]["precision"] == "int8"
+    assert {one.get("precision") for one in int8["points"]} == {"int8"}
+    assert any(one.get("executed") for one in int8["points"]) and body["objectives"][0] == "memory_bytes.median"
+    assert all(one["memory_bytes"]["processes"] == 3 for one in body["candidates"])
