@@ -208,6 +208,12 @@ class JointSpace(Space):
             row[GENES.index(gene)] = place
         return self.decode(self.mend(row))
 
+    def undropped(self, schedule: TokenSchedule) -> TokenSchedule:
+        """The same with every token of its image."""
+        row = self.encode(schedule)
+        row[self.extras :] = len(self.values) - 1
+        return self.decode(self.mend(row))
+
     def tokens_of(self, schedule: TokenSchedule) -> int:
         """See ``Space``."""
         size = schedule.image_size if isinstance(schedule, JointSchedule) else None

@@ -33,11 +33,13 @@ def sober(ground: Ground, target: TargetDevice, searched: Mapping[int, SearchRes
             fast = [one for one in result.whole if table.predict(one.schedule) <= most]
             ranked = sorted(fast, key=lambda one: -one.metric)[:10]  # exact scores of the first ones decide
             within[f"searched {seed}"] = [one.schedule for one in ranked]
+        row: dict[str, Any] = {"share_of_dense": share, "predicted_ms": most}
         if too_slow := [name for name, known in within.items() if not known]:
-            rows.append({"share_of_dense": share, "predicted_ms": most, "too_slow": too_slow})
-            continue
-        picks = {name: _best(ground, known) for name, known in within.items()}
-        rows.append(_answered(ground, target, share, most, picks))
+            row["too_slow"] = too_slow
+        picks = {name: _best(ground, known) for name, known in within.items() if known}
+        if any(name in picks for name in families) and any(name.startswith("searched") for name in picks):
+            row |= _answered(ground, target, picks)
+        rows.append(row)
     return rows
 
 
@@ -46,9 +48,8 @@ def _best(ground: Ground, schedules: Sequence[TokenSchedule]) -> TokenSchedule:
     return max(zip(scores, schedules, strict=True), key=lambda pair: pair[0])[1]
 
 
-def _answered(
-    ground: Ground, target: TargetDevice, share: float, most: float, picks: dict[str, TokenSchedule]
-) -> dict[str, Any]:
+def _answered(ground: Ground, target: TargetDevice, picks: dict[str, TokenSchedule]) -> dict[str, Any]:
+    """Where a family has no schedule that fast, the other one is compared alone."""
     protocol = Protocol(min_seconds=3.0, max_seconds=20.0, min_runs=60, warmup_seconds=1.0)
     names, rng = list(picks), np.random.default_rng(0)
     order = [ground.space.dense, *(picks[name] for name in names)]
@@ -57,12 +58,12 @@ def _answered(
     times = dict(zip(unique, runs, strict=True))
     right = {name: ground.exact["test"].right(one).astype(float) for name, one in picks.items()}
     mean = np.mean([bits for name, bits in right.items() if name.startswith("searched")], axis=0)
-    row: dict[str, Any] = {"share_of_dense": share, "predicted_ms": most, "dense_ms": times[ground.space.dense].median}
+    row: dict[str, Any] = {"dense_ms": times[ground.space.dense].median}
     for name in names:
         row[name] = {"schedule": str(picks[name]), "test": float(right[name].mean()),
                      "median_ms": times[picks[name]].median, "p90_ms": times[picks[name]].p90,
                      "val": ground.score("val", [picks[name]])[0]}  # fmt: skip
-    for family in ("taper", "stages"):
+    for family in sorted({"taper", "stages"} & set(picks)):
         apart = mean - right[family]  # of each picture, the mean over seeds
         half = 1.96 * float(apart.std(ddof=1)) / math.sqrt(len(apart))
         value = float(apart.mean())

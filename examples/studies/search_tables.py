@@ -34,6 +34,7 @@ def show(record: dict[str, Any]) -> None:
             print(
                 f"\nAt {100 * row['share_of_dense']:.0f} % of the dense model's latency: nothing that fast of {names}."
             )
+        if "dense_ms" not in row:
             continue
         dense = row["dense_ms"]
         print(f"\nAt {100 * row['share_of_dense']:.0f} % of the dense model's latency ({dense:.2f} ms):")
@@ -41,6 +42,8 @@ def show(record: dict[str, Any]) -> None:
             if isinstance(one, dict) and "test" in one:
                 print(f"  {name}: {100 * one['test']:.1f} % of test, {one['median_ms']:.2f} ms, {one['schedule']}")
         for family in ("taper", "stages"):
+            if f"beats_{family}" not in row:
+                continue
             found = row[f"beats_{family}"]
             value, low, high = (100 * part for part in (found["difference"], *found["ci95"]))
             print(f"  beats the best {family}: {found['answer']} ({value:+.1f} points [{low:+.1f}, {high:+.1f}])")

@@ -14,6 +14,7 @@ _GENES = {
     "layers": "Leaving layers out",
     "score": "The other score",
     "precision": "The other precision",
+    "tokens": "Dropping tokens",
 }
 
 

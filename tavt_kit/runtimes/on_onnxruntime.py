@@ -17,7 +17,7 @@ import onnxruntime
 from tavt_kit.device import TargetDevice
 from tavt_kit.errors import DataError, TargetError
 from tavt_kit.runtimes.available import provider_of
-from tavt_kit.runtimes.session import LENGTHS, Images, InputShape, Lengths, check_images, lengths_for
+from tavt_kit.runtimes.session import LENGTHS, Images, InputShape, Lengths, check_images, image_shape, lengths_for
 
 if TYPE_CHECKING:
     from torch import nn
@@ -50,7 +50,7 @@ class OnnxSession:
         self.classes = output.shape[-1] if output.shape and isinstance(output.shape[-1], int) else None
         self._half = self._input.type == "tensor(float16)"
         self.target = replace(target, precision=_precision(source, target, self._half))
-        self.input_shape: InputShape = _shape(self._input.shape)
+        self.input_shape: InputShape = image_shape(self._input.shape, self._name)
         self.load_ms = (time.perf_counter() - begin) * 1e3
         self.compile_ms: float | None = None  # making a session reads and prepares in one step
 
@@ -176,8 +176,3 @@ def _mentions(source: Path | bytes, word: bytes) -> bool:
         return word in source
     with source.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as view:
         return view.find(word) >= 0
-
-
-def _shape(shape: list[int | str | None]) -> InputShape:
-    batch, channels, height, width = (size if isinstance(size, int) else None for size in shape)
-    return batch, channels, height, width

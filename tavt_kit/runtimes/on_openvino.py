@@ -23,7 +23,7 @@ from tavt_kit.errors import DataError, ExportError, TargetError
 from tavt_kit.runtimes.available import device_of
 from tavt_kit.runtimes.openvino_core import openvino_core
 from tavt_kit.runtimes.openvino_queue import Burst
-from tavt_kit.runtimes.session import Images, InputShape, Lengths, check_images, lengths_for
+from tavt_kit.runtimes.session import Images, InputShape, Lengths, check_images, image_shape, lengths_for
 
 if TYPE_CHECKING:
     from torch import nn
@@ -71,9 +71,8 @@ class OpenvinoSession:
         self._name, self._layers = name, model.inputs[1].shape[0] if len(model.inputs) > 1 else None
         self._lengths = lengths_for(name, self._layers, lengths)
         shape = model.inputs[0].get_partial_shape()
-        self.input_shape: InputShape = tuple(  # type: ignore[assignment]
-            None if size.is_dynamic else size.get_length() for size in shape
-        )
+        sizes = [] if shape.rank.is_dynamic else [None if size.is_dynamic else size.get_length() for size in shape]
+        self.input_shape: InputShape = image_shape(sizes, name)
         width = model.outputs[0].get_partial_shape()[-1]
         self.classes = None if width.is_dynamic else int(width.get_length())
         compiling = time.perf_counter()

@@ -12,7 +12,17 @@ from tavt_kit.device import TargetDevice
 from tavt_kit.errors import DataError, ScheduleError
 from tavt_kit.schedule import TokenSchedule
 
-__all__ = ["LENGTHS", "FileSession", "Images", "InputShape", "Lengths", "Session", "check_images", "lengths_for"]
+__all__ = [
+    "LENGTHS",
+    "FileSession",
+    "Images",
+    "InputShape",
+    "Lengths",
+    "Session",
+    "check_images",
+    "image_shape",
+    "lengths_for",
+]
 
 Images: TypeAlias = npt.NDArray[np.float32]
 """(B, 3, H, W), normalised as the model's preprocessing says."""
@@ -77,6 +87,21 @@ class FileSession(Session, Protocol):
             ScheduleError: The counts are frozen into the file, or its graph cannot run these.
         """
         ...
+
+
+def image_shape(sizes: Sequence[int | str | None], name: str) -> InputShape:
+    """What a graph's first input accepts, any size that has a name or none being open.
+
+    Raises:
+        DataError: It is not of images.
+    """
+    if len(sizes) != 4:
+        raise DataError(
+            f"{name} takes an input of {len(sizes)} dimensions, but images have four (batch, 3, height, width); give a "
+            "model of images"
+        )
+    batch, channels, height, width = (size if isinstance(size, int) else None for size in sizes)
+    return batch, channels, height, width
 
 
 def check_images(images: Images, shape: InputShape) -> Images:

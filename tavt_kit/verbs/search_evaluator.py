@@ -15,8 +15,8 @@ from tavt_kit.preprocess import Preprocessing
 from tavt_kit.schedule import TokenSchedule
 from tavt_kit.scoring import Scoring
 from tavt_kit.search import Costs, Evaluate, Store
-from tavt_kit.search.loop import Learn
 from tavt_kit.search.racing import Look, Race, stages
+from tavt_kit.search.run import Learn
 from tavt_kit.shared_evaluation import SharedEvaluator
 from tavt_kit.verbs.search_joint import JointEvaluator
 from tavt_kit.verbs.search_live import say_stage

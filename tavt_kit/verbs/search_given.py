@@ -15,7 +15,7 @@ from tavt_kit.device import TargetDevice
 from tavt_kit.errors import DataError, RecordError, TargetError, UnknownName, UnsupportedBackbone
 from tavt_kit.model_card import read_card
 from tavt_kit.preprocess import Preprocessing
-from tavt_kit.runtimes import Session, open_file, open_module
+from tavt_kit.runtimes import FileSession, Session, open_file, open_module
 from tavt_kit.sealed import refuse_changed
 from tavt_kit.verbs.bench_things import FILES, macs_of
 from tavt_kit.verbs.search_contenders import Contender, Logits, Make, of_schedule, session_logits
@@ -35,7 +35,7 @@ def check_given(subject: Subject, request: Request) -> None:
 
     Raises:
         UnknownName: It is neither a file, a run nor a name that timm knows.
-        DataError: It is of other classes.
+        DataError: It is of other classes, or no file of a model of images.
         TargetError: The target cannot run such a file.
     """
     classes = subject.images.classes
@@ -47,8 +47,8 @@ def check_given(subject: Subject, request: Request) -> None:
             if card is not None:
                 refuse_changed(path)
                 _check_classes(text, card.classes, classes)
-            elif not path.is_file():
-                raise DataError(f"there is no model file {path} to take as a baseline")
+            else:
+                _opened(path, request, None)  # a file of another program is believed when it has been opened
         elif is_run(text):
             _check_classes(text, read_card(path if path.is_dir() else path.parent).classes, classes)
         else:
@@ -70,14 +70,7 @@ def _maker(text: str, subject: Subject, request: Request) -> Callable[[], Conten
 
 def _of_file(path: Path, subject: Subject, request: Request) -> Contender:
     card = _card_of(path)
-    target = request.target if request.is_here else None
-    if target is None:
-        target = TargetDevice.parse(FILES[path.suffix]).resolved()
-    if card is not None and card.precision == "int8":
-        target = replace(target, precision="f32")  # a quantized file says itself what is in 8 bits
-    session = open_file(path, target, None if card is None else card.lengths)
-    if session.input_shape[0] not in (None, target.batch):
-        raise TargetError(f"it takes batches of {session.input_shape[0]} alone, but the target has {target.batch}")
+    session = _opened(path, request, card)
     if card is not None:
         how = Preprocessing.from_record(card.model.preprocessing)
         order = [card.classes.index(name) for name in subject.images.classes]
@@ -91,6 +84,21 @@ def _of_file(path: Path, subject: Subject, request: Request) -> Contender:
     logits = session_logits(session, how)
     return Contender(path.name, "other", how, _of_as_many(logits, len(subject.images.classes), path), lambda: session,
                      None, note)  # fmt: skip
+
+
+def _opened(path: Path, request: Request, card: ArtifactCard | None) -> FileSession:
+    """The file on the search's target, or on a CPU where there is none."""
+    target = request.target if request.is_here else None
+    if target is None:
+        target = TargetDevice.parse(FILES[path.suffix]).resolved()
+    if card is not None and card.precision == "int8":
+        target = replace(target, precision="f32")  # a quantized file says itself what is in 8 bits
+    session = open_file(path, target, None if card is None else card.lengths)
+    if session.input_shape[0] not in (None, target.batch):
+        raise TargetError(
+            f"{path.name} takes batches of {session.input_shape[0]} alone, but the target has {target.batch}"
+        )
+    return session
 
 
 def _of_as_many(logits: Logits, classes: int, path: Path) -> Logits:

@@ -134,6 +134,8 @@ def _opened(request: Request) -> Subject:
     subject.check_metrics(request)
     check_given(subject, request)
     if request.joint:
+        sketched = replace(subject, joint=joint_space(subject, request, sketched=True))
+        check_reachable(_counted_reach(sketched, request))  # before a picture is looked at
         subject = replace(subject, joint=joint_space(subject, request))
     return subject
 

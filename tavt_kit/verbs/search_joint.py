@@ -48,8 +48,14 @@ _SPARED = 3
 _LOOKED_AT = 48
 
 
-def joint_space(subject: Subject, request: Request) -> JointSpace:
+def joint_space(subject: Subject, request: Request, *, sketched: bool = False) -> JointSpace:
     """What the genes may be for this model, and the schedules over them.
+
+    Args:
+        subject: Model and pictures.
+        request: Names the genes.
+        sketched: Look at no picture: which layers may be left out is made up, how many is not. It has the costs of
+            the real one where layers are alike.
 
     Raises:
         UnsupportedBackbone: No layer can be left out.
@@ -61,7 +67,9 @@ def joint_space(subject: Subject, request: Request) -> JointSpace:
     if "score" in request.joint:
         scores += [score for score in SCORES if score != model.score and _has(model, score)]
     spared: list[int] = []
-    if "layers" in request.joint:
+    if "layers" in request.joint and sketched:
+        spared = list(range(1, 1 + model.layers // _SPARED))
+    elif "layers" in request.joint:
         import torch
 
         samples = thin_out(subject.images.split("train"), _LOOKED_AT)

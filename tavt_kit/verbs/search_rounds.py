@@ -85,7 +85,7 @@ class Rounds:
         return _said(result, done), final
 
     def bought(self, final: Final) -> list[dict[str, Any]]:
-        """Of each gene of the choice that is not the model's own: the choice without it, evaluated and measured.
+        """Of each gene of the choice that is not the model's own, and of dropping: the choice without it, measured too.
 
         Args:
             final: As ``run`` gave it.
@@ -95,6 +95,7 @@ class Rounds:
             return []
         dense = self.subject.space.dense
         without = {gene: space.given(pick.schedule, **{gene: 0}) for gene in GENES}
+        without["tokens"] = space.undropped(pick.schedule)
         without = {
             gene: schedule
             for gene, schedule in without.items()

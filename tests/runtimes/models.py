@@ -56,3 +56,14 @@ def write_linear(path: Path, *, half: bool = False, quantized: bool = False, cla
     )
     onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9), path)
     return weights
+
+
+def write_flat(path: Path) -> None:
+    """An ONNX file of a model of vectors, which no picture fits."""
+    graph = helper.make_graph(
+        [helper.make_node("Identity", ["vector"], ["logits"])],
+        "flat",
+        [helper.make_tensor_value_info("vector", TensorProto.FLOAT, ["batch", 4])],
+        [helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["batch", 4])],
+    )
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9), path)

@@ -80,6 +80,9 @@ def test_bounds() -> None:
     assert result.evaluations == tiny.size and "no schedule is left" in result.stopped_because
     with pytest.raises(BudgetError, match="needs a bound"):
         search(SPACE, answers, costs=COSTS, evaluations=None)
+    for seed in (1.5, "often", True, -1):
+        with pytest.raises(BudgetError, match="seed of a search is a whole number"):
+            search(SPACE, answers, costs=COSTS, seed=seed)  # type: ignore[arg-type]
     result = search(SPACE, answers, costs=COSTS, evaluations=None, max_seconds=0.02)
     assert "time is used up" in result.stopped_because and result.seconds >= 0.02
     only_dense = search(SPACE, answers, costs=COSTS, evaluations=1)

@@ -16,6 +16,7 @@ from tavt_kit.measurement import Measurement
 from tavt_kit.reports.rivals import better_rivals
 from tavt_kit.schedule import TokenSchedule
 from tavt_kit.verbs import search_target
+from tests.runtimes.models import write_flat
 from tests.verbs.test_search import toy_table
 from tests.verbs.tiny import write_pictures, write_run
 
@@ -130,11 +131,15 @@ def test_bad_ones_are_refused_before_anything_is_written(
 ) -> None:
     other = write_run(tmp_path / "other", classes=("disc", "square", "cross"))
     (tmp_path / "no.onnx").write_bytes(b"nothing")
+    write_flat(tmp_path / "flat.onnx")
     for flags, says in (
         ((other,), "known to only one of"),
         (("mobilenetv9",), "did you mean mobilenet"),
         ((tmp_path / "absent.onnx",), "there is no model file"),
         ((tmp_path / "no.onnx", "--target", "torch:cpu"), "runs on onnxruntime or openvino"),
+        ((tmp_path / "no.onnx",), "cannot load"),
+        ((tmp_path / "flat.onnx",), "images have four"),
+        ((tmp_path / "flat.onnx", "--target", "openvino:cpu:threads=1"), "images have four"),
     ):
         assert search(place, tmp_path / "out", "--budget", "flops=300K", "--baseline", *flags) == 2
         assert says in capsys.readouterr().err.splitlines()[-1]

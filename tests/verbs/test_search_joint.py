@@ -12,6 +12,7 @@ import pytest
 from tavt_kit.candidate import schedule_of
 from tavt_kit.cli import main
 from tavt_kit.schedule import JointSchedule
+from tavt_kit.verbs import search_joint
 from tests.verbs.tiny import write_pictures, write_run
 
 GENES = ("--joint", "image-size,layers,score")
@@ -73,12 +74,24 @@ def test_a_joint_front_is_found_told_and_exported(
     assert "joint was" in capsys.readouterr().err
 
 
+def test_a_budget_out_of_reach_ends_before_a_picture_is_looked_at(
+    place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def never(*arguments: object, **named: object) -> None:
+        raise AssertionError("a picture was read")
+
+    monkeypatch.setattr(search_joint, "load_arrays", never)
+    fixed = ("search", place / "run", "--data", place / "data", "-o", tmp_path / "out", "--joint", "layers")
+    assert run(*fixed, "--budget", "flops=1K") == 2
+    assert "cannot be met by any schedule" in capsys.readouterr().err and not (tmp_path / "out").exists()
+
+
 def test_what_a_gene_bought_is_told_by_evaluations(place: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     assert search(place, out, "--joint", "image-size", "--evaluations", 14, "--budget", "top1=1%") in (0, 1)
     body = json.loads((out / "front.json").read_text())
     chosen = body["candidates"][body["chosen"]]
-    assert [one["gene"] for one in body["bought"]] == (["image_size"] if "image_size" in chosen else [])
+    assert [one["gene"] for one in body["bought"]] == (["image_size"] if "image_size" in chosen else []) + ["tokens"]
     for one in body["bought"]:
         assert one["macs_ratio"] == pytest.approx(chosen["macs"] / one["without"]["macs"]) and one["macs_ratio"] < 1
         assert one["difference"]["n"] == chosen["n"] and one["time_ratio"] is None
