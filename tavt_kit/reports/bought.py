@@ -24,14 +24,14 @@ def bought_text(record: Any) -> str:
     Args:
         record: An entry of ``bought`` in ``front.json``.
     """
-    macs, time = number(record, "macs_ratio"), number(record, "time_ratio")
+    shares = {"multiply-adds": number(record, "macs_ratio"), "time": number(record, "time_ratio")}
     low, high = number(record, "difference", "ci95", 0), number(record, "difference", "ci95", 1)
-    cost = [] if macs is None else [f"{100 * (macs - 1):+.0f} % multiply-adds"]
-    if time is not None:
-        cost.append(f"{100 * (time - 1):+.0f} % time")
+    changes = {what: points_text(share - 1) for what, share in shares.items() if share is not None}
+    cost = [f"{change} % {what}" for what, change in changes.items() if change != "0.0"]
     gene = _GENES.get(text(record, "gene") or "", "A gene")
     points = points_text(number(record, "difference", "difference"))
+    what = ", ".join(cost) or "nothing"
     return (
-        f"{gene} bought {', '.join(cost)} for {points} points, 95 % {points_text(low)} to {points_text(high)} (against "
+        f"{gene} bought {what} for {points} points, 95 % {points_text(low)} to {points_text(high)} (against "
         f"{text(record, 'without', 'text')})."
     )

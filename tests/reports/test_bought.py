@@ -19,10 +19,15 @@ ENTRY = {
 )  # fmt: skip
 def test_each_gene_is_named_with_its_price(gene: str, begins: str) -> None:
     said = bought_text({**ENTRY, "gene": gene})
-    assert said.startswith(f"{begins} bought ") and "-45 % time" in said and "(against 18x5,17x7 at 70 px)." in said
-    assert "-0.6 points" in said and "-2.4 to +1.2" in said
+    assert (
+        said.startswith(f"{begins} bought ")
+        and "bought −45.0 % time for −0.6 points" in said
+        and "(against 18x5,17x7 at 70 px)." in said
+    )
+    assert "95 % −2.4 to +1.2" in said and "multiply-adds" not in said  # as many as without it
 
 
 def test_what_was_not_timed_says_so_by_silence() -> None:
     said = bought_text({**ENTRY, "time_ratio": None, "macs_ratio": 0.5})
-    assert "-50 % multiply-adds" in said and "time" not in said
+    assert "bought −50.0 % multiply-adds for" in said and "time" not in said
+    assert "bought nothing for" in bought_text({**ENTRY, "time_ratio": None})
