@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from tavt_kit.adaptive import wrap
-from tavt_kit.bench import Protocol, check_table, layer_table, measure_schedules, measure_table
+from tavt_kit.bench import Protocol, check_table, layer_table, measure_schedules, measure_table, uneven
 from tavt_kit.bench.cells import round_speeds
 from tavt_kit.bench.passes import random_schedules
 from tavt_kit.bench.workshop import token_grid
@@ -92,6 +92,25 @@ def test_a_table_of_a_tiny_model(score: str, target: TargetDevice) -> None:
     assert LatencyTable.from_record(table.as_record()) == table
     tested = check_table(table, tiny_vit(score=score), (SIZE, SIZE), count=3, protocol=HASTY)
     assert len(tested.held_out) == 3 and tested.mean_error is not None
+
+
+@pytest.mark.parametrize("kind", ["plain", "rotary", "relative"])
+def test_uneven_counts_are_looked_for_where_positions_follow_the_tokens(
+    kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No half is asked for more tokens than there are places, though all tokens themselves are uneven."""
+    from tests.bench.test_parts import shaken
+
+    names = {"plain": "vit_tiny_patch16_224", "rotary": "eva02_tiny_patch14_224", "relative": "beit_base_patch16_224"}
+    model = shaken(names[kind], patch_size=4, embed_dim=64)
+    assert model.tokens == 65
+    monkeypatch.setattr(uneven, "_excess", lambda looks: {61: 0.1, 65: 0.2, 67: 0.1})
+    monkeypatch.setattr(uneven, "_GROWTH", 0.0)
+    table = measure_table(model, ONE_THREAD, (SIZE, SIZE), seconds=30.0, points=3)
+    found = table.cells.uneven
+    assert found is not None and found.counts == (61, 65) and 0 <= found.share <= 1
+    assert (found.dropping, found.reading) == ((1.0, 1.0) if kind != "plain" else (0.75, 0.5))
+    assert LatencyTable.from_record(table.as_record()) == table
 
 
 def test_a_pooling_head_has_no_last_cell() -> None:
