@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from statistics import median
 
@@ -30,8 +30,9 @@ _BEYOND = 4
 _OFF = 0.05
 """The excess, relative, that is told from noise."""
 
-_SAMPLE, _ROUNDS, _TWICE = 24, (2, 6), 2
-"""Counts of a first look, which may be all that there is to see; rounds of a look, the first untimed; looks at all."""
+_SAMPLE, _ROUNDS, _TWICE = 24, (2, 6), 1.5
+"""Counts of a sample, which may be all that there is to see; rounds of a look, the first untimed; about how often all
+counts are looked at, the second time only those that stood out."""
 
 _GROWTH = 1.5
 """All tokens take at least so many times what few do, or there is no product to look at (fused, or none at all)."""
@@ -48,8 +49,8 @@ def find_uneven(
 ) -> Uneven | None:
     """By how much single token counts exceed the line below all, for a feed-forward and an attention half.
 
-    Each count is timed in turns with one that stays the same, so that a machine that changes its speed changes both,
-    and all of them twice.
+    Each count is timed in turns with one that stays the same, so that a machine that changes its speed changes both;
+    what stands out is timed once more.
 
     Args:
         plan: Has the halves.
@@ -61,23 +62,26 @@ def find_uneven(
     Returns:
         ``None`` where times are even, as they are on most targets, or where there is no time to tell.
     """
-    feed, attend = (_least_chain(plan, kind) for kind in ("feed", "attend"))
+    feed = next(cell for cell in plan.cells if cell.kind == "look")
+    attend = min((cell for cell in plan.cells if cell.kind == "attend"), key=lambda cell: cell.count)
     counts = np.arange(_FROM, plan.tokens + _BEYOND + 1)
     if len(counts) <= _SAMPLE:
         return None
-    look = _Look(clock, replace(feed, count=plan.tokens // 2))
+    look = _Look(clock, feed)
     begin = time.perf_counter()
     ends = look.at(feed, (_FROM, plan.tokens))
     each = (time.perf_counter() - begin) / 2
     if begin + each * (_SAMPLE + _TWICE * len(counts)) > end or ends[plan.tokens] < _GROWTH * ends[_FROM]:
         return None
     sampled = {plan.tokens, *rng.permutation(counts)[:_SAMPLE].tolist(), *counts[-_BEYOND:].tolist()}
-    if not _excess([look.at(feed, sorted(sampled))]):
+    if not _excess(look.at(feed, sorted(sampled))):
         return None
-    looks = [look.at(feed, rng.permutation(counts).tolist(), end) for _ in range(_TWICE)]
-    if any(len(seen) < len(counts) for seen in looks):
+    first = look.at(feed, rng.permutation(counts).tolist(), end)
+    suspects = rng.permutation(list(_excess(first))).tolist()
+    again = look.at(feed, suspects, end)
+    if len(first) < len(counts) or len(again) < len(suspects):
         return None
-    found = _excess(looks)
+    found = _excess(first, again)
     mine = {count: more * look.unit_ms for count, more in found.items() if count <= plan.tokens}
     if not mine:
         return None
@@ -116,15 +120,15 @@ class _Look:
         return median(self._units) / self._layers
 
 
-def _excess(looks: Sequence[Mapping[int, float]]) -> dict[int, float]:
-    """What of the least time of all looks is clearly above the line below the longest of all, by count."""
-    counts = [count for count in looks[0] if all(count in look for look in looks)]
-    least = np.array([min(look[count] for look in looks) for count in counts])
-    most = np.array([max(look[count] for look in looks) for count in counts])
-    above = least - _line_below(np.array(counts), most)
-    return {
-        count: float(ms) for count, ms, all_of_it in zip(counts, above, least, strict=True) if ms > _OFF * all_of_it
-    }
+def _excess(first: Mapping[int, float], again: Mapping[int, float] | None = None) -> dict[int, float]:
+    """What is clearly above the line below all times of the first look, by count; of two looks the less."""
+    line = _line_below(np.array(list(first)), np.array(list(first.values())))
+    found = dict[int, float]()
+    for (count, time_of), below in zip(first.items(), line.tolist(), strict=True):
+        least = min(time_of, math.inf if again is None else again.get(count, 0.0))
+        if least - below > _OFF * least:
+            found[count] = least - below
+    return found
 
 
 def _line_below(counts: NDArray[np.int64], times: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -163,8 +167,3 @@ def _even(count: int, step: int, found: Mapping[int, float]) -> int:
     while count in found:
         count += step
     return count
-
-
-def _least_chain(plan: TablePlan, kind: str) -> CellPlan:
-    """The cell of a half with the fewest tokens: after tokens were dropped, where that is a part of its own."""
-    return min((cell for cell in plan.cells if cell.kind == kind), key=lambda cell: cell.count)
