@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from statistics import median
 
@@ -30,9 +30,8 @@ _BEYOND = 4
 _OFF = 0.05
 """The excess, relative, that is told from noise."""
 
-_SAMPLE, _ROUNDS, _TWICE = 24, (2, 6), 1.5
-"""Counts of a sample, which may be all that there is to see; rounds of a look, the first untimed; about how often all
-counts are looked at, the second time only those that stood out."""
+_SAMPLE, _ROUNDS, _TWICE = 24, (2, 6), 2
+"""Counts of a sample, which may be all that there is to see; rounds of a look, the first untimed; looks at all counts."""
 
 _GROWTH = 1.5
 """All tokens take at least so many times what few do, or there is no product to look at (fused, or none at all)."""
@@ -49,8 +48,8 @@ def find_uneven(
 ) -> Uneven | None:
     """By how much single token counts exceed the line below all, for a feed-forward and an attention half.
 
-    Each count is timed in turns with one that stays the same, so that a machine that changes its speed changes both;
-    what stands out is timed once more.
+    Each count is timed in turns with one that stays the same, so that a machine that changes its speed changes both,
+    and all of them twice.
 
     Args:
         plan: Has the halves.
@@ -74,14 +73,12 @@ def find_uneven(
     if begin + each * (_SAMPLE + _TWICE * len(counts)) > end or ends[plan.tokens] < _GROWTH * ends[_FROM]:
         return None
     sampled = {plan.tokens, *rng.permutation(counts)[:_SAMPLE].tolist(), *counts[-_BEYOND:].tolist()}
-    if not _excess(look.at(feed, sorted(sampled))):
+    if not _excess([look.at(feed, sorted(sampled))]):
         return None
-    first = look.at(feed, rng.permutation(counts).tolist(), end)
-    suspects = rng.permutation(list(_excess(first))).tolist()
-    again = look.at(feed, suspects, end)
-    if len(first) < len(counts) or len(again) < len(suspects):
+    looks = [look.at(feed, rng.permutation(counts).tolist(), end) for _ in range(_TWICE)]
+    if any(len(seen) < len(counts) for seen in looks):
         return None
-    found = _excess(first, again)
+    found = _excess(looks)
     mine = {count: more * look.unit_ms for count, more in found.items() if count <= plan.tokens}
     if not mine:
         return None
@@ -120,15 +117,16 @@ class _Look:
         return median(self._units) / self._layers
 
 
-def _excess(first: Mapping[int, float], again: Mapping[int, float] | None = None) -> dict[int, float]:
-    """What is clearly above the line below all times of the first look, by count; of two looks the less."""
-    line = _line_below(np.array(list(first)), np.array(list(first.values())))
-    found = dict[int, float]()
-    for (count, time_of), below in zip(first.items(), line.tolist(), strict=True):
-        least = min(time_of, math.inf if again is None else again.get(count, 0.0))
-        if least - below > _OFF * least:
-            found[count] = least - below
-    return found
+def _excess(looks: Sequence[Mapping[int, float]]) -> dict[int, float]:
+    """By count, what of the least time of all looks is clearly above the line below the longest ones.
+
+    A single time that is too short would pull the line down, and half of all counts with it.
+    """
+    counts = list(looks[0])
+    least = np.array([min(look[count] for look in looks) for count in counts])
+    most = np.array([max(look[count] for look in looks) for count in counts])
+    above = least - _line_below(np.array(counts), most)
+    return {count: float(more) for count, more, of in zip(counts, above, least, strict=True) if more > _OFF * of}
 
 
 def _line_below(counts: NDArray[np.int64], times: NDArray[np.float64]) -> NDArray[np.float64]:
