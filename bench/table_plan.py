@@ -24,8 +24,7 @@ class CellPlan:
     """One time of the table.
 
     Args:
-        kind: ``stem attend drop feed last head``; ``empty`` for the cost of starting an inference, and ``look`` for a
-            single feed-forward half, by which uneven counts are looked for.
+        kind: ``stem attend drop feed last head``, or ``empty`` for the cost of starting an inference.
         part: Name of the part that runs; several cells share one.
         count: Tokens that come in.
         kept: Tokens that stay; 0 where the part does not drop.

@@ -29,7 +29,7 @@ __all__ = ["OnStep", "open_graph", "time_plan"]
 OnStep = Callable[[str, float], None]
 """Told what is being done and the share of the work that is done."""
 
-_LOOKING = 0.4
+_LOOKING = 0.5
 """Share of the seconds of a table by which looking for uneven counts has ended."""
 
 _SHARES = tuple(step / 20 for step in range(21))

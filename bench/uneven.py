@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from statistics import median
 
@@ -27,11 +27,12 @@ _FROM = 32
 _BEYOND = 4
 """Counts above all tokens that are looked at too: the line below all times ends in its last point."""
 
-_OFF = 0.05
+_OFF = 0.06
 """The excess, relative, that is told from noise."""
 
-_SAMPLE, _ROUNDS, _TWICE = 24, (2, 6), 2
-"""Counts of a sample, which may be all that there is to see; rounds of a look, the first untimed; looks at all counts."""
+_SAMPLE, _ROUNDS, _TWICE = 24, (1, 5), 1.5
+"""Counts of a sample, which may be all that there is to see; rounds of a look, the first untimed; and about how often
+all counts are looked at in the end, what stands out being looked at twice."""
 
 _GROWTH = 1.5
 """All tokens take at least so many times what few do, or there is no product to look at (fused, or none at all)."""
@@ -48,8 +49,8 @@ def find_uneven(
 ) -> Uneven | None:
     """By how much single token counts exceed the line below all, for a feed-forward and an attention half.
 
-    Each count is timed in turns with one that stays the same, so that a machine that changes its speed changes both,
-    and all of them twice.
+    Each count is timed in turns with one that stays the same, so that a machine that changes its speed changes both;
+    what stands out is timed once more.
 
     Args:
         plan: Has the halves.
@@ -61,24 +62,25 @@ def find_uneven(
     Returns:
         ``None`` where times are even, as they are on most targets, or where there is no time to tell.
     """
-    feed = next(cell for cell in plan.cells if cell.kind == "look")
-    attend = min((cell for cell in plan.cells if cell.kind == "attend"), key=lambda cell: cell.count)
+    feed, attend = (_least_chain(plan, kind) for kind in ("feed", "attend"))
     counts = np.arange(_FROM, plan.tokens + _BEYOND + 1)
     if len(counts) <= _SAMPLE:
         return None
-    look = _Look(clock, feed)
+    look = _Look(clock, replace(feed, count=plan.tokens // 2))
     begin = time.perf_counter()
     ends = look.at(feed, (_FROM, plan.tokens))
     each = (time.perf_counter() - begin) / 2
     if begin + each * (_SAMPLE + _TWICE * len(counts)) > end or ends[plan.tokens] < _GROWTH * ends[_FROM]:
         return None
     sampled = {plan.tokens, *rng.permutation(counts)[:_SAMPLE].tolist(), *counts[-_BEYOND:].tolist()}
-    if not _excess([look.at(feed, sorted(sampled))]):
+    if not _excess(look.at(feed, sorted(sampled))):
         return None
-    looks = [look.at(feed, rng.permutation(counts).tolist(), end) for _ in range(_TWICE)]
-    if any(len(seen) < len(counts) for seen in looks):
+    first = look.at(feed, rng.permutation(counts).tolist(), end)
+    suspects = _excess(first)
+    again = look.at(feed, rng.permutation(list(suspects)).tolist(), end)
+    if len(first) < len(counts) or len(again) < len(suspects):
         return None
-    found = _excess(looks)
+    found = _excess(first, again)
     mine = {count: more * look.unit_ms for count, more in found.items() if count <= plan.tokens}
     if not mine:
         return None
@@ -117,16 +119,23 @@ class _Look:
         return median(self._units) / self._layers
 
 
-def _excess(looks: Sequence[Mapping[int, float]]) -> dict[int, float]:
-    """By count, what of the least time of all looks is clearly above the line below the longest ones.
+def _excess(first: Mapping[int, float], again: Mapping[int, float] | None = None) -> dict[int, float]:
+    """By count, what of the lesser of its times is clearly above the line below all.
 
-    A single time that is too short would pull the line down, and half of all counts with it.
+    Args:
+        first: A look at all counts, ascending.
+        again: One at those that stood out in it.
     """
-    counts = list(looks[0])
-    least = np.array([min(look[count] for look in looks) for count in counts])
-    most = np.array([max(look[count] for look in looks) for count in counts])
-    above = least - _line_below(np.array(counts), most)
-    return {count: float(more) for count, more, of in zip(counts, above, least, strict=True) if more > _OFF * of}
+    times = np.array(list(first.values()))
+    # A single time that is too short would pull the line down, and half of all counts with it.
+    steady = [np.partition(times[max(0, place - 2) : place + 3], 1)[1] for place in range(len(times))]
+    line = _line_below(np.array(list(first)), np.maximum(times, steady))
+    found = dict[int, float]()
+    for (count, once), below in zip(first.items(), line.tolist(), strict=True):
+        least = once if again is None else min(once, again.get(count, 0.0))
+        if least - below > _OFF * least:
+            found[count] = least - below
+    return found
 
 
 def _line_below(counts: NDArray[np.int64], times: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -165,3 +174,8 @@ def _even(count: int, step: int, found: Mapping[int, float]) -> int:
     while count in found:
         count += step
     return count
+
+
+def _least_chain(plan: TablePlan, kind: str) -> CellPlan:
+    """The cell of a half with the fewest tokens: after tokens were dropped, where that is a part of its own."""
+    return min((cell for cell in plan.cells if cell.kind == kind), key=lambda cell: cell.count)

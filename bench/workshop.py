@@ -76,7 +76,6 @@ class Workshop:
             "stem": StemPart(self.model, (), self.notes, False),
             "empty": _EmptyPart(self.model, (), self.notes, False),
             "feed": FeedPart(self.model, self.layers, self.notes, False),
-            "look": FeedPart(self.model, self.layers[:1], self.notes, False),
             "head": HeadPart(self.model, (), self.notes, False),
         }
         for suffix, after_drop in (("", False), (".placed", True))[: 1 + self.has_places]:
@@ -126,7 +125,6 @@ class Workshop:
         tokens, rows = self.model.tokens, self.model.backbone.head_rows
         yield self._cell("stem", tokens)
         yield self._cell("empty", 1)
-        yield self._cell("look", max(self.least, self.model.tokens // 2))
         for count in self.grid:
             yield self._cell("attend", count)
             yield self._cell("feed", count)

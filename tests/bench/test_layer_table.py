@@ -104,7 +104,7 @@ def test_uneven_counts_are_looked_for_where_positions_follow_the_tokens(
     names = {"plain": "vit_tiny_patch16_224", "rotary": "eva02_tiny_patch14_224", "relative": "beit_base_patch16_224"}
     model = shaken(names[kind], patch_size=4, embed_dim=64)
     assert model.tokens == 65
-    monkeypatch.setattr(uneven, "_excess", lambda looks: {61: 0.1, 65: 0.2, 67: 0.1})
+    monkeypatch.setattr(uneven, "_excess", lambda first, again=None: {61: 0.1, 65: 0.2, 67: 0.1})
     monkeypatch.setattr(uneven, "_GROWTH", 0.0)
     table = measure_table(model, ONE_THREAD, (SIZE, SIZE), seconds=30.0, points=3)
     found = table.cells.uneven

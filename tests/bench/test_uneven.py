@@ -26,9 +26,9 @@ BAD = {count: 20 / count for count in range(65, 198) if all(count % small for sm
 PLAN = TablePlan(
     target=TargetDevice("openvino", "cpu", threads=1), model="toy", image_size=(224, 224), tokens=TOKENS, layers=12,
     prefix=1, score="column", pool="kept", taps=0, macs=1, width=384, pooled=False,
-    cells=(
-        CellPlan("look", "look", 98, 0, 1, ("tokens",)),
-        *(CellPlan("attend", "attend", count, 0, 2, ("tokens",)) for count in (2, 40, TOKENS)),
+    cells=tuple(
+        CellPlan(kind, kind, count, 0, layers, ("tokens",))
+        for kind, layers in (("attend", 2), ("feed", 4)) for count in (2, 40, TOKENS)
     ),
     wholes=(TokenSchedule((TOKENS,) * 12),),
 )  # fmt: skip
@@ -36,7 +36,7 @@ PLAN = TablePlan(
 
 def smooth(kind: str, count: int) -> float:
     """Milliseconds of a layer's half."""
-    return 0.05 + 4e-3 * count if kind in ("feed", "look") else 0.04 + 2e-3 * count + 4e-6 * count**2
+    return 0.05 + 4e-3 * count if kind == "feed" else 0.04 + 2e-3 * count + 4e-6 * count**2
 
 
 class Machine:
@@ -48,7 +48,7 @@ class Machine:
 
     def __call__(self, cell: CellPlan) -> Callable[[], float]:
         more = self.bad.get(cell.count, 0.0) * smooth("feed", cell.count)
-        ms = smooth(cell.kind, cell.count) + more * (1.0 if cell.kind == "look" else self.share)
+        ms = smooth(cell.kind, cell.count) + more * (1.0 if cell.kind == "feed" else self.share)
 
         def run() -> float:
             self.ran += 1
@@ -88,7 +88,7 @@ def test_a_time_that_is_too_short_pulls_no_others_up() -> None:
 
     def clock(cell: CellPlan) -> Callable[[], float]:
         run = machine(cell)
-        if once.get(cell.count, 0) and cell.kind == "look" and machine.ran > 31 * 16:
+        if once.get(cell.count, 0) and cell.kind == "feed" and machine.ran > 31 * 16:
             once[cell.count] -= 1
             return lambda: 0.7 * run() if once[cell.count] else run()
         return run
