@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tavt_kit.latency_table import Curve, DropCell, LayerCells, Uneven
+from tavt_kit.layer_cells import EVEN
 
 __all__ = ["Cell", "collect", "round_speeds", "time_cells"]
 
@@ -100,7 +101,9 @@ def collect(cells: Sequence[Cell], cached: float, width: int, uneven: Uneven | N
     """
     empty = next(cell.ms(1.0) for cell in cells if cell.kind == "empty")
     times = {
-        (cell.kind, cell.count, cell.kept): max((cell.ms(cached) - empty) / cell.layers - _more(cell, uneven), 1e-5)
+        (cell.kind, cell.count, cell.kept): max(
+            (cell.ms(cached) - empty) / cell.layers - _more(cell, uneven or EVEN), 1e-5
+        )
         for cell in cells
     }
     return LayerCells(
@@ -114,10 +117,8 @@ def collect(cells: Sequence[Cell], cached: float, width: int, uneven: Uneven | N
     )
 
 
-def _more(cell: Cell, uneven: Uneven | None) -> float:
+def _more(cell: Cell, uneven: Uneven) -> float:
     """Milliseconds of a layer that are a cell's count's own."""
-    if uneven is None:
-        return 0.0
     if cell.kind == "drop":
         return uneven.drop(cell.count, cell.kept)
     kinds: dict[str, Callable[[float], float]] = {"attend": uneven.attend, "feed": uneven.feed, "last": uneven.last}

@@ -207,7 +207,7 @@ class LatencyTable:
             "cached": self.cached,
             "taps": self.taps,
             "seconds": self.seconds,
-            "cells": {name: value for name, value in asdict(self.cells).items() if (name, value) != ("uneven", None)},
+            "cells": _cells_record(self.cells),
             "held_out": [
                 {
                     "schedule": list(run.schedule.counts),
@@ -285,6 +285,14 @@ def tails_of(runs: Iterable[Measurement]) -> dict[str, float]:
     """
     ratios = [{"p90": run.p90 / run.median, "p99": run.p99 / run.median} for run in runs]
     return {name: min(bound, *(one[name] for one in ratios)) for name, bound in _BOUNDS.items()}
+
+
+def _cells_record(cells: LayerCells) -> dict[str, Any]:
+    """Without ``uneven`` where there is none, so that the digests of older profiles stay what they were."""
+    record = asdict(cells)
+    if cells.uneven is None:
+        del record["uneven"]
+    return record
 
 
 def _agrees(mine: Any, other: Any, within: float) -> bool:

@@ -9,7 +9,7 @@ from typing import Any
 
 from tavt_kit.errors import MeasurementError
 
-__all__ = ["Curve", "DropCell", "LayerCells", "Uneven"]
+__all__ = ["EVEN", "Curve", "DropCell", "LayerCells", "Uneven"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,6 +108,10 @@ class Uneven:
         return self.reading * self.attend(count)
 
 
+EVEN = Uneven((), (), 0.0)
+"""No count takes longer than its neighbours."""
+
+
 @dataclass(frozen=True, slots=True)
 class LayerCells:
     """One layer, averaged over the layers of the model, and what stands before and after the layers.
@@ -132,20 +136,20 @@ class LayerCells:
 
     def attend_ms(self, count: int) -> float:
         """The attention half at any count."""
-        return self.attend.at(count) + (0.0 if self.uneven is None else self.uneven.attend(count))
+        return self.attend.at(count) + (self.uneven or EVEN).attend(count)
 
     def feed_ms(self, count: int) -> float:
         """The feed-forward half at any count."""
-        return self.feed.at(count) + (0.0 if self.uneven is None else self.uneven.feed(count))
+        return self.feed.at(count) + (self.uneven or EVEN).feed(count)
 
     def last_ms(self, count: int) -> float:
         """The last layer at any count, where it has a time of its own."""
         assert self.last is not None  # heads that pool have no such layer
-        return self.last.at(count) + (0.0 if self.uneven is None else self.uneven.last(count))
+        return self.last.at(count) + (self.uneven or EVEN).last(count)
 
     def drop_ms(self, count: int, kept: int) -> float:
         """Attention from ``count`` tokens to ``kept``: both neighbouring lengths at the same share kept."""
-        more = 0.0 if self.uneven is None else self.uneven.drop(count, kept)
+        more = (self.uneven or EVEN).drop(count, kept)
         counts = [cell.count for cell in self.drop]
         above = min(max(bisect_right(counts, count), 1), len(counts) - 1)
         cells = self.drop[max(above - 1, 0) : above + 1]

@@ -11,7 +11,7 @@ from tavt_kit.errors import DataError, RecordError
 from tavt_kit.model_card import Licence
 from tavt_kit.records import read_record, sha256_text, write_record
 
-__all__ = ["inside", "SPLIT_FILE", "Ratios", "divide", "inherit_split", "keep_fraction", "read_split", "write_split"]
+__all__ = ["SPLIT_FILE", "Ratios", "divide", "inherit_split", "inside", "keep_fraction", "read_split", "write_split"]
 
 SPLIT_FILE = "split.json"
 _SCHEMA, _VERSION = "fgvc-kit/split", 1

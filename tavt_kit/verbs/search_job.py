@@ -28,7 +28,7 @@ from tavt_kit.search.rival import Rival
 from tavt_kit.verbs.search_evaluator import evaluator_on_val, how_to_look, judges_of
 from tavt_kit.verbs.search_given import check_given
 from tavt_kit.verbs.search_int8 import int8_session
-from tavt_kit.verbs.search_joint import counting, joint_space, variant_of
+from tavt_kit.verbs.search_joint import counting, joint_space, variant_of, with_weakest
 from tavt_kit.verbs.search_layers import layers_measured
 from tavt_kit.verbs.search_live import print_reach, say_stage
 from tavt_kit.verbs.search_memory import SearchMemory
@@ -134,9 +134,9 @@ def _opened(request: Request) -> Subject:
     subject.check_metrics(request)
     check_given(subject, request)
     if request.joint:
-        sketched = replace(subject, joint=joint_space(subject, request, sketched=True))
-        check_reachable(_counted_reach(sketched, request))  # before a picture is looked at
-        subject = replace(subject, joint=joint_space(subject, request))
+        space = joint_space(subject, request)
+        check_reachable(_counted_reach(replace(subject, joint=space), request))  # before a picture is looked at
+        subject = replace(subject, joint=with_weakest(space, subject, request))
     return subject
 
 

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
     from tavt_kit.adaptive import AdaptiveViT
 
-__all__ = ["JointEvaluator", "counting", "joint_space", "predicting", "target_of", "variant_of"]
+__all__ = ["JointEvaluator", "counting", "joint_space", "predicting", "target_of", "variant_of", "with_weakest"]
 
 _Key: TypeAlias = tuple[int, str, tuple[int, ...] | None]
 """Of an evaluator: the model, the precision, and the layers that run where they are frozen into a graph."""
@@ -48,39 +48,40 @@ _SPARED = 3
 _LOOKED_AT = 48
 
 
-def joint_space(subject: Subject, request: Request, *, sketched: bool = False) -> JointSpace:
-    """What the genes may be for this model, and the schedules over them.
+def joint_space(subject: Subject, request: Request) -> JointSpace:
+    """What the genes may be for this model, and the schedules over them; no picture is looked at.
 
-    Args:
-        subject: Model and pictures.
-        request: Names the genes.
-        sketched: Look at no picture: which layers may be left out is made up, how many is not. It has the costs of
-            the real one where layers are alike.
-
-    Raises:
-        UnsupportedBackbone: No layer can be left out.
-        DataError: Training pictures cannot be read.
+    How many layers may be left out is known, which ones is made up: where layers are alike the costs are the same.
+    ``with_weakest`` finds them.
     """
     model, plain = subject.model, subject.space
     sizes = _sizes(subject) if "image-size" in request.joint else [(model.backbone.image_size, model.tokens)]
     scores = [model.score]
     if "score" in request.joint:
         scores += [score for score in SCORES if score != model.score and _has(model, score)]
-    spared: list[int] = []
-    if "layers" in request.joint and sketched:
-        spared = list(range(1, 1 + model.layers // _SPARED))
-    elif "layers" in request.joint:
-        import torch
-
-        samples = thin_out(subject.images.split("train"), _LOOKED_AT)
-        seen = load_arrays(samples, subject.preprocessing, allow_unreadable=request.allow_unreadable)
-        images, labels = torch.from_numpy(seen.images), torch.from_numpy(seen.labels)
-        spared = spared_layers(model, model.layers // _SPARED, images, labels)
+    spared = range(1, 1 + model.layers // _SPARED) if "layers" in request.joint else ()
     return JointSpace(
         plain.tokens, plain.layers, plain.prefix, token_pooled=plain.token_pooled,
         sizes=tuple(size for size, _ in sizes), at_size=tuple(tokens for _, tokens in sizes), spared=tuple(spared),
         scores=tuple(scores), precisions=_precisions(request),
     )  # fmt: skip
+
+
+def with_weakest(space: JointSpace, subject: Subject, request: Request) -> JointSpace:
+    """The same, leaving out as many layers, those whose absence costs least on training pictures.
+
+    Raises:
+        UnsupportedBackbone: No layer can be left out.
+        DataError: Training pictures cannot be read.
+    """
+    if "layers" not in request.joint:
+        return space
+    import torch
+
+    samples = thin_out(subject.images.split("train"), _LOOKED_AT)
+    seen = load_arrays(samples, subject.preprocessing, allow_unreadable=request.allow_unreadable)
+    images, labels = torch.from_numpy(seen.images), torch.from_numpy(seen.labels)
+    return replace(space, spared=tuple(spared_layers(subject.model, len(space.spared), images, labels)))
 
 
 def _precisions(request: Request) -> tuple[str, ...]:

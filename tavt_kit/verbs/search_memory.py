@@ -102,7 +102,7 @@ class SearchMemory:
                 made = fit_memory(
                     self._peak, target, name=self.subject.card.name, ends=ends, prefix=space.prefix,
                     canonical=lambda one: self._chosen(one, precision), further=self._further(precision),
-                    varied=lambda one, rng: self._varied(one, precision, rng), at_size=space.tokens_of,
+                    varied=lambda one, rng: self._chosen(one, precision, **self._drawn(rng)), at_size=space.tokens_of,
                     seed=self.request.seed, on_step=tell,
                 )  # fmt: skip
             known = replace(made, host=HostFacts.gather(accelerator_name(target))).as_record()
@@ -130,13 +130,13 @@ class SearchMemory:
         found += [self._chosen(tapered, precision, **{gene: place}) for gene, place in least.items() if place]
         return [*found, joint.ends[precision]]
 
-    def _varied(self, schedule: TokenSchedule, precision: int, rng: np.random.Generator) -> TokenSchedule:
+    def _drawn(self, rng: np.random.Generator) -> dict[str, int]:
+        """An image size and a depth, where they are genes."""
         joint = self.subject.joint
         if joint is None:
-            return self._chosen(schedule, precision)
+            return {}
         sizes, depths, _, _ = joint.choices
-        size, fewer = int(rng.integers(sizes)), int(rng.integers(depths))
-        return self._chosen(schedule, precision, image_size=size, layers=fewer)
+        return {"image_size": int(rng.integers(sizes)), "layers": int(rng.integers(depths))}
 
     @property
     def peaks(self) -> Peaks | None:

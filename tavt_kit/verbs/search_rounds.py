@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -151,25 +152,26 @@ class Rounds:
 
     def _exact(self, schedule: TokenSchedule) -> Answer:
         """What the result shows, evaluated once, whichever run of this search did it."""
+        exact = self.judges.exact
         known = self.store.get(schedule, final=True)
+        if known is None and exact is self.judges.quick:
+            known = self.store.get(schedule)
+            if known is not None and known.accuracy is not None and known.accuracy.n < len(exact.labels):
+                known = None  # stopped early
         if known is None:
-            known = self.judges.exact.answer(schedule)
+            known = exact.answer(schedule)
             self.store.put(schedule, known, final=True)
         return known
 
     def _exactly_against(self, before: TokenSchedule, after: TokenSchedule) -> PairedDifference:
-        bits = [answer.right for answer in map(self._exact, (before, after))]
-        if bits[0] is None or bits[1] is None:
-            return self.judges.exact.against(before, after)
-        return paired(bits[0], bits[1])
+        """The second minus the first, in the precision of the target."""
+        answers = self._exact(before), self._exact(after)
+        return _paired(answers) or self.judges.exact.against(before, after)
 
     def _against(self, dense: TokenSchedule, schedule: TokenSchedule) -> PairedDifference:
         """Candidate minus dense, by the bits that were stored; whoever evaluated, nothing is evaluated twice."""
-        before, after = self.store.get(dense), self.store.get(schedule)
-        bits = [answer.right for answer in (before, after) if answer is not None and answer.right is not None]
-        if len(bits) < 2 or bits[0].shape != bits[1].shape:  # one of them unknown, or stopped early
-            return self.judges.quick.against(dense, schedule)
-        return paired(*bits)
+        answers = self.store.get(dense), self.store.get(schedule)
+        return _paired(answers) or self.judges.quick.against(dense, schedule)
 
     @cached_property
     def _measure(self) -> Measure | None:
@@ -197,6 +199,12 @@ class Rounds:
         corrected = replace(costs, tails={**costs.tails, **found})
         fits = corrected.fits(self.request.budget, SLACK)
         return dict(corrected.tails) if any(map(fits, self.subject.space.ends)) else {}
+
+
+def _paired(answers: Iterable[Answer | None]) -> PairedDifference | None:
+    """By the bits of two answers; ``None`` where one of them is unknown, or was stopped early."""
+    bits = [answer.right for answer in answers if answer is not None and answer.right is not None]
+    return paired(*bits) if len(bits) == 2 and bits[0].shape == bits[1].shape else None
 
 
 def _said(result: SearchResult, corrections: int) -> SearchResult:
