@@ -6,7 +6,10 @@ Public names are imported when they are first used, so ``import tavt_kit`` loads
 from __future__ import annotations
 
 import importlib
+import sys
+from importlib.machinery import ModuleSpec, PathFinder
 from pathlib import Path
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
@@ -110,6 +113,31 @@ __all__ = [
     "load_model",
     "wrap",
 ]
+
+
+class _TorchvisionFinder:
+    """Lets torchvision be imported beside a CPU-only torch, ``import timm`` with it; see ``vision_ops``.
+
+    Nothing happens before somebody imports torchvision, and nothing where it is whole.
+    """
+
+    @staticmethod
+    def find_spec(name: str, path: object = None, target: object = None) -> ModuleSpec | None:
+        """Torchvision's own spec, but that missing operators are declared before its code runs."""
+        spec = PathFinder.find_spec(name) if name == "torchvision" else None
+        if spec is None or spec.loader is None:
+            return None
+        execute = spec.loader.exec_module
+
+        def declare_and_execute(module: ModuleType) -> None:
+            importlib.import_module("tavt_kit.vision_ops").declare_missing_ops()
+            execute(module)
+
+        spec.loader.exec_module = declare_and_execute  # type: ignore[method-assign]
+        return spec
+
+
+sys.meta_path.insert(0, _TorchvisionFinder)
 
 
 def __getattr__(name: str) -> Any:

@@ -32,6 +32,26 @@ def test_a_timm_model_can_be_made_in_a_fresh_process() -> None:
     assert run(code) == "12"
 
 
+@pytest.mark.parametrize(
+    "imports",
+    [
+        "import tavt_kit as tk; import timm",
+        "import torch; import tavt_kit; import torchvision",
+        "import tavt_kit, importlib; importlib.reload(tavt_kit); from torchvision import ops",
+    ],
+)
+def test_torchvision_can_be_imported_after_the_package(imports: str) -> None:
+    assert run(f"{imports}; import torch; print(torch.ops.torchvision.nms is not None)") == "True"
+
+
+def test_looking_for_torchvision_loads_nothing() -> None:
+    code = (
+        "import tavt_kit, sys; from importlib.util import find_spec\n"
+        "print(find_spec('torchvision').name, 'torch' in sys.modules, 'tavt_kit.vision_ops' in sys.modules)"
+    )
+    assert run(code) == "torchvision False False"
+
+
 DEFINE = "library.define('{0}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor')\n"
 
 
