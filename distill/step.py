@@ -138,9 +138,8 @@ def sandwich_step(
         UnsupportedBackbone: Attention maps are asked of a model that shows none.
 
     Example:
-        >>> import timm
-        >>> from tavt_kit.adaptive import wrap
-        >>> model = wrap(timm.create_model("vit_tiny_patch16_224", img_size=32, num_classes=3))
+        >>> import tavt_kit as tk, timm
+        >>> model = tk.wrap(timm.create_model("vit_tiny_patch16_224", img_size=32, num_classes=3))
         >>> taper = TokenSchedule.taper(tokens=5, layers=12, ratio=0.2)
         >>> step = sandwich_step(model, torch.zeros(2, 3, 32, 32), torch.tensor([0, 2]), [taper])
         >>> len(step.logits)

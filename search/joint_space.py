@@ -43,7 +43,7 @@ class JointSpace(Space):
     Example:
         >>> space = JointSpace(17, 4, sizes=((32, 32), (24, 24)), at_size=(17, 10), spared=(2,), scores=("column",))
         >>> str(space.decode(np.array([1, 1, 0, 0, 15, 7, 7])))
-        '10,5x3 at 24 px, without layer 2'
+        '10,6x3 at 24 px, without layer 2'
     """
 
     sizes: tuple[tuple[int, int], ...]

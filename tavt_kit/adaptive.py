@@ -39,9 +39,9 @@ def wrap(model: nn.Module, score: str = "column", pool: str = "kept") -> Adaptiv
         UnknownName: No such score or pool.
 
     Example:
-        >>> import timm, torch
-        >>> model = wrap(timm.create_model("vit_tiny_patch16_224", num_classes=5).eval())
-        >>> model.schedule = TokenSchedule.taper(tokens=197, layers=12, ratio=0.2)
+        >>> import tavt_kit as tk, timm, torch
+        >>> model = tk.wrap(timm.create_model("vit_tiny_patch16_224", num_classes=5).eval())
+        >>> model.schedule = tk.TokenSchedule.taper(tokens=197, layers=12, ratio=0.2)
         >>> model(torch.zeros(2, 3, 224, 224)).shape
         torch.Size([2, 5])
     """

@@ -44,9 +44,9 @@ def count_macs(model: AdaptiveViT, schedule: TokenSchedule | None = None, rule: 
         UnknownName: No such rule.
 
     Example:
-        >>> import timm, tavt_kit as tk
+        >>> import tavt_kit as tk, timm
         >>> model = tk.wrap(timm.create_model("vit_base_patch16_224", img_size=448, num_classes=200))
-        >>> count_macs(model, rule="tavt")
+        >>> tk.count_macs(model, rule="tavt")
         78509611776
     """
     return MacsFormula.of(model, rule).macs(model.schedule if schedule is None else schedule)

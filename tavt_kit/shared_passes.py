@@ -37,7 +37,7 @@ def shared_logits(
         schedules: They fit the model; of equal ones each is answered.
 
     Example:
-        >>> import timm, torch, tavt_kit as tk
+        >>> import tavt_kit as tk, timm, torch
         >>> model = tk.wrap(timm.create_model("vit_tiny_patch16_224", num_classes=5).eval())
         >>> tapers = [TokenSchedule.taper(tokens=197, layers=12, ratio=ratio) for ratio in (0.1, 0.2)]
         >>> with torch.no_grad():

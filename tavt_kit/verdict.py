@@ -121,7 +121,7 @@ def quantile_bounds(samples: Sequence[float], quantile: float) -> tuple[float, f
 
     Example:
         >>> quantile_bounds([float(i) for i in range(1, 101)], 0.9)
-        (85.0, 95.0)
+        (85.0, 96.0)
     """
     ordered, n = sorted(samples), len(samples)
     low, high, below = 0.0, math.inf, 0.0

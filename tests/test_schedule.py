@@ -1,21 +1,14 @@
 from __future__ import annotations
 
-import doctest
-
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tavt_kit import schedule as schedule_module
 from tavt_kit.errors import ScheduleError
 from tavt_kit.schedule import TokenSchedule
 
 OFFICIAL_TAPER = (628, 503, 403, 323, 259, 208, 167, 134, 108, 87, 70, 56)
-
-
-def test_examples_in_the_docstrings() -> None:
-    assert doctest.testmod(schedule_module).failed == 0
 
 
 def test_taper_is_tavts_lower_gene() -> None:

@@ -25,6 +25,7 @@ def attention_rollout(maps: Sequence[tuple[Tensor, Tensor]], left: Tensor, weigh
         (N,), summing to what the weights sum to.
 
     Example:
+        >>> import torch
         >>> places = torch.arange(2)
         >>> attention_rollout([(torch.tensor([[0.0, 1.0], [0.0, 1.0]]), places)], places, torch.tensor([1.0, 0.0]), 2)
         tensor([0.5000, 0.5000])

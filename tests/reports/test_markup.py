@@ -1,12 +1,7 @@
 from __future__ import annotations
 
-import doctest
-import importlib
-import pkgutil
-
 import pytest
 
-import tavt_kit.reports
 from tavt_kit.reports.markup import Verbatim, el, render
 from tests.reports.pages import Page
 
@@ -51,10 +46,3 @@ def test_control_and_turning_characters_are_replaced() -> None:
 
 def test_left_out_and_bare_attributes() -> None:
     assert render(el("b", None, "x", id=None, hidden=True, lang=False, x=1.5)) == '<b hidden x="1.5">x</b>'
-
-
-@pytest.mark.parametrize(
-    "name", [module.name for module in pkgutil.walk_packages(tavt_kit.reports.__path__, "tavt_kit.reports.")]
-)
-def test_examples_in_docstrings(name: str) -> None:
-    assert doctest.testmod(importlib.import_module(name)).failed == 0
