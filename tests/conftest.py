@@ -18,6 +18,7 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--reference", default=None, help="folder of golden numbers (default: tests/reference)")
+    parser.addoption("--regenerate-golden", action="store_true", help="write tests/golden's files anew")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
