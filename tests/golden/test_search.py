@@ -25,11 +25,13 @@ SEARCHES: dict[str, tuple[object, ...]] = {
     "joint": ("--joint", "layers,score", "--evaluations", 24, "--population", 6),
 }
 BY_ITS_BITS = ("surrogate",)
-"""What a regression proposes next hangs on the last bits of the linear algebra, so on the processor."""
+"""What a regression proposes next hangs on the last bits of the linear algebra; it takes 10 s too."""
 OF_THE_MOMENT = ("seconds", "host", "command")
 
 
-@pytest.mark.parametrize("name", SEARCHES)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.slow if name in BY_ITS_BITS else ()) for name in SEARCHES]
+)
 def test_a_seeded_search(name: str, golden: Golden, start: Path, data: Path, tmp_path: Path) -> None:
     budget = ("--budget", "flops=70K", "--no-baselines")
     assert run("search", start, "--data", data, *budget, *SEARCHES[name], "-o", tmp_path / "found") == 0
