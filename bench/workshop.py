@@ -170,7 +170,7 @@ def _ready(model: AdaptiveViT, target: TargetDevice) -> AdaptiveViT:
     """The model as its parts are made of it: on torch's device, or on the CPU in f32 to be converted."""
     module = placed(model, target if target.runtime == "torch" else TargetDevice("torch", "cpu"))
     assert isinstance(module, AdaptiveViT)
-    own = AdaptiveViT(module.bare, module.score, module.pool)
+    own = module.again()
     own.selection = "topk" if target.runtime == "onnxruntime" else "argsort"
     return own.eval()
 
