@@ -26,7 +26,7 @@ from torch import Tensor
 from tavt_kit.drop import Pick, gather_rows, keep_best
 from tavt_kit.tokens import TokenState
 
-__all__ = ["choose", "merge", "similarity"]
+__all__ = ["choose", "merge", "merge_cost", "similarity"]
 
 _SHORTEST = 1e-6
 """Length below which a token counts as that long: one of zeros resembles nothing."""
@@ -74,7 +74,8 @@ def similarity(patches: Tensor) -> Tensor:
     """(B, n, D) -> (B, n, n): the cosine of the angle between any two tokens of an image."""
     length = torch.linalg.vector_norm(patches, dim=2, keepdim=True).clamp(min=_SHORTEST)
     directions = patches / length
-    return directions @ directions.transpose(1, 2)
+    alike: Tensor = directions @ directions.transpose(1, 2)
+    return alike
 
 
 def choose(alike: Tensor, importance: Tensor, pick: Pick) -> tuple[Tensor, Tensor]:
@@ -93,15 +94,25 @@ def choose(alike: Tensor, importance: Tensor, pick: Pick) -> tuple[Tensor, Tenso
         >>> choose(alike, torch.tensor([[3.0, 2.0, 1.0]]), Pick(2, 0, "cls"))
         (tensor([[0, 2]]), tensor([[0, 0, 1]]))
     """
-    n = alike.shape[1]
-    rows = torch.arange(n, device=alike.device)
-    a_i, a_j = importance.unsqueeze(2), importance.unsqueeze(1)
-    leads = (a_j > a_i) | ((a_j == a_i) & (rows < rows.unsqueeze(1)))  # (B, i, j): j is more important than i
-    near = torch.where(leads, alike, alike.new_tensor(-1.0)).amax(dim=2)
-    kept = keep_best(importance * (1 - near), pick.count - pick.prefix, 0, pick.selection)
+    rows = torch.arange(alike.shape[1], device=alike.device)
+    kept = keep_best(merge_cost(alike, importance), pick.count - pick.prefix, 0, pick.selection)
     # No similarity is above 1, so a patch that stays owns itself whatever resembles it.
     to_kept = torch.where(kept.unsqueeze(2) == rows, alike.new_tensor(2.0), gather_rows(alike, kept))  # (B, m, n)
     return kept, to_kept.argmax(dim=1)
+
+
+def merge_cost(alike: Tensor, importance: Tensor) -> Tensor:
+    """(B, n): what the output loses, to first order, where a patch goes into the nearest that is more important.
+
+    Args:
+        alike: (B, n, n) similarities of the patches.
+        importance: (B, n), at least 0.
+    """
+    rows = torch.arange(alike.shape[1], device=alike.device)
+    a_i, a_j = importance.unsqueeze(2), importance.unsqueeze(1)
+    leads = (a_j > a_i) | ((a_j == a_i) & (rows < rows.unsqueeze(1)))  # (B, i, j): j is more important than i
+    near = torch.where(leads, alike, alike.new_tensor(-1.0)).amax(dim=2)
+    return importance * (1 - near)
 
 
 def _in_float32(tokens: Tensor) -> AbstractContextManager[object]:

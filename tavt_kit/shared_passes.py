@@ -144,10 +144,11 @@ class _Tree:
         model = self.model
         watch = Watch(model.score)
         whole = model.backbone.attend(layer, state, watch)
-        assert watch.scores is not None  # no layer merges that makes no attention call
+        scores = watch.scores
+        assert scores is not None  # no layer merges that makes no attention call
 
         def kept(count: int) -> TokenState:
             pick = Pick(count, model.prefix, model.score, model.selection)
-            return model.backbone.feed(layer, model.reduce(layer, whole, watch.scores, pick))
+            return model.backbone.feed(layer, model.reduce(layer, whole, scores, pick))
 
         return kept
