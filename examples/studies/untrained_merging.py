@@ -6,8 +6,8 @@ Each fold fine-tunes all layers of DINOv2 ViT-S/14 at 112 px (and fits a probe o
 answers its test pictures under each schedule with either reduction. Nothing is trained for fewer tokens and nothing is
 selected: schedules are fixed beforehand. With five folds each picture is in ``test`` once, so all answers are compared
 in pairs. A run that was interrupted is continued by the same command. Prints points against the same network's dense
-answers with paired 95 % intervals, and the divergence (mean KL of the dense answer from the reduced one, in nats); writes
-``untrained-merging.json``.
+answers with paired 95 % intervals, and the divergence (mean KL of the dense answer from the reduced one, in nats);
+writes ``untrained-merging.json``.
 """
 
 from __future__ import annotations
@@ -40,8 +40,8 @@ NETWORKS = {
 }
 SCHEDULES = {
     "three stages, keep 0.7": "65x3,46x3,33x3,24x3",
-    "late, 1.5x": "65x3,57,49,43,37,31,26,22,19,17",
-    "late, 2x": "65x2,53,43,35,29,25,21,19,18,17,17",
+    "late, 1.5x": "65x2,58,52,46,40,34,28,23,20,17x2",
+    "late, 2x": "65,54,44,36,29,23,19,17x5",
     "four stages": "65x2,49x2,37x2,26x2,17x4",
     "three stages, keep 0.5": "65x3,33x3,17x6",
     "taper 0.2": "taper:0.2",
