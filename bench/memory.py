@@ -72,7 +72,7 @@ class LiveJob:
         thing: As ``open_model`` takes it.
         target: Where to run.
         schedule: Text.
-        weights, image_size, seed, score, pool: As ``open_model`` takes them.
+        weights, image_size, seed, score, pool, reduction: As ``open_model`` takes them.
         executed: The layers that run; ``None`` means all.
     """
 
@@ -85,6 +85,7 @@ class LiveJob:
     score: str | None = None
     pool: str | None = None
     executed: tuple[int, ...] | None = None
+    reduction: str | None = None
 
     def as_record(self) -> dict[str, Any]:
         """For the child."""

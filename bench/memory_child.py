@@ -110,7 +110,7 @@ def _model(job: Mapping[str, Any]) -> tuple[AdaptiveViT, TokenSchedule, tuple[in
     from tavt_kit.model_card import ModelCard
     from tavt_kit.schedule import TokenSchedule
 
-    flags = {name: job[name] for name in ("weights", "image_size", "seed", "score", "pool")}
+    flags = {name: job[name] for name in ("weights", "image_size", "seed", "score", "pool", "reduction")}
     model = open_model(job["thing"], **flags).eval()
     assert isinstance(model.card, ModelCard)  # what open_model promises
     height, width = model.card.preprocessing["image_size"]

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from tavt_kit.adaptive import AdaptiveViT
+from tavt_kit.backbones.base import Watch
 from tavt_kit.drop import Pick
 from tavt_kit.tokens import TokenState
 
@@ -26,7 +27,8 @@ class Part(nn.Module):
         model: Already in the device, precision and mode to be timed.
         layers: Which layers the chain runs.
         notes: What ``embed`` gave the layers (rotary tables, position biases).
-        placed: Whether tokens have been dropped before, so that position terms must follow the ones left.
+        placed: Whether tokens have left before, so that position terms must follow those that stay, and the sizes of
+            merged ones join the attention.
     """
 
     def __init__(self, model: AdaptiveViT, layers: Sequence[int], notes: Any, placed: bool) -> None:
@@ -41,7 +43,11 @@ class Part(nn.Module):
         """What ``layer`` receives."""
         if place is None and self.placed:
             place = torch.arange(tokens.shape[1], device=tokens.device).expand(tokens.shape[0], -1)
-        state = TokenState(tokens, self.model.prefix, place=place, notes=self.notes)
+        sizes = None
+        if self.placed and self.model.reduction == "merge":
+            # Of any values above 0, but hanging on the tokens: a compiler would leave out the logarithm of ones.
+            sizes = 1 + tokens[:, :, 0].float().square()
+        state = TokenState(tokens, self.model.prefix, place=place, notes=self.notes, sizes=sizes)
         return self.model.backbone.alone(layer, state)
 
 
@@ -76,7 +82,7 @@ class FeedPart(Part):
 
 
 class DropPart(Part):
-    """The attention half-blocks that drop, side by side, each on tokens of its own.
+    """The attention half-blocks that drop or merge tokens, side by side, each on tokens of its own.
 
     A chain would shorten the sequence; the same tensor for all would let a compiler share their first norm.
     """
@@ -86,9 +92,18 @@ class DropPart(Part):
         pick = Pick(kept, self.model.prefix, self.model.score, self.model.selection)
         place = inputs[-1] if len(inputs) > len(self.layers) else None
         return tuple(
-            self.model.backbone.attend_rows(layer, self._state(layer, tokens, place), pick).tokens
+            self._reduced(layer, self._state(layer, tokens, place), pick).tokens
             for layer, tokens in zip(self.layers, inputs, strict=False)
         )
+
+    def _reduced(self, layer: int, state: TokenState, pick: Pick) -> TokenState:
+        backbone = self.model.backbone
+        if self.model.reduction == "drop":
+            return backbone.attend_rows(layer, state, pick)
+        watch = Watch(self.model.score)
+        state = backbone.attend(layer, state, watch)
+        assert watch.scores is not None  # what merges makes attention calls
+        return self.model.reduce(layer, state, watch.scores, pick)
 
 
 class LastPart(Part):

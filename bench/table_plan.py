@@ -48,7 +48,7 @@ class TablePlan:
         target: Where it is to be measured; threads may still be open.
         model: The model's name.
         image_size: (H, W) in pixels.
-        tokens, layers, prefix, score, pool, taps, macs: As in ``LatencyTable``.
+        tokens, layers, prefix, score, pool, taps, macs, reduction: As in ``LatencyTable``.
         width: Features of a token.
         pooled: Whether the head pools over the tokens that are left.
         cells: The parts to time.
@@ -74,6 +74,7 @@ class TablePlan:
     wholes: tuple[TokenSchedule, ...]
     calibration: str | None = None
     all_rows: tuple[float, float] = (0.75, 0.5)
+    reduction: str = "drop"
 
     def images(self, rng: np.random.Generator) -> npt.NDArray[np.float32]:
         """(B, 3, H, W) random images."""
@@ -111,7 +112,7 @@ class TablePlan:
             RecordError: A field is missing or of the wrong kind.
         """
         try:
-            known = {name: record[name] for name in cls.__slots__}
+            known = {name: record[name] for name in cls.__slots__ if name != "reduction" or name in record}
             height, width = known["image_size"]
             dropping, last = known["all_rows"]
             return cls(

@@ -122,6 +122,7 @@ def _fitted(
             taps=plan.taps,
             image_size=plan.image_size,
             pool=plan.pool,
+            reduction=plan.reduction,
             macs=plan.macs,
             calibration=plan.calibration,
             dense_ms=measured[0][1],

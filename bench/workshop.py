@@ -52,7 +52,7 @@ class Workshop:
             self.grid = tuple(sorted({*self.grid, self.model.tokens - 1}))
         self.drop_grid = tuple(count for count in self.grid if count in {*self.grid[-2:], *self.grid[::-2]})
         # Where no position term follows the tokens, converters take their places out of the graph.
-        self.has_places = bool(self.notes) or target.runtime == "torch"
+        self.has_places = bool(self.notes) or target.runtime == "torch" or model.reduction == "merge"
         self.parts = self._parts()
 
     def _chain(self, attention_bytes: int) -> tuple[int, ...]:
@@ -102,6 +102,7 @@ class Workshop:
             prefix=model.prefix,
             score=model.score,
             pool=model.pool,
+            reduction=model.reduction,
             taps=model.backbone.taps,
             macs=count_macs(model, model.dense_schedule),
             width=self.width,
@@ -118,7 +119,7 @@ class Workshop:
         if not cost.rows:
             return 1.0, 1.0
         keys, chosen = cost.key_value / cost.rows, (cost.query + cost.key_value) / cost.rows
-        dropping = keys if model.score == "cls" else chosen
+        dropping = 1.0 if model.reduction == "merge" else keys if model.score == "cls" else chosen
         return (dropping if model.backbone.thin[0] else 1.0), (keys if model.backbone.thin[-1] else 1.0)
 
     def _cells(self) -> Iterator[CellPlan]:
@@ -170,7 +171,7 @@ def _ready(model: AdaptiveViT, target: TargetDevice) -> AdaptiveViT:
     """The model as its parts are made of it: on torch's device, or on the CPU in f32 to be converted."""
     module = placed(model, target if target.runtime == "torch" else TargetDevice("torch", "cpu"))
     assert isinstance(module, AdaptiveViT)
-    own = AdaptiveViT(module.bare, module.score, module.pool)
+    own = module.again()
     own.selection = "topk" if target.runtime == "onnxruntime" else "argsort"
     return own.eval()
 

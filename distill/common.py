@@ -142,6 +142,7 @@ def asked_of(model: AdaptiveViT, card: ModelCard, images: ImageSet, recipe: dict
         "image_size": list(size),
         "score": model.score,
         "pool": model.pool,
+        **({} if model.reduction == "drop" else {"reduction": model.reduction}),
         "start_sha256": start_hash(model),
         "data": images.name,
     }

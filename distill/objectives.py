@@ -126,7 +126,7 @@ def _pim(model: AdaptiveViT, weights: PimWeights, frozen: int) -> Terms:
 
 def _through(model: AdaptiveViT, images: Tensor, frozen: int) -> TokenState:
     """The state after every layer, by the lean path."""
-    track = model.pool == "restored" and not model.token_pooled
+    track = model.restores
     counts = model.dense_schedule.counts
     with torch.no_grad() if frozen else nullcontext():
         state = model.advance(model.start(images, track=track), range(frozen), counts, lean=True)

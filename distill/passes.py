@@ -21,6 +21,7 @@ from tavt_kit.distill.inside import Inside
 from tavt_kit.distill.joint import Joint
 from tavt_kit.drop import Pick, drop, restore
 from tavt_kit.errors import UnsupportedBackbone
+from tavt_kit.merge import merge
 from tavt_kit.schedule import TokenSchedule
 from tavt_kit.tokens import TokenState
 
@@ -77,7 +78,7 @@ class Passes:
 
     def run(self, images: Tensor) -> None:
         """(B, 3, H, W); every network is differentiated when this returns."""
-        track = self.model.pool == "restored" and not self.model.token_pooled
+        track = self.model.restores
         with _frozen(self.norms):
             self._visit(self.model.start(images, track=track), range(len(self.schedules)), 0)
 
@@ -138,13 +139,15 @@ class Passes:
         scores = watch.scores
         if scores is None:
             raise UnsupportedBackbone(f"layer {layer} made no attention call that can be watched")
-        early = backbone.rowwise or not backbone.joint[layer]
+        # Where tokens merge, what a row holds depends on how many stay, so each network feeds its own.
+        early = model.reduction == "drop" and (backbone.rowwise or not backbone.joint[layer])
         joint = Joint(backbone.feed(layer, whole) if early else whole)
 
         def kept(count: int) -> TokenState:
             after = joint.state
             if count != after.count:
-                after = drop(after, Pick(count, model.prefix, model.score, model.selection).index(scores))
+                pick = Pick(count, model.prefix, model.score, model.selection)
+                after = merge(after, scores, pick) if model.reduction == "merge" else drop(after, pick.index(scores))
             if not early:
                 after = backbone.feed(layer, after)
             if after.last is None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import replace
 from typing import Any, Literal
 
@@ -11,8 +11,9 @@ from torch import Tensor, nn
 
 from tavt_kit.backbones import Backbone, Outputs, adapter_of
 from tavt_kit.backbones.base import Watch
-from tavt_kit.drop import Pick, drop, restore
+from tavt_kit.drop import REDUCTIONS, Pick, drop, gather_rows, restore
 from tavt_kit.errors import ScheduleError, UnknownName, UnsupportedBackbone
+from tavt_kit.merge import merge
 from tavt_kit.part_names import HEAD, STEM, layer_scope
 from tavt_kit.part_scope import part_scope
 from tavt_kit.schedule import TokenSchedule
@@ -25,18 +26,20 @@ Pool = Literal["kept", "restored"]
 Selection = Literal["argsort", "topk"]
 
 
-def wrap(model: nn.Module, score: str = "column", pool: str = "kept") -> AdaptiveViT:
-    """Make a Vision Transformer drop tokens by a schedule; with nothing to drop it stays the model, bit for bit.
+def wrap(model: nn.Module, score: str = "column", pool: str = "kept", reduction: str = "drop") -> AdaptiveViT:
+    """Make a Vision Transformer keep fewer tokens by a schedule; with all of them it stays the model, bit for bit.
 
     Args:
         model: A timm ViT; it is not changed, and shares its weights with the wrap.
         score: ``"column"`` (TAVT: attention received from all queries) or ``"cls"`` (attention of the class token).
         pool: For heads that pool over all tokens: over the ``"kept"`` ones, or over all with the dropped ones
             ``"restored"`` to the last value they had.
+        reduction: What becomes of the tokens that a layer does not keep: they ``"drop"`` out, or they ``"merge"``
+            into those that stay, each into the one it resembles most.
 
     Raises:
-        UnsupportedBackbone: Tokens of this model cannot be dropped rightly, or ``cls`` without a class token.
-        UnknownName: No such score or pool.
+        UnsupportedBackbone: Tokens of this model cannot be dropped or merged rightly, or ``cls`` without a class token.
+        UnknownName: No such score, pool or reduction.
 
     Example:
         >>> import tavt_kit as tk, timm, torch
@@ -47,7 +50,7 @@ def wrap(model: nn.Module, score: str = "column", pool: str = "kept") -> Adaptiv
     """
     if isinstance(model, AdaptiveViT):
         raise UnsupportedBackbone("this model is wrapped already; set its score and schedule, or unwrap() it first")
-    return AdaptiveViT(model, score, pool)
+    return AdaptiveViT(model, score, pool, reduction)
 
 
 class AdaptiveViT(nn.Module):
@@ -56,7 +59,7 @@ class AdaptiveViT(nn.Module):
     Its parameters, buffers and their names are the bare model's own, so a state dict fits both.
     """
 
-    def __init__(self, model: nn.Module, score: str = "column", pool: str = "kept") -> None:
+    def __init__(self, model: nn.Module, score: str = "column", pool: str = "kept", reduction: str = "drop") -> None:
         super().__init__()
         backbone = adapter_of(model)
         # The very dictionaries of the bare model: same keys, and .to(), load_state_dict() or pruning reach both.
@@ -70,7 +73,9 @@ class AdaptiveViT(nn.Module):
         self.backbone: Backbone
         self.score = score
         self.pool = pool
+        self.reduction = reduction
         self.selection: Selection = "argsort"
+        self.sites: Collection[int] | None = None
         self._schedule = TokenSchedule.dense(backbone.tokens, backbone.layers)
 
     def __setattr__(self, name: str, value: Any) -> None:
@@ -78,6 +83,8 @@ class AdaptiveViT(nn.Module):
             self._check_score(value)
         elif name == "pool" and value not in ("kept", "restored"):
             raise UnknownName(f"pool must be 'kept' or 'restored', got {value!r}")
+        elif name == "reduction":
+            self._check_reduction(value)
         super().__setattr__(name, value)
 
     def _check_score(self, score: str) -> None:
@@ -85,6 +92,15 @@ class AdaptiveViT(nn.Module):
             raise UnknownName(f"score must be one of {', '.join(SCORES)}, got {score!r}")
         if score == "cls" and not getattr(self.backbone, "has_class_token", True):
             raise UnsupportedBackbone("score 'cls' needs a class token, and this model has none; use score 'column'")
+
+    def _check_reduction(self, reduction: str) -> None:
+        if reduction not in REDUCTIONS:
+            raise UnknownName(f"reduction must be one of {', '.join(REDUCTIONS)}, got {reduction!r}")
+        if reduction == "merge" and self.backbone.unmergeable is not None:
+            raise UnsupportedBackbone(
+                f"tokens of {type(self.bare).__name__} cannot be merged: {self.backbone.unmergeable}; "
+                "use reduction 'drop'"
+            )
 
     @property
     def bare(self) -> nn.Module:
@@ -94,6 +110,10 @@ class AdaptiveViT(nn.Module):
     def unwrap(self) -> nn.Module:
         """The very model that was wrapped."""
         return self.bare
+
+    def again(self) -> AdaptiveViT:
+        """Another wrap of the same model with the same options, under the dense schedule."""
+        return AdaptiveViT(self.bare, self.score, self.pool, self.reduction)
 
     @property
     def layers(self) -> int:
@@ -119,6 +139,13 @@ class AdaptiveViT(nn.Module):
     def token_pooled(self) -> bool:
         """Whether the head reads leading tokens only, so that the last layer's drop changes nothing."""
         return self.backbone.head_rows is not None
+
+    @property
+    def restores(self) -> bool:
+        """Whether the head is given every token again: a dropped one as it last was, a merged one as its owner is."""
+        if self.token_pooled:
+            return False
+        return self.pool == "restored" or (self.reduction == "merge" and not self.backbone.weighs_sizes)
 
     @property
     def dense_schedule(self) -> TokenSchedule:
@@ -158,7 +185,7 @@ class AdaptiveViT(nn.Module):
     # ---------------------------------------------------------------------------------------------- the loop
 
     def start(self, images: Tensor, *, track: bool = False) -> TokenState:
-        """(B, 3, H, W) -> the state before layer 0; ``track`` keeps what is needed to restore dropped tokens.
+        """(B, 3, H, W) -> the state before layer 0; ``track`` keeps what is needed to restore tokens that leave.
 
         Raises:
             ScheduleError: The images have another size than the model was wrapped for.
@@ -171,7 +198,12 @@ class AdaptiveViT(nn.Module):
             )
         with part_scope(STEM):
             state = self.backbone.embed(images)
-        return replace(state, last=state.tokens) if track else state
+        if not track:
+            return state
+        if self.reduction == "merge":
+            rows = torch.arange(state.count, device=state.tokens.device)
+            return replace(state, owner=rows.expand(state.tokens.shape[0], -1))
+        return replace(state, last=state.tokens)
 
     def advance(
         self,
@@ -204,21 +236,26 @@ class AdaptiveViT(nn.Module):
         pick = self._pick(layer, state, count, lean)
         if pick is None:
             state = backbone.feed(layer, backbone.attend(layer, state, watch))
-        elif lean:
+        elif lean and (pick.score is None or self.reduction == "drop"):
             state = backbone.feed(layer, backbone.attend_rows(layer, state, pick))
         else:
             watch = watch or Watch(self.score)
             state = backbone.attend(layer, state, watch)
             if watch.scores is None:
                 raise UnsupportedBackbone(f"layer {layer} made no attention call that can be watched")
-            index = pick.index(watch.scores)
-            if not backbone.joint[layer] and state.last is not None:
-                # Without a joint a dropped token has passed the whole layer, so that is its last value.
-                state = replace(state, last=restore(state.last, state.tokens, state.place))
-            state = backbone.feed(layer, drop(state, index))
+            state = backbone.feed(layer, self.reduce(layer, state, watch.scores, pick))
         if state.last is not None:
             state = replace(state, last=restore(state.last, state.tokens, state.place))
         return state
+
+    def reduce(self, layer: int, state: TokenState, scores: Tensor, pick: Pick) -> TokenState:
+        """What is left between the halves of a layer: ``pick.count`` tokens of a state, by their scores (B, n)."""
+        if self.reduction == "merge":
+            return merge(state, scores, pick)
+        if not self.backbone.joint[layer] and state.last is not None:
+            # Without a joint a dropped token has passed the whole layer, so that is its last value.
+            state = replace(state, last=restore(state.last, state.tokens, state.place))
+        return drop(state, pick.index(scores))
 
     def _pick(self, layer: int, state: TokenState, count: int | Tensor, lean: bool) -> Pick | None:
         """What goes on after this layer's attention, or None where everything does."""
@@ -226,6 +263,8 @@ class AdaptiveViT(nn.Module):
         if lean and rows is not None and layer == self.layers - 1 and state.last is None:
             return Pick(rows, self.prefix, None)
         if not self.backbone.droppable[layer] or (isinstance(count, int) and count == state.count):
+            return None
+        if not isinstance(count, int) and self.sites is not None and layer not in self.sites:
             return None
         return Pick(count, self.prefix, self.score, self.selection)
 
@@ -243,6 +282,8 @@ class AdaptiveViT(nn.Module):
         return self.backbone.pooled(self._to_pool(state))
 
     def _to_pool(self, state: TokenState) -> TokenState:
+        if self.restores and state.owner is not None:
+            return replace(state, tokens=gather_rows(state.tokens, state.owner), place=None, sizes=None, owner=None)
         if self.pool == "restored" and state.last is not None:
             return replace(state, tokens=state.last, place=None)
         return state
@@ -250,13 +291,8 @@ class AdaptiveViT(nn.Module):
     # ------------------------------------------------------------------------------------------ whole passes
 
     def _run(self, images: Tensor, *, lean: bool, track: bool = False) -> TokenState:
-        state = self.start(images, track=track or self._restores)
+        state = self.start(images, track=track or self.restores)
         return self.advance(state, self._executed(), self._schedule.counts, lean=lean)
-
-    @property
-    def _restores(self) -> bool:
-        """Whether the head wants every token's last value."""
-        return self.pool == "restored" and not self.token_pooled
 
     def _executed(self) -> Sequence[int]:
         executed = self._schedule.executed
@@ -276,7 +312,7 @@ class AdaptiveViT(nn.Module):
         Nothing is checked here, since a graph in which the counts are an input cannot: they never grow, never exceed
         ``tokens`` and stay above ``prefix``.
         """
-        state = self.start(images, track=self._restores)
+        state = self.start(images, track=self.restores)
         return self.finish(self.advance(state, self._executed(), counts, lean=True))
 
     def lean_parts(self, images: Tensor) -> Iterator[tuple[str, TokenState | Tensor]]:
@@ -285,7 +321,7 @@ class AdaptiveViT(nn.Module):
         Yields:
             The name of a part (``stem``, ``0``, ``1``, ..., ``head``) and what it gave, as soon as it is done.
         """
-        state = self.start(images, track=self._restores)
+        state = self.start(images, track=self.restores)
         yield STEM, state
         for layer in self._executed():
             state = self.advance(state, [layer], self._schedule.counts, lean=True)
@@ -301,7 +337,7 @@ class AdaptiveViT(nn.Module):
 
         A layer that drops nothing by its nature (FFVT's fusion) kept those of the layer before.
         """
-        state = self.start(images)
+        state = self.start(images, track=self.restores)
         everything = torch.arange(self.tokens, device=images.device).expand(images.shape[0], -1)
         kept = []
         for layer in self._executed():
@@ -311,9 +347,33 @@ class AdaptiveViT(nn.Module):
             kept.append(everything)
         return self.finish(state), kept
 
+    def forward_owned(self, images: Tensor) -> tuple[Tensor, list[Tensor]]:
+        """The logits, and for each executed layer the position (B, N) of the token that each original one is now in.
+
+        Raises:
+            UnsupportedBackbone: The reduction is no merging: a dropped token is in no other.
+        """
+        if self.reduction != "merge":
+            raise UnsupportedBackbone(
+                f"tokens have owners under reduction 'merge', and this model's is {self.reduction!r}; wrap it with "
+                "reduction='merge', or ask forward_kept"
+            )
+        state = self.start(images, track=True)
+        owners = []
+        for layer in self._executed():
+            state = self.advance(state, [layer], self._schedule.counts)
+            assert state.owner is not None  # what track asks for
+            owners.append(state.owner if state.place is None else gather_rows(state.place, state.owner))
+        return self.finish(state), owners
+
     def forward_restored(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """The logits, and (B, N, D): every token after its last whole layer, dropped ones included, un-normed."""
+        """The logits, and (B, N, D): every token after its last whole layer, un-normed.
+
+        A dropped token is as it last was, a merged one as the token that it went into.
+        """
         state = self._run(images, lean=False, track=True)
+        if state.owner is not None:
+            return self.finish(state), gather_rows(state.tokens, state.owner)
         if state.last is None:
             raise UnsupportedBackbone(
                 "this model's last layer fuses tokens of all layers, so none has a place to go to"
@@ -337,7 +397,7 @@ class LeanViT(nn.Module):
         self, adaptive: AdaptiveViT, schedule: TokenSchedule | None = None, selection: Selection = "argsort"
     ) -> None:
         super().__init__()
-        self.adaptive = AdaptiveViT(adaptive.bare, adaptive.score, adaptive.pool)
+        self.adaptive = adaptive.again()
         self.adaptive.selection = selection
         self.adaptive.schedule = adaptive.schedule if schedule is None else schedule
         self.train(adaptive.training)
@@ -354,6 +414,8 @@ class SwitchableViT(nn.Module):
         adaptive: The wrapped model; its weights are shared.
         selection: ``"argsort"`` for eager and OpenVINO, ``"topk"`` for ONNX.
         executed: The layers that run; ``None`` for all.
+        sites: The layers that may reduce; elsewhere the count must be that of the layer before. ``None`` for all.
+            Merging costs its matching even where every token stays, so a graph holds it only where it is wanted.
 
     Raises:
         UnsupportedBackbone: Nothing of this model can be dropped.
@@ -361,12 +423,17 @@ class SwitchableViT(nn.Module):
     """
 
     def __init__(
-        self, adaptive: AdaptiveViT, selection: Selection = "argsort", executed: tuple[int, ...] | None = None
+        self,
+        adaptive: AdaptiveViT,
+        selection: Selection = "argsort",
+        executed: tuple[int, ...] | None = None,
+        sites: Collection[int] | None = None,
     ) -> None:
         super().__init__()
         adaptive.check_droppable()
-        self.adaptive = AdaptiveViT(adaptive.bare, adaptive.score, adaptive.pool)
+        self.adaptive = adaptive.again()
         self.adaptive.selection = selection
+        self.adaptive.sites = sites
         self.adaptive.schedule = replace(self.adaptive.dense_schedule, executed=executed)
         self.train(adaptive.training)
 

@@ -107,8 +107,24 @@ class ArtifactCard:
             return replace(self, schedule=self.presets[preset])
         assert schedule is not None  # one of the two is given
         size = {"tokens": self.tokens, "layers": self.schedule.layers, "prefix": self.prefix}
-        counts = TokenSchedule.parse(schedule, **size)
-        return replace(self, schedule=replace(counts, executed=self.schedule.executed))
+        counts = replace(TokenSchedule.parse(schedule, **size), executed=self.schedule.executed)
+        if strange := sorted(_reducing(self.tokens, counts) - set(self.sites or range(counts.layers))):
+            raise ScheduleError(
+                f"this file merges tokens after the layers {', '.join(map(str, self.sites or ()))} alone, but "
+                f"{counts} reduces them after layer {strange[0]} too; give counts that change where a preset's do"
+            )
+        return replace(self, schedule=counts)
+
+    @property
+    def sites(self) -> tuple[int, ...] | None:
+        """The layers after which a switchable file can merge tokens; ``None`` where it drops them, after any layer.
+
+        Matching costs its time even where every token stays, so the graph holds it only where some preset reduces.
+        """
+        if not self.is_switchable or self.model.reduction == "drop":
+            return None
+        reducing = (_reducing(self.tokens, schedule) for schedule in self.presets.values())
+        return tuple(sorted(set().union(*reducing)))
 
     @property
     def setting(self) -> str:
@@ -252,3 +268,9 @@ def _openvino_text(path: Path) -> str | None:
             value: str | None = element.get("value")
             return value
     return None
+
+
+def _reducing(tokens: int, schedule: TokenSchedule) -> set[int]:
+    """The layers that keep fewer tokens than reach them."""
+    before = (tokens, *schedule.counts)
+    return {layer for layer, count in enumerate(schedule.counts) if count < before[layer]}

@@ -27,6 +27,7 @@ _FREE = {
     *("chunk", "split", "unbind", "unflatten", "new_full", "zeros_like", "ones_like", "index_put_", "where"),
     *("log_softmax", "logsumexp", "max_pool2d", "ceil", "reshape_as", "scatter_add"),
     *("hardsigmoid", "hardsigmoid_", "hardswish", "hardswish_", "hardtanh", "hardtanh_", "relu_", "sigmoid_", "silu_"),
+    *("__or__", "__and__", "lt", "gt", "eq", "linalg_vector_norm"),
 }
 
 

@@ -10,9 +10,12 @@ from torch import Tensor
 
 from tavt_kit.tokens import TokenState
 
-__all__ = ["Pick", "drop", "first_rows", "gather_rows", "keep_best", "restore"]
+__all__ = ["REDUCTIONS", "Pick", "Reduction", "drop", "first_rows", "gather_rows", "keep_best", "restore"]
 
 Selection = Literal["argsort", "topk"]
+Reduction = Literal["drop", "merge"]
+REDUCTIONS: tuple[Reduction, ...] = ("drop", "merge")
+"""What becomes of the tokens that a layer does not keep: they leave, or they go into those that stay."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,7 +126,8 @@ def first_rows(state: TokenState, count: int | Tensor) -> TokenState:
     """Keep the first ``count`` rows: the last layer of a head that reads only leading tokens."""
     place = None if state.place is None else state.place[:, :count]
     along = {name: values[:, :count] for name, values in state.along.items()}
-    return replace(state, tokens=state.tokens[:, :count], place=place, along=along)
+    sizes = None if state.sizes is None else state.sizes[:, :count]
+    return replace(state, tokens=state.tokens[:, :count], place=place, along=along, sizes=sizes, owner=None)
 
 
 def restore(last: Tensor, tokens: Tensor, place: Tensor | None) -> Tensor:

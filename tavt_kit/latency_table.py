@@ -81,6 +81,7 @@ class LatencyTable:
             looked at: a table that is carried to another machine brings them along.
         calibration: What int8 was calibrated on; ``None`` in floating point.
         dense_ms: What the dense model took while the parts were timed.
+        reduction: What becomes of the tokens that a layer does not keep.
     """
 
     target: TargetDevice
@@ -102,6 +103,7 @@ class LatencyTable:
     tails: Mapping[str, float] = field(default_factory=dict)
     calibration: str | None = None
     dense_ms: float | None = None
+    reduction: str = "drop"
 
     def check_model(self, **facts: Any) -> None:
         """Refuse another model than the one that was timed.
@@ -227,6 +229,8 @@ class LatencyTable:
             "tails": dict(self.tails),
             "calibration": self.calibration,
             "dense_ms": self.dense_ms,
+            # Left out where tokens drop, so that the digests of older profiles stay what they were.
+            **({} if self.reduction == "drop" else {"reduction": self.reduction}),
         }
 
     @classmethod
@@ -266,6 +270,7 @@ class LatencyTable:
                 tails={name: float(value) for name, value in record.get("tails", {}).items()},
                 calibration=record.get("calibration"),
                 dense_ms=record.get("dense_ms"),
+                reduction=record.get("reduction", "drop"),
             )
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             if isinstance(error, TavtError):

@@ -6,6 +6,9 @@ Three rules:
     matmul    as ``tavt`` without norms: the convolutions and matrix products of a plain forward.
 
 With n tokens entering a layer, o leaving it, width D, feed-forward width M, N tokens in all, patch P and K classes,
+A layer that merges its n - p patches into o - p (p prefix tokens) adds the products of its matching and its means,
+(n-p)*(n-p)*D + (o-p)*(n-p)*D, under every rule.
+
 ``tavt`` is P*P*3*D*(N-1) + sum(4*n*D*D + 2*n*n*D + 2*o*D*M + (n+o)*D) + N*D + D*K for a plain ViT.
 """
 
@@ -66,6 +69,7 @@ class MacsFormula:
         thin: Layers whose attention does no work for rows that do not go on.
         head_rows: Leading tokens the head reads, or None where it pools over all.
         restored: Whether the head pools over all original tokens again.
+        reduction: ``"drop"`` or ``"merge"``.
         rule: See the module.
     """
 
@@ -78,6 +82,7 @@ class MacsFormula:
     thin: tuple[bool, ...]
     head_rows: int | None
     restored: bool
+    reduction: str
     rule: Rule
 
     @classmethod
@@ -89,7 +94,7 @@ class MacsFormula:
         backbone = model.backbone
         return cls(
             stem, layers, head, model.tokens, model.prefix, model.score, backbone.thin, backbone.head_rows,
-            model.pool == "restored", rule,
+            model.pool == "restored" or model.restores, model.reduction, rule,
         )  # fmt: skip
 
     def macs(self, schedule: TokenSchedule) -> int:
@@ -117,13 +122,18 @@ class MacsFormula:
     def _layer(self, layer: int, n: NDArray[np.int64], o: NDArray[np.int64]) -> NDArray[np.int64]:
         cost = self.layers[layer]
         full = cost.rows * n + cost.pair * n * n + cost.feed * o + cost.constant
+        if self.reduction == "merge":
+            full = full + np.where(o < n, cost.width * (n - self.prefix) * (n + o - 2 * self.prefix), 0)
         if self.rule == "matmul":
             return full
         if self.rule == "tavt":
             return full + (n + o) * cost.width
         if layer == len(self.layers) - 1 and self.head_rows is not None:
             return self._last(cost, self.thin[layer], n)
-        return cost.select * n + np.where(o < n, self._dropping(cost, self.thin[layer], n, o), full)
+        dropping = full + cost.pair_score * n * (self.score == "cls")
+        if self.reduction == "drop":
+            dropping = self._dropping(cost, self.thin[layer], n, o)
+        return cost.select * n + np.where(o < n, dropping, full)
 
     def _last(self, cost: LayerCosts, thin: bool, n: NDArray[np.int64]) -> NDArray[np.int64]:
         rows = self.head_rows or 0

@@ -54,6 +54,7 @@ class ModelCard:
         provenance: One sentence: where the weights come from.
         licences: Of the weights and of the data they were trained on.
         schedule: Token counts after each layer that ``load_model`` puts in force; ``None`` for dense.
+        reduction: What becomes of the tokens that a layer does not keep.
 
     Raises:
         RecordError: No class or a repeated one, or arguments that JSON cannot hold.
@@ -74,6 +75,7 @@ class ModelCard:
     provenance: str = ""
     licences: tuple[Licence, ...] = ()
     schedule: tuple[int, ...] | None = None
+    reduction: str = "drop"
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "classes", tuple(self.classes))
@@ -111,6 +113,7 @@ class ModelCard:
             "licences": [licence.as_record() for licence in self.licences],
             # Left out where there is none, so that such a card reads as it always did.
             **({} if self.schedule is None else {"schedule": list(self.schedule)}),
+            **({} if self.reduction == "drop" else {"reduction": self.reduction}),
         }
 
     @classmethod
@@ -121,7 +124,7 @@ class ModelCard:
             RecordError: A field is missing, unknown, or of another type.
         """
         body = {name: value for name, value in record.items() if name not in ("schema", "version")}
-        body.setdefault("schedule", None)
+        body = {"schedule": None, "reduction": "drop", **body}
         known = {field.name for field in fields(cls)}
         if set(body) != known:
             raise RecordError(
@@ -129,7 +132,7 @@ class ModelCard:
                 f"{', '.join(sorted(known - set(body))) or 'none'} and adds "
                 f"{', '.join(sorted(set(body) - known)) or 'none'}"
             )
-        texts = ("family", "name", "score", "pool", "weights_sha256", "provenance")
+        texts = ("family", "name", "score", "pool", "reduction", "weights_sha256", "provenance")
         right = {
             **dict.fromkeys(texts, str),
             "arguments": dict,

@@ -40,7 +40,7 @@ class PimHeads(nn.Module):
 
     def __init__(self, adaptive: AdaptiveViT, schedule: TokenSchedule) -> None:
         super().__init__()
-        self.adaptive = AdaptiveViT(adaptive.bare, adaptive.score, adaptive.pool)
+        self.adaptive = adaptive.again()
         self.adaptive.schedule = schedule
         self.train(adaptive.training)
 

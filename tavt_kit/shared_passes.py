@@ -1,10 +1,10 @@
 """Many schedules over one batch, as a tree: what their token counts have in common is computed once.
 
 Schedules agree until their counts first differ, and there they still share the layer: its attention runs before
-anything is dropped, the best k tokens are among the best k + 1, and where the feed-forward half treats each token by
-itself every schedule takes its rows of one result, made for the largest count. Training shares likewise, with
-gradients; here is the lean path, and nothing is kept but the states between the root and the schedule at hand: at
-most two a layer.
+anything leaves. Where tokens are dropped, the best k tokens are among the best k + 1, and where the feed-forward half
+treats each token by itself every schedule takes its rows of one result, made for the largest count. Training shares
+likewise, with gradients; here is the lean path, and nothing is kept but the states between the root and the schedule
+at hand: at most two a layer.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from dataclasses import dataclass, field, replace
 from torch import Tensor
 
 from tavt_kit.adaptive import AdaptiveViT
+from tavt_kit.backbones.base import Watch
 from tavt_kit.drop import Pick, drop, restore
 from tavt_kit.schedule import TokenSchedule
 from tavt_kit.tokens import TokenState
@@ -45,7 +46,7 @@ def shared_logits(
         >>> found[tapers[1]].shape
         torch.Size([2, 5])
     """
-    track = model.pool == "restored" and not model.token_pooled
+    track = model.restores
     yield from _Tree(model)._visit(model.start(images, track=track), schedules, 0)
 
 
@@ -116,6 +117,8 @@ class _Tree:
     def _fork(self, state: TokenState, layer: int, most: int) -> Callable[[int], TokenState]:
         """A layer run once for the largest count, and a function that gives what is left of it with fewer tokens."""
         model, backbone = self.model, self.model.backbone
+        if model.reduction == "merge":
+            return self._fork_merging(state, layer)
         pick = _Remembering(most, model.prefix, model.score, model.selection)
         whole = backbone.attend_rows(layer, state, pick)
         (scores,) = pick.seen
@@ -133,5 +136,19 @@ class _Tree:
             if after.last is None:
                 return after
             return replace(after, last=restore(after.last, after.tokens, after.place))
+
+        return kept
+
+    def _fork_merging(self, state: TokenState, layer: int) -> Callable[[int], TokenState]:
+        """As ``_fork``: the attention is shared, but what goes into a token depends on how many stay."""
+        model = self.model
+        watch = Watch(model.score)
+        whole = model.backbone.attend(layer, state, watch)
+        scores = watch.scores
+        assert scores is not None  # no layer merges that makes no attention call
+
+        def kept(count: int) -> TokenState:
+            pick = Pick(count, model.prefix, model.score, model.selection)
+            return model.backbone.feed(layer, model.reduce(layer, whole, scores, pick))
 
         return kept

@@ -23,6 +23,9 @@ class TokenState:
         prefix: How many leading tokens are no patches (class, distillation, registers); may be 0.
         place: (B, n) int64, each token's position in the original sequence; ``None`` while nothing was dropped.
         last: (B, N, D), the latest whole-layer output of every original token, or ``None`` where nobody restores.
+        sizes: (B, n) float32, how many original tokens each stands for; ``None`` until something was merged.
+        owner: (B, N) int64, the row of the token that each original token was merged into, or ``None`` where nobody
+            asks.
         along: Tensors (B, n, ...) that are gathered together with the tokens.
         notes: Anything else an adapter carries from ``embed`` to its layers; never gathered.
     """
@@ -31,6 +34,8 @@ class TokenState:
     prefix: int
     place: Tensor | None = None
     last: Tensor | None = None
+    sizes: Tensor | None = None
+    owner: Tensor | None = None
     along: Mapping[str, Tensor] = field(default_factory=lambda: _EMPTY)
     notes: Mapping[str, Any] = field(default_factory=lambda: _EMPTY)
 

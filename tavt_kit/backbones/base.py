@@ -17,7 +17,7 @@ from tavt_kit.errors import UnsupportedBackbone
 from tavt_kit.scores import attention_map, cls_score, column_score, column_score_alone, keeps_no_map
 from tavt_kit.tokens import TokenState
 
-__all__ = ["Backbone", "Outputs", "Watch", "inside_attention", "pick_after_attention"]
+__all__ = ["Backbone", "Outputs", "Watch", "add_size_bias", "inside_attention", "pick_after_attention"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +51,10 @@ class Backbone(Protocol):
     """Whether ``feed`` treats each token by itself, so that it may come before the drop as well as after it."""
     taps: int
     """Tokens of each layer that the last one takes, at most; 0 where it takes what is left."""
+    unmergeable: str | None
+    """Why tokens can be dropped but not merged, or None."""
+    weighs_sizes: bool
+    """Whether the head can count a merged token as often as it stands for patches; else every patch is restored."""
 
     def embed(self, images: Tensor) -> TokenState:
         """(B, 3, H, W) -> the state before layer 0."""
@@ -119,14 +123,16 @@ class Watch:
 class inside_attention(TorchFunctionMode):
     """While active, every fused attention call has its position bias follow the kept tokens and is shown to a watch.
 
-    timm computes relative-position biases for all N positions inside the attention; the call is the one place where
-    bias and dropped sequence meet, for every attention class, without copying a forward.
+    Where tokens were merged, the logarithm of each key's size (B, n) joins the bias. timm computes relative-position
+    biases for all N positions inside the attention; the call is the one place where bias and shortened sequence meet,
+    for every attention class, without copying a forward.
     """
 
-    def __init__(self, watch: Watch | None, place: Tensor | None) -> None:
+    def __init__(self, watch: Watch | None, place: Tensor | None, sizes: Tensor | None = None) -> None:
         super().__init__()
         self.watch = watch
         self.place = place
+        self.sizes = sizes
         self.calls = 0
 
     def __torch_function__(self, func: Callable[..., Any], types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -150,6 +156,8 @@ class inside_attention(TorchFunctionMode):
         if is_causal or enable_gqa:
             raise UnsupportedBackbone("tokens cannot be dropped from causal or grouped-query attention calls")
         bias = attn_mask if attn_mask is None or self.place is None else gather_bias(attn_mask, self.place)
+        if self.sizes is not None:
+            bias = add_size_bias(bias, self.sizes, q.dtype)
         # Inside __torch_function__ the mode is switched off, so these calls are not intercepted again.
         if self.watch is not None:
             return self.watch(q, k, v, bias, scale, dropout_p)
@@ -165,6 +173,22 @@ def gather_bias(bias: Tensor, place: Tensor) -> Tensor:
     flat = (place.unsqueeze(2) * size + place.unsqueeze(1)).reshape(-1)  # (B * n * n)
     picked = bias.reshape(heads, size * size).index_select(1, flat)
     return picked.reshape(heads, batch, n, n).transpose(0, 1)
+
+
+def add_size_bias(bias: Tensor | None, sizes: Tensor, dtype: torch.dtype) -> Tensor:
+    """An attention bias with log s added to the logits of each key, so that it counts as the s tokens it stands for.
+
+    Args:
+        bias: Broadcastable to (B, H, n, n), or a bool mask whose False entries are not attended; ``None`` for none.
+        sizes: (B, n), above 0.
+        dtype: The queries'.
+    """
+    weights = sizes.log()[:, None, None, :].to(dtype)
+    if bias is None:
+        return weights
+    if bias.dtype == torch.bool:
+        return torch.where(bias, weights, weights.new_tensor(float("-inf")))
+    return bias + weights
 
 
 def pick_after_attention(backbone: Backbone, layer: int, state: TokenState, pick: Pick) -> TokenState:

@@ -64,6 +64,7 @@ class FusionBackbone(TimmVit):
         self.droppable = (True,) * self.fusion + (False,)
         # What is chosen needs the attention of every row, so only the fusion layer runs for the class token alone.
         self.thin = (False,) * self.fusion + (self.thin[-1],)
+        self.unmergeable = "its last layer fuses tokens of all layers, and a merged one stands for several of them"
 
     def attend(self, layer: int, state: TokenState, watch: Watch | None) -> TokenState:
         if layer == self.fusion:

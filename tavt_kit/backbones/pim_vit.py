@@ -35,6 +35,7 @@ class PimVitBackbone(TimmVit):
         super().__init__(pim.backbone)
         self.pim = pim
         self.head_rows = None
+        self.unmergeable = "its pyramid reads every token's latest value in four layers"
         self.first = self.layers - LEVELS
 
     def embed(self, images: Tensor) -> TokenState:

@@ -25,15 +25,22 @@ def is_thin(attention: nn.Module | None) -> bool:
     return type(attention) is timm.layers.Attention
 
 
-def thin_attention(attention: Any, x: Tensor, pick: Pick) -> tuple[Tensor, Tensor | None]:
+def thin_attention(attention: Any, x: Tensor, pick: Pick, bias: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
     """Attend from the picked rows of ``x`` (B, n, D), already normed, to all rows.
+
+    Args:
+        attention: timm's plain attention.
+        x: (B, n, D).
+        pick: Which rows go on. Where it has a score, nothing was merged before.
+        bias: (B, 1, 1, n) to add to the logits of each key, for a pick without a score.
 
     Returns:
         The attention output (B, k, D) and the picked rows (B, k), or None where they are the first k.
     """
     if pick.score is None:
         rows = x[:, : pick.count]
-        return _finish(attention, _fused(attention, _query(attention, rows), *_keys_values(attention, x)), rows), None
+        mixed = _fused(attention, _query(attention, rows), *_keys_values(attention, x), bias)
+        return _finish(attention, mixed, rows), None
     if pick.score == "cls":
         k, v = _keys_values(attention, x)
         with torch.no_grad():
@@ -84,8 +91,9 @@ def _keys_values(attention: Any, x: Tensor) -> tuple[Tensor, Tensor]:
     return attention.k_norm(k), v
 
 
-def _fused(attention: Any, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    return F.scaled_dot_product_attention(q, k, v, dropout_p=attention.attn_drop.p if attention.training else 0.0)
+def _fused(attention: Any, q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None = None) -> Tensor:
+    dropout = attention.attn_drop.p if attention.training else 0.0
+    return F.scaled_dot_product_attention(q, k, v, attn_mask=bias, dropout_p=dropout)
 
 
 def _finish(attention: Any, mixed: Tensor, rows: Tensor) -> Tensor:

@@ -14,7 +14,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from tavt_kit.backbones.base import Outputs, Watch, inside_attention, pick_after_attention
+from tavt_kit.backbones.base import Outputs, Watch, add_size_bias, inside_attention, pick_after_attention
 from tavt_kit.backbones.costs import HeadCosts, LayerCosts, head_costs, layer_costs, stem_macs
 from tavt_kit.backbones.halves import halves_of
 from tavt_kit.backbones.thin import is_thin, thin_attention
@@ -66,7 +66,9 @@ class TimmVit:
         self.alike, self.taps = self.layers, 0
         self.rowwise = True
         self.rigid: str | None = None
+        self.unmergeable: str | None = None
         self.head_rows = self._head_rows()
+        self.weighs_sizes = self._weighs_sizes()
         self.has_class_token = getattr(self.model, "cls_token", None) is not None
 
     def _refuse_options(self) -> None:
@@ -97,6 +99,13 @@ class TimmVit:
         if self.model.global_pool == "token" and getattr(self.model, "attn_pool", None) is None:
             return 1
         return None
+
+    def _weighs_sizes(self) -> bool:
+        """A mean can be weighted and one attention call can be biased; what does more is given every patch."""
+        pool = getattr(self.model, "attn_pool", None)
+        if pool is not None:
+            return isinstance(pool, timm.layers.AttentionPoolLatent) and bool(pool.fused_attn)
+        return self.model.global_pool in ("token", "avg", "max")
 
     def embed(self, images: Tensor) -> TokenState:
         """(B, 3, H, W) -> (B, N, D); position terms that live inside the attention go into the notes."""
@@ -135,9 +144,9 @@ class TimmVit:
 
     def attend(self, layer: int, state: TokenState, watch: Watch | None) -> TokenState:
         block, halves, extra = self.blocks[layer], self.halves[layer], self._extra(layer, state)
-        if watch is None and (state.place is None or "bias" not in state.notes):
+        if watch is None and state.sizes is None and (state.place is None or "bias" not in state.notes):
             return state.with_tokens(halves.attend(block, state.tokens, extra))
-        with inside_attention(watch, state.place if "bias" in state.notes else None):
+        with inside_attention(watch, state.place if "bias" in state.notes else None, state.sizes):
             return state.with_tokens(halves.attend(block, state.tokens, extra))
 
     def _extra(self, layer: int, state: TokenState) -> dict[str, Any]:
@@ -159,7 +168,8 @@ class TimmVit:
             return pick_after_attention(self, layer, state, pick)
         block, halves = self.blocks[layer], self.halves[layer]
         assert halves.norm_attend is not None and halves.add_attend is not None  # what thin means
-        y, index = thin_attention(block.attn, halves.norm_attend(block, state.tokens), pick)
+        bias = None if state.sizes is None else add_size_bias(None, state.sizes, state.tokens.dtype)
+        y, index = thin_attention(block.attn, halves.norm_attend(block, state.tokens), pick, bias)
         kept = first_rows(state, pick.count) if index is None else drop(state, index)
         return kept.with_tokens(halves.add_attend(block, kept.tokens, y))
 
@@ -172,14 +182,30 @@ class TimmVit:
         return state.with_tokens(self.halves[layer].feed(self.blocks[layer], state.tokens))
 
     def outputs(self, state: TokenState) -> Outputs:
-        return Outputs(self.model.forward_head(self.model.norm(state.tokens)))
+        return Outputs(self._head(state))
+
+    def _head(self, state: TokenState, **options: Any) -> Any:
+        """The head's own forward; one that pools is made to count a merged token as the patches it stands for."""
+        model, x, sizes = self.model, self.model.norm(state.tokens), state.sizes
+        if sizes is None or self.head_rows is not None:
+            return model.forward_head(x, **options)
+        first = 0 if getattr(model, "pool_include_prefix", False) else self.prefix
+        if getattr(model, "attn_pool", None) is not None:
+            # Eva's attention pool reads its prefix tokens, timm's other one only where it is told to.
+            first = 0 if isinstance(model, timm.models.eva.Eva) else first
+            with inside_attention(None, None, sizes[:, first:]):
+                return model.forward_head(x, **options)
+        if model.global_pool == "max":
+            return model.forward_head(x, **options)
+        share = sizes / sizes[:, first:].mean(dim=1, keepdim=True)
+        return model.forward_head(x * share.unsqueeze(2).to(x.dtype), **options)
 
     def costs(self) -> tuple[int, tuple[LayerCosts, ...], HeadCosts]:
         layers = tuple(layer_costs(block, joint) for block, joint in zip(self.blocks, self.joint, strict=True))
         return stem_macs(self.model), layers, head_costs(self.model)
 
     def pooled(self, state: TokenState) -> Tensor:
-        return self.model.forward_head(self.model.norm(state.tokens), pre_logits=True)  # type: ignore[no-any-return]
+        return self._head(state, pre_logits=True)  # type: ignore[no-any-return]
 
 
 def _gather_rope(rope: Tensor, patches: Tensor) -> Tensor:

@@ -64,6 +64,8 @@ class VitaeBackbone:
         self.thin = tuple(is_thin(cell.attn) for cell in self.cells)
         self.head_rows: int | None = None
         self.rigid: str | None = None
+        self.unmergeable: str | None = "its convolutions need each token in a place of its own"
+        self.weighs_sizes = False
         self.taps = 0
         self.rowwise = True
         self.has_class_token = model.class_token

@@ -48,10 +48,12 @@ class WholeModel:
     thin: tuple[bool, ...] = (False,)
     head_rows: int | None = None
     has_class_token = False
+    weighs_sizes = False
 
     def __init__(self, model: nn.Module) -> None:
         self.model = cast("Any", model)
         self.rigid: str | None = self.model.rigid
+        self.unmergeable: str | None = self.model.rigid
         self.image_size: tuple[int, int] = self.model.image_size
         self.tokens: int = self.model.num_tokens
         self.grid = (1, self.tokens)

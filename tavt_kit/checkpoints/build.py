@@ -99,6 +99,7 @@ def open_model(
     new_head: bool = False,
     score: str | None = None,
     pool: str | None = None,
+    reduction: str | None = None,
 ) -> AdaptiveViT:
     """A wrapped model from a run folder, or by name as ``build``; its card is ``.card``.
 
@@ -111,6 +112,7 @@ def open_model(
         new_head: As ``build``.
         score: Instead of the card's.
         pool: Instead of the card's.
+        reduction: Instead of the card's.
 
     Raises:
         TavtError: As ``build`` and ``load_model``.
@@ -119,11 +121,12 @@ def open_model(
         adaptive = load_model(spec, image_size=image_size)
         card = cast(ModelCard, adaptive.card)
         adaptive.score, adaptive.pool = score or adaptive.score, pool or adaptive.pool
+        adaptive.reduction = reduction or adaptive.reduction
     else:
         name, weights = (read_run(spec)[0].name, spec) if is_run(spec) else (spec, weights)
         model, card = build(name, weights=weights, classes=classes, image_size=image_size, seed=seed, new_head=new_head)
-        adaptive = wrap(model, score or card.score, pool or card.pool)
-    adaptive.card = replace(card, score=adaptive.score, pool=adaptive.pool)
+        adaptive = wrap(model, score or card.score, pool or card.pool, reduction or card.reduction)
+    adaptive.card = replace(card, score=adaptive.score, pool=adaptive.pool, reduction=adaptive.reduction)
     return adaptive
 
 
@@ -149,7 +152,7 @@ def _some(names: tuple[str, ...]) -> str:
 def _inherit(card: ModelCard, own: ModelCard) -> ModelCard:
     """The run's own preprocessing (at the new size), score and pool."""
     preprocessing = {**own.preprocessing, "image_size": card.preprocessing["image_size"]}
-    return replace(card, preprocessing=preprocessing, score=own.score, pool=own.pool)
+    return replace(card, preprocessing=preprocessing, score=own.score, pool=own.pool, reduction=own.reduction)
 
 
 def _card(

@@ -36,7 +36,7 @@ def save_model(folder: str | Path, model: nn.Module, card: ModelCard) -> ModelCa
     Args:
         folder: Made if it is not there.
         model: Wrapped or bare; both have the same names.
-        card: Its score and pool are those of a wrapped model, whatever it says; its hash is filled in.
+        card: Its score, pool and reduction are those of a wrapped model, whatever it says; its hash is filled in.
 
     Returns:
         The card as written.
@@ -49,7 +49,7 @@ def save_model(folder: str | Path, model: nn.Module, card: ModelCard) -> ModelCa
 
     folder = make_folder(Path(folder))
     if isinstance(model, AdaptiveViT):
-        card = replace(card, score=model.score, pool=model.pool)
+        card = replace(card, score=model.score, pool=model.pool, reduction=model.reduction)
         model = model.unwrap()
     classes = getattr(model, "num_classes", len(card.classes))
     if classes != len(card.classes):
@@ -98,7 +98,7 @@ def load_model(path: str | Path, *, image_size: Sequence[int] | int | None = Non
     model = create(card.name, {"num_classes": len(card.classes), **card.arguments})
     if fit(model, tensors, str(path)):
         raise CheckpointError(f"{path} has no head for its {len(card.classes)} classes; restore it from its run")
-    adaptive = wrap(model, card.score, card.pool)
+    adaptive = wrap(model, card.score, card.pool, card.reduction)
     adaptive.card = card
     if card.schedule is not None:
         adaptive.schedule = TokenSchedule(card.schedule)

@@ -15,7 +15,10 @@ from torch import Tensor
 from tavt_kit.adaptive import AdaptiveViT, LeanViT
 from tavt_kit.backbones.base import Watch
 from tavt_kit.backbones.pim_vit import PimVitBackbone, PimWhole
+from tavt_kit.drop import Pick, gather_rows
+from tavt_kit.merge import choose, merge_cost, similarity
 from tavt_kit.schedule import TokenSchedule
+from tavt_kit.tokens import TokenState
 
 __all__ = ["NEAR_TIE", "margins"]
 
@@ -24,8 +27,9 @@ NEAR_TIE = 5e-5
 
 
 def margins(adaptive: AdaptiveViT, schedule: TokenSchedule, images: NDArray[np.float32]) -> NDArray[np.float64]:
-    """Each image's narrowest choice over all layers: score of the last token kept minus that of the first dropped.
+    """Each image's narrowest choice over all layers: score of the last token kept minus that of the first that is not.
 
+    Where tokens merge, the score is the cost of merging, and which token each one goes into is a choice as well.
     PIM's head chooses too, and the order of what it selects counts (``Pim.closest``).
 
     Args:
@@ -45,14 +49,33 @@ def margins(adaptive: AdaptiveViT, schedule: TokenSchedule, images: NDArray[np.f
                 continue
             if schedule.counts[layer] < state.count:
                 watch = Watch(model.score)
-                model.backbone.attend(layer, state, watch)
+                after = model.backbone.attend(layer, state, watch)
                 assert watch.scores is not None  # the wrap refuses what cannot be watched
-                kept = schedule.counts[layer] - model.prefix
-                narrowest = np.minimum(narrowest, _margin(watch.scores[:, model.prefix :], kept).numpy())
+                margin = _merging_margin if model.reduction == "merge" else _dropping_margin
+                pick = Pick(schedule.counts[layer], model.prefix, model.score)
+                narrowest = np.minimum(narrowest, margin(after, watch.scores, pick).numpy())
             state = model.advance(state, [layer], schedule.counts)
         if isinstance(model.backbone, PimVitBackbone | PimWhole):
             narrowest = np.minimum(narrowest, model.backbone.closest(state).numpy())
     return narrowest
+
+
+def _dropping_margin(state: TokenState, scores: Tensor, pick: Pick) -> Tensor:
+    """(B,): of the scores (B, n)."""
+    return _margin(scores[:, pick.prefix :], int(pick.count) - pick.prefix)
+
+
+def _merging_margin(state: TokenState, scores: Tensor, pick: Pick) -> Tensor:
+    """(B,): of the costs of merging, and between the two tokens that each one could best go into."""
+    alike = similarity(state.tokens[:, pick.prefix :].float())
+    importance = scores[:, pick.prefix :].float()
+    kept, _ = choose(alike, importance, pick)
+    narrowest = _margin(merge_cost(alike, importance), kept.shape[1])
+    if kept.shape[1] == 1:
+        return narrowest
+    first, second = gather_rows(alike, kept).double().topk(2, dim=1).values.unbind(1)  # (B, n) each
+    gaps = ((first - second) / first.abs().clamp_min(1e-30)).scatter(1, kept, float("inf"))
+    return torch.minimum(narrowest, gaps.amin(dim=1))
 
 
 def _margin(scores: Tensor, kept: int) -> Tensor:

@@ -82,6 +82,10 @@ def choice_of(path: Path, card: ArtifactCard, target: TargetDevice, images: NDAr
     if kept is not None and not _holds(kept, wanted):
         said = f"it keeps {_list(kept)} patches, where its card says {_list(wanted)}"
         return TokenChoice(kept, None, said)
+    if card.model.reduction == "merge":
+        # Made-up scores would be costs, and the choice of owners would not follow from them; a test of every route
+        # holds the rule for ties.
+        return TokenChoice(kept, None, untried="ties among costs of merging are not tried on a file")
     try:
         answers = graph.sway(images)
     except Exception as error:  # a graph whose choices are made otherwise; what its runtime says of that is recorded

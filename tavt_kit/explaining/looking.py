@@ -124,7 +124,7 @@ _Maps = list[tuple[Tensor, Tensor]]
 def _layers(adaptive: AdaptiveViT, images: Tensor) -> tuple[TokenState, _Maps, dict[int, Tensor], tuple[Marked, ...]]:
     """The last state; of each layer that drops by attention its map and who entered, and who was left after it."""
     backbone = adaptive.backbone
-    state = adaptive.start(images, track=adaptive.pool == "restored" and not adaptive.token_pooled)
+    state = adaptive.start(images, track=adaptive.restores)
     everyone = torch.arange(adaptive.tokens, device=images.device)
     maps: _Maps = []
     kept: dict[int, Tensor] = {}

@@ -171,6 +171,7 @@ def _recipe(form: Form, writer: Writer, plan: Plan, split: str) -> dict[str, Any
         "preprocessing": dict(card.preprocessing),
         "score": card.model.score,
         "pool": card.model.pool,
+        **({} if card.model.reduction == "drop" else {"reduction": card.model.reduction}),
         "schedule": str(card.schedule),
         "presets": {name: str(schedule) for name, schedule in card.presets.items()} or None,
         "precision": card.precision,

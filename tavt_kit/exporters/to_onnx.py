@@ -93,7 +93,7 @@ def example_lengths(card: ArtifactCard) -> Tensor:
 
 def _module(adaptive: AdaptiveViT, card: ArtifactCard) -> nn.Module:
     if card.is_switchable:
-        return SwitchableViT(adaptive, "topk", card.schedule.executed).eval()
+        return SwitchableViT(adaptive, "topk", card.schedule.executed, card.sites).eval()
     return LeanViT(adaptive, card.schedule, selection="topk").eval()
 
 

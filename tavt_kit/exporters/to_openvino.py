@@ -55,7 +55,7 @@ def convert(adaptive: AdaptiveViT, card: ArtifactCard) -> Any:
     inputs = [example_images(card)]
     shapes: list[tuple[int, ...]] = [(-1, 3, *card.image_size)]
     if card.is_switchable:
-        module: nn.Module = SwitchableViT(adaptive, "argsort", card.schedule.executed).eval()
+        module: nn.Module = SwitchableViT(adaptive, "argsort", card.schedule.executed, card.sites).eval()
         inputs.append(example_lengths(card))
         shapes.append((card.schedule.layers,))
     else:

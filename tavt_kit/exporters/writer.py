@@ -43,7 +43,7 @@ def describe(adaptive: AdaptiveViT, schedule: TokenSchedule) -> ArtifactCard:
     """
     schedule.check(tokens=adaptive.tokens, layers=adaptive.layers, prefix=adaptive.prefix)
     model: Any = adaptive.card
-    model = replace(model, score=adaptive.score, pool=adaptive.pool, schedule=None)
+    model = replace(model, score=adaptive.score, pool=adaptive.pool, reduction=adaptive.reduction, schedule=None)
     return ArtifactCard(model, schedule, adaptive.tokens, adaptive.prefix)
 
 

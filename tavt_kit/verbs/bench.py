@@ -107,6 +107,7 @@ def bench_verb(
     threads: Threads = None,
     score: options.Score = None,
     pool: options.Pool = None,
+    reduction: options.Reduction = None,
     budget: Budgets = None,
     e2e: EndToEnd = False,
     pictures: Pictures = None,
@@ -170,7 +171,16 @@ def bench_verb(
     )
     inputs = Inputs(data, pictures, seed)
     opener = Opener(
-        tuple(target or ()), sweep, tuple(schedule or ()), tuple(preset or ()), inputs, weights, score, pool, seed
+        tuple(target or ()),
+        sweep,
+        tuple(schedule or ()),
+        tuple(preset or ()),
+        inputs,
+        weights,
+        score,
+        pool,
+        reduction,
+        seed,
     )
     if layers:
         refuse_targets(sweep.targets(tuple(target or ())))

@@ -81,7 +81,7 @@ class Opener:
         schedules: Texts, for models that are no files; empty for dense.
         presets: Names, for switchable files, which also take the schedules; empty for all presets of a file.
         inputs: Where images come from.
-        weights, score, pool, seed: As the flags of the command line.
+        weights, score, pool, reduction, seed: As the flags of the command line.
     """
 
     targets: tuple[str, ...]
@@ -92,6 +92,7 @@ class Opener:
     weights: str | None
     score: str | None
     pool: str | None
+    reduction: str | None
     seed: int
     opened: list[Opened] = field(default_factory=list)
     _folder: Any = None
@@ -204,6 +205,7 @@ class Opener:
                 seed=self.seed,
                 score=self.score,
                 pool=self.pool,
+                reduction=self.reduction,
             ).eval()
             for text in self.schedules or ("dense",):
                 for target in targets:
@@ -227,7 +229,9 @@ class Opener:
                 thing,
                 _session(source, target, (height, width)),
                 self.inputs.images(target.batch, (height, width), card.preprocessing),
-                LiveJob(thing, target, text, weights, image_size, self.seed, self.score, self.pool),
+                LiveJob(
+                    thing, target, text, weights, image_size, self.seed, self.score, self.pool, reduction=self.reduction
+                ),
                 schedule,
                 count_macs(model, schedule),
                 None,
@@ -283,7 +287,9 @@ def macs_of(card: Any) -> int | None:
     except (ImportError, MissingDependency):
         return None
     try:
-        model = wrap(sketch(card.model.name, card.model.arguments), card.model.score, card.model.pool)
+        model = wrap(
+            sketch(card.model.name, card.model.arguments), card.model.score, card.model.pool, card.model.reduction
+        )
         return count_macs(model, card.schedule)
     except TavtError:
         return None

@@ -120,6 +120,7 @@ def distill_verb(
     keep: training_options.Keep = None,
     allow_smaller_batch: training_options.AllowSmallerBatch = False,
     score: options.Score = None,
+    reduction: options.Reduction = None,
     device: training_options.Device = None,
     seed: options.Seed = 0,
     limit: options.Limit = None,
@@ -174,7 +175,7 @@ def distill_verb(
     _refuse_same(model, out)
     adaptive = load_model(model)
     adaptive.check_droppable()
-    adaptive.score = score or adaptive.score
+    adaptive.score, adaptive.reduction = score or adaptive.score, reduction or adaptive.reduction
     chosen = replace(chosen, schedules=listed_schedules(adaptive, tuple(schedule or ()), schedules))
     master = None if teacher is None else load_model(teacher)
     images = inherited_images(model, data)

@@ -153,6 +153,10 @@ Schedules = Annotated[
 ]
 Score = Annotated[str | None, typer.Option(help="What ranks the tokens: column (TAVT) or cls.")]
 Pool = Annotated[str | None, typer.Option(help="Pool over the kept tokens or over all: kept or restored.")]
+Reduction = Annotated[
+    str | None,
+    typer.Option(help="What becomes of tokens that a layer does not keep: drop, or merge into others."),
+]
 Metric = Annotated[str, typer.Option(help="What is maximised, e.g. top1.")]
 Precision = Annotated[str | None, typer.Option(help="f32, f16, bf16 or int8.")]
 ImageSize = Annotated[int | None, typer.Option(min=1, help="Pixels a side, for a model given by name.")]

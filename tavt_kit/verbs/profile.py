@@ -46,6 +46,7 @@ def profile_verb(
     precision: options.Precision = None,
     score: options.Score = None,
     pool: options.Pool = None,
+    reduction: options.Reduction = None,
     held_out: HeldOutCount = 0,
     pack: Pack = None,
     max_time: MaxTime = "60s",
@@ -65,15 +66,23 @@ def profile_verb(
     from tavt_kit.runtimes import check_available
     from tavt_kit.runtimes.available import refuse_modes
 
+    def opened() -> Any:
+        from tavt_kit.checkpoints import open_model
+
+        return open_model(
+            model, weights=weights or "hub", image_size=image_size, seed=seed, score=score, pool=pool,
+            reduction=reduction,
+        ).eval()  # fmt: skip
+
     device = TargetDevice.parse(target, precision=precision)
     refuse_modes(device)
     if pack is not None:
         if held_out:
             raise options.BadOption("--held-out measures here, and --pack does not; give one of them")
-        return _write_pack(lambda: _open(model, weights, image_size, score, pool, seed), device, pack, as_json)
+        return _write_pack(opened, device, pack, as_json)
     check_available(device)
     folder = make_folder(out or (Path(model) if Path(model).is_dir() else Path("runs/profile")))
-    table = _measure(_open(model, weights, image_size, score, pool, seed), device, _seconds(max_time), held_out, seed)
+    table = _measure(opened(), device, _seconds(max_time), held_out, seed)
     body = {**table.as_record(), "command": command_line()}
     write_record(folder / PROFILE_FILE, SCHEMA, VERSION, body)
     if as_json:
@@ -85,14 +94,6 @@ def profile_verb(
 
 def _seconds(text: str) -> float:
     return options.parse_duration(text) or 60.0
-
-
-def _open(
-    model: str, weights: str | None, image_size: int | None, score: str | None, pool: str | None, seed: int
-) -> Any:
-    from tavt_kit.checkpoints import open_model
-
-    return open_model(model, weights=weights or "hub", image_size=image_size, seed=seed, score=score, pool=pool).eval()
 
 
 def _write_pack(opened: Callable[[], Any], device: TargetDevice, pack: Path, as_json: bool) -> int:

@@ -106,7 +106,7 @@ def prune_verb(
         tell("pruning", None)
         bare, ceiling = model.unwrap(), None if asked is None else asked.ceiling(model)
         pruned = prune(bare, targets, importance=importance, pictures=judge, ceiling=ceiling, refit=refit, seed=seed)
-        small = wrap(bare, model.score, model.pool)
+        small = wrap(bare, model.score, model.pool, model.reduction)
         tell("evaluating", None)
         after, right_after = _facts(small), right(small)
         record = {

@@ -67,7 +67,7 @@ class PruneBudget:
         from tavt_kit.pruning.prune import Ceiling
 
         def cost(bare: nn.Module) -> float:
-            return self.cost(wrap(bare, model.score, model.pool))
+            return self.cost(wrap(bare, model.score, model.pool, model.reduction))
 
         return Ceiling(cost, self.limit.value, self.limit.show, f"--budget {self.limit}")
 

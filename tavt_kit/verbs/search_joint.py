@@ -150,7 +150,7 @@ def variant_of(subject: Subject, schedule: TokenSchedule) -> AdaptiveViT:
             bare = create(card.name, arguments)
             fit(bare, weights, card.name)
             bare.to(next(subject.model.parameters()).device)
-        made = wrap(bare, score, subject.model.pool).eval()
+        made = wrap(bare, score, subject.model.pool, subject.model.reduction).eval()
         made.card = replace(card, score=score)
         subject.variants[key] = made
     return subject.variants[key]

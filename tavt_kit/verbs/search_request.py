@@ -56,6 +56,7 @@ class Request:
     baselines: bool = True
     rivals: tuple[str, ...] = ()
     joint: tuple[str, ...] = ()
+    reduction: str | None = None
 
     def __post_init__(self) -> None:
         for name, least in (("evaluations", 1), ("population", 1), ("final", 1), ("seed", 0), ("screen", 0)):

@@ -111,6 +111,7 @@ class Subject:
             "preprocessing": dict(self.card.preprocessing),
             "score": self.model.score,
             "pool": self.model.pool,
+            **({} if self.model.reduction == "drop" else {"reduction": self.model.reduction}),
             "data": self.images.name,
             "split": self.images.sha256,
             "limit": request.limit,
@@ -146,6 +147,7 @@ def open_subject(request: Request) -> Subject:
         seed=request.seed,
         score=request.score,
         pool=request.pool,
+        reduction=request.reduction,
     )
     card = cast(ModelCard, model.card)
     if card.classes != images.classes:
@@ -181,8 +183,7 @@ def check_place(subject: Subject, request: Request) -> None:
     card, tensors = read_run(out)
     if _sha256(tensors) != subject.weights or _use(card) != _use(subject.card):
         raise RecordError(
-            f"{out} is a run of another model ({card.name}, score {card.score}, pool {card.pool}) than "
-            f"{request.model} ({subject.card.name}, score {subject.card.score}, pool {subject.card.pool}); "
+            f"{out} is a run of another model ({_told(card)}) than {request.model} ({_told(subject.card)}); "
             "choose another --out"
         )
 
@@ -222,7 +223,11 @@ def _copied(out: Path) -> bool:
 
 def _use(card: ModelCard) -> tuple[object, ...]:
     """What a card says of how the weights are used."""
-    return card.name, card.score, card.pool, dict(card.preprocessing), card.classes
+    return card.name, card.score, card.pool, card.reduction, dict(card.preprocessing), card.classes
+
+
+def _told(card: ModelCard) -> str:
+    return f"{card.name}, score {card.score}, pool {card.pool}, reduction {card.reduction}"
 
 
 def _sha256(tensors: Mapping[str, Tensor]) -> str:

@@ -167,6 +167,7 @@ def check_profile(subject: Subject, profile: LatencyTable) -> None:
         prefix=model.prefix,
         score=model.score,
         pool=model.pool,
+        reduction=model.reduction,
         macs=counting(subject)(subject.space.dense),
     )
 

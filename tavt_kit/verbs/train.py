@@ -123,6 +123,7 @@ def train_verb(
     allow_smaller_batch: training_options.AllowSmallerBatch = False,
     score: options.Score = None,
     pool: options.Pool = None,
+    reduction: options.Reduction = None,
     device: training_options.Device = None,
     seed: options.Seed = 0,
     limit: options.Limit = None,
@@ -175,7 +176,7 @@ def train_verb(
         make_folder(out)
     adaptive = open_model(
         model, weights=weights or "hub", classes=images.classes, image_size=chosen.image_size, seed=seed,
-        new_head=True, score=score, pool=pool,
+        new_head=True, score=score, pool=pool, reduction=reduction,
     )  # fmt: skip
     check_family(chosen, adaptive)
     if dry_run:
