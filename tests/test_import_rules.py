@@ -17,7 +17,7 @@ PLAIN = ("errors", "schedule", "device", "measurement", "accuracy", "host", "bud
          "compared", "command_line", "part_names", "block_bootstrap")  # fmt: skip
 LAYERS = (
     PLAIN,
-    ("backbones", "drop", "scores", "tokens", "packed", "part_scope", "preprocess", "timm_import", "vision_ops",
+    ("backbones", "drop", "merge", "scores", "tokens", "packed", "part_scope", "preprocess", "timm_import", "vision_ops",
      "out_of_memory"),  # fmt: skip
     (
         "runtimes",
