@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from tavt_kit.bench.protocol import Protocol as Protocol
 from tavt_kit.bench.protocol import bench as bench
 from tavt_kit.bench.protocol import random_images as random_images
-from tavt_kit.measurement import paired_ratio as paired_ratio
+from tavt_kit.core.measurement import paired_ratio as paired_ratio
 
 if TYPE_CHECKING:
     from tavt_kit.bench.layer_table import check_table as check_table

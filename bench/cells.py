@@ -10,8 +10,8 @@ from statistics import median
 import numpy as np
 import numpy.typing as npt
 
-from tavt_kit.latency_table import Curve, DropCell, LayerCells, Uneven
-from tavt_kit.layer_cells import EVEN
+from tavt_kit.core.latency_table import Curve, DropCell, LayerCells, Uneven
+from tavt_kit.core.layer_cells import EVEN
 
 __all__ = ["Cell", "collect", "round_speeds", "time_cells"]
 

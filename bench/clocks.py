@@ -8,7 +8,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from tavt_kit.bench.table_plan import Array
-from tavt_kit.device import TargetDevice
+from tavt_kit.core.device import TargetDevice
 
 __all__ = ["OnnxClocks", "OpenvinoClocks", "PartClocks", "TorchClocks"]
 

@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from tavt_kit.control_group import ControlGroup
+from tavt_kit.core.control_group import ControlGroup
 
 __all__ = ["Counters", "megahertz", "thermal_events"]
 

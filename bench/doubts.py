@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from tavt_kit.bench.probes import Probed, probe
-from tavt_kit.device import TargetDevice
+from tavt_kit.core.device import TargetDevice
 from tavt_kit.runtimes.session import Images, Session
 
 if TYPE_CHECKING:

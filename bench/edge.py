@@ -24,14 +24,14 @@ from tavt_kit.bench.protocol import BRIEF, Protocol, bench
 from tavt_kit.bench.record import SCHEMA, VERSION, Benched, bench_body
 from tavt_kit.bench.table_plan import TablePlan
 from tavt_kit.bench.timing import open_graph, time_plan
-from tavt_kit.device import TargetDevice
+from tavt_kit.core.device import TargetDevice
+from tavt_kit.core.host import HostFacts
+from tavt_kit.core.latency_table import LatencyTable, tails_of
+from tavt_kit.core.records import make_folder, read_record, sha256_file, write_record
+from tavt_kit.core.schedule import TokenSchedule
 from tavt_kit.errors import DataError, TavtError
-from tavt_kit.host import HostFacts
-from tavt_kit.latency_table import LatencyTable, tails_of
-from tavt_kit.records import make_folder, read_record, sha256_file, write_record
 from tavt_kit.runtimes import check_available
 from tavt_kit.runtimes.available import accelerator_name
-from tavt_kit.schedule import TokenSchedule
 
 __all__ = ["GRAPHS", "PACK_FILE", "PACK_SCHEMA", "PACK_VERSION", "main"]
 

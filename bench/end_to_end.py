@@ -9,8 +9,8 @@ from pathlib import Path
 
 import numpy as np
 
+from tavt_kit.data.preprocess import Preprocessing, normalise, open_image, resize_crop
 from tavt_kit.errors import MeasurementError
-from tavt_kit.preprocess import Preprocessing, normalise, open_image, resize_crop
 from tavt_kit.runtimes.session import Images, InputShape, Session
 
 __all__ = ["PARTS", "EndToEnd"]

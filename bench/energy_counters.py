@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Protocol
 
-from tavt_kit.device import TargetDevice
+from tavt_kit.core.device import TargetDevice
 
 __all__ = ["EnergyMeter", "NoMeter", "NvidiaSmi", "Nvml", "Rapl", "energy_meter"]
 

@@ -12,12 +12,12 @@ from typing import Any
 import numpy as np
 import torch
 
-from tavt_kit.adaptive import AdaptiveViT, LeanViT
 from tavt_kit.bench.parts import DropPart, Part
 from tavt_kit.bench.table_plan import Array, TablePlan
-from tavt_kit.device import TargetDevice
+from tavt_kit.core.device import TargetDevice
+from tavt_kit.core.schedule import TokenSchedule
 from tavt_kit.errors import ExportError
-from tavt_kit.schedule import TokenSchedule
+from tavt_kit.models.wrap import AdaptiveViT, LeanViT
 
 __all__ = ["CALIBRATION", "Graphs", "calibration_of", "module_graph", "whole_graph"]
 

@@ -6,10 +6,10 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from tavt_kit.bench.record import Benched
-from tavt_kit.budget import Budget, Limit
+from tavt_kit.core.budget import Budget, Limit
+from tavt_kit.core.measurement import Measurement
+from tavt_kit.core.verdict import Verdict, judge_interval, judge_latency, judge_macs, latency_bounds
 from tavt_kit.errors import BudgetError
-from tavt_kit.measurement import Measurement
-from tavt_kit.verdict import Verdict, judge_interval, judge_latency, judge_macs, latency_bounds
 
 __all__ = ["Judged", "judge", "refuse_qualities"]
 

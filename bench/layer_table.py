@@ -8,7 +8,6 @@ from collections.abc import Callable, Mapping
 
 import numpy as np
 
-from tavt_kit.adaptive import AdaptiveViT
 from tavt_kit.bench.clocks import OnnxClocks, OpenvinoClocks, PartClocks, TorchClocks
 from tavt_kit.bench.graphs import Graphs, calibration_of
 from tavt_kit.bench.passes import BRIEF, measure_schedules, open_schedule, random_schedules
@@ -16,12 +15,13 @@ from tavt_kit.bench.protocol import Protocol
 from tavt_kit.bench.table_plan import TablePlan
 from tavt_kit.bench.timing import OnStep, time_plan
 from tavt_kit.bench.workshop import Workshop
-from tavt_kit.device import TargetDevice
-from tavt_kit.latency_table import HeldOut, LatencyTable
-from tavt_kit.measurement import paired_ratio
+from tavt_kit.core.device import TargetDevice
+from tavt_kit.core.latency_table import HeldOut, LatencyTable
+from tavt_kit.core.measurement import paired_ratio
+from tavt_kit.core.schedule import TokenSchedule
+from tavt_kit.models.wrap import AdaptiveViT
 from tavt_kit.runtimes import Session, check_available
 from tavt_kit.runtimes.available import refuse_modes
-from tavt_kit.schedule import TokenSchedule
 
 __all__ = ["check_table", "measure_table", "plan_table"]
 

@@ -25,7 +25,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from tavt_kit.device import TargetDevice
+from tavt_kit.core.device import TargetDevice
 from tavt_kit.errors import RecordError
 
 __all__ = ["FILE_OF", "FileJob", "LiveJob", "MemoryPeak", "peak_memory"]

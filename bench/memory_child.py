@@ -9,13 +9,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tavt_kit.device import TargetDevice
+from tavt_kit.core.device import TargetDevice
 from tavt_kit.errors import TavtError
 
 if TYPE_CHECKING:
-    from tavt_kit.adaptive import AdaptiveViT
+    from tavt_kit.core.schedule import TokenSchedule
+    from tavt_kit.models.wrap import AdaptiveViT
     from tavt_kit.runtimes import Session
-    from tavt_kit.schedule import TokenSchedule
 
 __all__ = ["main", "memory_mark"]
 
@@ -89,7 +89,7 @@ def _of_file(job: Mapping[str, Any], target: TargetDevice) -> tuple[Session, tup
 
 
 def _live(job: Mapping[str, Any], target: TargetDevice) -> tuple[Session, tuple[int, int]]:
-    from tavt_kit.adaptive import LeanViT
+    from tavt_kit.models.wrap import LeanViT
     from tavt_kit.runtimes import open_module
 
     model, schedule, size = _model(job)
@@ -107,8 +107,8 @@ def _write(job: Mapping[str, Any]) -> dict[str, Any]:
 
 def _model(job: Mapping[str, Any]) -> tuple[AdaptiveViT, TokenSchedule, tuple[int, int]]:
     from tavt_kit.checkpoints import open_model
-    from tavt_kit.model_card import ModelCard
-    from tavt_kit.schedule import TokenSchedule
+    from tavt_kit.core.model_card import ModelCard
+    from tavt_kit.core.schedule import TokenSchedule
 
     flags = {name: job[name] for name in ("weights", "image_size", "seed", "score", "pool", "reduction")}
     model = open_model(job["thing"], **flags).eval()

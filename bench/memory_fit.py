@@ -12,9 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tavt_kit.bench.passes import random_schedules
-from tavt_kit.device import TargetDevice
-from tavt_kit.memory_fit import MemoryFit, MemoryPoint, gene_terms, memory_terms
-from tavt_kit.schedule import TokenSchedule
+from tavt_kit.core.device import TargetDevice
+from tavt_kit.core.memory_fit import MemoryFit, MemoryPoint, gene_terms, memory_terms
+from tavt_kit.core.schedule import TokenSchedule
 
 __all__ = ["fit_memory"]
 

@@ -22,7 +22,7 @@ from typing import Any
 
 from tavt_kit.bench.counters import Counters, megahertz, thermal_events
 from tavt_kit.bench.disturbances import disturbances, unseen
-from tavt_kit.device import allowed_cpus
+from tavt_kit.core.device import allowed_cpus
 from tavt_kit.errors import MeasurementError, RecordError
 
 __all__ = ["Noise", "Watch"]

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from statistics import median
 
 from tavt_kit.bench.end_to_end import PARTS, EndToEnd
-from tavt_kit.measurement import Measurement
+from tavt_kit.core.measurement import Measurement
 from tavt_kit.runtimes.session import Session
 
 __all__ = ["Notes"]

@@ -10,25 +10,26 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from tavt_kit.adaptive import AdaptiveViT
 from tavt_kit.bench.edge import GRAPHS, PACK_FILE, PACK_SCHEMA, PACK_VERSION
 from tavt_kit.bench.graphs import Graphs, whole_graph
 from tavt_kit.bench.layer_table import plan_table
 from tavt_kit.bench.shared_weights import GraphFolder
-from tavt_kit.device import TargetDevice
+from tavt_kit.core.device import TargetDevice
+from tavt_kit.core.records import atomic_path, sha256_file
+from tavt_kit.core.schedule import TokenSchedule
 from tavt_kit.errors import TargetError
-from tavt_kit.macs import count_macs
-from tavt_kit.records import atomic_path, sha256_file
-from tavt_kit.schedule import TokenSchedule
+from tavt_kit.models.macs import count_macs
+from tavt_kit.models.wrap import AdaptiveViT
 
 __all__ = ["pack_passes", "pack_profile", "refuse_live"]
 
 CARRIED = (
-    "tavt_kit", "accuracy", "bench", "bench.cells", "bench.clocks", "bench.doubts", "bench.edge", "bench.probes",
-    "bench.protocol", "bench.ratios", "bench.record", "bench.shared_weights", "bench.table_plan", "bench.timing",
-    "bench.uneven", "block_bootstrap", "control_group", "device", "errors", "host", "latency_table", "layer_cells",
-    "measurement", "records", "runtimes", "runtimes.available", "runtimes.on_onnxruntime", "runtimes.on_openvino",
-    "runtimes.openvino_core", "runtimes.openvino_queue", "runtimes.session", "schedule",
+    "tavt_kit", "bench", "bench.cells", "bench.clocks", "bench.doubts", "bench.edge", "bench.probes", "bench.protocol",
+    "bench.ratios", "bench.record", "bench.shared_weights", "bench.table_plan", "bench.timing", "bench.uneven", "core",
+    "core.accuracy", "core.block_bootstrap", "core.control_group", "core.device", "core.host", "core.latency_table",
+    "core.layer_cells", "core.measurement", "core.records", "core.schedule", "errors", "runtimes", "runtimes.available",
+    "runtimes.on_onnxruntime", "runtimes.on_openvino", "runtimes.openvino_core", "runtimes.openvino_queue",
+    "runtimes.session",
 )  # fmt: skip
 """The modules that measure: what the runner imports, and no more."""
 

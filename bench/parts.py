@@ -12,10 +12,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from tavt_kit.adaptive import AdaptiveViT
-from tavt_kit.backbones.base import Watch
-from tavt_kit.drop import Pick
-from tavt_kit.tokens import TokenState
+from tavt_kit.models.backbones.base import Watch
+from tavt_kit.models.drop import Pick
+from tavt_kit.models.tokens import TokenState
+from tavt_kit.models.wrap import AdaptiveViT
 
 __all__ = ["AttendPart", "DropPart", "FeedPart", "HeadPart", "LastPart", "Part", "StemPart"]
 

@@ -8,16 +8,16 @@ from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
-from tavt_kit.adaptive import AdaptiveViT, LeanViT
 from tavt_kit.bench.graphs import whole_graph
 from tavt_kit.bench.protocol import BRIEF as BRIEF
 from tavt_kit.bench.protocol import Protocol, bench, random_images
 from tavt_kit.bench.timing import open_graph
-from tavt_kit.device import TargetDevice
-from tavt_kit.measurement import Measurement
+from tavt_kit.core.device import TargetDevice
+from tavt_kit.core.measurement import Measurement
+from tavt_kit.core.schedule import TokenSchedule
+from tavt_kit.models.wrap import AdaptiveViT, LeanViT
 from tavt_kit.runtimes import Images, Session, check_available, open_module
 from tavt_kit.runtimes.available import refuse_modes
-from tavt_kit.schedule import TokenSchedule
 
 __all__ = ["BRIEF", "measure_schedules", "open_schedule", "random_schedules"]
 

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from tavt_kit.bench.products import plain_clock, products
-from tavt_kit.device import TargetDevice
+from tavt_kit.core.device import TargetDevice
 from tavt_kit.errors import MeasurementError, RecordError
 
 __all__ = ["Peaks", "measure_peaks"]

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from tavt_kit.adaptive import AdaptiveViT
-from tavt_kit.artifact_card import ArtifactCard
-from tavt_kit.device import TargetDevice
-from tavt_kit.model_card import ModelCard
-from tavt_kit.schedule import TokenSchedule
+from tavt_kit.core.artifact_card import ArtifactCard
+from tavt_kit.core.device import TargetDevice
+from tavt_kit.core.model_card import ModelCard
+from tavt_kit.core.schedule import TokenSchedule
+from tavt_kit.models.wrap import AdaptiveViT
 
 __all__ = ["write_int8", "write_plain"]
 

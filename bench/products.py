@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from tavt_kit.device import TargetDevice
+from tavt_kit.core.device import TargetDevice
 
 __all__ = ["Product", "products"]
 

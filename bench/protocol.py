@@ -13,8 +13,8 @@ from typing import Protocol as Shape
 
 import numpy as np
 
+from tavt_kit.core.measurement import Measurement
 from tavt_kit.errors import MeasurementError
-from tavt_kit.measurement import Measurement
 from tavt_kit.runtimes.session import Images, Session
 
 __all__ = ["BRIEF", "Protocol", "Turns", "bench", "random_images"]

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from tavt_kit.block_bootstrap import DRAWS, LEAST_FOR_BLOCKS, LEAST_ROUNDS, median_interval
-from tavt_kit.measurement import Measurement, PairedRatio, paired_ratio, round_ratios
+from tavt_kit.core.block_bootstrap import DRAWS, LEAST_FOR_BLOCKS, LEAST_ROUNDS, median_interval
+from tavt_kit.core.measurement import Measurement, PairedRatio, paired_ratio, round_ratios
 
 __all__ = ["METHOD", "bootstrap_ratio"]
 

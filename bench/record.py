@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 from tavt_kit.bench.protocol import Protocol
 from tavt_kit.bench.ratios import METHOD, bootstrap_ratio
-from tavt_kit.device import TargetDevice
-from tavt_kit.host import HostFacts
-from tavt_kit.measurement import Measurement, PairedRatio
-from tavt_kit.schedule import TokenSchedule
+from tavt_kit.core.device import TargetDevice
+from tavt_kit.core.host import HostFacts
+from tavt_kit.core.measurement import Measurement, PairedRatio
+from tavt_kit.core.schedule import TokenSchedule
 
 if TYPE_CHECKING:
     from tavt_kit.runtimes.executed import ExecutedGraph  # not carried by a pack, which looks at no graph

@@ -15,14 +15,14 @@ from functools import cached_property
 from pathlib import Path
 from typing import cast
 
-from tavt_kit.adaptive import AdaptiveViT
 from tavt_kit.bench.memory import FILE_OF, FileJob, LiveJob, MemoryPeak, peak_memory
 from tavt_kit.bench.plain_file import write_int8, write_plain
 from tavt_kit.checkpoints import save_model
-from tavt_kit.device import TargetDevice
+from tavt_kit.core.device import TargetDevice
+from tavt_kit.core.model_card import ModelCard
+from tavt_kit.core.schedule import TokenSchedule, counts_text
 from tavt_kit.errors import MeasurementError, TargetError
-from tavt_kit.model_card import ModelCard
-from tavt_kit.schedule import TokenSchedule, counts_text
+from tavt_kit.models.wrap import AdaptiveViT
 
 __all__ = ["ScheduleMemory", "refuse_untold"]
 

@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from tavt_kit.device import TargetDevice
+from tavt_kit.core.device import TargetDevice
+from tavt_kit.core.schedule import TokenSchedule
 from tavt_kit.errors import RecordError, TavtError
-from tavt_kit.schedule import TokenSchedule
 
 __all__ = ["Array", "CellPlan", "TablePlan"]
 

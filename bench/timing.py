@@ -17,12 +17,12 @@ from tavt_kit.bench.cells import Cell, collect, time_cells
 from tavt_kit.bench.clocks import PartClocks
 from tavt_kit.bench.table_plan import CellPlan, TablePlan
 from tavt_kit.bench.uneven import find_uneven
-from tavt_kit.device import TargetDevice
-from tavt_kit.host import HostFacts
-from tavt_kit.latency_table import LatencyTable, Uneven
+from tavt_kit.core.device import TargetDevice
+from tavt_kit.core.host import HostFacts
+from tavt_kit.core.latency_table import LatencyTable, Uneven
+from tavt_kit.core.schedule import TokenSchedule
 from tavt_kit.runtimes.available import accelerator_name
 from tavt_kit.runtimes.session import Session
-from tavt_kit.schedule import TokenSchedule
 
 __all__ = ["OnStep", "open_graph", "time_plan"]
 

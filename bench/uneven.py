@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tavt_kit.bench.table_plan import CellPlan, TablePlan
-from tavt_kit.layer_cells import Uneven
+from tavt_kit.core.layer_cells import Uneven
 
 __all__ = ["find_uneven"]
 

@@ -10,13 +10,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from tavt_kit.adaptive import AdaptiveViT
 from tavt_kit.bench.parts import AttendPart, DropPart, FeedPart, HeadPart, LastPart, Part, StemPart
 from tavt_kit.bench.table_plan import CellPlan, TablePlan
-from tavt_kit.device import TargetDevice
-from tavt_kit.macs import MacsFormula, count_macs
+from tavt_kit.core.device import TargetDevice
+from tavt_kit.core.schedule import TokenSchedule
+from tavt_kit.models.macs import MacsFormula, count_macs
+from tavt_kit.models.wrap import AdaptiveViT
 from tavt_kit.runtimes.on_torch import placed
-from tavt_kit.schedule import TokenSchedule
 
 __all__ = ["Workshop", "token_grid"]
 

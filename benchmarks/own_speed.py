@@ -24,27 +24,27 @@ import numpy as np
 import torch
 from PIL import Image
 
-from tavt_kit.adaptive import AdaptiveViT, LeanViT, wrap
-from tavt_kit.artifact_card import ArtifactCard
 from tavt_kit.bench import Protocol, bench, random_images
 from tavt_kit.bench.record import SCHEMA, VERSION, Benched, bench_body
 from tavt_kit.checks import Artifact, Gate, Source, check
+from tavt_kit.core.artifact_card import ArtifactCard
+from tavt_kit.core.device import TargetDevice
+from tavt_kit.core.host import HostFacts
+from tavt_kit.core.model_card import ModelCard
+from tavt_kit.core.records import make_folder, write_record
+from tavt_kit.core.schedule import TokenSchedule
 from tavt_kit.data import Sample
-from tavt_kit.device import TargetDevice
+from tavt_kit.data.preprocess import Preprocessing
 from tavt_kit.distill.bound import Bound
 from tavt_kit.distill.sampling import Sampler
 from tavt_kit.distill.step import sandwich_step
 from tavt_kit.exporters.to_onnx import to_onnx
-from tavt_kit.host import HostFacts
-from tavt_kit.model_card import ModelCard
-from tavt_kit.preprocess import Preprocessing
-from tavt_kit.records import make_folder, write_record
+from tavt_kit.models.timm_import import timm
+from tavt_kit.models.wrap import AdaptiveViT, LeanViT, wrap
 from tavt_kit.runtimes import Images, Session, open_module
 from tavt_kit.runtimes.on_torch import torch_threads
-from tavt_kit.schedule import TokenSchedule
 from tavt_kit.search import Outcome, Space
 from tavt_kit.search.by_name import begin
-from tavt_kit.timm_import import timm
 
 RESULTS = Path(__file__).parent / "results"
 MODEL, TAPER, CLASSES = "vit_small_patch16_224", 0.2, 20

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 
 from torch import nn
 
-from tavt_kit.adaptive import AdaptiveViT
+from tavt_kit.models.wrap import AdaptiveViT
 
 __all__ = ["BRANCH", "attached"]
 

@@ -10,9 +10,12 @@ from typing import Any, TypeVar
 
 import torch
 
-from tavt_kit.adaptive import AdaptiveViT
 from tavt_kit.checkpoints import save_model
+from tavt_kit.core.model_card import ModelCard
+from tavt_kit.core.records import make_folder
+from tavt_kit.core.schedule import TokenSchedule
 from tavt_kit.data import ImageSet, thin_out
+from tavt_kit.data.preprocess import Preprocessing
 from tavt_kit.distill.feed import check_shares
 from tavt_kit.distill.loop import Judge, Loop
 from tavt_kit.distill.photometric import photometric
@@ -25,11 +28,8 @@ from tavt_kit.distill.recipe import DistillRecipe, TrainRecipe
 from tavt_kit.distill.running import Running
 from tavt_kit.distill.selection import Metric
 from tavt_kit.errors import DataError, TrainingError
-from tavt_kit.evaluation import LeanEvaluator
-from tavt_kit.model_card import ModelCard
-from tavt_kit.preprocess import Preprocessing
-from tavt_kit.records import make_folder
-from tavt_kit.schedule import TokenSchedule
+from tavt_kit.evaluation.evaluator import LeanEvaluator
+from tavt_kit.models.wrap import AdaptiveViT
 
 __all__ = [
     "asked_of",

@@ -7,9 +7,9 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
+from tavt_kit.data.preprocess import Preprocessing
 from tavt_kit.distill.photometric import seeded
 from tavt_kit.distill.reading import Reading
-from tavt_kit.preprocess import Preprocessing
 
 from torchvision import transforms  # isort: skip  # after photometric, which makes it importable
 

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from tavt_kit.adaptive import AdaptiveViT
+from tavt_kit.models.wrap import AdaptiveViT
 
 __all__ = ["parameter_depths"]
 

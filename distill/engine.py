@@ -12,7 +12,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from tavt_kit.adaptive import AdaptiveViT
 from tavt_kit.distill.feed import Batch
 from tavt_kit.distill.gradients import Gradients, Step
 from tavt_kit.distill.optimisation import Optimisation
@@ -25,7 +24,8 @@ from tavt_kit.distill.running import Running
 from tavt_kit.distill.selection import Selection
 from tavt_kit.distill.state import load_state, readable, save_state, state_file
 from tavt_kit.errors import TrainingError
-from tavt_kit.timm_import import timm
+from tavt_kit.models.timm_import import timm
+from tavt_kit.models.wrap import AdaptiveViT
 
 __all__ = ["Engine"]
 

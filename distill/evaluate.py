@@ -9,14 +9,14 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from tavt_kit.accuracy import Accuracy
-from tavt_kit.adaptive import AdaptiveViT
+from tavt_kit.core.accuracy import Accuracy
+from tavt_kit.core.schedule import TokenSchedule
 from tavt_kit.distill.pictures import Pictures
 from tavt_kit.distill.precision import autocast
 from tavt_kit.distill.progress import Progress, Silent
-from tavt_kit.evaluation import LeanEvaluator
-from tavt_kit.macs import count_macs
-from tavt_kit.schedule import TokenSchedule
+from tavt_kit.evaluation.evaluator import LeanEvaluator
+from tavt_kit.models.macs import count_macs
+from tavt_kit.models.wrap import AdaptiveViT
 
 __all__ = ["LADDER", "Rung", "climb", "features"]
 

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from tavt_kit.adaptive import AdaptiveViT
-from tavt_kit.backbones.ffvt import Ffvt
-from tavt_kit.backbones.mixvit import MixVitHybrid
-from tavt_kit.backbones.pim import Pim
-from tavt_kit.backbones.transfg import TransFg
-from tavt_kit.backbones.vitae import Vitae
 from tavt_kit.distill.preset import recipe_names
 from tavt_kit.distill.recipe import FAMILIES, TrainRecipe
 from tavt_kit.errors import TrainingError
+from tavt_kit.models.backbones.ffvt import Ffvt
+from tavt_kit.models.backbones.mixvit import MixVitHybrid
+from tavt_kit.models.backbones.pim import Pim
+from tavt_kit.models.backbones.transfg import TransFg
+from tavt_kit.models.backbones.vitae import Vitae
+from tavt_kit.models.wrap import AdaptiveViT
 
 __all__ = ["check_family", "family_of"]
 

@@ -25,7 +25,7 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from tavt_kit.device import available_threads
+from tavt_kit.core.device import available_threads
 from tavt_kit.distill.augment import augment
 from tavt_kit.distill.cropping import crop
 from tavt_kit.distill.optimisation import Optimisation
@@ -33,7 +33,7 @@ from tavt_kit.distill.photometric import eraser, photometric, seeded
 from tavt_kit.distill.pictures import Order, Pictures, Undecoded
 from tavt_kit.distill.reading import Reading
 from tavt_kit.errors import DataError, TrainingError
-from tavt_kit.timm_import import timm
+from tavt_kit.models.timm_import import timm
 
 __all__ = ["Batch", "check_shares", "stream", "workers_of"]
 

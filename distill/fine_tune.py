@@ -9,8 +9,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tavt_kit.adaptive import AdaptiveViT
+from tavt_kit.core.measurement import Accuracy
+from tavt_kit.core.model_card import ModelCard
 from tavt_kit.data import ImageSet, inherit_split
+from tavt_kit.data.preprocess import Preprocessing
 from tavt_kit.distill.branch import attached
 from tavt_kit.distill.common import (
     asked_of,
@@ -38,9 +40,7 @@ from tavt_kit.distill.regularise import set_drop_path, set_dropout
 from tavt_kit.distill.run_folder import RunFolder
 from tavt_kit.distill.state import has_state, remove_state
 from tavt_kit.errors import TrainingError
-from tavt_kit.measurement import Accuracy
-from tavt_kit.model_card import ModelCard
-from tavt_kit.preprocess import Preprocessing
+from tavt_kit.models.wrap import AdaptiveViT
 
 __all__ = ["train"]
 

@@ -8,15 +8,15 @@ from dataclasses import dataclass
 import torch.nn.functional as F
 from torch import Tensor
 
-from tavt_kit.adaptive import AdaptiveViT
-from tavt_kit.backbones.base import Outputs
-from tavt_kit.backbones.pim_vit import PimVitBackbone
-from tavt_kit.backbones.transfg import TransFgBackbone
 from tavt_kit.distill.contrastive import contrastive_loss
 from tavt_kit.distill.losses import at_least_f32
 from tavt_kit.distill.pim_loss import pim_loss
 from tavt_kit.errors import TrainingError
-from tavt_kit.tokens import TokenState
+from tavt_kit.models.backbones.base import Outputs
+from tavt_kit.models.backbones.pim_vit import PimVitBackbone
+from tavt_kit.models.backbones.transfg import TransFgBackbone
+from tavt_kit.models.tokens import TokenState
+from tavt_kit.models.wrap import AdaptiveViT
 
 __all__ = ["FullLoss", "full_loss_of"]
 

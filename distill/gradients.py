@@ -10,7 +10,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from tavt_kit.adaptive import AdaptiveViT
 from tavt_kit.distill.feed import Batch
 from tavt_kit.distill.memory import fitting
 from tavt_kit.distill.precision import autocast, dtype_of
@@ -18,6 +17,7 @@ from tavt_kit.distill.processes import Processes
 from tavt_kit.distill.running import Running
 from tavt_kit.distill.step import training_attention
 from tavt_kit.errors import TrainingError
+from tavt_kit.models.wrap import AdaptiveViT
 
 __all__ = ["Backward", "Gradients", "Step"]
 

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from tavt_kit.adaptive import AdaptiveViT
+from tavt_kit.core.schedule import TokenSchedule
 from tavt_kit.data import ImageSet, inherit_split
 from tavt_kit.distill.bound import Bound
 from tavt_kit.distill.common import (
@@ -40,7 +40,7 @@ from tavt_kit.distill.state import remove_state
 from tavt_kit.distill.step import SandwichRule, sandwich_step
 from tavt_kit.distill.teacher import Teacher
 from tavt_kit.errors import TrainingError
-from tavt_kit.schedule import TokenSchedule
+from tavt_kit.models.wrap import AdaptiveViT
 
 __all__ = ["distill"]
 

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from tavt_kit.distill.losses import at_least_f32
-from tavt_kit.drop import gather_rows
+from tavt_kit.models.drop import gather_rows
 
 __all__ = ["Inside", "attention_loss", "feature_loss"]
 

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from tavt_kit.tokens import TokenState
+from tavt_kit.models.tokens import TokenState
 
 __all__ = ["Joint"]
 

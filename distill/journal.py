@@ -7,8 +7,8 @@ from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
 
+from tavt_kit.core.records import make_folder
 from tavt_kit.distill.metrics import MetricsLog
-from tavt_kit.records import make_folder
 
 __all__ = ["EVENTS_FOLDER", "Journal"]
 

@@ -9,13 +9,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tavt_kit.adaptive import AdaptiveViT
-from tavt_kit.answer import paired
+from tavt_kit.core.records import atomic_path, make_folder
+from tavt_kit.core.schedule import TokenSchedule
 from tavt_kit.distill.evaluate import LADDER, Rung
 from tavt_kit.distill.state import STATE_FOLDER
-from tavt_kit.macs import MacsFormula
-from tavt_kit.records import atomic_path, make_folder
-from tavt_kit.schedule import TokenSchedule
+from tavt_kit.evaluation.answer import paired
+from tavt_kit.models.macs import MacsFormula
+from tavt_kit.models.wrap import AdaptiveViT
 
 __all__ = ["after_record", "forget_before", "keep_before", "ladder_of", "ladder_record"]
 

@@ -12,7 +12,6 @@ from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from pathlib import Path
 
-from tavt_kit.adaptive import AdaptiveViT
 from tavt_kit.distill.engine import Engine
 from tavt_kit.distill.feed import Batch, stream
 from tavt_kit.distill.gradients import Backward, Step
@@ -25,6 +24,7 @@ from tavt_kit.distill.progress import Progress
 from tavt_kit.distill.running import Running
 from tavt_kit.distill.selection import Metric
 from tavt_kit.distill.state import drop_other_best, load_best, save_best
+from tavt_kit.models.wrap import AdaptiveViT
 
 __all__ = ["SAVE_SECONDS", "Backward", "Judge", "Loop", "Selected", "Step", "run_loop"]
 

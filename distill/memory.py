@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import TypeVar
 
 from tavt_kit.errors import TrainingError
-from tavt_kit.out_of_memory import is_out_of_memory
+from tavt_kit.runtimes.out_of_memory import is_out_of_memory
 
 __all__ = ["fitting"]
 

@@ -8,8 +8,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO
 
+from tavt_kit.core.records import atomic_text, read_lines
 from tavt_kit.errors import OutputError
-from tavt_kit.records import atomic_text, read_lines
 
 __all__ = ["METRICS_FILE", "MetricsLog", "read_metrics"]
 

@@ -11,10 +11,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from tavt_kit.adaptive import AdaptiveViT
-from tavt_kit.backbones.base import inside_attention
-from tavt_kit.backbones.fusion import FusionViT
-from tavt_kit.backbones.mixvit import MixVitHybrid
 from tavt_kit.distill.feed import Batch
 from tavt_kit.distill.losses import at_least_f32
 from tavt_kit.distill.mixing import (
@@ -27,8 +23,12 @@ from tavt_kit.distill.mixing import (
 )
 from tavt_kit.distill.objective import Objective
 from tavt_kit.errors import TrainingError
-from tavt_kit.scores import cls_score
-from tavt_kit.timm_import import timm
+from tavt_kit.models.backbones.base import inside_attention
+from tavt_kit.models.backbones.fusion import FusionViT
+from tavt_kit.models.backbones.mixvit import MixVitHybrid
+from tavt_kit.models.scores import cls_score
+from tavt_kit.models.timm_import import timm
+from tavt_kit.models.wrap import AdaptiveViT
 
 __all__ = ["Entropy", "Terms", "hybrid_mix", "pure_mix"]
 

@@ -14,10 +14,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from tavt_kit.backbones.base import Watch
 from tavt_kit.distill.losses import at_least_f32
 from tavt_kit.errors import TrainingError
-from tavt_kit.timm_import import timm
+from tavt_kit.models.backbones.base import Watch
+from tavt_kit.models.timm_import import timm
 
 __all__ = [
     "AttentionCall",

@@ -10,8 +10,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from tavt_kit.adaptive import AdaptiveViT
-from tavt_kit.backbones.pim import Pim
 from tavt_kit.distill.contrastive import contrastive_loss
 from tavt_kit.distill.feed import Batch
 from tavt_kit.distill.loop import Backward, Step
@@ -20,7 +18,9 @@ from tavt_kit.distill.mix_terms import Terms, hybrid_mix, pure_mix
 from tavt_kit.distill.objective import Objective
 from tavt_kit.distill.pim_loss import PimWeights, pim_terms
 from tavt_kit.errors import TrainingError
-from tavt_kit.tokens import TokenState
+from tavt_kit.models.backbones.pim import Pim
+from tavt_kit.models.tokens import TokenState
+from tavt_kit.models.wrap import AdaptiveViT
 
 __all__ = ["balanced_weights", "make_step", "target_loss"]
 

@@ -7,11 +7,11 @@ from typing import Any
 
 import torch
 
-from tavt_kit.adaptive import AdaptiveViT
 from tavt_kit.distill.branch import BRANCH
 from tavt_kit.distill.depth import parameter_depths
 from tavt_kit.distill.optimisation import Optimisation
 from tavt_kit.errors import TrainingError
+from tavt_kit.models.wrap import AdaptiveViT
 
 __all__ = ["check_scales", "freeze", "make_optimiser", "set_rate"]
 

@@ -14,16 +14,16 @@ from dataclasses import dataclass, field, replace
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from tavt_kit.adaptive import AdaptiveViT
-from tavt_kit.backbones.base import Watch
-from tavt_kit.backbones.map_watch import MapWatch
+from tavt_kit.core.schedule import TokenSchedule
 from tavt_kit.distill.inside import Inside
 from tavt_kit.distill.joint import Joint
-from tavt_kit.drop import Pick, drop, restore
 from tavt_kit.errors import UnsupportedBackbone
-from tavt_kit.merge import merge
-from tavt_kit.schedule import TokenSchedule
-from tavt_kit.tokens import TokenState
+from tavt_kit.models.backbones.base import Watch
+from tavt_kit.models.backbones.map_watch import MapWatch
+from tavt_kit.models.drop import Pick, drop, restore
+from tavt_kit.models.merge import merge
+from tavt_kit.models.tokens import TokenState
+from tavt_kit.models.wrap import AdaptiveViT
 
 __all__ = ["Learn", "Passes", "batch_norms"]
 

@@ -16,10 +16,10 @@ import torch
 from PIL import Image, ImageOps
 from torch import Tensor
 
+from tavt_kit.data.preprocess import Preprocessing
 from tavt_kit.distill.reading import Reading
 from tavt_kit.errors import TrainingError
-from tavt_kit.preprocess import Preprocessing
-from tavt_kit.timm_import import timm  # before torchvision, which imports only so beside a CPU-only torch
+from tavt_kit.models.timm_import import timm  # before torchvision, which imports only so beside a CPU-only torch
 
 from torchvision import transforms  # isort: skip
 

@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from tavt_kit.data.preprocess import Preprocessing, resize_crop
 from tavt_kit.distill.reading import Reading
-from tavt_kit.preprocess import Preprocessing, resize_crop
 
 __all__ = ["Preparation"]
 

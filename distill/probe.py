@@ -12,8 +12,8 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from tavt_kit.adaptive import AdaptiveViT
 from tavt_kit.errors import TrainingError, UnsupportedBackbone
+from tavt_kit.models.wrap import AdaptiveViT
 
 __all__ = ["PENALTIES", "Probe", "fit_probe", "set_head"]
 

@@ -1,6 +1,6 @@
 """How training pictures are read: resized, cropped, changed at random and mixed. A value; a run's record holds it.
 
-Evaluation reads none of this: it is the model's own preprocessing, always (``tavt_kit.preprocess``).
+Evaluation reads none of this: it is the model's own preprocessing, always (``tavt_kit.data.preprocess``).
 """
 
 from __future__ import annotations
@@ -11,9 +11,9 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from tavt_kit.data.preprocess import Preprocessing
 from tavt_kit.distill.augment import check_augmentations
 from tavt_kit.errors import TrainingError, UnknownName
-from tavt_kit.preprocess import Preprocessing
 
 __all__ = ["CROPS", "ERASING_FILLS", "INTERPOLATIONS", "POLICIES", "Reading"]
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from torch import nn
 
-from tavt_kit.adaptive import AdaptiveViT
-from tavt_kit.backbones.vitae import Vitae
 from tavt_kit.errors import TrainingError
-from tavt_kit.timm_import import timm
+from tavt_kit.models.backbones.vitae import Vitae
+from tavt_kit.models.timm_import import timm
+from tavt_kit.models.wrap import AdaptiveViT
 
 __all__ = ["set_drop_path", "set_dropout"]
 

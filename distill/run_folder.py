@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import Any
 
 from tavt_kit import __version__
-from tavt_kit.command_line import command_line
+from tavt_kit.core.command_line import command_line
+from tavt_kit.core.host import HostFacts
+from tavt_kit.core.records import make_folder, read_record, write_record
 from tavt_kit.distill.journal import EVENTS_FOLDER
 from tavt_kit.distill.processes import Processes
 from tavt_kit.distill.state import STATE_FOLDER, has_state
 from tavt_kit.errors import OutputError, RecordError, TrainingError
-from tavt_kit.host import HostFacts
-from tavt_kit.records import make_folder, read_record, write_record
 
 __all__ = ["RUN_FILE", "RunFolder", "read_run_record"]
 

@@ -13,9 +13,9 @@ from typing import Any
 
 import numpy as np
 
+from tavt_kit.core.schedule import TokenSchedule, stage_layers
 from tavt_kit.distill.bound import Bound
 from tavt_kit.errors import TrainingError, UnknownName
-from tavt_kit.schedule import TokenSchedule, stage_layers
 
 __all__ = [
     "SAMPLINGS",

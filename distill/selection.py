@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from tavt_kit.errors import MeasurementError, TrainingError
-from tavt_kit.scoring import macro_f1
+from tavt_kit.evaluation.scoring import macro_f1
 
 __all__ = ["METRICS", "Metric", "Selection"]
 

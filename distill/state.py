@@ -11,8 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from tavt_kit.core.records import atomic_path, make_folder
 from tavt_kit.errors import CheckpointError
-from tavt_kit.records import atomic_path, make_folder
 
 __all__ = [
     "STATE_FOLDER",

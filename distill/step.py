@@ -11,15 +11,15 @@ import torch
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from tavt_kit.adaptive import AdaptiveViT
+from tavt_kit.core.schedule import TokenSchedule
 from tavt_kit.distill.full_loss import full_loss_of
 from tavt_kit.distill.inside import Inside, attention_loss, feature_loss
 from tavt_kit.distill.losses import check_direction, divergence
 from tavt_kit.distill.passes import Passes
 from tavt_kit.distill.teacher import Teacher
 from tavt_kit.errors import TrainingError
-from tavt_kit.schedule import TokenSchedule
-from tavt_kit.tokens import TokenState
+from tavt_kit.models.tokens import TokenState
+from tavt_kit.models.wrap import AdaptiveViT
 
 __all__ = ["SandwichRule", "SandwichStep", "sandwich_step", "training_attention"]
 

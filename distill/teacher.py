@@ -8,10 +8,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from tavt_kit.adaptive import AdaptiveViT
+from tavt_kit.core.model_card import ModelCard
+from tavt_kit.data.preprocess import Preprocessing
 from tavt_kit.errors import DataError, TrainingError
-from tavt_kit.model_card import ModelCard
-from tavt_kit.preprocess import Preprocessing
+from tavt_kit.models.wrap import AdaptiveViT
 
 __all__ = ["Teacher"]
 

@@ -11,10 +11,10 @@ import numpy as np
 import torch
 
 import tavt_kit as tk
-from tavt_kit.adaptive import AdaptiveViT, LeanViT
-from tavt_kit.backbones.pim import Pim
-from tavt_kit.device import TargetDevice
+from tavt_kit.core.device import TargetDevice
 from tavt_kit.distill.pim_loss import pim_loss
+from tavt_kit.models.backbones.pim import Pim
+from tavt_kit.models.wrap import AdaptiveViT, LeanViT
 from tavt_kit.runtimes import open_module
 
 BACKBONES = ("convnext_atto", "deit3_small_patch16_224")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tavt_kit.answer import Answer
+from tavt_kit.evaluation.answer import Answer
 from tavt_kit.search.algorithm import Algorithm, Outcome
 from tavt_kit.search.by_name import ALGORITHMS
 from tavt_kit.search.evaluate import Evaluate, one_by_one

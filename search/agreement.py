@@ -9,8 +9,8 @@ from typing import Any
 
 from scipy.stats import kendalltau
 
+from tavt_kit.core.front import hypervolume
 from tavt_kit.errors import MeasurementError
-from tavt_kit.front import hypervolume
 
 __all__ = ["Agreement", "agreement"]
 

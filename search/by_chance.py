@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from tavt_kit.schedule import TokenSchedule
+from tavt_kit.core.schedule import TokenSchedule
 from tavt_kit.search.algorithm import Outcome
 from tavt_kit.search.proposer import Proposer
 from tavt_kit.search.untried import EXHAUSTED

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+from tavt_kit.core.schedule import TokenSchedule
 from tavt_kit.errors import BudgetError, UnknownName
-from tavt_kit.schedule import TokenSchedule
 from tavt_kit.search.algorithm import Algorithm
 from tavt_kit.search.by_chance import ByChance
 from tavt_kit.search.evolution import Evolution

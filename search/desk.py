@@ -8,17 +8,17 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from statistics import median
 
-from tavt_kit.accuracy import PairedDifference
-from tavt_kit.answer import Answer
-from tavt_kit.budget import Budget, Limit
-from tavt_kit.candidate import Candidate, CostKind
+from tavt_kit.core.accuracy import PairedDifference
+from tavt_kit.core.budget import Budget, Limit
+from tavt_kit.core.candidate import Candidate, CostKind
+from tavt_kit.core.front import ParetoFront
+from tavt_kit.core.measurement import Measurement
+from tavt_kit.core.schedule import TokenSchedule
+from tavt_kit.core.verdict import Verdict, worst
 from tavt_kit.errors import MeasurementError
-from tavt_kit.front import ParetoFront
-from tavt_kit.measurement import Measurement
-from tavt_kit.schedule import TokenSchedule
+from tavt_kit.evaluation.answer import Answer
 from tavt_kit.search.objectives import leading
 from tavt_kit.search.result import SearchResult, by_preference, shortfall
-from tavt_kit.verdict import Verdict, worst
 
 __all__ = ["Compare", "Desk", "Evaluate", "Measure", "Peaks", "memory_ratio"]
 

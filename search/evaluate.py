@@ -8,10 +8,10 @@ from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import closing
 from typing import NamedTuple
 
-from tavt_kit.accuracy import Accuracy
-from tavt_kit.answer import Answer
+from tavt_kit.core.accuracy import Accuracy
+from tavt_kit.core.schedule import TokenSchedule
 from tavt_kit.errors import DataError, MeasurementError
-from tavt_kit.schedule import TokenSchedule
+from tavt_kit.evaluation.answer import Answer
 from tavt_kit.search.store import Store
 
 __all__ = ["Answered", "Evaluate", "in_order", "one_by_one"]

@@ -17,7 +17,7 @@ from pymoo.core.repair import Repair
 from pymoo.core.termination import NoTermination
 from pymoo.problems.static import StaticProblem
 
-from tavt_kit.schedule import TokenSchedule
+from tavt_kit.core.schedule import TokenSchedule
 from tavt_kit.search.algorithm import Outcome
 from tavt_kit.search.operators import cross, fit, mutate
 from tavt_kit.search.proposer import Proposer

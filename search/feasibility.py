@@ -6,11 +6,11 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 
-from tavt_kit.budget import Budget, Limit
-from tavt_kit.candidate import CostKind
-from tavt_kit.device import TargetDevice
+from tavt_kit.core.budget import Budget, Limit
+from tavt_kit.core.candidate import CostKind
+from tavt_kit.core.device import TargetDevice
+from tavt_kit.core.schedule import TokenSchedule
 from tavt_kit.errors import BudgetError, BudgetTooTight
-from tavt_kit.schedule import TokenSchedule
 from tavt_kit.search.space import Space
 
 __all__ = ["Costs", "Reach", "check_reachable", "reach_of", "refuse_unsearchable"]

@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tavt_kit.candidate import Candidate, schedule_of
+from tavt_kit.core.candidate import Candidate, schedule_of
+from tavt_kit.core.records import read_record
 from tavt_kit.errors import MissingDependency
-from tavt_kit.records import read_record
 from tavt_kit.search.record import FRONT_FILE, FRONT_SCHEMA
 from tavt_kit.search.result import SearchResult
 

@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from tavt_kit.core.schedule import JointSchedule, TokenSchedule
 from tavt_kit.errors import ScheduleError
-from tavt_kit.schedule import JointSchedule, TokenSchedule
 from tavt_kit.search.space import Levels, Space
 
 __all__ = ["GENES", "JointSpace"]

@@ -5,11 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 
-from tavt_kit.budget import Budget
-from tavt_kit.candidate import Candidate
+from tavt_kit.core.budget import Budget
+from tavt_kit.core.candidate import Candidate
+from tavt_kit.core.front import ParetoFront
+from tavt_kit.core.schedule import TokenSchedule
 from tavt_kit.errors import BudgetError, MeasurementError
-from tavt_kit.front import ParetoFront
-from tavt_kit.schedule import TokenSchedule
 from tavt_kit.search.algorithm import Algorithm, Outcome
 from tavt_kit.search.by_name import POPULATION, begin
 from tavt_kit.search.evaluate import Evaluate
@@ -82,7 +82,7 @@ def search(
         MeasurementError: The dense model itself could not be evaluated.
 
     Example:
-        >>> from tavt_kit.accuracy import Accuracy
+        >>> from tavt_kit.core.accuracy import Accuracy
         >>> from tavt_kit.search import one_by_one
         >>> space = Space(tokens=17, layers=4)
         >>> def evaluate(schedule):

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from tavt_kit.accuracy import Accuracy
-from tavt_kit.budget import Budget
-from tavt_kit.candidate import CostKind
+from tavt_kit.core.accuracy import Accuracy
+from tavt_kit.core.budget import Budget
+from tavt_kit.core.candidate import CostKind
 from tavt_kit.errors import BudgetError, DataError, UnknownName
-from tavt_kit.scoring import METRICS, metric_named
+from tavt_kit.evaluation.scoring import METRICS, metric_named
 from tavt_kit.search.feasibility import Costs
 
 __all__ = ["COSTS", "Objectives", "leading"]

@@ -6,10 +6,10 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tavt_kit.budget import Budget
+from tavt_kit.core.budget import Budget
+from tavt_kit.core.schedule import TokenSchedule
+from tavt_kit.data.preprocess import Preprocessing
 from tavt_kit.errors import DataError
-from tavt_kit.preprocess import Preprocessing
-from tavt_kit.schedule import TokenSchedule
 from tavt_kit.search.feasibility import Costs, refuse_unsearchable
 from tavt_kit.search.loop import search
 from tavt_kit.search.objectives import Objectives
@@ -17,8 +17,8 @@ from tavt_kit.search.result import Progress, SearchResult
 from tavt_kit.search.space import Space
 
 if TYPE_CHECKING:
-    from tavt_kit.adaptive import AdaptiveViT
     from tavt_kit.data import ImageSet
+    from tavt_kit.models.wrap import AdaptiveViT
 
 __all__ = ["search_model"]
 
@@ -74,9 +74,9 @@ def search_model(
         >>> front_frame(found)  # doctest: +SKIP
     """
     from tavt_kit.data import ImageSet, load_bytes
-    from tavt_kit.macs import MacsFormula
-    from tavt_kit.scoring import Scoring
-    from tavt_kit.shared_evaluation import SharedEvaluator
+    from tavt_kit.evaluation.scoring import Scoring
+    from tavt_kit.evaluation.shared_evaluation import SharedEvaluator
+    from tavt_kit.models.macs import MacsFormula
 
     limits, weighed = Budget.parse(budget), Objectives.parse(objectives)
     refuse_unsearchable(limits)

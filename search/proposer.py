@@ -8,8 +8,8 @@ from functools import cached_property
 
 import numpy as np
 
+from tavt_kit.core.schedule import TokenSchedule
 from tavt_kit.errors import TavtError
-from tavt_kit.schedule import TokenSchedule
 from tavt_kit.search.algorithm import Outcome
 from tavt_kit.search.seeds import Fits
 from tavt_kit.search.space import Levels, Space

@@ -20,10 +20,10 @@ from statistics import NormalDist
 import numpy as np
 from numpy.typing import NDArray
 
-from tavt_kit.accuracy import Accuracy
-from tavt_kit.answer import Answer
+from tavt_kit.core.accuracy import Accuracy
+from tavt_kit.core.schedule import TokenSchedule
 from tavt_kit.errors import DataError
-from tavt_kit.schedule import TokenSchedule
+from tavt_kit.evaluation.answer import Answer
 
 __all__ = ["ESTIMATE", "Bits", "Look", "Race", "is_beaten", "stages", "stratified"]
 

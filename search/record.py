@@ -9,12 +9,12 @@ from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
-from tavt_kit.budget import Budget
-from tavt_kit.candidate import Candidate
-from tavt_kit.device import TargetDevice
-from tavt_kit.host import HostFacts
-from tavt_kit.records import atomic_text, write_record
-from tavt_kit.schedule import TokenSchedule
+from tavt_kit.core.budget import Budget
+from tavt_kit.core.candidate import Candidate
+from tavt_kit.core.device import TargetDevice
+from tavt_kit.core.host import HostFacts
+from tavt_kit.core.records import atomic_text, write_record
+from tavt_kit.core.schedule import TokenSchedule
 from tavt_kit.search.final import Final
 from tavt_kit.search.result import SearchResult
 from tavt_kit.search.rival import Rival

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from tavt_kit.budget import Budget, Limit
-from tavt_kit.candidate import Candidate
+from tavt_kit.core.budget import Budget, Limit
+from tavt_kit.core.candidate import Candidate
+from tavt_kit.core.front import ParetoFront
+from tavt_kit.core.schedule import TokenSchedule
 from tavt_kit.errors import DataError
-from tavt_kit.front import ParetoFront
-from tavt_kit.schedule import TokenSchedule
 
 __all__ = ["Progress", "SearchResult", "by_preference", "is_whole", "shortfall"]
 
@@ -22,7 +22,7 @@ class Progress:
         evaluations: Answers so far, those of an earlier run included.
         limit: How many are wanted; ``None`` without a bound.
         front: Candidates on the front.
-        hypervolume: Of the front; see ``tavt_kit.front``.
+        hypervolume: Of the front; see ``tavt_kit.core.front``.
         best: The one that would be chosen now, or ``None``.
         seconds: Spent on evaluations, those of an earlier run included.
         seconds_left: Until a bound is reached, as it looks now; ``None`` where that cannot be told.

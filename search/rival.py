@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Any
 
-from tavt_kit.accuracy import Accuracy, PairedDifference
-from tavt_kit.budget import Budget, Limit
-from tavt_kit.candidate import latency_record
-from tavt_kit.measurement import Measurement, PairedRatio
-from tavt_kit.verdict import Verdict, judge_accuracy, judge_difference, judge_latency, judge_macs, worst
+from tavt_kit.core.accuracy import Accuracy, PairedDifference
+from tavt_kit.core.budget import Budget, Limit
+from tavt_kit.core.candidate import latency_record
+from tavt_kit.core.measurement import Measurement, PairedRatio
+from tavt_kit.core.verdict import Verdict, judge_accuracy, judge_difference, judge_latency, judge_macs, worst
 
 __all__ = ["Rival"]
 

@@ -6,12 +6,12 @@ from collections.abc import Callable, Generator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 
-from tavt_kit.accuracy import Accuracy
-from tavt_kit.answer import Answer
-from tavt_kit.budget import Budget
-from tavt_kit.candidate import Candidate
-from tavt_kit.front import ParetoFront
-from tavt_kit.schedule import TokenSchedule
+from tavt_kit.core.accuracy import Accuracy
+from tavt_kit.core.budget import Budget
+from tavt_kit.core.candidate import Candidate
+from tavt_kit.core.front import ParetoFront
+from tavt_kit.core.schedule import TokenSchedule
+from tavt_kit.evaluation.answer import Answer
 from tavt_kit.search.evaluate import Answered, Evaluate, in_order
 from tavt_kit.search.feasibility import Costs
 from tavt_kit.search.objectives import Objectives, leading

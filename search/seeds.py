@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 
-from tavt_kit.schedule import TokenSchedule, stage_layers
+from tavt_kit.core.schedule import TokenSchedule, stage_layers
 from tavt_kit.search.space import Space
 
 __all__ = ["Fits", "first_proposals", "late", "once", "stages", "taper"]

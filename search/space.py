@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from tavt_kit.core.schedule import TokenSchedule
 from tavt_kit.errors import ScheduleError
-from tavt_kit.schedule import TokenSchedule
 
 __all__ = ["Levels", "Space"]
 

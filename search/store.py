@@ -15,12 +15,12 @@ from typing import Any
 
 import numpy as np
 
-from tavt_kit.accuracy import Accuracy
-from tavt_kit.answer import Answer
-from tavt_kit.code_version import code_version
+from tavt_kit.core.accuracy import Accuracy
+from tavt_kit.core.code_version import code_version
+from tavt_kit.core.records import read_record, write_record
+from tavt_kit.core.schedule import JointSchedule, TokenSchedule
 from tavt_kit.errors import OutputError, RecordError
-from tavt_kit.records import read_record, write_record
-from tavt_kit.schedule import JointSchedule, TokenSchedule
+from tavt_kit.evaluation.answer import Answer
 
 __all__ = ["Store"]
 

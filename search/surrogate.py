@@ -15,8 +15,8 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from tavt_kit.front import dominated_volume
-from tavt_kit.schedule import TokenSchedule
+from tavt_kit.core.front import dominated_volume
+from tavt_kit.core.schedule import TokenSchedule
 from tavt_kit.search.algorithm import Outcome
 from tavt_kit.search.evolution import Evolution
 from tavt_kit.search.proposer import Learner

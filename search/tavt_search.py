@@ -13,8 +13,8 @@ from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 
+from tavt_kit.core.schedule import TokenSchedule
 from tavt_kit.errors import ScheduleError
-from tavt_kit.schedule import TokenSchedule
 from tavt_kit.search.algorithm import Outcome
 from tavt_kit.search.operators import redraw
 from tavt_kit.search.proposer import Learner

@@ -7,8 +7,8 @@ from itertools import islice
 
 import numpy as np
 
+from tavt_kit.core.schedule import TokenSchedule
 from tavt_kit.errors import BudgetTooTight
-from tavt_kit.schedule import TokenSchedule
 from tavt_kit.search.algorithm import Outcome
 from tavt_kit.search.operators import fit
 from tavt_kit.search.seeds import Fits, first_proposals

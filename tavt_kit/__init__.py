@@ -20,12 +20,15 @@ if not (_here / "search" / "__init__.py").is_file():
     __path__.append(str(_here.parent))
 
 if TYPE_CHECKING:
-    from tavt_kit.accuracy import Accuracy
-    from tavt_kit.adaptive import AdaptiveViT, LeanViT, wrap
-    from tavt_kit.budget import Budget
-    from tavt_kit.candidate import Candidate
     from tavt_kit.checkpoints import convert_checkpoint, load_model
-    from tavt_kit.device import TargetDevice
+    from tavt_kit.core.accuracy import Accuracy
+    from tavt_kit.core.budget import Budget
+    from tavt_kit.core.candidate import Candidate
+    from tavt_kit.core.device import TargetDevice
+    from tavt_kit.core.front import ParetoFront
+    from tavt_kit.core.measurement import Measurement
+    from tavt_kit.core.schedule import TokenSchedule
+    from tavt_kit.data.preprocess import Preprocessing
     from tavt_kit.errors import (
         BudgetError,
         BudgetTooTight,
@@ -43,42 +46,39 @@ if TYPE_CHECKING:
         UnknownName,
         UnsupportedBackbone,
     )
-    from tavt_kit.front import ParetoFront
-    from tavt_kit.macs import count_macs
-    from tavt_kit.measurement import Measurement
-    from tavt_kit.preprocess import Preprocessing
-    from tavt_kit.schedule import TokenSchedule
+    from tavt_kit.models.macs import count_macs
+    from tavt_kit.models.wrap import AdaptiveViT, LeanViT, wrap
 
 _HOMES = {
-    "Accuracy": "accuracy",
-    "AdaptiveViT": "adaptive",
-    "Budget": "budget",
+    "Accuracy": "core.accuracy",
+    "AdaptiveViT": "models.wrap",
+    "Budget": "core.budget",
     "BudgetError": "errors",
     "BudgetTooTight": "errors",
-    "Candidate": "candidate",
+    "Candidate": "core.candidate",
     "CheckpointError": "errors",
     "DataError": "errors",
     "ExportError": "errors",
-    "LeanViT": "adaptive",
-    "Measurement": "measurement",
+    "LeanViT": "models.wrap",
+    "Measurement": "core.measurement",
     "MeasurementError": "errors",
     "MissingDependency": "errors",
     "OutputError": "errors",
-    "ParetoFront": "front",
-    "Preprocessing": "preprocess",
+    "ParetoFront": "core.front",
+    "Preprocessing": "data.preprocess",
     "RecordError": "errors",
     "ScheduleError": "errors",
-    "TargetDevice": "device",
+    "TargetDevice": "core.device",
     "TargetError": "errors",
     "TavtError": "errors",
-    "TokenSchedule": "schedule",
+    "TokenSchedule": "core.schedule",
     "TrainingError": "errors",
     "UnknownName": "errors",
     "UnsupportedBackbone": "errors",
-    "count_macs": "macs",
+    "count_macs": "models.macs",
     "convert_checkpoint": "checkpoints",
     "load_model": "checkpoints",
-    "wrap": "adaptive",
+    "wrap": "models.wrap",
 }
 
 __all__ = [
@@ -130,7 +130,7 @@ class _TorchvisionFinder:
         execute = spec.loader.exec_module
 
         def declare_and_execute(module: ModuleType) -> None:
-            importlib.import_module("tavt_kit.vision_ops").declare_missing_ops()
+            importlib.import_module("tavt_kit.models.vision_ops").declare_missing_ops()
             execute(module)
 
         spec.loader.exec_module = declare_and_execute  # type: ignore[method-assign]

@@ -38,10 +38,10 @@ def shipped(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def _exported(folder: Path, kind: str) -> Path:
     """The run as ``model.onnx`` or ``model.xml``."""
     from tavt_kit.checkpoints import load_model
+    from tavt_kit.core.schedule import TokenSchedule
     from tavt_kit.exporters.to_onnx import to_onnx
     from tavt_kit.exporters.to_openvino import to_openvino
     from tavt_kit.exporters.writer import describe
-    from tavt_kit.schedule import TokenSchedule
 
     model, file = load_model(folder / "run"), folder / f"model{kind}"
     if not file.exists():
@@ -56,7 +56,7 @@ def _pictures(folder: Path) -> list[Path]:
 
 def _expected(file: Path) -> list[str]:
     """What ``fgvc-kit predict`` says, as the examples print it."""
-    from tavt_kit.predictions import open_predictor
+    from tavt_kit.evaluation.predictions import open_predictor
 
     answers = open_predictor(file).files(_pictures(file.parent), top=3)
     return ["  ".join([one.path, *(f"{label} {100 * share:.1f} %" for label, share in one.ranked)]) for one in answers]

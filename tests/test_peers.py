@@ -17,13 +17,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from tavt_kit.adaptive import LeanViT, wrap
 from tavt_kit.bench.memory_child import memory_mark
-from tavt_kit.counting import count_by_tracing
+from tavt_kit.core.schedule import TokenSchedule
 from tavt_kit.data import inherit_split, load_images
 from tavt_kit.errors import RecordError, ScheduleError, TargetError, UnsupportedBackbone
-from tavt_kit.schedule import TokenSchedule
-from tavt_kit.timm_import import timm
+from tavt_kit.models.counting import count_by_tracing
+from tavt_kit.models.timm_import import timm
+from tavt_kit.models.wrap import LeanViT, wrap
 from tests.parity.official import load, state_of, timm_from_official
 from tests.verbs.tiny import write_pictures, write_run
 

@@ -16,14 +16,14 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from tavt_kit.adaptive import wrap
+from tavt_kit.core.schedule import TokenSchedule
 from tavt_kit.data import inherit_split, load_images
 from tavt_kit.distill.bound import Bound
 from tavt_kit.distill.sampling import Sampler
 from tavt_kit.distill.step import sandwich_step
-from tavt_kit.schedule import TokenSchedule
+from tavt_kit.models.timm_import import timm
+from tavt_kit.models.wrap import wrap
 from tavt_kit.search.tavt import OfficialEvolution, first_ratios
-from tavt_kit.timm_import import timm
 from tests.verbs.command import run as command
 from tests.verbs.tiny import write_pictures, write_run
 

@@ -18,9 +18,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from tavt_kit.adaptive import wrap
-from tavt_kit.backbones.transfg import rollout_row
-from tavt_kit.timm_import import timm
+from tavt_kit.models.backbones.transfg import rollout_row
+from tavt_kit.models.timm_import import timm
+from tavt_kit.models.wrap import wrap
 
 
 def whole_product(maps: tuple[tuple[Tensor, Tensor | None], ...]) -> Tensor:

@@ -32,15 +32,15 @@ from torch.utils.flop_counter import FlopCounterMode
 sys.path.insert(0, str(Path(__file__).parent))
 from reference_step import ReferenceViT, reference_step
 
-from tavt_kit.adaptive import AdaptiveViT, wrap
+from tavt_kit.core.host import HostFacts
+from tavt_kit.core.measurement import Measurement, PairedRatio, paired_ratio
+from tavt_kit.core.schedule import TokenSchedule
 from tavt_kit.distill.bound import Bound
 from tavt_kit.distill.sampling import SAMPLINGS, Sampler
 from tavt_kit.distill.step import SandwichRule, sandwich_step
-from tavt_kit.host import HostFacts
-from tavt_kit.macs import count_macs
-from tavt_kit.measurement import Measurement, PairedRatio, paired_ratio
-from tavt_kit.schedule import TokenSchedule
-from tavt_kit.timm_import import timm
+from tavt_kit.models.macs import count_macs
+from tavt_kit.models.timm_import import timm
+from tavt_kit.models.wrap import AdaptiveViT, wrap
 
 Step = Callable[[], tuple[Tensor, ...]]
 KINDS = ("reference", "ours")

@@ -36,23 +36,23 @@ from torch import Tensor, nn
 sys.path.insert(0, str(Path(__file__).parent))
 from reference_step import ReferenceViT
 
-from tavt_kit.adaptive import AdaptiveViT, wrap
-from tavt_kit.artifact_card import ArtifactCard
 from tavt_kit.bench import Protocol, bench, random_images
-from tavt_kit.device import TargetDevice
+from tavt_kit.core.artifact_card import ArtifactCard
+from tavt_kit.core.device import TargetDevice
+from tavt_kit.core.host import HostFacts
+from tavt_kit.core.measurement import Measurement, PairedRatio, paired_ratio
+from tavt_kit.core.model_card import ModelCard
+from tavt_kit.core.schedule import TokenSchedule
+from tavt_kit.data.preprocess import Preprocessing
 from tavt_kit.exporters.int8 import Examples, Int8How, make_int8
 from tavt_kit.exporters.onnx_file import save as save_onnx
 from tavt_kit.exporters.to_onnx import to_onnx
 from tavt_kit.exporters.to_openvino import convert, save
-from tavt_kit.host import HostFacts
-from tavt_kit.macs import count_macs
-from tavt_kit.measurement import Measurement, PairedRatio, paired_ratio
-from tavt_kit.model_card import ModelCard
-from tavt_kit.preprocess import Preprocessing
+from tavt_kit.models.macs import count_macs
+from tavt_kit.models.timm_import import timm
+from tavt_kit.models.wrap import AdaptiveViT, wrap
 from tavt_kit.runtimes import open_file, open_module
 from tavt_kit.runtimes.executed import executed_graph
-from tavt_kit.schedule import TokenSchedule
-from tavt_kit.timm_import import timm
 
 OFFICIAL = "official-style, torch f32, dense"
 GOALS = {

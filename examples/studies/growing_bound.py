@@ -20,14 +20,14 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from tavt_kit.adaptive import AdaptiveViT, wrap
+from tavt_kit.core.schedule import TokenSchedule
 from tavt_kit.distill.bound import Bound
 from tavt_kit.distill.optimiser import make_optimiser
 from tavt_kit.distill.sampling import Sampler
 from tavt_kit.distill.schedules import LearningRate
 from tavt_kit.distill.step import sandwich_step
-from tavt_kit.schedule import TokenSchedule
-from tavt_kit.timm_import import timm
+from tavt_kit.models.timm_import import timm
+from tavt_kit.models.wrap import AdaptiveViT, wrap
 
 BOUNDS = ("0.2", "0.4", "0.6", "0.2:0.6", "0.2:0.6:cosine")
 RUNGS = ("dense", "taper:0.3", "taper:0.6")

@@ -33,21 +33,21 @@ from honesty_goals import SHARE, goals
 from honesty_peers import benchmark_app, onnxruntime_loop, our_p50, torch_timer
 from honesty_plants import LOADS, Case, Slowed, cases, load
 
-from tavt_kit.adaptive import LeanViT, wrap
-from tavt_kit.artifact_card import ArtifactCard
 from tavt_kit.bench import Protocol, bench, random_images
 from tavt_kit.bench.doubts import Witness
-from tavt_kit.comparison import paired_change
-from tavt_kit.device import TargetDevice
+from tavt_kit.comparison.comparison import paired_change
+from tavt_kit.core.artifact_card import ArtifactCard
+from tavt_kit.core.device import TargetDevice
+from tavt_kit.core.host import HostFacts
+from tavt_kit.core.model_card import ModelCard
+from tavt_kit.core.records import atomic_text
+from tavt_kit.data.preprocess import Preprocessing
 from tavt_kit.errors import MeasurementError
 from tavt_kit.exporters.to_onnx import to_onnx
 from tavt_kit.exporters.to_openvino import convert, save
-from tavt_kit.host import HostFacts
-from tavt_kit.model_card import ModelCard
-from tavt_kit.preprocess import Preprocessing
-from tavt_kit.records import atomic_text
+from tavt_kit.models.timm_import import timm
+from tavt_kit.models.wrap import LeanViT, wrap
 from tavt_kit.runtimes import Images, open_file, open_module
-from tavt_kit.timm_import import timm
 
 PARTS = ("load", "quiet", "cheats", "peers")
 

@@ -15,7 +15,7 @@ import torch
 from torch import nn
 
 from tavt_kit.bench import Protocol, bench
-from tavt_kit.foreign_times import read_times
+from tavt_kit.bench.foreign_times import read_times
 from tavt_kit.runtimes import Images, Session
 
 

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from tavt_kit.device import TargetDevice, available_threads
+from tavt_kit.core.device import TargetDevice, available_threads
 from tavt_kit.runtimes import Images, Session, open_file
 from tavt_kit.runtimes.on_openvino import executed_precision, request_clock
 from tavt_kit.runtimes.openvino_core import openvino_core

@@ -17,8 +17,8 @@ from pathlib import Path
 import numpy as np
 from search_ground import Gene, Ground
 
-from tavt_kit.records import atomic_text
-from tavt_kit.schedule import TokenSchedule
+from tavt_kit.core.records import atomic_text
+from tavt_kit.core.schedule import TokenSchedule
 from tavt_kit.search.tavt import OfficialEvolution, first_ratios
 
 POPULATION, CHILDREN = 20, 30

@@ -26,11 +26,11 @@ from peers.vit import PeerViT
 
 from tavt_kit.bench import Protocol
 from tavt_kit.checkpoints import load_model
-from tavt_kit.device import TargetDevice
+from tavt_kit.core.device import TargetDevice
+from tavt_kit.core.records import atomic_text, make_folder, read_record, write_record
 from tavt_kit.distill import Reading
 from tavt_kit.distill.common import check_batch
 from tavt_kit.errors import RecordError, TavtError
-from tavt_kit.records import atomic_text, make_folder, read_record, write_record
 from tavt_kit.runtimes import check_available
 
 SCHEMA = ("fgvc-kit/peers", 1)

@@ -21,13 +21,13 @@ from pathlib import Path
 
 import numpy as np
 
-from tavt_kit.adaptive import AdaptiveViT
 from tavt_kit.bench import check_table, measure_table
 from tavt_kit.checkpoints import open_model
-from tavt_kit.device import TargetDevice
+from tavt_kit.core.device import TargetDevice
+from tavt_kit.core.latency_table import LatencyTable
+from tavt_kit.core.records import make_folder, read_record, write_record
 from tavt_kit.errors import MissingDependency, TargetError
-from tavt_kit.latency_table import LatencyTable
-from tavt_kit.records import make_folder, read_record, write_record
+from tavt_kit.models.wrap import AdaptiveViT
 from tavt_kit.runtimes import check_available
 
 PROFILE = ("profile.json", "fgvc-kit/profile", 1)

@@ -24,15 +24,15 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from tavt_kit.accuracy import Accuracy, PairedDifference
-from tavt_kit.answer import paired
 from tavt_kit.checkpoints import load_model
+from tavt_kit.core.accuracy import Accuracy, PairedDifference
+from tavt_kit.core.records import atomic_text, sha256_text
+from tavt_kit.core.schedule import TokenSchedule
 from tavt_kit.data import ImageSet, load_bytes, load_images, read_split
-from tavt_kit.evaluation import LeanEvaluator
-from tavt_kit.macs import count_macs
-from tavt_kit.preprocess import Preprocessing
-from tavt_kit.records import atomic_text, sha256_text
-from tavt_kit.schedule import TokenSchedule
+from tavt_kit.data.preprocess import Preprocessing
+from tavt_kit.evaluation.answer import paired
+from tavt_kit.evaluation.evaluator import LeanEvaluator
+from tavt_kit.models.macs import count_macs
 
 VAL = 0.1
 Right = dict[str, NDArray[np.bool_]]

@@ -19,12 +19,12 @@ import numpy as np
 from numpy.typing import NDArray
 from proof import fold_list, paired, points, run
 
-from tavt_kit.accuracy import Accuracy
 from tavt_kit.checkpoints import load_model
+from tavt_kit.core.accuracy import Accuracy
+from tavt_kit.core.records import atomic_text
 from tavt_kit.data import load_bytes, load_images, read_split
-from tavt_kit.evaluation import LeanEvaluator
-from tavt_kit.preprocess import Preprocessing
-from tavt_kit.records import atomic_text
+from tavt_kit.data.preprocess import Preprocessing
+from tavt_kit.evaluation.evaluator import LeanEvaluator
 
 
 def main() -> None:

@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from tavt_kit.schedule import TokenSchedule
+from tavt_kit.core.schedule import TokenSchedule
 
 __all__ = ["ReferenceViT", "reference_step"]
 

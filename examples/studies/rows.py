@@ -32,12 +32,12 @@ from typing import Any
 
 from proof import points, run
 
-from tavt_kit.accuracy import PairedDifference
 from tavt_kit.checkpoints import load_model, save_model
 from tavt_kit.checkpoints.build import build
+from tavt_kit.core.accuracy import PairedDifference
+from tavt_kit.core.records import atomic_text
 from tavt_kit.data import load_images
-from tavt_kit.records import atomic_text
-from tavt_kit.timm_import import timm
+from tavt_kit.models.timm_import import timm
 
 DINO = "vit_small_patch14_dinov2"
 LIKE_DINO = {"patch_size": 14, "embed_dim": 384, "depth": 12, "num_heads": 6, "init_values": 1e-5}
@@ -210,8 +210,8 @@ def checks_of(folder: Path) -> dict[str, dict[str, Any]]:
 
 
 def macs_of(model: Any, given: argparse.Namespace) -> dict[str, int]:
-    from tavt_kit.macs import count_macs
-    from tavt_kit.schedule import TokenSchedule
+    from tavt_kit.core.schedule import TokenSchedule
+    from tavt_kit.models.macs import count_macs
 
     sizes = {"tokens": model.tokens, "layers": model.layers, "prefix": model.prefix}
     return {text: count_macs(model, TokenSchedule.parse(text, **sizes)) for text in ("dense", given.schedule)}

@@ -18,8 +18,8 @@ from statistics import mean
 
 import numpy as np
 
-from tavt_kit.front import hypervolume
-from tavt_kit.schedule import TokenSchedule
+from tavt_kit.core.front import hypervolume
+from tavt_kit.core.schedule import TokenSchedule
 from tavt_kit.search import ALGORITHMS, Outcome, Space
 from tavt_kit.search.by_name import begin
 

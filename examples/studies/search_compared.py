@@ -17,16 +17,16 @@ from official_search import Table, running_volume
 from search_ground import Ground
 from search_levers import passed, whole_passes
 
-from tavt_kit.accuracy import Accuracy
-from tavt_kit.answer import Answer
-from tavt_kit.candidate import Candidate
-from tavt_kit.openvino_evaluation import openvino_evaluator
-from tavt_kit.records import atomic_text
+from tavt_kit.core.accuracy import Accuracy
+from tavt_kit.core.candidate import Candidate
+from tavt_kit.core.records import atomic_text
+from tavt_kit.core.schedule import TokenSchedule
+from tavt_kit.evaluation.answer import Answer
+from tavt_kit.evaluation.openvino_evaluation import openvino_evaluator
+from tavt_kit.evaluation.shared_evaluation import SharedEvaluator
 from tavt_kit.runtimes.on_torch import is_bf16_faster
-from tavt_kit.schedule import TokenSchedule
 from tavt_kit.search import Costs, SearchResult, Store, search
 from tavt_kit.search.racing import Race
-from tavt_kit.shared_evaluation import SharedEvaluator
 
 PLAIN = 250
 """Schedules of NSGA-II without levers."""

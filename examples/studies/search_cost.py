@@ -44,9 +44,9 @@ from search_sober import sober
 from search_summary import summary
 from search_tables import show
 
-from tavt_kit.device import TargetDevice
-from tavt_kit.host import HostFacts
-from tavt_kit.records import atomic_text
+from tavt_kit.core.device import TargetDevice
+from tavt_kit.core.host import HostFacts
+from tavt_kit.core.records import atomic_text
 
 PARTS = ("official", "seconds", "levers", "ranks", "ours", "sober")
 VARIANTS = ("surrogate:128", "surrogate:0", "nsga2:128")

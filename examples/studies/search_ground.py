@@ -12,19 +12,19 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from tavt_kit.adaptive import AdaptiveViT
-from tavt_kit.candidate import Candidate
 from tavt_kit.checkpoints import load_model
+from tavt_kit.core.candidate import Candidate
+from tavt_kit.core.front import hypervolume
+from tavt_kit.core.schedule import TokenSchedule
 from tavt_kit.data import ImageSet, load_bytes, thin_out
 from tavt_kit.data.inherited import inherited_images
-from tavt_kit.evaluation import LeanEvaluator
-from tavt_kit.front import hypervolume
-from tavt_kit.macs import MacsFormula
-from tavt_kit.preprocess import Preprocessing
-from tavt_kit.schedule import TokenSchedule
+from tavt_kit.data.preprocess import Preprocessing
+from tavt_kit.evaluation.evaluator import LeanEvaluator
+from tavt_kit.evaluation.shared_evaluation import SharedEvaluator
+from tavt_kit.models.macs import MacsFormula
+from tavt_kit.models.wrap import AdaptiveViT
 from tavt_kit.search import Space
 from tavt_kit.search.racing import stratified
-from tavt_kit.shared_evaluation import SharedEvaluator
 
 TOGETHER = 64
 """Schedules of one tree: what has been scored when the study is stopped is kept."""

@@ -13,16 +13,16 @@ from numpy.typing import NDArray
 from official_search import Table
 from search_ground import Ground
 
-from tavt_kit.answer import Answer
 from tavt_kit.bench.passes import random_schedules
+from tavt_kit.core.measurement import Measurement, paired_ratio
+from tavt_kit.core.schedule import TokenSchedule
 from tavt_kit.errors import TavtError
-from tavt_kit.evaluation import LeanEvaluator
-from tavt_kit.measurement import Measurement, paired_ratio
-from tavt_kit.openvino_evaluation import openvino_evaluator
-from tavt_kit.schedule import TokenSchedule
+from tavt_kit.evaluation.answer import Answer
+from tavt_kit.evaluation.evaluator import LeanEvaluator
+from tavt_kit.evaluation.openvino_evaluation import openvino_evaluator
+from tavt_kit.evaluation.shared_evaluation import SharedEvaluator
 from tavt_kit.search import Costs, Store, search
 from tavt_kit.search.agreement import agreement
-from tavt_kit.shared_evaluation import SharedEvaluator
 
 SAMPLE, ROUNDS = 24, 3
 """Schedules whose whole passes are timed, and how often each."""

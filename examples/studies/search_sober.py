@@ -10,8 +10,8 @@ import numpy as np
 from search_ground import Ground
 
 from tavt_kit.bench import Protocol, measure_schedules, measure_table
-from tavt_kit.device import TargetDevice
-from tavt_kit.schedule import TokenSchedule
+from tavt_kit.core.device import TargetDevice
+from tavt_kit.core.schedule import TokenSchedule
 from tavt_kit.search import SearchResult
 from tavt_kit.search.seeds import stages, taper
 

@@ -10,9 +10,9 @@ import torch
 from reference_step import ReferenceViT
 from torch import Tensor, nn
 
-from tavt_kit.adaptive import LeanViT, wrap
-from tavt_kit.schedule import TokenSchedule
-from tavt_kit.timm_import import timm
+from tavt_kit.core.schedule import TokenSchedule
+from tavt_kit.models.timm_import import timm
+from tavt_kit.models.wrap import LeanViT, wrap
 
 __all__ = ["OfficialTransFg", "OfficialViT", "SPEED", "TAVT", "tavt_table", "vitaev2_table"]
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from seed_models import TAVT
 
-from tavt_kit.measurement import Measurement, paired_ratio
+from tavt_kit.core.measurement import Measurement, paired_ratio
 
 __all__ = ["page"]
 

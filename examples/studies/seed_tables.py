@@ -32,14 +32,14 @@ from seed_pages import page
 
 from tavt_kit.bench import Protocol, bench, random_images
 from tavt_kit.bench.memory_child import memory_mark
-from tavt_kit.counting import count_by_tracing
-from tavt_kit.device import TargetDevice
+from tavt_kit.core.device import TargetDevice
+from tavt_kit.core.host import HostFacts
+from tavt_kit.core.records import atomic_text, make_folder, read_record, write_record
 from tavt_kit.errors import RecordError, TargetError, TavtError
-from tavt_kit.host import HostFacts
-from tavt_kit.out_of_memory import is_out_of_memory
-from tavt_kit.records import atomic_text, make_folder, read_record, write_record
+from tavt_kit.models.counting import count_by_tracing
 from tavt_kit.runtimes import check_available, open_module
 from tavt_kit.runtimes.on_torch import placed, torch_device
+from tavt_kit.runtimes.out_of_memory import is_out_of_memory
 
 SCHEMA = ("fgvc-kit/seed-table", 1)
 MODES = ("eager", "compile", "graph")

@@ -23,16 +23,16 @@ import torch
 from numpy.typing import NDArray
 from proof import fold_list, run
 
-from tavt_kit.answer import paired
 from tavt_kit.checkpoints import open_model
+from tavt_kit.core.host import HostFacts
+from tavt_kit.core.records import atomic_text
+from tavt_kit.core.schedule import TokenSchedule
 from tavt_kit.data import load_bytes, load_images, read_split
-from tavt_kit.drop import REDUCTIONS
-from tavt_kit.evaluation import LeanEvaluator
-from tavt_kit.host import HostFacts
-from tavt_kit.macs import count_macs
-from tavt_kit.preprocess import Preprocessing
-from tavt_kit.records import atomic_text
-from tavt_kit.schedule import TokenSchedule
+from tavt_kit.data.preprocess import Preprocessing
+from tavt_kit.evaluation.answer import paired
+from tavt_kit.evaluation.evaluator import LeanEvaluator
+from tavt_kit.models.drop import REDUCTIONS
+from tavt_kit.models.macs import count_macs
 
 NETWORKS = {
     "fine-tuned": "--recipe finetune --blocks all --steps 300 --batch 16",

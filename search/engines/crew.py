@@ -10,8 +10,8 @@ from dataclasses import dataclass, field, replace
 from types import TracebackType
 from typing import Any, NamedTuple, Protocol, TypeVar
 
-from tavt_kit.answer import Answer
 from tavt_kit.errors import MeasurementError
+from tavt_kit.evaluation.answer import Answer
 
 __all__ = ["Crew", "MakeEvaluate", "News", "Task", "Workers"]
 

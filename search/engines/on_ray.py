@@ -10,9 +10,9 @@ from dataclasses import dataclass, field
 from types import ModuleType
 from typing import Any
 
-from tavt_kit.answer import Answer
-from tavt_kit.code_version import code_version
+from tavt_kit.core.code_version import code_version
 from tavt_kit.errors import MeasurementError, MissingDependency, TargetError, TavtError
+from tavt_kit.evaluation.answer import Answer
 from tavt_kit.search.engines.crew import MakeEvaluate, News
 
 __all__ = ["Actors", "join_cluster"]

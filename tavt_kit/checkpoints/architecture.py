@@ -10,12 +10,12 @@ from typing import Any
 import torch
 from torch import nn
 
-from tavt_kit.backbones import adapter_of
-from tavt_kit.backbones.overlap import OverlappingPatchEmbed, overlapping
-from tavt_kit.backbones.pruned import reshape
+from tavt_kit.data.preprocess import Preprocessing
 from tavt_kit.errors import CheckpointError, DataError, UnknownName
-from tavt_kit.preprocess import Preprocessing
-from tavt_kit.timm_import import timm
+from tavt_kit.models.backbones import adapter_of
+from tavt_kit.models.backbones.overlap import OverlappingPatchEmbed, overlapping
+from tavt_kit.models.backbones.pruned import reshape
+from tavt_kit.models.timm_import import timm
 
 __all__ = [
     "arguments_for",

@@ -9,16 +9,16 @@ from typing import Any, cast
 
 from torch import nn
 
-from tavt_kit.adaptive import AdaptiveViT, wrap
-from tavt_kit.backbones.pim import Pim
 from tavt_kit.checkpoints.architecture import arguments_for, check_name, create, preprocessing_of
 from tavt_kit.checkpoints.fitting import fit, head_names
 from tavt_kit.checkpoints.folder import is_run, load_model, read_run
 from tavt_kit.checkpoints.hub import create_from_hub
 from tavt_kit.checkpoints.plug_in import backbone_from_hub, fill_backbone, is_backbone_file, is_plug_in
 from tavt_kit.checkpoints.weight_source import WeightSource, read_source
+from tavt_kit.core.model_card import Licence, ModelCard
 from tavt_kit.errors import CheckpointError
-from tavt_kit.model_card import Licence, ModelCard
+from tavt_kit.models.backbones.pim import Pim
+from tavt_kit.models.wrap import AdaptiveViT, wrap
 
 __all__ = ["build", "open_model"]
 

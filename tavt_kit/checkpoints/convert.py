@@ -23,8 +23,8 @@ from tavt_kit.checkpoints.official_vitae import read_vitae
 from tavt_kit.checkpoints.timm_file import read_timm
 from tavt_kit.checkpoints.torchvision_vit import read_torchvision
 from tavt_kit.checkpoints.weight_file import read_weight_file
+from tavt_kit.core.model_card import Licence, ModelCard
 from tavt_kit.errors import CheckpointError, TavtError
-from tavt_kit.model_card import Licence, ModelCard
 
 __all__ = ["FAMILIES", "convert", "convert_checkpoint"]
 

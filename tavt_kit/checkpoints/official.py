@@ -10,8 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from tavt_kit.data.preprocess import Preprocessing
 from tavt_kit.errors import CheckpointError
-from tavt_kit.preprocess import Preprocessing
 
 __all__ = ["POSITION_RULES", "Asked", "Official", "PositionRule", "resize_positions"]
 

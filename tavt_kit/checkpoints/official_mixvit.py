@@ -10,12 +10,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from tavt_kit.backbones.registry import FGVC_EVALUATION
 from tavt_kit.checkpoints.official import Asked, Official
 from tavt_kit.checkpoints.official_vit import official_names
 from tavt_kit.checkpoints.shapes import count_heads, joined, shape_of
+from tavt_kit.data.preprocess import Preprocessing
 from tavt_kit.errors import CheckpointError
-from tavt_kit.preprocess import Preprocessing
+from tavt_kit.models.backbones.registry import FGVC_EVALUATION
 
 __all__ = ["from_google", "hybrid_names", "read_mixvit_hybrid"]
 

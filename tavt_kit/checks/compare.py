@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from tavt_kit.accuracy import Accuracy, PairedDifference
+from tavt_kit.core.accuracy import Accuracy, PairedDifference
 from tavt_kit.errors import DataError
 
 __all__ = ["Answers", "classes", "columns", "relative_error"]

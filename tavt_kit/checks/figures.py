@@ -8,12 +8,12 @@ from typing import Any
 
 import numpy as np
 
-from tavt_kit.accuracy import Accuracy
 from tavt_kit.checks.compare import Answers, Logits, classes
-from tavt_kit.evaluating.answers import is_among_first
-from tavt_kit.evaluating.calibration import CALIBRATION_BINS, calibration_error
-from tavt_kit.evaluating.figures import confusion_matrix
-from tavt_kit.scoring import macro_f1
+from tavt_kit.core.accuracy import Accuracy
+from tavt_kit.evaluation.answers import is_among_first
+from tavt_kit.evaluation.calibration import CALIBRATION_BINS, calibration_error
+from tavt_kit.evaluation.figures import confusion_matrix
+from tavt_kit.evaluation.scoring import macro_f1
 
 __all__ = ["ClassFigures", "Confusion", "Figures", "figures_of"]
 

@@ -12,10 +12,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from tavt_kit.accuracy import PairedDifference
-from tavt_kit.budget import Limit, Verdict, judge_difference
 from tavt_kit.checks.compare import Answers
 from tavt_kit.checks.report import BatchCheck
+from tavt_kit.core.accuracy import PairedDifference
+from tavt_kit.core.budget import Limit, Verdict, judge_difference
 
 __all__ = ["Gate", "Judgement", "images_to_decide", "judge", "may_be_tied"]
 

@@ -11,9 +11,9 @@ import numpy as np
 
 from tavt_kit.checks.compare import Answers, classes
 from tavt_kit.checks.figures import Figures, figures_of
-from tavt_kit.preprocess import Preprocessing, open_image, resize_crop
-from tavt_kit.records import make_folder, sha256_text
-from tavt_kit.thumbnails import save_thumbnail
+from tavt_kit.core.records import make_folder, sha256_text
+from tavt_kit.data.preprocess import Preprocessing, open_image, resize_crop
+from tavt_kit.data.thumbnails import save_thumbnail
 
 __all__ = ["EXAMPLES_FOLDER", "Losses", "Lost", "losses_of", "save_examples"]
 

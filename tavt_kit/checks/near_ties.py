@@ -12,13 +12,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from tavt_kit.adaptive import AdaptiveViT, LeanViT
-from tavt_kit.backbones.base import Watch
-from tavt_kit.backbones.pim_vit import PimVitBackbone, PimWhole
-from tavt_kit.drop import Pick, gather_rows
-from tavt_kit.merge import choose, merge_cost, similarity
-from tavt_kit.schedule import TokenSchedule
-from tavt_kit.tokens import TokenState
+from tavt_kit.core.schedule import TokenSchedule
+from tavt_kit.models.backbones.base import Watch
+from tavt_kit.models.backbones.pim_vit import PimVitBackbone, PimWhole
+from tavt_kit.models.drop import Pick, gather_rows
+from tavt_kit.models.merge import choose, merge_cost, similarity
+from tavt_kit.models.tokens import TokenState
+from tavt_kit.models.wrap import AdaptiveViT, LeanViT
 
 __all__ = ["NEAR_TIE", "margins"]
 

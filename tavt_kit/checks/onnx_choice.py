@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tavt_kit.checks.swayed import SWAY, Swayed, first_sample
-from tavt_kit.device import TargetDevice
+from tavt_kit.core.device import TargetDevice
 
 __all__ = ["OnnxChoice"]
 

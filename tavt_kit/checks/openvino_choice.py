@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tavt_kit.checks.swayed import SWAY, Swayed, first_sample, level
-from tavt_kit.device import TargetDevice
+from tavt_kit.core.device import TargetDevice
 from tavt_kit.runtimes.openvino_core import openvino_core
 
 __all__ = ["OpenvinoChoice"]

@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 
 from tavt_kit.checks.compare import Logits, columns
 from tavt_kit.checks.source import Source
+from tavt_kit.core.records import sha256_file
 from tavt_kit.errors import DataError
-from tavt_kit.records import sha256_file
 
 __all__ = ["Predicted"]
 

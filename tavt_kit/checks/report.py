@@ -7,14 +7,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tavt_kit.accuracy import Accuracy, PairedDifference
-from tavt_kit.budget import Verdict, worst
 from tavt_kit.checks.figures import Figures
 from tavt_kit.checks.losses import Losses
 from tavt_kit.checks.token_choice import TokenChoice
+from tavt_kit.core.accuracy import Accuracy, PairedDifference
+from tavt_kit.core.budget import Verdict, worst
+from tavt_kit.core.records import read_record, write_record
+from tavt_kit.core.sealed import CHECK_FILE, CHECK_SCHEMA, CHECK_VERSION
 from tavt_kit.errors import RecordError
-from tavt_kit.records import read_record, write_record
-from tavt_kit.sealed import CHECK_FILE, CHECK_SCHEMA, CHECK_VERSION
 
 __all__ = ["CHECK_FILE", "BatchCheck", "CheckReport", "read_check", "write_check"]
 

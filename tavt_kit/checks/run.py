@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tavt_kit.artifact_card import ArtifactCard, files_of, read_metadata
 from tavt_kit.checks.batch_sizes import Attempts, check_batches
 from tavt_kit.checks.claims import false_claim
 from tavt_kit.checks.compare import Answers, columns
@@ -22,12 +21,13 @@ from tavt_kit.checks.report import BatchCheck, CheckReport
 from tavt_kit.checks.source import Progress, Source
 from tavt_kit.checks.stored import stored_precision
 from tavt_kit.checks.token_choice import choice_of
-from tavt_kit.device import TargetDevice
+from tavt_kit.core.artifact_card import ArtifactCard, files_of, read_metadata
+from tavt_kit.core.device import TargetDevice
+from tavt_kit.core.records import sha256_file
+from tavt_kit.core.schedule import TokenSchedule
+from tavt_kit.data.preprocess import Preprocessing
 from tavt_kit.errors import DataError
-from tavt_kit.preprocess import Preprocessing
-from tavt_kit.records import sha256_file
 from tavt_kit.runtimes import open_file
-from tavt_kit.schedule import TokenSchedule
 
 __all__ = ["Artifact", "check", "check_predicted"]
 

@@ -9,15 +9,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from tavt_kit.core.device import TargetDevice
+from tavt_kit.core.model_card import ModelCard
+from tavt_kit.core.schedule import TokenSchedule
 from tavt_kit.data import Batch, Sample, batches
-from tavt_kit.device import TargetDevice
-from tavt_kit.model_card import ModelCard
-from tavt_kit.preprocess import Preprocessing
+from tavt_kit.data.preprocess import Preprocessing
 from tavt_kit.runtimes import open_module
-from tavt_kit.schedule import TokenSchedule
 
 if TYPE_CHECKING:
-    from tavt_kit.adaptive import AdaptiveViT
+    from tavt_kit.models.wrap import AdaptiveViT
 
 __all__ = ["BATCH", "Progress", "Run", "Source"]
 
@@ -70,7 +70,7 @@ class Source:
             DataError: Too many pictures cannot be read.
         """
         if schedule not in self._logits:
-            from tavt_kit.adaptive import LeanViT
+            from tavt_kit.models.wrap import LeanViT
 
             lean = LeanViT(self.adaptive, schedule).eval()
             session = open_module(lean, TargetDevice("torch", "cpu"), (BATCH, 3, *self.preprocessing.image_size))

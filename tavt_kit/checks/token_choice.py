@@ -19,11 +19,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tavt_kit.artifact_card import ArtifactCard
 from tavt_kit.checks.onnx_choice import OnnxChoice
 from tavt_kit.checks.openvino_choice import OpenvinoChoice
 from tavt_kit.checks.swayed import ChoosingGraph, rows_wanted
-from tavt_kit.device import TargetDevice
+from tavt_kit.core.artifact_card import ArtifactCard
+from tavt_kit.core.device import TargetDevice
 
 __all__ = ["TokenChoice", "choice_of"]
 

@@ -8,8 +8,8 @@ import numpy as np
 
 from tavt_kit.data.images import Sample
 from tavt_kit.data.listing import Listing, read_lines
+from tavt_kit.data.packed import PIXELS
 from tavt_kit.errors import DataError
-from tavt_kit.packed import PIXELS
 
 __all__ = ["read_cifar10", "read_cifar100"]
 

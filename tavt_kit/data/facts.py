@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 
-from tavt_kit.model_card import Licence
+from tavt_kit.core.model_card import Licence
 
 __all__ = ["FACTS", "Facts", "canonical"]
 

@@ -9,9 +9,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
 
+from tavt_kit.core.model_card import Licence
+from tavt_kit.core.records import sha256_text
 from tavt_kit.errors import DataError
-from tavt_kit.model_card import Licence
-from tavt_kit.records import sha256_text
 
 __all__ = ["IMAGE_SUFFIXES", "SPLITS", "ImageSet", "Sample", "split_name"]
 

@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from tavt_kit.data.images import Sample
+from tavt_kit.data.preprocess import Preprocessing, normalise, open_image, resize_crop
 from tavt_kit.errors import DataError
-from tavt_kit.preprocess import Preprocessing, normalise, open_image, resize_crop
 
 __all__ = [
     "Arrays",

@@ -14,9 +14,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
 
+from tavt_kit.core.model_card import Licence
+from tavt_kit.core.records import make_folder, sha256_file
 from tavt_kit.errors import DataError, UnknownName
-from tavt_kit.model_card import Licence
-from tavt_kit.records import make_folder, sha256_file
 
 __all__ = ["PACKAGES", "Package", "cache_folder", "fetch_wheel", "lay_out", "unpack", "wheel_path"]
 

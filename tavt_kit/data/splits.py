@@ -6,10 +6,10 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from tavt_kit.core.model_card import Licence
+from tavt_kit.core.records import read_record, sha256_text, write_record
 from tavt_kit.data.images import SPLITS, ImageSet, Sample
 from tavt_kit.errors import DataError, RecordError
-from tavt_kit.model_card import Licence
-from tavt_kit.records import read_record, sha256_text, write_record
 
 __all__ = ["SPLIT_FILE", "Ratios", "divide", "inherit_split", "inside", "keep_fraction", "read_split", "write_split"]
 

@@ -13,12 +13,12 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from tavt_kit.core.records import sha256_text
 from tavt_kit.data.images import ImageSet, Sample, split_name
 from tavt_kit.data.packages import cache_folder, lay_out
 from tavt_kit.data.splits import Ratios, divide
 from tavt_kit.errors import DataError
-from tavt_kit.records import sha256_text
-from tavt_kit.timm_import import timm
+from tavt_kit.models.timm_import import timm
 
 __all__ = ["load_timm"]
 

@@ -11,23 +11,23 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tavt_kit.budget import Verdict
 from tavt_kit.checks import CHECK_FILE, Artifact, CheckReport, Source, check, write_check
 from tavt_kit.checks.losses import save_examples
-from tavt_kit.command_line import command_line
+from tavt_kit.core.budget import Verdict
+from tavt_kit.core.command_line import command_line
+from tavt_kit.core.host import HostFacts
+from tavt_kit.core.records import make_folder
+from tavt_kit.core.schedule import TokenSchedule
+from tavt_kit.core.verdict import worst
 from tavt_kit.data import ImageSet, thin_out
 from tavt_kit.exporters.exported import keep, promote, settle, status_of, sweep, write_exported
 from tavt_kit.exporters.forms import Form
 from tavt_kit.exporters.plan import Exported, Plan
 from tavt_kit.exporters.refusals import refuse_little_space, refuse_other_classes, refuse_own_folder, space_left
 from tavt_kit.exporters.writer import Tell, Writer, silent
-from tavt_kit.host import HostFacts
-from tavt_kit.records import make_folder
-from tavt_kit.schedule import TokenSchedule
-from tavt_kit.verdict import worst
 
 if TYPE_CHECKING:
-    from tavt_kit.adaptive import AdaptiveViT
+    from tavt_kit.models.wrap import AdaptiveViT
 
 __all__ = ["Exported", "Plan", "export"]
 

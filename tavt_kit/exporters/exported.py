@@ -7,11 +7,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from tavt_kit.artifact_card import UNPROVEN, WEIGHTS_SUFFIX
-from tavt_kit.budget import Verdict
 from tavt_kit.checks import CHECK_FILE, read_check
+from tavt_kit.core.artifact_card import UNPROVEN, WEIGHTS_SUFFIX
+from tavt_kit.core.budget import Verdict
+from tavt_kit.core.records import atomic_path, read_record, sha256_file, write_record
 from tavt_kit.errors import RecordError
-from tavt_kit.records import atomic_path, read_record, sha256_file, write_record
 
 __all__ = [
     "EXPORTED_FILE",

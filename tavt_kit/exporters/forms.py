@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from tavt_kit.device import read_precision
+from tavt_kit.core.device import read_precision
 from tavt_kit.errors import ExportError, TargetError
 
 __all__ = ["FORMATS", "SWITCHABLE", "Form", "forms_of"]

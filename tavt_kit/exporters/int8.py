@@ -13,10 +13,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tavt_kit.artifact_card import ArtifactCard
-from tavt_kit.device import TargetDevice
+from tavt_kit.core.artifact_card import ArtifactCard
+from tavt_kit.core.device import TargetDevice
+from tavt_kit.core.schedule import TokenSchedule
 from tavt_kit.errors import ExportError
-from tavt_kit.schedule import TokenSchedule
 
 __all__ = ["Examples", "Int8How", "Trial", "make_int8"]
 

@@ -12,10 +12,10 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
+from tavt_kit.core.schedule import TokenSchedule
 from tavt_kit.errors import ExportError
 from tavt_kit.exporters.quantize import CHATTY, Feed, feeds
-from tavt_kit.quieted import quieted
-from tavt_kit.schedule import TokenSchedule
+from tavt_kit.runtimes.quieted import quieted
 
 __all__ = ["compress_onnx_weights", "halve", "quantize_statically", "quantize_statically_fed"]
 

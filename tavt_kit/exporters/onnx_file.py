@@ -14,7 +14,7 @@ from typing import Any
 
 import onnx
 
-from tavt_kit.artifact_card import METADATA_KEY, WEIGHTS_SUFFIX, ArtifactCard
+from tavt_kit.core.artifact_card import METADATA_KEY, WEIGHTS_SUFFIX, ArtifactCard
 
 __all__ = ["LARGEST", "WeightFile", "attach_card", "finish", "save"]
 

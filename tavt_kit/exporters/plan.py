@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from tavt_kit.checks import Gate
-from tavt_kit.device import TargetDevice
+from tavt_kit.core.device import TargetDevice
 from tavt_kit.exporters.forms import Form
 from tavt_kit.exporters.how_onnx import OnnxHow
 from tavt_kit.exporters.int8 import Int8How

@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from tavt_kit.core.schedule import TokenSchedule
 from tavt_kit.errors import ExportError
 from tavt_kit.exporters.to_onnx import INPUT
-from tavt_kit.quieted import quieted
+from tavt_kit.runtimes.quieted import quieted
 from tavt_kit.runtimes.session import LENGTHS
-from tavt_kit.schedule import TokenSchedule
 
 __all__ = ["CHATTY", "Feed", "compress_weights", "feeds", "quantize", "quantize_carefully", "quantize_fed"]
 

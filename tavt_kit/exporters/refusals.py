@@ -14,7 +14,7 @@ from tavt_kit.errors import DataError, ExportError, OutputError
 from tavt_kit.exporters.forms import Form
 
 if TYPE_CHECKING:
-    from tavt_kit.adaptive import AdaptiveViT
+    from tavt_kit.models.wrap import AdaptiveViT
 
 __all__ = ["refuse_little_space", "refuse_other_classes", "refuse_own_folder", "space_left"]
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import shlex
 from typing import Any
 
-from tavt_kit.artifact_card import ArtifactCard
+from tavt_kit.core.artifact_card import ArtifactCard
 from tavt_kit.errors import ExportError
 
 __all__ = ["OPERATORS", "refuse_operators", "trtexec_line"]

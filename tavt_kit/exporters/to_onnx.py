@@ -17,17 +17,17 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from tavt_kit.adaptive import AdaptiveViT, LeanViT, SwitchableViT
-from tavt_kit.artifact_card import ArtifactCard
-from tavt_kit.device import TargetDevice
+from tavt_kit.core.artifact_card import ArtifactCard
+from tavt_kit.core.device import TargetDevice
+from tavt_kit.core.schedule import TokenSchedule
 from tavt_kit.errors import ExportError
 from tavt_kit.exporters.culprit import refused_layer
 from tavt_kit.exporters.how_onnx import OnnxHow
 from tavt_kit.exporters.onnx_file import LARGEST, finish
+from tavt_kit.models.wrap import AdaptiveViT, LeanViT, SwitchableViT
 from tavt_kit.runtimes import open_file
 from tavt_kit.runtimes.onnx_graph import quiet_exporters
 from tavt_kit.runtimes.session import LENGTHS
-from tavt_kit.schedule import TokenSchedule
 
 __all__ = ["INPUT", "OUTPUT", "example_images", "example_lengths", "to_onnx"]
 

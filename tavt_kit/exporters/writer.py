@@ -7,18 +7,18 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tavt_kit.artifact_card import ArtifactCard
 from tavt_kit.checks import Artifact
+from tavt_kit.core.artifact_card import ArtifactCard
+from tavt_kit.core.device import TargetDevice
+from tavt_kit.core.schedule import TokenSchedule
 from tavt_kit.data import ImageSet, Sample, load_arrays, thin_out
-from tavt_kit.device import TargetDevice
+from tavt_kit.data.preprocess import Preprocessing
 from tavt_kit.exporters.forms import Form
 from tavt_kit.exporters.how_onnx import OnnxHow
 from tavt_kit.exporters.int8 import Examples, Int8How
-from tavt_kit.preprocess import Preprocessing
-from tavt_kit.schedule import TokenSchedule
 
 if TYPE_CHECKING:
-    from tavt_kit.adaptive import AdaptiveViT
+    from tavt_kit.models.wrap import AdaptiveViT
 
 __all__ = ["DEFAULT_IMAGES", "HELD_OUT", "Tell", "Writer", "describe", "silent"]
 
@@ -187,8 +187,8 @@ class Writer:
 
 def _write_safetensors(adaptive: AdaptiveViT, card: ArtifactCard, folder: Path) -> Artifact:
     """The weights and the model card with its schedule, read back and rebuilt in torch."""
-    from tavt_kit.adaptive import LeanViT
     from tavt_kit.checkpoints import load_model, save_model
+    from tavt_kit.models.wrap import LeanViT
     from tavt_kit.runtimes import open_module
 
     save_model(folder, adaptive, replace(card.model, schedule=card.schedule.counts))

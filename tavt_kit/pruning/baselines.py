@@ -9,13 +9,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from tavt_kit.adaptive import wrap
 from tavt_kit.checkpoints.architecture import sketch
+from tavt_kit.core.model_card import ModelCard
+from tavt_kit.data.preprocess import Preprocessing
 from tavt_kit.errors import DataError, UnsupportedBackbone
-from tavt_kit.macs import count_macs
-from tavt_kit.model_card import ModelCard
-from tavt_kit.preprocess import Preprocessing
-from tavt_kit.timm_import import timm
+from tavt_kit.models.macs import count_macs
+from tavt_kit.models.timm_import import timm
+from tavt_kit.models.wrap import wrap
 
 __all__ = ["dense_rivals"]
 

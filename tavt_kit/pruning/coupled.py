@@ -17,13 +17,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from tavt_kit.backbones import adapter_of
-from tavt_kit.backbones.fusion import FusionViT
-from tavt_kit.backbones.pim import Pim
-from tavt_kit.backbones.pruned import blocks_of
-from tavt_kit.backbones.vitae import Vitae
 from tavt_kit.errors import UnsupportedBackbone
-from tavt_kit.timm_import import timm
+from tavt_kit.models.backbones import adapter_of
+from tavt_kit.models.backbones.fusion import FusionViT
+from tavt_kit.models.backbones.pim import Pim
+from tavt_kit.models.backbones.pruned import blocks_of
+from tavt_kit.models.backbones.vitae import Vitae
+from tavt_kit.models.timm_import import timm
 
 __all__ = ["Coupled", "Cut", "coupled"]
 

@@ -11,10 +11,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from tavt_kit.backbones.pruned import blocks_of, cut, keep_blocks, set_heads, set_width, structure_of
 from tavt_kit.checkpoints.architecture import sketch
+from tavt_kit.core.model_card import ModelCard
 from tavt_kit.errors import BudgetError, BudgetTooTight, DataError, UnsupportedBackbone
-from tavt_kit.model_card import ModelCard
+from tavt_kit.models.backbones.pruned import blocks_of, cut, keep_blocks, set_heads, set_width, structure_of
 from tavt_kit.pruning.coupled import Coupled, coupled
 from tavt_kit.pruning.depth import strongest_layers
 from tavt_kit.pruning.importance import check_importance, needs_pictures, scores_of
@@ -109,7 +109,7 @@ def prune(
         UnsupportedBackbone: A kind that cannot be pruned in this model.
 
     Example:
-        >>> from tavt_kit.timm_import import timm
+        >>> from tavt_kit.models.timm_import import timm
         >>> model = timm.create_model("vit_tiny_patch16_224", num_classes=5, depth=2).eval()
         >>> prune(model, Targets(mlp=0.5, heads=0.67)).units
         {'mlp': (384, 384), 'heads': (2, 2)}

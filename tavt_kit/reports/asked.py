@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from tavt_kit.budget import Budget
+from tavt_kit.core.budget import Budget
 from tavt_kit.errors import BudgetError
 from tavt_kit.reports.choice import FrontView
 from tavt_kit.reports.gather import Found, Records

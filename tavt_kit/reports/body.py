@@ -12,7 +12,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from tavt_kit.records import sha256_file
+from tavt_kit.core.records import sha256_file
 from tavt_kit.reports.blocks import Code, Headline, Text
 from tavt_kit.reports.choice import FrontView
 from tavt_kit.reports.gather import Records

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from tavt_kit.budget import Budget
+from tavt_kit.core.budget import Budget
 from tavt_kit.errors import BudgetError
 from tavt_kit.reports.judging import best_of
 from tavt_kit.reports.views import CandidateView, sequence, text, whole

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tavt_kit.records import write_record
+from tavt_kit.core.records import write_record
 from tavt_kit.reports.marks import KINDS, Kind
 
 __all__ = ["FINAL_FILE", "FinalRow", "write_final"]

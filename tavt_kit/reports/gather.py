@@ -10,8 +10,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from tavt_kit.core.records import read_lines
 from tavt_kit.errors import RecordError
-from tavt_kit.records import read_lines
 
 __all__ = ["Found", "Records", "candidates_beside", "gather"]
 

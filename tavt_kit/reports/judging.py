@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from tavt_kit.budget import Budget, Limit
+from tavt_kit.core.budget import Budget, Limit
+from tavt_kit.core.verdict import Verdict, judge_prediction, worst
 from tavt_kit.errors import BudgetError
 from tavt_kit.reports.views import CandidateView, number
-from tavt_kit.verdict import Verdict, judge_prediction, worst
 
 __all__ = ["best_of", "judge_view"]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from tavt_kit.part_names import part_words
+from tavt_kit.core.part_names import part_words
 from tavt_kit.reports.axes import Scale, round_ticks
 from tavt_kit.reports.legend import legend
 from tavt_kit.reports.markup import Element, el

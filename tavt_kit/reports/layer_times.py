@@ -6,14 +6,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from tavt_kit.core.latency_table import LatencyTable
+from tavt_kit.core.part_names import OTHER, part_names
+from tavt_kit.core.schedule import TokenSchedule
 from tavt_kit.errors import TavtError
-from tavt_kit.latency_table import LatencyTable
-from tavt_kit.part_names import OTHER, part_names
 from tavt_kit.reports.choice import FrontView
 from tavt_kit.reports.gather import Records
 from tavt_kit.reports.views import CandidateView, TimeView, mapping, number, sequence, whole
 from tavt_kit.reports.words import target_words
-from tavt_kit.schedule import TokenSchedule
 
 __all__ = ["LayerView", "Profiled", "latency_table", "layer_views"]
 

@@ -7,8 +7,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from tavt_kit.budget import Budget
-from tavt_kit.records import atomic_text, make_folder
+from tavt_kit.core.budget import Budget
+from tavt_kit.core.records import atomic_text, make_folder
 from tavt_kit.reports.asked import asked
 from tavt_kit.reports.blocks import Code, Download, Facts, Missing, Report, Section, Text
 from tavt_kit.reports.body import REPORT_SCHEMA, REPORT_VERSION, report_body

@@ -7,8 +7,8 @@ import io
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from tavt_kit.core.part_names import part_words
 from tavt_kit.errors import TavtError
-from tavt_kit.part_names import part_words
 from tavt_kit.reports.choice import FrontView
 from tavt_kit.reports.gather import Records
 from tavt_kit.reports.layer_times import latency_table, layer_views

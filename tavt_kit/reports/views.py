@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from tavt_kit.core.schedule import counts_text, genes_text
 from tavt_kit.reports.numbers import interval_text, ms_text, peak_text, percent_text, significant
-from tavt_kit.schedule import counts_text, genes_text
 
 __all__ = ["AccuracyView", "CandidateView", "MemoryView", "TimeView", "mapping", "number", "sequence", "text", "whole"]
 

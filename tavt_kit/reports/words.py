@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from tavt_kit.budget import Budget, Limit
+from tavt_kit.core.budget import Budget, Limit
 from tavt_kit.reports.numbers import macs_text, percent_text, significant
 from tavt_kit.reports.views import text, whole
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from importlib.util import find_spec
 
-from tavt_kit.device import TargetDevice, available_threads
+from tavt_kit.core.device import TargetDevice, available_threads
 from tavt_kit.errors import MissingDependency, TargetError
 from tavt_kit.runtimes.openvino_core import openvino_core
 

@@ -8,13 +8,13 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from tavt_kit.device import TargetDevice
+from tavt_kit.core.device import TargetDevice
+from tavt_kit.core.part_names import OTHER, part_names
+from tavt_kit.core.schedule import TokenSchedule
 from tavt_kit.errors import MeasurementError, TargetError
-from tavt_kit.part_names import OTHER, part_names
 from tavt_kit.runtimes.graph_parts import layers_named, place
 from tavt_kit.runtimes.node_times import NodeTimes, onnxruntime_nodes, openvino_nodes
 from tavt_kit.runtimes.session import Images, Lengths
-from tavt_kit.schedule import TokenSchedule
 
 __all__ = ["LayerTimes", "layer_times", "refuse_unprofiled"]
 

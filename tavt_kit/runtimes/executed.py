@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from tavt_kit.device import TargetDevice
+from tavt_kit.core.device import TargetDevice
 from tavt_kit.runtimes.node_times import counted_since, counters
 from tavt_kit.runtimes.session import Images, Lengths
 

@@ -17,7 +17,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from tavt_kit.part_names import HEAD, OTHER, STEM
+from tavt_kit.core.part_names import HEAD, OTHER, STEM
 
 __all__ = ["Node", "Placed", "layers_named", "place"]
 

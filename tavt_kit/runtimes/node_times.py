@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from tavt_kit.device import TargetDevice
+from tavt_kit.core.device import TargetDevice
 from tavt_kit.runtimes.graph_parts import Node
 from tavt_kit.runtimes.session import LENGTHS, Images, Lengths, lengths_for
 

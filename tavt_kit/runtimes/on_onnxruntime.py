@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 import onnxruntime
 
-from tavt_kit.device import TargetDevice
+from tavt_kit.core.device import TargetDevice
 from tavt_kit.errors import DataError, TargetError
 from tavt_kit.runtimes.available import provider_of
 from tavt_kit.runtimes.session import LENGTHS, Images, InputShape, Lengths, check_images, image_shape, lengths_for

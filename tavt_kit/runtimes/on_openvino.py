@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 import openvino
 
-from tavt_kit.device import TargetDevice
+from tavt_kit.core.device import TargetDevice
 from tavt_kit.errors import DataError, ExportError, TargetError
 from tavt_kit.runtimes.available import device_of
 from tavt_kit.runtimes.openvino_core import openvino_core

@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from tavt_kit.device import TargetDevice
+from tavt_kit.core.device import TargetDevice
 from tavt_kit.runtimes.session import Images, InputShape, check_images
 from tavt_kit.runtimes.torch_modes import CudaGraph, compiled
 

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from tavt_kit.errors import ExportError
-from tavt_kit.quieted import quieted
+from tavt_kit.runtimes.quieted import quieted
 
 if TYPE_CHECKING:
     from torch import nn

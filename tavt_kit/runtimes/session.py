@@ -8,9 +8,9 @@ from typing import Protocol, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from tavt_kit.device import TargetDevice
+from tavt_kit.core.device import TargetDevice
+from tavt_kit.core.schedule import TokenSchedule
 from tavt_kit.errors import DataError, ScheduleError
-from tavt_kit.schedule import TokenSchedule
 
 __all__ = [
     "LENGTHS",

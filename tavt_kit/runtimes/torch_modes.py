@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from tavt_kit.errors import TargetError
-from tavt_kit.out_of_memory import is_out_of_memory
-from tavt_kit.quieted import quieted
+from tavt_kit.runtimes.out_of_memory import is_out_of_memory
+from tavt_kit.runtimes.quieted import quieted
 
 __all__ = ["CudaGraph", "compiled"]
 

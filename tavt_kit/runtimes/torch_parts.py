@@ -12,15 +12,15 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from tavt_kit.device import TargetDevice
-from tavt_kit.part_names import OTHER, part_names
+from tavt_kit.core.device import TargetDevice
+from tavt_kit.core.part_names import OTHER, part_names
 from tavt_kit.runtimes.by_layer import LayerTimes
 from tavt_kit.runtimes.node_times import repeated, warm_up
 from tavt_kit.runtimes.on_torch import placed, torch_device, torch_dtype, torch_threads
 from tavt_kit.runtimes.session import Images
 
 if TYPE_CHECKING:
-    from tavt_kit.adaptive import AdaptiveViT, LeanViT
+    from tavt_kit.models.wrap import AdaptiveViT, LeanViT
 
 __all__ = ["torch_part_times"]
 

@@ -1,1 +1,1 @@
-"""One file a verb: text in, calls, records out. The only layer that may import the parts."""
+"""One file a verb: text in, calls, records out. With ``workflows`` the only layer that may import the parts."""

@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from tavt_kit.command_line import command_line
+from tavt_kit.core.command_line import command_line
 from tavt_kit.verbs import options
 
 if TYPE_CHECKING:
     from tavt_kit.bench.protocol import Protocol
-    from tavt_kit.verbs.bench_measure import Plan
-    from tavt_kit.verbs.bench_things import Opener
+    from tavt_kit.workflows.bench_measure import Plan
+    from tavt_kit.workflows.bench_things import Opener
 
 __all__ = ["bench_verb"]
 
@@ -147,12 +147,12 @@ def bench_verb(
     if read or not things:
         return read_foreign(read or [], things or [], out, as_json=as_json)
     from tavt_kit.bench.judged import refuse_qualities
-    from tavt_kit.budget import Budget
-    from tavt_kit.verbs.bench_images import Inputs
-    from tavt_kit.verbs.bench_layers import refuse_targets
-    from tavt_kit.verbs.bench_measure import Plan
-    from tavt_kit.verbs.bench_sweep import Sweep, warn_of_many
-    from tavt_kit.verbs.bench_things import Opener, default_folder
+    from tavt_kit.core.budget import Budget
+    from tavt_kit.workflows.bench_images import Inputs
+    from tavt_kit.workflows.bench_layers import refuse_targets
+    from tavt_kit.workflows.bench_measure import Plan
+    from tavt_kit.workflows.bench_sweep import Sweep, warn_of_many
+    from tavt_kit.workflows.bench_things import Opener, default_folder
 
     limits = Budget.parse(budget or ())
     refuse_qualities(limits)
@@ -201,12 +201,12 @@ def _protocol(min_time: float, max_time: str) -> Protocol:
 def _run(opener: Opener, things: Sequence[str], plan: Plan, out: Path, as_json: bool) -> int:
     """Measure, write, print; the exit code."""
     from tavt_kit.bench.record import SCHEMA, VERSION, bench_body
-    from tavt_kit.host import HostFacts
-    from tavt_kit.records import make_folder, write_record
+    from tavt_kit.core.host import HostFacts
+    from tavt_kit.core.records import make_folder, write_record
     from tavt_kit.runtimes.available import accelerator_name
-    from tavt_kit.verbs.bench_measure import measure
     from tavt_kit.verbs.bench_table import print_bench
     from tavt_kit.verbs.progress import watching
+    from tavt_kit.workflows.bench_measure import measure
 
     folder = make_folder(out)
     with opener, watching("measuring") as tell:

@@ -14,8 +14,8 @@ __all__ = ["go_away"]
 
 def go_away(things: Sequence[str], pack: Path | None, carried: Path | None, as_json: bool) -> int:
     """A search's front on its way to the device, or back."""
-    from tavt_kit.verbs.carried import settle
     from tavt_kit.verbs.front_view import print_front
+    from tavt_kit.workflows.carried import settle
 
     run = Path(things[0] if things else "")
     if len(things) != 1 or not run.is_dir() or (pack and carried):
@@ -37,11 +37,11 @@ def go_away(things: Sequence[str], pack: Path | None, carried: Path | None, as_j
 def _write_pack(run: Path, pack: Path, as_json: bool) -> int:
     from tavt_kit.bench.pack import pack_passes, refuse_live
     from tavt_kit.checkpoints import load_model
-    from tavt_kit.device import TargetDevice
-    from tavt_kit.records import make_folder
-    from tavt_kit.verbs.carried import front_schedules, read_front
+    from tavt_kit.core.device import TargetDevice
+    from tavt_kit.core.records import make_folder
     from tavt_kit.verbs.profile import say_packed
     from tavt_kit.verbs.progress import watching
+    from tavt_kit.workflows.carried import front_schedules, read_front
 
     body = read_front(run)
     target = TargetDevice.from_record(body["target"])

@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from tavt_kit.bench.record import Benched
-    from tavt_kit.verbs.bench_measure import Taken
+    from tavt_kit.workflows.bench_measure import Taken
 
 __all__ = ["print_bench"]
 
@@ -26,9 +26,9 @@ def print_bench(taken: Taken, body: Mapping[str, Any], file: Path) -> None:
     """
     from rich.markup import escape
 
-    from tavt_kit.host import HostFacts
-    from tavt_kit.verbs.bench_layers import layer_tables
+    from tavt_kit.core.host import HostFacts
     from tavt_kit.verbs.console import console_of
+    from tavt_kit.workflows.bench_layers import layer_tables
 
     console, rows = console_of(140), body["candidates"]
 
@@ -81,7 +81,7 @@ def _sentences(one: Benched, row: Mapping[str, Any]) -> list[str]:
 
 
 def _verdict(verdict: Mapping[str, Any]) -> str:
-    from tavt_kit.budget import Limit
+    from tavt_kit.core.budget import Limit
 
     limit, low, high = Limit.parse(verdict["budget"]), verdict["low"], verdict["high"]
     if low is None:

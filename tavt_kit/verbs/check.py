@@ -11,14 +11,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from tavt_kit.command_line import command_line
+from tavt_kit.core.command_line import command_line
 from tavt_kit.verbs import options
 from tavt_kit.verbs.export import Accept, CheckSplit, Dense, Drop, FileTarget, print_checks
 
 if TYPE_CHECKING:
     from tavt_kit.checks import CheckReport, Gate, Source
+    from tavt_kit.core.device import TargetDevice
     from tavt_kit.data import ImageSet
-    from tavt_kit.device import TargetDevice
 
 __all__ = ["check_verb"]
 
@@ -68,14 +68,14 @@ def check_verb(
     from tavt_kit.checkpoints import load_model
     from tavt_kit.checks import Gate, Source
     from tavt_kit.checks.losses import save_examples
+    from tavt_kit.core.device import TargetDevice
+    from tavt_kit.core.records import make_folder
+    from tavt_kit.core.verdict import worst
     from tavt_kit.data import thin_out
     from tavt_kit.data.inherited import inherited_images
-    from tavt_kit.device import TargetDevice
     from tavt_kit.exporters.exported import status_of
-    from tavt_kit.records import make_folder
-    from tavt_kit.verbs.check_subjects import promote_file
     from tavt_kit.verbs.progress import watching
-    from tavt_kit.verdict import worst
+    from tavt_kit.workflows.check_subjects import promote_file
 
     subject = _subject(thing, predictions, preset)
     place = thing or predictions
@@ -156,8 +156,8 @@ def _check_file(
     thing: Path | None, source: Source, gate: Gate, request: _Request, progress: Callable[[int], None]
 ) -> _Found:
     from tavt_kit.checks import Artifact, check
-    from tavt_kit.sealed import changed_since_check
-    from tavt_kit.verbs.check_subjects import named
+    from tavt_kit.core.sealed import changed_since_check
+    from tavt_kit.workflows.check_subjects import named
 
     assert thing is not None
     with named(thing) as file:
@@ -173,7 +173,7 @@ def _check_run(
     thing: Path | None, source: Source, gate: Gate, request: _Request, progress: Callable[[int], None]
 ) -> _Found:
     from tavt_kit.checks import check
-    from tavt_kit.verbs.check_subjects import open_run, refuse_other_split, schedule_from
+    from tavt_kit.workflows.check_subjects import open_run, refuse_other_split, schedule_from
 
     assert thing is not None
     schedule = schedule_from(request.schedule, source.adaptive, request.against)
@@ -186,9 +186,9 @@ def _check_run(
 def _check_predictions(
     thing: Path | None, source: Source, gate: Gate, request: _Request, progress: Callable[[int], None]
 ) -> _Found:
-    from tavt_kit.artifact_card import read_metadata
     from tavt_kit.checks import Predicted, check_predicted
-    from tavt_kit.verbs.check_subjects import named, schedule_from
+    from tavt_kit.core.artifact_card import read_metadata
+    from tavt_kit.workflows.check_subjects import named, schedule_from
 
     assert request.predictions is not None
     predicted = Predicted.read(request.predictions)
@@ -221,7 +221,7 @@ def _about(against: Path, source: Source, images: ImageSet, gate: Gate) -> dict[
 def _write(folder: Path, records: list[dict[str, Any]]) -> None:
     """Put the checks into ``check.json``, beside those of other files and in place of older ones of this file."""
     from tavt_kit.checks import CHECK_FILE, read_check, write_check
-    from tavt_kit.host import HostFacts
+    from tavt_kit.core.host import HostFacts
 
     path = folder / CHECK_FILE
     others = read_check(path)["checks"] if path.exists() else []

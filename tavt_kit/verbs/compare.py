@@ -12,8 +12,8 @@ import typer
 from tavt_kit.verbs import options
 
 if TYPE_CHECKING:
-    from tavt_kit.comparable import Readable
-    from tavt_kit.compared import Change, Comparison
+    from tavt_kit.comparison.comparable import Readable
+    from tavt_kit.comparison.compared import Change, Comparison
 
 __all__ = ["compare_verb"]
 
@@ -53,8 +53,8 @@ def compare_verb(
     INCONCLUSIVE: the interval crosses the line. Exits 1 where something fails. One bench.json alone: its candidates
     against the first (or --reference), paired by rounds.
     """
-    from tavt_kit.compared import compare_records, compare_within
-    from tavt_kit.verdict import Verdict, worst
+    from tavt_kit.comparison.compared import compare_records, compare_within
+    from tavt_kit.core.verdict import Verdict, worst
 
     limit = options.parse_fraction(threshold)
     if len(records) > 2:
@@ -82,7 +82,7 @@ def compare_verb(
 
 def _read(paths: Sequence[Path]) -> tuple[list[Readable], list[Readable] | None]:
     """The records of each side, in the same order; of two run folders every kind that both have."""
-    from tavt_kit.comparable import files_of_run, read_readable
+    from tavt_kit.comparison.comparable import files_of_run, read_readable
     from tavt_kit.errors import RecordError
 
     if len(paths) == 1:
@@ -142,7 +142,7 @@ def _figures(change: Change) -> tuple[str, str, str]:
 
 def _sentence(changes: Sequence[Change], threshold: float, drop: float) -> str:
     """The whole, in one line."""
-    from tavt_kit.verdict import Verdict, worst
+    from tavt_kit.core.verdict import Verdict, worst
 
     by = {verdict: [change for change in changes if change.verdict is verdict] for verdict in Verdict}
     failed = by[Verdict.FAIL]

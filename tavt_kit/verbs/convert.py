@@ -69,10 +69,10 @@ def convert_verb(
     The family is told by the names in the file; it is read without running anything in it, and loads whole or not at
     all. --data or --classes names the classes; without them they are numbered.
     """
-    from tavt_kit.backbones import adapter_of
     from tavt_kit.checkpoints import save_model
     from tavt_kit.checkpoints.convert import FAMILIES, convert
     from tavt_kit.checkpoints.official import POSITION_RULES
+    from tavt_kit.models.backbones import adapter_of
     from tavt_kit.verbs.options import BadOption, parse_numbers
 
     rule = next((known for known in POSITION_RULES if known == positions), None)

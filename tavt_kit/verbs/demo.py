@@ -40,8 +40,8 @@ def demo_verb(
     """
     from tavt_kit.data import KNOWN
     from tavt_kit.errors import UnknownName
-    from tavt_kit.verbs.demo_stages import Demo
-    from tavt_kit.verbs.demo_table import conclusions, read_table
+    from tavt_kit.workflows.demo_stages import Demo
+    from tavt_kit.workflows.demo_table import conclusions, read_table
 
     if data not in KNOWN:
         raise UnknownName(f"the demo runs on {' or '.join(KNOWN)}, got {data!r}; for your own pictures see the README")

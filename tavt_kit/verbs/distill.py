@@ -165,12 +165,12 @@ def distill_verb(
     from dataclasses import replace
 
     from tavt_kit.checkpoints import load_model
+    from tavt_kit.core.records import make_folder
     from tavt_kit.data.inherited import inherited_images
     from tavt_kit.distill import distill
     from tavt_kit.distill.processes import Processes
-    from tavt_kit.records import make_folder
     from tavt_kit.verbs.bar import Bar
-    from tavt_kit.verbs.listed_schedules import listed_schedules
+    from tavt_kit.workflows.listed_schedules import listed_schedules
 
     _refuse_same(model, out)
     adaptive = load_model(model)
@@ -230,7 +230,7 @@ def _say(out: Path, record: dict[str, Any]) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    from tavt_kit.accuracy import Accuracy
+    from tavt_kit.core.accuracy import Accuracy
 
     results = record["results"]
     table = Table(title=f"{out}: top-1 on {results['val']['split']}, % [95 %]")

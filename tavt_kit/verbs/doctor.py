@@ -34,9 +34,9 @@ def doctor_verb(fast: Fast = False, as_json: options.Json = False) -> int:
     and for all that is missing the one command that mends it. A target that is not here is listed with the reason
     that a verb would refuse it with.
     """
-    from tavt_kit.host import HostFacts
-    from tavt_kit.verbs.doctor_findings import Place, findings
-    from tavt_kit.verbs.doctor_room import Room
+    from tavt_kit.core.host import HostFacts
+    from tavt_kit.workflows.doctor_findings import Place, findings
+    from tavt_kit.workflows.doctor_room import Room
 
     facts, room = HostFacts.gather(), Room.gather()
     refused = {text: _answer(text) for text in TARGETS}
@@ -62,7 +62,7 @@ def doctor_verb(fast: Fast = False, as_json: options.Json = False) -> int:
 
 def _answer(text: str) -> str:
     """Empty where the target can be used, else why not."""
-    from tavt_kit.device import TargetDevice
+    from tavt_kit.core.device import TargetDevice
     from tavt_kit.errors import TavtError
     from tavt_kit.runtimes import check_available
 
@@ -74,8 +74,8 @@ def _answer(text: str) -> str:
 
 
 def _speed(refused: Mapping[str, str]) -> dict[str, Any]:
-    from tavt_kit.verbs.doctor_speed import measure_speed
     from tavt_kit.verbs.progress import watching
+    from tavt_kit.workflows.doctor_speed import measure_speed
 
     usable = [text for text, reason in refused.items() if not reason]
     with watching("measuring") as tell:

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from tavt_kit.host import HostFacts
-    from tavt_kit.verbs.doctor_findings import Finding
-    from tavt_kit.verbs.doctor_room import Room
+    from tavt_kit.core.host import HostFacts
+    from tavt_kit.workflows.doctor_findings import Finding
+    from tavt_kit.workflows.doctor_room import Room
 
 __all__ = ["print_doctor"]
 
@@ -136,7 +136,7 @@ def _peaks(console: Console, speed: Mapping[str, Any]) -> None:
 
 def _worth(speed: Mapping[str, Any]) -> Iterator[str]:
     """Whether the fast precisions are fast, on each processor with all its threads."""
-    from tavt_kit.verbs.doctor_speed import CLEARLY
+    from tavt_kit.workflows.doctor_speed import CLEARLY
 
     last = {row["processor"]: row for row in speed["peaks"] if "reason" not in row}
     for processor, row in last.items():

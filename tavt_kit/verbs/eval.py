@@ -10,13 +10,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from tavt_kit.command_line import command_line
+from tavt_kit.core.command_line import command_line
 from tavt_kit.verbs import options
 
 if TYPE_CHECKING:
     from tavt_kit.data import ImageSet, Sample
-    from tavt_kit.evaluating import Answered, Threshold
-    from tavt_kit.verbs.eval_subject import Subject
+    from tavt_kit.evaluation.answers import Answered
+    from tavt_kit.evaluation.reject import Threshold
+    from tavt_kit.workflows.eval_subject import Subject
 
 __all__ = ["eval_verb"]
 
@@ -67,7 +68,7 @@ def eval_verb(
     diagram as PNG, the matrix, the classes and every picture as CSV. PIM's heads are counted too, of a run on torch.
     --unlabelled writes predictions.csv (to stdout without --out), and exits 2 if no picture could be read.
     """
-    from tavt_kit.verbs.eval_subject import images_of, open_subject
+    from tavt_kit.workflows.eval_subject import images_of, open_subject
 
     wanted = (
         None if precision_wanted is None else options.parse_fraction(precision_wanted, "a precision", "95% or 0.95")
@@ -119,7 +120,7 @@ class _Job:
         return thin_out(self.known.split(split), self.limit)
 
     def answer(self, samples: Sequence[Sample], *, heads: bool = False) -> Answered:
-        from tavt_kit.evaluating import answer
+        from tavt_kit.evaluation.answers import answer
 
         subject = self.subject
         return answer(
@@ -132,15 +133,15 @@ class _Job:
         )
 
     def threshold(self, wanted: float) -> Threshold:
-        from tavt_kit.evaluating import choose_threshold
+        from tavt_kit.evaluation.reject import choose_threshold
 
         found = self.answer(self.samples("val"))
         return choose_threshold(found.confidence, found.right, wanted, "val")
 
     def body(self, found: Answered, split: str, threshold: Threshold | None) -> dict[str, Any]:
         """Everything of the record but what it is about and what was skipped."""
-        from tavt_kit.evaluating import figures_of
-        from tavt_kit.evaluating.reject import reached
+        from tavt_kit.evaluation.figures import figures_of
+        from tavt_kit.evaluation.reject import reached
 
         subject, reject = self.subject, None
         if threshold is not None:
@@ -157,7 +158,7 @@ class _Job:
 
 
 def _finish(body: dict[str, Any], found: Answered, images: ImageSet, out: Path | None, as_json: bool) -> None:
-    from tavt_kit.evaluating.files import EVAL_FILE, SCHEMA, VERSION, write_evaluation
+    from tavt_kit.evaluation.files import EVAL_FILE, SCHEMA, VERSION, write_evaluation
     from tavt_kit.verbs.eval_view import say_evaluation
 
     if out is not None:
@@ -174,9 +175,9 @@ def _finish(body: dict[str, Any], found: Answered, images: ImageSet, out: Path |
 
 def _predict(job: _Job, files: Sequence[Path], wanted: float | None, out: Path | None, as_json: bool) -> int:
     """Label pictures that have no labels."""
-    from tavt_kit.evaluating.tables import FIRST, predictions_csv
-    from tavt_kit.predictions import Predictor
-    from tavt_kit.records import atomic_text
+    from tavt_kit.core.records import atomic_text
+    from tavt_kit.evaluation.predictions import Predictor
+    from tavt_kit.evaluation.tables import FIRST, predictions_csv
     from tavt_kit.verbs.eval_view import threshold_words
 
     _make(out)
@@ -221,7 +222,7 @@ def _pictures(folder: Path) -> list[Path]:
 
 
 def _make(out: Path | None) -> None:
-    from tavt_kit.records import make_folder
+    from tavt_kit.core.records import make_folder
 
     if out is not None:
         make_folder(out)
@@ -235,7 +236,7 @@ def _real_labels(file: Path) -> list[frozenset[int]]:
 
 
 def _real_accuracy(found: Answered, reassessed: list[frozenset[int]], split: str) -> dict[str, Any]:
-    from tavt_kit.accuracy import Accuracy
+    from tavt_kit.core.accuracy import Accuracy
     from tavt_kit.data.real_labels import count_real
 
     counts = count_real(found.samples, found.said.tolist(), reassessed)

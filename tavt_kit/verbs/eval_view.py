@@ -18,7 +18,7 @@ def say_evaluation(record: Mapping[str, Any]) -> None:
     """Print the figures, the classes and the confusions."""
     from rich.console import Console
 
-    from tavt_kit.accuracy import Accuracy
+    from tavt_kit.core.accuracy import Accuracy
 
     print(f"{record['thing']} under {record['schedule']}: top-1 {Accuracy.from_record(record['top1'])}")
     names = {"top5": "top-5", "macro_f1": "macro-F1", "real": "ReaL accuracy"}
@@ -99,7 +99,7 @@ def threshold_words(reject: Mapping[str, Any]) -> str:
 
 
 def _reject(reject: Mapping[str, Any]) -> str:
-    from tavt_kit.accuracy import Accuracy
+    from tavt_kit.core.accuracy import Accuracy
 
     coverage = Accuracy.from_record(reject["coverage"])
     start = f"{threshold_words(reject)}; it accepts {coverage}"
@@ -128,7 +128,7 @@ def _heads(heads: Mapping[str, Any]) -> Table:
 
 
 def _official(best: Mapping[str, Any]) -> str:
-    from tavt_kit.accuracy import Accuracy
+    from tavt_kit.core.accuracy import Accuracy
 
     accuracy = Accuracy.from_record(best["top1"])
     return (

@@ -10,15 +10,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from tavt_kit.command_line import command_line
+from tavt_kit.core.command_line import command_line
 from tavt_kit.verbs import options
 
 if TYPE_CHECKING:
     from PIL import Image
 
-    from tavt_kit.adaptive import AdaptiveViT
-    from tavt_kit.explaining import Explained
-    from tavt_kit.model_card import ModelCard
+    from tavt_kit.core.model_card import ModelCard
+    from tavt_kit.evaluation.looking import Explained
+    from tavt_kit.models.wrap import AdaptiveViT
 
 __all__ = ["explain_verb"]
 
@@ -51,10 +51,10 @@ def explain_verb(
     numbers, which a report shows. Pictures that cannot be read are named and counted; exits 2 if none could be read.
     """
     from tavt_kit.checkpoints import load_model
+    from tavt_kit.core.records import atomic_path, make_folder, write_record
+    from tavt_kit.core.schedule import TokenSchedule
     from tavt_kit.errors import DataError
-    from tavt_kit.explaining.drawing import contact_sheet, draw_explained
-    from tavt_kit.records import atomic_path, make_folder, write_record
-    from tavt_kit.schedule import TokenSchedule
+    from tavt_kit.evaluation.map_drawing import contact_sheet, draw_explained
 
     files = _files(images)
     model = load_model(run)
@@ -115,14 +115,14 @@ def _files(given: Sequence[Path]) -> list[Path]:
 
 
 def _written(file: Path) -> dict[str, str]:
-    from tavt_kit.records import sha256_file
+    from tavt_kit.core.records import sha256_file
 
     return {"file": file.name, "sha256": sha256_file(file)}
 
 
 def _label(model: AdaptiveViT, card: ModelCard, name: str | None) -> int | None:
-    from tavt_kit.backbones.pim import Pim
     from tavt_kit.errors import UnknownName
+    from tavt_kit.models.backbones.pim import Pim
 
     if name is None:
         return None
@@ -140,8 +140,8 @@ def _explained(model: AdaptiveViT, card: ModelCard, path: Path, label: int | Non
     import torch
     from PIL import Image
 
-    from tavt_kit.explaining import explain
-    from tavt_kit.preprocess import Preprocessing, normalise, open_image, resize_crop
+    from tavt_kit.data.preprocess import Preprocessing, normalise, open_image, resize_crop
+    from tavt_kit.evaluation.looking import explain
 
     preprocessing = Preprocessing.from_record(card.preprocessing)
     pixels = resize_crop(open_image(path), preprocessing)

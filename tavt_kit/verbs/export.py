@@ -12,7 +12,7 @@ import typer
 from tavt_kit.verbs import options
 
 if TYPE_CHECKING:
-    from tavt_kit.model_card import ModelCard
+    from tavt_kit.core.model_card import ModelCard
 
 __all__ = ["Accept", "CheckSplit", "Dense", "Drop", "FileTarget", "export_verb", "print_checks", "say_licences"]
 
@@ -126,16 +126,16 @@ def export_verb(
     """
     from tavt_kit.checkpoints import load_model
     from tavt_kit.checks import Gate
+    from tavt_kit.core.device import TargetDevice
     from tavt_kit.data.inherited import inherited_images
-    from tavt_kit.device import TargetDevice
     from tavt_kit.errors import ExportError
     from tavt_kit.exporters.export import Plan, export
     from tavt_kit.exporters.forms import SWITCHABLE, forms_of
     from tavt_kit.exporters.how_onnx import OnnxHow
     from tavt_kit.exporters.int8 import Int8How
     from tavt_kit.verbs.exported_view import print_files, say_trtexec
-    from tavt_kit.verbs.picked import model_for, precision_for, presets_for, schedules_for
     from tavt_kit.verbs.progress import watching
+    from tavt_kit.workflows.picked import model_for, precision_for, presets_for, schedules_for
 
     tensorrt = _for_tensorrt(for_, format, switchable)
     formats, precisions = _texts(format, "onnx" if tensorrt else "openvino"), _texts(precision)
@@ -204,7 +204,7 @@ def print_checks(checks: Sequence[Mapping[str, Any]]) -> None:
     """A table of checks on stdout, and the sentence of each."""
     from rich.table import Table
 
-    from tavt_kit.accuracy import Accuracy
+    from tavt_kit.core.accuracy import Accuracy
     from tavt_kit.verbs.check_details import details
     from tavt_kit.verbs.console import console_of
 

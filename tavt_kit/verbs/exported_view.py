@@ -36,7 +36,7 @@ def _say_how(entry: Mapping[str, Any]) -> None:
 
 def say_trtexec(folder: Path, entries: Sequence[Mapping[str, Any]]) -> None:
     """How to build the engines; on stderr, since stdout may be a JSON object."""
-    from tavt_kit.artifact_card import read_metadata
+    from tavt_kit.core.artifact_card import read_metadata
     from tavt_kit.exporters.tensorrt import trtexec_line
 
     for entry in entries:

@@ -24,8 +24,8 @@ def read_foreign(files: Sequence[Path], things: Sequence[str], out: Path | None,
         MeasurementError: There is nothing to read, or things to measure too.
         RecordError: A file is of another program.
     """
-    from tavt_kit.foreign_times import SCHEMA, VERSION, read_times
-    from tavt_kit.records import make_folder, write_record
+    from tavt_kit.bench.foreign_times import SCHEMA, VERSION, read_times
+    from tavt_kit.core.records import make_folder, write_record
 
     if not files:
         raise MeasurementError("nothing to measure: give run folders, models' names or exported files, or --read FILE")

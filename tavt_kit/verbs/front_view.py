@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from tavt_kit.candidate import schedule_of
+from tavt_kit.core.candidate import schedule_of
 
 __all__ = ["dense_of", "print_front", "sentence"]
 

@@ -67,11 +67,11 @@ def models_verb(
 
 
 def _row(name: str, measured: bool) -> dict[str, Any]:
-    from tavt_kit.adaptive import wrap
-    from tavt_kit.backbones.published import published
     from tavt_kit.checkpoints.architecture import sketch
-    from tavt_kit.macs import count_macs
-    from tavt_kit.timm_import import timm
+    from tavt_kit.models.backbones.published import published
+    from tavt_kit.models.macs import count_macs
+    from tavt_kit.models.timm_import import timm
+    from tavt_kit.models.wrap import wrap
 
     entry = timm.get_pretrained_cfg(name)
     weights = bool(entry and entry.has_weights)

@@ -13,7 +13,7 @@ from tavt_kit.verbs import options
 from tavt_kit.verbs.export import say_licences
 
 if TYPE_CHECKING:
-    from tavt_kit.predictions import Prediction, Predictor
+    from tavt_kit.evaluation.predictions import Prediction, Predictor
 
 __all__ = ["predict_verb"]
 
@@ -61,20 +61,20 @@ def predict_verb(
 
 
 def _open(thing: Path, schedule: str | None, preset: str | None, target: str | None) -> Predictor:
-    from tavt_kit.device import TargetDevice
+    from tavt_kit.core.device import TargetDevice
     from tavt_kit.errors import ScheduleError
-    from tavt_kit.predictions import Predictor, open_predictor
+    from tavt_kit.evaluation.predictions import Predictor, open_predictor
 
     device = None if target is None else TargetDevice.parse(target)
     if thing.suffix in (".onnx", ".xml"):
         return open_predictor(thing, device, preset, schedule)
     if preset is not None:
         raise ScheduleError(f"a preset belongs to a file exported with --switchable, got {thing}; give --schedule")
-    from tavt_kit.adaptive import LeanViT
     from tavt_kit.checkpoints import load_model
-    from tavt_kit.model_card import read_card
+    from tavt_kit.core.model_card import read_card
+    from tavt_kit.core.schedule import TokenSchedule
+    from tavt_kit.models.wrap import LeanViT
     from tavt_kit.runtimes import open_module
-    from tavt_kit.schedule import TokenSchedule
 
     model = load_model(thing)
     card = read_card(thing if thing.is_dir() else thing.parent)

@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from tavt_kit.command_line import command_line
+from tavt_kit.core.command_line import command_line
 from tavt_kit.verbs import options
 
 if TYPE_CHECKING:
-    from tavt_kit.device import TargetDevice
-    from tavt_kit.latency_table import LatencyTable, Uneven
+    from tavt_kit.core.device import TargetDevice
+    from tavt_kit.core.latency_table import LatencyTable, Uneven
 
 __all__ = ["PROFILE_FILE", "profile_verb", "say_packed"]
 
@@ -61,8 +61,8 @@ def profile_verb(
     measures random schedules end to end and prints prediction beside measurement. --pack is for a device that has
     numpy and the target's runtime only: the zip holds graphs and a runner, whose profile.json search --profile takes.
     """
-    from tavt_kit.device import TargetDevice
-    from tavt_kit.records import make_folder, write_record
+    from tavt_kit.core.device import TargetDevice
+    from tavt_kit.core.records import make_folder, write_record
     from tavt_kit.runtimes import check_available
     from tavt_kit.runtimes.available import refuse_modes
 
@@ -98,7 +98,7 @@ def _seconds(text: str) -> float:
 
 def _write_pack(opened: Callable[[], Any], device: TargetDevice, pack: Path, as_json: bool) -> int:
     from tavt_kit.bench.pack import pack_profile, refuse_live
-    from tavt_kit.records import make_folder
+    from tavt_kit.core.records import make_folder
     from tavt_kit.verbs.progress import watching
 
     refuse_live(device)

@@ -13,9 +13,9 @@ import typer
 from tavt_kit.verbs import options
 
 if TYPE_CHECKING:
-    from tavt_kit.adaptive import AdaptiveViT
+    from tavt_kit.core.model_card import ModelCard
     from tavt_kit.data import ImageSet
-    from tavt_kit.model_card import ModelCard
+    from tavt_kit.models.wrap import AdaptiveViT
     from tavt_kit.pruning import Pictures
 
 __all__ = ["prune_verb"]
@@ -74,15 +74,15 @@ def prune_verb(
     `fgvc-kit distill OUT --teacher RUN`. Accuracy is told on val, before and after; dense models of no more
     multiply-adds are named, because pruning often loses to them.
     """
-    from tavt_kit.adaptive import wrap
     from tavt_kit.checkpoints import load_model
     from tavt_kit.data.inherited import inherited_images
+    from tavt_kit.models.wrap import wrap
     from tavt_kit.pruning import Targets, prune
     from tavt_kit.pruning.baselines import dense_rivals
     from tavt_kit.pruning.importance import check_importance
     from tavt_kit.pruning.prune import pruned_card
     from tavt_kit.verbs.progress import watching
-    from tavt_kit.verbs.prune_budget import PruneBudget
+    from tavt_kit.workflows.prune_budget import PruneBudget
 
     targets = Targets(mlp, heads, width, depth, round_to)
     check_importance(importance)
@@ -140,8 +140,8 @@ def _refuse_classes(card: ModelCard, images: ImageSet) -> None:
 def _done(run: Path, out: Path, request: dict[str, Any], fresh: bool) -> dict[str, Any] | None:
     """What the same command wrote before, if it did."""
     from tavt_kit.checkpoints import is_run
+    from tavt_kit.core.records import read_record
     from tavt_kit.errors import OutputError, RecordError
-    from tavt_kit.records import read_record
 
     if run.resolve() in (out.resolve(), (out / "model.safetensors").resolve()):
         raise OutputError(f"{out} holds the model that is to be pruned; choose another --out")
@@ -162,8 +162,8 @@ def _done(run: Path, out: Path, request: dict[str, Any], fresh: bool) -> dict[st
 def _write(out: Path, images: ImageSet, model: AdaptiveViT, card: ModelCard, record: dict[str, Any]) -> None:
     """The card comes last: a folder without one is no run yet, and the same command starts again."""
     from tavt_kit.checkpoints import save_model
+    from tavt_kit.core.records import make_folder, write_record
     from tavt_kit.data import inherit_split
-    from tavt_kit.records import make_folder, write_record
 
     make_folder(out)
     for name in ("model.json", "model.safetensors", "split.json"):
@@ -180,7 +180,7 @@ def _judging(card: ModelCard, images: ImageSet, count: int, allow_unreadable: in
     import torch
 
     from tavt_kit.data import load_arrays
-    from tavt_kit.preprocess import Preprocessing
+    from tavt_kit.data.preprocess import Preprocessing
     from tavt_kit.pruning import Pictures
 
     read = load_arrays(
@@ -193,8 +193,8 @@ def _judging(card: ModelCard, images: ImageSet, count: int, allow_unreadable: in
 def _evaluation(card: ModelCard, images: ImageSet, limit: int | None, allow_unreadable: int) -> Any:
     """Wrapped model -> which pictures of val it has right, dense."""
     from tavt_kit.data import load_bytes
-    from tavt_kit.evaluation import LeanEvaluator
-    from tavt_kit.preprocess import Preprocessing
+    from tavt_kit.data.preprocess import Preprocessing
+    from tavt_kit.evaluation.evaluator import LeanEvaluator
 
     preprocessing = Preprocessing.from_record(card.preprocessing)
     read = load_bytes(images.split("val"), preprocessing, limit=limit, allow_unreadable=allow_unreadable)
@@ -206,7 +206,7 @@ def _evaluation(card: ModelCard, images: ImageSet, limit: int | None, allow_unre
 
 
 def _facts(model: AdaptiveViT) -> dict[str, Any]:
-    from tavt_kit.macs import count_macs
+    from tavt_kit.models.macs import count_macs
 
     return {
         "layers": model.layers,
@@ -216,13 +216,13 @@ def _facts(model: AdaptiveViT) -> dict[str, Any]:
 
 
 def _top1(right: Any) -> dict[str, Any]:
-    from tavt_kit.accuracy import Accuracy
+    from tavt_kit.core.accuracy import Accuracy
 
     return Accuracy.of_counts(int(right.sum()), len(right), split="val").as_record()
 
 
 def _difference(before: Any, after: Any) -> dict[str, Any]:
-    from tavt_kit.answer import paired
+    from tavt_kit.evaluation.answer import paired
 
     return paired(before, after).as_record()
 
@@ -243,7 +243,7 @@ def _say(out: Path, run: Path, record: dict[str, Any]) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    from tavt_kit.accuracy import Accuracy
+    from tavt_kit.core.accuracy import Accuracy
 
     left = record["left"]
     words = [f"{len(left['layers'])} layers"]
@@ -262,7 +262,7 @@ def _say(out: Path, run: Path, record: dict[str, Any]) -> None:
     low, high = (100 * end for end in record["difference"]["ci95"])
     print(f"change of top-1, paired: {100 * record['difference']['difference']:+.1f} points [{low:+.1f}, {high:+.1f}]")
     if (verdict := record["budget"]) is not None:
-        from tavt_kit.budget import Limit
+        from tavt_kit.core.budget import Limit
 
         limit = Limit.parse(verdict["budget"])
         where = f" on {verdict['target']}" if verdict["target"] else ""

@@ -36,7 +36,7 @@ def report_verb(
     No model is loaded and nothing is measured. What was not recorded is named, with the command that records it.
     The exit code is 0 whatever the verdict says.
     """
-    from tavt_kit.budget import Budget
+    from tavt_kit.core.budget import Budget
     from tavt_kit.reports import write_report
 
     written = write_report(runs, out, Budget.parse(budget) if budget else None, across=across)

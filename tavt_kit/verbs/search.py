@@ -11,7 +11,7 @@ import typer
 from tavt_kit.verbs import options
 
 if TYPE_CHECKING:
-    from tavt_kit.latency_table import LatencyTable
+    from tavt_kit.core.latency_table import LatencyTable
 
 __all__ = ["search_verb"]
 
@@ -138,10 +138,10 @@ def search_verb(
     another machine: the verdict is PREDICTED, until what bench --pack measures there is carried back. Exits 1 where
     the chosen schedule is not proven to keep to the budget, 2 where no schedule can.
     """
-    from tavt_kit.budget import Budget
-    from tavt_kit.device import TargetDevice
+    from tavt_kit.core.budget import Budget
+    from tavt_kit.core.device import TargetDevice
     from tavt_kit.runtimes.available import refuse_modes
-    from tavt_kit.verbs.search_request import Request
+    from tavt_kit.workflows.search_request import Request
 
     table = None if profile is None else _carried(profile, target, precision)
     device = None if target is None else TargetDevice.parse(target, precision=precision).resolved()
@@ -181,7 +181,7 @@ def search_verb(
         ray_address=ray_address,
     )
     from tavt_kit.verbs.front_view import print_front
-    from tavt_kit.verbs.search_job import plan, run_search
+    from tavt_kit.workflows.search_job import plan, run_search
 
     if dry_run:
         print(json.dumps(plan(request), indent=1))
@@ -195,6 +195,6 @@ def search_verb(
 
 
 def _carried(profile: Path, target: str | None, precision: str | None) -> LatencyTable:
-    from tavt_kit.verbs.search_target import read_profile
+    from tavt_kit.workflows.search_target import read_profile
 
     return read_profile(profile, target, precision)

@@ -7,8 +7,8 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
-from tavt_kit.budget import Limit
-from tavt_kit.candidate import Candidate
+from tavt_kit.core.budget import Limit
+from tavt_kit.core.candidate import Candidate
 from tavt_kit.search import Progress
 from tavt_kit.search.feasibility import Reach
 

@@ -28,12 +28,12 @@ def show_verb(run: Run, pick: Pick = None, knee: Knee = False, as_json: options.
     fgvc-kit export. Limits are held against the recorded values: the measured latency where there is one. Exits 1 where
     nothing on the front keeps to --pick.
     """
-    from tavt_kit.candidate import schedule_of
+    from tavt_kit.core.candidate import schedule_of
+    from tavt_kit.core.records import read_record
+    from tavt_kit.core.schedule import JointSchedule
     from tavt_kit.errors import BudgetError
-    from tavt_kit.records import read_record
-    from tavt_kit.schedule import JointSchedule
-    from tavt_kit.verbs.front_pick import best_within, knee_of
     from tavt_kit.verbs.front_view import print_front
+    from tavt_kit.workflows.front_pick import best_within, knee_of
 
     if pick and knee:
         raise BudgetError("--pick and --knee each choose a candidate; give one of them")

@@ -163,12 +163,12 @@ def train_verb(
     )  # fmt: skip
     seconds, share = options.parse_duration(save_every), options.parse_fraction(fraction)
     from tavt_kit.checkpoints import open_model
+    from tavt_kit.core.records import make_folder
     from tavt_kit.data import keep_fraction, load_images
     from tavt_kit.distill import train
     from tavt_kit.distill.common import card_of
     from tavt_kit.distill.families import check_family
     from tavt_kit.distill.processes import Processes
-    from tavt_kit.records import make_folder
     from tavt_kit.verbs.bar import Bar
 
     images = keep_fraction(load_images(required(data), seed=seed), share, seed=seed)
@@ -232,7 +232,7 @@ def required(data: str | None) -> str:
 
 
 def _say(out: Path, record: dict[str, Any]) -> None:
-    from tavt_kit.accuracy import Accuracy
+    from tavt_kit.core.accuracy import Accuracy
 
     results = record["results"]
     accuracy = Accuracy.from_record(results["val"])

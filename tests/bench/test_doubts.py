@@ -9,14 +9,14 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from tavt_kit.adaptive import LeanViT
 from tavt_kit.bench import Protocol, bench, random_images
 from tavt_kit.bench.doubts import Witness, of_answers, of_images, of_threads
 from tavt_kit.bench.probes import Probed, probe
-from tavt_kit.device import TargetDevice
+from tavt_kit.core.device import TargetDevice
+from tavt_kit.core.schedule import TokenSchedule
+from tavt_kit.models.wrap import LeanViT
 from tavt_kit.runtimes import open_module
 from tavt_kit.runtimes.session import Images, InputShape, Session
-from tavt_kit.schedule import TokenSchedule
 from tests.runtimes.models import SHAPE, tiny_vit
 
 RNG = np.random.default_rng

@@ -12,9 +12,9 @@ from PIL import Image
 from tavt_kit.bench import Protocol, bench
 from tavt_kit.bench.end_to_end import EndToEnd
 from tavt_kit.bench.notes import Notes
-from tavt_kit.device import TargetDevice
+from tavt_kit.core.device import TargetDevice
+from tavt_kit.data.preprocess import Preprocessing, apply, open_image
 from tavt_kit.errors import DataError, MeasurementError
-from tavt_kit.preprocess import Preprocessing, apply, open_image
 
 HOW = Preprocessing((8, 8))
 QUICK = Protocol(min_seconds=0.0, max_seconds=0.05, min_runs=4, visit_runs=2, visit_seconds=0.0, warmup_seconds=0.0)

@@ -12,7 +12,7 @@ import pytest
 
 from tavt_kit.bench.energy import Energy, energy_meter, measure_energy
 from tavt_kit.bench.energy_counters import NoMeter, NvidiaSmi, Nvml, Rapl
-from tavt_kit.device import TargetDevice
+from tavt_kit.core.device import TargetDevice
 from tavt_kit.errors import RecordError
 
 CPU, CUDA = TargetDevice.parse("torch:cpu"), TargetDevice.parse("torch:cuda:0")

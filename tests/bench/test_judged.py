@@ -4,10 +4,10 @@ import pytest
 
 from tavt_kit.bench.judged import judge, refuse_qualities
 from tavt_kit.bench.record import Benched, Whole
-from tavt_kit.budget import Budget
-from tavt_kit.device import TargetDevice
+from tavt_kit.core.budget import Budget
+from tavt_kit.core.device import TargetDevice
+from tavt_kit.core.measurement import Measurement
 from tavt_kit.errors import BudgetError
-from tavt_kit.measurement import Measurement
 
 CPU = TargetDevice.parse("onnxruntime:cpu:threads=1:batch=2")
 TIMES = tuple(10 + 0.01 * i for i in range(100))  # p90 about 10.9

@@ -6,16 +6,16 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from tavt_kit.adaptive import wrap
 from tavt_kit.bench import Protocol, check_table, layer_table, measure_schedules, measure_table, uneven
 from tavt_kit.bench.cells import round_speeds
 from tavt_kit.bench.passes import random_schedules
 from tavt_kit.bench.workshop import token_grid
-from tavt_kit.device import TargetDevice
-from tavt_kit.latency_table import LatencyTable
-from tavt_kit.measurement import Measurement
-from tavt_kit.schedule import TokenSchedule
-from tavt_kit.timm_import import timm
+from tavt_kit.core.device import TargetDevice
+from tavt_kit.core.latency_table import LatencyTable
+from tavt_kit.core.measurement import Measurement
+from tavt_kit.core.schedule import TokenSchedule
+from tavt_kit.models.timm_import import timm
+from tavt_kit.models.wrap import wrap
 from tests.runtimes.models import SIZE, tiny_vit
 
 ONE_THREAD = TargetDevice.parse("torch:cpu:threads=1")
@@ -131,9 +131,9 @@ def test_whole_passes_come_back_in_order() -> None:
 @pytest.mark.parametrize("text", ["torch:cpu:threads=1", "openvino:cpu:threads=1"])
 def test_the_table_predicts_schedules_it_has_not_seen(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """On processor time, which other processes on the machine disturb little."""
-    from tavt_kit.adaptive import wrap
+    from tavt_kit.models.timm_import import timm
+    from tavt_kit.models.wrap import wrap
     from tavt_kit.runtimes import on_openvino, on_torch
-    from tavt_kit.timm_import import timm
 
     clock = SimpleNamespace(perf_counter=time.process_time)
     monkeypatch.setattr(on_torch, "time", clock)

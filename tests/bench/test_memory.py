@@ -13,7 +13,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from tavt_kit.bench import memory
 from tavt_kit.bench.memory import FileJob, LiveJob, MemoryPeak, peak_memory
-from tavt_kit.device import TargetDevice
+from tavt_kit.core.device import TargetDevice
 from tavt_kit.errors import RecordError
 from tests.runtimes.models import write_linear
 from tests.verbs.tiny import write_run

@@ -9,10 +9,10 @@ import pytest
 
 from tavt_kit.bench.memory_fit import fit_memory
 from tavt_kit.bench.schedule_memory import ScheduleMemory, refuse_untold
-from tavt_kit.device import TargetDevice
+from tavt_kit.core.device import TargetDevice
+from tavt_kit.core.memory_fit import MemoryFit, gene_terms, memory_terms
+from tavt_kit.core.schedule import TokenSchedule
 from tavt_kit.errors import TargetError
-from tavt_kit.memory_fit import MemoryFit, gene_terms, memory_terms
-from tavt_kit.schedule import TokenSchedule
 
 TARGET = TargetDevice("openvino", "cpu", threads=1, batch=8)
 ENDS = TokenSchedule((197,) * 12), TokenSchedule((2,) * 12)

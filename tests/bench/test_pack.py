@@ -17,12 +17,12 @@ import pytest
 
 from tavt_kit.bench.edge import main
 from tavt_kit.bench.pack import CARRIED, pack_passes, pack_profile
-from tavt_kit.device import TargetDevice
+from tavt_kit.core.device import TargetDevice
+from tavt_kit.core.host import HostFacts
+from tavt_kit.core.latency_table import LatencyTable
+from tavt_kit.core.measurement import Measurement
+from tavt_kit.core.schedule import TokenSchedule
 from tavt_kit.errors import TargetError
-from tavt_kit.host import HostFacts
-from tavt_kit.latency_table import LatencyTable
-from tavt_kit.measurement import Measurement
-from tavt_kit.schedule import TokenSchedule
 from tests.runtimes.models import tiny_vit
 
 NEEDED = {

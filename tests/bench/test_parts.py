@@ -12,16 +12,16 @@ import pytest
 import torch
 from torch import Tensor
 
-from tavt_kit.adaptive import AdaptiveViT, LeanViT, wrap
 from tavt_kit.bench.clocks import OnnxClocks, OpenvinoClocks, _fix_first_input
 from tavt_kit.bench.graphs import CALIBRATION, Graphs, whole_graph
 from tavt_kit.bench.layer_table import plan_table
 from tavt_kit.bench.parts import AttendPart, DropPart, FeedPart, HeadPart, LastPart, StemPart
-from tavt_kit.device import TargetDevice
+from tavt_kit.core.device import TargetDevice
+from tavt_kit.core.schedule import TokenSchedule
 from tavt_kit.errors import ExportError
+from tavt_kit.models.timm_import import timm
+from tavt_kit.models.wrap import AdaptiveViT, LeanViT, wrap
 from tavt_kit.runtimes.openvino_core import openvino_core
-from tavt_kit.schedule import TokenSchedule
-from tavt_kit.timm_import import timm
 from tests.contracts import zoo
 from tests.runtimes.models import SIZE, images, tiny_vit
 

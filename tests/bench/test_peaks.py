@@ -12,7 +12,7 @@ import pytest
 from tavt_kit.bench import peaks, products
 from tavt_kit.bench.peaks import Peaks, measure_peaks
 from tavt_kit.bench.products import Product
-from tavt_kit.device import TargetDevice
+from tavt_kit.core.device import TargetDevice
 from tavt_kit.errors import MeasurementError, RecordError
 
 CPU = TargetDevice.parse("torch:cpu:threads=1")

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from tavt_kit.bench import Protocol, bench, paired_ratio, random_images
-from tavt_kit.device import TargetDevice
+from tavt_kit.core.device import TargetDevice
 from tavt_kit.errors import MeasurementError
 from tavt_kit.runtimes.session import InputShape
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from tavt_kit.bench.ratios import METHOD, bootstrap_ratio
-from tavt_kit.measurement import Measurement, paired_ratio
+from tavt_kit.core.measurement import Measurement, paired_ratio
 
 
 def rounds(rng: np.random.Generator, ms: float, levels: np.ndarray) -> Measurement:

@@ -7,11 +7,11 @@ import pytest
 
 from tavt_kit.bench import Protocol
 from tavt_kit.bench.record import SCHEMA, VERSION, Benched, bench_body, gain_share
-from tavt_kit.device import TargetDevice
-from tavt_kit.host import HostFacts
-from tavt_kit.measurement import Measurement
-from tavt_kit.records import read_record, write_record
-from tavt_kit.schedule import TokenSchedule
+from tavt_kit.core.device import TargetDevice
+from tavt_kit.core.host import HostFacts
+from tavt_kit.core.measurement import Measurement
+from tavt_kit.core.records import read_record, write_record
+from tavt_kit.core.schedule import TokenSchedule
 
 CPU = TargetDevice.parse("openvino:cpu:threads=2")
 

@@ -15,9 +15,9 @@ from tavt_kit.bench import uneven
 from tavt_kit.bench.cells import Cell, collect
 from tavt_kit.bench.table_plan import CellPlan, TablePlan
 from tavt_kit.bench.uneven import find_uneven
-from tavt_kit.device import TargetDevice
-from tavt_kit.latency_table import LayerCells, Uneven
-from tavt_kit.schedule import TokenSchedule
+from tavt_kit.core.device import TargetDevice
+from tavt_kit.core.latency_table import LayerCells, Uneven
+from tavt_kit.core.schedule import TokenSchedule
 
 TOKENS = 197
 BAD = {count: 20 / count for count in range(65, 198) if all(count % small for small in range(2, 14))}

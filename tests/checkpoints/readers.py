@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from tavt_kit.timm_import import timm
+from tavt_kit.models.timm_import import timm
 from tests.checkpoints.google import google_arrays
 from tests.parity.official import state_of
 

@@ -8,13 +8,13 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from tavt_kit.adaptive import AdaptiveViT
-from tavt_kit.backbones import adapter_of
 from tavt_kit.checkpoints import build, hub, is_run, load_model, open_model, save_model
 from tavt_kit.checkpoints.architecture import preprocessing_of, sketch, supported_names
+from tavt_kit.core.records import sha256_file
+from tavt_kit.data.preprocess import Preprocessing
 from tavt_kit.errors import CheckpointError, DataError, RecordError, UnknownName, UnsupportedBackbone
-from tavt_kit.preprocess import Preprocessing
-from tavt_kit.records import sha256_file
+from tavt_kit.models.backbones import adapter_of
+from tavt_kit.models.wrap import AdaptiveViT
 
 TINY = "test_vit"  # timm's own toy: 5 layers of 64, patches of 16
 AB = ("a", "b")

@@ -14,10 +14,10 @@ import numpy as np
 import pytest
 import torch
 
-from tavt_kit.adaptive import wrap
 from tavt_kit.checkpoints import convert, convert_checkpoint, load_model
+from tavt_kit.core.schedule import TokenSchedule
 from tavt_kit.errors import CheckpointError
-from tavt_kit.schedule import TokenSchedule
+from tavt_kit.models.wrap import wrap
 
 FOLDERS = Path(__file__).parent / "hugging_face"
 TOLERANCE = {"atol": 2e-5, "rtol": 0.0}

@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 import torch
 
-from tavt_kit.adaptive import LeanViT, wrap
 from tavt_kit.checkpoints import convert, convert_checkpoint, load_model
-from tavt_kit.counting import count_by_tracing
+from tavt_kit.core.schedule import TokenSchedule
 from tavt_kit.errors import CheckpointError, DataError
-from tavt_kit.macs import count_macs
-from tavt_kit.schedule import TokenSchedule
-from tavt_kit.timm_import import timm
+from tavt_kit.models.counting import count_by_tracing
+from tavt_kit.models.macs import count_macs
+from tavt_kit.models.timm_import import timm
+from tavt_kit.models.wrap import LeanViT, wrap
 from tests.checkpoints.google import google_arrays
 
 TINY: dict[str, Any] = {"num_classes": 3, "img_size": 64, "embed_dim": 24, "depth": 2, "num_heads": 3}

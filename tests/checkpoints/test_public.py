@@ -14,7 +14,7 @@ import torch
 from tavt_kit.checkpoints import download, hub, load_model, public
 from tavt_kit.checkpoints.public import Public, find, known
 from tavt_kit.errors import CheckpointError, UnknownName
-from tavt_kit.timm_import import timm
+from tavt_kit.models.timm_import import timm
 from tests.checkpoints.conftest import Shop
 from tests.checkpoints.google import google_arrays
 from tests.verbs.command import run

@@ -18,7 +18,7 @@ from tavt_kit.checkpoints import convert, load_model, save_model, timm_file
 from tavt_kit.checkpoints.architecture import timm_names
 from tavt_kit.checkpoints.weight_file import read_tensors
 from tavt_kit.errors import CheckpointError, RecordError, UnknownName, UnsupportedBackbone
-from tavt_kit.timm_import import timm
+from tavt_kit.models.timm_import import timm
 
 FEW = ["beit_base_patch16_224", "deit_tiny_patch16_224", "test_vit", "test_vit_relpos", "vit_tiny_patch16_224"]
 CUSTOM: dict[str, Any] = {"img_size": 32, "patch_size": 8, "embed_dim": 24, "depth": 2, "num_heads": 3}

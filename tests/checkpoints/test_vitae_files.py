@@ -13,7 +13,7 @@ from torch import Tensor
 
 from tavt_kit.checkpoints import convert
 from tavt_kit.errors import CheckpointError, DataError
-from tavt_kit.timm_import import timm
+from tavt_kit.models.timm_import import timm
 
 SMALL: dict[str, dict[str, Any]] = {
     "vitae_tiny": {"token_dims": (16, 12, 32), "embed_dims": (8, 8, 16), "nc_group": (1, 1, 8), "nc_depth": (0, 0, 2)},

@@ -18,20 +18,20 @@ import onnx
 import pytest
 import torch
 
-from tavt_kit.adaptive import AdaptiveViT, LeanViT, wrap
-from tavt_kit.artifact_card import read_metadata
-from tavt_kit.budget import Verdict
 from tavt_kit.checkpoints import load_model
 from tavt_kit.checks import Artifact, CheckReport, Gate, check
-from tavt_kit.device import TargetDevice
+from tavt_kit.core.artifact_card import read_metadata
+from tavt_kit.core.budget import Verdict
+from tavt_kit.core.device import TargetDevice
+from tavt_kit.core.schedule import TokenSchedule
 from tavt_kit.errors import TavtError
 from tavt_kit.exporters.onnx_file import attach_card
 from tavt_kit.exporters.quantize import quantize
 from tavt_kit.exporters.to_onnx import to_onnx
 from tavt_kit.exporters.to_openvino import convert, save, to_openvino
+from tavt_kit.models.wrap import AdaptiveViT, LeanViT, wrap
 from tavt_kit.runtimes.available import check_available
 from tavt_kit.runtimes.openvino_core import openvino_core
-from tavt_kit.schedule import TokenSchedule
 from tests.checks.trained import CLASSES, SCHEDULE, Subject, put_card
 
 KINDS = (".onnx", ".xml")
@@ -284,7 +284,7 @@ def _turned(subject: Subject, folder: Path, kind: str) -> Path:
         return torch.cat((torch.arange(prefix).expand(scores.shape[0], -1), index), dim=1)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("tavt_kit.drop.keep_best", turned)
+        patch.setattr("tavt_kit.models.drop.keep_best", turned)
         return _export(subject.adaptive, subject.card, folder / f"m{kind}")
 
 

@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tavt_kit.accuracy import PairedDifference
-from tavt_kit.budget import Verdict, judge_difference
 from tavt_kit.checks import Answers, BatchCheck, Gate, images_to_decide, judge
 from tavt_kit.checks.compare import columns
+from tavt_kit.core.accuracy import PairedDifference
+from tavt_kit.core.budget import Verdict, judge_difference
 from tavt_kit.errors import BudgetError, DataError
 
 FINE = BatchCheck((8, 1, 5), 1e-6, True)

@@ -9,7 +9,7 @@ from PIL import Image
 
 from tavt_kit.checks.compare import Answers
 from tavt_kit.checks.losses import Losses, losses_of, save_examples
-from tavt_kit.preprocess import Preprocessing
+from tavt_kit.data.preprocess import Preprocessing
 
 NAMES = ("crack", "good", "spot")
 

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 import torch
 
-from tavt_kit.adaptive import wrap
 from tavt_kit.checks.near_ties import NEAR_TIE, margins
-from tavt_kit.drop import Pick
-from tavt_kit.schedule import TokenSchedule
+from tavt_kit.core.schedule import TokenSchedule
+from tavt_kit.models.drop import Pick
+from tavt_kit.models.wrap import wrap
 from tests.contracts import zoo
 
 

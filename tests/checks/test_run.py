@@ -11,18 +11,18 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from tavt_kit.adaptive import AdaptiveViT, LeanViT, wrap
-from tavt_kit.artifact_card import ArtifactCard
-from tavt_kit.budget import Verdict
 from tavt_kit.checks import Artifact, Gate, Source, check
+from tavt_kit.core.artifact_card import ArtifactCard
+from tavt_kit.core.budget import Verdict
+from tavt_kit.core.device import TargetDevice
+from tavt_kit.core.model_card import ModelCard
+from tavt_kit.core.schedule import TokenSchedule
 from tavt_kit.data import Sample
-from tavt_kit.device import TargetDevice
+from tavt_kit.data.preprocess import Preprocessing
 from tavt_kit.errors import DataError, ScheduleError
-from tavt_kit.model_card import ModelCard
-from tavt_kit.preprocess import Preprocessing
+from tavt_kit.models.wrap import AdaptiveViT, LeanViT, wrap
 from tavt_kit.runtimes import open_module
 from tavt_kit.runtimes.session import check_images
-from tavt_kit.schedule import TokenSchedule
 from tests.contracts import zoo
 
 CLASSES = tuple("abcdefg")

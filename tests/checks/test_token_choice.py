@@ -7,16 +7,16 @@ from pathlib import Path
 import pytest
 import torch
 
-from tavt_kit.adaptive import wrap
-from tavt_kit.artifact_card import ArtifactCard
 from tavt_kit.checks.stored import stored_precision
 from tavt_kit.checks.token_choice import _holds, choice_of
-from tavt_kit.device import TargetDevice
+from tavt_kit.core.artifact_card import ArtifactCard
+from tavt_kit.core.device import TargetDevice
+from tavt_kit.core.model_card import ModelCard
+from tavt_kit.core.schedule import TokenSchedule
+from tavt_kit.data.preprocess import Preprocessing
 from tavt_kit.exporters.to_onnx import to_onnx
 from tavt_kit.exporters.to_openvino import to_openvino
-from tavt_kit.model_card import ModelCard
-from tavt_kit.preprocess import Preprocessing
-from tavt_kit.schedule import TokenSchedule
+from tavt_kit.models.wrap import wrap
 from tests.contracts import zoo
 
 TARGETS = {".onnx": "onnxruntime:cpu:threads=1", ".xml": "openvino:cpu:threads=1"}

@@ -10,17 +10,17 @@ import onnx
 import torch
 from PIL import Image
 
-from tavt_kit.adaptive import AdaptiveViT, wrap
-from tavt_kit.artifact_card import ArtifactCard, read_metadata
 from tavt_kit.checkpoints import load_model, save_model
 from tavt_kit.checks import Source
+from tavt_kit.core.artifact_card import ArtifactCard, read_metadata
+from tavt_kit.core.model_card import ModelCard
+from tavt_kit.core.schedule import TokenSchedule
 from tavt_kit.data import ImageSet, load_arrays, load_images
+from tavt_kit.data.preprocess import Preprocessing
 from tavt_kit.exporters.onnx_file import attach_card
-from tavt_kit.model_card import ModelCard
-from tavt_kit.preprocess import Preprocessing
+from tavt_kit.models.timm_import import timm
+from tavt_kit.models.wrap import AdaptiveViT, wrap
 from tavt_kit.runtimes.openvino_core import openvino_core
-from tavt_kit.schedule import TokenSchedule
-from tavt_kit.timm_import import timm
 
 CLASSES = ("amber bar", "amber dot", "azure bar", "azure dot", "green ring", "violet ring")
 SIZE, EACH, STEPS = 32, 60, 160
@@ -112,7 +112,7 @@ def put_card(file: Path, out: Path, card: ArtifactCard) -> Path:
         return out
     import openvino
 
-    from tavt_kit.artifact_card import METADATA_KEY
+    from tavt_kit.core.artifact_card import METADATA_KEY
 
     graph = openvino_core().read_model(file)
     graph.set_rt_info(card.as_text(), METADATA_KEY)

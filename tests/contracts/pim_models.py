@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from tavt_kit.backbones.pim import Pim
+from tavt_kit.models.backbones.pim import Pim
 from tests.contracts.zoo import shake
 
 SMALL: dict[str, Any] = {"num_classes": 7, "fpn_size": 16, "num_selects": (12, 10, 6, 4), "img_size": 64}

@@ -13,22 +13,22 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from tavt_kit.adaptive import AdaptiveViT, LeanViT, wrap
-from tavt_kit.artifact_card import ArtifactCard, read_metadata
-from tavt_kit.backbones import adapter_of, vitae_attention
-from tavt_kit.backbones.vitae_attention import Grid
-from tavt_kit.device import TargetDevice
-from tavt_kit.drop import keep_best
+from tavt_kit.core.artifact_card import ArtifactCard, read_metadata
+from tavt_kit.core.device import TargetDevice
+from tavt_kit.core.model_card import ModelCard
+from tavt_kit.core.schedule import TokenSchedule
+from tavt_kit.data.preprocess import Preprocessing
 from tavt_kit.errors import DataError, ExportError
 from tavt_kit.exporters.how_onnx import EXPORTERS
 from tavt_kit.exporters.to_onnx import to_onnx
 from tavt_kit.exporters.to_openvino import to_openvino
-from tavt_kit.model_card import ModelCard
-from tavt_kit.preprocess import Preprocessing
+from tavt_kit.models.backbones import adapter_of, vitae_attention
+from tavt_kit.models.backbones.vitae_attention import Grid
+from tavt_kit.models.drop import keep_best
+from tavt_kit.models.wrap import AdaptiveViT, LeanViT, wrap
 from tavt_kit.runtimes import open_file
 from tavt_kit.runtimes.on_openvino import convert_module
 from tavt_kit.runtimes.openvino_core import openvino_core
-from tavt_kit.schedule import TokenSchedule
 from tests.contracts import zoo
 
 SLOW = (
@@ -142,7 +142,7 @@ def test_a_batch_baked_into_the_graph_is_caught(
     kind: str, suffix: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A deliberately broken copy: the export refuses it, or the check at another batch fails."""
-    monkeypatch.setattr(f"tavt_kit.backbones.{kind}.gather_rows", _gather_one_by_one)
+    monkeypatch.setattr(f"tavt_kit.models.backbones.{kind}.gather_rows", _gather_one_by_one)
     with pytest.raises((ExportError, AssertionError, RuntimeError, DataError)):
         test_a_dropped_model_agrees_with_torch(kind, suffix, tmp_path)
 

@@ -11,20 +11,20 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from tavt_kit.adaptive import LeanViT, wrap
-from tavt_kit.artifact_card import ArtifactCard, read_metadata
-from tavt_kit.device import TargetDevice
-from tavt_kit.drop import Pick
+from tavt_kit.core.artifact_card import ArtifactCard, read_metadata
+from tavt_kit.core.device import TargetDevice
+from tavt_kit.core.model_card import ModelCard
+from tavt_kit.core.schedule import TokenSchedule
+from tavt_kit.data.preprocess import Preprocessing
 from tavt_kit.errors import ScheduleError
 from tavt_kit.exporters.to_onnx import to_onnx
 from tavt_kit.exporters.to_openvino import to_openvino
-from tavt_kit.merge import choose
-from tavt_kit.model_card import ModelCard
-from tavt_kit.preprocess import Preprocessing
+from tavt_kit.models.drop import Pick
+from tavt_kit.models.merge import choose
+from tavt_kit.models.wrap import LeanViT, wrap
 from tavt_kit.runtimes import open_file
 from tavt_kit.runtimes.on_openvino import convert_module
 from tavt_kit.runtimes.openvino_core import openvino_core
-from tavt_kit.schedule import TokenSchedule
 from tests.contracts import zoo
 from tests.contracts.test_export_routes import SLOW, TARGETS
 

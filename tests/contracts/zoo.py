@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from tavt_kit.backbones import adapter_of
-from tavt_kit.timm_import import timm
+from tavt_kit.models.backbones import adapter_of
+from tavt_kit.models.timm_import import timm
 
 SMALL: dict[str, Any] = {"depth": 4, "embed_dim": 48, "num_heads": 3, "num_classes": 7}
 IMAGE = 64

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from tavt_kit.data import Sample, batches, load_arrays, load_bytes, thin_out
+from tavt_kit.data.preprocess import Preprocessing, apply, normalise, open_image
 from tavt_kit.errors import DataError
-from tavt_kit.preprocess import Preprocessing, apply, normalise, open_image
 
 Draw = Callable[..., Path]
 P = Preprocessing((8, 8), crop_pct=1.0)

@@ -13,7 +13,7 @@ from PIL import Image
 
 from tavt_kit.data import load_images
 from tavt_kit.errors import DataError
-from tavt_kit.timm_import import timm
+from tavt_kit.models.timm_import import timm
 
 CLASSES = ("10", "2", "1")
 

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from tavt_kit.adaptive import AdaptiveViT
+from tavt_kit.data.preprocess import Preprocessing
 from tavt_kit.distill.feed import Batch
 from tavt_kit.distill.in_place import _prepare
 from tavt_kit.distill.loop import Backward, Judge, Step, run_loop
@@ -31,8 +31,8 @@ from tavt_kit.distill.running import Running
 from tavt_kit.distill.selection import Metric
 from tavt_kit.distill.step import SandwichRule, sandwich_step
 from tavt_kit.errors import TrainingError
-from tavt_kit.preprocess import Preprocessing
-from tavt_kit.timm_import import timm
+from tavt_kit.models.timm_import import timm
+from tavt_kit.models.wrap import AdaptiveViT
 
 _CONTEXT = multiprocessing.get_context("forkserver")
 # The server imports torch and the rest once; its children are forks of it.

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tavt_kit.adaptive import AdaptiveViT
 from tavt_kit.checkpoints import open_model
 from tavt_kit.data import ImageSet, load_images
+from tavt_kit.models.wrap import AdaptiveViT
 
 COLOURS = {"blue": (30, 60, 170), "green": (40, 150, 50), "red": (170, 50, 40)}
 

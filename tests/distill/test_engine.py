@@ -14,7 +14,6 @@ import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch import Tensor
 
-from tavt_kit.adaptive import AdaptiveViT
 from tavt_kit.distill.feed import Batch
 from tavt_kit.distill.in_place import _prepare
 from tavt_kit.distill.journal import EVENTS_FOLDER
@@ -27,6 +26,7 @@ from tavt_kit.distill.recipe import DistillRecipe
 from tavt_kit.distill.running import Running
 from tavt_kit.distill.selection import Metric
 from tavt_kit.errors import CheckpointError, TrainingError
+from tavt_kit.models.wrap import AdaptiveViT
 from tests.distill.children import CLASSES, Job, Memory, some_model, some_pictures
 
 SETTINGS = Optimisation(steps=6, batch=8, lr=3e-3, warmup=2, freeze=1)

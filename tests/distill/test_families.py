@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from tavt_kit.adaptive import AdaptiveViT, wrap
+from tavt_kit.core.schedule import TokenSchedule
 from tavt_kit.distill.bound import Bound
 from tavt_kit.distill.losses import divergence
 from tavt_kit.distill.passes import batch_norms
@@ -15,7 +15,7 @@ from tavt_kit.distill.pim_loss import pim_loss
 from tavt_kit.distill.sampling import Sampler
 from tavt_kit.distill.step import sandwich_step
 from tavt_kit.errors import TrainingError
-from tavt_kit.schedule import TokenSchedule
+from tavt_kit.models.wrap import AdaptiveViT, wrap
 from tests.contracts.zoo import ZOO, images
 
 FAMILIES = ("plain", "deit_distilled", "parallel_scaling", "relative_table", "rope_mixed", "no_class_token",

@@ -19,6 +19,7 @@ import torch
 from PIL import Image
 
 from tavt_kit.data import ImageSet, load_images
+from tavt_kit.data.preprocess import Preprocessing
 from tavt_kit.distill import pictures as module
 from tavt_kit.distill.augment import augment
 from tavt_kit.distill.cropping import crop
@@ -28,7 +29,6 @@ from tavt_kit.distill.photometric import eraser, photometric, seeded
 from tavt_kit.distill.pictures import Order, Pictures, Undecoded, read_pictures
 from tavt_kit.distill.reading import Reading
 from tavt_kit.errors import DataError, TrainingError
-from tavt_kit.preprocess import Preprocessing
 from tests.distill.conftest import draw_coloured
 
 P = Preprocessing((32, 32))
@@ -269,7 +269,7 @@ from tavt_kit.distill.feed import stream
 from tavt_kit.distill.pictures import read_pictures
 from tavt_kit.distill.reading import Reading
 from tavt_kit.distill.optimisation import Optimisation
-from tavt_kit.preprocess import Preprocessing
+from tavt_kit.data.preprocess import Preprocessing
 
 pictures = read_pictures(load_images(sys.argv[1]).split("train"), Preprocessing((32, 32)), Reading(workers=2))
 batches = stream(pictures, Optimisation(batch=8), seed=0, first=1, last=10**6)

@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from tavt_kit.accuracy import Accuracy
-from tavt_kit.adaptive import AdaptiveViT
 from tavt_kit.checkpoints import load_model
+from tavt_kit.core.accuracy import Accuracy
 from tavt_kit.data import ImageSet
+from tavt_kit.data.preprocess import Preprocessing
 from tavt_kit.distill import train, train_recipe
 from tavt_kit.distill.common import judge_of
 from tavt_kit.distill.evaluate import climb
@@ -21,7 +21,7 @@ from tavt_kit.distill.pictures import read_pictures
 from tavt_kit.distill.progress import Silent
 from tavt_kit.distill.running import Running
 from tavt_kit.errors import TrainingError, UnknownName
-from tavt_kit.preprocess import Preprocessing
+from tavt_kit.models.wrap import AdaptiveViT
 
 Make = Callable[..., AdaptiveViT]
 PROBE = train_recipe("probe", precision="f32")

@@ -6,10 +6,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from tavt_kit.accuracy import Accuracy
-from tavt_kit.adaptive import AdaptiveViT
 from tavt_kit.checkpoints import load_model
+from tavt_kit.core.accuracy import Accuracy
+from tavt_kit.core.schedule import TokenSchedule
 from tavt_kit.data import ImageSet, read_split
+from tavt_kit.data.preprocess import Preprocessing
 from tavt_kit.distill import DistillRecipe, distill, distill_recipe, train
 from tavt_kit.distill.evaluate import climb
 from tavt_kit.distill.ladder import ladder_of
@@ -19,9 +20,8 @@ from tavt_kit.distill.pictures import read_pictures
 from tavt_kit.distill.run_folder import read_run_record
 from tavt_kit.distill.running import Running
 from tavt_kit.errors import DataError, TrainingError, UnknownName
-from tavt_kit.macs import count_macs
-from tavt_kit.preprocess import Preprocessing
-from tavt_kit.schedule import TokenSchedule
+from tavt_kit.models.macs import count_macs
+from tavt_kit.models.wrap import AdaptiveViT
 
 Make = Callable[..., AdaptiveViT]
 FEW = {"steps": 4, "batch": 4, "lr": 1e-3, "precision": "f32"}

@@ -7,11 +7,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from tavt_kit.adaptive import AdaptiveViT, wrap
+from tavt_kit.core.schedule import TokenSchedule
 from tavt_kit.distill.inside import attention_loss, feature_loss
 from tavt_kit.distill.step import SandwichRule, sandwich_step
 from tavt_kit.errors import TrainingError, UnsupportedBackbone
-from tavt_kit.schedule import TokenSchedule
+from tavt_kit.models.wrap import AdaptiveViT, wrap
 from tests.contracts.zoo import ZOO
 from tests.distill.test_step import batch, shaken, taken
 
@@ -71,7 +71,7 @@ def test_the_terms_reach_the_gradients_as_the_whole_expression(make_model: Make,
 
 
 def _inside_gradients(model: AdaptiveViT, images: Tensor, sub: TokenSchedule, what: str) -> dict[str, Tensor]:
-    from tavt_kit.backbones.map_watch import MapWatch
+    from tavt_kit.models.backbones.map_watch import MapWatch
 
     def look(schedule: TokenSchedule) -> dict[int, tuple[Tensor, Tensor | None]]:
         state, found = model.start(images), {}

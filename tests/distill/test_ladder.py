@@ -2,12 +2,12 @@ from __future__ import annotations
 
 import pytest
 
-from tavt_kit.adaptive import wrap
+from tavt_kit.core.schedule import TokenSchedule
 from tavt_kit.distill.evaluate import LADDER
 from tavt_kit.distill.ladder import ladder_of
-from tavt_kit.macs import count_macs
-from tavt_kit.schedule import TokenSchedule
-from tavt_kit.timm_import import timm
+from tavt_kit.models.macs import count_macs
+from tavt_kit.models.timm_import import timm
+from tavt_kit.models.wrap import wrap
 from tests.contracts.zoo import ZOO
 
 

@@ -14,8 +14,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from tavt_kit.adaptive import AdaptiveViT
 from tavt_kit.data import ImageSet
+from tavt_kit.data.preprocess import Preprocessing
 from tavt_kit.distill.feed import Batch
 from tavt_kit.distill.in_place import _prepare
 from tavt_kit.distill.loop import Backward, Judge, Loop, Step, run_loop
@@ -28,7 +28,7 @@ from tavt_kit.distill.recipe import DistillRecipe
 from tavt_kit.distill.running import Running
 from tavt_kit.distill.state import has_state, load_state
 from tavt_kit.errors import CheckpointError, OutputError, TrainingError
-from tavt_kit.preprocess import Preprocessing
+from tavt_kit.models.wrap import AdaptiveViT
 
 Make = Callable[..., AdaptiveViT]
 SETTINGS = Optimisation(steps=6, batch=4, lr=1e-3, warmup=2, freeze=1)

@@ -5,11 +5,11 @@ from collections.abc import Callable
 import pytest
 import torch
 
-from tavt_kit.adaptive import AdaptiveViT, wrap
 from tavt_kit.distill.optimisation import Optimisation
 from tavt_kit.distill.optimiser import freeze, make_optimiser
 from tavt_kit.errors import TrainingError
-from tavt_kit.timm_import import timm
+from tavt_kit.models.timm_import import timm
+from tavt_kit.models.wrap import AdaptiveViT, wrap
 
 Make = Callable[..., AdaptiveViT]
 

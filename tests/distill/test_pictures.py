@@ -6,14 +6,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tavt_kit.adaptive import AdaptiveViT
 from tavt_kit.data import ImageSet
+from tavt_kit.data.preprocess import Preprocessing, apply, open_image, resize_crop
 from tavt_kit.distill import pictures as module
 from tavt_kit.distill.evaluate import climb, features
 from tavt_kit.distill.pictures import Order, Undecoded, read_pictures
 from tavt_kit.distill.reading import Reading
 from tavt_kit.errors import TrainingError
-from tavt_kit.preprocess import Preprocessing, apply, open_image, resize_crop
+from tavt_kit.models.wrap import AdaptiveViT
 
 
 def test_an_epoch_takes_every_picture_once_and_the_next_in_another_order() -> None:

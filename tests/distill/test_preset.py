@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 
+from tavt_kit.data.preprocess import Preprocessing
 from tavt_kit.distill.changes import changed, names_of
 from tavt_kit.distill.objective import LOSSES, Objective
 from tavt_kit.distill.preset import recipe_names, train_recipe
 from tavt_kit.distill.recipe import TrainRecipe
 from tavt_kit.errors import TrainingError, UnknownName
-from tavt_kit.preprocess import Preprocessing
 
 ROOT = Path(__file__).resolve().parents[2]
 PUBLISHED = tuple(name for name in recipe_names() if name not in ("probe", "finetune", "modern"))

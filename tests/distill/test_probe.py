@@ -7,10 +7,10 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from tavt_kit.adaptive import AdaptiveViT, wrap
 from tavt_kit.distill.probe import fit_probe, set_head
 from tavt_kit.errors import TrainingError, UnsupportedBackbone
-from tavt_kit.timm_import import timm
+from tavt_kit.models.timm_import import timm
+from tavt_kit.models.wrap import AdaptiveViT, wrap
 
 
 def clouds(each: int, seed: int, noise: float = 1.0) -> tuple[NDArray[np.float32], NDArray[np.int64]]:

@@ -8,13 +8,13 @@ import pytest
 import torch
 from torch import nn
 
-from tavt_kit.adaptive import AdaptiveViT, wrap
 from tavt_kit.distill.depth import parameter_depths
 from tavt_kit.distill.optimisation import Optimisation
 from tavt_kit.distill.optimiser import check_scales, make_optimiser, set_rate
 from tavt_kit.distill.regularise import set_drop_path, set_dropout
 from tavt_kit.errors import TrainingError
-from tavt_kit.timm_import import timm
+from tavt_kit.models.timm_import import timm
+from tavt_kit.models.wrap import AdaptiveViT, wrap
 
 Make = Callable[..., AdaptiveViT]
 TINY = {"img_size": 32, "patch_size": 8, "embed_dim": 24, "depth": 4, "num_heads": 3, "num_classes": 3}

@@ -10,10 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tavt_kit.core.schedule import TokenSchedule, stage_layers
 from tavt_kit.distill.bound import Bound
 from tavt_kit.distill.sampling import Sampler, bounded_counts, first_layers, surviving_layers
 from tavt_kit.errors import ScheduleError, TavtError, TrainingError, UnknownName
-from tavt_kit.schedule import TokenSchedule, stage_layers
 
 SAMPLERS = st.builds(
     Sampler,

@@ -7,11 +7,11 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from tavt_kit.adaptive import AdaptiveViT
 from tavt_kit.checkpoints import open_model
 from tavt_kit.distill.step import SandwichRule, sandwich_step
 from tavt_kit.distill.teacher import Teacher
 from tavt_kit.errors import DataError, TrainingError
+from tavt_kit.models.wrap import AdaptiveViT
 from tests.distill.conftest import COLOURS
 from tests.distill.test_step import batch, shaken, taken
 

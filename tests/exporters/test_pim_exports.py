@@ -11,13 +11,13 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from tavt_kit.adaptive import wrap
-from tavt_kit.artifact_card import ArtifactCard
-from tavt_kit.device import TargetDevice
+from tavt_kit.core.artifact_card import ArtifactCard
+from tavt_kit.core.device import TargetDevice
+from tavt_kit.core.model_card import ModelCard
+from tavt_kit.data.preprocess import Preprocessing
 from tavt_kit.exporters.to_onnx import to_onnx
 from tavt_kit.exporters.to_openvino import to_openvino
-from tavt_kit.model_card import ModelCard
-from tavt_kit.preprocess import Preprocessing
+from tavt_kit.models.wrap import wrap
 from tavt_kit.runtimes import open_file
 from tavt_kit.runtimes.on_openvino import convert_module
 from tavt_kit.runtimes.openvino_core import openvino_core

@@ -9,18 +9,18 @@ import numpy as np
 import onnx
 import pytest
 
-from tavt_kit.adaptive import AdaptiveViT, wrap
-from tavt_kit.artifact_card import ArtifactCard, read_metadata
-from tavt_kit.device import TargetDevice
+from tavt_kit.core.artifact_card import ArtifactCard, read_metadata
+from tavt_kit.core.device import TargetDevice
+from tavt_kit.core.model_card import ModelCard
+from tavt_kit.core.schedule import TokenSchedule
+from tavt_kit.data.preprocess import Preprocessing
 from tavt_kit.errors import ExportError
 from tavt_kit.exporters.onnx_file import attach_card
 from tavt_kit.exporters.quantize import quantize
 from tavt_kit.exporters.to_onnx import to_onnx
 from tavt_kit.exporters.to_openvino import convert, save
-from tavt_kit.model_card import ModelCard
-from tavt_kit.preprocess import Preprocessing
+from tavt_kit.models.wrap import AdaptiveViT, wrap
 from tavt_kit.runtimes import open_file
-from tavt_kit.schedule import TokenSchedule
 from tests.contracts import zoo
 
 

@@ -7,15 +7,15 @@ from pathlib import Path
 import onnx
 import pytest
 
-from tavt_kit.adaptive import wrap
-from tavt_kit.artifact_card import ArtifactCard
+from tavt_kit.core.artifact_card import ArtifactCard
+from tavt_kit.core.model_card import ModelCard
+from tavt_kit.core.schedule import TokenSchedule
+from tavt_kit.data.preprocess import Preprocessing
 from tavt_kit.errors import ExportError
 from tavt_kit.exporters.how_onnx import OnnxHow
 from tavt_kit.exporters.tensorrt import refuse_operators, trtexec_line
 from tavt_kit.exporters.to_onnx import to_onnx
-from tavt_kit.model_card import ModelCard
-from tavt_kit.preprocess import Preprocessing
-from tavt_kit.schedule import TokenSchedule
+from tavt_kit.models.wrap import wrap
 from tests.contracts import zoo
 
 

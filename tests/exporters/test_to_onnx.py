@@ -11,9 +11,12 @@ import pytest
 import torch
 from torch import nn
 
-from tavt_kit.adaptive import AdaptiveViT, LeanViT, wrap
-from tavt_kit.artifact_card import ArtifactCard, files_of, read_metadata
-from tavt_kit.device import TargetDevice
+from tavt_kit.core.artifact_card import ArtifactCard, files_of, read_metadata
+from tavt_kit.core.device import TargetDevice
+from tavt_kit.core.model_card import ModelCard
+from tavt_kit.core.records import sha256_file
+from tavt_kit.core.schedule import TokenSchedule
+from tavt_kit.data.preprocess import Preprocessing
 from tavt_kit.errors import ExportError
 from tavt_kit.exporters import onnx_file
 from tavt_kit.exporters import to_onnx as module
@@ -21,12 +24,9 @@ from tavt_kit.exporters.how_onnx import OnnxHow
 from tavt_kit.exporters.onnx_file import WeightFile, save
 from tavt_kit.exporters.to_onnx import to_onnx
 from tavt_kit.exporters.to_openvino import convert
-from tavt_kit.model_card import ModelCard
-from tavt_kit.preprocess import Preprocessing
-from tavt_kit.records import sha256_file
+from tavt_kit.models.timm_import import timm
+from tavt_kit.models.wrap import AdaptiveViT, LeanViT, wrap
 from tavt_kit.runtimes import open_file
-from tavt_kit.schedule import TokenSchedule
-from tavt_kit.timm_import import timm
 from tests.contracts import zoo
 
 

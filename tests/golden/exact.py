@@ -14,9 +14,9 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from tavt_kit.checkpoints import save_model
-from tavt_kit.model_card import ModelCard
-from tavt_kit.preprocess import Preprocessing
-from tavt_kit.timm_import import timm
+from tavt_kit.core.model_card import ModelCard
+from tavt_kit.data.preprocess import Preprocessing
+from tavt_kit.models.timm_import import timm
 from tests.verbs.tiny import CLASSES
 
 STEP = 4096

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 import torch
 
-from tavt_kit.adaptive import wrap
 from tavt_kit.checkpoints import convert
 from tavt_kit.checkpoints.official_vit import as_vit, official_names
+from tavt_kit.models.wrap import wrap
 from tests.parity.official import load, state_of
 from tests.parity.test_ffvt import states
 

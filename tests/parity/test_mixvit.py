@@ -11,12 +11,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from tavt_kit.adaptive import AdaptiveViT, wrap
-from tavt_kit.backbones.base import inside_attention
 from tavt_kit.checkpoints import convert
 from tavt_kit.checkpoints.google_npz import google_to_timm
 from tavt_kit.checkpoints.official_mixvit import hybrid_names
 from tavt_kit.checkpoints.official_vit import official_names
+from tavt_kit.core.schedule import TokenSchedule
 from tavt_kit.distill.branch import attached
 from tavt_kit.distill.feed import Batch
 from tavt_kit.distill.mixing import (
@@ -31,8 +30,9 @@ from tavt_kit.distill.mixing import (
 from tavt_kit.distill.objective import Objective
 from tavt_kit.distill.objectives import make_step
 from tavt_kit.errors import UnsupportedBackbone
-from tavt_kit.schedule import TokenSchedule
-from tavt_kit.scores import attention_map, cls_score
+from tavt_kit.models.backbones.base import inside_attention
+from tavt_kit.models.scores import attention_map, cls_score
+from tavt_kit.models.wrap import AdaptiveViT, wrap
 from tests.parity.official import assert_gradients, load, state_of
 
 TOLERANCE = {"atol": 5e-5, "rtol": 0.0}
@@ -235,7 +235,7 @@ def assert_all_gradients_read(arrays: Any) -> None:
 def test_hybrid_from_googles_transformer(name: str, reference: Path) -> None:
     """The transformer's part of Google's hybrid files: positions without aligned corners, to (parts, 1)."""
     from tavt_kit.checkpoints.official_mixvit import from_google
-    from tavt_kit.timm_import import timm
+    from tavt_kit.models.timm_import import timm
 
     arrays, meta = load(reference, name)
     config = meta["config"]

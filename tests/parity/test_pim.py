@@ -11,18 +11,18 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from tavt_kit.adaptive import wrap
-from tavt_kit.backbones.pim_heads import fuse_heads, head_order, head_scores
-from tavt_kit.backbones.pim_parts import by_confidence
 from tavt_kit.checkpoints import convert
 from tavt_kit.checkpoints.official import Asked
 from tavt_kit.checkpoints.official_pim import read_pim
-from tavt_kit.device import TargetDevice
+from tavt_kit.core.device import TargetDevice
 from tavt_kit.distill.objective import Objective
 from tavt_kit.distill.pim_loss import PimWeights, pim_loss, pim_terms
-from tavt_kit.pim_evaluation import HeadCounts, PimHeads
+from tavt_kit.evaluation.pim_evaluation import HeadCounts, PimHeads
+from tavt_kit.models.backbones.pim_heads import fuse_heads, head_order, head_scores
+from tavt_kit.models.backbones.pim_parts import by_confidence
+from tavt_kit.models.timm_import import timm
+from tavt_kit.models.wrap import wrap
 from tavt_kit.runtimes import open_module
-from tavt_kit.timm_import import timm
 from tests.parity.official import as_pim_v0, load, state_of, take_step
 
 pytestmark = pytest.mark.kind("pim_swin", "pim_vit")

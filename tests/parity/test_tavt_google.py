@@ -9,9 +9,9 @@ import pytest
 import torch
 from torch import nn
 
-from tavt_kit.adaptive import wrap
 from tavt_kit.checkpoints import convert
 from tavt_kit.checkpoints.official_vit import official_names
+from tavt_kit.models.wrap import wrap
 from tests.parity.official import load
 
 pytestmark = pytest.mark.kind("tavt_google_loaded")
@@ -67,7 +67,7 @@ def test_logits(run: str, size: str, reference: Path, name: str) -> None:
 
 def test_timms_rule_is_timms_and_another(reference: Path, name: str) -> None:
     """timm's own loader of the same file is the oracle of the option."""
-    from tavt_kit.timm_import import timm
+    from tavt_kit.models.timm_import import timm
 
     _, meta = load(reference, name)
     shape = meta["config"]

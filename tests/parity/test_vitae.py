@@ -15,12 +15,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from tavt_kit.adaptive import wrap
-from tavt_kit.backbones.vitae import Vitae
 from tavt_kit.checkpoints import convert
 from tavt_kit.errors import DataError, UnsupportedBackbone
-from tavt_kit.macs import count_macs
-from tavt_kit.timm_import import timm
+from tavt_kit.models.backbones.vitae import Vitae
+from tavt_kit.models.macs import count_macs
+from tavt_kit.models.timm_import import timm
+from tavt_kit.models.wrap import wrap
 from tests.parity.official import load, state_of
 
 TOLERANCE = {"atol": 5e-5, "rtol": 0.0}

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from tavt_kit.backbones.base import Watch
+from tavt_kit.models.backbones.base import Watch
 from tests.parity.test_tavt_forward import TOLERANCE, golden
 
 pytestmark = pytest.mark.kind("vitpytorch")
@@ -39,7 +39,7 @@ class MapWatch(Watch):
         self.maps: list[Tensor] = []
 
     def __call__(self, q: Tensor, k: Tensor, v: Tensor, bias: Any, scale: Any, dropout: float) -> Tensor:
-        from tavt_kit.scores import attention_map
+        from tavt_kit.models.scores import attention_map
 
         self.maps.append(attention_map(q, k, bias, scale))
         return super().__call__(q, k, v, bias, scale, dropout)

@@ -8,8 +8,6 @@ import pytest
 import torch
 from torch import nn
 
-from tavt_kit.adaptive import wrap
-from tavt_kit.backbones.pruned import reshape
 from tavt_kit.errors import (
     BudgetError,
     BudgetTooTight,
@@ -18,12 +16,14 @@ from tavt_kit.errors import (
     UnknownName,
     UnsupportedBackbone,
 )
-from tavt_kit.macs import count_macs
+from tavt_kit.models.backbones.pruned import reshape
+from tavt_kit.models.macs import count_macs
+from tavt_kit.models.timm_import import timm
+from tavt_kit.models.wrap import wrap
 from tavt_kit.pruning import IMPORTANCES, Pictures, Targets, prune
 from tavt_kit.pruning.baselines import dense_rivals
 from tavt_kit.pruning.coupled import coupled
 from tavt_kit.pruning.prune import Ceiling
-from tavt_kit.timm_import import timm
 from tests.contracts.zoo import build, images
 
 

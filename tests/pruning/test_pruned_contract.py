@@ -9,18 +9,18 @@ import pytest
 import torch
 from torch import nn
 
-from tavt_kit.adaptive import LeanViT, wrap
-from tavt_kit.backbones.pruned import reshape, structure_of
 from tavt_kit.checkpoints import build as build_named
 from tavt_kit.checkpoints import load_model, save_model
 from tavt_kit.checkpoints.architecture import create, preprocessing_of
-from tavt_kit.counting import count_by_tracing
+from tavt_kit.core.model_card import ModelCard
 from tavt_kit.errors import UnsupportedBackbone
-from tavt_kit.macs import count_macs
-from tavt_kit.model_card import ModelCard
+from tavt_kit.models.backbones.pruned import reshape, structure_of
+from tavt_kit.models.counting import count_by_tracing
+from tavt_kit.models.macs import count_macs
+from tavt_kit.models.timm_import import timm
+from tavt_kit.models.wrap import LeanViT, wrap
 from tavt_kit.pruning import Pictures, Targets, prune
 from tavt_kit.pruning.prune import pruned_card
-from tavt_kit.timm_import import timm
 from tests.contracts import test_backbone_contract as contract
 from tests.contracts.zoo import IMAGE, PIM, SMALL, ZOO, build, images
 

@@ -11,28 +11,28 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from tavt_kit.accuracy import Accuracy, PairedDifference
 from tavt_kit.bench.protocol import Protocol
 from tavt_kit.bench.record import Benched, bench_body
-from tavt_kit.budget import Budget
-from tavt_kit.candidate import Candidate
 from tavt_kit.checks.figures import ClassFigures, Confusion, Figures
 from tavt_kit.checks.losses import EXAMPLES_FOLDER, Losses, Lost
 from tavt_kit.checks.report import BatchCheck, CheckReport, write_check
-from tavt_kit.device import TargetDevice
-from tavt_kit.front import ParetoFront
-from tavt_kit.host import HostFacts
-from tavt_kit.latency_table import Curve, DropCell, HeldOut, LatencyTable, LayerCells
-from tavt_kit.measurement import Measurement, paired_ratio
-from tavt_kit.model_card import Licence, ModelCard, write_card
-from tavt_kit.records import write_record
+from tavt_kit.core.accuracy import Accuracy, PairedDifference
+from tavt_kit.core.budget import Budget
+from tavt_kit.core.candidate import Candidate
+from tavt_kit.core.device import TargetDevice
+from tavt_kit.core.front import ParetoFront
+from tavt_kit.core.host import HostFacts
+from tavt_kit.core.latency_table import Curve, DropCell, HeldOut, LatencyTable, LayerCells
+from tavt_kit.core.measurement import Measurement, paired_ratio
+from tavt_kit.core.model_card import Licence, ModelCard, write_card
+from tavt_kit.core.records import write_record
+from tavt_kit.core.schedule import TokenSchedule
+from tavt_kit.core.verdict import Verdict
 from tavt_kit.reports import FinalRow, write_final
 from tavt_kit.runtimes.by_layer import LayerTimes
-from tavt_kit.schedule import TokenSchedule
 from tavt_kit.search.final import Final
 from tavt_kit.search.record import front_body, write_candidates, write_front
 from tavt_kit.search.result import SearchResult
-from tavt_kit.verdict import Verdict
 
 TOKENS, LAYERS = 65, 12
 TARGET = TargetDevice.parse("openvino:cpu:threads=2")

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from tavt_kit.budget import Budget
+from tavt_kit.core.budget import Budget
+from tavt_kit.core.records import write_record
 from tavt_kit.errors import BudgetError
-from tavt_kit.records import write_record
 from tavt_kit.reports import write_report
 from tavt_kit.reports.asked import asked
 from tavt_kit.reports.choice import FrontView

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from tavt_kit.budget import Budget
-from tavt_kit.command_line import command_line
-from tavt_kit.records import sha256_file, write_record
+from tavt_kit.core.budget import Budget
+from tavt_kit.core.command_line import command_line
+from tavt_kit.core.records import sha256_file, write_record
 from tavt_kit.reports import write_report
 from tavt_kit.reports.gather import gather
 from tavt_kit.reports.sections.reproduction import commands_of

@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from tavt_kit.budget import Budget
+from tavt_kit.core.budget import Budget
+from tavt_kit.core.records import write_record
 from tavt_kit.errors import RecordError
-from tavt_kit.records import write_record
 from tavt_kit.reports import write_report
 from tavt_kit.reports.compared import runs_of
 from tavt_kit.reports.gather import gather

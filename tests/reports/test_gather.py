@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from tavt_kit.core.records import write_record
 from tavt_kit.errors import RecordError
-from tavt_kit.records import write_record
 from tavt_kit.reports.gather import gather
 
 

@@ -10,11 +10,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from tavt_kit.core.records import sha256_file, write_record
 from tavt_kit.data.images import Sample
-from tavt_kit.evaluating import Answered, choose_threshold, figures_of
-from tavt_kit.evaluating.files import write_evaluation
-from tavt_kit.evaluating.reject import reached
-from tavt_kit.records import sha256_file, write_record
+from tavt_kit.evaluation.answers import Answered
+from tavt_kit.evaluation.figures import figures_of
+from tavt_kit.evaluation.files import write_evaluation
+from tavt_kit.evaluation.reject import choose_threshold, reached
 from tavt_kit.reports import write_report
 from tavt_kit.reports.gather import Found, Records
 from tavt_kit.reports.page import build_report

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from tavt_kit.budget import Budget
+from tavt_kit.core.budget import Budget
 from tavt_kit.reports.choice import FrontView
 from tavt_kit.reports.judging import judge_view
 from tavt_kit.reports.sections.front import front_table

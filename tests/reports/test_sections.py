@@ -9,8 +9,9 @@ from typing import Any
 
 import pytest
 
-from tavt_kit.latency_table import LatencyTable
-from tavt_kit.records import write_record
+from tavt_kit.core.latency_table import LatencyTable
+from tavt_kit.core.records import write_record
+from tavt_kit.core.schedule import counts_text
 from tavt_kit.reports import write_report
 from tavt_kit.reports.blocks import Missing, Section
 from tavt_kit.reports.gather import Found, Records, gather
@@ -21,7 +22,6 @@ from tavt_kit.reports.sections.front_marks import Axes, cloud_of
 from tavt_kit.reports.sections.kept import kept_section
 from tavt_kit.reports.sections.layers import layers_section
 from tavt_kit.reports.sections.provenance import COUNTING
-from tavt_kit.schedule import counts_text
 from tests.reports.pages import Page
 from tests.reports.records import TARGET, write_run
 

@@ -9,8 +9,8 @@ import onnx
 import torch
 from onnx import TensorProto, helper, numpy_helper
 
-from tavt_kit.adaptive import AdaptiveViT, wrap
-from tavt_kit.timm_import import timm
+from tavt_kit.models.timm_import import timm
+from tavt_kit.models.wrap import AdaptiveViT, wrap
 
 SIZE = 32
 SHAPE = (1, 3, SIZE, SIZE)

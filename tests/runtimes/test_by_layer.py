@@ -8,17 +8,17 @@ import pytest
 import torch
 from torch import nn
 
-from tavt_kit.adaptive import AdaptiveViT, LeanViT, wrap
-from tavt_kit.device import TargetDevice
+from tavt_kit.core.device import TargetDevice
+from tavt_kit.core.schedule import TokenSchedule
 from tavt_kit.errors import MeasurementError, TargetError
+from tavt_kit.models.timm_import import timm
+from tavt_kit.models.wrap import AdaptiveViT, LeanViT, wrap
 from tavt_kit.runtimes import by_layer, node_times
 from tavt_kit.runtimes.by_layer import LayerTimes, layer_times, refuse_unprofiled
 from tavt_kit.runtimes.graph_parts import Node, place
 from tavt_kit.runtimes.node_times import NodeTimes
 from tavt_kit.runtimes.on_openvino import compile_for, convert_module
 from tavt_kit.runtimes.onnx_graph import module_to_onnx
-from tavt_kit.schedule import TokenSchedule
-from tavt_kit.timm_import import timm
 from tests.contracts.zoo import ZOO
 from tests.runtimes.models import images, tiny_vit
 

@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 import torch
 
-from tavt_kit.adaptive import LeanViT
-from tavt_kit.device import TargetDevice
+from tavt_kit.core.device import TargetDevice
+from tavt_kit.core.schedule import TokenSchedule
 from tavt_kit.errors import DataError, TargetError
+from tavt_kit.models.wrap import LeanViT
 from tavt_kit.runtimes import open_file, open_module
 from tavt_kit.runtimes.openvino_queue import Burst
-from tavt_kit.schedule import TokenSchedule
 from tests.runtimes.models import SHAPE, images, tiny_vit, write_linear
 
 

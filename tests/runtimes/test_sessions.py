@@ -13,14 +13,14 @@ import pytest
 import torch
 from torch import nn
 
-from tavt_kit.adaptive import LeanViT
-from tavt_kit.device import TargetDevice
+from tavt_kit.core.device import TargetDevice
+from tavt_kit.core.schedule import TokenSchedule
 from tavt_kit.errors import DataError, ExportError, MissingDependency, TargetError
+from tavt_kit.models.wrap import LeanViT
 from tavt_kit.runtimes import available, check_available, open_file, open_module
 from tavt_kit.runtimes.on_openvino import convert_module, executed_precision
 from tavt_kit.runtimes.openvino_core import openvino_core
 from tavt_kit.runtimes.session import Session
-from tavt_kit.schedule import TokenSchedule
 from tests.runtimes.models import SHAPE, SIZE, images, tiny_vit, write_linear
 
 HAS_BF16 = "BF16" in openvino_core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
@@ -249,7 +249,7 @@ def test_files_open_without_torch(tmp_path: Path) -> None:
     write_linear(tmp_path / "m.onnx")
     code = (
         "import sys, numpy as np; from pathlib import Path\n"
-        "from tavt_kit.runtimes import open_file; from tavt_kit.device import TargetDevice\n"
+        "from tavt_kit.runtimes import open_file; from tavt_kit.core.device import TargetDevice\n"
         "x = np.ones((2, 3, 32, 32), np.float32)\n"
         "for text in ('onnxruntime:cpu', 'openvino:cpu'):\n"
         "    open_file(Path(sys.argv[1]), TargetDevice.parse(text))(x)\n"
@@ -263,7 +263,7 @@ def test_a_signal_after_sessions_that_went_in_another_order_is_only_a_signal() -
     code = """
 import gc, os, signal, sys
 import torch
-from tavt_kit.device import TargetDevice
+from tavt_kit.core.device import TargetDevice
 from tavt_kit.runtimes import open_module
 target = TargetDevice.parse("openvino:cpu:threads=1")
 first, second = (open_module(torch.nn.Flatten(), target, (2, 3, 4, 4)) for _ in range(2))

@@ -8,9 +8,9 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
+from tavt_kit.core.front import hypervolume
+from tavt_kit.core.schedule import TokenSchedule
 from tavt_kit.errors import BudgetError, BudgetTooTight, ScheduleError, TavtError, UnknownName
-from tavt_kit.front import hypervolume
-from tavt_kit.schedule import TokenSchedule
 from tavt_kit.search.algorithm import Algorithm, Outcome
 from tavt_kit.search.by_name import ALGORITHMS, begin
 from tavt_kit.search.regression import GaussianProcess

@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as some
 
-from tavt_kit.accuracy import Accuracy
-from tavt_kit.budget import Budget
+from tavt_kit.core.accuracy import Accuracy
+from tavt_kit.core.budget import Budget
+from tavt_kit.core.schedule import TokenSchedule
 from tavt_kit.errors import BudgetError, MeasurementError
-from tavt_kit.schedule import TokenSchedule
 from tavt_kit.search import Space, Store, one_by_one, search
 from tavt_kit.search.by_name import ALGORITHMS
 from tests.search.toy import COSTS, MACS_ONLY, SPACE, answers, evaluate

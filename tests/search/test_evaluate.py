@@ -8,11 +8,11 @@ from collections.abc import Callable, Iterator, Sequence
 import numpy as np
 import pytest
 
-from tavt_kit.accuracy import Accuracy
-from tavt_kit.answer import Answer
-from tavt_kit.budget import Budget
+from tavt_kit.core.accuracy import Accuracy
+from tavt_kit.core.budget import Budget
+from tavt_kit.core.schedule import TokenSchedule
 from tavt_kit.errors import MeasurementError
-from tavt_kit.schedule import TokenSchedule
+from tavt_kit.evaluation.answer import Answer
 from tavt_kit.search import Store, one_by_one, search
 from tavt_kit.search.evaluate import in_order
 from tests.search.test_loop import summary

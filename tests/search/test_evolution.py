@@ -8,9 +8,9 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
+from tavt_kit.core.front import dominates, hypervolume
+from tavt_kit.core.schedule import TokenSchedule
 from tavt_kit.errors import BudgetTooTight, TavtError
-from tavt_kit.front import dominates, hypervolume
-from tavt_kit.schedule import TokenSchedule
 from tavt_kit.search.algorithm import Outcome
 from tavt_kit.search.evolution import Evolution
 from tavt_kit.search.operators import fit

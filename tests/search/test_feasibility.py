@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from tavt_kit.budget import Budget
-from tavt_kit.device import TargetDevice
+from tavt_kit.core.budget import Budget
+from tavt_kit.core.device import TargetDevice
 from tavt_kit.errors import BudgetError, BudgetTooTight
 from tavt_kit.search.feasibility import Costs, check_reachable, reach_of, refuse_unsearchable
 from tavt_kit.search.space import Space

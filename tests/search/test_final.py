@@ -10,13 +10,13 @@ from types import SimpleNamespace
 
 import pytest
 
-from tavt_kit.accuracy import PairedDifference
-from tavt_kit.answer import Answer
-from tavt_kit.budget import Budget, Verdict
+from tavt_kit.core.accuracy import PairedDifference
+from tavt_kit.core.budget import Budget, Verdict
+from tavt_kit.core.front import dominates
+from tavt_kit.core.measurement import Measurement
+from tavt_kit.core.schedule import TokenSchedule
 from tavt_kit.errors import MeasurementError
-from tavt_kit.front import dominates
-from tavt_kit.measurement import Measurement
-from tavt_kit.schedule import TokenSchedule
+from tavt_kit.evaluation.answer import Answer
 from tavt_kit.search import SearchResult, desk, search
 from tavt_kit.search.final import Final, confirm
 from tavt_kit.search.record import front_body, write_candidates, write_front
@@ -85,7 +85,7 @@ def test_groups_measured_at_another_pace_are_put_to_one() -> None:
 
 
 def test_finalists_are_evaluated_anew() -> None:
-    from tavt_kit.accuracy import Accuracy
+    from tavt_kit.core.accuracy import Accuracy
 
     anew = Accuracy.of_counts(77, 100, split="val")
     exact = (lambda schedule: Answer(anew, 0.1), lambda schedule: PairedDifference.of_counts(0, 0, 100))

@@ -7,8 +7,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from tavt_kit.core.schedule import JointSchedule, TokenSchedule
 from tavt_kit.errors import ScheduleError
-from tavt_kit.schedule import JointSchedule, TokenSchedule
 from tavt_kit.search import Store
 from tavt_kit.search.algorithm import Outcome
 from tavt_kit.search.evolution import Evolution
@@ -127,8 +127,8 @@ def test_evolution_asks_for_each_once_and_finds_the_genes() -> None:
 
 
 def test_the_store_tells_variants_apart() -> None:
-    from tavt_kit.accuracy import Accuracy
-    from tavt_kit.answer import Answer
+    from tavt_kit.core.accuracy import Accuracy
+    from tavt_kit.evaluation.answer import Answer
 
     store = Store(None)
     variants = [TokenSchedule((5, 4)), JointSchedule((5, 4), score="cls"), JointSchedule((5, 4), image_size=(9, 9)),

@@ -14,11 +14,11 @@ from pathlib import Path
 
 import pytest
 
-from tavt_kit.accuracy import Accuracy
-from tavt_kit.answer import Answer
-from tavt_kit.budget import Budget
+from tavt_kit.core.accuracy import Accuracy
+from tavt_kit.core.budget import Budget
+from tavt_kit.core.schedule import TokenSchedule
 from tavt_kit.errors import BudgetError, BudgetTooTight, DataError, MeasurementError, RecordError
-from tavt_kit.schedule import TokenSchedule
+from tavt_kit.evaluation.answer import Answer
 from tavt_kit.search import Costs, Evaluate, Progress, SearchResult, Space, Store, one_by_one, search
 from tests.search.toy import COSTS, MACS_ONLY, SPACE, answers, evaluate
 

@@ -7,10 +7,10 @@ from dataclasses import replace
 
 import pytest
 
-from tavt_kit.budget import Budget, Verdict
+from tavt_kit.core.budget import Budget, Verdict
+from tavt_kit.core.memory_fit import memory_terms
+from tavt_kit.core.schedule import TokenSchedule
 from tavt_kit.errors import BudgetError, BudgetTooTight
-from tavt_kit.memory_fit import memory_terms
-from tavt_kit.schedule import TokenSchedule
 from tavt_kit.search import Objectives, SearchResult, search
 from tavt_kit.search.feasibility import check_reachable, reach_of
 from tavt_kit.search.final import confirm

@@ -7,11 +7,11 @@ from dataclasses import replace
 
 import pytest
 
-from tavt_kit.accuracy import Accuracy
-from tavt_kit.answer import Answer
-from tavt_kit.budget import Budget, Verdict
+from tavt_kit.core.accuracy import Accuracy
+from tavt_kit.core.budget import Budget, Verdict
+from tavt_kit.core.schedule import TokenSchedule
 from tavt_kit.errors import BudgetError, DataError
-from tavt_kit.schedule import TokenSchedule
+from tavt_kit.evaluation.answer import Answer
 from tavt_kit.search import ALGORITHMS, Objectives, Progress, SearchResult, search
 from tavt_kit.search.final import confirm
 from tests.search.test_final import Machine

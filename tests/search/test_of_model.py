@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from tavt_kit.adaptive import wrap
-from tavt_kit.budget import Budget
 from tavt_kit.checkpoints import load_model
+from tavt_kit.core.budget import Budget
 from tavt_kit.data import inherit_split, load_images
+from tavt_kit.data.preprocess import Preprocessing
 from tavt_kit.errors import BudgetError, DataError, MissingDependency, RecordError
-from tavt_kit.preprocess import Preprocessing
+from tavt_kit.models.wrap import wrap
 from tavt_kit.search import Progress, front_frame, search, search_model
 from tavt_kit.search.final import confirm
 from tavt_kit.search.record import front_body, write_front

@@ -8,11 +8,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tavt_kit.accuracy import Accuracy
-from tavt_kit.answer import Answer
-from tavt_kit.budget import Budget
+from tavt_kit.core.accuracy import Accuracy
+from tavt_kit.core.budget import Budget
+from tavt_kit.core.schedule import TokenSchedule
 from tavt_kit.errors import DataError
-from tavt_kit.schedule import TokenSchedule
+from tavt_kit.evaluation.answer import Answer
 from tavt_kit.search import SearchResult, Store, search
 from tavt_kit.search.final import confirm
 from tavt_kit.search.racing import ESTIMATE, Bits, Look, Race, is_beaten, stages

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from tavt_kit.core.schedule import TokenSchedule
 from tavt_kit.errors import ScheduleError
-from tavt_kit.schedule import TokenSchedule
 from tavt_kit.search.space import Space
 
 

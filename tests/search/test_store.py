@@ -10,11 +10,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tavt_kit.accuracy import Accuracy
-from tavt_kit.answer import Answer
-from tavt_kit.code_version import code_version
+from tavt_kit.core.accuracy import Accuracy
+from tavt_kit.core.code_version import code_version
+from tavt_kit.core.schedule import TokenSchedule
 from tavt_kit.errors import OutputError, RecordError
-from tavt_kit.schedule import TokenSchedule
+from tavt_kit.evaluation.answer import Answer
 from tavt_kit.search import Store
 
 SCHEDULE = TokenSchedule((5, 4, 4))

@@ -6,9 +6,9 @@ import random
 
 import numpy as np
 
-from tavt_kit.accuracy import Accuracy
-from tavt_kit.device import TargetDevice
-from tavt_kit.schedule import TokenSchedule
+from tavt_kit.core.accuracy import Accuracy
+from tavt_kit.core.device import TargetDevice
+from tavt_kit.core.schedule import TokenSchedule
 from tavt_kit.search import Costs, Space, one_by_one
 
 SPACE = Space(tokens=26, layers=5)

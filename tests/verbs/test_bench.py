@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from tavt_kit.bench import Protocol
-from tavt_kit.latency_table import Uneven
+from tavt_kit.core.latency_table import Uneven
 from tavt_kit.verbs.profile import _print
 from tests.runtimes.models import write_linear
 from tests.verbs.command import run
@@ -177,7 +177,7 @@ def test_profile_of_a_model(
 
 
 def test_profile_names_the_counts_that_take_longer(capsys: pytest.CaptureFixture[str]) -> None:
-    from tests.test_latency_table import TOKEN_POOLED, TOKENS
+    from tests.core.test_latency_table import TOKEN_POOLED, TOKENS
 
     feed = TOKEN_POOLED.cells.feed
     uneven = Uneven((67, 71, TOKENS), (0.5 * feed.at(67), 0.25 * feed.at(71), 0.1 * feed.at(TOKENS)), 0.5)

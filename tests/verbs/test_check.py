@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tavt_kit.artifact_card import read_metadata
+from tavt_kit.core.artifact_card import read_metadata
+from tavt_kit.core.device import TargetDevice
+from tavt_kit.core.records import read_record
 from tavt_kit.data import load_images
-from tavt_kit.device import TargetDevice
-from tavt_kit.records import read_record
 from tavt_kit.runtimes import open_file
 from tests.verbs.command import run
 from tests.verbs.tiny import CLASSES, write_pictures, write_run
@@ -36,7 +36,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def predicted(place: Path) -> dict[str, Any]:
     """What a device would write of the test split, in an order of its own."""
     from tavt_kit.data import load_arrays
-    from tavt_kit.preprocess import Preprocessing
+    from tavt_kit.data.preprocess import Preprocessing
 
     file = place / "shipped" / "model.f32.onnx"
     card, images = read_metadata(file), load_images(str(place / "data"))

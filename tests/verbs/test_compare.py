@@ -10,14 +10,14 @@ from typing import Any
 
 import pytest
 
-from tavt_kit.accuracy import Accuracy
 from tavt_kit.bench import Protocol
 from tavt_kit.bench.record import SCHEMA, VERSION, Benched, bench_body
-from tavt_kit.device import TargetDevice
-from tavt_kit.host import HostFacts
-from tavt_kit.measurement import Measurement
-from tavt_kit.records import write_record
-from tavt_kit.schedule import TokenSchedule
+from tavt_kit.core.accuracy import Accuracy
+from tavt_kit.core.device import TargetDevice
+from tavt_kit.core.host import HostFacts
+from tavt_kit.core.measurement import Measurement
+from tavt_kit.core.records import write_record
+from tavt_kit.core.schedule import TokenSchedule
 from tests.reports.records import write_run
 from tests.verbs.command import run
 

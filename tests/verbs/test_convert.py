@@ -14,7 +14,7 @@ from torch import Tensor
 
 from tavt_kit.checkpoints import load_model
 from tavt_kit.checkpoints.official_vit import official_names
-from tavt_kit.timm_import import timm
+from tavt_kit.models.timm_import import timm
 from tests.verbs.command import run
 from tests.verbs.tiny import CLASSES, write_pictures
 

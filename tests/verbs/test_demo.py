@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 
 from tavt_kit import cli
-from tavt_kit.records import write_record
-from tavt_kit.verbs import demo_stages
-from tavt_kit.verbs.demo_stages import Demo
-from tavt_kit.verbs.demo_table import conclusions, read_table
+from tavt_kit.core.records import write_record
+from tavt_kit.workflows import demo_stages
+from tavt_kit.workflows.demo_stages import Demo
+from tavt_kit.workflows.demo_table import conclusions, read_table
 from tests.verbs.tiny import write_pictures
 
 

@@ -8,11 +8,12 @@ from typing import Any
 
 import pytest
 
+from tavt_kit.core.host import HostFacts
 from tavt_kit.errors import TargetError
-from tavt_kit.host import HostFacts
-from tavt_kit.verbs import doctor, doctor_findings, doctor_speed, doctor_table
-from tavt_kit.verbs.doctor_findings import Finding, Place, findings
-from tavt_kit.verbs.doctor_room import Room
+from tavt_kit.verbs import doctor, doctor_table
+from tavt_kit.workflows import doctor_findings, doctor_speed
+from tavt_kit.workflows.doctor_findings import Finding, Place, findings
+from tavt_kit.workflows.doctor_room import Room
 from tests.verbs.command import run
 
 SPEED: dict[str, Any] = {
@@ -48,7 +49,7 @@ def a_machine_without_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
         return SPEED
 
     monkeypatch.setattr("tavt_kit.runtimes.check_available", check)
-    monkeypatch.setattr("tavt_kit.verbs.doctor_speed.measure_speed", measure)
+    monkeypatch.setattr("tavt_kit.workflows.doctor_speed.measure_speed", measure)
 
 
 def test_json_names_every_target_and_the_host(capsys: pytest.CaptureFixture[str]) -> None:

@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tavt_kit.adaptive import wrap
 from tavt_kit.checkpoints import save_model
-from tavt_kit.model_card import ModelCard
-from tavt_kit.preprocess import Preprocessing
-from tavt_kit.records import sha256_file
+from tavt_kit.core.model_card import ModelCard
+from tavt_kit.core.records import sha256_file
+from tavt_kit.data.preprocess import Preprocessing
+from tavt_kit.models.wrap import wrap
 from tests.contracts.zoo import PIM, SMALL, build
 from tests.verbs.command import run
 from tests.verbs.tiny import CLASSES, write_pictures, write_run

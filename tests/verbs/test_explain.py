@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from tavt_kit.records import sha256_file
+from tavt_kit.core.records import sha256_file
 from tests.verbs.command import run
 from tests.verbs.tiny import CLASSES, write_pictures
 

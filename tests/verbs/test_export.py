@@ -16,12 +16,12 @@ import onnx
 import pytest
 from PIL import Image
 
-from tavt_kit.artifact_card import ArtifactCard, read_metadata
 from tavt_kit.checkpoints import load_model
+from tavt_kit.core.artifact_card import ArtifactCard, read_metadata
+from tavt_kit.core.records import read_record, write_record
+from tavt_kit.core.schedule import TokenSchedule
 from tavt_kit.exporters.onnx_file import attach_card
 from tavt_kit.exporters.writer import Writer
-from tavt_kit.records import read_record, write_record
-from tavt_kit.schedule import TokenSchedule
 from tests.verbs.command import run
 from tests.verbs.tiny import CLASSES, write_pictures, write_run
 
@@ -174,7 +174,7 @@ def _front(folder: Path, chosen: int | None) -> None:
 
 def test_a_search_s_run_exports_what_was_chosen_or_picked(place: Path, tmp_path: Path) -> None:
     from tavt_kit.errors import RecordError, ScheduleError
-    from tavt_kit.verbs.picked import presets_for, schedule_for, schedules_for
+    from tavt_kit.workflows.picked import presets_for, schedule_for, schedules_for
 
     folder = tmp_path / "search"
     shutil.copytree(place / "run", folder, ignore=shutil.ignore_patterns("export"))

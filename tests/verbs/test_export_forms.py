@@ -13,17 +13,17 @@ import onnx
 import pytest
 import torch
 
-from tavt_kit.adaptive import LeanViT
-from tavt_kit.artifact_card import files_of, read_metadata
 from tavt_kit.checkpoints import load_model
-from tavt_kit.device import TargetDevice
+from tavt_kit.core.artifact_card import files_of, read_metadata
+from tavt_kit.core.device import TargetDevice
+from tavt_kit.core.records import read_record, sha256_file
+from tavt_kit.core.schedule import TokenSchedule
 from tavt_kit.errors import ScheduleError
 from tavt_kit.exporters.tensorrt import OPERATORS
 from tavt_kit.exporters.writer import Writer
-from tavt_kit.records import read_record, sha256_file
+from tavt_kit.models.wrap import LeanViT
 from tavt_kit.runtimes import open_file
 from tavt_kit.runtimes.openvino_core import openvino_core
-from tavt_kit.schedule import TokenSchedule
 from tests.verbs.command import run
 from tests.verbs.tiny import write_pictures, write_run
 

@@ -10,12 +10,12 @@ from typing import Any
 
 import pytest
 
-from tavt_kit.adaptive import AdaptiveViT
 from tavt_kit.cli import main
-from tavt_kit.measurement import Measurement
+from tavt_kit.core.measurement import Measurement
+from tavt_kit.core.schedule import TokenSchedule
+from tavt_kit.models.wrap import AdaptiveViT
 from tavt_kit.reports.rivals import better_rivals
-from tavt_kit.schedule import TokenSchedule
-from tavt_kit.verbs import search_target
+from tavt_kit.workflows import search_target
 from tests.runtimes.models import write_flat
 from tests.verbs.test_search import toy_table
 from tests.verbs.tiny import write_pictures, write_run
@@ -68,8 +68,8 @@ def test_a_lower_resolution_is_really_evaluated(place: Path, tmp_path: Path) -> 
     """Its accuracy is that of ``eval`` on the model at that size."""
     from tavt_kit.checkpoints import load_model
     from tavt_kit.data import load_bytes, load_images
-    from tavt_kit.evaluation import LeanEvaluator
-    from tavt_kit.preprocess import Preprocessing
+    from tavt_kit.data.preprocess import Preprocessing
+    from tavt_kit.evaluation.evaluator import LeanEvaluator
 
     assert search(place, tmp_path / "out", "--budget", "flops=300K") == 0
     model = load_model(place / "run", image_size=24)

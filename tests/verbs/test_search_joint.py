@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tavt_kit.candidate import schedule_of
 from tavt_kit.cli import main
-from tavt_kit.schedule import JointSchedule
-from tavt_kit.verbs import search_joint
+from tavt_kit.core.candidate import schedule_of
+from tavt_kit.core.schedule import JointSchedule
+from tavt_kit.workflows import search_joint
 from tests.verbs.tiny import write_pictures, write_run
 
 GENES = ("--joint", "image-size,layers,score")
@@ -45,9 +45,9 @@ def test_a_joint_front_is_found_told_and_exported(
 ) -> None:
     from tavt_kit.checkpoints import load_model
     from tavt_kit.data import load_bytes, load_images
-    from tavt_kit.evaluation import LeanEvaluator
-    from tavt_kit.macs import count_macs
-    from tavt_kit.preprocess import Preprocessing
+    from tavt_kit.data.preprocess import Preprocessing
+    from tavt_kit.evaluation.evaluator import LeanEvaluator
+    from tavt_kit.models.macs import count_macs
 
     out = tmp_path / "out"
     assert search(place, out, *GENES, "--evaluations", 24) == 0

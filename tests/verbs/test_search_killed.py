@@ -18,13 +18,13 @@ import pytest
 import torch
 
 from tavt_kit.cli import main
-from tavt_kit.schedule import TokenSchedule
+from tavt_kit.core.schedule import TokenSchedule
+from tavt_kit.evaluation.shared_evaluation import SharedEvaluator
 from tavt_kit.search import Answer, Store
-from tavt_kit.shared_evaluation import SharedEvaluator
 
 _CONTEXT = multiprocessing.get_context("forkserver")
 # The server imports torch and the rest once; its children are forks of it.
-_CONTEXT.set_forkserver_preload(["tests.verbs.test_search_killed", "tavt_kit.verbs.search_job"])
+_CONTEXT.set_forkserver_preload(["tests.verbs.test_search_killed", "tavt_kit.workflows.search_job"])
 
 _EACH = 0.004
 """Seconds by which an evaluation is prolonged, so that kills hit evaluations too."""

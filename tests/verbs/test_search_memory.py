@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 
 from tavt_kit.cli import main
-from tavt_kit.memory_fit import memory_terms
-from tavt_kit.schedule import TokenSchedule
-from tavt_kit.verbs import search_memory
+from tavt_kit.core.memory_fit import memory_terms
+from tavt_kit.core.schedule import TokenSchedule
+from tavt_kit.workflows import search_memory
 from tests.verbs.test_search import FakeTarget, front, search
 
 TARGET = ("--target", "torch:cpu:threads=1", "--evaluations", 8, "--limit", 6)

@@ -19,12 +19,12 @@ import pytest
 
 from tavt_kit.checkpoints import load_model
 from tavt_kit.cli import main
-from tavt_kit.model_card import CARD_FILE, WEIGHTS_FILE
-from tavt_kit.preprocess import Preprocessing
-from tavt_kit.schedule import TokenSchedule
-from tavt_kit.scoring import Scoring
-from tavt_kit.shared_evaluation import SharedEvaluator
-from tavt_kit.verbs.search_workers import Parcel, Part
+from tavt_kit.core.model_card import CARD_FILE, WEIGHTS_FILE
+from tavt_kit.core.schedule import TokenSchedule
+from tavt_kit.data.preprocess import Preprocessing
+from tavt_kit.evaluation.scoring import Scoring
+from tavt_kit.evaluation.shared_evaluation import SharedEvaluator
+from tavt_kit.workflows.search_workers import Parcel, Part
 from tests.verbs.tiny import CLASSES
 
 ROOT = Path(__file__).parents[2]

@@ -17,7 +17,7 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
-from tavt_kit.timm_import import timm
+from tavt_kit.models.timm_import import timm
 from tests.verbs.command import run
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -76,9 +76,9 @@ def test_an_exported_file_is_evaluated_as_its_run_is(
     probed: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     from tavt_kit.checkpoints import load_model
+    from tavt_kit.core.schedule import TokenSchedule
     from tavt_kit.exporters.to_onnx import to_onnx
     from tavt_kit.exporters.writer import describe
-    from tavt_kit.schedule import TokenSchedule
 
     model = load_model(probed)
     taper = TokenSchedule.taper(model.tokens, model.layers, 0.2)

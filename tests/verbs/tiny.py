@@ -9,9 +9,9 @@ import torch
 from PIL import Image
 
 from tavt_kit.checkpoints import save_model
-from tavt_kit.model_card import ModelCard
-from tavt_kit.preprocess import Preprocessing
-from tavt_kit.timm_import import timm
+from tavt_kit.core.model_card import ModelCard
+from tavt_kit.data.preprocess import Preprocessing
+from tavt_kit.models.timm_import import timm
 
 CLASSES = ("disc", "square", "stripe")
 

@@ -13,17 +13,17 @@ from torch import nn
 
 from peers.plan import Row
 from peers.training import Workshop
-from tavt_kit.adaptive import AdaptiveViT
-from tavt_kit.artifact_card import ArtifactCard
 from tavt_kit.checkpoints import load_model
-from tavt_kit.counting import count_by_tracing
+from tavt_kit.core.artifact_card import ArtifactCard
+from tavt_kit.core.device import TargetDevice
+from tavt_kit.core.model_card import ModelCard
+from tavt_kit.core.records import make_folder, read_record, write_record
 from tavt_kit.data import load_arrays, load_bytes, thin_out
-from tavt_kit.device import TargetDevice
+from tavt_kit.data.preprocess import Preprocessing, normalise
 from tavt_kit.exporters.int8 import Examples, Int8How, make_int8
 from tavt_kit.exporters.to_openvino import convert, save
-from tavt_kit.model_card import ModelCard
-from tavt_kit.preprocess import Preprocessing, normalise
-from tavt_kit.records import make_folder, read_record, write_record
+from tavt_kit.models.counting import count_by_tracing
+from tavt_kit.models.wrap import AdaptiveViT
 from tavt_kit.runtimes import Session, open_file
 
 __all__ = ["Answers", "Known"]

@@ -12,10 +12,10 @@ from peers.plan import Row
 from peers.vit import PeerViT
 from tavt_kit.bench import Protocol, bench
 from tavt_kit.bench.record import Benched, bench_body
-from tavt_kit.device import TargetDevice
+from tavt_kit.core.device import TargetDevice
+from tavt_kit.core.host import HostFacts
+from tavt_kit.core.records import read_record, write_record
 from tavt_kit.errors import ExportError
-from tavt_kit.host import HostFacts
-from tavt_kit.records import read_record, write_record
 from tavt_kit.runtimes import Session, check_available, open_module
 
 __all__ = ["latencies", "runs_on"]

@@ -16,9 +16,9 @@ import torch
 from torch import Tensor, nn
 
 from peers.vit import PeerViT
-from tavt_kit.drop import Selection, gather_rows, keep_best
 from tavt_kit.errors import ScheduleError
-from tavt_kit.scores import cls_score
+from tavt_kit.models.drop import Selection, gather_rows, keep_best
+from tavt_kit.models.scores import cls_score
 
 __all__ = ["Evit", "RandomDrop", "ToMe", "TopK", "match", "merge", "stages"]
 

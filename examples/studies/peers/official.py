@@ -9,7 +9,7 @@ import torch
 from reference_step import ReferenceViT
 from torch import Tensor, nn
 
-from tavt_kit.schedule import TokenSchedule
+from tavt_kit.core.schedule import TokenSchedule
 
 __all__ = ["OfficialTavt", "without_layer_scale"]
 

@@ -11,11 +11,11 @@ from torch import nn
 from peers.methods import Evit, RandomDrop, ToMe, TopK
 from peers.official import OfficialTavt
 from peers.training import Workshop
-from tavt_kit.adaptive import AdaptiveViT, LeanViT
-from tavt_kit.candidate import schedule_of
 from tavt_kit.checkpoints import load_model
-from tavt_kit.records import read_record
-from tavt_kit.schedule import TokenSchedule
+from tavt_kit.core.candidate import schedule_of
+from tavt_kit.core.records import read_record
+from tavt_kit.core.schedule import TokenSchedule
+from tavt_kit.models.wrap import AdaptiveViT, LeanViT
 
 __all__ = ["DENSE", "OURS", "Row", "rows", "trainings"]
 

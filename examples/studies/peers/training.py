@@ -12,7 +12,6 @@ import numpy as np
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from tavt_kit.adaptive import AdaptiveViT
 from tavt_kit.checkpoints import load_model, open_model
 from tavt_kit.data import ImageSet, inherit_split
 from tavt_kit.data.inherited import inherited_images
@@ -26,6 +25,7 @@ from tavt_kit.distill.processes import Processes
 from tavt_kit.distill.run_folder import RunFolder
 from tavt_kit.distill.state import remove_state
 from tavt_kit.errors import TrainingError
+from tavt_kit.models.wrap import AdaptiveViT
 from tavt_kit.verbs.bar import Bar
 
 __all__ = ["Workshop"]

@@ -7,10 +7,10 @@ from typing import Any
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from tavt_kit.backbones.thin import is_thin
-from tavt_kit.drop import Selection
 from tavt_kit.errors import UnsupportedBackbone
-from tavt_kit.timm_import import timm
+from tavt_kit.models.backbones.thin import is_thin
+from tavt_kit.models.drop import Selection
+from tavt_kit.models.timm_import import timm
 
 __all__ = ["PeerViT"]
 

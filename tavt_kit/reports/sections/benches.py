@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from tavt_kit.core.schedule import counts_text
 from tavt_kit.reports.blocks import Block, Cell, Column, Missing, Section, Table, Text
 from tavt_kit.reports.gather import Found, Records
 from tavt_kit.reports.numbers import DASH, bytes_text, macs_text, ms_text, percent_text, ratio_text, significant
 from tavt_kit.reports.views import TimeView, mapping, number, sequence, text, whole
 from tavt_kit.reports.words import target_words
-from tavt_kit.schedule import counts_text
 
 __all__ = ["benches_section"]
 

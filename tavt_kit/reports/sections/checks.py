@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from tavt_kit.device import TargetDevice
+from tavt_kit.core.device import TargetDevice
+from tavt_kit.core.schedule import counts_text
 from tavt_kit.errors import TargetError
 from tavt_kit.reports.blocks import Block, Cell, Column, Missing, Section, Table, Text
 from tavt_kit.reports.gather import Records
 from tavt_kit.reports.numbers import DASH, n_text, percent_text, points_text, significant
 from tavt_kit.reports.views import AccuracyView, mapping, number, sequence, text
 from tavt_kit.reports.words import metric_words, target_words
-from tavt_kit.schedule import counts_text
 
 __all__ = ["checks_section", "failed_checks"]
 

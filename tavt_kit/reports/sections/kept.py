@@ -8,6 +8,7 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
+from tavt_kit.core.schedule import counts_text
 from tavt_kit.reports.blocks import Block, Code, Figure, Missing, Section, Text
 from tavt_kit.reports.choice import FrontView
 from tavt_kit.reports.gather import Records
@@ -15,7 +16,6 @@ from tavt_kit.reports.markup import Element, el
 from tavt_kit.reports.numbers import percent_text
 from tavt_kit.reports.pictures import data_uri
 from tavt_kit.reports.views import mapping, number, sequence, text, whole
-from tavt_kit.schedule import counts_text
 
 __all__ = ["kept_section"]
 

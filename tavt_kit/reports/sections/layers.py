@@ -5,9 +5,10 @@ from __future__ import annotations
 import shlex
 from collections.abc import Sequence
 
+from tavt_kit.core.latency_table import LatencyTable
+from tavt_kit.core.part_names import HEAD, OTHER, STEM, part_words
+from tavt_kit.core.schedule import counts_text
 from tavt_kit.errors import TavtError
-from tavt_kit.latency_table import LatencyTable
-from tavt_kit.part_names import HEAD, OTHER, STEM, part_words
 from tavt_kit.reports.blocks import Block, Cell, Code, Column, Figure, Missing, Section, Table, Text
 from tavt_kit.reports.gather import Records
 from tavt_kit.reports.layer_chart import Bars, bars_legend, layer_chart
@@ -15,7 +16,6 @@ from tavt_kit.reports.layer_times import LayerView, Profiled, latency_table, lay
 from tavt_kit.reports.numbers import DASH, ms_text, percent_text, points_text, ratio_text
 from tavt_kit.reports.views import TimeView
 from tavt_kit.reports.words import plural
-from tavt_kit.schedule import counts_text
 
 __all__ = ["layers_section"]
 

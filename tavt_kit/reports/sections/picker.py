@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tavt_kit.budget import Budget, Limit
+from tavt_kit.core.budget import Budget, Limit
 from tavt_kit.errors import BudgetError
 from tavt_kit.reports.blocks import Block, Cell, Column, Figure, Table
 from tavt_kit.reports.choice import FrontView

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from tavt_kit.records import sha256_file
+from tavt_kit.core.records import sha256_file
 from tavt_kit.reports.blocks import Block, Cell, Code, Column, Section, Table, Text
 from tavt_kit.reports.gather import Records
 from tavt_kit.reports.sections.provenance import card_of

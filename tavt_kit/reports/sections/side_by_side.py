@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from tavt_kit.budget import Budget
+from tavt_kit.core.budget import Budget
 from tavt_kit.reports.blocks import (
     Block,
     Cell,

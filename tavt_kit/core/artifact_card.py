@@ -1,0 +1,276 @@
+"""ArtifactCard: what an exported file says of itself, so that the one file is enough to use it.
+
+Written into ONNX ``metadata_props`` and OpenVINO ``rt_info`` under the key ``fgvc_kit``; read here with the standard
+library only, whatever the size of the file, because an edge box has neither torch nor the onnx package.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from functools import partial
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+from xml.etree import ElementTree
+
+from tavt_kit.core.device import TargetDevice
+from tavt_kit.core.model_card import ModelCard
+from tavt_kit.core.onnx_metadata import onnx_metadata
+from tavt_kit.core.schedule import TokenSchedule
+from tavt_kit.errors import RecordError, ScheduleError, TavtError, UnknownName
+
+__all__ = ["METADATA_KEY", "SUFFIXES", "UNPROVEN", "WEIGHTS_SUFFIX", "ArtifactCard", "files_of", "read_metadata"]
+
+METADATA_KEY = "fgvc_kit"
+SUFFIXES: Mapping[str, str] = {"onnx": ".onnx", "openvino": ".xml"}
+"""The file that is given to a runtime, of each format."""
+
+UNPROVEN = ".unproven"
+"""Behind the name of a file whose check could not decide."""
+WEIGHTS_SUFFIX = ".weights"
+"""Of a file that holds the weights of one or more .onnx files, and is named after its content."""
+
+_SCHEMA, _VERSION = "fgvc-kit/artifact", 1
+_OWN = ("schedule", "executed", "tokens", "prefix", "precision", "calibration")
+_LATER: Mapping[str, Any] = MappingProxyType({"presets": {}, "weights_file": None})
+"""Fields that files of earlier programs lack, with what their absence means."""
+
+
+@dataclass(frozen=True, slots=True)
+class ArtifactCard:
+    """What must be known of an exported file to run it and to trust it.
+
+    Args:
+        model: Of the source: classes, preprocessing, score, weights' hash, licences.
+        schedule: The token counts frozen into the graph; of a switchable file those it is run at unless told.
+        tokens: Of an image before anything is dropped.
+        prefix: Leading tokens that are no patches.
+        precision: In which the weights are stored: ``f32``, ``f16``, ``bf16``, ``int8``, or ``w8`` where they alone
+            have 8 bits and the rest is computed in float.
+        calibration: How an int8 file was calibrated: split, images, hash of the listing; else ``None``.
+        presets: Of a switchable file, whose counts are an input: names with their schedules, cheapest first.
+        weights_file: Name of the file beside an .onnx file that holds its weights; ``None`` where it holds them itself.
+
+    Raises:
+        ScheduleError: The presets of a switchable file do not fit the model, or run other layers than the file does.
+    """
+
+    model: ModelCard
+    schedule: TokenSchedule
+    tokens: int
+    prefix: int
+    precision: str = "f32"
+    calibration: Mapping[str, Any] | None = None
+    presets: Mapping[str, TokenSchedule] = field(default_factory=dict)
+    weights_file: str | None = None
+
+    def __post_init__(self) -> None:
+        for name, schedule in self.presets.items():
+            if schedule.executed != self.schedule.executed:
+                raise ScheduleError(
+                    f"a switchable file runs the same layers under every preset, but {name} runs others than the "
+                    f"rest: {schedule}; export it as a file of its own"
+                )
+            schedule.check(tokens=self.tokens, layers=self.schedule.layers, prefix=self.prefix)
+
+    @property
+    def is_switchable(self) -> bool:
+        """Whether the token counts are an input of the graph."""
+        return bool(self.presets)
+
+    @property
+    def lengths(self) -> tuple[int, ...] | None:
+        """The counts to give a switchable file at run time; ``None`` where they are frozen in."""
+        return self.schedule.counts if self.is_switchable else None
+
+    def chosen(self, preset: str | None = None, schedule: str | None = None) -> ArtifactCard:
+        """The card at one of its presets, or at a schedule (as text); without either it stays as it is.
+
+        Raises:
+            ScheduleError: The schedule is frozen into the file, does not fit it, or both are given.
+            UnknownName: No such preset.
+        """
+        if preset is None and schedule is None:
+            return self
+        if not self.is_switchable:
+            raise ScheduleError(
+                f"the schedule of this file, {self.schedule}, is frozen into it; leave out --preset and --schedule, "
+                "or give the run or a file exported with --switchable"
+            )
+        if preset is not None:
+            if schedule is not None:
+                raise ScheduleError(f"give a preset or a schedule, got both: {preset} and {schedule}")
+            if preset not in self.presets:
+                raise UnknownName(f"this file has the presets {', '.join(self.presets)}, got {preset!r}")
+            return replace(self, schedule=self.presets[preset])
+        assert schedule is not None  # one of the two is given
+        size = {"tokens": self.tokens, "layers": self.schedule.layers, "prefix": self.prefix}
+        counts = replace(TokenSchedule.parse(schedule, **size), executed=self.schedule.executed)
+        if strange := sorted(_reducing(self.tokens, counts) - set(self.sites or range(counts.layers))):
+            raise ScheduleError(
+                f"this file merges tokens after the layers {', '.join(map(str, self.sites or ()))} alone, but "
+                f"{counts} reduces them after layer {strange[0]} too; give counts that change where a preset's do"
+            )
+        return replace(self, schedule=counts)
+
+    @property
+    def sites(self) -> tuple[int, ...] | None:
+        """The layers after which a switchable file can merge tokens; ``None`` where it drops them, after any layer.
+
+        Matching costs its time even where every token stays, so the graph holds it only where some preset reduces.
+        """
+        if not self.is_switchable or self.model.reduction == "drop":
+            return None
+        reducing = (_reducing(self.tokens, schedule) for schedule in self.presets.values())
+        return tuple(sorted(set().union(*reducing)))
+
+    @property
+    def setting(self) -> str:
+        """What a switchable file is run at: the preset's name where it is one, else the schedule; "" of others."""
+        if not self.is_switchable:
+            return ""
+        return next((name for name, counts in self.presets.items() if counts == self.schedule), str(self.schedule))
+
+    def own_target(self, path: Path) -> TargetDevice:
+        """Where a file with this card runs if nobody says: its own runtime, on the CPU; a bf16 file in bf16."""
+        runtime = "onnxruntime" if path.suffix == ".onnx" else "openvino"
+        return TargetDevice(runtime, "cpu", precision="bf16" if self.precision == "bf16" else "f32")
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Names, in the order of the logits."""
+        return self.model.classes
+
+    @property
+    def is_dense(self) -> bool:
+        """Whether the file drops nothing."""
+        return self.schedule.is_dense(self.tokens)
+
+    @property
+    def preprocessing(self) -> Mapping[str, Any]:
+        """The record of a ``Preprocessing``."""
+        return self.model.preprocessing
+
+    @property
+    def image_size(self) -> tuple[int, int]:
+        """Height and width of the input, in pixels."""
+        height, width = self.preprocessing["image_size"]
+        return int(height), int(width)
+
+    def quantized(self, calibration: Mapping[str, Any]) -> ArtifactCard:
+        """The card of the same graph in int8."""
+        return replace(self, precision="int8", calibration=calibration)
+
+    def as_record(self) -> dict[str, Any]:
+        """JSON-ready: the model card's fields and those of the file."""
+        executed = self.schedule.executed
+        return {
+            "schema": _SCHEMA,
+            "version": _VERSION,
+            **self.model.as_record(),
+            "schedule": list(self.schedule.counts),
+            "executed": None if executed is None else list(executed),
+            "tokens": self.tokens,
+            "prefix": self.prefix,
+            "precision": self.precision,
+            "calibration": None if self.calibration is None else dict(self.calibration),
+            "presets": {name: list(schedule.counts) for name, schedule in self.presets.items()},
+            "weights_file": self.weights_file,
+        }
+
+    @classmethod
+    def from_record(cls, record: Mapping[str, Any]) -> ArtifactCard:
+        """The inverse of ``as_record``.
+
+        Raises:
+            RecordError: Another schema or version, or fields that are missing or wrong.
+        """
+        if (record.get("schema"), record.get("version")) != (_SCHEMA, _VERSION):
+            raise RecordError(
+                f"an artifact's metadata must be {_SCHEMA} version {_VERSION}, but is {record.get('schema')!r} version "
+                f"{record.get('version')!r}; export it again with this program"
+            )
+        body = {name: value for name, value in record.items() if name not in ("schema", "version")}
+        try:
+            own = {name: body.pop(name) for name in _OWN} | {
+                name: body.pop(name, none) for name, none in _LATER.items()
+            }
+            layers = own.pop("executed")
+            executed = None if layers is None else tuple(layers)
+            schedule = TokenSchedule(tuple(own.pop("schedule")), executed)
+            own["presets"] = {name: TokenSchedule(tuple(counts), executed) for name, counts in own["presets"].items()}
+            return cls(ModelCard.from_record(body), schedule, **own)
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            reason = error if isinstance(error, TavtError) else f"{type(error).__name__}: {error}"
+            raise RecordError(f"an artifact's metadata cannot be used: {reason}; export it again") from None
+
+    def as_text(self) -> str:
+        """The metadata's value: ASCII JSON, which passes through XML and protobuf unchanged."""
+        return json.dumps(self.as_record(), allow_nan=False)
+
+
+def read_metadata(path: Path) -> ArtifactCard:
+    """What an exported ``.onnx`` or ``.xml`` file says of itself; loads no runtime.
+
+    Raises:
+        RecordError: There is no such file, it is damaged, or it was not exported by this program.
+    """
+    path = Path(path)
+    readers: Mapping[str, Callable[[Path], str | None]] = {
+        ".onnx": partial(onnx_metadata, key=METADATA_KEY),
+        ".xml": _openvino_text,
+    }
+    if path.suffix not in readers:
+        raise RecordError(f"an exported model ends in .onnx or .xml, got {path}")
+    try:
+        text = readers[path.suffix](path)
+    except OSError as error:
+        raise RecordError(f"cannot read {path}: {error.strerror}") from None
+    except (ValueError, ElementTree.ParseError) as error:
+        raise RecordError(f"{path} is damaged ({error}); export it again") from None
+    if text is None:
+        raise RecordError(
+            f"{path} carries no labels and preprocessing of ours (metadata {METADATA_KEY!r}), so it was not made by "
+            "fgvc-kit export; export it again"
+        )
+    try:
+        record = json.loads(text)
+    except ValueError as error:
+        raise RecordError(f"the metadata of {path} is no JSON ({error}); export it again") from None
+    return ArtifactCard.from_record(record)
+
+
+def files_of(path: Path) -> tuple[Path, ...]:
+    """All files of an artifact, the one that is opened last; what the file or its ``*.unproven`` says of itself."""
+    if path.suffix == ".xml":
+        return path.with_suffix(".bin"), path
+    there = next((file for file in (path, Path(f"{path}{UNPROVEN}")) if file.is_file()), None)
+    name = None if there is None else _weights_file(there)
+    return (path,) if name is None else (path.with_name(name), path)
+
+
+def _weights_file(path: Path) -> str | None:
+    """The weight file that an .onnx file names; None where it names none, or is none of ours."""
+    try:
+        name = json.loads(onnx_metadata(path, METADATA_KEY) or "{}").get("weights_file")
+    except (OSError, ValueError, AttributeError):
+        return None
+    # A name alone: a file from elsewhere must not point out of its folder.
+    return name if isinstance(name, str) and name == Path(name).name and name.endswith(WEIGHTS_SUFFIX) else None
+
+
+def _openvino_text(path: Path) -> str | None:
+    """The attribute ``value`` of ``net/rt_info/fgvc_kit``."""
+    for _, element in ElementTree.iterparse(path, events=("end",)):
+        if element.tag == METADATA_KEY:
+            value: str | None = element.get("value")
+            return value
+    return None
+
+
+def _reducing(tokens: int, schedule: TokenSchedule) -> set[int]:
+    """The layers that keep fewer tokens than reach them."""
+    before = (tokens, *schedule.counts)
+    return {layer for layer, count in enumerate(schedule.counts) if count < before[layer]}

@@ -1,0 +1,238 @@
+"""What may be spent and what must be kept: limits and budgets, read from texts such as ``latency=20ms``."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from tavt_kit.core.verdict import (
+    Verdict,
+    judge_accuracy,
+    judge_difference,
+    judge_latency,
+    judge_macs,
+    judge_prediction,
+    worst,
+)
+from tavt_kit.errors import BudgetError
+
+__all__ = [
+    "Budget",
+    "Limit",
+    "Verdict",
+    "judge_accuracy",
+    "judge_difference",
+    "judge_latency",
+    "judge_macs",
+    "judge_prediction",
+    "worst",
+]
+
+_EXAMPLES = "latency=20ms, flops=9G, memory=300MB, size=25MB, throughput=120/s, top1=84%, drop=0.5"
+_TEXT = re.compile(r"\s*(?P<name>\w+)\s*(?:\[(?P<statistic>.*)\])?\s*(?P<sense><=|>=|=)\s*(?P<value>\S.*?)\s*")
+_NUMBER = re.compile(r"(?P<number>[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?|[+-]?nan|[+-]?inf)\s*(?P<unit>\D*)", re.I)
+
+_TIMES = {"us": 1e-3, "µs": 1e-3, "ms": 1.0, "s": 1e3}  # to milliseconds
+_COUNTS = {"": 1.0, "K": 1e3, "M": 1e6, "G": 1e9, "T": 1e12}
+_BYTES = {"B": 1.0, "KB": 1e3, "MB": 1e6, "GB": 1e9, "KiB": 2.0**10, "MiB": 2.0**20, "GiB": 2.0**30}
+_RATES = {"/s": 1.0}
+_SHARES = {"": 1.0, "%": 0.01}
+_POINTS = {"": 0.01, "pt": 0.01, "points": 0.01}  # to a fraction of all images
+
+
+@dataclass(frozen=True, slots=True)
+class _Kind:
+    """How one quantity is written: its sense, its units (first = the base), an example."""
+
+    sense: Literal["<=", ">="]
+    units: dict[str, float]
+    example: str
+
+
+_KINDS = {
+    "latency": _Kind("<=", _TIMES, "latency=20ms"),
+    "flops": _Kind("<=", _COUNTS, "flops=9G"),
+    "memory": _Kind("<=", _BYTES, "memory=300MB"),
+    "size": _Kind("<=", _BYTES, "size=25MB"),
+    "throughput": _Kind(">=", _RATES, "throughput=120/s"),
+    "top1": _Kind(">=", _SHARES, "top1=84%"),
+    "macro_f1": _Kind(">=", _SHARES, "macro_f1=80%"),
+    "recall": _Kind(">=", _SHARES, "recall[crack]=98%"),
+    "drop": _Kind("<=", _POINTS, "drop=0.5"),
+}
+_LATENCIES = ("p50", "p90", "p99", "e2e")
+_QUALITIES = ("top1", "macro_f1", "recall", "drop")
+
+
+@dataclass(frozen=True, slots=True)
+class Limit:
+    """One line of a budget.
+
+    Args:
+        quantity: ``latency``, ``flops``, ``memory``, ``size``, ``throughput``, ``top1``, ``macro_f1``,
+            ``recall`` or ``drop``.
+        statistic: ``p50``, ``p90``, ``p99`` or ``e2e`` of a latency, the class of a recall, else ``None``.
+        sense: ``"<="`` for costs and ``drop``, ``">="`` for qualities and rates.
+        value: In ms, multiply-adds, bytes, images a second, or as a fraction (``drop``: of all images).
+
+    Raises:
+        BudgetError: An unknown quantity or statistic, or a value no limit can have.
+
+    Example:
+        >>> Limit.parse("latency = 0.02 s")
+        Limit(quantity='latency', statistic='p90', sense='<=', value=20.0)
+        >>> str(Limit.parse("drop<=0.5"))
+        'drop=0.5'
+    """
+
+    quantity: str
+    statistic: str | None
+    sense: Literal["<=", ">="]
+    value: float
+
+    def __post_init__(self) -> None:
+        kind = _KINDS.get(self.quantity)
+        if kind is None:
+            raise BudgetError(f"a budget limits one of {', '.join(_KINDS)}, got {self.quantity!r}: try {_EXAMPLES}")
+        if self.sense != kind.sense:
+            bound = "at most" if kind.sense == "<=" else "at least"
+            raise BudgetError(f"{self.quantity} can only be limited to {bound} a value: write {kind.example}")
+        _check_statistic(self.quantity, self.statistic)
+        _check_value(self.quantity, self.value, kind)
+
+    @classmethod
+    def parse(cls, text: str) -> Limit:
+        """Read one limit such as ``latency[p50]=20ms`` or ``top1>=84%``; ``=`` takes the quantity's sense."""
+        match = _TEXT.fullmatch(text)
+        if match is None:
+            raise BudgetError(f"a budget is QUANTITY=VALUE such as {_EXAMPLES}, got {text!r}")
+        name, statistic = match["name"], match["statistic"]
+        kind = _KINDS.get(name)
+        if kind is None:
+            raise BudgetError(f"a budget limits one of {', '.join(_KINDS)}, got {text!r}: try {_EXAMPLES}")
+        if name == "latency" and statistic is None:
+            statistic = "p90"
+        sense: Literal["<=", ">="] = kind.sense
+        if match["sense"] == "<=":
+            sense = "<="
+        elif match["sense"] == ">=":
+            sense = ">="
+        return cls(name, statistic, sense, _value(text, match["value"], kind))
+
+    @property
+    def is_quality(self) -> bool:
+        """Whether the limit is on what the predictions are worth, not on what they cost."""
+        return self.quantity in _QUALITIES
+
+    @property
+    def name(self) -> str:
+        """The quantity with its statistic: ``latency[p50]``; the default ``p90`` is not spelled."""
+        usual = self.statistic is None or (self.quantity, self.statistic) == ("latency", "p90")
+        return self.quantity if usual else f"{self.quantity}[{self.statistic}]"
+
+    def show(self, value: float, digits: int = 4) -> str:
+        """``value`` in this limit's own unit, for people: ``19.2ms``, ``3.12G``, ``84.2%``."""
+        if self.quantity == "latency":
+            return f"{value:.{digits}g}ms"
+        if self.quantity == "throughput":
+            return f"{value:.{digits}g}/s"
+        if self.quantity == "drop":
+            return f"{100 * value:.{digits}g}"
+        if self.is_quality:
+            return f"{100 * value:.{digits}g}%"
+        steps = ("", "K", "M", "G", "T") if self.quantity == "flops" else ("B", "KB", "MB", "GB")
+        power = min(int(math.log10(max(value, 1.0)) // 3), len(steps) - 1)
+        return f"{value / 1000**power:.{digits}g}{steps[power]}"
+
+    def admits(self, value: float) -> bool:
+        """Whether a value known without error keeps to the limit; NaN never does."""
+        return value <= self.value if self.sense == "<=" else value >= self.value
+
+    def __str__(self) -> str:
+        """The canonical text, which ``parse`` reads back."""
+        return f"{self.name}={self.show(self.value, digits=12)}"
+
+
+@dataclass(frozen=True, slots=True)
+class Budget:
+    """All limits of one request, in the order they were given; the same limit twice counts once.
+
+    Raises:
+        BudgetError: The same quantity is limited to two different values.
+
+    Example:
+        >>> [str(limit) for limit in Budget.parse(["latency=20ms", "top1=0.84"])]
+        ['latency=20ms', 'top1=84%']
+    """
+
+    limits: tuple[Limit, ...] = ()
+
+    def __post_init__(self) -> None:
+        seen: dict[str, Limit] = {}
+        for limit in self.limits:
+            other = seen.setdefault(limit.name, limit)
+            if other != limit:
+                raise BudgetError(f"the budgets {other} and {limit} contradict each other: give {limit.name} once")
+        object.__setattr__(self, "limits", tuple(seen.values()))
+
+    @classmethod
+    def parse(cls, texts: Sequence[str]) -> Budget:
+        """Read the texts of all ``--budget`` flags."""
+        return cls(tuple(Limit.parse(text) for text in texts))
+
+    def __iter__(self) -> Iterator[Limit]:
+        return iter(self.limits)
+
+    def of(self, *quantities: str) -> tuple[Limit, ...]:
+        """The limits on any of ``quantities``."""
+        return tuple(limit for limit in self.limits if limit.quantity in quantities)
+
+    @property
+    def ceilings(self) -> tuple[Limit, ...]:
+        """The limits on cost."""
+        return tuple(limit for limit in self.limits if not limit.is_quality)
+
+    @property
+    def floors(self) -> tuple[Limit, ...]:
+        """The limits on quality; with any of them a search minimises the cost."""
+        return tuple(limit for limit in self.limits if limit.is_quality)
+
+    def texts(self) -> list[str]:
+        """The canonical texts."""
+        return [str(limit) for limit in self.limits]
+
+
+def _value(text: str, value: str, kind: _Kind) -> float:
+    match = _NUMBER.fullmatch(value)
+    unit = match["unit"].strip() if match else ""
+    if match is None or unit not in kind.units:
+        units = ", ".join(repr(unit) if unit else "none" for unit in kind.units)
+        raise BudgetError(f"cannot read {value!r} in {text!r}: the unit is one of {units}, as in {kind.example}")
+    return float(match["number"]) * kind.units[unit]
+
+
+def _check_statistic(quantity: str, statistic: str | None) -> None:
+    if quantity == "latency":
+        if statistic not in _LATENCIES:
+            raise BudgetError(
+                f"a latency is one of {', '.join(_LATENCIES)}, as in latency[p90]=20ms, got {statistic!r}"
+            )
+    elif quantity == "recall":
+        if not statistic:
+            raise BudgetError("a recall names its class, as in recall[crack]=98%")
+    elif statistic is not None:
+        raise BudgetError(f"{quantity} has no variants, got [{statistic}]: write {_KINDS[quantity].example}")
+
+
+def _check_value(quantity: str, value: float, kind: _Kind) -> None:
+    zero_is_fine = quantity == "drop"
+    if not math.isfinite(value) or value < 0 or (value == 0 and not zero_is_fine):
+        raise BudgetError(f"a limit on {quantity} must be a positive number as in {kind.example}, got {value:g}")
+    if quantity in _QUALITIES and value > 1:
+        raise BudgetError(
+            f"a limit on {quantity} cannot be above 100%, got {100 * value:g}%: write a percent sign "
+            f"or a fraction, as in {kind.example}"
+        )

@@ -1,0 +1,256 @@
+"""Candidate: a schedule with what is known of it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from statistics import median
+from typing import TYPE_CHECKING, Any, Literal
+
+from tavt_kit.core.budget import Budget, Limit
+from tavt_kit.core.schedule import JointSchedule, TokenSchedule
+from tavt_kit.core.verdict import (
+    Verdict,
+    judge_accuracy,
+    judge_difference,
+    judge_interval,
+    judge_latency,
+    judge_macs,
+    judge_prediction,
+    latency_bounds,
+    worst,
+)
+from tavt_kit.errors import BudgetError, RecordError
+
+if TYPE_CHECKING:
+    from tavt_kit.core.accuracy import Accuracy, PairedDifference
+    from tavt_kit.core.device import TargetDevice
+    from tavt_kit.core.measurement import Measurement
+
+__all__ = ["Candidate", "CostKind"]
+
+CostKind = Literal["macs", "predicted", "p50", "p90", "p99", "memory"]
+"""What a front calls cost: multiply-adds, the predicted latency, a quantile of the measured one, or the peak memory."""
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """A schedule and its costs and accuracy, as far as they are known.
+
+    Args:
+        schedule: The tokens kept.
+        macs: Multiply-adds of one image, rule ``executed``.
+        accuracy: The metric that is maximised; ``None`` until evaluated, and where the evaluation failed.
+        latency_predicted_ms: From the per-layer table of ``target``; ``None`` without a target.
+        latency: Measured end to end on ``target``; ``None`` until then.
+        target: Where the latencies belong to; ``None`` for a pure MAC search.
+        origin: Who proposed it: ``dense``, ``taper``, ``stages``, ``once``, ``user``, ``random``, ``nsga2``.
+        difference: Paired difference to the dense model on the same images; ``None`` until computed.
+        verdict: The worst verdict over the budget; ``None`` before it is judged.
+        others: Further metrics of the same pictures.
+        memory_predicted: Peak memory in bytes, by the fit of ``target``; ``None`` where memory was not asked about.
+        memory: Peak memory in bytes, measured on ``target`` in fresh processes, one number each; empty until then.
+    """
+
+    schedule: TokenSchedule
+    macs: int
+    accuracy: Accuracy | None = None
+    latency_predicted_ms: float | None = None
+    latency: Measurement | None = None
+    target: TargetDevice | None = None
+    origin: str = "user"
+    difference: PairedDifference | None = None
+    verdict: Verdict | None = None
+    others: tuple[Accuracy, ...] = ()
+    memory_predicted: float | None = None
+    memory: tuple[int, ...] = ()
+
+    def cost(self, kind: CostKind) -> float:
+        """The cost of this kind: multiply-adds, ms, or bytes (measured, else predicted); NaN where it is not known."""
+        if kind == "macs":
+            return float(self.macs)
+        if kind == "predicted":
+            return math.nan if self.latency_predicted_ms is None else self.latency_predicted_ms
+        if kind == "memory":
+            known = median(self.memory) if self.memory else self.memory_predicted
+            return math.nan if known is None else float(known)
+        if self.latency is None:
+            return math.nan
+        return {"p50": self.latency.median, "p90": self.latency.p90, "p99": self.latency.p99}[kind]
+
+    @property
+    def metric(self) -> float:
+        """The accuracy as a fraction; NaN where it is not known."""
+        return math.nan if self.accuracy is None else self.accuracy.value
+
+    def known(self, metric: str) -> Accuracy | None:
+        """The accuracy of this name, if it is known."""
+        everything = (self.accuracy, *self.others)
+        return next((one for one in everything if one is not None and one.metric == metric), None)
+
+    def loss(self, axis: str) -> float:
+        """The value on a further axis of a front, to be minimised: a cost, or 1 minus the metric of that name."""
+        if axis == "macs":
+            return float(self.macs)
+        if axis == "memory":
+            return self.cost("memory")
+        known = self.known(axis)
+        return math.nan if known is None else 1.0 - known.value
+
+    def images_per_second(self, milliseconds: float) -> float:
+        """Images that pass in a second, if a batch of the target takes so long."""
+        return 1e3 * (1 if self.target is None else self.target.batch) / milliseconds
+
+    def judge(self, limit: Limit, tails: Mapping[str, float] | None = None) -> Verdict:
+        """The verdict on one limit, by the best that is known: measured before predicted.
+
+        Args:
+            limit: To be kept to.
+            tails: Latency quantiles as multiples of the predicted median, and ``memory`` as one of its prediction; 1
+                where they are not known.
+
+        Raises:
+            BudgetError: The limit is on a quantity a candidate does not carry.
+        """
+        if limit.quantity == "flops":
+            return judge_macs(limit, self.macs)
+        if limit.quantity == "latency":
+            if self.latency is not None:
+                return judge_latency(limit, self.latency)
+            if self.latency_predicted_ms is not None:
+                return judge_prediction(
+                    limit, self.latency_predicted_ms * (tails or {}).get(limit.statistic or "", 1.0)
+                )
+            return Verdict.INCONCLUSIVE
+        if limit.quantity == "throughput":
+            return self._judge_throughput(limit, tails)
+        if limit.quantity == "memory":
+            return self._judge_memory(limit, tails)
+        if limit.quantity == "drop":
+            return Verdict.INCONCLUSIVE if self.difference is None else judge_difference(limit, self.difference)
+        if limit.is_quality:
+            known = self.known(limit.name)
+            return Verdict.INCONCLUSIVE if known is None else judge_accuracy(limit, known)
+        raise BudgetError(f"{limit.quantity} of a schedule is not known in a search: {limit}")
+
+    def _judge_throughput(self, limit: Limit, tails: Mapping[str, float] | None) -> Verdict:
+        """By the median latency: a rate is kept where the latency that it allows is kept."""
+        allowed = Limit("latency", "p50", "<=", self.images_per_second(limit.value))
+        return self.judge(allowed, tails)
+
+    def _judge_memory(self, limit: Limit, tails: Mapping[str, float] | None) -> Verdict:
+        """Every process must keep to it: the same file takes more in one than in another."""
+        if self.memory:
+            return judge_interval(limit, min(self.memory), max(self.memory))
+        if self.memory_predicted is None:
+            return Verdict.INCONCLUSIVE
+        return judge_prediction(limit, self.memory_predicted * (tails or {}).get("memory", 1.0))
+
+    def judged(self, budget: Budget, tails: Mapping[str, float] | None = None) -> Candidate:
+        """The same candidate with its verdict: the worst over all limits; ``tails`` as for ``judge``."""
+        return replace(self, verdict=worst(self.judge(limit, tails) for limit in budget))
+
+    def undecided(self, budget: Budget) -> tuple[str, ...]:
+        """For each limit whose verdict is INCONCLUSIVE, about how much more would decide it; for people."""
+        return tuple(f"{limit}: {self._needed(limit)}" for limit in budget if self.judge(limit) is Verdict.INCONCLUSIVE)
+
+    def _needed(self, limit: Limit) -> str:
+        if limit.quantity in ("latency", "throughput"):
+            if self.latency is None:
+                return "measure it on the target"
+            statistic = "p50" if limit.quantity == "throughput" else limit.statistic or "p90"
+            least = {"p50": 5, "p90": 29, "p99": 299}[statistic]
+            enough = self.latency.n >= least * (1 if self.latency.steady else 2)
+            return "measure longer, on a quieter machine" if enough else f"at least {least} steady runs"
+        if limit.quantity == "memory":
+            return "some processes keep to it and some do not" if self.memory else "measure it on the target"
+        known: Accuracy | PairedDifference | None = self.difference
+        if limit.quantity == "drop":
+            gap = math.nan if self.difference is None else -self.difference.difference - limit.value
+        else:
+            known = accuracy = self.known(limit.name)
+            gap = math.nan if accuracy is None else accuracy.value - limit.value
+        if known is None:
+            return "evaluate it"
+        # An interval narrows with the square root of the images.
+        share = (known.high - known.low) / 2 / max(abs(gap), 1e-12)
+        images = known.n * share**2
+        return f"about {images:,.0f} images would decide" if images < 1e6 else "it lies on the line"
+
+    def as_record(self) -> dict[str, Any]:
+        """The entry of ``front.json``; the metric's name is a key, its value a fraction."""
+        record: dict[str, Any] = {**schedule_record(self.schedule), "macs": self.macs}
+        if self.accuracy is not None:
+            record[self.accuracy.metric] = self.accuracy.value
+            record["n"] = self.accuracy.n
+            record["ci95"] = [self.accuracy.low, self.accuracy.high]
+        if self.others:
+            record["others"] = {one.metric: one.as_record() for one in self.others}
+        if self.difference is not None:
+            record["against_dense"] = self.difference.as_record()
+        record["verdict"] = None if self.verdict is None else str(self.verdict)
+        record["latency_ms"] = self._latency_record()
+        if self.memory or self.memory_predicted is not None:
+            record["memory_bytes"] = self._memory_record()
+        record["origin"] = self.origin
+        return record
+
+    def _memory_record(self) -> dict[str, Any]:
+        record: dict[str, Any] = {"predicted": self.memory_predicted}
+        if self.memory:
+            record |= {"median": median(self.memory), "least": min(self.memory), "most": max(self.memory)}
+        return record | {"processes": len(self.memory)}
+
+    def _latency_record(self) -> dict[str, Any] | None:
+        if self.latency is None and self.latency_predicted_ms is None:
+            return None
+        return {"predicted": self.latency_predicted_ms} | ({} if self.latency is None else latency_record(self.latency))
+
+
+def latency_record(latency: Measurement) -> dict[str, Any]:
+    """What ``front.json`` keeps of a measurement: views, and how many samples they are of."""
+    bounds = {name: latency_bounds(latency, name) for name in ("p50", "p90", "p99")}
+    return {
+        "median": latency.median,
+        "p10": latency.p10,
+        "p90": latency.p90,
+        "p99": latency.p99,
+        "interval95": list(latency.interval95),
+        **{f"{name}_bounds": [end if math.isfinite(end) else None for end in bounds[name]] for name in bounds},
+        "samples": latency.n,
+        "steady": latency.steady,
+    }
+
+
+def schedule_record(schedule: TokenSchedule) -> dict[str, Any]:
+    """The counts, and what a joint search chose beside them; ``schedule_of`` reads it."""
+    genes: dict[str, Any] = {"schedule": list(schedule.counts)}
+    if schedule.executed is not None:
+        genes["executed"] = list(schedule.executed)
+    if isinstance(schedule, JointSchedule):
+        if schedule.image_size is not None:
+            genes["image_size"] = list(schedule.image_size)
+        if schedule.score is not None:
+            genes["score"] = schedule.score
+        if schedule.precision is not None:
+            genes["precision"] = schedule.precision
+    return genes
+
+
+def schedule_of(record: Mapping[str, Any]) -> TokenSchedule:
+    """The schedule of an entry of ``front.json``.
+
+    Raises:
+        RecordError: There is none.
+    """
+    try:
+        counts, executed = tuple(record["schedule"]), record.get("executed")
+        size, score, precision = record.get("image_size"), record.get("score"), record.get("precision")
+        executed = None if executed is None else tuple(executed)
+        if (executed, size, score, precision) == (None, None, None, None):
+            return TokenSchedule(counts)
+        size = None if size is None else (size[0], size[1])
+        return JointSchedule(counts, executed, image_size=size, score=score, precision=precision)
+    except (KeyError, TypeError) as error:
+        raise RecordError(f"a recorded candidate needs its schedule, but: {error}") from None

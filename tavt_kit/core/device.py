@@ -1,0 +1,268 @@
+"""TargetDevice: where a model is to run, and how: runtime, processor, threads, precision, batch, mode."""
+
+from __future__ import annotations
+
+import math
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from tavt_kit.core.control_group import ControlGroup
+from tavt_kit.errors import TargetError
+
+__all__ = ["MODES", "PRECISIONS", "PROCESSORS", "TargetDevice", "allowed_cpus", "available_threads", "read_precision"]
+
+PROCESSORS: Mapping[str, tuple[str, ...]] = {
+    "torch": ("cpu", "cuda"),
+    "onnxruntime": ("cpu", "cuda", "tensorrt"),
+    "openvino": ("cpu", "gpu", "npu"),
+}
+"""What each runtime can drive."""
+
+PRECISIONS = ("f32", "f16", "bf16", "int8")
+
+MODES: Mapping[str, tuple[str, ...]] = {
+    "torch": ("eager", "compile", "graph"),
+    "onnxruntime": ("sequential",),
+    "openvino": ("latency", "throughput"),
+}
+"""How each runtime can run a model, its usual way first: torch op by op, through its compiler, or by replaying a CUDA
+graph; onnxruntime one node after another; OpenVINO one inference at a time, or many in flight."""
+
+_SPELLINGS = {
+    "fp32": "f32",
+    "float32": "f32",
+    "float": "f32",
+    "fp16": "f16",
+    "float16": "f16",
+    "half": "f16",
+    "bfloat16": "bf16",
+    "i8": "int8",
+    "u8": "int8",
+}
+_KEYS = ("threads", "precision", "batch", "mode", "hint")
+_FORM = "RUNTIME:PROCESSOR[:INDEX][:threads=N][:precision=P][:batch=N][:mode=M], such as 'openvino:cpu:threads=2'"
+_WHOLE = re.compile(r"[0-9]+")
+
+
+@dataclass(frozen=True, slots=True)
+class TargetDevice:
+    """A runtime on a processor, with everything set that changes how long an inference takes.
+
+    Args:
+        runtime: ``torch``, ``onnxruntime`` or ``openvino``.
+        processor: ``cpu``, ``cuda``, ``tensorrt``, ``gpu`` or ``npu``, as the runtime has it.
+        index: Which one, where there are several; always 0 for a CPU.
+        threads: CPU threads of one inference; ``None`` (all CPUs the process may use) until ``resolved``, and
+            always for other processors.
+        precision: ``f32``, ``f16``, ``bf16`` or ``int8``. For a model file it is what the file was made for.
+        batch: Images per inference.
+        mode: One of ``MODES``; empty for the runtime's usual one. OpenVINO calls it a performance hint, and texts
+            spell it ``hint=throughput``.
+
+    Raises:
+        TargetError: An unknown name, or a combination that no runtime offers.
+
+    Example:
+        >>> str(TargetDevice.parse("openvino:cpu:threads=2"))
+        'openvino:cpu:threads=2:precision=f32:batch=1'
+        >>> TargetDevice.parse("torch:cuda:1:precision=bf16").index
+        1
+        >>> str(TargetDevice.parse("openvino:cpu:hint=throughput"))
+        'openvino:cpu:precision=f32:batch=1:hint=throughput'
+    """
+
+    runtime: str
+    processor: str
+    index: int = 0
+    threads: int | None = None
+    precision: str = "f32"
+    batch: int = 1
+    mode: str = ""
+
+    def __post_init__(self) -> None:
+        _known("runtime", self.runtime, tuple(PROCESSORS))
+        _known(f"processor of {self.runtime}", self.processor, PROCESSORS[self.runtime])
+        object.__setattr__(self, "precision", read_precision(self.precision))
+        _at_least("index", self.index, 0)
+        _at_least("batch", self.batch, 1)
+        if self.threads is not None:
+            _at_least("threads", self.threads, 1)
+        if self.is_cpu and self.index:
+            raise TargetError(f"a CPU has no index, got {self.runtime}:cpu:{self.index}; leave the index out")
+        if not self.is_cpu and self.threads is not None:
+            raise TargetError(
+                f"threads are set for a CPU only, got {self.threads} for {self.runtime}:{self.processor}; "
+                "leave them out"
+            )
+        if self.runtime == "torch" and self.precision == "int8":
+            raise TargetError("torch runs f32, f16 or bf16, got precision=int8; int8 runs on openvino or onnxruntime")
+        usual, *others = MODES[self.runtime]
+        _known(f"mode of {self.runtime}", self.mode or usual, (usual, *others))
+        object.__setattr__(self, "mode", self.mode if self.mode in others else "")
+        if self.mode == "graph" and self.processor != "cuda":
+            raise TargetError(
+                f"mode=graph replays a CUDA graph, got {self.runtime}:{self.processor}; choose torch:cuda"
+            )
+
+    @property
+    def is_cpu(self) -> bool:
+        """Whether the model runs on the CPU, so that threads matter."""
+        return self.processor == "cpu"
+
+    @property
+    def is_usual(self) -> bool:
+        """Whether it runs in its runtime's usual mode, which is what tables and searches are about."""
+        return not self.mode
+
+    @classmethod
+    def parse(
+        cls, text: str, *, precision: str | None = None, batch: int | None = None, threads: int | None = None
+    ) -> TargetDevice:
+        """Read a target as the command line spells it.
+
+        Args:
+            text: For example ``openvino:cpu:threads=2:precision=f32:batch=1``.
+            precision: From a flag of its own; must not contradict the text.
+            batch: Likewise.
+            threads: Likewise.
+
+        Raises:
+            TargetError: An unknown part, or a key given twice with different values.
+        """
+        runtime, _, rest = text.strip().partition(":")
+        _known("runtime", runtime, tuple(PROCESSORS))
+        processor, *parts = rest.split(":")
+        if not processor:
+            raise TargetError(f"a target is {_FORM}, got {text!r}: add a processor ({_choices(PROCESSORS[runtime])})")
+        index, given = 0, list[tuple[str, str]]()
+        for place, part in enumerate(parts):
+            if place == 0 and _WHOLE.fullmatch(part):
+                index = int(part)
+                continue
+            key, equals, value = part.partition("=")
+            if not equals:
+                raise TargetError(f"a target is {_FORM}, got {part!r} in {text!r}")
+            given.append((key, value))
+        if precision is not None:
+            given.append(("precision", precision))
+        if batch is not None:
+            given.append(("batch", str(batch)))
+        if threads is not None:
+            given.append(("threads", str(threads)))
+        return cls(runtime, processor, index, **_keys(given, text))
+
+    def resolved(self) -> TargetDevice:
+        """The same target with its number of threads filled in: as many as this process may keep busy."""
+        if not self.is_cpu or self.threads is not None:
+            return self
+        return replace(self, threads=available_threads())
+
+    def __str__(self) -> str:
+        """The canonical text; ``parse`` reads it back."""
+        parts = [self.runtime, self.processor]
+        if not self.is_cpu:
+            parts.append(str(self.index))
+        if self.threads is not None:
+            parts.append(f"threads={self.threads}")
+        parts += [f"precision={self.precision}", f"batch={self.batch}"]
+        if not self.is_usual:
+            parts.append(f"{_spelling_of_mode(self.runtime)}={self.mode}")
+        return ":".join(parts)
+
+    def as_record(self) -> dict[str, Any]:
+        """For a JSON record; the usual mode is left out, as in records from before there were others."""
+        record: dict[str, Any] = {
+            "runtime": self.runtime,
+            "processor": self.processor,
+            "index": self.index,
+            "threads": self.threads,
+            "precision": self.precision,
+            "batch": self.batch,
+        }
+        return record if self.is_usual else {**record, "mode": self.mode}
+
+    @classmethod
+    def from_record(cls, record: Mapping[str, Any]) -> TargetDevice:
+        """From ``as_record``.
+
+        Raises:
+            TargetError: A field is missing, unknown or wrong.
+        """
+        try:
+            return cls(**record)
+        except TypeError:
+            raise TargetError(f"a recorded target has {', '.join(cls.__slots__)}, got {dict(record)}") from None
+
+
+def allowed_cpus() -> tuple[int, ...]:
+    """The CPUs this process may use, by number: its affinity mask where the system has one."""
+    if hasattr(os, "sched_getaffinity"):
+        return tuple(sorted(os.sched_getaffinity(0)))
+    return tuple(range(os.cpu_count() or 1))
+
+
+def available_threads() -> int:
+    """How many threads this process may keep busy: its CPUs, or the CPUs' time of its control group where less."""
+    quota = ControlGroup.read().cpus
+    return len(allowed_cpus()) if quota is None else min(len(allowed_cpus()), max(1, math.ceil(quota)))
+
+
+def read_precision(text: str) -> str:
+    """``f32 f16 bf16 int8``, from these or their long spellings (``fp32``, ``float16``, ...).
+
+    Raises:
+        TargetError: Another word.
+    """
+    word = _SPELLINGS.get(text.lower(), text.lower())
+    _known("precision", word, PRECISIONS)
+    return word
+
+
+def _keys(given: list[tuple[str, str]], text: str) -> dict[str, Any]:
+    """The key=value parts, read and checked against one another."""
+    found: dict[str, Any] = {}
+    read: Any
+    for key, value in given:
+        _known("key of a target", key, _KEYS)
+        if key in ("mode", "hint"):
+            key, read = "mode", _mode(key, value, text)
+        else:
+            read = read_precision(value) if key == "precision" else _number(key, value, text)
+        if found.setdefault(key, read) != read:
+            raise TargetError(f"{key} is given twice, as {found[key]} and {read}, for target {text!r}; give it once")
+    return found
+
+
+def _mode(key: str, value: str, text: str) -> str:
+    runtime = text.strip().partition(":")[0]
+    if key != (wanted := _spelling_of_mode(runtime)):
+        raise TargetError(f"{runtime} takes {wanted}= and not {key}=, got {text!r}; write {wanted}={MODES[runtime][0]}")
+    _known(f"{key} of {runtime}", value, MODES[runtime])
+    return value
+
+
+def _spelling_of_mode(runtime: str) -> str:
+    return "hint" if runtime == "openvino" else "mode"
+
+
+def _number(key: str, value: str, text: str) -> int:
+    if not _WHOLE.fullmatch(value):
+        raise TargetError(f"{key} must be a whole number, got {value!r} in target {text!r}")
+    return int(value)
+
+
+def _known(what: str, word: str, choices: tuple[str, ...]) -> None:
+    if word not in choices:
+        raise TargetError(f"unknown {what} {word!r}; choose {_choices(choices)}")
+
+
+def _choices(words: tuple[str, ...]) -> str:
+    return words[0] if len(words) == 1 else ", ".join(words[:-1]) + " or " + words[-1]
+
+
+def _at_least(name: str, value: object, least: int) -> None:
+    if isinstance(value, bool) or not isinstance(value, int) or value < least:
+        raise TargetError(f"{name} must be a whole number, at least {least}, got {value!r}")

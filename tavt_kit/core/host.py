@@ -1,0 +1,164 @@
+"""HostFacts: the machine and the moment a measurement was taken, as far as the standard library can tell."""
+
+from __future__ import annotations
+
+import os
+import platform
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from tavt_kit.core.control_group import ControlGroup
+from tavt_kit.core.device import allowed_cpus
+from tavt_kit.errors import RecordError
+
+__all__ = ["HostFacts"]
+
+_FLAGS = (
+    "avx2",
+    "avx512f",
+    "avx512_vnni",
+    "avx512_bf16",
+    "avx_vnni",
+    "amx_tile",
+    "amx_bf16",
+    "amx_int8",
+    "asimd",
+    "sve",
+    "asimddp",
+    "i8mm",
+    "bf16",
+)
+"""Instruction sets that decide which kernels run; from ``asimd`` on ARM's."""
+
+_PACKAGES = ("tavt-kit", "torch", "timm", "onnxruntime", "openvino", "nncf", "numpy")
+
+
+@dataclass(frozen=True, slots=True)
+class HostFacts:
+    """What a reader must know to compare two records.
+
+    Args:
+        cpu: Model name.
+        flags: Instruction sets of interest that the CPU has.
+        cores: Logical CPUs of the machine.
+        affinity: CPUs this process may use.
+        quota: CPUs' worth of time the control group allows, or ``None`` for no limit.
+        memory_mb: Main memory.
+        governor: Frequency governor of the first CPU, or ``None`` where the machine does not say.
+        os: System, release and architecture.
+        python: Version.
+        packages: Installed versions of the packages that matter.
+        load: Load averages of 1, 5 and 15 minutes when the facts were gathered.
+        date: UTC, ISO 8601.
+        accelerator: Name of the GPU or NPU measured, or ``None``.
+    """
+
+    cpu: str
+    flags: tuple[str, ...]
+    cores: int
+    affinity: tuple[int, ...]
+    quota: float | None
+    memory_mb: int | None
+    governor: str | None
+    os: str
+    python: str
+    packages: Mapping[str, str]
+    load: tuple[float, ...]
+    date: str
+    accelerator: str | None = None
+
+    @classmethod
+    def gather(cls, accelerator: str | None = None) -> HostFacts:
+        """Look at this machine now."""
+        name, flags = _cpu()
+        return cls(
+            cpu=name,
+            flags=flags,
+            cores=os.cpu_count() or 1,
+            affinity=allowed_cpus(),
+            quota=ControlGroup.read().cpus,
+            memory_mb=_memory_mb(),
+            governor=_first_line("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor"),
+            os=f"{platform.system()} {platform.release()} {platform.machine()}",
+            python=platform.python_version(),
+            packages=_packages(),
+            load=tuple(round(value, 2) for value in os.getloadavg()) if hasattr(os, "getloadavg") else (),
+            date=datetime.now(UTC).isoformat(timespec="seconds"),
+            accelerator=accelerator,
+        )
+
+    def same_machine(self, other: HostFacts) -> bool:
+        """Whether two records seem to be of one machine; those of others must not be mixed unasked."""
+        mine = (self.cpu, self.flags, self.cores, self.affinity, self.accelerator)
+        return mine == (other.cpu, other.flags, other.cores, other.affinity, other.accelerator)
+
+    def __str__(self) -> str:
+        """For people, in one line."""
+        flags = f" ({', '.join(self.flags)})" if self.flags else ""
+        gpu = f", {self.accelerator}" if self.accelerator else ""
+        return f"{self.cpu}, {len(self.affinity)} of {self.cores} CPUs{flags}{gpu}, {self.os}, {self.date[:10]}"
+
+    def as_record(self) -> dict[str, Any]:
+        """For a JSON record."""
+        record = {field.name: getattr(self, field.name) for field in fields(self)}
+        lists = {name: list(record[name]) for name in ("flags", "affinity", "load")}
+        return {**record, **lists, "packages": dict(self.packages)}
+
+    @classmethod
+    def from_record(cls, record: Mapping[str, Any]) -> HostFacts:
+        """From ``as_record``.
+
+        Raises:
+            RecordError: A field is missing or unknown.
+        """
+        try:
+            tuples = {name: tuple(record[name]) for name in ("flags", "affinity", "load")}
+            return cls(**{**record, **tuples})
+        except (KeyError, TypeError) as error:
+            raise RecordError(f"recorded host facts are incomplete: {error}") from None
+
+
+def _cpu() -> tuple[str, tuple[str, ...]]:
+    """Model name and instruction sets; /proc/cpuinfo where there is one."""
+    name, flags = platform.processor() or platform.machine(), set[str]()
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        return name, ()
+    for line in lines:
+        key, _, value = line.partition(":")
+        if key.strip() == "model name":
+            name = value.strip()
+        elif key.strip() in ("flags", "Features"):
+            flags = set(value.split())
+        elif not line and flags:
+            break
+    return name, tuple(flag for flag in _FLAGS if flag in flags)
+
+
+def _memory_mb() -> int | None:
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2**20
+    except (AttributeError, ValueError, OSError):
+        return None
+
+
+def _first_line(path: str) -> str | None:
+    try:
+        return Path(path).read_text(encoding="ascii", errors="replace").split("\n", 1)[0].strip()
+    except OSError:
+        return None
+
+
+def _packages() -> dict[str, str]:
+    found = {}
+    for name in _PACKAGES:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found

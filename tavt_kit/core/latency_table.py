@@ -1,0 +1,313 @@
+"""LatencyTable: how long each half of a layer takes on a target, by token count, and what that predicts."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field, replace
+from statistics import fmean, median
+from typing import Any
+
+from tavt_kit.core.device import TargetDevice
+from tavt_kit.core.host import HostFacts
+from tavt_kit.core.layer_cells import Curve as Curve
+from tavt_kit.core.layer_cells import DropCell as DropCell
+from tavt_kit.core.layer_cells import LayerCells as LayerCells
+from tavt_kit.core.layer_cells import Uneven as Uneven
+from tavt_kit.core.measurement import Measurement
+from tavt_kit.core.records import sha256_text
+from tavt_kit.core.schedule import TokenSchedule
+from tavt_kit.errors import RecordError, TavtError
+
+__all__ = ["Curve", "DropCell", "HeldOut", "LatencyTable", "LayerCells", "Uneven", "tails_of"]
+
+
+_MACS = 0.01
+"""By how much, relatively, the multiply-adds of one backbone may differ between two heads."""
+
+
+@dataclass(frozen=True, slots=True)
+class HeldOut:
+    """A schedule that had no part in the table, predicted and measured end to end.
+
+    Args:
+        schedule: Drawn at random.
+        predicted_ms: By the table as it is.
+        measured_ms: Median.
+        steady: Whether the measurement was sure.
+        drift: What the machine's own speed did since the table was made, by the dense model's time then and in the
+            same rounds.
+    """
+
+    schedule: TokenSchedule
+    predicted_ms: float
+    measured_ms: float
+    steady: bool = True
+    drift: float = 1.0
+
+    @property
+    def error(self) -> float:
+        """Prediction over measurement at the same speed of the machine, minus one."""
+        return self.predicted_ms * self.drift / self.measured_ms - 1
+
+    @property
+    def raw_error(self) -> float:
+        """Prediction over measurement, minus one; the machine's drift included."""
+        return self.predicted_ms / self.measured_ms - 1
+
+
+@dataclass(frozen=True, slots=True)
+class LatencyTable:
+    """The per-layer latency of one model on one target.
+
+    Args:
+        target: Where it was measured, with threads and precision resolved.
+        model: Name of the model, for people.
+        tokens: Tokens before anything is dropped.
+        layers: Layers of the model.
+        prefix: Tokens that are no patches.
+        score: Which score the dropping cells compute.
+        cells: The measured parts.
+        scale: Factor that makes sums of parts meet end-to-end runs.
+        cached: Share of its weights that a whole pass was found to have in the caches; the cells include it.
+        taps: Tokens that the last layer takes, at most, from each layer before it; 0 where it takes what is left.
+        held_out: What the table was tested on.
+        seconds: How long it took to build.
+        host: Where and when.
+        image_size: (H, W) in pixels; ``None`` in tables of older versions, as are the next two.
+        pool: Whether the head pools over kept or restored tokens.
+        macs: Multiply-adds of the dense model, which tell backbones of one name apart.
+        tails: Latency quantiles (``p90``, ``p99``) of whole passes as multiples of their median, where they were
+            looked at: a table that is carried to another machine brings them along.
+        calibration: What int8 was calibrated on; ``None`` in floating point.
+        dense_ms: What the dense model took while the parts were timed.
+        reduction: What becomes of the tokens that a layer does not keep.
+    """
+
+    target: TargetDevice
+    model: str
+    tokens: int
+    layers: int
+    prefix: int
+    score: str
+    cells: LayerCells
+    scale: float = 1.0
+    cached: float = 0.0
+    taps: int = 0
+    held_out: tuple[HeldOut, ...] = ()
+    seconds: float = 0.0
+    host: HostFacts | None = None
+    image_size: tuple[int, int] | None = None
+    pool: str | None = None
+    macs: int | None = None
+    tails: Mapping[str, float] = field(default_factory=dict)
+    calibration: str | None = None
+    dense_ms: float | None = None
+    reduction: str = "drop"
+
+    def check_model(self, **facts: Any) -> None:
+        """Refuse another model than the one that was timed.
+
+        Args:
+            facts: Fields of the table as the model has them; multiply-adds may differ by a hundredth (a head of
+                another number of classes).
+
+        Raises:
+            RecordError: It is another one; the message lists what differs.
+        """
+        other = [
+            f"{name} {getattr(self, name)} instead of {value}"
+            for name, value in facts.items()
+            if not _agrees(getattr(self, name), value, within=_MACS if name == "macs" else 0.0)
+        ]
+        if other:
+            raise RecordError(
+                f"the profile is of another model: it has {', '.join(other)}; make one of this model (fgvc-kit profile)"
+            )
+
+    def predict(self, schedule: TokenSchedule) -> float:
+        """Milliseconds of one inference (of ``target.batch`` images) by the lean path.
+
+        Raises:
+            ScheduleError: The schedule does not fit the model.
+        """
+        schedule.check(tokens=self.tokens, layers=self.layers, prefix=self.prefix)
+        return self.scale * self._sum(schedule)
+
+    def parts(self, schedule: TokenSchedule) -> tuple[float, ...]:
+        """Where ``predict`` comes from: milliseconds of the stem, of each layer (0 if it does not run), of the head."""
+        schedule.check(tokens=self.tokens, layers=self.layers, prefix=self.prefix)
+        return tuple(self.scale * ms for ms in self._parts(schedule))
+
+    def _sum(self, schedule: TokenSchedule) -> float:
+        return sum(self._parts(schedule))
+
+    def _parts(self, schedule: TokenSchedule) -> list[float]:
+        cells, count, parts = self.cells, self.tokens, [self.cells.stem_ms]
+        fused = 1
+        for layer, kept in enumerate(schedule.counts):
+            if not schedule.runs(layer):
+                parts.append(0.0)
+                continue
+            if cells.last is not None and layer == self.layers - 1:
+                parts.append(cells.last_ms(fused if self.taps else count))
+            elif kept == count:
+                parts.append(cells.attend_ms(count) + cells.feed_ms(count))
+            else:
+                parts.append(cells.drop_ms(count, kept) + cells.feed_ms(kept))
+            count, fused = kept, fused + min(self.taps, kept)
+        return [*parts, cells.head.at(count)]
+
+    def calibrated(self, measured: Iterable[tuple[TokenSchedule, float]]) -> LatencyTable:
+        """The same table with its scale set by end-to-end runs: the median of measured over predicted.
+
+        Args:
+            measured: Schedules and their milliseconds.
+        """
+        ratios = [ms / self._sum(schedule) for schedule, ms in measured]
+        return self if not ratios else replace(self, scale=median(ratios))
+
+    def tested(self, held_out: Iterable[HeldOut]) -> LatencyTable:
+        """The same table with the schedules it was tested on."""
+        return replace(self, held_out=tuple(held_out))
+
+    @property
+    def mean_error(self) -> float | None:
+        """Mean absolute ``error`` of the held-out schedules; ``None`` before any was measured."""
+        return fmean(abs(run.error) for run in self.held_out) if self.held_out else None
+
+    @property
+    def worst_error(self) -> float | None:
+        """Largest absolute ``error`` of the held-out schedules."""
+        return max(abs(run.error) for run in self.held_out) if self.held_out else None
+
+    @property
+    def mean_raw_error(self) -> float | None:
+        """Mean absolute ``raw_error`` of the held-out schedules."""
+        return fmean(abs(run.raw_error) for run in self.held_out) if self.held_out else None
+
+    @property
+    def believed_tails(self) -> dict[str, float]:
+        """``tails``, and where nobody looked, the longest that would be believed."""
+        return {**_BOUNDS, **self.tails}
+
+    @property
+    def digest(self) -> str:
+        """What tells one table from another."""
+        return sha256_text(json.dumps(self.as_record(), sort_keys=True))
+
+    def as_record(self) -> dict[str, Any]:
+        """For ``profile.json`` (schema fgvc-kit/profile, version 1)."""
+        return {
+            "model": self.model,
+            "target": self.target.as_record(),
+            "tokens": self.tokens,
+            "layers": self.layers,
+            "prefix": self.prefix,
+            "score": self.score,
+            "scale": self.scale,
+            "cached": self.cached,
+            "taps": self.taps,
+            "seconds": self.seconds,
+            "cells": _cells_record(self.cells),
+            "held_out": [
+                {
+                    "schedule": list(run.schedule.counts),
+                    "predicted_ms": run.predicted_ms,
+                    "measured_ms": run.measured_ms,
+                    "steady": run.steady,
+                    "drift": run.drift,
+                }
+                for run in self.held_out
+            ],
+            "mean_error": self.mean_error,
+            "worst_error": self.worst_error,
+            "host": None if self.host is None else self.host.as_record(),
+            "image_size": None if self.image_size is None else list(self.image_size),
+            "pool": self.pool,
+            "macs": self.macs,
+            "tails": dict(self.tails),
+            "calibration": self.calibration,
+            "dense_ms": self.dense_ms,
+            # Left out where tokens drop, so that the digests of older profiles stay what they were.
+            **({} if self.reduction == "drop" else {"reduction": self.reduction}),
+        }
+
+    @classmethod
+    def from_record(cls, record: Mapping[str, Any]) -> LatencyTable:
+        """From ``as_record``.
+
+        Raises:
+            RecordError: A field is missing or of the wrong kind.
+        """
+        try:
+            return cls(
+                target=TargetDevice.from_record(record["target"]),
+                model=record["model"],
+                tokens=record["tokens"],
+                layers=record["layers"],
+                prefix=record["prefix"],
+                score=record["score"],
+                cells=LayerCells.from_record(record["cells"]),
+                scale=record["scale"],
+                cached=record.get("cached", 0.0),
+                taps=record.get("taps", 0),
+                held_out=tuple(
+                    HeldOut(
+                        TokenSchedule(tuple(run["schedule"])),
+                        run["predicted_ms"],
+                        run["measured_ms"],
+                        run["steady"],
+                        run.get("drift", 1.0),
+                    )
+                    for run in record["held_out"]
+                ),
+                seconds=record["seconds"],
+                host=None if record["host"] is None else HostFacts.from_record(record["host"]),
+                image_size=_size(record.get("image_size")),
+                pool=record.get("pool"),
+                macs=record.get("macs"),
+                tails={name: float(value) for name, value in record.get("tails", {}).items()},
+                calibration=record.get("calibration"),
+                dense_ms=record.get("dense_ms"),
+                reduction=record.get("reduction", "drop"),
+            )
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            if isinstance(error, TavtError):
+                raise
+            raise RecordError(f"a latency table lacks or misuses a field: {error}; measure it again") from None
+
+
+_BOUNDS = {"p90": 1.1, "p99": 1.3}
+"""Tails believed from a brief look; on a quiet machine they are 1.03 to 1.07 and 1.1 to 1.2."""
+
+
+def tails_of(runs: Iterable[Measurement]) -> dict[str, float]:
+    """Quantiles as multiples of the median; a budget is about them, a table about the median.
+
+    The smallest of the runs', and bounded: what disturbs a brief look is rarely the target's own, and a tail
+    believed too long would shut out the best schedules, while one too short is put right by the measurement.
+    """
+    ratios = [{"p90": run.p90 / run.median, "p99": run.p99 / run.median} for run in runs]
+    return {name: min(bound, *(one[name] for one in ratios)) for name, bound in _BOUNDS.items()}
+
+
+def _cells_record(cells: LayerCells) -> dict[str, Any]:
+    """Without ``uneven`` where there is none, so that the digests of older profiles stay what they were."""
+    record = asdict(cells)
+    if cells.uneven is None:
+        del record["uneven"]
+    return record
+
+
+def _agrees(mine: Any, other: Any, within: float) -> bool:
+    if within and mine is not None:
+        return bool(abs(mine - other) <= within * max(mine, other))
+    return bool(mine == other)
+
+
+def _size(record: Any) -> tuple[int, int] | None:
+    if record is None:
+        return None
+    height, width = record
+    return int(height), int(width)

@@ -1,0 +1,264 @@
+"""What was measured, with its doubt: latencies here; accuracies and host facts are offered from here too."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cache
+from statistics import NormalDist, median
+from typing import Any
+
+from tavt_kit.core.accuracy import Accuracy as Accuracy
+from tavt_kit.core.accuracy import PairedDifference as PairedDifference
+from tavt_kit.core.host import HostFacts as HostFacts
+from tavt_kit.errors import MeasurementError, RecordError
+
+__all__ = [
+    "Accuracy",
+    "HostFacts",
+    "Measurement",
+    "PairedDifference",
+    "PairedRatio",
+    "median_ranks",
+    "paired_ratio",
+    "percentile",
+    "round_ratios",
+]
+
+_Z95 = NormalDist().inv_cdf(0.975)
+
+
+@dataclass(frozen=True, slots=True)
+class Measurement:
+    """Times of single inferences: all raw samples; everything else is a view of them.
+
+    Args:
+        samples: Milliseconds of one inference each, in the order taken.
+        steady: Whether the protocol's precision (a narrow interval of the median) was reached in time.
+        rounds: How many samples each round of an interleaved measurement took; empty means one each. Rounds
+            of candidates measured together are the pairs of ``paired_ratio``.
+        load_ms: Loading and compiling, before the first inference; ``None`` where unknown.
+        first_ms: The first inference, warm-up not begun.
+        warmup: Inferences before the first sample.
+        pace: What the samples were multiplied by, to stand beside those of another moment; see ``at_pace``.
+
+    Raises:
+        MeasurementError: No samples, a time that is not above zero and finite, or rounds that do not add up.
+    """
+
+    samples: tuple[float, ...]
+    steady: bool
+    rounds: tuple[int, ...] = ()
+    load_ms: float | None = None
+    first_ms: float | None = None
+    warmup: int = 0
+    pace: float = 1.0
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "samples", tuple(float(sample) for sample in self.samples))
+        object.__setattr__(self, "rounds", tuple(int(size) for size in self.rounds))
+        if not self.samples:
+            raise MeasurementError("a measurement needs at least one sample, but none was taken")
+        if not all(sample > 0 and math.isfinite(sample) for sample in self.samples):
+            raise MeasurementError(
+                "a time must be above 0 ms and finite, got "
+                f"{next(s for s in self.samples if not (s > 0 and math.isfinite(s)))}"
+            )
+        if self.rounds and (sum(self.rounds) != len(self.samples) or min(self.rounds) < 1):
+            raise MeasurementError(f"the rounds {self.rounds} must add up to the {len(self.samples)} samples")
+
+    @property
+    def n(self) -> int:
+        """Number of samples."""
+        return len(self.samples)
+
+    @property
+    def median(self) -> float:
+        """Half of the inferences were faster (ms)."""
+        return median(self.samples)
+
+    @property
+    def p10(self) -> float:
+        """10th percentile (ms), interpolated linearly."""
+        return percentile(self.samples, 0.10)
+
+    @property
+    def p90(self) -> float:
+        """90th percentile (ms), interpolated linearly."""
+        return percentile(self.samples, 0.90)
+
+    @property
+    def p99(self) -> float:
+        """99th percentile (ms), interpolated linearly; with fewer than 100 samples close to the slowest."""
+        return percentile(self.samples, 0.99)
+
+    @property
+    def spread(self) -> float:
+        """Interquartile range as a share of the median."""
+        return (percentile(self.samples, 0.75) - percentile(self.samples, 0.25)) / self.median
+
+    @property
+    def interval95(self) -> tuple[float, float]:
+        """95 % interval of the median by order statistics (``median_ranks``).
+
+        Where rounds are known they are the independent units, not the samples: noise outlasts a run.
+        """
+        low, high = _median_interval(self.by_round())
+        return min(low, self.median), max(high, self.median)
+
+    @property
+    def relative_half_width(self) -> float:
+        """Half of ``interval95`` as a share of the median: "8.1 ms ± 2 %"."""
+        low, high = self.interval95
+        return (high - low) / 2 / self.median
+
+    def by_round(self) -> tuple[float, ...]:
+        """The median of each round (ms)."""
+        if not self.rounds:
+            return self.samples
+        medians, start = [], 0
+        for size in self.rounds:
+            medians.append(median(self.samples[start : start + size]))
+            start += size
+        return tuple(medians)
+
+    def at_pace(self, factor: float) -> Measurement:
+        """As it would have been where the machine takes ``factor`` times as long for everything.
+
+        Processors change their clock for minutes at a time. Candidates that were not measured in the same run can be
+        compared only by what something that was in both runs (the dense model) took in each.
+        """
+        if factor == 1.0:
+            return self
+        return replace(self, samples=tuple(factor * ms for ms in self.samples), pace=factor * self.pace)
+
+    def __str__(self) -> str:
+        """For people: ``8.1 ms ± 2 % (n=60)``."""
+        width = f" ± {100 * self.relative_half_width:.1f} %" if self.steady else ", unsteady"
+        return f"{self.median:.3g} ms{width} (n={self.n})"
+
+    def as_record(self) -> dict[str, Any]:
+        """For a JSON record: the raw samples, and the views for readers without this package."""
+        low, high = self.interval95
+        return {
+            "median": self.median,
+            "p10": self.p10,
+            "p90": self.p90,
+            "p99": self.p99,
+            "spread": self.spread,
+            "interval95": [low, high],
+            "steady": self.steady,
+            "load_ms": self.load_ms,
+            "first_ms": self.first_ms,
+            "warmup": self.warmup,
+            "pace": self.pace,
+            "samples": [round(sample, 6) for sample in self.samples],
+            "rounds": list(self.rounds),
+        }
+
+    @classmethod
+    def from_record(cls, record: Mapping[str, Any]) -> Measurement:
+        """From ``as_record``; the views are computed again from the samples.
+
+        Raises:
+            RecordError: Samples or the steady flag are missing.
+        """
+        try:
+            return cls(
+                tuple(record["samples"]),
+                bool(record["steady"]),
+                tuple(record.get("rounds", ())),
+                record.get("load_ms"),
+                record.get("first_ms"),
+                int(record.get("warmup", 0)),
+                float(record.get("pace", 1.0)),
+            )
+        except (KeyError, TypeError) as error:
+            raise RecordError(f"a recorded measurement needs samples and steady, but: {error}") from None
+
+
+@dataclass(frozen=True, slots=True)
+class PairedRatio:
+    """How many times longer one candidate takes than another, round by round.
+
+    Args:
+        value: The median over the rounds.
+        low: Lower end of its 95 % interval.
+        high: Upper end.
+        n: Rounds.
+        method: How the interval was found.
+    """
+
+    value: float
+    low: float
+    high: float
+    n: int
+    method: str = "order statistics of the rounds"
+
+    @property
+    def relative_half_width(self) -> float:
+        """Half of the interval as a share of the ratio."""
+        return (self.high - self.low) / 2 / self.value
+
+    @property
+    def word(self) -> str:
+        """``faster`` or ``slower``, of the second candidate; ``INCONCLUSIVE`` where the interval has 1 in it."""
+        return "faster" if self.low > 1 else "slower" if self.high < 1 else "INCONCLUSIVE"
+
+    def as_record(self) -> dict[str, Any]:
+        """For a JSON record."""
+        return {"value": self.value, "low": self.low, "high": self.high, "n": self.n, "method": self.method}
+
+
+def paired_ratio(slow: Measurement, fast: Measurement) -> PairedRatio:
+    """``slow`` over ``fast``, each round of an interleaved measurement being one pair.
+
+    Noise that lasts longer than a round (another process, a falling clock) hits both alike and cancels.
+
+    Example:
+        >>> a, b = Measurement((4.0, 8.0, 4.0), True), Measurement((2.0, 4.0, 2.0), True)
+        >>> paired_ratio(a, b).value
+        2.0
+    """
+    ratios = round_ratios(slow, fast)
+    low, high = _median_interval(ratios)
+    return PairedRatio(median(ratios), low, high, len(ratios))
+
+
+def round_ratios(slow: Measurement, fast: Measurement) -> list[float]:
+    """``slow`` over ``fast``, round by round, in the order of time."""
+    return [x / y for x, y in zip(slow.by_round(), fast.by_round(), strict=False)]
+
+
+def percentile(samples: Sequence[float], share: float) -> float:
+    """The ``share`` quantile, interpolated linearly between the two nearest samples (numpy's default)."""
+    ordered = sorted(samples)
+    place = share * (len(ordered) - 1)
+    below = math.floor(place)
+    above = min(below + 1, len(ordered) - 1)
+    return ordered[below] + (ordered[above] - ordered[below]) * (place - below)
+
+
+@cache
+def median_ranks(n: int) -> tuple[int, int]:
+    """The ranks (from 0) of ``n`` sorted samples that enclose the true median 95 times in 100 or more.
+
+    The number of independent samples below the median is binomial(n, 1/2) whatever the distribution. Below 6
+    samples no pair of ranks reaches 95 %, and the whole range is given.
+    Source: David & Nagaraja, Order Statistics, section 7.1.
+    """
+    if n > 1000:  # the normal approximation is off by less than a rank here, and exact sums get slow
+        below = math.floor((n - 1 - _Z95 * math.sqrt(n)) / 2)
+        return below, n - 1 - below
+    below, tail = 0, 0.5**n
+    while below + 1 < (n + 1) // 2 and tail + math.comb(n, below + 1) * 0.5**n <= 0.025:
+        below += 1
+        tail += math.comb(n, below) * 0.5**n
+    return below, n - 1 - below
+
+
+def _median_interval(samples: Sequence[float]) -> tuple[float, float]:
+    ordered = sorted(samples)
+    low, high = median_ranks(len(ordered))
+    return ordered[low], ordered[high]

@@ -1,0 +1,290 @@
+"""Preprocessing: how a picture becomes a model's input. A value and its application, with PIL and numpy.
+
+Evaluation, search, calibration, check and prediction all go through here, so that they cannot differ; an edge
+box needs no torch for it. The arithmetic is timm's evaluation transform, step by step
+(``timm.data.create_transform`` with ``is_training=False``), and is tested to be equal to it.
+"""
+
+from __future__ import annotations
+
+import math
+import struct
+import zlib
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
+
+from tavt_kit.data.packed import open_record
+from tavt_kit.errors import DataError, RecordError
+
+__all__ = ["Preprocessing", "apply", "normalise", "open_image", "open_size", "resize_crop"]
+
+_CROP_MODES = ("center", "border", "squash")
+_RESAMPLING = {mode.name.lower(): mode for mode in Image.Resampling}
+_MOST_PIXELS = 150_000_000
+"""Of a resized picture: a line of a few thousand pixels, one pixel high, would otherwise take gigabytes."""
+_DAMAGED = (
+    OSError,
+    SyntaxError,
+    ValueError,
+    TypeError,
+    LookupError,
+    EOFError,
+    OverflowError,
+    struct.error,
+    zlib.error,
+    Image.DecompressionBombError,
+)
+"""What Pillow's decoders raise on damaged files: each its own."""
+
+
+@dataclass(frozen=True, slots=True)
+class Preprocessing:
+    """What is done to a picture before the model sees it.
+
+    Args:
+        image_size: Height and width of the model's input, in pixels.
+        crop_pct: Share of the resized picture that the crop keeps; 1.0 cuts nothing off the shorter edge.
+        crop_mode: ``"center"`` (shortest edge, then crop), ``"border"`` (longest edge, then pad with the
+            mean colour) or ``"squash"`` (both edges, the aspect ratio is lost).
+        interpolation: Name of a Pillow filter: bicubic, bilinear, nearest, box, hamming, lanczos.
+        mean: Of each channel, in 0..1.
+        std: Of each channel, above 0.
+
+    Raises:
+        DataError: A value is out of its range.
+
+    Example:
+        >>> Preprocessing((224, 224)).crop_pct
+        0.875
+    """
+
+    image_size: tuple[int, int]
+    crop_pct: float = 0.875
+    crop_mode: str = "center"
+    interpolation: str = "bicubic"
+    mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
+    std: tuple[float, float, float] = (0.229, 0.224, 0.225)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "image_size", _size(self.image_size))
+        object.__setattr__(self, "mean", _channels("mean", self.mean))
+        object.__setattr__(self, "std", _channels("std", self.std))
+        object.__setattr__(self, "crop_pct", float(self.crop_pct))
+        if not 0.0 < self.crop_pct <= 2.0:
+            raise DataError(f"crop_pct must be above 0 and at most 2, got {self.crop_pct}")
+        if self.crop_mode not in _CROP_MODES:
+            raise DataError(f"crop_mode must be one of {', '.join(_CROP_MODES)}, got {self.crop_mode!r}")
+        if self.interpolation not in _RESAMPLING:
+            raise DataError(f"interpolation must be one of {', '.join(_RESAMPLING)}, got {self.interpolation!r}")
+        if min(self.std) <= 0:
+            raise DataError(f"std must be above 0 in every channel, got {self.std}")
+
+    @classmethod
+    def from_config(cls, config: Mapping[str, Any], image_size: int | Sequence[int] | None = None) -> Preprocessing:
+        """From timm's ``pretrained_cfg`` or data config; a missing or None entry takes timm's default.
+
+        Args:
+            config: Has ``input_size`` (channels, height, width) and the names of this class.
+            image_size: Replaces the configured size; everything else stays.
+
+        Example:
+            >>> Preprocessing.from_config({"input_size": (3, 518, 518), "crop_pct": 1.0}, 112).image_size
+            (112, 112)
+        """
+        channels, *size = config.get("input_size") or (3, 224, 224)
+        if channels != 3:
+            raise DataError(f"models must take pictures of 3 channels, but this one takes {channels}")
+        given = {name: config.get(name) for name in ("crop_pct", "crop_mode", "interpolation", "mean", "std")}
+        return cls(
+            _size(size if image_size is None else image_size),
+            **{name: value for name, value in given.items() if value is not None},
+        )
+
+    def at(self, image_size: int | Sequence[int]) -> Preprocessing:
+        """The same for another input size."""
+        return replace(self, image_size=_size(image_size))
+
+    def as_record(self) -> dict[str, Any]:
+        """JSON-ready."""
+        return {
+            "image_size": list(self.image_size),
+            "crop_pct": self.crop_pct,
+            "crop_mode": self.crop_mode,
+            "interpolation": self.interpolation,
+            "mean": list(self.mean),
+            "std": list(self.std),
+        }
+
+    @classmethod
+    def from_record(cls, record: Mapping[str, Any]) -> Preprocessing:
+        """The inverse of ``as_record``.
+
+        Raises:
+            RecordError: Fields are missing, unknown or out of range.
+        """
+        try:
+            fields: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in record.items()}
+            return cls(**fields)
+        except (TypeError, ValueError) as error:
+            raise RecordError(f"the preprocessing record cannot be used: {error}") from None
+
+
+def open_image(source: Path | str | bytes) -> Image.Image:
+    """A picture as 8-bit RGB, turned upright by its EXIF orientation; of several frames the first.
+
+    Grey becomes three equal channels, 16-bit grey is scaled to 8 bits (Pillow alone would clip it to white),
+    and an alpha channel is dropped, as timm does.
+
+    Args:
+        source: A path (of CIFAR's binary version ``file.bin/place``), or an encoded picture's bytes.
+
+    Raises:
+        DataError: It does not exist, is no picture, is truncated, or has 32-bit pixels (they have no agreed
+            range).
+    """
+    name = "the picture" if isinstance(source, bytes) else str(source)
+    if isinstance(source, Path) and _is_packed(source):
+        return Image.fromarray(open_record(source))
+    with _named(name), Image.open(BytesIO(source) if isinstance(source, bytes) else source) as image:
+        image.load()
+        return _as_rgb(ImageOps.exif_transpose(image), image.format)
+
+
+def open_size(source: Path) -> tuple[int, int]:
+    """Height and width of what ``open_image`` gives, by the file's first bytes; its pixels are not decoded.
+
+    Raises:
+        DataError: It does not exist, or does not begin as a picture.
+    """
+    if _is_packed(source):
+        return open_record(source).shape[:2]
+    with _named(str(source)), Image.open(source) as image:
+        on_its_side = image.getexif().get(ExifTags.Base.Orientation) in (5, 6, 7, 8)
+        return (image.width, image.height) if on_its_side else (image.height, image.width)
+
+
+def _is_packed(source: Path) -> bool:
+    return source.parent.suffix == ".bin" and source.parent.is_file()
+
+
+@contextmanager
+def _named(name: str) -> Iterator[None]:
+    """What Pillow raises, as a DataError that names the picture."""
+    try:
+        yield
+    except FileNotFoundError:
+        raise DataError(f"cannot read {name}: no such file") from None
+    except _DAMAGED as error:
+        reason = "not a picture Pillow knows" if isinstance(error, UnidentifiedImageError) else error
+        raise DataError(f"cannot read {name}: {reason}") from None
+
+
+def _as_rgb(image: Image.Image, form: str | None) -> Image.Image:
+    if image.mode.startswith("I;16") or (image.mode == "I" and form == "PNG"):
+        # Older Pillow opens 16-bit PNG as mode I. 65535 must become 255, hence 257.
+        deep = np.asarray(image).astype(np.uint32)
+        image = Image.fromarray(((deep + 128) // 257).astype(np.uint8))
+    elif image.mode in ("I", "F"):
+        raise ValueError(f"32-bit pixels (mode {image.mode}) have no agreed range; save it with 8 or 16 bits")
+    elif image.mode == "P" and "transparency" in image.info:
+        image = image.convert("RGBA")  # Pillow warns about the direct way
+    return image if image.mode == "RGB" else image.convert("RGB")
+
+
+def apply(image: Image.Image, p: Preprocessing) -> NDArray[np.float32]:
+    """A picture as the model's input.
+
+    Args:
+        image: 8-bit RGB, from ``open_image``.
+        p: The model's preprocessing.
+
+    Returns:
+        (3, H, W), normalised.
+
+    Example:
+        >>> apply(Image.new("RGB", (40, 30)), Preprocessing((16, 24))).shape
+        (3, 16, 24)
+    """
+    return normalise(resize_crop(image, p), p)
+
+
+def resize_crop(image: Image.Image, p: Preprocessing) -> NDArray[np.uint8]:
+    """The first half of ``apply``: (3, H, W) bytes, a quarter of the memory.
+
+    Raises:
+        DataError: The picture is so thin that it would become too large when resized.
+    """
+    height, width = p.image_size
+    # timm floors here; a crop_pct of 0.9 makes 224 -> 248.
+    scaled = (math.floor(height / p.crop_pct), math.floor(width / p.crop_pct))
+    image = image if image.mode == "RGB" else image.convert("RGB")
+    size = _resized((image.height, image.width), scaled, p.crop_mode)
+    if size[0] * size[1] > _MOST_PIXELS:
+        raise DataError(
+            f"a picture must not grow beyond {_MOST_PIXELS} pixels when it is resized, but "
+            f"{image.width}x{image.height} would become {size[1]}x{size[0]}; crop it"
+        )
+    if size != (image.height, image.width):
+        image = image.resize((size[1], size[0]), _RESAMPLING[p.interpolation])
+    fill = tuple(round(255 * m) for m in p.mean) if p.crop_mode == "border" else (0, 0, 0)
+    return np.ascontiguousarray(np.asarray(_crop(image, height, width, fill)).transpose(2, 0, 1))
+
+
+def normalise(pixels: NDArray[np.uint8], p: Preprocessing) -> NDArray[np.float32]:
+    """The second half of ``apply``: (..., 3, H, W) bytes to float32, step by step as torchvision."""
+    values: NDArray[np.float32] = pixels.astype(np.float32)
+    values /= np.float32(255)
+    values -= np.asarray(p.mean, np.float32)[:, None, None]
+    values /= np.asarray(p.std, np.float32)[:, None, None]
+    return values
+
+
+def _resized(size: tuple[int, int], target: tuple[int, int], mode: str) -> tuple[int, int]:
+    """(height, width) after resizing a picture of ``size`` towards ``target``, with timm's own roundings."""
+    if mode == "squash":
+        return target
+    ratios = (size[0] / target[0], size[1] / target[1])
+    if mode == "center" and target[0] == target[1]:
+        short, long = min(size), max(size)
+        # int(), not round(): torchvision's shortest-edge rule.
+        other = int(target[0] * long / short)
+        resized = (target[0], other) if size[0] <= size[1] else (other, target[0])
+    else:
+        ratio = max(ratios) if mode == "border" else min(ratios)
+        resized = (round(size[0] / ratio), round(size[1] / ratio))
+    return max(1, resized[0]), max(1, resized[1])
+
+
+def _crop(image: Image.Image, height: int, width: int, fill: tuple[int, ...]) -> Image.Image:
+    """The centre (height, width), padded with ``fill`` where the picture is smaller."""
+    more_h, more_w = max(0, height - image.height), max(0, width - image.width)
+    if more_h or more_w:
+        padded = Image.new("RGB", (image.width + more_w, image.height + more_h), fill)
+        padded.paste(image, (more_w // 2, more_h // 2))
+        image = padded
+    top, left = round((image.height - height) / 2), round((image.width - width) / 2)
+    return image.crop((left, top, left + width, top + height))
+
+
+def _size(size: int | Sequence[int]) -> tuple[int, int]:
+    height, width = (size, size) if isinstance(size, int) else tuple(size)
+    if isinstance(height, bool) or not (isinstance(height, int) and isinstance(width, int)):
+        raise DataError(f"an image size is whole pixels, height and width, got {size!r}")
+    if min(height, width) < 1:
+        raise DataError(f"an image size must be at least 1 pixel, got {height}x{width}")
+    return height, width
+
+
+def _channels(name: str, values: Sequence[float]) -> tuple[float, float, float]:
+    if len(values) != 3:
+        raise DataError(f"{name} must have 3 channels, got {values!r}")
+    red, green, blue = (float(value) for value in values)
+    return red, green, blue

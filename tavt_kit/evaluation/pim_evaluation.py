@@ -1,0 +1,144 @@
+"""What the official evaluation of FGVC-PIM counts beside the model's own answer, of every head, in one pass.
+
+Top-1 and top-3 of the mean token of each of the four levels and of the combiner; how many of the selected and of the
+dropped tokens of each level are classified rightly; and "highest-1" to "highest-5", the sums of the probabilities of so
+many heads. The official code sorts the heads by confidence ascending and so adds the least sure first; both orders are
+counted. The accuracy it reports is the best of all these names on test, which is a selection on test.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from tavt_kit.core.accuracy import Accuracy
+from tavt_kit.core.schedule import TokenSchedule
+from tavt_kit.evaluation.answers import is_among_first
+from tavt_kit.models.backbones.pim import Pim
+from tavt_kit.models.backbones.pim_heads import COMPATS, fuse_heads, head_scores
+from tavt_kit.models.wrap import AdaptiveViT
+from tavt_kit.runtimes import Images, Session
+
+__all__ = ["HeadCounts", "PimHeads"]
+
+_TOPS = (1, 3)
+
+
+class PimHeads(nn.Module):
+    """A PIM under a schedule that gives what its evaluation counts instead of its logits.
+
+    Args:
+        adaptive: Wraps a ``Pim``.
+        schedule: The schedule.
+    """
+
+    def __init__(self, adaptive: AdaptiveViT, schedule: TokenSchedule) -> None:
+        super().__init__()
+        self.adaptive = adaptive.again()
+        self.adaptive.schedule = schedule
+        self.train(adaptive.training)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """(B, 3, H, W) -> (B, rows, K): the logits, the probabilities of each head, and of each group of tokens the
+        share that is said to be of each class; the selected
+        tokens of each level first."""
+        adaptive = self.adaptive
+        pim: Any = adaptive.bare
+        executed = adaptive.schedule.executed
+        layers = range(adaptive.layers) if executed is None else executed
+        state = adaptive.advance(adaptive.start(images), layers, adaptive.schedule.counts, lean=True)
+        backbone: Any = adaptive.backbone
+        outputs = pim.outputs_of(backbone.levels(state))
+        heads = head_scores(outputs).float()
+        tokens = [_said(outputs[name]) for name in _groups(pim)]
+        return torch.cat([pim.logits_among(outputs).float()[:, None], heads, *tokens], dim=1)
+
+
+def _said(logits: Tensor) -> Tensor:
+    """(B, tokens, K) -> (B, 1, K), the share of the tokens whose likeliest class is each."""
+    return F.one_hot(logits.argmax(dim=2), logits.shape[2]).float().mean(dim=1, keepdim=True)
+
+
+def _heads(pim: Pim) -> list[str]:
+    return [*(f"layer{level}" for level in range(1, len(pim.plan) + 1)), *(["combiner"] if pim.combiner else [])]
+
+
+def _groups(pim: Pim) -> list[str]:
+    """The groups of tokens by their names among the outputs; what has no token is left out."""
+    selected = [f"select_layer{level}" for level, _ in enumerate(pim.num_selects, 1)]
+    places = [level.places for level in pim.plan]
+    dropped = [f"drop_layer{i}" for i, count in enumerate(pim.num_selects, 1) if count < places[i - 1]]
+    return selected + dropped
+
+
+class HeadCounts:
+    """A session of the logits alone, which counts the rest once it is told the labels.
+
+    Args:
+        session: Runs a ``PimHeads``: (B, 3, H, W) -> (B, rows, K).
+        pim: The model that it runs.
+    """
+
+    def __init__(self, session: Session, pim: Pim) -> None:
+        self.input_shape, self.target = session.input_shape, session.target
+        self._session, self._heads, self._groups = session, _heads(pim), _groups(pim)
+        self._last: NDArray[np.float32] | None = None
+        self._n = 0
+        self._hits: Counter[tuple[str, str, int]] = Counter()
+        self._tokens: defaultdict[str, float] = defaultdict(float)
+
+    def __call__(self, images: Images) -> NDArray[np.float32]:
+        """(B, 3, H, W) -> logits (B, K)."""
+        self._last = self._session(images)
+        return self._last[:, 0]
+
+    def count(self, labels: NDArray[np.int64]) -> None:
+        """Count the batch that was run last, of these labels (B,)."""
+        assert self._last is not None
+        rows = self._last[: len(labels)]
+        self._n += len(labels)
+        scores = torch.from_numpy(rows[:, 1 : 1 + len(self._heads)])
+        for place, name in enumerate(self._heads):
+            self._count("heads", name, scores[:, place], labels)
+        for compat in COMPATS:
+            for count in range(1, len(self._heads) + 1):
+                self._count(compat, f"highest-{count}", fuse_heads(scores, count, compat), labels)
+        for place, name in enumerate(self._groups, 1 + len(self._heads)):
+            self._tokens[name] += float(rows[np.arange(len(labels)), place, labels].sum())
+
+    def _count(self, kind: str, name: str, scores: Tensor, labels: NDArray[np.int64]) -> None:
+        for top in _TOPS:
+            self._hits[kind, name, top] += int(is_among_first(scores.numpy(), labels, top).sum())
+
+    def as_record(self, split: str) -> dict[str, Any]:
+        """What was counted, JSON-ready.
+
+        ``heads``: top-1 and top-3 of each. ``fused``: of "highest-k", the surest heads first. ``fused_official``: in
+        the official order. ``tokens``: of the selected and dropped ones the share that is classified rightly (tokens of
+        one picture are not independent, so there is no interval). ``official``: the best top-1 of all names in the
+        official order, which the official code reports.
+        """
+
+        def tops(kind: str) -> dict[str, Any]:
+            names = dict.fromkeys(name for of, name, _ in self._hits if of == kind)
+            return {name: {f"top{top}": self._accuracy(kind, name, top, split) for top in _TOPS} for name in names}
+
+        heads, fused, official = (tops(kind) for kind in ("heads", *COMPATS))
+        best = max({**heads, **official}.items(), key=lambda item: float(item[1]["top1"]["value"]))
+        return {
+            "heads": heads,
+            "fused": fused,
+            "fused_official": official,
+            "tokens": {name: share / self._n for name, share in self._tokens.items()},
+            "official": {"name": best[0], "top1": best[1]["top1"]},
+        }
+
+    def _accuracy(self, kind: str, name: str, top: int, split: str) -> dict[str, Any]:
+        hits = self._hits[kind, name, top]
+        return Accuracy.of_counts(hits, self._n, split=split, metric=f"top{top}").as_record()

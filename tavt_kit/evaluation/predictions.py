@@ -1,0 +1,146 @@
+"""Labels for pictures from an exported file; imports neither torch nor timm, so that an edge box can do it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tavt_kit.core.artifact_card import read_metadata
+from tavt_kit.core.sealed import refuse_changed
+from tavt_kit.data.preprocess import Preprocessing, apply, open_image
+from tavt_kit.errors import DataError, MeasurementError
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+    from tavt_kit.core.device import TargetDevice
+    from tavt_kit.core.model_card import ModelCard
+
+__all__ = ["Prediction", "Predictor", "open_predictor", "probabilities"]
+
+
+@dataclass(frozen=True, slots=True)
+class Prediction:
+    """What a model says of one picture.
+
+    Args:
+        path: The picture.
+        ranked: Class names with their probabilities (softmax of the logits), the likeliest first.
+        error: Why there is no prediction; then ``ranked`` is empty.
+    """
+
+    path: str
+    ranked: tuple[tuple[str, float], ...]
+    error: str | None = None
+
+    @property
+    def label(self) -> str | None:
+        """The likeliest class, or None."""
+        return self.ranked[0][0] if self.ranked else None
+
+    def as_record(self) -> dict[str, Any]:
+        """JSON-ready."""
+        ranked = [{"label": label, "probability": round(share, 6)} for label, share in self.ranked]
+        return {"image": self.path, "label": self.label, "top": ranked, "error": self.error}
+
+
+@dataclass(frozen=True, slots=True)
+class Predictor:
+    """A model that can be asked about pictures.
+
+    Args:
+        card: Its classes and preprocessing.
+        run: (B, 3, H, W) -> logits (B, classes).
+    """
+
+    card: ModelCard
+    run: Callable[[NDArray[np.float32]], NDArray[np.float32]]
+
+    def image(self, image: Image.Image) -> NDArray[np.float32]:
+        """The logits (classes,) of an RGB picture."""
+        images = apply(image, Preprocessing.from_record(self.card.preprocessing))[None]
+        return self.run(images).reshape(-1)
+
+    def files(self, paths: Sequence[Path], top: int = 5, batch: int = 1) -> Iterator[Prediction]:
+        """A prediction for each file, in order; a file that cannot be read gives its reason instead.
+
+        Args:
+            paths: Pictures of any kind Pillow knows.
+            top: How many classes to name; at least one.
+            batch: How many pictures the model is given at once.
+
+        Raises:
+            DataError: ``top`` or ``batch`` is below one.
+            MeasurementError: A logit is not finite.
+        """
+        if top < 1:
+            raise DataError(f"at least one class must be named, got --top {top}")
+        if batch < 1:
+            raise DataError(f"a batch needs at least one picture, got {batch}")
+        preprocessing = Preprocessing.from_record(self.card.preprocessing)
+        for start in range(0, len(paths), batch):
+            part = paths[start : start + batch]
+            opened = [_inputs(path, preprocessing) for path in part]
+            good = [each for each in opened if not isinstance(each, DataError)]
+            answers = iter(self._probabilities(np.stack(good)) if good else ())
+            for path, each in zip(part, opened, strict=True):
+                if isinstance(each, DataError):
+                    yield Prediction(str(path), (), str(each))
+                else:
+                    yield Prediction(str(path), self._ranked(next(answers), top))
+
+    def _probabilities(self, images: NDArray[np.float32]) -> NDArray[np.float64]:
+        logits = self.run(images)
+        if not np.isfinite(logits).all():
+            raise MeasurementError("the model's logits are not finite; run it in f32")
+        return probabilities(logits)
+
+    def _ranked(self, shares: NDArray[np.float64], top: int) -> tuple[tuple[str, float], ...]:
+        # A stable sort: of equal shares the first class comes first.
+        best = np.argsort(-shares, kind="stable")[:top]
+        return tuple((self.card.classes[i], float(shares[i])) for i in best)
+
+
+def open_predictor(
+    path: Path, target: TargetDevice | None = None, preset: str | None = None, schedule: str | None = None
+) -> Predictor:
+    """A predictor from an exported ``.onnx`` or ``.xml`` file and what it carries.
+
+    Args:
+        path: The file.
+        target: Where to run; by default the file's own runtime on the CPU.
+        preset: Of a switchable file: at which of its presets it is run.
+        schedule: Of a switchable file: at which token counts, as text.
+
+    Raises:
+        RecordError: The file was not exported by this program, is damaged, or changed after its check.
+        ScheduleError: The schedule is frozen into the file, or does not fit it.
+        TavtError: The runtime cannot load it.
+    """
+    from tavt_kit.runtimes import open_file
+
+    path = Path(path)
+    card = read_metadata(path).chosen(preset, schedule)
+    refuse_changed(path)
+    return Predictor(card.model, open_file(path, card.own_target(path) if target is None else target, card.lengths))
+
+
+def probabilities(logits: NDArray[Any]) -> NDArray[np.float64]:
+    """(n, classes) logits -> their softmax, in double precision."""
+    powers = np.exp(logits.astype(np.float64) - logits.max(axis=1, keepdims=True))
+    return np.asarray(powers / powers.sum(axis=1, keepdims=True))
+
+
+def _inputs(path: Path, preprocessing: Preprocessing) -> NDArray[np.float32] | DataError:
+    """The model's input (3, H, W), or why there is none."""
+    if path.is_dir():
+        return DataError(f"{path} is a folder; give the pictures in it, such as {path}/*.jpg")
+    try:
+        return apply(open_image(path), preprocessing)
+    except DataError as error:
+        return error

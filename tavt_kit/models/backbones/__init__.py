@@ -1,0 +1,51 @@
+"""One adapter per model family, and the one place that chooses it."""
+
+from __future__ import annotations
+
+from torch import nn
+
+from tavt_kit.errors import UnsupportedBackbone
+from tavt_kit.models.backbones import ffvt as ffvt  # in timm's registry from here on
+from tavt_kit.models.backbones import mixvit as mixvit
+from tavt_kit.models.backbones import pim as pim
+from tavt_kit.models.backbones import transfg as transfg
+from tavt_kit.models.backbones import vitae as vitae
+from tavt_kit.models.backbones.base import Backbone, Outputs
+from tavt_kit.models.backbones.fusion import FusionViT
+from tavt_kit.models.backbones.timm_vit import TimmVit, is_timm_vit
+from tavt_kit.models.backbones.vitae_adapter import VitaeBackbone
+from tavt_kit.models.backbones.whole import WholeModel, is_whole
+
+__all__ = ["Backbone", "Outputs", "adapter_of"]
+
+_REFUSED = {
+    "NaFlexVit": "it packs images of different sizes into one sequence",
+    "VisionTransformerSAM": "its window attention needs the whole grid",
+    "Hiera": "it merges its grid between stages",
+    "SwinTransformer": "its window attention needs the whole grid",
+}
+
+
+def adapter_of(model: nn.Module) -> Backbone:
+    """The adapter for a model.
+
+    Raises:
+        UnsupportedBackbone: No adapter knows the model's class, or the adapter refuses one of its options.
+    """
+    if is_timm_vit(model):
+        return TimmVit(model)
+    if isinstance(model, FusionViT):
+        return model.adapter()
+    if isinstance(model, pim.Pim):
+        return model.adapter()
+    if isinstance(model, vitae.Vitae):
+        return VitaeBackbone(model)
+    if is_whole(model):
+        return WholeModel(model)
+    name = type(model).__name__
+    reason = _REFUSED.get(name, "no adapter knows how its tokens run")
+    raise UnsupportedBackbone(
+        "tokens can be dropped from timm's VisionTransformer, DeiT, BEiT, EVA/DINOv3 and relative-position ViTs, "
+        f"from FFVT, TransFG, ViTAE and PIM over a ViT, but not from {name}: {reason}; "
+        "choose one of `fgvc-kit models`"
+    )

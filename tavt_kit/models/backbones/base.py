@@ -1,0 +1,208 @@
+"""The seam between the loop and a model family: half-blocks of one Protocol, and the look into attention."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, Protocol
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+
+from tavt_kit.errors import UnsupportedBackbone
+from tavt_kit.models.costs import HeadCosts, LayerCosts
+from tavt_kit.models.drop import Pick, drop, first_rows, restore
+from tavt_kit.models.scores import attention_map, cls_score, column_score, column_score_alone, keeps_no_map
+from tavt_kit.models.tokens import TokenState
+
+__all__ = ["Backbone", "Outputs", "Watch", "add_size_bias", "inside_attention", "pick_after_attention"]
+
+
+@dataclass(frozen=True, slots=True)
+class Outputs:
+    """What a family's head gives: the logits (B, classes), and named tensors for its losses."""
+
+    logits: Any  # a Tensor; a pair of them where a distilled DeiT trains both of its heads
+    named: Mapping[str, Tensor] = field(default_factory=dict)
+
+
+class Backbone(Protocol):
+    """One adapter per family. The loop in ``models/wrap.py`` knows nothing else of a model."""
+
+    layers: int
+    prefix: int
+    tokens: int
+    grid: tuple[int, int]
+    image_size: tuple[int, int]
+    droppable: tuple[bool, ...]
+    joint: tuple[bool, ...]
+    """Whether a layer has a place between its halves; without one the drop comes after the whole layer."""
+    head_rows: int | None
+    """How many leading tokens the head reads, or None where it pools over all of them."""
+    thin: tuple[bool, ...]
+    """Whether ``attend_rows`` of a layer skips the work for rows that do not go on."""
+    alike: int
+    """How many leading layers are of one kind; a layer after them (a fusion) is timed on its own."""
+    rigid: str | None
+    """Why nothing can be dropped at all, or None."""
+    rowwise: bool
+    """Whether ``feed`` treats each token by itself, so that it may come before the drop as well as after it."""
+    taps: int
+    """Tokens of each layer that the last one takes, at most; 0 where it takes what is left."""
+    unmergeable: str | None
+    """Why tokens can be dropped but not merged, or None."""
+    weighs_sizes: bool
+    """Whether the head can count a merged token as often as it stands for patches; else every patch is restored."""
+
+    def embed(self, images: Tensor) -> TokenState:
+        """(B, 3, H, W) -> the state before layer 0."""
+        ...
+
+    def alone(self, layer: int, state: TokenState) -> TokenState:
+        """A state of mere tokens, with what the layer expects of the layers before it: for timing layers singly."""
+        ...
+
+    def attend(self, layer: int, state: TokenState, watch: Watch | None) -> TokenState:
+        """The attention half-block on all rows; ``watch`` sees each attention call, None leaves it fused."""
+        ...
+
+    def attend_rows(self, layer: int, state: TokenState, pick: Pick) -> TokenState:
+        """The attention half-block of the lean path: only the picked rows come out."""
+        ...
+
+    def feed(self, layer: int, state: TokenState) -> TokenState:
+        """The feed-forward half-block."""
+        ...
+
+    def module_of(self, layer: int) -> nn.Module | None:
+        """The module that holds a layer's weights; ``None`` where no single one does."""
+        ...
+
+    def outputs(self, state: TokenState) -> Outputs:
+        """Final norm, pooling and head."""
+        ...
+
+    def costs(self) -> tuple[int, tuple[LayerCosts, ...], HeadCosts]:
+        """Multiply-adds of the stem, of each layer's parts, and of the head."""
+        ...
+
+    def pooled(self, state: TokenState) -> Tensor:
+        """(B, D): what the last linear layer of the head receives."""
+        ...
+
+
+class Watch:
+    """Collects a layer's token scores from its attention calls; several calls add up (parallel, differential)."""
+
+    def __init__(self, score: str) -> None:
+        self.score = score
+        self.scores: Tensor | None = None
+
+    def __call__(
+        self, q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None, scale: float | None, dropout: float
+    ) -> Tensor:
+        """See one call and return its output (B, H, n, dv)."""
+        if self.score == "cls" or keeps_no_map(q):
+            # Choosing has no gradient, and a fused call keeps no map for the backward pass.
+            with torch.no_grad():
+                alone = cls_score if self.score == "cls" else column_score_alone
+                self._add(alone(q, k, bias, scale))
+            return F.scaled_dot_product_attention(q, k, v, attn_mask=bias, dropout_p=dropout, scale=scale)
+        attention = attention_map(q, k, bias, scale)
+        self._add(column_score(attention.detach()))
+        if dropout:
+            attention = F.dropout(attention, dropout)
+        return attention.to(v.dtype) @ v
+
+    def _add(self, scores: Tensor) -> None:
+        self.scores = scores if self.scores is None else self.scores + scores
+
+
+class inside_attention(TorchFunctionMode):
+    """While active, every fused attention call has its position bias follow the kept tokens and is shown to a watch.
+
+    Where tokens were merged, the logarithm of each key's size (B, n) joins the bias. timm computes relative-position
+    biases for all N positions inside the attention; the call is the one place where bias and shortened sequence meet,
+    for every attention class, without copying a forward.
+    """
+
+    def __init__(self, watch: Watch | None, place: Tensor | None, sizes: Tensor | None = None) -> None:
+        super().__init__()
+        self.watch = watch
+        self.place = place
+        self.sizes = sizes
+        self.calls = 0
+
+    def __torch_function__(self, func: Callable[..., Any], types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        if func is not F.scaled_dot_product_attention:
+            return func(*args, **kwargs)
+        self.calls += 1
+        return self._attention(*args, **kwargs)
+
+    def _attention(
+        self,
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        attn_mask: Tensor | None = None,
+        dropout_p: float = 0.0,
+        is_causal: bool = False,
+        scale: float | None = None,
+        enable_gqa: bool = False,
+    ) -> Tensor:
+        if is_causal or enable_gqa:
+            raise UnsupportedBackbone("tokens cannot be dropped from causal or grouped-query attention calls")
+        bias = attn_mask if attn_mask is None or self.place is None else gather_bias(attn_mask, self.place)
+        if self.sizes is not None:
+            bias = add_size_bias(bias, self.sizes, q.dtype)
+        # Inside __torch_function__ the mode is switched off, so these calls are not intercepted again.
+        if self.watch is not None:
+            return self.watch(q, k, v, bias, scale, dropout_p)
+        return F.scaled_dot_product_attention(q, k, v, attn_mask=bias, dropout_p=dropout_p, scale=scale)
+
+
+def gather_bias(bias: Tensor, place: Tensor) -> Tensor:
+    """(1, H, N, N) or (H, N, N) position bias -> (B, H, n, n) at the kept places (B, n), on both axes."""
+    if bias.dim() == 4:
+        bias = bias[0]
+    heads, size, _ = bias.shape
+    batch, n = place.shape
+    flat = (place.unsqueeze(2) * size + place.unsqueeze(1)).reshape(-1)  # (B * n * n)
+    picked = bias.reshape(heads, size * size).index_select(1, flat)
+    return picked.reshape(heads, batch, n, n).transpose(0, 1)
+
+
+def add_size_bias(bias: Tensor | None, sizes: Tensor, dtype: torch.dtype) -> Tensor:
+    """An attention bias with log s added to the logits of each key, so that it counts as the s tokens it stands for.
+
+    Args:
+        bias: Broadcastable to (B, H, n, n), or a bool mask whose False entries are not attended; ``None`` for none.
+        sizes: (B, n), above 0.
+        dtype: The queries'.
+    """
+    weights = sizes.log()[:, None, None, :].to(dtype)
+    if bias is None:
+        return weights
+    if bias.dtype == torch.bool:
+        return torch.where(bias, weights, weights.new_tensor(float("-inf")))
+    return bias + weights
+
+
+def pick_after_attention(backbone: Backbone, layer: int, state: TokenState, pick: Pick) -> TokenState:
+    """``attend_rows`` for attention classes we do not open: attend on all rows, then keep the picked ones."""
+    if pick.score is None:
+        state = backbone.attend(layer, state, None)
+        return first_rows(state, pick.count)
+    watch = Watch(pick.score)
+    state = backbone.attend(layer, state, watch)
+    if watch.scores is None:
+        raise UnsupportedBackbone(
+            f"layer {layer} made no attention call that can be watched; its tokens cannot be dropped"
+        )
+    if not backbone.joint[layer] and state.last is not None:
+        # Without a joint a dropped token has passed the whole layer, so that is its last value.
+        state = replace(state, last=restore(state.last, state.tokens, state.place))
+    return drop(state, pick.index(watch.scores))

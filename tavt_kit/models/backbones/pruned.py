@@ -1,0 +1,211 @@
+"""Models with parts cut out: taking the parts out of the modules, and building such a model again from its card.
+
+A pruned model is the architecture of its name with fewer blocks, heads or channels. What differs is its structure, a
+JSON object that stands among the arguments of its model card as ``pruned``:
+
+    blocks   the blocks that are left, by their places in the whole architecture; absent where all are
+    heads    attention module -> its heads, where they are fewer
+    sizes    tensor -> its sizes, null where the architecture's own holds (which the classes and the image may change)
+
+Names are those of the pruned model. Which channels were left is in the weights; the structure only says how many.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+
+from tavt_kit.errors import CheckpointError, UnsupportedBackbone
+from tavt_kit.models.backbones.pim import Pim
+from tavt_kit.models.backbones.vitae import Vitae
+from tavt_kit.models.backbones.vitae_adapter import VitaeBackbone
+
+__all__ = ["blocks_of", "cut", "keep_blocks", "reshape", "set_heads", "set_width", "structure_of"]
+
+Structure = Mapping[str, Any]
+
+
+def blocks_of(model: nn.Module) -> tuple[str, nn.Sequential | nn.ModuleList]:
+    """The name and the list of the blocks that tokens are dropped in.
+
+    Raises:
+        UnsupportedBackbone: The model has none (a convolutional backbone, or stages of windows).
+    """
+    name = f"layers.{VitaeBackbone(model).stage}.NC" if isinstance(model, Vitae) else "blocks"
+    name = f"backbone.{name}" if isinstance(model, Pim) else name
+    found: Any = model
+    for part in name.split("."):
+        found = getattr(found, part, None)
+    if not isinstance(found, nn.Sequential | nn.ModuleList) or not len(found):
+        raise UnsupportedBackbone(
+            f"what is pruned are the blocks of a Vision Transformer, and {type(model).__name__} has no list of them; "
+            "make it smaller by fgvc-kit export --precision int8"
+        )
+    return name, found
+
+
+def keep_blocks(model: nn.Module, kept: Sequence[int]) -> None:
+    """Leave the blocks at these places, in this order, and remove the others."""
+    name, blocks = blocks_of(model)
+    parent, _, leaf = name.rpartition(".")
+    left = [blocks[place] for place in kept]
+    setattr(
+        model.get_submodule(parent),
+        leaf,
+        nn.Sequential(*left) if isinstance(blocks, nn.Sequential) else type(blocks)(left),
+    )
+
+
+def cut(model: nn.Module, name: str, axis: int, keep: Tensor) -> None:
+    """Leave the positions ``keep`` (k,) of one axis of a tensor; the module that owns it is told its new sizes.
+
+    Args:
+        model: Changed in place; the tensor is a new one.
+        name: Of a parameter or buffer.
+        axis: Which.
+        keep: Positions, ascending.
+    """
+    path, _, leaf = name.rpartition(".")
+    owner = model.get_submodule(path)
+    tensor: Tensor = getattr(owner, leaf)
+    left = tensor.detach().index_select(axis, keep.to(tensor.device))
+    if leaf in owner._parameters:
+        owner._parameters[leaf] = nn.Parameter(left, requires_grad=tensor.requires_grad)
+    else:
+        owner._buffers[leaf] = left
+    _measure(owner)
+
+
+def _measure(owner: Any) -> None:
+    """Bring the sizes that a module keeps beside its weight up to date."""
+    if isinstance(owner, nn.Linear):
+        owner.out_features, owner.in_features = owner.weight.shape
+    elif isinstance(owner, nn.Conv1d | nn.Conv2d):
+        owner.out_channels, owner.in_channels = owner.weight.shape[0], owner.weight.shape[1] * owner.groups
+    elif isinstance(owner, nn.BatchNorm1d | nn.BatchNorm2d):
+        owner.num_features = len(owner.weight)
+    elif hasattr(owner, "normalized_shape"):
+        owner.normalized_shape = tuple(owner.weight.shape)
+
+
+def set_heads(model: nn.Module, name: str, heads: int) -> None:
+    """Tell an attention module how many heads its weights have now; a head keeps its size, and so the scale."""
+    attention: Any = model.get_submodule(name)
+    attention.num_heads = heads
+    attention.attn_dim = heads * attention.head_dim
+    if hasattr(attention, "num_kv_heads"):  # a rotary one; grouped queries are never pruned
+        attention.num_kv_heads, attention.kv_dim = heads, attention.attn_dim
+
+
+def set_width(model: nn.Module) -> None:
+    """Bring the widths that timm's models keep of themselves up to date."""
+    inner: Any = model.backbone if isinstance(model, Pim) else model
+    first = blocks_of(model)[1][0]
+    width = next(module for module in first.modules() if isinstance(module, nn.Linear)).in_features
+    if getattr(inner, "embed_dim", width) != width:  # only timm's own models keep it
+        inner.embed_dim = inner.num_features = inner.head_hidden_size = width
+
+
+def structure_of(whole: nn.Module, model: nn.Module, blocks: Sequence[int]) -> dict[str, Any]:
+    """What ``reshape`` needs to make ``model`` of the whole architecture.
+
+    Args:
+        whole: The architecture with all of its parts, for the same classes and image size; loses blocks here.
+        model: The pruned model.
+        blocks: Places of the model's blocks in the whole architecture.
+    """
+    structure: dict[str, Any] = {}
+    if list(blocks) != list(range(len(blocks_of(whole)[1]))):
+        structure["blocks"] = list(blocks)
+        keep_blocks(whole, blocks)
+    before, after = whole.state_dict(), model.state_dict()
+    heads = {
+        name: module.num_heads
+        for name, module in model.named_modules()
+        if getattr(module, "num_heads", None) != getattr(whole.get_submodule(name), "num_heads", None)
+    }
+    sizes = {
+        name: [None if new == old else new for new, old in zip(tensor.shape, before[name].shape, strict=True)]
+        for name, tensor in after.items()
+        if tensor.shape != before[name].shape
+    }
+    return structure | ({"heads": heads} if heads else {}) | ({"sizes": sizes} if sizes else {})
+
+
+def reshape(model: nn.Module, structure: Structure | None) -> nn.Module:
+    """Cut a freshly created architecture to a structure; which channels stay does not matter, for weights follow.
+
+    Args:
+        model: Changed in place.
+        structure: See the module; ``None`` leaves the model as it is.
+
+    Returns:
+        The model.
+
+    Raises:
+        CheckpointError: The structure is malformed or does not fit the architecture.
+    """
+    if structure is None:
+        return model
+    _check(structure)
+    blocks = structure.get("blocks")
+    if blocks is not None:
+        depth = len(blocks_of(model)[1])
+        if not blocks or blocks != sorted(set(blocks)) or not 0 <= blocks[0] <= blocks[-1] < depth:
+            raise CheckpointError(
+                f"a pruned model keeps some of its {depth} blocks in order, but the card says {blocks}"
+            )
+        keep_blocks(model, blocks)
+    owned = dict(model.state_dict(keep_vars=True))
+    for name, sizes in structure.get("sizes", {}).items():
+        _cut_to(model, name, sizes, owned.get(name))
+    for name, heads in structure.get("heads", {}).items():
+        _set_heads_of_card(model, name, heads)
+    set_width(model)
+    return model
+
+
+def _check(structure: Any) -> None:
+    """The shape of the JSON object, before anything is done with it."""
+    parts = {"blocks": list, "heads": dict, "sizes": dict}
+    if not isinstance(structure, Mapping) or any(
+        name not in parts or not isinstance(value, parts[name]) for name, value in structure.items()
+    ):
+        raise CheckpointError(
+            "the structure of a pruned model has the parts blocks (a list), heads and sizes (objects), got "
+            f"{str(structure)[:80]}; restore model.json from its run"
+        )
+    numbers = [*structure.get("blocks", []), *structure.get("heads", {}).values()]
+    for sizes in structure.get("sizes", {}).values():
+        numbers += [size for size in sizes if size is not None] if isinstance(sizes, list) else [str(sizes)]
+    if wrong := [number for number in numbers if type(number) is not int or number < 0]:
+        raise CheckpointError(
+            f"the structure of a pruned model holds whole numbers, got {str(wrong[0])[:40]!r}; restore model.json"
+        )
+
+
+def _cut_to(model: nn.Module, name: str, sizes: Sequence[int | None], tensor: Tensor | None) -> None:
+    if tensor is None or len(sizes) != tensor.dim():
+        raise CheckpointError(f"the card's pruned tensor {name} is not one of this architecture; restore model.json")
+    for axis, size in enumerate(sizes):
+        if size is None or size == tensor.shape[axis]:
+            continue
+        if not 0 < size < tensor.shape[axis]:
+            raise CheckpointError(
+                f"a pruned tensor is smaller than that of its architecture, but the card says {size} for axis {axis} "
+                f"of {name}, which has {tensor.shape[axis]}; restore model.json"
+            )
+        cut(model, name, axis, torch.arange(size))
+
+
+def _set_heads_of_card(model: nn.Module, name: str, heads: int) -> None:
+    attention = cast("Any", dict(model.named_modules()).get(name))
+    own = getattr(attention, "num_heads", 0)
+    if not hasattr(attention, "head_dim") or not 0 < heads <= own:
+        raise CheckpointError(
+            f"the card gives {heads} heads to {name}, which has {own or 'none'} in its architecture; restore model.json"
+        )
+    set_heads(model, name, heads)

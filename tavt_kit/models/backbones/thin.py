@@ -1,0 +1,104 @@
+"""Attention that does no work for rows that do not go on (the lean path of plain ViT attention).
+
+Exact up to the last bits: the same projections on fewer rows. For ``cls`` the class row is scored first and only
+kept rows are queried (equal to EViT, 5-11 % of a layer); for ``column`` every row must be queried, but only kept
+rows are projected; for the last layer of a token-pooled head only the head's own rows are queried.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from tavt_kit.models.drop import Pick, gather_rows
+from tavt_kit.models.scores import attention_map, cls_score, column_score, column_score_alone, keeps_no_map
+from tavt_kit.models.timm_import import timm
+
+__all__ = ["is_thin", "thin_attention"]
+
+
+def is_thin(attention: nn.Module | None) -> bool:
+    """Whether ``thin_attention`` knows this attention: timm's plain class, and no subclass of it."""
+    return type(attention) is timm.layers.Attention
+
+
+def thin_attention(attention: Any, x: Tensor, pick: Pick, bias: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
+    """Attend from the picked rows of ``x`` (B, n, D), already normed, to all rows.
+
+    Args:
+        attention: timm's plain attention.
+        x: (B, n, D).
+        pick: Which rows go on. Where it has a score, nothing was merged before.
+        bias: (B, 1, 1, n) to add to the logits of each key, for a pick without a score.
+
+    Returns:
+        The attention output (B, k, D) and the picked rows (B, k), or None where they are the first k.
+    """
+    if pick.score is None:
+        rows = x[:, : pick.count]
+        mixed = _fused(attention, _query(attention, rows), *_keys_values(attention, x), bias)
+        return _finish(attention, mixed, rows), None
+    if pick.score == "cls":
+        k, v = _keys_values(attention, x)
+        with torch.no_grad():
+            index = pick.index(cls_score(_query(attention, x[:, :1]), k, None, None))
+        rows = gather_rows(x, index)
+        return _finish(attention, _fused(attention, _query(attention, rows), k, v), rows), index
+    q, k, v = _project(attention, x, 0, 3)
+    q, k = attention.q_norm(q), attention.k_norm(k)
+    if keeps_no_map(q):
+        return _column_training(attention, x, q, k, v, pick)
+    weights = attention_map(q, k, None, None)
+    index = pick.index(column_score(weights.detach()))
+    mixed = attention.attn_drop(weights).to(v.dtype) @ v  # (B, H, n, d)
+    mixed = gather_rows(mixed.transpose(1, 2), index).transpose(1, 2)
+    rows = x if attention.gate is None else gather_rows(x, index)
+    return _finish(attention, mixed, rows), index
+
+
+def _column_training(
+    attention: Any, x: Tensor, q: Tensor, k: Tensor, v: Tensor, pick: Pick
+) -> tuple[Tensor, Tensor | None]:
+    """All rows are scored, and only those that go on are attended from and differentiated; no map is kept."""
+    index = pick.index(column_score_alone(q, k, None, None))
+    q = gather_rows(q.transpose(1, 2), index).transpose(1, 2)  # (B, H, k, d)
+    rows = x if attention.gate is None else gather_rows(x, index)
+    return _finish(attention, _fused(attention, q, k, v), rows), index
+
+
+def _project(attention: Any, x: Tensor, first: int, last: int) -> tuple[Tensor, ...]:
+    """Parts ``first`` to ``last`` of (q, k, v), each (B, H, n, d), from that slice of the packed projection."""
+    size = attention.attn_dim
+    bias = attention.qkv.bias
+    packed = F.linear(
+        x,
+        attention.qkv.weight[first * size : last * size],
+        None if bias is None else bias[first * size : last * size],
+    )
+    parts = packed.reshape(*x.shape[:2], last - first, attention.num_heads, attention.head_dim)
+    return tuple(parts.permute(2, 0, 3, 1, 4).unbind(0))
+
+
+def _query(attention: Any, x: Tensor) -> Tensor:
+    return attention.q_norm(_project(attention, x, 0, 1)[0])  # type: ignore[no-any-return]
+
+
+def _keys_values(attention: Any, x: Tensor) -> tuple[Tensor, Tensor]:
+    k, v = _project(attention, x, 1, 3)
+    return attention.k_norm(k), v
+
+
+def _fused(attention: Any, q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None = None) -> Tensor:
+    dropout = attention.attn_drop.p if attention.training else 0.0
+    return F.scaled_dot_product_attention(q, k, v, attn_mask=bias, dropout_p=dropout)
+
+
+def _finish(attention: Any, mixed: Tensor, rows: Tensor) -> Tensor:
+    """(B, H, k, d) -> (B, k, D), as the attention's own forward ends."""
+    out = attention.norm(mixed.transpose(1, 2).reshape(mixed.shape[0], -1, attention.attn_dim))
+    if attention.gate is not None:
+        out = out * attention.gate(rows).sigmoid()
+    return attention.proj_drop(attention.proj(out))  # type: ignore[no-any-return]

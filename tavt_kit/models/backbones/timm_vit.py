@@ -1,0 +1,216 @@
+"""The adapter for timm's Vision Transformer family.
+
+VisionTransformer (ViT, DeiT3, DINOv2, CLIP and SigLIP towers, registers), VisionTransformerDistilled (DeiT), Eva
+(EVA, EVA-02, DINOv3, RoPE ViTs), Beit and VisionTransformerRelPos. Model classes are matched exactly; anything else
+is refused, because a copied or guessed forward is silently wrong.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from types import MappingProxyType
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+
+from tavt_kit.errors import UnsupportedBackbone
+from tavt_kit.models.backbones.base import Outputs, Watch, add_size_bias, inside_attention, pick_after_attention
+from tavt_kit.models.backbones.halves import halves_of
+from tavt_kit.models.backbones.thin import is_thin, thin_attention
+from tavt_kit.models.costs import HeadCosts, LayerCosts, head_costs, layer_costs, stem_macs
+from tavt_kit.models.drop import Pick, drop, first_rows
+from tavt_kit.models.timm_import import timm
+from tavt_kit.models.tokens import TokenState
+
+__all__ = ["TimmVit", "is_timm_vit"]
+
+
+@cache
+def _kinds() -> tuple[type[nn.Module], ...]:
+    models = timm.models
+    return (
+        models.vision_transformer.VisionTransformer,
+        models.deit.VisionTransformerDistilled,
+        models.eva.Eva,
+        models.beit.Beit,
+        models.vision_transformer_relpos.VisionTransformerRelPos,
+    )
+
+
+def is_timm_vit(model: nn.Module) -> bool:
+    """Whether the model's class is exactly one of this adapter's."""
+    return type(model) in _kinds()
+
+
+class TimmVit:
+    """See the module; the attributes are those of ``Backbone``.
+
+    Raises:
+        UnsupportedBackbone: A block class, option or attention of the model cannot be dropped from rightly.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        self.model = cast("Any", model)
+        self.blocks: list[Any] = list(self.model.blocks)
+        self.halves = [halves_of(block) for block in self.blocks]
+        self._refuse_options()
+        self.layers = len(self.blocks)
+        self.prefix: int = self.model.num_prefix_tokens
+        self.grid: tuple[int, int] = tuple(self.model.patch_embed.grid_size)
+        self.image_size: tuple[int, int] = tuple(self.model.patch_embed.img_size)
+        self.tokens = self.prefix + self.grid[0] * self.grid[1]
+        self.droppable = (True,) * self.layers
+        self.joint = tuple(halves.joint for halves in self.halves)
+        self.thin = tuple(self._is_thin(layer) for layer in range(self.layers))
+        self.alike, self.taps = self.layers, 0
+        self.rowwise = True
+        self.rigid: str | None = None
+        self.unmergeable: str | None = None
+        self.head_rows = self._head_rows()
+        self.weighs_sizes = self._weighs_sizes()
+        self.has_class_token = getattr(self.model, "cls_token", None) is not None
+
+    def _refuse_options(self) -> None:
+        name = type(self.model).__name__
+        if not isinstance(getattr(self.model, "patch_drop", None), nn.Identity | None):
+            raise UnsupportedBackbone(f"{name} drops patches itself while training; create it with patch_drop_rate=0")
+        if getattr(self.model, "global_pool", None) == "":
+            raise UnsupportedBackbone(
+                f"{name} has no pooling (global_pool=''), so it gives no logits; create it with one"
+            )
+        for attention in self._attentions():
+            if not attention.fused_attn:
+                raise UnsupportedBackbone(
+                    f"{name} was created without fused attention, and only a fused call can be watched; "
+                    "unset TIMM_FUSED_ATTN and create it again"
+                )
+
+    def _attentions(self) -> list[Any]:
+        return [module for block in self.blocks for module in block.modules() if hasattr(module, "fused_attn")]
+
+    def _is_thin(self, layer: int) -> bool:
+        halves = self.halves[layer]
+        return halves.add_attend is not None and is_thin(getattr(self.blocks[layer], "attn", None))
+
+    def _head_rows(self) -> int | None:
+        if hasattr(self.model, "head_dist"):
+            return 2
+        if self.model.global_pool == "token" and getattr(self.model, "attn_pool", None) is None:
+            return 1
+        return None
+
+    def _weighs_sizes(self) -> bool:
+        """A mean can be weighted and one attention call can be biased; what does more is given every patch."""
+        pool = getattr(self.model, "attn_pool", None)
+        if pool is not None:
+            return isinstance(pool, timm.layers.AttentionPoolLatent) and bool(pool.fused_attn)
+        return self.model.global_pool in ("token", "avg", "max")
+
+    def embed(self, images: Tensor) -> TokenState:
+        """(B, 3, H, W) -> (B, N, D); position terms that live inside the attention go into the notes."""
+        model = self.model
+        x = model.patch_embed(images)
+        notes: dict[str, Any] = {}
+        if isinstance(model, timm.models.eva.Eva):
+            x, notes["rope"] = model._pos_embed(x)
+            x = model.norm_pre(x)
+        elif hasattr(model, "_pos_embed"):
+            x = model.norm_pre(model._pos_embed(x))
+        else:
+            x = self._embed_relative(x, notes)
+        return TokenState(x, self.prefix, notes=MappingProxyType(notes))
+
+    def _embed_relative(self, x: Tensor, notes: dict[str, Any]) -> Tensor:
+        """BEiT and relative-position ViTs, whose embedding is written out in their forward."""
+        model = self.model
+        if model.cls_token is not None:
+            x = torch.cat((model.cls_token.expand(x.shape[0], -1, -1), x), dim=1)
+        if isinstance(model, timm.models.beit.Beit):
+            if model.pos_embed is not None:
+                x = x + model.pos_embed
+            x = model.pos_drop(x)
+            notes["bias"] = (
+                "shared_rel_pos_bias",
+                None if model.rel_pos_bias is None else model.rel_pos_bias(),
+            )
+        else:
+            shared = model.shared_rel_pos
+            notes["bias"] = ("shared_rel_pos", None if shared is None else shared.get_bias())
+        return x
+
+    def alone(self, layer: int, state: TokenState) -> TokenState:
+        return state
+
+    def attend(self, layer: int, state: TokenState, watch: Watch | None) -> TokenState:
+        block, halves, extra = self.blocks[layer], self.halves[layer], self._extra(layer, state)
+        if watch is None and state.sizes is None and (state.place is None or "bias" not in state.notes):
+            return state.with_tokens(halves.attend(block, state.tokens, extra))
+        with inside_attention(watch, state.place if "bias" in state.notes else None, state.sizes):
+            return state.with_tokens(halves.attend(block, state.tokens, extra))
+
+    def _extra(self, layer: int, state: TokenState) -> dict[str, Any]:
+        """Keyword arguments of the layer's attention; RoPE rows exist for patches only and follow their places."""
+        if "bias" in state.notes:
+            name, bias = state.notes["bias"]
+            return {name: bias}
+        rope = state.notes.get("rope")
+        if rope is None:
+            return {}
+        if self.model.rope_mixed:
+            rope = rope[layer]  # (H, N, 2d) of this layer
+        if state.place is None:
+            return {"rope": rope}
+        return {"rope": _gather_rope(rope, state.place[:, self.prefix :] - self.prefix)}
+
+    def attend_rows(self, layer: int, state: TokenState, pick: Pick) -> TokenState:
+        if not self.thin[layer]:
+            return pick_after_attention(self, layer, state, pick)
+        block, halves = self.blocks[layer], self.halves[layer]
+        assert halves.norm_attend is not None and halves.add_attend is not None  # what thin means
+        bias = None if state.sizes is None else add_size_bias(None, state.sizes, state.tokens.dtype)
+        y, index = thin_attention(block.attn, halves.norm_attend(block, state.tokens), pick, bias)
+        kept = first_rows(state, pick.count) if index is None else drop(state, index)
+        return kept.with_tokens(halves.add_attend(block, kept.tokens, y))
+
+    def module_of(self, layer: int) -> nn.Module | None:
+        """See ``Backbone``."""
+        block: nn.Module = self.blocks[layer]
+        return block
+
+    def feed(self, layer: int, state: TokenState) -> TokenState:
+        return state.with_tokens(self.halves[layer].feed(self.blocks[layer], state.tokens))
+
+    def outputs(self, state: TokenState) -> Outputs:
+        return Outputs(self._head(state))
+
+    def _head(self, state: TokenState, **options: Any) -> Any:
+        """The head's own forward; one that pools is made to count a merged token as the patches it stands for."""
+        model, x, sizes = self.model, self.model.norm(state.tokens), state.sizes
+        if sizes is None or self.head_rows is not None:
+            return model.forward_head(x, **options)
+        first = 0 if getattr(model, "pool_include_prefix", False) else self.prefix
+        if getattr(model, "attn_pool", None) is not None:
+            # Eva's attention pool reads its prefix tokens, timm's other one only where it is told to.
+            first = 0 if isinstance(model, timm.models.eva.Eva) else first
+            with inside_attention(None, None, sizes[:, first:]):
+                return model.forward_head(x, **options)
+        if model.global_pool == "max":
+            return model.forward_head(x, **options)
+        share = sizes / sizes[:, first:].mean(dim=1, keepdim=True)
+        return model.forward_head(x * share.unsqueeze(2).to(x.dtype), **options)
+
+    def costs(self) -> tuple[int, tuple[LayerCosts, ...], HeadCosts]:
+        layers = tuple(layer_costs(block, joint) for block, joint in zip(self.blocks, self.joint, strict=True))
+        return stem_macs(self.model), layers, head_costs(self.model)
+
+    def pooled(self, state: TokenState) -> Tensor:
+        return self._head(state, pre_logits=True)  # type: ignore[no-any-return]
+
+
+def _gather_rope(rope: Tensor, patches: Tensor) -> Tensor:
+    """(N, 2d) or (H, N, 2d) rotary rows at patch indices (B, n) -> (B, 1 or H, n, 2d)."""
+    batch, n = patches.shape
+    heads = rope if rope.dim() == 3 else rope.unsqueeze(0)
+    picked = heads.index_select(1, patches.reshape(-1))  # (H, B * n, 2d)
+    return picked.reshape(heads.shape[0], batch, n, -1).transpose(0, 1)

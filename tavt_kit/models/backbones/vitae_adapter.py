@@ -1,0 +1,192 @@
+"""The adapter for ViTAE and ViTAEv2: dropping in normal cells, which have convolutions on the grid.
+
+What can drop are the normal cells with full attention of one stage, the one of most tokens: stage 3 of every official
+size. The stages before it run dense inside ``embed`` (windows and strided convolutions need the grid), those after it
+(stage 4 of ViTAEv2) inside ``outputs``, once every token is back in its place.
+
+A cell drops tokens from its attention and its feed-forward half, as in any ViT. Its convolutions run on the whole grid,
+where each dropped token stands with its latest value, the output of the last cell it went through whole; only the rows
+of those that are left are added. So neighbourhoods stay what they were and no weight has to be re-learned, and the
+convolutions' multiply-adds stay: 2 to 9 % of a cell, which no schedule saves. What it can save of is the rest of these
+cells, which are 52 to 61 % of ViTAE-Tiny's multiply-adds (at 224 and 448 px), 76 to 80 % of Small's, 99 % of Base's to
+Huge's, and 26 to 39 % of ViTAEv2's. While training, batch norm sees the restored grid.
+
+The head means over the patches that are left, or over all with ``pool="restored"``; a stage that follows always gets
+all. A class token is a prefix that is never dropped; official heads do not read it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from itertools import chain
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+from torch.utils.flop_counter import FlopCounterMode
+
+from tavt_kit.errors import UnsupportedBackbone
+from tavt_kit.models.backbones.base import Outputs, Watch, inside_attention
+from tavt_kit.models.backbones.thin import is_thin, thin_attention
+from tavt_kit.models.backbones.vitae import Vitae
+from tavt_kit.models.backbones.vitae_cells import FULL, NormalCell
+from tavt_kit.models.costs import HeadCosts, LayerCosts, layer_costs
+from tavt_kit.models.drop import Pick, drop, first_rows, gather_rows
+from tavt_kit.models.tokens import TokenState
+
+__all__ = ["VitaeBackbone"]
+
+
+class VitaeBackbone:
+    """See the module; the attributes are those of ``Backbone``.
+
+    Raises:
+        UnsupportedBackbone: No stage has normal cells with full attention, or they were created without a fused one.
+    """
+
+    def __init__(self, model: Vitae) -> None:
+        self.model = cast("Any", model)
+        self.stage = _droppable_stage(model)
+        self.cells: list[Any] = list(self.model.layers[self.stage].NC)
+        if not all(cell.attn.fused_attn for cell in self.cells):
+            raise UnsupportedBackbone(
+                "this ViTAE was created without fused attention, and only a fused call can be watched; unset "
+                "TIMM_FUSED_ATTN and create it again"
+            )
+        self.layers = self.alike = len(self.cells)
+        self.prefix: int = model.prefix
+        self.grid: tuple[int, int] = self.model.layers[self.stage].grid
+        self.image_size: tuple[int, int] = model.image_size
+        self.tokens = self.prefix + self.grid[0] * self.grid[1]
+        self.droppable = self.joint = (True,) * self.layers
+        self.thin = tuple(is_thin(cell.attn) for cell in self.cells)
+        self.head_rows: int | None = None
+        self.rigid: str | None = None
+        self.unmergeable: str | None = "its convolutions need each token in a place of its own"
+        self.weighs_sizes = False
+        self.taps = 0
+        self.rowwise = True
+        self.has_class_token = model.class_token
+
+    def embed(self, images: Tensor) -> TokenState:
+        """(B, 3, H, W) -> (B, N, D): the stages before, and the reduction cell of the one that drops."""
+        x = images
+        for stage in self.model.layers[: self.stage]:
+            x = stage(x)
+        x = self.model.layers[self.stage].RC(x)
+        return TokenState(x, self.prefix, last=x)
+
+    def alone(self, layer: int, state: TokenState) -> TokenState:
+        """Mere tokens at the first places of a grid that is blank elsewhere."""
+        # A traced part serves every length, so there the answer must not hang on that of the example.
+        if state.last is not None or (state.count == self.tokens and not torch._C._get_tracing_state()):
+            return state
+        batch, count, width = state.tokens.shape
+        place = state.place
+        if place is None:
+            place = torch.arange(count, device=state.tokens.device).expand(batch, -1)
+        blank = state.tokens.new_zeros(batch, self.tokens, width)
+        return replace(state, place=place, last=torch.cat([state.tokens, blank], dim=1)[:, : self.tokens])
+
+    def attend(self, layer: int, state: TokenState, watch: Watch | None) -> TokenState:
+        cell = self.cells[layer]
+        local = self._local(cell, state, state.place)
+        normed = cell.norm1(state.tokens)
+        if watch is None:
+            mixed = cell.attn(normed)
+        else:
+            with inside_attention(watch, None):
+                mixed = cell.attn(normed)
+        return state.with_tokens(cell.add(state.tokens, mixed, local))
+
+    def attend_rows(self, layer: int, state: TokenState, pick: Pick) -> TokenState:
+        cell = self.cells[layer]
+        mixed, index = thin_attention(cell.attn, cell.norm1(state.tokens), pick)
+        kept = first_rows(state, pick.count) if index is None else drop(state, index)
+        return kept.with_tokens(cell.add(kept.tokens, mixed, self._local(cell, state, kept.place)))
+
+    def _local(self, cell: NormalCell, state: TokenState, place: Tensor | None) -> Tensor:
+        """The convolutions' rows (B, n - prefix, D) for the patches at ``place`` (B, n); None for all."""
+        local = cell.local(_whole(state))
+        return local if place is None else gather_rows(local, place[:, self.prefix :] - self.prefix)
+
+    def module_of(self, layer: int) -> nn.Module | None:
+        """See ``Backbone``."""
+        cell: nn.Module = self.cells[layer]
+        return cell
+
+    def feed(self, layer: int, state: TokenState) -> TokenState:
+        return state.with_tokens(self.cells[layer].feed(state.tokens))
+
+    def outputs(self, state: TokenState) -> Outputs:
+        return Outputs(self.model.forward_head(self._last_tokens(state)))
+
+    def pooled(self, state: TokenState) -> Tensor:
+        return self.model.forward_head(self._last_tokens(state), pre_logits=True)  # type: ignore[no-any-return]
+
+    def _last_tokens(self, state: TokenState) -> Tensor:
+        """What the head pools: of this stage what is left, or all tokens of the last one."""
+        after = self.model.layers[self.stage + 1 :]
+        if not after:
+            return state.tokens
+        x = _whole(self.alone(0, state))
+        for stage in after:
+            x = stage(x)
+        return x
+
+    def costs(self) -> tuple[int, tuple[LayerCosts, ...], HeadCosts]:
+        layers = tuple(
+            replace(layer_costs(cell, joint=True), constant=_conv_macs(cell.PCM, self.grid)) for cell in self.cells
+        )
+        width = self.cells[0].norm1.weight.shape[0]
+        stem = _macs(self.model, lambda images: self.embed(images).tokens, (3, *self.image_size))
+        tail = _macs(self.model, lambda x: self.outputs(TokenState(x, self.prefix)).logits, (self.tokens, width))
+        return stem, layers, HeadCosts(tail)
+
+
+def _droppable_stage(model: Vitae) -> int:
+    """The stage with most tokens among those whose normal cells have full attention."""
+    stages: list[Any] = list(model.layers)
+    full = [i for i, stage in enumerate(stages) if len(stage.NC) and stage.NC[0].kind in FULL]
+    if not full:
+        raise UnsupportedBackbone(
+            "tokens are dropped from normal cells with full attention, but this ViTAE has none; give a stage of kind "
+            "transformer some depth"
+        )
+    return max(full, key=lambda i: stages[i].grid[0] * stages[i].grid[1])
+
+
+def _whole(state: TokenState) -> Tensor:
+    """(B, N, D): every token, those that were dropped with their latest value (the loop writes it after each layer)."""
+    if state.place is None or state.last is None:
+        return state.tokens
+    return state.last
+
+
+def _conv_macs(convolutions: nn.Module, grid: tuple[int, int]) -> int:
+    found = [m for m in convolutions.modules() if isinstance(m, nn.Conv2d)]
+    return sum(conv.weight.numel() for conv in found) * grid[0] * grid[1]
+
+
+class _Step(nn.Module):
+    """One part of a model as a module, so that it can be run with other tensors than its own."""
+
+    def __init__(self, model: nn.Module, step: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        self.model, self.step = model, step
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.step(x)
+
+
+def _macs(model: nn.Module, step: Callable[[Tensor], Tensor], shape: tuple[int, ...]) -> int:
+    """Multiply-adds of a fixed part for one input of ``shape``, by torch's counter, without computing anything."""
+    shared = {
+        f"model.{name}": tensor.to("meta") for name, tensor in chain(model.named_parameters(), model.named_buffers())
+    }
+    blank = torch.empty(2, *shape, device="meta", dtype=next(model.parameters()).dtype)  # batch norm may need two
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        functional_call(_Step(model, step), shared, (blank,))
+    return int(counter.get_total_flops()) // 4  # of two images, two operations each

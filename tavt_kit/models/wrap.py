@@ -1,0 +1,442 @@
+"""wrap(model) -> AdaptiveViT: one loop over half-blocks, for every backbone, without a copied forward."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import replace
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from tavt_kit.core.part_names import HEAD, STEM, layer_scope
+from tavt_kit.core.schedule import TokenSchedule
+from tavt_kit.errors import ScheduleError, UnknownName, UnsupportedBackbone
+from tavt_kit.models.backbones import Backbone, Outputs, adapter_of
+from tavt_kit.models.backbones.base import Watch
+from tavt_kit.models.drop import REDUCTIONS, Pick, drop, gather_rows, restore
+from tavt_kit.models.merge import merge
+from tavt_kit.models.part_scope import part_scope
+from tavt_kit.models.scores import SCORES
+from tavt_kit.models.tokens import TokenState
+
+__all__ = ["AdaptiveViT", "LeanViT", "SwitchableViT", "wrap"]
+
+Pool = Literal["kept", "restored"]
+Selection = Literal["argsort", "topk"]
+
+
+def wrap(model: nn.Module, score: str = "column", pool: str = "kept", reduction: str = "drop") -> AdaptiveViT:
+    """Make a Vision Transformer keep fewer tokens by a schedule; with all of them it stays the model, bit for bit.
+
+    Args:
+        model: A timm ViT; it is not changed, and shares its weights with the wrap.
+        score: ``"column"`` (TAVT: attention received from all queries) or ``"cls"`` (attention of the class token).
+        pool: For heads that pool over all tokens: over the ``"kept"`` ones, or over all with the dropped ones
+            ``"restored"`` to the last value they had.
+        reduction: What becomes of the tokens that a layer does not keep: they ``"drop"`` out, or they ``"merge"``
+            into those that stay, each into the one it resembles most.
+
+    Raises:
+        UnsupportedBackbone: Tokens of this model cannot be dropped or merged rightly, or ``cls`` without a class token.
+        UnknownName: No such score, pool or reduction.
+
+    Example:
+        >>> import tavt_kit as tk, timm, torch
+        >>> model = tk.wrap(timm.create_model("vit_tiny_patch16_224", num_classes=5).eval())
+        >>> model.schedule = tk.TokenSchedule.taper(tokens=197, layers=12, ratio=0.2)
+        >>> model(torch.zeros(2, 3, 224, 224)).shape
+        torch.Size([2, 5])
+    """
+    if isinstance(model, AdaptiveViT):
+        raise UnsupportedBackbone("this model is wrapped already; set its score and schedule, or unwrap() it first")
+    return AdaptiveViT(model, score, pool, reduction)
+
+
+class AdaptiveViT(nn.Module):
+    """A ViT whose layers keep the token counts of a schedule. Made by ``wrap``.
+
+    Its parameters, buffers and their names are the bare model's own, so a state dict fits both.
+    """
+
+    def __init__(self, model: nn.Module, score: str = "column", pool: str = "kept", reduction: str = "drop") -> None:
+        super().__init__()
+        backbone = adapter_of(model)
+        # The very dictionaries of the bare model: same keys, and .to(), load_state_dict() or pruning reach both.
+        self._modules = model._modules
+        self._parameters = model._parameters
+        self._buffers = model._buffers
+        self._non_persistent_buffers_set = model._non_persistent_buffers_set
+        self.training = model.training
+        self.__dict__["_bare"] = model
+        self.__dict__["backbone"] = backbone
+        self.backbone: Backbone
+        self.score = score
+        self.pool = pool
+        self.reduction = reduction
+        self.selection: Selection = "argsort"
+        self.sites: Collection[int] | None = None
+        self._schedule = TokenSchedule.dense(backbone.tokens, backbone.layers)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name == "score":
+            self._check_score(value)
+        elif name == "pool" and value not in ("kept", "restored"):
+            raise UnknownName(f"pool must be 'kept' or 'restored', got {value!r}")
+        elif name == "reduction":
+            self._check_reduction(value)
+        super().__setattr__(name, value)
+
+    def _check_score(self, score: str) -> None:
+        if score not in SCORES:
+            raise UnknownName(f"score must be one of {', '.join(SCORES)}, got {score!r}")
+        if score == "cls" and not getattr(self.backbone, "has_class_token", True):
+            raise UnsupportedBackbone("score 'cls' needs a class token, and this model has none; use score 'column'")
+
+    def _check_reduction(self, reduction: str) -> None:
+        if reduction not in REDUCTIONS:
+            raise UnknownName(f"reduction must be one of {', '.join(REDUCTIONS)}, got {reduction!r}")
+        if reduction == "merge" and self.backbone.unmergeable is not None:
+            raise UnsupportedBackbone(
+                f"tokens of {type(self.bare).__name__} cannot be merged: {self.backbone.unmergeable}; "
+                "use reduction 'drop'"
+            )
+
+    @property
+    def bare(self) -> nn.Module:
+        """The wrapped model."""
+        return self.__dict__["_bare"]  # type: ignore[no-any-return]
+
+    def unwrap(self) -> nn.Module:
+        """The very model that was wrapped."""
+        return self.bare
+
+    def again(self) -> AdaptiveViT:
+        """Another wrap of the same model with the same options, under the dense schedule."""
+        return AdaptiveViT(self.bare, self.score, self.pool, self.reduction)
+
+    @property
+    def layers(self) -> int:
+        """Transformer layers."""
+        return self.backbone.layers
+
+    @property
+    def tokens(self) -> int:
+        """Tokens of an image before anything is dropped, prefix included."""
+        return self.backbone.tokens
+
+    @property
+    def prefix(self) -> int:
+        """Leading tokens that are no patches."""
+        return self.backbone.prefix
+
+    @property
+    def grid(self) -> tuple[int, int]:
+        """Rows and columns of patches."""
+        return self.backbone.grid
+
+    @property
+    def token_pooled(self) -> bool:
+        """Whether the head reads leading tokens only, so that the last layer's drop changes nothing."""
+        return self.backbone.head_rows is not None
+
+    @property
+    def restores(self) -> bool:
+        """Whether the head is given every token again: a dropped one as it last was, a merged one as its owner is."""
+        if self.token_pooled:
+            return False
+        return self.pool == "restored" or (self.reduction == "merge" and not self.backbone.weighs_sizes)
+
+    @property
+    def dense_schedule(self) -> TokenSchedule:
+        """The schedule that drops nothing."""
+        return TokenSchedule.dense(self.tokens, self.layers)
+
+    @property
+    def schedule(self) -> TokenSchedule:
+        """The counts in force; setting one that does not fit the model raises ScheduleError."""
+        return self._schedule
+
+    @schedule.setter
+    def schedule(self, schedule: TokenSchedule) -> None:
+        schedule.check(tokens=self.tokens, layers=self.layers, prefix=self.prefix)
+        if self.backbone.rigid is not None and schedule != self.dense_schedule:
+            self.check_droppable()
+        self._schedule = schedule
+
+    def check_droppable(self) -> None:
+        """Refuse what only makes sense for models that can drop tokens.
+
+        Raises:
+            UnsupportedBackbone: Nothing of this one can be dropped.
+        """
+        if self.backbone.rigid is not None:
+            raise UnsupportedBackbone(
+                f"no tokens can be dropped from {type(self.bare).__name__}: {self.backbone.rigid}; "
+                "make it smaller by fgvc-kit export --precision int8"
+            )
+
+    def train(self, mode: bool = True) -> AdaptiveViT:
+        """As nn.Module.train; the bare model follows."""
+        super().train(mode)
+        self.bare.training = mode
+        return self
+
+    # ---------------------------------------------------------------------------------------------- the loop
+
+    def start(self, images: Tensor, *, track: bool = False) -> TokenState:
+        """(B, 3, H, W) -> the state before layer 0; ``track`` keeps what is needed to restore tokens that leave.
+
+        Raises:
+            ScheduleError: The images have another size than the model was wrapped for.
+        """
+        size, given = self.backbone.image_size, tuple(images.shape[-2:])
+        if not torch._C._get_tracing_state() and given != size:
+            raise ScheduleError(
+                f"the model was wrapped for images of {size}, but these are {given}; create the model with "
+                f"img_size={given} and wrap it again, or resize the images"
+            )
+        with part_scope(STEM):
+            state = self.backbone.embed(images)
+        if not track:
+            return state
+        if self.reduction == "merge":
+            rows = torch.arange(state.count, device=state.tokens.device)
+            return replace(state, owner=rows.expand(state.tokens.shape[0], -1))
+        return replace(state, last=state.tokens)
+
+    def advance(
+        self,
+        state: TokenState,
+        layers: Sequence[int],
+        counts: Sequence[int] | Tensor,
+        *,
+        lean: bool = False,
+        watch: Watch | None = None,
+    ) -> TokenState:
+        """Run ``layers``, keeping ``counts[layer]`` tokens after each; the given state stays as it was.
+
+        Args:
+            state: From ``start`` or an earlier ``advance``.
+            layers: Layer indices, ascending.
+            counts: One per layer of the model (indexed by layer); an int64[L] tensor makes them a runtime input,
+                and then every layer scores and slices.
+            lean: Do no work for rows that do not go on (changes the last bits).
+            watch: Looks at the attention of one layer, which then runs on all rows.
+        """
+        for layer in layers:
+            with part_scope(layer_scope(layer), self.backbone.module_of(layer)):
+                state = self._layer(layer, state, counts[layer], lean and watch is None, watch)
+        return state
+
+    def _layer(
+        self, layer: int, state: TokenState, count: int | Tensor, lean: bool, watch: Watch | None = None
+    ) -> TokenState:
+        backbone = self.backbone
+        pick = self._pick(layer, state, count, lean)
+        if pick is None:
+            state = backbone.feed(layer, backbone.attend(layer, state, watch))
+        elif lean and (pick.score is None or self.reduction == "drop"):
+            state = backbone.feed(layer, backbone.attend_rows(layer, state, pick))
+        else:
+            watch = watch or Watch(self.score)
+            state = backbone.attend(layer, state, watch)
+            if watch.scores is None:
+                raise UnsupportedBackbone(f"layer {layer} made no attention call that can be watched")
+            state = backbone.feed(layer, self.reduce(layer, state, watch.scores, pick))
+        if state.last is not None:
+            state = replace(state, last=restore(state.last, state.tokens, state.place))
+        return state
+
+    def reduce(self, layer: int, state: TokenState, scores: Tensor, pick: Pick) -> TokenState:
+        """What is left between the halves of a layer: ``pick.count`` tokens of a state, by their scores (B, n)."""
+        if self.reduction == "merge":
+            return merge(state, scores, pick)
+        if not self.backbone.joint[layer] and state.last is not None:
+            # Without a joint a dropped token has passed the whole layer, so that is its last value.
+            state = replace(state, last=restore(state.last, state.tokens, state.place))
+        return drop(state, pick.index(scores))
+
+    def _pick(self, layer: int, state: TokenState, count: int | Tensor, lean: bool) -> Pick | None:
+        """What goes on after this layer's attention, or None where everything does."""
+        rows = self.backbone.head_rows
+        if lean and rows is not None and layer == self.layers - 1 and state.last is None:
+            return Pick(rows, self.prefix, None)
+        if not self.backbone.droppable[layer] or (isinstance(count, int) and count == state.count):
+            return None
+        if not isinstance(count, int) and self.sites is not None and layer not in self.sites:
+            return None
+        return Pick(count, self.prefix, self.score, self.selection)
+
+    def finish(self, state: TokenState) -> Tensor:
+        """The logits (B, classes) of a state that passed every layer."""
+        return self.outputs(state).logits  # type: ignore[no-any-return]
+
+    def outputs(self, state: TokenState) -> Outputs:
+        """As ``finish``, with the named tensors that a family's losses read."""
+        with part_scope(HEAD):
+            return self.backbone.outputs(self._to_pool(state))
+
+    def pooled(self, state: TokenState) -> Tensor:
+        """Of a state that passed every layer, the features (B, D) that the head's last linear layer receives."""
+        return self.backbone.pooled(self._to_pool(state))
+
+    def _to_pool(self, state: TokenState) -> TokenState:
+        if self.restores and state.owner is not None:
+            return replace(state, tokens=gather_rows(state.tokens, state.owner), place=None, sizes=None, owner=None)
+        if self.pool == "restored" and state.last is not None:
+            return replace(state, tokens=state.last, place=None)
+        return state
+
+    # ------------------------------------------------------------------------------------------ whole passes
+
+    def _run(self, images: Tensor, *, lean: bool, track: bool = False) -> TokenState:
+        state = self.start(images, track=track or self.restores)
+        return self.advance(state, self._executed(), self._schedule.counts, lean=lean)
+
+    def _executed(self) -> Sequence[int]:
+        executed = self._schedule.executed
+        return range(self.layers) if executed is None else executed
+
+    def forward(self, images: Tensor) -> Tensor:
+        """(B, 3, H, W) -> logits (B, classes) under the schedule, by the plain path."""
+        return self.finish(self._run(images, lean=False))
+
+    def forward_lean(self, images: Tensor) -> Tensor:
+        """As ``forward``, without work for rows that do not go on; what search, export and bench run (to 1e-5)."""
+        return self.finish(self._run(images, lean=True))
+
+    def forward_counts(self, images: Tensor, counts: Tensor) -> Tensor:
+        """As ``forward_lean``, under ``counts`` int64[layers] instead of those of the schedule in force.
+
+        Nothing is checked here, since a graph in which the counts are an input cannot: they never grow, never exceed
+        ``tokens`` and stay above ``prefix``.
+        """
+        state = self.start(images, track=self.restores)
+        return self.finish(self.advance(state, self._executed(), counts, lean=True))
+
+    def lean_parts(self, images: Tensor) -> Iterator[tuple[str, TokenState | Tensor]]:
+        """As ``forward_lean``, one part after another: the stem's and each layer's state, last the head's logits.
+
+        Yields:
+            The name of a part (``stem``, ``0``, ``1``, ..., ``head``) and what it gave, as soon as it is done.
+        """
+        state = self.start(images, track=self.restores)
+        yield STEM, state
+        for layer in self._executed():
+            state = self.advance(state, [layer], self._schedule.counts, lean=True)
+            yield str(layer), state
+        yield HEAD, self.finish(state)
+
+    def forward_pooled(self, images: Tensor) -> Tensor:
+        """(B, 3, H, W) -> the features (B, D) that the head's last linear layer receives, by the lean path."""
+        return self.pooled(self._run(images, lean=True))
+
+    def forward_kept(self, images: Tensor) -> tuple[Tensor, list[Tensor]]:
+        """The logits, and for each executed layer the original positions (B, n) of the tokens it kept, ascending.
+
+        A layer that drops nothing by its nature (FFVT's fusion) kept those of the layer before.
+        """
+        state = self.start(images, track=self.restores)
+        everything = torch.arange(self.tokens, device=images.device).expand(images.shape[0], -1)
+        kept = []
+        for layer in self._executed():
+            state = self.advance(state, [layer], self._schedule.counts)
+            if self.backbone.droppable[layer]:
+                everything = everything if state.place is None else state.place
+            kept.append(everything)
+        return self.finish(state), kept
+
+    def forward_owned(self, images: Tensor) -> tuple[Tensor, list[Tensor]]:
+        """The logits, and for each executed layer the position (B, N) of the token that each original one is now in.
+
+        Raises:
+            UnsupportedBackbone: The reduction is no merging: a dropped token is in no other.
+        """
+        if self.reduction != "merge":
+            raise UnsupportedBackbone(
+                f"tokens have owners under reduction 'merge', and this model's is {self.reduction!r}; wrap it with "
+                "reduction='merge', or ask forward_kept"
+            )
+        state = self.start(images, track=True)
+        owners = []
+        for layer in self._executed():
+            state = self.advance(state, [layer], self._schedule.counts)
+            assert state.owner is not None  # what track asks for
+            owners.append(state.owner if state.place is None else gather_rows(state.place, state.owner))
+        return self.finish(state), owners
+
+    def forward_restored(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """The logits, and (B, N, D): every token after its last whole layer, un-normed.
+
+        A dropped token is as it last was, a merged one as the token that it went into.
+        """
+        state = self._run(images, lean=False, track=True)
+        if state.owner is not None:
+            return self.finish(state), gather_rows(state.tokens, state.owner)
+        if state.last is None:
+            raise UnsupportedBackbone(
+                "this model's last layer fuses tokens of all layers, so none has a place to go to"
+            )
+        return self.finish(state), state.last
+
+
+class LeanViT(nn.Module):
+    """One schedule of an AdaptiveViT, frozen, by the lean path: what is converted, timed and shipped.
+
+    Args:
+        adaptive: The wrapped model; its weights are shared.
+        schedule: The schedule to freeze; ``None`` takes the one now in force.
+        selection: ``"argsort"`` for eager and OpenVINO, ``"topk"`` for static ONNX.
+
+    Raises:
+        ScheduleError: The schedule does not fit the model.
+    """
+
+    def __init__(
+        self, adaptive: AdaptiveViT, schedule: TokenSchedule | None = None, selection: Selection = "argsort"
+    ) -> None:
+        super().__init__()
+        self.adaptive = adaptive.again()
+        self.adaptive.selection = selection
+        self.adaptive.schedule = adaptive.schedule if schedule is None else schedule
+        self.train(adaptive.training)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """(B, 3, H, W) -> logits (B, classes)."""
+        return self.adaptive.forward_lean(images)
+
+
+class SwitchableViT(nn.Module):
+    """An AdaptiveViT by the lean path, with the token counts as a second input: one graph for every schedule.
+
+    Args:
+        adaptive: The wrapped model; its weights are shared.
+        selection: ``"argsort"`` for eager and OpenVINO, ``"topk"`` for ONNX.
+        executed: The layers that run; ``None`` for all.
+        sites: The layers that may reduce; elsewhere the count must be that of the layer before. ``None`` for all.
+            Merging costs its matching even where every token stays, so a graph holds it only where it is wanted.
+
+    Raises:
+        UnsupportedBackbone: Nothing of this model can be dropped.
+        ScheduleError: No such layers.
+    """
+
+    def __init__(
+        self,
+        adaptive: AdaptiveViT,
+        selection: Selection = "argsort",
+        executed: tuple[int, ...] | None = None,
+        sites: Collection[int] | None = None,
+    ) -> None:
+        super().__init__()
+        adaptive.check_droppable()
+        self.adaptive = adaptive.again()
+        self.adaptive.selection = selection
+        self.adaptive.sites = sites
+        self.adaptive.schedule = replace(self.adaptive.dense_schedule, executed=executed)
+        self.train(adaptive.training)
+
+    def forward(self, images: Tensor, lengths: Tensor) -> Tensor:
+        """(B, 3, H, W) and int64[layers], tokens kept after each layer -> logits (B, classes)."""
+        return self.adaptive.forward_counts(images, lengths)

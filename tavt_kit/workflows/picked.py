@@ -1,0 +1,237 @@
+"""Which schedules of a run are exported: those given, some of the front's, or the one the search chose."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tavt_kit.errors import RecordError, ScheduleError
+from tavt_kit.workflows.front_pick import best_within, knee_of
+
+if TYPE_CHECKING:
+    from tavt_kit.core.schedule import TokenSchedule
+    from tavt_kit.models.wrap import AdaptiveViT
+
+__all__ = ["PRESETS", "model_for", "precision_for", "presets_for", "schedule_for", "schedules_for"]
+
+PRESETS = ("fast", "balanced", "accurate")
+"""Of a front: its cheapest candidate, its knee (the middle one where it has none), and its most accurate one."""
+
+_NAME = re.compile(r"[a-z][a-z0-9_-]{0,30}")
+_LONGEST = 40  # letters of a label, which becomes a part of a file's name
+
+
+def schedules_for(
+    run: Path, model: AdaptiveViT, texts: Sequence[str], picks: Sequence[str]
+) -> dict[str, TokenSchedule]:
+    """The schedules to export, by labels for their files; the label of a single one without a name is empty.
+
+    Args:
+        run: The run folder.
+        model: The run's model.
+        texts: As ``--schedule`` has them, each with a name before it or not (``NAME=taper:0.2``).
+        picks: As ``--pick`` has them; without any of both, what the search chose.
+
+    Raises:
+        ScheduleError: Texts and picks are given, two have one name, or a schedule does not fit.
+        RecordError: As ``schedule_for``.
+    """
+    if texts and picks:
+        raise ScheduleError(
+            f"--schedule and --pick both name a schedule, got {texts[0]} and {picks[0]}; give one of them"
+        )
+    if not texts and len(picks) < 2:
+        return {"": schedule_for(run, model, None, picks[0] if picks else None)}
+    if len(texts) == 1 and "=" not in texts[0]:
+        return {"": schedule_for(run, model, texts[0], None)}
+    found = {}
+    for number, text in enumerate(texts or picks, 1):
+        name, counts = _named(text)
+        label = name or _label(text, number)
+        if label in found:
+            raise ScheduleError(f"two schedules are called {label}; give each another name, such as mine={counts}")
+        found[label] = schedule_for(run, model, counts if texts else None, None if texts else text)
+    return found
+
+
+def presets_for(run: Path, model: AdaptiveViT, texts: Sequence[str]) -> dict[str, TokenSchedule]:
+    """The presets of a switchable file, cheapest first: of the schedules given, or of the run's front.
+
+    Three schedules without names are ``fast``, ``balanced`` and ``accurate`` by their multiply-adds.
+
+    Raises:
+        ScheduleError: Schedules that are not three need names, and do not have them; or one does not fit.
+        RecordError: None is given, and the run has no front.
+    """
+    from tavt_kit.models.macs import count_macs
+
+    if not texts:
+        return {name: schedule_for(run, model, None, name) for name in PRESETS}
+    named = [_named(text) for text in texts]
+    read = [(name, schedule_for(run, model, counts, None)) for name, counts in named]
+    read.sort(key=lambda one: count_macs(model, one[1]))
+    if not any(name for name, _ in named) and len(read) == len(PRESETS):
+        read = [(preset, schedule) for preset, (_, schedule) in zip(PRESETS, read, strict=True)]
+    names = [name for name, _ in read]
+    if not all(names) or len(set(names)) < len(names):
+        raise ScheduleError(
+            f"presets need names of their own, got {', '.join(texts)}; give --schedule fast=taper:0.3 and so on, or "
+            "three schedules without names"
+        )
+    return {str(name): schedule for name, schedule in read}
+
+
+def _named(text: str) -> tuple[str | None, str]:
+    """``fast=taper:0.2`` as its name and the rest; None where there is no name."""
+    name, equals, rest = text.partition("=")
+    if not equals:
+        return None, text
+    if not _NAME.fullmatch(name) or name == "switchable":
+        raise ScheduleError(
+            f"the name of a schedule is of small letters, digits, - and _, and begins with a letter, got {text!r}"
+        )
+    return name, rest
+
+
+def _label(text: str, number: int) -> str:
+    """A part of a file's name: the text itself where it is short."""
+    label = re.sub(r"[^a-z0-9.]+", "-", text.lower()).strip("-")
+    return label if 0 < len(label) <= _LONGEST else f"schedule-{number}"
+
+
+def schedule_for(run: Path, model: AdaptiveViT, schedule: str | None, pick: str | None) -> TokenSchedule:
+    """The schedule to export.
+
+    Args:
+        run: The run folder; ``front.json`` in it is what a search found.
+        model: The run's model.
+        schedule: As ``--schedule`` has it, or None.
+        pick: ``fast`` or ``cheapest``, ``balanced`` (the knee, or the middle where there is none), ``accurate`` or
+            ``best``, ``knee``, a limit such as ``latency=8ms``, or a place on the front counted from 0; None takes
+            what the search chose.
+
+    Raises:
+        ScheduleError: Both are given, or the schedule does not fit.
+        RecordError: The run has no front, or not that candidate.
+    """
+    from tavt_kit.core.candidate import schedule_of
+    from tavt_kit.core.schedule import JointSchedule, TokenSchedule
+
+    if schedule is not None:
+        if pick is not None:
+            raise ScheduleError(
+                f"--schedule and --pick both name a schedule, got {schedule} and {pick}; give one of them"
+            )
+        return TokenSchedule.parse(schedule, tokens=model.tokens, layers=model.layers, prefix=model.prefix)
+    front = _front(run)
+    if front is None:
+        raise RecordError(
+            f"{run} holds no search result (front.json) to take a schedule from; give --schedule, such as dense or "
+            "taper:0.2"
+        )
+    found = schedule_of(_candidate(front, pick, run))
+    size = found.image_size if isinstance(found, JointSchedule) else None
+    if size in (None, model.backbone.image_size):  # else it is for the model at that size
+        found.check(tokens=model.tokens, layers=model.layers, prefix=model.prefix)
+    return found
+
+
+def model_for(run: Path, model: AdaptiveViT, schedules: Mapping[str, TokenSchedule]) -> AdaptiveViT:
+    """The run's model as the schedules want it: those of a joint search may be for another image size or score.
+
+    Args:
+        run: The run folder.
+        model: As it was trained.
+        schedules: By labels.
+
+    Raises:
+        ScheduleError: They want different models, so that one export cannot hold them.
+        CheckpointError: The weights do not fit that size.
+    """
+    from tavt_kit.checkpoints import load_model
+    from tavt_kit.core.schedule import JointSchedule
+
+    joint = [one for one in schedules.values() if isinstance(one, JointSchedule)]
+    wanted = {(one.image_size, one.score) for one in joint} | {
+        (None, None) for one in schedules.values() if not isinstance(one, JointSchedule)
+    }
+    if len(wanted) > 1:
+        raise ScheduleError(
+            f"one export is of one image size and score, but {' and '.join(map(str, schedules.values()))} differ in "
+            "them; export each with a --pick and an --out of its own"
+        )
+    (size, score), *_ = wanted
+    if size is not None:
+        model = load_model(run, image_size=size)
+    if score is not None:
+        model.score = score
+    return model
+
+
+def precision_for(schedules: Mapping[str, TokenSchedule]) -> str:
+    """What they were searched in, where a joint search chose it; else f32.
+
+    Raises:
+        ScheduleError: They want different ones.
+    """
+    from tavt_kit.core.schedule import precision_of
+
+    wanted = {precision_of(one) or "f32" for one in schedules.values()}
+    if len(wanted) > 1:
+        raise ScheduleError(
+            f"{' and '.join(map(str, schedules.values()))} were found in different precisions; give --precision, or "
+            "export each with a --pick and an --out of its own"
+        )
+    return wanted.pop()
+
+
+def _front(run: Path) -> Mapping[str, Any] | None:
+    from tavt_kit.core.records import read_record
+
+    folder = run if run.is_dir() else run.parent
+    path = folder / "front.json"
+    return read_record(path, "fgvc-kit/front", 1) if path.is_file() else None
+
+
+def _candidate(front: Mapping[str, Any], pick: str | None, run: Path) -> Mapping[str, Any]:
+    """The picked candidate's record; the front is sorted by rising cost, and so by rising accuracy."""
+    candidates: list[Mapping[str, Any]] = front.get("candidates") or []
+    if not candidates:
+        raise RecordError(f"the front of {run} is empty; give --schedule")
+    metric = front.get("metric", "top1")
+    if pick in ("cheapest", "fast"):
+        return candidates[0]
+    if pick in ("best", "accurate"):
+        return max(candidates, key=lambda one: one.get(metric) or 0.0)
+    if pick == "balanced":
+        return candidates[_bend(front, len(candidates))]
+    if pick is None:
+        chosen = front.get("chosen")
+        if not isinstance(chosen, int) or not 0 <= chosen < len(candidates):
+            raise RecordError(
+                f"the search in {run} chose no schedule (verdict {front.get('verdict')}); give --pick cheapest, "
+                "--pick best or --schedule"
+            )
+        return candidates[chosen]
+    if pick == "knee":
+        return candidates[knee_of(front)]
+    if "=" in pick:
+        place = best_within(front, [pick])
+        if place is None:
+            raise RecordError(f"nothing on the front of {run} keeps to {pick}; see fgvc-kit show {run}")
+        return candidates[place]
+    if not pick.isdecimal() or int(pick) >= len(candidates):
+        raise RecordError(
+            f"--pick takes fast, balanced, accurate, cheapest, best, knee, a limit such as latency=8ms, or a place on "
+            f"the front from 0 to "
+            f"{len(candidates) - 1}, got {pick!r}"
+        )
+    return candidates[int(pick)]
+
+
+def _bend(front: Mapping[str, Any], candidates: int) -> int:
+    """The knee; of a front that bends nowhere, or the wrong way, the middle."""
+    place, last = knee_of(front), candidates - 1
+    return candidates // 2 if last > 1 and place in (0, last) else place

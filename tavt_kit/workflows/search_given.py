@@ -1,0 +1,202 @@
+"""Models of the user's own that a search is held against: ``--baseline FILE|RUN|NAME``."""
+
+from __future__ import annotations
+
+import difflib
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tavt_kit.checkpoints import is_run, load_model
+from tavt_kit.core.artifact_card import ArtifactCard, read_metadata
+from tavt_kit.core.device import TargetDevice
+from tavt_kit.core.model_card import read_card
+from tavt_kit.core.sealed import refuse_changed
+from tavt_kit.data.preprocess import Preprocessing
+from tavt_kit.errors import DataError, RecordError, TargetError, UnknownName, UnsupportedBackbone
+from tavt_kit.runtimes import FileSession, Session, open_file, open_module
+from tavt_kit.workflows.bench_things import FILES, macs_of
+from tavt_kit.workflows.search_contenders import Contender, Logits, Make, of_schedule, session_logits
+from tavt_kit.workflows.search_request import Request
+from tavt_kit.workflows.search_subject import Subject
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+    from torch import nn
+
+__all__ = ["check_given", "given_contenders"]
+
+
+def check_given(subject: Subject, request: Request) -> None:
+    """Look at every baseline before anything is written.
+
+    Raises:
+        UnknownName: It is neither a file, a run nor a name that timm knows.
+        DataError: It is of other classes, or no file of a model of images.
+        TargetError: The target cannot run such a file.
+    """
+    classes = subject.images.classes
+    for text in request.rivals:
+        path = Path(text)
+        if path.suffix in FILES:
+            _check_runtime(path, request.target)
+            card = _card_of(path)
+            if card is not None:
+                refuse_changed(path)
+                _check_classes(text, card.classes, classes)
+            else:
+                _opened(path, request, None)  # a file of another program is believed when it has been opened
+        elif is_run(text):
+            _check_classes(text, read_card(path if path.is_dir() else path.parent).classes, classes)
+        else:
+            _check_name(text)
+
+
+def given_contenders(subject: Subject, request: Request) -> list[Make]:
+    """How each of ``request.rivals`` is opened; they were checked."""
+    return [(Path(text).name or text, _maker(text, subject, request)) for text in request.rivals]
+
+
+def _maker(text: str, subject: Subject, request: Request) -> Callable[[], Contender]:
+    if Path(text).suffix in FILES:
+        return lambda: _of_file(Path(text), subject, request)
+    if is_run(text):
+        return lambda: _of_run(text, request)
+    return lambda: _of_name(text, subject, request)
+
+
+def _of_file(path: Path, subject: Subject, request: Request) -> Contender:
+    card = _card_of(path)
+    session = _opened(path, request, card)
+    if card is not None:
+        how = Preprocessing.from_record(card.model.preprocessing)
+        order = [card.classes.index(name) for name in subject.images.classes]
+        note = "" if card.is_dense else f"at {card.schedule}"
+        return Contender(path.name, "other", how, session_logits(session, how, order), lambda: session,
+                         macs_of(card), note)  # fmt: skip
+    height, width = session.input_shape[2:]
+    own = subject.preprocessing.image_size
+    how = subject.preprocessing.at((height or own[0], width or own[1]))
+    note = "says nothing of itself: classes taken in the order of the data, pictures prepared as for the model"
+    logits = session_logits(session, how)
+    return Contender(path.name, "other", how, _of_as_many(logits, len(subject.images.classes), path), lambda: session,
+                     None, note)  # fmt: skip
+
+
+def _opened(path: Path, request: Request, card: ArtifactCard | None) -> FileSession:
+    """The file on the search's target, or on a CPU where there is none."""
+    target = request.target if request.is_here else None
+    if target is None:
+        target = TargetDevice.parse(FILES[path.suffix]).resolved()
+    if card is not None and card.precision == "int8":
+        target = replace(target, precision="f32")  # a quantized file says itself what is in 8 bits
+    session = open_file(path, target, None if card is None else card.lengths)
+    if session.input_shape[0] not in (None, target.batch):
+        raise TargetError(
+            f"{path.name} takes batches of {session.input_shape[0]} alone, but the target has {target.batch}"
+        )
+    return session
+
+
+def _of_as_many(logits: Logits, classes: int, path: Path) -> Logits:
+    """The answers, refused where a foreign file has another number of classes."""
+
+    def checked(pixels: NDArray[np.uint8], labels: NDArray[np.int64]) -> NDArray[np.float32]:
+        found = logits(pixels, labels)
+        if found.ndim != 2 or found.shape[1] != classes:
+            raise DataError(f"{path.name} answers {found.shape[1:]}, but the data has {classes} classes")
+        return found
+
+    return checked
+
+
+def _of_run(text: str, request: Request) -> Contender:
+    model = load_model(text).eval()
+    path = Path(text)
+    name = (path if path.is_dir() else path.parent).name
+    note = "" if model.schedule.is_dense(model.tokens) else f"at {model.schedule}"
+    return of_schedule(model, model.schedule, name, "other", note, request)
+
+
+def _of_name(name: str, subject: Subject, request: Request) -> Contender:
+    """A timm model with random weights: it takes its time, but its answers mean nothing."""
+    target = request.target
+    module, size = _create(name, len(subject.images.classes), subject.preprocessing.image_size, request.seed)
+
+    def session() -> Session:
+        assert target is not None  # opened only to be measured
+        if target.precision != "int8" or target.runtime == "torch":
+            return open_module(module, target, (target.batch, 3, *size))
+        from tavt_kit.bench.graphs import module_graph
+        from tavt_kit.bench.timing import open_graph
+
+        begin = time.perf_counter()
+        return open_graph(module_graph(module, size, target), target, begin)
+
+    how = subject.preprocessing.at(size)
+    note = f"random weights at {size[1]} px: its time counts, its accuracy is not known"
+    return Contender(name, "other", how, None, session, _count(module, size), note)
+
+
+def _create(name: str, classes: int, size: tuple[int, int], seed: int) -> tuple[nn.Module, tuple[int, int]]:
+    """The model, and the image size that it takes: the search's own, where it is not bound to another."""
+    import torch
+
+    from tavt_kit.models.timm_import import timm
+
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        module: nn.Module = timm.create_model(name, num_classes=classes).eval()
+    config: Any = getattr(module, "pretrained_cfg", {})
+    if config.get("fixed_input_size"):
+        height, width = config["input_size"][1:]
+        size = int(height), int(width)
+    return module, size
+
+
+def _count(module: nn.Module, size: tuple[int, int]) -> int | None:
+    import torch
+
+    from tavt_kit.models.counting import count_by_tracing
+
+    try:
+        return count_by_tracing(module, torch.zeros(1, 3, *size))
+    except UnsupportedBackbone:
+        return None
+
+
+def _card_of(path: Path) -> ArtifactCard | None:
+    """What a file says of itself; ``None`` of a file of another program."""
+    try:
+        return read_metadata(path)
+    except RecordError:
+        return None
+
+
+def _check_runtime(path: Path, target: TargetDevice | None) -> None:
+    if target is not None and (target.runtime == "torch" or (target.runtime, path.suffix) == ("onnxruntime", ".xml")):
+        wanted = "openvino" if path.suffix == ".xml" else "onnxruntime or openvino"
+        raise TargetError(f"the baseline {path.name} runs on {wanted}, but the target is {target}; choose another one")
+
+
+def _check_classes(text: str, own: Sequence[str], classes: Sequence[str]) -> None:
+    if set(own) != set(classes):
+        odd = sorted(set(own) ^ set(classes))
+        raise DataError(
+            f"a baseline must know the classes of the data, but {len(odd)} are known to only one of {text} and the "
+            f"data ({', '.join(odd[:4])}{', ...' if len(odd) > 4 else ''}); give one that was trained on this data"
+        )
+
+
+def _check_name(name: str) -> None:
+    from tavt_kit.models.timm_import import timm
+
+    if not timm.is_model(name.partition(".")[0]):
+        near = difflib.get_close_matches(name, timm.list_models(), n=3, cutoff=0.6)
+        meant = f"; did you mean {', '.join(near)}?" if near else ""
+        raise UnknownName(
+            f"a baseline is an exported .onnx or .xml file, a run folder or a name that timm knows, got {name!r}{meant}"
+        )

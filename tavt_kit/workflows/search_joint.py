@@ -1,0 +1,266 @@
+"""The model as a joint search wants it: at another image size, with fewer layers, by another score, in fewer bits."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cache
+from typing import TYPE_CHECKING, TypeAlias, cast
+
+from tavt_kit.checkpoints.architecture import create, sketch
+from tavt_kit.checkpoints.fitting import fit
+from tavt_kit.core.device import TargetDevice
+from tavt_kit.core.latency_table import LatencyTable
+from tavt_kit.core.model_card import ModelCard
+from tavt_kit.core.schedule import JointSchedule, TokenSchedule, precision_of
+from tavt_kit.data import load_arrays, load_bytes, thin_out
+from tavt_kit.data.preprocess import Preprocessing
+from tavt_kit.errors import ExportError, MeasurementError, TargetError, TavtError
+from tavt_kit.evaluation.answer import Answer
+from tavt_kit.evaluation.shared_evaluation import SharedEvaluator
+from tavt_kit.evaluation.switchable_evaluation import SwitchableEvaluator
+from tavt_kit.models.macs import MacsFormula
+from tavt_kit.models.scores import SCORES
+from tavt_kit.models.wrap import wrap
+from tavt_kit.pruning.depth import spared_layers
+from tavt_kit.runtimes import check_available
+from tavt_kit.search.joint_space import JointSpace
+from tavt_kit.workflows.search_int8 import int8_session
+from tavt_kit.workflows.search_request import Request
+from tavt_kit.workflows.search_subject import Subject, pictures
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from tavt_kit.models.wrap import AdaptiveViT
+
+__all__ = ["JointEvaluator", "counting", "joint_space", "predicting", "target_of", "variant_of", "with_weakest"]
+
+_Key: TypeAlias = tuple[int, str, tuple[int, ...] | None]
+"""Of an evaluator: the model, the precision, and the layers that run where they are frozen into a graph."""
+
+_SHARES = (1.0, 0.875, 0.75, 0.625)
+"""Of the patches along a side: the image sizes that are tried, in whole patches."""
+
+_SPARED = 3
+"""A third of the layers may be left out, in the order of what their absence costs on this many training pictures:"""
+_LOOKED_AT = 48
+
+
+def joint_space(subject: Subject, request: Request) -> JointSpace:
+    """What the genes may be for this model, and the schedules over them; no picture is looked at.
+
+    How many layers may be left out is known, which ones is made up: where layers are alike the costs are the same.
+    ``with_weakest`` finds them.
+    """
+    model, plain = subject.model, subject.space
+    sizes = _sizes(subject) if "image-size" in request.joint else [(model.backbone.image_size, model.tokens)]
+    scores = [model.score]
+    if "score" in request.joint:
+        scores += [score for score in SCORES if score != model.score and _has(model, score)]
+    spared = range(1, 1 + model.layers // _SPARED) if "layers" in request.joint else ()
+    return JointSpace(
+        plain.tokens, plain.layers, plain.prefix, token_pooled=plain.token_pooled,
+        sizes=tuple(size for size, _ in sizes), at_size=tuple(tokens for _, tokens in sizes), spared=tuple(spared),
+        scores=tuple(scores), precisions=_precisions(request),
+    )  # fmt: skip
+
+
+def with_weakest(space: JointSpace, subject: Subject, request: Request) -> JointSpace:
+    """The same, leaving out as many layers, those whose absence costs least on training pictures.
+
+    Raises:
+        UnsupportedBackbone: No layer can be left out.
+        DataError: Training pictures cannot be read.
+    """
+    if "layers" not in request.joint:
+        return space
+    import torch
+
+    samples = thin_out(subject.images.split("train"), _LOOKED_AT)
+    seen = load_arrays(samples, subject.preprocessing, allow_unreadable=request.allow_unreadable)
+    images, labels = torch.from_numpy(seen.images), torch.from_numpy(seen.labels)
+    return replace(space, spared=tuple(spared_layers(subject.model, len(space.spared), images, labels)))
+
+
+def _precisions(request: Request) -> tuple[str, ...]:
+    """The target's own, and those of fewer bits.
+
+    Raises:
+        TargetError: The processor has no int8.
+    """
+    target = request.target
+    own = "f32" if target is None else target.precision
+    if target is None or "precision" not in request.joint:
+        return (own,)
+    import torch
+
+    from tavt_kit.runtimes.on_torch import is_bf16_faster
+
+    check_available(replace(target, precision="int8"))
+    halves = target.runtime == "openvino" and is_bf16_faster(torch.device("cpu"))
+    if halves:
+        try:
+            check_available(replace(target, precision="bf16"))
+        except TargetError:  # torch has kernels that OpenVINO has not
+            halves = False
+    return (own, *(["bf16"] if halves else []), "int8")
+
+
+def target_of(target: TargetDevice, schedule: TokenSchedule) -> TargetDevice:
+    """Where a schedule runs: the target, in the schedule's precision."""
+    return replace(target, precision=precision_of(schedule) or target.precision)
+
+
+def _sizes(subject: Subject) -> list[tuple[tuple[int, int], int]]:
+    """Image sizes in whole patches with the tokens of each, the model's own first; such as the family takes."""
+    model, (height, width) = subject.model, subject.preprocessing.image_size
+    (rows, columns), card = model.grid, subject.card
+    found = {(height, width): model.tokens}
+    for share in _SHARES[1:]:
+        row, column = max(2, round(rows * share)), max(2, round(columns * share))
+        size = (height * row // rows, width * column // columns)
+        try:
+            tokens = wrap(sketch(card.name, {**card.arguments, "img_size": list(size)})).tokens
+        except TavtError:  # a size that this family does not take
+            continue
+        if tokens < min(found.values()):
+            found[size] = tokens
+    return list(found.items())
+
+
+def _has(model: AdaptiveViT, score: str) -> bool:
+    return score != "cls" or getattr(model.backbone, "has_class_token", True)
+
+
+def variant_of(subject: Subject, schedule: TokenSchedule) -> AdaptiveViT:
+    """The model that a schedule is of; made once, on the device of the subject's, whose weights it shares or copies."""
+    if not isinstance(schedule, JointSchedule) or (schedule.image_size, schedule.score) == (None, None):
+        return subject.model
+    size, score = schedule.image_size, schedule.score or subject.model.score
+    key = size, score
+    if key not in subject.variants:
+        card, bare = subject.card, subject.model.bare
+        if size is not None:
+            how = Preprocessing.from_record(card.preprocessing).at(size)
+            arguments = {"num_classes": len(card.classes), **card.arguments, "img_size": list(size)}
+            card = replace(card, arguments=arguments, preprocessing=how.as_record())
+            weights = bare.state_dict()
+            bare = create(card.name, arguments)
+            fit(bare, weights, card.name)
+            bare.to(next(subject.model.parameters()).device)
+        made = wrap(bare, score, subject.model.pool, subject.model.reduction).eval()
+        made.card = replace(card, score=score)
+        subject.variants[key] = made
+    return subject.variants[key]
+
+
+def counting(subject: Subject) -> Callable[[TokenSchedule], int]:
+    """Multiply-adds of a schedule, by the model that it is of."""
+    formula = cache(MacsFormula.of)
+
+    def macs(schedule: TokenSchedule) -> int:
+        return formula(variant_of(subject, schedule)).macs(schedule)
+
+    return cache(macs)
+
+
+def predicting(subject: Subject, tables: Mapping[str | None, LatencyTable]) -> Callable[[TokenSchedule], float]:
+    """Predicted milliseconds; of another image size by the same layers, the stem by its share of the patches.
+
+    Another score is predicted as the model's own: the measurement at the end tells them apart.
+
+    Args:
+        subject: The model.
+        tables: By precision; ``None`` for the target's own.
+    """
+
+    @cache
+    def at(tokens: int, precision: str | None) -> LatencyTable:
+        table = tables[precision]
+        if tokens == table.tokens:
+            return table
+        share = (tokens - table.prefix) / (table.tokens - table.prefix)
+        return replace(table, tokens=tokens, cells=replace(table.cells, stem_ms=table.cells.stem_ms * share))
+
+    def milliseconds(schedule: TokenSchedule) -> float:
+        return at(variant_of(subject, schedule).tokens, precision_of(schedule)).predict(schedule)
+
+    return cache(milliseconds)
+
+
+@dataclass(slots=True)
+class JointEvaluator(SharedEvaluator):
+    """A ``SharedEvaluator`` of the model as it is, which hands schedules of other variants on to evaluators of these.
+
+    Args:
+        subject: Model and pictures.
+        request: Which pictures.
+    """
+
+    subject: Subject = field(kw_only=True)
+    request: Request = field(kw_only=True)
+    _of: dict[_Key, SharedEvaluator] = field(default_factory=dict, init=False)
+    _read: dict[Preprocessing, NDArray[np.uint8]] = field(default_factory=dict, init=False)
+
+    def look(self, schedules: Sequence[TokenSchedule], start: int, stop: int) -> Iterator[tuple[TokenSchedule, Answer]]:
+        """Those of one variant together."""
+        groups: dict[_Key, list[TokenSchedule]] = {}
+        for schedule in schedules:
+            groups.setdefault(self._key(schedule), []).append(schedule)
+        for members in groups.values():
+            try:
+                own = self._evaluator(members[0])
+            except ExportError as error:  # told for each, and the search goes on
+                yield from ((one, Answer(None, 0.0, str(error))) for one in members)
+                continue
+            yield from (
+                SharedEvaluator.look(self, members, start, stop) if own is self else own.look(members, start, stop)
+            )
+
+    def predicted(self, schedule: TokenSchedule) -> NDArray[np.int64]:
+        try:
+            own = self._evaluator(schedule)
+        except ExportError as error:
+            raise MeasurementError(str(error)) from None
+        return SharedEvaluator.predicted(self, schedule) if own is self else own.predicted(schedule)
+
+    def at(self, precision: str) -> JointEvaluator:
+        """The same in another precision; what is read and made for other variants is shared."""
+        other = replace(self, precision=precision)
+        other._of, other._read = self._of, self._read
+        return other
+
+    def _key(self, schedule: TokenSchedule) -> _Key:
+        """Schedules of one key are answered together: a quantized graph runs the layers that it was made of."""
+        precision = precision_of(schedule) or self.precision
+        layers = schedule.executed if precision == "int8" else None
+        return id(variant_of(self.subject, schedule)), precision, layers
+
+    def _evaluator(self, schedule: TokenSchedule) -> SharedEvaluator:
+        model, key = variant_of(self.subject, schedule), self._key(schedule)
+        _, precision, executed = key
+        if model is self.model and precision == self.precision:
+            return self
+        if key not in self._of:
+            how = Preprocessing.from_record(cast(ModelCard, model.card).preprocessing)
+            given = model, self._pictures(how), self.labels, how
+            if precision == "int8":
+                session = int8_session(self.subject, self.request, model, executed)
+                own: SharedEvaluator = SwitchableEvaluator(
+                    *given, precision=precision, scoring=self.scoring, session=session, executed=executed
+                )
+            else:
+                own = SharedEvaluator(*given, precision=precision, scoring=self.scoring)
+            self._of[key] = own
+        return self._of[key]
+
+    def _pictures(self, how: Preprocessing) -> NDArray[np.uint8]:
+        if how == self.preprocessing:
+            own: NDArray[np.uint8] = self.pixels[:]
+            return own
+        if how not in self._read:
+            allowed = self.request.allow_unreadable
+            self._read[how] = load_bytes(pictures(self.subject, self.request), how, allow_unreadable=allowed).pixels
+        return self._read[how]

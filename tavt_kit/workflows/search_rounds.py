@@ -1,0 +1,217 @@
+"""Searching and measuring in turn: where the target proves faster or slower than predicted, the search goes on."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any
+
+from tavt_kit.core.accuracy import PairedDifference
+from tavt_kit.core.schedule import TokenSchedule
+from tavt_kit.evaluation.answer import Answer, paired
+from tavt_kit.search import Costs, Objectives, SearchResult, Store, search
+from tavt_kit.search.final import Final, Measure, confirm
+from tavt_kit.search.joint_space import GENES
+from tavt_kit.verbs.search_live import live, say_stage
+from tavt_kit.workflows.search_evaluator import Judges
+from tavt_kit.workflows.search_memory import SearchMemory
+from tavt_kit.workflows.search_request import Request
+from tavt_kit.workflows.search_rivals import Rivals
+from tavt_kit.workflows.search_subject import Subject
+from tavt_kit.workflows.search_target import SLACK, measured_on
+
+__all__ = ["Rounds"]
+
+_OFF = 0.1
+"""Relative error of the predictions, as measured in the end, above which the search goes on by corrected ones."""
+
+_SAME = 0.01
+"""The same where nothing measured keeps to the budget: smaller errors are the measurement's own."""
+
+_SAME_MEMORY = 0.001
+"""Likewise of peak memory, of which schedules differ by little."""
+
+_STATISTICS = {"throughput": "p50", "memory": "memory"}
+"""By which tail a limit without a statistic of its own is corrected."""
+
+_CORRECTIONS = 3
+"""How often at most: a machine whose speed changes all the time is never predicted right."""
+
+
+@dataclass(frozen=True)
+class Rounds:
+    """One search with its confirmation, and further ones half as long where predictions were off.
+
+    Args:
+        subject: Model and pictures.
+        request: What is asked.
+        store: Keeps answers, and the correction, so that a continued search takes the same way.
+        judges: Who answers on val; finalists are evaluated once more where the quick way is not the exact one.
+        costs: Of schedules, as predicted.
+        rivals: What the front is held against.
+        memory: Of schedules, where it was asked about.
+    """
+
+    subject: Subject
+    request: Request
+    store: Store
+    judges: Judges
+    costs: Costs
+    rivals: Rivals
+    memory: SearchMemory
+
+    def run(self) -> tuple[SearchResult, Final]:
+        """The result, and what was measured and chosen; then the baselines are measured too."""
+        costs, final = self.costs, None
+        result = self._search(costs, None)
+        choice = next(iter(result.ranked(self.request.budget)), result.dense)
+        self.rivals.prepare(choice, any(one.origin == "taper" for one in result.whole))
+        for done in range(_CORRECTIONS):
+            tails = self.store.note(f"corrected tails {done}")
+            if tails is None:
+                final = self._confirm(result, final, rounds=1, last=False)
+                tails = self._correction(costs, final)
+                self.store.keep(f"corrected tails {done}", tails)
+            if not tails:
+                break
+            say_stage("The target takes more or less than was predicted; searching on by what was measured.")
+            costs = replace(costs, tails=tails)
+            result = self._search(costs, result)
+        else:
+            done = _CORRECTIONS
+        final = self._confirm(result, final)
+        if self._measure is not None and self.rivals.waiting:  # all finalists were measured by an earlier round
+            self._measure([result.dense.schedule])
+        return _said(result, done), final
+
+    def bought(self, final: Final) -> list[dict[str, Any]]:
+        """Of each gene of the choice that is not the model's own, and of dropping: the choice without it, measured too.
+
+        Args:
+            final: As ``run`` gave it.
+        """
+        pick, space = final.pick, self.subject.joint
+        if pick is None or space is None:
+            return []
+        dense = self.subject.space.dense
+        without = {gene: space.given(pick.schedule, **{gene: 0}) for gene in GENES}
+        without["tokens"] = space.undropped(pick.schedule)
+        without = {
+            gene: schedule
+            for gene, schedule in without.items()
+            if schedule != pick.schedule and self._exact(schedule).failure is None
+        }
+        times: dict[TokenSchedule, float] = {}
+        if self._measure is not None and without:
+            shown = list(dict.fromkeys([dense, pick.schedule, *without.values()]))
+            times = {one: run.median for one, run in zip(shown, self._measure(shown), strict=True)}
+        return [
+            {
+                "gene": gene,
+                "without": {
+                    "text": str(schedule),
+                    "macs": self.costs.macs(schedule),
+                },
+                "difference": self._exactly_against(schedule, pick.schedule).as_record(),
+                "macs_ratio": pick.macs / self.costs.macs(schedule),
+                "time_ratio": times[pick.schedule] / times[schedule] if times else None,
+            }
+            for gene, schedule in without.items()
+        ]
+
+    def _search(self, costs: Costs, after: SearchResult | None) -> SearchResult:
+        request, wanted = self.request, self.request.evaluations
+        with live() as watch:
+            return search(
+                self.subject.space, self.judges.evaluate, costs=costs, budget=request.budget,
+                evaluations=wanted if after is None else after.evaluations + (wanted + 1) // 2,
+                max_seconds=request.max_seconds, population=request.population, seed=request.seed,
+                algorithm=request.algorithm, objectives=self._objectives,
+                seeds=self.subject.seeds(request), slack=SLACK if request.is_here else 0.0,
+                store=self.store, after=after, on_progress=watch, learn=self.judges.learn,
+            )  # fmt: skip
+
+    def _confirm(self, result: SearchResult, before: Final | None, rounds: int = 3, last: bool = True) -> Final:
+        if self.request.is_here:
+            say_stage(f"Measuring the best of {result.evaluations} schedules end to end on {self.request.target}.")
+        dense = result.dense.schedule
+        settled = last and self.judges.exact is not self.judges.quick
+        return confirm(
+            result,
+            self.request.budget,
+            measure=self._measure,
+            peaks=self.memory.peaks,
+            compare=lambda schedule: self._against(dense, schedule),
+            exact=(self._exact, lambda schedule: self._exactly_against(dense, schedule)) if settled else None,
+            number=self.request.final,
+            rounds=rounds,
+            before=before,
+            tails=self.costs.tails,
+        )
+
+    def _exact(self, schedule: TokenSchedule) -> Answer:
+        """What the result shows, evaluated once, whichever run of this search did it."""
+        exact = self.judges.exact
+        known = self.store.get(schedule, final=True)
+        if known is None and exact is self.judges.quick:
+            known = self.store.get(schedule)
+            if known is not None and known.accuracy is not None and known.accuracy.n < len(exact.labels):
+                known = None  # stopped early
+        if known is None:
+            known = exact.answer(schedule)
+            self.store.put(schedule, known, final=True)
+        return known
+
+    def _exactly_against(self, before: TokenSchedule, after: TokenSchedule) -> PairedDifference:
+        """The second minus the first, in the precision of the target."""
+        answers = self._exact(before), self._exact(after)
+        return _paired(answers) or self.judges.exact.against(before, after)
+
+    def _against(self, dense: TokenSchedule, schedule: TokenSchedule) -> PairedDifference:
+        """Candidate minus dense, by the bits that were stored; whoever evaluated, nothing is evaluated twice."""
+        answers = self.store.get(dense), self.store.get(schedule)
+        return _paired(answers) or self.judges.quick.against(dense, schedule)
+
+    @cached_property
+    def _measure(self) -> Measure | None:
+        """One for all confirmations, so that the dense model is converted once."""
+        dense_ms = self.costs.predicted(self.subject.space.dense)
+        return measured_on(self.subject, self.request, dense_ms, self.rivals)
+
+    @cached_property
+    def _objectives(self) -> Objectives:
+        """As asked, top-1 where no metric is."""
+        return replace(self.request.weighed, metric=self.request.metrics[0])
+
+    def _correction(self, costs: Costs, final: Final) -> dict[str, float]:
+        """The tails to go on with; empty where predictions were right, or no schedule would fit any more.
+
+        Where nothing that was measured keeps to the budget, what was measured counts however near it was.
+        """
+        limits = self.request.budget.of("latency", "throughput", "memory")
+        names = {_STATISTICS.get(limit.quantity, limit.statistic) for limit in limits}
+        found = {name: tail for name, tail in final.tails.items() if name in names}
+        missed = final.pick is None and final.over > 0
+        allowed = {name: (_SAME_MEMORY if name == "memory" else _SAME) if missed else _OFF for name in found}
+        if not any(abs(tail / costs.tails.get(name, 1.0) - 1) > allowed[name] for name, tail in found.items()):
+            return {}
+        corrected = replace(costs, tails={**costs.tails, **found})
+        fits = corrected.fits(self.request.budget, SLACK)
+        return dict(corrected.tails) if any(map(fits, self.subject.space.ends)) else {}
+
+
+def _paired(answers: Iterable[Answer | None]) -> PairedDifference | None:
+    """By the bits of two answers; ``None`` where one of them is unknown, or was stopped early."""
+    bits = [answer.right for answer in answers if answer is not None and answer.right is not None]
+    return paired(*bits) if len(bits) == 2 and bits[0].shape == bits[1].shape else None
+
+
+def _said(result: SearchResult, corrections: int) -> SearchResult:
+    """With how often the predictions were corrected, and why no more."""
+    if not corrections:
+        return result
+    times = "once" if corrections == 1 else f"{corrections} times"
+    why = ", the most there are" if corrections == _CORRECTIONS else ", then held against it again"
+    told = f"{result.stopped_because}, the predictions corrected {times} by what was measured{why}"
+    return replace(result, stopped_because=told)

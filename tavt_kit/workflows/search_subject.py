@@ -1,0 +1,258 @@
+"""What is searched: the model and its pictures, and the run folder that is tied to them."""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+from tavt_kit.checkpoints import is_run, open_model, save_model
+from tavt_kit.checkpoints.folder import read_run
+from tavt_kit.core.model_card import ModelCard
+from tavt_kit.core.records import read_record
+from tavt_kit.core.schedule import TokenSchedule
+from tavt_kit.data import ImageSet, Sample, inherit_split, load_images
+from tavt_kit.data.inherited import inherited_images
+from tavt_kit.data.loading import thin_out
+from tavt_kit.data.preprocess import Preprocessing
+from tavt_kit.errors import DataError, RecordError
+from tavt_kit.evaluation.scoring import Scoring
+from tavt_kit.models.wrap import AdaptiveViT
+from tavt_kit.runtimes import FileSession, Session
+from tavt_kit.search import Space
+from tavt_kit.search.joint_space import JointSpace
+from tavt_kit.search.racing import stratified
+from tavt_kit.verbs.options import BadOption
+from tavt_kit.workflows.listed_schedules import listed_schedules
+from tavt_kit.workflows.search_request import Request
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+    from torch import Tensor
+
+__all__ = ["RECIPE", "Subject", "check_place", "clear", "open_subject", "pictures", "settle", "sha256_pictures"]
+
+RECIPE = ("recipe.json", "fgvc-kit/recipe", 1)
+
+_FILES = ("recipe.json", "front.json", "candidates.csv", "kept.json",
+          "profile.json", "report.html", "report.md", "report.csv", "report.json")  # fmt: skip
+_COPIES = ("model.safetensors", "model.json", "split.json")
+
+
+@dataclass(frozen=True, slots=True)
+class Subject:
+    """A model with its pictures.
+
+    Args:
+        model: Wrapped, in eval mode, on the CPU.
+        images: With the split that the model was trained on.
+        weights: SHA-256 of all tensors, names and shapes.
+        opened: Sessions that stay open on the target.
+        joint: What further genes may be; ``None`` for a search of token counts alone.
+        variants: The model as these genes want it, as far as it was made.
+        quantized: Int8 sessions of these by the layers that run, whose counts are an input.
+    """
+
+    model: AdaptiveViT
+    images: ImageSet
+    weights: str
+    opened: dict[TokenSchedule, Session] = field(default_factory=dict, compare=False)
+    joint: JointSpace | None = None
+    variants: dict[object, AdaptiveViT] = field(default_factory=dict, compare=False)
+    quantized: dict[tuple[int, tuple[int, ...] | None], FileSession] = field(default_factory=dict, compare=False)
+
+    @property
+    def card(self) -> ModelCard:
+        """The model's card."""
+        return cast(ModelCard, self.model.card)
+
+    @property
+    def preprocessing(self) -> Preprocessing:
+        """The model's."""
+        return Preprocessing.from_record(self.card.preprocessing)
+
+    @property
+    def space(self) -> Space:
+        """The schedules of the model."""
+        if self.joint is not None:
+            return self.joint
+        model = self.model
+        return Space(model.tokens, model.layers, model.prefix, token_pooled=model.token_pooled)
+
+    def seeds(self, request: Request) -> list[TokenSchedule]:
+        """The schedules to begin with, read for this model: the user's, then those of an earlier front."""
+        model = self.model
+        sizes = {"tokens": model.tokens, "layers": model.layers, "prefix": model.prefix}
+        texts = listed_schedules(model, request.schedules, request.front)
+        return [TokenSchedule.parse(text, **sizes) for text in texts]
+
+    def check_metrics(self, request: Request) -> None:
+        """Raise DataError for a metric that the pictures of val cannot give."""
+        import numpy as np
+
+        shown = thin_out(self.images.split("val"), request.limit)
+        Scoring(request.metrics, np.array([sample.label for sample in shown]), self.card.classes)
+
+    def ties(self, request: Request) -> dict[str, Any]:
+        """What the answers of a search depend on, besides the schedule."""
+        carried: dict[str, Any] = {} if request.profile is None else {"profile": request.profile.digest}
+        if self.joint is not None:
+            joint = self.joint
+            sizes = [list(size) for size in joint.sizes]
+            carried["joint"] = {"sizes": sizes, "spared": list(joint.spared), "scores": list(joint.scores),
+                                "precisions": list(joint.precisions)}  # fmt: skip
+        return carried | {
+            "model": self.card.name,
+            "weights": self.weights,
+            "preprocessing": dict(self.card.preprocessing),
+            "score": self.model.score,
+            "pool": self.model.pool,
+            **({} if self.model.reduction == "drop" else {"reduction": self.model.reduction}),
+            "data": self.images.name,
+            "split": self.images.sha256,
+            "limit": request.limit,
+            "allow_unreadable": request.allow_unreadable,
+            "target": None if request.target is None else str(request.target),
+            "precision": request.looks.precision,
+            "evaluate_on": request.looks.runtime,
+            "screen": request.screen if request.races else 0,
+            "metrics": list(request.metrics),
+        }
+
+
+def open_subject(request: Request) -> Subject:
+    """Open the model and the pictures it was trained on.
+
+    Raises:
+        TavtError: Neither can be had, or their classes differ.
+    """
+    trained = is_run(request.model)
+    if trained and request.weights is not None:
+        raise BadOption(f"--weights is for a model given by name, but {request.model} is a run with weights of its own")
+    if trained:
+        images = inherited_images(Path(request.model), request.data)
+    elif request.data is None:
+        raise DataError("a search needs pictures: give --data with a folder, a CSV list, elpv or textile")
+    else:
+        images = load_images(request.data, seed=request.seed)
+    model = open_model(
+        request.model,
+        weights=request.weights or "hub",
+        classes=None if trained else images.classes,
+        image_size=request.image_size,
+        seed=request.seed,
+        score=request.score,
+        pool=request.pool,
+        reduction=request.reduction,
+    )
+    card = cast(ModelCard, model.card)
+    if card.classes != images.classes:
+        raise DataError(
+            f"the model knows the classes {_some(card.classes)}, but {images.name} has {_some(images.classes)}; "
+            "give the data it was trained on"
+        )
+    pictures = len(images.split("val"))
+    if request.limit is not None and request.limit > pictures:
+        raise DataError(
+            f"--limit asks for {request.limit} pictures, but the split val of {images.name} has {pictures}; give "
+            "at most that many, or no limit"
+        )
+    model.eval()
+    return Subject(model, images, _sha256(model.state_dict()))
+
+
+def pictures(subject: Subject, request: Request) -> list[Sample]:
+    """Those of val that a search looks at, in an order in which the first of them, however many, are like all."""
+    samples = thin_out(subject.images.split("val"), request.limit)
+    return [samples[place] for place in stratified([sample.label for sample in samples])]
+
+
+def check_place(subject: Subject, request: Request) -> None:
+    """See that the output folder may become a run of this model and split, before anything is written there.
+
+    Raises:
+        RecordError: The folder holds another model.
+    """
+    out = request.out
+    if not is_run(out) or (request.fresh and _copied(out)):
+        return
+    card, tensors = read_run(out)
+    if _sha256(tensors) != subject.weights or _use(card) != _use(subject.card):
+        raise RecordError(
+            f"{out} is a run of another model ({_told(card)}) than {request.model} ({_told(subject.card)}); "
+            "choose another --out"
+        )
+
+
+def settle(subject: Subject, request: Request) -> bool:
+    """Make the output folder a run of this model and split, or refuse it if it is another's.
+
+    Returns:
+        Whether the model was copied into it, now or by an earlier run of this search.
+
+    Raises:
+        RecordError: The folder holds another model.
+        DataError: The folder holds another split.
+    """
+    check_place(subject, request)
+    out, new = request.out, not is_run(request.out)
+    if new:
+        save_model(out, subject.model, subject.card)
+    inherit_split(out, subject.images)
+    return new or _copied(out)
+
+
+def clear(out: Path) -> None:
+    """Remove what a search wrote; a model and a split only where the search itself had copied them there."""
+    for name in (*_FILES, *(_COPIES if _copied(out) else ())):
+        (out / name).unlink(missing_ok=True)
+    shutil.rmtree(out / "thumbnails", ignore_errors=True)
+
+
+def _copied(out: Path) -> bool:
+    """Whether a search had copied its model into the folder."""
+    try:
+        return bool(read_record(out / RECIPE[0], *RECIPE[1:]).get("copied", False))
+    except RecordError:
+        return False
+
+
+def _use(card: ModelCard) -> tuple[object, ...]:
+    """What a card says of how the weights are used."""
+    return card.name, card.score, card.pool, card.reduction, dict(card.preprocessing), card.classes
+
+
+def _told(card: ModelCard) -> str:
+    return f"{card.name}, score {card.score}, pool {card.pool}, reduction {card.reduction}"
+
+
+def _sha256(tensors: Mapping[str, Tensor]) -> str:
+    """Of every tensor's name, kind, shape and bytes: the same weights in another file are the same."""
+    digest = hashlib.sha256()
+    for name in sorted(tensors):
+        array = tensors[name].detach().cpu().contiguous()
+        digest.update(f"{name} {array.dtype} {tuple(array.shape)}".encode())
+        digest.update(array.reshape(-1).view(dtype=_bytes_of(array)).numpy().tobytes())
+    return digest.hexdigest()
+
+
+def sha256_pictures(pixels: NDArray[np.uint8], labels: NDArray[np.int64]) -> str:
+    """Of prepared pictures and their classes: names may stay while files change."""
+    digest = hashlib.sha256(f"{pixels.shape} {labels.tolist()}".encode())
+    for picture in pixels:
+        digest.update(picture.tobytes())
+    return digest.hexdigest()
+
+
+def _bytes_of(tensor: Tensor) -> Any:
+    import torch
+
+    return torch.uint8 if tensor.numel() else tensor.dtype
+
+
+def _some(names: tuple[str, ...]) -> str:
+    return f"{', '.join(names[:4])}{', ...' if len(names) > 4 else ''} ({len(names)})"

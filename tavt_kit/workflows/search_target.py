@@ -1,0 +1,282 @@
+"""The target of a search: the table of its layers, the costs that rest on it, and whole passes measured there."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from tavt_kit.bench import Protocol, measure_schedules, measure_table, random_images
+from tavt_kit.bench.passes import BRIEF, open_schedule
+from tavt_kit.core.budget import Budget
+from tavt_kit.core.device import TargetDevice
+from tavt_kit.core.latency_table import LatencyTable, tails_of
+from tavt_kit.core.measurement import Measurement
+from tavt_kit.core.records import read_record, sha256_text, write_record
+from tavt_kit.core.schedule import TokenSchedule, precision_of
+from tavt_kit.errors import TargetError
+from tavt_kit.runtimes import Images, Session
+from tavt_kit.search import Costs, Store
+from tavt_kit.search.feasibility import Reach, reach_of
+from tavt_kit.verbs.progress import watching
+from tavt_kit.workflows.search_joint import counting, predicting, target_of, variant_of
+from tavt_kit.workflows.search_request import Request
+from tavt_kit.workflows.search_rivals import Rivals
+from tavt_kit.workflows.search_subject import Subject
+
+__all__ = [
+    "SLACK",
+    "check_profile",
+    "measured_on",
+    "measured_reach",
+    "read_profile",
+    "timed",
+]
+
+PROFILE = ("profile.json", "fgvc-kit/profile", 1)
+
+SLACK = 0.03
+"""How much a predicted latency may exceed its budget: the table's error; the measurement at the end decides."""
+
+_LONGEST = 3.0
+"""Seconds of timed runs for each finalist, where the machine is not quiet: a dozen of them wait for each other."""
+
+_RUNS = 40
+"""Runs of each finalist at least, whatever they take: an upper bound of the p90 needs 29."""
+
+_RUNS_P99 = 320
+"""The same where a p99 is limited: its upper bound needs 299."""
+
+_MEMORY = 3e9
+"""Bytes of weights open at once in the final measurement; what exceeds them is measured in several groups."""
+
+
+def measured_reach(subject: Subject, request: Request) -> tuple[list[Reach], dict[str, float]]:
+    """The feasibility of the latency budgets, and the tails: by measuring the two ends briefly, or by a profile."""
+    assert request.target is not None  # asked for timed searches only
+    space, tails, slack = subject.space, dict[str, float](), 0.0
+    if request.profile is not None:
+        medians = {end: request.profile.predict(end) for end in (space.dense, *space.ends)}
+        tails = request.profile.believed_tails
+    else:
+        with watching("measuring the dense and the smallest schedule") as tell:
+            tell("measuring the dense and the smallest schedule", None)
+            ends = space.dense, *space.ends
+            runs = _passes(subject, request.target, ends, BRIEF, request.seed)
+        medians, tails, slack = {end: run.median for end, run in zip(ends, runs, strict=True)}, tails_of(runs), SLACK
+    costs = Costs(counting(subject), medians.__getitem__, request.target, tails)
+    return reach_of(space, costs, Budget(request.budget.of("latency", "throughput")), slack=slack), dict(tails)
+
+
+def timed(subject: Subject, request: Request, store: Store, tails: Callable[[], dict[str, float]]) -> Costs:
+    """The costs of schedules on the target, from a table measured now or by an earlier run of this search.
+
+    Args:
+        subject: The model.
+        request: Names the target.
+        store: Where the table is kept, so that a continued search predicts the very same.
+        tails: Checks the budget by a brief measurement, before the table is made.
+    """
+    target = request.target
+    assert target is not None
+    key = f"profile {sha256_text(json.dumps(subject.ties(request), sort_keys=True))}"
+    known = store.note(key)
+    if known is None:
+        seen = tails()
+        table = request.profile or _table(subject, target, request.seed, _dense_session(subject, target))
+        known = {"tails": seen, "table": table.as_record(), "others": _other_tables(subject, target, request.seed)}
+        store.keep(key, known)
+    records = {None: known["table"], **known.get("others", {})}
+    tables = {precision: LatencyTable.from_record(record) for precision, record in records.items()}
+    write_record(request.out / PROFILE[0], *PROFILE[1:], known["table"])
+    return Costs(counting(subject), predicting(subject, tables), target, known["tails"])
+
+
+def measured_on(
+    subject: Subject, request: Request, dense_ms: float | None, rivals: Rivals
+) -> Callable[[Sequence[TokenSchedule]], list[Measurement]] | None:
+    """Measures schedules on the target, in groups, the first schedule in each; ``None`` where it is not here.
+
+    Args:
+        subject: The model.
+        request: Names the target.
+        dense_ms: About what the dense model takes, as far as it is known.
+        rivals: Those that are open are measured along, the first time.
+    """
+    target = request.target
+    if target is None or request.profile is not None:
+        return None
+
+    def measure(schedules: Sequence[TokenSchedule]) -> list[Measurement]:
+        first, *others = schedules
+        protocol = _final_protocol(dense_ms, request.budget)
+        size, waiting = _group_size(subject), [*others, *rivals.waiting]
+        groups = [waiting[start : start + size] for start in range(0, len(waiting), size)] or [[]]
+        found: list[Measurement] = []
+        with watching("measuring") as tell:
+            for done, group in enumerate(groups):
+                tell(f"measuring {len(group)} models and dense, {done + 1} of {len(groups)}", done / len(groups))
+                chosen = [first, *(one for one in group if isinstance(one, TokenSchedule))]
+                names = [one for one in group if isinstance(one, str)]
+                runs = _passes(subject, target, chosen, protocol, request.seed, rivals.opened(names))
+                rivals.note(names, runs[len(chosen) :], runs[0])
+                runs = runs[: len(chosen)]
+                if not found:
+                    found = runs
+                else:
+                    found += [run.at_pace(found[0].median / runs[0].median) for run in runs[1:]]
+        return found
+
+    return measure
+
+
+def read_profile(path: Path, asked: str | None, precision: str | None) -> LatencyTable:
+    """The table of ``profile.json``, of any machine.
+
+    Args:
+        path: The file, or its folder.
+        asked: ``--target``, where it was given too.
+        precision: Likewise.
+
+    Raises:
+        RecordError: It is no profile, or half of one.
+        TargetError: It is of another target than the one asked for.
+    """
+    table = LatencyTable.from_record(read_record(path / PROFILE[0] if path.is_dir() else path, *PROFILE[1:]))
+    if asked is not None or precision is not None:
+        found = table.target
+        wanted = TargetDevice.parse(asked or f"{found.runtime}:{found.processor}", precision=precision)
+        if wanted != (found if wanted.threads is not None else replace(found, threads=None)):
+            raise TargetError(
+                f"the profile {path} is of {found}, but {wanted} is asked for; leave --target and --precision "
+                "out, or make a profile of that target"
+            )
+    return table
+
+
+def check_profile(subject: Subject, profile: LatencyTable) -> None:
+    """Raise RecordError where a profile is of another model than the subject's."""
+    model = subject.model
+    profile.check_model(
+        model=subject.card.name,
+        image_size=subject.preprocessing.image_size,
+        tokens=model.tokens,
+        layers=model.layers,
+        prefix=model.prefix,
+        score=model.score,
+        pool=model.pool,
+        reduction=model.reduction,
+        macs=counting(subject)(subject.space.dense),
+    )
+
+
+def _group_size(subject: Subject) -> int:
+    """Finalists open at once beside the dense model; each has compiled weights of its own."""
+    weights = sum(parameter.numel() for parameter in subject.model.parameters()) * 4
+    return max(2, int(_MEMORY // weights) - 1)
+
+
+def _final_protocol(dense_ms: float | None, budget: Budget) -> Protocol:
+    """The documented protocol, cut short for fast models on a restless machine, never below the runs it takes."""
+    runs = _RUNS_P99 if any(limit.statistic == "p99" for limit in budget.of("latency")) else _RUNS
+    longest = min(60.0, max(_LONGEST, runs * (dense_ms or 0.0) / 1e3))
+    return Protocol(min_seconds=1.5, max_seconds=longest, min_runs=runs, warmup_seconds=1.0)
+
+
+def _other_tables(subject: Subject, target: TargetDevice, seed: int) -> dict[str, Any]:
+    """Of the further precisions of a joint search."""
+    further = () if subject.joint is None else subject.joint.precisions[1:]
+    return {
+        precision: _table(subject, replace(target, precision=precision), seed, None).as_record()
+        for precision in further
+    }
+
+
+def _table(
+    subject: Subject, target: TargetDevice, seed: int, opened: dict[TokenSchedule, Session] | None
+) -> LatencyTable:
+    import numpy as np
+
+    with watching(f"timing the layers in {target.precision}") as tell:
+        return measure_table(
+            subject.model,
+            target,
+            subject.preprocessing.image_size,
+            name=subject.card.name,
+            rng=np.random.default_rng(seed),
+            opened=opened,
+            on_step=tell,
+        )
+
+
+def _passes(
+    subject: Subject,
+    target: TargetDevice,
+    schedules: Sequence[TokenSchedule],
+    protocol: Protocol,
+    seed: int,
+    beside: Mapping[str, tuple[Session, Images]] | None = None,
+) -> list[Measurement]:
+    import numpy as np
+
+    size, rng = subject.preprocessing.image_size, np.random.default_rng(seed)
+    opened = _dense_session(subject, target)
+    own = [one for one in schedules if variant_of(subject, one) is subject.model and precision_of(one) is None]
+    others = {str(one): _variant_session(subject, target, one, seed) for one in schedules if one not in own}
+    if others:
+        beside = others | dict(beside or {})
+        runs = measure_schedules(subject.model, target, size, own, protocol, rng, opened=opened, beside=beside)
+        found = dict(zip((*map(str, own), *beside), runs, strict=True))
+        return [found[str(one)] for one in schedules] + runs[len(schedules) :]
+    return measure_schedules(subject.model, target, size, schedules, protocol, rng, opened=opened, beside=beside)
+
+
+def _variant_session(
+    subject: Subject, target: TargetDevice, schedule: TokenSchedule, seed: int
+) -> tuple[Session, Images]:
+    """A schedule of the model at another size or score or in another precision, with images for it."""
+    import numpy as np
+
+    model = variant_of(subject, schedule)
+    size = model.backbone.image_size
+    images = random_images((target.batch, 3, *size), np.random.default_rng(seed))
+    return open_schedule(model, target_of(target, schedule), size, schedule), images
+
+
+def _dense_session(subject: Subject, target: TargetDevice) -> dict[TokenSchedule, Session]:
+    """The dense model on the target, opened once: it is in every group that is measured."""
+    dense = subject.space.dense
+    if dense not in subject.opened:
+        size = subject.preprocessing.image_size
+        subject.opened[dense] = open_schedule(subject.model, target, size, dense)
+    return subject.opened
+
+
+def recorded(request: Request) -> dict[str, Any]:
+    """The request as ``recipe.json`` holds it."""
+    return {
+        "model": str(Path(request.model)),
+        "data": request.data,
+        "weights": request.weights,
+        "target": None if request.target is None else str(request.target),
+        "budgets": request.budget.texts(),
+        "schedules": list(request.schedules),
+        "front": None if request.front is None else str(request.front),
+        "algorithm": request.algorithm,
+        "objectives": list(request.objectives),
+        "evaluations": request.evaluations,
+        "population": request.population,
+        "max_seconds": request.max_seconds,
+        "final": request.final,
+        "seed": request.seed,
+        "limit": request.limit,
+        "screen": request.screen,
+        "evaluate_on": f"{request.looks.runtime}:{request.looks.precision}",
+        "joint": list(request.joint),
+        "engine": request.engine,
+        "workers": request.workers,
+        "profile": None if request.profile is None else request.profile.digest,
+        "baselines": [*(["own"] if request.baselines else []), *request.rivals],
+    }

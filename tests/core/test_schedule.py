@@ -1,0 +1,102 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tavt_kit.core.schedule import TokenSchedule
+from tavt_kit.errors import ScheduleError
+
+OFFICIAL_TAPER = (628, 503, 403, 323, 259, 208, 167, 134, 108, 87, 70, 56)
+
+
+def test_taper_is_tavts_lower_gene() -> None:
+    assert TokenSchedule.taper(tokens=785, layers=12, ratio=0.2).counts == OFFICIAL_TAPER
+
+
+def test_taper_never_goes_below_a_prefix_and_one_patch() -> None:
+    assert TokenSchedule.taper(tokens=21, layers=12, ratio=0.9, prefix=5).counts[-1] == 6
+    assert TokenSchedule.taper(tokens=16, layers=12, ratio=0.9, prefix=0).counts[-1] == 2
+
+
+@pytest.mark.parametrize(
+    ("tokens", "layers", "ratio", "prefix", "text"),
+    [(197, 12, 0.3, 1, "197x3,138x3,97x3,68x3"), (65, 6, 0.5, 1, "65,33x2,17,9x2"), (9, 2, 0.9, 1, "2x2"),
+     (21, 12, 0.9, 5, "21x3,6x9"), (9, 1, 0.5, 0, "5")],
+)  # fmt: skip
+def test_stages_drop_at_three_layers_by_the_rule_of_the_taper(
+    tokens: int, layers: int, ratio: float, prefix: int, text: str
+) -> None:
+    schedule = TokenSchedule.parse(f"stages:{ratio}", tokens=tokens, layers=layers, prefix=prefix)
+    assert schedule == TokenSchedule.stages(tokens, layers, ratio, prefix) and str(schedule) == text
+
+
+@given(st.lists(st.integers(2, 300), min_size=1, max_size=14).map(lambda c: tuple(sorted(c, reverse=True))))
+def test_text_round_trip(counts: tuple[int, ...]) -> None:
+    schedule = TokenSchedule(counts)
+    again = TokenSchedule.parse(str(schedule), tokens=counts[0], layers=len(counts))
+    assert again == schedule
+
+
+def test_numpy_integers_become_ints() -> None:
+    counts = TokenSchedule(tuple(np.array([9, 5]))).counts
+    assert all(type(count) is int for count in counts)
+
+
+@pytest.mark.parametrize(
+    ("counts", "message"),
+    [
+        ((90, 150), "layer 1 keeps 150 tokens, but only 90 reach it"),
+        ((5, 1), "at least 2 must stay"),
+        ((), "at least one layer"),
+        ((5, 2.5), "whole numbers"),
+        ((True, True), "whole numbers"),
+        (("5",), "whole numbers"),
+    ],
+)
+def test_bad_counts_are_refused(counts: tuple[object, ...], message: str) -> None:
+    with pytest.raises(ScheduleError, match=message):
+        TokenSchedule(counts)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("197x4", "12 layers, but the schedule has 4"),
+        ("197x13", "12 layers, but the schedule has 13"),
+        ("300x12", "197 tokens, but layer 0 would keep 300"),
+        ("150x4,190x8", "only 150 reach it"),
+        ("197x11,1", "at least 2"),
+        ("sparse", "a schedule is 'dense'"),
+        ("taper:a lot", "taper:0.2"),
+        ("taper:1", "at least 0 and below 1"),
+        ("taper:nan", "at least 0 and below 1"),
+        ("stages:some", "stages needs a ratio such as 'stages:0.2'"),
+        ("stages:1.5", "at least 0 and below 1"),
+        ("steps:0.2", "a schedule is 'dense', 'taper:0.2', 'stages:0.5'"),
+        ("197x-2", "a schedule is"),
+        ("", "a schedule is"),
+    ],
+)
+def test_bad_texts_are_refused(text: str, message: str) -> None:
+    with pytest.raises(ScheduleError, match=message):
+        TokenSchedule.parse(text, tokens=197, layers=12)
+
+
+def test_the_prefix_must_stay() -> None:
+    with pytest.raises(ScheduleError, match="5 prefix tokens and one patch"):
+        TokenSchedule.parse("21x11,5", tokens=21, layers=12, prefix=5)
+
+
+def test_skipped_layers_repeat_the_count_before() -> None:
+    assert TokenSchedule((9, 9, 5), executed=(0, 2)).runs(1) is False
+    with pytest.raises(ScheduleError, match="does not run"):
+        TokenSchedule((9, 5, 5), executed=(0, 2))
+    with pytest.raises(ScheduleError, match="ascending"):
+        TokenSchedule((9, 9), executed=(1, 0))
+
+
+def test_canonical_repeats_the_count_before_the_last() -> None:
+    assert TokenSchedule((9, 7, 3)).canonical() == TokenSchedule((9, 7, 7))
+    assert TokenSchedule((9,)).canonical() == TokenSchedule((9,))

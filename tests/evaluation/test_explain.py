@@ -1,0 +1,128 @@
+"""Rollout against the paper's equation written out, and every family's own maps."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from tavt_kit.core.schedule import TokenSchedule
+from tavt_kit.errors import MeasurementError
+from tavt_kit.evaluation.looking import Explained, Heat, Marked, explain
+from tavt_kit.evaluation.map_drawing import contact_sheet, draw_explained, heat_panel, kept_panel, taken_panel
+from tavt_kit.evaluation.rollout import attention_rollout
+from tavt_kit.models.timm_import import timm
+from tavt_kit.models.wrap import wrap
+from tests.contracts.zoo import ZOO, build, images
+
+
+def test_rollout_is_the_product_of_the_papers_matrices() -> None:
+    generator = torch.Generator().manual_seed(0)
+    maps = [torch.rand(7, 7, generator=generator).softmax(1) for _ in range(3)]
+    everyone = torch.arange(7)
+    product = torch.eye(7)
+    for attention in maps:
+        product = (attention + torch.eye(7)) / 2 @ product  # already normalised: rows sum to 1
+    weights = torch.eye(7)[0]
+    found = attention_rollout([(attention, everyone) for attention in maps], everyone, weights, 7)
+    torch.testing.assert_close(found, product[0])
+
+
+def test_rollout_of_dropped_tokens_is_that_of_masked_rows() -> None:
+    """Tokens 2 and 5 leave after the first layer: nobody reads them in the second."""
+    generator = torch.Generator().manual_seed(1)
+    first, second = torch.rand(6, 6, generator=generator), torch.rand(4, 4, generator=generator)
+    first, second = first / first.sum(1, keepdim=True), second / second.sum(1, keepdim=True)
+    left = torch.tensor([0, 1, 3, 4])
+    wide = torch.zeros(6, 6).index_put((left[:, None], left[None]), (second + torch.eye(4)) / 2)
+    expected = (wide @ ((first + torch.eye(6)) / 2))[0]
+    found = attention_rollout([(first, torch.arange(6)), (second, left)], left, torch.eye(4)[0], 6)
+    torch.testing.assert_close(found, expected)
+    assert found.sum().item() == pytest.approx(1) and found[2] > 0  # what it gave before it left
+
+
+@pytest.mark.parametrize("kind", [k if k in ("plain", "ffvt", "transfg", "pim", "vitae", "no_class_token")
+                                  else pytest.param(k, marks=pytest.mark.slow) for k in ZOO])  # fmt: skip
+def test_every_family_is_explained_as_it_answers(kind: str) -> None:
+    adaptive = wrap(build(kind))
+    prefix, patches = adaptive.prefix, adaptive.tokens - adaptive.prefix
+    adaptive.schedule = TokenSchedule(tuple(prefix + max(2, round(patches * s)) for s in (0.8, 0.8, 0.5, 0.5)))
+    image = images(adaptive.bare, 1)[0]
+    with torch.no_grad():
+        logits, kept = adaptive.forward_kept(image[None])
+    found = explain(adaptive, image)
+    np.testing.assert_allclose(found.probabilities, logits[0].softmax(0).numpy(), atol=1e-5)
+    assert found.label == int(logits.argmax())
+    assert [mark.patches for mark in found.kept] == [
+        tuple(int(p) - prefix for p in kept[layer][0] if p >= prefix) for layer in (0, 2)
+    ]
+    rollout = found.heats[0].values
+    assert found.heats[0].name == "rollout" and rollout.shape == adaptive.grid and rollout.min() >= 0
+    assert rollout.sum() <= 1 + 1e-5 and rollout.max() > np.median(rollout)
+    if adaptive.prefix == 0:
+        assert rollout.sum() == pytest.approx(1, abs=1e-4)
+    picture = Image.new("RGB", (64, 64), (90, 120, 60))
+    assert draw_explained(picture, found, "a picture").width > 224
+
+
+def test_what_the_fusions_take_is_drawn_from_their_own_choice() -> None:
+    ffvt = explain(wrap(build("ffvt")), images(build("ffvt"), 1)[0])
+    assert [mark.name for mark in ffvt.taken] == ["maws-0", "maws-1", "maws-2"]
+    assert all(len(mark.patches) <= 3 for mark in ffvt.taken)  # 3 tokens a layer, of which one may be the class token
+    transfg = explain(wrap(build("transfg")), images(build("transfg"), 1)[0])
+    assert [len(mark.patches) for mark in transfg.taken] == [3]  # one a head
+
+
+def test_pims_map_is_of_the_class_that_is_asked_for() -> None:
+    adaptive = wrap(build("pim"))
+    image = images(adaptive.bare, 1)[0]
+    by_class = [explain(adaptive, image, label).heats[1].values for label in range(7)]
+    assert by_class[0].shape == adaptive.grid and not np.allclose(by_class[0], by_class[1])
+    np.testing.assert_allclose(sum(by_class), 1, atol=1e-5)  # probabilities at each place
+    names = [f"bird {label}" for label in range(7)]
+    assert explain(adaptive, image, 3, names).titles == ("attention rollout", "probability of bird 3")
+
+
+def test_mix_vits_parts_share_out_every_place() -> None:
+    model = timm.create_model(
+        "mixvit_hybrid_r50", img_size=64, embed_dim=48, num_heads=3, mlp_dim=96, resnet_blocks=(1, 1, 1),
+        resnet_width=32, num_classes=5,
+    ).eval()  # fmt: skip
+    found = explain(wrap(model), torch.randn(3, 64, 64))
+    assert [heat.name for heat in found.heats] == [f"part-{i}" for i in range(5)]
+    np.testing.assert_allclose(sum(heat.values for heat in found.heats), 1, atol=1e-5)
+
+
+def test_the_largest_value_is_where_the_picture_is_brightest() -> None:
+    picture = Image.new("RGB", (120, 60), (80, 80, 80))
+    values = np.zeros((2, 4), dtype=np.float32)
+    values[1, 3] = 0.01
+    panel = np.asarray(heat_panel(picture, Heat("h", "h", values))).sum(axis=2)
+    row, column = np.unravel_index(panel.argmax(), panel.shape)
+    assert row > 30 and column > 90
+
+
+def test_kept_and_taken_patches_lie_where_they_are() -> None:
+    picture = Image.new("RGB", (40, 20), (200, 100, 50))
+    kept = np.asarray(kept_panel(picture, Marked("k", "k", (5,)), (2, 4)))
+    assert (kept[10:, 10:20] == (200, 100, 50)).all() and (kept[:10] < 60).all() and (kept[10:, :10] < 60).all()
+    taken = np.asarray(taken_panel(picture, Marked("t", "t", (5, 5)), (2, 4)))
+    changed = (taken != (200, 100, 50)).any(axis=2)
+    assert changed[10:, 10:20].any() and not changed[:10].any() and not changed[:, :10].any()
+
+
+def test_a_sheet_has_a_row_of_panels_for_each_picture() -> None:
+    heat = Heat(
+        "rollout", "a title that is much longer than the panel is wide, so that it has to be cut", np.ones((2, 2))
+    )
+    found = Explained(np.ones(3), 0, (2, 2), (heat,), (Marked("layer-0", "layer 0", (1,)),), ())  # type: ignore[arg-type]
+    sheet = contact_sheet([(Image.new("RGB", (30, 30)), found, f"picture {i}") for i in range(4)])
+    assert sheet.size == (6 * 230 + 6, 2 * (224 + 26) + 6)  # three panels each, two pictures a row
+
+
+def test_logits_that_are_no_numbers_are_refused() -> None:
+    bare = build("plain")
+    bare.head.bias.data[0] = float("nan")  # type: ignore[union-attr]
+    with pytest.raises(MeasurementError, match="not finite"):
+        explain(wrap(bare), images(bare, 1)[0])

@@ -1,0 +1,129 @@
+"""What an evaluation counts, on numbers small enough to count by hand."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tavt_kit.core.accuracy import wilson
+from tavt_kit.data.images import Sample
+from tavt_kit.data.preprocess import Preprocessing
+from tavt_kit.errors import MeasurementError
+from tavt_kit.evaluation.answers import Answered, answer, is_among_first
+from tavt_kit.evaluation.calibration import calibration_error, reliability
+from tavt_kit.evaluation.figures import figures_of
+from tavt_kit.evaluation.predictions import Prediction
+from tavt_kit.evaluation.reject import choose_threshold, reached
+from tavt_kit.evaluation.tables import answers_csv, classes_csv, confusion_csv, predictions_csv
+from tests.verbs.tiny import write_pictures
+
+NAMES = ("a", "b, c", "d", "e", "f", "g")
+
+
+def answered(truth: list[int], said: list[int], height: float = 4.0) -> Answered:
+    logits = (height * np.eye(len(NAMES), dtype=np.float32)[said]).astype(np.float32)
+    return Answered(tuple(Sample(Path(f"{i}.png"), label) for i, label in enumerate(truth)), logits)
+
+
+def record(found: Answered) -> dict:  # type: ignore[type-arg]
+    return figures_of(found, NAMES, "test", lambda sample: sample.path.name)
+
+
+def test_figures_of_eight_pictures() -> None:
+    found = answered([0, 0, 0, 0, 1, 1, 2, 2], [0, 0, 1, 1, 1, 1, 1, 2])
+    figures = json.loads(json.dumps(record(found), allow_nan=False))
+    assert (figures["top1"]["value"], figures["top1"]["n"], figures["top1"]["split"]) == (5 / 8, 8, "test")
+    assert figures["top1"]["ci95"] == list(wilson(5, 8))
+    assert figures["confusion"][0] == [2, 2, 0, 0, 0, 0] and figures["confusion"][2] == [0, 1, 1, 0, 0, 0]
+    assert {name: one["value"] for name, one in figures["recall"].items()} == {"a": 0.5, "b, c": 1.0, "d": 0.5}
+    assert {name: one["value"] for name, one in figures["precision"].items()} == {"a": 1.0, "b, c": 0.4, "d": 1.0}
+    assert figures["f1"] == pytest.approx({"a": 4 / 6, "b, c": 4 / 7, "d": 2 / 3})
+    assert figures["macro_f1"]["value"] == pytest.approx(np.mean(list(figures["f1"].values())))
+    first, second = figures["confusions"]
+    assert (first["truth"], first["said"], first["count"], first["n"]) == ("a", "b, c", 2, 4)
+    assert [one["file"] for one in first["examples"]] == ["2.png", "3.png"] and second["count"] == 1
+
+
+def test_the_surest_mistakes_are_the_examples() -> None:
+    found = answered([0] * 5, [1] * 5)
+    found.logits[3] *= 2
+    examples = record(found)["confusions"][0]["examples"]
+    assert [one["file"] for one in examples] == ["3.png", "0.png", "1.png"]
+    assert examples[0]["probability"] > examples[1]["probability"]
+
+
+def test_top5_and_ties() -> None:
+    logits = np.zeros((2, 6), np.float32)
+    assert is_among_first(logits, np.array([4, 5]), 5).tolist() == [True, False]  # of equal logits the lower class
+    assert is_among_first(logits, np.array([0, 1]), 1).tolist() == [True, False]
+    assert record(answered([0], [0]))["top5"]["value"] == 1.0
+
+
+def test_the_bins_make_up_the_calibration_error() -> None:
+    rng = np.random.default_rng(0)
+    logits, labels = rng.normal(0, 2, (60, 4)), rng.integers(0, 4, 60)
+    powers = np.exp(logits)
+    confidence = (powers / powers.sum(1, keepdims=True)).max(1)
+    bins = reliability(confidence, logits.argmax(1) == labels)
+    assert sum(one.n for one in bins) == 60 and sum(one.right for one in bins) == (logits.argmax(1) == labels).sum()
+    assert all(one.low < one.confidence <= one.high for one in bins if one.n)
+    by_hand = sum(one.n / 60 * abs(one.right / one.n - one.confidence) for one in bins if one.n)
+    assert calibration_error(logits, labels) == pytest.approx(by_hand)
+    assert bins[0].as_record() == {"low": 0.0, "high": 1 / 15, "n": 0, "accuracy": None, "confidence": None}
+
+
+def test_a_threshold_counts_one_mistake_more_and_keeps_equals_together() -> None:
+    confidence = np.array([0.9] * 19 + [0.8] * 2 + [0.3])
+    right = np.array([True] * 19 + [True, False] + [True])
+    found = choose_threshold(confidence, right, 0.95, "val")
+    assert (found.value, found.accepted, found.right) == (0.9, 19, 19)  # 19 of 20; 20 of 22 would be too few
+    assert choose_threshold(confidence, right, 0.9, "val").accepted == 22  # 21 of 23
+    with pytest.raises(MeasurementError, match=r"no threshold on val reaches a precision of 96 %: the most is 95\.0 %"):
+        choose_threshold(confidence, right, 0.96, "val")
+    reject = {**found.as_record(), **reached(found, np.array([0.95, 0.9, 0.89]), np.array([True, False, True]), "test")}
+    assert reject["coverage"]["value"] == 2 / 3 and reject["precision"]["value"] == 0.5
+    assert reject["precision"]["n"] == 2 and reject["chosen_on"]["split"] == "val"
+    assert reached(found, np.array([0.1]), np.array([True]), "test")["precision"] is None
+
+
+def test_tables_can_be_read_back() -> None:
+    found = answered([0, 1, 1], [0, 1, 0])
+    figures = record(found)
+    matrix = list(csv.reader(io.StringIO(confusion_csv(figures))))
+    assert matrix[0] == ["truth \\ said", *NAMES] and matrix[2][:3] == ["b, c", "1", "1"]
+    classes = list(csv.DictReader(io.StringIO(classes_csv(figures))))
+    assert classes[1]["class"] == "b, c" and float(classes[1]["recall"]) == 0.5 and classes[2]["recall"] == ""
+    sure = float(found.confidence[0])
+    rows = list(csv.DictReader(io.StringIO(answers_csv(found, NAMES, ["x", "y", "\udcff"], sure))))
+    assert [row["label"] for row in rows] == ["a", "b, c", "a"] and [row["truth"] for row in rows][2] == "b, c"
+    assert rows[2]["file"] == "\\udcff" and rows[0]["accepted"] == "yes" and float(rows[0]["probability_5"]) > 0
+    told = [Prediction("x.png", (("a", 0.9), ("g", 0.1))), Prediction("y.png", (), "cannot read y.png: no such file")]
+    rows = list(csv.DictReader(io.StringIO(predictions_csv(told, 0.95))))
+    assert (rows[0]["label"], rows[0]["label_2"], rows[0]["accepted"], rows[0]["error"]) == ("a", "g", "no", "")
+    assert (rows[1]["label"], rows[1]["error"]) == ("", "cannot read y.png: no such file")
+
+
+class _Fixed:
+    """A session that takes four pictures at a time, and gives the mean of each as its logits."""
+
+    input_shape = (4, 3, 8, 8)
+
+    def __call__(self, images: np.ndarray) -> np.ndarray:
+        assert images.shape == self.input_shape
+        return images.reshape(4, -1).mean(1, keepdims=True) * np.ones((1, 3), np.float32)
+
+
+def test_a_file_of_one_batch_size_gets_whole_batches(tmp_path: Path) -> None:
+    paths = sorted(write_pictures(tmp_path, each=2).rglob("*.png"))
+    samples = [Sample(path, i % 3) for i, path in enumerate(paths)]
+    seen: list[int] = []
+    found = answer(samples, _Fixed(), Preprocessing((8, 8)), batch=32, watch=lambda labels: seen.extend(labels))
+    assert found.logits.shape == (6, 3) and len(set(found.logits[:, 0].tolist())) == 6
+    assert seen == [0, 1, 2, 0, 1, 2] and [sample.path for sample in found.samples] == paths
+    with pytest.raises(MeasurementError, match="not finite"):
+        answer(samples, lambda images: np.full((len(images), 3), np.nan, np.float32), Preprocessing((8, 8)), batch=6)
