@@ -57,12 +57,13 @@ def merge(state: TokenState, scores: Tensor, pick: Pick) -> TokenState:
             share = (own.unsqueeze(1) == rows.unsqueeze(1)) * given[:, prefix:].unsqueeze(1)  # (B, m - p, n - p)
             total = share.sum(dim=2)
         means = (share @ patches) / total.unsqueeze(2)
+        tokens = torch.cat([state.tokens[:, :prefix], means.to(state.tokens.dtype)], dim=1)
     first = torch.arange(prefix, device=own.device).expand(own.shape[0], -1)
     index = torch.cat([first, kept + prefix], dim=1)
     owner = state.owner
     return replace(
         state,
-        tokens=torch.cat([state.tokens[:, :prefix], means.to(state.tokens.dtype)], dim=1),
+        tokens=tokens,
         place=index if state.place is None else gather_rows(state.place, index),
         along={name: gather_rows(values, index) for name, values in state.along.items()},
         sizes=torch.cat([given[:, :prefix], total], dim=1),
