@@ -9,9 +9,10 @@ from __future__ import annotations
 import importlib
 import logging
 import os
+import re
 import sys
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Annotated, Any
 
 import typer
@@ -73,18 +74,61 @@ class Verb(TyperCommand):
         return super().parse_args(ctx, args if named or not takes_argument else model_first(args))
 
     def invoke(self, ctx: Any) -> Any:
-        code = door(str(ctx.info_name), lambda: super(Verb, self).invoke(ctx))
+        code = door(str(ctx.info_name), lambda: super(Verb, self).invoke(ctx), lambda: flags_known(self))
         raise typer.Exit(code)
 
 
-def door(name: str, verb: Callable[[], int | None]) -> int:
-    """Run a verb and answer with an exit code; what is neither a known error nor an interruption goes through."""
+def flags_known(verb: Any) -> dict[str, str]:
+    """What a person types for each parameter, the verb's own before those of the others: a sentence may name both."""
+    others = [typer.main.get_command(app).get_command(None, name) for name in VERBS]  # type: ignore[attr-defined]
+    return {name: flag for one in (*others, verb) for each in one.params for name, flag in flags_of(each).items()}
+
+
+def flags_of(parameter: Any) -> dict[str, str]:
+    """A parameter's long flags by the names a sentence may call them; an argument as the usage line has it."""
+    long = [flag for flag in (*parameter.opts, *parameter.secondary_opts) if flag.startswith("--")]
+    spelled = {flag.removeprefix("--").replace("-", "_"): flag for flag in long}
+    return {**spelled, str(parameter.name): long[0] if long else str(parameter.metavar or parameter.name).upper()}
+
+
+NAMED = re.compile(r"`([a-z_][a-z0-9_]*)(?:=([^`]*))?`")
+
+
+def with_flags(sentence: str, flags: Mapping[str, str]) -> str:
+    """A library's sentence with its parameters, in backticks, written as the verb's flags.
+
+    Example:
+        >>> with_flags("`evaluate_on` is torch, got 'x'; begin anew with `fresh=True`", {"fresh": "--fresh"})
+        "evaluate_on is torch, got 'x'; begin anew with --fresh"
+    """
+
+    def flag(match: re.Match[str]) -> str:
+        name, value = match[1], match[2]
+        if name not in flags:
+            return match[0].strip("`")
+        said = flags[name]
+        if value is None or value == "True":
+            return said
+        return f"--no-{said.removeprefix('--')}" if value == "False" else f"{said} {value.strip(chr(39))}"
+
+    return NAMED.sub(flag, sentence)
+
+
+def door(name: str, verb: Callable[[], int | None], flags: Callable[[], Mapping[str, str]] = dict) -> int:
+    """Run a verb and answer with an exit code; what is neither a known error nor an interruption goes through.
+
+    Args:
+        name: The verb's name.
+        verb: The work.
+        flags: The flags by the parameters' names, asked for only where a sentence needs them.
+    """
     try:
         code = verb() or OK
         sys.stdout.flush()
     except TavtError as error:
         log.info("refused because of", exc_info=error)  # --verbose shows where
-        say(f"fgvc-kit {name}: {error}")
+        sentence = str(error)
+        say(f"fgvc-kit {name}: {with_flags(sentence, flags()) if NAMED.search(sentence) else sentence}")
         return BAD_INPUT
     except KeyboardInterrupt:
         say(f"fgvc-kit {name}: interrupted; the same command goes on from what is finished")

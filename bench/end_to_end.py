@@ -34,7 +34,7 @@ class EndToEnd:
 
     def __init__(self, session: Session, pictures: Sequence[Path], preprocessing: Preprocessing) -> None:
         if not pictures:
-            raise MeasurementError("an end-to-end time needs pictures; give --data, or a folder by --pictures")
+            raise MeasurementError("an end-to-end time needs pictures; give `data`, or a folder by `pictures`")
         for picture in pictures:
             open_image(picture)
         self.session, self.pictures = session, tuple(pictures)

@@ -84,7 +84,7 @@ def _of_file(job: Mapping[str, Any], target: TargetDevice) -> tuple[Session, tup
     given = job["image_size"] or (None, None)
     height, width = (own or other for own, other in zip(session.input_shape[2:], given, strict=True))
     if height is None or width is None:
-        raise DataError(f"{Path(job['path']).name} takes images of any size; give one by --image-size")
+        raise DataError(f"{Path(job['path']).name} takes images of any size; give one by `image_size`")
     return session, (height, width)
 
 

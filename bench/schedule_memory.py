@@ -1,4 +1,4 @@
-"""Peak memory of one model under its schedules, each in a fresh process: what ``bench --memory`` says of them.
+"""Peak memory of one model under its schedules, each in a fresh process: what ``bench `memory``` says of them.
 
     with closing(ScheduleMemory(model, target)) as peak:
         peak(schedule, 3)  # bytes, of three processes

@@ -38,7 +38,7 @@ def check_augmentations(names: Sequence[str], image_size: tuple[int, int] | None
     if "rotate" in names and image_size is not None and image_size[0] != image_size[1]:
         raise TrainingError(
             f"only square pictures can be turned by 90 degrees, but these are {image_size[0]}x{image_size[1]}; "
-            "leave rotate out of --augment"
+            "leave rotate out of `augment`"
         )
     return tuple(name for name in AUGMENTATIONS if name in names)
 

@@ -108,7 +108,7 @@ def open_cache(
             _fill(entry, ties, samples, prepare, allow_unreadable, progress or Silent())
             found = _opened(entry, ties)
         if found is None:
-            raise OutputError(f"the cache {entry} was filled but cannot be read back; try another --cache folder")
+            raise OutputError(f"the cache {entry} was filled but cannot be read back; try another `cache` folder")
     index, skipped = found
     judge(skipped, len(samples), allow_unreadable)
     return CachedPictures(entry, index), skipped
@@ -175,7 +175,7 @@ def _fill(
     if needed + _SPARE > free:
         raise OutputError(
             f"the cache of {len(samples)} pictures takes {_gigabytes(needed)}, but {entry.parent} has "
-            f"{_gigabytes(free)} free; choose another --cache folder, a smaller --resize, or none"
+            f"{_gigabytes(free)} free; choose another `cache` folder, a smaller `resize`, or none"
         )
     _log.info("%d pictures are decoded into %s, %s", len(samples), entry, _gigabytes(needed))
     progress.stage(f"cache {_gigabytes(needed)}", len(samples))
@@ -195,7 +195,7 @@ def _fill(
         shutil.rmtree(entry, ignore_errors=True)
         part.rename(entry)
     except OSError as error:
-        raise OutputError(f"cannot write the cache {entry}: {error.strerror}; choose another --cache folder") from None
+        raise OutputError(f"cannot write the cache {entry}: {error.strerror}; choose another `cache` folder") from None
     finally:
         shutil.rmtree(part, ignore_errors=True)
 

@@ -182,7 +182,7 @@ class Engine:
         what = f"loss {loss}" if not math.isfinite(loss) else f"gradient norm {norm}"
         raise TrainingError(
             f"training diverged at step {number} ({what}) on the pictures {', '.join(names[:4])}{more}; start again "
-            "(--fresh) with a smaller --lr, a longer --warmup or --precision f32"
+            "(`fresh`) with a smaller `lr`, a longer `warmup` or `precision` f32"
         )
 
 

@@ -99,9 +99,9 @@ def stream(
 def check_shares(batch: int, reading: Reading, world: int = 1) -> None:
     """Raise TrainingError if a batch cannot be shared by ``world`` processes, or its pictures not be paired."""
     if batch % world:
-        raise TrainingError(f"{world} processes share a batch equally, so --batch must be a multiple, got {batch}")
+        raise TrainingError(f"{world} processes share a batch equally, so `batch` must be a multiple, got {batch}")
     if reading.mixes and batch % 2:
-        raise TrainingError(f"mixup and cutmix pair the pictures of a batch, so --batch must be even, got {batch}")
+        raise TrainingError(f"mixup and cutmix pair the pictures of a batch, so `batch` must be even, got {batch}")
 
 
 def workers_of(pictures: Pictures, world: int = 1) -> int:
@@ -203,7 +203,7 @@ def _by_workers(reader: _Reader, numbers: range, workers: int) -> Generator[Batc
                 named = ", ".join(reader.names(number)[:4])
                 raise TrainingError(
                     f"a process that decodes pictures died before update {number} ({named}, ...) was read "
-                    f"({reason}); if memory is short, give fewer --workers, or 0"
+                    f"({reason}); if memory is short, give fewer `workers`, or 0"
                 ) from error
             yield found
     finally:

@@ -83,8 +83,8 @@ class Gradients:
         )
         if not self.running.allow_smaller_batch:
             raise TrainingError(
-                f"{said}: give --allow-smaller-batch to compute so many at once (an update stays as it is), or start "
-                f"again with a smaller --batch"
+                f"{said}: give `allow_smaller_batch` to compute so many at once (an update stays as it is), or start "
+                f"again with a smaller `batch`"
             )
         log.warning("%s: so many are computed at once from here on", said)
         self.parts = parts

@@ -48,7 +48,7 @@ def _more(size: int, parts: int) -> int:
     """At least twice as many parts, all equal."""
     if parts >= size:
         raise TrainingError(
-            "not even one picture at a time fits into the memory; choose a smaller --image-size or model, or train "
+            "not even one picture at a time fits into the memory; choose a smaller `image_size` or model, or train "
             "fewer of its layers"
         )
     return next(more for more in range(min(2 * parts, size), size + 1) if size % more == 0)

@@ -137,7 +137,7 @@ def _count(objective: Objective, tokens: int) -> int:
     count = int(objective.mix_share * tokens)
     if not count:
         raise TrainingError(
-            f"a share of {objective.mix_share:g} of {tokens} tokens is none to substitute; give --mix-share "
+            f"a share of {objective.mix_share:g} of {tokens} tokens is none to substitute; give `mix_share` "
             f"{1 / tokens:.2g} or more"
         )
     return count

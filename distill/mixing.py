@@ -105,7 +105,7 @@ def draw_partners(batch: int) -> list[int]:
         TrainingError: A batch of one has no other image.
     """
     if batch < 2:
-        raise TrainingError(f"mixing needs at least two images in a batch, got {batch}; use a larger --batch")
+        raise TrainingError(f"mixing needs at least two images in a batch, got {batch}; use a larger `batch`")
     partners = []
     for image in range(batch):
         other = image
@@ -176,7 +176,7 @@ def shaping_loss(assign: Tensor) -> Tensor:
     if min(sides) < least:
         raise TrainingError(
             f"parts are shaped on feature maps of at least {least} places a side, got {sides[0]}x{sides[1]}; "
-            "give a larger --image-size, or --loss-weight shaping=0"
+            "give a larger `image_size`, or `loss_weight` shaping=0"
         )
     presence = F.conv2d(assign, kernel, groups=parts).amax(dim=(2, 3)).sort(dim=0).values  # (B, P)
     quantiles = (2 * torch.arange(batch, device=assign.device) + 1) / (2 * batch)

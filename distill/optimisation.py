@@ -85,7 +85,7 @@ class Optimisation:
                 f"weight decay is at least 0 and momentum in [0, 1), got {self.weight_decay} and {self.momentum}"
             )
         if self.nesterov and (self.optimiser != "sgd" or not self.momentum):
-            raise TrainingError("nesterov is a way of SGD with momentum; leave it out or take --optimiser sgd")
+            raise TrainingError("nesterov is a way of SGD with momentum; leave it out or take `optimiser` sgd")
         if not 0 < self.layer_decay <= 1:
             raise TrainingError(f"layer decay is a factor above 0 and at most 1, got {self.layer_decay}")
         if wrong := {name: scale for name, scale in self.lr_scale.items() if not (scale > 0 and math.isfinite(scale))}:

@@ -83,7 +83,7 @@ def _policy(text: str, reading: Reading, preprocessing: Preprocessing) -> Any:
         policy = make(text, settings)
     except (AssertionError, ValueError, LookupError, TypeError, NotImplementedError) as error:
         reason = f" ({error})" if str(error) else ""
-        raise TrainingError(f"timm cannot read the policy {text!r}{reason}; see --auto-augment") from None
+        raise TrainingError(f"timm cannot read the policy {text!r}{reason}; see `auto_augment`") from None
     for step in _steps(policy):
         if step.aug_fn is timm.data.auto_augment.posterize:
             step.aug_fn = _posterize

@@ -163,7 +163,7 @@ class Order:
     def __init__(self, count: int, batch: int, seed: int) -> None:
         if not 1 <= batch <= count:
             raise TrainingError(
-                f"a batch takes 1 to {count} pictures, as many as there are for training, got {batch}; change --batch"
+                f"a batch takes 1 to {count} pictures, as many as there are for training, got {batch}; change `batch`"
             )
         self.count, self.batch, self.seed = count, batch, seed
         self._epoch = -1

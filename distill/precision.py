@@ -36,7 +36,7 @@ def choose_device(text: str | None) -> torch.device:
         raise TrainingError(f"training runs on auto, cpu or cuda[:N], got {text!r}")
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         raise TrainingError(
-            f"{text} is not here: torch sees {torch.cuda.device_count()} CUDA devices; use --device cpu"
+            f"{text} is not here: torch sees {torch.cuda.device_count()} CUDA devices; use `device` cpu"
         )
     return device
 

@@ -70,7 +70,7 @@ def fit_probe(
         2
     """
     if not (np.isfinite(train).all() and np.isfinite(val).all()):
-        raise TrainingError("the model's features are not finite, so no head can be fitted; try --precision f32")
+        raise TrainingError("the model's features are not finite, so no head can be fitted; try `precision` f32")
     x = torch.from_numpy(train).double()
     mean, spread = x.mean(dim=0), x.std(dim=0, correction=0)
     # What varies by no more than float32 rounds is constant.

@@ -56,7 +56,7 @@ class Processes:
         if int(os.environ.get("WORLD_SIZE", "1")) == 1:
             return cls(0, 1, chosen)
         if chosen.index is not None:
-            raise TrainingError(f"each process takes a GPU of its own, got --device {device}; give cuda or cpu")
+            raise TrainingError(f"each process takes a GPU of its own, got `device` {device}; give cuda or cpu")
         from accelerate import PartialState
 
         first = not torch.distributed.is_initialized()

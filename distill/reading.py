@@ -126,15 +126,15 @@ class Reading:
         if self.crop == "none":
             if self.resize != (height, width):
                 raise TrainingError(
-                    f"the model takes {height}x{width} pixels, but {given} without a crop gives others; add --crop "
+                    f"the model takes {height}x{width} pixels, but {given} without a crop gives others; add `crop` "
                     f"random, or resize to {height},{width}"
                 )
             return
         least = self.resize if isinstance(self.resize, tuple) else (self.resize or 0,) * 2
         if least[0] < height or least[1] < width:
             raise TrainingError(
-                f"--crop {self.crop} cuts {height}x{width} out of larger pictures, but they have {given}; give a "
-                "--resize that is large enough, or --crop random-resized"
+                f"`crop` {self.crop} cuts {height}x{width} out of larger pictures, but they have {given}; give a "
+                "`resize` that is large enough, or `crop` random-resized"
             )
 
     def as_record(self) -> dict[str, Any]:

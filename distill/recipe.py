@@ -78,14 +78,14 @@ class TrainRecipe:
         if self.blocks != "all" and (not isinstance(self.blocks, int) or self.blocks < 0):
             raise TrainingError(f"blocks to train are a number from 0 on, or all, got {self.blocks!r}")
         if self.blocks == 0 and not self.probe:
-            raise TrainingError("a recipe that trains no blocks fits the head by a probe; give --blocks or --probe")
+            raise TrainingError("a recipe that trains no blocks fits the head by a probe; give `blocks` or `probe`")
         for name in ("drop_path", "dropout"):
             if not 0 <= getattr(self, name) < 1:
                 raise TrainingError(f"{name} is a probability below 1, got {getattr(self, name)}")
         pictures = self.optimisation.batch // self.running.accumulation
         if self.objective.loss in ("mixvit_pure", "mixvit_hybrid") and pictures < 2:
             raise TrainingError(
-                f"mixing needs at least two images at once, got {pictures}; use a larger --batch or less --accumulation"
+                f"mixing needs at least two images at once, got {pictures}; use a larger `batch` or less `accumulation`"
             )
         if (self.reading.mixup or self.reading.cutmix) and self.objective.loss != "cross_entropy":
             raise TrainingError(

@@ -26,7 +26,7 @@ def set_drop_path(model: AdaptiveViT, rate: float) -> None:
         return
     blocks = [module for module in model.bare.modules() if _paths(module)]
     if not blocks:
-        raise TrainingError(f"{type(model.bare).__name__} has no blocks with drop path; leave --drop-path at 0")
+        raise TrainingError(f"{type(model.bare).__name__} has no blocks with drop path; leave `drop_path` at 0")
     for number, block in enumerate(blocks):
         for name in _paths(block):
             setattr(block, name, timm.layers.DropPath(rate * number / max(1, len(blocks) - 1)))
@@ -46,7 +46,7 @@ def set_dropout(model: AdaptiveViT, rate: float) -> None:
     """
     found = [module for name, module in model.bare.named_modules() if _drops(name, module)]
     if not found:
-        raise TrainingError(f"{type(model.bare).__name__} has no places for dropout; leave --dropout at 0")
+        raise TrainingError(f"{type(model.bare).__name__} has no places for dropout; leave `dropout` at 0")
     for module in found:
         assert isinstance(module, nn.Dropout)
         module.p = rate

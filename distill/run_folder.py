@@ -74,13 +74,13 @@ class RunFolder:
             self._take_up(read_run_record(self.folder))
         elif (self.folder / "model.json").exists():
             raise OutputError(
-                f"{self.folder} holds a model that this command did not make; choose another --out, or --fresh to "
+                f"{self.folder} holds a model that this command did not make; choose another `out`, or `fresh` to "
                 "replace it"
             )
         elif has_state(self.folder):
             raise OutputError(
-                f"{self.folder} holds the state of a run, but no {RUN_FILE} that tells of which; choose another --out, "
-                "or start again with --fresh"
+                f"{self.folder} holds the state of a run, but no {RUN_FILE} that tells of which; choose another `out`, "
+                "or start again with `fresh`"
             )
         return self.body
 
@@ -93,13 +93,13 @@ class RunFolder:
     def _take_up(self, record: dict[str, Any]) -> None:
         if record.get("verb") != self.verb:
             raise RecordError(
-                f"{self.folder} holds a {record.get('verb')} run, not a {self.verb} run; choose another --out"
+                f"{self.folder} holds a {record.get('verb')} run, not a {self.verb} run; choose another `out`"
             )
         different = _differences(record["asked"], self.body["asked"])
         if different:
             raise TrainingError(
                 f"{self.folder} was begun with {'; '.join(different)}: continue it with the same flags, choose another "
-                "--out, or start again with --fresh"
+                "`out`, or start again with `fresh`"
             )
         self.body = {key: value for key, value in record.items() if key not in ("schema", "version")}
 

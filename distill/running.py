@@ -42,15 +42,15 @@ class Running:
 
     def __post_init__(self) -> None:
         if self.accumulation < 1:
-            raise TrainingError(f"an update takes at least one micro-batch, got --accumulation {self.accumulation}")
+            raise TrainingError(f"an update takes at least one micro-batch, got `accumulation` {self.accumulation}")
         if self.ema is not None and not 0 < self.ema < 1:
-            raise TrainingError(f"the decay of the averaged weights is above 0 and below 1, got --ema {self.ema}")
+            raise TrainingError(f"the decay of the averaged weights is above 0 and below 1, got `ema` {self.ema}")
         for name in ("evaluate_every", "patience", "keep"):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise TrainingError(f"--{name.replace('_', '-')} must be at least 1, got {value}")
         if self.patience is not None and self.evaluate_every is None:
-            raise TrainingError("stopping early needs evaluations to stop by: give --evaluate-every with --patience")
+            raise TrainingError("stopping early needs evaluations to stop by: give `evaluate_every` with `patience`")
 
     def as_record(self) -> dict[str, Any]:
         """What decides the result, flat and JSON-ready; two runs that differ in the rest may continue each other."""
@@ -68,6 +68,6 @@ class Running:
                 f" in each of {processes} processes" if processes > 1 else ""
             )
             raise TrainingError(
-                f"--batch must be a multiple of {parts}, for {each} of equal size, got {batch}; change it or "
-                "--accumulation"
+                f"`batch` must be a multiple of {parts}, for {each} of equal size, got {batch}; change it or "
+                "`accumulation`"
             )

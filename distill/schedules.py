@@ -51,14 +51,14 @@ class LearningRate:
             raise TrainingError(f"the learning rate must be above 0, got {self.base}")
         if not (0 <= self.start <= self.base and 0 <= self.final <= self.base):
             raise TrainingError(
-                f"a learning rate starts and ends between 0 and its highest value, {self.base:g}, got --start-lr "
-                f"{self.start:g} and --final-lr {self.final:g}; lower these or raise --lr"
+                f"a learning rate starts and ends between 0 and its highest value, {self.base:g}, got `start_lr` "
+                f"{self.start:g} and `final_lr` {self.final:g}; lower these or raise `lr`"
             )
         if self.total < 1:
             raise TrainingError(f"there must be at least one step, got {self.total}")
         if not 0 <= self.warmup <= self.total:
             raise TrainingError(
-                f"the warm-up must last 0 to {self.total} steps (all of them), got --warmup {self.warmup}"
+                f"the warm-up must last 0 to {self.total} steps (all of them), got `warmup` {self.warmup}"
             )
         if not 0 <= self.cooldown <= self.total - self.warmup:
             raise TrainingError(

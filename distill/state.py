@@ -88,7 +88,7 @@ def readable(file: Path, *older: Path) -> Iterator[None]:
     except (RuntimeError, OSError, EOFError, ValueError, LookupError, TypeError, pickle.UnpicklingError) as error:
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:160]
         instead = f"delete it to continue from {older[0].name}, or " if older else ""
-        raise CheckpointError(f"{file} cannot be continued ({reason}); {instead}start again with --fresh") from None
+        raise CheckpointError(f"{file} cannot be continued ({reason}); {instead}start again with `fresh`") from None
 
 
 def save_best(folder: Path, step: int, weights: Mapping[str, Tensor]) -> None:

@@ -128,7 +128,7 @@ def search(
         why = answer.failure if (answer := store.get(space.dense)) is not None else "it failed before"
         raise MeasurementError(
             f"the dense model could not be evaluated, so there is nothing to compare with: {why}; put that right and "
-            "begin anew with --fresh"
+            "begin anew with `fresh`"
         )
     stopped = _generations(run, chosen, dense, "once" if plain and own else "user")
     return SearchResult(

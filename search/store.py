@@ -88,7 +88,7 @@ class Store:
             raise OutputError(f"cannot write {path}: {error}; choose another output folder") from None
         except sqlite3.DatabaseError as error:
             raise RecordError(
-                f"{self.path} is not readable as a search store ({error}); begin anew with --fresh"
+                f"{self.path} is not readable as a search store ({error}); begin anew with `fresh`"
             ) from None
         self._warn_of_other_code()
 
@@ -119,11 +119,11 @@ class Store:
         if 0 < version < _LAYOUT:
             raise RecordError(
                 f"{self.path} was written by an earlier version (layout {version}, now {_LAYOUT}), whose answers "
-                "lack what is stored now; begin anew with --fresh, or choose another output folder"
+                "lack what is stored now; begin anew with `fresh`, or choose another output folder"
             )
         if version != _LAYOUT and (version or tables):
             raise RecordError(
-                f"{self.path} is no search store of layout {_LAYOUT}; begin anew with --fresh, or choose another "
+                f"{self.path} is no search store of layout {_LAYOUT}; begin anew with `fresh`, or choose another "
                 "output folder"
             )
         for statement in _TABLES.split(";"):
@@ -175,7 +175,7 @@ class Store:
             listed = "; ".join(f"{name} was {_short(held.get(name))}, is {_short(asked[name])}" for name in differing)
             raise RecordError(
                 f"{self.path} holds another search ({listed}); repeat its command, choose another output folder, "
-                "or begin anew with --fresh"
+                "or begin anew with `fresh`"
             )
         rows = [(name, json.dumps(asked[name])) for name in differing]
         self._base.execute("BEGIN")

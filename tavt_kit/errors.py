@@ -7,6 +7,7 @@
     ├── TargetError          (ValueError)    an unknown or absent device, runtime or precision
     ├── MeasurementError     (RuntimeError)  a measurement that could not be taken or trusted
     ├── UnsupportedBackbone  (TypeError)     a model that cannot drop tokens, or is no ViT
+    ├── ParameterError       (ValueError)    a parameter whose value is out of range, or that contradicts another
     ├── UnknownName          (ValueError)    a model, data set, recipe or preset nobody knows
     ├── DataError            (ValueError)    images, labels or splits that cannot be used
     ├── CheckpointError      (ValueError)    weights that are damaged, unsafe or of another model
@@ -16,8 +17,9 @@
     ├── TrainingError        (RuntimeError)  a training run that cannot go on (NaN, another recipe)
     └── MissingDependency    (ImportError)   an optional package that is not installed
 
-Every message is one sentence: the rule, what was given, what to do. The command line prints it and exits 2;
-any other exception is our bug and keeps its traceback.
+Every message is one sentence: the rule, what was given, what to do. Parameters stand in backticks by their Python names
+(`evaluate_on`, `fresh=True`); the command line writes them as its flags (`evaluate_on`, `fresh`), prints the sentence
+and exits 2. Any other exception is our bug and keeps its traceback.
 """
 
 from __future__ import annotations
@@ -31,6 +33,7 @@ __all__ = [
     "MeasurementError",
     "MissingDependency",
     "OutputError",
+    "ParameterError",
     "RecordError",
     "ScheduleError",
     "TargetError",
@@ -67,6 +70,10 @@ class MeasurementError(TavtError, RuntimeError):
 
 class UnsupportedBackbone(TavtError, TypeError):
     """A model whose tokens cannot be dropped rightly."""
+
+
+class ParameterError(TavtError, ValueError):
+    """A parameter's value cannot be read, is out of range, or contradicts another's."""
 
 
 class UnknownName(TavtError, ValueError):

@@ -16,9 +16,9 @@ import pytest
 import typer
 
 from tavt_kit import cli
-from tavt_kit.errors import TargetError
+from tavt_kit.core.parsing import parse_duration
+from tavt_kit.errors import ParameterError, TargetError
 from tavt_kit.verbs import options
-from tavt_kit.verbs.options import BadOption, parse_duration
 
 ROOT = Path(__file__).resolve().parents[1]
 TABLE = dict(cli.VERBS)
@@ -183,7 +183,7 @@ def test_no_duration_stays_none() -> None:
 
 @pytest.mark.parametrize("text", ["", "soon", "-1s", "0", "0h", "1 day", "1m1h", "1h30", "inf"])
 def test_bad_durations(text: str) -> None:
-    with pytest.raises(BadOption, match="90s, 15m or 1h"):
+    with pytest.raises(ParameterError, match="90s, 15m or 1h"):
         parse_duration(text)
 
 
@@ -245,3 +245,15 @@ def test_a_reader_that_goes_away_is_no_error() -> None:
     assert process.stderr is not None and process.stderr.read() == ""
     process.stderr.close()
     assert process.wait(timeout=30) == 141
+
+
+def test_parameters_in_a_sentence_are_written_as_flags() -> None:
+    flags = cli.flags_known(typer.main.get_command(cli.app).get_command(None, "search"))  # type: ignore[attr-defined]
+    said = cli.with_flags(
+        "`evaluate_on` is torch; `joint`='precision', `baselines=False`, begin with `fresh=True`", flags
+    )
+    assert said == "--evaluate-on is torch; --joint='precision', --no-baselines, begin with --fresh"
+    assert cli.with_flags("`schedule=dense` of `no_such_thing`, and `models get`", flags) == (
+        "--schedule dense of no_such_thing, and `models get`"
+    )
+    assert cli.with_flags("`heads` are of convert", flags) == "--heads are of convert"  # another verb's

@@ -15,7 +15,8 @@ from tavt_kit import errors
 
 PUBLIC = [
     "Accuracy", "AdaptiveViT", "Budget", "BudgetError", "BudgetTooTight", "Candidate", "CheckpointError", "DataError",
-    "ExportError", "LeanViT", "Measurement", "MeasurementError", "MissingDependency", "OutputError", "ParetoFront",
+    "ExportError", "LeanViT", "Measurement", "MeasurementError", "MissingDependency", "OutputError", "ParameterError",
+    "ParetoFront",
     "Preprocessing", "RecordError", "ScheduleError", "TargetDevice", "TargetError", "TavtError", "TokenSchedule",
     "TrainingError", "UnknownName", "UnsupportedBackbone", "__version__", "convert_checkpoint",
     "count_macs", "load_model", "wrap",

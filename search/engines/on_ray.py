@@ -50,7 +50,7 @@ def join_cluster(address: str | None = None) -> Cluster:
         said = str(error).strip().splitlines()[0]
         raise TargetError(
             f"no Ray cluster answers at {'this machine' if address == 'auto' else address} ({said}); start one with "
-            "`ray start --head`, or give --ray-address"
+            "`ray start `head``, or give `ray_address`"
         ) from None
     return Cluster(ray, ours=True)
 
@@ -150,7 +150,7 @@ class Actors:
         if not done:
             raise MeasurementError(
                 f"the Ray cluster has started no worker in {_PATIENCE:.0f} s; each needs a free "
-                f"{'GPU' if self.gpus else 'CPU'}: give fewer --workers, or wait for the cluster"
+                f"{'GPU' if self.gpus else 'CPU'}: give fewer `workers`, or wait for the cluster"
             )
         for task in done:
             yield self._heard(task, self._tasks.pop(task))

@@ -165,7 +165,7 @@ def _card(
 ) -> ModelCard:
     count = int(getattr(model, "num_classes", 0))
     if count == 0:
-        raise CheckpointError(f"{name} has no classifier of its own; give the classes (with --data)")
+        raise CheckpointError(f"{name} has no classifier of its own; give the classes (with `data`)")
     return ModelCard(
         "timm_vit",
         name,

@@ -133,7 +133,7 @@ def _read(path: Path, asked: Asked) -> Official:
     if asked.family not in (None, found.family):
         raise CheckpointError(f"{path} is of the family {found.family}, so it cannot be read as {asked.family}")
     if asked.name is not None and found.family != "timm":
-        raise CheckpointError(f"{path} is of {found.origin}, whose names tell the model; leave --name out")
+        raise CheckpointError(f"{path} is of {found.origin}, whose names tell the model; leave `name` out")
     return replace(found, origin=f"{found.origin}, its averaged weights") if averaged else found
 
 

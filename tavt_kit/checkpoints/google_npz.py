@@ -110,7 +110,7 @@ def _hybrid(arrays: Mapping[str, NDArray[Any]], asked: Asked) -> Official:
     if asked.family is not None:
         raise CheckpointError(
             f"a ViT over a ResNet is read as timm has it, not as {asked.family}, whose stem computes otherwise; leave "
-            "--family out, or take a file without a ResNet such as ViT-B_16.npz"
+            "`family` out, or take a file without a ResNet such as ViT-B_16.npz"
         )
     units = _units(arrays)
     if units not in _HYBRIDS:

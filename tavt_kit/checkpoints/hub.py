@@ -42,7 +42,7 @@ def create_from_hub(
     entry = timm.get_pretrained_cfg(name)
     if entry is None or not entry.has_weights:
         raise CheckpointError(
-            f"timm has no weights for {name}; give --weights FILE, or --weights random to try things out"
+            f"timm has no weights for {name}; give `weights` FILE, or `weights` random to try things out"
         )
     # Once without weights: what is refused must not be downloaded first, nor blamed on the network.
     make(name, arguments)

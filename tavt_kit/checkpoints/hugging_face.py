@@ -56,7 +56,7 @@ def read_folder(path: Path, asked: Asked) -> tuple[Official, tuple[str, ...] | N
     if asked.image_size not in (None, config["image_size"]):
         raise CheckpointError(
             f"{path} is converted at its own {config['image_size']} px, got {asked.image_size}; the verbs that take "
-            "the run resize it by --image-size"
+            "the run resize it by `image_size`"
         )
     file = next((path / name for name in _FILES if (path / name).is_file()), None)
     if file is None:
@@ -78,7 +78,7 @@ def read_folder(path: Path, asked: Asked) -> tuple[Official, tuple[str, ...] | N
         (count,) = shape_of(found, "head.bias", 1)
         labels = _labels(config, count)
     elif asked.classes is None:
-        raise CheckpointError(f"{path} has no classifier for a token; give --data, for whose classes a new one is made")
+        raise CheckpointError(f"{path} has no classifier for a token; give `data`, for whose classes a new one is made")
     else:
         labels, count, untrained = None, len(asked.classes), ("head.",)
     arguments = _arguments(kind, config, count, "head_dist.weight" in found)

@@ -110,11 +110,11 @@ def _selects(total: int, asked: Asked) -> list[int]:
     if found is None:
         raise CheckpointError(
             f"the combiner reads {total} selected tokens, but no key tells how many of each level; "
-            "give --num-selects, such as 2048,512,128,32"
+            "give `num_selects`, such as 2048,512,128,32"
         )
     if len(found) != 4 or sum(found) != total:
         raise CheckpointError(
-            f"the combiner reads {total} selected tokens of 4 levels, but --num-selects names "
+            f"the combiner reads {total} selected tokens of 4 levels, but `num_selects` names "
             f"{', '.join(map(str, found))}; give 4 numbers of that sum"
         )
     return list(found)

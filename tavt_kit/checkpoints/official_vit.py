@@ -209,7 +209,7 @@ def _side(tensors: Mapping[str, Tensor], patch: int, slide_step: int | None) -> 
     side = grid_side(tensors)
     if side == 37 and patch == 16 and slide_step is None:
         raise CheckpointError(
-            "a grid of 37 x 37 is 448 px in the overlapping split or 592 px without; give --slide-step 12 or 16"
+            "a grid of 37 x 37 is 448 px in the overlapping split or 592 px without; give `slide_step` 12 or 16"
         )
     return side
 
@@ -218,7 +218,7 @@ def _num_token(given: int | None, classes: int) -> int:
     found = given or _TOKENS.get(classes)
     if found is None:
         raise CheckpointError(
-            f"no key tells how many tokens FFVT takes from each layer, nor do {classes} classes; give --num-token"
+            f"no key tells how many tokens FFVT takes from each layer, nor do {classes} classes; give `num_token`"
         )
     return found
 

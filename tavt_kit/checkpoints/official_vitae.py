@@ -166,7 +166,7 @@ def _heads(tensors: Mapping[str, Tensor], found: Mapping[str, Any], asked: Asked
         shown = "none" if given is None else ",".join(map(str, given))
         raise CheckpointError(
             f"no key tells the attention heads of a ViTAE of widths {', '.join(map(str, found['token_dims']))}; give "
-            f"--heads for the normal cells of its {stages} stages and then for its reduction cells, such as "
+            f"`heads` for the normal cells of its {stages} stages and then for its reduction cells, such as "
             f"{','.join(['1'] * (2 * stages - 1))},2 (got {shown})"
         )
     return dict(zip(_HEADS, _spread(given, stages), strict=True))

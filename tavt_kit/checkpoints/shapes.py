@@ -93,7 +93,7 @@ def count_heads(width: int, given: int | None) -> int:
     """
     heads = given or HEADS.get(width)
     if heads is None:
-        raise CheckpointError(f"no key tells the number of attention heads at a width of {width}; give --heads")
+        raise CheckpointError(f"no key tells the number of attention heads at a width of {width}; give `heads`")
     if width % heads:
-        raise CheckpointError(f"a width of {width} cannot be shared by {heads} heads; give another --heads")
+        raise CheckpointError(f"a width of {width} cannot be shared by {heads} heads; give another `heads`")
     return heads

@@ -60,7 +60,7 @@ def read_timm(
     check_name(name)
     if "head.weight" not in tensors and asked.classes is None:
         raise CheckpointError(
-            "the file has no classifier; give the classes (--classes or --data), for which a new one is made"
+            "the file has no classifier; give the classes (`classes` or `data`), for which a new one is made"
         )
     rows = shape_of(tensors, "head.weight", 2)[0] if "head.weight" in tensors else len(asked.classes or ())
     arguments: dict[str, Any] = {"num_classes": rows, **shape}
@@ -68,7 +68,7 @@ def read_timm(
         arguments["num_heads"] = asked.heads
     laid_out = sketch(name, arguments)
     if not is_timm_vit(laid_out):
-        raise UnsupportedBackbone(f"--name is that of one of timm's Vision Transformers, but {name} is none")
+        raise UnsupportedBackbone(f"`name` is that of one of timm's Vision Transformers, but {name} is none")
     size = asked.image_size or _trained_size(tensors, laid_out)
     if size is not None:
         arguments["img_size"] = [size, size]
@@ -85,7 +85,7 @@ def _told(architecture: str | None, folder: Path) -> str | None:
         try:
             said = json.loads(config.read_text(encoding="utf-8"))
         except (OSError, ValueError) as error:
-            raise CheckpointError(f"{config} beside the file cannot be read as JSON ({error}); give --name") from None
+            raise CheckpointError(f"{config} beside the file cannot be read as JSON ({error}); give `name`") from None
         name = said.get("architecture") if isinstance(said, dict) else None
     return name if isinstance(name, str) and timm.is_model(name) else None
 
@@ -102,14 +102,14 @@ def _told_by_keys(tensors: Mapping[str, Tensor], asked: Asked) -> tuple[str, dic
         if _is_plain(tensors):
             return _PLAIN, vit_arguments(tensors, asked.heads)  # of a size that timm has no name for
         raise CheckpointError(
-            "the file is in timm's names, but none of its Vision Transformers has these shapes; give --name, the model "
+            "the file is in timm's names, but none of its Vision Transformers has these shapes; give `name`, the model "
             "that it was made with"
         )
     first = sorted((min(names, key=_by_length) for names in groups.values()), key=_by_length)
     more = f" and {len(first) - _SHOWN} more" if len(first) > _SHOWN else ""
     raise CheckpointError(
         f"the file's keys fit {len(first)} of timm's models, which differ in what no key tells (heads, activation or "
-        f"how pictures are normalised): {', '.join(first[:_SHOWN])}{more}; give --name"
+        f"how pictures are normalised): {', '.join(first[:_SHOWN])}{more}; give `name`"
     )
 
 

@@ -98,7 +98,7 @@ class Predicted:
             raise DataError(
                 f"predictions must be of each image of the {source.split} split once ({len(wanted)} images), but "
                 f"{self.name} has {len(places)} of {len(set(places))} different ones and lacks {len(missing)}{example}"
-                "; predict them all, or give the same --split, --limit and --data"
+                "; predict them all, or give the same `split`, `limit` and `data`"
             )
         if self.labels is not None:
             self._check_labels(source, places)

@@ -129,7 +129,7 @@ def compare_records(
     if differing and not across:
         raise RecordError(
             f"{before.path} and {after.path} differ in {'; '.join(differing)}; compare what was made alike, or give "
-            "--across"
+            "`across`"
         )
     if not pairs:
         raise RecordError(

@@ -96,8 +96,8 @@ class ArtifactCard:
             return self
         if not self.is_switchable:
             raise ScheduleError(
-                f"the schedule of this file, {self.schedule}, is frozen into it; leave out --preset and --schedule, "
-                "or give the run or a file exported with --switchable"
+                f"the schedule of this file, {self.schedule}, is frozen into it; leave out `preset` and `schedule`, "
+                "or give the run or a file exported with `switchable`"
             )
         if preset is not None:
             if schedule is not None:

@@ -10,7 +10,7 @@ __all__ = ["command_line"]
 
 
 def command_line() -> str | None:
-    """``fgvc-kit search runs/x --budget latency=8ms``; None where the package was called from Python.
+    """``fgvc-kit search runs/x `budget` latency=8ms``; None where the package was called from Python.
 
     Records carry it, so that a report can say how each was made.
     """

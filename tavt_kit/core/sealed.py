@@ -43,7 +43,7 @@ def refuse_changed(path: Path) -> None:
     """
     if changed := changed_since_check(path):
         raise RecordError(
-            f"{changed}, so nobody knows what it is worth; check it again (fgvc-kit check {path} --against RUN), or "
+            f"{changed}, so nobody knows what it is worth; check it again (fgvc-kit check {path} `against` RUN), or "
             "export it again"
         )
 

@@ -292,7 +292,7 @@ def _refuse_too_many(skipped: list[Unreadable], total: int, allowed: int) -> Non
     if len(skipped) > allowed:
         raise DataError(
             f"{len(skipped)} of {total} pictures cannot be read and {allowed} may be skipped: "
-            f"{_named(skipped)}; repair or remove them, or allow more with --allow-unreadable"
+            f"{_named(skipped)}; repair or remove them, or allow more with `allow_unreadable`"
         )
     if skipped and len(skipped) == total:
         raise DataError(f"none of the {total} pictures can be read: {_named(skipped)}; repair them")

@@ -140,7 +140,7 @@ def read_split(folder: Path, root: Path | None = None) -> ImageSet:
     record = read_record(Path(folder) / SPLIT_FILE, _SCHEMA, _VERSION)
     root = Path(record["root"]) if root is None else Path(root)
     if not root.is_dir():
-        raise DataError(f"the run's pictures were in {root}, which is gone; give their folder with --data")
+        raise DataError(f"the run's pictures were in {root}, which is gone; give their folder with `data`")
     splits: Mapping[str, tuple[Sample, ...]] = {
         name: tuple(Sample(root / path, label) for path, label in samples) for name, samples in record["splits"].items()
     }
@@ -177,7 +177,7 @@ def inherit_split(folder: Path, images: ImageSet) -> ImageSet:
         raise DataError(
             f"{folder} was made with {there['name']} ({_sizes(there['splits'])}, seed {there['seed']}), but "
             f"{images.name} ({_sizes(images.splits)}, seed {images.seed}) is given; figures of two divisions "
-            "cannot be compared: use the same data and seed, or another --out"
+            "cannot be compared: use the same data and seed, or another `out`"
         )
     return images
 

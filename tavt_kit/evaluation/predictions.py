@@ -79,7 +79,7 @@ class Predictor:
             MeasurementError: A logit is not finite.
         """
         if top < 1:
-            raise DataError(f"at least one class must be named, got --top {top}")
+            raise DataError(f"at least one class must be named, got `top` {top}")
         if batch < 1:
             raise DataError(f"a batch needs at least one picture, got {batch}")
         preprocessing = Preprocessing.from_record(self.card.preprocessing)

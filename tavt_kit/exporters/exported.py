@@ -147,7 +147,7 @@ def _stays(out: Path, entry: Entry, recipe: Entry) -> bool:
     if changed:
         listed = "; ".join(f"{key} was {_short(old.get(key))} and is {_short(recipe[key])}" for key in changed)
         raise RecordError(
-            f"{out / entry['file']} was exported in another way ({listed}); choose another --out, or --fresh to "
+            f"{out / entry['file']} was exported in another way ({listed}); choose another `out`, or `fresh` to "
             "replace it"
         )
     suffix = UNPROVEN if entry["status"] == "unproven" else ""

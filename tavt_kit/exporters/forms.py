@@ -54,7 +54,7 @@ class Form:
         if self.format == "safetensors" and self.label:
             raise ExportError(
                 "safetensors are rebuilt in torch, where one model runs every schedule; give one schedule, and no "
-                "--switchable, for them"
+                "`switchable`, for them"
             )
 
     @property

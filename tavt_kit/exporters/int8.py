@@ -52,7 +52,7 @@ class Int8How:
         if self.smooth not in SMOOTH:
             raise ExportError(f"SmoothQuant is tried {', '.join(SMOOTH)}, got {self.smooth!r}")
         if self.max_drop is not None and self.quantizer == "onnxruntime":
-            raise ExportError("accuracy control is NNCF's, and of OpenVINO models; leave out --quantizer onnxruntime")
+            raise ExportError("accuracy control is NNCF's, and of OpenVINO models; leave out `quantizer` onnxruntime")
 
     def ways(self, format: str) -> list[dict[str, Any]]:
         """What is tried for a format.
@@ -61,9 +61,9 @@ class Int8How:
             ExportError: Nothing suits it.
         """
         if format == "openvino" and self.quantizer == "onnxruntime":
-            raise ExportError("onnxruntime quantizes ONNX files, not OpenVINO's; leave out --quantizer")
+            raise ExportError("onnxruntime quantizes ONNX files, not OpenVINO's; leave out `quantizer`")
         if format == "onnx" and self.max_drop is not None:
-            raise ExportError("NNCF controls the accuracy of OpenVINO models alone; give --format openvino")
+            raise ExportError("NNCF controls the accuracy of OpenVINO models alone; give `format` openvino")
         nncf = [{"quantizer": "nncf", "smooth_quant": smooth} for smooth in SMOOTH[self.smooth]]
         static = [{"quantizer": "onnxruntime", "smooth_quant": False}] if format == "onnx" else []
         return [way for way in (*nncf, *static) if self.quantizer in (None, way["quantizer"])]

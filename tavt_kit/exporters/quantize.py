@@ -162,7 +162,7 @@ def _top1(compiled: Callable[[Feed], Any], pairs: Iterable[tuple[Feed, int]]) ->
 
 def _some(images: NDArray[np.float32]) -> None:
     if not len(images):
-        raise ExportError("int8 needs images to calibrate on, but none was given; give training data with --data")
+        raise ExportError("int8 needs images to calibrate on, but none was given; give training data with `data`")
 
 
 def _refusal(error: Exception) -> ExportError:

@@ -47,7 +47,7 @@ def refuse_little_space(adaptive: AdaptiveViT, out: Path, forms: Sequence[Form])
     if free < needed:
         raise OutputError(
             f"{out} has {free / 1e6:.0f} MB left, but {len(forms)} files of this model need about "
-            f"{needed / 1e6:.0f} MB; make room, or choose another --out"
+            f"{needed / 1e6:.0f} MB; make room, or choose another `out`"
         )
 
 
@@ -59,7 +59,7 @@ def space_left(out: Path) -> Iterator[None]:
     except Exception as error:
         full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
         if full or "No space left on device" in str(error):
-            raise OutputError(f"no space is left in {out}; make room, or choose another --out") from None
+            raise OutputError(f"no space is left in {out}; make room, or choose another `out`") from None
         raise
 
 
@@ -71,4 +71,4 @@ def refuse_own_folder(out: Path, run: str, forms: Sequence[Form]) -> None:
     """
     same = bool(run) and Path(run).exists() and Path(out).resolve() == Path(run).resolve()
     if same and any(form.format == "safetensors" for form in forms):
-        raise ExportError(f"{out} is the run itself, whose weights stay as they are; give safetensors another --out")
+        raise ExportError(f"{out} is the run itself, whose weights stay as they are; give safetensors another `out`")

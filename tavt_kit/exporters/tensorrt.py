@@ -40,7 +40,7 @@ def refuse_operators(model: Any) -> None:
             name = f"{node.domain}.{node.op_type}" if node.domain else node.op_type
             raise ExportError(
                 f"TensorRT is not known to take operator {name} (node {node.name or 'without a name'}); choose another "
-                "precision, --exporter tracing and --opset 17, or leave out --for tensorrt"
+                "precision, `exporter` tracing and `opset` 17, or leave out `for` tensorrt"
             )
 
 

@@ -77,7 +77,7 @@ def to_onnx(adaptive: AdaptiveViT, card: ArtifactCard, path: Path, how: OnnxHow 
     layer = _culprit(adaptive, card, *reasons[-1][:2])
     raise ExportError(
         f"exporting {card.model.name} with {at} to ONNX failed{f' at layer {layer}' if layer else ''} ({said}); "
-        "try another --opset, or --format openvino"
+        "try another `opset`, or `format` openvino"
     )
 
 

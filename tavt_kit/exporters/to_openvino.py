@@ -67,7 +67,7 @@ def convert(adaptive: AdaptiveViT, card: ArtifactCard) -> Any:
         at = f" at layer {layer}" if layer else ""
         reason = str(error).partition(": ")[2].rpartition("; try")[0]
         raise ExportError(
-            f"OpenVINO cannot convert {card.model.name}{at}: {reason}; try --format onnx, or safetensors for torch"
+            f"OpenVINO cannot convert {card.model.name}{at}: {reason}; try `format` onnx, or safetensors for torch"
         ) from error
     if card.is_switchable:
         model.inputs[1].get_tensor().set_names({LENGTHS})

@@ -173,7 +173,7 @@ class AdaptiveViT(nn.Module):
         if self.backbone.rigid is not None:
             raise UnsupportedBackbone(
                 f"no tokens can be dropped from {type(self.bare).__name__}: {self.backbone.rigid}; "
-                "make it smaller by fgvc-kit export --precision int8"
+                "make it smaller by fgvc-kit export `precision` int8"
             )
 
     def train(self, mode: bool = True) -> AdaptiveViT:

@@ -82,7 +82,7 @@ def coupled(model: nn.Module, kind: str) -> list[Coupled]:
     if not all(adapter_of(model).joint):
         raise UnsupportedBackbone(
             f"{kind} cannot be pruned where attention and feed-forward half share one projection, as in "
-            f"{type(blocks_of(model)[1][0]).__name__}; prune whole layers with --depth"
+            f"{type(blocks_of(model)[1][0]).__name__}; prune whole layers with `depth`"
         )
     return {"mlp": _mlps, "heads": _heads, "width": _width}[kind](model)
 
@@ -120,7 +120,7 @@ def _heads(model: nn.Module) -> list[Coupled]:
     if getattr(model, "rope_mixed", False):
         raise UnsupportedBackbone(
             f"heads cannot be pruned from {type(model).__name__} with mixed rotary positions, which are learned for "
-            "each head of all layers together; prune with --mlp or --depth"
+            "each head of all layers together; prune with `mlp` or `depth`"
         )
     # TransFG multiplies the maps of a head through the layers, so a head is the same one in all of them.
     tied = attentions[:-1] if type(adapter_of(model)).__name__ == "TransFgBackbone" else []
@@ -133,7 +133,7 @@ def _free_attentions(model: nn.Module, kind: str) -> list[tuple[str, Any]]:
     if bound := [module for _, module in found if type(module) not in _FREE or _grouped(module)]:
         raise UnsupportedBackbone(
             f"{kind} cannot be pruned from {type(model).__name__}: its {type(bound[0]).__name__} needs heads that fill "
-            "the embedding width exactly; prune with --mlp or --depth"
+            "the embedding width exactly; prune with `mlp` or `depth`"
         )
     return found
 
@@ -207,8 +207,8 @@ def _refuse_width(model: nn.Module) -> None:
         reason = "without a pyramid every head of the plug-in reads the embedding as it is"
     if reason is not None:
         raise UnsupportedBackbone(
-            f"the embedding width of {type(model).__name__} cannot be pruned: {reason}; prune with --mlp, --heads or "
-            "--depth"
+            f"the embedding width of {type(model).__name__} cannot be pruned: {reason}; prune with `mlp`, `heads` or "
+            "`depth`"
         )
 
 

@@ -42,7 +42,7 @@ def strongest_layers(model: nn.Module, depth: int, images: Tensor, labels: Tenso
     layers = adaptive.layers
     if not max(1, len(needed)) <= depth <= layers:
         raise BudgetError(
-            f"--depth is the number of layers that are left, here {max(1, len(needed))} to {layers}, got {depth}"
+            f"`depth` is the number of layers that are left, here {max(1, len(needed))} to {layers}, got {depth}"
         )
     gone = spared_layers(adaptive, layers - depth, images, labels)
     return [layer for layer in range(layers) if layer not in gone]
@@ -78,7 +78,7 @@ def _needed(adaptive: AdaptiveViT) -> set[int]:
             "its rotary positions are learned for all layers together" if backbone.rigid is None else backbone.rigid
         )
         raise UnsupportedBackbone(
-            f"no layers can be taken from {type(adaptive.bare).__name__}: {reason}; prune with --mlp"
+            f"no layers can be taken from {type(adaptive.bare).__name__}: {reason}; prune with `mlp`"
         )
     if isinstance(backbone, PimVitBackbone):
         return set(range(backbone.first, adaptive.layers))

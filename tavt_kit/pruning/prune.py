@@ -116,9 +116,9 @@ def prune(
     """
     check_importance(importance)
     if not targets.asked and ceiling is None:
-        raise BudgetError("nothing is to be pruned: give --mlp, --heads, --width, --depth or --budget")
+        raise BudgetError("nothing is to be pruned: give `mlp`, `heads`, `width`, `depth` or `budget`")
     if pictures is None and (needs_pictures(importance) or targets.depth is not None):
-        raise DataError(f"--depth and the importance {importance} are judged on training pictures; give --data")
+        raise DataError(f"`depth` and the importance {importance} are judged on training pictures; give `data`")
     free = [] if ceiling is None else _free(model, targets, ceiling)
     kinds = [kind for kind in SHARES if targets.share(kind) is not None or kind in free]
     for kind in kinds if targets.depth is not None else ():
@@ -145,7 +145,7 @@ def _free(model: nn.Module, targets: Targets, ceiling: Ceiling) -> list[str]:
     free = [kind for kind in _FREE if targets.share(kind) is None]
     if not free:
         raise BudgetError(
-            f"{ceiling.flag} decides how many heads and hidden channels stay, but --mlp and --heads are both given; "
+            f"{ceiling.flag} decides how many heads and hidden channels stay, but `mlp` and `heads` are both given; "
             "leave one of them out"
         )
     if free == ["mlp", "heads"]:
@@ -208,7 +208,7 @@ def _within(
     if least > ceiling.most:
         raise BudgetTooTight(
             f"{ceiling.flag} is out of reach: with the fewest {' and '.join(_NAMED[kind] for kind in free)} the model "
-            f"still costs {ceiling.show(least)}; allow that, or give --width or --depth as well"
+            f"still costs {ceiling.show(least)}; allow that, or give `width` or `depth` as well"
         )
     step, found = largest(1, free, fewest)
     if len(free) == 1:

@@ -43,12 +43,12 @@ class Targets:
             share = getattr(self, name)
             if share is not None and not 0 < share <= 1:
                 raise BudgetError(
-                    f"--{name} is the share that is left, above 0 and at most 1, got {share:g}; 0.5 keeps a half"
+                    f"`{name}` is the share that is left, above 0 and at most 1, got {share:g}; 0.5 keeps a half"
                 )
         if self.depth is not None and self.depth < 1:
-            raise BudgetError(f"--depth is the number of layers that are left, at least 1, got {self.depth}")
+            raise BudgetError(f"`depth` is the number of layers that are left, at least 1, got {self.depth}")
         if self.round_to < 1:
-            raise BudgetError(f"--round-to is a whole number of channels above 0, got {self.round_to}")
+            raise BudgetError(f"`round_to` is a whole number of channels above 0, got {self.round_to}")
 
     def share(self, kind: str) -> float | None:
         """The share of ``mlp``, ``heads`` or ``width``."""

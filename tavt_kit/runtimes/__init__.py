@@ -43,7 +43,7 @@ def open_module(module: nn.Module, target: TargetDevice, example_shape: tuple[in
     if target.precision == "int8":
         raise TargetError(
             f"int8 needs an exported, calibrated file, got a live model for {target}; "
-            "export it first (fgvc-kit export --precision int8) and pass the file"
+            "export it first (fgvc-kit export `precision` int8) and pass the file"
         )
     if target.runtime == "onnxruntime":
         from tavt_kit.runtimes.on_onnxruntime import open_onnx_module

@@ -57,11 +57,11 @@ def refuse_unprofiled(target: TargetDevice) -> None:
     if not target.is_usual:
         raise TargetError(
             f"layers are told apart in a runtime's usual mode only, got {target}; leave out {target.mode}, or measure "
-            "without --layers"
+            "without `layers`"
         )
     if target.runtime == "onnxruntime" and not target.is_cpu:
         raise TargetError(
-            f"onnxruntime's profile tells how long kernels took on a CPU only, got {target}; measure without --layers, "
+            f"onnxruntime's profile tells how long kernels took on a CPU only, got {target}; measure without `layers`, "
             "or on torch:cuda"
         )
 

@@ -129,7 +129,7 @@ def lengths_for(name: str, layers: int | None, lengths: Lengths | None) -> list[
             raise ScheduleError(f"the schedule of {name} is frozen into it; leave the counts out, or give another file")
         return []
     if lengths is None:
-        raise ScheduleError(f"{name} takes its token counts at run time; give --preset or --schedule")
+        raise ScheduleError(f"{name} takes its token counts at run time; give `preset` or `schedule`")
     schedule = TokenSchedule(tuple(lengths))
     if schedule.layers != layers:
         raise ScheduleError(f"{name} has {layers} layers, but the schedule has {schedule.layers}: {schedule}")

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from tavt_kit.core.command_line import command_line
+from tavt_kit.core.parsing import parse_duration
 from tavt_kit.verbs import options
 
 if TYPE_CHECKING:
@@ -191,7 +192,7 @@ def bench_verb(
 def _protocol(min_time: float, max_time: str) -> Protocol:
     from tavt_kit.bench import Protocol
 
-    most = options.parse_duration(max_time) or 60.0
+    most = parse_duration(max_time) or 60.0
     least = min(min_time, most)
     return Protocol(
         min_seconds=least, max_seconds=most, visit_seconds=min(0.3, least / 10), warmup_seconds=min(5.0, most)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from tavt_kit.verbs.options import BadOption
+from tavt_kit.errors import ParameterError
 
 __all__ = ["go_away"]
 
@@ -19,7 +19,7 @@ def go_away(things: Sequence[str], pack: Path | None, carried: Path | None, as_j
 
     run = Path(things[0] if things else "")
     if len(things) != 1 or not run.is_dir() or (pack and carried):
-        raise BadOption(
+        raise ParameterError(
             f"--pack or --carried takes the run folder of one search, got {', '.join(things) or 'none'}"
             + (" and both flags" if pack and carried else "")
         )

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from tavt_kit.core.parsing import parse_fraction
+from tavt_kit.errors import ParameterError
 from tavt_kit.verbs import options
 
 if TYPE_CHECKING:
@@ -56,9 +58,9 @@ def compare_verb(
     from tavt_kit.comparison.compared import compare_records, compare_within
     from tavt_kit.core.verdict import Verdict, worst
 
-    limit = options.parse_fraction(threshold)
+    limit = parse_fraction(threshold)
     if len(records) > 2:
-        raise options.BadOption(f"compare takes one or two records, got {len(records)}")
+        raise ParameterError(f"compare takes one or two records, got {len(records)}")
     before, after = _read(records)
     if after is None:
         found = [compare_within(one, threshold=limit, reference=reference) for one in before]

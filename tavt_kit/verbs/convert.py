@@ -72,14 +72,15 @@ def convert_verb(
     from tavt_kit.checkpoints import save_model
     from tavt_kit.checkpoints.convert import FAMILIES, convert
     from tavt_kit.checkpoints.official import POSITION_RULES
+    from tavt_kit.core.parsing import parse_numbers
+    from tavt_kit.errors import ParameterError
     from tavt_kit.models.backbones import adapter_of
-    from tavt_kit.verbs.options import BadOption, parse_numbers
 
     rule = next((known for known in POSITION_RULES if known == positions), None)
     if rule is None:
-        raise BadOption(f"--positions is {' or '.join(POSITION_RULES)}, got {positions!r}")
+        raise ParameterError(f"--positions is {' or '.join(POSITION_RULES)}, got {positions!r}")
     if family is not None and family not in FAMILIES:
-        raise BadOption(f"--family is {' or '.join(FAMILIES)}, got {family!r}")
+        raise ParameterError(f"--family is {' or '.join(FAMILIES)}, got {family!r}")
     counts = parse_numbers(heads, "--heads", "12 or 1,1,4")
     model, card = convert(
         file, classes=_named(classes, data), heads=counts[0] if counts is not None and len(counts) == 1 else counts,
@@ -103,11 +104,11 @@ def convert_verb(
 def _named(classes: str | None, data: str | None) -> Sequence[str] | None:
     """The classes' names: those of a data set, the lines of a file, or as many numbered ones."""
     from tavt_kit.data import load_images
-    from tavt_kit.verbs.options import BadOption
+    from tavt_kit.errors import ParameterError
 
     if data is not None:
         if classes is not None:
-            raise BadOption("the classes are given once, by --data or by --classes; leave one out")
+            raise ParameterError("the classes are given once, by --data or by --classes; leave one out")
         return load_images(data).classes
     if classes is None:
         return None
@@ -117,10 +118,10 @@ def _named(classes: str | None, data: str | None) -> Sequence[str] | None:
         lines = Path(classes).expanduser().read_text(encoding="utf-8-sig").splitlines()
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is no UTF-8 text"
-        raise BadOption(
+        raise ParameterError(
             f"--classes is a number above 0 or a file with a name in each line, got {classes!r}: {reason}"
         ) from None
     names = [line.strip() for line in lines if line.strip()]
     if not names:
-        raise BadOption(f"--classes is a file with a name in each line, but {classes} has none")
+        raise ParameterError(f"--classes is a file with a name in each line, but {classes} has none")
     return names

@@ -9,6 +9,8 @@ from typing import Annotated, Any
 
 import typer
 
+from tavt_kit.core.parsing import parse_duration
+from tavt_kit.errors import ParameterError
 from tavt_kit.verbs import options, reading_options, training_options
 
 __all__ = ["distill_verb"]
@@ -161,7 +163,7 @@ def distill_verb(
         _refuse_idle({"--bound": bound, "--sampling": sampling}, "schedules are given, and decide what is drawn")
     if teacher is None:
         _refuse_idle({"--teacher-weight": teacher_weight}, "no --teacher is given")
-    seconds = options.parse_duration(save_every)
+    seconds = parse_duration(save_every)
     from dataclasses import replace
 
     from tavt_kit.checkpoints import load_model
@@ -201,7 +203,7 @@ def _refuse_idle(flags: dict[str, object], because: str) -> None:
     """A flag that would do nothing is a mistake."""
     for flag, value in flags.items():
         if value is not None:
-            raise options.BadOption(f"{flag} {value} would do nothing, because {because}; leave one of them out")
+            raise ParameterError(f"{flag} {value} would do nothing, because {because}; leave one of them out")
 
 
 def _bound(text: str | None) -> float | str | None:
@@ -214,7 +216,7 @@ def _layers(flag: str, text: str | None) -> tuple[int, ...] | None:
     if text is None:
         return None
     if not all(part.strip().isdecimal() for part in text.split(",")):
-        raise options.BadOption(f"--{flag} takes layers counted from 0, such as 5,8, got {text!r}")
+        raise ParameterError(f"--{flag} takes layers counted from 0, such as 5,8, got {text!r}")
     return tuple(int(part) for part in text.split(","))
 
 

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from tavt_kit.core.command_line import command_line
+from tavt_kit.core.parsing import parse_fraction
+from tavt_kit.errors import ParameterError
 from tavt_kit.verbs import options
 
 if TYPE_CHECKING:
@@ -70,9 +72,7 @@ def eval_verb(
     """
     from tavt_kit.workflows.eval_subject import images_of, open_subject
 
-    wanted = (
-        None if precision_wanted is None else options.parse_fraction(precision_wanted, "a precision", "95% or 0.95")
-    )
+    wanted = None if precision_wanted is None else parse_fraction(precision_wanted, "a precision", "95% or 0.95")
     if unlabelled is not None:
         _refuse_labelled(split, real)
         files = _pictures(unlabelled)[:limit]
@@ -84,7 +84,7 @@ def eval_verb(
     chosen = split or job.known.held_out
     samples = job.samples(chosen)
     if wanted is not None and chosen == "val":
-        raise options.BadOption(
+        raise ParameterError(
             f"a threshold is chosen on val and told on another split, but val is to be evaluated; "
             f"{'leave --split val out' if split else 'give data with a test split'}, or leave --precision-wanted out"
         )
@@ -212,7 +212,7 @@ def _predict(job: _Job, files: Sequence[Path], wanted: float | None, out: Path |
 def _refuse_labelled(split: str | None, real: Path | None) -> None:
     given = [flag for flag, value in (("--split", split), ("--real", real)) if value is not None]
     if given:
-        raise options.BadOption(f"{' and '.join(given)} need labels, but --unlabelled has none; leave one of them out")
+        raise ParameterError(f"{' and '.join(given)} need labels, but --unlabelled has none; leave one of them out")
 
 
 def _pictures(folder: Path) -> list[Path]:

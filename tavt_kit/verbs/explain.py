@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from tavt_kit.core.command_line import command_line
+from tavt_kit.errors import ParameterError
 from tavt_kit.verbs import options
 
 if TYPE_CHECKING:
@@ -130,7 +131,7 @@ def _label(model: AdaptiveViT, card: ModelCard, name: str | None) -> int | None:
         shown = ", ".join(card.classes[:6]) + (", ..." if len(card.classes) > 6 else "")
         raise UnknownName(f"--class is one of the model's classes ({shown}), got {name!r}")
     if not isinstance(model.bare, Pim):
-        raise options.BadOption(
+        raise ParameterError(
             f"--class is of PIM's heat map, but {card.name} shows nothing of one class; leave --class out"
         )
     return card.classes.index(name)

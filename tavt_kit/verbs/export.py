@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from tavt_kit.errors import ParameterError
 from tavt_kit.verbs import options
 
 if TYPE_CHECKING:
@@ -147,7 +148,7 @@ def export_verb(
     model = load_model(run)
     texts, picks = _texts(schedule), _texts(pick)
     if switchable and picks:
-        raise options.BadOption(f"a switchable file takes every preset of the front; leave out --pick {picks[0]}")
+        raise ParameterError(f"a switchable file takes every preset of the front; leave out --pick {picks[0]}")
     counts = presets_for(run, model, texts) if switchable else schedules_for(run, model, texts, picks)
     model = model_for(run, model, counts)
     wanted = precisions or [precision_for(counts)]
@@ -192,11 +193,11 @@ def _for_tensorrt(for_: str | None, format: list[str] | str | None, switchable: 
     if for_ is None:
         return False
     if for_ != "tensorrt":
-        raise options.BadOption(f"--for takes tensorrt, got {for_!r}")
+        raise ParameterError(f"--for takes tensorrt, got {for_!r}")
     if _texts(format, "onnx") != ["onnx"]:
-        raise options.BadOption(f"TensorRT reads ONNX, got --format {_texts(format)[0]}; leave --format out")
+        raise ParameterError(f"TensorRT reads ONNX, got --format {_texts(format)[0]}; leave --format out")
     if switchable:
-        raise options.BadOption("a switchable file is for onnxruntime and OpenVINO; give TensorRT each --schedule")
+        raise ParameterError("a switchable file is for onnxruntime and OpenVINO; give TensorRT each --schedule")
     return True
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from tavt_kit.errors import ParameterError
 from tavt_kit.verbs import options
 
 if TYPE_CHECKING:
@@ -48,7 +49,7 @@ def models_verb(
 
         return get_weights(words[1:], out, as_json)
     if out is not None or len(words or ()) > 1:
-        raise options.BadOption("models takes one part of a name, or `get NAME`, and -o with get alone")
+        raise ParameterError("models takes one part of a name, or `get NAME`, and -o with get alone")
     pattern = words[0] if words else ""
     from tavt_kit.checkpoints.architecture import supported_names, system_names
     from tavt_kit.errors import UnknownName

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tavt_kit.verbs import options
+from tavt_kit.errors import ParameterError
 
 if TYPE_CHECKING:
     from tavt_kit.checkpoints.download import Fetched
@@ -31,7 +31,7 @@ def get_weights(names: list[str], out: Path | None, as_json: bool) -> int:
         _print_public(known(), as_json)
         return 0
     if len(names) > 1:
-        raise options.BadOption(f"one name is fetched at a time, got {' '.join(names)}")
+        raise ParameterError(f"one name is fetched at a time, got {' '.join(names)}")
     entry = find(names[0])
     if not (entry.page or entry.instead):
         licence = entry.as_licence()

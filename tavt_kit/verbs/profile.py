@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from tavt_kit.core.command_line import command_line
+from tavt_kit.core.parsing import parse_duration
+from tavt_kit.errors import ParameterError
 from tavt_kit.verbs import options
 
 if TYPE_CHECKING:
@@ -78,7 +80,7 @@ def profile_verb(
     refuse_modes(device)
     if pack is not None:
         if held_out:
-            raise options.BadOption("--held-out measures here, and --pack does not; give one of them")
+            raise ParameterError("--held-out measures here, and --pack does not; give one of them")
         return _write_pack(opened, device, pack, as_json)
     check_available(device)
     folder = make_folder(out or (Path(model) if Path(model).is_dir() else Path("runs/profile")))
@@ -93,7 +95,7 @@ def profile_verb(
 
 
 def _seconds(text: str) -> float:
-    return options.parse_duration(text) or 60.0
+    return parse_duration(text) or 60.0
 
 
 def _write_pack(opened: Callable[[], Any], device: TargetDevice, pack: Path, as_json: bool) -> int:

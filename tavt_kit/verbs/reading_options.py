@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from tavt_kit.verbs.options import BadOption
+from tavt_kit.errors import ParameterError
 
 __all__ = ["reading_changes"]
 
@@ -59,7 +59,7 @@ def reading_changes(**given: Any) -> dict[str, Any]:
         given: By the fields' names; ``None`` was not given, ``"none"`` takes back what the recipe does.
 
     Raises:
-        BadOption: A list of numbers that cannot be read.
+        ParameterError: A list of numbers that cannot be read.
 
     Example:
         >>> reading_changes(resize="600,600", crop="random", augment=None, color_jitter="0.4")
@@ -83,7 +83,7 @@ def _resize(text: str) -> int | tuple[int, ...] | str:
     try:
         sizes = tuple(int(part) for part in text.split(","))
     except ValueError:
-        raise BadOption(
+        raise ParameterError(
             f"--resize is H,W, one number of pixels or none, such as 600,600 or 256, got {text!r}"
         ) from None
     return sizes[0] if len(sizes) == 1 else sizes
@@ -93,7 +93,7 @@ def _numbers(text: str) -> float | tuple[float, ...]:
     try:
         values = tuple(float(part) for part in text.split(","))
     except ValueError:
-        raise BadOption(f"numbers are given with commas, such as 0.4,0.4,0.4, got {text!r}") from None
+        raise ParameterError(f"numbers are given with commas, such as 0.4,0.4,0.4, got {text!r}") from None
     return values[0] if len(values) == 1 else values
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from tavt_kit.core.parsing import parse_duration
 from tavt_kit.verbs import options
 
 if TYPE_CHECKING:
@@ -168,7 +169,7 @@ def search_verb(
         image_size=image_size,
         evaluations=evaluations,
         population=population,
-        max_seconds=options.parse_duration(max_time),
+        max_seconds=parse_duration(max_time),
         final=final,
         seed=seed,
         limit=limit,

@@ -9,6 +9,8 @@ from typing import Annotated, Any
 
 import typer
 
+from tavt_kit.core.parsing import parse_duration, parse_fraction
+from tavt_kit.errors import ParameterError
 from tavt_kit.verbs import options, reading_options, training_options
 
 __all__ = ["train_verb"]
@@ -161,7 +163,7 @@ def train_verb(
         patience=patience, keep=keep, allow_smaller_batch=allow_smaller_batch or None, seed=seed, limit=limit,
         **reading,
     )  # fmt: skip
-    seconds, share = options.parse_duration(save_every), options.parse_fraction(fraction)
+    seconds, share = parse_duration(save_every), parse_fraction(fraction)
     from tavt_kit.checkpoints import open_model
     from tavt_kit.core.records import make_folder
     from tavt_kit.data import keep_fraction, load_images
@@ -210,7 +212,7 @@ def table(flag: str, entries: list[str] | None) -> dict[str, float] | None:
     """``["mask=4"]`` -> {"mask": 4.0}.
 
     Raises:
-        BadOption: An entry without a number.
+        ParameterError: An entry without a number.
     """
     found = {}
     for entry in entries or ():
@@ -218,7 +220,7 @@ def table(flag: str, entries: list[str] | None) -> dict[str, float] | None:
         try:
             found[name.strip()] = float(number)
         except ValueError:
-            raise options.BadOption(f"{flag} is given as NAME=NUMBER, such as mask=4, got {entry!r}") from None
+            raise ParameterError(f"{flag} is given as NAME=NUMBER, such as mask=4, got {entry!r}") from None
     return found or None
 
 

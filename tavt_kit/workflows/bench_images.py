@@ -53,7 +53,7 @@ class Inputs:
         from tavt_kit.data.preprocess import Preprocessing
 
         if preprocessing is None:
-            raise RecordError("a file without our metadata says nothing of preprocessing; leave out --data and --e2e")
+            raise RecordError("a file without our metadata says nothing of preprocessing; leave out `data` and `e2e`")
         how = Preprocessing.from_record(preprocessing).at(size)
         images = load_arrays(self._samples(), how, limit=batch).images
         return np.resize(images, (batch, *images.shape[1:]))
@@ -69,13 +69,13 @@ class Inputs:
 
             if self.data is None:
                 raise DataError(
-                    "an end-to-end time decodes picture files; give a data set by --data, or a folder by --pictures"
+                    "an end-to-end time decodes picture files; give a data set by `data`, or a folder by `pictures`"
                 )
             return [one.path for one in thin_out(self._samples(), _FILES)]
         from PIL import Image
 
         if not self.pictures.is_dir():
-            raise DataError(f"--pictures takes a folder of pictures, got {self.pictures}")
+            raise DataError(f"`pictures` takes a folder of pictures, got {self.pictures}")
         kinds = set(Image.registered_extensions())
         found = sorted(path for path in self.pictures.rglob("*") if path.suffix.lower() in kinds and path.is_file())
         if not found:

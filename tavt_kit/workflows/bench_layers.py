@@ -1,4 +1,4 @@
-"""``bench --layers``: the time of each layer of every candidate, by a profile that is kept after the measuring."""
+"""``bench `layers```: the time of each layer of every candidate, by a profile that is kept after the measuring."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def refuse_unlayered(opened: Sequence[Opened]) -> None:
         if one.schedule is None:
             raise RecordError(
                 f"{one.name} does not say which layers it has, because fgvc-kit did not export it; leave it out, or "
-                "leave out --layers"
+                "leave out `layers`"
             )
 
 

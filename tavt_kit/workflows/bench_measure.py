@@ -84,7 +84,7 @@ def _refuse_mixed(opened: Sequence[Opened]) -> None:
     if other is not None:
         raise MeasurementError(
             f"the candidates of one bench tell the same classes apart, but {known[0].name} has {known[0].classes} and "
-            f"{other.name} has {other.classes}; measure them apart, or give --mixed"
+            f"{other.name} has {other.classes}; measure them apart, or give `mixed`"
         )
 
 
@@ -166,7 +166,7 @@ def _sessions(
     files = inputs.files()
     for one in opened:
         if one.preprocessing is None:
-            raise RecordError(f"{one.name} does not say how its images are prepared; leave it out, or leave out --e2e")
+            raise RecordError(f"{one.name} does not say how its images are prepared; leave it out, or leave out `e2e`")
         how = Preprocessing.from_record(one.preprocessing).at(one.image_size)
         sessions[one.name + _WHOLE], images[one.name + _WHOLE] = EndToEnd(one.session, files, how), one.images
     return sessions, images

@@ -10,7 +10,8 @@ from itertools import product
 from typing import TYPE_CHECKING
 
 from tavt_kit.core.device import TargetDevice
-from tavt_kit.verbs.options import BadOption, parse_numbers
+from tavt_kit.core.parsing import parse_numbers
+from tavt_kit.errors import ParameterError
 
 if TYPE_CHECKING:
     from tavt_kit.bench.protocol import Protocol
@@ -42,16 +43,18 @@ class Sweep:
         """Read the flags: one value, or several with commas between them; a value twice counts once.
 
         Raises:
-            BadOption: Something else.
+            ParameterError: Something else.
         """
         precisions = None if precision is None else [part.strip() for part in precision.split(",")]
         if precisions is not None and not all(precisions):
-            raise BadOption(f"--precision is f32, f16, bf16 or int8, or several such as f32,bf16, got {precision!r}")
+            raise ParameterError(
+                f"`precision` is f32, f16, bf16 or int8, or several such as f32,bf16, got {precision!r}"
+            )
         return cls(
             tuple(dict.fromkeys(precisions or ())),
-            _unique(parse_numbers(threads, "--threads", "1,2")),
-            _unique(parse_numbers(batch, "--batch", "1,8")),
-            _unique(parse_numbers(image_size, "--image-size", "224,448")),
+            _unique(parse_numbers(threads, "threads", "1,2")),
+            _unique(parse_numbers(batch, "batch", "1,8")),
+            _unique(parse_numbers(image_size, "image_size", "224,448")),
         )
 
     @property
@@ -81,7 +84,7 @@ def warn_of_many(candidates: int, protocol: Protocol) -> None:
     least, most = (candidates * seconds for seconds in (protocol.min_seconds, protocol.max_seconds))
     _log.warning(
         "up to %d candidates will be measured together, %.3g s to %.3g s each: %s to %s in all, and all of them are in "
-        "memory at once; list fewer values, or lower --max-time",
+        "memory at once; list fewer values, or lower `max_time`",
         candidates,
         protocol.min_seconds,
         protocol.max_seconds,

@@ -173,12 +173,12 @@ class Opener:
         height, width = session.input_shape[2:]
         if height is None or width is None:
             if not self.sweep.sizes:
-                raise DataError(f"{path.name} takes images of any size; give one by --image-size")
+                raise DataError(f"{path.name} takes images of any size; give one by `image_size`")
             return [(height or size, width or size) for size in self.sweep.sizes]
         if any(size not in (height, width) for size in self.sweep.sizes):
             asked = ", ".join(str(size) for size in self.sweep.sizes)
             raise DataError(
-                f"the size of {path.name} was fixed by its export: it takes {height}x{width} images, got --image-size "
+                f"the size of {path.name} was fixed by its export: it takes {height}x{width} images, got `image_size` "
                 f"{asked}; leave it out, or name the run it was exported from"
             )
         return [(height, width)]

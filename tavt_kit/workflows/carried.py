@@ -39,7 +39,7 @@ def read_front(run: Path) -> dict[str, Any]:
     if body.get("target") is None or not body.get("candidates"):
         raise RecordError(
             f"{run / FRONT_FILE} has no candidates for a target, so nothing of it can be measured on one; search with "
-            "--profile or --target first"
+            "`profile` or `target` first"
         )
     if any(isinstance(schedule_of(one), JointSchedule) for one in body["candidates"]):
         raise RecordError(
@@ -82,7 +82,7 @@ def settle(run: Path, file: Path) -> dict[str, Any]:
     if dense is None or len(known) < 2:
         raise RecordError(
             f"{file} measures none of the schedules of {run}, or not the dense one beside them; run the pack of this "
-            "search (fgvc-kit bench RUN --pack ZIP)"
+            "search (fgvc-kit bench RUN `pack` ZIP)"
         )
     differences = {one.schedule: one.difference for one in known}
     budget = Budget.parse(body["budgets"])

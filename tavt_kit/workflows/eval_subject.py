@@ -75,7 +75,7 @@ def _open_run(folder: Path, schedule: str | None, preset: str | None, target: st
     from tavt_kit.runtimes import open_module
 
     if preset is not None:
-        raise ScheduleError(f"a preset belongs to a file exported with --switchable, got {folder}; give --schedule")
+        raise ScheduleError(f"a preset belongs to a file exported with `switchable`, got {folder}; give `schedule`")
     device = TargetDevice.parse(target or "torch:cpu").resolved()
     model = load_model(folder)
     size = {"tokens": model.tokens, "layers": model.layers, "prefix": model.prefix}
@@ -102,7 +102,7 @@ def images_of(thing: Path, data: str | None, card: ModelCard) -> ImageSet:
     if not any(path.is_dir() for path in inside) and any(path.suffix.lower() in IMAGE_SUFFIXES for path in inside):
         raise DataError(
             f"{data} holds pictures but no class folders, so it is not known what they show; label them with "
-            f"--unlabelled {data}"
+            f"`unlabelled` {data}"
         )
     places = [place for place in (thing, *thing.parents[:2]) if (place / "split.json").is_file()]
     images = inherited_images(places[0] if places else thing, data)

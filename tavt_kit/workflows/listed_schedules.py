@@ -40,7 +40,7 @@ def listed_schedules(model: AdaptiveViT, texts: Sequence[str], front: Path | Non
         _check_model(path, body.get("model"), model)
         candidates = body.get("candidates")
         if not isinstance(candidates, list) or not candidates:
-            raise RecordError(f"{path} holds no schedules, because its front is empty; give --schedule instead")
+            raise RecordError(f"{path} holds no schedules, because its front is empty; give `schedule` instead")
         for candidate in candidates:
             try:
                 schedule = schedule_of(candidate)
@@ -55,7 +55,7 @@ def listed_schedules(model: AdaptiveViT, texts: Sequence[str], front: Path | Non
         if not found:
             raise RecordError(
                 f"{path} holds no schedules of the model as it is, only of other sizes, scores or layers; give "
-                "--schedule instead"
+                "`schedule` instead"
             )
     return tuple(dict.fromkeys(str(schedule) for schedule in found))
 

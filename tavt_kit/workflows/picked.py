@@ -40,7 +40,7 @@ def schedules_for(
     """
     if texts and picks:
         raise ScheduleError(
-            f"--schedule and --pick both name a schedule, got {texts[0]} and {picks[0]}; give one of them"
+            f"`schedule` and `pick` both name a schedule, got {texts[0]} and {picks[0]}; give one of them"
         )
     if not texts and len(picks) < 2:
         return {"": schedule_for(run, model, None, picks[0] if picks else None)}
@@ -77,7 +77,7 @@ def presets_for(run: Path, model: AdaptiveViT, texts: Sequence[str]) -> dict[str
     names = [name for name, _ in read]
     if not all(names) or len(set(names)) < len(names):
         raise ScheduleError(
-            f"presets need names of their own, got {', '.join(texts)}; give --schedule fast=taper:0.3 and so on, or "
+            f"presets need names of their own, got {', '.join(texts)}; give `schedule` fast=taper:0.3 and so on, or "
             "three schedules without names"
         )
     return {str(name): schedule for name, schedule in read}
@@ -122,13 +122,13 @@ def schedule_for(run: Path, model: AdaptiveViT, schedule: str | None, pick: str 
     if schedule is not None:
         if pick is not None:
             raise ScheduleError(
-                f"--schedule and --pick both name a schedule, got {schedule} and {pick}; give one of them"
+                f"`schedule` and `pick` both name a schedule, got {schedule} and {pick}; give one of them"
             )
         return TokenSchedule.parse(schedule, tokens=model.tokens, layers=model.layers, prefix=model.prefix)
     front = _front(run)
     if front is None:
         raise RecordError(
-            f"{run} holds no search result (front.json) to take a schedule from; give --schedule, such as dense or "
+            f"{run} holds no search result (front.json) to take a schedule from; give `schedule`, such as dense or "
             "taper:0.2"
         )
     found = schedule_of(_candidate(front, pick, run))
@@ -160,7 +160,7 @@ def model_for(run: Path, model: AdaptiveViT, schedules: Mapping[str, TokenSchedu
     if len(wanted) > 1:
         raise ScheduleError(
             f"one export is of one image size and score, but {' and '.join(map(str, schedules.values()))} differ in "
-            "them; export each with a --pick and an --out of its own"
+            "them; export each with a `pick` and an `out` of its own"
         )
     (size, score), *_ = wanted
     if size is not None:
@@ -181,8 +181,8 @@ def precision_for(schedules: Mapping[str, TokenSchedule]) -> str:
     wanted = {precision_of(one) or "f32" for one in schedules.values()}
     if len(wanted) > 1:
         raise ScheduleError(
-            f"{' and '.join(map(str, schedules.values()))} were found in different precisions; give --precision, or "
-            "export each with a --pick and an --out of its own"
+            f"{' and '.join(map(str, schedules.values()))} were found in different precisions; give `precision`, or "
+            "export each with a `pick` and an `out` of its own"
         )
     return wanted.pop()
 
@@ -199,7 +199,7 @@ def _candidate(front: Mapping[str, Any], pick: str | None, run: Path) -> Mapping
     """The picked candidate's record; the front is sorted by rising cost, and so by rising accuracy."""
     candidates: list[Mapping[str, Any]] = front.get("candidates") or []
     if not candidates:
-        raise RecordError(f"the front of {run} is empty; give --schedule")
+        raise RecordError(f"the front of {run} is empty; give `schedule`")
     metric = front.get("metric", "top1")
     if pick in ("cheapest", "fast"):
         return candidates[0]
@@ -211,8 +211,8 @@ def _candidate(front: Mapping[str, Any], pick: str | None, run: Path) -> Mapping
         chosen = front.get("chosen")
         if not isinstance(chosen, int) or not 0 <= chosen < len(candidates):
             raise RecordError(
-                f"the search in {run} chose no schedule (verdict {front.get('verdict')}); give --pick cheapest, "
-                "--pick best or --schedule"
+                f"the search in {run} chose no schedule (verdict {front.get('verdict')}); give `pick` cheapest, "
+                "`pick` best or `schedule`"
             )
         return candidates[chosen]
     if pick == "knee":
@@ -224,7 +224,7 @@ def _candidate(front: Mapping[str, Any], pick: str | None, run: Path) -> Mapping
         return candidates[place]
     if not pick.isdecimal() or int(pick) >= len(candidates):
         raise RecordError(
-            f"--pick takes fast, balanced, accurate, cheapest, best, knee, a limit such as latency=8ms, or a place on "
+            f"`pick` takes fast, balanced, accurate, cheapest, best, knee, a limit such as latency=8ms, or a place on "
             f"the front from 0 to "
             f"{len(candidates) - 1}, got {pick!r}"
         )

@@ -48,14 +48,14 @@ class PruneBudget:
             for flag, value in (("--schedule", schedule), ("--target", target)):
                 if value is not None:
                     raise BudgetError(
-                        f"{flag} {value} is for a budget, but none is given; give --budget, or leave it out"
+                        f"{flag} {value} is for a budget, but none is given; give `budget`, or leave it out"
                     )
             return None
         limit = Limit.parse(budget)
         if limit.quantity not in ("flops", "latency") or limit.statistic == "e2e":
             raise BudgetError(f"pruning meets a budget of flops or latency, got {limit}; check it after the export")
         if target is not None and limit.quantity == "flops":
-            raise BudgetError(f"--target {target} is for a latency, but the budget is {limit}; leave --target out")
+            raise BudgetError(f"`target` {target} is for a latency, but the budget is {limit}; leave `target` out")
         from tavt_kit.core.device import TargetDevice
 
         device = str(TargetDevice.parse(target or _TARGET).resolved()) if limit.quantity == "latency" else ""

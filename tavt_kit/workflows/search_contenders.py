@@ -178,7 +178,7 @@ def of_schedule(
 
 
 def _quantized(subject: Subject, request: Request, folder: Path) -> Contender:
-    """The file that ``fgvc-kit export --precision int8`` would write: the better of SmoothQuant on and off.
+    """The file that ``fgvc-kit export `precision` int8`` would write: the better of SmoothQuant on and off.
 
     Raises:
         TargetError: The target has no int8, or is not here; without a target nothing would be gained.

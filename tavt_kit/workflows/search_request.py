@@ -8,9 +8,8 @@ from pathlib import Path
 from tavt_kit.core.budget import Budget
 from tavt_kit.core.device import TargetDevice, read_precision
 from tavt_kit.core.latency_table import LatencyTable
-from tavt_kit.errors import BudgetError, DataError
+from tavt_kit.errors import BudgetError, DataError, ParameterError
 from tavt_kit.search import ALGORITHMS, Objectives
-from tavt_kit.verbs.options import BadOption
 
 __all__ = ["JOINT", "Request"]
 
@@ -61,12 +60,12 @@ class Request:
     def __post_init__(self) -> None:
         for name, least in (("evaluations", 1), ("population", 1), ("final", 1), ("seed", 0), ("screen", 0)):
             if (value := getattr(self, name)) is not None and value < least:
-                raise BadOption(f"--{name} must be at least {least}, got {value}")
+                raise ParameterError(f"`{name}` must be at least {least}, got {value}")
         self._check_algorithm()
         self._check_engine()
         self._check_joint()
         if self.limit is not None and self.limit < 1:
-            raise DataError(f"a limit must allow at least one picture, got --limit {self.limit}")
+            raise DataError(f"a limit must allow at least one picture, got `limit` {self.limit}")
         self._check_target()
         self._check_memory()
         if self.evaluate_on is not None:
@@ -74,61 +73,63 @@ class Request:
 
     def _check_algorithm(self) -> None:
         if self.algorithm not in ALGORITHMS:
-            raise BadOption(f"--algorithm is one of {', '.join(ALGORITHMS)}, got {self.algorithm!r}")
+            raise ParameterError(f"`algorithm` is one of {', '.join(ALGORITHMS)}, got {self.algorithm!r}")
         given = (self.population is not None, self.schedules, self.front is not None, self.weighed.number > 2)
         if self.algorithm == "tavt-official" and any(given):
-            raise BadOption(
-                "--algorithm tavt-official has sizes, first schedules and two objectives of its own, so it takes no "
-                "--population, --schedule, --front or third --objective; use tavt"
+            raise ParameterError(
+                "`algorithm` tavt-official has sizes, first schedules and two objectives of its own, so it takes no "
+                "`population`, `schedule`, `front` or third `objective`; use tavt"
             )
 
     def _check_engine(self) -> None:
         if self.engine not in ("local", "ray"):
-            raise BadOption(f"--engine is local or ray, got {self.engine!r}")
+            raise ParameterError(f"`engine` is local or ray, got {self.engine!r}")
         if self.workers is not None and self.workers < 1:
-            raise BadOption(f"--workers must be at least 1, got {self.workers}")
+            raise ParameterError(f"`workers` must be at least 1, got {self.workers}")
         if self.ray_address is not None and self.engine != "ray":
-            raise BadOption(f"--ray-address is for --engine ray, but the engine is {self.engine}")
+            raise ParameterError(f"`ray_address` is for `engine` ray, but the engine is {self.engine}")
 
     def _check_joint(self) -> None:
         if not self.joint:
             return
         if unknown := [gene for gene in self.joint if gene not in JOINT]:
-            raise BadOption(f"--joint takes {', '.join(JOINT)}, with commas between them, got {unknown[0]!r}")
+            raise ParameterError(f"`joint` takes {', '.join(JOINT)}, with commas between them, got {unknown[0]!r}")
         if self.algorithm not in ("nsga2", "random"):
-            raise BadOption(f"--joint is for --algorithm nsga2 or random, got {self.algorithm}")
+            raise ParameterError(f"`joint` is for `algorithm` nsga2 or random, got {self.algorithm}")
         if self.engine != "local" or (self.workers or 1) > 1:
-            raise BadOption("--joint evaluates in this process alone; leave --workers and --engine out")
+            raise ParameterError("`joint` evaluates in this process alone; leave `workers` and `engine` out")
         if self.profile is not None:
-            raise BadOption("--joint measures what it finds, so it takes no --profile; search on the target itself")
+            raise ParameterError(
+                "`joint` measures what it finds, so it takes no `profile`; search on the target itself"
+            )
         if (self.evaluate_on or "torch").partition(":")[0].strip().lower() != "torch":
-            raise BadOption(f"--joint evaluates by torch, got --evaluate-on {self.evaluate_on}")
+            raise ParameterError(f"`joint` evaluates by torch, got `evaluate_on` {self.evaluate_on}")
         if "agreement" in self.metrics:
-            raise BadOption("--joint has no one dense model to agree with; choose another --objective")
+            raise ParameterError("`joint` has no one dense model to agree with; choose another `objective`")
         if "precision" in self.joint:
             self._check_precision()
 
     def _check_precision(self) -> None:
         target = self.target
         if target is None or not (self.is_timed or self.asks_memory):
-            raise BadOption("--joint precision trades accuracy for time or memory, so it needs a latency or a memory: "
-                            "give --target, such as openvino:cpu, and limit or weigh either")  # fmt: skip
+            raise ParameterError("`joint` precision trades accuracy for time or memory, so it needs one of them: "
+                            "give `target`, such as openvino:cpu, and limit or weigh either")  # fmt: skip
         if target.runtime not in ("openvino", "onnxruntime") or not target.is_cpu or target.precision != "f32":
-            raise BadOption(f"--joint precision begins with f32 on openvino:cpu or onnxruntime:cpu, got {target}")
+            raise ParameterError(f"`joint` precision begins with f32 on openvino:cpu or onnxruntime:cpu, got {target}")
 
     def _check_target(self) -> None:
         timed = [str(limit) for limit in self.budget.of("latency", "throughput")]
         if self.weighed.cost == "predicted":
-            timed += [f"--objective {text}" for text in self.objectives if text in ("latency", "throughput")]
+            timed += [f"`objective` {text}" for text in self.objectives if text in ("latency", "throughput")]
         if self.target is None and timed:
-            raise BudgetError(f"a latency is of a machine, so {timed[0]} needs --target, such as openvino:cpu")
+            raise BudgetError(f"a latency is of a machine, so {timed[0]} needs `target`, such as openvino:cpu")
 
     def _check_memory(self) -> None:
         if not self.asks_memory:
             return
-        asked = next((str(limit) for limit in self.budget.of("memory")), "--objective memory")
+        asked = next((str(limit) for limit in self.budget.of("memory")), "`objective` memory")
         if self.target is None:
-            raise BudgetError(f"a peak memory is of a machine, so {asked} needs --target, such as openvino:cpu")
+            raise BudgetError(f"a peak memory is of a machine, so {asked} needs `target`, such as openvino:cpu")
         if self.profile is not None:
             raise BudgetError(
                 f"a carried profile knows times alone, so it cannot tell {asked}; search on the target itself, or "
@@ -177,15 +178,15 @@ class Request:
         Where ``--evaluate-on`` does not say: torch, in bf16 where that is faster and finalists are evaluated once more.
 
         Raises:
-            BadOption: Neither torch nor openvino, or another precision than f32 and bf16.
+            ParameterError: Neither torch nor openvino, or another precision than f32 and bf16.
         """
         if self.evaluate_on is None:
             return TargetDevice("torch", "cpu", precision=self._quick_precision)
         runtime, _, precision = self.evaluate_on.strip().lower().partition(":")
         precision = read_precision(precision or "f32")
         if runtime not in ("torch", "openvino") or precision not in ("f32", "bf16"):
-            raise BadOption(
-                f"--evaluate-on is torch or openvino, with f32 or bf16, such as openvino:bf16, got {self.evaluate_on!r}"
+            raise ParameterError(
+                f"`evaluate_on` is torch or openvino, with f32 or bf16, such as openvino:bf16, got {self.evaluate_on!r}"
             )
         threads = self.target.threads if self.target is not None and self.target.is_cpu else None
         return TargetDevice(runtime, "cpu", threads=threads, precision=precision)

@@ -18,14 +18,13 @@ from tavt_kit.data import ImageSet, Sample, inherit_split, load_images
 from tavt_kit.data.inherited import inherited_images
 from tavt_kit.data.loading import thin_out
 from tavt_kit.data.preprocess import Preprocessing
-from tavt_kit.errors import DataError, RecordError
+from tavt_kit.errors import DataError, ParameterError, RecordError
 from tavt_kit.evaluation.scoring import Scoring
 from tavt_kit.models.wrap import AdaptiveViT
 from tavt_kit.runtimes import FileSession, Session
 from tavt_kit.search import Space
 from tavt_kit.search.joint_space import JointSpace
 from tavt_kit.search.racing import stratified
-from tavt_kit.verbs.options import BadOption
 from tavt_kit.workflows.listed_schedules import listed_schedules
 from tavt_kit.workflows.search_request import Request
 
@@ -132,11 +131,13 @@ def open_subject(request: Request) -> Subject:
     """
     trained = is_run(request.model)
     if trained and request.weights is not None:
-        raise BadOption(f"--weights is for a model given by name, but {request.model} is a run with weights of its own")
+        raise ParameterError(
+            f"`weights` is for a model given by name, but {request.model} is a run with weights of its own"
+        )
     if trained:
         images = inherited_images(Path(request.model), request.data)
     elif request.data is None:
-        raise DataError("a search needs pictures: give --data with a folder, a CSV list, elpv or textile")
+        raise DataError("a search needs pictures: give `data` with a folder, a CSV list, elpv or textile")
     else:
         images = load_images(request.data, seed=request.seed)
     model = open_model(
@@ -158,7 +159,7 @@ def open_subject(request: Request) -> Subject:
     pictures = len(images.split("val"))
     if request.limit is not None and request.limit > pictures:
         raise DataError(
-            f"--limit asks for {request.limit} pictures, but the split val of {images.name} has {pictures}; give "
+            f"`limit` asks for {request.limit} pictures, but the split val of {images.name} has {pictures}; give "
             "at most that many, or no limit"
         )
     model.eval()
@@ -184,7 +185,7 @@ def check_place(subject: Subject, request: Request) -> None:
     if _sha256(tensors) != subject.weights or _use(card) != _use(subject.card):
         raise RecordError(
             f"{out} is a run of another model ({_told(card)}) than {request.model} ({_told(subject.card)}); "
-            "choose another --out"
+            "choose another `out`"
         )
 
 

@@ -150,7 +150,7 @@ def read_profile(path: Path, asked: str | None, precision: str | None) -> Latenc
         wanted = TargetDevice.parse(asked or f"{found.runtime}:{found.processor}", precision=precision)
         if wanted != (found if wanted.threads is not None else replace(found, threads=None)):
             raise TargetError(
-                f"the profile {path} is of {found}, but {wanted} is asked for; leave --target and --precision "
+                f"the profile {path} is of {found}, but {wanted} is asked for; leave `target` and `precision` "
                 "out, or make a profile of that target"
             )
     return table

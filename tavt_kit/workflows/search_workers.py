@@ -146,7 +146,7 @@ def _on_ray(request: Request, parcel: Parcel) -> Iterator[Workers]:
         resource = "GPU" if gpus else "CPU"
         count = request.workers or cluster.free(resource)
         if not count:
-            raise TargetError(f"no {resource} of the Ray cluster is free; wait, or give --workers to queue for some")
+            raise TargetError(f"no {resource} of the Ray cluster is free; wait, or give `workers` to queue for some")
         say_stage(f"{count} workers on the Ray cluster, one {resource} each.")
         # Ray shows an actor its own GPU only, as number 0.
         crew = Actors(cluster, replace(parcel, device="cuda:0" if gpus else "cpu"), gpus)

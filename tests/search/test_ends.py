@@ -95,6 +95,6 @@ def test_a_dense_model_that_fails_says_why_now_and_when_asked_again() -> None:
 
     store = Store(None)
     for _ in range(2):
-        with pytest.raises(MeasurementError, match="nothing to compare with: the memory ran out; .*--fresh"):
+        with pytest.raises(MeasurementError, match="nothing to compare with: the memory ran out; .*`fresh`"):
             search(SPACE, one_by_one(broken), costs=COSTS, store=store)
     assert len(store) == 1

@@ -54,7 +54,7 @@ def test_another_search_is_refused_with_all_that_differs(tmp_path: Path) -> None
         store.hold_to({"weights": "a" * 64, "seed": 0, "limit": None})
         store.put(SCHEDULE, Answer(None, 0.0, "x"))
     with Store(tmp_path / "search.db") as store:
-        with pytest.raises(RecordError, match="--fresh") as caught:
+        with pytest.raises(RecordError, match="`fresh`") as caught:
             store.hold_to({"weights": "b" * 64, "seed": 1, "limit": None, "new": 3})
         said = str(caught.value)
         assert "seed was 0, is 1" in said and "weights was" in said and "new was absent" in said
@@ -111,7 +111,7 @@ def test_no_store(tmp_path: Path) -> None:
     with pytest.raises(OutputError, match="cannot write"):
         Store(tmp_path / "absent" / "search.db")
     (tmp_path / "text.db").write_text("not a data base at all, only text that is long enough\n" * 40)
-    with pytest.raises(RecordError, match="--fresh"):
+    with pytest.raises(RecordError, match="`fresh`"):
         Store(tmp_path / "text.db")
     base = sqlite3.connect(tmp_path / "other.db")
     base.execute("CREATE TABLE things (x)")
@@ -127,7 +127,7 @@ def test_an_earlier_layout_is_refused(tmp_path: Path) -> None:
     base.execute("PRAGMA user_version=1")
     base.commit()
     base.close()
-    with pytest.raises(RecordError, match="earlier version .*--fresh"):
+    with pytest.raises(RecordError, match="earlier version .*`fresh`"):
         Store(tmp_path / "old.db")
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tavt_kit.verbs.options import BadOption
+from tavt_kit.errors import ParameterError
 from tavt_kit.verbs.reading_options import reading_changes
 from tests.verbs.command import run
 from tests.verbs.tiny import write_pictures
@@ -68,5 +68,5 @@ def test_flags_are_read_as_fields() -> None:
     found = reading_changes(resize="600,448", scale="0.2,1", augment="flip, shift", auto_augment="none", crop=None)
     assert found == {"resize": (600, 448), "scale": (0.2, 1.0), "augment": ("flip", "shift"), "auto_augment": "none"}
     assert reading_changes(resize="none", color_jitter="0.4,0") == {"resize": "none", "color_jitter": (0.4, 0.0)}
-    with pytest.raises(BadOption):
+    with pytest.raises(ParameterError):
         reading_changes(ratio="wide")

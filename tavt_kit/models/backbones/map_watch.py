@@ -38,7 +38,7 @@ class MapWatch(Watch):
         if len(self.maps) != 1:
             raise UnsupportedBackbone(
                 f"layer {layer} of this model shows {len(self.maps)} attention maps instead of one, so none can be "
-                "distilled; use --feature-weight"
+                "distilled; use `feature_weight`"
             )
         return self.maps[0]
 

@@ -42,7 +42,7 @@ def blocks_of(model: nn.Module) -> tuple[str, nn.Sequential | nn.ModuleList]:
     if not isinstance(found, nn.Sequential | nn.ModuleList) or not len(found):
         raise UnsupportedBackbone(
             f"what is pruned are the blocks of a Vision Transformer, and {type(model).__name__} has no list of them; "
-            "make it smaller by fgvc-kit export --precision int8"
+            "make it smaller by fgvc-kit export `precision` int8"
         )
     return name, found
 
