@@ -17,9 +17,9 @@ def table(record: Mapping[str, Any]) -> str:
     host = record["host"]
     rows = record["rows"]
     lines = [
-        f"ELPV (8 classes), {record['model']} at 112 px, f32, torch {host['packages']['torch']}, {host['cores']} cores of an "
-        f"{host['cpu']}, {host['date'][:10]}; {record['folds']} of {record['of']} folds, n = {rows[0]['n']} test pictures; "
-        "points against the same network's dense answers, paired 95 % intervals; KL in nats.",
+        f"ELPV (8 classes), {record['model']} at 112 px, f32, torch {host['packages']['torch']}, {host['cores']} cores "
+        f"of an {host['cpu']}, {host['date'][:10]}; {record['folds']} of {record['of']} folds, n = {rows[0]['n']} test "
+        "pictures; points against the same network's dense answers, paired 95 % intervals; KL in nats.",
         "",
         "| network | schedule | fewer multiply-adds | merge, points | KL | drop, points | KL |",
         "|---|---|---|---|---|---|---|",
