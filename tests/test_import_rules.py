@@ -45,7 +45,6 @@ UPWARDS = {
     ("workflows/demo_stages", "verbs/export"),
     ("workflows/demo_stages", "verbs/search"),
     ("workflows/demo_stages", "verbs/train"),
-    ("workflows/front_pick", "verbs/front_view"),
     ("workflows/search_evaluator", "verbs/search_live"),
     ("workflows/search_int8", "verbs/search_live"),
     ("workflows/search_job", "verbs/search_live"),
