@@ -6,15 +6,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from tavt_kit.core.candidate import schedule_of
+from tavt_kit.core.candidate import dense_of, schedule_of
 
-__all__ = ["dense_of", "print_front", "sentence"]
-
-
-def dense_of(body: Mapping[str, Any]) -> Mapping[str, Any] | None:
-    """The record of the dense model, among the baselines or on the front."""
-    everything = (*body.get("baselines", ()), *body["candidates"])
-    return next((record for record in everything if record.get("origin") == "dense"), None)
+__all__ = ["print_front", "sentence"]
 
 
 def print_front(body: Mapping[str, Any], *, place: Path, marked: int | None = None) -> None:

@@ -62,8 +62,8 @@ def _value(body: Mapping[str, Any], record: Mapping[str, Any], limit: Limit) -> 
     Raises:
         BudgetError: Nothing is.
     """
+    from tavt_kit.core.candidate import dense_of
     from tavt_kit.errors import BudgetError
-    from tavt_kit.verbs.front_view import dense_of
 
     found = None
     if limit.quantity == "flops":
