@@ -18,7 +18,7 @@ from tavt_kit.checks.judge import Gate, Judgement, judge, may_be_tied
 from tavt_kit.checks.losses import losses_of
 from tavt_kit.checks.predicted import Predicted
 from tavt_kit.checks.report import BatchCheck, CheckReport
-from tavt_kit.checks.source import Progress, Source
+from tavt_kit.checks.source import Count, Source
 from tavt_kit.checks.stored import stored_precision
 from tavt_kit.checks.token_choice import choice_of
 from tavt_kit.core.artifact_card import ArtifactCard, files_of, read_metadata
@@ -98,7 +98,7 @@ class Artifact:
 
 
 def check(
-    artifact: Artifact, source: Source, gate: Gate, *, dense: bool = True, progress: Progress | None = None
+    artifact: Artifact, source: Source, gate: Gate, *, dense: bool = True, count: Count | None = None
 ) -> CheckReport:
     """Compare an artifact with its source.
 
@@ -110,7 +110,7 @@ def check(
         source: Where it should come from.
         gate: What it may lose.
         dense: Whether to compare it with the dense source too.
-        progress: Called with the number of images after each batch of each model.
+        count: Called with the number of images after each batch of each model.
 
     Raises:
         ScheduleError: The artifact's schedule does not fit the source.
@@ -119,10 +119,10 @@ def check(
     card, adaptive = artifact.card, source.adaptive
     order = columns(card.classes, source.card.classes, artifact.name)
     card.schedule.check(tokens=adaptive.tokens, layers=adaptive.layers, prefix=adaptive.prefix)
-    before = source.logits(card.schedule, progress)
+    before = source.logits(card.schedule, count)
     seen = Preprocessing.from_record(card.preprocessing)
     attempts = Attempts(artifact.session, len(order))
-    after, _ = source.answers(attempts, seen, progress)
+    after, _ = source.answers(attempts, seen, count)
     _check_width(after, artifact)
     answers = Answers(source.labels, before, after[:, order])
     tied = _tied(answers, artifact, source, gate)
@@ -154,7 +154,7 @@ def check(
         token_choice=choice,
         **_counted(answers, source, gate, judgement),
     )
-    return _finished(report, answers, source, dense=dense, progress=progress)
+    return _finished(report, answers, source, dense=dense, count=count)
 
 
 def check_predicted(
@@ -165,7 +165,7 @@ def check_predicted(
     *,
     card: ArtifactCard | None = None,
     dense: bool = True,
-    progress: Progress | None = None,
+    count: Count | None = None,
 ) -> CheckReport:
     """Compare logits that were made elsewhere with the source; their accuracy decides, whatever their precision.
 
@@ -176,7 +176,7 @@ def check_predicted(
         schedule: At which the source runs.
         card: Of the artifact that gave them, where there is one.
         dense: Whether to compare them with the dense source too.
-        progress: Called with the number of images after each batch of the source.
+        count: Called with the number of images after each batch of the source.
 
     Raises:
         DataError: They are of other images or classes.
@@ -185,7 +185,7 @@ def check_predicted(
     adaptive = source.adaptive
     schedule.check(tokens=adaptive.tokens, layers=adaptive.layers, prefix=adaptive.prefix)
     predicted.check(source)
-    before = source.logits(schedule, progress)
+    before = source.logits(schedule, count)
     answers = Answers(source.labels, before, predicted.aligned(source))
     batches = BatchCheck((), 0.0, passed=True)
     fault = "" if card is None else false_claim(card, source)
@@ -200,7 +200,7 @@ def check_predicted(
         same_weights=card is None or card.model.weights_sha256 == source.card.weights_sha256,
         **_counted(answers, source, gate, judge(answers, gate, batches, exact=False, fault=fault)),
     )
-    return _finished(report, answers, source, dense=dense, progress=progress)
+    return _finished(report, answers, source, dense=dense, count=count)
 
 
 def _counted(answers: Answers, source: Source, gate: Gate, judgement: Judgement) -> dict[str, Any]:
@@ -221,10 +221,10 @@ def _counted(answers: Answers, source: Source, gate: Gate, judgement: Judgement)
 
 
 def _finished(
-    report: CheckReport, answers: Answers, source: Source, *, dense: bool, progress: Progress | None
+    report: CheckReport, answers: Answers, source: Source, *, dense: bool, count: Count | None
 ) -> CheckReport:
     if dense:
-        logits = source.logits(source.adaptive.dense_schedule, progress)
+        logits = source.logits(source.adaptive.dense_schedule, count)
         against = answers.against(logits)
         paths = [source.samples[place].path for place in source.readable]
         losses = losses_of(replace(answers, source=logits), paths, source.card.classes, source.split)

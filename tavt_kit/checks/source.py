@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from tavt_kit.core.device import TargetDevice
 from tavt_kit.core.model_card import ModelCard
+from tavt_kit.core.progress import Progress
 from tavt_kit.core.schedule import TokenSchedule
 from tavt_kit.data import Batch, Sample, batches
 from tavt_kit.data.preprocess import Preprocessing
@@ -19,7 +20,7 @@ from tavt_kit.runtimes import open_module
 if TYPE_CHECKING:
     from tavt_kit.models.wrap import AdaptiveViT
 
-__all__ = ["BATCH", "Progress", "Run", "Source"]
+__all__ = ["BATCH", "Count", "Run", "Source", "image_counter"]
 
 BATCH = 8
 """Images in a batch of the main pass; the last one is mostly smaller, which is a test of its own."""
@@ -27,8 +28,26 @@ BATCH = 8
 Run = Callable[[NDArray[np.float32]], NDArray[np.float32]]
 """(B, 3, H, W) -> logits (B, classes)."""
 
-Progress = Callable[[int], None]
+Count = Callable[[int], None]
 """Told the number of images after each batch."""
+
+
+def image_counter(progress: Progress, name: str, total: int) -> Count:
+    """A count of the images of all passes of one check, as a share of ``total``.
+
+    Args:
+        progress: Told that share.
+        name: What is checked.
+        total: Images of all passes; what was run before is not run again, so that the share may stay below 1.
+    """
+    done = 0
+
+    def count(images: int) -> None:
+        nonlocal done
+        done += images
+        progress.update(f"checking {name}", min(1.0, done / total))
+
+    return count
 
 
 @dataclass(slots=True)
@@ -62,7 +81,7 @@ class Source:
         """The model's own."""
         return Preprocessing.from_record(self.card.preprocessing)
 
-    def logits(self, schedule: TokenSchedule, progress: Progress | None = None) -> NDArray[np.float32]:
+    def logits(self, schedule: TokenSchedule, count: Count | None = None) -> NDArray[np.float32]:
         """(n, classes) under ``schedule``, in torch f32 on the CPU.
 
         Raises:
@@ -74,7 +93,7 @@ class Source:
 
             lean = LeanViT(self.adaptive, schedule).eval()
             session = open_module(lean, TargetDevice("torch", "cpu"), (BATCH, 3, *self.preprocessing.image_size))
-            self._logits[schedule], self._labels = self.answers(session, self.preprocessing, progress)
+            self._logits[schedule], self._labels = self.answers(session, self.preprocessing, count)
         return self._logits[schedule]
 
     @property
@@ -105,7 +124,7 @@ class Source:
         return np.concatenate([part.images for part in parts])
 
     def answers(
-        self, run: Run, preprocessing: Preprocessing, progress: Progress | None = None
+        self, run: Run, preprocessing: Preprocessing, count: Count | None = None
     ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
         """What ``run`` says of the pictures (n, classes), and their labels (n,)."""
         logits, labels, places = [], [], []
@@ -113,7 +132,7 @@ class Source:
             logits.append(run(part.images))
             labels.append(part.labels)
             places.append(part.indices)
-            if progress is not None:
-                progress(len(part.images))
+            if count is not None:
+                count(len(part.images))
         self._readable = np.concatenate(places)
         return np.concatenate(logits), np.concatenate(labels)

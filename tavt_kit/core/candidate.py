@@ -238,6 +238,12 @@ def schedule_record(schedule: TokenSchedule) -> dict[str, Any]:
     return genes
 
 
+def dense_of(body: Mapping[str, Any]) -> Mapping[str, Any] | None:
+    """The record of the dense model in a ``front.json``, among the baselines or on the front."""
+    everything = (*body.get("baselines", ()), *body["candidates"])
+    return next((record for record in everything if record.get("origin") == "dense"), None)
+
+
 def schedule_of(record: Mapping[str, Any]) -> TokenSchedule:
     """The schedule of an entry of ``front.json``.
 
@@ -254,9 +260,3 @@ def schedule_of(record: Mapping[str, Any]) -> TokenSchedule:
         return JointSchedule(counts, executed, image_size=size, score=score, precision=precision)
     except (KeyError, TypeError) as error:
         raise RecordError(f"a recorded candidate needs its schedule, but: {error}") from None
-
-
-def dense_of(body: Mapping[str, Any]) -> Mapping[str, Any] | None:
-    """The record of the dense model in the body of a ``front.json``, among the baselines or on the front."""
-    everything = (*body.get("baselines", ()), *body["candidates"])
-    return next((record for record in everything if record.get("origin") == "dense"), None)

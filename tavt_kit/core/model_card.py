@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+import re
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
@@ -11,12 +12,14 @@ from typing import Any
 from tavt_kit.core.records import read_record, write_record
 from tavt_kit.errors import RecordError
 
-__all__ = ["CARD_FILE", "WEIGHTS_FILE", "Licence", "ModelCard", "read_card", "write_card"]
+__all__ = ["CARD_FILE", "WEIGHTS_FILE", "Licence", "ModelCard", "licence_sentence", "read_card", "write_card"]
 
 CARD_FILE = "model.json"
 WEIGHTS_FILE = "model.safetensors"
 
 _SCHEMA, _VERSION = "fgvc-kit/model", 1
+_NON_COMMERCIAL = re.compile(r"(?<![a-z])nc(?![a-z])|non.?commercial", re.IGNORECASE)
+"""``NC`` as a word of its own, as in CC BY-NC, or the words."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +39,27 @@ class Licence:
     def as_record(self) -> dict[str, str]:
         """JSON-ready."""
         return {"name": self.name, "licence": self.licence, "source": self.source}
+
+    @property
+    def is_non_commercial(self) -> bool:
+        """Whether it forbids commercial use, as far as its words say so.
+
+        Example:
+            >>> Licence("birds", "Non-commercial research only", "its page").is_non_commercial
+            True
+        """
+        return _NON_COMMERCIAL.search(self.licence) is not None
+
+
+def licence_sentence(licences: Iterable[Licence | None]) -> str | None:
+    """One sentence that names what is not for commercial use; None where nothing is.
+
+    Args:
+        licences: Licences of weights and data; None where nobody states one.
+    """
+    bound = [licence for licence in licences if licence is not None and licence.is_non_commercial]
+    names = dict.fromkeys(f"{licence.name} ({licence.licence})" for licence in bound)
+    return f"not for commercial use: {'; '.join(names)}" if names else None
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,15 +7,17 @@ A FAIL leaves nothing under the final name, an INCONCLUSIVE file is kept as ``*.
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tavt_kit.checks import CHECK_FILE, Artifact, CheckReport, Source, check, write_check
 from tavt_kit.checks.losses import save_examples
+from tavt_kit.checks.source import image_counter
 from tavt_kit.core.budget import Verdict
 from tavt_kit.core.command_line import command_line
 from tavt_kit.core.host import HostFacts
+from tavt_kit.core.progress import Progress, Silent
 from tavt_kit.core.records import make_folder
 from tavt_kit.core.schedule import TokenSchedule
 from tavt_kit.core.verdict import worst
@@ -24,7 +26,7 @@ from tavt_kit.exporters.exported import keep, promote, settle, status_of, sweep,
 from tavt_kit.exporters.forms import Form
 from tavt_kit.exporters.plan import Exported, Plan
 from tavt_kit.exporters.refusals import refuse_little_space, refuse_other_classes, refuse_own_folder, space_left
-from tavt_kit.exporters.writer import Tell, Writer, silent
+from tavt_kit.exporters.writer import Writer
 
 if TYPE_CHECKING:
     from tavt_kit.models.wrap import AdaptiveViT
@@ -41,7 +43,7 @@ def export(
     *,
     run: str = "",
     fresh: bool = False,
-    tell: Tell = silent,
+    progress: Progress | None = None,
 ) -> Exported:
     """Write a model at its schedules in every form of the plan, and check each file against the model.
 
@@ -56,7 +58,7 @@ def export(
         plan: What and how.
         run: Where the model came from, for the records.
         fresh: Make again what is there, and replace what was made in another way.
-        tell: Told how far things are.
+        progress: Told how far things are.
 
     Raises:
         ExportError: A converter or quantizer refuses the model.
@@ -64,12 +66,13 @@ def export(
         DataError: The pictures are of other classes, too many cannot be read, or there is no such split.
         OutputError: ``out`` cannot be written, or has too little space left.
     """
+    progress = progress or Silent()
     refuse_other_classes(adaptive, images)
     split = plan.split or images.held_out
     samples = thin_out(images.split(split), plan.limit)
     refuse_own_folder(out, run, plan.forms)
     make_folder(out)
-    writer = _writer(adaptive, schedules, images, plan, tell)
+    writer = _writer(adaptive, schedules, images, plan, progress)
     recipes = {form.file: _recipe(form, writer, plan, split) for form in plan.forms}
     entries, checks = keep(out, recipes, fresh=fresh)
     if plan.share and any(form.format == "onnx" and form.file not in entries for form in plan.forms):
@@ -89,7 +92,7 @@ def export(
                     _write(out, entries, checks, about)
                 continue
             artifact = writer.write(form, Path(temporary))
-            reports = [_check(part, source, plan, tell) for part in artifact.at_presets()]
+            reports = [_check(part, source, plan, progress) for part in artifact.at_presets()]
             verdict = worst(report.verdict for report in reports)
             status = status_of(verdict, accept=plan.accept_inconclusive)
             entries[form.file] = _entry(form, artifact, reports, verdict, status) | {"recipe": recipes[form.file]}
@@ -109,7 +112,7 @@ def _writer(
     schedules: TokenSchedule | Mapping[str, TokenSchedule],
     images: ImageSet,
     plan: Plan,
-    tell: Tell,
+    progress: Progress,
 ) -> Writer:
     named = {"": schedules} if isinstance(schedules, TokenSchedule) else schedules
     return Writer(
@@ -123,7 +126,7 @@ def _writer(
         int8=plan.int8,
         tensorrt=plan.tensorrt,
         share=plan.share,
-        tell=tell,
+        progress=progress,
     )
 
 
@@ -157,9 +160,9 @@ def _write(
     write_exported(out, list(entries.values()), {"source": about["source"], "host": host, "command": command_line()})
 
 
-def _check(artifact: Artifact, source: Source, plan: Plan, tell: Tell) -> CheckReport:
-    progress = _counter(tell, artifact.name, source, plan)
-    return check(artifact, source, plan.gate, dense=plan.dense, progress=progress)
+def _check(artifact: Artifact, source: Source, plan: Plan, progress: Progress) -> CheckReport:
+    count = image_counter(progress, artifact.name, len(source.samples) * (2 + plan.dense))
+    return check(artifact, source, plan.gate, dense=plan.dense, count=count)
 
 
 def _recipe(form: Form, writer: Writer, plan: Plan, split: str) -> dict[str, Any]:
@@ -201,15 +204,3 @@ def _about(writer: Writer, source: Source, plan: Plan, run: str) -> dict[str, An
         },
         "gate": plan.gate.as_record(),
     }
-
-
-def _counter(tell: Tell, name: str, source: Source, plan: Plan) -> Callable[[int], None]:
-    """Counts images of the passes over artifact, source and dense source; what was run before is not run again."""
-    done, total = 0, len(source.samples) * (2 + plan.dense)
-
-    def count(images: int) -> None:
-        nonlocal done
-        done += images
-        tell(f"checking {name}", min(1.0, done / total))
-
-    return count

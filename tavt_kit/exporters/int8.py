@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from tavt_kit.core.artifact_card import ArtifactCard
 from tavt_kit.core.device import TargetDevice
+from tavt_kit.core.progress import Progress
 from tavt_kit.core.schedule import TokenSchedule
 from tavt_kit.errors import ExportError
 
@@ -121,7 +122,7 @@ class Trial:
 
 
 def make_int8(
-    model: Any, card: ArtifactCard, examples: Examples, how: Int8How, tell: Callable[[str], None]
+    model: Any, card: ArtifactCard, examples: Examples, how: Int8How, progress: Progress
 ) -> tuple[Any, dict[str, Any]]:
     """The int8 model of the way that keeps most answers, and the record of all that was tried.
 
@@ -130,7 +131,7 @@ def make_int8(
         card: Its card; a switchable model is calibrated and tried at all of its presets.
         examples: Training images.
         how: What to try.
-        tell: Told what is being done.
+        progress: Told what is being done.
 
     Raises:
         ExportError: No way works, or accuracy control is asked for without held-out images.
@@ -142,7 +143,7 @@ def make_int8(
     best: Any = None
     before = _answers(model, card, examples) if choosing else None
     for way in ways if choosing else ways[:1]:
-        tell(f"quantizing by {way['quantizer']}, SmoothQuant {'on' if way['smooth_quant'] else 'off'}")
+        progress.update(f"quantizing by {way['quantizer']}, SmoothQuant {'on' if way['smooth_quant'] else 'off'}")
         made = _quantize(model, way, examples, presets, how)
         if before is None:
             best = made
@@ -155,7 +156,7 @@ def make_int8(
     if how.max_drop is not None:
         from tavt_kit.exporters.quantize import quantize_carefully
 
-        tell("putting layers back to float until the accuracy is kept")
+        progress.update("putting layers back to float until the accuracy is kept")
         best = quantize_carefully(
             model, examples.calibration, examples.held_out, examples.labels, presets,
             smooth=chosen["smooth_quant"], max_drop=how.max_drop,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from tavt_kit.checks import Artifact
 from tavt_kit.core.artifact_card import ArtifactCard
 from tavt_kit.core.device import TargetDevice
+from tavt_kit.core.progress import Progress, Silent
 from tavt_kit.core.schedule import TokenSchedule
 from tavt_kit.data import ImageSet, Sample, load_arrays, thin_out
 from tavt_kit.data.preprocess import Preprocessing
@@ -20,19 +21,12 @@ from tavt_kit.exporters.int8 import Examples, Int8How
 if TYPE_CHECKING:
     from tavt_kit.models.wrap import AdaptiveViT
 
-__all__ = ["DEFAULT_IMAGES", "HELD_OUT", "Tell", "Writer", "describe", "silent"]
+__all__ = ["DEFAULT_IMAGES", "HELD_OUT", "Writer", "describe"]
 
 DEFAULT_IMAGES = 300
 """Training images that calibrate."""
 HELD_OUT = 200
 """Other training images, at most, by which the way of quantizing is chosen."""
-
-Tell = Callable[[str, float | None], None]
-"""Told what is done now, and which share of it is done."""
-
-
-def silent(doing: str, share: float | None) -> None:
-    """A Tell that says nothing."""
 
 
 def describe(adaptive: AdaptiveViT, schedule: TokenSchedule) -> ArtifactCard:
@@ -62,7 +56,7 @@ class Writer:
         int8: How int8 is made.
         tensorrt: Whether ONNX files must be such as TensorRT takes.
         share: Whether ONNX files of several schedules keep their weights in one file.
-        tell: Told what is being done.
+        progress: Told what is being done.
     """
 
     adaptive: AdaptiveViT
@@ -75,7 +69,7 @@ class Writer:
     int8: Int8How = field(default_factory=Int8How)
     tensorrt: bool = False
     share: bool = False
-    tell: Tell = silent
+    progress: Progress = field(default_factory=Silent)
     _made: dict[str, Any] = field(default_factory=dict)
 
     def card_of(self, form: Form) -> ArtifactCard:
@@ -96,7 +90,7 @@ class Writer:
             DataError: Too many training images cannot be read.
         """
         path, card = folder / form.file, self.card_of(form)
-        self.tell(f"writing {form.file}", None)
+        self.progress.update(f"writing {form.file}")
         if form.format == "safetensors":
             return _write_safetensors(self.adaptive, card, folder)
         if form.format == "onnx":
@@ -156,7 +150,7 @@ class Writer:
     def _quantized(self, model: Any, card: ArtifactCard) -> tuple[Any, ArtifactCard]:
         from tavt_kit.exporters.int8 import make_int8
 
-        made, record = make_int8(model, card, self._examples(), self.int8, lambda doing: self.tell(doing, None))
+        made, record = make_int8(model, card, self._examples(), self.int8, self.progress)
         return made, card.quantized({**(card.calibration or {}), **record})
 
     def _calibrating(self) -> list[Sample]:
@@ -167,7 +161,7 @@ class Writer:
     def _examples(self) -> Examples:
         """Read once for all files."""
         if "examples" not in self._made:
-            self.tell("reading training images to calibrate on", None)
+            self.progress.update("reading training images to calibrate on")
             calibrating = self._calibrating()
             taken = {sample.path for sample in calibrating}
             others = [sample for sample in self.images.split("train") if sample.path not in taken]

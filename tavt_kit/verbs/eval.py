@@ -4,22 +4,16 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from tavt_kit.core.command_line import command_line
-from tavt_kit.core.parsing import parse_fraction
 from tavt_kit.errors import ParameterError
 from tavt_kit.verbs import options
 
 if TYPE_CHECKING:
-    from tavt_kit.data import ImageSet, Sample
-    from tavt_kit.evaluation.answers import Answered
-    from tavt_kit.evaluation.reject import Threshold
-    from tavt_kit.workflows.eval_subject import Subject
+    from tavt_kit.workflows.evaluate import EvalResult, Labelled
 
 __all__ = ["eval_verb"]
 
@@ -70,142 +64,63 @@ def eval_verb(
     diagram as PNG, the matrix, the classes and every picture as CSV. PIM's heads are counted too, of a run on torch.
     --unlabelled writes predictions.csv (to stdout without --out), and exits 2 if no picture could be read.
     """
-    from tavt_kit.workflows.eval_subject import images_of, open_subject
+    from tavt_kit.verbs.console_progress import ConsoleProgress
+    from tavt_kit.workflows.evaluate import evaluate, label_images
 
-    wanted = None if precision_wanted is None else parse_fraction(precision_wanted, "a precision", "95% or 0.95")
     if unlabelled is not None:
         _refuse_labelled(split, real)
-        files = _pictures(unlabelled)[:limit]
-    subject = open_subject(thing, schedule, preset, target, batch)
-    images = None if unlabelled is not None and wanted is None else images_of(thing, data, subject.card)
-    job = _Job(subject, images, batch, limit, allow_unreadable)
+    with ConsoleProgress() as progress:
+        if unlabelled is not None:
+            labelled = label_images(
+                thing, unlabelled, data=data, schedule=schedule, preset=preset, target=target, batch=batch,
+                limit=limit, precision_wanted=precision_wanted, out=out, allow_unreadable=allow_unreadable,
+                progress=progress,
+            )  # fmt: skip
+        else:
+            found = evaluate(
+                thing, data, split=split, schedule=schedule, preset=preset, target=target, batch=batch, limit=limit,
+                precision_wanted=precision_wanted, out=out, real=real, allow_unreadable=allow_unreadable,
+                progress=progress,
+            )  # fmt: skip
     if unlabelled is not None:
-        return _predict(job, files, wanted, out, as_json)
-    chosen = split or job.known.held_out
-    samples = job.samples(chosen)
-    if wanted is not None and chosen == "val":
-        raise ParameterError(
-            f"a threshold is chosen on val and told on another split, but val is to be evaluated; "
-            f"{'leave --split val out' if split else 'give data with a test split'}, or leave --precision-wanted out"
-        )
-    reassessed = None if real is None else _real_labels(real)
-    _make(out)
-    threshold = None if wanted is None else job.threshold(wanted)
-    found = job.answer(samples, heads=True)
-    body = job.body(found, chosen, threshold)
-    body = {"thing": str(thing), **body, "skipped": len(samples) - len(found.samples)}
-    if reassessed is not None:
-        body["real"] = _real_accuracy(found, reassessed, chosen)
-    _finish(body, found, job.known, out, as_json)
+        return _show_labelled(labelled, as_json)
+    _show(found, as_json)
     return 0
 
 
-class _Job:
-    """A model, its pictures, and how they are run through it."""
-
-    def __init__(
-        self, subject: Subject, images: ImageSet | None, batch: int, limit: int | None, allow_unreadable: int
-    ) -> None:
-        self.subject, self.images = subject, images
-        self.batch, self.limit, self.allow_unreadable = batch, limit, allow_unreadable
-
-    @property
-    def known(self) -> ImageSet:
-        assert self.images is not None
-        return self.images
-
-    def samples(self, split: str) -> Sequence[Sample]:
-        from tavt_kit.data import thin_out
-
-        return thin_out(self.known.split(split), self.limit)
-
-    def answer(self, samples: Sequence[Sample], *, heads: bool = False) -> Answered:
-        from tavt_kit.evaluation.answers import answer
-
-        subject = self.subject
-        return answer(
-            samples,
-            subject.session,
-            subject.preprocessing,
-            batch=self.batch,
-            allow_unreadable=self.allow_unreadable,
-            watch=subject.heads.count if heads and subject.heads else None,
-        )
-
-    def threshold(self, wanted: float) -> Threshold:
-        from tavt_kit.evaluation.reject import choose_threshold
-
-        found = self.answer(self.samples("val"))
-        return choose_threshold(found.confidence, found.right, wanted, "val")
-
-    def body(self, found: Answered, split: str, threshold: Threshold | None) -> dict[str, Any]:
-        """Everything of the record but what it is about and what was skipped."""
-        from tavt_kit.evaluation.figures import figures_of
-        from tavt_kit.evaluation.reject import reached
-
-        subject, reject = self.subject, None
-        if threshold is not None:
-            reject = {**threshold.as_record(), **reached(threshold, found.confidence, found.right, split)}
-        return {
-            "schedule": subject.schedule,
-            "target": str(subject.session.target),
-            "weights_sha256": subject.card.weights_sha256,
-            "data": self.known.name,
-            **figures_of(found, subject.card.classes, split, self.known.relative),
-            "reject": reject,
-            "heads": subject.heads.as_record(split) if subject.heads else None,
-        }
-
-
-def _finish(body: dict[str, Any], found: Answered, images: ImageSet, out: Path | None, as_json: bool) -> None:
-    from tavt_kit.evaluation.files import EVAL_FILE, SCHEMA, VERSION, write_evaluation
+def _show(found: EvalResult, as_json: bool) -> None:
+    from tavt_kit.evaluation.files import EVAL_FILE
     from tavt_kit.verbs.eval_view import say_evaluation
 
-    if out is not None:
-        body = write_evaluation(
-            out, {**body, "command": command_line()}, found, [images.relative(sample) for sample in found.samples]
-        )
     if as_json:
-        print(json.dumps({"schema": SCHEMA, "version": VERSION, **body}))
+        print(json.dumps(found.record))
         return
-    say_evaluation(body)
-    if out is not None:
-        print(f"{out / EVAL_FILE}, and beside it {', '.join(one['file'] for one in body['files'])}")
+    say_evaluation(found.record)
+    if found.folder is not None:
+        beside = ", ".join(one["file"] for one in found.record["files"])
+        print(f"{found.folder / EVAL_FILE}, and beside it {beside}")
 
 
-def _predict(job: _Job, files: Sequence[Path], wanted: float | None, out: Path | None, as_json: bool) -> int:
-    """Label pictures that have no labels."""
-    from tavt_kit.core.records import atomic_text
-    from tavt_kit.evaluation.predictions import Predictor
-    from tavt_kit.evaluation.tables import FIRST, predictions_csv
+def _show_labelled(found: Labelled, as_json: bool) -> int:
+    """The table on stdout, or where it lies; 2 if no picture could be read."""
     from tavt_kit.verbs.eval_view import threshold_words
 
-    _make(out)
-    threshold = None if wanted is None else job.threshold(wanted)
-    predictor = Predictor(job.subject.card, job.subject.session)
-    found = list(predictor.files(files, FIRST, batch=job.batch))
-    bad = [one for one in found if one.error is not None]
+    bad, count = found.unreadable, len(found.predictions)
     for one in bad:
         print(f"fgvc-kit eval: {one.error}", file=sys.stderr)
     if bad:
-        print(f"fgvc-kit eval: {len(bad)} of {len(found)} pictures could not be read", file=sys.stderr)
-    if len(bad) == len(found):
+        print(f"fgvc-kit eval: {len(bad)} of {count} pictures could not be read", file=sys.stderr)
+    if len(bad) == count:
         return 2
-    text = predictions_csv(found, None if threshold is None else threshold.value)
-    if threshold is not None:
-        accepted = sum(one.error is None and one.ranked[0][1] >= threshold.value for one in found)
-        words = f"{threshold_words(threshold.as_record())}; here {accepted} of {len(found) - len(bad)}"
-        print(words, file=sys.stdout if out and not as_json else sys.stderr)
-    if out is not None:
-        atomic_text(out / "predictions.csv", text)
+    if found.threshold is not None:
+        words = f"{threshold_words(found.threshold.as_record())}; here {found.accepted} of {count - len(bad)}"
+        print(words, file=sys.stdout if found.folder and not as_json else sys.stderr)
     if as_json:
-        reject = None if threshold is None else threshold.as_record()
-        predictions = [one.as_record() for one in found]
-        print(json.dumps({"predictions": predictions, "unreadable": len(bad), "reject": reject}))
-    elif out is not None:
-        print(f"{out / 'predictions.csv'}: {len(found)} pictures")
+        print(json.dumps(found.record))
+    elif found.folder is not None:
+        print(f"{found.folder / 'predictions.csv'}: {count} pictures")
     else:
-        print(text, end="")
+        print(found.csv, end="")
     return 0
 
 
@@ -213,31 +128,3 @@ def _refuse_labelled(split: str | None, real: Path | None) -> None:
     given = [flag for flag, value in (("--split", split), ("--real", real)) if value is not None]
     if given:
         raise ParameterError(f"{' and '.join(given)} need labels, but --unlabelled has none; leave one of them out")
-
-
-def _pictures(folder: Path) -> list[Path]:
-    from tavt_kit.data.folders import pictures_below
-
-    return pictures_below(folder)
-
-
-def _make(out: Path | None) -> None:
-    from tavt_kit.core.records import make_folder
-
-    if out is not None:
-        make_folder(out)
-
-
-def _real_labels(file: Path) -> list[frozenset[int]]:
-    """Read before anything is evaluated, so that a wrong file costs no time."""
-    from tavt_kit.data.real_labels import read_real
-
-    return read_real(file)
-
-
-def _real_accuracy(found: Answered, reassessed: list[frozenset[int]], split: str) -> dict[str, Any]:
-    from tavt_kit.core.accuracy import Accuracy
-    from tavt_kit.data.real_labels import count_real
-
-    counts = count_real(found.samples, found.said.tolist(), reassessed)
-    return Accuracy.of_counts(*counts, split=split, metric="real").as_record()

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -13,9 +13,9 @@ from tavt_kit.errors import ParameterError
 from tavt_kit.verbs import options
 
 if TYPE_CHECKING:
-    from tavt_kit.core.model_card import ModelCard
+    from tavt_kit.workflows.export import ExportedFile, ExportResult
 
-__all__ = ["Accept", "CheckSplit", "Dense", "Drop", "FileTarget", "export_verb", "print_checks", "say_licences"]
+__all__ = ["Accept", "CheckSplit", "Dense", "Drop", "FileTarget", "export_verb"]
 
 Run = Annotated[Path, typer.Argument(metavar="RUN", help="A run folder of train, distill or search.")]
 ExportOut = Annotated[Path | None, typer.Option("--out", "-o", help="The folder to write. [default: RUN/export]")]
@@ -125,128 +125,62 @@ def export_verb(
     paired 95 % interval. A file that fails is removed; one that cannot be decided is kept as *.unproven. Exits 1 unless
     every file passed.
     """
-    from tavt_kit.checkpoints import load_model
-    from tavt_kit.checks import Gate
-    from tavt_kit.core.device import TargetDevice
-    from tavt_kit.data.inherited import inherited_images
-    from tavt_kit.errors import ExportError
-    from tavt_kit.exporters.export import Plan, export
-    from tavt_kit.exporters.forms import SWITCHABLE, forms_of
-    from tavt_kit.exporters.how_onnx import OnnxHow
-    from tavt_kit.exporters.int8 import Int8How
-    from tavt_kit.verbs.exported_view import print_files, say_trtexec
-    from tavt_kit.verbs.progress import watching
-    from tavt_kit.workflows.picked import model_for, precision_for, presets_for, schedules_for
+    from tavt_kit.verbs.check_view import print_checks
+    from tavt_kit.verbs.console_progress import ConsoleProgress
+    from tavt_kit.workflows.export import export
 
-    tensorrt = _for_tensorrt(for_, format, switchable)
-    formats, precisions = _texts(format, "onnx" if tensorrt else "openvino"), _texts(precision)
-    forms_of(formats, precisions or ["f32"])  # what is not written at all is refused before a model is read
-    onnx = OnnxHow.parse(exporter or ("tracing" if tensorrt else None), opset)
-    most = drop / 100 if accuracy_aware else None
-    int8 = Int8How(quantizer or ("onnxruntime" if tensorrt else None), smooth_quant, most, symmetric=tensorrt)
-    device = None if target is None else TargetDevice.parse(target)
-    model = load_model(run)
-    texts, picks = _texts(schedule), _texts(pick)
-    if switchable and picks:
-        raise ParameterError(f"a switchable file takes every preset of the front; leave out --pick {picks[0]}")
-    counts = presets_for(run, model, texts) if switchable else schedules_for(run, model, texts, picks)
-    model = model_for(run, model, counts)
-    wanted = precisions or [precision_for(counts)]
-    try:
-        forms = forms_of(formats, wanted, [SWITCHABLE] if switchable else list(counts))
-    except ExportError as error:
-        if precisions or wanted == ["f32"]:  # a precision that the user, or nobody, has chosen
-            raise
-        raise ExportError(f"{error}; the search chose {wanted[0]}, give --precision for another") from None
-    several = len(counts) > 1 and not switchable
-    plan = Plan(
-        forms=forms,
-        gate=Gate(drop=drop / 100),
-        split=split,
-        limit=limit,
-        calibrate=calibrate,
-        dense=dense,
-        accept_inconclusive=accept_inconclusive,
-        allow_unreadable=allow_unreadable,
-        target=device,
-        onnx=onnx,
-        int8=int8,
-        tensorrt=tensorrt,
-        share=several if share_weights is None else share_weights,
-    )
-    folder = run if run.is_dir() else run.parent
-    images = inherited_images(folder, data)
-    with watching(f"exporting {', '.join(str(one) for one in counts.values())}") as tell:
-        done = export(model, counts, images, out or folder / "export", plan, run=str(folder), fresh=fresh, tell=tell)
-    say_licences(model.card, images.licence)  # type: ignore[arg-type]
+    if for_ not in (None, "tensorrt"):
+        raise ParameterError(f"--for takes tensorrt, got {for_!r}")
+    with ConsoleProgress() as progress:
+        done = export(
+            run, out, schedule=schedule, pick=pick, switchable=switchable, format=format, precision=precision,
+            exporter=exporter, opset=opset, share_weights=share_weights, quantizer=quantizer,
+            smooth_quant=smooth_quant, accuracy_aware=accuracy_aware, tensorrt=for_ is not None, data=data,
+            split=split, limit=limit, max_drop=drop, calibrate=calibrate, dense=dense,
+            accept_inconclusive=accept_inconclusive, target=target, allow_unreadable=allow_unreadable, fresh=fresh,
+            progress=progress,
+        )  # fmt: skip
+    if done.licence is not None:
+        print(done.licence, file=sys.stderr)
     if as_json:
-        print(json.dumps({"folder": str(done.folder), "artifacts": done.entries, "checks": done.checks}))
+        artifacts, checks = ([one.record for one in found] for found in (done.files, done.checks))
+        print(json.dumps({"folder": str(done.folder), "artifacts": artifacts, "checks": checks}))
     else:
-        print_checks(done.checks)
-        print_files(done.folder, done.entries)
-    if tensorrt:
-        say_trtexec(done.folder, done.entries)
+        print_checks([check.record for check in done.checks])
+        for file in done:
+            _print_file(done.folder, file)
+    if for_ is not None:
+        _say_trtexec(done)
     return 0 if done.settled else 1
 
 
-def _for_tensorrt(for_: str | None, format: list[str] | str | None, switchable: bool) -> bool:
-    if for_ is None:
-        return False
-    if for_ != "tensorrt":
-        raise ParameterError(f"--for takes tensorrt, got {for_!r}")
-    if _texts(format, "onnx") != ["onnx"]:
-        raise ParameterError(f"TensorRT reads ONNX, got --format {_texts(format)[0]}; leave --format out")
-    if switchable:
-        raise ParameterError("a switchable file is for onnxruntime and OpenVINO; give TensorRT each --schedule")
-    return True
+_ENDS = {
+    "final": ": {size:.1f} MB",
+    "unproven": ".unproven: {size:.1f} MB; check it on more images, or take it with --accept-inconclusive",
+    "refused": ": not written",
+}
 
 
-def print_checks(checks: Sequence[Mapping[str, Any]]) -> None:
-    """A table of checks on stdout, and the sentence of each."""
-    from rich.table import Table
-
-    from tavt_kit.core.accuracy import Accuracy
-    from tavt_kit.verbs.check_details import details
-    from tavt_kit.verbs.console import console_of
-
-    console = console_of(140)
-    table = Table(show_edge=False)
-    for name in ("file", "source", "file's top-1", "change", "agree", "dense", "verdict"):
-        table.add_column(name)
-    for check in checks:
-        source, own = (Accuracy.from_record(check[name]) for name in ("source_top1", "artifact_top1"))
-        low, high = (100 * end for end in check["difference"]["ci95"])
-        dense = check["dense_top1"]
-        table.add_row(
-            check["artifact"],
-            f"{100 * source.value:.1f} %",
-            f"{100 * own.value:.1f} % \\[{100 * own.low:.1f}, {100 * own.high:.1f}]",
-            f"{100 * check['difference']['difference']:+.2f} \\[{low:+.2f}, {high:+.2f}]",
-            f"{100 * check['agreement']:.1f} %",
-            "" if dense is None else f"{100 * dense['value']:.1f} %",
-            check["verdict"],
+def _print_file(folder: Path, file: ExportedFile) -> None:
+    """A file with its fate and size, and below an int8 one the ways of quantizing that were tried, best first."""
+    entry = file.record
+    print(f"{folder / entry['file']}{_ENDS[file.status].format(size=entry['bytes'] / 1e6)}")
+    tried = (entry["calibration"] or {}).get("tried") or []
+    for one in sorted(tried, key=lambda trial: -trial["agreement"]):
+        smooth = f", SmoothQuant {'on' if one['smooth_quant'] else 'off'}" if one["quantizer"] == "nncf" else ""
+        print(
+            f"  {one['quantizer']}{smooth}: {100 * one['agreement']:.1f} % as f32, top-1 {100 * one['top1']:.1f} % on "
+            f"{entry['calibration']['held_out']} training images that did not calibrate"
         )
-    first = checks[0]["source_top1"]
-    print(f"top-1 on the {first['split']} split, n = {first['n']}, same schedule, 95 % intervals")
-    console.print(table)
-    for check in checks:
-        print(f"{check['artifact']}: {check['verdict']}: {check['reason']}")
-        for line in details(check):
-            print(line)
 
 
-def say_licences(card: ModelCard, data: Any) -> None:
-    """One line on stderr where weights or data are not for commercial use."""
-    import sys
+def _say_trtexec(done: ExportResult) -> None:
+    """How to build the engines; on stderr, since stdout may be a JSON object."""
+    from tavt_kit.core.artifact_card import read_metadata
+    from tavt_kit.exporters.tensorrt import trtexec_line
 
-    bound = [x for x in (*card.licences, data) if x is not None and "NC" in x.licence.upper().replace("-", " ").split()]
-    names = dict.fromkeys(f"{x.name} ({x.licence})" for x in bound)
-    if names:
-        print(f"not for commercial use: {'; '.join(names)}", file=sys.stderr)
-
-
-def _texts(given: list[str] | str | None, default: str | None = None) -> list[str]:
-    """What a repeatable flag holds; from Python a single word will do."""
-    if not given:
-        return [] if default is None else [default]
-    return [given] if isinstance(given, str) else list(given)
+    for file in done:
+        if file.status == "final":
+            print(
+                f"{trtexec_line(file.path.name, read_metadata(file.path))}  # unverified on a device", file=sys.stderr
+            )

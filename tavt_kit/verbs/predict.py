@@ -5,15 +5,11 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from tavt_kit.verbs import options
-from tavt_kit.verbs.export import say_licences
-
-if TYPE_CHECKING:
-    from tavt_kit.evaluation.predictions import Prediction, Predictor
 
 __all__ = ["predict_verb"]
 
@@ -41,44 +37,25 @@ def predict_verb(
     cannot be read are named on stderr and counted; a licence that forbids commercial use is named there too. Exits 2
     if no picture could be read.
     """
-    predictor = _open(thing, schedule, preset, target)
-    say_licences(predictor.card, None)
-    bad = 0
-    found: list[Prediction] = []
-    for prediction in predictor.files(images, top):
-        if prediction.error is not None:
-            bad += 1
-            print(f"fgvc-kit predict: {prediction.error}", file=sys.stderr)
-        elif not as_json:
-            ranked = ", ".join(f"{label} {100 * share:.1f} %" for label, share in prediction.ranked)
-            print(f"{prediction.path}: {ranked}", flush=True)
-        found.append(prediction)
+    from tavt_kit.evaluation.predictions import Prediction
+    from tavt_kit.verbs.console_progress import ConsoleProgress
+    from tavt_kit.workflows.predict import predict
+
+    class Lines(ConsoleProgress):
+        """A line for each picture: on stdout what is in it, on stderr why nobody knows."""
+
+        def show(self, value: object) -> None:
+            assert isinstance(value, Prediction)
+            if value.error is not None:
+                self.say(f"fgvc-kit predict: {value.error}")
+            elif not as_json:
+                ranked = ", ".join(f"{label} {100 * share:.1f} %" for label, share in value.ranked)
+                print(f"{value.path}: {ranked}", flush=True)
+
+    with Lines() as progress:
+        found = predict(thing, images, top=top, schedule=schedule, preset=preset, target=target, progress=progress)
     if as_json:
-        print(json.dumps({"model": str(thing), "predictions": [one.as_record() for one in found], "unreadable": bad}))
-    if bad:
-        print(f"fgvc-kit predict: {bad} of {len(images)} pictures could not be read", file=sys.stderr)
-    return 2 if bad == len(images) else 0
-
-
-def _open(thing: Path, schedule: str | None, preset: str | None, target: str | None) -> Predictor:
-    from tavt_kit.core.device import TargetDevice
-    from tavt_kit.errors import ScheduleError
-    from tavt_kit.evaluation.predictions import Predictor, open_predictor
-
-    device = None if target is None else TargetDevice.parse(target)
-    if thing.suffix in (".onnx", ".xml"):
-        return open_predictor(thing, device, preset, schedule)
-    if preset is not None:
-        raise ScheduleError(f"a preset belongs to a file exported with --switchable, got {thing}; give --schedule")
-    from tavt_kit.checkpoints import load_model
-    from tavt_kit.core.model_card import read_card
-    from tavt_kit.core.schedule import TokenSchedule
-    from tavt_kit.models.wrap import LeanViT
-    from tavt_kit.runtimes import open_module
-
-    model = load_model(thing)
-    card = read_card(thing if thing.is_dir() else thing.parent)
-    sizes = {"tokens": model.tokens, "layers": model.layers, "prefix": model.prefix}
-    lean = LeanViT(model, None if schedule is None else TokenSchedule.parse(schedule, **sizes)).eval()
-    height, width = card.preprocessing["image_size"]
-    return Predictor(card, open_module(lean, device or TargetDevice("torch", "cpu"), (1, 3, height, width)))
+        print(json.dumps(found.record))
+    if found.unreadable:
+        print(f"fgvc-kit predict: {found.unreadable} of {len(found)} pictures could not be read", file=sys.stderr)
+    return 2 if found.unreadable == len(found) else 0

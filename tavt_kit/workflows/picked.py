@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from tavt_kit.core.schedule import TokenSchedule
     from tavt_kit.models.wrap import AdaptiveViT
 
-__all__ = ["PRESETS", "model_for", "precision_for", "presets_for", "schedule_for", "schedules_for"]
+__all__ = ["PRESETS", "model_for", "precision_for", "presets_for", "read_front", "schedule_for", "schedules_for"]
 
 PRESETS = ("fast", "balanced", "accurate")
 """Of a front: its cheapest candidate, its knee (the middle one where it has none), and its most accurate one."""
@@ -24,39 +24,39 @@ _LONGEST = 40  # letters of a label, which becomes a part of a file's name
 
 
 def schedules_for(
-    run: Path, model: AdaptiveViT, texts: Sequence[str], picks: Sequence[str]
+    run: Path | None, model: AdaptiveViT, given: Sequence[str | TokenSchedule], picks: Sequence[str]
 ) -> dict[str, TokenSchedule]:
     """The schedules to export, by labels for their files; the label of a single one without a name is empty.
 
     Args:
-        run: The run folder.
+        run: The run folder; None of a model that lies in none.
         model: The run's model.
-        texts: As ``--schedule`` has them, each with a name before it or not (``NAME=taper:0.2``).
-        picks: As ``--pick`` has them; without any of both, what the search chose.
+        given: Schedules, or their texts, each with a name before it or not (``NAME=taper:0.2``).
+        picks: Candidates of the front, as ``schedule_for`` takes them; without any of both, what the search chose.
 
     Raises:
-        ScheduleError: Texts and picks are given, two have one name, or a schedule does not fit.
+        ScheduleError: Schedules and picks are given, two have one name, or a schedule does not fit.
         RecordError: As ``schedule_for``.
     """
-    if texts and picks:
+    if given and picks:
         raise ScheduleError(
-            f"`schedule` and `pick` both name a schedule, got {texts[0]} and {picks[0]}; give one of them"
+            f"`schedule` and `pick` both name a schedule, got {given[0]} and {picks[0]}; give one of them"
         )
-    if not texts and len(picks) < 2:
+    if not given and len(picks) < 2:
         return {"": schedule_for(run, model, None, picks[0] if picks else None)}
-    if len(texts) == 1 and "=" not in texts[0]:
-        return {"": schedule_for(run, model, texts[0], None)}
+    if len(given) == 1 and _named(given[0])[0] is None:
+        return {"": schedule_for(run, model, given[0], None)}
     found = {}
-    for number, text in enumerate(texts or picks, 1):
-        name, counts = _named(text)
-        label = name or _label(text, number)
+    for number, one in enumerate(given or picks, 1):
+        name, counts = _named(one)
+        label = name or _label(str(one), number)
         if label in found:
             raise ScheduleError(f"two schedules are called {label}; give each another name, such as mine={counts}")
-        found[label] = schedule_for(run, model, counts if texts else None, None if texts else text)
+        found[label] = schedule_for(run, model, counts if given else None, None if given else str(one))
     return found
 
 
-def presets_for(run: Path, model: AdaptiveViT, texts: Sequence[str]) -> dict[str, TokenSchedule]:
+def presets_for(run: Path | None, model: AdaptiveViT, given: Sequence[str | TokenSchedule]) -> dict[str, TokenSchedule]:
     """The presets of a switchable file, cheapest first: of the schedules given, or of the run's front.
 
     Three schedules without names are ``fast``, ``balanced`` and ``accurate`` by their multiply-adds.
@@ -67,9 +67,9 @@ def presets_for(run: Path, model: AdaptiveViT, texts: Sequence[str]) -> dict[str
     """
     from tavt_kit.models.macs import count_macs
 
-    if not texts:
+    if not given:
         return {name: schedule_for(run, model, None, name) for name in PRESETS}
-    named = [_named(text) for text in texts]
+    named = [_named(one) for one in given]
     read = [(name, schedule_for(run, model, counts, None)) for name, counts in named]
     read.sort(key=lambda one: count_macs(model, one[1]))
     if not any(name for name, _ in named) and len(read) == len(PRESETS):
@@ -77,20 +77,22 @@ def presets_for(run: Path, model: AdaptiveViT, texts: Sequence[str]) -> dict[str
     names = [name for name, _ in read]
     if not all(names) or len(set(names)) < len(names):
         raise ScheduleError(
-            f"presets need names of their own, got {', '.join(texts)}; give `schedule` fast=taper:0.3 and so on, or "
-            "three schedules without names"
+            f"presets need names of their own, got {', '.join(map(str, given))}; give `schedule` fast=taper:0.3 and so "
+            "on, or three schedules without names"
         )
     return {str(name): schedule for name, schedule in read}
 
 
-def _named(text: str) -> tuple[str | None, str]:
+def _named(given: str | TokenSchedule) -> tuple[str | None, str | TokenSchedule]:
     """``fast=taper:0.2`` as its name and the rest; None where there is no name."""
-    name, equals, rest = text.partition("=")
+    if not isinstance(given, str):
+        return None, given
+    name, equals, rest = given.partition("=")
     if not equals:
-        return None, text
+        return None, given
     if not _NAME.fullmatch(name) or name == "switchable":
         raise ScheduleError(
-            f"the name of a schedule is of small letters, digits, - and _, and begins with a letter, got {text!r}"
+            f"the name of a schedule is of small letters, digits, - and _, and begins with a letter, got {given!r}"
         )
     return name, rest
 
@@ -101,13 +103,15 @@ def _label(text: str, number: int) -> str:
     return label if 0 < len(label) <= _LONGEST else f"schedule-{number}"
 
 
-def schedule_for(run: Path, model: AdaptiveViT, schedule: str | None, pick: str | None) -> TokenSchedule:
-    """The schedule to export.
+def schedule_for(
+    run: Path | None, model: AdaptiveViT, schedule: str | TokenSchedule | None, pick: str | None
+) -> TokenSchedule:
+    """The schedule that is meant.
 
     Args:
-        run: The run folder; ``front.json`` in it is what a search found.
+        run: The run folder; ``front.json`` in it is what a search found. None of a model that lies in none.
         model: The run's model.
-        schedule: As ``--schedule`` has it, or None.
+        schedule: A schedule, its text such as ``taper:0.2``, or None.
         pick: ``fast`` or ``cheapest``, ``balanced`` (the knee, or the middle where there is none), ``accurate`` or
             ``best``, ``knee``, a limit such as ``latency=8ms``, or a place on the front counted from 0; None takes
             what the search chose.
@@ -117,32 +121,40 @@ def schedule_for(run: Path, model: AdaptiveViT, schedule: str | None, pick: str 
         RecordError: The run has no front, or not that candidate.
     """
     from tavt_kit.core.candidate import schedule_of
-    from tavt_kit.core.schedule import JointSchedule, TokenSchedule
+    from tavt_kit.core.schedule import TokenSchedule
 
     if schedule is not None:
         if pick is not None:
             raise ScheduleError(
                 f"`schedule` and `pick` both name a schedule, got {schedule} and {pick}; give one of them"
             )
-        return TokenSchedule.parse(schedule, tokens=model.tokens, layers=model.layers, prefix=model.prefix)
-    front = _front(run)
-    if front is None:
+        if isinstance(schedule, str):
+            return TokenSchedule.parse(schedule, tokens=model.tokens, layers=model.layers, prefix=model.prefix)
+        return _checked(schedule, model)
+    front = None if run is None else read_front(run)
+    if run is None or front is None:
         raise RecordError(
-            f"{run} holds no search result (front.json) to take a schedule from; give `schedule`, such as dense or "
-            "taper:0.2"
+            f"{run or 'this model'} holds no search result (front.json) to take a schedule from; give `schedule`, "
+            "such as dense or taper:0.2"
         )
-    found = schedule_of(_candidate(front, pick, run))
+    return _checked(schedule_of(_candidate(front, pick, run)), model)
+
+
+def _checked(found: TokenSchedule, model: AdaptiveViT) -> TokenSchedule:
+    """The schedule, if it fits."""
+    from tavt_kit.core.schedule import JointSchedule
+
     size = found.image_size if isinstance(found, JointSchedule) else None
     if size in (None, model.backbone.image_size):  # else it is for the model at that size
         found.check(tokens=model.tokens, layers=model.layers, prefix=model.prefix)
     return found
 
 
-def model_for(run: Path, model: AdaptiveViT, schedules: Mapping[str, TokenSchedule]) -> AdaptiveViT:
+def model_for(run: Path | None, model: AdaptiveViT, schedules: Mapping[str, TokenSchedule]) -> AdaptiveViT:
     """The run's model as the schedules want it: those of a joint search may be for another image size or score.
 
     Args:
-        run: The run folder.
+        run: The run folder; None of a model that lies in none, which stays of its image size.
         model: As it was trained.
         schedules: By labels.
 
@@ -163,8 +175,13 @@ def model_for(run: Path, model: AdaptiveViT, schedules: Mapping[str, TokenSchedu
             "them; export each with a `pick` and an `out` of its own"
         )
     (size, score), *_ = wanted
-    if size is not None:
+    if size is not None and run is not None:
         model = load_model(run, image_size=size)
+    elif size not in (None, model.backbone.image_size):
+        raise ScheduleError(
+            f"a schedule for another image size needs the run folder, from which the model is read at that size, got "
+            f"{' and '.join(map(str, schedules.values()))} for a model of {model.backbone.image_size[1]} px"
+        )
     if score is not None:
         model.score = score
     return model
@@ -187,7 +204,12 @@ def precision_for(schedules: Mapping[str, TokenSchedule]) -> str:
     return wanted.pop()
 
 
-def _front(run: Path) -> Mapping[str, Any] | None:
+def read_front(run: Path) -> dict[str, Any] | None:
+    """What a search found, from ``front.json`` in the run's folder; None where there was none.
+
+    Raises:
+        RecordError: The file is damaged, or no front.
+    """
     from tavt_kit.core.records import read_record
 
     folder = run if run.is_dir() else run.parent

@@ -13,6 +13,7 @@ import pytest
 from tavt_kit.core.artifact_card import ArtifactCard
 from tavt_kit.core.device import TargetDevice
 from tavt_kit.core.model_card import ModelCard
+from tavt_kit.core.progress import Silent
 from tavt_kit.core.schedule import TokenSchedule
 from tavt_kit.data.preprocess import Preprocessing
 from tavt_kit.errors import ExportError
@@ -46,10 +47,6 @@ def graph(tmp_path_factory: pytest.TempPathFactory) -> tuple[onnx.ModelProto, Ar
     path = tmp_path_factory.mktemp("int8") / "m.onnx"
     to_onnx(adaptive, card, path)
     return onnx.load(str(path)), card
-
-
-def silent(doing: str) -> None:
-    """Nobody listens."""
 
 
 @pytest.mark.parametrize(
@@ -94,7 +91,7 @@ def test_the_way_that_keeps_most_answers_wins(
         return worse
 
     monkeypatch.setattr(int8, "_quantize", spoilt)
-    made, record = make_int8(model, card, _examples(8), Int8How(), silent)
+    made, record = make_int8(model, card, _examples(8), Int8How(), Silent())
     assert (record["quantizer"], record["smooth_quant"], record["held_out"]) == ("nncf", False, 8)
     assert [one["quantizer"] for one in record["tried"]] == ["nncf", "nncf", "onnxruntime"]
     assert record["tried"][1]["agreement"] > record["tried"][0]["agreement"]
@@ -103,7 +100,7 @@ def test_the_way_that_keeps_most_answers_wins(
     difference = onnx.numpy_helper.to_array(head) - onnx.numpy_helper.to_array(first)
     assert difference.max() == pytest.approx(0.05, rel=1e-3)
     # With nothing to choose by, the first way is taken.
-    _, record = make_int8(model, card, _examples(0), Int8How(), silent)
+    _, record = make_int8(model, card, _examples(0), Int8How(), Silent())
     assert (record["smooth_quant"], record["tried"]) == (True, [])
 
 
@@ -149,7 +146,7 @@ def test_a_switchable_model_in_int8_at_all_presets(suffix: str, tmp_path: Path) 
         model = onnx.load(str(path))
     else:
         model = convert(adaptive, card)
-    made, record = make_int8(model, card, _examples(), Int8How(), silent)
+    made, record = make_int8(model, card, _examples(), Int8How(), Silent())
     assert len(record["tried"]) == (3 if suffix == ".onnx" else 2)
     assert all(one["agreement"] > 0.4 for one in record["tried"])
     if suffix == ".onnx":
@@ -170,11 +167,11 @@ def test_accuracy_control_puts_layers_back(tmp_path: Path) -> None:
     adaptive, card = _model()
     model = convert(adaptive, card)
     answers = Examples(*_labelled(model, card))
-    _, record = make_int8(model, card, answers, Int8How(smooth="off", max_drop=0.0), silent)
+    _, record = make_int8(model, card, answers, Int8How(smooth="off", max_drop=0.0), Silent())
     assert record["max_drop"] == 0.0
     with pytest.raises(ExportError, match="needs images"):
         make_int8(model, card, replace(answers, held_out=answers.held_out[:0], labels=answers.labels[:0]),
-                  Int8How(smooth="off", max_drop=0.0), silent)  # fmt: skip
+                  Int8How(smooth="off", max_drop=0.0), Silent())  # fmt: skip
 
 
 def _labelled(model: Any, card: ArtifactCard) -> tuple[Any, Any, Any]:

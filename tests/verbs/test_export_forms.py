@@ -108,7 +108,7 @@ def test_counts_that_the_graph_cannot_run_are_refused(place: Path, file: str) ->
     for wrong, said in (((9, 10, 9, 9), "only 9 reach"), ((9, 9), "has 4 layers"), ((9, 9, 9, 1), "at least 2")):
         with pytest.raises(ScheduleError, match=said):
             session.at(wrong)
-    with pytest.raises(ScheduleError, match="takes its token counts at run time; give --preset or --schedule"):
+    with pytest.raises(ScheduleError, match="takes its token counts at run time; give `preset` or `schedule`"):
         open_file(path, target)
 
 

@@ -1,16 +1,49 @@
-"""What a check found beside top-1, in a few lines for people."""
+"""Checks for people: a table, and what was found beside top-1 in a few lines."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-__all__ = ["details"]
+__all__ = ["print_checks"]
 
 _NAMED = 3  # classes and confusions on the terminal; check.json has ten
 
 
-def details(check: Mapping[str, Any]) -> Iterator[str]:
+def print_checks(checks: Sequence[Mapping[str, Any]]) -> None:
+    """A table of checks on stdout, and the sentence of each."""
+    from rich.table import Table
+
+    from tavt_kit.core.accuracy import Accuracy
+    from tavt_kit.verbs.console import console_of
+
+    console = console_of(140)
+    table = Table(show_edge=False)
+    for name in ("file", "source", "file's top-1", "change", "agree", "dense", "verdict"):
+        table.add_column(name)
+    for check in checks:
+        source, own = (Accuracy.from_record(check[name]) for name in ("source_top1", "artifact_top1"))
+        low, high = (100 * end for end in check["difference"]["ci95"])
+        dense = check["dense_top1"]
+        table.add_row(
+            check["artifact"],
+            f"{100 * source.value:.1f} %",
+            f"{100 * own.value:.1f} % \\[{100 * own.low:.1f}, {100 * own.high:.1f}]",
+            f"{100 * check['difference']['difference']:+.2f} \\[{low:+.2f}, {high:+.2f}]",
+            f"{100 * check['agreement']:.1f} %",
+            "" if dense is None else f"{100 * dense['value']:.1f} %",
+            check["verdict"],
+        )
+    first = checks[0]["source_top1"]
+    print(f"top-1 on the {first['split']} split, n = {first['n']}, same schedule, 95 % intervals")
+    console.print(table)
+    for check in checks:
+        print(f"{check['artifact']}: {check['verdict']}: {check['reason']}")
+        for line in _details(check):
+            print(line)
+
+
+def _details(check: Mapping[str, Any]) -> Iterator[str]:
     """The lines under one file's sentence.
 
     Args:

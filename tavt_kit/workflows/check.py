@@ -1,0 +1,403 @@
+"""check: is this file still that model? Asked of real images.
+
+What can be judged: an exported file, logits made elsewhere, or a run that was trained again.
+"""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tavt_kit.core.accuracy import Accuracy, PairedDifference
+from tavt_kit.core.command_line import command_line
+from tavt_kit.core.progress import Progress, Silent
+from tavt_kit.core.verdict import Verdict, worst
+from tavt_kit.errors import DataError, RecordError, ScheduleError
+from tavt_kit.workflows.frames import frame
+from tavt_kit.workflows.picked import schedule_for
+from tavt_kit.workflows.run_model import folder_of, images_for, model_of
+
+if TYPE_CHECKING:
+    import pandas
+
+    from tavt_kit.checks import Artifact, CheckReport, Gate, Source
+    from tavt_kit.core.device import TargetDevice
+    from tavt_kit.core.schedule import TokenSchedule
+    from tavt_kit.data import ImageSet
+    from tavt_kit.models.wrap import AdaptiveViT
+
+__all__ = ["CheckResult", "FileCheck", "check"]
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class FileCheck:
+    """What a check says of one file; of a switchable file, of one of its presets.
+
+    Args:
+        artifact: The file's name.
+        verdict: PASS, FAIL or INCONCLUSIVE.
+        reason: One clause.
+        source_top1: Top-1 accuracy of the source at the same schedule, in torch f32.
+        top1: Top-1 accuracy of the file.
+        difference: File minus source, on the same images.
+        record: Everything, as ``check.json`` has it.
+    """
+
+    artifact: str
+    verdict: Verdict
+    reason: str
+    source_top1: Accuracy
+    top1: Accuracy
+    difference: PairedDifference
+    record: Mapping[str, Any] = field(hash=False)
+
+    @classmethod
+    def from_record(cls, record: Mapping[str, Any]) -> FileCheck:
+        """From an entry of ``check.json``."""
+        return cls(
+            record["artifact"],
+            Verdict(record["verdict"]),
+            record["reason"],
+            Accuracy.from_record(record["source_top1"]),
+            Accuracy.from_record(record["artifact_top1"]),
+            PairedDifference.from_record(record["difference"]),
+            record,
+        )
+
+    def __repr__(self) -> str:
+        return f"<FileCheck {self.artifact}: {self.verdict}: {self.reason}>"
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class CheckResult:
+    """What a check found.
+
+    Args:
+        checks: One for each file; of a switchable file one for each preset.
+        notes: Sentences worth knowing beside the verdict.
+        accepted: Whether the verdict is PASS, or INCONCLUSIVE where that is accepted.
+        record: ``check.json``, where other files of the folder may stand too.
+    """
+
+    checks: tuple[FileCheck, ...]
+    notes: tuple[str, ...]
+    accepted: bool
+    record: Mapping[str, Any] = field(hash=False)
+
+    @property
+    def verdict(self) -> Verdict:
+        """The worst of the checks."""
+        return worst(one.verdict for one in self.checks)
+
+    def to_frame(self) -> pandas.DataFrame:
+        """A line for each check: file, verdict, both accuracies and their difference with its 95 % interval.
+
+        Raises:
+            MissingDependency: pandas is not installed.
+        """
+        return frame(
+            [
+                {
+                    "artifact": one.artifact,
+                    "verdict": str(one.verdict),
+                    "source_top1": one.source_top1.value,
+                    "top1": one.top1.value,
+                    "difference": one.difference.difference,
+                    "low": one.difference.low,
+                    "high": one.difference.high,
+                    "n": one.top1.n,
+                }
+                for one in self.checks
+            ]
+        )
+
+    def __repr__(self) -> str:
+        return f"<CheckResult {', '.join(f'{one.artifact}: {one.verdict}' for one in self.checks)}>"
+
+
+def check(
+    thing: Path | str | None,
+    against: Path | str | AdaptiveViT,
+    *,
+    schedule: str | None = None,
+    preset: str | None = None,
+    predictions: Path | str | None = None,
+    data: str | Path | None = None,
+    split: str | None = None,
+    limit: int | None = None,
+    max_drop: float = 0.5,
+    dense: bool = True,
+    accept_inconclusive: bool = False,
+    target: str | TargetDevice | None = None,
+    allow_unreadable: int = 0,
+    out: Path | str | None = None,
+    progress: Progress | None = None,
+) -> CheckResult:
+    """Compare an exported file with its source on the same real images, and write ``check.json``.
+
+    The file sees the images through the preprocessing it carries. An f32 file must give its source's logits; others
+    may lose ``max_drop`` points of top-1, decided by the paired 95 % interval. A ``*.unproven`` file that passes gets
+    its final name; no file is removed.
+
+    Args:
+        thing: An ``.onnx`` or ``.xml`` file, one named ``*.unproven``, or the folder of a run that was trained again;
+            None where ``predictions`` are judged at a schedule.
+        against: The run it was exported from, or the old run.
+        schedule: Of a run, a switchable file or predictions: a schedule, an exported file, or a search's folder.
+        preset: Preset of a switchable file.
+        predictions: An ``.npz`` file of logits made elsewhere, judged instead of running ``thing`` here.
+        data: Where the images are; by default what ``against`` was trained on.
+        split: Split of the check's images; test if there is one, else val.
+        limit: Most images to use.
+        max_drop: Points of top-1 that a file narrower than f32 may lose.
+        dense: Whether to compare with the dense model too.
+        accept_inconclusive: Whether a file whose check has too few images to decide is taken.
+        target: Where the file runs; by default its own runtime on the CPU.
+        allow_unreadable: Most images that may be skipped.
+        out: Folder of ``check.json``; by default where ``thing`` lies.
+        progress: Told how far things are.
+
+    Raises:
+        RecordError: A file is not there, was not exported by this program, or ``against`` is no run.
+        ScheduleError: The schedule does not fit, or a preset is given for what has none.
+        DataError: The classes differ, too many images cannot be read, or a run knows the images that check it.
+        OutputError: ``out`` cannot be written.
+
+    Example:
+        >>> check("runs/birds/export/model.int8.xml", "runs/birds").verdict  # doctest: +SKIP
+        <Verdict.PASS: 'PASS'>
+    """
+    from tavt_kit.checks import CHECK_FILE, Gate, Source, read_check
+    from tavt_kit.checks.losses import save_examples
+    from tavt_kit.checks.source import image_counter
+    from tavt_kit.core.device import TargetDevice
+    from tavt_kit.core.records import make_folder
+    from tavt_kit.data import thin_out
+    from tavt_kit.exporters.exported import status_of
+
+    progress = progress or Silent()
+    thing, predictions = (None if path is None else Path(path) for path in (thing, predictions))
+    _refuse_contradictions(thing, predictions, preset)
+    subject = thing or predictions
+    assert subject is not None  # refused above
+    folder = make_folder(Path(out) if out is not None else subject if subject.is_dir() else subject.parent)
+    device = TargetDevice.parse(target) if isinstance(target, str) else target
+    model, images = model_of(against), images_for(against, data)
+    chosen = split or images.held_out
+    source = Source(model, thin_out(images.split(chosen), limit), chosen, allow_unreadable)
+    job = _Job(source, Gate(drop=max_drop / 100), against, images, schedule, preset, device, dense)
+    passes = 1 + dense + (predictions is None)
+    job.count = image_counter(progress, subject.name, len(source.samples) * passes)
+    progress.update(f"checking {subject.name}")
+    if predictions is not None:
+        reports, notes = job.predictions(thing, predictions)
+    elif subject.is_dir():
+        reports, notes = job.run(subject, data)
+    else:
+        reports, notes = job.file(subject)
+    for report in reports:
+        if report.losses is not None:
+            save_examples(report.losses, source.preprocessing, folder)
+    records = [{**report.as_record(), **job.about(), "notes": notes} for report in reports]
+    _write(folder, records)
+    status = status_of(worst(report.verdict for report in reports), accept=accept_inconclusive)
+    at_all = schedule is None and preset is None  # of a switchable file, a check of one schedule says nothing of others
+    if status == "final" and thing is not None and predictions is None and (at_all or thing.is_dir()):
+        _promote_file(thing)
+    checks = tuple(FileCheck.from_record(record) for record in records)
+    return CheckResult(checks, tuple(notes), status == "final", read_check(folder / CHECK_FILE))
+
+
+def _refuse_contradictions(thing: Path | None, predictions: Path | None, preset: str | None) -> None:
+    """What contradicts itself or is not there is refused before a model is read."""
+    if thing is None and predictions is None:
+        raise RecordError("nothing to check: give an exported file, a run that was trained again, or `predictions`")
+    for path in (thing, predictions):
+        if path is not None and not path.exists():
+            raise RecordError(f"there is no file {path} to check; export one first (fgvc-kit export)")
+    if preset is not None and (thing is None or thing.is_dir()):
+        raise ScheduleError(f"a preset belongs to a file exported with `switchable`, got {thing or predictions}")
+    if predictions is not None and thing is not None and thing.is_dir():
+        raise RecordError(f"`predictions` are of an exported file or of `schedule`, got the folder {thing}")
+
+
+_Found = tuple[list["CheckReport"], list[str]]
+
+
+@dataclass(slots=True)
+class _Job:
+    """The source with its images, and how a subject is opened."""
+
+    source: Source
+    gate: Gate
+    against: Path | str | AdaptiveViT
+    images: ImageSet
+    schedule: str | None
+    preset: str | None
+    target: TargetDevice | None
+    dense: bool
+    count: Any = None
+
+    def file(self, file: Path) -> _Found:
+        """An exported file; of a switchable one every preset, unless one is asked for."""
+        from tavt_kit.checks import Artifact
+        from tavt_kit.checks import check as compare
+        from tavt_kit.core.sealed import changed_since_check
+
+        with _named(file) as opened:
+            changed = changed_since_check(opened, file.parent)
+            artifact = Artifact.open(opened, self.target, preset=self.preset, schedule=self.schedule)
+            whole = self.preset is None and self.schedule is None
+            parts = artifact.at_presets() if whole else (artifact,)
+            reports = [compare(part, self.source, self.gate, dense=self.dense, count=self.count) for part in parts]
+        return reports, [f"{changed}; this check takes the place of the old one"] if changed else []
+
+    def run(self, folder: Path, data: str | Path | None) -> _Found:
+        """A run that was trained again."""
+        from tavt_kit.checks import check as compare
+
+        artifact = _open_run(folder, self._schedule(self.schedule), self.target)
+        _refuse_other_split(folder, self.images, data)
+        report = compare(artifact, self.source, self.gate, dense=self.dense, count=self.count)
+        return [report], [f"{folder} has the very weights of {self.against}"] if report.same_weights else []
+
+    def predictions(self, thing: Path | None, file: Path) -> _Found:
+        """Logits made elsewhere, of an exported file or of the run at a schedule."""
+        from tavt_kit.checks import Predicted, check_predicted
+        from tavt_kit.core.artifact_card import read_metadata
+
+        predicted = Predicted.read(file)
+        card = None
+        if thing is not None:
+            with _named(thing) as opened:
+                card = read_metadata(opened).chosen(self.preset, self.schedule)
+        schedule = self._schedule(self.schedule or "dense") if card is None else card.schedule
+        of = f" of {thing.name}" if thing is not None else ""
+        report = check_predicted(
+            predicted, self.source, self.gate, schedule, card=card, dense=self.dense, count=self.count
+        )
+        note = f"the logits{of} were made elsewhere ({predicted.device}); nothing was run here but the source"
+        return [report], [note]
+
+    def _schedule(self, given: str | None) -> TokenSchedule:
+        """A schedule's text, that of an exported file, or what a search chose; None is the search of ``against``."""
+        from tavt_kit.core.artifact_card import SUFFIXES, read_metadata
+
+        model = self.source.adaptive
+        if given is not None and Path(given).suffix in SUFFIXES.values():
+            found = read_metadata(Path(given)).schedule
+            found.check(tokens=model.tokens, layers=model.layers, prefix=model.prefix)
+            return found
+        if given is not None and Path(given).is_dir():
+            return schedule_for(Path(given), model, None, None)
+        return schedule_for(folder_of(self.against), model, given, None)
+
+    def about(self) -> dict[str, Any]:
+        """What the check was made with."""
+        card, images = self.source.card, self.images
+        return {
+            "source": {
+                "run": str(self.against) if isinstance(self.against, Path | str) else "",
+                "name": card.name,
+                "score": card.score,
+                "weights_sha256": card.weights_sha256,
+            },
+            "data": {
+                "name": images.name,
+                "split": self.source.split,
+                "images": len(self.source.samples),
+                "sha256": images.sha256,
+            },
+            "gate": self.gate.as_record(),
+        }
+
+
+@contextmanager
+def _named(artifact: Path) -> Iterator[Path]:
+    """The artifact under a name that a runtime opens; an unproven one is copied for the time being."""
+    from tavt_kit.core.artifact_card import files_of
+    from tavt_kit.exporters.exported import UNPROVEN
+
+    if artifact.suffix != UNPROVEN:
+        yield artifact
+        return
+    final = artifact.with_suffix("")
+    with tempfile.TemporaryDirectory(prefix="fgvc-kit-check-") as temporary:
+        for file in files_of(final):
+            there = Path(f"{file}{UNPROVEN}")
+            there = there if there.is_file() else file  # a weight file that several share has no second name
+            if there.is_file():
+                shutil.copyfile(there, Path(temporary) / file.name)
+        yield Path(temporary) / final.name
+
+
+def _promote_file(artifact: Path) -> None:
+    """Give an unproven artifact its final name, and say so in the record of its export."""
+    from tavt_kit.core.artifact_card import files_of
+    from tavt_kit.exporters.exported import UNPROVEN, promote, read_exported, write_exported
+
+    if artifact.suffix != UNPROVEN:
+        return
+    folder, name = artifact.parent, artifact.with_suffix("").name
+    try:
+        body = read_exported(folder)
+    except RecordError:
+        body = {"artifacts": []}
+    if all(entry["file"] != name for entry in body["artifacts"]):
+        for file in files_of(artifact.with_suffix("")):
+            if Path(f"{file}{UNPROVEN}").is_file():
+                Path(f"{file}{UNPROVEN}").replace(file)
+        return
+    entries = [promote(folder, entry) if entry["file"] == name else entry for entry in body["artifacts"]]
+    rest = {key: value for key, value in body.items() if key not in ("schema", "version", "artifacts")}
+    write_exported(folder, entries, rest)
+
+
+def _open_run(run: Path, schedule: TokenSchedule, target: TargetDevice | None) -> Artifact:
+    """A run that was trained again, at the schedule of the old one, ready to be checked against that.
+
+    Raises:
+        RecordError: It is no run.
+        ScheduleError: The schedule does not fit it.
+    """
+    from tavt_kit.checkpoints import load_model
+    from tavt_kit.checks import Artifact
+    from tavt_kit.core.device import TargetDevice
+    from tavt_kit.core.model_card import CARD_FILE, WEIGHTS_FILE
+    from tavt_kit.exporters.writer import describe
+    from tavt_kit.models.wrap import LeanViT
+    from tavt_kit.runtimes import open_module
+
+    model = load_model(run)
+    card = describe(model, schedule)
+    lean = LeanViT(model, schedule).eval()
+    session = open_module(lean, target or TargetDevice("torch", "cpu"), (1, 3, *card.image_size))
+    return Artifact(run.name, card, session, (run / CARD_FILE, run / WEIGHTS_FILE), retrained=True)
+
+
+def _refuse_other_split(run: Path, images: ImageSet, data: str | Path | None) -> None:
+    """Refuse a run that was trained on another division of the data: it may know the images that check it."""
+    from tavt_kit.data.splits import SPLIT_FILE
+
+    if (run / SPLIT_FILE).is_file() and images_for(run, data).sha256 != images.sha256:
+        raise DataError(
+            f"both runs must divide the data in the same way, but {run} was trained on another division, so that it "
+            "may know the pictures that check it; train it with the old run's data and seed"
+        )
+
+
+def _write(folder: Path, records: Sequence[Mapping[str, Any]]) -> None:
+    """Put the checks into ``check.json``, beside those of other files and in place of older ones of this file."""
+    from tavt_kit.checks import CHECK_FILE, read_check, write_check
+    from tavt_kit.core.host import HostFacts
+
+    path = folder / CHECK_FILE
+    others = read_check(path)["checks"] if path.exists() else []
+    names = {record["artifact"] for record in records}
+    entries = [*(entry for entry in others if entry["artifact"] not in names), *records]
+    write_check(path, entries, {"host": HostFacts.gather().as_record(), "command": command_line()})

@@ -1,0 +1,231 @@
+"""explain: what a model looks at, drawn over images."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tavt_kit.core.command_line import command_line
+from tavt_kit.core.progress import Progress, Silent
+from tavt_kit.errors import DataError, ParameterError, UnknownName
+from tavt_kit.workflows.frames import frame
+from tavt_kit.workflows.run_model import card_of, model_at
+
+if TYPE_CHECKING:
+    import pandas
+    from PIL import Image
+
+    from tavt_kit.core.model_card import ModelCard
+    from tavt_kit.core.schedule import TokenSchedule
+    from tavt_kit.evaluation.looking import Explained
+    from tavt_kit.models.wrap import AdaptiveViT
+
+__all__ = ["ExplainResult", "ExplainedImage", "explain"]
+
+_FILE, _SCHEMA, _VERSION = "explained.json", "fgvc-kit/explained", 1
+_SHEET = "sheet.png"
+
+
+@dataclass(frozen=True, slots=True)
+class ExplainedImage:
+    """One image, drawn or unreadable.
+
+    Args:
+        path: The image.
+        file: The PNG that was drawn, or None.
+        caption: The likeliest class with its probability.
+        error: Why it could not be read, or None.
+    """
+
+    path: Path
+    file: Path | None = None
+    caption: str = ""
+    error: str | None = None
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class ExplainResult:
+    """What was drawn.
+
+    Args:
+        folder: Where it lies; nothing is there if no image could be read.
+        sheet: The contact sheet of all images, or None.
+        images: One for each image that was looked at.
+        left_out: Images beyond the limit.
+        record: ``explained.json``; None if no image could be read.
+    """
+
+    folder: Path
+    sheet: Path | None
+    images: tuple[ExplainedImage, ...]
+    left_out: int
+    record: Mapping[str, Any] | None = field(hash=False)
+
+    @property
+    def drawn(self) -> int:
+        """Images that were drawn."""
+        return sum(one.error is None for one in self.images)
+
+    @property
+    def unreadable(self) -> int:
+        """Images that could not be read."""
+        return len(self.images) - self.drawn
+
+    def to_frame(self) -> pandas.DataFrame:
+        """A line for each drawn image: image, file, prediction, probability and class.
+
+        Raises:
+            MissingDependency: pandas is not installed.
+        """
+        entries = [] if self.record is None else self.record["images"]
+        keys = ("image", "file", "prediction", "probability", "class")
+        return frame([{key: entry[key] for key in keys} for entry in entries])
+
+    def __repr__(self) -> str:
+        return f"<ExplainResult {self.folder}: {self.drawn} images, {self.unreadable} unreadable>"
+
+
+def explain(
+    run: Path | str | AdaptiveViT,
+    images: Path | str | Sequence[Path | str],
+    out: Path | str = "explained",
+    *,
+    schedule: str | TokenSchedule | None = None,
+    class_name: str | None = None,
+    limit: int = 64,
+    progress: Progress | None = None,
+) -> ExplainResult:
+    """Draw what a model looks at: attention rollout, the patches each layer keeps, and what its family chooses.
+
+    FFVT: the tokens that are fused from each layer; TransFG: the patch of each head; Mix-ViT's hybrid: its parts; PIM:
+    how probable a class is at every place. One PNG an image, a contact sheet of all, and ``explained.json`` with the
+    numbers, which a report shows.
+
+    Args:
+        run: A run folder, or a wrapped model with its card.
+        images: Images, or folders of them.
+        out: The folder to write.
+        schedule: A schedule such as ``taper:0.2``; by default what a search in the folder chose, else the model's own.
+        class_name: Class of PIM's heat map; by default of each image the likeliest.
+        limit: Most images.
+        progress: Shown each ``ExplainedImage`` as soon as it is drawn; told which schedule a search's folder made it.
+
+    Raises:
+        DataError: A folder holds no images.
+        UnknownName: The model has no class of that name.
+        ParameterError: A class is named for a model that shows nothing of one class.
+        ScheduleError: The schedule does not fit the model.
+        OutputError: ``out`` cannot be written.
+
+    Example:
+        >>> explain("runs/birds", "birds/sparrow", "explained", limit=8)  # doctest: +SKIP
+        <ExplainResult explained: 8 images, 0 unreadable>
+    """
+    from tavt_kit.core.records import atomic_path, make_folder, write_record
+    from tavt_kit.evaluation.map_drawing import contact_sheet, draw_explained
+
+    progress, folder = progress or Silent(), Path(out)
+    files = _files([images] if isinstance(images, Path | str) else images)
+    model = model_at(run, schedule, progress)
+    card = card_of(model)
+    label = _label(model, card, class_name)
+    rows: list[tuple[Image.Image, Explained, str]] = []
+    entries: list[dict[str, Any]] = []
+    seen: list[ExplainedImage] = []
+    for path in files[:limit]:
+        try:
+            image, explained = _explained(model, card, path, label)
+        except DataError as error:
+            seen.append(ExplainedImage(path, error=str(error)))
+            progress.show(seen[-1])
+            continue
+        make_folder(folder)
+        file, caption = folder / f"{len(rows):03d}-{path.stem}.png", _caption(card, explained)
+        with atomic_path(file) as temporary:
+            draw_explained(image, explained, caption).save(temporary, optimize=True)
+        rows.append((image, explained, f"{path.name}: {caption}"))
+        entries.append(_entry(card, path, file, explained))
+        seen.append(ExplainedImage(path, file, caption))
+        progress.show(seen[-1])
+    left_out = max(0, len(files) - limit)
+    if not rows:
+        return ExplainResult(folder, None, tuple(seen), left_out, None)
+    sheet = folder / _SHEET
+    with atomic_path(sheet) as temporary:
+        contact_sheet(rows).save(temporary, optimize=True)
+    body = {
+        "run": str(run) if isinstance(run, Path | str) else "",
+        "model": card.name,
+        "weights_sha256": card.weights_sha256,
+        "schedule": str(model.schedule),
+        "sheet": _written(sheet),
+        "images": entries,
+        "unreadable": len(seen) - len(rows),
+        "command": command_line(),
+    }
+    write_record(folder / _FILE, _SCHEMA, _VERSION, body)
+    return ExplainResult(folder, sheet, tuple(seen), left_out, {"schema": _SCHEMA, "version": _VERSION, **body})
+
+
+def _files(given: Sequence[Path | str]) -> list[Path]:
+    """The images given, and those of folders, sorted."""
+    from tavt_kit.data.folders import pictures_below
+
+    return [file for path in map(Path, given) for file in (pictures_below(path) if path.is_dir() else [path])]
+
+
+def _written(file: Path) -> dict[str, str]:
+    from tavt_kit.core.records import sha256_file
+
+    return {"file": file.name, "sha256": sha256_file(file)}
+
+
+def _label(model: AdaptiveViT, card: ModelCard, name: str | None) -> int | None:
+    from tavt_kit.models.backbones.pim import Pim
+
+    if name is None:
+        return None
+    if name not in card.classes:
+        shown = ", ".join(card.classes[:6]) + (", ..." if len(card.classes) > 6 else "")
+        raise UnknownName(f"`class_name` is one of the model's classes ({shown}), got {name!r}")
+    if not isinstance(model.bare, Pim):
+        raise ParameterError(
+            f"`class_name` is of PIM's heat map, but {card.name} shows nothing of one class; leave `class_name` out"
+        )
+    return card.classes.index(name)
+
+
+def _explained(model: AdaptiveViT, card: ModelCard, path: Path, label: int | None) -> tuple[Image.Image, Explained]:
+    import torch
+    from PIL import Image
+
+    from tavt_kit.data.preprocess import Preprocessing, normalise, open_image, resize_crop
+    from tavt_kit.evaluation.looking import explain
+
+    preprocessing = Preprocessing.from_record(card.preprocessing)
+    pixels = resize_crop(open_image(path), preprocessing)
+    found = explain(model, torch.from_numpy(normalise(pixels, preprocessing)), label, card.classes)
+    return Image.fromarray(pixels.transpose(1, 2, 0).copy()), found
+
+
+def _caption(card: ModelCard, explained: Explained) -> str:
+    best = int(explained.probabilities.argmax())
+    return f"{card.classes[best]} {100 * explained.probabilities[best]:.0f} %"
+
+
+def _entry(card: ModelCard, path: Path, file: Path, explained: Explained) -> dict[str, Any]:
+    best = int(explained.probabilities.argmax())
+    return {
+        "image": str(path),
+        **_written(file),
+        "shows": list(explained.titles),
+        "prediction": card.classes[best],
+        "probability": round(float(explained.probabilities[best]), 6),
+        "class": card.classes[explained.label],
+        "grid": list(explained.grid),
+        "maps": {heat.name: [[round(float(x), 6) for x in row] for row in heat.values] for heat in explained.heats},
+        "kept": {mark.name: list(mark.patches) for mark in explained.kept},
+        "taken": {mark.name: list(mark.patches) for mark in explained.taken},
+    }

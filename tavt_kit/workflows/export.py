@@ -1,0 +1,293 @@
+"""export: a model at a schedule, as files that provably kept its accuracy."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, overload
+
+from tavt_kit.core.model_card import licence_sentence
+from tavt_kit.core.progress import Progress, Silent
+from tavt_kit.core.verdict import Verdict
+from tavt_kit.errors import ExportError, OutputError, ParameterError
+from tavt_kit.workflows.check import FileCheck
+from tavt_kit.workflows.frames import frame
+from tavt_kit.workflows.picked import model_for, precision_for, presets_for, schedules_for
+from tavt_kit.workflows.run_model import card_of, folder_of, images_for, model_of
+
+if TYPE_CHECKING:
+    import pandas
+
+    from tavt_kit.core.device import TargetDevice
+    from tavt_kit.core.schedule import TokenSchedule
+    from tavt_kit.exporters.plan import Exported
+    from tavt_kit.models.wrap import AdaptiveViT
+
+__all__ = ["ExportResult", "ExportedFile", "export"]
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class ExportedFile:
+    """One file of an export.
+
+    Args:
+        path: Where it lies; its name ends in ``.unproven`` where too few images decided, and nothing lies there where
+            it was refused.
+        status: ``final``, ``unproven`` or ``refused``.
+        verdict: Of its check: PASS, INCONCLUSIVE or FAIL.
+        checks: Its check; of a switchable file one for each preset.
+        record: Everything, as ``exported.json`` has it.
+    """
+
+    path: Path
+    status: str
+    verdict: Verdict
+    checks: tuple[FileCheck, ...]
+    record: Mapping[str, Any] = field(hash=False)
+
+    @property
+    def check(self) -> FileCheck:
+        """Its check; of a switchable file the worst of its presets'."""
+        return next(one for one in self.checks if one.verdict == self.verdict)
+
+    @property
+    def format(self) -> str:
+        """onnx, openvino or safetensors."""
+        return str(self.record["format"])
+
+    @property
+    def precision(self) -> str:
+        """The precision of its weights."""
+        return str(self.record["precision"])
+
+    def __repr__(self) -> str:
+        return f"<ExportedFile {self.path}: {self.status}, {self.verdict}>"
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class ExportResult(Sequence[ExportedFile]):
+    """The files of an export, in the order of schedules, formats and precisions.
+
+    Args:
+        folder: Where they lie.
+        files: The files; the result itself is a sequence of them, too.
+        checks: Their checks, those of a switchable file's presets one after the other.
+        licence: What must be said of commercial use, or None.
+        record: ``exported.json``, where other files of the folder may stand too.
+    """
+
+    folder: Path
+    files: tuple[ExportedFile, ...]
+    checks: tuple[FileCheck, ...]
+    licence: str | None
+    record: Mapping[str, Any] = field(hash=False)
+
+    @property
+    def settled(self) -> bool:
+        """Whether every file got its final name."""
+        return all(file.status == "final" for file in self.files)
+
+    @overload
+    def __getitem__(self, index: int) -> ExportedFile: ...
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[ExportedFile]: ...
+    def __getitem__(self, index: int | slice) -> ExportedFile | Sequence[ExportedFile]:
+        return self.files[index]
+
+    def __len__(self) -> int:
+        return len(self.files)
+
+    def to_frame(self) -> pandas.DataFrame:
+        """A line for each file: its name, format, precision, status, verdict, bytes and accuracy.
+
+        Raises:
+            MissingDependency: pandas is not installed.
+        """
+        return frame(
+            [
+                {
+                    "file": one.record["file"],
+                    "format": one.format,
+                    "precision": one.precision,
+                    "status": one.status,
+                    "verdict": str(one.verdict),
+                    "bytes": one.record["bytes"],
+                    "top1": one.check.top1.value,
+                    "source_top1": one.check.source_top1.value,
+                }
+                for one in self.files
+            ]
+        )
+
+    def __repr__(self) -> str:
+        return f"<ExportResult {self.folder}: {', '.join(f'{one.path.name}: {one.verdict}' for one in self.files)}>"
+
+
+def export(
+    run: Path | str | AdaptiveViT,
+    out: Path | str | None = None,
+    *,
+    schedule: str | TokenSchedule | Sequence[str | TokenSchedule] | None = None,
+    pick: str | Sequence[str] | None = None,
+    switchable: bool = False,
+    format: str | Sequence[str] | None = None,
+    precision: str | Sequence[str] | None = None,
+    exporter: str | None = None,
+    opset: str | None = None,
+    share_weights: bool | None = None,
+    quantizer: str | None = None,
+    smooth_quant: str = "both",
+    accuracy_aware: bool = False,
+    tensorrt: bool = False,
+    data: str | Path | None = None,
+    split: str | None = None,
+    limit: int | None = None,
+    max_drop: float = 0.5,
+    calibrate: int = 300,
+    dense: bool = True,
+    accept_inconclusive: bool = False,
+    target: str | TargetDevice | None = None,
+    allow_unreadable: int = 0,
+    fresh: bool = False,
+    progress: Progress | None = None,
+) -> ExportResult:
+    """Write a model as ONNX, OpenVINO or safetensors, and check every file on the same real images.
+
+    The schedule is frozen into the file unless it is ``switchable``; the batch stays free; labels and preprocessing
+    travel inside. An f32 file must give its source's logits; others may lose ``max_drop`` points of top-1, decided by
+    the paired 95 % interval. A file that fails is removed; one that cannot be decided is kept as ``*.unproven``. A file
+    that is there already, made and checked in the very same way, is kept.
+
+    Args:
+        run: A run folder of train, distill or search, or a wrapped model with its card.
+        out: The folder to write; by default ``export`` in the run's folder.
+        schedule: One schedule or several, as texts with names if you like (``fast=taper:0.3``).
+        pick: Candidates of the search's front instead: fast, balanced, accurate, or an index from 0. Without both,
+            what the search chose.
+        switchable: Whether one file holds every schedule, with presets from the front or from ``schedule``.
+        format: onnx, openvino or safetensors, or several; openvino by default.
+        precision: f32, f16, bf16, int8 or w8 (8-bit weights), or several; f32 by default, or as a joint search chose.
+        exporter: torch's ONNX exporter, tracing or dynamo; by default what works.
+        opset: Opset of ONNX, 17 to 23 or newest; by default the oldest that works.
+        share_weights: Whether ONNX files keep their weights in one file beside them; by default where there are several
+            schedules.
+        quantizer: nncf or onnxruntime; by default all that suit, of which the best is kept.
+        smooth_quant: NNCF's SmoothQuant: both are tried, on or off.
+        accuracy_aware: Whether layers of an int8 OpenVINO file go back to float until ``max_drop`` is kept on held-out
+            training images.
+        tensorrt: Whether to write ONNX of operators that TensorRT is known to take.
+        data: Where the images are; by default what the run was trained on.
+        split: Split of the check's images; test if there is one, else val.
+        limit: Most images of the check.
+        max_drop: Points of top-1 that a file narrower than f32 may lose.
+        calibrate: Training images that int8 is calibrated on.
+        dense: Whether to compare with the dense model too.
+        accept_inconclusive: Whether a file whose check has too few images to decide is taken.
+        target: Where the files run for their check; by default each one's own runtime on the CPU.
+        allow_unreadable: Most images that may be skipped.
+        fresh: Whether to make again what is there.
+        progress: Told how far things are.
+
+    Raises:
+        ParameterError: Parameters contradict each other.
+        ExportError: An unknown format or precision, or a converter or quantizer refuses the model.
+        ScheduleError: The schedule does not fit the model.
+        RecordError: There is no run, no front to pick from, or ``out`` holds files made in another way.
+        DataError: The images are of other classes, or too many cannot be read.
+        OutputError: ``out`` cannot be written, or has too little space left.
+
+    Example:
+        >>> files = export("runs/birds", schedule="taper:0.2", format="onnx")  # doctest: +SKIP
+        >>> files[0].check.verdict  # doctest: +SKIP
+        <Verdict.PASS: 'PASS'>
+    """
+    from tavt_kit.checks import Gate
+    from tavt_kit.core.device import TargetDevice
+    from tavt_kit.exporters.export import Plan
+    from tavt_kit.exporters.export import export as write_files
+    from tavt_kit.exporters.forms import SWITCHABLE, forms_of
+    from tavt_kit.exporters.how_onnx import OnnxHow
+    from tavt_kit.exporters.int8 import Int8How
+
+    progress = progress or Silent()
+    formats, precisions = _listed(format, "onnx" if tensorrt else "openvino"), _listed(precision)
+    if tensorrt:
+        _refuse_for_tensorrt(formats, switchable)
+    forms_of(formats, precisions or ["f32"])  # what is not written at all is refused before a model is read
+    onnx = OnnxHow.parse(exporter or ("tracing" if tensorrt else None), opset)
+    most = max_drop / 100 if accuracy_aware else None
+    int8 = Int8How(quantizer or ("onnxruntime" if tensorrt else None), smooth_quant, most, symmetric=tensorrt)
+    device = TargetDevice.parse(target) if isinstance(target, str) else target
+    model, folder = model_of(run), folder_of(run)
+    if out is None and folder is None:
+        raise OutputError("a model that lies in no run folder needs a folder for its files; give `out`")
+    given = _listed(schedule)
+    picks = _listed(pick)
+    if switchable and picks:
+        raise ParameterError(f"a switchable file takes every preset of the front; leave out `pick={picks[0]}`")
+    schedules = presets_for(folder, model, given) if switchable else schedules_for(folder, model, given, picks)
+    model = model_for(folder, model, schedules)
+    wanted = precisions or [precision_for(schedules)]
+    try:
+        forms = forms_of(formats, wanted, [SWITCHABLE] if switchable else list(schedules))
+    except ExportError as error:
+        if precisions or wanted == ["f32"]:  # a precision that the user, or nobody, has chosen
+            raise
+        raise ExportError(f"{error}; the search chose {wanted[0]}, give `precision` for another") from None
+    several = len(schedules) > 1 and not switchable
+    plan = Plan(
+        forms=forms,
+        gate=Gate(drop=max_drop / 100),
+        split=split,
+        limit=limit,
+        calibrate=calibrate,
+        dense=dense,
+        accept_inconclusive=accept_inconclusive,
+        allow_unreadable=allow_unreadable,
+        target=device,
+        onnx=onnx,
+        int8=int8,
+        tensorrt=tensorrt,
+        share=several if share_weights is None else share_weights,
+    )
+    images = images_for(run, data)
+    place = Path(out) if out is not None else Path(str(folder)) / "export"
+    progress.update(f"exporting {', '.join(str(one) for one in schedules.values())}")
+    made = write_files(
+        model, schedules, images, place, plan, run="" if folder is None else str(folder), fresh=fresh, progress=progress
+    )
+    return _result(made, licence_sentence((*card_of(model).licences, images.licence)))
+
+
+def _listed(given: Any, default: str | None = None) -> list[Any]:
+    """One value or several as a list; of nothing the default."""
+    if given is None or (isinstance(given, Sequence) and not given):
+        return [] if default is None else [default]
+    return list(given) if isinstance(given, Sequence) and not isinstance(given, str) else [given]
+
+
+def _refuse_for_tensorrt(formats: Sequence[str], switchable: bool) -> None:
+    if formats != ["onnx"]:
+        raise ParameterError(f"TensorRT reads ONNX, got `format={formats[0]}`; leave `format` out")
+    if switchable:
+        raise ParameterError("a switchable file is for onnxruntime and OpenVINO; give TensorRT each `schedule`")
+
+
+def _result(made: Exported, licence: str | None) -> ExportResult:
+    from tavt_kit.core.artifact_card import UNPROVEN
+    from tavt_kit.exporters.exported import read_exported
+
+    checks = [FileCheck.from_record(record) for record in made.checks]
+    files = [
+        ExportedFile(
+            made.folder / f"{entry['file']}{UNPROVEN if entry['status'] == 'unproven' else ''}",
+            entry["status"],
+            Verdict(entry["verdict"]),
+            # A check of a switchable file's preset is named ``FILE (PRESET)``.
+            tuple(one for one in checks if one.artifact.partition(" (")[0] == entry["file"]),
+            entry,
+        )
+        for entry in made.entries
+    ]
+    return ExportResult(made.folder, tuple(files), tuple(checks), licence, read_exported(made.folder))

@@ -1,0 +1,95 @@
+"""A search's folder runs at what the search chose, whoever asks: eval, predict and explain, as export does."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tavt_kit.checkpoints import load_model
+from tavt_kit.core.progress import Silent
+from tavt_kit.core.schedule import JointSchedule, TokenSchedule
+from tavt_kit.workflows.evaluate import evaluate
+from tavt_kit.workflows.explain import explain
+from tavt_kit.workflows.predict import predict
+from tavt_kit.workflows.run_model import model_at
+from tests.verbs.command import run
+from tests.workflows.conftest import Heard
+
+CHOSEN = TokenSchedule((9, 7, 5, 5))
+OTHER = TokenSchedule((17, 17, 14, 14))
+Searched = Callable[..., Path]
+
+
+def test_the_choice_is_what_runs(searched: Searched, data: Path, tmp_path: Path, heard: Heard) -> None:
+    folder = searched(OTHER, CHOSEN, chosen=1)
+    images = sorted((data / "disc").iterdir())[:4]
+    default = evaluate(folder, data, progress=heard)
+    assert default.schedule == "9,7,5x2"
+    assert default.record["confusion"] == evaluate(folder, data, schedule="9,7,5,5").record["confusion"]
+    assert evaluate(folder, data, schedule="dense").schedule == "17x4"
+    shares = [
+        [share for one in predict(folder, images, schedule=schedule, progress=heard) for _, share in one.ranked]
+        for schedule in (None, "9,7,5,5", "dense")
+    ]
+    assert shares[0] == shares[1] and not np.allclose(shares[0], shares[2], atol=1e-3)
+    drawn = explain(folder, images[0], tmp_path / "drawn", progress=heard)
+    assert drawn.record is not None and drawn.record["schedule"] == "9,7,5x2"
+    dense = explain(folder, images[0], tmp_path / "dense", schedule="dense")
+    assert dense.record is not None and dense.record["schedule"] == "17x4"
+    sentence = f"{folder} runs under 9,7,5x2, which its search chose; the schedule dense drops nothing"
+    assert heard.said == [sentence] * 3  # each by default, and never where a schedule is given
+
+
+def test_the_verbs_say_it_on_stderr(
+    searched: Searched, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = searched(CHOSEN)
+    image = data / "disc" / "0.png"
+    for words in (
+        ("eval", folder, "--data", data, "--json"),
+        ("predict", folder, image, "--json"),
+        ("explain", folder, image, "-o", tmp_path / "out", "--json"),
+    ):
+        assert run(*words) == 0
+        said = capsys.readouterr()
+        assert said.err == f"{folder} runs under 9,7,5x2, which its search chose; the schedule dense drops nothing\n"
+        assert json.loads(said.out)
+        assert run(*words, "--schedule", "dense") == 0
+        assert capsys.readouterr().err == ""
+
+
+def test_a_joint_choice_is_taken_whole(searched: Searched, data: Path, tmp_path: Path, heard: Heard) -> None:
+    joint = JointSchedule((26, 10, 9, 9), image_size=(40, 40), score="cls", precision="int8")
+    folder = searched(joint)
+    model = model_at(folder, None, heard)
+    assert (tuple(model.backbone.image_size), model.score) == ((40, 40), "cls")
+    assert str(model.schedule) == "26,10,9x2 at 40 px, by cls"
+    assert heard.said == [f"{folder} runs under {joint}, which its search chose; the schedule dense drops nothing"]
+    default = evaluate(folder, data)
+    assert default.schedule == "26,10,9x2 at 40 px, by cls"
+    wrapped = load_model(folder, image_size=40)
+    wrapped.score = "cls"
+    at_size = evaluate(wrapped, data, schedule=TokenSchedule(joint.counts))
+    assert default.record["confusion"] == at_size.record["confusion"]
+    drawn = explain(folder, data / "disc" / "0.png", tmp_path / "drawn").record
+    assert drawn is not None and drawn["images"][0]["grid"] == [5, 5]
+    assert [len(one.ranked) for one in predict(folder, data / "disc" / "0.png")] == [3]
+    assert tuple(model_at(folder, "dense", heard).backbone.image_size) == (32, 32)
+
+
+def test_without_a_choice_or_a_search_the_model_is_as_it_was(searched: Searched, model: Path, heard: Heard) -> None:
+    assert str(model_at(model, None, heard).schedule) == "17x4" and heard.said == []
+    folder = searched(CHOSEN, chosen=None)
+    assert str(model_at(folder, None, heard).schedule) == "17x4"
+    assert heard.said == [f"the search in {folder} chose no schedule, so the model runs under 17x4"]
+
+
+def test_the_callers_own_model_keeps_its_schedule(model: Path) -> None:
+    own = load_model(model)
+    own.schedule = CHOSEN
+    assert model_at(own, "dense", Silent()).schedule == own.dense_schedule
+    assert model_at(own, None, Silent()).schedule == CHOSEN == own.schedule
