@@ -29,6 +29,7 @@ from tavt_kit.search import Space
 from tavt_kit.search.joint_space import JointSpace
 from tavt_kit.search.racing import stratified
 from tavt_kit.workflows.listed_schedules import listed_schedules
+from tavt_kit.workflows.run_model import card_of
 from tavt_kit.workflows.search_request import Request
 
 if TYPE_CHECKING:
@@ -195,19 +196,16 @@ def _copied(model: AdaptiveViT, request: Request) -> AdaptiveViT:
     """A copy of the user's model: a search moves its own to the target's device and sets schedules.
 
     Raises:
-        ParameterError: What is given has no card, or further parameters are for a model given by name.
+        DataError: It has no card.
+        ParameterError: Further parameters are for a model given by name or folder.
     """
-    if not isinstance(getattr(model, "card", None), ModelCard):
-        raise ParameterError(
-            "`model` is a run folder, a name that timm knows, or what load_model gives, whose card tells its classes "
-            f"and its preprocessing; this {type(model).__name__} has no card"
-        )
+    card = card_of(model)
     if request.weights is not None or request.image_size is not None:
         raise ParameterError("`weights` and `image_size` are for a model given by name or folder, not for a module")
     own = copy.deepcopy(model).cpu()
     own.score, own.pool = request.score or own.score, request.pool or own.pool
     own.reduction = request.reduction or own.reduction
-    own.card = replace(cast(ModelCard, own.card), score=own.score, pool=own.pool, reduction=own.reduction)
+    own.card = replace(card, score=own.score, pool=own.pool, reduction=own.reduction)
     return own
 
 

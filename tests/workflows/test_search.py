@@ -1,0 +1,123 @@
+"""``search`` and ``plan`` as Python functions: what the verb does, without a word; and a search that really measures."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from tavt_kit.checkpoints import load_model
+from tavt_kit.core.device import TargetDevice
+from tavt_kit.core.records import read_record
+from tavt_kit.core.schedule import TokenSchedule
+from tavt_kit.core.verdict import Verdict
+from tavt_kit.data import inherit_split, load_images
+from tavt_kit.errors import BudgetTooTight, DataError, ParameterError
+from tavt_kit.models.wrap import wrap
+from tavt_kit.search import Progress as SearchState
+from tavt_kit.search.rival import Rival
+from tavt_kit.workflows.search import FeasibilityTable, SearchRun, plan, search
+from tests.verbs.command import run
+from tests.verbs.tiny import write_run
+from tests.workflows.conftest import Heard
+
+BUDGET = "flops=400K"
+
+
+def test_the_verb_finds_what_the_function_finds(
+    data: Path, model: Path, tmp_path: Path, heard: Heard, capfd: pytest.CaptureFixture[str]
+) -> None:
+    found = search(model, data=data, out=tmp_path / "function", budget=BUDGET, evaluations=12, population=4,
+                   baselines=False, progress=heard)  # fmt: skip
+    assert capfd.readouterr() == ("", "")
+    flags = ("--data", data, "--budget", BUDGET, "--evaluations", 12, "--population", 4, "--no-baselines", "--json")
+    assert run("search", model, *flags, "-o", tmp_path / "verb") == 0
+    said = json.loads(capfd.readouterr().out)
+    assert found.record["candidates"] == said["candidates"] and found.record["chosen"] == said["chosen"]
+    assert found.record == read_record(tmp_path / "function" / "front.json", "fgvc-kit/front", 1)
+    assert found.best is found.front[said["chosen"]] and found.verdict is Verdict.PASS
+    assert [one.macs for one in found.front] == [one["macs"] for one in said["candidates"]]
+    assert found.baselines[0].macs == max(one.macs for one in found.baselines)  # the dense model
+    assert found.report == tmp_path / "function" / "report.html" and found.report.is_file()
+    frame = found.to_frame()
+    assert list(frame["schedule"]) == [str(one.schedule) for one in found.front] and frame["macs"].max() <= 400_000
+    assert repr(found).startswith(f"SearchRun(PASS: {found.best.schedule} at ") and len(repr(found)) < 200
+    feasibility, *states = heard.shown
+    assert isinstance(feasibility, FeasibilityTable) and str(feasibility) == f"{BUDGET}: within reach"
+    assert [state.evaluations for state in states if isinstance(state, SearchState)] == list(range(1, 13))
+
+
+def test_a_model_in_hand_is_searched_and_stays_as_it_was(data: Path, tmp_path: Path, quiet: None) -> None:
+    folder = write_run(tmp_path / "run")
+    inherit_split(folder, load_images(str(data), seed=5))
+    adaptive = load_model(folder).train()
+    adaptive.schedule = given = TokenSchedule((14, 11, 8, 8))
+    asked = {"budget": ["flops=400K", "top1=1%"], "evaluations": 6, "population": 3, "baselines": False}
+    ours = search(adaptive, data=folder, out=tmp_path / "module", **asked)
+    theirs = search(folder, out=tmp_path / "folder", **asked)
+    assert ours.front == theirs.front and ours.best == theirs.best
+    assert adaptive.training and adaptive.schedule == given
+    assert read_record(tmp_path / "module" / "recipe.json", "fgvc-kit/recipe", 1)["model"] == "vit_tiny_patch16_224"
+    again = search(adaptive, data=load_images(str(data), seed=5), out=tmp_path / "module", **asked)  # it continues
+    assert again.front == ours.front
+
+
+def test_the_users_own_baselines_are_among_the_baselines(data: Path, model: Path, tmp_path: Path, quiet: None) -> None:
+    found = search(model, data=data, out=tmp_path / "out", budget=BUDGET, evaluations=4, population=2,
+                   baselines=False, baseline=str(model))  # fmt: skip
+    (own,) = [one for one in found.baselines if isinstance(one, Rival)]
+    assert own.name == model.name and own.verdict is Verdict.FAIL  # it is the dense model, above the budget
+
+
+def test_a_plan_is_the_dry_run_of_the_same_call(
+    data: Path, model: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    asked = {"data": data, "budget": BUDGET, "schedule": "taper:0.3", "out": tmp_path / "out"}
+    planned = plan(model, **asked)
+    assert capfd.readouterr() == ("", "")
+    flags = ("--data", data, "--budget", BUDGET, "--schedule", "taper:0.3", "-o", tmp_path / "out", "--dry-run")
+    assert run("search", model, *flags) == 0
+    assert planned == json.loads(capfd.readouterr().out) and planned["budgets"][0]["reachable"]
+    assert not (tmp_path / "out").exists()
+    with pytest.raises(BudgetTooTight, match="nearest feasible"):
+        plan(model, **{**asked, "budget": "flops=1K"})
+    with pytest.raises(TypeError, match="bugdet"):
+        plan(model, bugdet=BUDGET, **asked)
+
+
+def test_what_it_cannot_use_is_refused_by_its_parameters_name(
+    data: Path, model: Path, tmp_path: Path, quiet: None
+) -> None:
+    adaptive, out = load_model(model), tmp_path / "out"
+    with pytest.raises(DataError, match="give `data`"):
+        search(adaptive, out=out)
+    with pytest.raises(DataError, match="no card"):
+        search(wrap(adaptive.unwrap()), data=data, out=out)
+    with pytest.raises(ParameterError, match="`weights` and `image_size` are for a model given by name"):
+        search(adaptive, data=data, out=out, weights="random")
+    for name, value in (("table_seconds", 0), ("measure_seconds", -1), ("table_points", 1), ("evaluations", 0)):
+        with pytest.raises(ParameterError, match=f"`{name}`"):
+            search(model, data=data, out=out, **{name: value})
+    assert not out.exists()
+
+
+def test_measured_on_openvino_from_the_model_to_the_verdict(
+    data: Path, model: Path, tmp_path: Path, heard: Heard, quiet: None
+) -> None:
+    """Nothing stands in for anything: a table of layer times, a search by it, and whole passes that decide."""
+    target = "openvino:cpu:threads=1"
+    found = search(
+        model, data=data, out=tmp_path / "out", target=target, budget="latency=500ms", evaluations=3, population=2,
+        schedule="taper:0.3", final=1, baselines=False, table_seconds=0.5, table_points=3, measure_seconds=0.1,
+        progress=heard,
+    )  # fmt: skip
+    assert isinstance(found, SearchRun) and found.best is not None
+    assert found.verdict is Verdict.PASS and found.best.target == TargetDevice.parse(target).resolved()
+    for one in (found.best, found.baselines[0]):
+        assert one.latency is not None and one.latency.n >= 40 and 0 < one.latency.p90 < 500
+    assert found.best.latency_predicted_ms and found.record["objectives"][0] == "latency_ms.p90"
+    assert all(layers["sum_ms"] > 0 for layers in found.record["layers"].values())
+    assert any(sentence.startswith("Timing the layers on openvino:cpu") for sentence in heard.said)
+    assert (tmp_path / "out" / "profile.json").is_file() and found.report.is_file()
+    assert f"{found.best.latency.median:.3g} ms" in repr(found)
