@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from tavt_kit.bench.protocol import Protocol as Protocol
 from tavt_kit.bench.protocol import bench as bench
 from tavt_kit.bench.protocol import random_images as random_images
+from tavt_kit.core.callable_module import make_callable
 from tavt_kit.core.measurement import paired_ratio as paired_ratio
 
 if TYPE_CHECKING:
@@ -37,3 +38,6 @@ def __getattr__(name: str) -> Any:
     if name in _LATE:
         return getattr(import_module(_LATE[name]), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+make_callable(__name__)

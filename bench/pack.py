@@ -24,10 +24,11 @@ from tavt_kit.models.wrap import AdaptiveViT
 __all__ = ["pack_passes", "pack_profile", "refuse_live"]
 
 CARRIED = (
-    "tavt_kit", "bench", "bench.cells", "bench.clocks", "bench.doubts", "bench.edge", "bench.probes", "bench.protocol",
-    "bench.ratios", "bench.record", "bench.shared_weights", "bench.table_plan", "bench.timing", "bench.uneven", "core",
-    "core.accuracy", "core.block_bootstrap", "core.control_group", "core.device", "core.host", "core.latency_table",
-    "core.layer_cells", "core.measurement", "core.records", "core.schedule", "errors", "runtimes", "runtimes.available",
+    "tavt_kit", "bench", "bench.cells", "bench.clocks", "bench.doubts", "bench.edge", "bench.probes",
+    "bench.protocol", "bench.ratios", "bench.record", "bench.shared_weights", "bench.table_plan",
+    "bench.timing", "bench.uneven", "core", "core.accuracy", "core.block_bootstrap", "core.callable_module",
+    "core.control_group", "core.device", "core.host", "core.latency_table", "core.layer_cells",
+    "core.measurement", "core.records", "core.schedule", "errors", "runtimes", "runtimes.available",
     "runtimes.on_onnxruntime", "runtimes.on_openvino", "runtimes.openvino_core", "runtimes.openvino_queue",
     "runtimes.session",
 )  # fmt: skip

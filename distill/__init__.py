@@ -5,6 +5,8 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from tavt_kit.core.callable_module import make_callable
+
 if TYPE_CHECKING:
     from tavt_kit.distill.fine_tune import train
     from tavt_kit.distill.in_place import distill
@@ -52,3 +54,6 @@ def __getattr__(name: str) -> Any:
 
 def __dir__() -> list[str]:
     return __all__
+
+
+make_callable(__name__)

@@ -4,17 +4,31 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from tavt_kit.distill.losses import at_least_f32
+from tavt_kit.errors import UnsupportedBackbone
 from tavt_kit.models.drop import gather_rows
 
 __all__ = ["Inside", "attention_loss", "feature_loss"]
 
-Placed = tuple[Tensor, Tensor | None]
-"""A tensor, and the places (B, n) of its tokens in the original sequence; None for all of them."""
+
+class Placed(NamedTuple):
+    """A tensor of one network's tokens, and where these come from.
+
+    Args:
+        value: (B, n, D) or (B, H, n, n).
+        place: (B, n), the tokens' positions in the original sequence; ``None`` for all of them.
+        owner: (B, N), where tokens merge: the row of the token that each original one is in.
+    """
+
+    value: Tensor
+    place: Tensor | None = None
+    owner: Tensor | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +49,7 @@ class Inside:
 
 
 def _detached(values: Mapping[int, Placed]) -> dict[int, Placed]:
-    return {layer: (value.detach(), place) for layer, (value, place) in values.items()}
+    return {layer: placed._replace(value=placed.value.detach()) for layer, placed in values.items()}
 
 
 def feature_loss(student: Placed, teacher: Placed) -> Tensor:
@@ -44,10 +58,11 @@ def feature_loss(student: Placed, teacher: Placed) -> Tensor:
     ``mean((norm(s) - norm(t)) ** 2)`` where ``norm`` is a layer norm without weights: the hidden-state loss of TinyBERT
     (Jiao et al., Findings of EMNLP 2020, eq. 8) with the identity for its projection, as both networks have the same
     weights. Normalised, because a ViT's tokens have a few channels that would be all of an unnormalised distance.
+    A merged token is compared with the mean of the teacher's tokens that went into it.
 
     Args:
         student: Tokens (B, n, D); gradients flow through them alone.
-        teacher: Tokens (B, m, D), among them all that the student has.
+        teacher: Tokens (B, m, D), among them all that the student has; where the student merges, all N.
 
     Example:
         >>> import torch
@@ -55,9 +70,12 @@ def feature_loss(student: Placed, teacher: Placed) -> Tensor:
         >>> float(feature_loss((tokens[:, :3], torch.arange(3).expand(2, 3)), (tokens, None)))
         0.0
     """
-    tokens, place = student
-    theirs, own = teacher
-    theirs = theirs if place is None else gather_rows(theirs, _rows(place, own))
+    (tokens, place, owner), (theirs, own, _) = Placed(*student), Placed(*teacher)
+    if owner is not None:
+        members = _members(owner, tokens.shape[1], own)
+        theirs = members.to(theirs.dtype) @ theirs / members.sum(2, keepdim=True).to(theirs.dtype)
+    elif place is not None:
+        theirs = gather_rows(theirs, _rows(place, own))
     width = tokens.shape[-1:]
     return F.mse_loss(F.layer_norm(at_least_f32(tokens), width), F.layer_norm(at_least_f32(theirs.detach()), width))
 
@@ -67,16 +85,19 @@ def attention_loss(student: Placed, teacher: Placed) -> Tensor:
 
     MiniLM's transfer of attention distributions (Wang et al., NeurIPS 2020, eq. 7), for a student that has fewer
     tokens: of the teacher's map the rows and columns of the tokens that entered the student's layer, each row made to
-    sum to 1 again, which is the softmax of the teacher's own scores over these tokens.
+    sum to 1 again, which is the softmax of the teacher's own scores over these tokens. Of the tokens that went into a
+    merged one the columns are added up, and the rows averaged.
 
     Args:
         student: Map (B, H, n, n); gradients flow through it alone.
-        teacher: Map (B, H, m, m), among its tokens all that the student has.
+        teacher: Map (B, H, m, m), among its tokens all that the student has; where the student merges, all N.
     """
-    ours, place = student
-    theirs, own = teacher
+    (ours, place, owner), (theirs, own, _) = Placed(*student), Placed(*teacher)
     theirs = theirs.detach()
-    if place is not None:
+    if owner is not None:
+        members = _members(owner, ours.shape[2], own).to(theirs.dtype).unsqueeze(1)  # (B, 1, n, N)
+        theirs = members @ theirs @ members.transpose(2, 3) / members.sum(3, keepdim=True)
+    elif place is not None:
         rows = _rows(place, own)[:, None]  # (B, 1, n)
         theirs = theirs.gather(2, rows.unsqueeze(3).expand(-1, theirs.shape[1], -1, theirs.shape[3]))
         theirs = theirs.gather(3, rows.unsqueeze(2).expand(-1, theirs.shape[1], theirs.shape[2], -1))
@@ -87,6 +108,20 @@ def attention_loss(student: Placed, teacher: Placed) -> Tensor:
 
 _TINY = 1e-12
 """Least probability whose logarithm is taken."""
+
+
+def _members(owner: Tensor, count: int, own: Tensor | None) -> Tensor:
+    """(B, n, N) bool: whether an original token went into a row, for ``count`` rows and owners (B, N).
+
+    Raises:
+        UnsupportedBackbone: The teacher itself lacks tokens.
+    """
+    if own is not None:
+        raise UnsupportedBackbone(
+            "where tokens merge, features and attention are learned from a network that keeps all of its tokens, but "
+            "the full network's schedule reduces them; leave out `feature_weight` and `attention_weight`"
+        )
+    return owner.unsqueeze(1) == torch.arange(count, device=owner.device).unsqueeze(1)
 
 
 def _rows(place: Tensor, own: Tensor | None) -> Tensor:

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from tavt_kit.core.schedule import TokenSchedule
-from tavt_kit.distill.inside import Inside
+from tavt_kit.distill.inside import Inside, Placed
 from tavt_kit.distill.joint import Joint
 from tavt_kit.errors import UnsupportedBackbone
 from tavt_kit.models.backbones.base import Watch
@@ -78,7 +78,8 @@ class Passes:
 
     def run(self, images: Tensor) -> None:
         """(B, 3, H, W); every network is differentiated when this returns."""
-        track = self.model.restores
+        looks = bool(self.features or self.maps)
+        track = self.model.restores or (looks and self.model.reduction == "merge")
         with _frozen(self.norms):
             self._visit(self.model.start(images, track=track), range(len(self.schedules)), 0)
 
@@ -167,10 +168,10 @@ class Passes:
             if not schedule.runs(layer):
                 continue
             watch = MapWatch(model.score) if layer in self.maps else None
-            entered = state.place
+            entered = state.place, state.owner
             state = model.advance(state, [layer], schedule.counts, lean=self.lean, watch=watch)
             if watch is not None:
-                inside.maps[layer] = (watch.taken(layer), entered)
+                inside.maps[layer] = Placed(watch.taken(layer), *entered)
             if layer in self.features:
-                inside.features[layer] = (state.tokens, state.place)
+                inside.features[layer] = Placed(state.tokens, state.place, state.owner)
         self.learn(member, state, inside)

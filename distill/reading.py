@@ -122,7 +122,7 @@ class Reading:
     def _check_crop(self, height: int, width: int) -> None:
         if self.crop == "random-resized":
             return
-        given = "their own size" if self.resize is None else f"--resize {_text(self.resize)}"
+        given = "their own size" if self.resize is None else f"`resize` {_text(self.resize)}"
         if self.crop == "none":
             if self.resize != (height, width):
                 raise TrainingError(

@@ -48,7 +48,7 @@ class Running:
         for name in ("evaluate_every", "patience", "keep"):
             value = getattr(self, name)
             if value is not None and value < 1:
-                raise TrainingError(f"--{name.replace('_', '-')} must be at least 1, got {value}")
+                raise TrainingError(f"`{name}` must be at least 1, got {value}")
         if self.patience is not None and self.evaluate_every is None:
             raise TrainingError("stopping early needs evaluations to stop by: give `evaluate_every` with `patience`")
 

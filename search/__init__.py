@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from tavt_kit.core.callable_module import make_callable
 from tavt_kit.evaluation.answer import Answer
 from tavt_kit.search.algorithm import Algorithm, Outcome
 from tavt_kit.search.by_name import ALGORITHMS
@@ -34,3 +35,5 @@ __all__ = [
     "search",
     "search_model",
 ]
+
+make_callable(__name__)

@@ -17,7 +17,7 @@ __all__ = ["Costs", "Reach", "check_reachable", "reach_of", "refuse_unsearchable
 
 _ELSEWHERE = {
     "size": "dropping tokens leaves every weight, so all schedules have one size; make the file smaller with "
-    "fgvc-kit export --precision int8",
+    "`precision=int8` at export",
     "latency[e2e]": "the time around the model is no schedule's; limit latency, then look at the whole with fgvc-kit "
     "bench",
 }

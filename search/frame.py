@@ -18,11 +18,11 @@ if TYPE_CHECKING:
 __all__ = ["front_frame"]
 
 
-def front_frame(found: SearchResult | Path | str) -> pandas.DataFrame:
+def front_frame(found: SearchResult | Mapping[str, Any] | Path | str) -> pandas.DataFrame:
     """One row a candidate of the front, by rising cost.
 
     Args:
-        found: What ``search`` gave, or the folder or ``front.json`` of ``fgvc-kit search``.
+        found: What ``search`` gave, or a ``front.json``: its path, its folder or what it holds.
 
     Returns:
         Columns ``schedule`` (text), ``counts``, ``macs``, each metric by its name, ``low`` and ``high`` of the first
@@ -41,10 +41,13 @@ def front_frame(found: SearchResult | Path | str) -> pandas.DataFrame:
     if isinstance(found, SearchResult):
         records = [_with_metric(candidate) for candidate in found.front]
     else:
-        path = Path(found)
-        body = read_record(path / FRONT_FILE if path.is_dir() else path, FRONT_SCHEMA, 1)
+        body = found if isinstance(found, Mapping) else _body(Path(found))
         records = [(record, body["metric"]) for record in body["candidates"]]
     return pandas.DataFrame([_row(record, metric) for record, metric in records], columns=_columns(records))
+
+
+def _body(path: Path) -> dict[str, Any]:
+    return read_record(path / FRONT_FILE if path.is_dir() else path, FRONT_SCHEMA, 1)
 
 
 def _with_metric(candidate: Candidate) -> tuple[Mapping[str, Any], str]:

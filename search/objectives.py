@@ -45,7 +45,7 @@ class Objectives:
 
     @classmethod
     def parse(cls, texts: Sequence[str]) -> Objectives:
-        """Read the texts of all ``--objective`` flags; what is not said is as always.
+        """Read the texts of all objectives; what is not said is as always.
 
         Raises:
             BudgetError: A name that is no objective or has no measure, one twice, or more than three.

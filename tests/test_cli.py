@@ -247,7 +247,8 @@ def test_a_reader_that_goes_away_is_no_error() -> None:
     assert process.wait(timeout=30) == 141
 
 
-def test_parameters_in_a_sentence_are_written_as_flags() -> None:
+def test_parameters_in_a_sentence_are_written_as_flags(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cli, "VERBS", TABLE)
     flags = cli.flags_known(typer.main.get_command(cli.app).get_command(None, "search"))  # type: ignore[attr-defined]
     said = cli.with_flags(
         "`evaluate_on` is torch; `joint`='precision', `baselines=False`, begin with `fresh=True`", flags

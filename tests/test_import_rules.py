@@ -39,23 +39,11 @@ PLAIN = ("errors", "core", "comparison")
 UPWARDS = {
     ("workflows/bench_layers", "verbs/progress"),
     ("workflows/bench_measure", "verbs/progress"),
-    ("workflows/carried", "verbs/front_view"),
     ("workflows/demo_stages", "verbs/bench"),
     ("workflows/demo_stages", "verbs/distill"),
     ("workflows/demo_stages", "verbs/export"),
     ("workflows/demo_stages", "verbs/search"),
     ("workflows/demo_stages", "verbs/train"),
-    ("workflows/search_evaluator", "verbs/search_live"),
-    ("workflows/search_int8", "verbs/search_live"),
-    ("workflows/search_job", "verbs/search_live"),
-    ("workflows/search_layers", "verbs/progress"),
-    ("workflows/search_memory", "verbs/progress"),
-    ("workflows/search_memory", "verbs/search_live"),
-    ("workflows/search_rivals", "verbs/progress"),
-    ("workflows/search_rivals", "verbs/search_live"),
-    ("workflows/search_rounds", "verbs/search_live"),
-    ("workflows/search_target", "verbs/progress"),
-    ("workflows/search_workers", "verbs/search_live"),
 }
 """Where workflows are not yet cut loose from the command line. The list only shrinks: a stale entry fails."""
 PRINTING = {"workflows/demo_stages"}

@@ -150,8 +150,8 @@ def _create(path: Path, found: Official) -> nn.Module:
 
 def _read_run(path: Path, asked: Asked, classes: Sequence[str] | None) -> tuple[nn.Module, ModelCard]:
     """A run's weights and its own card; another image size, and the names of as many classes, may be asked for."""
-    said = {"--heads": asked.heads or asked.stage_heads, "--slide-step": asked.slide_step, "--family": asked.family,
-            "--num-token": asked.num_token, "--num-selects": asked.num_selects, "--name": asked.name}  # fmt: skip
+    said = {"`heads`": asked.heads or asked.stage_heads, "`slide_step`": asked.slide_step, "`family`": asked.family,
+            "`num_token`": asked.num_token, "`num_selects`": asked.num_selects, "`name`": asked.name}  # fmt: skip
     if known := [flag for flag, value in said.items() if value is not None]:
         raise CheckpointError(f"{path} is a run, whose model.json tells everything; leave {', '.join(known)} out")
     model = load_model(path, image_size=asked.image_size)

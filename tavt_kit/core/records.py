@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
@@ -29,10 +30,11 @@ __all__ = [
 def atomic_path(path: Path) -> Iterator[Path]:
     """Give a temporary path beside ``path``; rename it to ``path`` when the block ends well, else remove it.
 
-    The temporary name keeps the suffix, because some writers choose their format by it.
+    The temporary name keeps the suffix, because some writers choose their format by it. What is renamed has reached
+    the disk before, and the new name has when this returns, so that a power cut leaves the old file or the new one.
 
     Raises:
-        OutputError: The folder does not exist or cannot be written.
+        OutputError: The folder does not exist or cannot be written, or the disk or a quota is full.
     """
     path = Path(path)
     try:
@@ -44,10 +46,34 @@ def atomic_path(path: Path) -> Iterator[Path]:
     try:
         yield temporary
         temporary.chmod(0o666 & ~_umask())
+        _sync(temporary)
         temporary.replace(path)
+        _sync(path.parent)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        if error.errno in _NO_ROOM:
+            raise OutputError(
+                f"cannot write {path}: {error.strerror}; make room, or choose another output folder"
+            ) from None
+        raise
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
+
+
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS)
+"""What a write fails with through no fault of the program's."""
+
+
+def _sync(path: Path) -> None:
+    """Wait until a file, or the names in a folder, are on the disk; Windows opens no folders and needs no such wait."""
+    if os.name != "posix" and path.is_dir():
+        return
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
 
 
 def _umask() -> int:
@@ -103,6 +129,8 @@ def read_record(path: Path, schema: str, version: int) -> dict[str, Any]:
         raise RecordError(f"cannot read {path}: {error.strerror}") from None
     except ValueError as error:
         raise RecordError(f"{path} is not a JSON record: {error}") from None
+    except RecursionError:
+        raise RecordError(f"{path} is not a JSON record: its values are nested too deep to be read") from None
     if not isinstance(record, dict) or record.get("schema") != schema:
         found = record.get("schema") if isinstance(record, dict) else type(record).__name__
         raise RecordError(f"{path} must be a {schema} record, but is {found!r}")

@@ -72,7 +72,8 @@ def write_kept(
         split: Which split the pictures are from.
 
     Returns:
-        The path of ``kept.json``. Positions in it count patches row by row from 0; prefix tokens are left out.
+        The path of ``kept.json``. Positions in it count patches row by row from 0; prefix tokens are left out. Where
+        tokens merge, ``owners`` has for each layer and each patch the one whose token it is in.
 
     Raises:
         OutputError: The folder cannot be written.
@@ -86,7 +87,7 @@ def write_kept(
     for index, (sample, pixels) in enumerate(readable):
         name = f"{index:02d}.jpg"
         save_thumbnail(pixels, thumbnails / name)
-        prediction, probability, kept = _run(adaptive, normalise(pixels, preprocessing))
+        prediction, probability, patches = _run(adaptive, normalise(pixels, preprocessing))
         entries.append(
             {
                 "file": images.relative(sample),
@@ -94,7 +95,7 @@ def write_kept(
                 "label": images.classes[sample.label],
                 "prediction": images.classes[prediction],
                 "probability": round(probability, 6),
-                "kept": kept,
+                **patches,
             }
         )
     path = Path(folder) / KEPT_FILE
@@ -114,6 +115,7 @@ def _heading(adaptive: AdaptiveViT, images: ImageSet, preprocessing: Preprocessi
         "prefix": adaptive.prefix,
         "grid": list(adaptive.grid),
         "score": adaptive.score,
+        **({} if adaptive.reduction == "drop" else {"reduction": adaptive.reduction}),
         "image_size": list(preprocessing.image_size),
     }
 
@@ -126,8 +128,8 @@ def _read(samples: Sequence[Sample], preprocessing: Preprocessing) -> Iterator[t
             _log.warning("left out of kept.json: %s", error)
 
 
-def _run(adaptive: AdaptiveViT, image: NDArray[np.float32]) -> tuple[int, float, list[list[int]]]:
-    """Prediction, its probability, and for each executed layer the patches kept; one image at a time.
+def _run(adaptive: AdaptiveViT, image: NDArray[np.float32]) -> tuple[int, float, dict[str, list[list[int]]]]:
+    """Prediction, its probability, and for each executed layer the patches kept and their owners; one image at a time.
 
     One at a time, because a few pictures cost nothing and a batch at 448 px costs memory.
     """
@@ -138,9 +140,13 @@ def _run(adaptive: AdaptiveViT, image: NDArray[np.float32]) -> tuple[int, float,
         with torch.inference_mode():
             batch = torch.from_numpy(image)[None].to(device=weight.device, dtype=weight.dtype)
             logits, kept = adaptive.forward_kept(batch)
+            owners = adaptive.forward_owned(batch)[1] if adaptive.reduction == "merge" else []
     finally:
         adaptive.train(was_training)
     shares = logits[0].float().softmax(0)
     prediction = int(shares.argmax())
-    patches = [[int(place) - adaptive.prefix for place in row[0] if place >= adaptive.prefix] for row in kept]
+    first = adaptive.prefix
+    patches = {"kept": [[int(place) - first for place in row[0] if place >= first] for row in kept]}
+    if owners:
+        patches["owners"] = [[int(place) - first for place in row[0, first:]] for row in owners]
     return prediction, float(shares[prediction]), patches

@@ -15,11 +15,13 @@ A layer that merges its n - p patches into o - p (p prefix tokens) adds the prod
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from dataclasses import dataclass, field
+from operator import add, getitem, is_
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
+from torch import nn
 
 from tavt_kit.core.schedule import TokenSchedule
 from tavt_kit.errors import ScheduleError, UnknownName
@@ -32,6 +34,7 @@ __all__ = ["MacsFormula", "count_macs"]
 
 Rule = Literal["executed", "tavt", "matmul"]
 RULES = ("executed", "tavt", "matmul")
+Count = TypeVar("Count", int, NDArray[np.int64])
 
 
 def count_macs(model: AdaptiveViT, schedule: TokenSchedule | None = None, rule: Rule = "executed") -> int:
@@ -52,7 +55,56 @@ def count_macs(model: AdaptiveViT, schedule: TokenSchedule | None = None, rule: 
         >>> tk.count_macs(model, rule="tavt")
         78509611776
     """
-    return MacsFormula.of(model, rule).macs(model.schedule if schedule is None else schedule)
+    formula = _formula_of(model, rule)
+    return formula.macs(model.schedule if schedule is None else schedule)
+
+
+def _formula_of(model: AdaptiveViT, rule: Rule) -> MacsFormula:
+    """The formula of a model, read once: reading takes milliseconds, and a search asks thousands of times.
+
+    It is read again once a linear layer or a convolution is another one or has another weight, as after pruning in
+    place or with a new head.
+    """
+    known: dict[Any, tuple[MacsFormula, list[_Link]]] = model.__dict__.setdefault("_macs_formulas", {})
+    key = rule, model.score, model.pool, model.reduction
+    if key in known:
+        formula, links = known[key]
+        if all(map(is_, map(getitem, *links[:2]), links[2])):
+            return formula
+    formula = MacsFormula.of(model, rule)
+    known[key] = formula, list(zip(*_links(model), strict=True))
+    return formula
+
+
+_Link = tuple[Any, ...]
+
+
+def _links(module: nn.Module) -> list[tuple[dict[str, Any], str, Any]]:
+    """What a formula was read from: dictionary, name and value of each weight, and of each module on the way to it."""
+    if isinstance(module, nn.Linear | nn.Conv2d):
+        return [(module._parameters, "weight", module.weight)]
+    found = []
+    for name, child in module._modules.items():
+        if child is not None and (below := _links(child)):
+            found += [(module._modules, name, child), *below]
+    return found
+
+
+class Terms(NamedTuple):
+    """Factors of a layer that n tokens enter and o leave: of 1, of n, of n * n, of o and of n * o."""
+
+    one: int
+    n: int
+    nn: int
+    o: int
+    no: int
+
+    def __add__(self, other: tuple[int, ...]) -> Terms:  # type: ignore[override]
+        return Terms(*map(add, self, other))
+
+    def at(self, n: Count, o: Count) -> Count:
+        """At whole numbers, or at arrays of them."""
+        return self.one + n * (self.n + self.nn * n + self.no * o) + self.o * o
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +136,11 @@ class MacsFormula:
     restored: bool
     reduction: str
     rule: Rule
+    terms: tuple[tuple[Terms, Terms], ...] = field(init=False, repr=False, compare=False)
+    """Of each layer, where every token stays and where some leave."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "terms", tuple(self._terms(layer) for layer in range(len(self.layers))))
 
     @classmethod
     def of(cls, model: AdaptiveViT, rule: Rule = "executed") -> MacsFormula:
@@ -98,9 +155,18 @@ class MacsFormula:
         )  # fmt: skip
 
     def macs(self, schedule: TokenSchedule) -> int:
-        """Multiply-adds of one image under ``schedule``."""
+        """Multiply-adds of one image under ``schedule``; a few microseconds."""
         schedule.check(tokens=self.tokens, layers=len(self.layers), prefix=self.prefix)
-        return int(self.macs_many(np.asarray([schedule.counts]), schedule.executed)[0])
+        counts, total, tapped = schedule.counts, self.stem, 0
+        for layer in range(len(counts)) if schedule.executed is None else schedule.executed:
+            cost, (whole, reduced), kept = self.layers[layer], self.terms[layer], counts[layer]
+            if cost.fuses:
+                total += whole.at(cost.fuses + tapped, cost.fuses + tapped)
+            else:
+                entering = counts[layer - 1] if layer else self.tokens
+                total += (reduced if kept < entering else whole).at(entering, kept)
+            tapped += min(cost.taps, kept)
+        return total + self._head(counts[-1])
 
     def macs_many(self, counts: NDArray[np.int64], executed: Sequence[int] | None = None) -> NDArray[np.int64]:
         """(S, L) counts -> (S,) multiply-adds; 10,000 schedules take milliseconds."""
@@ -111,48 +177,50 @@ class MacsFormula:
         total = np.full(len(counts), self.stem, dtype=np.int64)
         tapped = np.zeros(len(counts), dtype=np.int64)
         for layer in range(len(self.layers)) if executed is None else executed:
+            (whole, reduced), kept = self.terms[layer], counts[:, layer]
             if self.layers[layer].fuses:
                 fused = self.layers[layer].fuses + tapped
-                total += self._layer(layer, fused, fused)
+                total += whole.at(fused, fused)
             else:
-                total += self._layer(layer, entering[:, layer], counts[:, layer])
-            tapped += np.minimum(self.layers[layer].taps, counts[:, layer])
+                n = entering[:, layer]
+                total += np.where(kept < n, reduced.at(n, kept), whole.at(n, kept))
+            tapped += np.minimum(self.layers[layer].taps, kept)
         return total + self._head(counts[:, -1])
 
-    def _layer(self, layer: int, n: NDArray[np.int64], o: NDArray[np.int64]) -> NDArray[np.int64]:
-        cost = self.layers[layer]
-        full = cost.rows * n + cost.pair * n * n + cost.feed * o + cost.constant
-        if self.reduction == "merge":
-            full = full + np.where(o < n, cost.width * (n - self.prefix) * (n + o - 2 * self.prefix), 0)
+    def _terms(self, layer: int) -> tuple[Terms, Terms]:
+        cost, prefix, width = self.layers[layer], self.prefix, self.layers[layer].width
+        whole = Terms(cost.constant, cost.rows, cost.pair, cost.feed, 0)
+        # (n - p) * (n - p) * D to match the patches, (o - p) * (n - p) * D to mix them
+        merging = Terms(2 * prefix**2 * width, -3 * prefix * width, width, -prefix * width, width)
+        reduced = whole + merging if self.reduction == "merge" else whole
         if self.rule == "matmul":
-            return full
+            return whole, reduced
         if self.rule == "tavt":
-            return full + (n + o) * cost.width
+            norms = Terms(0, width, 0, width, 0)
+            return whole + norms, reduced + norms
         if layer == len(self.layers) - 1 and self.head_rows is not None:
-            return self._last(cost, self.thin[layer], n)
-        dropping = full + cost.pair_score * n * (self.score == "cls")
-        if self.reduction == "drop":
-            dropping = self._dropping(cost, self.thin[layer], n, o)
-        return cost.select * n + np.where(o < n, dropping, full)
+            return (self._last(cost, self.thin[layer], self.head_rows),) * 2
+        selecting = Terms(0, cost.select, 0, 0, 0)
+        if self.reduction == "merge" or not self.thin[layer]:
+            reduced += Terms(0, cost.pair_score * (self.score == "cls"), 0, 0, 0)
+        else:
+            reduced = self._dropping(cost)
+        return whole + selecting, reduced + selecting
 
-    def _last(self, cost: LayerCosts, thin: bool, n: NDArray[np.int64]) -> NDArray[np.int64]:
-        rows = self.head_rows or 0
+    def _last(self, cost: LayerCosts, thin: bool, rows: int) -> Terms:
+        fixed = cost.feed * rows + cost.constant
         if thin:
-            queried = (cost.query + cost.output) * rows + cost.pair * rows * n
-            return cost.key_value * n + queried + cost.feed * rows + cost.constant
-        return cost.rows * n + cost.pair * n * n + cost.feed * rows + cost.constant
+            return Terms((cost.query + cost.output) * rows + fixed, cost.pair * rows + cost.key_value, 0, 0, 0)
+        return Terms(fixed, cost.rows, cost.pair, 0, 0)
 
-    def _dropping(self, cost: LayerCosts, thin: bool, n: NDArray[np.int64], o: NDArray[np.int64]) -> NDArray[np.int64]:
-        after = cost.feed * o + cost.constant
-        score = cost.pair_score * n * (self.score == "cls")
-        if not thin:
-            return cost.rows * n + cost.pair * n * n + score + after
+    def _dropping(self, cost: LayerCosts) -> Terms:
+        """Of attention that does no work for rows that do not go on."""
         if self.score == "cls":
-            return cost.key_value * n + cost.query * (1 + o) + score + cost.pair * o * n + cost.output * o + after
-        return (cost.query + cost.key_value) * n + cost.pair * n * n + cost.output * o + after
+            kept = cost.query + cost.output + cost.feed
+            return Terms(cost.query + cost.constant, cost.key_value + cost.pair_score, 0, kept, cost.pair)
+        return Terms(cost.constant, cost.query + cost.key_value, cost.pair, cost.output + cost.feed, 0)
 
-    def _head(self, last: NDArray[np.int64]) -> NDArray[np.int64]:
-        pooled = np.full_like(last, self.tokens) if self.restored else last
-        pooled = pooled - self.head.skipped_rows
+    def _head(self, last: Count) -> Count:
+        pooled = (last * 0 + self.tokens if self.restored else last) - self.head.skipped_rows
         cost = self.head.fixed + self.head.per_token * pooled + self.head.per_pair * pooled * pooled
         return cost + self.tokens * self.layers[-1].width if self.rule == "tavt" else cost

@@ -81,11 +81,11 @@ def convert_verb(
         raise ParameterError(f"--positions is {' or '.join(POSITION_RULES)}, got {positions!r}")
     if family is not None and family not in FAMILIES:
         raise ParameterError(f"--family is {' or '.join(FAMILIES)}, got {family!r}")
-    counts = parse_numbers(heads, "--heads", "12 or 1,1,4")
+    counts = parse_numbers(heads, "heads", "12 or 1,1,4")
     model, card = convert(
         file, classes=_named(classes, data), heads=counts[0] if counts is not None and len(counts) == 1 else counts,
         slide_step=slide_step, image_size=image_size, positions=rule, family=family, num_token=num_token,
-        num_selects=parse_numbers(num_selects, "--num-selects", "2048,512,128,32"), name=name,
+        num_selects=parse_numbers(num_selects, "num_selects", "2048,512,128,32"), name=name,
     )  # fmt: skip
     card = save_model(out, model, card)
     adapter = adapter_of(model)

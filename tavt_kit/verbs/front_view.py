@@ -8,7 +8,7 @@ from typing import Any
 
 from tavt_kit.core.candidate import dense_of, schedule_of
 
-__all__ = ["dense_of", "print_front", "sentence"]
+__all__ = ["print_front", "sentence"]
 
 
 def print_front(body: Mapping[str, Any], *, place: Path, marked: int | None = None) -> None:

@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
-from tavt_kit.core.parsing import parse_duration
+from tavt_kit.core.verdict import Verdict
 from tavt_kit.verbs import options
-
-if TYPE_CHECKING:
-    from tavt_kit.core.latency_table import LatencyTable
 
 __all__ = ["search_verb"]
 
@@ -139,63 +136,26 @@ def search_verb(
     another machine: the verdict is PREDICTED, until what bench --pack measures there is carried back. Exits 1 where
     the chosen schedule is not proven to keep to the budget, 2 where no schedule can.
     """
-    from tavt_kit.core.budget import Budget
-    from tavt_kit.core.device import TargetDevice
-    from tavt_kit.runtimes.available import refuse_modes
-    from tavt_kit.workflows.search_request import Request
-
-    table = None if profile is None else _carried(profile, target, precision)
-    device = None if target is None else TargetDevice.parse(target, precision=precision).resolved()
-    if device is not None:
-        refuse_modes(device)
-    request = Request(
-        model=model,
-        out=out,
-        data=data,
-        target=device if table is None else table.target,
-        profile=table,
-        joint=tuple(dict.fromkeys(gene.strip().lower() for gene in (joint or "").split(",") if gene.strip())),
-        baselines=baselines,
-        rivals=tuple(baseline or ()),
-        budget=Budget.parse(budget or ()),
-        weights=weights,
-        schedules=tuple(schedule or ()),
-        front=front,
-        algorithm=algorithm,
-        objectives=tuple(objective or ()),
-        score=score,
-        pool=pool,
-        reduction=reduction,
-        image_size=image_size,
-        evaluations=evaluations,
-        population=population,
-        max_seconds=parse_duration(max_time),
-        final=final,
-        seed=seed,
-        limit=limit,
-        allow_unreadable=allow_unreadable,
-        fresh=fresh,
-        screen=screen,
-        evaluate_on=evaluate_on,
-        engine=engine,
-        workers=workers,
-        ray_address=ray_address,
-    )
     from tavt_kit.verbs.front_view import print_front
-    from tavt_kit.workflows.search_job import plan, run_search
+    from tavt_kit.verbs.search_live import SearchProgress
+    from tavt_kit.workflows.search import SearchRun, plan
+    from tavt_kit.workflows.search import search as run_search
 
-    if dry_run:
-        print(json.dumps(plan(request), indent=1))
+    with SearchProgress() as progress:
+        found = (plan if dry_run else run_search)(
+            model, out=out, target=target, budget=budget or (), data=data, profile=profile, weights=weights,
+            schedule=schedule or (), front=front, algorithm=algorithm, objective=objective or (), score=score,
+            pool=pool, reduction=reduction, precision=precision, image_size=image_size, evaluations=evaluations,
+            population=population, max_time=max_time, final=final, screen=screen, evaluate_on=evaluate_on,
+            joint=joint or (), baselines=baselines, baseline=baseline or (), seed=seed, limit=limit,
+            allow_unreadable=allow_unreadable, engine=engine, workers=workers, ray_address=ray_address, fresh=fresh,
+            progress=progress,
+        )  # fmt: skip
+    if not isinstance(found, SearchRun):
+        print(json.dumps(found, indent=1))
         return 0
-    body = run_search(request)
     if as_json:
-        print(json.dumps(body))
+        print(json.dumps(found.record))
     else:
-        print_front(body, place=out)
-    return 0 if body["verdict"] == "PASS" else 1
-
-
-def _carried(profile: Path, target: str | None, precision: str | None) -> LatencyTable:
-    from tavt_kit.workflows.search_target import read_profile
-
-    return read_profile(profile, target, precision)
+        print_front(found.record, place=out)
+    return 0 if found.verdict is Verdict.PASS else 1

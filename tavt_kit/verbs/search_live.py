@@ -4,88 +4,103 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from types import TracebackType
 
-from tavt_kit.core.budget import Limit
+from rich.markup import escape
+from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn
+from rich.progress import Progress as Display
+from rich.table import Table
+
 from tavt_kit.core.candidate import Candidate
-from tavt_kit.search import Progress
-from tavt_kit.search.feasibility import Reach
+from tavt_kit.search import Progress as SearchState
+from tavt_kit.verbs.console_progress import ConsoleProgress
+from tavt_kit.workflows.search import FeasibilityTable
 
-__all__ = ["live", "print_reach", "say_stage"]
+__all__ = ["SearchProgress"]
 
 _EVERY = 10.0
 """Seconds between two lines where nobody watches a terminal."""
 
 
-def print_reach(rows: Sequence[Reach], floors: Sequence[Limit] = ()) -> None:
-    """The feasibility table; nothing where nothing is limited.
-
-    Args:
-        rows: The ceilings.
-        floors: What only pictures can tell.
-    """
-    from rich.console import Console
-    from rich.markup import escape
-    from rich.table import Table
-
-    if not rows and not floors:
-        return
-    table = Table("budget", "least", "dense", "", show_edge=False)
-    for row in rows:
-        show = row.limit.show
-        table.add_row(escape(str(row.limit)), show(row.least), show(row.dense), escape(row.note))
-    for floor in floors:
-        table.add_row(escape(str(floor)), "", "", "known once pictures are looked at, those of dense first")
-    Console(stderr=True).print(table)
-
-
-def say_stage(what: str) -> None:
-    """One line that says what begins now."""
-    print(what, file=sys.stderr, flush=True)
-
-
-@contextmanager
-def live() -> Iterator[Callable[[Progress], None]]:
-    """Show evaluations, front, hypervolume, the best within the budget, and the time left."""
-    from rich.console import Console
-    from rich.markup import escape
-    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn
-    from rich.progress import Progress as Bars
-
-    console = Console(stderr=True)
-    if not console.is_terminal:
-        lines = _Lines()
-        yield lines
-        lines.last()
-        return
-    columns = (BarColumn(bar_width=20), MofNCompleteColumn(), TextColumn("{task.description}"))
-    with Bars(*columns, console=console) as bars:
-        task = bars.add_task("", total=None)
-        yield lambda now: bars.update(task, completed=now.evaluations, total=now.limit, description=escape(words(now)))
-
-
-class _Lines:
-    """One line every few seconds, the last always."""
+class SearchProgress(ConsoleProgress):
+    """Shows evaluations, front, hypervolume, the best within the budget, and the time left."""
 
     def __init__(self) -> None:
-        self.said = -_EVERY
-        self.untold: Progress | None = None
+        super().__init__()
+        self._search: Display | None = None
+        self._task: TaskID | None = None
+        self._said = -_EVERY
+        self._untold: SearchState | None = None
 
-    def __call__(self, now: Progress) -> None:
-        self.untold = now
-        if time.monotonic() - self.said >= _EVERY and not now.replayed:
-            self.last()
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._end_search(interrupted=kind is not None)
+        super().__exit__(kind, error, trace)
 
-    def last(self) -> None:
-        """Say the newest, unless it was said."""
-        now, self.untold = self.untold, None
+    def say(self, sentence: str) -> None:
+        """One line that stays, below the search's own."""
+        self._end_search()
+        super().say(sentence)
+
+    def update(self, doing: str, share: float | None = None) -> None:
+        """One line that is wiped, below the search's own."""
+        self._end_search()
+        super().update(doing, share)
+
+    def show(self, value: object) -> None:
+        """The feasibility of a budget as a table, the state of a search as a line."""
+        if isinstance(value, SearchState):
+            self._show_state(value)
+        elif isinstance(value, FeasibilityTable):
+            self._end_updates()
+            self._console.print(_table(value))
+        else:
+            super().show(value)
+
+    def _show_state(self, now: SearchState) -> None:
+        if not self._console.is_terminal:
+            self._untold = now
+            if time.monotonic() - self._said >= _EVERY and not now.replayed:
+                self._say_state()
+            return
+        self._end_updates()
+        if self._search is None:
+            columns = (BarColumn(bar_width=20), MofNCompleteColumn(), TextColumn("{task.description}"))
+            self._search = Display(*columns, console=self._console)
+            self._task = self._search.add_task("", total=None)
+            self._search.start()
+        assert self._task is not None  # made with the display
+        self._search.update(self._task, completed=now.evaluations, total=now.limit, description=escape(_words(now)))
+
+    def _say_state(self) -> None:
+        """The newest, unless it was said."""
+        now, self._untold = self._untold, None
         if now is not None:
-            self.said = time.monotonic()
-            print(f"{now.evaluations}/{now.limit or '?'} evaluations, {words(now)}", file=sys.stderr, flush=True)
+            self._said = time.monotonic()
+            print(f"{now.evaluations}/{now.limit or '?'} evaluations, {_words(now)}", file=sys.stderr, flush=True)
+
+    def _end_search(self, interrupted: bool = False) -> None:
+        """The search has ended where anything else is told."""
+        if self._search is not None:
+            self._search.stop()
+        self._search = self._task = None
+        if not interrupted:
+            self._say_state()
+        self._said = -_EVERY
 
 
-def words(now: Progress) -> str:
+def _table(feasibility: FeasibilityTable) -> Table:
+    table = Table("budget", "least", "dense", "", show_edge=False)
+    for row in feasibility.rows:
+        show = row.limit.show
+        table.add_row(escape(str(row.limit)), show(row.least), show(row.dense), escape(row.note))
+    for floor in feasibility.floors:
+        table.add_row(escape(str(floor)), "", "", "known once pictures are looked at, those of dense first")
+    return table
+
+
+def _words(now: SearchState) -> str:
     """What a line says besides the count."""
     best = "none within the budget yet" if now.best is None else f"best {_best(now.best)}"
     left = "" if now.seconds_left is None else f", {_clock(now.seconds_left)} left"

@@ -9,7 +9,7 @@ from typing import Any
 
 from tavt_kit.core.accuracy import Accuracy, PairedDifference
 from tavt_kit.core.budget import Budget
-from tavt_kit.core.candidate import Candidate, schedule_of
+from tavt_kit.core.candidate import Candidate, dense_of, schedule_of
 from tavt_kit.core.device import TargetDevice
 from tavt_kit.core.front import ParetoFront
 from tavt_kit.core.host import HostFacts
@@ -21,7 +21,6 @@ from tavt_kit.reports import write_report
 from tavt_kit.search.final import confirm
 from tavt_kit.search.record import FRONT_FILE, FRONT_SCHEMA, settled_body, update_candidates, write_front
 from tavt_kit.search.result import SearchResult
-from tavt_kit.verbs.front_view import dense_of
 
 __all__ = ["front_schedules", "read_front", "settle"]
 

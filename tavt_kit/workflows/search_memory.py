@@ -22,9 +22,7 @@ from tavt_kit.runtimes.available import accelerator_name
 from tavt_kit.search import Costs, Store
 from tavt_kit.search.feasibility import Reach, reach_of
 from tavt_kit.search.final import Peaks
-from tavt_kit.verbs.progress import watching
-from tavt_kit.verbs.search_live import say_stage
-from tavt_kit.workflows.search_joint import target_of, variant_of
+from tavt_kit.workflows.joint import target_of, variant_of
 from tavt_kit.workflows.search_request import Request
 from tavt_kit.workflows.search_subject import Subject
 
@@ -62,9 +60,8 @@ class SearchMemory:
         if not limits:
             return []
         space = self.subject.space
-        with watching("measuring the memory of the dense and the smallest schedule") as tell:
-            tell("memory of the dense and the smallest schedule", None)
-            peaks = {end: float(median(self._peak("end", end))) for end in (space.dense, *space.ends)}
+        self.subject.progress.update("memory of the dense and the smallest schedule")
+        peaks = {end: float(median(self._peak("end", end))) for end in (space.dense, *space.ends)}
         return reach_of(space, Costs(lambda schedule: 0, memory_bytes=peaks.__getitem__), Budget(limits))
 
     def added(self, costs: Costs) -> Costs:
@@ -73,7 +70,7 @@ class SearchMemory:
             return costs
         fits, space = self.fits, self.subject.space
         for precision, fit in fits.items():
-            say_stage(f"Memory{'' if precision is None else f' in {precision}'}: {fit}.")
+            self.subject.progress.say(f"Memory{'' if precision is None else f' in {precision}'}: {fit}.")
 
         def bytes_of(schedule: TokenSchedule) -> float:
             return fits[precision_of(schedule)].predict(schedule, space.tokens_of(schedule))
@@ -98,13 +95,12 @@ class SearchMemory:
         key = f"memory fit {target.precision} {self._ties}"
         known = self.store.note(key)
         if known is None:
-            with watching("measuring memory in fresh processes") as tell:
-                made = fit_memory(
-                    self._peak, target, name=self.subject.card.name, ends=ends, prefix=space.prefix,
-                    canonical=lambda one: self._chosen(one, precision), further=self._further(precision),
-                    varied=lambda one, rng: self._chosen(one, precision, **self._drawn(rng)), at_size=space.tokens_of,
-                    seed=self.request.seed, on_step=tell,
-                )  # fmt: skip
+            made = fit_memory(
+                self._peak, target, name=self.subject.card.name, ends=ends, prefix=space.prefix,
+                canonical=lambda one: self._chosen(one, precision), further=self._further(precision),
+                varied=lambda one, rng: self._chosen(one, precision, **self._drawn(rng)), at_size=space.tokens_of,
+                seed=self.request.seed, on_step=self.subject.progress.update,
+            )  # fmt: skip
             known = replace(made, host=HostFacts.gather(accelerator_name(target))).as_record()
             self.store.keep(key, known)
         return MemoryFit.from_record(known)
@@ -157,10 +153,10 @@ class SearchMemory:
 
     def _peaks(self, schedules: Sequence[TokenSchedule]) -> list[tuple[int, ...]]:
         found = []
-        with watching("measuring memory") as tell:
-            for done, schedule in enumerate(schedules):
-                tell(f"memory of {done + 1} of {len(schedules)} finalists", done / len(schedules))
-                found.append(self._peak("finalist", schedule))
+        for done, schedule in enumerate(schedules):
+            doing = f"memory of {done + 1} of {len(schedules)} finalists"
+            self.subject.progress.update(doing, done / len(schedules))
+            found.append(self._peak("finalist", schedule))
         return found
 
     def _peak(self, purpose: str, schedule: TokenSchedule) -> tuple[int, ...]:

@@ -2,32 +2,46 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
 
 from tavt_kit.core.budget import Budget
 from tavt_kit.core.device import TargetDevice, read_precision
 from tavt_kit.core.latency_table import LatencyTable
-from tavt_kit.errors import BudgetError, DataError, ParameterError
+from tavt_kit.core.model_card import ModelCard
+from tavt_kit.core.parsing import parse_duration
+from tavt_kit.core.records import read_record
+from tavt_kit.errors import BudgetError, DataError, ParameterError, TargetError
+from tavt_kit.runtimes.available import refuse_modes
 from tavt_kit.search import ALGORITHMS, Objectives
 
-__all__ = ["JOINT", "Request"]
+if TYPE_CHECKING:
+    from tavt_kit.data import ImageSet
+    from tavt_kit.models.wrap import AdaptiveViT
+
+__all__ = ["JOINT", "PROFILE", "Request", "read_profile"]
+
+PROFILE = ("profile.json", "fgvc-kit/profile", 1)
 
 JOINT = ("image-size", "layers", "score", "precision")
 """What may be searched beside token counts."""
 
+_LEAST = {"evaluations": 1, "population": 1, "final": 1, "seed": 0, "screen": 0, "table_points": 2}
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Request:
-    """The flags of ``fgvc-kit search``, read.
+    """The parameters of ``search``, read.
 
     Raises:
-        TavtError: Flags that contradict each other, or a number out of range.
+        TavtError: Parameters that contradict each other, or a number out of range.
     """
 
-    model: str
+    model: str | AdaptiveViT
     out: Path
-    data: str | None
+    data: str | ImageSet | None
     target: TargetDevice | None
     budget: Budget
     weights: str | None
@@ -56,11 +70,48 @@ class Request:
     rivals: tuple[str, ...] = ()
     joint: tuple[str, ...] = ()
     reduction: str | None = None
+    table_seconds: float = 60.0
+    table_points: int = 12
+    measure_seconds: float = 1.5
+
+    @classmethod
+    def read(cls, asked: Mapping[str, Any]) -> Request:
+        """From what ``search`` was called with.
+
+        Args:
+            asked: Its parameters by their names, but ``progress``.
+
+        Raises:
+            TavtError: A text that cannot be read, or as the class.
+        """
+        given = dict(asked)
+        model, data, front = (given.pop(name) for name in ("model", "data", "front"))
+        target, profile = _target(given.pop("target"), given.pop("precision"), given.pop("profile"))
+        joint, budget, max_time = given.pop("joint"), given.pop("budget"), given.pop("max_time")
+        genes = [gene.strip().lower() for text in _texts(joint) for gene in text.split(",")]
+        return cls(
+            model=str(model) if isinstance(model, Path) else model,
+            out=Path(given.pop("out")),
+            data=str(data) if isinstance(data, Path) else data,
+            target=target,
+            profile=profile,
+            budget=budget if isinstance(budget, Budget) else Budget.parse(_texts(budget)),
+            schedules=_texts(given.pop("schedule")),
+            objectives=_texts(given.pop("objective")),
+            rivals=_texts(given.pop("baseline")),
+            joint=tuple(dict.fromkeys(gene for gene in genes if gene)),
+            front=None if front is None else Path(front),
+            max_seconds=parse_duration(max_time) if isinstance(max_time, str) else max_time,
+            **given,
+        )
 
     def __post_init__(self) -> None:
-        for name, least in (("evaluations", 1), ("population", 1), ("final", 1), ("seed", 0), ("screen", 0)):
+        for name, least in _LEAST.items():
             if (value := getattr(self, name)) is not None and value < least:
                 raise ParameterError(f"`{name}` must be at least {least}, got {value}")
+        if not (self.table_seconds > 0 and self.measure_seconds > 0):
+            given = f"`table_seconds` {self.table_seconds:g} and `measure_seconds` {self.measure_seconds:g}"
+            raise ParameterError(f"a measurement needs some time, got {given}")
         self._check_algorithm()
         self._check_engine()
         self._check_joint()
@@ -137,6 +188,11 @@ class Request:
             )
 
     @property
+    def model_text(self) -> str:
+        """What the model was asked for by, or its name."""
+        return str(Path(self.model)) if isinstance(self.model, str) else cast(ModelCard, self.model.card).name
+
+    @property
     def asks_memory(self) -> bool:
         """Whether peak memory is limited or weighed, so that it is measured and predicted."""
         return bool(self.budget.of("memory")) or "memory" in self.objectives
@@ -175,7 +231,7 @@ class Request:
     def looks(self) -> TargetDevice:
         """By which runtime, and in which precision, the search itself evaluates.
 
-        Where ``--evaluate-on`` does not say: torch, in bf16 where that is faster and finalists are evaluated once more.
+        Where ``evaluate_on`` does not say: torch, in bf16 where that is faster and finalists are evaluated once more.
 
         Raises:
             ParameterError: Neither torch nor openvino, or another precision than f32 and bf16.
@@ -215,3 +271,72 @@ class Request:
         """How pictures were evaluated, as ``front.json`` says it."""
         found = {"search": self.looks.precision, "final": self.precision, "runtime": self.looks.runtime}
         return found | ({"screen": str(self.screen)} if self.races else {})
+
+    def as_record(self) -> dict[str, Any]:
+        """What ``recipe.json`` says of it."""
+        return {
+            "model": self.model_text,
+            "data": self.data if isinstance(self.data, str | None) else self.data.name,
+            "weights": self.weights,
+            "target": None if self.target is None else str(self.target),
+            "budgets": self.budget.texts(),
+            "schedules": list(self.schedules),
+            "front": None if self.front is None else str(self.front),
+            "algorithm": self.algorithm,
+            "objectives": list(self.objectives),
+            "evaluations": self.evaluations,
+            "population": self.population,
+            "max_seconds": self.max_seconds,
+            "final": self.final,
+            "seed": self.seed,
+            "limit": self.limit,
+            "screen": self.screen,
+            "evaluate_on": f"{self.looks.runtime}:{self.looks.precision}",
+            "joint": list(self.joint),
+            "engine": self.engine,
+            "workers": self.workers,
+            "profile": None if self.profile is None else self.profile.digest,
+            "baselines": [*(["own"] if self.baselines else []), *self.rivals],
+        }
+
+
+def read_profile(path: Path, asked: str | None, precision: str | None) -> LatencyTable:
+    """The table of ``profile.json``, of any machine.
+
+    Args:
+        path: The file, or its folder.
+        asked: The target, where it was given too.
+        precision: Likewise.
+
+    Raises:
+        RecordError: It is no profile, or half of one.
+        TargetError: It is of another target than the one asked for.
+    """
+    table = LatencyTable.from_record(read_record(path / PROFILE[0] if path.is_dir() else path, *PROFILE[1:]))
+    if asked is not None or precision is not None:
+        found = table.target
+        wanted = TargetDevice.parse(asked or f"{found.runtime}:{found.processor}", precision=precision)
+        if wanted != (found if wanted.threads is not None else replace(found, threads=None)):
+            raise TargetError(
+                f"the profile {path} is of {found}, but {wanted} is asked for; leave `target` and `precision` "
+                "out, or make a profile of that target"
+            )
+    return table
+
+
+def _target(
+    target: str | TargetDevice | None, precision: str | None, profile: Path | str | LatencyTable | None
+) -> tuple[TargetDevice | None, LatencyTable | None]:
+    """Where it will run, and the table that was carried from there, if one was."""
+    text = None if target is None else str(target)
+    table = read_profile(Path(profile), text, precision) if isinstance(profile, str | Path) else profile
+    if text is None:
+        return None if table is None else table.target, table
+    device = TargetDevice.parse(text, precision=precision).resolved()
+    refuse_modes(device)
+    return device if table is None else table.target, table
+
+
+def _texts(given: str | Iterable[str] | None) -> tuple[str, ...]:
+    """One text, several, or none."""
+    return (given,) if isinstance(given, str) else tuple(given or ())

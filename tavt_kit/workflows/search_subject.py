@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import shutil
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from tavt_kit.checkpoints import is_run, open_model, save_model
 from tavt_kit.checkpoints.folder import read_run
 from tavt_kit.core.model_card import ModelCard
+from tavt_kit.core.progress import Progress, Silent
 from tavt_kit.core.records import read_record
 from tavt_kit.core.schedule import TokenSchedule
 from tavt_kit.data import ImageSet, Sample, inherit_split, load_images
 from tavt_kit.data.inherited import inherited_images
 from tavt_kit.data.loading import thin_out
 from tavt_kit.data.preprocess import Preprocessing
+from tavt_kit.data.splits import SPLIT_FILE
 from tavt_kit.errors import DataError, ParameterError, RecordError
 from tavt_kit.evaluation.scoring import Scoring
 from tavt_kit.models.wrap import AdaptiveViT
@@ -54,6 +57,7 @@ class Subject:
         joint: What further genes may be; ``None`` for a search of token counts alone.
         variants: The model as these genes want it, as far as it was made.
         quantized: Int8 sessions of these by the layers that run, whose counts are an input.
+        progress: Watcher of the search.
     """
 
     model: AdaptiveViT
@@ -63,6 +67,7 @@ class Subject:
     joint: JointSpace | None = None
     variants: dict[object, AdaptiveViT] = field(default_factory=dict, compare=False)
     quantized: dict[tuple[int, tuple[int, ...] | None], FileSession] = field(default_factory=dict, compare=False)
+    progress: Progress = field(default_factory=Silent, compare=False)
 
     @property
     def card(self) -> ModelCard:
@@ -123,33 +128,32 @@ class Subject:
         }
 
 
-def open_subject(request: Request) -> Subject:
+def open_subject(request: Request, progress: Progress) -> Subject:
     """Open the model and the pictures it was trained on.
 
     Raises:
         TavtError: Neither can be had, or their classes differ.
     """
-    trained = is_run(request.model)
-    if trained and request.weights is not None:
-        raise ParameterError(
-            f"`weights` is for a model given by name, but {request.model} is a run with weights of its own"
-        )
-    if trained:
-        images = inherited_images(Path(request.model), request.data)
-    elif request.data is None:
-        raise DataError("a search needs pictures: give `data` with a folder, a CSV list, elpv or textile")
+    given = request.model
+    if not isinstance(given, str):
+        images, model = _images(request), _copied(given, request)
     else:
-        images = load_images(request.data, seed=request.seed)
-    model = open_model(
-        request.model,
-        weights=request.weights or "hub",
-        classes=None if trained else images.classes,
-        image_size=request.image_size,
-        seed=request.seed,
-        score=request.score,
-        pool=request.pool,
-        reduction=request.reduction,
-    )
+        trained = is_run(given)
+        if trained and request.weights is not None:
+            raise ParameterError(
+                f"`weights` is for a model given by name, but {given} is a run with weights of its own"
+            )
+        images = _images_of_run(Path(given), request.data) if trained else _images(request)
+        model = open_model(
+            given,
+            weights=request.weights or "hub",
+            classes=None if trained else images.classes,
+            image_size=request.image_size,
+            seed=request.seed,
+            score=request.score,
+            pool=request.pool,
+            reduction=request.reduction,
+        )
     card = cast(ModelCard, model.card)
     if card.classes != images.classes:
         raise DataError(
@@ -163,7 +167,48 @@ def open_subject(request: Request) -> Subject:
             "at most that many, or no limit"
         )
     model.eval()
-    return Subject(model, images, _sha256(model.state_dict()))
+    return Subject(model, images, _sha256(model.state_dict()), progress=progress)
+
+
+def _images_of_run(run: Path, data: str | ImageSet | None) -> ImageSet:
+    """The pictures and the split that a run was trained on; ``data`` may say where they are now."""
+    if data is None or isinstance(data, str):
+        return inherited_images(run, data)
+    return inherit_split(run, data) if (run / SPLIT_FILE).exists() else data
+
+
+def _images(request: Request) -> ImageSet:
+    """The pictures that a search is given: by the split of a run folder, or divided anew.
+
+    Raises:
+        DataError: None are given.
+    """
+    data = request.data
+    if data is None:
+        raise DataError("a search needs pictures: give `data` with a folder, a CSV list, elpv or textile")
+    if not isinstance(data, str):
+        return data
+    return inherited_images(Path(data), None) if is_run(data) else load_images(data, seed=request.seed)
+
+
+def _copied(model: AdaptiveViT, request: Request) -> AdaptiveViT:
+    """A copy of the user's model: a search moves its own to the target's device and sets schedules.
+
+    Raises:
+        ParameterError: What is given has no card, or further parameters are for a model given by name.
+    """
+    if not isinstance(getattr(model, "card", None), ModelCard):
+        raise ParameterError(
+            "`model` is a run folder, a name that timm knows, or what load_model gives, whose card tells its classes "
+            f"and its preprocessing; this {type(model).__name__} has no card"
+        )
+    if request.weights is not None or request.image_size is not None:
+        raise ParameterError("`weights` and `image_size` are for a model given by name or folder, not for a module")
+    own = copy.deepcopy(model).cpu()
+    own.score, own.pool = request.score or own.score, request.pool or own.pool
+    own.reduction = request.reduction or own.reduction
+    own.card = replace(cast(ModelCard, own.card), score=own.score, pool=own.pool, reduction=own.reduction)
+    return own
 
 
 def pictures(subject: Subject, request: Request) -> list[Sample]:
@@ -179,12 +224,12 @@ def check_place(subject: Subject, request: Request) -> None:
         RecordError: The folder holds another model.
     """
     out = request.out
-    if not is_run(out) or (request.fresh and _copied(out)):
+    if not is_run(out) or (request.fresh and _was_copied(out)):
         return
     card, tensors = read_run(out)
     if _sha256(tensors) != subject.weights or _use(card) != _use(subject.card):
         raise RecordError(
-            f"{out} is a run of another model ({_told(card)}) than {request.model} ({_told(subject.card)}); "
+            f"{out} is a run of another model ({_told(card)}) than {request.model_text} ({_told(subject.card)}); "
             "choose another `out`"
         )
 
@@ -204,17 +249,17 @@ def settle(subject: Subject, request: Request) -> bool:
     if new:
         save_model(out, subject.model, subject.card)
     inherit_split(out, subject.images)
-    return new or _copied(out)
+    return new or _was_copied(out)
 
 
 def clear(out: Path) -> None:
     """Remove what a search wrote; a model and a split only where the search itself had copied them there."""
-    for name in (*_FILES, *(_COPIES if _copied(out) else ())):
+    for name in (*_FILES, *(_COPIES if _was_copied(out) else ())):
         (out / name).unlink(missing_ok=True)
     shutil.rmtree(out / "thumbnails", ignore_errors=True)
 
 
-def _copied(out: Path) -> bool:
+def _was_copied(out: Path) -> bool:
     """Whether a search had copied its model into the folder."""
     try:
         return bool(read_record(out / RECIPE[0], *RECIPE[1:]).get("copied", False))

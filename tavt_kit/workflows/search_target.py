@@ -5,43 +5,43 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 from tavt_kit.bench import Protocol, measure_schedules, measure_table, random_images
+from tavt_kit.bench.graphs import whole_graph
 from tavt_kit.bench.passes import BRIEF, open_schedule
 from tavt_kit.core.budget import Budget
 from tavt_kit.core.device import TargetDevice
 from tavt_kit.core.latency_table import LatencyTable, tails_of
 from tavt_kit.core.measurement import Measurement
-from tavt_kit.core.records import read_record, sha256_text, write_record
+from tavt_kit.core.records import sha256_text, write_record
 from tavt_kit.core.schedule import TokenSchedule, precision_of
-from tavt_kit.errors import TargetError
+from tavt_kit.errors import TavtError
+from tavt_kit.models.wrap import LeanViT
 from tavt_kit.runtimes import Images, Session
+from tavt_kit.runtimes.by_layer import layer_times
 from tavt_kit.search import Costs, Store
 from tavt_kit.search.feasibility import Reach, reach_of
-from tavt_kit.verbs.progress import watching
-from tavt_kit.workflows.search_joint import counting, predicting, target_of, variant_of
-from tavt_kit.workflows.search_request import Request
-from tavt_kit.workflows.search_rivals import Rivals
+from tavt_kit.search.final import Final
+from tavt_kit.workflows.baselines import Rivals
+from tavt_kit.workflows.joint import counting, predicting, target_of, variant_of
+from tavt_kit.workflows.search_request import PROFILE, Request
 from tavt_kit.workflows.search_subject import Subject
 
 __all__ = [
     "SLACK",
     "check_profile",
+    "layers_measured",
     "measured_on",
     "measured_reach",
-    "read_profile",
     "timed",
 ]
-
-PROFILE = ("profile.json", "fgvc-kit/profile", 1)
 
 SLACK = 0.03
 """How much a predicted latency may exceed its budget: the table's error; the measurement at the end decides."""
 
-_LONGEST = 3.0
-"""Seconds of timed runs for each finalist, where the machine is not quiet: a dozen of them wait for each other."""
+_RESTLESS = 2.0
+"""How much longer than asked each finalist runs where the machine is not quiet: a dozen of them wait for each other."""
 
 _RUNS = 40
 """Runs of each finalist at least, whatever they take: an upper bound of the p90 needs 29."""
@@ -61,10 +61,9 @@ def measured_reach(subject: Subject, request: Request) -> tuple[list[Reach], dic
         medians = {end: request.profile.predict(end) for end in (space.dense, *space.ends)}
         tails = request.profile.believed_tails
     else:
-        with watching("measuring the dense and the smallest schedule") as tell:
-            tell("measuring the dense and the smallest schedule", None)
-            ends = space.dense, *space.ends
-            runs = _passes(subject, request.target, ends, BRIEF, request.seed)
+        subject.progress.update("measuring the dense and the smallest schedule")
+        ends = space.dense, *space.ends
+        runs = _passes(subject, request.target, ends, _brief_protocol(request.measure_seconds), request.seed)
         medians, tails, slack = {end: run.median for end, run in zip(ends, runs, strict=True)}, tails_of(runs), SLACK
     costs = Costs(counting(subject), medians.__getitem__, request.target, tails)
     return reach_of(space, costs, Budget(request.budget.of("latency", "throughput")), slack=slack), dict(tails)
@@ -85,8 +84,8 @@ def timed(subject: Subject, request: Request, store: Store, tails: Callable[[], 
     known = store.note(key)
     if known is None:
         seen = tails()
-        table = request.profile or _table(subject, target, request.seed, _dense_session(subject, target))
-        known = {"tails": seen, "table": table.as_record(), "others": _other_tables(subject, target, request.seed)}
+        table = request.profile or _table(subject, request, target, _dense_session(subject, target))
+        known = {"tails": seen, "table": table.as_record(), "others": _other_tables(subject, request, target)}
         store.keep(key, known)
     records = {None: known["table"], **known.get("others", {})}
     tables = {precision: LatencyTable.from_record(record) for precision, record in records.items()}
@@ -111,49 +110,25 @@ def measured_on(
 
     def measure(schedules: Sequence[TokenSchedule]) -> list[Measurement]:
         first, *others = schedules
-        protocol = _final_protocol(dense_ms, request.budget)
+        protocol = _final_protocol(dense_ms, request.budget, request.measure_seconds)
         size, waiting = _group_size(subject), [*others, *rivals.waiting]
         groups = [waiting[start : start + size] for start in range(0, len(waiting), size)] or [[]]
         found: list[Measurement] = []
-        with watching("measuring") as tell:
-            for done, group in enumerate(groups):
-                tell(f"measuring {len(group)} models and dense, {done + 1} of {len(groups)}", done / len(groups))
-                chosen = [first, *(one for one in group if isinstance(one, TokenSchedule))]
-                names = [one for one in group if isinstance(one, str)]
-                runs = _passes(subject, target, chosen, protocol, request.seed, rivals.opened(names))
-                rivals.note(names, runs[len(chosen) :], runs[0])
-                runs = runs[: len(chosen)]
-                if not found:
-                    found = runs
-                else:
-                    found += [run.at_pace(found[0].median / runs[0].median) for run in runs[1:]]
+        for done, group in enumerate(groups):
+            doing = f"measuring {len(group)} models and dense, {done + 1} of {len(groups)}"
+            subject.progress.update(doing, done / len(groups))
+            chosen = [first, *(one for one in group if isinstance(one, TokenSchedule))]
+            names = [one for one in group if isinstance(one, str)]
+            runs = _passes(subject, target, chosen, protocol, request.seed, rivals.opened(names))
+            rivals.note(names, runs[len(chosen) :], runs[0])
+            runs = runs[: len(chosen)]
+            if not found:
+                found = runs
+            else:
+                found += [run.at_pace(found[0].median / runs[0].median) for run in runs[1:]]
         return found
 
     return measure
-
-
-def read_profile(path: Path, asked: str | None, precision: str | None) -> LatencyTable:
-    """The table of ``profile.json``, of any machine.
-
-    Args:
-        path: The file, or its folder.
-        asked: ``--target``, where it was given too.
-        precision: Likewise.
-
-    Raises:
-        RecordError: It is no profile, or half of one.
-        TargetError: It is of another target than the one asked for.
-    """
-    table = LatencyTable.from_record(read_record(path / PROFILE[0] if path.is_dir() else path, *PROFILE[1:]))
-    if asked is not None or precision is not None:
-        found = table.target
-        wanted = TargetDevice.parse(asked or f"{found.runtime}:{found.processor}", precision=precision)
-        if wanted != (found if wanted.threads is not None else replace(found, threads=None)):
-            raise TargetError(
-                f"the profile {path} is of {found}, but {wanted} is asked for; leave `target` and `precision` "
-                "out, or make a profile of that target"
-            )
-    return table
 
 
 def check_profile(subject: Subject, profile: LatencyTable) -> None:
@@ -178,37 +153,48 @@ def _group_size(subject: Subject) -> int:
     return max(2, int(_MEMORY // weights) - 1)
 
 
-def _final_protocol(dense_ms: float | None, budget: Budget) -> Protocol:
+def _brief_protocol(seconds: float) -> Protocol:
+    """For what only tells whether a budget can be met; never longer than for a finalist."""
+    return replace(
+        BRIEF,
+        min_seconds=min(BRIEF.min_seconds, seconds),
+        max_seconds=min(BRIEF.max_seconds, 3 * seconds),
+        warmup_seconds=min(BRIEF.warmup_seconds, seconds),
+    )
+
+
+def _final_protocol(dense_ms: float | None, budget: Budget, seconds: float) -> Protocol:
     """The documented protocol, cut short for fast models on a restless machine, never below the runs it takes."""
     runs = _RUNS_P99 if any(limit.statistic == "p99" for limit in budget.of("latency")) else _RUNS
-    longest = min(60.0, max(_LONGEST, runs * (dense_ms or 0.0) / 1e3))
-    return Protocol(min_seconds=1.5, max_seconds=longest, min_runs=runs, warmup_seconds=1.0)
+    longest = max(seconds, min(60.0, max(_RESTLESS * seconds, runs * (dense_ms or 0.0) / 1e3)))
+    return Protocol(min_seconds=seconds, max_seconds=longest, min_runs=runs, warmup_seconds=min(1.0, seconds))
 
 
-def _other_tables(subject: Subject, target: TargetDevice, seed: int) -> dict[str, Any]:
+def _other_tables(subject: Subject, request: Request, target: TargetDevice) -> dict[str, Any]:
     """Of the further precisions of a joint search."""
     further = () if subject.joint is None else subject.joint.precisions[1:]
     return {
-        precision: _table(subject, replace(target, precision=precision), seed, None).as_record()
+        precision: _table(subject, request, replace(target, precision=precision), None).as_record()
         for precision in further
     }
 
 
 def _table(
-    subject: Subject, target: TargetDevice, seed: int, opened: dict[TokenSchedule, Session] | None
+    subject: Subject, request: Request, target: TargetDevice, opened: dict[TokenSchedule, Session] | None
 ) -> LatencyTable:
     import numpy as np
 
-    with watching(f"timing the layers in {target.precision}") as tell:
-        return measure_table(
-            subject.model,
-            target,
-            subject.preprocessing.image_size,
-            name=subject.card.name,
-            rng=np.random.default_rng(seed),
-            opened=opened,
-            on_step=tell,
-        )
+    return measure_table(
+        subject.model,
+        target,
+        subject.preprocessing.image_size,
+        name=subject.card.name,
+        seconds=request.table_seconds,
+        points=request.table_points,
+        rng=np.random.default_rng(request.seed),
+        opened=opened,
+        on_step=subject.progress.update,
+    )
 
 
 def _passes(
@@ -254,29 +240,32 @@ def _dense_session(subject: Subject, target: TargetDevice) -> dict[TokenSchedule
     return subject.opened
 
 
-def recorded(request: Request) -> dict[str, Any]:
-    """The request as ``recipe.json`` holds it."""
-    return {
-        "model": str(Path(request.model)),
-        "data": request.data,
-        "weights": request.weights,
-        "target": None if request.target is None else str(request.target),
-        "budgets": request.budget.texts(),
-        "schedules": list(request.schedules),
-        "front": None if request.front is None else str(request.front),
-        "algorithm": request.algorithm,
-        "objectives": list(request.objectives),
-        "evaluations": request.evaluations,
-        "population": request.population,
-        "max_seconds": request.max_seconds,
-        "final": request.final,
-        "seed": request.seed,
-        "limit": request.limit,
-        "screen": request.screen,
-        "evaluate_on": f"{request.looks.runtime}:{request.looks.precision}",
-        "joint": list(request.joint),
-        "engine": request.engine,
-        "workers": request.workers,
-        "profile": None if request.profile is None else request.profile.digest,
-        "baselines": [*(["own"] if request.baselines else []), *request.rivals],
-    }
+def layers_measured(subject: Subject, request: Request, final: Final) -> dict[TokenSchedule, Mapping[str, Any]]:
+    """Records of ``LayerTimes``, or of the ``reason`` why there are none; nothing where the target is not here.
+
+    Args:
+        subject: The model.
+        request: Names the target.
+        final: What was chosen; nothing is measured where its latencies were not.
+    """
+    target = request.target
+    if target is None or request.profile is not None or not final.measured:
+        return {}
+    shown = [subject.space.dense, *([] if final.pick is None else [final.pick.schedule])]
+    found = {}
+    for schedule in dict.fromkeys(shown):
+        subject.progress.update(f"timing the layers of {schedule} in whole runs")
+        found[schedule] = _measured(subject, target, schedule, request.seed)
+    return found
+
+
+def _measured(subject: Subject, target: TargetDevice, schedule: TokenSchedule, seed: int) -> Mapping[str, Any]:
+    import numpy as np
+
+    model, target = variant_of(subject, schedule), target_of(target, schedule)
+    images = random_images((target.batch, 3, *model.backbone.image_size), np.random.default_rng(seed))
+    try:
+        source = LeanViT(model, schedule) if target.runtime == "torch" else whole_graph(model, schedule, target)
+        return layer_times(source, target, images, schedule).as_record()
+    except TavtError as error:  # a search is not lost for this
+        return {"reason": str(error)}

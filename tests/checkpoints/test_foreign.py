@@ -43,7 +43,7 @@ def test_a_hugging_face_folder_gives_its_own_logits(name: str, tmp_path: Path) -
 
 @torch.no_grad()
 def test_dinov2_gets_a_new_head_for_the_users_classes() -> None:
-    with pytest.raises(CheckpointError, match="give --data"):
+    with pytest.raises(CheckpointError, match="give `data`"):
         convert(FOLDERS / "dinov2_classifier")
     model, card = convert(FOLDERS / "dinov2_classifier", classes=["a", "b"])
     assert card.classes == ("a", "b") and "3 tensors" in card.provenance  # the mask token, the classifier's two

@@ -104,7 +104,7 @@ def vit_file(folder: Path, selects: tuple[int, ...] = (12, 10, 6, 4), **changes:
 
 def test_bad_files_are_one_sentence(tmp_path: Path) -> None:
     cases: list[tuple[dict[str, Any], dict[str, Any], type[Exception], str]] = [
-        ({}, {}, CheckpointError, "give --num-selects"),
+        ({}, {}, CheckpointError, "give `num_selects`"),
         ({}, {"num_selects": (12, 10, 6, 5)}, CheckpointError, "4 numbers of that sum"),
         ({}, {"num_selects": (22, 10)}, CheckpointError, "4 numbers of that sum"),
         ({}, {"num_selects": (12, 10, 6, 4), "image_size": 65}, DataError, "multiple"),

@@ -59,7 +59,7 @@ def test_a_table_of_relative_positions_tells_the_size(tmp_path: Path) -> None:
 
 def test_models_that_share_their_keys_are_listed(tmp_path: Path) -> None:
     file = saved(tmp_path, "vit_tiny_patch16_224")
-    with pytest.raises(CheckpointError, match=r"fit 2 of timm's models.*: vit_tiny_patch16_224, deit_tiny.*--name"):
+    with pytest.raises(CheckpointError, match=r"fit 2 of timm's models.*: vit_tiny_patch16_224, deit_tiny.*`name`"):
         convert(file)
     _, vit = convert(file, name="vit_tiny_patch16_224", image_size=64)
     _, deit = convert(file, name="deit_tiny_patch16_224")
@@ -86,7 +86,7 @@ def test_what_training_scripts_write_around_the_weights(tmp_path: Path) -> None:
         model, card = convert(tmp_path / "w.pth", heads=3)
         assert card.arguments["depth"] == 2 and card.preprocessing["image_size"] == [32, 32]
         assert all(torch.equal(t, own[n]) for n, t in model.state_dict().items())
-    with pytest.raises(CheckpointError, match="at a width of 24; give --heads"):
+    with pytest.raises(CheckpointError, match="at a width of 24; give `heads`"):
         convert(tmp_path / "w.pth")
     named = {"arch": "deit_tiny_patch16_224", "args": argparse.Namespace(lr=1), "state_dict": state(FEW[1])}
     torch.save(named, tmp_path / "model_best.pth.tar")
@@ -107,7 +107,7 @@ def test_a_run_is_read_with_its_card(tmp_path: Path) -> None:
     assert save_model(tmp_path / "smaller", again, card).weights_sha256 != written.weights_sha256
     assert load_model(tmp_path / "smaller").tokens == 37
     assert convert(tmp_path / "run", classes=["x", "y", "z"])[1].classes == ("x", "y", "z")
-    with pytest.raises(CheckpointError, match="leave --heads, --name out"):
+    with pytest.raises(CheckpointError, match="leave `heads`, `name` out"):
         convert(tmp_path / "run", heads=2, name="test_vit")
     with pytest.raises(CheckpointError, match="3 classes, but 2 are named"):
         convert(tmp_path / "run", classes=["x", "y"])

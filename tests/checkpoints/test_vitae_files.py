@@ -115,7 +115,7 @@ def test_bad_files_are_one_sentence(tmp_path: Path) -> None:
         (tmp_path / "lacks_later.pth", {"heads": 4}, "lacks layers.2.NC.1.mlp.fc1.bias"),
         (tmp_path / "adds.pth", {"heads": 4}, "has layers.0.RC.extra too many"),
         (tmp_path / "bare.pth", {}, "has no normal cells"),
-        (good, {}, r"give --heads .* such as 1,1,1,1,1,2"),
+        (good, {}, r"give `heads` .* such as 1,1,1,1,1,2"),
         (good, {"heads": (1, 4)}, r"got 1,4"),
     ]:
         with pytest.raises(CheckpointError, match=says) as caught:

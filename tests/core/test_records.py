@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -65,3 +67,34 @@ def test_places_that_cannot_be_written(tmp_path: Path) -> None:
 def test_hashes(tmp_path: Path) -> None:
     atomic_text(tmp_path / "a.txt", "x")
     assert sha256_file(tmp_path / "a.txt") == sha256_text("x")
+
+
+def test_a_full_disk_is_a_sentence_and_leaves_the_old_file(tmp_path: Path) -> None:
+    """A limit on file sizes fails a write as a full disk does, in a process of its own."""
+    pytest.importorskip("resource")
+    path = tmp_path / "record.json"
+    path.write_text("old")
+    code = (
+        "import resource, signal, sys; from pathlib import Path\n"
+        "from tavt_kit.core.records import atomic_text; from tavt_kit.errors import OutputError\n"
+        "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))\n"
+        "try:\n    atomic_text(Path(sys.argv[1]), 'x' * 100_000)\n"
+        "except OutputError as error:\n    print(error)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(path)],
+        capture_output=True,
+        text=True,
+        cwd=Path(__file__).parents[2],
+        check=True,
+    )
+    assert f"cannot write {path}: File too large; make room" in done.stdout
+    assert path.read_text() == "old" and list(tmp_path.iterdir()) == [path]
+
+
+def test_json_nested_too_deep_is_a_sentence(tmp_path: Path) -> None:
+    path = tmp_path / "record.json"
+    path.write_text("[" * 100_000 + "]" * 100_000)
+    with pytest.raises(RecordError, match="nested too deep"):
+        read_record(path, "fgvc-kit/front", 1)

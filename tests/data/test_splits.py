@@ -69,7 +69,7 @@ def test_another_data_set_or_seed_under_a_split_is_refused(tmp_path: Path, class
     images = load_images(str(data), seed=0)
     assert inherit_split(run, images) is images
     assert inherit_split(run, load_images(str(data), seed=0)).sha256 == images.sha256
-    with pytest.raises(DataError, match="seed 0.*seed 1.*another --out"):
+    with pytest.raises(DataError, match="seed 0.*seed 1.*another `out`"):
         inherit_split(run, load_images(str(data), seed=1))
     other = load_images(str(class_folders(tmp_path / "other", ["a", "c"], 10)))
     with pytest.raises(DataError, match="cannot be compared"):

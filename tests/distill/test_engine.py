@@ -192,7 +192,7 @@ def test_memory_that_runs_out_says_what_would_fit(tmp_path: Path) -> None:
     with pytest.raises(TrainingError) as refused:
         go(tmp_path / "a", change=memory)
     said = str(refused.value)
-    assert "step 1 with 8 pictures at once, and suffices for 2: give --allow-smaller-batch" in said
+    assert "step 1 with 8 pictures at once, and suffices for 2: give `allow_smaller_batch`" in said
     assert memory.tried == [8, 4, 2, 2, 2, 2] and read_metrics(tmp_path / "a") == []
     with pytest.raises(TrainingError, match="not even one picture"):
         go(tmp_path / "b", settings=replace(SETTINGS, batch=2), change=Memory(0))

@@ -8,9 +8,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from tavt_kit.core.schedule import TokenSchedule
-from tavt_kit.distill.inside import attention_loss, feature_loss
+from tavt_kit.distill.inside import Placed, attention_loss, feature_loss
 from tavt_kit.distill.step import SandwichRule, sandwich_step
 from tavt_kit.errors import TrainingError, UnsupportedBackbone
+from tavt_kit.models.drop import REDUCTIONS
 from tavt_kit.models.wrap import AdaptiveViT, wrap
 from tests.contracts.zoo import ZOO
 from tests.distill.test_step import batch, shaken, taken
@@ -29,11 +30,11 @@ def test_features_are_compared_token_by_token_by_hand() -> None:
             ours = student[image, row]
             unit = [(v - v.mean()) / (v.var(correction=0) + 1e-5).sqrt() for v in (ours, theirs)]
             total += (unit[0] - unit[1]).square().mean().item()
-    assert feature_loss((student, place), (teacher, None)).item() == pytest.approx(total / 4, rel=1e-5)
+    assert feature_loss(Placed(student, place), Placed(teacher)).item() == pytest.approx(total / 4, rel=1e-5)
     # A teacher that itself holds some of the tokens: its rows are found by their places.
     own = torch.tensor([[0, 1, 3], [1, 2, 4]])
     some = torch.stack([teacher[i, own[i]] for i in range(2)])
-    assert feature_loss((student, place), (some, own)).item() == pytest.approx(total / 4, rel=1e-5)
+    assert feature_loss(Placed(student, place), Placed(some, own)).item() == pytest.approx(total / 4, rel=1e-5)
 
 
 def test_attention_is_compared_with_the_softmax_over_the_tokens_that_are_left() -> None:
@@ -43,14 +44,16 @@ def test_attention_is_compared_with_the_softmax_over_the_tokens_that_are_left() 
     place = torch.tensor([[0, 1, 3, 5], [0, 2, 3, 4]])
     left = torch.stack([scores[i][:, place[i]][:, :, place[i]] for i in range(2)])
     expected = F.kl_div(student.log(), left.softmax(-1), reduction="sum") / (2 * 3 * 4)
-    ours = attention_loss((student, place), (scores.softmax(-1), None))
+    ours = attention_loss(Placed(student, place), Placed(scores.softmax(-1)))
     torch.testing.assert_close(ours, expected)
-    assert attention_loss((scores.softmax(-1), None), (scores.softmax(-1), None)).item() == pytest.approx(0, abs=1e-6)
+    assert attention_loss(Placed(scores.softmax(-1)), Placed(scores.softmax(-1))).item() == pytest.approx(0, abs=1e-6)
 
 
 @pytest.mark.parametrize("what", ["features", "maps"])
-def test_the_terms_reach_the_gradients_as_the_whole_expression(make_model: Make, what: str) -> None:
+@pytest.mark.parametrize("reduction", REDUCTIONS)
+def test_the_terms_reach_the_gradients_as_the_whole_expression(make_model: Make, what: str, reduction: str) -> None:
     model = shaken(make_model())
+    model.reduction = reduction
     images, labels = batch()
     sub = TokenSchedule((17, 12, 9, 7, 5, 4))
     rule = SandwichRule(**{what: (1, 4)}, feature_weight=2.0, attention_weight=3.0, chunk=2)  # type: ignore[arg-type]
@@ -73,18 +76,36 @@ def test_the_terms_reach_the_gradients_as_the_whole_expression(make_model: Make,
 def _inside_gradients(model: AdaptiveViT, images: Tensor, sub: TokenSchedule, what: str) -> dict[str, Tensor]:
     from tavt_kit.models.backbones.map_watch import MapWatch
 
-    def look(schedule: TokenSchedule) -> dict[int, tuple[Tensor, Tensor | None]]:
-        state, found = model.start(images), {}
+    def look(schedule: TokenSchedule) -> dict[int, Placed]:
+        state, found = model.start(images, track=model.reduction == "merge"), {}
         for layer in range(model.layers):
-            watch, entered = MapWatch(model.score), state.place
+            watch, entered = MapWatch(model.score), (state.place, state.owner)
             state = model.advance(state, [layer], schedule.counts, watch=watch)
-            found[layer] = (state.tokens, state.place) if what == "features" else (watch.taken(layer), entered)
+            left = Placed(state.tokens, state.place, state.owner)
+            found[layer] = left if what == "features" else Placed(watch.taken(layer), *entered)
         return found
 
     theirs, ours = look(model.dense_schedule), look(sub)
     compare = feature_loss if what == "features" else attention_loss
     (sum(compare(ours[layer], theirs[layer]) for layer in (1, 4)) / 2).backward()  # type: ignore[union-attr]
     return taken(model)
+
+
+def test_a_merged_token_is_compared_with_the_mean_of_those_that_went_into_it() -> None:
+    draws = torch.Generator().manual_seed(2)
+    teacher = torch.randn(1, 5, 6, generator=draws)
+    owner = torch.tensor([[0, 1, 0, 1, 2]])
+    means = torch.stack([teacher[0, [0, 2]].mean(0), teacher[0, [1, 3]].mean(0), teacher[0, 4]])[None]
+    assert feature_loss(Placed(means, None, owner), Placed(teacher)).item() == pytest.approx(0, abs=1e-6)
+    assert feature_loss(Placed(teacher[:, [0, 1, 4]], None, owner), Placed(teacher)).item() > 0.1
+    rows = torch.rand(1, 2, 5, 5, generator=draws).softmax(-1)
+    groups = ([0, 2], [1, 3], [4])
+    added = torch.stack([rows[..., columns].sum(-1) for columns in groups], dim=-1)
+    ours = torch.stack([added[:, :, group].mean(2) for group in groups], dim=2)
+    assert attention_loss(Placed(ours, None, owner), Placed(rows)).item() == pytest.approx(0, abs=1e-6)
+    assert attention_loss(Placed(ours.flip(3), None, owner), Placed(rows)).item() > 0.001
+    with pytest.raises(UnsupportedBackbone, match="keeps all of its tokens"):
+        feature_loss(Placed(means, None, owner), Placed(teacher, owner[:, :5]))
 
 
 def test_nothing_is_added_without_sub_networks_and_skipped_layers_are_left_out(make_model: Make) -> None:
@@ -99,7 +120,7 @@ def test_nothing_is_added_without_sub_networks_and_skipped_layers_are_left_out(m
 def test_models_that_show_no_map_are_refused() -> None:
     model = wrap(ZOO["transfg"]())
     sub = TokenSchedule.taper(model.tokens, model.layers, 0.3)
-    with pytest.raises(UnsupportedBackbone, match="--feature-weight"):
+    with pytest.raises(UnsupportedBackbone, match="feature.weight"):
         sandwich_step(model, torch.zeros(2, 3, 64, 64), torch.tensor([0, 1]), [sub], rule=SandwichRule(maps=(1,)))
 
 

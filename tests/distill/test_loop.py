@@ -186,7 +186,7 @@ def test_what_is_not_finite_stops_and_names_the_pictures(
     with pytest.raises(TrainingError) as stopped:
         go(make_model, pictures, tmp_path, change=poisoned, save_seconds=0.0)
     said = str(stopped.value)
-    assert "step 3" in said and "--lr" in said
+    assert "step 3" in said and "`lr`" in said
     assert sum(name in said for name in pictures.names) == 4
     assert newest(tmp_path)["step"] == 2 and len(read_metrics(tmp_path)) == 2
 
@@ -240,7 +240,7 @@ def test_a_state_that_cannot_be_continued_is_refused(
     else:
         del content["model"]["norm.weight"]
         torch.save(content, file)
-    with pytest.raises(CheckpointError, match="--fresh"):
+    with pytest.raises(CheckpointError, match="`fresh`"):
         go(make_model, pictures, tmp_path)
 
 

@@ -54,10 +54,10 @@ def test_what_cannot_be_is_refused(values: dict[str, Any], named: str) -> None:
     ("reading", "named"),
     [
         (Reading(crop="random"), "their own size"),
-        (Reading(crop="centre", resize=(40, 40)), "--resize 40,40"),
-        (Reading(crop="random", resize=40), "--resize 40"),
-        (Reading(resize=(40, 48)), "add --crop"),
-        (Reading(resize=48), "add --crop"),
+        (Reading(crop="centre", resize=(40, 40)), "`resize` 40,40"),
+        (Reading(crop="random", resize=40), "`resize` 40"),
+        (Reading(resize=(40, 48)), "add `crop`"),
+        (Reading(resize=48), "add `crop`"),
         (Reading(augment=("rotate",)), "32x48"),
     ],
 )

@@ -29,7 +29,7 @@ def test_another_recipe_is_refused_and_the_differences_are_listed(tmp_path: Path
         RunFolder(tmp_path, "distill", {"bound": 0.5, "augment": [], "limit": None, "new": 3})
     said = str(refused.value)
     assert "bound 0.4 (now 0.5)" in said and "augment flip (now none)" in said and "new none (now 3)" in said
-    assert "limit" not in said and "--fresh" in said
+    assert "limit" not in said and "`fresh`" in said
 
 
 def test_another_verbs_run_and_a_foreign_model_are_not_overwritten(tmp_path: Path) -> None:

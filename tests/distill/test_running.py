@@ -12,13 +12,13 @@ from tavt_kit.errors import TrainingError
 @pytest.mark.parametrize(
     ("values", "said"),
     [
-        ({"accumulation": 0}, "--accumulation 0"),
-        ({"ema": 1.0}, "--ema 1.0"),
-        ({"ema": float("nan")}, "--ema nan"),
-        ({"evaluate_every": 0}, "--evaluate-every"),
-        ({"keep": 0}, "--keep"),
-        ({"evaluate_every": 5, "patience": 0}, "--patience"),
-        ({"patience": 3}, "give --evaluate-every"),
+        ({"accumulation": 0}, "`accumulation` 0"),
+        ({"ema": 1.0}, "`ema` 1.0"),
+        ({"ema": float("nan")}, "`ema` nan"),
+        ({"evaluate_every": 0}, "`evaluate_every`"),
+        ({"keep": 0}, "`keep`"),
+        ({"evaluate_every": 5, "patience": 0}, "`patience`"),
+        ({"patience": 3}, "give `evaluate_every`"),
     ],
 )
 def test_values_that_cannot_be_are_refused(values: dict[str, Any], said: str) -> None:

@@ -15,6 +15,7 @@ from tavt_kit.distill.optimiser import freeze
 from tavt_kit.distill.sampling import Sampler
 from tavt_kit.distill.step import SandwichRule, sandwich_step, training_attention
 from tavt_kit.errors import ScheduleError, TrainingError, UnknownName
+from tavt_kit.models.drop import REDUCTIONS
 from tavt_kit.models.timm_import import timm
 from tavt_kit.models.tokens import TokenState
 from tavt_kit.models.wrap import AdaptiveViT, wrap
@@ -93,9 +94,10 @@ def test_gradients_are_those_of_the_whole_loss_and_reach_every_weight(make_model
     ],
 )
 @pytest.mark.parametrize("pool", ["kept", "restored"])
-def test_other_kinds_of_vit(name: str, options: dict[str, object], pool: str) -> None:
+@pytest.mark.parametrize("reduction", REDUCTIONS)
+def test_other_kinds_of_vit(name: str, options: dict[str, object], pool: str, reduction: str) -> None:
     torch.manual_seed(0)
-    model = shaken(wrap(timm.create_model(name, num_classes=3, **options), pool=pool))
+    model = shaken(wrap(timm.create_model(name, num_classes=3, **options), pool=pool, reduction=reduction))
     images, labels = batch(3, int(str(options["img_size"])))
     _, subs = Sampler(model.tokens, model.layers, model.prefix, bound=Bound(0.3)).draw(np.random.default_rng(1))
     for frozen in (0, 2):

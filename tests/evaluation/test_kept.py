@@ -72,6 +72,21 @@ def test_kept_patches_are_those_of_forward_kept(adaptive: AdaptiveViT, images: I
     assert len({tuple(entry["kept"][2]) for entry in record["images"]}) > 1
 
 
+def test_where_tokens_merge_the_owner_of_each_patch_is_written(
+    adaptive: AdaptiveViT, images: ImageSet, tmp_path: Path
+) -> None:
+    adaptive.reduction = "merge"
+    path = write_kept(adaptive, images.split("test")[:2], images, PREPROCESSING, tmp_path, split="test")
+    record = read_record(path, "fgvc-kit/kept", 1)
+    assert record["reduction"] == "merge"
+    for entry in record["images"]:
+        assert len(entry["owners"]) == len(entry["kept"])
+        for kept, owners in zip(entry["kept"], entry["owners"], strict=True):
+            assert len(owners) == adaptive.tokens - adaptive.prefix
+            assert sorted(set(owners)) == kept
+            assert all(owners[place] == place for place in kept)
+
+
 def test_a_thumbnail_is_the_models_crop(adaptive: AdaptiveViT, images: ImageSet, tmp_path: Path) -> None:
     half = Image.new("RGB", (96, 64))
     half.paste((255, 255, 255), (48, 0, 96, 64))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -102,3 +103,28 @@ def test_wrong_questions_are_refused() -> None:
         count_macs(adaptive, TokenSchedule((17, 17)))
     with pytest.raises(UnknownName, match="rule must be one of"):
         count_macs(adaptive, rule="flops")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("kind", ["plain", "no_class_token", "ffvt", "vitae"])
+@pytest.mark.parametrize("rule", ["executed", "tavt", "matmul"])
+def test_one_schedule_at_a_time_counts_as_many_at_once(kind: str, rule: Any) -> None:
+    model = wrap(build(kind))
+    formula = MacsFormula.of(model, rule)
+    rng = np.random.default_rng(0)
+    for executed in (None, (0, 2, 3)):
+        counts = np.sort(rng.integers(max(2, model.prefix + 1), model.tokens + 1, size=(30, model.layers)))[:, ::-1]
+        counts = counts[:, (0, 0, 2, 3)] if executed else counts  # a layer that does not run repeats the one before
+        one_by_one = [count_macs(model, TokenSchedule(tuple(map(int, row)), executed), rule) for row in counts]
+        assert one_by_one == formula.macs_many(counts, executed).tolist()
+
+
+def test_a_model_that_was_pruned_in_place_is_counted_anew() -> None:
+    model = wrap(build("plain"))
+    before = count_macs(model)
+    first = model.bare.blocks[0].mlp  # type: ignore[index, union-attr]
+    first.fc1, first.fc2 = torch.nn.Linear(48, 10), torch.nn.Linear(10, 48)  # type: ignore[union-attr]
+    assert before - count_macs(model) == 2 * 48 * (192 - 10) * model.tokens
+    second = model.bare.blocks[1].mlp  # type: ignore[index, union-attr]
+    second.fc1.weight = torch.nn.Parameter(second.fc1.weight[:96])  # type: ignore[union-attr]
+    second.fc1.out_features = 96  # type: ignore[union-attr]
+    assert count_macs(model) < before - 2 * 48 * (192 - 10) * model.tokens

@@ -34,11 +34,11 @@ def pictures(model: nn.Module) -> Pictures:
 @pytest.mark.parametrize(
     ("wrong", "sentence"),
     [
-        ({"mlp": 0.0}, "--mlp is the share"),
+        ({"mlp": 0.0}, "`mlp` is the share"),
         ({"heads": 1.5}, "got 1.5"),
-        ({"width": -1.0}, "--width is the share"),
-        ({"depth": 0}, "--depth is the number"),
-        ({"round_to": 0}, "--round-to is a whole number"),
+        ({"width": -1.0}, "`width` is the share"),
+        ({"depth": 0}, "`depth` is the number"),
+        ({"round_to": 0}, "`round_to` is a whole number"),
     ],
 )
 def test_targets_out_of_range_are_refused(wrong: dict[str, Any], sentence: str) -> None:
@@ -187,7 +187,7 @@ def test_a_budget_decides_of_the_channels_alone_where_heads_cannot_be_pruned() -
 def test_a_budget_that_leaves_no_choice_or_is_out_of_reach_is_refused() -> None:
     model = build("plain")
     names = {name: tensor.shape for name, tensor in model.state_dict().items()}
-    with pytest.raises(BudgetTooTight, match="out of reach.*give --width or --depth as well"):
+    with pytest.raises(BudgetTooTight, match="out of reach.*give `width` or `depth` as well"):
         prune(model, Targets(), ceiling=macs_ceiling(model, 0.05))
     with pytest.raises(BudgetError, match="both given"):
         prune(model, Targets(mlp=0.5, heads=0.5), ceiling=macs_ceiling(model, 0.5))

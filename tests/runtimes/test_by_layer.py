@@ -165,7 +165,7 @@ def test_nodes_of_one_name_are_added_up_in_every_run() -> None:
 
 @pytest.mark.parametrize("text", ["torch:cpu:mode=compile", "openvino:cpu:hint=throughput", "onnxruntime:cuda"])
 def test_targets_without_a_profile_are_refused(text: str) -> None:
-    with pytest.raises(TargetError, match="without --layers"):
+    with pytest.raises(TargetError, match="without `layers`"):
         refuse_unprofiled(TargetDevice.parse(text))
 
 

@@ -25,7 +25,7 @@ from tavt_kit.evaluation.shared_evaluation import SharedEvaluator
 from tavt_kit.models.wrap import AdaptiveViT
 from tavt_kit.search import Store
 from tavt_kit.workflows import search_target
-from tavt_kit.workflows.search_rounds import Rounds
+from tavt_kit.workflows.refine import Rounds
 from tests.verbs.tiny import write_pictures, write_run
 
 ROOT = Path(__file__).parents[2]
@@ -144,7 +144,7 @@ def test_too_slow_on_the_target_is_no_pass(place: Path, tmp_path: Path, monkeypa
         fake.factor = 3.0
         return real(*arguments)
 
-    monkeypatch.setattr("tavt_kit.workflows.search_rounds.measured_on", slower)
+    monkeypatch.setattr("tavt_kit.workflows.refine.measured_on", slower)
     assert search(place, out, *flags) == 1
     assert front(out)["verdict"] == "FAIL" and front(out)["chosen"] is None
 
@@ -160,7 +160,7 @@ def test_goes_on_where_the_target_is_faster_or_slower_than_predicted(
         fake.factor = factor
         return real(*arguments)
 
-    monkeypatch.setattr("tavt_kit.workflows.search_rounds.measured_on", changed)
+    monkeypatch.setattr("tavt_kit.workflows.refine.measured_on", changed)
     out, flags = tmp_path / "out", ("--target", "torch:cpu:threads=1", "--budget", "latency=6ms", "--evaluations", 16)
     assert search(place, out, *flags) == 0
     body = front(out)

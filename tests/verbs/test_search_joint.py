@@ -12,7 +12,7 @@ import pytest
 from tavt_kit.cli import main
 from tavt_kit.core.candidate import schedule_of
 from tavt_kit.core.schedule import JointSchedule
-from tavt_kit.workflows import search_joint
+from tavt_kit.workflows import joint
 from tests.verbs.tiny import write_pictures, write_run
 
 GENES = ("--joint", "image-size,layers,score")
@@ -80,7 +80,7 @@ def test_a_budget_out_of_reach_ends_before_a_picture_is_looked_at(
     def never(*arguments: object, **named: object) -> None:
         raise AssertionError("a picture was read")
 
-    monkeypatch.setattr(search_joint, "load_arrays", never)
+    monkeypatch.setattr(joint, "load_arrays", never)
     fixed = ("search", place / "run", "--data", place / "data", "-o", tmp_path / "out", "--joint", "layers")
     assert run(*fixed, "--budget", "flops=1K") == 2
     assert "cannot be met by any schedule" in capsys.readouterr().err and not (tmp_path / "out").exists()
@@ -102,8 +102,8 @@ def test_what_a_gene_bought_is_told_by_evaluations(place: Path, tmp_path: Path) 
     ("flags", "says"),
     [
         (("--joint", "size"), "takes image-size, layers, score, precision"),
-        (("--joint", "precision"), "needs a latency"),
-        (("--joint", "precision", "--target", "openvino:cpu"), "needs a latency"),  # the budget is of multiply-adds
+        (("--joint", "precision"), "needs one of them"),
+        (("--joint", "precision", "--target", "openvino:cpu"), "needs one of them"),  # the budget is of multiply-adds
         ((*PRECISION, "--target", "torch:cpu"), "begins with f32"),
         ((*PRECISION, "--target", "openvino:cpu:precision=int8"), "begins with f32"),
         (("--joint", "score", "--algorithm", "tavt"), "nsga2 or random"),

@@ -24,7 +24,7 @@ from tavt_kit.search import Answer, Store
 
 _CONTEXT = multiprocessing.get_context("forkserver")
 # The server imports torch and the rest once; its children are forks of it.
-_CONTEXT.set_forkserver_preload(["tests.verbs.test_search_killed", "tavt_kit.workflows.search_job"])
+_CONTEXT.set_forkserver_preload(["tests.verbs.test_search_killed", "tavt_kit.workflows.search"])
 
 _EACH = 0.004
 """Seconds by which an evaluation is prolonged, so that kills hit evaluations too."""

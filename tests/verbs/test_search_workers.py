@@ -24,7 +24,7 @@ from tavt_kit.core.schedule import TokenSchedule
 from tavt_kit.data.preprocess import Preprocessing
 from tavt_kit.evaluation.scoring import Scoring
 from tavt_kit.evaluation.shared_evaluation import SharedEvaluator
-from tavt_kit.workflows.search_workers import Parcel, Part
+from tavt_kit.workflows.search_evaluation import Parcel, Part
 from tests.verbs.tiny import CLASSES
 
 ROOT = Path(__file__).parents[2]

@@ -1,7 +1,8 @@
-"""What each layer keeps of a few pictures: the picture itself, its dropped patches darkened, layer after layer."""
+"""What each layer keeps of a few pictures: dropped patches darkened, merged ones outlined, layer after layer."""
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
@@ -56,7 +57,10 @@ def _explanation(record: Mapping[str, Any], layers: Sequence[int], patches: int)
     runs = [(count, [layer for layer, _ in run]) for count, run in groupby(kept, key=lambda pair: pair[1])]
     steps = ", ".join(f"{count} after {_layers(run)}" for count, run in runs)
     where = f" from the {split} split" if split else ""
-    return f"Pictures{where} as the model sees them, dropped patches darkened. Of {patches} patches stay {steps}."
+    how = "dropped patches darkened"
+    if text(record, "reduction") == "merge":
+        how = "the patches of one token in one outline, the darker the more they are"
+    return f"Pictures{where} as the model sees them, {how}. Of {patches} patches stay {steps}."
 
 
 def _other_schedule(records: Records, record: Mapping[str, Any]) -> list[Block]:
@@ -107,21 +111,20 @@ class _Stage:
 
     layers: tuple[int, ...]
     kept: tuple[int, ...]
+    owners: tuple[int, ...] = ()
 
 
 def _item(
     index: int, entry: Mapping[str, Any], layers: Sequence[int], rows: int, columns: int, folder: Path
 ) -> Element | None:
-    kept = [
-        tuple(place for place in row if isinstance(place, int))
-        for row in sequence(entry, "kept")
-        if isinstance(row, list)
-    ]
+    kept, owners = _places(entry, "kept"), _places(entry, "owners")
+    if len(owners) != len(kept) or any(len(row) != rows * columns for row in owners):
+        owners = [()] * len(kept)
     source = data_uri(folder, text(entry, "thumbnail"))
     if not kept or len(kept) != len(layers):
         return None
-    grouped = groupby(zip(layers, kept, strict=True), key=lambda pair: pair[1])
-    stages = [_Stage(tuple(layer for layer, _ in run), places) for places, run in grouped]
+    grouped = groupby(zip(layers, kept, owners, strict=True), key=lambda found: found[1:])
+    stages = [_Stage(tuple(layer for layer, *_ in run), *found) for found, run in grouped]
     if stages and len(stages[0].kept) < rows * columns:
         stages.insert(0, _Stage((), tuple(range(rows * columns))))  # what there was before anything was dropped
     name = f"picture-{index}"
@@ -131,6 +134,11 @@ def _item(
     )
     store = el("svg", el("defs", image), class_="store", aria_hidden="true") if image else None
     return el("li", el("p", *_who(entry), class_="who"), store, el("ul", *pictures, class_="strip"))
+
+
+def _places(entry: Mapping[str, Any], name: str) -> list[tuple[int, ...]]:
+    rows = [row for row in sequence(entry, name) if isinstance(row, list)]
+    return [tuple(place for place in row if isinstance(place, int)) for row in rows]
 
 
 def _who(entry: Mapping[str, Any]) -> list[Element | str]:
@@ -149,18 +157,40 @@ def _who(entry: Mapping[str, Any]) -> list[Element | str]:
 
 def _stage(stage: _Stage, name: str | None, rows: int, columns: int) -> Element:
     stays = set(stage.kept)
-    path = "".join(_row_path(row, columns, stays) for row in range(rows))
+    # Under merging no patch is gone: each is in some token.
+    path = "" if stage.owners else "".join(_row_path(row, columns, stays) for row in range(rows))
     words = f"{len(stays)} of {rows * columns}"
     picture = el(
         "svg",
         el("use", href=f"#{name}") if name else None,
         el("path", d=path, class_="gone") if path else None,
+        *_shares(stage.owners, rows, columns),
         viewBox=f"0 0 {columns} {rows}",
         role="img",
         aria_label=f"{words} patches: {_layers(stage.layers)}",
     )
     layers = " ".join(map(str, stage.layers))
     return el("li", picture, _layers(stage.layers), el("br"), words, data_layers=layers or "before")
+
+
+def _shares(owners: Sequence[int], rows: int, columns: int) -> list[Element]:
+    """Shades over the patches of large tokens, and a line between neighbours that are in different ones."""
+    if not owners:
+        return []
+    sizes = Counter(owners)
+    found = []
+    for name, least, most in (("some", 2, 3), ("many", 4, 7), ("most", 8, len(owners))):
+        light = {place for place, owner in enumerate(owners) if not least <= sizes[owner] <= most}
+        if path := "".join(_row_path(row, columns, light) for row in range(rows)):
+            found.append(el("path", d=path, class_=f"merged {name}"))
+    lines = []
+    for place, owner in enumerate(owners):
+        row, column = divmod(place, columns)
+        if column + 1 < columns and owners[place + 1] != owner:
+            lines.append(f"M{column + 1} {row}v1")
+        if row + 1 < rows and owners[place + columns] != owner:
+            lines.append(f"M{column} {row + 1}h1")
+    return [*found, el("path", d="".join(lines), class_="border")] if lines else found
 
 
 def _width(items: Sequence[int]) -> str:

@@ -18,7 +18,7 @@ from tavt_kit.evaluation.evaluator import LeanEvaluator
 from tavt_kit.models.macs import MacsFormula
 from tavt_kit.pruning.depth import spared_layers
 from tavt_kit.runtimes import Session
-from tavt_kit.workflows.search_int8 import write_int8
+from tavt_kit.workflows.joint import write_int8
 from tavt_kit.workflows.search_request import Request
 from tavt_kit.workflows.search_subject import Subject
 

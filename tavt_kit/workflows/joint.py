@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache
+from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias, cast
 
 from tavt_kit.checkpoints.architecture import create, sketch
 from tavt_kit.checkpoints.fitting import fit
+from tavt_kit.checks import Artifact
 from tavt_kit.core.device import TargetDevice
 from tavt_kit.core.latency_table import LatencyTable
 from tavt_kit.core.model_card import ModelCard
@@ -19,13 +22,15 @@ from tavt_kit.errors import ExportError, MeasurementError, TargetError, TavtErro
 from tavt_kit.evaluation.answer import Answer
 from tavt_kit.evaluation.shared_evaluation import SharedEvaluator
 from tavt_kit.evaluation.switchable_evaluation import SwitchableEvaluator
+from tavt_kit.exporters.forms import SWITCHABLE, Form
+from tavt_kit.exporters.int8 import Int8How
+from tavt_kit.exporters.writer import Writer
 from tavt_kit.models.macs import MacsFormula
 from tavt_kit.models.scores import SCORES
 from tavt_kit.models.wrap import wrap
 from tavt_kit.pruning.depth import spared_layers
-from tavt_kit.runtimes import check_available
+from tavt_kit.runtimes import FileSession, check_available
 from tavt_kit.search.joint_space import JointSpace
-from tavt_kit.workflows.search_int8 import int8_session
 from tavt_kit.workflows.search_request import Request
 from tavt_kit.workflows.search_subject import Subject, pictures
 
@@ -35,7 +40,17 @@ if TYPE_CHECKING:
 
     from tavt_kit.models.wrap import AdaptiveViT
 
-__all__ = ["JointEvaluator", "counting", "joint_space", "predicting", "target_of", "variant_of", "with_weakest"]
+__all__ = [
+    "JointEvaluator",
+    "counting",
+    "int8_session",
+    "joint_space",
+    "predicting",
+    "target_of",
+    "variant_of",
+    "with_weakest",
+    "write_int8",
+]
 
 _Key: TypeAlias = tuple[int, str, tuple[int, ...] | None]
 """Of an evaluator: the model, the precision, and the layers that run where they are frozen into a graph."""
@@ -264,3 +279,64 @@ class JointEvaluator(SharedEvaluator):
             allowed = self.request.allow_unreadable
             self._read[how] = load_bytes(pictures(self.subject, self.request), how, allow_unreadable=allowed).pixels
         return self._read[how]
+
+
+_CALIBRATE = 100
+"""Training pictures; as many others at most choose whether SmoothQuant helps."""
+
+_DROPPED = {"steep": 0.25, "mild": 0.1, "dense": 0.0}
+"""In every layer: the schedules that a file for all schedules is calibrated at, in turns."""
+
+
+def write_int8(
+    subject: Subject,
+    request: Request,
+    model: AdaptiveViT,
+    schedules: Mapping[str, TokenSchedule],
+    folder: Path,
+    label: str = "",
+) -> Artifact:
+    """The file for the target's runtime, opened on the target.
+
+    Args:
+        subject: Has the training pictures.
+        request: Names the target, which is here.
+        model: With its card.
+        schedules: As of ``Writer``.
+        folder: For the file.
+        label: Which of the schedules, or ``SWITCHABLE`` for a file whose counts are an input.
+
+    Raises:
+        ExportError: The model cannot be converted or quantized.
+        DataError: Too many training pictures cannot be read.
+    """
+    target = request.target
+    assert target is not None  # quantized for a machine
+    form = Form("openvino" if target.runtime == "openvino" else "onnx", "int8", label)
+    how = Int8How("nncf" if target.runtime == "openvino" else "onnxruntime")
+    opened = replace(target, precision="f32")  # a quantized file says itself what is in 8 bits
+    writer = Writer(model, schedules, subject.images, _CALIBRATE, request.allow_unreadable, opened, int8=how)
+    return writer.write(form, folder)
+
+
+def int8_session(
+    subject: Subject, request: Request, model: AdaptiveViT, executed: tuple[int, ...] | None = None
+) -> FileSession:
+    """The model, or a variant of it, in one int8 file for all schedules of the layers that run; made once.
+
+    Raises:
+        TavtError: As ``write_int8``.
+    """
+    key = id(model), executed
+    if key not in subject.quantized:
+        schedules = {
+            name: TokenSchedule.taper(model.tokens, model.layers, ratio, model.prefix, executed)
+            for name, ratio in _DROPPED.items()
+        }
+        size = "x".join(map(str, model.backbone.image_size))
+        fewer = "" if executed is None else f" with {len(executed)} layers"
+        subject.progress.say(f"Quantizing the model at {size} px{fewer}, so that it answers in int8; about a minute.")
+        with tempfile.TemporaryDirectory(prefix="fgvc-kit-int8-") as folder:
+            written = write_int8(subject, request, model, schedules, Path(folder), SWITCHABLE)
+        subject.quantized[key] = cast(FileSession, written.session)
+    return subject.quantized[key]

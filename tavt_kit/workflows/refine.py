@@ -13,11 +13,10 @@ from tavt_kit.evaluation.answer import Answer, paired
 from tavt_kit.search import Costs, Objectives, SearchResult, Store, search
 from tavt_kit.search.final import Final, Measure, confirm
 from tavt_kit.search.joint_space import GENES
-from tavt_kit.verbs.search_live import live, say_stage
-from tavt_kit.workflows.search_evaluator import Judges
+from tavt_kit.workflows.baselines import Rivals
+from tavt_kit.workflows.search_evaluation import Judges
 from tavt_kit.workflows.search_memory import SearchMemory
 from tavt_kit.workflows.search_request import Request
-from tavt_kit.workflows.search_rivals import Rivals
 from tavt_kit.workflows.search_subject import Subject
 from tavt_kit.workflows.search_target import SLACK, measured_on
 
@@ -75,7 +74,7 @@ class Rounds:
                 self.store.keep(f"corrected tails {done}", tails)
             if not tails:
                 break
-            say_stage("The target takes more or less than was predicted; searching on by what was measured.")
+            self._say("The target takes more or less than was predicted; searching on by what was measured.")
             costs = replace(costs, tails=tails)
             result = self._search(costs, result)
         else:
@@ -122,19 +121,18 @@ class Rounds:
 
     def _search(self, costs: Costs, after: SearchResult | None) -> SearchResult:
         request, wanted = self.request, self.request.evaluations
-        with live() as watch:
-            return search(
-                self.subject.space, self.judges.evaluate, costs=costs, budget=request.budget,
-                evaluations=wanted if after is None else after.evaluations + (wanted + 1) // 2,
-                max_seconds=request.max_seconds, population=request.population, seed=request.seed,
-                algorithm=request.algorithm, objectives=self._objectives,
-                seeds=self.subject.seeds(request), slack=SLACK if request.is_here else 0.0,
-                store=self.store, after=after, on_progress=watch, learn=self.judges.learn,
-            )  # fmt: skip
+        return search(
+            self.subject.space, self.judges.evaluate, costs=costs, budget=request.budget,
+            evaluations=wanted if after is None else after.evaluations + (wanted + 1) // 2,
+            max_seconds=request.max_seconds, population=request.population, seed=request.seed,
+            algorithm=request.algorithm, objectives=self._objectives,
+            seeds=self.subject.seeds(request), slack=SLACK if request.is_here else 0.0,
+            store=self.store, after=after, on_progress=self.subject.progress.show, learn=self.judges.learn,
+        )  # fmt: skip
 
     def _confirm(self, result: SearchResult, before: Final | None, rounds: int = 3, last: bool = True) -> Final:
         if self.request.is_here:
-            say_stage(f"Measuring the best of {result.evaluations} schedules end to end on {self.request.target}.")
+            self._say(f"Measuring the best of {result.evaluations} schedules end to end on {self.request.target}.")
         dense = result.dense.schedule
         settled = last and self.judges.exact is not self.judges.quick
         return confirm(
@@ -149,6 +147,9 @@ class Rounds:
             before=before,
             tails=self.costs.tails,
         )
+
+    def _say(self, sentence: str) -> None:
+        self.subject.progress.say(sentence)
 
     def _exact(self, schedule: TokenSchedule) -> Answer:
         """What the result shows, evaluated once, whichever run of this search did it."""

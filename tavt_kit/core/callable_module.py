@@ -1,0 +1,31 @@
+"""Packages that can be called: ``tavt_kit.search`` is a package and ``tk.search(...)`` is its workflow."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from types import ModuleType
+from typing import Any
+
+__all__ = ["make_callable"]
+
+
+class _CallableModule(ModuleType):
+    """A module whose call is that of the function of its own name in ``tavt_kit.workflows``."""
+
+    def __call__(self, *args: Any, **options: Any) -> Any:
+        """As the workflow."""
+        name = self.__name__.rpartition(".")[2]
+        return getattr(importlib.import_module(f"tavt_kit.workflows.{name}"), name)(*args, **options)
+
+
+def make_callable(name: str) -> None:
+    """Let a package be called as its workflow.
+
+    ``import tavt_kit.search`` binds ``tavt_kit.search`` to the package, whatever the name meant before, so the package
+    itself has to be what ``tk.search(...)`` calls.
+
+    Args:
+        name: The package's ``__name__``, from inside it.
+    """
+    sys.modules[name].__class__ = _CallableModule

