@@ -37,9 +37,6 @@ LAYERS = (
 PLAIN = ("errors", "core", "comparison")
 """What needs the standard library alone."""
 UPWARDS = {
-    ("workflows/bench_layers", "verbs/progress"),
-    ("workflows/bench_measure", "verbs/progress"),
-    ("workflows/carried", "verbs/front_view"),
     ("workflows/demo_stages", "verbs/bench"),
     ("workflows/demo_stages", "verbs/distill"),
     ("workflows/demo_stages", "verbs/export"),

@@ -238,6 +238,12 @@ def schedule_record(schedule: TokenSchedule) -> dict[str, Any]:
     return genes
 
 
+def dense_of(body: Mapping[str, Any]) -> Mapping[str, Any] | None:
+    """The record of the dense model in a ``front.json``, among the baselines or on the front."""
+    everything = (*body.get("baselines", ()), *body["candidates"])
+    return next((record for record in everything if record.get("origin") == "dense"), None)
+
+
 def schedule_of(record: Mapping[str, Any]) -> TokenSchedule:
     """The schedule of an entry of ``front.json``.
 

@@ -1,0 +1,26 @@
+"""Rows of a workflow's result as a pandas table."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from tavt_kit.errors import MissingDependency
+
+if TYPE_CHECKING:
+    import pandas
+
+__all__ = ["frame"]
+
+
+def frame(rows: Sequence[Mapping[str, Any]]) -> pandas.DataFrame:
+    """One line for each row.
+
+    Raises:
+        MissingDependency: pandas is not installed.
+    """
+    try:
+        import pandas
+    except ImportError:
+        raise MissingDependency("a frame needs pandas: pip install pandas (or tavt-kit[frames])") from None
+    return pandas.DataFrame([dict(row) for row in rows])
