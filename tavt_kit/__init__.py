@@ -49,12 +49,17 @@ if TYPE_CHECKING:
     )
     from tavt_kit.models.macs import count_macs
     from tavt_kit.models.wrap import AdaptiveViT, LeanViT, wrap
+    from tavt_kit.workflows.bench import bench
     from tavt_kit.workflows.check import check
+    from tavt_kit.workflows.distill import distill
     from tavt_kit.workflows.evaluate import evaluate
     from tavt_kit.workflows.explain import explain
     from tavt_kit.workflows.export import export
     from tavt_kit.workflows.predict import predict
+    from tavt_kit.workflows.profile import profile
+    from tavt_kit.workflows.prune import prune
     from tavt_kit.workflows.search import search
+    from tavt_kit.workflows.train import train
 
 _HOMES = {
     "Accuracy": "core.accuracy",
@@ -91,10 +96,13 @@ _HOMES = {
     "export": "workflows.export",
     "load_model": "checkpoints",
     "predict": "workflows.predict",
+    "profile": "workflows.profile",
+    "prune": "workflows.prune",
+    "train": "workflows.train",
     "wrap": "models.wrap",
 }
 
-_PACKAGES = ("search",)
+_PACKAGES = ("bench", "distill", "search")
 """Parts whose name is a workflow too: the package itself can be called."""
 
 __all__ = [
@@ -125,15 +133,20 @@ __all__ = [
     "UnknownName",
     "UnsupportedBackbone",
     "__version__",
+    "bench",
     "check",
     "convert_checkpoint",
     "count_macs",
+    "distill",
     "evaluate",
     "explain",
     "export",
     "load_model",
     "predict",
+    "profile",
+    "prune",
     "search",
+    "train",
     "wrap",
 ]
 

@@ -14,11 +14,12 @@ import tavt_kit
 from tavt_kit import errors
 
 PUBLIC = [
-    "Accuracy", "AdaptiveViT", "Budget", "BudgetError", "BudgetTooTight", "Candidate", "CheckpointError", "DataError",
-    "ExportError", "LeanViT", "Measurement", "MeasurementError", "MissingDependency", "OutputError", "ParameterError",
-    "ParetoFront", "Preprocessing", "RecordError", "ScheduleError", "TargetDevice", "TargetError", "TavtError",
-    "TokenSchedule", "TrainingError", "UnknownName", "UnsupportedBackbone", "__version__", "check",
-    "convert_checkpoint", "count_macs", "evaluate", "explain", "export", "load_model", "predict", "search", "wrap",
+    "Accuracy", "AdaptiveViT", "Budget", "BudgetError", "BudgetTooTight", "Candidate", "CheckpointError",
+    "DataError", "ExportError", "LeanViT", "Measurement", "MeasurementError", "MissingDependency", "OutputError",
+    "ParameterError", "ParetoFront", "Preprocessing", "RecordError", "ScheduleError", "TargetDevice", "TargetError",
+    "TavtError", "TokenSchedule", "TrainingError", "UnknownName", "UnsupportedBackbone", "__version__", "bench",
+    "check", "convert_checkpoint", "count_macs", "distill", "evaluate", "explain", "export", "load_model",
+    "predict", "profile", "prune", "search", "train", "wrap",
 ]  # fmt: skip
 HEAVY = {"torch", "torchvision", "timm", "numpy", "PIL", "scipy", "openvino", "onnx", "onnxruntime", "plotly", "pymoo"}
 
