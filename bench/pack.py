@@ -6,7 +6,7 @@ import importlib.util
 import json
 import tempfile
 import zipfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from tavt_kit.bench.graphs import Graphs, whole_graph
 from tavt_kit.bench.layer_table import plan_table
 from tavt_kit.bench.shared_weights import GraphFolder
 from tavt_kit.core.device import TargetDevice
+from tavt_kit.core.progress import Progress
 from tavt_kit.core.records import atomic_path, sha256_file
 from tavt_kit.core.schedule import TokenSchedule
 from tavt_kit.errors import TargetError
@@ -58,8 +59,6 @@ from tavt_kit.bench.edge import main
 sys.exit(main(sys.argv[0], sys.argv[1:]))
 '''
 
-OnPart = Callable[[str], None]
-
 
 def refuse_live(target: TargetDevice) -> None:
     """Raise TargetError for a target whose models are no graphs that could be packed."""
@@ -71,7 +70,7 @@ def refuse_live(target: TargetDevice) -> None:
 
 
 def pack_profile(
-    model: AdaptiveViT, target: TargetDevice, path: Path, *, name: str, on_part: OnPart, points: int = 12
+    model: AdaptiveViT, target: TargetDevice, path: Path, *, name: str, progress: Progress, points: int = 12
 ) -> str:
     """Write a pack whose runner measures the latency table of a model; its SHA-256.
 
@@ -80,7 +79,7 @@ def pack_profile(
         target: Where it will be measured; threads that it does not name are the device's.
         path: The zip.
         name: Of the model.
-        on_part: Told what is converted.
+        progress: Told what is converted.
         points: As of ``measure_table``.
 
     Raises:
@@ -94,11 +93,11 @@ def pack_profile(
     with tempfile.TemporaryDirectory(prefix="fgvc-kit-pack-") as temporary:
         files, folder = dict[str, str](), GraphFolder(Path(temporary))
         for part in dict.fromkeys(cell.part for cell in plan.cells):
-            on_part(part)
+            progress.update(f"converting {part}")
             files[part] = folder.add(part, graphs(part))
         wholes = []
         for place, schedule in enumerate(plan.wholes):
-            on_part(f"whole pass {place + 1} of {len(plan.wholes)}")
+            progress.update(f"converting whole pass {place + 1} of {len(plan.wholes)}")
             wholes.append(folder.add(f"whole{place}", whole_graph(model, schedule, target)))
         record = {"kind": "profile", "plan": plan.as_record(), "graphs": files, "wholes": wholes}
         return _zip(path, Path(temporary), record, target)
@@ -112,7 +111,7 @@ def pack_passes(
     *,
     thing: str,
     name: str,
-    on_part: OnPart,
+    progress: Progress,
 ) -> str:
     """Write a pack whose runner measures whole passes against one another; its SHA-256.
 
@@ -123,7 +122,7 @@ def pack_passes(
         path: The zip.
         thing: What the user named.
         name: Of the model.
-        on_part: Told what is converted.
+        progress: Told what is converted.
 
     Raises:
         As ``pack_profile``.
@@ -132,7 +131,7 @@ def pack_passes(
     with tempfile.TemporaryDirectory(prefix="fgvc-kit-pack-") as temporary:
         folder, candidates = GraphFolder(Path(temporary)), list[dict[str, Any]]()
         for place, (label, schedule) in enumerate(schedules):
-            on_part(label)
+            progress.update(f"converting {label}")
             file = folder.add(f"candidate{place}", whole_graph(model, schedule, target))
             candidates.append(
                 {

@@ -15,12 +15,12 @@ import numpy as np
 from filelock import FileLock, Timeout
 from numpy.typing import NDArray
 
+from tavt_kit.core.progress import Progress, Silent
 from tavt_kit.core.records import make_folder, read_record, sha256_file, sha256_text, write_record
 from tavt_kit.data import Sample, Unreadable
 from tavt_kit.data.loading import judge, read_each, skip
 from tavt_kit.data.preprocess import open_image, open_size
 from tavt_kit.distill.preparation import Preparation
-from tavt_kit.distill.progress import Progress, Silent
 from tavt_kit.errors import DataError, OutputError, RecordError
 
 __all__ = ["CachedPictures", "open_cache"]

@@ -12,6 +12,7 @@ import torch
 
 from tavt_kit.checkpoints import save_model
 from tavt_kit.core.model_card import ModelCard
+from tavt_kit.core.progress import Progress
 from tavt_kit.core.records import make_folder
 from tavt_kit.core.schedule import TokenSchedule
 from tavt_kit.data import ImageSet, thin_out
@@ -22,7 +23,6 @@ from tavt_kit.distill.photometric import photometric
 from tavt_kit.distill.pictures import Order, Pictures, read_pictures
 from tavt_kit.distill.precision import choose_precision, evaluation_precision
 from tavt_kit.distill.processes import Processes
-from tavt_kit.distill.progress import Progress
 from tavt_kit.distill.reading import Reading
 from tavt_kit.distill.recipe import DistillRecipe, TrainRecipe
 from tavt_kit.distill.running import Running

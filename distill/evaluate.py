@@ -10,10 +10,10 @@ import torch
 from numpy.typing import NDArray
 
 from tavt_kit.core.accuracy import Accuracy
+from tavt_kit.core.progress import Progress, Silent
 from tavt_kit.core.schedule import TokenSchedule
 from tavt_kit.distill.pictures import Pictures
 from tavt_kit.distill.precision import autocast
-from tavt_kit.distill.progress import Progress, Silent
 from tavt_kit.evaluation.evaluator import LeanEvaluator
 from tavt_kit.models.macs import count_macs
 from tavt_kit.models.wrap import AdaptiveViT

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from tavt_kit.core.measurement import Accuracy
 from tavt_kit.core.model_card import ModelCard
+from tavt_kit.core.progress import Progress, Silent
 from tavt_kit.data import ImageSet, inherit_split
 from tavt_kit.data.preprocess import Preprocessing
 from tavt_kit.distill.branch import attached
@@ -33,7 +34,6 @@ from tavt_kit.distill.pictures import Pictures
 from tavt_kit.distill.precision import evaluation_precision
 from tavt_kit.distill.probe import Probe, fit_probe, set_head
 from tavt_kit.distill.processes import Processes
-from tavt_kit.distill.progress import Progress, Silent
 from tavt_kit.distill.reading import Reading
 from tavt_kit.distill.recipe import TrainRecipe
 from tavt_kit.distill.regularise import set_drop_path, set_dropout

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
+from tavt_kit.core.progress import Progress, Silent
 from tavt_kit.core.schedule import TokenSchedule
 from tavt_kit.data import ImageSet, inherit_split
 from tavt_kit.distill.bound import Bound
@@ -32,7 +33,6 @@ from tavt_kit.distill.optimiser import freeze
 from tavt_kit.distill.precision import evaluation_precision
 from tavt_kit.distill.preset import distill_recipe
 from tavt_kit.distill.processes import Processes
-from tavt_kit.distill.progress import Progress, Silent
 from tavt_kit.distill.recipe import DistillRecipe
 from tavt_kit.distill.run_folder import RunFolder
 from tavt_kit.distill.sampling import Sampler

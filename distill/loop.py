@@ -12,6 +12,7 @@ from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from pathlib import Path
 
+from tavt_kit.core.progress import Progress
 from tavt_kit.distill.engine import Engine
 from tavt_kit.distill.feed import Batch, stream
 from tavt_kit.distill.gradients import Backward, Step
@@ -20,7 +21,6 @@ from tavt_kit.distill.journal import Journal
 from tavt_kit.distill.optimisation import Optimisation
 from tavt_kit.distill.pictures import Pictures
 from tavt_kit.distill.processes import Processes
-from tavt_kit.distill.progress import Progress
 from tavt_kit.distill.running import Running
 from tavt_kit.distill.selection import Metric
 from tavt_kit.distill.state import drop_other_best, load_best, save_best

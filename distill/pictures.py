@@ -8,12 +8,12 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
+from tavt_kit.core.progress import Progress
 from tavt_kit.data import Sample, Unreadable, thin_out
 from tavt_kit.data.loading import judge, load_prepared, read_each, skip
 from tavt_kit.data.preprocess import Preprocessing, normalise, open_image, open_size
 from tavt_kit.distill.cache import open_cache
 from tavt_kit.distill.preparation import Preparation
-from tavt_kit.distill.progress import Progress
 from tavt_kit.distill.reading import Reading
 from tavt_kit.errors import DataError, TrainingError
 from tavt_kit.evaluation.evaluator import Pixels

@@ -49,6 +49,12 @@ if TYPE_CHECKING:
     )
     from tavt_kit.models.macs import count_macs
     from tavt_kit.models.wrap import AdaptiveViT, LeanViT, wrap
+    from tavt_kit.workflows.check import check
+    from tavt_kit.workflows.evaluate import evaluate
+    from tavt_kit.workflows.explain import explain
+    from tavt_kit.workflows.export import export
+    from tavt_kit.workflows.predict import predict
+    from tavt_kit.workflows.search import search
 
 _HOMES = {
     "Accuracy": "core.accuracy",
@@ -77,11 +83,19 @@ _HOMES = {
     "TrainingError": "errors",
     "UnknownName": "errors",
     "UnsupportedBackbone": "errors",
-    "count_macs": "models.macs",
+    "check": "workflows.check",
     "convert_checkpoint": "checkpoints",
+    "count_macs": "models.macs",
+    "evaluate": "workflows.evaluate",
+    "explain": "workflows.explain",
+    "export": "workflows.export",
     "load_model": "checkpoints",
+    "predict": "workflows.predict",
     "wrap": "models.wrap",
 }
+
+_PACKAGES = ("search",)
+"""Parts whose name is a workflow too: the package itself can be called."""
 
 __all__ = [
     "Accuracy",
@@ -111,9 +125,15 @@ __all__ = [
     "UnknownName",
     "UnsupportedBackbone",
     "__version__",
+    "check",
     "convert_checkpoint",
     "count_macs",
+    "evaluate",
+    "explain",
+    "export",
     "load_model",
+    "predict",
+    "search",
     "wrap",
 ]
 
@@ -144,6 +164,8 @@ sys.meta_path.insert(0, _TorchvisionFinder)
 
 
 def __getattr__(name: str) -> Any:
+    if name in _PACKAGES:
+        return importlib.import_module(f"tavt_kit.{name}")
     if name not in _HOMES:
         raise AttributeError(f"module 'tavt_kit' has no attribute {name!r}")
     value = globals()[name] = getattr(importlib.import_module(f"tavt_kit.{_HOMES[name]}"), name)

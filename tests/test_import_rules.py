@@ -37,8 +37,6 @@ LAYERS = (
 PLAIN = ("errors", "core", "comparison")
 """What needs the standard library alone."""
 UPWARDS = {
-    ("workflows/bench_layers", "verbs/progress"),
-    ("workflows/bench_measure", "verbs/progress"),
     ("workflows/demo_stages", "verbs/bench"),
     ("workflows/demo_stages", "verbs/distill"),
     ("workflows/demo_stages", "verbs/export"),

@@ -62,6 +62,10 @@ class ParetoFront:
         for candidate in candidates:
             self.add(candidate)
 
+    def __repr__(self) -> str:
+        axes = ", ".join((self.cost, *self.more))
+        return f"<ParetoFront of {len(self._held)} candidates by {axes}>"
+
     def add(self, candidate: Candidate) -> bool:
         """Hold the candidate unless it is dominated, equalled or not fully known; say whether it entered."""
         losses = self._losses(candidate)

@@ -53,6 +53,11 @@ def wrap(model: nn.Module, score: str = "column", pool: str = "kept", reduction:
     return AdaptiveViT(model, score, pool, reduction)
 
 
+_MADE_AGAIN = frozenset(
+    ("_modules", "_parameters", "_buffers", "_non_persistent_buffers_set", "_bare", "backbone", "_macs_formulas")
+)
+
+
 class AdaptiveViT(nn.Module):
     """A ViT whose layers keep the token counts of a schedule. Made by ``wrap``.
 
@@ -111,6 +116,16 @@ class AdaptiveViT(nn.Module):
         """The very model that was wrapped."""
         return self.bare
 
+    def __repr__(self) -> str:
+        how = f"score {self.score!r}, reduction {self.reduction!r}"
+        size = f"{self.tokens} tokens, {self.layers} layers"
+        return f"<AdaptiveViT of {type(self.bare).__name__}: {size}, schedule {self.schedule}, {how}>"
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Copied and pickled as the bare model and the options: the adapter's functions are made again."""
+        state = {name: value for name, value in self.__dict__.items() if name not in _MADE_AGAIN}
+        return AdaptiveViT, (self.bare, self.score, self.pool, self.reduction), state
+
     def again(self) -> AdaptiveViT:
         """Another wrap of the same model with the same options, under the dense schedule."""
         return AdaptiveViT(self.bare, self.score, self.pool, self.reduction)
@@ -154,11 +169,13 @@ class AdaptiveViT(nn.Module):
 
     @property
     def schedule(self) -> TokenSchedule:
-        """The counts in force; setting one that does not fit the model raises ScheduleError."""
+        """The counts in force; a text such as ``"taper:0.2"`` may be set. What does not fit raises ScheduleError."""
         return self._schedule
 
     @schedule.setter
-    def schedule(self, schedule: TokenSchedule) -> None:
+    def schedule(self, schedule: TokenSchedule | str) -> None:
+        if isinstance(schedule, str):
+            schedule = TokenSchedule.parse(schedule, tokens=self.tokens, layers=self.layers, prefix=self.prefix)
         schedule.check(tokens=self.tokens, layers=self.layers, prefix=self.prefix)
         if self.backbone.rigid is not None and schedule != self.dense_schedule:
             self.check_droppable()

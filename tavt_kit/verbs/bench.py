@@ -3,20 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
-from tavt_kit.core.command_line import command_line
-from tavt_kit.core.parsing import parse_duration
+from tavt_kit.core.parsing import parse_numbers
+from tavt_kit.core.verdict import Verdict
+from tavt_kit.errors import MeasurementError, ParameterError
 from tavt_kit.verbs import options
-
-if TYPE_CHECKING:
-    from tavt_kit.bench.protocol import Protocol
-    from tavt_kit.workflows.bench_measure import Plan
-    from tavt_kit.workflows.bench_things import Opener
 
 __all__ = ["bench_verb"]
 
@@ -73,6 +68,13 @@ Sizes = Annotated[
     str | None,
     typer.Option(metavar="N[,N...]", help="Pixels a side, of names and run folders: one number, or several."),
 ]
+Reductions = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--reduction",
+        help="What becomes of tokens that a layer does not keep: drop, or merge into others; repeat for both.",
+    ),
+]
 Budgets = Annotated[
     list[str] | None,
     typer.Option("--budget", help="latency=8ms, latency[e2e]=20ms, throughput=100/s, memory=300MB ...; repeat."),
@@ -108,7 +110,7 @@ def bench_verb(
     threads: Threads = None,
     score: options.Score = None,
     pool: options.Pool = None,
-    reduction: options.Reduction = None,
+    reduction: Reductions = None,
     budget: Budgets = None,
     e2e: EndToEnd = False,
     pictures: Pictures = None,
@@ -128,100 +130,116 @@ def bench_verb(
 ) -> int:
     """Measure latency, all candidates interleaved in random order, and write bench.json with every sample.
 
-    A run folder or a name is measured under each --schedule (dense by default) by the lean path, on torch or
-    OpenVINO as it is, on onnxruntime through a temporary export. Targets take mode=compile or mode=graph (torch) and
-    hint=throughput (OpenVINO). Lists in --batch, --threads, --precision and --image-size are combined, each with each.
-    Ratios are paired with the first candidate. "MAC gain" is the share of the saving in multiply-adds that became
-    time: (t_dense / t) / (MACs_dense / MACs). Images are random, or the first of --data. With --budget every
-    candidate is judged by its own interval, and the exit code is 1 unless all PASS. With --read nothing is measured:
-    latencies.json is written instead. --executed opens each exported file once more, after the measuring, and shows
-    what its runtime made of it; --layers runs every candidate once more with a profile, and shows what each layer took.
-    --pack writes the chosen and other schedules of a search, and a runner that needs numpy and the target's runtime
-    only; --carried reads what it measured, and exits 1 unless PASS.
+    A run folder or a name is measured under each --schedule (dense by default) by the lean path, on torch or OpenVINO
+    as it is, on onnxruntime through a temporary export. Targets take mode=compile or mode=graph (torch) and
+    hint=throughput (OpenVINO). Lists in --batch, --threads, --precision and --image-size are combined, each with
+    each, and with every --reduction. Ratios are paired with the first candidate. "MAC gain" is the share of the
+    saving in multiply-adds that became time: (t_dense / t) / (MACs_dense / MACs). Images are random, or the first of
+    --data. With --budget every candidate is judged by its own interval, and the exit code is 1 unless all PASS. With
+    --read nothing is measured: latencies.json is written instead. --executed opens each exported file once more,
+    after the measuring, and shows what its runtime made of it; --layers runs every candidate once more with a
+    profile, and shows what each layer took. --pack writes the chosen and other schedules of a search, and a runner
+    that needs numpy and the target's runtime only; --carried reads what it measured, and exits 1 unless PASS.
     """
     if pack is not None or carried is not None:
-        from tavt_kit.verbs.bench_away import go_away
-
-        return go_away(things or (), pack, carried, as_json)
-    from tavt_kit.verbs.foreign import read_foreign
-
+        return _away(things or [], pack, carried, as_json)
     if read or not things:
-        return read_foreign(read or [], things or [], out, as_json=as_json)
-    from tavt_kit.bench.judged import refuse_qualities
-    from tavt_kit.core.budget import Budget
-    from tavt_kit.workflows.bench_images import Inputs
-    from tavt_kit.workflows.bench_layers import refuse_targets
-    from tavt_kit.workflows.bench_measure import Plan
-    from tavt_kit.workflows.bench_sweep import Sweep, warn_of_many
-    from tavt_kit.workflows.bench_things import Opener, default_folder
-
-    limits = Budget.parse(budget or ())
-    refuse_qualities(limits)
-    sweep = Sweep.parse(precision=precision, threads=threads, batch=batch, image_size=image_size)
-    whole = e2e or pictures is not None or any(limit.statistic == "e2e" for limit in limits)
-    plan = Plan(
-        _protocol(min_time, max_time),
-        limits,
-        seed,
-        whole,
-        memory or bool(limits.of("memory")),
-        meters,
-        mixed,
-        executed,
-        layers,
-    )
-    inputs = Inputs(data, pictures, seed)
-    opener = Opener(
-        tuple(target or ()),
-        sweep,
-        tuple(schedule or ()),
-        tuple(preset or ()),
-        inputs,
-        weights,
-        score,
-        pool,
-        reduction,
-        seed,
-    )
-    if layers:
-        refuse_targets(sweep.targets(tuple(target or ())))
-    warn_of_many(opener.number(things), plan.protocol)
-    return _run(opener, things, plan, out or default_folder(things[0]), as_json)
-
-
-def _protocol(min_time: float, max_time: str) -> Protocol:
-    from tavt_kit.bench import Protocol
-
-    most = parse_duration(max_time) or 60.0
-    least = min(min_time, most)
-    return Protocol(
-        min_seconds=least, max_seconds=most, visit_seconds=min(0.3, least / 10), warmup_seconds=min(5.0, most)
-    )
-
-
-def _run(opener: Opener, things: Sequence[str], plan: Plan, out: Path, as_json: bool) -> int:
-    """Measure, write, print; the exit code."""
-    from tavt_kit.bench.record import SCHEMA, VERSION, bench_body
-    from tavt_kit.core.host import HostFacts
-    from tavt_kit.core.records import make_folder, write_record
-    from tavt_kit.runtimes.available import accelerator_name
+        return _read(read or [], things or [], out, as_json)
     from tavt_kit.verbs.bench_table import print_bench
-    from tavt_kit.verbs.progress import watching
-    from tavt_kit.workflows.bench_measure import measure
+    from tavt_kit.verbs.console_progress import ConsoleProgress
+    from tavt_kit.workflows.bench import bench
 
-    folder = make_folder(out)
-    with opener, watching("measuring") as tell:
-        opened = opener.open_all(things, lambda name: tell(f"opening {name}", None))
-        host = HostFacts.gather(next(filter(None, (accelerator_name(one.session.target) for one in opened)), None))
-        taken = measure(opened, opener.inputs, plan, tell)
-    body = bench_body(
-        taken.rows, protocol=plan.protocol, inputs=opener.inputs.name, seed=plan.seed, host=host, meters=taken.meters
-    )
-    body["command"] = command_line()
-    file = folder / "bench.json"
-    write_record(file, SCHEMA, VERSION, body)
+    with ConsoleProgress() as progress:
+        found = bench(
+            things,
+            target=target or (),
+            schedule=schedule or (),
+            preset=preset or (),
+            weights=weights,
+            data=data,
+            image_size=parse_numbers(image_size, "image_size", "224,448") or (),
+            precision=_precisions(precision),
+            batch=parse_numbers(batch, "batch", "1,8") or (),
+            threads=parse_numbers(threads, "threads", "1,2") or (),
+            score=score,
+            pool=pool,
+            reductions=reduction or (),
+            budget=budget or (),
+            e2e=e2e,
+            pictures=pictures,
+            memory=memory,
+            meters=meters,
+            mixed=mixed,
+            min_time=min_time,
+            max_time=max_time,
+            executed=executed,
+            layers=layers,
+            out=out,
+            seed=seed,
+            progress=progress,
+        )
     if as_json:
-        print(json.dumps({"schema": SCHEMA, "version": VERSION, "file": str(file), **body}))
+        print(json.dumps({**found.record, "file": str(found.file)}))
     else:
-        print_bench(taken, body, file)
-    return 0 if all(found["verdict"] == "PASS" for row in body["candidates"] for found in row["budgets"]) else 1
+        print_bench(found)
+    return 0 if found.verdict is Verdict.PASS else 1
+
+
+def _precisions(text: str | None) -> list[str]:
+    """``f32,bf16`` -> both."""
+    found = [] if text is None else [part.strip() for part in text.split(",")]
+    if not all(found):
+        raise ParameterError(f"`precision` is f32, f16, bf16 or int8, or several such as f32,bf16, got {text!r}")
+    return found
+
+
+def _away(things: list[str], pack: Path | None, carried: Path | None, as_json: bool) -> int:
+    """A search's front on its way to the device, or back."""
+    from tavt_kit.verbs.console_progress import ConsoleProgress
+    from tavt_kit.verbs.front_view import print_front
+    from tavt_kit.verbs.pack_view import print_pack
+    from tavt_kit.workflows.carried import pack_front, settle
+
+    run = Path(things[0] if things else "")
+    if len(things) != 1 or not run.is_dir() or (pack and carried):
+        raise ParameterError(
+            f"--pack or --carried takes the run folder of one search, got {', '.join(things) or 'none'}"
+            + (" and both flags" if pack and carried else "")
+        )
+    if carried is None:
+        assert pack is not None
+        with ConsoleProgress() as progress:
+            packed = pack_front(run, pack, progress=progress)
+        print_pack(packed, "bench.json", f"fgvc-kit bench {run} --carried bench.json", as_json)
+        return 0
+    settled = settle(run, carried)
+    if as_json:
+        print(json.dumps(settled.record))
+    else:
+        print_front(settled.record, place=run)
+    return 0 if settled.verdict is Verdict.PASS else 1
+
+
+def _read(files: list[Path], things: list[str], out: Path | None, as_json: bool) -> int:
+    """What other programs measured."""
+    from tavt_kit.workflows.latencies import read_latencies
+
+    if not files:
+        raise MeasurementError("nothing to measure: give run folders, models' names or exported files, or --read FILE")
+    if things:
+        raise MeasurementError(
+            f"--read shows what other programs measured and measures nothing, got {', '.join(things)} too; run it twice"
+        )
+    found = read_latencies(files, out=out)
+    if as_json:
+        print(json.dumps({**found.record, "file": str(found.file)}))
+        return 0
+    for one in found.times:
+        figures = ", ".join(f"{name} {value:.4g} ms" for name, value in one.figures.items())
+        batch = "" if one.batch is None else f", batch {one.batch}"
+        about = "".join(f"; {name} {value}" for name, value in one.about.items())
+        print(f"{one.file}: {figures}{batch} ({one.tool}{about})")
+        if one.measurement is None:
+            print("  a summary without its samples: no interval, so it decides no budget")
+    print(found.file)
+    return 0

@@ -2,57 +2,53 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-if TYPE_CHECKING:
-    from pathlib import Path
+from tavt_kit.core.part_names import part_words
 
+if TYPE_CHECKING:
     from tavt_kit.bench.record import Benched
-    from tavt_kit.workflows.bench_measure import Taken
+    from tavt_kit.workflows.bench import BenchResult
 
 __all__ = ["print_bench"]
 
 _Cell = Callable[["Benched", Mapping[str, Any]], str]
 
+_ABREAST = 6
+"""Candidates in one table of layers."""
 
-def print_bench(taken: Taken, body: Mapping[str, Any], file: Path) -> None:
-    """Print a bench.
 
-    Args:
-        taken: The candidates.
-        body: Of ``bench.json``.
-        file: Where it was written.
-    """
+def print_bench(found: BenchResult) -> None:
+    """Print the tables of a bench, and what is to be said of its candidates and of the machine."""
     from rich.markup import escape
 
     from tavt_kit.core.host import HostFacts
     from tavt_kit.verbs.console import console_of
-    from tavt_kit.workflows.bench_layers import layer_tables
 
-    console, rows = console_of(140), body["candidates"]
+    console, body, rows = console_of(140), found.record, found.record["candidates"]
 
     def say(sentence: str) -> None:
         console.print(escape(sentence), highlight=False)
 
-    console.print(_table(taken.rows, rows, _TIMES))
-    if len(behind := _told(taken.rows, rows, _BEHIND)) > 1:
+    console.print(_table(found.rows, rows, _TIMES))
+    if len(behind := _told(found.rows, rows, _BEHIND)) > 1:
         console.print()
-        console.print(_table(taken.rows, rows, behind))
-    for table in layer_tables(rows):
+        console.print(_table(found.rows, rows, behind))
+    for table in _layer_tables(rows):
         console.print()
         console.print(table)
-    targets = ", ".join(dict.fromkeys(str(one.target) for one in taken.rows))
+    targets = ", ".join(dict.fromkeys(str(one.target) for one in found.rows))
     say(f"{targets}; ratio: time of {body['reference']} over this one's")
-    for one, row in zip(taken.rows, rows, strict=True):
+    for one, row in zip(found.rows, rows, strict=True):
         for sentence in _sentences(one, row):
             say(f"{one.name}: {sentence}")
     for reason in dict.fromkeys((row["energy"] or {}).get("reason") or "" for row in rows):
         if reason:
             say(f"no energy: {reason}")
-    noise = taken.noise
+    noise = found.noise
     say(f"the machine was {noise.word}" + (f": {'; '.join(noise.reasons)}" if noise.reasons else ""))
-    say(f"{HostFacts.from_record(body['host'])}; inputs: {body['inputs']}; {file}")
+    say(f"{HostFacts.from_record(body['host'])}; inputs: {body['inputs']}; {found.file}")
 
 
 def _sentences(one: Benched, row: Mapping[str, Any]) -> list[str]:
@@ -149,3 +145,43 @@ _BEHIND: dict[str, _Cell] = {
     "memory": lambda one, row: _memory(one),
     "J/image": lambda one, row: _number((row["energy"] or {}).get("joules")),
 }
+
+
+def _layer_tables(rows: Sequence[Mapping[str, Any]]) -> Iterator[Any]:
+    """Tables for people: a row for each part, a column for each candidate that has any.
+
+    Args:
+        rows: The candidates of ``bench.json``.
+    """
+    known = [row for row in rows if "parts_ms" in row.get("layers", {})]
+    for start in range(0, len(known), _ABREAST):
+        yield _layer_table(known[start : start + _ABREAST])
+
+
+def _layer_table(rows: Sequence[Mapping[str, Any]]) -> Any:
+    from rich.markup import escape
+    from rich.table import Table
+
+    table = Table(show_edge=False)
+    table.add_column("ms by layer", no_wrap=True)
+    for row in rows:
+        table.add_column(escape(row["name"]), justify="right", overflow="fold")
+    for name in dict.fromkeys(name for row in rows for name in row["layers"]["parts_ms"]):
+        table.add_row(part_words(name), *(_part(row["layers"], name) for row in rows))
+    table.add_section()
+    table.add_row("sum", *(f"{row['layers']['sum_ms']:.3g}" for row in rows))
+    table.add_row("profiled run", *(f"{row['layers']['run_ms']:.3g}" for row in rows))
+    table.add_row("median", *(f"{row['latency_ms']['median']:.3g}" for row in rows))
+    table.add_row("sum is off by", *(_off(row) for row in rows))
+    return table
+
+
+def _part(layers: Mapping[str, Any], name: str) -> str:
+    """Its milliseconds, and its share of the sum."""
+    ms = layers["parts_ms"].get(name)
+    return "" if ms is None else f"{ms:.3g} {100 * ms / layers['sum_ms']:4.1f} %"
+
+
+def _off(row: Mapping[str, Any]) -> str:
+    """From the median of the plain runs."""
+    return f"{100 * (row['layers']['sum_ms'] / row['latency_ms']['median'] - 1):+.1f} %"

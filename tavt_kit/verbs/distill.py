@@ -5,13 +5,15 @@ from __future__ import annotations
 import json
 import re
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from tavt_kit.core.parsing import parse_duration
 from tavt_kit.errors import ParameterError
 from tavt_kit.verbs import options, reading_options, training_options
+
+if TYPE_CHECKING:
+    from tavt_kit.workflows.distill import DistillResult
 
 __all__ = ["distill_verb"]
 
@@ -142,68 +144,35 @@ def distill_verb(
     --evaluate-every selects by the mean of the metric over it. The same command continues what was interrupted.
     `accelerate launch` or torchrun before it shares the work among several processes.
     """
-    from tavt_kit.distill.preset import distill_recipe
+    from tavt_kit.verbs.console_progress import ConsoleProgress
+    from tavt_kit.workflows.distill import distill
 
     reading = reading_options.reading_changes(
         resize=resize, interpolation=interpolation, crop=crop, scale=scale, ratio=ratio, augment=augment,
         rotation=rotation, auto_augment=auto_augment, color_jitter=color_jitter, blur=blur, sharpness=sharpness,
         erasing=erasing, erasing_fill=erasing_fill, mixup=mixup, cutmix=cutmix, workers=workers, cache=cache,
     )  # fmt: skip
-    chosen = distill_recipe(
-        recipe, steps=steps, batch=batch, bound=_bound(bound), sub_networks=sub_networks, kl=kl,
-        temperature=temperature, layer_dropout=layer_dropout, sampling=sampling, feature_weight=feature_weight,
-        feature_layers=_layers("feature-layers", feature_layers), attention_weight=attention_weight,
-        attention_layers=_layers("attention-layers", attention_layers), teacher_weight=teacher_weight, chunk=chunk,
-        freeze=freeze, lr=lr, warmup=warmup, weight_decay=weight_decay,
-        precision=precision, accumulation=accumulation, ema=ema, evaluate_every=evaluate_every, metric=metric,
-        patience=patience, keep=keep, allow_smaller_batch=allow_smaller_batch or None, seed=seed, limit=limit,
-        **reading,
-    )  # fmt: skip
-    if schedules or schedule:
-        _refuse_idle({"--bound": bound, "--sampling": sampling}, "schedules are given, and decide what is drawn")
-    if teacher is None:
-        _refuse_idle({"--teacher-weight": teacher_weight}, "no --teacher is given")
-    seconds = parse_duration(save_every)
-    from dataclasses import replace
-
-    from tavt_kit.checkpoints import load_model
-    from tavt_kit.core.records import make_folder
-    from tavt_kit.data.inherited import inherited_images
-    from tavt_kit.distill import distill
-    from tavt_kit.distill.processes import Processes
-    from tavt_kit.verbs.bar import Bar
-    from tavt_kit.workflows.listed_schedules import listed_schedules
-
-    _refuse_same(model, out)
-    adaptive = load_model(model)
-    adaptive.check_droppable()
-    adaptive.score, adaptive.reduction = score or adaptive.score, reduction or adaptive.reduction
-    chosen = replace(chosen, schedules=listed_schedules(adaptive, tuple(schedule or ()), schedules))
-    master = None if teacher is None else load_model(teacher)
-    images = inherited_images(model, data)
-    if dry_run:
-        print(json.dumps({"recipe": chosen.as_record(), "data": images.name, "sha256": images.sha256}, indent=1))
-        return 0
-    make_folder(out)
-    with Bar() as bar:
-        record = distill(
-            adaptive, images, out, chosen, teacher=master, device=device, fresh=fresh,
-            allow_unreadable=allow_unreadable, progress=bar, save_seconds=seconds or 60.0,
+    with ConsoleProgress() as progress:
+        done = distill(
+            model, out, data, recipe=recipe, schedule=schedule or (), schedules=schedules, teacher=teacher,
+            score=score, reduction=reduction, device=device, seed=seed, allow_unreadable=allow_unreadable,
+            save_every=save_every, fresh=fresh, dry_run=dry_run, progress=progress,
+            steps=steps, batch=batch, bound=_bound(bound), sub_networks=sub_networks, kl=kl,
+            temperature=temperature, layer_dropout=layer_dropout, sampling=sampling, feature_weight=feature_weight,
+            feature_layers=_layers("feature-layers", feature_layers), attention_weight=attention_weight,
+            attention_layers=_layers("attention-layers", attention_layers), teacher_weight=teacher_weight, chunk=chunk,
+            freeze=freeze, lr=lr, warmup=warmup, weight_decay=weight_decay,
+            precision=precision, accumulation=accumulation, ema=ema, evaluate_every=evaluate_every, metric=metric,
+            patience=patience, keep=keep, allow_smaller_batch=allow_smaller_batch or None, limit=limit,
+            **reading,
         )  # fmt: skip
-    if not Processes.join(device).first:
-        return 0
-    if as_json:
-        print(json.dumps(record))
-    else:
-        _say(out, record)
+    if dry_run:
+        print(json.dumps(done.record, indent=1))
+    elif done.speaks and as_json:
+        print(json.dumps(done.record))
+    elif done.speaks:
+        _say(done)
     return 0
-
-
-def _refuse_idle(flags: dict[str, object], because: str) -> None:
-    """A flag that would do nothing is a mistake."""
-    for flag, value in flags.items():
-        if value is not None:
-            raise ParameterError(f"{flag} {value} would do nothing, because {because}; leave one of them out")
 
 
 def _bound(text: str | None) -> float | str | None:
@@ -220,22 +189,15 @@ def _layers(flag: str, text: str | None) -> tuple[int, ...] | None:
     return tuple(int(part) for part in text.split(","))
 
 
-def _refuse_same(model: Path, out: Path) -> None:
-    from tavt_kit.errors import OutputError
-
-    if model.resolve() == out.resolve():
-        raise OutputError(f"{out} holds the model that is to be distilled; choose another --out")
-
-
-def _say(out: Path, record: dict[str, Any]) -> None:
+def _say(done: DistillResult) -> None:
     """The ladder, before and after."""
     from rich.console import Console
     from rich.table import Table
 
     from tavt_kit.core.accuracy import Accuracy
 
-    results = record["results"]
-    table = Table(title=f"{out}: top-1 on {results['val']['split']}, % [95 %]")
+    results = done.record["results"]
+    table = Table(title=f"{done.folder}: top-1 on {results['val']['split']}, % [95 %]")
     for name in ("schedule", "MACs", "before", "after", "difference, paired"):
         table.add_column(name, justify="left" if name == "schedule" else "right")
     for old, entry in zip(results["before"], results["after"], strict=True):

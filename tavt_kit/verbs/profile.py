@@ -3,28 +3,21 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from tavt_kit.core.command_line import command_line
-from tavt_kit.core.parsing import parse_duration
 from tavt_kit.errors import ParameterError
 from tavt_kit.verbs import options
 
 if TYPE_CHECKING:
-    from tavt_kit.core.device import TargetDevice
     from tavt_kit.core.latency_table import LatencyTable, Uneven
 
-__all__ = ["PROFILE_FILE", "profile_verb", "say_packed"]
+__all__ = ["profile_verb"]
 
 _WORST = 6
 """Token counts that are named."""
-
-PROFILE_FILE = "profile.json"
-SCHEMA, VERSION = "fgvc-kit/profile", 1
 
 HeldOutCount = Annotated[
     int, typer.Option("--held-out", min=0, help="Test the table on so many random schedules, measured end to end.")
@@ -63,84 +56,35 @@ def profile_verb(
     measures random schedules end to end and prints prediction beside measurement. --pack is for a device that has
     numpy and the target's runtime only: the zip holds graphs and a runner, whose profile.json search --profile takes.
     """
-    from tavt_kit.core.device import TargetDevice
-    from tavt_kit.core.records import make_folder, write_record
-    from tavt_kit.runtimes import check_available
-    from tavt_kit.runtimes.available import refuse_modes
+    from tavt_kit.verbs.console_progress import ConsoleProgress
+    from tavt_kit.verbs.pack_view import print_pack
+    from tavt_kit.workflows.carried import pack_profile
+    from tavt_kit.workflows.profile import profile
 
-    def opened() -> Any:
-        from tavt_kit.checkpoints import open_model
-
-        return open_model(
-            model, weights=weights or "hub", image_size=image_size, seed=seed, score=score, pool=pool,
-            reduction=reduction,
-        ).eval()  # fmt: skip
-
-    device = TargetDevice.parse(target, precision=precision)
-    refuse_modes(device)
+    shared: dict[str, Any] = {
+        "target": target,
+        "weights": weights,
+        "image_size": image_size,
+        "precision": precision,
+        "score": score,
+        "pool": pool,
+        "reduction": reduction,
+        "seed": seed,
+    }
     if pack is not None:
         if held_out:
             raise ParameterError("--held-out measures here, and --pack does not; give one of them")
-        return _write_pack(opened, device, pack, as_json)
-    check_available(device)
-    folder = make_folder(out or (Path(model) if Path(model).is_dir() else Path("runs/profile")))
-    table = _measure(opened(), device, _seconds(max_time), held_out, seed)
-    body = {**table.as_record(), "command": command_line()}
-    write_record(folder / PROFILE_FILE, SCHEMA, VERSION, body)
+        with ConsoleProgress() as progress:
+            packed = pack_profile(model, pack, **shared, progress=progress)
+        print_pack(packed, "profile.json", "fgvc-kit search ... --profile profile.json", as_json)
+        return 0
+    with ConsoleProgress() as progress:
+        found = profile(model, **shared, held_out=held_out, max_time=max_time, out=out, progress=progress)
     if as_json:
-        print(json.dumps({"schema": SCHEMA, "version": VERSION, "file": str(folder / PROFILE_FILE), **body}))
+        print(json.dumps({**found.record, "file": str(found.file)}))
     else:
-        _print(table, folder / PROFILE_FILE)
+        _print(found.table, found.file)
     return 0
-
-
-def _seconds(text: str) -> float:
-    return parse_duration(text) or 60.0
-
-
-def _write_pack(opened: Callable[[], Any], device: TargetDevice, pack: Path, as_json: bool) -> int:
-    from tavt_kit.bench.pack import pack_profile, refuse_live
-    from tavt_kit.core.records import make_folder
-    from tavt_kit.verbs.progress import watching
-
-    refuse_live(device)
-    make_folder(pack.parent)
-    adaptive = opened()
-    with watching("packing") as tell:
-        digest = pack_profile(
-            adaptive, device, pack, name=adaptive.card.name, on_part=lambda part: tell(f"converting {part}", None)
-        )
-    say_packed(pack, digest, "profile.json", "fgvc-kit search ... --profile profile.json", device.runtime, as_json)
-    return 0
-
-
-def say_packed(pack: Path, digest: str, record: str, then: str, runtime: str, as_json: bool) -> None:
-    """What a pack is and what to do with it, on stdout."""
-    size = pack.stat().st_size
-    if as_json:
-        print(json.dumps({"pack": str(pack), "sha256": digest, "bytes": size}))
-        return
-    print(f"{pack}: {size / 1e6:.0f} MB, SHA-256 {digest}")
-    print(
-        f"on the device, with Python 3.11, numpy and {runtime}: python {pack.name}, which writes {record}; then here:"
-    )
-    print(then)
-
-
-def _measure(adaptive: Any, device: Any, seconds: float, held_out: int, seed: int) -> LatencyTable:
-    import numpy as np
-
-    from tavt_kit.bench import check_table, measure_table
-    from tavt_kit.verbs.progress import watching
-
-    height, width = adaptive.card.preprocessing["image_size"]
-    size = (int(height), int(width))
-    rng = np.random.default_rng(seed)
-    with watching("opening") as tell:
-        table = measure_table(adaptive, device, size, name=adaptive.card.name, seconds=seconds, rng=rng, on_step=tell)
-        if held_out:
-            table = check_table(table, adaptive, size, count=held_out, rng=rng, on_step=tell)
-    return table
 
 
 def _print(table: LatencyTable, file: Path) -> None:

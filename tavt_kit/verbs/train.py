@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import json
 from contextlib import suppress
-from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from tavt_kit.core.parsing import parse_duration, parse_fraction
 from tavt_kit.errors import ParameterError
 from tavt_kit.verbs import options, reading_options, training_options
+
+if TYPE_CHECKING:
+    from tavt_kit.workflows.train import TrainResult
 
 __all__ = ["train_verb"]
 
@@ -144,57 +145,36 @@ def train_verb(
     model.json; the same command continues what was interrupted. `accelerate launch` or torchrun before it shares the
     work among several processes.
     """
-    from tavt_kit.distill.preset import train_recipe
+    from tavt_kit.verbs.console_progress import ConsoleProgress
+    from tavt_kit.workflows.train import train
 
     reading = reading_options.reading_changes(
         resize=resize, interpolation=interpolation, crop=crop, scale=scale, ratio=ratio, augment=augment,
         rotation=rotation, auto_augment=auto_augment, color_jitter=color_jitter, blur=blur, sharpness=sharpness,
         erasing=erasing, erasing_fill=erasing_fill, mixup=mixup, cutmix=cutmix, workers=workers, cache=cache,
     )  # fmt: skip
-    chosen = train_recipe(
-        recipe, image_size=image_size, probe=probe, blocks=number_or(blocks, "all"), steps=steps, epochs=epochs,
-        batch=batch, optimiser=optimiser, lr=lr, lr_batch=lr_batch, warmup=warmup, warmup_epochs=warmup_epochs,
-        decay=decay, start_lr=start_lr, final_lr=final_lr, cooldown=cooldown, cooldown_epochs=cooldown_epochs,
-        weight_decay=weight_decay, decay_all=decay_all, momentum=momentum, nesterov=nesterov,
-        clip=number_or(clip, "none"), layer_decay=layer_decay, lr_scale=table("--lr-scale", lr_scale),
-        drop_path=drop_path, dropout=dropout, loss=loss, loss_weights=table("--loss-weight", loss_weight),
-        smoothing=smoothing, class_weights=class_weights, margin=margin, mix_share=mix_share, compat=compat,
-        precision=precision, accumulation=accumulation, ema=ema, evaluate_every=evaluate_every, metric=metric,
-        patience=patience, keep=keep, allow_smaller_batch=allow_smaller_batch or None, seed=seed, limit=limit,
-        **reading,
-    )  # fmt: skip
-    seconds, share = parse_duration(save_every), parse_fraction(fraction)
-    from tavt_kit.checkpoints import open_model
-    from tavt_kit.core.records import make_folder
-    from tavt_kit.data import keep_fraction, load_images
-    from tavt_kit.distill import train
-    from tavt_kit.distill.common import card_of
-    from tavt_kit.distill.families import check_family
-    from tavt_kit.distill.processes import Processes
-    from tavt_kit.verbs.bar import Bar
-
-    images = keep_fraction(load_images(required(data), seed=seed), share, seed=seed)
-    if not dry_run:
-        make_folder(out)
-    adaptive = open_model(
-        model, weights=weights or "hub", classes=images.classes, image_size=chosen.image_size, seed=seed,
-        new_head=True, score=score, pool=pool, reduction=reduction,
-    )  # fmt: skip
-    check_family(chosen, adaptive)
-    if dry_run:
-        print(json.dumps({"recipe": chosen.as_record(), "card": card_of(adaptive, images).as_record()}, indent=1))
-        return 0
-    with Bar() as bar:
-        record = train(
-            adaptive, images, out, chosen, device=device, fresh=fresh, allow_unreadable=allow_unreadable,
-            progress=bar, save_seconds=seconds or 60.0,
+    with ConsoleProgress() as progress:
+        done = train(
+            model, out, data, recipe=recipe, fraction=fraction, weights=weights, image_size=image_size, score=score,
+            pool=pool, reduction=reduction, device=device, seed=seed, allow_unreadable=allow_unreadable,
+            save_every=save_every, fresh=fresh, dry_run=dry_run, progress=progress,
+            probe=probe, blocks=number_or(blocks, "all"), steps=steps, epochs=epochs,
+            batch=batch, optimiser=optimiser, lr=lr, lr_batch=lr_batch, warmup=warmup, warmup_epochs=warmup_epochs,
+            decay=decay, start_lr=start_lr, final_lr=final_lr, cooldown=cooldown, cooldown_epochs=cooldown_epochs,
+            weight_decay=weight_decay, decay_all=decay_all, momentum=momentum, nesterov=nesterov,
+            clip=number_or(clip, "none"), layer_decay=layer_decay, lr_scale=table("--lr-scale", lr_scale),
+            drop_path=drop_path, dropout=dropout, loss=loss, loss_weights=table("--loss-weight", loss_weight),
+            smoothing=smoothing, class_weights=class_weights, margin=margin, mix_share=mix_share, compat=compat,
+            precision=precision, accumulation=accumulation, ema=ema, evaluate_every=evaluate_every, metric=metric,
+            patience=patience, keep=keep, allow_smaller_batch=allow_smaller_batch or None, limit=limit,
+            **reading,
         )  # fmt: skip
-    if not Processes.join(device).first:
-        return 0
-    if as_json:
-        print(json.dumps(record))
-    else:
-        _say(out, record)
+    if dry_run:
+        print(json.dumps(done.record, indent=1))
+    elif done.speaks and as_json:
+        print(json.dumps(done.record))
+    elif done.speaks:
+        _say(done)
     return 0
 
 
@@ -224,20 +204,9 @@ def table(flag: str, entries: list[str] | None) -> dict[str, float] | None:
     return found or None
 
 
-def required(data: str | None) -> str:
-    """The data, or DataError."""
-    from tavt_kit.errors import DataError
-
-    if data is None:
-        raise DataError("training needs pictures: give --data with a folder, a CSV list, elpv or textile")
-    return data
-
-
-def _say(out: Path, record: dict[str, Any]) -> None:
+def _say(done: TrainResult) -> None:
     from tavt_kit.core.accuracy import Accuracy
 
-    results = record["results"]
-    accuracy = Accuracy.from_record(results["val"])
-    print(f"{out}: dense top-1 {accuracy}")
-    if probe := results.get("probe"):
+    print(f"{done.folder}: dense top-1 {done.top1}")
+    if probe := done.record["results"].get("probe"):
         print(f"head: penalty {probe['penalty']:g}, top-1 {Accuracy.from_record(probe['accuracy'])}")

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from tavt_kit.errors import MeasurementError, RecordError
+from tavt_kit.errors import MeasurementError, RecordError, TavtError
 
 if TYPE_CHECKING:
     from tavt_kit.bench.doubts import Witness
@@ -18,9 +18,9 @@ if TYPE_CHECKING:
     from tavt_kit.core.budget import Budget
     from tavt_kit.core.device import TargetDevice
     from tavt_kit.core.measurement import Measurement
+    from tavt_kit.core.progress import Progress
     from tavt_kit.runtimes import Images, Session
     from tavt_kit.runtimes.executed import ExecutedGraph
-    from tavt_kit.verbs.progress import Tell
     from tavt_kit.workflows.bench_images import Inputs
     from tavt_kit.workflows.bench_things import Opened
 
@@ -88,14 +88,24 @@ def _refuse_mixed(opened: Sequence[Opened]) -> None:
         )
 
 
-def measure(opened: Sequence[Opened], inputs: Inputs, plan: Plan, tell: Tell) -> Taken:
+def _refuse_unlayered(opened: Sequence[Opened]) -> None:
+    """Raise RecordError before the measuring where a file does not say which layers it has."""
+    for one in opened:
+        if one.schedule is None:
+            raise RecordError(
+                f"{one.name} does not say which layers it has, because fgvc-kit did not export it; leave it out, or "
+                "leave out `layers`"
+            )
+
+
+def measure(opened: Sequence[Opened], inputs: Inputs, plan: Plan, progress: Progress) -> Taken:
     """Measure all candidates together, and judge them.
 
     Args:
         opened: With names of their own.
         inputs: Where pictures come from.
         plan: What is taken.
-        tell: Progress.
+        progress: Told what is done.
 
     Raises:
         TavtError: Images are constant or unreadable, or do not fit.
@@ -106,21 +116,20 @@ def measure(opened: Sequence[Opened], inputs: Inputs, plan: Plan, tell: Tell) ->
     from tavt_kit.bench.doubts import Witness
     from tavt_kit.bench.noise import Watch
     from tavt_kit.bench.notes import Notes
-    from tavt_kit.workflows.bench_layers import refuse_unlayered
 
     if not plan.mixed:
         _refuse_mixed(opened)
     if plan.layers:
-        refuse_unlayered(opened)
+        _refuse_unlayered(opened)
     sessions, images = _sessions(opened, inputs, plan.end_to_end)
-    peaks = _peaks(opened, plan, tell) if plan.meters else {}
+    peaks = _peaks(opened, plan, progress) if plan.meters else {}
     notes, watch = Notes(sessions), Watch()
     alone = {one.name: one.session for one in opened}
     witness = Witness(alone, images, np.random.default_rng(plan.seed), then=notes)
 
     def on_round(seconds: float, unsure: Sequence[str]) -> None:
         watch.turn()
-        tell(f"measuring, {len(unsure)} of {len(sessions)} not sure yet", None)
+        progress.update(f"measuring, {len(unsure)} of {len(sessions)} not sure yet")
 
     with watch:
         found = bench(
@@ -129,12 +138,12 @@ def measure(opened: Sequence[Opened], inputs: Inputs, plan: Plan, tell: Tell) ->
     noise = watch.verdict()
     rows = [_row(one, found, notes, sessions, peaks) for one in opened]
     rows = [replace(row, **_witnessed(witness, row)) for row in rows]
-    rows = [_with_alone(row, one, plan, tell) for row, one in zip(rows, opened, strict=True)]
+    rows = [_with_alone(row, one, plan, progress) for row, one in zip(rows, opened, strict=True)]
     meters = {"peaks": [each.as_record() for each in peaks.values()], "noise": noise.as_record()}
     return Taken([_judged(row, plan, noise) for row in rows], noise, meters)
 
 
-def _peaks(opened: Sequence[Opened], plan: Plan, tell: Tell) -> dict[_Processor, Peaks]:
+def _peaks(opened: Sequence[Opened], plan: Plan, progress: Progress) -> dict[_Processor, Peaks]:
     """The best of every processor with every number of threads that is measured."""
     from tavt_kit.bench.peaks import measure_peaks
 
@@ -142,7 +151,7 @@ def _peaks(opened: Sequence[Opened], plan: Plan, tell: Tell) -> dict[_Processor,
     for one in opened:
         target = one.session.target
         if _processor(target) not in found:
-            tell(f"measuring the peak of {target.processor}", None)
+            progress.update(f"measuring the peak of {target.processor}")
             seconds = min(_PEAK_SECONDS, plan.protocol.min_seconds)
             found[_processor(target)] = measure_peaks(target, seconds=seconds)
     return found
@@ -214,36 +223,50 @@ def _whole(name: str, found: Mapping[str, Measurement], notes: Notes, sessions: 
     return Whole(found[name], notes.parts(name), len(session.pictures))
 
 
-def _with_alone(row: Benched, one: Opened, plan: Plan, tell: Tell) -> Benched:
+def _with_alone(row: Benched, one: Opened, plan: Plan, progress: Progress) -> Benched:
     """What is taken of a candidate alone, because it cannot be told apart while others take turns."""
     from tavt_kit.bench.energy import energy_meter, measure_energy
     from tavt_kit.bench.memory import peak_memory
-    from tavt_kit.workflows.bench_layers import layers_of
 
     energy = memory = None
     if plan.meters:
-        tell(f"energy of {one.name}", None)
+        progress.update(f"energy of {one.name}")
         target = one.session.target
         run = one.session.timer(one.images)
         images = target.batch * getattr(run, "inferences", 1)  # a burst of OpenVINO's throughput hint has many
         energy = measure_energy(run, energy_meter(target), batch=images).as_record()
     if plan.memory:
-        tell(f"memory of {one.name}", None)
+        progress.update(f"memory of {one.name}")
+        assert one.job is not None  # what an opener promises where memory is asked for
         memory = peak_memory(one.job).as_record()
-    executed = _executed(one, tell) if plan.executed else None
-    layers = layers_of(one, tell) if plan.layers else None
+    executed = _executed(one, progress) if plan.executed else None
+    layers = _layers(one, progress) if plan.layers else None
     return replace(row, energy=energy, memory=memory, executed=executed, layers=layers)
 
 
-def _executed(one: Opened, tell: Tell) -> ExecutedGraph | None:
+def _executed(one: Opened, progress: Progress) -> ExecutedGraph | None:
     """The kernels of a file on its target; ``None`` of a live model."""
     from tavt_kit.bench.memory import FileJob
     from tavt_kit.runtimes.executed import executed_graph
 
     if not isinstance(one.job, FileJob):
         return None
-    tell(f"looking at what ran of {one.name}", None)
+    progress.update(f"looking at what ran of {one.name}")
     return executed_graph(one.job.path, one.session.target, one.images, one.job.lengths)
+
+
+def _layers(one: Opened, progress: Progress) -> Mapping[str, Any]:
+    """The record of a candidate's time by layer; where there is none, of the reason."""
+    from tavt_kit.bench.memory import FileJob
+    from tavt_kit.runtimes.by_layer import layer_times
+
+    assert one.schedule is not None  # _refuse_unlayered
+    progress.update(f"time by layer of {one.name}")
+    lengths = one.job.lengths if isinstance(one.job, FileJob) else None
+    try:
+        return layer_times(one.source, one.session.target, one.images, one.schedule, lengths).as_record()
+    except TavtError as error:  # what was measured before is worth keeping
+        return {"reason": str(error)}
 
 
 def _judged(row: Benched, plan: Plan, noise: Noise) -> Benched:

@@ -1,40 +1,90 @@
-"""What ``bench`` can measure: run folders and models by name under schedules, and exported files."""
+"""What ``bench`` can measure: models under schedules and exported files, on targets; opened, and named apart."""
 
 from __future__ import annotations
 
+import math
+import os
 import tempfile
+from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import product
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from tavt_kit.core.device import TargetDevice
-from tavt_kit.core.model_card import ModelCard
-from tavt_kit.core.schedule import TokenSchedule
+from tavt_kit.core.schedule import TokenSchedule, counts_text
 from tavt_kit.errors import DataError, MissingDependency, RecordError, TavtError
-from tavt_kit.workflows.bench_names import told_apart
+from tavt_kit.workflows.run_model import card_of, given_model
 
 if TYPE_CHECKING:
     from tavt_kit.bench.memory import FileJob, LiveJob
     from tavt_kit.core.artifact_card import ArtifactCard
+    from tavt_kit.core.progress import Progress
     from tavt_kit.models.wrap import AdaptiveViT, LeanViT
     from tavt_kit.runtimes import Images, Session
     from tavt_kit.workflows.bench_images import Inputs
-    from tavt_kit.workflows.bench_sweep import Sweep
 
-__all__ = ["FILES", "Opened", "Opener", "default_folder", "macs_of"]
+__all__ = ["FILES", "Opened", "Opener", "Sweep", "Thing", "default_folder", "macs_of"]
 
 FILES = {".onnx": "onnxruntime:cpu", ".xml": "openvino:cpu"}
 """Exported files, and where they run unless told."""
 
+Thing: TypeAlias = "str | os.PathLike[str] | AdaptiveViT"
+"""A run folder, a timm model's name, an exported file, or a wrapped model with its card."""
 
-def default_folder(thing: str) -> Path:
+
+def default_folder(thing: Thing) -> Path:
     """Where ``bench.json`` goes: beside the first thing where that is a file or folder."""
-    path = Path(thing)
-    if path.suffix in FILES and path.is_file():
-        return path.parent
-    return path if path.is_dir() else Path("runs/bench")
+    path, file = _path(thing), _file(thing)
+    if file is not None and file.is_file():
+        return file.parent
+    return path if path is not None and path.is_dir() else Path("runs/bench")
+
+
+@dataclass(frozen=True, slots=True)
+class Sweep:
+    """What is varied, each with each; an empty tuple leaves it to the thing, or to its default.
+
+    Args:
+        targets: Texts of targets.
+        schedules: Schedules of models that are no files, and of switchable files; dense where there is none.
+        presets: Names of a switchable file's presets; all of them where there is none.
+        precisions: Precisions of the targets.
+        threads: CPU threads of the targets.
+        batches: Images of one inference.
+        sizes: Pixels a side, of the images.
+        reductions: What becomes of the tokens that a layer does not keep, of models that are no files.
+    """
+
+    targets: tuple[str, ...] = ()
+    schedules: tuple[str | TokenSchedule, ...] = ()
+    presets: tuple[str, ...] = ()
+    precisions: tuple[str, ...] = ()
+    threads: tuple[int, ...] = ()
+    batches: tuple[int, ...] = ()
+    sizes: tuple[int, ...] = ()
+    reductions: tuple[str, ...] = ()
+
+    def number(self, things: Sequence[Thing]) -> int:
+        """How many candidates become of the things at most, presets aside."""
+        shared = (self.targets, self.schedules, self.precisions, self.threads, self.batches, self.sizes)
+        each = math.prod(max(1, len(values)) for values in shared)
+        return each * sum(max(1, len(self.reductions)) if _file(thing) is None else 1 for thing in things)
+
+    def targets_of(self, texts: Sequence[str]) -> list[TargetDevice]:
+        """The targets of these texts with each precision, number of threads and batch.
+
+        Raises:
+            TargetError: A text is wrong, or contradicts a value of the sweep.
+        """
+        found = [
+            TargetDevice.parse(text, precision=precision, threads=threads, batch=batch)
+            for text, precision, threads, batch in product(
+                texts, self.precisions or (None,), self.threads or (None,), self.batches or (None,)
+            )
+        ]
+        return list(dict.fromkeys(found))
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,24 +96,28 @@ class Opened:
         thing: What the user named.
         session: Loaded and compiled.
         images: (B, 3, H, W).
-        job: How a fresh process would run it, to see its memory.
-        schedule, macs, size_bytes: As of ``Benched``.
+        job: How a fresh process would run it, to see its memory; ``None`` of a wrapped model whose memory nobody asks.
+        schedule: Token counts, or ``None`` where the file does not say.
+        macs: Multiply-adds of one image, or ``None``.
+        size_bytes: Bytes of the files of an artifact, or ``None`` for a live model.
         classes: Width of the logits, or ``None`` where unknown.
         preprocessing: The record of a ``Preprocessing``, or ``None`` for a file of another program.
         source: Where its time by layer is found: the file, or the ``LeanViT``.
+        reduction: What becomes of the tokens that a layer does not keep; ``None`` of a file.
     """
 
     name: str
     thing: str
     session: Session
     images: Images
-    job: FileJob | LiveJob
+    job: FileJob | LiveJob | None
     schedule: TokenSchedule | None = None
     macs: int | None = None
     size_bytes: int | None = None
     classes: int | None = None
     preprocessing: Mapping[str, Any] | None = None
     source: Path | LeanViT | None = None
+    reduction: str | None = None
 
     @property
     def image_size(self) -> tuple[int, int]:
@@ -76,24 +130,23 @@ class Opener:
     """Opens things on targets. As a context it owns the temporary exports.
 
     Args:
-        targets: Texts; empty for the defaults.
-        sweep: What is varied besides.
-        schedules: Texts, for models that are no files; empty for dense.
-        presets: Names, for switchable files, which also take the schedules; empty for all presets of a file.
+        sweep: What is varied.
         inputs: Where images come from.
-        weights, score, pool, reduction, seed: As the flags of the command line.
+        weights: Weights of a model given by name, as ``build`` takes them.
+        score: What ranks the tokens, instead of the model's own.
+        pool: Which tokens a pooling head sees, instead of the model's own.
+        memory: Whether every candidate needs to be opened again by a fresh process.
+        seed: Seed of random weights.
+        opened: The candidates so far.
     """
 
-    targets: tuple[str, ...]
     sweep: Sweep
-    schedules: tuple[str, ...]
-    presets: tuple[str, ...]
     inputs: Inputs
-    weights: str | None
-    score: str | None
-    pool: str | None
-    reduction: str | None
-    seed: int
+    weights: str = "hub"
+    score: str | None = None
+    pool: str | None = None
+    memory: bool = False
+    seed: int = 0
     opened: list[Opened] = field(default_factory=list)
     _folder: Any = None
 
@@ -104,37 +157,53 @@ class Opener:
     def __exit__(self, *error: object) -> None:
         self._folder.cleanup()
 
-    def number(self, things: Sequence[str]) -> int:
-        """How many candidates there will be at most, presets aside."""
-        return len(things) * max(1, len(self.targets)) * max(1, len(self.schedules)) * self.sweep.combinations
+    def targets_of(self, thing: Thing) -> list[TargetDevice]:
+        """The targets that the thing runs on; nothing is opened.
 
-    def open_all(self, things: Sequence[str], on_open: Callable[[str], None]) -> list[Opened]:
-        """Open every thing on every target that it can run on.
+        Raises:
+            TargetError: A target cannot be read, or is not on this machine.
+            MissingDependency: A runtime is not installed.
+        """
+        from tavt_kit.runtimes import check_available
+
+        file = _file(thing)
+        if file is None:
+            targets = self.sweep.targets_of(self.sweep.targets or ("openvino:cpu",))
+        else:
+            targets = self._file_targets(file, _card(file))
+        for target in targets:
+            check_available(target)
+        return targets
+
+    def open_all(self, things: Sequence[tuple[Thing, Sequence[TargetDevice]]], progress: Progress) -> list[Opened]:
+        """Open every thing on its targets.
+
+        Args:
+            things: Things, each with what ``targets_of`` says of it.
+            progress: Told what is opened.
 
         Raises:
             TavtError: A thing cannot be read, or runs on none of the targets.
         """
-        for thing in things:
-            on_open(thing)
-            if Path(thing).suffix in FILES:
-                self._open_file(Path(thing))
+        for thing, targets in things:
+            progress.update(f"opening {_name(thing)}")
+            file = _file(thing)
+            if file is None:
+                self._open_model(thing, targets)
             else:
-                self._open_model(thing)
+                self._open_file(file, targets)
         return told_apart(self.opened)
 
-    def _open_file(self, path: Path) -> None:
+    def _open_file(self, path: Path, targets: Sequence[TargetDevice]) -> None:
         from tavt_kit.bench.memory import FileJob
         from tavt_kit.core.artifact_card import files_of
         from tavt_kit.core.sealed import refuse_changed
-        from tavt_kit.runtimes import check_available, open_file
+        from tavt_kit.runtimes import open_file
 
         card = _card(path)
         cards = [card] if card is None or not card.is_switchable else self._settings(card)
         if card is not None:
             refuse_changed(path)
-        targets = self._file_targets(path, card)
-        for target in targets:
-            check_available(target)
         for target in targets:
             session = open_file(path, target, cards[0].lengths if cards[0] is not None else None)
             bytes_ = sum(part.stat().st_size for part in files_of(path) if part.is_file())
@@ -158,11 +227,11 @@ class Opener:
 
     def _file_targets(self, path: Path, card: ArtifactCard | None) -> list[TargetDevice]:
         """Those that can run the file; all of them where none can, because opening says why."""
-        texts = self.targets or (FILES[path.suffix],)
-        if card is not None and not self.targets and not self.sweep.precisions:
+        texts = self.sweep.targets or (FILES[path.suffix],)
+        if card is not None and not self.sweep.targets and not self.sweep.precisions:
             own = card.own_target(path)
             texts = (f"{own.runtime}:{own.processor}:precision={own.precision}",)
-        targets = self.sweep.targets(texts)
+        targets = self.sweep.targets_of(texts)
         able = [
             one for one in targets if (one.runtime, path.suffix) != ("onnxruntime", ".xml") and one.runtime != "torch"
         ]
@@ -185,60 +254,83 @@ class Opener:
 
     def _settings(self, card: ArtifactCard) -> list[ArtifactCard]:
         """A switchable file's card at each preset and schedule asked for; at all of its presets where none is."""
-        if not self.presets and not self.schedules:
+        if not self.sweep.presets and not self.sweep.schedules:
             return [card.chosen(preset) for preset in card.presets]
-        asked = [card.chosen(preset) for preset in self.presets]
-        return asked + [card.chosen(schedule=schedule) for schedule in self.schedules]
+        asked = [card.chosen(preset) for preset in self.sweep.presets]
+        return asked + [card.chosen(schedule=str(schedule)) for schedule in self.sweep.schedules]
 
-    def _open_model(self, thing: str) -> None:
-        from tavt_kit.checkpoints import open_model
-        from tavt_kit.runtimes import check_available
-
-        targets = self.sweep.targets(self.targets or ("openvino:cpu",))
-        for target in targets:
-            check_available(target)
-        for image_size in self.sweep.sizes or (None,):
-            model = open_model(
+    def _open_model(self, thing: Thing, targets: Sequence[TargetDevice]) -> None:
+        for image_size, reduction in product(self.sweep.sizes or (None,), self.sweep.reductions or (None,)):
+            model = given_model(
                 thing,
-                weights=self.weights or "hub",
+                weights=self.weights,
                 image_size=image_size,
                 seed=self.seed,
                 score=self.score,
                 pool=self.pool,
-                reduction=self.reduction,
-            ).eval()
-            for text in self.schedules or ("dense",):
+                reduction=reduction,
+            )
+            own = "dense" if _path(thing) is not None or model.schedule == model.dense_schedule else model.schedule
+            for schedule in self.sweep.schedules or (own,):
                 for target in targets:
-                    self._open_schedule(thing, model, text, target, image_size)
+                    self._open_schedule(thing, model, schedule, target, image_size)
 
     def _open_schedule(
-        self, thing: str, model: AdaptiveViT, text: str, target: TargetDevice, image_size: int | None
+        self,
+        thing: Thing,
+        model: AdaptiveViT,
+        given: str | TokenSchedule,
+        target: TargetDevice,
+        image_size: int | None,
     ) -> None:
-        from tavt_kit.bench.memory import LiveJob
         from tavt_kit.models.macs import count_macs
 
-        card = _card_of(model)
+        card = card_of(model)
         height, width = (int(side) for side in card.preprocessing["image_size"])
-        schedule = TokenSchedule.parse(text, tokens=model.tokens, layers=model.layers, prefix=model.prefix)
-        label = Path(thing).name if Path(thing).is_dir() else thing
-        weights = self.weights or "hub"
+        schedule = given if isinstance(given, TokenSchedule) else _parsed(model, given)
         source = self._source(model, schedule, target)
         self.opened.append(
             Opened(
-                f"{label} {text}",
-                thing,
+                f"{_label(thing)} {given}",
+                _name(thing),
                 _session(source, target, (height, width)),
                 self.inputs.images(target.batch, (height, width), card.preprocessing),
-                LiveJob(
-                    thing, target, text, weights, image_size, self.seed, self.score, self.pool, reduction=self.reduction
-                ),
+                self._job(thing, model, schedule, target, image_size),
                 schedule,
                 count_macs(model, schedule),
                 None,
                 len(card.classes),
                 card.preprocessing,
                 source,
+                model.reduction,
             )
+        )
+
+    def _job(
+        self, thing: Thing, model: AdaptiveViT, schedule: TokenSchedule, target: TargetDevice, image_size: int | None
+    ) -> LiveJob | None:
+        """How a fresh process opens it; a wrapped model is written for that, so only where it will be asked."""
+        from tavt_kit.bench.memory import LiveJob
+
+        name = _name(thing)
+        if _path(thing) is None:
+            if not self.memory:
+                return None
+            from tavt_kit.checkpoints import save_model
+
+            name = str(Path(self._folder.name) / f"model{len(self.opened)}")
+            save_model(name, model, card_of(model))
+        return LiveJob(
+            name,
+            target,
+            counts_text(schedule.counts),
+            self.weights,
+            image_size,
+            self.seed,
+            self.score,
+            self.pool,
+            schedule.executed,
+            model.reduction,
         )
 
     def _source(self, model: AdaptiveViT, schedule: TokenSchedule, target: TargetDevice) -> Path | LeanViT:
@@ -254,18 +346,38 @@ class Opener:
         return path
 
 
+def _path(thing: Thing) -> Path | None:
+    """The path or name; ``None`` of a wrapped model."""
+    return Path(thing) if isinstance(thing, str | os.PathLike) else None
+
+
+def _file(thing: Thing) -> Path | None:
+    """The path of an exported file; ``None`` of everything else."""
+    path = _path(thing)
+    return path if path is not None and path.suffix in FILES else None
+
+
+def _name(thing: Thing) -> str:
+    """As the user named it; a wrapped model by its card."""
+    return os.fspath(thing) if isinstance(thing, str | os.PathLike) else card_of(thing).name
+
+
+def _label(thing: Thing) -> str:
+    """A run by its folder's name, everything else as it is named."""
+    path = _path(thing)
+    return path.name if path is not None and path.is_dir() else _name(thing)
+
+
+def _parsed(model: AdaptiveViT, text: str) -> TokenSchedule:
+    return TokenSchedule.parse(text, tokens=model.tokens, layers=model.layers, prefix=model.prefix)
+
+
 def _session(source: Path | LeanViT, target: TargetDevice, size: tuple[int, int]) -> Session:
     from tavt_kit.runtimes import open_file, open_module
 
     if isinstance(source, Path):
         return open_file(source, target)
     return open_module(source, target, (target.batch, 3, *size))
-
-
-def _card_of(model: AdaptiveViT) -> ModelCard:
-    card = model.card
-    assert isinstance(card, ModelCard)  # what open_model promises
-    return card
 
 
 def _card(path: Path) -> Any:
@@ -293,3 +405,45 @@ def macs_of(card: Any) -> int | None:
         return count_macs(model, card.schedule)
     except TavtError:
         return None
+
+
+_PARTS: tuple[Callable[[Opened], str], ...] = (
+    lambda one: one.reduction or "",
+    lambda one: f"on {one.session.target.runtime}",
+    lambda one: one.session.target.processor,
+    lambda one: one.session.target.mode,
+    lambda one: one.session.target.precision,
+    lambda one: f"threads={one.session.target.threads}",
+    lambda one: f"batch={one.session.target.batch}",
+    lambda one: f"{one.image_size[0]}px",
+)
+"""What can differ between candidates of one thing, in the order in which a name says it."""
+
+
+def told_apart(opened: Sequence[Opened]) -> list[Opened]:
+    """The candidates, each with a name of its own.
+
+    Of those with one name, each says where and how it runs as far as that differs; then its folder; then a number.
+    """
+    groups: dict[str, list[Opened]] = defaultdict(list)
+    for one in opened:
+        groups[one.name].append(one)
+    longer = [replace(one, name=_with_parts(one, groups[one.name])) for one in opened]
+    several = {name for name, count in Counter(one.name for one in longer).items() if count > 1}
+    found: list[Opened] = []
+    taken: set[str] = set()
+    for one in longer:
+        label = f"{Path(one.thing).absolute().parent.name}/{one.name}" if one.name in several else one.name
+        unique = next(text for text in (label, *_numbered(label)) if text not in taken)
+        taken.add(unique)
+        found.append(replace(one, name=unique))
+    return found
+
+
+def _with_parts(one: Opened, group: Sequence[Opened]) -> str:
+    parts = [part(one) for part in _PARTS if len({part(other) for other in group}) > 1]
+    return " ".join([one.name, *filter(None, parts)])
+
+
+def _numbered(label: str) -> list[str]:
+    return [f"{label} #{number}" for number in range(2, 1000)]

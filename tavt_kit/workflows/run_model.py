@@ -1,12 +1,13 @@
-"""A run's model and images, and the schedule that is meant: what most workflows begin with."""
+"""The model that a workflow is given, its images, and the schedule that is meant: what most workflows begin with."""
 
 from __future__ import annotations
 
+import os
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tavt_kit.errors import DataError
+from tavt_kit.errors import DataError, ParameterError
 from tavt_kit.workflows.picked import model_for, read_front, schedule_for
 
 if TYPE_CHECKING:
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
     from tavt_kit.data import ImageSet
     from tavt_kit.models.wrap import AdaptiveViT
 
-__all__ = ["card_of", "folder_of", "images_for", "model_at", "model_of"]
+__all__ = ["card_of", "folder_of", "given_model", "images_for", "model_at", "model_of"]
 
 
 def model_of(run: Path | str | AdaptiveViT) -> AdaptiveViT:
@@ -31,6 +32,56 @@ def model_of(run: Path | str | AdaptiveViT) -> AdaptiveViT:
 
         return load_model(run)
     return run
+
+
+def given_model(
+    model: str | os.PathLike[str] | AdaptiveViT,
+    *,
+    weights: str = "hub",
+    image_size: int | None = None,
+    seed: int = 0,
+    score: str | None = None,
+    pool: str | None = None,
+    reduction: str | None = None,
+) -> AdaptiveViT:
+    """The model with its card, in eval mode; a wrapped one is wrapped again, so that its own options stay.
+
+    Args:
+        model: A run folder, a timm model's name, or a wrapped model, whose weights are shared.
+        weights: Weights of a model given by name, as ``build`` takes them.
+        image_size: Pixels a side, of a model given by name or folder.
+        seed: Seed of random weights.
+        score: What ranks the tokens, instead of the model's own.
+        pool: Which tokens a pooling head sees, instead of the model's own.
+        reduction: What becomes of the tokens that a layer does not keep, instead of the model's own.
+
+    Raises:
+        DataError: A wrapped model has no card.
+        ParameterError: A wrapped model is asked for at another image size.
+        TavtError: The model cannot be read or built, as by ``open_model``.
+    """
+    if isinstance(model, str | os.PathLike):
+        from tavt_kit.checkpoints import open_model
+
+        return open_model(
+            os.fspath(model),
+            weights=weights,
+            image_size=image_size,
+            seed=seed,
+            score=score,
+            pool=pool,
+            reduction=reduction,
+        ).eval()
+    card = card_of(model)
+    if image_size is not None:
+        raise ParameterError(
+            f"a wrapped model keeps its image size, got `image_size` {image_size}; leave it out, or give the run folder"
+        )
+    other = model.again()
+    other.score, other.pool = score or model.score, pool or model.pool
+    other.reduction, other.schedule = reduction or model.reduction, model.schedule
+    other.card = replace(card, score=other.score, pool=other.pool, reduction=other.reduction)
+    return other.eval()
 
 
 def card_of(model: AdaptiveViT) -> ModelCard:

@@ -21,6 +21,7 @@ from tavt_kit.core.device import TargetDevice
 from tavt_kit.core.host import HostFacts
 from tavt_kit.core.latency_table import LatencyTable
 from tavt_kit.core.measurement import Measurement
+from tavt_kit.core.progress import Silent
 from tavt_kit.core.schedule import TokenSchedule
 from tavt_kit.errors import TargetError
 from tests.runtimes.models import tiny_vit
@@ -50,7 +51,7 @@ def run_bare(arguments: Sequence[str], cwd: Path, environment: dict[str, str]) -
 
 def packed(folder: Path, text: str) -> Path:
     path = folder / "edge.zip"
-    pack_profile(tiny_vit(depth=2), TargetDevice.parse(text), path, name="tiny", on_part=lambda part: None, points=2)
+    pack_profile(tiny_vit(depth=2), TargetDevice.parse(text), path, name="tiny", progress=Silent(), points=2)
     return path
 
 
@@ -111,7 +112,7 @@ def test_a_pack_of_passes_measures_them_together(tmp_path: Path) -> None:
     dropped = TokenSchedule((9, 5))
     schedules = [("dense", model.dense_schedule), ("9,5", dropped)]
     path = tmp_path / "chosen.zip"
-    pack_passes(model, target, schedules, path, thing="runs/x", name="tiny", on_part=lambda part: None)
+    pack_passes(model, target, schedules, path, thing="runs/x", name="tiny", progress=Silent())
     assert main(str(path), ["--max-time", "0.2", "-o", str(tmp_path)]) == 0
     record = json.loads((tmp_path / "bench.json").read_text())
     assert record["schema"] == "fgvc-kit/bench" and record["model"] == "tiny"

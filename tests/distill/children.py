@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from tavt_kit.core.progress import Silent
 from tavt_kit.data.preprocess import Preprocessing
 from tavt_kit.distill.feed import Batch
 from tavt_kit.distill.in_place import _prepare
@@ -24,7 +25,6 @@ from tavt_kit.distill.optimisation import Optimisation
 from tavt_kit.distill.optimiser import freeze
 from tavt_kit.distill.pictures import Pictures
 from tavt_kit.distill.processes import Processes
-from tavt_kit.distill.progress import Silent
 from tavt_kit.distill.reading import Reading
 from tavt_kit.distill.recipe import DistillRecipe
 from tavt_kit.distill.running import Running

@@ -11,6 +11,7 @@ import torch
 
 from tavt_kit.checkpoints import load_model
 from tavt_kit.core.accuracy import Accuracy
+from tavt_kit.core.progress import Silent
 from tavt_kit.data import ImageSet
 from tavt_kit.data.preprocess import Preprocessing
 from tavt_kit.distill import train, train_recipe
@@ -18,7 +19,6 @@ from tavt_kit.distill.common import judge_of
 from tavt_kit.distill.evaluate import climb
 from tavt_kit.distill.metrics import read_metrics
 from tavt_kit.distill.pictures import read_pictures
-from tavt_kit.distill.progress import Silent
 from tavt_kit.distill.running import Running
 from tavt_kit.errors import TrainingError, UnknownName
 from tavt_kit.models.wrap import AdaptiveViT

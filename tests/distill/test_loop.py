@@ -14,6 +14,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from tavt_kit.core.progress import Silent
 from tavt_kit.data import ImageSet
 from tavt_kit.data.preprocess import Preprocessing
 from tavt_kit.distill.feed import Batch
@@ -22,7 +23,6 @@ from tavt_kit.distill.loop import Backward, Judge, Loop, Step, run_loop
 from tavt_kit.distill.metrics import read_metrics
 from tavt_kit.distill.optimisation import Optimisation
 from tavt_kit.distill.pictures import Pictures, read_pictures
-from tavt_kit.distill.progress import Silent
 from tavt_kit.distill.reading import Reading
 from tavt_kit.distill.recipe import DistillRecipe
 from tavt_kit.distill.running import Running

@@ -11,12 +11,12 @@ import pytest
 import torch
 from torch import Tensor
 
+from tavt_kit.core.progress import Silent
 from tavt_kit.distill.feed import Batch
 from tavt_kit.distill.in_place import _prepare
 from tavt_kit.distill.loop import Backward, run_loop
 from tavt_kit.distill.metrics import read_metrics
 from tavt_kit.distill.optimisation import Optimisation
-from tavt_kit.distill.progress import Silent
 from tavt_kit.distill.recipe import DistillRecipe
 from tavt_kit.distill.running import Running
 from tests.distill.children import Job, some_model, some_pictures

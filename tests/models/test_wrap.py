@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import copy
+import pickle
 
 import pytest
 import torch
@@ -53,6 +54,36 @@ def test_conversion_training_flag_and_copies_reach_the_model() -> None:
     assert twin.bare is not adaptive.bare and twin.bare.head is twin.head
     twin.head.weight.zero_()  # type: ignore[union-attr, operator]
     assert adaptive.head.weight.abs().sum() > 0  # type: ignore[union-attr, operator]
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("kind", ["plain", "rope", "ffvt", "vitae", "pim"])
+def test_a_wrap_survives_pickling_with_its_options(kind: str) -> None:
+    adaptive = wrap(build(kind), score="cls" if kind == "plain" else "column", pool="restored")
+    adaptive.schedule = "taper:0.2"
+    adaptive.card = "a card"  # type: ignore[assignment]
+    again = pickle.loads(pickle.dumps(adaptive))
+    assert (again.score, again.pool, again.schedule, again.card) == (
+        adaptive.score,
+        "restored",
+        adaptive.schedule,
+        "a card",
+    )
+    x = images(adaptive.bare)
+    assert torch.equal(again(x), adaptive(x))
+    assert again.bare.state_dict().keys() == again.state_dict().keys()
+
+
+def test_a_schedule_may_be_a_text_and_a_repr_is_a_line() -> None:
+    adaptive = wrap(build("plain"))
+    adaptive.schedule = "stages:0.5"
+    assert adaptive.schedule == TokenSchedule.stages(17, 4, 0.5)
+    assert repr(adaptive) == (
+        f"<AdaptiveViT of VisionTransformer: 17 tokens, 4 layers, schedule {adaptive.schedule}, score 'column', "
+        "reduction 'drop'>"
+    )
+    with pytest.raises(ScheduleError, match="taper needs a ratio"):
+        adaptive.schedule = "taper:x"
 
 
 @torch.no_grad()

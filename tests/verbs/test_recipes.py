@@ -13,11 +13,11 @@ from safetensors import safe_open
 
 from tavt_kit.checkpoints import load_model
 from tavt_kit.core.model_card import read_card
+from tavt_kit.core.progress import Silent
 from tavt_kit.data import load_images
 from tavt_kit.distill import train, train_recipe
 from tavt_kit.distill.metrics import read_metrics
 from tavt_kit.distill.preset import recipe_names
-from tavt_kit.distill.progress import Silent
 from tests.parity.official import load, state_of
 from tests.verbs.command import run
 from tests.verbs.test_train import draw

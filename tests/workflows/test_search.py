@@ -1,4 +1,4 @@
-"""``search`` and ``plan`` as Python functions: what the verb does, without a word; and a target really measured."""
+"""``search`` and ``plan`` as Python functions: what the verb does, silently; and a search that really measures."""
 
 from __future__ import annotations
 

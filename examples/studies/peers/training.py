@@ -26,7 +26,7 @@ from tavt_kit.distill.run_folder import RunFolder
 from tavt_kit.distill.state import remove_state
 from tavt_kit.errors import TrainingError
 from tavt_kit.models.wrap import AdaptiveViT
-from tavt_kit.verbs.bar import Bar
+from tavt_kit.verbs.console_progress import ConsoleProgress
 
 __all__ = ["Workshop"]
 
@@ -79,8 +79,8 @@ class Workshop:
         """
         model = open_model(str(start or self.probe), image_size=image_size)
         recipe = self.recipe(model, refit=True)
-        with Bar() as bar:
-            train(model, self.images, self.out / name, recipe, progress=bar)
+        with ConsoleProgress() as progress:
+            train(model, self.images, self.out / name, recipe, progress=progress)
 
     def reduced(self, name: str, make: Callable[[nn.Module], nn.Module]) -> None:
         """A network that trains with its reduction of tokens in place, by cross-entropy.
@@ -99,14 +99,14 @@ class Workshop:
         inherit_split(run.folder, images)
         if run.done:
             return
-        with Bar() as bar:
+        with ConsoleProgress() as progress:
             pictures, _val = pictures_of(
-                images, card, recipe.reading, limit=self.limit, allow_unreadable=0, progress=bar
+                images, card, recipe.reading, limit=self.limit, allow_unreadable=0, progress=progress
             )
             freeze(model, recipe.optimisation.freeze or 0)
             loop = run_loop(
                 model, pictures, label_step(module), recipe.optimisation, recipe.running, run.folder,
-                seed=self.seed, progress=bar, what=name, processes=processes,
+                seed=self.seed, progress=progress, what=name, processes=processes,
             )  # fmt: skip
         save_trained(run.folder, model, card, images, f"fine-tuned as {name}")
         run.finish(loop=loop_record(loop, self.batch))

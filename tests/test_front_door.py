@@ -1,0 +1,57 @@
+"""``tk.search(...)`` and its like: packages that are workflows too, whatever was imported before."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import tavt_kit as tk
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+@pytest.mark.parametrize("name", tk._PACKAGES)
+@pytest.mark.parametrize("before", ["", "import tavt_kit.{name}", "from tavt_kit.{name} import {name}"])
+def test_a_package_is_called_as_its_workflow(name: str, before: str) -> None:
+    """In a fresh interpreter: what was imported before decides what the name is bound to."""
+    code = f"""
+import importlib
+import tavt_kit as tk
+{before.format(name=name)}
+workflow = importlib.import_module("tavt_kit.workflows.{name}")
+calls = []
+workflow.{name} = lambda *args, **options: calls.append((args, options))
+tk.{name}("runs/x", out="y")
+import tavt_kit.{name}
+tk.{name}("runs/z")
+assert calls == [(("runs/x",), {{"out": "y"}}), (("runs/z",), {{}})], calls
+"""
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT)
+
+
+@pytest.mark.slow
+def test_type_checkers_know_what_a_call_gives(tmp_path: Path) -> None:
+    """Against the built wheel, as a user has it: in the checkout a type checker sees a part of the files."""
+    snippet = """
+import tavt_kit as tk
+found: "tk.workflows.search.SearchRun" = tk.search("runs/x", out="y", target="openvino:cpu", budget="latency=8ms")
+from tavt_kit.search import search
+from tavt_kit.workflows.search import SearchRun
+again: SearchRun = tk.search("runs/x", out="y")
+files: int = tk.export(again.folder)
+"""
+    (tmp_path / "snippet.py").write_text(snippet.replace('"tk.workflows.search.SearchRun"', "object"))
+    build = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(tmp_path), str(ROOT)]
+    subprocess.run(build, check=True, capture_output=True)
+    (wheel,) = tmp_path.glob("*.whl")
+    install = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--target", str(tmp_path / "site")]
+    subprocess.run([*install, str(wheel)], check=True, capture_output=True)
+    done = subprocess.run(
+        [sys.executable, "-m", "mypy", "--strict", "--config-file", str(ROOT / "pyproject.toml"), "snippet.py"],
+        cwd=tmp_path, capture_output=True, text=True, env={"MYPYPATH": str(tmp_path / "site"), "PATH": "/usr/bin:/bin"},
+    )  # fmt: skip
+    errors = [line for line in done.stdout.splitlines() if "error" in line]
+    assert len(errors) == 2 and "ExportResult" in errors[0], done.stdout  # the one that is planted, and the count

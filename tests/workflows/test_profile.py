@@ -1,0 +1,65 @@
+"""``profile`` from Python, and the packs that measure elsewhere."""
+
+from __future__ import annotations
+
+import json
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from tavt_kit.bench import Protocol
+from tavt_kit.checkpoints import load_model
+from tavt_kit.core.records import sha256_file
+from tavt_kit.errors import TargetError
+from tavt_kit.workflows.carried import pack_profile
+from tavt_kit.workflows.profile import profile
+from tests.verbs.tiny import write_run
+from tests.workflows.told import Told
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_run(tmp_path_factory.mktemp("runs") / "model")
+
+
+def test_a_table_is_measured_without_a_word(
+    model: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hasty = Protocol(min_seconds=0.0, max_seconds=0.2, min_runs=2, visit_seconds=0.0, warmup_seconds=0.01)
+    monkeypatch.setattr("tavt_kit.bench.layer_table.BRIEF", hasty)
+    told = Told()
+    adaptive = load_model(model)
+    adaptive.reduction = "merge"
+    found = profile(adaptive, target="torch:cpu:threads=1", held_out=1, max_time="1s", out=tmp_path, progress=told)
+    assert capfd.readouterr() == ("", "")
+    assert found.record == json.loads((tmp_path / "profile.json").read_text())
+    assert found.table.reduction == "merge" and found.table.layers == 4 and found.table.target.threads == 1
+    assert told.done[0] == "opening" and "timing held-out schedules" in told.done
+    frame = found.to_frame()
+    assert list(frame["measured"]) == [found.table.held_out[0].measured_ms]
+    assert "mean error" in repr(found) and str(tmp_path) in repr(found)
+
+
+def test_a_table_goes_into_the_run_folder_unless_told(model: Path) -> None:
+    found = profile(str(model), target="torch:cpu:threads=1", max_time=0.5)
+    assert found.file == model / "profile.json" and found.file.is_file()
+
+
+def test_a_target_is_refused_before_anything_is_written(model: Path, tmp_path: Path) -> None:
+    with pytest.raises(TargetError, match="abacus"):
+        profile(model, target="abacus:cpu", out=tmp_path / "out")
+    with pytest.raises(TargetError, match="a pack runs without torch"):
+        pack_profile(model, tmp_path / "out" / "a.zip", target="torch:cpu")
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_pack_is_what_it_says(model: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    told = Told()
+    pack = pack_profile(model, tmp_path / "a.zip", target="onnxruntime:cpu", progress=told)
+    assert capfd.readouterr() == ("", "")
+    assert pack.sha256 == sha256_file(pack.path) and pack.size == pack.path.stat().st_size
+    assert str(pack.target) == "onnxruntime:cpu:precision=f32:batch=1"
+    assert all(one.startswith("converting ") for one in told.done)
+    with zipfile.ZipFile(pack.path) as zipped:
+        assert json.loads(zipped.read("pack.json"))["kind"] == "profile"

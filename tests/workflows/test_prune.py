@@ -1,0 +1,51 @@
+"""``prune`` as a Python function: what the verb does, without a word."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from tavt_kit.core.records import sha256_file
+from tavt_kit.core.verdict import Verdict
+from tavt_kit.errors import BudgetError, OutputError, RecordError
+from tavt_kit.workflows.prune import prune
+from tests.verbs.command import run
+
+
+def test_the_verb_gives_what_the_function_gives(
+    data: Path, model: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    done = prune(model, tmp_path / "function", data, mlp=0.5, pictures=6)
+    again = prune(model, tmp_path / "function", data, mlp=0.5, pictures=6)
+    assert capfd.readouterr() == ("", "")
+    assert run("prune", model, "--data", data, "-o", tmp_path / "verb", "--mlp", 0.5, "--pictures", 6, "--json") == 0
+    said = json.loads(capfd.readouterr().out)
+    assert said.pop("folder") == str(tmp_path / "verb")
+    written = json.loads((tmp_path / "function" / "prune.json").read_text())
+    assert written == said == json.loads(json.dumps(done.record)) == again.record
+    assert sha256_file(tmp_path / "verb" / "model.safetensors") == sha256_file(done.folder / "model.safetensors")
+    assert done.verdict is None and done.top1.split == "val" and done.difference.n == done.top1.n
+    assert list(done.to_frame()["when"]) == ["before", "after"]
+    assert (
+        repr(done) == f"<PruneResult {done.folder}: top-1 {done.top1}, {100 * done.difference.difference:+.1f} points>"
+    )
+
+
+def test_a_budget_has_a_verdict(data: Path, model: Path, tmp_path: Path, quiet: None) -> None:
+    dense = prune(model, tmp_path / "a", data, mlp=0.5, importance="random").record["before"]["macs"]
+    done = prune(model, tmp_path / "b", data, budget=f"flops={int(dense * 0.8)}", heads=1.0, pictures=6)
+    assert done.verdict is Verdict.PASS and done.record["after"]["macs"] <= 0.8 * dense
+
+
+def test_what_cannot_be_names_parameters(data: Path, model: Path, tmp_path: Path, quiet: None) -> None:
+    with pytest.raises(BudgetError, match="`schedule=dense` is for a budget"):
+        prune(model, tmp_path / "out", data, mlp=0.5, schedule="dense")
+    with pytest.raises(BudgetError, match="`budget=flops=1G?.*` decides how many heads"):
+        prune(model, tmp_path / "out", data, budget="flops=1G", mlp=0.5, heads=0.5)
+    with pytest.raises(OutputError, match="choose another `out`"):
+        prune(model, model, data, mlp=0.5)
+    prune(model, tmp_path / "out", data, mlp=0.5, importance="random")
+    with pytest.raises(RecordError, match="another seed; choose another `out`, or start again with `fresh=True`"):
+        prune(model, tmp_path / "out", data, mlp=0.5, importance="random", seed=1)
