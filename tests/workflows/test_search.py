@@ -108,8 +108,8 @@ def test_measured_on_openvino_from_the_model_to_the_verdict(
     """Nothing stands in for anything: a table of layer times, a search by it, and whole passes that decide."""
     target = "openvino:cpu:threads=1"
     found = search(
-        model, data=data, out=tmp_path / "out", target=target, budget="latency=500ms", evaluations=3, population=2,
-        schedule="taper:0.3", final=1, baselines=False, table_seconds=0.5, table_points=3, measure_seconds=0.1,
+        model, data=data, out=tmp_path / "out", target=target, budget="latency=500ms", evaluations=2, population=2,
+        schedule="taper:0.3", final=1, baselines=False, table_seconds=0.5, table_points=2, measure_seconds=0.1,
         progress=heard,
     )  # fmt: skip
     assert isinstance(found, SearchRun) and found.best is not None
