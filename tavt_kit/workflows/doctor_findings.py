@@ -162,7 +162,7 @@ def _limits(place: Place) -> Iterator[Finding]:
         )
     if room.shared is not None and room.shared < _SHARED:
         yield Finding(
-            f"/dev/shm has {room.shared / 1e6:.0f} MB, too little for --workers of training",
+            f"/dev/shm has {room.shared / 1e6:.0f} MB, too little for the worker processes of training",
             "sudo mount -o remount,size=1g /dev/shm",
         )
     if facts.quota is not None and facts.quota < len(facts.affinity):
