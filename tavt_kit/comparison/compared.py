@@ -186,8 +186,8 @@ def _method(kind: str, reference: str | None) -> str:
         )
     return (
         "intervals by an unpaired bootstrap of the medians by rounds, because the records are of different runs; how "
-        "much faster the machine itself was in one of them is not known and not in the interval (--reference NAME "
-        "takes it out)"
+        "much faster the machine itself was in one of them is not known and not in the interval (a reference that "
+        "both records have takes it out)"
     )
 
 

@@ -95,7 +95,7 @@ def _refuse(runs: Sequence[RunRecords], what: str, of: Any, *, mixed: bool = Fal
     for run, value in known[1:]:
         first, other = known[0]
         if value != other:
-            how = "give --across to set them side by side all the same" if mixed else "make one report each"
+            how = "give `across=True` to set them side by side all the same" if mixed else "make one report each"
             raise RecordError(
                 f"the searches of one report need {what} in common, but {first.name} has {_shown(other)} and "
                 f"{run.name} {_shown(value)}; {how}"

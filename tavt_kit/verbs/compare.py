@@ -14,12 +14,9 @@ from tavt_kit.errors import ParameterError
 from tavt_kit.verbs import options
 
 if TYPE_CHECKING:
-    from tavt_kit.comparison.comparable import Readable
     from tavt_kit.comparison.compared import Change, Comparison
 
 __all__ = ["compare_verb"]
-
-SCHEMA, VERSION = "fgvc-kit/comparison", 1
 
 Records = Annotated[
     list[Path],
@@ -55,52 +52,20 @@ def compare_verb(
     INCONCLUSIVE: the interval crosses the line. Exits 1 where something fails. One bench.json alone: its candidates
     against the first (or --reference), paired by rounds.
     """
-    from tavt_kit.comparison.compared import compare_records, compare_within
-    from tavt_kit.core.verdict import Verdict, worst
+    from tavt_kit.core.verdict import Verdict
+    from tavt_kit.workflows.compare import compare
 
     limit = parse_fraction(threshold)
     if len(records) > 2:
         raise ParameterError(f"compare takes one or two records, got {len(records)}")
-    before, after = _read(records)
-    if after is None:
-        found = [compare_within(one, threshold=limit, reference=reference) for one in before]
-    else:
-        found = [
-            compare_records(one, other, threshold=limit, drop=drop / 100, reference=reference, across=across)
-            for one, other in zip(before, after, strict=True)
-        ]
-    verdict = worst(change.verdict for each in found for change in each.changes)
+    found = compare(*records, threshold=limit, drop=drop, reference=reference, across=across)
     if as_json:
-        parts = [each.as_record() for each in found]
-        limits = {"threshold": limit, "drop": drop / 100}
-        body = {"schema": SCHEMA, "version": VERSION, "verdict": str(verdict), **limits, "comparisons": parts}
-        print(json.dumps(body, allow_nan=False))
+        print(json.dumps(found.record, allow_nan=False))
     else:
-        for each in found:
+        for each in found.comparisons:
             _print(each)
-        print(_sentence([change for each in found for change in each.changes], limit, drop))
-    return 1 if verdict is Verdict.FAIL or (strict and verdict is not Verdict.PASS) else 0
-
-
-def _read(paths: Sequence[Path]) -> tuple[list[Readable], list[Readable] | None]:
-    """The records of each side, in the same order; of two run folders every kind that both have."""
-    from tavt_kit.comparison.comparable import files_of_run, read_readable
-    from tavt_kit.errors import RecordError
-
-    if len(paths) == 1:
-        path = files_of_run(paths[0]).get("bench", paths[0] / "bench.json") if paths[0].is_dir() else paths[0]
-        return [read_readable(path)], None
-    first, second = paths
-    if not (first.is_dir() and second.is_dir()):
-        sides = []
-        for path, twin in ((first, second), (second, first)):
-            sides.append([read_readable(path / twin.name if path.is_dir() else path)])
-        return sides[0], sides[1]
-    ours, theirs = files_of_run(first), files_of_run(second)
-    kinds = [kind for kind in ours if kind in theirs]
-    if not kinds:
-        raise RecordError(f"{first} has {', '.join(ours)} and {second} {', '.join(theirs)}: no record in common")
-    return [read_readable(ours[kind]) for kind in kinds], [read_readable(theirs[kind]) for kind in kinds]
+        print(_sentence([change for each in found.comparisons for change in each.changes], limit, drop))
+    return 1 if found.verdict is Verdict.FAIL or (strict and found.verdict is not Verdict.PASS) else 0
 
 
 def _print(comparison: Comparison) -> None:

@@ -10,8 +10,8 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from tavt_kit.core.host import HostFacts
-    from tavt_kit.workflows.doctor_findings import Finding
-    from tavt_kit.workflows.doctor_room import Room
+    from tavt_kit.workflows.doctor import DoctorResult
+    from tavt_kit.workflows.doctor_findings import Finding, Room
 
 __all__ = ["print_doctor"]
 
@@ -34,28 +34,18 @@ _ARM = {
 _PRECISIONS = ("f32", "f16", "bf16", "int8")
 
 
-def print_doctor(
-    facts: HostFacts, room: Room, refused: Mapping[str, str], speed: Mapping[str, Any] | None, found: Sequence[Finding]
-) -> None:
-    """Print all of it.
-
-    Args:
-        facts: Of the host.
-        room: Its memory, disk and files.
-        refused: Target -> why it cannot be used; empty where it can.
-        speed: What ``measure_speed`` found, or ``None`` where nothing was measured.
-        found: What is to be mended.
-    """
+def print_doctor(found: DoctorResult) -> None:
+    """Print all of it on stdout."""
     from tavt_kit.verbs.console import console_of
 
     console = console_of(80)
-    _pairs(console, "this machine", _about(facts, room))
-    _pairs(console, "instruction set", _instructions(facts))
-    _targets(console, refused)
-    if speed is not None:
-        _peaks(console, speed)
-        _reference(console, speed)
-    _findings(console, found)
+    _pairs(console, "this machine", _about(found.host, found.room))
+    _pairs(console, "instruction set", _instructions(found.host))
+    _targets(console, found.refused)
+    if found.speed is not None:
+        _peaks(console, found.speed)
+        _reference(console, found.speed)
+    _findings(console, found.findings)
 
 
 def _pairs(console: Console, title: str, rows: Iterator[tuple[str, str]]) -> None:

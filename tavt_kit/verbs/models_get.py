@@ -25,7 +25,7 @@ def get_weights(names: list[str], out: Path | None, as_json: bool) -> int:
     """
     from tavt_kit.checkpoints.public import find, get, known
     from tavt_kit.data.packages import cache_folder
-    from tavt_kit.verbs.progress import watching
+    from tavt_kit.verbs.console_progress import ConsoleProgress
 
     if not names:
         _print_public(known(), as_json)
@@ -36,8 +36,9 @@ def get_weights(names: list[str], out: Path | None, as_json: bool) -> int:
     if not (entry.page or entry.instead):
         licence = entry.as_licence()
         print(f"{licence.name}; licence: {licence.licence} ({licence.source})", file=sys.stderr if as_json else None)
-    with watching(f"fetching {entry.name}") as tell:
-        fetched = get(entry, cache_folder() / "weights" if out is None else out, tell=tell)
+    with ConsoleProgress() as progress:
+        progress.update(f"fetching {entry.name}")
+        fetched = get(entry, cache_folder() / "weights" if out is None else out, progress=progress)
     record = {
         "schema": "fgvc-kit/weights",
         "version": 1,

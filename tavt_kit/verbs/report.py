@@ -36,13 +36,12 @@ def report_verb(
     No model is loaded and nothing is measured. What was not recorded is named, with the command that records it.
     The exit code is 0 whatever the verdict says.
     """
-    from tavt_kit.core.budget import Budget
-    from tavt_kit.reports import write_report
+    from tavt_kit.workflows.report import report
 
-    written = write_report(runs, out, Budget.parse(budget) if budget else None, across=across)
+    found = report(runs, budget=budget or (), out=out, across=across)
+    files = {"html": found.html, "markdown": found.markdown, "csv": found.csv, "json": found.json}
     if as_json:
-        said = json.loads(written.json.read_text(encoding="utf-8"))
-        print(json.dumps(said | {name: str(path) for name, path in written._asdict().items()}))
+        print(json.dumps({**found.record, **{name: str(path) for name, path in files.items()}}))
     else:
-        print("\n".join(map(str, written)))
+        print("\n".join(map(str, files.values())))
     return 0

@@ -24,7 +24,7 @@ class Inputs:
     """Where images come from.
 
     Args:
-        data: As ``--data``, or ``None``.
+        data: Data set, as ``load_images`` takes it, or ``None`` for random images.
         pictures: A folder of pictures, for end-to-end times; those of ``data`` otherwise.
         seed: Of random images and of a split made here.
         name: What they were, for the record.

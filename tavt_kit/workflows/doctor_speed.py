@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from tavt_kit.core.device import TargetDevice
     from tavt_kit.core.measurement import Measurement
+    from tavt_kit.core.progress import Progress
 
 __all__ = ["CLEARLY", "REFERENCE", "measure_speed", "precision_gains"]
 
@@ -23,12 +24,12 @@ _PEAK_SECONDS = 1.5
 _SHAPE = (1, 3, 224, 224)
 
 
-def measure_speed(usable: Sequence[str], on_step: Callable[[str], None]) -> dict[str, Any]:
+def measure_speed(usable: Sequence[str], progress: Progress) -> dict[str, Any]:
     """Peaks for one thread and for all, and the reference model's latency.
 
     Args:
-        usable: Targets, as texts.
-        on_step: Told what begins.
+        usable: Texts of targets.
+        progress: Told what is measured.
 
     Returns:
         For the record: ``peaks``, ``bf16_in_torch``, ``reference`` and ``noise``.
@@ -36,9 +37,9 @@ def measure_speed(usable: Sequence[str], on_step: Callable[[str], None]) -> dict
     from tavt_kit.bench.noise import Watch
 
     with Watch() as watch:
-        peaks = [_peaks(target, on_step, watch) for target in _processors(usable)]
+        peaks = [_peaks(target, progress, watch) for target in _processors(usable)]
         bf16 = _bf16_in_torch(usable)
-        reference = _reference(usable, on_step, watch)
+        reference = _reference(usable, progress, watch)
     noise = watch.verdict()
     return {"peaks": peaks, "bf16_in_torch": bf16, "reference": reference, "noise": noise.as_record()}
 
@@ -60,12 +61,12 @@ def _processors(usable: Sequence[str]) -> Iterator[TargetDevice]:
     yield from (target for target in parsed if not target.is_cpu and target.processor != "tensorrt")
 
 
-def _peaks(target: TargetDevice, on_step: Callable[[str], None], watch: Any) -> dict[str, Any]:
+def _peaks(target: TargetDevice, progress: Progress, watch: Any) -> dict[str, Any]:
     from tavt_kit.bench.peaks import measure_peaks
     from tavt_kit.errors import TavtError
 
     place = target.processor if target.threads is None else f"cpu, threads={target.threads}"
-    on_step(f"peaks of {place}")
+    progress.update(f"measuring peaks of {place}")
     try:
         found = measure_peaks(target, seconds=_PEAK_SECONDS).as_record()
     except TavtError as error:
@@ -85,7 +86,7 @@ def _bf16_in_torch(usable: Sequence[str]) -> bool | None:
     return is_bf16_faster(torch.device("cpu"))
 
 
-def _reference(usable: Sequence[str], on_step: Callable[[str], None], watch: Any) -> dict[str, Any]:
+def _reference(usable: Sequence[str], progress: Progress, watch: Any) -> dict[str, Any]:
     """Measured together, in turns; what cannot be opened says why."""
     from importlib.util import find_spec
 
@@ -99,12 +100,12 @@ def _reference(usable: Sequence[str], on_step: Callable[[str], None], watch: Any
 
     opener, sessions = _Opener(), dict[str, Any]()
     for target in _targets(usable):
-        on_step(f"{REFERENCE} on {target}")
+        progress.update(f"measuring {REFERENCE} on {target}")
         try:
             sessions[str(target)] = opener.open(target)
         except TavtError as error:
             rows.append({"target": str(target), "reason": str(error)})
-    on_step(f"{REFERENCE}, in turns")
+    progress.update(f"measuring {REFERENCE}, in turns")
     protocol = Protocol(min_seconds=0.5, max_seconds=1.5, min_runs=6, warmup_seconds=0.5, visit_seconds=0.1)
     images, begin = random_images(_SHAPE, np.random.default_rng(0)), time.perf_counter()
     found = bench(sessions, images, protocol, on_round=watch.turn) if sessions else {}

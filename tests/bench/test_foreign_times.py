@@ -10,6 +10,7 @@ import pytest
 from tavt_kit.bench.foreign_times import read_times
 from tavt_kit.cli import main
 from tavt_kit.errors import MeasurementError, RecordError
+from tavt_kit.workflows.latencies import read_latencies
 
 ENTRY = {"startEnqMs": 0.0, "endEnqMs": 0.1, "startH2dMs": 0.0, "endH2dMs": 0.1, "startComputeMs": 0.1,
          "endComputeMs": 2.1, "startD2hMs": 2.1, "endD2hMs": 2.2, "h2dMs": 0.1, "computeMs": 2.0,
@@ -122,6 +123,19 @@ def test_what_is_no_text_is_refused(tmp_path: Path) -> None:
     for path in (tmp_path / "x.engine", tmp_path / "absent.json", tmp_path):
         with pytest.raises(RecordError):
             read_times(path)
+
+
+def test_they_are_read_from_python(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    found = read_latencies([_written(tmp_path, CSV, "a.csv"), _written(tmp_path, LOG, "b.log")], out=tmp_path / "new")
+    assert capfd.readouterr() == ("", "")
+    assert found.record == json.loads((tmp_path / "new" / "latencies.json").read_text())
+    frame = found.to_frame()
+    assert list(frame["tool"]) == ["benchmark_app", "trtexec"] and list(frame["median"]) == [
+        one.figures["median"] for one in found.times
+    ]
+    assert "a.csv" in repr(found)
+    with pytest.raises(MeasurementError, match="nothing to read"):
+        read_latencies([])
 
 
 def test_bench_reads_them(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -13,6 +13,7 @@ from tavt_kit.checkpoints import download
 from tavt_kit.checkpoints.download import fetch
 from tavt_kit.errors import CheckpointError, OutputError, TavtError
 from tests.checkpoints.conftest import CONTENT, Shop
+from tests.workflows.told import Told
 
 SHA256 = hashlib.sha256(CONTENT).hexdigest()
 HTTP = ("http",)
@@ -24,10 +25,10 @@ def names(folder: Path) -> list[str]:
 
 @pytest.mark.parametrize("published", [SHA256, SHA256[:8], ""])
 def test_a_file_is_fetched_once_and_checked_every_time(published: str, shop: Shop, tmp_path: Path) -> None:
-    file, heard = tmp_path / "new" / "w.npz", list[float | None]()
-    found = fetch(f"{shop.url}/moved", file, sha256=published, schemes=HTTP, tell=lambda _, share: heard.append(share))
+    file, told = tmp_path / "new" / "w.npz", Told()
+    found = fetch(f"{shop.url}/moved", file, sha256=published, schemes=HTTP, progress=told)
     assert (found.sha256, found.is_new, found.is_first) == (SHA256, True, not published)
-    assert file.read_bytes() == CONTENT and heard[-1] == 1.0
+    assert file.read_bytes() == CONTENT and told.shares[-1] == 1.0
     assert (tmp_path / "new" / "w.npz.sha256").read_text() == f"{SHA256}  w.npz\n"
     again = fetch(f"{shop.url}/w.npz", file, sha256=published, schemes=HTTP)
     assert (again.is_new, again.is_first, shop.asked) == (False, False, [None])

@@ -107,7 +107,7 @@ def _changed(**more: Any) -> Callable[[dict[str, Any]], dict[str, Any]]:
         (_changed(split="test"), "the split in common, but a has val and b test; make one report each"),
         (_changed(metric="macro_f1"), "the metric in common"),
         (_changed(model={"classes": ["crack", "good", "spot"]}), "the classes in common, but a has 2"),
-        (_changed(target={**TARGET, "threads": 4}), "4 threads, f32, batch 1; give --across"),
+        (_changed(target={**TARGET, "threads": 4}), "4 threads, f32, batch 1; give `across=True`"),
         (_changed(host={"cpu": "Other", "affinity": [0, 1]}), "the machine in common, but a has Example, 2 CPUs"),
     ],
 )
@@ -119,7 +119,7 @@ def test_what_cannot_be_compared_is_refused(
         write_report(places, tmp_path / "out")
     assert said.replace(" ", "") in str(caught.value).replace("\u00a0", " ").replace(" ", "")
     assert not (tmp_path / "out").exists()
-    if "--across" in said or "machine" in said:
+    if "`across=True`" in said or "machine" in said:
         text = write_report(places, tmp_path / "out", across=True).markdown.read_text(encoding="utf-8")
         assert "different machines or targets" in text
 

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -9,11 +9,12 @@ from typing import Any
 import pytest
 
 from tavt_kit.core.host import HostFacts
+from tavt_kit.core.progress import Progress, Silent
 from tavt_kit.errors import TargetError
-from tavt_kit.verbs import doctor, doctor_table
+from tavt_kit.verbs import doctor_table
 from tavt_kit.workflows import doctor_findings, doctor_speed
-from tavt_kit.workflows.doctor_findings import Finding, Place, findings
-from tavt_kit.workflows.doctor_room import Room
+from tavt_kit.workflows.doctor import TARGETS
+from tavt_kit.workflows.doctor_findings import Finding, Place, Room, findings
 from tests.verbs.command import run
 
 SPEED: dict[str, Any] = {
@@ -43,9 +44,9 @@ def a_machine_without_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
         if ":cpu" not in str(target):
             raise TargetError(f"target {target} needs a device [that] is not here; choose torch:cpu")
 
-    def measure(usable: Sequence[str], on_step: Callable[[str], None]) -> dict[str, Any]:
+    def measure(usable: Sequence[str], progress: Progress) -> dict[str, Any]:
         assert list(usable) == ["torch:cpu", "openvino:cpu", "onnxruntime:cpu"]
-        on_step("something")
+        progress.update("something")
         return SPEED
 
     monkeypatch.setattr("tavt_kit.runtimes.check_available", check)
@@ -56,7 +57,7 @@ def test_json_names_every_target_and_the_host(capsys: pytest.CaptureFixture[str]
     assert run("doctor", "--json") == 0
     answer = json.loads(capsys.readouterr().out)
     assert (answer["schema"], answer["version"]) == ("fgvc-kit/doctor", 1)
-    assert set(answer["targets"]) == set(doctor.TARGETS)
+    assert set(answer["targets"]) == set(TARGETS)
     assert answer["targets"]["openvino:cpu"] == {"usable": True, "reason": ""}
     refused = answer["targets"]["torch:cuda:0"]
     assert not refused["usable"] and "needs a device [that] is not here" in refused["reason"]
@@ -193,7 +194,7 @@ def test_room_of_a_made_up_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 @pytest.mark.slow
 def test_this_machine_is_measured(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.undo()
-    speed = doctor_speed.measure_speed(["torch:cpu", "openvino:cpu", "onnxruntime:cpu"], lambda what: None)
+    speed = doctor_speed.measure_speed(["torch:cpu", "openvino:cpu", "onnxruntime:cpu"], Silent())
     assert all(row["gflops"]["f32"] > 0 for row in speed["peaks"])
     targets = {row["target"] for row in speed["reference"]["rows"] if row["median"] > 0}
     assert {"torch:cpu:precision=f32:batch=1", "onnxruntime:cpu:precision=f32:batch=1"} < targets

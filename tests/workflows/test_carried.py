@@ -20,11 +20,14 @@ from tavt_kit.core.device import TargetDevice
 from tavt_kit.core.host import HostFacts
 from tavt_kit.core.latency_table import Curve, DropCell, LatencyTable, LayerCells
 from tavt_kit.core.measurement import Measurement
-from tavt_kit.core.records import write_record
+from tavt_kit.core.records import sha256_file, write_record
 from tavt_kit.core.schedule import TokenSchedule
+from tavt_kit.core.verdict import Verdict
 from tavt_kit.models.macs import count_macs
 from tavt_kit.workflows import carried
+from tavt_kit.workflows.carried import pack_front, settle
 from tests.verbs.tiny import write_pictures, write_run
+from tests.workflows.told import Told
 
 TARGET = TargetDevice.parse("onnxruntime:cpu:threads=64:precision=int8")  # more than there are here
 HOST = replace(HostFacts.gather(), cpu="a small device", cores=64)
@@ -128,6 +131,23 @@ def test_the_chosen_schedule_is_packed_for_its_device(
         record = json.loads(zipped.read("pack.json"))
     chosen = body["candidates"][body["chosen"]]["schedule"]
     assert [one["schedule"] for one in record["candidates"]] == [[17] * 4, chosen] and record["kind"] == "bench"
+
+
+def test_there_and_back_from_python(place: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    shutil.copytree(place / "out", tmp_path / "out")
+    body = front(tmp_path / "out")
+    few = {"target": replace(TARGET, precision="f32").as_record(), "baselines": body["baselines"][:1]}
+    (tmp_path / "out" / "front.json").write_text(json.dumps({**body, **few, "candidates": body["candidates"][:1]}))
+    told = Told()
+    pack = pack_front(tmp_path / "out", tmp_path / "new" / "front.zip", progress=told)
+    assert pack.sha256 == sha256_file(pack.path) and pack.target.precision == "f32"
+    assert told.done == ["converting dense", f"converting {TokenSchedule(tuple(body['candidates'][0]['schedule']))}"]
+    (tmp_path / "out" / "front.json").write_text(json.dumps(body))
+    settled = settle(tmp_path / "out", write_bench(tmp_path / "bench.json", measured(body, 3.0)))
+    assert capfd.readouterr() == ("", "")
+    assert settled.verdict is Verdict.PASS and settled.record == front(tmp_path / "out")
+    assert repr(settled) == f"<front of {tmp_path / 'out'}: PASS, {len(settled.record['candidates'])} candidates>"
+    assert list(settled.to_frame()["median"]) == [one["latency_ms"]["median"] for one in settled.record["candidates"]]
 
 
 @pytest.mark.parametrize(

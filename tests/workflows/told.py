@@ -6,14 +6,16 @@ from tavt_kit.core.progress import Silent
 
 
 class Told(Silent):
-    """What was said and done, in order."""
+    """What was said, what was done and how much of it, each in order."""
 
     def __init__(self) -> None:
         self.said: list[str] = []
         self.done: list[str] = []
+        self.shares: list[float | None] = []
 
     def say(self, sentence: str) -> None:
         self.said.append(sentence)
 
     def update(self, doing: str, share: float | None = None) -> None:
         self.done.append(doing)
+        self.shares.append(share)

@@ -1,0 +1,144 @@
+"""compare: two records side by side, with significance; or the candidates of one bench."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tavt_kit.comparison.comparable import Readable, files_of_run, read_readable
+from tavt_kit.comparison.compared import Comparison, compare_records, compare_within
+from tavt_kit.core.verdict import Verdict, worst
+from tavt_kit.errors import ParameterError, RecordError
+from tavt_kit.workflows.frames import frame
+
+if TYPE_CHECKING:
+    import pandas
+
+__all__ = ["CompareResult", "compare"]
+
+SCHEMA, VERSION = "fgvc-kit/comparison", 1
+
+
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
+class CompareResult:
+    """How much slower or less accurate candidates became.
+
+    Args:
+        comparisons: One for each kind of record that both sides have.
+        threshold: Slowdown above which a candidate fails, as a share.
+        drop: Loss of accuracy above which it fails, in points.
+    """
+
+    comparisons: tuple[Comparison, ...]
+    threshold: float
+    drop: float
+
+    @property
+    def verdict(self) -> Verdict:
+        """The worst of all changes."""
+        return worst(change.verdict for each in self.comparisons for change in each.changes)
+
+    @property
+    def record(self) -> Mapping[str, Any]:
+        """Everything, JSON-ready; a comparison writes no file."""
+        return {
+            "schema": SCHEMA,
+            "version": VERSION,
+            "verdict": str(self.verdict),
+            "threshold": self.threshold,
+            "drop": self.drop / 100,
+            "comparisons": [each.as_record() for each in self.comparisons],
+        }
+
+    def to_frame(self) -> pandas.DataFrame:
+        """One line a change: kind of record, candidate, figure, before, after, change with its 95 % interval, verdict.
+
+        Raises:
+            MissingDependency: pandas is not installed.
+        """
+        return frame(
+            [
+                {
+                    "kind": each.kind,
+                    "name": change.name,
+                    "other": change.other,
+                    "figure": change.figure,
+                    "before": change.before,
+                    "after": change.after,
+                    "change": change.estimate.value,
+                    "low": change.estimate.low,
+                    "high": change.estimate.high,
+                    "verdict": str(change.verdict),
+                }
+                for each in self.comparisons
+                for change in each.changes
+            ]
+        )
+
+    def __repr__(self) -> str:
+        kinds = ", ".join(f"{len(each.changes)} of {each.kind}" for each in self.comparisons)
+        return f"<compared: {self.verdict}, {kinds}>"
+
+
+def compare(
+    before: str | Path,
+    after: str | Path | None = None,
+    *,
+    threshold: float = 0.05,
+    drop: float = 0.5,
+    reference: str | None = None,
+    across: bool = False,
+) -> CompareResult:
+    """Compare two records, or the candidates of one bench with one of them, with 95 % intervals.
+
+    A change FAILs where it is for sure above ``threshold`` or ``drop``, PASSes where for sure it is not, and is
+    INCONCLUSIVE where its interval crosses the line.
+
+    Args:
+        before: Record (``bench.json``, ``check.json``, ...) or run folder.
+        after: Record of the same kind or run folder; without it ``before`` is a bench whose candidates are compared.
+        threshold: Slowdown above which a candidate fails, 0.05 for 5 %.
+        drop: Loss of accuracy above which it fails, in points.
+        reference: Candidate in both records; times are compared as multiples of its. Of one bench, the candidate that
+            the others are compared with.
+        across: Whether records of different hosts, targets, protocols or data are compared too.
+
+    Raises:
+        RecordError: A record cannot be read, or the two differ in what must agree.
+        ParameterError: A limit is below 0.
+
+    Example:
+        >>> compare("before/bench.json", "after/bench.json", threshold=0.1).verdict  # doctest: +SKIP
+    """
+    if not (threshold > 0 and drop >= 0):
+        raise ParameterError(f"`threshold` is above 0 and `drop` at least 0, got {threshold} and {drop}")
+    if after is None:
+        readable = _bench_of(Path(before))
+        return CompareResult((compare_within(readable, threshold=threshold, reference=reference),), threshold, drop)
+    found = [
+        compare_records(one, other, threshold=threshold, drop=drop / 100, reference=reference, across=across)
+        for one, other in _pairs(Path(before), Path(after))
+    ]
+    return CompareResult(tuple(found), threshold, drop)
+
+
+def _bench_of(path: Path) -> Readable:
+    """The record, or the bench of a run folder."""
+    return read_readable(files_of_run(path).get("bench", path / "bench.json") if path.is_dir() else path)
+
+
+def _pairs(first: Path, second: Path) -> list[tuple[Readable, Readable]]:
+    """The records of each side; of two run folders every kind that both have."""
+    if not (first.is_dir() and second.is_dir()):
+        one, other = (
+            read_readable(path / twin.name if path.is_dir() else path)
+            for path, twin in ((first, second), (second, first))
+        )
+        return [(one, other)]
+    ours, theirs = files_of_run(first), files_of_run(second)
+    kinds = [kind for kind in ours if kind in theirs]
+    if not kinds:
+        raise RecordError(f"{first} has {', '.join(ours)} and {second} {', '.join(theirs)}: no record in common")
+    return [(read_readable(ours[kind]), read_readable(theirs[kind])) for kind in kinds]

@@ -1,0 +1,80 @@
+"""report: one HTML file with its Markdown, CSV and JSON twins, from the records of runs."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tavt_kit.core.budget import Budget
+from tavt_kit.workflows.frames import frame
+
+if TYPE_CHECKING:
+    import pandas
+
+__all__ = ["ReportResult", "report"]
+
+
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
+class ReportResult:
+    """A report that was written.
+
+    Args:
+        html: The page, which opens offline.
+        markdown: The same as text.
+        csv: Its candidates as a table.
+        json: Its ``report.json``.
+        record: What that file holds.
+    """
+
+    html: Path
+    markdown: Path
+    csv: Path
+    json: Path
+    record: Mapping[str, Any]
+
+    def to_frame(self) -> pandas.DataFrame:
+        """One line a candidate, with the columns of the CSV file; of several searches their ``run`` too.
+
+        Raises:
+            MissingDependency: pandas is not installed.
+        """
+        return frame([row for one in self.record.get("runs", [self.record]) for row in one["rows"]])
+
+    def __repr__(self) -> str:
+        return f"<report: {self.html}>"
+
+
+def report(
+    runs: str | Path | Sequence[str | Path],
+    *,
+    budget: str | Sequence[str] | Budget = (),
+    out: str | Path | None = None,
+    across: bool = False,
+) -> ReportResult:
+    """Write ``report.html``, ``report.md``, ``report.csv`` and ``report.json`` from the records of runs.
+
+    No model is loaded and nothing is measured. What was not recorded is named, with the command that records it.
+
+    Args:
+        runs: Run folders and single records; several searches are set side by side.
+        budget: Limits to choose again by, from what was measured; by default the search's own.
+        out: The folder to write; by default the first run's, of several searches ``report``.
+        across: Whether searches on different machines or targets may be set side by side.
+
+    Raises:
+        RecordError: There is nothing to report on, a record is damaged, or the runs cannot be compared.
+        BudgetError: A limit cannot be read, or is on what was not recorded.
+        OutputError: The folder cannot be written.
+
+    Example:
+        >>> report("runs/birds-8ms", budget="latency=10ms").html  # doctest: +SKIP
+    """
+    from tavt_kit.reports import write_report
+
+    places = [Path(run) for run in ([runs] if isinstance(runs, str | Path) else runs)]
+    limits = budget if isinstance(budget, Budget) else Budget.parse([budget] if isinstance(budget, str) else budget)
+    written = write_report(places, None if out is None else Path(out), limits if limits.limits else None, across=across)
+    return ReportResult(*written, json.loads(written.json.read_text(encoding="utf-8")))
