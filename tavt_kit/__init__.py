@@ -51,6 +51,7 @@ if TYPE_CHECKING:
     from tavt_kit.models.wrap import AdaptiveViT, LeanViT, wrap
     from tavt_kit.workflows.bench import bench
     from tavt_kit.workflows.check import check
+    from tavt_kit.workflows.compare import compare
     from tavt_kit.workflows.distill import distill
     from tavt_kit.workflows.evaluate import evaluate
     from tavt_kit.workflows.explain import explain
@@ -58,6 +59,7 @@ if TYPE_CHECKING:
     from tavt_kit.workflows.predict import predict
     from tavt_kit.workflows.profile import profile
     from tavt_kit.workflows.prune import prune
+    from tavt_kit.workflows.report import report
     from tavt_kit.workflows.search import search
     from tavt_kit.workflows.train import train
 
@@ -89,6 +91,7 @@ _HOMES = {
     "UnknownName": "errors",
     "UnsupportedBackbone": "errors",
     "check": "workflows.check",
+    "compare": "workflows.compare",
     "convert_checkpoint": "checkpoints",
     "count_macs": "models.macs",
     "evaluate": "workflows.evaluate",
@@ -98,6 +101,7 @@ _HOMES = {
     "predict": "workflows.predict",
     "profile": "workflows.profile",
     "prune": "workflows.prune",
+    "report": "workflows.report",
     "train": "workflows.train",
     "wrap": "models.wrap",
 }
@@ -135,6 +139,7 @@ __all__ = [
     "__version__",
     "bench",
     "check",
+    "compare",
     "convert_checkpoint",
     "count_macs",
     "distill",
@@ -145,6 +150,7 @@ __all__ = [
     "predict",
     "profile",
     "prune",
+    "report",
     "search",
     "train",
     "wrap",

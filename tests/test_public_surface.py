@@ -18,8 +18,8 @@ PUBLIC = [
     "DataError", "ExportError", "LeanViT", "Measurement", "MeasurementError", "MissingDependency", "OutputError",
     "ParameterError", "ParetoFront", "Preprocessing", "RecordError", "ScheduleError", "TargetDevice", "TargetError",
     "TavtError", "TokenSchedule", "TrainingError", "UnknownName", "UnsupportedBackbone", "__version__", "bench",
-    "check", "convert_checkpoint", "count_macs", "distill", "evaluate", "explain", "export", "load_model",
-    "predict", "profile", "prune", "search", "train", "wrap",
+    "check", "compare", "convert_checkpoint", "count_macs", "distill", "evaluate", "explain", "export",
+    "load_model", "predict", "profile", "prune", "report", "search", "train", "wrap",
 ]  # fmt: skip
 HEAVY = {"torch", "torchvision", "timm", "numpy", "PIL", "scipy", "openvino", "onnx", "onnxruntime", "plotly", "pymoo"}
 
