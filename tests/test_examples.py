@@ -114,3 +114,20 @@ def test_the_cpp_example_says_the_same(shipped: Path, tmp_path: Path) -> None:
     wrong = run(file, _pictures(shipped)[0])
     assert wrong.returncode == 2
     assert "must be a binary PPM of 32x32 pixels" in wrong.stderr
+
+
+@pytest.mark.slow
+def test_the_whole_way_in_python(tmp_path: Path) -> None:
+    """Train, distil, search under a measured latency, export, bench, evaluate and predict, all of them from Python."""
+    from tests.verbs.tiny import write_pictures
+
+    write_pictures(tmp_path / "data", each=30)
+    size = ["--model", "test_vit", "--weights", "random", "--image-size", "32", "--steps", "3", "--evaluations", "8"]
+    where = ["--target", "openvino:cpu:threads=1", "--budget", "latency=50ms"]
+    script = [sys.executable, "examples/whole_way.py", str(tmp_path / "data"), str(tmp_path / "out"), *size, *where]
+    done = subprocess.run(
+        script, cwd=EXAMPLES.parent, capture_output=True, text=True, env={**os.environ, "PYTHONPATH": "."}
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert "SearchRun(PASS" in done.stdout and "ExportedFile" in done.stdout and "Predictions" in done.stdout
+    assert (tmp_path / "out" / "found" / "report.html").is_file()
