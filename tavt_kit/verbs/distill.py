@@ -15,7 +15,7 @@ from tavt_kit.verbs import options, reading_options, training_options
 if TYPE_CHECKING:
     from tavt_kit.workflows.distill import DistillResult
 
-__all__ = ["distill_verb"]
+__all__ = ["distill_verb", "print_distilled"]
 
 Run = Annotated[Path, typer.Argument(metavar="MODEL", help="A run folder, for example of `fgvc-kit train`.")]
 Recipe = Annotated[
@@ -171,7 +171,7 @@ def distill_verb(
     elif done.speaks and as_json:
         print(json.dumps(done.record))
     elif done.speaks:
-        _say(done)
+        print_distilled(done)
     return 0
 
 
@@ -189,8 +189,8 @@ def _layers(flag: str, text: str | None) -> tuple[int, ...] | None:
     return tuple(int(part) for part in text.split(","))
 
 
-def _say(done: DistillResult) -> None:
-    """The ladder, before and after."""
+def print_distilled(done: DistillResult) -> None:
+    """The ladder on stdout, before and after."""
     from rich.console import Console
     from rich.table import Table
 

@@ -15,7 +15,7 @@ from tavt_kit.verbs import options
 if TYPE_CHECKING:
     from tavt_kit.workflows.export import ExportedFile, ExportResult
 
-__all__ = ["Accept", "CheckSplit", "Dense", "Drop", "FileTarget", "export_verb"]
+__all__ = ["Accept", "CheckSplit", "Dense", "Drop", "FileTarget", "export_verb", "print_exported"]
 
 Run = Annotated[Path, typer.Argument(metavar="RUN", help="A run folder of train, distill or search.")]
 ExportOut = Annotated[Path | None, typer.Option("--out", "-o", help="The folder to write. [default: RUN/export]")]
@@ -125,7 +125,6 @@ def export_verb(
     paired 95 % interval. A file that fails is removed; one that cannot be decided is kept as *.unproven. Exits 1 unless
     every file passed.
     """
-    from tavt_kit.verbs.check_view import print_checks
     from tavt_kit.verbs.console_progress import ConsoleProgress
     from tavt_kit.workflows.export import export
 
@@ -140,18 +139,30 @@ def export_verb(
             accept_inconclusive=accept_inconclusive, target=target, allow_unreadable=allow_unreadable, fresh=fresh,
             progress=progress,
         )  # fmt: skip
-    if done.licence is not None:
-        print(done.licence, file=sys.stderr)
     if as_json:
+        _say_licence(done)
         artifacts, checks = ([one.record for one in found] for found in (done.files, done.checks))
         print(json.dumps({"folder": str(done.folder), "artifacts": artifacts, "checks": checks}))
     else:
-        print_checks([check.record for check in done.checks])
-        for file in done:
-            _print_file(done.folder, file)
+        print_exported(done)
     if for_ is not None:
         _say_trtexec(done)
     return 0 if done.settled else 1
+
+
+def print_exported(done: ExportResult) -> None:
+    """The checks and the files on stdout, and on stderr what is not for commercial use."""
+    from tavt_kit.verbs.check_view import print_checks
+
+    _say_licence(done)
+    print_checks([check.record for check in done.checks])
+    for file in done:
+        _print_file(done.folder, file)
+
+
+def _say_licence(done: ExportResult) -> None:
+    if done.licence is not None:
+        print(done.licence, file=sys.stderr)
 
 
 _ENDS = {

@@ -14,7 +14,7 @@ from tavt_kit.verbs import options, reading_options, training_options
 if TYPE_CHECKING:
     from tavt_kit.workflows.train import TrainResult
 
-__all__ = ["train_verb"]
+__all__ = ["print_trained", "train_verb"]
 
 Recipe = Annotated[
     str,
@@ -174,7 +174,7 @@ def train_verb(
     elif done.speaks and as_json:
         print(json.dumps(done.record))
     elif done.speaks:
-        _say(done)
+        print_trained(done)
     return 0
 
 
@@ -204,7 +204,8 @@ def table(flag: str, entries: list[str] | None) -> dict[str, float] | None:
     return found or None
 
 
-def _say(done: TrainResult) -> None:
+def print_trained(done: TrainResult) -> None:
+    """Its accuracy on stdout, and the penalty of a probe."""
     from tavt_kit.core.accuracy import Accuracy
 
     print(f"{done.folder}: dense top-1 {done.top1}")

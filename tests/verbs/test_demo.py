@@ -8,10 +8,10 @@ import pytest
 
 from tavt_kit import cli
 from tavt_kit.core.records import write_record
-from tavt_kit.workflows import demo_stages
-from tavt_kit.workflows.demo_stages import Demo
-from tavt_kit.workflows.demo_table import conclusions, read_table
+from tavt_kit.workflows import demo as demo_workflow
+from tavt_kit.workflows.demo import Stages, conclusions, read_table
 from tests.verbs.tiny import write_pictures
+from tests.workflows.conftest import Heard
 
 
 def test_an_unknown_data_set_is_one_sentence(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -54,25 +54,32 @@ def test_conclusions_name_the_baseline_that_wins(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_the_whole_job_interrupted_and_continued(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(demo_stages, "NAME", "test_vit")
-    monkeypatch.setattr(demo_stages, "WEIGHTS", "random")
-    monkeypatch.setattr(demo_stages, "PATCH", 16)
-    monkeypatch.setattr(demo_stages, "SHARE", 3.0)  # so small a model is no faster with fewer tokens
-    monkeypatch.setattr(demo_stages, "LAYERS_TRAINED", 2)
+def test_the_whole_job_interrupted_and_continued(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(demo_workflow, "NAME", "test_vit")
+    monkeypatch.setattr(demo_workflow, "WEIGHTS", "random")
+    monkeypatch.setattr(demo_workflow, "PATCH", 16)
+    monkeypatch.setattr(demo_workflow, "SHARE", 3.0)  # so small a model is no faster with fewer tokens
+    monkeypatch.setattr(demo_workflow, "LAYERS_TRAINED", 2)
     data = write_pictures(tmp_path / "data", each=60, size=64)
-    demo = Demo(tmp_path / "out", str(data), "openvino:cpu:threads=1", 64, 3, 6, 0)
-    for title, stage in demo.stages():
+    demo = Stages(tmp_path / "out", str(data), "openvino:cpu:threads=1", 64, 3, 6, 0, progress := Heard())
+    for title, stage in demo.listed():
         if title.startswith("export"):  # everything before it is done; go on as the same command would
             break
         stage()
     stamps = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("model.safetensors")}
     front = (demo.out / "front.json").read_bytes()
-    for _, stage in demo.stages():
+    for _, stage in demo.listed():
         stage()
     assert all(path.stat().st_mtime_ns == stamp for path, stamp in stamps.items()) and len(stamps) == 4
     assert (demo.out / "front.json").read_bytes() == front
     table = read_table(demo.out)
     assert [row["kind"] for row in table["rows"]] == ["dense", "int8", "resolution", "chosen", "chosen-int8"]
     assert all(row["split"] == "test" and row["top1"] is not None for row in table["rows"])
+    assert capsys.readouterr() == ("", "")
+    kinds = [type(value).__name__ for value in progress.shown]
+    told = ("TrainResult", "DistillResult", "DemoBudget", "SearchRun", "ExportResult", "BenchResult")
+    assert [kind for kind in dict.fromkeys(kinds) if kind in told] == list(told)
+    assert kinds.count("ExportResult") == 3
     assert conclusions(demo.out) and "<html" in (demo.out / "report.html").read_text()
