@@ -32,10 +32,10 @@ def whole_way(given: argparse.Namespace) -> None:
     out: Path = given.out
     fitted = tk.train(given.model, out / "fitted", given.data, weights=given.weights, image_size=given.image_size)
     print(fitted)
-    distilled = tk.distill(out / "fitted", out / "distilled", steps=given.steps)
+    distilled = tk.distill(fitted, out / "distilled", steps=given.steps)
     print(distilled)
     found = tk.search(
-        out / "distilled",
+        distilled,
         out=out / "found",
         target=given.target,
         budget=given.budget,
@@ -44,12 +44,12 @@ def whole_way(given: argparse.Namespace) -> None:
     )
     print(found)
     print(found.to_frame())
-    files = tk.export(out / "found", out / "shipped", format="openvino")
+    files = tk.export(found, out / "shipped", format="openvino")
     print(files[0], files[0].check)
-    print(tk.bench([str(file.path) for file in files], target=given.target, min_time=1.0, out=out / "bench"))
-    print(tk.evaluate(files[0].path, given.data, split="test"))
+    print(tk.bench([files[0], distilled], target=given.target, min_time=1.0, out=out / "bench"))
+    print(tk.evaluate(files[0], given.data, split="test"))
     photo = next(path for path in sorted(Path(given.data).rglob("*")) if path.suffix in (".png", ".jpg"))
-    print(tk.predict(files[0].path, photo))
+    print(tk.predict(files[0], photo))
 
 
 if __name__ == "__main__":

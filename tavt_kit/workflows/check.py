@@ -10,6 +10,7 @@ import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +21,7 @@ from tavt_kit.core.verdict import Verdict, worst
 from tavt_kit.errors import DataError, RecordError, ScheduleError
 from tavt_kit.workflows.frames import frame
 from tavt_kit.workflows.picked import schedule_for
-from tavt_kit.workflows.run_model import folder_of, images_for, model_of
+from tavt_kit.workflows.run_model import folder_of, images_for, located, model_of
 
 if TYPE_CHECKING:
     import pandas
@@ -121,8 +122,8 @@ class CheckResult:
 
 
 def check(
-    thing: Path | str | None,
-    against: Path | str | AdaptiveViT,
+    thing: str | PathLike[str] | None,
+    against: str | PathLike[str] | AdaptiveViT,
     *,
     schedule: str | None = None,
     preset: str | None = None,
@@ -172,6 +173,8 @@ def check(
         >>> check("runs/birds/export/model.int8.xml", "runs/birds").verdict  # doctest: +SKIP
         <Verdict.PASS: 'PASS'>
     """
+    against = located(against)
+    thing = None if thing is None else located(thing)
     from tavt_kit.checks import CHECK_FILE, Gate, Source, read_check
     from tavt_kit.checks.losses import save_examples
     from tavt_kit.checks.source import image_counter

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +13,7 @@ from tavt_kit.core.parsing import parse_duration
 from tavt_kit.core.progress import Progress
 from tavt_kit.errors import OutputError, ParameterError
 from tavt_kit.workflows.frames import frame
+from tavt_kit.workflows.run_model import located
 
 if TYPE_CHECKING:
     import pandas
@@ -62,12 +64,16 @@ class DistillResult:
             ]
         )
 
+    def __fspath__(self) -> str:
+        """Where it lies, so that it can be given wherever a path can."""
+        return str(self.folder)
+
     def __repr__(self) -> str:
         return f"<DistillResult {self.folder}: {f'top-1 {self.top1}' if 'results' in self.record else 'dry run'}>"
 
 
 def distill(
-    model: Path | str,
+    model: str | PathLike[str],
     out: Path | str,
     data: str | Path | None = None,
     *,
@@ -125,6 +131,7 @@ def distill(
     Example:
         >>> distill("runs/birds", "runs/birds-distilled", steps=300, bound=0.4).to_frame()  # doctest: +SKIP
     """
+    model = located(model)
     from tavt_kit.distill.preset import distill_recipe
 
     chosen = distill_recipe(str(recipe), seed=seed, **changes)

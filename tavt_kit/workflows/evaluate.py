@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +14,7 @@ from tavt_kit.core.parsing import parse_fraction
 from tavt_kit.core.progress import Progress, Silent
 from tavt_kit.errors import DataError, ParameterError, ScheduleError
 from tavt_kit.workflows.frames import frame
-from tavt_kit.workflows.run_model import card_of, images_for, model_at
+from tavt_kit.workflows.run_model import card_of, images_for, located, model_at
 
 if TYPE_CHECKING:
     import pandas
@@ -141,7 +142,7 @@ class Labelled:
 
 
 def evaluate(
-    thing: Path | str | AdaptiveViT,
+    thing: str | PathLike[str] | AdaptiveViT,
     data: str | Path | None = None,
     *,
     split: str | None = None,
@@ -188,6 +189,7 @@ def evaluate(
         >>> evaluate("runs/birds", "birds/", split="test").top1.value  # doctest: +SKIP
         0.893
     """
+    thing = located(thing)
     from tavt_kit.core.records import make_folder
     from tavt_kit.evaluation.files import SCHEMA, VERSION, write_evaluation
 

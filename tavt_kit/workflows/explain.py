@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +12,7 @@ from tavt_kit.core.command_line import command_line
 from tavt_kit.core.progress import Progress, Silent
 from tavt_kit.errors import DataError, ParameterError, UnknownName
 from tavt_kit.workflows.frames import frame
-from tavt_kit.workflows.run_model import card_of, model_at
+from tavt_kit.workflows.run_model import card_of, located, model_at
 
 if TYPE_CHECKING:
     import pandas
@@ -88,7 +89,7 @@ class ExplainResult:
 
 
 def explain(
-    run: Path | str | AdaptiveViT,
+    run: str | PathLike[str] | AdaptiveViT,
     images: Path | str | Sequence[Path | str],
     out: Path | str = "explained",
     *,
@@ -123,6 +124,7 @@ def explain(
         >>> explain("runs/birds", "birds/sparrow", "explained", limit=8)  # doctest: +SKIP
         <ExplainResult explained: 8 images, 0 unreadable>
     """
+    run = located(run)
     from tavt_kit.core.records import atomic_path, make_folder, write_record
     from tavt_kit.evaluation.map_drawing import contact_sheet, draw_explained
 

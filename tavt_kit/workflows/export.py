@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
 
@@ -14,7 +15,7 @@ from tavt_kit.errors import ExportError, OutputError, ParameterError
 from tavt_kit.workflows.check import FileCheck
 from tavt_kit.workflows.frames import frame
 from tavt_kit.workflows.picked import model_for, precision_for, presets_for, schedules_for
-from tavt_kit.workflows.run_model import card_of, folder_of, images_for, model_of
+from tavt_kit.workflows.run_model import card_of, folder_of, images_for, located, model_of
 
 if TYPE_CHECKING:
     import pandas
@@ -60,6 +61,10 @@ class ExportedFile:
     def precision(self) -> str:
         """The precision of its weights."""
         return str(self.record["precision"])
+
+    def __fspath__(self) -> str:
+        """Where it lies, so that it can be given wherever a path can."""
+        return str(self.path)
 
     def __repr__(self) -> str:
         return f"<ExportedFile {self.path}: {self.status}, {self.verdict}>"
@@ -120,12 +125,16 @@ class ExportResult(Sequence[ExportedFile]):
             ]
         )
 
+    def __fspath__(self) -> str:
+        """Where it lies, so that it can be given wherever a path can."""
+        return str(self.folder)
+
     def __repr__(self) -> str:
         return f"<ExportResult {self.folder}: {', '.join(f'{one.path.name}: {one.verdict}' for one in self.files)}>"
 
 
 def export(
-    run: Path | str | AdaptiveViT,
+    run: str | PathLike[str] | AdaptiveViT,
     out: Path | str | None = None,
     *,
     schedule: str | TokenSchedule | Sequence[str | TokenSchedule] | None = None,
@@ -202,6 +211,7 @@ def export(
         >>> files[0].check.verdict  # doctest: +SKIP
         <Verdict.PASS: 'PASS'>
     """
+    run = located(run)
     from tavt_kit.checks import Gate
     from tavt_kit.core.device import TargetDevice
     from tavt_kit.exporters.export import Plan

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
 
@@ -11,7 +12,7 @@ from tavt_kit.core.model_card import licence_sentence
 from tavt_kit.core.progress import Progress, Silent
 from tavt_kit.errors import ScheduleError
 from tavt_kit.workflows.frames import frame
-from tavt_kit.workflows.run_model import card_of, model_at
+from tavt_kit.workflows.run_model import card_of, located, model_at
 
 if TYPE_CHECKING:
     import pandas
@@ -78,7 +79,7 @@ class Predictions(Sequence["Prediction"]):
 
 
 def predict(
-    thing: Path | str | AdaptiveViT,
+    thing: str | PathLike[str] | AdaptiveViT,
     images: Path | str | Sequence[Path | str],
     *,
     top: int = 5,
@@ -111,6 +112,7 @@ def predict(
         >>> predict("runs/birds/export/model.f32.xml", "photo.jpg")[0].label  # doctest: +SKIP
         'house_sparrow'
     """
+    thing = located(thing)
     progress = progress or Silent()
     predictor = _open(thing, schedule, preset, target, progress)
     licence = licence_sentence(predictor.card.licences)

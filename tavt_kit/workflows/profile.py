@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +13,7 @@ from tavt_kit.core.device import TargetDevice
 from tavt_kit.core.parsing import parse_duration
 from tavt_kit.core.progress import Progress, Silent
 from tavt_kit.workflows.frames import frame
-from tavt_kit.workflows.run_model import card_of, given_model
+from tavt_kit.workflows.run_model import card_of, given_model, located
 
 if TYPE_CHECKING:
     import pandas
@@ -67,7 +68,7 @@ class ProfileResult:
 
 
 def profile(
-    model: str | Path | AdaptiveViT,
+    model: str | PathLike[str] | AdaptiveViT,
     *,
     target: str | TargetDevice = "openvino:cpu",
     weights: str | None = None,
@@ -111,6 +112,7 @@ def profile(
         >>> found = profile("runs/birds", target="openvino:cpu:threads=2", held_out=10)  # doctest: +SKIP
         >>> found.table.predict(schedule)  # doctest: +SKIP
     """
+    model = located(model)
     import numpy as np
 
     from tavt_kit.bench import check_table, measure_table

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
+from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +14,7 @@ from tavt_kit.core.progress import Progress, Silent
 from tavt_kit.core.verdict import Verdict
 from tavt_kit.errors import BudgetError, DataError, OutputError, RecordError
 from tavt_kit.workflows.frames import frame
-from tavt_kit.workflows.run_model import card_of, images_for
+from tavt_kit.workflows.run_model import card_of, images_for, located
 
 if TYPE_CHECKING:
     import pandas
@@ -79,13 +80,17 @@ class PruneResult:
             ]
         )
 
+    def __fspath__(self) -> str:
+        """Where it lies, so that it can be given wherever a path can."""
+        return str(self.folder)
+
     def __repr__(self) -> str:
         change = 100 * self.difference.difference
         return f"<PruneResult {self.folder}: top-1 {self.top1}, {change:+.1f} points>"
 
 
 def prune(
-    run: Path | str,
+    run: str | PathLike[str],
     out: Path | str,
     data: str | Path | None = None,
     *,
@@ -145,6 +150,7 @@ def prune(
         >>> prune("runs/birds", "runs/birds-half", mlp=0.5).difference.difference  # doctest: +SKIP
         -0.031
     """
+    run = located(run)
     from tavt_kit.checkpoints import load_model
     from tavt_kit.models.wrap import wrap
     from tavt_kit.pruning import Targets

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, overload
 
 from tavt_kit.errors import DataError, ParameterError
 from tavt_kit.workflows.picked import model_for, read_front, schedule_for
@@ -17,7 +17,16 @@ if TYPE_CHECKING:
     from tavt_kit.data import ImageSet
     from tavt_kit.models.wrap import AdaptiveViT
 
-__all__ = ["card_of", "folder_of", "given_model", "images_for", "model_at", "model_of"]
+__all__ = ["card_of", "folder_of", "given_model", "images_for", "located", "model_at", "model_of"]
+
+
+@overload
+def located(thing: str | os.PathLike[str]) -> str | Path: ...
+@overload
+def located(thing: str | os.PathLike[str] | AdaptiveViT) -> str | Path | AdaptiveViT: ...
+def located(thing: object) -> object:
+    """The path of what lies somewhere (a finished search, an exported file); anything else as it is."""
+    return Path(thing) if isinstance(thing, os.PathLike) else thing
 
 
 def model_of(run: Path | str | AdaptiveViT) -> AdaptiveViT:
@@ -158,7 +167,7 @@ def model_at(run: Path | str | AdaptiveViT, schedule: str | TokenSchedule | None
     model = model_for(folder, model, {"": meant})
     model.schedule = _without_precision(meant)
     if schedule is None:
-        progress.say(f"{folder} runs under {meant}, which its search chose; the schedule dense drops nothing")
+        progress.say(f"{folder} runs under {model.schedule}, which its search chose; the schedule dense drops nothing")
     return model
 
 

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from functools import wraps
+from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ParamSpec, cast
 
@@ -37,6 +38,7 @@ from tavt_kit.search.rival import Rival
 from tavt_kit.workflows.baselines import Rivals, check_given
 from tavt_kit.workflows.joint import counting, int8_session, joint_space, variant_of, with_weakest
 from tavt_kit.workflows.refine import Rounds
+from tavt_kit.workflows.run_model import located
 from tavt_kit.workflows.search_evaluation import check_engine, evaluator_on_val, how_to_look, judges_of, looking
 from tavt_kit.workflows.search_memory import SearchMemory
 from tavt_kit.workflows.search_request import Request
@@ -104,6 +106,10 @@ class SearchRun:
         """
         return front_frame(self.record)
 
+    def __fspath__(self) -> str:
+        """Where it lies, so that it can be given wherever a path can."""
+        return str(self.folder)
+
     def __repr__(self) -> str:
         best = "no candidate keeps to the budget"
         if self.best is not None:
@@ -115,7 +121,7 @@ class SearchRun:
 
 
 def search(
-    model: str | Path | AdaptiveViT,
+    model: str | PathLike[str] | AdaptiveViT,
     *,
     out: str | Path,
     target: str | TargetDevice | None = None,
@@ -211,6 +217,7 @@ def search(
         >>> found = search("runs/birds", target="openvino:cpu", budget="latency=8ms", out="fast")  # doctest: +SKIP
         >>> found.best, found.verdict, found.report  # doctest: +SKIP
     """
+    model = located(model)
     asked = dict(locals())  # the parameters, and nothing else yet
     del asked["progress"]
     return _searched(Request.read(asked), progress or Silent())

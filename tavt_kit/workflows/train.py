@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from os import PathLike
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from tavt_kit.core.accuracy import Accuracy
 from tavt_kit.core.parsing import parse_duration, parse_fraction
 from tavt_kit.core.progress import Progress
 from tavt_kit.errors import DataError
+from tavt_kit.workflows.run_model import located
 
 __all__ = ["TrainResult", "train"]
 
@@ -34,12 +36,16 @@ class TrainResult:
         """Top-1 accuracy on val, nothing dropped."""
         return Accuracy.from_record(self.record["results"]["val"])
 
+    def __fspath__(self) -> str:
+        """Where it lies, so that it can be given wherever a path can."""
+        return str(self.folder)
+
     def __repr__(self) -> str:
         return f"<TrainResult {self.folder}: {f'top-1 {self.top1}' if 'results' in self.record else 'dry run'}>"
 
 
 def train(
-    model: str | Path,
+    model: str | PathLike[str],
     out: Path | str,
     data: str | Path | None = None,
     *,
@@ -97,6 +103,7 @@ def train(
         >>> train("vit_small_patch14_dinov2", "runs/birds", "birds/", recipe="modern", steps=500)  # doctest: +SKIP
         <TrainResult runs/birds: top-1 0.893 [0.866, 0.915] on val, n = 600>
     """
+    model = located(model)
     from tavt_kit.distill.preset import train_recipe
 
     chosen = train_recipe(str(recipe), image_size=image_size, seed=seed, **changes)

@@ -68,7 +68,9 @@ def test_a_joint_choice_is_taken_whole(searched: Searched, data: Path, tmp_path:
     model = model_at(folder, None, heard)
     assert (tuple(model.backbone.image_size), model.score) == ((40, 40), "cls")
     assert str(model.schedule) == "26,10,9x2 at 40 px, by cls"
-    assert heard.said == [f"{folder} runs under {joint}, which its search chose; the schedule dense drops nothing"]
+    assert heard.said == [
+        f"{folder} runs under {model.schedule}, which its search chose; the schedule dense drops nothing"
+    ]
     default = evaluate(folder, data)
     assert default.schedule == "26,10,9x2 at 40 px, by cls"
     wrapped = load_model(folder, image_size=40)
