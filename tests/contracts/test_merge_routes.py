@@ -16,7 +16,7 @@ from tavt_kit.core.device import TargetDevice
 from tavt_kit.core.model_card import ModelCard
 from tavt_kit.core.schedule import TokenSchedule
 from tavt_kit.data.preprocess import Preprocessing
-from tavt_kit.errors import ScheduleError
+from tavt_kit.errors import ExportError, ScheduleError
 from tavt_kit.exporters.to_onnx import to_onnx
 from tavt_kit.exporters.to_openvino import to_openvino
 from tavt_kit.models.drop import Pick
@@ -45,7 +45,12 @@ def _card(model: nn.Module, schedule: TokenSchedule, presets: dict[str, TokenSch
 
 @routes
 @pytest.mark.parametrize("switchable", [False, True])
-def test_a_merged_model_agrees_with_torch(kind: str, suffix: str, switchable: bool, tmp_path: Path) -> None:
+def test_a_merged_model_agrees_with_torch(
+    kind: str, suffix: str, switchable: bool, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    if (kind, suffix, switchable) == ("parallel_scaling", ".onnx", True):
+        reason = "its RMS norm needs torch's dynamo exporter, which does not follow merging at open counts"
+        request.applymarker(pytest.mark.xfail(strict=True, raises=ExportError, reason=reason))
     model = zoo.build(kind)
     adaptive = wrap(model, reduction="merge")
     n, layers = adaptive.tokens, adaptive.layers
