@@ -13,8 +13,14 @@ import tavt_kit as tk
 ROOT = Path(__file__).resolve().parents[1]
 
 
-@pytest.mark.parametrize("name", tk._PACKAGES)
-@pytest.mark.parametrize("before", ["", "import tavt_kit.{name}", "from tavt_kit.{name} import {name}"])
+@pytest.mark.parametrize(
+    ("name", "before"),
+    [
+        *((name, "from tavt_kit.{name} import {name}") for name in tk._PACKAGES),
+        ("search", ""),
+        ("search", "import tavt_kit.{name}"),
+    ],
+)
 def test_a_package_is_called_as_its_workflow(name: str, before: str) -> None:
     """In a fresh interpreter: what was imported before decides what the name is bound to."""
     code = f"""

@@ -28,8 +28,8 @@ from tavt_kit.runtimes.openvino_core import openvino_core
 from tests.contracts import zoo
 from tests.contracts.test_export_routes import SLOW, TARGETS
 
-ROUTES = [("plain", ".onnx"), ("plain", ".xml"), ("eva02", ".onnx"), ("registers_avg", ".xml")]
-SLOW_ROUTES = [(kind, suffix) for kind in ("eva02", *SLOW) for suffix in TARGETS if (kind, suffix) not in ROUTES]
+ROUTES = [("plain", ".onnx"), ("plain", ".xml")]
+SLOW_ROUTES = [(kind, suffix) for kind in ("eva02", *SLOW) for suffix in TARGETS]
 routes = pytest.mark.parametrize(
     ("kind", "suffix"), [*ROUTES, *(pytest.param(*route, marks=pytest.mark.slow) for route in SLOW_ROUTES)]
 )
