@@ -12,7 +12,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from tavt_kit.models.backbones.base import Watch
 from tavt_kit.models.drop import Pick
 from tavt_kit.models.tokens import TokenState
 from tavt_kit.models.wrap import AdaptiveViT
@@ -92,18 +91,9 @@ class DropPart(Part):
         pick = Pick(kept, self.model.prefix, self.model.score, self.model.selection)
         place = inputs[-1] if len(inputs) > len(self.layers) else None
         return tuple(
-            self._reduced(layer, self._state(layer, tokens, place), pick).tokens
+            self.model.attend_and_reduce(layer, self._state(layer, tokens, place), pick, lean=True).tokens
             for layer, tokens in zip(self.layers, inputs, strict=False)
         )
-
-    def _reduced(self, layer: int, state: TokenState, pick: Pick) -> TokenState:
-        backbone = self.model.backbone
-        if self.model.reduction == "drop":
-            return backbone.attend_rows(layer, state, pick)
-        watch = Watch(self.model.score)
-        state = backbone.attend(layer, state, watch)
-        assert watch.scores is not None  # what merges makes attention calls
-        return self.model.reduce(layer, state, watch.scores, pick)
 
 
 class LastPart(Part):

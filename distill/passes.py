@@ -20,8 +20,7 @@ from tavt_kit.distill.joint import Joint
 from tavt_kit.errors import UnsupportedBackbone
 from tavt_kit.models.backbones.base import Watch
 from tavt_kit.models.backbones.map_watch import MapWatch
-from tavt_kit.models.drop import Pick, drop, restore
-from tavt_kit.models.merge import merge
+from tavt_kit.models.drop import Pick, restore
 from tavt_kit.models.tokens import TokenState
 from tavt_kit.models.wrap import AdaptiveViT
 
@@ -148,16 +147,12 @@ class Passes:
             after = joint.state
             if count != after.count:
                 pick = Pick(count, model.prefix, model.score, model.selection)
-                after = merge(after, scores, pick) if model.reduction == "merge" else drop(after, pick.index(scores))
+                after = model.reduce(layer, after, scores, pick)
             if not early:
                 after = backbone.feed(layer, after)
             if after.last is None:
                 return after
-            last = after.last
-            if not backbone.joint[layer]:
-                # Without a joint a dropped token has passed the whole layer, so that is its last value.
-                last = restore(last, joint.state.tokens, joint.state.place)
-            return replace(after, last=restore(last, after.tokens, after.place))
+            return replace(after, last=restore(after.last, after.tokens, after.place))
 
         return joint, kept
 

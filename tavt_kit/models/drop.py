@@ -115,8 +115,17 @@ class _RowsInOnnx(torch.autograd.Function):
         return rows if sizes is None else rows.setType(values.type().with_sizes([None, None, *sizes[2:]]))
 
 
-def drop(state: TokenState, index: Tensor) -> TokenState:
-    """Keep the rows ``index`` (B, k), ascending, of a state, with all that goes along."""
+def drop(state: TokenState, index: Tensor, *, passed: bool = False) -> TokenState:
+    """Keep the rows ``index`` (B, k), ascending, of a state, with all that goes along.
+
+    Args:
+        state: The tokens to choose from.
+        index: The rows that stay.
+        passed: Whether the tokens have passed the whole layer (one without a joint), so that the value that they have
+            now is the last one of those that leave.
+    """
+    if passed and state.last is not None:
+        state = replace(state, last=restore(state.last, state.tokens, state.place))
     place = index if state.place is None else gather_rows(state.place, index)
     along = {name: gather_rows(values, index) for name, values in state.along.items()}
     return replace(state, tokens=gather_rows(state.tokens, index), place=place, along=along)

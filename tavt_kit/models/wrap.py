@@ -253,26 +253,33 @@ class AdaptiveViT(nn.Module):
         pick = self._pick(layer, state, count, lean)
         if pick is None:
             state = backbone.feed(layer, backbone.attend(layer, state, watch))
-        elif lean and (pick.score is None or self.reduction == "drop"):
-            state = backbone.feed(layer, backbone.attend_rows(layer, state, pick))
         else:
-            watch = watch or Watch(self.score)
-            state = backbone.attend(layer, state, watch)
-            if watch.scores is None:
-                raise UnsupportedBackbone(f"layer {layer} made no attention call that can be watched")
-            state = backbone.feed(layer, self.reduce(layer, state, watch.scores, pick))
+            state = backbone.feed(layer, self.attend_and_reduce(layer, state, pick, lean=lean, watch=watch))
         if state.last is not None:
             state = replace(state, last=restore(state.last, state.tokens, state.place))
         return state
+
+    def attend_and_reduce(
+        self, layer: int, state: TokenState, pick: Pick, *, lean: bool, watch: Watch | None = None
+    ) -> TokenState:
+        """The attention half-block of a layer, and what of its tokens goes on.
+
+        Raises:
+            UnsupportedBackbone: The layer makes no attention call that can be watched.
+        """
+        if lean and (pick.score is None or self.reduction == "drop"):
+            return self.backbone.attend_rows(layer, state, pick)
+        watch = watch or Watch(self.score)
+        state = self.backbone.attend(layer, state, watch)
+        if watch.scores is None:
+            raise UnsupportedBackbone(f"layer {layer} made no attention call that can be watched")
+        return self.reduce(layer, state, watch.scores, pick)
 
     def reduce(self, layer: int, state: TokenState, scores: Tensor, pick: Pick) -> TokenState:
         """What is left between the halves of a layer: ``pick.count`` tokens of a state, by their scores (B, n)."""
         if self.reduction == "merge":
             return merge(state, scores, pick)
-        if not self.backbone.joint[layer] and state.last is not None:
-            # Without a joint a dropped token has passed the whole layer, so that is its last value.
-            state = replace(state, last=restore(state.last, state.tokens, state.place))
-        return drop(state, pick.index(scores))
+        return drop(state, pick.index(scores), passed=not self.backbone.joint[layer])
 
     def _pick(self, layer: int, state: TokenState, count: int | Tensor, lean: bool) -> Pick | None:
         """What goes on after this layer's attention, or None where everything does."""

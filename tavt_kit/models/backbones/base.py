@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import torch
@@ -13,7 +13,7 @@ from torch.overrides import TorchFunctionMode
 
 from tavt_kit.errors import UnsupportedBackbone
 from tavt_kit.models.costs import HeadCosts, LayerCosts
-from tavt_kit.models.drop import Pick, drop, first_rows, restore
+from tavt_kit.models.drop import Pick, drop, first_rows
 from tavt_kit.models.scores import attention_map, cls_score, column_score, column_score_alone, keeps_no_map
 from tavt_kit.models.tokens import TokenState
 
@@ -202,7 +202,4 @@ def pick_after_attention(backbone: Backbone, layer: int, state: TokenState, pick
         raise UnsupportedBackbone(
             f"layer {layer} made no attention call that can be watched; its tokens cannot be dropped"
         )
-    if not backbone.joint[layer] and state.last is not None:
-        # Without a joint a dropped token has passed the whole layer, so that is its last value.
-        state = replace(state, last=restore(state.last, state.tokens, state.place))
-    return drop(state, pick.index(watch.scores))
+    return drop(state, pick.index(watch.scores), passed=not backbone.joint[layer])
