@@ -139,14 +139,15 @@ def _run(adaptive: AdaptiveViT, image: NDArray[np.float32]) -> tuple[int, float,
     try:
         with torch.inference_mode():
             batch = torch.from_numpy(image)[None].to(device=weight.device, dtype=weight.dtype)
-            logits, kept = adaptive.forward_kept(batch)
-            owners = adaptive.forward_owned(batch)[1] if adaptive.reduction == "merge" else []
+            merging = adaptive.reduction == "merge"
+            logits, rows = adaptive.forward_owned(batch) if merging else adaptive.forward_kept(batch)
     finally:
         adaptive.train(was_training)
     shares = logits[0].float().softmax(0)
     prediction = int(shares.argmax())
     first = adaptive.prefix
-    patches = {"kept": [[int(place) - first for place in row[0] if place >= first] for row in kept]}
-    if owners:
-        patches["owners"] = [[int(place) - first for place in row[0, first:]] for row in owners]
+    # What owns a patch stays, and what stays owns itself.
+    patches = {"kept": [[place - first for place in sorted(set(row[0].tolist())) if place >= first] for row in rows]}
+    if merging:
+        patches["owners"] = [[int(place) - first for place in row[0, first:]] for row in rows]
     return prediction, float(shares[prediction]), patches

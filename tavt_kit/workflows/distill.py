@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tavt_kit.core.accuracy import Accuracy
 from tavt_kit.core.parsing import parse_duration
 from tavt_kit.core.progress import Progress
 from tavt_kit.errors import OutputError, ParameterError
 from tavt_kit.workflows.frames import frame
 from tavt_kit.workflows.run_model import located
+from tavt_kit.workflows.train import TrainResult
 
 if TYPE_CHECKING:
     import pandas
@@ -24,23 +24,8 @@ __all__ = ["DistillResult", "distill"]
 
 
 @dataclass(frozen=True, slots=True, repr=False)
-class DistillResult:
-    """A run that was distilled.
-
-    Args:
-        folder: The run folder.
-        speaks: Whether this is the first of the processes of one launch, which writes and speaks for all.
-        record: What ``run.json`` says; of a dry run the recipe and the data that it would have.
-    """
-
-    folder: Path
-    speaks: bool
-    record: Mapping[str, Any] = field(hash=False)
-
-    @property
-    def top1(self) -> Accuracy:
-        """Top-1 accuracy on val, nothing dropped."""
-        return Accuracy.from_record(self.record["results"]["val"])
+class DistillResult(TrainResult):
+    """A run that was distilled; of a dry run the record holds the recipe and the data that it would have."""
 
     def to_frame(self) -> pandas.DataFrame:
         """A line for each schedule: its multiply-adds, and top-1 on val before, after, and their difference.
@@ -63,13 +48,6 @@ class DistillResult:
                 for old, new in zip(results["before"], results["after"], strict=True)
             ]
         )
-
-    def __fspath__(self) -> str:
-        """Where it lies, so that it can be given wherever a path can."""
-        return str(self.folder)
-
-    def __repr__(self) -> str:
-        return f"<DistillResult {self.folder}: {f'top-1 {self.top1}' if 'results' in self.record else 'dry run'}>"
 
 
 def distill(

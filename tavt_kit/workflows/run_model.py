@@ -155,7 +155,7 @@ def model_at(run: Path | str | AdaptiveViT, schedule: str | TokenSchedule | None
     """
     model, folder = model_of(run), folder_of(run)
     if folder is None:
-        model = _again(model)  # the caller's own keeps its schedule
+        model = given_model(model)  # the caller's own keeps its schedule
     if schedule is None:
         front = None if folder is None else read_front(folder)
         if front is None:
@@ -169,13 +169,6 @@ def model_at(run: Path | str | AdaptiveViT, schedule: str | TokenSchedule | None
     if schedule is None:
         progress.say(f"{folder} runs under {model.schedule}, which its search chose; the schedule dense drops nothing")
     return model
-
-
-def _again(model: AdaptiveViT) -> AdaptiveViT:
-    """Another wrap of the same weights, with the same card and schedule."""
-    other = model.again()
-    other.card, other.schedule = card_of(model), model.schedule
-    return other.eval()
 
 
 def _without_precision(schedule: TokenSchedule) -> TokenSchedule:

@@ -41,7 +41,9 @@ class TrainResult:
         return str(self.folder)
 
     def __repr__(self) -> str:
-        return f"<TrainResult {self.folder}: {f'top-1 {self.top1}' if 'results' in self.record else 'dry run'}>"
+        return (
+            f"<{type(self).__name__} {self.folder}: {f'top-1 {self.top1}' if 'results' in self.record else 'dry run'}>"
+        )
 
 
 def train(
