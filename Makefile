@@ -7,7 +7,12 @@ OUT ?= runs/demo$(if $(filter-out elpv,$(DATA)),-$(DATA))
 # One thread a test process: two of them share two cores.
 PYTEST = OMP_NUM_THREADS=1 .venv/bin/python -m pytest -n 2 -q
 
-.PHONY: setup demo test lint types slow parity clean
+# make ci: so many minutes are left for it, and it tries the slow tests of one in so many parts, chosen by the commit.
+MINUTES ?= 15
+PARTS ?= 8
+PART = $$((0x$$(git rev-parse --short=7 HEAD 2>/dev/null || echo 0) % $(PARTS)))
+
+.PHONY: setup demo test ci nightly lint types slow parity clean
 
 setup: .venv/.ready-$(TORCH)
 
@@ -30,6 +35,11 @@ types: setup
 
 slow: setup
 	$(PYTEST) -m slow
+
+ci: setup
+	$(PYTEST) -m slow --slice $(PART)/$(PARTS) --minutes $(MINUTES)
+
+nightly: test slow
 
 parity: setup
 	$(PYTEST) tests/parity --reference tests/reference

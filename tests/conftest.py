@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import signal
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -19,6 +21,22 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--reference", default=None, help="folder of golden numbers (default: tests/reference)")
     parser.addoption("--regenerate-golden", action="store_true", help="write tests/golden's files anew")
+    parser.addoption("--slice", default="0/1", metavar="K/N", help="only the tests whose name hashes to K modulo N")
+    parser.addoption("--minutes", type=float, default=None, help="tests that would begin later than this are skipped")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    minutes = config.getoption("--minutes")
+    config.stash[_DEADLINE] = None if minutes is None else time.monotonic() + 60 * minutes
+
+
+_DEADLINE = pytest.StashKey[float | None]()
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    deadline = item.config.stash[_DEADLINE]
+    if deadline is not None and time.monotonic() > deadline:
+        pytest.skip("its turn came after --minutes")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
@@ -29,6 +47,15 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
             item.add_marker(pytest.mark.skip(reason="slow: run with -m slow"))
         if item.get_closest_marker("gpu") and not _has_cuda():
             item.add_marker(pytest.mark.skip(reason="gpu: no CUDA device"))
+    wanted, parts = (int(number) for number in config.getoption("--slice").split("/"))
+    kept = [item for item in items if _name_hash(item) % parts == wanted % parts]
+    if len(kept) < len(items):
+        config.hook.pytest_deselected(items=[item for item in items if item not in set(kept)])
+        items[:] = kept
+
+
+def _name_hash(item: pytest.Item) -> int:
+    return int.from_bytes(hashlib.sha256(item.nodeid.encode()).digest()[:8], "big")
 
 
 def _has_cuda() -> bool:

@@ -100,6 +100,9 @@ def test_predictions_are_compared_image_by_image() -> None:
     source, candidate = [0, 1, 0, 1, 2], [0, 2, 2, 1, 2]
     found = PairedDifference.of_predictions(truth, source, candidate)
     assert (found.gained, found.lost, found.n, found.flips) == (1, 1, 5, 2)
+    found = PairedDifference.of_predictions([0, 1, 2, 0], [1, 1, 0, 2], [0, 0, 2, 1])  # two gained, one lost
+    assert (found.gained, found.lost, found.difference) == (2, 1, 0.25)
+    assert PairedDifference.of_counts(9, 2, 200).difference == pytest.approx(7 / 200)
     with pytest.raises(MeasurementError, match="same images"):
         PairedDifference.of_predictions(truth, source, candidate[:-1])
     with pytest.raises(MeasurementError):

@@ -99,6 +99,17 @@ def test_the_module_stays_as_it_was_and_runs_in_eval_mode(text: str) -> None:
     assert np.abs(found - wanted).max() < (0.05 if "bf16" in text else 1e-4)
 
 
+@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize("runtime", ["onnxruntime", "openvino"])
+def test_a_runtime_says_the_threads_that_were_asked_for(
+    runtime: str, threads: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tavt_kit.runtimes.available.available_threads", lambda: 2)  # wherever this runs
+    module = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(3 * SIZE * SIZE, 5)).eval()
+    session = open_module(module, target(f"{runtime}:cpu:threads={threads}"), SHAPE)
+    assert getattr(session, "told_threads", None) == threads
+
+
 def test_torch_threads_are_set_during_the_call_and_put_back(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("tavt_kit.runtimes.available.available_threads", lambda: 2)  # wherever this runs
     seen = []

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import json
 from pathlib import Path
 
@@ -32,6 +34,15 @@ def test_evaluate_gives_what_the_verb_gives(
     assert repr(found).startswith(f"<EvalResult of {model} under ")
     with pytest.raises(ParameterError, match="leave `split=val` out"):
         evaluate(model, data, split="val", precision_wanted="95%")
+
+
+def test_a_threshold_is_chosen_on_val(data: Path, model: Path, tmp_path: Path, quiet: None) -> None:
+    reject = evaluate(model, data, precision_wanted=0.3).record["reject"]
+    evaluate(model, data, split="val", out=tmp_path)
+    rows = list(csv.DictReader(io.StringIO((tmp_path / "predictions.csv").read_text())))
+    accepted = [row for row in rows if float(row["probability"]) >= reject["threshold"] - 1e-6]
+    right = sum(row["truth"] == row["label"] for row in accepted)
+    assert (reject["chosen_on"]["accepted"], reject["chosen_on"]["right"]) == (len(accepted), right)
 
 
 def test_images_without_labels(data: Path, model: Path, tmp_path: Path, quiet: None) -> None:
