@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from safetensors.torch import load_file
-from torch import Tensor, nn
+from torch import Tensor
 
 from tavt_kit.checkpoints import save_model
 from tavt_kit.core.model_card import ModelCard
@@ -23,9 +23,18 @@ STEP = 4096
 """Weights are whole multiples of 1 / STEP: no processor rounds one of them."""
 
 
-def write_exact_run(folder: Path, *, depth: int = 4, width: int = 8, heads: int = 2) -> Path:
+HEAD = [
+    [1057, -215, 4486, -6149, -5859, -688, 4249, -3587],
+    [-2223, -2027, 4768, 2758, -3009, 7722, -3116, 4209],
+    [2833, -2526, 3310, -1535, 3054, 5571, -4796, -1810],
+]
+HEAD_BIAS = [12126, -15757, 1735]
+"""In units of 1 / STEP. Made so that what all of sixty images have in common decides for no class."""
+
+
+def write_exact_run(folder: Path) -> Path:
     """A run folder with a ViT of 17 tokens, weights at random, and such that drops change answers."""
-    arguments = {"img_size": [32, 32], "patch_size": 8, "embed_dim": width, "depth": depth, "num_heads": heads}
+    arguments = {"img_size": [32, 32], "patch_size": 8, "embed_dim": 8, "depth": 4, "num_heads": 2}
     model = timm.create_model("vit_tiny_patch16_224", num_classes=len(CLASSES), **arguments).eval()
     draws = np.random.default_rng(50)  # with it, accuracy falls as tokens do
     with torch.no_grad():
@@ -34,23 +43,13 @@ def write_exact_run(folder: Path, *, depth: int = 4, width: int = 8, heads: int 
             most = int(STEP * (2 * (3 / weight[0].numel()) ** 0.5 if matrix else 0.1))
             noise = torch.from_numpy(draws.integers(-most, most + 1, tuple(weight.shape))) / STEP
             weight.copy_(noise + 1 if "norm" in name and name.endswith("weight") else noise)
-        _let_images_decide(model, draws)
+        head = model.get_submodule("head")
+        head.weight.copy_(torch.tensor(HEAD) / STEP)
+        head.bias.copy_(torch.tensor(HEAD_BIAS) / STEP)
     preprocessing = Preprocessing((32, 32), 1.0, "center", "bicubic", (0.5,) * 3, (0.5,) * 3)
     card = ModelCard("timm_vit", "vit_tiny_patch16_224", arguments, CLASSES, preprocessing.as_record())
     save_model(folder, model, card)
     return folder
-
-
-def _let_images_decide(model: nn.Module, draws: np.random.Generator) -> None:
-    """Take out of the head what all images have in common; it would decide for one class."""
-    images = torch.from_numpy(draws.integers(-256, 80, (60, 3, 32, 32))) / 256
-    for index, image in enumerate(images):
-        top, left = 6 + index % 16, 6 + 5 * index % 16
-        image[:, top : top + 9, left : left + 9] = 0.625
-    logits = model(images)
-    head = model.get_submodule("head")
-    head.weight.copy_((head.weight / logits.std(0)[:, None] * STEP).round() / STEP)
-    head.bias.copy_(((head.bias - logits.mean(0)) / logits.std(0) * STEP).round() / STEP)
 
 
 def arithmetic() -> str:
