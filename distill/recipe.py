@@ -115,7 +115,7 @@ class DistillRecipe:
     Args:
         name: Where the values come from.
         bound: Largest share of tokens a layer may drop, or how it grows (``"0.2:0.6"``; see ``Bound.parse``).
-        sampling: How random sub-networks are drawn: ``"bound"``, ``"ratio"`` or ``"stages"`` (see ``Sampler``).
+        sampling: How random sub-networks are drawn, one of ``SAMPLINGS`` (see ``Sampler``).
         schedules: As text; if any, sub-networks are these instead.
         sub_networks: Random sub-networks per step, beside the full and the smallest one (``num_sandwich``).
         kl: ``"reverse"`` (official) or ``"forward"``.

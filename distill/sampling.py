@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from tavt_kit.core.curves import LEAST_PATCHES, Curve, shares_to_counts
 from tavt_kit.core.schedule import TokenSchedule, stage_layers
 from tavt_kit.distill.bound import Bound
 from tavt_kit.errors import TrainingError, UnknownName
@@ -22,6 +23,7 @@ __all__ = [
     "Draws",
     "Sampler",
     "bounded_counts",
+    "curved_counts",
     "first_layers",
     "ratio_counts",
     "staged_counts",
@@ -30,7 +32,7 @@ __all__ = [
     "up_to_first_layers",
 ]
 
-SAMPLINGS = ("bound", "ratio", "stages")
+SAMPLINGS = ("bound", "ratio", "stages", "curve")
 
 Draws = np.random.Generator | np.random.RandomState
 """Where randomness comes from; the legacy kind repeats the official samples."""
@@ -106,6 +108,43 @@ def staged_counts(
         layer = start if draws is None else _whole(draws, start, end - 1)
         shares[layer] = most if draws is None else float(draws.uniform(0, most))
     return _counts(tokens, layers, floor, executed, lambda layer, n: math.ceil(n * (1 - shares.get(layer, 0.0))))
+
+
+def curved_counts(
+    tokens: int,
+    layers: int,
+    prefix: int,
+    bound: float,
+    draws: Draws | None = None,
+    *,
+    executed: Collection[int] | None = None,
+) -> tuple[int, ...]:
+    """A sub-network whose tokens leave late, down to 16 patches; a layer that does not run keeps what reached it.
+
+    Args:
+        tokens: Tokens of the model, prefix included.
+        layers: Layers of the model.
+        prefix: Tokens that always stay.
+        bound: Share of the patches that the smallest network drops in every layer but the first sixth.
+        draws: Source of a ``Curve``: its start is uniform in the first half of the layers, its stop behind that, its
+            end between 16 patches and all, uniform in the logarithm, its power likewise in 0.7 to 2.8; no layer keeps
+            fewer than in the smallest network. ``None`` for the smallest network.
+        executed: Layers that run; ``None`` for all.
+
+    Example:
+        >>> curved_counts(65, 12, 1, 0.2)
+        (65, 65, 52, 42, 34, 27, 22, 18, 17, 17, 17, 17)
+    """
+    smallest = tuple((1 - bound) ** max(0, layer + 1 - layers // 6) for layer in range(layers))
+    shares = smallest
+    if draws is not None:
+        start = _whole(draws, 0, layers // 2)
+        stop = _whole(draws, start + 1, layers)
+        least = min(1.0, LEAST_PATCHES / (tokens - prefix))
+        curve = Curve(start, stop, least ** float(draws.uniform()), 0.7 * 4.0 ** float(draws.uniform()))
+        shares = tuple(map(max, curve.shares(layers), smallest))
+    counts = shares_to_counts(shares, tokens, prefix)
+    return _counts(tokens, layers, prefix + 1, executed, lambda layer, _: counts[layer])
 
 
 def thinned_counts(
@@ -236,6 +275,9 @@ class Sampler:
         rule: dict[str, Any] = {"floor": self.floor, "executed": executed}
         if self.sampling == "stages":
             counts = staged_counts(self.tokens, self.layers, bound, None if smallest else draws, **rule)
+        elif self.sampling == "curve":
+            drawn = None if smallest else draws
+            counts = curved_counts(self.tokens, self.layers, self.prefix, bound, drawn, executed=executed)
         elif smallest or self.sampling == "ratio":
             ratio = bound if smallest else float(draws.uniform(0, bound))
             counts = ratio_counts(self.tokens, self.layers, ratio, **rule)

@@ -8,12 +8,13 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 
+from tavt_kit.core.curves import Curve, published_shares, shares_to_counts
 from tavt_kit.errors import ScheduleError
 
 __all__ = ["JointSchedule", "TokenSchedule", "precision_of", "stage_layers"]
 
 _RUN = re.compile(r"(\d+)(?:x(\d+))?")
-_FORMS = "'dense', 'taper:0.2', 'stages:0.5' or counts such as '197x4,150x4,90x4'"
+_FORMS = "'dense', 'taper:0.2', 'stages:0.5', 'curve:3:9:0.2', 'diffrate:2' or counts such as '197x4,150x4,90x4'"
 _STAGES = (1 / 3, 7 / 12, 10 / 12)
 """Depths of the drops of a stage schedule: the 4th, 7th and 10th of 12 layers (EViT and most after it)."""
 
@@ -113,6 +114,8 @@ class TokenSchedule:
     def parse(cls, text: str, *, tokens: int, layers: int, prefix: int = 1) -> TokenSchedule:
         """Read ``dense``, ``taper:0.2``, ``stages:0.5`` or ``197x4,150x4,90x4`` for a model of these sizes.
 
+        ``curve:START:STOP:END:POWER`` is a ``Curve`` (a power of 1 may be left out), ``diffrate:2`` a published one.
+
         Raises:
             ScheduleError: The text has another form, or the schedule does not fit the model.
 
@@ -130,6 +133,9 @@ class TokenSchedule:
             except ValueError:
                 raise ScheduleError(f"{family} needs a ratio such as '{family}:0.2', got {text!r}") from None
             return (cls.taper if family == "taper" else cls.stages)(tokens, layers, ratio, prefix)
+        if colon and family in ("curve", "diffrate"):
+            shares = Curve.parse(share).shares(layers) if family == "curve" else published_shares(share, layers)
+            return cls(shares_to_counts(shares, tokens, prefix))
         counts: list[int] = []
         for part in text.split(","):
             match = _RUN.fullmatch(part.strip())

@@ -30,7 +30,7 @@ Bound = Annotated[
 Sampling = Annotated[
     str | None,
     typer.Option(
-        help="Sub-networks by bound (layer by layer), ratio (tapers) or stages (three drops). [default: bound]"
+        help="Sub-networks by bound (each layer), ratio (tapers), stages (three drops), curve (late). [default: bound]"
     ),
 ]
 ScheduleFile = Annotated[

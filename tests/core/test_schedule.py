@@ -21,6 +21,26 @@ def test_taper_never_goes_below_a_prefix_and_one_patch() -> None:
 
 
 @pytest.mark.parametrize(
+    ("text", "layers", "counts"),
+    [
+        ("curve:2:8:0.25", 12, "65x2,57,49,41,33,25,17x5"),
+        ("curve:2:8:0.25:2", 12, "65x2,64,60,53,44,32,17x5"),
+        ("curve:0:99:1", 12, "65x12"),
+        ("diffrate:2", 12, "65,59,53,47,38,32,27,20,17x4"),
+        ("diffrate:1.5", 6, "65,59,48,37,17x2"),
+        ("diffrate:1.5", 24, "65x4,64,63,61,59,55,52,50,48,45,42,39,37,34,32,24,17x5"),
+    ],
+)
+def test_curves_by_name(text: str, layers: int, counts: str) -> None:
+    schedule = TokenSchedule.parse(text, tokens=65, layers=layers)
+    assert str(schedule) == counts and TokenSchedule.parse(counts, tokens=65, layers=layers) == schedule
+
+
+def test_a_curve_of_few_patches_keeps_them_all() -> None:
+    assert str(TokenSchedule.parse("curve:0:2:0.1", tokens=10, layers=3, prefix=1)) == "10x3"
+
+
+@pytest.mark.parametrize(
     ("tokens", "layers", "ratio", "prefix", "text"),
     [(197, 12, 0.3, 1, "197x3,138x3,97x3,68x3"), (65, 6, 0.5, 1, "65,33x2,17,9x2"), (9, 2, 0.9, 1, "2x2"),
      (21, 12, 0.9, 5, "21x3,6x9"), (9, 1, 0.5, 0, "5")],
@@ -73,6 +93,13 @@ def test_bad_counts_are_refused(counts: tuple[object, ...], message: str) -> Non
         ("taper:1", "at least 0 and below 1"),
         ("taper:nan", "at least 0 and below 1"),
         ("stages:some", "stages needs a ratio such as 'stages:0.2'"),
+        ("curve:3", "a curve is 'curve:START:STOP:END'"),
+        ("curve:a:b:c", "got 'curve:a:b:c'"),
+        ("curve:5:3:0.2", "stops behind its start"),
+        ("curve:1:3:0", "at a share above 0"),
+        ("curve:1:3:nan", "got 'curve:1:3:nan'"),
+        ("curve:1:3:0.5:0", "a power above 0"),
+        ("diffrate:3", "published curves are 'diffrate:1.5', 'diffrate:2', 'diffrate:2s', got 'diffrate:3'"),
         ("stages:1.5", "at least 0 and below 1"),
         ("steps:0.2", "a schedule is 'dense', 'taper:0.2', 'stages:0.5'"),
         ("197x-2", "a schedule is"),

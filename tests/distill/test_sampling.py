@@ -164,5 +164,21 @@ def test_a_list_that_cannot_be_is_refused() -> None:
     for wrong in (TokenSchedule((17, 12, 9)), TokenSchedule((18, 12, 9, 5))):
         with pytest.raises(ScheduleError):
             Sampler(17, 4, schedules=(wrong,))
-    with pytest.raises(UnknownName, match="bound, ratio, stages"):
+    with pytest.raises(UnknownName, match="bound, ratio, stages, curve"):
         Sampler(17, 4, sampling="magic")
+
+
+def test_curves_leave_late_keep_sixteen_patches_and_repeat_where_layers_are_left_out() -> None:
+    sampler = Sampler(65, 12, bound=Bound(0.4), random=200, sampling="curve", layer_dropout=0.2)
+    full, (smallest, *others) = sampler.draw(np.random.default_rng(3))
+    assert full.counts == (65,) * 12 and smallest.counts[-1] == 17
+    plain = replace(sampler, layer_dropout=None).draw(np.random.default_rng(3))[1]
+    assert plain[0].counts == (65, 65, 39, 24, 17, 17, 17, 17, 17, 17, 17, 17)
+    assert all(schedule.counts[-1] >= 17 and sum(schedule.counts) >= sum(plain[0].counts) for schedule in plain)
+    firsts = [next((layer for layer, count in enumerate(one.counts) if count < 65), 12) for one in plain[1:]]
+    assert min(firsts) == 2 and {3, 4, 5, 6} <= set(firsts) and len({schedule.counts for schedule in plain}) > 150
+    for schedule in (smallest, *others):
+        assert schedule.executed is not None  # TokenSchedule itself refuses a count that changes where nothing runs
+    assert [one.counts for one in plain] == [
+        one.counts for one in replace(sampler, layer_dropout=None).draw(np.random.default_rng(3))[1]
+    ]
