@@ -10,9 +10,11 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
+from tavt_kit.core.model_card import ModelCard
 from tavt_kit.core.progress import Progress, Silent
 from tavt_kit.core.schedule import TokenSchedule
 from tavt_kit.data import ImageSet, inherit_split
+from tavt_kit.data.preprocess import Preprocessing
 from tavt_kit.distill.bound import Bound
 from tavt_kit.distill.common import (
     asked_of,
@@ -27,12 +29,15 @@ from tavt_kit.distill.common import (
 )
 from tavt_kit.distill.evaluate import Rung, climb
 from tavt_kit.distill.feed import Batch
+from tavt_kit.distill.image_sizes import check_sizes, draw_size, full_size_logits, resize_images, share_weights
 from tavt_kit.distill.ladder import after_record, forget_before, keep_before, ladder_of, ladder_record
 from tavt_kit.distill.loop import SAVE_SECONDS, Backward, Step, run_loop
 from tavt_kit.distill.optimiser import freeze
+from tavt_kit.distill.pictures import Pictures, read_pictures
 from tavt_kit.distill.precision import evaluation_precision
 from tavt_kit.distill.preset import distill_recipe
 from tavt_kit.distill.processes import Processes
+from tavt_kit.distill.reading import Reading
 from tavt_kit.distill.recipe import DistillRecipe
 from tavt_kit.distill.run_folder import RunFolder
 from tavt_kit.distill.sampling import Sampler
@@ -52,6 +57,7 @@ def distill(
     recipe: DistillRecipe | None = None,
     *,
     teacher: AdaptiveViT | None = None,
+    twins: Sequence[AdaptiveViT] = (),
     device: str | None = None,
     fresh: bool = False,
     allow_unreadable: int = 0,
@@ -70,6 +76,9 @@ def distill(
         recipe: ``distill_recipe()`` by default.
         teacher: Another trained model of the same classes, from ``load_model``, that the full network learns from
             beside the labels; its images may be of another size.
+        twins: The same model at the smaller sizes of ``recipe.image_sizes``, from ``load_model(run, image_size=...)``:
+            each step draws the size at which the sandwich is trained. Their weights become the model's own, and at a
+            smaller size every network learns from what the dense model says of the image at full size.
         device: ``"cpu"``, ``"cuda:0"``; ``None`` takes a GPU if there is one.
         fresh: Start again whatever ``out`` holds.
         allow_unreadable: Pictures of ``val`` that may be skipped.
@@ -92,9 +101,13 @@ def distill(
     model.check_droppable()
     card = card_of(model, images)
     model.to(processes.device)
+    check_sizes(model, twins)
     asks = None if teacher is None else Teacher(teacher.to(processes.device), card)
     recipe = _settled(recipe or distill_recipe(), model, images, processes)
-    step, trained = _prepare(model, recipe, asks)
+    for twin in twins:
+        share_weights(model, twin)
+        twin.to(processes.device)
+    step, trained = _prepare(model, recipe, asks, twins)
     known = {**recipe.as_record(), "teacher_sha256": None if teacher is None else start_hash(teacher)}
     run = RunFolder(Path(out), "distill", asked_of(model, card, images, known), fresh=fresh, processes=processes)
     processes.once(lambda: inherit_split(run.folder, images).sha256)
@@ -107,10 +120,17 @@ def distill(
     precision = evaluation_precision(str(recipe.running.precision))
     rungs = ladder_of(model)
 
+    smaller = [(twin, _read_val(images, card, recipe, twin, allow_unreadable, progress)) for twin in twins]
+
     def ladder(what: str) -> tuple[Rung, ...]:
-        return processes.once(
-            lambda: climb(model, val, "val", rungs, precision=precision, progress=progress, what=what)
-        )
+        def all_sizes() -> tuple[Rung, ...]:
+            found = climb(model, val, "val", rungs, precision=precision, progress=progress, what=what)
+            for twin, pictures in smaller:
+                name = f"dense at {twin.backbone.image_size[1]} px"
+                found += climb(twin, pictures, "val", {name: twin.dense_schedule}, precision=precision)
+            return found
+
+        return processes.once(all_sizes)
 
     if "before" not in run.results:
         before = ladder("ladder before")
@@ -176,7 +196,30 @@ def _listed(layers: Sequence[int]) -> str:
     return ", ".join(map(str, layers))
 
 
-def _prepare(model: AdaptiveViT, recipe: DistillRecipe, teacher: Teacher | None = None) -> tuple[Step, int]:
+def _read_val(
+    images: ImageSet,
+    card: ModelCard,
+    recipe: DistillRecipe,
+    twin: AdaptiveViT,
+    allow_unreadable: int,
+    progress: Progress | None,
+) -> Pictures:
+    """``val`` as a model of another size sees it."""
+    preprocessing = Preprocessing.from_record(card.preprocessing).at(twin.backbone.image_size)
+    reading = Reading(cache=recipe.reading.cache)
+    return read_pictures(
+        images.split("val"),
+        preprocessing,
+        reading,
+        limit=recipe.limit,
+        allow_unreadable=allow_unreadable,
+        progress=progress,
+    )
+
+
+def _prepare(
+    model: AdaptiveViT, recipe: DistillRecipe, teacher: Teacher | None = None, twins: Sequence[AdaptiveViT] = ()
+) -> tuple[Step, int]:
     """The step that the loop repeats, and how many parameters it trains; recipe and model are checked by it."""
     trained = freeze(model, recipe.optimisation.freeze or 0)
     rule = SandwichRule(
@@ -184,8 +227,31 @@ def _prepare(model: AdaptiveViT, recipe: DistillRecipe, teacher: Teacher | None 
         features=recipe.feature_layers, feature_weight=recipe.feature_weight,
         maps=recipe.attention_layers, attention_weight=recipe.attention_weight, teacher_weight=recipe.teacher_weight,
     )  # fmt: skip
+    samplers = {id(each): _sampler(each, recipe) for each in (model, *twins)}
+    last = max(1, recipe.optimisation.steps - 1)
+
+    def step(batch: Batch, draws: np.random.Generator, backward: Backward) -> Mapping[str, Tensor]:
+        twin = draw_size(twins, draws)
+        full, subs = samplers[id(twin or model)].draw(draws, (batch.number - 1) / last)
+        labels = batch.labels if batch.soft is None else batch.soft
+        if twin is None:
+            done = sandwich_step(
+                model, batch.images, labels, subs, full=full, rule=rule, teacher=teacher, backward=backward
+            )
+        else:
+            targets = full_size_logits(model, batch.images, len(batch.images) if rule.chunk is None else rule.chunk)
+            small = resize_images(batch.images, twin.train(model.training))
+            done = sandwich_step(twin, small, labels, subs, full=full, rule=rule, targets=targets, backward=backward)
+        named = {"loss": done.loss, **done.full, "kl_smallest": done.divergences[0], **done.inside}
+        others = done.divergences[1:]
+        return {**named, "kl_random": sum(others[1:], others[0]) / len(others)} if others else named
+
+    return step, trained
+
+
+def _sampler(model: AdaptiveViT, recipe: DistillRecipe) -> Sampler:
     sizes = {"tokens": model.tokens, "layers": model.layers, "prefix": model.prefix}
-    sampler = Sampler(
+    return Sampler(
         **sizes,
         bound=Bound.parse(recipe.bound),
         random=recipe.sub_networks,
@@ -193,16 +259,3 @@ def _prepare(model: AdaptiveViT, recipe: DistillRecipe, teacher: Teacher | None 
         sampling=recipe.sampling,
         schedules=tuple(TokenSchedule.parse(text, **sizes) for text in recipe.schedules),
     )
-    last = max(1, recipe.optimisation.steps - 1)
-
-    def step(batch: Batch, draws: np.random.Generator, backward: Backward) -> Mapping[str, Tensor]:
-        full, subs = sampler.draw(draws, (batch.number - 1) / last)
-        labels = batch.labels if batch.soft is None else batch.soft
-        done = sandwich_step(
-            model, batch.images, labels, subs, full=full, rule=rule, teacher=teacher, backward=backward
-        )
-        named = {"loss": done.loss, **done.full, "kl_smallest": done.divergences[0], **done.inside}
-        others = done.divergences[1:]
-        return {**named, "kl_random": sum(others[1:], others[0]) / len(others)} if others else named
-
-    return step, trained

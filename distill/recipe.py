@@ -117,6 +117,7 @@ class DistillRecipe:
         bound: Largest share of tokens a layer may drop, or how it grows (``"0.2:0.6"``; see ``Bound.parse``).
         sampling: How random sub-networks are drawn, one of ``SAMPLINGS`` (see ``Sampler``).
         schedules: As text; if any, sub-networks are these instead.
+        image_sizes: Smaller sizes, pixels a side, that the network learns too (see ``image_sizes``).
         sub_networks: Random sub-networks per step, beside the full and the smallest one (``num_sandwich``).
         kl: ``"reverse"`` (official) or ``"forward"``.
         temperature: Of the divergence.
@@ -141,6 +142,7 @@ class DistillRecipe:
     bound: float | str = 0.4
     sampling: str = "bound"
     schedules: tuple[str, ...] = ()
+    image_sizes: tuple[int, ...] = ()
     sub_networks: int = 1
     kl: str = "reverse"
     temperature: float = 1.0
@@ -165,5 +167,7 @@ class DistillRecipe:
         """Flat, JSON-ready."""
         own = {key: list(value) if isinstance(value, tuple) else value
                for key, value in asdict(self).items() if key not in ("name", *parts_of(self))}  # fmt: skip
+        if not self.image_sizes:  # a run of one size reads as it always did
+            del own["image_sizes"]
         how = {**asdict(self.optimisation), **self.reading.as_record(), **self.running.as_record()}
         return {"recipe": self.name, **own, **how}

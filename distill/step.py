@@ -115,6 +115,7 @@ def sandwich_step(
     full: TokenSchedule | None = None,
     rule: SandwichRule | None = None,
     teacher: Teacher | None = None,
+    targets: Tensor | None = None,
     backward: Callable[[Tensor], None] = torch.Tensor.backward,
 ) -> SandwichStep:
     """Accumulate the gradients of one step: the full network's own loss, divergences of its sub-networks.
@@ -131,6 +132,8 @@ def sandwich_step(
         full: The full network, where layer dropout thins it; ``None`` is the dense schedule.
         rule: ``None`` is the default rule.
         teacher: Another model that the full network learns from too.
+        targets: (B, C) logits that every network learns from in place of the full network's own, the full one beside
+            its labels as from a teacher; for a model at a smaller image size.
         backward: Called with each scaled term; replace it to scale for half precision.
 
     Raises:
@@ -151,8 +154,9 @@ def sandwich_step(
         schedule.check(tokens=model.tokens, layers=model.layers, prefix=model.prefix)
     parts = math.ceil(len(images) / _at_once(model, images, rule))
     lesson = _Lesson(model, rule, teacher, backward, networks=len(networks), batch=len(images))
-    for these, names in zip(images.tensor_split(parts), labels.tensor_split(parts), strict=True):
-        lesson.begin(these, names)
+    wanted = [None] * parts if targets is None else targets.detach().tensor_split(parts)
+    for these, names, aims in zip(images.tensor_split(parts), labels.tensor_split(parts), wanted, strict=True):
+        lesson.begin(these, names, aims)
         features, maps = (rule.features, rule.maps) if subs else ((), ())
         Passes(model, networks, lesson.learn, rule.lean, features, maps).run(these)
     return lesson.summary()
@@ -179,6 +183,7 @@ class _Lesson:
     batch: int
     images: Tensor = field(init=False)
     labels: Tensor = field(init=False)
+    targets: Tensor | None = field(init=False)
     full_logits: Tensor = field(init=False)
     full_inside: Inside = field(init=False)
     logits: list[list[Tensor]] = field(init=False)
@@ -189,9 +194,9 @@ class _Lesson:
         self.logits = [[] for _ in range(self.networks)]
         self.sums = {}
 
-    def begin(self, images: Tensor, labels: Tensor) -> None:
+    def begin(self, images: Tensor, labels: Tensor, targets: Tensor | None = None) -> None:
         """Of the next part of the batch."""
-        self.images, self.labels = images, labels
+        self.images, self.labels, self.targets = images, labels, targets
 
     def learn(self, network: int, state: TokenState, inside: Inside) -> None:
         """Differentiate a network's loss; the full network comes first."""
@@ -211,10 +216,15 @@ class _Lesson:
         for name, term in terms.items():
             self._add(f"full.{name}", term)
         loss = torch.stack(tuple(terms.values())).sum()
-        if self.teacher is None:
+        soft = self.targets
+        if soft is not None:
+            self.full_logits = soft
+        elif self.teacher is not None:
+            soft = self.teacher.logits(self.images)
+        else:
             return loss
         # Hinton et al. (2015), section 2: towards the teacher's soft targets, so always its "forward" direction.
-        apart = divergence(logits, self.teacher.logits(self.images), "forward", self.rule.temperature)
+        apart = divergence(logits, soft, "forward", self.rule.temperature)
         self._add("full.teacher", apart)
         return (1 - self.rule.teacher_weight) * loss + self.rule.teacher_weight * apart
 

@@ -40,6 +40,10 @@ ScheduleFile = Annotated[
 Subs = Annotated[
     int | None, typer.Option(help="Random sub-networks per step, beside the full and the smallest. [default: 1]")
 ]
+Sizes = Annotated[
+    str | None,
+    typer.Option("--image-size", help="Smaller sizes that the network learns too, such as 70,84,98. [default: none]"),
+]
 Direction = Annotated[
     str | None, typer.Option("--kl", help="forward, or reverse (official). [default: forward; tavt: reverse]")
 ]
@@ -84,6 +88,7 @@ def distill_verb(
     schedule: options.Schedules = None,
     schedules: ScheduleFile = None,
     sub_networks: Subs = None,
+    image_size: Sizes = None,
     kl: Direction = None,
     temperature: Temperature = None,
     layer_dropout: LayerDropout = None,
@@ -158,10 +163,11 @@ def distill_verb(
             score=score, reduction=reduction, device=device, seed=seed, allow_unreadable=allow_unreadable,
             save_every=save_every, fresh=fresh, dry_run=dry_run, progress=progress,
             steps=steps, batch=batch, bound=_bound(bound), sub_networks=sub_networks, kl=kl,
+            image_sizes=_numbers("image-size takes pixels a side, such as 70,84,98", image_size),
             temperature=temperature, layer_dropout=layer_dropout, sampling=sampling, feature_weight=feature_weight,
-            feature_layers=_layers("feature-layers", feature_layers), attention_weight=attention_weight,
-            attention_layers=_layers("attention-layers", attention_layers), teacher_weight=teacher_weight, chunk=chunk,
-            freeze=freeze, lr=lr, warmup=warmup, weight_decay=weight_decay,
+            feature_layers=_numbers(f"feature-layers {_LAYERS}", feature_layers), attention_weight=attention_weight,
+            attention_layers=_numbers(f"attention-layers {_LAYERS}", attention_layers), teacher_weight=teacher_weight,
+            chunk=chunk, freeze=freeze, lr=lr, warmup=warmup, weight_decay=weight_decay,
             precision=precision, accumulation=accumulation, ema=ema, evaluate_every=evaluate_every, metric=metric,
             patience=patience, keep=keep, allow_smaller_batch=allow_smaller_batch or None, limit=limit,
             **reading,
@@ -180,12 +186,15 @@ def _bound(text: str | None) -> float | str | None:
     return text if text is None or not re.fullmatch(r"\d*\.?\d+", text) else float(text)
 
 
-def _layers(flag: str, text: str | None) -> tuple[int, ...] | None:
-    """``5,8`` -> (5, 8)."""
+_LAYERS = "takes layers counted from 0, such as 5,8"
+
+
+def _numbers(rule: str, text: str | None) -> tuple[int, ...] | None:
+    """``5,8`` -> (5, 8); ``rule`` begins with the option's name."""
     if text is None:
         return None
     if not all(part.strip().isdecimal() for part in text.split(",")):
-        raise ParameterError(f"--{flag} takes layers counted from 0, such as 5,8, got {text!r}")
+        raise ParameterError(f"--{rule}, got {text!r}")
     return tuple(int(part) for part in text.split(","))
 
 

@@ -135,12 +135,21 @@ def distill(
     front = None if schedules is None else Path(schedules)
     chosen = replace(chosen, schedules=listed_schedules(adaptive, [str(one) for one in texts], front))
     master = None if teacher is None else load_model(teacher)
+    if chosen.image_sizes and chosen.schedules:
+        raise ParameterError(
+            "`schedules` are counts of one image size, and `image_sizes` asks for several; leave one of them out"
+        )
+    twins = [
+        load_model(model, image_size=size) for size in chosen.image_sizes if size != adaptive.backbone.image_size[1]
+    ]
+    for twin in twins:
+        twin.score, twin.reduction = adaptive.score, adaptive.reduction
     images = inherited_images(Path(model), None if data is None else str(data))
     if dry_run:
         about = {"recipe": chosen.as_record(), "data": images.name, "sha256": images.sha256}
         return DistillResult(folder, True, about)
     record = fit(
-        adaptive, images, make_folder(folder), chosen, teacher=master, device=device, fresh=fresh,
+        adaptive, images, make_folder(folder), chosen, teacher=master, twins=twins, device=device, fresh=fresh,
         allow_unreadable=allow_unreadable, progress=progress, save_seconds=seconds or 60.0,
     )  # fmt: skip
     return DistillResult(folder, Processes.join(device).first, record)
