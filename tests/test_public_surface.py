@@ -21,7 +21,7 @@ PUBLIC = [
     "check", "compare", "convert_checkpoint", "count_macs", "distill", "evaluate", "explain", "export",
     "load_model", "predict", "profile", "prune", "report", "search", "train", "wrap",
 ]  # fmt: skip
-HEAVY = {"torch", "torchvision", "timm", "numpy", "PIL", "scipy", "openvino", "onnx", "onnxruntime", "plotly", "pymoo"}
+HEAVY = {"torch", "torchvision", "timm", "numpy", "PIL", "scipy", "openvino", "onnx", "onnxruntime", "pymoo"}
 
 
 def test_public_names_are_pinned() -> None:

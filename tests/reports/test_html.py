@@ -82,7 +82,7 @@ def test_the_same_records_give_the_same_bytes(page_path: Path, tmp_path: Path) -
 def test_reports_load_no_model() -> None:
     code = (
         "import sys, tavt_kit.reports, tavt_kit.verbs.report, tavt_kit.workflows.report\n"
-        "heavy = {'torch', 'timm', 'numpy', 'PIL', 'openvino', 'plotly', 'onnxruntime'} & set(sys.modules)\n"
+        "heavy = {'torch', 'timm', 'numpy', 'PIL', 'openvino', 'onnxruntime'} & set(sys.modules)\n"
         "sys.exit(', '.join(sorted(heavy)) or 0)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=Path(__file__).parents[2])
