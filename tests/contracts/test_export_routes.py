@@ -68,6 +68,10 @@ def _card(model: nn.Module, schedule: TokenSchedule, tokens: int, prefix: int) -
     ("kind", "suffix"), [*ROUTES, *(pytest.param(*route, marks=pytest.mark.slow) for route in SLOW_ROUTES)]
 )
 def test_a_dropped_model_agrees_with_torch(kind: str, suffix: str, tmp_path: Path) -> None:
+    _agrees(kind, suffix, tmp_path, (1, 2, 5))  # 2 is the batch that was traced
+
+
+def _agrees(kind: str, suffix: str, tmp_path: Path, batches: tuple[int, ...]) -> None:
     model = zoo.build(kind)
     adaptive = wrap(model)
     schedule = TokenSchedule.taper(adaptive.tokens, adaptive.layers, 0.3, adaptive.prefix)
@@ -77,7 +81,7 @@ def test_a_dropped_model_agrees_with_torch(kind: str, suffix: str, tmp_path: Pat
     )
     session = open_file(path, TargetDevice.parse(TARGETS[suffix]))
     eager = LeanViT(adaptive, schedule).eval()
-    for batch in (1, 2, 5):  # 2 is the batch that was traced
+    for batch in batches:
         images = zoo.images(model, batch, seed=batch)
         with torch.inference_mode():
             expected = eager(images).numpy()
@@ -144,7 +148,8 @@ def test_a_batch_baked_into_the_graph_is_caught(
     """A deliberately broken copy: the export refuses it, or the check at another batch fails."""
     monkeypatch.setattr(f"tavt_kit.models.backbones.{kind}.gather_rows", _gather_one_by_one)
     with pytest.raises((ExportError, AssertionError, RuntimeError, DataError)):
-        test_a_dropped_model_agrees_with_torch(kind, suffix, tmp_path)
+        # At a smaller batch than was traced OpenVINO reads what is not there, which may end the process.
+        _agrees(kind, suffix, tmp_path, (5,))
 
 
 @pytest.mark.parametrize("suffix", [".onnx", pytest.param(".xml", marks=pytest.mark.slow)])
@@ -169,7 +174,7 @@ def test_windows_that_are_put_together_by_a_batch_number_are_caught(
         assert torch.equal(right(images), expected)  # nothing is wrong with it in torch
     monkeypatch.delitem(EXPORTERS, "dynamo")  # which follows the number back to the shape, and would mend it
     with pytest.raises(ExportError if suffix == ".onnx" else AssertionError):
-        test_a_dropped_model_agrees_with_torch("vitaev2", suffix, tmp_path)
+        _agrees("vitaev2", suffix, tmp_path, (5,))
 
 
 def _operators(path: Path) -> set[str]:
