@@ -12,7 +12,7 @@ MINUTES ?= 15
 PARTS ?= 8
 PART = $$((0x$$(git rev-parse --short=7 HEAD 2>/dev/null || echo 0) % $(PARTS)))
 
-.PHONY: setup demo test ci nightly lint types slow parity clean
+.PHONY: setup demo test ci nightly lowest lint types slow parity clean
 
 setup: .venv/.ready-$(TORCH)
 
@@ -40,6 +40,9 @@ ci: setup
 	$(PYTEST) -m slow --slice $(PART)/$(PARTS) --minutes $(MINUTES)
 
 nightly: test slow
+
+lowest: setup
+	.ci/lowest
 
 parity: setup
 	$(PYTEST) tests/parity --reference tests/reference
