@@ -45,6 +45,7 @@ VERBS = {
 
 GONE = {
     ("bench", "--read"): "times of other programs are not read any more; give `bench` the file itself",
+    ("bench", "--layers"): "layers are not timed under a profile any more; `profile` times them for the latency table",
 }
 """Options of earlier versions: the verb, the option, and what to do instead."""
 

@@ -14,7 +14,6 @@ from tavt_kit.core.candidate import Candidate
 from tavt_kit.core.device import TargetDevice
 from tavt_kit.core.host import HostFacts
 from tavt_kit.core.records import atomic_text, write_record
-from tavt_kit.core.schedule import TokenSchedule
 from tavt_kit.search.final import Final
 from tavt_kit.search.result import SearchResult
 from tavt_kit.search.rival import Rival
@@ -57,7 +56,6 @@ def front_body(
     rivals: Sequence[Rival] = (),
     left_out: Sequence[Mapping[str, str]] = (),
     bought: Sequence[Mapping[str, Any]] = (),
-    layers: Mapping[TokenSchedule, Mapping[str, Any]] | None = None,
     memory: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """The record, without schema and version; candidates by rising cost, accuracies as fractions.
@@ -74,7 +72,6 @@ def front_body(
         rivals: Models that are no schedules of this one, judged by the same budget.
         bought: Of a joint search, what each gene of the choice changes.
         left_out: Such as could not be had: ``name`` and ``reason``.
-        layers: Of the dense and the chosen schedule, the records of their ``LayerTimes``.
         memory: By what peak memory was predicted; ``None`` where it was not asked about.
     """
     accuracy = result.dense.accuracy
@@ -96,7 +93,6 @@ def front_body(
         "rivals": [rival.as_record() for rival in rivals],
         "rivals_left_out": [dict(one) for one in left_out],
         "bought": [dict(one) for one in bought],
-        "layers": {str(schedule): dict(record) for schedule, record in (layers or {}).items()},
         "measured_over_budget": final.over,
         "undecided": [] if final.pick is None else list(final.pick.undecided(budget)),
         "stopped_because": result.stopped_because,

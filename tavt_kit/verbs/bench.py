@@ -30,9 +30,6 @@ Targets = Annotated[
 BenchOut = Annotated[
     Path | None, typer.Option("--out", "-o", help="Folder of bench.json. [default: the first THING's, else runs/bench]")
 ]
-ByLayer = Annotated[
-    bool, typer.Option("--layers", help="Run each once more with a profile, and show its time by layer.")
-]
 Pack = Annotated[
     Path | None,
     typer.Option(
@@ -115,7 +112,6 @@ def bench_verb(
     min_time: MinTime = 3.0,
     max_time: MaxTime = "60s",
     executed: Executed = False,
-    layers: ByLayer = False,
     pack: Pack = None,
     carried: Carried = None,
     out: BenchOut = None,
@@ -131,10 +127,9 @@ def bench_verb(
     each, and with every --reduction. Ratios are paired with the first candidate. "MAC gain" is the share of the
     saving in multiply-adds that became time: (t_dense / t) / (MACs_dense / MACs). Images are random, or the first of
     --data. With --budget every candidate is judged by its own interval, and the exit code is 1 unless all PASS.
-    --executed opens each exported file once more, after the measuring, and shows what its runtime made of it; --layers
-    runs every candidate once more with a profile, and shows what each layer took. --pack writes the chosen and other
-    schedules of a search, and a runner that needs numpy and the target's runtime only; --carried reads what it
-    measured, and exits 1 unless PASS.
+    --executed opens each exported file once more, after the measuring, and shows what its runtime made of it. --pack
+    writes the chosen and other schedules of a search, and a runner that needs numpy and the target's runtime only;
+    --carried reads what it measured, and exits 1 unless PASS.
     """
     if pack is not None or carried is not None:
         return _away(things or [], pack, carried, as_json)
@@ -166,7 +161,6 @@ def bench_verb(
             min_time=min_time,
             max_time=max_time,
             executed=executed,
-            layers=layers,
             out=out,
             seed=seed,
             progress=progress,

@@ -43,7 +43,7 @@ from tavt_kit.workflows.search_evaluation import check_engine, evaluator_on_val,
 from tavt_kit.workflows.search_memory import SearchMemory
 from tavt_kit.workflows.search_request import Request
 from tavt_kit.workflows.search_subject import RECIPE, Subject, check_place, clear, open_subject, settle
-from tavt_kit.workflows.search_target import check_profile, layers_measured, measured_reach, timed
+from tavt_kit.workflows.search_target import check_profile, measured_reach, timed
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -413,7 +413,6 @@ def _written(
         rivals=rivals,
         left_out=left_out,
         bought=bought,
-        layers=layers_measured(subject, request, final),
         memory=memory,
     )
     body["command"] = command_line()
