@@ -279,8 +279,6 @@ def plan(request: Request, progress: Progress) -> dict[str, Any]:
 
 
 def _minimised(request: Request) -> str:
-    if request.weighed.cost == "memory":
-        return "memory"
     return "latency" if request.is_timed else "macs"
 
 
@@ -313,8 +311,7 @@ def _searched(request: Request, progress: Progress) -> SearchRun:
                 bought = rounds.bought(final)
                 dense = next(one for one in final.baselines if one.origin == "dense")
                 beside = rivals.finished(dense, request.budget)
-        fitted = memory.record
-    return _written(subject, request, result, final, beside, rivals.left_out, bought, fitted)
+    return _written(subject, request, result, final, beside, rivals.left_out, bought, memory.record)
 
 
 def _opened(request: Request, progress: Progress) -> Subject:
@@ -356,7 +353,7 @@ def _costs(subject: Subject, request: Request, store: Store, memory: SearchMemor
     if not request.is_timed or not all(row.reachable for row in rows):
         _show_reach(subject, request, rows)
         check_reachable(rows)
-        return memory.added(Costs(counting(subject), target=request.target))
+        return Costs(counting(subject), target=request.target)
 
     def tails() -> dict[str, float]:
         timed_rows, found = measured_reach(subject, request)
@@ -373,7 +370,7 @@ def _costs(subject: Subject, request: Request, store: Store, memory: SearchMemor
             subject.progress.say(f"Predicting by the profile of {request.target}; nothing is measured on this machine.")
         return found
 
-    return memory.added(timed(subject, request, store, tails))
+    return timed(subject, request, store, tails)
 
 
 def _host(request: Request) -> HostFacts | None:

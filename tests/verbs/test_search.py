@@ -318,7 +318,7 @@ FLOPS = ("--budget", "flops=300K")
         ((*FLOPS, "--algorithm", "annealing"), "one of nsga2"),
         ((*FLOPS, "--algorithm", "tavt-official"), "use tavt"),
         ((*FLOPS, "--objective", "speed"), "one of top1"),
-        ((*FLOPS, "--objective", "memory"), "needs --target"),
+        ((*FLOPS, "--objective", "memory"), "memory cannot be an objective"),
         ((*FLOPS, "--objective", "latency"), "needs --target"),
         ((*FLOPS, "--objective", "macs", "--objective", "flops"), "given once"),
         ((*FLOPS, "--objective", "top1", "--objective", "loss", "--objective", "agreement"), "one more at most"),
