@@ -46,6 +46,8 @@ VERBS = {
 GONE = {
     ("bench", "--read"): "times of other programs are not read any more; give `bench` the file itself",
     ("bench", "--layers"): "layers are not timed under a profile any more; `profile` times them for the latency table",
+    ("prune", "--refit"): "what is cut is learned anew by `distill OUT --teacher RUN`; leave the option out",
+    ("prune", "--no-refit"): "what is cut is learned anew by `distill OUT --teacher RUN`; leave the option out",
 }
 """Options of earlier versions: the verb, the option, and what to do instead."""
 
