@@ -48,8 +48,10 @@ GONE = {
     ("bench", "--layers"): "layers are not timed under a profile any more; `profile` times them for the latency table",
     ("prune", "--refit"): "what is cut is learned anew by `distill OUT --teacher RUN`; leave the option out",
     ("prune", "--no-refit"): "what is cut is learned anew by `distill OUT --teacher RUN`; leave the option out",
+    ("eval", "--real"): "reassessed labels are not counted any more; take `out`, whose CSV has every picture's answer",
+    ("datasets", "check"): "data sets are not counted any more; NAME:FOLDER shows the classes and pictures of one",
 }
-"""Options of earlier versions: the verb, the option, and what to do instead."""
+"""Options and words of earlier versions: the verb, the option, and what to do instead."""
 
 OK, BAD_INPUT, BUG, INTERRUPTED, UNREAD = 0, 2, 70, 130, 141
 EXIT_CODES = (
