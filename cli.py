@@ -43,6 +43,16 @@ VERBS = {
     "demo": "tavt_kit.verbs.demo:demo_verb",
 }
 
+GONE = {
+    ("bench", "--read"): "times of other programs are not read any more; give `bench` the file itself",
+    ("bench", "--layers"): "layers are not timed under a profile any more; `profile` times them for the latency table",
+    ("prune", "--refit"): "what is cut is learned anew by `distill OUT --teacher RUN`; leave the option out",
+    ("prune", "--no-refit"): "what is cut is learned anew by `distill OUT --teacher RUN`; leave the option out",
+    ("eval", "--real"): "reassessed labels are not counted any more; take `out`, whose CSV has every picture's answer",
+    ("datasets", "check"): "data sets are not counted any more; NAME:FOLDER shows the classes and pictures of one",
+}
+"""Options and words of earlier versions: the verb, the option, and what to do instead."""
+
 OK, BAD_INPUT, BUG, INTERRUPTED, UNREAD = 0, 2, 70, 130, 141
 EXIT_CODES = (
     "Exit codes: 0 done; 1 a verdict is not PASS; 2 bad input or an infeasible request; 130 interrupted; 70 a bug."
@@ -69,6 +79,10 @@ class Verb(TyperCommand):
     """One verb behind the door; ``--model X`` is an alias for its first argument."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        for option in (argument.partition("=")[0] for argument in args):
+            if (ctx.info_name, option) in GONE:
+                say(f"fgvc-kit {ctx.info_name}: {option} is gone: {GONE[ctx.info_name, option]}")
+                raise typer.Exit(BAD_INPUT)
         named = any("--model" in parameter.opts for parameter in self.params)
         takes_argument = any(isinstance(parameter, TyperArgument) for parameter in self.params)
         return super().parse_args(ctx, args if named or not takes_argument else model_first(args))

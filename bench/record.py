@@ -66,7 +66,6 @@ class Benched:
         busy_cores: How many cores worked for this process while it was timed; ``None`` where nobody looked.
         doubts: What makes its times other than they seem, in sentences.
         executed: The kernels that ran, where they were looked at.
-        layers: The record of its ``LayerTimes``, or the ``reason`` why there are none; ``None`` where nobody looked.
     """
 
     name: str
@@ -89,7 +88,6 @@ class Benched:
     busy_cores: float | None = None
     doubts: Sequence[str] = field(default=())
     executed: ExecutedGraph | None = None
-    layers: Mapping[str, Any] | None = None
 
     @property
     def latency(self) -> Measurement:
@@ -197,5 +195,4 @@ def _row(one: Benched, rows: Sequence[Benched]) -> Mapping[str, Any]:
         "busy_cores": one.busy_cores,
         "doubts": list(one.doubts),
         **({} if one.executed is None else {"executed": one.executed.as_record()}),
-        **({} if one.layers is None else {"layers": dict(one.layers)}),
     }

@@ -20,7 +20,7 @@ from tavt_kit.evaluation.answer import Answer
 from tavt_kit.search.objectives import leading
 from tavt_kit.search.result import SearchResult, by_preference, shortfall
 
-__all__ = ["Compare", "Desk", "Evaluate", "Measure", "Peaks", "memory_ratio"]
+__all__ = ["Compare", "Desk", "Evaluate", "Measure", "Peaks"]
 
 Measure = Callable[[Sequence[TokenSchedule]], Sequence[Measurement]]
 """Whole passes under the schedules, interleaved, on the target."""
@@ -53,6 +53,7 @@ class Desk:
     ) -> None:
         self.result, self.budget, self.compare, self.tails = result, budget, compare, tails
         self.measure, self.peaks = measure, peaks
+        self.more = (*result.front.more, *(() if peaks is None else ("memory",)))
         self.kind = _kind(result, budget, measure)
         self.statistic = _statistic(budget)
         self.guessed: CostKind = "predicted" if result.dense.latency_predicted_ms is not None else result.front.cost
@@ -144,23 +145,29 @@ class Desk:
     def front(self) -> list[Candidate]:
         """The measured candidates that none dominates, by the statistic that counts and by the median alike.
 
-        Where the costs are not measured but known, every candidate of the search's front belongs to it.
+        Where the costs are not measured but known, every candidate of the search's front belongs to it. Where memory is
+        limited it is an axis more, so that no candidate that breaks the limit hides one that keeps to it.
         """
-        more = self.result.front.more
-        if self.kind in ("macs", "predicted"):
+        if self.kind in ("macs", "predicted") and self.peaks is None:
             for one in self.result.front:
                 if one.schedule not in self.failed:
                     self.known.setdefault(one.schedule, self.judged(one))
-        if self.kind in ("macs", "predicted", "memory"):
-            return list(ParetoFront(self.kind, self.within(), more))
-        return list(ParetoFront("p50", ParetoFront(self.kind, self.within(), more), more))
+        if self.kind in ("macs", "predicted"):
+            return list(ParetoFront(self.kind, self.within(), self.more))
+        return list(ParetoFront("p50", ParetoFront(self.kind, self.within(), self.more), self.more))
 
     def pick(self) -> Candidate | None:
         """The best verdict, then the search's own preference; never one that fails."""
-        held = ParetoFront(self.kind, self.front(), self.result.front.more)
+        held = ParetoFront(self.kind, self.front(), self.more)
         ranked = by_preference(held, self.budget, self.result.dense)
         willing = [(_ORDER.index(one.verdict), one) for one in ranked if one.verdict in _ORDER]
         return min(willing, key=lambda pair: pair[0], default=(0, None))[1]
+
+    @property
+    def seeks_memory(self) -> bool:
+        """Whether memory is limited, and nothing that was measured keeps to all ceilings yet."""
+        pick = self.pick()
+        return self.peaks is not None and (pick is None or not self.keeps_ceilings(pick))
 
     def next_best(self, number: int) -> list[Candidate]:
         """Those to measure next: better than the pick, and within the ceilings once predictions are corrected."""
@@ -178,18 +185,11 @@ class Desk:
 
     def _likely(self) -> Callable[[Candidate], bool]:
         """Whether a candidate should be within the ceilings on what is measured, by corrected predictions."""
-        times, sizes = self.budget.of("latency", "throughput"), self.budget.of("memory")
+        times = self.budget.of("latency", "throughput")
         longest = 0.98 * min((_longest(limit, self.result.dense) for limit in times), default=math.inf)
-        largest = min((limit.value for limit in sizes), default=math.inf)
         timed = [one for one in self.known.values() if one.latency is not None]
         slower = median(one.cost(self.statistic) / one.cost("predicted") for one in timed) if times else 1.0
-        larger = memory_ratio(self.known.values()) or 1.0
-
-        def fits(one: Candidate) -> bool:
-            quick = not times or one.cost("predicted") * slower <= longest
-            return quick and (not sizes or one.cost("memory") * larger <= largest)
-
-        return fits
+        return lambda one: not times or one.cost("predicted") * slower <= longest
 
     def _value(self, candidate: Candidate) -> tuple[float, float]:
         """The order of ``by_preference`` as a number, for candidates that are not on one front."""
@@ -216,7 +216,7 @@ def _renewed(candidate: Candidate, answer: Answer) -> Candidate:
 
 def _kind(result: SearchResult, budget: Budget, measure: Measure | None) -> CostKind:
     """What the final front calls cost: the latency statistic of the budget, or what the search went by."""
-    if measure is None or result.front.cost in ("macs", "memory"):
+    if measure is None or result.front.cost == "macs":
         return result.front.cost
     return _statistic(budget)
 
@@ -230,9 +230,3 @@ def _statistic(budget: Budget) -> CostKind:
 def _longest(limit: Limit, dense: Candidate) -> float:
     """The ms that a limit on latency or throughput allows."""
     return dense.images_per_second(limit.value) if limit.quantity == "throughput" else limit.value
-
-
-def memory_ratio(known: Iterable[Candidate]) -> float | None:
-    """Measured over predicted memory of what drops: the largest; ``None`` where none is known."""
-    dropped = [one for one in known if one.origin != "dense" and one.memory and one.memory_predicted]
-    return max((one.cost("memory") / (one.memory_predicted or 1.0) for one in dropped), default=None)

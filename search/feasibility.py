@@ -32,10 +32,7 @@ class Costs:
         macs: Multiply-adds of one image.
         latency_ms: The predicted median latency; ``None`` without a target.
         target: Where the latency is predicted for.
-        tails: A latency statistic as a multiple of the median, and ``memory`` as one of its prediction, as far as
-            they are known; 1 where they are not.
-        memory_bytes: The predicted peak memory; ``None`` where it was not asked about.
-        memory_error: By how much, relatively, that prediction may be off.
+        tails: A latency statistic as a multiple of the median, as far as it is known; 1 where it is not.
         official_macs: Multiply-adds by TAVT's own formula, by which its official algorithm goes; ``None`` for ``macs``.
     """
 
@@ -44,20 +41,14 @@ class Costs:
     target: TargetDevice | None = None
     tails: Mapping[str, float] = field(default_factory=dict)
     official_macs: Callable[[TokenSchedule], int] | None = None
-    memory_bytes: Callable[[TokenSchedule], float] | None = None
-    memory_error: float = 0.0
 
     def predicted(self, schedule: TokenSchedule) -> float | None:
         """The predicted median latency in ms, or ``None`` without a target."""
         return None if self.latency_ms is None else self.latency_ms(schedule)
 
-    def predicted_memory(self, schedule: TokenSchedule) -> float | None:
-        """The predicted peak memory in bytes, or ``None`` where it was not asked about."""
-        return None if self.memory_bytes is None else self.memory_bytes(schedule)
-
     def by(self, kind: CostKind) -> Callable[[TokenSchedule], float]:
-        """What a front of this kind calls cost, before anything is measured; ``macs``, ``predicted`` or ``memory``."""
-        known = {"macs": self.macs, "predicted": self.latency_ms, "memory": self.memory_bytes}[kind]
+        """What a front of this kind calls cost, before anything is measured; ``macs`` or ``predicted``."""
+        known = {"macs": self.macs, "predicted": self.latency_ms}[kind]
         assert known is not None  # what is minimised is known of every schedule
         return known
 
@@ -65,14 +56,10 @@ class Costs:
         """What the schedule costs in the unit of a ceiling.
 
         Raises:
-            BudgetError: A ceiling on latency, throughput or memory without a target.
+            BudgetError: A ceiling on latency or throughput without a target.
         """
         if limit.quantity == "flops":
             return self.macs(schedule)
-        if limit.quantity == "memory":
-            if self.memory_bytes is None:
-                raise BudgetError(f"a peak memory is of a machine, so {limit} needs a target such as openvino:cpu")
-            return self.memory_bytes(schedule) * self.tails.get("memory", 1.0)
         if self.latency_ms is None:
             raise BudgetError(f"a latency is of a machine, so {limit} needs a target such as openvino:cpu")
         if limit.quantity == "throughput":
@@ -81,13 +68,14 @@ class Costs:
         return self.latency_ms(schedule) * self.tails.get(limit.statistic or "", 1.0)
 
     def fits(self, budget: Budget, slack: float = 0.0) -> Callable[[TokenSchedule], bool]:
-        """A test of schedules against the ceilings; latencies, being predicted, may miss them by ``slack``.
-
-        Memory may by its own ``memory_error``.
-        """
-        slacks = {"flops": 0.0, "memory": self.memory_error}
-        ceilings = [(one, _loosened(one, slacks.get(one.quantity, slack))) for one in budget.ceilings]
+        """A test of schedules against the ceilings; latencies, being predicted, may miss them by ``slack``."""
+        ceilings = [(one, _loosened(one, 0.0 if one.quantity == "flops" else slack)) for one in _counted(budget)]
         return lambda schedule: all(loose.admits(self.of(limit, schedule)) for limit, loose in ceilings)
+
+
+def _counted(budget: Budget) -> list[Limit]:
+    """The ceilings that are known of every schedule; memory is measured of the finalists alone."""
+    return [limit for limit in budget.ceilings if limit.quantity != "memory"]
 
 
 def _loosened(limit: Limit, slack: float) -> Limit:
@@ -116,8 +104,7 @@ class Reach:
     def note(self) -> str:
         """For people: what the row means."""
         if not self.reachable:
-            alone = "; dense alone keeps to it" if self.limit.admits(self.dense) else ""
-            return f"out of reach; the nearest feasible is {self.nearest}{alone}"
+            return f"out of reach; the nearest feasible is {self.nearest}"
         return "dense keeps to it already" if self.limit.admits(self.dense) else "within reach"
 
     @property
@@ -148,9 +135,9 @@ def reach_of(space: Space, costs: Costs, budget: Budget, *, slack: float = 0.0) 
         budget: What is asked.
         slack: As in ``Costs.fits``.
     """
-    fits = {limit: costs.fits(Budget((limit,)), slack) for limit in budget.ceilings}
+    fits = {limit: costs.fits(Budget((limit,)), slack) for limit in _counted(budget)}
     rows = []
-    for limit in budget.ceilings:
+    for limit in fits:
         known = [costs.of(limit, end) for end in space.ends]
         least = min(known) if limit.sense == "<=" else max(known)
         rows.append(Reach(limit, least, costs.of(limit, space.dense), any(map(fits[limit], space.ends))))

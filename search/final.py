@@ -10,7 +10,7 @@ from tavt_kit.core.budget import Budget
 from tavt_kit.core.candidate import Candidate, CostKind
 from tavt_kit.core.front import ParetoFront
 from tavt_kit.core.verdict import Verdict
-from tavt_kit.search.desk import Compare, Desk, Evaluate, Measure, Peaks, memory_ratio
+from tavt_kit.search.desk import Compare, Desk, Evaluate, Measure, Peaks
 from tavt_kit.search.result import SearchResult, by_preference
 
 __all__ = ["Final", "Measure", "Peaks", "confirm"]
@@ -38,16 +38,10 @@ class Final:
 
     @property
     def tails(self) -> dict[str, float]:
-        """Quantiles of the measured latencies as multiples of the predicted medians, and ``memory`` as one of its own.
-
-        Of memory it is the largest, because what is measured was chosen for a prediction that may be too low. Empty
-        where none is known.
-        """
+        """Quantiles of the measured latencies as multiples of the predicted medians; empty where none is known."""
         known = [one for one in self.measured if one.latency is not None and one.latency_predicted_ms]
         kinds: tuple[CostKind, ...] = ("p50", "p90", "p99")
-        found = {str(kind): median(one.cost(kind) / one.cost("predicted") for one in known) for kind in kinds if known}
-        ratio = memory_ratio(self.measured)
-        return found if ratio is None else found | {"memory": ratio}
+        return {str(kind): median(one.cost(kind) / one.cost("predicted") for one in known) for kind in kinds if known}
 
     @property
     def pick(self) -> Candidate | None:
@@ -77,14 +71,15 @@ def confirm(
     """Measure the best of the front with the dense model and two baselines, then choose.
 
     Latencies of different groups are put to one pace, the slowest, by the dense model, which is in all of them.
-    Where a first choice turns out too slow or too large, predictions are corrected by what was measured, and what
-    should fit and is better than the best that does fit is measured too, at most ``rounds`` times in all.
+    Where a first choice turns out too slow, predictions are corrected by what was measured, and what should fit and is
+    better than the best that does fit is measured too, at most ``rounds`` times in all. Nothing predicts memory: where
+    it is limited, more than one round goes on until something keeps to the ceilings, or nothing is left to measure.
 
     Args:
         result: Of the search.
         budget: As searched.
         measure: ``None`` where there is no target: a search on multiply-adds.
-        peaks: ``None`` where memory was not asked about; goes with ``measure``.
+        peaks: ``None`` where memory is not limited; goes with ``measure``.
         compare: Needed for a verdict on ``drop``.
         exact: Where the search evaluated in a quicker precision than the target's: both in the target's, for what
             the result shows.
@@ -98,11 +93,13 @@ def confirm(
         desk.note([(one, one.latency) for one in before.measured if one.latency is not None])
     baselines = [result.dense, *_baselines(result, budget)]
     desk.take([*baselines, *_shortlist(result.ranked(budget), number)])
-    for _ in range(rounds - 1):
+    taken = 1
+    while taken < rounds or (rounds > 1 and desk.seeks_memory):
         following = desk.next_best(3) if measure is not None and desk.decides else []
         if not following:
             break
         desk.take([result.dense, *following])
+        taken += 1
     if exact is not None:
         desk.settle([one.schedule for one in baselines], *exact)
     front, pick = desk.front(), desk.pick()

@@ -27,8 +27,7 @@ def front_frame(found: SearchResult | Mapping[str, Any] | Path | str) -> pandas.
     Returns:
         Columns ``schedule`` (text), ``counts``, ``macs``, each metric by its name, ``low`` and ``high`` of the first
         metric's 95 % interval, ``n``, the latencies in ms as ``predicted``, ``median``, ``p90``, ``p99`` (NaN where
-        there is none), where memory was asked about ``memory_predicted`` and ``memory`` (the measured
-        median) in bytes, ``origin`` and ``verdict``.
+        there is none), where memory was limited ``memory`` (the median) in bytes, ``origin`` and ``verdict``.
 
     Raises:
         MissingDependency: pandas is not installed.
@@ -68,15 +67,10 @@ def _row(record: Mapping[str, Any], metric: str) -> dict[str, Any]:
         "high": high,
         "n": record["n"],
         **{name: times.get(name) for name in ("predicted", "median", "p90", "p99")},
-        **_memory(record),
+        **({"memory": known.get("median")} if (known := record.get("memory_bytes")) else {}),
         "origin": record["origin"],
         "verdict": record["verdict"],
     }
-
-
-def _memory(record: Mapping[str, Any]) -> dict[str, Any]:
-    known = record.get("memory_bytes")
-    return {} if known is None else {"memory_predicted": known["predicted"], "memory": known.get("median")}
 
 
 def _columns(records: list[tuple[Mapping[str, Any], str]]) -> list[str] | None:

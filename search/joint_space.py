@@ -214,11 +214,6 @@ class JointSpace(Space):
         row[self.extras :] = len(self.values) - 1
         return self.decode(self.mend(row))
 
-    def tokens_of(self, schedule: TokenSchedule) -> int:
-        """See ``Space``."""
-        size = schedule.image_size if isinstance(schedule, JointSchedule) else None
-        return self.tokens if size is None else self.at_size[self.sizes.index(size)]
-
     def _counts(self, place: int) -> Levels:
         """The count of every level at a size."""
         return _scaled(self.values.tobytes(), self.prefix, self.tokens, self.at_size[place])

@@ -55,9 +55,10 @@ def search(
         space: What may be proposed.
         evaluate: Answers the schedules of a generation on the split ``val``; ``one_by_one`` makes one from a
             function of a single schedule.
-        costs: Multiply-adds, predicted latency and predicted memory of a schedule.
-        budget: Ceilings on ``latency``, ``throughput``, ``memory`` and ``flops``, floors on ``drop`` and on metrics;
-            with a floor the choice falls on the cheapest candidate that keeps to it, else on the most accurate.
+        costs: Multiply-adds and predicted latency of a schedule.
+        budget: Ceilings on ``latency``, ``throughput`` and ``flops``, floors on ``drop`` and on metrics; one on
+            ``memory`` is left to ``confirm``, which measures it. With a floor the choice falls on the cheapest
+            candidate that keeps to it, else on the most accurate.
         algorithm: One of ``by_name.ALGORITHMS``.
         objectives: What is weighed; ``None`` for the evaluator's own metric against latency or multiply-adds.
         evaluations: How many schedules, the dense one included; ``None`` for no bound.
@@ -111,8 +112,8 @@ def search(
     fits = costs.fits(budget, slack)
     assert objectives.cost is not None  # settled
     front = ParetoFront(objectives.cost, more=objectives.more)
-    matters = bool(budget.of("memory")) or "memory" in (front.cost, *front.more)
-    own = [one for one in once(space) if one not in seeds] if matters and algorithm != "tavt-official" else []
+    sized = budget.of("memory") and algorithm != "tavt-official"
+    own = [one for one in once(space) if one not in seeds] if sized else []
     plain, seeds = not seeds, [*seeds, *own]
     run = Run(evaluate, costs, budget, objectives, store, fits, front, evaluations, max_seconds, on_progress, learn)
     if after is not None:

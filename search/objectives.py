@@ -14,12 +14,9 @@ from tavt_kit.search.feasibility import Costs
 
 __all__ = ["COSTS", "Objectives", "leading"]
 
-COSTS = ("macs", "latency", "throughput", "memory")
+COSTS = ("macs", "latency", "throughput")
 
 _MOST = 3
-
-_KNOWN = ("macs", "memory")
-"""Axes that no answer is needed for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +27,7 @@ class Objectives:
         metric: What is maximised, as an ``Accuracy`` names it; ``None`` for whatever the evaluator answers first.
         cost: What is minimised first; ``None`` for latency where one is limited or a target alone is given, else
             multiply-adds.
-        more: Further axes: ``memory``, ``macs``, or names of metrics.
+        more: Further axes: ``macs``, or names of metrics.
         texts: As they were asked for.
 
     Example:
@@ -69,7 +66,7 @@ class Objectives:
                 f"{'' if costs else ' and a cost'}{'' if metrics else ' and a metric'}"
             )
         # What is measured in the end leads; multiply-adds are known anyway.
-        costs.sort(key=("predicted", "memory", "macs").index)
+        costs.sort(key=("predicted", "macs").index)
         first = costs[0] if costs else None
         return cls(metrics[0] if metrics else None, first, (*costs[1:], *metrics[1:]), tuple(texts))
 
@@ -81,18 +78,18 @@ class Objectives:
     @property
     def metrics(self) -> tuple[str, ...]:
         """All metrics among them that were asked for by name."""
-        return tuple(axis for axis in (self.metric, *self.more) if axis is not None and axis not in _KNOWN)
+        return tuple(axis for axis in (self.metric, *self.more) if axis not in (None, "macs"))
 
     def settled(self, budget: Budget, costs: Costs) -> Objectives:
         """With the cost that counts.
 
         Raises:
-            BudgetError: A latency or a memory without a target.
+            BudgetError: A latency or a limit on memory without a target.
         """
         if self.cost == "predicted" and costs.latency_ms is None:
             raise BudgetError(f"a latency is of a machine, so the objective {self._timed} needs a target")
-        if "memory" in (self.cost, *self.more) and costs.memory_bytes is None:
-            raise BudgetError("a peak memory is of a machine, so the objective memory needs a target")
+        if costs.target is None and (limits := budget.of("memory")):
+            raise BudgetError(f"a peak memory is of a machine, so {limits[0]} needs a target such as openvino:cpu")
         return self if self.cost is not None else replace(self, cost=_usual(budget, costs))
 
     @property
@@ -127,12 +124,15 @@ def _cost(text: str) -> CostKind | None:
     if text == "size":
         raise BudgetError(
             "size cannot be an objective, because dropping tokens leaves every weight, so all schedules have one size; "
-            "search by latency, macs or memory, then bench what is exported"
+            "search by latency or macs, then bench what is exported"
         )
     if text in ("macs", "flops"):
         return "macs"
     if text == "memory":
-        return "memory"
+        raise BudgetError(
+            "memory cannot be an objective, because it is measured of the finalists alone; limit it instead, such as "
+            "`budget` memory=300MB"
+        )
     return "predicted" if text in ("latency", "throughput") else None
 
 

@@ -14,7 +14,6 @@ from tavt_kit.core.candidate import Candidate
 from tavt_kit.core.device import TargetDevice
 from tavt_kit.core.host import HostFacts
 from tavt_kit.core.records import atomic_text, write_record
-from tavt_kit.core.schedule import TokenSchedule
 from tavt_kit.search.final import Final
 from tavt_kit.search.result import SearchResult
 from tavt_kit.search.rival import Rival
@@ -39,7 +38,6 @@ _AXES = {
     "p50": "latency_ms.median",
     "p90": "latency_ms.p90",
     "p99": "latency_ms.p99",
-    "memory": "memory_bytes.median",
 }
 """Where a candidate's record has a cost."""
 
@@ -57,7 +55,6 @@ def front_body(
     rivals: Sequence[Rival] = (),
     left_out: Sequence[Mapping[str, str]] = (),
     bought: Sequence[Mapping[str, Any]] = (),
-    layers: Mapping[TokenSchedule, Mapping[str, Any]] | None = None,
     memory: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """The record, without schema and version; candidates by rising cost, accuracies as fractions.
@@ -74,8 +71,7 @@ def front_body(
         rivals: Models that are no schedules of this one, judged by the same budget.
         bought: Of a joint search, what each gene of the choice changes.
         left_out: Such as could not be had: ``name`` and ``reason``.
-        layers: Of the dense and the chosen schedule, the records of their ``LayerTimes``.
-        memory: By what peak memory was predicted; ``None`` where it was not asked about.
+        memory: How peak memory was measured; ``None`` where it was not asked about.
     """
     accuracy = result.dense.accuracy
     assert accuracy is not None  # a search whose dense model fails has no result
@@ -96,7 +92,6 @@ def front_body(
         "rivals": [rival.as_record() for rival in rivals],
         "rivals_left_out": [dict(one) for one in left_out],
         "bought": [dict(one) for one in bought],
-        "layers": {str(schedule): dict(record) for schedule, record in (layers or {}).items()},
         "measured_over_budget": final.over,
         "undecided": [] if final.pick is None else list(final.pick.undecided(budget)),
         "stopped_because": result.stopped_because,
@@ -143,10 +138,11 @@ def write_front(folder: Path, body: Mapping[str, Any]) -> Path:
 
 def write_candidates(folder: Path, result: SearchResult, final: Final) -> Path:
     """Write every evaluated candidate, one a line, in the order of evaluation; its path."""
-    measured = {one.schedule: one for one in (*final.baselines, *final.candidates)}
+    measured = {one.schedule: one for one in (*final.measured, *final.baselines, *final.candidates)}
+    sized = any(one.memory for one in final.measured)
     front = {one.schedule for one in final.candidates}
     lines = [
-        _row(number, measured.get(one.schedule, one), one.schedule in front, seconds)
+        _row(number, measured.get(one.schedule, one), one.schedule in front, seconds, sized)
         for number, (one, seconds) in enumerate(zip_longest(result.candidates, result.clock))
     ]
     path = Path(folder) / CSV_FILE
@@ -180,7 +176,7 @@ def _csv(lines: Sequence[Mapping[str, Any]]) -> str:
     return text.getvalue()
 
 
-def _row(number: int, candidate: Candidate, on_front: bool, seconds: float | None) -> dict[str, Any]:
+def _row(number: int, candidate: Candidate, on_front: bool, seconds: float | None, sized: bool) -> dict[str, Any]:
     accuracy, latency = candidate.accuracy, candidate.latency
     return {
         "number": number,
@@ -195,19 +191,11 @@ def _row(number: int, candidate: Candidate, on_front: bool, seconds: float | Non
         "predicted_ms": _ms(candidate.latency_predicted_ms),
         "median_ms": "" if latency is None else _ms(latency.median),
         "p90_ms": "" if latency is None else _ms(latency.p90),
-        **_memory(candidate),
+        **({"peak_bytes": max(candidate.memory, default="")} if sized else {}),
         "on_front": int(on_front),
         "seconds": "" if seconds is None else round(seconds, 3),
         "verdict": candidate.verdict or "",
     }
-
-
-def _memory(candidate: Candidate) -> dict[str, Any]:
-    """Two columns more, where memory was asked about."""
-    if candidate.memory_predicted is None:
-        return {}
-    peak = max(candidate.memory, default="")
-    return {"predicted_bytes": round(candidate.memory_predicted), "peak_bytes": peak}
 
 
 def _ms(value: float | None) -> float | str:

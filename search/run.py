@@ -119,7 +119,6 @@ class Run:
             target=self.costs.target,
             origin=origin,
             others=others,
-            memory_predicted=self.costs.predicted_memory(schedule),
         )
         self.seconds += answer.seconds
         if not replayed:

@@ -140,10 +140,6 @@ class Space:
         shares[places] = rng.dirichlet(np.ones(drops)) * math.log(rng.uniform(1 / (top + 1), 1.0))
         return self.mend(top * np.exp(np.cumsum(shares)))
 
-    def tokens_of(self, schedule: TokenSchedule) -> int:
-        """Tokens of an image of the schedule's size, before anything is dropped."""
-        return self.tokens
-
     def cheaper(self, extras: Levels) -> Iterator[Levels]:
         """What stands before the levels, and ever cheaper values of it."""
         yield extras

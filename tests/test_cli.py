@@ -111,6 +111,18 @@ def test_wrong_usage_exits_2_and_names_it(
     assert named in said.err and not said.out
 
 
+def test_an_option_of_an_earlier_version_is_one_sentence(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(cli, "VERBS", TABLE)
+    for verb, option in cli.GONE:
+        assert run(verb, "thing", f"{option}=value") == run(verb, "thing", option) == 2
+        first, second = capsys.readouterr().err.splitlines()
+        assert first == second and first.startswith(f"fgvc-kit {verb}: {option} is gone: ")
+        command = typer.main.get_command(cli.app).get_command(None, verb)  # type: ignore[attr-defined]
+        assert option not in {name for parameter in command.params for name in parameter.opts}
+
+
 @pytest.mark.parametrize(
     "arguments",
     [

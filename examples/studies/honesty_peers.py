@@ -15,7 +15,6 @@ import torch
 from torch import nn
 
 from tavt_kit.bench import Protocol, bench
-from tavt_kit.bench.foreign_times import read_times
 from tavt_kit.runtimes import Images, Session
 
 
@@ -43,7 +42,8 @@ def benchmark_app(xml: Path, threads: int, size: int, seconds: float) -> float:
         reports = list(Path(folder).glob("*report*"))
         if done.returncode or not reports:
             raise SystemExit(f"benchmark_app failed: {(done.stderr or done.stdout)[-500:]}")
-        return read_times(reports[0]).figures["median"]
+        lines = reports[0].read_text(encoding="utf-8").splitlines()
+        return float(dict(line.split(";", 1) for line in lines if ";" in line)["latency (ms)"])
 
 
 def onnxruntime_loop(onnx: Path, threads: int, images: Images) -> Callable[[float], float]:

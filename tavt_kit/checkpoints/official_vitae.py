@@ -38,7 +38,7 @@ def read_vitae(tensors: Mapping[str, Tensor], asked: Asked) -> Official | None:
     found = _Reading(tensors).arguments()
     name = _variant(found)
     if name is None:
-        found = {**found, **_heads(tensors, found, asked)}
+        found = {**found, **_heads(found, asked)}
     second = found["version"] == 2
     size, table = _size(tensors, found, asked)
     arguments = {"num_classes": shape_of(tensors, "head.bias", 1)[0], "img_size": [size, size]}
@@ -153,7 +153,7 @@ def _variant(found: Mapping[str, Any]) -> str | None:
     return None
 
 
-def _heads(tensors: Mapping[str, Tensor], found: Mapping[str, Any], asked: Asked) -> dict[str, tuple[int, ...]]:
+def _heads(found: Mapping[str, Any], asked: Asked) -> dict[str, tuple[int, ...]]:
     """Of the cells of each stage: as given, or of the official size of these widths."""
     given, stages = asked.stage_heads, len(found["token_dims"])
     if given is None and asked.heads is not None:

@@ -62,9 +62,7 @@ def joined(tensors: Mapping[str, Tensor], names: Sequence[str]) -> Tensor:
     return tensors[names[0]] if len(names) == 1 else torch.cat([tensors[name] for name in names])
 
 
-def vit_arguments(
-    tensors: Mapping[str, Tensor], heads: int | None, stem: str = "patch_embed.proj.weight"
-) -> dict[str, Any]:
+def vit_arguments(tensors: Mapping[str, Tensor], heads: int | None) -> dict[str, Any]:
     """Sizes of a plain ViT, by its tensors in timm's names.
 
     Args:

@@ -138,7 +138,7 @@ def check(
     executed = artifact.session.target
     choice = None
     if artifact.files and same_batches.passed:
-        choice = choice_of(artifact.files[-1], card, executed, source.first(seen, 2))
+        choice = choice_of(artifact.files[-1], card)
     stored = stored_precision(artifact.files[-1]) if artifact.files else None
     fault = "" if artifact.retrained else false_claim(card, source, stored=stored, executed=executed, choice=choice)
     judgement = judge(answers, gate, same_batches, exact=artifact.exact, tied=tied, fault=fault)

@@ -30,8 +30,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Candidate", "CostKind"]
 
-CostKind = Literal["macs", "predicted", "p50", "p90", "p99", "memory"]
-"""What a front calls cost: multiply-adds, the predicted latency, a quantile of the measured one, or the peak memory."""
+CostKind = Literal["macs", "predicted", "p50", "p90", "p99"]
+"""What a front calls cost: multiply-adds, the predicted latency, or a quantile of the measured one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +49,6 @@ class Candidate:
         difference: Paired difference to the dense model on the same images; ``None`` until computed.
         verdict: The worst verdict over the budget; ``None`` before it is judged.
         others: Further metrics of the same pictures.
-        memory_predicted: Peak memory in bytes, by the fit of ``target``; ``None`` where memory was not asked about.
         memory: Peak memory in bytes, measured on ``target`` in fresh processes, one number each; empty until then.
     """
 
@@ -63,18 +62,14 @@ class Candidate:
     difference: PairedDifference | None = None
     verdict: Verdict | None = None
     others: tuple[Accuracy, ...] = ()
-    memory_predicted: float | None = None
     memory: tuple[int, ...] = ()
 
     def cost(self, kind: CostKind) -> float:
-        """The cost of this kind: multiply-adds, ms, or bytes (measured, else predicted); NaN where it is not known."""
+        """The cost of this kind: multiply-adds, or ms; NaN where it is not known."""
         if kind == "macs":
             return float(self.macs)
         if kind == "predicted":
             return math.nan if self.latency_predicted_ms is None else self.latency_predicted_ms
-        if kind == "memory":
-            known = median(self.memory) if self.memory else self.memory_predicted
-            return math.nan if known is None else float(known)
         if self.latency is None:
             return math.nan
         return {"p50": self.latency.median, "p90": self.latency.p90, "p99": self.latency.p99}[kind]
@@ -94,7 +89,7 @@ class Candidate:
         if axis == "macs":
             return float(self.macs)
         if axis == "memory":
-            return self.cost("memory")
+            return float(median(self.memory)) if self.memory else math.nan
         known = self.known(axis)
         return math.nan if known is None else 1.0 - known.value
 
@@ -107,8 +102,7 @@ class Candidate:
 
         Args:
             limit: To be kept to.
-            tails: Latency quantiles as multiples of the predicted median, and ``memory`` as one of its prediction; 1
-                where they are not known.
+            tails: Latency quantiles as multiples of the predicted median; 1 where they are not known.
 
         Raises:
             BudgetError: The limit is on a quantity a candidate does not carry.
@@ -126,7 +120,7 @@ class Candidate:
         if limit.quantity == "throughput":
             return self._judge_throughput(limit, tails)
         if limit.quantity == "memory":
-            return self._judge_memory(limit, tails)
+            return self._judge_memory(limit)
         if limit.quantity == "drop":
             return Verdict.INCONCLUSIVE if self.difference is None else judge_difference(limit, self.difference)
         if limit.is_quality:
@@ -139,13 +133,9 @@ class Candidate:
         allowed = Limit("latency", "p50", "<=", self.images_per_second(limit.value))
         return self.judge(allowed, tails)
 
-    def _judge_memory(self, limit: Limit, tails: Mapping[str, float] | None) -> Verdict:
+    def _judge_memory(self, limit: Limit) -> Verdict:
         """Every process must keep to it: the same file takes more in one than in another."""
-        if self.memory:
-            return judge_interval(limit, min(self.memory), max(self.memory))
-        if self.memory_predicted is None:
-            return Verdict.INCONCLUSIVE
-        return judge_prediction(limit, self.memory_predicted * (tails or {}).get("memory", 1.0))
+        return judge_interval(limit, min(self.memory), max(self.memory)) if self.memory else Verdict.INCONCLUSIVE
 
     def judged(self, budget: Budget, tails: Mapping[str, float] | None = None) -> Candidate:
         """The same candidate with its verdict: the worst over all limits; ``tails`` as for ``judge``."""
@@ -191,16 +181,15 @@ class Candidate:
             record["against_dense"] = self.difference.as_record()
         record["verdict"] = None if self.verdict is None else str(self.verdict)
         record["latency_ms"] = self._latency_record()
-        if self.memory or self.memory_predicted is not None:
-            record["memory_bytes"] = self._memory_record()
+        if self.memory:
+            record["memory_bytes"] = {
+                "median": median(self.memory),
+                "least": min(self.memory),
+                "most": max(self.memory),
+                "processes": len(self.memory),
+            }
         record["origin"] = self.origin
         return record
-
-    def _memory_record(self) -> dict[str, Any]:
-        record: dict[str, Any] = {"predicted": self.memory_predicted}
-        if self.memory:
-            record |= {"median": median(self.memory), "least": min(self.memory), "most": max(self.memory)}
-        return record | {"processes": len(self.memory)}
 
     def _latency_record(self) -> dict[str, Any] | None:
         if self.latency is None and self.latency_predicted_ms is None:

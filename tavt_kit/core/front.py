@@ -90,7 +90,7 @@ class ParetoFront:
         """See ``hypervolume`` and ``dominated_volume``; costs become shares of the dense model's."""
         if not self.more:
             return hypervolume([(cost / dense.cost(self.cost), metric) for cost, metric in self.points()])
-        own = (dense.loss(axis) if axis in ("macs", "memory") else 1.0 for axis in self.more)
+        own = (dense.loss(axis) if axis == "macs" else 1.0 for axis in self.more)
         scale = [dense.cost(self.cost), 1.0, *own]
         return dominated_volume([loss / one for loss, one in zip(held, scale, strict=True)] for held, _ in self._held)
 

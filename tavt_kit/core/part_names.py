@@ -1,10 +1,10 @@
-"""The parts of a model that its time is told apart by: stem, each layer by its number, head, and what is neither."""
+"""The parts of a model that its time is told apart by: stem, each layer by its number, and head."""
 
 from __future__ import annotations
 
-__all__ = ["HEAD", "OTHER", "STEM", "layer_scope", "part_names", "part_words"]
+__all__ = ["HEAD", "STEM", "layer_scope", "part_names", "part_words"]
 
-STEM, HEAD, OTHER = "stem", "head", "other"
+STEM, HEAD = "stem", "head"
 
 
 def layer_scope(layer: int) -> str:

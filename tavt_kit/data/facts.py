@@ -59,7 +59,7 @@ def _leaves(title: str, classes: int, each: tuple[int, int], share: float, *alia
 
 
 def _unsized(title: str, classes: int) -> Facts:
-    trap = "no published sizes are known here, so `check` compares the classes only"
+    trap = "no published sizes are known here"
     return Facts(title, classes, {}, _UNSTATED, "the list layout of Mix-ViT's loaders", _LISTS, trap)
 
 

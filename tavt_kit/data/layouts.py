@@ -123,7 +123,7 @@ def load_layout(name: str, folder: Path, *, seed: int = 0, ratios: Ratios | None
     if absent := absent_pictures(everything):
         raise DataError(
             f"every listed picture must be there, but {len(absent)} of the {len(everything)} of {facts.title} are "
-            f"absent, for example {absent[0]}; unpack it again (`fgvc-kit datasets check {name} {folder}` counts)"
+            f"absent, for example {absent[0]}; unpack it again"
         )
     parts: dict[str, tuple[Sample, ...]] = {
         part: tuple(Sample(sample.path.absolute(), sample.label) for sample in samples)

@@ -16,8 +16,6 @@ from tavt_kit.data.preprocess import Preprocessing, apply, open_image
 from tavt_kit.errors import DataError, MeasurementError
 
 if TYPE_CHECKING:
-    from PIL import Image
-
     from tavt_kit.core.device import TargetDevice
     from tavt_kit.core.model_card import ModelCard
 
@@ -60,11 +58,6 @@ class Predictor:
 
     card: ModelCard
     run: Callable[[NDArray[np.float32]], NDArray[np.float32]]
-
-    def image(self, image: Image.Image) -> NDArray[np.float32]:
-        """The logits (classes,) of an RGB picture."""
-        images = apply(image, Preprocessing.from_record(self.card.preprocessing))[None]
-        return self.run(images).reshape(-1)
 
     def files(self, paths: Sequence[Path], top: int = 5, batch: int = 1) -> Iterator[Prediction]:
         """A prediction for each file, in order; a file that cannot be read gives its reason instead.

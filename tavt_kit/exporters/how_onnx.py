@@ -7,13 +7,11 @@ from typing import Any
 
 from tavt_kit.errors import ExportError
 
-__all__ = ["EXPORTERS", "NEWEST", "OnnxHow"]
+__all__ = ["EXPORTERS", "OnnxHow"]
 
 EXPORTERS = {"tracing": range(17, 21), "dynamo": range(18, 24)}
 """torch's exporters, each with the opsets it writes (torch 2.13). Below 17 there is no LayerNormalization, which would
 fall apart into nine operators."""
-
-NEWEST = EXPORTERS["dynamo"][-1]
 
 
 @dataclass(frozen=True, slots=True)

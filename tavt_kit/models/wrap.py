@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 from typing import Any, Literal
 
@@ -338,19 +338,6 @@ class AdaptiveViT(nn.Module):
         """
         state = self.start(images, track=self.restores)
         return self.finish(self.advance(state, self._executed(), counts, lean=True))
-
-    def lean_parts(self, images: Tensor) -> Iterator[tuple[str, TokenState | Tensor]]:
-        """As ``forward_lean``, one part after another: the stem's and each layer's state, last the head's logits.
-
-        Yields:
-            The name of a part (``stem``, ``0``, ``1``, ..., ``head``) and what it gave, as soon as it is done.
-        """
-        state = self.start(images, track=self.restores)
-        yield STEM, state
-        for layer in self._executed():
-            state = self.advance(state, [layer], self._schedule.counts, lean=True)
-            yield str(layer), state
-        yield HEAD, self.finish(state)
 
     def forward_pooled(self, images: Tensor) -> Tensor:
         """(B, 3, H, W) -> the features (B, D) that the head's last linear layer receives, by the lean path."""

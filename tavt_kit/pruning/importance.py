@@ -2,7 +2,6 @@
 
     magnitude   the mean of the squared weights (Li et al., 2017; over a group as in DepGraph, CVPR 2023)
     taylor      |weight x gradient|: what leaving it out would change of the loss (Molchanov et al., 2019)
-    hessian     weight squared x mean squared gradient: to second order (Optimal Brain Damage, 1989)
     random      none at all; what the others must beat
 
 Gradients are of the cross-entropy on training pictures.
@@ -22,7 +21,7 @@ from tavt_kit.pruning.coupled import Coupled, Cut
 
 __all__ = ["IMPORTANCES", "check_importance", "needs_pictures", "scores_of"]
 
-IMPORTANCES = ("magnitude", "taylor", "hessian", "random")
+IMPORTANCES = ("magnitude", "taylor", "random")
 _CHUNK = 16
 """Pictures in one backward pass."""
 
@@ -35,7 +34,7 @@ def check_importance(name: str) -> None:
 
 def needs_pictures(name: str) -> bool:
     """Whether the measure rests on gradients."""
-    return name in ("taylor", "hessian")
+    return name == "taylor"
 
 
 def scores_of(
@@ -53,7 +52,7 @@ def scores_of(
     check_importance(name)
     if needs_pictures(name):
         assert pictures is not None  # the caller has read them
-        _differentiate(model, *pictures, squared=name == "hessian")
+        _differentiate(model, *pictures)
     measure = _measure(name)
     try:
         with torch.random.fork_rng(devices=[]):
@@ -68,11 +67,7 @@ def _measure(name: str) -> Any:
 
     if name == "random":
         return importance.RandomImportance()
-    kinds = {
-        "magnitude": importance.GroupMagnitudeImportance,
-        "taylor": importance.GroupTaylorImportance,
-        "hessian": importance.GroupHessianImportance,
-    }
+    kinds = {"magnitude": importance.GroupMagnitudeImportance, "taylor": importance.GroupTaylorImportance}
     return kinds[name](normalizer=None)
 
 
@@ -112,24 +107,20 @@ def _handler(module: nn.Module, item: Cut) -> Any:
     return tp.prune_layernorm_out_channels if isinstance(module, nn.LayerNorm) else None
 
 
-def _differentiate(model: nn.Module, images: Tensor, labels: Tensor, *, squared: bool) -> None:
-    """Leave the gradient of the mean loss in every parameter, or its mean square over the pictures.
-
-    torch-pruning's own accumulation of squares forgets all pictures but the last (1.6.1), so it is done here.
-    """
+def _differentiate(model: nn.Module, images: Tensor, labels: Tensor) -> None:
+    """Leave the gradient of the mean loss in every parameter."""
     parameters = list(model.parameters())
     wanted = [parameter.requires_grad for parameter in parameters]
     model.requires_grad_(True)
     totals = [torch.zeros_like(parameter) for parameter in parameters]
-    size = 1 if squared else _CHUNK
-    for start in range(0, len(images), size):
+    for start in range(0, len(images), _CHUNK):
         with torch.enable_grad():
-            logits = model(images[start : start + size])
-            loss = F.cross_entropy(logits, labels[start : start + size], reduction="sum")
+            logits = model(images[start : start + _CHUNK])
+            loss = F.cross_entropy(logits, labels[start : start + _CHUNK], reduction="sum")
             found = torch.autograd.grad(loss, parameters, allow_unused=True)
         for total, gradient in zip(totals, found, strict=True):
             if gradient is not None:
-                total += gradient.square() if squared else gradient
+                total += gradient
     for parameter, total, learns in zip(parameters, totals, wanted, strict=True):
         parameter.requires_grad_(learns)
         parameter.grad = total / len(images)

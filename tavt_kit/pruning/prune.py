@@ -18,7 +18,6 @@ from tavt_kit.models.backbones.pruned import blocks_of, cut, keep_blocks, set_he
 from tavt_kit.pruning.coupled import Coupled, coupled
 from tavt_kit.pruning.depth import strongest_layers
 from tavt_kit.pruning.importance import check_importance, needs_pictures, scores_of
-from tavt_kit.pruning.refit import refit_readers
 from tavt_kit.pruning.targets import SHARES, Targets, left_of
 
 __all__ = ["Ceiling", "Pictures", "Pruned", "prune", "pruned_card"]
@@ -86,7 +85,6 @@ def prune(
     importance: str = "magnitude",
     pictures: Pictures | None = None,
     ceiling: Ceiling | None = None,
-    refit: bool = True,
     seed: int = 0,
 ) -> Pruned:
     """Take from a model what matters least.
@@ -95,10 +93,9 @@ def prune(
         model: Bare, in eval mode; changed in place. Wrap it (again) afterwards.
         targets: What is to be left.
         importance: One of ``IMPORTANCES``.
-        pictures: For ``taylor``, ``hessian`` and depth.
+        pictures: For ``taylor`` and depth.
         ceiling: A budget; the one share of the hidden channels and heads that meets it is found, where ``targets`` does
             not give one.
-        refit: Whether what is left takes over from what is cut, as far as it can (``refit.py``); needs pictures.
         seed: Of ``random``.
 
     Raises:
@@ -132,10 +129,7 @@ def prune(
     given = None if pictures is None else (pictures.images, pictures.labels)
     scores = scores_of(model, flat, importance, given, seed)
     best = _best(flat, scores, [count for counts in left.values() for count in counts])
-    chosen = list(zip(flat, best, strict=True))
-    if refit and pictures is not None:
-        refit_readers(model, chosen, pictures.images)
-    for group, keep in chosen:
+    for group, keep in zip(flat, best, strict=True):
         _apply(model, group, keep)
     return Pruned(tuple(kept), targets, left)
 

@@ -1,4 +1,4 @@
-"""Where the time goes: the milliseconds of each layer, dense beside chosen, predicted beside measured."""
+"""Where the time goes: the milliseconds of each layer, dense beside chosen."""
 
 from __future__ import annotations
 
@@ -22,28 +22,21 @@ class Bars:
     """One bar for each part.
 
     Args:
-        label: Such as ``dense, measured``.
-        kind: ``a`` for the dense model, ``b`` for the chosen one.
-        measured: Drawn full; what is predicted is drawn as an outline.
+        label: Name of the model, such as ``dense``.
+        kind: Style of the bar: ``a`` for the dense model, ``b`` for the chosen one.
         values: Milliseconds by the names of the parts.
     """
 
     label: str
     kind: str
-    measured: bool
     values: Mapping[str, float]
-
-    @property
-    def style(self) -> str:
-        """Its class."""
-        return f"bar-{self.kind}" if self.measured else f"bar-{self.kind} guessed"
 
 
 def layer_chart(names: Sequence[str], bars: Sequence[Bars], title: str) -> Element:
     """Groups of bars, one group a part of the model.
 
     Args:
-        names: Of the parts: stem, 0, 1, ..., head, and other where some time is of none.
+        names: Of the parts: stem, 0, 1, ..., head.
         bars: From left to right in every group.
         title: What a screen reader says for the whole picture.
     """
@@ -66,7 +59,7 @@ def layer_chart(names: Sequence[str], bars: Sequence[Bars], title: str) -> Eleme
 
 def bars_legend(bars: Sequence[Bars]) -> Element:
     """What each bar of a group is."""
-    return legend([(el("rect", x=3, y=3, width=14, height=14), one.style, one.label) for one in bars])
+    return legend([(el("rect", x=3, y=3, width=14, height=14), f"bar-{one.kind}", one.label) for one in bars])
 
 
 def _frame(y_axis: Scale) -> list[Element]:
@@ -83,15 +76,8 @@ def _frame(y_axis: Scale) -> list[Element]:
 
 def _bar(left: float, width: float, bars: Bars, name: str, y_axis: Scale) -> Element:
     top, bottom = y_axis.at(bars.values[name]), y_axis.at(0.0)
-    inset = 0.0 if bars.measured else 0.75  # the outline lies on the edge, half of it outside
-    return el(
-        "rect",
-        x=left + inset,
-        y=top + inset,
-        width=max(1.0, width - 1 - 2 * inset),
-        height=max(0.0, bottom - top - inset),
-        class_=bars.style,
-    )
+    width = max(1.0, width - 1)
+    return el("rect", x=left, y=top, width=width, height=max(0.0, bottom - top), class_=f"bar-{bars.kind}")
 
 
 def _hover(index: int, name: str, slot: float, bars: Sequence[Bars]) -> Element:

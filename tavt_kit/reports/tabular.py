@@ -11,8 +11,8 @@ from tavt_kit.core.part_names import part_words
 from tavt_kit.errors import TavtError
 from tavt_kit.reports.choice import FrontView
 from tavt_kit.reports.gather import Records
-from tavt_kit.reports.layer_times import latency_table, layer_views
 from tavt_kit.reports.rows import final_rows
+from tavt_kit.reports.sections.layers import latency_table, layer_views
 from tavt_kit.reports.views import AccuracyView, TimeView, number
 
 __all__ = ["COLUMNS", "csv_text", "rows_of"]
@@ -22,8 +22,8 @@ COLUMNS = (
     "points_against_dense", "predicted_ms", "median_ms", "p10_ms", "p90_ms", "p90_low_ms", "p90_high_ms", "p99_ms",
     "steady", "speed", "verdict",
 )  # fmt: skip
-"""Of each row. ``table`` is ``front``, ``baseline``, ``final`` or ``layers``, where ``name`` is a part of the model and
-``median_ms`` what a profile measured of it; accuracies are fractions, what is not known empty."""
+"""Of each row. ``table`` is ``front``, ``baseline``, ``final`` or ``layers``, where ``name`` is a part of the model;
+accuracies are fractions, what is not known empty."""
 
 
 def rows_of(records: Records, run: str) -> list[dict[str, Any]]:
@@ -69,25 +69,17 @@ def rows_of(records: Records, run: str) -> list[dict[str, Any]]:
 
 
 def _layer_rows(records: Records, run: str) -> list[dict[str, Any]]:
-    """The time by layer; none where the latency table cannot be read, which the page says."""
+    """The time by layer; none where there is no latency table, or none that can be read, which the page says."""
     try:
-        views = layer_views(records, latency_table(records))
+        table = latency_table(records)
     except TavtError:
         return []
-    rows = []
-    for view in views:
-        measured = view.profiled.parts if view.profiled else {}
-        for name in view.names():
-            rows.append(
-                _row(run, "layers", part_words(name), None, None)
-                | {
-                    "schedule": view.schedule,
-                    "chosen": view.name == "chosen",
-                    "predicted_ms": (view.predicted or {}).get(name),
-                    "median_ms": measured.get(name),
-                }
-            )
-    return rows
+    return [
+        _row(run, "layers", part_words(name), None, None)
+        | {"schedule": view.schedule, "chosen": view.name == "chosen", "predicted_ms": ms}
+        for view in (() if table is None else layer_views(records, table))
+        for name, ms in view.parts.items()
+    ]
 
 
 def _row(run: str, table: str, name: str, accuracy: AccuracyView | None, time: TimeView | None) -> dict[str, Any]:

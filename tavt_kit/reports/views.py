@@ -161,7 +161,7 @@ class TimeView:
 
 @dataclass(frozen=True, slots=True)
 class MemoryView:
-    """Peak memory in bytes: predicted, and measured in fresh processes."""
+    """Peak memory in bytes, measured in fresh processes; a record of an earlier search may have a prediction alone."""
 
     predicted: float | None
     median: float | None

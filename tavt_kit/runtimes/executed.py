@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 
 from tavt_kit.core.device import TargetDevice
-from tavt_kit.runtimes.node_times import counted_since, counters
 from tavt_kit.runtimes.session import Images, Lengths
 
 __all__ = ["ExecutedGraph", "executed_graph"]
@@ -114,3 +113,23 @@ def _in_openvino(path: Path, target: TargetDevice, images: Images, lengths: Leng
     ordered = sorted(slow.items(), key=lambda item: item[1], reverse=True)
     shares = {kind: round(spent / whole, 5) for kind, spent in ordered if spent > _WORTH_TELLING * whole}
     return ExecutedGraph(dict(kinds.most_common()), shares)
+
+
+def counters(request: Any) -> dict[str, float]:
+    """The mean milliseconds of every node since OpenVINO compiled the graph."""
+    return {node.node_name: node.real_time.total_seconds() * 1e3 for node in request.profiling_info}
+
+
+def counted_since(before: dict[str, float], request: Any, warm: int, runs: int) -> dict[str, float]:
+    """The mean milliseconds of every node over the last ``runs``, the ``warm`` ones before them taken out again.
+
+    Args:
+        before: What ``counters`` said between the two.
+        request: The request that ran.
+        warm: Runs before ``counters`` was asked.
+        runs: Runs since then.
+    """
+    return {
+        name: max(0.0, (mean * (warm + runs) - before.get(name, 0.0) * warm) / runs)
+        for name, mean in counters(request).items()
+    }

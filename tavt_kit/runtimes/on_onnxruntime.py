@@ -92,16 +92,13 @@ def open_onnx_module(module: nn.Module, target: TargetDevice, example_shape: tup
     return OnnxSession(module_to_onnx(module, [example], ["images"], {"images": {0: "batch"}}), target, begin=begin)
 
 
-def open_session(
-    source: Path | bytes, target: TargetDevice, optimised: Path | None = None, profile: Path | None = None
-) -> Any:
+def open_session(source: Path | bytes, target: TargetDevice, optimised: Path | None = None) -> Any:
     """An ``onnxruntime.InferenceSession`` of a file or of its bytes.
 
     Args:
         source: The file, or its bytes.
         target: Where to run.
         optimised: A file for the graph that it will run.
-        profile: Time every node; how the file of these times is to begin.
 
     Raises:
         DataError: onnxruntime cannot read it.
@@ -110,9 +107,6 @@ def open_session(
     provider, options = provider_of(target), _options(target)
     if optimised is not None:
         options.optimized_model_filepath = str(optimised)
-    if profile is not None:
-        options.enable_profiling = True
-        options.profile_file_prefix = str(profile)
     try:
         session = onnxruntime.InferenceSession(source, options, providers=[(provider, _provider_options(target))])
     except Exception as error:  # onnxruntime's own exception classes have no common parent but this

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import copy
 import io
-import logging
 import time
 import warnings
 from collections import Counter
@@ -38,8 +37,6 @@ __all__ = [
     "open_openvino_module",
     "request_clock",
 ]
-
-_log = logging.getLogger(__name__)
 
 _COMPUTE = ("FullyConnected", "MatMul", "Convolution", "ScaledDotProductAttention")
 _NAMES = {"f32": "f32", "f16": "f16", "bf16": "bf16", "i8": "int8", "u8": "int8"}

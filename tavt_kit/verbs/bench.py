@@ -10,7 +10,7 @@ import typer
 
 from tavt_kit.core.parsing import parse_numbers
 from tavt_kit.core.verdict import Verdict
-from tavt_kit.errors import MeasurementError, ParameterError
+from tavt_kit.errors import ParameterError
 from tavt_kit.verbs import options
 
 __all__ = ["bench_verb"]
@@ -18,10 +18,6 @@ __all__ = ["bench_verb"]
 Things = Annotated[
     list[str] | None,
     typer.Argument(metavar="[THING...]", help="Run folders, timm models' names, .onnx and .xml files."),
-]
-Read = Annotated[
-    list[Path] | None,
-    typer.Option("--read", help="Show what trtexec or benchmark_app measured, from its result file; repeat."),
 ]
 Targets = Annotated[
     list[str] | None,
@@ -33,9 +29,6 @@ Targets = Annotated[
 ]
 BenchOut = Annotated[
     Path | None, typer.Option("--out", "-o", help="Folder of bench.json. [default: the first THING's, else runs/bench]")
-]
-ByLayer = Annotated[
-    bool, typer.Option("--layers", help="Run each once more with a profile, and show its time by layer.")
 ]
 Pack = Annotated[
     Path | None,
@@ -98,7 +91,6 @@ MaxTime = Annotated[str, typer.Option(help="Most time for each candidate; unstea
 
 def bench_verb(
     things: Things = None,
-    read: Read = None,
     target: Targets = None,
     schedule: options.Schedules = None,
     preset: Presets = None,
@@ -120,7 +112,6 @@ def bench_verb(
     min_time: MinTime = 3.0,
     max_time: MaxTime = "60s",
     executed: Executed = False,
-    layers: ByLayer = False,
     pack: Pack = None,
     carried: Carried = None,
     out: BenchOut = None,
@@ -135,23 +126,20 @@ def bench_verb(
     hint=throughput (OpenVINO). Lists in --batch, --threads, --precision and --image-size are combined, each with
     each, and with every --reduction. Ratios are paired with the first candidate. "MAC gain" is the share of the
     saving in multiply-adds that became time: (t_dense / t) / (MACs_dense / MACs). Images are random, or the first of
-    --data. With --budget every candidate is judged by its own interval, and the exit code is 1 unless all PASS. With
-    --read nothing is measured: latencies.json is written instead. --executed opens each exported file once more,
-    after the measuring, and shows what its runtime made of it; --layers runs every candidate once more with a
-    profile, and shows what each layer took. --pack writes the chosen and other schedules of a search, and a runner
-    that needs numpy and the target's runtime only; --carried reads what it measured, and exits 1 unless PASS.
+    --data. With --budget every candidate is judged by its own interval, and the exit code is 1 unless all PASS.
+    --executed opens each exported file once more, after the measuring, and shows what its runtime made of it. --pack
+    writes the chosen and other schedules of a search, and a runner that needs numpy and the target's runtime only;
+    --carried reads what it measured, and exits 1 unless PASS.
     """
     if pack is not None or carried is not None:
         return _away(things or [], pack, carried, as_json)
-    if read or not things:
-        return _read(read or [], things or [], out, as_json)
     from tavt_kit.verbs.bench_table import print_bench
     from tavt_kit.verbs.console_progress import ConsoleProgress
     from tavt_kit.workflows.bench import bench
 
     with ConsoleProgress() as progress:
         found = bench(
-            things,
+            things or (),
             target=target or (),
             schedule=schedule or (),
             preset=preset or (),
@@ -173,7 +161,6 @@ def bench_verb(
             min_time=min_time,
             max_time=max_time,
             executed=executed,
-            layers=layers,
             out=out,
             seed=seed,
             progress=progress,
@@ -218,28 +205,3 @@ def _away(things: list[str], pack: Path | None, carried: Path | None, as_json: b
     else:
         print_front(settled.record, place=run)
     return 0 if settled.verdict is Verdict.PASS else 1
-
-
-def _read(files: list[Path], things: list[str], out: Path | None, as_json: bool) -> int:
-    """What other programs measured."""
-    from tavt_kit.workflows.latencies import read_latencies
-
-    if not files:
-        raise MeasurementError("nothing to measure: give run folders, models' names or exported files, or --read FILE")
-    if things:
-        raise MeasurementError(
-            f"--read shows what other programs measured and measures nothing, got {', '.join(things)} too; run it twice"
-        )
-    found = read_latencies(files, out=out)
-    if as_json:
-        print(json.dumps({**found.record, "file": str(found.file)}))
-        return 0
-    for one in found.times:
-        figures = ", ".join(f"{name} {value:.4g} ms" for name, value in one.figures.items())
-        batch = "" if one.batch is None else f", batch {one.batch}"
-        about = "".join(f"; {name} {value}" for name, value in one.about.items())
-        print(f"{one.file}: {figures}{batch} ({one.tool}{about})")
-        if one.measurement is None:
-            print("  a summary without its samples: no interval, so it decides no budget")
-    print(found.file)
-    return 0

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
-
-from tavt_kit.core.part_names import part_words
 
 if TYPE_CHECKING:
     from tavt_kit.bench.record import Benched
@@ -14,9 +12,6 @@ if TYPE_CHECKING:
 __all__ = ["print_bench"]
 
 _Cell = Callable[["Benched", Mapping[str, Any]], str]
-
-_ABREAST = 6
-"""Candidates in one table of layers."""
 
 
 def print_bench(found: BenchResult) -> None:
@@ -35,9 +30,6 @@ def print_bench(found: BenchResult) -> None:
     if len(behind := _told(found.rows, rows, _BEHIND)) > 1:
         console.print()
         console.print(_table(found.rows, rows, behind))
-    for table in _layer_tables(rows):
-        console.print()
-        console.print(table)
     targets = ", ".join(dict.fromkeys(str(one.target) for one in found.rows))
     say(f"{targets}; ratio: time of {body['reference']} over this one's")
     for one, row in zip(found.rows, rows, strict=True):
@@ -67,8 +59,6 @@ def _sentences(one: Benched, row: Mapping[str, Any]) -> list[str]:
         found.append(f"end to end {one.end_to_end.measurement} of {one.end_to_end.pictures} pictures in turn: {parts}")
     if one.executed is not None:
         found.append(f"ran {one.executed}")
-    if reason := row.get("layers", {}).get("reason"):
-        found.append(f"no time by layer: {reason}")
     if row["memory"] is not None and row["memory"]["reason"]:
         found.append(f"no memory: {row['memory']['reason']}")
     for verdict in row["budgets"]:
@@ -145,43 +135,3 @@ _BEHIND: dict[str, _Cell] = {
     "memory": lambda one, row: _memory(one),
     "J/image": lambda one, row: _number((row["energy"] or {}).get("joules")),
 }
-
-
-def _layer_tables(rows: Sequence[Mapping[str, Any]]) -> Iterator[Any]:
-    """Tables for people: a row for each part, a column for each candidate that has any.
-
-    Args:
-        rows: The candidates of ``bench.json``.
-    """
-    known = [row for row in rows if "parts_ms" in row.get("layers", {})]
-    for start in range(0, len(known), _ABREAST):
-        yield _layer_table(known[start : start + _ABREAST])
-
-
-def _layer_table(rows: Sequence[Mapping[str, Any]]) -> Any:
-    from rich.markup import escape
-    from rich.table import Table
-
-    table = Table(show_edge=False)
-    table.add_column("ms by layer", no_wrap=True)
-    for row in rows:
-        table.add_column(escape(row["name"]), justify="right", overflow="fold")
-    for name in dict.fromkeys(name for row in rows for name in row["layers"]["parts_ms"]):
-        table.add_row(part_words(name), *(_part(row["layers"], name) for row in rows))
-    table.add_section()
-    table.add_row("sum", *(f"{row['layers']['sum_ms']:.3g}" for row in rows))
-    table.add_row("profiled run", *(f"{row['layers']['run_ms']:.3g}" for row in rows))
-    table.add_row("median", *(f"{row['latency_ms']['median']:.3g}" for row in rows))
-    table.add_row("sum is off by", *(_off(row) for row in rows))
-    return table
-
-
-def _part(layers: Mapping[str, Any], name: str) -> str:
-    """Its milliseconds, and its share of the sum."""
-    ms = layers["parts_ms"].get(name)
-    return "" if ms is None else f"{ms:.3g} {100 * ms / layers['sum_ms']:4.1f} %"
-
-
-def _off(row: Mapping[str, Any]) -> str:
-    """From the median of the plain runs."""
-    return f"{100 * (row['layers']['sum_ms'] / row['latency_ms']['median'] - 1):+.1f} %"

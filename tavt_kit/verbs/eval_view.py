@@ -21,7 +21,7 @@ def say_evaluation(record: Mapping[str, Any]) -> None:
     from tavt_kit.core.accuracy import Accuracy
 
     print(f"{record['thing']} under {record['schedule']}: top-1 {Accuracy.from_record(record['top1'])}")
-    names = {"top5": "top-5", "macro_f1": "macro-F1", "real": "ReaL accuracy"}
+    names = {"top5": "top-5", "macro_f1": "macro-F1"}
     for key, words in names.items():
         if record.get(key) is not None:
             print(f"{words} {Accuracy.from_record(record[key])}")

@@ -84,7 +84,7 @@ def _further(body: Mapping[str, Any]) -> tuple[str, ...]:
 
 def _times(body: Mapping[str, Any]) -> tuple[str, ...]:
     times = ("predicted", "median, ms", "p90, ms") if body.get("target") else ()
-    return (*times, "predicted, MB", "memory, MB", "most, MB") if body.get("memory") else times
+    return (*times, "memory, MB", "most, MB") if body.get("memory") else times
 
 
 def _row(body: Mapping[str, Any], record: Mapping[str, Any]) -> list[str]:
@@ -100,7 +100,7 @@ def _row(body: Mapping[str, Any], record: Mapping[str, Any]) -> list[str]:
         row += [_ms(times.get("predicted")), _ms(times.get("median")) + unsteady, _ms(times.get("p90"))]
     if body.get("memory"):
         known = record.get("memory_bytes") or {}
-        row += [_mb(known.get("predicted")), _mb(known.get("median")), _mb(known.get("most"))]
+        row += [_mb(known.get("median")), _mb(known.get("most"))]
     return [*row, str(record.get("verdict") or ""), str(record.get("origin", ""))]
 
 

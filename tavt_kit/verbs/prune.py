@@ -21,7 +21,7 @@ Mlp = Annotated[float | None, typer.Option(help="Share of the feed-forward chann
 Heads = Annotated[float | None, typer.Option(help="Share of the attention heads that is left.")]
 Width = Annotated[float | None, typer.Option(help="Share of the embedding channels that is left.")]
 Depth = Annotated[int | None, typer.Option(help="Number of layers that are left.")]
-Importance = Annotated[str, typer.Option(help="magnitude, taylor, hessian or random.")]
+Importance = Annotated[str, typer.Option(help="magnitude, taylor or random.")]
 RoundTo = Annotated[int, typer.Option("--round-to", help="Channels are left in multiples of this.")]
 Budget = Annotated[
     str | None,
@@ -32,10 +32,6 @@ PruneTarget = Annotated[
 ]
 For = Annotated[str | None, typer.Option("--schedule", help="Schedule that the budget is meant for. [default: dense]")]
 Judging = Annotated[int, typer.Option("--pictures", min=1, help="Training pictures that decide what matters.")]
-
-Refit = Annotated[
-    bool, typer.Option("--refit/--no-refit", help="Let what is left take over from what is cut, by least squares.")
-]
 
 
 def prune_verb(
@@ -50,7 +46,6 @@ def prune_verb(
     target: PruneTarget = None,
     importance: Importance = "taylor",
     round_to: RoundTo = 8,
-    refit: Refit = True,
     pictures: Judging = 256,
     data: options.Data = None,
     limit: options.Limit = None,
@@ -63,10 +58,9 @@ def prune_verb(
     """Remove the heads, channels and layers that matter least, and save a smaller run.
 
     Of each layer the same share is left, in multiples of --round-to. With --budget the share of heads and feed-forward
-    channels is found that meets it; one of --mlp and --heads may then be given to hold it fixed. The layers behind a
-    cut are refitted on training pictures; what is lost for all that has to be learned anew: go on with
-    `fgvc-kit distill OUT --teacher RUN`. Accuracy is told on val, before and after; dense models of no more
-    multiply-adds are named, because pruning often loses to them.
+    channels is found that meets it; one of --mlp and --heads may then be given to hold it fixed. What is lost has to be
+    learned anew: go on with `fgvc-kit distill OUT --teacher RUN`. Accuracy is told on val, before and after; dense
+    models of no more multiply-adds are named, because pruning often loses to them.
     """
     from tavt_kit.core.verdict import Verdict
     from tavt_kit.verbs.console_progress import ConsoleProgress
@@ -75,7 +69,7 @@ def prune_verb(
     with ConsoleProgress() as progress:
         done = prune(
             run, out, data, mlp=mlp, heads=heads, width=width, depth=depth, budget=budget, schedule=schedule,
-            target=target, importance=importance, round_to=round_to, refit=refit, pictures=pictures, limit=limit,
+            target=target, importance=importance, round_to=round_to, pictures=pictures, limit=limit,
             allow_unreadable=allow_unreadable, seed=seed, fresh=fresh, progress=progress,
         )  # fmt: skip
     if as_json:

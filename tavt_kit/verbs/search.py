@@ -26,7 +26,7 @@ Objectives = Annotated[
     list[str] | None,
     typer.Option(
         "--objective",
-        help="A metric (top1, macro_f1, recall[CLASS], loss, agreement) or a cost (macs, latency, throughput, memory); "
+        help="A metric (top1, macro_f1, recall[CLASS], loss, agreement) or a cost (macs, latency, throughput); "
         "repeat for two or three. [default: top1 against latency with a target, else macs]",
     ),
 ]

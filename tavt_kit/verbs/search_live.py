@@ -110,8 +110,7 @@ def _words(now: SearchState) -> str:
 def _best(candidate: Candidate) -> str:
     predicted = candidate.latency_predicted_ms
     cost = f"{candidate.macs / 1e9:.3g} GMACs" if predicted is None else f"{predicted:.3g} ms"
-    memory = candidate.memory_predicted
-    return f"{100 * candidate.metric:.1f} % at {cost}" + (f", {memory / 1e6:.1f} MB" if memory is not None else "")
+    return f"{100 * candidate.metric:.1f} % at {cost}"
 
 
 def _clock(seconds: float) -> str:

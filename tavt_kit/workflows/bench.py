@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -99,7 +99,6 @@ def bench(
     min_time: float = 3.0,
     max_time: float | str = 60.0,
     executed: bool = False,
-    layers: bool = False,
     out: str | Path | None = None,
     seed: int = 0,
     progress: Progress | None = None,
@@ -135,7 +134,6 @@ def bench(
         min_time: Least seconds of timed runs for each candidate.
         max_time: Most seconds of timed runs for each candidate, or a text such as ``2m``.
         executed: Whether each file is opened once more, to look at the kernels that ran.
-        layers: Whether each candidate is run once more with a profile, to tell its time apart by layer.
         out: Folder of ``bench.json``; by default the first thing's, else ``runs/bench``.
         seed: Seed of the order of the turns, of random images and of random weights.
         progress: Told what is done.
@@ -178,11 +176,9 @@ def bench(
     inputs = Inputs(None if data is None else str(data), None if pictures is None else Path(pictures), seed)
     whole = e2e or pictures is not None or any(limit.statistic == "e2e" for limit in limits)
     memory = memory or bool(limits.of("memory"))
-    plan = Plan(protocol, limits, seed, whole, memory, meters, mixed, executed, layers)
+    plan = Plan(protocol, limits, seed, whole, memory, meters, mixed, executed)
     with Opener(sweep, inputs, weights or "hub", score, pool, memory, seed) as opener:
         placed = [(thing, opener.targets_of(thing)) for thing in named]
-        if layers:
-            _refuse_unprofiled(each for _, targets in placed for each in targets)
         _warn_of_many(sweep.number(named), protocol)
         folder = make_folder(default_folder(named[0]) if out is None else Path(out))
         opened = opener.open_all(placed, progress)
@@ -214,14 +210,6 @@ def _protocol(min_time: float, max_time: float | str) -> Protocol:
     return Protocol(
         min_seconds=least, max_seconds=most, visit_seconds=min(0.3, least / 10), warmup_seconds=min(5.0, most)
     )
-
-
-def _refuse_unprofiled(targets: Iterable[TargetDevice]) -> None:
-    """Raise TargetError, before anything is opened, for a target that keeps no profile of single inferences."""
-    from tavt_kit.runtimes.by_layer import refuse_unprofiled
-
-    for target in targets:
-        refuse_unprofiled(target)
 
 
 def _warn_of_many(candidates: int, protocol: Protocol) -> None:

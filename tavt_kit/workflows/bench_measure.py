@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from tavt_kit.errors import MeasurementError, RecordError, TavtError
+from tavt_kit.errors import MeasurementError, RecordError
 
 if TYPE_CHECKING:
     from tavt_kit.bench.doubts import Witness
@@ -48,7 +48,6 @@ class Plan:
         meters: Measure what the machine reaches at best before, and the joules of each candidate after.
         mixed: Take candidates of different classes.
         executed: Open each file once more, and look at the kernels that ran.
-        layers: Run each once more with a profile, and tell its time apart by layer.
     """
 
     protocol: Protocol
@@ -59,7 +58,6 @@ class Plan:
     meters: bool = True
     mixed: bool = False
     executed: bool = False
-    layers: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,16 +86,6 @@ def _refuse_mixed(opened: Sequence[Opened]) -> None:
         )
 
 
-def _refuse_unlayered(opened: Sequence[Opened]) -> None:
-    """Raise RecordError before the measuring where a file does not say which layers it has."""
-    for one in opened:
-        if one.schedule is None:
-            raise RecordError(
-                f"{one.name} does not say which layers it has, because fgvc-kit did not export it; leave it out, or "
-                "leave out `layers`"
-            )
-
-
 def measure(opened: Sequence[Opened], inputs: Inputs, plan: Plan, progress: Progress) -> Taken:
     """Measure all candidates together, and judge them.
 
@@ -119,8 +107,6 @@ def measure(opened: Sequence[Opened], inputs: Inputs, plan: Plan, progress: Prog
 
     if not plan.mixed:
         _refuse_mixed(opened)
-    if plan.layers:
-        _refuse_unlayered(opened)
     sessions, images = _sessions(opened, inputs, plan.end_to_end)
     peaks = _peaks(opened, plan, progress) if plan.meters else {}
     notes, watch = Notes(sessions), Watch()
@@ -240,8 +226,7 @@ def _with_alone(row: Benched, one: Opened, plan: Plan, progress: Progress) -> Be
         assert one.job is not None  # what an opener promises where memory is asked for
         memory = peak_memory(one.job).as_record()
     executed = _executed(one, progress) if plan.executed else None
-    layers = _layers(one, progress) if plan.layers else None
-    return replace(row, energy=energy, memory=memory, executed=executed, layers=layers)
+    return replace(row, energy=energy, memory=memory, executed=executed)
 
 
 def _executed(one: Opened, progress: Progress) -> ExecutedGraph | None:
@@ -253,20 +238,6 @@ def _executed(one: Opened, progress: Progress) -> ExecutedGraph | None:
         return None
     progress.update(f"looking at what ran of {one.name}")
     return executed_graph(one.job.path, one.session.target, one.images, one.job.lengths)
-
-
-def _layers(one: Opened, progress: Progress) -> Mapping[str, Any]:
-    """The record of a candidate's time by layer; where there is none, of the reason."""
-    from tavt_kit.bench.memory import FileJob
-    from tavt_kit.runtimes.by_layer import layer_times
-
-    assert one.schedule is not None  # _refuse_unlayered
-    progress.update(f"time by layer of {one.name}")
-    lengths = one.job.lengths if isinstance(one.job, FileJob) else None
-    try:
-        return layer_times(one.source, one.session.target, one.images, one.schedule, lengths).as_record()
-    except TavtError as error:  # what was measured before is worth keeping
-        return {"reason": str(error)}
 
 
 def _judged(row: Benched, plan: Plan, noise: Noise) -> Benched:

@@ -102,7 +102,6 @@ class Opened:
         size_bytes: Bytes of the files of an artifact, or ``None`` for a live model.
         classes: Width of the logits, or ``None`` where unknown.
         preprocessing: The record of a ``Preprocessing``, or ``None`` for a file of another program.
-        source: Where its time by layer is found: the file, or the ``LeanViT``.
         reduction: What becomes of the tokens that a layer does not keep; ``None`` of a file.
     """
 
@@ -116,7 +115,6 @@ class Opened:
     size_bytes: int | None = None
     classes: int | None = None
     preprocessing: Mapping[str, Any] | None = None
-    source: Path | LeanViT | None = None
     reduction: str | None = None
 
     @property
@@ -221,7 +219,6 @@ class Opener:
                         bytes_,
                         session.classes,
                         how,
-                        path,
                     )
                 )
 
@@ -288,12 +285,11 @@ class Opener:
         card = card_of(model)
         height, width = (int(side) for side in card.preprocessing["image_size"])
         schedule = given if isinstance(given, TokenSchedule) else _parsed(model, given)
-        source = self._source(model, schedule, target)
         self.opened.append(
             Opened(
                 f"{_label(thing)} {given}",
                 _name(thing),
-                _session(source, target, (height, width)),
+                _session(self._source(model, schedule, target), target, (height, width)),
                 self.inputs.images(target.batch, (height, width), card.preprocessing),
                 self._job(thing, model, schedule, target, image_size),
                 schedule,
@@ -301,7 +297,6 @@ class Opener:
                 None,
                 len(card.classes),
                 card.preprocessing,
-                source,
                 model.reduction,
             )
         )

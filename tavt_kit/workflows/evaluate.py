@@ -153,7 +153,6 @@ def evaluate(
     limit: int | None = None,
     precision_wanted: str | float | None = None,
     out: Path | str | None = None,
-    real: Path | str | None = None,
     allow_unreadable: int = 0,
     progress: Progress | None = None,
 ) -> EvalResult:
@@ -174,7 +173,6 @@ def evaluate(
         precision_wanted: Share of accepted answers that shall be right, such as 0.95 or ``"95%"``: the threshold is
             chosen on val and told on the split.
         out: The folder for ``eval.json``, PNGs and CSVs; by default nothing is written.
-        real: The ``real.json`` of reassessed-imagenet: ReaL accuracy too, on ImageNet's val.
         allow_unreadable: Most images that may be skipped.
         progress: Told what is done, and which schedule a search's folder made it.
 
@@ -204,7 +202,6 @@ def evaluate(
             f"a threshold is chosen on val and told on another split, but val is to be evaluated; "
             f"{'leave `split=val` out' if split else 'give data with a test split'}, or leave `precision_wanted` out"
         )
-    reassessed = None if real is None else _real_labels(Path(real))
     folder = None if out is None else make_folder(Path(out))
     progress.update(f"evaluating {_name(thing)}")
     threshold = None if wanted is None else job.threshold(wanted)
@@ -214,8 +211,6 @@ def evaluate(
         **job.body(found, chosen, threshold),
         "skipped": len(samples) - len(found.samples),
     }
-    if reassessed is not None:
-        body["real"] = _real_accuracy(found, reassessed, chosen)
     if folder is not None:
         names = [job.images.relative(sample) for sample in found.samples]
         body = write_evaluation(folder, {**body, "command": command_line()}, found, names)
@@ -458,17 +453,3 @@ def _images_of(thing: Path | str | AdaptiveViT, data: str | Path | None, card: M
         for name, samples in images.splits.items()
     }
     return replace(images, classes=card.classes, splits=splits)
-
-
-def _real_labels(file: Path) -> list[frozenset[int]]:
-    """Read before anything is evaluated, so that a wrong file costs no time."""
-    from tavt_kit.data.real_labels import read_real
-
-    return read_real(file)
-
-
-def _real_accuracy(found: Answered, reassessed: list[frozenset[int]], split: str) -> dict[str, Any]:
-    from tavt_kit.data.real_labels import count_real
-
-    counts = count_real(found.samples, found.said.tolist(), reassessed)
-    return Accuracy.of_counts(*counts, split=split, metric="real").as_record()

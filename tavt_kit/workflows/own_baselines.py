@@ -86,26 +86,25 @@ def own_contenders(subject: Subject, request: Request, macs: int, tapers: bool, 
     """
     formula = MacsFormula.of(subject.model)
     most = min(macs, int(_MOST * formula.macs(subject.space.dense)))
-    for size, cost in _sizes(subject, most):
-        yield f"dense at {size[1]} px", _resized(subject, request, size, cost)
+    for size in _sizes(subject, most):
+        yield f"dense at {size[1]} px", _resized(subject, request, size)
     yield "fewer layers", lambda: _shallow(subject, request, formula, most)
     if tapers:
         yield "uniform taper", lambda: _tapered(subject, request, formula, most)
     yield "dense INT8", lambda: _quantized(subject, request, folder)
 
 
-def _sizes(subject: Subject, most: int) -> list[tuple[tuple[int, int], int]]:
-    """Image sizes, in whole patches, with their multiply-adds: the largest of at most ``most``, and the next one."""
+def _sizes(subject: Subject, most: int) -> list[tuple[int, int]]:
+    """Image sizes, in whole patches: the largest of at most ``most``, and the next one."""
     model, (height, width) = subject.model, subject.preprocessing.image_size
     rows, columns = model.grid
-    found: list[tuple[tuple[int, int], int]] = []
+    found: list[tuple[int, int]] = []
     for row in range(rows - 1, 0, -1):
         column = max(1, round(columns * row / rows))
         size = (height * row // rows, width * column // columns)
         tokens = model.prefix + row * column
-        cost = _cost_of(model, tokens)
-        found.append((size, cost))
-        if cost <= most:
+        found.append(size)
+        if _cost_of(model, tokens) <= most:
             break
     return found[-2:]
 
@@ -116,7 +115,7 @@ def _cost_of(model: AdaptiveViT, tokens: int) -> int:
     return round(dense * tokens / model.tokens)
 
 
-def _resized(subject: Subject, request: Request, size: tuple[int, int], cost: int) -> Callable[[], Contender]:
+def _resized(subject: Subject, request: Request, size: tuple[int, int]) -> Callable[[], Contender]:
     def make() -> Contender:
         model = load_model(request.out, image_size=size).eval()
         model.to(next(subject.model.parameters()).device)

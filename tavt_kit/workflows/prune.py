@@ -103,7 +103,6 @@ def prune(
     target: str | None = None,
     importance: str = "taylor",
     round_to: int = 8,
-    refit: bool = True,
     pictures: int = 256,
     limit: int | None = None,
     allow_unreadable: int = 0,
@@ -128,9 +127,8 @@ def prune(
         budget: A limit such as ``"flops=0.8G"`` or ``"latency=8ms"``.
         schedule: Schedule that the budget is meant for; dense by default.
         target: Where a latency budget is measured; openvino:cpu by default.
-        importance: magnitude, taylor, hessian or random.
+        importance: magnitude, taylor or random.
         round_to: Channels are left in multiples of this.
-        refit: Whether what is left takes over from what is cut, by least squares.
         pictures: Training images that decide what matters.
         limit: Most images of val.
         allow_unreadable: Most images that may be skipped.
@@ -169,7 +167,7 @@ def prune(
     _refuse_classes(card, images)
     request = {
         "source_sha256": card.weights_sha256, "targets": asdict(targets), "importance": importance,
-        "budget": None if asked is None else asdict(asked), "refit": refit, "pictures": pictures, "seed": seed,
+        "budget": None if asked is None else asdict(asked), "pictures": pictures, "seed": seed,
         "data": images.sha256, "limit": limit,
     }  # fmt: skip
     if (done := _done(run, out, request, fresh)) is not None:
@@ -181,7 +179,7 @@ def prune(
     before, right_before = _facts(model), right(model)
     progress.update("pruning")
     bare, ceiling = model.unwrap(), None if asked is None else asked.ceiling(model)
-    pruned = cut(bare, targets, importance=importance, pictures=judge, ceiling=ceiling, refit=refit, seed=seed)
+    pruned = cut(bare, targets, importance=importance, pictures=judge, ceiling=ceiling, seed=seed)
     small = wrap(bare, model.score, model.pool, model.reduction)
     progress.update("evaluating")
     after, right_after = _facts(small), right(small)

@@ -28,12 +28,6 @@ _OFF = 0.1
 _SAME = 0.01
 """The same where nothing measured keeps to the budget: smaller errors are the measurement's own."""
 
-_SAME_MEMORY = 0.001
-"""Likewise of peak memory, of which schedules differ by little."""
-
-_STATISTICS = {"throughput": "p50", "memory": "memory"}
-"""By which tail a limit without a statistic of its own is corrected."""
-
 _CORRECTIONS = 3
 """How often at most: a machine whose speed changes all the time is never predicted right."""
 
@@ -49,7 +43,7 @@ class Rounds:
         judges: Who answers on val; finalists are evaluated once more where the quick way is not the exact one.
         costs: Of schedules, as predicted.
         rivals: What the front is held against.
-        memory: Of schedules, where it was asked about.
+        memory: Peaks of the finalists, where memory is limited.
     """
 
     subject: Subject
@@ -190,12 +184,12 @@ class Rounds:
 
         Where nothing that was measured keeps to the budget, what was measured counts however near it was.
         """
-        limits = self.request.budget.of("latency", "throughput", "memory")
-        names = {_STATISTICS.get(limit.quantity, limit.statistic) for limit in limits}
+        limits = self.request.budget.of("latency", "throughput")
+        names = {"p50" if limit.quantity == "throughput" else limit.statistic for limit in limits}
         found = {name: tail for name, tail in final.tails.items() if name in names}
         missed = final.pick is None and final.over > 0
-        allowed = {name: (_SAME_MEMORY if name == "memory" else _SAME) if missed else _OFF for name in found}
-        if not any(abs(tail / costs.tails.get(name, 1.0) - 1) > allowed[name] for name, tail in found.items()):
+        allowed = _SAME if missed else _OFF
+        if not any(abs(tail / costs.tails.get(name, 1.0) - 1) > allowed for name, tail in found.items()):
             return {}
         corrected = replace(costs, tails={**costs.tails, **found})
         fits = corrected.fits(self.request.budget, SLACK)

@@ -43,7 +43,7 @@ from tavt_kit.workflows.search_evaluation import check_engine, evaluator_on_val,
 from tavt_kit.workflows.search_memory import SearchMemory
 from tavt_kit.workflows.search_request import Request
 from tavt_kit.workflows.search_subject import RECIPE, Subject, check_place, clear, open_subject, settle
-from tavt_kit.workflows.search_target import check_profile, layers_measured, measured_reach, timed
+from tavt_kit.workflows.search_target import check_profile, measured_reach, timed
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -279,8 +279,6 @@ def plan(request: Request, progress: Progress) -> dict[str, Any]:
 
 
 def _minimised(request: Request) -> str:
-    if request.weighed.cost == "memory":
-        return "memory"
     return "latency" if request.is_timed else "macs"
 
 
@@ -313,8 +311,7 @@ def _searched(request: Request, progress: Progress) -> SearchRun:
                 bought = rounds.bought(final)
                 dense = next(one for one in final.baselines if one.origin == "dense")
                 beside = rivals.finished(dense, request.budget)
-        fitted = memory.record
-    return _written(subject, request, result, final, beside, rivals.left_out, bought, fitted)
+    return _written(subject, request, result, final, beside, rivals.left_out, bought, memory.record)
 
 
 def _opened(request: Request, progress: Progress) -> Subject:
@@ -356,7 +353,7 @@ def _costs(subject: Subject, request: Request, store: Store, memory: SearchMemor
     if not request.is_timed or not all(row.reachable for row in rows):
         _show_reach(subject, request, rows)
         check_reachable(rows)
-        return memory.added(Costs(counting(subject), target=request.target))
+        return Costs(counting(subject), target=request.target)
 
     def tails() -> dict[str, float]:
         timed_rows, found = measured_reach(subject, request)
@@ -373,7 +370,7 @@ def _costs(subject: Subject, request: Request, store: Store, memory: SearchMemor
             subject.progress.say(f"Predicting by the profile of {request.target}; nothing is measured on this machine.")
         return found
 
-    return memory.added(timed(subject, request, store, tails))
+    return timed(subject, request, store, tails)
 
 
 def _host(request: Request) -> HostFacts | None:
@@ -413,7 +410,6 @@ def _written(
         rivals=rivals,
         left_out=left_out,
         bought=bought,
-        layers=layers_measured(subject, request, final),
         memory=memory,
     )
     body["command"] = command_line()

@@ -1,46 +1,43 @@
-"""The memory of a search's schedules: what can be met, the fit that predicts, and the peaks of the finalists."""
+"""The memory of a search's schedules: what can be met, and the peaks of the finalists."""
 
 from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack, closing
-from dataclasses import dataclass, field, replace
-from functools import cache, cached_property
+from dataclasses import dataclass, field
+from functools import cached_property
 from statistics import median
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from tavt_kit.bench.memory_fit import fit_memory
 from tavt_kit.bench.schedule_memory import ScheduleMemory
-from tavt_kit.core.budget import Budget
-from tavt_kit.core.host import HostFacts
-from tavt_kit.core.memory_fit import MemoryFit
 from tavt_kit.core.records import sha256_text
-from tavt_kit.core.schedule import TokenSchedule, precision_of
-from tavt_kit.runtimes.available import accelerator_name
-from tavt_kit.search import Costs, Store
-from tavt_kit.search.feasibility import Reach, reach_of
+from tavt_kit.core.schedule import TokenSchedule
+from tavt_kit.search import Store
+from tavt_kit.search.feasibility import Reach
 from tavt_kit.search.final import Peaks
 from tavt_kit.workflows.joint import target_of, variant_of
 from tavt_kit.workflows.search_request import Request
 from tavt_kit.workflows.search_subject import Subject
 
-if TYPE_CHECKING:
-    import numpy as np
-
 __all__ = ["SearchMemory"]
 
-_PROCESSES = {"end": 3, "finalist": 3}
-"""Of what is judged; of what only serves to predict, one."""
+IS = (
+    "bytes at the high-water mark of a fresh process that loads the model and runs it three times, its runtime "
+    "included; on a CUDA device of torch's allocator there"
+)
+"""What every figure is, as ``bench --memory`` has it."""
+
+_PROCESSES = 3
+"""Fresh processes of each schedule, all of which must keep to a limit."""
 
 
 @dataclass
 class SearchMemory:
     """Peak memory of schedules on the target of a search; where nobody asked about memory it does nothing.
 
-    Every peak is stored as soon as it is known, so that a continued search measures none twice and goes by the very
-    same fit.
+    Every peak is stored as soon as it is known, so that a continued search measures none twice.
 
     Args:
         subject: The model.
@@ -61,78 +58,8 @@ class SearchMemory:
             return []
         space = self.subject.space
         self.subject.progress.update("memory of the dense and the smallest schedule")
-        peaks = {end: float(median(self._peak("end", end))) for end in (space.dense, *space.ends)}
-        return reach_of(space, Costs(lambda schedule: 0, memory_bytes=peaks.__getitem__), Budget(limits))
-
-    def added(self, costs: Costs) -> Costs:
-        """The costs with memory among them."""
-        if not self.request.asks_memory:
-            return costs
-        fits, space = self.fits, self.subject.space
-        for precision, fit in fits.items():
-            self.subject.progress.say(f"Memory{'' if precision is None else f' in {precision}'}: {fit}.")
-
-        def bytes_of(schedule: TokenSchedule) -> float:
-            return fits[precision_of(schedule)].predict(schedule, space.tokens_of(schedule))
-
-        return replace(costs, memory_bytes=cache(bytes_of), memory_error=max(fit.slack for fit in fits.values()))
-
-    @cached_property
-    def fits(self) -> Mapping[str | None, MemoryFit]:
-        """By precision, ``None`` being the target's own: measured now or by an earlier run of this search."""
-        joint = self.subject.joint
-        further = () if joint is None else joint.precisions[1:]
-        return {None: self._fit(0), **{name: self._fit(place) for place, name in enumerate(further, 1)}}
-
-    def _fit(self, precision: int) -> MemoryFit:
-        """From fresh processes, for a place among the precisions of a joint search."""
-        assert self.request.target is not None
-        space, joint = self.subject.space, self.subject.joint
-        ends, target = (space.dense, space.least), self.request.target
-        if joint is not None:
-            ends = joint.given(joint.dense, precision=precision), joint.given(joint.least, precision=precision)
-            target = target_of(target, ends[0])
-        key = f"memory fit {target.precision} {self._ties}"
-        known = self.store.note(key)
-        if known is None:
-            made = fit_memory(
-                self._peak, target, name=self.subject.card.name, ends=ends, prefix=space.prefix,
-                canonical=lambda one: self._chosen(one, precision), further=self._further(precision),
-                varied=lambda one, rng: self._chosen(one, precision, **self._drawn(rng)), at_size=space.tokens_of,
-                seed=self.request.seed, on_step=self.subject.progress.update,
-            )  # fmt: skip
-            known = replace(made, host=HostFacts.gather(accelerator_name(target))).as_record()
-            self.store.keep(key, known)
-        return MemoryFit.from_record(known)
-
-    def _chosen(self, schedule: TokenSchedule, precision: int, **genes: int) -> TokenSchedule:
-        """The schedule of the search's space that does the same as one of token counts, with genes."""
-        space, joint = self.subject.space, self.subject.joint
-        if joint is None:
-            return space.decode(space.encode(schedule))
-        return joint.given(schedule, precision=precision, **genes)
-
-    def _further(self, precision: int) -> list[TokenSchedule]:
-        """Every image size and two depths alone, the least of each under a taper, and the least schedule of all."""
-        joint = self.subject.joint
-        if joint is None:
-            return []
-        sizes, depths, _, _ = joint.choices
-        wanted = [{"image_size": size} for size in range(1, sizes)]
-        wanted += [{"layers": fewer} for fewer in sorted({(depths - 1) // 2, depths - 1}) if fewer]
-        tapered = TokenSchedule.taper(joint.tokens, joint.layers, 0.2, joint.prefix)
-        found = [self._chosen(joint.dense, precision, **genes) for genes in wanted]
-        least = {"image_size": sizes - 1, "layers": depths - 1}
-        found += [self._chosen(tapered, precision, **{gene: place}) for gene, place in least.items() if place]
-        return [*found, joint.ends[precision]]
-
-    def _drawn(self, rng: np.random.Generator) -> dict[str, int]:
-        """An image size and a depth, where they are genes."""
-        joint = self.subject.joint
-        if joint is None:
-            return {}
-        sizes, depths, _, _ = joint.choices
-        return {"image_size": int(rng.integers(sizes)), "layers": int(rng.integers(depths))}
+        dense, *ends = (float(median(self._peak(one))) for one in (space.dense, *space.ends))
+        return [Reach(limit, min(ends), dense, any(map(limit.admits, (dense, *ends)))) for limit in limits]
 
     @property
     def peaks(self) -> Peaks | None:
@@ -141,11 +68,8 @@ class SearchMemory:
 
     @property
     def record(self) -> dict[str, Any] | None:
-        """What ``front.json`` says of the fit; ``None`` where nobody asked."""
-        if not self.request.asks_memory:
-            return None
-        own, *further = (fit.as_record() for fit in self.fits.values())
-        return {**own, **({"further": further} if further else {}), "allocator": _allocator()}
+        """What ``front.json`` says of how it was measured; ``None`` where nobody asked."""
+        return {"is": IS, "allocator": _allocator()} if self.request.asks_memory else None
 
     def close(self) -> None:
         """Remove temporary files."""
@@ -156,15 +80,15 @@ class SearchMemory:
         for done, schedule in enumerate(schedules):
             doing = f"memory of {done + 1} of {len(schedules)} finalists"
             self.subject.progress.update(doing, done / len(schedules))
-            found.append(self._peak("finalist", schedule))
+            found.append(self._peak(schedule))
         return found
 
-    def _peak(self, purpose: str, schedule: TokenSchedule) -> tuple[int, ...]:
-        """Of fresh processes for this purpose; measured once."""
-        key = f"peak memory, {purpose} {schedule}, {self._ties}"
+    def _peak(self, schedule: TokenSchedule) -> tuple[int, ...]:
+        """Of fresh processes; measured once."""
+        key = f"peak memory, {schedule}, {self._ties}"
         known: Sequence[int] | None = self.store.note(key)
         if known is None:
-            known = self._meter(schedule)(schedule, _PROCESSES.get(purpose, 1))
+            known = self._meter(schedule)(schedule, _PROCESSES)
             self.store.keep(key, list(known))
         return tuple(known)
 

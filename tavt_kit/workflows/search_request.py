@@ -162,9 +162,11 @@ class Request:
 
     def _check_precision(self) -> None:
         target = self.target
-        if target is None or not (self.is_timed or self.asks_memory):
-            raise ParameterError("`joint` precision trades accuracy for time or memory, so it needs one of them: "
-                            "give `target`, such as openvino:cpu, and limit or weigh either")  # fmt: skip
+        if target is None or not self.is_timed:
+            raise ParameterError(
+                "`joint` precision trades accuracy for time, so it needs a latency to limit or weigh, and "
+                "`target`, such as openvino:cpu"
+            )
         if target.runtime not in ("openvino", "onnxruntime") or not target.is_cpu or target.precision != "f32":
             raise ParameterError(f"`joint` precision begins with f32 on openvino:cpu or onnxruntime:cpu, got {target}")
 
@@ -176,9 +178,9 @@ class Request:
             raise BudgetError(f"a latency is of a machine, so {timed[0]} needs `target`, such as openvino:cpu")
 
     def _check_memory(self) -> None:
-        if not self.asks_memory:
+        asked = next((str(limit) for limit in self.budget.of("memory")), None)
+        if asked is None:
             return
-        asked = next((str(limit) for limit in self.budget.of("memory")), "`objective` memory")
         if self.target is None:
             raise BudgetError(f"a peak memory is of a machine, so {asked} needs `target`, such as openvino:cpu")
         if self.profile is not None:
@@ -194,8 +196,8 @@ class Request:
 
     @property
     def asks_memory(self) -> bool:
-        """Whether peak memory is limited or weighed, so that it is measured and predicted."""
-        return bool(self.budget.of("memory")) or "memory" in self.objectives
+        """Whether peak memory is limited, so that the finalists' is measured."""
+        return bool(self.budget.of("memory"))
 
     @property
     def is_here(self) -> bool:

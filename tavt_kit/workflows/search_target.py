@@ -8,7 +8,6 @@ from dataclasses import replace
 from typing import Any
 
 from tavt_kit.bench import Protocol, measure_schedules, measure_table, random_images
-from tavt_kit.bench.graphs import whole_graph
 from tavt_kit.bench.passes import BRIEF, open_schedule
 from tavt_kit.core.budget import Budget
 from tavt_kit.core.device import TargetDevice
@@ -16,13 +15,9 @@ from tavt_kit.core.latency_table import LatencyTable, tails_of
 from tavt_kit.core.measurement import Measurement
 from tavt_kit.core.records import sha256_text, write_record
 from tavt_kit.core.schedule import TokenSchedule, precision_of
-from tavt_kit.errors import TavtError
-from tavt_kit.models.wrap import LeanViT
 from tavt_kit.runtimes import Images, Session
-from tavt_kit.runtimes.by_layer import layer_times
 from tavt_kit.search import Costs, Store
 from tavt_kit.search.feasibility import Reach, reach_of
-from tavt_kit.search.final import Final
 from tavt_kit.workflows.baselines import Rivals
 from tavt_kit.workflows.joint import counting, predicting, target_of, variant_of
 from tavt_kit.workflows.search_request import PROFILE, Request
@@ -31,7 +26,6 @@ from tavt_kit.workflows.search_subject import Subject
 __all__ = [
     "SLACK",
     "check_profile",
-    "layers_measured",
     "measured_on",
     "measured_reach",
     "timed",
@@ -238,34 +232,3 @@ def _dense_session(subject: Subject, target: TargetDevice) -> dict[TokenSchedule
         size = subject.preprocessing.image_size
         subject.opened[dense] = open_schedule(subject.model, target, size, dense)
     return subject.opened
-
-
-def layers_measured(subject: Subject, request: Request, final: Final) -> dict[TokenSchedule, Mapping[str, Any]]:
-    """Records of ``LayerTimes``, or of the ``reason`` why there are none; nothing where the target is not here.
-
-    Args:
-        subject: The model.
-        request: Names the target.
-        final: What was chosen; nothing is measured where its latencies were not.
-    """
-    target = request.target
-    if target is None or request.profile is not None or not final.measured:
-        return {}
-    shown = [subject.space.dense, *([] if final.pick is None else [final.pick.schedule])]
-    found = {}
-    for schedule in dict.fromkeys(shown):
-        subject.progress.update(f"timing the layers of {schedule} in whole runs")
-        found[schedule] = _measured(subject, target, schedule, request.seed)
-    return found
-
-
-def _measured(subject: Subject, target: TargetDevice, schedule: TokenSchedule, seed: int) -> Mapping[str, Any]:
-    import numpy as np
-
-    model, target = variant_of(subject, schedule), target_of(target, schedule)
-    images = random_images((target.batch, 3, *model.backbone.image_size), np.random.default_rng(seed))
-    try:
-        source = LeanViT(model, schedule) if target.runtime == "torch" else whole_graph(model, schedule, target)
-        return layer_times(source, target, images, schedule).as_record()
-    except TavtError as error:  # a search is not lost for this
-        return {"reason": str(error)}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
@@ -13,8 +14,10 @@ from onnx import TensorProto, helper, numpy_helper
 
 from tavt_kit.bench import memory
 from tavt_kit.bench.memory import FileJob, LiveJob, MemoryPeak, peak_memory
+from tavt_kit.bench.schedule_memory import ScheduleMemory, refuse_untold
 from tavt_kit.core.device import TargetDevice
-from tavt_kit.errors import RecordError
+from tavt_kit.core.schedule import TokenSchedule
+from tavt_kit.errors import RecordError, TargetError
 from tests.runtimes.models import write_linear
 from tests.verbs.tiny import write_run
 
@@ -116,3 +119,29 @@ def test_the_child_is_this_interpreter_with_this_package(monkeypatch: pytest.Mon
     import tavt_kit
 
     assert instead(monkeypatch, code).reason == f"{sys.executable}{tavt_kit.__file__}"
+
+
+@pytest.mark.parametrize(
+    ("target", "says"),
+    [("onnxruntime:cuda", "allocator"), ("openvino:gpu", "allocator")],
+)
+def test_targets_that_cannot_tell_are_refused(target: str, says: str) -> None:
+    with pytest.raises(TargetError, match=says):
+        refuse_untold(TargetDevice.parse(target))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("target", [
+    "torch:cpu:threads=1", "openvino:cpu:threads=1", "onnxruntime:cpu:threads=1",
+    "openvino:cpu:threads=1:precision=int8", "onnxruntime:cpu:threads=1:precision=int8",
+])  # fmt: skip
+def test_schedules_of_a_model_are_measured_on_every_runtime(
+    tmp_path_factory: pytest.TempPathFactory, target: str
+) -> None:
+    from tavt_kit.checkpoints import load_model
+
+    model = load_model(write_run(tmp_path_factory.mktemp("memory") / "run"))
+    device = TargetDevice.parse(target)
+    with closing(ScheduleMemory(model, device)) as peak:
+        found = peak(TokenSchedule((17, 9, 9, 5)), 2)
+    assert len(found) == 2 and all(20e6 < one < 2e9 for one in found)

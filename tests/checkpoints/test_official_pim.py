@@ -15,7 +15,7 @@ from tavt_kit.checkpoints.official import Asked
 from tavt_kit.checkpoints.official_pim import read_pim
 from tavt_kit.errors import CheckpointError, DataError
 from tavt_kit.models.backbones import pim, pim_vit
-from tavt_kit.models.backbones.pim import CUB_SELECTS, NABIRDS_SELECTS, Pim
+from tavt_kit.models.backbones.pim import CUB_SELECTS, Pim
 from tavt_kit.models.timm_import import timm
 from tavt_kit.models.wrap import wrap
 from tests.contracts.pim_models import small
@@ -146,7 +146,7 @@ def test_the_verb_takes_the_selection(tmp_path: Path, capsys: pytest.CaptureFixt
     assert load_model(tmp_path / "out", image_size=96).tokens == 37
 
 
-@pytest.mark.parametrize("selects", [CUB_SELECTS, NABIRDS_SELECTS, (32, 32, 32, 32)])
+@pytest.mark.parametrize("selects", [CUB_SELECTS, (256, 128, 64, 32), (32, 32, 32, 32)])
 def test_selections_of_the_official_configurations_are_known(selects: tuple[int, ...]) -> None:
     state = official_names(small("vit_tiny_patch16_224"), cnn=False)
     state["combiner.param_pool0.weight"] = torch.zeros(sum(selects) // 32, sum(selects))

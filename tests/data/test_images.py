@@ -24,6 +24,11 @@ def test_splits_are_sorted_by_class_then_path() -> None:
     assert images.held_out == "val"
 
 
+def test_a_split_without_pictures_is_refused() -> None:
+    with pytest.raises(DataError, match="the val split of things has no pictures"):
+        make(train=samples("a") + samples("b", label=1), val=())
+
+
 def test_the_hash_is_of_the_listing() -> None:
     images = make(train=samples("a") + samples("b", label=1), val=samples("c"))
     same = make(val=samples("c"), train=samples("b", label=1) + samples("a"))

@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 
 from tavt_kit.data import ImageSet, Ratios, inherit_split, load_arrays, load_images, read_split
-from tavt_kit.data.audit import audit
 from tavt_kit.data.facts import FACTS
 from tavt_kit.data.preprocess import Preprocessing, open_image
 from tavt_kit.errors import DataError, UnknownName
@@ -174,56 +173,3 @@ def test_names_and_folders_that_do_not_fit(tmp_path: Path) -> None:
         load_images("cub200")
     with pytest.raises(UnknownName, match="did you mean 'nabirds:/x'"):
         load_images("nabird:/x")
-
-
-def test_counting_names_what_is_missing(tmp_path: Path) -> None:
-    BUILDERS["afd"](tmp_path)
-    found = audit("AFD", tmp_path)
-    assert found.counts == {"classes": (3, 4), "train": (30, None), "test": (9, None)} and not found.complete
-    (tmp_path / "images/leaf 1 0.png").unlink()
-    found = audit("afd", tmp_path)
-    assert found.counts["train"] == (29, None) and [path.name for path in found.absent] == ["leaf 1 0.png"]
-
-
-def test_real_labels_count_any_of_several_and_leave_out_none(tmp_path: Path) -> None:
-    from tavt_kit.data.images import Sample
-    from tavt_kit.data.real_labels import count_real, read_real
-
-    file = tmp_path / "real.json"
-    file.write_text("[[1, 2], [], [0], [2]]")
-    labels = read_real(file)
-    samples = [Sample(Path(f"/d/ILSVRC2012_val_{number:08}.JPEG"), 0) for number in (4, 3, 2, 1)]
-    assert count_real(samples, [2, 1, 0, 1], labels) == (2, 3)
-    with pytest.raises(DataError, match="00000001 to 00000004, got ILSVRC2012_val_00000005.JPEG"):
-        count_real([Sample(Path("ILSVRC2012_val_00000005.JPEG"), 0)], [0], labels)
-    with pytest.raises(DataError, match="got wren.png"):
-        count_real([Sample(Path("wren.png"), 0)], [0], labels)
-    with pytest.raises(DataError, match="none of the 1 pictures has a ReaL label"):
-        count_real(samples[2:3], [0], labels)
-    for text, says in (("[", "not a JSON file"), ("[[1], 2]", "list of lists"), ('[["1"]]', "list of lists")):
-        file.write_text(text)
-        with pytest.raises(DataError, match=says):
-            read_real(file)
-    with pytest.raises(DataError, match="are missing"):
-        read_real(tmp_path / "absent.json")
-
-
-def test_the_table_is_whole() -> None:
-    for name, facts in FACTS.items():
-        assert facts.licence and facts.source and facts.layout and facts.trap, name
-        assert 0 < facts.held_for_val < 0.5
-    # The family's own totals: 47,114 pictures of 3,526 classes.
-    family = ("cotton80", "soylocal", "soygene", "soyglobal")
-    ageing = [name for name in FACTS if name.startswith("soyageing")]
-    assert sum(sum(FACTS[name].sizes.values()) for name in (*family, *ageing)) == 47114
-    assert sum(FACTS[name].classes for name in family) + FACTS[ageing[0]].classes == 3526
-
-
-def test_the_page_has_the_table() -> None:
-    page = (Path(__file__).parents[2] / "docs" / "datasets.md").read_text(encoding="utf-8")
-    for name, facts in FACTS.items():
-        row = next(line for line in page.splitlines() if line.startswith(f"| `{name}` |"))
-        cells = [cell.strip() for cell in row.strip("|").split("|")]
-        sizes = " / ".join(f"{facts.sizes[part]:,}" for part in ("train", "val", "test") if part in facts.sizes)
-        figures = [f"{facts.classes:,}", sizes or "not known"]
-        assert cells[1:] == [facts.title, facts.layout, *figures, facts.licence, facts.trap]

@@ -87,7 +87,7 @@ def test_every_importance_is_deterministic_and_leaves_no_trace(importance: str) 
     assert all(torch.equal(first[name], second[name]) for name in first)
 
 
-@pytest.mark.parametrize("importance", ["magnitude", "taylor", "hessian"])
+@pytest.mark.parametrize("importance", ["magnitude", "taylor"])
 @torch.no_grad()
 def test_units_that_do_nothing_go_first(importance: str) -> None:
     model: Any = build("plain")
@@ -96,32 +96,8 @@ def test_units_that_do_nothing_go_first(importance: str) -> None:
         block.mlp.fc1.bias[::2] = 0
         block.mlp.fc2.weight[:, ::2] *= 1e-3
     kept = [block.mlp.fc2.weight[:, 1::2].clone() for block in model.blocks]
-    prune(model, Targets(mlp=0.5), importance=importance, pictures=pictures(model), refit=False)
+    prune(model, Targets(mlp=0.5), importance=importance, pictures=pictures(model))
     assert all(torch.equal(block.mlp.fc2.weight, weight) for block, weight in zip(model.blocks, kept, strict=True))
-
-
-@torch.no_grad()
-def test_what_is_left_takes_over_what_it_can_foretell() -> None:
-    """Half of the channels repeat the others or never change: cut without a loss, but only with refitting."""
-
-    def redundant() -> Any:
-        model: Any = build("plain")
-        for block in model.blocks:
-            block.mlp.fc1.weight[96:192] = block.mlp.fc1.weight[:96]
-            block.mlp.fc1.bias[96:192] = block.mlp.fc1.bias[:96]
-            block.mlp.fc1.weight[180:] = 0
-            block.mlp.fc2.weight[:, 96:] *= 0.6  # of less magnitude, so that they go
-        return model
-
-    x = Pictures(images(redundant(), 24, seed=7), torch.arange(24) % 7)
-    fresh = images(redundant(), 8, seed=8)
-    whole = redundant()(fresh)
-    errors = []
-    for refit in (False, True):
-        model = redundant()
-        prune(model, Targets(mlp=0.5), pictures=x, refit=refit)
-        errors.append(float((model(fresh) - whole).norm() / whole.norm()))
-    assert errors[0] > 0.1 and errors[1] < 0.3 * errors[0]
 
 
 @torch.no_grad()

@@ -29,7 +29,6 @@ from tavt_kit.core.records import write_record
 from tavt_kit.core.schedule import TokenSchedule
 from tavt_kit.core.verdict import Verdict
 from tavt_kit.reports import FinalRow, write_final
-from tavt_kit.runtimes.by_layer import LayerTimes
 from tavt_kit.search.final import Final
 from tavt_kit.search.record import front_body, write_candidates, write_front
 from tavt_kit.search.result import SearchResult
@@ -194,7 +193,7 @@ def _write_bench(folder: Path, dense: Candidate, chosen: Candidate) -> None:
     """``bench.json`` by the bench's own writer."""
     assert dense.latency is not None and chosen.latency is not None
     rows = (
-        Benched("dense", "runs/x", TARGET, dense.latency, dense.schedule, dense.macs, layers=layers_of(dense)),
+        Benched("dense", "runs/x", TARGET, dense.latency, dense.schedule, dense.macs),
         Benched(
             "chosen.onnx",
             "out/chosen.onnx",
@@ -203,21 +202,11 @@ def _write_bench(folder: Path, dense: Candidate, chosen: Candidate) -> None:
             chosen.schedule,
             chosen.macs,
             88_400_000,
-            layers=layers_of(chosen),
         ),
     )
     host = HostFacts.from_record(HOST)
     body = bench_body(rows, protocol=Protocol(), inputs="textile val", seed=0, host=host)
     write_record(folder / "bench.json", "fgvc-kit/bench", 1, body)
-
-
-def layers_of(one: Candidate) -> dict[str, Any]:
-    """A profile of a candidate: a hundredth of a millisecond for each token that enters a layer."""
-    entering = (TOKENS, *one.schedule.counts[:-1])
-    layers = {str(layer): 0.01 * count for layer, count in enumerate(entering)}
-    parts = {"stem": 0.5, **layers, "head": 0.05, "other": 0.2}
-    total = sum(parts.values())
-    return LayerTimes(parts, 1.1 * total, 30, 0.25 * total).as_record()
 
 
 def _write_check(folder: Path, chosen: Candidate, right: int = 459) -> None:

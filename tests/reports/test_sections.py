@@ -11,19 +11,16 @@ import pytest
 
 from tavt_kit.core.latency_table import LatencyTable
 from tavt_kit.core.records import write_record
-from tavt_kit.core.schedule import counts_text
 from tavt_kit.reports import write_report
 from tavt_kit.reports.blocks import Missing, Section
 from tavt_kit.reports.gather import Found, Records, gather
-from tavt_kit.reports.layer_times import latency_table, layer_views
 from tavt_kit.reports.page import build_report
 from tavt_kit.reports.sections.front import front_section
 from tavt_kit.reports.sections.front_marks import Axes, cloud_of
 from tavt_kit.reports.sections.kept import kept_section
-from tavt_kit.reports.sections.layers import layers_section
 from tavt_kit.reports.sections.provenance import COUNTING
 from tests.reports.pages import Page
-from tests.reports.records import TARGET, write_run
+from tests.reports.records import write_run
 
 
 def read(places: list[Path], out: Path) -> Page:
@@ -177,63 +174,24 @@ def test_the_ladder_is_told_without_flattery(tmp_path: Path) -> None:
 def test_the_layer_table_is_summed_and_doubted(tmp_path: Path) -> None:
     run = write_run(tmp_path)
     table = LatencyTable.from_record(json.loads((tmp_path / "profile.json").read_text()))
-    (tmp_path / "bench.json").unlink()
     page = read([run.folder], tmp_path)
-    written = (tmp_path / "report.md").read_text(encoding="utf-8")
     chosen = run.candidates[run.chosen].schedule
     assert f"The chosen schedule takes {table.predict(chosen):.1f} ms, " in page.text
-    assert f"--schedule dense --schedule {chosen} --target {TARGET} --layers`" in written
+    time = run.candidates[run.chosen].latency
+    assert time is not None and f"chosen {table.predict(chosen):.1f} ms {time.median:.1f} ms" in page.text
     assert "whole runs of 2 schedules that had no part in it: off by 2.6 % on average, 2.6 % at worst" in page.text
     (tmp_path / "front.json").unlink()
     page = read([run.folder], tmp_path)
     assert "The chosen schedule takes" not in page.text and "dense model takes" in page.text
 
 
-def test_measured_layers_stand_beside_the_predicted_ones(tmp_path: Path) -> None:
-    run = write_run(tmp_path)
-    written = write_report([run.folder], tmp_path / "out")
-    text = Page(written.html.read_text(encoding="utf-8")).text
-    # 12 layers of 65 tokens at 0.01 ms each, 0.5 of stem, 0.05 of head, 0.2 of none; a tenth more in a profiled run.
-    assert "takes 8.55 ms, measured part by part, 6 % of it outside the layers" in text
-    assert "dense, measured 8.55 ms 9.40 ms" in text and "These are predictions" not in text
-    assert "25.0 % of a sum is of operations that name no layer" in text
+def test_layers_are_rows_of_the_csv(tmp_path: Path) -> None:
+    written = write_report([write_run(tmp_path).folder], tmp_path / "out")
     with written.csv.open(encoding="utf-8", newline="") as file:
         rows = [row for row in csv.DictReader(file) if row["table"] == "layers"]
     dense, chosen = ([row for row in rows if row["chosen"] == which] for which in "01")
-    assert [row["name"] for row in dense] == ["stem", *(f"layer {layer}" for layer in range(12)), "head", "other"]
-    assert float(dense[4]["median_ms"]) == 0.65 and float(dense[4]["predicted_ms"]) > 0
-    assert dense[-1]["predicted_ms"] == "" and float(dense[-1]["median_ms"]) == 0.2
-    assert float(chosen[-3]["median_ms"]) < 0.5 * float(dense[-3]["median_ms"])
-
-
-def layers_seen(folder: Path) -> list[tuple[str, bool, bool]]:
-    """Of each model of the section: its name, and whether it was predicted and measured."""
-    records = gather([folder])
-    views = layer_views(records, latency_table(records))
-    return [(one.name, one.predicted is not None, one.profiled is not None) for one in views]
-
-
-def test_whose_measured_layers_count(tmp_path: Path) -> None:
-    """The search's own; a bench's if they are of the same schedule, multiply-adds and target."""
-    write_run(tmp_path)
-    places = {name: tmp_path / f"{name}.json" for name in ("bench", "front", "profile")}
-    written = {name: path.read_text() for name, path in places.items()}
-    assert layers_seen(tmp_path) == [("dense", True, True), ("chosen", True, True)]
-    for field, value in (("macs", 1), ("target", TARGET.as_record() | {"threads": 8}), ("schedule", [65] * 11 + [9])):
-        bench = json.loads(written["bench"])
-        for row in bench["candidates"]:
-            row[field] = value
-        places["bench"].write_text(json.dumps(bench))
-        assert layers_seen(tmp_path) == [("dense", True, False), ("chosen", True, False)]
-    front = json.loads(written["front"])
-    rows = json.loads(written["bench"])["candidates"]
-    front["layers"] = {counts_text(row["schedule"]): row["layers"] for row in rows}
-    places["front"].write_text(json.dumps(front))
-    assert layers_seen(tmp_path) == [("dense", True, True), ("chosen", True, True)]
-    places["profile"].unlink()
-    assert layers_seen(tmp_path) == [("dense", False, True), ("chosen", False, True)]
-    text = str(section_of(layers_section, tmp_path).blocks[0])
-    assert "takes 8.55" in text and "measured part by part" in text
+    assert [row["name"] for row in dense] == ["stem", *(f"layer {layer}" for layer in range(12)), "head"]
+    assert 0 < float(chosen[-2]["predicted_ms"]) < 0.7 * float(dense[-2]["predicted_ms"]) and not dense[4]["median_ms"]
 
 
 def test_what_else_was_evaluated_is_drawn_behind(tmp_path: Path) -> None:

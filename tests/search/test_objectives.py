@@ -38,8 +38,6 @@ def found(*texts: str, budget: Sequence[str] = (), **named: object) -> SearchRes
         (("macs",), (None, "macs", ())),
         (("throughput", "recall[a]"), ("recall[a]", "predicted", ())),
         (("flops", "latency", "top1"), ("top1", "predicted", ("macs",))),
-        (("macs", "memory"), (None, "memory", ("macs",))),
-        (("memory", "latency"), (None, "predicted", ("memory",))),
         (("top1", "agreement", "macs"), ("top1", "macs", ("agreement",))),
         (("top1", "agreement"), ("top1", None, ("agreement",))),
     ],
@@ -69,8 +67,6 @@ def test_refusals(texts: tuple[str, ...], says: str) -> None:
 def test_objectives_without_a_measure() -> None:
     with pytest.raises(BudgetError, match="objective throughput needs a target"):
         found("throughput", costs=MACS_ONLY)
-    with pytest.raises(BudgetError, match="objective memory needs a target"):
-        found("memory")
     with pytest.raises(DataError, match="objective macro_f1 is not among what the evaluator answers: top1, agreement"):
         found("macro_f1")
     with pytest.raises(DataError, match="macro_f1=50% needs macro_f1, but the evaluator answers top1, agreement"):

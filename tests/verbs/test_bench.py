@@ -60,7 +60,7 @@ def test_what_ran_of_an_int8_file_is_shown(
     how = ("--precision", "int8", "--format", "onnx,openvino", "--schedule", "17,9,9,5", "--drop", 100)
     assert run("export", model, "--data", data, *how, "--quantizer", "nncf", "--no-dense", "-o", tmp_path / "out") == 0
     capsys.readouterr()
-    assert run("bench", tmp_path / "out" / f"model.int8{suffix}", "--executed", "--layers", *QUICK) == 0
+    assert run("bench", tmp_path / "out" / f"model.int8{suffix}", "--executed", *QUICK) == 0
     told = " ".join(capsys.readouterr().out.split())
     assert f"model.int8{suffix}: ran " in told and kernel in told
     (row,) = json.loads((tmp_path / "out" / "bench.json").read_text())["candidates"]
@@ -68,39 +68,12 @@ def test_what_ran_of_an_int8_file_is_shown(
     assert sum(count for kind, count in kernels.items() if kind.startswith(kernel)) >= 4
     if suffix == ".xml":
         assert any(kind.endswith(("_i8", "_u8", "_I8", "_U8")) for kind in kernels)
-    layers = row["layers"]
-    assert list(layers["parts_ms"]) == ["stem", "0", "1", "2", "3", "head", "other"]
-    assert all(layers["parts_ms"][str(layer)] > 0 for layer in range(4))
-    assert layers["parts_ms"]["other"] < 0.1 * layers["sum_ms"]
 
 
 def test_a_live_model_has_no_file_to_look_into(tmp_path: Path) -> None:
     assert run("bench", *TINY, "--target", "torch:cpu:threads=1", *QUICK, "--executed", "-o", tmp_path) == 0
     (row,) = json.loads((tmp_path / "bench.json").read_text())["candidates"]
     assert "executed" not in row
-
-
-def test_time_by_layer_of_a_live_model(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    how = ("--target", "torch:cpu:threads=1", "--layers", "-o", tmp_path)
-    assert run("bench", *TINY, "--schedule", "5x4,3x8", *how, *QUICK) == 0
-    told = capsys.readouterr().out
-    assert "layer 11" in told and "profiled run" in told and "sum is off by" in told
-    (row,) = json.loads((tmp_path / "bench.json").read_text())["candidates"]
-    layers = row["layers"]
-    assert list(layers["parts_ms"]) == ["stem", *map(str, range(12)), "head", "other"]
-    assert sum(layers["parts_ms"].values()) == pytest.approx(layers["sum_ms"], abs=1e-4)
-    assert 0 < layers["sum_ms"] <= 1.5 * layers["run_ms"] and layers["runs"] >= 5
-
-
-def test_layers_of_what_has_none_are_refused_before_measuring(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    write_linear(tmp_path / "a.onnx")
-    assert run("bench", tmp_path / "a.onnx", *QUICK, "--layers") == 2
-    assert "does not say which layers it has" in " ".join(capsys.readouterr().err.split())
-    assert run("bench", tmp_path / "a.onnx", "--target", "openvino:cpu:hint=throughput", *QUICK, "--layers") == 2
-    assert "usual mode only" in " ".join(capsys.readouterr().err.split())
-    assert not (tmp_path / "bench.json").exists()
 
 
 def test_kernels_of_files_are_shown(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

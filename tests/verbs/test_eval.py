@@ -154,7 +154,7 @@ def test_the_order_of_classes_is_the_models(data: Path, tmp_path: Path, capsys: 
         (("--precision-wanted", "90%", "--split", "val"), "leave --split val out"),
         (("--precision-wanted", "100%"), "no threshold on val reaches a precision of 100 %"),
         (("--split", "dev"), "but 'dev' was asked for"),
-        (("--split", "test", "--unlabelled", "{data}"), "--split need labels"),
+        (("--split", "test", "--unlabelled", "{data}"), "--split needs labels"),
         (("--unlabelled", "{data}/nowhere"), "is not there"),
         (("--unlabelled", "{data}/disc/0.png"), "is a file"),
         (("--unlabelled", "{empty}"), "holds no pictures"),

@@ -19,7 +19,7 @@ from tavt_kit.cli import main
 from tavt_kit.core.device import TargetDevice
 from tavt_kit.core.latency_table import Curve, DropCell, LatencyTable, LayerCells
 from tavt_kit.core.measurement import Measurement
-from tavt_kit.core.schedule import TokenSchedule, counts_text
+from tavt_kit.core.schedule import TokenSchedule
 from tavt_kit.evaluation.answer import Answer
 from tavt_kit.evaluation.shared_evaluation import SharedEvaluator
 from tavt_kit.models.wrap import AdaptiveViT
@@ -125,8 +125,6 @@ def test_latency_search(
         assert one["latency_ms"]["steady"] is True and one["latency_ms"]["samples"] == 60
     chosen = body["candidates"][body["chosen"]]
     assert chosen["latency_ms"]["p90"] <= 7
-    assert list(body["layers"]) == ["17x4", counts_text(chosen["schedule"])]
-    assert all(layers["parts_ms"]["0"] > 0 for layers in body["layers"].values())
     assert json.loads((out / "profile.json").read_text())["schema"] == "fgvc-kit/profile"
     assert search(place, out, *flags) == 0  # nothing is measured twice, but the finalists
     again = front(out)
@@ -320,7 +318,7 @@ FLOPS = ("--budget", "flops=300K")
         ((*FLOPS, "--algorithm", "annealing"), "one of nsga2"),
         ((*FLOPS, "--algorithm", "tavt-official"), "use tavt"),
         ((*FLOPS, "--objective", "speed"), "one of top1"),
-        ((*FLOPS, "--objective", "memory"), "needs --target"),
+        ((*FLOPS, "--objective", "memory"), "memory cannot be an objective"),
         ((*FLOPS, "--objective", "latency"), "needs --target"),
         ((*FLOPS, "--objective", "macs", "--objective", "flops"), "given once"),
         ((*FLOPS, "--objective", "top1", "--objective", "loss", "--objective", "agreement"), "one more at most"),
@@ -439,6 +437,5 @@ def test_measured_for_real(place: Path, tmp_path: Path, target: str) -> None:
     body = front(tmp_path / "out")
     assert code == 0 and body["verdict"] == "PASS"
     assert all(one["latency_ms"]["median"] > 0 for one in [*body["candidates"], *body["baselines"]])
-    assert body["layers"] and all(layers["sum_ms"] > 0 for layers in body["layers"].values())
-    assert "dense, measured" in (tmp_path / "out" / "report.md").read_text(encoding="utf-8")
+    assert "Sum of the parts" in (tmp_path / "out" / "report.md").read_text(encoding="utf-8")
     assert search(place, tmp_path / "none", "--target", target, "--budget", "latency=1us") == 2

@@ -301,26 +301,3 @@ def test_a_fraction_of_the_training_pictures(data: Path, tmp_path: Path, capsys:
     assert split["fraction"] == 0.34 and "34 % of train" in split["made"]
     # With the data given again the run keeps to its share.
     assert run("eval", tmp_path / "run", "--data", data, "--json") == 0
-
-
-def test_real_accuracy_of_a_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    draw(tmp_path / "data" / "train")
-    draw(tmp_path / "data" / "val", each=2)
-    for number, path in enumerate(sorted((tmp_path / "data" / "val").rglob("*.png")), 1):
-        path.rename(path.with_name(f"ILSVRC2012_val_{number:08}.png"))
-    data, out = f"imagenet:{tmp_path / 'data'}", tmp_path / "run"
-    (tmp_path / "real.json").write_text("[[0, 1, 2], [0, 1, 2], [], [0, 1, 2], [0, 1, 2], [7]]")
-    # A fiftieth of 15 pictures is none, so these classes have no val: it takes 25 pictures.
-    assert run("train", "test_vit", "--weights", "random", "--data", data, "-o", out) == 2
-    assert "val split of imagenet has no pictures" in capsys.readouterr().err
-    for colour in COLOURS:
-        folder = tmp_path / "data" / "train" / colour
-        for i in range(15):
-            shutil.copy(folder / f"{i:02}.png", folder / f"copy{i:02}.png")
-    assert run("train", "test_vit", "--weights", "random", "--data", data, "--image-size", "64", "-o", out) == 0
-    capsys.readouterr()
-    assert run("eval", out, "--json", "--real", tmp_path / "real.json") == 0
-    real = json.loads(capsys.readouterr().out)["real"]
-    assert (real["metric"], real["value"], real["n"]) == ("real", 0.8, 5)
-    assert run("eval", out, "--real", tmp_path / "absent.json") == 2
-    assert "absent.json are missing" in capsys.readouterr().err

@@ -117,7 +117,6 @@ def test_measured_on_openvino_from_the_model_to_the_verdict(
     for one in (found.best, found.baselines[0]):
         assert one.latency is not None and one.latency.n >= 40 and 0 < one.latency.p90 < 500
     assert found.best.latency_predicted_ms and found.record["objectives"][0] == "latency_ms.p90"
-    assert all(layers["sum_ms"] > 0 for layers in found.record["layers"].values())
     assert any(sentence.startswith("Timing the layers on openvino:cpu") for sentence in heard.said)
     assert (tmp_path / "out" / "profile.json").is_file() and found.report.is_file()
     assert f"{found.best.latency.median:.3g} ms" in repr(found)

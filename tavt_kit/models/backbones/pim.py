@@ -26,11 +26,10 @@ from tavt_kit.models.backbones.timm_vit import is_timm_vit
 from tavt_kit.models.drop import gather_rows
 from tavt_kit.models.timm_import import timm
 
-__all__ = ["CUB_SELECTS", "NABIRDS_SELECTS", "Pim"]
+__all__ = ["CUB_SELECTS", "Pim"]
 
 CUB_SELECTS = (2048, 512, 128, 32)
-NABIRDS_SELECTS = (256, 128, 64, 32)
-"""Selected tokens of each level, shallow to deep, in the official configurations."""
+"""Selected tokens of each level, shallow to deep, in the official configuration for CUB."""
 
 _HEADS = ("combiner", "sum")
 

@@ -157,8 +157,9 @@ def _knows_memory(view: FrontView) -> bool:
 def _memory_cell(memory: MemoryView | None) -> Cell:
     if memory is None:
         return Cell(DASH)
-    ends = "" if memory.most is None else f"{peak_text(memory.least)} to {peak_text(memory.most)}, "
-    return Cell(peak_text(memory.median), f"{ends}predicted {peak_text(memory.predicted)}")
+    if memory.median is None:  # of a search that still predicted it
+        return Cell(DASH, str(memory))
+    return Cell(peak_text(memory.median), f"{peak_text(memory.least)} to {peak_text(memory.most)}")
 
 
 def _time_cells(time: TimeView | None, speedup: float | None) -> list[Cell]:

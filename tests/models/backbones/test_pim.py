@@ -11,7 +11,6 @@ from tavt_kit.bench.parts import AttendPart, DropPart, FeedPart, HeadPart
 from tavt_kit.core.schedule import TokenSchedule
 from tavt_kit.distill.pim_loss import pim_loss, pim_terms
 from tavt_kit.errors import TavtError, UnknownName, UnsupportedBackbone
-from tavt_kit.models.backbones.pim import CUB_SELECTS, NABIRDS_SELECTS
 from tavt_kit.models.backbones.pim_heads import fuse_heads, head_scores
 from tavt_kit.models.backbones.pim_levels import levels_of, make_backbone
 from tavt_kit.models.counting import count_by_tracing
@@ -50,10 +49,6 @@ def test_full_sizes_have_the_official_parameters_and_macs(
     # The official figures come from a trace that counts norms as well, one per element; ours are matrix products.
     assert gmacs * (1 - off) < count_macs(wrap(model), rule="matmul") / 1e9 < gmacs
     assert [(level.places, level.width) for level in model.plan] == SHAPES[name]
-
-
-def test_the_tables_of_selected_tokens() -> None:
-    assert (sum(CUB_SELECTS), sum(NABIRDS_SELECTS)) == (2720, 480)
 
 
 # ----------------------------------------------------------------------------------------------- generality
