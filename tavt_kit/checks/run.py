@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -125,7 +125,9 @@ def check(
     after, _ = source.answers(attempts, seen, count)
     _check_width(after, artifact)
     answers = Answers(source.labels, before, after[:, order])
-    tied = _tied(answers, artifact, source, gate)
+    near_ties = _NearTies(artifact, source) if artifact.exact else None
+    strayed = np.flatnonzero(answers.errors() > gate.tolerance).tolist()
+    tied = sorted(near_ties(strayed, answers.n)) if near_ties else []
     same_batches = check_batches(
         attempts,
         source,
@@ -133,7 +135,7 @@ def check(
         after,
         tolerance=gate.tolerance if artifact.exact else max(gate.tolerance, _COARSE),
         scale=answers.scale,
-        tied=tied,
+        near_ties=near_ties,
     )
     executed = artifact.session.target
     choice = None
@@ -245,14 +247,20 @@ def _name(file: str, card: ArtifactCard) -> str:
     return f"{file} ({card.setting})" if card.is_switchable else file
 
 
-def _tied(answers: Answers, artifact: Artifact, source: Source, gate: Gate) -> list[int]:
-    """The images that strayed because the source's own choice hangs on the last bits; asked where few strayed."""
-    if not artifact.exact:
-        return []
-    strayed = np.flatnonzero(answers.errors() > gate.tolerance)
-    if not may_be_tied(len(strayed), answers.n):
-        return []
-    from tavt_kit.checks.near_ties import NEAR_TIE, margins
+@dataclass(slots=True)
+class _NearTies:
+    """Which images strayed because the source's own choice hangs on the last bits; asked only where few strayed."""
 
-    narrow = margins(source.adaptive, artifact.card.schedule, source.at(strayed.tolist()))
-    return [int(place) for place, margin in zip(strayed, narrow, strict=True) if margin < NEAR_TIE]
+    artifact: Artifact
+    source: Source
+    known: dict[int, bool] = field(default_factory=dict)
+
+    def __call__(self, strayed: list[int], n: int) -> set[int]:
+        if not may_be_tied(len(strayed), n):
+            return set()
+        from tavt_kit.checks.near_ties import NEAR_TIE, margins
+
+        if new := [place for place in strayed if place not in self.known]:
+            narrow = margins(self.source.adaptive, self.artifact.card.schedule, self.source.at(new))
+            self.known |= {place: bool(margin < NEAR_TIE) for place, margin in zip(new, narrow, strict=True)}
+        return {place for place in strayed if self.known[place]}

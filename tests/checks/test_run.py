@@ -105,6 +105,22 @@ def _mixed(run: Run, images: NDArray[np.float32]) -> NDArray[np.float32]:
     return logits if len(images) != 5 else np.roll(logits, 1, axis=0)
 
 
+def _not_finite(run: Run, images: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Rows from the fourth on are NaN, unless the batch is that of the main pass."""
+    logits = run(images)
+    if len(images) != 8:
+        logits[3:] = np.nan
+    return logits
+
+
+def _fourth_row(run: Run, images: NDArray[np.float32]) -> NDArray[np.float32]:
+    """One image of a batch of five gets the logits of its neighbour."""
+    logits = run(images)
+    if len(images) == 5:
+        logits[3] = logits[2]
+    return logits
+
+
 def _stale(run: Run, images: NDArray[np.float32]) -> NDArray[np.float32]:
     return run(images) + np.linspace(0, 0.2, 7, dtype=np.float32)
 
@@ -119,6 +135,10 @@ FAULTS: dict[str, Callable[[Source], Artifact]] = {
     "stale weights": lambda s: _fake(s, _stale),
     "no number": lambda s: _fake(s, lambda run, x: run(x) * np.float32("nan")),
     "batches mixed": lambda s: _fake(s, _mixed),
+    "not finite in a few rows of another batch": lambda s: _fake(s, _not_finite),
+    "the same in 8 bits": lambda s: _int8(_fake(s, _not_finite)),
+    "one row of a batch of five": lambda s: _fake(s, _fourth_row),
+    "one row of a batch of five, in 8 bits": lambda s: _int8(_fake(s, _fourth_row)),
 }
 
 
