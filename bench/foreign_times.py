@@ -18,9 +18,7 @@ from typing import Any
 from tavt_kit.core.measurement import Measurement
 from tavt_kit.errors import MeasurementError, RecordError
 
-__all__ = ["SCHEMA", "VERSION", "ForeignTimes", "read_times"]
-
-SCHEMA, VERSION = "fgvc-kit/latencies", 1
+__all__ = ["ForeignTimes", "read_times"]
 
 _TRTEXEC_LINE = re.compile(r"\[I\]\s+Latency:\s*(min\s*=.*)")
 _TRTEXEC_FIGURE = re.compile(r"(min|max|mean|median|percentile\((\d+)%\))\s*=\s*([-+.\deE]+)\s*ms")

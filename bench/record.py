@@ -16,9 +16,7 @@ from tavt_kit.core.schedule import TokenSchedule
 if TYPE_CHECKING:
     from tavt_kit.runtimes.executed import ExecutedGraph  # not carried by a pack, which looks at no graph
 
-__all__ = ["SCHEMA", "VERSION", "Benched", "Whole", "bench_body", "gain_share"]
-
-SCHEMA, VERSION = "fgvc-kit/bench", 1
+__all__ = ["Benched", "Whole", "bench_body", "gain_share"]
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,7 @@ from tavt_kit.checks.token_choice import TokenChoice
 from tavt_kit.core.accuracy import Accuracy, PairedDifference
 from tavt_kit.core.budget import Verdict, worst
 from tavt_kit.core.records import read_record, write_record
-from tavt_kit.core.sealed import CHECK_FILE, CHECK_SCHEMA, CHECK_VERSION
+from tavt_kit.core.sealed import CHECK_FILE
 from tavt_kit.errors import RecordError
 
 __all__ = ["CHECK_FILE", "BatchCheck", "CheckReport", "read_check", "write_check"]
@@ -144,9 +144,7 @@ def write_check(path: Path, entries: Sequence[Mapping[str, Any]], body: Mapping[
         body: Keys beside ``verdict`` and ``checks``: source, data, gate, host.
     """
     verdict = worst(Verdict(entry["verdict"]) for entry in entries)
-    write_record(
-        path, CHECK_SCHEMA, CHECK_VERSION, {"verdict": str(verdict), **body, "checks": [dict(e) for e in entries]}
-    )
+    write_record(path, "check", {"verdict": str(verdict), **body, "checks": [dict(e) for e in entries]})
     return verdict
 
 
@@ -156,7 +154,7 @@ def read_check(path: Path) -> dict[str, Any]:
     Raises:
         RecordError: It is not there, or is no check.
     """
-    record = read_record(path, CHECK_SCHEMA, CHECK_VERSION)
+    record = read_record(path, "check")
     if not isinstance(record.get("checks"), list):
         raise RecordError(f"{path} has no list of checks; run fgvc-kit check again")
     return record

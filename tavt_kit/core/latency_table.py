@@ -197,7 +197,7 @@ class LatencyTable:
         return sha256_text(json.dumps(self.as_record(), sort_keys=True))
 
     def as_record(self) -> dict[str, Any]:
-        """For ``profile.json`` (schema fgvc-kit/profile, version 1)."""
+        """For ``profile.json``."""
         return {
             "model": self.model,
             "target": self.target.as_record(),

@@ -14,7 +14,6 @@ from tavt_kit.errors import DataError, RecordError
 __all__ = ["SPLIT_FILE", "Ratios", "divide", "inherit_split", "inside", "keep_fraction", "read_split", "write_split"]
 
 SPLIT_FILE = "split.json"
-_SCHEMA, _VERSION = "fgvc-kit/split", 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,7 +122,7 @@ def write_split(folder: Path, images: ImageSet) -> None:
             for name, samples in images.splits.items()
         },
     }
-    write_record(Path(folder) / SPLIT_FILE, _SCHEMA, _VERSION, body)
+    write_record(Path(folder) / SPLIT_FILE, "split", body)
 
 
 def read_split(folder: Path, root: Path | None = None) -> ImageSet:
@@ -137,7 +136,7 @@ def read_split(folder: Path, root: Path | None = None) -> ImageSet:
         RecordError: No such record, or its listing does not match its own hash.
         DataError: The pictures' folder is gone.
     """
-    record = read_record(Path(folder) / SPLIT_FILE, _SCHEMA, _VERSION)
+    record = read_record(Path(folder) / SPLIT_FILE, "split")
     root = Path(record["root"]) if root is None else Path(root)
     if not root.is_dir():
         raise DataError(f"the run's pictures were in {root}, which is gone; give their folder with `data`")
@@ -172,7 +171,7 @@ def inherit_split(folder: Path, images: ImageSet) -> ImageSet:
     if not path.exists():
         write_split(folder, images)
         return images
-    there = read_record(path, _SCHEMA, _VERSION)
+    there = read_record(path, "split")
     if there["sha256"] != images.sha256:
         raise DataError(
             f"{folder} was made with {there['name']} ({_sizes(there['splits'])}, seed {there['seed']}), but "

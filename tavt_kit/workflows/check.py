@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tavt_kit.core.accuracy import Accuracy, PairedDifference
-from tavt_kit.core.command_line import command_line
 from tavt_kit.core.progress import Progress, Silent
+from tavt_kit.core.records import command_line, make_folder
 from tavt_kit.core.verdict import Verdict, worst
 from tavt_kit.errors import DataError, RecordError, ScheduleError
 from tavt_kit.workflows.frames import frame
@@ -179,7 +179,6 @@ def check(
     from tavt_kit.checks.losses import save_examples
     from tavt_kit.checks.source import image_counter
     from tavt_kit.core.device import TargetDevice
-    from tavt_kit.core.records import make_folder
     from tavt_kit.data import thin_out
     from tavt_kit.exporters.exported import status_of
 

@@ -62,7 +62,7 @@ def read_latencies(files: Sequence[str | Path], *, out: str | Path | None = None
     Example:
         >>> read_latencies(["times.json"]).times[0].figures["median"]  # doctest: +SKIP
     """
-    from tavt_kit.bench.foreign_times import SCHEMA, VERSION, read_times
+    from tavt_kit.bench.foreign_times import read_times
     from tavt_kit.core.records import make_folder, write_record
 
     paths = [Path(file) for file in files]
@@ -71,5 +71,4 @@ def read_latencies(files: Sequence[str | Path], *, out: str | Path | None = None
     times = tuple(read_times(path) for path in paths)
     file = make_folder(paths[0].parent if out is None else Path(out)) / LATENCIES_FILE
     body = {"candidates": [one.as_record() for one in times]}
-    write_record(file, SCHEMA, VERSION, body)
-    return ReadLatencies(times, file, {"schema": SCHEMA, "version": VERSION, **body})
+    return ReadLatencies(times, file, write_record(file, "latencies", body))

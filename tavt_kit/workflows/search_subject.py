@@ -37,9 +37,9 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import Tensor
 
-__all__ = ["RECIPE", "Subject", "check_place", "clear", "open_subject", "pictures", "settle", "sha256_pictures"]
+__all__ = ["RECIPE_FILE", "Subject", "check_place", "clear", "open_subject", "pictures", "settle", "sha256_pictures"]
 
-RECIPE = ("recipe.json", "fgvc-kit/recipe", 1)
+RECIPE_FILE = "recipe.json"
 
 _FILES = ("recipe.json", "front.json", "candidates.csv", "kept.json",
           "profile.json", "report.html", "report.md", "report.csv", "report.json")  # fmt: skip
@@ -260,7 +260,7 @@ def clear(out: Path) -> None:
 def _was_copied(out: Path) -> bool:
     """Whether a search had copied its model into the folder."""
     try:
-        return bool(read_record(out / RECIPE[0], *RECIPE[1:]).get("copied", False))
+        return bool(read_record(out / RECIPE_FILE, "recipe").get("copied", False))
     except RecordError:
         return False
 

@@ -167,7 +167,7 @@ def _write_distilled(folder: Path) -> None:
     asked = {"recipe": "modern", "steps": 300, "batch": 16, "seed": 0, "model": "vit_small_patch14_dinov2"}
     body = {"verb": "distill", "status": "done", "asked": asked, "results": results, "host": HOST}
     _write_steps(folder, 300, results)
-    write_record(folder / "run.json", "fgvc-kit/run", 1, body)
+    write_record(folder / "run.json", "run", body)
 
 
 def _write_steps(folder: Path, steps: int, results: dict[str, Any]) -> None:
@@ -208,7 +208,7 @@ def _write_bench(folder: Path, dense: Candidate, chosen: Candidate) -> None:
     )
     host = HostFacts.from_record(HOST)
     body = bench_body(rows, protocol=Protocol(), inputs="textile val", seed=0, host=host)
-    write_record(folder / "bench.json", "fgvc-kit/bench", 1, body)
+    write_record(folder / "bench.json", "bench", body)
 
 
 def layers_of(one: Candidate) -> dict[str, Any]:
@@ -272,7 +272,7 @@ def _write_profile(folder: Path) -> None:
     table = LatencyTable(
         TARGET, "vit_small_patch14_dinov2", TOKENS, LAYERS, 1, "column", cells, 1.05, 0.4, held_out=runs, seconds=31.0
     )
-    write_record(folder / "profile.json", "fgvc-kit/profile", 1, table.as_record())
+    write_record(folder / "profile.json", "profile", table.as_record())
 
 
 def _write_card(folder: Path, classes: tuple[str, ...]) -> None:
@@ -302,7 +302,7 @@ def _write_split(folder: Path, classes: tuple[str, ...]) -> None:
         "licence": {"name": "textile", "licence": "CC BY 4.0", "source": "https://example.org/textile"},
         "splits": splits,
     }
-    write_record(folder / "split.json", "fgvc-kit/split", 1, body)
+    write_record(folder / "split.json", "split", body)
 
 
 def write_final_rows(folder: Path, chosen: Candidate) -> None:
@@ -368,7 +368,7 @@ def write_kept_record(folder: Path, classes: tuple[str, ...]) -> None:
         "image_size": [112, 112],
         "images": images,
     }
-    write_record(folder / "kept.json", "fgvc-kit/kept", 1, body)
+    write_record(folder / "kept.json", "kept", body)
 
 
 __all__ = ["HOST", "HOSTILE", "LAYERS", "TARGET", "TOKENS", "Run", "candidate", "measured", "write_run"]
