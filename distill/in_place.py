@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
+from tavt_kit.checkpoints.weight_file import sha256_tensors
 from tavt_kit.core.progress import Progress, Silent
 from tavt_kit.core.schedule import TokenSchedule
 from tavt_kit.data import ImageSet, inherit_split
@@ -23,7 +24,6 @@ from tavt_kit.distill.common import (
     pictures_of,
     save_trained,
     settle,
-    start_hash,
 )
 from tavt_kit.distill.evaluate import Rung, climb
 from tavt_kit.distill.feed import Batch
@@ -95,7 +95,8 @@ def distill(
     asks = None if teacher is None else Teacher(teacher.to(processes.device), card)
     recipe = _settled(recipe or distill_recipe(), model, images, processes)
     step, trained = _prepare(model, recipe, asks)
-    known = {**recipe.as_record(), "teacher_sha256": None if teacher is None else start_hash(teacher)}
+    taught_by = None if teacher is None else sha256_tensors(teacher.state_dict(), shapes=False)
+    known = {**recipe.as_record(), "teacher_sha256": taught_by}
     run = RunFolder(Path(out), "distill", asked_of(model, card, images, known), fresh=fresh, processes=processes)
     processes.once(lambda: inherit_split(run.folder, images).sha256)
     if run.done:
