@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ from tavt_kit.checks.losses import Losses
 from tavt_kit.checks.token_choice import TokenChoice
 from tavt_kit.core.accuracy import Accuracy, PairedDifference
 from tavt_kit.core.budget import Verdict, worst
+from tavt_kit.core.codec import Record, recorded_as
 from tavt_kit.core.records import read_record, write_record
 from tavt_kit.core.sealed import CHECK_FILE
 from tavt_kit.errors import RecordError
@@ -48,7 +49,7 @@ class BatchCheck:
 
 
 @dataclass(frozen=True, slots=True)
-class CheckReport:
+class CheckReport(Record):
     """What was found of one artifact.
 
     Args:
@@ -93,7 +94,7 @@ class CheckReport:
     strayed: int
     tied: int
     batches: BatchCheck
-    figures: Figures
+    figures: Figures = field(metadata=recorded_as(inline=True))
     dense_top1: Accuracy | None = None
     against_dense: PairedDifference | None = None
     images_to_decide: int | None = None
@@ -105,34 +106,6 @@ class CheckReport:
     def sentence(self) -> str:
         """For people: file, verdict, why."""
         return f"{self.artifact}: {self.verdict}: {self.reason}"
-
-    def as_record(self) -> dict[str, Any]:
-        """JSON-ready."""
-        return {
-            "artifact": self.artifact,
-            "sha256": dict(self.sha256),
-            "precision": self.precision,
-            "executed": self.executed,
-            "schedule": list(self.schedule),
-            "verdict": str(self.verdict),
-            "reason": self.reason,
-            "source_top1": self.source_top1.as_record(),
-            "artifact_top1": self.artifact_top1.as_record(),
-            "difference": self.difference.as_record(),
-            "agreement": self.agreement,
-            "largest_difference": self.largest_difference,
-            "scale": self.scale,
-            "strayed": self.strayed,
-            "tied": self.tied,
-            "batches": self.batches.as_record(),
-            "dense_top1": None if self.dense_top1 is None else self.dense_top1.as_record(),
-            "against_dense": None if self.against_dense is None else self.against_dense.as_record(),
-            "images_to_decide": self.images_to_decide,
-            "same_weights": self.same_weights,
-            "token_choice": None if self.token_choice is None else self.token_choice.as_record(),
-            "losses": None if self.losses is None else self.losses.as_record(),
-            **self.figures.as_record(),
-        }
 
 
 def write_check(path: Path, entries: Sequence[Mapping[str, Any]], body: Mapping[str, Any]) -> Verdict:

@@ -19,6 +19,7 @@ from tavt_kit.comparison.comparison import (
     unpaired_change,
 )
 from tavt_kit.core.block_bootstrap import LEAST_ROUNDS
+from tavt_kit.core.codec import Record
 from tavt_kit.core.measurement import Measurement
 from tavt_kit.core.verdict import Verdict
 from tavt_kit.errors import RecordError
@@ -67,7 +68,7 @@ class Change:
 
 
 @dataclass(frozen=True, slots=True)
-class Comparison:
+class Comparison(Record):
     """All of it.
 
     Args:
@@ -87,12 +88,6 @@ class Comparison:
     only_after: tuple[str, ...] = ()
     differing: tuple[str, ...] = ()
     facts: tuple[str, ...] = ()
-
-    def as_record(self) -> dict[str, Any]:
-        """JSON-ready."""
-        lists = {name: list(getattr(self, name)) for name in ("only_before", "only_after", "differing", "facts")}
-        changes = [change.as_record() for change in self.changes]
-        return {"kind": self.kind, "method": self.method, "changes": changes, **lists}
 
 
 def compare_records(

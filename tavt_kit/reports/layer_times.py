@@ -87,7 +87,7 @@ def latency_table(records: Records) -> LatencyTable | None:
     profile = records.first("profile")
     if not profile:
         return None
-    return LatencyTable.from_record({name: profile[name] for name in profile if name not in ("schema", "version")})
+    return LatencyTable.from_record(profile)
 
 
 def layer_views(records: Records, table: LatencyTable | None) -> tuple[LayerView, ...]:

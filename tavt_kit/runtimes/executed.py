@@ -5,12 +5,13 @@ from __future__ import annotations
 import tempfile
 from collections import Counter, defaultdict
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from tavt_kit.core.codec import Record, recorded_as
 from tavt_kit.core.device import TargetDevice
 from tavt_kit.runtimes.node_times import counted_since, counters
 from tavt_kit.runtimes.session import Images, Lengths
@@ -24,7 +25,7 @@ _RUNS = 3  # after the one that prepares kernels
 
 
 @dataclass(frozen=True, slots=True)
-class ExecutedGraph:
+class ExecutedGraph(Record):
     """What ran.
 
     Args:
@@ -35,14 +36,7 @@ class ExecutedGraph:
     """
 
     kernels: Mapping[str, int]
-    reference: Mapping[str, float] | None
-
-    def as_record(self) -> dict[str, Any]:
-        """JSON-ready."""
-        return {
-            "kernels": dict(self.kernels),
-            "reference_time": None if self.reference is None else dict(self.reference),
-        }
+    reference: Mapping[str, float] | None = field(metadata=recorded_as("reference_time"))
 
     def __str__(self) -> str:
         """For people.

@@ -44,7 +44,7 @@ def test_a_peak_survives_json() -> None:
     assert record["added"] == 25 * 10**6 and MemoryPeak.from_record(record) == peak
     assert str(peak) == "35 MB (+25 MB over the runtime), 7 MB on the device"
     with pytest.raises(RecordError):
-        MemoryPeak.from_record({"peak": 1})
+        MemoryPeak.from_record({"peak": "1"})
 
 
 def write_expanding(path: Path, rows: int) -> None:

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from tavt_kit.core.control_group import ControlGroup
 from tavt_kit.core.device import MODES, PRECISIONS, PROCESSORS, TargetDevice, available_threads
-from tavt_kit.errors import TargetError
+from tavt_kit.errors import RecordError, TargetError
 
 
 @st.composite
@@ -107,7 +107,7 @@ def test_threads_that_are_not_given_are_all_that_there_are(monkeypatch: pytest.M
 
 
 def test_a_record_of_something_else_is_refused() -> None:
-    with pytest.raises(TargetError, match="runtime, processor"):
+    with pytest.raises(RecordError, match="colour is not known .known are batch"):
         TargetDevice.from_record({"runtime": "torch", "processor": "cpu", "colour": "red"})
 
 

@@ -112,7 +112,7 @@ def test_the_record_gives_the_table_back() -> None:
     )
     assert LatencyTable.from_record(json.loads(json.dumps(full.as_record()))) == full
     assert LatencyTable.from_record(json.loads(json.dumps(table().as_record()))) == table()
-    with pytest.raises(RecordError, match="measure it again"):
+    with pytest.raises(RecordError, match="target is missing; write it again"):
         LatencyTable.from_record({"model": "vit"})
 
 

@@ -158,8 +158,8 @@ def test_there_and_back_from_python(place: Path, tmp_path: Path, capfd: pytest.C
         ({"macs": 10**9}, "macs 1000000000"),
         ({"layers": 5}, "layers 5 instead of 4"),
         ({"score": "cls"}, "score cls instead of column"),
-        ({"cells": {}}, "lacks or misuses a field: 'attend'"),
-        ({"target": 3}, "a latency table lacks or misuses a field"),
+        ({"cells": {}}, "cells.attend is missing"),
+        ({"target": 3}, "a recorded latency table cannot be used: target must be an object, but is 3"),
         ({"schema": "fgvc-kit/front"}, "must be a fgvc-kit/profile record"),
     ],
 )
