@@ -21,6 +21,7 @@ __all__ = ["Record", "decode", "encode", "recorded_as"]
 T = TypeVar("T")
 
 _COUNTS = ("no", "one", "two", "three", "four", "five", "six")
+_EXACT = (str, int, bool, type(None))
 _WORDS = {int: "whole number", float: "number", str: "text", bool: "flag (true or false)", type(None): "null"}
 
 
@@ -139,6 +140,8 @@ def _encode_fields(value: Any) -> dict[str, Any]:
 
 
 def _decode(hint: Any, value: Any, at: str) -> Any:
+    if hint is type(value) and hint in _EXACT:  # first, for a list of images has many of these
+        return value
     origin, arguments = get_origin(hint), get_args(hint)
     if origin in (Union, types.UnionType):
         return _decode_union(arguments, value, at, hint)
@@ -167,8 +170,6 @@ def _decode(hint: Any, value: Any, at: str) -> Any:
     elif hint is float:
         if isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= float_info.max:
             return value  # an int stays one, so that what is written again is what was read
-    elif type(value) is hint:
-        return value
     _refuse(hint, value, at)
 
 
