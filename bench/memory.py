@@ -38,7 +38,7 @@ FILE_OF = {"onnxruntime": "model.onnx", "openvino": "model.xml"}
 
 
 @dataclass(frozen=True, slots=True)
-class FileJob:
+class FileJob(Record):
     """An exported file, to be run once in a fresh process.
 
     Args:
@@ -52,16 +52,8 @@ class FileJob:
     target: TargetDevice
     image_size: tuple[int, int] | None = None
     lengths: Sequence[int] | None = None
-
-    def as_record(self) -> dict[str, Any]:
-        """For the child."""
-        return {
-            "kind": "file",
-            "path": str(Path(self.path).absolute()),
-            "target": self.target.as_record(),
-            "image_size": None if self.image_size is None else list(self.image_size),
-            "lengths": None if self.lengths is None else [int(count) for count in self.lengths],
-        }
+    kind: ClassVar[str] = "file"
+    VIEWS: ClassVar[tuple[str, ...]] = ("kind",)
 
 
 @dataclass(frozen=True, slots=True)

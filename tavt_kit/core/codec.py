@@ -16,13 +16,14 @@ from typing import Any, ClassVar, Literal, NoReturn, Self, TypeVar, Union, get_a
 from tavt_kit.core.schedule import TokenSchedule
 from tavt_kit.errors import RecordError, TavtError
 
-__all__ = ["Record", "decode", "encode", "recorded_as"]
+__all__ = ["Record", "decode", "describe", "encode", "recorded_as"]
 
 T = TypeVar("T")
 
-_COUNTS = ("no", "one", "two", "three", "four", "five", "six")
+_COUNTS = {1: "one", 2: "two", 3: "three", 4: "four"}
 _EXACT = (str, int, bool, type(None))
-_WORDS = {int: "whole number", float: "number", str: "text", bool: "flag (true or false)", type(None): "null"}
+_WORDS = {int: "a whole number", float: "a number", str: "text", Path: "text", bool: "true or false",
+          type(None): "none", TokenSchedule: "a list of whole numbers"}  # fmt: skip
 
 
 class Record:
@@ -125,7 +126,8 @@ def decode(hint: type[T], record: Any, what: str = "the record") -> T:
 
 def _encode_fields(value: Any) -> dict[str, Any]:
     record: dict[str, Any] = {}
-    for field in _fields(type(value)):
+    kind: Any = type(value)
+    for field in _fields(kind):
         key, index = _key(field)
         found = getattr(value, field.name)
         if field.metadata.get("omit_default") and found == _default(field):
@@ -276,22 +278,21 @@ def _shape(value: Any) -> Any:
 
 def _refuse(hint: Any, value: Any, at: str) -> NoReturn:
     must = f"{at} must be" if at else "it must be"
-    raise RecordError(f"{must} {_describe(hint)}, but is {short(value)}")
+    raise RecordError(f"{must} {describe(hint)}, but is {short(value)}")
 
 
-def _describe(hint: Any) -> str:
-    """``a number``, ``two numbers``, ``text or null``."""
+def describe(hint: Any) -> str:
+    """A type in words: ``a number``, ``two whole numbers``, ``a list of texts``, ``a number or none``."""
     origin, arguments = get_origin(hint), get_args(hint)
     if origin in (Union, types.UnionType):
-        return " or ".join(_describe(one) for one in arguments)
+        return " or ".join(describe(one) for one in arguments)
     if origin is Literal:
         return "one of " + ", ".join(str(word) for word in arguments)
-    if origin is tuple and len(set(arguments)) == 1 and len(arguments) < len(_COUNTS) and arguments[0] in _WORDS:
-        return f"{_COUNTS[len(arguments)]} {_WORDS[arguments[0]]}s"
-    if origin in (tuple, list, Sequence) or hint is TokenSchedule:
-        return "a list" if origin is not tuple or Ellipsis in arguments else f"a list of {len(arguments)}"
+    if origin in (tuple, list, Sequence) and arguments:
+        kind = arguments[0] if len(set(arguments) - {Ellipsis}) == 1 else None
+        plural = f"{_WORDS[kind].removeprefix('a ')}s" if kind in _WORDS else "values"
+        many = origin is not tuple or Ellipsis in arguments
+        return f"a list of {plural}" if many else f"{_COUNTS.get(len(arguments), len(arguments))} {plural}"
     if isinstance(hint, type) and issubclass(hint, Enum):
         return "one of " + ", ".join(str(one.value) for one in hint)
-    if hint is Path or hint is str or hint is type(None):
-        return _WORDS[str if hint is Path else hint]
-    return f"a {_WORDS[hint]}" if hint in _WORDS else "an object"
+    return _WORDS.get(hint, "an object")

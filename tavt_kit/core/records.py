@@ -37,32 +37,13 @@ __all__ = [
 ]
 
 SCHEMAS: dict[str, int] = {
-    "artifact": 1,
-    "bench": 1,
-    "check": 1,
-    "comparison": 1,
-    "conversion": 1,
-    "demo-budget": 1,
-    "doctor": 1,
+    **dict.fromkeys((
+        "artifact", "bench", "check", "comparison", "conversion", "demo-budget", "doctor", "explained",
+        "exported", "final", "front", "holder", "kept", "latencies", "model", "pack", "pictures", "profile",
+        "prune", "recipe", "report", "run", "split", "weights",
+    ), 1),
     "eval": 2,
-    "explained": 1,
-    "exported": 1,
-    "final": 1,
-    "front": 1,
-    "holder": 1,
-    "kept": 1,
-    "latencies": 1,
-    "model": 1,
-    "pack": 1,
-    "pictures": 1,
-    "profile": 1,
-    "prune": 1,
-    "recipe": 1,
-    "report": 1,
-    "run": 1,
-    "split": 1,
-    "weights": 1,
-}
+}  # fmt: skip
 """The version of each kind of record; raised when a field changes its meaning. A script may add kinds of its own."""
 
 _PREFIX = "fgvc-kit/"

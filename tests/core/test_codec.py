@@ -128,7 +128,7 @@ def test_junk_is_refused(value: Any) -> None:
         ({"candidates": [{"ci95": [2, 1]}]}, r"candidates\[0\]: low must not be above high, got 2 and 1"),
         ({"candidates": [{}]}, r"candidates\[0\].ci95 is missing"),
         ({"candidates": [{"ci95": [1, 2], "x": 0}]}, r"candidates\[0\].x is not known"),
-        ({"candidates": 3}, "candidates must be a list, but is 3"),
+        ({"candidates": 3}, "candidates must be a list of values, but is 3"),
         ({"count": True}, "count must be a whole number, but is True"),
         ({"count": 2.0}, "count must be a whole number, but is 2.0"),
         ({"table": {"a": float("nan")}}, "table.a must be a number, but is nan"),

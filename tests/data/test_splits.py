@@ -89,7 +89,7 @@ def test_a_record_changed_by_hand_is_refused(tmp_path: Path, class_folders: Fold
     ("change", "place"),
     [
         ({"splits": {"train": [["a/0.png", "0"]]}}, r"splits.train\[0\]\[1\] must be a whole number, but is '0'"),
-        ({"splits": {"train": [["a/0.png"]]}}, r"splits.train\[0\] must be a list of 2"),
+        ({"splits": {"train": [["a/0.png"]]}}, r"splits.train\[0\] must be two values"),
         ({"splits": None}, "splits must be an object, but is None"),
         ({"splits": {"train": [["a/0.png", 7]]}}, "has no val split"),
         ({"classes": [1, 2]}, r"classes\[0\] must be text, but is 1"),
