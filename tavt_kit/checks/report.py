@@ -12,7 +12,7 @@ from tavt_kit.checks.losses import Losses
 from tavt_kit.checks.token_choice import TokenChoice
 from tavt_kit.core.accuracy import Accuracy, PairedDifference
 from tavt_kit.core.budget import Verdict, worst
-from tavt_kit.core.codec import Record, recorded_as
+from tavt_kit.core.codec import recorded_as
 from tavt_kit.core.records import read_record, write_record
 from tavt_kit.core.sealed import CHECK_FILE
 from tavt_kit.errors import RecordError
@@ -49,7 +49,7 @@ class BatchCheck:
 
 
 @dataclass(frozen=True, slots=True)
-class CheckReport(Record):
+class CheckReport:
     """What was found of one artifact.
 
     Args:

@@ -19,7 +19,6 @@ from tavt_kit.comparison.comparison import (
     unpaired_change,
 )
 from tavt_kit.core.block_bootstrap import LEAST_ROUNDS
-from tavt_kit.core.codec import Record
 from tavt_kit.core.measurement import Measurement
 from tavt_kit.core.verdict import Verdict
 from tavt_kit.errors import RecordError
@@ -68,7 +67,7 @@ class Change:
 
 
 @dataclass(frozen=True, slots=True)
-class Comparison(Record):
+class Comparison:
     """All of it.
 
     Args:

@@ -36,14 +36,14 @@ class Record:
     Example:
         >>> from dataclasses import dataclass
         >>> @dataclass(frozen=True)
-        ... class Size(Record):
-        ...     pixels: tuple[int, int]
-        >>> Size((3, 4)).as_record()
-        {'pixels': [3, 4]}
-        >>> Size.from_record({"pixels": 3})
+        ... class Crop(Record):
+        ...     size: int
+        >>> Crop(4).as_record()
+        {'size': 4}
+        >>> Crop.from_record({"size": "3"})
         Traceback (most recent call last):
             ...
-        RecordError: a recorded size cannot be used: pixels must be two whole numbers, but is 3; write it again
+        tavt_kit.errors.RecordError: a recorded crop cannot be used: size must be a whole number, but is '3'; write it again
     """
 
     __slots__ = ()
@@ -215,7 +215,7 @@ def _decode_class(hint: Any, value: Any, at: str) -> Any:
         key, index = _key(field)
         if field.metadata.get("inline"):
             inner = hints[field.name]
-            own = {_key(one)[0] for one in _fields(inner)} | set(inner.VIEWS)
+            own = {_key(one)[0] for one in _fields(inner)} | set(getattr(inner, "VIEWS", ()))
             known |= own
             given[field.name] = _decode(inner, {name: value[name] for name in own if name in value}, at)
             continue

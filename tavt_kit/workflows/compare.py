@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from tavt_kit.comparison.comparable import Readable, files_of_run, read_readable
 from tavt_kit.comparison.compared import Comparison, compare_records, compare_within
+from tavt_kit.core.codec import encode
 from tavt_kit.core.records import label_record
 from tavt_kit.core.verdict import Verdict, worst
 from tavt_kit.errors import ParameterError, RecordError
@@ -46,7 +47,7 @@ class CompareResult:
             "verdict": str(self.verdict),
             "threshold": self.threshold,
             "drop": self.drop / 100,
-            "comparisons": [each.as_record() for each in self.comparisons],
+            "comparisons": encode(self.comparisons),
         }
         return label_record("comparison", body)
 

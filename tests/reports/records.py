@@ -19,6 +19,7 @@ from tavt_kit.checks.report import BatchCheck, CheckReport, write_check
 from tavt_kit.core.accuracy import Accuracy, PairedDifference
 from tavt_kit.core.budget import Budget
 from tavt_kit.core.candidate import Candidate
+from tavt_kit.core.codec import encode
 from tavt_kit.core.device import TargetDevice
 from tavt_kit.core.front import ParetoFront
 from tavt_kit.core.host import HostFacts
@@ -254,7 +255,7 @@ def _write_check(folder: Path, chosen: Candidate, right: int = 459) -> None:
         difference=PairedDifference.of_counts(2, 6, 656), largest_difference=0.8, batches=batches, figures=figures,
         **for_all,
     )  # fmt: skip
-    write_check(folder / "check.json", [exact.as_record(), narrow.as_record()], {"host": HOST})
+    write_check(folder / "check.json", [encode(exact), encode(narrow)], {"host": HOST})
 
 
 def _write_profile(folder: Path) -> None:
