@@ -36,14 +36,14 @@ class Record:
     Example:
         >>> from dataclasses import dataclass
         >>> @dataclass(frozen=True)
-        ... class Crop(Record):
-        ...     size: int
-        >>> Crop(4).as_record()
-        {'size': 4}
-        >>> Crop.from_record({"size": "3"})
+        ... class Box(Record):
+        ...     n: int
+        >>> Box(4).as_record()
+        {'n': 4}
+        >>> Box.from_record({"n": "3"})
         Traceback (most recent call last):
             ...
-        tavt_kit.errors.RecordError: a recorded crop cannot be used: size must be a whole number, but is '3'; write it again
+        tavt_kit.errors.RecordError: a recorded box cannot be used: n must be a whole number, but is '3'; write it again
     """
 
     __slots__ = ()
