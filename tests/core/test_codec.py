@@ -28,15 +28,15 @@ class Inner(Record):
     low: float = field(metadata=recorded_as("ci95", 0))
     high: float = field(metadata=recorded_as("ci95", 1))
     names: tuple[str, ...] = ()
-    VIEWS: ClassVar[tuple[str, ...]] = ("width",)
+    VIEWS: ClassVar[tuple[str, ...]] = ("middle",)
 
     def __post_init__(self) -> None:
         if self.low > self.high:
             raise MeasurementError(f"low must not be above high, got {self.low} and {self.high}")
 
     @property
-    def width(self) -> float:
-        return self.high - self.low
+    def middle(self) -> float:
+        return self.low / 2 + self.high / 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,8 +89,7 @@ SOUND = Outer(
 
 @given(outers)
 def test_what_is_written_is_read_again(outer: Outer) -> None:
-    if all(inner.width < float("inf") for inner in (*outer.candidates, outer.inner)):  # a view may overflow
-        assert Outer.from_record(json.loads(json.dumps(outer.as_record(), allow_nan=False))) == outer
+    assert Outer.from_record(json.loads(json.dumps(outer.as_record(), allow_nan=False))) == outer
 
 
 def places(record: Any, path: tuple[str | int, ...] = ()) -> list[tuple[str | int, ...]]:
@@ -99,25 +98,20 @@ def places(record: Any, path: tuple[str | int, ...] = ()) -> list[tuple[str | in
     return [path, *(place for key in keys for place in places(record[key], (*path, key)))]
 
 
-@given(junk, st.sampled_from(places(SOUND.as_record())[1:]))
+@given(junk, st.sampled_from(places(SOUND.as_record())))
 def test_junk_at_any_depth_is_refused_or_read_as_what_it_is(value: Any, place: tuple[str | int, ...]) -> None:
-    record = json.loads(json.dumps(SOUND.as_record()))
-    holder: Any = record
-    for step in place[:-1]:
+    whole = {"record": json.loads(json.dumps(SOUND.as_record()))}
+    holder: Any = whole
+    *way, last = ("record", *place)
+    for step in way:
         holder = holder[step]
-    holder[place[-1]] = value
+    holder[last] = value
     try:
-        found = Outer.from_record(record)
+        found = Outer.from_record(whole["record"])
     except RecordError as error:
         assert str(error).startswith("a recorded outer cannot be used: ") and "\n" not in str(error)
     else:
         assert Outer.from_record(json.loads(json.dumps(found.as_record(), allow_nan=False))) == found
-
-
-@given(junk)
-def test_junk_is_refused(value: Any) -> None:
-    with pytest.raises(RecordError):
-        Outer.from_record(value)
 
 
 @pytest.mark.parametrize(
@@ -150,8 +144,8 @@ def test_the_sentence_names_the_place(change: dict[str, Any], sentence: str) -> 
 
 def test_keys() -> None:
     record = SOUND.as_record()
-    assert record["candidates"] == [{"ci95": [1.0, 2.0], "names": [], "width": 1.0}]
-    assert record["ci95"] == [0.0, 1.0] and record["width"] == 1.0 and "inner" not in record
+    assert record["candidates"] == [{"ci95": [1.0, 2.0], "names": [], "middle": 1.5}]
+    assert record["ci95"] == [0.0, 1.0] and record["middle"] == 0.5 and "inner" not in record
     assert record["class"] == 3 and "value" not in record and "more" not in record
     assert Outer.from_record({"schema": "any", **record}) == SOUND
 
