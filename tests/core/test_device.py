@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from tavt_kit.core.control_group import ControlGroup
 from tavt_kit.core.device import MODES, PRECISIONS, PROCESSORS, TargetDevice, available_threads
-from tavt_kit.errors import RecordError, TargetError
+from tavt_kit.errors import TargetError
 
 
 @st.composite
@@ -104,11 +104,6 @@ def test_threads_that_are_not_given_are_all_that_there_are(monkeypatch: pytest.M
     assert TargetDevice.parse("torch:cpu").resolved().threads == available_threads()
     assert TargetDevice.parse("torch:cpu:threads=1").resolved().threads == 1
     assert TargetDevice.parse("torch:cuda").resolved().threads is None
-
-
-def test_a_record_of_something_else_is_refused() -> None:
-    with pytest.raises(RecordError, match="colour is not known .known are batch"):
-        TargetDevice.from_record({"runtime": "torch", "processor": "cpu", "colour": "red"})
 
 
 def test_records_of_before_there_were_modes_are_read_and_still_written() -> None:

@@ -93,9 +93,7 @@ def test_a_record_changed_by_hand_is_refused(tmp_path: Path, class_folders: Fold
         ({"splits": None}, "splits must be an object, but is None"),
         ({"splits": {"train": [["a/0.png", 7]]}}, "has no val split"),
         ({"classes": [1, 2]}, r"classes\[0\] must be text, but is 1"),
-        ({"root": 3}, "root must be text, but is 3"),
         ({"licence": {"name": "w"}}, "licence.licence is missing"),
-        ({"hierarchy": [1]}, "hierarchy must be an object"),
         ({"fraction": float("nan")}, "fraction must be a number, but is nan"),
     ],
 )
