@@ -21,7 +21,7 @@ import numpy as np
 from tavt_kit.bench.clocks import OnnxClocks, OpenvinoClocks, PartClocks
 from tavt_kit.bench.doubts import Witness
 from tavt_kit.bench.protocol import BRIEF, Protocol, bench
-from tavt_kit.bench.record import SCHEMA, VERSION, Benched, bench_body
+from tavt_kit.bench.record import Benched, bench_body
 from tavt_kit.bench.table_plan import TablePlan
 from tavt_kit.bench.timing import open_graph, time_plan
 from tavt_kit.core.device import TargetDevice
@@ -33,12 +33,9 @@ from tavt_kit.errors import DataError, TavtError
 from tavt_kit.runtimes import check_available
 from tavt_kit.runtimes.available import accelerator_name
 
-__all__ = ["GRAPHS", "PACK_FILE", "PACK_SCHEMA", "PACK_VERSION", "main"]
+__all__ = ["GRAPHS", "PACK_FILE", "main"]
 
 PACK_FILE, GRAPHS = "pack.json", "graphs"
-PACK_SCHEMA, PACK_VERSION = "fgvc-kit/pack", 1
-
-_PROFILE = ("profile.json", "fgvc-kit/profile", 1)
 
 
 def main(pack: str, arguments: Sequence[str]) -> int:
@@ -85,7 +82,7 @@ def _unpacked(pack: Path, folder: Path) -> dict[str, Any]:
                     zipped.extract(name, folder)
     except (OSError, zipfile.BadZipFile, EOFError) as error:
         raise DataError(f"the pack {pack} is damaged ({error}); copy it again") from None
-    record = read_record(folder / PACK_FILE, PACK_SCHEMA, PACK_VERSION)
+    record = read_record(folder / PACK_FILE, "pack")
     for name, digest in record["files"].items():
         if not (folder / name).is_file() or sha256_file(folder / name) != digest:
             raise DataError(f"the pack {pack} is damaged: {name} is not what was packed; copy it again")
@@ -132,8 +129,8 @@ def _profile(record: Mapping[str, Any], graphs: Path, options: argparse.Namespac
     ends = {str(place): sessions[schedule] for place, schedule in enumerate((plan.wholes[0], plan.wholes[-1]))}
     runs = bench(ends, plan.images(rng), BRIEF, rng=rng)
     table = replace(table, tails=tails_of(runs.values()))
-    write_record(out / _PROFILE[0], *_PROFILE[1:], table.as_record())
-    return out / _PROFILE[0]
+    write_record(out / "profile.json", "profile", table.as_record())
+    return out / "profile.json"
 
 
 def _bench(record: Mapping[str, Any], graphs: Path, options: argparse.Namespace, out: Path) -> Path:
@@ -164,7 +161,7 @@ def _bench(record: Mapping[str, Any], graphs: Path, options: argparse.Namespace,
         for one in record["candidates"]
     ]
     body = bench_body(rows, protocol=protocol, inputs="random", seed=0, host=host)
-    write_record(out / "bench.json", SCHEMA, VERSION, {**body, "model": record["model"]})
+    write_record(out / "bench.json", "bench", {**body, "model": record["model"]})
     return out / "bench.json"
 
 

@@ -12,13 +12,12 @@ Whatever else the machine does meanwhile is in the joules too, and so is what it
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
-from typing import Any
+from collections.abc import Callable
+from dataclasses import dataclass
 
 from tavt_kit.bench.energy_counters import EnergyMeter
 from tavt_kit.bench.energy_counters import energy_meter as energy_meter
-from tavt_kit.errors import RecordError
+from tavt_kit.core.codec import Record
 
 __all__ = ["Energy", "energy_meter", "measure_energy"]
 
@@ -30,7 +29,7 @@ _RAMP = 0.25
 
 
 @dataclass(frozen=True, slots=True)
-class Energy:
+class Energy(Record):
     """What inferences drew.
 
     Args:
@@ -46,22 +45,6 @@ class Energy:
     source: str = ""
     reason: str = ""
     images: int = 0
-
-    def as_record(self) -> dict[str, Any]:
-        """For a JSON record."""
-        return asdict(self)
-
-    @classmethod
-    def from_record(cls, record: Mapping[str, Any]) -> Energy:
-        """From ``as_record``.
-
-        Raises:
-            RecordError: A field is missing or unknown.
-        """
-        try:
-            return cls(**record)
-        except TypeError as error:
-            raise RecordError(f"a recorded energy is incomplete: {error}") from None
 
 
 def measure_energy(run: Callable[[], object], meter: EnergyMeter, *, batch: int = 1, seconds: float = 2.0) -> Energy:

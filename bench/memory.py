@@ -20,13 +20,13 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
+from tavt_kit.core.codec import Record
 from tavt_kit.core.device import TargetDevice
-from tavt_kit.errors import RecordError
 
 __all__ = ["FILE_OF", "FileJob", "LiveJob", "MemoryPeak", "peak_memory"]
 
@@ -38,7 +38,7 @@ FILE_OF = {"onnxruntime": "model.onnx", "openvino": "model.xml"}
 
 
 @dataclass(frozen=True, slots=True)
-class FileJob:
+class FileJob(Record):
     """An exported file, to be run once in a fresh process.
 
     Args:
@@ -52,20 +52,12 @@ class FileJob:
     target: TargetDevice
     image_size: tuple[int, int] | None = None
     lengths: Sequence[int] | None = None
-
-    def as_record(self) -> dict[str, Any]:
-        """For the child."""
-        return {
-            "kind": "file",
-            "path": str(Path(self.path).absolute()),
-            "target": self.target.as_record(),
-            "image_size": None if self.image_size is None else list(self.image_size),
-            "lengths": None if self.lengths is None else [int(count) for count in self.lengths],
-        }
+    kind: ClassVar[str] = "file"
+    VIEWS: ClassVar[tuple[str, ...]] = ("kind",)
 
 
 @dataclass(frozen=True, slots=True)
-class LiveJob:
+class LiveJob(Record):
     """A run folder or a model's name under one schedule, to be run once in a fresh process.
 
     Args:
@@ -86,14 +78,12 @@ class LiveJob:
     pool: str | None = None
     executed: tuple[int, ...] | None = None
     reduction: str | None = None
-
-    def as_record(self) -> dict[str, Any]:
-        """For the child."""
-        return {**asdict(self), "kind": "live", "target": self.target.as_record()}
+    kind: ClassVar[str] = "live"
+    VIEWS: ClassVar[tuple[str, ...]] = ("kind",)
 
 
 @dataclass(frozen=True, slots=True)
-class MemoryPeak:
+class MemoryPeak(Record):
     """Bytes resident in a process that did nothing else.
 
     Args:
@@ -109,6 +99,7 @@ class MemoryPeak:
     peak: int | None = None
     device_peak: int | None = None
     reason: str = ""
+    VIEWS: ClassVar[tuple[str, ...]] = ("added",)
 
     @property
     def added(self) -> int | None:
@@ -126,22 +117,6 @@ class MemoryPeak:
             return self.reason
         device = "" if self.device_peak is None else f", {self.device_peak / 1e6:.0f} MB on the device"
         return f"{self.peak / 1e6:.0f} MB ({self.added / 1e6:+.0f} MB over the runtime){device}"
-
-    def as_record(self) -> dict[str, Any]:
-        """For a JSON record."""
-        return {**asdict(self), "added": self.added}
-
-    @classmethod
-    def from_record(cls, record: Mapping[str, Any]) -> MemoryPeak:
-        """From ``as_record``.
-
-        Raises:
-            RecordError: A field is missing or unknown.
-        """
-        try:
-            return cls(**{name: record[name] for name in cls.__slots__})
-        except (KeyError, TypeError) as error:
-            raise RecordError(f"a recorded memory peak is incomplete: {error}") from None
 
 
 def peak_memory(job: FileJob | LiveJob, *, seconds: float = 600.0) -> MemoryPeak:

@@ -18,12 +18,12 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median
-from typing import Any
 
 from tavt_kit.bench.counters import Counters, megahertz, thermal_events
 from tavt_kit.bench.disturbances import disturbances, unseen
+from tavt_kit.core.codec import Record
 from tavt_kit.core.device import allowed_cpus
-from tavt_kit.errors import MeasurementError, RecordError
+from tavt_kit.errors import MeasurementError
 
 __all__ = ["Noise", "Watch"]
 
@@ -38,7 +38,7 @@ _GAP = 0.25
 
 
 @dataclass(frozen=True, slots=True)
-class Noise:
+class Noise(Record):
     """How quiet the machine was.
 
     Args:
@@ -65,27 +65,6 @@ class Noise:
     def __str__(self) -> str:
         """For people, in one line."""
         return self.word if self.is_steady else f"{self.word}: {'; '.join(self.reasons)}"
-
-    def as_record(self) -> dict[str, Any]:
-        """For a JSON record."""
-        return {
-            "word": self.word,
-            "reasons": list(self.reasons),
-            "unseen": list(self.unseen),
-            "facts": dict(self.facts),
-        }
-
-    @classmethod
-    def from_record(cls, record: Mapping[str, Any]) -> Noise:
-        """From ``as_record``.
-
-        Raises:
-            RecordError: A field is missing.
-        """
-        try:
-            return cls(record["word"], tuple(record["reasons"]), tuple(record["unseen"]), dict(record["facts"]))
-        except (KeyError, TypeError) as error:
-            raise RecordError(f"a recorded noise watch needs word, reasons, unseen and facts, but: {error}") from None
 
 
 class Watch:

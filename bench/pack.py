@@ -10,13 +10,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from tavt_kit.bench.edge import GRAPHS, PACK_FILE, PACK_SCHEMA, PACK_VERSION
+from tavt_kit.bench.edge import GRAPHS, PACK_FILE
 from tavt_kit.bench.graphs import Graphs, whole_graph
 from tavt_kit.bench.layer_table import plan_table
 from tavt_kit.bench.shared_weights import GraphFolder
 from tavt_kit.core.device import TargetDevice
 from tavt_kit.core.progress import Progress
-from tavt_kit.core.records import atomic_path, sha256_file
+from tavt_kit.core.records import atomic_path, label_record, sha256_file
 from tavt_kit.core.schedule import TokenSchedule
 from tavt_kit.errors import TargetError
 from tavt_kit.models.macs import count_macs
@@ -28,7 +28,8 @@ CARRIED = (
     "tavt_kit", "bench", "bench.cells", "bench.clocks", "bench.doubts", "bench.edge", "bench.probes",
     "bench.protocol", "bench.ratios", "bench.record", "bench.shared_weights", "bench.table_plan",
     "bench.timing", "bench.uneven", "core", "core.accuracy", "core.block_bootstrap", "core.callable_module",
-    "core.control_group", "core.curves", "core.device", "core.host", "core.latency_table", "core.layer_cells",
+    "core.codec", "core.control_group", "core.curves", "core.device", "core.host", "core.latency_table",
+    "core.layer_cells",
     "core.measurement", "core.records", "core.schedule", "errors", "runtimes", "runtimes.available",
     "runtimes.on_onnxruntime", "runtimes.on_openvino", "runtimes.openvino_core", "runtimes.openvino_queue",
     "runtimes.session",
@@ -156,7 +157,7 @@ def pack_passes(
 def _zip(path: Path, graphs: Path, record: Mapping[str, Any], target: TargetDevice) -> str:
     files = {f"{GRAPHS}/{file.name}": file for file in sorted(graphs.iterdir())}
     digests = {name: sha256_file(file) for name, file in files.items()}
-    body = {"schema": PACK_SCHEMA, "version": PACK_VERSION, **record, "files": digests}
+    body = label_record("pack", {**record, "files": digests})
     with atomic_path(path) as temporary:
         with zipfile.ZipFile(temporary, "w") as zipped:  # stored: weights do not shrink
             zipped.writestr("__main__.py", _MAIN.format(name=path.name, runtime=target.runtime))

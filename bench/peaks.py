@@ -11,15 +11,15 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from tavt_kit.bench.products import plain_clock, products
+from tavt_kit.core.codec import Record
 from tavt_kit.core.device import TargetDevice
-from tavt_kit.errors import MeasurementError, RecordError
+from tavt_kit.errors import MeasurementError
 
 __all__ = ["Peaks", "measure_peaks"]
 
@@ -31,7 +31,7 @@ _MIB = 2**20
 
 
 @dataclass(frozen=True, slots=True)
-class Peaks:
+class Peaks(Record):
     """The best of a few seconds; a floating-point or integer operation is an addition or a multiplication.
 
     Args:
@@ -59,22 +59,6 @@ class Peaks:
         """
         peak = self.gflops.get(precision)
         return None if peak is None else gflops / peak
-
-    def as_record(self) -> dict[str, Any]:
-        """For a JSON record."""
-        return {**asdict(self), "gflops": dict(self.gflops), "by": dict(self.by)}
-
-    @classmethod
-    def from_record(cls, record: Mapping[str, Any]) -> Peaks:
-        """From ``as_record``.
-
-        Raises:
-            RecordError: A field is missing or unknown.
-        """
-        try:
-            return cls(**record)
-        except TypeError as error:
-            raise RecordError(f"recorded peaks are incomplete: {error}") from None
 
 
 def measure_peaks(

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from tavt_kit.bench.protocol import Protocol
 from tavt_kit.bench.ratios import METHOD, bootstrap_ratio
+from tavt_kit.core.codec import Record, recorded_as
 from tavt_kit.core.device import TargetDevice
 from tavt_kit.core.host import HostFacts
 from tavt_kit.core.measurement import Measurement, PairedRatio
@@ -16,13 +17,11 @@ from tavt_kit.core.schedule import TokenSchedule
 if TYPE_CHECKING:
     from tavt_kit.runtimes.executed import ExecutedGraph  # not carried by a pack, which looks at no graph
 
-__all__ = ["SCHEMA", "VERSION", "Benched", "Whole", "bench_body", "gain_share"]
-
-SCHEMA, VERSION = "fgvc-kit/bench", 1
+__all__ = ["Benched", "Whole", "bench_body", "gain_share"]
 
 
 @dataclass(frozen=True, slots=True)
-class Whole:
+class Whole(Record):
     """The way from picture files to logits.
 
     Args:
@@ -31,14 +30,9 @@ class Whole:
         pictures: How many files were taken in turn.
     """
 
-    measurement: Measurement
-    parts: Mapping[str, float]
+    measurement: Measurement = field(metadata=recorded_as("latency_ms"))
+    parts: Mapping[str, float] = field(metadata=recorded_as("parts_ms"))
     pictures: int
-
-    def as_record(self) -> dict[str, Any]:
-        """For a JSON record."""
-        latency = self.measurement.as_record()
-        return {"latency_ms": latency, "parts_ms": dict(self.parts), "pictures": self.pictures}
 
 
 @dataclass(frozen=True, slots=True)

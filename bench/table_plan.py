@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from tavt_kit.core.codec import Record
 from tavt_kit.core.device import TargetDevice
 from tavt_kit.core.schedule import TokenSchedule
-from tavt_kit.errors import RecordError, TavtError
 
 __all__ = ["Array", "CellPlan", "TablePlan"]
 
@@ -41,7 +40,7 @@ class CellPlan:
 
 
 @dataclass(frozen=True, slots=True)
-class TablePlan:
+class TablePlan(Record):
     """All times of one table, and what the table will say of the model.
 
     Args:
@@ -95,37 +94,3 @@ class TablePlan:
         cell = max((cell for cell in self.cells if cell.part == part), key=lambda cell: (cell.count, cell.kept))
         rng = np.random.default_rng(0)
         return cell, self.inputs(cell, self.images(rng), rng)
-
-    def as_record(self) -> dict[str, Any]:
-        """For a JSON record."""
-        return {
-            **asdict(self),
-            "target": self.target.as_record(),
-            "wholes": [list(schedule.counts) for schedule in self.wholes],
-        }
-
-    @classmethod
-    def from_record(cls, record: Mapping[str, Any]) -> TablePlan:
-        """From ``as_record``; keys beside its own are left alone.
-
-        Raises:
-            RecordError: A field is missing or of the wrong kind.
-        """
-        try:
-            known = {name: record[name] for name in cls.__slots__ if name != "reduction" or name in record}
-            height, width = known["image_size"]
-            dropping, last = known["all_rows"]
-            return cls(
-                **{
-                    **known,
-                    "target": TargetDevice.from_record(known["target"]),
-                    "image_size": (int(height), int(width)),
-                    "all_rows": (float(dropping), float(last)),
-                    "cells": tuple(CellPlan(**{**cell, "inputs": tuple(cell["inputs"])}) for cell in known["cells"]),
-                    "wholes": tuple(TokenSchedule(tuple(counts)) for counts in known["wholes"]),
-                }
-            )
-        except TavtError:
-            raise
-        except (KeyError, TypeError, ValueError) as error:
-            raise RecordError(f"the plan of a latency table lacks or misuses a field: {error}; pack it again") from None

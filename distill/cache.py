@@ -26,7 +26,6 @@ from tavt_kit.errors import DataError, OutputError, RecordError
 __all__ = ["CachedPictures", "open_cache"]
 
 _RECORD, _INDEX, _PIXELS = "cache.json", "index.npy", "pixels.bin"
-_SCHEMA, _VERSION = "fgvc-kit/pictures", 1
 _SPARE = 64 * 2**20
 """Bytes that are left free on the disk."""
 
@@ -145,7 +144,7 @@ def _opened(entry: Path, ties: dict[str, Any]) -> tuple[NDArray[np.int64], list[
     if not entry.is_dir():
         return None
     try:
-        record = read_record(entry / _RECORD, _SCHEMA, _VERSION)
+        record = read_record(entry / _RECORD, "pictures")
         whole = (
             {name: record.get(name) for name in ties} == ties
             and (entry / _PIXELS).stat().st_size == record["bytes"]
@@ -191,7 +190,7 @@ def _fill(
             "index_sha256": sha256_file(part / _INDEX),
             "skipped": [{"index": item.index, "path": str(item.path), "reason": item.reason} for item in skipped],
         }
-        write_record(part / _RECORD, _SCHEMA, _VERSION, body)
+        write_record(part / _RECORD, "pictures", body)
         shutil.rmtree(entry, ignore_errors=True)
         part.rename(entry)
     except OSError as error:

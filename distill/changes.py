@@ -6,10 +6,11 @@ import difflib
 from collections.abc import Mapping
 from dataclasses import fields, is_dataclass, replace
 from pathlib import Path
-from types import NoneType, UnionType
-from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
+from types import NoneType
+from typing import Any, TypeVar, get_args, get_type_hints
 
-from tavt_kit.errors import TrainingError
+from tavt_kit.core.codec import decode, describe
+from tavt_kit.errors import RecordError, TrainingError
 
 __all__ = ["changed", "names_of", "parts_of"]
 
@@ -80,43 +81,10 @@ def _read(key: str, value: Any, hint: Any, before: Any) -> Any:
     """A value as its field has it."""
     if value == "none" and NoneType in get_args(hint):
         return None
-    if isinstance(value, list):
-        value = tuple(value)
-    if isinstance(value, str) and Path in get_args(hint):
-        return Path(value)
-    if not _fits(value, hint):
-        raise TrainingError(f"{key} of a recipe must be {_text(hint)}, got {value!r}")
-    return {**before, **value} if isinstance(value, Mapping) and isinstance(before, Mapping) else value
-
-
-def _fits(value: Any, hint: Any) -> bool:
-    arguments = get_args(hint)
-    if hint is Any:
-        return True
-    if get_origin(hint) in (Union, UnionType):
-        return any(_fits(value, each) for each in arguments)
-    if get_origin(hint) is tuple:
-        many = arguments[-1] is Ellipsis
-        if many and arguments[0] is float and _fits(value, float):
-            return True  # what one number means is the field's own affair
-        kinds = (arguments[0],) * len(value) if many and isinstance(value, tuple) else arguments
-        return isinstance(value, tuple) and len(value) == len(kinds) and all(map(_fits, value, kinds))
-    if arguments:  # a table
-        return isinstance(value, Mapping) and all(_fits(each, arguments[1]) for each in value.values())
-    if hint in (int, float):
-        return isinstance(value, int if hint is int else (int, float)) and not isinstance(value, bool)
-    return isinstance(value, hint)
-
-
-_KINDS = {int: "a whole number", float: "a number", str: "a text", bool: "true or false", NoneType: "none",
-          Path: "a folder"}  # fmt: skip
-
-
-def _text(hint: Any) -> str:
-    """A type for people."""
-    if get_origin(hint) in (Union, UnionType):
-        return " or ".join(map(_text, get_args(hint)))
-    if get_origin(hint) is tuple:
-        kinds = get_args(hint)
-        return f"a list of {_text(kinds[0]).split(' ', 1)[-1]}s" if kinds[-1] is Ellipsis else f"{len(kinds)} numbers"
-    return _KINDS.get(hint, "a table")
+    # What one number means where several may stand is the field's own affair.
+    kind = float if hint == tuple[float, ...] and not isinstance(value, list | tuple) else hint
+    try:
+        read = decode(kind, str(value) if isinstance(value, Path) else value)
+    except RecordError:
+        raise TrainingError(f"{key} of a recipe must be {describe(hint)}, got {value!r}") from None
+    return {**before, **read} if isinstance(read, Mapping) and isinstance(before, Mapping) else read

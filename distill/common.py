@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
-import torch
-
 from tavt_kit.checkpoints import save_model
+from tavt_kit.checkpoints.weight_file import sha256_tensors
 from tavt_kit.core.model_card import ModelCard
 from tavt_kit.core.progress import Progress
 from tavt_kit.core.records import make_folder
@@ -40,7 +38,6 @@ __all__ = [
     "pictures_of",
     "save_trained",
     "settle",
-    "start_hash",
 ]
 
 
@@ -124,15 +121,6 @@ def _settled_reading(reading: Reading, preprocessing: Preprocessing) -> Reading:
     return reading
 
 
-def start_hash(model: AdaptiveViT) -> str:
-    """SHA-256 of the weights in memory: what training starts from, wherever it came from."""
-    digest = hashlib.sha256()
-    for name, tensor in sorted(model.state_dict().items()):
-        digest.update(name.encode())
-        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
-    return digest.hexdigest()
-
-
 def asked_of(model: AdaptiveViT, card: ModelCard, images: ImageSet, recipe: dict[str, Any]) -> dict[str, Any]:
     """Everything that decides a run's result; two runs with the same answer give the same weights."""
     size = Preprocessing.from_record(card.preprocessing).image_size
@@ -143,7 +131,7 @@ def asked_of(model: AdaptiveViT, card: ModelCard, images: ImageSet, recipe: dict
         "score": model.score,
         "pool": model.pool,
         **({} if model.reduction == "drop" else {"reduction": model.reduction}),
-        "start_sha256": start_hash(model),
+        "start_sha256": sha256_tensors(model.state_dict(), shapes=False),
         "data": images.name,
     }
 

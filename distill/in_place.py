@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
+from tavt_kit.checkpoints.weight_file import sha256_tensors
 from tavt_kit.core.model_card import ModelCard
 from tavt_kit.core.progress import Progress, Silent
 from tavt_kit.core.schedule import TokenSchedule
@@ -25,7 +26,6 @@ from tavt_kit.distill.common import (
     pictures_of,
     save_trained,
     settle,
-    start_hash,
 )
 from tavt_kit.distill.evaluate import Rung, climb
 from tavt_kit.distill.feed import Batch
@@ -108,7 +108,8 @@ def distill(
         share_weights(model, twin)
         twin.to(processes.device)
     step, trained = _prepare(model, recipe, asks, twins)
-    known = {**recipe.as_record(), "teacher_sha256": None if teacher is None else start_hash(teacher)}
+    taught_by = None if teacher is None else sha256_tensors(teacher.state_dict(), shapes=False)
+    known = {**recipe.as_record(), "teacher_sha256": taught_by}
     run = RunFolder(Path(out), "distill", asked_of(model, card, images, known), fresh=fresh, processes=processes)
     processes.once(lambda: inherit_split(run.folder, images).sha256)
     if run.done:

@@ -8,9 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from tavt_kit import __version__
-from tavt_kit.core.command_line import command_line
 from tavt_kit.core.host import HostFacts
-from tavt_kit.core.records import make_folder, read_record, write_record
+from tavt_kit.core.records import command_line, make_folder, read_record, write_record
 from tavt_kit.distill.journal import EVENTS_FOLDER
 from tavt_kit.distill.processes import Processes
 from tavt_kit.distill.state import STATE_FOLDER, has_state
@@ -19,7 +18,6 @@ from tavt_kit.errors import OutputError, RecordError, TrainingError
 __all__ = ["RUN_FILE", "RunFolder", "read_run_record"]
 
 RUN_FILE = "run.json"
-_SCHEMA, _VERSION = "fgvc-kit/run", 1
 _OURS = ("run.json", "split.json", "metrics.jsonl", "model.safetensors", "model.json")
 
 
@@ -29,7 +27,7 @@ def read_run_record(folder: Path) -> dict[str, Any]:
     Raises:
         RecordError: It is not there, or no run's.
     """
-    return read_record(Path(folder) / RUN_FILE, _SCHEMA, _VERSION)
+    return read_record(Path(folder) / RUN_FILE, "run")
 
 
 class RunFolder:
@@ -129,7 +127,7 @@ class RunFolder:
 
     def _write(self) -> None:
         if self._writes:
-            write_record(self.folder / RUN_FILE, _SCHEMA, _VERSION, self.body)
+            write_record(self.folder / RUN_FILE, "run", self.body)
 
 
 def _differences(there: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:

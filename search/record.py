@@ -21,7 +21,6 @@ from tavt_kit.search.rival import Rival
 __all__ = [
     "CSV_FILE",
     "FRONT_FILE",
-    "FRONT_SCHEMA",
     "front_body",
     "settled_body",
     "update_candidates",
@@ -31,7 +30,6 @@ __all__ = [
 
 FRONT_FILE = "front.json"
 CSV_FILE = "candidates.csv"
-FRONT_SCHEMA, _VERSION = "fgvc-kit/front", 1
 _AXES = {
     "macs": "macs",
     "predicted": "latency_ms.predicted",
@@ -129,11 +127,9 @@ def settled_body(
     }
 
 
-def write_front(folder: Path, body: Mapping[str, Any]) -> Path:
-    """Write ``front.json``; its path."""
-    path = Path(folder) / FRONT_FILE
-    write_record(path, FRONT_SCHEMA, _VERSION, body)
-    return path
+def write_front(folder: Path, body: Mapping[str, Any]) -> dict[str, Any]:
+    """Write ``front.json``; what was written."""
+    return write_record(Path(folder) / FRONT_FILE, "front", body)
 
 
 def write_candidates(folder: Path, result: SearchResult, final: Final) -> Path:

@@ -16,8 +16,7 @@ from typing import Any
 import numpy as np
 
 from tavt_kit.core.accuracy import Accuracy
-from tavt_kit.core.code_version import code_version
-from tavt_kit.core.records import read_record, write_record
+from tavt_kit.core.records import code_version, read_record, write_record
 from tavt_kit.core.schedule import JointSchedule, TokenSchedule
 from tavt_kit.errors import OutputError, RecordError
 from tavt_kit.evaluation.answer import Answer
@@ -47,8 +46,6 @@ CREATE TABLE IF NOT EXISTS finals (COLUMNS);
 """The search's own answers, and in ``finals`` those of what the result shows, in the precision of the target.
 ``accuracy``, ``metrics`` and ``timings`` are JSON; ``bits`` has one bit a picture, the first in the highest one.
 ``code`` is the version of this package that gave the answer."""
-
-_HOLDER = "fgvc-kit/holder", 1
 
 _log = logging.getLogger(__name__)
 
@@ -139,12 +136,12 @@ class Store:
     def _sign(self) -> None:
         if self._card is not None:
             since = datetime.now(UTC).isoformat(timespec="seconds")
-            write_record(self._card, *_HOLDER, {"pid": os.getpid(), "host": platform.node(), "since": since})
+            write_record(self._card, "holder", {"pid": os.getpid(), "host": platform.node(), "since": since})
 
     def _holder(self) -> str:
         """Who holds the file, for people; of what a killed process left nothing is believed, as the lock decides."""
         try:
-            held = read_record(self._card, *_HOLDER) if self._card is not None else {}
+            held = read_record(self._card, "holder") if self._card is not None else {}
             return f"process {held['pid']} on {held['host']} since {held['since']}"
         except (RecordError, KeyError):
             return "another process"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -201,6 +202,12 @@ def test_every_layer_is_there() -> None:
 def test_every_folder_of_modules_has_an_init() -> None:
     for path in sources():
         assert path.parent == ROOT or (path.parent / "__init__.py").is_file(), f"{path.parent} is not a package"
+
+
+@pytest.mark.parametrize("path", [p for p in sources() if name_of(p) != "core/records"], ids=name_of)
+def test_only_the_table_spells_schemas(path: Path) -> None:
+    """Kinds and versions of records stand in ``records.SCHEMAS``; a call names the kind."""
+    assert not re.findall(r"fgvc-kit/\S+", path.read_text(encoding="utf-8"))
 
 
 def printed(path: Path) -> list[str]:

@@ -27,15 +27,13 @@ from peers.vit import PeerViT
 from tavt_kit.bench import Protocol
 from tavt_kit.checkpoints import load_model
 from tavt_kit.core.device import TargetDevice
-from tavt_kit.core.records import atomic_text, make_folder, read_record, write_record
+from tavt_kit.core.records import SCHEMAS, atomic_text, make_folder, read_record, write_record
 from tavt_kit.distill import Reading
 from tavt_kit.distill.common import check_batch
 from tavt_kit.errors import RecordError, TavtError
 from tavt_kit.runtimes import check_available
 
-SCHEMA = ("fgvc-kit/peers", 1)
-ASKED = ("fgvc-kit/peers-asked", 1)
-TRAINED = ("fgvc-kit/peers-trained", 1)
+SCHEMAS.update({"peers": 1, "peers-asked": 1, "peers-trained": 1})
 
 
 def main() -> int:
@@ -64,7 +62,7 @@ def study(given: argparse.Namespace) -> None:
     entries = figures(every, known, benched)
     named = [one["target"] for one in benched]
     lost = {target: list(losses(entries, known, target)) for target in named}
-    write_record(given.out / "peers.json", *SCHEMA, {"asked": asked(given, targets), "rows": entries, "lost": lost})
+    write_record(given.out / "peers.json", "peers", {"asked": asked(given, targets), "rows": entries, "lost": lost})
     text = page(markdown(entries, named), lost)
     atomic_text(given.out / "peers.md", text)
     for target, one in zip(targets, named, strict=True):
@@ -90,13 +88,13 @@ def check(shop: Workshop, targets: list[TargetDevice]) -> None:
 def train(shop: Workshop, target: str, evaluations: int) -> None:
     """All networks and the search, each once; what is half done goes on where it stopped."""
     file = shop.out / "trained.json"
-    done: list[str] = read_record(file, *TRAINED)["names"] if file.exists() else []
+    done: list[str] = read_record(file, "peers-trained")["names"] if file.exists() else []
     for name, work in trainings(shop, target, evaluations):
         if name not in done:
             say(f"training: {name}")
             work()
             done.append(name)
-            write_record(file, *TRAINED, {"names": done})
+            write_record(file, "peers-trained", {"names": done})
 
 
 def page(table: str, lost: dict[str, list[str]]) -> str:
@@ -123,8 +121,8 @@ def check_asked(given: argparse.Namespace, targets: list[TargetDevice]) -> None:
     """
     file, now = given.out / "asked.json", asked(given, targets)
     if not file.exists():
-        write_record(file, *ASKED, now)
-    known = read_record(file, *ASKED)
+        write_record(file, "peers-asked", now)
+    known = read_record(file, "peers-asked")
     if differing := [f"{name} {known.get(name)}" for name, value in now.items() if known.get(name) != value]:
         raise RecordError(f"{given.out} was begun with {', '.join(differing)}; continue it so, or choose another --out")
 

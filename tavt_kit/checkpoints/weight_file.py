@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import hashlib
 import pickle
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -14,7 +15,7 @@ from torch import Tensor
 
 from tavt_kit.errors import CheckpointError
 
-__all__ = ["WeightFile", "read_tensors", "read_weight_file"]
+__all__ = ["WeightFile", "read_tensors", "read_weight_file", "sha256_tensors"]
 
 _TORCH_SUFFIXES = frozenset({".bin", ".ckpt", ".pt", ".pth", ".tar"})
 _WRAPPERS = ("state_dict_ema", "state_dict", "model", "model_state_dict")
@@ -37,6 +38,22 @@ class WeightFile:
     tensors: dict[str, Tensor]
     architecture: str | None = None
     averaged: bool = False
+
+
+def sha256_tensors(tensors: Mapping[str, Tensor], *, shapes: bool = True) -> str:
+    """The SHA-256 of tensors by name, in hexadecimal: the same weights in another file are the same.
+
+    Args:
+        tensors: State of a model.
+        shapes: Whether kinds and shapes count too; the ``start_sha256`` of training runs is without them.
+    """
+    digest = hashlib.sha256()
+    for name, tensor in sorted(tensors.items()):
+        array = tensor.detach().cpu().contiguous()
+        digest.update(f"{name} {array.dtype} {tuple(array.shape)}".encode() if shapes else name.encode())
+        if array.numel():  # what is empty has no bytes to view
+            digest.update(array.reshape(-1).view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
 
 
 def read_tensors(file: Path) -> dict[str, Tensor]:

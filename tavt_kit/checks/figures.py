@@ -10,6 +10,7 @@ import numpy as np
 
 from tavt_kit.checks.compare import Answers, Logits, classes
 from tavt_kit.core.accuracy import Accuracy
+from tavt_kit.core.codec import Record
 from tavt_kit.evaluation.answers import is_among_first
 from tavt_kit.evaluation.calibration import CALIBRATION_BINS, calibration_error
 from tavt_kit.evaluation.figures import confusion_matrix
@@ -47,17 +48,13 @@ class ClassFigures:
 
 
 @dataclass(frozen=True, slots=True)
-class Confusion:
+class Confusion(Record):
     """Images of one class taken for another, counted before and after."""
 
     truth: str
     said: str
     source: int
     artifact: int
-
-    def as_record(self) -> dict[str, Any]:
-        """JSON-ready."""
-        return {"truth": self.truth, "said": self.said, "source": self.source, "artifact": self.artifact}
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,6 +16,7 @@ from tavt_kit.checks.compare import Answers
 from tavt_kit.checks.report import BatchCheck
 from tavt_kit.core.accuracy import PairedDifference
 from tavt_kit.core.budget import Limit, Verdict, judge_difference
+from tavt_kit.core.codec import Record
 
 __all__ = ["Gate", "Judgement", "images_to_decide", "judge", "may_be_tied"]
 
@@ -24,7 +25,7 @@ _MOST_TIED = 0.05  # more images than this do not hang on the last bits by chanc
 
 
 @dataclass(frozen=True, slots=True)
-class Gate:
+class Gate(Record):
     """What an artifact may lose.
 
     Args:
@@ -39,10 +40,6 @@ class Gate:
     def limit(self) -> Limit:
         """``drop`` as a limit of a budget; raises BudgetError where it is none."""
         return Limit("drop", None, "<=", self.drop)
-
-    def as_record(self) -> dict[str, float]:
-        """JSON-ready."""
-        return {"tolerance": self.tolerance, "drop": self.drop}
 
 
 @dataclass(frozen=True, slots=True)

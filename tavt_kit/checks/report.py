@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +12,9 @@ from tavt_kit.checks.losses import Losses
 from tavt_kit.checks.token_choice import TokenChoice
 from tavt_kit.core.accuracy import Accuracy, PairedDifference
 from tavt_kit.core.budget import Verdict, worst
+from tavt_kit.core.codec import recorded_as
 from tavt_kit.core.records import read_record, write_record
-from tavt_kit.core.sealed import CHECK_FILE, CHECK_SCHEMA, CHECK_VERSION
+from tavt_kit.core.sealed import CHECK_FILE
 from tavt_kit.errors import RecordError
 
 __all__ = ["CHECK_FILE", "BatchCheck", "CheckReport", "read_check", "write_check"]
@@ -93,7 +94,7 @@ class CheckReport:
     strayed: int
     tied: int
     batches: BatchCheck
-    figures: Figures
+    figures: Figures = field(metadata=recorded_as(inline=True))
     dense_top1: Accuracy | None = None
     against_dense: PairedDifference | None = None
     images_to_decide: int | None = None
@@ -106,34 +107,6 @@ class CheckReport:
         """For people: file, verdict, why."""
         return f"{self.artifact}: {self.verdict}: {self.reason}"
 
-    def as_record(self) -> dict[str, Any]:
-        """JSON-ready."""
-        return {
-            "artifact": self.artifact,
-            "sha256": dict(self.sha256),
-            "precision": self.precision,
-            "executed": self.executed,
-            "schedule": list(self.schedule),
-            "verdict": str(self.verdict),
-            "reason": self.reason,
-            "source_top1": self.source_top1.as_record(),
-            "artifact_top1": self.artifact_top1.as_record(),
-            "difference": self.difference.as_record(),
-            "agreement": self.agreement,
-            "largest_difference": self.largest_difference,
-            "scale": self.scale,
-            "strayed": self.strayed,
-            "tied": self.tied,
-            "batches": self.batches.as_record(),
-            "dense_top1": None if self.dense_top1 is None else self.dense_top1.as_record(),
-            "against_dense": None if self.against_dense is None else self.against_dense.as_record(),
-            "images_to_decide": self.images_to_decide,
-            "same_weights": self.same_weights,
-            "token_choice": None if self.token_choice is None else self.token_choice.as_record(),
-            "losses": None if self.losses is None else self.losses.as_record(),
-            **self.figures.as_record(),
-        }
-
 
 def write_check(path: Path, entries: Sequence[Mapping[str, Any]], body: Mapping[str, Any]) -> Verdict:
     """Write ``check.json``: what was compared with what, and the artifacts' records; returns the worst verdict.
@@ -144,9 +117,7 @@ def write_check(path: Path, entries: Sequence[Mapping[str, Any]], body: Mapping[
         body: Keys beside ``verdict`` and ``checks``: source, data, gate, host.
     """
     verdict = worst(Verdict(entry["verdict"]) for entry in entries)
-    write_record(
-        path, CHECK_SCHEMA, CHECK_VERSION, {"verdict": str(verdict), **body, "checks": [dict(e) for e in entries]}
-    )
+    write_record(path, "check", {"verdict": str(verdict), **body, "checks": [dict(e) for e in entries]})
     return verdict
 
 
@@ -156,7 +127,7 @@ def read_check(path: Path) -> dict[str, Any]:
     Raises:
         RecordError: It is not there, or is no check.
     """
-    record = read_record(path, CHECK_SCHEMA, CHECK_VERSION)
+    record = read_record(path, "check")
     if not isinstance(record.get("checks"), list):
         raise RecordError(f"{path} has no list of checks; run fgvc-kit check again")
     return record

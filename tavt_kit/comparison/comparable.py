@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,14 +12,11 @@ from tavt_kit.core.accuracy import Accuracy
 from tavt_kit.core.candidate import schedule_of
 from tavt_kit.core.device import TargetDevice
 from tavt_kit.core.measurement import Measurement
-from tavt_kit.core.records import read_record
+from tavt_kit.core.records import kind_of, read_json, require_version
 from tavt_kit.core.schedule import counts_text
 from tavt_kit.errors import MeasurementError, RecordError, TargetError
 
 __all__ = ["KINDS", "Entry", "Readable", "files_of_run", "read_readable"]
-
-_VERSIONS = {"eval": 2}
-"""Of the kinds that are not at their first."""
 
 _HOST = ("cpu", "flags", "cores", "affinity", "quota", "accelerator")
 """Host facts that must agree. Versions of packages may differ, and are told: that is what one often compares."""
@@ -70,8 +66,13 @@ def read_readable(path: Path) -> Readable:
     Raises:
         RecordError: It is not there, is no JSON, is none of ``KINDS``, or lacks what such a record has.
     """
-    kind = _kind(path)
-    body = read_record(path, f"fgvc-kit/{kind}", _VERSIONS.get(kind, 1))
+    body = read_json(path)
+    kind = kind_of(body)
+    if kind is None or kind not in KINDS:
+        schema = body.get("schema") if isinstance(body, dict) else None
+        found = f"has schema {schema!r}" if schema is not None else "has no schema"
+        raise RecordError(f"records of {', '.join(KINDS)} are compared, but {path} {found}; give one of ours")
+    require_version(path, kind, body)
     try:
         traits, facts, entries = KINDS[kind](body)
     except (RecordError, TargetError):
@@ -93,21 +94,6 @@ def files_of_run(folder: Path) -> dict[str, Path]:
     if not found:
         raise RecordError(f"{folder} holds none of the records that compare reads ({', '.join(KINDS)}); name a file")
     return found
-
-
-def _kind(path: Path) -> str:
-    try:
-        record = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise RecordError(f"cannot read {path}: {error.strerror}") from None
-    except ValueError as error:
-        raise RecordError(f"{path} is not a JSON record: {error}") from None
-    schema = record.get("schema") if isinstance(record, dict) else None
-    kind = str(schema).removeprefix("fgvc-kit/")
-    if kind not in KINDS or schema == kind:
-        found = f"has schema {schema!r}" if schema is not None else "has no schema"
-        raise RecordError(f"records of {', '.join(KINDS)} are compared, but {path} {found}; give one of ours")
-    return kind
 
 
 Parts = tuple[dict[str, str], dict[str, str], list[Entry]]

@@ -88,12 +88,6 @@ class Comparison:
     differing: tuple[str, ...] = ()
     facts: tuple[str, ...] = ()
 
-    def as_record(self) -> dict[str, Any]:
-        """JSON-ready."""
-        lists = {name: list(getattr(self, name)) for name in ("only_before", "only_after", "differing", "facts")}
-        changes = [change.as_record() for change in self.changes]
-        return {"kind": self.kind, "method": self.method, "changes": changes, **lists}
-
 
 def compare_records(
     before: Readable,

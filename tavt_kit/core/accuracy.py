@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from statistics import NormalDist
-from typing import Any
+from typing import ClassVar
 
-from tavt_kit.errors import MeasurementError, RecordError
+from tavt_kit.core.codec import Record, recorded_as
+from tavt_kit.errors import MeasurementError
 
 __all__ = ["Accuracy", "PairedDifference", "wilson"]
 
@@ -16,7 +17,7 @@ _Z95 = NormalDist().inv_cdf(0.975)
 
 
 @dataclass(frozen=True, slots=True)
-class Accuracy:
+class Accuracy(Record):
     """A share of images, with the split it was counted on and how sure it is.
 
     Args:
@@ -35,8 +36,8 @@ class Accuracy:
     split: str
     value: float
     n: int
-    low: float
-    high: float
+    low: float = field(metadata=recorded_as("ci95", 0))
+    high: float = field(metadata=recorded_as("ci95", 1))
 
     def __post_init__(self) -> None:
         if self.n < 1:
@@ -64,32 +65,9 @@ class Accuracy:
         interval = f"[{100 * self.low:.1f}, {100 * self.high:.1f}]"
         return f"{100 * self.value:.1f} % {interval} ({self.split}, n={self.n})"
 
-    def as_record(self) -> dict[str, Any]:
-        """For a JSON record."""
-        return {
-            "metric": self.metric,
-            "split": self.split,
-            "value": self.value,
-            "n": self.n,
-            "ci95": [self.low, self.high],
-        }
-
-    @classmethod
-    def from_record(cls, record: Mapping[str, Any]) -> Accuracy:
-        """From ``as_record``.
-
-        Raises:
-            RecordError: A field is missing.
-        """
-        try:
-            low, high = record["ci95"]
-            return cls(record["metric"], record["split"], record["value"], record["n"], low, high)
-        except (KeyError, TypeError, ValueError) as error:
-            raise RecordError(f"a recorded accuracy needs metric, split, value, n and ci95, but: {error}") from None
-
 
 @dataclass(frozen=True, slots=True)
-class PairedDifference:
+class PairedDifference(Record):
     """How much more accurate a candidate is than its source, both having seen the same images.
 
     Args:
@@ -102,11 +80,13 @@ class PairedDifference:
     """
 
     difference: float
-    low: float
-    high: float
+    low: float = field(metadata=recorded_as("ci95", 0))
+    high: float = field(metadata=recorded_as("ci95", 1))
     n: int
     gained: int
     lost: int
+    method: ClassVar[str] = "Tango 1998 score interval"
+    VIEWS: ClassVar[tuple[str, ...]] = ("method",)
 
     @property
     def flips(self) -> int:
@@ -156,30 +136,6 @@ class PairedDifference:
         gained = sum(1 for right, old, new in rows if new == right != old)
         lost = sum(1 for right, old, new in rows if old == right != new)
         return cls.of_counts(gained, lost, len(rows))
-
-    def as_record(self) -> dict[str, Any]:
-        """For a JSON record."""
-        return {
-            "difference": self.difference,
-            "ci95": [self.low, self.high],
-            "n": self.n,
-            "gained": self.gained,
-            "lost": self.lost,
-            "method": "Tango 1998 score interval",
-        }
-
-    @classmethod
-    def from_record(cls, record: Mapping[str, Any]) -> PairedDifference:
-        """From ``as_record``.
-
-        Raises:
-            RecordError: A field is missing.
-        """
-        try:
-            low, high = record["ci95"]
-            return cls(record["difference"], low, high, record["n"], record["gained"], record["lost"])
-        except (KeyError, TypeError, ValueError) as error:
-            raise RecordError(f"a recorded difference needs difference, ci95, n, gained and lost: {error}") from None
 
 
 def wilson(correct: int, n: int) -> tuple[float, float]:

@@ -18,6 +18,7 @@ from xml.etree import ElementTree
 from tavt_kit.core.device import TargetDevice
 from tavt_kit.core.model_card import ModelCard
 from tavt_kit.core.onnx_metadata import onnx_metadata
+from tavt_kit.core.records import label_record
 from tavt_kit.core.schedule import TokenSchedule
 from tavt_kit.errors import RecordError, ScheduleError, TavtError, UnknownName
 
@@ -32,7 +33,6 @@ UNPROVEN = ".unproven"
 WEIGHTS_SUFFIX = ".weights"
 """Of a file that holds the weights of one or more .onnx files, and is named after its content."""
 
-_SCHEMA, _VERSION = "fgvc-kit/artifact", 1
 _OWN = ("schedule", "executed", "tokens", "prefix", "precision", "calibration")
 _LATER: Mapping[str, Any] = MappingProxyType({"presets": {}, "weights_file": None})
 """Fields that files of earlier programs lack, with what their absence means."""
@@ -166,9 +166,7 @@ class ArtifactCard:
     def as_record(self) -> dict[str, Any]:
         """JSON-ready: the model card's fields and those of the file."""
         executed = self.schedule.executed
-        return {
-            "schema": _SCHEMA,
-            "version": _VERSION,
+        body = {
             **self.model.as_record(),
             "schedule": list(self.schedule.counts),
             "executed": None if executed is None else list(executed),
@@ -179,6 +177,7 @@ class ArtifactCard:
             "presets": {name: list(schedule.counts) for name, schedule in self.presets.items()},
             "weights_file": self.weights_file,
         }
+        return label_record("artifact", body)
 
     @classmethod
     def from_record(cls, record: Mapping[str, Any]) -> ArtifactCard:
@@ -187,10 +186,11 @@ class ArtifactCard:
         Raises:
             RecordError: Another schema or version, or fields that are missing or wrong.
         """
-        if (record.get("schema"), record.get("version")) != (_SCHEMA, _VERSION):
+        ours = label_record("artifact", {})
+        if ours.items() - {name: record.get(name) for name in ours}.items():
             raise RecordError(
-                f"an artifact's metadata must be {_SCHEMA} version {_VERSION}, but is {record.get('schema')!r} version "
-                f"{record.get('version')!r}; export it again with this program"
+                f"an artifact's metadata must be {ours['schema']} version {ours['version']}, but is "
+                f"{record.get('schema')!r} version {record.get('version')!r}; export it again with this program"
             )
         body = {name: value for name, value in record.items() if name not in ("schema", "version")}
         try:

@@ -6,9 +6,10 @@ import math
 import os
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
+from tavt_kit.core.codec import Record, recorded_as
 from tavt_kit.core.control_group import ControlGroup
 from tavt_kit.errors import TargetError
 
@@ -48,7 +49,7 @@ _WHOLE = re.compile(r"[0-9]+")
 
 
 @dataclass(frozen=True, slots=True)
-class TargetDevice:
+class TargetDevice(Record):
     """A runtime on a processor, with everything set that changes how long an inference takes.
 
     Args:
@@ -80,7 +81,7 @@ class TargetDevice:
     threads: int | None = None
     precision: str = "f32"
     batch: int = 1
-    mode: str = ""
+    mode: str = field(default="", metadata=recorded_as(omit_default=True))
 
     def __post_init__(self) -> None:
         _known("runtime", self.runtime, tuple(PROCESSORS))
@@ -171,30 +172,6 @@ class TargetDevice:
         if not self.is_usual:
             parts.append(f"{_spelling_of_mode(self.runtime)}={self.mode}")
         return ":".join(parts)
-
-    def as_record(self) -> dict[str, Any]:
-        """For a JSON record; the usual mode is left out, as in records from before there were others."""
-        record: dict[str, Any] = {
-            "runtime": self.runtime,
-            "processor": self.processor,
-            "index": self.index,
-            "threads": self.threads,
-            "precision": self.precision,
-            "batch": self.batch,
-        }
-        return record if self.is_usual else {**record, "mode": self.mode}
-
-    @classmethod
-    def from_record(cls, record: Mapping[str, Any]) -> TargetDevice:
-        """From ``as_record``.
-
-        Raises:
-            TargetError: A field is missing, unknown or wrong.
-        """
-        try:
-            return cls(**record)
-        except TypeError:
-            raise TargetError(f"a recorded target has {', '.join(cls.__slots__)}, got {dict(record)}") from None
 
 
 def allowed_cpus() -> tuple[int, ...]:

@@ -5,15 +5,14 @@ from __future__ import annotations
 import os
 import platform
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
 
+from tavt_kit.core.codec import Record
 from tavt_kit.core.control_group import ControlGroup
 from tavt_kit.core.device import allowed_cpus
-from tavt_kit.errors import RecordError
 
 __all__ = ["HostFacts"]
 
@@ -38,7 +37,7 @@ _PACKAGES = ("tavt-kit", "torch", "timm", "onnxruntime", "openvino", "nncf", "nu
 
 
 @dataclass(frozen=True, slots=True)
-class HostFacts:
+class HostFacts(Record):
     """What a reader must know to compare two records.
 
     Args:
@@ -101,25 +100,6 @@ class HostFacts:
         flags = f" ({', '.join(self.flags)})" if self.flags else ""
         gpu = f", {self.accelerator}" if self.accelerator else ""
         return f"{self.cpu}, {len(self.affinity)} of {self.cores} CPUs{flags}{gpu}, {self.os}, {self.date[:10]}"
-
-    def as_record(self) -> dict[str, Any]:
-        """For a JSON record."""
-        record = {field.name: getattr(self, field.name) for field in fields(self)}
-        lists = {name: list(record[name]) for name in ("flags", "affinity", "load")}
-        return {**record, **lists, "packages": dict(self.packages)}
-
-    @classmethod
-    def from_record(cls, record: Mapping[str, Any]) -> HostFacts:
-        """From ``as_record``.
-
-        Raises:
-            RecordError: A field is missing or unknown.
-        """
-        try:
-            tuples = {name: tuple(record[name]) for name in ("flags", "affinity", "load")}
-            return cls(**{**record, **tuples})
-        except (KeyError, TypeError) as error:
-            raise RecordError(f"recorded host facts are incomplete: {error}") from None
 
 
 def _cpu() -> tuple[str, tuple[str, ...]]:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from statistics import fmean, median
-from typing import Any
+from typing import Any, ClassVar
 
+from tavt_kit.core.codec import Record, recorded_as
 from tavt_kit.core.device import TargetDevice
 from tavt_kit.core.host import HostFacts
 from tavt_kit.core.layer_cells import Curve as Curve
@@ -17,7 +18,7 @@ from tavt_kit.core.layer_cells import Uneven as Uneven
 from tavt_kit.core.measurement import Measurement
 from tavt_kit.core.records import sha256_text
 from tavt_kit.core.schedule import TokenSchedule
-from tavt_kit.errors import RecordError, TavtError
+from tavt_kit.errors import RecordError
 
 __all__ = ["Curve", "DropCell", "HeldOut", "LatencyTable", "LayerCells", "Uneven", "tails_of"]
 
@@ -57,7 +58,7 @@ class HeldOut:
 
 
 @dataclass(frozen=True, slots=True)
-class LatencyTable:
+class LatencyTable(Record):
     """The per-layer latency of one model on one target.
 
     Args:
@@ -103,7 +104,10 @@ class LatencyTable:
     tails: Mapping[str, float] = field(default_factory=dict)
     calibration: str | None = None
     dense_ms: float | None = None
-    reduction: str = "drop"
+    reduction: str = field(default="drop", metadata=recorded_as(omit_default=True))
+    """Left out of records where tokens drop, so that the digests of older profiles stay what they were."""
+    VIEWS: ClassVar[tuple[str, ...]] = ("mean_error", "worst_error")
+    BESIDE: ClassVar[tuple[str, ...]] = ("schema", "version", "command")
 
     def check_model(self, **facts: Any) -> None:
         """Refuse another model than the one that was timed.
@@ -196,87 +200,6 @@ class LatencyTable:
         """What tells one table from another."""
         return sha256_text(json.dumps(self.as_record(), sort_keys=True))
 
-    def as_record(self) -> dict[str, Any]:
-        """For ``profile.json`` (schema fgvc-kit/profile, version 1)."""
-        return {
-            "model": self.model,
-            "target": self.target.as_record(),
-            "tokens": self.tokens,
-            "layers": self.layers,
-            "prefix": self.prefix,
-            "score": self.score,
-            "scale": self.scale,
-            "cached": self.cached,
-            "taps": self.taps,
-            "seconds": self.seconds,
-            "cells": _cells_record(self.cells),
-            "held_out": [
-                {
-                    "schedule": list(run.schedule.counts),
-                    "predicted_ms": run.predicted_ms,
-                    "measured_ms": run.measured_ms,
-                    "steady": run.steady,
-                    "drift": run.drift,
-                }
-                for run in self.held_out
-            ],
-            "mean_error": self.mean_error,
-            "worst_error": self.worst_error,
-            "host": None if self.host is None else self.host.as_record(),
-            "image_size": None if self.image_size is None else list(self.image_size),
-            "pool": self.pool,
-            "macs": self.macs,
-            "tails": dict(self.tails),
-            "calibration": self.calibration,
-            "dense_ms": self.dense_ms,
-            # Left out where tokens drop, so that the digests of older profiles stay what they were.
-            **({} if self.reduction == "drop" else {"reduction": self.reduction}),
-        }
-
-    @classmethod
-    def from_record(cls, record: Mapping[str, Any]) -> LatencyTable:
-        """From ``as_record``.
-
-        Raises:
-            RecordError: A field is missing or of the wrong kind.
-        """
-        try:
-            return cls(
-                target=TargetDevice.from_record(record["target"]),
-                model=record["model"],
-                tokens=record["tokens"],
-                layers=record["layers"],
-                prefix=record["prefix"],
-                score=record["score"],
-                cells=LayerCells.from_record(record["cells"]),
-                scale=record["scale"],
-                cached=record.get("cached", 0.0),
-                taps=record.get("taps", 0),
-                held_out=tuple(
-                    HeldOut(
-                        TokenSchedule(tuple(run["schedule"])),
-                        run["predicted_ms"],
-                        run["measured_ms"],
-                        run["steady"],
-                        run.get("drift", 1.0),
-                    )
-                    for run in record["held_out"]
-                ),
-                seconds=record["seconds"],
-                host=None if record["host"] is None else HostFacts.from_record(record["host"]),
-                image_size=_size(record.get("image_size")),
-                pool=record.get("pool"),
-                macs=record.get("macs"),
-                tails={name: float(value) for name, value in record.get("tails", {}).items()},
-                calibration=record.get("calibration"),
-                dense_ms=record.get("dense_ms"),
-                reduction=record.get("reduction", "drop"),
-            )
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
-            if isinstance(error, TavtError):
-                raise
-            raise RecordError(f"a latency table lacks or misuses a field: {error}; measure it again") from None
-
 
 _BOUNDS = {"p90": 1.1, "p99": 1.3}
 """Tails believed from a brief look; on a quiet machine they are 1.03 to 1.07 and 1.1 to 1.2."""
@@ -292,22 +215,7 @@ def tails_of(runs: Iterable[Measurement]) -> dict[str, float]:
     return {name: min(bound, *(one[name] for one in ratios)) for name, bound in _BOUNDS.items()}
 
 
-def _cells_record(cells: LayerCells) -> dict[str, Any]:
-    """Without ``uneven`` where there is none, so that the digests of older profiles stay what they were."""
-    record = asdict(cells)
-    if cells.uneven is None:
-        del record["uneven"]
-    return record
-
-
 def _agrees(mine: Any, other: Any, within: float) -> bool:
     if within and mine is not None:
         return bool(abs(mine - other) <= within * max(mine, other))
     return bool(mine == other)
-
-
-def _size(record: Any) -> tuple[int, int] | None:
-    if record is None:
-        return None
-    height, width = record
-    return int(height), int(width)

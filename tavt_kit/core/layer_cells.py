@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
-from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, field
 
+from tavt_kit.core.codec import recorded_as
 from tavt_kit.errors import MeasurementError
 
 __all__ = ["EVEN", "Curve", "DropCell", "LayerCells", "Uneven"]
@@ -132,7 +131,8 @@ class LayerCells:
     last: Curve | None
     stem_ms: float
     head: Curve
-    uneven: Uneven | None = None
+    uneven: Uneven | None = field(default=None, metadata=recorded_as(omit_default=True))
+    """Left out of records where there is none, so that the digests of older profiles stay what they were."""
 
     def attend_ms(self, count: int) -> float:
         """The attention half at any count."""
@@ -155,26 +155,3 @@ class LayerCells:
         cells = self.drop[max(above - 1, 0) : above + 1]
         times = tuple(max(cell.at(cell.count * kept / count), 1e-6) for cell in cells)
         return Curve(tuple(cell.count for cell in cells), times, self.attend.width).at(count) + more
-
-    @classmethod
-    def from_record(cls, record: Mapping[str, Any]) -> LayerCells:
-        """From ``dataclasses.asdict``; a missing field is a KeyError or TypeError, which the table's reader names."""
-        return cls(
-            attend=_curve(record["attend"]),
-            drop=tuple(DropCell(**cell) for cell in record["drop"]),
-            feed=_curve(record["feed"]),
-            last=None if record["last"] is None else _curve(record["last"]),
-            stem_ms=record["stem_ms"],
-            head=_curve(record["head"]),
-            uneven=_uneven(record.get("uneven")),
-        )
-
-
-def _uneven(record: Mapping[str, Any] | None) -> Uneven | None:
-    if record is None:
-        return None
-    return Uneven(**{**record, "counts": tuple(record["counts"]), "ms": tuple(record["ms"])})
-
-
-def _curve(record: Mapping[str, Any]) -> Curve:
-    return Curve(tuple(record["counts"]), tuple(record["ms"]), record["width"])

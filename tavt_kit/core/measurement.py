@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from statistics import NormalDist, median
-from typing import Any
+from typing import Any, ClassVar
 
 from tavt_kit.core.accuracy import Accuracy as Accuracy
 from tavt_kit.core.accuracy import PairedDifference as PairedDifference
+from tavt_kit.core.codec import Record
 from tavt_kit.core.host import HostFacts as HostFacts
-from tavt_kit.errors import MeasurementError, RecordError
+from tavt_kit.errors import MeasurementError
 
 __all__ = [
     "Accuracy",
@@ -30,7 +31,7 @@ _Z95 = NormalDist().inv_cdf(0.975)
 
 
 @dataclass(frozen=True, slots=True)
-class Measurement:
+class Measurement(Record):
     """Times of single inferences: all raw samples; everything else is a view of them.
 
     Args:
@@ -54,6 +55,8 @@ class Measurement:
     first_ms: float | None = None
     warmup: int = 0
     pace: float = 1.0
+    BESIDE: ClassVar[None] = None
+    """The views of the samples, and what their readers add."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "samples", tuple(float(sample) for sample in self.samples))
@@ -157,29 +160,9 @@ class Measurement:
             "rounds": list(self.rounds),
         }
 
-    @classmethod
-    def from_record(cls, record: Mapping[str, Any]) -> Measurement:
-        """From ``as_record``; the views are computed again from the samples.
-
-        Raises:
-            RecordError: Samples or the steady flag are missing.
-        """
-        try:
-            return cls(
-                tuple(record["samples"]),
-                bool(record["steady"]),
-                tuple(record.get("rounds", ())),
-                record.get("load_ms"),
-                record.get("first_ms"),
-                int(record.get("warmup", 0)),
-                float(record.get("pace", 1.0)),
-            )
-        except (KeyError, TypeError) as error:
-            raise RecordError(f"a recorded measurement needs samples and steady, but: {error}") from None
-
 
 @dataclass(frozen=True, slots=True)
-class PairedRatio:
+class PairedRatio(Record):
     """How many times longer one candidate takes than another, round by round.
 
     Args:
@@ -205,10 +188,6 @@ class PairedRatio:
     def word(self) -> str:
         """``faster`` or ``slower``, of the second candidate; ``INCONCLUSIVE`` where the interval has 1 in it."""
         return "faster" if self.low > 1 else "slower" if self.high < 1 else "INCONCLUSIVE"
-
-    def as_record(self) -> dict[str, Any]:
-        """For a JSON record."""
-        return {"value": self.value, "low": self.low, "high": self.high, "n": self.n, "method": self.method}
 
 
 def paired_ratio(slow: Measurement, fast: Measurement) -> PairedRatio:

@@ -17,7 +17,6 @@ __all__ = ["CARD_FILE", "WEIGHTS_FILE", "Licence", "ModelCard", "licence_sentenc
 CARD_FILE = "model.json"
 WEIGHTS_FILE = "model.safetensors"
 
-_SCHEMA, _VERSION = "fgvc-kit/model", 1
 _NON_COMMERCIAL = re.compile(r"(?<![a-z])nc(?![a-z])|non.?commercial", re.IGNORECASE)
 """``NC`` as a word of its own, as in CC BY-NC, or the words."""
 
@@ -175,7 +174,7 @@ class ModelCard:
 
 def write_card(folder: Path, card: ModelCard) -> None:
     """Write ``model.json`` into ``folder``."""
-    write_record(Path(folder) / CARD_FILE, _SCHEMA, _VERSION, card.as_record())
+    write_record(Path(folder) / CARD_FILE, "model", card.as_record())
 
 
 def read_card(folder: Path) -> ModelCard:
@@ -184,4 +183,4 @@ def read_card(folder: Path) -> ModelCard:
     Raises:
         RecordError: It is not there, or is no model card.
     """
-    return ModelCard.from_record(read_record(Path(folder) / CARD_FILE, _SCHEMA, _VERSION))
+    return ModelCard.from_record(read_record(Path(folder) / CARD_FILE, "model"))

@@ -1,4 +1,4 @@
-"""Versioned JSON records, and writing files so that a killed process never leaves half of one."""
+"""Versioned JSON records, what they say of their making, and files that no killed process leaves half written."""
 
 from __future__ import annotations
 
@@ -6,24 +6,47 @@ import errno
 import hashlib
 import json
 import os
+import shlex
+import sys
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import Any
 
+from tavt_kit import __version__
 from tavt_kit.errors import OutputError, RecordError
 
 __all__ = [
+    "SCHEMAS",
     "atomic_path",
     "atomic_text",
+    "code_version",
+    "command_line",
+    "kind_of",
+    "label_record",
     "make_folder",
+    "read_json",
     "read_lines",
     "read_record",
+    "require_version",
     "sha256_file",
     "sha256_text",
     "write_record",
 ]
+
+SCHEMAS: dict[str, int] = {
+    **dict.fromkeys((
+        "artifact", "bench", "check", "comparison", "conversion", "demo-budget", "doctor", "explained",
+        "exported", "final", "front", "holder", "kept", "model", "pack", "pictures", "profile",
+        "prune", "recipe", "report", "run", "split", "weights",
+    ), 1),
+    "eval": 2,
+}  # fmt: skip
+"""The version of each kind of record; raised when a field changes its meaning. A script may add kinds of its own."""
+
+_PREFIX = "fgvc-kit/"
 
 
 @contextmanager
@@ -104,42 +127,80 @@ def make_folder(path: Path) -> Path:
     return path
 
 
-def write_record(path: Path, schema: str, version: int, body: Mapping[str, Any]) -> None:
+def label_record(kind: str, body: Mapping[str, Any]) -> dict[str, Any]:
+    """The body of a record after its schema and version.
+
+    Args:
+        kind: Name in ``SCHEMAS``.
+        body: Everything else.
+    """
+    return {"schema": f"{_PREFIX}{kind}", "version": SCHEMAS[kind], **body}
+
+
+def write_record(path: Path, kind: str, body: Mapping[str, Any]) -> dict[str, Any]:
     """Write a JSON object that begins with its schema and version; NaN and infinity are refused.
 
     Args:
         path: The file.
-        schema: For example ``"fgvc-kit/front"``.
-        version: Raised when the meaning of a field changes.
+        kind: Name in ``SCHEMAS``.
         body: Everything else.
+
+    Returns:
+        What ``read_record`` will give.
     """
-    text = json.dumps({"schema": schema, "version": version, **body}, indent=1, allow_nan=False)
+    text = json.dumps(label_record(kind, body), indent=1, allow_nan=False)
     atomic_text(path, text + "\n")
+    record: dict[str, Any] = json.loads(text)
+    return record
 
 
-def read_record(path: Path, schema: str, version: int) -> dict[str, Any]:
-    """Read what ``write_record`` wrote.
+def read_json(path: Path) -> Any:
+    """What a JSON file holds.
 
     Raises:
-        RecordError: No such file, no JSON, or another schema or version.
+        RecordError: No such file, or no JSON.
     """
     try:
-        record = json.loads(Path(path).read_text(encoding="utf-8"))
+        return json.loads(Path(path).read_text(encoding="utf-8"))
     except OSError as error:
         raise RecordError(f"cannot read {path}: {error.strerror}") from None
     except ValueError as error:
         raise RecordError(f"{path} is not a JSON record: {error}") from None
     except RecursionError:
         raise RecordError(f"{path} is not a JSON record: its values are nested too deep to be read") from None
-    if not isinstance(record, dict) or record.get("schema") != schema:
+
+
+def read_record(path: Path, kind: str) -> dict[str, Any]:
+    """Read what ``write_record`` wrote.
+
+    Raises:
+        RecordError: No such file, no JSON, or another schema or version.
+    """
+    record = read_json(path)
+    if not isinstance(record, dict) or record.get("schema") != f"{_PREFIX}{kind}":
         found = record.get("schema") if isinstance(record, dict) else type(record).__name__
-        raise RecordError(f"{path} must be a {schema} record, but is {found!r}")
-    if record.get("version") != version:
-        raise RecordError(
-            f"{path} has version {record.get('version')!r} of {schema}, but this program reads version {version}; "
-            "write it again with this program"
-        )
+        raise RecordError(f"{path} must be a {_PREFIX}{kind} record, but is {found!r}")
+    require_version(path, kind, record)
     return record
+
+
+def kind_of(record: Any) -> str | None:
+    """The kind that the schema of a JSON value names; None where it has no schema of ours."""
+    schema = record.get("schema") if isinstance(record, dict) else None
+    return schema.removeprefix(_PREFIX) if isinstance(schema, str) and schema.startswith(_PREFIX) else None
+
+
+def require_version(path: Path, kind: str, record: Mapping[str, Any]) -> None:
+    """Refuse a record of another version than this program writes.
+
+    Raises:
+        RecordError: It is.
+    """
+    if record.get("version") != SCHEMAS[kind]:
+        raise RecordError(
+            f"{path} has version {record.get('version')!r} of {_PREFIX}{kind}, but this program reads version "
+            f"{SCHEMAS[kind]}; write it again with this program"
+        )
 
 
 def read_lines(path: Path) -> list[dict[str, Any]]:
@@ -175,3 +236,37 @@ def sha256_file(path: Path) -> str:
 def sha256_text(text: str) -> str:
     """The SHA-256 of the text's UTF-8 bytes, in hexadecimal."""
     return hashlib.sha256(text.encode("utf-8")).hexdigest()
+
+
+def command_line() -> str | None:
+    """``fgvc-kit search runs/x `budget` latency=8ms``; None where the package was called from Python.
+
+    Records carry it, so that a report can say how each was made.
+    """
+    program = Path(sys.argv[0]) if sys.argv else Path()
+    ours = program.stem == "fgvc-kit" or program.name == "cli.py" or program.parts[-2:] == ("tavt_kit", "__main__.py")
+    return shlex.join(("fgvc-kit", *sys.argv[1:])) if ours else None
+
+
+@cache
+def code_version() -> str:
+    """The version of this package and the first twelve digits of the SHA-256 over its sources.
+
+    Two checkouts of one version are told apart by it.
+
+    Example:
+        >>> code_version().startswith(f"{__version__} ")
+        True
+    """
+    inside = Path(__file__).resolve().parents[1]
+    # In a checkout the parts lie beside the package, in a wheel inside it; the hash is the same.
+    beside = inside.parent if not (inside / "cli.py").is_file() else inside
+    files = {path.relative_to(inside).as_posix(): path for path in inside.rglob("*.py")}
+    for name in ("search", "distill", "bench", "cli.py"):
+        part = beside / name
+        found = [part] if part.is_file() else part.rglob("*.py")
+        files |= {path.relative_to(beside).as_posix(): path for path in found}
+    digest = hashlib.sha256()
+    for name in sorted(files):
+        digest.update(f"{name}\n".encode() + files[name].read_bytes() + b"\n")
+    return f"{__version__} {digest.hexdigest()[:12]}"

@@ -9,10 +9,9 @@ from tavt_kit.core.artifact_card import files_of
 from tavt_kit.core.records import read_record, sha256_file
 from tavt_kit.errors import RecordError
 
-__all__ = ["CHECK_FILE", "CHECK_SCHEMA", "CHECK_VERSION", "changed_since_check", "refuse_changed"]
+__all__ = ["CHECK_FILE", "changed_since_check", "refuse_changed"]
 
 CHECK_FILE = "check.json"
-CHECK_SCHEMA, CHECK_VERSION = "fgvc-kit/check", 1
 
 
 def changed_since_check(path: Path, folder: Path | None = None) -> str:
@@ -54,7 +53,7 @@ def _checked(name: str, folder: Path) -> set[str]:
     if not record.is_file():
         return set()
     try:
-        checks: Any = read_record(record, CHECK_SCHEMA, CHECK_VERSION).get("checks")
+        checks: Any = read_record(record, "check").get("checks")
     except RecordError:
         return set()  # another program's file of this name, which says nothing of ours
     entries = [one.get("sha256") for one in checks if isinstance(one, dict)] if isinstance(checks, list) else []

@@ -21,8 +21,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
+from tavt_kit.core.codec import Record
 from tavt_kit.data.packed import open_record
-from tavt_kit.errors import DataError, RecordError
+from tavt_kit.errors import DataError
 
 __all__ = ["Preprocessing", "apply", "normalise", "open_image", "open_size", "resize_crop"]
 
@@ -46,7 +47,7 @@ _DAMAGED = (
 
 
 @dataclass(frozen=True, slots=True)
-class Preprocessing:
+class Preprocessing(Record):
     """What is done to a picture before the model sees it.
 
     Args:
@@ -111,30 +112,6 @@ class Preprocessing:
     def at(self, image_size: int | Sequence[int]) -> Preprocessing:
         """The same for another input size."""
         return replace(self, image_size=_size(image_size))
-
-    def as_record(self) -> dict[str, Any]:
-        """JSON-ready."""
-        return {
-            "image_size": list(self.image_size),
-            "crop_pct": self.crop_pct,
-            "crop_mode": self.crop_mode,
-            "interpolation": self.interpolation,
-            "mean": list(self.mean),
-            "std": list(self.std),
-        }
-
-    @classmethod
-    def from_record(cls, record: Mapping[str, Any]) -> Preprocessing:
-        """The inverse of ``as_record``.
-
-        Raises:
-            RecordError: Fields are missing, unknown or out of range.
-        """
-        try:
-            fields: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in record.items()}
-            return cls(**fields)
-        except (TypeError, ValueError) as error:
-            raise RecordError(f"the preprocessing record cannot be used: {error}") from None
 
 
 def open_image(source: Path | str | bytes) -> Image.Image:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import ClassVar
 
+from tavt_kit.core.codec import Record
 from tavt_kit.core.model_card import Licence
 from tavt_kit.core.records import read_record, sha256_text, write_record
 from tavt_kit.data.images import SPLITS, ImageSet, Sample
@@ -14,7 +16,6 @@ from tavt_kit.errors import DataError, RecordError
 __all__ = ["SPLIT_FILE", "Ratios", "divide", "inherit_split", "inside", "keep_fraction", "read_split", "write_split"]
 
 SPLIT_FILE = "split.json"
-_SCHEMA, _VERSION = "fgvc-kit/split", 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,25 +106,32 @@ def inside(path: Path, root: Path) -> str:
     return path.relative_to(root).as_posix() if path.is_relative_to(root) else path.as_posix()
 
 
+@dataclass(frozen=True, slots=True)
+class _SplitRecord(Record):
+    """``split.json``; see ``ImageSet`` for the fields."""
+
+    name: str
+    root: Path
+    classes: tuple[str, ...]
+    made: str
+    seed: int | None
+    licence: Licence | None
+    note: str
+    sha256: str
+    splits: Mapping[str, tuple[tuple[str, int], ...]]
+    hierarchy: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    fraction: float = 1.0
+    BESIDE: ClassVar[tuple[str, ...]] = ("schema", "version")
+
+
 def write_split(folder: Path, images: ImageSet) -> None:
     """Write ``split.json``: which picture is in which split, so that later verbs inherit it."""
-    body = {
-        "name": images.name,
-        "root": str(images.root),
-        "classes": list(images.classes),
-        "made": images.made,
-        "seed": images.seed,
-        "licence": images.licence.as_record() if images.licence else None,
-        "note": images.note,
-        "hierarchy": {name: list(above) for name, above in images.hierarchy.items()},
-        "fraction": images.fraction,
-        "sha256": images.sha256,
-        "splits": {
-            name: [[images.relative(sample), sample.label] for sample in samples]
-            for name, samples in images.splits.items()
-        },
+    splits = {
+        name: tuple((images.relative(sample), sample.label) for sample in samples)
+        for name, samples in images.splits.items()
     }
-    write_record(Path(folder) / SPLIT_FILE, _SCHEMA, _VERSION, body)
+    own = {name: getattr(images, name) for name in _SplitRecord.__slots__ if name != "splits"}
+    write_record(Path(folder) / SPLIT_FILE, "split", _SplitRecord(**own, splits=splits).as_record())
 
 
 def read_split(folder: Path, root: Path | None = None) -> ImageSet:
@@ -137,27 +145,16 @@ def read_split(folder: Path, root: Path | None = None) -> ImageSet:
         RecordError: No such record, or its listing does not match its own hash.
         DataError: The pictures' folder is gone.
     """
-    record = read_record(Path(folder) / SPLIT_FILE, _SCHEMA, _VERSION)
-    root = Path(record["root"]) if root is None else Path(root)
+    record = _SplitRecord.from_record(read_record(Path(folder) / SPLIT_FILE, "split"))
+    root = record.root if root is None else Path(root)
     if not root.is_dir():
         raise DataError(f"the run's pictures were in {root}, which is gone; give their folder with `data`")
-    splits: Mapping[str, tuple[Sample, ...]] = {
-        name: tuple(Sample(root / path, label) for path, label in samples) for name, samples in record["splits"].items()
+    splits = {
+        name: tuple(Sample(root / path, label) for path, label in samples) for name, samples in record.splits.items()
     }
-    licence = Licence(**record["licence"]) if record["licence"] else None
-    images = ImageSet(
-        record["name"],
-        tuple(record["classes"]),
-        root,
-        splits,
-        record["made"],
-        record["seed"],
-        licence,
-        record["note"],
-        {name: tuple(above) for name, above in record.get("hierarchy", {}).items()},
-        record.get("fraction", 1.0),
-    )
-    if images.sha256 != record["sha256"]:
+    own = {name: getattr(record, name) for name in _SplitRecord.__slots__ if name not in ("root", "splits", "sha256")}
+    images = ImageSet(root=root, splits=splits, **own)
+    if images.sha256 != record.sha256:
         raise RecordError(f"{Path(folder) / SPLIT_FILE} was changed by hand: its SHA-256 no longer fits")
     return images
 
@@ -172,10 +169,10 @@ def inherit_split(folder: Path, images: ImageSet) -> ImageSet:
     if not path.exists():
         write_split(folder, images)
         return images
-    there = read_record(path, _SCHEMA, _VERSION)
-    if there["sha256"] != images.sha256:
+    there = _SplitRecord.from_record(read_record(path, "split"))
+    if there.sha256 != images.sha256:
         raise DataError(
-            f"{folder} was made with {there['name']} ({_sizes(there['splits'])}, seed {there['seed']}), but "
+            f"{folder} was made with {there.name} ({_sizes(there.splits)}, seed {there.seed}), but "
             f"{images.name} ({_sizes(images.splits)}, seed {images.seed}) is given; figures of two divisions "
             "cannot be compared: use the same data and seed, or another `out`"
         )

@@ -47,7 +47,7 @@ def draw_confusion(record: Mapping[str, Any]) -> Image.Image:
     thirty can still be seen. Names stand at the edges where there is room, else every tenth number of a class.
 
     Args:
-        record: Of ``fgvc-kit/eval``: classes and confusion.
+        record: ``eval.json``: classes and confusion.
     """
     classes, matrix = record["classes"], record["confusion"]
     size = len(classes)
@@ -150,7 +150,7 @@ def draw_reliability(record: Mapping[str, Any]) -> Image.Image:
     A model that means its probabilities has its bars end on the diagonal. Whiskers are 95 % intervals (Wilson).
 
     Args:
-        record: Of ``fgvc-kit/eval``: calibration.
+        record: ``eval.json``: calibration.
     """
     bins = [one for one in record["calibration"]["bins"] if one["n"]]
     left, top, below = 64, 48, 56

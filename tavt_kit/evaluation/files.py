@@ -13,9 +13,9 @@ from tavt_kit.evaluation.answers import Answered
 from tavt_kit.evaluation.drawing import draw_confusion, draw_reliability
 from tavt_kit.evaluation.tables import answers_csv, classes_csv, confusion_csv
 
-__all__ = ["EVAL_FILE", "SCHEMA", "VERSION", "write_evaluation"]
+__all__ = ["EVAL_FILE", "write_evaluation"]
 
-EVAL_FILE, SCHEMA, VERSION = "eval.json", "fgvc-kit/eval", 2
+EVAL_FILE = "eval.json"
 
 
 def write_evaluation(folder: Path, body: Mapping[str, Any], found: Answered, names: Sequence[str]) -> dict[str, Any]:
@@ -28,7 +28,7 @@ def write_evaluation(folder: Path, body: Mapping[str, Any], found: Answered, nam
         names: Of the pictures.
 
     Returns:
-        The body with the files it now names.
+        The record, with the files it names.
     """
     threshold = None if body["reject"] is None else body["reject"]["threshold"]
     pictures: dict[str, tuple[str, Image.Image]] = {
@@ -49,6 +49,4 @@ def write_evaluation(folder: Path, body: Mapping[str, Any], found: Answered, nam
         {"file": name, "shows": shows, "sha256": sha256_file(folder / name)}
         for name, (shows, _) in {**pictures, **tables}.items()
     ]
-    whole = {**body, "files": files}
-    write_record(folder / EVAL_FILE, SCHEMA, VERSION, whole)
-    return whole
+    return write_record(folder / EVAL_FILE, "eval", {**body, "files": files})

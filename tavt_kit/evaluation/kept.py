@@ -21,7 +21,6 @@ from tavt_kit.models.wrap import AdaptiveViT
 __all__ = ["KEPT_FILE", "pick_examples", "write_kept"]
 
 KEPT_FILE = "kept.json"
-_SCHEMA, _VERSION = "fgvc-kit/kept", 1
 
 _log = logging.getLogger(__name__)
 
@@ -99,7 +98,7 @@ def write_kept(
             }
         )
     path = Path(folder) / KEPT_FILE
-    write_record(path, _SCHEMA, _VERSION, {**_heading(adaptive, images, preprocessing, split), "images": entries})
+    write_record(path, "kept", {**_heading(adaptive, images, preprocessing, split), "images": entries})
     return path
 
 

@@ -15,10 +15,10 @@ from tavt_kit.checks import CHECK_FILE, Artifact, CheckReport, Source, check, wr
 from tavt_kit.checks.losses import save_examples
 from tavt_kit.checks.source import image_counter
 from tavt_kit.core.budget import Verdict
-from tavt_kit.core.command_line import command_line
+from tavt_kit.core.codec import encode
 from tavt_kit.core.host import HostFacts
 from tavt_kit.core.progress import Progress, Silent
-from tavt_kit.core.records import make_folder
+from tavt_kit.core.records import command_line, make_folder
 from tavt_kit.core.schedule import TokenSchedule
 from tavt_kit.core.verdict import worst
 from tavt_kit.data import ImageSet, thin_out
@@ -99,7 +99,7 @@ def export(
             for report in reports:
                 if report.losses is not None:
                     save_examples(report.losses, source.preprocessing, out)
-            checks[form.file] = [{**report.as_record(), **about} for report in reports]
+            checks[form.file] = [{**encode(report), **about} for report in reports]
             settle(artifact.files, out, status)
             _write(out, entries, checks, about)
     sweep(out, list(entries.values()))

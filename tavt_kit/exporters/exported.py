@@ -26,7 +26,6 @@ __all__ = [
 ]
 
 EXPORTED_FILE = "exported.json"
-_SCHEMA, _VERSION = "fgvc-kit/exported", 1
 
 Entry = Mapping[str, Any]
 
@@ -90,7 +89,7 @@ def write_exported(out: Path, entries: Sequence[Entry], body: Mapping[str, Any])
         entries: One for each file: ``file format precision schedule status verdict sha256 bytes calibration recipe``.
         body: Keys beside ``artifacts``.
     """
-    write_record(out / EXPORTED_FILE, _SCHEMA, _VERSION, {**body, "artifacts": [dict(entry) for entry in entries]})
+    write_record(out / EXPORTED_FILE, "exported", {**body, "artifacts": [dict(entry) for entry in entries]})
 
 
 def sweep(out: Path, entries: Sequence[Entry]) -> None:
@@ -107,7 +106,7 @@ def read_exported(out: Path) -> dict[str, Any]:
     Raises:
         RecordError: It is not there, or is no export.
     """
-    return read_record(out / EXPORTED_FILE, _SCHEMA, _VERSION)
+    return read_record(out / EXPORTED_FILE, "exported")
 
 
 def keep(out: Path, recipes: Mapping[str, Entry], *, fresh: bool) -> tuple[dict[str, Entry], dict[str, list[Entry]]]:

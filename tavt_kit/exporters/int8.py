@@ -6,7 +6,7 @@ import logging
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tavt_kit.core.artifact_card import ArtifactCard
+from tavt_kit.core.codec import Record, recorded_as
 from tavt_kit.core.device import TargetDevice
 from tavt_kit.core.progress import Progress
 from tavt_kit.core.schedule import TokenSchedule
@@ -28,7 +29,7 @@ _log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
-class Int8How:
+class Int8How(Record):
     """How int8 is made.
 
     Args:
@@ -43,7 +44,7 @@ class Int8How:
     """
 
     quantizer: str | None = None
-    smooth: str = "both"
+    smooth: str = field(default="both", metadata=recorded_as("smooth_quant"))
     max_drop: float | None = None
     symmetric: bool = False
 
@@ -68,15 +69,6 @@ class Int8How:
         nncf = [{"quantizer": "nncf", "smooth_quant": smooth} for smooth in SMOOTH[self.smooth]]
         static = [{"quantizer": "onnxruntime", "smooth_quant": False}] if format == "onnx" else []
         return [way for way in (*nncf, *static) if self.quantizer in (None, way["quantizer"])]
-
-    def as_record(self) -> dict[str, Any]:
-        """JSON-ready."""
-        return {
-            "quantizer": self.quantizer,
-            "smooth_quant": self.smooth,
-            "max_drop": self.max_drop,
-            "symmetric": self.symmetric,
-        }
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""``report.json``: what the report says, for programs; schema ``fgvc-kit/report``, version 1.
+"""``report.json``: what the report says, for programs.
 
 ``verdict`` and ``sentence`` as the page has them; ``budgets``; ``target``, ``host``, ``metric`` and ``split`` of the
 search; ``chosen`` (a row, or null); ``buys``: what a growing budget buys, each with the least budget that surely does
@@ -20,9 +20,7 @@ from tavt_kit.reports.sections.picker import buys_of, export_command, steps_of
 from tavt_kit.reports.tabular import rows_of
 from tavt_kit.reports.views import mapping, text
 
-__all__ = ["REPORT_SCHEMA", "REPORT_VERSION", "report_body"]
-
-REPORT_SCHEMA, REPORT_VERSION = "fgvc-kit/report", 1
+__all__ = ["report_body"]
 
 
 def report_body(records: Records, headline: Headline, run: str) -> dict[str, Any]:
@@ -77,9 +75,9 @@ def _buys(records: Records) -> list[dict[str, Any]]:
 
 
 def _records(records: Records) -> list[dict[str, Any]]:
-    files = sorted({(one.path, kind) for kind, found in records.found.items() for one in found})
+    files = sorted({(one.path, one.body["schema"]) for found in records.found.values() for one in found})
     return [
-        {"file": str(path), "schema": f"fgvc-kit/{kind}", "sha256": sha256_file(path)}
-        for path, kind in files
+        {"file": str(path), "schema": schema, "sha256": sha256_file(path)}
+        for path, schema in files
         if Path(path).is_file()
     ]

@@ -19,7 +19,6 @@ from tavt_kit.reports.marks import KINDS, Kind
 __all__ = ["FINAL_FILE", "FinalRow", "write_final"]
 
 FINAL_FILE = "final.json"
-_SCHEMA, _VERSION = "fgvc-kit/final", 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +93,7 @@ def write_final(
         "budgets": list(budgets),
         "host": None if host is None else dict(host),
     }
-    write_record(path, _SCHEMA, _VERSION, {**body, "rows": [row.as_record() for row in rows]})
+    write_record(path, "final", {**body, "rows": [row.as_record() for row in rows]})
     return path
 
 

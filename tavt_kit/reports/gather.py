@@ -10,30 +10,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from tavt_kit.core.records import read_lines
+from tavt_kit.core.records import kind_of, read_lines, require_version
 from tavt_kit.errors import RecordError
 
 __all__ = ["Found", "Records", "candidates_beside", "gather"]
 
-_PREFIX = "fgvc-kit/"
-_VERSIONS = {
-    "bench": 1,
-    "check": 1,
-    "eval": 2,
-    "explained": 1,
-    "exported": 1,
-    "final": 1,
-    "front": 1,
-    "kept": 1,
-    "model": 1,
-    "profile": 1,
-    "recipe": 1,
-    "run": 1,
-    "split": 1,
-}
-"""What this report reads, and the version of each it understands."""
+_KINDS = frozenset("bench check eval explained exported final front kept model profile recipe run split".split())
+"""What this report reads."""
 
-_OURS = frozenset(f"{kind}.json" for kind in _VERSIONS)
+_OURS = frozenset(f"{kind}.json" for kind in _KINDS)
 _DEPTH = 2
 """Folders below a given one that are looked into: ``runs/demo/export/int8``."""
 
@@ -134,15 +119,10 @@ def _read(path: Path) -> tuple[str, Found] | None:
         if path.name not in _OURS:
             return None
         raise RecordError(f"{path} is damaged, so write it again: {error}") from None
-    schema = body.get("schema") if isinstance(body, dict) else None
-    kind = schema.removeprefix(_PREFIX) if isinstance(schema, str) and schema.startswith(_PREFIX) else None
-    if kind is None or kind not in _VERSIONS:
+    kind = kind_of(body)
+    if kind is None or kind not in _KINDS:
         return None
-    if body.get("version") != _VERSIONS[kind]:
-        raise RecordError(
-            f"{path} has version {body.get('version')!r} of {schema}, but this program reads version "
-            f"{_VERSIONS[kind]}; write it again with this program"
-        )
+    require_version(path, kind, body)
     return kind, Found(path, body)
 
 

@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from tavt_kit.core.budget import Budget
-from tavt_kit.core.records import atomic_text, make_folder
+from tavt_kit.core.records import atomic_text, label_record, make_folder
 from tavt_kit.reports.asked import asked
 from tavt_kit.reports.blocks import Code, Download, Facts, Missing, Report, Section, Text
-from tavt_kit.reports.body import REPORT_SCHEMA, REPORT_VERSION, report_body
+from tavt_kit.reports.body import report_body
 from tavt_kit.reports.compared import RunRecords, runs_of
 from tavt_kit.reports.gather import Records, gather
 from tavt_kit.reports.html import html_page
@@ -113,7 +113,7 @@ def write_report(
         report, body = _single(records, budget)
         rows = body["rows"]
     table = csv_text(rows)
-    record = json.dumps({"schema": REPORT_SCHEMA, "version": REPORT_VERSION, **body}, indent=1, ensure_ascii=False)
+    record = json.dumps(label_record("report", body), indent=1, ensure_ascii=False)
     if out is None:
         first = Path(places[0])
         out = Path("report") if "runs" in body else first if first.is_dir() else first.parent

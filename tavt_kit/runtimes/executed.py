@@ -5,12 +5,13 @@ from __future__ import annotations
 import tempfile
 from collections import Counter, defaultdict
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from tavt_kit.core.codec import Record, recorded_as
 from tavt_kit.core.device import TargetDevice
 from tavt_kit.runtimes.session import Images, Lengths
 
@@ -23,7 +24,7 @@ _RUNS = 3  # after the one that prepares kernels
 
 
 @dataclass(frozen=True, slots=True)
-class ExecutedGraph:
+class ExecutedGraph(Record):
     """What ran.
 
     Args:
@@ -34,14 +35,7 @@ class ExecutedGraph:
     """
 
     kernels: Mapping[str, int]
-    reference: Mapping[str, float] | None
-
-    def as_record(self) -> dict[str, Any]:
-        """JSON-ready."""
-        return {
-            "kernels": dict(self.kernels),
-            "reference_time": None if self.reference is None else dict(self.reference),
-        }
+    reference: Mapping[str, float] | None = field(metadata=recorded_as("reference_time"))
 
     def __str__(self) -> str:
         """For people.

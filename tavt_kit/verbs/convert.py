@@ -73,6 +73,7 @@ def convert_verb(
     from tavt_kit.checkpoints.convert import FAMILIES, convert
     from tavt_kit.checkpoints.official import POSITION_RULES
     from tavt_kit.core.parsing import parse_numbers
+    from tavt_kit.core.records import label_record
     from tavt_kit.errors import ParameterError
     from tavt_kit.models.backbones import adapter_of
 
@@ -90,7 +91,7 @@ def convert_verb(
     card = save_model(out, model, card)
     adapter = adapter_of(model)
     if as_json:
-        print(json.dumps({"schema": "fgvc-kit/model", "version": 1, "folder": str(out), **card.as_record()}))
+        print(json.dumps(label_record("model", {"folder": str(out), **card.as_record()})))
         return 0
     height, width = card.preprocessing["image_size"]
     print(

@@ -24,6 +24,7 @@ def get_weights(names: list[str], out: Path | None, as_json: bool) -> int:
         TavtError: As ``checkpoints.public.get``; also where a person has to fetch them.
     """
     from tavt_kit.checkpoints.public import find, get, known
+    from tavt_kit.core.records import label_record
     from tavt_kit.data.packages import cache_folder
     from tavt_kit.verbs.console_progress import ConsoleProgress
 
@@ -39,9 +40,7 @@ def get_weights(names: list[str], out: Path | None, as_json: bool) -> int:
     with ConsoleProgress() as progress:
         progress.update(f"fetching {entry.name}")
         fetched = get(entry, cache_folder() / "weights" if out is None else out, progress=progress)
-    record = {
-        "schema": "fgvc-kit/weights",
-        "version": 1,
+    body = {
         "name": entry.name,
         "file": str(fetched.file),
         "url": entry.url or None,
@@ -50,7 +49,7 @@ def get_weights(names: list[str], out: Path | None, as_json: bool) -> int:
         "fetched": fetched.is_new,
         "licence": entry.as_licence().as_record(),
     }
-    print(json.dumps(record, indent=1)) if as_json else _print_fetched(entry, fetched)
+    print(json.dumps(label_record("weights", body), indent=1)) if as_json else _print_fetched(entry, fetched)
     return 0
 
 

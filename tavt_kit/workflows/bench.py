@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tavt_kit.core.budget import Budget
-from tavt_kit.core.command_line import command_line
 from tavt_kit.core.parsing import parse_duration
 from tavt_kit.core.progress import Progress, Silent
+from tavt_kit.core.records import command_line, make_folder, write_record
 from tavt_kit.core.verdict import Verdict, worst
 from tavt_kit.errors import MeasurementError
 from tavt_kit.workflows.bench_images import Inputs
@@ -150,9 +150,8 @@ def bench(
         >>> found.to_frame()[["name", "median", "ratio"]]  # doctest: +SKIP
     """
     from tavt_kit.bench.judged import refuse_qualities
-    from tavt_kit.bench.record import SCHEMA, VERSION, bench_body
+    from tavt_kit.bench.record import bench_body
     from tavt_kit.core.host import HostFacts
-    from tavt_kit.core.records import make_folder, write_record
     from tavt_kit.runtimes.available import accelerator_name
     from tavt_kit.workflows.bench_measure import Plan, measure
 
@@ -186,8 +185,7 @@ def bench(
         taken = measure(opened, inputs, plan, progress)
     body = bench_body(taken.rows, protocol=protocol, inputs=inputs.name, seed=seed, host=host, meters=taken.meters)
     body["command"] = command_line()
-    write_record(folder / BENCH_FILE, SCHEMA, VERSION, body)
-    record = {"schema": SCHEMA, "version": VERSION, **body}
+    record = write_record(folder / BENCH_FILE, "bench", body)
     return BenchResult(tuple(taken.rows), taken.noise, folder / BENCH_FILE, record)
 
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from tavt_kit.core.accuracy import Accuracy, PairedDifference
 from tavt_kit.core.budget import Budget
 from tavt_kit.core.candidate import Candidate, dense_of, schedule_of
+from tavt_kit.core.codec import Record
 from tavt_kit.core.device import TargetDevice
 from tavt_kit.core.front import ParetoFront
 from tavt_kit.core.host import HostFacts
@@ -21,7 +22,7 @@ from tavt_kit.core.verdict import Verdict
 from tavt_kit.errors import RecordError
 from tavt_kit.reports import write_report
 from tavt_kit.search.final import confirm
-from tavt_kit.search.record import FRONT_FILE, FRONT_SCHEMA, settled_body, update_candidates, write_front
+from tavt_kit.search.record import FRONT_FILE, settled_body, update_candidates, write_front
 from tavt_kit.search.result import SearchResult
 from tavt_kit.workflows.run_model import card_of, given_model
 
@@ -184,19 +185,69 @@ def pack_front(run: str | Path, pack: str | Path, *, progress: Progress | None =
     return Pack(path, digest, target)
 
 
+@dataclass(frozen=True, slots=True)
+class _Row(Record):
+    """A candidate of ``bench.json``, as far as a front needs it."""
+
+    target: TargetDevice
+    schedule: TokenSchedule | None
+    latency_ms: Measurement
+    macs: int | None = None
+    BESIDE: ClassVar[None] = None
+
+
+@dataclass(frozen=True, slots=True)
+class _Bench(Record):
+    candidates: tuple[_Row, ...]
+    host: HostFacts
+    BESIDE: ClassVar[None] = None
+
+
+@dataclass(frozen=True, slots=True)
+class _Latency(Record):
+    predicted: float | None = None
+    BESIDE: ClassVar[None] = None
+
+
+@dataclass(frozen=True, slots=True)
+class _FrontRow(Record):
+    """A candidate of ``front.json``, as far as it can be judged again."""
+
+    macs: int
+    n: int
+    ci95: tuple[float, float]
+    latency_ms: _Latency | None
+    origin: str
+    against_dense: PairedDifference | None = None
+    others: Mapping[str, Accuracy] = field(default_factory=dict)
+    BESIDE: ClassVar[None] = None
+
+
+@dataclass(frozen=True, slots=True)
+class _Front(Record):
+    metric: str
+    split: str
+    candidates: tuple[Mapping[str, Any], ...]
+    baselines: tuple[Mapping[str, Any], ...] = ()
+    target: TargetDevice | None = None
+    chosen: int | None = None
+    BESIDE: ClassVar[None] = None
+
+
 def read_front(run: Path) -> dict[str, Any]:
     """The front of a search.
 
     Raises:
         RecordError: The folder holds none, or one without a target or candidates.
     """
-    body = read_record(run / FRONT_FILE, FRONT_SCHEMA, 1)
-    if body.get("target") is None or not body.get("candidates"):
+    body = read_record(run / FRONT_FILE, "front")
+    front = _Front.from_record(body)
+    if front.target is None or not front.candidates:
         raise RecordError(
             f"{run / FRONT_FILE} has no candidates for a target, so nothing of it can be measured on one; search with "
             "`profile` or `target` first"
         )
-    if any(isinstance(schedule_of(one), JointSchedule) for one in body["candidates"]):
+    if any(isinstance(schedule_of(one), JointSchedule) for one in front.candidates):
         raise RecordError(
             f"{run / FRONT_FILE} is of a joint search, and a pack holds one model at one size; export what it chose "
             "and measure the file there (fgvc-kit bench FILE)"
@@ -232,9 +283,10 @@ def settle(run: str | Path, file: str | Path) -> SettledFront:
     """
     run, file = Path(run), Path(file)
     body = read_front(run)
-    bench = read_record(file / "bench.json" if file.is_dir() else file, "fgvc-kit/bench", 1)
-    target, measured, host = _measured(bench, file)
-    _check_same(body, bench, target, host, file)
+    bench = _Bench.from_record(read_record(file / "bench.json" if file.is_dir() else file, "bench"))
+    target = _target_of(bench, file)
+    _check_same(body, bench, target, file)
+    measured = {row.schedule: row.latency_ms for row in bench.candidates if row.schedule is not None}
     known = [_candidate(one, body, target) for one in (*body["candidates"], *body.get("baselines", ()))]
     known = [one for one in {one.schedule: one for one in known}.values() if one.schedule in measured]
     dense = next((one for one in known if one.origin == "dense"), None)
@@ -254,69 +306,54 @@ def settle(run: str | Path, file: str | Path) -> SettledFront:
         number=len(known),
         rounds=1,
     )
-    settled = settled_body(body, final, budget, target=target, host=host)
-    write_front(run, settled)
+    settled = settled_body(body, final, budget, target=target, host=bench.host)
+    record = write_front(run, settled)
     update_candidates(run, final)
     write_report([run], run)
-    return SettledFront(run, {"schema": FRONT_SCHEMA, "version": 1, **settled})
+    return SettledFront(run, record)
 
 
-def _measured(bench: Mapping[str, Any], file: Path) -> tuple[TargetDevice, dict[TokenSchedule, Measurement], HostFacts]:
-    try:
-        rows = bench["candidates"]
-        targets = {TargetDevice.from_record(row["target"]) for row in rows}
-        found = {
-            TokenSchedule(tuple(row["schedule"])): Measurement.from_record(row["latency_ms"])
-            for row in rows
-            if row["schedule"] is not None
-        }
-        host = HostFacts.from_record(bench["host"])
-    except (KeyError, TypeError, AttributeError) as error:
-        raise RecordError(f"{file} is no whole bench.json, it lacks or misuses {error}; measure again") from None
+def _target_of(bench: _Bench, file: Path) -> TargetDevice:
+    targets = {row.target for row in bench.candidates}
     if len(targets) != 1:
         raise RecordError(f"{file} measures {len(targets)} targets, but a front is of one; run the pack of the search")
-    return targets.pop(), found, host
+    return targets.pop()
 
 
-def _check_same(
-    body: Mapping[str, Any], bench: Mapping[str, Any], target: TargetDevice, host: HostFacts, file: Path
-) -> None:
+def _check_same(body: Mapping[str, Any], bench: _Bench, target: TargetDevice, file: Path) -> None:
     """Refuse what was measured of another model, on another target or another machine than the front is of."""
     wanted = TargetDevice.from_record(body["target"])
     if target != wanted:
         raise RecordError(f"{file} was measured on {target}, but the search is for {wanted}; run its pack there")
     macs = {tuple(one["schedule"]): one["macs"] for one in (*body["candidates"], *body.get("baselines", ()))}
-    for row in bench["candidates"]:
-        counted = macs.get(tuple(row["schedule"] or ()))
-        if counted is not None and row["macs"] not in (None, counted):
+    for row in bench.candidates:
+        counted = macs.get(row.schedule.counts if row.schedule else ())
+        if counted is not None and row.macs not in (None, counted):
             raise RecordError(
-                f"{file} measured a model of {row['macs']:,} multiply-adds at a schedule where this one has "
+                f"{file} measured a model of {row.macs:,} multiply-adds at a schedule where this one has "
                 f"{counted:,}: it is another model; run the pack of this search"
             )
     recorded = body.get("host")
-    if recorded is not None and not HostFacts.from_record(recorded).same_machine(host):
+    if recorded is not None and not HostFacts.from_record(recorded).same_machine(bench.host):
         raise RecordError(
-            f"{file} was measured on {host}, but the search is for {HostFacts.from_record(recorded)}; measure on the "
-            "machine that the profile is of, or search with a profile of the other one"
+            f"{file} was measured on {bench.host}, but the search is for {HostFacts.from_record(recorded)}; measure on "
+            "the machine that the profile is of, or search with a profile of the other one"
         )
 
 
 def _candidate(record: Mapping[str, Any], body: Mapping[str, Any], target: TargetDevice) -> Candidate:
-    metric, difference = body["metric"], record.get("against_dense")
-    try:
-        low, high = record["ci95"]
-        return Candidate(
-            schedule_of(record),
-            record["macs"],
-            accuracy=Accuracy(metric, body["split"], record[metric], record["n"], low, high),
-            latency_predicted_ms=(record["latency_ms"] or {}).get("predicted"),
-            target=target,
-            origin=record["origin"],
-            difference=None if difference is None else PairedDifference.from_record(difference),
-            others=tuple(Accuracy.from_record(one) for one in record.get("others", {}).values()),
-        )
-    except (KeyError, TypeError, ValueError) as error:
-        raise RecordError(f"a candidate of the front lacks or misuses a field: {error}; search again") from None
+    row = _FrontRow.from_record(record)
+    accuracy = {"metric": body["metric"], "split": body["split"], "value": record.get(body["metric"])}
+    return Candidate(
+        schedule_of(record),
+        row.macs,
+        accuracy=Accuracy.from_record({**accuracy, "n": row.n, "ci95": row.ci95}),
+        latency_predicted_ms=None if row.latency_ms is None else row.latency_ms.predicted,
+        target=target,
+        origin=row.origin,
+        difference=row.against_dense,
+        others=tuple(row.others.values()),
+    )
 
 
 def _result(known: Sequence[Candidate], dense: Candidate, body: Mapping[str, Any]) -> SearchResult:

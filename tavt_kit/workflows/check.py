@@ -15,8 +15,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tavt_kit.core.accuracy import Accuracy, PairedDifference
-from tavt_kit.core.command_line import command_line
+from tavt_kit.core.codec import encode
 from tavt_kit.core.progress import Progress, Silent
+from tavt_kit.core.records import command_line, make_folder
 from tavt_kit.core.verdict import Verdict, worst
 from tavt_kit.errors import DataError, RecordError, ScheduleError
 from tavt_kit.workflows.frames import frame
@@ -179,7 +180,6 @@ def check(
     from tavt_kit.checks.losses import save_examples
     from tavt_kit.checks.source import image_counter
     from tavt_kit.core.device import TargetDevice
-    from tavt_kit.core.records import make_folder
     from tavt_kit.data import thin_out
     from tavt_kit.exporters.exported import status_of
 
@@ -206,7 +206,7 @@ def check(
     for report in reports:
         if report.losses is not None:
             save_examples(report.losses, source.preprocessing, folder)
-    records = [{**report.as_record(), **job.about(), "notes": notes} for report in reports]
+    records = [{**encode(report), **job.about(), "notes": notes} for report in reports]
     _write(folder, records)
     status = status_of(worst(report.verdict for report in reports), accept=accept_inconclusive)
     at_all = schedule is None and preset is None  # of a switchable file, a check of one schedule says nothing of others

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from tavt_kit.comparison.comparable import Readable, files_of_run, read_readable
 from tavt_kit.comparison.compared import Comparison, compare_records, compare_within
+from tavt_kit.core.codec import encode
+from tavt_kit.core.records import label_record
 from tavt_kit.core.verdict import Verdict, worst
 from tavt_kit.errors import ParameterError, RecordError
 from tavt_kit.workflows.frames import frame
@@ -17,8 +19,6 @@ if TYPE_CHECKING:
     import pandas
 
 __all__ = ["CompareResult", "compare"]
-
-SCHEMA, VERSION = "fgvc-kit/comparison", 1
 
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
@@ -43,14 +43,13 @@ class CompareResult:
     @property
     def record(self) -> Mapping[str, Any]:
         """Everything, JSON-ready; a comparison writes no file."""
-        return {
-            "schema": SCHEMA,
-            "version": VERSION,
+        body = {
             "verdict": str(self.verdict),
             "threshold": self.threshold,
             "drop": self.drop / 100,
-            "comparisons": [each.as_record() for each in self.comparisons],
+            "comparisons": encode(self.comparisons),
         }
+        return label_record("comparison", body)
 
     def to_frame(self) -> pandas.DataFrame:
         """One line a change: kind of record, candidate, figure, before, after, change with its 95 % interval, verdict.

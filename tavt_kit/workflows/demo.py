@@ -284,14 +284,14 @@ class Stages:
             "share": SHARE,
             "budget": f"{dense * SHARE:.2f}ms",
         }
-        write_record(self.budget_file, "fgvc-kit/demo-budget", 1, body)
+        write_record(self.budget_file, "demo-budget", body)
         self.sessions.clear()
         looks = tuple(look.p90 for look in self.looks)
         self.progress.show(DemoBudget(looks, dense, SHARE, f"latency={body['budget']}"))
 
     @property
     def budget(self) -> str:
-        return f"latency={read_record(self.budget_file, 'fgvc-kit/demo-budget', 1)['budget']}"
+        return f"latency={read_record(self.budget_file, 'demo-budget')['budget']}"
 
     def search(self) -> None:
         from tavt_kit.workflows.search import search
@@ -373,7 +373,7 @@ def _write_table(out: Path, budget: str, low: str) -> None:
     from tavt_kit.core.verdict import judge_latency
     from tavt_kit.reports import FinalRow, write_final
 
-    bench = read_record(out / "bench.json", "fgvc-kit/bench", 1)
+    bench = read_record(out / "bench.json", "bench")
     measured = {Path(row["thing"]).resolve(): row for row in bench["candidates"]}
     (limit,) = Budget.parse([budget]).limits
     rows = []
@@ -398,14 +398,14 @@ def _write_table(out: Path, budget: str, low: str) -> None:
 
 
 def _check_of(folder: Path, precision: str) -> dict[str, Any]:
-    checks = read_record(folder / "check.json", "fgvc-kit/check", 1)["checks"]
+    checks = read_record(folder / "check.json", "check")["checks"]
     found: dict[str, Any] = next(check for check in checks if check["precision"] == precision)
     return found
 
 
 def read_table(out: Path) -> dict[str, Any]:
     """What ``write_table`` wrote."""
-    return read_record(out / "final.json", "fgvc-kit/final", 1)
+    return read_record(out / "final.json", "final")
 
 
 def conclusions(out: Path) -> list[str]:
@@ -415,7 +415,7 @@ def conclusions(out: Path) -> list[str]:
 
 def _lifted(out: Path) -> list[str]:
     """Before and after distillation, at equal schedules, on val."""
-    results = read_record(out / "distilled" / "run.json", "fgvc-kit/run", 1)["results"]
+    results = read_record(out / "distilled" / "run.json", "run")["results"]
     sentences = []
     for before, after in zip(results["before"], results["after"], strict=True):
         low, high = (100 * end for end in after["difference"]["ci95"])

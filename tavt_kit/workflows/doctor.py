@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from tavt_kit.core.device import TargetDevice
 from tavt_kit.core.host import HostFacts
 from tavt_kit.core.progress import Progress, Silent
+from tavt_kit.core.records import label_record
 from tavt_kit.errors import TavtError
 from tavt_kit.workflows.doctor_findings import Finding, Place, Room, findings
 from tavt_kit.workflows.frames import frame
@@ -17,8 +18,6 @@ if TYPE_CHECKING:
     import pandas
 
 __all__ = ["TARGETS", "DoctorResult", "doctor"]
-
-SCHEMA, VERSION = "fgvc-kit/doctor", 1
 
 TARGETS = (
     "torch:cpu",
@@ -60,15 +59,14 @@ class DoctorResult:
     @property
     def record(self) -> Mapping[str, Any]:
         """Everything, JSON-ready; no file is written."""
-        return {
-            "schema": SCHEMA,
-            "version": VERSION,
+        body = {
             "host": self.host.as_record(),
             "room": self.room.as_record(),
             "targets": {text: {"usable": not reason, "reason": reason} for text, reason in self.refused.items()},
             "speed": self.speed,
             "findings": [one.as_record() for one in self.findings],
         }
+        return label_record("doctor", body)
 
     def to_frame(self) -> pandas.DataFrame:
         """One line a target: whether it can be used, and why not.

@@ -6,11 +6,13 @@ import os
 import re
 import shutil
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, requires, version
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from tavt_kit.core.codec import Record
 
 if TYPE_CHECKING:
     from tavt_kit.core.host import HostFacts
@@ -34,7 +36,7 @@ _SLOW_GOVERNORS = ("powersave", "conservative", "ondemand", "schedutil")
 
 
 @dataclass(frozen=True, slots=True)
-class Room:
+class Room(Record):
     """Bytes and numbers; ``None`` where the machine does not say.
 
     Args:
@@ -89,13 +91,9 @@ class Room:
             energy=meter.reason or meter.source,
         )
 
-    def as_record(self) -> dict[str, Any]:
-        """For a JSON record."""
-        return asdict(self)
-
 
 @dataclass(frozen=True, slots=True)
-class Finding:
+class Finding(Record):
     """Something to mend.
 
     Args:
@@ -107,10 +105,6 @@ class Finding:
     what: str
     command: str
     optional: bool = False
-
-    def as_record(self) -> dict[str, Any]:
-        """For a JSON record."""
-        return asdict(self)
 
 
 @dataclass(frozen=True, slots=True)

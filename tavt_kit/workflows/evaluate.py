@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tavt_kit.core.accuracy import Accuracy
-from tavt_kit.core.command_line import command_line
 from tavt_kit.core.parsing import parse_fraction
 from tavt_kit.core.progress import Progress, Silent
+from tavt_kit.core.records import atomic_text, command_line, label_record, make_folder
 from tavt_kit.errors import DataError, ParameterError, ScheduleError
 from tavt_kit.workflows.frames import frame
 from tavt_kit.workflows.run_model import card_of, images_for, located, model_at
@@ -188,8 +188,7 @@ def evaluate(
         0.893
     """
     thing = located(thing)
-    from tavt_kit.core.records import make_folder
-    from tavt_kit.evaluation.files import SCHEMA, VERSION, write_evaluation
+    from tavt_kit.evaluation.files import write_evaluation
 
     wanted = _share(precision_wanted)
     progress = progress or Silent()
@@ -213,8 +212,10 @@ def evaluate(
     }
     if folder is not None:
         names = [job.images.relative(sample) for sample in found.samples]
-        body = write_evaluation(folder, {**body, "command": command_line()}, found, names)
-    return EvalResult(Accuracy.from_record(body["top1"]), folder, {"schema": SCHEMA, "version": VERSION, **body})
+        record = write_evaluation(folder, {**body, "command": command_line()}, found, names)
+    else:
+        record = label_record("eval", body)
+    return EvalResult(Accuracy.from_record(record["top1"]), folder, record)
 
 
 def label_images(
@@ -254,7 +255,6 @@ def label_images(
         DataError: ``folder`` holds no images.
         ScheduleError: The schedule does not fit, or a preset is given for what has none.
     """
-    from tavt_kit.core.records import atomic_text, make_folder
     from tavt_kit.data.folders import pictures_below
     from tavt_kit.evaluation.predictions import Predictor
     from tavt_kit.evaluation.tables import FIRST

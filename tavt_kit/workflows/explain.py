@@ -8,8 +8,8 @@ from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tavt_kit.core.command_line import command_line
 from tavt_kit.core.progress import Progress, Silent
+from tavt_kit.core.records import atomic_path, command_line, make_folder, sha256_file, write_record
 from tavt_kit.errors import DataError, ParameterError, UnknownName
 from tavt_kit.workflows.frames import frame
 from tavt_kit.workflows.run_model import card_of, located, model_at
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 __all__ = ["ExplainResult", "ExplainedImage", "explain"]
 
-_FILE, _SCHEMA, _VERSION = "explained.json", "fgvc-kit/explained", 1
+_FILE = "explained.json"
 _SHEET = "sheet.png"
 
 
@@ -125,7 +125,6 @@ def explain(
         <ExplainResult explained: 8 images, 0 unreadable>
     """
     run = located(run)
-    from tavt_kit.core.records import atomic_path, make_folder, write_record
     from tavt_kit.evaluation.map_drawing import contact_sheet, draw_explained
 
     progress, folder = progress or Silent(), Path(out)
@@ -167,8 +166,8 @@ def explain(
         "unreadable": len(seen) - len(rows),
         "command": command_line(),
     }
-    write_record(folder / _FILE, _SCHEMA, _VERSION, body)
-    return ExplainResult(folder, sheet, tuple(seen), left_out, {"schema": _SCHEMA, "version": _VERSION, **body})
+    record = write_record(folder / _FILE, "explained", body)
+    return ExplainResult(folder, sheet, tuple(seen), left_out, record)
 
 
 def _files(given: Sequence[Path | str]) -> list[Path]:
@@ -179,7 +178,6 @@ def _files(given: Sequence[Path | str]) -> list[Path]:
 
 
 def _written(file: Path) -> dict[str, str]:
-    from tavt_kit.core.records import sha256_file
 
     return {"file": file.name, "sha256": sha256_file(file)}
 

@@ -8,10 +8,10 @@ from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tavt_kit.core.command_line import command_line
 from tavt_kit.core.device import TargetDevice
 from tavt_kit.core.parsing import parse_duration
 from tavt_kit.core.progress import Progress, Silent
+from tavt_kit.core.records import command_line, make_folder, write_record
 from tavt_kit.workflows.frames import frame
 from tavt_kit.workflows.run_model import card_of, given_model, located
 
@@ -24,7 +24,6 @@ if TYPE_CHECKING:
 __all__ = ["ProfileResult", "profile"]
 
 PROFILE_FILE = "profile.json"
-SCHEMA, VERSION = "fgvc-kit/profile", 1
 
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
@@ -116,7 +115,6 @@ def profile(
     import numpy as np
 
     from tavt_kit.bench import check_table, measure_table
-    from tavt_kit.core.records import make_folder, read_record, write_record
     from tavt_kit.runtimes import check_available
     from tavt_kit.runtimes.available import refuse_modes
 
@@ -142,8 +140,8 @@ def profile(
     if held_out:
         table = check_table(table, adaptive, size, count=held_out, rng=rng, on_step=progress.update)
     body = {**table.as_record(), "command": command_line()}
-    write_record(folder / PROFILE_FILE, SCHEMA, VERSION, body)
-    return ProfileResult(table, folder / PROFILE_FILE, read_record(folder / PROFILE_FILE, SCHEMA, VERSION))
+    record = write_record(folder / PROFILE_FILE, "profile", body)
+    return ProfileResult(table, folder / PROFILE_FILE, record)
 
 
 def _default_folder(model: str | Path | AdaptiveViT) -> Path:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from tavt_kit.core.accuracy import Accuracy, PairedDifference
 from tavt_kit.core.budget import Limit
 from tavt_kit.core.progress import Progress, Silent
+from tavt_kit.core.records import label_record, make_folder, read_record, write_record
 from tavt_kit.core.verdict import Verdict
 from tavt_kit.errors import BudgetError, DataError, OutputError, RecordError
 from tavt_kit.workflows.frames import frame
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
 
 __all__ = ["PruneResult", "prune"]
 
-_FILE, _SCHEMA, _VERSION = "prune.json", "fgvc-kit/prune", 1
+_FILE = "prune.json"
 _TARGET = "openvino:cpu"
 
 
@@ -195,7 +196,7 @@ def prune(
         "dense_rivals": dense_rivals(card, after["macs"]),
     }
     _write(out, images, small, pruned_card(card, bare, pruned.kept, f"pruned by {importance}"), record)
-    return PruneResult(out, run, {"schema": _SCHEMA, "version": _VERSION, **record})
+    return PruneResult(out, run, label_record("prune", record))
 
 
 def _refuse_classes(card: ModelCard, images: ImageSet) -> None:
@@ -209,7 +210,6 @@ def _refuse_classes(card: ModelCard, images: ImageSet) -> None:
 def _done(run: Path, out: Path, request: dict[str, Any], fresh: bool) -> dict[str, Any] | None:
     """What the same command wrote before, if it did."""
     from tavt_kit.checkpoints import is_run
-    from tavt_kit.core.records import read_record
 
     if run.resolve() in (out.resolve(), (out / "model.safetensors").resolve()):
         raise OutputError(f"{out} holds the model that is to be pruned; choose another `out`")
@@ -219,7 +219,7 @@ def _done(run: Path, out: Path, request: dict[str, Any], fresh: bool) -> dict[st
         raise RecordError(f"{out} is a run that prune did not write; choose another `out`")
     if fresh:
         return None
-    known = read_record(out / _FILE, _SCHEMA, _VERSION)
+    known = read_record(out / _FILE, "prune")
     if differing := [name for name, value in request.items() if known.get("request", {}).get(name) != value]:
         raise RecordError(
             f"{out} was pruned with another {', '.join(differing)}; choose another `out`, or start again with "
@@ -231,13 +231,12 @@ def _done(run: Path, out: Path, request: dict[str, Any], fresh: bool) -> dict[st
 def _write(out: Path, images: ImageSet, model: AdaptiveViT, card: ModelCard, record: dict[str, Any]) -> None:
     """The card comes last: a folder without one is no run yet, and the same command starts again."""
     from tavt_kit.checkpoints import save_model
-    from tavt_kit.core.records import make_folder, write_record
     from tavt_kit.data import inherit_split
 
     make_folder(out)
     for name in ("model.json", "model.safetensors", "split.json"):
         (out / name).unlink(missing_ok=True)
-    write_record(out / _FILE, _SCHEMA, _VERSION, record)
+    write_record(out / _FILE, "prune", record)
     inherit_split(out, images)
     save_model(out, model, card)
 

@@ -14,13 +14,12 @@ from typing import TYPE_CHECKING, Any, ParamSpec, cast
 from tavt_kit.bench.schedule_memory import refuse_untold
 from tavt_kit.core.budget import Budget, Limit
 from tavt_kit.core.candidate import Candidate
-from tavt_kit.core.command_line import command_line
 from tavt_kit.core.device import TargetDevice
 from tavt_kit.core.host import HostFacts
 from tavt_kit.core.latency_table import LatencyTable
 from tavt_kit.core.model_card import ModelCard
 from tavt_kit.core.progress import Progress, Silent
-from tavt_kit.core.records import make_folder, write_record
+from tavt_kit.core.records import command_line, make_folder, write_record
 from tavt_kit.core.verdict import Verdict
 from tavt_kit.data.preprocess import Preprocessing
 from tavt_kit.evaluation.kept import pick_examples, write_kept
@@ -32,7 +31,7 @@ from tavt_kit.search import Costs, Store
 from tavt_kit.search.feasibility import Reach, check_reachable, reach_of, refuse_unsearchable
 from tavt_kit.search.final import Final
 from tavt_kit.search.frame import front_frame
-from tavt_kit.search.record import FRONT_SCHEMA, front_body, write_candidates, write_front
+from tavt_kit.search.record import front_body, write_candidates, write_front
 from tavt_kit.search.result import SearchResult
 from tavt_kit.search.rival import Rival
 from tavt_kit.workflows.baselines import Rivals, check_given
@@ -42,7 +41,7 @@ from tavt_kit.workflows.run_model import located
 from tavt_kit.workflows.search_evaluation import check_engine, evaluator_on_val, how_to_look, judges_of, looking
 from tavt_kit.workflows.search_memory import SearchMemory
 from tavt_kit.workflows.search_request import Request
-from tavt_kit.workflows.search_subject import RECIPE, Subject, check_place, clear, open_subject, settle
+from tavt_kit.workflows.search_subject import RECIPE_FILE, Subject, check_place, clear, open_subject, settle
 from tavt_kit.workflows.search_target import check_profile, measured_reach, timed
 
 if TYPE_CHECKING:
@@ -298,7 +297,7 @@ def _searched(request: Request, progress: Progress) -> SearchRun:
             clear(request.out)
         store.hold_to(subject.ties(request))
         body = {**request.as_record(), "copied": settle(subject, request), "ties": subject.ties(request)}
-        write_record(request.out / RECIPE[0], *RECIPE[1:], body)
+        write_record(request.out / RECIPE_FILE, "recipe", body)
         official = MacsFormula.of(subject.model, rule="tavt").macs
         costs = replace(_costs(subject, request, store, memory), official_macs=official)
         make = how_to_look(subject, request)
@@ -414,7 +413,7 @@ def _written(
     )
     body["command"] = command_line()
     write_candidates(request.out, result, final)
-    write_front(request.out, body)
+    record = write_front(request.out, body)
     if final.pick is not None:
         model = variant_of(subject, final.pick.schedule)
         model.schedule = final.pick.schedule
@@ -423,6 +422,5 @@ def _written(
         how = Preprocessing.from_record(cast(ModelCard, model.card).preprocessing)
         write_kept(model, examples, subject.images, how, request.out, split=split)
     write_report([request.out], request.out)
-    record = {"schema": FRONT_SCHEMA, "version": 1, **body}
     baselines: tuple[Candidate | Rival, ...] = (*final.baselines, *rivals)
     return SearchRun(final.pick, final.candidates, baselines, final.verdict, request.out, record)

@@ -21,9 +21,9 @@ if TYPE_CHECKING:
     from tavt_kit.data import ImageSet
     from tavt_kit.models.wrap import AdaptiveViT
 
-__all__ = ["JOINT", "PROFILE", "Request", "read_profile"]
+__all__ = ["JOINT", "PROFILE_FILE", "Request", "read_profile"]
 
-PROFILE = ("profile.json", "fgvc-kit/profile", 1)
+PROFILE_FILE = "profile.json"
 
 JOINT = ("image-size", "layers", "score", "precision")
 """What may be searched beside token counts."""
@@ -314,7 +314,7 @@ def read_profile(path: Path, asked: str | None, precision: str | None) -> Latenc
         RecordError: It is no profile, or half of one.
         TargetError: It is of another target than the one asked for.
     """
-    table = LatencyTable.from_record(read_record(path / PROFILE[0] if path.is_dir() else path, *PROFILE[1:]))
+    table = LatencyTable.from_record(read_record(path / PROFILE_FILE if path.is_dir() else path, "profile"))
     if asked is not None or precision is not None:
         found = table.target
         wanted = TargetDevice.parse(asked or f"{found.runtime}:{found.processor}", precision=precision)

@@ -5,13 +5,13 @@ from __future__ import annotations
 import copy
 import hashlib
 import shutil
-from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from tavt_kit.checkpoints import is_run, open_model, save_model
 from tavt_kit.checkpoints.folder import read_run
+from tavt_kit.checkpoints.weight_file import sha256_tensors
 from tavt_kit.core.model_card import ModelCard
 from tavt_kit.core.progress import Progress, Silent
 from tavt_kit.core.records import read_record
@@ -35,11 +35,10 @@ from tavt_kit.workflows.search_request import Request
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
-    from torch import Tensor
 
-__all__ = ["RECIPE", "Subject", "check_place", "clear", "open_subject", "pictures", "settle", "sha256_pictures"]
+__all__ = ["RECIPE_FILE", "Subject", "check_place", "clear", "open_subject", "pictures", "settle", "sha256_pictures"]
 
-RECIPE = ("recipe.json", "fgvc-kit/recipe", 1)
+RECIPE_FILE = "recipe.json"
 
 _FILES = ("recipe.json", "front.json", "candidates.csv", "kept.json",
           "profile.json", "report.html", "report.md", "report.csv", "report.json")  # fmt: skip
@@ -168,7 +167,7 @@ def open_subject(request: Request, progress: Progress) -> Subject:
             "at most that many, or no limit"
         )
     model.eval()
-    return Subject(model, images, _sha256(model.state_dict()), progress=progress)
+    return Subject(model, images, sha256_tensors(model.state_dict()), progress=progress)
 
 
 def _images_of_run(run: Path, data: str | ImageSet | None) -> ImageSet:
@@ -225,7 +224,7 @@ def check_place(subject: Subject, request: Request) -> None:
     if not is_run(out) or (request.fresh and _was_copied(out)):
         return
     card, tensors = read_run(out)
-    if _sha256(tensors) != subject.weights or _use(card) != _use(subject.card):
+    if sha256_tensors(tensors) != subject.weights or _use(card) != _use(subject.card):
         raise RecordError(
             f"{out} is a run of another model ({_told(card)}) than {request.model_text} ({_told(subject.card)}); "
             "choose another `out`"
@@ -260,7 +259,7 @@ def clear(out: Path) -> None:
 def _was_copied(out: Path) -> bool:
     """Whether a search had copied its model into the folder."""
     try:
-        return bool(read_record(out / RECIPE[0], *RECIPE[1:]).get("copied", False))
+        return bool(read_record(out / RECIPE_FILE, "recipe").get("copied", False))
     except RecordError:
         return False
 
@@ -274,28 +273,12 @@ def _told(card: ModelCard) -> str:
     return f"{card.name}, score {card.score}, pool {card.pool}, reduction {card.reduction}"
 
 
-def _sha256(tensors: Mapping[str, Tensor]) -> str:
-    """Of every tensor's name, kind, shape and bytes: the same weights in another file are the same."""
-    digest = hashlib.sha256()
-    for name in sorted(tensors):
-        array = tensors[name].detach().cpu().contiguous()
-        digest.update(f"{name} {array.dtype} {tuple(array.shape)}".encode())
-        digest.update(array.reshape(-1).view(dtype=_bytes_of(array)).numpy().tobytes())
-    return digest.hexdigest()
-
-
 def sha256_pictures(pixels: NDArray[np.uint8], labels: NDArray[np.int64]) -> str:
     """Of prepared pictures and their classes: names may stay while files change."""
     digest = hashlib.sha256(f"{pixels.shape} {labels.tolist()}".encode())
     for picture in pixels:
         digest.update(picture.tobytes())
     return digest.hexdigest()
-
-
-def _bytes_of(tensor: Tensor) -> Any:
-    import torch
-
-    return torch.uint8 if tensor.numel() else tensor.dtype
 
 
 def _some(names: tuple[str, ...]) -> str:

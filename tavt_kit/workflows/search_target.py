@@ -20,7 +20,7 @@ from tavt_kit.search import Costs, Store
 from tavt_kit.search.feasibility import Reach, reach_of
 from tavt_kit.workflows.baselines import Rivals
 from tavt_kit.workflows.joint import counting, predicting, target_of, variant_of
-from tavt_kit.workflows.search_request import PROFILE, Request
+from tavt_kit.workflows.search_request import PROFILE_FILE, Request
 from tavt_kit.workflows.search_subject import Subject
 
 __all__ = [
@@ -83,7 +83,7 @@ def timed(subject: Subject, request: Request, store: Store, tails: Callable[[], 
         store.keep(key, known)
     records = {None: known["table"], **known.get("others", {})}
     tables = {precision: LatencyTable.from_record(record) for precision, record in records.items()}
-    write_record(request.out / PROFILE[0], *PROFILE[1:], known["table"])
+    write_record(request.out / PROFILE_FILE, "profile", known["table"])
     return Costs(counting(subject), predicting(subject, tables), target, known["tails"])
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tavt_kit.bench.noise import Noise, Watch
-from tavt_kit.errors import MeasurementError, RecordError
+from tavt_kit.errors import MeasurementError
 from tests.bench.machine import Machine
 
 SECONDS, STEPS = 10.0, 15
@@ -169,8 +169,6 @@ def test_a_verdict_needs_a_start_and_a_stop(machine: Machine) -> None:
 def test_a_verdict_survives_json(machine: Machine) -> None:
     noise = watched(machine, clock)
     assert Noise.from_record(json.loads(json.dumps(noise.as_record()))) == noise
-    with pytest.raises(RecordError):
-        Noise.from_record({"word": "steady"})
 
 
 def test_this_machine_can_be_watched() -> None:

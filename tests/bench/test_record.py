@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from tavt_kit.bench import Protocol
-from tavt_kit.bench.record import SCHEMA, VERSION, Benched, bench_body, gain_share
+from tavt_kit.bench.record import Benched, bench_body, gain_share
 from tavt_kit.core.device import TargetDevice
 from tavt_kit.core.host import HostFacts
 from tavt_kit.core.measurement import Measurement
@@ -35,9 +35,9 @@ def test_the_record_holds_every_sample_and_compares_with_the_first(tmp_path: Pat
         row("torch", 50.0, 1000, TargetDevice.parse("torch:cpu")),
     ]
     body = bench_body(rows, protocol=Protocol(), inputs="random", seed=3, host=HostFacts.gather())
-    write_record(tmp_path / "bench.json", SCHEMA, VERSION, body)
-    read = read_record(tmp_path / "bench.json", "fgvc-kit/bench", 1)
-    assert read == json.loads(json.dumps({"schema": SCHEMA, "version": VERSION, **body}))
+    write_record(tmp_path / "bench.json", "bench", body)
+    read = read_record(tmp_path / "bench.json", "bench")
+    assert read == json.loads(json.dumps({"schema": "fgvc-kit/bench", "version": 1, **body}))
     first, second, third = read["candidates"]
     assert read["reference"] == "dense" and first["ratio"]["value"] == 1.0 and first["gain_share"] is None
     assert second["ratio"]["value"] == 2.5 and second["gain_share"]["value"] == pytest.approx(2.5 / 3)

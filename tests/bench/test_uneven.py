@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable
-from dataclasses import asdict, replace
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -15,6 +15,7 @@ from tavt_kit.bench import uneven
 from tavt_kit.bench.cells import Cell, collect
 from tavt_kit.bench.table_plan import CellPlan, TablePlan
 from tavt_kit.bench.uneven import find_uneven
+from tavt_kit.core.codec import decode, encode
 from tavt_kit.core.device import TargetDevice
 from tavt_kit.core.latency_table import LayerCells, Uneven
 from tavt_kit.core.schedule import TokenSchedule
@@ -146,7 +147,7 @@ def test_curves_are_without_and_predictions_with_the_excess() -> None:
     assert found.attend_ms(197) == pytest.approx(smooth("attend", 197) + 0.15)
     assert found.drop_ms(197, 98) == pytest.approx(1 + more.drop(197, 98))
     assert found.drop_ms(196, 98) == pytest.approx(1.0)
-    again = LayerCells.from_record(json.loads(json.dumps(asdict(found))))
+    again = decode(LayerCells, json.loads(json.dumps(encode(found))))
     assert again == found
 
 

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tavt_kit.core.accuracy import Accuracy, PairedDifference
-from tavt_kit.errors import MeasurementError, RecordError
+from tavt_kit.errors import MeasurementError
 
 counts = st.integers(1, 300).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n)))
 discordant = st.integers(1, 200).flatmap(
@@ -43,8 +43,6 @@ def test_nan_and_crooked_intervals_are_refused() -> None:
         Accuracy("top1", "val", float("nan"), 5, 0.0, 1.0)
     with pytest.raises(MeasurementError):
         Accuracy("top1", "val", 0.5, 5, 0.6, 0.9)
-    with pytest.raises(RecordError):
-        Accuracy.from_record({"metric": "top1"})
 
 
 def score_by_search(difference: float, gained: int, lost: int, n: int) -> float:

@@ -4,10 +4,7 @@ import json
 import os
 import sys
 
-import pytest
-
 from tavt_kit.core.host import HostFacts
-from tavt_kit.errors import RecordError
 
 
 def test_facts_of_this_machine() -> None:
@@ -22,8 +19,6 @@ def test_facts_of_this_machine() -> None:
 def test_facts_survive_json() -> None:
     facts = HostFacts.gather("Example GPU")
     assert HostFacts.from_record(json.loads(json.dumps(facts.as_record()))) == facts
-    with pytest.raises(RecordError):
-        HostFacts.from_record({"cpu": "x"})
 
 
 def test_another_machine_is_told_apart() -> None:

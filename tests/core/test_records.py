@@ -20,8 +20,8 @@ from tavt_kit.errors import OutputError, RecordError
 
 
 def test_round_trip(tmp_path: Path) -> None:
-    write_record(tmp_path / "a.json", "fgvc-kit/test", 1, {"x": [1, 2.5, None], "name": "ä"})
-    assert read_record(tmp_path / "a.json", "fgvc-kit/test", 1)["x"] == [1, 2.5, None]
+    write_record(tmp_path / "a.json", "front", {"x": [1, 2.5, None], "name": "ä"})
+    assert read_record(tmp_path / "a.json", "front")["x"] == [1, 2.5, None]
     assert list(json.loads((tmp_path / "a.json").read_text()))[:2] == ["schema", "version"]
 
 
@@ -30,21 +30,27 @@ def test_round_trip(tmp_path: Path) -> None:
     [
         ("{", "not a JSON record"),
         ("[1]", "but is 'list'"),
-        ('{"schema": "other", "version": 1}', "must be a fgvc-kit/test record"),
-        ('{"schema": "fgvc-kit/test", "version": 2}', "version 2"),
+        ('{"schema": "other", "version": 1}', "must be a fgvc-kit/front record"),
+        ('{"schema": "fgvc-kit/front", "version": 2}', "version 2"),
     ],
 )
 def test_other_records_are_refused(text: str, message: str, tmp_path: Path) -> None:
     (tmp_path / "a.json").write_text(text)
     with pytest.raises(RecordError, match=message):
-        read_record(tmp_path / "a.json", "fgvc-kit/test", 1)
+        read_record(tmp_path / "a.json", "front")
     with pytest.raises(RecordError, match="cannot read"):
-        read_record(tmp_path / "absent.json", "fgvc-kit/test", 1)
+        read_record(tmp_path / "absent.json", "front")
+
+
+def test_an_unknown_kind_is_a_mistake_of_the_program(tmp_path: Path) -> None:
+    with pytest.raises(KeyError):
+        write_record(tmp_path / "a.json", "fgvc-kit/front", {})
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_nan_is_never_written(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="Out of range"):
-        write_record(tmp_path / "a.json", "fgvc-kit/test", 1, {"x": float("nan")})
+        write_record(tmp_path / "a.json", "front", {"x": float("nan")})
     assert list(tmp_path.iterdir()) == []
 
 
@@ -97,4 +103,4 @@ def test_json_nested_too_deep_is_a_sentence(tmp_path: Path) -> None:
     path = tmp_path / "record.json"
     path.write_text("[" * 100_000 + "]" * 100_000)
     with pytest.raises(RecordError, match="nested too deep"):
-        read_record(path, "fgvc-kit/front", 1)
+        read_record(path, "front")

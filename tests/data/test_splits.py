@@ -85,6 +85,28 @@ def test_a_record_changed_by_hand_is_refused(tmp_path: Path, class_folders: Fold
         read_split(tmp_path)
 
 
+@pytest.mark.parametrize(
+    ("change", "place"),
+    [
+        ({"splits": {"train": [["a/0.png", "0"]]}}, r"splits.train\[0\]\[1\] must be a whole number, but is '0'"),
+        ({"splits": {"train": [["a/0.png"]]}}, r"splits.train\[0\] must be two values"),
+        ({"splits": None}, "splits must be an object, but is None"),
+        ({"splits": {"train": [["a/0.png", 7]]}}, "has no val split"),
+        ({"classes": [1, 2]}, r"classes\[0\] must be text, but is 1"),
+        ({"licence": {"name": "w"}}, "licence.licence is missing"),
+        ({"fraction": float("nan")}, "fraction must be a number, but is nan"),
+    ],
+)
+def test_what_is_wrong_at_any_depth_is_named(
+    tmp_path: Path, class_folders: Folders, change: dict[str, object], place: str
+) -> None:
+    write_split(tmp_path, load_images(str(class_folders(tmp_path / "data", ["a", "b"], 5))))
+    record = json.loads((tmp_path / "split.json").read_text())
+    (tmp_path / "split.json").write_text(json.dumps({**record, **change}))
+    with pytest.raises((RecordError, DataError), match=place):
+        read_split(tmp_path)
+
+
 def test_a_fraction_of_train_is_stratified_nested_and_inherited(tmp_path: Path, class_folders: Folders) -> None:
     from tavt_kit.data.inherited import inherited_images
 

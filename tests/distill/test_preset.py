@@ -117,8 +117,8 @@ def test_a_file_starts_from_another_recipe(tmp_path: Path) -> None:
         ('family = "resnet"', "family is one of vit, ffvt"),
         ("final_lr = 1.0", "starts and ends between"),
         ('augment = "flip"', "augment of a recipe must be a list of texts, got 'flip'"),
-        ("resize = [600]", "a whole number or 2 numbers or none"),
-        ("scale = [0.1]", "scale of a recipe must be 2 numbers"),
+        ("resize = [600]", "a whole number or two whole numbers or none"),
+        ("scale = [0.1]", "scale of a recipe must be two numbers"),
         ("a = [", "not a TOML file"),
     ],
 )

@@ -59,7 +59,7 @@ def images(tmp_path: Path) -> ImageSet:
 def test_kept_patches_are_those_of_forward_kept(adaptive: AdaptiveViT, images: ImageSet, tmp_path: Path) -> None:
     samples = images.split("test")
     path = write_kept(adaptive, samples, images, PREPROCESSING, tmp_path, split="test")
-    record = read_record(path, "fgvc-kit/kept", 1)
+    record = read_record(path, "kept")
     assert record["grid"] == [4, 6] and record["prefix"] == 2 and record["layers"] == [0, 1, 2]
     assert record["licence"]["licence"] == "CC0" and record["split"] == "test"
     assert [entry["label"] for entry in record["images"]] == ["bread & butter"] * 2 + ["<b>"] * 2
@@ -77,7 +77,7 @@ def test_where_tokens_merge_the_owner_of_each_patch_is_written(
 ) -> None:
     adaptive.reduction = "merge"
     path = write_kept(adaptive, images.split("test")[:2], images, PREPROCESSING, tmp_path, split="test")
-    record = read_record(path, "fgvc-kit/kept", 1)
+    record = read_record(path, "kept")
     assert record["reduction"] == "merge"
     for entry in record["images"]:
         assert len(entry["owners"]) == len(entry["kept"])
@@ -118,7 +118,7 @@ def test_an_unreadable_picture_is_left_out(adaptive: AdaptiveViT, images: ImageS
     broken = Sample(tmp_path / "broken.png", 0)
     broken.path.write_bytes(b"no picture")
     path = write_kept(adaptive, [broken, images.split("val")[0]], images, PREPROCESSING, tmp_path, split="val")
-    assert len(read_record(path, "fgvc-kit/kept", 1)["images"]) == 1
+    assert len(read_record(path, "kept")["images"]) == 1
     with pytest.raises(DataError, match="none of the 1 pictures"):
         write_kept(adaptive, [broken], images, PREPROCESSING, tmp_path, split="val")
 

@@ -19,6 +19,7 @@ from tavt_kit.checks.report import BatchCheck, CheckReport, write_check
 from tavt_kit.core.accuracy import Accuracy, PairedDifference
 from tavt_kit.core.budget import Budget
 from tavt_kit.core.candidate import Candidate
+from tavt_kit.core.codec import encode
 from tavt_kit.core.device import TargetDevice
 from tavt_kit.core.front import ParetoFront
 from tavt_kit.core.host import HostFacts
@@ -166,7 +167,7 @@ def _write_distilled(folder: Path) -> None:
     asked = {"recipe": "modern", "steps": 300, "batch": 16, "seed": 0, "model": "vit_small_patch14_dinov2"}
     body = {"verb": "distill", "status": "done", "asked": asked, "results": results, "host": HOST}
     _write_steps(folder, 300, results)
-    write_record(folder / "run.json", "fgvc-kit/run", 1, body)
+    write_record(folder / "run.json", "run", body)
 
 
 def _write_steps(folder: Path, steps: int, results: dict[str, Any]) -> None:
@@ -206,7 +207,7 @@ def _write_bench(folder: Path, dense: Candidate, chosen: Candidate) -> None:
     )
     host = HostFacts.from_record(HOST)
     body = bench_body(rows, protocol=Protocol(), inputs="textile val", seed=0, host=host)
-    write_record(folder / "bench.json", "fgvc-kit/bench", 1, body)
+    write_record(folder / "bench.json", "bench", body)
 
 
 def _write_check(folder: Path, chosen: Candidate, right: int = 459) -> None:
@@ -243,7 +244,7 @@ def _write_check(folder: Path, chosen: Candidate, right: int = 459) -> None:
         difference=PairedDifference.of_counts(2, 6, 656), largest_difference=0.8, batches=batches, figures=figures,
         **for_all,
     )  # fmt: skip
-    write_check(folder / "check.json", [exact.as_record(), narrow.as_record()], {"host": HOST})
+    write_check(folder / "check.json", [encode(exact), encode(narrow)], {"host": HOST})
 
 
 def _write_profile(folder: Path) -> None:
@@ -261,7 +262,7 @@ def _write_profile(folder: Path) -> None:
     table = LatencyTable(
         TARGET, "vit_small_patch14_dinov2", TOKENS, LAYERS, 1, "column", cells, 1.05, 0.4, held_out=runs, seconds=31.0
     )
-    write_record(folder / "profile.json", "fgvc-kit/profile", 1, table.as_record())
+    write_record(folder / "profile.json", "profile", table.as_record())
 
 
 def _write_card(folder: Path, classes: tuple[str, ...]) -> None:
@@ -291,7 +292,7 @@ def _write_split(folder: Path, classes: tuple[str, ...]) -> None:
         "licence": {"name": "textile", "licence": "CC BY 4.0", "source": "https://example.org/textile"},
         "splits": splits,
     }
-    write_record(folder / "split.json", "fgvc-kit/split", 1, body)
+    write_record(folder / "split.json", "split", body)
 
 
 def write_final_rows(folder: Path, chosen: Candidate) -> None:
@@ -357,7 +358,7 @@ def write_kept_record(folder: Path, classes: tuple[str, ...]) -> None:
         "image_size": [112, 112],
         "images": images,
     }
-    write_record(folder / "kept.json", "fgvc-kit/kept", 1, body)
+    write_record(folder / "kept.json", "kept", body)
 
 
 __all__ = ["HOST", "HOSTILE", "LAYERS", "TARGET", "TOKENS", "Run", "candidate", "measured", "write_run"]

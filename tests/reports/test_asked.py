@@ -78,7 +78,7 @@ def test_what_no_front_records_is_refused(folder: Path, text: str) -> None:
 
 
 def test_a_budget_needs_a_front(tmp_path: Path) -> None:
-    write_record(tmp_path / "run.json", "fgvc-kit/run", 1, {})
+    write_record(tmp_path / "run.json", "run", {})
     with pytest.raises(BudgetError, match="run fgvc-kit search first"):
         again(tmp_path, "latency=8ms")
 
@@ -116,7 +116,7 @@ def test_a_budget_of_the_report_exports_by_the_place_in_the_run(folder: Path, tm
     body = json.loads((folder / "front.json").read_text())
     for one in body["candidates"]:
         one["precision"] = "int8"
-    write_record(tmp_path / "front.json", body["schema"], body["version"], body)
+    write_record(tmp_path / "front.json", "front", body)
     records = asked(gather([tmp_path]), Budget.parse(["latency=30ms"]))
     front = records.first("front")
     found = [one for one in FrontView.of(front).candidates if one.genes]
@@ -146,6 +146,6 @@ def test_csv_and_json_say_what_the_page_says(folder: Path, tmp_path: Path) -> No
 
 def test_a_name_cannot_be_a_formula(tmp_path: Path) -> None:
     front = {"candidates": [{"schedule": [65, 40], "top1": 0.5, "origin": "=HYPERLINK(1)"}]}
-    write_record(tmp_path / "front.json", "fgvc-kit/front", 1, front)
+    write_record(tmp_path / "front.json", "front", front)
     written = write_report([tmp_path], tmp_path / "out")
     assert "'=HYPERLINK(1)" in written.csv.read_text(encoding="utf-8")

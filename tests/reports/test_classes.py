@@ -6,8 +6,7 @@ from pathlib import Path
 import pytest
 
 from tavt_kit.core.budget import Budget
-from tavt_kit.core.command_line import command_line
-from tavt_kit.core.records import sha256_file, write_record
+from tavt_kit.core.records import command_line, sha256_file, write_record
 from tavt_kit.reports import write_report
 from tavt_kit.reports.gather import gather
 from tavt_kit.reports.sections.reproduction import commands_of
@@ -63,13 +62,13 @@ def test_commands_stand_in_the_order_of_the_work(tmp_path: Path) -> None:
     for name, verb in (("b", "distill"), ("a", "train")):
         (tmp_path / name).mkdir()
         body = {"verb": verb, "command": f"fgvc-kit {verb} x"}
-        write_record(tmp_path / name / "run.json", "fgvc-kit/run", 1, body)
+        write_record(tmp_path / name / "run.json", "run", body)
     recipe = {"model": "runs/my x", "target": "openvino:cpu", "budgets": ["latency=8ms"], "seed": 0, "max_seconds": 90}
-    write_record(tmp_path / "recipe.json", "fgvc-kit/recipe", 1, recipe)
-    write_record(tmp_path / "front.json", "fgvc-kit/front", 1, {})
+    write_record(tmp_path / "recipe.json", "recipe", recipe)
+    write_record(tmp_path / "front.json", "front", {})
     for kind, verb in (("bench", "bench"), ("check", "check"), ("exported", "export"), ("profile", "profile")):
-        write_record(tmp_path / f"{kind}.json", f"fgvc-kit/{kind}", 1, {"command": f"fgvc-kit {verb} y"})
-    write_record(tmp_path / "eval.json", "fgvc-kit/eval", 2, {"command": "fgvc-kit eval y"})
+        write_record(tmp_path / f"{kind}.json", kind, {"command": f"fgvc-kit {verb} y"})
+    write_record(tmp_path / "eval.json", "eval", {"command": "fgvc-kit eval y"})
     rebuilt = "fgvc-kit search 'runs/my x' --target openvino:cpu --seed 0 --budget latency=8ms --max-time 90s -o"
     assert list(commands_of(gather([tmp_path]))) == [
         ("fgvc-kit train x", True),
@@ -78,7 +77,7 @@ def test_commands_stand_in_the_order_of_the_work(tmp_path: Path) -> None:
         (f"{rebuilt} {tmp_path}", False),
         *((f"fgvc-kit {verb} y", True) for verb in ("export", "check", "bench", "eval")),
     ]
-    write_record(tmp_path / "front.json", "fgvc-kit/front", 1, {"command": "fgvc-kit demo"})
+    write_record(tmp_path / "front.json", "front", {"command": "fgvc-kit demo"})
     assert ("fgvc-kit demo", True) in list(commands_of(gather([tmp_path])))
 
 

@@ -49,8 +49,8 @@ def front(top1: float = 0.8, median: float | None = 6.0) -> dict[str, Any]:
 
 def write(folder: Path, body: dict[str, Any], split: str = "ab") -> Path:
     folder.mkdir(parents=True)
-    write_record(folder / "front.json", "fgvc-kit/front", 1, body)
-    write_record(folder / "split.json", "fgvc-kit/split", 1, {"name": "birds", "sha256": split})
+    write_record(folder / "front.json", "front", body)
+    write_record(folder / "split.json", "split", {"name": "birds", "sha256": split})
     return folder
 
 
@@ -83,8 +83,8 @@ def test_a_budget_is_held_against_each(two: list[Path], tmp_path: Path) -> None:
 def test_a_search_keeps_its_own_records(tmp_path: Path) -> None:
     outer = write(tmp_path / "a", front())
     write(outer / "b", front(0.82))
-    write_record(outer / "b" / "kept.json", "fgvc-kit/kept", 1, {})
-    write_record(outer / "profile.json", "fgvc-kit/profile", 1, {})
+    write_record(outer / "b" / "kept.json", "kept", {})
+    write_record(outer / "profile.json", "profile", {})
     first, second = runs_of(gather([outer]), across=False)
     assert (first.name, second.name) == ("a", "b")
     assert not first.records.all("kept") and not second.records.all("profile")

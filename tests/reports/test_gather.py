@@ -12,7 +12,7 @@ from tavt_kit.reports.gather import gather
 
 def record(path: Path, kind: str, **body: object) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_record(path, f"fgvc-kit/{kind}", 1, body)
+    write_record(path, kind, body)
     return path
 
 
@@ -66,7 +66,7 @@ def test_bytes_that_are_no_text(tmp_path: Path) -> None:
 
 
 def test_another_version_is_refused(tmp_path: Path) -> None:
-    write_record(tmp_path / "front.json", "fgvc-kit/front", 2, {})
+    (tmp_path / "front.json").write_text('{"schema": "fgvc-kit/front", "version": 2}')
     with pytest.raises(RecordError, match="version 2 of fgvc-kit/front, but this program reads version 1"):
         gather([tmp_path])
 

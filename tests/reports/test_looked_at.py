@@ -52,7 +52,7 @@ def write_explained(folder: Path, pictures: int = 2) -> dict[str, Any]:
              "probability": 0.8, "shows": ["attention rollout", "layer 1: 9 tokens"]}
         )  # fmt: skip
     body = {"run": "runs/birds", "schedule": "taper:0.2", "images": images}
-    write_record(folder / "explained.json", "fgvc-kit/explained", 1, body)
+    write_record(folder / "explained.json", "explained", body)
     return body
 
 
@@ -104,7 +104,7 @@ def test_only_a_few_pictures_are_embedded(tmp_path: Path) -> None:
 
 
 def test_no_run_needs_them(tmp_path: Path) -> None:
-    write_record(tmp_path / "run.json", "fgvc-kit/run", 1, {})
+    write_record(tmp_path / "run.json", "run", {})
     page, _ = read(tmp_path)
     assert "fgvc-kit eval" not in page.text and "fgvc-kit explain" not in page.text
 

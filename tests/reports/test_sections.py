@@ -34,7 +34,7 @@ def section_of(make: Callable[[Records], Section | Missing], folder: Path) -> Se
 
 
 def test_every_missing_record_is_named_with_its_command(tmp_path: Path) -> None:
-    write_record(tmp_path / "run.json", "fgvc-kit/run", 1, {})
+    write_record(tmp_path / "run.json", "run", {})
     page = read([tmp_path], tmp_path)
     for verb in ("search", "profile", "demo", "export", "distill", "bench"):
         assert f"fgvc-kit {verb}" in page.text
@@ -49,7 +49,7 @@ def test_every_missing_record_is_named_with_its_command(tmp_path: Path) -> None:
     "body", [{}, {"rows": 3, "images": {}, "grid": "x", "candidates": [[]], "target": 1, "host": []}]
 )
 def test_no_record_breaks_the_report(tmp_path: Path, kind: str, body: dict[str, object]) -> None:
-    write_record(tmp_path / f"{kind}.json", f"fgvc-kit/{kind}", 1, body)
+    write_record(tmp_path / f"{kind}.json", kind, body)
     assert read([tmp_path], tmp_path).count("section") >= 3
 
 
@@ -87,7 +87,7 @@ def test_the_facts_of_the_run_are_there(tmp_path: Path) -> None:
 
 def test_two_machines_are_pointed_out(tmp_path: Path) -> None:
     run = write_run(tmp_path)
-    write_record(tmp_path / "bench.json", "fgvc-kit/bench", 1, {"host": {"cpu": "Another CPU"}})
+    write_record(tmp_path / "bench.json", "bench", {"host": {"cpu": "Another CPU"}})
     assert "come from 2 different machines" in read([run.folder], tmp_path / "out").text
 
 
@@ -116,7 +116,7 @@ def test_dropped_patches_are_covered_and_no_others(tmp_path: Path) -> None:
     kept = [[0, 1, 2, 3, 4, 5], [0, 1, 5], [0, 1, 5]]
     image = {"file": "a.png", "label": "x", "prediction": "y", "probability": 0.5, "kept": kept}
     body = {"grid": [2, 3], "layers": [0, 1, 2], "schedule": [7, 4, 4], "prefix": 1, "split": "test", "images": [image]}
-    write_record(tmp_path / "kept.json", "fgvc-kit/kept", 1, body)
+    write_record(tmp_path / "kept.json", "kept", body)
     section = section_of(kept_section, tmp_path)
     assert "Of 6 patches stay 6 after layer 0, 3 after layers 1–2." in str(section.blocks[0])
     page = read([tmp_path], tmp_path)
@@ -127,7 +127,7 @@ def test_dropped_patches_are_covered_and_no_others(tmp_path: Path) -> None:
 
 def test_the_whole_picture_is_shown_where_the_first_layer_drops(tmp_path: Path) -> None:
     body = {"grid": [1, 2], "layers": [0, 1], "images": [{"label": "x", "kept": [[1], [1]]}]}
-    write_record(tmp_path / "kept.json", "fgvc-kit/kept", 1, body)
+    write_record(tmp_path / "kept.json", "kept", body)
     page = read([tmp_path], tmp_path)
     assert "before layer 0 2 of 2 layers 0–1 1 of 2" in page.text
     assert "kept pairs" in page.attributes("class")
@@ -219,7 +219,7 @@ def test_files_of_several_exports_are_told_apart(tmp_path: Path) -> None:
     for name, schedule in (("f32", [65] * 12), ("int8", list(run.candidates[run.chosen].schedule.counts))):
         (tmp_path / name).mkdir()
         check = {"artifact": "model.xml", "schedule": schedule, "verdict": "FAIL", "reason": f"{name} is wrong"}
-        write_record(tmp_path / name / "check.json", "fgvc-kit/check", 1, {"checks": [check]})
+        write_record(tmp_path / name / "check.json", "check", {"checks": [check]})
     page = read([tmp_path], tmp_path / "out")
     assert "f32/model.xml" in page.text and "int8/model.xml" in page.text
     assert "The check of int8/model.xml says FAIL: int8 is wrong." in page.text

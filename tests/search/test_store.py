@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from tavt_kit.core.accuracy import Accuracy
-from tavt_kit.core.code_version import code_version
+from tavt_kit.core.records import code_version
 from tavt_kit.core.schedule import TokenSchedule
 from tavt_kit.errors import OutputError, RecordError
 from tavt_kit.evaluation.answer import Answer

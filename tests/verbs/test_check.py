@@ -52,7 +52,7 @@ def flags(place: Path, out: Path) -> tuple[object, ...]:
 
 
 def found(out: Path, name: str) -> dict[str, Any]:
-    checks = read_record(out / "check.json", "fgvc-kit/check", 1)["checks"]
+    checks = read_record(out / "check.json", "check")["checks"]
     return next(one for one in checks if one["artifact"] == name)
 
 

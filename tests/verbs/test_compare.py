@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from tavt_kit.bench import Protocol
-from tavt_kit.bench.record import SCHEMA, VERSION, Benched, bench_body
+from tavt_kit.bench.record import Benched, bench_body
 from tavt_kit.core.accuracy import Accuracy
 from tavt_kit.core.device import TargetDevice
 from tavt_kit.core.host import HostFacts
@@ -42,9 +42,7 @@ def bench_file(
         schedule = SCHEDULES[name.split()[-1]]
         rows.append(Benched(name, "x", target, Measurement(samples, True, (3,) * rounds), schedule, 100, None))
     path.parent.mkdir(exist_ok=True)
-    write_record(
-        path, SCHEMA, VERSION, bench_body(rows, protocol=protocol or Protocol(), inputs="random", seed=0, host=host)
-    )
+    write_record(path, "bench", bench_body(rows, protocol=protocol or Protocol(), inputs="random", seed=0, host=host))
     return path
 
 
@@ -144,7 +142,7 @@ def test_runs_of_a_search_and_accuracies(tmp_path: Path, capsys: pytest.CaptureF
     for right in (90, 60):
         top1 = Accuracy.of_counts(right, 100, split="test").as_record()
         files.append(tmp_path / f"{right}.json")
-        write_record(files[-1], "fgvc-kit/eval", 2, {"thing": "x", "schedule": "dense", "data": "elpv", "top1": top1})
+        write_record(files[-1], "eval", {"thing": "x", "schedule": "dense", "data": "elpv", "top1": top1})
     assert run("compare", *files) == 1
     assert "less accurate by more than 0.5 points: top-1" in capsys.readouterr().out
     assert run("compare", *reversed(files)) == 0

@@ -31,7 +31,7 @@ def _record(folder: Path, chosen_ms: float | None, top1: float = 0.70) -> Path:
     before = [{"name": "taper:0.2", "accuracy": accuracy(0.46)}]
     after = [{"name": "taper:0.2", "accuracy": accuracy(0.69), "difference": {"ci95": [0.19, 0.27]}}]
     (folder / "distilled").mkdir(parents=True)
-    write_record(folder / "distilled" / "run.json", "fgvc-kit/run", 1, {"results": {"before": before, "after": after}})
+    write_record(folder / "distilled" / "run.json", "run", {"results": {"before": before, "after": after}})
     rows = [
         {"name": "dense f32", "kind": "dense", "top1": 0.735, "ms": 15.0, "verdict": "FAIL"},
         {"name": "dense INT8", "kind": "int8", "top1": 0.73, "ms": 6.0, "verdict": "PASS"},
@@ -41,7 +41,7 @@ def _record(folder: Path, chosen_ms: float | None, top1: float = 0.70) -> Path:
         row |= {"split": "test", "n": 500, "ci95": [0.6, 0.8]}
         ms = row.pop("ms")
         row["latency_ms"] = None if ms is None else {"median": ms, "p90": ms, "steady": True, "samples": 40}
-    write_record(folder / "final.json", "fgvc-kit/final", 1, {"rows": rows, "budgets": ["latency=9ms"]})
+    write_record(folder / "final.json", "final", {"rows": rows, "budgets": ["latency=9ms"]})
     return folder
 
 

@@ -44,12 +44,12 @@ def export(place: Path, *flags: object) -> int:
 
 
 def checks(folder: Path) -> dict[str, dict[str, Any]]:
-    record = read_record(folder / "check.json", "fgvc-kit/check", 1)
+    record = read_record(folder / "check.json", "check")
     return {entry["artifact"]: entry for entry in record["checks"]}
 
 
 def exported(folder: Path) -> dict[str, dict[str, Any]]:
-    record = read_record(folder / "exported.json", "fgvc-kit/exported", 1)
+    record = read_record(folder / "exported.json", "exported")
     return {entry["file"]: entry for entry in record["artifacts"]}
 
 
@@ -169,7 +169,7 @@ def _front(folder: Path, chosen: int | None) -> None:
         for counts, macs, top1 in (((9, 9, 9, 9), 1, 0.5), ((14, 11, 8, 8), 2, 0.6), ((17, 17, 17, 17), 3, 0.9))
     ]
     body = {"metric": "top1", "candidates": candidates, "chosen": chosen, "verdict": "PASS", "budgets": []}
-    write_record(folder / "front.json", "fgvc-kit/front", 1, body)
+    write_record(folder / "front.json", "front", body)
 
 
 def test_a_search_s_run_exports_what_was_chosen_or_picked(place: Path, tmp_path: Path) -> None:

@@ -57,9 +57,7 @@ def export(place: Path, *flags: object) -> int:
 
 
 def entries(folder: Path) -> dict[str, dict[str, Any]]:
-    return {
-        entry["file"]: entry for entry in read_record(folder / "exported.json", "fgvc-kit/exported", 1)["artifacts"]
-    }
+    return {entry["file"]: entry for entry in read_record(folder / "exported.json", "exported")["artifacts"]}
 
 
 # ----------------------------------------------------------------------------------------------- switchable
@@ -68,7 +66,7 @@ def entries(folder: Path) -> dict[str, dict[str, Any]]:
 @pytest.mark.parametrize("file", FILES)
 def test_a_switchable_file_is_checked_at_every_preset(place: Path, file: str) -> None:
     path = made(place, file)
-    checks = read_record(path.with_name("check.json"), "fgvc-kit/check", 1)["checks"]
+    checks = read_record(path.with_name("check.json"), "check")["checks"]
     found = {one["artifact"]: one for one in checks if one["artifact"].startswith(file)}
     assert {name: one["verdict"] for name, one in found.items()} == {f"{file} ({name})": "PASS" for name in PRESETS}
     for name, text in PRESETS.items():
@@ -170,7 +168,7 @@ def test_check_at_one_preset_or_at_all(place: Path, tmp_path: Path) -> None:
     flags = ("--against", place / "run", "--data", place / "data", "-o", tmp_path, "--no-dense")
     for more, settings in ((("--schedule", "12x4"), ["12x4"]), ((), list(PRESETS))):
         assert run("check", path, *flags, *more) == 0
-        checks = read_record(tmp_path / "check.json", "fgvc-kit/check", 1)["checks"]
+        checks = read_record(tmp_path / "check.json", "check")["checks"]
         assert [one["artifact"] for one in checks][-len(settings) :] == [f"{path.name} ({name})" for name in settings]
 
 
@@ -196,7 +194,7 @@ def test_a_broken_preset_refuses_the_whole_file(
     monkeypatch.setattr(Writer, "_write_onnx", off_by_one)
     flags = ("--switchable", "--schedule", "fast=9x4", "--schedule", "accurate=dense", "--format", "onnx")
     assert export(place, *flags, "-o", tmp_path, "--no-dense") == 1
-    checks = read_record(tmp_path / "check.json", "fgvc-kit/check", 1)["checks"]
+    checks = read_record(tmp_path / "check.json", "check")["checks"]
     assert [one["verdict"] for one in checks] == ["FAIL", "PASS"]
     assert {file.name for file in tmp_path.iterdir()} == {"check.json", "exported.json"}
     assert "not written" in capsys.readouterr().out
@@ -255,7 +253,7 @@ def test_openvino_in_bf16_and_w8(place: Path, tmp_path: Path) -> None:
     assert export(place, *flags) == 0
     sizes = {how: (tmp_path / f"model.{how}.bin").stat().st_size for how in ("f32", "bf16", "w8")}
     assert sizes["bf16"] < 0.6 * sizes["f32"] and sizes["w8"] < 0.5 * sizes["f32"]
-    checks = {one["artifact"]: one for one in read_record(tmp_path / "check.json", "fgvc-kit/check", 1)["checks"]}
+    checks = {one["artifact"]: one for one in read_record(tmp_path / "check.json", "check")["checks"]}
     assert ":precision=bf16:" in checks["model.bf16.xml"]["executed"]
     assert ":precision=f32:" in checks["model.f32.xml"]["executed"]
     assert 1e-5 < checks["model.bf16.xml"]["largest_difference"] < 0.5 * checks["model.bf16.xml"]["scale"]

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from tavt_kit.bench.protocol import Protocol
-from tavt_kit.bench.record import SCHEMA, VERSION, Benched, bench_body
+from tavt_kit.bench.record import Benched, bench_body
 from tavt_kit.checkpoints import load_model
 from tavt_kit.cli import main
 from tavt_kit.core.device import TargetDevice
@@ -50,7 +50,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("carried")
     write_pictures(folder / "data", each=20)
     write_run(folder / "run")
-    write_record(folder / "profile.json", "fgvc-kit/profile", 1, table(folder).as_record())
+    write_record(folder / "profile.json", "profile", table(folder).as_record())
     assert search(folder, folder / "out") == 1
     return folder
 
@@ -84,7 +84,7 @@ def measured(body: dict[str, Any], ms: float) -> list[Benched]:
 
 def write_bench(file: Path, rows: list[Benched], host: HostFacts = HOST) -> Path:
     body = bench_body(rows, protocol=Protocol(), inputs="random", seed=0, host=host)
-    write_record(file, SCHEMA, VERSION, {**body, "model": "vit_tiny_patch16_224"})
+    write_record(file, "bench", {**body, "model": "vit_tiny_patch16_224"})
     return file
 
 
@@ -158,8 +158,8 @@ def test_there_and_back_from_python(place: Path, tmp_path: Path, capfd: pytest.C
         ({"macs": 10**9}, "macs 1000000000"),
         ({"layers": 5}, "layers 5 instead of 4"),
         ({"score": "cls"}, "score cls instead of column"),
-        ({"cells": {}}, "lacks or misuses a field: 'attend'"),
-        ({"target": 3}, "a latency table lacks or misuses a field"),
+        ({"cells": {}}, "cells.attend is missing"),
+        ({"target": 3}, "a recorded latency table cannot be used: target must be an object, but is 3"),
         ({"schema": "fgvc-kit/front"}, "must be a fgvc-kit/profile record"),
     ],
 )

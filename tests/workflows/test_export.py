@@ -47,7 +47,7 @@ def test_the_verb_gives_what_the_function_gives(
     assert len(files) == 1 and files[0].path == out / "model.f32.onnx" and files[0].path.is_file()
     assert (files[0].format, files[0].precision, files[0].status) == ("onnx", "f32", "final")
     assert files[0].check is files.checks[0] and files.settled and files.licence is None
-    assert files.record == read_record(out / "exported.json", "fgvc-kit/exported", 1)
+    assert files.record == read_record(out / "exported.json", "exported")
     assert repr(files[0]) == f"<ExportedFile {out / 'model.f32.onnx'}: final, PASS>"
     assert list(files.to_frame()["verdict"]) == ["PASS"]
 
@@ -60,7 +60,7 @@ def test_a_wrapped_model_and_a_schedule_as_values(data: Path, model: Path, tmp_p
     found = check(files[0].path, adaptive, data=data, out=tmp_path / "again")
     assert (found.verdict, found.accepted, found.notes) == (Verdict.PASS, True, ())
     assert found.checks[0].top1 == files[0].check.top1
-    assert found.record == read_record(tmp_path / "again" / "check.json", "fgvc-kit/check", 1)
+    assert found.record == read_record(tmp_path / "again" / "check.json", "check")
     assert list(found.to_frame()["artifact"]) == ["model.f32.onnx"]
     assert repr(found) == "<CheckResult model.f32.onnx: PASS>"
     with pytest.raises(OutputError, match="give `out`"):

@@ -35,7 +35,7 @@ def test_the_verb_finds_what_the_function_finds(
     assert run("search", model, *flags, "-o", tmp_path / "verb") == 0
     said = json.loads(capfd.readouterr().out)
     assert found.record["candidates"] == said["candidates"] and found.record["chosen"] == said["chosen"]
-    assert found.record == read_record(tmp_path / "function" / "front.json", "fgvc-kit/front", 1)
+    assert found.record == read_record(tmp_path / "function" / "front.json", "front")
     assert found.best is found.front[said["chosen"]] and found.verdict is Verdict.PASS
     assert [one.macs for one in found.front] == [one["macs"] for one in said["candidates"]]
     assert found.baselines[0].macs == max(one.macs for one in found.baselines)  # the dense model
@@ -58,7 +58,7 @@ def test_a_model_in_hand_is_searched_and_stays_as_it_was(data: Path, tmp_path: P
     theirs = search(folder, out=tmp_path / "folder", **asked)
     assert ours.front == theirs.front and ours.best == theirs.best
     assert adaptive.training and adaptive.schedule == given
-    assert read_record(tmp_path / "module" / "recipe.json", "fgvc-kit/recipe", 1)["model"] == "vit_tiny_patch16_224"
+    assert read_record(tmp_path / "module" / "recipe.json", "recipe")["model"] == "vit_tiny_patch16_224"
     again = search(adaptive, data=load_images(str(data), seed=5), out=tmp_path / "module", **asked)  # it continues
     assert again.front == ours.front
 

@@ -17,7 +17,7 @@ from tavt_kit.checkpoints import load_model
 from tavt_kit.core.artifact_card import ArtifactCard
 from tavt_kit.core.device import TargetDevice
 from tavt_kit.core.model_card import ModelCard
-from tavt_kit.core.records import make_folder, read_record, write_record
+from tavt_kit.core.records import SCHEMAS, make_folder, read_record, write_record
 from tavt_kit.data import load_arrays, load_bytes, thin_out
 from tavt_kit.data.preprocess import Preprocessing, normalise
 from tavt_kit.exporters.int8 import Examples, Int8How, make_int8
@@ -28,7 +28,7 @@ from tavt_kit.runtimes import Session, open_file
 
 __all__ = ["Answers", "Known"]
 
-SCHEMA = ("fgvc-kit/peer-answer", 1)
+SCHEMAS["peer-answer"] = 1
 BATCH, CALIBRATION = 64, 100
 
 
@@ -70,8 +70,8 @@ class Answers:
                 macs = count_by_tracing(module, torch.zeros(1, 3, height, width))
             right = self._right(row, model, module)
             bits = "".join("1" if one else "0" for one in right)
-            write_record(file, *SCHEMA, {"name": row.name, "split": "test", "macs": macs, "right": bits})
-        body = read_record(file, *SCHEMA)
+            write_record(file, "peer-answer", {"name": row.name, "split": "test", "macs": macs, "right": bits})
+        body = read_record(file, "peer-answer")
         return Known(int(body["macs"]), np.array([bit == "1" for bit in body["right"]]))
 
     def load(self, row: Row) -> AdaptiveViT:

@@ -14,13 +14,13 @@ from tavt_kit.bench import Protocol, bench
 from tavt_kit.bench.record import Benched, bench_body
 from tavt_kit.core.device import TargetDevice
 from tavt_kit.core.host import HostFacts
-from tavt_kit.core.records import read_record, write_record
+from tavt_kit.core.records import SCHEMAS, read_record, write_record
 from tavt_kit.errors import ExportError
 from tavt_kit.runtimes import Session, check_available, open_module
 
 __all__ = ["latencies", "runs_on"]
 
-SCHEMA = ("fgvc-kit/peer-latencies", 1)
+SCHEMAS["peer-latencies"] = 1
 
 
 def latencies(
@@ -40,7 +40,7 @@ def latencies(
     """
     file = answers.shop.out / f"latency-{target.runtime}-{target.processor}.json"
     if file.exists():
-        return read_record(file, *SCHEMA)
+        return read_record(file, "peer-latencies")
     check_available(target)
     sessions: dict[str, Session] = {}
     images: dict[str, Any] = {}
@@ -63,8 +63,8 @@ def latencies(
     ]
     inputs = f"{answers.shop.images.name} (test)"
     body = bench_body(benched, protocol=protocol, inputs=inputs, seed=answers.shop.seed, host=host)
-    write_record(file, *SCHEMA, {"target": str(target), "refused": refused, "bench": body})
-    return read_record(file, *SCHEMA)
+    write_record(file, "peer-latencies", {"target": str(target), "refused": refused, "bench": body})
+    return read_record(file, "peer-latencies")
 
 
 def runs_on(row: Row, target: TargetDevice) -> bool:
