@@ -114,7 +114,7 @@ def _model(job: Mapping[str, Any]) -> tuple[AdaptiveViT, TokenSchedule, tuple[in
     model = open_model(job["thing"], **flags).eval()
     assert isinstance(model.card, ModelCard)  # what open_model promises
     height, width = model.card.preprocessing["image_size"]
-    schedule = TokenSchedule.parse(job["schedule"], tokens=model.tokens, layers=model.layers, prefix=model.prefix)
+    schedule = TokenSchedule.parse(job["schedule"], model.layout)
     if job["executed"] is not None:
         schedule = TokenSchedule(schedule.counts, tuple(job["executed"]))
     return model, schedule, (int(height), int(width))

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from tavt_kit.bench.passes import random_schedules
 from tavt_kit.core.device import TargetDevice
+from tavt_kit.core.layout import TokenLayout
 from tavt_kit.core.memory_fit import MemoryFit, MemoryPoint, gene_terms, memory_terms
 from tavt_kit.core.schedule import TokenSchedule
 
@@ -65,7 +66,7 @@ def fit_memory(
     begin, rng = time.perf_counter(), np.random.default_rng(seed)
     tokens, layers = ends[0].counts[0], ends[0].layers
     chosen = list(dict.fromkeys([*map(canonical, _schedules(ends, prefix)), *further]))
-    drawn = random_schedules(tokens, layers, prefix, _HELD_OUT, rng)
+    drawn = random_schedules(TokenLayout(tokens, layers, prefix), _HELD_OUT, rng)
     tests = [canonical(one) if varied is None else varied(one, rng) for one in drawn]
     size_of = at_size or (lambda schedule: tokens)
     jobs = [("end" if one in ends else "fit", one) for one in chosen] + [("held out", one) for one in tests]
@@ -105,7 +106,7 @@ def _schedules(ends: tuple[TokenSchedule, TokenSchedule], prefix: int) -> list[T
     early, late = layers // 4, layers // 2
     found = [
         *ends,
-        *(TokenSchedule.taper(tokens, layers, ratio, prefix) for ratio in (0.1, 0.2, 0.4)),
+        *(TokenSchedule.taper(TokenLayout(tokens, layers, prefix), ratio) for ratio in (0.1, 0.2, 0.4)),
         TokenSchedule((half,) * layers),
         TokenSchedule((most,) * layers),
         TokenSchedule((tokens,) * late + (least,) * (layers - late)),

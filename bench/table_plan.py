@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tavt_kit.core.device import TargetDevice
+from tavt_kit.core.latency_table import TimedModel
 from tavt_kit.core.schedule import TokenSchedule
 from tavt_kit.errors import RecordError, TavtError
 
@@ -46,11 +47,8 @@ class TablePlan:
 
     Args:
         target: Where it is to be measured; threads may still be open.
-        model: The model's name.
-        image_size: (H, W) in pixels.
-        tokens, layers, prefix, score, pool, taps, macs, reduction: As in ``LatencyTable``.
+        model: The model to time.
         width: Features of a token.
-        pooled: Whether the head pools over the tokens that are left.
         cells: The parts to time.
         wholes: The schedules of the whole passes that the sums are to meet; the first one is dense.
         calibration: What int8 was calibrated on, or ``None``.
@@ -59,26 +57,17 @@ class TablePlan:
     """
 
     target: TargetDevice
-    model: str
-    image_size: tuple[int, int]
-    tokens: int
-    layers: int
-    prefix: int
-    score: str
-    pool: str
-    taps: int
-    macs: int
+    model: TimedModel
     width: int
-    pooled: bool
     cells: tuple[CellPlan, ...]
     wholes: tuple[TokenSchedule, ...]
     calibration: str | None = None
     all_rows: tuple[float, float] = (0.75, 0.5)
-    reduction: str = "drop"
 
     def images(self, rng: np.random.Generator) -> npt.NDArray[np.float32]:
         """(B, 3, H, W) random images."""
-        return rng.standard_normal((self.target.batch, 3, *self.image_size), dtype=np.float32)
+        assert self.model.image_size is not None  # only tables of older versions lack it
+        return rng.standard_normal((self.target.batch, 3, *self.model.image_size), dtype=np.float32)
 
     def inputs(self, cell: CellPlan, images: npt.NDArray[np.float32], rng: np.random.Generator) -> list[Array]:
         """What a cell's part is run on; equal inputs are one array."""
@@ -100,6 +89,8 @@ class TablePlan:
         """For a JSON record."""
         return {
             **asdict(self),
+            **self.model.as_record(),
+            "pooled": not self.model.layout.token_pooled,
             "target": self.target.as_record(),
             "wholes": [list(schedule.counts) for schedule in self.wholes],
         }
@@ -112,14 +103,13 @@ class TablePlan:
             RecordError: A field is missing or of the wrong kind.
         """
         try:
-            known = {name: record[name] for name in cls.__slots__ if name != "reduction" or name in record}
-            height, width = known["image_size"]
+            known = {name: record[name] for name in cls.__slots__}
             dropping, last = known["all_rows"]
             return cls(
                 **{
                     **known,
                     "target": TargetDevice.from_record(known["target"]),
-                    "image_size": (int(height), int(width)),
+                    "model": TimedModel.from_record(record, token_pooled=not record["pooled"]),
                     "all_rows": (float(dropping), float(last)),
                     "cells": tuple(CellPlan(**{**cell, "inputs": tuple(cell["inputs"])}) for cell in known["cells"]),
                     "wholes": tuple(TokenSchedule(tuple(counts)) for counts in known["wholes"]),

@@ -184,14 +184,13 @@ def _prepare(model: AdaptiveViT, recipe: DistillRecipe, teacher: Teacher | None 
         features=recipe.feature_layers, feature_weight=recipe.feature_weight,
         maps=recipe.attention_layers, attention_weight=recipe.attention_weight, teacher_weight=recipe.teacher_weight,
     )  # fmt: skip
-    sizes = {"tokens": model.tokens, "layers": model.layers, "prefix": model.prefix}
     sampler = Sampler(
-        **sizes,
+        model.layout,
         bound=Bound.parse(recipe.bound),
         random=recipe.sub_networks,
         layer_dropout=recipe.layer_dropout,
         sampling=recipe.sampling,
-        schedules=tuple(TokenSchedule.parse(text, **sizes) for text in recipe.schedules),
+        schedules=tuple(TokenSchedule.parse(text, model.layout) for text in recipe.schedules),
     )
     last = max(1, recipe.optimisation.steps - 1)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from tavt_kit.core.budget import Budget
 from tavt_kit.core.schedule import TokenSchedule
@@ -89,10 +89,9 @@ def search_model(
     evaluator = SharedEvaluator(
         model, pixels, labels, preprocessing, scoring=Scoring(metrics, labels, pictures.classes)
     )
-    sizes: dict[str, Any] = {"tokens": model.tokens, "layers": model.layers, "prefix": model.prefix}
     counted = Costs(MacsFormula.of(model).macs, official_macs=MacsFormula.of(model, rule="tavt").macs)
     return search(
-        Space(**sizes, token_pooled=model.token_pooled),
+        Space(model.layout),
         evaluator.answers,
         costs=costs or counted,
         budget=limits,
@@ -102,7 +101,7 @@ def search_model(
         max_seconds=max_seconds,
         population=population,
         seed=seed,
-        seeds=[TokenSchedule.parse(text, **sizes) for text in schedules],
+        seeds=[TokenSchedule.parse(text, model.layout) for text in schedules],
         on_progress=on_progress,
     )
 

@@ -88,7 +88,7 @@ def answered(trained: Path, data: str, network: str) -> dict[str, NDArray[Any]]:
         dense = evaluator.logits(model.dense_schedule).log_softmax(1)
         found[f"{network}/dense"] = (dense.argmax(1).numpy() == labels).astype(np.int8)
         for name, text in SCHEDULES.items():
-            schedule = TokenSchedule.parse(text, tokens=model.tokens, layers=model.layers, prefix=model.prefix)
+            schedule = TokenSchedule.parse(text, model.layout)
             logits = evaluator.logits(schedule).log_softmax(1)
             key = f"{network}/{name}/{reduction}"
             found[key] = (logits.argmax(1).numpy() == labels).astype(np.int8)

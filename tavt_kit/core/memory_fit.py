@@ -18,6 +18,7 @@ from typing import Any
 from tavt_kit.core.candidate import schedule_of, schedule_record
 from tavt_kit.core.device import TargetDevice
 from tavt_kit.core.host import HostFacts
+from tavt_kit.core.layout import TokenLayout
 from tavt_kit.core.schedule import TokenSchedule
 from tavt_kit.errors import RecordError, TavtError
 
@@ -131,7 +132,7 @@ class MemoryFit:
         Raises:
             ScheduleError: The schedule does not fit the model.
         """
-        schedule.check(tokens=at_size or self.tokens, layers=self.layers, prefix=self.prefix)
+        schedule.check(TokenLayout(at_size or self.tokens, self.layers, self.prefix))
         terms = *memory_terms(schedule, self.tokens, at_size), *gene_terms(schedule, self.tokens, at_size)
         return sum(a * b for a, b in zip(self._coefficients, terms, strict=True))
 

@@ -35,7 +35,7 @@ def describe(adaptive: AdaptiveViT, schedule: TokenSchedule) -> ArtifactCard:
     Raises:
         ScheduleError: The schedule does not fit the model.
     """
-    schedule.check(tokens=adaptive.tokens, layers=adaptive.layers, prefix=adaptive.prefix)
+    schedule.check(adaptive.layout)
     model: Any = adaptive.card
     model = replace(model, score=adaptive.score, pool=adaptive.pool, reduction=adaptive.reduction, schedule=None)
     return ArtifactCard(model, schedule, adaptive.tokens, adaptive.prefix)

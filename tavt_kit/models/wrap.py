@@ -9,6 +9,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from tavt_kit.core.layout import TokenLayout
 from tavt_kit.core.part_names import HEAD, STEM, layer_scope
 from tavt_kit.core.schedule import TokenSchedule
 from tavt_kit.errors import ScheduleError, UnknownName, UnsupportedBackbone
@@ -44,7 +45,7 @@ def wrap(model: nn.Module, score: str = "column", pool: str = "kept", reduction:
     Example:
         >>> import tavt_kit as tk, timm, torch
         >>> model = tk.wrap(timm.create_model("vit_tiny_patch16_224", num_classes=5).eval())
-        >>> model.schedule = tk.TokenSchedule.taper(tokens=197, layers=12, ratio=0.2)
+        >>> model.schedule = tk.TokenSchedule.taper(model.layout, ratio=0.2)
         >>> model(torch.zeros(2, 3, 224, 224)).shape
         torch.Size([2, 5])
     """
@@ -53,9 +54,8 @@ def wrap(model: nn.Module, score: str = "column", pool: str = "kept", reduction:
     return AdaptiveViT(model, score, pool, reduction)
 
 
-_MADE_AGAIN = frozenset(
-    ("_modules", "_parameters", "_buffers", "_non_persistent_buffers_set", "_bare", "backbone", "_macs_formulas")
-)
+_MADE_AGAIN = frozenset(("_modules", "_parameters", "_buffers", "_non_persistent_buffers_set", "_bare", "backbone",
+                         "layout", "_macs_formulas"))  # fmt: skip
 
 
 class AdaptiveViT(nn.Module):
@@ -81,7 +81,10 @@ class AdaptiveViT(nn.Module):
         self.reduction = reduction
         self.selection: Selection = "argsort"
         self.sites: Collection[int] | None = None
-        self._schedule = TokenSchedule.dense(backbone.tokens, backbone.layers)
+        self.layout = TokenLayout(
+            backbone.tokens, backbone.layers, backbone.prefix, token_pooled=backbone.head_rows is not None
+        )
+        self._schedule = self.dense_schedule
 
     def __setattr__(self, name: str, value: Any) -> None:
         if name == "score":
@@ -133,17 +136,17 @@ class AdaptiveViT(nn.Module):
     @property
     def layers(self) -> int:
         """Transformer layers."""
-        return self.backbone.layers
+        return self.layout.layers
 
     @property
     def tokens(self) -> int:
         """Tokens of an image before anything is dropped, prefix included."""
-        return self.backbone.tokens
+        return self.layout.tokens
 
     @property
     def prefix(self) -> int:
         """Leading tokens that are no patches."""
-        return self.backbone.prefix
+        return self.layout.prefix
 
     @property
     def grid(self) -> tuple[int, int]:
@@ -151,21 +154,16 @@ class AdaptiveViT(nn.Module):
         return self.backbone.grid
 
     @property
-    def token_pooled(self) -> bool:
-        """Whether the head reads leading tokens only, so that the last layer's drop changes nothing."""
-        return self.backbone.head_rows is not None
-
-    @property
     def restores(self) -> bool:
         """Whether the head is given every token again: a dropped one as it last was, a merged one as its owner is."""
-        if self.token_pooled:
+        if self.layout.token_pooled:
             return False
         return self.pool == "restored" or (self.reduction == "merge" and not self.backbone.weighs_sizes)
 
     @property
     def dense_schedule(self) -> TokenSchedule:
         """The schedule that drops nothing."""
-        return TokenSchedule.dense(self.tokens, self.layers)
+        return TokenSchedule.dense(self.layout)
 
     @property
     def schedule(self) -> TokenSchedule:
@@ -175,8 +173,8 @@ class AdaptiveViT(nn.Module):
     @schedule.setter
     def schedule(self, schedule: TokenSchedule | str) -> None:
         if isinstance(schedule, str):
-            schedule = TokenSchedule.parse(schedule, tokens=self.tokens, layers=self.layers, prefix=self.prefix)
-        schedule.check(tokens=self.tokens, layers=self.layers, prefix=self.prefix)
+            schedule = TokenSchedule.parse(schedule, self.layout)
+        schedule.check(self.layout)
         if self.backbone.rigid is not None and schedule != self.dense_schedule:
             self.check_droppable()
         self._schedule = schedule

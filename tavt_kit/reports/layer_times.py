@@ -119,9 +119,9 @@ def _models(
     """What is shown; without a search only the dense model is known to be anything."""
     dense = None if view is None else view.dense
     if table is not None:
-        counts = (table.tokens,) * table.layers
+        counts = (table.model.layout.tokens,) * table.model.layout.layers
         if dense is None or dense.counts != counts:
-            dense = CandidateView.of({"schedule": counts, "macs": table.macs}, "")
+            dense = CandidateView.of({"schedule": counts, "macs": table.model.macs}, "")
     elif dense is None:
         dense = next((one for one in seen if len(set(one.counts)) == 1), None)
     if dense is None or not dense.counts:
@@ -147,7 +147,7 @@ def _predicted(table: LatencyTable | None, counts: tuple[int, ...]) -> dict[str,
         parts = table.parts(TokenSchedule(counts))
     except TavtError:
         return None
-    return dict(zip(part_names(table.layers), parts, strict=True)) if sum(parts) > 0 else None
+    return dict(zip(part_names(table.model.layout.layers), parts, strict=True)) if sum(parts) > 0 else None
 
 
 def _profiled(records: Records, front: Mapping[str, Any]) -> Iterator[tuple[str, CandidateView, Profiled]]:

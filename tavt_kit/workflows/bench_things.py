@@ -369,7 +369,7 @@ def _label(thing: Thing) -> str:
 
 
 def _parsed(model: AdaptiveViT, text: str) -> TokenSchedule:
-    return TokenSchedule.parse(text, tokens=model.tokens, layers=model.layers, prefix=model.prefix)
+    return TokenSchedule.parse(text, model.layout)
 
 
 def _session(source: Path | LeanViT, target: TargetDevice, size: tuple[int, int]) -> Session:

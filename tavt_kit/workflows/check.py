@@ -294,7 +294,7 @@ class _Job:
         model = self.source.adaptive
         if given is not None and Path(given).suffix in SUFFIXES.values():
             found = read_metadata(Path(given)).schedule
-            found.check(tokens=model.tokens, layers=model.layers, prefix=model.prefix)
+            found.check(model.layout)
             return found
         if given is not None and Path(given).is_dir():
             return schedule_for(Path(given), model, None, None)

@@ -69,16 +69,15 @@ def joint_space(subject: Subject, request: Request) -> JointSpace:
     How many layers may be left out is known, which ones is made up: where layers are alike the costs are the same.
     ``with_weakest`` finds them.
     """
-    model, plain = subject.model, subject.space
+    model = subject.model
     sizes = _sizes(subject) if "image-size" in request.joint else [(model.backbone.image_size, model.tokens)]
     scores = [model.score]
     if "score" in request.joint:
         scores += [score for score in SCORES if score != model.score and _has(model, score)]
     spared = range(1, 1 + model.layers // _SPARED) if "layers" in request.joint else ()
     return JointSpace(
-        plain.tokens, plain.layers, plain.prefix, token_pooled=plain.token_pooled,
-        sizes=tuple(size for size, _ in sizes), at_size=tuple(tokens for _, tokens in sizes), spared=tuple(spared),
-        scores=tuple(scores), precisions=_precisions(request),
+        model.layout, sizes=tuple(size for size, _ in sizes), at_size=tuple(tokens for _, tokens in sizes),
+        spared=tuple(spared), scores=tuple(scores), precisions=_precisions(request),
     )  # fmt: skip
 
 
@@ -194,10 +193,12 @@ def predicting(subject: Subject, tables: Mapping[str | None, LatencyTable]) -> C
     @cache
     def at(tokens: int, precision: str | None) -> LatencyTable:
         table = tables[precision]
-        if tokens == table.tokens:
+        layout = table.model.layout
+        if tokens == layout.tokens:
             return table
-        share = (tokens - table.prefix) / (table.tokens - table.prefix)
-        return replace(table, tokens=tokens, cells=replace(table.cells, stem_ms=table.cells.stem_ms * share))
+        share = (tokens - layout.prefix) / (layout.tokens - layout.prefix)
+        resized = replace(table.model, layout=replace(layout, tokens=tokens))
+        return replace(table, model=resized, cells=replace(table.cells, stem_ms=table.cells.stem_ms * share))
 
     def milliseconds(schedule: TokenSchedule) -> float:
         return at(variant_of(subject, schedule).tokens, precision_of(schedule)).predict(schedule)
@@ -329,10 +330,7 @@ def int8_session(
     """
     key = id(model), executed
     if key not in subject.quantized:
-        schedules = {
-            name: TokenSchedule.taper(model.tokens, model.layers, ratio, model.prefix, executed)
-            for name, ratio in _DROPPED.items()
-        }
+        schedules = {name: TokenSchedule.taper(model.layout, ratio, executed) for name, ratio in _DROPPED.items()}
         size = "x".join(map(str, model.backbone.image_size))
         fewer = "" if executed is None else f" with {len(executed)} layers"
         subject.progress.say(f"Quantizing the model at {size} px{fewer}, so that it answers in int8; about a minute.")

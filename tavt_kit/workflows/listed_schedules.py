@@ -32,8 +32,7 @@ def listed_schedules(model: AdaptiveViT, texts: Sequence[str], front: Path | Non
     from tavt_kit.core.records import read_record
     from tavt_kit.core.schedule import JointSchedule, TokenSchedule
 
-    sizes = {"tokens": model.tokens, "layers": model.layers, "prefix": model.prefix}
-    found = [TokenSchedule.parse(text, **sizes) for text in texts]
+    found = [TokenSchedule.parse(text, model.layout) for text in texts]
     if front is not None:
         path = front / "front.json" if front.is_dir() else front
         body = read_record(path, "fgvc-kit/front", 1)
@@ -48,7 +47,7 @@ def listed_schedules(model: AdaptiveViT, texts: Sequence[str], front: Path | Non
                     if (schedule.image_size, schedule.score, schedule.executed) != (None, None, None):
                         continue  # it is of the model at another size, by another score, or of some of its layers
                     schedule = TokenSchedule(schedule.counts)
-                schedule.check(**sizes)
+                schedule.check(model.layout)
             except ScheduleError as error:
                 raise ScheduleError(f"{path} is the front of another model: {error}") from None
             found.append(schedule)

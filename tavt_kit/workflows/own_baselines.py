@@ -153,7 +153,7 @@ def _tapered(subject: Subject, request: Request, formula: MacsFormula, most: int
     """The gentlest uniform taper that is as cheap."""
     space = subject.space
     ratios = [step / 200 for step in range(1, 180)]
-    tapers = [TokenSchedule.taper(space.tokens, space.layers, ratio, space.prefix) for ratio in ratios]
+    tapers = [TokenSchedule.taper(space.layout, ratio) for ratio in ratios]
     place = next((i for i, taper in enumerate(tapers) if formula.macs(taper) <= most), len(tapers) - 1)
     note = f"{100 * ratios[place]:g} % dropped in every layer"
     return of_schedule(subject.model, tapers[place], "uniform taper", "taper", note, request)

@@ -129,7 +129,7 @@ def schedule_for(
                 f"`schedule` and `pick` both name a schedule, got {schedule} and {pick}; give one of them"
             )
         if isinstance(schedule, str):
-            return TokenSchedule.parse(schedule, tokens=model.tokens, layers=model.layers, prefix=model.prefix)
+            return TokenSchedule.parse(schedule, model.layout)
         return _checked(schedule, model)
     front = None if run is None else read_front(run)
     if run is None or front is None:
@@ -146,7 +146,7 @@ def _checked(found: TokenSchedule, model: AdaptiveViT) -> TokenSchedule:
 
     size = found.image_size if isinstance(found, JointSchedule) else None
     if size in (None, model.backbone.image_size):  # else it is for the model at that size
-        found.check(tokens=model.tokens, layers=model.layers, prefix=model.prefix)
+        found.check(model.layout)
     return found
 
 

@@ -64,7 +64,7 @@ class ProfileResult:
     def __repr__(self) -> str:
         error = self.table.mean_error
         tested = "" if error is None else f", mean error {100 * error:.1f} % on {len(self.table.held_out)} schedules"
-        return f"<profile of {self.table.model} on {self.table.target}{tested}; {self.file}>"
+        return f"<profile of {self.table.model.name} on {self.table.target}{tested}; {self.file}>"
 
 
 def profile(

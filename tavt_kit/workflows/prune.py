@@ -377,7 +377,7 @@ class _Budget:
     def _schedule(self, model: AdaptiveViT) -> TokenSchedule:
         from tavt_kit.core.schedule import TokenSchedule
 
-        return TokenSchedule.parse(self.schedule, tokens=model.tokens, layers=model.layers, prefix=model.prefix)
+        return TokenSchedule.parse(self.schedule, model.layout)
 
     def _measured(self, model: AdaptiveViT, protocol: Protocol) -> Measurement:
         import numpy as np

@@ -96,7 +96,7 @@ class SearchMemory:
         known = self.store.note(key)
         if known is None:
             made = fit_memory(
-                self._peak, target, name=self.subject.card.name, ends=ends, prefix=space.prefix,
+                self._peak, target, name=self.subject.card.name, ends=ends, prefix=space.layout.prefix,
                 canonical=lambda one: self._chosen(one, precision), further=self._further(precision),
                 varied=lambda one, rng: self._chosen(one, precision, **self._drawn(rng)), at_size=space.tokens_of,
                 seed=self.request.seed, on_step=self.subject.progress.update,
@@ -120,7 +120,7 @@ class SearchMemory:
         sizes, depths, _, _ = joint.choices
         wanted = [{"image_size": size} for size in range(1, sizes)]
         wanted += [{"layers": fewer} for fewer in sorted({(depths - 1) // 2, depths - 1}) if fewer]
-        tapered = TokenSchedule.taper(joint.tokens, joint.layers, 0.2, joint.prefix)
+        tapered = TokenSchedule.taper(joint.layout, 0.2)
         found = [self._chosen(joint.dense, precision, **genes) for genes in wanted]
         least = {"image_size": sizes - 1, "layers": depths - 1}
         found += [self._chosen(tapered, precision, **{gene: place}) for gene, place in least.items() if place]

@@ -85,15 +85,12 @@ class Subject:
         """The schedules of the model."""
         if self.joint is not None:
             return self.joint
-        model = self.model
-        return Space(model.tokens, model.layers, model.prefix, token_pooled=model.token_pooled)
+        return Space(self.model.layout)
 
     def seeds(self, request: Request) -> list[TokenSchedule]:
         """The schedules to begin with, read for this model: the user's, then those of an earlier front."""
-        model = self.model
-        sizes = {"tokens": model.tokens, "layers": model.layers, "prefix": model.prefix}
-        texts = listed_schedules(model, request.schedules, request.front)
-        return [TokenSchedule.parse(text, **sizes) for text in texts]
+        texts = listed_schedules(self.model, request.schedules, request.front)
+        return [TokenSchedule.parse(text, self.model.layout) for text in texts]
 
     def check_metrics(self, request: Request) -> None:
         """Raise DataError for a metric that the pictures of val cannot give."""

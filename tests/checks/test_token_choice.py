@@ -53,7 +53,7 @@ def _cases() -> list[object]:
 def test_no_family_s_sound_export_is_blamed(kind: str, suffix: str, tmp_path: Path) -> None:
     model = zoo.build(kind)
     adaptive = wrap(model)
-    schedule = TokenSchedule.taper(adaptive.tokens, adaptive.layers, 0.3, adaptive.prefix)
+    schedule = TokenSchedule.taper(adaptive.layout, 0.3)
     height, width = adaptive.backbone.image_size
     classes = tuple(f"class {i}" for i in range(7))
     about = ModelCard("timm_vit", "small", {}, classes, Preprocessing((height, width)).as_record())

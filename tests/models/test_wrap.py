@@ -6,6 +6,7 @@ import pickle
 import pytest
 import torch
 
+from tavt_kit.core.layout import TokenLayout
 from tavt_kit.core.schedule import TokenSchedule
 from tavt_kit.errors import ScheduleError, UnknownName, UnsupportedBackbone
 from tavt_kit.models.wrap import LeanViT, wrap
@@ -77,7 +78,7 @@ def test_a_wrap_survives_pickling_with_its_options(kind: str) -> None:
 def test_a_schedule_may_be_a_text_and_a_repr_is_a_line() -> None:
     adaptive = wrap(build("plain"))
     adaptive.schedule = "stages:0.5"
-    assert adaptive.schedule == TokenSchedule.stages(17, 4, 0.5)
+    assert adaptive.schedule == TokenSchedule.stages(TokenLayout(17, 4), 0.5)
     assert repr(adaptive) == (
         f"<AdaptiveViT of VisionTransformer: 17 tokens, 4 layers, schedule {adaptive.schedule}, score 'column', "
         "reduction 'drop'>"
@@ -122,7 +123,7 @@ def test_counts_may_be_a_tensor() -> None:
 @torch.no_grad()
 def test_restored_pooling_sees_every_token(kind: str) -> None:
     adaptive = wrap(build(kind), pool="restored")
-    schedule = TokenSchedule.taper(adaptive.tokens, 4, 0.3, adaptive.prefix)
+    schedule = TokenSchedule.taper(adaptive.layout, 0.3)
     adaptive.schedule = schedule
     x = images(adaptive.bare)
     logits, last = adaptive.forward_restored(x)

@@ -20,7 +20,7 @@ from tests.search.toy import COSTS, SPACE, answers
 
 def law(schedule: TokenSchedule) -> float:
     """Dropping in many layers takes more than the dense model; one deep drop takes less."""
-    _, choosing, doubling, widest = memory_terms(schedule, SPACE.tokens)
+    _, choosing, doubling, widest = memory_terms(schedule, SPACE.layout.tokens)
     return 300e6 + 2e6 * choosing + 8e6 * doubling + 20e6 * widest
 
 
@@ -85,7 +85,7 @@ def test_larger_than_predicted_the_next_best_that_fits_is_measured() -> None:
 
 
 def test_out_of_reach_says_what_dense_does() -> None:
-    costly = replace(COSTS, memory_bytes=lambda schedule: 300e6 + 9e6 * memory_terms(schedule, SPACE.tokens)[1])
+    costly = replace(COSTS, memory_bytes=lambda schedule: 300e6 + 9e6 * memory_terms(schedule, SPACE.layout.tokens)[1])
     row = reach_of(SPACE, costly, Budget.parse(["memory=305MB"]))[0]
     assert not row.reachable and row.note.endswith("memory=309MB; dense alone keeps to it")
     with pytest.raises(BudgetTooTight, match="cannot be met by any schedule: .* 309MB and dense 300MB"):
