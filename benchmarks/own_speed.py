@@ -145,7 +145,7 @@ def exporting(model: AdaptiveViT, schedule: TokenSchedule, folder: Path) -> Call
         path = folder / f"{place}.png"
         Image.fromarray(rng.integers(0, 256, (64, 64, 3), dtype=np.uint8)).resize((256, 256)).save(path)
         samples.append(Sample(path, place))
-    card: Any = model.card
+    card = model.require_card()
 
     def export() -> None:
         path = folder / "model.onnx"

@@ -27,7 +27,7 @@ from tavt_kit.distill.reading import Reading
 from tavt_kit.distill.recipe import DistillRecipe, TrainRecipe
 from tavt_kit.distill.running import Running
 from tavt_kit.distill.selection import Metric
-from tavt_kit.errors import DataError, TrainingError
+from tavt_kit.errors import DataError
 from tavt_kit.evaluation.evaluator import LeanEvaluator
 from tavt_kit.models.wrap import AdaptiveViT
 
@@ -48,12 +48,9 @@ def card_of(model: AdaptiveViT, images: ImageSet) -> ModelCard:
     """The model's card, after checking that it is of the data's classes.
 
     Raises:
-        TrainingError: The model has none; it did not come from ``load_model`` or ``open_model``.
-        DataError: Other classes, or in another order.
+        DataError: The model has none, or knows other classes, or the same in another order.
     """
-    card = getattr(model, "card", None)
-    if not isinstance(card, ModelCard):
-        raise TrainingError("training needs a model with its card; take it from load_model or open_model")
+    card = model.require_card()
     if card.classes != images.classes:
         raise DataError(
             f"the model knows {len(card.classes)} classes ({_first(card.classes)}), but {images.name} has "

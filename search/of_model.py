@@ -115,18 +115,17 @@ def _pictures(place: Path | str, seed: int) -> ImageSet:
 
 
 def _preprocessing(model: AdaptiveViT) -> Preprocessing:
-    card = getattr(model, "card", None)
-    if card is None:
+    if model.card is None:
         raise DataError(
             "this model has no card that says how its pictures are prepared; give preprocessing, such as "
             "Preprocessing.from_config(model.unwrap().pretrained_cfg)"
         )
-    return Preprocessing.from_record(card.preprocessing)
+    return Preprocessing.from_record(model.card.preprocessing)
 
 
 def _check_pictures(model: AdaptiveViT, pictures: ImageSet, limit: int | None) -> None:
     """Raise DataError where the classes are not the model's, or there are fewer pictures than asked for."""
-    card = getattr(model, "card", None)
+    card = model.card
     outputs = getattr(model.unwrap(), "num_classes", None)
     if card is not None and tuple(card.classes) != tuple(pictures.classes):
         raise DataError(

@@ -58,7 +58,7 @@ class Ground:
         self.model.eval()
         self.formula = MacsFormula.of(self.model)
         self.official_formula = MacsFormula.of(self.model, "tavt")
-        self.preprocessing = Preprocessing.from_record(self.model.card.preprocessing)  # type: ignore[union-attr]
+        self.preprocessing = Preprocessing.from_record(self.model.require_card().preprocessing)
         self.space = Space(self.model.layout)
         if self.scores.exists():
             with self.scores.open(newline="") as file:

@@ -82,7 +82,7 @@ def answered(trained: Path, data: str, network: str) -> dict[str, NDArray[Any]]:
     images = read_split(trained, load_images(data).root)
     for reduction in REDUCTIONS:
         model = open_model(str(trained), reduction=reduction)
-        preprocessing = Preprocessing.from_record(model.card.preprocessing)  # type: ignore[union-attr]
+        preprocessing = Preprocessing.from_record(model.require_card().preprocessing)
         pixels, labels, _ = load_bytes(images.split("test"), preprocessing)
         evaluator = LeanEvaluator(model, pixels, labels, preprocessing, split="test")
         dense = evaluator.logits(model.dense_schedule).log_softmax(1)

@@ -7,7 +7,7 @@ import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from tavt_kit.data import ImageSet
 from tavt_kit.errors import DataError, ExportError, OutputError
@@ -25,7 +25,7 @@ def refuse_other_classes(adaptive: AdaptiveViT, images: ImageSet) -> None:
     Raises:
         DataError: The pictures are of other classes than the model.
     """
-    card: Any = adaptive.card
+    card = adaptive.require_card()
     if images.classes != card.classes:
         raise DataError(
             f"the model tells {len(card.classes)} classes apart ({', '.join(card.classes[:3])}, ...), but "

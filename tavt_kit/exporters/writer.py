@@ -36,8 +36,7 @@ def describe(adaptive: AdaptiveViT, schedule: TokenSchedule) -> ArtifactCard:
         ScheduleError: The schedule does not fit the model.
     """
     schedule.check(adaptive.layout)
-    model: Any = adaptive.card
-    model = replace(model, score=adaptive.score, pool=adaptive.pool, reduction=adaptive.reduction, schedule=None)
+    model = replace(adaptive.require_card(), schedule=None)
     return ArtifactCard(model, schedule, adaptive.tokens, adaptive.prefix)
 
 

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
 from tavt_kit.core.layout import TokenLayout
+from tavt_kit.core.model_card import ModelCard
 from tavt_kit.core.part_names import HEAD, STEM, layer_scope
 from tavt_kit.core.schedule import TokenSchedule
-from tavt_kit.errors import ScheduleError, UnknownName, UnsupportedBackbone
+from tavt_kit.errors import DataError, ScheduleError, UnknownName, UnsupportedBackbone
 from tavt_kit.models.backbones import Backbone, Outputs, adapter_of
 from tavt_kit.models.backbones.base import Watch
 from tavt_kit.models.drop import REDUCTIONS, Pick, drop, gather_rows, restore
@@ -62,7 +64,14 @@ class AdaptiveViT(nn.Module):
     """A ViT whose layers keep the token counts of a schedule. Made by ``wrap``.
 
     Its parameters, buffers and their names are the bare model's own, so a state dict fits both.
+
+    Attributes:
+        layout: What a schedule must fit.
+        folder: Run folder that ``load_model`` read it from; None of any other model.
     """
+
+    layout: TokenLayout
+    folder: Path | None
 
     def __init__(self, model: nn.Module, score: str = "column", pool: str = "kept", reduction: str = "drop") -> None:
         super().__init__()
@@ -84,6 +93,8 @@ class AdaptiveViT(nn.Module):
         self.layout = TokenLayout(
             backbone.tokens, backbone.layers, backbone.prefix, token_pooled=backbone.head_rows is not None
         )
+        self.folder = None
+        self._card: ModelCard | None = None
         self._schedule = self.dense_schedule
 
     def __setattr__(self, name: str, value: Any) -> None:
@@ -130,8 +141,32 @@ class AdaptiveViT(nn.Module):
         return AdaptiveViT, (self.bare, self.score, self.pool, self.reduction), state
 
     def again(self) -> AdaptiveViT:
-        """Another wrap of the same model with the same options, under the dense schedule."""
-        return AdaptiveViT(self.bare, self.score, self.pool, self.reduction)
+        """Another wrap of the same model with the same options and card, under the dense schedule."""
+        other = AdaptiveViT(self.bare, self.score, self.pool, self.reduction)
+        other._card, other.folder = self._card, self.folder
+        return other
+
+    @property
+    def card(self) -> ModelCard | None:
+        """What is known beside the weights, with the options as they are now; None where ``wrap`` alone made it."""
+        card, own = self._card, (self.score, self.pool, self.reduction)
+        if card is None or (card.score, card.pool, card.reduction) == own:
+            return card
+        return replace(card, score=self.score, pool=self.pool, reduction=self.reduction)
+
+    @card.setter
+    def card(self, card: ModelCard | None) -> None:
+        self._card = card
+
+    def require_card(self) -> ModelCard:
+        """The card.
+
+        Raises:
+            DataError: There is none, so that nobody knows the classes.
+        """
+        if self.card is None:
+            raise DataError("this model has no card with its classes and preprocessing; take one from load_model")
+        return self.card
 
     @property
     def layers(self) -> int:

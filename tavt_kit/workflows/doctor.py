@@ -10,8 +10,8 @@ from tavt_kit.core.device import TargetDevice
 from tavt_kit.core.host import HostFacts
 from tavt_kit.core.progress import Progress, Silent
 from tavt_kit.errors import TavtError
+from tavt_kit.evaluation.frames import frame
 from tavt_kit.workflows.doctor_findings import Finding, Place, Room, findings
-from tavt_kit.workflows.frames import frame
 
 if TYPE_CHECKING:
     import pandas

@@ -14,7 +14,6 @@ from tavt_kit.checkpoints.fitting import fit
 from tavt_kit.checks import Artifact
 from tavt_kit.core.device import TargetDevice
 from tavt_kit.core.latency_table import LatencyTable
-from tavt_kit.core.model_card import ModelCard
 from tavt_kit.core.schedule import JointSchedule, TokenSchedule, precision_of
 from tavt_kit.data import load_arrays, load_bytes, thin_out
 from tavt_kit.data.preprocess import Preprocessing
@@ -165,7 +164,7 @@ def variant_of(subject: Subject, schedule: TokenSchedule) -> AdaptiveViT:
             fit(bare, weights, card.name)
             bare.to(next(subject.model.parameters()).device)
         made = wrap(bare, score, subject.model.pool, subject.model.reduction).eval()
-        made.card = replace(card, score=score)
+        made.card = card
         subject.variants[key] = made
     return subject.variants[key]
 
@@ -260,7 +259,7 @@ class JointEvaluator(SharedEvaluator):
         if model is self.model and precision == self.precision:
             return self
         if key not in self._of:
-            how = Preprocessing.from_record(cast(ModelCard, model.card).preprocessing)
+            how = Preprocessing.from_record(model.require_card().preprocessing)
             given = model, self._pictures(how), self.labels, how
             if precision == "int8":
                 session = int8_session(self.subject, self.request, model, executed)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tavt_kit.errors import MeasurementError
-from tavt_kit.workflows.frames import frame
+from tavt_kit.evaluation.frames import frame
 
 if TYPE_CHECKING:
     import pandas

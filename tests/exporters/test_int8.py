@@ -200,7 +200,7 @@ def test_only_training_pictures_calibrate_and_choose(monkeypatch: pytest.MonkeyP
 
     monkeypatch.setattr("tavt_kit.exporters.writer.load_arrays", read)
     adaptive, card = _model()
-    adaptive.card = card.model  # type: ignore[assignment]
+    adaptive.card = card.model
     writer = Writer(adaptive, {"": card.schedule}, images, calibrate=300)
     examples = writer._examples()
     calibrating, choosing = map(set, seen)
