@@ -27,7 +27,6 @@ from tavt_kit.distill.reading import Reading
 from tavt_kit.distill.recipe import DistillRecipe, TrainRecipe
 from tavt_kit.distill.running import Running
 from tavt_kit.distill.selection import Metric
-from tavt_kit.errors import DataError
 from tavt_kit.evaluation.evaluator import LeanEvaluator
 from tavt_kit.models.wrap import AdaptiveViT
 
@@ -51,16 +50,8 @@ def card_of(model: AdaptiveViT, images: ImageSet) -> ModelCard:
         DataError: The model has none, or knows other classes, or the same in another order.
     """
     card = model.require_card()
-    if card.classes != images.classes:
-        raise DataError(
-            f"the model knows {len(card.classes)} classes ({_first(card.classes)}), but {images.name} has "
-            f"{len(images.classes)} ({_first(images.classes)}); give data of the same classes, or train a new head"
-        )
+    images.require_classes(card.classes)
     return card
-
-
-def _first(names: tuple[str, ...]) -> str:
-    return ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
 
 
 _Recipe = TypeVar("_Recipe", TrainRecipe, DistillRecipe)

@@ -125,14 +125,10 @@ def _preprocessing(model: AdaptiveViT) -> Preprocessing:
 
 def _check_pictures(model: AdaptiveViT, pictures: ImageSet, limit: int | None) -> None:
     """Raise DataError where the classes are not the model's, or there are fewer pictures than asked for."""
-    card = model.card
     outputs = getattr(model.unwrap(), "num_classes", None)
-    if card is not None and tuple(card.classes) != tuple(pictures.classes):
-        raise DataError(
-            f"the model knows {len(card.classes)} classes ({', '.join(card.classes[:4])}), but {pictures.name} has "
-            f"{len(pictures.classes)} ({', '.join(pictures.classes[:4])}); give the data it was trained on"
-        )
-    if card is None and outputs is not None and outputs != len(pictures.classes):
+    if model.card is not None:
+        pictures.require_classes(model.card.classes)
+    elif outputs is not None and outputs != len(pictures.classes):
         raise DataError(f"the model has {outputs} outputs, but {pictures.name} has {len(pictures.classes)} classes")
     there = len(pictures.split("val"))
     if limit is not None and limit > there:

@@ -11,7 +11,7 @@ from tavt_kit.core.accuracy import Accuracy, PairedDifference
 from tavt_kit.core.budget import Limit
 from tavt_kit.core.progress import Progress, Silent
 from tavt_kit.core.verdict import Verdict
-from tavt_kit.errors import BudgetError, DataError, OutputError, RecordError
+from tavt_kit.errors import BudgetError, OutputError, RecordError
 from tavt_kit.evaluation.frames import frame
 from tavt_kit.workflows.run_model import Given, images_of, load_given, name_of
 
@@ -162,7 +162,7 @@ def prune(
     asked = _Budget.read(budget, schedule, target, seed)
     model = load_given(run, copied=True)
     card, images = model.require_card(), images_of(model.folder, data)
-    _refuse_classes(card, images)
+    images.require_classes(card.classes)
     request = {
         "source_sha256": card.weights_sha256, "targets": asdict(targets), "importance": importance,
         "budget": None if asked is None else asdict(asked), "refit": refit, "pictures": pictures, "seed": seed,
@@ -194,14 +194,6 @@ def prune(
     }
     _write(out, images, small, pruned_card(card, bare, pruned.kept, f"pruned by {importance}"), record)
     return PruneResult(out, model.folder, {"schema": _SCHEMA, "version": _VERSION, **record})
-
-
-def _refuse_classes(card: ModelCard, images: ImageSet) -> None:
-    if images.classes != card.classes:
-        raise DataError(
-            f"the model knows {len(card.classes)} classes ({', '.join(card.classes[:4])}...), but {images.name} has "
-            f"{len(images.classes)} ({', '.join(images.classes[:4])}...); give the data it was trained on"
-        )
 
 
 def _done(run: Path | None, out: Path, request: dict[str, Any], fresh: bool) -> dict[str, Any] | None:

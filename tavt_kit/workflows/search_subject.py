@@ -146,12 +146,7 @@ def open_subject(request: Request, progress: Progress) -> Subject:
         reduction=request.reduction,
         copied=True,
     )
-    card = model.require_card()
-    if card.classes != images.classes:
-        raise DataError(
-            f"the model knows the classes {_some(card.classes)}, but {images.name} has {_some(images.classes)}; "
-            "give the data it was trained on"
-        )
+    images.require_classes(model.require_card().classes)
     pictures = len(images.split("val"))
     if request.limit is not None and request.limit > pictures:
         raise DataError(
@@ -274,7 +269,3 @@ def _bytes_of(tensor: Tensor) -> Any:
     import torch
 
     return torch.uint8 if tensor.numel() else tensor.dtype
-
-
-def _some(names: tuple[str, ...]) -> str:
-    return f"{', '.join(names[:4])}{', ...' if len(names) > 4 else ''} ({len(names)})"

@@ -297,7 +297,7 @@ def test_pictures_of_other_classes_are_refused(place: Path, tmp_path: Path, caps
     write_pictures(tmp_path / "other", classes=("disc", "square"))
     flags = ("--data", tmp_path / "other", "--schedule", "dense", "--precision", "int8", "-o", tmp_path / "out")
     assert run("export", place / "run", *flags) == 2
-    assert "tells 3 classes apart" in (said := capsys.readouterr().err) and "has 2" in said
+    assert "knows 3 classes" in (said := capsys.readouterr().err) and "has 2" in said
     assert not (tmp_path / "out").exists()
 
 
