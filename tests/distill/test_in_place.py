@@ -100,7 +100,7 @@ def test_a_model_without_a_card_or_of_other_classes_is_refused(
     with pytest.raises(DataError, match="2 classes.*3"):
         distill(make_model(("a", "b")), images, tmp_path)
     bare = AdaptiveViT(make_model().unwrap())
-    with pytest.raises(TrainingError, match="card"):
+    with pytest.raises(DataError, match="no card"):
         distill(bare, images, tmp_path)
 
 
