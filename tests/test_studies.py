@@ -106,7 +106,7 @@ def test_official_genes_scored_together_are_those_scored_one_by_one(monkeypatch:
         return random.Random(str(counts)).random() * sum(counts) / 130
 
     ground: Any = SimpleNamespace(
-        model=SimpleNamespace(tokens=tokens, layers=layers, prefix=1),
+        model=SimpleNamespace(layout=TokenLayout(tokens, layers), tokens=tokens, layers=layers),
         official_formula=SimpleNamespace(macs=lambda schedule: macs(schedule.counts)),
         schedule=TokenSchedule,
         score=lambda split, schedules: [score(one.counts) for one in schedules],
