@@ -100,7 +100,7 @@ def check_table(
     model shows how fast the machine is just then, compared with when the table was made (the drift).
     """
     rng = np.random.default_rng(1) if rng is None else rng
-    schedules = random_schedules(model.tokens, model.layers, model.prefix, count, rng)
+    schedules = random_schedules(model.layout, count, rng)
     dense, found, how = model.dense_schedule, list[HeldOut](), protocol or BRIEF
     # Against its own time, not its prediction, whose error is the table's and no drift.
     then = table.dense_ms or table.predict(dense)
@@ -125,7 +125,7 @@ def _calibration(model: AdaptiveViT) -> list[TokenSchedule]:
         if layer in {round(model.layers * share) for share in (0.25, 0.5, 0.75)}:
             kept = max(math.ceil(0.7 * kept), model.prefix + 1, 2)
         counts.append(kept)
-    mild, steep = (TokenSchedule.taper(model.tokens, model.layers, ratio, model.prefix) for ratio in (0.15, 0.4))
+    mild, steep = (TokenSchedule.taper(model.layout, ratio) for ratio in (0.15, 0.4))
     return [model.dense_schedule, mild, TokenSchedule(tuple(counts)), steep]
 
 

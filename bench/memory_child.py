@@ -107,17 +107,14 @@ def _write(job: Mapping[str, Any]) -> dict[str, Any]:
 
 def _model(job: Mapping[str, Any]) -> tuple[AdaptiveViT, TokenSchedule, tuple[int, int]]:
     from tavt_kit.checkpoints import open_model
-    from tavt_kit.core.model_card import ModelCard
     from tavt_kit.core.schedule import TokenSchedule
 
     flags = {name: job[name] for name in ("weights", "image_size", "seed", "score", "pool", "reduction")}
     model = open_model(job["thing"], **flags).eval()
-    assert isinstance(model.card, ModelCard)  # what open_model promises
-    height, width = model.card.preprocessing["image_size"]
-    schedule = TokenSchedule.parse(job["schedule"], tokens=model.tokens, layers=model.layers, prefix=model.prefix)
+    schedule = TokenSchedule.parse(job["schedule"], model.layout)
     if job["executed"] is not None:
         schedule = TokenSchedule(schedule.counts, tuple(job["executed"]))
-    return model, schedule, (int(height), int(width))
+    return model, schedule, model.backbone.image_size
 
 
 def _device_peak(target: TargetDevice) -> int | None:

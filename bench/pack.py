@@ -29,7 +29,7 @@ CARRIED = (
     "bench.protocol", "bench.ratios", "bench.record", "bench.shared_weights", "bench.table_plan",
     "bench.timing", "bench.uneven", "core", "core.accuracy", "core.block_bootstrap", "core.callable_module",
     "core.codec", "core.control_group", "core.curves", "core.device", "core.host", "core.latency_table",
-    "core.layer_cells",
+    "core.layer_cells", "core.layout",
     "core.measurement", "core.records", "core.schedule", "errors", "runtimes", "runtimes.available",
     "runtimes.on_onnxruntime", "runtimes.on_openvino", "runtimes.openvino_core", "runtimes.openvino_queue",
     "runtimes.session",

@@ -13,6 +13,7 @@ from tavt_kit.bench.protocol import BRIEF as BRIEF
 from tavt_kit.bench.protocol import Protocol, bench, random_images
 from tavt_kit.bench.timing import open_graph
 from tavt_kit.core.device import TargetDevice
+from tavt_kit.core.layout import TokenLayout
 from tavt_kit.core.measurement import Measurement
 from tavt_kit.core.schedule import TokenSchedule
 from tavt_kit.models.wrap import AdaptiveViT, LeanViT
@@ -82,16 +83,14 @@ def open_schedule(
     return open_graph(whole_graph(model, schedule, target), target, begin)
 
 
-def random_schedules(
-    tokens: int, layers: int, prefix: int, count: int, rng: np.random.Generator
-) -> list[TokenSchedule]:
+def random_schedules(layout: TokenLayout, count: int, rng: np.random.Generator) -> list[TokenSchedule]:
     """Schedules from mild to steep: some or all layers drop from 5 % to, at the steepest, 60 % of their tokens."""
     schedules = []
     for _ in range(count):
-        often, most, kept, counts = rng.uniform(0.15, 1.0), rng.uniform(0.1, 0.6), tokens, []
-        for _ in range(layers):
+        often, most, kept, counts = rng.uniform(0.15, 1.0), rng.uniform(0.1, 0.6), layout.tokens, []
+        for _ in range(layout.layers):
             if rng.random() < often:
-                kept = max(math.ceil(kept * (1 - rng.uniform(0.05, most))), prefix + 1, 2)
+                kept = max(math.ceil(kept * (1 - rng.uniform(0.05, most))), layout.least)
             counts.append(kept)
         schedules.append(TokenSchedule(tuple(counts)))
     return schedules

@@ -6,7 +6,6 @@ from pathlib import Path
 
 from tavt_kit.core.artifact_card import ArtifactCard
 from tavt_kit.core.device import TargetDevice
-from tavt_kit.core.model_card import ModelCard
 from tavt_kit.core.schedule import TokenSchedule
 from tavt_kit.models.wrap import AdaptiveViT
 
@@ -24,8 +23,7 @@ def write_plain(model: AdaptiveViT, schedule: TokenSchedule, path: Path) -> None
     Raises:
         ExportError: The model cannot be written so.
     """
-    assert isinstance(model.card, ModelCard)  # what open_model promises
-    card = ArtifactCard(model.card, schedule, model.tokens, model.prefix)
+    card = ArtifactCard(model.require_card(), schedule, model.tokens, model.prefix)
     if path.suffix == ".onnx":
         from tavt_kit.exporters.to_onnx import to_onnx
 

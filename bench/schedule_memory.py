@@ -13,13 +13,11 @@ from __future__ import annotations
 import tempfile
 from functools import cached_property
 from pathlib import Path
-from typing import cast
 
 from tavt_kit.bench.memory import FILE_OF, FileJob, LiveJob, MemoryPeak, peak_memory
 from tavt_kit.bench.plain_file import write_int8, write_plain
 from tavt_kit.checkpoints import save_model
 from tavt_kit.core.device import TargetDevice
-from tavt_kit.core.model_card import ModelCard
 from tavt_kit.core.schedule import TokenSchedule, counts_text
 from tavt_kit.errors import MeasurementError, TargetError
 from tavt_kit.models.wrap import AdaptiveViT
@@ -92,7 +90,7 @@ class ScheduleMemory:
     def _run(self) -> Path:
         """The model's own folder, written when it is first asked for."""
         folder = Path(self._folder.name) / "run"
-        save_model(folder, self._model, cast(ModelCard, self._model.card))
+        save_model(folder, self._model, self._model.require_card())
         return folder
 
     def close(self) -> None:

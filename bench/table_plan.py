@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from tavt_kit.core.codec import Record
+from tavt_kit.core.codec import Record, recorded_as
 from tavt_kit.core.device import TargetDevice
+from tavt_kit.core.latency_table import TimedModel
 from tavt_kit.core.schedule import TokenSchedule
 
 __all__ = ["Array", "CellPlan", "TablePlan"]
@@ -45,11 +46,8 @@ class TablePlan(Record):
 
     Args:
         target: Where it is to be measured; threads may still be open.
-        model: The model's name.
-        image_size: (H, W) in pixels.
-        tokens, layers, prefix, score, pool, taps, macs, reduction: As in ``LatencyTable``.
+        model: The model to time.
         width: Features of a token.
-        pooled: Whether the head pools over the tokens that are left.
         cells: The parts to time.
         wholes: The schedules of the whole passes that the sums are to meet; the first one is dense.
         calibration: What int8 was calibrated on, or ``None``.
@@ -58,26 +56,24 @@ class TablePlan(Record):
     """
 
     target: TargetDevice
-    model: str
-    image_size: tuple[int, int]
-    tokens: int
-    layers: int
-    prefix: int
-    score: str
-    pool: str
-    taps: int
-    macs: int
+    model: TimedModel = field(metadata=recorded_as(inline=True))
     width: int
-    pooled: bool
     cells: tuple[CellPlan, ...]
     wholes: tuple[TokenSchedule, ...]
     calibration: str | None = None
     all_rows: tuple[float, float] = (0.75, 0.5)
-    reduction: str = "drop"
+    pooled: bool | None = None
+    """The model's layout says it; of a record it is where the layout has it from."""
+
+    def __post_init__(self) -> None:
+        if self.pooled is None:
+            object.__setattr__(self, "pooled", not self.model.layout.token_pooled)
+        object.__setattr__(self, "model", self.model.with_pooling(not self.pooled))
 
     def images(self, rng: np.random.Generator) -> npt.NDArray[np.float32]:
         """(B, 3, H, W) random images."""
-        return rng.standard_normal((self.target.batch, 3, *self.image_size), dtype=np.float32)
+        assert self.model.image_size is not None  # only tables of older versions lack it
+        return rng.standard_normal((self.target.batch, 3, *self.model.image_size), dtype=np.float32)
 
     def inputs(self, cell: CellPlan, images: npt.NDArray[np.float32], rng: np.random.Generator) -> list[Array]:
         """What a cell's part is run on; equal inputs are one array."""

@@ -73,7 +73,7 @@ def time_plan(
         cells.append(Cell(cell.kind, cell.count, cell.kept, cell.layers, clock(cell)))
     on_step("compiling whole passes", 0.4)
     wholes = [
-        Cell("whole", plan.tokens, 0, 1, open_whole(schedule).timer(images)) for schedule in plan.wholes
+        Cell("whole", plan.model.layout.tokens, 0, 1, open_whole(schedule).timer(images)) for schedule in plan.wholes
     ]  # timed in the same rounds as the parts whose sum they are to meet
     left = max(0.85 * seconds - (time.perf_counter() - begin), 0.1 * seconds)
     time_cells(cells + wholes, left, rng, lambda share: on_step("timing the parts", 0.4 + 0.6 * share))
@@ -113,17 +113,8 @@ def _fitted(
         LatencyTable(
             target=target,
             model=plan.model,
-            tokens=plan.tokens,
-            layers=plan.layers,
-            prefix=plan.prefix,
-            score=plan.score,
             cells=collect(cells, cached, plan.width, uneven),
             cached=cached,
-            taps=plan.taps,
-            image_size=plan.image_size,
-            pool=plan.pool,
-            reduction=plan.reduction,
-            macs=plan.macs,
             calibration=plan.calibration,
             dense_ms=measured[0][1],
         ).calibrated(measured)

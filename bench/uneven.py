@@ -63,16 +63,17 @@ def find_uneven(
         ``None`` where times are even, as they are on most targets, or where there is no time to tell.
     """
     feed, attend = (_least_chain(plan, kind) for kind in ("feed", "attend"))
-    counts = np.arange(_FROM, plan.tokens + _BEYOND + 1)
+    tokens = plan.model.layout.tokens
+    counts = np.arange(_FROM, tokens + _BEYOND + 1)
     if len(counts) <= _SAMPLE:
         return None
-    look = _Look(clock, replace(feed, count=plan.tokens // 2))
+    look = _Look(clock, replace(feed, count=tokens // 2))
     begin = time.perf_counter()
-    ends = look.at(feed, (_FROM, plan.tokens))
+    ends = look.at(feed, (_FROM, tokens))
     each = (time.perf_counter() - begin) / 2
-    if begin + each * (_SAMPLE + _TWICE * len(counts)) > end or ends[plan.tokens] < _GROWTH * ends[_FROM]:
+    if begin + each * (_SAMPLE + _TWICE * len(counts)) > end or ends[tokens] < _GROWTH * ends[_FROM]:
         return None
-    sampled = {plan.tokens, *rng.permutation(counts)[:_SAMPLE].tolist(), *counts[-_BEYOND:].tolist()}
+    sampled = {tokens, *rng.permutation(counts)[:_SAMPLE].tolist(), *counts[-_BEYOND:].tolist()}
     if not _excess(look.at(feed, sorted(sampled))):
         return None
     first = look.at(feed, rng.permutation(counts).tolist(), end)
@@ -81,11 +82,11 @@ def find_uneven(
     if len(first) < len(counts) or len(again) < len(suspects):
         return None
     found = _excess(first, again)
-    mine = {count: more * look.unit_ms for count, more in found.items() if count <= plan.tokens}
+    mine = {count: more * look.unit_ms for count, more in found.items() if count <= tokens}
     if not mine:
         return None
     dropping, last = plan.all_rows
-    return Uneven(tuple(mine), tuple(mine.values()), _share(look, attend, found, plan.tokens), dropping, last)
+    return Uneven(tuple(mine), tuple(mine.values()), _share(look, attend, found, tokens), dropping, last)
 
 
 class _Look:

@@ -13,12 +13,13 @@ from torch import Tensor
 from tavt_kit.bench.parts import AttendPart, DropPart, FeedPart, HeadPart, LastPart, Part, StemPart
 from tavt_kit.bench.table_plan import CellPlan, TablePlan
 from tavt_kit.core.device import TargetDevice
+from tavt_kit.core.latency_table import TimedModel
 from tavt_kit.core.schedule import TokenSchedule
 from tavt_kit.models.macs import MacsFormula, count_macs
 from tavt_kit.models.wrap import AdaptiveViT
 from tavt_kit.runtimes.on_torch import placed
 
-__all__ = ["Workshop", "token_grid"]
+__all__ = ["Workshop", "timed_model", "token_grid"]
 
 _OWN_BYTES = 40 * 2**20
 """Attention weights that one clock may hold a copy of; about 40 clocks do."""
@@ -46,8 +47,7 @@ class Workshop:
         # On OpenVINO each clock is compiled for its length and has its own copy of the weights.
         self.own_weights = target.runtime == "openvino"
         self.layers = self._chain(4 * self.width**2 * _BYTES[target.precision])
-        self.least = max(2, self.model.prefix + 1)
-        self.grid = token_grid(self.model.tokens, self.least, points)
+        self.grid = token_grid(self.model.tokens, self.model.layout.least, points)
         if self.notes:  # position terms cost something only once tokens were dropped
             self.grid = tuple(sorted({*self.grid, self.model.tokens - 1}))
         self.drop_grid = tuple(count for count in self.grid if count in {*self.grid[-2:], *self.grid[::-2]})
@@ -92,21 +92,10 @@ class Workshop:
             wholes: Schedules of whole passes, dense first.
             calibration: As in ``TablePlan``.
         """
-        model = self.model
         return TablePlan(
             target=self.target,
-            model=name,
-            image_size=model.backbone.image_size,
-            tokens=model.tokens,
-            layers=model.layers,
-            prefix=model.prefix,
-            score=model.score,
-            pool=model.pool,
-            reduction=model.reduction,
-            taps=model.backbone.taps,
-            macs=count_macs(model, model.dense_schedule),
+            model=timed_model(self.model, name),
             width=self.width,
-            pooled=model.backbone.head_rows is None,
             cells=tuple(self._cells()),
             wholes=wholes,
             calibration=calibration,
@@ -148,8 +137,22 @@ class Workshop:
 
     def _kept(self, count: int) -> tuple[int, ...]:
         """Half and nine tenths of the tokens, as far as such drops exist."""
-        choices = {max(round(count * share), self.least) for share in (0.5, 0.9)}
+        choices = {max(round(count * share), self.model.layout.least) for share in (0.5, 0.9)}
         return tuple(sorted(kept for kept in choices if kept < count))
+
+
+def timed_model(model: AdaptiveViT, name: str) -> TimedModel:
+    """What a latency table of a model says of it."""
+    return TimedModel(
+        name,
+        model.layout,
+        model.score,
+        model.pool,
+        model.backbone.taps,
+        count_macs(model, model.dense_schedule),
+        model.backbone.image_size,
+        model.reduction,
+    )
 
 
 class _EmptyPart(Part):

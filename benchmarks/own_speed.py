@@ -30,6 +30,7 @@ from tavt_kit.checks import Artifact, Gate, Source, check
 from tavt_kit.core.artifact_card import ArtifactCard
 from tavt_kit.core.device import TargetDevice
 from tavt_kit.core.host import HostFacts
+from tavt_kit.core.layout import TokenLayout
 from tavt_kit.core.model_card import ModelCard
 from tavt_kit.core.records import make_folder, write_record
 from tavt_kit.core.schedule import TokenSchedule
@@ -81,7 +82,7 @@ def jobs(given: argparse.Namespace, folder: Path) -> dict[str, Session]:
     classes = tuple(f"class {place}" for place in range(CLASSES))
     model.card = ModelCard("timm_vit", given.model, {}, classes, Preprocessing((size, size)).as_record())
     dense = model.dense_schedule
-    taper = TokenSchedule.taper(tokens=model.tokens, layers=model.layers, ratio=TAPER, prefix=model.prefix)
+    taper = TokenSchedule.taper(model.layout, TAPER)
     targets = {name: TargetDevice(name, "cpu", threads=given.threads) for name in ("torch", "openvino", "onnxruntime")}
     shape = (1, 3, size, size)
 
@@ -110,7 +111,7 @@ def distillation(name: str, size: int) -> Callable[[], object]:
     """A step with two sub-networks, forward and backward."""
     model = wrap(timm.create_model(name, img_size=size, num_classes=CLASSES))
     images, labels = torch.randn(8, 3, size, size), torch.arange(8)
-    _, subs = Sampler(model.tokens, model.layers, bound=Bound(TAPER), random=2).draw(np.random.default_rng(0))
+    _, subs = Sampler(model.layout, bound=Bound(TAPER), random=2).draw(np.random.default_rng(0))
 
     def step() -> None:
         sandwich_step(model, images, labels, subs)
@@ -121,7 +122,7 @@ def distillation(name: str, size: int) -> Callable[[], object]:
 
 def searching() -> None:
     """What the search itself costs: the surrogate proposes, answers are made up."""
-    space = Space(tokens=197, layers=12)
+    space = Space(TokenLayout(197, 12))
 
     def cost(schedule: TokenSchedule) -> int:
         return sum(count * count + 600 * count for count in schedule.counts)
@@ -144,7 +145,7 @@ def exporting(model: AdaptiveViT, schedule: TokenSchedule, folder: Path) -> Call
         path = folder / f"{place}.png"
         Image.fromarray(rng.integers(0, 256, (64, 64, 3), dtype=np.uint8)).resize((256, 256)).save(path)
         samples.append(Sample(path, place))
-    card: Any = model.card
+    card = model.require_card()
 
     def export() -> None:
         path = folder / "model.onnx"

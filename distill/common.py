@@ -25,7 +25,6 @@ from tavt_kit.distill.reading import Reading
 from tavt_kit.distill.recipe import DistillRecipe, TrainRecipe
 from tavt_kit.distill.running import Running
 from tavt_kit.distill.selection import Metric
-from tavt_kit.errors import DataError, TrainingError
 from tavt_kit.evaluation.evaluator import LeanEvaluator
 from tavt_kit.models.wrap import AdaptiveViT
 
@@ -45,22 +44,11 @@ def card_of(model: AdaptiveViT, images: ImageSet) -> ModelCard:
     """The model's card, after checking that it is of the data's classes.
 
     Raises:
-        TrainingError: The model has none; it did not come from ``load_model`` or ``open_model``.
-        DataError: Other classes, or in another order.
+        DataError: The model has none, or knows other classes, or the same in another order.
     """
-    card = getattr(model, "card", None)
-    if not isinstance(card, ModelCard):
-        raise TrainingError("training needs a model with its card; take it from load_model or open_model")
-    if card.classes != images.classes:
-        raise DataError(
-            f"the model knows {len(card.classes)} classes ({_first(card.classes)}), but {images.name} has "
-            f"{len(images.classes)} ({_first(images.classes)}); give data of the same classes, or train a new head"
-        )
+    card = model.require_card()
+    images.require_classes(card.classes)
     return card
-
-
-def _first(names: tuple[str, ...]) -> str:
-    return ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
 
 
 _Recipe = TypeVar("_Recipe", TrainRecipe, DistillRecipe)

@@ -71,8 +71,7 @@ def climb(
     """
     progress = progress or Silent()
     progress.stage(what, len(rungs))
-    sizes = {"tokens": model.tokens, "layers": model.layers, "prefix": model.prefix}
-    named = rungs if isinstance(rungs, Mapping) else {name: TokenSchedule.parse(name, **sizes) for name in rungs}
+    named = rungs if isinstance(rungs, Mapping) else {name: TokenSchedule.parse(name, model.layout) for name in rungs}
     evaluate = LeanEvaluator(
         model, pictures.pixels, pictures.labels, pictures.preprocessing, split=split, precision=precision
     )

@@ -251,12 +251,11 @@ def _prepare(
 
 
 def _sampler(model: AdaptiveViT, recipe: DistillRecipe) -> Sampler:
-    sizes = {"tokens": model.tokens, "layers": model.layers, "prefix": model.prefix}
     return Sampler(
-        **sizes,
+        model.layout,
         bound=Bound.parse(recipe.bound),
         random=recipe.sub_networks,
         layer_dropout=recipe.layer_dropout,
         sampling=recipe.sampling,
-        schedules=tuple(TokenSchedule.parse(text, **sizes) for text in recipe.schedules),
+        schedules=tuple(TokenSchedule.parse(text, model.layout) for text in recipe.schedules),
     )

@@ -32,10 +32,9 @@ def ladder_of(model: AdaptiveViT) -> dict[str, TokenSchedule]:
     Each of the latter is the mildest taper with no more multiply-adds than its name says. Where a model cannot get so
     low, because of what no schedule saves (convolutions of ViTAE, a pyramid, a fusion), ``"fewest tokens"`` ends it.
     """
-    sizes = {"tokens": model.tokens, "layers": model.layers, "prefix": model.prefix}
-    ladder = {name: TokenSchedule.parse(name, **sizes) for name in LADDER}
+    ladder = {name: TokenSchedule.parse(name, model.layout) for name in LADDER}
     formula = MacsFormula.of(model)
-    tapers = [TokenSchedule.taper(model.tokens, model.layers, ratio / _GRID, model.prefix) for ratio in range(_GRID)]
+    tapers = [TokenSchedule.taper(model.layout, ratio / _GRID) for ratio in range(_GRID)]
     macs = formula.macs_many(np.array([taper.counts for taper in tapers]))
     for times in _FEWER:
         enough = np.flatnonzero(macs * times <= macs[0])

@@ -55,7 +55,7 @@ def pure_mix(
     """
     bare: Any = model.bare
     plain = isinstance(bare, timm.models.vision_transformer.VisionTransformer) and not isinstance(bare, FusionViT)
-    if not (plain and model.prefix == 1 and model.token_pooled):
+    if not (plain and model.prefix == 1 and model.layout.token_pooled):
         raise TrainingError(
             "the loss mixvit_pure is for a plain ViT whose head reads its class token, but the model is "
             f"{type(bare).__name__}; take another loss or model"

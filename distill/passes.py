@@ -127,7 +127,7 @@ class Passes:
     def _count(self, state: TokenState, member: int, layer: int) -> int:
         """What a network keeps after a layer; all the same where that changes nothing."""
         model = self.model
-        last = layer == model.layers - 1 and model.token_pooled
+        last = layer == model.layers - 1 and model.layout.token_pooled
         free = model.backbone.droppable[layer] and not last
         return self.schedules[member].counts[layer] if free else state.count
 

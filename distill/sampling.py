@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from tavt_kit.core.curves import LEAST_PATCHES, Curve, shares_to_counts
+from tavt_kit.core.layout import TokenLayout
 from tavt_kit.core.schedule import TokenSchedule, stage_layers
 from tavt_kit.distill.bound import Bound
 from tavt_kit.errors import TrainingError, UnknownName
@@ -183,9 +184,7 @@ class Sampler:
     """The schedules of one sandwich step: the full network, the smallest, and some in between.
 
     Args:
-        tokens: Of the model, prefix included.
-        layers: Of the model.
-        prefix: Tokens that always stay.
+        layout: Layout of the model.
         bound: Largest share of tokens that a layer may drop; the smallest network drops it everywhere, unless drops
             come in stages.
         random: Random networks per step (the official ``num_sandwich``).
@@ -203,9 +202,7 @@ class Sampler:
         ScheduleError: A schedule does not fit the sizes.
     """
 
-    tokens: int
-    layers: int
-    prefix: int = 1
+    layout: TokenLayout
     bound: Bound = _OFFICIAL
     random: int = 2
     layer_dropout: float | None = None
@@ -225,19 +222,14 @@ class Sampler:
     def _listed(self) -> tuple[TokenSchedule, ...]:
         """Those that drop something, each once, of fewest tokens first."""
         for schedule in self.schedules:
-            schedule.check(tokens=self.tokens, layers=self.layers, prefix=self.prefix)
-        dropping = {schedule for schedule in self.schedules if not schedule.is_dense(self.tokens)}
+            schedule.check(self.layout)
+        dropping = {schedule for schedule in self.schedules if not schedule.is_dense(self.layout.tokens)}
         if not dropping:
             raise TrainingError(
-                f"every schedule that was given keeps all {self.tokens} tokens, as the full network does; give at "
-                "least one that drops some"
+                f"every schedule that was given keeps all {self.layout.tokens} tokens, as the full network does; give "
+                "at least one that drops some"
             )
         return tuple(sorted(dropping, key=lambda schedule: (sum(schedule.counts), schedule.counts)))
-
-    @property
-    def floor(self) -> int:
-        """Fewest tokens: the prefix and a patch, and never below the official 2."""
-        return max(2, self.prefix + 1)
 
     def draw(self, draws: Draws, progress: float = 1.0) -> tuple[TokenSchedule, tuple[TokenSchedule, ...]]:
         """The full network, then the smallest and the random ones; layers are drawn before counts, as officially.
@@ -246,7 +238,7 @@ class Sampler:
             draws: Where the randomness comes from.
             progress: Of the training run, in [0, 1]: what the bound depends on.
         """
-        full = TokenSchedule((self.tokens,) * self.layers, self._survivors(draws))
+        full = TokenSchedule((self.layout.tokens,) * self.layout.layers, self._survivors(draws))
         if self.schedules:
             return full, tuple(self._thinned(schedule, draws) for schedule in self._picked(draws))
         bound = self.bound.at(progress)
@@ -264,7 +256,7 @@ class Sampler:
         executed = self._survivors(draws)
         if executed is None:
             return schedule
-        counts, count = [], self.tokens
+        counts, count = [], self.layout.tokens
         for layer, wanted in enumerate(schedule.counts):
             count = wanted if layer in executed else count
             counts.append(count)
@@ -272,20 +264,21 @@ class Sampler:
 
     def _sub(self, bound: float, draws: Draws, *, smallest: bool) -> TokenSchedule:
         executed = self._survivors(draws)
-        rule: dict[str, Any] = {"floor": self.floor, "executed": executed}
+        tokens, layers = self.layout.tokens, self.layout.layers
+        rule: dict[str, Any] = {"floor": self.layout.least, "executed": executed}
         if self.sampling == "stages":
-            counts = staged_counts(self.tokens, self.layers, bound, None if smallest else draws, **rule)
+            counts = staged_counts(tokens, layers, bound, None if smallest else draws, **rule)
         elif self.sampling == "curve":
             drawn = None if smallest else draws
-            counts = curved_counts(self.tokens, self.layers, self.prefix, bound, drawn, executed=executed)
+            counts = curved_counts(tokens, layers, self.layout.prefix, bound, drawn, executed=executed)
         elif smallest or self.sampling == "ratio":
             ratio = bound if smallest else float(draws.uniform(0, bound))
-            counts = ratio_counts(self.tokens, self.layers, ratio, **rule)
+            counts = ratio_counts(tokens, layers, ratio, **rule)
         else:
-            counts = bounded_counts(self.tokens, self.layers, bound, draws, **rule)
+            counts = bounded_counts(tokens, layers, bound, draws, **rule)
         return TokenSchedule(counts, executed)
 
     def _survivors(self, draws: Draws) -> tuple[int, ...] | None:
         if self.layer_dropout is None:
             return None
-        return surviving_layers(self.layers, self.layer_dropout, draws)
+        return surviving_layers(self.layout.layers, self.layer_dropout, draws)

@@ -143,7 +143,8 @@ def sandwich_step(
     Example:
         >>> import tavt_kit as tk, timm
         >>> model = tk.wrap(timm.create_model("vit_tiny_patch16_224", img_size=32, num_classes=3))
-        >>> taper = TokenSchedule.taper(tokens=5, layers=12, ratio=0.2)
+        >>> from tavt_kit.core.layout import TokenLayout
+        >>> taper = TokenSchedule.taper(TokenLayout(5, 12), ratio=0.2)
         >>> step = sandwich_step(model, torch.zeros(2, 3, 32, 32), torch.tensor([0, 2]), [taper])
         >>> len(step.logits)
         2
@@ -151,7 +152,7 @@ def sandwich_step(
     rule = rule or SandwichRule()
     networks = (full or model.dense_schedule, *subs)
     for schedule in networks:
-        schedule.check(tokens=model.tokens, layers=model.layers, prefix=model.prefix)
+        schedule.check(model.layout)
     parts = math.ceil(len(images) / _at_once(model, images, rule))
     lesson = _Lesson(model, rule, teacher, backward, networks=len(networks), batch=len(images))
     wanted = [None] * parts if targets is None else targets.detach().tensor_split(parts)

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from tavt_kit.core.model_card import ModelCard
 from tavt_kit.data.preprocess import Preprocessing
-from tavt_kit.errors import DataError, TrainingError
+from tavt_kit.errors import DataError
 from tavt_kit.models.wrap import AdaptiveViT
 
 __all__ = ["Teacher"]
@@ -28,17 +28,14 @@ class Teacher:
         student: The card of the model that learns.
 
     Raises:
-        TrainingError: The model has no card.
-        DataError: It knows other classes, or in another order.
+        DataError: The model has no card, or knows other classes, or the same in another order.
     """
 
     model: AdaptiveViT
     student: ModelCard
 
     def __post_init__(self) -> None:
-        card = getattr(self.model, "card", None)
-        if not isinstance(card, ModelCard):
-            raise TrainingError("a teacher needs its card; take it from load_model or open_model")
+        card = self.model.require_card()
         if card.classes != self.student.classes:
             raise DataError(_difference(card.classes, self.student.classes))
         self.model.eval().requires_grad_(False)
@@ -46,8 +43,9 @@ class Teacher:
     @torch.no_grad()
     def logits(self, images: Tensor) -> Tensor:
         """(B, 3, H, W) as the student gets them -> (B, K)."""
-        card: ModelCard = self.model.card  # type: ignore[assignment]
-        ours, theirs = (Preprocessing.from_record(each.preprocessing) for each in (self.student, card))
+        ours, theirs = (
+            Preprocessing.from_record(card.preprocessing) for card in (self.student, self.model.require_card())
+        )
         if (ours.mean, ours.std) != (theirs.mean, theirs.std):
             images = (images * _channels(ours.std, images) + _channels(ours.mean, images)
                       - _channels(theirs.mean, images)) / _channels(theirs.std, images)  # fmt: skip

@@ -38,7 +38,7 @@ def show(backbone: str) -> None:
     dense = tk.count_macs(model)
     print(f"  {parameters / 1e6:.1f} M parameters, {dense / 1e9:.2f} GMACs")
     if model.backbone.rigid is None:
-        model.schedule = tk.TokenSchedule.taper(model.tokens, model.layers, 0.2, model.prefix)
+        model.schedule = tk.TokenSchedule.taper(model.layout, 0.2)
         print(f"  taper 0.2: {tk.count_macs(model) / 1e9:.2f} GMACs")
     else:
         print(f"  nothing to drop: {model.backbone.rigid}")

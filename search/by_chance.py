@@ -24,7 +24,8 @@ class ByChance(Proposer):
 
     Example:
         >>> from tavt_kit.search import Space
-        >>> chance = ByChance(Space(tokens=17, layers=4), seed=0, population=5)
+        >>> from tavt_kit.core.layout import TokenLayout
+        >>> chance = ByChance(Space(TokenLayout(17, 4)), seed=0, population=5)
         >>> len(chance.ask())
         5
     """

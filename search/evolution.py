@@ -42,7 +42,8 @@ class Evolution(Proposer):
         objectives: How many values an outcome has, its cost and metric included.
 
     Example:
-        >>> evolution = Evolution(Space(tokens=17, layers=4), seed=0, population=8)
+        >>> from tavt_kit.core.layout import TokenLayout
+        >>> evolution = Evolution(Space(TokenLayout(17, 4)), seed=0, population=8)
         >>> proposals = evolution.ask()
         >>> evolution.tell([Outcome(sum(s.counts), s.counts[-1] / 17) for s in proposals])
         >>> len(proposals), len(set(proposals) & set(evolution.ask()))

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from tavt_kit.core.candidate import Candidate, schedule_of
 from tavt_kit.core.records import read_record
-from tavt_kit.errors import MissingDependency
+from tavt_kit.evaluation.frames import frame
 from tavt_kit.search.record import FRONT_FILE
 from tavt_kit.search.result import SearchResult
 
@@ -33,16 +33,12 @@ def front_frame(found: SearchResult | Mapping[str, Any] | Path | str) -> pandas.
         MissingDependency: pandas is not installed.
         RecordError: There is no front.
     """
-    try:
-        import pandas
-    except ImportError:
-        raise MissingDependency("a frame needs pandas: pip install pandas (or tavt-kit[frames])") from None
     if isinstance(found, SearchResult):
         records = [_with_metric(candidate) for candidate in found.front]
     else:
         body = found if isinstance(found, Mapping) else _body(Path(found))
         records = [(record, body["metric"]) for record in body["candidates"]]
-    return pandas.DataFrame([_row(record, metric) for record, metric in records], columns=_columns(records))
+    return frame([_row(record, metric) for record, metric in records], _columns(records))
 
 
 def _body(path: Path) -> dict[str, Any]:

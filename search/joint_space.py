@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from itertools import product
 from typing import Any
@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from tavt_kit.core.layout import TokenLayout
 from tavt_kit.core.schedule import JointSchedule, TokenSchedule
 from tavt_kit.errors import ScheduleError
 from tavt_kit.search.space import Levels, Space
@@ -41,7 +42,9 @@ class JointSpace(Space):
         precisions: The target's own first.
 
     Example:
-        >>> space = JointSpace(17, 4, sizes=((32, 32), (24, 24)), at_size=(17, 10), spared=(2,), scores=("column",))
+        >>> from tavt_kit.core.layout import TokenLayout
+        >>> sizes = {"sizes": ((32, 32), (24, 24)), "at_size": (17, 10)}
+        >>> space = JointSpace(TokenLayout(17, 4), **sizes, spared=(2,), scores=("column",))
         >>> str(space.decode(np.array([1, 1, 0, 0, 15, 7, 7])))
         '10,6x3 at 24 px, without layer 2'
     """
@@ -55,7 +58,7 @@ class JointSpace(Space):
     @property
     def plain(self) -> Space:
         """The same model's schedules without the other genes."""
-        return Space(self.tokens, self.layers, self.prefix, self.minimum, self.quantum, token_pooled=self.token_pooled)
+        return Space(self.layout, self.minimum, self.quantum)
 
     @property
     def extras(self) -> int:
@@ -114,7 +117,7 @@ class JointSpace(Space):
             row[: self.extras] = 0
             row[list(values)] = list(values.values())
             found.append(self.decode(self.mend(row)))
-        tapered = TokenSchedule.taper(self.tokens, self.layers, _TAPERED, self.prefix)
+        tapered = TokenSchedule.taper(self.layout, _TAPERED)
         if tapered == self.dense:  # so few tokens that the tenth of them is none
             tapered = self.plain.least
         found += [self.given(tapered, score=place) for place in range(1, len(self.scores))]
@@ -124,15 +127,15 @@ class JointSpace(Space):
         """The schedule of one row: a plain one where every gene is the model's own."""
         place, fewer, score, precision = (int(gene) for gene in levels[: self.extras])
         counts = [int(count) for count in self._counts(place)[levels[self.extras :]]]
-        if self.token_pooled:
+        if self.layout.token_pooled:
             counts.append(counts[-1])
         left_out = self.spared[:fewer]
-        for layer in range(self.layers):
+        for layer in range(self.layout.layers):
             if layer in left_out:
                 counts[layer] = counts[layer - 1] if layer else self.at_size[place]
         if not (place or fewer or score or precision):
             return TokenSchedule(tuple(counts))
-        executed = tuple(layer for layer in range(self.layers) if layer not in left_out) if fewer else None
+        executed = tuple(layer for layer in range(self.layout.layers) if layer not in left_out) if fewer else None
         return JointSchedule(
             tuple(counts),
             executed,
@@ -149,8 +152,8 @@ class JointSpace(Space):
         """
         genes = [0] * self.extras
         if schedule.executed is not None:
-            genes[1] = self.layers - len(schedule.executed)
-            if set(self.spared[: genes[1]]) | set(schedule.executed) != set(range(self.layers)):
+            genes[1] = self.layout.layers - len(schedule.executed)
+            if set(self.spared[: genes[1]]) | set(schedule.executed) != set(range(self.layout.layers)):
                 raise ScheduleError(f"this search leaves out layers in the order {self.spared}, got {schedule}")
         if isinstance(schedule, JointSchedule):
             if schedule.image_size is not None:
@@ -159,7 +162,7 @@ class JointSpace(Space):
                 genes[2] = self.scores.index(schedule.score)
             if schedule.precision is not None:
                 genes[3] = self.precisions.index(schedule.precision)
-        schedule.check(tokens=self.at_size[genes[0]], layers=self.layers, prefix=self.prefix)
+        schedule.check(replace(self.layout, tokens=self.at_size[genes[0]]))
         counts = np.asarray(schedule.counts[: self.genes - self.extras], dtype=np.int64)
         nearest = np.abs(self._counts(genes[0])[None, :] - counts[:, None]).argmin(axis=1)
         return self.mend(np.append(np.asarray(genes), nearest))
@@ -175,7 +178,7 @@ class JointSpace(Space):
                 if layer < len(counts):
                     counts[layer] = counts[layer - 1] if layer else len(self.values) - 1
             counts[:] = np.minimum.accumulate(self._first_of_equals(int(extra[0]))[counts])
-            if int(self._counts(int(extra[0]))[counts].min(initial=self.tokens)) == self.at_size[int(extra[0])]:
+            if int(self._counts(int(extra[0]))[counts].min(initial=self.layout.tokens)) == self.at_size[int(extra[0])]:
                 extra[2] = 0  # where nothing is dropped, nothing is scored
         mended: Levels = np.concatenate([first, rest], axis=1).reshape(np.shape(levels))
         return mended
@@ -216,7 +219,7 @@ class JointSpace(Space):
 
     def _counts(self, place: int) -> Levels:
         """The count of every level at a size."""
-        return _scaled(self.values.tobytes(), self.prefix, self.tokens, self.at_size[place])
+        return _scaled(self.values.tobytes(), self.layout, self.at_size[place])
 
     def _first_of_equals(self, place: int) -> Levels:
         """Of each level the lowest that stands for the same count; the top one stays the top."""
@@ -224,11 +227,10 @@ class JointSpace(Space):
 
 
 @cache
-def _scaled(values: bytes, prefix: int, tokens: int, at_size: int) -> Levels:
-    counts = np.frombuffer(values, dtype=np.int64)
-    least = max(2, prefix + 1)
-    share = (at_size - prefix) / (tokens - prefix)
-    scaled: Levels = np.clip(np.rint(prefix + (counts - prefix) * share), least, at_size).astype(np.int64)
+def _scaled(values: bytes, layout: TokenLayout, at_size: int) -> Levels:
+    counts, prefix = np.frombuffer(values, dtype=np.int64), layout.prefix
+    share = (at_size - prefix) / (layout.tokens - prefix)
+    scaled: Levels = np.clip(np.rint(prefix + (counts - prefix) * share), layout.least, at_size).astype(np.int64)
     scaled.flags.writeable = False
     return scaled
 

@@ -85,7 +85,8 @@ def search(
     Example:
         >>> from tavt_kit.core.accuracy import Accuracy
         >>> from tavt_kit.search import one_by_one
-        >>> space = Space(tokens=17, layers=4)
+        >>> from tavt_kit.core.layout import TokenLayout
+        >>> space = Space(TokenLayout(17, 4))
         >>> def evaluate(schedule):
         ...     return Accuracy.of_counts(sum(schedule.counts), 68, split="val")
         >>> costs = Costs(macs=lambda schedule: sum(n * n for n in schedule.counts))
@@ -182,7 +183,7 @@ def _recipe(
 ) -> dict[str, object]:
     """What the proposals depend on, besides the answers and the costs."""
     return {
-        "space": [space.tokens, space.layers, space.prefix, space.minimum, space.quantum, space.token_pooled],
+        "space": [*space.layout.as_record().values(), space.minimum, space.quantum, space.layout.token_pooled],
         "budget": budget.texts(),
         "algorithm": algorithm,
         "objectives": list(objectives.texts),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from tavt_kit.core.budget import Budget
 from tavt_kit.core.schedule import TokenSchedule
@@ -89,10 +89,9 @@ def search_model(
     evaluator = SharedEvaluator(
         model, pixels, labels, preprocessing, scoring=Scoring(metrics, labels, pictures.classes)
     )
-    sizes: dict[str, Any] = {"tokens": model.tokens, "layers": model.layers, "prefix": model.prefix}
     counted = Costs(MacsFormula.of(model).macs, official_macs=MacsFormula.of(model, rule="tavt").macs)
     return search(
-        Space(**sizes, token_pooled=model.token_pooled),
+        Space(model.layout),
         evaluator.answers,
         costs=costs or counted,
         budget=limits,
@@ -102,7 +101,7 @@ def search_model(
         max_seconds=max_seconds,
         population=population,
         seed=seed,
-        seeds=[TokenSchedule.parse(text, **sizes) for text in schedules],
+        seeds=[TokenSchedule.parse(text, model.layout) for text in schedules],
         on_progress=on_progress,
     )
 
@@ -116,25 +115,20 @@ def _pictures(place: Path | str, seed: int) -> ImageSet:
 
 
 def _preprocessing(model: AdaptiveViT) -> Preprocessing:
-    card = getattr(model, "card", None)
-    if card is None:
+    if model.card is None:
         raise DataError(
             "this model has no card that says how its pictures are prepared; give preprocessing, such as "
             "Preprocessing.from_config(model.unwrap().pretrained_cfg)"
         )
-    return Preprocessing.from_record(card.preprocessing)
+    return Preprocessing.from_record(model.card.preprocessing)
 
 
 def _check_pictures(model: AdaptiveViT, pictures: ImageSet, limit: int | None) -> None:
     """Raise DataError where the classes are not the model's, or there are fewer pictures than asked for."""
-    card = getattr(model, "card", None)
     outputs = getattr(model.unwrap(), "num_classes", None)
-    if card is not None and tuple(card.classes) != tuple(pictures.classes):
-        raise DataError(
-            f"the model knows {len(card.classes)} classes ({', '.join(card.classes[:4])}), but {pictures.name} has "
-            f"{len(pictures.classes)} ({', '.join(pictures.classes[:4])}); give the data it was trained on"
-        )
-    if card is None and outputs is not None and outputs != len(pictures.classes):
+    if model.card is not None:
+        pictures.require_classes(model.card.classes)
+    elif outputs is not None and outputs != len(pictures.classes):
         raise DataError(f"the model has {outputs} outputs, but {pictures.name} has {len(pictures.classes)} classes")
     there = len(pictures.split("val"))
     if limit is not None and limit > there:

@@ -20,18 +20,19 @@ Family = Callable[[Space, float], TokenSchedule]
 
 def taper(space: Space, ratio: float) -> TokenSchedule:
     """TAVT's: the same share dropped in every layer."""
-    return _into(space, TokenSchedule.taper(space.tokens, space.layers, ratio, space.prefix).counts)
+    return _into(space, TokenSchedule.taper(space.layout, ratio).counts)
 
 
 def stages(space: Space, ratio: float) -> TokenSchedule:
     """The share ``ratio`` dropped at each of three depths; rounded once, so that every ratio is a step of its own.
 
     Example:
-        >>> str(stages(Space(tokens=197, layers=12), 0.3))
+        >>> from tavt_kit.core.layout import TokenLayout
+        >>> str(stages(Space(TokenLayout(197, 12)), 0.3))
         '197x3,138x3,97x3,68x3'
     """
-    places, counts, kept = stage_layers(space.layers), list[int](), float(space.tokens)
-    for layer in range(space.layers):
+    places, counts, kept = stage_layers(space.layout.layers), list[int](), float(space.layout.tokens)
+    for layer in range(space.layout.layers):
         kept *= 1 - ratio if layer in places else 1.0
         counts.append(round(kept))
     return _into(space, counts)
@@ -39,8 +40,8 @@ def stages(space: Space, ratio: float) -> TokenSchedule:
 
 def late(space: Space, ratio: float) -> TokenSchedule:
     """A taper that begins after the first third of the layers."""
-    start = space.layers // 3
-    counts = [space.tokens * (1 - ratio) ** max(0, layer + 1 - start) for layer in range(space.layers)]
+    tokens, layers = space.layout.tokens, space.layout.layers
+    counts = [tokens * (1 - ratio) ** max(0, layer + 1 - layers // 3) for layer in range(layers)]
     return _into(space, [round(count) for count in counts])
 
 
@@ -48,14 +49,16 @@ def once(space: Space) -> list[TokenSchedule]:
     """Schedules that drop in one layer alone, early or late: where memory is limited, every dropping layer takes some.
 
     Example:
-        >>> [str(schedule) for schedule in once(Space(tokens=197, layers=12))][:3]
+        >>> from tavt_kit.core.layout import TokenLayout
+        >>> [str(schedule) for schedule in once(Space(TokenLayout(197, 12)))][:3]
         ['148x12', '98x12', '49x12']
     """
     found = []
-    for place in (0, space.layers // 3, 2 * space.layers // 3):
+    tokens, layers = space.layout.tokens, space.layout.layers
+    for place in (0, layers // 3, 2 * layers // 3):
         for share in (0.75, 0.5, 0.25):
-            kept = round(space.tokens * share)
-            found.append(_into(space, [space.tokens] * place + [kept] * (space.layers - place)))
+            kept = round(tokens * share)
+            found.append(_into(space, [tokens] * place + [kept] * (layers - place)))
     return list(dict.fromkeys(found))
 
 

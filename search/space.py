@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from tavt_kit.core.layout import TokenLayout
 from tavt_kit.core.schedule import TokenSchedule
 from tavt_kit.errors import ScheduleError
 
@@ -26,54 +27,47 @@ class Space:
     """All schedules of a model whose counts are at least ``minimum`` and multiples of ``quantum``.
 
     Args:
-        tokens: Tokens before anything is dropped, prefix included.
-        layers: Layers of the model.
-        prefix: Leading tokens that are never dropped.
-        minimum: The least count; ``None`` means the prefix and one patch, and at least 2.
+        layout: Layout of the model. Where its head reads prefix tokens only, the space holds the canonical form of
+            schedules, in which the last count repeats the one before.
+        minimum: The least count; ``None`` means ``layout.least``.
         quantum: Counts are multiples of it, or the minimum, or all tokens; fewer different schedules.
-        token_pooled: Whether the head reads prefix tokens only: then the last count changes nothing, and the
-            space holds the canonical form, in which it repeats the one before.
 
     Raises:
         ScheduleError: Fewer than 2 tokens, no layer, a quantum below 1, or a minimum outside of its range.
 
     Example:
-        >>> space = Space(tokens=5, layers=3)
+        >>> from tavt_kit.core.layout import TokenLayout
+        >>> space = Space(TokenLayout(tokens=5, layers=3))
         >>> space.size, space.least.counts
         (10, (2, 2, 2))
     """
 
-    tokens: int
-    layers: int
-    prefix: int = 1
+    layout: TokenLayout
     minimum: int | None = None
     quantum: int = 1
-    token_pooled: bool = True
 
     def __post_init__(self) -> None:
-        low = max(2, self.prefix + 1)
-        if self.tokens < low or self.genes < 1 or self.prefix < 0:
+        low, tokens = self.layout.least, self.layout.tokens
+        if tokens < low or self.genes < 1 or self.layout.prefix < 0:
             raise ScheduleError(
                 f"a search needs {low} tokens or more and a layer whose count matters (the last one's does not "
-                f"where the head reads the prefix only), got {self.tokens} tokens and {self.layers} layers"
+                f"where the head reads the prefix only), got {tokens} tokens and {self.layout.layers} layers"
             )
         if self.quantum < 1:
             raise ScheduleError(f"counts can be multiples of 1, 2, ..., got a quantum of {self.quantum}")
-        if self.minimum is not None and not low <= self.minimum <= self.tokens:
-            raise ScheduleError(
-                f"the least count must be within {low}..{self.tokens} for this model, got {self.minimum}"
-            )
+        if self.minimum is not None and not low <= self.minimum <= tokens:
+            raise ScheduleError(f"the least count must be within {low}..{tokens} for this model, got {self.minimum}")
 
     @property
     def values(self) -> Levels:
         """The counts a layer may keep, ascending."""
-        low = max(2, self.prefix + 1) if self.minimum is None else self.minimum
-        return _values(low, self.quantum, self.tokens)
+        low = self.layout.least if self.minimum is None else self.minimum
+        return _values(low, self.quantum, self.layout.tokens)
 
     @property
     def genes(self) -> int:
         """Layers whose count is free."""
-        return self.layers - 1 if self.token_pooled else self.layers
+        return self.layout.layers - 1 if self.layout.token_pooled else self.layout.layers
 
     @property
     def extras(self) -> int:
@@ -93,7 +87,7 @@ class Space:
     @property
     def dense(self) -> TokenSchedule:
         """Nothing dropped."""
-        return TokenSchedule.dense(self.tokens, self.layers)
+        return TokenSchedule.dense(self.layout)
 
     @property
     def least(self) -> TokenSchedule:
@@ -108,7 +102,7 @@ class Space:
     def decode(self, levels: Levels) -> TokenSchedule:
         """The schedule of one row of genes."""
         counts = [int(count) for count in self.values[levels]]
-        if self.token_pooled:
+        if self.layout.token_pooled:
             counts.append(counts[-1])
         return TokenSchedule(tuple(counts))
 
@@ -118,7 +112,7 @@ class Space:
         Raises:
             ScheduleError: The schedule does not fit the model, or skips layers.
         """
-        schedule.check(tokens=self.tokens, layers=self.layers, prefix=self.prefix)
+        schedule.check(self.layout)
         if schedule.executed is not None:
             raise ScheduleError(f"this search runs every layer, but a schedule skips some: {schedule}")
         counts = np.asarray(schedule.counts[: self.genes], dtype=np.int64)

@@ -156,5 +156,5 @@ class Surrogate(Learner):
 
     def _features(self, rows: Levels) -> Real:
         """(n, G) genes -> (n, 2 G): shares of the tokens and their logarithms; the last tokens are worth most."""
-        shares = self.space.values[rows] / self.space.tokens
+        shares = self.space.values[rows] / self.space.layout.tokens
         return np.concatenate([shares, np.log(shares)], axis=1)

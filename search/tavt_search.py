@@ -48,15 +48,16 @@ class OfficialTavt:
     probability = 0.5
 
     def __init__(self, space: Space, *, macs: Callable[[TokenSchedule], int], seed: int, bound: float = 0.2) -> None:
-        if space.prefix > 1 or space.minimum is not None or space.quantum != 1:
+        if space.layout.prefix > 1 or space.minimum is not None or space.quantum != 1:
             raise ScheduleError(
                 "the official algorithm knows models with at most one prefix token, and every count, but got "
-                f"{space.prefix} prefix tokens, the minimum {space.minimum} and the quantum {space.quantum}; use tavt"
+                f"{space.layout.prefix} prefix tokens, the minimum {space.minimum} and the quantum {space.quantum}; "
+                "use tavt"
             )
         self.space, self.stopped_because = space, ""
         self._bound = bound
         self._evolution = OfficialEvolution(
-            space.tokens,
+            space.layout.tokens,
             macs=lambda gene: macs(TokenSchedule(gene)),
             score=lambda gene: self._scores.get(self._schedule(gene), math.nan),
             draws=random.Random(seed),
@@ -100,10 +101,10 @@ class OfficialTavt:
 
     def _schedule(self, gene: Gene) -> TokenSchedule:
         schedule = TokenSchedule(gene)
-        return schedule.canonical() if self.space.token_pooled else schedule
+        return schedule.canonical() if self.space.layout.token_pooled else schedule
 
     def _taper(self, ratio: float) -> Gene:
-        return TokenSchedule.taper(self.space.tokens, self.space.layers, ratio, self.space.prefix).counts
+        return TokenSchedule.taper(self.space.layout, ratio).counts
 
     def _run(self) -> Iterator[None]:
         """The official loop, paused wherever scores are needed: they are read at the next front only."""
@@ -147,7 +148,8 @@ class Tavt(Learner):
         fits: Whether a schedule keeps to the ceilings.
 
     Example:
-        >>> search = Tavt(Space(tokens=17, layers=4), seed=0, population=6)
+        >>> from tavt_kit.core.layout import TokenLayout
+        >>> search = Tavt(Space(TokenLayout(17, 4)), seed=0, population=6)
         >>> proposals = search.ask()
         >>> search.tell([Outcome(sum(s.counts), s.counts[-1] / 17) for s in proposals])
         >>> len(search.ask())
@@ -162,7 +164,7 @@ class Tavt(Learner):
     def _first(self) -> list[Levels]:
         """The seeds and tapers evenly spaced in tokens left, from dense to the bound."""
         given = self._untried.random(0, self._seeds)
-        sizes = {"layers": self.space.layers, "length": self.space.tokens}
+        sizes = {"layers": self.space.layout.layers, "length": self.space.layout.tokens}
         shares = np.linspace(1, approx_ratio(self.bound, **sizes), max(1, self.population - len(given)))
         tapers = (self.space.encode(taper(self.space, inverse_ratio(share, **sizes))) for share in shares)
         return self._untried.new((*given, *tapers), max(self.population, len(given)))

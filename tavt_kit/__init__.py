@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from tavt_kit.core.candidate import Candidate
     from tavt_kit.core.device import TargetDevice
     from tavt_kit.core.front import ParetoFront
+    from tavt_kit.core.layout import TokenLayout
     from tavt_kit.core.measurement import Measurement
     from tavt_kit.core.schedule import TokenSchedule
     from tavt_kit.data.preprocess import Preprocessing
@@ -86,6 +87,7 @@ _HOMES = {
     "TargetDevice": "core.device",
     "TargetError": "errors",
     "TavtError": "errors",
+    "TokenLayout": "core.layout",
     "TokenSchedule": "core.schedule",
     "TrainingError": "errors",
     "UnknownName": "errors",
@@ -132,6 +134,7 @@ __all__ = [
     "TargetDevice",
     "TargetError",
     "TavtError",
+    "TokenLayout",
     "TokenSchedule",
     "TrainingError",
     "UnknownName",

@@ -18,6 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from tavt_kit.bench.memory_child import memory_mark
+from tavt_kit.core.layout import TokenLayout
 from tavt_kit.core.schedule import TokenSchedule
 from tavt_kit.data import inherit_split, load_images
 from tavt_kit.errors import RecordError, ScheduleError, TargetError, UnsupportedBackbone
@@ -211,7 +212,7 @@ def test_the_official_style_models_answer_as_ours() -> None:
     from seed_models import OfficialTransFg, OfficialViT
 
     bare, x = shaken(), pictures()
-    taper = TokenSchedule.taper(tokens=17, layers=4, ratio=0.3)
+    taper = TokenSchedule.taper(TokenLayout(17, 4), ratio=0.3)
     torch.testing.assert_close(OfficialTavt(bare, taper)(x), LeanViT(wrap(bare), taper)(x), rtol=0, atol=1e-4)
     small = {"img_size": 32, "patch_size": 8, "embed_dim": 24, "depth": 4, "num_heads": 3, "num_classes": 5}
     for name in ("transfg_base_patch16", "transfg_base_patch16_overlap12"):

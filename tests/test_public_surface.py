@@ -17,8 +17,8 @@ PUBLIC = [
     "Accuracy", "AdaptiveViT", "Budget", "BudgetError", "BudgetTooTight", "Candidate", "CheckpointError",
     "DataError", "ExportError", "LeanViT", "Measurement", "MeasurementError", "MissingDependency", "OutputError",
     "ParameterError", "ParetoFront", "Preprocessing", "RecordError", "ScheduleError", "TargetDevice", "TargetError",
-    "TavtError", "TokenSchedule", "TrainingError", "UnknownName", "UnsupportedBackbone", "__version__", "bench",
-    "check", "compare", "convert_checkpoint", "count_macs", "distill", "evaluate", "explain", "export",
+    "TavtError", "TokenLayout", "TokenSchedule", "TrainingError", "UnknownName", "UnsupportedBackbone", "__version__",
+    "bench", "check", "compare", "convert_checkpoint", "count_macs", "distill", "evaluate", "explain", "export",
     "load_model", "predict", "profile", "prune", "report", "search", "train", "wrap",
 ]  # fmt: skip
 HEAVY = {"torch", "torchvision", "timm", "numpy", "PIL", "scipy", "openvino", "onnx", "onnxruntime", "pymoo"}

@@ -16,6 +16,7 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
+from tavt_kit.core.layout import TokenLayout
 from tavt_kit.core.schedule import TokenSchedule
 from tavt_kit.data import inherit_split, load_images
 from tavt_kit.distill.bound import Bound
@@ -49,7 +50,7 @@ def test_the_reference_step_gives_our_losses_and_gradients_and_costs_more() -> N
         bare.head.weight.normal_(0, 0.1)
     model, official = wrap(bare), reference.ReferenceViT(bare)
     images, labels = torch.randn(3, 3, 128, 128), torch.tensor([0, 2, 4])
-    _, subs = Sampler(model.tokens, model.layers, bound=Bound(0.3)).draw(np.random.default_rng(0))
+    _, subs = Sampler(model.layout, bound=Bound(0.3)).draw(np.random.default_rng(0))
     with FlopCounterMode(display=False) as theirs:
         expected = reference.reference_step(official, images, labels, subs)
     with FlopCounterMode(display=False) as ours:
@@ -105,7 +106,7 @@ def test_official_genes_scored_together_are_those_scored_one_by_one(monkeypatch:
         return random.Random(str(counts)).random() * sum(counts) / 130
 
     ground: Any = SimpleNamespace(
-        model=SimpleNamespace(tokens=tokens, layers=layers, prefix=1),
+        model=SimpleNamespace(layout=TokenLayout(tokens, layers), tokens=tokens, layers=layers),
         official_formula=SimpleNamespace(macs=lambda schedule: macs(schedule.counts)),
         schedule=TokenSchedule,
         score=lambda split, schedules: [score(one.counts) for one in schedules],
@@ -119,7 +120,7 @@ def test_official_genes_scored_together_are_those_scored_one_by_one(monkeypatch:
     direct.add(lower)
     direct.add((tokens,) * layers)
     for ratio in first_ratios(0.2, 20):
-        direct.add(TokenSchedule.taper(tokens, layers, ratio).counts)
+        direct.add(TokenSchedule.taper(TokenLayout(tokens, layers), ratio).counts)
     for _ in range(4):
         direct.frontier()
         for make in (lambda: direct.mutate(0.5), direct.cross):

@@ -61,8 +61,7 @@ class Bench:
         self.model: AdaptiveViT = wrap(model.to(self.device))
         self.images = torch.randn(given.batch, 3, given.image_size, given.image_size).to(self.device)
         self.labels = torch.randint(0, 200, (given.batch,)).to(self.device)
-        sizes = {"tokens": self.model.tokens, "layers": self.model.layers}
-        sampler = Sampler(**sizes, bound=Bound(given.bound), random=2, sampling=given.sampling)
+        sampler = Sampler(self.model.layout, bound=Bound(given.bound), random=2, sampling=given.sampling)
         _, self.subs = sampler.draw(np.random.default_rng(given.seed))
         self.rule = SandwichRule(chunk=given.chunk)
         self.given = given

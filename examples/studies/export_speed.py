@@ -138,7 +138,7 @@ def rows_of(given: argparse.Namespace) -> Iterator[Row]:
 
 
 def schedule_of(model: AdaptiveViT, text: str) -> TokenSchedule:
-    return TokenSchedule.parse(text, tokens=model.tokens, layers=model.layers, prefix=model.prefix)
+    return TokenSchedule.parse(text, model.layout)
 
 
 def written(

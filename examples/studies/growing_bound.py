@@ -69,7 +69,7 @@ def distilled(
 ) -> tuple[AdaptiveViT, float, float]:
     """A copy of the model after distillation, its mean loss over the last tenth, and its largest gradient norm."""
     model = wrap(copy.deepcopy(model.unwrap()))
-    sampler = Sampler(model.tokens, model.layers, bound=bound, random=1)
+    sampler = Sampler(model.layout, bound=bound, random=1)
     mover = make_optimiser(model, optimiser, rate=rate)
     rates, norms, losses = LearningRate(rate, steps // 20, steps), [], []
     for number in range(1, steps + 1):
@@ -90,7 +90,7 @@ def distilled(
 @torch.no_grad()
 def top1(model: AdaptiveViT, rung: str, pictures: Tensor, kinds: Tensor) -> float:
     """In percent, under a schedule."""
-    model.schedule = TokenSchedule.parse(rung, tokens=model.tokens, layers=model.layers)
+    model.schedule = TokenSchedule.parse(rung, model.layout)
     return 100 * float((model(pictures).argmax(1) == kinds).float().mean())
 
 

@@ -107,7 +107,7 @@ def _made(ground: Ground, seed: int, iterations: int) -> Table:
     evolution.add(ground.lower_gene)
     evolution.add(upper)
     for ratio in first_ratios(ground.bound, POPULATION):
-        evolution.add(TokenSchedule.taper(ground.model.tokens, ground.model.layers, ratio, ground.model.prefix).counts)
+        evolution.add(TokenSchedule.taper(ground.model.layout, ratio).counts)
     found: list[int] = []
     _fill(evolution, ground, found, 0)
     for iteration in range(1, iterations + 1):

@@ -66,11 +66,11 @@ def fold(given: argparse.Namespace, number: int, names: list[str]) -> tuple[Righ
     macs: dict[str, int] = {}
     for which in ("trained", "distilled"):
         model = load_model(place / which)
-        preprocessing = Preprocessing.from_record(model.card.preprocessing)  # type: ignore[union-attr]
+        preprocessing = Preprocessing.from_record(model.require_card().preprocessing)
         pixels, labels, _ = load_bytes(images.split("test"), preprocessing)
         answers = LeanEvaluator(model, pixels, labels, preprocessing, split="test")
         for name in names:
-            schedule = TokenSchedule.parse(name, tokens=model.tokens, layers=model.layers, prefix=model.prefix)
+            schedule = TokenSchedule.parse(name, model.layout)
             right[f"{which} {name}"], macs[name] = answers.right(schedule), count_macs(model, schedule)
     return right, macs
 

@@ -60,7 +60,7 @@ def answers(given: argparse.Namespace, fold: int, recipe: str) -> NDArray[np.boo
     # What is said twice counts the second time, so that a recipe's own flags come last.
     run("train", *shlex.split(given.model), "--data", data, "-o", out, "--recipe", *shlex.split(recipe))
     model = load_model(out)
-    preprocessing = Preprocessing.from_record(model.card.preprocessing)  # type: ignore[union-attr]
+    preprocessing = Preprocessing.from_record(model.require_card().preprocessing)
     pixels, labels, _ = load_bytes(read_split(out, load_images(data).root).split("test"), preprocessing)
     return LeanEvaluator(model, pixels, labels, preprocessing, split="test").right(model.dense_schedule)
 

@@ -213,8 +213,7 @@ def macs_of(model: Any, given: argparse.Namespace) -> dict[str, int]:
     from tavt_kit.core.schedule import TokenSchedule
     from tavt_kit.models.macs import count_macs
 
-    sizes = {"tokens": model.tokens, "layers": model.layers, "prefix": model.prefix}
-    return {text: count_macs(model, TokenSchedule.parse(text, **sizes)) for text in ("dense", given.schedule)}
+    return {text: count_macs(model, TokenSchedule.parse(text, model.layout)) for text in ("dense", given.schedule)}
 
 
 def files_of(place: Path, given: argparse.Namespace) -> Iterator[dict[str, Any]]:

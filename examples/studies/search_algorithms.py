@@ -19,11 +19,12 @@ from statistics import mean
 import numpy as np
 
 from tavt_kit.core.front import hypervolume
+from tavt_kit.core.layout import TokenLayout
 from tavt_kit.core.schedule import TokenSchedule
 from tavt_kit.search import ALGORITHMS, Outcome, Space
 from tavt_kit.search.by_name import begin
 
-SPACE = Space(tokens=197, layers=12)
+SPACE = Space(TokenLayout(197, 12))
 PICTURES = 500
 
 Worth = Callable[[TokenSchedule], float]
@@ -37,10 +38,10 @@ def cost(schedule: TokenSchedule) -> int:
 
 def worth_of(seed: int) -> Worth:
     """A made-up model's accuracy."""
-    weights = np.random.default_rng(seed).dirichlet(np.full(SPACE.layers, 0.4))
+    weights = np.random.default_rng(seed).dirichlet(np.full(SPACE.layout.layers, 0.4))
 
     def worth(schedule: TokenSchedule) -> float:
-        kept = np.array(schedule.counts) / SPACE.tokens
+        kept = np.array(schedule.counts) / SPACE.layout.tokens
         noise = random.Random(f"{seed} {schedule}").gauss(0, 0.01)
         return round(PICTURES * float(np.clip(0.8 * weights @ (1 - np.exp(-5 * kept)) + noise, 0, 1))) / PICTURES
 

@@ -58,9 +58,8 @@ class Ground:
         self.model.eval()
         self.formula = MacsFormula.of(self.model)
         self.official_formula = MacsFormula.of(self.model, "tavt")
-        self.preprocessing = Preprocessing.from_record(self.model.card.preprocessing)  # type: ignore[union-attr]
-        self.space = Space(self.model.tokens, self.model.layers, self.model.prefix,
-                           token_pooled=self.model.token_pooled)  # fmt: skip
+        self.preprocessing = Preprocessing.from_record(self.model.require_card().preprocessing)
+        self.space = Space(self.model.layout)
         if self.scores.exists():
             with self.scores.open(newline="") as file:
                 for split, counts, right in csv.reader(file):
@@ -105,7 +104,7 @@ class Ground:
 
     def schedule(self, gene: Gene) -> TokenSchedule:
         """Its canonical form: for a head that reads the class token the last count changes nothing."""
-        return TokenSchedule((*gene[:-1], gene[-2]) if self.model.token_pooled else gene)
+        return TokenSchedule((*gene[:-1], gene[-2]) if self.model.layout.token_pooled else gene)
 
     def score(self, split: str, schedules: Iterable[TokenSchedule]) -> list[float]:
         """Exact accuracies; what is not known is evaluated, and kept."""

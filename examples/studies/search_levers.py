@@ -142,7 +142,7 @@ def _vectorised(ground: Ground) -> dict[str, float]:
 def ranks(ground: Ground) -> dict[str, Any]:
     """How alike the quick evaluators rank random schedules."""
     model = ground.model
-    drawn = random_schedules(model.tokens, model.layers, model.prefix, RANKED, np.random.default_rng(0))
+    drawn = random_schedules(model.layout, RANKED, np.random.default_rng(0))
     some = list(dict.fromkeys(ground.schedule(one.counts) for one in drawn))
     costs, exact = [ground.formula.macs(one) for one in some], ground.score("val", some)
     pixels, labels = ground.pictures("val")

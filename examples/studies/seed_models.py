@@ -113,11 +113,11 @@ def created(name: str, size: int) -> nn.Module:
 def tapered(bare: nn.Module, ratio: float) -> tuple[nn.Module, tuple[int, ...]]:
     """The model, and TAVT's geometric taper for it."""
     model = wrap(bare)
-    return bare, TokenSchedule.taper(tokens=model.tokens, layers=model.layers, ratio=ratio).counts
+    return bare, TokenSchedule.taper(model.layout, ratio).counts
 
 
 def lean(bare: nn.Module, ratio: float | None) -> nn.Module:
     """Ours, dense or tapered."""
     model = wrap(bare)
-    taper = None if ratio is None else TokenSchedule.taper(tokens=model.tokens, layers=model.layers, ratio=ratio)
+    taper = None if ratio is None else TokenSchedule.taper(model.layout, ratio)
     return LeanViT(model, taper)

@@ -82,13 +82,13 @@ def answered(trained: Path, data: str, network: str) -> dict[str, NDArray[Any]]:
     images = read_split(trained, load_images(data).root)
     for reduction in REDUCTIONS:
         model = open_model(str(trained), reduction=reduction)
-        preprocessing = Preprocessing.from_record(model.card.preprocessing)  # type: ignore[union-attr]
+        preprocessing = Preprocessing.from_record(model.require_card().preprocessing)
         pixels, labels, _ = load_bytes(images.split("test"), preprocessing)
         evaluator = LeanEvaluator(model, pixels, labels, preprocessing, split="test")
         dense = evaluator.logits(model.dense_schedule).log_softmax(1)
         found[f"{network}/dense"] = (dense.argmax(1).numpy() == labels).astype(np.int8)
         for name, text in SCHEDULES.items():
-            schedule = TokenSchedule.parse(text, tokens=model.tokens, layers=model.layers, prefix=model.prefix)
+            schedule = TokenSchedule.parse(text, model.layout)
             logits = evaluator.logits(schedule).log_softmax(1)
             key = f"{network}/{name}/{reduction}"
             found[key] = (logits.argmax(1).numpy() == labels).astype(np.int8)

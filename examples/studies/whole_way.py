@@ -71,7 +71,7 @@ def walk(family: str, place: Path, data: str, limit: str) -> Iterator[str]:
     if model.backbone.rigid is None:
         settings = ("--steps", 10, "--batch", 8, "--limit", limit)
         yield run("distill", place / "trained", "-o", place / "distilled", *settings)
-        taper = TokenSchedule.taper(model.tokens, model.layers, 0.4, model.prefix)
+        taper = TokenSchedule.taper(model.layout, 0.4)
         budget = f"flops={(count_macs(model) + count_macs(model, taper)) / 2:.0f}"
         found = ("-o", place / "found", "--budget", budget, "--evaluations", 8, "--limit", limit, "--no-baselines")
         yield run("search", place / "distilled", *found)

@@ -119,14 +119,13 @@ def open_model(
     """
     if is_run(spec) and classes is None:
         adaptive = load_model(spec, image_size=image_size)
-        card = cast(ModelCard, adaptive.card)
         adaptive.score, adaptive.pool = score or adaptive.score, pool or adaptive.pool
         adaptive.reduction = reduction or adaptive.reduction
     else:
         name, weights = (read_run(spec)[0].name, spec) if is_run(spec) else (spec, weights)
         model, card = build(name, weights=weights, classes=classes, image_size=image_size, seed=seed, new_head=new_head)
         adaptive = wrap(model, score or card.score, pool or card.pool, reduction or card.reduction)
-    adaptive.card = replace(card, score=adaptive.score, pool=adaptive.pool, reduction=adaptive.reduction)
+        adaptive.card = card
     return adaptive
 
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 from torch import Tensor, nn
 
@@ -155,7 +155,7 @@ def _read_run(path: Path, asked: Asked, classes: Sequence[str] | None) -> tuple[
     if known := [flag for flag, value in said.items() if value is not None]:
         raise CheckpointError(f"{path} is a run, whose model.json tells everything; leave {', '.join(known)} out")
     model = load_model(path, image_size=asked.image_size)
-    card = cast("ModelCard", model.card)
+    card = model.require_card()
     if classes is not None and len(classes) != len(card.classes):
         raise CheckpointError(f"{path} is a run of {len(card.classes)} classes, but {len(classes)} are named")
     named = card if classes is None else replace(card, classes=tuple(classes))

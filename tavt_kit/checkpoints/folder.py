@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -64,16 +65,17 @@ def save_model(folder: str | Path, model: nn.Module, card: ModelCard) -> ModelCa
     return card
 
 
-def load_model(path: str | Path, *, image_size: Sequence[int] | int | None = None) -> AdaptiveViT:
+def load_model(path: str | PathLike[str], *, image_size: Sequence[int] | int | None = None) -> AdaptiveViT:
     """Read what ``save_model`` wrote; needs no network.
 
     Args:
-        path: The folder, or the ``model.safetensors`` in it.
+        path: The run folder, as its path or as the result of ``train`` or ``search``; or the ``model.safetensors`` in
+            it.
         image_size: Another input size than it was saved with; position tables are resized.
 
     Returns:
-        The wrapped model in eval mode, on the CPU, with its ``ModelCard`` as ``.card``, and at its schedule if the card
-        has one.
+        The wrapped model in eval mode, on the CPU, at the schedule of its card if that has one; with its ``card``, and
+        the ``folder`` by which later steps find the images and the split that it was made with.
 
     Raises:
         RecordError: There is no model card.
@@ -99,13 +101,13 @@ def load_model(path: str | Path, *, image_size: Sequence[int] | int | None = Non
     if fit(model, tensors, str(path)):
         raise CheckpointError(f"{path} has no head for its {len(card.classes)} classes; restore it from its run")
     adaptive = wrap(model, card.score, card.pool, card.reduction)
-    adaptive.card = card
+    adaptive.card, adaptive.folder = card, _folder(Path(path))
     if card.schedule is not None:
         adaptive.schedule = TokenSchedule(card.schedule)
     return adaptive
 
 
-def read_run(path: str | Path) -> tuple[ModelCard, dict[str, Tensor]]:
+def read_run(path: str | PathLike[str]) -> tuple[ModelCard, dict[str, Tensor]]:
     """The card and the verified tensors of a run folder; raises as ``load_model``."""
     folder = _folder(Path(path))
     if not folder.is_dir():

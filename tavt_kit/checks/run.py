@@ -118,7 +118,7 @@ def check(
     """
     card, adaptive = artifact.card, source.adaptive
     order = columns(card.classes, source.card.classes, artifact.name)
-    card.schedule.check(tokens=adaptive.tokens, layers=adaptive.layers, prefix=adaptive.prefix)
+    card.schedule.check(adaptive.layout)
     before = source.logits(card.schedule, count)
     seen = Preprocessing.from_record(card.preprocessing)
     attempts = Attempts(artifact.session, len(order))
@@ -185,7 +185,7 @@ def check_predicted(
         ScheduleError: The schedule does not fit the source.
     """
     adaptive = source.adaptive
-    schedule.check(tokens=adaptive.tokens, layers=adaptive.layers, prefix=adaptive.prefix)
+    schedule.check(adaptive.layout)
     predicted.check(source)
     before = source.logits(schedule, count)
     answers = Answers(source.labels, before, predicted.aligned(source))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -72,9 +72,7 @@ class Source:
     @property
     def card(self) -> ModelCard:
         """The model's."""
-        card: Any = self.adaptive.card
-        assert isinstance(card, ModelCard)  # load_model puts it there
-        return card
+        return self.adaptive.require_card()
 
     @property
     def preprocessing(self) -> Preprocessing:

@@ -16,6 +16,7 @@ from typing import Any
 from xml.etree import ElementTree
 
 from tavt_kit.core.device import TargetDevice
+from tavt_kit.core.layout import TokenLayout
 from tavt_kit.core.model_card import ModelCard
 from tavt_kit.core.onnx_metadata import onnx_metadata
 from tavt_kit.core.records import label_record
@@ -73,7 +74,12 @@ class ArtifactCard:
                     f"a switchable file runs the same layers under every preset, but {name} runs others than the "
                     f"rest: {schedule}; export it as a file of its own"
                 )
-            schedule.check(tokens=self.tokens, layers=self.schedule.layers, prefix=self.prefix)
+            schedule.check(self._layout)
+
+    @property
+    def _layout(self) -> TokenLayout:
+        """What a preset must fit; a card does not know what the head reads, and no preset depends on it."""
+        return TokenLayout(self.tokens, self.schedule.layers, self.prefix)
 
     @property
     def is_switchable(self) -> bool:
@@ -106,8 +112,7 @@ class ArtifactCard:
                 raise UnknownName(f"this file has the presets {', '.join(self.presets)}, got {preset!r}")
             return replace(self, schedule=self.presets[preset])
         assert schedule is not None  # one of the two is given
-        size = {"tokens": self.tokens, "layers": self.schedule.layers, "prefix": self.prefix}
-        counts = replace(TokenSchedule.parse(schedule, **size), executed=self.schedule.executed)
+        counts = replace(TokenSchedule.parse(schedule, self._layout), executed=self.schedule.executed)
         if strange := sorted(_reducing(self.tokens, counts) - set(self.sites or range(counts.layers))):
             raise ScheduleError(
                 f"this file merges tokens after the layers {', '.join(map(str, self.sites or ()))} alone, but "

@@ -66,7 +66,7 @@ class Record:
 
 
 def recorded_as(
-    key: str = "", index: int | None = None, *, omit_default: bool = False, inline: bool = False
+    key: str = "", index: int | None = None, *, omit_default: bool = False, inline: bool = False, skip: bool = False
 ) -> Mapping[str, Any]:
     """Metadata of a dataclass field whose form in JSON is not simply its own.
 
@@ -75,8 +75,9 @@ def recorded_as(
         index: Position in the list under ``key`` that several fields share.
         omit_default: Whether the key is left out where the field has its default.
         inline: Whether the keys of the field's own dataclass stand beside the others.
+        skip: Whether the field is neither written nor read, but set by who reads.
     """
-    return {"key": key, "index": index, "omit_default": omit_default, "inline": inline}
+    return {"key": key, "index": index, "omit_default": omit_default, "inline": inline, "skip": skip}
 
 
 def encode(value: Any) -> Any:
@@ -215,7 +216,7 @@ def _decode_class(hint: Any, value: Any, at: str) -> Any:
         key, index = _key(field)
         if field.metadata.get("inline"):
             inner = hints[field.name]
-            own = {_key(one)[0] for one in _fields(inner)} | set(getattr(inner, "VIEWS", ()))
+            own = _keys(inner)
             known |= own
             given[field.name] = _decode(inner, {name: value[name] for name in own if name in value}, at)
             continue
@@ -252,7 +253,15 @@ _hints = cache(get_type_hints)
 
 @cache
 def _fields(kind: Any) -> tuple[Field[Any], ...]:
-    return tuple(field for field in fields(kind) if field.init)
+    return tuple(field for field in fields(kind) if field.init and not field.metadata.get("skip"))
+
+
+def _keys(kind: Any) -> set[str]:
+    """Every key of a dataclass's record, those of fields that are inline too."""
+    keys = set(getattr(kind, "VIEWS", ()))
+    for field in _fields(kind):
+        keys |= _keys(_hints(kind)[field.name]) if field.metadata.get("inline") else {_key(field)[0]}
+    return keys
 
 
 def _key(field: Field[Any]) -> tuple[str, int | None]:

@@ -15,16 +15,48 @@ from tavt_kit.core.layer_cells import Curve as Curve
 from tavt_kit.core.layer_cells import DropCell as DropCell
 from tavt_kit.core.layer_cells import LayerCells as LayerCells
 from tavt_kit.core.layer_cells import Uneven as Uneven
+from tavt_kit.core.layout import TokenLayout
 from tavt_kit.core.measurement import Measurement
 from tavt_kit.core.records import sha256_text
 from tavt_kit.core.schedule import TokenSchedule
 from tavt_kit.errors import RecordError
 
-__all__ = ["Curve", "DropCell", "HeldOut", "LatencyTable", "LayerCells", "Uneven", "tails_of"]
+__all__ = ["Curve", "DropCell", "HeldOut", "LatencyTable", "LayerCells", "TimedModel", "Uneven", "tails_of"]
 
 
 _MACS = 0.01
 """By how much, relatively, the multiply-adds of one backbone may differ between two heads."""
+
+
+@dataclass(frozen=True, slots=True)
+class TimedModel(Record):
+    """What a latency table says of the model that was timed.
+
+    Args:
+        name: Name of the model, for people.
+        layout: Layout of the model.
+        score: Score that the dropping cells compute.
+        pool: Whether the head pools over kept or restored tokens; ``None``, like ``macs`` and ``image_size``, in tables
+            of older versions.
+        taps: Tokens that the last layer takes, at most, from each layer before it; 0 where it takes what is left.
+        macs: Multiply-adds of the dense model, which tell backbones of one name apart.
+        image_size: (H, W) in pixels.
+        reduction: What becomes of the tokens that a layer does not keep.
+    """
+
+    name: str = field(metadata=recorded_as("model"))
+    layout: TokenLayout = field(metadata=recorded_as(inline=True))
+    score: str = "column"
+    pool: str | None = None
+    taps: int = 0
+    macs: int | None = None
+    image_size: tuple[int, int] | None = None
+    reduction: str = field(default="drop", metadata=recorded_as(omit_default=True))
+    """Left out of records where tokens drop, so that the digests of older profiles stay what they were."""
+
+    def with_pooling(self, token_pooled: bool) -> TimedModel:
+        """The same, of a head that reads prefix tokens only, or not."""
+        return replace(self, layout=replace(self.layout, token_pooled=token_pooled))
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,66 +95,50 @@ class LatencyTable(Record):
 
     Args:
         target: Where it was measured, with threads and precision resolved.
-        model: Name of the model, for people.
-        tokens: Tokens before anything is dropped.
-        layers: Layers of the model.
-        prefix: Tokens that are no patches.
-        score: Which score the dropping cells compute.
+        model: The model that was timed.
         cells: The measured parts.
         scale: Factor that makes sums of parts meet end-to-end runs.
         cached: Share of its weights that a whole pass was found to have in the caches; the cells include it.
-        taps: Tokens that the last layer takes, at most, from each layer before it; 0 where it takes what is left.
         held_out: What the table was tested on.
         seconds: How long it took to build.
         host: Where and when.
-        image_size: (H, W) in pixels; ``None`` in tables of older versions, as are the next two.
-        pool: Whether the head pools over kept or restored tokens.
-        macs: Multiply-adds of the dense model, which tell backbones of one name apart.
         tails: Latency quantiles (``p90``, ``p99``) of whole passes as multiples of their median, where they were
             looked at: a table that is carried to another machine brings them along.
         calibration: What int8 was calibrated on; ``None`` in floating point.
         dense_ms: What the dense model took while the parts were timed.
-        reduction: What becomes of the tokens that a layer does not keep.
     """
 
     target: TargetDevice
-    model: str
-    tokens: int
-    layers: int
-    prefix: int
-    score: str
+    model: TimedModel = field(metadata=recorded_as(inline=True))
     cells: LayerCells
     scale: float = 1.0
     cached: float = 0.0
-    taps: int = 0
     held_out: tuple[HeldOut, ...] = ()
     seconds: float = 0.0
     host: HostFacts | None = None
-    image_size: tuple[int, int] | None = None
-    pool: str | None = None
-    macs: int | None = None
     tails: Mapping[str, float] = field(default_factory=dict)
     calibration: str | None = None
     dense_ms: float | None = None
-    reduction: str = field(default="drop", metadata=recorded_as(omit_default=True))
-    """Left out of records where tokens drop, so that the digests of older profiles stay what they were."""
     VIEWS: ClassVar[tuple[str, ...]] = ("mean_error", "worst_error")
     BESIDE: ClassVar[tuple[str, ...]] = ("schema", "version", "command")
 
-    def check_model(self, **facts: Any) -> None:
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "model", self.model.with_pooling(self.cells.last is not None))
+
+    def check_model(self, model: TimedModel) -> None:
         """Refuse another model than the one that was timed.
 
         Args:
-            facts: Fields of the table as the model has them; multiply-adds may differ by a hundredth (a head of
-                another number of classes).
+            model: Model to predict; its multiply-adds may differ by a hundredth (a head of another number of classes).
 
         Raises:
             RecordError: It is another one; the message lists what differs.
         """
+        mine = self.model.as_record()
         other = [
-            f"{name} {getattr(self, name)} instead of {value}"
-            for name, value in facts.items()
-            if not _agrees(getattr(self, name), value, within=_MACS if name == "macs" else 0.0)
+            f"{name} {mine[name]} instead of {value}"
+            for name, value in model.as_record().items()
+            if not _agrees(mine[name], value, within=_MACS if name == "macs" else 0.0)
         ]
         if other:
             raise RecordError(
@@ -135,31 +151,31 @@ class LatencyTable(Record):
         Raises:
             ScheduleError: The schedule does not fit the model.
         """
-        schedule.check(tokens=self.tokens, layers=self.layers, prefix=self.prefix)
+        schedule.check(self.model.layout)
         return self.scale * self._sum(schedule)
 
     def parts(self, schedule: TokenSchedule) -> tuple[float, ...]:
         """Where ``predict`` comes from: milliseconds of the stem, of each layer (0 if it does not run), of the head."""
-        schedule.check(tokens=self.tokens, layers=self.layers, prefix=self.prefix)
+        schedule.check(self.model.layout)
         return tuple(self.scale * ms for ms in self._parts(schedule))
 
     def _sum(self, schedule: TokenSchedule) -> float:
         return sum(self._parts(schedule))
 
     def _parts(self, schedule: TokenSchedule) -> list[float]:
-        cells, count, parts = self.cells, self.tokens, [self.cells.stem_ms]
-        fused = 1
+        cells, parts = self.cells, [self.cells.stem_ms]
+        (count, layers), taps, fused = (self.model.layout.tokens, self.model.layout.layers), self.model.taps, 1
         for layer, kept in enumerate(schedule.counts):
             if not schedule.runs(layer):
                 parts.append(0.0)
                 continue
-            if cells.last is not None and layer == self.layers - 1:
-                parts.append(cells.last_ms(fused if self.taps else count))
+            if cells.last is not None and layer == layers - 1:
+                parts.append(cells.last_ms(fused if taps else count))
             elif kept == count:
                 parts.append(cells.attend_ms(count) + cells.feed_ms(count))
             else:
                 parts.append(cells.drop_ms(count, kept) + cells.feed_ms(kept))
-            count, fused = kept, fused + min(self.taps, kept)
+            count, fused = kept, fused + min(taps, kept)
         return [*parts, cells.head.at(count)]
 
     def calibrated(self, measured: Iterable[tuple[TokenSchedule, float]]) -> LatencyTable:

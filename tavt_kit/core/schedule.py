@@ -7,9 +7,13 @@ import re
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from itertools import groupby
+from typing import TYPE_CHECKING
 
 from tavt_kit.core.curves import Curve, published_shares, shares_to_counts
 from tavt_kit.errors import ScheduleError
+
+if TYPE_CHECKING:
+    from tavt_kit.core.layout import TokenLayout
 
 __all__ = ["JointSchedule", "TokenSchedule", "precision_of", "stage_layers"]
 
@@ -79,40 +83,39 @@ class TokenSchedule:
         return self.executed is None or layer in self.executed
 
     @classmethod
-    def dense(cls, tokens: int, layers: int) -> TokenSchedule:
+    def dense(cls, layout: TokenLayout) -> TokenSchedule:
         """Every token in every layer."""
-        return cls((tokens,) * layers)
+        return cls((layout.tokens,) * layout.layers)
 
     @classmethod
-    def taper(
-        cls, tokens: int, layers: int, ratio: float, prefix: int = 1, executed: tuple[int, ...] | None = None
-    ) -> TokenSchedule:
-        """Drop the share ``ratio`` in each layer that runs: ``ceil(n * (1 - ratio))``, at least ``max(2, prefix + 1)``.
+    def taper(cls, layout: TokenLayout, ratio: float, executed: tuple[int, ...] | None = None) -> TokenSchedule:
+        """Drop the share ``ratio`` in each layer that runs: ``ceil(n * (1 - ratio))``, at least ``layout.least``.
 
         Source: TAVT / Length-Adaptive Transformer, the "smallest" sub-network.
 
         Example:
-            >>> TokenSchedule.taper(tokens=785, layers=12, ratio=0.2).counts
+            >>> from tavt_kit.core.layout import TokenLayout
+            >>> TokenSchedule.taper(TokenLayout(tokens=785, layers=12), ratio=0.2).counts
             (628, 503, 403, 323, 259, 208, 167, 134, 108, 87, 70, 56)
         """
-        places = range(layers) if executed is None else executed
-        return cls(_dropped(tokens, layers, ratio, prefix, places), executed)
+        return cls(_dropped(layout, ratio, range(layout.layers) if executed is None else executed), executed)
 
     @classmethod
-    def stages(cls, tokens: int, layers: int, ratio: float, prefix: int = 1) -> TokenSchedule:
+    def stages(cls, layout: TokenLayout, ratio: float) -> TokenSchedule:
         """Drop the share ``ratio``, as ``taper`` does, in the layers of ``stage_layers`` alone.
 
         Source: EViT (Liang et al., ICLR 2022), which drops there.
 
         Example:
-            >>> str(TokenSchedule.stages(tokens=197, layers=12, ratio=0.5))
+            >>> from tavt_kit.core.layout import TokenLayout
+            >>> str(TokenSchedule.stages(TokenLayout(tokens=197, layers=12), ratio=0.5))
             '197x3,99x3,50x3,25x3'
         """
-        return cls(_dropped(tokens, layers, ratio, prefix, stage_layers(layers)))
+        return cls(_dropped(layout, ratio, stage_layers(layout.layers)))
 
     @classmethod
-    def parse(cls, text: str, *, tokens: int, layers: int, prefix: int = 1) -> TokenSchedule:
-        """Read ``dense``, ``taper:0.2``, ``stages:0.5`` or ``197x4,150x4,90x4`` for a model of these sizes.
+    def parse(cls, text: str, layout: TokenLayout) -> TokenSchedule:
+        """Read ``dense``, ``taper:0.2``, ``stages:0.5`` or ``197x4,150x4,90x4`` for a model of this layout.
 
         ``curve:START:STOP:END:POWER`` is a ``Curve`` (a power of 1 may be left out), ``diffrate:2`` a published one.
 
@@ -120,22 +123,24 @@ class TokenSchedule:
             ScheduleError: The text has another form, or the schedule does not fit the model.
 
         Example:
-            >>> TokenSchedule.parse("5x2,3", tokens=5, layers=3).counts
+            >>> from tavt_kit.core.layout import TokenLayout
+            >>> TokenSchedule.parse("5x2,3", TokenLayout(tokens=5, layers=3)).counts
             (5, 5, 3)
         """
         text = text.strip()
         if text == "dense":
-            return cls.dense(tokens, layers)
+            return cls.dense(layout)
         family, colon, share = text.partition(":")
         if colon and family in ("taper", "stages"):
             try:
                 ratio = float(share)
             except ValueError:
                 raise ScheduleError(f"{family} needs a ratio such as '{family}:0.2', got {text!r}") from None
-            return (cls.taper if family == "taper" else cls.stages)(tokens, layers, ratio, prefix)
+            return cls.taper(layout, ratio) if family == "taper" else cls.stages(layout, ratio)
         if colon and family in ("curve", "diffrate"):
+            layers = layout.layers
             shares = Curve.parse(share).shares(layers) if family == "curve" else published_shares(share, layers)
-            return cls(shares_to_counts(shares, tokens, prefix))
+            return cls(shares_to_counts(shares, layout.tokens, layout.prefix))
         counts: list[int] = []
         for part in text.split(","):
             match = _RUN.fullmatch(part.strip())
@@ -143,20 +148,23 @@ class TokenSchedule:
                 raise ScheduleError(f"a schedule is {_FORMS}, got {text!r}")
             counts += [int(match[1])] * int(match[2] or 1)
         schedule = cls(tuple(counts))
-        schedule.check(tokens=tokens, layers=layers, prefix=prefix)
+        schedule.check(layout)
         return schedule
 
-    def check(self, *, tokens: int, layers: int, prefix: int = 1) -> None:
-        """Raise ScheduleError unless the schedule fits a model of these sizes."""
-        if self.layers != layers:
-            raise ScheduleError(f"the model has {layers} layers, but the schedule has {self.layers}: {self}")
-        if self.counts[0] > tokens:
-            raise ScheduleError(f"the model has {tokens} tokens, but layer 0 would keep {self.counts[0]}: {self}")
-        if self.counts[-1] < prefix + 1:
-            low = next(i for i, count in enumerate(self.counts) if count < prefix + 1)
+    def check(self, layout: TokenLayout) -> None:
+        """Raise ScheduleError unless the schedule fits a model of this layout."""
+        if self.layers != layout.layers:
+            raise ScheduleError(f"the model has {layout.layers} layers, but the schedule has {self.layers}: {self}")
+        if self.counts[0] > layout.tokens:
             raise ScheduleError(
-                f"layer {low} keeps {self.counts[low]} tokens, but the {prefix} prefix tokens and one patch "
-                f"must stay (at least {prefix + 1}): {self}"
+                f"the model has {layout.tokens} tokens, but layer 0 would keep {self.counts[0]}: {self}"
+            )
+        least = layout.prefix + 1
+        if self.counts[-1] < least:
+            low = next(i for i, count in enumerate(self.counts) if count < least)
+            raise ScheduleError(
+                f"layer {low} keeps {self.counts[low]} tokens, but the {layout.prefix} prefix tokens and one patch "
+                f"must stay (at least {least}): {self}"
             )
 
     def is_dense(self, tokens: int) -> bool:
@@ -208,12 +216,12 @@ def stage_layers(layers: int) -> tuple[int, ...]:
     return tuple(sorted({max(0, round(layers * depth) - 1) for depth in _STAGES}))
 
 
-def _dropped(tokens: int, layers: int, ratio: float, prefix: int, places: Collection[int]) -> tuple[int, ...]:
+def _dropped(layout: TokenLayout, ratio: float, dropping: Collection[int]) -> tuple[int, ...]:
     if not 0.0 <= ratio < 1.0:
         raise ScheduleError(f"the ratio of a taper or of stages must be at least 0 and below 1, got {ratio}")
-    counts, kept, floor = [], tokens, max(2, prefix + 1)
-    for layer in range(layers):
-        kept = max(math.ceil(kept * (1 - ratio)), floor) if layer in places else kept
+    counts, kept = [], layout.tokens
+    for layer in range(layout.layers):
+        kept = max(math.ceil(kept * (1 - ratio)), layout.least) if layer in dropping else kept
         counts.append(kept)
     return tuple(counts)
 

@@ -121,6 +121,21 @@ class ImageSet:
             raise DataError(f"{self.name} has the splits {', '.join(self.splits)}, but {name!r} was asked for")
         return self.splits[name]
 
+    def require_classes(self, known: tuple[str, ...]) -> None:
+        """Refuse a model of other classes, or of the same in another order.
+
+        Args:
+            known: Classes of the model.
+
+        Raises:
+            DataError: They are not those of the images.
+        """
+        if known != self.classes:
+            raise DataError(
+                f"the model knows {_some(known)}, but {self.name} has {_some(self.classes)}; give the data it was "
+                "trained on, or train a new head"
+            )
+
     @property
     def held_out(self) -> str:
         """The split for final figures: ``"test"``, else ``"val"`` (a report must then say so)."""
@@ -149,3 +164,7 @@ def split_name(text: str) -> str | None:
     text = text.strip().lower()
     text = _SYNONYMS.get(text, text)
     return text if text in SPLITS else None
+
+
+def _some(classes: tuple[str, ...]) -> str:
+    return f"{len(classes)} classes ({', '.join(classes[:4])}{', ...' if len(classes) > 4 else ''})"

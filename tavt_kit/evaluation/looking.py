@@ -154,7 +154,7 @@ def _rollout(adaptive: AdaptiveViT, maps: _Maps, kept: Mapping[int, Tensor]) -> 
     if not maps:
         return []
     left = list(kept.values())[-1]
-    by_class = adaptive.token_pooled or isinstance(adaptive.backbone, FusionBackbone)
+    by_class = adaptive.layout.token_pooled or isinstance(adaptive.backbone, FusionBackbone)
     weights = (left < 1 if by_class else left >= adaptive.prefix).float()
     share = attention_rollout(maps, left, weights / weights.sum(), adaptive.tokens)
     title = "attention rollout" + (" before the fusion" if isinstance(adaptive.backbone, FusionBackbone) else "")

@@ -25,7 +25,7 @@ from tavt_kit.data import ImageSet, thin_out
 from tavt_kit.exporters.exported import keep, promote, settle, status_of, sweep, write_exported
 from tavt_kit.exporters.forms import Form
 from tavt_kit.exporters.plan import Exported, Plan
-from tavt_kit.exporters.refusals import refuse_little_space, refuse_other_classes, refuse_own_folder, space_left
+from tavt_kit.exporters.refusals import refuse_little_space, refuse_own_folder, space_left
 from tavt_kit.exporters.writer import Writer
 
 if TYPE_CHECKING:
@@ -67,7 +67,7 @@ def export(
         OutputError: ``out`` cannot be written, or has too little space left.
     """
     progress = progress or Silent()
-    refuse_other_classes(adaptive, images)
+    images.require_classes(adaptive.require_card().classes)
     split = plan.split or images.held_out
     samples = thin_out(images.split(split), plan.limit)
     refuse_own_folder(out, run, plan.forms)

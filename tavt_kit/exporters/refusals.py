@@ -1,4 +1,4 @@
-"""What an export refuses before it begins: pictures of other classes, its own run's folder, too little space."""
+"""What an export refuses before it begins: its own run's folder, too little space."""
 
 from __future__ import annotations
 
@@ -7,31 +7,15 @@ import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from tavt_kit.data import ImageSet
-from tavt_kit.errors import DataError, ExportError, OutputError
+from tavt_kit.errors import ExportError, OutputError
 from tavt_kit.exporters.forms import Form
 
 if TYPE_CHECKING:
     from tavt_kit.models.wrap import AdaptiveViT
 
-__all__ = ["refuse_little_space", "refuse_other_classes", "refuse_own_folder", "space_left"]
-
-
-def refuse_other_classes(adaptive: AdaptiveViT, images: ImageSet) -> None:
-    """Neither a calibration nor a check says anything on pictures of other classes.
-
-    Raises:
-        DataError: The pictures are of other classes than the model.
-    """
-    card: Any = adaptive.card
-    if images.classes != card.classes:
-        raise DataError(
-            f"the model tells {len(card.classes)} classes apart ({', '.join(card.classes[:3])}, ...), but "
-            f"{images.name} has {len(images.classes)} ({', '.join(images.classes[:3])}, ...); give the data it was "
-            "trained on"
-        )
+__all__ = ["refuse_little_space", "refuse_own_folder", "space_left"]
 
 
 def refuse_little_space(adaptive: AdaptiveViT, out: Path, forms: Sequence[Form]) -> None:

@@ -35,9 +35,8 @@ def describe(adaptive: AdaptiveViT, schedule: TokenSchedule) -> ArtifactCard:
     Raises:
         ScheduleError: The schedule does not fit the model.
     """
-    schedule.check(tokens=adaptive.tokens, layers=adaptive.layers, prefix=adaptive.prefix)
-    model: Any = adaptive.card
-    model = replace(model, score=adaptive.score, pool=adaptive.pool, reduction=adaptive.reduction, schedule=None)
+    schedule.check(adaptive.layout)
+    model = replace(adaptive.require_card(), schedule=None)
     return ArtifactCard(model, schedule, adaptive.tokens, adaptive.prefix)
 
 

@@ -23,6 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import nn
 
+from tavt_kit.core.layout import TokenLayout
 from tavt_kit.core.schedule import TokenSchedule
 from tavt_kit.errors import ScheduleError, UnknownName
 from tavt_kit.models.costs import HeadCosts, LayerCosts
@@ -115,8 +116,7 @@ class MacsFormula:
         stem: Once per image.
         layers: One entry per layer.
         head: After the last layer.
-        tokens: Tokens before anything is dropped.
-        prefix: Leading tokens that are no patches.
+        layout: Layout of the model.
         score: ``"column"`` or ``"cls"``.
         thin: Layers whose attention does no work for rows that do not go on.
         head_rows: Leading tokens the head reads, or None where it pools over all.
@@ -128,8 +128,7 @@ class MacsFormula:
     stem: int
     layers: tuple[LayerCosts, ...]
     head: HeadCosts
-    tokens: int
-    prefix: int
+    layout: TokenLayout
     score: str
     thin: tuple[bool, ...]
     head_rows: int | None
@@ -150,20 +149,20 @@ class MacsFormula:
         stem, layers, head = model.backbone.costs()
         backbone = model.backbone
         return cls(
-            stem, layers, head, model.tokens, model.prefix, model.score, backbone.thin, backbone.head_rows,
+            stem, layers, head, model.layout, model.score, backbone.thin, backbone.head_rows,
             model.pool == "restored" or model.restores, model.reduction, rule,
         )  # fmt: skip
 
     def macs(self, schedule: TokenSchedule) -> int:
         """Multiply-adds of one image under ``schedule``; a few microseconds."""
-        schedule.check(tokens=self.tokens, layers=len(self.layers), prefix=self.prefix)
+        schedule.check(self.layout)
         counts, total, tapped = schedule.counts, self.stem, 0
         for layer in range(len(counts)) if schedule.executed is None else schedule.executed:
             cost, (whole, reduced), kept = self.layers[layer], self.terms[layer], counts[layer]
             if cost.fuses:
                 total += whole.at(cost.fuses + tapped, cost.fuses + tapped)
             else:
-                entering = counts[layer - 1] if layer else self.tokens
+                entering = counts[layer - 1] if layer else self.layout.tokens
                 total += (reduced if kept < entering else whole).at(entering, kept)
             tapped += min(cost.taps, kept)
         return total + self._head(counts[-1])
@@ -173,7 +172,7 @@ class MacsFormula:
         counts = np.asarray(counts, dtype=np.int64)
         if counts.ndim != 2 or counts.shape[1] != len(self.layers):
             raise ScheduleError(f"counts must be (schedules, {len(self.layers)}), got {counts.shape}")
-        entering = np.concatenate([np.full((len(counts), 1), self.tokens), counts[:, :-1]], axis=1)
+        entering = np.concatenate([np.full((len(counts), 1), self.layout.tokens), counts[:, :-1]], axis=1)
         total = np.full(len(counts), self.stem, dtype=np.int64)
         tapped = np.zeros(len(counts), dtype=np.int64)
         for layer in range(len(self.layers)) if executed is None else executed:
@@ -188,7 +187,7 @@ class MacsFormula:
         return total + self._head(counts[:, -1])
 
     def _terms(self, layer: int) -> tuple[Terms, Terms]:
-        cost, prefix, width = self.layers[layer], self.prefix, self.layers[layer].width
+        cost, prefix, width = self.layers[layer], self.layout.prefix, self.layers[layer].width
         whole = Terms(cost.constant, cost.rows, cost.pair, cost.feed, 0)
         # (n - p) * (n - p) * D to match the patches, (o - p) * (n - p) * D to mix them
         merging = Terms(2 * prefix**2 * width, -3 * prefix * width, width, -prefix * width, width)
@@ -221,6 +220,6 @@ class MacsFormula:
         return Terms(cost.constant, cost.query + cost.key_value, cost.pair, cost.output + cost.feed, 0)
 
     def _head(self, last: Count) -> Count:
-        pooled = (last * 0 + self.tokens if self.restored else last) - self.head.skipped_rows
+        pooled = (last * 0 + self.layout.tokens if self.restored else last) - self.head.skipped_rows
         cost = self.head.fixed + self.head.per_token * pooled + self.head.per_pair * pooled * pooled
-        return cost + self.tokens * self.layers[-1].width if self.rule == "tavt" else cost
+        return cost + self.layout.tokens * self.layers[-1].width if self.rule == "tavt" else cost

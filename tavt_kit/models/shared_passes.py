@@ -40,7 +40,8 @@ def shared_logits(
     Example:
         >>> import tavt_kit as tk, timm, torch
         >>> model = tk.wrap(timm.create_model("vit_tiny_patch16_224", num_classes=5).eval())
-        >>> tapers = [TokenSchedule.taper(tokens=197, layers=12, ratio=ratio) for ratio in (0.1, 0.2)]
+        >>> from tavt_kit.core.layout import TokenLayout
+        >>> tapers = [TokenSchedule.taper(TokenLayout(197, 12), ratio=ratio) for ratio in (0.1, 0.2)]
         >>> with torch.no_grad():
         ...     found = dict(shared_logits(model, torch.zeros(2, 3, 224, 224), tapers))
         >>> found[tapers[1]].shape
@@ -85,7 +86,7 @@ class _Tree:
         self, state: TokenState, members: Sequence[TokenSchedule], layer: int
     ) -> dict[int | None, list[TokenSchedule]]:
         """Members by what they keep after a layer, None where they skip it; one where counts change nothing."""
-        last = layer == self.model.layers - 1 and self.model.token_pooled
+        last = layer == self.model.layers - 1 and self.model.layout.token_pooled
         free = self.model.backbone.droppable[layer] and not last
         groups: dict[int | None, list[TokenSchedule]] = {}
         for schedule in members:

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
+from tavt_kit.core.layout import TokenLayout
+from tavt_kit.core.model_card import ModelCard
 from tavt_kit.core.part_names import HEAD, STEM, layer_scope
 from tavt_kit.core.schedule import TokenSchedule
-from tavt_kit.errors import ScheduleError, UnknownName, UnsupportedBackbone
+from tavt_kit.errors import DataError, ScheduleError, UnknownName, UnsupportedBackbone
 from tavt_kit.models.backbones import Backbone, Outputs, adapter_of
 from tavt_kit.models.backbones.base import Watch
 from tavt_kit.models.drop import REDUCTIONS, Pick, drop, gather_rows, restore
@@ -44,7 +47,7 @@ def wrap(model: nn.Module, score: str = "column", pool: str = "kept", reduction:
     Example:
         >>> import tavt_kit as tk, timm, torch
         >>> model = tk.wrap(timm.create_model("vit_tiny_patch16_224", num_classes=5).eval())
-        >>> model.schedule = tk.TokenSchedule.taper(tokens=197, layers=12, ratio=0.2)
+        >>> model.schedule = tk.TokenSchedule.taper(model.layout, ratio=0.2)
         >>> model(torch.zeros(2, 3, 224, 224)).shape
         torch.Size([2, 5])
     """
@@ -53,16 +56,22 @@ def wrap(model: nn.Module, score: str = "column", pool: str = "kept", reduction:
     return AdaptiveViT(model, score, pool, reduction)
 
 
-_MADE_AGAIN = frozenset(
-    ("_modules", "_parameters", "_buffers", "_non_persistent_buffers_set", "_bare", "backbone", "_macs_formulas")
-)
+_MADE_AGAIN = frozenset(("_modules", "_parameters", "_buffers", "_non_persistent_buffers_set", "_bare", "backbone",
+                         "layout", "_macs_formulas"))  # fmt: skip
 
 
 class AdaptiveViT(nn.Module):
     """A ViT whose layers keep the token counts of a schedule. Made by ``wrap``.
 
     Its parameters, buffers and their names are the bare model's own, so a state dict fits both.
+
+    Attributes:
+        layout: What a schedule must fit.
+        folder: Run folder that ``load_model`` read it from; None of any other model.
     """
+
+    layout: TokenLayout
+    folder: Path | None
 
     def __init__(self, model: nn.Module, score: str = "column", pool: str = "kept", reduction: str = "drop") -> None:
         super().__init__()
@@ -81,7 +90,12 @@ class AdaptiveViT(nn.Module):
         self.reduction = reduction
         self.selection: Selection = "argsort"
         self.sites: Collection[int] | None = None
-        self._schedule = TokenSchedule.dense(backbone.tokens, backbone.layers)
+        self.layout = TokenLayout(
+            backbone.tokens, backbone.layers, backbone.prefix, token_pooled=backbone.head_rows is not None
+        )
+        self.folder = None
+        self._card: ModelCard | None = None
+        self._schedule = self.dense_schedule
 
     def __setattr__(self, name: str, value: Any) -> None:
         if name == "score":
@@ -127,23 +141,47 @@ class AdaptiveViT(nn.Module):
         return AdaptiveViT, (self.bare, self.score, self.pool, self.reduction), state
 
     def again(self) -> AdaptiveViT:
-        """Another wrap of the same model with the same options, under the dense schedule."""
-        return AdaptiveViT(self.bare, self.score, self.pool, self.reduction)
+        """Another wrap of the same model with the same options and card, under the dense schedule."""
+        other = AdaptiveViT(self.bare, self.score, self.pool, self.reduction)
+        other._card, other.folder = self._card, self.folder
+        return other
+
+    @property
+    def card(self) -> ModelCard | None:
+        """What is known beside the weights, with the options as they are now; None where ``wrap`` alone made it."""
+        card, own = self._card, (self.score, self.pool, self.reduction)
+        if card is None or (card.score, card.pool, card.reduction) == own:
+            return card
+        return replace(card, score=self.score, pool=self.pool, reduction=self.reduction)
+
+    @card.setter
+    def card(self, card: ModelCard | None) -> None:
+        self._card = card
+
+    def require_card(self) -> ModelCard:
+        """The card.
+
+        Raises:
+            DataError: There is none, so that nobody knows the classes.
+        """
+        if self.card is None:
+            raise DataError("this model has no card with its classes and preprocessing; take one from load_model")
+        return self.card
 
     @property
     def layers(self) -> int:
         """Transformer layers."""
-        return self.backbone.layers
+        return self.layout.layers
 
     @property
     def tokens(self) -> int:
         """Tokens of an image before anything is dropped, prefix included."""
-        return self.backbone.tokens
+        return self.layout.tokens
 
     @property
     def prefix(self) -> int:
         """Leading tokens that are no patches."""
-        return self.backbone.prefix
+        return self.layout.prefix
 
     @property
     def grid(self) -> tuple[int, int]:
@@ -151,21 +189,16 @@ class AdaptiveViT(nn.Module):
         return self.backbone.grid
 
     @property
-    def token_pooled(self) -> bool:
-        """Whether the head reads leading tokens only, so that the last layer's drop changes nothing."""
-        return self.backbone.head_rows is not None
-
-    @property
     def restores(self) -> bool:
         """Whether the head is given every token again: a dropped one as it last was, a merged one as its owner is."""
-        if self.token_pooled:
+        if self.layout.token_pooled:
             return False
         return self.pool == "restored" or (self.reduction == "merge" and not self.backbone.weighs_sizes)
 
     @property
     def dense_schedule(self) -> TokenSchedule:
         """The schedule that drops nothing."""
-        return TokenSchedule.dense(self.tokens, self.layers)
+        return TokenSchedule.dense(self.layout)
 
     @property
     def schedule(self) -> TokenSchedule:
@@ -175,8 +208,8 @@ class AdaptiveViT(nn.Module):
     @schedule.setter
     def schedule(self, schedule: TokenSchedule | str) -> None:
         if isinstance(schedule, str):
-            schedule = TokenSchedule.parse(schedule, tokens=self.tokens, layers=self.layers, prefix=self.prefix)
-        schedule.check(tokens=self.tokens, layers=self.layers, prefix=self.prefix)
+            schedule = TokenSchedule.parse(schedule, self.layout)
+        schedule.check(self.layout)
         if self.backbone.rigid is not None and schedule != self.dense_schedule:
             self.check_droppable()
         self._schedule = schedule

@@ -126,7 +126,7 @@ def _peaks(console: Console, speed: Mapping[str, Any]) -> None:
 
 def _worth(speed: Mapping[str, Any]) -> Iterator[str]:
     """Whether the fast precisions are fast, on each processor with all its threads."""
-    from tavt_kit.workflows.doctor_speed import CLEARLY
+    from tavt_kit.workflows.doctor import CLEARLY
 
     last = {row["processor"]: row for row in speed["peaks"] if "reason" not in row}
     for processor, row in last.items():

@@ -107,9 +107,9 @@ def _print(table: LatencyTable, file: Path) -> None:
     console.print(cells)
     console.print(
         escape(
-            f"{table.model} on {table.target}: {table.seconds:.0f} s, scale {table.scale:.3f}, weights cached "
+            f"{table.model.name} on {table.target}: {table.seconds:.0f} s, scale {table.scale:.3f}, weights cached "
             f"{100 * table.cached:.0f} %, stem "
-            f"{table.cells.stem_ms:.2f} ms; per layer, {table.score} score"
+            f"{table.cells.stem_ms:.2f} ms; per layer, {table.model.score} score"
             + ("" if table.calibration is None else f"; int8 calibrated on {table.calibration}")
         ),
         highlight=False,
@@ -125,11 +125,12 @@ def _unevenness(table: LatencyTable, uneven: Uneven) -> str:
     """Which counts take longer than their neighbours, the worst of them by name."""
     more = {count: ms / table.cells.feed.at(count) for count, ms in zip(uneven.counts, uneven.ms, strict=True)}
     worst = sorted(more, key=more.__getitem__, reverse=True)[:_WORST]
-    if table.tokens in more and table.tokens not in worst:
-        worst.append(table.tokens)
+    tokens = table.model.layout.tokens
+    if tokens in more and tokens not in worst:
+        worst.append(tokens)
     named = ", ".join(f"{count} (+{100 * more[count]:.0f} %)" for count in sorted(worst))
     return (
-        f"{len(more)} of {table.tokens} token counts take longer than their neighbours, because products are worked "
+        f"{len(more)} of {tokens} token counts take longer than their neighbours, because products are worked "
         f"off in blocks of rows; the feed-forward half most at {named}. Predictions know them"
     )
 

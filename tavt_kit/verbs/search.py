@@ -138,21 +138,20 @@ def search_verb(
     """
     from tavt_kit.verbs.front_view import print_front
     from tavt_kit.verbs.search_live import SearchProgress
-    from tavt_kit.workflows.search import SearchRun, plan
-    from tavt_kit.workflows.search import search as run_search
+    from tavt_kit.workflows.search import search
 
     with SearchProgress() as progress:
-        found = (plan if dry_run else run_search)(
+        found = search(
             model, out=out, target=target, budget=budget or (), data=data, profile=profile, weights=weights,
             schedule=schedule or (), front=front, algorithm=algorithm, objective=objective or (), score=score,
             pool=pool, reduction=reduction, precision=precision, image_size=image_size, evaluations=evaluations,
             population=population, max_time=max_time, final=final, screen=screen, evaluate_on=evaluate_on,
             joint=joint or (), baselines=baselines, baseline=baseline or (), seed=seed, limit=limit,
             allow_unreadable=allow_unreadable, engine=engine, workers=workers, ray_address=ray_address, fresh=fresh,
-            progress=progress,
+            dry_run=dry_run, progress=progress,
         )  # fmt: skip
-    if not isinstance(found, SearchRun):
-        print(json.dumps(found, indent=1))
+    if dry_run:
+        print(json.dumps(found.record, indent=1))
         return 0
     if as_json:
         print(json.dumps(found.record))

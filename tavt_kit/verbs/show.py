@@ -33,7 +33,7 @@ def show_verb(run: Run, pick: Pick = None, knee: Knee = False, as_json: options.
     from tavt_kit.core.schedule import JointSchedule
     from tavt_kit.errors import BudgetError
     from tavt_kit.verbs.front_view import print_front
-    from tavt_kit.workflows.front_pick import best_within, knee_of
+    from tavt_kit.workflows.schedules import best_within, knee_of
 
     if pick and knee:
         raise BudgetError("--pick and --knee each choose a candidate; give one of them")

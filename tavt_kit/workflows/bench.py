@@ -14,9 +14,10 @@ from tavt_kit.core.progress import Progress, Silent
 from tavt_kit.core.records import command_line, make_folder, write_record
 from tavt_kit.core.verdict import Verdict, worst
 from tavt_kit.errors import MeasurementError
+from tavt_kit.evaluation.frames import frame
 from tavt_kit.workflows.bench_images import Inputs
-from tavt_kit.workflows.bench_things import Opener, Sweep, Thing, default_folder
-from tavt_kit.workflows.frames import frame
+from tavt_kit.workflows.bench_things import Opener, Sweep, default_folder
+from tavt_kit.workflows.run_model import Given
 
 if TYPE_CHECKING:
     import pandas
@@ -76,7 +77,7 @@ class BenchResult:
 
 
 def bench(
-    things: Thing | Sequence[Thing],
+    things: Given | Sequence[Given],
     *,
     target: str | TargetDevice | Sequence[str | TargetDevice] = (),
     schedule: str | TokenSchedule | Sequence[str | TokenSchedule] = (),
@@ -156,7 +157,7 @@ def bench(
     from tavt_kit.workflows.bench_measure import Plan, measure
 
     progress = Silent() if progress is None else progress
-    named: tuple[Thing, ...] = _several(things)
+    named: tuple[Given, ...] = _several(things)
     if not named:
         raise MeasurementError("nothing to measure: give run folders, models' names, wrapped models or exported files")
     limits = budget if isinstance(budget, Budget) else Budget.parse(_several(budget))
@@ -179,8 +180,8 @@ def bench(
     with Opener(sweep, inputs, weights or "hub", score, pool, memory, seed) as opener:
         placed = [(thing, opener.targets_of(thing)) for thing in named]
         _warn_of_many(sweep.number(named), protocol)
-        folder = make_folder(default_folder(named[0]) if out is None else Path(out))
         opened = opener.open_all(placed, progress)
+        folder = make_folder(default_folder(named[0]) if out is None else Path(out))
         host = HostFacts.gather(next(filter(None, (accelerator_name(one.session.target) for one in opened)), None))
         taken = measure(opened, inputs, plan, progress)
     body = bench_body(taken.rows, protocol=protocol, inputs=inputs.name, seed=seed, host=host, meters=taken.meters)

@@ -10,12 +10,12 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import product
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any
 
 from tavt_kit.core.device import TargetDevice
 from tavt_kit.core.schedule import TokenSchedule, counts_text
 from tavt_kit.errors import DataError, MissingDependency, RecordError, TavtError
-from tavt_kit.workflows.run_model import card_of, given_model
+from tavt_kit.workflows.run_model import Given, name_of, open_given
 
 if TYPE_CHECKING:
     from tavt_kit.bench.memory import FileJob, LiveJob
@@ -25,21 +25,20 @@ if TYPE_CHECKING:
     from tavt_kit.runtimes import Images, Session
     from tavt_kit.workflows.bench_images import Inputs
 
-__all__ = ["FILES", "Opened", "Opener", "Sweep", "Thing", "default_folder", "macs_of"]
+__all__ = ["FILES", "Opened", "Opener", "Sweep", "default_folder", "macs_of"]
 
 FILES = {".onnx": "onnxruntime:cpu", ".xml": "openvino:cpu"}
 """Exported files, and where they run unless told."""
 
-Thing: TypeAlias = "str | os.PathLike[str] | AdaptiveViT"
-"""A run folder, a timm model's name, an exported file, or a wrapped model with its card."""
 
-
-def default_folder(thing: Thing) -> Path:
-    """Where ``bench.json`` goes: beside the first thing where that is a file or folder."""
-    path, file = _path(thing), _file(thing)
+def default_folder(thing: Given) -> Path:
+    """Where ``bench.json`` goes: beside the first thing where that is a file or folder, or was read from one."""
+    if not isinstance(thing, str | os.PathLike):
+        return thing.folder or Path("runs/bench")
+    path, file = Path(thing), _file(thing)
     if file is not None and file.is_file():
         return file.parent
-    return path if path is not None and path.is_dir() else Path("runs/bench")
+    return path if path.is_dir() else Path("runs/bench")
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +65,7 @@ class Sweep:
     sizes: tuple[int, ...] = ()
     reductions: tuple[str, ...] = ()
 
-    def number(self, things: Sequence[Thing]) -> int:
+    def number(self, things: Sequence[Given]) -> int:
         """How many candidates become of the things at most, presets aside."""
         shared = (self.targets, self.schedules, self.precisions, self.threads, self.batches, self.sizes)
         each = math.prod(max(1, len(values)) for values in shared)
@@ -155,7 +154,7 @@ class Opener:
     def __exit__(self, *error: object) -> None:
         self._folder.cleanup()
 
-    def targets_of(self, thing: Thing) -> list[TargetDevice]:
+    def targets_of(self, thing: Given) -> list[TargetDevice]:
         """The targets that the thing runs on; nothing is opened.
 
         Raises:
@@ -173,7 +172,7 @@ class Opener:
             check_available(target)
         return targets
 
-    def open_all(self, things: Sequence[tuple[Thing, Sequence[TargetDevice]]], progress: Progress) -> list[Opened]:
+    def open_all(self, things: Sequence[tuple[Given, Sequence[TargetDevice]]], progress: Progress) -> list[Opened]:
         """Open every thing on its targets.
 
         Args:
@@ -184,7 +183,7 @@ class Opener:
             TavtError: A thing cannot be read, or runs on none of the targets.
         """
         for thing, targets in things:
-            progress.update(f"opening {_name(thing)}")
+            progress.update(f"opening {name_of(thing)}")
             file = _file(thing)
             if file is None:
                 self._open_model(thing, targets)
@@ -256,11 +255,11 @@ class Opener:
         asked = [card.chosen(preset) for preset in self.sweep.presets]
         return asked + [card.chosen(schedule=str(schedule)) for schedule in self.sweep.schedules]
 
-    def _open_model(self, thing: Thing, targets: Sequence[TargetDevice]) -> None:
+    def _open_model(self, thing: Given, targets: Sequence[TargetDevice]) -> None:
         for image_size, reduction in product(self.sweep.sizes or (None,), self.sweep.reductions or (None,)):
-            model = given_model(
+            model = open_given(
                 thing,
-                weights=self.weights,
+                weights=self.weights if _path(thing) is not None else None,
                 image_size=image_size,
                 seed=self.seed,
                 score=self.score,
@@ -274,7 +273,7 @@ class Opener:
 
     def _open_schedule(
         self,
-        thing: Thing,
+        thing: Given,
         model: AdaptiveViT,
         given: str | TokenSchedule,
         target: TargetDevice,
@@ -282,13 +281,13 @@ class Opener:
     ) -> None:
         from tavt_kit.models.macs import count_macs
 
-        card = card_of(model)
+        card = model.require_card()
         height, width = (int(side) for side in card.preprocessing["image_size"])
-        schedule = given if isinstance(given, TokenSchedule) else _parsed(model, given)
+        schedule = given if isinstance(given, TokenSchedule) else TokenSchedule.parse(given, model.layout)
         self.opened.append(
             Opened(
                 f"{_label(thing)} {given}",
-                _name(thing),
+                name_of(thing),
                 _session(self._source(model, schedule, target), target, (height, width)),
                 self.inputs.images(target.batch, (height, width), card.preprocessing),
                 self._job(thing, model, schedule, target, image_size),
@@ -302,19 +301,19 @@ class Opener:
         )
 
     def _job(
-        self, thing: Thing, model: AdaptiveViT, schedule: TokenSchedule, target: TargetDevice, image_size: int | None
+        self, thing: Given, model: AdaptiveViT, schedule: TokenSchedule, target: TargetDevice, image_size: int | None
     ) -> LiveJob | None:
         """How a fresh process opens it; a wrapped model is written for that, so only where it will be asked."""
         from tavt_kit.bench.memory import LiveJob
 
-        name = _name(thing)
+        name = name_of(thing)
         if _path(thing) is None:
             if not self.memory:
                 return None
             from tavt_kit.checkpoints import save_model
 
             name = str(Path(self._folder.name) / f"model{len(self.opened)}")
-            save_model(name, model, card_of(model))
+            save_model(name, model, model.require_card())
         return LiveJob(
             name,
             target,
@@ -341,30 +340,21 @@ class Opener:
         return path
 
 
-def _path(thing: Thing) -> Path | None:
+def _path(thing: Given) -> Path | None:
     """The path or name; ``None`` of a wrapped model."""
     return Path(thing) if isinstance(thing, str | os.PathLike) else None
 
 
-def _file(thing: Thing) -> Path | None:
+def _file(thing: Given) -> Path | None:
     """The path of an exported file; ``None`` of everything else."""
     path = _path(thing)
     return path if path is not None and path.suffix in FILES else None
 
 
-def _name(thing: Thing) -> str:
-    """As the user named it; a wrapped model by its card."""
-    return os.fspath(thing) if isinstance(thing, str | os.PathLike) else card_of(thing).name
-
-
-def _label(thing: Thing) -> str:
+def _label(thing: Given) -> str:
     """A run by its folder's name, everything else as it is named."""
     path = _path(thing)
-    return path.name if path is not None and path.is_dir() else _name(thing)
-
-
-def _parsed(model: AdaptiveViT, text: str) -> TokenSchedule:
-    return TokenSchedule.parse(text, tokens=model.tokens, layers=model.layers, prefix=model.prefix)
+    return path.name if path is not None and path.is_dir() else name_of(thing)
 
 
 def _session(source: Path | LeanViT, target: TargetDevice, size: tuple[int, int]) -> Session:

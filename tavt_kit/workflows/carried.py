@@ -24,12 +24,11 @@ from tavt_kit.reports import write_report
 from tavt_kit.search.final import confirm
 from tavt_kit.search.record import FRONT_FILE, settled_body, update_candidates, write_front
 from tavt_kit.search.result import SearchResult
-from tavt_kit.workflows.run_model import card_of, given_model
+from tavt_kit.workflows.run_model import Given, load_given, open_given
 
 if TYPE_CHECKING:
     import pandas
 
-    from tavt_kit.models.wrap import AdaptiveViT
 
 __all__ = ["Pack", "SettledFront", "front_schedules", "pack_front", "pack_profile", "read_front", "settle"]
 
@@ -89,7 +88,7 @@ class SettledFront:
 
 
 def pack_profile(
-    model: str | Path | AdaptiveViT,
+    model: Given,
     pack: str | Path,
     *,
     target: str | TargetDevice = "openvino:cpu",
@@ -134,17 +133,11 @@ def pack_profile(
     refuse_modes(device)
     refuse_live(device)
     path = Path(pack)
-    make_folder(path.parent)
-    adaptive = given_model(
-        model,
-        weights=weights or "hub",
-        image_size=image_size,
-        seed=seed,
-        score=score,
-        pool=pool,
-        reduction=reduction,
+    adaptive = open_given(
+        model, weights=weights, image_size=image_size, seed=seed, score=score, pool=pool, reduction=reduction
     )
-    digest = write(adaptive, device, path, name=card_of(adaptive).name, progress=progress or Silent())
+    make_folder(path.parent)
+    digest = write(adaptive, device, path, name=adaptive.require_card().name, progress=progress or Silent())
     return Pack(path, digest, device)
 
 
@@ -171,15 +164,15 @@ def pack_front(run: str | Path, pack: str | Path, *, progress: Progress | None =
     body = read_front(folder)
     target = TargetDevice.from_record(body["target"])
     refuse_live(target)
+    model = load_given(folder)
     make_folder(path.parent)
-    model = given_model(folder)
     digest = pack_passes(
         model,
         target,
         front_schedules(body),
         path,
         thing=str(run),
-        name=card_of(model).name,
+        name=model.require_card().name,
         progress=progress or Silent(),
     )
     return Pack(path, digest, target)

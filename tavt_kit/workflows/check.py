@@ -20,9 +20,9 @@ from tavt_kit.core.progress import Progress, Silent
 from tavt_kit.core.records import command_line, make_folder
 from tavt_kit.core.verdict import Verdict, worst
 from tavt_kit.errors import DataError, RecordError, ScheduleError
-from tavt_kit.workflows.frames import frame
-from tavt_kit.workflows.picked import schedule_for
-from tavt_kit.workflows.run_model import folder_of, images_for, located, model_of
+from tavt_kit.evaluation.frames import frame
+from tavt_kit.workflows.run_model import Given, images_of, load_given
+from tavt_kit.workflows.schedules import schedule_for
 
 if TYPE_CHECKING:
     import pandas
@@ -31,7 +31,6 @@ if TYPE_CHECKING:
     from tavt_kit.core.device import TargetDevice
     from tavt_kit.core.schedule import TokenSchedule
     from tavt_kit.data import ImageSet
-    from tavt_kit.models.wrap import AdaptiveViT
 
 __all__ = ["CheckResult", "FileCheck", "check"]
 
@@ -124,7 +123,7 @@ class CheckResult:
 
 def check(
     thing: str | PathLike[str] | None,
-    against: str | PathLike[str] | AdaptiveViT,
+    against: Given,
     *,
     schedule: str | None = None,
     preset: str | None = None,
@@ -174,8 +173,6 @@ def check(
         >>> check("runs/birds/export/model.int8.xml", "runs/birds").verdict  # doctest: +SKIP
         <Verdict.PASS: 'PASS'>
     """
-    against = located(against)
-    thing = None if thing is None else located(thing)
     from tavt_kit.checks import CHECK_FILE, Gate, Source, read_check
     from tavt_kit.checks.losses import save_examples
     from tavt_kit.checks.source import image_counter
@@ -188,19 +185,21 @@ def check(
     _refuse_contradictions(thing, predictions, preset)
     subject = thing or predictions
     assert subject is not None  # refused above
-    folder = make_folder(Path(out) if out is not None else subject if subject.is_dir() else subject.parent)
     device = TargetDevice.parse(target) if isinstance(target, str) else target
-    model, images = model_of(against), images_for(against, data)
+    model = load_given(against)
+    images = images_of(model.folder, data)
     chosen = split or images.held_out
     source = Source(model, thin_out(images.split(chosen), limit), chosen, allow_unreadable)
-    job = _Job(source, Gate(drop=max_drop / 100), against, images, schedule, preset, device, dense)
+    job = _Job(source, Gate(drop=max_drop / 100), images, schedule, preset, device, dense)
+    _refuse_unusable(thing, preset, schedule, device)
+    folder = make_folder(Path(out) if out is not None else subject if subject.is_dir() else subject.parent)
     passes = 1 + dense + (predictions is None)
     job.count = image_counter(progress, subject.name, len(source.samples) * passes)
     progress.update(f"checking {subject.name}")
     if predictions is not None:
         reports, notes = job.predictions(thing, predictions)
     elif subject.is_dir():
-        reports, notes = job.run(subject, data)
+        reports, notes = job.trained_again(subject, data)
     else:
         reports, notes = job.file(subject)
     for report in reports:
@@ -229,6 +228,18 @@ def _refuse_contradictions(thing: Path | None, predictions: Path | None, preset:
         raise RecordError(f"`predictions` are of an exported file or of `schedule`, got the folder {thing}")
 
 
+def _refuse_unusable(thing: Path | None, preset: str | None, schedule: str | None, device: TargetDevice | None) -> None:
+    """What cannot be run here, or is no file of this program, leaves no folder behind."""
+    from tavt_kit.core.artifact_card import read_metadata
+    from tavt_kit.runtimes import check_available
+
+    if device is not None:
+        check_available(device)
+    if thing is not None and not thing.is_dir():
+        with _named(thing) as opened:
+            read_metadata(opened).chosen(preset, schedule)
+
+
 _Found = tuple[list["CheckReport"], list[str]]
 
 
@@ -238,13 +249,17 @@ class _Job:
 
     source: Source
     gate: Gate
-    against: Path | str | AdaptiveViT
     images: ImageSet
     schedule: str | None
     preset: str | None
     target: TargetDevice | None
     dense: bool
     count: Any = None
+
+    @property
+    def run(self) -> str:
+        """The source's folder, as the record names it; empty of a model that lies in none."""
+        return str(self.source.adaptive.folder or "")
 
     def file(self, file: Path) -> _Found:
         """An exported file; of a switchable one every preset, unless one is asked for."""
@@ -260,14 +275,14 @@ class _Job:
             reports = [compare(part, self.source, self.gate, dense=self.dense, count=self.count) for part in parts]
         return reports, [f"{changed}; this check takes the place of the old one"] if changed else []
 
-    def run(self, folder: Path, data: str | Path | None) -> _Found:
+    def trained_again(self, folder: Path, data: str | Path | None) -> _Found:
         """A run that was trained again."""
         from tavt_kit.checks import check as compare
 
         artifact = _open_run(folder, self._schedule(self.schedule), self.target)
         _refuse_other_split(folder, self.images, data)
         report = compare(artifact, self.source, self.gate, dense=self.dense, count=self.count)
-        return [report], [f"{folder} has the very weights of {self.against}"] if report.same_weights else []
+        return [report], [f"{folder} has the very weights of {self.run}"] if report.same_weights else []
 
     def predictions(self, thing: Path | None, file: Path) -> _Found:
         """Logits made elsewhere, of an exported file or of the run at a schedule."""
@@ -294,18 +309,18 @@ class _Job:
         model = self.source.adaptive
         if given is not None and Path(given).suffix in SUFFIXES.values():
             found = read_metadata(Path(given)).schedule
-            found.check(tokens=model.tokens, layers=model.layers, prefix=model.prefix)
+            found.check(model.layout)
             return found
         if given is not None and Path(given).is_dir():
             return schedule_for(Path(given), model, None, None)
-        return schedule_for(folder_of(self.against), model, given, None)
+        return schedule_for(model.folder, model, given, None)
 
     def about(self) -> dict[str, Any]:
         """What the check was made with."""
         card, images = self.source.card, self.images
         return {
             "source": {
-                "run": str(self.against) if isinstance(self.against, Path | str) else "",
+                "run": self.run,
                 "name": card.name,
                 "score": card.score,
                 "weights_sha256": card.weights_sha256,
@@ -387,7 +402,7 @@ def _refuse_other_split(run: Path, images: ImageSet, data: str | Path | None) ->
     """Refuse a run that was trained on another division of the data: it may know the images that check it."""
     from tavt_kit.data.splits import SPLIT_FILE
 
-    if (run / SPLIT_FILE).is_file() and images_for(run, data).sha256 != images.sha256:
+    if (run / SPLIT_FILE).is_file() and images_of(run, data).sha256 != images.sha256:
         raise DataError(
             f"both runs must divide the data in the same way, but {run} was trained on another division, so that it "
             "may know the pictures that check it; train it with the old run's data and seed"

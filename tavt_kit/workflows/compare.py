@@ -13,7 +13,7 @@ from tavt_kit.core.codec import encode
 from tavt_kit.core.records import label_record
 from tavt_kit.core.verdict import Verdict, worst
 from tavt_kit.errors import ParameterError, RecordError
-from tavt_kit.workflows.frames import frame
+from tavt_kit.evaluation.frames import frame
 
 if TYPE_CHECKING:
     import pandas

@@ -12,7 +12,7 @@ from tavt_kit.core.model_card import Licence
 from tavt_kit.core.progress import Progress, Silent
 from tavt_kit.core.records import read_record, write_record
 from tavt_kit.errors import UnknownName
-from tavt_kit.workflows.frames import frame
+from tavt_kit.evaluation.frames import frame
 
 if TYPE_CHECKING:
     import pandas

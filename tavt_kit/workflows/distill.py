@@ -11,14 +11,15 @@ from typing import TYPE_CHECKING, Any
 from tavt_kit.core.parsing import parse_duration
 from tavt_kit.core.progress import Progress
 from tavt_kit.errors import OutputError, ParameterError
-from tavt_kit.workflows.frames import frame
-from tavt_kit.workflows.run_model import located
+from tavt_kit.evaluation.frames import frame
+from tavt_kit.workflows.run_model import Given, images_of, load_given
 from tavt_kit.workflows.train import TrainResult
 
 if TYPE_CHECKING:
     import pandas
 
     from tavt_kit.core.schedule import TokenSchedule
+    from tavt_kit.models.wrap import AdaptiveViT
 
 __all__ = ["DistillResult", "distill"]
 
@@ -51,14 +52,14 @@ class DistillResult(TrainResult):
 
 
 def distill(
-    model: str | PathLike[str],
+    model: Given,
     out: Path | str,
     data: str | Path | None = None,
     *,
     recipe: str | Path = "modern",
     schedule: str | TokenSchedule | Sequence[str | TokenSchedule] = (),
-    schedules: Path | str | None = None,
-    teacher: Path | str | None = None,
+    schedules: str | PathLike[str] | None = None,
+    teacher: Given | None = None,
     score: str | None = None,
     reduction: str | None = None,
     device: str | None = None,
@@ -78,13 +79,13 @@ def distill(
     interrupted.
 
     Args:
-        model: A run folder, for example of ``train``.
+        model: A run folder, for example of ``train``, or a wrapped model with its card, which stays as it is.
         out: The run folder to write.
         data: Where the images are, if they were moved.
         recipe: modern (AdamW), tavt (the official SGD with layer dropout, bound 0.2), or a TOML file.
         schedule: Sub-networks to train in place of random ones, as schedules or their texts.
-        schedules: A search's run folder or ``front.json``, whose schedules are such sub-networks, too.
-        teacher: A run of the same classes to learn from beside the labels.
+        schedules: A search, its run folder or ``front.json``, whose schedules are such sub-networks, too.
+        teacher: A run or wrapped model of the same classes to learn from beside the labels.
         score: What ranks the tokens; by default the model's.
         reduction: drop or merge; by default the model's.
         device: cpu or cuda[:N]; a GPU by default if there is one.
@@ -109,7 +110,6 @@ def distill(
     Example:
         >>> distill("runs/birds", "runs/birds-distilled", steps=300, bound=0.4).to_frame()  # doctest: +SKIP
     """
-    model = located(model)
     from tavt_kit.distill.preset import distill_recipe
 
     chosen = distill_recipe(str(recipe), seed=seed, **changes)
@@ -119,40 +119,43 @@ def distill(
     if teacher is None:
         _refuse_idle(changes, ("teacher_weight",), "no `teacher` is given")
     seconds = parse_duration(str(save_every))
-    from tavt_kit.checkpoints import load_model
-    from tavt_kit.core.records import make_folder
-    from tavt_kit.data.inherited import inherited_images
     from tavt_kit.distill import distill as fit
     from tavt_kit.distill.processes import Processes
-    from tavt_kit.workflows.listed_schedules import listed_schedules
+    from tavt_kit.workflows.schedules import listed_schedules
 
-    folder = Path(out)
-    if Path(model).resolve() == folder.resolve():
+    folder, adaptive = Path(out), load_given(model, copied=True)
+    if adaptive.folder is not None and adaptive.folder.resolve() == folder.resolve():
         raise OutputError(f"{out} holds the model that is to be distilled; choose another `out`")
-    adaptive = load_model(model)
     adaptive.check_droppable()
     adaptive.score, adaptive.reduction = score or adaptive.score, reduction or adaptive.reduction
     front = None if schedules is None else Path(schedules)
     chosen = replace(chosen, schedules=listed_schedules(adaptive, [str(one) for one in texts], front))
-    master = None if teacher is None else load_model(teacher)
+    master = None if teacher is None else load_given(teacher, copied=True)
     if chosen.image_sizes and chosen.schedules:
         raise ParameterError(
             "`schedules` are counts of one image size, and `image_sizes` asks for several; leave one of them out"
         )
-    twins = [
-        load_model(model, image_size=size) for size in chosen.image_sizes if size != adaptive.backbone.image_size[1]
-    ]
-    for twin in twins:
-        twin.score, twin.reduction = adaptive.score, adaptive.reduction
-    images = inherited_images(Path(model), None if data is None else str(data))
+    twins = [_resized(adaptive, size) for size in chosen.image_sizes if size != adaptive.backbone.image_size[1]]
+    images = images_of(adaptive.folder, data)
     if dry_run:
         about = {"recipe": chosen.as_record(), "data": images.name, "sha256": images.sha256}
         return DistillResult(folder, True, about)
     record = fit(
-        adaptive, images, make_folder(folder), chosen, teacher=master, twins=twins, device=device, fresh=fresh,
+        adaptive, images, folder, chosen, teacher=master, twins=twins, device=device, fresh=fresh,
         allow_unreadable=allow_unreadable, progress=progress, save_seconds=seconds or 60.0,
     )  # fmt: skip
     return DistillResult(folder, Processes.join(device).first, record)
+
+
+def _resized(model: AdaptiveViT, size: int) -> AdaptiveViT:
+    """The same architecture at another image size, wrapped alike."""
+    from tavt_kit.checkpoints import load_model
+
+    if model.folder is None:
+        raise ParameterError("`image_sizes` needs a model from a run folder; save it, and give the folder")
+    twin = load_model(model.folder, image_size=size)
+    twin.score, twin.reduction = model.score, model.reduction
+    return twin
 
 
 def _refuse_idle(changes: Mapping[str, Any], names: Sequence[str], because: str) -> None:

@@ -13,8 +13,8 @@ from tavt_kit.core.parsing import parse_fraction
 from tavt_kit.core.progress import Progress, Silent
 from tavt_kit.core.records import atomic_text, command_line, label_record, make_folder
 from tavt_kit.errors import DataError, ParameterError, ScheduleError
-from tavt_kit.workflows.frames import frame
-from tavt_kit.workflows.run_model import card_of, images_for, located, model_at
+from tavt_kit.evaluation.frames import frame
+from tavt_kit.workflows.run_model import Given, images_of, model_at, name_of
 
 if TYPE_CHECKING:
     import pandas
@@ -28,7 +28,6 @@ if TYPE_CHECKING:
     from tavt_kit.evaluation.pim_evaluation import HeadCounts
     from tavt_kit.evaluation.predictions import Prediction
     from tavt_kit.evaluation.reject import Threshold
-    from tavt_kit.models.wrap import AdaptiveViT
 
 __all__ = ["EvalResult", "Labelled", "evaluate", "label_images"]
 
@@ -142,7 +141,7 @@ class Labelled:
 
 
 def evaluate(
-    thing: str | PathLike[str] | AdaptiveViT,
+    thing: Given,
     data: str | Path | None = None,
     *,
     split: str | None = None,
@@ -187,7 +186,6 @@ def evaluate(
         >>> evaluate("runs/birds", "birds/", split="test").top1.value  # doctest: +SKIP
         0.893
     """
-    thing = located(thing)
     from tavt_kit.evaluation.files import write_evaluation
 
     wanted = _share(precision_wanted)
@@ -202,11 +200,11 @@ def evaluate(
             f"{'leave `split=val` out' if split else 'give data with a test split'}, or leave `precision_wanted` out"
         )
     folder = None if out is None else make_folder(Path(out))
-    progress.update(f"evaluating {_name(thing)}")
+    progress.update(f"evaluating {name_of(thing)}")
     threshold = None if wanted is None else job.threshold(wanted)
     found = job.answer(samples, heads=True)
     body = {
-        "thing": _name(thing),
+        "thing": name_of(thing),
         **job.body(found, chosen, threshold),
         "skipped": len(samples) - len(found.samples),
     }
@@ -219,7 +217,7 @@ def evaluate(
 
 
 def label_images(
-    thing: Path | str | AdaptiveViT,
+    thing: Given,
     folder: Path | str,
     *,
     data: str | Path | None = None,
@@ -353,16 +351,12 @@ class _Job:
         }
 
 
-def _name(thing: Path | str | AdaptiveViT) -> str:
-    return str(thing) if isinstance(thing, Path | str) else card_of(thing).name
-
-
 def _share(wanted: str | float | None) -> float | None:
     return None if wanted is None else parse_fraction(str(wanted), "a precision", "95% or 0.95")
 
 
 def _open_subject(
-    thing: Path | str | AdaptiveViT,
+    thing: Given,
     schedule: str | TokenSchedule | None,
     preset: str | None,
     target: str | TargetDevice | None,
@@ -373,11 +367,11 @@ def _open_subject(
     from tavt_kit.core.device import TargetDevice
 
     device = TargetDevice.parse(target) if isinstance(target, str) else target
-    if isinstance(thing, Path | str) and Path(thing).suffix in (".onnx", ".xml"):
+    if isinstance(thing, str | PathLike) and Path(thing).suffix in (".onnx", ".xml"):
         return _open_file(Path(thing), schedule, preset, device)
     if preset is not None:
         raise ScheduleError(
-            f"a preset belongs to a file exported with `switchable`, got {_name(thing)}; give `schedule`"
+            f"a preset belongs to a file exported with `switchable`, got {name_of(thing)}; give `schedule`"
         )
     return _open_run(thing, schedule, device or TargetDevice("torch", "cpu"), batch, progress)
 
@@ -397,7 +391,7 @@ def _open_file(
 
 
 def _open_run(
-    run: Path | str | AdaptiveViT,
+    run: Given,
     schedule: str | TokenSchedule | None,
     target: TargetDevice,
     batch: int,
@@ -410,14 +404,14 @@ def _open_run(
 
     device = target.resolved()
     model = model_at(run, schedule, progress)
-    shape, card = (batch, 3, *model.backbone.image_size), card_of(model)
+    shape, card = (batch, 3, *model.backbone.image_size), model.require_card()
     if isinstance(model.bare, Pim) and device.runtime == "torch":
         heads = HeadCounts(open_module(PimHeads(model, model.schedule).eval(), device, shape), model.bare)
         return _Subject(card, str(model.schedule), heads, heads)
     return _Subject(card, str(model.schedule), open_module(LeanViT(model).eval(), device, shape))
 
 
-def _images_of(thing: Path | str | AdaptiveViT, data: str | Path | None, card: ModelCard) -> ImageSet:
+def _images_of(thing: Given, data: str | Path | None, card: ModelCard) -> ImageSet:
     """The images: of the run the thing lies in, else those given; their labels are indices into the model's classes.
 
     Raises:
@@ -432,11 +426,13 @@ def _images_of(thing: Path | str | AdaptiveViT, data: str | Path | None, card: M
             f"{data} holds pictures but no class folders, so it is not known what they show; label them with "
             f"`unlabelled` {data}"
         )
-    if isinstance(thing, Path | str):  # an exported file lies in its run's folder, or in a folder there
-        thing = next(
-            (each for each in (Path(thing), *Path(thing).parents[:2]) if (each / SPLIT_FILE).is_file()), Path(thing)
-        )
-    images = images_for(thing, data)
+    if isinstance(thing, str | PathLike):  # an exported file lies in its run's folder, or in a folder there
+        path = Path(thing)
+        above = path if path.is_dir() else path.parent
+        folder = next((each for each in (path, *path.parents[:2]) if (each / SPLIT_FILE).is_file()), above)
+        images = images_of(folder, data)
+    else:
+        images = images_of(thing.folder, data)
     if images.classes == card.classes:
         return images
     odd = sorted(set(images.classes) ^ set(card.classes))

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tavt_kit.core.progress import Progress, Silent
 from tavt_kit.core.records import atomic_path, command_line, make_folder, sha256_file, write_record
 from tavt_kit.errors import DataError, ParameterError, UnknownName
-from tavt_kit.workflows.frames import frame
-from tavt_kit.workflows.run_model import card_of, located, model_at
+from tavt_kit.evaluation.frames import frame
+from tavt_kit.workflows.run_model import Given, model_at
 
 if TYPE_CHECKING:
     import pandas
@@ -89,7 +89,7 @@ class ExplainResult:
 
 
 def explain(
-    run: str | PathLike[str] | AdaptiveViT,
+    run: Given,
     images: Path | str | Sequence[Path | str],
     out: Path | str = "explained",
     *,
@@ -124,13 +124,12 @@ def explain(
         >>> explain("runs/birds", "birds/sparrow", "explained", limit=8)  # doctest: +SKIP
         <ExplainResult explained: 8 images, 0 unreadable>
     """
-    run = located(run)
     from tavt_kit.evaluation.map_drawing import contact_sheet, draw_explained
 
     progress, folder = progress or Silent(), Path(out)
     files = _files([images] if isinstance(images, Path | str) else images)
     model = model_at(run, schedule, progress)
-    card = card_of(model)
+    card = model.require_card()
     label = _label(model, card, class_name)
     rows: list[tuple[Image.Image, Explained, str]] = []
     entries: list[dict[str, Any]] = []
@@ -157,7 +156,7 @@ def explain(
     with atomic_path(sheet) as temporary:
         contact_sheet(rows).save(temporary, optimize=True)
     body = {
-        "run": str(run) if isinstance(run, Path | str) else "",
+        "run": os.fspath(run) if isinstance(run, str | os.PathLike) else str(run.folder or ""),
         "model": card.name,
         "weights_sha256": card.weights_sha256,
         "schedule": str(model.schedule),

@@ -12,10 +12,10 @@ from tavt_kit.core.model_card import licence_sentence
 from tavt_kit.core.progress import Progress, Silent
 from tavt_kit.core.verdict import Verdict
 from tavt_kit.errors import ExportError, OutputError, ParameterError
+from tavt_kit.evaluation.frames import frame
 from tavt_kit.workflows.check import FileCheck
-from tavt_kit.workflows.frames import frame
-from tavt_kit.workflows.picked import model_for, precision_for, presets_for, schedules_for
-from tavt_kit.workflows.run_model import card_of, folder_of, images_for, located, model_of
+from tavt_kit.workflows.run_model import Given, images_of, load_given
+from tavt_kit.workflows.schedules import model_for, precision_for, presets_for, schedules_for
 
 if TYPE_CHECKING:
     import pandas
@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from tavt_kit.core.device import TargetDevice
     from tavt_kit.core.schedule import TokenSchedule
     from tavt_kit.exporters.plan import Exported
-    from tavt_kit.models.wrap import AdaptiveViT
 
 __all__ = ["ExportResult", "ExportedFile", "export"]
 
@@ -134,7 +133,7 @@ class ExportResult(Sequence[ExportedFile]):
 
 
 def export(
-    run: str | PathLike[str] | AdaptiveViT,
+    run: Given,
     out: Path | str | None = None,
     *,
     schedule: str | TokenSchedule | Sequence[str | TokenSchedule] | None = None,
@@ -169,7 +168,8 @@ def export(
     that is there already, made and checked in the very same way, is kept.
 
     Args:
-        run: A run folder of train, distill or search, or a wrapped model with its card.
+        run: A run folder of train, distill or search, or a wrapped model with its card; one that ``load_model`` read
+            knows its folder.
         out: The folder to write; by default ``export`` in the run's folder.
         schedule: One schedule or several, as texts with names if you like (``fast=taper:0.3``).
         pick: Candidates of the search's front instead: fast, balanced, accurate, or an index from 0. Without both,
@@ -211,7 +211,6 @@ def export(
         >>> files[0].check.verdict  # doctest: +SKIP
         <Verdict.PASS: 'PASS'>
     """
-    run = located(run)
     from tavt_kit.checks import Gate
     from tavt_kit.core.device import TargetDevice
     from tavt_kit.exporters.export import Plan
@@ -219,6 +218,7 @@ def export(
     from tavt_kit.exporters.forms import SWITCHABLE, forms_of
     from tavt_kit.exporters.how_onnx import OnnxHow
     from tavt_kit.exporters.int8 import Int8How
+    from tavt_kit.runtimes import check_available
 
     progress = progress or Silent()
     formats, precisions = _listed(format, "onnx" if tensorrt else "openvino"), _listed(precision)
@@ -229,7 +229,10 @@ def export(
     most = max_drop / 100 if accuracy_aware else None
     int8 = Int8How(quantizer or ("onnxruntime" if tensorrt else None), smooth_quant, most, symmetric=tensorrt)
     device = TargetDevice.parse(target) if isinstance(target, str) else target
-    model, folder = model_of(run), folder_of(run)
+    if device is not None:
+        check_available(device)
+    model = load_given(run)
+    folder = model.folder
     if out is None and folder is None:
         raise OutputError("a model that lies in no run folder needs a folder for its files; give `out`")
     given = _listed(schedule)
@@ -237,7 +240,8 @@ def export(
     if switchable and picks:
         raise ParameterError(f"a switchable file takes every preset of the front; leave out `pick={picks[0]}`")
     schedules = presets_for(folder, model, given) if switchable else schedules_for(folder, model, given, picks)
-    model = model_for(folder, model, schedules)
+    # A model in hand may not be what its folder holds any more, so it is not read from there at another size.
+    model = model_for(folder if isinstance(run, str | PathLike) else None, model, schedules)
     wanted = precisions or [precision_for(schedules)]
     try:
         forms = forms_of(formats, wanted, [SWITCHABLE] if switchable else list(schedules))
@@ -261,13 +265,13 @@ def export(
         tensorrt=tensorrt,
         share=several if share_weights is None else share_weights,
     )
-    images = images_for(run, data)
+    images = images_of(folder, data)
     place = Path(out) if out is not None else Path(str(folder)) / "export"
     progress.update(f"exporting {', '.join(str(one) for one in schedules.values())}")
     made = write_files(
         model, schedules, images, place, plan, run="" if folder is None else str(folder), fresh=fresh, progress=progress
     )
-    return _result(made, licence_sentence((*card_of(model).licences, images.licence)))
+    return _result(made, licence_sentence((*model.require_card().licences, images.licence)))
 
 
 def _listed(given: Any, default: str | None = None) -> list[Any]:

@@ -14,7 +14,6 @@ from tavt_kit.checkpoints.fitting import fit
 from tavt_kit.checks import Artifact
 from tavt_kit.core.device import TargetDevice
 from tavt_kit.core.latency_table import LatencyTable
-from tavt_kit.core.model_card import ModelCard
 from tavt_kit.core.schedule import JointSchedule, TokenSchedule, precision_of
 from tavt_kit.data import load_arrays, load_bytes, thin_out
 from tavt_kit.data.preprocess import Preprocessing
@@ -69,16 +68,15 @@ def joint_space(subject: Subject, request: Request) -> JointSpace:
     How many layers may be left out is known, which ones is made up: where layers are alike the costs are the same.
     ``with_weakest`` finds them.
     """
-    model, plain = subject.model, subject.space
+    model = subject.model
     sizes = _sizes(subject) if "image-size" in request.joint else [(model.backbone.image_size, model.tokens)]
     scores = [model.score]
     if "score" in request.joint:
         scores += [score for score in SCORES if score != model.score and _has(model, score)]
     spared = range(1, 1 + model.layers // _SPARED) if "layers" in request.joint else ()
     return JointSpace(
-        plain.tokens, plain.layers, plain.prefix, token_pooled=plain.token_pooled,
-        sizes=tuple(size for size, _ in sizes), at_size=tuple(tokens for _, tokens in sizes), spared=tuple(spared),
-        scores=tuple(scores), precisions=_precisions(request),
+        model.layout, sizes=tuple(size for size, _ in sizes), at_size=tuple(tokens for _, tokens in sizes),
+        spared=tuple(spared), scores=tuple(scores), precisions=_precisions(request),
     )  # fmt: skip
 
 
@@ -166,7 +164,7 @@ def variant_of(subject: Subject, schedule: TokenSchedule) -> AdaptiveViT:
             fit(bare, weights, card.name)
             bare.to(next(subject.model.parameters()).device)
         made = wrap(bare, score, subject.model.pool, subject.model.reduction).eval()
-        made.card = replace(card, score=score)
+        made.card = card
         subject.variants[key] = made
     return subject.variants[key]
 
@@ -194,10 +192,12 @@ def predicting(subject: Subject, tables: Mapping[str | None, LatencyTable]) -> C
     @cache
     def at(tokens: int, precision: str | None) -> LatencyTable:
         table = tables[precision]
-        if tokens == table.tokens:
+        layout = table.model.layout
+        if tokens == layout.tokens:
             return table
-        share = (tokens - table.prefix) / (table.tokens - table.prefix)
-        return replace(table, tokens=tokens, cells=replace(table.cells, stem_ms=table.cells.stem_ms * share))
+        share = (tokens - layout.prefix) / (layout.tokens - layout.prefix)
+        resized = replace(table.model, layout=replace(layout, tokens=tokens))
+        return replace(table, model=resized, cells=replace(table.cells, stem_ms=table.cells.stem_ms * share))
 
     def milliseconds(schedule: TokenSchedule) -> float:
         return at(variant_of(subject, schedule).tokens, precision_of(schedule)).predict(schedule)
@@ -259,7 +259,7 @@ class JointEvaluator(SharedEvaluator):
         if model is self.model and precision == self.precision:
             return self
         if key not in self._of:
-            how = Preprocessing.from_record(cast(ModelCard, model.card).preprocessing)
+            how = Preprocessing.from_record(model.require_card().preprocessing)
             given = model, self._pictures(how), self.labels, how
             if precision == "int8":
                 session = int8_session(self.subject, self.request, model, executed)
@@ -329,10 +329,7 @@ def int8_session(
     """
     key = id(model), executed
     if key not in subject.quantized:
-        schedules = {
-            name: TokenSchedule.taper(model.tokens, model.layers, ratio, model.prefix, executed)
-            for name, ratio in _DROPPED.items()
-        }
+        schedules = {name: TokenSchedule.taper(model.layout, ratio, executed) for name, ratio in _DROPPED.items()}
         size = "x".join(map(str, model.backbone.image_size))
         fewer = "" if executed is None else f" with {len(executed)} layers"
         subject.progress.say(f"Quantizing the model at {size} px{fewer}, so that it answers in int8; about a minute.")

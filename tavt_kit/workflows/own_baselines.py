@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol, cast
+from typing import TYPE_CHECKING, Protocol
 
 from tavt_kit.bench.passes import open_schedule
 from tavt_kit.checkpoints import load_model
-from tavt_kit.core.model_card import ModelCard
 from tavt_kit.core.schedule import TokenSchedule
 from tavt_kit.data import load_arrays, thin_out
 from tavt_kit.data.preprocess import Preprocessing, normalise
@@ -152,7 +151,7 @@ def _tapered(subject: Subject, request: Request, formula: MacsFormula, most: int
     """The gentlest uniform taper that is as cheap."""
     space = subject.space
     ratios = [step / 200 for step in range(1, 180)]
-    tapers = [TokenSchedule.taper(space.tokens, space.layers, ratio, space.prefix) for ratio in ratios]
+    tapers = [TokenSchedule.taper(space.layout, ratio) for ratio in ratios]
     place = next((i for i, taper in enumerate(tapers) if formula.macs(taper) <= most), len(tapers) - 1)
     note = f"{100 * ratios[place]:g} % dropped in every layer"
     return of_schedule(subject.model, tapers[place], "uniform taper", "taper", note, request)
@@ -162,7 +161,7 @@ def of_schedule(
     model: AdaptiveViT, schedule: TokenSchedule, name: str, kind: str, note: str, request: Request
 ) -> Contender:
     """A wrapped model with its card, at one schedule."""
-    how = Preprocessing.from_record(cast(ModelCard, model.card).preprocessing)
+    how = Preprocessing.from_record(model.require_card().preprocessing)
 
     def logits(pixels: NDArray[np.uint8], labels: NDArray[np.int64]) -> NDArray[np.float32]:
         evaluator = LeanEvaluator(model, pixels, labels, how, precision=request.precision)

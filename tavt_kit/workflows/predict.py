@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any, overload
 from tavt_kit.core.model_card import licence_sentence
 from tavt_kit.core.progress import Progress, Silent
 from tavt_kit.errors import ScheduleError
-from tavt_kit.workflows.frames import frame
-from tavt_kit.workflows.run_model import card_of, located, model_at
+from tavt_kit.evaluation.frames import frame
+from tavt_kit.workflows.run_model import Given, model_at, name_of
 
 if TYPE_CHECKING:
     import pandas
@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from tavt_kit.core.device import TargetDevice
     from tavt_kit.core.schedule import TokenSchedule
     from tavt_kit.evaluation.predictions import Prediction, Predictor
-    from tavt_kit.models.wrap import AdaptiveViT
 
 __all__ = ["Predictions", "predict"]
 
@@ -79,7 +78,7 @@ class Predictions(Sequence["Prediction"]):
 
 
 def predict(
-    thing: str | PathLike[str] | AdaptiveViT,
+    thing: Given,
     images: Path | str | Sequence[Path | str],
     *,
     top: int = 5,
@@ -112,7 +111,6 @@ def predict(
         >>> predict("runs/birds/export/model.f32.xml", "photo.jpg")[0].label  # doctest: +SKIP
         'house_sparrow'
     """
-    thing = located(thing)
     progress = progress or Silent()
     predictor = _open(thing, schedule, preset, target, progress)
     licence = licence_sentence(predictor.card.licences)
@@ -123,12 +121,11 @@ def predict(
     for prediction in predictor.files(paths, top):
         progress.show(prediction)
         found.append(prediction)
-    name = str(thing) if isinstance(thing, Path | str) else predictor.card.name
-    return Predictions(name, tuple(found), licence)
+    return Predictions(name_of(thing), tuple(found), licence)
 
 
 def _open(
-    thing: Path | str | AdaptiveViT,
+    thing: Given,
     schedule: str | TokenSchedule | None,
     preset: str | None,
     target: str | TargetDevice | None,
@@ -138,15 +135,17 @@ def _open(
     from tavt_kit.evaluation.predictions import Predictor, open_predictor
 
     device = TargetDevice.parse(target) if isinstance(target, str) else target
-    if isinstance(thing, Path | str) and Path(thing).suffix in (".onnx", ".xml"):
+    if isinstance(thing, str | PathLike) and Path(thing).suffix in (".onnx", ".xml"):
         return open_predictor(Path(thing), device, preset, None if schedule is None else str(schedule))
     if preset is not None:
-        raise ScheduleError(f"a preset belongs to a file exported with `switchable`, got {thing}; give `schedule`")
+        raise ScheduleError(
+            f"a preset belongs to a file exported with `switchable`, got {name_of(thing)}; give `schedule`"
+        )
     from tavt_kit.models.wrap import LeanViT
     from tavt_kit.runtimes import open_module
 
     model = model_at(thing, schedule, progress)
-    card = card_of(model)
+    card = model.require_card()
     height, width = card.preprocessing["image_size"]
     target = device or TargetDevice("torch", "cpu")
     return Predictor(card, open_module(LeanViT(model).eval(), target, (1, 3, height, width)))

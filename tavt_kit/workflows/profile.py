@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,14 +11,13 @@ from tavt_kit.core.device import TargetDevice
 from tavt_kit.core.parsing import parse_duration
 from tavt_kit.core.progress import Progress, Silent
 from tavt_kit.core.records import command_line, make_folder, write_record
-from tavt_kit.workflows.frames import frame
-from tavt_kit.workflows.run_model import card_of, given_model, located
+from tavt_kit.evaluation.frames import frame
+from tavt_kit.workflows.run_model import Given, open_given
 
 if TYPE_CHECKING:
     import pandas
 
     from tavt_kit.core.latency_table import LatencyTable
-    from tavt_kit.models.wrap import AdaptiveViT
 
 __all__ = ["ProfileResult", "profile"]
 
@@ -63,11 +61,11 @@ class ProfileResult:
     def __repr__(self) -> str:
         error = self.table.mean_error
         tested = "" if error is None else f", mean error {100 * error:.1f} % on {len(self.table.held_out)} schedules"
-        return f"<profile of {self.table.model} on {self.table.target}{tested}; {self.file}>"
+        return f"<profile of {self.table.model.name} on {self.table.target}{tested}; {self.file}>"
 
 
 def profile(
-    model: str | PathLike[str] | AdaptiveViT,
+    model: Given,
     *,
     target: str | TargetDevice = "openvino:cpu",
     weights: str | None = None,
@@ -111,7 +109,6 @@ def profile(
         >>> found = profile("runs/birds", target="openvino:cpu:threads=2", held_out=10)  # doctest: +SKIP
         >>> found.table.predict(schedule)  # doctest: +SKIP
     """
-    model = located(model)
     import numpy as np
 
     from tavt_kit.bench import check_table, measure_table
@@ -124,25 +121,15 @@ def profile(
     check_available(device)
     seconds = parse_duration(max_time) if isinstance(max_time, str) else max_time
     assert seconds is not None  # of a text, never
-    folder = make_folder(_default_folder(model) if out is None else Path(out))
     progress.update("opening")
-    adaptive = given_model(
-        model,
-        weights=weights or "hub",
-        image_size=image_size,
-        seed=seed,
-        score=score,
-        pool=pool,
-        reduction=reduction,
+    adaptive = open_given(
+        model, weights=weights, image_size=image_size, seed=seed, score=score, pool=pool, reduction=reduction
     )
-    name, size, rng = card_of(adaptive).name, adaptive.backbone.image_size, np.random.default_rng(seed)
+    folder = make_folder(Path(out) if out is not None else adaptive.folder or Path("runs/profile"))
+    name, size, rng = adaptive.require_card().name, adaptive.backbone.image_size, np.random.default_rng(seed)
     table = measure_table(adaptive, device, size, name=name, seconds=seconds, rng=rng, on_step=progress.update)
     if held_out:
         table = check_table(table, adaptive, size, count=held_out, rng=rng, on_step=progress.update)
     body = {**table.as_record(), "command": command_line()}
     record = write_record(folder / PROFILE_FILE, "profile", body)
     return ProfileResult(table, folder / PROFILE_FILE, record)
-
-
-def _default_folder(model: str | Path | AdaptiveViT) -> Path:
-    return Path(model) if isinstance(model, str | Path) and Path(model).is_dir() else Path("runs/profile")

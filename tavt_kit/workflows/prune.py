@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
-from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,9 +12,9 @@ from tavt_kit.core.budget import Limit
 from tavt_kit.core.progress import Progress, Silent
 from tavt_kit.core.records import label_record, make_folder, read_record, write_record
 from tavt_kit.core.verdict import Verdict
-from tavt_kit.errors import BudgetError, DataError, OutputError, RecordError
-from tavt_kit.workflows.frames import frame
-from tavt_kit.workflows.run_model import card_of, images_for, located
+from tavt_kit.errors import BudgetError, OutputError, RecordError
+from tavt_kit.evaluation.frames import frame
+from tavt_kit.workflows.run_model import Given, images_of, load_given, name_of
 
 if TYPE_CHECKING:
     import pandas
@@ -42,12 +41,12 @@ class PruneResult:
 
     Args:
         folder: The smaller run.
-        run: The run it was cut from.
+        run: The run it was cut from; None of a model that lay in none.
         record: What ``prune.json`` says.
     """
 
     folder: Path
-    run: Path
+    run: Path | None
     record: Mapping[str, Any] = field(hash=False)
 
     @property
@@ -91,7 +90,7 @@ class PruneResult:
 
 
 def prune(
-    run: str | PathLike[str],
+    run: Given,
     out: Path | str,
     data: str | Path | None = None,
     *,
@@ -118,7 +117,7 @@ def prune(
     ``distill`` with the old run as its teacher. The same call on a finished folder reads what it wrote.
 
     Args:
-        run: A run folder of train, distill, convert or prune.
+        run: A run folder of train, distill, convert or prune, or a wrapped model with its card, which stays as it is.
         out: The run folder to write.
         data: Where the images are; by default what the run was trained on.
         mlp: Share of the feed-forward channels that is left, such as 0.5.
@@ -149,8 +148,6 @@ def prune(
         >>> prune("runs/birds", "runs/birds-half", mlp=0.5).difference.difference  # doctest: +SKIP
         -0.031
     """
-    run = located(run)
-    from tavt_kit.checkpoints import load_model
     from tavt_kit.models.wrap import wrap
     from tavt_kit.pruning import Targets
     from tavt_kit.pruning import prune as cut
@@ -158,21 +155,20 @@ def prune(
     from tavt_kit.pruning.importance import check_importance
     from tavt_kit.pruning.prune import pruned_card
 
-    progress, run, out = progress or Silent(), Path(run), Path(out)
+    progress, out = progress or Silent(), Path(out)
     targets = Targets(mlp, heads, width, depth, round_to)
     check_importance(importance)
     asked = _Budget.read(budget, schedule, target, seed)
-    model = load_model(run)
-    card = card_of(model)
-    images = images_for(run, data)
-    _refuse_classes(card, images)
+    model = load_given(run, copied=True)
+    card, images = model.require_card(), images_of(model.folder, data)
+    images.require_classes(card.classes)
     request = {
         "source_sha256": card.weights_sha256, "targets": asdict(targets), "importance": importance,
         "budget": None if asked is None else asdict(asked), "pictures": pictures, "seed": seed,
         "data": images.sha256, "limit": limit,
     }  # fmt: skip
-    if (done := _done(run, out, request, fresh)) is not None:
-        return PruneResult(out, run, done)
+    if (done := _done(model.folder, out, request, fresh)) is not None:
+        return PruneResult(out, model.folder, done)
     progress.update("reading pictures")
     judge = _judging(card, images, pictures, allow_unreadable)
     right = _evaluation(card, images, limit, allow_unreadable)
@@ -186,7 +182,7 @@ def prune(
     after, right_after = _facts(small), right(small)
     record = {
         "request": request,
-        "source": str(run),
+        "source": name_of(run),
         "left": {"layers": list(pruned.kept), **{kind: list(units) for kind, units in pruned.units.items()}},
         "shares": asdict(pruned.targets),
         "before": {**before, "top1": _top1(right_before)},
@@ -196,22 +192,14 @@ def prune(
         "dense_rivals": dense_rivals(card, after["macs"]),
     }
     _write(out, images, small, pruned_card(card, bare, pruned.kept, f"pruned by {importance}"), record)
-    return PruneResult(out, run, label_record("prune", record))
+    return PruneResult(out, model.folder, label_record("prune", record))
 
 
-def _refuse_classes(card: ModelCard, images: ImageSet) -> None:
-    if images.classes != card.classes:
-        raise DataError(
-            f"the model knows {len(card.classes)} classes ({', '.join(card.classes[:4])}...), but {images.name} has "
-            f"{len(images.classes)} ({', '.join(images.classes[:4])}...); give the data it was trained on"
-        )
-
-
-def _done(run: Path, out: Path, request: dict[str, Any], fresh: bool) -> dict[str, Any] | None:
+def _done(run: Path | None, out: Path, request: dict[str, Any], fresh: bool) -> dict[str, Any] | None:
     """What the same command wrote before, if it did."""
     from tavt_kit.checkpoints import is_run
 
-    if run.resolve() in (out.resolve(), (out / "model.safetensors").resolve()):
+    if run is not None and run.resolve() == out.resolve():
         raise OutputError(f"{out} holds the model that is to be pruned; choose another `out`")
     if not is_run(out):
         return None
@@ -374,7 +362,7 @@ class _Budget:
     def _schedule(self, model: AdaptiveViT) -> TokenSchedule:
         from tavt_kit.core.schedule import TokenSchedule
 
-        return TokenSchedule.parse(self.schedule, tokens=model.tokens, layers=model.layers, prefix=model.prefix)
+        return TokenSchedule.parse(self.schedule, model.layout)
 
     def _measured(self, model: AdaptiveViT, protocol: Protocol) -> Measurement:
         import numpy as np

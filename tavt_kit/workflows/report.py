@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tavt_kit.core.budget import Budget
-from tavt_kit.workflows.frames import frame
+from tavt_kit.evaluation.frames import frame
 
 if TYPE_CHECKING:
     import pandas

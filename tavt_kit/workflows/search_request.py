@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 from tavt_kit.core.budget import Budget
 from tavt_kit.core.device import TargetDevice, read_precision
 from tavt_kit.core.latency_table import LatencyTable
-from tavt_kit.core.model_card import ModelCard
-from tavt_kit.core.parsing import parse_duration
 from tavt_kit.core.records import read_record
 from tavt_kit.errors import BudgetError, DataError, ParameterError, TargetError
 from tavt_kit.runtimes.available import refuse_modes
@@ -21,7 +19,7 @@ if TYPE_CHECKING:
     from tavt_kit.data import ImageSet
     from tavt_kit.models.wrap import AdaptiveViT
 
-__all__ = ["JOINT", "PROFILE_FILE", "Request", "read_profile"]
+__all__ = ["JOINT", "PROFILE_FILE", "Request", "listed", "read_genes", "read_profile", "read_target"]
 
 PROFILE_FILE = "profile.json"
 
@@ -65,45 +63,14 @@ class Request:
     ray_address: str | None
     screen: int
     evaluate_on: str | None
-    profile: LatencyTable | None = None
-    baselines: bool = True
-    rivals: tuple[str, ...] = ()
-    joint: tuple[str, ...] = ()
-    reduction: str | None = None
-    table_seconds: float = 60.0
-    table_points: int = 12
-    measure_seconds: float = 1.5
-
-    @classmethod
-    def read(cls, asked: Mapping[str, Any]) -> Request:
-        """From what ``search`` was called with.
-
-        Args:
-            asked: Its parameters by their names, but ``progress``.
-
-        Raises:
-            TavtError: A text that cannot be read, or as the class.
-        """
-        given = dict(asked)
-        model, data, front = (given.pop(name) for name in ("model", "data", "front"))
-        target, profile = _target(given.pop("target"), given.pop("precision"), given.pop("profile"))
-        joint, budget, max_time = given.pop("joint"), given.pop("budget"), given.pop("max_time")
-        genes = [gene.strip().lower() for text in _texts(joint) for gene in text.split(",")]
-        return cls(
-            model=str(model) if isinstance(model, Path) else model,
-            out=Path(given.pop("out")),
-            data=str(data) if isinstance(data, Path) else data,
-            target=target,
-            profile=profile,
-            budget=budget if isinstance(budget, Budget) else Budget.parse(_texts(budget)),
-            schedules=_texts(given.pop("schedule")),
-            objectives=_texts(given.pop("objective")),
-            rivals=_texts(given.pop("baseline")),
-            joint=tuple(dict.fromkeys(gene for gene in genes if gene)),
-            front=None if front is None else Path(front),
-            max_seconds=parse_duration(max_time) if isinstance(max_time, str) else max_time,
-            **given,
-        )
+    profile: LatencyTable | None
+    baselines: bool
+    rivals: tuple[str, ...]
+    joint: tuple[str, ...]
+    reduction: str | None
+    table_seconds: float
+    table_points: int
+    measure_seconds: float
 
     def __post_init__(self) -> None:
         for name, least in _LEAST.items():
@@ -192,7 +159,7 @@ class Request:
     @property
     def model_text(self) -> str:
         """What the model was asked for by, or its name."""
-        return str(Path(self.model)) if isinstance(self.model, str) else cast(ModelCard, self.model.card).name
+        return str(Path(self.model)) if isinstance(self.model, str) else self.model.require_card().name
 
     @property
     def asks_memory(self) -> bool:
@@ -326,10 +293,15 @@ def read_profile(path: Path, asked: str | None, precision: str | None) -> Latenc
     return table
 
 
-def _target(
+def read_target(
     target: str | TargetDevice | None, precision: str | None, profile: Path | str | LatencyTable | None
 ) -> tuple[TargetDevice | None, LatencyTable | None]:
-    """Where it will run, and the table that was carried from there, if one was."""
+    """Where it will run, and the table that was carried from there, if one was.
+
+    Raises:
+        TargetError: The target cannot be read, or is another than the table's.
+        RecordError: The table cannot be read.
+    """
     text = None if target is None else str(target)
     table = read_profile(Path(profile), text, precision) if isinstance(profile, str | Path) else profile
     if text is None:
@@ -339,6 +311,12 @@ def _target(
     return device if table is None else table.target, table
 
 
-def _texts(given: str | Iterable[str] | None) -> tuple[str, ...]:
-    """One text, several, or none."""
-    return (given,) if isinstance(given, str) else tuple(given or ())
+def read_genes(joint: str | Sequence[str]) -> tuple[str, ...]:
+    """The names of further genes, each once: one text or several, with commas between them."""
+    genes = [gene.strip().lower() for text in listed(joint) for gene in text.split(",")]
+    return tuple(dict.fromkeys(gene for gene in genes if gene))
+
+
+def listed(given: str | Sequence[str]) -> tuple[str, ...]:
+    """One text or several."""
+    return (given,) if isinstance(given, str) else tuple(given)

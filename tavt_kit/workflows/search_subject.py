@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import copy
 import hashlib
 import shutil
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
-from tavt_kit.checkpoints import is_run, open_model, save_model
+from tavt_kit.checkpoints import is_run, save_model
 from tavt_kit.checkpoints.folder import read_run
 from tavt_kit.checkpoints.weight_file import sha256_tensors
 from tavt_kit.core.model_card import ModelCard
@@ -17,7 +16,6 @@ from tavt_kit.core.progress import Progress, Silent
 from tavt_kit.core.records import read_record
 from tavt_kit.core.schedule import TokenSchedule
 from tavt_kit.data import ImageSet, Sample, inherit_split, load_images
-from tavt_kit.data.inherited import inherited_images
 from tavt_kit.data.loading import thin_out
 from tavt_kit.data.preprocess import Preprocessing
 from tavt_kit.data.splits import SPLIT_FILE
@@ -28,8 +26,8 @@ from tavt_kit.runtimes import FileSession, Session
 from tavt_kit.search import Space
 from tavt_kit.search.joint_space import JointSpace
 from tavt_kit.search.racing import stratified
-from tavt_kit.workflows.listed_schedules import listed_schedules
-from tavt_kit.workflows.run_model import card_of
+from tavt_kit.workflows.run_model import images_of, open_given
+from tavt_kit.workflows.schedules import listed_schedules
 from tavt_kit.workflows.search_request import Request
 
 if TYPE_CHECKING:
@@ -72,7 +70,7 @@ class Subject:
     @property
     def card(self) -> ModelCard:
         """The model's card."""
-        return cast(ModelCard, self.model.card)
+        return self.model.require_card()
 
     @property
     def preprocessing(self) -> Preprocessing:
@@ -84,15 +82,12 @@ class Subject:
         """The schedules of the model."""
         if self.joint is not None:
             return self.joint
-        model = self.model
-        return Space(model.tokens, model.layers, model.prefix, token_pooled=model.token_pooled)
+        return Space(self.model.layout)
 
     def seeds(self, request: Request) -> list[TokenSchedule]:
         """The schedules to begin with, read for this model: the user's, then those of an earlier front."""
-        model = self.model
-        sizes = {"tokens": model.tokens, "layers": model.layers, "prefix": model.prefix}
-        texts = listed_schedules(model, request.schedules, request.front)
-        return [TokenSchedule.parse(text, **sizes) for text in texts]
+        texts = listed_schedules(self.model, request.schedules, request.front)
+        return [TokenSchedule.parse(text, self.model.layout) for text in texts]
 
     def check_metrics(self, request: Request) -> None:
         """Raise DataError for a metric that the pictures of val cannot give."""
@@ -135,77 +130,55 @@ def open_subject(request: Request, progress: Progress) -> Subject:
         TavtError: Neither can be had, or their classes differ.
     """
     given = request.model
-    if not isinstance(given, str):
-        images, model = _images(request), _copied(given, request)
-    else:
-        trained = is_run(given)
-        if trained and request.weights is not None:
-            raise ParameterError(
-                f"`weights` is for a model given by name, but {given} is a run with weights of its own"
-            )
-        images = _images_of_run(Path(given), request.data) if trained else _images(request)
-        model = open_model(
-            given,
-            weights=request.weights or "hub",
-            classes=None if trained else images.classes,
-            image_size=request.image_size,
-            seed=request.seed,
-            score=request.score,
-            pool=request.pool,
-            reduction=request.reduction,
-        )
-    card = cast(ModelCard, model.card)
-    if card.classes != images.classes:
-        raise DataError(
-            f"the model knows the classes {_some(card.classes)}, but {images.name} has {_some(images.classes)}; "
-            "give the data it was trained on"
-        )
+    trained = isinstance(given, str) and is_run(given)
+    if trained and request.weights is not None:
+        raise ParameterError(f"`weights` is for a model given by name, but {given} is a run with weights of its own")
+    images = _images(request)
+    model = open_given(
+        given,
+        weights=request.weights,
+        classes=None if trained else images.classes,
+        image_size=request.image_size,
+        seed=request.seed,
+        score=request.score,
+        pool=request.pool,
+        reduction=request.reduction,
+        copied=True,
+    )
+    images.require_classes(model.require_card().classes)
     pictures = len(images.split("val"))
     if request.limit is not None and request.limit > pictures:
         raise DataError(
             f"`limit` asks for {request.limit} pictures, but the split val of {images.name} has {pictures}; give "
             "at most that many, or no limit"
         )
-    model.eval()
     return Subject(model, images, sha256_tensors(model.state_dict()), progress=progress)
 
 
-def _images_of_run(run: Path, data: str | ImageSet | None) -> ImageSet:
-    """The pictures and the split that a run was trained on; ``data`` may say where they are now."""
-    if data is None or isinstance(data, str):
-        return inherited_images(run, data)
-    return inherit_split(run, data) if (run / SPLIT_FILE).exists() else data
-
-
 def _images(request: Request) -> ImageSet:
-    """The pictures that a search is given: by the split of a run folder, or divided anew.
+    """The pictures that a search is given: by the split of the model's run or of a run folder, or divided anew.
 
     Raises:
-        DataError: None are given.
+        DataError: None are given, or others than the run's.
     """
-    data = request.data
+    data, run = request.data, _run_of(request.model)
+    if isinstance(data, str) and is_run(data) and (run is None or not isinstance(request.model, str)):
+        run, data = Path(data), None
+    if isinstance(data, ImageSet):
+        return data if run is None or not (run / SPLIT_FILE).exists() else inherit_split(run, data)
+    if run is not None:
+        return images_of(run, data)
     if data is None:
         raise DataError("a search needs pictures: give `data` with a folder, a CSV list, elpv or textile")
-    if not isinstance(data, str):
-        return data
-    return inherited_images(Path(data), None) if is_run(data) else load_images(data, seed=request.seed)
+    return load_images(data, seed=request.seed)
 
 
-def _copied(model: AdaptiveViT, request: Request) -> AdaptiveViT:
-    """A copy of the user's model: a search moves its own to the target's device and sets schedules.
-
-    Raises:
-        DataError: It has no card.
-        ParameterError: Further parameters are for a model given by name or folder.
-    """
-    card = card_of(model)
-    if request.weights is not None or request.image_size is not None:
-        raise ParameterError("`weights` and `image_size` are for a model given by name or folder, not for a module")
-    own = copy.deepcopy(model).cpu()
-    own.score, own.pool = request.score or own.score, request.pool or own.pool
-    own.reduction = request.reduction or own.reduction
-    own.card = replace(card, score=own.score, pool=own.pool, reduction=own.reduction)
-    return own
+def _run_of(model: str | AdaptiveViT) -> Path | None:
+    """The run folder that says which images a model was made with; None where none does."""
+    if isinstance(model, str):
+        return Path(model) if is_run(model) else None
+    known = model.folder is not None and (model.folder / SPLIT_FILE).exists()
+    return model.folder if known else None
 
 
 def pictures(subject: Subject, request: Request) -> list[Sample]:
@@ -279,7 +252,3 @@ def sha256_pictures(pixels: NDArray[np.uint8], labels: NDArray[np.int64]) -> str
     for picture in pixels:
         digest.update(picture.tobytes())
     return digest.hexdigest()
-
-
-def _some(names: tuple[str, ...]) -> str:
-    return f"{', '.join(names[:4])}{', ...' if len(names) > 4 else ''} ({len(names)})"

@@ -9,6 +9,7 @@ from typing import Any
 
 from tavt_kit.bench import Protocol, measure_schedules, measure_table, random_images
 from tavt_kit.bench.passes import BRIEF, open_schedule
+from tavt_kit.bench.workshop import timed_model
 from tavt_kit.core.budget import Budget
 from tavt_kit.core.device import TargetDevice
 from tavt_kit.core.latency_table import LatencyTable, tails_of
@@ -127,18 +128,7 @@ def measured_on(
 
 def check_profile(subject: Subject, profile: LatencyTable) -> None:
     """Raise RecordError where a profile is of another model than the subject's."""
-    model = subject.model
-    profile.check_model(
-        model=subject.card.name,
-        image_size=subject.preprocessing.image_size,
-        tokens=model.tokens,
-        layers=model.layers,
-        prefix=model.prefix,
-        score=model.score,
-        pool=model.pool,
-        reduction=model.reduction,
-        macs=counting(subject)(subject.space.dense),
-    )
+    profile.check_model(timed_model(subject.model, subject.card.name))
 
 
 def _group_size(subject: Subject) -> int:

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from os import PathLike
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tavt_kit.core.accuracy import Accuracy
 from tavt_kit.core.parsing import parse_duration, parse_fraction
 from tavt_kit.core.progress import Progress
 from tavt_kit.errors import DataError
-from tavt_kit.workflows.run_model import located
+from tavt_kit.evaluation.frames import frame
+from tavt_kit.workflows.run_model import Given, open_given
+
+if TYPE_CHECKING:
+    import pandas
 
 __all__ = ["TrainResult", "train"]
 
@@ -36,6 +39,21 @@ class TrainResult:
         """Top-1 accuracy on val, nothing dropped."""
         return Accuracy.from_record(self.record["results"]["val"])
 
+    @property
+    def journal(self) -> list[dict[str, float]]:
+        """The losses of each step, as ``metrics.jsonl`` has them; none of a probe, which takes no steps."""
+        from tavt_kit.distill.metrics import read_metrics
+
+        return read_metrics(self.folder)
+
+    def to_frame(self) -> pandas.DataFrame:
+        """A line for each step of the journal.
+
+        Raises:
+            MissingDependency: pandas is not installed.
+        """
+        return frame(self.journal, None if self.journal else ["step"])
+
     def __fspath__(self) -> str:
         """Where it lies, so that it can be given wherever a path can."""
         return str(self.folder)
@@ -47,7 +65,7 @@ class TrainResult:
 
 
 def train(
-    model: str | PathLike[str],
+    model: Given,
     out: Path | str,
     data: str | Path | None = None,
     *,
@@ -73,7 +91,7 @@ def train(
     with ``evaluate_every`` the weights are, too. An unreadable image in the training split is refused.
 
     Args:
-        model: A timm model's name, or a run folder.
+        model: A timm model's name, a run folder, or a wrapped model of the data's classes, which stays as it is.
         out: The run folder to write.
         data: A folder of class folders, a CSV list, ``NAME:FOLDER`` such as ``cub:birds/``, or a known data set's name.
         recipe: probe, finetune, modern, a published recipe such as ffvt-cub, or a TOML file.
@@ -105,15 +123,12 @@ def train(
         >>> train("vit_small_patch14_dinov2", "runs/birds", "birds/", recipe="modern", steps=500)  # doctest: +SKIP
         <TrainResult runs/birds: top-1 0.893 [0.866, 0.915] on val, n = 600>
     """
-    model = located(model)
     from tavt_kit.distill.preset import train_recipe
 
     chosen = train_recipe(str(recipe), image_size=image_size, seed=seed, **changes)
     seconds, share = parse_duration(str(save_every)), parse_fraction(None if fraction is None else str(fraction))
     if data is None:
         raise DataError("training needs pictures: give `data` with a folder, a CSV list, elpv or textile")
-    from tavt_kit.checkpoints import open_model
-    from tavt_kit.core.records import make_folder
     from tavt_kit.data import keep_fraction, load_images
     from tavt_kit.distill import train as fit
     from tavt_kit.distill.common import card_of
@@ -121,11 +136,11 @@ def train(
     from tavt_kit.distill.processes import Processes
 
     images = keep_fraction(load_images(str(data), seed=seed), share, seed=seed)
-    folder = Path(out) if dry_run else make_folder(Path(out))
-    adaptive = open_model(
-        str(model), weights=str(weights or "hub"), classes=images.classes, image_size=chosen.image_size, seed=seed,
-        new_head=True, score=score, pool=pool, reduction=reduction,
+    adaptive = open_given(
+        model, weights=None if weights is None else str(weights), classes=images.classes, image_size=chosen.image_size,
+        seed=seed, new_head=True, score=score, pool=pool, reduction=reduction, copied=True,
     )  # fmt: skip
+    folder = Path(out)
     check_family(chosen, adaptive)
     if dry_run:
         return TrainResult(folder, True, {"recipe": chosen.as_record(), "card": card_of(adaptive, images).as_record()})

@@ -12,6 +12,7 @@ from tavt_kit.bench.passes import random_schedules
 from tavt_kit.bench.workshop import token_grid
 from tavt_kit.core.device import TargetDevice
 from tavt_kit.core.latency_table import LatencyTable
+from tavt_kit.core.layout import TokenLayout
 from tavt_kit.core.measurement import Measurement
 from tavt_kit.core.schedule import TokenSchedule
 from tavt_kit.models.timm_import import timm
@@ -35,10 +36,10 @@ def test_the_grid_spans_all_counts_in_equal_ratios(tokens: int, least: int, poin
 
 
 def test_random_schedules_fit_the_model_and_differ() -> None:
-    schedules = random_schedules(197, 12, 1, 50, np.random.default_rng(0))
+    schedules = random_schedules(TokenLayout(197, 12), 50, np.random.default_rng(0))
     assert len(set(schedules)) > 45
     for schedule in schedules:
-        schedule.check(tokens=197, layers=12, prefix=1)
+        schedule.check(TokenLayout(197, 12))
     drops = [len(set(schedule.counts)) for schedule in schedules]
     assert min(drops) <= 4 and max(drops) >= 11
 
@@ -61,7 +62,7 @@ def test_a_table_of_a_fusing_model_predicts_the_layer_that_fuses(kind: str) -> N
     drop = TokenSchedule((model.tokens - 4, model.tokens - 8, 2))
     for schedule in (model.dense_schedule, drop):
         assert again.predict(schedule) == pytest.approx(table.predict(schedule)) and table.predict(schedule) > 0
-    assert table.taps == (12 if kind.startswith("ffvt") else 0)
+    assert table.model.taps == (12 if kind.startswith("ffvt") else 0)
 
 
 @pytest.mark.parametrize(
@@ -83,7 +84,7 @@ def test_a_table_of_a_tiny_model(score: str, target: TargetDevice) -> None:
         points=5,
         on_step=lambda what, share: told.append((what, share)),
     )
-    assert (table.tokens, table.layers, table.prefix, table.score) == (17, 3, 1, score)
+    assert (table.model.layout, table.model.score) == (TokenLayout(17, 3), score)
     assert table.cells.attend.counts[0] == 2 and table.cells.attend.counts[-1] == 17
     assert table.cells.last is not None and table.host is not None and table.seconds > 0
     assert all(cell.few <= cell.many < cell.count for cell in table.cells.drop)
@@ -148,7 +149,7 @@ def test_held_out_errors_go_by_rounds_not_by_medians(monkeypatch: pytest.MonkeyP
     """The machine falls to another speed half-way, and an interruption of the dense model moves its median there."""
     model = tiny_vit()
     table = measure_table(model, ONE_THREAD, (SIZE, SIZE), seconds=0.3, points=3)
-    (schedule,) = random_schedules(model.tokens, model.layers, model.prefix, 1, np.random.default_rng(5))
+    (schedule,) = random_schedules(model.layout, 1, np.random.default_rng(5))
     dense, own = table.dense_ms or table.predict(model.dense_schedule), table.predict(schedule)
     anchor = Measurement(tuple(dense * speed for speed in (1.0, 1.0, 5.0, 1.4, 1.4)), steady=False)
     run = Measurement(tuple(own * speed for speed in (1.0, 1.0, 1.0, 1.4, 1.4)), steady=False)

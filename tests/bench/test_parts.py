@@ -65,7 +65,7 @@ def test_the_parts_put_together_are_the_lean_path(kind: str) -> None:
         place = kept_places(model, x, counts)
         (tokens,) = DropPart(model, (1,), notes, False)(counts[1], tokens)
         tokens = FeedPart(model, (1,), notes, False)(tokens)
-        if model.token_pooled:
+        if model.layout.token_pooled:
             (tokens,) = LastPart(model, (2,), notes, True)(tokens, place)
         else:
             (tokens,) = DropPart(model, (2,), notes, True)(counts[2], tokens, place)

@@ -9,6 +9,7 @@ from tavt_kit.bench import Protocol
 from tavt_kit.bench.record import Benched, bench_body, gain_share
 from tavt_kit.core.device import TargetDevice
 from tavt_kit.core.host import HostFacts
+from tavt_kit.core.layout import TokenLayout
 from tavt_kit.core.measurement import Measurement
 from tavt_kit.core.records import read_record, write_record
 from tavt_kit.core.schedule import TokenSchedule
@@ -17,7 +18,9 @@ CPU = TargetDevice.parse("openvino:cpu:threads=2")
 
 
 def row(name: str, ms: float, macs: int | None, target: TargetDevice = CPU) -> Benched:
-    return Benched(name, name, target, Measurement((ms,) * 30, True), TokenSchedule.dense(5, 2), macs, None)
+    return Benched(
+        name, name, target, Measurement((ms,) * 30, True), TokenSchedule.dense(TokenLayout(5, 2)), macs, None
+    )
 
 
 def test_the_share_of_the_gain() -> None:

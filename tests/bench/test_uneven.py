@@ -17,7 +17,8 @@ from tavt_kit.bench.table_plan import CellPlan, TablePlan
 from tavt_kit.bench.uneven import find_uneven
 from tavt_kit.core.codec import decode, encode
 from tavt_kit.core.device import TargetDevice
-from tavt_kit.core.latency_table import LayerCells, Uneven
+from tavt_kit.core.latency_table import LayerCells, TimedModel, Uneven
+from tavt_kit.core.layout import TokenLayout
 from tavt_kit.core.schedule import TokenSchedule
 
 TOKENS = 197
@@ -25,8 +26,8 @@ BAD = {count: 20 / count for count in range(65, 198) if all(count % small for sm
 """Primes above 64, as on OpenVINO in bf16 -> what they take more, relatively."""
 
 PLAN = TablePlan(
-    target=TargetDevice("openvino", "cpu", threads=1), model="toy", image_size=(224, 224), tokens=TOKENS, layers=12,
-    prefix=1, score="column", pool="kept", taps=0, macs=1, width=384, pooled=False,
+    target=TargetDevice("openvino", "cpu", threads=1), width=384,
+    model=TimedModel("toy", TokenLayout(TOKENS, 12), pool="kept", macs=1, image_size=(224, 224)),
     cells=tuple(
         CellPlan(kind, kind, count, 0, layers, ("tokens",))
         for kind, layers in (("attend", 2), ("feed", 4)) for count in (2, 40, TOKENS)
@@ -100,7 +101,8 @@ def test_a_time_that_is_too_short_pulls_no_others_up() -> None:
 
 def test_short_models_have_none_and_what_does_not_grow_is_not_looked_at() -> None:
     machine = Machine(0.01, BAD)
-    assert find_uneven(replace(PLAN, tokens=17), machine, np.random.default_rng(0), math.inf) is None
+    short = replace(PLAN, model=replace(PLAN.model, layout=TokenLayout(17, 12)))
+    assert find_uneven(short, machine, np.random.default_rng(0), math.inf) is None
     assert machine.ran == 0
 
     def same(cell: CellPlan) -> Callable[[], float]:  # the feed-forward half of a parallel block is no product

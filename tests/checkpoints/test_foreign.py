@@ -37,7 +37,7 @@ def test_a_hugging_face_folder_gives_its_own_logits(name: str, tmp_path: Path) -
     assert convert_checkpoint(FOLDERS / name, tmp_path / "run").classes == card.classes
     again = load_model(tmp_path / "run")
     torch.testing.assert_close(again(images), expected, **TOLERANCE)
-    again.schedule = TokenSchedule.taper(again.tokens, again.layers, 0.3, again.prefix)
+    again.schedule = TokenSchedule.taper(again.layout, 0.3)
     assert torch.isfinite(again.forward_lean(images)).all()
 
 

@@ -44,7 +44,7 @@ def test_timms_reader_gives_the_same_model(name: str, tmp_path: Path) -> None:
     model = load_model(tmp_path / "run")
     images = torch.randn(2, 3, 64, 64)
     assert torch.equal(model(images), again(images)) and torch.equal(model(images), theirs(images))
-    model.schedule = TokenSchedule.taper(model.tokens, model.layers, 0.3)
+    model.schedule = TokenSchedule.taper(model.layout, 0.3)
     assert model.forward_lean(images).shape == (2, 3)
     assert count_macs(model, model.dense_schedule) == count_by_tracing(LeanViT(wrap(theirs)), images[:1])
 

@@ -71,7 +71,7 @@ def source(adaptive: AdaptiveViT, samples: list[Sample]) -> Source:
 def _fake(source: Source, spoil=lambda run, images: run(images), **changes: object) -> Artifact:  # type: ignore[no-untyped-def]
     adaptive = source.adaptive
     values = {"schedule": SCHEDULE, "tokens": adaptive.tokens, "prefix": adaptive.prefix}
-    card = replace(ArtifactCard(adaptive.card, **values), **changes)  # type: ignore[arg-type]
+    card = replace(ArtifactCard(adaptive.require_card(), **values), **changes)  # type: ignore[arg-type]
     schedule = SCHEDULE if card.schedule.layers != adaptive.layers else card.schedule
     lean = LeanViT(adaptive, schedule).eval()
     inner = open_module(lean, TargetDevice("torch", "cpu", threads=1), (2, 3, 64, 64))

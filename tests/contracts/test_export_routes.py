@@ -74,7 +74,7 @@ def test_a_dropped_model_agrees_with_torch(kind: str, suffix: str, tmp_path: Pat
 def _agrees(kind: str, suffix: str, tmp_path: Path, batches: tuple[int, ...]) -> None:
     model = zoo.build(kind)
     adaptive = wrap(model)
-    schedule = TokenSchedule.taper(adaptive.tokens, adaptive.layers, 0.3, adaptive.prefix)
+    schedule = TokenSchedule.taper(adaptive.layout, 0.3)
     path = tmp_path / f"model{suffix}"
     (to_onnx if suffix == ".onnx" else to_openvino)(
         adaptive, _card(model, schedule, adaptive.tokens, adaptive.prefix), path
@@ -98,8 +98,7 @@ def _agrees(kind: str, suffix: str, tmp_path: Path, batches: tuple[int, ...]) ->
 def test_a_switchable_model_agrees_with_torch(kind: str, suffix: str, tmp_path: Path) -> None:
     model = zoo.build(kind)
     adaptive = wrap(model)
-    sizes = (adaptive.tokens, adaptive.layers)
-    presets = {f"taper-{ratio}": TokenSchedule.taper(*sizes, ratio, adaptive.prefix) for ratio in (0.5, 0.3, 0.1, 0.0)}
+    presets = {f"taper-{ratio}": TokenSchedule.taper(adaptive.layout, ratio) for ratio in (0.5, 0.3, 0.1, 0.0)}
     _agrees_at_presets(model, adaptive, presets, tmp_path / f"model{suffix}")
 
 
@@ -108,10 +107,7 @@ def test_a_switchable_model_of_fewer_layers_agrees_with_torch(suffix: str, tmp_p
     model = zoo.build("plain")
     adaptive = wrap(model)
     executed = tuple(layer for layer in range(adaptive.layers) if layer != 1)
-    presets = {
-        f"taper-{ratio}": TokenSchedule.taper(adaptive.tokens, adaptive.layers, ratio, adaptive.prefix, executed)
-        for ratio in (0.3, 0.0)
-    }
+    presets = {f"taper-{ratio}": TokenSchedule.taper(adaptive.layout, ratio, executed) for ratio in (0.3, 0.0)}
     _agrees_at_presets(model, adaptive, presets, tmp_path / f"model{suffix}")
 
 

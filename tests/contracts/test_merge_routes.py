@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from tavt_kit.core.artifact_card import ArtifactCard, read_metadata
 from tavt_kit.core.device import TargetDevice
+from tavt_kit.core.layout import TokenLayout
 from tavt_kit.core.model_card import ModelCard
 from tavt_kit.core.schedule import TokenSchedule
 from tavt_kit.data.preprocess import Preprocessing
@@ -53,10 +54,10 @@ def test_a_merged_model_agrees_with_torch(
         request.applymarker(pytest.mark.xfail(strict=True, raises=ExportError, reason=reason))
     model = zoo.build(kind)
     adaptive = wrap(model, reduction="merge")
-    n, layers = adaptive.tokens, adaptive.layers
+    n = adaptive.tokens
     schedule = TokenSchedule((n - 3, n - 3, max(n - 6, adaptive.prefix + 2), max(n - 9, adaptive.prefix + 1)))
     milder = TokenSchedule((n - 1, n - 1, n - 1, n - 1))
-    presets = {"strong": schedule, "mild": milder, "dense": TokenSchedule.dense(n, layers)} if switchable else {}
+    presets = {"strong": schedule, "mild": milder, "dense": adaptive.dense_schedule} if switchable else {}
     path = tmp_path / f"model{suffix}"
     (to_onnx if suffix == ".onnx" else to_openvino)(adaptive, _card(model, schedule, presets), path)
     card = read_metadata(path)
@@ -74,7 +75,7 @@ def test_a_merged_model_agrees_with_torch(
 
 def test_a_switchable_file_merges_where_its_presets_do_and_nowhere_else() -> None:
     model = zoo.build("plain")
-    schedule, dense = TokenSchedule((17, 12, 12, 8)), TokenSchedule.dense(17, 4)
+    schedule, dense = TokenSchedule((17, 12, 12, 8)), TokenSchedule.dense(TokenLayout(17, 4))
     card = _card(model, schedule, {"strong": schedule, "dense": dense})
     assert card.sites == (1, 3)
     assert card.chosen(schedule="17,10,10,4").schedule.counts == (17, 10, 10, 4)

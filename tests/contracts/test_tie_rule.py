@@ -54,7 +54,7 @@ def _cases() -> list[object]:
 def test_every_family_s_export_keeps_the_first_of_equal_scores(kind: str, suffix: str, tmp_path: Path) -> None:
     model = zoo.build(kind)
     adaptive = wrap(model)
-    schedule = TokenSchedule.taper(adaptive.tokens, adaptive.layers, 0.3, adaptive.prefix)
+    schedule = TokenSchedule.taper(adaptive.layout, 0.3)
     height, width = adaptive.backbone.image_size
     classes = tuple(f"class {i}" for i in range(7))
     about = ModelCard("timm_vit", "small", {}, classes, Preprocessing((height, width)).as_record())

@@ -8,7 +8,8 @@ import pytest
 
 from tavt_kit.core.device import TargetDevice
 from tavt_kit.core.host import HostFacts
-from tavt_kit.core.latency_table import Curve, DropCell, HeldOut, LatencyTable, LayerCells
+from tavt_kit.core.latency_table import Curve, DropCell, HeldOut, LatencyTable, LayerCells, TimedModel
+from tavt_kit.core.layout import TokenLayout
 from tavt_kit.core.schedule import TokenSchedule
 from tavt_kit.errors import MeasurementError, ScheduleError
 
@@ -41,7 +42,8 @@ def table(last_curve: Curve | None = None) -> LatencyTable:
         stem_ms=0.7,
         head=Curve((1,), (0.3,)),
     )
-    return LatencyTable(TargetDevice("openvino", "cpu", threads=2), "vit", TOKENS, LAYERS, 1, "column", cells)
+    model = TimedModel("vit", TokenLayout(TOKENS, LAYERS, token_pooled=last_curve is not None))
+    return LatencyTable(TargetDevice("openvino", "cpu", threads=2), model, cells)
 
 
 TOKEN_POOLED = table(Curve(GRID, tuple(last(n) for n in GRID)))
@@ -70,10 +72,10 @@ def test_a_prediction_is_the_sum_of_what_the_lean_path_runs(pooled: bool) -> Non
 
 
 def test_the_parts_add_up_and_skipped_layers_cost_nothing() -> None:
-    schedule = TokenSchedule.taper(TOKENS, LAYERS, 0.2)
+    schedule = TokenSchedule.taper(TokenLayout(TOKENS, LAYERS), 0.2)
     parts = TOKEN_POOLED.parts(schedule)
     assert len(parts) == LAYERS + 2 and sum(parts) == pytest.approx(TOKEN_POOLED.predict(schedule))
-    dense = TokenSchedule.dense(TOKENS, LAYERS)
+    dense = TokenSchedule.dense(TokenLayout(TOKENS, LAYERS))
     skipping = TokenSchedule(dense.counts, executed=(0, 1, 2, 11))
     gone = TOKEN_POOLED.predict(dense) - TOKEN_POOLED.predict(skipping)
     assert gone == pytest.approx(8 * (attend(TOKENS) + feed(TOKENS)))
@@ -86,7 +88,7 @@ def test_the_last_drop_of_a_token_pooled_head_changes_nothing() -> None:
 
 
 def test_calibration_takes_the_median_ratio() -> None:
-    schedules = [TokenSchedule.taper(TOKENS, LAYERS, ratio) for ratio in (0.0, 0.1, 0.2)]
+    schedules = [TokenSchedule.taper(TokenLayout(TOKENS, LAYERS), ratio) for ratio in (0.0, 0.1, 0.2)]
     raw = [TOKEN_POOLED.predict(schedule) for schedule in schedules]
     fitted = TOKEN_POOLED.calibrated(zip(schedules, [1.1 * raw[0], 1.2 * raw[1], 9.0 * raw[2]], strict=True))
     assert fitted.scale == pytest.approx(1.2)
@@ -95,7 +97,7 @@ def test_calibration_takes_the_median_ratio() -> None:
 
 
 def test_errors_on_held_out_schedules() -> None:
-    schedule = TokenSchedule.dense(TOKENS, LAYERS)
+    schedule = TokenSchedule.dense(TokenLayout(TOKENS, LAYERS))
     tested = TOKEN_POOLED.tested([HeldOut(schedule, 9.0, 10.0), HeldOut(schedule, 10.3, 10.0)])
     assert tested.mean_error == pytest.approx(0.065) and tested.worst_error == pytest.approx(0.1)
     slower = TOKEN_POOLED.tested([HeldOut(schedule, 10.0, 12.0, drift=1.2), HeldOut(schedule, 10.0, 9.6, drift=0.8)])
@@ -106,7 +108,7 @@ def test_errors_on_held_out_schedules() -> None:
 
 def test_the_record_gives_the_table_back() -> None:
     full = replace(
-        TOKEN_POOLED.tested([HeldOut(TokenSchedule.taper(TOKENS, LAYERS, 0.3), 8.0, 9.0, False, 1.1)]),
+        TOKEN_POOLED.tested([HeldOut(TokenSchedule.taper(TokenLayout(TOKENS, LAYERS), 0.3), 8.0, 9.0, False, 1.1)]),
         host=HostFacts.gather(),
         seconds=41.5,
     )
@@ -116,7 +118,7 @@ def test_the_record_gives_the_table_back() -> None:
 
 def test_what_does_not_fit_is_refused() -> None:
     with pytest.raises(ScheduleError):
-        TOKEN_POOLED.predict(TokenSchedule.dense(TOKENS, 3))
+        TOKEN_POOLED.predict(TokenSchedule.dense(TokenLayout(TOKENS, 3)))
     with pytest.raises(MeasurementError, match="ascending"):
         Curve((5, 5), (1.0, 2.0))
     with pytest.raises(MeasurementError, match="above 0"):

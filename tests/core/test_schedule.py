@@ -5,6 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tavt_kit.core.layout import TokenLayout
 from tavt_kit.core.schedule import TokenSchedule
 from tavt_kit.errors import ScheduleError
 
@@ -12,12 +13,12 @@ OFFICIAL_TAPER = (628, 503, 403, 323, 259, 208, 167, 134, 108, 87, 70, 56)
 
 
 def test_taper_is_tavts_lower_gene() -> None:
-    assert TokenSchedule.taper(tokens=785, layers=12, ratio=0.2).counts == OFFICIAL_TAPER
+    assert TokenSchedule.taper(TokenLayout(785, 12), ratio=0.2).counts == OFFICIAL_TAPER
 
 
 def test_taper_never_goes_below_a_prefix_and_one_patch() -> None:
-    assert TokenSchedule.taper(tokens=21, layers=12, ratio=0.9, prefix=5).counts[-1] == 6
-    assert TokenSchedule.taper(tokens=16, layers=12, ratio=0.9, prefix=0).counts[-1] == 2
+    assert TokenSchedule.taper(TokenLayout(21, 12, 5), 0.9).counts[-1] == 6
+    assert TokenSchedule.taper(TokenLayout(16, 12, 0), 0.9).counts[-1] == 2
 
 
 @pytest.mark.parametrize(
@@ -48,14 +49,14 @@ def test_a_curve_of_few_patches_keeps_them_all() -> None:
 def test_stages_drop_at_three_layers_by_the_rule_of_the_taper(
     tokens: int, layers: int, ratio: float, prefix: int, text: str
 ) -> None:
-    schedule = TokenSchedule.parse(f"stages:{ratio}", tokens=tokens, layers=layers, prefix=prefix)
-    assert schedule == TokenSchedule.stages(tokens, layers, ratio, prefix) and str(schedule) == text
+    schedule = TokenSchedule.parse(f"stages:{ratio}", TokenLayout(tokens, layers, prefix))
+    assert schedule == TokenSchedule.stages(TokenLayout(tokens, layers, prefix), ratio) and str(schedule) == text
 
 
 @given(st.lists(st.integers(2, 300), min_size=1, max_size=14).map(lambda c: tuple(sorted(c, reverse=True))))
 def test_text_round_trip(counts: tuple[int, ...]) -> None:
     schedule = TokenSchedule(counts)
-    again = TokenSchedule.parse(str(schedule), tokens=counts[0], layers=len(counts))
+    again = TokenSchedule.parse(str(schedule), TokenLayout(counts[0], len(counts)))
     assert again == schedule
 
 
@@ -108,12 +109,12 @@ def test_bad_counts_are_refused(counts: tuple[object, ...], message: str) -> Non
 )
 def test_bad_texts_are_refused(text: str, message: str) -> None:
     with pytest.raises(ScheduleError, match=message):
-        TokenSchedule.parse(text, tokens=197, layers=12)
+        TokenSchedule.parse(text, TokenLayout(197, 12))
 
 
 def test_the_prefix_must_stay() -> None:
     with pytest.raises(ScheduleError, match="5 prefix tokens and one patch"):
-        TokenSchedule.parse("21x11,5", tokens=21, layers=12, prefix=5)
+        TokenSchedule.parse("21x11,5", TokenLayout(21, 12, 5))
 
 
 def test_skipped_layers_repeat_the_count_before() -> None:

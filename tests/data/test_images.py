@@ -59,6 +59,16 @@ def test_what_cannot_be_trained_is_refused() -> None:
         make(train=two, val=samples("c")).split("test")
 
 
+def test_a_model_of_other_classes_or_of_another_order_is_refused() -> None:
+    images = make(train=samples("a") + samples("b", label=1), val=samples("c"))
+    images.require_classes(images.classes)
+    for known in (images.classes[::-1], (*images.classes, "one more")):
+        with pytest.raises(
+            DataError, match=f"knows {len(known)} classes .*{known[-1]}.* has 2 classes .*give the data"
+        ):
+            images.require_classes(known)
+
+
 @pytest.mark.parametrize(
     ("text", "name"),
     [("Train", "train"), ("valid", "val"), ("Validation ", "val"), ("testing", "test"), ("cat", None)],

@@ -39,7 +39,7 @@ def pictures(model: AdaptiveViT, batch: int = 6) -> tuple[Tensor, Tensor]:
 def test_a_few_steps_lower_the_loss_and_dense_stays_the_bare_forward(name: str) -> None:
     model = fresh(name)
     x, labels = pictures(model)
-    sampler = Sampler(model.tokens, model.layers, model.prefix, bound=Bound(0.5), random=1)
+    sampler = Sampler(model.layout, bound=Bound(0.5), random=1)
     optimiser = torch.optim.AdamW(model.parameters(), lr=3e-3)
     model.train()
     losses = []
@@ -66,7 +66,7 @@ def test_gradients_are_those_of_the_sum(name: str) -> None:
             module.p = 0.0
     for norm in batch_norms(model):  # as a distillation step has them
         norm.eval()
-    subs = [TokenSchedule.taper(model.tokens, model.layers, ratio, model.prefix) for ratio in (0.4, 0.15)]
+    subs = [TokenSchedule.taper(model.layout, ratio) for ratio in (0.4, 0.15)]
     step = sandwich_step(model, x, labels, subs)
     ours = [p.grad for p in model.parameters()]
     model.zero_grad(set_to_none=True)
@@ -102,7 +102,7 @@ def test_batch_norms_answer_in_training_as_they_will_be_asked(name: str) -> None
     model = fresh(name).train()
     norms = batch_norms(model)
     start = {key: value.clone() for key, value in model.named_buffers()}
-    subs = [TokenSchedule.taper(model.tokens, model.layers, ratio, 1) for ratio in (0.6, 0.3)]
+    subs = [TokenSchedule.taper(model.layout, ratio) for ratio in (0.6, 0.3)]
     for module in model.modules():
         if isinstance(module, nn.Dropout):
             module.p = 0.0

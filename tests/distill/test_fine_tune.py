@@ -53,7 +53,7 @@ def test_finetune_goes_on_from_the_probe_with_the_last_blocks(
     assert all(name.startswith(("blocks.4.", "blocks.5.", "norm.", "head.", "fc_norm.")) for name in changed)
     assert any(name.startswith("blocks.4.") for name in changed)
     assert len(read_metrics(tmp_path)) == 5 and record["results"]["loop"]["steps"] == 5
-    assert record["asked"]["freeze"] == 4 and "last 2 blocks" in load_model(tmp_path).card.provenance  # type: ignore[union-attr]
+    assert record["asked"]["freeze"] == 4 and "last 2 blocks" in load_model(tmp_path).require_card().provenance
 
 
 def test_an_interrupted_finetune_is_continued_without_a_second_probe(

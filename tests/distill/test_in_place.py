@@ -48,7 +48,7 @@ def test_a_run_holds_all_that_later_verbs_need(probed: Path, images: ImageSet, t
     assert [entry["name"] for entry in results["after"]] == list(ladder_of(load_model(probed)))
     assert len(read_metrics(tmp_path)) == 4 and read_split(tmp_path).sha256 == images.sha256
     model = load_model(tmp_path)
-    assert "distilled in place" in model.card.provenance and "colours" in model.card.provenance  # type: ignore[union-attr]
+    assert "distilled in place" in model.require_card().provenance and "colours" in model.card.provenance
     # The recorded figures are those of the saved weights.
     val = read_pictures(images.split("val"), Preprocessing((64, 64)))
     for entry, rung in zip(results["after"], climb(model, val, "val", ladder_of(model)), strict=True):
@@ -100,7 +100,7 @@ def test_a_model_without_a_card_or_of_other_classes_is_refused(
     with pytest.raises(DataError, match="2 classes.*3"):
         distill(make_model(("a", "b")), images, tmp_path)
     bare = AdaptiveViT(make_model().unwrap())
-    with pytest.raises(TrainingError, match="card"):
+    with pytest.raises(DataError, match="no card"):
         distill(bare, images, tmp_path)
 
 

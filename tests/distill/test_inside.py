@@ -119,7 +119,7 @@ def test_nothing_is_added_without_sub_networks_and_skipped_layers_are_left_out(m
 
 def test_models_that_show_no_map_are_refused() -> None:
     model = wrap(ZOO["transfg"]())
-    sub = TokenSchedule.taper(model.tokens, model.layers, 0.3)
+    sub = TokenSchedule.taper(model.layout, 0.3)
     with pytest.raises(UnsupportedBackbone, match="feature.weight"):
         sandwich_step(model, torch.zeros(2, 3, 64, 64), torch.tensor([0, 1]), [sub], rule=SandwichRule(maps=(1,)))
 

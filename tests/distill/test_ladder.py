@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import pytest
 
+from tavt_kit.core.layout import TokenLayout
 from tavt_kit.core.schedule import TokenSchedule
 from tavt_kit.distill.evaluate import LADDER
 from tavt_kit.distill.ladder import ladder_of
@@ -20,9 +21,9 @@ def test_the_ladder_reaches_ten_times_fewer_multiply_adds_by_the_mildest_taper()
     for times in (3, 5, 10):
         assert 0.97 * macs["dense"] < times * macs[f"{times}x fewer"] <= macs["dense"]
     for name in LADDER:
-        assert ladder[name] == TokenSchedule.parse(name, tokens=197, layers=12)
+        assert ladder[name] == TokenSchedule.parse(name, TokenLayout(197, 12))
     # A thousandth milder would be too many multiply-adds.
-    thirds = [TokenSchedule.taper(197, 12, ratio / 1000) for ratio in range(1000)]
+    thirds = [TokenSchedule.taper(TokenLayout(197, 12), ratio / 1000) for ratio in range(1000)]
     assert ladder["3x fewer"] == next(each for each in thirds if 3 * count_macs(model, each) <= macs["dense"])
     assert ladder_of(model) == ladder
 

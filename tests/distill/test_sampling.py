@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tavt_kit.core.layout import TokenLayout
 from tavt_kit.core.schedule import TokenSchedule, stage_layers
 from tavt_kit.distill.bound import Bound
 from tavt_kit.distill.sampling import Sampler, bounded_counts, first_layers, surviving_layers
@@ -17,9 +18,7 @@ from tavt_kit.errors import ScheduleError, TavtError, TrainingError, UnknownName
 
 SAMPLERS = st.builds(
     Sampler,
-    tokens=st.integers(12, 300),
-    layers=st.integers(1, 14),
-    prefix=st.integers(0, 5),
+    layout=st.builds(TokenLayout, st.integers(12, 300), st.integers(1, 14), st.integers(0, 5)),
     bound=st.floats(0.05, 0.9).map(Bound),
     random=st.integers(0, 3),
     layer_dropout=st.none() | st.floats(0.0, 0.9),
@@ -29,14 +28,18 @@ SAMPLERS = st.builds(
 @given(sampler=SAMPLERS, seed=st.integers(0, 99))
 def test_every_drawn_schedule_fits_the_model_and_the_bound(sampler: Sampler, seed: int) -> None:
     full, subs = sampler.draw(np.random.default_rng(seed))
-    assert set(full.counts) == {sampler.tokens}
+    assert set(full.counts) == {sampler.layout.tokens}
     assert len(subs) == sampler.random + 1
     for schedule in (full, *subs):
-        schedule.check(tokens=sampler.tokens, layers=sampler.layers, prefix=sampler.prefix)
+        schedule.check(sampler.layout)
     for sub in subs:
-        entering = sampler.tokens
+        entering = sampler.layout.tokens
         for layer, count in enumerate(sub.counts):
-            least = max(math.ceil(entering * (1 - sampler.bound.end)), sampler.floor) if sub.runs(layer) else entering
+            least = (
+                max(math.ceil(entering * (1 - sampler.bound.end)), sampler.layout.least)
+                if sub.runs(layer)
+                else entering
+            )
             assert least <= count <= entering
             entering = count
 
@@ -46,13 +49,13 @@ def test_without_layer_dropout_the_first_is_the_taper_and_the_smallest(sampler: 
     if sampler.layer_dropout is not None:
         return
     _, (smallest, *others) = sampler.draw(np.random.default_rng(seed))
-    assert smallest == TokenSchedule.taper(sampler.tokens, sampler.layers, sampler.bound.end, sampler.prefix)
+    assert smallest == TokenSchedule.taper(sampler.layout, sampler.bound.end)
     for other in others:
         assert all(a <= b for a, b in zip(smallest.counts, other.counts, strict=True))
 
 
 def test_the_same_seed_draws_the_same_and_another_one_does_not() -> None:
-    sampler = Sampler(197, 12, bound=Bound(0.4), layer_dropout=0.2)
+    sampler = Sampler(TokenLayout(197, 12), bound=Bound(0.4), layer_dropout=0.2)
     first, second, third = (sampler.draw(np.random.default_rng(seed)) for seed in (1, 1, 2))
     assert first == second != third
 
@@ -74,7 +77,7 @@ def test_layer_dropout_drops_its_share_and_may_drop_all() -> None:
 @pytest.mark.parametrize("wrong", [{"random": -1}, {"layer_dropout": 1.0}])
 def test_what_cannot_be_is_refused(wrong: dict[str, float]) -> None:
     with pytest.raises(TrainingError):
-        Sampler(17, 6, **wrong)  # type: ignore[arg-type]
+        Sampler(TokenLayout(17, 6), **wrong)  # type: ignore[arg-type]
 
 
 def test_an_annealed_bound_goes_from_one_end_to_the_other() -> None:
@@ -85,10 +88,10 @@ def test_an_annealed_bound_goes_from_one_end_to_the_other() -> None:
     assert [str(Bound.parse(text)) for text in ("0.4", "0.2:0.6:linear", "0.2:0.6:cosine")] == [
         "0.4", "0.2:0.6", "0.2:0.6:cosine",
     ]  # fmt: skip
-    sampler = Sampler(197, 12, bound=cosine)
+    sampler = Sampler(TokenLayout(197, 12), bound=cosine)
     for progress in (0.0, 0.3, 1.0):
         _, (smallest, *_) = sampler.draw(np.random.default_rng(0), progress)
-        assert smallest == TokenSchedule.taper(197, 12, cosine.at(progress))
+        assert smallest == TokenSchedule.taper(TokenLayout(197, 12), cosine.at(progress))
 
 
 @pytest.mark.parametrize("text", ["0", "1", "0.6:0.2", "0.2:1.0", "0:0.5", "0.2:0.4:0.6", "a", "0.2:",
@@ -100,29 +103,29 @@ def test_a_bound_that_cannot_be_is_refused(text: str) -> None:
 
 
 def test_by_ratio_every_network_is_a_taper_within_the_bound() -> None:
-    sampler = Sampler(197, 12, bound=Bound(0.5), random=20, sampling="ratio")
+    sampler = Sampler(TokenLayout(197, 12), bound=Bound(0.5), random=20, sampling="ratio")
     _, (smallest, *others) = sampler.draw(np.random.default_rng(0))
-    tapers = {TokenSchedule.taper(197, 12, ratio) for ratio in np.linspace(0, 0.5, 20001)}
-    assert smallest == TokenSchedule.taper(197, 12, 0.5) and tapers >= set(others)
+    tapers = {TokenSchedule.taper(TokenLayout(197, 12), ratio) for ratio in np.linspace(0, 0.5, 20001)}
+    assert smallest == TokenSchedule.taper(TokenLayout(197, 12), 0.5) and tapers >= set(others)
     assert len(set(others)) > 15
 
 
 @given(sampler=SAMPLERS, seed=st.integers(0, 99))
 def test_in_stages_networks_drop_at_three_layers_and_the_smallest_first_and_most(sampler: Sampler, seed: int) -> None:
     sampler = replace(sampler, sampling="stages", layer_dropout=None)
-    starts, most = stage_layers(sampler.layers), 1 - (1 - sampler.bound.end) ** (sampler.layers / 4)
+    starts, most = stage_layers(sampler.layout.layers), 1 - (1 - sampler.bound.end) ** (sampler.layout.layers / 4)
     _, (smallest, *others) = sampler.draw(np.random.default_rng(seed))
-    assert smallest == TokenSchedule.stages(sampler.tokens, sampler.layers, most, sampler.prefix)
+    assert smallest == TokenSchedule.stages(sampler.layout, most)
     for sub in (smallest, *others):
-        sub.check(tokens=sampler.tokens, layers=sampler.layers, prefix=sampler.prefix)
+        sub.check(sampler.layout)
         assert all(a <= b for a, b in zip(smallest.counts, sub.counts, strict=True))
-        falls = [place for place, (a, b) in enumerate(pairwise((sampler.tokens, *sub.counts))) if b < a]
+        falls = [place for place, (a, b) in enumerate(pairwise((sampler.layout.tokens, *sub.counts))) if b < a]
         stage = [bisect_right(starts, place) for place in falls]
         assert stage == sorted(set(stage)) and 0 not in stage
 
 
 def test_stages_come_at_every_layer_of_their_quarter_and_layer_dropout_may_skip_them() -> None:
-    sampler = Sampler(65, 12, bound=Bound(0.4), random=200, sampling="stages")
+    sampler = Sampler(TokenLayout(65, 12), bound=Bound(0.4), random=200, sampling="stages")
     _, (smallest, *others) = sampler.draw(np.random.default_rng(0))
     assert smallest.counts == (*[65] * 3, *[15] * 3, *[4] * 3, *[2] * 3)
     first = {
@@ -137,21 +140,21 @@ FRONT = tuple(TokenSchedule(counts) for counts in ((17,) * 4, (17, 12, 9, 5), (9
 
 
 def test_a_list_gives_its_smallest_every_time_and_all_others_in_turn() -> None:
-    sampler = Sampler(17, 4, schedules=(*FRONT, FRONT[1]))
+    sampler = Sampler(TokenLayout(17, 4), schedules=(*FRONT, FRONT[1]))
     seen = set()
     for seed in range(12):
         full, subs = sampler.draw(np.random.default_rng(seed))
         assert full.is_dense(17) and subs[0] == FRONT[2] and set(subs[1:]) == {FRONT[1], FRONT[3]}
         seen.add(subs)
     assert len(seen) == 2
-    _, many = Sampler(17, 4, random=5, schedules=FRONT).draw(np.random.default_rng(0))
+    _, many = Sampler(TokenLayout(17, 4), random=5, schedules=FRONT).draw(np.random.default_rng(0))
     assert len(many) == 6 and {many.count(FRONT[1]), many.count(FRONT[3])} == {2, 3}
-    _, one = Sampler(17, 4, random=2, schedules=FRONT[2:3]).draw(np.random.default_rng(0))
+    _, one = Sampler(TokenLayout(17, 4), random=2, schedules=FRONT[2:3]).draw(np.random.default_rng(0))
     assert one == (FRONT[2],) * 3
 
 
 def test_layer_dropout_thins_listed_schedules_too() -> None:
-    sampler = Sampler(17, 4, random=3, layer_dropout=0.5, schedules=FRONT)
+    sampler = Sampler(TokenLayout(17, 4), random=3, layer_dropout=0.5, schedules=FRONT)
     for seed in range(20):
         _, subs = sampler.draw(np.random.default_rng(seed))
         for sub in subs:
@@ -160,16 +163,16 @@ def test_layer_dropout_thins_listed_schedules_too() -> None:
 
 def test_a_list_that_cannot_be_is_refused() -> None:
     with pytest.raises(TrainingError, match="keeps all 17 tokens"):
-        Sampler(17, 4, schedules=FRONT[:1])
+        Sampler(TokenLayout(17, 4), schedules=FRONT[:1])
     for wrong in (TokenSchedule((17, 12, 9)), TokenSchedule((18, 12, 9, 5))):
         with pytest.raises(ScheduleError):
-            Sampler(17, 4, schedules=(wrong,))
+            Sampler(TokenLayout(17, 4), schedules=(wrong,))
     with pytest.raises(UnknownName, match="bound, ratio, stages, curve"):
-        Sampler(17, 4, sampling="magic")
+        Sampler(TokenLayout(17, 4), sampling="magic")
 
 
 def test_curves_leave_late_keep_sixteen_patches_and_repeat_where_layers_are_left_out() -> None:
-    sampler = Sampler(65, 12, bound=Bound(0.4), random=200, sampling="curve", layer_dropout=0.2)
+    sampler = Sampler(TokenLayout(65, 12), bound=Bound(0.4), random=200, sampling="curve", layer_dropout=0.2)
     full, (smallest, *others) = sampler.draw(np.random.default_rng(3))
     assert full.counts == (65,) * 12 and smallest.counts[-1] == 17
     plain = replace(sampler, layer_dropout=None).draw(np.random.default_rng(3))[1]

@@ -71,7 +71,7 @@ def assert_same(ours: dict[str, Tensor], theirs: dict[str, Tensor], **tolerance:
 def test_gradients_are_those_of_the_whole_loss_and_reach_every_weight(make_model: Make, rule: SandwichRule) -> None:
     model = shaken(make_model())
     images, labels = batch()
-    _, subs = Sampler(model.tokens, model.layers, bound=Bound(0.4)).draw(np.random.default_rng(0))
+    _, subs = Sampler(model.layout, bound=Bound(0.4)).draw(np.random.default_rng(0))
     before = model.schedule
     step = sandwich_step(model, images, labels, subs, rule=rule)
     ours = taken(model)
@@ -99,7 +99,7 @@ def test_other_kinds_of_vit(name: str, options: dict[str, object], pool: str, re
     torch.manual_seed(0)
     model = shaken(wrap(timm.create_model(name, num_classes=3, **options), pool=pool, reduction=reduction))
     images, labels = batch(3, int(str(options["img_size"])))
-    _, subs = Sampler(model.tokens, model.layers, model.prefix, bound=Bound(0.3)).draw(np.random.default_rng(1))
+    _, subs = Sampler(model.layout, bound=Bound(0.3)).draw(np.random.default_rng(1))
     for frozen in (0, 2):
         freeze(model, frozen)
         rule = SandwichRule()
@@ -164,7 +164,7 @@ def test_networks_that_skip_layers_share_what_they_have_in_common(make_model: Ma
 def test_a_batch_taken_in_parts_gives_the_same(make_model: Make, chunk: int) -> None:
     model = shaken(make_model())
     images, labels = batch()
-    subs = [TokenSchedule.taper(model.tokens, model.layers, ratio) for ratio in (0.4, 0.2)]
+    subs = [TokenSchedule.taper(model.layout, ratio) for ratio in (0.4, 0.2)]
     whole = sandwich_step(model, images, labels, subs)
     expected = taken(model)
     parts = sandwich_step(model, images, labels, subs, rule=SandwichRule(chunk=chunk))
@@ -178,7 +178,7 @@ def test_a_batch_taken_in_parts_gives_the_same(make_model: Make, chunk: int) -> 
 def test_accumulated_micro_batches_are_their_mean(make_model: Make) -> None:
     model = shaken(make_model())
     images, labels = batch(4)
-    subs = [TokenSchedule.taper(model.tokens, model.layers, 0.3)]
+    subs = [TokenSchedule.taper(model.layout, 0.3)]
     halves = [(images[:2], labels[:2]), (images[2:], labels[2:])]
     for part in halves:
         sandwich_step(model, *part, subs, rule=SandwichRule(accumulation=2))
@@ -207,7 +207,7 @@ def test_one_autocast_context_for_all_passes_changes_nothing(make_model: Make) -
     """Each weight is then converted once; and few tokens are attended to by the plain formula."""
     model = shaken(make_model())
     images, labels = batch()
-    subs = [TokenSchedule.taper(model.tokens, model.layers, 0.3)]
+    subs = [TokenSchedule.taper(model.layout, 0.3)]
 
     def backward_outside(loss: Tensor) -> None:
         with torch.autocast("cpu", enabled=False):
@@ -232,7 +232,7 @@ def test_one_autocast_context_for_all_passes_changes_nothing(make_model: Make) -
 def test_training_lifts_the_dropped_networks(make_model: Make, bound: str) -> None:
     model = shaken(make_model())
     images, labels = batch(8)
-    sampler = Sampler(model.tokens, model.layers, bound=Bound.parse(bound), random=1)
+    sampler = Sampler(model.layout, bound=Bound.parse(bound), random=1)
     optimiser = torch.optim.AdamW(model.parameters(), lr=3e-3)
     history = []
     for number in range(25):

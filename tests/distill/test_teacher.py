@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from tavt_kit.checkpoints import open_model
 from tavt_kit.distill.step import SandwichRule, sandwich_step
 from tavt_kit.distill.teacher import Teacher
-from tavt_kit.errors import DataError, TrainingError
+from tavt_kit.errors import DataError
 from tavt_kit.models.wrap import AdaptiveViT
 from tests.distill.conftest import COLOURS
 from tests.distill.test_step import batch, shaken, taken
@@ -25,7 +25,7 @@ def master(size: int = 64, classes: tuple[str, ...] = tuple(COLOURS), seed: int 
 def test_the_full_network_learns_from_labels_and_teacher(make_model: Make) -> None:
     model = shaken(make_model())
     images, labels = batch()
-    teacher = Teacher(master(), model.card)  # type: ignore[arg-type]
+    teacher = Teacher(master(), model.require_card())
     rule = SandwichRule(temperature=2.0, teacher_weight=0.3)
     step = sandwich_step(model, images, labels, [], rule=rule, teacher=teacher)
     ours = taken(model)
@@ -61,5 +61,5 @@ def test_a_teacher_of_other_classes_is_refused_in_a_sentence(make_model: Make) -
         Teacher(master(classes=("blue", "red")), card)
     with pytest.raises(DataError, match="another order"):
         Teacher(master(classes=("red", "green", "blue")), card)
-    with pytest.raises(TrainingError, match="card"):
+    with pytest.raises(DataError, match="no card"):
         Teacher(AdaptiveViT(master().unwrap()), card)

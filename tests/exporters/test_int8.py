@@ -31,7 +31,7 @@ from tests.contracts import zoo
 def _model(switchable: bool = False) -> tuple[AdaptiveViT, ArtifactCard]:
     adaptive = wrap(zoo.build("plain"))
     model = ModelCard("timm_vit", "small", {}, tuple("abcdefg"), Preprocessing((64, 64)).as_record())
-    schedule = TokenSchedule.taper(adaptive.tokens, adaptive.layers, 0.2)
+    schedule = TokenSchedule.taper(adaptive.layout, 0.2)
     presets = {"fast": schedule, "accurate": adaptive.dense_schedule} if switchable else {}
     return adaptive, ArtifactCard(model, schedule, adaptive.tokens, adaptive.prefix, presets=presets)
 
@@ -200,7 +200,7 @@ def test_only_training_pictures_calibrate_and_choose(monkeypatch: pytest.MonkeyP
 
     monkeypatch.setattr("tavt_kit.exporters.writer.load_arrays", read)
     adaptive, card = _model()
-    adaptive.card = card.model  # type: ignore[assignment]
+    adaptive.card = card.model
     writer = Writer(adaptive, {"": card.schedule}, images, calibrate=300)
     examples = writer._examples()
     calibrating, choosing = map(set, seen)

@@ -27,7 +27,7 @@ from tests.contracts import zoo
 def _model() -> tuple[AdaptiveViT, ArtifactCard]:
     adaptive = wrap(zoo.build("plain"))
     model = ModelCard("timm_vit", "small", {}, tuple("abcdefg"), Preprocessing((64, 64)).as_record())
-    schedule = TokenSchedule.taper(adaptive.tokens, adaptive.layers, 0.2)
+    schedule = TokenSchedule.taper(adaptive.layout, 0.2)
     return adaptive, ArtifactCard(model, schedule, adaptive.tokens, adaptive.prefix)
 
 

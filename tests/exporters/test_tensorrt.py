@@ -24,7 +24,7 @@ from tests.contracts import zoo
 def test_a_family_keeps_to_the_list(kind: str, tmp_path: Path) -> None:
     model = zoo.build(kind)
     adaptive = wrap(model)
-    schedule = TokenSchedule.taper(adaptive.tokens, adaptive.layers, 0.3, adaptive.prefix)
+    schedule = TokenSchedule.taper(adaptive.layout, 0.3)
     preprocessing = Preprocessing(adaptive.backbone.image_size).as_record()
     card = ModelCard("timm_vit", kind, {}, tuple("abcdefg"), preprocessing)
     to_onnx(

@@ -33,7 +33,7 @@ from tests.contracts import zoo
 def _model(kind: str) -> tuple[AdaptiveViT, ArtifactCard]:
     adaptive = wrap(zoo.build(kind))
     model = ModelCard("timm_vit", kind, {}, tuple("abcdefg"), Preprocessing((64, 64)).as_record())
-    schedule = TokenSchedule.taper(adaptive.tokens, adaptive.layers, 0.3, adaptive.prefix)
+    schedule = TokenSchedule.taper(adaptive.layout, 0.3)
     return adaptive, ArtifactCard(model, schedule, adaptive.tokens, adaptive.prefix)
 
 

@@ -73,7 +73,7 @@ def test_the_logits_of_an_f32_file(golden: Golden, start: Path, exported: Path) 
     expected = golden.expected("export-logits", rounded(logits.tolist()))
     np.testing.assert_allclose(logits, expected, rtol=0, atol=1e-5)
     model = tk.load_model(start)
-    model.schedule = tk.TokenSchedule.parse(SCHEDULE, tokens=model.tokens, layers=model.layers)
+    model.schedule = tk.TokenSchedule.parse(SCHEDULE, model.layout)
     with torch.inference_mode():
         np.testing.assert_allclose(model(torch.from_numpy(some_images())), expected, rtol=0, atol=1e-5)
 

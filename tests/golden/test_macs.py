@@ -12,8 +12,7 @@ RULES = ("executed", "tavt", "matmul")
 def counted(kind: str) -> dict[str, dict[str, int]]:
     """Schedule -> rule -> multiply-adds of one image."""
     model = tk.wrap(zoo.build(kind))
-    shape = {"tokens": model.tokens, "layers": model.layers, "prefix": model.prefix}
-    schedules = {text: tk.TokenSchedule.parse(text, **shape) for text in ("dense", "taper:0.3", "stages:0.5")}
+    schedules = {text: tk.TokenSchedule.parse(text, model.layout) for text in ("dense", "taper:0.3", "stages:0.5")}
     return {
         text: {rule: tk.count_macs(model, schedule, rule) for rule in RULES} for text, schedule in schedules.items()
     }

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 
+from tavt_kit.core.layout import TokenLayout
 from tavt_kit.core.schedule import TokenSchedule
 from tavt_kit.errors import ScheduleError, UnknownName
 from tavt_kit.models.backbones.overlap import overlapping
@@ -28,7 +29,7 @@ def vit_b16(size: int, classes: int = 200) -> AdaptiveViT:
 def test_tavt_rule_gives_the_official_figures() -> None:
     model = vit_b16(448)
     assert count_macs(model, rule="tavt") == 78_509_611_776
-    assert count_macs(model, TokenSchedule.taper(785, 12, 0.2), rule="tavt") == 25_667_251_200
+    assert count_macs(model, TokenSchedule.taper(TokenLayout(785, 12), 0.2), rule="tavt") == 25_667_251_200
 
 
 @pytest.mark.parametrize(("name", "size", "classes"), [

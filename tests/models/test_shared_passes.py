@@ -70,7 +70,7 @@ def test_restored_pooling(kind: str) -> None:
     if kind == "parallel_scaling":
         bare.global_pool, bare.fc_norm, bare.norm = "avg", bare.norm, torch.nn.Identity()
     model = wrap(bare, pool="restored")
-    assert not model.token_pooled
+    assert not model.layout.token_pooled
     check(model, forking(model))
 
 

@@ -2,10 +2,13 @@ from __future__ import annotations
 
 import copy
 import pickle
+from pathlib import Path
 
 import pytest
 import torch
 
+from tavt_kit.core.layout import TokenLayout
+from tavt_kit.core.model_card import ModelCard
 from tavt_kit.core.schedule import TokenSchedule
 from tavt_kit.errors import ScheduleError, UnknownName, UnsupportedBackbone
 from tavt_kit.models.wrap import LeanViT, wrap
@@ -61,14 +64,13 @@ def test_conversion_training_flag_and_copies_reach_the_model() -> None:
 def test_a_wrap_survives_pickling_with_its_options(kind: str) -> None:
     adaptive = wrap(build(kind), score="cls" if kind == "plain" else "column", pool="restored")
     adaptive.schedule = "taper:0.2"
-    adaptive.card = "a card"  # type: ignore[assignment]
+    adaptive.card = ModelCard("timm_vit", kind, {}, ("a", "b"), {}, adaptive.score, adaptive.pool)
+    adaptive.folder = run = Path("runs/birds")
     again = pickle.loads(pickle.dumps(adaptive))
-    assert (again.score, again.pool, again.schedule, again.card) == (
-        adaptive.score,
-        "restored",
-        adaptive.schedule,
-        "a card",
-    )
+    for one in (again, copy.deepcopy(adaptive), adaptive.again()):
+        assert (one.score, one.pool, one.card, one.folder) == (adaptive.score, "restored", adaptive.card, run)
+        assert one.layout == adaptive.layout and one.state_dict().keys() == adaptive.bare.state_dict().keys()
+    assert again.schedule == adaptive.schedule
     x = images(adaptive.bare)
     assert torch.equal(again(x), adaptive(x))
     assert again.bare.state_dict().keys() == again.state_dict().keys()
@@ -77,7 +79,7 @@ def test_a_wrap_survives_pickling_with_its_options(kind: str) -> None:
 def test_a_schedule_may_be_a_text_and_a_repr_is_a_line() -> None:
     adaptive = wrap(build("plain"))
     adaptive.schedule = "stages:0.5"
-    assert adaptive.schedule == TokenSchedule.stages(17, 4, 0.5)
+    assert adaptive.schedule == TokenSchedule.stages(TokenLayout(17, 4), 0.5)
     assert repr(adaptive) == (
         f"<AdaptiveViT of VisionTransformer: 17 tokens, 4 layers, schedule {adaptive.schedule}, score 'column', "
         "reduction 'drop'>"
@@ -122,7 +124,7 @@ def test_counts_may_be_a_tensor() -> None:
 @torch.no_grad()
 def test_restored_pooling_sees_every_token(kind: str) -> None:
     adaptive = wrap(build(kind), pool="restored")
-    schedule = TokenSchedule.taper(adaptive.tokens, 4, 0.3, adaptive.prefix)
+    schedule = TokenSchedule.taper(adaptive.layout, 0.3)
     adaptive.schedule = schedule
     x = images(adaptive.bare)
     logits, last = adaptive.forward_restored(x)

@@ -172,8 +172,7 @@ def test_the_official_stream_of_random_numbers_gives_the_recorded_configurations
     variant = meta["variants"][variant_name]
     settings = variant["settings"]
     sampler = Sampler(
-        model.tokens,
-        model.layers,
+        model.layout,
         bound=Bound(settings["bound"]),
         random=settings["num_sandwich"],
         layer_dropout=settings["layer_dropout_prob"],

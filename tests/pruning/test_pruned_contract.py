@@ -149,6 +149,6 @@ def test_layers_are_left_out_and_the_run_comes_back(kind: str, tmp_path: Path) -
     save_model(tmp_path / "b", second, pruned_card(card, second, twice.kept, "again"))
     last = load_model(tmp_path / "b")
     assert torch.equal(last(images(model)), second(images(model)))
-    assert last.card.arguments["pruned"]["blocks"] == list(done.kept)  # type: ignore[union-attr]
+    assert last.require_card().arguments["pruned"]["blocks"] == list(done.kept)
     bigger, _ = build_named(name, weights=str(tmp_path / "b"), image_size=96) if kind == "plain" else (None, None)
     assert bigger is None or bigger(torch.zeros(1, 3, 96, 96)).shape == (1, 7)

@@ -23,7 +23,8 @@ from tavt_kit.core.codec import encode
 from tavt_kit.core.device import TargetDevice
 from tavt_kit.core.front import ParetoFront
 from tavt_kit.core.host import HostFacts
-from tavt_kit.core.latency_table import Curve, DropCell, HeldOut, LatencyTable, LayerCells
+from tavt_kit.core.latency_table import Curve, DropCell, HeldOut, LatencyTable, LayerCells, TimedModel
+from tavt_kit.core.layout import TokenLayout
 from tavt_kit.core.measurement import Measurement, paired_ratio
 from tavt_kit.core.model_card import Licence, ModelCard, write_card
 from tavt_kit.core.records import write_record
@@ -73,7 +74,7 @@ def candidate(counts: tuple[int, ...], right: int, origin: str, *, n: int = 525,
     gained = max(0, right - dense_right) + 6
     return Candidate(
         schedule,
-        int(1.4e9 * time / cost(TokenSchedule.dense(TOKENS, LAYERS))),
+        int(1.4e9 * time / cost(TokenSchedule.dense(TokenLayout(TOKENS, LAYERS)))),
         Accuracy.of_counts(right, n, split="val"),
         time * 0.985,
         measured(time, seed=right),
@@ -94,7 +95,7 @@ class Run:
 
 
 def taper(ratio: float) -> tuple[int, ...]:
-    return TokenSchedule.taper(TOKENS, LAYERS, ratio).counts
+    return TokenSchedule.taper(TokenLayout(TOKENS, LAYERS), ratio).counts
 
 
 def write_run(folder: Path, *, classes: tuple[str, ...] = HOSTILE, final: bool = True) -> Run:
@@ -157,7 +158,7 @@ def _write_distilled(folder: Path) -> None:
         results[when] = [
             {
                 "name": name,
-                "schedule": list(TokenSchedule.parse(name, tokens=TOKENS, layers=LAYERS).counts),
+                "schedule": list(TokenSchedule.parse(name, TokenLayout(TOKENS, LAYERS)).counts),
                 "macs": 1_400_000_000 - 200_000_000 * index,
                 "accuracy": Accuracy.of_counts(right, 525, split="val").as_record(),
                 "difference": _paired(right - ladders["before"][index]),
@@ -260,7 +261,13 @@ def _write_profile(folder: Path) -> None:
     )
     runs = (HeldOut(TokenSchedule((60,) * 12), 11.2, 11.5), HeldOut(TokenSchedule((40,) * 12), 7.9, 7.7))
     table = LatencyTable(
-        TARGET, "vit_small_patch14_dinov2", TOKENS, LAYERS, 1, "column", cells, 1.05, 0.4, held_out=runs, seconds=31.0
+        TARGET,
+        TimedModel("vit_small_patch14_dinov2", TokenLayout(TOKENS, LAYERS)),
+        cells,
+        1.05,
+        0.4,
+        held_out=runs,
+        seconds=31.0,
     )
     write_record(folder / "profile.json", "profile", table.as_record())
 
@@ -297,7 +304,7 @@ def _write_split(folder: Path, classes: tuple[str, ...]) -> None:
 
 def write_final_rows(folder: Path, chosen: Candidate) -> None:
     """``final.json`` on the test split."""
-    dense = measured(cost(TokenSchedule.dense(TOKENS, LAYERS)), seed=1)
+    dense = measured(cost(TokenSchedule.dense(TokenLayout(TOKENS, LAYERS))), seed=1)
     table = (
         ("dense, f32", "dense", 472, dense, 1_400_000_000, ""),
         ("dense, INT8", "int8", 466, measured(dense.median * 0.62, seed=2), 1_400_000_000, ""),

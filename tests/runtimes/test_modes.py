@@ -19,7 +19,7 @@ from tests.runtimes.models import SHAPE, images, tiny_vit, write_linear
 
 def lean() -> LeanViT:
     model = tiny_vit()
-    return LeanViT(model, TokenSchedule.parse("17x1,9x2", tokens=model.tokens, layers=3, prefix=1))
+    return LeanViT(model, TokenSchedule.parse("17x1,9x2", model.layout))
 
 
 def test_many_requests_in_flight_answer_alike_and_each_has_its_latency(tmp_path: Path) -> None:

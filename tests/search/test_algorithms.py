@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from tavt_kit.core.front import hypervolume
+from tavt_kit.core.layout import TokenLayout
 from tavt_kit.core.schedule import TokenSchedule
 from tavt_kit.errors import BudgetError, BudgetTooTight, ScheduleError, TavtError, UnknownName
 from tavt_kit.search.algorithm import Algorithm, Outcome
@@ -19,7 +20,7 @@ from tavt_kit.search.tavt import first_ratios
 from tavt_kit.search.tavt_search import OfficialTavt
 from tavt_kit.search.told import non_dominated
 
-SPACE = Space(tokens=60, layers=6)
+SPACE = Space(TokenLayout(60, 6))
 OURS = tuple(name for name in ALGORITHMS if name != "tavt-official")
 
 
@@ -90,7 +91,7 @@ def test_asked_and_told_in_turn(name: str) -> None:
 @pytest.mark.parametrize("name", OURS)
 @pytest.mark.parametrize(("tokens", "layers", "population"), [(5, 2, 1), (5, 3, 4), (3, 4, 12)])
 def test_a_small_space_is_exhausted_and_the_search_ends(name: str, tokens: int, layers: int, population: int) -> None:
-    space = Space(tokens, layers)
+    space = Space(TokenLayout(tokens, layers))
     algorithm = made(name, space, population=population)
     asked = run(algorithm, 10_000, worth=lambda schedule: schedule.counts[-1] / tokens)
     assert set(asked) == {space.decode(row) for row in space.every()} and len(asked) == space.size
@@ -104,14 +105,14 @@ def test_all_evaluations_may_fail(name: str) -> None:
 
 
 def test_official_ends_on_a_small_space_and_after_its_iterations() -> None:
-    algorithm = made("tavt-official", Space(5, 2))
+    algorithm = made("tavt-official", Space(TokenLayout(5, 2)))
     asked = run(algorithm, 10_000)
     assert 2 <= len(asked) <= 10 and "for ever" in algorithm.stopped_because
-    whole = OfficialTavt(Space(197, 12), macs=lambda schedule: int(cost(schedule)), seed=0)
+    whole = OfficialTavt(Space(TokenLayout(197, 12)), macs=lambda schedule: int(cost(schedule)), seed=0)
     whole.iterations = 2
     first = whole.ask()
-    tapers = [TokenSchedule.taper(197, 12, ratio).canonical() for ratio in (0.2, *first_ratios(0.2, 20))]
-    assert first == [tapers[0], TokenSchedule.dense(197, 12), *tapers[1:]]
+    tapers = [TokenSchedule.taper(TokenLayout(197, 12), ratio).canonical() for ratio in (0.2, *first_ratios(0.2, 20))]
+    assert first == [tapers[0], TokenSchedule.dense(TokenLayout(197, 12)), *tapers[1:]]
     whole.tell([Outcome(cost(one), metric(one)) for one in first])
     rest = run(whole, 10_000)
     assert 100 < len(rest) <= 120 and "2 iterations are done" in whole.stopped_because
@@ -133,7 +134,7 @@ def test_refusals() -> None:
         with pytest.raises(TavtError, match="at least 1"):
             made(name, population=0)
     with pytest.raises(ScheduleError, match="one prefix token"):
-        made("tavt-official", Space(20, 4, prefix=5))
+        made("tavt-official", Space(TokenLayout(20, 4, prefix=5)))
 
 
 def test_mended_tavt_breeds_from_the_true_front_only() -> None:
@@ -149,7 +150,7 @@ def volume_after(asked: list[TokenSchedule], space: Space, worth: Callable[[Toke
 
 def test_surrogate_reaches_the_volume_of_the_evolution_with_half_of_its_evaluations() -> None:
     """On 12 layers of which few matter: at 200 evaluations NSGA-II is where the surrogate is before 100."""
-    space = Space(tokens=197, layers=12)
+    space = Space(TokenLayout(197, 12))
     needed = []
     for seed in range(2):
         weights = np.random.default_rng(seed + 5).dirichlet(np.full(12, 0.4))

@@ -10,6 +10,7 @@ from hypothesis import strategies as some
 
 from tavt_kit.core.accuracy import Accuracy
 from tavt_kit.core.budget import Budget
+from tavt_kit.core.layout import TokenLayout
 from tavt_kit.core.schedule import TokenSchedule
 from tavt_kit.errors import BudgetError, MeasurementError
 from tavt_kit.search import Space, Store, one_by_one, search
@@ -39,7 +40,7 @@ def fragile(schedule: TokenSchedule) -> Accuracy:
 def test_a_small_space_is_searched_to_its_end(
     algorithm: str, tokens: int, layers: int, population: int, share: float, seed: int, fails: bool
 ) -> None:
-    space = Space(tokens, layers)
+    space = Space(TokenLayout(tokens, layers))
     least, dense = MACS_ONLY.macs(space.least), MACS_ONLY.macs(space.dense)
     budget = Budget.parse([f"flops={int(least + share * (dense - least))}"])
     fits = MACS_ONLY.fits(budget)
@@ -57,7 +58,7 @@ def test_a_small_space_is_searched_to_its_end(
 @pytest.mark.parametrize("population", [1, 2, 7])
 def test_five_tokens_and_two_layers(algorithm: str, population: int) -> None:
     """The tiniest model, with fewer schedules than a generation holds, stored and asked again."""
-    space, store = Space(5, 2), Store(None)
+    space, store = Space(TokenLayout(5, 2)), Store(None)
     results = [
         search(space, answers, costs=COSTS, population=population, algorithm=algorithm, store=store) for _ in range(2)
     ]

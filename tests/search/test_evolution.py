@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from tavt_kit.core.front import dominates, hypervolume
+from tavt_kit.core.layout import TokenLayout
 from tavt_kit.core.schedule import TokenSchedule
 from tavt_kit.errors import BudgetTooTight, TavtError
 from tavt_kit.search.algorithm import Outcome
@@ -17,7 +18,7 @@ from tavt_kit.search.operators import fit
 from tavt_kit.search.seeds import stages, taper
 from tavt_kit.search.space import Space
 
-SPACE = Space(tokens=50, layers=6)
+SPACE = Space(TokenLayout(50, 6))
 
 
 def cost(schedule: TokenSchedule) -> float:
@@ -72,7 +73,7 @@ def test_uses_the_ceiling() -> None:
 
 def test_beats_random_and_its_own_seeds() -> None:
     """On 12 layers of which few matter; summed over seeds, because 250 random draws are lucky now and then."""
-    space, weights = Space(tokens=197, layers=12), np.random.default_rng(5).dirichlet(np.full(12, 0.4))
+    space, weights = Space(TokenLayout(197, 12)), np.random.default_rng(5).dirichlet(np.full(12, 0.4))
 
     def points(schedules: list[TokenSchedule]) -> list[tuple[float, float]]:
         return [
@@ -110,8 +111,8 @@ def test_user_seed_above_the_ceiling_is_shrunk_into_it() -> None:
 
 
 def test_families() -> None:
-    space = Space(tokens=785, layers=12)
-    official = TokenSchedule.taper(tokens=785, layers=12, ratio=0.2)
+    space = Space(TokenLayout(785, 12))
+    official = TokenSchedule.taper(TokenLayout(785, 12), ratio=0.2)
     assert taper(space, 0.2) == official.canonical()
     assert str(stages(space, 0.5)) == "785x3,392x3,196x3,98x3"
 
@@ -119,7 +120,7 @@ def test_families() -> None:
 @pytest.mark.parametrize(("tokens", "layers"), [(5, 2), (5, 3), (3, 4), (2, 2), (7, 4)])
 @pytest.mark.parametrize("population", [1, 2, 12])
 def test_small_spaces_are_exhausted_and_end(tokens: int, layers: int, population: int) -> None:
-    space = Space(tokens, layers)
+    space = Space(TokenLayout(tokens, layers))
     evolution = Evolution(space, seed=0, population=population)
     asked = run(evolution, 10_000, worth=lambda schedule: schedule.counts[-1] / tokens)
     assert set(asked) == {space.decode(row) for row in space.every()} and len(asked) == space.size

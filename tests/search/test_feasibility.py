@@ -6,11 +6,12 @@ import pytest
 
 from tavt_kit.core.budget import Budget
 from tavt_kit.core.device import TargetDevice
+from tavt_kit.core.layout import TokenLayout
 from tavt_kit.errors import BudgetError, BudgetTooTight
 from tavt_kit.search.feasibility import Costs, check_reachable, reach_of, refuse_unsearchable
 from tavt_kit.search.space import Space
 
-SPACE = Space(tokens=101, layers=4)
+SPACE = Space(TokenLayout(101, 4))
 COSTS = Costs(
     macs=lambda schedule: 1_000_000 * sum(schedule.counts),
     latency_ms=lambda schedule: 1.0 + sum(schedule.counts) / 100,

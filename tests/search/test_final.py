@@ -179,7 +179,7 @@ def test_records(tmp_path: Path) -> None:
     rows = list(csv.DictReader(write_candidates(tmp_path, result, final).read_text().splitlines()))
     assert len(rows) == 80 and rows[0]["origin"] == "dense"
     assert sum(int(row["on_front"]) for row in rows) == len(final.candidates)
-    parsed = TokenSchedule.parse(rows[7]["schedule"], tokens=SPACE.tokens, layers=SPACE.layers)
+    parsed = TokenSchedule.parse(rows[7]["schedule"], SPACE.layout)
     assert parsed == result.candidates[7].schedule
 
 

@@ -7,6 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from tavt_kit.core.layout import TokenLayout
 from tavt_kit.core.schedule import JointSchedule, TokenSchedule
 from tavt_kit.errors import ScheduleError
 from tavt_kit.search import Store
@@ -17,9 +18,9 @@ from tavt_kit.search.operators import fit
 
 
 def joint(*, token_pooled: bool = True, tokens: int = 17) -> JointSpace:
-    sizes = ((32, 32), (24, 24))
-    return JointSpace(tokens, 4, sizes=sizes, at_size=(tokens, 10), spared=(2, 0), scores=("column", "cls"),
-                      precisions=("f32", "bf16", "int8"), token_pooled=token_pooled)  # fmt: skip
+    layout, sizes = TokenLayout(tokens, 4, token_pooled=token_pooled), ((32, 32), (24, 24))
+    return JointSpace(layout, sizes=sizes, at_size=(tokens, 10), spared=(2, 0), scores=("column", "cls"),
+                      precisions=("f32", "bf16", "int8"))  # fmt: skip
 
 
 @pytest.mark.parametrize("token_pooled", [True, False])
@@ -31,14 +32,14 @@ def test_every_row_is_one_schedule_and_back(token_pooled: bool) -> None:
     for row, schedule in zip(rows, schedules, strict=True):
         assert np.array_equal(space.mend(row), row) and np.array_equal(space.encode(schedule), row)
         place = 1 if isinstance(schedule, JointSchedule) and schedule.image_size else 0
-        schedule.check(tokens=space.at_size[place], layers=4)
+        schedule.check(TokenLayout(space.at_size[place], 4))
     assert len({row.tobytes() for row in rows}) == len(set(schedules))
     assert len({type(schedule) for schedule in schedules}) == 2
 
 
 def test_a_small_space_is_listed_without_repeats() -> None:
-    sizes = ((32, 32), (16, 16))
-    space = JointSpace(5, 2, token_pooled=False, sizes=sizes, at_size=(5, 3), spared=(1,), scores=("column", "cls"))
+    layout, sizes = TokenLayout(5, 2, token_pooled=False), ((32, 32), (16, 16))
+    space = JointSpace(layout, sizes=sizes, at_size=(5, 3), spared=(1,), scores=("column", "cls"))
     schedules = [space.decode(row) for row in space.every()]
     assert len(schedules) == len(set(schedules)) and space.dense in schedules and space.least in schedules
     assert str(JointSchedule((3, 2), image_size=(16, 16), score="cls")) in {str(one) for one in schedules}

@@ -16,6 +16,7 @@ import pytest
 
 from tavt_kit.core.accuracy import Accuracy
 from tavt_kit.core.budget import Budget
+from tavt_kit.core.layout import TokenLayout
 from tavt_kit.core.schedule import TokenSchedule
 from tavt_kit.errors import BudgetError, BudgetTooTight, DataError, MeasurementError, RecordError
 from tavt_kit.evaluation.answer import Answer
@@ -75,7 +76,7 @@ def test_progress() -> None:
 
 
 def test_bounds() -> None:
-    tiny = Space(tokens=4, layers=3)
+    tiny = Space(TokenLayout(4, 3))
     result = search(tiny, answers, costs=COSTS, evaluations=10_000)
     assert result.evaluations == tiny.size and "no schedule is left" in result.stopped_because
     with pytest.raises(BudgetError, match="needs a bound"):

@@ -20,9 +20,9 @@ BUDGET = Budget.parse(["memory=318MB"])
 
 def law(schedule: TokenSchedule) -> float:
     """Each layer that drops takes 4 MB, the first one's tokens 20 MB in all: an early deep drop takes the least."""
-    before = (SPACE.tokens, *schedule.counts[:-1])
+    before = (SPACE.layout.tokens, *schedule.counts[:-1])
     drops = sum(kept < count for kept, count in zip(schedule.counts, before, strict=True))
-    return 300e6 + 4e6 * drops + 20e6 * schedule.counts[0] / SPACE.tokens
+    return 300e6 + 4e6 * drops + 20e6 * schedule.counts[0] / SPACE.layout.tokens
 
 
 class Processes:

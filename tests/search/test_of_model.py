@@ -86,7 +86,7 @@ def test_frame_of_a_run_folder(tmp_path: Path) -> None:
         front_frame(tmp_path / "absent")
 
 
-def test_frame_without_pandas(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_frame_without_pandas(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "pandas", None)
     with pytest.raises(MissingDependency, match="pip install pandas"):
-        front_frame(place)
+        front_frame({"metric": "top1", "candidates": []})

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from tavt_kit.core.layout import TokenLayout
 from tavt_kit.core.schedule import TokenSchedule
 from tavt_kit.errors import ScheduleError
 from tavt_kit.search.space import Space
@@ -13,12 +14,12 @@ from tavt_kit.search.space import Space
 @pytest.mark.parametrize(
     "space",
     [
-        Space(5, 3),
-        Space(5, 3, token_pooled=False),
-        Space(9, 4, prefix=5),
-        Space(17, 3, quantum=4),
-        Space(10, 3, minimum=7),
-        Space(4, 2, prefix=0),
+        Space(TokenLayout(5, 3)),
+        Space(TokenLayout(5, 3, token_pooled=False)),
+        Space(TokenLayout(9, 4, prefix=5)),
+        Space(TokenLayout(17, 3), quantum=4),
+        Space(TokenLayout(10, 3), minimum=7),
+        Space(TokenLayout(4, 2, prefix=0)),
     ],
 )
 def test_lists_exactly_the_schedules_there_are(space: Space) -> None:
@@ -27,28 +28,29 @@ def test_lists_exactly_the_schedules_there_are(space: Space) -> None:
     assert len(rows) == len(set(schedules)) == space.size
     assert schedules[0] == space.dense and schedules[-1] == space.least
     for row, schedule in zip(rows, schedules, strict=True):
-        schedule.check(tokens=space.tokens, layers=space.layers, prefix=space.prefix)
+        schedule.check(space.layout)
         assert (space.encode(schedule) == row).all()
-        assert not space.token_pooled or schedule == schedule.canonical()
+        assert not space.layout.token_pooled or schedule == schedule.canonical()
         assert set(schedule.counts) <= set(space.values.tolist())
 
 
 def test_quantum_keeps_the_ends() -> None:
-    assert Space(17, 3, quantum=4, prefix=1).values.tolist() == [2, 4, 8, 12, 16, 17]
-    assert Space(9, 3, minimum=9).size == 1
+    assert Space(TokenLayout(17, 3), quantum=4).values.tolist() == [2, 4, 8, 12, 16, 17]
+    assert Space(TokenLayout(9, 3), minimum=9).size == 1
 
 
 @pytest.mark.parametrize("seed", range(20))
 def test_mends_anything(seed: int) -> None:
     rng = np.random.default_rng(seed)
-    space = Space(int(rng.integers(3, 300)), int(rng.integers(2, 13)), quantum=int(rng.integers(1, 9)))
+    layout = TokenLayout(int(rng.integers(3, 300)), int(rng.integers(2, 13)))
+    space = Space(layout, quantum=int(rng.integers(1, 9)))
     rows = space.mend(rng.normal(0, 2 * len(space.values), size=(10, space.genes)))
     for row in [*rows, space.sample(rng)]:
         assert (space.encode(space.decode(row)) == row).all()
 
 
 def test_random_schedules_are_of_all_kinds() -> None:
-    space, rng = Space(197, 12), np.random.default_rng(0)
+    space, rng = Space(TokenLayout(197, 12)), np.random.default_rng(0)
     drawn = [space.decode(space.sample(rng)) for _ in range(400)]
     drops = [len(set((197, *schedule.counts))) - 1 for schedule in drawn]
     assert min(drops) <= 1 and max(drops) >= 8
@@ -57,23 +59,23 @@ def test_random_schedules_are_of_all_kinds() -> None:
 
 
 @pytest.mark.parametrize(
-    ("sizes", "says"),
+    ("layout", "grid", "says"),
     [
-        ({"tokens": 1, "layers": 4}, "2 tokens or more"),
-        ({"tokens": 9, "layers": 1}, "count matters"),
-        ({"tokens": 9, "layers": 4, "quantum": 0}, "multiples"),
-        ({"tokens": 9, "layers": 4, "minimum": 1}, "within 2..9"),
-        ({"tokens": 9, "layers": 4, "prefix": 5, "minimum": 5}, "within 6..9"),
-        ({"tokens": 9, "layers": 4, "minimum": 10}, "within 2..9"),
+        (TokenLayout(1, 4), {}, "2 tokens or more"),
+        (TokenLayout(9, 1), {}, "count matters"),
+        (TokenLayout(9, 4), {"quantum": 0}, "multiples"),
+        (TokenLayout(9, 4), {"minimum": 1}, "within 2..9"),
+        (TokenLayout(9, 4, prefix=5), {"minimum": 5}, "within 6..9"),
+        (TokenLayout(9, 4), {"minimum": 10}, "within 2..9"),
     ],
 )
-def test_refuses(sizes: dict[str, int], says: str) -> None:
+def test_refuses(layout: TokenLayout, grid: dict[str, int], says: str) -> None:
     with pytest.raises(ScheduleError, match=says):
-        Space(**sizes)
+        Space(layout, **grid)
 
 
 def test_encode_refuses_other_models() -> None:
     with pytest.raises(ScheduleError):
-        Space(9, 4).encode(TokenSchedule((9, 9)))
+        Space(TokenLayout(9, 4)).encode(TokenSchedule((9, 9)))
     with pytest.raises(ScheduleError, match="skip"):
-        Space(9, 4).encode(TokenSchedule((9, 9, 9, 9), executed=(0, 1, 2)))
+        Space(TokenLayout(9, 4)).encode(TokenSchedule((9, 9, 9, 9), executed=(0, 1, 2)))

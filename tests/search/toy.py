@@ -8,10 +8,11 @@ import numpy as np
 
 from tavt_kit.core.accuracy import Accuracy
 from tavt_kit.core.device import TargetDevice
+from tavt_kit.core.layout import TokenLayout
 from tavt_kit.core.schedule import TokenSchedule
 from tavt_kit.search import Costs, Space, one_by_one
 
-SPACE = Space(tokens=26, layers=5)
+SPACE = Space(TokenLayout(26, 5))
 COSTS = Costs(
     macs=lambda schedule: 1000 * sum(n * n + 20 * n for n in schedule.counts),
     latency_ms=lambda schedule: 0.5 + sum(schedule.counts) / 10,

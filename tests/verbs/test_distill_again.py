@@ -26,7 +26,7 @@ def test_distil_search_and_distil_again_what_was_found(data: Path, model: Path, 
     record = json.loads((again / "run.json").read_text())
     assert len(record["asked"]["schedules"]) == len(front) + 1 and record["asked"]["schedules"][0] == "17,12,9,6"
     assert record["results"]["loop"]["steps"] == 3
-    assert "schedules" in load_model(again).card.provenance  # type: ignore[union-attr]
+    assert "schedules" in load_model(again).require_card().provenance
 
 
 def test_features_maps_and_a_teacher_of_another_size(data: Path, model: Path, tmp_path: Path) -> None:

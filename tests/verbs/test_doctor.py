@@ -12,7 +12,7 @@ from tavt_kit.core.host import HostFacts
 from tavt_kit.core.progress import Progress, Silent
 from tavt_kit.errors import TargetError
 from tavt_kit.verbs import doctor_table
-from tavt_kit.workflows import doctor_findings, doctor_speed
+from tavt_kit.workflows import doctor, doctor_findings
 from tavt_kit.workflows.doctor import TARGETS
 from tavt_kit.workflows.doctor_findings import Finding, Place, Room, findings
 from tests.verbs.command import run
@@ -50,7 +50,7 @@ def a_machine_without_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
         return SPEED
 
     monkeypatch.setattr("tavt_kit.runtimes.check_available", check)
-    monkeypatch.setattr("tavt_kit.workflows.doctor_speed.measure_speed", measure)
+    monkeypatch.setattr("tavt_kit.workflows.doctor.measure_speed", measure)
 
 
 def test_json_names_every_target_and_the_host(capsys: pytest.CaptureFixture[str]) -> None:
@@ -95,8 +95,8 @@ def test_a_command_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_gains_are_over_f32() -> None:
-    assert doctor_speed.precision_gains({"f32": 10.0, "bf16": 25.0}) == {"bf16": 2.5}
-    assert doctor_speed.precision_gains({"int8": 25.0}) == {}
+    assert doctor.precision_gains({"f32": 10.0, "bf16": 25.0}) == {"bf16": 2.5}
+    assert doctor.precision_gains({"int8": 25.0}) == {}
 
 
 @pytest.fixture
@@ -194,7 +194,7 @@ def test_room_of_a_made_up_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 @pytest.mark.slow
 def test_this_machine_is_measured(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.undo()
-    speed = doctor_speed.measure_speed(["torch:cpu", "openvino:cpu", "onnxruntime:cpu"], Silent())
+    speed = doctor.measure_speed(["torch:cpu", "openvino:cpu", "onnxruntime:cpu"], Silent())
     assert all(row["gflops"]["f32"] > 0 for row in speed["peaks"])
     targets = {row["target"] for row in speed["reference"]["rows"] if row["median"] > 0}
     assert {"torch:cpu:precision=f32:batch=1", "onnxruntime:cpu:precision=f32:batch=1"} < targets

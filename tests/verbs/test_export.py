@@ -174,7 +174,7 @@ def _front(folder: Path, chosen: int | None) -> None:
 
 def test_a_search_s_run_exports_what_was_chosen_or_picked(place: Path, tmp_path: Path) -> None:
     from tavt_kit.errors import RecordError, ScheduleError
-    from tavt_kit.workflows.picked import presets_for, schedule_for, schedules_for
+    from tavt_kit.workflows.schedules import presets_for, schedule_for, schedules_for
 
     folder = tmp_path / "search"
     shutil.copytree(place / "run", folder, ignore=shutil.ignore_patterns("export"))

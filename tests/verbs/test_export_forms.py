@@ -16,6 +16,7 @@ import torch
 from tavt_kit.checkpoints import load_model
 from tavt_kit.core.artifact_card import files_of, read_metadata
 from tavt_kit.core.device import TargetDevice
+from tavt_kit.core.layout import TokenLayout
 from tavt_kit.core.records import read_record, sha256_file
 from tavt_kit.core.schedule import TokenSchedule
 from tavt_kit.errors import ScheduleError
@@ -70,7 +71,7 @@ def test_a_switchable_file_is_checked_at_every_preset(place: Path, file: str) ->
     found = {one["artifact"]: one for one in checks if one["artifact"].startswith(file)}
     assert {name: one["verdict"] for name, one in found.items()} == {f"{file} ({name})": "PASS" for name in PRESETS}
     for name, text in PRESETS.items():
-        counts = TokenSchedule.parse(text, tokens=17, layers=4).counts
+        counts = TokenSchedule.parse(text, TokenLayout(17, 4)).counts
         assert found[f"{file} ({name})"]["schedule"] == list(counts)
     card = read_metadata(path)
     assert {name: str(schedule) for name, schedule in card.presets.items()} == PRESETS
@@ -85,7 +86,7 @@ def test_one_loaded_file_gives_torchs_logits_at_any_counts_and_batch(place: Path
     target = read_metadata(path).own_target(path)
     session = open_file(path, target, (17, 17, 17, 17))
     for batch, text in ((8, "9x4"), (1, "17,3x3"), (5, "dense"), (5, "taper:0.2"), (8, "12,2x3")):
-        schedule = TokenSchedule.parse(text, tokens=17, layers=4)
+        schedule = TokenSchedule.parse(text, TokenLayout(17, 4))
         images = torch.rand(batch, 3, 32, 32, generator=torch.Generator().manual_seed(batch))
         with torch.inference_mode():
             expected = LeanViT(model, schedule).eval()(images).numpy()
@@ -294,7 +295,7 @@ def test_pictures_of_other_classes_are_refused(place: Path, tmp_path: Path, caps
     write_pictures(tmp_path / "other", classes=("disc", "square"))
     flags = ("--data", tmp_path / "other", "--schedule", "dense", "--precision", "int8", "-o", tmp_path / "out")
     assert run("export", place / "run", *flags) == 2
-    assert "tells 3 classes apart" in (said := capsys.readouterr().err) and "has 2" in said
+    assert "knows 3 classes" in (said := capsys.readouterr().err) and "has 2" in said
     assert not (tmp_path / "out").exists()
 
 

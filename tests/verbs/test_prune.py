@@ -27,7 +27,7 @@ def test_a_pruned_run_goes_on_as_any_other(
     record = json.loads((small / "prune.json").read_text())
     pruned, whole = load_model(small), load_model(model)
     assert record["before"]["macs"] == count_macs(whole) > count_macs(pruned) == record["after"]["macs"]
-    assert record["left"]["layers"] == pruned.card.arguments["pruned"]["blocks"]  # type: ignore[union-attr]
+    assert record["left"]["layers"] == pruned.require_card().arguments["pruned"]["blocks"]
     assert (record["left"]["heads"], record["left"]["width"]) == ([2, 2, 2], [16])
     assert run("distill", small, "--teacher", model, "-o", taught, *STEPS) == 0
     assert load_model(taught).state_dict()["pos_embed"].shape == (1, 17, 16)

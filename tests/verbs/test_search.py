@@ -17,7 +17,8 @@ import pytest
 
 from tavt_kit.cli import main
 from tavt_kit.core.device import TargetDevice
-from tavt_kit.core.latency_table import Curve, DropCell, LatencyTable, LayerCells
+from tavt_kit.core.latency_table import Curve, DropCell, LatencyTable, LayerCells, TimedModel
+from tavt_kit.core.layout import TokenLayout
 from tavt_kit.core.measurement import Measurement
 from tavt_kit.core.schedule import TokenSchedule
 from tavt_kit.evaluation.answer import Answer
@@ -61,7 +62,7 @@ def toy_table(target: TargetDevice) -> LatencyTable:
     ramp, half = Curve((2, 17), (0.2, 1.7)), Curve((2, 17), (0.1, 0.85))
     drop = (DropCell(2, 2, 0.1, 2, 0.1), DropCell(17, 8, 0.85, 15, 0.85))
     return LatencyTable(
-        target, "tiny", 17, 4, 1, "column", LayerCells(half, drop, half, ramp, 2.0, Curve((1,), (0.001,)))
+        target, TimedModel("tiny", TokenLayout(17, 4)), LayerCells(half, drop, half, ramp, 2.0, Curve((1,), (0.001,)))
     )
 
 

@@ -74,7 +74,7 @@ def test_a_lower_resolution_is_really_evaluated(place: Path, tmp_path: Path) -> 
     assert search(place, tmp_path / "out", "--budget", "flops=300K") == 0
     model = load_model(place / "run", image_size=24)
     images = load_images(str(place / "data"), seed=0)
-    card: Any = model.card
+    card = model.require_card()
     how = Preprocessing.from_record(card.preprocessing)
     pixels, labels, _ = load_bytes(images.split("val"), how)
     expected = LeanEvaluator(model, pixels, labels, how)(model.dense_schedule)

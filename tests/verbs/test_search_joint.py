@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -58,7 +57,7 @@ def test_a_joint_front_is_found_told_and_exported(
     # Its figures are those of the model at that size, under that schedule.
     model = load_model(place / "run", image_size=schedule.image_size)
     model.score = schedule.score or model.score
-    card: Any = model.card
+    card = model.require_card()
     how = Preprocessing.from_record(card.preprocessing)
     pixels, labels, _ = load_bytes(load_images(str(place / "data"), seed=0).split("val"), how)
     record = body["candidates"][index]

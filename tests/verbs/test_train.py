@@ -81,7 +81,7 @@ def test_an_exported_file_is_evaluated_as_its_run_is(
     from tavt_kit.exporters.writer import describe
 
     model = load_model(probed)
-    taper = TokenSchedule.taper(model.tokens, model.layers, 0.2)
+    taper = TokenSchedule.taper(model.layout, 0.2)
     to_onnx(model, describe(model, taper), probed / "model.onnx")
     assert run("eval", probed, "--schedule", "taper:0.2", "--json") == 0
     ours = json.loads(capsys.readouterr().out)

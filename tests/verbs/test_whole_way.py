@@ -58,7 +58,7 @@ def test_a_family_goes_the_whole_way(family: str, data: Path, reference: Path, t
     assert run(*distilled) == 0
     found = tmp_path / "search"
     model = load_model(place)
-    taper = TokenSchedule.taper(model.tokens, model.layers, 0.4, model.prefix)
+    taper = TokenSchedule.taper(model.layout, 0.4)
     budget = f"flops={(count_macs(model) + count_macs(model, taper)) / 2:.0f}"
     assert run("search", tmp_path / "distilled", "-o", found, "--budget", budget, "--evaluations", 8,
                "--no-baselines") == 0  # fmt: skip

@@ -98,7 +98,7 @@ def test_a_wrapped_model_is_measured_as_it_is_and_stays_so(model: Path, tmp_path
     other = bench(adaptive, target=TARGET, schedule="dense", reductions="merge", out=tmp_path, **QUICK)
     assert other.rows[0].schedule == adaptive.dense_schedule
     assert (adaptive.reduction, str(adaptive.schedule)) == ("drop", "17,9x2,5")
-    with pytest.raises(ParameterError, match="keeps its image size, got `image_size` 64"):
+    with pytest.raises(ParameterError, match="keeps its own, got `image_size` 64"):
         bench(adaptive, target=TARGET, image_size=64, out=tmp_path, **QUICK)
     with pytest.raises(DataError, match="no card"):
         bench(wrap(adaptive.bare), target=TARGET, out=tmp_path, **QUICK)

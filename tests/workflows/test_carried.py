@@ -14,6 +14,7 @@ import pytest
 
 from tavt_kit.bench.protocol import Protocol
 from tavt_kit.bench.record import Benched, bench_body
+from tavt_kit.bench.workshop import timed_model
 from tavt_kit.checkpoints import load_model
 from tavt_kit.cli import main
 from tavt_kit.core.device import TargetDevice
@@ -23,7 +24,6 @@ from tavt_kit.core.measurement import Measurement
 from tavt_kit.core.records import sha256_file, write_record
 from tavt_kit.core.schedule import TokenSchedule
 from tavt_kit.core.verdict import Verdict
-from tavt_kit.models.macs import count_macs
 from tavt_kit.workflows import carried
 from tavt_kit.workflows.carried import pack_front, settle
 from tests.verbs.tiny import write_pictures, write_run
@@ -39,8 +39,7 @@ def table(place: Path) -> LatencyTable:
     ramp, half = Curve((2, 17), (0.1, 0.85)), Curve((2, 17), (0.1, 0.85))
     cells = LayerCells(ramp, (DropCell(3, 2, 0.15, 2, 0.15), DropCell(17, 8, 0.85, 15, 0.85)), half, ramp, 0.2, half)
     return LatencyTable(
-        TARGET, "vit_tiny_patch16_224", 17, 4, 1, "column", cells, host=HOST, image_size=(32, 32), pool="kept",
-        macs=count_macs(model, model.dense_schedule), tails={"p90": 1.05, "p99": 1.2},
+        TARGET, timed_model(model, "vit_tiny_patch16_224"), cells, host=HOST, tails={"p90": 1.05, "p99": 1.2},
     )  # fmt: skip
 
 
@@ -154,7 +153,7 @@ def test_there_and_back_from_python(place: Path, tmp_path: Path, capfd: pytest.C
     ("changes", "sentence"),
     [
         ({"model": "vit_small_patch16_224"}, "of another model: it has model vit_small_patch16_224"),
-        ({"image_size": [64, 64]}, "image_size (64, 64) instead of (32, 32)"),
+        ({"image_size": [64, 64]}, "image_size [64, 64] instead of [32, 32]"),
         ({"macs": 10**9}, "macs 1000000000"),
         ({"layers": 5}, "layers 5 instead of 4"),
         ({"score": "cls"}, "score cls instead of column"),

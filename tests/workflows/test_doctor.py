@@ -27,7 +27,7 @@ def a_machine_with_torch_alone(monkeypatch: pytest.MonkeyPatch) -> None:
         return {"usable": list(usable)}
 
     monkeypatch.setattr("tavt_kit.runtimes.check_available", check)
-    monkeypatch.setattr("tavt_kit.workflows.doctor_speed.measure_speed", measure)
+    monkeypatch.setattr("tavt_kit.workflows.doctor.measure_speed", measure)
 
 
 def test_what_can_be_used_is_measured_without_a_word(capfd: pytest.CaptureFixture[str]) -> None:

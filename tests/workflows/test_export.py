@@ -63,6 +63,7 @@ def test_a_wrapped_model_and_a_schedule_as_values(data: Path, model: Path, tmp_p
     assert found.record == read_record(tmp_path / "again" / "check.json", "check")
     assert list(found.to_frame()["artifact"]) == ["model.f32.onnx"]
     assert repr(found) == "<CheckResult model.f32.onnx: PASS>"
+    adaptive.folder = None
     with pytest.raises(OutputError, match="give `out`"):
         export(adaptive, schedule="dense", data=data)
     with pytest.raises(DataError, match="give `data`"):

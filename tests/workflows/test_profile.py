@@ -34,7 +34,8 @@ def test_a_table_is_measured_without_a_word(
     found = profile(adaptive, target="torch:cpu:threads=1", held_out=1, max_time="1s", out=tmp_path, progress=told)
     assert capfd.readouterr() == ("", "")
     assert found.record == json.loads((tmp_path / "profile.json").read_text())
-    assert found.table.reduction == "merge" and found.table.layers == 4 and found.table.target.threads == 1
+    model = found.table.model
+    assert model.reduction == "merge" and model.layout.layers == 4 and found.table.target.threads == 1
     assert told.done[0] == "opening" and "timing held-out schedules" in told.done
     frame = found.to_frame()
     assert list(frame["measured"]) == [found.table.held_out[0].measured_ms]

@@ -1,4 +1,4 @@
-"""``search`` and ``plan`` as Python functions: what the verb does, silently; and a search that really measures."""
+"""``search`` as a Python function: what the verb does, silently; and a search that really measures."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tavt_kit.errors import BudgetTooTight, DataError, ParameterError
 from tavt_kit.models.wrap import wrap
 from tavt_kit.search import Progress as SearchState
 from tavt_kit.search.rival import Rival
-from tavt_kit.workflows.search import FeasibilityTable, SearchRun, plan, search
+from tavt_kit.workflows.search import FeasibilityTable, SearchRun, search
 from tests.verbs.command import run
 from tests.verbs.tiny import write_run
 from tests.workflows.conftest import Heard
@@ -74,16 +74,17 @@ def test_a_plan_is_the_dry_run_of_the_same_call(
     data: Path, model: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     asked = {"data": data, "budget": BUDGET, "schedule": "taper:0.3", "out": tmp_path / "out"}
-    planned = plan(model, **asked)
+    planned = search(model, **asked, dry_run=True)
+    assert planned.best is None and planned.verdict is Verdict.INCONCLUSIVE and planned.folder == tmp_path / "out"
     assert capfd.readouterr() == ("", "")
     flags = ("--data", data, "--budget", BUDGET, "--schedule", "taper:0.3", "-o", tmp_path / "out", "--dry-run")
     assert run("search", model, *flags) == 0
-    assert planned == json.loads(capfd.readouterr().out) and planned["budgets"][0]["reachable"]
+    assert planned.record == json.loads(capfd.readouterr().out) and planned.record["budgets"][0]["reachable"]
     assert not (tmp_path / "out").exists()
     with pytest.raises(BudgetTooTight, match="nearest feasible"):
-        plan(model, **{**asked, "budget": "flops=1K"})
+        search(model, **{**asked, "budget": "flops=1K"}, dry_run=True)
     with pytest.raises(TypeError, match="bugdet"):
-        plan(model, bugdet=BUDGET, **asked)
+        search(model, bugdet=BUDGET, **asked)  # type: ignore[call-arg]
 
 
 def test_what_it_cannot_use_is_refused_by_its_parameters_name(

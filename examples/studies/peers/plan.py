@@ -97,16 +97,15 @@ def rows(shop: Workshop) -> list[Row]:
     """All of them, dense first; called when every training is done."""
     model = load_model(shop.probe)
     found = [Row(DENSE, "", "dense", lean), Row("INT8 alone", "", "dense", lean, int8=True)]
-    sizes_of = {"tokens": model.tokens, "layers": model.layers, "prefix": model.prefix}
     ours = [(SEARCHED, share, "distilled", schedule) for schedule, share in picked(shop, model)] + single(shop, model)
     for method, strength, run, schedule in ours:
         found.append(scheduled(method, strength, schedule, run))
         found.append(scheduled(f"{method} + INT8", strength, schedule, run, int8=True))
     for ratio in TAPERS:
-        schedule = TokenSchedule.taper(**sizes_of, ratio=ratio)
+        schedule = TokenSchedule.taper(model.layout, ratio)
         found.append(scheduled("ours, uniform taper", f"{ratio:g}", schedule, "distilled"))
     for ratio in OFFICIAL_TAPERS:
-        schedule = TokenSchedule.taper(**sizes_of, ratio=ratio)
+        schedule = TokenSchedule.taper(model.layout, ratio)
         found.append(Row("official-style TAVT", f"{ratio:g}", "official", official(schedule), schedule))
     for method, strength, run, make in reduced(model):
         found.append(Row(method, strength, run, lambda model, make=make: make(model.bare)))  # type: ignore[misc]
@@ -189,7 +188,7 @@ def picked(shop: Workshop, model: AdaptiveViT) -> list[tuple[TokenSchedule, str]
         best = max(below, key=lambda one: float(one["top1"])) if below else min(body["candidates"], key=cost)
         found.setdefault(schedule_of(best), f"below {share:g}" if below else "cheapest")
     for schedule in found:
-        schedule.check(tokens=model.tokens, layers=model.layers, prefix=model.prefix)
+        schedule.check(model.layout)
     return list(found.items())
 
 

@@ -71,9 +71,9 @@ def layer_views(records: Records, table: LatencyTable) -> tuple[LayerView, ...]:
 
 
 def _models(view: FrontView | None, table: LatencyTable) -> Iterator[tuple[str, CandidateView]]:
-    dense, counts = None if view is None else view.dense, (table.tokens,) * table.layers
+    dense, counts = None if view is None else view.dense, (table.model.layout.tokens,) * table.model.layout.layers
     if dense is None or dense.counts != counts:
-        dense = CandidateView.of({"schedule": counts, "macs": table.macs}, "")
+        dense = CandidateView.of({"schedule": counts, "macs": table.model.macs}, "")
     yield "dense", dense
     pick = None if view is None else view.pick
     if pick is not None and pick.schedule != dense.schedule and len(pick.counts) == len(dense.counts):
@@ -86,7 +86,7 @@ def _predicted(table: LatencyTable, counts: tuple[int, ...]) -> dict[str, float]
         parts = table.parts(TokenSchedule(counts))
     except TavtError:
         return None
-    return dict(zip(part_names(table.layers), parts, strict=True)) if sum(parts) > 0 else None
+    return dict(zip(part_names(table.model.layout.layers), parts, strict=True)) if sum(parts) > 0 else None
 
 
 def layers_section(records: Records) -> Section | Missing:
@@ -98,7 +98,7 @@ def layers_section(records: Records) -> Section | Missing:
     views = () if table is None else layer_views(records, table)
     if table is None or not views:
         return Missing(_TITLE, "fgvc-kit profile MODEL")
-    names, where = part_names(table.layers), target_words(table.target.as_record())
+    names, where = part_names(table.model.layout.layers), target_words(table.target.as_record())
     title = f"milliseconds of each layer on {where}"
     bars = [Bars(view.name, kind, view.parts) for view, kind in zip(views, "ab", strict=False)]
     blocks: list[Block] = [

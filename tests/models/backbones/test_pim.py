@@ -106,7 +106,7 @@ def test_other_vits_drop_too(backbone: str) -> None:
     model = wrap(small(backbone))
     x = images(model.bare)
     assert torch.equal(model(x), model.bare(x))
-    model.schedule = TokenSchedule.taper(model.tokens, 4, 0.3, model.prefix)
+    model.schedule = TokenSchedule.taper(model.layout, 0.3)
     torch.testing.assert_close(model.forward_lean(x), model(x), atol=1e-5, rtol=1e-5)
     assert count_macs(model) == count_by_tracing(LeanViT(model), x[:1])
     assert not torch.allclose(model(x), model.bare(x))
@@ -117,7 +117,7 @@ def test_a_block_without_a_joint_leaves_its_dropped_tokens_whole() -> None:
     """Parallel blocks drop after the whole layer, so a dropped token has passed it on both paths."""
     model = wrap(small("vit_base_patch16_xp_224", head="sum"))
     assert not any(model.backbone.joint)
-    model.schedule = TokenSchedule.taper(model.tokens, 4, 0.4, model.prefix)
+    model.schedule = TokenSchedule.taper(model.layout, 0.4)
     x = images(model.bare)
     torch.testing.assert_close(model.forward_lean(x), model(x), atol=1e-5, rtol=1e-5)
 

@@ -1,20 +1,32 @@
-"""Which schedules of a run are exported: those given, some of the front's, or the one the search chose."""
+"""Which schedules of a run are meant: those given, some of its front's, or the one that its search chose."""
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tavt_kit.errors import RecordError, ScheduleError
-from tavt_kit.workflows.front_pick import best_within, knee_of
 
 if TYPE_CHECKING:
+    from tavt_kit.core.budget import Limit
     from tavt_kit.core.schedule import TokenSchedule
     from tavt_kit.models.wrap import AdaptiveViT
 
-__all__ = ["PRESETS", "model_for", "precision_for", "presets_for", "read_front", "schedule_for", "schedules_for"]
+__all__ = [
+    "PRESETS",
+    "best_within",
+    "knee_of",
+    "listed_schedules",
+    "model_for",
+    "precision_for",
+    "presets_for",
+    "read_front",
+    "schedule_for",
+    "schedules_for",
+]
 
 PRESETS = ("fast", "balanced", "accurate")
 """Of a front: its cheapest candidate, its knee (the middle one where it has none), and its most accurate one."""
@@ -129,7 +141,7 @@ def schedule_for(
                 f"`schedule` and `pick` both name a schedule, got {schedule} and {pick}; give one of them"
             )
         if isinstance(schedule, str):
-            return TokenSchedule.parse(schedule, tokens=model.tokens, layers=model.layers, prefix=model.prefix)
+            return TokenSchedule.parse(schedule, model.layout)
         return _checked(schedule, model)
     front = None if run is None else read_front(run)
     if run is None or front is None:
@@ -146,7 +158,7 @@ def _checked(found: TokenSchedule, model: AdaptiveViT) -> TokenSchedule:
 
     size = found.image_size if isinstance(found, JointSchedule) else None
     if size in (None, model.backbone.image_size):  # else it is for the model at that size
-        found.check(tokens=model.tokens, layers=model.layers, prefix=model.prefix)
+        found.check(model.layout)
     return found
 
 
@@ -210,11 +222,14 @@ def read_front(run: Path) -> dict[str, Any] | None:
     Raises:
         RecordError: The file is damaged, or no front.
     """
+    path = (run if run.is_dir() else run.parent) / "front.json"
+    return _front_at(path) if path.is_file() else None
+
+
+def _front_at(path: Path) -> dict[str, Any]:
     from tavt_kit.core.records import read_record
 
-    folder = run if run.is_dir() else run.parent
-    path = folder / "front.json"
-    return read_record(path, "front") if path.is_file() else None
+    return read_record(path, "front")
 
 
 def _candidate(front: Mapping[str, Any], pick: str | None, run: Path) -> Mapping[str, Any]:
@@ -257,3 +272,152 @@ def _bend(front: Mapping[str, Any], candidates: int) -> int:
     """The knee; of a front that bends nowhere, or the wrong way, the middle."""
     place, last = knee_of(front), candidates - 1
     return candidates // 2 if last > 1 and place in (0, last) else place
+
+
+def knee_of(body: Mapping[str, Any]) -> int:
+    """The candidate after which spending more buys little, on the front of the first cost and the metric.
+
+    Args:
+        body: A ``front.json``.
+    """
+    from tavt_kit.core.front import dominates, knee
+
+    points = [(_cost(body, one), float(one[body["metric"]])) for one in body["candidates"]]
+    # With three objectives some are on the front for the third one's sake.
+    free = [i for i, point in enumerate(points) if not any(dominates(other, point) for other in points)]
+    return free[knee([points[i] for i in free])] if free else knee([])
+
+
+def best_within(body: Mapping[str, Any], texts: Sequence[str]) -> int | None:
+    """The most accurate candidate within the limits, with a floor the cheapest; ``None`` where none keeps to them.
+
+    Args:
+        body: A ``front.json``.
+        texts: Limits such as ``latency=8ms``, held against the recorded values.
+
+    Raises:
+        BudgetError: A limit that cannot be read, or on what is not recorded.
+    """
+    from tavt_kit.core.budget import Budget
+
+    budget = Budget.parse(texts)
+    fitting = [
+        (index, record)
+        for index, record in enumerate(body["candidates"])
+        if all(limit.admits(_value(body, record, limit)) for limit in budget)
+    ]
+    if budget.floors:
+        return min(fitting, key=lambda pair: _cost(body, pair[1]), default=(None, None))[0]
+    return max(fitting, key=lambda pair: (pair[1][body["metric"]], -pair[0]), default=(None, None))[0]
+
+
+def _cost(body: Mapping[str, Any], record: Mapping[str, Any]) -> float:
+    """What the front is sorted by: its first objective."""
+    value: Any = record
+    for key in body.get("objectives", ["macs"])[0].split("."):
+        value = value[key]
+    return float(value)
+
+
+def _value(body: Mapping[str, Any], record: Mapping[str, Any], limit: Limit) -> float:
+    """What is recorded of the limited quantity.
+
+    Raises:
+        BudgetError: Nothing is.
+    """
+    from tavt_kit.core.candidate import dense_of
+    from tavt_kit.errors import BudgetError
+
+    found = None
+    if limit.quantity == "flops":
+        found = record["macs"]
+    elif limit.quantity == "latency":
+        found = _ms(record, limit.statistic)
+    elif limit.quantity == "throughput":
+        milliseconds = _ms(record, "p50")
+        found = None if milliseconds is None else 1e3 * body["target"]["batch"] / milliseconds
+    elif limit.quantity == "memory":
+        known = record.get("memory_bytes") or {}
+        found = known.get("most", known.get("predicted"))
+    elif limit.quantity == "drop":
+        dense = dense_of(body)
+        before, after = None if dense is None else _metric(body, dense, "top1"), _metric(body, record, "top1")
+        # A fraction of images is exact to far less than this, a difference of fractions is not.
+        found = None if before is None or after is None else round(before - after, 9)
+    else:
+        found = _metric(body, record, limit.name)
+    if found is None:
+        raise BudgetError(
+            f"this front does not record what {limit} limits; pick by flops, latency, throughput, drop or what it was "
+            "searched by"
+        )
+    return float(found)
+
+
+def _ms(record: Mapping[str, Any], statistic: str | None) -> float | None:
+    """The measured latency; the predicted one where none is."""
+    times = record["latency_ms"] or {}
+    found = times.get({"p50": "median"}.get(statistic or "", statistic), times.get("predicted"))
+    return None if found is None else float(found)
+
+
+def _metric(body: Mapping[str, Any], record: Mapping[str, Any], name: str) -> float | None:
+    if name == body["metric"]:
+        return float(record[name])
+    other = record.get("others", {}).get(name)
+    return None if other is None else float(other["value"])
+
+
+def listed_schedules(model: AdaptiveViT, texts: Sequence[str], front: Path | None) -> tuple[str, ...]:
+    """The counts of every schedule, as text.
+
+    Args:
+        model: They must fit it.
+        texts: Schedules, as ``TokenSchedule.parse`` reads them.
+        front: A ``front.json``, or the run folder it is in; all of its candidates are taken.
+
+    Raises:
+        ScheduleError: A schedule does not fit the model; that of a file is named.
+        RecordError: There is no such file, no candidate in it, or it is another model's.
+    """
+    from tavt_kit.core.candidate import schedule_of
+    from tavt_kit.core.schedule import JointSchedule, TokenSchedule
+
+    found = [TokenSchedule.parse(text, model.layout) for text in texts]
+    if front is not None:
+        path = front / "front.json" if front.is_dir() else front
+        body = _front_at(path)
+        _check_model(path, body.get("model"), model)
+        candidates = body.get("candidates")
+        if not isinstance(candidates, list) or not candidates:
+            raise RecordError(f"{path} holds no schedules, because its front is empty; give `schedule` instead")
+        for candidate in candidates:
+            try:
+                schedule = schedule_of(candidate)
+                if isinstance(schedule, JointSchedule):
+                    if (schedule.image_size, schedule.score, schedule.executed) != (None, None, None):
+                        continue  # it is of the model at another size, by another score, or of some of its layers
+                    schedule = TokenSchedule(schedule.counts)
+                schedule.check(model.layout)
+            except ScheduleError as error:
+                raise ScheduleError(f"{path} is the front of another model: {error}") from None
+            found.append(schedule)
+        if not found:
+            raise RecordError(
+                f"{path} holds no schedules of the model as it is, only of other sizes, scores or layers; give "
+                "`schedule` instead"
+            )
+    return tuple(dict.fromkeys(str(schedule) for schedule in found))
+
+
+def _check_model(path: Path, recorded: Any, model: AdaptiveViT) -> None:
+    """Raise RecordError where the front was found on another architecture; other weights of the same are welcome."""
+    if model.card is None or not isinstance(recorded, Mapping):
+        return
+    ours = json.loads(json.dumps(model.card.as_record()))
+    differing = [name for name in ("family", "name", "arguments") if recorded.get(name) != ours.get(name)]
+    if differing:
+        raise RecordError(
+            f"{path} is the front of another model: its {differing[0]} is {recorded.get(differing[0])!r}, this one's "
+            f"{ours.get(differing[0])!r}; give a front of this model"
+        )

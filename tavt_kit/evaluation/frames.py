@@ -13,8 +13,12 @@ if TYPE_CHECKING:
 __all__ = ["frame"]
 
 
-def frame(rows: Sequence[Mapping[str, Any]]) -> pandas.DataFrame:
+def frame(rows: Sequence[Mapping[str, Any]], columns: Sequence[str] | None = None) -> pandas.DataFrame:
     """One line for each row.
+
+    Args:
+        rows: Values of each row by the names of their columns.
+        columns: Names of the columns, where there may be no row to tell them.
 
     Raises:
         MissingDependency: pandas is not installed.
@@ -23,4 +27,4 @@ def frame(rows: Sequence[Mapping[str, Any]]) -> pandas.DataFrame:
         import pandas
     except ImportError:
         raise MissingDependency("a frame needs pandas: pip install pandas (or tavt-kit[frames])") from None
-    return pandas.DataFrame([dict(row) for row in rows])
+    return pandas.DataFrame([dict(row) for row in rows], columns=None if columns is None else list(columns))

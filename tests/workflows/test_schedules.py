@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from tavt_kit.errors import BudgetError, RecordError
-from tavt_kit.workflows.front_pick import best_within, knee_of
+from tavt_kit.workflows.schedules import best_within, knee_of
 
 
 def record(
