@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tavt_kit.bench.passes import random_schedules
+from tavt_kit.core.configuration import Choice, Configuration
 from tavt_kit.core.device import TargetDevice
 from tavt_kit.core.memory_fit import MemoryFit, MemoryPoint, gene_terms, memory_terms
 from tavt_kit.core.schedule import TokenSchedule
@@ -23,10 +24,10 @@ _HELD_OUT = 4
 _EVIDENCE = 6.0
 """By how much the terms of a schedule must better the Bayesian criterion before they are believed."""
 
-Measured = Callable[[str, TokenSchedule], Sequence[int]]
+Measured = Callable[[str, Choice], Sequence[int]]
 """(purpose, schedule) -> peak memory in bytes, of one fresh process or several: ``end``, ``fit`` or ``held out``."""
 
-Varied = Callable[[TokenSchedule, np.random.Generator], TokenSchedule]
+Varied = Callable[[Choice, np.random.Generator], Choice]
 """A random schedule of token counts -> the one of the search's space to be tested on."""
 
 
@@ -35,12 +36,12 @@ def fit_memory(
     target: TargetDevice,
     *,
     name: str,
-    ends: tuple[TokenSchedule, TokenSchedule],
+    ends: tuple[Choice, Choice],
     prefix: int,
-    canonical: Callable[[TokenSchedule], TokenSchedule] = lambda schedule: schedule,
-    further: Sequence[TokenSchedule] = (),
+    canonical: Callable[[Choice], Choice] = lambda schedule: schedule,
+    further: Sequence[Choice] = (),
     varied: Varied | None = None,
-    at_size: Callable[[TokenSchedule], int] | None = None,
+    at_size: Callable[[Choice], int] | None = None,
     seed: int = 0,
     on_step: Callable[[str, float | None], None] | None = None,
 ) -> MemoryFit:
@@ -63,7 +64,8 @@ def fit_memory(
         TavtError: A process failed.
     """
     begin, rng = time.perf_counter(), np.random.default_rng(seed)
-    tokens, layers = ends[0].counts[0], ends[0].layers
+    dense = Configuration.of(ends[0]).schedule
+    tokens, layers = dense.counts[0], dense.layers
     chosen = list(dict.fromkeys([*map(canonical, _schedules(ends, prefix)), *further]))
     drawn = random_schedules(tokens, layers, prefix, _HELD_OUT, rng)
     tests = [canonical(one) if varied is None else varied(one, rng) for one in drawn]
@@ -84,7 +86,7 @@ def fit_memory(
         target, name, tokens, layers, prefix, fixed, choosing, doubling, widest, smaller=smaller, absent=absent
     )
 
-    def points(some: Sequence[tuple[TokenSchedule, float]]) -> tuple[MemoryPoint, ...]:
+    def points(some: Sequence[tuple[Choice, float]]) -> tuple[MemoryPoint, ...]:
         return tuple(MemoryPoint(one, bare.predict(one, size_of(one)), peak) for one, peak in some)
 
     return replace(
@@ -96,9 +98,9 @@ def fit_memory(
     )
 
 
-def _schedules(ends: tuple[TokenSchedule, TokenSchedule], prefix: int) -> list[TokenSchedule]:
+def _schedules(ends: tuple[Choice, Choice], prefix: int) -> list[Choice]:
     """The ends, tapers, and drops in one layer, in two, three and all: what the terms of a fit tell apart."""
-    dense = ends[0]
+    dense = Configuration.of(ends[0]).schedule
     tokens, layers = dense.counts[0], dense.layers
     least = max(prefix + 1, 2)
     half, most = max(least, tokens // 2), max(least, 3 * tokens // 4)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from tavt_kit.core.schedule import TokenSchedule
+from tavt_kit.core.configuration import Choice
 from tavt_kit.search.algorithm import Outcome
 from tavt_kit.search.proposer import Proposer
 from tavt_kit.search.untried import EXHAUSTED
@@ -31,7 +31,7 @@ class ByChance(Proposer):
 
     name = "random"
 
-    def ask(self) -> list[TokenSchedule]:
+    def ask(self) -> list[Choice]:
         """The next generation; see ``Algorithm``."""
         self._untried.check_told()
         genes = self._untried.random(self.population, self._seeds)

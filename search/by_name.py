@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
-from tavt_kit.core.schedule import TokenSchedule
+from tavt_kit.core.configuration import Choice
 from tavt_kit.errors import BudgetError, UnknownName
 from tavt_kit.search.algorithm import Algorithm
 from tavt_kit.search.by_chance import ByChance
@@ -27,11 +28,11 @@ def begin(
     space: Space,
     *,
     seed: int,
-    cost: Callable[[TokenSchedule], float],
-    official_macs: Callable[[TokenSchedule], int],
+    cost: Callable[[Any], float],
+    official_macs: Callable[[Any], int],
     fits: Fits,
     population: int | None = None,
-    seeds: Sequence[TokenSchedule] = (),
+    seeds: Sequence[Choice] = (),
     objectives: int = 2,
 ) -> Algorithm:
     """A search algorithm at its beginning.

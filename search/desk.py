@@ -7,13 +7,14 @@ import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from statistics import median
+from typing import Any
 
 from tavt_kit.core.accuracy import PairedDifference
 from tavt_kit.core.budget import Budget, Limit
 from tavt_kit.core.candidate import Candidate, CostKind
+from tavt_kit.core.configuration import Choice
 from tavt_kit.core.front import ParetoFront
 from tavt_kit.core.measurement import Measurement
-from tavt_kit.core.schedule import TokenSchedule
 from tavt_kit.core.verdict import Verdict, worst
 from tavt_kit.errors import MeasurementError
 from tavt_kit.evaluation.answer import Answer
@@ -22,16 +23,16 @@ from tavt_kit.search.result import SearchResult, by_preference, shortfall
 
 __all__ = ["Compare", "Desk", "Evaluate", "Measure", "Peaks", "memory_ratio"]
 
-Measure = Callable[[Sequence[TokenSchedule]], Sequence[Measurement]]
+Measure = Callable[[Sequence[Choice]], Sequence[Measurement]]
 """Whole passes under the schedules, interleaved, on the target."""
 
-Peaks = Callable[[Sequence[TokenSchedule]], Sequence[tuple[int, ...]]]
+Peaks = Callable[[Sequence[Choice]], Sequence[tuple[int, ...]]]
 """Peak memory under each schedule in bytes, of a few fresh processes each, on the target."""
 
-Evaluate = Callable[[TokenSchedule], Answer]
+Evaluate = Callable[[Any], Answer]
 """An answer in the precision of the target."""
 
-Compare = Callable[[TokenSchedule], PairedDifference]
+Compare = Callable[[Any], PairedDifference]
 """Candidate minus dense on the same images."""
 
 _log = logging.getLogger(__name__)
@@ -56,10 +57,10 @@ class Desk:
         self.kind = _kind(result, budget, measure)
         self.statistic = _statistic(budget)
         self.guessed: CostKind = "predicted" if result.dense.latency_predicted_ms is not None else result.front.cost
-        self.known: dict[TokenSchedule, Candidate] = {}
+        self.known: dict[Choice, Candidate] = {}
         self.paces: list[float] = []
-        self.raw: dict[TokenSchedule, tuple[Candidate, Measurement, int]] = {}
-        self.failed: dict[TokenSchedule, str] = {}
+        self.raw: dict[Choice, tuple[Candidate, Measurement, int]] = {}
+        self.failed: dict[Choice, str] = {}
 
     @property
     def decides(self) -> bool:
@@ -105,7 +106,7 @@ class Desk:
             candidate = replace(candidate, difference=self.compare(candidate.schedule))
         return candidate.judged(self.budget, self.tails)
 
-    def settle(self, always: Sequence[TokenSchedule], evaluate: Evaluate, compare: Compare) -> None:
+    def settle(self, always: Sequence[Choice], evaluate: Evaluate, compare: Compare) -> None:
         """Evaluate anew what the result will show; what that moves onto the front is evaluated too.
 
         What fails then, as it did not in the precision of the search, is shown no more.
@@ -113,7 +114,7 @@ class Desk:
         Raises:
             MeasurementError: The dense model failed.
         """
-        settled: set[TokenSchedule] = set()
+        settled: set[Choice] = set()
         while waiting := {*always, *(one.schedule for one in self.front())} - settled:
             for schedule in waiting:
                 one = self.known[schedule]
@@ -127,7 +128,7 @@ class Desk:
                 self.known[schedule] = one.judged(self.budget, self.tails)
             settled |= waiting
 
-    def _fail(self, schedule: TokenSchedule, failure: str) -> None:
+    def _fail(self, schedule: Choice, failure: str) -> None:
         _log.warning("%s is left out of the result, because in the target's precision it failed: %s", schedule, failure)
         self.failed[schedule] = failure
         self.known.pop(schedule)

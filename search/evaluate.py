@@ -6,17 +6,17 @@ import logging
 import time
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import closing
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from tavt_kit.core.accuracy import Accuracy
-from tavt_kit.core.schedule import TokenSchedule
+from tavt_kit.core.configuration import Choice
 from tavt_kit.errors import DataError, MeasurementError
 from tavt_kit.evaluation.answer import Answer
 from tavt_kit.search.store import Store
 
 __all__ = ["Answered", "Evaluate", "in_order", "one_by_one"]
 
-Evaluate = Callable[[Sequence[TokenSchedule]], Iterable[tuple[TokenSchedule, Answer]]]
+Evaluate = Callable[[Sequence[Any]], Iterable[tuple[Any, Answer]]]
 """Answers different schedules, each exactly once, in any order, as they finish; accuracies on the split ``val``.
 
 What fails for one schedule alone (a logit that is not finite, memory that runs out) is an answer with a failure.
@@ -35,12 +35,12 @@ class Answered(NamedTuple):
         replayed: Whether it was in the store already.
     """
 
-    schedule: TokenSchedule
+    schedule: Choice
     answer: Answer
     replayed: bool
 
 
-def one_by_one(evaluate: Callable[[TokenSchedule], Accuracy]) -> Evaluate:
+def one_by_one(evaluate: Callable[[Any], Accuracy]) -> Evaluate:
     """An evaluator of many schedules from a function of one.
 
     Args:
@@ -48,12 +48,13 @@ def one_by_one(evaluate: Callable[[TokenSchedule], Accuracy]) -> Evaluate:
             failure of that schedule alone.
 
     Example:
+        >>> from tavt_kit.core.schedule import TokenSchedule
         >>> answers = one_by_one(lambda schedule: Accuracy.of_counts(3, 4, split="val"))
         >>> [(str(schedule), answer.accuracy.value) for schedule, answer in answers([TokenSchedule((5, 4))])]
         [('5,4', 0.75)]
     """
 
-    def answers(schedules: Sequence[TokenSchedule]) -> Iterator[tuple[TokenSchedule, Answer]]:
+    def answers(schedules: Sequence[Choice]) -> Iterator[tuple[Choice, Answer]]:
         for schedule in schedules:
             begin = time.monotonic()
             try:
@@ -65,7 +66,7 @@ def one_by_one(evaluate: Callable[[TokenSchedule], Accuracy]) -> Evaluate:
     return answers
 
 
-def in_order(schedules: Sequence[TokenSchedule], evaluate: Evaluate, store: Store) -> Generator[Answered]:
+def in_order(schedules: Sequence[Choice], evaluate: Evaluate, store: Store) -> Generator[Answered]:
     """The answers in the order of the schedules, from the store or evaluated.
 
     Each answer is stored as it comes, whatever its place, and given out once all before it are there: what follows
@@ -78,7 +79,7 @@ def in_order(schedules: Sequence[TokenSchedule], evaluate: Evaluate, store: Stor
     known = {schedule: answer for schedule in schedules if (answer := store.get(schedule)) is not None}
     waiting = [schedule for schedule in schedules if schedule not in known]
     arrived = _stored(waiting, evaluate, store)
-    answers: dict[TokenSchedule, Answer] = {}
+    answers: dict[Choice, Answer] = {}
     with closing(arrived):
         for schedule in schedules:
             if schedule in known:
@@ -89,9 +90,7 @@ def in_order(schedules: Sequence[TokenSchedule], evaluate: Evaluate, store: Stor
             yield Answered(schedule, answers[schedule], replayed=False)
 
 
-def _stored(
-    schedules: Sequence[TokenSchedule], evaluate: Evaluate, store: Store
-) -> Generator[dict[TokenSchedule, Answer]]:
+def _stored(schedules: Sequence[Choice], evaluate: Evaluate, store: Store) -> Generator[dict[Choice, Answer]]:
     """Answers as they come, each in the store before it is given out; nothing runs before the first is asked for."""
     missing = set(schedules)
     coming = iter(evaluate(schedules))
@@ -109,7 +108,7 @@ def _stored(
             coming.close()
 
 
-def _check(schedule: TokenSchedule, answer: Answer) -> None:
+def _check(schedule: Choice, answer: Answer) -> None:
     if answer.failure is not None:
         _log.warning("the evaluation of %s failed and is left out: %s", schedule, answer.failure)
     for accuracy in (answer.accuracy, *answer.others):

@@ -17,7 +17,7 @@ from pymoo.core.repair import Repair
 from pymoo.core.termination import NoTermination
 from pymoo.problems.static import StaticProblem
 
-from tavt_kit.core.schedule import TokenSchedule
+from tavt_kit.core.configuration import Choice
 from tavt_kit.search.algorithm import Outcome
 from tavt_kit.search.operators import cross, fit, mutate
 from tavt_kit.search.proposer import Proposer
@@ -57,7 +57,7 @@ class Evolution(Proposer):
         *,
         seed: int,
         population: int = 16,
-        seeds: Sequence[TokenSchedule] = (),
+        seeds: Sequence[Choice] = (),
         fits: Fits | None = None,
         objectives: int = 2,
     ) -> None:
@@ -68,7 +68,7 @@ class Evolution(Proposer):
         self._problem = Problem(n_var=space.genes, n_obj=objectives, n_ieq_constr=1, xl=0, xu=len(space.values) - 1)
         self._seed = seed
 
-    def ask(self) -> list[TokenSchedule]:
+    def ask(self) -> list[Choice]:
         """The next generation: schedules never asked before; empty once no new one can be found.
 
         Raises:

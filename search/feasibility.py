@@ -5,11 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 from tavt_kit.core.budget import Budget, Limit
 from tavt_kit.core.candidate import CostKind
+from tavt_kit.core.configuration import Choice
 from tavt_kit.core.device import TargetDevice
-from tavt_kit.core.schedule import TokenSchedule
 from tavt_kit.errors import BudgetError, BudgetTooTight
 from tavt_kit.search.space import Space
 
@@ -39,29 +40,29 @@ class Costs:
         official_macs: Multiply-adds by TAVT's own formula, by which its official algorithm goes; ``None`` for ``macs``.
     """
 
-    macs: Callable[[TokenSchedule], int]
-    latency_ms: Callable[[TokenSchedule], float] | None = None
+    macs: Callable[[Any], int]
+    latency_ms: Callable[[Any], float] | None = None
     target: TargetDevice | None = None
     tails: Mapping[str, float] = field(default_factory=dict)
-    official_macs: Callable[[TokenSchedule], int] | None = None
-    memory_bytes: Callable[[TokenSchedule], float] | None = None
+    official_macs: Callable[[Any], int] | None = None
+    memory_bytes: Callable[[Any], float] | None = None
     memory_error: float = 0.0
 
-    def predicted(self, schedule: TokenSchedule) -> float | None:
+    def predicted(self, schedule: Choice) -> float | None:
         """The predicted median latency in ms, or ``None`` without a target."""
         return None if self.latency_ms is None else self.latency_ms(schedule)
 
-    def predicted_memory(self, schedule: TokenSchedule) -> float | None:
+    def predicted_memory(self, schedule: Choice) -> float | None:
         """The predicted peak memory in bytes, or ``None`` where it was not asked about."""
         return None if self.memory_bytes is None else self.memory_bytes(schedule)
 
-    def by(self, kind: CostKind) -> Callable[[TokenSchedule], float]:
+    def by(self, kind: CostKind) -> Callable[[Any], float]:
         """What a front of this kind calls cost, before anything is measured; ``macs``, ``predicted`` or ``memory``."""
         known = {"macs": self.macs, "predicted": self.latency_ms, "memory": self.memory_bytes}[kind]
         assert known is not None  # what is minimised is known of every schedule
         return known
 
-    def of(self, limit: Limit, schedule: TokenSchedule) -> float:
+    def of(self, limit: Limit, schedule: Choice) -> float:
         """What the schedule costs in the unit of a ceiling.
 
         Raises:
@@ -80,7 +81,7 @@ class Costs:
             return 1e3 * (1 if self.target is None else self.target.batch) / milliseconds
         return self.latency_ms(schedule) * self.tails.get(limit.statistic or "", 1.0)
 
-    def fits(self, budget: Budget, slack: float = 0.0) -> Callable[[TokenSchedule], bool]:
+    def fits(self, budget: Budget, slack: float = 0.0) -> Callable[[Any], bool]:
         """A test of schedules against the ceilings; latencies, being predicted, may miss them by ``slack``.
 
         Memory may by its own ``memory_error``.

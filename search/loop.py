@@ -7,8 +7,8 @@ from collections.abc import Callable, Sequence
 
 from tavt_kit.core.budget import Budget
 from tavt_kit.core.candidate import Candidate
+from tavt_kit.core.configuration import Choice
 from tavt_kit.core.front import ParetoFront
-from tavt_kit.core.schedule import TokenSchedule
 from tavt_kit.errors import BudgetError, MeasurementError
 from tavt_kit.search.algorithm import Algorithm, Outcome
 from tavt_kit.search.by_name import POPULATION, begin
@@ -36,7 +36,7 @@ def search(
     max_seconds: float | None = None,
     population: int | None = None,
     seed: int = 0,
-    seeds: Sequence[TokenSchedule] = (),
+    seeds: Sequence[Choice] = (),
     slack: float = 0.03,
     store: Store | None = None,
     after: SearchResult | None = None,
@@ -161,7 +161,7 @@ def _outcome(candidate: Candidate, run: Run, dense: Candidate) -> Outcome:
     return Outcome(candidate.cost(run.front.cost), metric, missed, more)
 
 
-def _best_of(run: Run, after: SearchResult, algorithm: str, population: int | None) -> list[TokenSchedule]:
+def _best_of(run: Run, after: SearchResult, algorithm: str, population: int | None) -> list[Choice]:
     """The best of an earlier result, to begin with; the official algorithm begins with its own schedules only."""
     if algorithm == "tavt-official":
         return []
@@ -176,7 +176,7 @@ def _recipe(
     objectives: Objectives,
     population: int | None,
     seed: int,
-    seeds: Sequence[TokenSchedule],
+    seeds: Sequence[Choice],
     slack: float,
 ) -> dict[str, object]:
     """What the proposals depend on, besides the answers and the costs."""

@@ -8,7 +8,7 @@ from functools import cached_property
 
 import numpy as np
 
-from tavt_kit.core.schedule import TokenSchedule
+from tavt_kit.core.configuration import Choice
 from tavt_kit.errors import TavtError
 from tavt_kit.search.algorithm import Outcome
 from tavt_kit.search.seeds import Fits
@@ -43,7 +43,7 @@ class Proposer:
         *,
         seed: int,
         population: int = 16,
-        seeds: Sequence[TokenSchedule] = (),
+        seeds: Sequence[Choice] = (),
         fits: Fits | None = None,
     ) -> None:
         if population < 1:
@@ -57,7 +57,7 @@ class Proposer:
         """Whether the last ``ask`` found nothing new; ``stopped_because`` says why."""
         return bool(self.stopped_because)
 
-    def origin(self, schedule: TokenSchedule) -> str:
+    def origin(self, schedule: Choice) -> str:
         """Who proposed it: ``user``, a family of first proposals, ``random``, or the algorithm's name."""
         return self._untried.origin(schedule, self.name)
 
@@ -75,7 +75,7 @@ class Learner(Proposer, ABC):
     def _told(self) -> Told:
         return Told()
 
-    def ask(self) -> list[TokenSchedule]:
+    def ask(self) -> list[Choice]:
         """The next generation; see ``Algorithm``."""
         self._untried.check_told()
         learnt = len(self._told) > 0

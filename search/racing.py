@@ -16,12 +16,13 @@ import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from statistics import NormalDist
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from tavt_kit.core.accuracy import Accuracy
-from tavt_kit.core.schedule import TokenSchedule
+from tavt_kit.core.configuration import Choice
 from tavt_kit.errors import DataError
 from tavt_kit.evaluation.answer import Answer
 
@@ -30,7 +31,7 @@ __all__ = ["ESTIMATE", "Bits", "Look", "Race", "is_beaten", "stages", "stratifie
 Bits = NDArray[np.bool_]
 """(n,) which pictures are right."""
 
-Look = Callable[[Sequence[TokenSchedule], int, int], Iterable[tuple[TokenSchedule, Answer]]]
+Look = Callable[[Sequence[Any], int, int], Iterable[tuple[Any, Answer]]]
 """(schedules, start, stop) -> their answers on those pictures, with bits, in any order."""
 
 ESTIMATE = "estimate"
@@ -114,7 +115,7 @@ class Race:
     """
 
     look: Look
-    cost: Callable[[TokenSchedule], float]
+    cost: Callable[[Any], float]
     pictures: int
     first: int = 128
     confidence: float = 0.9
@@ -126,13 +127,13 @@ class Race:
             raise DataError(f"candidates are stopped with a confidence between 0.5 and 1, got {self.confidence}")
         self._stages = stages(self.first, self.pictures)
 
-    def learn(self, answered: Sequence[tuple[TokenSchedule, Answer]]) -> None:
+    def learn(self, answered: Sequence[tuple[Choice, Answer]]) -> None:
         """Take the answers of a generation, from the store or new, as rivals of those to come."""
         for schedule, answer in answered:
             if answer.right is not None and len(answer.right) == self.pictures:
                 self._finished.append((self.cost(schedule), float(answer.right.mean()), answer.right))
 
-    def __call__(self, schedules: Sequence[TokenSchedule]) -> Iterator[tuple[TokenSchedule, Answer]]:
+    def __call__(self, schedules: Sequence[Choice]) -> Iterator[tuple[Choice, Answer]]:
         """As ``Evaluate``: candidates stopped early first; their accuracies say on how many pictures."""
         rivals = {schedule: self._rival(schedule) for schedule in schedules}
         known = {schedule: _Known() for schedule in schedules}
@@ -158,7 +159,7 @@ class Race:
         accuracy = Accuracy.of_counts(int(seen.bits.sum()), len(seen.bits), split=self.split)
         return Answer(accuracy, seen.seconds, right=seen.bits, values=values)
 
-    def _rival(self, schedule: TokenSchedule) -> Bits | None:
+    def _rival(self, schedule: Choice) -> Bits | None:
         """The most accurate of those that cost no more; of equals the first that was finished."""
         cost = self.cost(schedule)
         cheaper = (one for one in self._finished if one[0] <= cost)

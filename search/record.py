@@ -11,10 +11,10 @@ from typing import Any
 
 from tavt_kit.core.budget import Budget
 from tavt_kit.core.candidate import Candidate
+from tavt_kit.core.configuration import Choice
 from tavt_kit.core.device import TargetDevice
 from tavt_kit.core.host import HostFacts
 from tavt_kit.core.records import atomic_text, write_record
-from tavt_kit.core.schedule import TokenSchedule
 from tavt_kit.search.final import Final
 from tavt_kit.search.result import SearchResult
 from tavt_kit.search.rival import Rival
@@ -57,7 +57,7 @@ def front_body(
     rivals: Sequence[Rival] = (),
     left_out: Sequence[Mapping[str, str]] = (),
     bought: Sequence[Mapping[str, Any]] = (),
-    layers: Mapping[TokenSchedule, Mapping[str, Any]] | None = None,
+    layers: Mapping[Choice, Mapping[str, Any]] | None = None,
     memory: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """The record, without schema and version; candidates by rising cost, accuracies as fractions.

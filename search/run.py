@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Generator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
+from typing import Any
 
 from tavt_kit.core.accuracy import Accuracy
 from tavt_kit.core.budget import Budget
 from tavt_kit.core.candidate import Candidate
+from tavt_kit.core.configuration import Choice
 from tavt_kit.core.front import ParetoFront
-from tavt_kit.core.schedule import TokenSchedule
 from tavt_kit.evaluation.answer import Answer
 from tavt_kit.search.evaluate import Answered, Evaluate, in_order
 from tavt_kit.search.feasibility import Costs
@@ -21,7 +22,7 @@ from tavt_kit.search.store import Store
 
 __all__ = ["Learn", "Run"]
 
-Learn = Callable[[Sequence[tuple[TokenSchedule, Answer]]], None]
+Learn = Callable[[Sequence[tuple[Choice, Answer]]], None]
 """Told the answers of a generation when all have come."""
 
 
@@ -34,16 +35,16 @@ class Run:
     budget: Budget
     objectives: Objectives
     store: Store
-    fits: Callable[[TokenSchedule], bool]
+    fits: Callable[[Any], bool]
     front: ParetoFront
     limit: int | None
     max_seconds: float | None
     on_progress: Callable[[Progress], None] | None
     learn: Learn | None
     candidates: list[Candidate] = field(default_factory=list)
-    known: dict[TokenSchedule, Candidate] = field(default_factory=dict)
+    known: dict[Choice, Candidate] = field(default_factory=dict)
     history: list[float] = field(default_factory=list)
-    estimates: dict[TokenSchedule, float] = field(default_factory=dict)
+    estimates: dict[Choice, float] = field(default_factory=dict)
     clock: list[float] = field(default_factory=list)
     seconds: float = 0.0
     fresh: list[float] = field(default_factory=list)
@@ -65,13 +66,13 @@ class Run:
             self.known[candidate.schedule] = candidate
             self._offer(candidate)
 
-    def answer(self, asked: Sequence[tuple[TokenSchedule, str]]) -> list[Candidate]:
+    def answer(self, asked: Sequence[tuple[Choice, str]]) -> list[Candidate]:
         """The candidates of schedules with their origins, in their order; fewer where a bound is reached first."""
         new = list(dict.fromkeys(schedule for schedule, _ in asked if schedule not in self.known))
         if self.limit is not None:
             new = new[: max(0, self.limit - len(self.candidates))]
         found: list[Candidate] = []
-        heard: list[tuple[TokenSchedule, Answer]] = []
+        heard: list[tuple[Choice, Answer]] = []
         with closing(self._coming(new)) as coming:
             for schedule, origin in asked:
                 if schedule not in self.known:
@@ -85,7 +86,7 @@ class Run:
             self.learn(heard)
         return found
 
-    def _coming(self, new: Sequence[TokenSchedule]) -> Generator[Answered]:
+    def _coming(self, new: Sequence[Choice]) -> Generator[Answered]:
         """The answers in order, of no more at once than there is time for.
 
         Evaluators answer many together, in one pass: what is asked too much of them is time spent on nothing.

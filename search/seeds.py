@@ -3,27 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import numpy as np
 
+from tavt_kit.core.configuration import Choice
 from tavt_kit.core.schedule import TokenSchedule, stage_layers
 from tavt_kit.search.space import Space
 
 __all__ = ["Fits", "first_proposals", "late", "once", "stages", "taper"]
 
-Fits = Callable[[TokenSchedule], bool]
+Fits = Callable[[Any], bool]
 """Whether a schedule keeps to the ceilings of the budget."""
 
-Family = Callable[[Space, float], TokenSchedule]
+Family = Callable[[Space, float], Choice]
 """Schedules of one shape, by the ratio they drop."""
 
 
-def taper(space: Space, ratio: float) -> TokenSchedule:
+def taper(space: Space, ratio: float) -> Choice:
     """TAVT's: the same share dropped in every layer."""
     return _into(space, TokenSchedule.taper(space.tokens, space.layers, ratio, space.prefix).counts)
 
 
-def stages(space: Space, ratio: float) -> TokenSchedule:
+def stages(space: Space, ratio: float) -> Choice:
     """The share ``ratio`` dropped at each of three depths; rounded once, so that every ratio is a step of its own.
 
     Example:
@@ -37,14 +39,14 @@ def stages(space: Space, ratio: float) -> TokenSchedule:
     return _into(space, counts)
 
 
-def late(space: Space, ratio: float) -> TokenSchedule:
+def late(space: Space, ratio: float) -> Choice:
     """A taper that begins after the first third of the layers."""
     start = space.layers // 3
     counts = [space.tokens * (1 - ratio) ** max(0, layer + 1 - start) for layer in range(space.layers)]
     return _into(space, [round(count) for count in counts])
 
 
-def once(space: Space) -> list[TokenSchedule]:
+def once(space: Space) -> list[Choice]:
     """Schedules that drop in one layer alone, early or late: where memory is limited, every dropping layer takes some.
 
     Example:
@@ -59,9 +61,7 @@ def once(space: Space) -> list[TokenSchedule]:
     return list(dict.fromkeys(found))
 
 
-def first_proposals(
-    space: Space, number: int, *, fits: Fits, rng: np.random.Generator
-) -> Iterator[tuple[TokenSchedule, str]]:
+def first_proposals(space: Space, number: int, *, fits: Fits, rng: np.random.Generator) -> Iterator[tuple[Choice, str]]:
     """Schedules with the name of their family, all within the ceilings; random ones without end at last.
 
     Args:
@@ -94,7 +94,7 @@ def _gentlest(space: Space, family: Family, fits: Fits) -> float:
     return high
 
 
-def _into(space: Space, counts: list[int] | tuple[int, ...]) -> TokenSchedule:
+def _into(space: Space, counts: list[int] | tuple[int, ...]) -> Choice:
     least = int(space.values[0])
     schedule = TokenSchedule(tuple(max(least, count) for count in counts))
     return space.decode(space.encode(schedule))

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from tavt_kit.core.configuration import Choice, Configuration
 from tavt_kit.core.schedule import TokenSchedule
 from tavt_kit.errors import ScheduleError
 
@@ -81,7 +82,7 @@ class Space:
         return 0
 
     @property
-    def firsts(self) -> tuple[TokenSchedule, ...]:
+    def firsts(self) -> tuple[Choice, ...]:
         """What every search of the space should look at early."""
         return ()
 
@@ -96,28 +97,29 @@ class Space:
         return TokenSchedule.dense(self.tokens, self.layers)
 
     @property
-    def least(self) -> TokenSchedule:
+    def least(self) -> Choice:
         """As few tokens as possible in every layer."""
         return self.decode(np.zeros(self.genes, dtype=np.int64))
 
     @property
-    def ends(self) -> tuple[TokenSchedule, ...]:
+    def ends(self) -> tuple[Choice, ...]:
         """One of these is the cheapest of all."""
         return (self.least,)
 
-    def decode(self, levels: Levels) -> TokenSchedule:
+    def decode(self, levels: Levels) -> Choice:
         """The schedule of one row of genes."""
         counts = [int(count) for count in self.values[levels]]
         if self.token_pooled:
             counts.append(counts[-1])
         return TokenSchedule(tuple(counts))
 
-    def encode(self, schedule: TokenSchedule) -> Levels:
+    def encode(self, choice: Choice) -> Levels:
         """The genes of the schedule in this space that is nearest to the given one.
 
         Raises:
             ScheduleError: The schedule does not fit the model, or skips layers.
         """
+        schedule = Configuration.of(choice).schedule
         schedule.check(tokens=self.tokens, layers=self.layers, prefix=self.prefix)
         if schedule.executed is not None:
             raise ScheduleError(f"this search runs every layer, but a schedule skips some: {schedule}")
@@ -140,8 +142,8 @@ class Space:
         shares[places] = rng.dirichlet(np.ones(drops)) * math.log(rng.uniform(1 / (top + 1), 1.0))
         return self.mend(top * np.exp(np.cumsum(shares)))
 
-    def tokens_of(self, schedule: TokenSchedule) -> int:
-        """Tokens of an image of the schedule's size, before anything is dropped."""
+    def tokens_of(self, choice: Choice) -> int:
+        """Tokens of an image of this size, before anything is dropped."""
         return self.tokens
 
     def cheaper(self, extras: Levels) -> Iterator[Levels]:

@@ -17,8 +17,8 @@ import numpy as np
 
 from tavt_kit.core.accuracy import Accuracy
 from tavt_kit.core.code_version import code_version
+from tavt_kit.core.configuration import Choice, Configuration
 from tavt_kit.core.records import read_record, write_record
-from tavt_kit.core.schedule import JointSchedule, TokenSchedule
 from tavt_kit.errors import OutputError, RecordError
 from tavt_kit.evaluation.answer import Answer
 
@@ -65,6 +65,7 @@ class Store:
         RecordError: The file is something else, of another version, or held by another process.
 
     Example:
+        >>> from tavt_kit.core.schedule import TokenSchedule
         >>> store = Store(None)
         >>> store.hold_to({"seed": 0})
         >>> store.put(TokenSchedule((5, 4)), Answer(Accuracy.of_counts(3, 4, split="val"), seconds=0.1))
@@ -191,7 +192,7 @@ class Store:
         """Keep a JSON value, so that a continued search goes by the very same numbers."""
         self._base.execute("INSERT OR REPLACE INTO notes VALUES (?, ?)", (name, json.dumps(value)))
 
-    def get(self, schedule: TokenSchedule, *, final: bool = False) -> Answer | None:
+    def get(self, schedule: Choice, *, final: bool = False) -> Answer | None:
         """The stored answer, or ``None``; see ``put``."""
         columns = "accuracy, failure, bits, metrics, seconds, timings"
         table = "finals" if final else "evaluations"
@@ -207,7 +208,7 @@ class Store:
         others = tuple(Accuracy.from_record(record) for record in metrics["others"])
         return Answer(accuracy, row[4], row[1], right, metrics["values"], json.loads(row[5]), others)
 
-    def put(self, schedule: TokenSchedule, answer: Answer, *, final: bool = False) -> None:
+    def put(self, schedule: Choice, answer: Answer, *, final: bool = False) -> None:
         """Store an answer; when this returns it is on the disk.
 
         Args:
@@ -255,11 +256,15 @@ class Store:
         self.close()
 
 
-def _key(schedule: TokenSchedule) -> str:
-    counts = ",".join(str(count) for count in schedule.counts)
-    if isinstance(schedule, JointSchedule):
-        counts = f"{schedule.image_size} {schedule.score} {schedule.precision} {counts}"
-    return counts if schedule.executed is None else f"{counts} of {','.join(str(layer) for layer in schedule.executed)}"
+def _key(choice: Choice) -> str:
+    one = Configuration.of(choice)
+    counts = ",".join(map(str, one.schedule.counts))
+    if one.choice is one.schedule:
+        return counts
+    variant = [one.image_size, one.score, one.precision, *([] if one.reduction is None else [one.reduction])]
+    executed = one.schedule.executed
+    layers = "" if executed is None else f" of {','.join(map(str, executed))}"
+    return f"{' '.join(map(str, variant))} {counts}{layers}"
 
 
 def _short(value: Any) -> str:

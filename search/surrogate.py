@@ -11,12 +11,13 @@ from __future__ import annotations
 import heapq
 import math
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from tavt_kit.core.configuration import Choice
 from tavt_kit.core.front import dominated_volume
-from tavt_kit.core.schedule import TokenSchedule
 from tavt_kit.search.algorithm import Outcome
 from tavt_kit.search.evolution import Evolution
 from tavt_kit.search.proposer import Learner
@@ -61,10 +62,10 @@ class Surrogate(Learner):
         self,
         space: Space,
         *,
-        cost: Callable[[TokenSchedule], float],
+        cost: Callable[[Any], float],
         seed: int,
         population: int = 16,
-        seeds: Sequence[TokenSchedule] = (),
+        seeds: Sequence[Choice] = (),
         fits: Fits | None = None,
         objectives: int = 2,
     ) -> None:
@@ -142,7 +143,7 @@ class Surrogate(Learner):
         return [GaussianProcess.fit(features, value[-_LEARNT:]) for value in values]
 
     def _predicted(
-        self, models: Sequence[GaussianProcess], schedules: Sequence[TokenSchedule], rows: Levels
+        self, models: Sequence[GaussianProcess], schedules: Sequence[Choice], rows: Levels
     ) -> tuple[Real, Real]:
         """(n, objectives) losses, the first of them known, and (n,) shortfalls."""
         believed = [self._believed(model, rows) for model in models]

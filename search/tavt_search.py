@@ -10,9 +10,11 @@ from __future__ import annotations
 import math
 import random
 from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import numpy as np
 
+from tavt_kit.core.configuration import Choice
 from tavt_kit.core.schedule import TokenSchedule
 from tavt_kit.errors import ScheduleError
 from tavt_kit.search.algorithm import Outcome
@@ -47,7 +49,7 @@ class OfficialTavt:
     first, mutations, crossings, iterations = 20, 30, 30, 30
     probability = 0.5
 
-    def __init__(self, space: Space, *, macs: Callable[[TokenSchedule], int], seed: int, bound: float = 0.2) -> None:
+    def __init__(self, space: Space, *, macs: Callable[[Any], int], seed: int, bound: float = 0.2) -> None:
         if space.prefix > 1 or space.minimum is not None or space.quantum != 1:
             raise ScheduleError(
                 "the official algorithm knows models with at most one prefix token, and every count, but got "
@@ -62,12 +64,12 @@ class OfficialTavt:
             draws=random.Random(seed),
             numpy_draws=np.random.RandomState(seed),
         )
-        self._scores: dict[TokenSchedule, float] = {}
-        self._asked: list[TokenSchedule] = []
+        self._scores: dict[Choice, float] = {}
+        self._asked: list[Choice] = []
         self._generation = 0
         self._steps = self._run()
 
-    def ask(self) -> list[TokenSchedule]:
+    def ask(self) -> list[Choice]:
         """What the next iteration would evaluate; see ``Algorithm``."""
         if self._asked:
             raise RuntimeError("tell the outcomes of the last generation before asking for the next")
@@ -94,11 +96,11 @@ class OfficialTavt:
         """Whether its iterations are over."""
         return bool(self.stopped_because)
 
-    def origin(self, schedule: TokenSchedule) -> str:
+    def origin(self, schedule: Choice) -> str:
         """``dense`` or the algorithm's name."""
         return "dense" if schedule == self.space.dense else "tavt-official"
 
-    def _schedule(self, gene: Gene) -> TokenSchedule:
+    def _schedule(self, gene: Gene) -> Choice:
         schedule = TokenSchedule(gene)
         return schedule.canonical() if self.space.token_pooled else schedule
 

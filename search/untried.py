@@ -7,7 +7,7 @@ from itertools import islice
 
 import numpy as np
 
-from tavt_kit.core.schedule import TokenSchedule
+from tavt_kit.core.configuration import Choice
 from tavt_kit.errors import BudgetTooTight
 from tavt_kit.search.algorithm import Outcome
 from tavt_kit.search.operators import fit
@@ -41,10 +41,10 @@ class Untried:
             raise BudgetTooTight(f"not even the least schedule keeps to the ceilings: {space.ends[-1]}")
         self.asked: set[bytes] = set()
         self._rng = rng
-        self._origins: dict[TokenSchedule, str] = {}
+        self._origins: dict[Choice, str] = {}
         self._waiting = 0
 
-    def first(self, number: int, seeds: Sequence[TokenSchedule]) -> list[Levels]:
+    def first(self, number: int, seeds: Sequence[Choice]) -> list[Levels]:
         """The seeds and, up to ``number``, the families of ``first_proposals``; a small space gives fewer."""
         found = self._seeded(seeds)
         wanted = max(number, len(found))
@@ -55,7 +55,7 @@ class Untried:
             self._admit(found, schedule, origin)
         return list(found.values())
 
-    def random(self, number: int, seeds: Sequence[TokenSchedule] = ()) -> list[Levels]:
+    def random(self, number: int, seeds: Sequence[Choice] = ()) -> list[Levels]:
         """The seeds and, up to ``number``, schedules by chance; where chance finds none, from the list of all."""
         found = self._seeded(seeds)
         for _ in range(_TRIES):
@@ -77,7 +77,7 @@ class Untried:
                 break
         return list(found.values())
 
-    def issue(self, genes: Sequence[Levels], origin: str) -> list[TokenSchedule]:
+    def issue(self, genes: Sequence[Levels], origin: str) -> list[Choice]:
         """The schedules of the genes, asked from now on; ``origin`` is of those that have none yet.
 
         Raises:
@@ -102,17 +102,17 @@ class Untried:
             raise RuntimeError(f"{self._waiting} schedules were asked, but {len(outcomes)} outcomes told")
         self._waiting = 0
 
-    def origin(self, schedule: TokenSchedule, otherwise: str) -> str:
+    def origin(self, schedule: Choice, otherwise: str) -> str:
         """Who proposed it."""
         return self._origins.get(schedule, otherwise)
 
-    def _seeded(self, seeds: Sequence[TokenSchedule]) -> dict[bytes, Levels]:
+    def _seeded(self, seeds: Sequence[Choice]) -> dict[bytes, Levels]:
         found: dict[bytes, Levels] = {}
         for schedule in seeds:
             self._admit(found, schedule, "user")
         return found
 
-    def _admit(self, found: dict[bytes, Levels], schedule: TokenSchedule, origin: str) -> None:
+    def _admit(self, found: dict[bytes, Levels], schedule: Choice, origin: str) -> None:
         wanted = self.space.encode(schedule)
         genes = fit(wanted, self.space, self.fits, fill=False)
         if genes.tobytes() not in self.asked:

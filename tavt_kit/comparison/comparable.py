@@ -10,7 +10,7 @@ from typing import Any
 
 from tavt_kit.comparison.comparison import Summary
 from tavt_kit.core.accuracy import Accuracy
-from tavt_kit.core.candidate import schedule_of
+from tavt_kit.core.configuration import Configuration
 from tavt_kit.core.device import TargetDevice
 from tavt_kit.core.measurement import Measurement
 from tavt_kit.core.records import read_record
@@ -146,7 +146,7 @@ def _front(body: Mapping[str, Any]) -> Parts:
     traits["model"] = str(body["model"]["name"])
     entries = []
     for row in [*body["candidates"], *body.get("baselines", ())]:
-        name = str(schedule_of(row))
+        name = str(Configuration.from_record(row))
         accuracy = Accuracy(body["metric"], body["split"], row[body["metric"]], row["n"], *row["ci95"])
         entries.append(Entry(name, {"schedule": name}, _summary(row.get("latency_ms")), accuracy))
     unique = {entry.name: entry for entry in entries}

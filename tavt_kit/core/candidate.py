@@ -9,7 +9,7 @@ from statistics import median
 from typing import TYPE_CHECKING, Any, Literal
 
 from tavt_kit.core.budget import Budget, Limit
-from tavt_kit.core.schedule import JointSchedule, TokenSchedule
+from tavt_kit.core.configuration import Choice, Configuration
 from tavt_kit.core.verdict import (
     Verdict,
     judge_accuracy,
@@ -21,7 +21,7 @@ from tavt_kit.core.verdict import (
     latency_bounds,
     worst,
 )
-from tavt_kit.errors import BudgetError, RecordError
+from tavt_kit.errors import BudgetError
 
 if TYPE_CHECKING:
     from tavt_kit.core.accuracy import Accuracy, PairedDifference
@@ -39,7 +39,7 @@ class Candidate:
     """A schedule and its costs and accuracy, as far as they are known.
 
     Args:
-        schedule: The tokens kept.
+        schedule: Tokens kept; a configuration where a joint search chose more than these.
         macs: Multiply-adds of one image, rule ``executed``.
         accuracy: The metric that is maximised; ``None`` until evaluated, and where the evaluation failed.
         latency_predicted_ms: From the per-layer table of ``target``; ``None`` without a target.
@@ -53,7 +53,7 @@ class Candidate:
         memory: Peak memory in bytes, measured on ``target`` in fresh processes, one number each; empty until then.
     """
 
-    schedule: TokenSchedule
+    schedule: Choice
     macs: int
     accuracy: Accuracy | None = None
     latency_predicted_ms: float | None = None
@@ -180,7 +180,7 @@ class Candidate:
 
     def as_record(self) -> dict[str, Any]:
         """The entry of ``front.json``; the metric's name is a key, its value a fraction."""
-        record: dict[str, Any] = {**schedule_record(self.schedule), "macs": self.macs}
+        record: dict[str, Any] = {**Configuration.of(self.schedule).as_record(), "macs": self.macs}
         if self.accuracy is not None:
             record[self.accuracy.metric] = self.accuracy.value
             record["n"] = self.accuracy.n
@@ -223,40 +223,7 @@ def latency_record(latency: Measurement) -> dict[str, Any]:
     }
 
 
-def schedule_record(schedule: TokenSchedule) -> dict[str, Any]:
-    """The counts, and what a joint search chose beside them; ``schedule_of`` reads it."""
-    genes: dict[str, Any] = {"schedule": list(schedule.counts)}
-    if schedule.executed is not None:
-        genes["executed"] = list(schedule.executed)
-    if isinstance(schedule, JointSchedule):
-        if schedule.image_size is not None:
-            genes["image_size"] = list(schedule.image_size)
-        if schedule.score is not None:
-            genes["score"] = schedule.score
-        if schedule.precision is not None:
-            genes["precision"] = schedule.precision
-    return genes
-
-
 def dense_of(body: Mapping[str, Any]) -> Mapping[str, Any] | None:
     """The record of the dense model in a ``front.json``, among the baselines or on the front."""
     everything = (*body.get("baselines", ()), *body["candidates"])
     return next((record for record in everything if record.get("origin") == "dense"), None)
-
-
-def schedule_of(record: Mapping[str, Any]) -> TokenSchedule:
-    """The schedule of an entry of ``front.json``.
-
-    Raises:
-        RecordError: There is none.
-    """
-    try:
-        counts, executed = tuple(record["schedule"]), record.get("executed")
-        size, score, precision = record.get("image_size"), record.get("score"), record.get("precision")
-        executed = None if executed is None else tuple(executed)
-        if (executed, size, score, precision) == (None, None, None, None):
-            return TokenSchedule(counts)
-        size = None if size is None else (size[0], size[1])
-        return JointSchedule(counts, executed, image_size=size, score=score, precision=precision)
-    except (KeyError, TypeError) as error:
-        raise RecordError(f"a recorded candidate needs its schedule, but: {error}") from None

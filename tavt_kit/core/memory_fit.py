@@ -15,10 +15,9 @@ from dataclasses import dataclass
 from statistics import fmean
 from typing import Any
 
-from tavt_kit.core.candidate import schedule_of, schedule_record
+from tavt_kit.core.configuration import Choice, Configuration
 from tavt_kit.core.device import TargetDevice
 from tavt_kit.core.host import HostFacts
-from tavt_kit.core.schedule import TokenSchedule
 from tavt_kit.errors import RecordError, TavtError
 
 __all__ = ["IS", "MemoryFit", "MemoryPoint", "gene_terms", "memory_terms"]
@@ -40,7 +39,7 @@ class MemoryPoint:
         measured: Bytes; the median of several processes.
     """
 
-    schedule: TokenSchedule
+    schedule: Choice
     predicted: float
     measured: float
 
@@ -50,33 +49,37 @@ class MemoryPoint:
         return self.predicted / self.measured - 1
 
 
-def memory_terms(schedule: TokenSchedule, tokens: int, at_size: int | None = None) -> tuple[float, float, float, float]:
+def memory_terms(choice: Choice, tokens: int, at_size: int | None = None) -> tuple[float, float, float, float]:
     """What the coefficients of a fit multiply.
 
     That is 1, whether any layer drops, the doublings of how many do, and the share kept by the first layer that runs.
 
     Args:
-        schedule: Of a model.
+        choice: Of a model.
         tokens: Of the model, before anything is dropped.
         at_size: The same of an image of the schedule's size, where that is another than the model's own.
 
     Example:
+        >>> from tavt_kit.core.schedule import TokenSchedule
         >>> memory_terms(TokenSchedule((8, 8, 4)), 16)
         (1.0, 1.0, 1.0, 0.5)
     """
+    schedule = Configuration.of(choice).schedule
     before = (tokens if at_size is None else at_size, *schedule.counts[:-1])
     drops = sum(kept < count for kept, count in zip(schedule.counts, before, strict=True))
     first = schedule.executed[0] if schedule.executed else 0
     return 1.0, float(drops > 0), math.log2(max(1, drops)), schedule.counts[first] / tokens
 
 
-def gene_terms(schedule: TokenSchedule, tokens: int, at_size: int | None = None) -> tuple[float, float]:
+def gene_terms(choice: Choice, tokens: int, at_size: int | None = None) -> tuple[float, float]:
     """Further ones, 0 in a search of token counts alone: the share of tokens that a smaller image lacks, absent layers.
 
     Example:
+        >>> from tavt_kit.core.schedule import TokenSchedule
         >>> gene_terms(TokenSchedule((8, 8, 8), executed=(0, 1)), 16, at_size=12)
         (0.25, 1.0)
     """
+    schedule = Configuration.of(choice).schedule
     absent = 0 if schedule.executed is None else schedule.layers - len(schedule.executed)
     return 1 - (tokens if at_size is None else at_size) / tokens, float(absent)
 
@@ -121,7 +124,7 @@ class MemoryFit:
     smaller: float = 0.0
     absent: float = 0.0
 
-    def predict(self, schedule: TokenSchedule, at_size: int | None = None) -> float:
+    def predict(self, schedule: Choice, at_size: int | None = None) -> float:
         """Bytes.
 
         Args:
@@ -131,7 +134,7 @@ class MemoryFit:
         Raises:
             ScheduleError: The schedule does not fit the model.
         """
-        schedule.check(tokens=at_size or self.tokens, layers=self.layers, prefix=self.prefix)
+        Configuration.of(schedule).schedule.check(tokens=at_size or self.tokens, layers=self.layers, prefix=self.prefix)
         terms = *memory_terms(schedule, self.tokens, at_size), *gene_terms(schedule, self.tokens, at_size)
         return sum(a * b for a, b in zip(self._coefficients, terms, strict=True))
 
@@ -239,8 +242,8 @@ class MemoryFit:
 
 
 def _point(point: MemoryPoint) -> dict[str, Any]:
-    return {**schedule_record(point.schedule), "predicted": point.predicted, "measured": point.measured}
+    return {**Configuration.of(point.schedule).as_record(), "predicted": point.predicted, "measured": point.measured}
 
 
 def _of_point(record: Mapping[str, Any]) -> MemoryPoint:
-    return MemoryPoint(schedule_of(record), record["predicted"], record["measured"])
+    return MemoryPoint(Configuration.from_record(record).choice, record["predicted"], record["measured"])

@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from tavt_kit.core.candidate import dense_of, schedule_of
+from tavt_kit.core.candidate import dense_of
+from tavt_kit.core.configuration import Configuration
 
 __all__ = ["print_front", "sentence"]
 
@@ -32,11 +33,11 @@ def print_front(body: Mapping[str, Any], *, place: Path, marked: int | None = No
     first = f"{body['metric']}, % [95 %]"
     for title in ("", "schedule", "GMACs", first, *_further(body), *_times(body), "verdict", "from"):
         table.add_column(escape(title), justify="left" if title in ("", "schedule", "verdict", "from") else "right")
-    shown = [str(schedule_of(record)) for record in body["candidates"]]
+    shown = [str(Configuration.from_record(record)) for record in body["candidates"]]
     for index, (name, record) in enumerate(zip(shown, body["candidates"], strict=True)):
         table.add_row(*map(escape, (">" if index == mark else "", name, *_row(body, record))))
     for record in body.get("baselines", ()):
-        if (name := str(schedule_of(record))) not in shown:
+        if (name := str(Configuration.from_record(record))) not in shown:
             table.add_row("", *map(escape, (name, *_row(body, record))), style="dim")
     for record in body.get("rivals", ()):
         row = _row(body, {"origin": "baseline", **record})
@@ -63,7 +64,7 @@ def sentence(body: Mapping[str, Any]) -> str:
         return f"{body['verdict']}: no measured candidate keeps to {budgets}; raise the budget, or distill further."
     record = body["candidates"][chosen]
     dense = dense_of(body)
-    text = f"{body['verdict']} ({budgets}): {schedule_of(record)} keeps {_percent(body, record)} %"
+    text = f"{body['verdict']} ({budgets}): {Configuration.from_record(record)} keeps {_percent(body, record)} %"
     if dense is not None:
         text += f" of val (dense {_percent(body, dense)} %)"
         fast, slow = ((one["latency_ms"] or {}).get("median") for one in (record, dense))

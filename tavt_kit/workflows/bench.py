@@ -24,8 +24,8 @@ if TYPE_CHECKING:
     from tavt_kit.bench.noise import Noise
     from tavt_kit.bench.protocol import Protocol
     from tavt_kit.bench.record import Benched
+    from tavt_kit.core.configuration import Choice
     from tavt_kit.core.device import TargetDevice
-    from tavt_kit.core.schedule import TokenSchedule
 
 __all__ = ["BenchResult", "bench"]
 
@@ -79,7 +79,7 @@ def bench(
     things: Thing | Sequence[Thing],
     *,
     target: str | TargetDevice | Sequence[str | TargetDevice] = (),
-    schedule: str | TokenSchedule | Sequence[str | TokenSchedule] = (),
+    schedule: str | Choice | Sequence[str | Choice] = (),
     preset: str | Sequence[str] = (),
     weights: str | None = None,
     data: str | Path | None = None,

@@ -12,6 +12,7 @@ from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
+from tavt_kit.core.configuration import Choice
 from tavt_kit.core.device import TargetDevice
 from tavt_kit.core.schedule import TokenSchedule, counts_text
 from tavt_kit.errors import DataError, MissingDependency, RecordError, TavtError
@@ -58,7 +59,7 @@ class Sweep:
     """
 
     targets: tuple[str, ...] = ()
-    schedules: tuple[str | TokenSchedule, ...] = ()
+    schedules: tuple[str | Choice, ...] = ()
     presets: tuple[str, ...] = ()
     precisions: tuple[str, ...] = ()
     threads: tuple[int, ...] = ()
@@ -279,7 +280,7 @@ class Opener:
         self,
         thing: Thing,
         model: AdaptiveViT,
-        given: str | TokenSchedule,
+        given: str | Choice,
         target: TargetDevice,
         image_size: int | None,
     ) -> None:
@@ -287,7 +288,7 @@ class Opener:
 
         card = card_of(model)
         height, width = (int(side) for side in card.preprocessing["image_size"])
-        schedule = given if isinstance(given, TokenSchedule) else _parsed(model, given)
+        schedule = given if isinstance(given, TokenSchedule) else _parsed(model, str(given))
         source = self._source(model, schedule, target)
         self.opened.append(
             Opened(

@@ -9,14 +9,15 @@ from typing import TYPE_CHECKING, Any
 
 from tavt_kit.core.accuracy import Accuracy, PairedDifference
 from tavt_kit.core.budget import Budget
-from tavt_kit.core.candidate import Candidate, dense_of, schedule_of
+from tavt_kit.core.candidate import Candidate, dense_of
+from tavt_kit.core.configuration import Choice, Configuration
 from tavt_kit.core.device import TargetDevice
 from tavt_kit.core.front import ParetoFront
 from tavt_kit.core.host import HostFacts
 from tavt_kit.core.measurement import Measurement
 from tavt_kit.core.progress import Progress, Silent
 from tavt_kit.core.records import make_folder, read_record
-from tavt_kit.core.schedule import JointSchedule, TokenSchedule
+from tavt_kit.core.schedule import TokenSchedule
 from tavt_kit.core.verdict import Verdict
 from tavt_kit.errors import RecordError
 from tavt_kit.reports import write_report
@@ -196,7 +197,8 @@ def read_front(run: Path) -> dict[str, Any]:
             f"{run / FRONT_FILE} has no candidates for a target, so nothing of it can be measured on one; search with "
             "`profile` or `target` first"
         )
-    if any(isinstance(schedule_of(one), JointSchedule) for one in body["candidates"]):
+    found = [Configuration.from_record(one) for one in body["candidates"]]
+    if any(one.choice is not one.schedule for one in found):
         raise RecordError(
             f"{run / FRONT_FILE} is of a joint search, and a pack holds one model at one size; export what it chose "
             "and measure the file there (fgvc-kit bench FILE)"
@@ -209,10 +211,10 @@ def front_schedules(body: Mapping[str, Any]) -> list[tuple[str, TokenSchedule]]:
     record = dense_of(body)
     if record is None:
         raise RecordError("the front records no dense model to compare with; search again")
-    dense = schedule_of(record)
-    chosen, found = body.get("chosen"), [schedule_of(one) for one in body["candidates"]]
+    dense = Configuration.from_record(record).schedule
+    chosen, found = body.get("chosen"), [Configuration.from_record(one).schedule for one in body["candidates"]]
     nearest = sorted(range(len(found)), key=lambda place: abs(place - (chosen or 0)))
-    baselines = [schedule_of(one) for one in body.get("baselines", ())]
+    baselines = [Configuration.from_record(one).schedule for one in body.get("baselines", ())]
     kept = [one for one in dict.fromkeys([found[place] for place in nearest[:MOST]] + baselines) if one != dense]
     return [("dense", dense), *((str(one), one) for one in kept)]
 
@@ -261,11 +263,11 @@ def settle(run: str | Path, file: str | Path) -> SettledFront:
     return SettledFront(run, {"schema": FRONT_SCHEMA, "version": 1, **settled})
 
 
-def _measured(bench: Mapping[str, Any], file: Path) -> tuple[TargetDevice, dict[TokenSchedule, Measurement], HostFacts]:
+def _measured(bench: Mapping[str, Any], file: Path) -> tuple[TargetDevice, dict[Choice, Measurement], HostFacts]:
     try:
         rows = bench["candidates"]
         targets = {TargetDevice.from_record(row["target"]) for row in rows}
-        found = {
+        found: dict[Choice, Measurement] = {
             TokenSchedule(tuple(row["schedule"])): Measurement.from_record(row["latency_ms"])
             for row in rows
             if row["schedule"] is not None
@@ -306,7 +308,7 @@ def _candidate(record: Mapping[str, Any], body: Mapping[str, Any], target: Targe
     try:
         low, high = record["ci95"]
         return Candidate(
-            schedule_of(record),
+            Configuration.from_record(record).choice,
             record["macs"],
             accuracy=Accuracy(metric, body["split"], record[metric], record["n"], low, high),
             latency_predicted_ms=(record["latency_ms"] or {}).get("predicted"),

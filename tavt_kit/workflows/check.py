@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from tavt_kit.core.accuracy import Accuracy, PairedDifference
 from tavt_kit.core.command_line import command_line
+from tavt_kit.core.configuration import Configuration
 from tavt_kit.core.progress import Progress, Silent
 from tavt_kit.core.verdict import Verdict, worst
 from tavt_kit.errors import DataError, RecordError, ScheduleError
@@ -297,8 +298,8 @@ class _Job:
             found.check(tokens=model.tokens, layers=model.layers, prefix=model.prefix)
             return found
         if given is not None and Path(given).is_dir():
-            return schedule_for(Path(given), model, None, None)
-        return schedule_for(folder_of(self.against), model, given, None)
+            return Configuration.of(schedule_for(Path(given), model, None, None)).schedule
+        return Configuration.of(schedule_for(folder_of(self.against), model, given, None)).schedule
 
     def about(self) -> dict[str, Any]:
         """What the check was made with."""

@@ -19,9 +19,9 @@ from tavt_kit.workflows.run_model import card_of, images_for, located, model_at
 if TYPE_CHECKING:
     import pandas
 
+    from tavt_kit.core.configuration import Choice
     from tavt_kit.core.device import TargetDevice
     from tavt_kit.core.model_card import ModelCard
-    from tavt_kit.core.schedule import TokenSchedule
     from tavt_kit.data import ImageSet, Sample
     from tavt_kit.data.preprocess import Preprocessing
     from tavt_kit.evaluation.answers import Answered
@@ -146,7 +146,7 @@ def evaluate(
     data: str | Path | None = None,
     *,
     split: str | None = None,
-    schedule: str | TokenSchedule | None = None,
+    schedule: str | Choice | None = None,
     preset: str | None = None,
     target: str | TargetDevice | None = None,
     batch: int = 32,
@@ -227,7 +227,7 @@ def label_images(
     folder: Path | str,
     *,
     data: str | Path | None = None,
-    schedule: str | TokenSchedule | None = None,
+    schedule: str | Choice | None = None,
     preset: str | None = None,
     target: str | TargetDevice | None = None,
     batch: int = 32,
@@ -368,7 +368,7 @@ def _share(wanted: str | float | None) -> float | None:
 
 def _open_subject(
     thing: Path | str | AdaptiveViT,
-    schedule: str | TokenSchedule | None,
+    schedule: str | Choice | None,
     preset: str | None,
     target: str | TargetDevice | None,
     batch: int,
@@ -387,9 +387,7 @@ def _open_subject(
     return _open_run(thing, schedule, device or TargetDevice("torch", "cpu"), batch, progress)
 
 
-def _open_file(
-    file: Path, schedule: str | TokenSchedule | None, preset: str | None, target: TargetDevice | None
-) -> _Subject:
+def _open_file(file: Path, schedule: str | Choice | None, preset: str | None, target: TargetDevice | None) -> _Subject:
     """An exported file; neither torch nor timm is imported."""
     from tavt_kit.core.artifact_card import read_metadata
     from tavt_kit.core.sealed import refuse_changed
@@ -403,7 +401,7 @@ def _open_file(
 
 def _open_run(
     run: Path | str | AdaptiveViT,
-    schedule: str | TokenSchedule | None,
+    schedule: str | Choice | None,
     target: TargetDevice,
     batch: int,
     progress: Progress,
@@ -414,12 +412,12 @@ def _open_run(
     from tavt_kit.runtimes import open_module
 
     device = target.resolved()
-    model = model_at(run, schedule, progress)
+    model, under = model_at(run, schedule, progress)
     shape, card = (batch, 3, *model.backbone.image_size), card_of(model)
     if isinstance(model.bare, Pim) and device.runtime == "torch":
         heads = HeadCounts(open_module(PimHeads(model, model.schedule).eval(), device, shape), model.bare)
-        return _Subject(card, str(model.schedule), heads, heads)
-    return _Subject(card, str(model.schedule), open_module(LeanViT(model).eval(), device, shape))
+        return _Subject(card, str(under), heads, heads)
+    return _Subject(card, str(under), open_module(LeanViT(model).eval(), device, shape))
 
 
 def _images_of(thing: Path | str | AdaptiveViT, data: str | Path | None, card: ModelCard) -> ImageSet:

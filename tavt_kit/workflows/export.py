@@ -8,6 +8,7 @@ from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
 
+from tavt_kit.core.configuration import Choice, Configuration
 from tavt_kit.core.model_card import licence_sentence
 from tavt_kit.core.progress import Progress, Silent
 from tavt_kit.core.verdict import Verdict
@@ -21,7 +22,6 @@ if TYPE_CHECKING:
     import pandas
 
     from tavt_kit.core.device import TargetDevice
-    from tavt_kit.core.schedule import TokenSchedule
     from tavt_kit.exporters.plan import Exported
     from tavt_kit.models.wrap import AdaptiveViT
 
@@ -137,7 +137,7 @@ def export(
     run: str | PathLike[str] | AdaptiveViT,
     out: Path | str | None = None,
     *,
-    schedule: str | TokenSchedule | Sequence[str | TokenSchedule] | None = None,
+    schedule: str | Choice | Sequence[str | Choice] | None = None,
     pick: str | Sequence[str] | None = None,
     switchable: bool = False,
     format: str | Sequence[str] | None = None,
@@ -236,9 +236,10 @@ def export(
     picks = _listed(pick)
     if switchable and picks:
         raise ParameterError(f"a switchable file takes every preset of the front; leave out `pick={picks[0]}`")
-    schedules = presets_for(folder, model, given) if switchable else schedules_for(folder, model, given, picks)
-    model = model_for(folder, model, schedules)
-    wanted = precisions or [precision_for(schedules)]
+    chosen = presets_for(folder, model, given) if switchable else schedules_for(folder, model, given, picks)
+    model = model_for(folder, model, chosen)
+    wanted = precisions or [precision_for(chosen)]
+    schedules = {label: Configuration.of(one).schedule for label, one in chosen.items()}
     try:
         forms = forms_of(formats, wanted, [SWITCHABLE] if switchable else list(schedules))
     except ExportError as error:
@@ -263,7 +264,7 @@ def export(
     )
     images = images_for(run, data)
     place = Path(out) if out is not None else Path(str(folder)) / "export"
-    progress.update(f"exporting {', '.join(str(one) for one in schedules.values())}")
+    progress.update(f"exporting {', '.join(map(str, chosen.values()))}")
     made = write_files(
         model, schedules, images, place, plan, run="" if folder is None else str(folder), fresh=fresh, progress=progress
     )

@@ -28,9 +28,9 @@ def listed_schedules(model: AdaptiveViT, texts: Sequence[str], front: Path | Non
         ScheduleError: A schedule does not fit the model; that of a file is named.
         RecordError: There is no such file, no candidate in it, or it is another model's.
     """
-    from tavt_kit.core.candidate import schedule_of
+    from tavt_kit.core.configuration import Configuration
     from tavt_kit.core.records import read_record
-    from tavt_kit.core.schedule import JointSchedule, TokenSchedule
+    from tavt_kit.core.schedule import TokenSchedule
 
     sizes = {"tokens": model.tokens, "layers": model.layers, "prefix": model.prefix}
     found = [TokenSchedule.parse(text, **sizes) for text in texts]
@@ -43,11 +43,10 @@ def listed_schedules(model: AdaptiveViT, texts: Sequence[str], front: Path | Non
             raise RecordError(f"{path} holds no schedules, because its front is empty; give `schedule` instead")
         for candidate in candidates:
             try:
-                schedule = schedule_of(candidate)
-                if isinstance(schedule, JointSchedule):
-                    if (schedule.image_size, schedule.score, schedule.executed) != (None, None, None):
-                        continue  # it is of the model at another size, by another score, or of some of its layers
-                    schedule = TokenSchedule(schedule.counts)
+                recorded = Configuration.from_record(candidate)
+                if recorded.is_variant or recorded.schedule.executed is not None:
+                    continue  # it is of the model at another size, by another score, or of some of its layers
+                schedule = recorded.schedule
                 schedule.check(**sizes)
             except ScheduleError as error:
                 raise ScheduleError(f"{path} is the front of another model: {error}") from None

@@ -8,7 +8,7 @@ from functools import cached_property
 from typing import Any
 
 from tavt_kit.core.accuracy import PairedDifference
-from tavt_kit.core.schedule import TokenSchedule
+from tavt_kit.core.configuration import Choice
 from tavt_kit.evaluation.answer import Answer, paired
 from tavt_kit.search import Costs, Objectives, SearchResult, Store, search
 from tavt_kit.search.final import Final, Measure, confirm
@@ -101,7 +101,7 @@ class Rounds:
             for gene, schedule in without.items()
             if schedule != pick.schedule and self._exact(schedule).failure is None
         }
-        times: dict[TokenSchedule, float] = {}
+        times: dict[Choice, float] = {}
         if self._measure is not None and without:
             shown = list(dict.fromkeys([dense, pick.schedule, *without.values()]))
             times = {one: run.median for one, run in zip(shown, self._measure(shown), strict=True)}
@@ -151,25 +151,25 @@ class Rounds:
     def _say(self, sentence: str) -> None:
         self.subject.progress.say(sentence)
 
-    def _exact(self, schedule: TokenSchedule) -> Answer:
+    def _exact(self, schedule: Choice) -> Answer:
         """What the result shows, evaluated once, whichever run of this search did it."""
         exact = self.judges.exact
         known = self.store.get(schedule, final=True)
         if known is None and exact is self.judges.quick:
             known = self.store.get(schedule)
-            if known is not None and known.accuracy is not None and known.accuracy.n < len(exact.labels):
+            if known is not None and known.accuracy is not None and known.accuracy.n < len(exact.own.labels):
                 known = None  # stopped early
         if known is None:
             known = exact.answer(schedule)
             self.store.put(schedule, known, final=True)
         return known
 
-    def _exactly_against(self, before: TokenSchedule, after: TokenSchedule) -> PairedDifference:
+    def _exactly_against(self, before: Choice, after: Choice) -> PairedDifference:
         """The second minus the first, in the precision of the target."""
         answers = self._exact(before), self._exact(after)
         return _paired(answers) or self.judges.exact.against(before, after)
 
-    def _against(self, dense: TokenSchedule, schedule: TokenSchedule) -> PairedDifference:
+    def _against(self, dense: Choice, schedule: Choice) -> PairedDifference:
         """Candidate minus dense, by the bits that were stored; whoever evaluated, nothing is evaluated twice."""
         answers = self.store.get(dense), self.store.get(schedule)
         return _paired(answers) or self.judges.quick.against(dense, schedule)

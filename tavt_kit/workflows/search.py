@@ -15,6 +15,7 @@ from tavt_kit.bench.schedule_memory import refuse_untold
 from tavt_kit.core.budget import Budget, Limit
 from tavt_kit.core.candidate import Candidate
 from tavt_kit.core.command_line import command_line
+from tavt_kit.core.configuration import Configuration
 from tavt_kit.core.device import TargetDevice
 from tavt_kit.core.host import HostFacts
 from tavt_kit.core.latency_table import LatencyTable
@@ -307,7 +308,7 @@ def _searched(request: Request, progress: Progress) -> SearchRun:
         evaluator = evaluator_on_val(subject, request, store, make)
         with looking(subject, request, evaluator, make) as look:
             judges = judges_of(request, costs, evaluator, look)
-            with closing(Rivals(subject, request, judges.exact)) as rivals:
+            with closing(Rivals(subject, request, judges.exact.own)) as rivals:
                 rounds = Rounds(subject, request, store, judges, costs, rivals, memory)
                 result, final = rounds.run()
                 bought = rounds.bought(final)
@@ -421,7 +422,7 @@ def _written(
     write_front(request.out, body)
     if final.pick is not None:
         model = variant_of(subject, final.pick.schedule)
-        model.schedule = final.pick.schedule
+        model.schedule = Configuration.of(final.pick.schedule).schedule
         split = subject.images.held_out
         examples = pick_examples(subject.images.split(split))
         how = Preprocessing.from_record(cast(ModelCard, model.card).preprocessing)

@@ -11,6 +11,7 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, NamedTuple
 
 from tavt_kit.checkpoints import load_model
+from tavt_kit.core.configuration import Choice
 from tavt_kit.core.device import TargetDevice
 from tavt_kit.core.model_card import CARD_FILE, WEIGHTS_FILE
 from tavt_kit.core.progress import Progress
@@ -26,7 +27,7 @@ from tavt_kit.search import Costs, Evaluate, Store
 from tavt_kit.search.engines.crew import Workers
 from tavt_kit.search.racing import Look, Race, stages
 from tavt_kit.search.run import Learn
-from tavt_kit.workflows.joint import JointEvaluator
+from tavt_kit.workflows.joint import ConfigurationEvaluator
 from tavt_kit.workflows.search_request import Request
 from tavt_kit.workflows.search_subject import Subject, pictures, sha256_pictures
 
@@ -62,8 +63,8 @@ class Judges:
 
     evaluate: Evaluate
     learn: Learn | None
-    quick: SharedEvaluator
-    exact: SharedEvaluator
+    quick: ConfigurationEvaluator
+    exact: ConfigurationEvaluator
 
 
 def how_to_look(subject: Subject, request: Request) -> MakeEvaluator:
@@ -93,7 +94,7 @@ def _evaluator_of(
     return kind(model, pixels, labels, preprocessing, precision=looks.precision, scoring=scoring)
 
 
-def evaluator_on_val(subject: Subject, request: Request, store: Store, make: MakeEvaluator) -> SharedEvaluator:
+def evaluator_on_val(subject: Subject, request: Request, store: Store, make: MakeEvaluator) -> ConfigurationEvaluator:
     """This process's evaluator, on the target's own kind of processor; the store is tied to these very pictures.
 
     They come in an order in which the first of them, however many, are like all.
@@ -115,31 +116,21 @@ def evaluator_on_val(subject: Subject, request: Request, store: Store, make: Mak
     target = request.target
     if target is not None and request.is_here and target.processor == "cuda":
         subject.model.to(f"cuda:{target.index}")
-    if subject.joint is None:
-        return make(subject.model, pixels, labels)
-    scoring = Scoring(request.metrics, labels, tuple(subject.card.classes))
-    return JointEvaluator(
-        subject.model, pixels, labels, subject.preprocessing, precision=request.looks.precision, scoring=scoring,
-        subject=subject, request=request,
-    )  # fmt: skip
+    return ConfigurationEvaluator(make(subject.model, pixels, labels), subject, request)
 
 
-def judges_of(request: Request, costs: Costs, quick: SharedEvaluator, look: Look) -> Judges:
+def judges_of(request: Request, costs: Costs, quick: ConfigurationEvaluator, look: Look) -> Judges:
     """Who answers the search, by ``look``: ``quick`` itself, or several of its kind."""
-    shown, looks = len(quick.labels), request.looks
-    exact = quick
-    if isinstance(quick, JointEvaluator) and looks.precision != request.precision:
-        exact = quick.at(request.precision)
-    elif looks.runtime != "torch" or looks.precision != request.precision:
-        given = (quick.model, quick.pixels, quick.labels, quick.preprocessing)
-        exact = SharedEvaluator(*given, precision=request.precision, scoring=quick.scoring)
+    shown, looks = len(quick.own.labels), request.looks
+    as_exact = looks.runtime == "torch" and looks.precision == request.precision
+    exact = quick if as_exact else quick.at(request.precision)
     if _screens(request, shown):
         kind = request.weighed.settled(request.budget, costs).cost
         assert kind is not None  # settled
         race = Race(look, costs.by(kind), shown, request.screen)
         return Judges(race, race.learn, quick, exact)
 
-    def whole(schedules: Sequence[TokenSchedule]) -> Iterable[tuple[TokenSchedule, Answer]]:
+    def whole(schedules: Sequence[Choice]) -> Iterable[tuple[Choice, Answer]]:
         return look(schedules, 0, shown)
 
     return Judges(whole, None, quick, exact)
@@ -215,13 +206,13 @@ def check_engine(request: Request) -> None:
 
 
 @contextmanager
-def looking(subject: Subject, request: Request, evaluator: SharedEvaluator, make: MakeEvaluator) -> Iterator[Look]:
-    """Who looks at pictures: ``evaluator`` itself, or as many of its kind as the request wants, ended with the block.
+def looking(subject: Subject, request: Request, quick: ConfigurationEvaluator, make: MakeEvaluator) -> Iterator[Look]:
+    """Who looks at pictures: ``quick`` itself, or as many of its kind as the request wants, ended with the block.
 
     Args:
         subject: Says to its watcher who evaluates.
         request: Its ``out`` is a run of the model by now.
-        evaluator: Of this process.
+        quick: Evaluator of this process.
         make: Makes the like in a worker.
 
     Raises:
@@ -229,8 +220,9 @@ def looking(subject: Subject, request: Request, evaluator: SharedEvaluator, make
         MeasurementError: The workers cannot start.
     """
     if request.engine == "local" and (request.workers or 1) == 1:
-        yield evaluator.look
+        yield quick.look
         return
+    evaluator = quick.own
     files = {name: (request.out / name).read_bytes() for name in (CARD_FILE, WEIGHTS_FILE)}
     device = str(next(evaluator.model.parameters()).device)
     parcel = Parcel(files, evaluator.pixels[:], evaluator.labels, make, device, threads=1)

@@ -14,10 +14,11 @@ from typing import TYPE_CHECKING, Any
 from tavt_kit.bench.memory_fit import fit_memory
 from tavt_kit.bench.schedule_memory import ScheduleMemory
 from tavt_kit.core.budget import Budget
+from tavt_kit.core.configuration import Choice, Configuration
 from tavt_kit.core.host import HostFacts
 from tavt_kit.core.memory_fit import MemoryFit
 from tavt_kit.core.records import sha256_text
-from tavt_kit.core.schedule import TokenSchedule, precision_of
+from tavt_kit.core.schedule import TokenSchedule
 from tavt_kit.runtimes.available import accelerator_name
 from tavt_kit.search import Costs, Store
 from tavt_kit.search.feasibility import Reach, reach_of
@@ -72,8 +73,8 @@ class SearchMemory:
         for precision, fit in fits.items():
             self.subject.progress.say(f"Memory{'' if precision is None else f' in {precision}'}: {fit}.")
 
-        def bytes_of(schedule: TokenSchedule) -> float:
-            return fits[precision_of(schedule)].predict(schedule, space.tokens_of(schedule))
+        def bytes_of(choice: Choice) -> float:
+            return fits[Configuration.of(choice).precision].predict(choice, space.tokens_of(choice))
 
         return replace(costs, memory_bytes=cache(bytes_of), memory_error=max(fit.slack for fit in fits.values()))
 
@@ -88,7 +89,8 @@ class SearchMemory:
         """From fresh processes, for a place among the precisions of a joint search."""
         assert self.request.target is not None
         space, joint = self.subject.space, self.subject.joint
-        ends, target = (space.dense, space.least), self.request.target
+        ends: tuple[Choice, Choice] = (space.dense, space.least)
+        target = self.request.target
         if joint is not None:
             ends = joint.given(joint.dense, precision=precision), joint.given(joint.least, precision=precision)
             target = target_of(target, ends[0])
@@ -105,14 +107,14 @@ class SearchMemory:
             self.store.keep(key, known)
         return MemoryFit.from_record(known)
 
-    def _chosen(self, schedule: TokenSchedule, precision: int, **genes: int) -> TokenSchedule:
+    def _chosen(self, schedule: Choice, precision: int, **genes: int) -> Choice:
         """The schedule of the search's space that does the same as one of token counts, with genes."""
         space, joint = self.subject.space, self.subject.joint
         if joint is None:
             return space.decode(space.encode(schedule))
         return joint.given(schedule, precision=precision, **genes)
 
-    def _further(self, precision: int) -> list[TokenSchedule]:
+    def _further(self, precision: int) -> list[Choice]:
         """Every image size and two depths alone, the least of each under a taper, and the least schedule of all."""
         joint = self.subject.joint
         if joint is None:
@@ -151,7 +153,7 @@ class SearchMemory:
         """Remove temporary files."""
         self._held.close()
 
-    def _peaks(self, schedules: Sequence[TokenSchedule]) -> list[tuple[int, ...]]:
+    def _peaks(self, schedules: Sequence[Choice]) -> list[tuple[int, ...]]:
         found = []
         for done, schedule in enumerate(schedules):
             doing = f"memory of {done + 1} of {len(schedules)} finalists"
@@ -159,16 +161,16 @@ class SearchMemory:
             found.append(self._peak("finalist", schedule))
         return found
 
-    def _peak(self, purpose: str, schedule: TokenSchedule) -> tuple[int, ...]:
+    def _peak(self, purpose: str, schedule: Choice) -> tuple[int, ...]:
         """Of fresh processes for this purpose; measured once."""
         key = f"peak memory, {purpose} {schedule}, {self._ties}"
         known: Sequence[int] | None = self.store.note(key)
         if known is None:
-            known = self._meter(schedule)(schedule, _PROCESSES.get(purpose, 1))
+            known = self._meter(schedule)(Configuration.of(schedule).schedule, _PROCESSES.get(purpose, 1))
             self.store.keep(key, list(known))
         return tuple(known)
 
-    def _meter(self, schedule: TokenSchedule) -> ScheduleMemory:
+    def _meter(self, schedule: Choice) -> ScheduleMemory:
         """Of the model that the schedule is of, in its precision."""
         assert self.request.target is not None  # a request that asks about memory has one
         model, target = variant_of(self.subject, schedule), target_of(self.request.target, schedule)

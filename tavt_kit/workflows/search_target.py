@@ -11,11 +11,12 @@ from tavt_kit.bench import Protocol, measure_schedules, measure_table, random_im
 from tavt_kit.bench.graphs import whole_graph
 from tavt_kit.bench.passes import BRIEF, open_schedule
 from tavt_kit.core.budget import Budget
+from tavt_kit.core.configuration import Choice, Configuration
 from tavt_kit.core.device import TargetDevice
 from tavt_kit.core.latency_table import LatencyTable, tails_of
 from tavt_kit.core.measurement import Measurement
 from tavt_kit.core.records import sha256_text, write_record
-from tavt_kit.core.schedule import TokenSchedule, precision_of
+from tavt_kit.core.schedule import TokenSchedule
 from tavt_kit.errors import TavtError
 from tavt_kit.models.wrap import LeanViT
 from tavt_kit.runtimes import Images, Session
@@ -58,7 +59,7 @@ def measured_reach(subject: Subject, request: Request) -> tuple[list[Reach], dic
     assert request.target is not None  # asked for timed searches only
     space, tails, slack = subject.space, dict[str, float](), 0.0
     if request.profile is not None:
-        medians = {end: request.profile.predict(end) for end in (space.dense, *space.ends)}
+        medians = {end: request.profile.predict(Configuration.of(end).schedule) for end in (space.dense, *space.ends)}
         tails = request.profile.believed_tails
     else:
         subject.progress.update("measuring the dense and the smallest schedule")
@@ -95,7 +96,7 @@ def timed(subject: Subject, request: Request, store: Store, tails: Callable[[], 
 
 def measured_on(
     subject: Subject, request: Request, dense_ms: float | None, rivals: Rivals
-) -> Callable[[Sequence[TokenSchedule]], list[Measurement]] | None:
+) -> Callable[[Sequence[Choice]], list[Measurement]] | None:
     """Measures schedules on the target, in groups, the first schedule in each; ``None`` where it is not here.
 
     Args:
@@ -108,7 +109,7 @@ def measured_on(
     if target is None or request.profile is not None:
         return None
 
-    def measure(schedules: Sequence[TokenSchedule]) -> list[Measurement]:
+    def measure(schedules: Sequence[Choice]) -> list[Measurement]:
         first, *others = schedules
         protocol = _final_protocol(dense_ms, request.budget, request.measure_seconds)
         size, waiting = _group_size(subject), [*others, *rivals.waiting]
@@ -117,7 +118,7 @@ def measured_on(
         for done, group in enumerate(groups):
             doing = f"measuring {len(group)} models and dense, {done + 1} of {len(groups)}"
             subject.progress.update(doing, done / len(groups))
-            chosen = [first, *(one for one in group if isinstance(one, TokenSchedule))]
+            chosen = [first, *(one for one in group if not isinstance(one, str))]
             names = [one for one in group if isinstance(one, str)]
             runs = _passes(subject, target, chosen, protocol, request.seed, rivals.opened(names))
             rivals.note(names, runs[len(chosen) :], runs[0])
@@ -200,7 +201,7 @@ def _table(
 def _passes(
     subject: Subject,
     target: TargetDevice,
-    schedules: Sequence[TokenSchedule],
+    schedules: Sequence[Choice],
     protocol: Protocol,
     seed: int,
     beside: Mapping[str, tuple[Session, Images]] | None = None,
@@ -209,26 +210,25 @@ def _passes(
 
     size, rng = subject.preprocessing.image_size, np.random.default_rng(seed)
     opened = _dense_session(subject, target)
-    own = [one for one in schedules if variant_of(subject, one) is subject.model and precision_of(one) is None]
-    others = {str(one): _variant_session(subject, target, one, seed) for one in schedules if one not in own}
-    if others:
-        beside = others | dict(beside or {})
-        runs = measure_schedules(subject.model, target, size, own, protocol, rng, opened=opened, beside=beside)
-        found = dict(zip((*map(str, own), *beside), runs, strict=True))
-        return [found[str(one)] for one in schedules] + runs[len(schedules) :]
-    return measure_schedules(subject.model, target, size, schedules, protocol, rng, opened=opened, beside=beside)
+    wanted = [Configuration.of(one) for one in schedules]
+    own = {str(one): one.schedule for one in wanted if not one.is_variant and one.precision is None}
+    others = {str(one): _variant_session(subject, target, one, seed) for one in wanted if str(one) not in own}
+    beside = others | dict(beside or {})
+    runs = measure_schedules(subject.model, target, size, [*own.values()], protocol, rng, opened=opened, beside=beside)
+    found = dict(zip((*own, *beside), runs, strict=True))
+    return [found[str(one)] for one in wanted] + runs[len(own) + len(others) :]
 
 
 def _variant_session(
-    subject: Subject, target: TargetDevice, schedule: TokenSchedule, seed: int
+    subject: Subject, target: TargetDevice, wanted: Configuration, seed: int
 ) -> tuple[Session, Images]:
-    """A schedule of the model at another size or score or in another precision, with images for it."""
+    """A configuration of the model at another size or score or in another precision, with images for it."""
     import numpy as np
 
-    model = variant_of(subject, schedule)
+    model = variant_of(subject, wanted)
     size = model.backbone.image_size
     images = random_images((target.batch, 3, *size), np.random.default_rng(seed))
-    return open_schedule(model, target_of(target, schedule), size, schedule), images
+    return open_schedule(model, target_of(target, wanted), size, wanted.schedule), images
 
 
 def _dense_session(subject: Subject, target: TargetDevice) -> dict[TokenSchedule, Session]:
@@ -240,7 +240,7 @@ def _dense_session(subject: Subject, target: TargetDevice) -> dict[TokenSchedule
     return subject.opened
 
 
-def layers_measured(subject: Subject, request: Request, final: Final) -> dict[TokenSchedule, Mapping[str, Any]]:
+def layers_measured(subject: Subject, request: Request, final: Final) -> dict[Choice, Mapping[str, Any]]:
     """Records of ``LayerTimes``, or of the ``reason`` why there are none; nothing where the target is not here.
 
     Args:
@@ -253,16 +253,16 @@ def layers_measured(subject: Subject, request: Request, final: Final) -> dict[To
         return {}
     shown = [subject.space.dense, *([] if final.pick is None else [final.pick.schedule])]
     found = {}
-    for schedule in dict.fromkeys(shown):
-        subject.progress.update(f"timing the layers of {schedule} in whole runs")
-        found[schedule] = _measured(subject, target, schedule, request.seed)
+    for choice in dict.fromkeys(shown):
+        subject.progress.update(f"timing the layers of {choice} in whole runs")
+        found[choice] = _measured(subject, target, choice, request.seed)
     return found
 
 
-def _measured(subject: Subject, target: TargetDevice, schedule: TokenSchedule, seed: int) -> Mapping[str, Any]:
+def _measured(subject: Subject, target: TargetDevice, choice: Choice, seed: int) -> Mapping[str, Any]:
     import numpy as np
 
-    model, target = variant_of(subject, schedule), target_of(target, schedule)
+    model, target, schedule = variant_of(subject, choice), target_of(target, choice), Configuration.of(choice).schedule
     images = random_images((target.batch, 3, *model.backbone.image_size), np.random.default_rng(seed))
     try:
         source = LeanViT(model, schedule) if target.runtime == "torch" else whole_graph(model, schedule, target)

@@ -9,7 +9,8 @@ import pytest
 
 from tavt_kit.core.accuracy import Accuracy, PairedDifference
 from tavt_kit.core.budget import Budget, Verdict
-from tavt_kit.core.candidate import Candidate, schedule_of
+from tavt_kit.core.candidate import Candidate
+from tavt_kit.core.configuration import Configuration
 from tavt_kit.core.measurement import Measurement
 from tavt_kit.core.schedule import TokenSchedule
 from tavt_kit.errors import BudgetError, RecordError
@@ -94,6 +95,6 @@ def test_record() -> None:
     assert (latency["predicted"], latency["median"], latency["p90"]) == (9.5, 10.0, 10.0)
     assert latency["samples"] == 40 and latency["steady"] is True and latency["p90_bounds"] == [10.0, 10.0]
     assert BARE.as_record()["latency_ms"] is None
-    assert schedule_of(record) == FULL.schedule
+    assert Configuration.from_record(record).choice == FULL.schedule
     with pytest.raises(RecordError):
-        schedule_of({})
+        Configuration.from_record({})

@@ -7,9 +7,10 @@ from dataclasses import replace
 
 import pytest
 
+from tavt_kit.core.configuration import Configuration
 from tavt_kit.core.device import TargetDevice
 from tavt_kit.core.memory_fit import MemoryFit, MemoryPoint, gene_terms, memory_terms
-from tavt_kit.core.schedule import JointSchedule, TokenSchedule
+from tavt_kit.core.schedule import TokenSchedule
 from tavt_kit.errors import RecordError, ScheduleError
 
 DENSE = TokenSchedule((17, 17, 17, 17))
@@ -31,7 +32,7 @@ def test_each_term_is_of_what_it_says() -> None:
 
 
 def test_smaller_images_and_absent_layers_have_terms_of_their_own() -> None:
-    small = JointSchedule((10, 10, 10, 10), (0, 1, 3), image_size=(24, 24), precision="int8")
+    small = Configuration(TokenSchedule((10, 10, 10, 10), (0, 1, 3)), image_size=(24, 24), precision="int8")
     assert gene_terms(small, 17, 10) == (7 / 17, 1.0) and gene_terms(DENSE, 17) == (0.0, 0.0)
     late = TokenSchedule((17, 9, 9, 9), (1, 2, 3))  # the first feed-forward that runs sees nine
     assert memory_terms(late, 17)[3] == 9 / 17
