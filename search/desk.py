@@ -10,12 +10,11 @@ from statistics import median
 from typing import Any
 
 from tavt_kit.core.accuracy import PairedDifference
-from tavt_kit.core.budget import Budget, Limit
+from tavt_kit.core.budget import Budget, Limit, Verdict, judge, worst
 from tavt_kit.core.candidate import Candidate, CostKind
 from tavt_kit.core.configuration import Choice
 from tavt_kit.core.front import ParetoFront
 from tavt_kit.core.measurement import Measurement
-from tavt_kit.core.verdict import Verdict, worst
 from tavt_kit.errors import MeasurementError
 from tavt_kit.evaluation.answer import Answer
 from tavt_kit.search.objectives import leading
@@ -139,7 +138,8 @@ class Desk:
 
     def keeps_ceilings(self, candidate: Candidate) -> bool:
         """Whether the ceilings alone are met."""
-        verdict = worst(candidate.judge(limit, self.tails) for limit in self.budget.ceilings)
+        facts = candidate.facts(self.tails)
+        verdict = worst(judge(limit, facts) for limit in self.budget.ceilings)
         return verdict in (Verdict.PASS, Verdict.PREDICTED)
 
     def front(self) -> list[Candidate]:

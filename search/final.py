@@ -6,10 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import median
 
-from tavt_kit.core.budget import Budget
+from tavt_kit.core.budget import Budget, Verdict
 from tavt_kit.core.candidate import Candidate, CostKind
 from tavt_kit.core.front import ParetoFront
-from tavt_kit.core.verdict import Verdict
 from tavt_kit.search.desk import Compare, Desk, Evaluate, Measure, Peaks, memory_ratio
 from tavt_kit.search.result import SearchResult, by_preference
 

@@ -6,10 +6,9 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from tavt_kit.core.accuracy import Accuracy, PairedDifference
-from tavt_kit.core.budget import Budget, Limit
+from tavt_kit.core.budget import Budget, Verdict, facts_of, judge, worst
 from tavt_kit.core.candidate import latency_record
 from tavt_kit.core.measurement import Measurement, PairedRatio
-from tavt_kit.core.verdict import Verdict, judge_accuracy, judge_difference, judge_latency, judge_macs, worst
 
 __all__ = ["Rival"]
 
@@ -48,19 +47,11 @@ class Rival:
 
     def judged(self, budget: Budget) -> Rival:
         """With its verdict; of what is not known it is INCONCLUSIVE."""
-        return replace(self, verdict=worst(self._judge(limit) for limit in budget))
-
-    def _judge(self, limit: Limit) -> Verdict:
-        if limit.quantity == "flops":
-            return Verdict.INCONCLUSIVE if self.macs is None else judge_macs(limit, self.macs)
-        if limit.quantity == "throughput":
-            limit = Limit("latency", "p50", "<=", 1e3 * self.batch / limit.value)
-        if limit.quantity == "latency":
-            return Verdict.INCONCLUSIVE if self.latency is None else judge_latency(limit, self.latency)
-        if limit.quantity == "drop":
-            return Verdict.INCONCLUSIVE if self.difference is None else judge_difference(limit, self.difference)
-        known = next((one for one in (self.accuracy, *self.others) if one and one.metric == limit.name), None)
-        return Verdict.INCONCLUSIVE if known is None else judge_accuracy(limit, known)
+        facts = facts_of(
+            macs=self.macs, latency=self.latency, batch=self.batch, accuracies=(self.accuracy, *self.others),
+            difference=self.difference,
+        )  # fmt: skip
+        return replace(self, verdict=worst(judge(limit, facts) for limit in budget))
 
     def as_record(self) -> dict[str, Any]:
         """A row such as ``final.json`` has, with the paired difference and further metrics."""

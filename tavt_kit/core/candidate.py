@@ -8,20 +8,9 @@ from dataclasses import dataclass, replace
 from statistics import median
 from typing import TYPE_CHECKING, Any, Literal
 
-from tavt_kit.core.budget import Budget, Limit
+from tavt_kit.core.budget import Budget, Fact, Limit, Verdict, facts_of, judge, time_facts, worst
 from tavt_kit.core.configuration import Choice, Configuration
-from tavt_kit.core.verdict import (
-    Verdict,
-    judge_accuracy,
-    judge_difference,
-    judge_interval,
-    judge_latency,
-    judge_macs,
-    judge_prediction,
-    latency_bounds,
-    worst,
-)
-from tavt_kit.errors import BudgetError
+from tavt_kit.core.measurement import latency_bounds
 
 if TYPE_CHECKING:
     from tavt_kit.core.accuracy import Accuracy, PairedDifference
@@ -102,58 +91,36 @@ class Candidate:
         """Images that pass in a second, if a batch of the target takes so long."""
         return 1e3 * (1 if self.target is None else self.target.batch) / milliseconds
 
-    def judge(self, limit: Limit, tails: Mapping[str, float] | None = None) -> Verdict:
-        """The verdict on one limit, by the best that is known: measured before predicted.
+    def facts(self, tails: Mapping[str, float] | None = None) -> dict[str, Fact]:
+        """What a budget is held against, by the best that is known: measured before predicted.
 
         Args:
-            limit: To be kept to.
             tails: Latency quantiles as multiples of the predicted median, and ``memory`` as one of its prediction; 1
                 where they are not known.
-
-        Raises:
-            BudgetError: The limit is on a quantity a candidate does not carry.
         """
-        if limit.quantity == "flops":
-            return judge_macs(limit, self.macs)
-        if limit.quantity == "latency":
-            if self.latency is not None:
-                return judge_latency(limit, self.latency)
-            if self.latency_predicted_ms is not None:
-                return judge_prediction(
-                    limit, self.latency_predicted_ms * (tails or {}).get(limit.statistic or "", 1.0)
-                )
-            return Verdict.INCONCLUSIVE
-        if limit.quantity == "throughput":
-            return self._judge_throughput(limit, tails)
-        if limit.quantity == "memory":
-            return self._judge_memory(limit, tails)
-        if limit.quantity == "drop":
-            return Verdict.INCONCLUSIVE if self.difference is None else judge_difference(limit, self.difference)
-        if limit.is_quality:
-            known = self.known(limit.name)
-            return Verdict.INCONCLUSIVE if known is None else judge_accuracy(limit, known)
-        raise BudgetError(f"{limit.quantity} of a schedule is not known in a search: {limit}")
-
-    def _judge_throughput(self, limit: Limit, tails: Mapping[str, float] | None) -> Verdict:
-        """By the median latency: a rate is kept where the latency that it allows is kept."""
-        allowed = Limit("latency", "p50", "<=", self.images_per_second(limit.value))
-        return self.judge(allowed, tails)
-
-    def _judge_memory(self, limit: Limit, tails: Mapping[str, float] | None) -> Verdict:
-        """Every process must keep to it: the same file takes more in one than in another."""
-        if self.memory:
-            return judge_interval(limit, min(self.memory), max(self.memory))
-        if self.memory_predicted is None:
-            return Verdict.INCONCLUSIVE
-        return judge_prediction(limit, self.memory_predicted * (tails or {}).get("memory", 1.0))
+        tails, batch = tails or {}, 1 if self.target is None else self.target.batch
+        found: dict[str, Fact] = {}
+        if self.latency_predicted_ms is not None:
+            times = {name: self.latency_predicted_ms * tails.get(name, 1.0) for name in ("p50", "p90", "p99")}
+            found |= time_facts({name: (ms, ms) for name, ms in times.items()}, batch, predicted=True)
+        if self.memory_predicted is not None:
+            size = self.memory_predicted * tails.get("memory", 1.0)
+            found["memory"] = Fact(size, size, predicted=True)
+        return found | facts_of(
+            macs=self.macs, latency=self.latency, batch=batch, memory=self.memory,
+            accuracies=(self.accuracy, *self.others), difference=self.difference,
+        )  # fmt: skip
 
     def judged(self, budget: Budget, tails: Mapping[str, float] | None = None) -> Candidate:
-        """The same candidate with its verdict: the worst over all limits; ``tails`` as for ``judge``."""
-        return replace(self, verdict=worst(self.judge(limit, tails) for limit in budget))
+        """The same candidate with its verdict: the worst over all limits; ``tails`` as for ``facts``."""
+        facts = self.facts(tails)
+        return replace(self, verdict=worst(judge(limit, facts) for limit in budget))
 
     def undecided(self, budget: Budget) -> tuple[str, ...]:
         """For each limit whose verdict is INCONCLUSIVE, about how much more would decide it; for people."""
-        return tuple(f"{limit}: {self._needed(limit)}" for limit in budget if self.judge(limit) is Verdict.INCONCLUSIVE)
+        facts = self.facts()
+        open_ = [limit for limit in budget if judge(limit, facts) is Verdict.INCONCLUSIVE]
+        return tuple(f"{limit}: {self._needed(limit)}" for limit in open_)
 
     def _needed(self, limit: Limit) -> str:
         if limit.quantity in ("latency", "throughput"):

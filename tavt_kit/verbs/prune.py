@@ -68,7 +68,7 @@ def prune_verb(
     `fgvc-kit distill OUT --teacher RUN`. Accuracy is told on val, before and after; dense models of no more
     multiply-adds are named, because pruning often loses to them.
     """
-    from tavt_kit.core.verdict import Verdict
+    from tavt_kit.core.budget import Verdict
     from tavt_kit.verbs.console_progress import ConsoleProgress
     from tavt_kit.workflows.prune import prune
 

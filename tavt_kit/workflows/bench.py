@@ -8,11 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tavt_kit.core.budget import Budget
+from tavt_kit.core.budget import Budget, Verdict, worst
 from tavt_kit.core.command_line import command_line
 from tavt_kit.core.parsing import parse_duration
 from tavt_kit.core.progress import Progress, Silent
-from tavt_kit.core.verdict import Verdict, worst
 from tavt_kit.errors import MeasurementError
 from tavt_kit.workflows.bench_images import Inputs
 from tavt_kit.workflows.bench_things import Opener, Sweep, Thing, default_folder

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tavt_kit.core.accuracy import Accuracy, PairedDifference
-from tavt_kit.core.budget import Budget
+from tavt_kit.core.budget import Budget, Verdict
 from tavt_kit.core.candidate import Candidate, dense_of
 from tavt_kit.core.configuration import Choice, Configuration
 from tavt_kit.core.device import TargetDevice
@@ -18,7 +18,6 @@ from tavt_kit.core.measurement import Measurement
 from tavt_kit.core.progress import Progress, Silent
 from tavt_kit.core.records import make_folder, read_record
 from tavt_kit.core.schedule import TokenSchedule
-from tavt_kit.core.verdict import Verdict
 from tavt_kit.errors import RecordError
 from tavt_kit.reports import write_report
 from tavt_kit.search.final import confirm

@@ -15,10 +15,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tavt_kit.core.accuracy import Accuracy, PairedDifference
+from tavt_kit.core.budget import Verdict, worst
 from tavt_kit.core.command_line import command_line
 from tavt_kit.core.configuration import Configuration
 from tavt_kit.core.progress import Progress, Silent
-from tavt_kit.core.verdict import Verdict, worst
 from tavt_kit.errors import DataError, RecordError, ScheduleError
 from tavt_kit.workflows.frames import frame
 from tavt_kit.workflows.picked import schedule_for

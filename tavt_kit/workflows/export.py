@@ -8,10 +8,10 @@ from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
 
+from tavt_kit.core.budget import Verdict
 from tavt_kit.core.configuration import Choice, Configuration
 from tavt_kit.core.model_card import licence_sentence
 from tavt_kit.core.progress import Progress, Silent
-from tavt_kit.core.verdict import Verdict
 from tavt_kit.errors import ExportError, OutputError, ParameterError
 from tavt_kit.workflows.check import FileCheck
 from tavt_kit.workflows.frames import frame

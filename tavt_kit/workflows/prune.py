@@ -9,9 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tavt_kit.core.accuracy import Accuracy, PairedDifference
-from tavt_kit.core.budget import Limit
+from tavt_kit.core.budget import Limit, Verdict
 from tavt_kit.core.progress import Progress, Silent
-from tavt_kit.core.verdict import Verdict
 from tavt_kit.errors import BudgetError, DataError, OutputError, RecordError
 from tavt_kit.workflows.frames import frame
 from tavt_kit.workflows.run_model import card_of, images_for, located
@@ -357,21 +356,21 @@ class _Budget:
     def judged(self, model: AdaptiveViT) -> dict[str, Any]:
         """The verdict on the pruned model, counted or measured by the protocol, as a record."""
         from tavt_kit.bench import Protocol
-        from tavt_kit.core.verdict import judge_latency, judge_macs
+        from tavt_kit.core.budget import facts_of, judge
         from tavt_kit.models.macs import count_macs
 
         if self.limit.quantity == "flops":
             macs = count_macs(model, self._schedule(model))
-            verdict, value = judge_macs(self.limit, macs), float(macs)
+            facts, value = facts_of(macs=macs), float(macs)
         else:
             run = self._measured(model, Protocol(max_seconds=20.0, min_runs=40))
-            verdict, value = judge_latency(self.limit, run), _quantile(run, self.limit)
+            facts, value = facts_of(latency=run), _quantile(run, self.limit)
         return {
             "budget": str(self.limit),
             "schedule": self.schedule,
             "target": self.target or None,
             "value": value,
-            "verdict": str(verdict),
+            "verdict": str(judge(self.limit, facts)),
         }
 
     def _schedule(self, model: AdaptiveViT) -> TokenSchedule:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ParamSpec, cast
 
 from tavt_kit.bench.schedule_memory import refuse_untold
-from tavt_kit.core.budget import Budget, Limit
+from tavt_kit.core.budget import Budget, Limit, Verdict
 from tavt_kit.core.candidate import Candidate
 from tavt_kit.core.command_line import command_line
 from tavt_kit.core.configuration import Configuration
@@ -22,7 +22,6 @@ from tavt_kit.core.latency_table import LatencyTable
 from tavt_kit.core.model_card import ModelCard
 from tavt_kit.core.progress import Progress, Silent
 from tavt_kit.core.records import make_folder, write_record
-from tavt_kit.core.verdict import Verdict
 from tavt_kit.data.preprocess import Preprocessing
 from tavt_kit.evaluation.kept import pick_examples, write_kept
 from tavt_kit.models.macs import MacsFormula

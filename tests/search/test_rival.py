@@ -5,9 +5,8 @@ from __future__ import annotations
 import pytest
 
 from tavt_kit.core.accuracy import Accuracy
-from tavt_kit.core.budget import Budget
+from tavt_kit.core.budget import Budget, Verdict
 from tavt_kit.core.measurement import Measurement
-from tavt_kit.core.verdict import Verdict
 from tavt_kit.search.rival import Rival
 
 

@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 
 from tavt_kit.checkpoints import load_model
+from tavt_kit.core.budget import Verdict
 from tavt_kit.core.device import TargetDevice
 from tavt_kit.core.records import read_record
 from tavt_kit.core.schedule import TokenSchedule
-from tavt_kit.core.verdict import Verdict
 from tavt_kit.data import inherit_split, load_images
 from tavt_kit.errors import BudgetTooTight, DataError, ParameterError
 from tavt_kit.models.wrap import wrap
