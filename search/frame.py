@@ -10,7 +10,7 @@ from tavt_kit.core.candidate import Candidate
 from tavt_kit.core.configuration import Configuration
 from tavt_kit.core.records import read_record
 from tavt_kit.errors import MissingDependency
-from tavt_kit.search.record import FRONT_FILE, FRONT_SCHEMA
+from tavt_kit.search.record import FRONT_FILE, FRONT_SCHEMA, FRONT_VERSION
 from tavt_kit.search.result import SearchResult
 
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ def front_frame(found: SearchResult | Mapping[str, Any] | Path | str) -> pandas.
 
 
 def _body(path: Path) -> dict[str, Any]:
-    return read_record(path / FRONT_FILE if path.is_dir() else path, FRONT_SCHEMA, 1)
+    return read_record(path / FRONT_FILE if path.is_dir() else path, FRONT_SCHEMA, FRONT_VERSION)
 
 
 def _with_metric(candidate: Candidate) -> tuple[Mapping[str, Any], str]:

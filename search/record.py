@@ -10,19 +10,19 @@ from pathlib import Path
 from typing import Any
 
 from tavt_kit.core.budget import Budget
-from tavt_kit.core.candidate import Candidate
+from tavt_kit.core.candidate import Baseline, Candidate
 from tavt_kit.core.configuration import Choice
 from tavt_kit.core.device import TargetDevice
 from tavt_kit.core.host import HostFacts
 from tavt_kit.core.records import atomic_text, write_record
 from tavt_kit.search.final import Final
 from tavt_kit.search.result import SearchResult
-from tavt_kit.search.rival import Rival
 
 __all__ = [
     "CSV_FILE",
     "FRONT_FILE",
     "FRONT_SCHEMA",
+    "FRONT_VERSION",
     "front_body",
     "settled_body",
     "update_candidates",
@@ -32,7 +32,7 @@ __all__ = [
 
 FRONT_FILE = "front.json"
 CSV_FILE = "candidates.csv"
-FRONT_SCHEMA, _VERSION = "fgvc-kit/front", 1
+FRONT_SCHEMA, FRONT_VERSION = "fgvc-kit/front", 2
 _AXES = {
     "macs": "macs",
     "predicted": "latency_ms.predicted",
@@ -54,9 +54,9 @@ def front_body(
     seed: int,
     host: HostFacts | None = None,
     precisions: Mapping[str, str] | None = None,
-    rivals: Sequence[Rival] = (),
+    baseline_models: Sequence[Baseline] = (),
     left_out: Sequence[Mapping[str, str]] = (),
-    bought: Sequence[Mapping[str, Any]] = (),
+    gene_ablation: Sequence[Mapping[str, Any]] = (),
     layers: Mapping[Choice, Mapping[str, Any]] | None = None,
     memory: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
@@ -71,9 +71,9 @@ def front_body(
         seed: Of the search.
         host: The machine.
         precisions: In which pictures were evaluated by the ``search``, and in the ``final`` round.
-        rivals: Models that are no schedules of this one, judged by the same budget.
-        bought: Of a joint search, what each gene of the choice changes.
-        left_out: Such as could not be had: ``name`` and ``reason``.
+        baseline_models: Models that are no schedules of this one, judged by the same budget.
+        left_out: Those that could not be had: ``name`` and ``reason``.
+        gene_ablation: Of a joint search, what each gene of the choice changes.
         layers: Of the dense and the chosen schedule, the records of their ``LayerTimes``.
         memory: By what peak memory was predicted; ``None`` where it was not asked about.
     """
@@ -93,9 +93,9 @@ def front_body(
         "chosen": final.chosen,
         "candidates": [candidate.as_record() for candidate in final.candidates],
         "baselines": [candidate.as_record() for candidate in final.baselines],
-        "rivals": [rival.as_record() for rival in rivals],
-        "rivals_left_out": [dict(one) for one in left_out],
-        "bought": [dict(one) for one in bought],
+        "baseline_models": [one.as_record() for one in baseline_models],
+        "baselines_left_out": [dict(one) for one in left_out],
+        "gene_ablation": [dict(one) for one in gene_ablation],
         "layers": {str(schedule): dict(record) for schedule, record in (layers or {}).items()},
         "measured_over_budget": final.over,
         "undecided": [] if final.pick is None else list(final.pick.undecided(budget)),
@@ -137,7 +137,7 @@ def settled_body(
 def write_front(folder: Path, body: Mapping[str, Any]) -> Path:
     """Write ``front.json``; its path."""
     path = Path(folder) / FRONT_FILE
-    write_record(path, FRONT_SCHEMA, _VERSION, body)
+    write_record(path, FRONT_SCHEMA, FRONT_VERSION, body)
     return path
 
 

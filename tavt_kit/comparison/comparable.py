@@ -19,7 +19,7 @@ from tavt_kit.errors import MeasurementError, RecordError, TargetError
 
 __all__ = ["KINDS", "Entry", "Readable", "files_of_run", "read_readable"]
 
-_VERSIONS = {"eval": 2}
+_VERSIONS = {"eval": 2, "front": 2}
 """Of the kinds that are not at their first."""
 
 _HOST = ("cpu", "flags", "cores", "affinity", "quota", "accelerator")

@@ -1,4 +1,4 @@
-"""Candidate: a schedule with what is known of it."""
+"""Candidate and Baseline: a schedule, or another model to hold it against, with what is known of it."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from tavt_kit.core.measurement import latency_bounds
 if TYPE_CHECKING:
     from tavt_kit.core.accuracy import Accuracy, PairedDifference
     from tavt_kit.core.device import TargetDevice
-    from tavt_kit.core.measurement import Measurement
+    from tavt_kit.core.measurement import Measurement, PairedRatio
 
-__all__ = ["Candidate", "CostKind"]
+__all__ = ["Baseline", "Candidate", "CostKind", "dense_of", "latency_record"]
 
 CostKind = Literal["macs", "predicted", "p50", "p90", "p99", "memory"]
 """What a front calls cost: multiply-adds, the predicted latency, a quantile of the measured one, or the peak memory."""
@@ -148,14 +148,7 @@ class Candidate:
     def as_record(self) -> dict[str, Any]:
         """The entry of ``front.json``; the metric's name is a key, its value a fraction."""
         record: dict[str, Any] = {**Configuration.of(self.schedule).as_record(), "macs": self.macs}
-        if self.accuracy is not None:
-            record[self.accuracy.metric] = self.accuracy.value
-            record["n"] = self.accuracy.n
-            record["ci95"] = [self.accuracy.low, self.accuracy.high]
-        if self.others:
-            record["others"] = {one.metric: one.as_record() for one in self.others}
-        if self.difference is not None:
-            record["against_dense"] = self.difference.as_record()
+        record |= _metrics_record(self)
         record["verdict"] = None if self.verdict is None else str(self.verdict)
         record["latency_ms"] = self._latency_record()
         if self.memory or self.memory_predicted is not None:
@@ -173,6 +166,71 @@ class Candidate:
         if self.latency is None and self.latency_predicted_ms is None:
             return None
         return {"predicted": self.latency_predicted_ms} | ({} if self.latency is None else latency_record(self.latency))
+
+
+@dataclass(frozen=True, slots=True)
+class Baseline:
+    """A model that is no schedule of the searched one: the dense model made cheaper in another way, or a user's own.
+
+    Args:
+        name: For people: ``dense at 84 px``.
+        kind: As a row of ``final.json`` has it: ``int8``, ``resolution``, ``layers``, ``taper`` or ``other``.
+        split: Of its pictures.
+        macs: Multiply-adds of one image; ``None`` where they cannot be counted.
+        accuracy: On the pictures of the search; ``None`` where its weights are random.
+        others: Further metrics of the same pictures.
+        difference: Paired difference to the dense model.
+        latency: On the target, measured among the candidates of the front; ``None`` where nothing is measured.
+        ratio: The dense model's time over its own, round by round.
+        batch: Pictures of one measured pass.
+        verdict: The worst over the budget; ``None`` before it is judged.
+        note: A few words on how it was made.
+    """
+
+    name: str
+    kind: str
+    split: str
+    macs: int | None = None
+    accuracy: Accuracy | None = None
+    others: tuple[Accuracy, ...] = ()
+    difference: PairedDifference | None = None
+    latency: Measurement | None = None
+    ratio: PairedRatio | None = None
+    batch: int = 1
+    verdict: Verdict | None = None
+    note: str = ""
+
+    def judged(self, budget: Budget) -> Baseline:
+        """With its verdict; of what is not known it is INCONCLUSIVE."""
+        facts = facts_of(
+            macs=self.macs, latency=self.latency, batch=self.batch, accuracies=(self.accuracy, *self.others),
+            difference=self.difference,
+        )  # fmt: skip
+        return replace(self, verdict=worst(judge(limit, facts) for limit in budget))
+
+    def as_record(self) -> dict[str, Any]:
+        """A row such as ``final.json`` has, with the paired difference and further metrics."""
+        return {
+            **{"name": self.name, "kind": self.kind, "split": self.split},
+            **_metrics_record(self),
+            "macs": self.macs,
+            "latency_ms": None if self.latency is None else latency_record(self.latency),
+            "ratio": None if self.ratio is None else self.ratio.as_record(),
+            "verdict": None if self.verdict is None else str(self.verdict),
+            "note": self.note,
+        }
+
+
+def _metrics_record(one: Candidate | Baseline) -> dict[str, Any]:
+    """Its metrics, and the paired difference to the dense model; the metric's name is a key, its value a fraction."""
+    accuracy, record = one.accuracy, dict[str, Any]()
+    if accuracy is not None:
+        record |= {accuracy.metric: accuracy.value, "n": accuracy.n, "ci95": [accuracy.low, accuracy.high]}
+    if one.others:
+        record["others"] = {other.metric: other.as_record() for other in one.others}
+    if one.difference is not None:
+        record["against_dense"] = one.difference.as_record()
+    return record
 
 
 def latency_record(latency: Measurement) -> dict[str, Any]:

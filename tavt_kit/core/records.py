@@ -22,6 +22,7 @@ __all__ = [
     "read_record",
     "sha256_file",
     "sha256_text",
+    "upgraded",
     "write_record",
 ]
 
@@ -124,7 +125,7 @@ def read_record(path: Path, schema: str, version: int) -> dict[str, Any]:
         RecordError: No such file, no JSON, or another schema or version.
     """
     try:
-        record = json.loads(Path(path).read_text(encoding="utf-8"))
+        record: Any = json.loads(Path(path).read_text(encoding="utf-8"))
     except OSError as error:
         raise RecordError(f"cannot read {path}: {error.strerror}") from None
     except ValueError as error:
@@ -134,12 +135,31 @@ def read_record(path: Path, schema: str, version: int) -> dict[str, Any]:
     if not isinstance(record, dict) or record.get("schema") != schema:
         found = record.get("schema") if isinstance(record, dict) else type(record).__name__
         raise RecordError(f"{path} must be a {schema} record, but is {found!r}")
-    if record.get("version") != version:
+    body: dict[str, Any] = upgraded(record)
+    if body.get("version") != version:
         raise RecordError(
-            f"{path} has version {record.get('version')!r} of {schema}, but this program reads version {version}; "
+            f"{path} has version {body.get('version')!r} of {schema}, but this program reads version {version}; "
             "write it again with this program"
         )
-    return record
+    return body
+
+
+_RENAMED = {
+    "fgvc-kit/front 1": {
+        "rivals": "baseline_models",
+        "rivals_left_out": "baselines_left_out",
+        "bought": "gene_ablation",
+    }
+}
+"""Of a record and its former version, the keys that the next version calls otherwise; nothing else changed."""
+
+
+def upgraded(record: dict[str, Any]) -> dict[str, Any]:
+    """A record of a former version as today's, where that version is still read; any other as it is."""
+    names = _RENAMED.get(f"{record.get('schema')} {record.get('version')}")
+    if names is None:
+        return record
+    return {names.get(key, key): value for key, value in record.items()} | {"version": record["version"] + 1}
 
 
 def read_lines(path: Path) -> list[dict[str, Any]]:

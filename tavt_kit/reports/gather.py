@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from tavt_kit.core.records import read_lines
+from tavt_kit.core.records import read_lines, upgraded
 from tavt_kit.errors import RecordError
 
 __all__ = ["Found", "Records", "candidates_beside", "gather"]
@@ -23,7 +23,7 @@ _VERSIONS = {
     "explained": 1,
     "exported": 1,
     "final": 1,
-    "front": 1,
+    "front": 2,
     "kept": 1,
     "model": 1,
     "profile": 1,
@@ -138,6 +138,7 @@ def _read(path: Path) -> tuple[str, Found] | None:
     kind = schema.removeprefix(_PREFIX) if isinstance(schema, str) and schema.startswith(_PREFIX) else None
     if kind is None or kind not in _VERSIONS:
         return None
+    body = upgraded(body)
     if body.get("version") != _VERSIONS[kind]:
         raise RecordError(
             f"{path} has version {body.get('version')!r} of {schema}, but this program reads version "

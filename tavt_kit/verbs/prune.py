@@ -116,9 +116,9 @@ def _say(done: PruneResult) -> None:
         where = f" on {verdict['target']}" if verdict["target"] else ""
         print(f"{limit} under {verdict['schedule']}{where}: {verdict['verdict']} ({limit.show(verdict['value'])})")
     print(f"what was lost has to be learned anew: fgvc-kit distill {done.folder} --teacher {done.run} -o NEXT")
-    for rival in record["dense_rivals"]:
+    for one in record["dense_rivals"]:
         print(
-            f"train a dense {rival['model']} at {rival['image_size']} px as well ({rival['macs'] / 1e9:.3g} GMACs): "
+            f"train a dense {one['model']} at {one['image_size']} px as well ({one['macs'] / 1e9:.3g} GMACs): "
             "pruning often loses to such a model"
         )
 

@@ -37,7 +37,7 @@ def show_verb(run: Run, pick: Pick = None, knee: Knee = False, as_json: options.
     if pick and knee:
         raise BudgetError("--pick and --knee each choose a candidate; give one of them")
     file = run / "front.json" if run.is_dir() else run
-    body = read_record(file, "fgvc-kit/front", 1)
+    body = read_record(file, "fgvc-kit/front", 2)
     marked = knee_of(body) if knee else best_within(body, pick) if pick else body.get("chosen")
     if as_json:
         print(json.dumps(body if not (pick or knee) else {"picked": _candidate(body, marked)}))

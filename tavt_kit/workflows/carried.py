@@ -21,7 +21,7 @@ from tavt_kit.core.schedule import TokenSchedule
 from tavt_kit.errors import RecordError
 from tavt_kit.reports import write_report
 from tavt_kit.search.final import confirm
-from tavt_kit.search.record import FRONT_FILE, FRONT_SCHEMA, settled_body, update_candidates, write_front
+from tavt_kit.search.record import FRONT_FILE, FRONT_SCHEMA, FRONT_VERSION, settled_body, update_candidates, write_front
 from tavt_kit.search.result import SearchResult
 from tavt_kit.workflows.run_model import card_of, given_model
 
@@ -190,7 +190,7 @@ def read_front(run: Path) -> dict[str, Any]:
     Raises:
         RecordError: The folder holds none, or one without a target or candidates.
     """
-    body = read_record(run / FRONT_FILE, FRONT_SCHEMA, 1)
+    body = read_record(run / FRONT_FILE, FRONT_SCHEMA, FRONT_VERSION)
     if body.get("target") is None or not body.get("candidates"):
         raise RecordError(
             f"{run / FRONT_FILE} has no candidates for a target, so nothing of it can be measured on one; search with "
@@ -259,7 +259,7 @@ def settle(run: str | Path, file: str | Path) -> SettledFront:
     write_front(run, settled)
     update_candidates(run, final)
     write_report([run], run)
-    return SettledFront(run, {"schema": FRONT_SCHEMA, "version": 1, **settled})
+    return SettledFront(run, {"schema": FRONT_SCHEMA, "version": FRONT_VERSION, **settled})
 
 
 def _measured(bench: Mapping[str, Any], file: Path) -> tuple[TargetDevice, dict[Choice, Measurement], HostFacts]:

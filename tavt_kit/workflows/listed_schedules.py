@@ -36,7 +36,7 @@ def listed_schedules(model: AdaptiveViT, texts: Sequence[str], front: Path | Non
     found = [TokenSchedule.parse(text, **sizes) for text in texts]
     if front is not None:
         path = front / "front.json" if front.is_dir() else front
-        body = read_record(path, "fgvc-kit/front", 1)
+        body = read_record(path, "fgvc-kit/front", 2)
         _check_model(path, body.get("model"), model)
         candidates = body.get("candidates")
         if not isinstance(candidates, list) or not candidates:

@@ -207,7 +207,7 @@ def read_front(run: Path) -> dict[str, Any] | None:
 
     folder = run if run.is_dir() else run.parent
     path = folder / "front.json"
-    return read_record(path, "fgvc-kit/front", 1) if path.is_file() else None
+    return read_record(path, "fgvc-kit/front", 2) if path.is_file() else None
 
 
 def _candidate(front: Mapping[str, Any], pick: str | None, run: Path) -> Mapping[str, Any]:

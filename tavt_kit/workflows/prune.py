@@ -154,7 +154,7 @@ def prune(
     from tavt_kit.models.wrap import wrap
     from tavt_kit.pruning import Targets
     from tavt_kit.pruning import prune as cut
-    from tavt_kit.pruning.baselines import dense_rivals
+    from tavt_kit.pruning.baselines import dense_baselines
     from tavt_kit.pruning.importance import check_importance
     from tavt_kit.pruning.prune import pruned_card
 
@@ -193,7 +193,7 @@ def prune(
         "after": {**after, "top1": _top1(right_after)},
         "difference": _difference(right_before, right_after),
         "budget": None if asked is None else asked.judged(small),
-        "dense_rivals": dense_rivals(card, after["macs"]),
+        "dense_rivals": dense_baselines(card, after["macs"]),
     }
     _write(out, images, small, pruned_card(card, bare, pruned.kept, f"pruned by {importance}"), record)
     return PruneResult(out, run, {"schema": _SCHEMA, "version": _VERSION, **record})

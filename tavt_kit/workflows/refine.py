@@ -13,7 +13,7 @@ from tavt_kit.evaluation.answer import Answer, paired
 from tavt_kit.search import Costs, Objectives, SearchResult, Store, search
 from tavt_kit.search.final import Final, Measure, confirm
 from tavt_kit.search.joint_space import GENES
-from tavt_kit.workflows.baselines import Rivals
+from tavt_kit.workflows.baselines import Baselines
 from tavt_kit.workflows.search_evaluation import Judges
 from tavt_kit.workflows.search_memory import SearchMemory
 from tavt_kit.workflows.search_request import Request
@@ -48,7 +48,7 @@ class Rounds:
         store: Keeps answers, and the correction, so that a continued search takes the same way.
         judges: Who answers on val; finalists are evaluated once more where the quick way is not the exact one.
         costs: Of schedules, as predicted.
-        rivals: What the front is held against.
+        baselines: What the front is held against.
         memory: Of schedules, where it was asked about.
     """
 
@@ -57,7 +57,7 @@ class Rounds:
     store: Store
     judges: Judges
     costs: Costs
-    rivals: Rivals
+    baselines: Baselines
     memory: SearchMemory
 
     def run(self) -> tuple[SearchResult, Final]:
@@ -65,7 +65,7 @@ class Rounds:
         costs, final = self.costs, None
         result = self._search(costs, None)
         choice = next(iter(result.ranked(self.request.budget)), result.dense)
-        self.rivals.prepare(choice, any(one.origin == "taper" for one in result.whole))
+        self.baselines.prepare(choice, any(one.origin == "taper" for one in result.whole))
         for done in range(_CORRECTIONS):
             tails = self.store.note(f"corrected tails {done}")
             if tails is None:
@@ -80,11 +80,11 @@ class Rounds:
         else:
             done = _CORRECTIONS
         final = self._confirm(result, final)
-        if self._measure is not None and self.rivals.waiting:  # all finalists were measured by an earlier round
+        if self._measure is not None and self.baselines.waiting:  # all finalists were measured by an earlier round
             self._measure([result.dense.schedule])
         return _said(result, done), final
 
-    def bought(self, final: Final) -> list[dict[str, Any]]:
+    def gene_ablation(self, final: Final) -> list[dict[str, Any]]:
         """Of each gene of the choice that is not the model's own, and of dropping: the choice without it, measured too.
 
         Args:
@@ -178,7 +178,7 @@ class Rounds:
     def _measure(self) -> Measure | None:
         """One for all confirmations, so that the dense model is converted once."""
         dense_ms = self.costs.predicted(self.subject.space.dense)
-        return measured_on(self.subject, self.request, dense_ms, self.rivals)
+        return measured_on(self.subject, self.request, dense_ms, self.baselines)
 
     @cached_property
     def _objectives(self) -> Objectives:

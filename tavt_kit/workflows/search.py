@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, ParamSpec, cast
 
 from tavt_kit.bench.schedule_memory import refuse_untold
 from tavt_kit.core.budget import Budget, Limit, Verdict
-from tavt_kit.core.candidate import Candidate
+from tavt_kit.core.candidate import Baseline, Candidate
 from tavt_kit.core.command_line import command_line
 from tavt_kit.core.configuration import Configuration
 from tavt_kit.core.device import TargetDevice
@@ -32,10 +32,9 @@ from tavt_kit.search import Costs, Store
 from tavt_kit.search.feasibility import Reach, check_reachable, reach_of, refuse_unsearchable
 from tavt_kit.search.final import Final
 from tavt_kit.search.frame import front_frame
-from tavt_kit.search.record import FRONT_SCHEMA, front_body, write_candidates, write_front
+from tavt_kit.search.record import FRONT_SCHEMA, FRONT_VERSION, front_body, write_candidates, write_front
 from tavt_kit.search.result import SearchResult
-from tavt_kit.search.rival import Rival
-from tavt_kit.workflows.baselines import Rivals, check_given
+from tavt_kit.workflows.baselines import Baselines, check_user_baselines
 from tavt_kit.workflows.joint import counting, int8_session, joint_space, variant_of, with_weakest
 from tavt_kit.workflows.refine import Rounds
 from tavt_kit.workflows.run_model import located
@@ -88,7 +87,7 @@ class SearchRun:
 
     best: Candidate | None
     front: tuple[Candidate, ...]
-    baselines: tuple[Candidate | Rival, ...]
+    baselines: tuple[Candidate | Baseline, ...]
     verdict: Verdict
     folder: Path
     record: Mapping[str, Any]
@@ -307,14 +306,14 @@ def _searched(request: Request, progress: Progress) -> SearchRun:
         evaluator = evaluator_on_val(subject, request, store, make)
         with looking(subject, request, evaluator, make) as look:
             judges = judges_of(request, costs, evaluator, look)
-            with closing(Rivals(subject, request, judges.exact.own)) as rivals:
-                rounds = Rounds(subject, request, store, judges, costs, rivals, memory)
+            with closing(Baselines(subject, request, judges.exact.own)) as baselines:
+                rounds = Rounds(subject, request, store, judges, costs, baselines, memory)
                 result, final = rounds.run()
-                bought = rounds.bought(final)
+                ablation = rounds.gene_ablation(final)
                 dense = next(one for one in final.baselines if one.origin == "dense")
-                beside = rivals.finished(dense, request.budget)
+                beside = baselines.finished(dense, request.budget)
         fitted = memory.record
-    return _written(subject, request, result, final, beside, rivals.left_out, bought, fitted)
+    return _written(subject, request, result, final, beside, baselines.left_out, ablation, fitted)
 
 
 def _opened(request: Request, progress: Progress) -> Subject:
@@ -331,7 +330,7 @@ def _opened(request: Request, progress: Progress) -> Subject:
         check_profile(subject, request.profile)
     subject.seeds(request)
     subject.check_metrics(request)
-    check_given(subject, request)
+    check_user_baselines(subject, request)
     if request.joint:
         space = joint_space(subject, request)
         check_reachable(_counted_reach(replace(subject, joint=space), request))  # before a picture is looked at
@@ -394,9 +393,9 @@ def _written(
     request: Request,
     result: SearchResult,
     final: Final,
-    rivals: Sequence[Rival],
+    beside: Sequence[Baseline],
     left_out: Sequence[Mapping[str, str]],
-    bought: Sequence[Mapping[str, Any]],
+    ablation: Sequence[Mapping[str, Any]],
     memory: Mapping[str, Any] | None,
 ) -> SearchRun:
     """Everything that stays: the front, all candidates, the patches kept by the chosen one, the report."""
@@ -410,9 +409,9 @@ def _written(
         seed=request.seed,
         host=_host(request),
         precisions=request.precisions | _genes(subject),
-        rivals=rivals,
+        baseline_models=beside,
         left_out=left_out,
-        bought=bought,
+        gene_ablation=ablation,
         layers=layers_measured(subject, request, final),
         memory=memory,
     )
@@ -427,6 +426,6 @@ def _written(
         how = Preprocessing.from_record(cast(ModelCard, model.card).preprocessing)
         write_kept(model, examples, subject.images, how, request.out, split=split)
     write_report([request.out], request.out)
-    record = {"schema": FRONT_SCHEMA, "version": 1, **body}
-    baselines: tuple[Candidate | Rival, ...] = (*final.baselines, *rivals)
+    record = {"schema": FRONT_SCHEMA, "version": FRONT_VERSION, **body}
+    baselines: tuple[Candidate | Baseline, ...] = (*final.baselines, *beside)
     return SearchRun(final.pick, final.candidates, baselines, final.verdict, request.out, record)

@@ -67,7 +67,7 @@ class Request:
     evaluate_on: str | None
     profile: LatencyTable | None = None
     baselines: bool = True
-    rivals: tuple[str, ...] = ()
+    user_baselines: tuple[str, ...] = ()
     joint: tuple[str, ...] = ()
     reduction: str | None = None
     table_seconds: float = 60.0
@@ -98,7 +98,7 @@ class Request:
             budget=budget if isinstance(budget, Budget) else Budget.parse(_texts(budget)),
             schedules=_texts(given.pop("schedule")),
             objectives=_texts(given.pop("objective")),
-            rivals=_texts(given.pop("baseline")),
+            user_baselines=_texts(given.pop("baseline")),
             joint=tuple(dict.fromkeys(gene for gene in genes if gene)),
             front=None if front is None else Path(front),
             max_seconds=parse_duration(max_time) if isinstance(max_time, str) else max_time,
@@ -296,7 +296,7 @@ class Request:
             "engine": self.engine,
             "workers": self.workers,
             "profile": None if self.profile is None else self.profile.digest,
-            "baselines": [*(["own"] if self.baselines else []), *self.rivals],
+            "baselines": [*(["own"] if self.baselines else []), *self.user_baselines],
         }
 
 

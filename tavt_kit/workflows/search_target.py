@@ -24,7 +24,7 @@ from tavt_kit.runtimes.by_layer import layer_times
 from tavt_kit.search import Costs, Store
 from tavt_kit.search.feasibility import Reach, reach_of
 from tavt_kit.search.final import Final
-from tavt_kit.workflows.baselines import Rivals
+from tavt_kit.workflows.baselines import Baselines
 from tavt_kit.workflows.joint import counting, predicting, target_of, variant_of
 from tavt_kit.workflows.search_request import PROFILE, Request
 from tavt_kit.workflows.search_subject import Subject
@@ -95,7 +95,7 @@ def timed(subject: Subject, request: Request, store: Store, tails: Callable[[], 
 
 
 def measured_on(
-    subject: Subject, request: Request, dense_ms: float | None, rivals: Rivals
+    subject: Subject, request: Request, dense_ms: float | None, baselines: Baselines
 ) -> Callable[[Sequence[Choice]], list[Measurement]] | None:
     """Measures schedules on the target, in groups, the first schedule in each; ``None`` where it is not here.
 
@@ -103,7 +103,7 @@ def measured_on(
         subject: The model.
         request: Names the target.
         dense_ms: About what the dense model takes, as far as it is known.
-        rivals: Those that are open are measured along, the first time.
+        baselines: Those that are open are measured along, the first time.
     """
     target = request.target
     if target is None or request.profile is not None:
@@ -112,7 +112,7 @@ def measured_on(
     def measure(schedules: Sequence[Choice]) -> list[Measurement]:
         first, *others = schedules
         protocol = _final_protocol(dense_ms, request.budget, request.measure_seconds)
-        size, waiting = _group_size(subject), [*others, *rivals.waiting]
+        size, waiting = _group_size(subject), [*others, *baselines.waiting]
         groups = [waiting[start : start + size] for start in range(0, len(waiting), size)] or [[]]
         found: list[Measurement] = []
         for done, group in enumerate(groups):
@@ -120,8 +120,8 @@ def measured_on(
             subject.progress.update(doing, done / len(groups))
             chosen = [first, *(one for one in group if not isinstance(one, str))]
             names = [one for one in group if isinstance(one, str)]
-            runs = _passes(subject, target, chosen, protocol, request.seed, rivals.opened(names))
-            rivals.note(names, runs[len(chosen) :], runs[0])
+            runs = _passes(subject, target, chosen, protocol, request.seed, baselines.opened(names))
+            baselines.note(names, runs[len(chosen) :], runs[0])
             runs = runs[: len(chosen)]
             if not found:
                 found = runs

@@ -13,13 +13,12 @@ from tavt_kit.bench.judged import judge as judge_bench
 from tavt_kit.bench.record import Benched
 from tavt_kit.core.accuracy import Accuracy, PairedDifference
 from tavt_kit.core.budget import Budget, facts_of, judge
-from tavt_kit.core.candidate import Candidate
+from tavt_kit.core.candidate import Baseline, Candidate
 from tavt_kit.core.device import TargetDevice
 from tavt_kit.core.measurement import Measurement
 from tavt_kit.core.schedule import TokenSchedule
 from tavt_kit.reports.judging import judge_view
 from tavt_kit.reports.views import CandidateView
-from tavt_kit.search.rival import Rival
 
 TARGET = TargetDevice.parse("onnxruntime:cpu:threads=1:batch=4")
 SCHEDULE = TokenSchedule((9, 7))
@@ -67,7 +66,7 @@ def by_candidate(known: Known, budget: Budget) -> str:
 
 
 def by_baseline(known: Known, budget: Budget) -> str:
-    one = Rival(
+    one = Baseline(
         "other", "other", "val", known.macs, known.accuracy, latency=known.latency, batch=TARGET.batch,
         difference=known.difference,
     )  # fmt: skip

@@ -98,3 +98,13 @@ def test_json_nested_too_deep_is_a_sentence(tmp_path: Path) -> None:
     path.write_text("[" * 100_000 + "]" * 100_000)
     with pytest.raises(RecordError, match="nested too deep"):
         read_record(path, "fgvc-kit/front", 1)
+
+
+def test_a_front_of_version_1_is_read_as_todays(tmp_path: Path) -> None:
+    path = tmp_path / "front.json"
+    old = {"rivals": [{"name": "dense at 84 px"}], "rivals_left_out": [], "bought": [{"gene": "score"}], "chosen": 0}
+    write_record(path, "fgvc-kit/front", 1, old)
+    assert read_record(path, "fgvc-kit/front", 2) == {
+        "schema": "fgvc-kit/front", "version": 2, "baseline_models": [{"name": "dense at 84 px"}],
+        "baselines_left_out": [], "gene_ablation": [{"gene": "score"}], "chosen": 0,
+    }  # fmt: skip

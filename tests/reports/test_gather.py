@@ -66,8 +66,8 @@ def test_bytes_that_are_no_text(tmp_path: Path) -> None:
 
 
 def test_another_version_is_refused(tmp_path: Path) -> None:
-    write_record(tmp_path / "front.json", "fgvc-kit/front", 2, {})
-    with pytest.raises(RecordError, match="version 2 of fgvc-kit/front, but this program reads version 1"):
+    write_record(tmp_path / "front.json", "fgvc-kit/front", 3, {})
+    with pytest.raises(RecordError, match="version 3 of fgvc-kit/front, but this program reads version 2"):
         gather([tmp_path])
 
 

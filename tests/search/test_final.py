@@ -165,7 +165,7 @@ def test_records(tmp_path: Path) -> None:
     final = confirm(result, BUDGET, measure=Machine(lambda schedule: 1.0))
     body = front_body(result, final, model={"name": "toy"}, budget=BUDGET, target=COSTS.target, seed=0)
     record = json.loads(write_front(tmp_path, body).read_text())
-    assert record["schema"] == "fgvc-kit/front" and record["version"] == 1
+    assert record["schema"] == "fgvc-kit/front" and record["version"] == 2
     for key, value in {
         "model": {"name": "toy"}, "budgets": ["latency=8ms"], "split": "val", "metric": "top1", "seed": 0,
         "evaluations": 80, "verdict": "PASS",

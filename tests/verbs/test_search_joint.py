@@ -91,11 +91,13 @@ def test_what_a_gene_bought_is_told_by_evaluations(place: Path, tmp_path: Path) 
     assert search(place, out, "--joint", "image-size", "--evaluations", 14, "--budget", "top1=1%") in (0, 1)
     body = json.loads((out / "front.json").read_text())
     chosen = body["candidates"][body["chosen"]]
-    assert [one["gene"] for one in body["bought"]] == (["image_size"] if "image_size" in chosen else []) + ["tokens"]
-    for one in body["bought"]:
+    assert [one["gene"] for one in body["gene_ablation"]] == (["image_size"] if "image_size" in chosen else []) + [
+        "tokens"
+    ]
+    for one in body["gene_ablation"]:
         assert one["macs_ratio"] == pytest.approx(chosen["macs"] / one["without"]["macs"]) and one["macs_ratio"] < 1
         assert one["difference"]["n"] == chosen["n"] and one["time_ratio"] is None
-    assert body["bought"], "the cheapest candidate of all is at the smallest size"
+    assert body["gene_ablation"], "the cheapest candidate of all is at the smallest size"
 
 
 @pytest.mark.parametrize(
@@ -127,7 +129,7 @@ def test_finalists_are_measured_as_they_are(place: Path, tmp_path: Path) -> None
     measured = [one["latency_ms"] for one in body["candidates"] if one["latency_ms"] is not None]
     assert len(measured) >= 2 and all(one["samples"] >= 40 for one in measured)  # --final 2: the others are not timed
     assert body["candidates"][body["chosen"]]["latency_ms"] in measured
-    assert all(np.isfinite(one["time_ratio"]) for one in body["bought"])
+    assert all(np.isfinite(one["time_ratio"]) for one in body["gene_ablation"])
 
 
 @pytest.mark.slow
@@ -150,9 +152,9 @@ def test_int8_is_a_gene_that_answers_by_a_quantized_graph(
     assert joint["precisions"][0] == "f32" and joint["precisions"][-1] == "int8"
     chosen = Configuration.from_record(body["candidates"][body["chosen"]])
     assert body["candidates"][body["chosen"]]["latency_ms"]["samples"] >= 40
-    genes = [one["gene"] for one in body["bought"]]
+    genes = [one["gene"] for one in body["gene_ablation"]]
     assert ("precision" in genes) == (chosen.precision is not None)
-    assert all(np.isfinite(one["time_ratio"]) for one in body["bought"])
+    assert all(np.isfinite(one["time_ratio"]) for one in body["gene_ablation"])
     # A candidate in int8 is exported in int8, without being asked to.
     places = [place for place, one in enumerate(body["candidates"]) if one.get("precision") == "int8"]
     form = "openvino" if runtime == "openvino" else "onnx"

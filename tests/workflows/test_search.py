@@ -9,6 +9,7 @@ import pytest
 
 from tavt_kit.checkpoints import load_model
 from tavt_kit.core.budget import Verdict
+from tavt_kit.core.candidate import Baseline
 from tavt_kit.core.device import TargetDevice
 from tavt_kit.core.records import read_record
 from tavt_kit.core.schedule import TokenSchedule
@@ -16,7 +17,6 @@ from tavt_kit.data import inherit_split, load_images
 from tavt_kit.errors import BudgetTooTight, DataError, ParameterError
 from tavt_kit.models.wrap import wrap
 from tavt_kit.search import Progress as SearchState
-from tavt_kit.search.rival import Rival
 from tavt_kit.workflows.search import FeasibilityTable, SearchRun, plan, search
 from tests.verbs.command import run
 from tests.verbs.tiny import write_run
@@ -35,7 +35,7 @@ def test_the_verb_finds_what_the_function_finds(
     assert run("search", model, *flags, "-o", tmp_path / "verb") == 0
     said = json.loads(capfd.readouterr().out)
     assert found.record["candidates"] == said["candidates"] and found.record["chosen"] == said["chosen"]
-    assert found.record == read_record(tmp_path / "function" / "front.json", "fgvc-kit/front", 1)
+    assert found.record == read_record(tmp_path / "function" / "front.json", "fgvc-kit/front", 2)
     assert found.best is found.front[said["chosen"]] and found.verdict is Verdict.PASS
     assert [one.macs for one in found.front] == [one["macs"] for one in said["candidates"]]
     assert found.baselines[0].macs == max(one.macs for one in found.baselines)  # the dense model
@@ -66,7 +66,7 @@ def test_a_model_in_hand_is_searched_and_stays_as_it_was(data: Path, tmp_path: P
 def test_the_users_own_baselines_are_among_the_baselines(data: Path, model: Path, tmp_path: Path, quiet: None) -> None:
     found = search(model, data=data, out=tmp_path / "out", budget=BUDGET, evaluations=4, population=2,
                    baselines=False, baseline=str(model))  # fmt: skip
-    (own,) = [one for one in found.baselines if isinstance(one, Rival)]
+    (own,) = [one for one in found.baselines if isinstance(one, Baseline)]
     assert own.name == model.name and own.verdict is Verdict.FAIL  # it is the dense model, above the budget
 
 

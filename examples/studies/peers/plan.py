@@ -181,7 +181,7 @@ def cuts(model: AdaptiveViT) -> dict[str, tuple[str, ...]]:
 
 def picked(shop: Workshop, model: AdaptiveViT) -> list[tuple[TokenSchedule, str]]:
     """Of the search: for each share of the dense latency the schedule that is best on val and predicted to be below."""
-    body = read_record(shop.out / "search" / "front.json", "fgvc-kit/front", 1)
+    body = read_record(shop.out / "search" / "front.json", "fgvc-kit/front", 2)
     dense = next(cost(one) for one in body["baselines"] if one["origin"] == "dense")
     found: dict[TokenSchedule, str] = {}
     for share in COSTS:

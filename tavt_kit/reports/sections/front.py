@@ -7,18 +7,17 @@ from statistics import median
 from typing import Any
 
 from tavt_kit.reports.blocks import Block, Cell, Column, Figure, Missing, Section, Table, Text
-from tavt_kit.reports.bought import bought_text
 from tavt_kit.reports.choice import FrontView
 from tavt_kit.reports.front_chart import Frame, front_chart
 from tavt_kit.reports.gather import Records
+from tavt_kit.reports.gene_ablation import ablation_text
 from tavt_kit.reports.marks import Mark, front_legend
 from tavt_kit.reports.numbers import DASH, macs_text, ms_text, peak_text, percent_text, points_text, ratio_text
-from tavt_kit.reports.rivals import rival_rows
-from tavt_kit.reports.rows import final_rows
+from tavt_kit.reports.rows import baseline_rows, final_rows
 from tavt_kit.reports.schedule_bar import schedule_bar
+from tavt_kit.reports.sections.baselines import baseline_blocks
 from tavt_kit.reports.sections.front_marks import Axes, axes_of, cloud_of, marks_of
 from tavt_kit.reports.sections.picker import picker_blocks
-from tavt_kit.reports.sections.rivals import rival_blocks
 from tavt_kit.reports.views import CandidateView, MemoryView, TimeView, number, sequence, text, whole
 from tavt_kit.reports.words import limit_words, metric_words, plural
 
@@ -32,15 +31,15 @@ def front_section(records: Records) -> Section | Missing:
         return Missing("The front of a search", "fgvc-kit search MODEL --budget latency=20ms")
     view = FrontView.of(front)
     blocks: list[Block] = picker_blocks(front, view, records.all("front")[0].path.parent)
-    marks = marks_of(view, (*rival_rows(front), *final_rows(records.first("final"))))
+    marks = marks_of(view, (*baseline_rows(front), *final_rows(records.first("final"))))
     if marks:
         blocks.append(_figure(view, marks, cloud_of(records, view, axes_of(view))))
     if view.candidates:
         blocks.append(front_table(view))
     else:
         blocks.append(Text.of("The search found no candidate.", kind="warning"))
-    blocks += [Text.of(bought_text(one)) for one in sequence(front, "bought")]
-    blocks += rival_blocks(front)
+    blocks += [Text.of(ablation_text(one)) for one in sequence(front, "gene_ablation")]
+    blocks += baseline_blocks(front)
     if told := _told(front, view):
         blocks.append(Text.of(told, kind="note"))
     return Section("front", "The front", tuple(blocks))

@@ -1,4 +1,4 @@
-"""Rivals: judged by the same budget as schedules, and recorded as rows of a closing table."""
+"""Baselines: judged by the same budget as schedules, and recorded as rows of a closing table."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ import pytest
 
 from tavt_kit.core.accuracy import Accuracy
 from tavt_kit.core.budget import Budget, Verdict
+from tavt_kit.core.candidate import Baseline
 from tavt_kit.core.measurement import Measurement
-from tavt_kit.search.rival import Rival
 
 
 @pytest.mark.parametrize(
@@ -26,10 +26,10 @@ from tavt_kit.search.rival import Rival
         ([], Verdict.PASS),
     ],
 )
-def test_a_rival_is_judged_as_a_schedule_would_be(budget: list[str], verdict: Verdict) -> None:
-    rival = Rival("other", "other", "val", 900_000, Accuracy.of_counts(50, 100, split="val"),
+def test_a_baseline_is_judged_as_a_schedule_would_be(budget: list[str], verdict: Verdict) -> None:
+    baseline = Baseline("other", "other", "val", 900_000, Accuracy.of_counts(50, 100, split="val"),
                   latency=Measurement((7.0,) * 40, steady=True), batch=4)  # fmt: skip
-    judged = rival.judged(Budget.parse(budget))
+    judged = baseline.judged(Budget.parse(budget))
     assert judged.verdict is verdict
     record = judged.as_record()
     assert record["top1"] == 0.5 and record["latency_ms"]["median"] == 7.0 and "rounds" not in record["latency_ms"]
@@ -37,5 +37,5 @@ def test_a_rival_is_judged_as_a_schedule_would_be(budget: list[str], verdict: Ve
 
 def test_what_is_not_known_is_no_pass() -> None:
     for budget in ("flops=1M", "latency=8ms", "top1=20%"):
-        assert Rival("name", "other", "val").judged(Budget.parse([budget])).verdict is Verdict.INCONCLUSIVE
-    assert "top1" not in Rival("name", "other", "val").as_record()
+        assert Baseline("name", "other", "val").judged(Budget.parse([budget])).verdict is Verdict.INCONCLUSIVE
+    assert "top1" not in Baseline("name", "other", "val").as_record()
