@@ -104,6 +104,7 @@ def front_body(
         "history": [round(volume, 6) for volume in result.history],
         "precisions": dict(precisions or {}),
         "host": None if host is None else host.as_record(),
+        **_measured(final),
         **({} if memory is None else {"memory": dict(memory)}),
     }
 
@@ -121,7 +122,7 @@ def settled_body(
         host: That machine.
     """
     return {
-        **{key: value for key, value in body.items() if key not in ("schema", "version", "layers")},
+        **{key: value for key, value in body.items() if key not in ("schema", "version", "layers", "measured")},
         "target": target.as_record(),
         "verdict": str(final.verdict),
         "objectives": [_AXES[final.cost], *body["objectives"][1:]],
@@ -131,7 +132,14 @@ def settled_body(
         "measured_over_budget": final.over,
         "undecided": [] if final.pick is None else list(final.pick.undecided(budget)),
         "host": host.as_record(),
+        **_measured(final),
     }
+
+
+def _measured(final: Final) -> dict[str, Any]:
+    """Every finalist that was measured, on the front or not; nothing where none was."""
+    found = [one.as_record() for one in final.measured if one.latency is not None]
+    return {"measured": found} if found else {}
 
 
 def write_front(folder: Path, body: Mapping[str, Any]) -> Path:

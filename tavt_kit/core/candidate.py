@@ -234,7 +234,7 @@ def _metrics_record(one: Candidate | Baseline) -> dict[str, Any]:
 
 
 def latency_record(latency: Measurement) -> dict[str, Any]:
-    """What ``front.json`` keeps of a measurement: views, and how many samples they are of."""
+    """What ``front.json`` keeps of a measurement: views at the table's pace, raw samples, the factor."""
     bounds = {name: latency_bounds(latency, name) for name in ("p50", "p90", "p99")}
     return {
         "median": latency.median,
@@ -245,6 +245,9 @@ def latency_record(latency: Measurement) -> dict[str, Any]:
         **{f"{name}_bounds": [end if math.isfinite(end) else None for end in bounds[name]] for name in bounds},
         "samples": latency.n,
         "steady": latency.steady,
+        "pace": latency.pace,
+        "raw_ms": [round(sample / latency.pace, 6) for sample in latency.samples],
+        "rounds": list(latency.rounds),
     }
 
 

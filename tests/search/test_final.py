@@ -6,6 +6,7 @@ import csv
 import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from statistics import median
 from types import SimpleNamespace
 
 import pytest
@@ -180,6 +181,24 @@ def test_records(tmp_path: Path) -> None:
     assert sum(int(row["on_front"]) for row in rows) == len(final.candidates)
     parsed = TokenSchedule.parse(rows[7]["schedule"], tokens=SPACE.tokens, layers=SPACE.layers)
     assert parsed == result.candidates[7].schedule
+
+
+def test_every_measured_finalist_is_recorded_with_its_raw_samples_and_their_factor() -> None:
+    """What a slower second group did to the times can be undone; nobody who was measured is left out."""
+    machine = Machine(lambda schedule: 1.12 * (1.2 if machine.calls > 1 else 1.0))
+    result = found()
+    final = confirm(result, BUDGET, measure=machine, number=2)
+    body = front_body(result, final, model={}, budget=BUDGET, target=COSTS.target, seed=0)
+    assert {tuple(one["schedule"]) for one in body["measured"]} == {one.counts for one in machine.asked}
+    assert sorted({round(one["latency_ms"]["pace"], 6) for one in body["measured"]}) == [1.0, 1.2]
+    for one in (*body["measured"], *body["candidates"], *body["baselines"]):
+        times = one["latency_ms"]
+        assert len(times["raw_ms"]) == times["samples"] and sum(times["rounds"]) in (0, times["samples"])
+        assert median(times["raw_ms"]) * times["pace"] == pytest.approx(times["median"])
+    first = next(one for one in body["measured"] if one["origin"] == "dense")
+    assert first["latency_ms"]["raw_ms"][0] == pytest.approx(1.12 * (COSTS.predicted(SPACE.dense) or 0), rel=1e-6)
+    nothing = confirm(result, BUDGET, measure=None)
+    assert "measured" not in front_body(result, nothing, model={}, budget=BUDGET, target=None, seed=0)
 
 
 @pytest.mark.parametrize("number", [1, 2, 5, 100])
