@@ -74,7 +74,7 @@ def search_model(
         >>> front_frame(found)  # doctest: +SKIP
     """
     from tavt_kit.data import ImageSet, load_bytes
-    from tavt_kit.evaluation.scoring import Scoring
+    from tavt_kit.evaluation.metrics import Scoring
     from tavt_kit.evaluation.shared_evaluation import SharedEvaluator
     from tavt_kit.models.macs import MacsFormula
 

@@ -21,7 +21,7 @@ from tavt_kit.data.preprocess import Preprocessing
 from tavt_kit.data.splits import inside
 from tavt_kit.errors import TargetError
 from tavt_kit.evaluation.answer import Answer
-from tavt_kit.evaluation.scoring import Scoring
+from tavt_kit.evaluation.metrics import Scoring
 from tavt_kit.evaluation.shared_evaluation import SharedEvaluator
 from tavt_kit.search import Costs, Evaluate, Store
 from tavt_kit.search.engines.crew import Workers

@@ -32,7 +32,9 @@ def test_a_baseline_is_judged_as_a_schedule_would_be(budget: list[str], verdict:
     judged = baseline.judged(Budget.parse(budget))
     assert judged.verdict is verdict
     record = judged.as_record()
-    assert record["top1"] == 0.5 and record["latency_ms"]["median"] == 7.0 and record["latency_ms"]["raw_ms"] == [7.0] * 40
+    assert (
+        record["top1"] == 0.5 and record["latency_ms"]["median"] == 7.0 and record["latency_ms"]["raw_ms"] == [7.0] * 40
+    )
 
 
 def test_what_is_not_known_is_no_pass() -> None:

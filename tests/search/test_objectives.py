@@ -53,7 +53,7 @@ def test_reading(texts: tuple[str, ...], expected: tuple[object, ...]) -> None:
 @pytest.mark.parametrize(
     ("texts", "says"),
     [
-        (("speed",), "one of top1, macro_f1"),
+        (("speed",), "one of top1, top5, macro_f1"),
         (("size",), "leaves every weight"),
         (("latency", "throughput"), "say the same"),
         (("loss", "likelihood"), "given once"),

@@ -22,7 +22,7 @@ from tavt_kit.cli import main
 from tavt_kit.core.model_card import CARD_FILE, WEIGHTS_FILE
 from tavt_kit.core.schedule import TokenSchedule
 from tavt_kit.data.preprocess import Preprocessing
-from tavt_kit.evaluation.scoring import Scoring
+from tavt_kit.evaluation.metrics import Scoring
 from tavt_kit.evaluation.shared_evaluation import SharedEvaluator
 from tavt_kit.workflows.search_evaluation import Parcel, Part
 from tests.verbs.tiny import CLASSES
