@@ -15,7 +15,7 @@ from tavt_kit.core.configuration import Choice
 from tavt_kit.core.device import TargetDevice
 from tavt_kit.core.host import HostFacts
 from tavt_kit.core.records import atomic_text, write_record
-from tavt_kit.search.final import Final
+from tavt_kit.search.finalists import Final
 from tavt_kit.search.result import SearchResult
 
 __all__ = [

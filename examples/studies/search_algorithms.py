@@ -21,7 +21,7 @@ import numpy as np
 from tavt_kit.core.front import hypervolume
 from tavt_kit.core.schedule import TokenSchedule
 from tavt_kit.search import ALGORITHMS, Outcome, Space
-from tavt_kit.search.by_name import begin
+from tavt_kit.search.algorithms.by_name import begin
 
 SPACE = Space(tokens=197, layers=12)
 PICTURES = 500

@@ -20,7 +20,7 @@ from tavt_kit.core.records import make_folder, read_record
 from tavt_kit.core.schedule import TokenSchedule
 from tavt_kit.errors import RecordError
 from tavt_kit.reports import write_report
-from tavt_kit.search.final import confirm
+from tavt_kit.search.finalists import confirm
 from tavt_kit.search.record import FRONT_FILE, FRONT_SCHEMA, FRONT_VERSION, settled_body, update_candidates, write_front
 from tavt_kit.search.result import SearchResult
 from tavt_kit.workflows.run_model import card_of, given_model

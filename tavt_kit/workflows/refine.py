@@ -11,7 +11,7 @@ from tavt_kit.core.accuracy import PairedDifference
 from tavt_kit.core.configuration import Choice
 from tavt_kit.evaluation.answer import Answer, paired
 from tavt_kit.search import Costs, Objectives, SearchResult, Store, search
-from tavt_kit.search.final import Final, Measure, confirm
+from tavt_kit.search.finalists import Final, Measure, confirm
 from tavt_kit.search.joint_space import GENES
 from tavt_kit.workflows.baselines import Baselines
 from tavt_kit.workflows.search_evaluation import Judges

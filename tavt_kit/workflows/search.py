@@ -30,7 +30,7 @@ from tavt_kit.runtimes import check_available
 from tavt_kit.runtimes.available import accelerator_name
 from tavt_kit.search import Costs, Store
 from tavt_kit.search.feasibility import Reach, check_reachable, reach_of, refuse_unsearchable
-from tavt_kit.search.final import Final
+from tavt_kit.search.finalists import Final
 from tavt_kit.search.frame import front_frame
 from tavt_kit.search.record import FRONT_SCHEMA, FRONT_VERSION, front_body, write_candidates, write_front
 from tavt_kit.search.result import SearchResult

@@ -24,9 +24,9 @@ from tavt_kit.evaluation.answer import Answer
 from tavt_kit.evaluation.metrics import Scoring
 from tavt_kit.evaluation.shared_evaluation import SharedEvaluator
 from tavt_kit.search import Costs, Evaluate, Store
-from tavt_kit.search.engines.crew import Workers
 from tavt_kit.search.racing import Look, Race, stages
-from tavt_kit.search.run import Learn
+from tavt_kit.search.study import Learn
+from tavt_kit.search.workers import Workers
 from tavt_kit.workflows.joint import ConfigurationEvaluator
 from tavt_kit.workflows.search_request import Request
 from tavt_kit.workflows.search_subject import Subject, pictures, sha256_pictures
@@ -200,7 +200,7 @@ def check_engine(request: Request) -> None:
         TargetError: There is no such cluster.
     """
     if request.engine == "ray":
-        from tavt_kit.search.engines.on_ray import join_cluster
+        from tavt_kit.search.ray_workers import join_cluster
 
         join_cluster(request.ray_address).leave()
 
@@ -241,7 +241,7 @@ def looking(subject: Subject, request: Request, quick: ConfigurationEvaluator, m
 def _here(request: Request, parcel: Parcel, progress: Progress) -> Iterator[Workers]:
     import torch
 
-    from tavt_kit.search.engines.processes import Processes
+    from tavt_kit.search.workers import Processes
 
     count = request.workers or 1
     threads = max(1, torch.get_num_threads() // count)
@@ -252,7 +252,7 @@ def _here(request: Request, parcel: Parcel, progress: Progress) -> Iterator[Work
 
 @contextmanager
 def _on_ray(request: Request, parcel: Parcel, progress: Progress) -> Iterator[Workers]:
-    from tavt_kit.search.engines.on_ray import Actors, join_cluster
+    from tavt_kit.search.ray_workers import Actors, join_cluster
 
     cluster = join_cluster(request.ray_address)
     try:

@@ -22,7 +22,7 @@ from tavt_kit.core.schedule import TokenSchedule
 from tavt_kit.runtimes.available import accelerator_name
 from tavt_kit.search import Costs, Store
 from tavt_kit.search.feasibility import Reach, reach_of
-from tavt_kit.search.final import Peaks
+from tavt_kit.search.finalists import Peaks
 from tavt_kit.workflows.joint import target_of, variant_of
 from tavt_kit.workflows.search_request import Request
 from tavt_kit.workflows.search_subject import Subject

@@ -23,7 +23,7 @@ from tavt_kit.runtimes import Images, Session
 from tavt_kit.runtimes.by_layer import layer_times
 from tavt_kit.search import Costs, Store
 from tavt_kit.search.feasibility import Reach, reach_of
-from tavt_kit.search.final import Final
+from tavt_kit.search.finalists import Final
 from tavt_kit.workflows.baselines import Baselines
 from tavt_kit.workflows.joint import counting, predicting, target_of, variant_of
 from tavt_kit.workflows.search_request import PROFILE, Request

@@ -29,7 +29,7 @@ from tavt_kit.core.records import write_record
 from tavt_kit.core.schedule import TokenSchedule
 from tavt_kit.reports import FinalRow, write_final
 from tavt_kit.runtimes.by_layer import LayerTimes
-from tavt_kit.search.final import Final
+from tavt_kit.search.finalists import Final
 from tavt_kit.search.record import front_body, write_candidates, write_front
 from tavt_kit.search.result import SearchResult
 

@@ -11,13 +11,12 @@ import pytest
 from tavt_kit.core.front import hypervolume
 from tavt_kit.core.schedule import TokenSchedule
 from tavt_kit.errors import BudgetError, BudgetTooTight, ScheduleError, TavtError, UnknownName
-from tavt_kit.search.algorithm import Algorithm, Outcome
-from tavt_kit.search.by_name import ALGORITHMS, begin
-from tavt_kit.search.regression import GaussianProcess
+from tavt_kit.search.algorithms.base import Algorithm, Outcome
+from tavt_kit.search.algorithms.by_name import ALGORITHMS, begin
+from tavt_kit.search.algorithms.surrogate import GaussianProcess
+from tavt_kit.search.algorithms.tavt import OfficialTavt, first_ratios
+from tavt_kit.search.proposals import non_dominated
 from tavt_kit.search.space import Space
-from tavt_kit.search.tavt import first_ratios
-from tavt_kit.search.tavt_search import OfficialTavt
-from tavt_kit.search.told import non_dominated
 
 SPACE = Space(tokens=60, layers=6)
 OURS = tuple(name for name in ALGORITHMS if name != "tavt-official")

@@ -16,8 +16,7 @@ from tavt_kit.core.schedule import TokenSchedule
 from tavt_kit.errors import MeasurementError
 from tavt_kit.evaluation.answer import Answer
 from tavt_kit.search import SearchResult, Store, search
-from tavt_kit.search.engines.crew import News, Workers
-from tavt_kit.search.engines.processes import Processes
+from tavt_kit.search.workers import News, Processes, Workers
 from tests.search.engine_workers import Toy, make_nothing_answered
 from tests.search.test_loop import summary
 from tests.search.toy import COSTS, SPACE, answers

@@ -14,7 +14,7 @@ from tavt_kit.core.schedule import TokenSchedule
 from tavt_kit.errors import MeasurementError
 from tavt_kit.evaluation.answer import Answer
 from tavt_kit.search import Store, one_by_one, search
-from tavt_kit.search.evaluate import in_order
+from tavt_kit.search.study import in_order
 from tests.search.test_loop import summary
 from tests.search.toy import COSTS, SPACE, answers, evaluate
 

@@ -18,8 +18,8 @@ from tavt_kit.core.measurement import Measurement
 from tavt_kit.core.schedule import TokenSchedule
 from tavt_kit.errors import MeasurementError
 from tavt_kit.evaluation.answer import Answer
-from tavt_kit.search import SearchResult, desk, search
-from tavt_kit.search.final import Final, confirm
+from tavt_kit.search import SearchResult, finalists, search
+from tavt_kit.search.finalists import Final, confirm
 from tavt_kit.search.record import front_body, write_candidates, write_front
 from tests.search.toy import COSTS, MACS_ONLY, SPACE, answers
 
@@ -97,7 +97,7 @@ def test_finalists_are_evaluated_anew() -> None:
 
 def test_a_finalist_that_fails_in_the_targets_precision_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
     said = list[str]()
-    monkeypatch.setattr(desk, "_log", SimpleNamespace(warning=lambda text, *rest: said.append(text % rest)))
+    monkeypatch.setattr(finalists, "_log", SimpleNamespace(warning=lambda text, *rest: said.append(text % rest)))
     result = found()
     best = confirm(result, BUDGET, measure=Machine(lambda schedule: 1.0)).pick
     assert best is not None

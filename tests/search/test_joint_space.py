@@ -11,10 +11,10 @@ from tavt_kit.core.configuration import Choice, Configuration
 from tavt_kit.core.schedule import TokenSchedule
 from tavt_kit.errors import ScheduleError
 from tavt_kit.search import Store
-from tavt_kit.search.algorithm import Outcome
-from tavt_kit.search.evolution import Evolution
+from tavt_kit.search.algorithms.base import Outcome
+from tavt_kit.search.algorithms.nsga2 import Evolution
 from tavt_kit.search.joint_space import GENES, JointSpace
-from tavt_kit.search.operators import fit
+from tavt_kit.search.proposals import fit
 
 
 def joint(*, token_pooled: bool = True, tokens: int = 17) -> JointSpace:

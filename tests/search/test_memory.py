@@ -13,7 +13,7 @@ from tavt_kit.core.schedule import TokenSchedule
 from tavt_kit.errors import BudgetError, BudgetTooTight
 from tavt_kit.search import Objectives, SearchResult, search
 from tavt_kit.search.feasibility import check_reachable, reach_of
-from tavt_kit.search.final import confirm
+from tavt_kit.search.finalists import confirm
 from tests.search.test_final import Machine, check_front
 from tests.search.toy import COSTS, SPACE, answers
 

@@ -14,7 +14,7 @@ from tavt_kit.core.schedule import TokenSchedule
 from tavt_kit.errors import DataError
 from tavt_kit.evaluation.answer import Answer
 from tavt_kit.search import SearchResult, Store, search
-from tavt_kit.search.final import confirm
+from tavt_kit.search.finalists import confirm
 from tavt_kit.search.racing import ESTIMATE, Bits, Look, Race, is_beaten, stages
 from tests.search.toy import MACS_ONLY, SPACE
 

@@ -13,9 +13,10 @@ from typing import Any
 from tavt_kit.core.code_version import code_version
 from tavt_kit.errors import MeasurementError, MissingDependency, TargetError, TavtError
 from tavt_kit.evaluation.answer import Answer
-from tavt_kit.search.engines.crew import MakeEvaluate, News
+from tavt_kit.search.workers import MakeEvaluate, News
 
 __all__ = ["Actors", "join_cluster"]
+
 
 _KNOCK = 10.0
 """Seconds that the head of a cluster may take to be reached."""

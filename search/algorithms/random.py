@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from tavt_kit.core.configuration import Choice
-from tavt_kit.search.algorithm import Outcome
-from tavt_kit.search.proposer import Proposer
-from tavt_kit.search.untried import EXHAUSTED
+from tavt_kit.search.algorithms.base import Outcome
+from tavt_kit.search.proposals import EXHAUSTED, Proposer
 
 __all__ = ["ByChance"]
 

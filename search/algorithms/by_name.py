@@ -7,15 +7,16 @@ from typing import Any
 
 from tavt_kit.core.configuration import Choice
 from tavt_kit.errors import BudgetError, UnknownName
-from tavt_kit.search.algorithm import Algorithm
-from tavt_kit.search.by_chance import ByChance
-from tavt_kit.search.evolution import Evolution
-from tavt_kit.search.seeds import Fits
+from tavt_kit.search.algorithms.base import Algorithm
+from tavt_kit.search.algorithms.nsga2 import Evolution
+from tavt_kit.search.algorithms.random import ByChance
+from tavt_kit.search.algorithms.surrogate import Surrogate
+from tavt_kit.search.algorithms.tavt import OfficialTavt, Tavt
+from tavt_kit.search.proposals import Fits
 from tavt_kit.search.space import Space
-from tavt_kit.search.surrogate import Surrogate
-from tavt_kit.search.tavt_search import OfficialTavt, Tavt
 
 __all__ = ["ALGORITHMS", "POPULATION", "begin"]
+
 
 ALGORITHMS = ("nsga2", "tavt", "tavt-official", "random", "surrogate")
 

@@ -18,14 +18,12 @@ from pymoo.core.termination import NoTermination
 from pymoo.problems.static import StaticProblem
 
 from tavt_kit.core.configuration import Choice
-from tavt_kit.search.algorithm import Outcome
-from tavt_kit.search.operators import cross, fit, mutate
-from tavt_kit.search.proposer import Proposer
-from tavt_kit.search.seeds import Fits
+from tavt_kit.search.algorithms.base import Outcome
+from tavt_kit.search.proposals import EXHAUSTED, Fits, Proposer, cross, fit, mutate
 from tavt_kit.search.space import Levels, Space
-from tavt_kit.search.untried import EXHAUSTED
 
 __all__ = ["Evolution"]
+
 
 _FILLED = 0.25  # share of the children that are grown up to the ceilings, where the best schedules lie
 
