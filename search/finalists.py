@@ -20,7 +20,7 @@ from tavt_kit.evaluation.answer import Answer
 from tavt_kit.search.objectives import leading
 from tavt_kit.search.result import SearchResult, by_preference, shortfall
 
-__all__ = ["Compare", "Desk", "Evaluate", "Final", "Measure", "Peaks", "confirm", "memory_ratio"]
+__all__ = ["Compare", "FinalistPool", "Evaluate", "Final", "Measure", "Peaks", "confirm", "memory_ratio"]
 
 
 Measure = Callable[[Sequence[Choice]], Sequence[Measurement]]
@@ -40,7 +40,7 @@ _log = logging.getLogger(__name__)
 _ORDER = (Verdict.PASS, Verdict.PREDICTED, Verdict.INCONCLUSIVE)
 
 
-class Desk:
+class FinalistPool:
     """What is known of the measured candidates so far."""
 
     def __init__(
@@ -317,26 +317,26 @@ def confirm(
         before: An earlier confirmation of the same search, whose measurements stand.
         tails: Of predicted costs, as ``Costs`` has them: what is judged where nothing is measured.
     """
-    desk = Desk(result, budget, measure, peaks, compare, tails or {})
+    pool = FinalistPool(result, budget, measure, peaks, compare, tails or {})
     if before is not None and before.measured:
-        desk.note([(one, one.latency) for one in before.measured if one.latency is not None])
+        pool.note([(one, one.latency) for one in before.measured if one.latency is not None])
     baselines = [result.dense, *_baselines(result, budget)]
-    desk.take([*baselines, *_shortlist(result.ranked(budget), number)])
+    pool.take([*baselines, *_shortlist(result.ranked(budget), number)])
     for _ in range(rounds - 1):
-        following = desk.next_best(3) if measure is not None and desk.decides else []
+        following = pool.next_best(3) if measure is not None and pool.decides else []
         if not following:
             break
-        desk.take([result.dense, *following])
+        pool.take([result.dense, *following])
     if exact is not None:
-        desk.settle([one.schedule for one in baselines], *exact)
-    front, pick = desk.front(), desk.pick()
+        pool.settle([one.schedule for one in baselines], *exact)
+    front, pick = pool.front(), pool.pick()
     return Final(
         tuple(front),
         None if pick is None else front.index(pick),
-        tuple(desk.known[one.schedule] for one in baselines if one.schedule in desk.known),
-        desk.kind,
-        sum(not desk.keeps_ceilings(one) for one in desk.within()),
-        tuple(desk.known.values()) if measure is not None else (),
+        tuple(pool.known[one.schedule] for one in baselines if one.schedule in pool.known),
+        pool.kind,
+        sum(not pool.keeps_ceilings(one) for one in pool.within()),
+        tuple(pool.known.values()) if measure is not None else (),
     )
 
 
