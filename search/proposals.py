@@ -25,7 +25,7 @@ __all__ = [
     "Fits",
     "Learner",
     "Proposer",
-    "Told",
+    "History",
     "Untried",
     "cross",
     "first_proposals",
@@ -326,7 +326,7 @@ class Untried:
                 yield row
 
 
-class Told:
+class History:
     """Genes with their outcomes, in the order in which they came."""
 
     def __init__(self) -> None:
@@ -426,13 +426,13 @@ class Learner(Proposer, ABC):
     """Asked for and not yet told of."""
 
     @cached_property
-    def _told(self) -> Told:
-        return Told()
+    def _history(self) -> History:
+        return History()
 
     def ask(self) -> list[Choice]:
         """The next generation; see ``Algorithm``."""
         self._untried.check_told()
-        learnt = len(self._told) > 0
+        learnt = len(self._history) > 0
         genes = (self._bred() if learnt else self._first()) or self._untried.random(self.population)
         if not genes:
             self.stopped_because = EXHAUSTED
@@ -442,7 +442,7 @@ class Learner(Proposer, ABC):
     def tell(self, outcomes: Sequence[Outcome]) -> None:
         """The outcomes; see ``Algorithm``."""
         self._untried.take(outcomes)
-        self._told.add(self._waiting, outcomes)
+        self._history.add(self._waiting, outcomes)
 
     @abstractmethod
     def _first(self) -> list[Levels]:

@@ -180,7 +180,7 @@ class Surrogate(Learner):
         What a point adds shrinks as others are taken, so a point whose last known addition is not the greatest need
         not be looked at again.
         """
-        known = self._told.losses
+        known = self._history.losses
         scale = np.maximum(known.max(0), 1e-12)
         scale[:2] = self._cost(self.space.dense), 1.0
         held = [tuple(point) for point in (known[non_dominated(known)] / scale).tolist()]
@@ -203,7 +203,7 @@ class Surrogate(Learner):
             return np.stack([row for row in self.space.every() if self._untried.fits(self.space.decode(row))])
         inner = Evolution(
             self.space, seed=int(self._rng.integers(2**31)), population=_CHILDREN,
-            seeds=[self.space.decode(row) for row in self._told.front()],
+            seeds=[self.space.decode(row) for row in self._history.front()],
             fits=self._untried.fits, objectives=self._objectives,
         )  # fmt: skip
         genes = []
@@ -221,11 +221,11 @@ class Surrogate(Learner):
 
     def _models(self) -> list[GaussianProcess]:
         """Of every loss but the first, which is known, and of the shortfall; none where nothing was answered."""
-        missed = self._told.missed
+        missed = self._history.missed
         if np.isnan(missed).all():
             return []
-        features = self._features(self._told.genes)[-_LEARNT:]
-        values = [*self._told.losses.T[1:], np.nan_to_num(missed, nan=1.0)]
+        features = self._features(self._history.genes)[-_LEARNT:]
+        values = [*self._history.losses.T[1:], np.nan_to_num(missed, nan=1.0)]
         return [GaussianProcess.fit(features, value[-_LEARNT:]) for value in values]
 
     def _predicted(

@@ -333,7 +333,7 @@ class Tavt(Learner):
         return self._untried.new((*given, *tapers), max(self.population, len(given)))
 
     def _bred(self) -> list[Levels]:
-        parents = self._told.front()
+        parents = self._history.front()
         if not len(parents):
             return []
         return self._untried.new(self._bred_of(parents), self.population)
