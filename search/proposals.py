@@ -26,7 +26,7 @@ __all__ = [
     "Learner",
     "Proposer",
     "History",
-    "Untried",
+    "ProposalPool",
     "cross",
     "first_proposals",
     "fit",
@@ -222,7 +222,7 @@ _TRIES = 400  # random draws for one missing schedule, before the space is liste
 _LISTABLE = 20_000  # spaces up to this size are listed to the end before they count as exhausted
 
 
-class Untried:
+class ProposalPool:
     """The schedules within the ceilings that were never asked, and who proposed those that were.
 
     Args:
@@ -405,7 +405,7 @@ class Proposer:
         self.space, self.population, self.stopped_because = space, population, ""
         self._seeds = tuple(seeds)
         self._rng = np.random.default_rng(seed)
-        self._untried = Untried(space, rng=self._rng, fits=fits)
+        self._pool = ProposalPool(space, rng=self._rng, fits=fits)
 
     def done(self) -> bool:
         """Whether the last ``ask`` found nothing new; ``stopped_because`` says why."""
@@ -413,7 +413,7 @@ class Proposer:
 
     def origin(self, schedule: Choice) -> str:
         """Who proposed it: ``user``, a family of first proposals, ``random``, or the algorithm's name."""
-        return self._untried.origin(schedule, self.name)
+        return self._pool.origin(schedule, self.name)
 
 
 class Learner(Proposer, ABC):
@@ -431,17 +431,17 @@ class Learner(Proposer, ABC):
 
     def ask(self) -> list[Choice]:
         """The next generation; see ``Algorithm``."""
-        self._untried.check_told()
+        self._pool.check_told()
         learnt = len(self._history) > 0
-        genes = (self._bred() if learnt else self._first()) or self._untried.random(self.population)
+        genes = (self._bred() if learnt else self._first()) or self._pool.random(self.population)
         if not genes:
             self.stopped_because = EXHAUSTED
         self._waiting = genes
-        return self._untried.issue(genes, self.name if learnt else self.first_name)
+        return self._pool.issue(genes, self.name if learnt else self.first_name)
 
     def tell(self, outcomes: Sequence[Outcome]) -> None:
         """The outcomes; see ``Algorithm``."""
-        self._untried.take(outcomes)
+        self._pool.take(outcomes)
         self._history.add(self._waiting, outcomes)
 
     @abstractmethod

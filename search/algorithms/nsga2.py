@@ -60,7 +60,7 @@ class Evolution(Proposer):
         objectives: int = 2,
     ) -> None:
         super().__init__(space, seed=seed, population=population, seeds=seeds, fits=fits)
-        self._bounded = not self._untried.fits(space.dense)
+        self._bounded = not self._pool.fits(space.dense)
         self._waiting: Population | None = None
         self._algorithm: NSGA2 | None = None
         self._problem = Problem(n_var=space.genes, n_obj=objectives, n_ieq_constr=1, xl=0, xu=len(space.values) - 1)
@@ -72,15 +72,15 @@ class Evolution(Proposer):
         Raises:
             RuntimeError: The outcomes of the last generation have not been told.
         """
-        self._untried.check_told()
+        self._pool.check_told()
         genes = self._bred() if self._algorithm is not None else self._first()
         if not genes:
-            genes = self._untried.random(self.population)
+            genes = self._pool.random(self.population)
         if not genes:
             self.stopped_because = EXHAUSTED
             return []
         self._waiting = Population.new("X", np.stack(genes))
-        return self._untried.issue(genes, self.name)
+        return self._pool.issue(genes, self.name)
 
     def tell(self, outcomes: Sequence[Outcome]) -> None:
         """The outcomes of the schedules last asked, in their order.
@@ -88,7 +88,7 @@ class Evolution(Proposer):
         Raises:
             RuntimeError: Nothing was asked, or the number differs.
         """
-        self._untried.take(outcomes)
+        self._pool.take(outcomes)
         losses = np.array([outcome.losses for outcome in outcomes], dtype=float)
         # A failed evaluation breaks the constraint worse than any missed floor (shortfalls are at most 1).
         missed = np.array([2.0 if outcome.failed else outcome.shortfall for outcome in outcomes])
@@ -106,14 +106,14 @@ class Evolution(Proposer):
             sampling=first,
             crossover=_Crossing(),
             mutation=_Mutating(self.space),
-            repair=_Fitting(self.space, self._untried.fits, self._bounded),
-            eliminate_duplicates=_Unasked(self._untried.asked),
+            repair=_Fitting(self.space, self._pool.fits, self._bounded),
+            eliminate_duplicates=_Unasked(self._pool.asked),
         )
         algorithm.setup(self._problem, termination=NoTermination(), seed=self._seed, verbose=False)
         return algorithm
 
     def _first(self) -> list[Levels]:
-        return self._untried.first(max(2, self.population), self._seeds)
+        return self._pool.first(max(2, self.population), self._seeds)
 
     def _bred(self) -> list[Levels]:
         assert self._algorithm is not None

@@ -32,13 +32,13 @@ class ByChance(Proposer):
 
     def ask(self) -> list[Choice]:
         """The next generation; see ``Algorithm``."""
-        self._untried.check_told()
-        genes = self._untried.random(self.population, self._seeds)
+        self._pool.check_told()
+        genes = self._pool.random(self.population, self._seeds)
         self._seeds = ()
         if not genes:
             self.stopped_because = EXHAUSTED
-        return self._untried.issue(genes, self.name)
+        return self._pool.issue(genes, self.name)
 
     def tell(self, outcomes: Sequence[Outcome]) -> None:
         """Checks their number only."""
-        self._untried.take(outcomes)
+        self._pool.take(outcomes)

@@ -159,7 +159,7 @@ class Surrogate(Learner):
         self._cost, self._objectives = cost, objectives
 
     def _first(self) -> list[Levels]:
-        return self._untried.first(self.population, self._seeds)
+        return self._pool.first(self.population, self._seeds)
 
     def _bred(self) -> list[Levels]:
         """Of many children, those that are predicted to add most to the front."""
@@ -167,7 +167,7 @@ class Surrogate(Learner):
         if not models:
             return []
         rows = self._children(models)
-        rows = rows[[row.tobytes() not in self._untried.asked for row in rows]]
+        rows = rows[[row.tobytes() not in self._pool.asked for row in rows]]
         if not len(rows):
             return []
         losses, missed = self._predicted(models, [self.space.decode(row) for row in rows], rows)
@@ -200,11 +200,11 @@ class Surrogate(Learner):
     def _children(self, models: Sequence[GaussianProcess]) -> Levels:
         """(n, G): a small space in full, else all that an evolution on predictions asks for, begun with the front."""
         if self.space.size <= _CHILDREN * _GENERATIONS:
-            return np.stack([row for row in self.space.every() if self._untried.fits(self.space.decode(row))])
+            return np.stack([row for row in self.space.every() if self._pool.fits(self.space.decode(row))])
         inner = Evolution(
             self.space, seed=int(self._rng.integers(2**31)), population=_CHILDREN,
             seeds=[self.space.decode(row) for row in self._history.front()],
-            fits=self._untried.fits, objectives=self._objectives,
+            fits=self._pool.fits, objectives=self._objectives,
         )  # fmt: skip
         genes = []
         for _ in range(_GENERATIONS):

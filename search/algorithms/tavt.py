@@ -326,17 +326,17 @@ class Tavt(Learner):
 
     def _first(self) -> list[Levels]:
         """The seeds and tapers evenly spaced in tokens left, from dense to the bound."""
-        given = self._untried.random(0, self._seeds)
+        given = self._pool.random(0, self._seeds)
         sizes = {"layers": self.space.layers, "length": self.space.tokens}
         shares = np.linspace(1, approx_ratio(self.bound, **sizes), max(1, self.population - len(given)))
         tapers = (self.space.encode(taper(self.space, inverse_ratio(share, **sizes))) for share in shares)
-        return self._untried.new((*given, *tapers), max(self.population, len(given)))
+        return self._pool.new((*given, *tapers), max(self.population, len(given)))
 
     def _bred(self) -> list[Levels]:
         parents = self._history.front()
         if not len(parents):
             return []
-        return self._untried.new(self._bred_of(parents), self.population)
+        return self._pool.new(self._bred_of(parents), self.population)
 
     def _bred_of(self, parents: Levels) -> Iterator[Levels]:
         """Mutations and means in turn, a bounded number of them."""
