@@ -9,7 +9,7 @@ from tavt_kit.core.configuration import Choice
 from tavt_kit.errors import BudgetError, UnknownName
 from tavt_kit.search.algorithms.base import Algorithm
 from tavt_kit.search.algorithms.nsga2 import Evolution
-from tavt_kit.search.algorithms.random import ByChance
+from tavt_kit.search.algorithms.random import RandomSearch
 from tavt_kit.search.algorithms.surrogate import Surrogate
 from tavt_kit.search.algorithms.tavt import OfficialTavt, Tavt
 from tavt_kit.search.proposals import Fits
@@ -66,7 +66,7 @@ def begin(
         return OfficialTavt(space, macs=official_macs, seed=seed)
     size = POPULATION if population is None else population
     if name == "random":
-        return ByChance(space, seed=seed, population=size, seeds=seeds, fits=fits)
+        return RandomSearch(space, seed=seed, population=size, seeds=seeds, fits=fits)
     if name == "tavt":
         return Tavt(space, seed=seed, population=size, seeds=seeds, fits=fits)
     if name == "surrogate":

@@ -8,10 +8,10 @@ from tavt_kit.core.configuration import Choice
 from tavt_kit.search.algorithms.base import Outcome
 from tavt_kit.search.proposals import EXHAUSTED, Proposer
 
-__all__ = ["ByChance"]
+__all__ = ["RandomSearch"]
 
 
-class ByChance(Proposer):
+class RandomSearch(Proposer):
     """Proposes the seeds, then schedules by chance within the ceilings, and learns nothing.
 
     Args:
@@ -23,7 +23,7 @@ class ByChance(Proposer):
 
     Example:
         >>> from tavt_kit.search import Space
-        >>> chance = ByChance(Space(tokens=17, layers=4), seed=0, population=5)
+        >>> chance = RandomSearch(Space(tokens=17, layers=4), seed=0, population=5)
         >>> len(chance.ask())
         5
     """
