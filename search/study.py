@@ -21,7 +21,7 @@ from tavt_kit.core.front import ParetoFront
 from tavt_kit.errors import BudgetError, DataError, MeasurementError
 from tavt_kit.evaluation.answer import Answer
 from tavt_kit.search.algorithms.base import Algorithm, Outcome
-from tavt_kit.search.algorithms.by_name import POPULATION, begin
+from tavt_kit.search.algorithms.by_name import POPULATION, make_algorithm
 from tavt_kit.search.feasibility import Costs, check_reachable, reach_of, refuse_unsearchable
 from tavt_kit.search.objectives import Objectives, leading
 from tavt_kit.search.proposals import once
@@ -365,7 +365,7 @@ def search(
     if after is not None:
         run.take_over(after)
         seed, seeds = seed + 1, _best_of(run, after, algorithm, population)
-    chosen = begin(
+    chosen = make_algorithm(
         algorithm, space, seed=seed, population=population, seeds=seeds, fits=fits, objectives=objectives.number,
         cost=costs.by(front.cost), official_macs=costs.official_macs or costs.macs,
     )  # fmt: skip

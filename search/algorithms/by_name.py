@@ -15,7 +15,7 @@ from tavt_kit.search.algorithms.tavt import OfficialTavt, Tavt
 from tavt_kit.search.proposals import Fits
 from tavt_kit.search.space import Space
 
-__all__ = ["ALGORITHMS", "POPULATION", "begin"]
+__all__ = ["ALGORITHMS", "POPULATION", "make_algorithm"]
 
 
 ALGORITHMS = ("nsga2", "tavt", "tavt-official", "random", "surrogate")
@@ -24,7 +24,7 @@ POPULATION = 16
 """Schedules of a generation where nothing else is asked for."""
 
 
-def begin(
+def make_algorithm(
     name: str,
     space: Space,
     *,

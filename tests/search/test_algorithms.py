@@ -12,7 +12,7 @@ from tavt_kit.core.front import hypervolume
 from tavt_kit.core.schedule import TokenSchedule
 from tavt_kit.errors import BudgetError, BudgetTooTight, ScheduleError, TavtError, UnknownName
 from tavt_kit.search.algorithms.base import Algorithm, Outcome
-from tavt_kit.search.algorithms.by_name import ALGORITHMS, begin
+from tavt_kit.search.algorithms.by_name import ALGORITHMS, make_algorithm
 from tavt_kit.search.algorithms.surrogate import GaussianProcess
 from tavt_kit.search.algorithms.tavt import OfficialTavt, first_ratios
 from tavt_kit.search.proposals import non_dominated
@@ -36,7 +36,7 @@ def metric(schedule: TokenSchedule) -> float:
 
 def made(name: str, space: Space = SPACE, **named: object) -> Algorithm:
     usual: dict[str, object] = {"seed": 0, "cost": cost, "official_macs": cost, "fits": lambda schedule: True}
-    return begin(name, space, **(usual | named))  # type: ignore[arg-type]
+    return make_algorithm(name, space, **(usual | named))  # type: ignore[arg-type]
 
 
 def run(
