@@ -23,8 +23,8 @@ from tavt_kit.search.space import Levels, Space
 __all__ = [
     "EXHAUSTED",
     "Fits",
-    "Learner",
-    "Proposer",
+    "PopulationSampler",
+    "Sampler",
     "History",
     "ProposalPool",
     "cross",
@@ -373,7 +373,7 @@ def non_dominated(losses: NDArray[np.float64]) -> NDArray[np.bool_]:
     return np.asarray(~(nowhere_worse & somewhere_better).any(0))
 
 
-class Proposer:
+class Sampler:
     """An ``Algorithm`` but for ``ask`` and ``tell``.
 
     Args:
@@ -416,7 +416,7 @@ class Proposer:
         return self._pool.origin(schedule, self.name)
 
 
-class Learner(Proposer, ABC):
+class PopulationSampler(Sampler, ABC):
     """A proposer that breeds each generation from all that was told."""
 
     first_name: str

@@ -19,7 +19,7 @@ from pymoo.problems.static import StaticProblem
 
 from tavt_kit.core.configuration import Choice
 from tavt_kit.search.algorithms.base import Outcome
-from tavt_kit.search.proposals import EXHAUSTED, Fits, Proposer, cross, fit, mutate
+from tavt_kit.search.proposals import EXHAUSTED, Fits, Sampler, cross, fit, mutate
 from tavt_kit.search.space import Levels, Space
 
 __all__ = ["Evolution"]
@@ -28,7 +28,7 @@ __all__ = ["Evolution"]
 _FILLED = 0.25  # share of the children that are grown up to the ceilings, where the best schedules lie
 
 
-class Evolution(Proposer):
+class Evolution(Sampler):
     """Proposes schedules, learns from their outcomes; the same seed and answers give the same proposals.
 
     Args:

@@ -6,12 +6,12 @@ from collections.abc import Sequence
 
 from tavt_kit.core.configuration import Choice
 from tavt_kit.search.algorithms.base import Outcome
-from tavt_kit.search.proposals import EXHAUSTED, Proposer
+from tavt_kit.search.proposals import EXHAUSTED, Sampler
 
 __all__ = ["RandomSearch"]
 
 
-class RandomSearch(Proposer):
+class RandomSearch(Sampler):
     """Proposes the seeds, then schedules by chance within the ceilings, and learns nothing.
 
     Args:

@@ -21,7 +21,7 @@ from tavt_kit.core.configuration import Choice
 from tavt_kit.core.front import dominated_volume
 from tavt_kit.search.algorithms.base import Outcome
 from tavt_kit.search.algorithms.nsga2 import Evolution
-from tavt_kit.search.proposals import Fits, Learner, non_dominated
+from tavt_kit.search.proposals import Fits, PopulationSampler, non_dominated
 from tavt_kit.search.space import Levels, Space
 
 __all__ = ["GaussianProcess", "Surrogate"]
@@ -129,7 +129,7 @@ _NEARLY = 0.005
 """Predicted shortfall that is still looked at: half a point of the images."""
 
 
-class Surrogate(Learner):
+class Surrogate(PopulationSampler):
     """Proposes what a regression on all answers expects to be best.
 
     Args:

@@ -24,7 +24,7 @@ from tavt_kit.core.configuration import Choice
 from tavt_kit.core.schedule import TokenSchedule
 from tavt_kit.errors import RecordError, ScheduleError
 from tavt_kit.search.algorithms.base import Outcome
-from tavt_kit.search.proposals import Learner, redraw, taper
+from tavt_kit.search.proposals import PopulationSampler, redraw, taper
 from tavt_kit.search.space import Levels, Space
 
 __all__ = ["Gene", "OfficialEvolution", "OfficialTavt", "Seen", "Tavt", "approx_ratio", "first_ratios", "inverse_ratio"]
@@ -301,7 +301,7 @@ class OfficialTavt:
         return False
 
 
-class Tavt(Learner):
+class Tavt(PopulationSampler):
     """TAVT's search, mended: tapers first, then half mutations and half means of two of the front.
 
     Args:
