@@ -20,7 +20,7 @@ from typing import Any, NamedTuple, Protocol, TypeVar
 from tavt_kit.errors import MeasurementError, TavtError
 from tavt_kit.evaluation.answer import Answer
 
-__all__ = ["Crew", "MakeEvaluate", "News", "Processes", "Task", "Workers"]
+__all__ = ["WorkerPool", "MakeEvaluate", "WorkerEvent", "Processes", "Task", "Workers"]
 
 
 Task = TypeVar("Task", bound=Hashable)
@@ -35,7 +35,7 @@ _TRIES = 3
 _log = logging.getLogger(__name__)
 
 
-class News(NamedTuple):
+class WorkerEvent(NamedTuple):
     """What is heard of a worker.
 
     Args:
@@ -51,7 +51,7 @@ class News(NamedTuple):
     lost: str | None = None
 
 
-class Crew(Protocol):
+class WorkerPool(Protocol):
     """Workers that each hold an evaluator."""
 
     def start(self) -> int:
@@ -62,7 +62,7 @@ class Crew(Protocol):
         """Give work to a worker that waits for it."""
         ...
 
-    def news(self) -> Iterable[News]:
+    def events(self) -> Iterable[WorkerEvent]:
         """Wait until something is heard; errors of the evaluator itself, a bug, are raised."""
         ...
 
@@ -73,18 +73,18 @@ class Crew(Protocol):
 
 @dataclass
 class Workers:
-    """An evaluator out of a crew, as ``Evaluate`` says; the crew stays between calls, until closed.
+    """An evaluator out of a pool, as ``Evaluate`` says; the pool stays between calls, until closed.
 
     What the workers answer does not depend on which of them is asked, so neither does a search.
 
     Args:
-        crew: Not started yet.
+        pool: Not started yet.
         count: Workers, at least 1.
         at_once: How many neighbours of those asked are given to a worker at a time; ``None``, where an evaluator
             gains from seeing several, for half of each worker's equal share.
     """
 
-    crew: Crew
+    pool: WorkerPool
     count: int
     at_once: int | None = 1
     _idle: deque[int] = field(default_factory=deque, init=False)
@@ -108,8 +108,8 @@ class Workers:
             while waiting and self._idle:
                 self._give(self._idle.popleft(), waiting.popleft())
                 before = before or time.monotonic()
-            for news in self.crew.news():
-                answers = [*news.answers, *self._settled(news, waiting, losses)]
+            for event in self.pool.events():
+                answers = [*event.answers, *self._settled(event, waiting, losses)]
                 for schedule, answer in answers:
                     if schedule not in missing:  # of an earlier call that was abandoned
                         continue
@@ -122,29 +122,29 @@ class Workers:
     def _staff(self) -> None:
         """Start workers up to the number wanted."""
         while len(self._idle) + len(self._held) + len(self._starting) < self.count:
-            self._starting.add(self.crew.start())
+            self._starting.add(self.pool.start())
 
     def _give(self, worker: int, schedules: list[Any]) -> None:
         self._held[worker] = schedules
-        self.crew.give(worker, schedules)
+        self.pool.give(worker, schedules)
 
-    def _settled(self, news: News, waiting: deque[list[Any]], losses: Counter[Any]) -> list[tuple[Any, Answer]]:
+    def _settled(self, event: WorkerEvent, waiting: deque[list[Any]], losses: Counter[Any]) -> list[tuple[Any, Answer]]:
         """Note who is idle or lost; the failures of schedules that have lost too many workers."""
-        answered = {schedule for schedule, _ in news.answers}
-        held = [schedule for schedule in self._held.get(news.worker, ()) if schedule not in answered]
-        if news.worker in self._held:
-            self._held[news.worker] = held
-        if news.idle:
+        answered = {schedule for schedule, _ in event.answers}
+        held = [schedule for schedule in self._held.get(event.worker, ()) if schedule not in answered]
+        if event.worker in self._held:
+            self._held[event.worker] = held
+        if event.idle:
             if held:
                 raise RuntimeError(f"the evaluator left {len(held)} schedules unanswered, the first is {held[0]}")
             self._unstarted = 0
-            self._forget(news.worker)
-            self._idle.append(news.worker)
-        elif news.lost is not None:
-            if news.worker in self._starting:
-                self._count_unstarted(news.lost)
-            self._forget(news.worker)
-            return self._reassigned(held, news.lost, waiting, losses)
+            self._forget(event.worker)
+            self._idle.append(event.worker)
+        elif event.lost is not None:
+            if event.worker in self._starting:
+                self._count_unstarted(event.lost)
+            self._forget(event.worker)
+            return self._reassigned(held, event.lost, waiting, losses)
         return []
 
     def _forget(self, worker: int) -> None:
@@ -172,7 +172,7 @@ class Workers:
 
     def close(self) -> None:
         """End all workers."""
-        self.crew.close()
+        self.pool.close()
 
     def __enter__(self) -> Workers:
         return self
@@ -197,7 +197,7 @@ class _Worker(NamedTuple):
 
 @dataclass
 class Processes:
-    """A crew of processes, as ``Crew`` says.
+    """A pool of processes, as ``WorkerPool`` says.
 
     A killed parent's workers end by themselves after the evaluation that they are at: their pipe is closed. Ctrl-C
     is the parent's to hear, which then ends them.
@@ -211,7 +211,7 @@ class Processes:
     _started: int = field(default=0, init=False)
 
     def start(self) -> int:
-        """As ``Crew``."""
+        """As ``WorkerPool``."""
         ours, theirs = _SPAWN.Pipe()
         process = _SPAWN.Process(target=_work, args=(theirs, self.make), daemon=True, name="fgvc-kit worker")
         with _no_interrupt():
@@ -222,14 +222,14 @@ class Processes:
         return self._started
 
     def give(self, worker: int, schedules: Sequence[Any]) -> None:
-        """As ``Crew``; to a worker that has just died nothing can be given, which is heard of as its loss."""
+        """As ``WorkerPool``; to a worker that has just died nothing can be given, which is heard of as its loss."""
         try:
             self._workers[worker].pipe.send(list(schedules))
         except OSError:
             return
 
-    def news(self) -> Iterator[News]:
-        """As ``Crew``.
+    def events(self) -> Iterator[WorkerEvent]:
+        """As ``WorkerPool``.
 
         Raises:
             MeasurementError: An evaluator could not be made, for a reason that the user can put right.
@@ -239,7 +239,7 @@ class Processes:
         for number in [number for number, worker in self._workers.items() if worker.pipe in ready]:
             yield self._heard(number)
 
-    def _heard(self, number: int) -> News:
+    def _heard(self, number: int) -> WorkerEvent:
         process, pipe = self._workers[number]
         try:
             kind, content = pipe.recv()
@@ -247,15 +247,15 @@ class Processes:
             del self._workers[number]
             pipe.close()
             process.join()
-            return News(number, lost=_end(process.exitcode))
+            return WorkerEvent(number, lost=_end(process.exitcode))
         if kind == "refused":
             raise MeasurementError(f"a worker cannot work: {content}")
         if kind == "bug":
             raise RuntimeError(f"an evaluator failed in a worker:\n{content}")
-        return News(number, idle=True) if kind == "idle" else News(number, [content])
+        return WorkerEvent(number, idle=True) if kind == "idle" else WorkerEvent(number, [content])
 
     def close(self) -> None:
-        """As ``Crew``."""
+        """As ``WorkerPool``."""
         for worker in self._workers.values():
             worker.pipe.close()
             worker.process.terminate()

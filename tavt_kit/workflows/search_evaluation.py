@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 __all__ = [
     "Judges",
     "MakeEvaluator",
-    "Parcel",
+    "WorkerPayload",
     "Part",
     "check_engine",
     "evaluator_on_val",
@@ -146,7 +146,7 @@ MakeEvaluator = Callable[["AdaptiveViT", "NDArray[np.uint8]", "NDArray[np.int64]
 
 
 @dataclass(frozen=True, slots=True)
-class Parcel:
+class WorkerPayload:
     """All that a worker needs, wherever it is: nothing is read from a disk that it may not have.
 
     Args:
@@ -225,8 +225,8 @@ def looking(subject: Subject, request: Request, quick: ConfigurationEvaluator, m
     evaluator = quick.own
     files = {name: (request.out / name).read_bytes() for name in (CARD_FILE, WEIGHTS_FILE)}
     device = str(next(evaluator.model.parameters()).device)
-    parcel = Parcel(files, evaluator.pixels[:], evaluator.labels, make, device, threads=1)
-    with (_on_ray if request.engine == "ray" else _here)(request, parcel, subject.progress) as workers:
+    payload = WorkerPayload(files, evaluator.pixels[:], evaluator.labels, make, device, threads=1)
+    with (_on_ray if request.engine == "ray" else _here)(request, payload, subject.progress) as workers:
 
         def look(schedules: Sequence[TokenSchedule], start: int, stop: int) -> Iterator[tuple[TokenSchedule, Answer]]:
             # Neighbours go to one worker, which computes what they have in common once.
@@ -238,7 +238,7 @@ def looking(subject: Subject, request: Request, quick: ConfigurationEvaluator, m
 
 
 @contextmanager
-def _here(request: Request, parcel: Parcel, progress: Progress) -> Iterator[Workers]:
+def _here(request: Request, payload: WorkerPayload, progress: Progress) -> Iterator[Workers]:
     import torch
 
     from tavt_kit.search.workers import Processes
@@ -246,25 +246,25 @@ def _here(request: Request, parcel: Parcel, progress: Progress) -> Iterator[Work
     count = request.workers or 1
     threads = max(1, torch.get_num_threads() // count)
     progress.say(f"{count} worker processes, {threads} threads each.")
-    with Workers(Processes(replace(parcel, threads=threads)), count, at_once=None) as workers:
+    with Workers(Processes(replace(payload, threads=threads)), count, at_once=None) as workers:
         yield workers
 
 
 @contextmanager
-def _on_ray(request: Request, parcel: Parcel, progress: Progress) -> Iterator[Workers]:
+def _on_ray(request: Request, payload: WorkerPayload, progress: Progress) -> Iterator[Workers]:
     from tavt_kit.search.ray_workers import Actors, join_cluster
 
     cluster = join_cluster(request.ray_address)
     try:
-        gpus = int(parcel.device.startswith("cuda"))
+        gpus = int(payload.device.startswith("cuda"))
         resource = "GPU" if gpus else "CPU"
         count = request.workers or cluster.free(resource)
         if not count:
             raise TargetError(f"no {resource} of the Ray cluster is free; wait, or give `workers` to queue for some")
         progress.say(f"{count} workers on the Ray cluster, one {resource} each.")
         # Ray shows an actor its own GPU only, as number 0.
-        crew = Actors(cluster, replace(parcel, device="cuda:0" if gpus else "cpu"), gpus)
-        with Workers(crew, count, at_once=None) as workers:
+        pool = Actors(cluster, replace(payload, device="cuda:0" if gpus else "cpu"), gpus)
+        with Workers(pool, count, at_once=None) as workers:
             yield workers
     finally:
         cluster.leave()
