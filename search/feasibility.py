@@ -14,7 +14,7 @@ from tavt_kit.core.device import TargetDevice
 from tavt_kit.errors import BudgetError, BudgetTooTight
 from tavt_kit.search.space import Space
 
-__all__ = ["Costs", "Reach", "check_reachable", "reach_of", "refuse_unsearchable"]
+__all__ = ["Costs", "Feasibility", "require_feasible", "feasibility_table", "refuse_unsearchable"]
 
 _ELSEWHERE = {
     "size": "dropping tokens leaves every weight, so all schedules have one size; make the file smaller with "
@@ -97,7 +97,7 @@ def _loosened(limit: Limit, slack: float) -> Limit:
 
 
 @dataclass(frozen=True, slots=True)
-class Reach:
+class Feasibility:
     """One row of the feasibility table, in the unit of its limit.
 
     Args:
@@ -140,7 +140,7 @@ def refuse_unsearchable(budget: Budget) -> None:
             raise BudgetError(f"{limit} is no limit for a search, because {why}")
 
 
-def reach_of(space: Space, costs: Costs, budget: Budget, *, slack: float = 0.0) -> list[Reach]:
+def feasibility_table(space: Space, costs: Costs, budget: Budget, *, slack: float = 0.0) -> list[Feasibility]:
     """The feasibility table of the ceilings; no image is looked at.
 
     Args:
@@ -154,11 +154,11 @@ def reach_of(space: Space, costs: Costs, budget: Budget, *, slack: float = 0.0) 
     for limit in budget.ceilings:
         known = [costs.of(limit, end) for end in space.ends]
         least = min(known) if limit.sense == "<=" else max(known)
-        rows.append(Reach(limit, least, costs.of(limit, space.dense), any(map(fits[limit], space.ends))))
+        rows.append(Feasibility(limit, least, costs.of(limit, space.dense), any(map(fits[limit], space.ends))))
     return rows
 
 
-def check_reachable(rows: list[Reach]) -> None:
+def require_feasible(rows: list[Feasibility]) -> None:
     """Raise BudgetTooTight for the first row out of reach, naming the nearest feasible value."""
     for row in rows:
         if not row.reachable:

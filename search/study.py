@@ -22,7 +22,7 @@ from tavt_kit.errors import BudgetError, DataError, MeasurementError
 from tavt_kit.evaluation.answer import Answer
 from tavt_kit.search.algorithms.base import Algorithm, Outcome
 from tavt_kit.search.algorithms.by_name import POPULATION, make_algorithm
-from tavt_kit.search.feasibility import Costs, check_reachable, reach_of, refuse_unsearchable
+from tavt_kit.search.feasibility import Costs, feasibility_table, refuse_unsearchable, require_feasible
 from tavt_kit.search.objectives import Objectives, leading
 from tavt_kit.search.proposals import once
 from tavt_kit.search.racing import ESTIMATE
@@ -352,7 +352,7 @@ def search(
             f"a search evaluates at least the dense model, but its bound is {evaluations} evaluations, {max_seconds} s"
         )
     objectives = (objectives or Objectives()).settled(budget, costs)
-    check_reachable(reach_of(space, costs, budget, slack=slack))
+    require_feasible(feasibility_table(space, costs, budget, slack=slack))
     store = Store(None) if store is None else store
     store.hold_to(_recipe(space, budget, algorithm, objectives, population, seed, seeds, slack))
     fits = costs.fits(budget, slack)

@@ -29,7 +29,7 @@ from tavt_kit.reports import write_report
 from tavt_kit.runtimes import check_available
 from tavt_kit.runtimes.available import accelerator_name
 from tavt_kit.search import Costs, Store
-from tavt_kit.search.feasibility import Reach, check_reachable, reach_of, refuse_unsearchable
+from tavt_kit.search.feasibility import Feasibility, feasibility_table, refuse_unsearchable, require_feasible
 from tavt_kit.search.finalists import Final
 from tavt_kit.search.frame import front_frame
 from tavt_kit.search.record import FRONT_SCHEMA, FRONT_VERSION, front_body, write_candidates, write_front
@@ -42,7 +42,7 @@ from tavt_kit.workflows.search_evaluation import check_engine, evaluator_on_val,
 from tavt_kit.workflows.search_memory import SearchMemory
 from tavt_kit.workflows.search_request import Request
 from tavt_kit.workflows.search_subject import RECIPE, Subject, check_place, clear, open_subject, settle
-from tavt_kit.workflows.search_target import check_profile, layers_measured, measured_reach, timed
+from tavt_kit.workflows.search_target import check_profile, layers_measured, measured_feasibility, timed
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -64,7 +64,7 @@ class FeasibilityTable:
         floors: Limits that only pictures can tell.
     """
 
-    rows: tuple[Reach, ...]
+    rows: tuple[Feasibility, ...]
     floors: tuple[Limit, ...] = ()
 
     def __str__(self) -> str:
@@ -252,13 +252,13 @@ def plan(request: Request, progress: Progress) -> dict[str, Any]:
         TavtError: As ``search``, before any evaluation.
     """
     subject = _opened(request, progress)
-    rows = _counted_reach(subject, request)
+    rows = _counted_feasibility(subject, request)
     with closing(SearchMemory(subject, request, Store(None))) as memory:
-        rows += memory.reach()
+        rows += memory.feasibility()
     if request.is_timed:
-        rows += measured_reach(subject, request)[0]
-    _show_reach(subject, request, rows)
-    check_reachable(rows)
+        rows += measured_feasibility(subject, request)[0]
+    _show_feasibility(subject, request, rows)
+    require_feasible(rows)
     return {
         "model": subject.card.name,
         "tokens": subject.model.tokens,
@@ -289,7 +289,7 @@ def _searched(request: Request, progress: Progress) -> SearchRun:
     path = request.out / "search.db"
     if not path.exists():  # of a folder that holds a search, the store names what differs
         check_place(subject, request)
-    check_reachable(_counted_reach(subject, request))
+    require_feasible(_counted_feasibility(subject, request))
     make_folder(request.out)
     with (
         Store(path, fresh=request.fresh) as store,
@@ -333,34 +333,34 @@ def _opened(request: Request, progress: Progress) -> Subject:
     check_user_baselines(subject, request)
     if request.joint:
         space = joint_space(subject, request)
-        check_reachable(_counted_reach(replace(subject, joint=space), request))  # before a picture is looked at
+        require_feasible(_counted_feasibility(replace(subject, joint=space), request))  # before a picture is looked at
         subject = replace(subject, joint=with_weakest(space, subject, request))
     return subject
 
 
-def _show_reach(subject: Subject, request: Request, rows: Sequence[Reach]) -> None:
+def _show_feasibility(subject: Subject, request: Request, rows: Sequence[Feasibility]) -> None:
     """To whoever watches; nothing where nothing is limited."""
     if rows or request.budget.floors:
         subject.progress.show(FeasibilityTable(tuple(rows), request.budget.floors))
 
 
-def _counted_reach(subject: Subject, request: Request) -> list[Reach]:
+def _counted_feasibility(subject: Subject, request: Request) -> list[Feasibility]:
     """The feasibility of budgets that need no measurement."""
-    return reach_of(subject.space, Costs(counting(subject)), Budget(request.budget.of("flops")))
+    return feasibility_table(subject.space, Costs(counting(subject)), Budget(request.budget.of("flops")))
 
 
 def _costs(subject: Subject, request: Request, store: Store, memory: SearchMemory) -> Costs:
     """The costs to search by; a budget out of reach ends here, before a picture is opened."""
-    rows = _counted_reach(subject, request) + memory.reach()
+    rows = _counted_feasibility(subject, request) + memory.feasibility()
     if not request.is_timed or not all(row.reachable for row in rows):
-        _show_reach(subject, request, rows)
-        check_reachable(rows)
+        _show_feasibility(subject, request, rows)
+        require_feasible(rows)
         return memory.added(Costs(counting(subject), target=request.target))
 
     def tails() -> dict[str, float]:
-        timed_rows, found = measured_reach(subject, request)
-        _show_reach(subject, request, rows + timed_rows)
-        check_reachable(timed_rows)
+        timed_rows, found = measured_feasibility(subject, request)
+        _show_feasibility(subject, request, rows + timed_rows)
+        require_feasible(timed_rows)
         if request.is_here:
             precisions = () if subject.joint is None else subject.joint.precisions
             if "int8" in precisions:

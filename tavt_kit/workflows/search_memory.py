@@ -21,7 +21,7 @@ from tavt_kit.core.records import sha256_text
 from tavt_kit.core.schedule import TokenSchedule
 from tavt_kit.runtimes.available import accelerator_name
 from tavt_kit.search import Costs, Store
-from tavt_kit.search.feasibility import Reach, reach_of
+from tavt_kit.search.feasibility import Feasibility, feasibility_table
 from tavt_kit.search.finalists import Peaks
 from tavt_kit.workflows.joint import target_of, variant_of
 from tavt_kit.workflows.search_request import Request
@@ -55,7 +55,7 @@ class SearchMemory:
     _held: ExitStack = field(default_factory=ExitStack, init=False)
     _meters: dict[tuple[int, str], ScheduleMemory] = field(default_factory=dict, init=False)
 
-    def reach(self) -> list[Reach]:
+    def feasibility(self) -> list[Feasibility]:
         """The feasibility of a ceiling on memory, by measuring the two ends."""
         limits = self.request.budget.of("memory")
         if not limits:
@@ -63,7 +63,7 @@ class SearchMemory:
         space = self.subject.space
         self.subject.progress.update("memory of the dense and the smallest schedule")
         peaks = {end: float(median(self._peak("end", end))) for end in (space.dense, *space.ends)}
-        return reach_of(space, Costs(lambda schedule: 0, memory_bytes=peaks.__getitem__), Budget(limits))
+        return feasibility_table(space, Costs(lambda schedule: 0, memory_bytes=peaks.__getitem__), Budget(limits))
 
     def added(self, costs: Costs) -> Costs:
         """The costs with memory among them."""

@@ -22,7 +22,7 @@ from tavt_kit.models.wrap import LeanViT
 from tavt_kit.runtimes import Images, Session
 from tavt_kit.runtimes.by_layer import layer_times
 from tavt_kit.search import Costs, Store
-from tavt_kit.search.feasibility import Reach, reach_of
+from tavt_kit.search.feasibility import Feasibility, feasibility_table
 from tavt_kit.search.finalists import Final
 from tavt_kit.workflows.baselines import Baselines
 from tavt_kit.workflows.joint import counting, predicting, target_of, variant_of
@@ -34,7 +34,7 @@ __all__ = [
     "check_profile",
     "layers_measured",
     "measured_on",
-    "measured_reach",
+    "measured_feasibility",
     "timed",
 ]
 
@@ -54,7 +54,7 @@ _MEMORY = 3e9
 """Bytes of weights open at once in the final measurement; what exceeds them is measured in several groups."""
 
 
-def measured_reach(subject: Subject, request: Request) -> tuple[list[Reach], dict[str, float]]:
+def measured_feasibility(subject: Subject, request: Request) -> tuple[list[Feasibility], dict[str, float]]:
     """The feasibility of the latency budgets, and the tails: by measuring the two ends briefly, or by a profile."""
     assert request.target is not None  # asked for timed searches only
     space, tails, slack = subject.space, dict[str, float](), 0.0
@@ -67,7 +67,7 @@ def measured_reach(subject: Subject, request: Request) -> tuple[list[Reach], dic
         runs = _passes(subject, request.target, ends, _brief_protocol(request.measure_seconds), request.seed)
         medians, tails, slack = {end: run.median for end, run in zip(ends, runs, strict=True)}, tails_of(runs), SLACK
     costs = Costs(counting(subject), medians.__getitem__, request.target, tails)
-    return reach_of(space, costs, Budget(request.budget.of("latency", "throughput")), slack=slack), dict(tails)
+    return feasibility_table(space, costs, Budget(request.budget.of("latency", "throughput")), slack=slack), dict(tails)
 
 
 def timed(subject: Subject, request: Request, store: Store, tails: Callable[[], dict[str, float]]) -> Costs:

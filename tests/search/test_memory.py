@@ -12,7 +12,7 @@ from tavt_kit.core.memory_fit import memory_terms
 from tavt_kit.core.schedule import TokenSchedule
 from tavt_kit.errors import BudgetError, BudgetTooTight
 from tavt_kit.search import Objectives, SearchResult, search
-from tavt_kit.search.feasibility import check_reachable, reach_of
+from tavt_kit.search.feasibility import feasibility_table, require_feasible
 from tavt_kit.search.finalists import confirm
 from tests.search.test_final import Machine, check_front
 from tests.search.toy import COSTS, SPACE, answers
@@ -86,10 +86,10 @@ def test_larger_than_predicted_the_next_best_that_fits_is_measured() -> None:
 
 def test_out_of_reach_says_what_dense_does() -> None:
     costly = replace(COSTS, memory_bytes=lambda schedule: 300e6 + 9e6 * memory_terms(schedule, SPACE.tokens)[1])
-    row = reach_of(SPACE, costly, Budget.parse(["memory=305MB"]))[0]
+    row = feasibility_table(SPACE, costly, Budget.parse(["memory=305MB"]))[0]
     assert not row.reachable and row.note.endswith("memory=309MB; dense alone keeps to it")
     with pytest.raises(BudgetTooTight, match="cannot be met by any schedule: .* 309MB and dense 300MB"):
-        check_reachable([row])
+        require_feasible([row])
     slack = replace(costly, memory_error=0.02)
     assert slack.fits(Budget.parse(["memory=305MB"]))(SPACE.least)
     assert not replace(slack, tails={"memory": 1.01}).fits(Budget.parse(["memory=305MB"]))(SPACE.least)
