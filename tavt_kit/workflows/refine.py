@@ -14,7 +14,7 @@ from tavt_kit.search import Costs, Objectives, SearchResult, Store, search
 from tavt_kit.search.finalists import Final, Measure, confirm
 from tavt_kit.search.joint_space import GENES
 from tavt_kit.workflows.baselines import Baselines
-from tavt_kit.workflows.search_evaluation import Judges
+from tavt_kit.workflows.search_evaluation import Evaluators
 from tavt_kit.workflows.search_memory import SearchMemory
 from tavt_kit.workflows.search_request import Request
 from tavt_kit.workflows.search_subject import Subject
@@ -46,7 +46,7 @@ class Rounds:
         subject: Model and pictures.
         request: What is asked.
         store: Keeps answers, and the correction, so that a continued search takes the same way.
-        judges: Who answers on val; finalists are evaluated once more where the quick way is not the exact one.
+        evaluators: Who answers on val; finalists are evaluated once more where the quick way is not the exact one.
         costs: Of schedules, as predicted.
         baselines: What the front is held against.
         memory: Of schedules, where it was asked about.
@@ -55,7 +55,7 @@ class Rounds:
     subject: Subject
     request: Request
     store: Store
-    judges: Judges
+    evaluators: Evaluators
     costs: Costs
     baselines: Baselines
     memory: SearchMemory
@@ -122,19 +122,19 @@ class Rounds:
     def _search(self, costs: Costs, after: SearchResult | None) -> SearchResult:
         request, wanted = self.request, self.request.evaluations
         return search(
-            self.subject.space, self.judges.evaluate, costs=costs, budget=request.budget,
+            self.subject.space, self.evaluators.evaluate, costs=costs, budget=request.budget,
             evaluations=wanted if after is None else after.evaluations + (wanted + 1) // 2,
             max_seconds=request.max_seconds, population=request.population, seed=request.seed,
             algorithm=request.algorithm, objectives=self._objectives,
             seeds=self.subject.seeds(request), slack=SLACK if request.is_here else 0.0,
-            store=self.store, after=after, on_progress=self.subject.progress.show, learn=self.judges.learn,
+            store=self.store, after=after, on_progress=self.subject.progress.show, learn=self.evaluators.learn,
         )  # fmt: skip
 
     def _confirm(self, result: SearchResult, before: Final | None, rounds: int = 3, last: bool = True) -> Final:
         if self.request.is_here:
             self._say(f"Measuring the best of {result.evaluations} schedules end to end on {self.request.target}.")
         dense = result.dense.schedule
-        settled = last and self.judges.exact is not self.judges.quick
+        settled = last and self.evaluators.exact is not self.evaluators.fast
         return confirm(
             result,
             self.request.budget,
@@ -153,9 +153,9 @@ class Rounds:
 
     def _exact(self, schedule: Choice) -> Answer:
         """What the result shows, evaluated once, whichever run of this search did it."""
-        exact = self.judges.exact
+        exact = self.evaluators.exact
         known = self.store.get(schedule, final=True)
-        if known is None and exact is self.judges.quick:
+        if known is None and exact is self.evaluators.fast:
             known = self.store.get(schedule)
             if known is not None and known.accuracy is not None and known.accuracy.n < len(exact.own.labels):
                 known = None  # stopped early
@@ -167,12 +167,12 @@ class Rounds:
     def _exactly_against(self, before: Choice, after: Choice) -> PairedDifference:
         """The second minus the first, in the precision of the target."""
         answers = self._exact(before), self._exact(after)
-        return _paired(answers) or self.judges.exact.against(before, after)
+        return _paired(answers) or self.evaluators.exact.against(before, after)
 
     def _against(self, dense: Choice, schedule: Choice) -> PairedDifference:
         """Candidate minus dense, by the bits that were stored; whoever evaluated, nothing is evaluated twice."""
         answers = self.store.get(dense), self.store.get(schedule)
-        return _paired(answers) or self.judges.quick.against(dense, schedule)
+        return _paired(answers) or self.evaluators.fast.against(dense, schedule)
 
     @cached_property
     def _measure(self) -> Measure | None:

@@ -38,7 +38,7 @@ from tavt_kit.workflows.baselines import Baselines, check_user_baselines
 from tavt_kit.workflows.joint import counting, int8_session, joint_space, variant_of, with_weakest
 from tavt_kit.workflows.refine import Rounds
 from tavt_kit.workflows.run_model import located
-from tavt_kit.workflows.search_evaluation import check_engine, evaluator_on_val, how_to_look, judges_of, looking
+from tavt_kit.workflows.search_evaluation import check_engine, evaluator_on_val, how_to_look, looking, make_evaluators
 from tavt_kit.workflows.search_memory import SearchMemory
 from tavt_kit.workflows.search_request import Request
 from tavt_kit.workflows.search_subject import RECIPE, Subject, check_place, clear, open_subject, settle
@@ -305,9 +305,9 @@ def _searched(request: Request, progress: Progress) -> SearchRun:
         make = how_to_look(subject, request)
         evaluator = evaluator_on_val(subject, request, store, make)
         with looking(subject, request, evaluator, make) as look:
-            judges = judges_of(request, costs, evaluator, look)
-            with closing(Baselines(subject, request, judges.exact.own)) as baselines:
-                rounds = Rounds(subject, request, store, judges, costs, baselines, memory)
+            evaluators = make_evaluators(request, costs, evaluator, look)
+            with closing(Baselines(subject, request, evaluators.exact.own)) as baselines:
+                rounds = Rounds(subject, request, store, evaluators, costs, baselines, memory)
                 result, final = rounds.run()
                 ablation = rounds.gene_ablation(final)
                 dense = next(one for one in final.baselines if one.origin == "dense")

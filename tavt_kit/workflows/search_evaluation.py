@@ -38,32 +38,32 @@ if TYPE_CHECKING:
     from tavt_kit.models.wrap import AdaptiveViT
 
 __all__ = [
-    "Judges",
+    "Evaluators",
     "MakeEvaluator",
     "WorkerPayload",
     "Part",
     "check_engine",
     "evaluator_on_val",
     "how_to_look",
-    "judges_of",
+    "make_evaluators",
     "looking",
 ]
 
 
 @dataclass(frozen=True, slots=True)
-class Judges:
+class Evaluators:
     """What a search evaluates with.
 
     Args:
         evaluate: Answers generations.
         learn: Wants to be told what was answered, or ``None``.
-        quick: The evaluator behind ``evaluate``, or one of its kind.
-        exact: Evaluates what the result shows; ``quick`` itself where that is as exact.
+        fast: The evaluator behind ``evaluate``, or one of its kind.
+        exact: Evaluates what the result shows; ``fast`` itself where that is as exact.
     """
 
     evaluate: Evaluate
     learn: Learn | None
-    quick: ConfigurationEvaluator
+    fast: ConfigurationEvaluator
     exact: ConfigurationEvaluator
 
 
@@ -119,21 +119,21 @@ def evaluator_on_val(subject: Subject, request: Request, store: Store, make: Mak
     return ConfigurationEvaluator(make(subject.model, pixels, labels), subject, request)
 
 
-def judges_of(request: Request, costs: Costs, quick: ConfigurationEvaluator, look: Look) -> Judges:
-    """Who answers the search, by ``look``: ``quick`` itself, or several of its kind."""
-    shown, looks = len(quick.own.labels), request.looks
+def make_evaluators(request: Request, costs: Costs, fast: ConfigurationEvaluator, look: Look) -> Evaluators:
+    """Who answers the search, by ``look``: ``fast`` itself, or several of its kind."""
+    shown, looks = len(fast.own.labels), request.looks
     as_exact = looks.runtime == "torch" and looks.precision == request.precision
-    exact = quick if as_exact else quick.at(request.precision)
+    exact = fast if as_exact else fast.at(request.precision)
     if _screens(request, shown):
         kind = request.weighed.settled(request.budget, costs).cost
         assert kind is not None  # settled
         race = Race(look, costs.by(kind), shown, request.screen)
-        return Judges(race, race.learn, quick, exact)
+        return Evaluators(race, race.learn, fast, exact)
 
     def whole(schedules: Sequence[Choice]) -> Iterable[tuple[Choice, Answer]]:
         return look(schedules, 0, shown)
 
-    return Judges(whole, None, quick, exact)
+    return Evaluators(whole, None, fast, exact)
 
 
 def _screens(request: Request, pictures: int) -> bool:
@@ -206,13 +206,13 @@ def check_engine(request: Request) -> None:
 
 
 @contextmanager
-def looking(subject: Subject, request: Request, quick: ConfigurationEvaluator, make: MakeEvaluator) -> Iterator[Look]:
-    """Who looks at pictures: ``quick`` itself, or as many of its kind as the request wants, ended with the block.
+def looking(subject: Subject, request: Request, fast: ConfigurationEvaluator, make: MakeEvaluator) -> Iterator[Look]:
+    """Who looks at pictures: ``fast`` itself, or as many of its kind as the request wants, ended with the block.
 
     Args:
         subject: Says to its watcher who evaluates.
         request: Its ``out`` is a run of the model by now.
-        quick: Evaluator of this process.
+        fast: Evaluator of this process.
         make: Makes the like in a worker.
 
     Raises:
@@ -220,9 +220,9 @@ def looking(subject: Subject, request: Request, quick: ConfigurationEvaluator, m
         MeasurementError: The workers cannot start.
     """
     if request.engine == "local" and (request.workers or 1) == 1:
-        yield quick.look
+        yield fast.look
         return
-    evaluator = quick.own
+    evaluator = fast.own
     files = {name: (request.out / name).read_bytes() for name in (CARD_FILE, WEIGHTS_FILE)}
     device = str(next(evaluator.model.parameters()).device)
     payload = WorkerPayload(files, evaluator.pixels[:], evaluator.labels, make, device, threads=1)
