@@ -128,7 +128,7 @@ class Race:
             raise DataError(f"candidates are stopped with a confidence between 0.5 and 1, got {self.confidence}")
         self._stages = stages(self.first, self.pictures)
 
-    def learn(self, answered: Sequence[tuple[Choice, Answer]]) -> None:
+    def update(self, answered: Sequence[tuple[Choice, Answer]]) -> None:
         """Take the answers of a generation, from the store or new, as incumbents of those to come."""
         for schedule, answer in answered:
             if answer.right is not None and len(answer.right) == self.pictures:

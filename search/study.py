@@ -318,7 +318,7 @@ def search(
             candidates count, and the best of them that fit now are where the proposals begin.
         on_progress: Called after each answer.
         learn: Told the answers of each generation when all have come, stored ones too: for an evaluator that judges
-            schedules by earlier ones (``Race.learn``).
+            schedules by earlier ones (``Race.update``).
 
     Raises:
         BudgetError: A limit that a search does not act on, no bound at all or one below 1, a seed that is no whole

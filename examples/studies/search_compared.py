@@ -82,7 +82,7 @@ def _listening(race: Race, sizes: list[int]) -> Callable[[Sequence[tuple[TokenSc
 
     def learn(answered: Sequence[tuple[TokenSchedule, Answer]]) -> None:
         sizes.append(len(answered))
-        race.learn(answered)
+        race.update(answered)
 
     return learn
 

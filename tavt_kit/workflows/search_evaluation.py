@@ -128,7 +128,7 @@ def make_evaluators(request: Request, costs: Costs, fast: ConfigurationEvaluator
         kind = request.weighed.settled(request.budget, costs).cost
         assert kind is not None  # settled
         race = Race(look, costs.by(kind), shown, request.screen)
-        return Evaluators(race, race.learn, fast, exact)
+        return Evaluators(race, race.update, fast, exact)
 
     def whole(schedules: Sequence[Choice]) -> Iterable[tuple[Choice, Answer]]:
         return look(schedules, 0, shown)

@@ -54,7 +54,7 @@ class Model:
 
 def found_by(race: Race, evaluations: int = 160, store: Store | None = None, population: int = 8) -> SearchResult:
     return search(SPACE, race, costs=MACS_ONLY, evaluations=evaluations, population=population, store=store,
-                  learn=race.learn)  # fmt: skip
+                  learn=race.update)  # fmt: skip
 
 
 def test_stages() -> None:
@@ -115,7 +115,7 @@ def test_no_better_one_is_lost_to_easy_first_pictures() -> None:
     """A stopped candidate is told as worse than its incumbent, even where the first pictures are easy."""
     incumbent = np.concatenate([np.ones(100, bool), np.zeros(100, bool)])
     race = Race(showing(np.arange(200) % 5 > 0), lambda schedule: 1.0, 200, 50)
-    race.learn([(TokenSchedule((5, 4)), answer(incumbent))])
+    race.update([(TokenSchedule((5, 4)), answer(incumbent))])
     ((_, found),) = race([TokenSchedule((5, 5))])
     assert found.accuracy is not None and found.accuracy.value == 0.8 and found.accuracy.n == 50
     assert found.values[ESTIMATE] == pytest.approx(0.3)  # 0.5, less 0.2
@@ -124,7 +124,7 @@ def test_no_better_one_is_lost_to_easy_first_pictures() -> None:
 def test_the_incumbent_costs_no_more() -> None:
     costly, cheap = np.ones(200, bool), np.arange(200) % 2 == 0
     race = Race(showing(cheap), lambda schedule: sum(schedule.counts), 200, 50)
-    race.learn([(TokenSchedule((5, 5)), answer(costly))])
+    race.update([(TokenSchedule((5, 5)), answer(costly))])
     found = dict(race([TokenSchedule((5, 4)), TokenSchedule((6, 5))]))
     assert {schedule: one.accuracy.n for schedule, one in found.items() if one.accuracy} == {
         TokenSchedule((5, 4)): 200, TokenSchedule((6, 5)): 50}  # fmt: skip
@@ -170,6 +170,6 @@ def test_a_longer_search_goes_on_from_a_raced_one() -> None:
     model = Model()
     race = model.race()
     first = found_by(race, evaluations=60)
-    further = search(SPACE, race, costs=MACS_ONLY, evaluations=100, population=8, after=first, learn=race.learn)
+    further = search(SPACE, race, costs=MACS_ONLY, evaluations=100, population=8, after=first, learn=race.update)
     assert further.candidates[:60] == first.candidates and set(first.estimates) <= set(further.estimates)
     assert {one.accuracy.n for one in further.front if one.accuracy} == {PICTURES}
