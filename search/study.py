@@ -116,7 +116,7 @@ def _stored(schedules: Sequence[Choice], evaluate: Evaluate, store: Store) -> Ge
             if schedule not in missing:
                 raise RuntimeError(f"the evaluator answered {schedule}, which it was not asked, or answered before")
             _check(schedule, answer)
-            store.put(schedule, answer)
+            store.add(schedule, answer)
             missing.discard(schedule)
             yield {schedule: answer}
         raise RuntimeError(f"the evaluator left {len(missing)} of {len(schedules)} schedules unanswered")
@@ -354,7 +354,7 @@ def search(
     objectives = (objectives or Objectives()).settled(budget, costs)
     require_feasible(feasibility_table(space, costs, budget, slack=slack))
     store = Store(None) if store is None else store
-    store.hold_to(_recipe(space, budget, algorithm, objectives, population, seed, seeds, slack))
+    store.bind(_recipe(space, budget, algorithm, objectives, population, seed, seeds, slack))
     fits = costs.fits(budget, slack)
     assert objectives.cost is not None  # settled
     front = ParetoFront(objectives.cost, more=objectives.more)

@@ -67,11 +67,11 @@ class Rounds:
         choice = next(iter(result.ranked(self.request.budget)), result.dense)
         self.baselines.prepare(choice, any(one.origin == "taper" for one in result.whole))
         for done in range(_CORRECTIONS):
-            tails = self.store.note(f"corrected tails {done}")
+            tails = self.store.get_attr(f"corrected tails {done}")
             if tails is None:
                 final = self._confirm(result, final, rounds=1, last=False)
                 tails = self._correction(costs, final)
-                self.store.keep(f"corrected tails {done}", tails)
+                self.store.set_attr(f"corrected tails {done}", tails)
             if not tails:
                 break
             self._say("The target takes more or less than was predicted; searching on by what was measured.")
@@ -161,7 +161,7 @@ class Rounds:
                 known = None  # stopped early
         if known is None:
             known = exact.answer(schedule)
-            self.store.put(schedule, known, final=True)
+            self.store.add(schedule, known, final=True)
         return known
 
     def _exactly_against(self, before: Choice, after: Choice) -> PairedDifference:

@@ -297,7 +297,7 @@ def _searched(request: Request, progress: Progress) -> SearchRun:
     ):
         if request.fresh:
             clear(request.out)
-        store.hold_to(subject.ties(request))
+        store.bind(subject.ties(request))
         body = {**request.as_record(), "copied": settle(subject, request), "ties": subject.ties(request)}
         write_record(request.out / RECIPE[0], *RECIPE[1:], body)
         official = MacsFormula.of(subject.model, rule="tavt").macs

@@ -104,10 +104,10 @@ def evaluator_on_val(subject: Subject, request: Request, store: Store, make: Mak
     """
     samples = pictures(subject, request)
     pixels, labels, skipped = load_bytes(samples, subject.preprocessing, allow_unreadable=request.allow_unreadable)
-    store.hold_to({"pictures": sha256_pictures(pixels, labels)})
+    store.bind({"pictures": sha256_pictures(pixels, labels)})
     absent = {one.index for one in skipped}
     read = (sample.path for place, sample in enumerate(samples) if place not in absent)
-    store.keep("pictures", [inside(path, subject.images.root) for path in read])
+    store.set_attr("pictures", [inside(path, subject.images.root) for path in read])
     screened = f", the first {request.screen} of them first" if _screens(request, len(labels)) else ""
     subject.progress.say(
         f"Evaluating on {len(labels)} val pictures{screened}, by {request.looks.runtime} in "

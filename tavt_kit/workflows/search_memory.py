@@ -95,7 +95,7 @@ class SearchMemory:
             ends = joint.given(joint.dense, precision=precision), joint.given(joint.least, precision=precision)
             target = target_of(target, ends[0])
         key = f"memory fit {target.precision} {self._ties}"
-        known = self.store.note(key)
+        known = self.store.get_attr(key)
         if known is None:
             made = fit_memory(
                 self._peak, target, name=self.subject.card.name, ends=ends, prefix=space.prefix,
@@ -104,7 +104,7 @@ class SearchMemory:
                 seed=self.request.seed, on_step=self.subject.progress.update,
             )  # fmt: skip
             known = replace(made, host=HostFacts.gather(accelerator_name(target))).as_record()
-            self.store.keep(key, known)
+            self.store.set_attr(key, known)
         return MemoryFit.from_record(known)
 
     def _chosen(self, schedule: Choice, precision: int, **genes: int) -> Choice:
@@ -164,10 +164,10 @@ class SearchMemory:
     def _peak(self, purpose: str, schedule: Choice) -> tuple[int, ...]:
         """Of fresh processes for this purpose; measured once."""
         key = f"peak memory, {purpose} {schedule}, {self._ties}"
-        known: Sequence[int] | None = self.store.note(key)
+        known: Sequence[int] | None = self.store.get_attr(key)
         if known is None:
             known = self._meter(schedule)(Configuration.of(schedule).schedule, _PROCESSES.get(purpose, 1))
-            self.store.keep(key, list(known))
+            self.store.set_attr(key, list(known))
         return tuple(known)
 
     def _meter(self, schedule: Choice) -> ScheduleMemory:

@@ -82,12 +82,12 @@ def timed(subject: Subject, request: Request, store: Store, tails: Callable[[], 
     target = request.target
     assert target is not None
     key = f"profile {sha256_text(json.dumps(subject.ties(request), sort_keys=True))}"
-    known = store.note(key)
+    known = store.get_attr(key)
     if known is None:
         seen = tails()
         table = request.profile or _table(subject, request, target, _dense_session(subject, target))
         known = {"tails": seen, "table": table.as_record(), "others": _other_tables(subject, request, target)}
-        store.keep(key, known)
+        store.set_attr(key, known)
     records = {None: known["table"], **known.get("others", {})}
     tables = {precision: LatencyTable.from_record(record) for precision, record in records.items()}
     write_record(request.out / PROFILE[0], *PROFILE[1:], known["table"])

@@ -145,6 +145,6 @@ def test_the_store_tells_variants_apart() -> None:
                 Configuration(TokenSchedule((5, 5), (0,))), Configuration(plain, precision="int8"),
                 Configuration(plain, reduction="merge")]  # fmt: skip
     for right, schedule in enumerate(variants):
-        store.put(schedule, Answer(Accuracy.of_counts(right, 8, split="val"), 0.1))
+        store.add(schedule, Answer(Accuracy.of_counts(right, 8, split="val"), 0.1))
     answers = [store.get(one) for one in variants]
     assert [one and one.accuracy and one.accuracy.value for one in answers] == [0.0, 0.125, 0.25, 0.375, 0.5, 0.625]

@@ -147,16 +147,16 @@ class Stopped(BaseException):
 def test_stopped_and_continued_ends_the_same(after: int, tmp_path: Path) -> None:
     expected = found_by(Model().race(), evaluations=64)
     with Store(tmp_path / "search.db") as store:
-        put, left = store.put, after
+        add, left = store.add, after
 
         def dying(schedule: TokenSchedule, answer: Answer) -> None:
             nonlocal left
             if not left:
                 raise Stopped
             left -= 1
-            put(schedule, answer)
+            add(schedule, answer)
 
-        store.put = dying  # type: ignore[method-assign]
+        store.add = dying  # type: ignore[method-assign]
         with pytest.raises(Stopped):
             found_by(Model().race(), evaluations=64, store=store)
     with Store(tmp_path / "search.db") as store:

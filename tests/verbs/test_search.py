@@ -178,7 +178,7 @@ def test_interrupted_it_continues_to_the_same_front(
 ) -> None:
     flags = ("--budget", "flops=300K", "--evaluations", 20, "--screen", screen)
     assert search(place, tmp_path / "whole", *flags) == 0
-    honest, count = Store.put, 0
+    honest, count = Store.add, 0
 
     def interrupted(self: Store, schedule: TokenSchedule, answer: Answer) -> None:
         nonlocal count
@@ -187,7 +187,7 @@ def test_interrupted_it_continues_to_the_same_front(
             raise KeyboardInterrupt
         honest(self, schedule, answer)
 
-    monkeypatch.setattr(Store, "put", interrupted)
+    monkeypatch.setattr(Store, "add", interrupted)
     for _ in range(3):
         assert search(place, tmp_path / "cut", *flags) == 130
         assert "the same command" in capsys.readouterr().err
