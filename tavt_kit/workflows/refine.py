@@ -20,7 +20,7 @@ from tavt_kit.workflows.search_request import Request
 from tavt_kit.workflows.search_subject import Subject
 from tavt_kit.workflows.search_target import SLACK, measured_on
 
-__all__ = ["Rounds"]
+__all__ = ["LatencyRefinement"]
 
 _OFF = 0.1
 """Relative error of the predictions, as measured in the end, above which the search goes on by corrected ones."""
@@ -39,7 +39,7 @@ _CORRECTIONS = 3
 
 
 @dataclass(frozen=True)
-class Rounds:
+class LatencyRefinement:
     """One search with its confirmation, and further ones half as long where predictions were off.
 
     Args:

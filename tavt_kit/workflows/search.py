@@ -36,7 +36,7 @@ from tavt_kit.search.record import FRONT_SCHEMA, FRONT_VERSION, front_body, writ
 from tavt_kit.search.result import SearchResult
 from tavt_kit.workflows.baselines import Baselines, check_user_baselines
 from tavt_kit.workflows.joint import counting, int8_session, joint_space, variant_of, with_weakest
-from tavt_kit.workflows.refine import Rounds
+from tavt_kit.workflows.refine import LatencyRefinement
 from tavt_kit.workflows.run_model import located
 from tavt_kit.workflows.search_evaluation import check_engine, evaluator_on_val, how_to_look, looking, make_evaluators
 from tavt_kit.workflows.search_memory import SearchMemory
@@ -307,9 +307,9 @@ def _searched(request: Request, progress: Progress) -> SearchRun:
         with looking(subject, request, evaluator, make) as look:
             evaluators = make_evaluators(request, costs, evaluator, look)
             with closing(Baselines(subject, request, evaluators.exact.own)) as baselines:
-                rounds = Rounds(subject, request, store, evaluators, costs, baselines, memory)
-                result, final = rounds.run()
-                ablation = rounds.gene_ablation(final)
+                refinement = LatencyRefinement(subject, request, store, evaluators, costs, baselines, memory)
+                result, final = refinement.run()
+                ablation = refinement.gene_ablation(final)
                 dense = next(one for one in final.baselines if one.origin == "dense")
                 beside = baselines.finished(dense, request.budget)
         fitted = memory.record

@@ -25,7 +25,7 @@ from tavt_kit.evaluation.shared_evaluation import SharedEvaluator
 from tavt_kit.models.wrap import AdaptiveViT
 from tavt_kit.search import Store
 from tavt_kit.workflows import search_target
-from tavt_kit.workflows.refine import Rounds
+from tavt_kit.workflows.refine import LatencyRefinement
 from tests.verbs.tiny import write_pictures, write_run
 
 ROOT = Path(__file__).parents[2]
@@ -260,7 +260,7 @@ def test_corrections_are_bounded(
     """A target that proves slower whenever it is measured is believed three times, and no more."""
     FakeTarget(monkeypatch)
     slower = count(1)
-    monkeypatch.setattr(Rounds, "_correction", lambda *arguments: {"p50": 1 + 0.1 * next(slower)})
+    monkeypatch.setattr(LatencyRefinement, "_correction", lambda *arguments: {"p50": 1 + 0.1 * next(slower)})
     flags = ("--target", "torch:cpu:threads=1", "--budget", "throughput=150/s", "--evaluations", 8, "--final", 2)
     assert search(place, tmp_path / "out", *flags) == 0
     body = front(tmp_path / "out")
