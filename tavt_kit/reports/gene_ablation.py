@@ -1,4 +1,4 @@
-"""What each gene of a joint search bought, from evaluations that were really made."""
+"""What each gene of a joint search changes, from evaluations that were really made."""
 
 from __future__ import annotations
 
