@@ -6,9 +6,9 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from tavt_kit.bench.record import Benched
-from tavt_kit.core.budget import Budget, Limit
-from tavt_kit.core.measurement import Measurement
-from tavt_kit.core.verdict import Verdict, judge_interval, judge_latency, judge_macs, latency_bounds
+from tavt_kit.core.budget import Budget, Fact, Limit, Verdict, facts_of, time_facts
+from tavt_kit.core.budget import judge as judge_limit
+from tavt_kit.core.measurement import Measurement, latency_bounds
 from tavt_kit.errors import BudgetError
 
 __all__ = ["Judged", "judge", "refuse_qualities"]
@@ -21,25 +21,26 @@ class Judged:
     Args:
         limit: What was asked.
         verdict: The answer.
-        low: Lower bound of the value, in the limit's base unit; ``None`` where it is not known.
-        high: Upper bound.
-        reason: Why it is not known; else empty.
+        fact: What is known; ``None`` where nothing is.
     """
 
     limit: Limit
     verdict: Verdict
-    low: float | None = None
-    high: float | None = None
-    reason: str = ""
+    fact: Fact | None
+
+    @property
+    def reason(self) -> str:
+        """Why nothing is known; else empty."""
+        return "" if self.fact is not None else _UNKNOWN[self.limit.quantity]
 
     def as_record(self) -> dict[str, Any]:
         """For a JSON record; an upper bound that the samples do not give is null."""
-        high = None if self.high == float("inf") else self.high
+        low, high = (None, None) if self.fact is None else (self.fact.low, self.fact.high)
         return {
             "budget": str(self.limit),
             "verdict": str(self.verdict),
-            "low": self.low,
-            "high": high,
+            "low": low,
+            "high": None if high == float("inf") else high,
             "reason": self.reason,
         }
 
@@ -60,38 +61,28 @@ def judge(one: Benched, budget: Budget, *, is_quiet: bool) -> tuple[Judged, ...]
         budget: Of costs and rates.
         is_quiet: Whether the machine was steady; if not, the halves of every measurement must agree.
     """
-    return tuple(_judge(one, limit, is_quiet) for limit in budget)
+    facts = _facts(one, is_quiet)
+    return tuple(Judged(limit, judge_limit(limit, facts), facts.get(limit.name)) for limit in budget)
 
 
-def _judge(one: Benched, limit: Limit, is_quiet: bool) -> Judged:
-    if limit.quantity == "latency":
-        return _latency(one, limit, is_quiet)
-    if limit.quantity == "throughput":
-        low, high = latency_bounds(_watched(one.measurement, is_quiet), "p50")
-        least, most = one.target.batch * 1e3 / high, one.target.batch * 1e3 / low
-        return Judged(limit, judge_interval(limit, least, most), least, most)
-    if limit.quantity == "flops":
-        if one.macs is None:
-            return Judged(limit, Verdict.INCONCLUSIVE, reason="its multiply-adds are not known")
-        return Judged(limit, judge_macs(limit, one.macs), one.macs, one.macs)
-    known = one.size_bytes if limit.quantity == "size" else one.memory_bytes
-    if known is None:
-        why = "a live model has no file" if limit.quantity == "size" else "its peak memory could not be measured"
-        return Judged(limit, Verdict.INCONCLUSIVE, reason=why)
-    return Judged(limit, judge_interval(limit, known, known), known, known)
+def _facts(one: Benched, is_quiet: bool) -> dict[str, Fact]:
+    def watched(measured: Measurement) -> Measurement:
+        return measured if is_quiet else replace(measured, steady=False)
+
+    found = facts_of(macs=one.macs, latency=watched(one.latency))
+    # Of many inferences in flight the rate is by the wall clock, not by how long each takes.
+    median = latency_bounds(watched(one.measurement), "p50")
+    found["throughput"] = time_facts({"p50": median}, one.target.batch)["throughput"]
+    if one.end_to_end is not None:
+        found |= time_facts({"e2e": latency_bounds(watched(one.end_to_end.measurement), "p90")})
+    counted = {"size": one.size_bytes, "memory": one.memory_bytes}
+    return found | {name: Fact(value, value) for name, value in counted.items() if value is not None}
 
 
-def _latency(one: Benched, limit: Limit, is_quiet: bool) -> Judged:
-    measured = one.latency
-    if limit.statistic == "e2e":
-        if one.end_to_end is None:
-            return Judged(limit, Verdict.INCONCLUSIVE, reason="no end-to-end time was taken")
-        measured, limit_on = one.end_to_end.measurement, replace(limit, statistic="p90")
-    else:
-        limit_on = limit
-    watched = _watched(measured, is_quiet)
-    return Judged(limit, judge_latency(limit_on, watched), *latency_bounds(watched, limit_on.statistic))
-
-
-def _watched(measured: Measurement, is_quiet: bool) -> Measurement:
-    return measured if is_quiet else replace(measured, steady=False)
+_UNKNOWN = {
+    "latency": "no end-to-end time was taken",
+    "flops": "its multiply-adds are not known",
+    "size": "a live model has no file",
+    "memory": "its peak memory could not be measured",
+}
+"""Why nothing is known, by quantity."""

@@ -45,7 +45,7 @@ from tavt_kit.models.wrap import AdaptiveViT, LeanViT, wrap
 from tavt_kit.runtimes import Images, Session, open_module
 from tavt_kit.runtimes.on_torch import torch_threads
 from tavt_kit.search import Outcome, Space
-from tavt_kit.search.by_name import begin
+from tavt_kit.search.algorithms.by_name import make_algorithm
 
 RESULTS = Path(__file__).parent / "results"
 MODEL, TAPER, CLASSES = "vit_small_patch16_224", 0.2, 20
@@ -127,7 +127,7 @@ def searching() -> None:
     def cost(schedule: TokenSchedule) -> int:
         return sum(count * count + 600 * count for count in schedule.counts)
 
-    algorithm = begin("surrogate", space, seed=0, cost=cost, official_macs=cost, fits=lambda schedule: True)
+    algorithm = make_algorithm("surrogate", space, seed=0, cost=cost, official_macs=cost, fits=lambda schedule: True)
     done = 0
     while done < EVALUATIONS and (proposals := algorithm.ask()):
         worth = [sum(1 - np.exp(-n / 40) for n in one.counts) / 12 for one in proposals]

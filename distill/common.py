@@ -24,7 +24,7 @@ from tavt_kit.distill.processes import Processes
 from tavt_kit.distill.reading import Reading
 from tavt_kit.distill.recipe import DistillRecipe, TrainRecipe
 from tavt_kit.distill.running import Running
-from tavt_kit.distill.selection import Metric
+from tavt_kit.distill.selection import SelectionMetric
 from tavt_kit.evaluation.evaluator import LeanEvaluator
 from tavt_kit.models.wrap import AdaptiveViT
 
@@ -72,7 +72,7 @@ def settle(recipe: _Recipe, card: ModelCard, images: ImageSet, processes: Proces
 
 
 def _settled_running(running: Running, card: ModelCard, processes: Processes, batch: int) -> Running:
-    Metric(running.metric, card.classes)
+    SelectionMetric(running.metric, card.classes)
     running.check_split(batch, processes.count)
     return replace(running, precision=choose_precision(running.precision, processes.device))
 
@@ -88,7 +88,7 @@ def judge_of(
         classes: Of the data.
         schedules: The mean over them counts.
     """
-    metric = Metric(running.metric, classes)
+    metric = SelectionMetric(running.metric, classes)
 
     def value(model: AdaptiveViT) -> float:
         evaluate = LeanEvaluator(

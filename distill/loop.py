@@ -22,7 +22,7 @@ from tavt_kit.distill.optimisation import Optimisation
 from tavt_kit.distill.pictures import Pictures
 from tavt_kit.distill.processes import Processes
 from tavt_kit.distill.running import Running
-from tavt_kit.distill.selection import Metric
+from tavt_kit.distill.selection import SelectionMetric
 from tavt_kit.distill.state import drop_other_best, load_best, save_best
 from tavt_kit.models.wrap import AdaptiveViT
 
@@ -42,7 +42,7 @@ class Judge:
         value: Its value of a model, on ``val``.
     """
 
-    metric: Metric
+    metric: SelectionMetric
     value: Callable[[AdaptiveViT], float]
 
 

@@ -22,7 +22,7 @@ class Running:
             none. The first updates use ``1 - (1 + update) ** (-2 / 3)`` where that is smaller.
         evaluate_every: Updates between two evaluations on ``val``, of which the best gives the final weights; the last
             update is always one of them. ``None`` evaluates nothing on the way and selects nothing.
-        metric: What is selected by; see ``selection.Metric``.
+        metric: What is selected by; see ``selection.SelectionMetric``.
         patience: Evaluations in a row without a better one, after which training stops; ``None`` never does.
         keep: States kept to continue from, the newest ones.
         allow_smaller_batch: Where memory runs out, compute fewer pictures at once, and as many per update as before.

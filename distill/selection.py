@@ -3,41 +3,38 @@
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from tavt_kit.errors import MeasurementError, TrainingError
-from tavt_kit.evaluation.scoring import macro_f1
+from tavt_kit.errors import MeasurementError, TrainingError, UnknownName
+from tavt_kit.evaluation.metrics import METRICS as CATALOGUE
+from tavt_kit.evaluation.metrics import Predictions, find_metric
 
-__all__ = ["METRICS", "Metric", "Selection"]
+__all__ = ["METRICS", "Selection", "SelectionMetric"]
 
-METRICS = ("top1", "top5", "macro_f1", "recall[CLASS]", "loss")
-_RECALL = re.compile(r"recall\[(.+)\]")
+METRICS = tuple(name for name, metric in CATALOGUE.items() if metric.needs != "dense")
+"""What weights can be selected by: one model's logits are all there is."""
 
 
 @dataclass(frozen=True, slots=True)
-class Metric:
-    """A figure of merit of logits.
+class SelectionMetric:
+    """A metric of the catalogue, of these classes.
 
     Args:
-        name: ``top1`` and ``top5``: share of pictures whose label is among the first 1 or 5. ``macro_f1``: mean over
-            classes of 2 TP / (2 TP + FP + FN); a class that neither occurs nor is predicted is left out.
-            ``recall[CLASS]``: share of the pictures of a class that are right. ``loss``: mean cross-entropy in nats.
+        name: One of ``METRICS``; ``recall[CLASS]`` with a class. ``loss`` is the mean cross-entropy in nats.
         classes: Names in the order of the logits.
 
     Raises:
         TrainingError: Another metric, or the recall of a class that is not there.
 
     Example:
-        >>> Metric("recall[b]", ("a", "b")).of(torch.tensor([[0.0, 1.0], [1.0, 0.0]]), np.array([1, 1]))
+        >>> SelectionMetric("recall[b]", ("a", "b")).of(torch.tensor([[0.0, 1.0], [1.0, 0.0]]), np.array([1, 1]))
         0.5
     """
 
@@ -45,41 +42,37 @@ class Metric:
     classes: tuple[str, ...]
 
     def __post_init__(self) -> None:
-        found = _RECALL.fullmatch(self.name)
-        if found is None and self.name not in METRICS[:3] + METRICS[4:]:
+        try:
+            metric, wanted = find_metric(self.name)
+        except UnknownName:
+            metric, wanted = None, None
+        if metric is None or metric.name not in METRICS or self.name == metric.recorded:
             raise TrainingError(f"the metric must be one of {', '.join(METRICS)}, got {self.name!r}")
-        if found is not None and found[1] not in self.classes:
+        if wanted is not None and wanted not in self.classes:
             raise TrainingError(f"{self.name} names no class of the data: {_first(self.classes)}")
 
     def better(self, one: float, other: float) -> bool:
         """Whether ``one`` is better; of equals neither is."""
-        return one < other if self.name == "loss" else one > other
+        return find_metric(self.name)[0].better(one, other)
 
     def of(self, logits: Tensor, labels: NDArray[np.int64]) -> float:
-        """The value on pictures.
+        """The value on images.
 
         Args:
             logits: (n, classes) on the CPU.
             labels: (n,)
 
         Raises:
-            MeasurementError: Logits that are not finite, or a class without pictures.
+            MeasurementError: Logits that are not finite, or a class without images.
         """
         if not bool(torch.isfinite(logits).all()):
             raise MeasurementError(f"the logits are not finite, so there is no {self.name}")
-        truth = torch.from_numpy(labels)
-        if self.name == "loss":
-            return float(F.cross_entropy(logits.double(), truth))
-        if self.name in ("top1", "top5"):
-            first = logits.topk(min(int(self.name[3:]), logits.shape[1]), dim=1).indices
-            return float((first == truth[:, None]).any(1).double().mean())
-        predicted = logits.argmax(1)
-        if self.name == "macro_f1":
-            return macro_f1(labels, predicted.numpy(), logits.shape[1])
-        mine = truth == self.classes.index(self.name[len("recall[") : -1])
-        if not bool(mine.any()):
+        metric, wanted = find_metric(self.name)
+        index = None if wanted is None else self.classes.index(wanted)
+        value = metric.of(Predictions(logits.numpy(), labels, index))
+        if math.isnan(value):
             raise MeasurementError(f"val has no picture of the class that {self.name} names")
-        return float((predicted == truth)[mine].double().mean())
+        return value
 
 
 def _first(names: Sequence[str]) -> str:
@@ -102,7 +95,7 @@ class Selection:
     step: int = 0
     waited: int = 0
 
-    def see(self, metric: Metric, value: float, step: int) -> bool:
+    def see(self, metric: SelectionMetric, value: float, step: int) -> bool:
         """Take an evaluation in; whether it is the best so far. Of equals the first stays."""
         if not math.isfinite(value):
             raise MeasurementError(f"the {metric.name} of step {step} is {value}, so nothing can be selected by it")

@@ -5,15 +5,16 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 from tavt_kit.core.budget import Budget, Limit
 from tavt_kit.core.candidate import CostKind
+from tavt_kit.core.configuration import Choice
 from tavt_kit.core.device import TargetDevice
-from tavt_kit.core.schedule import TokenSchedule
 from tavt_kit.errors import BudgetError, BudgetTooTight
 from tavt_kit.search.space import Space
 
-__all__ = ["Costs", "Reach", "check_reachable", "reach_of", "refuse_unsearchable"]
+__all__ = ["Costs", "Feasibility", "require_feasible", "feasibility_table", "refuse_unsearchable"]
 
 _ELSEWHERE = {
     "size": "dropping tokens leaves every weight, so all schedules have one size; make the file smaller with "
@@ -36,23 +37,23 @@ class Costs:
         official_macs: Multiply-adds by TAVT's own formula, by which its official algorithm goes; ``None`` for ``macs``.
     """
 
-    macs: Callable[[TokenSchedule], int]
-    latency_ms: Callable[[TokenSchedule], float] | None = None
+    macs: Callable[[Any], int]
+    latency_ms: Callable[[Any], float] | None = None
     target: TargetDevice | None = None
     tails: Mapping[str, float] = field(default_factory=dict)
-    official_macs: Callable[[TokenSchedule], int] | None = None
+    official_macs: Callable[[Any], int] | None = None
 
-    def predicted(self, schedule: TokenSchedule) -> float | None:
+    def predicted(self, schedule: Choice) -> float | None:
         """The predicted median latency in ms, or ``None`` without a target."""
         return None if self.latency_ms is None else self.latency_ms(schedule)
 
-    def by(self, kind: CostKind) -> Callable[[TokenSchedule], float]:
+    def by(self, kind: CostKind) -> Callable[[Any], float]:
         """What a front of this kind calls cost, before anything is measured; ``macs`` or ``predicted``."""
         known = {"macs": self.macs, "predicted": self.latency_ms}[kind]
         assert known is not None  # what is minimised is known of every schedule
         return known
 
-    def of(self, limit: Limit, schedule: TokenSchedule) -> float:
+    def of(self, limit: Limit, schedule: Choice) -> float:
         """What the schedule costs in the unit of a ceiling.
 
         Raises:
@@ -67,7 +68,7 @@ class Costs:
             return 1e3 * (1 if self.target is None else self.target.batch) / milliseconds
         return self.latency_ms(schedule) * self.tails.get(limit.statistic or "", 1.0)
 
-    def fits(self, budget: Budget, slack: float = 0.0) -> Callable[[TokenSchedule], bool]:
+    def fits(self, budget: Budget, slack: float = 0.0) -> Callable[[Any], bool]:
         """A test of schedules against the ceilings; latencies, being predicted, may miss them by ``slack``."""
         ceilings = [(one, _loosened(one, 0.0 if one.quantity == "flops" else slack)) for one in _counted(budget)]
         return lambda schedule: all(loose.admits(self.of(limit, schedule)) for limit, loose in ceilings)
@@ -84,7 +85,7 @@ def _loosened(limit: Limit, slack: float) -> Limit:
 
 
 @dataclass(frozen=True, slots=True)
-class Reach:
+class Feasibility:
     """One row of the feasibility table, in the unit of its limit.
 
     Args:
@@ -126,7 +127,7 @@ def refuse_unsearchable(budget: Budget) -> None:
             raise BudgetError(f"{limit} is no limit for a search, because {why}")
 
 
-def reach_of(space: Space, costs: Costs, budget: Budget, *, slack: float = 0.0) -> list[Reach]:
+def feasibility_table(space: Space, costs: Costs, budget: Budget, *, slack: float = 0.0) -> list[Feasibility]:
     """The feasibility table of the ceilings; no image is looked at.
 
     Args:
@@ -140,11 +141,11 @@ def reach_of(space: Space, costs: Costs, budget: Budget, *, slack: float = 0.0) 
     for limit in fits:
         known = [costs.of(limit, end) for end in space.ends]
         least = min(known) if limit.sense == "<=" else max(known)
-        rows.append(Reach(limit, least, costs.of(limit, space.dense), any(map(fits[limit], space.ends))))
+        rows.append(Feasibility(limit, least, costs.of(limit, space.dense), any(map(fits[limit], space.ends))))
     return rows
 
 
-def check_reachable(rows: list[Reach]) -> None:
+def require_feasible(rows: list[Feasibility]) -> None:
     """Raise BudgetTooTight for the first row out of reach, naming the nearest feasible value."""
     for row in rows:
         if not row.reachable:

@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tavt_kit.core.candidate import Candidate, schedule_of
+from tavt_kit.core.candidate import Candidate
+from tavt_kit.core.configuration import Configuration
 from tavt_kit.core.records import read_record
 from tavt_kit.evaluation.frames import frame
 from tavt_kit.search.record import FRONT_FILE
@@ -54,7 +55,7 @@ def _row(record: Mapping[str, Any], metric: str) -> dict[str, Any]:
     times = record["latency_ms"] or {}
     low, high = record["ci95"]
     return {
-        "schedule": str(schedule_of(record)),
+        "schedule": str(Configuration.from_record(record)),
         "counts": tuple(record["schedule"]),
         "macs": record["macs"],
         metric: record[metric],

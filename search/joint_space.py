@@ -11,8 +11,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from tavt_kit.core.configuration import Choice, Configuration
 from tavt_kit.core.layout import TokenLayout
-from tavt_kit.core.schedule import JointSchedule, TokenSchedule
+from tavt_kit.core.schedule import TokenSchedule
 from tavt_kit.errors import ScheduleError
 from tavt_kit.search.space import Levels, Space
 
@@ -81,7 +82,7 @@ class JointSpace(Space):
         return int(np.prod(self.choices)) * self.plain.size
 
     @property
-    def ends(self) -> tuple[TokenSchedule, ...]:
+    def ends(self) -> tuple[Choice, ...]:
         """The fewest tokens of the smallest image in the fewest layers, by precision: int8 is not always faster."""
         sizes, layers, _, precisions = self.choices
         levels = np.zeros(self.plain.genes, dtype=np.int64)
@@ -99,7 +100,7 @@ class JointSpace(Space):
             yield np.array([place, gone, score, precision], dtype=np.int64)
 
     @property
-    def firsts(self) -> tuple[TokenSchedule, ...]:
+    def firsts(self) -> tuple[Choice, ...]:
         """The dense model with each value of each gene alone, then each smaller size and depth in the fewest bits.
 
         Another score is tried under a taper.
@@ -117,14 +118,14 @@ class JointSpace(Space):
             row[: self.extras] = 0
             row[list(values)] = list(values.values())
             found.append(self.decode(self.mend(row)))
-        tapered = TokenSchedule.taper(self.layout, _TAPERED)
+        tapered: Choice = TokenSchedule.taper(self.layout, _TAPERED)
         if tapered == self.dense:  # so few tokens that the tenth of them is none
             tapered = self.plain.least
         found += [self.given(tapered, score=place) for place in range(1, len(self.scores))]
         return tuple(dict.fromkeys(found))
 
-    def decode(self, levels: Levels) -> TokenSchedule:
-        """The schedule of one row: a plain one where every gene is the model's own."""
+    def decode(self, levels: Levels) -> Choice:
+        """The configuration of one row: its schedule alone where every gene is the model's own."""
         place, fewer, score, precision = (int(gene) for gene in levels[: self.extras])
         counts = [int(count) for count in self._counts(place)[levels[self.extras :]]]
         if self.layout.token_pooled:
@@ -133,35 +134,32 @@ class JointSpace(Space):
         for layer in range(self.layout.layers):
             if layer in left_out:
                 counts[layer] = counts[layer - 1] if layer else self.at_size[place]
-        if not (place or fewer or score or precision):
-            return TokenSchedule(tuple(counts))
         executed = tuple(layer for layer in range(self.layout.layers) if layer not in left_out) if fewer else None
-        return JointSchedule(
-            tuple(counts),
-            executed,
+        return Configuration(
+            TokenSchedule(tuple(counts), executed),
             image_size=self.sizes[place] if place else None,
             score=self.scores[score] if score else None,
             precision=self.precisions[precision] if precision else None,
-        )
+        ).choice
 
-    def encode(self, schedule: TokenSchedule) -> Levels:
-        """The row of the nearest schedule of this space.
+    def encode(self, choice: Choice) -> Levels:
+        """The row of the nearest configuration of this space.
 
         Raises:
             ScheduleError: It does not fit the model at its size, or skips layers in another order.
         """
-        genes = [0] * self.extras
+        genes, wanted = [0] * self.extras, Configuration.of(choice)
+        schedule = wanted.schedule
         if schedule.executed is not None:
             genes[1] = self.layout.layers - len(schedule.executed)
             if set(self.spared[: genes[1]]) | set(schedule.executed) != set(range(self.layout.layers)):
-                raise ScheduleError(f"this search leaves out layers in the order {self.spared}, got {schedule}")
-        if isinstance(schedule, JointSchedule):
-            if schedule.image_size is not None:
-                genes[0] = self.sizes.index(schedule.image_size)
-            if schedule.score is not None:
-                genes[2] = self.scores.index(schedule.score)
-            if schedule.precision is not None:
-                genes[3] = self.precisions.index(schedule.precision)
+                raise ScheduleError(f"this search leaves out layers in the order {self.spared}, got {choice}")
+        if wanted.image_size is not None:
+            genes[0] = self.sizes.index(wanted.image_size)
+        if wanted.score is not None:
+            genes[2] = self.scores.index(wanted.score)
+        if wanted.precision is not None:
+            genes[3] = self.precisions.index(wanted.precision)
         schedule.check(replace(self.layout, tokens=self.at_size[genes[0]]))
         counts = np.asarray(schedule.counts[: self.genes - self.extras], dtype=np.int64)
         nearest = np.abs(self._counts(genes[0])[None, :] - counts[:, None]).argmin(axis=1)
@@ -204,16 +202,16 @@ class JointSpace(Space):
                 if np.array_equal(row, self.mend(row)):
                     yield row
 
-    def given(self, schedule: TokenSchedule, **genes: int) -> TokenSchedule:
+    def given(self, choice: Choice, **genes: int) -> Choice:
         """The same with genes at other values, each by its place among them; 0 is the model's own."""
-        row = self.encode(schedule)
+        row = self.encode(choice)
         for gene, place in genes.items():
             row[GENES.index(gene)] = place
         return self.decode(self.mend(row))
 
-    def undropped(self, schedule: TokenSchedule) -> TokenSchedule:
+    def undropped(self, choice: Choice) -> Choice:
         """The same with every token of its image."""
-        row = self.encode(schedule)
+        row = self.encode(choice)
         row[self.extras :] = len(self.values) - 1
         return self.decode(self.mend(row))
 

@@ -9,7 +9,7 @@ from tavt_kit.core.accuracy import Accuracy
 from tavt_kit.core.budget import Budget
 from tavt_kit.core.candidate import CostKind
 from tavt_kit.errors import BudgetError, DataError, UnknownName
-from tavt_kit.evaluation.scoring import METRICS, metric_named
+from tavt_kit.evaluation.metrics import METRICS, metric_named
 from tavt_kit.search.feasibility import Costs
 
 __all__ = ["COSTS", "Objectives", "leading"]

@@ -11,10 +11,10 @@ from tavt_kit.core.schedule import TokenSchedule
 from tavt_kit.data.preprocess import Preprocessing
 from tavt_kit.errors import DataError
 from tavt_kit.search.feasibility import Costs, refuse_unsearchable
-from tavt_kit.search.loop import search
 from tavt_kit.search.objectives import Objectives
 from tavt_kit.search.result import Progress, SearchResult
 from tavt_kit.search.space import Space
+from tavt_kit.search.study import search
 
 if TYPE_CHECKING:
     from tavt_kit.data import ImageSet
@@ -74,7 +74,7 @@ def search_model(
         >>> front_frame(found)  # doctest: +SKIP
     """
     from tavt_kit.data import ImageSet, load_bytes
-    from tavt_kit.evaluation.scoring import Scoring
+    from tavt_kit.evaluation.metrics import Scoring
     from tavt_kit.evaluation.shared_evaluation import SharedEvaluator
     from tavt_kit.models.macs import MacsFormula
 

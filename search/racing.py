@@ -1,13 +1,13 @@
 """Racing: a schedule that is clearly worse than one that costs no more is looked at no further.
 
 Every schedule is judged on the same pictures in the same order, so what counts is the paired difference: pictures that
-only the rival has right, less those that only the candidate has. The rival is the most accurate schedule of those that
-cost no more and were looked at to the end. Candidates meet it after the first pictures, and, where they are not
-clearly behind, after twice as many, and so on. What is left at the end has been looked at as closely as anything
+only the incumbent has right, less those that only the candidate has. The incumbent is the most accurate schedule of
+those that cost no more and were looked at to the end. Candidates meet it after the first pictures, and, where they are
+not clearly behind, after twice as many, and so on. What is left at the end has been looked at as closely as anything
 without racing; the others are known by a part of the pictures, which their answers say.
 
-Rivals are those of earlier generations alone. So a decision rests on nothing but stored answers, and a search that was
-stopped in the middle of a generation decides as it would have.
+Incumbents are those of earlier generations alone. So a decision rests on nothing but stored answers, and a search that
+was stopped in the middle of a generation decides as it would have.
 """
 
 from __future__ import annotations
@@ -16,12 +16,13 @@ import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from statistics import NormalDist
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from tavt_kit.core.accuracy import Accuracy
-from tavt_kit.core.schedule import TokenSchedule
+from tavt_kit.core.configuration import Choice
 from tavt_kit.errors import DataError
 from tavt_kit.evaluation.answer import Answer
 
@@ -30,7 +31,7 @@ __all__ = ["ESTIMATE", "Bits", "Look", "Race", "is_beaten", "stages", "stratifie
 Bits = NDArray[np.bool_]
 """(n,) which pictures are right."""
 
-Look = Callable[[Sequence[TokenSchedule], int, int], Iterable[tuple[TokenSchedule, Answer]]]
+Look = Callable[[Sequence[Any], int, int], Iterable[tuple[Any, Answer]]]
 """(schedules, start, stop) -> their answers on those pictures, with bits, in any order."""
 
 ESTIMATE = "estimate"
@@ -72,29 +73,30 @@ def stratified(labels: Sequence[int], seed: int = 0) -> NDArray[np.int64]:
     return np.argsort(place, kind="stable")
 
 
-def is_beaten(candidate: Bits, rival: Bits, confidence: float) -> bool:
-    """Whether the rival will, on all pictures, be at least as accurate, as surely as ``confidence``.
+def is_beaten(candidate: Bits, incumbent: Bits, confidence: float) -> bool:
+    """Whether the incumbent will, on all pictures, be at least as accurate, as surely as ``confidence``.
 
-    With the first k of n pictures a random part of all, and ``behind`` more of them right for the rival, the final
+    With the first k of n pictures a random part of all, and ``behind`` more of them right for the incumbent, the final
     difference is about normal around ``behind * n / k``, with the variance of the flips among the pictures to come
     and of what the first k say of these; both together shrink to nothing where k reaches n.
 
     Args:
         candidate: On the first k pictures.
-        rival: On all n of them.
+        incumbent: On all n of them.
         confidence: In (0.5, 1).
 
     Example:
-        >>> rival = np.arange(400) % 4 > 0
-        >>> is_beaten(rival[:100] & (np.arange(100) % 10 > 0), rival, 0.9), is_beaten(rival[:100], rival, 0.9)
+        >>> incumbent = np.arange(400) % 4 > 0
+        >>> worse = incumbent[:100] & (np.arange(100) % 10 > 0)
+        >>> is_beaten(worse, incumbent, 0.9), is_beaten(incumbent[:100], incumbent, 0.9)
         (True, False)
     """
-    seen, pictures = len(candidate), len(rival)
-    gained = int((candidate & ~rival[:seen]).sum())
-    lost = int((rival[:seen] & ~candidate).sum())
+    seen, pictures = len(candidate), len(incumbent)
+    gained = int((candidate & ~incumbent[:seen]).sum())
+    lost = int((incumbent[:seen] & ~candidate).sum())
     behind = lost - gained
     if behind >= pictures - seen:
-        return True  # were it right on everything to come, and the rival on nothing
+        return True  # were it right on everything to come, and the incumbent on nothing
     # One flip more than was seen: without any, nothing is known of their number.
     spread = math.sqrt((gained + lost + 1) * (1 - seen / pictures))
     return behind > NormalDist().inv_cdf(confidence) * spread
@@ -114,7 +116,7 @@ class Race:
     """
 
     look: Look
-    cost: Callable[[TokenSchedule], float]
+    cost: Callable[[Any], float]
     pictures: int
     first: int = 128
     confidence: float = 0.9
@@ -126,39 +128,39 @@ class Race:
             raise DataError(f"candidates are stopped with a confidence between 0.5 and 1, got {self.confidence}")
         self._stages = stages(self.first, self.pictures)
 
-    def learn(self, answered: Sequence[tuple[TokenSchedule, Answer]]) -> None:
-        """Take the answers of a generation, from the store or new, as rivals of those to come."""
+    def update(self, answered: Sequence[tuple[Choice, Answer]]) -> None:
+        """Take the answers of a generation, from the store or new, as incumbents of those to come."""
         for schedule, answer in answered:
             if answer.right is not None and len(answer.right) == self.pictures:
                 self._finished.append((self.cost(schedule), float(answer.right.mean()), answer.right))
 
-    def __call__(self, schedules: Sequence[TokenSchedule]) -> Iterator[tuple[TokenSchedule, Answer]]:
+    def __call__(self, schedules: Sequence[Choice]) -> Iterator[tuple[Choice, Answer]]:
         """As ``Evaluate``: candidates stopped early first; their accuracies say on how many pictures."""
-        rivals = {schedule: self._rival(schedule) for schedule in schedules}
+        incumbents = {schedule: self._incumbent(schedule) for schedule in schedules}
         known = {schedule: _Known() for schedule in schedules}
         for stop in self._stages:
             for schedule, answer in self.look(list(known), len(next(iter(known.values())).bits), stop):
                 known[schedule] = known[schedule].and_then(answer)
             for schedule, seen in list(known.items()):
-                if (answered := self._judged(seen, rivals[schedule])) is not None:
+                if (answered := self._judged(seen, incumbents[schedule])) is not None:
                     del known[schedule]
                     yield schedule, answered
             if not known:
                 return
 
-    def _judged(self, seen: _Known, rival: Bits | None) -> Answer | None:
+    def _judged(self, seen: _Known, incumbent: Bits | None) -> Answer | None:
         """The answer of a candidate that is looked at no further, or ``None``."""
         if seen.failure is not None:
             return Answer(None, seen.seconds, seen.failure)
         values = {}
         if len(seen.bits) < self.pictures:
-            if rival is None or not is_beaten(seen.bits, rival, self.confidence):
+            if incumbent is None or not is_beaten(seen.bits, incumbent, self.confidence):
                 return None
-            values = {ESTIMATE: _estimate(seen.bits, rival)}
+            values = {ESTIMATE: _estimate(seen.bits, incumbent)}
         accuracy = Accuracy.of_counts(int(seen.bits.sum()), len(seen.bits), split=self.split)
         return Answer(accuracy, seen.seconds, right=seen.bits, values=values)
 
-    def _rival(self, schedule: TokenSchedule) -> Bits | None:
+    def _incumbent(self, schedule: Choice) -> Bits | None:
         """The most accurate of those that cost no more; of equals the first that was finished."""
         cost = self.cost(schedule)
         cheaper = (one for one in self._finished if one[0] <= cost)
@@ -181,10 +183,10 @@ class _Known:
         return _Known(bits, self.seconds + answer.seconds, answer.failure)
 
 
-def _estimate(bits: Bits, rival: Bits) -> float:
-    """The rival's accuracy on all pictures, less what the candidate is behind it on those that both have seen.
+def _estimate(bits: Bits, incumbent: Bits) -> float:
+    """The incumbent's accuracy on all pictures, less what the candidate is behind it on those that both have seen.
 
     The first pictures may be easier than all; a candidate must not gain by having been stopped among them.
     """
-    behind = float(rival[: len(bits)].mean()) - float(bits.mean())
-    return min(max(float(rival.mean()) - behind, 0.0), 1.0)
+    behind = float(incumbent[: len(bits)].mean()) - float(bits.mean())
+    return min(max(float(incumbent.mean()) - behind, 0.0), 1.0)

@@ -10,13 +10,12 @@ from pathlib import Path
 from typing import Any
 
 from tavt_kit.core.budget import Budget
-from tavt_kit.core.candidate import Candidate
+from tavt_kit.core.candidate import Baseline, Candidate
 from tavt_kit.core.device import TargetDevice
 from tavt_kit.core.host import HostFacts
 from tavt_kit.core.records import atomic_text, write_record
-from tavt_kit.search.final import Final
+from tavt_kit.search.finalists import Final
 from tavt_kit.search.result import SearchResult
-from tavt_kit.search.rival import Rival
 
 __all__ = [
     "CSV_FILE",
@@ -50,9 +49,9 @@ def front_body(
     seed: int,
     host: HostFacts | None = None,
     precisions: Mapping[str, str] | None = None,
-    rivals: Sequence[Rival] = (),
+    baseline_models: Sequence[Baseline] = (),
     left_out: Sequence[Mapping[str, str]] = (),
-    bought: Sequence[Mapping[str, Any]] = (),
+    gene_ablation: Sequence[Mapping[str, Any]] = (),
     memory: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """The record, without schema and version; candidates by rising cost, accuracies as fractions.
@@ -66,9 +65,9 @@ def front_body(
         seed: Of the search.
         host: The machine.
         precisions: In which pictures were evaluated by the ``search``, and in the ``final`` round.
-        rivals: Models that are no schedules of this one, judged by the same budget.
-        bought: Of a joint search, what each gene of the choice changes.
-        left_out: Such as could not be had: ``name`` and ``reason``.
+        baseline_models: Models that are no schedules of this one, judged by the same budget.
+        left_out: Those that could not be had: ``name`` and ``reason``.
+        gene_ablation: Of a joint search, what each gene of the choice changes.
         memory: How peak memory was measured; ``None`` where it was not asked about.
     """
     accuracy = result.dense.accuracy
@@ -87,9 +86,9 @@ def front_body(
         "chosen": final.chosen,
         "candidates": [candidate.as_record() for candidate in final.candidates],
         "baselines": [candidate.as_record() for candidate in final.baselines],
-        "rivals": [rival.as_record() for rival in rivals],
-        "rivals_left_out": [dict(one) for one in left_out],
-        "bought": [dict(one) for one in bought],
+        "baseline_models": [one.as_record() for one in baseline_models],
+        "baselines_left_out": [dict(one) for one in left_out],
+        "gene_ablation": [dict(one) for one in gene_ablation],
         "measured_over_budget": final.over,
         "undecided": [] if final.pick is None else list(final.pick.undecided(budget)),
         "stopped_because": result.stopped_because,
@@ -97,6 +96,7 @@ def front_body(
         "history": [round(volume, 6) for volume in result.history],
         "precisions": dict(precisions or {}),
         "host": None if host is None else host.as_record(),
+        **_measured(final),
         **({} if memory is None else {"memory": dict(memory)}),
     }
 
@@ -114,7 +114,7 @@ def settled_body(
         host: That machine.
     """
     return {
-        **{key: value for key, value in body.items() if key not in ("schema", "version", "layers")},
+        **{key: value for key, value in body.items() if key not in ("schema", "version", "layers", "measured")},
         "target": target.as_record(),
         "verdict": str(final.verdict),
         "objectives": [_AXES[final.cost], *body["objectives"][1:]],
@@ -124,7 +124,14 @@ def settled_body(
         "measured_over_budget": final.over,
         "undecided": [] if final.pick is None else list(final.pick.undecided(budget)),
         "host": host.as_record(),
+        **_measured(final),
     }
+
+
+def _measured(final: Final) -> dict[str, Any]:
+    """Every finalist that was measured, on the front or not; nothing where none was."""
+    found = [one.as_record() for one in final.measured if one.latency is not None]
+    return {"measured": found} if found else {}
 
 
 def write_front(folder: Path, body: Mapping[str, Any]) -> dict[str, Any]:

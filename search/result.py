@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 
 from tavt_kit.core.budget import Budget, Limit
 from tavt_kit.core.candidate import Candidate
+from tavt_kit.core.configuration import Choice
 from tavt_kit.core.front import ParetoFront
-from tavt_kit.core.schedule import TokenSchedule
 from tavt_kit.errors import DataError
 
 __all__ = ["Progress", "SearchResult", "by_preference", "is_whole", "shortfall"]
@@ -64,7 +64,7 @@ class SearchResult:
     seconds: float
     dense_fits: bool
     clock: tuple[float, ...] = ()
-    estimates: Mapping[TokenSchedule, float] = field(default_factory=dict)
+    estimates: Mapping[Choice, float] = field(default_factory=dict)
 
     @property
     def whole(self) -> list[Candidate]:

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from tavt_kit.core.configuration import Choice, Configuration
 from tavt_kit.core.layout import TokenLayout
 from tavt_kit.core.schedule import TokenSchedule
 from tavt_kit.errors import ScheduleError
@@ -75,7 +76,7 @@ class Space:
         return 0
 
     @property
-    def firsts(self) -> tuple[TokenSchedule, ...]:
+    def firsts(self) -> tuple[Choice, ...]:
         """What every search of the space should look at early."""
         return ()
 
@@ -90,28 +91,29 @@ class Space:
         return TokenSchedule.dense(self.layout)
 
     @property
-    def least(self) -> TokenSchedule:
+    def least(self) -> Choice:
         """As few tokens as possible in every layer."""
         return self.decode(np.zeros(self.genes, dtype=np.int64))
 
     @property
-    def ends(self) -> tuple[TokenSchedule, ...]:
+    def ends(self) -> tuple[Choice, ...]:
         """One of these is the cheapest of all."""
         return (self.least,)
 
-    def decode(self, levels: Levels) -> TokenSchedule:
+    def decode(self, levels: Levels) -> Choice:
         """The schedule of one row of genes."""
         counts = [int(count) for count in self.values[levels]]
         if self.layout.token_pooled:
             counts.append(counts[-1])
         return TokenSchedule(tuple(counts))
 
-    def encode(self, schedule: TokenSchedule) -> Levels:
+    def encode(self, choice: Choice) -> Levels:
         """The genes of the schedule in this space that is nearest to the given one.
 
         Raises:
             ScheduleError: The schedule does not fit the model, or skips layers.
         """
+        schedule = Configuration.of(choice).schedule
         schedule.check(self.layout)
         if schedule.executed is not None:
             raise ScheduleError(f"this search runs every layer, but a schedule skips some: {schedule}")

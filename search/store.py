@@ -16,8 +16,8 @@ from typing import Any
 import numpy as np
 
 from tavt_kit.core.accuracy import Accuracy
+from tavt_kit.core.configuration import Choice, Configuration
 from tavt_kit.core.records import code_version, read_record, write_record
-from tavt_kit.core.schedule import JointSchedule, TokenSchedule
 from tavt_kit.errors import OutputError, RecordError
 from tavt_kit.evaluation.answer import Answer
 
@@ -62,9 +62,10 @@ class Store:
         RecordError: The file is something else, of another version, or held by another process.
 
     Example:
+        >>> from tavt_kit.core.schedule import TokenSchedule
         >>> store = Store(None)
-        >>> store.hold_to({"seed": 0})
-        >>> store.put(TokenSchedule((5, 4)), Answer(Accuracy.of_counts(3, 4, split="val"), seconds=0.1))
+        >>> store.bind({"seed": 0})
+        >>> store.add(TokenSchedule((5, 4)), Answer(Accuracy.of_counts(3, 4, split="val"), seconds=0.1))
         >>> store.get(TokenSchedule((5, 4))).accuracy.value
         0.75
     """
@@ -155,7 +156,7 @@ class Store:
                 self.path, ", ".join(others), code_version(),
             )  # fmt: skip
 
-    def hold_to(self, recipe: Mapping[str, Any]) -> None:
+    def bind(self, recipe: Mapping[str, Any]) -> None:
         """Tie the store to what its answers depend on, or check that it is tied to the very same.
 
         Args:
@@ -179,17 +180,17 @@ class Store:
         self._base.executemany("INSERT OR REPLACE INTO recipe VALUES (?, ?)", rows)
         self._base.execute("COMMIT")
 
-    def note(self, name: str) -> Any:
+    def get_attr(self, name: str) -> Any:
         """What was kept under this name, or ``None``: measurements that the costs of a search rest on."""
         row = self._base.execute("SELECT value FROM notes WHERE name = ?", (name,)).fetchone()
         return None if row is None else json.loads(row[0])
 
-    def keep(self, name: str, value: Any) -> None:
+    def set_attr(self, name: str, value: Any) -> None:
         """Keep a JSON value, so that a continued search goes by the very same numbers."""
         self._base.execute("INSERT OR REPLACE INTO notes VALUES (?, ?)", (name, json.dumps(value)))
 
-    def get(self, schedule: TokenSchedule, *, final: bool = False) -> Answer | None:
-        """The stored answer, or ``None``; see ``put``."""
+    def get(self, schedule: Choice, *, final: bool = False) -> Answer | None:
+        """The stored answer, or ``None``; see ``add``."""
         columns = "accuracy, failure, bits, metrics, seconds, timings"
         table = "finals" if final else "evaluations"
         rows = self._base.execute(f"SELECT {columns} FROM {table} WHERE schedule = ?", (_key(schedule),))
@@ -204,7 +205,7 @@ class Store:
         others = tuple(Accuracy.from_record(record) for record in metrics["others"])
         return Answer(accuracy, row[4], row[1], right, metrics["values"], json.loads(row[5]), others)
 
-    def put(self, schedule: TokenSchedule, answer: Answer, *, final: bool = False) -> None:
+    def add(self, schedule: Choice, answer: Answer, *, final: bool = False) -> None:
         """Store an answer; when this returns it is on the disk.
 
         Args:
@@ -252,11 +253,15 @@ class Store:
         self.close()
 
 
-def _key(schedule: TokenSchedule) -> str:
-    counts = ",".join(str(count) for count in schedule.counts)
-    if isinstance(schedule, JointSchedule):
-        counts = f"{schedule.image_size} {schedule.score} {schedule.precision} {counts}"
-    return counts if schedule.executed is None else f"{counts} of {','.join(str(layer) for layer in schedule.executed)}"
+def _key(choice: Choice) -> str:
+    one = Configuration.of(choice)
+    counts = ",".join(map(str, one.schedule.counts))
+    if one.choice is one.schedule:
+        return counts
+    variant = [one.image_size, one.score, one.precision, *([] if one.reduction is None else [one.reduction])]
+    executed = one.schedule.executed
+    layers = "" if executed is None else f" of {','.join(map(str, executed))}"
+    return f"{' '.join(map(str, variant))} {counts}{layers}"
 
 
 def _short(value: Any) -> str:

@@ -63,7 +63,7 @@ def sources() -> list[Path]:
 
 
 def name_of(path: Path) -> str:
-    """The module's name below tavt_kit, with slashes: ``verbs/search``, ``search/loop``, ``cli``."""
+    """The module's name below tavt_kit, with slashes: ``verbs/search``, ``search/study``, ``cli``."""
     relative = path.relative_to(ROOT).with_suffix("").as_posix()
     return relative.removeprefix("tavt_kit/").removesuffix("/__init__")
 
@@ -153,10 +153,10 @@ def test_imports_keep_the_rules(path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "source", "complaint"),
     [
-        ("search/loop", "from tavt_kit.bench import bench", "another part"),
-        ("search/loop", "import tavt_kit.distill", "another part"),
-        ("search/loop", "def f():\n    from tavt_kit.verbs import options", "lies above"),
-        ("models/wrap", "from tavt_kit.search.loop import search", "lies above"),
+        ("search/study", "from tavt_kit.bench import bench", "another part"),
+        ("search/study", "import tavt_kit.distill", "another part"),
+        ("search/study", "def f():\n    from tavt_kit.verbs import options", "lies above"),
+        ("models/wrap", "from tavt_kit.search.study import search", "lies above"),
         ("reports/page", "from tavt_kit.search import search", "lies above"),
         ("models/drop", "from tavt_kit.models.wrap import wrap", "lies above"),
         ("models/backbones/timm_vit", "from tavt_kit.models.macs import count_macs", "lies above"),
@@ -165,8 +165,8 @@ def test_imports_keep_the_rules(path: Path) -> None:
         ("core/schedule", "import numpy", "standard library"),
         ("comparison/compared", "import scipy", "standard library"),
         ("core/schedule", "from tavt_kit.models.tokens import TokenState", "lies above"),
-        ("models/wrap", "from search import loop", "spelled tavt_kit.search"),
-        ("search/loop", "from . import space", "relative"),
+        ("models/wrap", "from search import study", "spelled tavt_kit.search"),
+        ("search/study", "from . import space", "relative"),
         ("models/wrap", "import timm.layers", "timm_import"),
         ("verbs/doctor", "import numpy as np", "heavy"),
         ("workflows/schedules", "import numpy as np", "heavy"),
@@ -184,7 +184,7 @@ def test_a_broken_rule_is_found(name: str, source: str, complaint: str) -> None:
     [
         ("verbs/doctor", "def f():\n    import torch\n    from tavt_kit.search import search"),
         ("workflows/schedules", "from tavt_kit.search.space import Space\nfrom tavt_kit.bench import bench"),
-        ("search/loop", "from tavt_kit.search.space import Space\nfrom tavt_kit.core.records import atomic_path"),
+        ("search/study", "from tavt_kit.search.space import Space\nfrom tavt_kit.core.records import atomic_path"),
         ("reports/page", "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    import torch"),
     ],
 )

@@ -24,7 +24,7 @@ from tavt_kit.distill.sampling import Sampler
 from tavt_kit.distill.step import sandwich_step
 from tavt_kit.models.timm_import import timm
 from tavt_kit.models.wrap import wrap
-from tavt_kit.search.tavt import OfficialEvolution, first_ratios
+from tavt_kit.search.algorithms.tavt import OfficialEvolution, first_ratios
 from tests.verbs.command import run as command
 from tests.verbs.tiny import write_pictures, write_run
 

@@ -19,7 +19,7 @@ from search_ground import Gene, Ground
 
 from tavt_kit.core.records import atomic_text
 from tavt_kit.core.schedule import TokenSchedule
-from tavt_kit.search.tavt import OfficialEvolution, first_ratios
+from tavt_kit.search.algorithms.tavt import OfficialEvolution, first_ratios
 
 POPULATION, CHILDREN = 20, 30
 TRIES = 20_000

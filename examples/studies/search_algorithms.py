@@ -22,7 +22,7 @@ from tavt_kit.core.front import hypervolume
 from tavt_kit.core.layout import TokenLayout
 from tavt_kit.core.schedule import TokenSchedule
 from tavt_kit.search import ALGORITHMS, Outcome, Space
-from tavt_kit.search.by_name import begin
+from tavt_kit.search.algorithms.by_name import make_algorithm
 
 SPACE = Space(TokenLayout(197, 12))
 PICTURES = 500
@@ -50,7 +50,7 @@ def worth_of(seed: int) -> Worth:
 
 def volumes(name: str, worth: Worth, seed: int, evaluations: int) -> list[float]:
     """The hypervolume after each evaluation; shorter where the algorithm ends earlier."""
-    algorithm = begin(name, SPACE, seed=seed, cost=cost, official_macs=cost, fits=lambda schedule: True)
+    algorithm = make_algorithm(name, SPACE, seed=seed, cost=cost, official_macs=cost, fits=lambda schedule: True)
     points: list[tuple[float, float]] = []
     found: list[float] = []
     while len(found) < evaluations and (proposals := algorithm.ask()):

@@ -63,7 +63,7 @@ def ours(ground: Ground, given: argparse.Namespace, seed: int, variant: str) -> 
     quick = kind(ground.model, pixels, labels, ground.preprocessing, precision=precision or quickest)
     setup = time.perf_counter() - begin
     with Store(ground.out / f"{algorithm}-{screen}-{seed}.db") as store:
-        store.hold_to({"asked": [given.evaluate_on, given.limit, given.run.name]})
+        store.bind({"asked": [given.evaluate_on, given.limit, given.run.name]})
         for again in (False, True):
             race = Race(quick.look, ground.macs, len(labels), int(screen) or len(labels))
             sizes: list[int] = []
@@ -82,7 +82,7 @@ def _listening(race: Race, sizes: list[int]) -> Callable[[Sequence[tuple[TokenSc
 
     def learn(answered: Sequence[tuple[TokenSchedule, Answer]]) -> None:
         sizes.append(len(answered))
-        race.learn(answered)
+        race.update(answered)
 
     return learn
 

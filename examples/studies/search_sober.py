@@ -13,7 +13,7 @@ from tavt_kit.bench import Protocol, measure_schedules, measure_table
 from tavt_kit.core.device import TargetDevice
 from tavt_kit.core.schedule import TokenSchedule
 from tavt_kit.search import SearchResult
-from tavt_kit.search.seeds import stages, taper
+from tavt_kit.search.proposals import stages, taper
 
 SHARES = (0.45, 0.55, 0.7)
 """Latencies at which the question is asked, of the dense model's."""

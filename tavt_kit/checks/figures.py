@@ -8,13 +8,12 @@ from typing import Any
 
 import numpy as np
 
-from tavt_kit.checks.compare import Answers, Logits, classes
+from tavt_kit.checks.compare import Answers, classes
 from tavt_kit.core.accuracy import Accuracy
 from tavt_kit.core.codec import Record
-from tavt_kit.evaluation.answers import is_among_first
 from tavt_kit.evaluation.calibration import CALIBRATION_BINS, calibration_error
 from tavt_kit.evaluation.figures import confusion_matrix
-from tavt_kit.evaluation.scoring import macro_f1
+from tavt_kit.evaluation.metrics import METRICS, Predictions
 
 __all__ = ["ClassFigures", "Confusion", "Figures", "figures_of"]
 
@@ -106,24 +105,17 @@ def figures_of(answers: Answers, names: Sequence[str], split: str) -> Figures:
     """
     difference = answers.against(answers.source)
     both = (answers.source, answers.artifact)
+    seen = [Predictions(one, answers.labels) for one in both]
     per_class = _per_class(answers, names)
     return Figures(
-        top5=_top5(answers, split) if len(names) > 5 else None,
-        macro_f1=_two(macro_f1(answers.labels, classes(one), len(names)) for one in both),
+        top5=_two(METRICS["top5"].accuracy(one, split) for one in seen) if len(names) > 5 else None,
+        macro_f1=_two(METRICS["macro_f1"].of(one) for one in seen),
         calibration_error=_two(calibration_error(one, answers.labels) for one in both),
         mcnemar_p=_mcnemar(difference.gained, difference.lost),
         classes=per_class,
         worst_hit=tuple(one.name for one in sorted(per_class, key=_hit)[:_LISTED] if one.change < 0),
         confusions=_grown(answers, names),
     )
-
-
-def _top5(answers: Answers, split: str) -> tuple[Accuracy, Accuracy]:
-    def count(logits: Logits) -> Accuracy:
-        right = is_among_first(logits, answers.labels, 5)
-        return Accuracy.of_counts(int(right.sum()), answers.n, split=split, metric="top5")
-
-    return count(answers.source), count(answers.artifact)
 
 
 def _per_class(answers: Answers, names: Sequence[str]) -> tuple[ClassFigures, ...]:
@@ -168,7 +160,7 @@ def _mcnemar(gained: int, lost: int) -> float:
     return float(binomtest(lost, gained + lost, 0.5).pvalue)
 
 
-def _two(values: Any) -> tuple[float, float]:
+def _two(values: Any) -> tuple[Any, Any]:
     first, second = values
     return first, second
 

@@ -15,7 +15,8 @@ import numpy as np
 from tavt_kit.checks.compare import Answers
 from tavt_kit.checks.report import BatchCheck
 from tavt_kit.core.accuracy import PairedDifference
-from tavt_kit.core.budget import Limit, Verdict, judge_difference
+from tavt_kit.core.budget import Limit, Verdict, facts_of
+from tavt_kit.core.budget import judge as judge_limit
 from tavt_kit.core.codec import Record
 
 __all__ = ["Gate", "Judgement", "images_to_decide", "judge", "may_be_tied"]
@@ -100,7 +101,7 @@ def _exact(answers: Answers, gate: Gate, tied: Sequence[int]) -> Judgement:
 
 def _allowed(answers: Answers, gate: Gate) -> Judgement:
     difference = answers.against(answers.source)
-    verdict = judge_difference(gate.limit, difference)
+    verdict = judge_limit(gate.limit, facts_of(difference=difference))
     low, high = 100 * difference.low, 100 * difference.high
     reason = (
         f"top-1 changes by {100 * difference.difference:+.2f} points [{low:+.2f}, {high:+.2f}] on {difference.n} "
@@ -124,7 +125,8 @@ def images_to_decide(difference: PairedDifference, limit: Limit) -> int | None:
     def decides(n: int) -> bool:
         times = n / difference.n
         gained, lost = round(difference.gained * times), round(difference.lost * times)
-        return judge_difference(limit, PairedDifference.of_counts(gained, lost, n)) is not Verdict.INCONCLUSIVE
+        scaled = PairedDifference.of_counts(gained, lost, n)
+        return judge_limit(limit, facts_of(difference=scaled)) is not Verdict.INCONCLUSIVE
 
     low = high = difference.n
     while not decides(high):

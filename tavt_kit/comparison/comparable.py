@@ -9,10 +9,10 @@ from typing import Any
 
 from tavt_kit.comparison.comparison import Summary
 from tavt_kit.core.accuracy import Accuracy
-from tavt_kit.core.candidate import schedule_of
+from tavt_kit.core.configuration import Configuration
 from tavt_kit.core.device import TargetDevice
 from tavt_kit.core.measurement import Measurement
-from tavt_kit.core.records import kind_of, read_json, require_version
+from tavt_kit.core.records import kind_of, read_json, upgraded
 from tavt_kit.core.schedule import counts_text
 from tavt_kit.errors import MeasurementError, RecordError, TargetError
 
@@ -72,7 +72,7 @@ def read_readable(path: Path) -> Readable:
         schema = body.get("schema") if isinstance(body, dict) else None
         found = f"has schema {schema!r}" if schema is not None else "has no schema"
         raise RecordError(f"records of {', '.join(KINDS)} are compared, but {path} {found}; give one of ours")
-    require_version(path, kind, body)
+    body = upgraded(path, kind, body)
     try:
         traits, facts, entries = KINDS[kind](body)
     except (RecordError, TargetError):
@@ -132,7 +132,7 @@ def _front(body: Mapping[str, Any]) -> Parts:
     traits["model"] = str(body["model"]["name"])
     entries = []
     for row in [*body["candidates"], *body.get("baselines", ())]:
-        name = str(schedule_of(row))
+        name = str(Configuration.from_record(row))
         accuracy = Accuracy(body["metric"], body["split"], row[body["metric"]], row["n"], *row["ci95"])
         entries.append(Entry(name, {"schedule": name}, _summary(row.get("latency_ms")), accuracy))
     unique = {entry.name: entry for entry in entries}

@@ -19,8 +19,8 @@ from tavt_kit.comparison.comparison import (
     unpaired_change,
 )
 from tavt_kit.core.block_bootstrap import LEAST_ROUNDS
+from tavt_kit.core.budget import Verdict
 from tavt_kit.core.measurement import Measurement
-from tavt_kit.core.verdict import Verdict
 from tavt_kit.errors import RecordError
 
 __all__ = ["Change", "Comparison", "compare_records", "compare_within"]

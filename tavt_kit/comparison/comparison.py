@@ -22,8 +22,8 @@ from statistics import NormalDist, median
 
 from tavt_kit.core.accuracy import Accuracy
 from tavt_kit.core.block_bootstrap import LEAST_ROUNDS, median_interval
+from tavt_kit.core.budget import Verdict
 from tavt_kit.core.measurement import Measurement, round_ratios
-from tavt_kit.core.verdict import Verdict
 from tavt_kit.errors import MeasurementError
 
 __all__ = [

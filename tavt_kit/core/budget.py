@@ -1,35 +1,21 @@
-"""What may be spent and what must be kept: limits and budgets, read from texts such as ``latency=20ms``."""
+"""What may be spent and what must be kept: budgets of limits such as ``latency=20ms``, and the verdict on each."""
 
 from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from enum import StrEnum
+from typing import TYPE_CHECKING, Literal, TypeAlias
 
-from tavt_kit.core.verdict import (
-    Verdict,
-    judge_accuracy,
-    judge_difference,
-    judge_latency,
-    judge_macs,
-    judge_prediction,
-    worst,
-)
+from tavt_kit.core.measurement import latency_bounds
 from tavt_kit.errors import BudgetError
 
-__all__ = [
-    "Budget",
-    "Limit",
-    "Verdict",
-    "judge_accuracy",
-    "judge_difference",
-    "judge_latency",
-    "judge_macs",
-    "judge_prediction",
-    "worst",
-]
+if TYPE_CHECKING:
+    from tavt_kit.core.measurement import Accuracy, Measurement, PairedDifference
+
+__all__ = ["Budget", "Fact", "Facts", "Limit", "Verdict", "facts_of", "judge", "time_facts", "worst"]
 
 _EXAMPLES = "latency=20ms, flops=9G, memory=300MB, size=25MB, throughput=120/s, top1=84%, drop=0.5"
 _TEXT = re.compile(r"\s*(?P<name>\w+)\s*(?:\[(?P<statistic>.*)\])?\s*(?P<sense><=|>=|=)\s*(?P<value>\S.*?)\s*")
@@ -236,3 +222,111 @@ def _check_value(quantity: str, value: float, kind: _Kind) -> None:
             f"a limit on {quantity} cannot be above 100%, got {100 * value:g}%: write a percent sign "
             f"or a fraction, as in {kind.example}"
         )
+
+
+class Verdict(StrEnum):
+    """Does a candidate keep to a limit? The interval of the measurement decides, not its middle."""
+
+    PASS = "PASS"
+    PREDICTED = "PREDICTED"  # met by a prediction only; a measurement turns it into PASS or FAIL
+    INCONCLUSIVE = "INCONCLUSIVE"  # the interval crosses the line, or nothing is known
+    FAIL = "FAIL"
+
+
+_ORDER = (Verdict.PASS, Verdict.PREDICTED, Verdict.INCONCLUSIVE, Verdict.FAIL)
+
+
+def worst(verdicts: Iterable[Verdict]) -> Verdict:
+    """The worst of the verdicts; PASS of none, because then nothing was asked.
+
+    Example:
+        >>> str(worst([Verdict.PASS, Verdict.INCONCLUSIVE]))
+        'INCONCLUSIVE'
+    """
+    return max(verdicts, key=_ORDER.index, default=Verdict.PASS)
+
+
+@dataclass(frozen=True, slots=True)
+class Fact:
+    """What is known of one quantity, in the unit of its limit.
+
+    Args:
+        low: Lower end of its 95 % interval, or the value itself where it is counted.
+        high: Upper end; infinity where nothing says how much it may be.
+        predicted: Whether it is a prediction, which can miss a limit but never pass it.
+    """
+
+    low: float
+    high: float
+    predicted: bool = False
+
+
+Facts: TypeAlias = Mapping[str, Fact]
+"""What is known of a model, by the name of the limit that asks for it (``Limit.name``)."""
+
+
+def judge(limit: Limit, facts: Facts) -> Verdict:
+    """Judge one limit: every verdict of the program is this one.
+
+    Example:
+        >>> facts = {"latency": Fact(7.9, 8.1)}
+        >>> [str(judge(Limit.parse(text), facts)) for text in ("latency=9ms", "latency=8ms", "top1=84%")]
+        ['PASS', 'INCONCLUSIVE', 'INCONCLUSIVE']
+    """
+    fact = facts.get(limit.name)
+    if fact is None or math.isnan(fact.low) or math.isnan(fact.high):
+        return Verdict.INCONCLUSIVE
+    inside = limit.admits(fact.low), limit.admits(fact.high)
+    if fact.predicted:
+        return Verdict.PREDICTED if all(inside) else Verdict.FAIL
+    return Verdict.PASS if all(inside) else Verdict.INCONCLUSIVE if any(inside) else Verdict.FAIL
+
+
+def facts_of(
+    *,
+    macs: float | None = None,
+    latency: Measurement | None = None,
+    batch: int = 1,
+    memory: Sequence[float] = (),
+    accuracies: Iterable[Accuracy | None] = (),
+    difference: PairedDifference | None = None,
+) -> dict[str, Fact]:
+    """The facts of what was counted and measured.
+
+    Args:
+        macs: Multiply-adds of one image.
+        latency: Times of a batch.
+        batch: Images of a batch.
+        memory: Peaks in bytes; every process must keep to a limit, because one file takes more in one than in another.
+        accuracies: Metrics, each by its own interval.
+        difference: Paired difference to the dense model; a limit on ``drop`` is on its loss.
+    """
+    found = {one.metric: Fact(one.low, one.high) for one in accuracies if one is not None}
+    if macs is not None:
+        found["flops"] = Fact(macs, macs)
+    if latency is not None:
+        found |= time_facts({name: latency_bounds(latency, name) for name in ("p50", "p90", "p99")}, batch)
+    if memory:
+        found["memory"] = Fact(min(memory), max(memory))
+    if difference is not None:
+        found["drop"] = Fact(-difference.high, -difference.low)
+    return found
+
+
+def time_facts(
+    bounds: Mapping[str, tuple[float, float]], batch: int = 1, *, predicted: bool = False
+) -> dict[str, Fact]:
+    """The facts of latencies, and of the throughput at their median.
+
+    Args:
+        bounds: Of quantiles of a batch's latency in ms, by the statistic of a limit.
+        batch: Images of a batch.
+        predicted: Whether they are predictions.
+    """
+    found = {
+        "latency" if name == "p90" else f"latency[{name}]": Fact(*ends, predicted) for name, ends in bounds.items()
+    }
+    if "p50" in bounds:
+        least, most = (1e3 * batch / ms if ms else math.inf for ms in reversed(bounds["p50"]))
+        found["throughput"] = Fact(least, most, predicted)
+    return found

@@ -1,4 +1,4 @@
-"""Candidate: a schedule with what is known of it."""
+"""Candidate and Baseline: a schedule, or another model to hold it against, with what is known of it."""
 
 from __future__ import annotations
 
@@ -8,27 +8,16 @@ from dataclasses import dataclass, replace
 from statistics import median
 from typing import TYPE_CHECKING, Any, Literal
 
-from tavt_kit.core.budget import Budget, Limit
-from tavt_kit.core.schedule import JointSchedule, TokenSchedule
-from tavt_kit.core.verdict import (
-    Verdict,
-    judge_accuracy,
-    judge_difference,
-    judge_interval,
-    judge_latency,
-    judge_macs,
-    judge_prediction,
-    latency_bounds,
-    worst,
-)
-from tavt_kit.errors import BudgetError, RecordError
+from tavt_kit.core.budget import Budget, Fact, Limit, Verdict, facts_of, judge, time_facts, worst
+from tavt_kit.core.configuration import Choice, Configuration
+from tavt_kit.core.measurement import latency_bounds
 
 if TYPE_CHECKING:
     from tavt_kit.core.accuracy import Accuracy, PairedDifference
     from tavt_kit.core.device import TargetDevice
-    from tavt_kit.core.measurement import Measurement
+    from tavt_kit.core.measurement import Measurement, PairedRatio
 
-__all__ = ["Candidate", "CostKind"]
+__all__ = ["Baseline", "Candidate", "CostKind", "dense_of", "latency_record"]
 
 CostKind = Literal["macs", "predicted", "p50", "p90", "p99"]
 """What a front calls cost: multiply-adds, the predicted latency, or a quantile of the measured one."""
@@ -39,7 +28,7 @@ class Candidate:
     """A schedule and its costs and accuracy, as far as they are known.
 
     Args:
-        schedule: The tokens kept.
+        schedule: Tokens kept; a configuration where a joint search chose more than these.
         macs: Multiply-adds of one image, rule ``executed``.
         accuracy: The metric that is maximised; ``None`` until evaluated, and where the evaluation failed.
         latency_predicted_ms: From the per-layer table of ``target``; ``None`` without a target.
@@ -52,7 +41,7 @@ class Candidate:
         memory: Peak memory in bytes, measured on ``target`` in fresh processes, one number each; empty until then.
     """
 
-    schedule: TokenSchedule
+    schedule: Choice
     macs: int
     accuracy: Accuracy | None = None
     latency_predicted_ms: float | None = None
@@ -97,53 +86,32 @@ class Candidate:
         """Images that pass in a second, if a batch of the target takes so long."""
         return 1e3 * (1 if self.target is None else self.target.batch) / milliseconds
 
-    def judge(self, limit: Limit, tails: Mapping[str, float] | None = None) -> Verdict:
-        """The verdict on one limit, by the best that is known: measured before predicted.
+    def facts(self, tails: Mapping[str, float] | None = None) -> dict[str, Fact]:
+        """What a budget is held against, by the best that is known: measured before predicted.
 
         Args:
-            limit: To be kept to.
             tails: Latency quantiles as multiples of the predicted median; 1 where they are not known.
-
-        Raises:
-            BudgetError: The limit is on a quantity a candidate does not carry.
         """
-        if limit.quantity == "flops":
-            return judge_macs(limit, self.macs)
-        if limit.quantity == "latency":
-            if self.latency is not None:
-                return judge_latency(limit, self.latency)
-            if self.latency_predicted_ms is not None:
-                return judge_prediction(
-                    limit, self.latency_predicted_ms * (tails or {}).get(limit.statistic or "", 1.0)
-                )
-            return Verdict.INCONCLUSIVE
-        if limit.quantity == "throughput":
-            return self._judge_throughput(limit, tails)
-        if limit.quantity == "memory":
-            return self._judge_memory(limit)
-        if limit.quantity == "drop":
-            return Verdict.INCONCLUSIVE if self.difference is None else judge_difference(limit, self.difference)
-        if limit.is_quality:
-            known = self.known(limit.name)
-            return Verdict.INCONCLUSIVE if known is None else judge_accuracy(limit, known)
-        raise BudgetError(f"{limit.quantity} of a schedule is not known in a search: {limit}")
-
-    def _judge_throughput(self, limit: Limit, tails: Mapping[str, float] | None) -> Verdict:
-        """By the median latency: a rate is kept where the latency that it allows is kept."""
-        allowed = Limit("latency", "p50", "<=", self.images_per_second(limit.value))
-        return self.judge(allowed, tails)
-
-    def _judge_memory(self, limit: Limit) -> Verdict:
-        """Every process must keep to it: the same file takes more in one than in another."""
-        return judge_interval(limit, min(self.memory), max(self.memory)) if self.memory else Verdict.INCONCLUSIVE
+        tails, batch = tails or {}, 1 if self.target is None else self.target.batch
+        found: dict[str, Fact] = {}
+        if self.latency_predicted_ms is not None:
+            times = {name: self.latency_predicted_ms * tails.get(name, 1.0) for name in ("p50", "p90", "p99")}
+            found |= time_facts({name: (ms, ms) for name, ms in times.items()}, batch, predicted=True)
+        return found | facts_of(
+            macs=self.macs, latency=self.latency, batch=batch, memory=self.memory,
+            accuracies=(self.accuracy, *self.others), difference=self.difference,
+        )  # fmt: skip
 
     def judged(self, budget: Budget, tails: Mapping[str, float] | None = None) -> Candidate:
-        """The same candidate with its verdict: the worst over all limits; ``tails`` as for ``judge``."""
-        return replace(self, verdict=worst(self.judge(limit, tails) for limit in budget))
+        """The same candidate with its verdict: the worst over all limits; ``tails`` as for ``facts``."""
+        facts = self.facts(tails)
+        return replace(self, verdict=worst(judge(limit, facts) for limit in budget))
 
     def undecided(self, budget: Budget) -> tuple[str, ...]:
         """For each limit whose verdict is INCONCLUSIVE, about how much more would decide it; for people."""
-        return tuple(f"{limit}: {self._needed(limit)}" for limit in budget if self.judge(limit) is Verdict.INCONCLUSIVE)
+        facts = self.facts()
+        open_ = [limit for limit in budget if judge(limit, facts) is Verdict.INCONCLUSIVE]
+        return tuple(f"{limit}: {self._needed(limit)}" for limit in open_)
 
     def _needed(self, limit: Limit) -> str:
         if limit.quantity in ("latency", "throughput"):
@@ -170,15 +138,8 @@ class Candidate:
 
     def as_record(self) -> dict[str, Any]:
         """The entry of ``front.json``; the metric's name is a key, its value a fraction."""
-        record: dict[str, Any] = {**schedule_record(self.schedule), "macs": self.macs}
-        if self.accuracy is not None:
-            record[self.accuracy.metric] = self.accuracy.value
-            record["n"] = self.accuracy.n
-            record["ci95"] = [self.accuracy.low, self.accuracy.high]
-        if self.others:
-            record["others"] = {one.metric: one.as_record() for one in self.others}
-        if self.difference is not None:
-            record["against_dense"] = self.difference.as_record()
+        record: dict[str, Any] = {**Configuration.of(self.schedule).as_record(), "macs": self.macs}
+        record |= _metrics_record(self)
         record["verdict"] = None if self.verdict is None else str(self.verdict)
         record["latency_ms"] = self._latency_record()
         if self.memory:
@@ -197,8 +158,73 @@ class Candidate:
         return {"predicted": self.latency_predicted_ms} | ({} if self.latency is None else latency_record(self.latency))
 
 
+@dataclass(frozen=True, slots=True)
+class Baseline:
+    """A model that is no schedule of the searched one: the dense model made cheaper in another way, or a user's own.
+
+    Args:
+        name: For people: ``dense at 84 px``.
+        kind: As a row of ``final.json`` has it: ``int8``, ``resolution``, ``layers``, ``taper`` or ``other``.
+        split: Of its pictures.
+        macs: Multiply-adds of one image; ``None`` where they cannot be counted.
+        accuracy: On the pictures of the search; ``None`` where its weights are random.
+        others: Further metrics of the same pictures.
+        difference: Paired difference to the dense model.
+        latency: On the target, measured among the candidates of the front; ``None`` where nothing is measured.
+        ratio: The dense model's time over its own, round by round.
+        batch: Pictures of one measured pass.
+        verdict: The worst over the budget; ``None`` before it is judged.
+        note: A few words on how it was made.
+    """
+
+    name: str
+    kind: str
+    split: str
+    macs: int | None = None
+    accuracy: Accuracy | None = None
+    others: tuple[Accuracy, ...] = ()
+    difference: PairedDifference | None = None
+    latency: Measurement | None = None
+    ratio: PairedRatio | None = None
+    batch: int = 1
+    verdict: Verdict | None = None
+    note: str = ""
+
+    def judged(self, budget: Budget) -> Baseline:
+        """With its verdict; of what is not known it is INCONCLUSIVE."""
+        facts = facts_of(
+            macs=self.macs, latency=self.latency, batch=self.batch, accuracies=(self.accuracy, *self.others),
+            difference=self.difference,
+        )  # fmt: skip
+        return replace(self, verdict=worst(judge(limit, facts) for limit in budget))
+
+    def as_record(self) -> dict[str, Any]:
+        """A row such as ``final.json`` has, with the paired difference and further metrics."""
+        return {
+            **{"name": self.name, "kind": self.kind, "split": self.split},
+            **_metrics_record(self),
+            "macs": self.macs,
+            "latency_ms": None if self.latency is None else latency_record(self.latency),
+            "ratio": None if self.ratio is None else self.ratio.as_record(),
+            "verdict": None if self.verdict is None else str(self.verdict),
+            "note": self.note,
+        }
+
+
+def _metrics_record(one: Candidate | Baseline) -> dict[str, Any]:
+    """Its metrics, and the paired difference to the dense model; the metric's name is a key, its value a fraction."""
+    accuracy, record = one.accuracy, dict[str, Any]()
+    if accuracy is not None:
+        record |= {accuracy.metric: accuracy.value, "n": accuracy.n, "ci95": [accuracy.low, accuracy.high]}
+    if one.others:
+        record["others"] = {other.metric: other.as_record() for other in one.others}
+    if one.difference is not None:
+        record["against_dense"] = one.difference.as_record()
+    return record
+
+
 def latency_record(latency: Measurement) -> dict[str, Any]:
-    """What ``front.json`` keeps of a measurement: views, and how many samples they are of."""
+    """What ``front.json`` keeps of a measurement: views at the table's pace, raw samples, the factor."""
     bounds = {name: latency_bounds(latency, name) for name in ("p50", "p90", "p99")}
     return {
         "median": latency.median,
@@ -209,43 +235,13 @@ def latency_record(latency: Measurement) -> dict[str, Any]:
         **{f"{name}_bounds": [end if math.isfinite(end) else None for end in bounds[name]] for name in bounds},
         "samples": latency.n,
         "steady": latency.steady,
+        "pace": latency.pace,
+        "raw_ms": [round(sample / latency.pace, 6) for sample in latency.samples],
+        "rounds": list(latency.rounds),
     }
-
-
-def schedule_record(schedule: TokenSchedule) -> dict[str, Any]:
-    """The counts, and what a joint search chose beside them; ``schedule_of`` reads it."""
-    genes: dict[str, Any] = {"schedule": list(schedule.counts)}
-    if schedule.executed is not None:
-        genes["executed"] = list(schedule.executed)
-    if isinstance(schedule, JointSchedule):
-        if schedule.image_size is not None:
-            genes["image_size"] = list(schedule.image_size)
-        if schedule.score is not None:
-            genes["score"] = schedule.score
-        if schedule.precision is not None:
-            genes["precision"] = schedule.precision
-    return genes
 
 
 def dense_of(body: Mapping[str, Any]) -> Mapping[str, Any] | None:
     """The record of the dense model in a ``front.json``, among the baselines or on the front."""
     everything = (*body.get("baselines", ()), *body["candidates"])
     return next((record for record in everything if record.get("origin") == "dense"), None)
-
-
-def schedule_of(record: Mapping[str, Any]) -> TokenSchedule:
-    """The schedule of an entry of ``front.json``.
-
-    Raises:
-        RecordError: There is none.
-    """
-    try:
-        counts, executed = tuple(record["schedule"]), record.get("executed")
-        size, score, precision = record.get("image_size"), record.get("score"), record.get("precision")
-        executed = None if executed is None else tuple(executed)
-        if (executed, size, score, precision) == (None, None, None, None):
-            return TokenSchedule(counts)
-        size = None if size is None else (size[0], size[1])
-        return JointSchedule(counts, executed, image_size=size, score=score, precision=precision)
-    except (KeyError, TypeError) as error:
-        raise RecordError(f"a recorded candidate needs its schedule, but: {error}") from None

@@ -30,19 +30,20 @@ __all__ = [
     "read_json",
     "read_lines",
     "read_record",
-    "require_version",
     "sha256_file",
     "sha256_text",
+    "upgraded",
     "write_record",
 ]
 
 SCHEMAS: dict[str, int] = {
     **dict.fromkeys((
         "artifact", "bench", "check", "comparison", "conversion", "demo-budget", "doctor", "explained",
-        "exported", "final", "front", "holder", "kept", "model", "pack", "pictures", "profile",
+        "exported", "final", "holder", "kept", "model", "pack", "pictures", "profile",
         "prune", "recipe", "report", "run", "split", "weights",
     ), 1),
     "eval": 2,
+    "front": 2,
 }  # fmt: skip
 """The version of each kind of record; raised when a field changes its meaning. A script may add kinds of its own."""
 
@@ -180,7 +181,33 @@ def read_record(path: Path, kind: str) -> dict[str, Any]:
     if not isinstance(record, dict) or record.get("schema") != f"{_PREFIX}{kind}":
         found = record.get("schema") if isinstance(record, dict) else type(record).__name__
         raise RecordError(f"{path} must be a {_PREFIX}{kind} record, but is {found!r}")
-    require_version(path, kind, record)
+    return upgraded(path, kind, record)
+
+
+_RENAMED = {
+    "front 1": {
+        "rivals": "baseline_models",
+        "rivals_left_out": "baselines_left_out",
+        "bought": "gene_ablation",
+    }
+}
+"""Of a kind and its former version, the keys that the next version calls otherwise; nothing else changed."""
+
+
+def upgraded(path: Path, kind: str, record: dict[str, Any]) -> dict[str, Any]:
+    """A record of today's version, or of a former one that is still read, as today's.
+
+    Raises:
+        RecordError: It has another version.
+    """
+    found = record.get("version")
+    if names := _RENAMED.get(f"{kind} {found}"):
+        return {names.get(key, key): value for key, value in record.items()} | {"version": SCHEMAS[kind]}
+    if found != SCHEMAS[kind]:
+        raise RecordError(
+            f"{path} has version {found!r} of {_PREFIX}{kind}, but this program reads version "
+            f"{SCHEMAS[kind]}; write it again with this program"
+        )
     return record
 
 
@@ -188,19 +215,6 @@ def kind_of(record: Any) -> str | None:
     """The kind that the schema of a JSON value names; None where it has no schema of ours."""
     schema = record.get("schema") if isinstance(record, dict) else None
     return schema.removeprefix(_PREFIX) if isinstance(schema, str) and schema.startswith(_PREFIX) else None
-
-
-def require_version(path: Path, kind: str, record: Mapping[str, Any]) -> None:
-    """Refuse a record of another version than this program writes.
-
-    Raises:
-        RecordError: It is.
-    """
-    if record.get("version") != SCHEMAS[kind]:
-        raise RecordError(
-            f"{path} has version {record.get('version')!r} of {_PREFIX}{kind}, but this program reads version "
-            f"{SCHEMAS[kind]}; write it again with this program"
-        )
 
 
 def read_lines(path: Path) -> list[dict[str, Any]]:

@@ -15,7 +15,7 @@ from tavt_kit.errors import ScheduleError
 if TYPE_CHECKING:
     from tavt_kit.core.layout import TokenLayout
 
-__all__ = ["JointSchedule", "TokenSchedule", "precision_of", "stage_layers"]
+__all__ = ["TokenSchedule", "stage_layers"]
 
 _RUN = re.compile(r"(\d+)(?:x(\d+))?")
 _FORMS = "'dense', 'taper:0.2', 'stages:0.5', 'curve:3:9:0.2', 'diffrate:2' or counts such as '197x4,150x4,90x4'"
@@ -182,35 +182,6 @@ class TokenSchedule:
         return counts_text(self.counts)
 
 
-@dataclass(frozen=True, slots=True)
-class JointSchedule(TokenSchedule):
-    """A schedule of the model at another image size, by another score or in fewer bits: what a joint search finds.
-
-    Args:
-        counts: At that size.
-        executed: As of ``TokenSchedule``.
-        image_size: (H, W) in pixels; ``None`` for the model's own.
-        score: By which tokens are kept; ``None`` for the model's own.
-        precision: In which it runs; ``None`` for the target's own.
-
-    Example:
-        >>> str(JointSchedule((37, 20), image_size=(84, 84), score="cls", precision="int8"))
-        '37,20 at 84 px, by cls, in int8'
-    """
-
-    image_size: tuple[int, int] | None = None
-    score: str | None = None
-    precision: str | None = None
-
-    def __str__(self) -> str:
-        return counts_text(self.counts) + self.genes_text
-
-    @property
-    def genes_text(self) -> str:
-        """What is said behind the counts."""
-        return genes_text(self.layers, self.executed, self.image_size, self.score, self.precision)
-
-
 def stage_layers(layers: int) -> tuple[int, ...]:
     """The layers in which a stage schedule drops, counted from 0; fewer than three in very shallow models."""
     return tuple(sorted({max(0, round(layers * depth) - 1) for depth in _STAGES}))
@@ -224,33 +195,6 @@ def _dropped(layout: TokenLayout, ratio: float, dropping: Collection[int]) -> tu
         kept = max(math.ceil(kept * (1 - ratio)), layout.least) if layer in dropping else kept
         counts.append(kept)
     return tuple(counts)
-
-
-def precision_of(schedule: TokenSchedule) -> str | None:
-    """The precision that a schedule was given; ``None`` for the target's own."""
-    return schedule.precision if isinstance(schedule, JointSchedule) else None
-
-
-def genes_text(
-    layers: int,
-    executed: Sequence[int] | None,
-    image_size: Sequence[int] | None,
-    score: str | None,
-    precision: str | None = None,
-) -> str:
-    """`` at 84 px, without layers 3 and 7, by cls, in int8``; empty where all is the model's own."""
-    parts = []
-    if image_size is not None:
-        height, width = image_size
-        parts.append(f"at {width} px" if height == width else f"at {height}x{width} px")
-    if executed is not None:
-        absent = [str(layer) for layer in range(layers) if layer not in executed]
-        parts.append(f"without layer{'s' if len(absent) > 1 else ''} {' and '.join(absent)}")
-    if score is not None:
-        parts.append(f"by {score}")
-    if precision is not None:
-        parts.append(f"in {precision}")
-    return f" {', '.join(parts)}" if parts else ""
 
 
 def counts_text(counts: Sequence[int]) -> str:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,7 +15,7 @@ from tavt_kit.data.preprocess import Preprocessing
 from tavt_kit.errors import MeasurementError
 from tavt_kit.evaluation.predictions import probabilities
 
-__all__ = ["Answered", "answer", "first_classes", "is_among_first"]
+__all__ = ["Answered", "answer"]
 
 
 @dataclass(frozen=True)
@@ -99,14 +98,3 @@ def _filled(images: NDArray[np.float32], size: int | None) -> NDArray[np.float32
     if size is None or len(images) == size:
         return images
     return np.concatenate([images, np.repeat(images[-1:], size - len(images), axis=0)])
-
-
-def first_classes(logits: NDArray[Any], count: int) -> NDArray[np.int64]:
-    """(n, classes) -> (n, count), the likeliest first; of equal logits the lower class, as in argmax; NaN is last."""
-    return np.argsort(-np.nan_to_num(logits, nan=-np.inf), axis=1, kind="stable")[:, :count]
-
-
-def is_among_first(logits: NDArray[Any], labels: NDArray[np.int64], count: int) -> NDArray[np.bool_]:
-    """(n,) whether the label is among the first ``count`` classes; never where a logit is no number."""
-    hit = (first_classes(logits, count) == labels[:, None]).any(axis=1)
-    return np.asarray(hit & np.isfinite(logits).all(axis=1))

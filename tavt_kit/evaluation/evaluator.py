@@ -18,7 +18,7 @@ from tavt_kit.core.schedule import TokenSchedule
 from tavt_kit.data.preprocess import Preprocessing, normalise
 from tavt_kit.errors import DataError, MeasurementError
 from tavt_kit.evaluation.answer import Answer, paired
-from tavt_kit.evaluation.scoring import Scoring
+from tavt_kit.evaluation.metrics import Scoring
 from tavt_kit.models.wrap import AdaptiveViT
 from tavt_kit.runtimes.out_of_memory import is_out_of_memory
 

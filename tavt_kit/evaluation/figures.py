@@ -10,9 +10,9 @@ from numpy.typing import NDArray
 
 from tavt_kit.core.accuracy import Accuracy
 from tavt_kit.data.images import Sample
-from tavt_kit.evaluation.answers import Answered, is_among_first
+from tavt_kit.evaluation.answers import Answered
 from tavt_kit.evaluation.calibration import CALIBRATION_BINS, reliability
-from tavt_kit.evaluation.scoring import Scoring
+from tavt_kit.evaluation.metrics import METRICS, Predictions
 
 __all__ = ["confusion_matrix", "figures_of"]
 
@@ -50,13 +50,12 @@ def figures_of(
             if counts[i]
         }
 
-    (macro_f1,) = Scoring(("macro_f1",), found.labels, tuple(classes), split).of(found.logits)
-    top5 = _top(found, 5, split).as_record() if len(classes) > 5 else None
+    seen = Predictions(found.logits, found.labels)
+    told = {name: METRICS[name].accuracy(seen, split).as_record() for name in ("top1", "top5", "macro_f1")}
     bins = reliability(found.confidence, found.right)
     return {
-        "top1": _top(found, 1, split).as_record(),
-        "top5": top5,
-        "macro_f1": macro_f1.as_record(),
+        **told,
+        "top5": told["top5"] if len(classes) > 5 else None,
         "classes": list(classes),
         "confusion": matrix.tolist(),
         "recall": shares(of_truth, "recall"),
@@ -84,11 +83,6 @@ def confusion_matrix(truth: NDArray[np.int64], said: NDArray[np.int64], size: in
     """
     counted = np.bincount(truth[said >= 0] * size + said[said >= 0], minlength=size * size)
     return counted.reshape(size, size).astype(np.int64)
-
-
-def _top(found: Answered, count: int, split: str) -> Accuracy:
-    right = int(is_among_first(found.logits, found.labels, count).sum())
-    return Accuracy.of_counts(right, len(found.labels), split=split, metric=f"top{count}")
 
 
 def _confusions(

@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tavt_kit.evaluation.answers import Answered, first_classes
+from tavt_kit.evaluation.answers import Answered
+from tavt_kit.evaluation.metrics import first_classes
 from tavt_kit.evaluation.predictions import Prediction
 
 __all__ = ["FIRST", "answers_csv", "classes_csv", "confusion_csv", "predictions_csv"]

@@ -14,13 +14,12 @@ from typing import TYPE_CHECKING, Any
 from tavt_kit.checks import CHECK_FILE, Artifact, CheckReport, Source, check, write_check
 from tavt_kit.checks.losses import save_examples
 from tavt_kit.checks.source import image_counter
-from tavt_kit.core.budget import Verdict
+from tavt_kit.core.budget import Verdict, worst
 from tavt_kit.core.codec import encode
 from tavt_kit.core.host import HostFacts
 from tavt_kit.core.progress import Progress, Silent
 from tavt_kit.core.records import command_line, make_folder
 from tavt_kit.core.schedule import TokenSchedule
-from tavt_kit.core.verdict import worst
 from tavt_kit.data import ImageSet, thin_out
 from tavt_kit.exporters.exported import keep, promote, settle, status_of, sweep, write_exported
 from tavt_kit.exporters.forms import Form

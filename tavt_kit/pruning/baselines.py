@@ -17,14 +17,14 @@ from tavt_kit.models.macs import count_macs
 from tavt_kit.models.timm_import import timm
 from tavt_kit.models.wrap import wrap
 
-__all__ = ["dense_rivals"]
+__all__ = ["dense_baselines"]
 
 _SIZES = ("huge", "large", "base", "small", "tiny")
 _PATCHES = (16, 32)
 _Trial = tuple[str, int, dict[str, Any]]
 
 
-def dense_rivals(card: ModelCard, macs: int) -> list[dict[str, Any]]:
+def dense_baselines(card: ModelCard, macs: int) -> list[dict[str, Any]]:
     """Dense models of at most ``macs`` multiply-adds, of either kind the largest; no weights are made.
 
     Args:
@@ -38,7 +38,7 @@ def dense_rivals(card: ModelCard, macs: int) -> list[dict[str, Any]]:
     if height != width:
         return []
     found = [_largest(trials, macs) for trials in (_lower_resolutions(card, height), _smaller_models(card, height))]
-    return [rival for rival in found if rival is not None]
+    return [baseline for baseline in found if baseline is not None]
 
 
 def _largest(trials: Iterator[_Trial], macs: int) -> dict[str, Any] | None:
@@ -50,7 +50,7 @@ def _largest(trials: Iterator[_Trial], macs: int) -> dict[str, Any] | None:
             continue
         if cost <= macs:
             fitting.append({"model": name, "image_size": size, "macs": cost})
-    return max(fitting, key=lambda rival: int(rival["macs"])) if fitting else None
+    return max(fitting, key=lambda baseline: int(baseline["macs"])) if fitting else None
 
 
 def _lower_resolutions(card: ModelCard, edge: int) -> Iterator[_Trial]:

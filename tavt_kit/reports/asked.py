@@ -55,17 +55,19 @@ def _chosen_again(front: Mapping[str, Any], budget: Budget) -> dict[str, Any]:
     place = best_of(
         verdicts, [one.accuracy.value if one.accuracy else None for one in views], cheapest=bool(budget.floors)
     )
-    baselines = [CandidateView.of(record, metric) for record in sequence(front, "baselines")]
+
+    def judged_anew(name: str) -> list[dict[str, Any]]:
+        records = [record for record in sequence(front, name) if isinstance(record, Mapping)]
+        found = [judge_view(CandidateView.of(record, metric), budget, metric, batch) for record in records]
+        return [{**record, "verdict": str(verdict)} for record, verdict in zip(records, found, strict=True)]
+
     return {
         **front,
         "budgets": budget.texts(),
         "searched_for": list(sequence(front, "budgets")),
         "candidates": judged,
-        "baselines": [
-            {**record, "verdict": str(judge_view(one, budget, metric, batch))}
-            for record, one in zip(sequence(front, "baselines"), baselines, strict=True)
-            if isinstance(record, Mapping)
-        ],
+        "baselines": judged_anew("baselines"),
+        "measured": judged_anew("measured"),
         "chosen": place,
         "verdict": "FAIL" if place is None else verdicts[place],
         "undecided": _undecided(views[place], budget)

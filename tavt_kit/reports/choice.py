@@ -22,6 +22,7 @@ class FrontView:
         candidates: By rising cost.
         chosen: Index into ``candidates``, or ``None``.
         baselines: Judged by the same protocol, not on the front.
+        measured: Finalists that were measured, on the front or not; empty of a search that measured nothing.
         dense: The model without drop, wherever it was found.
         metric: Its name.
         split: Where the accuracies were counted.
@@ -32,6 +33,7 @@ class FrontView:
     candidates: tuple[CandidateView, ...]
     chosen: int | None
     baselines: tuple[CandidateView, ...]
+    measured: tuple[CandidateView, ...]
     dense: CandidateView | None
     metric: str
     split: str
@@ -45,10 +47,12 @@ class FrontView:
         budget = _budget(front)
         candidates = tuple(CandidateView.of(record, metric) for record in sequence(front, "candidates"))
         baselines = tuple(CandidateView.of(record, metric) for record in sequence(front, "baselines"))
+        measured = tuple(CandidateView.of(record, metric) for record in sequence(front, "measured"))
         chosen = _chosen(front, candidates, budget)
         dense = next((view for view in (*baselines, *candidates) if view.origin == "dense"), None)
         verdict = text(front, "verdict") or (candidates[chosen].verdict if chosen is not None else "")
-        return cls(candidates, chosen, baselines, dense, metric, text(front, "split") or "val", budget, verdict)
+        split = text(front, "split") or "val"
+        return cls(candidates, chosen, baselines, measured, dense, metric, split, budget, verdict)
 
     @property
     def pick(self) -> CandidateView | None:

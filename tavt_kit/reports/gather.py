@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from tavt_kit.core.records import kind_of, read_lines, require_version
+from tavt_kit.core.records import kind_of, read_lines, upgraded
 from tavt_kit.errors import RecordError
 
 __all__ = ["Found", "Records", "candidates_beside", "gather"]
@@ -122,7 +122,7 @@ def _read(path: Path) -> tuple[str, Found] | None:
     kind = kind_of(body)
     if kind is None or kind not in _KINDS:
         return None
-    require_version(path, kind, body)
+    body = upgraded(path, kind, body)
     return kind, Found(path, body)
 
 

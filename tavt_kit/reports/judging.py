@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from tavt_kit.core.budget import Budget, Limit
-from tavt_kit.core.verdict import Verdict, judge_prediction, worst
+import math
+
+from tavt_kit.core.budget import Budget, Fact, Verdict, judge, time_facts, worst
 from tavt_kit.errors import BudgetError
 from tavt_kit.reports.views import CandidateView, number
 
@@ -22,48 +23,46 @@ def judge_view(view: CandidateView, budget: Budget, metric: str, batch: int = 1)
     Raises:
         BudgetError: A limit on what no front records.
     """
-    return worst(_judge(view, limit, metric, batch) for limit in budget)
+    facts = _facts(view, metric, batch)
+    for limit in budget:
+        # A time or a difference that one candidate lacks is not known; what no candidate has cannot be asked.
+        if limit.name not in facts and limit.name not in _RECORDED:
+            raise BudgetError(
+                f"this front does not record what {limit} limits; give a budget of latency, throughput, flops, drop or "
+                f"{', '.join((metric, *view.others))}, or search again with this one"
+            )
+    return worst(judge(limit, facts) for limit in budget)
 
 
-def _judge(view: CandidateView, limit: Limit, metric: str, batch: int) -> Verdict:
-    if limit.quantity == "throughput":
-        limit = Limit("latency", "p50", "<=", 1e3 * batch / limit.value)
-    if limit.quantity == "flops":
-        return _by_ends(limit, view.macs, view.macs)
-    if limit.quantity == "latency" and limit.statistic in ("p50", "p90", "p99"):
-        return _latency(view, limit)
-    if limit.quantity == "memory" and view.memory is not None:
+_RECORDED = ("flops", "latency", "latency[p50]", "latency[p99]", "throughput", "drop")
+
+
+def _facts(view: CandidateView, metric: str, batch: int) -> dict[str, Fact]:
+    """What its record has, as the search that measured it knew it."""
+    found: dict[str, Fact] = {}
+    if view.macs is not None:
+        found["flops"] = Fact(view.macs, view.macs)
+    if view.time is not None:
+        predicted = view.time.predicted if view.time.median is None else None
+        bounds = {
+            name: view.time.bounds(name) if predicted is None else (predicted, predicted)
+            for name in ("p50", "p90", "p99")
+        }
+        found |= time_facts(bounds, batch, predicted=predicted is not None)
+    if view.memory is not None:
+        found |= _known("memory", view.memory.least, view.memory.most)
         if view.memory.median is None and view.memory.predicted is not None:
-            return judge_prediction(limit, view.memory.predicted)
-        return _by_ends(limit, view.memory.least, view.memory.most)
-    if limit.quantity == "drop":
-        low, high = number(view.difference, "ci95", 0), number(view.difference, "ci95", 1)
-        return _by_ends(limit, None if high is None else -high, None if low is None else -low)
-    if limit.name == metric:
-        return _by_ends(limit, *(view.accuracy.low, view.accuracy.high) if view.accuracy else (None, None))
-    if limit.name in view.others:
-        return _by_ends(limit, number(view.others, limit.name, "ci95", 0), number(view.others, limit.name, "ci95", 1))
-    raise BudgetError(
-        f"this front does not record what {limit} limits; give a budget of latency, throughput, flops, drop or "
-        f"{', '.join((metric, *view.others))}, or search again with this one"
-    )
+            found["memory"] = Fact(view.memory.predicted, view.memory.predicted, predicted=True)
+    low, high = number(view.difference, "ci95", 0), number(view.difference, "ci95", 1)
+    found |= _known("drop", None if high is None else -high, None if low is None else -low)
+    for name in view.others:
+        found |= _known(name, number(view.others, name, "ci95", 0), number(view.others, name, "ci95", 1))
+    return found | _known(metric, *((view.accuracy.low, view.accuracy.high) if view.accuracy else (None, None)))
 
 
-def _latency(view: CandidateView, limit: Limit) -> Verdict:
-    if view.time is None:
-        return Verdict.INCONCLUSIVE
-    if view.time.median is None:
-        assert view.time.predicted is not None  # a TimeView has one of both
-        return judge_prediction(limit, view.time.predicted)
-    return _by_ends(limit, *view.time.bounds(limit.statistic or "p90"))
-
-
-def _by_ends(limit: Limit, low: float | None, high: float | None) -> Verdict:
-    """By both ends of an interval; what is not known decides nothing."""
-    if low is None or high is None:
-        return Verdict.INCONCLUSIVE
-    inside = limit.admits(low), limit.admits(high)
-    return Verdict.PASS if all(inside) else Verdict.INCONCLUSIVE if any(inside) else Verdict.FAIL
+def _known(name: str, low: float | None, high: float | None) -> dict[str, Fact]:
+    """The fact, where both ends are recorded; else NaN, which decides nothing."""
+    return {name: Fact(math.nan if low is None else low, math.nan if high is None else high)}
 
 
 def best_of(verdicts: list[str], values: list[float | None], *, cheapest: bool) -> int | None:

@@ -10,11 +10,11 @@ from tavt_kit.core.budget import Budget
 from tavt_kit.errors import BudgetError
 from tavt_kit.reports.marks import KINDS, Kind
 from tavt_kit.reports.numbers import macs_text, ms_text
-from tavt_kit.reports.views import AccuracyView, TimeView, mapping, number, sequence, text
+from tavt_kit.reports.views import AccuracyView, TimeView, mapping, number, sequence, text, whole
 
-__all__ = ["FinalView", "better_baselines", "final_rows"]
+__all__ = ["FinalView", "baseline_rows", "better_baselines", "better_than_chosen", "final_rows"]
 
-_RIVALS = ("dense", "resolution", "layers", "taper", "stages", "other", "int8")
+_COMPARED = ("dense", "resolution", "layers", "taper", "stages", "other", "int8")
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,11 +77,11 @@ def better_baselines(final: Mapping[str, Any]) -> list[str]:
         if chosen is None:
             continue
         # A quantised choice is compared with the quantised baseline; the others were compared with the f32 choice.
-        rivals = _RIVALS if kind == "chosen" else ("int8",)
+        baselines = _COMPARED if kind == "chosen" else ("int8",)
         sentences += [
             _sentence(row, chosen, ours)
             for row in rows
-            if row.kind in rivals and row.split == chosen.split and _beats(row, chosen, by_accuracy)
+            if row.kind in baselines and row.split == chosen.split and _beats(row, chosen, by_accuracy)
         ]
     return sentences
 
@@ -125,3 +125,19 @@ def _sentence(row: FinalView, chosen: FinalView, ours: str) -> str:
         f"A baseline does better here: {row.name} scores {row.accuracy} at {told}{within}, {ours} "
         f"{chosen.accuracy} at {least_told} on the {row.split} split{doubt}."
     )
+
+
+def baseline_rows(front: Mapping[str, Any]) -> tuple[FinalView, ...]:
+    """The baselines in ``front.json`` that are no schedules, one row for each, in the order recorded."""
+    return final_rows({"metric": text(front, "metric"), "rows": sequence(front, "baseline_models")})
+
+
+def better_than_chosen(front: Mapping[str, Any]) -> list[str]:
+    """A sentence for each that answers what was asked better than the chosen candidate does."""
+    chosen = whole(front, "chosen")
+    candidates = sequence(front, "candidates")
+    if chosen is None or not 0 <= chosen < len(candidates):
+        return []
+    pick = {**mapping(candidates[chosen]), "name": "chosen", "kind": "chosen", "split": text(front, "split")}
+    rows = [pick, *sequence(front, "baseline_models")]
+    return better_baselines({"metric": text(front, "metric"), "budgets": sequence(front, "budgets"), "rows": rows})

@@ -7,7 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from tavt_kit.core.schedule import counts_text, genes_text
+from tavt_kit.core.configuration import genes_text
+from tavt_kit.core.schedule import counts_text
 from tavt_kit.reports.numbers import interval_text, ms_text, peak_text, percent_text, significant
 
 __all__ = ["AccuracyView", "CandidateView", "MemoryView", "TimeView", "mapping", "number", "sequence", "text", "whole"]
@@ -217,6 +218,7 @@ class CandidateView:
                 sequence(record, "image_size") or None,
                 text(record, "score"),
                 text(record, "precision"),
+                text(record, "reduction"),
             ),
             MemoryView.of(mapping(record, "memory_bytes")),
             whole(record, "place"),

@@ -8,8 +8,8 @@ from typing import Annotated
 
 import typer
 
+from tavt_kit.core.budget import Verdict
 from tavt_kit.core.parsing import parse_numbers
-from tavt_kit.core.verdict import Verdict
 from tavt_kit.errors import ParameterError
 from tavt_kit.verbs import options
 

@@ -52,7 +52,7 @@ def compare_verb(
     INCONCLUSIVE: the interval crosses the line. Exits 1 where something fails. One bench.json alone: its candidates
     against the first (or --reference), paired by rounds.
     """
-    from tavt_kit.core.verdict import Verdict
+    from tavt_kit.core.budget import Verdict
     from tavt_kit.workflows.compare import compare
 
     limit = parse_fraction(threshold)
@@ -109,7 +109,7 @@ def _figures(change: Change) -> tuple[str, str, str]:
 
 def _sentence(changes: Sequence[Change], threshold: float, drop: float) -> str:
     """The whole, in one line."""
-    from tavt_kit.core.verdict import Verdict, worst
+    from tavt_kit.core.budget import Verdict, worst
 
     by = {verdict: [change for change in changes if change.verdict is verdict] for verdict in Verdict}
     failed = by[Verdict.FAIL]

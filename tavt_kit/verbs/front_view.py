@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from tavt_kit.core.candidate import dense_of, schedule_of
+from tavt_kit.core.candidate import dense_of
+from tavt_kit.core.configuration import Configuration
 
 __all__ = ["print_front", "sentence"]
 
@@ -22,8 +23,8 @@ def print_front(body: Mapping[str, Any], *, place: Path, marked: int | None = No
     from rich.markup import escape
     from rich.table import Table
 
-    from tavt_kit.reports.bought import bought_text
-    from tavt_kit.reports.rivals import better_rivals
+    from tavt_kit.reports.gene_ablation import ablation_text
+    from tavt_kit.reports.rows import better_than_chosen
     from tavt_kit.verbs.console import console_of
 
     console = console_of(160)
@@ -32,24 +33,24 @@ def print_front(body: Mapping[str, Any], *, place: Path, marked: int | None = No
     first = f"{body['metric']}, % [95 %]"
     for title in ("", "schedule", "GMACs", first, *_further(body), *_times(body), "verdict", "from"):
         table.add_column(escape(title), justify="left" if title in ("", "schedule", "verdict", "from") else "right")
-    shown = [str(schedule_of(record)) for record in body["candidates"]]
+    shown = [str(Configuration.from_record(record)) for record in body["candidates"]]
     for index, (name, record) in enumerate(zip(shown, body["candidates"], strict=True)):
         table.add_row(*map(escape, (">" if index == mark else "", name, *_row(body, record))))
     for record in body.get("baselines", ()):
-        if (name := str(schedule_of(record))) not in shown:
+        if (name := str(Configuration.from_record(record))) not in shown:
             table.add_row("", *map(escape, (name, *_row(body, record))), style="dim")
-    for record in body.get("rivals", ()):
+    for record in body.get("baseline_models", ()):
         row = _row(body, {"origin": "baseline", **record})
         table.add_row("", *map(escape, (record["name"], *row)), style="dim")
     console.print(table)
-    for one in body.get("rivals_left_out", ()):
+    for one in body.get("baselines_left_out", ()):
         console.print(escape(f"Left out: {one['name']}, because {one['reason']}."), highlight=False)
     if body.get("stopped_because"):
         console.print(escape(f"Stopped because {body['stopped_because']}."), highlight=False)
     console.print(escape(sentence(body)), highlight=False)
-    for one in body.get("bought", ()):
-        console.print(escape(bought_text(one)), highlight=False)
-    for better in better_rivals(body):
+    for one in body.get("gene_ablation", ()):
+        console.print(escape(ablation_text(one)), highlight=False)
+    for better in better_than_chosen(body):
         console.print(escape(f'So the answer may be "don\'t drop tokens". {better}'), highlight=False)
     if (place / "report.html").is_file():
         console.print(escape(f"{place / 'report.html'}"), highlight=False)
@@ -63,7 +64,7 @@ def sentence(body: Mapping[str, Any]) -> str:
         return f"{body['verdict']}: no measured candidate keeps to {budgets}; raise the budget, or distill further."
     record = body["candidates"][chosen]
     dense = dense_of(body)
-    text = f"{body['verdict']} ({budgets}): {schedule_of(record)} keeps {_percent(body, record)} %"
+    text = f"{body['verdict']} ({budgets}): {Configuration.from_record(record)} keeps {_percent(body, record)} %"
     if dense is not None:
         text += f" of val (dense {_percent(body, dense)} %)"
         fast, slow = ((one["latency_ms"] or {}).get("median") for one in (record, dense))

@@ -62,7 +62,7 @@ def prune_verb(
     learned anew: go on with `fgvc-kit distill OUT --teacher RUN`. Accuracy is told on val, before and after; dense
     models of no more multiply-adds are named, because pruning often loses to them.
     """
-    from tavt_kit.core.verdict import Verdict
+    from tavt_kit.core.budget import Verdict
     from tavt_kit.verbs.console_progress import ConsoleProgress
     from tavt_kit.workflows.prune import prune
 
@@ -110,9 +110,9 @@ def _say(done: PruneResult) -> None:
         where = f" on {verdict['target']}" if verdict["target"] else ""
         print(f"{limit} under {verdict['schedule']}{where}: {verdict['verdict']} ({limit.show(verdict['value'])})")
     print(f"what was lost has to be learned anew: fgvc-kit distill {done.folder} --teacher {done.run} -o NEXT")
-    for rival in record["dense_rivals"]:
+    for one in record["dense_rivals"]:
         print(
-            f"train a dense {rival['model']} at {rival['image_size']} px as well ({rival['macs'] / 1e9:.3g} GMACs): "
+            f"train a dense {one['model']} at {one['image_size']} px as well ({one['macs'] / 1e9:.3g} GMACs): "
             "pruning often loses to such a model"
         )
 

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from tavt_kit.core.verdict import Verdict
+from tavt_kit.core.budget import Verdict
 from tavt_kit.verbs import options
 
 __all__ = ["search_verb"]

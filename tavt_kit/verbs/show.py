@@ -28,9 +28,8 @@ def show_verb(run: Run, pick: Pick = None, knee: Knee = False, as_json: options.
     fgvc-kit export. Limits are held against the recorded values: the measured latency where there is one. Exits 1 where
     nothing on the front keeps to --pick.
     """
-    from tavt_kit.core.candidate import schedule_of
+    from tavt_kit.core.configuration import Configuration
     from tavt_kit.core.records import read_record
-    from tavt_kit.core.schedule import JointSchedule
     from tavt_kit.errors import BudgetError
     from tavt_kit.verbs.front_view import print_front
     from tavt_kit.workflows.schedules import best_within, knee_of
@@ -45,8 +44,8 @@ def show_verb(run: Run, pick: Pick = None, knee: Knee = False, as_json: options.
     else:
         print_front(body, place=file.parent, marked=-1 if marked is None else marked)
         if marked is not None:
-            schedule = schedule_of(body["candidates"][marked])
-            print(f"--pick {marked}" if isinstance(schedule, JointSchedule) else schedule)
+            found = Configuration.from_record(body["candidates"][marked])
+            print(found if found.choice is found.schedule else f"--pick {marked}")
     return 1 if pick and marked is None else 0
 
 

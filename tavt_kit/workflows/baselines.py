@@ -15,7 +15,7 @@ from tavt_kit.checkpoints import is_run, load_model
 from tavt_kit.core.accuracy import Accuracy
 from tavt_kit.core.artifact_card import ArtifactCard, read_metadata
 from tavt_kit.core.budget import Budget
-from tavt_kit.core.candidate import Candidate
+from tavt_kit.core.candidate import Baseline, Candidate
 from tavt_kit.core.device import TargetDevice
 from tavt_kit.core.measurement import Measurement, paired_ratio
 from tavt_kit.core.model_card import read_card
@@ -27,9 +27,8 @@ from tavt_kit.evaluation.answer import paired
 from tavt_kit.evaluation.shared_evaluation import SharedEvaluator
 from tavt_kit.runtimes import FileSession, Images, Session, open_file, open_module
 from tavt_kit.search.objectives import leading
-from tavt_kit.search.rival import Rival
 from tavt_kit.workflows.bench_things import FILES, macs_of
-from tavt_kit.workflows.own_baselines import Contender, Logits, Make, of_schedule, own_contenders, session_logits
+from tavt_kit.workflows.own_baselines import BaselineModel, Logits, Make, of_schedule, own_baselines, session_logits
 from tavt_kit.workflows.search_request import Request
 from tavt_kit.workflows.search_subject import Subject, pictures
 
@@ -38,11 +37,11 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import nn
 
-__all__ = ["Rivals", "check_given"]
+__all__ = ["Baselines", "check_user_baselines"]
 
 
 @dataclass(slots=True)
-class Rivals:
+class Baselines:
     """What the front is held against, from evaluation to record.
 
     Args:
@@ -55,7 +54,7 @@ class Rivals:
     request: Request
     exact: SharedEvaluator
     left_out: list[dict[str, str]] = field(default_factory=list)
-    _found: dict[str, Rival] = field(default_factory=dict)
+    _found: dict[str, Baseline] = field(default_factory=dict)
     _open: dict[str, tuple[Session, Images]] = field(default_factory=dict)
     _measured: dict[str, tuple[Measurement, Measurement]] = field(default_factory=dict)
     _pixels: dict[Any, NDArray[np.uint8]] = field(default_factory=dict)
@@ -69,13 +68,13 @@ class Rivals:
             tapered: Whether a uniform taper was evaluated already.
         """
         request, progress = self.request, self.subject.progress
-        if not request.baselines and not request.rivals:
+        if not request.baselines and not request.user_baselines:
             return
         begin = time.monotonic()
         self._folder = tempfile.TemporaryDirectory(prefix="fgvc-kit-baselines-")
-        makes = _given_contenders(self.subject, request)
+        makes = _user_baselines(self.subject, request)
         if request.baselines:
-            own = own_contenders(self.subject, request, choice.macs, not tapered, Path(self._folder.name))
+            own = own_baselines(self.subject, request, choice.macs, not tapered, Path(self._folder.name))
             makes = [*own, *makes]
         for done, (name, make) in enumerate(makes):
             progress.update(f"baseline: {name}", done / len(makes))
@@ -96,15 +95,15 @@ class Rivals:
         """What was measured, and the dense model in the same rounds."""
         self._measured |= {name: (run, dense) for name, run in zip(names, runs, strict=True)}
 
-    def finished(self, dense: Candidate, budget: Budget) -> tuple[Rival, ...]:
+    def finished(self, dense: Candidate, budget: Budget) -> tuple[Baseline, ...]:
         """All of them, judged; their times at the pace of the final table, which the dense model in it shows."""
         found = []
-        for name, rival in self._found.items():
+        for name, baseline in self._found.items():
             if name in self._measured:
                 run, beside = self._measured[name]
                 pace = 1.0 if dense.latency is None else dense.latency.median / beside.median
-                rival = replace(rival, latency=run.at_pace(pace), ratio=paired_ratio(beside, run))
-            found.append(rival.judged(budget))
+                baseline = replace(baseline, latency=run.at_pace(pace), ratio=paired_ratio(beside, run))
+            found.append(baseline.judged(budget))
         return tuple(found)
 
     def close(self) -> None:
@@ -113,13 +112,13 @@ class Rivals:
         if self._folder is not None:
             self._folder.cleanup()
 
-    def _try(self, name: str, make: Callable[[], Contender]) -> None:
+    def _try(self, name: str, make: Callable[[], BaselineModel]) -> None:
         try:
-            contender = make()
-            rival = self._evaluated(contender)
+            model = make()
+            baseline = self._evaluated(model)
             if self.request.is_here:
-                self._open[self._free(contender.name)] = contender.session(), self._inputs(contender)
-            self._found[self._free(contender.name)] = rival
+                self._open[self._free(model.name)] = model.session(), self._inputs(model)
+            self._found[self._free(model.name)] = baseline
         except TavtError as error:
             self.left_out.append({"name": name, "reason": str(error)})
 
@@ -128,34 +127,34 @@ class Rivals:
         names = (name, *(f"{name} #{number}" for number in range(2, 100)))
         return next(text for text in names if text not in self._found)
 
-    def _inputs(self, contender: Contender) -> Images:
+    def _inputs(self, model: BaselineModel) -> Images:
         import numpy as np
 
         target = self.request.target
         assert target is not None  # it is here
-        shape = (target.batch, 3, *contender.preprocessing.image_size)
+        shape = (target.batch, 3, *model.preprocessing.image_size)
         return random_images(shape, np.random.default_rng(self.request.seed))
 
-    def _evaluated(self, contender: Contender) -> Rival:
+    def _evaluated(self, model: BaselineModel) -> Baseline:
         import numpy as np
 
         exact, dense = self.exact, self.subject.space.dense
         batch = 1 if self.request.target is None else self.request.target.batch
-        rival = Rival(contender.name, contender.kind, exact.split, contender.macs, batch=batch, note=contender.note)
-        if contender.logits is None:
-            return rival
-        logits = contender.logits(self._prepared(contender), exact.labels)
+        baseline = Baseline(model.name, model.kind, exact.split, model.macs, batch=batch, note=model.note)
+        if model.logits is None:
+            return baseline
+        logits = model.logits(self._prepared(model), exact.labels)
         if not np.isfinite(logits).all():
             raise DataError("its logits are not finite")
         right = logits.argmax(axis=1) == exact.labels
         accuracy = Accuracy.of_counts(int(right.sum()), len(right), split=exact.split)
         more = () if exact.scoring is None else exact.scoring.of(logits, lambda: exact.predicted(dense))
         leads, others = leading(self.request.metrics[0], (accuracy, *more))
-        return replace(rival, accuracy=leads, others=others, difference=paired(exact.right(dense), right))
+        return replace(baseline, accuracy=leads, others=others, difference=paired(exact.right(dense), right))
 
-    def _prepared(self, contender: Contender) -> NDArray[np.uint8]:
+    def _prepared(self, model: BaselineModel) -> NDArray[np.uint8]:
         """The pictures of the search in its order, as this one wants them."""
-        how = contender.preprocessing
+        how = model.preprocessing
         if how == self.subject.preprocessing:
             found: NDArray[np.uint8] = self.exact.pixels[:]
             return found
@@ -166,7 +165,7 @@ class Rivals:
         return self._pixels[how]
 
 
-def check_given(subject: Subject, request: Request) -> None:
+def check_user_baselines(subject: Subject, request: Request) -> None:
     """Look at every baseline before anything is written.
 
     Raises:
@@ -175,7 +174,7 @@ def check_given(subject: Subject, request: Request) -> None:
         TargetError: The target cannot run such a file.
     """
     classes = subject.images.classes
-    for text in request.rivals:
+    for text in request.user_baselines:
         path = Path(text)
         if path.suffix in FILES:
             _check_runtime(path, request.target)
@@ -191,12 +190,12 @@ def check_given(subject: Subject, request: Request) -> None:
             _check_name(text)
 
 
-def _given_contenders(subject: Subject, request: Request) -> list[Make]:
-    """How each of ``request.rivals`` is opened; they were checked."""
-    return [(Path(text).name or text, _maker(text, subject, request)) for text in request.rivals]
+def _user_baselines(subject: Subject, request: Request) -> list[Make]:
+    """How each of ``request.user_baselines`` is opened; they were checked."""
+    return [(Path(text).name or text, _maker(text, subject, request)) for text in request.user_baselines]
 
 
-def _maker(text: str, subject: Subject, request: Request) -> Callable[[], Contender]:
+def _maker(text: str, subject: Subject, request: Request) -> Callable[[], BaselineModel]:
     if Path(text).suffix in FILES:
         return lambda: _of_file(Path(text), subject, request)
     if is_run(text):
@@ -204,22 +203,21 @@ def _maker(text: str, subject: Subject, request: Request) -> Callable[[], Conten
     return lambda: _of_name(text, subject, request)
 
 
-def _of_file(path: Path, subject: Subject, request: Request) -> Contender:
+def _of_file(path: Path, subject: Subject, request: Request) -> BaselineModel:
     card = _card_of(path)
     session = _opened(path, request, card)
     if card is not None:
         how = Preprocessing.from_record(card.model.preprocessing)
         order = [card.classes.index(name) for name in subject.images.classes]
         note = "" if card.is_dense else f"at {card.schedule}"
-        return Contender(path.name, "other", how, session_logits(session, how, order), lambda: session,
-                         macs_of(card), note)  # fmt: skip
+        logits = session_logits(session, how, order)
+        return BaselineModel(path.name, "other", how, logits, lambda: session, macs_of(card), note)
     height, width = session.input_shape[2:]
     own = subject.preprocessing.image_size
     how = subject.preprocessing.at((height or own[0], width or own[1]))
     note = "says nothing of itself: classes taken in the order of the data, pictures prepared as for the model"
-    logits = session_logits(session, how)
-    return Contender(path.name, "other", how, _of_as_many(logits, len(subject.images.classes), path), lambda: session,
-                     None, note)  # fmt: skip
+    logits = _of_as_many(session_logits(session, how), len(subject.images.classes), path)
+    return BaselineModel(path.name, "other", how, logits, lambda: session, None, note)
 
 
 def _opened(path: Path, request: Request, card: ArtifactCard | None) -> FileSession:
@@ -249,7 +247,7 @@ def _of_as_many(logits: Logits, classes: int, path: Path) -> Logits:
     return checked
 
 
-def _of_run(text: str, request: Request) -> Contender:
+def _of_run(text: str, request: Request) -> BaselineModel:
     model = load_model(text).eval()
     path = Path(text)
     name = (path if path.is_dir() else path.parent).name
@@ -257,7 +255,7 @@ def _of_run(text: str, request: Request) -> Contender:
     return of_schedule(model, model.schedule, name, "other", note, request)
 
 
-def _of_name(name: str, subject: Subject, request: Request) -> Contender:
+def _of_name(name: str, subject: Subject, request: Request) -> BaselineModel:
     """A timm model with random weights: it takes its time, but its answers mean nothing."""
     target = request.target
     module, size = _create(name, len(subject.images.classes), subject.preprocessing.image_size, request.seed)
@@ -274,7 +272,7 @@ def _of_name(name: str, subject: Subject, request: Request) -> Contender:
 
     how = subject.preprocessing.at(size)
     note = f"random weights at {size[1]} px: its time counts, its accuracy is not known"
-    return Contender(name, "other", how, None, session, _count(module, size), note)
+    return BaselineModel(name, "other", how, None, session, _count(module, size), note)
 
 
 def _create(name: str, classes: int, size: tuple[int, int], seed: int) -> tuple[nn.Module, tuple[int, int]]:

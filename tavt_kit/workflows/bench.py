@@ -8,11 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tavt_kit.core.budget import Budget
+from tavt_kit.core.budget import Budget, Verdict, worst
 from tavt_kit.core.parsing import parse_duration
 from tavt_kit.core.progress import Progress, Silent
 from tavt_kit.core.records import command_line, make_folder, write_record
-from tavt_kit.core.verdict import Verdict, worst
 from tavt_kit.errors import MeasurementError
 from tavt_kit.evaluation.frames import frame
 from tavt_kit.workflows.bench_images import Inputs
@@ -25,8 +24,8 @@ if TYPE_CHECKING:
     from tavt_kit.bench.noise import Noise
     from tavt_kit.bench.protocol import Protocol
     from tavt_kit.bench.record import Benched
+    from tavt_kit.core.configuration import Choice
     from tavt_kit.core.device import TargetDevice
-    from tavt_kit.core.schedule import TokenSchedule
 
 __all__ = ["BenchResult", "bench"]
 
@@ -80,7 +79,7 @@ def bench(
     things: Given | Sequence[Given],
     *,
     target: str | TargetDevice | Sequence[str | TargetDevice] = (),
-    schedule: str | TokenSchedule | Sequence[str | TokenSchedule] = (),
+    schedule: str | Choice | Sequence[str | Choice] = (),
     preset: str | Sequence[str] = (),
     weights: str | None = None,
     data: str | Path | None = None,

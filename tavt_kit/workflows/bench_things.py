@@ -12,6 +12,7 @@ from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tavt_kit.core.configuration import Choice
 from tavt_kit.core.device import TargetDevice
 from tavt_kit.core.schedule import TokenSchedule, counts_text
 from tavt_kit.errors import DataError, MissingDependency, RecordError, TavtError
@@ -57,7 +58,7 @@ class Sweep:
     """
 
     targets: tuple[str, ...] = ()
-    schedules: tuple[str | TokenSchedule, ...] = ()
+    schedules: tuple[str | Choice, ...] = ()
     presets: tuple[str, ...] = ()
     precisions: tuple[str, ...] = ()
     threads: tuple[int, ...] = ()
@@ -275,7 +276,7 @@ class Opener:
         self,
         thing: Given,
         model: AdaptiveViT,
-        given: str | TokenSchedule,
+        given: str | Choice,
         target: TargetDevice,
         image_size: int | None,
     ) -> None:
@@ -283,7 +284,7 @@ class Opener:
 
         card = model.require_card()
         height, width = (int(side) for side in card.preprocessing["image_size"])
-        schedule = given if isinstance(given, TokenSchedule) else TokenSchedule.parse(given, model.layout)
+        schedule = given if isinstance(given, TokenSchedule) else TokenSchedule.parse(str(given), model.layout)
         self.opened.append(
             Opened(
                 f"{_label(thing)} {given}",

@@ -8,20 +8,20 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from tavt_kit.core.accuracy import Accuracy, PairedDifference
-from tavt_kit.core.budget import Budget
-from tavt_kit.core.candidate import Candidate, dense_of, schedule_of
+from tavt_kit.core.budget import Budget, Verdict
+from tavt_kit.core.candidate import Candidate, dense_of
 from tavt_kit.core.codec import Record
+from tavt_kit.core.configuration import Configuration
 from tavt_kit.core.device import TargetDevice
 from tavt_kit.core.front import ParetoFront
 from tavt_kit.core.host import HostFacts
 from tavt_kit.core.measurement import Measurement
 from tavt_kit.core.progress import Progress, Silent
 from tavt_kit.core.records import make_folder, read_record
-from tavt_kit.core.schedule import JointSchedule, TokenSchedule
-from tavt_kit.core.verdict import Verdict
+from tavt_kit.core.schedule import TokenSchedule
 from tavt_kit.errors import RecordError
 from tavt_kit.reports import write_report
-from tavt_kit.search.final import confirm
+from tavt_kit.search.finalists import confirm
 from tavt_kit.search.record import FRONT_FILE, settled_body, update_candidates, write_front
 from tavt_kit.search.result import SearchResult
 from tavt_kit.workflows.run_model import Given, load_given, open_given
@@ -240,7 +240,7 @@ def read_front(run: Path) -> dict[str, Any]:
             f"{run / FRONT_FILE} has no candidates for a target, so nothing of it can be measured on one; search with "
             "`profile` or `target` first"
         )
-    if any(isinstance(schedule_of(one), JointSchedule) for one in front.candidates):
+    if any(isinstance(Configuration.from_record(one).choice, Configuration) for one in front.candidates):
         raise RecordError(
             f"{run / FRONT_FILE} is of a joint search, and a pack holds one model at one size; export what it chose "
             "and measure the file there (fgvc-kit bench FILE)"
@@ -253,10 +253,10 @@ def front_schedules(body: Mapping[str, Any]) -> list[tuple[str, TokenSchedule]]:
     record = dense_of(body)
     if record is None:
         raise RecordError("the front records no dense model to compare with; search again")
-    dense = schedule_of(record)
-    chosen, found = body.get("chosen"), [schedule_of(one) for one in body["candidates"]]
+    dense = Configuration.from_record(record).schedule
+    chosen, found = body.get("chosen"), [Configuration.from_record(one).schedule for one in body["candidates"]]
     nearest = sorted(range(len(found)), key=lambda place: abs(place - (chosen or 0)))
-    baselines = [schedule_of(one) for one in body.get("baselines", ())]
+    baselines = [Configuration.from_record(one).schedule for one in body.get("baselines", ())]
     kept = [one for one in dict.fromkeys([found[place] for place in nearest[:MOST]] + baselines) if one != dense]
     return [("dense", dense), *((str(one), one) for one in kept)]
 
@@ -279,7 +279,8 @@ def settle(run: str | Path, file: str | Path) -> SettledFront:
     bench = _Bench.from_record(read_record(file / "bench.json" if file.is_dir() else file, "bench"))
     target = _target_of(bench, file)
     _check_same(body, bench, target, file)
-    measured = {row.schedule: row.latency_ms for row in bench.candidates if row.schedule is not None}
+    rows = [row for row in bench.candidates if row.schedule is not None]
+    measured: dict[TokenSchedule | Configuration | None, Measurement] = {row.schedule: row.latency_ms for row in rows}
     known = [_candidate(one, body, target) for one in (*body["candidates"], *body.get("baselines", ()))]
     known = [one for one in {one.schedule: one for one in known}.values() if one.schedule in measured]
     dense = next((one for one in known if one.origin == "dense"), None)
@@ -338,7 +339,7 @@ def _candidate(record: Mapping[str, Any], body: Mapping[str, Any], target: Targe
     row = _FrontRow.from_record(record)
     accuracy = {"metric": body["metric"], "split": body["split"], "value": record.get(body["metric"])}
     return Candidate(
-        schedule_of(record),
+        Configuration.from_record(record).choice,
         row.macs,
         accuracy=Accuracy.from_record({**accuracy, "n": row.n, "ci95": row.ci95}),
         latency_predicted_ms=None if row.latency_ms is None else row.latency_ms.predicted,

@@ -15,10 +15,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tavt_kit.core.accuracy import Accuracy, PairedDifference
+from tavt_kit.core.budget import Verdict, worst
 from tavt_kit.core.codec import encode
+from tavt_kit.core.configuration import Configuration
 from tavt_kit.core.progress import Progress, Silent
 from tavt_kit.core.records import command_line, make_folder
-from tavt_kit.core.verdict import Verdict, worst
 from tavt_kit.errors import DataError, RecordError, ScheduleError
 from tavt_kit.evaluation.frames import frame
 from tavt_kit.workflows.run_model import Given, images_of, load_given
@@ -312,8 +313,8 @@ class _Job:
             found.check(model.layout)
             return found
         if given is not None and Path(given).is_dir():
-            return schedule_for(Path(given), model, None, None)
-        return schedule_for(model.folder, model, given, None)
+            return Configuration.of(schedule_for(Path(given), model, None, None)).schedule
+        return Configuration.of(schedule_for(model.folder, model, given, None)).schedule
 
     def about(self) -> dict[str, Any]:
         """What the check was made with."""

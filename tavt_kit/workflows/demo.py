@@ -368,9 +368,8 @@ def _write_table(out: Path, budget: str, low: str) -> None:
         budget: Its text.
         low: The size of the lower-resolution baseline's images, for people.
     """
-    from tavt_kit.core.budget import Budget
+    from tavt_kit.core.budget import Budget, facts_of, judge
     from tavt_kit.core.measurement import Measurement
-    from tavt_kit.core.verdict import judge_latency
     from tavt_kit.reports import FinalRow, write_final
 
     bench = read_record(out / "bench.json", "bench")
@@ -380,7 +379,8 @@ def _write_table(out: Path, budget: str, low: str) -> None:
     for folder, precision, name, kind in ROWS:
         check = _check_of(out / "export" / folder, precision)
         timed = measured.get((out / "export" / folder / check["artifact"]).resolve(), {})
-        fits = judge_latency(limit, Measurement.from_record(timed["latency_ms"])) if timed else None
+        latency = Measurement.from_record(timed["latency_ms"]) if timed else None
+        fits = None if latency is None else judge(limit, facts_of(latency=latency))
         notes = [low if kind == "resolution" else "", f"check: {check['verdict']}"]
         rows.append(
             FinalRow(

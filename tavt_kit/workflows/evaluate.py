@@ -19,9 +19,9 @@ from tavt_kit.workflows.run_model import Given, images_of, model_at, name_of
 if TYPE_CHECKING:
     import pandas
 
+    from tavt_kit.core.configuration import Choice
     from tavt_kit.core.device import TargetDevice
     from tavt_kit.core.model_card import ModelCard
-    from tavt_kit.core.schedule import TokenSchedule
     from tavt_kit.data import ImageSet, Sample
     from tavt_kit.data.preprocess import Preprocessing
     from tavt_kit.evaluation.answers import Answered
@@ -145,7 +145,7 @@ def evaluate(
     data: str | Path | None = None,
     *,
     split: str | None = None,
-    schedule: str | TokenSchedule | None = None,
+    schedule: str | Choice | None = None,
     preset: str | None = None,
     target: str | TargetDevice | None = None,
     batch: int = 32,
@@ -221,7 +221,7 @@ def label_images(
     folder: Path | str,
     *,
     data: str | Path | None = None,
-    schedule: str | TokenSchedule | None = None,
+    schedule: str | Choice | None = None,
     preset: str | None = None,
     target: str | TargetDevice | None = None,
     batch: int = 32,
@@ -357,7 +357,7 @@ def _share(wanted: str | float | None) -> float | None:
 
 def _open_subject(
     thing: Given,
-    schedule: str | TokenSchedule | None,
+    schedule: str | Choice | None,
     preset: str | None,
     target: str | TargetDevice | None,
     batch: int,
@@ -376,9 +376,7 @@ def _open_subject(
     return _open_run(thing, schedule, device or TargetDevice("torch", "cpu"), batch, progress)
 
 
-def _open_file(
-    file: Path, schedule: str | TokenSchedule | None, preset: str | None, target: TargetDevice | None
-) -> _Subject:
+def _open_file(file: Path, schedule: str | Choice | None, preset: str | None, target: TargetDevice | None) -> _Subject:
     """An exported file; neither torch nor timm is imported."""
     from tavt_kit.core.artifact_card import read_metadata
     from tavt_kit.core.sealed import refuse_changed
@@ -392,7 +390,7 @@ def _open_file(
 
 def _open_run(
     run: Given,
-    schedule: str | TokenSchedule | None,
+    schedule: str | Choice | None,
     target: TargetDevice,
     batch: int,
     progress: Progress,
@@ -403,12 +401,12 @@ def _open_run(
     from tavt_kit.runtimes import open_module
 
     device = target.resolved()
-    model = model_at(run, schedule, progress)
+    model, under = model_at(run, schedule, progress)
     shape, card = (batch, 3, *model.backbone.image_size), model.require_card()
     if isinstance(model.bare, Pim) and device.runtime == "torch":
         heads = HeadCounts(open_module(PimHeads(model, model.schedule).eval(), device, shape), model.bare)
-        return _Subject(card, str(model.schedule), heads, heads)
-    return _Subject(card, str(model.schedule), open_module(LeanViT(model).eval(), device, shape))
+        return _Subject(card, str(under), heads, heads)
+    return _Subject(card, str(under), open_module(LeanViT(model).eval(), device, shape))
 
 
 def _images_of(thing: Given, data: str | Path | None, card: ModelCard) -> ImageSet:

@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     import pandas
     from PIL import Image
 
+    from tavt_kit.core.configuration import Choice
     from tavt_kit.core.model_card import ModelCard
-    from tavt_kit.core.schedule import TokenSchedule
     from tavt_kit.evaluation.looking import Explained
     from tavt_kit.models.wrap import AdaptiveViT
 
@@ -93,7 +93,7 @@ def explain(
     images: Path | str | Sequence[Path | str],
     out: Path | str = "explained",
     *,
-    schedule: str | TokenSchedule | None = None,
+    schedule: str | Choice | None = None,
     class_name: str | None = None,
     limit: int = 64,
     progress: Progress | None = None,
@@ -128,7 +128,7 @@ def explain(
 
     progress, folder = progress or Silent(), Path(out)
     files = _files([images] if isinstance(images, Path | str) else images)
-    model = model_at(run, schedule, progress)
+    model, under = model_at(run, schedule, progress)
     card = model.require_card()
     label = _label(model, card, class_name)
     rows: list[tuple[Image.Image, Explained, str]] = []
@@ -159,7 +159,7 @@ def explain(
         "run": os.fspath(run) if isinstance(run, str | os.PathLike) else str(run.folder or ""),
         "model": card.name,
         "weights_sha256": card.weights_sha256,
-        "schedule": str(model.schedule),
+        "schedule": str(under),
         "sheet": _written(sheet),
         "images": entries,
         "unreadable": len(seen) - len(rows),

@@ -8,9 +8,10 @@ from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
 
+from tavt_kit.core.budget import Verdict
+from tavt_kit.core.configuration import Choice, Configuration
 from tavt_kit.core.model_card import licence_sentence
 from tavt_kit.core.progress import Progress, Silent
-from tavt_kit.core.verdict import Verdict
 from tavt_kit.errors import ExportError, OutputError, ParameterError
 from tavt_kit.evaluation.frames import frame
 from tavt_kit.workflows.check import FileCheck
@@ -21,7 +22,6 @@ if TYPE_CHECKING:
     import pandas
 
     from tavt_kit.core.device import TargetDevice
-    from tavt_kit.core.schedule import TokenSchedule
     from tavt_kit.exporters.plan import Exported
 
 __all__ = ["ExportResult", "ExportedFile", "export"]
@@ -136,7 +136,7 @@ def export(
     run: Given,
     out: Path | str | None = None,
     *,
-    schedule: str | TokenSchedule | Sequence[str | TokenSchedule] | None = None,
+    schedule: str | Choice | Sequence[str | Choice] | None = None,
     pick: str | Sequence[str] | None = None,
     switchable: bool = False,
     format: str | Sequence[str] | None = None,
@@ -239,10 +239,11 @@ def export(
     picks = _listed(pick)
     if switchable and picks:
         raise ParameterError(f"a switchable file takes every preset of the front; leave out `pick={picks[0]}`")
-    schedules = presets_for(folder, model, given) if switchable else schedules_for(folder, model, given, picks)
+    chosen = presets_for(folder, model, given) if switchable else schedules_for(folder, model, given, picks)
     # A model in hand may not be what its folder holds any more, so it is not read from there at another size.
-    model = model_for(folder if isinstance(run, str | PathLike) else None, model, schedules)
-    wanted = precisions or [precision_for(schedules)]
+    model = model_for(folder if isinstance(run, str | PathLike) else None, model, chosen)
+    wanted = precisions or [precision_for(chosen)]
+    schedules = {label: Configuration.of(one).schedule for label, one in chosen.items()}
     try:
         forms = forms_of(formats, wanted, [SWITCHABLE] if switchable else list(schedules))
     except ExportError as error:
@@ -267,7 +268,7 @@ def export(
     )
     images = images_of(folder, data)
     place = Path(out) if out is not None else Path(str(folder)) / "export"
-    progress.update(f"exporting {', '.join(str(one) for one in schedules.values())}")
+    progress.update(f"exporting {', '.join(map(str, chosen.values()))}")
     made = write_files(
         model, schedules, images, place, plan, run="" if folder is None else str(folder), fresh=fresh, progress=progress
     )

@@ -12,13 +12,14 @@ from typing import TYPE_CHECKING, TypeAlias, cast
 from tavt_kit.checkpoints.architecture import create, sketch
 from tavt_kit.checkpoints.fitting import fit
 from tavt_kit.checks import Artifact
+from tavt_kit.core.configuration import Choice, Configuration
 from tavt_kit.core.device import TargetDevice
 from tavt_kit.core.latency_table import LatencyTable
-from tavt_kit.core.schedule import JointSchedule, TokenSchedule, precision_of
+from tavt_kit.core.schedule import TokenSchedule
 from tavt_kit.data import load_arrays, load_bytes, thin_out
 from tavt_kit.data.preprocess import Preprocessing
 from tavt_kit.errors import ExportError, MeasurementError, TargetError, TavtError
-from tavt_kit.evaluation.answer import Answer
+from tavt_kit.evaluation.answer import Answer, paired
 from tavt_kit.evaluation.shared_evaluation import SharedEvaluator
 from tavt_kit.evaluation.switchable_evaluation import SwitchableEvaluator
 from tavt_kit.exporters.forms import SWITCHABLE, Form
@@ -37,10 +38,11 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from tavt_kit.core.accuracy import PairedDifference
     from tavt_kit.models.wrap import AdaptiveViT
 
 __all__ = [
-    "JointEvaluator",
+    "ConfigurationEvaluator",
     "counting",
     "int8_session",
     "joint_space",
@@ -121,9 +123,9 @@ def _precisions(request: Request) -> tuple[str, ...]:
     return (own, *(["bf16"] if halves else []), "int8")
 
 
-def target_of(target: TargetDevice, schedule: TokenSchedule) -> TargetDevice:
-    """Where a schedule runs: the target, in the schedule's precision."""
-    return replace(target, precision=precision_of(schedule) or target.precision)
+def target_of(target: TargetDevice, choice: Choice) -> TargetDevice:
+    """Where a configuration runs: the target, in its own precision."""
+    return replace(target, precision=Configuration.of(choice).precision or target.precision)
 
 
 def _sizes(subject: Subject) -> list[tuple[tuple[int, int], int]]:
@@ -147,12 +149,14 @@ def _has(model: AdaptiveViT, score: str) -> bool:
     return score != "cls" or getattr(model.backbone, "has_class_token", True)
 
 
-def variant_of(subject: Subject, schedule: TokenSchedule) -> AdaptiveViT:
-    """The model that a schedule is of; made once, on the device of the subject's, whose weights it shares or copies."""
-    if not isinstance(schedule, JointSchedule) or (schedule.image_size, schedule.score) == (None, None):
+def variant_of(subject: Subject, choice: Choice) -> AdaptiveViT:
+    """The model of a configuration; made once, on the device of the subject's, whose weights it shares or copies."""
+    wanted = Configuration.of(choice)
+    if not wanted.is_variant:
         return subject.model
-    size, score = schedule.image_size, schedule.score or subject.model.score
-    key = size, score
+    size, score = wanted.image_size, wanted.score or subject.model.score
+    reduction = wanted.reduction or subject.model.reduction
+    key = size, score, reduction
     if key not in subject.variants:
         card, bare = subject.card, subject.model.bare
         if size is not None:
@@ -163,23 +167,23 @@ def variant_of(subject: Subject, schedule: TokenSchedule) -> AdaptiveViT:
             bare = create(card.name, arguments)
             fit(bare, weights, card.name)
             bare.to(next(subject.model.parameters()).device)
-        made = wrap(bare, score, subject.model.pool, subject.model.reduction).eval()
+        made = wrap(bare, score, subject.model.pool, reduction).eval()
         made.card = card
         subject.variants[key] = made
     return subject.variants[key]
 
 
-def counting(subject: Subject) -> Callable[[TokenSchedule], int]:
-    """Multiply-adds of a schedule, by the model that it is of."""
+def counting(subject: Subject) -> Callable[[Choice], int]:
+    """Multiply-adds of a configuration, by the model that it is of."""
     formula = cache(MacsFormula.of)
 
-    def macs(schedule: TokenSchedule) -> int:
-        return formula(variant_of(subject, schedule)).macs(schedule)
+    def macs(choice: Choice) -> int:
+        return formula(variant_of(subject, choice)).macs(Configuration.of(choice).schedule)
 
     return cache(macs)
 
 
-def predicting(subject: Subject, tables: Mapping[str | None, LatencyTable]) -> Callable[[TokenSchedule], float]:
+def predicting(subject: Subject, tables: Mapping[str | None, LatencyTable]) -> Callable[[Choice], float]:
     """Predicted milliseconds; of another image size by the same layers, the stem by its share of the patches.
 
     Another score is predicted as the model's own: the measurement at the end tells them apart.
@@ -199,81 +203,93 @@ def predicting(subject: Subject, tables: Mapping[str | None, LatencyTable]) -> C
         resized = replace(table.model, layout=replace(layout, tokens=tokens))
         return replace(table, model=resized, cells=replace(table.cells, stem_ms=table.cells.stem_ms * share))
 
-    def milliseconds(schedule: TokenSchedule) -> float:
-        return at(variant_of(subject, schedule).tokens, precision_of(schedule)).predict(schedule)
+    def milliseconds(choice: Choice) -> float:
+        wanted = Configuration.of(choice)
+        return at(variant_of(subject, choice).tokens, wanted.precision).predict(wanted.schedule)
 
     return cache(milliseconds)
 
 
 @dataclass(slots=True)
-class JointEvaluator(SharedEvaluator):
-    """A ``SharedEvaluator`` of the model as it is, which hands schedules of other variants on to evaluators of these.
+class ConfigurationEvaluator:
+    """Answers configurations, each by an evaluator of the variant that it is of.
 
     Args:
-        subject: Model and pictures.
-        request: Which pictures.
+        own: Evaluator of the model as it is.
+        subject: Model and images.
+        request: Which images.
     """
 
-    subject: Subject = field(kw_only=True)
-    request: Request = field(kw_only=True)
+    own: SharedEvaluator
+    subject: Subject
+    request: Request
     _of: dict[_Key, SharedEvaluator] = field(default_factory=dict, init=False)
     _read: dict[Preprocessing, NDArray[np.uint8]] = field(default_factory=dict, init=False)
 
-    def look(self, schedules: Sequence[TokenSchedule], start: int, stop: int) -> Iterator[tuple[TokenSchedule, Answer]]:
-        """Those of one variant together."""
-        groups: dict[_Key, list[TokenSchedule]] = {}
-        for schedule in schedules:
-            groups.setdefault(self._key(schedule), []).append(schedule)
+    def look(self, choices: Sequence[Choice], start: int, stop: int) -> Iterator[tuple[Choice, Answer]]:
+        """As ``SharedEvaluator.look``; those of one variant together."""
+        groups: dict[_Key, list[Choice]] = {}
+        for choice in choices:
+            groups.setdefault(self._key(choice), []).append(choice)
         for members in groups.values():
             try:
                 own = self._evaluator(members[0])
             except ExportError as error:  # told for each, and the search goes on
                 yield from ((one, Answer(None, 0.0, str(error))) for one in members)
                 continue
-            yield from (
-                SharedEvaluator.look(self, members, start, stop) if own is self else own.look(members, start, stop)
-            )
+            asked = {Configuration.of(one).schedule: one for one in members}
+            yield from ((asked[schedule], answer) for schedule, answer in own.look(list(asked), start, stop))
 
-    def predicted(self, schedule: TokenSchedule) -> NDArray[np.int64]:
+    def answer(self, choice: Choice) -> Answer:
+        """As ``SharedEvaluator.answer``."""
+        ((_, answer),) = self.look([choice], 0, len(self.own.labels))
+        return answer
+
+    def against(self, source: Choice, candidate: Choice) -> PairedDifference:
+        """Candidate minus source on the same images."""
+        return paired(self._right(source), self._right(candidate))
+
+    def _right(self, choice: Choice) -> NDArray[np.bool_]:
         try:
-            own = self._evaluator(schedule)
+            return self._evaluator(choice).right(Configuration.of(choice).schedule)
         except ExportError as error:
             raise MeasurementError(str(error)) from None
-        return SharedEvaluator.predicted(self, schedule) if own is self else own.predicted(schedule)
 
-    def at(self, precision: str) -> JointEvaluator:
-        """The same in another precision; what is read and made for other variants is shared."""
-        other = replace(self, precision=precision)
+    def at(self, precision: str) -> ConfigurationEvaluator:
+        """The same by torch in another precision; what is read and made for other variants is shared."""
+        given = (self.own.model, self.own.pixels, self.own.labels, self.own.preprocessing)
+        other = replace(self, own=SharedEvaluator(*given, precision=precision, scoring=self.own.scoring))
         other._of, other._read = self._of, self._read
         return other
 
-    def _key(self, schedule: TokenSchedule) -> _Key:
-        """Schedules of one key are answered together: a quantized graph runs the layers that it was made of."""
-        precision = precision_of(schedule) or self.precision
-        layers = schedule.executed if precision == "int8" else None
-        return id(variant_of(self.subject, schedule)), precision, layers
+    def _key(self, choice: Choice) -> _Key:
+        """Configurations of one key are answered together: a quantized graph runs the layers that it was made of."""
+        wanted = Configuration.of(choice)
+        precision = wanted.precision or self.own.precision
+        layers = wanted.schedule.executed if precision == "int8" else None
+        return id(variant_of(self.subject, choice)), precision, layers
 
-    def _evaluator(self, schedule: TokenSchedule) -> SharedEvaluator:
-        model, key = variant_of(self.subject, schedule), self._key(schedule)
+    def _evaluator(self, choice: Choice) -> SharedEvaluator:
+        model, key = variant_of(self.subject, choice), self._key(choice)
         _, precision, executed = key
-        if model is self.model and precision == self.precision:
-            return self
+        if model is self.own.model and precision == self.own.precision:
+            return self.own
         if key not in self._of:
             how = Preprocessing.from_record(model.require_card().preprocessing)
-            given = model, self._pictures(how), self.labels, how
+            given = model, self._pictures(how), self.own.labels, how
             if precision == "int8":
                 session = int8_session(self.subject, self.request, model, executed)
-                own: SharedEvaluator = SwitchableEvaluator(
-                    *given, precision=precision, scoring=self.scoring, session=session, executed=executed
+                made: SharedEvaluator = SwitchableEvaluator(
+                    *given, precision=precision, scoring=self.own.scoring, session=session, executed=executed
                 )
             else:
-                own = SharedEvaluator(*given, precision=precision, scoring=self.scoring)
-            self._of[key] = own
+                made = SharedEvaluator(*given, precision=precision, scoring=self.own.scoring)
+            self._of[key] = made
         return self._of[key]
 
     def _pictures(self, how: Preprocessing) -> NDArray[np.uint8]:
-        if how == self.preprocessing:
-            own: NDArray[np.uint8] = self.pixels[:]
+        if how == self.own.preprocessing:
+            own: NDArray[np.uint8] = self.own.pixels[:]
             return own
         if how not in self._read:
             allowed = self.request.allow_unreadable

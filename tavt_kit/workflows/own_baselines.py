@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from tavt_kit.models.wrap import AdaptiveViT
 
-__all__ = ["Contender", "Logits", "Make", "of_schedule", "own_contenders", "session_logits"]
+__all__ = ["BaselineModel", "Logits", "Make", "of_schedule", "own_baselines", "session_logits"]
 
 _CALIBRATE = 100
 """Training pictures, at most, that tell which layers can be spared."""
@@ -35,7 +35,7 @@ _CALIBRATE = 100
 _AT_ONCE = 32
 
 _MOST = 0.75
-"""Share of the dense multiply-adds that a rival has at most, where the search's own choice saves little or nothing."""
+"""Share of the dense multiply-adds that a baseline has at most, where the search's choice saves little or nothing."""
 
 
 class Logits(Protocol):
@@ -47,12 +47,12 @@ class Logits(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Contender:
-    """A rival before it is evaluated and measured.
+class BaselineModel:
+    """A baseline before it is evaluated and measured.
 
     Args:
         name: For people.
-        kind: As of ``Rival``.
+        kind: As of ``Baseline``.
         preprocessing: Of its pictures.
         logits: Its answers; ``None`` where they would mean nothing.
         session: Opens it on the target.
@@ -69,11 +69,11 @@ class Contender:
     note: str = ""
 
 
-Make = tuple[str, Callable[[], Contender]]
+Make = tuple[str, Callable[[], BaselineModel]]
 """What it will be called, and how it is made."""
 
 
-def own_contenders(subject: Subject, request: Request, macs: int, tapers: bool, folder: Path) -> Iterator[Make]:
+def own_baselines(subject: Subject, request: Request, macs: int, tapers: bool, folder: Path) -> Iterator[Make]:
     """The dense model at lower resolutions, with fewer layers, and in int8; a uniform taper where none was evaluated.
 
     Args:
@@ -114,8 +114,8 @@ def _cost_of(model: AdaptiveViT, tokens: int) -> int:
     return round(dense * tokens / model.tokens)
 
 
-def _resized(subject: Subject, request: Request, size: tuple[int, int]) -> Callable[[], Contender]:
-    def make() -> Contender:
+def _resized(subject: Subject, request: Request, size: tuple[int, int]) -> Callable[[], BaselineModel]:
+    def make() -> BaselineModel:
         model = load_model(request.out, image_size=size).eval()
         model.to(next(subject.model.parameters()).device)
         note = f"{size[1]} px instead of {subject.preprocessing.image_size[1]}, weights as they are"
@@ -124,7 +124,7 @@ def _resized(subject: Subject, request: Request, size: tuple[int, int]) -> Calla
     return make
 
 
-def _shallow(subject: Subject, request: Request, formula: MacsFormula, most: int) -> Contender:
+def _shallow(subject: Subject, request: Request, formula: MacsFormula, most: int) -> BaselineModel:
     """The layers whose absence costs least on training pictures are left out, until it is as cheap."""
     model, dense = subject.model, subject.space.dense
     depth = max(1, next((d for d in range(model.layers - 1, 0, -1) if _of_first(formula, dense, d) <= most), 1))
@@ -147,7 +147,7 @@ def _of_first(formula: MacsFormula, dense: TokenSchedule, depth: int) -> int:
     return formula.macs(replace(dense, executed=tuple(range(depth))))
 
 
-def _tapered(subject: Subject, request: Request, formula: MacsFormula, most: int) -> Contender:
+def _tapered(subject: Subject, request: Request, formula: MacsFormula, most: int) -> BaselineModel:
     """The gentlest uniform taper that is as cheap."""
     space = subject.space
     ratios = [step / 200 for step in range(1, 180)]
@@ -159,7 +159,7 @@ def _tapered(subject: Subject, request: Request, formula: MacsFormula, most: int
 
 def of_schedule(
     model: AdaptiveViT, schedule: TokenSchedule, name: str, kind: str, note: str, request: Request
-) -> Contender:
+) -> BaselineModel:
     """A wrapped model with its card, at one schedule."""
     how = Preprocessing.from_record(model.require_card().preprocessing)
 
@@ -172,10 +172,10 @@ def of_schedule(
         assert request.target is not None  # opened only to be measured
         return open_schedule(model, request.target, how.image_size, schedule)
 
-    return Contender(name, kind, how, logits, session, MacsFormula.of(model).macs(schedule), note)
+    return BaselineModel(name, kind, how, logits, session, MacsFormula.of(model).macs(schedule), note)
 
 
-def _quantized(subject: Subject, request: Request, folder: Path) -> Contender:
+def _quantized(subject: Subject, request: Request, folder: Path) -> BaselineModel:
     """The file that ``fgvc-kit export `precision` int8`` would write: the better of SmoothQuant on and off.
 
     Raises:
@@ -192,7 +192,7 @@ def _quantized(subject: Subject, request: Request, folder: Path) -> Contender:
     macs = MacsFormula.of(model).macs(model.dense_schedule)
     note = f"quantized by {facts['quantizer']}, calibrated on {facts['images']} training pictures"
     how_seen = subject.preprocessing
-    return Contender("dense INT8", "int8", how_seen, session_logits(session, how_seen), lambda: session, macs, note)
+    return BaselineModel("dense INT8", "int8", how_seen, session_logits(session, how_seen), lambda: session, macs, note)
 
 
 def session_logits(session: Session, how: Preprocessing, order: list[int] | None = None) -> Logits:

@@ -17,8 +17,8 @@ from tavt_kit.workflows.run_model import Given, model_at, name_of
 if TYPE_CHECKING:
     import pandas
 
+    from tavt_kit.core.configuration import Choice
     from tavt_kit.core.device import TargetDevice
-    from tavt_kit.core.schedule import TokenSchedule
     from tavt_kit.evaluation.predictions import Prediction, Predictor
 
 __all__ = ["Predictions", "predict"]
@@ -82,7 +82,7 @@ def predict(
     images: Path | str | Sequence[Path | str],
     *,
     top: int = 5,
-    schedule: str | TokenSchedule | None = None,
+    schedule: str | Choice | None = None,
     preset: str | None = None,
     target: str | TargetDevice | None = None,
     progress: Progress | None = None,
@@ -126,7 +126,7 @@ def predict(
 
 def _open(
     thing: Given,
-    schedule: str | TokenSchedule | None,
+    schedule: str | Choice | None,
     preset: str | None,
     target: str | TargetDevice | None,
     progress: Progress,
@@ -144,7 +144,7 @@ def _open(
     from tavt_kit.models.wrap import LeanViT
     from tavt_kit.runtimes import open_module
 
-    model = model_at(thing, schedule, progress)
+    model, _ = model_at(thing, schedule, progress)
     card = model.require_card()
     height, width = card.preprocessing["image_size"]
     target = device or TargetDevice("torch", "cpu")

@@ -8,10 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tavt_kit.core.accuracy import Accuracy, PairedDifference
-from tavt_kit.core.budget import Limit
+from tavt_kit.core.budget import Limit, Verdict
 from tavt_kit.core.progress import Progress, Silent
 from tavt_kit.core.records import label_record, make_folder, read_record, write_record
-from tavt_kit.core.verdict import Verdict
 from tavt_kit.errors import BudgetError, OutputError, RecordError
 from tavt_kit.evaluation.frames import frame
 from tavt_kit.workflows.run_model import Given, images_of, load_given, name_of
@@ -151,7 +150,7 @@ def prune(
     from tavt_kit.models.wrap import wrap
     from tavt_kit.pruning import Targets
     from tavt_kit.pruning import prune as cut
-    from tavt_kit.pruning.baselines import dense_rivals
+    from tavt_kit.pruning.baselines import dense_baselines
     from tavt_kit.pruning.importance import check_importance
     from tavt_kit.pruning.prune import pruned_card
 
@@ -189,7 +188,7 @@ def prune(
         "after": {**after, "top1": _top1(right_after)},
         "difference": _difference(right_before, right_after),
         "budget": None if asked is None else asked.judged(small),
-        "dense_rivals": dense_rivals(card, after["macs"]),
+        "dense_rivals": dense_baselines(card, after["macs"]),
     }
     _write(out, images, small, pruned_card(card, bare, pruned.kept, f"pruned by {importance}"), record)
     return PruneResult(out, model.folder, label_record("prune", record))
@@ -342,21 +341,21 @@ class _Budget:
     def judged(self, model: AdaptiveViT) -> dict[str, Any]:
         """The verdict on the pruned model, counted or measured by the protocol, as a record."""
         from tavt_kit.bench import Protocol
-        from tavt_kit.core.verdict import judge_latency, judge_macs
+        from tavt_kit.core.budget import facts_of, judge
         from tavt_kit.models.macs import count_macs
 
         if self.limit.quantity == "flops":
             macs = count_macs(model, self._schedule(model))
-            verdict, value = judge_macs(self.limit, macs), float(macs)
+            facts, value = facts_of(macs=macs), float(macs)
         else:
             run = self._measured(model, Protocol(max_seconds=20.0, min_runs=40))
-            verdict, value = judge_latency(self.limit, run), _quantile(run, self.limit)
+            facts, value = facts_of(latency=run), _quantile(run, self.limit)
         return {
             "budget": str(self.limit),
             "schedule": self.schedule,
             "target": self.target or None,
             "value": value,
-            "verdict": str(verdict),
+            "verdict": str(judge(self.limit, facts)),
         }
 
     def _schedule(self, model: AdaptiveViT) -> TokenSchedule:

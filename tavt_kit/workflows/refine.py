@@ -8,19 +8,19 @@ from functools import cached_property
 from typing import Any
 
 from tavt_kit.core.accuracy import PairedDifference
-from tavt_kit.core.schedule import TokenSchedule
+from tavt_kit.core.configuration import Choice
 from tavt_kit.evaluation.answer import Answer, paired
 from tavt_kit.search import Costs, Objectives, SearchResult, Store, search
-from tavt_kit.search.final import Final, Measure, confirm
+from tavt_kit.search.finalists import Final, Measure, confirm
 from tavt_kit.search.joint_space import GENES
-from tavt_kit.workflows.baselines import Rivals
-from tavt_kit.workflows.search_evaluation import Judges
+from tavt_kit.workflows.baselines import Baselines
+from tavt_kit.workflows.search_evaluation import Evaluators
 from tavt_kit.workflows.search_memory import SearchMemory
 from tavt_kit.workflows.search_request import Request
 from tavt_kit.workflows.search_subject import Subject
 from tavt_kit.workflows.search_target import SLACK, measured_on
 
-__all__ = ["Rounds"]
+__all__ = ["LatencyRefinement"]
 
 _OFF = 0.1
 """Relative error of the predictions, as measured in the end, above which the search goes on by corrected ones."""
@@ -33,25 +33,25 @@ _CORRECTIONS = 3
 
 
 @dataclass(frozen=True)
-class Rounds:
+class LatencyRefinement:
     """One search with its confirmation, and further ones half as long where predictions were off.
 
     Args:
         subject: Model and pictures.
         request: What is asked.
         store: Keeps answers, and the correction, so that a continued search takes the same way.
-        judges: Who answers on val; finalists are evaluated once more where the quick way is not the exact one.
+        evaluators: Who answers on val; finalists are evaluated once more where the quick way is not the exact one.
         costs: Of schedules, as predicted.
-        rivals: What the front is held against.
+        baselines: What the front is held against.
         memory: Peaks of the finalists, where memory is limited.
     """
 
     subject: Subject
     request: Request
     store: Store
-    judges: Judges
+    evaluators: Evaluators
     costs: Costs
-    rivals: Rivals
+    baselines: Baselines
     memory: SearchMemory
 
     def run(self) -> tuple[SearchResult, Final]:
@@ -59,13 +59,13 @@ class Rounds:
         costs, final = self.costs, None
         result = self._search(costs, None)
         choice = next(iter(result.ranked(self.request.budget)), result.dense)
-        self.rivals.prepare(choice, any(one.origin == "taper" for one in result.whole))
+        self.baselines.prepare(choice, any(one.origin == "taper" for one in result.whole))
         for done in range(_CORRECTIONS):
-            tails = self.store.note(f"corrected tails {done}")
+            tails = self.store.get_attr(f"corrected tails {done}")
             if tails is None:
                 final = self._confirm(result, final, rounds=1, last=False)
                 tails = self._correction(costs, final)
-                self.store.keep(f"corrected tails {done}", tails)
+                self.store.set_attr(f"corrected tails {done}", tails)
             if not tails:
                 break
             self._say("The target takes more or less than was predicted; searching on by what was measured.")
@@ -74,11 +74,11 @@ class Rounds:
         else:
             done = _CORRECTIONS
         final = self._confirm(result, final)
-        if self._measure is not None and self.rivals.waiting:  # all finalists were measured by an earlier round
+        if self._measure is not None and self.baselines.waiting:  # all finalists were measured by an earlier round
             self._measure([result.dense.schedule])
         return _said(result, done), final
 
-    def bought(self, final: Final) -> list[dict[str, Any]]:
+    def gene_ablation(self, final: Final) -> list[dict[str, Any]]:
         """Of each gene of the choice that is not the model's own, and of dropping: the choice without it, measured too.
 
         Args:
@@ -95,7 +95,7 @@ class Rounds:
             for gene, schedule in without.items()
             if schedule != pick.schedule and self._exact(schedule).failure is None
         }
-        times: dict[TokenSchedule, float] = {}
+        times: dict[Choice, float] = {}
         if self._measure is not None and without:
             shown = list(dict.fromkeys([dense, pick.schedule, *without.values()]))
             times = {one: run.median for one, run in zip(shown, self._measure(shown), strict=True)}
@@ -116,19 +116,19 @@ class Rounds:
     def _search(self, costs: Costs, after: SearchResult | None) -> SearchResult:
         request, wanted = self.request, self.request.evaluations
         return search(
-            self.subject.space, self.judges.evaluate, costs=costs, budget=request.budget,
+            self.subject.space, self.evaluators.evaluate, costs=costs, budget=request.budget,
             evaluations=wanted if after is None else after.evaluations + (wanted + 1) // 2,
             max_seconds=request.max_seconds, population=request.population, seed=request.seed,
             algorithm=request.algorithm, objectives=self._objectives,
             seeds=self.subject.seeds(request), slack=SLACK if request.is_here else 0.0,
-            store=self.store, after=after, on_progress=self.subject.progress.show, learn=self.judges.learn,
+            store=self.store, after=after, on_progress=self.subject.progress.show, learn=self.evaluators.learn,
         )  # fmt: skip
 
     def _confirm(self, result: SearchResult, before: Final | None, rounds: int = 3, last: bool = True) -> Final:
         if self.request.is_here:
             self._say(f"Measuring the best of {result.evaluations} schedules end to end on {self.request.target}.")
         dense = result.dense.schedule
-        settled = last and self.judges.exact is not self.judges.quick
+        settled = last and self.evaluators.exact is not self.evaluators.fast
         return confirm(
             result,
             self.request.budget,
@@ -145,34 +145,34 @@ class Rounds:
     def _say(self, sentence: str) -> None:
         self.subject.progress.say(sentence)
 
-    def _exact(self, schedule: TokenSchedule) -> Answer:
+    def _exact(self, schedule: Choice) -> Answer:
         """What the result shows, evaluated once, whichever run of this search did it."""
-        exact = self.judges.exact
+        exact = self.evaluators.exact
         known = self.store.get(schedule, final=True)
-        if known is None and exact is self.judges.quick:
+        if known is None and exact is self.evaluators.fast:
             known = self.store.get(schedule)
-            if known is not None and known.accuracy is not None and known.accuracy.n < len(exact.labels):
+            if known is not None and known.accuracy is not None and known.accuracy.n < len(exact.own.labels):
                 known = None  # stopped early
         if known is None:
             known = exact.answer(schedule)
-            self.store.put(schedule, known, final=True)
+            self.store.add(schedule, known, final=True)
         return known
 
-    def _exactly_against(self, before: TokenSchedule, after: TokenSchedule) -> PairedDifference:
+    def _exactly_against(self, before: Choice, after: Choice) -> PairedDifference:
         """The second minus the first, in the precision of the target."""
         answers = self._exact(before), self._exact(after)
-        return _paired(answers) or self.judges.exact.against(before, after)
+        return _paired(answers) or self.evaluators.exact.against(before, after)
 
-    def _against(self, dense: TokenSchedule, schedule: TokenSchedule) -> PairedDifference:
+    def _against(self, dense: Choice, schedule: Choice) -> PairedDifference:
         """Candidate minus dense, by the bits that were stored; whoever evaluated, nothing is evaluated twice."""
         answers = self.store.get(dense), self.store.get(schedule)
-        return _paired(answers) or self.judges.quick.against(dense, schedule)
+        return _paired(answers) or self.evaluators.fast.against(dense, schedule)
 
     @cached_property
     def _measure(self) -> Measure | None:
         """One for all confirmations, so that the dense model is converted once."""
         dense_ms = self.costs.predicted(self.subject.space.dense)
-        return measured_on(self.subject, self.request, dense_ms, self.rivals)
+        return measured_on(self.subject, self.request, dense_ms, self.baselines)
 
     @cached_property
     def _objectives(self) -> Objectives:

@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
+from tavt_kit.core.configuration import Choice, Configuration
 from tavt_kit.errors import DataError, ParameterError
 from tavt_kit.workflows.schedules import model_for, read_front, schedule_for
 
@@ -15,7 +16,6 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from tavt_kit.core.progress import Progress
-    from tavt_kit.core.schedule import TokenSchedule
     from tavt_kit.data import ImageSet
     from tavt_kit.models.wrap import AdaptiveViT
 
@@ -127,7 +127,7 @@ def images_of(folder: Path | None, data: str | Path | None) -> ImageSet:
     return load_images(spec)
 
 
-def model_at(run: Given, schedule: str | TokenSchedule | None, progress: Progress) -> AdaptiveViT:
+def model_at(run: Given, schedule: str | Choice | None, progress: Progress) -> tuple[AdaptiveViT, Configuration]:
     """A run's model at the schedule that is meant: the given one, else what a search in that folder chose.
 
     A choice may be of another image size or score, and is taken whole. Without a search the model keeps the schedule
@@ -148,24 +148,14 @@ def model_at(run: Given, schedule: str | TokenSchedule | None, progress: Progres
     if schedule is None:
         front = None if folder is None else read_front(folder)
         if front is None:
-            return model
+            return model, Configuration(model.schedule)
         if front.get("chosen") is None:
             progress.say(f"the search in {folder} chose no schedule, so the model runs under {model.schedule}")
-            return model
-    meant = schedule_for(folder, model, schedule, None)
+            return model, Configuration(model.schedule)
+    meant = Configuration.of(schedule_for(folder, model, schedule, None))
     model = model_for(folder, model, {"": meant})
-    model.schedule = _without_precision(meant)
+    model.schedule = meant.schedule
+    runs = replace(meant, precision=None)  # in which precision it runs is the target's matter
     if schedule is None:
-        progress.say(f"{folder} runs under {model.schedule}, which its search chose; the schedule dense drops nothing")
-    return model
-
-
-def _without_precision(schedule: TokenSchedule) -> TokenSchedule:
-    """What a wrapped model takes: in which precision it runs is the target's matter."""
-    from tavt_kit.core.schedule import JointSchedule, TokenSchedule
-
-    if not isinstance(schedule, JointSchedule):
-        return schedule
-    if (schedule.image_size, schedule.score) == (None, None):
-        return TokenSchedule(schedule.counts, schedule.executed)
-    return replace(schedule, precision=None)
+        progress.say(f"{folder} runs under {runs}, which its search chose; the schedule dense drops nothing")
+    return model, runs

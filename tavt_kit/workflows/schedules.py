@@ -8,11 +8,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tavt_kit.core.configuration import Configuration
 from tavt_kit.errors import RecordError, ScheduleError
 
 if TYPE_CHECKING:
     from tavt_kit.core.budget import Limit
-    from tavt_kit.core.schedule import TokenSchedule
+    from tavt_kit.core.configuration import Choice
     from tavt_kit.models.wrap import AdaptiveViT
 
 __all__ = [
@@ -36,8 +37,8 @@ _LONGEST = 40  # letters of a label, which becomes a part of a file's name
 
 
 def schedules_for(
-    run: Path | None, model: AdaptiveViT, given: Sequence[str | TokenSchedule], picks: Sequence[str]
-) -> dict[str, TokenSchedule]:
+    run: Path | None, model: AdaptiveViT, given: Sequence[str | Choice], picks: Sequence[str]
+) -> dict[str, Choice]:
     """The schedules to export, by labels for their files; the label of a single one without a name is empty.
 
     Args:
@@ -68,7 +69,7 @@ def schedules_for(
     return found
 
 
-def presets_for(run: Path | None, model: AdaptiveViT, given: Sequence[str | TokenSchedule]) -> dict[str, TokenSchedule]:
+def presets_for(run: Path | None, model: AdaptiveViT, given: Sequence[str | Choice]) -> dict[str, Choice]:
     """The presets of a switchable file, cheapest first: of the schedules given, or of the run's front.
 
     Three schedules without names are ``fast``, ``balanced`` and ``accurate`` by their multiply-adds.
@@ -83,7 +84,7 @@ def presets_for(run: Path | None, model: AdaptiveViT, given: Sequence[str | Toke
         return {name: schedule_for(run, model, None, name) for name in PRESETS}
     named = [_named(one) for one in given]
     read = [(name, schedule_for(run, model, counts, None)) for name, counts in named]
-    read.sort(key=lambda one: count_macs(model, one[1]))
+    read.sort(key=lambda one: count_macs(model, Configuration.of(one[1]).schedule))
     if not any(name for name, _ in named) and len(read) == len(PRESETS):
         read = [(preset, schedule) for preset, (_, schedule) in zip(PRESETS, read, strict=True)]
     names = [name for name, _ in read]
@@ -95,7 +96,7 @@ def presets_for(run: Path | None, model: AdaptiveViT, given: Sequence[str | Toke
     return {str(name): schedule for name, schedule in read}
 
 
-def _named(given: str | TokenSchedule) -> tuple[str | None, str | TokenSchedule]:
+def _named(given: str | Choice) -> tuple[str | None, str | Choice]:
     """``fast=taper:0.2`` as its name and the rest; None where there is no name."""
     if not isinstance(given, str):
         return None, given
@@ -115,9 +116,7 @@ def _label(text: str, number: int) -> str:
     return label if 0 < len(label) <= _LONGEST else f"schedule-{number}"
 
 
-def schedule_for(
-    run: Path | None, model: AdaptiveViT, schedule: str | TokenSchedule | None, pick: str | None
-) -> TokenSchedule:
+def schedule_for(run: Path | None, model: AdaptiveViT, schedule: str | Choice | None, pick: str | None) -> Choice:
     """The schedule that is meant.
 
     Args:
@@ -132,7 +131,6 @@ def schedule_for(
         ScheduleError: Both are given, or the schedule does not fit.
         RecordError: The run has no front, or not that candidate.
     """
-    from tavt_kit.core.candidate import schedule_of
     from tavt_kit.core.schedule import TokenSchedule
 
     if schedule is not None:
@@ -149,20 +147,18 @@ def schedule_for(
             f"{run or 'this model'} holds no search result (front.json) to take a schedule from; give `schedule`, "
             "such as dense or taper:0.2"
         )
-    return _checked(schedule_of(_candidate(front, pick, run)), model)
+    return _checked(Configuration.from_record(_candidate(front, pick, run)).choice, model)
 
 
-def _checked(found: TokenSchedule, model: AdaptiveViT) -> TokenSchedule:
+def _checked(found: Choice, model: AdaptiveViT) -> Choice:
     """The schedule, if it fits."""
-    from tavt_kit.core.schedule import JointSchedule
-
-    size = found.image_size if isinstance(found, JointSchedule) else None
-    if size in (None, model.backbone.image_size):  # else it is for the model at that size
-        found.check(model.layout)
+    wanted = Configuration.of(found)
+    if wanted.image_size in (None, model.backbone.image_size):  # else it is for the model at that size
+        wanted.schedule.check(model.layout)
     return found
 
 
-def model_for(run: Path | None, model: AdaptiveViT, schedules: Mapping[str, TokenSchedule]) -> AdaptiveViT:
+def model_for(run: Path | None, model: AdaptiveViT, schedules: Mapping[str, Choice]) -> AdaptiveViT:
     """The run's model as the schedules want it: those of a joint search may be for another image size or score.
 
     Args:
@@ -175,18 +171,15 @@ def model_for(run: Path | None, model: AdaptiveViT, schedules: Mapping[str, Toke
         CheckpointError: The weights do not fit that size.
     """
     from tavt_kit.checkpoints import load_model
-    from tavt_kit.core.schedule import JointSchedule
 
-    joint = [one for one in schedules.values() if isinstance(one, JointSchedule)]
-    wanted = {(one.image_size, one.score) for one in joint} | {
-        (None, None) for one in schedules.values() if not isinstance(one, JointSchedule)
-    }
+    chosen = [Configuration.of(one) for one in schedules.values()]
+    wanted = {(one.image_size, one.score, one.reduction) for one in chosen}
     if len(wanted) > 1:
         raise ScheduleError(
             f"one export is of one image size and score, but {' and '.join(map(str, schedules.values()))} differ in "
             "them; export each with a `pick` and an `out` of its own"
         )
-    (size, score), *_ = wanted
+    (size, score, reduction), *_ = wanted
     if size is not None and run is not None:
         model = load_model(run, image_size=size)
     elif size not in (None, model.backbone.image_size):
@@ -196,18 +189,18 @@ def model_for(run: Path | None, model: AdaptiveViT, schedules: Mapping[str, Toke
         )
     if score is not None:
         model.score = score
+    if reduction is not None:
+        model.reduction = reduction
     return model
 
 
-def precision_for(schedules: Mapping[str, TokenSchedule]) -> str:
+def precision_for(schedules: Mapping[str, Choice]) -> str:
     """What they were searched in, where a joint search chose it; else f32.
 
     Raises:
         ScheduleError: They want different ones.
     """
-    from tavt_kit.core.schedule import precision_of
-
-    wanted = {precision_of(one) or "f32" for one in schedules.values()}
+    wanted = {Configuration.of(one).precision or "f32" for one in schedules.values()}
     if len(wanted) > 1:
         raise ScheduleError(
             f"{' and '.join(map(str, schedules.values()))} were found in different precisions; give `precision`, or "
@@ -380,8 +373,8 @@ def listed_schedules(model: AdaptiveViT, texts: Sequence[str], front: Path | Non
         ScheduleError: A schedule does not fit the model; that of a file is named.
         RecordError: There is no such file, no candidate in it, or it is another model's.
     """
-    from tavt_kit.core.candidate import schedule_of
-    from tavt_kit.core.schedule import JointSchedule, TokenSchedule
+    from tavt_kit.core.configuration import Configuration
+    from tavt_kit.core.schedule import TokenSchedule
 
     found = [TokenSchedule.parse(text, model.layout) for text in texts]
     if front is not None:
@@ -393,11 +386,10 @@ def listed_schedules(model: AdaptiveViT, texts: Sequence[str], front: Path | Non
             raise RecordError(f"{path} holds no schedules, because its front is empty; give `schedule` instead")
         for candidate in candidates:
             try:
-                schedule = schedule_of(candidate)
-                if isinstance(schedule, JointSchedule):
-                    if (schedule.image_size, schedule.score, schedule.executed) != (None, None, None):
-                        continue  # it is of the model at another size, by another score, or of some of its layers
-                    schedule = TokenSchedule(schedule.counts)
+                wanted = Configuration.from_record(candidate)
+                schedule = wanted.schedule
+                if (wanted.image_size, wanted.score, schedule.executed) != (None, None, None):
+                    continue  # it is of the model at another size, by another score, or of some of its layers
                 schedule.check(model.layout)
             except ScheduleError as error:
                 raise ScheduleError(f"{path} is the front of another model: {error}") from None

@@ -10,15 +10,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tavt_kit.bench.schedule_memory import refuse_untold
-from tavt_kit.core.budget import Budget, Limit
-from tavt_kit.core.candidate import Candidate
+from tavt_kit.core.budget import Budget, Limit, Verdict
+from tavt_kit.core.candidate import Baseline, Candidate
+from tavt_kit.core.configuration import Configuration
 from tavt_kit.core.device import TargetDevice
 from tavt_kit.core.host import HostFacts
 from tavt_kit.core.latency_table import LatencyTable
 from tavt_kit.core.parsing import parse_duration
 from tavt_kit.core.progress import Progress, Silent
 from tavt_kit.core.records import command_line, make_folder, write_record
-from tavt_kit.core.verdict import Verdict
 from tavt_kit.data.preprocess import Preprocessing
 from tavt_kit.evaluation.kept import pick_examples, write_kept
 from tavt_kit.models.macs import MacsFormula
@@ -26,21 +26,20 @@ from tavt_kit.reports import write_report
 from tavt_kit.runtimes import check_available
 from tavt_kit.runtimes.available import accelerator_name
 from tavt_kit.search import Costs, Store
-from tavt_kit.search.feasibility import Reach, check_reachable, reach_of, refuse_unsearchable
-from tavt_kit.search.final import Final
+from tavt_kit.search.feasibility import Feasibility, feasibility_table, refuse_unsearchable, require_feasible
+from tavt_kit.search.finalists import Final
 from tavt_kit.search.frame import front_frame
 from tavt_kit.search.record import front_body, write_candidates, write_front
 from tavt_kit.search.result import SearchResult
-from tavt_kit.search.rival import Rival
-from tavt_kit.workflows.baselines import Rivals, check_given
+from tavt_kit.workflows.baselines import Baselines, check_user_baselines
 from tavt_kit.workflows.joint import counting, int8_session, joint_space, variant_of, with_weakest
-from tavt_kit.workflows.refine import Rounds
+from tavt_kit.workflows.refine import LatencyRefinement
 from tavt_kit.workflows.run_model import Given
-from tavt_kit.workflows.search_evaluation import check_engine, evaluator_on_val, how_to_look, judges_of, looking
+from tavt_kit.workflows.search_evaluation import check_engine, evaluator_on_val, how_to_look, looking, make_evaluators
 from tavt_kit.workflows.search_memory import SearchMemory
 from tavt_kit.workflows.search_request import Request, listed, read_genes, read_target
 from tavt_kit.workflows.search_subject import RECIPE_FILE, Subject, check_place, clear, open_subject, settle
-from tavt_kit.workflows.search_target import check_profile, measured_reach, timed
+from tavt_kit.workflows.search_target import check_profile, measured_feasibility, timed
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -59,7 +58,7 @@ class FeasibilityTable:
         floors: Limits that only pictures can tell.
     """
 
-    rows: tuple[Reach, ...]
+    rows: tuple[Feasibility, ...]
     floors: tuple[Limit, ...] = ()
 
     def __str__(self) -> str:
@@ -82,7 +81,7 @@ class SearchRun:
 
     best: Candidate | None
     front: tuple[Candidate, ...]
-    baselines: tuple[Candidate | Rival, ...]
+    baselines: tuple[Candidate | Baseline, ...]
     verdict: Verdict
     folder: Path
     record: Mapping[str, Any]
@@ -224,9 +223,10 @@ def search(
         objectives=listed(objective), score=score, pool=pool, reduction=reduction, image_size=image_size,
         evaluations=evaluations, population=population,
         max_seconds=parse_duration(max_time) if isinstance(max_time, str) else max_time, final=final, screen=screen,
-        evaluate_on=evaluate_on, joint=read_genes(joint), baselines=baselines, rivals=listed(baseline), seed=seed,
-        limit=limit, allow_unreadable=allow_unreadable, engine=engine, workers=workers, ray_address=ray_address,
-        fresh=fresh, table_seconds=table_seconds, table_points=table_points, measure_seconds=measure_seconds,
+        evaluate_on=evaluate_on, joint=read_genes(joint), baselines=baselines, user_baselines=listed(baseline),
+        seed=seed, limit=limit, allow_unreadable=allow_unreadable, engine=engine, workers=workers,
+        ray_address=ray_address, fresh=fresh, table_seconds=table_seconds, table_points=table_points,
+        measure_seconds=measure_seconds,
     )  # fmt: skip
     if dry_run:
         plan = _planned(request, progress or Silent())
@@ -237,13 +237,13 @@ def search(
 def _planned(request: Request, progress: Progress) -> dict[str, Any]:
     """Names and sizes of the model and the search, and ``budgets`` with what each needs and can have."""
     subject = _opened(request, progress)
-    rows = _counted_reach(subject, request)
+    rows = _counted_feasibility(subject, request)
     with closing(SearchMemory(subject, request, Store(None))) as memory:
-        rows += memory.reach()
+        rows += memory.feasibility()
     if request.is_timed:
-        rows += measured_reach(subject, request)[0]
-    _show_reach(subject, request, rows)
-    check_reachable(rows)
+        rows += measured_feasibility(subject, request)[0]
+    _show_feasibility(subject, request, rows)
+    require_feasible(rows)
     return {
         "model": subject.card.name,
         "tokens": subject.model.tokens,
@@ -272,7 +272,7 @@ def _searched(request: Request, progress: Progress) -> SearchRun:
     path = request.out / "search.db"
     if not path.exists():  # of a folder that holds a search, the store names what differs
         check_place(subject, request)
-    check_reachable(_counted_reach(subject, request))
+    require_feasible(_counted_feasibility(subject, request))
     make_folder(request.out)
     with (
         Store(path, fresh=request.fresh) as store,
@@ -280,7 +280,7 @@ def _searched(request: Request, progress: Progress) -> SearchRun:
     ):
         if request.fresh:
             clear(request.out)
-        store.hold_to(subject.ties(request))
+        store.bind(subject.ties(request))
         body = {**request.as_record(), "copied": settle(subject, request), "ties": subject.ties(request)}
         write_record(request.out / RECIPE_FILE, "recipe", body)
         official = MacsFormula.of(subject.model, rule="tavt").macs
@@ -288,14 +288,14 @@ def _searched(request: Request, progress: Progress) -> SearchRun:
         make = how_to_look(subject, request)
         evaluator = evaluator_on_val(subject, request, store, make)
         with looking(subject, request, evaluator, make) as look:
-            judges = judges_of(request, costs, evaluator, look)
-            with closing(Rivals(subject, request, judges.exact)) as rivals:
-                rounds = Rounds(subject, request, store, judges, costs, rivals, memory)
-                result, final = rounds.run()
-                bought = rounds.bought(final)
+            evaluators = make_evaluators(request, costs, evaluator, look)
+            with closing(Baselines(subject, request, evaluators.exact.own)) as baselines:
+                refinement = LatencyRefinement(subject, request, store, evaluators, costs, baselines, memory)
+                result, final = refinement.run()
+                ablation = refinement.gene_ablation(final)
                 dense = next(one for one in final.baselines if one.origin == "dense")
-                beside = rivals.finished(dense, request.budget)
-    return _written(subject, request, result, final, beside, rivals.left_out, bought, memory.record)
+                beside = baselines.finished(dense, request.budget)
+    return _written(subject, request, result, final, beside, baselines.left_out, ablation, memory.record)
 
 
 def _opened(request: Request, progress: Progress) -> Subject:
@@ -312,37 +312,37 @@ def _opened(request: Request, progress: Progress) -> Subject:
         check_profile(subject, request.profile)
     subject.seeds(request)
     subject.check_metrics(request)
-    check_given(subject, request)
+    check_user_baselines(subject, request)
     if request.joint:
         space = joint_space(subject, request)
-        check_reachable(_counted_reach(replace(subject, joint=space), request))  # before a picture is looked at
+        require_feasible(_counted_feasibility(replace(subject, joint=space), request))  # before a picture is looked at
         subject = replace(subject, joint=with_weakest(space, subject, request))
     return subject
 
 
-def _show_reach(subject: Subject, request: Request, rows: Sequence[Reach]) -> None:
+def _show_feasibility(subject: Subject, request: Request, rows: Sequence[Feasibility]) -> None:
     """To whoever watches; nothing where nothing is limited."""
     if rows or request.budget.floors:
         subject.progress.show(FeasibilityTable(tuple(rows), request.budget.floors))
 
 
-def _counted_reach(subject: Subject, request: Request) -> list[Reach]:
+def _counted_feasibility(subject: Subject, request: Request) -> list[Feasibility]:
     """The feasibility of budgets that need no measurement."""
-    return reach_of(subject.space, Costs(counting(subject)), Budget(request.budget.of("flops")))
+    return feasibility_table(subject.space, Costs(counting(subject)), Budget(request.budget.of("flops")))
 
 
 def _costs(subject: Subject, request: Request, store: Store, memory: SearchMemory) -> Costs:
     """The costs to search by; a budget out of reach ends here, before a picture is opened."""
-    rows = _counted_reach(subject, request) + memory.reach()
+    rows = _counted_feasibility(subject, request) + memory.feasibility()
     if not request.is_timed or not all(row.reachable for row in rows):
-        _show_reach(subject, request, rows)
-        check_reachable(rows)
+        _show_feasibility(subject, request, rows)
+        require_feasible(rows)
         return Costs(counting(subject), target=request.target)
 
     def tails() -> dict[str, float]:
-        timed_rows, found = measured_reach(subject, request)
-        _show_reach(subject, request, rows + timed_rows)
-        check_reachable(timed_rows)
+        timed_rows, found = measured_feasibility(subject, request)
+        _show_feasibility(subject, request, rows + timed_rows)
+        require_feasible(timed_rows)
         if request.is_here:
             precisions = () if subject.joint is None else subject.joint.precisions
             if "int8" in precisions:
@@ -375,9 +375,9 @@ def _written(
     request: Request,
     result: SearchResult,
     final: Final,
-    rivals: Sequence[Rival],
+    beside: Sequence[Baseline],
     left_out: Sequence[Mapping[str, str]],
-    bought: Sequence[Mapping[str, Any]],
+    ablation: Sequence[Mapping[str, Any]],
     memory: Mapping[str, Any] | None,
 ) -> SearchRun:
     """Everything that stays: the front, all candidates, the patches kept by the chosen one, the report."""
@@ -391,9 +391,9 @@ def _written(
         seed=request.seed,
         host=_host(request),
         precisions=request.precisions | _genes(subject),
-        rivals=rivals,
+        baseline_models=beside,
         left_out=left_out,
-        bought=bought,
+        gene_ablation=ablation,
         memory=memory,
     )
     body["command"] = command_line()
@@ -401,11 +401,11 @@ def _written(
     record = write_front(request.out, body)
     if final.pick is not None:
         model = variant_of(subject, final.pick.schedule)
-        model.schedule = final.pick.schedule
+        model.schedule = Configuration.of(final.pick.schedule).schedule
         split = subject.images.held_out
         examples = pick_examples(subject.images.split(split))
         how = Preprocessing.from_record(model.require_card().preprocessing)
         write_kept(model, examples, subject.images, how, request.out, split=split)
     write_report([request.out], request.out)
-    baselines: tuple[Candidate | Rival, ...] = (*final.baselines, *rivals)
+    baselines: tuple[Candidate | Baseline, ...] = (*final.baselines, *beside)
     return SearchRun(final.pick, final.candidates, baselines, final.verdict, request.out, record)

@@ -11,6 +11,7 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, NamedTuple
 
 from tavt_kit.checkpoints import load_model
+from tavt_kit.core.configuration import Choice
 from tavt_kit.core.device import TargetDevice
 from tavt_kit.core.model_card import CARD_FILE, WEIGHTS_FILE
 from tavt_kit.core.progress import Progress
@@ -20,13 +21,13 @@ from tavt_kit.data.preprocess import Preprocessing
 from tavt_kit.data.splits import inside
 from tavt_kit.errors import TargetError
 from tavt_kit.evaluation.answer import Answer
-from tavt_kit.evaluation.scoring import Scoring
+from tavt_kit.evaluation.metrics import Scoring
 from tavt_kit.evaluation.shared_evaluation import SharedEvaluator
 from tavt_kit.search import Costs, Evaluate, Store
-from tavt_kit.search.engines.crew import Workers
 from tavt_kit.search.racing import Look, Race, stages
-from tavt_kit.search.run import Learn
-from tavt_kit.workflows.joint import JointEvaluator
+from tavt_kit.search.study import Learn
+from tavt_kit.search.workers import Workers
+from tavt_kit.workflows.joint import ConfigurationEvaluator
 from tavt_kit.workflows.search_request import Request
 from tavt_kit.workflows.search_subject import Subject, pictures, sha256_pictures
 
@@ -37,33 +38,33 @@ if TYPE_CHECKING:
     from tavt_kit.models.wrap import AdaptiveViT
 
 __all__ = [
-    "Judges",
+    "Evaluators",
     "MakeEvaluator",
-    "Parcel",
+    "WorkerPayload",
     "Part",
     "check_engine",
     "evaluator_on_val",
     "how_to_look",
-    "judges_of",
+    "make_evaluators",
     "looking",
 ]
 
 
 @dataclass(frozen=True, slots=True)
-class Judges:
+class Evaluators:
     """What a search evaluates with.
 
     Args:
         evaluate: Answers generations.
         learn: Wants to be told what was answered, or ``None``.
-        quick: The evaluator behind ``evaluate``, or one of its kind.
-        exact: Evaluates what the result shows; ``quick`` itself where that is as exact.
+        fast: The evaluator behind ``evaluate``, or one of its kind.
+        exact: Evaluates what the result shows; ``fast`` itself where that is as exact.
     """
 
     evaluate: Evaluate
     learn: Learn | None
-    quick: SharedEvaluator
-    exact: SharedEvaluator
+    fast: ConfigurationEvaluator
+    exact: ConfigurationEvaluator
 
 
 def how_to_look(subject: Subject, request: Request) -> MakeEvaluator:
@@ -93,7 +94,7 @@ def _evaluator_of(
     return kind(model, pixels, labels, preprocessing, precision=looks.precision, scoring=scoring)
 
 
-def evaluator_on_val(subject: Subject, request: Request, store: Store, make: MakeEvaluator) -> SharedEvaluator:
+def evaluator_on_val(subject: Subject, request: Request, store: Store, make: MakeEvaluator) -> ConfigurationEvaluator:
     """This process's evaluator, on the target's own kind of processor; the store is tied to these very pictures.
 
     They come in an order in which the first of them, however many, are like all.
@@ -103,10 +104,10 @@ def evaluator_on_val(subject: Subject, request: Request, store: Store, make: Mak
     """
     samples = pictures(subject, request)
     pixels, labels, skipped = load_bytes(samples, subject.preprocessing, allow_unreadable=request.allow_unreadable)
-    store.hold_to({"pictures": sha256_pictures(pixels, labels)})
+    store.bind({"pictures": sha256_pictures(pixels, labels)})
     absent = {one.index for one in skipped}
     read = (sample.path for place, sample in enumerate(samples) if place not in absent)
-    store.keep("pictures", [inside(path, subject.images.root) for path in read])
+    store.set_attr("pictures", [inside(path, subject.images.root) for path in read])
     screened = f", the first {request.screen} of them first" if _screens(request, len(labels)) else ""
     subject.progress.say(
         f"Evaluating on {len(labels)} val pictures{screened}, by {request.looks.runtime} in "
@@ -115,34 +116,24 @@ def evaluator_on_val(subject: Subject, request: Request, store: Store, make: Mak
     target = request.target
     if target is not None and request.is_here and target.processor == "cuda":
         subject.model.to(f"cuda:{target.index}")
-    if subject.joint is None:
-        return make(subject.model, pixels, labels)
-    scoring = Scoring(request.metrics, labels, tuple(subject.card.classes))
-    return JointEvaluator(
-        subject.model, pixels, labels, subject.preprocessing, precision=request.looks.precision, scoring=scoring,
-        subject=subject, request=request,
-    )  # fmt: skip
+    return ConfigurationEvaluator(make(subject.model, pixels, labels), subject, request)
 
 
-def judges_of(request: Request, costs: Costs, quick: SharedEvaluator, look: Look) -> Judges:
-    """Who answers the search, by ``look``: ``quick`` itself, or several of its kind."""
-    shown, looks = len(quick.labels), request.looks
-    exact = quick
-    if isinstance(quick, JointEvaluator) and looks.precision != request.precision:
-        exact = quick.at(request.precision)
-    elif looks.runtime != "torch" or looks.precision != request.precision:
-        given = (quick.model, quick.pixels, quick.labels, quick.preprocessing)
-        exact = SharedEvaluator(*given, precision=request.precision, scoring=quick.scoring)
+def make_evaluators(request: Request, costs: Costs, fast: ConfigurationEvaluator, look: Look) -> Evaluators:
+    """Who answers the search, by ``look``: ``fast`` itself, or several of its kind."""
+    shown, looks = len(fast.own.labels), request.looks
+    as_exact = looks.runtime == "torch" and looks.precision == request.precision
+    exact = fast if as_exact else fast.at(request.precision)
     if _screens(request, shown):
         kind = request.weighed.settled(request.budget, costs).cost
         assert kind is not None  # settled
         race = Race(look, costs.by(kind), shown, request.screen)
-        return Judges(race, race.learn, quick, exact)
+        return Evaluators(race, race.update, fast, exact)
 
-    def whole(schedules: Sequence[TokenSchedule]) -> Iterable[tuple[TokenSchedule, Answer]]:
+    def whole(schedules: Sequence[Choice]) -> Iterable[tuple[Choice, Answer]]:
         return look(schedules, 0, shown)
 
-    return Judges(whole, None, quick, exact)
+    return Evaluators(whole, None, fast, exact)
 
 
 def _screens(request: Request, pictures: int) -> bool:
@@ -155,7 +146,7 @@ MakeEvaluator = Callable[["AdaptiveViT", "NDArray[np.uint8]", "NDArray[np.int64]
 
 
 @dataclass(frozen=True, slots=True)
-class Parcel:
+class WorkerPayload:
     """All that a worker needs, wherever it is: nothing is read from a disk that it may not have.
 
     Args:
@@ -209,19 +200,19 @@ def check_engine(request: Request) -> None:
         TargetError: There is no such cluster.
     """
     if request.engine == "ray":
-        from tavt_kit.search.engines.on_ray import join_cluster
+        from tavt_kit.search.ray_workers import join_cluster
 
         join_cluster(request.ray_address).leave()
 
 
 @contextmanager
-def looking(subject: Subject, request: Request, evaluator: SharedEvaluator, make: MakeEvaluator) -> Iterator[Look]:
-    """Who looks at pictures: ``evaluator`` itself, or as many of its kind as the request wants, ended with the block.
+def looking(subject: Subject, request: Request, fast: ConfigurationEvaluator, make: MakeEvaluator) -> Iterator[Look]:
+    """Who looks at pictures: ``fast`` itself, or as many of its kind as the request wants, ended with the block.
 
     Args:
         subject: Says to its watcher who evaluates.
         request: Its ``out`` is a run of the model by now.
-        evaluator: Of this process.
+        fast: Evaluator of this process.
         make: Makes the like in a worker.
 
     Raises:
@@ -229,12 +220,13 @@ def looking(subject: Subject, request: Request, evaluator: SharedEvaluator, make
         MeasurementError: The workers cannot start.
     """
     if request.engine == "local" and (request.workers or 1) == 1:
-        yield evaluator.look
+        yield fast.look
         return
+    evaluator = fast.own
     files = {name: (request.out / name).read_bytes() for name in (CARD_FILE, WEIGHTS_FILE)}
     device = str(next(evaluator.model.parameters()).device)
-    parcel = Parcel(files, evaluator.pixels[:], evaluator.labels, make, device, threads=1)
-    with (_on_ray if request.engine == "ray" else _here)(request, parcel, subject.progress) as workers:
+    payload = WorkerPayload(files, evaluator.pixels[:], evaluator.labels, make, device, threads=1)
+    with (_on_ray if request.engine == "ray" else _here)(request, payload, subject.progress) as workers:
 
         def look(schedules: Sequence[TokenSchedule], start: int, stop: int) -> Iterator[tuple[TokenSchedule, Answer]]:
             # Neighbours go to one worker, which computes what they have in common once.
@@ -246,33 +238,33 @@ def looking(subject: Subject, request: Request, evaluator: SharedEvaluator, make
 
 
 @contextmanager
-def _here(request: Request, parcel: Parcel, progress: Progress) -> Iterator[Workers]:
+def _here(request: Request, payload: WorkerPayload, progress: Progress) -> Iterator[Workers]:
     import torch
 
-    from tavt_kit.search.engines.processes import Processes
+    from tavt_kit.search.workers import Processes
 
     count = request.workers or 1
     threads = max(1, torch.get_num_threads() // count)
     progress.say(f"{count} worker processes, {threads} threads each.")
-    with Workers(Processes(replace(parcel, threads=threads)), count, at_once=None) as workers:
+    with Workers(Processes(replace(payload, threads=threads)), count, at_once=None) as workers:
         yield workers
 
 
 @contextmanager
-def _on_ray(request: Request, parcel: Parcel, progress: Progress) -> Iterator[Workers]:
-    from tavt_kit.search.engines.on_ray import Actors, join_cluster
+def _on_ray(request: Request, payload: WorkerPayload, progress: Progress) -> Iterator[Workers]:
+    from tavt_kit.search.ray_workers import Actors, join_cluster
 
     cluster = join_cluster(request.ray_address)
     try:
-        gpus = int(parcel.device.startswith("cuda"))
+        gpus = int(payload.device.startswith("cuda"))
         resource = "GPU" if gpus else "CPU"
         count = request.workers or cluster.free(resource)
         if not count:
             raise TargetError(f"no {resource} of the Ray cluster is free; wait, or give `workers` to queue for some")
         progress.say(f"{count} workers on the Ray cluster, one {resource} each.")
         # Ray shows an actor its own GPU only, as number 0.
-        crew = Actors(cluster, replace(parcel, device="cuda:0" if gpus else "cpu"), gpus)
-        with Workers(crew, count, at_once=None) as workers:
+        pool = Actors(cluster, replace(payload, device="cuda:0" if gpus else "cpu"), gpus)
+        with Workers(pool, count, at_once=None) as workers:
             yield workers
     finally:
         cluster.leave()

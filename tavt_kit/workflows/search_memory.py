@@ -12,11 +12,11 @@ from statistics import median
 from typing import Any
 
 from tavt_kit.bench.schedule_memory import ScheduleMemory
+from tavt_kit.core.configuration import Choice, Configuration
 from tavt_kit.core.records import sha256_text
-from tavt_kit.core.schedule import TokenSchedule
 from tavt_kit.search import Store
-from tavt_kit.search.feasibility import Reach
-from tavt_kit.search.final import Peaks
+from tavt_kit.search.feasibility import Feasibility
+from tavt_kit.search.finalists import Peaks
 from tavt_kit.workflows.joint import target_of, variant_of
 from tavt_kit.workflows.search_request import Request
 from tavt_kit.workflows.search_subject import Subject
@@ -51,7 +51,7 @@ class SearchMemory:
     _held: ExitStack = field(default_factory=ExitStack, init=False)
     _meters: dict[tuple[int, str], ScheduleMemory] = field(default_factory=dict, init=False)
 
-    def reach(self) -> list[Reach]:
+    def feasibility(self) -> list[Feasibility]:
         """The feasibility of a ceiling on memory, by measuring the two ends."""
         limits = self.request.budget.of("memory")
         if not limits:
@@ -59,7 +59,7 @@ class SearchMemory:
         space = self.subject.space
         self.subject.progress.update("memory of the dense and the smallest schedule")
         dense, *ends = (float(median(self._peak(one))) for one in (space.dense, *space.ends))
-        return [Reach(limit, min(ends), dense, any(map(limit.admits, (dense, *ends)))) for limit in limits]
+        return [Feasibility(limit, min(ends), dense, any(map(limit.admits, (dense, *ends)))) for limit in limits]
 
     @property
     def peaks(self) -> Peaks | None:
@@ -75,7 +75,7 @@ class SearchMemory:
         """Remove temporary files."""
         self._held.close()
 
-    def _peaks(self, schedules: Sequence[TokenSchedule]) -> list[tuple[int, ...]]:
+    def _peaks(self, schedules: Sequence[Choice]) -> list[tuple[int, ...]]:
         found = []
         for done, schedule in enumerate(schedules):
             doing = f"memory of {done + 1} of {len(schedules)} finalists"
@@ -83,16 +83,16 @@ class SearchMemory:
             found.append(self._peak(schedule))
         return found
 
-    def _peak(self, schedule: TokenSchedule) -> tuple[int, ...]:
+    def _peak(self, schedule: Choice) -> tuple[int, ...]:
         """Of fresh processes; measured once."""
         key = f"peak memory, {schedule}, {self._ties}"
-        known: Sequence[int] | None = self.store.note(key)
+        known: Sequence[int] | None = self.store.get_attr(key)
         if known is None:
-            known = self._meter(schedule)(schedule, _PROCESSES)
-            self.store.keep(key, list(known))
+            known = self._meter(schedule)(Configuration.of(schedule).schedule, _PROCESSES)
+            self.store.set_attr(key, list(known))
         return tuple(known)
 
-    def _meter(self, schedule: TokenSchedule) -> ScheduleMemory:
+    def _meter(self, schedule: Choice) -> ScheduleMemory:
         """Of the model that the schedule is of, in its precision."""
         assert self.request.target is not None  # a request that asks about memory has one
         model, target = variant_of(self.subject, schedule), target_of(self.request.target, schedule)

@@ -65,7 +65,7 @@ class Request:
     evaluate_on: str | None
     profile: LatencyTable | None
     baselines: bool
-    rivals: tuple[str, ...]
+    user_baselines: tuple[str, ...]
     joint: tuple[str, ...]
     reduction: str | None
     table_seconds: float
@@ -265,7 +265,7 @@ class Request:
             "engine": self.engine,
             "workers": self.workers,
             "profile": None if self.profile is None else self.profile.digest,
-            "baselines": [*(["own"] if self.baselines else []), *self.rivals],
+            "baselines": [*(["own"] if self.baselines else []), *self.user_baselines],
         }
 
 

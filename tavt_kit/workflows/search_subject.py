@@ -20,7 +20,7 @@ from tavt_kit.data.loading import thin_out
 from tavt_kit.data.preprocess import Preprocessing
 from tavt_kit.data.splits import SPLIT_FILE
 from tavt_kit.errors import DataError, ParameterError, RecordError
-from tavt_kit.evaluation.scoring import Scoring
+from tavt_kit.evaluation.metrics import Scoring
 from tavt_kit.models.wrap import AdaptiveViT
 from tavt_kit.runtimes import FileSession, Session
 from tavt_kit.search import Space

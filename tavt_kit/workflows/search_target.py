@@ -11,15 +11,16 @@ from tavt_kit.bench import Protocol, measure_schedules, measure_table, random_im
 from tavt_kit.bench.passes import BRIEF, open_schedule
 from tavt_kit.bench.workshop import timed_model
 from tavt_kit.core.budget import Budget
+from tavt_kit.core.configuration import Choice, Configuration
 from tavt_kit.core.device import TargetDevice
 from tavt_kit.core.latency_table import LatencyTable, tails_of
 from tavt_kit.core.measurement import Measurement
 from tavt_kit.core.records import sha256_text, write_record
-from tavt_kit.core.schedule import TokenSchedule, precision_of
+from tavt_kit.core.schedule import TokenSchedule
 from tavt_kit.runtimes import Images, Session
 from tavt_kit.search import Costs, Store
-from tavt_kit.search.feasibility import Reach, reach_of
-from tavt_kit.workflows.baselines import Rivals
+from tavt_kit.search.feasibility import Feasibility, feasibility_table
+from tavt_kit.workflows.baselines import Baselines
 from tavt_kit.workflows.joint import counting, predicting, target_of, variant_of
 from tavt_kit.workflows.search_request import PROFILE_FILE, Request
 from tavt_kit.workflows.search_subject import Subject
@@ -28,7 +29,7 @@ __all__ = [
     "SLACK",
     "check_profile",
     "measured_on",
-    "measured_reach",
+    "measured_feasibility",
     "timed",
 ]
 
@@ -48,12 +49,12 @@ _MEMORY = 3e9
 """Bytes of weights open at once in the final measurement; what exceeds them is measured in several groups."""
 
 
-def measured_reach(subject: Subject, request: Request) -> tuple[list[Reach], dict[str, float]]:
+def measured_feasibility(subject: Subject, request: Request) -> tuple[list[Feasibility], dict[str, float]]:
     """The feasibility of the latency budgets, and the tails: by measuring the two ends briefly, or by a profile."""
     assert request.target is not None  # asked for timed searches only
     space, tails, slack = subject.space, dict[str, float](), 0.0
     if request.profile is not None:
-        medians = {end: request.profile.predict(end) for end in (space.dense, *space.ends)}
+        medians = {end: request.profile.predict(Configuration.of(end).schedule) for end in (space.dense, *space.ends)}
         tails = request.profile.believed_tails
     else:
         subject.progress.update("measuring the dense and the smallest schedule")
@@ -61,7 +62,7 @@ def measured_reach(subject: Subject, request: Request) -> tuple[list[Reach], dic
         runs = _passes(subject, request.target, ends, _brief_protocol(request.measure_seconds), request.seed)
         medians, tails, slack = {end: run.median for end, run in zip(ends, runs, strict=True)}, tails_of(runs), SLACK
     costs = Costs(counting(subject), medians.__getitem__, request.target, tails)
-    return reach_of(space, costs, Budget(request.budget.of("latency", "throughput")), slack=slack), dict(tails)
+    return feasibility_table(space, costs, Budget(request.budget.of("latency", "throughput")), slack=slack), dict(tails)
 
 
 def timed(subject: Subject, request: Request, store: Store, tails: Callable[[], dict[str, float]]) -> Costs:
@@ -76,12 +77,12 @@ def timed(subject: Subject, request: Request, store: Store, tails: Callable[[], 
     target = request.target
     assert target is not None
     key = f"profile {sha256_text(json.dumps(subject.ties(request), sort_keys=True))}"
-    known = store.note(key)
+    known = store.get_attr(key)
     if known is None:
         seen = tails()
         table = request.profile or _table(subject, request, target, _dense_session(subject, target))
         known = {"tails": seen, "table": table.as_record(), "others": _other_tables(subject, request, target)}
-        store.keep(key, known)
+        store.set_attr(key, known)
     records = {None: known["table"], **known.get("others", {})}
     tables = {precision: LatencyTable.from_record(record) for precision, record in records.items()}
     write_record(request.out / PROFILE_FILE, "profile", known["table"])
@@ -89,33 +90,33 @@ def timed(subject: Subject, request: Request, store: Store, tails: Callable[[], 
 
 
 def measured_on(
-    subject: Subject, request: Request, dense_ms: float | None, rivals: Rivals
-) -> Callable[[Sequence[TokenSchedule]], list[Measurement]] | None:
+    subject: Subject, request: Request, dense_ms: float | None, baselines: Baselines
+) -> Callable[[Sequence[Choice]], list[Measurement]] | None:
     """Measures schedules on the target, in groups, the first schedule in each; ``None`` where it is not here.
 
     Args:
         subject: The model.
         request: Names the target.
         dense_ms: About what the dense model takes, as far as it is known.
-        rivals: Those that are open are measured along, the first time.
+        baselines: Those that are open are measured along, the first time.
     """
     target = request.target
     if target is None or request.profile is not None:
         return None
 
-    def measure(schedules: Sequence[TokenSchedule]) -> list[Measurement]:
+    def measure(schedules: Sequence[Choice]) -> list[Measurement]:
         first, *others = schedules
         protocol = _final_protocol(dense_ms, request.budget, request.measure_seconds)
-        size, waiting = _group_size(subject), [*others, *rivals.waiting]
+        size, waiting = _group_size(subject), [*others, *baselines.waiting]
         groups = [waiting[start : start + size] for start in range(0, len(waiting), size)] or [[]]
         found: list[Measurement] = []
         for done, group in enumerate(groups):
             doing = f"measuring {len(group)} models and dense, {done + 1} of {len(groups)}"
             subject.progress.update(doing, done / len(groups))
-            chosen = [first, *(one for one in group if isinstance(one, TokenSchedule))]
+            chosen = [first, *(one for one in group if not isinstance(one, str))]
             names = [one for one in group if isinstance(one, str)]
-            runs = _passes(subject, target, chosen, protocol, request.seed, rivals.opened(names))
-            rivals.note(names, runs[len(chosen) :], runs[0])
+            runs = _passes(subject, target, chosen, protocol, request.seed, baselines.opened(names))
+            baselines.note(names, runs[len(chosen) :], runs[0])
             runs = runs[: len(chosen)]
             if not found:
                 found = runs
@@ -184,7 +185,7 @@ def _table(
 def _passes(
     subject: Subject,
     target: TargetDevice,
-    schedules: Sequence[TokenSchedule],
+    schedules: Sequence[Choice],
     protocol: Protocol,
     seed: int,
     beside: Mapping[str, tuple[Session, Images]] | None = None,
@@ -193,26 +194,25 @@ def _passes(
 
     size, rng = subject.preprocessing.image_size, np.random.default_rng(seed)
     opened = _dense_session(subject, target)
-    own = [one for one in schedules if variant_of(subject, one) is subject.model and precision_of(one) is None]
-    others = {str(one): _variant_session(subject, target, one, seed) for one in schedules if one not in own}
-    if others:
-        beside = others | dict(beside or {})
-        runs = measure_schedules(subject.model, target, size, own, protocol, rng, opened=opened, beside=beside)
-        found = dict(zip((*map(str, own), *beside), runs, strict=True))
-        return [found[str(one)] for one in schedules] + runs[len(schedules) :]
-    return measure_schedules(subject.model, target, size, schedules, protocol, rng, opened=opened, beside=beside)
+    wanted = [Configuration.of(one) for one in schedules]
+    own = {str(one): one.schedule for one in wanted if not one.is_variant and one.precision is None}
+    others = {str(one): _variant_session(subject, target, one, seed) for one in wanted if str(one) not in own}
+    beside = others | dict(beside or {})
+    runs = measure_schedules(subject.model, target, size, [*own.values()], protocol, rng, opened=opened, beside=beside)
+    found = dict(zip((*own, *beside), runs, strict=True))
+    return [found[str(one)] for one in wanted] + runs[len(own) + len(others) :]
 
 
 def _variant_session(
-    subject: Subject, target: TargetDevice, schedule: TokenSchedule, seed: int
+    subject: Subject, target: TargetDevice, wanted: Configuration, seed: int
 ) -> tuple[Session, Images]:
-    """A schedule of the model at another size or score or in another precision, with images for it."""
+    """A configuration of the model at another size or score or in another precision, with images for it."""
     import numpy as np
 
-    model = variant_of(subject, schedule)
+    model = variant_of(subject, wanted)
     size = model.backbone.image_size
     images = random_images((target.batch, 3, *size), np.random.default_rng(seed))
-    return open_schedule(model, target_of(target, schedule), size, schedule), images
+    return open_schedule(model, target_of(target, wanted), size, wanted.schedule), images
 
 
 def _dense_session(subject: Subject, target: TargetDevice) -> dict[TokenSchedule, Session]:

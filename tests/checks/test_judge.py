@@ -10,7 +10,8 @@ import pytest
 from tavt_kit.checks import Answers, BatchCheck, Gate, images_to_decide, judge
 from tavt_kit.checks.compare import columns
 from tavt_kit.core.accuracy import PairedDifference
-from tavt_kit.core.budget import Verdict, judge_difference
+from tavt_kit.core.budget import Verdict, facts_of
+from tavt_kit.core.budget import judge as judge_limit
 from tavt_kit.errors import BudgetError, DataError
 
 FINE = BatchCheck((8, 1, 5), 1e-6, True)
@@ -77,13 +78,14 @@ def test_a_narrower_artifact_is_judged_by_its_interval(n: int, wrong: int, verdi
 def test_the_number_of_images_decides_and_half_of_it_does_not(gained: int, lost: int, n: int) -> None:
     limit = Gate().limit
     difference = PairedDifference.of_counts(gained, lost, n)
-    assert judge_difference(limit, difference) is Verdict.INCONCLUSIVE
+    assert judge_limit(limit, facts_of(difference=difference)) is Verdict.INCONCLUSIVE
     needed = images_to_decide(difference, limit)
     assert needed is not None
 
     def at(count: int) -> Verdict:
         times = count / n
-        return judge_difference(limit, PairedDifference.of_counts(round(gained * times), round(lost * times), count))
+        scaled = PairedDifference.of_counts(round(gained * times), round(lost * times), count)
+        return judge_limit(limit, facts_of(difference=scaled))
 
     assert at(needed) is not Verdict.INCONCLUSIVE
     assert at(max(n, int(0.45 * needed))) is Verdict.INCONCLUSIVE

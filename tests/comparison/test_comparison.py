@@ -18,8 +18,8 @@ from tavt_kit.comparison.comparison import (
     unpaired_change,
 )
 from tavt_kit.core.accuracy import Accuracy
+from tavt_kit.core.budget import Verdict
 from tavt_kit.core.measurement import Measurement
-from tavt_kit.core.verdict import Verdict
 from tavt_kit.errors import MeasurementError
 
 

@@ -7,9 +7,8 @@ import random
 import pytest
 
 from tavt_kit.core.accuracy import Accuracy
-from tavt_kit.core.budget import Budget, Limit, Verdict, judge_accuracy, judge_latency, worst
-from tavt_kit.core.measurement import Measurement
-from tavt_kit.core.verdict import quantile_bounds
+from tavt_kit.core.budget import Budget, Limit, Verdict, facts_of, judge, worst
+from tavt_kit.core.measurement import Measurement, quantile_bounds
 from tavt_kit.errors import BudgetError
 
 
@@ -109,29 +108,33 @@ def test_worst() -> None:
     [("top1=80%", 900, "PASS"), ("top1=90%", 900, "INCONCLUSIVE"), ("top1=95%", 900, "FAIL")],
 )
 def test_accuracy_interval_decides(text: str, correct: int, verdict: str) -> None:
-    assert judge_accuracy(Limit.parse(text), Accuracy.of_counts(correct, 1000, split="val")) == verdict
+    assert judge(Limit.parse(text), facts_of(accuracies=[Accuracy.of_counts(correct, 1000, split="val")])) == verdict
 
 
-def test_accuracy_of_another_metric() -> None:
-    with pytest.raises(BudgetError, match="macro_f1"):
-        judge_accuracy(Limit.parse("macro_f1=80%"), Accuracy.of_counts(9, 10, split="val"))
+def test_accuracy_of_another_metric_decides_nothing() -> None:
+    facts = facts_of(accuracies=[Accuracy.of_counts(9, 10, split="val")])
+    assert judge(Limit.parse("macro_f1=80%"), facts) is Verdict.INCONCLUSIVE
+
+
+def _timed(limit: Limit, run: Measurement) -> Verdict:
+    return judge(limit, facts_of(latency=run))
 
 
 def test_latency_interval_decides() -> None:
     spread = Measurement(tuple(1.0 + i / 100 for i in range(100)), steady=True)
-    assert judge_latency(Limit.parse("latency=2ms"), spread) is Verdict.PASS
-    assert judge_latency(Limit.parse("latency=1.9ms"), spread) is Verdict.INCONCLUSIVE
-    assert judge_latency(Limit.parse("latency=1.7ms"), spread) is Verdict.FAIL
-    assert judge_latency(Limit.parse("latency[p50]=1.7ms"), spread) is Verdict.PASS
+    assert _timed(Limit.parse("latency=2ms"), spread) is Verdict.PASS
+    assert _timed(Limit.parse("latency=1.9ms"), spread) is Verdict.INCONCLUSIVE
+    assert _timed(Limit.parse("latency=1.7ms"), spread) is Verdict.FAIL
+    assert _timed(Limit.parse("latency[p50]=1.7ms"), spread) is Verdict.PASS
     # too few samples say nothing of a far quantile, and an unsteady run only where its halves agree
-    assert judge_latency(Limit.parse("latency[p99]=2ms"), spread) is Verdict.INCONCLUSIVE
+    assert _timed(Limit.parse("latency[p99]=2ms"), spread) is Verdict.INCONCLUSIVE
     unsteady = Measurement(spread.samples, steady=False)  # it became slower all the way
-    assert judge_latency(Limit.parse("latency[p50]=1.6ms"), spread) is Verdict.PASS
-    assert judge_latency(Limit.parse("latency[p50]=1.6ms"), unsteady) is Verdict.INCONCLUSIVE
-    assert judge_latency(Limit.parse("latency[p50]=1.3ms"), spread) is Verdict.FAIL
-    assert judge_latency(Limit.parse("latency[p50]=1.3ms"), unsteady) is Verdict.INCONCLUSIVE
-    assert judge_latency(Limit.parse("latency=2ms"), unsteady) is Verdict.PASS
-    assert judge_latency(Limit.parse("latency=0.5ms"), unsteady) is Verdict.FAIL
+    assert _timed(Limit.parse("latency[p50]=1.6ms"), spread) is Verdict.PASS
+    assert _timed(Limit.parse("latency[p50]=1.6ms"), unsteady) is Verdict.INCONCLUSIVE
+    assert _timed(Limit.parse("latency[p50]=1.3ms"), spread) is Verdict.FAIL
+    assert _timed(Limit.parse("latency[p50]=1.3ms"), unsteady) is Verdict.INCONCLUSIVE
+    assert _timed(Limit.parse("latency=2ms"), unsteady) is Verdict.PASS
+    assert _timed(Limit.parse("latency=0.5ms"), unsteady) is Verdict.FAIL
 
 
 def test_quantile_bounds_cover() -> None:

@@ -31,7 +31,7 @@ def test_round_trip(tmp_path: Path) -> None:
         ("{", "not a JSON record"),
         ("[1]", "but is 'list'"),
         ('{"schema": "other", "version": 1}', "must be a fgvc-kit/front record"),
-        ('{"schema": "fgvc-kit/front", "version": 2}', "version 2"),
+        ('{"schema": "fgvc-kit/front", "version": 3}', "version 3"),
     ],
 )
 def test_other_records_are_refused(text: str, message: str, tmp_path: Path) -> None:
@@ -104,3 +104,13 @@ def test_json_nested_too_deep_is_a_sentence(tmp_path: Path) -> None:
     path.write_text("[" * 100_000 + "]" * 100_000)
     with pytest.raises(RecordError, match="nested too deep"):
         read_record(path, "front")
+
+
+def test_a_front_of_version_1_is_read_as_todays(tmp_path: Path) -> None:
+    path = tmp_path / "front.json"
+    old = {"rivals": [{"name": "dense at 84 px"}], "rivals_left_out": [], "bought": [{"gene": "score"}], "chosen": 0}
+    path.write_text(json.dumps({"schema": "fgvc-kit/front", "version": 1, **old}))
+    assert read_record(path, "front") == {
+        "schema": "fgvc-kit/front", "version": 2, "baseline_models": [{"name": "dense at 84 px"}],
+        "baselines_left_out": [], "gene_ablation": [{"gene": "score"}], "chosen": 0,
+    }  # fmt: skip

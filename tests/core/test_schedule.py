@@ -33,12 +33,13 @@ def test_taper_never_goes_below_a_prefix_and_one_patch() -> None:
     ],
 )
 def test_curves_by_name(text: str, layers: int, counts: str) -> None:
-    schedule = TokenSchedule.parse(text, tokens=65, layers=layers)
-    assert str(schedule) == counts and TokenSchedule.parse(counts, tokens=65, layers=layers) == schedule
+    layout = TokenLayout(65, layers)
+    schedule = TokenSchedule.parse(text, layout)
+    assert str(schedule) == counts and TokenSchedule.parse(counts, layout) == schedule
 
 
 def test_a_curve_of_few_patches_keeps_them_all() -> None:
-    assert str(TokenSchedule.parse("curve:0:2:0.1", tokens=10, layers=3, prefix=1)) == "10x3"
+    assert str(TokenSchedule.parse("curve:0:2:0.1", TokenLayout(10, 3))) == "10x3"
 
 
 @pytest.mark.parametrize(

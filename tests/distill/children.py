@@ -28,7 +28,7 @@ from tavt_kit.distill.processes import Processes
 from tavt_kit.distill.reading import Reading
 from tavt_kit.distill.recipe import DistillRecipe
 from tavt_kit.distill.running import Running
-from tavt_kit.distill.selection import Metric
+from tavt_kit.distill.selection import SelectionMetric
 from tavt_kit.distill.step import SandwichRule, sandwich_step
 from tavt_kit.errors import TrainingError
 from tavt_kit.models.timm_import import timm
@@ -116,7 +116,7 @@ def run(job: Job, folder: Path, weights: Path, rank: int = 0, world: int = 1, po
 
     if rank and job.room is not None:
         step = Memory(job.room)(step)
-    metric, val = Metric(job.running.metric, CLASSES), some_pictures(9)
+    metric, val = SelectionMetric(job.running.metric, CLASSES), some_pictures(9)
 
     def value(model: AdaptiveViT) -> float:
         images = torch.from_numpy(val.inputs(val.pixels)).to(model.get_parameter("head.weight").dtype)

@@ -24,7 +24,7 @@ from tavt_kit.distill.optimisation import Optimisation
 from tavt_kit.distill.randomness import random_state, set_random_state
 from tavt_kit.distill.recipe import DistillRecipe
 from tavt_kit.distill.running import Running
-from tavt_kit.distill.selection import Metric
+from tavt_kit.distill.selection import SelectionMetric
 from tavt_kit.errors import CheckpointError, TrainingError
 from tavt_kit.models.wrap import AdaptiveViT
 from tests.distill.children import CLASSES, Job, Memory, some_model, some_pictures
@@ -36,7 +36,7 @@ F32 = Running(precision="f32")
 def scripted(values: list[float], name: str = "top1") -> Judge:
     """Evaluations that say what is wanted."""
     left: Iterator[float] = iter(values)
-    return Judge(Metric(name, CLASSES), lambda model: next(left))
+    return Judge(SelectionMetric(name, CLASSES), lambda model: next(left))
 
 
 def go(

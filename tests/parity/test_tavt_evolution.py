@@ -11,7 +11,7 @@ import pytest
 
 from tavt_kit.distill.sampling import ratio_counts
 from tavt_kit.errors import RecordError
-from tavt_kit.search.tavt import OfficialEvolution, approx_ratio, first_ratios, inverse_ratio
+from tavt_kit.search.algorithms.tavt import OfficialEvolution, approx_ratio, first_ratios, inverse_ratio
 from tests.parity.official import load
 
 pytestmark = pytest.mark.kind("tavt_evolution")

@@ -17,7 +17,7 @@ from tavt_kit.checks.figures import ClassFigures, Confusion, Figures
 from tavt_kit.checks.losses import EXAMPLES_FOLDER, Losses, Lost
 from tavt_kit.checks.report import BatchCheck, CheckReport, write_check
 from tavt_kit.core.accuracy import Accuracy, PairedDifference
-from tavt_kit.core.budget import Budget
+from tavt_kit.core.budget import Budget, Verdict
 from tavt_kit.core.candidate import Candidate
 from tavt_kit.core.codec import encode
 from tavt_kit.core.device import TargetDevice
@@ -29,9 +29,8 @@ from tavt_kit.core.measurement import Measurement, paired_ratio
 from tavt_kit.core.model_card import Licence, ModelCard, write_card
 from tavt_kit.core.records import write_record
 from tavt_kit.core.schedule import TokenSchedule
-from tavt_kit.core.verdict import Verdict
 from tavt_kit.reports import FinalRow, write_final
-from tavt_kit.search.final import Final
+from tavt_kit.search.finalists import Final
 from tavt_kit.search.record import front_body, write_candidates, write_front
 from tavt_kit.search.result import SearchResult
 

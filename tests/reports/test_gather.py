@@ -66,8 +66,8 @@ def test_bytes_that_are_no_text(tmp_path: Path) -> None:
 
 
 def test_another_version_is_refused(tmp_path: Path) -> None:
-    (tmp_path / "front.json").write_text('{"schema": "fgvc-kit/front", "version": 2}')
-    with pytest.raises(RecordError, match="version 2 of fgvc-kit/front, but this program reads version 1"):
+    (tmp_path / "front.json").write_text('{"schema": "fgvc-kit/front", "version": 3}')
+    with pytest.raises(RecordError, match="version 3 of fgvc-kit/front, but this program reads version 2"):
         gather([tmp_path])
 
 

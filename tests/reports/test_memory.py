@@ -7,9 +7,11 @@ from typing import Any
 import pytest
 
 from tavt_kit.core.budget import Budget
+from tavt_kit.reports.asked import asked
+from tavt_kit.reports.blocks import Section, Table, Text
 from tavt_kit.reports.choice import FrontView
 from tavt_kit.reports.judging import judge_view
-from tavt_kit.reports.sections.front import front_table
+from tavt_kit.reports.sections.front import front_section, front_table
 from tavt_kit.reports.sections.verdict import headline
 from tavt_kit.reports.views import CandidateView
 from tests.reports.test_verdict import entry, front, records, said
@@ -30,6 +32,21 @@ def sized(median: float | None, **more: Any) -> dict[str, Any]:
 def test_a_memory_budget_is_judged_by_the_recorded_processes(median: float | None, limit: str, verdict: str) -> None:
     view = CandidateView.of(sized(median), "top1")
     assert str(judge_view(view, Budget.parse([f"memory={limit}"]), "top1")) == verdict
+
+
+def test_what_was_measured_over_the_budget_is_shown_and_counted() -> None:
+    chosen = entry([65, 40, 20], 0.84, 6.9, "PASS")
+    slow, dear = entry([65, 64, 63], 0.83, 9.0, "FAIL"), entry([65, 50, 30], 0.84, 7.2, "PASS")
+    body = front(chosen, chosen=0, verdict="PASS", measured=[chosen, slow, dear], measured_over_budget=1)
+    section = front_section(records(front=body))
+    assert isinstance(section, Section)
+    tables = [one for one in section.blocks if isinstance(one, Table)]
+    (over,) = [one for one in tables if "over the budget" in one.caption]
+    assert [row[0].text for row in over.rows] == ["65,64,63"]
+    told = " ".join("".join(map(str, one.parts)) for one in section.blocks if isinstance(one, Text))
+    assert "3 schedules measured end to end" in told
+    (again,) = asked(records(front=body), Budget.parse(["latency=10ms"])).all("front")
+    assert [one["verdict"] for one in again.body["measured"]] == ["PASS", "PASS", "PASS"]
 
 
 def test_the_headline_and_the_table_have_it() -> None:

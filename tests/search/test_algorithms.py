@@ -12,13 +12,12 @@ from tavt_kit.core.front import hypervolume
 from tavt_kit.core.layout import TokenLayout
 from tavt_kit.core.schedule import TokenSchedule
 from tavt_kit.errors import BudgetError, BudgetTooTight, ScheduleError, TavtError, UnknownName
-from tavt_kit.search.algorithm import Algorithm, Outcome
-from tavt_kit.search.by_name import ALGORITHMS, begin
-from tavt_kit.search.regression import GaussianProcess
+from tavt_kit.search.algorithms.base import Algorithm, Outcome
+from tavt_kit.search.algorithms.by_name import ALGORITHMS, make_algorithm
+from tavt_kit.search.algorithms.surrogate import GaussianProcess
+from tavt_kit.search.algorithms.tavt import OfficialTavt, first_ratios
+from tavt_kit.search.proposals import non_dominated
 from tavt_kit.search.space import Space
-from tavt_kit.search.tavt import first_ratios
-from tavt_kit.search.tavt_search import OfficialTavt
-from tavt_kit.search.told import non_dominated
 
 SPACE = Space(TokenLayout(60, 6))
 OURS = tuple(name for name in ALGORITHMS if name != "tavt-official")
@@ -38,7 +37,7 @@ def metric(schedule: TokenSchedule) -> float:
 
 def made(name: str, space: Space = SPACE, **named: object) -> Algorithm:
     usual: dict[str, object] = {"seed": 0, "cost": cost, "official_macs": cost, "fits": lambda schedule: True}
-    return begin(name, space, **(usual | named))  # type: ignore[arg-type]
+    return make_algorithm(name, space, **(usual | named))  # type: ignore[arg-type]
 
 
 def run(

@@ -16,8 +16,7 @@ from tavt_kit.core.schedule import TokenSchedule
 from tavt_kit.errors import MeasurementError
 from tavt_kit.evaluation.answer import Answer
 from tavt_kit.search import SearchResult, Store, search
-from tavt_kit.search.engines.crew import News, Workers
-from tavt_kit.search.engines.processes import Processes
+from tavt_kit.search.workers import Processes, WorkerEvent, Workers
 from tests.search.engine_workers import Toy, make_nothing_answered
 from tests.search.test_loop import summary
 from tests.search.toy import COSTS, SPACE, answers
@@ -27,7 +26,7 @@ SIX = [TokenSchedule((9, count)) for count in range(3, 9)]
 
 
 class Pretended:
-    """A crew without processes: it does as the script says for each work that is given, then answers honestly.
+    """A pool without processes: it does as the script says for each work that is given, then answers honestly.
 
     Args:
         script: ``"dies"`` or ``"answers one and dies"``, for the works given first.
@@ -39,24 +38,26 @@ class Pretended:
         self.script, self.fatal, self.starts = deque(script), fatal, starts
         self.started = 0
         self.given: list[tuple[int, list[TokenSchedule]]] = []
-        self.told: deque[News] = deque()
+        self.told: deque[WorkerEvent] = deque()
 
     def start(self) -> int:
         self.started += 1
-        self.told.append(News(self.started, idle=True) if self.starts else News(self.started, lost="no memory"))
+        self.told.append(
+            WorkerEvent(self.started, idle=True) if self.starts else WorkerEvent(self.started, lost="no memory")
+        )
         return self.started
 
     def give(self, worker: int, schedules: Sequence[TokenSchedule]) -> None:
         self.given.append((worker, list(schedules)))
         act = self.script.popleft() if self.script else "answers"
         if act == "answers one and dies":
-            self.told += [News(worker, [one(schedules[0])]), News(worker, lost="killed")]
+            self.told += [WorkerEvent(worker, [one(schedules[0])]), WorkerEvent(worker, lost="killed")]
         elif act == "dies" or self.fatal in schedules:
-            self.told.append(News(worker, lost="killed"))
+            self.told.append(WorkerEvent(worker, lost="killed"))
         else:
-            self.told.append(News(worker, [one(schedule) for schedule in schedules], idle=True))
+            self.told.append(WorkerEvent(worker, [one(schedule) for schedule in schedules], idle=True))
 
-    def news(self) -> Iterator[News]:
+    def events(self) -> Iterator[WorkerEvent]:
         yield self.told.popleft()
 
     def close(self) -> None:
@@ -68,49 +69,49 @@ def one(schedule: TokenSchedule) -> tuple[TokenSchedule, Answer]:
 
 
 def test_work_is_shared_out_and_answered_once() -> None:
-    crew = Pretended()
-    workers = Workers(crew, 2, at_once=4)
+    pool = Pretended()
+    workers = Workers(pool, 2, at_once=4)
     got = list(workers(SIX))
-    assert [schedule for schedule, _ in got] == SIX and crew.started == 2
-    assert [given for _, given in crew.given] == [SIX[:4], SIX[4:]]
+    assert [schedule for schedule, _ in got] == SIX and pool.started == 2
+    assert [given for _, given in pool.given] == [SIX[:4], SIX[4:]]
     assert all(answer.timings["worker"] == 2.0 and answer.seconds < 1 for _, answer in got)
-    assert list(workers(SIX[:2])) and crew.started == 2  # the same workers go on
+    assert list(workers(SIX[:2])) and pool.started == 2  # the same workers go on
 
 
 def test_shares() -> None:
     """Several at once, where an evaluator gains from neighbours: two parts for each worker, so that none waits long."""
     for count, sizes in ((1, [3, 3]), (2, [2, 2, 2]), (4, [1] * 6)):
-        crew = Pretended()
-        assert {schedule for schedule, _ in Workers(crew, count, at_once=None)(SIX)} == set(SIX)
-        assert [len(given) for _, given in crew.given] == sizes
+        pool = Pretended()
+        assert {schedule for schedule, _ in Workers(pool, count, at_once=None)(SIX)} == set(SIX)
+        assert [len(given) for _, given in pool.given] == sizes
     assert list(Workers(Pretended(), 2, at_once=None)([])) == []
 
 
 def test_what_a_lost_worker_had_goes_to_another_each_schedule_alone() -> None:
-    crew = Pretended("answers one and dies")
-    got = dict(Workers(crew, 1, at_once=3)(SIX))
+    pool = Pretended("answers one and dies")
+    got = dict(Workers(pool, 1, at_once=3)(SIX))
     assert set(got) == set(SIX) and all(answer.failure is None for answer in got.values())
-    assert [given for _, given in crew.given] == [SIX[:3], SIX[1:2], SIX[2:3], SIX[3:]]
-    assert crew.started == 2
+    assert [given for _, given in pool.given] == [SIX[:3], SIX[1:2], SIX[2:3], SIX[3:]]
+    assert pool.started == 2
 
 
 def test_a_schedule_that_loses_every_worker_fails_and_the_others_are_answered() -> None:
-    crew = Pretended(fatal=SIX[1])
-    got = dict(Workers(crew, 2, at_once=3)(SIX))
+    pool = Pretended(fatal=SIX[1])
+    got = dict(Workers(pool, 2, at_once=3)(SIX))
     assert [schedule for schedule in SIX if got[schedule].failure] == SIX[1:2]
-    assert "3 workers were lost over this schedule" in str(got[SIX[1]].failure) and crew.started == 4
+    assert "3 workers were lost over this schedule" in str(got[SIX[1]].failure) and pool.started == 4
 
 
 def test_workers_that_never_start_are_given_up() -> None:
-    crew = Pretended(starts=False)
+    pool = Pretended(starts=False)
     with pytest.raises(MeasurementError, match="3 workers one after the other could not start: no memory"):
-        list(Workers(crew, 2)(SIX))
-    assert crew.started <= 4
+        list(Workers(pool, 2)(SIX))
+    assert pool.started <= 4
 
 
 def test_an_abandoned_call_disturbs_the_next_one_not() -> None:
-    crew = Pretended()
-    workers = Workers(crew, 2)
+    pool = Pretended()
+    workers = Workers(pool, 2)
     coming = workers(SIX)
     assert next(coming)[0] == SIX[0]
     coming.close()
@@ -125,9 +126,9 @@ def test_processes_find_the_very_front_though_one_of_them_is_killed(tmp_path: Pa
     here = search(SPACE, answers, costs=COSTS, budget=BUDGET, evaluations=40, population=8, seed=3)
     with Workers(Processes(Toy(tmp_path, dies=1, seconds=0.002)), 2) as workers:
         there = searched(workers)
-        crew = workers.crew
-        assert isinstance(crew, Processes) and crew._started == 3
-        processes = [worker.process for worker in crew._workers.values()]
+        pool = workers.pool
+        assert isinstance(pool, Processes) and pool._started == 3
+        processes = [worker.process for worker in pool._workers.values()]
     assert summary(there) == summary(here) and there.history == here.history
     assert len((tmp_path / "log").read_text().splitlines()) == 40  # nothing evaluated twice
     assert all(process.exitcode is not None for process in processes)
@@ -162,11 +163,11 @@ def test_what_goes_wrong_in_a_worker_is_said(make: Toy, error: type[Exception], 
 def test_ctrl_c_ends_all_workers(tmp_path: Path) -> None:
     with pytest.raises(KeyboardInterrupt):
         with Workers(Processes(Toy(tmp_path, seconds=0.05)), 2) as workers:
-            crew = workers.crew
-            assert isinstance(crew, Processes)
+            pool = workers.pool
+            assert isinstance(pool, Processes)
             for number, _ in enumerate(workers(SIX)):
                 if number == 2:
-                    processes = [worker.process for worker in crew._workers.values()]
+                    processes = [worker.process for worker in pool._workers.values()]
                     threading.Timer(0.01, signal.raise_signal, [signal.SIGINT]).start()
                     threading.Event().wait(5)
     assert len(processes) == 2 and all(process.exitcode is not None for process in processes)

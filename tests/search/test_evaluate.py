@@ -14,7 +14,7 @@ from tavt_kit.core.schedule import TokenSchedule
 from tavt_kit.errors import MeasurementError
 from tavt_kit.evaluation.answer import Answer
 from tavt_kit.search import Store, one_by_one, search
-from tavt_kit.search.evaluate import in_order
+from tavt_kit.search.study import in_order
 from tests.search.test_loop import summary
 from tests.search.toy import COSTS, SPACE, answers, evaluate
 
@@ -53,7 +53,7 @@ def test_stored_as_they_come_and_given_out_in_order() -> None:
             seen.append(len(store))
             yield schedule, answer()
 
-    store.put(THREE[1], answer(7.0))
+    store.add(THREE[1], answer(7.0))
     given = list(in_order(THREE, backwards, store))
     assert [one.schedule for one in given] == THREE and [one.replayed for one in given] == [False, True, False]
     assert given[1].answer.seconds == 7.0 and seen == [1, 2] and len(store) == 3

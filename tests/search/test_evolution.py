@@ -12,10 +12,9 @@ from tavt_kit.core.front import dominates, hypervolume
 from tavt_kit.core.layout import TokenLayout
 from tavt_kit.core.schedule import TokenSchedule
 from tavt_kit.errors import BudgetTooTight, TavtError
-from tavt_kit.search.algorithm import Outcome
-from tavt_kit.search.evolution import Evolution
-from tavt_kit.search.operators import fit
-from tavt_kit.search.seeds import stages, taper
+from tavt_kit.search.algorithms.base import Outcome
+from tavt_kit.search.algorithms.nsga2 import Evolution
+from tavt_kit.search.proposals import fit, stages, taper
 from tavt_kit.search.space import Space
 
 SPACE = Space(TokenLayout(50, 6))

@@ -8,7 +8,7 @@ from tavt_kit.core.budget import Budget
 from tavt_kit.core.device import TargetDevice
 from tavt_kit.core.layout import TokenLayout
 from tavt_kit.errors import BudgetError, BudgetTooTight
-from tavt_kit.search.feasibility import Costs, check_reachable, reach_of, refuse_unsearchable
+from tavt_kit.search.feasibility import Costs, feasibility_table, refuse_unsearchable, require_feasible
 from tavt_kit.search.space import Space
 
 SPACE = Space(TokenLayout(101, 4))
@@ -21,7 +21,7 @@ COSTS = Costs(
 
 def test_table() -> None:
     budget = Budget.parse(["latency=3ms", "latency[p50]=1.02ms", "flops=500M", "top1=50%"])
-    rows = reach_of(SPACE, COSTS, budget, slack=0.03)
+    rows = feasibility_table(SPACE, COSTS, budget, slack=0.03)
     assert [str(row.limit) for row in rows] == ["latency=3ms", "latency[p50]=1.02ms", "flops=500M"]
     assert rows[0].least == pytest.approx(1.08 * 1.1) and rows[0].dense == pytest.approx(5.04 * 1.1)
     assert [row.reachable for row in rows] == [True, False, True]
@@ -43,10 +43,10 @@ def test_table() -> None:
 )
 def test_infeasible_names_the_nearest_which_is_feasible(text: str, nearest: str) -> None:
     with pytest.raises(BudgetTooTight, match="the nearest feasible budget is") as caught:
-        check_reachable(reach_of(SPACE, COSTS, Budget.parse([text])))
+        require_feasible(feasibility_table(SPACE, COSTS, Budget.parse([text])))
     named = str(caught.value).rsplit(" ", 1)[1]
     assert named == nearest
-    check_reachable(reach_of(SPACE, COSTS, Budget.parse([named])))
+    require_feasible(feasibility_table(SPACE, COSTS, Budget.parse([named])))
 
 
 def test_slack_is_for_predictions_only() -> None:
@@ -57,14 +57,14 @@ def test_slack_is_for_predictions_only() -> None:
 
 def test_nearest_is_rounded_finely() -> None:
     costs = Costs(macs=lambda schedule: 14_020_000 + 10_000 * (schedule.counts[0] - 2))
-    row = reach_of(SPACE, costs, Budget.parse(["flops=1M"]))[0]
+    row = feasibility_table(SPACE, costs, Budget.parse(["flops=1M"]))[0]
     assert row.nearest == "flops=14.1M" and row.dense > 14.1e6
 
 
 def test_throughput_is_of_a_batch_and_a_floor_on_cost() -> None:
     target = TargetDevice("torch", "cpu", batch=8)
     costs = Costs(macs=COSTS.macs, latency_ms=COSTS.latency_ms, target=target)
-    row = reach_of(SPACE, costs, Budget.parse(["throughput=3000/s"]))[0]
+    row = feasibility_table(SPACE, costs, Budget.parse(["throughput=3000/s"]))[0]
     assert row.reachable and row.least == pytest.approx(8000 / 1.08) and row.dense == pytest.approx(8000 / 5.04)
     fits = costs.fits(Budget.parse(["throughput=3000/s"]))
     assert fits(SPACE.least) and not fits(SPACE.dense)
@@ -79,4 +79,4 @@ def test_limits_that_no_schedule_keeps_or_breaks_are_refused(text: str, says: st
 
 def test_latency_needs_a_target() -> None:
     with pytest.raises(BudgetError, match="needs a target"):
-        reach_of(SPACE, Costs(macs=COSTS.macs), Budget.parse(["latency=3ms"]))
+        feasibility_table(SPACE, Costs(macs=COSTS.macs), Budget.parse(["latency=3ms"]))

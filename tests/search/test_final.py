@@ -6,6 +6,7 @@ import csv
 import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from statistics import median
 from types import SimpleNamespace
 
 import pytest
@@ -17,8 +18,8 @@ from tavt_kit.core.measurement import Measurement
 from tavt_kit.core.schedule import TokenSchedule
 from tavt_kit.errors import MeasurementError
 from tavt_kit.evaluation.answer import Answer
-from tavt_kit.search import SearchResult, desk, search
-from tavt_kit.search.final import Final, confirm
+from tavt_kit.search import SearchResult, finalists, search
+from tavt_kit.search.finalists import Final, confirm
 from tavt_kit.search.record import front_body, write_candidates, write_front
 from tests.search.toy import COSTS, MACS_ONLY, SPACE, answers
 
@@ -96,7 +97,7 @@ def test_finalists_are_evaluated_anew() -> None:
 
 def test_a_finalist_that_fails_in_the_targets_precision_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
     said = list[str]()
-    monkeypatch.setattr(desk, "_log", SimpleNamespace(warning=lambda text, *rest: said.append(text % rest)))
+    monkeypatch.setattr(finalists, "_log", SimpleNamespace(warning=lambda text, *rest: said.append(text % rest)))
     result = found()
     best = confirm(result, BUDGET, measure=Machine(lambda schedule: 1.0)).pick
     assert best is not None
@@ -166,7 +167,7 @@ def test_records(tmp_path: Path) -> None:
     body = front_body(result, final, model={"name": "toy"}, budget=BUDGET, target=COSTS.target, seed=0)
     write_front(tmp_path, body)
     record = json.loads((tmp_path / "front.json").read_text())
-    assert record["schema"] == "fgvc-kit/front" and record["version"] == 1
+    assert record["schema"] == "fgvc-kit/front" and record["version"] == 2
     for key, value in {
         "model": {"name": "toy"}, "budgets": ["latency=8ms"], "split": "val", "metric": "top1", "seed": 0,
         "evaluations": 80, "verdict": "PASS",
@@ -181,6 +182,24 @@ def test_records(tmp_path: Path) -> None:
     assert sum(int(row["on_front"]) for row in rows) == len(final.candidates)
     parsed = TokenSchedule.parse(rows[7]["schedule"], SPACE.layout)
     assert parsed == result.candidates[7].schedule
+
+
+def test_every_measured_finalist_is_recorded_with_its_raw_samples_and_their_factor() -> None:
+    """What a slower second group did to the times can be undone; nobody who was measured is left out."""
+    machine = Machine(lambda schedule: 1.12 * (1.2 if machine.calls > 1 else 1.0))
+    result = found()
+    final = confirm(result, BUDGET, measure=machine, number=2)
+    body = front_body(result, final, model={}, budget=BUDGET, target=COSTS.target, seed=0)
+    assert {tuple(one["schedule"]) for one in body["measured"]} == {one.counts for one in machine.asked}
+    assert sorted({round(one["latency_ms"]["pace"], 6) for one in body["measured"]}) == [1.0, 1.2]
+    for one in (*body["measured"], *body["candidates"], *body["baselines"]):
+        times = one["latency_ms"]
+        assert len(times["raw_ms"]) == times["samples"] and sum(times["rounds"]) in (0, times["samples"])
+        assert median(times["raw_ms"]) * times["pace"] == pytest.approx(times["median"])
+    first = next(one for one in body["measured"] if one["origin"] == "dense")
+    assert first["latency_ms"]["raw_ms"][0] == pytest.approx(1.12 * (COSTS.predicted(SPACE.dense) or 0), rel=1e-6)
+    nothing = confirm(result, BUDGET, measure=None)
+    assert "measured" not in front_body(result, nothing, model={}, budget=BUDGET, target=None, seed=0)
 
 
 @pytest.mark.parametrize("number", [1, 2, 5, 100])

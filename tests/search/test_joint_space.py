@@ -7,14 +7,15 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from tavt_kit.core.configuration import Choice, Configuration
 from tavt_kit.core.layout import TokenLayout
-from tavt_kit.core.schedule import JointSchedule, TokenSchedule
+from tavt_kit.core.schedule import TokenSchedule
 from tavt_kit.errors import ScheduleError
 from tavt_kit.search import Store
-from tavt_kit.search.algorithm import Outcome
-from tavt_kit.search.evolution import Evolution
+from tavt_kit.search.algorithms.base import Outcome
+from tavt_kit.search.algorithms.nsga2 import Evolution
 from tavt_kit.search.joint_space import GENES, JointSpace
-from tavt_kit.search.operators import fit
+from tavt_kit.search.proposals import fit
 
 
 def joint(*, token_pooled: bool = True, tokens: int = 17) -> JointSpace:
@@ -31,8 +32,8 @@ def test_every_row_is_one_schedule_and_back(token_pooled: bool) -> None:
     schedules = [space.decode(row) for row in rows]
     for row, schedule in zip(rows, schedules, strict=True):
         assert np.array_equal(space.mend(row), row) and np.array_equal(space.encode(schedule), row)
-        place = 1 if isinstance(schedule, JointSchedule) and schedule.image_size else 0
-        schedule.check(TokenLayout(space.at_size[place], 4))
+        wanted = Configuration.of(schedule)
+        wanted.schedule.check(TokenLayout(space.at_size[1 if wanted.image_size else 0], 4))
     assert len({row.tobytes() for row in rows}) == len(set(schedules))
     assert len({type(schedule) for schedule in schedules}) == 2
 
@@ -42,14 +43,15 @@ def test_a_small_space_is_listed_without_repeats() -> None:
     space = JointSpace(layout, sizes=sizes, at_size=(5, 3), spared=(1,), scores=("column", "cls"))
     schedules = [space.decode(row) for row in space.every()]
     assert len(schedules) == len(set(schedules)) and space.dense in schedules and space.least in schedules
-    assert str(JointSchedule((3, 2), image_size=(16, 16), score="cls")) in {str(one) for one in schedules}
+    assert Configuration(TokenSchedule((3, 2)), image_size=(16, 16), score="cls") in schedules
 
 
 def test_shares_keep_their_shape_at_another_size() -> None:
     space = joint(tokens=65)
     row = space.encode(TokenSchedule((65, 33, 33, 33)))
     row[0] = 1
-    assert space.decode(space.mend(row)).counts == (10, 6, 6, 6)  # half of the patches here, half of them there
+    # Half of the patches here, half of them there.
+    assert Configuration.of(space.decode(space.mend(row))).schedule.counts == (10, 6, 6, 6)
 
 
 def test_first_comes_every_gene_alone_and_small_or_shallow_in_few_bits() -> None:
@@ -57,71 +59,78 @@ def test_first_comes_every_gene_alone_and_small_or_shallow_in_few_bits() -> None
         "at 24 px", "without layer 2", "without layers 0 and 2", "in bf16", "in int8", "at 24 px, in int8",
         "without layer 2, in int8", "without layers 0 and 2, in int8", "by cls",
     ]  # fmt: skip
-    scored = joint().firsts[-1]
-    assert scored.counts[-1] < 17  # where nothing is dropped, nothing is scored
+    scored = Configuration.of(joint().firsts[-1])
+    assert scored.schedule.counts[-1] < 17  # where nothing is dropped, nothing is scored
 
 
 def test_a_gene_is_put_back_alone() -> None:
     space = joint()
-    chosen = JointSchedule((10, 5, 5, 5), (0, 1, 3), image_size=(24, 24), score="cls", precision="int8")
-    found = {gene: space.given(chosen, **{gene: 0}) for gene in GENES}
-    assert found["layers"].executed is None and found["score"].executed == (0, 1, 3)
-    assert isinstance(found["image_size"], JointSchedule) and found["image_size"].image_size is None
-    assert found["image_size"].counts[0] == 17 and found["image_size"].score == "cls"
+    schedule = TokenSchedule((10, 5, 5, 5), (0, 1, 3))
+    chosen = Configuration(schedule, image_size=(24, 24), score="cls", precision="int8")
+    found = {gene: Configuration.of(space.given(chosen, **{gene: 0})) for gene in GENES}
+    assert found["layers"].schedule.executed is None and found["score"].schedule.executed == (0, 1, 3)
+    assert found["image_size"].image_size is None
+    assert found["image_size"].schedule.counts[0] == 17 and found["image_size"].score == "cls"
     assert found["precision"] == replace(chosen, precision=None)
 
 
 def test_every_token_is_put_back_at_the_size_at_hand() -> None:
-    chosen = JointSchedule((10, 5, 5, 5), (0, 1, 3), image_size=(24, 24), precision="int8")
-    assert joint().undropped(chosen) == replace(chosen, counts=(10, 10, 10, 10))
-    scored = JointSchedule((17, 5, 5, 5), score="cls")
+    chosen = Configuration(TokenSchedule((10, 5, 5, 5), (0, 1, 3)), image_size=(24, 24), precision="int8")
+    whole = TokenSchedule((10, 10, 10, 10), (0, 1, 3))
+    assert joint().undropped(chosen) == replace(chosen, schedule=whole)
+    scored = Configuration(TokenSchedule((17, 5, 5, 5)), score="cls")
     assert joint().undropped(scored) == joint().dense  # where nothing is dropped, nothing is scored
 
 
 def test_budgets_that_only_other_genes_meet_are_met() -> None:
     space = joint()
-    assert JointSchedule((10, 2, 2, 2), (1, 3), image_size=(24, 24), precision="int8") in space.ends
+    least = TokenSchedule((10, 2, 2, 2), (1, 3))
+    assert Configuration(least, image_size=(24, 24), precision="int8") in space.ends
 
-    def fits(schedule: TokenSchedule) -> bool:
-        return isinstance(schedule, JointSchedule) and schedule.precision == "int8" and sum(schedule.counts) < 30
+    def counts(choice: Choice) -> tuple[int, ...]:
+        return Configuration.of(choice).schedule.counts
+
+    def fits(choice: Choice) -> bool:
+        return Configuration.of(choice).precision == "int8" and sum(counts(choice)) < 30
 
     evolution = Evolution(space, seed=0, population=12, fits=fits)
     for _ in range(3):
         asked = evolution.ask()
         assert asked and all(map(fits, asked))
-        evolution.tell([Outcome(float(sum(one.counts)), one.counts[-1] / 17) for one in asked])
+        evolution.tell([Outcome(float(sum(counts(one))), counts(one)[-1] / 17) for one in asked])
     assert {evolution.origin(one) for one in asked} <= {"joint", "nsga2", "random"}
 
 
 def test_what_fits_by_fewer_bits_keeps_its_size_and_score() -> None:
     space = joint()
-    dear = JointSchedule((17, 12, 9, 9), score="cls")
+    dear = Configuration(TokenSchedule((17, 12, 9, 9)), score="cls")
 
-    def fits(schedule: TokenSchedule) -> bool:
-        return isinstance(schedule, JointSchedule) and schedule.precision == "int8"
+    def fits(choice: Choice) -> bool:
+        return Configuration.of(choice).precision == "int8"
 
     assert space.decode(fit(space.encode(dear), space, fits, fill=False)) == replace(dear, precision="int8")
 
 
 def test_layers_of_another_order_are_refused() -> None:
     with pytest.raises(ScheduleError, match="in the order"):
-        joint().encode(JointSchedule((17, 17, 9, 9), (0, 2, 3)))
+        joint().encode(TokenSchedule((17, 17, 9, 9), (0, 2, 3)))
 
 
 def test_evolution_asks_for_each_once_and_finds_the_genes() -> None:
     space = joint()
 
-    def cost(schedule: TokenSchedule) -> float:
+    def cost(choice: Choice) -> float:
+        schedule = Configuration.of(choice).schedule
         return float(sum(n for layer, n in enumerate(schedule.counts) if schedule.runs(layer)))
 
     evolution = Evolution(space, seed=0, population=12, fits=lambda schedule: cost(schedule) <= 40)
-    seen: set[TokenSchedule] = set()
+    seen: set[Choice] = set()
     for _ in range(8):
         asked = evolution.ask()
         assert len(set(asked)) == len(asked) and not seen & set(asked)
         seen |= set(asked)
-        evolution.tell([Outcome(cost(one), one.counts[-1] / 17) for one in asked])
-    found = [one for one in seen if isinstance(one, JointSchedule)]
+        evolution.tell([Outcome(cost(one), Configuration.of(one).schedule.counts[-1] / 17) for one in asked])
+    found = [Configuration.of(one) for one in seen]
     assert {one.image_size for one in found} == {None, (24, 24)} and {one.score for one in found} == {None, "cls"}
     assert {one.precision for one in found} == {None, "bf16", "int8"}
     assert "joint" in {evolution.origin(one) for one in seen}
@@ -132,9 +141,11 @@ def test_the_store_tells_variants_apart() -> None:
     from tavt_kit.evaluation.answer import Answer
 
     store = Store(None)
-    variants = [TokenSchedule((5, 4)), JointSchedule((5, 4), score="cls"), JointSchedule((5, 4), image_size=(9, 9)),
-                JointSchedule((5, 5), (0,)), JointSchedule((5, 4), precision="int8")]  # fmt: skip
+    plain = TokenSchedule((5, 4))
+    variants = [plain, Configuration(plain, score="cls"), Configuration(plain, image_size=(9, 9)),
+                Configuration(TokenSchedule((5, 5), (0,))), Configuration(plain, precision="int8"),
+                Configuration(plain, reduction="merge")]  # fmt: skip
     for right, schedule in enumerate(variants):
-        store.put(schedule, Answer(Accuracy.of_counts(right, 8, split="val"), 0.1))
+        store.add(schedule, Answer(Accuracy.of_counts(right, 8, split="val"), 0.1))
     answers = [store.get(one) for one in variants]
-    assert [one and one.accuracy and one.accuracy.value for one in answers] == [0.0, 0.125, 0.25, 0.375, 0.5]
+    assert [one and one.accuracy and one.accuracy.value for one in answers] == [0.0, 0.125, 0.25, 0.375, 0.5, 0.625]

@@ -6,12 +6,11 @@ from collections.abc import Sequence
 
 import pytest
 
-from tavt_kit.core.budget import Budget
+from tavt_kit.core.budget import Budget, Verdict
 from tavt_kit.core.schedule import TokenSchedule
-from tavt_kit.core.verdict import Verdict
 from tavt_kit.errors import BudgetError
 from tavt_kit.search import Objectives, SearchResult, search
-from tavt_kit.search.final import confirm
+from tavt_kit.search.finalists import confirm
 from tests.search.test_final import Machine
 from tests.search.toy import COSTS, MACS_ONLY, SPACE, answers
 

@@ -13,7 +13,7 @@ from tavt_kit.core.schedule import TokenSchedule
 from tavt_kit.errors import BudgetError, DataError
 from tavt_kit.evaluation.answer import Answer
 from tavt_kit.search import ALGORITHMS, Objectives, Progress, SearchResult, search
-from tavt_kit.search.final import confirm
+from tavt_kit.search.finalists import confirm
 from tests.search.test_final import Machine
 from tests.search.toy import COSTS, MACS_ONLY, SPACE, evaluate
 
@@ -51,7 +51,7 @@ def test_reading(texts: tuple[str, ...], expected: tuple[object, ...]) -> None:
 @pytest.mark.parametrize(
     ("texts", "says"),
     [
-        (("speed",), "one of top1, macro_f1"),
+        (("speed",), "one of top1, top5, macro_f1"),
         (("size",), "leaves every weight"),
         (("latency", "throughput"), "say the same"),
         (("loss", "likelihood"), "given once"),

@@ -14,7 +14,7 @@ from tavt_kit.data.preprocess import Preprocessing
 from tavt_kit.errors import BudgetError, DataError, MissingDependency, RecordError
 from tavt_kit.models.wrap import wrap
 from tavt_kit.search import Progress, front_frame, search, search_model
-from tavt_kit.search.final import confirm
+from tavt_kit.search.finalists import confirm
 from tavt_kit.search.record import front_body, write_front
 from tests.search.test_final import Machine
 from tests.search.toy import COSTS, SPACE, answers

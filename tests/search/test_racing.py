@@ -14,7 +14,7 @@ from tavt_kit.core.schedule import TokenSchedule
 from tavt_kit.errors import DataError
 from tavt_kit.evaluation.answer import Answer
 from tavt_kit.search import SearchResult, Store, search
-from tavt_kit.search.final import confirm
+from tavt_kit.search.finalists import confirm
 from tavt_kit.search.racing import ESTIMATE, Bits, Look, Race, is_beaten, stages
 from tests.search.toy import MACS_ONLY, SPACE
 
@@ -54,7 +54,7 @@ class Model:
 
 def found_by(race: Race, evaluations: int = 160, store: Store | None = None, population: int = 8) -> SearchResult:
     return search(SPACE, race, costs=MACS_ONLY, evaluations=evaluations, population=population, store=store,
-                  learn=race.learn)  # fmt: skip
+                  learn=race.update)  # fmt: skip
 
 
 def test_stages() -> None:
@@ -71,13 +71,13 @@ def test_few_that_are_better_are_stopped(confidence: float) -> None:
     better = 0
     for worse in stopped:
         for _ in range(800):
-            rival = rng.random(500) < 0.7
+            incumbent = rng.random(500) < 0.7
             flips = rng.random(500) < 0.15 + worse
-            candidate = np.where(flips, rng.random(500) < 0.7 - 3 * worse, rival)
-            beaten = is_beaten(candidate[:125], rival, confidence)
+            candidate = np.where(flips, rng.random(500) < 0.7 - 3 * worse, incumbent)
+            beaten = is_beaten(candidate[:125], incumbent, confidence)
             if worse:
                 stopped[worse] += beaten
-            elif candidate.sum() > rival.sum():
+            elif candidate.sum() > incumbent.sum():
                 better += 1
                 stopped[worse] += beaten
     assert better > 200 and stopped[0.0] / better < 1 - confidence
@@ -85,10 +85,10 @@ def test_few_that_are_better_are_stopped(confidence: float) -> None:
 
 
 def test_at_the_end_nothing_is_left_to_doubt() -> None:
-    rival = np.arange(100) < 60
-    assert is_beaten(np.arange(90) < 48, rival, 0.99)  # 12 behind, 10 to come
-    assert is_beaten(rival[:99] & (np.arange(99) != 5), rival, 0.99)  # 1 behind, 1 to come: equal at best
-    assert not is_beaten(rival[:99], rival, 0.6)
+    incumbent = np.arange(100) < 60
+    assert is_beaten(np.arange(90) < 48, incumbent, 0.99)  # 12 behind, 10 to come
+    assert is_beaten(incumbent[:99] & (np.arange(99) != 5), incumbent, 0.99)  # 1 behind, 1 to come: equal at best
+    assert not is_beaten(incumbent[:99], incumbent, 0.6)
 
 
 def test_a_race_looks_at_less_and_finds_the_same_front() -> None:
@@ -112,19 +112,19 @@ def test_what_was_stopped_is_on_no_front_and_no_baseline() -> None:
 
 
 def test_no_better_one_is_lost_to_easy_first_pictures() -> None:
-    """A stopped candidate is told as worse than its rival, even where the first pictures are easy."""
-    rival = np.concatenate([np.ones(100, bool), np.zeros(100, bool)])
+    """A stopped candidate is told as worse than its incumbent, even where the first pictures are easy."""
+    incumbent = np.concatenate([np.ones(100, bool), np.zeros(100, bool)])
     race = Race(showing(np.arange(200) % 5 > 0), lambda schedule: 1.0, 200, 50)
-    race.learn([(TokenSchedule((5, 4)), answer(rival))])
+    race.update([(TokenSchedule((5, 4)), answer(incumbent))])
     ((_, found),) = race([TokenSchedule((5, 5))])
     assert found.accuracy is not None and found.accuracy.value == 0.8 and found.accuracy.n == 50
     assert found.values[ESTIMATE] == pytest.approx(0.3)  # 0.5, less 0.2
 
 
-def test_the_rival_costs_no_more() -> None:
+def test_the_incumbent_costs_no_more() -> None:
     costly, cheap = np.ones(200, bool), np.arange(200) % 2 == 0
     race = Race(showing(cheap), lambda schedule: sum(schedule.counts), 200, 50)
-    race.learn([(TokenSchedule((5, 5)), answer(costly))])
+    race.update([(TokenSchedule((5, 5)), answer(costly))])
     found = dict(race([TokenSchedule((5, 4)), TokenSchedule((6, 5))]))
     assert {schedule: one.accuracy.n for schedule, one in found.items() if one.accuracy} == {
         TokenSchedule((5, 4)): 200, TokenSchedule((6, 5)): 50}  # fmt: skip
@@ -147,16 +147,16 @@ class Stopped(BaseException):
 def test_stopped_and_continued_ends_the_same(after: int, tmp_path: Path) -> None:
     expected = found_by(Model().race(), evaluations=64)
     with Store(tmp_path / "search.db") as store:
-        put, left = store.put, after
+        add, left = store.add, after
 
         def dying(schedule: TokenSchedule, answer: Answer) -> None:
             nonlocal left
             if not left:
                 raise Stopped
             left -= 1
-            put(schedule, answer)
+            add(schedule, answer)
 
-        store.put = dying  # type: ignore[method-assign]
+        store.add = dying  # type: ignore[method-assign]
         with pytest.raises(Stopped):
             found_by(Model().race(), evaluations=64, store=store)
     with Store(tmp_path / "search.db") as store:
@@ -170,6 +170,6 @@ def test_a_longer_search_goes_on_from_a_raced_one() -> None:
     model = Model()
     race = model.race()
     first = found_by(race, evaluations=60)
-    further = search(SPACE, race, costs=MACS_ONLY, evaluations=100, population=8, after=first, learn=race.learn)
+    further = search(SPACE, race, costs=MACS_ONLY, evaluations=100, population=8, after=first, learn=race.update)
     assert further.candidates[:60] == first.candidates and set(first.estimates) <= set(further.estimates)
     assert {one.accuracy.n for one in further.front if one.accuracy} == {PICTURES}

@@ -27,13 +27,13 @@ def test_answers_survive(tmp_path: Path) -> None:
     )
     failed = Answer(None, 0.1, "ran out of memory")
     with Store(tmp_path / "search.db") as store:
-        store.hold_to({"seed": 7})
-        store.hold_to({"seed": 0})  # nothing is answered yet, so nothing is lost
-        store.put(SCHEDULE, answer)
-        store.put(TokenSchedule((5, 5, 5)), failed)
-        store.put(TokenSchedule((5, 5, 5), executed=(0, 2)), answer)
+        store.bind({"seed": 7})
+        store.bind({"seed": 0})  # nothing is answered yet, so nothing is lost
+        store.add(SCHEDULE, answer)
+        store.add(TokenSchedule((5, 5, 5)), failed)
+        store.add(TokenSchedule((5, 5, 5), executed=(0, 2)), answer)
     with Store(tmp_path / "search.db") as store:
-        store.hold_to({"seed": 0})
+        store.bind({"seed": 0})
         assert len(store) == 3
         assert store.get(SCHEDULE) == answer
         assert store.get(TokenSchedule((5, 5, 5))) == failed
@@ -43,31 +43,31 @@ def test_answers_survive(tmp_path: Path) -> None:
 
 def test_notes_survive_exactly(tmp_path: Path) -> None:
     with Store(tmp_path / "search.db") as store:
-        assert store.note("profile") is None
-        store.keep("profile", {"scale": 0.1 + 0.2})
+        assert store.get_attr("profile") is None
+        store.set_attr("profile", {"scale": 0.1 + 0.2})
     with Store(tmp_path / "search.db") as store:
-        assert store.note("profile") == {"scale": 0.1 + 0.2}
+        assert store.get_attr("profile") == {"scale": 0.1 + 0.2}
 
 
 def test_another_search_is_refused_with_all_that_differs(tmp_path: Path) -> None:
     with Store(tmp_path / "search.db") as store:
-        store.hold_to({"weights": "a" * 64, "seed": 0, "limit": None})
-        store.put(SCHEDULE, Answer(None, 0.0, "x"))
+        store.bind({"weights": "a" * 64, "seed": 0, "limit": None})
+        store.add(SCHEDULE, Answer(None, 0.0, "x"))
     with Store(tmp_path / "search.db") as store:
         with pytest.raises(RecordError, match="`fresh`") as caught:
-            store.hold_to({"weights": "b" * 64, "seed": 1, "limit": None, "new": 3})
+            store.bind({"weights": "b" * 64, "seed": 1, "limit": None, "new": 3})
         said = str(caught.value)
         assert "seed was 0, is 1" in said and "weights was" in said and "new was absent" in said
         assert "limit was" not in said
-        store.hold_to({"weights": "a" * 64, "seed": 0})
+        store.bind({"weights": "a" * 64, "seed": 0})
 
 
 def test_held_by_another_process(tmp_path: Path) -> None:
     path = tmp_path / "search.db"
     path.with_suffix(".holder.json").write_text('{"pid": 1}')  # left by a process that was killed: believed by nobody
     with Store(path) as first:
-        first.hold_to({"seed": 0})
-        first.put(SCHEDULE, Answer(None, 0.0, "x"))
+        first.bind({"seed": 0})
+        first.add(SCHEDULE, Answer(None, 0.0, "x"))
         for fresh in (False, True):
             with pytest.raises(RecordError, match=f"held by process {os.getpid()} on {platform.node()} since 20"):
                 Store(path, fresh=fresh)
@@ -84,21 +84,21 @@ def test_fresh_forgets_whatever_was_there(tmp_path: Path) -> None:
     for content in (b"", b"no data base, only text that is long enough\n" * 40):
         path.write_bytes(content)
         with Store(path, fresh=True) as store:
-            store.hold_to({"seed": 0})
-            store.put(SCHEDULE, Answer(None, 0.0, "x"))
-            store.keep("profile", 1)
+            store.bind({"seed": 0})
+            store.add(SCHEDULE, Answer(None, 0.0, "x"))
+            store.set_attr("profile", 1)
         with Store(path) as store:
             assert len(store) == 1
         with Store(path, fresh=True) as store:
-            assert len(store) == 0 and store.note("profile") is None
-            store.hold_to({"seed": 1})
+            assert len(store) == 0 and store.get_attr("profile") is None
+            store.bind({"seed": 1})
 
 
 def test_answers_of_other_code_are_taken_and_named(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     with Store(tmp_path / "search.db") as store:
-        store.put(SCHEDULE, Answer(None, 0.0, "x"))
+        store.add(SCHEDULE, Answer(None, 0.0, "x"))
         assert not caplog.text
     caplog.set_level("WARNING", logger="tavt_kit")
     monkeypatch.setattr("tavt_kit.search.store.code_version", lambda: "9.9 abc")
@@ -138,7 +138,7 @@ def test_final_answers_are_kept_apart(tmp_path: Path) -> None:
     exact = Answer(Accuracy.of_counts(2, 4, split="val"), 0.2, right=np.array([True, True, False, False]))
     with Store(tmp_path / "search.db") as store:
         assert store.get(schedule, final=True) is None
-        store.put(schedule, quick)
-        store.put(schedule, exact, final=True)
+        store.add(schedule, quick)
+        store.add(schedule, exact, final=True)
     with Store(tmp_path / "search.db") as store:
         assert store.get(schedule) == quick and store.get(schedule, final=True) == exact and len(store) == 1

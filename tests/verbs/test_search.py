@@ -26,7 +26,7 @@ from tavt_kit.evaluation.shared_evaluation import SharedEvaluator
 from tavt_kit.models.wrap import AdaptiveViT
 from tavt_kit.search import Store
 from tavt_kit.workflows import search_target
-from tavt_kit.workflows.refine import Rounds
+from tavt_kit.workflows.refine import LatencyRefinement
 from tests.verbs.tiny import write_pictures, write_run
 
 ROOT = Path(__file__).parents[2]
@@ -177,7 +177,7 @@ def test_interrupted_it_continues_to_the_same_front(
 ) -> None:
     flags = ("--budget", "flops=300K", "--evaluations", 20, "--screen", screen)
     assert search(place, tmp_path / "whole", *flags) == 0
-    honest, count = Store.put, 0
+    honest, count = Store.add, 0
 
     def interrupted(self: Store, schedule: TokenSchedule, answer: Answer) -> None:
         nonlocal count
@@ -186,7 +186,7 @@ def test_interrupted_it_continues_to_the_same_front(
             raise KeyboardInterrupt
         honest(self, schedule, answer)
 
-    monkeypatch.setattr(Store, "put", interrupted)
+    monkeypatch.setattr(Store, "add", interrupted)
     for _ in range(3):
         assert search(place, tmp_path / "cut", *flags) == 130
         assert "the same command" in capsys.readouterr().err
@@ -259,7 +259,7 @@ def test_corrections_are_bounded(
     """A target that proves slower whenever it is measured is believed three times, and no more."""
     FakeTarget(monkeypatch)
     slower = count(1)
-    monkeypatch.setattr(Rounds, "_correction", lambda *arguments: {"p50": 1 + 0.1 * next(slower)})
+    monkeypatch.setattr(LatencyRefinement, "_correction", lambda *arguments: {"p50": 1 + 0.1 * next(slower)})
     flags = ("--target", "torch:cpu:threads=1", "--budget", "throughput=150/s", "--evaluations", 8, "--final", 2)
     assert search(place, tmp_path / "out", *flags) == 0
     body = front(tmp_path / "out")

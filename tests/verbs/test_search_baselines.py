@@ -14,7 +14,7 @@ from tavt_kit.cli import main
 from tavt_kit.core.measurement import Measurement
 from tavt_kit.core.schedule import TokenSchedule
 from tavt_kit.models.wrap import AdaptiveViT
-from tavt_kit.reports.rivals import better_rivals
+from tavt_kit.reports.rows import better_than_chosen
 from tavt_kit.workflows import search_target
 from tests.runtimes.models import write_flat
 from tests.verbs.test_search import toy_table
@@ -23,11 +23,11 @@ from tests.verbs.tiny import write_pictures, write_run
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with ``data``, a model in ``run`` and another in ``rival``."""
+    """A folder with ``data``, a model in ``run`` and another in ``baseline``."""
     folder = tmp_path_factory.mktemp("baselines")
     write_pictures(folder / "data", each=30)
     write_run(folder / "run")
-    write_run(folder / "rival", seed=2, depth=2)
+    write_run(folder / "baseline", seed=2, depth=2)
     return folder
 
 
@@ -38,17 +38,17 @@ def search(place: Path, out: Path, *flags: object) -> int:
     return int(end.value.code or 0)
 
 
-def rivals(out: Path) -> dict[str, dict[str, Any]]:
-    return {one["name"]: one for one in json.loads((out / "front.json").read_text())["rivals"]}
+def baselines(out: Path) -> dict[str, dict[str, Any]]:
+    return {one["name"]: one for one in json.loads((out / "front.json").read_text())["baseline_models"]}
 
 
 def test_they_stand_beside_the_front(place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "out"
-    flags = ("--budget", "flops=300K", "--baseline", place / "rival", "--baseline", "test_vit", "--algorithm", "random")
-    assert search(place, out, *flags) == 0
+    given = ("--baseline", place / "baseline", "--baseline", "test_vit")
+    assert search(place, out, "--budget", "flops=300K", *given, "--algorithm", "random") == 0
     said, body = capsys.readouterr().out, json.loads((out / "front.json").read_text())
-    found = rivals(out)
-    assert list(found) == ["dense at 24 px", "1 of 4 layers", "uniform taper", "rival", "test_vit"]
+    found = baselines(out)
+    assert list(found) == ["dense at 24 px", "1 of 4 layers", "uniform taper", "baseline", "test_vit"]
     dense = next(one for one in body["baselines"] if one["origin"] == "dense")
     for name in ("dense at 24 px", "1 of 4 layers", "uniform taper"):
         one = found[name]
@@ -56,11 +56,11 @@ def test_they_stand_beside_the_front(place: Path, tmp_path: Path, capsys: pytest
         assert one["against_dense"]["difference"] == pytest.approx(one["top1"] - dense["top1"])
         assert name in said
     assert "top1" not in found["test_vit"] and "random weights" in found["test_vit"]["note"]
-    assert [one["name"] for one in body["rivals_left_out"]] == ["dense INT8"]
+    assert [one["name"] for one in body["baselines_left_out"]] == ["dense INT8"]
     assert all(name in (out / "report.html").read_text() for name in found)
     assert search(place, tmp_path / "plain", "--budget", "flops=300K", "--algorithm", "random", "--no-baselines") == 0
     plain = json.loads((tmp_path / "plain" / "front.json").read_text())
-    assert plain["rivals"] == [] and plain["candidates"] == body["candidates"]
+    assert plain["baseline_models"] == [] and plain["candidates"] == body["candidates"]
 
 
 @pytest.mark.slow
@@ -78,7 +78,7 @@ def test_a_lower_resolution_is_really_evaluated(place: Path, tmp_path: Path) -> 
     how = Preprocessing.from_record(card.preprocessing)
     pixels, labels, _ = load_bytes(images.split("val"), how)
     expected = LeanEvaluator(model, pixels, labels, how)(model.dense_schedule)
-    assert rivals(tmp_path / "out")["dense at 24 px"]["top1"] == expected.value
+    assert baselines(tmp_path / "out")["dense at 24 px"]["top1"] == expected.value
 
 
 def test_they_are_measured_among_the_finalists(
@@ -100,30 +100,32 @@ def test_they_are_measured_among_the_finalists(
     out = tmp_path / "out"
     search(place, out, "--target", "torch:cpu:threads=1", "--budget", "latency=7ms", "--budget", "drop=100",
            "--baseline", "test_vit")  # fmt: skip
-    found = rivals(out)
+    found = baselines(out)
     assert [one for one in seen if one] == [set(found)] and len(found) == 3  # once, with schedules beside them
     assert all(one["latency_ms"]["median"] == 0.5 and one["ratio"]["value"] > 1 for one in found.values())
     body = json.loads((out / "front.json").read_text())
-    assert "torch runs no int8" in body["rivals_left_out"][0]["reason"]
+    assert "torch runs no int8" in body["baselines_left_out"][0]["reason"]
     worse = [one for one in found.values() if one.get("top1", 0) < body["candidates"][body["chosen"]]["top1"]]
-    assert len(better_rivals(body)) == len(found) - len(worse)
+    assert len(better_than_chosen(body)) == len(found) - len(worse)
     said = capsys.readouterr().out
-    assert ("don't drop tokens" in said) == bool(better_rivals(body))
+    assert ("don't drop tokens" in said) == bool(better_than_chosen(body))
 
 
-def test_a_rival_that_wins_is_named() -> None:
+def test_a_baseline_that_wins_is_named() -> None:
     """By multiply-adds where nothing is timed; by accuracy within the budget."""
     chosen = {"schedule": [5, 4], "macs": 300, "top1": 0.7, "n": 100, "ci95": [0.6, 0.8], "verdict": "PASS"}
-    rival = {"name": "dense at 84 px", "kind": "resolution", "split": "val", "macs": 200, "top1": 0.9, "n": 100,
+    baseline = {"name": "dense at 84 px", "kind": "resolution", "split": "val", "macs": 200, "top1": 0.9, "n": 100,
              "ci95": [0.83, 0.95], "latency_ms": None, "verdict": "PASS"}  # fmt: skip
     body = {"metric": "top1", "split": "val", "chosen": 0, "candidates": [{**chosen, "latency_ms": None}],
-            "budgets": ["flops=1K"], "rivals": [rival]}  # fmt: skip
-    (sentence,) = better_rivals(body)
+            "budgets": ["flops=1K"], "baseline_models": [baseline]}  # fmt: skip
+    (sentence,) = better_than_chosen(body)
     assert "dense at 84 px scores 90.0" in sentence and "multiply-adds" in sentence
-    assert better_rivals(body | {"rivals": [rival | {"top1": 0.6}]}) == []
-    assert better_rivals(body | {"chosen": None}) == []
+    assert better_than_chosen(body | {"baseline_models": [baseline | {"top1": 0.6}]}) == []
+    assert better_than_chosen(body | {"chosen": None}) == []
     times = {"median": 3.0, "p90": 3.0}
-    assert better_rivals(body | {"rivals": [rival | {"latency_ms": times}]}) == []  # one timed, the other not
+    assert (
+        better_than_chosen(body | {"baseline_models": [baseline | {"latency_ms": times}]}) == []
+    )  # one timed, the other not
 
 
 def test_bad_ones_are_refused_before_anything_is_written(
@@ -155,15 +157,15 @@ def test_int8_and_files_on_a_real_target(place: Path, tmp_path: Path) -> None:
     from tavt_kit.runtimes.onnx_graph import module_to_onnx
 
     with pytest.raises(SystemExit):
-        main(["export", str(place / "rival"), "--data", str(place / "data"), "-o", str(tmp_path / "files"),
+        main(["export", str(place / "baseline"), "--data", str(place / "data"), "-o", str(tmp_path / "files"),
               "--schedule", "dense", "--format", "openvino", "--accept-inconclusive"])  # fmt: skip
     foreign = tmp_path / "foreign.onnx"
-    bare = load_model(place / "rival").bare
+    bare = load_model(place / "baseline").bare
     foreign.write_bytes(module_to_onnx(bare, (torch.zeros(1, 3, 32, 32),), ["images"], {}))
     out = tmp_path / "out"
     flags = ("--target", "openvino:cpu:threads=1", "--final", 1, "--baseline", tmp_path / "files" / "model.f32.xml")
     search(place, out, *flags, "--baseline", foreign, "--budget", "latency=1s")
-    found = rivals(out)
+    found = baselines(out)
     assert {"dense INT8", "model.f32.xml", "foreign.onnx"} <= set(found)
     assert all(one["latency_ms"]["samples"] >= 40 and "top1" in one for one in found.values())
     assert found["foreign.onnx"]["top1"] == found["model.f32.xml"]["top1"]

@@ -9,8 +9,7 @@ import numpy as np
 import pytest
 
 from tavt_kit.cli import main
-from tavt_kit.core.candidate import schedule_of
-from tavt_kit.core.schedule import JointSchedule
+from tavt_kit.core.configuration import Configuration
 from tavt_kit.workflows import joint
 from tests.verbs.tiny import write_pictures, write_run
 
@@ -51,12 +50,13 @@ def test_a_joint_front_is_found_told_and_exported(
     out = tmp_path / "out"
     assert search(place, out, *GENES, "--evaluations", 24) == 0
     said, body = capsys.readouterr().out, json.loads((out / "front.json").read_text())
-    found = [(index, schedule_of(one)) for index, one in enumerate(body["candidates"])]
-    index, schedule = next(pair for pair in found if isinstance(pair[1], JointSchedule) and pair[1].image_size)
-    assert str(schedule) in said and str(schedule) in (out / "report.html").read_text().replace("<wbr>", "")
+    found = [(index, Configuration.from_record(one)) for index, one in enumerate(body["candidates"])]
+    index, chosen = next(pair for pair in found if pair[1].image_size)
+    schedule = chosen.schedule
+    assert str(chosen) in said and str(chosen) in (out / "report.html").read_text().replace("<wbr>", "")
     # Its figures are those of the model at that size, under that schedule.
-    model = load_model(place / "run", image_size=schedule.image_size)
-    model.score = schedule.score or model.score
+    model = load_model(place / "run", image_size=chosen.image_size)
+    model.score = chosen.score or model.score
     card = model.require_card()
     how = Preprocessing.from_record(card.preprocessing)
     pixels, labels, _ = load_bytes(load_images(str(place / "data"), seed=0).split("val"), how)
@@ -90,11 +90,13 @@ def test_what_a_gene_bought_is_told_by_evaluations(place: Path, tmp_path: Path) 
     assert search(place, out, "--joint", "image-size", "--evaluations", 14, "--budget", "top1=1%") in (0, 1)
     body = json.loads((out / "front.json").read_text())
     chosen = body["candidates"][body["chosen"]]
-    assert [one["gene"] for one in body["bought"]] == (["image_size"] if "image_size" in chosen else []) + ["tokens"]
-    for one in body["bought"]:
+    assert [one["gene"] for one in body["gene_ablation"]] == (["image_size"] if "image_size" in chosen else []) + [
+        "tokens"
+    ]
+    for one in body["gene_ablation"]:
         assert one["macs_ratio"] == pytest.approx(chosen["macs"] / one["without"]["macs"]) and one["macs_ratio"] < 1
         assert one["difference"]["n"] == chosen["n"] and one["time_ratio"] is None
-    assert body["bought"], "the cheapest candidate of all is at the smallest size"
+    assert body["gene_ablation"], "the cheapest candidate of all is at the smallest size"
 
 
 @pytest.mark.parametrize(
@@ -126,7 +128,7 @@ def test_finalists_are_measured_as_they_are(place: Path, tmp_path: Path) -> None
     measured = [one["latency_ms"] for one in body["candidates"] if one["latency_ms"] is not None]
     assert len(measured) >= 2 and all(one["samples"] >= 40 for one in measured)  # --final 2: the others are not timed
     assert body["candidates"][body["chosen"]]["latency_ms"] in measured
-    assert all(np.isfinite(one["time_ratio"]) for one in body["bought"])
+    assert all(np.isfinite(one["time_ratio"]) for one in body["gene_ablation"])
 
 
 @pytest.mark.slow
@@ -147,11 +149,11 @@ def test_int8_is_a_gene_that_answers_by_a_quantized_graph(
     assert other != "layers" or any("without layer" in line and "in int8" in line for line in said.splitlines())
     joint = json.loads((out / "recipe.json").read_text())["ties"]["joint"]
     assert joint["precisions"][0] == "f32" and joint["precisions"][-1] == "int8"
-    chosen = schedule_of(body["candidates"][body["chosen"]])
+    chosen = Configuration.from_record(body["candidates"][body["chosen"]])
     assert body["candidates"][body["chosen"]]["latency_ms"]["samples"] >= 40
-    genes = [one["gene"] for one in body["bought"]]
-    assert ("precision" in genes) == (isinstance(chosen, JointSchedule) and chosen.precision is not None)
-    assert all(np.isfinite(one["time_ratio"]) for one in body["bought"])
+    genes = [one["gene"] for one in body["gene_ablation"]]
+    assert ("precision" in genes) == (chosen.precision is not None)
+    assert all(np.isfinite(one["time_ratio"]) for one in body["gene_ablation"])
     # A candidate in int8 is exported in int8, without being asked to.
     places = [place for place, one in enumerate(body["candidates"]) if one.get("precision") == "int8"]
     form = "openvino" if runtime == "openvino" else "onnx"

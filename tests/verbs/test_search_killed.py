@@ -43,12 +43,12 @@ def run_here(*given: Any) -> int:
 
 
 def run_watched(log: Path, given: list[str]) -> None:
-    """The command as it is, but that each schedule is written down once ``put`` has promised that it is stored."""
+    """The command as it is, but that each schedule is written down once ``add`` has promised that it is stored."""
     torch.set_num_threads(1)
-    put, look = Store.put, SharedEvaluator.look
+    add, look = Store.add, SharedEvaluator.look
 
     def noted(self: Store, schedule: TokenSchedule, answer: Answer) -> None:
-        put(self, schedule, answer)
+        add(self, schedule, answer)
         with log.open("a") as file:
             file.write(f"{json.dumps(schedule.counts)}\n")
 
@@ -59,7 +59,7 @@ def run_watched(log: Path, given: list[str]) -> None:
             time.sleep(_EACH)
             yield pair
 
-    Store.put, SharedEvaluator.look = noted, prolonged  # type: ignore[method-assign]
+    Store.add, SharedEvaluator.look = noted, prolonged  # type: ignore[method-assign]
     # What it says is not looked at; its end is.
     os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
     os.dup2(2, 1)

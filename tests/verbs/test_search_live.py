@@ -8,7 +8,7 @@ from tavt_kit.core.budget import Budget
 from tavt_kit.core.candidate import Candidate
 from tavt_kit.core.schedule import TokenSchedule
 from tavt_kit.search import Progress as SearchState
-from tavt_kit.search.feasibility import Reach
+from tavt_kit.search.feasibility import Feasibility
 from tavt_kit.verbs.search_live import SearchProgress
 from tavt_kit.workflows.search import FeasibilityTable
 
@@ -43,6 +43,6 @@ def test_what_is_replayed_is_one_line_and_an_interruption_none(capsys: pytest.Ca
 def test_feasibility_is_a_table(capsys: pytest.CaptureFixture[str]) -> None:
     ceiling, floor = Budget.parse(["flops=3G", "top1=84%"])
     with SearchProgress() as progress:
-        progress.show(FeasibilityTable((Reach(ceiling, 1e9, 9e9, True),), (floor,)))
+        progress.show(FeasibilityTable((Feasibility(ceiling, 1e9, 9e9, True),), (floor,)))
     said = capsys.readouterr().err
     assert "within reach" in said and "top1=84%" in said and "known once pictures are looked at" in said

@@ -22,9 +22,9 @@ from tavt_kit.cli import main
 from tavt_kit.core.model_card import CARD_FILE, WEIGHTS_FILE
 from tavt_kit.core.schedule import TokenSchedule
 from tavt_kit.data.preprocess import Preprocessing
-from tavt_kit.evaluation.scoring import Scoring
+from tavt_kit.evaluation.metrics import Scoring
 from tavt_kit.evaluation.shared_evaluation import SharedEvaluator
-from tavt_kit.workflows.search_evaluation import Parcel, Part
+from tavt_kit.workflows.search_evaluation import Part, WorkerPayload
 from tests.verbs.tiny import CLASSES
 
 ROOT = Path(__file__).parents[2]
@@ -55,7 +55,7 @@ def test_a_worker_answers_as_this_process_does(place: Path) -> None:
     preprocessing = Preprocessing((32, 32), 1.0, "center", "bicubic", (0.5,) * 3, (0.5,) * 3)
     make = partial(SharedEvaluator, preprocessing=preprocessing, scoring=Scoring(("top1", "macro_f1"), labels, CLASSES))
     files = {name: (place / "run" / name).read_bytes() for name in (CARD_FILE, WEIGHTS_FILE)}
-    parcel = pickle.loads(pickle.dumps(Parcel(files, pixels, labels, make, "cpu", threads=1)))
+    parcel = pickle.loads(pickle.dumps(WorkerPayload(files, pixels, labels, make, "cpu", threads=1)))
     schedules = [model.dense_schedule, TokenSchedule((17, 12, 6, 6))]
     parts = [Part(schedule, start, stop) for start, stop in ((0, 20), (8, 20)) for schedule in schedules]
     there = {part: answer for part, answer in parcel()(parts)}

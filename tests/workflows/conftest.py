@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tavt_kit.core.candidate import schedule_record
+from tavt_kit.core.configuration import Configuration
 from tavt_kit.core.progress import Silent
 from tavt_kit.core.records import write_record
 from tavt_kit.core.schedule import TokenSchedule
@@ -62,7 +62,7 @@ def searched(model: Path, tmp_path: Path) -> Callable[..., Path]:
         folder = tmp_path / "searched"
         shutil.copytree(model, folder)
         known = {"macs": 1, "top1": 0.5, "n": 6, "latency_ms": None, "verdict": "PASS"}
-        candidates = [{**schedule_record(one), **known} for one in schedules]
+        candidates = [{**Configuration.of(one).as_record(), **known} for one in schedules]
         body = {"metric": "top1", "candidates": candidates, "chosen": chosen, "verdict": "PASS", "budgets": []}
         write_record(folder / "front.json", "front", body)
         return folder

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from tavt_kit.checkpoints import load_model
+from tavt_kit.core.budget import Verdict
 from tavt_kit.core.schedule import TokenSchedule
-from tavt_kit.core.verdict import Verdict
 from tavt_kit.errors import DataError, MeasurementError, OutputError, ParameterError, TargetError, UnknownName
 from tavt_kit.models.wrap import wrap
 from tavt_kit.workflows.bench import bench

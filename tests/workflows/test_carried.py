@@ -17,13 +17,13 @@ from tavt_kit.bench.record import Benched, bench_body
 from tavt_kit.bench.workshop import timed_model
 from tavt_kit.checkpoints import load_model
 from tavt_kit.cli import main
+from tavt_kit.core.budget import Verdict
 from tavt_kit.core.device import TargetDevice
 from tavt_kit.core.host import HostFacts
 from tavt_kit.core.latency_table import Curve, DropCell, LatencyTable, LayerCells
 from tavt_kit.core.measurement import Measurement
 from tavt_kit.core.records import sha256_file, write_record
 from tavt_kit.core.schedule import TokenSchedule
-from tavt_kit.core.verdict import Verdict
 from tavt_kit.workflows import carried
 from tavt_kit.workflows.carried import pack_front, settle
 from tests.verbs.tiny import write_pictures, write_run

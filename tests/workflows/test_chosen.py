@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 
 from tavt_kit.checkpoints import load_model
+from tavt_kit.core.configuration import Configuration
 from tavt_kit.core.progress import Silent
-from tavt_kit.core.schedule import JointSchedule, TokenSchedule
+from tavt_kit.core.schedule import TokenSchedule
 from tavt_kit.workflows.evaluate import evaluate
 from tavt_kit.workflows.explain import explain
 from tavt_kit.workflows.predict import predict
@@ -63,35 +64,34 @@ def test_the_verbs_say_it_on_stderr(
 
 
 def test_a_joint_choice_is_taken_whole(searched: Searched, data: Path, tmp_path: Path, heard: Heard) -> None:
-    joint = JointSchedule((26, 10, 9, 9), image_size=(40, 40), score="cls", precision="int8")
+    schedule = TokenSchedule((26, 10, 9, 9))
+    joint = Configuration(schedule, image_size=(40, 40), score="cls", precision="int8")
     folder = searched(joint)
-    model = model_at(folder, None, heard)
+    model, under = model_at(folder, None, heard)
     assert (tuple(model.backbone.image_size), model.score) == ((40, 40), "cls")
-    assert str(model.schedule) == "26,10,9x2 at 40 px, by cls"
-    assert heard.said == [
-        f"{folder} runs under {model.schedule}, which its search chose; the schedule dense drops nothing"
-    ]
+    assert (model.schedule, str(under)) == (schedule, "26,10,9x2 at 40 px, by cls")
+    assert heard.said == [f"{folder} runs under {under}, which its search chose; the schedule dense drops nothing"]
     default = evaluate(folder, data)
     assert default.schedule == "26,10,9x2 at 40 px, by cls"
     wrapped = load_model(folder, image_size=40)
     wrapped.score = "cls"
-    at_size = evaluate(wrapped, data, schedule=TokenSchedule(joint.counts))
+    at_size = evaluate(wrapped, data, schedule=schedule)
     assert default.record["confusion"] == at_size.record["confusion"]
     drawn = explain(folder, data / "disc" / "0.png", tmp_path / "drawn").record
     assert drawn is not None and drawn["images"][0]["grid"] == [5, 5]
     assert [len(one.ranked) for one in predict(folder, data / "disc" / "0.png")] == [3]
-    assert tuple(model_at(folder, "dense", heard).backbone.image_size) == (32, 32)
+    assert tuple(model_at(folder, "dense", heard)[0].backbone.image_size) == (32, 32)
 
 
 def test_without_a_choice_or_a_search_the_model_is_as_it_was(searched: Searched, model: Path, heard: Heard) -> None:
-    assert str(model_at(model, None, heard).schedule) == "17x4" and heard.said == []
+    assert str(model_at(model, None, heard)[0].schedule) == "17x4" and heard.said == []
     folder = searched(CHOSEN, chosen=None)
-    assert str(model_at(folder, None, heard).schedule) == "17x4"
+    assert str(model_at(folder, None, heard)[0].schedule) == "17x4"
     assert heard.said == [f"the search in {folder} chose no schedule, so the model runs under 17x4"]
 
 
 def test_the_callers_own_model_keeps_its_schedule(model: Path) -> None:
     own = load_model(model)
     own.schedule = CHOSEN
-    assert model_at(own, "dense", Silent()).schedule == own.dense_schedule
-    assert model_at(own, None, Silent()).schedule == CHOSEN == own.schedule
+    assert model_at(own, "dense", Silent())[0].schedule == own.dense_schedule
+    assert model_at(own, None, Silent())[0].schedule == CHOSEN == own.schedule

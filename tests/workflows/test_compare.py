@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tavt_kit.core.verdict import Verdict
+from tavt_kit.core.budget import Verdict
 from tavt_kit.errors import ParameterError, RecordError
 from tavt_kit.workflows.compare import compare
 from tests.verbs.command import run

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from tavt_kit.checkpoints import load_model
+from tavt_kit.core.budget import Verdict
 from tavt_kit.core.records import read_record
 from tavt_kit.core.schedule import TokenSchedule
-from tavt_kit.core.verdict import Verdict
 from tavt_kit.errors import DataError, OutputError, ParameterError
 from tavt_kit.workflows.check import check
 from tavt_kit.workflows.export import export

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from tavt_kit.core.budget import Verdict
 from tavt_kit.core.records import sha256_file
-from tavt_kit.core.verdict import Verdict
 from tavt_kit.errors import BudgetError, OutputError, RecordError
 from tavt_kit.workflows.prune import prune
 from tests.verbs.command import run

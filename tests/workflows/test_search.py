@@ -8,15 +8,15 @@ from pathlib import Path
 import pytest
 
 from tavt_kit.checkpoints import load_model
+from tavt_kit.core.budget import Verdict
+from tavt_kit.core.candidate import Baseline
 from tavt_kit.core.device import TargetDevice
 from tavt_kit.core.records import read_record
 from tavt_kit.core.schedule import TokenSchedule
-from tavt_kit.core.verdict import Verdict
 from tavt_kit.data import inherit_split, load_images
 from tavt_kit.errors import BudgetTooTight, DataError, ParameterError
 from tavt_kit.models.wrap import wrap
 from tavt_kit.search import Progress as SearchState
-from tavt_kit.search.rival import Rival
 from tavt_kit.workflows.search import FeasibilityTable, SearchRun, search
 from tests.verbs.command import run
 from tests.verbs.tiny import write_run
@@ -66,7 +66,7 @@ def test_a_model_in_hand_is_searched_and_stays_as_it_was(data: Path, tmp_path: P
 def test_the_users_own_baselines_are_among_the_baselines(data: Path, model: Path, tmp_path: Path, quiet: None) -> None:
     found = search(model, data=data, out=tmp_path / "out", budget=BUDGET, evaluations=4, population=2,
                    baselines=False, baseline=str(model))  # fmt: skip
-    (own,) = [one for one in found.baselines if isinstance(one, Rival)]
+    (own,) = [one for one in found.baselines if isinstance(one, Baseline)]
     assert own.name == model.name and own.verdict is Verdict.FAIL  # it is the dense model, above the budget
 
 

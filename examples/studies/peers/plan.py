@@ -12,7 +12,7 @@ from peers.methods import Evit, RandomDrop, ToMe, TopK
 from peers.official import OfficialTavt
 from peers.training import Workshop
 from tavt_kit.checkpoints import load_model
-from tavt_kit.core.candidate import schedule_of
+from tavt_kit.core.configuration import Configuration
 from tavt_kit.core.records import read_record
 from tavt_kit.core.schedule import TokenSchedule
 from tavt_kit.models.wrap import AdaptiveViT, LeanViT
@@ -186,7 +186,7 @@ def picked(shop: Workshop, model: AdaptiveViT) -> list[tuple[TokenSchedule, str]
     for share in COSTS:
         below = [one for one in body["candidates"] if cost(one) <= share * dense]
         best = max(below, key=lambda one: float(one["top1"])) if below else min(body["candidates"], key=cost)
-        found.setdefault(schedule_of(best), f"below {share:g}" if below else "cheapest")
+        found.setdefault(Configuration.from_record(best).choice, f"below {share:g}" if below else "cheapest")
     for schedule in found:
         schedule.check(model.layout)
     return list(found.items())

@@ -7,18 +7,17 @@ from statistics import median
 from typing import Any
 
 from tavt_kit.reports.blocks import Block, Cell, Column, Figure, Missing, Section, Table, Text
-from tavt_kit.reports.bought import bought_text
 from tavt_kit.reports.choice import FrontView
 from tavt_kit.reports.front_chart import Frame, front_chart
 from tavt_kit.reports.gather import Records
+from tavt_kit.reports.gene_ablation import ablation_text
 from tavt_kit.reports.marks import Mark, front_legend
 from tavt_kit.reports.numbers import DASH, macs_text, ms_text, peak_text, percent_text, points_text, ratio_text
-from tavt_kit.reports.rivals import rival_rows
-from tavt_kit.reports.rows import final_rows
+from tavt_kit.reports.rows import baseline_rows, final_rows
 from tavt_kit.reports.schedule_bar import schedule_bar
+from tavt_kit.reports.sections.baselines import baseline_blocks
 from tavt_kit.reports.sections.front_marks import Axes, axes_of, cloud_of, marks_of
 from tavt_kit.reports.sections.picker import picker_blocks
-from tavt_kit.reports.sections.rivals import rival_blocks
 from tavt_kit.reports.views import CandidateView, MemoryView, TimeView, number, sequence, text, whole
 from tavt_kit.reports.words import limit_words, metric_words, plural
 
@@ -32,15 +31,16 @@ def front_section(records: Records) -> Section | Missing:
         return Missing("The front of a search", "fgvc-kit search MODEL --budget latency=20ms")
     view = FrontView.of(front)
     blocks: list[Block] = picker_blocks(front, view, records.all("front")[0].path.parent)
-    marks = marks_of(view, (*rival_rows(front), *final_rows(records.first("final"))))
+    marks = marks_of(view, (*baseline_rows(front), *final_rows(records.first("final"))))
     if marks:
         blocks.append(_figure(view, marks, cloud_of(records, view, axes_of(view))))
     if view.candidates:
         blocks.append(front_table(view))
+        blocks += _over_budget(view)
     else:
         blocks.append(Text.of("The search found no candidate.", kind="warning"))
-    blocks += [Text.of(bought_text(one)) for one in sequence(front, "bought")]
-    blocks += rival_blocks(front)
+    blocks += [Text.of(ablation_text(one)) for one in sequence(front, "gene_ablation")]
+    blocks += baseline_blocks(front)
     if told := _told(front, view):
         blocks.append(Text.of(told, kind="note"))
     return Section("front", "The front", tuple(blocks))
@@ -54,6 +54,8 @@ def _told(front: Mapping[str, Any], view: FrontView) -> str:
         sentences.append(f"{plural(evaluated, 'schedule')} evaluated on the {view.split} split")
     if stopped := text(front, "stopped_because"):
         sentences.append(f"the search ended because {stopped}")
+    if view.measured:
+        sentences.append(f"{plural(len(view.measured), 'schedule')} measured end to end, the dense model among them")
     if over := whole(front, "measured_over_budget"):
         sentences.append(f"{plural(over, 'schedule')} predicted within the budget measured above it")
     if (error := _prediction_error(view)) is not None:
@@ -103,13 +105,35 @@ def front_table(view: FrontView) -> Table:
     rows = [(candidate, f"c{index}") for index, candidate in enumerate(view.candidates)]
     drawn = {candidate.schedule for candidate in view.candidates}
     rows += [(base, f"b{i}") for i, base in enumerate(view.baselines) if base.schedule not in drawn]
+    strong = frozenset() if view.chosen is None else frozenset({view.chosen})
+    return Table(
+        _columns(view),
+        tuple(_row(view, candidate, axes) for candidate, _ in rows),
+        f"Candidates by rising cost{', then baselines' if len(rows) > len(view.candidates) else ''}; "
+        f"{'the chosen one is marked.' if strong else 'none was chosen.'}",
+        strong,
+        tuple(key for _, key in rows),
+    )
+
+
+def _over_budget(view: FrontView) -> list[Block]:
+    """Finalists that were measured above the budget and are in no other table."""
+    shown = {one.schedule for one in (*view.candidates, *view.baselines)}
+    over = [one for one in view.measured if one.verdict == "FAIL" and one.schedule not in shown]
+    if not over:
+        return []
+    rows = tuple(_row(view, one, axes_of(view)) for one in over)
+    return [Table(_columns(view), rows, "Measured too, over the budget and not on the front.")]
+
+
+def _columns(view: FrontView) -> tuple[Column, ...]:
     columns = [
         Column("Tokens kept after each layer", numeric=False),
         Column("MACs", hint="of one image"),
         Column(metric_words(view.metric), hint=f"{view.split}, 95 %"),
         Column("Against dense", hint="points, paired"),
     ]
-    if axes.measured:
+    if axes_of(view).measured:
         columns += [
             Column("Predicted"),
             Column("Median", hint="95 %"),
@@ -118,16 +142,7 @@ def front_table(view: FrontView) -> Table:
         ]
     if _knows_memory(view):
         columns.append(Column("Memory", hint="peak, median of fresh processes"))
-    columns += [Column("Verdict", numeric=False), Column("Origin", numeric=False)]
-    strong = frozenset() if view.chosen is None else frozenset({view.chosen})
-    return Table(
-        tuple(columns),
-        tuple(_row(view, candidate, axes) for candidate, _ in rows),
-        f"Candidates by rising cost{', then baselines' if len(rows) > len(view.candidates) else ''}; "
-        f"{'the chosen one is marked.' if strong else 'none was chosen.'}",
-        strong,
-        tuple(key for _, key in rows),
-    )
+    return (*columns, Column("Verdict", numeric=False), Column("Origin", numeric=False))
 
 
 def _row(view: FrontView, candidate: CandidateView, axes: Axes) -> tuple[Cell, ...]:

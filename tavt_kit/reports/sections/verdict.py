@@ -9,8 +9,7 @@ from tavt_kit.reports.blocks import Headline, KeyFigure, Text
 from tavt_kit.reports.choice import FrontView
 from tavt_kit.reports.gather import Records
 from tavt_kit.reports.numbers import macs_text, ms_text, n_text, peak_text, percent_text, points_text, ratio_text
-from tavt_kit.reports.rivals import better_rivals
-from tavt_kit.reports.rows import FinalView, better_baselines, final_rows
+from tavt_kit.reports.rows import FinalView, better_baselines, better_than_chosen, final_rows
 from tavt_kit.reports.sections.checks import failed_checks
 from tavt_kit.reports.sections.ladder import lowered_dense
 from tavt_kit.reports.views import AccuracyView, CandidateView, mapping, number, sequence
@@ -140,7 +139,7 @@ def _more(view: FrontView, front: Mapping[str, Any], final: Mapping[str, Any]) -
                 kind="note",
             )
         )
-    found = (*better_rivals(front), *better_baselines(final))
+    found = (*better_than_chosen(front), *better_baselines(final))
     return texts + [Text.of(sentence, kind="warning") for sentence in found]
 
 

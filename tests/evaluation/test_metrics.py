@@ -8,7 +8,7 @@ import torch
 from sklearn.metrics import f1_score, log_loss, recall_score
 
 from tavt_kit.errors import DataError, UnknownName
-from tavt_kit.evaluation.scoring import Scoring, metric_named
+from tavt_kit.evaluation.metrics import Scoring, metric_named
 
 NAMES = ("a", "b", "c", "never")
 RNG = np.random.default_rng(0)
@@ -52,7 +52,7 @@ def test_a_perfect_model() -> None:
 
 
 def test_refusals() -> None:
-    with pytest.raises(UnknownName, match="one of top1, macro_f1"):
+    with pytest.raises(UnknownName, match="one of top1, top5, macro_f1"):
         metric_named("speed")
     with pytest.raises(UnknownName):
         metric_named("recall[]")

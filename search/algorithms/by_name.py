@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
-from tavt_kit.core.schedule import TokenSchedule
+from tavt_kit.core.configuration import Choice
 from tavt_kit.errors import BudgetError, UnknownName
-from tavt_kit.search.algorithm import Algorithm
-from tavt_kit.search.by_chance import ByChance
-from tavt_kit.search.evolution import Evolution
-from tavt_kit.search.seeds import Fits
+from tavt_kit.search.algorithms.base import Algorithm
+from tavt_kit.search.algorithms.nsga2 import Evolution
+from tavt_kit.search.algorithms.random import RandomSearch
+from tavt_kit.search.algorithms.surrogate import Surrogate
+from tavt_kit.search.algorithms.tavt import OfficialTavt, Tavt
+from tavt_kit.search.proposals import Fits
 from tavt_kit.search.space import Space
-from tavt_kit.search.surrogate import Surrogate
-from tavt_kit.search.tavt_search import OfficialTavt, Tavt
 
-__all__ = ["ALGORITHMS", "POPULATION", "begin"]
+__all__ = ["ALGORITHMS", "POPULATION", "make_algorithm"]
+
 
 ALGORITHMS = ("nsga2", "tavt", "tavt-official", "random", "surrogate")
 
@@ -22,16 +24,16 @@ POPULATION = 16
 """Schedules of a generation where nothing else is asked for."""
 
 
-def begin(
+def make_algorithm(
     name: str,
     space: Space,
     *,
     seed: int,
-    cost: Callable[[TokenSchedule], float],
-    official_macs: Callable[[TokenSchedule], int],
+    cost: Callable[[Any], float],
+    official_macs: Callable[[Any], int],
     fits: Fits,
     population: int | None = None,
-    seeds: Sequence[TokenSchedule] = (),
+    seeds: Sequence[Choice] = (),
     objectives: int = 2,
 ) -> Algorithm:
     """A search algorithm at its beginning.
@@ -64,7 +66,7 @@ def begin(
         return OfficialTavt(space, macs=official_macs, seed=seed)
     size = POPULATION if population is None else population
     if name == "random":
-        return ByChance(space, seed=seed, population=size, seeds=seeds, fits=fits)
+        return RandomSearch(space, seed=seed, population=size, seeds=seeds, fits=fits)
     if name == "tavt":
         return Tavt(space, seed=seed, population=size, seeds=seeds, fits=fits)
     if name == "surrogate":

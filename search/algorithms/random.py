@@ -4,15 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from tavt_kit.core.schedule import TokenSchedule
-from tavt_kit.search.algorithm import Outcome
-from tavt_kit.search.proposer import Proposer
-from tavt_kit.search.untried import EXHAUSTED
+from tavt_kit.core.configuration import Choice
+from tavt_kit.search.algorithms.base import Outcome
+from tavt_kit.search.proposals import EXHAUSTED, Sampler
 
-__all__ = ["ByChance"]
+__all__ = ["RandomSearch"]
 
 
-class ByChance(Proposer):
+class RandomSearch(Sampler):
     """Proposes the seeds, then schedules by chance within the ceilings, and learns nothing.
 
     Args:
@@ -25,22 +24,22 @@ class ByChance(Proposer):
     Example:
         >>> from tavt_kit.search import Space
         >>> from tavt_kit.core.layout import TokenLayout
-        >>> chance = ByChance(Space(TokenLayout(17, 4)), seed=0, population=5)
+        >>> chance = RandomSearch(Space(TokenLayout(17, 4)), seed=0, population=5)
         >>> len(chance.ask())
         5
     """
 
     name = "random"
 
-    def ask(self) -> list[TokenSchedule]:
+    def ask(self) -> list[Choice]:
         """The next generation; see ``Algorithm``."""
-        self._untried.check_told()
-        genes = self._untried.random(self.population, self._seeds)
+        self._pool.check_told()
+        genes = self._pool.random(self.population, self._seeds)
         self._seeds = ()
         if not genes:
             self.stopped_because = EXHAUSTED
-        return self._untried.issue(genes, self.name)
+        return self._pool.issue(genes, self.name)
 
     def tell(self, outcomes: Sequence[Outcome]) -> None:
         """Checks their number only."""
-        self._untried.take(outcomes)
+        self._pool.take(outcomes)

@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from typing import NamedTuple, Protocol
 
-from tavt_kit.core.schedule import TokenSchedule
+from tavt_kit.core.configuration import Choice
 
 __all__ = ["Algorithm", "Outcome"]
 
@@ -47,7 +47,7 @@ class Algorithm(Protocol):
 
     stopped_because: str
 
-    def ask(self) -> list[TokenSchedule]:
+    def ask(self) -> list[Choice]:
         """The next generation.
 
         Raises:
@@ -67,6 +67,6 @@ class Algorithm(Protocol):
         """Whether the last ``ask`` found nothing new."""
         ...
 
-    def origin(self, schedule: TokenSchedule) -> str:
+    def origin(self, schedule: Choice) -> str:
         """Who proposed it, for people: ``user``, ``dense``, ``taper``, ``random``, or the algorithm's own name."""
         ...

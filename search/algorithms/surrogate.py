@@ -11,23 +11,110 @@ from __future__ import annotations
 import heapq
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from tavt_kit.core.configuration import Choice
 from tavt_kit.core.front import dominated_volume
-from tavt_kit.core.schedule import TokenSchedule
-from tavt_kit.search.algorithm import Outcome
-from tavt_kit.search.evolution import Evolution
-from tavt_kit.search.proposer import Learner
-from tavt_kit.search.regression import GaussianProcess
-from tavt_kit.search.seeds import Fits
+from tavt_kit.search.algorithms.base import Outcome
+from tavt_kit.search.algorithms.nsga2 import Evolution
+from tavt_kit.search.proposals import Fits, PopulationSampler, non_dominated
 from tavt_kit.search.space import Levels, Space
-from tavt_kit.search.told import non_dominated
 
-__all__ = ["Surrogate"]
+__all__ = ["GaussianProcess", "Surrogate"]
+
 
 Real = NDArray[np.float64]
+
+_LENGTHS = (0.5, 1.0, 2.0, 4.0, 8.0)
+"""Length scales tried, for features scaled to a spread of 1, per root of their number."""
+
+_NOISES = (1e-4, 1e-3, 1e-2, 3e-2, 0.1, 0.3, 1.0)
+"""Variances of the noise tried, as shares of the signal's: an accuracy on few pictures has steps."""
+
+_LINEAR = 1.0
+"""Weight of the straight part beside the curved one: more tokens are better, nearly everywhere."""
+
+
+@dataclass(frozen=True, slots=True)
+class GaussianProcess:
+    """A fitted process with a straight and a squared-exponential part.
+
+    The length scale and the noise are those of the greatest marginal likelihood on a grid, so the same data give the
+    same predictions; no start is drawn. Source: Rasmussen and Williams, Gaussian Processes for Machine Learning, 5.4.1.
+
+    Args:
+        features: (n, d) as fitted, scaled.
+        centre: (d,) of the features.
+        spread: (d,) of the features.
+        length: The length scale.
+        weights: (n,) of the kernel's columns.
+        root: (n, n), a root of the inverse of the kernel matrix with its noise.
+        mean: Of the values.
+        scale: Of the values.
+        variance: Of the signal, as a share of the scale's square.
+
+    Example:
+        >>> x = np.linspace(0, 1, 20)[:, None]
+        >>> model = GaussianProcess.fit(x, x[:, 0] ** 2)
+        >>> mean, deviation = model.predict(np.array([[0.5]]))
+        >>> round(float(mean[0]), 2), bool(deviation[0] < 0.05)
+        (0.25, True)
+    """
+
+    features: Real
+    centre: Real
+    spread: Real
+    length: float
+    weights: Real
+    root: Real
+    mean: float
+    scale: float
+    variance: float
+
+    @classmethod
+    def fit(cls, features: Real, values: Real) -> GaussianProcess:
+        """Fit (n, d) features to (n,) values, n at least 1."""
+        centre, spread = features.mean(0), features.std(0)
+        spread = np.where(spread > 0, spread, 1.0)
+        x = (features - centre) / spread
+        mean, scale = float(values.mean()), float(values.std()) or 1.0
+        if not values.any():  # no floor was ever missed: nothing to learn
+            return cls(x[:0], centre, spread, 1.0, x[:0, 0], x[:0, :0], 0.0, 0.0, 0.0)
+        y = (values - mean) / scale
+        best: tuple[float, float, Real, Real, float] | None = None
+        for length in _LENGTHS:
+            eigenvalues, vectors = np.linalg.eigh(_kernel(x, x, length))
+            turned = vectors.T @ y
+            for noise in _NOISES:
+                kept = np.maximum(eigenvalues, 0.0) + noise
+                # The signal's variance has its best value in closed form, so only two numbers are searched.
+                variance = max(float((turned**2 / kept).mean()), 1e-12)
+                likelihood = -float(len(y) * np.log(variance) + np.log(kept).sum())
+                if best is None or likelihood > best[0]:
+                    best = likelihood, length, vectors @ (turned / kept), vectors / np.sqrt(kept), variance
+        assert best is not None  # the grid is not empty
+        _, length, weights, root, variance = best
+        return cls(x, centre, spread, length, weights, root, mean, scale, variance)
+
+    def predict(self, features: Real) -> tuple[Real, Real]:
+        """(m, d) -> means (m,) and standard deviations (m,), without the noise of an answer."""
+        x = (features - self.centre) / self.spread
+        across = _kernel(x, self.features, self.length)
+        own = 1.0 + _LINEAR * (x**2).mean(1)
+        left = np.maximum(own - ((across @ self.root) ** 2).sum(1), 0.0)
+        return self.mean + self.scale * (across @ self.weights), self.scale * np.sqrt(self.variance * left)
+
+
+def _kernel(a: Real, b: Real, length: float) -> Real:
+    """(n, d), (m, d) -> (n, m)"""
+    product = a @ b.T / a.shape[1]
+    distance = (a**2).mean(1)[:, None] + (b**2).mean(1)[None, :] - 2 * product
+    return np.asarray(np.exp(-0.5 * np.maximum(distance, 0.0) / length**2) + _LINEAR * product)
+
 
 _LEARNT = 400
 """Answers learnt from, the newest: the work of a fit grows with their cube."""
@@ -42,7 +129,7 @@ _NEARLY = 0.005
 """Predicted shortfall that is still looked at: half a point of the images."""
 
 
-class Surrogate(Learner):
+class Surrogate(PopulationSampler):
     """Proposes what a regression on all answers expects to be best.
 
     Args:
@@ -61,10 +148,10 @@ class Surrogate(Learner):
         self,
         space: Space,
         *,
-        cost: Callable[[TokenSchedule], float],
+        cost: Callable[[Any], float],
         seed: int,
         population: int = 16,
-        seeds: Sequence[TokenSchedule] = (),
+        seeds: Sequence[Choice] = (),
         fits: Fits | None = None,
         objectives: int = 2,
     ) -> None:
@@ -72,7 +159,7 @@ class Surrogate(Learner):
         self._cost, self._objectives = cost, objectives
 
     def _first(self) -> list[Levels]:
-        return self._untried.first(self.population, self._seeds)
+        return self._pool.first(self.population, self._seeds)
 
     def _bred(self) -> list[Levels]:
         """Of many children, those that are predicted to add most to the front."""
@@ -80,7 +167,7 @@ class Surrogate(Learner):
         if not models:
             return []
         rows = self._children(models)
-        rows = rows[[row.tobytes() not in self._untried.asked for row in rows]]
+        rows = rows[[row.tobytes() not in self._pool.asked for row in rows]]
         if not len(rows):
             return []
         losses, missed = self._predicted(models, [self.space.decode(row) for row in rows], rows)
@@ -93,7 +180,7 @@ class Surrogate(Learner):
         What a point adds shrinks as others are taken, so a point whose last known addition is not the greatest need
         not be looked at again.
         """
-        known = self._told.losses
+        known = self._history.losses
         scale = np.maximum(known.max(0), 1e-12)
         scale[:2] = self._cost(self.space.dense), 1.0
         held = [tuple(point) for point in (known[non_dominated(known)] / scale).tolist()]
@@ -113,11 +200,11 @@ class Surrogate(Learner):
     def _children(self, models: Sequence[GaussianProcess]) -> Levels:
         """(n, G): a small space in full, else all that an evolution on predictions asks for, begun with the front."""
         if self.space.size <= _CHILDREN * _GENERATIONS:
-            return np.stack([row for row in self.space.every() if self._untried.fits(self.space.decode(row))])
+            return np.stack([row for row in self.space.every() if self._pool.fits(self.space.decode(row))])
         inner = Evolution(
             self.space, seed=int(self._rng.integers(2**31)), population=_CHILDREN,
-            seeds=[self.space.decode(row) for row in self._told.front()],
-            fits=self._untried.fits, objectives=self._objectives,
+            seeds=[self.space.decode(row) for row in self._history.front()],
+            fits=self._pool.fits, objectives=self._objectives,
         )  # fmt: skip
         genes = []
         for _ in range(_GENERATIONS):
@@ -134,15 +221,15 @@ class Surrogate(Learner):
 
     def _models(self) -> list[GaussianProcess]:
         """Of every loss but the first, which is known, and of the shortfall; none where nothing was answered."""
-        missed = self._told.missed
+        missed = self._history.missed
         if np.isnan(missed).all():
             return []
-        features = self._features(self._told.genes)[-_LEARNT:]
-        values = [*self._told.losses.T[1:], np.nan_to_num(missed, nan=1.0)]
+        features = self._features(self._history.genes)[-_LEARNT:]
+        values = [*self._history.losses.T[1:], np.nan_to_num(missed, nan=1.0)]
         return [GaussianProcess.fit(features, value[-_LEARNT:]) for value in values]
 
     def _predicted(
-        self, models: Sequence[GaussianProcess], schedules: Sequence[TokenSchedule], rows: Levels
+        self, models: Sequence[GaussianProcess], schedules: Sequence[Choice], rows: Levels
     ) -> tuple[Real, Real]:
         """(n, objectives) losses, the first of them known, and (n,) shortfalls."""
         believed = [self._believed(model, rows) for model in models]

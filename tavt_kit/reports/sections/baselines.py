@@ -7,20 +7,19 @@ from typing import Any
 
 from tavt_kit.reports.blocks import Block, Cell, Column, Table, Text
 from tavt_kit.reports.numbers import DASH, macs_text, ms_text, points_text, ratio_text
-from tavt_kit.reports.rivals import rival_rows
-from tavt_kit.reports.rows import FinalView
+from tavt_kit.reports.rows import FinalView, baseline_rows
 from tavt_kit.reports.views import number, sequence, text
 from tavt_kit.reports.words import metric_words
 
-__all__ = ["rival_blocks"]
+__all__ = ["baseline_blocks"]
 
 
-def rival_blocks(front: Mapping[str, Any]) -> list[Block]:
+def baseline_blocks(front: Mapping[str, Any]) -> list[Block]:
     """The table, and why some are not in it; nothing where none was asked for."""
     blocks: list[Block] = []
-    rows = rival_rows(front)
+    rows = baseline_rows(front)
     if rows:
-        differences = [number(record, "against_dense", "difference") for record in sequence(front, "rivals")]
+        differences = [number(record, "against_dense", "difference") for record in sequence(front, "baseline_models")]
         columns = (
             Column("Baseline", numeric=False),
             Column("MACs", hint="of one image"),
@@ -34,7 +33,7 @@ def rival_blocks(front: Mapping[str, Any]) -> list[Block]:
         cells = tuple(_row(row, difference) for row, difference in zip(rows, differences, strict=True))
         caption = "Other ways to the same budget, measured among the finalists of the search."
         blocks.append(Table(columns, cells, caption))
-    for one in sequence(front, "rivals_left_out"):
+    for one in sequence(front, "baselines_left_out"):
         blocks.append(Text.of(f"Left out: {text(one, 'name')}, because {text(one, 'reason')}.", kind="note"))
     return blocks
 

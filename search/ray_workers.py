@@ -13,9 +13,10 @@ from typing import Any
 from tavt_kit.core.records import code_version
 from tavt_kit.errors import MeasurementError, MissingDependency, TargetError, TavtError
 from tavt_kit.evaluation.answer import Answer
-from tavt_kit.search.engines.crew import MakeEvaluate, News
+from tavt_kit.search.workers import MakeEvaluate, WorkerEvent
 
 __all__ = ["Actors", "join_cluster"]
+
 
 _KNOCK = 10.0
 """Seconds that the head of a cluster may take to be reached."""
@@ -105,7 +106,7 @@ class _Holder:
 
 @dataclass
 class Actors:
-    """A crew of actors, as ``Crew`` says; each takes one CPU of the cluster, or one GPU.
+    """A pool of actors, as ``WorkerPool`` says; each takes one CPU of the cluster, or one GPU.
 
     Args:
         cluster: Joined.
@@ -120,26 +121,26 @@ class Actors:
     _tasks: dict[Any, int] = field(default_factory=dict, init=False)
     _begun: set[int] = field(default_factory=set, init=False)
     _started: int = field(default=0, init=False)
-    _parcel: Any = field(default=None, init=False)
+    _payload: Any = field(default=None, init=False)
 
     def start(self) -> int:
-        """As ``Crew``."""
+        """As ``WorkerPool``."""
         ray = self.cluster.ray
-        if self._parcel is None:
-            self._parcel = ray.put(self.make)
+        if self._payload is None:
+            self._payload = ray.put(self.make)
         options = {"num_cpus": 1, "num_gpus": self.gpus, "max_restarts": 0, "scheduling_strategy": "SPREAD"}
-        actor = ray.remote(_Holder).options(**options).remote(self._parcel)
+        actor = ray.remote(_Holder).options(**options).remote(self._payload)
         self._started += 1
         self._actors[self._started] = actor
         self._tasks[actor.begin.remote()] = self._started
         return self._started
 
     def give(self, worker: int, schedules: Sequence[Any]) -> None:
-        """As ``Crew``."""
+        """As ``WorkerPool``."""
         self._tasks[self._actors[worker].answer.remote(list(schedules))] = worker
 
-    def news(self) -> Iterator[News]:
-        """As ``Crew``.
+    def events(self) -> Iterator[WorkerEvent]:
+        """As ``WorkerPool``.
 
         Raises:
             MeasurementError: The cluster starts no worker, or a worker's machine has other code.
@@ -155,7 +156,7 @@ class Actors:
         for task in done:
             yield self._heard(task, self._tasks.pop(task))
 
-    def _heard(self, task: Any, worker: int) -> News:
+    def _heard(self, task: Any, worker: int) -> WorkerEvent:
         ray = self.cluster.ray
         try:
             content = ray.get(task)
@@ -165,22 +166,22 @@ class Actors:
             raise
         except ray.exceptions.RayError as error:
             del self._actors[worker]
-            return News(worker, lost=f"{type(error).__name__}: {str(error).strip().splitlines()[0]}")
+            return WorkerEvent(worker, lost=f"{type(error).__name__}: {str(error).strip().splitlines()[0]}")
         if worker in self._begun:
             if isinstance(content, str):
                 raise RuntimeError(f"an evaluator failed in a worker:\n{content}")
-            return News(worker, content, idle=True)
+            return WorkerEvent(worker, content, idle=True)
         if content != code_version():
             raise MeasurementError(
                 f"a machine of the Ray cluster has tavt_kit {content}, but this one {code_version()}; install the same"
             )
         self._begun.add(worker)
-        return News(worker, idle=True)
+        return WorkerEvent(worker, idle=True)
 
     def close(self) -> None:
-        """As ``Crew``; the cluster itself stays."""
+        """As ``WorkerPool``; the cluster itself stays."""
         for actor in self._actors.values():
             self.cluster.ray.kill(actor)
         self._actors.clear()
         self._tasks.clear()
-        self._parcel = None
+        self._payload = None

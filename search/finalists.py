@@ -1,37 +1,38 @@
-"""What is known of the measured candidates so far, what of it may be chosen, and what is to be measured next."""
+"""The last word: measure the front end to end, judge it, and choose; if the first choice is too slow, the next."""
 
 from __future__ import annotations
 
 import logging
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from statistics import median
+from typing import Any
 
 from tavt_kit.core.accuracy import PairedDifference
-from tavt_kit.core.budget import Budget, Limit
+from tavt_kit.core.budget import Budget, Limit, Verdict, judge, worst
 from tavt_kit.core.candidate import Candidate, CostKind
+from tavt_kit.core.configuration import Choice
 from tavt_kit.core.front import ParetoFront
 from tavt_kit.core.measurement import Measurement
-from tavt_kit.core.schedule import TokenSchedule
-from tavt_kit.core.verdict import Verdict, worst
 from tavt_kit.errors import MeasurementError
 from tavt_kit.evaluation.answer import Answer
 from tavt_kit.search.objectives import leading
 from tavt_kit.search.result import SearchResult, by_preference, shortfall
 
-__all__ = ["Compare", "Desk", "Evaluate", "Measure", "Peaks"]
+__all__ = ["Compare", "Evaluate", "Final", "FinalistPool", "Measure", "Peaks", "confirm"]
 
-Measure = Callable[[Sequence[TokenSchedule]], Sequence[Measurement]]
+
+Measure = Callable[[Sequence[Choice]], Sequence[Measurement]]
 """Whole passes under the schedules, interleaved, on the target."""
 
-Peaks = Callable[[Sequence[TokenSchedule]], Sequence[tuple[int, ...]]]
+Peaks = Callable[[Sequence[Choice]], Sequence[tuple[int, ...]]]
 """Peak memory under each schedule in bytes, of a few fresh processes each, on the target."""
 
-Evaluate = Callable[[TokenSchedule], Answer]
+Evaluate = Callable[[Any], Answer]
 """An answer in the precision of the target."""
 
-Compare = Callable[[TokenSchedule], PairedDifference]
+Compare = Callable[[Any], PairedDifference]
 """Candidate minus dense on the same images."""
 
 _log = logging.getLogger(__name__)
@@ -39,7 +40,7 @@ _log = logging.getLogger(__name__)
 _ORDER = (Verdict.PASS, Verdict.PREDICTED, Verdict.INCONCLUSIVE)
 
 
-class Desk:
+class FinalistPool:
     """What is known of the measured candidates so far."""
 
     def __init__(
@@ -57,10 +58,10 @@ class Desk:
         self.kind = _kind(result, budget, measure)
         self.statistic = _statistic(budget)
         self.guessed: CostKind = "predicted" if result.dense.latency_predicted_ms is not None else result.front.cost
-        self.known: dict[TokenSchedule, Candidate] = {}
+        self.known: dict[Choice, Candidate] = {}
         self.paces: list[float] = []
-        self.raw: dict[TokenSchedule, tuple[Candidate, Measurement, int]] = {}
-        self.failed: dict[TokenSchedule, str] = {}
+        self.raw: dict[Choice, tuple[Candidate, Measurement, int]] = {}
+        self.failed: dict[Choice, str] = {}
 
     @property
     def decides(self) -> bool:
@@ -106,7 +107,7 @@ class Desk:
             candidate = replace(candidate, difference=self.compare(candidate.schedule))
         return candidate.judged(self.budget, self.tails)
 
-    def settle(self, always: Sequence[TokenSchedule], evaluate: Evaluate, compare: Compare) -> None:
+    def settle(self, always: Sequence[Choice], evaluate: Evaluate, compare: Compare) -> None:
         """Evaluate anew what the result will show; what that moves onto the front is evaluated too.
 
         What fails then, as it did not in the precision of the search, is shown no more.
@@ -114,7 +115,7 @@ class Desk:
         Raises:
             MeasurementError: The dense model failed.
         """
-        settled: set[TokenSchedule] = set()
+        settled: set[Choice] = set()
         while waiting := {*always, *(one.schedule for one in self.front())} - settled:
             for schedule in waiting:
                 one = self.known[schedule]
@@ -128,7 +129,7 @@ class Desk:
                 self.known[schedule] = one.judged(self.budget, self.tails)
             settled |= waiting
 
-    def _fail(self, schedule: TokenSchedule, failure: str) -> None:
+    def _fail(self, schedule: Choice, failure: str) -> None:
         _log.warning("%s is left out of the result, because in the target's precision it failed: %s", schedule, failure)
         self.failed[schedule] = failure
         self.known.pop(schedule)
@@ -139,7 +140,8 @@ class Desk:
 
     def keeps_ceilings(self, candidate: Candidate) -> bool:
         """Whether the ceilings alone are met."""
-        verdict = worst(candidate.judge(limit, self.tails) for limit in self.budget.ceilings)
+        facts = candidate.facts(self.tails)
+        verdict = worst(judge(limit, facts) for limit in self.budget.ceilings)
         return verdict in (Verdict.PASS, Verdict.PREDICTED)
 
     def front(self) -> list[Candidate]:
@@ -230,3 +232,119 @@ def _statistic(budget: Budget) -> CostKind:
 def _longest(limit: Limit, dense: Candidate) -> float:
     """The ms that a limit on latency or throughput allows."""
     return dense.images_per_second(limit.value) if limit.quantity == "throughput" else limit.value
+
+
+@dataclass(frozen=True, slots=True)
+class Final:
+    """A search's result after measurement.
+
+    Args:
+        candidates: By rising cost, none dominated, each judged.
+        chosen: Index of the one to take, or ``None`` where none keeps to the budget.
+        baselines: The dense model, the best uniform taper and the best stage schedule within the ceilings; judged.
+        cost: What the candidates are sorted by.
+        over: Schedules that were predicted within the ceilings, but measured above them.
+        measured: All that were measured, the dense model first.
+    """
+
+    candidates: tuple[Candidate, ...]
+    chosen: int | None
+    baselines: tuple[Candidate, ...]
+    cost: CostKind
+    over: int
+    measured: tuple[Candidate, ...]
+
+    @property
+    def tails(self) -> dict[str, float]:
+        """Quantiles of the measured latencies as multiples of the predicted medians; empty where none is known."""
+        known = [one for one in self.measured if one.latency is not None and one.latency_predicted_ms]
+        kinds: tuple[CostKind, ...] = ("p50", "p90", "p99")
+        return {str(kind): median(one.cost(kind) / one.cost("predicted") for one in known) for kind in kinds if known}
+
+    @property
+    def pick(self) -> Candidate | None:
+        """The one to take."""
+        return None if self.chosen is None else self.candidates[self.chosen]
+
+    @property
+    def verdict(self) -> Verdict:
+        """Of the chosen one; FAIL where there is none."""
+        pick = self.pick
+        return Verdict.FAIL if pick is None or pick.verdict is None else pick.verdict
+
+
+def confirm(
+    result: SearchResult,
+    budget: Budget,
+    *,
+    measure: Measure | None,
+    peaks: Peaks | None = None,
+    compare: Compare | None = None,
+    exact: tuple[Evaluate, Compare] | None = None,
+    number: int = 6,
+    rounds: int = 3,
+    before: Final | None = None,
+    tails: Mapping[str, float] | None = None,
+) -> Final:
+    """Measure the best of the front with the dense model and two baselines, then choose.
+
+    Latencies of different groups are put to one pace, the slowest, by the dense model, which is in all of them.
+    Where a first choice turns out too slow, predictions are corrected by what was measured, and what should fit and is
+    better than the best that does fit is measured too, at most ``rounds`` times in all. Nothing predicts memory: where
+    it is limited, more than one round goes on until something keeps to the ceilings, or nothing is left to measure.
+
+    Args:
+        result: Of the search.
+        budget: As searched.
+        measure: ``None`` where there is no target: a search on multiply-adds.
+        peaks: ``None`` where memory is not limited; goes with ``measure``.
+        compare: Needed for a verdict on ``drop``.
+        exact: Where the search evaluated in a quicker precision than the target's: both in the target's, for what
+            the result shows.
+        number: Candidates measured in the first round.
+        rounds: Bound on the measurements.
+        before: An earlier confirmation of the same search, whose measurements stand.
+        tails: Of predicted costs, as ``Costs`` has them: what is judged where nothing is measured.
+    """
+    pool = FinalistPool(result, budget, measure, peaks, compare, tails or {})
+    if before is not None and before.measured:
+        pool.note([(one, one.latency) for one in before.measured if one.latency is not None])
+    baselines = [result.dense, *_baselines(result, budget)]
+    pool.take([*baselines, *_shortlist(result.ranked(budget), number)])
+    taken = 1
+    while taken < rounds or (rounds > 1 and pool.seeks_memory):
+        taken += 1
+        following = pool.next_best(3) if measure is not None and pool.decides else []
+        if not following:
+            break
+        pool.take([result.dense, *following])
+    if exact is not None:
+        pool.settle([one.schedule for one in baselines], *exact)
+    front, pick = pool.front(), pool.pick()
+    return Final(
+        tuple(front),
+        None if pick is None else front.index(pick),
+        tuple(pool.known[one.schedule] for one in baselines if one.schedule in pool.known),
+        pool.kind,
+        sum(not pool.keeps_ceilings(one) for one in pool.within()),
+        tuple(pool.known.values()) if measure is not None else (),
+    )
+
+
+def _shortlist(ranked: Sequence[Candidate], number: int) -> list[Candidate]:
+    """Half of the places to the first choices, the others spread over the rest of the front."""
+    if len(ranked) <= number:
+        return list(ranked)
+    first = (number + 1) // 2
+    rest, places = ranked[first:], number - first
+    return [*ranked[:first], *(rest[(2 * i + 1) * len(rest) // (2 * places)] for i in range(places))]
+
+
+def _baselines(result: SearchResult, budget: Budget) -> list[Candidate]:
+    """The best uniform taper and the best stage schedule that were evaluated within the ceilings."""
+    found = []
+    for origin in ("taper", "stages"):
+        family = [one for one in result.whole if one.origin == origin]
+        ranked = by_preference(ParetoFront(result.front.cost, family), budget, result.dense)
+        found += ranked[:1]
+    return found

@@ -17,20 +17,18 @@ from pymoo.core.repair import Repair
 from pymoo.core.termination import NoTermination
 from pymoo.problems.static import StaticProblem
 
-from tavt_kit.core.schedule import TokenSchedule
-from tavt_kit.search.algorithm import Outcome
-from tavt_kit.search.operators import cross, fit, mutate
-from tavt_kit.search.proposer import Proposer
-from tavt_kit.search.seeds import Fits
+from tavt_kit.core.configuration import Choice
+from tavt_kit.search.algorithms.base import Outcome
+from tavt_kit.search.proposals import EXHAUSTED, Fits, Sampler, cross, fit, mutate
 from tavt_kit.search.space import Levels, Space
-from tavt_kit.search.untried import EXHAUSTED
 
 __all__ = ["Evolution"]
+
 
 _FILLED = 0.25  # share of the children that are grown up to the ceilings, where the best schedules lie
 
 
-class Evolution(Proposer):
+class Evolution(Sampler):
     """Proposes schedules, learns from their outcomes; the same seed and answers give the same proposals.
 
     Args:
@@ -58,32 +56,32 @@ class Evolution(Proposer):
         *,
         seed: int,
         population: int = 16,
-        seeds: Sequence[TokenSchedule] = (),
+        seeds: Sequence[Choice] = (),
         fits: Fits | None = None,
         objectives: int = 2,
     ) -> None:
         super().__init__(space, seed=seed, population=population, seeds=seeds, fits=fits)
-        self._bounded = not self._untried.fits(space.dense)
+        self._bounded = not self._pool.fits(space.dense)
         self._waiting: Population | None = None
         self._algorithm: NSGA2 | None = None
         self._problem = Problem(n_var=space.genes, n_obj=objectives, n_ieq_constr=1, xl=0, xu=len(space.values) - 1)
         self._seed = seed
 
-    def ask(self) -> list[TokenSchedule]:
+    def ask(self) -> list[Choice]:
         """The next generation: schedules never asked before; empty once no new one can be found.
 
         Raises:
             RuntimeError: The outcomes of the last generation have not been told.
         """
-        self._untried.check_told()
+        self._pool.check_told()
         genes = self._bred() if self._algorithm is not None else self._first()
         if not genes:
-            genes = self._untried.random(self.population)
+            genes = self._pool.random(self.population)
         if not genes:
             self.stopped_because = EXHAUSTED
             return []
         self._waiting = Population.new("X", np.stack(genes))
-        return self._untried.issue(genes, self.name)
+        return self._pool.issue(genes, self.name)
 
     def tell(self, outcomes: Sequence[Outcome]) -> None:
         """The outcomes of the schedules last asked, in their order.
@@ -91,7 +89,7 @@ class Evolution(Proposer):
         Raises:
             RuntimeError: Nothing was asked, or the number differs.
         """
-        self._untried.take(outcomes)
+        self._pool.take(outcomes)
         losses = np.array([outcome.losses for outcome in outcomes], dtype=float)
         # A failed evaluation breaks the constraint worse than any missed floor (shortfalls are at most 1).
         missed = np.array([2.0 if outcome.failed else outcome.shortfall for outcome in outcomes])
@@ -109,14 +107,14 @@ class Evolution(Proposer):
             sampling=first,
             crossover=_Crossing(),
             mutation=_Mutating(self.space),
-            repair=_Fitting(self.space, self._untried.fits, self._bounded),
-            eliminate_duplicates=_Unasked(self._untried.asked),
+            repair=_Fitting(self.space, self._pool.fits, self._bounded),
+            eliminate_duplicates=_Unasked(self._pool.asked),
         )
         algorithm.setup(self._problem, termination=NoTermination(), seed=self._seed, verbose=False)
         return algorithm
 
     def _first(self) -> list[Levels]:
-        return self._untried.first(max(2, self.population), self._seeds)
+        return self._pool.first(max(2, self.population), self._seeds)
 
     def _bred(self) -> list[Levels]:
         assert self._algorithm is not None

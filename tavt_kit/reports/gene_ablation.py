@@ -1,4 +1,4 @@
-"""What each gene of a joint search bought, from evaluations that were really made."""
+"""What each gene of a joint search changes, from evaluations that were really made."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 from tavt_kit.reports.numbers import points_text
 from tavt_kit.reports.views import number, text
 
-__all__ = ["bought_text"]
+__all__ = ["ablation_text"]
 
 _GENES = {
     "image_size": "The image size",
@@ -18,11 +18,11 @@ _GENES = {
 }
 
 
-def bought_text(record: Any) -> str:
+def ablation_text(record: Any) -> str:
     """A sentence on one gene of the chosen candidate.
 
     Args:
-        record: An entry of ``bought`` in ``front.json``.
+        record: An entry of ``gene_ablation`` in ``front.json``.
     """
     shares = {"multiply-adds": number(record, "macs_ratio"), "time": number(record, "time_ratio")}
     low, high = number(record, "difference", "ci95", 0), number(record, "difference", "ci95", 1)

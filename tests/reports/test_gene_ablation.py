@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tavt_kit.reports.bought import bought_text
+from tavt_kit.reports.gene_ablation import ablation_text
 
 ENTRY = {
     "gene": "precision", "without": {"text": "18x5,17x7 at 70 px", "macs": 100}, "macs_ratio": 1.0, "time_ratio": 0.55,
@@ -18,7 +18,7 @@ ENTRY = {
      ("layers", "Leaving layers out"), ("score", "The other score")],
 )  # fmt: skip
 def test_each_gene_is_named_with_its_price(gene: str, begins: str) -> None:
-    said = bought_text({**ENTRY, "gene": gene})
+    said = ablation_text({**ENTRY, "gene": gene})
     assert (
         said.startswith(f"{begins} bought ")
         and "bought −45.0 % time for −0.6 points" in said
@@ -28,6 +28,6 @@ def test_each_gene_is_named_with_its_price(gene: str, begins: str) -> None:
 
 
 def test_what_was_not_timed_says_so_by_silence() -> None:
-    said = bought_text({**ENTRY, "time_ratio": None, "macs_ratio": 0.5})
+    said = ablation_text({**ENTRY, "time_ratio": None, "macs_ratio": 0.5})
     assert "bought −50.0 % multiply-adds for" in said and "time" not in said
-    assert "bought nothing for" in bought_text({**ENTRY, "time_ratio": None})
+    assert "bought nothing for" in ablation_text({**ENTRY, "time_ratio": None})

@@ -1,0 +1,456 @@
+"""What algorithms propose from: first proposals, variation, what is left untried, and what was told.
+
+Every algorithm takes its schedules from one pool, so none is asked twice.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import cached_property
+from itertools import islice
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tavt_kit.core.configuration import Choice
+from tavt_kit.core.schedule import TokenSchedule, stage_layers
+from tavt_kit.errors import BudgetTooTight, TavtError
+from tavt_kit.search.algorithms.base import Outcome
+from tavt_kit.search.space import Levels, Space
+
+__all__ = [
+    "EXHAUSTED",
+    "Fits",
+    "PopulationSampler",
+    "Sampler",
+    "History",
+    "ProposalPool",
+    "cross",
+    "first_proposals",
+    "fit",
+    "late",
+    "mutate",
+    "non_dominated",
+    "once",
+    "redraw",
+    "stages",
+    "taper",
+]
+
+
+Fits = Callable[[Any], bool]
+"""Whether a schedule keeps to the ceilings of the budget."""
+
+Family = Callable[[Space, float], Choice]
+"""Schedules of one shape, by the ratio they drop."""
+
+
+def taper(space: Space, ratio: float) -> Choice:
+    """TAVT's: the same share dropped in every layer."""
+    return _into(space, TokenSchedule.taper(space.layout, ratio).counts)
+
+
+def stages(space: Space, ratio: float) -> Choice:
+    """The share ``ratio`` dropped at each of three depths; rounded once, so that every ratio is a step of its own.
+
+    Example:
+        >>> from tavt_kit.core.layout import TokenLayout
+        >>> str(stages(Space(TokenLayout(197, 12)), 0.3))
+        '197x3,138x3,97x3,68x3'
+    """
+    places, counts, kept = stage_layers(space.layout.layers), list[int](), float(space.layout.tokens)
+    for layer in range(space.layout.layers):
+        kept *= 1 - ratio if layer in places else 1.0
+        counts.append(round(kept))
+    return _into(space, counts)
+
+
+def late(space: Space, ratio: float) -> Choice:
+    """A taper that begins after the first third of the layers."""
+    tokens, layers = space.layout.tokens, space.layout.layers
+    counts = [tokens * (1 - ratio) ** max(0, layer + 1 - layers // 3) for layer in range(layers)]
+    return _into(space, [round(count) for count in counts])
+
+
+def once(space: Space) -> list[Choice]:
+    """Schedules that drop in one layer alone, early or late: where memory is limited, every dropping layer takes some.
+
+    Example:
+        >>> from tavt_kit.core.layout import TokenLayout
+        >>> [str(schedule) for schedule in once(Space(TokenLayout(197, 12)))][:3]
+        ['148x12', '98x12', '49x12']
+    """
+    found = []
+    tokens, layers = space.layout.tokens, space.layout.layers
+    for place in (0, layers // 3, 2 * layers // 3):
+        for share in (0.75, 0.5, 0.25):
+            kept = round(tokens * share)
+            found.append(_into(space, [tokens] * place + [kept] * (layers - place)))
+    return list(dict.fromkeys(found))
+
+
+def first_proposals(space: Space, number: int, *, fits: Fits, rng: np.random.Generator) -> Iterator[tuple[Choice, str]]:
+    """Schedules with the name of their family, all within the ceilings; random ones without end at last.
+
+    Args:
+        space: What may be proposed.
+        number: About how many are wanted: a third tapers, a third stage schedules, a sixth late tapers.
+        fits: See ``Fits``.
+        rng: For the random ones, which may miss the ceilings and repeat themselves.
+    """
+    if fits(space.dense):
+        yield space.dense, "dense"
+    for schedule in space.firsts:
+        yield schedule, "joint"
+    families = (("taper", taper, 0.5, 3), ("stages", stages, 0.8, 3), ("late", late, 0.6, 6))
+    for name, family, strongest, share in families:
+        gentlest = _gentlest(space, family, fits)
+        for ratio in np.linspace(gentlest, max(strongest, gentlest), max(1, number // share)):
+            yield family(space, float(ratio)), name
+    while True:
+        yield space.decode(space.sample(rng)), "random"
+
+
+def _gentlest(space: Space, family: Family, fits: Fits) -> float:
+    """The smallest drop ratio that fits, to 1/1000; where none does, the search shrinks what it is given."""
+    if fits(family(space, 0.02)):
+        return 0.02
+    low, high = 0.02, 0.98
+    while high - low > 1e-3:
+        middle = (low + high) / 2
+        low, high = (low, middle) if fits(family(space, middle)) else (middle, high)
+    return high
+
+
+def _into(space: Space, counts: list[int] | tuple[int, ...]) -> Choice:
+    least = int(space.values[0])
+    schedule = TokenSchedule(tuple(max(least, count) for count in counts))
+    return space.decode(space.encode(schedule))
+
+
+Real = NDArray[np.float64]
+
+
+def cross(a: Levels, b: Levels, rng: np.random.Generator) -> tuple[Real, Real]:
+    """Two children of two parents, not mended yet.
+
+    Either a blend of all layers (TAVT's is the even blend), or one's early layers with the other's late ones.
+    """
+    if rng.random() < 0.5:
+        weight = rng.random()
+        return weight * a + (1 - weight) * b, (1 - weight) * a + weight * b
+    cut = rng.integers(0, len(a) + 1)
+    return np.append(a[:cut], b[cut:]).astype(float), np.append(b[:cut], a[cut:]).astype(float)
+
+
+def mutate(genes: Levels, space: Space, rng: np.random.Generator) -> Real:
+    """A changed copy, not mended yet, by one of four moves: fronts need both new shapes and small steps."""
+    moves = (redraw, _scale_tail, _move_drop, _step)
+    move = moves[rng.integers(len(moves))]
+    levels = move(genes[space.extras :].astype(float), len(space.values) - 1, rng)
+    return np.append(space.vary(genes[: space.extras], rng), levels).astype(float)
+
+
+def redraw(genes: Real, top: int, rng: np.random.Generator) -> Real:
+    """TAVT's mutation: some counts drawn anew between their neighbours; changes ``genes``, all levels up to ``top``."""
+    for layer in np.flatnonzero(rng.random(len(genes)) < 0.5):
+        above = genes[layer - 1] if layer else top
+        below = genes[layer + 1] if layer + 1 < len(genes) else 0
+        genes[layer] = rng.integers(int(below), int(max(above, below)) + 1)
+    return genes
+
+
+def _scale_tail(genes: Real, top: int, rng: np.random.Generator) -> Real:
+    """Everything from one layer on gets a common factor."""
+    genes[rng.integers(len(genes)) :] *= np.exp(rng.normal(0.0, 0.3))
+    return genes
+
+
+def _move_drop(genes: Real, top: int, rng: np.random.Generator) -> Real:
+    """A drop happens a layer later or earlier."""
+    layer = rng.integers(len(genes))
+    if rng.random() < 0.5:
+        genes[layer] = genes[layer - 1] if layer else top
+    elif layer + 1 < len(genes):
+        genes[layer] = genes[layer + 1]
+    return genes
+
+
+def _step(genes: Real, top: int, rng: np.random.Generator) -> Real:
+    """Small steps everywhere."""
+    return genes + rng.normal(0.0, max(1.0, 0.03 * top), size=len(genes))
+
+
+def fit(genes: Levels, space: Space, fits: Fits, *, fill: bool) -> Levels:
+    """Genes within the ceilings: shrunk where they exceed them, grown to them where ``fill`` asks for it.
+
+    One of the ends of the space must be within them. Where a joint search's further genes leave no room, they become
+    cheaper, no further than that takes.
+    """
+    top = len(space.values) - 1
+    others, levels = genes[: space.extras], genes[space.extras :]
+
+    def shrunk(strength: float) -> Levels:
+        return space.mend(np.append(others, levels * (1 - strength)))
+
+    def grown(strength: float) -> Levels:
+        return space.mend(np.append(others, top - (top - levels) * strength))
+
+    if not fits(space.decode(genes)):
+        emptied = ((extras, space.mend(np.append(extras, 0 * levels))) for extras in space.cheaper(others))
+        others = next((extras for extras, row in emptied if fits(space.decode(row))), others)
+        return _weakest(shrunk, space, fits)
+    return _weakest(grown, space, fits) if fill else genes
+
+
+def _weakest(made: Callable[[float], Levels], space: Space, fits: Fits) -> Levels:
+    """The genes of the smallest strength in (0, 1] that fit, by 10 halvings; strength 1 always fits."""
+    best = made(1.0)
+    low, high = 0.0, 1.0
+    for _ in range(10):
+        middle = (low + high) / 2
+        genes = made(middle)
+        if fits(space.decode(genes)):
+            best, high = genes, middle
+        else:
+            low = middle
+    return best
+
+
+EXHAUSTED = "no schedule is left that was not tried"
+
+_TRIES = 400  # random draws for one missing schedule, before the space is listed or the search ends
+_LISTABLE = 20_000  # spaces up to this size are listed to the end before they count as exhausted
+
+
+class ProposalPool:
+    """The schedules within the ceilings that were never asked, and who proposed those that were.
+
+    Args:
+        space: What may be proposed.
+        rng: Of the random ones.
+        fits: Whether a schedule keeps to the ceilings. ``None``: all do.
+
+    Raises:
+        BudgetTooTight: No schedule keeps to the ceilings.
+    """
+
+    def __init__(self, space: Space, *, rng: np.random.Generator, fits: Fits | None = None) -> None:
+        self.space = space
+        self.fits: Fits = fits or (lambda schedule: True)
+        if not any(map(self.fits, space.ends)):
+            raise BudgetTooTight(f"not even the least schedule keeps to the ceilings: {space.ends[-1]}")
+        self.asked: set[bytes] = set()
+        self._rng = rng
+        self._origins: dict[Choice, str] = {}
+        self._waiting = 0
+
+    def first(self, number: int, seeds: Sequence[Choice]) -> list[Levels]:
+        """The seeds and, up to ``number``, the families of ``first_proposals``; a small space gives fewer."""
+        found = self._seeded(seeds)
+        wanted = max(number, len(found))
+        proposals = first_proposals(self.space, wanted, fits=self.fits, rng=self._rng)
+        for schedule, origin in islice(proposals, wanted + _TRIES):
+            if len(found) >= wanted:
+                break
+            self._admit(found, schedule, origin)
+        return list(found.values())
+
+    def random(self, number: int, seeds: Sequence[Choice] = ()) -> list[Levels]:
+        """The seeds and, up to ``number``, schedules by chance; where chance finds none, from the list of all."""
+        found = self._seeded(seeds)
+        for _ in range(_TRIES):
+            if len(found) >= number:
+                break
+            self._admit(found, self.space.decode(self.space.sample(self._rng)), "random")
+        if not found and self.space.size <= _LISTABLE:
+            found = {row.tobytes(): row for row in islice(self._listed(), number)}
+        return list(found.values())
+
+    def new(self, rows: Iterable[Levels], number: int) -> list[Levels]:
+        """Up to ``number`` of the rows, brought into the ceilings, none asked before and none twice."""
+        found: dict[bytes, Levels] = {}
+        for row in rows:
+            genes = fit(row, self.space, self.fits, fill=False)
+            if genes.tobytes() not in self.asked:
+                found.setdefault(genes.tobytes(), genes)
+            if len(found) >= number:
+                break
+        return list(found.values())
+
+    def issue(self, genes: Sequence[Levels], origin: str) -> list[Choice]:
+        """The schedules of the genes, asked from now on; ``origin`` is of those that have none yet.
+
+        Raises:
+            RuntimeError: The outcomes of the last generation have not been told.
+        """
+        self.check_told()
+        self.asked.update(row.tobytes() for row in genes)
+        schedules = [self.space.decode(row) for row in genes]
+        for schedule in schedules:
+            self._origins.setdefault(schedule, origin)
+        self._waiting = len(schedules)
+        return schedules
+
+    def check_told(self) -> None:
+        """Raise RuntimeError where outcomes are still awaited."""
+        if self._waiting:
+            raise RuntimeError("tell the outcomes of the last generation before asking for the next")
+
+    def take(self, outcomes: Sequence[Outcome]) -> None:
+        """Check that the outcomes are those that were asked for."""
+        if not self._waiting or len(outcomes) != self._waiting:
+            raise RuntimeError(f"{self._waiting} schedules were asked, but {len(outcomes)} outcomes told")
+        self._waiting = 0
+
+    def origin(self, schedule: Choice, otherwise: str) -> str:
+        """Who proposed it."""
+        return self._origins.get(schedule, otherwise)
+
+    def _seeded(self, seeds: Sequence[Choice]) -> dict[bytes, Levels]:
+        found: dict[bytes, Levels] = {}
+        for schedule in seeds:
+            self._admit(found, schedule, "user")
+        return found
+
+    def _admit(self, found: dict[bytes, Levels], schedule: Choice, origin: str) -> None:
+        wanted = self.space.encode(schedule)
+        genes = fit(wanted, self.space, self.fits, fill=False)
+        if genes.tobytes() not in self.asked:
+            found.setdefault(genes.tobytes(), genes)
+            same = np.array_equal(genes[: self.space.extras], wanted[: self.space.extras])
+            self._origins.setdefault(self.space.decode(genes), origin if same else "joint")
+
+    def _listed(self) -> Iterable[Levels]:
+        for row in self.space.every():
+            if row.tobytes() not in self.asked and self.fits(self.space.decode(row)):
+                yield row
+
+
+class History:
+    """Genes with their outcomes, in the order in which they came."""
+
+    def __init__(self) -> None:
+        self._genes: list[Levels] = []
+        self._outcomes: list[Outcome] = []
+
+    def add(self, genes: Sequence[Levels], outcomes: Sequence[Outcome]) -> None:
+        """Outcomes in the order of their genes."""
+        self._genes += genes
+        self._outcomes += outcomes
+
+    def __len__(self) -> int:
+        return len(self._genes)
+
+    @property
+    def genes(self) -> Levels:
+        """(n, G)"""
+        return np.stack(self._genes)
+
+    @property
+    def losses(self) -> NDArray[np.float64]:
+        """(n, objectives), all to be minimised; see ``Outcome.losses``."""
+        return np.array([one.losses for one in self._outcomes], dtype=float)
+
+    @property
+    def missed(self) -> NDArray[np.float64]:
+        """(n,) how far floors are missed; NaN where the evaluation failed."""
+        return np.array([np.nan if one.failed else one.shortfall for one in self._outcomes])
+
+    def front(self) -> Levels:
+        """(m, G): of what keeps to the floors (else of what is nearest to them) that which nothing dominates."""
+        missed = self.missed
+        if np.isnan(missed).all():
+            return self.genes[:0]
+        kept = missed == np.nanmin(missed)
+        free: Levels = self.genes[kept][non_dominated(self.losses[kept])]
+        return free
+
+
+def non_dominated(losses: NDArray[np.float64]) -> NDArray[np.bool_]:
+    """(n, objectives), all to be minimised -> (n,) which are dominated by no other; equals both stay."""
+    nowhere_worse = (losses[:, None, :] <= losses[None, :, :]).all(-1)
+    somewhere_better = (losses[:, None, :] < losses[None, :, :]).any(-1)
+    return np.asarray(~(nowhere_worse & somewhere_better).any(0))
+
+
+class Sampler:
+    """An ``Algorithm`` but for ``ask`` and ``tell``.
+
+    Args:
+        space: What may be proposed.
+        seed: Of its own generator; nothing global is touched.
+        population: Schedules of a generation, at least 1.
+        seeds: Schedules to begin with, brought into the ceilings if they exceed them.
+        fits: Whether a schedule keeps to the ceilings; only such are proposed. ``None``: all do.
+
+    Raises:
+        TavtError: A population below 1.
+        BudgetTooTight: No schedule keeps to the ceilings.
+    """
+
+    name: str
+    """Of the algorithm, as the origin of what it bred."""
+
+    def __init__(
+        self,
+        space: Space,
+        *,
+        seed: int,
+        population: int = 16,
+        seeds: Sequence[Choice] = (),
+        fits: Fits | None = None,
+    ) -> None:
+        if population < 1:
+            raise TavtError(f"a population needs at least 1 schedule, got {population}")
+        self.space, self.population, self.stopped_because = space, population, ""
+        self._seeds = tuple(seeds)
+        self._rng = np.random.default_rng(seed)
+        self._pool = ProposalPool(space, rng=self._rng, fits=fits)
+
+    def done(self) -> bool:
+        """Whether the last ``ask`` found nothing new; ``stopped_because`` says why."""
+        return bool(self.stopped_because)
+
+    def origin(self, schedule: Choice) -> str:
+        """Who proposed it: ``user``, a family of first proposals, ``random``, or the algorithm's name."""
+        return self._pool.origin(schedule, self.name)
+
+
+class PopulationSampler(Sampler, ABC):
+    """A proposer that breeds each generation from all that was told."""
+
+    first_name: str
+    """Origin of the first generation, where nothing else says."""
+
+    _waiting: list[Levels]
+    """Asked for and not yet told of."""
+
+    @cached_property
+    def _history(self) -> History:
+        return History()
+
+    def ask(self) -> list[Choice]:
+        """The next generation; see ``Algorithm``."""
+        self._pool.check_told()
+        learnt = len(self._history) > 0
+        genes = (self._bred() if learnt else self._first()) or self._pool.random(self.population)
+        if not genes:
+            self.stopped_because = EXHAUSTED
+        self._waiting = genes
+        return self._pool.issue(genes, self.name if learnt else self.first_name)
+
+    def tell(self, outcomes: Sequence[Outcome]) -> None:
+        """The outcomes; see ``Algorithm``."""
+        self._pool.take(outcomes)
+        self._history.add(self._waiting, outcomes)
+
+    @abstractmethod
+    def _first(self) -> list[Levels]:
+        """The first generation."""
+
+    @abstractmethod
+    def _bred(self) -> list[Levels]:
+        """A generation from what was told; none where nothing new comes of it."""

@@ -1,0 +1,440 @@
+"""search(): the schedules of a model that keep to a budget, found without ever seeing the model.
+
+Answers come in any order and are stored the moment they come; what follows from them is in the order of the asking.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import time
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from contextlib import closing
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+from tavt_kit.core.accuracy import Accuracy
+from tavt_kit.core.budget import Budget
+from tavt_kit.core.candidate import Candidate
+from tavt_kit.core.configuration import Choice
+from tavt_kit.core.front import ParetoFront
+from tavt_kit.errors import BudgetError, DataError, MeasurementError
+from tavt_kit.evaluation.answer import Answer
+from tavt_kit.search.algorithms.base import Algorithm, Outcome
+from tavt_kit.search.algorithms.by_name import POPULATION, make_algorithm
+from tavt_kit.search.feasibility import Costs, feasibility_table, refuse_unsearchable, require_feasible
+from tavt_kit.search.objectives import Objectives, leading
+from tavt_kit.search.proposals import once
+from tavt_kit.search.racing import ESTIMATE
+from tavt_kit.search.result import Progress, SearchResult, by_preference, is_whole, shortfall
+from tavt_kit.search.space import Space
+from tavt_kit.search.store import Store
+
+__all__ = ["Answered", "Evaluate", "Learn", "Run", "in_order", "one_by_one", "search"]
+
+
+Evaluate = Callable[[Sequence[Any]], Iterable[tuple[Any, Answer]]]
+"""Answers different schedules, each exactly once, in any order, as they finish; accuracies on the split ``val``.
+
+What fails for one schedule alone (a logit that is not finite, memory that runs out) is an answer with a failure.
+Where a bound is reached, the rest is not asked for any more: a generator is closed.
+"""
+
+_log = logging.getLogger(__name__)
+
+
+class Answered(NamedTuple):
+    """A schedule with its answer.
+
+    Args:
+        schedule: As asked.
+        answer: Stored by now.
+        replayed: Whether it was in the store already.
+    """
+
+    schedule: Choice
+    answer: Answer
+    replayed: bool
+
+
+def one_by_one(evaluate: Callable[[Any], Accuracy]) -> Evaluate:
+    """An evaluator of many schedules from a function of one.
+
+    Args:
+        evaluate: The accuracy of a schedule on the split ``val``; a MeasurementError or a MemoryError counts as a
+            failure of that schedule alone.
+
+    Example:
+        >>> from tavt_kit.core.schedule import TokenSchedule
+        >>> answers = one_by_one(lambda schedule: Accuracy.of_counts(3, 4, split="val"))
+        >>> [(str(schedule), answer.accuracy.value) for schedule, answer in answers([TokenSchedule((5, 4))])]
+        [('5,4', 0.75)]
+    """
+
+    def answers(schedules: Sequence[Choice]) -> Iterator[tuple[Choice, Answer]]:
+        for schedule in schedules:
+            begin = time.monotonic()
+            try:
+                accuracy, failure = evaluate(schedule), None
+            except (MeasurementError, MemoryError) as error:
+                accuracy, failure = None, str(error) or "the memory ran out"
+            yield schedule, Answer(accuracy, time.monotonic() - begin, failure)
+
+    return answers
+
+
+def in_order(schedules: Sequence[Choice], evaluate: Evaluate, store: Store) -> Generator[Answered]:
+    """The answers in the order of the schedules, from the store or evaluated.
+
+    Each answer is stored as it comes, whatever its place, and given out once all before it are there: what follows
+    from them does not depend on which finished first. Close the iterator to abandon the rest.
+
+    Raises:
+        DataError: An accuracy of another split than ``val``.
+        RuntimeError: The evaluator left a schedule out, or answered one that it was not asked.
+    """
+    known = {schedule: answer for schedule in schedules if (answer := store.get(schedule)) is not None}
+    waiting = [schedule for schedule in schedules if schedule not in known]
+    arrived = _stored(waiting, evaluate, store)
+    answers: dict[Choice, Answer] = {}
+    with closing(arrived):
+        for schedule in schedules:
+            if schedule in known:
+                yield Answered(schedule, known[schedule], replayed=True)
+                continue
+            while schedule not in answers:
+                answers.update(next(arrived))
+            yield Answered(schedule, answers[schedule], replayed=False)
+
+
+def _stored(schedules: Sequence[Choice], evaluate: Evaluate, store: Store) -> Generator[dict[Choice, Answer]]:
+    """Answers as they come, each in the store before it is given out; nothing runs before the first is asked for."""
+    missing = set(schedules)
+    coming = iter(evaluate(schedules))
+    try:
+        for schedule, answer in coming:
+            if schedule not in missing:
+                raise RuntimeError(f"the evaluator answered {schedule}, which it was not asked, or answered before")
+            _check(schedule, answer)
+            store.add(schedule, answer)
+            missing.discard(schedule)
+            yield {schedule: answer}
+        raise RuntimeError(f"the evaluator left {len(missing)} of {len(schedules)} schedules unanswered")
+    finally:
+        if isinstance(coming, Generator):
+            coming.close()
+
+
+def _check(schedule: Choice, answer: Answer) -> None:
+    if answer.failure is not None:
+        _log.warning("the evaluation of %s failed and is left out: %s", schedule, answer.failure)
+    for accuracy in (answer.accuracy, *answer.others):
+        if accuracy is not None and accuracy.split != "val":
+            raise DataError(f"a search selects on the split 'val' only, but got an accuracy of {accuracy.split!r}")
+
+
+Learn = Callable[[Sequence[tuple[Choice, Answer]]], None]
+"""Told the answers of a generation when all have come."""
+
+
+@dataclass(slots=True)
+class Run:
+    """The state of one search: answers, front, and when to stop."""
+
+    evaluate: Evaluate
+    costs: Costs
+    budget: Budget
+    objectives: Objectives
+    store: Store
+    fits: Callable[[Any], bool]
+    front: ParetoFront
+    limit: int | None
+    max_seconds: float | None
+    on_progress: Callable[[Progress], None] | None
+    learn: Learn | None
+    candidates: list[Candidate] = field(default_factory=list)
+    known: dict[Choice, Candidate] = field(default_factory=dict)
+    history: list[float] = field(default_factory=list)
+    estimates: dict[Choice, float] = field(default_factory=dict)
+    clock: list[float] = field(default_factory=list)
+    seconds: float = 0.0
+    fresh: list[float] = field(default_factory=list)
+
+    def why_stop(self) -> str:
+        """Why the search ends here, or nothing."""
+        if self.limit is not None and len(self.candidates) >= self.limit:
+            return f"{self.limit} evaluations are done"
+        if self.max_seconds is not None and self.seconds >= self.max_seconds:
+            return f"the time is used up ({self.max_seconds:g} s of evaluations)"
+        return ""
+
+    def take_over(self, after: SearchResult) -> None:
+        """Begin with the answers of an earlier result, on a front within the ceilings of now."""
+        self.candidates, self.history, self.seconds = list(after.candidates), list(after.history), after.seconds
+        self.estimates = dict(after.estimates)
+        self.clock = list(after.clock)
+        for candidate in after.candidates:
+            self.known[candidate.schedule] = candidate
+            self._offer(candidate)
+
+    def answer(self, asked: Sequence[tuple[Choice, str]]) -> list[Candidate]:
+        """The candidates of schedules with their origins, in their order; fewer where a bound is reached first."""
+        new = list(dict.fromkeys(schedule for schedule, _ in asked if schedule not in self.known))
+        if self.limit is not None:
+            new = new[: max(0, self.limit - len(self.candidates))]
+        found: list[Candidate] = []
+        heard: list[tuple[Choice, Answer]] = []
+        with closing(self._coming(new)) as coming:
+            for schedule, origin in asked:
+                if schedule not in self.known:
+                    if self.why_stop():
+                        break
+                    answered = next(coming)
+                    self._take(answered, origin)
+                    heard.append((schedule, answered.answer))
+                found.append(self.known[schedule])
+        if self.learn is not None:
+            self.learn(heard)
+        return found
+
+    def _coming(self, new: Sequence[Choice]) -> Generator[Answered]:
+        """The answers in order, of no more at once than there is time for.
+
+        Evaluators answer many together, in one pass: what is asked too much of them is time spent on nothing.
+        """
+        while new:
+            number = len(new)
+            if self.max_seconds is not None and self.fresh:
+                left = max(0.0, self.max_seconds - self.seconds)
+                number = max(1, int(left / max(self._each, 1e-9)))
+            with closing(in_order(new[:number], self.evaluate, self.store)) as some:
+                yield from some
+            new = new[number:]
+
+    @property
+    def _each(self) -> float:
+        """Seconds of an evaluation, by the last ones."""
+        recent = self.fresh[-20:]
+        return sum(recent) / len(recent) if recent else self.seconds / len(self.candidates)
+
+    def _take(self, answered: Answered, origin: str) -> None:
+        schedule, answer, replayed = answered
+        accuracy: Accuracy | None = None
+        others: tuple[Accuracy, ...] = ()
+        if answer.accuracy is not None:
+            accuracy, others = leading(self.objectives.metric, (answer.accuracy, *answer.others))
+        candidate = Candidate(
+            schedule,
+            self.costs.macs(schedule),
+            accuracy,
+            self.costs.predicted(schedule),
+            target=self.costs.target,
+            origin=origin,
+            others=others,
+        )
+        self.seconds += answer.seconds
+        if not replayed:
+            self.fresh.append(answer.seconds)
+        self.candidates.append(candidate)
+        self.known[schedule] = candidate
+        if ESTIMATE in answer.values:
+            self.estimates[schedule] = answer.values[ESTIMATE]
+        self._offer(candidate)
+        self.history.append(self.front.hypervolume(self.candidates[0]))
+        self.clock.append(self.seconds)
+        self._report(candidate, replayed=replayed)
+
+    def _offer(self, candidate: Candidate) -> None:
+        """To the front, if it fits; what was stopped early is known by a part of the pictures, and never on it."""
+        if self.fits(candidate.schedule) and is_whole(candidate, self.candidates[0]):
+            self.front.add(candidate)
+
+    def _report(self, candidate: Candidate, *, replayed: bool) -> None:
+        if self.on_progress is None:
+            return
+        ranked = by_preference(self.front, self.budget, self.candidates[0])
+        best = ranked[0] if ranked and not shortfall(ranked[0], self.budget, self.candidates[0]) else None
+        self.on_progress(
+            Progress(
+                len(self.candidates), self.limit, len(self.front), self.history[-1], best, self.seconds,
+                self._seconds_left(), replayed, candidate,
+            )
+        )  # fmt: skip
+
+    def _seconds_left(self) -> float | None:
+        left = []
+        if self.limit is not None:
+            left.append(max(0, self.limit - len(self.candidates)) * self._each)
+        if self.max_seconds is not None:
+            left.append(max(0.0, self.max_seconds - self.seconds))
+        return min(left, default=None)
+
+
+def search(
+    space: Space,
+    evaluate: Evaluate,
+    *,
+    costs: Costs,
+    budget: Budget | None = None,
+    algorithm: str = "nsga2",
+    objectives: Objectives | None = None,
+    evaluations: int | None = 400,
+    max_seconds: float | None = None,
+    population: int | None = None,
+    seed: int = 0,
+    seeds: Sequence[Choice] = (),
+    slack: float = 0.03,
+    store: Store | None = None,
+    after: SearchResult | None = None,
+    on_progress: Callable[[Progress], None] | None = None,
+    learn: Learn | None = None,
+) -> SearchResult:
+    """Find the most accurate schedules for their cost within the ceilings of a budget.
+
+    The dense model is evaluated first, then only schedules whose known or predicted cost keeps to the ceilings
+    (``tavt-official`` alone knows no ceilings: of what it evaluates, the front holds what keeps to them).
+    A generation is evaluated at once; every answer is stored the moment it comes. With a store of a run that was
+    stopped anywhere, the same call gives the very same result as an uninterrupted one, whichever answers came
+    first: the algorithm replays its seed over the stored answers, in the order in which it asked.
+
+    Args:
+        space: What may be proposed.
+        evaluate: Answers the schedules of a generation on the split ``val``; ``one_by_one`` makes one from a
+            function of a single schedule.
+        costs: Multiply-adds and predicted latency of a schedule.
+        budget: Ceilings on ``latency``, ``throughput`` and ``flops``, floors on ``drop`` and on metrics; one on
+            ``memory`` is left to ``confirm``, which measures it. With a floor the choice falls on the cheapest
+            candidate that keeps to it, else on the most accurate.
+        algorithm: One of ``by_name.ALGORITHMS``.
+        objectives: What is weighed; ``None`` for the evaluator's own metric against latency or multiply-adds.
+        evaluations: How many schedules, the dense one included; ``None`` for no bound.
+        max_seconds: Of evaluation, summed over all runs on the same store; ``None`` for no bound.
+        population: Schedules of a generation; ``None`` for the algorithm's own.
+        seed: Of the proposals.
+        seeds: Schedules of the user's to begin with.
+        slack: By which a predicted latency may exceed its ceiling, because predictions err.
+        store: Where answers are kept; ``None`` keeps them in memory.
+        after: An earlier result of the same search to go on from, where the costs turned out otherwise; its
+            candidates count, and the best of them that fit now are where the proposals begin.
+        on_progress: Called after each answer.
+        learn: Told the answers of each generation when all have come, stored ones too: for an evaluator that judges
+            schedules by earlier ones (``Race.update``).
+
+    Raises:
+        BudgetError: A limit that a search does not act on, no bound at all or one below 1, a seed that is no whole
+            number, a latency without a target, or what the algorithm does not know.
+        BudgetTooTight: No schedule keeps to a ceiling; nothing has been evaluated.
+        DataError: An accuracy of another split than ``val``, or a metric that the evaluator does not answer.
+        RecordError: The store belongs to another search.
+        MeasurementError: The dense model itself could not be evaluated.
+
+    Example:
+        >>> from tavt_kit.core.accuracy import Accuracy
+        >>> from tavt_kit.search import one_by_one
+        >>> from tavt_kit.core.layout import TokenLayout
+        >>> space = Space(TokenLayout(17, 4))
+        >>> def evaluate(schedule):
+        ...     return Accuracy.of_counts(sum(schedule.counts), 68, split="val")
+        >>> costs = Costs(macs=lambda schedule: sum(n * n for n in schedule.counts))
+        >>> budget = Budget.parse(["flops=600"])
+        >>> found = search(space, one_by_one(evaluate), costs=costs, budget=budget, evaluations=60)
+        >>> best = found.ranked(Budget())[0]
+        >>> best.macs <= 600, found.evaluations
+        (True, 60)
+    """
+    budget = Budget() if budget is None else budget
+    refuse_unsearchable(budget)
+    if evaluations is None and max_seconds is None:
+        raise BudgetError("a search needs a bound: a number of evaluations, a time, or both")
+    if isinstance(seed, bool) or not hasattr(seed, "__index__") or seed < 0:
+        raise BudgetError(f"the seed of a search is a whole number, at least 0, got {seed!r}")
+    if (evaluations is not None and evaluations < 1) or (max_seconds is not None and not max_seconds > 0):
+        raise BudgetError(
+            f"a search evaluates at least the dense model, but its bound is {evaluations} evaluations, {max_seconds} s"
+        )
+    objectives = (objectives or Objectives()).settled(budget, costs)
+    require_feasible(feasibility_table(space, costs, budget, slack=slack))
+    store = Store(None) if store is None else store
+    store.bind(_recipe(space, budget, algorithm, objectives, population, seed, seeds, slack))
+    fits = costs.fits(budget, slack)
+    assert objectives.cost is not None  # settled
+    front = ParetoFront(objectives.cost, more=objectives.more)
+    sized = budget.of("memory") and algorithm != "tavt-official"
+    own = [one for one in once(space) if one not in seeds] if sized else []
+    plain, seeds = not seeds, [*seeds, *own]
+    run = Run(evaluate, costs, budget, objectives, store, fits, front, evaluations, max_seconds, on_progress, learn)
+    if after is not None:
+        run.take_over(after)
+        seed, seeds = seed + 1, _best_of(run, after, algorithm, population)
+    chosen = make_algorithm(
+        algorithm, space, seed=seed, population=population, seeds=seeds, fits=fits, objectives=objectives.number,
+        cost=costs.by(front.cost), official_macs=costs.official_macs or costs.macs,
+    )  # fmt: skip
+    run.answer([(space.dense, "dense")])
+    dense = run.known[space.dense]
+    if dense.accuracy is None:
+        why = answer.failure if (answer := store.get(space.dense)) is not None else "it failed before"
+        raise MeasurementError(
+            f"the dense model could not be evaluated, so there is nothing to compare with: {why}; put that right and "
+            "begin anew with `fresh`"
+        )
+    stopped = _generations(run, chosen, dense, "once" if plain and own else "user")
+    return SearchResult(
+        run.front, tuple(run.candidates), stopped, tuple(run.history), run.seconds, fits(space.dense),
+        estimates=run.estimates, clock=tuple(run.clock),
+    )  # fmt: skip
+
+
+def _generations(run: Run, algorithm: Algorithm, dense: Candidate, given: str) -> str:
+    """Generations until a bound is reached or nothing new is left; returns why it ended.
+
+    ``given`` is the origin of the schedules that it was given to begin with.
+    """
+    while not (stopped := run.why_stop()):
+        origins = [(one, algorithm.origin(one)) for one in algorithm.ask()]
+        asked = [(one, given if origin == "user" else origin) for one, origin in origins]
+        found = run.answer(asked)
+        if len(found) < len(asked):
+            return run.why_stop()
+        if algorithm.done():
+            return algorithm.stopped_because
+        algorithm.tell([_outcome(candidate, run, dense) for candidate in found])
+    return stopped
+
+
+def _outcome(candidate: Candidate, run: Run, dense: Candidate) -> Outcome:
+    metric = run.estimates.get(candidate.schedule, candidate.metric)
+    missed = 0.0 if math.isnan(metric) else shortfall(candidate, run.budget, dense, metric)
+    more = tuple(candidate.loss(axis) for axis in run.front.more)
+    return Outcome(candidate.cost(run.front.cost), metric, missed, more)
+
+
+def _best_of(run: Run, after: SearchResult, algorithm: str, population: int | None) -> list[Choice]:
+    """The best of an earlier result, to begin with; the official algorithm begins with its own schedules only."""
+    if algorithm == "tavt-official":
+        return []
+    ranked = by_preference(run.front, run.budget, after.dense)
+    return [one.schedule for one in ranked[: (POPULATION if population is None else population) // 2]]
+
+
+def _recipe(
+    space: Space,
+    budget: Budget,
+    algorithm: str,
+    objectives: Objectives,
+    population: int | None,
+    seed: int,
+    seeds: Sequence[Choice],
+    slack: float,
+) -> dict[str, object]:
+    """What the proposals depend on, besides the answers and the costs."""
+    return {
+        "space": [*space.layout.as_record().values(), space.minimum, space.quantum, space.layout.token_pooled],
+        "budget": budget.texts(),
+        "algorithm": algorithm,
+        "objectives": list(objectives.texts),
+        "population": population,
+        "seed": seed,
+        "seeds": [str(schedule) for schedule in seeds],
+        "slack": slack,
+    }

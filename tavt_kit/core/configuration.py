@@ -1,0 +1,112 @@
+"""Configuration: what a joint search finds, a schedule with the variant of the model that it is for."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+from tavt_kit.core.schedule import TokenSchedule, counts_text
+from tavt_kit.errors import RecordError
+
+__all__ = ["Choice", "Configuration"]
+
+
+@dataclass(frozen=True, slots=True)
+class Configuration:
+    """A schedule with the variant of the model that it is for; of everything else ``None`` is the model's own.
+
+    Args:
+        schedule: Tokens kept, at the image size, and the layers that run.
+        image_size: (H, W) in pixels.
+        precision: Precision in which it runs; ``None`` for the target's own.
+        score: Score by which tokens are kept.
+        reduction: What becomes of the tokens that a layer does not keep.
+
+    Example:
+        >>> str(Configuration(TokenSchedule((37, 20)), image_size=(84, 84), score="cls", precision="int8"))
+        '37,20 at 84 px, by cls, in int8'
+    """
+
+    schedule: TokenSchedule
+    image_size: tuple[int, int] | None = None
+    precision: str | None = None
+    score: str | None = None
+    reduction: str | None = None
+
+    @classmethod
+    def of(cls, choice: Choice) -> Configuration:
+        """What a search chose, spelled out."""
+        return choice if isinstance(choice, Configuration) else cls(choice)
+
+    @property
+    def choice(self) -> Choice:
+        """The schedule alone where only its counts are not the model's own: so nothing has two names."""
+        plain = not self.is_variant and (self.precision, self.schedule.executed) == (None, None)
+        return self.schedule if plain else self
+
+    @property
+    def is_variant(self) -> bool:
+        """Whether it needs another model than the one at hand."""
+        return (self.image_size, self.score, self.reduction) != (None, None, None)
+
+    def __str__(self) -> str:
+        schedule = self.schedule
+        genes = (self.image_size, self.score, self.precision, self.reduction)
+        return counts_text(schedule.counts) + genes_text(schedule.layers, schedule.executed, *genes)
+
+    def as_record(self) -> dict[str, Any]:
+        """The counts, and what is not the model's own beside them."""
+        executed, size = self.schedule.executed, self.image_size
+        genes = {
+            "executed": None if executed is None else list(executed),
+            "image_size": None if size is None else list(size),
+            "score": self.score,
+            "precision": self.precision,
+            "reduction": self.reduction,
+        }
+        return {"schedule": list(self.schedule.counts)} | {name: one for name, one in genes.items() if one is not None}
+
+    @classmethod
+    def from_record(cls, record: Mapping[str, Any]) -> Configuration:
+        """Of an entry of ``front.json``.
+
+        Raises:
+            RecordError: There is none.
+        """
+        try:
+            executed, size = record.get("executed"), record.get("image_size")
+            schedule = TokenSchedule(tuple(record["schedule"]), None if executed is None else tuple(executed))
+            genes = (record.get(name) for name in ("precision", "score", "reduction"))
+            return cls(schedule, None if size is None else (size[0], size[1]), *genes)
+        except (KeyError, TypeError) as error:
+            raise RecordError(f"a recorded candidate needs its schedule, but: {error}") from None
+
+
+Choice: TypeAlias = TokenSchedule | Configuration
+"""What a search chooses: a schedule, or a configuration where a joint search changed more than its counts."""
+
+
+def genes_text(
+    layers: int,
+    executed: Sequence[int] | None,
+    image_size: Sequence[int] | None,
+    score: str | None,
+    precision: str | None = None,
+    reduction: str | None = None,
+) -> str:
+    """`` at 84 px, without layers 3 and 7, by cls, in int8``; empty where all is the model's own."""
+    parts = []
+    if image_size is not None:
+        height, width = image_size
+        parts.append(f"at {width} px" if height == width else f"at {height}x{width} px")
+    if executed is not None:
+        absent = [str(layer) for layer in range(layers) if layer not in executed]
+        parts.append(f"without layer{'s' if len(absent) > 1 else ''} {' and '.join(absent)}")
+    if score is not None:
+        parts.append(f"by {score}")
+    if precision is not None:
+        parts.append(f"in {precision}")
+    if reduction is not None:
+        parts.append(f"by {reduction}")
+    return f" {', '.join(parts)}" if parts else ""

@@ -1,0 +1,294 @@
+"""The catalogue of metrics: what each one is of a model's logits, which way is better, what it needs.
+
+As an ``Accuracy`` each is a share in [0, 1] with its split, its number of images and a 95 % interval. The loss is then
+told as the ``likelihood``, exp(-mean cross-entropy): the geometric mean of the probabilities of the right classes.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tavt_kit.core.accuracy import Accuracy
+from tavt_kit.errors import DataError, UnknownName
+
+__all__ = [
+    "METRICS",
+    "Metric",
+    "Predictions",
+    "Scoring",
+    "find_metric",
+    "first_classes",
+    "is_among_first",
+    "macro_f1",
+    "metric_named",
+]
+
+Labels: TypeAlias = NDArray[np.int64]
+
+_RESAMPLES = 400
+"""Of the bootstrap: the ends of its 95 % interval then vary by less than the interval means."""
+
+
+@dataclass(frozen=True, slots=True)
+class Predictions:
+    """What metrics are computed of.
+
+    Args:
+        logits: (n, classes)
+        labels: (n,)
+        wanted: Index of the class that the metric names, of one that names a class.
+        dense: (n,) predictions of the dense model, of a metric that compares with it.
+    """
+
+    logits: NDArray[Any]
+    labels: Labels
+    wanted: int | None = None
+    dense: Labels | None = None
+
+    @property
+    def said(self) -> Labels:
+        """(n,) the likeliest class; -1, which is no class, where a logit is no number."""
+        found: Labels = np.where(np.isfinite(self.logits).all(axis=1), self.logits.argmax(axis=1), -1)
+        return found
+
+
+@dataclass(frozen=True, slots=True)
+class Metric:
+    """An entry of the catalogue: of hits the share is the value, else ``value`` and ``bounds`` give it.
+
+    Args:
+        name: As it is written; ``CLASS`` stands for a class.
+        hits: (m,) for each image that counts, whether it is right.
+        value: The figure itself.
+        bounds: 95 % interval of the share that the figure is told as.
+        share: The figure as a share in [0, 1].
+        recorded: Name of that share; empty for the metric's own.
+        higher_is_better: Whether a larger figure is better.
+        needs: What it needs beside logits and labels.
+    """
+
+    name: str
+    hits: Callable[[Predictions], NDArray[np.bool_]] | None = None
+    value: Callable[[Predictions], float] | None = None
+    bounds: Callable[[Predictions], tuple[float, float]] | None = None
+    share: Callable[[float], float] = float
+    recorded: str = ""
+    higher_is_better: bool = True
+    needs: Literal["", "class", "dense"] = ""
+
+    def of(self, seen: Predictions) -> float:
+        """The figure; NaN where no image counts."""
+        if self.hits is not None:
+            hits = self.hits(seen)
+            return float(hits.mean()) if len(hits) else math.nan
+        assert self.value is not None  # an entry has hits or a value
+        return self.value(seen)
+
+    def accuracy(self, seen: Predictions, split: str, name: str | None = None) -> Accuracy:
+        """The share with its interval.
+
+        Args:
+            seen: At least one image that counts.
+            split: Split of the images.
+            name: What it is recorded as, of a metric that names a class.
+        """
+        name = name or self.recorded or self.name
+        if self.hits is not None:
+            hits = self.hits(seen)
+            return Accuracy.of_counts(int(hits.sum()), len(hits), split=split, metric=name)
+        assert self.bounds is not None  # an entry has hits or bounds
+        value, (low, high) = self.share(self.of(seen)), self.bounds(seen)
+        return Accuracy(name, split, value, len(seen.labels), min(value, low), max(value, high))
+
+    def better(self, one: float, other: float) -> bool:
+        """Whether ``one`` is better; of equals neither is."""
+        return one > other if self.higher_is_better else one < other
+
+
+def first_classes(logits: NDArray[Any], count: int) -> Labels:
+    """(n, classes) -> (n, count), the likeliest first; of equal logits the lower class, as in argmax; NaN is last."""
+    return np.argsort(-np.nan_to_num(logits, nan=-np.inf), axis=1, kind="stable")[:, :count]
+
+
+def is_among_first(logits: NDArray[Any], labels: Labels, count: int) -> NDArray[np.bool_]:
+    """(n,) whether the label is among the first ``count`` classes; never where a logit is no number."""
+    hit = (first_classes(logits, count) == labels[:, None]).any(axis=1)
+    return np.asarray(hit & np.isfinite(logits).all(axis=1))
+
+
+def macro_f1(truth: Labels, said: Labels, count: int) -> float:
+    """Mean over classes of 2 TP / (2 TP + FP + FN); a class that neither occurs nor is said is left out.
+
+    Args:
+        truth: (n,)
+        said: (n,); -1 is no class.
+        count: Classes.
+    """
+    hits = np.bincount(truth[truth == said], minlength=count)
+    both = np.bincount(truth, minlength=count) + np.bincount(said[said >= 0], minlength=count)
+    return float((2 * hits[both > 0] / both[both > 0]).mean())
+
+
+def _recall(seen: Predictions) -> NDArray[np.bool_]:
+    return np.asarray((seen.said == seen.labels)[seen.labels == seen.wanted])
+
+
+def _agreement(seen: Predictions) -> NDArray[np.bool_]:
+    if seen.dense is None:
+        raise DataError("the agreement with the dense model needs its predictions, but there are none")
+    return np.asarray(seen.said == seen.dense)
+
+
+def _f1_bounds(seen: Predictions) -> tuple[float, float]:
+    """A bootstrap interval of the macro F1."""
+    classes = seen.logits.shape[1]
+    # Images with the same truth and prediction are alike, so whole cells are drawn.
+    cells, counts = np.unique(seen.labels * classes + seen.said, return_counts=True)
+    draws = np.random.default_rng(0).multinomial(len(seen.labels), counts / len(seen.labels), size=_RESAMPLES)
+    truth, found = np.divmod(cells, classes)
+    both = draws @ (np.eye(classes)[truth] + np.eye(classes)[found])
+    hits = 2 * (draws * (truth == found)) @ np.eye(classes)[truth]
+    with np.errstate(invalid="ignore"):
+        each = np.where(both > 0, hits / both, np.nan)
+    low, high = np.quantile(np.nanmean(each, axis=1), (0.025, 0.975))
+    return float(low), float(high)
+
+
+def _losses(seen: Predictions) -> NDArray[np.float64]:
+    """(n,) cross-entropy in nats."""
+    logits = seen.logits.astype(np.float64)
+    top = logits.max(1)
+    found: NDArray[np.float64] = top + np.log(np.exp(logits - top[:, None]).sum(1))
+    return found - logits[np.arange(len(seen.labels)), seen.labels]
+
+
+def _likelihood_bounds(seen: Predictions) -> tuple[float, float]:
+    """exp(-mean cross-entropy) by the normal interval of that mean."""
+    losses = _losses(seen)
+    mean, half = float(losses.mean()), 0.0
+    if len(losses) > 1:
+        half = 1.96 * float(losses.std(ddof=1)) / math.sqrt(len(losses))
+    return math.exp(-(mean + half)), min(1.0, math.exp(-(mean - half)))
+
+
+METRICS: Mapping[str, Metric] = {
+    one.name: one
+    for one in (
+        Metric("top1", hits=lambda seen: is_among_first(seen.logits, seen.labels, 1)),
+        Metric("top5", hits=lambda seen: is_among_first(seen.logits, seen.labels, 5)),
+        Metric(
+            "macro_f1", value=lambda seen: macro_f1(seen.labels, seen.said, seen.logits.shape[1]), bounds=_f1_bounds
+        ),
+        Metric("recall[CLASS]", hits=_recall, needs="class"),
+        Metric(
+            "loss", value=lambda seen: float(_losses(seen).mean()), bounds=_likelihood_bounds,
+            share=lambda nats: math.exp(-nats), recorded="likelihood", higher_is_better=False,
+        ),
+        Metric("agreement", hits=_agreement, needs="dense"),
+    )
+}  # fmt: skip
+"""Every metric, by its name."""
+
+
+def find_metric(name: str) -> tuple[Metric, str | None]:
+    """The metric of a name, or of the name of its share, and the class that it names.
+
+    Raises:
+        UnknownName: No such metric.
+
+    Example:
+        >>> metric, wanted = find_metric("recall[crack]")
+        >>> metric.name, wanted
+        ('recall[CLASS]', 'crack')
+    """
+    kind, bracket, rest = name.partition("[")
+    if bracket:
+        metric, wanted = METRICS.get(f"{kind}[CLASS]"), rest.removesuffix("]") if rest.endswith("]") else ""
+    else:
+        metric = next((one for one in METRICS.values() if kind and kind in (one.name, one.recorded)), None)
+        wanted = ""
+    if metric is not None and bool(bracket) == bool(wanted):
+        return metric, wanted or None
+    raise UnknownName(f"a metric is one of {', '.join(METRICS)}, got {name!r}")
+
+
+def metric_named(name: str) -> str:
+    """The name under which a metric is recorded: ``loss`` is told as ``likelihood``, others as they are.
+
+    Raises:
+        UnknownName: No such metric.
+
+    Example:
+        >>> metric_named("loss"), metric_named("recall[crack]")
+        ('likelihood', 'recall[crack]')
+    """
+    metric, _ = find_metric(name)
+    return metric.recorded or name
+
+
+@dataclass(frozen=True, slots=True)
+class Scoring:
+    """Which metrics are wanted beside top-1, of images with these labels.
+
+    Args:
+        names: As ``metric_named`` gives them; top-1 among them is left out, because it is always known.
+        labels: (n,)
+        classes: Their names.
+        split: Split of the images.
+
+    Raises:
+        UnknownName: No such metric.
+        DataError: A recall of a class that there is not, or that has no image.
+
+    Example:
+        >>> scoring = Scoring(("macro_f1",), np.array([0, 0, 1]), ("a", "b"))
+        >>> [str(round(one.value, 3)) for one in scoring.of(np.eye(2)[[0, 1, 1]])]
+        ['0.667']
+    """
+
+    names: tuple[str, ...]
+    labels: Labels
+    classes: tuple[str, ...]
+    split: str = "val"
+
+    def __post_init__(self) -> None:
+        names = (metric_named(name) for name in self.names)
+        object.__setattr__(self, "names", tuple(dict.fromkeys(name for name in names if name != "top1")))
+        for name in self.names:
+            self._index(name)
+
+    def of(self, logits: NDArray[np.floating], dense: Callable[[], Labels] | None = None) -> tuple[Accuracy, ...]:
+        """The wanted metrics of (n, classes) finite logits.
+
+        Args:
+            logits: Logits of the images, in the order of the labels.
+            dense: The dense model's predictions (n,), asked for where the agreement with it is wanted.
+        """
+        return tuple(self._one(name, logits, dense) for name in self.names)
+
+    def _one(self, name: str, logits: NDArray[np.floating], dense: Callable[[], Labels] | None) -> Accuracy:
+        metric, _ = find_metric(name)
+        other = dense() if metric.needs == "dense" and dense is not None else None
+        return metric.accuracy(Predictions(logits, self.labels, self._index(name), other), self.split, name)
+
+    def _index(self, name: str) -> int | None:
+        """Of the class that a metric names."""
+        _, wanted = find_metric(name)
+        if wanted is None:
+            return None
+        if wanted not in self.classes:
+            raise DataError(f"{name} names none of the classes {_some(self.classes)}")
+        index = self.classes.index(wanted)
+        if not (self.labels == index).any():
+            raise DataError(f"{self.split} has no picture of {wanted}, so {name} cannot be known; give more pictures")
+        return index
+
+
+def _some(names: Sequence[str]) -> str:
+    return f"{', '.join(names[:6])}{', ...' if len(names) > 6 else ''}"
