@@ -49,7 +49,7 @@ def test_flags_reach_the_record_and_workers_and_cache_change_nothing(
         (("--crop", "center"), "centre"),
         (("--resize", "60", "--crop", "random"), "64x64"),
         (("--color-jitter", "a,b"), "0.4,0.4,0.4"),
-        (("--crop-scale", "0.5"), "scale of a recipe must be 2 numbers"),
+        (("--crop-scale", "0.5"), "scale of a recipe must be two numbers"),
         (("--auto-augment", "imagenet"), "original"),
         (("--mixup", "0.5", "--batch", "3"), "even"),
         (("--cache", "/proc/nowhere"), "cannot write"),
