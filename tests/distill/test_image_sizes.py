@@ -80,6 +80,7 @@ def test_a_run_of_several_sizes(probed: Path, images: ImageSet, tmp_path: Path) 
     assert record["asked"]["image_sizes"] == [48, 32]
     names = [entry["name"] for entry in record["results"]["after"]]
     assert names[-2:] == ["dense at 48 px", "dense at 32 px"]
+    assert load_model(tmp_path / "both").require_card().image_sizes == (48, 32)
     later = load_model(tmp_path / "both", image_size=48)
     shown = torch.randn(2, 3, 48, 48)
     with torch.no_grad():
