@@ -37,11 +37,11 @@ def show(backbone: str) -> None:
     parameters = sum(parameter.numel() for parameter in model.parameters())
     dense = tk.count_macs(model)
     print(f"  {parameters / 1e6:.1f} M parameters, {dense / 1e9:.2f} GMACs")
-    if model.backbone.rigid is None:
+    if model.backbone.static_reason is None:
         model.schedule = tk.TokenSchedule.taper(model.layout, 0.2)
         print(f"  taper 0.2: {tk.count_macs(model) / 1e9:.2f} GMACs")
     else:
-        print(f"  nothing to drop: {model.backbone.rigid}")
+        print(f"  nothing to drop: {model.backbone.static_reason}")
     print(f"  OpenVINO, batch 3: {difference(model):.0e} of the largest logit from torch at most")
 
 

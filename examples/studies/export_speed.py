@@ -44,7 +44,7 @@ from tavt_kit.core.measurement import Measurement, PairedRatio, paired_ratio
 from tavt_kit.core.model_card import ModelCard
 from tavt_kit.core.schedule import TokenSchedule
 from tavt_kit.data.preprocess import Preprocessing
-from tavt_kit.exporters.int8 import Examples, Int8How, make_int8
+from tavt_kit.exporters.int8 import Examples, Int8Options, make_int8
 from tavt_kit.exporters.onnx_file import save as save_onnx
 from tavt_kit.exporters.to_onnx import to_onnx
 from tavt_kit.exporters.to_openvino import convert, save
@@ -171,7 +171,7 @@ def card_of(row: Row, model: AdaptiveViT, given: argparse.Namespace) -> Artifact
 
 def write(model: AdaptiveViT, card: ArtifactCard, path: Path, examples: Examples | None) -> None:
     """In f32, or in int8 where there are examples."""
-    how = Int8How(smooth="on", quantizer="onnxruntime" if path.suffix == ".onnx" else "nncf")
+    how = Int8Options(smooth="on", quantizer="onnxruntime" if path.suffix == ".onnx" else "nncf")
     if path.suffix == ".onnx":
         to_onnx(model, card, path)
         if examples is not None:

@@ -68,7 +68,7 @@ def walk(family: str, place: Path, data: str, limit: str) -> Iterator[str]:
     yield run("eval", place / "trained", "--data", data, "--limit", limit)
     model = load_model(place / "trained")
     source: Path = place / "trained"
-    if model.backbone.rigid is None:
+    if model.backbone.static_reason is None:
         settings = ("--steps", 10, "--batch", 8, "--limit", limit)
         yield run("distill", place / "trained", "-o", place / "distilled", *settings)
         taper = TokenSchedule.taper(model.layout, 0.4)
@@ -80,7 +80,7 @@ def walk(family: str, place: Path, data: str, limit: str) -> Iterator[str]:
         yield from ("nothing to drop: refused", "nothing to drop: refused")
     batches = []
     for form in ("onnx", "openvino"):
-        dense = ("--schedule", "dense", "--data", data) if model.backbone.rigid else ()
+        dense = ("--schedule", "dense", "--data", data) if model.backbone.static_reason else ()
         yield run("export", source, "-o", place / form, "--format", form, "--drop", 50, "--limit", limit, *dense)
         record = json.loads((place / form / "check.json").read_text())["checks"][0]
         batches.append(f"{record['verdict']} at {record['batches']['sizes']}")

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tavt_kit.core.artifact_card import read_metadata
-from tavt_kit.core.sealed import refuse_changed
+from tavt_kit.core.integrity import require_unchanged
 from tavt_kit.data.preprocess import Preprocessing, apply, open_image
 from tavt_kit.errors import DataError, MeasurementError
 
@@ -119,7 +119,7 @@ def open_predictor(
 
     path = Path(path)
     card = read_metadata(path).chosen(preset, schedule)
-    refuse_changed(path)
+    require_unchanged(path)
     return Predictor(card.model, open_file(path, card.own_target(path) if target is None else target, card.lengths))
 
 

@@ -1,4 +1,4 @@
-"""Int8How and the choice of an int8 model: training images that did not calibrate decide."""
+"""Int8Options and the choice of an int8 model: training images that did not calibrate decide."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from tavt_kit.core.progress import Progress
 from tavt_kit.core.schedule import TokenSchedule
 from tavt_kit.errors import ExportError
 
-__all__ = ["Examples", "Int8How", "Trial", "make_int8"]
+__all__ = ["Examples", "Int8Options", "Trial", "make_int8"]
 
 QUANTIZERS = ("nncf", "onnxruntime")
 SMOOTH = {"both": (True, False), "on": (True,), "off": (False,)}
@@ -29,7 +29,7 @@ _log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
-class Int8How(Record):
+class Int8Options(Record):
     """How int8 is made.
 
     Args:
@@ -114,7 +114,7 @@ class Trial:
 
 
 def make_int8(
-    model: Any, card: ArtifactCard, examples: Examples, how: Int8How, progress: Progress
+    model: Any, card: ArtifactCard, examples: Examples, how: Int8Options, progress: Progress
 ) -> tuple[Any, dict[str, Any]]:
     """The int8 model of the way that keeps most answers, and the record of all that was tried.
 
@@ -159,7 +159,7 @@ def make_int8(
 
 
 def _quantize(
-    model: Any, way: dict[str, Any], examples: Examples, presets: Sequence[TokenSchedule], how: Int8How
+    model: Any, way: dict[str, Any], examples: Examples, presets: Sequence[TokenSchedule], how: Int8Options
 ) -> Any:
     if way["quantizer"] == "onnxruntime":
         from tavt_kit.exporters.narrow_onnx import quantize_statically

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from tavt_kit.core.schedule import TokenSchedule
 from tavt_kit.errors import ExportError
 from tavt_kit.exporters.quantize import CHATTY, Feed, feeds
-from tavt_kit.runtimes.quieted import quieted
+from tavt_kit.runtimes.suppress_output import suppress_output
 
 __all__ = ["compress_onnx_weights", "halve", "quantize_statically", "quantize_statically_fed"]
 
@@ -60,7 +60,7 @@ def quantize_statically_fed(
     Raises:
         ExportError: onnxruntime cannot quantize the model.
     """
-    with quieted(*CHATTY), _unwarned(), tempfile.TemporaryDirectory(prefix="fgvc-kit-int8-") as folder:
+    with suppress_output(*CHATTY), _unwarned(), tempfile.TemporaryDirectory(prefix="fgvc-kit-int8-") as folder:
         from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
 
         class Reader(CalibrationDataReader):  # type: ignore[misc]
@@ -117,7 +117,7 @@ def compress_onnx_weights(model: onnx.ModelProto) -> onnx.ModelProto:
     Raises:
         ExportError: onnxruntime cannot compress the model.
     """
-    with quieted(*CHATTY):
+    with suppress_output(*CHATTY):
         try:
             from onnxruntime.quantization.matmul_nbits_quantizer import MatMulNBitsQuantizer
 
@@ -137,7 +137,7 @@ def halve(model: onnx.ModelProto) -> onnx.ModelProto:
     Raises:
         ExportError: onnxruntime cannot convert the model.
     """
-    with quieted(*CHATTY):
+    with suppress_output(*CHATTY):
         try:
             from onnxruntime.transformers.float16 import DEFAULT_OP_BLOCK_LIST, convert_float_to_float16
 

@@ -10,8 +10,8 @@ from typing import Any
 from tavt_kit.checks import Gate
 from tavt_kit.core.device import TargetDevice
 from tavt_kit.exporters.forms import Form
-from tavt_kit.exporters.how_onnx import OnnxHow
-from tavt_kit.exporters.int8 import Int8How
+from tavt_kit.exporters.int8 import Int8Options
+from tavt_kit.exporters.onnx_options import OnnxOptions
 from tavt_kit.exporters.writer import DEFAULT_IMAGES
 
 __all__ = ["Exported", "Plan"]
@@ -46,8 +46,8 @@ class Plan:
     accept_inconclusive: bool = False
     allow_unreadable: int = 0
     target: TargetDevice | None = None
-    onnx: OnnxHow = OnnxHow()
-    int8: Int8How = Int8How()
+    onnx: OnnxOptions = OnnxOptions()
+    int8: Int8Options = Int8Options()
     tensorrt: bool = False
     share: bool = False
 

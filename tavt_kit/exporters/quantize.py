@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from tavt_kit.core.schedule import TokenSchedule
 from tavt_kit.errors import ExportError
 from tavt_kit.exporters.to_onnx import INPUT
-from tavt_kit.runtimes.quieted import quieted
 from tavt_kit.runtimes.session import LENGTHS
+from tavt_kit.runtimes.suppress_output import suppress_output
 
 __all__ = ["CHATTY", "Feed", "compress_weights", "feeds", "quantize", "quantize_carefully", "quantize_fed"]
 
@@ -69,7 +69,7 @@ def quantize_fed(model: Any, given: Sequence[Any], *, smooth: bool) -> Any:
     Raises:
         ExportError: NNCF cannot quantize the model.
     """
-    with quieted(*CHATTY):
+    with suppress_output(*CHATTY):
         import nncf
 
         try:
@@ -104,7 +104,7 @@ def quantize_carefully(
     """
     _some(images)
     _some(held_out)
-    with quieted(*CHATTY):
+    with suppress_output(*CHATTY):
         import nncf
 
         pairs = list(zip(feeds(held_out, schedules), labels.tolist(), strict=True))
@@ -128,7 +128,7 @@ def compress_weights(model: Any) -> Any:
     Raises:
         ExportError: NNCF cannot compress the model.
     """
-    with quieted(*CHATTY):
+    with suppress_output(*CHATTY):
         import nncf
 
         try:

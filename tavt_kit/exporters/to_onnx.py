@@ -22,8 +22,8 @@ from tavt_kit.core.device import TargetDevice
 from tavt_kit.core.schedule import TokenSchedule
 from tavt_kit.errors import ExportError
 from tavt_kit.exporters.culprit import refused_layer
-from tavt_kit.exporters.how_onnx import OnnxHow
 from tavt_kit.exporters.onnx_file import LARGEST, finish
+from tavt_kit.exporters.onnx_options import OnnxOptions
 from tavt_kit.models.wrap import AdaptiveViT, LeanViT, SwitchableViT
 from tavt_kit.runtimes import open_file
 from tavt_kit.runtimes.onnx_graph import quiet_exporters
@@ -40,7 +40,7 @@ _TOLERANCE = 1e-3  # of the largest logit; a right graph differs by 1e-6
 _log = logging.getLogger(__name__)
 
 
-def to_onnx(adaptive: AdaptiveViT, card: ArtifactCard, path: Path, how: OnnxHow | None = None) -> str:
+def to_onnx(adaptive: AdaptiveViT, card: ArtifactCard, path: Path, how: OnnxOptions | None = None) -> str:
     """Write the model at the card's schedule, or with its counts as an input, with the card inside.
 
     Kept tokens are chosen by TopK, whose ties ONNX defines to stay at the lowest index, as onnxruntime has it
@@ -63,7 +63,7 @@ def to_onnx(adaptive: AdaptiveViT, card: ArtifactCard, path: Path, how: OnnxHow 
     """
     module = _module(adaptive, card)
     reasons = []
-    for exporter, opset in (how or OnnxHow()).attempts:
+    for exporter, opset in (how or OnnxOptions()).attempts:
         reason = _write(module, card, path, exporter, opset) or _disagreement(module, card, path)
         if reason is None:
             finish(path, card)

@@ -15,8 +15,8 @@ from tavt_kit.core.schedule import TokenSchedule
 from tavt_kit.data import ImageSet, Sample, load_arrays, thin_out
 from tavt_kit.data.preprocess import Preprocessing
 from tavt_kit.exporters.forms import Form
-from tavt_kit.exporters.how_onnx import OnnxHow
-from tavt_kit.exporters.int8 import Examples, Int8How
+from tavt_kit.exporters.int8 import Examples, Int8Options
+from tavt_kit.exporters.onnx_options import OnnxOptions
 
 if TYPE_CHECKING:
     from tavt_kit.models.wrap import AdaptiveViT
@@ -64,8 +64,8 @@ class Writer:
     calibrate: int = DEFAULT_IMAGES
     allow_unreadable: int = 0
     target: TargetDevice | None = None
-    onnx: OnnxHow = field(default_factory=OnnxHow)
-    int8: Int8How = field(default_factory=Int8How)
+    onnx: OnnxOptions = field(default_factory=OnnxOptions)
+    int8: Int8Options = field(default_factory=Int8Options)
     tensorrt: bool = False
     share: bool = False
     progress: Progress = field(default_factory=Silent)

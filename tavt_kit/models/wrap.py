@@ -210,7 +210,7 @@ class AdaptiveViT(nn.Module):
         if isinstance(schedule, str):
             schedule = TokenSchedule.parse(schedule, self.layout)
         schedule.check(self.layout)
-        if self.backbone.rigid is not None and schedule != self.dense_schedule:
+        if self.backbone.static_reason is not None and schedule != self.dense_schedule:
             self.check_droppable()
         self._schedule = schedule
 
@@ -220,9 +220,9 @@ class AdaptiveViT(nn.Module):
         Raises:
             UnsupportedBackbone: Nothing of this one can be dropped.
         """
-        if self.backbone.rigid is not None:
+        if self.backbone.static_reason is not None:
             raise UnsupportedBackbone(
-                f"no tokens can be dropped from {type(self.bare).__name__}: {self.backbone.rigid}; "
+                f"no tokens can be dropped from {type(self.bare).__name__}: {self.backbone.static_reason}; "
                 "make it smaller by fgvc-kit export `precision` int8"
             )
 

@@ -73,9 +73,11 @@ def spared_layers(adaptive: AdaptiveViT, number: int, images: Tensor, labels: Te
 
 def _needed(adaptive: AdaptiveViT) -> set[int]:
     backbone = adaptive.backbone
-    if backbone.rigid is not None or getattr(adaptive.bare, "rope_mixed", False):
+    if backbone.static_reason is not None or getattr(adaptive.bare, "rope_mixed", False):
         reason = (
-            "its rotary positions are learned for all layers together" if backbone.rigid is None else backbone.rigid
+            "its rotary positions are learned for all layers together"
+            if backbone.static_reason is None
+            else backbone.static_reason
         )
         raise UnsupportedBackbone(
             f"no layers can be taken from {type(adaptive.bare).__name__}: {reason}; prune with `mlp`"

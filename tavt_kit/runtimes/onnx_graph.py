@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from tavt_kit.errors import ExportError
-from tavt_kit.runtimes.quieted import quieted
+from tavt_kit.runtimes.suppress_output import suppress_output
 
 if TYPE_CHECKING:
     from torch import nn
@@ -71,7 +71,7 @@ def quiet_exporters() -> Iterator[None]:
     printer = core._jit_onnx_log
     core._jit_onnx_log = lambda *told: None  # on stdout, and torch 2.13 turns it on whatever its switch says
     try:
-        with quieted("torch.onnx", "onnxscript", "onnx_ir", level=logging.CRITICAL):
+        with suppress_output("torch.onnx", "onnxscript", "onnx_ir", level=logging.CRITICAL):
             yield
     finally:
         core._jit_onnx_log = printer

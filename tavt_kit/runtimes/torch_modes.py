@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from tavt_kit.errors import TargetError
 from tavt_kit.runtimes.out_of_memory import is_out_of_memory
-from tavt_kit.runtimes.quieted import quieted
+from tavt_kit.runtimes.suppress_output import suppress_output
 
 __all__ = ["CudaGraph", "compiled"]
 
@@ -32,7 +32,7 @@ def compiled(module: nn.Module, example: Tensor) -> Callable[[Tensor], Tensor]:
     dynamo: Any = torch._dynamo
     call: Callable[[Tensor], Tensor] = torch.compile(module, fullgraph=True, dynamic=False)
     try:
-        with quieted("torch"), dynamo.config.patch(recompile_limit=_VARIANTS):
+        with suppress_output("torch"), dynamo.config.patch(recompile_limit=_VARIANTS):
             call(example)
     except Exception as error:  # the compiler raises whatever its many parts raise
         if is_out_of_memory(error):

@@ -90,7 +90,7 @@ def _row(name: str, measured: bool) -> dict[str, Any]:
         row |= {"tokens": adapter.tokens, "prefix": adapter.prefix, "layers": adapter.layers}
         row["macs"] = count_macs(model)
         row["droppable_layers"] = sum(adapter.droppable)
-        row["why_not"] = adapter.rigid
+        row["why_not"] = adapter.static_reason
         row["exports"] = ["onnx", "openvino"]
     return row
 

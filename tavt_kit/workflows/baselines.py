@@ -17,9 +17,9 @@ from tavt_kit.core.artifact_card import ArtifactCard, read_metadata
 from tavt_kit.core.budget import Budget
 from tavt_kit.core.candidate import Baseline, Candidate
 from tavt_kit.core.device import TargetDevice
+from tavt_kit.core.integrity import require_unchanged
 from tavt_kit.core.measurement import Measurement, paired_ratio
 from tavt_kit.core.model_card import read_card
-from tavt_kit.core.sealed import refuse_changed
 from tavt_kit.data import load_bytes
 from tavt_kit.data.preprocess import Preprocessing
 from tavt_kit.errors import DataError, RecordError, TargetError, TavtError, UnknownName, UnsupportedBackbone
@@ -180,7 +180,7 @@ def check_user_baselines(subject: Subject, request: Request) -> None:
             _check_runtime(path, request.target)
             card = _card_of(path)
             if card is not None:
-                refuse_changed(path)
+                require_unchanged(path)
                 _check_classes(text, card.classes, classes)
             else:
                 _opened(path, request, None)  # a file of another program is believed when it has been opened

@@ -195,13 +195,13 @@ class Opener:
     def _open_file(self, path: Path, targets: Sequence[TargetDevice]) -> None:
         from tavt_kit.bench.memory import FileJob
         from tavt_kit.core.artifact_card import files_of
-        from tavt_kit.core.sealed import refuse_changed
+        from tavt_kit.core.integrity import require_unchanged
         from tavt_kit.runtimes import open_file
 
         card = _card(path)
         cards = [card] if card is None or not card.is_switchable else self._settings(card)
         if card is not None:
-            refuse_changed(path)
+            require_unchanged(path)
         for target in targets:
             session = open_file(path, target, cards[0].lengths if cards[0] is not None else None)
             bytes_ = sum(part.stat().st_size for part in files_of(path) if part.is_file())

@@ -258,9 +258,9 @@ class _Opener:
     def open(self, target: TargetDevice) -> Any:
         """A session; for OpenVINO the model is converted once for all precisions."""
         from tavt_kit.runtimes import open_module
-        from tavt_kit.runtimes.quieted import quieted
+        from tavt_kit.runtimes.suppress_output import suppress_output
 
-        with quieted():
+        with suppress_output():
             if target.runtime != "openvino":
                 return open_module(self._model, target, _SHAPE)
             import torch

@@ -379,11 +379,11 @@ def _open_subject(
 def _open_file(file: Path, schedule: str | Choice | None, preset: str | None, target: TargetDevice | None) -> _Subject:
     """An exported file; neither torch nor timm is imported."""
     from tavt_kit.core.artifact_card import read_metadata
-    from tavt_kit.core.sealed import refuse_changed
+    from tavt_kit.core.integrity import require_unchanged
     from tavt_kit.runtimes import open_file
 
     card = read_metadata(file).chosen(preset, None if schedule is None else str(schedule))
-    refuse_changed(file)
+    require_unchanged(file)
     device = target or card.own_target(file)
     return _Subject(card.model, str(card.schedule), open_file(file, device.resolved(), card.lengths))
 

@@ -216,8 +216,8 @@ def export(
     from tavt_kit.exporters.export import Plan
     from tavt_kit.exporters.export import export as write_files
     from tavt_kit.exporters.forms import SWITCHABLE, forms_of
-    from tavt_kit.exporters.how_onnx import OnnxHow
-    from tavt_kit.exporters.int8 import Int8How
+    from tavt_kit.exporters.int8 import Int8Options
+    from tavt_kit.exporters.onnx_options import OnnxOptions
     from tavt_kit.runtimes import check_available
 
     progress = progress or Silent()
@@ -225,9 +225,9 @@ def export(
     if tensorrt:
         _refuse_for_tensorrt(formats, switchable)
     forms_of(formats, precisions or ["f32"])  # what is not written at all is refused before a model is read
-    onnx = OnnxHow.parse(exporter or ("tracing" if tensorrt else None), opset)
+    onnx = OnnxOptions.parse(exporter or ("tracing" if tensorrt else None), opset)
     most = max_drop / 100 if accuracy_aware else None
-    int8 = Int8How(quantizer or ("onnxruntime" if tensorrt else None), smooth_quant, most, symmetric=tensorrt)
+    int8 = Int8Options(quantizer or ("onnxruntime" if tensorrt else None), smooth_quant, most, symmetric=tensorrt)
     device = TargetDevice.parse(target) if isinstance(target, str) else target
     if device is not None:
         check_available(device)

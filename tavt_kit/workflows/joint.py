@@ -23,7 +23,7 @@ from tavt_kit.evaluation.answer import Answer, paired
 from tavt_kit.evaluation.shared_evaluation import SharedEvaluator
 from tavt_kit.evaluation.switchable_evaluation import SwitchableEvaluator
 from tavt_kit.exporters.forms import SWITCHABLE, Form
-from tavt_kit.exporters.int8 import Int8How
+from tavt_kit.exporters.int8 import Int8Options
 from tavt_kit.exporters.writer import Writer
 from tavt_kit.models.macs import MacsFormula
 from tavt_kit.models.scores import SCORES
@@ -329,7 +329,7 @@ def write_int8(
     target = request.target
     assert target is not None  # quantized for a machine
     form = Form("openvino" if target.runtime == "openvino" else "onnx", "int8", label)
-    how = Int8How("nncf" if target.runtime == "openvino" else "onnxruntime")
+    how = Int8Options("nncf" if target.runtime == "openvino" else "onnxruntime")
     opened = replace(target, precision="f32")  # a quantized file says itself what is in 8 bits
     writer = Writer(model, schedules, subject.images, _CALIBRATE, request.allow_unreadable, opened, int8=how)
     return writer.write(form, folder)

@@ -18,7 +18,7 @@ from tavt_kit.core.schedule import TokenSchedule
 from tavt_kit.data.preprocess import Preprocessing
 from tavt_kit.errors import ExportError
 from tavt_kit.exporters import int8
-from tavt_kit.exporters.int8 import Examples, Int8How, make_int8
+from tavt_kit.exporters.int8 import Examples, Int8Options, make_int8
 from tavt_kit.exporters.narrow_onnx import compress_onnx_weights, halve, quantize_statically
 from tavt_kit.exporters.onnx_file import save
 from tavt_kit.exporters.to_onnx import to_onnx
@@ -52,14 +52,14 @@ def graph(tmp_path_factory: pytest.TempPathFactory) -> tuple[onnx.ModelProto, Ar
 @pytest.mark.parametrize(
     ("how", "format", "ways"),
     [
-        (Int8How(), "openvino", [("nncf", True), ("nncf", False)]),
-        (Int8How(), "onnx", [("nncf", True), ("nncf", False), ("onnxruntime", False)]),
-        (Int8How(smooth="off"), "openvino", [("nncf", False)]),
-        (Int8How(quantizer="onnxruntime"), "onnx", [("onnxruntime", False)]),
-        (Int8How(quantizer="nncf", smooth="on"), "onnx", [("nncf", True)]),
+        (Int8Options(), "openvino", [("nncf", True), ("nncf", False)]),
+        (Int8Options(), "onnx", [("nncf", True), ("nncf", False), ("onnxruntime", False)]),
+        (Int8Options(smooth="off"), "openvino", [("nncf", False)]),
+        (Int8Options(quantizer="onnxruntime"), "onnx", [("onnxruntime", False)]),
+        (Int8Options(quantizer="nncf", smooth="on"), "onnx", [("nncf", True)]),
     ],
 )
-def test_what_is_tried(how: Int8How, format: str, ways: list[tuple[str, bool]]) -> None:
+def test_what_is_tried(how: Int8Options, format: str, ways: list[tuple[str, bool]]) -> None:
     assert [(way["quantizer"], way["smooth_quant"]) for way in how.ways(format)] == ways
 
 
@@ -67,11 +67,11 @@ def test_what_cannot_be_asked_for() -> None:
     for wrong, said in (({"quantizer": "gptq"}, "got 'gptq'"), ({"smooth": "maybe"}, "got 'maybe'"),
                         ({"quantizer": "onnxruntime", "max_drop": 0.01}, "NNCF's")):  # fmt: skip
         with pytest.raises(ExportError, match=said):
-            Int8How(**wrong)  # type: ignore[arg-type]
+            Int8Options(**wrong)  # type: ignore[arg-type]
     with pytest.raises(ExportError, match="not OpenVINO's"):
-        Int8How(quantizer="onnxruntime").ways("openvino")
+        Int8Options(quantizer="onnxruntime").ways("openvino")
     with pytest.raises(ExportError, match="OpenVINO models alone"):
-        Int8How(max_drop=0.01).ways("onnx")
+        Int8Options(max_drop=0.01).ways("onnx")
 
 
 def test_the_way_that_keeps_most_answers_wins(
@@ -91,7 +91,7 @@ def test_the_way_that_keeps_most_answers_wins(
         return worse
 
     monkeypatch.setattr(int8, "_quantize", spoilt)
-    made, record = make_int8(model, card, _examples(8), Int8How(), Silent())
+    made, record = make_int8(model, card, _examples(8), Int8Options(), Silent())
     assert (record["quantizer"], record["smooth_quant"], record["held_out"]) == ("nncf", False, 8)
     assert [one["quantizer"] for one in record["tried"]] == ["nncf", "nncf", "onnxruntime"]
     assert record["tried"][1]["agreement"] > record["tried"][0]["agreement"]
@@ -100,7 +100,7 @@ def test_the_way_that_keeps_most_answers_wins(
     difference = onnx.numpy_helper.to_array(head) - onnx.numpy_helper.to_array(first)
     assert difference.max() == pytest.approx(0.05, rel=1e-3)
     # With nothing to choose by, the first way is taken.
-    _, record = make_int8(model, card, _examples(0), Int8How(), Silent())
+    _, record = make_int8(model, card, _examples(0), Int8Options(), Silent())
     assert (record["smooth_quant"], record["tried"]) == (True, [])
 
 
@@ -146,7 +146,7 @@ def test_a_switchable_model_in_int8_at_all_presets(suffix: str, tmp_path: Path) 
         model = onnx.load(str(path))
     else:
         model = convert(adaptive, card)
-    made, record = make_int8(model, card, _examples(), Int8How(), Silent())
+    made, record = make_int8(model, card, _examples(), Int8Options(), Silent())
     assert len(record["tried"]) == (3 if suffix == ".onnx" else 2)
     assert all(one["agreement"] > 0.4 for one in record["tried"])
     if suffix == ".onnx":
@@ -167,11 +167,11 @@ def test_accuracy_control_puts_layers_back(tmp_path: Path) -> None:
     adaptive, card = _model()
     model = convert(adaptive, card)
     answers = Examples(*_labelled(model, card))
-    _, record = make_int8(model, card, answers, Int8How(smooth="off", max_drop=0.0), Silent())
+    _, record = make_int8(model, card, answers, Int8Options(smooth="off", max_drop=0.0), Silent())
     assert record["max_drop"] == 0.0
     with pytest.raises(ExportError, match="needs images"):
         make_int8(model, card, replace(answers, held_out=answers.held_out[:0], labels=answers.labels[:0]),
-                  Int8How(smooth="off", max_drop=0.0), Silent())  # fmt: skip
+                  Int8Options(smooth="off", max_drop=0.0), Silent())  # fmt: skip
 
 
 def _labelled(model: Any, card: ArtifactCard) -> tuple[Any, Any, Any]:

@@ -12,7 +12,7 @@ from tavt_kit.core.model_card import ModelCard
 from tavt_kit.core.schedule import TokenSchedule
 from tavt_kit.data.preprocess import Preprocessing
 from tavt_kit.errors import ExportError
-from tavt_kit.exporters.how_onnx import OnnxHow
+from tavt_kit.exporters.onnx_options import OnnxOptions
 from tavt_kit.exporters.tensorrt import refuse_operators, trtexec_line
 from tavt_kit.exporters.to_onnx import to_onnx
 from tavt_kit.models.wrap import wrap
@@ -31,7 +31,7 @@ def test_a_family_keeps_to_the_list(kind: str, tmp_path: Path) -> None:
         adaptive,
         ArtifactCard(card, schedule, adaptive.tokens, adaptive.prefix),
         tmp_path / "m.onnx",
-        OnnxHow("tracing"),
+        OnnxOptions("tracing"),
     )
     refuse_operators(onnx.load(str(tmp_path / "m.onnx")))
 

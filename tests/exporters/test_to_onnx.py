@@ -20,8 +20,8 @@ from tavt_kit.data.preprocess import Preprocessing
 from tavt_kit.errors import ExportError
 from tavt_kit.exporters import onnx_file
 from tavt_kit.exporters import to_onnx as module
-from tavt_kit.exporters.how_onnx import OnnxHow
 from tavt_kit.exporters.onnx_file import WeightFile, save
+from tavt_kit.exporters.onnx_options import OnnxOptions
 from tavt_kit.exporters.to_onnx import to_onnx
 from tavt_kit.exporters.to_openvino import convert
 from tavt_kit.models.timm_import import timm
@@ -51,7 +51,7 @@ def test_what_an_exporter_prints_of_an_operator_it_lacks_stays_unsaid(
     model = timm.create_model("vit_tiny_patch16_224", img_size=64, norm_layer=timm.layers.RmsNorm, **zoo.SMALL)
     adaptive, (_, card) = wrap(model.eval()), _model("plain")
     with pytest.raises(ExportError, match="rms_norm"):
-        to_onnx(adaptive, card, tmp_path / "m.onnx", OnnxHow("tracing"))
+        to_onnx(adaptive, card, tmp_path / "m.onnx", OnnxOptions("tracing"))
     assert capfd.readouterr() == ("", "")
 
 
@@ -76,7 +76,7 @@ def test_a_graph_that_disagrees_is_never_handed_over(tmp_path: Path, monkeypatch
 
     monkeypatch.setattr(module, "_write", spoilt)
     with pytest.raises(ExportError, match=r"its logits differ from torch's by .* at batch 1"):
-        to_onnx(adaptive, card, tmp_path / "m.onnx", OnnxHow("tracing"))
+        to_onnx(adaptive, card, tmp_path / "m.onnx", OnnxOptions("tracing"))
     assert list(tmp_path.iterdir()) == []
 
 
@@ -111,7 +111,7 @@ def test_a_model_too_large_for_one_file_has_its_weights_beside_it(
     ],
 )
 def test_which_exporters_are_asked(exporter: str | None, opset: str | None, attempts: list[tuple[str, int]]) -> None:
-    assert OnnxHow.parse(exporter, opset).attempts == attempts
+    assert OnnxOptions.parse(exporter, opset).attempts == attempts
 
 
 @pytest.mark.parametrize(
@@ -126,7 +126,7 @@ def test_which_exporters_are_asked(exporter: str | None, opset: str | None, atte
 )
 def test_an_unknown_opset_or_exporter_is_refused(exporter: str | None, opset: str | None, said: str) -> None:
     with pytest.raises(ExportError, match=said):
-        OnnxHow.parse(exporter, opset)
+        OnnxOptions.parse(exporter, opset)
 
 
 class Odd(nn.Module):
@@ -142,7 +142,7 @@ def test_a_layer_that_cannot_be_exported_is_named(tmp_path: Path) -> None:
     with pytest.raises(
         ExportError, match=r"failed at layer blocks\.1\.mlp\.act \(Odd\) \(tracing, opset 17: .*eigvals"
     ):
-        to_onnx(adaptive, card, tmp_path / "m.onnx", OnnxHow("tracing"))
+        to_onnx(adaptive, card, tmp_path / "m.onnx", OnnxOptions("tracing"))
     assert list(tmp_path.iterdir()) == []
 
 
@@ -186,6 +186,6 @@ def test_weights_are_shared_by_content(tmp_path: Path) -> None:
 @pytest.mark.parametrize("opset", range(18, 24))
 def test_the_dynamo_exporter_writes_each_opset(opset: int, tmp_path: Path) -> None:
     adaptive, card = _model("plain")
-    assert to_onnx(adaptive, card, tmp_path / "m.onnx", OnnxHow("dynamo", opset)) == "dynamo"
+    assert to_onnx(adaptive, card, tmp_path / "m.onnx", OnnxOptions("dynamo", opset)) == "dynamo"
     model = onnx.load(str(tmp_path / "m.onnx"))
     assert [entry.version for entry in model.opset_import if entry.domain == ""] == [opset]

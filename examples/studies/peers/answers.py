@@ -20,7 +20,7 @@ from tavt_kit.core.model_card import ModelCard
 from tavt_kit.core.records import SCHEMAS, make_folder, read_record, write_record
 from tavt_kit.data import load_arrays, load_bytes, thin_out
 from tavt_kit.data.preprocess import Preprocessing, normalise
-from tavt_kit.exporters.int8 import Examples, Int8How, make_int8
+from tavt_kit.exporters.int8 import Examples, Int8Options, make_int8
 from tavt_kit.exporters.to_openvino import convert, save
 from tavt_kit.models.counting import count_by_tracing
 from tavt_kit.models.wrap import AdaptiveViT
@@ -127,7 +127,7 @@ class Answers:
         card = ArtifactCard(source, schedule, model.tokens, model.prefix)
         read = load_arrays(self.shop.images.split("train"), self.preprocessing(model), limit=2 * CALIBRATION)
         some, held = read.images[::2], read.images[1::2]
-        how = Int8How(quantizer="nncf", smooth="on")
+        how = Int8Options(quantizer="nncf", smooth="on")
         made, record = make_int8(
             convert(model, card), card, Examples(some, held, read.labels[1::2]), how, lambda text: self.tell(text)
         )

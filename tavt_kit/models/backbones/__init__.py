@@ -14,7 +14,7 @@ from tavt_kit.models.backbones.base import Backbone, Outputs
 from tavt_kit.models.backbones.fusion import FusionViT
 from tavt_kit.models.backbones.timm_vit import TimmVit, is_timm_vit
 from tavt_kit.models.backbones.vitae_adapter import VitaeBackbone
-from tavt_kit.models.backbones.whole import WholeModel, is_whole
+from tavt_kit.models.backbones.whole import StaticModel, is_whole
 
 __all__ = ["Backbone", "Outputs", "adapter_of"]
 
@@ -41,7 +41,7 @@ def adapter_of(model: nn.Module) -> Backbone:
     if isinstance(model, vitae.Vitae):
         return VitaeBackbone(model)
     if is_whole(model):
-        return WholeModel(model)
+        return StaticModel(model)
     name = type(model).__name__
     reason = _REFUSED.get(name, "no adapter knows how its tokens run")
     raise UnsupportedBackbone(

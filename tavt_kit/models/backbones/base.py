@@ -45,7 +45,7 @@ class Backbone(Protocol):
     """Whether ``attend_rows`` of a layer skips the work for rows that do not go on."""
     alike: int
     """How many leading layers are of one kind; a layer after them (a fusion) is timed on its own."""
-    rigid: str | None
+    static_reason: str | None
     """Why nothing can be dropped at all, or None."""
     rowwise: bool
     """Whether ``feed`` treats each token by itself, so that it may come before the drop as well as after it."""

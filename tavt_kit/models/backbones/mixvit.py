@@ -148,7 +148,9 @@ class MixVitHybrid(nn.Module):
         if min(height, width) < 32:
             raise UnsupportedBackbone(f"Mix-ViT's ResNet needs images of at least 32x32, got {height}x{width}")
         self.image_size, self.num_tokens, self.num_classes = (int(height), int(width)), num_parts + 1, num_classes
-        self.rigid = f"it has {self.num_tokens} tokens, a class token and {num_parts} parts, so dropping saves nothing"
+        self.static_reason = (
+            f"it has {self.num_tokens} tokens, a class token and {num_parts} parts, so dropping saves nothing"
+        )
         self.resnet = ResNetV2(resnet_blocks, resnet_width, in_chans)
         self.grouping = GroupingUnit(self.resnet.num_features, num_parts)
         self.proj = nn.Linear(self.resnet.num_features, embed_dim)

@@ -93,7 +93,7 @@ class Pim(nn.Module):
         self._refuse(use_selection, use_combiner)
         self.backbone = make_backbone(backbone, self.image_size, in_chans, options)
         droppable = is_timm_vit(self.backbone)
-        self.rigid = None if droppable else f"the grid of its backbone, {backbone}, has to stay whole"
+        self.static_reason = None if droppable else f"the grid of its backbone, {backbone}, has to stay whole"
         self.num_tokens = sum(level.places for level in self.plan)
         widths = [level.width for level in self.plan]
         self.pyramid = Pyramid(self.plan, fpn_size) if use_fpn else None
@@ -125,7 +125,7 @@ class Pim(nn.Module):
 
     def adapter(self) -> Backbone:
         """The adapter that runs the model for the toolkit."""
-        return PimVitBackbone(self) if self.rigid is None else PimWhole(self)
+        return PimVitBackbone(self) if self.static_reason is None else PimWhole(self)
 
     def get_classifier(self) -> nn.Module | None:
         """The last linear layer of ``forward``; ``None`` where several heads are added up."""

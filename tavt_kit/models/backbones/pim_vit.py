@@ -17,7 +17,7 @@ from torch import Tensor
 from tavt_kit.models.backbones.base import Outputs, Watch
 from tavt_kit.models.backbones.pim_levels import LEVELS
 from tavt_kit.models.backbones.timm_vit import TimmVit
-from tavt_kit.models.backbones.whole import WholeModel
+from tavt_kit.models.backbones.whole import StaticModel
 from tavt_kit.models.costs import HeadCosts, LayerCosts, layer_costs, stem_macs
 from tavt_kit.models.drop import Pick, restore
 from tavt_kit.models.tokens import TokenState
@@ -81,7 +81,7 @@ class PimVitBackbone(TimmVit):
         return stem_macs(self.model), layers, HeadCosts(self.pim.head_macs())
 
 
-class PimWhole(WholeModel):
+class PimWhole(StaticModel):
     """Of backbones with nothing to drop; the state carries their levels to the head."""
 
     def embed(self, images: Tensor) -> TokenState:

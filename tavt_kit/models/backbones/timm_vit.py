@@ -65,7 +65,7 @@ class TimmVit:
         self.thin = tuple(self._is_thin(layer) for layer in range(self.layers))
         self.alike, self.taps = self.layers, 0
         self.rowwise = True
-        self.rigid: str | None = None
+        self.static_reason: str | None = None
         self.unmergeable: str | None = None
         self.head_rows = self._head_rows()
         self.weighs_sizes = self._weighs_sizes()

@@ -63,7 +63,7 @@ class VitaeBackbone:
         self.droppable = self.joint = (True,) * self.layers
         self.thin = tuple(is_thin(cell.attn) for cell in self.cells)
         self.head_rows: int | None = None
-        self.rigid: str | None = None
+        self.static_reason: str | None = None
         self.unmergeable: str | None = "its convolutions need each token in a place of its own"
         self.weighs_sizes = False
         self.taps = 0

@@ -1,7 +1,7 @@
 """The adapter of models with nothing to drop: one layer, which keeps everything.
 
 They are built, converted, evaluated, exported and checked as all others; a search or a distillation of them is refused
-with the reason. Such a model says ``rigid`` (the reason, a sentence's second half) and ``image_size``, and has timm's
+with the reason. Such a model says ``static_reason`` (a sentence's second half) and ``image_size``, and has timm's
 ``forward_features`` (images to tokens (B, T, D)) and ``forward_head``.
 """
 
@@ -18,14 +18,14 @@ from tavt_kit.models.costs import HeadCosts, LayerCosts
 from tavt_kit.models.drop import Pick
 from tavt_kit.models.tokens import TokenState
 
-__all__ = ["WholeModel", "is_whole", "pass_macs"]
+__all__ = ["StaticModel", "is_whole", "pass_macs"]
 
 _NOTHING = LayerCosts(0, 0, 0, 0, 0, 0, 0, 0)
 
 
 def is_whole(model: nn.Module) -> bool:
     """Whether the model says that nothing of it can be dropped."""
-    return isinstance(getattr(model, "rigid", None), str)
+    return isinstance(getattr(model, "static_reason", None), str)
 
 
 def pass_macs(model: nn.Module, image_size: tuple[int, int]) -> int:
@@ -37,7 +37,7 @@ def pass_macs(model: nn.Module, image_size: tuple[int, int]) -> int:
     return int(counter.get_total_flops()) // 2
 
 
-class WholeModel:
+class StaticModel:
     """See the module; attributes as in ``Backbone``."""
 
     layers, prefix, taps = 1, 0, 0
@@ -52,8 +52,8 @@ class WholeModel:
 
     def __init__(self, model: nn.Module) -> None:
         self.model = cast("Any", model)
-        self.rigid: str | None = self.model.rigid
-        self.unmergeable: str | None = self.model.rigid
+        self.static_reason: str | None = self.model.static_reason
+        self.unmergeable: str | None = self.model.static_reason
         self.image_size: tuple[int, int] = self.model.image_size
         self.tokens: int = self.model.num_tokens
         self.grid = (1, self.tokens)

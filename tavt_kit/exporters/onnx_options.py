@@ -1,4 +1,4 @@
-"""OnnxHow: which of torch's two exporters writes an ONNX file, and in which opset."""
+"""OnnxOptions: which of torch's two exporters writes an ONNX file, and in which opset."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 from tavt_kit.errors import ExportError
 
-__all__ = ["EXPORTERS", "OnnxHow"]
+__all__ = ["EXPORTERS", "OnnxOptions"]
 
 EXPORTERS = {"tracing": range(17, 21), "dynamo": range(18, 24)}
 """torch's exporters, each with the opsets it writes (torch 2.13). Below 17 there is no LayerNormalization, which would
@@ -15,7 +15,7 @@ fall apart into nine operators."""
 
 
 @dataclass(frozen=True, slots=True)
-class OnnxHow:
+class OnnxOptions:
     """How to write ONNX.
 
     Args:
@@ -26,9 +26,9 @@ class OnnxHow:
         ExportError: An unknown exporter, or an opset that it does not write.
 
     Example:
-        >>> OnnxHow().attempts
+        >>> OnnxOptions().attempts
         [('tracing', 17), ('dynamo', 18)]
-        >>> OnnxHow(opset=23).attempts
+        >>> OnnxOptions(opset=23).attempts
         [('dynamo', 23)]
     """
 
@@ -45,11 +45,11 @@ class OnnxHow:
             raise ExportError(f"ONNX is written{asked} in opset {low} to {high}, got {self.opset}")
 
     @classmethod
-    def parse(cls, exporter: str | None, opset: str | None) -> OnnxHow:
+    def parse(cls, exporter: str | None, opset: str | None) -> OnnxOptions:
         """From the command line, where an opset is a number or ``newest``.
 
         Raises:
-            ExportError: As ``OnnxHow``, or the opset is neither.
+            ExportError: As ``OnnxOptions``, or the opset is neither.
         """
         if opset is None or opset == "newest":
             return cls(exporter, None if opset is None else EXPORTERS[exporter or "dynamo"][-1])

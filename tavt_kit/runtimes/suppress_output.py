@@ -8,11 +8,11 @@ import logging
 import warnings
 from collections.abc import Iterator
 
-__all__ = ["quieted"]
+__all__ = ["suppress_output"]
 
 
 @contextlib.contextmanager
-def quieted(*loggers: str | None, level: int = logging.ERROR) -> Iterator[None]:
+def suppress_output(*loggers: str | None, level: int = logging.ERROR) -> Iterator[None]:
     """No warnings, nothing on stdout (which belongs to the verb), and of these loggers nothing below a level.
 
     Args:

@@ -9,7 +9,7 @@ from tavt_kit.core.artifact_card import files_of
 from tavt_kit.core.records import read_record, sha256_file
 from tavt_kit.errors import RecordError
 
-__all__ = ["CHECK_FILE", "changed_since_check", "refuse_changed"]
+__all__ = ["CHECK_FILE", "changed_since_check", "require_unchanged"]
 
 CHECK_FILE = "check.json"
 
@@ -34,7 +34,7 @@ def changed_since_check(path: Path, folder: Path | None = None) -> str:
     return ""
 
 
-def refuse_changed(path: Path) -> None:
+def require_unchanged(path: Path) -> None:
     """Refuse an artifact that changed after its check.
 
     Raises:
