@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from tavt_kit.reports.markup import Element
+from markupsafe import Markup
 
 __all__ = [
     "Block",
@@ -88,7 +88,7 @@ class Cell:
 
     text: str
     small: str = ""
-    picture: Element | None = None
+    picture: Markup | None = None
     badge: bool = False
     code: bool = False
 
@@ -122,9 +122,9 @@ class Figure:
     """
 
     name: str
-    picture: Element
+    picture: Markup
     caption: str
-    legend: Element | None = None
+    legend: Markup | None = None
     scrolls: bool = True
 
 

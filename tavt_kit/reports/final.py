@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from tavt_kit.core.records import write_record
-from tavt_kit.reports.marks import KINDS, Kind
+from tavt_kit.reports.charts import KINDS, Kind
 
 __all__ = ["FINAL_FILE", "FinalRow", "write_final"]
 

@@ -8,6 +8,8 @@ import re
 from collections.abc import Iterable, Sequence
 from importlib.resources import files
 
+from markupsafe import Markup
+
 from tavt_kit.reports.blocks import (
     Block,
     Cell,
@@ -23,7 +25,7 @@ from tavt_kit.reports.blocks import (
     Table,
     Text,
 )
-from tavt_kit.reports.markup import Element, Verbatim, el, render
+from tavt_kit.reports.markup import el
 
 __all__ = ["html_page"]
 
@@ -64,7 +66,7 @@ def html_page(report: Report, downloads: Sequence[Download] = ()) -> str:
         el("meta", name="referrer", content="no-referrer"),
         el("title", f"{report.title}: latency-budget report"),
         el("link", rel="icon", href=icon),
-        el("style", Verbatim(style)),
+        el("style", Markup(style)),
     )
     body = el(
         "body",
@@ -78,9 +80,9 @@ def html_page(report: Report, downloads: Sequence[Download] = ()) -> str:
         ),
         el("main", _headline(report.headline), *(_section(section) for section in report.sections)),
         el("footer", el("p", report.footer)),
-        el("script", Verbatim(script)),
+        el("script", Markup(script)),
     )
-    return "<!doctype html>\n" + render(el("html", head, body, lang="en"))
+    return "<!doctype html>\n" + el("html", head, body, lang="en")
 
 
 def _asset(name: str) -> str:
@@ -91,12 +93,12 @@ def _hash(text: str) -> str:
     return "sha256-" + base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
 
 
-def _contents(sections: Iterable[Section]) -> Element:
+def _contents(sections: Iterable[Section]) -> Markup:
     links = [el("li", el("a", section.title, href=f"#{section.anchor}")) for section in sections]
     return el("nav", el("ul", *links), aria_label="Contents")
 
 
-def _downloads(downloads: Sequence[Download]) -> Element | None:
+def _downloads(downloads: Sequence[Download]) -> Markup | None:
     """Links to the files within the page itself: they need neither a script nor a network."""
     if not downloads:
         return None
@@ -112,7 +114,7 @@ def _downloads(downloads: Sequence[Download]) -> Element | None:
     return el("p", "Save the numbers:", *links, class_="downloads")
 
 
-def _headline(headline: Headline) -> Element:
+def _headline(headline: Headline) -> Markup:
     figures = [
         el(
             "div",
@@ -134,11 +136,11 @@ def _headline(headline: Headline) -> Element:
     )
 
 
-def _section(section: Section) -> Element:
+def _section(section: Section) -> Markup:
     return el("section", el("h2", section.title), *map(_block, section.blocks), id=section.anchor)
 
 
-def _block(block: Block) -> Element:
+def _block(block: Block) -> Markup:
     if isinstance(block, Text):
         return el("p", *map(_inline, block.parts), class_=block.kind)
     if isinstance(block, Facts):
@@ -148,29 +150,29 @@ def _block(block: Block) -> Element:
     return _figure(block)
 
 
-def _inline(part: Inline) -> Element | str:
+def _inline(part: Inline) -> Markup:
     return _code(part.text, command=part.command) if isinstance(part, Code) else part
 
 
-def _code(text: str, *, command: bool = False) -> Element:
+def _code(text: str, *, command: bool = False) -> Markup:
     """Code that may break after commas and slashes only: a schedule, a path."""
     pieces = re.split(r"(?<=[,/])", text)
     return el("code", *(part for piece in pieces for part in (piece, el("wbr"))), class_="command" if command else None)
 
 
-def _facts(facts: Facts) -> Element:
+def _facts(facts: Facts) -> Markup:
     rows = [el("div", el("dt", name), el("dd", _inline(value))) for name, value in facts.rows]
     return el("dl", *rows, class_="facts")
 
 
-def _figure(figure: Figure) -> Element:
+def _figure(figure: Figure) -> Markup:
     picture = figure.picture
     if figure.scrolls:  # what scrolls must be reachable by key
         picture = el("div", picture, class_="scroll", tabindex=0, role="region", aria_label=figure.name)
     return el("figure", figure.legend, picture, el("figcaption", figure.caption) if figure.caption else None)
 
 
-def _table(table: Table) -> Element:
+def _table(table: Table) -> Markup:
     head = el("tr", *(_head_cell(column) for column in table.columns))
     rows = [_row(index, row, table) for index, row in enumerate(table.rows)]
     grid = el("table", el("thead", head), el("tbody", *rows), aria_label=table.caption)
@@ -183,12 +185,12 @@ def _table(table: Table) -> Element:
     )
 
 
-def _head_cell(column: Column) -> Element:
+def _head_cell(column: Column) -> Markup:
     hint = el("small", column.hint) if column.hint else None
     return el("th", column.title, hint, scope="col", class_="number" if column.numeric else None)
 
 
-def _row(index: int, row: tuple[Cell, ...], table: Table) -> Element:
+def _row(index: int, row: tuple[Cell, ...], table: Table) -> Markup:
     cells = [
         _cell(cell, column, index=place) for place, (cell, column) in enumerate(zip(row, table.columns, strict=True))
     ]
@@ -196,9 +198,9 @@ def _row(index: int, row: tuple[Cell, ...], table: Table) -> Element:
     return el("tr", *cells, class_="strong" if index in table.strong else None, data_key=key or None)
 
 
-def _cell(cell: Cell, column: Column, *, index: int) -> Element:
+def _cell(cell: Cell, column: Column, *, index: int) -> Markup:
     if cell.badge:
-        text: Element | str = _badge(cell.text)
+        text: Markup = _badge(cell.text)
     else:
         text = _code(cell.text) if cell.code and cell.text else cell.text
     small = el("small", cell.small) if cell.small else None
@@ -213,5 +215,5 @@ def _cell(cell: Cell, column: Column, *, index: int) -> Element:
     )
 
 
-def _badge(verdict: str) -> Element:
+def _badge(verdict: str) -> Markup:
     return el("span", verdict, class_=f"badge {verdict.lower()}" if verdict.isalpha() else "badge")

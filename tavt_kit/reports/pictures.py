@@ -7,7 +7,9 @@ import hashlib
 from pathlib import Path
 from typing import Any
 
-from tavt_kit.reports.markup import Element, el
+from markupsafe import Markup
+
+from tavt_kit.reports.markup import el
 from tavt_kit.reports.views import text
 
 __all__ = ["data_uri", "recorded_picture"]
@@ -38,7 +40,7 @@ def data_uri(folder: Path, name: str | None, most: int = _BYTES, sha256: str | N
     return f"data:image/{kind};base64,{base64.b64encode(data).decode()}" if kind else None
 
 
-def recorded_picture(folder: Path, entry: Any, alt: str, most: int) -> Element | None:
+def recorded_picture(folder: Path, entry: Any, alt: str, most: int) -> Markup | None:
     """The picture that ``entry`` names by ``file`` and ``sha256``, as an ``img``; None where it cannot be shown.
 
     Args:

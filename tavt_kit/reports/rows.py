@@ -8,7 +8,7 @@ from typing import Any
 
 from tavt_kit.core.budget import Budget
 from tavt_kit.errors import BudgetError
-from tavt_kit.reports.marks import KINDS, Kind
+from tavt_kit.reports.charts import KINDS, Kind
 from tavt_kit.reports.numbers import macs_text, ms_text
 from tavt_kit.reports.views import AccuracyView, TimeView, mapping, number, sequence, text, whole
 

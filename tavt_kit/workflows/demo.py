@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     import pandas
 
     from tavt_kit.core.measurement import Measurement
-    from tavt_kit.reports.marks import Kind
+    from tavt_kit.reports.charts import Kind
     from tavt_kit.runtimes import Session
 
 __all__ = ["DemoBudget", "DemoResult", "DemoStage", "DemoTerms", "demo"]

@@ -6,11 +6,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from markupsafe import Markup
+
 from tavt_kit.reports.blocks import Block, Cell, Column, Figure, Missing, Section, Table, Text
-from tavt_kit.reports.change_bar import change_bar
+from tavt_kit.reports.charts import change_bar
 from tavt_kit.reports.choice import FrontView
 from tavt_kit.reports.gather import Records
-from tavt_kit.reports.markup import Element, el
+from tavt_kit.reports.markup import el
 from tavt_kit.reports.numbers import percent_text, points_text
 from tavt_kit.reports.pictures import data_uri
 from tavt_kit.reports.views import mapping, number, sequence, text
@@ -129,7 +131,7 @@ def _pictures(examples: Sequence[Mapping[str, Any]], folder: Path) -> Figure | N
     return Figure("pictures that became wrong", el("ul", *items, class_="wrong"), caption, scrolls=False)
 
 
-def _picture(one: Mapping[str, Any], folder: Path) -> Element | None:
+def _picture(one: Mapping[str, Any], folder: Path) -> Markup | None:
     source, truth, said = data_uri(folder, text(one, "thumbnail")), text(one, "truth"), text(one, "said")
     if source is None or truth is None or said is None:
         return None

@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from tavt_kit.reports.blocks import Block, Figure, Missing, Section, Text
+from tavt_kit.reports.charts import Curve, curve_chart, curve_legend
 from tavt_kit.reports.choice import FrontView
-from tavt_kit.reports.curve_chart import Curve, curve_chart, curve_legend
 from tavt_kit.reports.gather import Records
 from tavt_kit.reports.numbers import percent_text
 from tavt_kit.reports.views import CandidateView, number, sequence

@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from markupsafe import Markup
+
 from tavt_kit.reports.blocks import Block, Code, Figure, Inline, Section, Text
 from tavt_kit.reports.gather import Found, Records
-from tavt_kit.reports.markup import Element, el
+from tavt_kit.reports.markup import el
 from tavt_kit.reports.numbers import percent_text
 from tavt_kit.reports.pictures import recorded_picture
 from tavt_kit.reports.views import number, sequence, text
@@ -34,7 +36,7 @@ def explained_section(records: Records) -> Section | None:
     return Section("explained", "What the model looks at", tuple(blocks)) if blocks else None
 
 
-def _shown(found: Found, entries: list[Mapping[str, Any]], left: int) -> Iterator[tuple[Element, int]]:
+def _shown(found: Found, entries: list[Mapping[str, Any]], left: int) -> Iterator[tuple[Markup, int]]:
     """Pictures with their bytes, as many as there is room for."""
     for entry in entries[:_MOST]:
         who = _who(entry)

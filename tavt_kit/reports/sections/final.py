@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from tavt_kit.reports.blocks import Block, Cell, Column, Figure, Missing, Section, Table, Text
-from tavt_kit.reports.front_chart import Frame, front_chart
+from tavt_kit.reports.charts import Frame, Mark, front_chart, front_legend
 from tavt_kit.reports.gather import Records
-from tavt_kit.reports.marks import Mark, front_legend
 from tavt_kit.reports.numbers import DASH, macs_text, ms_text, n_text, percent_text, ratio_text
 from tavt_kit.reports.rows import FinalView, better_baselines, final_rows
 from tavt_kit.reports.sections.front_marks import span

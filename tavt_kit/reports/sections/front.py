@@ -7,14 +7,12 @@ from statistics import median
 from typing import Any
 
 from tavt_kit.reports.blocks import Block, Cell, Column, Figure, Missing, Section, Table, Text
+from tavt_kit.reports.charts import Frame, Mark, front_chart, front_legend, schedule_bar
 from tavt_kit.reports.choice import FrontView
-from tavt_kit.reports.front_chart import Frame, front_chart
 from tavt_kit.reports.gather import Records
 from tavt_kit.reports.gene_ablation import ablation_text
-from tavt_kit.reports.marks import Mark, front_legend
 from tavt_kit.reports.numbers import DASH, macs_text, ms_text, peak_text, percent_text, points_text, ratio_text
 from tavt_kit.reports.rows import baseline_rows, final_rows
-from tavt_kit.reports.schedule_bar import schedule_bar
 from tavt_kit.reports.sections.baselines import baseline_blocks
 from tavt_kit.reports.sections.front_marks import Axes, axes_of, cloud_of, marks_of
 from tavt_kit.reports.sections.picker import picker_blocks

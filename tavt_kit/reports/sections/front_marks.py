@@ -6,9 +6,9 @@ import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from tavt_kit.reports.charts import Kind, Mark
 from tavt_kit.reports.choice import FrontView
 from tavt_kit.reports.gather import Records
-from tavt_kit.reports.marks import Kind, Mark
 from tavt_kit.reports.numbers import macs_text, ms_text
 from tavt_kit.reports.rows import FinalView
 from tavt_kit.reports.views import CandidateView, TimeView

@@ -9,11 +9,13 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
+from markupsafe import Markup
+
 from tavt_kit.core.schedule import counts_text
 from tavt_kit.reports.blocks import Block, Code, Figure, Missing, Section, Text
 from tavt_kit.reports.choice import FrontView
 from tavt_kit.reports.gather import Records
-from tavt_kit.reports.markup import Element, el
+from tavt_kit.reports.markup import el
 from tavt_kit.reports.numbers import percent_text
 from tavt_kit.reports.pictures import data_uri
 from tavt_kit.reports.views import mapping, number, sequence, text, whole
@@ -42,7 +44,7 @@ def kept_section(records: Records) -> Section | Missing:
     ]
     blocks: list[Block] = [Text.of(_explanation(record, layers, rows * columns)), *_other_schedule(records, record)]
     if items:
-        strips = el("ul", *items, class_=_width([_stages(item) for item in items]))
+        strips = el("ul", *items, class_=_width([item.count(" data-layers=") for item in items]))
         blocks.append(Figure("patches kept", el("div", _slider(layers), strips), "", scrolls=False))
     blocks += _rights(record)
     return Section(_ANCHOR, _TITLE, tuple(blocks))
@@ -84,7 +86,7 @@ def _rights(record: Mapping[str, Any]) -> list[Block]:
     return [Text.of(f"Pictures: {name}, {terms}{f' ({source})' if source else ''}.", kind="note")]
 
 
-def _slider(layers: Sequence[int]) -> Element:
+def _slider(layers: Sequence[int]) -> Markup:
     """Moves through the layers; hidden until the script that it needs has run."""
     first, last = min(layers), max(layers)
     slider = el(
@@ -116,7 +118,7 @@ class _Stage:
 
 def _item(
     index: int, entry: Mapping[str, Any], layers: Sequence[int], rows: int, columns: int, folder: Path
-) -> Element | None:
+) -> Markup | None:
     kept, owners = _places(entry, "kept"), _places(entry, "owners")
     if len(owners) != len(kept) or any(len(row) != rows * columns for row in owners):
         owners = [()] * len(kept)
@@ -141,9 +143,9 @@ def _places(entry: Mapping[str, Any], name: str) -> list[tuple[int, ...]]:
     return [tuple(place for place in row if isinstance(place, int)) for row in rows]
 
 
-def _who(entry: Mapping[str, Any]) -> list[Element | str]:
+def _who(entry: Mapping[str, Any]) -> list[Markup]:
     label, prediction = text(entry, "label") or "?", text(entry, "prediction")
-    parts: list[Element | str] = [el("strong", label)]
+    parts: list[Markup] = [el("strong", label)]
     if prediction is not None:
         sure = number(entry, "probability")
         how = f" ({percent_text(sure, 0)})" if sure is not None else ""
@@ -155,7 +157,7 @@ def _who(entry: Mapping[str, Any]) -> list[Element | str]:
     return parts
 
 
-def _stage(stage: _Stage, name: str | None, rows: int, columns: int) -> Element:
+def _stage(stage: _Stage, name: str | None, rows: int, columns: int) -> Markup:
     stays = set(stage.kept)
     # Under merging no patch is gone: each is in some token.
     path = "" if stage.owners else "".join(_row_path(row, columns, stays) for row in range(rows))
@@ -173,7 +175,7 @@ def _stage(stage: _Stage, name: str | None, rows: int, columns: int) -> Element:
     return el("li", picture, _layers(stage.layers), el("br"), words, data_layers=layers or "before")
 
 
-def _shares(owners: Sequence[int], rows: int, columns: int) -> list[Element]:
+def _shares(owners: Sequence[int], rows: int, columns: int) -> list[Markup]:
     """Shades over the patches of large tokens, and a line between neighbours that are in different ones."""
     if not owners:
         return []
@@ -204,12 +206,6 @@ def _row_path(row: int, columns: int, stays: set[int]) -> str:
     places = groupby(range(columns), key=lambda column: row * columns + column in stays)
     runs = [list(run) for is_kept, run in places if not is_kept]
     return "".join(f"M{run[0]} {row}h{len(run)}v1h-{len(run)}z" for run in runs)
-
-
-def _stages(item: Element) -> int:
-    """Pictures in the strip, which is the last child."""
-    strip = item.children[-1]
-    return len(strip.children) if isinstance(strip, Element) else 0
 
 
 def _layers(layers: Sequence[int]) -> str:

@@ -8,8 +8,8 @@ from typing import Any
 
 from tavt_kit.core.schedule import counts_text
 from tavt_kit.reports.blocks import Block, Cell, Column, Figure, Missing, Section, Table, Text
+from tavt_kit.reports.charts import Rung, ladder_chart, ladder_legend
 from tavt_kit.reports.gather import Records
-from tavt_kit.reports.ladder_chart import Rung, ladder_chart, ladder_legend
 from tavt_kit.reports.numbers import DASH, macs_text, points_text
 from tavt_kit.reports.views import AccuracyView, mapping, number, sequence, text
 from tavt_kit.reports.words import metric_words

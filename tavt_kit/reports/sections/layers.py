@@ -10,9 +10,9 @@ from tavt_kit.core.part_names import HEAD, STEM, part_names, part_words
 from tavt_kit.core.schedule import TokenSchedule
 from tavt_kit.errors import TavtError
 from tavt_kit.reports.blocks import Block, Cell, Column, Figure, Missing, Section, Table, Text
+from tavt_kit.reports.charts import Bars, bars_legend, layer_chart
 from tavt_kit.reports.choice import FrontView
 from tavt_kit.reports.gather import Records
-from tavt_kit.reports.layer_chart import Bars, bars_legend, layer_chart
 from tavt_kit.reports.numbers import ms_text, percent_text, points_text, ratio_text
 from tavt_kit.reports.views import CandidateView, TimeView, mapping
 from tavt_kit.reports.words import plural, target_words

@@ -7,7 +7,7 @@ from statistics import fmean
 from typing import Any
 
 from tavt_kit.reports.blocks import Block, Figure, Missing, Section, Text
-from tavt_kit.reports.curve_chart import Curve, curve_chart, curve_legend, thinned
+from tavt_kit.reports.charts import Curve, curve_chart, curve_legend, thinned
 from tavt_kit.reports.gather import Found, Records
 from tavt_kit.reports.numbers import DASH, percent_text, significant
 from tavt_kit.reports.views import mapping, number, text, whole

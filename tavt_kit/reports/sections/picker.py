@@ -9,14 +9,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from markupsafe import Markup
+
 from tavt_kit.core.budget import Budget, Limit
 from tavt_kit.errors import BudgetError
 from tavt_kit.reports.blocks import Block, Cell, Column, Figure, Table
+from tavt_kit.reports.charts import schedule_bar
 from tavt_kit.reports.choice import FrontView
 from tavt_kit.reports.judging import judge_view
-from tavt_kit.reports.markup import Element, el
+from tavt_kit.reports.markup import el
 from tavt_kit.reports.numbers import macs_text, ms_text, n_text, percent_text, points_text, ratio_text, significant
-from tavt_kit.reports.schedule_bar import schedule_bar
 from tavt_kit.reports.views import CandidateView, number, text, whole
 from tavt_kit.reports.words import metric_words, quantile_words
 
@@ -117,7 +119,7 @@ def _limit(view: FrontView) -> Limit | None:
     return next(iter(view.budget.of("latency" if view.is_timed else "flops")), None)
 
 
-def _panel(front: Mapping[str, Any], view: FrontView, buys: Sequence[Buy], folder: Path) -> Element:
+def _panel(front: Mapping[str, Any], view: FrontView, buys: Sequence[Buy], folder: Path) -> Markup:
     scale = 1.0 if view.is_timed else 1e-9
     limit, pick = _limit(view), view.pick
     chosen = next((buy for buy in buys if pick is not None and buy.view.schedule == pick.schedule), None)
@@ -167,9 +169,7 @@ def _step(least: float) -> float:
     return next(times * power for times in (1, 2, 5, 10) if times * power >= least)
 
 
-def _option(
-    front: Mapping[str, Any], view: FrontView, buy: Buy, folder: Path, is_chosen: bool, scale: float
-) -> Element:
+def _option(front: Mapping[str, Any], view: FrontView, buy: Buy, folder: Path, is_chosen: bool, scale: float) -> Markup:
     """One point as it is shown when it is bought; the script shows one of them and sets its verdict."""
     one, command = buy.view, export_command(front, buy.view, folder)
     verdict = view.verdict if is_chosen else buy.sure
@@ -192,10 +192,10 @@ def _option(
     )
 
 
-def _said(view: FrontView, one: CandidateView) -> list[Element | str]:
+def _said(view: FrontView, one: CandidateView) -> list[Markup]:
     """Expected accuracy, cost and speed in one line."""
     accuracy = one.accuracy
-    parts: list[Element | str] = [el("strong", str(accuracy)), f" {metric_words(view.metric)} on {view.split}"]
+    parts: list[Markup] = [el("strong", str(accuracy)), f" {metric_words(view.metric)} on {view.split}"]
     if accuracy is not None and accuracy.interval:
         parts.append(f" (95 % {accuracy.interval}{f', {n_text(accuracy.n)}' if accuracy.n else ''})")
     loss = number(one.difference, "difference")

@@ -20,14 +20,11 @@ from tavt_kit.reports.blocks import (
     Table,
     Text,
 )
+from tavt_kit.reports.charts import Frame, Mark, front_chart, legend, schedule_bar
 from tavt_kit.reports.choice import FrontView
 from tavt_kit.reports.compared import RunRecords
-from tavt_kit.reports.front_chart import Frame, front_chart
-from tavt_kit.reports.legend import legend
-from tavt_kit.reports.marks import Mark
 from tavt_kit.reports.markup import el
 from tavt_kit.reports.numbers import DASH, macs_text, ms_text, n_text, points_text, ratio_text
-from tavt_kit.reports.schedule_bar import schedule_bar
 from tavt_kit.reports.sections.front import front_table
 from tavt_kit.reports.sections.front_marks import marks_of
 from tavt_kit.reports.sections.provenance import COUNTING, facts_of
