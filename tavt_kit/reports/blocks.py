@@ -151,12 +151,16 @@ class KeyFigure:
 
 @dataclass(frozen=True, slots=True)
 class Headline:
-    """The verdict: one word, one sentence, what must be said beside it, a few numbers."""
+    """The verdict: one word, one sentence, what must be said beside it, a few numbers.
+
+    ``beaten``: a baseline does better, so that the verdict must not look like praise.
+    """
 
     verdict: str
     sentence: Text
     more: tuple[Text, ...] = ()
     figures: tuple[KeyFigure, ...] = ()
+    beaten: bool = False
 
 
 @dataclass(frozen=True, slots=True)

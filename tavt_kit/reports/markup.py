@@ -1,12 +1,16 @@
-"""Elements of HTML and SVG: text is escaped as it comes in, and nothing outside the file can be linked."""
+"""HTML and SVG, from elements and from templates: text is escaped, and nothing outside the file can be linked."""
 
 from __future__ import annotations
 
+import base64
 import re
+from functools import cache
+from importlib.resources import files
 
+from jinja2 import Environment, FunctionLoader, StrictUndefined
 from markupsafe import Markup, escape
 
-__all__ = ["el", "printable"]
+__all__ = ["asset", "el", "fill", "printable"]
 
 _NAME = re.compile(r"[a-zA-Z][a-zA-Z0-9-]*")
 _LINKS = ("href", "src", "srcset", "action", "formaction", "poster", "data", "xlink:href")
@@ -62,3 +66,35 @@ def printable(text: str) -> str:
     HTML forbids the first; a class name with U+202E would show its whole line backwards.
     """
     return _UNFIT.sub("\ufffd", text)
+
+
+def fill(template: str, **values: object) -> Markup:
+    """A template of ours with values; texts among them are escaped.
+
+    Args:
+        template: Name of its file.
+        values: What its placeholders stand for.
+    """
+    return Markup(_environment().get_template(template).render(values))
+
+
+def asset(name: str) -> str:
+    """The text of a style sheet or script of ours."""
+    return files("tavt_kit.reports").joinpath("templates", name).read_text(encoding="utf-8")
+
+
+@cache
+def _environment() -> Environment:
+    found = Environment(
+        loader=FunctionLoader(asset),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        finalize=lambda value: printable(value) if type(value) is str else value,
+    )
+    # Code may break after commas and slashes only: a schedule, a path.
+    found.filters["pieces"] = lambda text: re.split(r"(?<=[,/])", text)
+    found.filters["base64"] = lambda text: base64.b64encode(text.encode()).decode()
+    found.filters["kind"] = lambda block: type(block).__name__
+    return found

@@ -14,8 +14,7 @@ from tavt_kit.reports.blocks import Code, Download, Facts, Missing, Report, Sect
 from tavt_kit.reports.body import report_body
 from tavt_kit.reports.compared import RunRecords, runs_of
 from tavt_kit.reports.gather import Records, gather
-from tavt_kit.reports.html import html_page
-from tavt_kit.reports.markdown import markdown_page
+from tavt_kit.reports.pages import html_page, markdown_page
 from tavt_kit.reports.sections.benches import benches_section
 from tavt_kit.reports.sections.checks import checks_section
 from tavt_kit.reports.sections.classes import classes_section
@@ -41,11 +40,11 @@ HTML_FILE, MARKDOWN_FILE, CSV_FILE, JSON_FILE = "report.html", "report.md", "rep
 
 _SECTIONS: tuple[Callable[[Records], Section | Missing | None], ...] = (
     front_section,
-    convergence_section,
     final_section,
     checks_section,
     evaluated_section,
     classes_section,
+    convergence_section,
     ladder_section,
     learning_section,
     layers_section,

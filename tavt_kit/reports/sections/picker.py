@@ -17,7 +17,7 @@ from tavt_kit.reports.blocks import Block, Cell, Column, Figure, Table
 from tavt_kit.reports.charts import schedule_bar
 from tavt_kit.reports.choice import FrontView
 from tavt_kit.reports.judging import judge_view
-from tavt_kit.reports.markup import el
+from tavt_kit.reports.markup import fill
 from tavt_kit.reports.numbers import macs_text, ms_text, n_text, percent_text, points_text, ratio_text, significant
 from tavt_kit.reports.views import CandidateView, number, text, whole
 from tavt_kit.reports.words import metric_words, quantile_words
@@ -127,39 +127,21 @@ def _panel(front: Mapping[str, Any], view: FrontView, buys: Sequence[Buy], folde
     start = limit.value if limit else max(ends)
     low, high = 0.9 * min(ends), max(1.06 * max(ends), start)
     step = _step((high - low) * scale / _STEPS)
-    unit = "ms" if view.is_timed else "G"
-    low, high = math.floor(low * scale / step) * step, math.ceil(high * scale / step) * step
     decimals = max(0, -math.floor(math.log10(step)))
-    what = quantile_words(view.statistic) if view.is_timed else "multiply-adds of one image"
-    slider = el(
-        "input",
-        type="range",
-        id="budget-slider",
-        min=f"{low:.{decimals}f}",
-        max=f"{high:.{decimals}f}",
-        step=f"{step:.{decimals}f}",
-        value=f"{start * scale:.{decimals}f}",
-        aria_label=f"Budget: {what}, in {unit}",
-    )
-    shown = el("output", id="budget-value")
-    row = el("div", el("label", f"Budget, {what} ", shown, for_="budget-slider"), slider, class_="slide", hidden=True)
     least = min((buy.high for buy in buys if math.isfinite(buy.high)), default=max(ends))
-    nothing = el(
-        "p",
-        f"Nothing that was measured keeps to this budget. The least that is known to: {_cost_text(least, view)}.",
-        class_="bought none",
-        hidden=chosen is not None,
-    )
-    options = [_option(front, view, buy, folder, buy is chosen, scale) for buy in buys]
-    return el(
-        "div",
-        row,
-        *options,
-        nothing,
-        class_="picker",
-        data_unit=unit,
-        data_decimals=decimals,
-        data_cheapest=bool(view.budget.floors),
+    return fill(
+        "picker.html",
+        unit="ms" if view.is_timed else "G",
+        what=quantile_words(view.statistic) if view.is_timed else "multiply-adds of one image",
+        decimals=decimals,
+        cheapest=bool(view.budget.floors),
+        low=f"{math.floor(low * scale / step) * step:.{decimals}f}",
+        high=f"{math.ceil(high * scale / step) * step:.{decimals}f}",
+        step=f"{step:.{decimals}f}",
+        start=f"{start * scale:.{decimals}f}",
+        options=[_option(front, view, buy, folder, buy is chosen, scale) for buy in buys],
+        is_chosen=chosen is not None,
+        least=ms_text(least) if view.is_timed else macs_text(least),
     )
 
 
@@ -169,55 +151,47 @@ def _step(least: float) -> float:
     return next(times * power for times in (1, 2, 5, 10) if times * power >= least)
 
 
-def _option(front: Mapping[str, Any], view: FrontView, buy: Buy, folder: Path, is_chosen: bool, scale: float) -> Markup:
+def _option(
+    front: Mapping[str, Any], view: FrontView, buy: Buy, folder: Path, is_chosen: bool, scale: float
+) -> dict[str, object]:
     """One point as it is shown when it is bought; the script shows one of them and sets its verdict."""
-    one, command = buy.view, export_command(front, buy.view, folder)
-    verdict = view.verdict if is_chosen else buy.sure
-    name = "dense model" if one.origin == "dense" else one.schedule
-    words = [el("span", verdict, class_=f"badge {verdict.lower()}"), " ", *_said(view, one)]
-    bar = schedule_bar(one.counts, view.tokens, f"tokens: {one.schedule}") if one.counts else None
-    return el(
-        "div",
-        el("p", *words, class_="what"),
-        el("p", bar, el("code", name), class_="how"),
-        el("p", el("code", command, class_="command"), class_="take"),
-        class_="bought",
-        hidden=not is_chosen,
-        data_key=buy.key,
-        data_low=f"{buy.low * scale:.9g}",
-        data_high=f"{buy.high * scale:.9g}" if math.isfinite(buy.high) else None,
-        data_value=f"{one.accuracy.value:.9g}" if one.accuracy else None,
-        data_sure=buy.sure,
-        data_rest=buy.rest,
-    )
+    one = buy.view
+    return {
+        "chosen": is_chosen,
+        "key": buy.key,
+        "low": f"{buy.low * scale:.9g}",
+        "high": f"{buy.high * scale:.9g}" if math.isfinite(buy.high) else "",
+        "value": f"{one.accuracy.value:.9g}" if one.accuracy else "",
+        "sure": buy.sure,
+        "rest": buy.rest,
+        "verdict": view.verdict if is_chosen else buy.sure,
+        "accuracy": str(one.accuracy),
+        "words": _said(view, one),
+        "bar": schedule_bar(one.counts, view.tokens, f"tokens: {one.schedule}") if one.counts else "",
+        "name": "dense model" if one.origin == "dense" else one.schedule,
+        "command": export_command(front, one, folder),
+    }
 
 
-def _said(view: FrontView, one: CandidateView) -> list[Markup]:
-    """Expected accuracy, cost and speed in one line."""
-    accuracy = one.accuracy
-    parts: list[Markup] = [el("strong", str(accuracy)), f" {metric_words(view.metric)} on {view.split}"]
+def _said(view: FrontView, one: CandidateView) -> str:
+    """What follows the accuracy: its interval, cost and speed in one line."""
+    accuracy, loss, speed = one.accuracy, number(one.difference, "difference"), view.speedup(one)
+    said = f" {metric_words(view.metric)} on {view.split}"
     if accuracy is not None and accuracy.interval:
-        parts.append(f" (95 % {accuracy.interval}{f', {n_text(accuracy.n)}' if accuracy.n else ''})")
-    loss = number(one.difference, "difference")
+        said += f" (95 % {accuracy.interval}{f', {n_text(accuracy.n)}' if accuracy.n else ''})"
     if loss is not None and one.origin != "dense":
-        parts.append(f", {points_text(loss)} points against dense")
-    parts.append(f"; {_cost_words(view, one)}")
-    speed = view.speedup(one)
-    if speed is not None and one.origin != "dense":
-        parts.append(f", {ratio_text(speed)} as fast as dense")
-    return parts
+        said += f", {points_text(loss)} points against dense"
+    said += f"; {cost_words(view, one)}"
+    return said if speed is None or one.origin == "dense" else f"{said}, {ratio_text(speed)} as fast as dense"
 
 
-def _cost_words(view: FrontView, one: CandidateView) -> str:
+def cost_words(view: FrontView, one: CandidateView) -> str:
+    """The quantile that the budget is on, or the multiply-adds, of one candidate."""
     if not view.is_timed or one.time is None:
         return f"{macs_text(one.macs)} multiply-adds"
     if one.time.median is None:
         return f"predicted {ms_text(one.time.predicted)}"
     return f"{view.statistic} {ms_text(view.cost(one))} {one.time.doubt_of(view.statistic)}".rstrip()
-
-
-def _cost_text(value: float, view: FrontView) -> str:
-    return ms_text(value) if view.is_timed else macs_text(value)
 
 
 def _table(front: Mapping[str, Any], view: FrontView, steps: Sequence[Buy], folder: Path) -> Table:

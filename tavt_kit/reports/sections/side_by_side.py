@@ -24,9 +24,10 @@ from tavt_kit.reports.charts import Frame, Mark, front_chart, legend, schedule_b
 from tavt_kit.reports.choice import FrontView
 from tavt_kit.reports.compared import RunRecords
 from tavt_kit.reports.markup import el
-from tavt_kit.reports.numbers import DASH, macs_text, ms_text, n_text, points_text, ratio_text
+from tavt_kit.reports.numbers import DASH, n_text, points_text, ratio_text
 from tavt_kit.reports.sections.front import front_table
 from tavt_kit.reports.sections.front_marks import marks_of
+from tavt_kit.reports.sections.picker import cost_words
 from tavt_kit.reports.sections.provenance import COUNTING, facts_of
 from tavt_kit.reports.sections.reproduction import reproduction_section
 from tavt_kit.reports.sections.verdict import headline
@@ -79,19 +80,8 @@ def _sentence(runs: Sequence[RunRecords], views: Sequence[FrontView]) -> str:
             said.append(f"{runs[place].name} has nothing that fits")
             continue
         asked = "" if budget is not None else f" for {budget_words(view.budget)}"
-        said.append(f"{runs[place].name} keeps {pick.accuracy}{asked} ({view.verdict}, {_cost(view)})")
+        said.append(f"{runs[place].name} keeps {pick.accuracy}{asked} ({view.verdict}, {cost_words(view, pick)})")
     return f"{lead}, {metric_words(views[0].metric)} on {views[0].split}: {'; '.join(said)}."
-
-
-def _cost(view: FrontView) -> str:
-    pick = view.pick
-    if pick is None:
-        return DASH
-    if pick.time is None or not view.is_timed:
-        return f"{macs_text(pick.macs)} multiply-adds"
-    if pick.time.median is None:
-        return f"predicted {ms_text(pick.time.predicted)}"
-    return f"{view.statistic} {ms_text(view.cost(pick))} {pick.time.doubt_of(view.statistic)}".rstrip()
 
 
 def _doubts(runs: Sequence[RunRecords], views: Sequence[FrontView]) -> tuple[Text, ...]:
@@ -123,7 +113,7 @@ def _doubts(runs: Sequence[RunRecords], views: Sequence[FrontView]) -> tuple[Tex
 
 def _figures(runs: Sequence[RunRecords], views: Sequence[FrontView]) -> tuple[KeyFigure, ...]:
     return tuple(
-        KeyFigure(str(view.pick.accuracy), run.name, f"{view.verdict}, {_cost(view)}")
+        KeyFigure(str(view.pick.accuracy), run.name, f"{view.verdict}, {cost_words(view, view.pick)}")
         for run, view in zip(runs, views, strict=True)
         if view.pick is not None and view.pick.accuracy is not None
     )
@@ -189,7 +179,7 @@ def _row(run: RunRecords, view: FrontView) -> tuple[Cell, ...]:
         Cell(DASH) if accuracy is None else Cell(str(accuracy), accuracy.interval),
         Cell(DASH if dense is None else str(dense)),
         Cell(points_text(number(pick.difference, "difference"))),
-        Cell(_cost(view)),
+        Cell(cost_words(view, pick)),
         Cell(ratio_text(view.speedup(pick))),
         Cell(pick.schedule or DASH, picture=bar, code=True),
         Cell(view.verdict or DASH, badge=bool(view.verdict)),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from tavt_kit.reports.blocks import Headline, KeyFigure, Text
@@ -37,14 +37,17 @@ def headline(records: Records) -> Headline:
         return Headline(view.verdict or "FAIL", Text.of(sentence))
     final = final_rows(records.first("final"))
     chosen = next((row for row in final if row.kind == "chosen"), None)
+    better = (*better_than_chosen(front), *better_baselines(records.first("final")))
     return Headline(
         view.verdict,
         Text.of(_sentence(view, pick, _where(front))),
         (
-            *_more(view, front, records.first("final")),
+            *(Text.of(sentence, kind="warning") for sentence in better),
+            *_held_out(view, final),
             *(Text.of(sentence, kind="warning") for sentence in _doubts(front, pick, records)),
         ),
         tuple(_figures(view, pick, chosen)),
+        beaten=bool(better),
     )
 
 
@@ -117,30 +120,28 @@ def _memory(view: FrontView, pick: CandidateView) -> str:
     return "" if pick.memory is None else f"peak memory {pick.memory}{beside}"
 
 
-def _more(view: FrontView, front: Mapping[str, Any], final: Mapping[str, Any]) -> list[Text]:
-    """What an honest reader would ask next: the held-out figure, and whether a baseline does better."""
-    texts, rows = [], final_rows(final)
+def _held_out(view: FrontView, rows: Sequence[FinalView]) -> list[Text]:
+    """The figure on images that nothing was selected on, or that there is none."""
     chosen = next((row for row in rows if row.kind == "chosen"), None)
     if chosen is not None and chosen.accuracy is not None and chosen.split != view.split:
         dense = next((row for row in rows if row.kind == "dense"), None)
         beside = f" (dense {dense.accuracy})" if dense and dense.accuracy else ""
         count = f", {n_text(chosen.accuracy.n)}" if chosen.accuracy.n else ""
-        texts.append(
+        return [
             Text.of(
                 f"On the {chosen.split} split, which nothing was selected on, it scores {chosen.accuracy}{beside}, "
                 f"95 % interval {chosen.accuracy.interval}{count}."
             )
+        ]
+    if view.split == "test":
+        return []
+    return [
+        Text.of(
+            f"It was selected on this very {view.split} split, so a little of that figure is luck; "
+            "only a test split that nothing was selected on can tell how much.",
+            kind="note",
         )
-    elif view.split != "test":
-        texts.append(
-            Text.of(
-                f"It was selected on this very {view.split} split, so a little of that figure is luck; "
-                "only a test split that nothing was selected on can tell how much.",
-                kind="note",
-            )
-        )
-    found = (*better_than_chosen(front), *better_baselines(final))
-    return texts + [Text.of(sentence, kind="warning") for sentence in found]
+    ]
 
 
 def _doubts(front: Mapping[str, Any], pick: CandidateView, records: Records) -> list[str]:

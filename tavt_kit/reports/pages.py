@@ -1,27 +1,53 @@
-"""The same report as Markdown: every fact and table; pictures stay in the HTML."""
+"""A report as one HTML file, and as Markdown with every fact and table; pictures stay in the HTML."""
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from html import escape
 
-from tavt_kit.reports.blocks import (
-    Block,
-    Cell,
-    Code,
-    Facts,
-    Figure,
-    Headline,
-    Inline,
-    Report,
-    Table,
-    Text,
+from markupsafe import Markup
+
+from tavt_kit.reports.blocks import Block, Cell, Code, Download, Facts, Figure, Headline, Inline, Report, Table, Text
+from tavt_kit.reports.markup import asset, fill
+
+__all__ = ["html_page", "markdown_page"]
+
+_ICON = (
+    '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 16 16"><rect width="16" height="16" rx="3" fill="#0b6e75"/>'
+    '<path d="M3 12V4m4 8V6m4 6V9" stroke="#fff" stroke-width="2"/></svg>'
 )
-
-__all__ = ["markdown_page"]
-
 _SPECIAL = re.compile(r"([\\`*_\[\]#|~])")
+
+
+def html_page(report: Report, downloads: Sequence[Download] = ()) -> str:
+    """The whole page as text, UTF-8.
+
+    Args:
+        report: Everything it says.
+        downloads: Files that it carries along.
+
+    A content policy in its head forbids every request, and any style or script but the two of ours (by their hashes),
+    so that even a mistake in escaping could run nothing.
+    """
+    style, script = asset("report.css"), asset("report.js")
+    hashes = [base64.b64encode(hashlib.sha256(text.encode()).digest()).decode() for text in (style, script)]
+    policy = Markup(  # of our own making; its quotes stay as they are
+        "default-src 'none'; img-src data:; style-src 'sha256-{}'; script-src 'sha256-{}'; base-uri 'none'; "
+        "form-action 'none'"
+    ).format(*hashes)
+    icon = "data:image/svg+xml;base64," + base64.b64encode(_ICON.encode()).decode()
+    return fill(
+        "report.html",
+        report=report,
+        downloads=downloads,
+        policy=policy,
+        icon=icon,
+        style=Markup(style),
+        script=Markup(script),
+    ).lstrip()
 
 
 def markdown_page(report: Report) -> str:
