@@ -16,12 +16,12 @@ from markupsafe import Markup
 
 from tavt_kit.core.part_names import part_words
 from tavt_kit.reports.markup import el
-from tavt_kit.reports.numbers import ms_text, percent_text, points_text, significant
+from tavt_kit.reports.words import ms_text, percent_text, points_text, significant
 
 __all__ = [
-    "KINDS", "SHAPES", "Bars", "Box", "Curve", "Frame", "Kind", "Mark", "Rung", "Scale", "Spot", "axes", "bars_legend",
-    "change_bar", "curve_chart", "curve_legend", "front_chart", "front_legend", "ladder_chart", "ladder_legend",
-    "layer_chart", "legend", "padded", "place_labels", "round_ticks", "schedule_bar", "thinned",
+    "KINDS", "SHAPES", "Bars", "Box", "Curve", "Frame", "Kind", "Mark", "Rung", "Scale", "Spot", "axes",
+    "bars_legend", "change_bar", "curve_chart", "curve_legend", "front_chart", "front_legend", "ladder_chart",
+    "ladder_legend", "layer_chart", "legend", "padded", "place_labels", "round_ticks", "schedule_bar", "thinned",
 ]  # fmt: skip
 
 _WIDTH, _LEFT, _RIGHT = 1040.0, 66.0, 22.0

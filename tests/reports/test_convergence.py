@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from tavt_kit.reports.blocks import Figure, Missing, Section, Text
-from tavt_kit.reports.gather import Found, Records
-from tavt_kit.reports.sections.convergence import convergence_section
+from tavt_kit.reports.front import convergence_section
+from tavt_kit.reports.records import Found, Records
 
 COUNTS = {"chosen": [9, 7, 5], "least": [5, 3, 3], "taper": [8, 6, 4]}
 

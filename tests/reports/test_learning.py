@@ -8,8 +8,8 @@ import pytest
 
 from tavt_kit.reports.blocks import Figure, Missing, Section, Text
 from tavt_kit.reports.charts import Curve, curve_chart, curve_legend, thinned
-from tavt_kit.reports.gather import gather
-from tavt_kit.reports.sections.learning import learning_section
+from tavt_kit.reports.records import gather
+from tavt_kit.reports.training import learning_section
 from tests.reports.records import write_run
 
 

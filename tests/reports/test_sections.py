@@ -13,12 +13,11 @@ from tavt_kit.core.latency_table import LatencyTable
 from tavt_kit.core.records import write_record
 from tavt_kit.reports import write_report
 from tavt_kit.reports.blocks import Missing, Section
-from tavt_kit.reports.gather import Found, Records, gather
+from tavt_kit.reports.front import Axes, cloud_of, front_section
+from tavt_kit.reports.kept import kept_section
 from tavt_kit.reports.page import build_report
-from tavt_kit.reports.sections.front import front_section
-from tavt_kit.reports.sections.front_marks import Axes, cloud_of
-from tavt_kit.reports.sections.kept import kept_section
-from tavt_kit.reports.sections.provenance import COUNTING
+from tavt_kit.reports.provenance import COUNTING
+from tavt_kit.reports.records import Found, Records, gather
 from tests.reports.pages import Page
 from tests.reports.records import write_run
 

@@ -6,16 +6,29 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from tavt_kit.reports.blocks import Headline, KeyFigure, Text
-from tavt_kit.reports.choice import FrontView
-from tavt_kit.reports.gather import Records
-from tavt_kit.reports.numbers import macs_text, ms_text, n_text, peak_text, percent_text, points_text, ratio_text
-from tavt_kit.reports.rows import FinalView, better_baselines, better_than_chosen, final_rows
-from tavt_kit.reports.sections.checks import failed_checks
-from tavt_kit.reports.sections.ladder import lowered_dense
-from tavt_kit.reports.views import AccuracyView, CandidateView, mapping, number, sequence
-from tavt_kit.reports.words import budget_words, limit_words, metric_words, plural, quantile_words, target_words
+from tavt_kit.reports.candidates import AccuracyView, CandidateView, FrontView
+from tavt_kit.reports.exported import failed_checks
+from tavt_kit.reports.final import FinalView, better_baselines, better_than_chosen, final_rows
+from tavt_kit.reports.records import Records, mapping, number, sequence
+from tavt_kit.reports.training import lowered_dense
+from tavt_kit.reports.words import (
+    budget_words,
+    limit_words,
+    macs_text,
+    metric_words,
+    ms_text,
+    n_text,
+    peak_text,
+    percent_text,
+    plural,
+    points_text,
+    quantile_words,
+    ratio_text,
+    target_words,
+)
 
 __all__ = ["headline"]
+
 
 _LEADS = {
     "PASS": "The model that {fits} {budget}{where}",
@@ -201,10 +214,7 @@ def _figures(view: FrontView, pick: CandidateView, chosen: FinalView | None) -> 
 
 
 def _accuracy(accuracy: AccuracyView, label: str) -> KeyFigure:
-    parts = [
-        f"95 % {accuracy.interval}" if accuracy.interval else "",
-        n_text(accuracy.n) if accuracy.n else "",
-    ]
+    parts = [f"95 % {accuracy.interval}" if accuracy.interval else "", n_text(accuracy.n) if accuracy.n else ""]
     return KeyFigure(str(accuracy), label, ", ".join(part for part in parts if part))
 
 

@@ -14,15 +14,24 @@ from markupsafe import Markup
 from tavt_kit.core.budget import Budget, Limit
 from tavt_kit.errors import BudgetError
 from tavt_kit.reports.blocks import Block, Cell, Column, Figure, Table
+from tavt_kit.reports.candidates import CandidateView, FrontView, judge_view
 from tavt_kit.reports.charts import schedule_bar
-from tavt_kit.reports.choice import FrontView
-from tavt_kit.reports.judging import judge_view
 from tavt_kit.reports.markup import fill
-from tavt_kit.reports.numbers import macs_text, ms_text, n_text, percent_text, points_text, ratio_text, significant
-from tavt_kit.reports.views import CandidateView, number, text, whole
-from tavt_kit.reports.words import metric_words, quantile_words
+from tavt_kit.reports.records import number, text, whole
+from tavt_kit.reports.words import (
+    macs_text,
+    metric_words,
+    ms_text,
+    n_text,
+    percent_text,
+    points_text,
+    quantile_words,
+    ratio_text,
+    significant,
+)
 
 __all__ = ["Buy", "buys_of", "export_command", "picker_blocks", "steps_of"]
+
 
 _STEPS = 240
 """Places of the slider, about."""

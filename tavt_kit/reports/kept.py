@@ -10,16 +10,15 @@ from typing import Any
 
 from tavt_kit.core.schedule import counts_text
 from tavt_kit.reports.blocks import Block, Code, Figure, Missing, Section, Text
-from tavt_kit.reports.choice import FrontView
-from tavt_kit.reports.gather import Records
+from tavt_kit.reports.candidates import FrontView
+from tavt_kit.reports.evaluated import data_uri
 from tavt_kit.reports.markup import fill
-from tavt_kit.reports.numbers import percent_text
-from tavt_kit.reports.pictures import data_uri
-from tavt_kit.reports.views import mapping, number, sequence, text, whole
+from tavt_kit.reports.records import Records, mapping, number, sequence, text, whole
+from tavt_kit.reports.words import percent_text
 
 __all__ = ["kept_section"]
 
-_ANCHOR, _TITLE = "kept", "What each layer keeps"
+
 _MOST = 12
 """Pictures shown at most: a report must stay small enough to be mailed."""
 
@@ -32,7 +31,9 @@ def kept_section(records: Records) -> Section | Missing:
     record, folder = found[0].body, found[0].path.parent
     grid = whole(record, "grid", 0), whole(record, "grid", 1)
     if grid[0] is None or grid[1] is None or min(grid[0], grid[1]) < 1:
-        return Section(_ANCHOR, _TITLE, (Text.of(f"{found[0].path.name} has no patch grid.", kind="warning"),))
+        return Section(
+            "kept", "What each layer keeps", (Text.of(f"{found[0].path.name} has no patch grid.", kind="warning"),)
+        )
     rows, columns = grid[0], grid[1]
     layers = [layer for layer in sequence(record, "layers") if isinstance(layer, int)]
     entries = [entry for entry in sequence(record, "images") if isinstance(entry, Mapping)][:_MOST]
@@ -45,7 +46,7 @@ def kept_section(records: Records) -> Section | Missing:
         strips = fill("kept.html", first=min(layers), last=max(layers), **shown)
         blocks.append(Figure("patches kept", strips, "", scrolls=False))
     blocks += _rights(record)
-    return Section(_ANCHOR, _TITLE, tuple(blocks))
+    return Section("kept", "What each layer keeps", tuple(blocks))
 
 
 def _explanation(record: Mapping[str, Any], layers: Sequence[int], patches: int) -> str:
