@@ -15,8 +15,9 @@ from markupsafe import Markup
 from tavt_kit.reports.markup import asset, fill
 
 __all__ = [
-    "Block", "Cell", "Code", "Column", "Download", "Facts", "Figure", "Headline", "Inline", "KeyFigure", "Missing",
-    "Report", "Section", "Table", "Text", "html_page", "markdown_page",
+    "AGAINST_DENSE", "MACS", "MEDIAN", "P90", "SPEED", "VERDICT", "Block", "Cell", "Code", "Column", "Download",
+    "Facts", "Figure", "Headline", "Inline", "KeyFigure", "Missing", "Report", "Section", "Table", "Text",
+    "html_page", "markdown_page", "word_columns",
 ]  # fmt: skip
 
 
@@ -66,6 +67,18 @@ class Column:
     title: str
     numeric: bool = True
     hint: str = ""
+
+
+def word_columns(*titles: str) -> tuple[Column, ...]:
+    """Heads of columns that hold words."""
+    return tuple(Column(title, numeric=False) for title in titles)
+
+
+MACS = Column("MACs", hint="of one image")
+AGAINST_DENSE = Column("Against dense", hint="points, paired")
+MEDIAN, P90 = Column("Median", hint="95 %"), Column("p90")
+SPEED = Column("Speed", hint="dense = 1")
+VERDICT = Column("Verdict", numeric=False)
 
 
 @dataclass(frozen=True, slots=True)

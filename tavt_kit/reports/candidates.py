@@ -14,10 +14,23 @@ from tavt_kit.core.budget import Budget, Fact, Verdict, judge, time_facts, worst
 from tavt_kit.core.configuration import genes_text
 from tavt_kit.core.schedule import counts_text
 from tavt_kit.errors import BudgetError
+from tavt_kit.reports.blocks import Cell
 from tavt_kit.reports.records import Found, Records, mapping, number, sequence, text, whole
-from tavt_kit.reports.words import interval_text, ms_text, peak_text, percent_text, significant
+from tavt_kit.reports.words import (
+    DASH,
+    interval_text,
+    ms_text,
+    peak_text,
+    percent_text,
+    points_interval,
+    points_text,
+    significant,
+)
 
-__all__ = ["AccuracyView", "CandidateView", "FrontView", "MemoryView", "TimeView", "asked", "best_of", "judge_view"]
+__all__ = [
+    "AccuracyView", "CandidateView", "FrontView", "MemoryView", "TimeView", "accuracy_cell", "asked", "best_of",
+    "difference_cell", "judge_view", "time_cells", "verdict_cell",
+]  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +54,11 @@ class AccuracyView:
     def interval(self) -> str:
         """``81.0–87.0``, or nothing."""
         return interval_text(self.low, self.high)
+
+    @property
+    def bar(self) -> tuple[float, float] | None:
+        """The interval in percent, for a chart."""
+        return None if self.low is None or self.high is None else (100 * self.low, 100 * self.high)
 
     def __str__(self) -> str:
         return percent_text(self.value)
@@ -66,22 +84,14 @@ class TimeView:
         """From the ``latency_ms`` of a candidate, or a measurement's own record."""
         if not isinstance(record, Mapping):
             return None
-        samples = record.get("samples")
-        steady = record.get("steady")
+        samples, steady = record.get("samples"), record.get("steady")
+        bounds = {name: f"{name}_bounds" for name in ("p50", "p90", "p99")}
         view = cls(
-            number(record, "predicted"),
-            number(record, "median"),
-            number(record, "p10"),
-            number(record, "p90"),
-            number(record, "p99"),
-            number(record, "interval95", 0),
-            number(record, "interval95", 1),
+            *(number(record, name) for name in ("predicted", "median", "p10", "p90", "p99")),
+            *(number(record, "interval95", end) for end in (0, 1)),
             len(samples) if isinstance(samples, list) else whole(record, "samples"),
             steady if isinstance(steady, bool) else None,
-            {
-                name: (number(record, f"{name}_bounds", 0), number(record, f"{name}_bounds", 1))
-                for name in ("p50", "p90", "p99")
-            },
+            {name: (number(record, key, 0), number(record, key, 1)) for name, key in bounds.items()},
         )
         return None if view.predicted is None and view.median is None else view
 
@@ -123,6 +133,12 @@ class TimeView:
         if self.steady is False:
             return "unsteady"
         return "" if self.half_width is None else f"± {significant(100 * self.half_width, 2)} %"
+
+    @property
+    def lines(self) -> list[str]:
+        """What a point of a chart tells."""
+        measured = [] if self.median is None else [f"median {self} {self.doubt}, p90 {ms_text(self.p90)}"]
+        return measured + ([] if self.predicted is None else [f"predicted {ms_text(self.predicted)}"])
 
     def __str__(self) -> str:
         return ms_text(self.median)
@@ -324,6 +340,31 @@ def _chosen(front: Mapping[str, Any], candidates: tuple[CandidateView, ...], bud
         return next((i for i, view in enumerate(candidates) if list(view.counts) == list(recorded)), None)
     values = [view.accuracy.value if view.accuracy else None for view in candidates]
     return best_of([view.verdict for view in candidates], values, cheapest=bool(budget.floors))
+
+
+def accuracy_cell(accuracy: AccuracyView | None) -> Cell:
+    """An accuracy above its interval."""
+    return Cell(DASH) if accuracy is None else Cell(str(accuracy), accuracy.interval)
+
+
+def difference_cell(record: Any) -> Cell:
+    """A paired difference in points above its interval.
+
+    Args:
+        record: Record of the difference: ``difference`` and ``ci95``.
+    """
+    ends = number(record, "ci95", 0), number(record, "ci95", 1)
+    return Cell(points_text(number(record, "difference")), points_interval(*ends))
+
+
+def time_cells(time: TimeView | None) -> tuple[Cell, Cell]:
+    """The median and p90 of a latency."""
+    return (Cell(DASH), Cell(DASH)) if time is None else (Cell(str(time), time.doubt), Cell(ms_text(time.p90)))
+
+
+def verdict_cell(verdict: str | None) -> Cell:
+    """A verdict as a badge."""
+    return Cell(verdict or DASH, badge=bool(verdict))
 
 
 def judge_view(view: CandidateView, budget: Budget, metric: str, batch: int = 1) -> Verdict:

@@ -666,7 +666,7 @@ def bars_legend(bars: Sequence[Bars]) -> Markup:
 
 @dataclass(frozen=True, slots=True)
 class Rung:
-    """One schedule: accuracies as fractions, each with its interval, or None where unknown."""
+    """One schedule: accuracies as fractions, each with its interval in percent, or None where unknown."""
 
     name: str
     before: float | None
@@ -675,10 +675,10 @@ class Rung:
     after_bar: Interval | None
 
     @property
-    def values(self) -> list[float]:
-        """All that is known, ends of intervals too."""
-        ends = (*(self.before_bar or ()), *(self.after_bar or ()))
-        return [value for value in (self.before, self.after, *ends) if value is not None]
+    def heights(self) -> list[float]:
+        """All that is known, ends of intervals too, in percent."""
+        known = [100 * value for value in (self.before, self.after) if value is not None]
+        return [*known, *(self.before_bar or ()), *(self.after_bar or ())]
 
 
 def ladder_chart(rungs: Sequence[Rung], y_title: str, title: str) -> Markup:
@@ -689,7 +689,7 @@ def ladder_chart(rungs: Sequence[Rung], y_title: str, title: str) -> Markup:
         y_title: With unit and split.
         title: What a screen reader says for the whole picture.
     """
-    low, high = padded([100 * value for rung in rungs for value in rung.values], floor=0.0)
+    low, high = padded([height for rung in rungs for height in rung.heights], floor=0.0)
     x, y = _across(0.0, len(rungs)), Scale(low, min(100.0, high), 266.0, 26.0)
     parts = axes(x, y, y_title)
     for index, rung in enumerate(rungs):
@@ -708,7 +708,7 @@ def _rung(rung: Rung, x: float, y: Scale) -> list[Markup]:
     if rung.before is not None and rung.after is not None:
         ends, lift = (y.at(100 * rung.before), y.at(100 * rung.after)), rung.after - rung.before
         parts.append(el("line", x1=x - 16, y1=ends[0], x2=x + 16, y2=ends[1], class_="lift"))
-        top = y.at(100 * max(rung.values)) - 8
+        top = y.at(max(rung.heights)) - 8
         parts.append(el("text", points_text(lift), x=x, y=top, class_=f"{'fall' if lift < 0 else 'rise'} middle"))
     for at, value, bar, letter in (
         (x - 16, rung.before, rung.before_bar, "a"),
@@ -717,9 +717,7 @@ def _rung(rung: Rung, x: float, y: Scale) -> list[Markup]:
         if value is None:
             continue
         if bar is not None:
-            parts.append(
-                el("line", x1=at, x2=at, y1=y.at(100 * bar[0]), y2=y.at(100 * bar[1]), class_=f"whisker-{letter}")
-            )
+            parts.append(el("line", x1=at, x2=at, y1=y.at(bar[0]), y2=y.at(bar[1]), class_=f"whisker-{letter}"))
         parts.append(el("circle", cx=at, cy=y.at(100 * value), r=5.5, class_=f"dot-{letter}"))
     words = [rung.name, f"before {percent_text(rung.before)}", f"after {percent_text(rung.after)}"]
     return [*parts, _hover(x - 34, 68, y, words)]

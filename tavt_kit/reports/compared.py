@@ -10,6 +10,9 @@ from typing import Any
 from tavt_kit.core.budget import Budget
 from tavt_kit.errors import RecordError
 from tavt_kit.reports.blocks import (
+    AGAINST_DENSE,
+    SPEED,
+    VERDICT,
     Block,
     Cell,
     Code,
@@ -22,14 +25,15 @@ from tavt_kit.reports.blocks import (
     Section,
     Table,
     Text,
+    word_columns,
 )
-from tavt_kit.reports.candidates import FrontView
+from tavt_kit.reports.candidates import FrontView, accuracy_cell, difference_cell, verdict_cell
 from tavt_kit.reports.charts import Frame, Mark, front_chart, legend, schedule_bar
 from tavt_kit.reports.front import front_table, marks_of
 from tavt_kit.reports.markup import el
 from tavt_kit.reports.picker import cost_words
 from tavt_kit.reports.provenance import COUNTING, facts_of, reproduction_section
-from tavt_kit.reports.records import Found, Records, candidates_beside, mapping, number, sequence, text
+from tavt_kit.reports.records import Found, Records, candidates_beside, mapping, sequence, text
 from tavt_kit.reports.verdict import headline
 from tavt_kit.reports.words import (
     DASH,
@@ -38,7 +42,6 @@ from tavt_kit.reports.words import (
     metric_words,
     n_text,
     plural,
-    points_text,
     ratio_text,
     target_words,
 )
@@ -271,15 +274,14 @@ def _figure(runs: Sequence[RunRecords], views: Sequence[FrontView]) -> list[Bloc
 
 def _table(runs: Sequence[RunRecords], views: Sequence[FrontView]) -> Table:
     columns = (
-        Column("Search", numeric=False),
-        Column("Budget", numeric=False),
+        *word_columns("Search", "Budget"),
         Column(metric_words(views[0].metric), hint=f"{views[0].split}, 95 %"),
         Column("Dense"),
-        Column("Against dense", hint="points, paired"),
+        AGAINST_DENSE,
         Column("Cost"),
-        Column("Speed", hint="dense = 1"),
-        Column("Tokens kept after each layer", numeric=False),
-        Column("Verdict", numeric=False),
+        SPEED,
+        *word_columns("Tokens kept after each layer"),
+        VERDICT,
     )
     best = _best(views)[0]
     rows = tuple(_row(run, view) for run, view in zip(runs, views, strict=True))
@@ -298,13 +300,13 @@ def _row(run: RunRecords, view: FrontView) -> tuple[Cell, ...]:
     accuracy, dense = pick.accuracy, view.dense.accuracy if view.dense else None
     return (
         *head,
-        Cell(DASH) if accuracy is None else Cell(str(accuracy), accuracy.interval),
+        accuracy_cell(accuracy),
         Cell(DASH if dense is None else str(dense)),
-        Cell(points_text(number(pick.difference, "difference"))),
+        replace(difference_cell(pick.difference), small=""),
         Cell(cost_words(view, pick)),
         Cell(ratio_text(view.speedup(pick))),
         Cell(pick.schedule or DASH, picture=bar, code=True),
-        Cell(view.verdict or DASH, badge=bool(view.verdict)),
+        verdict_cell(view.verdict),
     )
 
 

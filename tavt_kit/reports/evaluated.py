@@ -10,8 +10,8 @@ from typing import Any
 
 from markupsafe import Markup
 
-from tavt_kit.reports.blocks import Block, Cell, Code, Column, Figure, Inline, Section, Table, Text
-from tavt_kit.reports.candidates import AccuracyView
+from tavt_kit.reports.blocks import Block, Cell, Code, Column, Figure, Inline, Section, Table, Text, word_columns
+from tavt_kit.reports.candidates import AccuracyView, accuracy_cell
 from tavt_kit.reports.markup import el
 from tavt_kit.reports.records import Found, Records, mapping, number, sequence, text
 from tavt_kit.reports.words import DASH, n_text, percent_text, plural
@@ -40,7 +40,7 @@ def evaluated_section(records: Records) -> Section | None:
 
 def _figures(found: Sequence[Found]) -> Table:
     columns = (
-        Column("Evaluated", numeric=False),
+        *word_columns("Evaluated"),
         Column("Images", hint="split"),
         Column("Top-1", hint="95 %"),
         Column("Top-5", hint="95 %"),
@@ -65,7 +65,7 @@ def _row(record: Mapping[str, Any]) -> tuple[Cell, ...]:
 
 def _accuracy(record: Mapping[str, Any]) -> Cell:
     accuracy = AccuracyView.of(record, "value")
-    return Cell(DASH) if accuracy is None else Cell(str(accuracy), accuracy.interval)
+    return accuracy_cell(accuracy)
 
 
 def _accepted(reject: Mapping[str, Any]) -> Cell:
@@ -82,7 +82,7 @@ def _classes(record: Mapping[str, Any]) -> Table | None:
     recall, precision = mapping(record, "recall"), mapping(record, "precision")
     known = {str(name): value for name in recall if (value := number(recall, name, "value")) is not None}
     names = sorted(known, key=lambda name: known[name])[:_LISTED]
-    columns = (Column("Class", numeric=False), Column("Recall", hint="95 %"), Column("Precision", hint="95 %"),
+    columns = (*word_columns("Class"), Column("Recall", hint="95 %"), Column("Precision", hint="95 %"),
                Column("F1"))  # fmt: skip
     rows = tuple(
         (
@@ -100,8 +100,8 @@ def _classes(record: Mapping[str, Any]) -> Table | None:
 
 
 def _confusions(record: Mapping[str, Any]) -> Table | None:
-    columns = (Column("Class", numeric=False), Column("Taken for", numeric=False), Column("Images"),
-               Column("Such as", numeric=False))  # fmt: skip
+    columns = (*word_columns("Class", "Taken for"), Column("Images"),
+               *word_columns("Such as"))  # fmt: skip
     rows = tuple(
         (
             Cell(text(one, "truth") or "?"),
@@ -124,7 +124,7 @@ def _heads(record: Mapping[str, Any]) -> Table | None:
         for kind, small in named
         for name in mapping(heads, kind)
     )
-    columns = (Column("Head", numeric=False), Column("Top-1", hint="95 %"), Column("Top-3", hint="95 %"))
+    columns = (*word_columns("Head"), Column("Top-1", hint="95 %"), Column("Top-3", hint="95 %"))
     caption = "PIM's heads, and sums of the probabilities of so many of them."
     return Table(columns, rows, caption, folded=True) if rows else None
 

@@ -11,8 +11,8 @@ from markupsafe import Markup
 from tavt_kit.core.device import TargetDevice
 from tavt_kit.core.schedule import counts_text
 from tavt_kit.errors import TargetError
-from tavt_kit.reports.blocks import Block, Cell, Column, Figure, Missing, Section, Table, Text
-from tavt_kit.reports.candidates import AccuracyView, FrontView
+from tavt_kit.reports.blocks import VERDICT, Block, Cell, Column, Figure, Missing, Section, Table, Text, word_columns
+from tavt_kit.reports.candidates import AccuracyView, FrontView, accuracy_cell, difference_cell, verdict_cell
 from tavt_kit.reports.charts import change_bar
 from tavt_kit.reports.evaluated import data_uri
 from tavt_kit.reports.markup import el
@@ -74,14 +74,13 @@ def _table(checks: Sequence[tuple[str, Mapping[str, Any]]]) -> Table:
     metric = metric_words(text(accuracies[0], "metric") or "top1")
     splits = {(text(accuracy, "split"), number(accuracy, "n")) for accuracy in accuracies}
     columns = (
-        Column("File", numeric=False),
-        Column("Ran as", numeric=False),
+        *word_columns("File", "Ran as"),
         Column("Source", hint=f"{metric}, 95 %"),
         Column("File", hint=f"{metric}, 95 %"),
         Column("Change", hint="points, paired"),
         Column("Agreement"),
         Column("Logits differ", hint="of the largest"),
-        Column("Verdict", numeric=False),
+        VERDICT,
     )
     split, n = splits.pop()
     images = f" of the {split} split, {n_text(n)}" if not splits and split and n else ""
@@ -92,13 +91,12 @@ def _table(checks: Sequence[tuple[str, Mapping[str, Any]]]) -> Table:
 def _more(checks: Sequence[tuple[str, Mapping[str, Any]]]) -> Table:
     """What was counted beside top-1; of each pair the source's comes first."""
     columns = (
-        Column("File", numeric=False),
+        *word_columns("File"),
         Column("Top-5"),
         Column("Macro F1"),
         Column("Calibration error", hint="15 bins"),
         Column("McNemar", hint="p"),
-        Column("Worst-hit class", numeric=False),
-        Column("Confusion that grew most", numeric=False),
+        *word_columns("Worst-hit class", "Confusion that grew most"),
     )
     rows = tuple(
         (
@@ -144,18 +142,15 @@ def _grown(check: Mapping[str, Any]) -> Cell:
 
 def _row(name: str, check: Mapping[str, Any]) -> tuple[Cell, ...]:
     counts = [count for count in sequence(check, "schedule") if isinstance(count, int)]
-    difference = mapping(check, "difference")
-    low, high = number(difference, "ci95", 0), number(difference, "ci95", 1)
-    interval = f"{points_text(low)} to {points_text(high)}" if low is not None and high is not None else ""
     return (
         Cell(name, counts_text(counts) if counts else "", code=True),
         Cell(_executed(check)),
         _accuracy(check, "source_top1"),
         _accuracy(check, "artifact_top1"),
-        Cell(points_text(number(difference, "difference")), interval),
+        difference_cell(mapping(check, "difference")),
         Cell(percent_text(number(check, "agreement"))),
         Cell(_share(check)),
-        Cell(text(check, "verdict") or DASH, badge=text(check, "verdict") is not None),
+        verdict_cell(text(check, "verdict")),
     )
 
 
@@ -170,7 +165,7 @@ def _executed(check: Mapping[str, Any]) -> str:
 
 def _accuracy(check: Mapping[str, Any], name: str) -> Cell:
     accuracy = AccuracyView.of(mapping(check, name), "value")
-    return Cell(DASH) if accuracy is None else Cell(str(accuracy), accuracy.interval)
+    return accuracy_cell(accuracy)
 
 
 def _share(check: Mapping[str, Any]) -> str:
@@ -245,9 +240,9 @@ def _sentence(check: Mapping[str, Any], classes: Sequence[Any], hit: Sequence[An
 
 def _classes(rows: Sequence[Mapping[str, Any]], caption: str, folded: bool) -> Table:
     columns = (
-        Column("Class", numeric=False),
+        *word_columns("Class"),
         Column("Images"),
-        Column("", numeric=False),
+        *word_columns(""),
         Column("Dense"),
         Column("File"),
         Column("Change", hint="points"),
@@ -269,13 +264,11 @@ def _class_row(one: Mapping[str, Any]) -> tuple[Cell, ...]:
 
 
 def _confusions(grown: Sequence[Mapping[str, Any]]) -> Table:
-    columns = (Column("Class", numeric=False), Column("taken for", numeric=False), Column("Dense"), Column("File"))
+    columns = (*word_columns("Class", "taken for"), Column("Dense"), Column("File"))
     rows = [
         (
-            Cell(text(one, "truth") or ""),
-            Cell(text(one, "said") or ""),
-            Cell(f"{number(one, 'dense') or 0:.0f}"),
-            Cell(f"{number(one, 'artifact') or 0:.0f}"),
+            *(Cell(text(one, key) or "") for key in ("truth", "said")),
+            *(Cell(f"{number(one, key) or 0:.0f}") for key in ("dense", "artifact")),
         )
         for one in grown
     ]

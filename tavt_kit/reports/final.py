@@ -16,25 +16,31 @@ from typing import Any
 from tavt_kit.core.budget import Budget
 from tavt_kit.core.records import write_record
 from tavt_kit.errors import BudgetError
-from tavt_kit.reports.blocks import Block, Cell, Column, Figure, Missing, Section, Table, Text
-from tavt_kit.reports.candidates import AccuracyView, TimeView
+from tavt_kit.reports.blocks import (
+    AGAINST_DENSE,
+    MACS,
+    MEDIAN,
+    P90,
+    SPEED,
+    VERDICT,
+    Block,
+    Cell,
+    Column,
+    Figure,
+    Missing,
+    Section,
+    Table,
+    Text,
+    word_columns,
+)
+from tavt_kit.reports.candidates import AccuracyView, TimeView, accuracy_cell, time_cells, verdict_cell
 from tavt_kit.reports.charts import KINDS, Frame, Kind, Mark, front_chart, front_legend
 from tavt_kit.reports.records import Records, mapping, number, sequence, text, whole
-from tavt_kit.reports.words import (
-    DASH,
-    macs_text,
-    metric_words,
-    ms_text,
-    n_text,
-    percent_text,
-    points_text,
-    ratio_text,
-    target_words,
-)
+from tavt_kit.reports.words import macs_text, metric_words, ms_text, n_text, points_text, ratio_text, target_words
 
 __all__ = [
     "FINAL_FILE", "FinalRow", "FinalView", "baseline_blocks", "baseline_rows", "better_baselines",
-    "better_than_chosen", "final_rows", "final_section", "write_final",
+    "better_than_chosen", "final_mark", "final_rows", "final_section", "write_final",
 ]  # fmt: skip
 
 
@@ -261,7 +267,7 @@ def final_section(records: Records) -> Section | Missing:
     metric = metric_words(text(final, "metric") or "top1")
     splits = sorted({row.split for row in rows if row.split})
     blocks: list[Block] = []
-    marks = [mark for row in rows if (mark := _mark(row, metric))]
+    marks = [mark for row in rows if (mark := final_mark(row))]
     if len(marks) > 1 and len(splits) == 1:
         blocks.append(_figure(marks, metric, splits[0]))
     blocks.append(_table(rows, metric, splits, target_words(mapping(final, "target"))))
@@ -270,16 +276,22 @@ def final_section(records: Records) -> Section | Missing:
     return Section("final", "Against the baselines", tuple(blocks))
 
 
-def _mark(row: FinalView, metric: str) -> Mark | None:
-    accuracy, time = row.accuracy, row.time
-    if accuracy is None or time is None or time.median is None:
+def final_mark(row: FinalView, timed: bool = True, statistic: str = "p90") -> Mark | None:
+    """The row as a point of a chart; ``None`` where its accuracy or cost is not known.
+
+    Args:
+        row: Row of the closing table, or a baseline of the front.
+        timed: Whether it stands at its latency, else at its multiply-adds.
+        statistic: Quantile that the bar of the latency ends at.
+    """
+    accuracy, time = row.accuracy, row.time if timed else None
+    x = time.median if time else None if timed or row.macs is None else row.macs / 1e9
+    if accuracy is None or x is None:
         return None
-    y_bar = None if accuracy.low is None or accuracy.high is None else (100 * accuracy.low, 100 * accuracy.high)
     interval = f" (95 % {accuracy.interval})" if accuracy.interval else ""
-    lines = [row.name, f"{accuracy} {metric}{interval}", f"median {ms_text(time.median)} {time.doubt}", row.note]
-    return Mark(
-        row.kind, row.name, time.median, 100 * accuracy.value, time.span(), y_bar, lines=tuple(filter(None, lines))
-    )
+    lines = (row.name, f"{accuracy}{interval}", *(row.time.lines if row.time else ()), row.note)
+    x_bar = time.span(statistic) if time else None
+    return Mark(row.kind, row.name, x, 100 * accuracy.value, x_bar, accuracy.bar, lines=tuple(filter(None, lines)))
 
 
 def _figure(marks: Sequence[Mark], metric: str, split: str) -> Figure:
@@ -295,38 +307,26 @@ def _figure(marks: Sequence[Mark], metric: str, split: str) -> Figure:
 
 
 def _table(rows: Sequence[FinalView], metric: str, splits: Sequence[str], where: str) -> Table:
-    columns = (
-        Column("Model", numeric=False),
-        Column(metric, hint="95 %"),
-        Column("MACs", hint="of one image"),
-        Column("Median", hint="95 %"),
-        Column("p90"),
-        Column("Speed", hint="dense = 1"),
-        Column("Verdict", numeric=False),
-    )
     split = splits[0] if len(splits) == 1 else ""
     on = f"on the {split} split" if split else "on the splits named"
     counts = {row.accuracy.n for row in rows if row.accuracy is not None}
     n = f" ({n_text(counts.pop() or 0)})" if len(counts) == 1 and None not in counts else ""
     measured = f", measured on {where}" if where else ""
     strong = frozenset(index for index, row in enumerate(rows) if row.kind in ("chosen", "chosen-int8"))
+    columns = (*word_columns("Model"), Column(metric, hint="95 %"), MACS, MEDIAN, P90, SPEED, VERDICT)
     return Table(columns, tuple(_row(row, split) for row in rows), f"Accuracy {on}{n}{measured}.", strong)
 
 
 def _row(row: FinalView, split: str) -> tuple[Cell, ...]:
     small = ", ".join(part for part in (row.note, row.split if not split else "") if part)
-    ratio = ""
-    if row.ratio_low is not None and row.ratio_high is not None:
-        ratio = f"{row.ratio_low:.2f}–{row.ratio_high:.2f}"
-    time = row.time
+    known = row.ratio_low is not None and row.ratio_high is not None
     return (
         Cell(row.name, small),
-        Cell(DASH) if row.accuracy is None else Cell(percent_text(row.accuracy.value), row.accuracy.interval),
+        accuracy_cell(row.accuracy),
         Cell(macs_text(row.macs)),
-        Cell(DASH) if time is None else Cell(ms_text(time.median), time.doubt),
-        Cell(DASH) if time is None else Cell(ms_text(time.p90)),
-        Cell(ratio_text(row.ratio), ratio),
-        Cell(row.verdict or DASH, badge=bool(row.verdict)),
+        *time_cells(row.time),
+        Cell(ratio_text(row.ratio), f"{row.ratio_low:.2f}–{row.ratio_high:.2f}" if known else ""),
+        verdict_cell(row.verdict),
     )
 
 
@@ -336,33 +336,23 @@ def baseline_blocks(front: Mapping[str, Any]) -> list[Block]:
     rows = baseline_rows(front)
     if rows:
         differences = [number(record, "against_dense", "difference") for record in sequence(front, "baseline_models")]
-        columns = (
-            Column("Baseline", numeric=False),
-            Column("MACs", hint="of one image"),
-            Column(metric_words(text(front, "metric") or "top1"), hint=f"{text(front, 'split') or 'val'}, 95 %"),
-            Column("Against dense", hint="points, paired"),
-            Column("Median", hint="95 %"),
-            Column("p90"),
-            Column("Speed", hint="dense = 1, paired"),
-            Column("Verdict", numeric=False),
+        accuracy = Column(metric_words(text(front, "metric") or "top1"), hint=f"{text(front, 'split') or 'val'}, 95 %")
+        speed = Column("Speed", hint="dense = 1, paired")
+        columns = (*word_columns("Baseline"), MACS, accuracy, AGAINST_DENSE, MEDIAN, P90, speed, VERDICT)
+        cells = tuple(
+            (
+                Cell(row.name, row.note),
+                Cell(macs_text(row.macs)),
+                accuracy_cell(row.accuracy),
+                Cell(points_text(difference)),
+                *time_cells(row.time),
+                Cell(ratio_text(row.ratio)),
+                verdict_cell(row.verdict),
+            )
+            for row, difference in zip(rows, differences, strict=True)
         )
-        cells = tuple(_baseline_row(row, difference) for row, difference in zip(rows, differences, strict=True))
         caption = "Other ways to the same budget, measured among the finalists of the search."
         blocks.append(Table(columns, cells, caption))
     for one in sequence(front, "baselines_left_out"):
         blocks.append(Text.of(f"Left out: {text(one, 'name')}, because {text(one, 'reason')}.", kind="note"))
     return blocks
-
-
-def _baseline_row(row: FinalView, difference: float | None) -> tuple[Cell, ...]:
-    accuracy, time = row.accuracy, row.time
-    return (
-        Cell(row.name, row.note),
-        Cell(macs_text(row.macs)),
-        Cell(DASH) if accuracy is None else Cell(str(accuracy), accuracy.interval),
-        Cell(points_text(difference)),
-        Cell(DASH) if time is None else Cell(ms_text(time.median), time.doubt),
-        Cell(DASH) if time is None else Cell(ms_text(time.p90)),
-        Cell(ratio_text(row.ratio)),
-        Cell(row.verdict or DASH, badge=bool(row.verdict)),
-    )

@@ -4,13 +4,38 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 from statistics import median
 from typing import Any
 
-from tavt_kit.reports.blocks import Block, Cell, Column, Figure, Missing, Section, Table, Text
-from tavt_kit.reports.candidates import CandidateView, FrontView, MemoryView, TimeView
+from tavt_kit.reports.blocks import (
+    AGAINST_DENSE,
+    MACS,
+    MEDIAN,
+    P90,
+    SPEED,
+    VERDICT,
+    Block,
+    Cell,
+    Column,
+    Figure,
+    Missing,
+    Section,
+    Table,
+    Text,
+    word_columns,
+)
+from tavt_kit.reports.candidates import (
+    CandidateView,
+    FrontView,
+    MemoryView,
+    accuracy_cell,
+    difference_cell,
+    time_cells,
+    verdict_cell,
+)
 from tavt_kit.reports.charts import (
+    KINDS,
     Curve,
     Frame,
     Kind,
@@ -21,7 +46,7 @@ from tavt_kit.reports.charts import (
     front_legend,
     schedule_bar,
 )
-from tavt_kit.reports.final import FinalView, baseline_blocks, baseline_rows, final_rows
+from tavt_kit.reports.final import FinalView, baseline_blocks, baseline_rows, final_mark, final_rows
 from tavt_kit.reports.picker import picker_blocks
 from tavt_kit.reports.records import Records, number, sequence, text, whole
 from tavt_kit.reports.words import (
@@ -37,9 +62,7 @@ from tavt_kit.reports.words import (
     ratio_text,
 )
 
-__all__ = [
-    "Axes", "ablation_text", "axes_of", "cloud_of", "convergence_section", "front_section", "front_table", "marks_of",
-]  # fmt: skip
+__all__ = ["ablation_text", "cloud_of", "convergence_section", "front_section", "front_table", "marks_of"]
 
 
 def front_section(records: Records) -> Section | Missing:
@@ -51,7 +74,7 @@ def front_section(records: Records) -> Section | Missing:
     blocks: list[Block] = picker_blocks(front, view, records.all("front")[0].path.parent)
     marks = marks_of(view, (*baseline_rows(front), *final_rows(records.first("final"))))
     if marks:
-        blocks.append(_figure(view, marks, cloud_of(records, view, axes_of(view))))
+        blocks.append(_figure(view, marks, cloud_of(records, view)))
     if view.candidates:
         blocks.append(front_table(view))
         blocks += _over_budget(view)
@@ -94,93 +117,78 @@ def _prediction_error(view: FrontView) -> str | None:
 
 
 def _figure(view: FrontView, marks: list[Mark], cloud: list[tuple[float, float]]) -> Figure:
-    axes = axes_of(view)
-    limit = next(iter(view.budget.of("latency" if axes.measured else "flops")), None)
+    timed = view.is_timed
+    limit = next(iter(view.budget.of("latency" if timed else "flops")), None)
     floor = next(iter(view.budget.of(view.metric)), None)
-    scale = 1.0 if axes.measured else 1e-9
     frame = Frame(
-        x_title="latency, ms" if axes.measured else "multiply-adds, G",
-        y_title=f"{metric_words(view.metric)} on {view.split}, %",
-        ceiling=limit.value * scale if limit else None,
-        ceiling_text=f"budget {limit_words(limit)}" if limit else "",
-        floor=100 * floor.value if floor else None,
-        floor_text=f"asked for {limit_words(floor)}" if floor else "",
+        "latency, ms" if timed else "multiply-adds, G",
+        f"{metric_words(view.metric)} on {view.split}, %",
+        limit.value * (1.0 if timed else 1e-9) if limit else None,
+        f"budget {limit_words(limit)}" if limit else "",
+        100 * floor.value if floor else None,
+        f"asked for {limit_words(floor)}" if floor else "",
     )
-    quantile = "p99" if axes.statistic == "p99" else "p90"
-    times = f"Marks stand at the median, their bars run from p10 to {quantile}" if axes.measured else ""
-    judged = f"; the budget is on the {axes.statistic}" if times and limit else ""
+    quantile = "p99" if view.statistic == "p99" else "p90"
+    times = f"Marks stand at the median, their bars run from p10 to {quantile}" if timed else ""
+    judged = f"; the budget is on the {view.statistic}" if times and limit else ""
     caption = (
         f"{times}{judged}{'. ' if times else ''}Upright bars are the 95 % interval of each accuracy alone: all "
         "candidates saw the same images, so their differences are surer than the bars suggest."
     )
-    name = f"{metric_words(view.metric)} against {'latency' if axes.measured else 'multiply-adds'}"
+    name = f"{metric_words(view.metric)} against {'latency' if timed else 'multiply-adds'}"
     return Figure(name, front_chart(marks, frame, name, cloud), caption, front_legend(marks, bool(cloud)))
 
 
 def front_table(view: FrontView) -> Table:
     """Every candidate by rising cost, then the baselines that are not among them."""
-    axes = axes_of(view)
     rows = [(candidate, f"c{index}") for index, candidate in enumerate(view.candidates)]
     drawn = {candidate.schedule for candidate in view.candidates}
     rows += [(base, f"b{i}") for i, base in enumerate(view.baselines) if base.schedule not in drawn]
     strong = frozenset() if view.chosen is None else frozenset({view.chosen})
-    return Table(
-        _columns(view),
-        tuple(_row(view, candidate, axes) for candidate, _ in rows),
+    caption = (
         f"Candidates by rising cost{', then baselines' if len(rows) > len(view.candidates) else ''}; "
-        f"{'the chosen one is marked.' if strong else 'none was chosen.'}",
-        strong,
-        tuple(key for _, key in rows),
+        f"{'the chosen one is marked.' if strong else 'none was chosen.'}"
     )
+    cells = tuple(_row(view, candidate) for candidate, _ in rows)
+    return Table(_columns(view), cells, caption, strong, tuple(key for _, key in rows))
 
 
 def _over_budget(view: FrontView) -> list[Block]:
     """Finalists that were measured above the budget and are in no other table."""
     shown = {one.schedule for one in (*view.candidates, *view.baselines)}
     over = [one for one in view.measured if one.verdict == "FAIL" and one.schedule not in shown]
-    if not over:
-        return []
-    rows = tuple(_row(view, one, axes_of(view)) for one in over)
-    return [Table(_columns(view), rows, "Measured too, over the budget and not on the front.")]
+    rows = tuple(_row(view, one) for one in over)
+    return [Table(_columns(view), rows, "Measured too, over the budget and not on the front.")] if rows else []
 
 
 def _columns(view: FrontView) -> tuple[Column, ...]:
-    columns = [
-        Column("Tokens kept after each layer", numeric=False),
-        Column("MACs", hint="of one image"),
-        Column(metric_words(view.metric), hint=f"{view.split}, 95 %"),
-        Column("Against dense", hint="points, paired"),
-    ]
-    if axes_of(view).measured:
-        columns += [
-            Column("Predicted"),
-            Column("Median", hint="95 %"),
-            Column("p90"),
-            Column("Speed", hint="dense = 1"),
-        ]
+    accuracy = Column(metric_words(view.metric), hint=f"{view.split}, 95 %")
+    columns = [*word_columns("Tokens kept after each layer"), MACS, accuracy, AGAINST_DENSE]
+    if view.is_timed:
+        columns += [Column("Predicted"), MEDIAN, P90, SPEED]
     if _knows_memory(view):
         columns.append(Column("Memory", hint="peak, median of fresh processes"))
-    return (*columns, Column("Verdict", numeric=False), Column("Origin", numeric=False))
+    return (*columns, VERDICT, *word_columns("Origin"))
 
 
-def _row(view: FrontView, candidate: CandidateView, axes: Axes) -> tuple[Cell, ...]:
-    accuracy, dense = candidate.accuracy, view.dense
-    share = ""
-    if candidate.macs and dense is not None and dense.macs:
-        share = f"{percent_text(candidate.macs / dense.macs, 0)} of dense"
-    bar = schedule_bar(candidate.counts, view.tokens, f"tokens: {candidate.schedule}") if candidate.counts else None
+def _row(view: FrontView, one: CandidateView) -> tuple[Cell, ...]:
+    dense, time = view.dense, one.time
+    share = f"{percent_text(one.macs / dense.macs, 0)} of dense" if one.macs and dense and dense.macs else ""
+    bar = schedule_bar(one.counts, view.tokens, f"tokens: {one.schedule}") if one.counts else None
     cells = [
-        Cell(candidate.schedule or DASH, picture=bar, code=True),
-        Cell(macs_text(candidate.macs), share),
-        Cell(DASH) if accuracy is None else Cell(str(accuracy), accuracy.interval),
-        _difference(candidate),
+        Cell(one.schedule or DASH, picture=bar, code=True),
+        Cell(macs_text(one.macs), share),
+        accuracy_cell(one.accuracy),
+        difference_cell(one.difference),
     ]
-    if axes.measured:
-        cells += _time_cells(candidate.time, view.speedup(candidate))
+    if view.is_timed:
+        middle, p90 = time_cells(time)
+        bounds = time.doubt_of("p90") if time else ""
+        cells += [Cell(ms_text(time.predicted if time else None)), middle, replace(p90, small=bounds)]
+        cells.append(Cell(ratio_text(view.speedup(one))))
     if _knows_memory(view):
-        cells.append(_memory_cell(candidate.memory))
-    cells += [Cell(candidate.verdict or DASH, badge=bool(candidate.verdict)), Cell(candidate.origin or DASH)]
-    return tuple(cells)
+        cells.append(_memory_cell(one.memory))
+    return (*cells, verdict_cell(one.verdict), Cell(one.origin or DASH))
 
 
 def _knows_memory(view: FrontView) -> bool:
@@ -188,41 +196,12 @@ def _knows_memory(view: FrontView) -> bool:
 
 
 def _memory_cell(memory: MemoryView | None) -> Cell:
-    if memory is None:
-        return Cell(DASH)
-    if memory.median is None:  # of a search that still predicted it
-        return Cell(DASH, str(memory))
+    if memory is None or memory.median is None:  # the latter of a search that still predicted it
+        return Cell(DASH, str(memory) if memory else "")
     return Cell(peak_text(memory.median), f"{peak_text(memory.least)} to {peak_text(memory.most)}")
 
 
-def _time_cells(time: TimeView | None, speedup: float | None) -> list[Cell]:
-    if time is None:
-        return [Cell(DASH)] * 4
-    return [
-        Cell(ms_text(time.predicted)),
-        Cell(ms_text(time.median), time.doubt),
-        Cell(ms_text(time.p90), time.doubt_of("p90")),
-        Cell(ratio_text(speedup)),
-    ]
-
-
-def _difference(candidate: CandidateView) -> Cell:
-    value = number(candidate.difference, "difference")
-    low, high = number(candidate.difference, "ci95", 0), number(candidate.difference, "ci95", 1)
-    small = f"{points_text(low)} to {points_text(high)}" if low is not None and high is not None else ""
-    return Cell(points_text(value), small)
-
-
-_KIND_OF_ORIGIN: dict[str, Kind] = {
-    "dense": "dense",
-    "taper": "taper",
-    "stages": "stages",
-    "resolution": "resolution",
-    "int8": "int8",
-}
-
-
-def cloud_of(records: Records, view: FrontView, axes: Axes) -> list[tuple[float, float]]:
+def cloud_of(records: Records, view: FrontView) -> list[tuple[float, float]]:
     """What else was evaluated, from ``candidates.csv``: (cost, accuracy in percent).
 
     Candidates that were stopped early are known by a part of the pictures only; they are left out.
@@ -233,10 +212,10 @@ def cloud_of(records: Records, view: FrontView, axes: Axes) -> list[tuple[float,
     for row in records.candidates:
         if (_float(row.get("n")) or most) < most:
             continue
-        cost = _float(row.get("predicted_ms" if axes.measured else "macs"))
+        cost = _float(row.get("predicted_ms" if view.is_timed else "macs"))
         value = _float(row.get("value"))
         if cost is not None and value is not None and row.get("schedule") not in shown:
-            points.append((cost if axes.measured else cost / 1e9, 100 * value))
+            points.append((cost if view.is_timed else cost / 1e9, 100 * value))
     return points
 
 
@@ -248,18 +227,6 @@ def _float(cell: str | None) -> float | None:
     return value if math.isfinite(value) else None
 
 
-@dataclass(frozen=True, slots=True)
-class Axes:
-    """Which quantities the chart shows."""
-
-    measured: bool
-    statistic: str
-
-
-def axes_of(view: FrontView) -> Axes:
-    return Axes(any(candidate.time is not None for candidate in view.candidates), view.statistic)
-
-
 def marks_of(view: FrontView, final: Iterable[FinalView], *, timed: bool | None = None) -> list[Mark]:
     """The marks of a front, its baselines and the closing table.
 
@@ -268,94 +235,51 @@ def marks_of(view: FrontView, final: Iterable[FinalView], *, timed: bool | None 
         final: Rows of the closing table; those of another split are left out.
         timed: Whether latency is what they stand at; by default where it is known.
     """
-    axes = axes_of(view) if timed is None else Axes(timed, view.statistic)
-    marks = [
-        mark
-        for index, candidate in enumerate(view.candidates)
-        if (mark := _mark(candidate, _kind(view, index), _name(view, index), axes, f"c{index}"))
-    ]
+    timed = view.is_timed if timed is None else timed
+    found = [_mark(view, one, _kind(view, index), f"c{index}", timed) for index, one in enumerate(view.candidates)]
     drawn = {candidate.schedule for candidate in view.candidates}
-    marks += [
-        mark
-        for index, base in enumerate(view.baselines)
-        if base.schedule not in drawn
-        and (mark := _mark(base, _KIND_OF_ORIGIN.get(base.origin, "other"), "", axes, f"b{index}"))
-    ]
+    for index, base in enumerate(view.baselines):
+        if base.schedule not in drawn:
+            kind = next((kind for kind in KINDS if kind == base.origin), "other")
+            found.append(_mark(view, base, kind, f"b{index}", timed))
     # Figures of another split do not belong on the same axis.
-    marks += [
-        mark for row in final if row.split == view.split and row.kind != "chosen" and (mark := _final_mark(row, axes))
-    ]
-    return marks
+    rows = [row for row in final if row.split == view.split and row.kind != "chosen"]
+    return [mark for mark in (*found, *(final_mark(row, timed, view.statistic) for row in rows)) if mark]
 
 
 def _kind(view: FrontView, index: int) -> Kind:
     return "chosen" if index == view.chosen else "dense" if view.candidates[index].origin == "dense" else "front"
 
 
-def _name(view: FrontView, index: int) -> str:
-    if index == view.chosen:
-        return "chosen"
-    return "dense" if view.candidates[index].origin == "dense" else ""
-
-
-def _mark(candidate: CandidateView, kind: Kind, name: str, axes: Axes, key: str) -> Mark | None:
-    accuracy, time = candidate.accuracy, candidate.time
-    if accuracy is None:
+def _mark(view: FrontView, one: CandidateView, kind: Kind, key: str, timed: bool) -> Mark | None:
+    """A candidate at its median latency, because that is what the latency table predicts, or at its MACs."""
+    accuracy, time = one.accuracy, one.time
+    is_measured = time is not None and time.median is not None
+    x = one.macs / 1e9 if one.macs is not None and not timed else None
+    if timed and time is not None:
+        x = time.median if is_measured else time.predicted
+    if accuracy is None or x is None:
         return None
-    y_bar = None if accuracy.low is None or accuracy.high is None else (100 * accuracy.low, 100 * accuracy.high)
-    x, x_bar, predicted = _cost(candidate, axes)
-    if x is None:
-        return None
-    lines = [
-        {"chosen": "chosen"}.get(kind, candidate.origin or kind),
-        candidate.schedule,
+    lines = (
+        "chosen" if kind == "chosen" else one.origin or kind,
+        one.schedule,
         f"{accuracy}" + (f" (95 % {accuracy.interval})" if accuracy.interval else ""),
-        *(_time_lines(time) if time is not None else ()),
-        f"{macs_text(candidate.macs)} multiply-adds",
-        candidate.verdict,
-    ]
-    label = name or ("dense" if kind == "dense" else "")
-    measured = not axes.measured or (time is not None and time.median is not None)
-    said = tuple(filter(None, lines))
-    return Mark(kind, label, x, 100 * accuracy.value, x_bar, y_bar, predicted, measured, said, key)
-
-
-def _cost(candidate: CandidateView, axes: Axes) -> tuple[float | None, tuple[float, float] | None, float | None]:
-    """Place on the x axis, its bar from the 10th percentile to the one the budget is on, and the prediction.
-
-    The mark stands at the median, because that is what the latency table predicts.
-    """
-    time = candidate.time
-    if not axes.measured:
-        return (None if candidate.macs is None else candidate.macs / 1e9), None, None
-    if time is None or time.median is None:
-        return (None if time is None else time.predicted), None, None
-    return time.median, time.span(axes.statistic), time.predicted
-
-
-def _time_lines(time: TimeView) -> list[str]:
-    lines = []
-    if time.median is not None:
-        lines.append(f"median {ms_text(time.median)} {time.doubt}, p90 {ms_text(time.p90)}")
-    if time.predicted is not None:
-        lines.append(f"predicted {ms_text(time.predicted)}")
-    return lines
-
-
-def _final_mark(row: FinalView, axes: Axes) -> Mark | None:
-    if row.accuracy is None:
-        return None
-    if axes.measured:
-        x = row.time.median if row.time else None
-    else:
-        x = None if row.macs is None else row.macs / 1e9
-    if x is None:
-        return None
-    accuracy = row.accuracy
-    bar = None if accuracy.low is None or accuracy.high is None else (100 * accuracy.low, 100 * accuracy.high)
-    lines = (row.name, str(accuracy), *(_time_lines(row.time) if row.time else ()), row.note)
-    x_bar = row.time.span(axes.statistic) if row.time and axes.measured else None
-    return Mark(row.kind, row.name, x, 100 * accuracy.value, x_bar, bar, lines=tuple(filter(None, lines)))
+        *(time.lines if time is not None else ()),
+        f"{macs_text(one.macs)} multiply-adds",
+        one.verdict,
+    )
+    return Mark(
+        kind,
+        kind if kind in ("chosen", "dense") else "",
+        x,
+        100 * accuracy.value,
+        time.span(view.statistic) if time and timed and is_measured else None,
+        accuracy.bar,
+        time.predicted if time and timed and is_measured else None,
+        is_measured or not timed,
+        tuple(filter(None, lines)),
+        key,
+    )
 
 
 _GENES = {

@@ -10,8 +10,21 @@ from tavt_kit.core.latency_table import LatencyTable
 from tavt_kit.core.part_names import HEAD, STEM, part_names, part_words
 from tavt_kit.core.schedule import TokenSchedule, counts_text
 from tavt_kit.errors import TavtError
-from tavt_kit.reports.blocks import Block, Cell, Column, Figure, Missing, Section, Table, Text
-from tavt_kit.reports.candidates import CandidateView, FrontView, TimeView
+from tavt_kit.reports.blocks import (
+    MACS,
+    MEDIAN,
+    P90,
+    Block,
+    Cell,
+    Column,
+    Figure,
+    Missing,
+    Section,
+    Table,
+    Text,
+    word_columns,
+)
+from tavt_kit.reports.candidates import CandidateView, FrontView, TimeView, time_cells
 from tavt_kit.reports.charts import Bars, bars_legend, layer_chart
 from tavt_kit.reports.records import Found, Records, mapping, number, sequence, text, whole
 from tavt_kit.reports.words import (
@@ -137,7 +150,7 @@ def _sentence(views: Sequence[LayerView], where: str) -> str:
 def _parts_table(names: Sequence[str], views: Sequence[LayerView]) -> Table:
     """Every part of every model; the picture in numbers."""
     chosen = next((one for one in views if one.name == "chosen"), None)
-    columns = [Column("Part", numeric=False), *(Column(view.name.capitalize(), hint="predicted") for view in views)]
+    columns = [*word_columns("Part"), *(Column(view.name.capitalize(), hint="predicted") for view in views)]
     if chosen is not None:
         columns += [Column("Tokens in"), Column("Tokens kept")]
     rows = []
@@ -164,7 +177,7 @@ def _sums(views: Sequence[LayerView]) -> list[Table]:
             off = f"{points_text((total - median) / median)}\u00a0%"
             rows.append((Cell(view.name), Cell(ms_text(total)), Cell(ms_text(median), view.time.doubt), Cell(off)))
     columns = (
-        Column("Parts", numeric=False),
+        *word_columns("Parts"),
         Column("Sum of the parts"),
         Column("Whole run", hint="median, 95 %"),
         Column("Sum off by"),
@@ -199,11 +212,10 @@ def benches_section(records: Records) -> Section | Missing:
 def _table(found: Found, named: bool) -> Table:
     rows = [row for row in sequence(found.body, "candidates") if isinstance(row, Mapping)]
     columns = (
-        Column("Candidate", numeric=False),
-        Column("Ran as", numeric=False),
-        Column("MACs", hint="of one image"),
-        Column("Median", hint="95 %"),
-        Column("p90"),
+        *word_columns("Candidate", "Ran as"),
+        MACS,
+        MEDIAN,
+        P90,
         Column("p99"),
         Column("Images/s"),
         Column("GFLOP/s", hint="of this machine's peak"),
@@ -228,8 +240,7 @@ def _row(row: Mapping[str, Any]) -> tuple[Cell, ...]:
         Cell(text(row, "name") or DASH, small, code=True),
         Cell(target_words(mapping(row, "target")) or DASH),
         Cell(macs_text(number(row, "macs"))),
-        Cell(DASH) if time is None else Cell(ms_text(time.median), time.doubt),
-        Cell(DASH) if time is None else Cell(ms_text(time.p90)),
+        *time_cells(time),
         Cell(DASH) if time is None else Cell(ms_text(time.p99)),
         Cell(DASH if speed is None else significant(speed)),
         Cell(DASH if work is None else significant(work), percent_text(share, 0) if share is not None else ""),

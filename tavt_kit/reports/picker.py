@@ -13,7 +13,7 @@ from markupsafe import Markup
 
 from tavt_kit.core.budget import Budget, Limit
 from tavt_kit.errors import BudgetError
-from tavt_kit.reports.blocks import Block, Cell, Column, Figure, Table
+from tavt_kit.reports.blocks import SPEED, VERDICT, Block, Cell, Column, Figure, Table, word_columns
 from tavt_kit.reports.candidates import CandidateView, FrontView, judge_view
 from tavt_kit.reports.charts import schedule_bar
 from tavt_kit.reports.markup import fill
@@ -209,9 +209,9 @@ def _table(front: Mapping[str, Any], view: FrontView, steps: Sequence[Buy], fold
         Column("A budget from", hint=unit),
         Column("buys", numeric=False, hint="tokens kept after each layer"),
         Column(metric_words(view.metric), hint=f"{view.split}, 95 %"),
-        Column("Speed", hint="dense = 1"),
-        Column("Verdict", numeric=False),
-        Column("Export", numeric=False),
+        SPEED,
+        VERDICT,
+        *word_columns("Export"),
     )
     rows = []
     for buy in steps:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from tavt_kit.core.records import sha256_file
-from tavt_kit.reports.blocks import Block, Cell, Code, Column, Facts, Inline, Section, Table, Text
+from tavt_kit.reports.blocks import Block, Cell, Code, Facts, Inline, Section, Table, Text, word_columns
 from tavt_kit.reports.records import Records, mapping, number, sequence, text, whole
 from tavt_kit.reports.words import date_text, plural, target_words
 
@@ -37,114 +37,95 @@ def provenance_section(records: Records) -> Section:
         blocks.append(Facts(tuple(rows)))
     licences = list(_licences(records))
     if licences:
-        columns = (Column("What", numeric=False), Column("Licence", numeric=False), Column("Source", numeric=False))
+        columns = word_columns("What", "Licence", "Source")
         blocks.append(Table(columns, tuple(licences), "Licences and attributions."))
     return Section("provenance", "Measured how, made of what", tuple(blocks))
 
 
 def facts_of(records: Records) -> list[tuple[str, Inline]]:
     """Host, target, model, data and versions, as far as they are recorded."""
-    return [*_measured(records), *_model(records), *_data(records), *_versions(records)]
+    facts = [*_measured(records), *_model(records), *_data(records), ("Versions", _versions(_host(records)))]
+    return [(name, value) for name, value in facts if value]
 
 
 def hosts(records: Records) -> list[str]:
     """The processors that the measuring records name, each once."""
-    names: list[str] = []
-    for kind in ("front", "final", "bench", "profile"):
-        for found in records.all(kind):
-            name = text(found.body, "host", "cpu")
-            if name is not None and name not in names:
-                names.append(name)
-    return names
+    found = (one.body for kind in ("front", "final", "bench", "profile") for one in records.all(kind))
+    return list(dict.fromkeys(name for body in found if (name := text(body, "host", "cpu"))))
 
 
 def _host(records: Records) -> Mapping[str, Any]:
-    for kind in _SOURCES:
-        for found in records.all(kind):
-            host = mapping(found.body, "host")
-            if host:
-                return host
-    return {}
+    found = (mapping(one.body, "host") for kind in _SOURCES for one in records.all(kind))
+    return next(filter(None, found), {})
 
 
 def _target(records: Records) -> Mapping[str, Any]:
-    for kind in ("front", "final", "profile", "bench"):
-        target = mapping(records.first(kind), "target")
-        if target:
-            return target
-    return {}
+    found = (mapping(records.first(kind), "target") for kind in ("front", "final", "profile", "bench"))
+    return next(filter(None, found), {})
 
 
-def _measured(records: Records) -> Iterator[tuple[str, Inline]]:
-    target, host = _target(records), _host(records)
-    if words := target_words(target):
-        yield "Target", words
-    if cpu := text(host, "cpu"):
-        yield "Processor", cpu
-    affinity, cores = sequence(host, "affinity"), whole(host, "cores")
-    if cores is not None:
-        yield "CPUs", f"{len(affinity)} of {cores} usable" if affinity else str(cores)
-    if (quota := number(host, "quota")) is not None:
-        yield "CPU quota", f"{quota:g} CPUs of time"
-    if flags := [flag for flag in sequence(host, "flags") if isinstance(flag, str)]:
-        yield "Instruction sets", ", ".join(flags)
-    if (memory := whole(host, "memory_mb")) is not None:
-        yield "Memory", f"{memory / 1000:.1f} GB"
-    if accelerator := text(host, "accelerator"):
-        yield "Accelerator", accelerator
-    if governor := text(host, "governor"):
-        yield "Frequency governor", governor
-    if load := [f"{value:g}" for value in sequence(host, "load") if isinstance(value, int | float)]:
-        yield "Load (1, 5, 15 min)", ", ".join(load)
-    if system := text(host, "os"):
-        yield "System", system
-    if date := text(host, "date"):
-        yield "Date", date_text(date)
-
-
-def _model(records: Records) -> Iterator[tuple[str, Inline]]:
-    card = card_of(records)
-    if name := text(card, "name"):
-        yield "Model", Code(name)
-    if classes := len(sequence(card, "classes")):
-        yield "Classes", str(classes)
-    size = sequence(mapping(card, "preprocessing"), "image_size")
-    if len(size) == 2:
-        yield "Image size", f"{size[0]} × {size[1]}"
-    if score := text(card, "score"):
-        yield "Token score", score
-    if provenance := text(card, "provenance"):
-        yield "Weights", provenance
-    if digest := text(card, "weights_sha256"):
-        yield "Weights, SHA-256", Code(digest)
-
-
-def _data(records: Records) -> Iterator[tuple[str, Inline]]:
-    split = records.first("split")
-    if name := text(split, "name"):
-        yield "Data", name
-    parts = [
-        f"{len(samples)} {name}" for name, samples in mapping(split, "splits").items() if isinstance(samples, list)
+def _measured(records: Records) -> list[tuple[str, Inline | None]]:
+    host = _host(records)
+    affinity, cores = sequence(host, "affinity"), _shown(whole(host, "cores"))
+    quota, memory = number(host, "quota"), whole(host, "memory_mb")
+    flags = [flag for flag in sequence(host, "flags") if isinstance(flag, str)]
+    load = [f"{value:g}" for value in sequence(host, "load") if isinstance(value, int | float)]
+    date = text(host, "date")
+    return [
+        ("Target", target_words(_target(records))),
+        ("Processor", text(host, "cpu")),
+        ("CPUs", f"{len(affinity)} of {cores} usable" if affinity and cores else cores),
+        ("CPU quota", None if quota is None else f"{quota:g} CPUs of time"),
+        ("Instruction sets", ", ".join(flags)),
+        ("Memory", None if memory is None else f"{memory / 1000:.1f} GB"),
+        ("Accelerator", text(host, "accelerator")),
+        ("Frequency governor", text(host, "governor")),
+        ("Load (1, 5, 15 min)", ", ".join(load)),
+        ("System", text(host, "os")),
+        ("Date", date and date_text(date)),
     ]
-    if parts:
-        yield "Pictures", ", ".join(parts)
-    if made := text(split, "made"):
-        yield "Split", made
-    if (seed := whole(split, "seed")) is not None:
-        yield "Seed of the split", str(seed)
-    if note := text(split, "note"):
-        yield "Note on the data", note
-    if digest := text(split, "sha256"):
-        yield "Split, SHA-256", Code(digest)
-    if (seed := whole(records.first("front"), "seed")) is not None:
-        yield "Seed of the search", str(seed)
-    if precisions := mapping(records.first("front"), "precisions"):
+
+
+def _model(records: Records) -> list[tuple[str, Inline | None]]:
+    card = card_of(records)
+    size = sequence(mapping(card, "preprocessing"), "image_size")
+    return [
+        ("Model", _code(text(card, "name"))),
+        ("Classes", _shown(len(sequence(card, "classes")) or None)),
+        ("Image size", f"{size[0]} × {size[1]}" if len(size) == 2 else None),
+        ("Token score", text(card, "score")),
+        ("Weights", text(card, "provenance")),
+        ("Weights, SHA-256", _code(text(card, "weights_sha256"))),
+    ]
+
+
+def _data(records: Records) -> list[tuple[str, Inline | None]]:
+    split, front = records.first("split"), records.first("front")
+    counts = [f"{len(rows)} {name}" for name, rows in mapping(split, "splits").items() if isinstance(rows, list)]
+    facts: list[tuple[str, Inline | None]] = [
+        ("Data", text(split, "name")),
+        ("Pictures", ", ".join(counts)),
+        ("Split", text(split, "made")),
+        ("Seed of the split", _shown(whole(split, "seed"))),
+        ("Note on the data", text(split, "note")),
+        ("Split, SHA-256", _code(text(split, "sha256"))),
+        ("Seed of the search", _shown(whole(front, "seed"))),
+    ]
+    if precisions := mapping(front, "precisions"):
         words = f"{text(precisions, 'search')} while searching, {text(precisions, 'final')} in the end"
         genes = text(precisions, "genes")
-        yield "Evaluated in", f"{words}; candidates in {genes} in their own" if genes else words
-    for found in records.all("run"):
-        if words := _training(found.body):
-            yield ("Distillation" if text(found.body, "verb") == "distill" else "Training"), words
+        facts.append(("Evaluated in", f"{words}; candidates in {genes} in their own" if genes else words))
+    for run in (found.body for found in records.all("run")):
+        facts.append(("Distillation" if text(run, "verb") == "distill" else "Training", _training(run)))
+    return facts
+
+
+def _shown(value: int | None) -> str | None:
+    return None if value is None else str(value)
+
+
+def _code(value: str | None) -> Code | None:
+    return None if value is None else Code(value)
 
 
 def _training(run: Mapping[str, Any]) -> str:
@@ -162,13 +143,10 @@ def _training(run: Mapping[str, Any]) -> str:
     return ", ".join(part for part in parts if part)
 
 
-def _versions(records: Records) -> Iterator[tuple[str, Inline]]:
-    host = _host(records)
+def _versions(host: Mapping[str, Any]) -> str:
     packages = [f"{name} {version}" for name, version in mapping(host, "packages").items() if isinstance(version, str)]
-    if python := text(host, "python"):
-        packages.insert(0, f"Python {python}")
-    if packages:
-        yield "Versions", ", ".join(packages)
+    python = text(host, "python")
+    return ", ".join([f"Python {python}", *packages] if python else packages)
 
 
 def card_of(records: Records) -> Mapping[str, Any]:
@@ -222,7 +200,7 @@ def reproduction_section(records: Records) -> Section:
         blocks += [Text.of(Code(command, command=True)) for command, _ in commands]
     else:
         blocks.append(Text.of("No record here says by which command it was made.", kind="note"))
-    columns = (Column("What", numeric=False), Column("SHA-256", numeric=False))
+    columns = word_columns("What", "SHA-256")
     rows = tuple((Cell(name), Cell(digest, code=True)) for name, digest in _hashes(records))
     if rows:
         blocks.append(Table(columns, rows, f"Hashes of what went in and came out ({len(rows)}).", folded=True))

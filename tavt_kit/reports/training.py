@@ -8,11 +8,19 @@ from statistics import fmean
 from typing import Any
 
 from tavt_kit.core.schedule import counts_text
-from tavt_kit.reports.blocks import Block, Cell, Column, Figure, Missing, Section, Table, Text
-from tavt_kit.reports.candidates import AccuracyView
+from tavt_kit.reports.blocks import MACS, Block, Cell, Column, Figure, Missing, Section, Table, Text, word_columns
+from tavt_kit.reports.candidates import AccuracyView, accuracy_cell
 from tavt_kit.reports.charts import Curve, Rung, curve_chart, curve_legend, ladder_chart, ladder_legend, thinned
 from tavt_kit.reports.records import Found, Records, mapping, number, sequence, text, whole
-from tavt_kit.reports.words import DASH, macs_text, metric_words, percent_text, points_text, significant
+from tavt_kit.reports.words import (
+    DASH,
+    macs_text,
+    metric_words,
+    percent_text,
+    points_interval,
+    points_text,
+    significant,
+)
 
 __all__ = ["ladder_section", "learning_section", "lowered_dense"]
 
@@ -97,20 +105,15 @@ def _sentence(steps: Sequence[_Step], metric: str, split: str) -> str:
 
 
 def _rung(step: _Step) -> Rung:
-    return Rung(step.name, *_value(step.before), *_value(step.after))
-
-
-def _value(accuracy: AccuracyView | None) -> tuple[float | None, tuple[float, float] | None]:
-    if accuracy is None:
-        return None, None
-    known = accuracy.low is not None and accuracy.high is not None
-    return accuracy.value, (accuracy.low or 0.0, accuracy.high or 0.0) if known else None
+    before, after = step.before, step.after
+    ends = (value for one in (before, after) for value in ((one.value, one.bar) if one else (None, None)))
+    return Rung(step.name, *ends)
 
 
 def _table(steps: Sequence[_Step], metric: str, split: str) -> Table:
     columns = (
-        Column("Schedule", numeric=False),
-        Column("MACs", hint="of one image"),
+        *word_columns("Schedule"),
+        MACS,
         Column("Before", hint="95 %"),
         Column("After", hint="95 %"),
         Column("Lift", hint="points, paired"),
@@ -119,17 +122,13 @@ def _table(steps: Sequence[_Step], metric: str, split: str) -> Table:
         (
             Cell(step.name, step.schedule),
             Cell(macs_text(step.macs)),
-            Cell(DASH) if step.before is None else Cell(str(step.before), step.before.interval),
-            Cell(DASH) if step.after is None else Cell(str(step.after), step.after.interval),
-            Cell(points_text(step.lift), _interval(step)),
+            accuracy_cell(step.before),
+            accuracy_cell(step.after),
+            Cell(points_text(step.lift), points_interval(step.low, step.high)),
         )
         for step in steps
     ]
     return Table(columns, tuple(rows), f"{metric} on the {split} split, before and after distillation.", folded=True)
-
-
-def _interval(step: _Step) -> str:
-    return "" if step.low is None or step.high is None else f"{points_text(step.low)} to {points_text(step.high)}"
 
 
 _OTHER = ("step", "loss", "lr", "gradient_norm", "loss_scale", "images_per_second", "seconds_waiting")

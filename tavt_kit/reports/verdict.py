@@ -21,6 +21,7 @@ from tavt_kit.reports.words import (
     peak_text,
     percent_text,
     plural,
+    points_interval,
     points_text,
     quantile_words,
     ratio_text,
@@ -198,7 +199,7 @@ def _figures(view: FrontView, pick: CandidateView, chosen: FinalView | None) -> 
     loss = number(pick.difference, "difference")
     if loss is not None and pick.origin != "dense":
         low, high = number(pick.difference, "ci95", 0), number(pick.difference, "ci95", 1)
-        small = f"95 % {points_text(low)} to {points_text(high)}, paired" if low is not None else ""
+        small = f"95 % {points_interval(low, high)}, paired" if low is not None else ""
         figures.append(KeyFigure(points_text(loss), f"points vs dense, {view.split}", small))
     speedup = view.speedup(pick)
     if speedup is not None and view.dense is not None and view.dense.time is not None:

@@ -12,8 +12,8 @@ from tavt_kit.reports.records import text, whole
 
 __all__ = [
     "DASH", "budget_words", "bytes_text", "date_text", "interval_text", "limit_words", "macs_text", "metric_words",
-    "ms_text", "n_text", "peak_text", "percent_text", "plural", "points_text", "quantile_words", "ratio_text",
-    "significant", "target_words",
+    "ms_text", "n_text", "peak_text", "percent_text", "plural", "points_interval", "points_text", "quantile_words",
+    "ratio_text", "significant", "target_words",
 ]  # fmt: skip
 
 
@@ -54,6 +54,11 @@ def points_text(value: float | None) -> str:
         return DASH
     text = f"{100 * value:+.1f}"
     return "0.0" if text in ("+0.0", "-0.0") else text.replace("-", _MINUS)
+
+
+def points_interval(low: float | None, high: float | None) -> str:
+    """A 95 % interval of a difference of fractions: ``−2.4 to +1.2``; nothing where an end is not known."""
+    return "" if low is None or high is None else f"{points_text(low)} to {points_text(high)}"
 
 
 def n_text(n: float) -> str:
