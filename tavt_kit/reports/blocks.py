@@ -1,29 +1,24 @@
-"""What a report says, before it is HTML or Markdown: sections of text, facts, tables and pictures."""
+"""What a report says: sections of text, facts, tables and pictures; written as one HTML file and as Markdown."""
 
 from __future__ import annotations
 
+import base64
+import hashlib
+import re
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from html import escape
 from typing import Literal
 
-from tavt_kit.reports.markup import Element
+from markupsafe import Markup
+
+from tavt_kit.reports.markup import asset, fill
 
 __all__ = [
-    "Block",
-    "Cell",
-    "Code",
-    "Column",
-    "Download",
-    "Facts",
-    "Figure",
-    "Headline",
-    "Inline",
-    "KeyFigure",
-    "Missing",
-    "Report",
-    "Section",
-    "Table",
-    "Text",
-]
+    "AGAINST_DENSE", "MACS", "MEDIAN", "P90", "SPEED", "VERDICT", "Block", "Cell", "Code", "Column", "Download",
+    "Facts", "Figure", "Headline", "Inline", "KeyFigure", "Missing", "Report", "Section", "Table", "Text",
+    "html_page", "markdown_page", "word_columns",
+]  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +69,18 @@ class Column:
     hint: str = ""
 
 
+def word_columns(*titles: str) -> tuple[Column, ...]:
+    """Heads of columns that hold words."""
+    return tuple(Column(title, numeric=False) for title in titles)
+
+
+MACS = Column("MACs", hint="of one image")
+AGAINST_DENSE = Column("Against dense", hint="points, paired")
+MEDIAN, P90 = Column("Median", hint="95 %"), Column("p90")
+SPEED = Column("Speed", hint="dense = 1")
+VERDICT = Column("Verdict", numeric=False)
+
+
 @dataclass(frozen=True, slots=True)
 class Cell:
     """One cell of a table.
@@ -88,7 +95,7 @@ class Cell:
 
     text: str
     small: str = ""
-    picture: Element | None = None
+    picture: Markup | None = None
     badge: bool = False
     code: bool = False
 
@@ -122,9 +129,9 @@ class Figure:
     """
 
     name: str
-    picture: Element
+    picture: Markup
     caption: str
-    legend: Element | None = None
+    legend: Markup | None = None
     scrolls: bool = True
 
 
@@ -151,12 +158,16 @@ class KeyFigure:
 
 @dataclass(frozen=True, slots=True)
 class Headline:
-    """The verdict: one word, one sentence, what must be said beside it, a few numbers."""
+    """The verdict: one word, one sentence, what must be said beside it, a few numbers.
+
+    ``beaten``: a baseline does better, so that the verdict must not look like praise.
+    """
 
     verdict: str
     sentence: Text
     more: tuple[Text, ...] = ()
     figures: tuple[KeyFigure, ...] = ()
+    beaten: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,3 +194,120 @@ class Download:
     name: str
     kind: str
     content: str
+
+
+_ICON = (
+    '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 16 16"><rect width="16" height="16" rx="3" fill="#0b6e75"/>'
+    '<path d="M3 12V4m4 8V6m4 6V9" stroke="#fff" stroke-width="2"/></svg>'
+)
+_SPECIAL = re.compile(r"([\\`*_\[\]#|~])")
+
+
+def html_page(report: Report, downloads: Sequence[Download] = ()) -> str:
+    """The whole page as text, UTF-8.
+
+    Args:
+        report: Everything it says.
+        downloads: Files that it carries along.
+
+    A content policy in its head forbids every request, and any style or script but the two of ours (by their hashes),
+    so that even a mistake in escaping could run nothing.
+    """
+    style, script = asset("report.css"), asset("report.js")
+    hashes = [base64.b64encode(hashlib.sha256(text.encode()).digest()).decode() for text in (style, script)]
+    policy = Markup(  # of our own making; its quotes stay as they are
+        "default-src 'none'; img-src data:; style-src 'sha256-{}'; script-src 'sha256-{}'; base-uri 'none'; "
+        "form-action 'none'"
+    ).format(*hashes)
+    icon = "data:image/svg+xml;base64," + base64.b64encode(_ICON.encode()).decode()
+    return fill(
+        "report.html",
+        report=report,
+        downloads=downloads,
+        policy=policy,
+        icon=icon,
+        style=Markup(style),
+        script=Markup(script),
+    ).lstrip()
+
+
+def markdown_page(report: Report) -> str:
+    """The report as GitHub-flavoured Markdown; text of records is escaped, for Markdown may carry HTML."""
+    parts = [f"# {_plain(report.title)}", _plain(report.subtitle), *_headline(report.headline)]
+    for section in report.sections:
+        parts.append(f"## {_plain(section.title)}")
+        parts += [text for block in section.blocks if (text := _block(block))]
+    parts.append(f"---\n\n{_plain(report.footer)}")
+    return "\n\n".join(parts) + "\n"
+
+
+def _headline(headline: Headline) -> Iterator[str]:
+    verdict = f"**{_plain(headline.verdict)}**: " if headline.verdict else ""
+    yield verdict + _inlines(headline.sentence.parts)
+    for text in headline.more:
+        yield _inlines(text.parts)
+    if headline.figures:
+        yield "\n".join(
+            f"- {_plain(figure.label)}: **{_plain(figure.value)}**{_in_brackets(figure.small)}"
+            for figure in headline.figures
+        )
+
+
+def _block(block: Block) -> str:
+    if isinstance(block, Text):
+        return _inlines(block.parts)
+    if isinstance(block, Facts):
+        return "\n".join(f"- {_plain(name)}: {_inline(value)}" for name, value in block.rows)
+    if isinstance(block, Table):
+        return _table(block)
+    assert isinstance(block, Figure)
+    return ""
+
+
+def _table(table: Table) -> str:
+    head = [column.title + (f" ({column.hint})" if column.hint else "") for column in table.columns]
+    lines = [
+        f"{_plain(table.caption)}\n",
+        _line(map(_plain, head)),
+        _line("--:" if column.numeric else ":--" for column in table.columns),
+    ]
+    for index, row in enumerate(table.rows):
+        cells = [_cell(cell) for cell in row]
+        if index in table.strong:
+            cells[0] = f"**{cells[0]}**"
+        lines.append(_line(cells))
+    return "\n".join(lines)
+
+
+def _line(cells: Iterable[str]) -> str:
+    return "| " + " | ".join(cells) + " |"
+
+
+def _cell(cell: Cell) -> str:
+    text = _code(cell.text) if cell.code and cell.text else _plain(cell.text)
+    return text + _in_brackets(cell.small)
+
+
+def _in_brackets(small: str) -> str:
+    return f" ({_plain(small)})" if small else ""
+
+
+def _inlines(parts: Iterable[Inline]) -> str:
+    return "".join(map(_inline, parts))
+
+
+def _inline(part: Inline) -> str:
+    return _code(part.text) if isinstance(part, Code) else _plain(part)
+
+
+def _plain(text: str) -> str:
+    """Text in which nothing is Markdown or HTML, on one line."""
+    return _SPECIAL.sub(r"\\\1", escape(" ".join(text.split(" ")).replace("\n", " "), quote=False))
+
+
+def _code(text: str) -> str:
+    """A code span; its fence is longer than any run of backticks within."""
+    text = text.replace("\n", " ").replace("|", "\\|")
+    fence = "`" * (1 + max((len(run) for run in re.findall("`+", text)), default=0))
+    pad = " " if "`" in text else ""
+    return f"{fence}{pad}{text}{pad}{fence}"

@@ -1,51 +1,66 @@
-"""From records to a report: which sections there are, and the two files."""
+"""From records to a report: which sections there are, and its four files.
+
+``report.json`` is what the report says, for programs. ``verdict`` and ``sentence`` as the page has them; ``budgets``;
+``target``, ``host``, ``metric`` and ``split`` of the search; ``chosen`` (a row, or null); ``buys``: what a growing
+budget buys, each with the least budget that surely does (ms, or multiply-adds without latencies) and its export
+command; ``rows``: every point, with the columns of ``report.csv``; ``records``: the files read, each with its schema
+and SHA-256. Of several runs, ``runs`` has one such object each. What is not known is null.
+"""
 
 from __future__ import annotations
 
+import csv
+import io
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from tavt_kit.core.budget import Budget
-from tavt_kit.core.records import atomic_text, label_record, make_folder
-from tavt_kit.reports.asked import asked
-from tavt_kit.reports.blocks import Code, Download, Facts, Missing, Report, Section, Text
-from tavt_kit.reports.body import report_body
-from tavt_kit.reports.compared import RunRecords, runs_of
-from tavt_kit.reports.gather import Records, gather
-from tavt_kit.reports.html import html_page
-from tavt_kit.reports.markdown import markdown_page
-from tavt_kit.reports.sections.benches import benches_section
-from tavt_kit.reports.sections.checks import checks_section
-from tavt_kit.reports.sections.classes import classes_section
-from tavt_kit.reports.sections.convergence import convergence_section
-from tavt_kit.reports.sections.evaluated import evaluated_section
-from tavt_kit.reports.sections.explained import explained_section
-from tavt_kit.reports.sections.final import final_section
-from tavt_kit.reports.sections.front import front_section
-from tavt_kit.reports.sections.kept import kept_section
-from tavt_kit.reports.sections.ladder import ladder_section
-from tavt_kit.reports.sections.layers import layers_section
-from tavt_kit.reports.sections.learning import learning_section
-from tavt_kit.reports.sections.provenance import card_of, provenance_section, summary
-from tavt_kit.reports.sections.reproduction import reproduction_section
-from tavt_kit.reports.sections.side_by_side import compared_report
-from tavt_kit.reports.sections.verdict import headline
-from tavt_kit.reports.tabular import csv_text
-from tavt_kit.reports.views import text
+from tavt_kit.core.part_names import part_words
+from tavt_kit.core.records import atomic_text, label_record, make_folder, sha256_file
+from tavt_kit.errors import TavtError
+from tavt_kit.reports.blocks import (
+    Code,
+    Download,
+    Facts,
+    Headline,
+    Missing,
+    Report,
+    Section,
+    Text,
+    html_page,
+    markdown_page,
+)
+from tavt_kit.reports.candidates import AccuracyView, FrontView, TimeView, asked
+from tavt_kit.reports.compared import RunRecords, compared_report, runs_of
+from tavt_kit.reports.evaluated import evaluated_section, explained_section
+from tavt_kit.reports.exported import checks_section, classes_section
+from tavt_kit.reports.final import final_rows, final_section
+from tavt_kit.reports.front import convergence_section, front_section
+from tavt_kit.reports.kept import kept_section
+from tavt_kit.reports.latency import benches_section, latency_table, layer_views, layers_section
+from tavt_kit.reports.picker import buys_of, export_command, steps_of
+from tavt_kit.reports.provenance import card_of, provenance_section, reproduction_section, summary
+from tavt_kit.reports.records import Records, gather, mapping, number, text
+from tavt_kit.reports.training import ladder_section, learning_section
+from tavt_kit.reports.verdict import headline
 
-__all__ = ["CSV_FILE", "HTML_FILE", "JSON_FILE", "MARKDOWN_FILE", "Written", "build_report", "write_report"]
+__all__ = [
+    "COLUMNS", "CSV_FILE", "HTML_FILE", "JSON_FILE", "MARKDOWN_FILE", "Written", "build_report", "csv_text",
+    "report_body", "rows_of", "write_report",
+]  # fmt: skip
+
 
 HTML_FILE, MARKDOWN_FILE, CSV_FILE, JSON_FILE = "report.html", "report.md", "report.csv", "report.json"
 
 _SECTIONS: tuple[Callable[[Records], Section | Missing | None], ...] = (
     front_section,
-    convergence_section,
     final_section,
     checks_section,
     evaluated_section,
     classes_section,
+    convergence_section,
     ladder_section,
     learning_section,
     layers_section,
@@ -139,3 +154,159 @@ def _several(runs: Sequence[RunRecords], budget: Budget | None) -> tuple[Report,
     if budget is not None:
         runs = [RunRecords(run.name, asked(run.records, budget)) for run in runs]
     return compared_report(runs), {"runs": [report_body(run.records, headline(run.records), run.name) for run in runs]}
+
+
+def report_body(records: Records, headline: Headline, run: str) -> dict[str, Any]:
+    """The object of one run.
+
+    Args:
+        records: Of the run.
+        headline: As the page says it.
+        run: What it is called.
+    """
+    rows = rows_of(records, run)
+    front = records.first("front")
+    return {
+        "run": run,
+        "verdict": headline.verdict or None,
+        "sentence": _plain(headline.sentence),
+        "notes": [_plain(one) for one in headline.more],
+        "budgets": list(front.get("budgets") or ()),
+        "target": dict(mapping(front, "target")) or None,
+        "host": dict(mapping(front, "host")) or None,
+        "metric": text(front, "metric"),
+        "split": text(front, "split"),
+        "chosen": next((row for row in rows if row["table"] == "front" and row["chosen"]), None),
+        "buys": _buys(records),
+        "rows": rows,
+        "records": _records(records),
+    }
+
+
+def _plain(said: Text) -> str:
+    parts = (part.text if isinstance(part, Code) else part for part in said.parts)
+    return "".join(parts).replace("\u00a0", " ")
+
+
+def _buys(records: Records) -> list[dict[str, Any]]:
+    fronts = records.all("front")
+    if not fronts:
+        return []
+    front, folder = fronts[0].body, fronts[0].path.parent
+    view = FrontView.of(front)
+    steps = steps_of(buys_of(front, view), cheapest=bool(view.budget.floors))
+    of = f"latency_{view.statistic}_ms" if view.is_timed else "macs"
+    return [
+        {
+            "from": step.high,
+            "of": of,
+            "schedule": step.view.schedule,
+            "export": export_command(front, step.view, folder),
+        }
+        for step in steps
+    ]
+
+
+def _records(records: Records) -> list[dict[str, Any]]:
+    files = sorted({(one.path, one.body["schema"]) for found in records.found.values() for one in found})
+    return [
+        {"file": str(path), "schema": schema, "sha256": sha256_file(path)}
+        for path, schema in files
+        if Path(path).is_file()
+    ]
+
+
+COLUMNS = (
+    "run", "table", "name", "schedule", "chosen", "macs", "split", "metric", "value", "n", "low", "high",
+    "points_against_dense", "predicted_ms", "median_ms", "p10_ms", "p90_ms", "p90_low_ms", "p90_high_ms", "p99_ms",
+    "steady", "speed", "verdict",
+)  # fmt: skip
+"""Of each row. ``table`` is ``front``, ``baseline``, ``final`` or ``layers``, where ``name`` is a part of the model;
+accuracies are fractions, what is not known empty."""
+
+
+def rows_of(records: Records, run: str) -> list[dict[str, Any]]:
+    """Everything with figures: the front, its baselines, the closing table, the parts of the dense and chosen model.
+
+    Args:
+        records: Of one run.
+        run: What it is called.
+    """
+    front, rows = records.first("front"), []
+    if front:
+        view = FrontView.of(front)
+        listed = [("front", one) for one in view.candidates] + [("baseline", one) for one in view.baselines]
+        for table, one in listed:
+            rows.append(
+                _row(run, table, one.origin, one.accuracy, one.time)
+                | {
+                    "schedule": one.schedule,
+                    "chosen": one is view.pick,
+                    "macs": None if one.macs is None else int(one.macs),
+                    "split": view.split,
+                    "metric": view.metric,
+                    "points_against_dense": _points(number(one.difference, "difference")),
+                    "speed": view.speedup(one),
+                    "verdict": one.verdict or None,
+                }
+            )
+    final = records.first("final")
+    metric = final.get("metric", "top1")
+    for line in final_rows(final):
+        rows.append(
+            _row(run, "final", line.name, line.accuracy, line.time)
+            | {
+                "chosen": line.kind in ("chosen", "chosen-int8"),
+                "macs": None if line.macs is None else int(line.macs),
+                "split": line.split,
+                "metric": metric,
+                "speed": line.ratio,
+                "verdict": line.verdict or None,
+            }
+        )
+    return rows + _layer_rows(records, run)
+
+
+def _layer_rows(records: Records, run: str) -> list[dict[str, Any]]:
+    """The time by layer; none where there is no latency table, or none that can be read, which the page says."""
+    try:
+        table = latency_table(records)
+    except TavtError:
+        return []
+    return [
+        _row(run, "layers", part_words(name), None, None)
+        | {"schedule": view.schedule, "chosen": view.name == "chosen", "predicted_ms": ms}
+        for view in (() if table is None else layer_views(records, table))
+        for name, ms in view.parts.items()
+    ]
+
+
+def _row(run: str, table: str, name: str, accuracy: AccuracyView | None, time: TimeView | None) -> dict[str, Any]:
+    found: dict[str, Any] = dict.fromkeys(COLUMNS)
+    found |= {"run": run, "table": table, "name": name}
+    if accuracy is not None:
+        found |= {"value": accuracy.value, "n": accuracy.n, "low": accuracy.low, "high": accuracy.high}
+    if time is not None:
+        low, high = time.quantiles.get("p90", (None, None))
+        found |= {"predicted_ms": time.predicted, "median_ms": time.median, "p10_ms": time.p10, "p90_ms": time.p90}
+        found |= {"p90_low_ms": low, "p90_high_ms": high, "p99_ms": time.p99, "steady": time.steady}
+    return found
+
+
+def _points(difference: float | None) -> float | None:
+    return None if difference is None else round(100 * difference, 6)
+
+
+def csv_text(rows: Iterable[Mapping[str, Any]]) -> str:
+    """The rows as CSV with a head; what a spreadsheet would take for a formula gets an apostrophe before it."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(COLUMNS)
+    writer.writerows([_cell(row[name]) for name in COLUMNS] for row in rows)
+    return text.getvalue()
+
+
+def _cell(value: Any) -> Any:
+    if isinstance(value, bool):
+        return int(value)
+    return f"'{value}" if isinstance(value, str) and value.startswith(("=", "+", "-", "@", "\t", "\r")) else value

@@ -1,15 +1,132 @@
-"""Phrases that several sections share: targets, budgets and metrics as people say them."""
+"""Numbers and phrases as people read them: one place, so that HTML, Markdown and charts agree."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
+from datetime import datetime
 from typing import Any
 
 from tavt_kit.core.budget import Budget, Limit
-from tavt_kit.reports.numbers import macs_text, percent_text, significant
-from tavt_kit.reports.views import text, whole
+from tavt_kit.reports.records import text, whole
 
-__all__ = ["budget_words", "limit_words", "metric_words", "plural", "quantile_words", "target_words"]
+__all__ = [
+    "DASH", "budget_words", "bytes_text", "date_text", "interval_text", "limit_words", "macs_text", "metric_words",
+    "ms_text", "n_text", "peak_text", "percent_text", "plural", "points_interval", "points_text", "quantile_words",
+    "ratio_text", "significant", "target_words",
+]  # fmt: skip
+
+
+DASH = "–"
+"""Stands where a record has no value."""
+
+_MINUS = "\u2212"
+
+
+def significant(value: float, digits: int = 3) -> str:
+    """``value`` with ``digits`` significant digits and no exponent.
+
+    Example:
+        >>> significant(0.01234), significant(7.6), significant(123.4), significant(1234.5)
+        ('0.0123', '7.60', '123', '1234')
+    """
+    if value == 0 or not math.isfinite(value):
+        return "0" if value == 0 else str(value)
+    rounded = float(f"{value:.{digits - 1}e}")  # 0.9996 is 1.00 and not 1.000
+    whole = math.floor(math.log10(abs(rounded))) + 1
+    text = f"{value:.{max(0, digits - whole)}f}"
+    return text.replace("-", _MINUS)
+
+
+def ms_text(value: float | None) -> str:
+    """Milliseconds: ``7.60 ms``, a non-breaking space between."""
+    return DASH if value is None else f"{significant(value)}\u00a0ms"
+
+
+def percent_text(value: float | None, digits: int = 1) -> str:
+    """A fraction in percent: ``84.1 %``; a non-breaking space keeps number and sign together."""
+    return DASH if value is None else f"{100 * value:.{digits}f}\u00a0%".replace("-", _MINUS)
+
+
+def points_text(value: float | None) -> str:
+    """A difference of fractions in percentage points, signed: ``+2.4``; what rounds to nothing has no sign."""
+    if value is None:
+        return DASH
+    text = f"{100 * value:+.1f}"
+    return "0.0" if text in ("+0.0", "-0.0") else text.replace("-", _MINUS)
+
+
+def points_interval(low: float | None, high: float | None) -> str:
+    """A 95 % interval of a difference of fractions: ``−2.4 to +1.2``; nothing where an end is not known."""
+    return "" if low is None or high is None else f"{points_text(low)} to {points_text(high)}"
+
+
+def n_text(n: float) -> str:
+    """How many images, without a break: ``n = 525``."""
+    return f"n\u00a0=\u00a0{n:.0f}"
+
+
+def interval_text(low: float | None, high: float | None) -> str:
+    """A 95 % interval of a fraction, in percent: ``81.0–87.0``."""
+    return "" if low is None or high is None else f"{100 * low:.1f}–{100 * high:.1f}"
+
+
+def macs_text(value: float | None) -> str:
+    r"""Multiply-adds: ``3.12 G``.
+
+    Example:
+        >>> macs_text(3_120_000_000) == "3.12\N{NO-BREAK SPACE}G"
+        True
+    """
+    return DASH if value is None else _scaled(value, ("", "K", "M", "G", "T"))
+
+
+def bytes_text(value: float | None) -> str:
+    """Bytes in decimal units: ``25.0 MB``."""
+    return DASH if value is None else _scaled(value, ("B", "KB", "MB", "GB", "TB"))
+
+
+def peak_text(value: float | None) -> str:
+    """A process's peak memory: ``312.4 MB``, because schedules differ by little of it."""
+    return DASH if value is None else f"{significant(value / 1e6, 4)}\u00a0MB"
+
+
+def ratio_text(value: float | None) -> str:
+    """How many times: ``2.9×``.
+
+    Example:
+        >>> ratio_text(2.94), ratio_text(0.52)
+        ('2.9×', '0.52×')
+    """
+    if value is None:
+        return DASH
+    return f"{value:.1f}×" if value >= 1.95 else f"{value:.2f}×"
+
+
+def date_text(text: str | None) -> str:
+    """An ISO date and time without its seconds' fraction; anything else as it is.
+
+    Example:
+        >>> date_text("2026-11-21T04:47:09.123456+00:00")
+        '2026-11-21 04:47 UTC'
+    """
+    if not text:
+        return DASH
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError:
+        return text
+    zone = "" if moment.tzinfo is None else f" {moment:%Z}"
+    return f"{moment:%Y-%m-%d %H:%M}{zone}"
+
+
+def _scaled(value: float, units: tuple[str, ...]) -> str:
+    power = 0
+    while power + 1 < len(units) and abs(value) >= 999.5:
+        value, power = value / 1000, power + 1
+    number = f"{value:.0f}" if power == 0 else significant(value)
+    return f"{number}\u00a0{units[power]}".rstrip("\u00a0").replace("-", _MINUS)
+
 
 _RUNTIMES = {"openvino": "OpenVINO", "onnxruntime": "ONNX Runtime", "torch": "PyTorch"}
 _PROCESSORS = {"cpu": "CPU", "cuda": "CUDA", "gpu": "GPU", "npu": "NPU", "tensorrt": "TensorRT"}

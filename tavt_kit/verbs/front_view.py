@@ -23,8 +23,8 @@ def print_front(body: Mapping[str, Any], *, place: Path, marked: int | None = No
     from rich.markup import escape
     from rich.table import Table
 
-    from tavt_kit.reports.gene_ablation import ablation_text
-    from tavt_kit.reports.rows import better_than_chosen
+    from tavt_kit.reports.final import better_than_chosen
+    from tavt_kit.reports.front import ablation_text
     from tavt_kit.verbs.console import console_of
 
     console = console_of(160)

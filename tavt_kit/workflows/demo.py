@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     import pandas
 
     from tavt_kit.core.measurement import Measurement
-    from tavt_kit.reports.marks import Kind
+    from tavt_kit.reports.charts import Kind
     from tavt_kit.runtimes import Session
 
 __all__ = ["DemoBudget", "DemoResult", "DemoStage", "DemoTerms", "demo"]
@@ -428,7 +428,7 @@ def _lifted(out: Path) -> list[str]:
 
 def _against_baselines(final: Mapping[str, Any]) -> list[str]:
     """Every baseline that answers better than the choice, as the report says it too."""
-    from tavt_kit.reports.rows import better_baselines, final_rows
+    from tavt_kit.reports.final import better_baselines, final_rows
 
     if not any(row.kind == "chosen" and row.time is not None for row in final_rows(final)):
         return ["The chosen model failed its check, so nothing is compared."]

@@ -17,8 +17,7 @@ from tavt_kit.core.candidate import Baseline, Candidate
 from tavt_kit.core.device import TargetDevice
 from tavt_kit.core.measurement import Measurement
 from tavt_kit.core.schedule import TokenSchedule
-from tavt_kit.reports.judging import judge_view
-from tavt_kit.reports.views import CandidateView
+from tavt_kit.reports.candidates import CandidateView, judge_view
 
 TARGET = TargetDevice.parse("onnxruntime:cpu:threads=1:batch=4")
 SCHEDULE = TokenSchedule((9, 7))

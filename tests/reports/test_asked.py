@@ -10,11 +10,10 @@ from tavt_kit.core.budget import Budget
 from tavt_kit.core.records import write_record
 from tavt_kit.errors import BudgetError
 from tavt_kit.reports import write_report
-from tavt_kit.reports.asked import asked
-from tavt_kit.reports.choice import FrontView
-from tavt_kit.reports.gather import Records, gather
-from tavt_kit.reports.rows import final_rows
-from tavt_kit.reports.sections.picker import buys_of, export_command, steps_of
+from tavt_kit.reports.candidates import FrontView, asked
+from tavt_kit.reports.final import final_rows
+from tavt_kit.reports.picker import buys_of, export_command, steps_of
+from tavt_kit.reports.records import Records, gather
 from tests.reports.records import write_run
 
 

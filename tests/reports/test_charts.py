@@ -4,13 +4,22 @@ import re
 
 import pytest
 
-from tavt_kit.reports.axes import Scale, padded, round_ticks
-from tavt_kit.reports.front_chart import Frame, front_chart
-from tavt_kit.reports.labels import Box, place_labels
-from tavt_kit.reports.layer_chart import Bars, bars_legend, layer_chart
-from tavt_kit.reports.marks import KINDS, Mark, front_legend
-from tavt_kit.reports.markup import render
-from tavt_kit.reports.schedule_bar import schedule_bar
+from tavt_kit.reports.charts import (
+    KINDS,
+    Bars,
+    Box,
+    Frame,
+    Mark,
+    Scale,
+    bars_legend,
+    front_chart,
+    front_legend,
+    layer_chart,
+    padded,
+    place_labels,
+    round_ticks,
+    schedule_bar,
+)
 from tests.reports.pages import Page
 
 
@@ -50,7 +59,7 @@ def mark(x: float, y: float, kind: str = "front", **more: object) -> Mark:
 
 def test_every_mark_is_drawn_where_its_numbers_say() -> None:
     marks = [mark(2.0, 60.0), mark(4.0, 70.0, "chosen"), mark(8.0, 80.0, "dense")]
-    text = render(front_chart(marks, Frame("ms", "%"), "chart"))
+    text = str(front_chart(marks, Frame("ms", "%"), "chart"))
     circles = [(float(x), float(y)) for x, y in re.findall(r'<circle cx="([\d.]+)" cy="([\d.]+)" r="14"', text)]
     assert len(circles) == 3
     by_x = sorted(circles)
@@ -61,57 +70,57 @@ def test_every_mark_is_drawn_where_its_numbers_say() -> None:
 
 def test_budget_and_floor_are_drawn_and_named() -> None:
     frame = Frame("ms", "%", 5.0, "budget 5 ms", 65.0, "asked for 65 %")
-    page = Page(render(front_chart([mark(2.0, 60.0), mark(9.0, 70.0)], frame, "chart")))
+    page = Page(str(front_chart([mark(2.0, 60.0), mark(9.0, 70.0)], frame, "chart")))
     assert "budget 5 ms" in page.text and "asked for 65 %" in page.text
     assert page.attributes("class").count("limit") == 2 and page.attributes("class").count("beyond") == 2
 
 
 def test_a_budget_far_away_does_not_squeeze_the_front() -> None:
-    text = render(front_chart([mark(2.0, 60.0), mark(4.0, 70.0)], Frame("ms", "%", 1000.0, "budget"), "chart"))
+    text = str(front_chart([mark(2.0, 60.0), mark(4.0, 70.0)], Frame("ms", "%", 1000.0, "budget"), "chart"))
     assert "budget" not in Page(text).text
     assert max(float(x) for x in re.findall(r'<circle cx="([\d.]+)"', text)) > 500
 
 
 def test_bars_and_predictions() -> None:
-    text = render(
+    text = str(
         front_chart([mark(2.0, 60.0, x_bar=(1.9, 2.4), y_bar=(55.0, 65.0), predicted_x=2.2)], Frame("ms", "%"), "c")
     )
     assert 'class="predicted"' in text and 'class="bars front"' in text and "h6" in text and "v6" in text
 
 
 def test_only_the_front_makes_the_staircase() -> None:
-    text = render(front_chart([mark(2.0, 60.0), mark(3.0, 65.0), mark(2.5, 90.0, "taper")], Frame("ms", "%"), "c"))
+    text = str(front_chart([mark(2.0, 60.0), mark(3.0, 65.0), mark(2.5, 90.0, "taper")], Frame("ms", "%"), "c"))
     (path,) = re.findall(r'd="(M[^"]*)" class="staircase"', text)
     assert path.count("H") == path.count("V") == 1
 
 
 def test_the_legend_names_what_is_there() -> None:
-    found = Page(render(front_legend([mark(1.0, 1.0), mark(1.0, 1.0, "int8", y_bar=(0.0, 2.0))]))).text
+    found = Page(str(front_legend([mark(1.0, 1.0), mark(1.0, 1.0, "int8", y_bar=(0.0, 2.0))]))).text
     assert found == "on the front dense, INT8 95 % interval"
     for kind in KINDS:
-        assert render(front_chart([mark(1.0, 50.0, kind)], Frame("ms", "%"), "c"))
+        assert str(front_chart([mark(1.0, 50.0, kind)], Frame("ms", "%"), "c"))
 
 
 def test_hover_text_is_escaped() -> None:
-    text = render(front_chart([mark(1.0, 50.0, lines=("<b>", '"x"'), label="<i>")], Frame("<u>", "&"), "<svg>"))
+    text = str(front_chart([mark(1.0, 50.0, lines=("<b>", '"x"'), label="<i>")], Frame("<u>", "&"), "<svg>"))
     page = Page(text)
     assert page.count("b") == page.count("i") == page.count("u") == 0
     assert '<b>; "x"' in page.attributes("aria-label")
 
 
 def test_schedule_bar_heights_follow_the_counts() -> None:
-    text = render(schedule_bar((100, 50, 25), 100, "tokens"))
+    text = str(schedule_bar((100, 50, 25), 100, "tokens"))
     heights = [float(h) for h in re.findall(r'height="([\d.]+)" class="kept"', text)]
     assert heights == pytest.approx([22.0, 11.0, 5.5])
-    assert render(schedule_bar((9,) * 40, 10, "tokens")).count("<rect") == 80
+    assert str(schedule_bar((9,) * 40, 10, "tokens")).count("<rect") == 80
 
 
 def test_layer_chart_groups_bars() -> None:
     dense = {"stem": 1.0, "0": 2.0, "head": 0.5}
     bars = [Bars("dense", "a", dense), Bars("chosen", "b", dense | {"0": 1.0})]
-    text = render(layer_chart(("stem", "0", "head"), bars, "time"))
+    text = str(layer_chart(("stem", "0", "head"), bars, "time"))
     heights = {kind: [float(h) for h in re.findall(rf'height="([\d.]+)" class="bar-{kind}"', text)] for kind in "ab"}
     assert [len(found) for found in heights.values()] == [3, 3]
     assert heights["a"][1] == pytest.approx(2 * heights["b"][1])
     assert "layer 0; dense 2.00\u00a0ms; chosen 1.00\u00a0ms" in Page(text).attributes("aria-label")
-    assert render(bars_legend(bars)).count("<li") == 2
+    assert str(bars_legend(bars)).count("<li") == 2

@@ -8,8 +8,8 @@ import pytest
 from tavt_kit.core.budget import Budget
 from tavt_kit.core.records import command_line, sha256_file, write_record
 from tavt_kit.reports import write_report
-from tavt_kit.reports.gather import gather
-from tavt_kit.reports.sections.reproduction import commands_of
+from tavt_kit.reports.provenance import commands_of
+from tavt_kit.reports.records import gather
 from tests.reports.pages import Page
 from tests.reports.records import write_run
 from tests.reports.test_looked_at import write_eval, write_explained

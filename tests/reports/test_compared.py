@@ -12,7 +12,7 @@ from tavt_kit.core.records import write_record
 from tavt_kit.errors import RecordError
 from tavt_kit.reports import write_report
 from tavt_kit.reports.compared import runs_of
-from tavt_kit.reports.gather import gather
+from tavt_kit.reports.records import gather
 from tests.reports.pages import Page
 
 TARGET = {"runtime": "openvino", "processor": "cpu", "index": 0, "threads": 2, "precision": "f32", "batch": 1}

@@ -6,9 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from tavt_kit.reports.blocks import Figure, Missing, Section, Text
-from tavt_kit.reports.gather import Found, Records
-from tavt_kit.reports.markup import render
-from tavt_kit.reports.sections.convergence import convergence_section
+from tavt_kit.reports.front import convergence_section
+from tavt_kit.reports.records import Found, Records
 
 COUNTS = {"chosen": [9, 7, 5], "least": [5, 3, 3], "taper": [8, 6, 4]}
 
@@ -41,11 +40,11 @@ def test_volume_over_evaluations_and_time_and_the_schedules() -> None:
         "Hypervolume of the front over seconds of evaluation",
         "Tokens kept after each layer",
     ]
-    said = [render(one.picture) for one in figures]
+    said = [str(one.picture) for one in figures]
     assert ">evaluations<" in said[0] and ">seconds of evaluation<" in said[1] and ">layer<" in said[2]
     legend = figures[2].legend
     assert legend is not None
-    assert all(name in render(legend) for name in ("chosen", "cheapest of the front", "uniform taper"))
+    assert all(name in str(legend) for name in ("chosen", "cheapest of the front", "uniform taper"))
 
 
 def test_what_is_missing_is_left_out() -> None:
@@ -60,4 +59,4 @@ def test_what_is_missing_is_left_out() -> None:
 
 def test_a_long_search_keeps_its_last_point() -> None:
     _, figures = blocks(convergence_section(records([i / 1000 for i in range(1001)], [])))
-    assert "about evaluations" in render(figures[0].picture) and ">1000<" in render(figures[0].picture)
+    assert "about evaluations" in str(figures[0].picture) and ">1000<" in str(figures[0].picture)

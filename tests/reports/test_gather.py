@@ -7,7 +7,7 @@ import pytest
 
 from tavt_kit.core.records import write_record
 from tavt_kit.errors import RecordError
-from tavt_kit.reports.gather import gather
+from tavt_kit.reports.records import gather
 
 
 def record(path: Path, kind: str, **body: object) -> Path:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tavt_kit.reports.gene_ablation import ablation_text
+from tavt_kit.reports.front import ablation_text
 
 ENTRY = {
     "gene": "precision", "without": {"text": "18x5,17x7 at 70 px", "macs": 100}, "macs_ratio": 1.0, "time_ratio": 0.55,

@@ -17,8 +17,8 @@ from tavt_kit.evaluation.figures import figures_of
 from tavt_kit.evaluation.files import write_evaluation
 from tavt_kit.evaluation.reject import choose_threshold, reached
 from tavt_kit.reports import write_report
-from tavt_kit.reports.gather import Found, Records
 from tavt_kit.reports.page import build_report
+from tavt_kit.reports.records import Found, Records
 from tests.reports.pages import Page
 
 CLASSES = ("wren", "<b>tit</b>", "crow")

@@ -6,8 +6,7 @@ from pathlib import Path
 import pytest
 
 from tavt_kit.reports import write_report
-from tavt_kit.reports.blocks import Cell, Code, Column, Headline, Report, Section, Table, Text
-from tavt_kit.reports.markdown import markdown_page
+from tavt_kit.reports.blocks import Cell, Code, Column, Headline, Report, Section, Table, Text, markdown_page
 from tests.reports.pages import Page
 from tests.reports.records import write_run
 

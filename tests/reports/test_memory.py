@@ -7,13 +7,10 @@ from typing import Any
 import pytest
 
 from tavt_kit.core.budget import Budget
-from tavt_kit.reports.asked import asked
 from tavt_kit.reports.blocks import Section, Table, Text
-from tavt_kit.reports.choice import FrontView
-from tavt_kit.reports.judging import judge_view
-from tavt_kit.reports.sections.front import front_section, front_table
-from tavt_kit.reports.sections.verdict import headline
-from tavt_kit.reports.views import CandidateView
+from tavt_kit.reports.candidates import CandidateView, FrontView, asked, judge_view
+from tavt_kit.reports.front import front_section, front_table
+from tavt_kit.reports.verdict import headline
 from tests.reports.test_verdict import entry, front, records, said
 
 

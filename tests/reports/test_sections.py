@@ -13,12 +13,11 @@ from tavt_kit.core.latency_table import LatencyTable
 from tavt_kit.core.records import write_record
 from tavt_kit.reports import write_report
 from tavt_kit.reports.blocks import Missing, Section
-from tavt_kit.reports.gather import Found, Records, gather
+from tavt_kit.reports.front import cloud_of, front_section
+from tavt_kit.reports.kept import kept_section
 from tavt_kit.reports.page import build_report
-from tavt_kit.reports.sections.front import front_section
-from tavt_kit.reports.sections.front_marks import Axes, cloud_of
-from tavt_kit.reports.sections.kept import kept_section
-from tavt_kit.reports.sections.provenance import COUNTING
+from tavt_kit.reports.provenance import COUNTING
+from tavt_kit.reports.records import Found, Records, gather
 from tests.reports.pages import Page
 from tests.reports.records import write_run
 
@@ -236,8 +235,8 @@ def test_a_bench_names_its_reference_and_protocol(tmp_path: Path) -> None:
 def test_what_was_stopped_early_is_no_point_of_the_chart() -> None:
     rows = [{"schedule": f"{n}x4", "macs": "2e9", "value": str(n / 1000), "n": str(n)} for n in (128, 500, 256, 500)]
     records: Any = SimpleNamespace(candidates=rows)
-    view: Any = SimpleNamespace(candidates=(), baselines=())
-    assert cloud_of(records, view, Axes(measured=False, statistic="p50")) == [(2.0, 50.0), (2.0, 50.0)]
+    view: Any = SimpleNamespace(candidates=(), baselines=(), is_timed=False)
+    assert cloud_of(records, view) == [(2.0, 50.0), (2.0, 50.0)]
 
 
 def test_a_bench_shows_its_meters_and_what_it_could_not_decide(tmp_path: Path) -> None:

@@ -6,9 +6,9 @@ from typing import Any
 import pytest
 
 from tavt_kit.reports.blocks import Headline, Text
-from tavt_kit.reports.gather import Found, Records
-from tavt_kit.reports.rows import better_baselines
-from tavt_kit.reports.sections.verdict import headline
+from tavt_kit.reports.final import better_baselines
+from tavt_kit.reports.records import Found, Records
+from tavt_kit.reports.verdict import headline
 
 TARGET = {"runtime": "openvino", "processor": "cpu", "index": 0, "threads": 2, "precision": "f32", "batch": 1}
 

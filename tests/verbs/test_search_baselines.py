@@ -14,7 +14,7 @@ from tavt_kit.cli import main
 from tavt_kit.core.measurement import Measurement
 from tavt_kit.core.schedule import TokenSchedule
 from tavt_kit.models.wrap import AdaptiveViT
-from tavt_kit.reports.rows import better_than_chosen
+from tavt_kit.reports.final import better_than_chosen
 from tavt_kit.workflows import search_target
 from tests.runtimes.models import write_flat
 from tests.verbs.test_search import toy_table

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from markupsafe import Markup
+
 from peers.plan import AGAIN, DENSE, DROPS, SEARCHED
 from peers.table import median
-from tavt_kit.reports.axes import Scale, padded, round_ticks
-from tavt_kit.reports.labels import Box, Spot, place_labels
-from tavt_kit.reports.marks import SHAPES, Kind
-from tavt_kit.reports.markup import Element, Verbatim, el, render
+from tavt_kit.reports.charts import SHAPES, Box, Kind, Scale, Spot, padded, place_labels, round_ticks
+from tavt_kit.reports.markup import el
 
 __all__ = ["chart"]
 
@@ -78,10 +78,10 @@ def chart(entries: Sequence[Mapping[str, Any]], target: str, title: str) -> str:
     for method, line in reversed(list(lines.items())):
         parts += drawn(method, [(point(entry, x_axis, y_axis, target), entry) for entry in line], y_axis)
     parts += names(lines, x_axis, y_axis, target)
-    svg = el("svg", el("title", title), el("style", Verbatim(STYLE)), *parts, xmlns="http://www.w3.org/2000/svg",
+    svg = el("svg", el("title", title), el("style", Markup(STYLE)), *parts, xmlns="http://www.w3.org/2000/svg",
              viewBox=f"0 0 {WIDTH:g} {HEIGHT:g}", width=int(WIDTH), height=int(HEIGHT), role="img",
              aria_label=title)  # fmt: skip
-    return render(svg) + "\n"
+    return str(svg) + "\n"
 
 
 def point(entry: Mapping[str, Any], x_axis: Scale, y_axis: Scale, target: str) -> tuple[float, float]:
@@ -90,7 +90,7 @@ def point(entry: Mapping[str, Any], x_axis: Scale, y_axis: Scale, target: str) -
     return x_axis.at(at), y_axis.at(100 * entry["top1"]["value"])
 
 
-def frame(x_axis: Scale, y_axis: Scale, target: str) -> list[Element]:
+def frame(x_axis: Scale, y_axis: Scale, target: str) -> list[Markup]:
     """Grid, ticks and what the axes are."""
     bottom, right, parts = HEIGHT - BOTTOM, WIDTH - RIGHT, []
     for tick in round_ticks(y_axis.low, y_axis.high):
@@ -110,7 +110,7 @@ def frame(x_axis: Scale, y_axis: Scale, target: str) -> list[Element]:
     return parts
 
 
-def drawn(method: str, line: Sequence[tuple[tuple[float, float], Mapping[str, Any]]], y_axis: Scale) -> list[Element]:
+def drawn(method: str, line: Sequence[tuple[tuple[float, float], Mapping[str, Any]]], y_axis: Scale) -> list[Markup]:
     """A method's line, intervals and marks."""
     kind, colour = STYLES[method]
     places = sorted(place for place, _ in line)
@@ -126,7 +126,7 @@ def drawn(method: str, line: Sequence[tuple[tuple[float, float], Mapping[str, An
     return parts
 
 
-def names(lines: Mapping[str, Sequence[Mapping[str, Any]]], x_axis: Scale, y_axis: Scale, target: str) -> list[Element]:
+def names(lines: Mapping[str, Sequence[Mapping[str, Any]]], x_axis: Scale, y_axis: Scale, target: str) -> list[Markup]:
     """Each method's name once: beside its slowest mark with room for it, else over what is there."""
     places = {method: [point(entry, x_axis, y_axis, target) for entry in line] for method, line in lines.items()}
     marks = [place for line in places.values() for place in line]

@@ -1,9 +1,10 @@
-"""Finding the records of a run: everything of ours below the given folders, sorted by what it is."""
+"""The records of a run: found below the given folders, and read so that a missing value is None."""
 
 from __future__ import annotations
 
 import csv
 import json
+import math
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -13,7 +14,8 @@ from typing import Any
 from tavt_kit.core.records import kind_of, read_lines, upgraded
 from tavt_kit.errors import RecordError
 
-__all__ = ["Found", "Records", "candidates_beside", "gather"]
+__all__ = ["Found", "Records", "candidates_beside", "gather", "mapping", "number", "sequence", "text", "whole"]
+
 
 _KINDS = frozenset("bench check eval explained exported final front kept model profile recipe run split".split())
 """What this report reads."""
@@ -134,3 +136,46 @@ def _csv(path: Path) -> tuple[Mapping[str, str], ...]:
         return ()
     except (UnicodeDecodeError, csv.Error) as error:
         raise RecordError(f"{path} is damaged, so write it again: {error}") from None
+
+
+def number(record: Any, *path: str | int) -> float | None:
+    """The finite number at ``path``."""
+    value = _at(record, path)
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        return None
+    return float(value)
+
+
+def whole(record: Any, *path: str | int) -> int | None:
+    """The whole number at ``path``."""
+    value = _at(record, path)
+    return value if isinstance(value, int) and not isinstance(value, bool) else None
+
+
+def text(record: Any, *path: str | int) -> str | None:
+    """The text at ``path``, if it is not empty."""
+    value = _at(record, path)
+    return value if isinstance(value, str) and value else None
+
+
+def mapping(record: Any, *path: str | int) -> Mapping[str, Any]:
+    """The object at ``path``; empty where there is none."""
+    value = _at(record, path)
+    return value if isinstance(value, Mapping) else {}
+
+
+def sequence(record: Any, *path: str | int) -> Sequence[Any]:
+    """The list at ``path``; empty where there is none."""
+    value = _at(record, path)
+    return value if isinstance(value, list | tuple) else ()
+
+
+def _at(record: Any, path: tuple[str | int, ...]) -> Any:
+    for step in path:
+        if isinstance(record, Mapping) and isinstance(step, str):
+            record = record.get(step)
+        elif isinstance(record, list | tuple) and isinstance(step, int) and -len(record) <= step < len(record):
+            record = record[step]
+        else:
+            return None
+    return record

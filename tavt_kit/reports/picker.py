@@ -9,18 +9,29 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from markupsafe import Markup
+
 from tavt_kit.core.budget import Budget, Limit
 from tavt_kit.errors import BudgetError
-from tavt_kit.reports.blocks import Block, Cell, Column, Figure, Table
-from tavt_kit.reports.choice import FrontView
-from tavt_kit.reports.judging import judge_view
-from tavt_kit.reports.markup import Element, el
-from tavt_kit.reports.numbers import macs_text, ms_text, n_text, percent_text, points_text, ratio_text, significant
-from tavt_kit.reports.schedule_bar import schedule_bar
-from tavt_kit.reports.views import CandidateView, number, text, whole
-from tavt_kit.reports.words import metric_words, quantile_words
+from tavt_kit.reports.blocks import SPEED, VERDICT, Block, Cell, Column, Figure, Table, word_columns
+from tavt_kit.reports.candidates import CandidateView, FrontView, judge_view
+from tavt_kit.reports.charts import schedule_bar
+from tavt_kit.reports.markup import fill
+from tavt_kit.reports.records import number, text, whole
+from tavt_kit.reports.words import (
+    macs_text,
+    metric_words,
+    ms_text,
+    n_text,
+    percent_text,
+    points_text,
+    quantile_words,
+    ratio_text,
+    significant,
+)
 
 __all__ = ["Buy", "buys_of", "export_command", "picker_blocks", "steps_of"]
+
 
 _STEPS = 240
 """Places of the slider, about."""
@@ -117,7 +128,7 @@ def _limit(view: FrontView) -> Limit | None:
     return next(iter(view.budget.of("latency" if view.is_timed else "flops")), None)
 
 
-def _panel(front: Mapping[str, Any], view: FrontView, buys: Sequence[Buy], folder: Path) -> Element:
+def _panel(front: Mapping[str, Any], view: FrontView, buys: Sequence[Buy], folder: Path) -> Markup:
     scale = 1.0 if view.is_timed else 1e-9
     limit, pick = _limit(view), view.pick
     chosen = next((buy for buy in buys if pick is not None and buy.view.schedule == pick.schedule), None)
@@ -125,39 +136,21 @@ def _panel(front: Mapping[str, Any], view: FrontView, buys: Sequence[Buy], folde
     start = limit.value if limit else max(ends)
     low, high = 0.9 * min(ends), max(1.06 * max(ends), start)
     step = _step((high - low) * scale / _STEPS)
-    unit = "ms" if view.is_timed else "G"
-    low, high = math.floor(low * scale / step) * step, math.ceil(high * scale / step) * step
     decimals = max(0, -math.floor(math.log10(step)))
-    what = quantile_words(view.statistic) if view.is_timed else "multiply-adds of one image"
-    slider = el(
-        "input",
-        type="range",
-        id="budget-slider",
-        min=f"{low:.{decimals}f}",
-        max=f"{high:.{decimals}f}",
-        step=f"{step:.{decimals}f}",
-        value=f"{start * scale:.{decimals}f}",
-        aria_label=f"Budget: {what}, in {unit}",
-    )
-    shown = el("output", id="budget-value")
-    row = el("div", el("label", f"Budget, {what} ", shown, for_="budget-slider"), slider, class_="slide", hidden=True)
     least = min((buy.high for buy in buys if math.isfinite(buy.high)), default=max(ends))
-    nothing = el(
-        "p",
-        f"Nothing that was measured keeps to this budget. The least that is known to: {_cost_text(least, view)}.",
-        class_="bought none",
-        hidden=chosen is not None,
-    )
-    options = [_option(front, view, buy, folder, buy is chosen, scale) for buy in buys]
-    return el(
-        "div",
-        row,
-        *options,
-        nothing,
-        class_="picker",
-        data_unit=unit,
-        data_decimals=decimals,
-        data_cheapest=bool(view.budget.floors),
+    return fill(
+        "picker.html",
+        unit="ms" if view.is_timed else "G",
+        what=quantile_words(view.statistic) if view.is_timed else "multiply-adds of one image",
+        decimals=decimals,
+        cheapest=bool(view.budget.floors),
+        low=f"{math.floor(low * scale / step) * step:.{decimals}f}",
+        high=f"{math.ceil(high * scale / step) * step:.{decimals}f}",
+        step=f"{step:.{decimals}f}",
+        start=f"{start * scale:.{decimals}f}",
+        options=[_option(front, view, buy, folder, buy is chosen, scale) for buy in buys],
+        is_chosen=chosen is not None,
+        least=ms_text(least) if view.is_timed else macs_text(least),
     )
 
 
@@ -169,55 +162,45 @@ def _step(least: float) -> float:
 
 def _option(
     front: Mapping[str, Any], view: FrontView, buy: Buy, folder: Path, is_chosen: bool, scale: float
-) -> Element:
+) -> dict[str, object]:
     """One point as it is shown when it is bought; the script shows one of them and sets its verdict."""
-    one, command = buy.view, export_command(front, buy.view, folder)
-    verdict = view.verdict if is_chosen else buy.sure
-    name = "dense model" if one.origin == "dense" else one.schedule
-    words = [el("span", verdict, class_=f"badge {verdict.lower()}"), " ", *_said(view, one)]
-    bar = schedule_bar(one.counts, view.tokens, f"tokens: {one.schedule}") if one.counts else None
-    return el(
-        "div",
-        el("p", *words, class_="what"),
-        el("p", bar, el("code", name), class_="how"),
-        el("p", el("code", command, class_="command"), class_="take"),
-        class_="bought",
-        hidden=not is_chosen,
-        data_key=buy.key,
-        data_low=f"{buy.low * scale:.9g}",
-        data_high=f"{buy.high * scale:.9g}" if math.isfinite(buy.high) else None,
-        data_value=f"{one.accuracy.value:.9g}" if one.accuracy else None,
-        data_sure=buy.sure,
-        data_rest=buy.rest,
-    )
+    one = buy.view
+    return {
+        "chosen": is_chosen,
+        "key": buy.key,
+        "low": f"{buy.low * scale:.9g}",
+        "high": f"{buy.high * scale:.9g}" if math.isfinite(buy.high) else "",
+        "value": f"{one.accuracy.value:.9g}" if one.accuracy else "",
+        "sure": buy.sure,
+        "rest": buy.rest,
+        "verdict": view.verdict if is_chosen else buy.sure,
+        "accuracy": str(one.accuracy),
+        "words": _said(view, one),
+        "bar": schedule_bar(one.counts, view.tokens, f"tokens: {one.schedule}") if one.counts else "",
+        "name": "dense model" if one.origin == "dense" else one.schedule,
+        "command": export_command(front, one, folder),
+    }
 
 
-def _said(view: FrontView, one: CandidateView) -> list[Element | str]:
-    """Expected accuracy, cost and speed in one line."""
-    accuracy = one.accuracy
-    parts: list[Element | str] = [el("strong", str(accuracy)), f" {metric_words(view.metric)} on {view.split}"]
+def _said(view: FrontView, one: CandidateView) -> str:
+    """What follows the accuracy: its interval, cost and speed in one line."""
+    accuracy, loss, speed = one.accuracy, number(one.difference, "difference"), view.speedup(one)
+    said = f" {metric_words(view.metric)} on {view.split}"
     if accuracy is not None and accuracy.interval:
-        parts.append(f" (95 % {accuracy.interval}{f', {n_text(accuracy.n)}' if accuracy.n else ''})")
-    loss = number(one.difference, "difference")
+        said += f" (95 % {accuracy.interval}{f', {n_text(accuracy.n)}' if accuracy.n else ''})"
     if loss is not None and one.origin != "dense":
-        parts.append(f", {points_text(loss)} points against dense")
-    parts.append(f"; {_cost_words(view, one)}")
-    speed = view.speedup(one)
-    if speed is not None and one.origin != "dense":
-        parts.append(f", {ratio_text(speed)} as fast as dense")
-    return parts
+        said += f", {points_text(loss)} points against dense"
+    said += f"; {cost_words(view, one)}"
+    return said if speed is None or one.origin == "dense" else f"{said}, {ratio_text(speed)} as fast as dense"
 
 
-def _cost_words(view: FrontView, one: CandidateView) -> str:
+def cost_words(view: FrontView, one: CandidateView) -> str:
+    """The quantile that the budget is on, or the multiply-adds, of one candidate."""
     if not view.is_timed or one.time is None:
         return f"{macs_text(one.macs)} multiply-adds"
     if one.time.median is None:
         return f"predicted {ms_text(one.time.predicted)}"
     return f"{view.statistic} {ms_text(view.cost(one))} {one.time.doubt_of(view.statistic)}".rstrip()
-
-
-def _cost_text(value: float, view: FrontView) -> str:
-    return ms_text(value) if view.is_timed else macs_text(value)
 
 
 def _table(front: Mapping[str, Any], view: FrontView, steps: Sequence[Buy], folder: Path) -> Table:
@@ -226,9 +209,9 @@ def _table(front: Mapping[str, Any], view: FrontView, steps: Sequence[Buy], fold
         Column("A budget from", hint=unit),
         Column("buys", numeric=False, hint="tokens kept after each layer"),
         Column(metric_words(view.metric), hint=f"{view.split}, 95 %"),
-        Column("Speed", hint="dense = 1"),
-        Column("Verdict", numeric=False),
-        Column("Export", numeric=False),
+        SPEED,
+        VERDICT,
+        *word_columns("Export"),
     )
     rows = []
     for buy in steps:

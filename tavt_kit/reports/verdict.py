@@ -2,20 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from tavt_kit.reports.blocks import Headline, KeyFigure, Text
-from tavt_kit.reports.choice import FrontView
-from tavt_kit.reports.gather import Records
-from tavt_kit.reports.numbers import macs_text, ms_text, n_text, peak_text, percent_text, points_text, ratio_text
-from tavt_kit.reports.rows import FinalView, better_baselines, better_than_chosen, final_rows
-from tavt_kit.reports.sections.checks import failed_checks
-from tavt_kit.reports.sections.ladder import lowered_dense
-from tavt_kit.reports.views import AccuracyView, CandidateView, mapping, number, sequence
-from tavt_kit.reports.words import budget_words, limit_words, metric_words, plural, quantile_words, target_words
+from tavt_kit.reports.candidates import AccuracyView, CandidateView, FrontView
+from tavt_kit.reports.exported import failed_checks
+from tavt_kit.reports.final import FinalView, better_baselines, better_than_chosen, final_rows
+from tavt_kit.reports.records import Records, mapping, number, sequence
+from tavt_kit.reports.training import lowered_dense
+from tavt_kit.reports.words import (
+    budget_words,
+    limit_words,
+    macs_text,
+    metric_words,
+    ms_text,
+    n_text,
+    peak_text,
+    percent_text,
+    plural,
+    points_interval,
+    points_text,
+    quantile_words,
+    ratio_text,
+    target_words,
+)
 
 __all__ = ["headline"]
+
 
 _LEADS = {
     "PASS": "The model that {fits} {budget}{where}",
@@ -37,14 +51,17 @@ def headline(records: Records) -> Headline:
         return Headline(view.verdict or "FAIL", Text.of(sentence))
     final = final_rows(records.first("final"))
     chosen = next((row for row in final if row.kind == "chosen"), None)
+    better = (*better_than_chosen(front), *better_baselines(records.first("final")))
     return Headline(
         view.verdict,
         Text.of(_sentence(view, pick, _where(front))),
         (
-            *_more(view, front, records.first("final")),
+            *(Text.of(sentence, kind="warning") for sentence in better),
+            *_held_out(view, final),
             *(Text.of(sentence, kind="warning") for sentence in _doubts(front, pick, records)),
         ),
         tuple(_figures(view, pick, chosen)),
+        beaten=bool(better),
     )
 
 
@@ -117,30 +134,28 @@ def _memory(view: FrontView, pick: CandidateView) -> str:
     return "" if pick.memory is None else f"peak memory {pick.memory}{beside}"
 
 
-def _more(view: FrontView, front: Mapping[str, Any], final: Mapping[str, Any]) -> list[Text]:
-    """What an honest reader would ask next: the held-out figure, and whether a baseline does better."""
-    texts, rows = [], final_rows(final)
+def _held_out(view: FrontView, rows: Sequence[FinalView]) -> list[Text]:
+    """The figure on images that nothing was selected on, or that there is none."""
     chosen = next((row for row in rows if row.kind == "chosen"), None)
     if chosen is not None and chosen.accuracy is not None and chosen.split != view.split:
         dense = next((row for row in rows if row.kind == "dense"), None)
         beside = f" (dense {dense.accuracy})" if dense and dense.accuracy else ""
         count = f", {n_text(chosen.accuracy.n)}" if chosen.accuracy.n else ""
-        texts.append(
+        return [
             Text.of(
                 f"On the {chosen.split} split, which nothing was selected on, it scores {chosen.accuracy}{beside}, "
                 f"95 % interval {chosen.accuracy.interval}{count}."
             )
+        ]
+    if view.split == "test":
+        return []
+    return [
+        Text.of(
+            f"It was selected on this very {view.split} split, so a little of that figure is luck; "
+            "only a test split that nothing was selected on can tell how much.",
+            kind="note",
         )
-    elif view.split != "test":
-        texts.append(
-            Text.of(
-                f"It was selected on this very {view.split} split, so a little of that figure is luck; "
-                "only a test split that nothing was selected on can tell how much.",
-                kind="note",
-            )
-        )
-    found = (*better_than_chosen(front), *better_baselines(final))
-    return texts + [Text.of(sentence, kind="warning") for sentence in found]
+    ]
 
 
 def _doubts(front: Mapping[str, Any], pick: CandidateView, records: Records) -> list[str]:
@@ -184,7 +199,7 @@ def _figures(view: FrontView, pick: CandidateView, chosen: FinalView | None) -> 
     loss = number(pick.difference, "difference")
     if loss is not None and pick.origin != "dense":
         low, high = number(pick.difference, "ci95", 0), number(pick.difference, "ci95", 1)
-        small = f"95 % {points_text(low)} to {points_text(high)}, paired" if low is not None else ""
+        small = f"95 % {points_interval(low, high)}, paired" if low is not None else ""
         figures.append(KeyFigure(points_text(loss), f"points vs dense, {view.split}", small))
     speedup = view.speedup(pick)
     if speedup is not None and view.dense is not None and view.dense.time is not None:
@@ -200,10 +215,7 @@ def _figures(view: FrontView, pick: CandidateView, chosen: FinalView | None) -> 
 
 
 def _accuracy(accuracy: AccuracyView, label: str) -> KeyFigure:
-    parts = [
-        f"95 % {accuracy.interval}" if accuracy.interval else "",
-        n_text(accuracy.n) if accuracy.n else "",
-    ]
+    parts = [f"95 % {accuracy.interval}" if accuracy.interval else "", n_text(accuracy.n) if accuracy.n else ""]
     return KeyFigure(str(accuracy), label, ", ".join(part for part in parts if part))
 
 

@@ -1,0 +1,770 @@
+"""Charts as SVG: fronts, curves over steps, bars of layers, the ladder of distillation, small bars for cells.
+
+Colours come from the page's style sheet, so that one picture serves light, dark and paper. Every point can be pointed
+at or reached by key, and tells its numbers.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from statistics import fmean
+from typing import Literal
+
+from markupsafe import Markup
+
+from tavt_kit.core.part_names import part_words
+from tavt_kit.reports.markup import el
+from tavt_kit.reports.words import ms_text, percent_text, points_text, significant
+
+__all__ = [
+    "KINDS", "SHAPES", "Bars", "Box", "Curve", "Frame", "Kind", "Mark", "Rung", "Scale", "Spot", "axes",
+    "bars_legend", "change_bar", "curve_chart", "curve_legend", "front_chart", "front_legend", "ladder_chart",
+    "ladder_legend", "layer_chart", "legend", "padded", "place_labels", "round_ticks", "schedule_bar", "thinned",
+]  # fmt: skip
+
+_WIDTH, _LEFT, _RIGHT = 1040.0, 66.0, 22.0
+_LETTERS = "abcd"
+
+Interval = tuple[float, float]
+Kind = Literal["chosen", "front", "dense", "int8", "chosen-int8", "resolution", "layers", "taper", "stages", "other"]
+
+KINDS: dict[Kind, str] = {
+    "chosen": "chosen",
+    "front": "on the front",
+    "dense": "dense, f32",
+    "int8": "dense, INT8",
+    "chosen-int8": "chosen, INT8",
+    "resolution": "lower resolution",
+    "layers": "fewer layers",
+    "taper": "uniform taper",
+    "stages": "stage schedule",
+    "other": "other baseline",
+}
+"""Kinds of marks, in the order of the legend."""
+
+
+# Scales, ticks and frames
+
+
+@dataclass(frozen=True, slots=True)
+class Scale:
+    """A straight map of ``low..high`` to ``start..end`` pixels; ``start`` may be the greater (a y axis).
+
+    Example:
+        >>> Scale(0.0, 10.0, 100.0, 200.0).at(5.0)
+        150.0
+    """
+
+    low: float
+    high: float
+    start: float
+    end: float
+
+    def at(self, value: float) -> float:
+        """The pixel of ``value``; beyond the ends it is held there."""
+        share = (value - self.low) / (self.high - self.low)
+        return self.start + (self.end - self.start) * min(1.0, max(0.0, share))
+
+    def holds(self, value: float) -> bool:
+        """Whether ``value`` lies on the axis."""
+        return self.low <= value <= self.high
+
+
+def round_ticks(low: float, high: float, wanted: int = 6) -> tuple[float, ...]:
+    """Multiples of 1, 2 or 5 times a power of ten within ``low..high``, about ``wanted`` of them.
+
+    Example:
+        >>> round_ticks(0.0, 9.0)
+        (0.0, 2.0, 4.0, 6.0, 8.0)
+    """
+    raw = (high - low) / max(1, wanted - 1)
+    power = 10.0 ** math.floor(math.log10(raw))
+    step = min((power, 2 * power, 5 * power, 10 * power), key=lambda step: abs(math.log(step / raw)))
+    first, last = math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9)
+    # round() takes the noise of the multiplication off: 0.30000000000000004.
+    digits = max(0, 2 - math.floor(math.log10(step)))
+    return tuple(round(step * i, digits) for i in range(first, last + 1))
+
+
+def padded(values: Iterable[float], *, share: float = 0.06, floor: float = -math.inf) -> Interval:
+    """The range of ``values`` with a margin on both sides, never below ``floor`` and never empty.
+
+    Example:
+        >>> padded([2.0, 4.0], share=0.5)
+        (1.0, 5.0)
+    """
+    found = sorted(values)
+    low, high = found[0], found[-1]
+    margin = (high - low) * share or abs(high) * 0.1 or 1.0
+    return max(floor, low - margin), high + margin
+
+
+def axes(x: Scale, y: Scale, y_title: str, x_title: str = "", *, x_ticks: int = 0, y_ticks: int = 5) -> list[Markup]:
+    """Grid, ticks, the line below and both titles.
+
+    Args:
+        x: Scale to the right.
+        y: Scale upwards.
+        y_title: What is shown upwards, with unit and split.
+        x_title: What is shown to the right, with its unit; empty where each place has a name of its own.
+        x_ticks: About how many ticks the x axis has.
+        y_ticks: About how many ticks the y axis has.
+    """
+    bottom, middle = y.start, (y.start + y.end) / 2
+    parts = []
+    for tick in round_ticks(y.low, y.high, y_ticks):
+        at = y.at(tick)
+        parts.append(el("line", x1=x.start, x2=x.end, y1=at, y2=at, class_="grid"))
+        parts.append(el("text", f"{tick:g}", x=x.start - 10, y=at + 4, class_="tick end"))
+    for tick in round_ticks(x.low, x.high, x_ticks) if x_ticks else ():
+        at = x.at(tick)
+        parts.append(el("line", x1=at, x2=at, y1=bottom, y2=bottom + 5, class_="axis"))
+        parts.append(el("text", f"{tick:g}", x=at, y=bottom + 19, class_="tick middle"))
+    parts.append(el("line", x1=x.start, x2=x.end, y1=bottom, y2=bottom, class_="axis"))
+    parts.append(el("text", y_title, x=16, y=middle, transform=f"rotate(-90 16 {middle:g})", class_="title middle"))
+    if x_title:
+        parts.append(el("text", x_title, x=(x.start + x.end) / 2, y=bottom + 40, class_="title middle"))
+    return parts
+
+
+def legend(entries: Iterable[tuple[Markup, str, str]]) -> Markup:
+    """A list of shapes with words.
+
+    Args:
+        entries: Shape, drawn around (10, 10) in a square of 20; its class; its meaning.
+    """
+    items = (
+        el("li", el("svg", el("g", shape, class_=name), viewBox="0 0 20 20", class_="key", aria_hidden="true"), words)
+        for shape, name, words in entries
+    )
+    return el("ul", *items, class_="legend")
+
+
+def _across(low: float = 0.0, high: float = 1.0) -> Scale:
+    return Scale(low, high, _LEFT, _WIDTH - _RIGHT)
+
+
+def _svg(height: float, parts: Iterable[Markup | None], title: str) -> Markup:
+    return el("svg", *parts, viewBox=f"0 0 {_WIDTH:g} {height:g}", class_="chart", role="img", aria_label=title)
+
+
+def _hover(left: float, width: float, y: Scale, lines: Sequence[str]) -> Markup:
+    """An unseen rectangle from top to bottom, so that what is thin can be pointed at."""
+    area = el("rect", x=left, y=y.end, width=width, height=y.start - y.end, class_="target")
+    return el("g", area, class_="point", tabindex=0, role="img", aria_label="; ".join(lines))
+
+
+# Names beside marks
+
+
+_CHAR, _LINE = 6.9, 15.0
+"""Pixels of an average character and of a line at 13 px."""
+
+
+@dataclass(frozen=True, slots=True)
+class Box:
+    """A rectangle in pixels, y downwards."""
+
+    left: float
+    top: float
+    right: float
+    bottom: float
+
+    def overlap(self, other: Box) -> float:
+        """The common area."""
+        width = min(self.right, other.right) - max(self.left, other.left)
+        height = min(self.bottom, other.bottom) - max(self.top, other.top)
+        return width * height if width > 0 and height > 0 else 0.0
+
+    def holds(self, other: Box) -> bool:
+        """Whether ``other`` lies within."""
+        sides = self.left <= other.left and other.right <= self.right
+        return sides and self.top <= other.top and other.bottom <= self.bottom
+
+
+@dataclass(frozen=True, slots=True)
+class Spot:
+    """Where a text's baseline begins, centres or ends."""
+
+    x: float
+    y: float
+    anchor: Literal["start", "middle", "end"]
+
+
+def place_labels(
+    wanted: Sequence[tuple[str, float, float, float]],
+    marks: Sequence[tuple[float, float]],
+    inside: Box,
+    covered: Sequence[Box] = (),
+) -> list[Spot | None]:
+    """A spot for each text, in the given order of importance; ``None`` where every spot is taken.
+
+    Args:
+        wanted: Text, x and y of its mark, distance to keep from it.
+        marks: Places of all marks, which no text may cover.
+        inside: Area of the chart.
+        covered: What else no text may cover.
+
+    Example:
+        >>> place_labels([("a", 50.0, 50.0, 10.0)], [(50.0, 50.0)], Box(0, 0, 100, 100))[0].anchor
+        'start'
+    """
+    taken = [*covered, *(Box(x - 6, y - 6, x + 6, y + 6) for x, y in marks)]
+    spots: list[Spot | None] = []
+    for text, x, y, gap in wanted:
+        found = None
+        for spot in _choices(x, y, gap):
+            box = _box(text, spot)
+            if inside.holds(box) and not any(box.overlap(other) > 1.0 for other in taken):
+                found = spot
+                taken.append(box)
+                break
+        spots.append(found)
+    return spots
+
+
+def _choices(x: float, y: float, gap: float) -> list[Spot]:
+    near = [
+        Spot(x + gap, y + 4, "start"),
+        Spot(x - gap, y + 4, "end"),
+        Spot(x, y - gap - 3, "middle"),
+        Spot(x, y + gap + 11, "middle"),
+    ]
+    # Further off, above and below, where error bars leave room.
+    sides: tuple[tuple[float, Literal["start", "end"]], ...] = ((x + gap, "start"), (x - gap, "end"))
+    steps = (-gap, gap + 8, -gap - 12, gap + 20)
+    return near + [Spot(across, y + step, anchor) for step in steps for across, anchor in sides]
+
+
+def _box(text: str, spot: Spot) -> Box:
+    width = _CHAR * len(text)
+    left = {"start": spot.x, "middle": spot.x - width / 2, "end": spot.x - width}[spot.anchor]
+    return Box(left, spot.y - _LINE + 3, left + width, spot.y + 3)
+
+
+# The front: cost to the right, accuracy upwards, with doubt, predictions, budget and baselines
+
+
+@dataclass(frozen=True, slots=True)
+class Mark:
+    """One point of the chart.
+
+    Args:
+        kind: Decides shape and colour.
+        label: Written beside it where there is room; empty for none.
+        x: Cost: milliseconds or multiply-adds (in G).
+        y: Accuracy in percent.
+        x_bar: Spread of ``x``, or ``None``.
+        y_bar: 95 % interval of ``y`` in percent, or ``None``.
+        predicted_x: What the latency table had predicted; drawn hollow.
+        measured: Whether ``x`` is known; else the mark itself is a prediction and drawn hollow.
+        lines: The hover text, line by line.
+        key: Ties it to the row of the table below.
+        series: The letter of its search, where there are several: ``a``, ``b``, ...
+    """
+
+    kind: Kind
+    label: str
+    x: float
+    y: float
+    x_bar: Interval | None = None
+    y_bar: Interval | None = None
+    predicted_x: float | None = None
+    measured: bool = True
+    lines: tuple[str, ...] = ()
+    key: str = ""
+    series: str = ""
+
+    @property
+    def colour(self) -> str:
+        """The class that colours its series, with the space before it."""
+        return f" series-{self.series}" if self.series else ""
+
+
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """What the axes mean: titles, and the lines a budget draws.
+
+    Args:
+        x_title: With its unit.
+        y_title: With its unit and split.
+        ceiling: The budget on ``x``, or ``None``.
+        ceiling_text: Written on its line.
+        floor: The least accuracy asked for, in percent, or ``None``.
+        floor_text: Written on its line.
+    """
+
+    x_title: str
+    y_title: str
+    ceiling: float | None = None
+    ceiling_text: str = ""
+    floor: float | None = None
+    floor_text: str = ""
+
+
+def _polygon(*corners: tuple[float, float]) -> Callable[[float, float], Markup]:
+    def draw(x: float, y: float) -> Markup:
+        return el("path", d="M" + "L".join(f"{x + dx:.1f} {y + dy:.1f}" for dx, dy in corners) + "Z")
+
+    return draw
+
+
+def _circle(radius: float) -> Callable[[float, float], Markup]:
+    return lambda x, y: el("circle", cx=x, cy=y, r=radius)
+
+
+SHAPES: dict[Kind, Callable[[float, float], Markup]] = {
+    "chosen": _circle(7),
+    "front": _circle(5),
+    "dense": _polygon((-5, -5), (5, -5), (5, 5), (-5, 5)),
+    "int8": _polygon((0, -7), (7, 0), (0, 7), (-7, 0)),
+    "chosen-int8": _polygon((0, -8), (8, 0), (0, 8), (-8, 0)),
+    "resolution": _polygon((0, -7), (6.5, 5), (-6.5, 5)),
+    "layers": _polygon((-7, -3), (7, -3), (7, 3), (-7, 3)),
+    "taper": lambda x, y: el("path", d=f"M{x - 5:.1f} {y - 5:.1f}l10 10m0 -10l-10 10", class_="cross"),
+    "stages": _polygon((0, 7), (6.5, -5), (-6.5, -5)),
+    "other": _polygon((0, -6), (6, -1.5), (3.6, 5.5), (-3.6, 5.5), (-6, -1.5)),
+}
+"""Draws each kind of mark around a point."""
+
+_PAINTED = ("taper", "stages", "layers", "other", "resolution", "front", "int8", "dense", "chosen-int8", "chosen")
+"""Kinds in painting order: the chosen one last, on top."""
+_TOP, _BOTTOM = 20.0, 422.0
+
+
+def front_chart(marks: Sequence[Mark], frame: Frame, title: str, cloud: Iterable[tuple[float, float]] = ()) -> Markup:
+    """The chart as an ``svg`` element.
+
+    Args:
+        marks: At least one; those of kind ``chosen`` and ``front`` are joined to a staircase.
+        frame: Titles and limits.
+        title: What a screen reader says for the whole picture.
+        cloud: Points drawn faintly behind; those beyond the axes, which follow the marks, are left out.
+    """
+    x, y = _scales(marks, frame)
+    painted = sorted(marks, key=lambda mark: _PAINTED.index(mark.kind))
+    return el(
+        "svg",
+        *axes(x, y, frame.y_title, frame.x_title, x_ticks=9, y_ticks=6),
+        *_limits(x, y, frame),
+        _cloud(cloud, x, y),
+        *(_staircase(marks, series, x, y) for series in sorted({mark.series for mark in marks})),
+        *(_bars(mark, x, y) for mark in painted),
+        *(_mark(mark, x, y) for mark in painted),
+        *_labels(marks, x, y, frame),
+        viewBox=f"0 0 {_WIDTH:g} 474",
+        class_="chart front-chart",
+        role="group",  # its points are read one by one
+        aria_label=title,
+        data_low=x.low,
+        data_high=x.high,
+        data_start=x.start,
+        data_end=x.end,
+    )
+
+
+def front_legend(marks: Iterable[Mark], cloud: bool = False) -> Markup:
+    """The shapes that occur, with their meaning; ``cloud``: whether there are points behind."""
+    found = list(marks)
+    kinds = [kind for kind in KINDS if any(mark.kind == kind for mark in found)]
+    entries = [(SHAPES[kind](10.0, 10.0), f"mark {kind}", KINDS[kind]) for kind in kinds]
+    if any(mark.predicted_x is not None or not mark.measured for mark in found):
+        entries.append((el("circle", cx=10, cy=10, r=4.5), "predicted", "predicted from the layer table"))
+    if any(mark.y_bar for mark in found):
+        entries.append((el("path", d="M10 2V18M6 2H14M6 18H14"), "bars", "95 % interval"))
+    if any(mark.x_bar for mark in found):
+        entries.append((el("path", d="M2 10H18M2 6V14M18 6V14"), "bars", "p10 to p90"))
+    if cloud:
+        entries.append((el("path", d="M6 13h0M10 7h0M14 12h0"), "cloud", "other evaluated, latency predicted"))
+    return legend(entries)
+
+
+def _scales(marks: Sequence[Mark], frame: Frame) -> tuple[Scale, Scale]:
+    xs = [x for mark in marks for x in (mark.x, mark.predicted_x, *(mark.x_bar or ())) if x is not None]
+    if frame.ceiling is not None:
+        # A budget far beyond every point would squeeze them into a corner; then its line stands at the edge.
+        xs.append(min(frame.ceiling, 2.0 * max(xs)))
+    low, high = padded(xs, floor=0.0)
+    y_low, y_high = padded([*_shown_heights(marks), *(() if frame.floor is None else (frame.floor,))])
+    y_high = min(100.0, y_high) if y_high < 104 else y_high
+    return _across(0.0 if low < 0.35 * high else low, high), Scale(max(0.0, y_low), y_high, _BOTTOM, _TOP)
+
+
+def _shown_heights(marks: Sequence[Mark]) -> list[float]:
+    """What the y axis must hold; a baseline far below everything else is drawn at its edge instead."""
+    heights = [(mark.kind, mark.y, *(mark.y_bar or ())) for mark in marks]
+    main = [y for kind, *ys in heights if kind in ("chosen", "front", "dense") for y in ys]
+    if not main:
+        return [y for _, *ys in heights for y in ys]
+    least = min(main) - 2.0 * (max(main) - min(main) or 10.0)
+    return [y for _, *ys in heights if ys[0] >= least for y in ys] or main
+
+
+def _limits(x_axis: Scale, y_axis: Scale, frame: Frame) -> list[Markup]:
+    left, right, parts = x_axis.start, x_axis.end, []
+    if frame.ceiling is not None and frame.ceiling <= x_axis.high:
+        x = x_axis.at(frame.ceiling)
+        turn = f"rotate(-90 {x - 7:g} {_BOTTOM - 10:g})"
+        ceiling = (
+            el("rect", x=x, y=_TOP, width=right - x, height=_BOTTOM - _TOP, class_="beyond"),
+            el("line", x1=x, x2=x, y1=_TOP, y2=_BOTTOM, class_="limit"),
+            el("text", frame.ceiling_text, x=x - 7, y=_BOTTOM - 10, transform=turn, class_="limit-text"),
+        )
+        parts.append(el("g", *ceiling, class_="ceiling"))  # the slider moves it
+    if frame.floor is not None and y_axis.holds(frame.floor):
+        y = y_axis.at(frame.floor)
+        parts.append(el("rect", x=left, y=y, width=right - left, height=_BOTTOM - y, class_="beyond"))
+        parts.append(el("line", x1=left, x2=right, y1=y, y2=y, class_="limit"))
+        parts.append(el("text", frame.floor_text, x=right - 8, y=y - 6, class_="limit-text end"))
+    return parts
+
+
+def _cloud(points: Iterable[tuple[float, float]], x_axis: Scale, y_axis: Scale) -> Markup | None:
+    inside = [(x, y) for x, y in points if x_axis.holds(x) and y_axis.holds(y)]
+    path = "".join(f"M{x_axis.at(x):.1f} {y_axis.at(y):.1f}h0" for x, y in inside)
+    return el("path", d=path, class_="cloud") if path else None
+
+
+def _staircase(marks: Sequence[Mark], series: str, x_axis: Scale, y_axis: Scale) -> Markup | None:
+    """What the front promises at every cost: the best point that costs no more."""
+    on_front = [mark for mark in marks if mark.kind in ("front", "chosen") and mark.series == series]
+    front = sorted((mark.x, mark.y) for mark in on_front)
+    if len(front) < 2:
+        return None
+    best, path = front[0][1], f"M{x_axis.at(front[0][0]):.1f} {y_axis.at(front[0][1]):.1f}"
+    for x, y in front[1:]:
+        if y > best:
+            path += f"H{x_axis.at(x):.1f}V{y_axis.at(y):.1f}"
+            best = y
+    return el("path", d=path, class_=f"staircase{on_front[0].colour}")
+
+
+def _bars(mark: Mark, x_axis: Scale, y_axis: Scale) -> Markup | None:
+    x, y, path = x_axis.at(mark.x), y_axis.at(mark.y), ""
+    if mark.y_bar is not None:
+        low, high = (y_axis.at(end) for end in mark.y_bar)
+        path += f"M{x:.1f} {low:.1f}V{high:.1f}M{x - 3:.1f} {low:.1f}h6M{x - 3:.1f} {high:.1f}h6"
+    if mark.x_bar is not None:
+        left, right = (x_axis.at(end) for end in mark.x_bar)
+        path += f"M{left:.1f} {y:.1f}H{right:.1f}M{left:.1f} {y - 3:.1f}v6M{right:.1f} {y - 3:.1f}v6"
+    return el("path", d=path, class_=f"bars {mark.kind}{mark.colour}") if path else None
+
+
+def _mark(mark: Mark, x_axis: Scale, y_axis: Scale) -> Markup:
+    x, y = x_axis.at(mark.x), y_axis.at(mark.y)
+    ghost = []
+    if mark.predicted_x is not None:
+        at = x_axis.at(mark.predicted_x)
+        ghost.append(el("line", x1=x, x2=at, y1=y, y2=y, class_="predicted-link"))
+        ghost.append(el("g", el("circle", cx=at, cy=y, r=4.5), class_="predicted"))
+    ring = el("circle", cx=x, cy=y, r=13, class_=f"ring{mark.colour}") if mark.kind == "chosen" else None
+    look = f"mark {mark.kind}{'' if mark.measured else ' hollow'}{mark.colour}"
+    return el(
+        "g",
+        *ghost,
+        ring,
+        el("circle", cx=x, cy=y, r=14, class_="target"),
+        el("g", SHAPES[mark.kind](x, y), class_=look),
+        class_="point",
+        tabindex=0,
+        role="img",
+        aria_label="; ".join(mark.lines) or mark.label or f"{significant(mark.x)}, {mark.y:.1f} %",
+        data_key=mark.key or None,
+    )
+
+
+def _labels(marks: Sequence[Mark], x_axis: Scale, y_axis: Scale, frame: Frame) -> list[Markup]:
+    """Names beside the marks that have one, where they cover no mark, no error bar and no other name."""
+    places, covered, named = [], _covered(x_axis, y_axis, frame), []
+    for mark in marks:
+        x, y = x_axis.at(mark.x), y_axis.at(mark.y)
+        places.append((x, y))
+        if mark.predicted_x is not None:
+            places.append((x_axis.at(mark.predicted_x), y))
+        if mark.y_bar is not None:
+            covered.append(Box(x - 3, y_axis.at(mark.y_bar[1]), x + 3, y_axis.at(mark.y_bar[0])))
+        if mark.x_bar is not None:
+            covered.append(Box(x_axis.at(mark.x_bar[0]), y - 3, x_axis.at(mark.x_bar[1]), y + 3))
+        off = "" if y_axis.holds(mark.y) else f"{mark.y:.1f} % ↓"  # it is drawn at the edge
+        if text := " ".join(part for part in (mark.label, off) if part):
+            named.append((mark, text, x, y))
+    named.sort(key=lambda one: one[0].kind != "chosen")
+    wanted = [(text, x, y, 17.0 if mark.kind == "chosen" else 10.0) for mark, text, x, y in named]
+    placed = place_labels(wanted, places, Box(x_axis.start, _TOP, x_axis.end, _BOTTOM), covered)
+    return [
+        el("text", text, x=spot.x, y=spot.y, class_=f"name {mark.kind} {spot.anchor}{mark.colour}")
+        for (mark, text, _, _), spot in zip(named, placed, strict=True)
+        if spot is not None
+    ]
+
+
+def _covered(x_axis: Scale, y_axis: Scale, frame: Frame) -> list[Box]:
+    """The lines of the budget with their texts."""
+    boxes = []
+    if frame.ceiling is not None:
+        x = x_axis.at(frame.ceiling)
+        boxes.append(Box(x - 3, _TOP, x + 3, _BOTTOM))
+        boxes.append(Box(x - 20, _BOTTOM - 10 - 7 * len(frame.ceiling_text), x, _BOTTOM))
+    if frame.floor is not None:
+        y = y_axis.at(frame.floor)
+        boxes.append(Box(x_axis.start, y - 3, x_axis.end, y + 3))
+        boxes.append(Box(x_axis.end - 8 - 7 * len(frame.floor_text), y - 20, x_axis.end, y))
+    return boxes
+
+
+# Curves over the steps of a run, over seconds or layers
+
+
+@dataclass(frozen=True, slots=True)
+class Curve:
+    """A line.
+
+    Args:
+        name: For the legend and the hover text.
+        points: (step, value), by step.
+        spread: (step, least, greatest) around it, or nothing.
+        dots: Whether each point is marked.
+        ring: The step of the point that is ringed.
+    """
+
+    name: str
+    points: tuple[tuple[float, float], ...]
+    spread: tuple[tuple[float, float, float], ...] = ()
+    dots: bool = False
+    ring: float | None = None
+
+
+def thinned(name: str, points: Sequence[tuple[float, float]], most: int = 60, *, spread: bool = False) -> Curve:
+    """A curve of at most ``most`` points, each the mean of as many neighbours.
+
+    Example:
+        >>> thinned("loss", [(1, 4.0), (2, 2.0), (3, 1.0), (4, 1.0)], 2).points
+        ((1.5, 3.0), (3.5, 1.0))
+    """
+    size = -(-len(points) // most)
+    groups = [points[start : start + size] for start in range(0, len(points), size)] if size else []
+    means = [(fmean(x for x, _ in group), fmean(y for _, y in group)) for group in groups]
+    around = [
+        (x, min(y for _, y in group), max(y for _, y in group)) for (x, _), group in zip(means, groups, strict=True)
+    ]
+    return Curve(name, tuple(means), tuple(around) if spread and size > 1 else ())
+
+
+def curve_chart(curves: Sequence[Curve], last: float, y_title: str, title: str, *, x_title: str = "step") -> Markup:
+    """The curves over their steps.
+
+    Args:
+        curves: One to four, each with a point; the spread of the first is drawn.
+        last: Where the axis of steps ends.
+        y_title: With unit and split.
+        title: What a screen reader says for the whole picture.
+        x_title: What is counted along the axis.
+    """
+    values = [y for curve in curves for _, y in curve.points]
+    values += [end for _, *ends in curves[0].spread for end in ends]
+    floor = 0.0 if min(values) >= 0 else -math.inf
+    x, y = _across(0.0, max(1.0, last)), Scale(*padded(values, floor=floor), 234.0, 16.0)
+    parts = axes(x, y, y_title, x_title, x_ticks=8)
+    if spread := curves[0].spread:
+        edge = [(x.at(at), y.at(high)) for at, _, high in spread]
+        edge += [(x.at(at), y.at(low)) for at, low, _ in reversed(spread)]
+        parts.append(el("path", d=_path(edge) + "Z", class_="band"))
+    for letter, curve in zip(_LETTERS, curves, strict=False):
+        parts += _line(curve, letter, x, y)
+    return _svg(280, [*parts, *_values_nearby(curves, x, y, x_title)], title)
+
+
+def curve_legend(curves: Sequence[Curve]) -> Markup:
+    """The lines that occur, and what stands behind and around them."""
+    line = el("path", d="M2 10H18")
+    entries = [(line, f"curve curve-{letter}", curve.name) for letter, curve in zip(_LETTERS, curves, strict=False)]
+    if curves[0].spread:
+        around = f"{curves[0].name}, least to greatest of neighbouring steps"
+        entries.append((el("rect", x=2, y=4, width=16, height=12), "band", around))
+    if any(curve.ring is not None for curve in curves):
+        entries.append((el("circle", cx=10, cy=10, r=6), "ring", "selected"))
+    return legend(entries)
+
+
+def _line(curve: Curve, letter: str, x_axis: Scale, y_axis: Scale) -> list[Markup]:
+    places = [(x_axis.at(x), y_axis.at(y)) for x, y in curve.points]
+    parts = [el("path", d=_path(places), class_=f"curve curve-{letter}")] if len(places) > 1 else []
+    if curve.dots or len(places) == 1:
+        parts += [el("circle", cx=x, cy=y, r=3.5, class_="seen") for x, y in places]
+    rings = (at for (step, _), at in zip(curve.points, places, strict=True) if step == curve.ring)
+    return parts + [el("circle", cx=x, cy=y, r=7, class_="ring") for x, y in rings]
+
+
+def _path(places: Sequence[tuple[float, float]]) -> str:
+    return "M" + "L".join(f"{x:.1f} {y:.1f}" for x, y in places)
+
+
+def _values_nearby(curves: Sequence[Curve], x: Scale, y: Scale, x_title: str) -> list[Markup]:
+    """Unseen rectangles side by side, each telling the values nearest to its middle."""
+    count = 24
+    width, parts = (x.end - x.start) / count, []
+    for slot in range(count):
+        step = x.low + (x.high - x.low) * (slot + 0.5) / count
+        near = [min(curve.points, key=lambda point: abs(point[0] - step)) for curve in curves]
+        lines = [f"about {x_title} {near[0][0]:.0f}"]
+        lines += [f"{curve.name} {significant(value)}" for curve, (_, value) in zip(curves, near, strict=True)]
+        parts.append(_hover(x.start + slot * width, width, y, lines))
+    return parts
+
+
+# Bars: the milliseconds of each layer, dense beside chosen
+
+
+@dataclass(frozen=True, slots=True)
+class Bars:
+    """One bar for each part.
+
+    Args:
+        label: Name of the model, such as ``dense``.
+        kind: Style of the bar: ``a`` for the dense model, ``b`` for the chosen one.
+        values: Milliseconds by the names of the parts.
+    """
+
+    label: str
+    kind: str
+    values: Mapping[str, float]
+
+
+def layer_chart(names: Sequence[str], bars: Sequence[Bars], title: str) -> Markup:
+    """Groups of bars, one group a part of the model.
+
+    Args:
+        names: Parts of the model: stem, 0, 1, ..., head.
+        bars: Models, from left to right in every group.
+        title: What a screen reader says for the whole picture.
+    """
+    highest = max([1e-9, *(ms for one in bars for ms in one.values.values())])
+    x, y = _across(0.0, len(names)), Scale(0.0, 1.08 * highest, 204.0, 16.0)
+    parts, slot = axes(x, y, "ms", "layer"), (x.end - x.start) / len(names)
+    width = 0.8 * slot / len(bars)
+    for index, name in enumerate(names):
+        for place, one in enumerate(bars):
+            if name in one.values:
+                top, left = y.at(one.values[name]), x.at(index + 0.1) + place * width
+                size = {"width": max(1.0, width - 1), "height": max(0.0, y.start - top)}
+                parts.append(el("rect", x=left, y=top, **size, class_=f"bar-{one.kind}"))
+        values = (f"{one.label} {ms_text(one.values[name])}" for one in bars if name in one.values)
+        parts.append(_hover(x.at(index), slot, y, [part_words(name), *values]))
+        parts.append(el("text", name, x=x.at(index + 0.5), y=y.start + 19, class_="tick middle"))
+    return _svg(250, parts, title)
+
+
+def bars_legend(bars: Sequence[Bars]) -> Markup:
+    """What each bar of a group is."""
+    return legend([(el("rect", x=3, y=3, width=14, height=14), f"bar-{one.kind}", one.label) for one in bars])
+
+
+# The ladder: before and after distillation, one schedule beside the other
+
+
+@dataclass(frozen=True, slots=True)
+class Rung:
+    """One schedule: accuracies as fractions, each with its interval in percent, or None where unknown."""
+
+    name: str
+    before: float | None
+    before_bar: Interval | None
+    after: float | None
+    after_bar: Interval | None
+
+    @property
+    def heights(self) -> list[float]:
+        """All that is known, ends of intervals too, in percent."""
+        known = [100 * value for value in (self.before, self.after) if value is not None]
+        return [*known, *(self.before_bar or ()), *(self.after_bar or ())]
+
+
+def ladder_chart(rungs: Sequence[Rung], y_title: str, title: str) -> Markup:
+    """Two marks a rung, joined by an arrow's shaft, and the lift in points above.
+
+    Args:
+        rungs: Schedules from dense downwards; at least one with a value.
+        y_title: With unit and split.
+        title: What a screen reader says for the whole picture.
+    """
+    low, high = padded([height for rung in rungs for height in rung.heights], floor=0.0)
+    x, y = _across(0.0, len(rungs)), Scale(low, min(100.0, high), 266.0, 26.0)
+    parts = axes(x, y, y_title)
+    for index, rung in enumerate(rungs):
+        parts += _rung(rung, x.at(index + 0.5), y)
+    return _svg(300, parts, title)
+
+
+def ladder_legend() -> Markup:
+    """The two marks."""
+    dot = el("circle", cx=10, cy=10, r=5.5)
+    return legend(((dot, "dot-a", "before distillation"), (dot, "dot-b", "after")))
+
+
+def _rung(rung: Rung, x: float, y: Scale) -> list[Markup]:
+    parts = [el("text", rung.name, x=x, y=y.start + 20, class_="tick middle")]
+    if rung.before is not None and rung.after is not None:
+        ends, lift = (y.at(100 * rung.before), y.at(100 * rung.after)), rung.after - rung.before
+        parts.append(el("line", x1=x - 16, y1=ends[0], x2=x + 16, y2=ends[1], class_="lift"))
+        top = y.at(max(rung.heights)) - 8
+        parts.append(el("text", points_text(lift), x=x, y=top, class_=f"{'fall' if lift < 0 else 'rise'} middle"))
+    for at, value, bar, letter in (
+        (x - 16, rung.before, rung.before_bar, "a"),
+        (x + 16, rung.after, rung.after_bar, "b"),
+    ):
+        if value is None:
+            continue
+        if bar is not None:
+            parts.append(el("line", x1=at, x2=at, y1=y.at(bar[0]), y2=y.at(bar[1]), class_=f"whisker-{letter}"))
+        parts.append(el("circle", cx=at, cy=y.at(100 * value), r=5.5, class_=f"dot-{letter}"))
+    words = [rung.name, f"before {percent_text(rung.before)}", f"after {percent_text(rung.after)}"]
+    return [*parts, _hover(x - 34, 68, y, words)]
+
+
+# Small enough for a cell of a table
+
+
+def change_bar(before: float, after: float, words: str) -> Markup:
+    """A share before and after on a line from 0 to 100 %: hollow mark before, full mark after, joined.
+
+    Args:
+        before: Share of 1.
+        after: Share of 1.
+        words: What a screen reader says.
+    """
+    first, last = (6 + 138 * min(1.0, max(0.0, share)) for share in (before, after))
+    kind = "fell" if after < before else "rose"
+    return el(
+        "svg",
+        el("line", x1=6, x2=144, y1=8, y2=8, class_="grid"),
+        el("line", x1=first, x2=last, y1=8, y2=8, class_=f"moved {kind}"),
+        el("circle", cx=first, cy=8, r=4, class_="dot-a"),
+        el("circle", cx=last, cy=8, r=4.5, class_=f"now {kind}"),
+        viewBox="0 0 150 16",
+        width=150,
+        height=16,
+        class_="change",
+        role="img",
+        aria_label=words,
+    )
+
+
+def schedule_bar(counts: Sequence[int], tokens: int, text: str) -> Markup:
+    """A schedule as a row of small bars, one a layer: how high is how many tokens stay.
+
+    Args:
+        counts: Tokens kept after each layer.
+        tokens: Tokens of the dense model: the full height.
+        text: What a screen reader says.
+    """
+    full = 22.0
+    step, gap = (8.0, 2.0) if len(counts) <= 16 else (5.0, 1.0)
+    bars = [el("rect", x=i * step, y=0, width=step - gap, height=full, class_="full") for i in range(len(counts))]
+    for i, count in enumerate(counts):
+        height = max(1.0, full * min(1.0, count / max(1, tokens)))
+        bars.append(el("rect", x=i * step, y=full - height, width=step - gap, height=height, class_="kept"))
+    width = len(counts) * step - gap
+    view = f"0 0 {width:g} {full:g}"
+    return el("svg", *bars, class_="schedule", role="img", aria_label=text, viewBox=view, width=width, height=full)

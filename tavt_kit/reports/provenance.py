@@ -1,0 +1,255 @@
+"""How it was measured, where everything comes from, and the commands to do it again."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from tavt_kit.core.records import sha256_file
+from tavt_kit.reports.blocks import Block, Cell, Code, Facts, Inline, Section, Table, Text, word_columns
+from tavt_kit.reports.records import Records, mapping, number, sequence, text, whole
+from tavt_kit.reports.words import date_text, plural, target_words
+
+__all__ = ["COUNTING", "card_of", "commands_of", "facts_of", "provenance_section", "reproduction_section", "summary"]
+
+
+COUNTING = (
+    "MACs are multiply-adds, one multiplication with its addition counted once; the literature, fvcore and timm call "
+    "the same number FLOPs, and so do budgets such as flops=9G."
+)
+"""Printed once a report."""
+
+_SOURCES = ("front", "final", "bench", "profile", "check", "run")
+
+
+def provenance_section(records: Records) -> Section:
+    """Everything a reader needs to trust, repeat or refuse the figures."""
+    rows = facts_of(records)
+    blocks: list[Block] = [Text.of(COUNTING)]
+    found = hosts(records)
+    if len(found) > 1:
+        blocks.append(
+            Text.of(f"The records come from {len(found)} different machines: {'; '.join(found)}.", kind="warning")
+        )
+    if rows:
+        blocks.append(Facts(tuple(rows)))
+    licences = list(_licences(records))
+    if licences:
+        columns = word_columns("What", "Licence", "Source")
+        blocks.append(Table(columns, tuple(licences), "Licences and attributions."))
+    return Section("provenance", "Measured how, made of what", tuple(blocks))
+
+
+def facts_of(records: Records) -> list[tuple[str, Inline]]:
+    """Host, target, model, data and versions, as far as they are recorded."""
+    facts = [*_measured(records), *_model(records), *_data(records), ("Versions", _versions(_host(records)))]
+    return [(name, value) for name, value in facts if value]
+
+
+def hosts(records: Records) -> list[str]:
+    """The processors that the measuring records name, each once."""
+    found = (one.body for kind in ("front", "final", "bench", "profile") for one in records.all(kind))
+    return list(dict.fromkeys(name for body in found if (name := text(body, "host", "cpu"))))
+
+
+def _host(records: Records) -> Mapping[str, Any]:
+    found = (mapping(one.body, "host") for kind in _SOURCES for one in records.all(kind))
+    return next(filter(None, found), {})
+
+
+def _target(records: Records) -> Mapping[str, Any]:
+    found = (mapping(records.first(kind), "target") for kind in ("front", "final", "profile", "bench"))
+    return next(filter(None, found), {})
+
+
+def _measured(records: Records) -> list[tuple[str, Inline | None]]:
+    host = _host(records)
+    affinity, cores = sequence(host, "affinity"), _shown(whole(host, "cores"))
+    quota, memory = number(host, "quota"), whole(host, "memory_mb")
+    flags = [flag for flag in sequence(host, "flags") if isinstance(flag, str)]
+    load = [f"{value:g}" for value in sequence(host, "load") if isinstance(value, int | float)]
+    date = text(host, "date")
+    return [
+        ("Target", target_words(_target(records))),
+        ("Processor", text(host, "cpu")),
+        ("CPUs", f"{len(affinity)} of {cores} usable" if affinity and cores else cores),
+        ("CPU quota", None if quota is None else f"{quota:g} CPUs of time"),
+        ("Instruction sets", ", ".join(flags)),
+        ("Memory", None if memory is None else f"{memory / 1000:.1f} GB"),
+        ("Accelerator", text(host, "accelerator")),
+        ("Frequency governor", text(host, "governor")),
+        ("Load (1, 5, 15 min)", ", ".join(load)),
+        ("System", text(host, "os")),
+        ("Date", date and date_text(date)),
+    ]
+
+
+def _model(records: Records) -> list[tuple[str, Inline | None]]:
+    card = card_of(records)
+    size = sequence(mapping(card, "preprocessing"), "image_size")
+    return [
+        ("Model", _code(text(card, "name"))),
+        ("Classes", _shown(len(sequence(card, "classes")) or None)),
+        ("Image size", f"{size[0]} × {size[1]}" if len(size) == 2 else None),
+        ("Token score", text(card, "score")),
+        ("Weights", text(card, "provenance")),
+        ("Weights, SHA-256", _code(text(card, "weights_sha256"))),
+    ]
+
+
+def _data(records: Records) -> list[tuple[str, Inline | None]]:
+    split, front = records.first("split"), records.first("front")
+    counts = [f"{len(rows)} {name}" for name, rows in mapping(split, "splits").items() if isinstance(rows, list)]
+    facts: list[tuple[str, Inline | None]] = [
+        ("Data", text(split, "name")),
+        ("Pictures", ", ".join(counts)),
+        ("Split", text(split, "made")),
+        ("Seed of the split", _shown(whole(split, "seed"))),
+        ("Note on the data", text(split, "note")),
+        ("Split, SHA-256", _code(text(split, "sha256"))),
+        ("Seed of the search", _shown(whole(front, "seed"))),
+    ]
+    if precisions := mapping(front, "precisions"):
+        words = f"{text(precisions, 'search')} while searching, {text(precisions, 'final')} in the end"
+        genes = text(precisions, "genes")
+        facts.append(("Evaluated in", f"{words}; candidates in {genes} in their own" if genes else words))
+    for run in (found.body for found in records.all("run")):
+        facts.append(("Distillation" if text(run, "verb") == "distill" else "Training", _training(run)))
+    return facts
+
+
+def _shown(value: int | None) -> str | None:
+    return None if value is None else str(value)
+
+
+def _code(value: str | None) -> Code | None:
+    return None if value is None else Code(value)
+
+
+def _training(run: Mapping[str, Any]) -> str:
+    """``modern, 300 steps, batch 16, bf16, seed 0``."""
+    asked = mapping(run, "asked")
+    steps, batch, seed = whole(asked, "steps"), whole(asked, "batch"), whole(asked, "seed")
+    parts = [
+        text(asked, "recipe"),
+        None if steps is None else plural(steps, "step"),
+        None if batch is None else f"batch {batch}",
+        text(run, "results", "precision") or text(asked, "precision"),
+        None if seed is None else f"seed {seed}",
+        None if text(run, "status") in (None, "done") else "not ended",
+    ]
+    return ", ".join(part for part in parts if part)
+
+
+def _versions(host: Mapping[str, Any]) -> str:
+    packages = [f"{name} {version}" for name, version in mapping(host, "packages").items() if isinstance(version, str)]
+    python = text(host, "python")
+    return ", ".join([f"Python {python}", *packages] if python else packages)
+
+
+def card_of(records: Records) -> Mapping[str, Any]:
+    """The model card: beside the front, or as the front names it."""
+    front = records.all("front")
+    card = records.beside("model", front[0].path) if front else records.first("model")
+    return card or mapping(records.first("front"), "model")
+
+
+def _licences(records: Records) -> Iterator[tuple[Cell, ...]]:
+    """Of the weights, the data they were trained on, and the pictures shown; each once."""
+    seen = set()
+    entries = list(sequence(card_of(records), "licences"))
+    entries += [mapping(found.body, "licence") for kind in ("split", "kept") for found in records.all(kind)]
+    for entry in entries:
+        row = text(entry, "name"), text(entry, "licence"), text(entry, "source")
+        if row[0] is not None and row not in seen:
+            seen.add(row)
+            yield tuple(Cell(value or "unknown") for value in row)
+
+
+def summary(records: Records) -> str:
+    """One line below the title: the model, the data, the target, the date."""
+    parts = [target_words(_target(records))]
+    if classes := len(sequence(card_of(records), "classes")):
+        parts.append(plural(classes, "class", "classes"))
+    if date := text(_host(records), "date"):
+        parts.append(date_text(date))
+    return " · ".join(part for part in parts if part)
+
+
+_FLAGS = {
+    "data": "--data", "weights": "--weights", "target": "--target", "algorithm": "--algorithm",
+    "evaluations": "--evaluations", "population": "--population", "final": "--final", "screen": "--screen",
+    "seed": "--seed", "limit": "--limit",
+}  # fmt: skip
+"""Of a search's ``recipe.json``: what stands as it is."""
+
+_AFTER = ("exported", "check", "bench", "eval", "explained")
+"""Records of what is done with the result of a search, in the order of the work."""
+
+
+def reproduction_section(records: Records) -> Section:
+    """The block to copy from."""
+    commands = list(commands_of(records))
+    blocks: list[Block] = []
+    if commands:
+        exact = all(given for _, given in commands)
+        lead = "in this order" if exact else "the search's put together from what recipe.json has"
+        blocks.append(Text.of(f"As they were given, {lead}:"))
+        blocks += [Text.of(Code(command, command=True)) for command, _ in commands]
+    else:
+        blocks.append(Text.of("No record here says by which command it was made.", kind="note"))
+    columns = word_columns("What", "SHA-256")
+    rows = tuple((Cell(name), Cell(digest, code=True)) for name, digest in _hashes(records))
+    if rows:
+        blocks.append(Table(columns, rows, f"Hashes of what went in and came out ({len(rows)}).", folded=True))
+    return Section("reproduction", "To do it again", tuple(blocks))
+
+
+def commands_of(records: Records) -> Iterator[tuple[str, bool]]:
+    """Each command once, in the order of the work, and whether it is as it was given."""
+    trained = sorted(records.all("run"), key=lambda one: text(one.body, "verb") == "distill")
+    found = [(text(one.body, "command"), True) for one in (*trained, *records.all("profile"))]
+    front, recipe = records.first("front"), records.first("recipe")
+    if command := text(front, "command"):
+        found.append((command, True))
+    elif recipe:
+        found.append((_search(recipe, records.all("recipe")[0].path.parent), False))
+    found += [(text(one.body, "command"), True) for kind in _AFTER for one in records.all(kind)]
+    yield from dict.fromkeys((command, given) for command, given in found if command)
+
+
+def _search(recipe: Mapping[str, Any], folder: Path) -> str:
+    """A search's command from its recipe."""
+    parts = ["fgvc-kit", "search", text(recipe, "model") or "MODEL"]
+    for name, flag in _FLAGS.items():
+        value = whole(recipe, name) if text(recipe, name) is None else text(recipe, name)
+        if value is not None:
+            parts += [flag, str(value)]
+    for name, flag in (("budgets", "--budget"), ("schedules", "--schedule"), ("objectives", "--objective")):
+        for value in sequence(recipe, name):
+            parts += [flag, str(value)]
+    if (seconds := number(recipe, "max_seconds")) is not None:
+        parts += ["--max-time", f"{seconds:g}s"]
+    if looks := text(recipe, "evaluate_on"):
+        parts += ["--evaluate-on", looks]
+    return shlex.join((*parts, "-o", str(folder)))
+
+
+def _hashes(records: Records) -> Iterator[tuple[str, str]]:
+    card, split = card_of(records), records.first("split")
+    for name, digest in (("weights", text(card, "weights_sha256")), ("split of the data", text(split, "sha256"))):
+        if digest:
+            yield name, digest
+    for one in records.all("exported"):
+        for artifact in sequence(one.body, "artifacts"):
+            for name, digest in sorted(mapping(artifact, "sha256").items()):
+                if isinstance(digest, str):
+                    yield f"{one.path.parent.name}/{name}", digest
+    base = Path(records.folders[0]) if records.folders else Path()
+    for kind in sorted(records.found):
+        for one in records.all(kind):
+            if one.path.is_file():
+                path = one.path.relative_to(base) if one.path.is_relative_to(base) else one.path
+                yield path.as_posix(), sha256_file(one.path)
