@@ -26,14 +26,18 @@ __all__ = ["Setting", "read_settings", "setting_flags", "setting_texts", "settin
 _WORKFLOWS = {
     "train": "tavt_kit.workflows.train:train",
     "distill": "tavt_kit.workflows.distill:distill",
+    "search": "tavt_kit.workflows.search:search",
+    "export": "tavt_kit.workflows.export:export",
+    "bench": "tavt_kit.workflows.bench:bench",
 }
 _RECIPES = {"train": "train_recipe", "distill": "distill_recipe"}
 
-_NOT_GIVEN = ("progress", "name", "family", "evaluation")
+_NOT_GIVEN = ("progress", "tensorrt", "name", "family", "evaluation")
 """Parameters that have no form on a command line, and what only the file of a recipe says."""
 
-_ALSO = {"loss_weight": "loss_weights", "crop_scale": "scale", "crop_ratio": "ratio", "image_size": "image_sizes"}
-_OPPOSITE = {"decay_all": "decay_matrices"}
+_ALSO = {"loss_weight": "loss_weights", "crop_scale": "scale", "crop_ratio": "ratio", "image_size": "image_sizes",
+         "reduction": "reductions"}  # fmt: skip
+_OPPOSITE = {"decay_all": "decay_matrices", "share_weights": "own_weights"}
 """Further names on the command line, and what the other side of a switch is called where it is not ``no_...``."""
 
 _METAVARS = {"Mapping": "NAME=NUMBER", "float": "NUMBER", "int": "N"}
@@ -80,7 +84,7 @@ class Setting:
     def help_row(self) -> tuple[str, str]:
         """How ``--help`` shows it."""
         metavar = next((word for kind, word in _METAVARS.items() if kind in self.words), "TEXT")
-        more = "[,...]" if self.words & {"tuple", "Sequence"} else ""
+        more = "" if self.repeats and metavar == "TEXT" or not self.words & {"tuple", "Sequence"} else "[,...]"
         shown = " / ".join(self.flags) if self.is_switch else f"{self.flags[0]} {metavar}{more}"
         parts = self.default if isinstance(self.default, tuple) else (self.default,)
         value = ",".join(f"{part:.4g}" if isinstance(part, float) else _text(part) for part in parts)
