@@ -20,6 +20,7 @@ from typer.core import TyperArgument, TyperCommand, TyperGroup
 
 from tavt_kit import __version__
 from tavt_kit.errors import TavtError
+from tavt_kit.verbs.settings import settings_of, spell_settings
 
 VERBS = {
     "train": "tavt_kit.verbs.train:train_verb",
@@ -85,7 +86,24 @@ class Verb(TyperCommand):
                 raise typer.Exit(BAD_INPUT)
         named = any("--model" in parameter.opts for parameter in self.params)
         takes_argument = any(isinstance(parameter, TyperArgument) for parameter in self.params)
-        return super().parse_args(ctx, args if named or not takes_argument else model_first(args))
+        args = args if named or not takes_argument else model_first(args)
+        return super().parse_args(ctx, spell_settings(str(ctx.info_name), args, self.own_flags(ctx)))
+
+    def own_flags(self, ctx: Any) -> dict[str, bool]:
+        """The flags of the verb's own options, and whether each is a switch."""
+        return {
+            flag: bool(getattr(parameter, "is_flag", False))
+            for parameter in self.get_params(ctx)
+            for flag in (*parameter.opts, *parameter.secondary_opts)
+        }
+
+    def format_options(self, ctx: Any, formatter: Any) -> None:
+        super().format_options(ctx, formatter)
+        own = self.own_flags(ctx)
+        rows = [one.help_row() for one in settings_of(str(ctx.info_name)).values() if own.keys().isdisjoint(one.flags)]
+        if rows:
+            with formatter.section("Settings, each as --NAME VALUE, --set NAME=VALUE or in the file of --config"):
+                formatter.write_dl(rows)
 
     def invoke(self, ctx: Any) -> Any:
         code = door(str(ctx.info_name), lambda: super(Verb, self).invoke(ctx), lambda: flags_known(self))
@@ -95,7 +113,11 @@ class Verb(TyperCommand):
 def flags_known(verb: Any) -> dict[str, str]:
     """What a person types for each parameter, the verb's own before those of the others: a sentence may name both."""
     others = [typer.main.get_command(app).get_command(None, name) for name in VERBS]  # type: ignore[attr-defined]
-    return {name: flag for one in (*others, verb) for each in one.params for name, flag in flags_of(each).items()}
+    found = dict[str, str]()
+    for one in (*others, verb):
+        found |= {name: setting.flags[0] for name, setting in settings_of(one.name).items()}
+        found |= {name: flag for each in one.params for name, flag in flags_of(each).items()}
+    return found
 
 
 def flags_of(parameter: Any) -> dict[str, str]:

@@ -35,14 +35,17 @@ class Objective:
     """See the module.
 
     Args:
-        loss: One of ``LOSSES``.
-        loss_weights: Of its terms; a term that is not named keeps its weight. A term of weight 0 is not computed.
+        loss: Kind of loss: cross_entropy, contrastive, mixvit_pure, mixvit_hybrid or pim, as in ``LOSSES``.
+        loss_weights: Weights of its terms; a term that is not named keeps its weight. A term of weight 0 is
+            not computed.
         smoothing: Share of the target that is spread evenly over all classes (label smoothing).
-        class_weights: ``"none"``, or ``"balanced"``: pictures / (classes * pictures of the class), in training.
-        margin: Of the contrastive loss: the cosine above which two classes are pushed apart.
+        class_weights: Weights of the classes: ``"none"``, or ``"balanced"``, pictures / (classes * pictures of the
+            class) in training.
+        margin: Margin of the contrastive loss: the cosine above which two classes are pushed apart.
         mix_share: Share of the tokens that Mix-ViT substitutes.
-        compat: Of Mix-ViT's losses: ``"official"`` repeats the published code, which takes patch indices for places in
-            a sequence that begins with the class token, and whose mask head has more outputs than there are places.
+        compat: Form of Mix-ViT's losses: ``"fixed"``; ``"official"`` repeats the published code, which takes patch
+            indices for places in a sequence that begins with the class token, and whose mask head has more outputs than
+            there are places.
 
     Raises:
         UnknownName: No such loss, term, kind of class weights or compat.

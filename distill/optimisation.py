@@ -23,19 +23,20 @@ class Optimisation:
         epochs: Passes through the training pictures, an incomplete last batch left out; where it is given, ``steps``
             follows from it.
         batch: Pictures per update.
-        optimiser: ``"adamw"`` or ``"sgd"`` (with momentum).
+        optimiser: Optimiser, ``"adamw"`` or ``"sgd"`` (with momentum).
         lr: Highest learning rate.
         lr_batch: Where it is given, ``lr`` is meant for so many pictures per update, and grows with ``batch``.
-        warmup: Updates until it is reached; ``None`` is a twentieth of the steps (the official 500 of 10,000).
-        warmup_epochs: Instead of ``warmup``.
-        decay: After that: ``"cosine"``, ``"linear"`` or ``"constant"``.
-        start_lr: Where the warm-up begins.
-        final_lr: Where the decay ends.
+        warmup: Updates until the learning rate is reached; ``None`` is a twentieth of the steps (the official
+            500 of 10,000).
+        warmup_epochs: Epochs of warm-up, instead of ``warmup``.
+        decay: Course of the learning rate after the warm-up: ``"cosine"``, ``"linear"`` or ``"constant"``.
+        start_lr: Learning rate where the warm-up begins.
+        final_lr: Learning rate where the decay ends.
         cooldown: Last updates, which stay at ``final_lr``.
-        cooldown_epochs: Instead of ``cooldown``; they come on top of ``epochs``.
-        weight_decay: Of matrices and filters; biases, norms and tables are not decayed.
-        decay_all: Decay these too, as torch's optimisers do when they are given all parameters.
-        momentum: Of SGD.
+        cooldown_epochs: Epochs of cool-down, instead of ``cooldown``; they come on top of ``epochs``.
+        weight_decay: Weight decay of matrices and filters; biases, norms and tables are not decayed.
+        decay_all: Whether these are decayed too, as torch's optimisers do when they are given all parameters.
+        momentum: Momentum of SGD.
         nesterov: Whether SGD looks ahead.
         clip: Largest total gradient norm; ``None`` clips nothing.
         layer_decay: Factor on the learning rate from each layer to the one before it; 1 is none.

@@ -33,12 +33,12 @@ class Reading:
     With neither ``resize`` nor ``crop`` a picture is resized and cropped as for evaluation.
 
     Args:
-        resize: (height, width), the aspect ratio is lost; or pixels of the shorter edge; ``None`` leaves its size.
+        resize: Height and width, the aspect ratio is lost; or pixels of the shorter edge; ``None`` leaves its size.
         interpolation: Pillow's filter of ``resize`` and of ``random-resized``; ``None`` is the model's.
-        crop: ``"random"``, ``"centre"`` or ``"random-resized"`` to the model's size; ``"none"`` cuts nothing off.
-        scale: Of ``random-resized``: least and greatest share of the area.
-        ratio: Of ``random-resized``: least and greatest width over height.
-        augment: See ``augment.AUGMENTATIONS``.
+        crop: Crop: ``"random"``, ``"centre"`` or ``"random-resized"`` to the model's size; ``"none"`` cuts nothing off.
+        scale: Crop of ``random-resized``: least and greatest share of the area.
+        ratio: Shape of ``random-resized``: least and greatest width over height.
+        augment: Random changes: flip, vflip, rotate (quarter turns) and shift, some or none (``AUGMENTATIONS``).
         rotation: Turn by up to so many degrees either way; corners become black.
         auto_augment: A policy as timm writes it: ``"original"``, ``"rand-m9-mstd0.5-inc1"``.
         color_jitter: Brightness, contrast, saturation, hue, each a greatest change; those not given are 0. One number
@@ -46,9 +46,9 @@ class Reading:
         blur: Probability of a Gaussian blur, 5 pixels wide, its deviation from 0.1 to 5 (PIM's).
         sharpness: Probability of sharpening by a factor of 1.5 (PIM's).
         erasing: Probability that a rectangle of 2 to 33 % of the area is erased.
-        erasing_fill: With ``"noise"`` for each value, or with ``"zero"``, the mean colour.
-        mixup: Alpha of the Beta distribution; 0 mixes nothing. With ``cutmix`` too, each has half of the batches.
-        cutmix: As ``mixup``.
+        erasing_fill: What is erased becomes ``"noise"``, or ``"zero"``, the mean colour.
+        mixup: Alpha of mixup's Beta distribution; 0 mixes nothing. With ``cutmix`` too, each has half of the batches.
+        cutmix: Alpha of cutmix's, likewise.
         workers: Processes that decode; 0 decodes between the steps, ``None`` is decided by machine and data.
         cache: Folder that keeps decoded, resized pictures; ``None`` keeps none.
 

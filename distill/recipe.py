@@ -44,7 +44,7 @@ class TrainRecipe:
         probe: Whether the head is fitted to cached features first, its penalty chosen by ``val`` accuracy.
         blocks: Last blocks that train with the head; ``"all"`` trains everything, 0 nothing but the probe.
         drop_path: Probability that training leaves out the last block's branches, rising from 0 at the first.
-        dropout: Of position embeddings and feed-forward halves.
+        dropout: Dropout of position embeddings and feed-forward halves.
         objective: What is minimised.
         optimisation: How.
         reading: Of training pictures.
@@ -115,17 +115,18 @@ class DistillRecipe:
     Args:
         name: Where the values come from.
         bound: Largest share of tokens a layer may drop, or how it grows (``"0.2:0.6"``; see ``Bound.parse``).
-        sampling: How random sub-networks are drawn, one of ``SAMPLINGS`` (see ``Sampler``).
+        sampling: How random sub-networks are drawn: bound (each layer), ratio (tapers), stages (three drops) or curve
+            (late); see ``Sampler``.
         schedules: As text; if any, sub-networks are these instead.
         image_sizes: Smaller sizes, pixels a side, that the network learns too (see ``image_sizes``).
         sub_networks: Random sub-networks per step, beside the full and the smallest one (``num_sandwich``).
-        kl: ``"reverse"`` (official) or ``"forward"``.
-        temperature: Of the divergence.
+        kl: Direction of the divergence, ``"reverse"`` (official) or ``"forward"``.
+        temperature: Temperature of the divergence.
         layer_dropout: Probability that a layer is left out, in the full network too (official: 0.2).
-        feature_weight: Of ``feature_loss`` beside the divergence; 0 for none.
-        feature_layers: Whose tokens that compares; the last layer but one by default.
-        attention_weight: Of ``attention_loss`` beside the divergence; 0 for none.
-        attention_layers: Whose maps that compares; the last layer but one by default.
+        feature_weight: Weight of ``feature_loss`` beside the divergence; 0 for none.
+        feature_layers: Layers, from 0, whose tokens that compares; the last layer but one by default.
+        attention_weight: Weight of ``attention_loss`` beside the divergence; 0 for none.
+        attention_layers: Layers, from 0, whose maps that compares; the last layer but one by default.
         teacher_weight: Share of the full network's term that is learnt from an external teacher, where there is one.
         chunk: Images that go through the networks at a time; ``None`` decides by the device.
         optimisation: How weights are moved.

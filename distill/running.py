@@ -15,17 +15,17 @@ class Running:
     """What surrounds the optimisation; the same for fine-tuning and distillation.
 
     Args:
-        precision: ``"f32"``, ``"bf16"`` or ``"f16"`` (with loss scaling); ``None`` is decided by the machine, and the
-            decision recorded.
+        precision: Precision of the products: ``"f32"``, ``"bf16"`` or ``"f16"`` (with loss scaling); ``None`` is
+            decided by the machine, and the decision recorded.
         accumulation: Micro-batches per update; every term of the loss is divided by it.
         ema: Decay of the moving average of the weights, which is then what is evaluated and written; ``None`` for
             none. The first updates use ``1 - (1 + update) ** (-2 / 3)`` where that is smaller.
         evaluate_every: Updates between two evaluations on ``val``, of which the best gives the final weights; the last
             update is always one of them. ``None`` evaluates nothing on the way and selects nothing.
-        metric: What is selected by; see ``selection.SelectionMetric``.
+        metric: What is selected by: top1, top5, macro_f1, recall[CLASS] or loss (``selection.SelectionMetric``).
         patience: Evaluations in a row without a better one, after which training stops; ``None`` never does.
         keep: States kept to continue from, the newest ones.
-        allow_smaller_batch: Where memory runs out, compute fewer pictures at once, and as many per update as before.
+        allow_smaller_batch: Whether fewer pictures are computed at once where memory runs out, and as many per update.
 
     Raises:
         TrainingError: A value out of its range, or a patience without evaluations.

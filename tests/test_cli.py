@@ -156,7 +156,7 @@ def test_config_file_gives_defaults_and_flags_win(tmp_path: Path, capsys: pytest
 @pytest.mark.parametrize(
     ("text", "named"),
     [
-        ("sed = 5", "sets sed, but try takes budget, dry-run, image-size, model, out, seed"),
+        ("sed = 5", "sets sed (did you mean seed?), but try takes budget, dry-run, image-size, model, out, seed"),
         ("seed = ", "is not a TOML file"),
         ("seed = [1, 2]", "seed to one value"),
         ("[seed]\na = 1", "seed to one value"),

@@ -9,9 +9,9 @@ from typing import Annotated
 import typer
 
 from tavt_kit.core.budget import Verdict
-from tavt_kit.core.parsing import parse_numbers
 from tavt_kit.errors import ParameterError
 from tavt_kit.verbs import options
+from tavt_kit.verbs.settings import read_settings
 
 __all__ = ["bench_verb"]
 
@@ -41,32 +41,8 @@ Carried = Annotated[
     Path | None,
     typer.Option(metavar="FILE", help="The bench.json that such a pack wrote there: it settles the search's verdict."),
 ]
-Presets = Annotated[
-    list[str] | None,
-    typer.Option("--preset", help="Of a switchable file; repeat for several. [default: all that it names]"),
-]
-Executed = Annotated[
-    bool,
-    typer.Option(
-        "--executed", help="Show the kernels that each file's products and attention ran as, and the slow ones."
-    ),
-]
-MinTime = Annotated[float, typer.Option(min=0.0, help="Least seconds of timed runs for each candidate.")]
-Batch = Annotated[str | None, typer.Option(metavar="N[,N...]", help="Images of one inference: one number, or several.")]
-Threads = Annotated[str | None, typer.Option(metavar="N[,N...]", help="CPU threads: one number, or several.")]
 Precisions = Annotated[
     str | None, typer.Option(metavar="P[,P...]", help="f32, f16, bf16 or int8; several with commas between them.")
-]
-Sizes = Annotated[
-    str | None,
-    typer.Option(metavar="N[,N...]", help="Pixels a side, of names and run folders: one number, or several."),
-]
-Reductions = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--reduction",
-        help="What becomes of tokens that a layer does not keep: drop, or merge into others; repeat for both.",
-    ),
 ]
 Budgets = Annotated[
     list[str] | None,
@@ -75,43 +51,22 @@ Budgets = Annotated[
 EndToEnd = Annotated[
     bool, typer.Option("--e2e", help="Time the way from picture files too: decode, resize, normalise, infer.")
 ]
-Pictures = Annotated[
-    Path | None, typer.Option(metavar="FOLDER", help="The picture files of --e2e. [default: those of --data]")
-]
 Memory = Annotated[
     bool, typer.Option("--memory", help="Peak memory, of a fresh process for each candidate: seconds more for each.")
 ]
-MeterFlag = Annotated[
-    bool,
-    typer.Option("--meters/--no-meters", help="This machine's own peak before (2 s), and energy after (2 s for each)."),
-]
-Mixed = Annotated[bool, typer.Option("--mixed", help="Measure candidates with different classes side by side.")]
-MaxTime = Annotated[str, typer.Option(help="Most time for each candidate; unsteady if it is not sure by then.")]
 
 
 def bench_verb(
     things: Things = None,
     target: Targets = None,
     schedule: options.Schedules = None,
-    preset: Presets = None,
     weights: options.Weights = None,
     data: options.Data = None,
-    image_size: Sizes = None,
     precision: Precisions = None,
-    batch: Batch = None,
-    threads: Threads = None,
-    score: options.Score = None,
-    pool: options.Pool = None,
-    reduction: Reductions = None,
     budget: Budgets = None,
     e2e: EndToEnd = False,
-    pictures: Pictures = None,
     memory: Memory = False,
-    meters: MeterFlag = True,
-    mixed: Mixed = False,
-    min_time: MinTime = 3.0,
-    max_time: MaxTime = "60s",
-    executed: Executed = False,
+    settings: options.Set = None,
     pack: Pack = None,
     carried: Carried = None,
     out: BenchOut = None,
@@ -139,32 +94,10 @@ def bench_verb(
 
     with ConsoleProgress() as progress:
         found = bench(
-            things or (),
-            target=target or (),
-            schedule=schedule or (),
-            preset=preset or (),
-            weights=weights,
-            data=data,
-            image_size=parse_numbers(image_size, "image_size", "224,448") or (),
-            precision=_precisions(precision),
-            batch=parse_numbers(batch, "batch", "1,8") or (),
-            threads=parse_numbers(threads, "threads", "1,2") or (),
-            score=score,
-            pool=pool,
-            reductions=reduction or (),
-            budget=budget or (),
-            e2e=e2e,
-            pictures=pictures,
-            memory=memory,
-            meters=meters,
-            mixed=mixed,
-            min_time=min_time,
-            max_time=max_time,
-            executed=executed,
-            out=out,
-            seed=seed,
-            progress=progress,
-        )
+            things or (), target=target or (), schedule=schedule or (), weights=weights, data=data,
+            precision=_precisions(precision), budget=budget or (), e2e=e2e, memory=memory, out=out, seed=seed,
+            progress=progress, **read_settings("bench", settings),
+        )  # fmt: skip
     if as_json:
         print(json.dumps({**found.record, "file": str(found.file)}))
     else:

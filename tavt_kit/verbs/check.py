@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from tavt_kit.verbs import options
-from tavt_kit.verbs.export import Accept, CheckSplit, Dense, Drop, FileTarget
+from tavt_kit.verbs.export import Accept, Drop, FileTarget
 
 __all__ = ["check_verb"]
 
@@ -29,6 +29,10 @@ Predictions = Annotated[
     Path | None, typer.Option(help="An .npz file of logits made elsewhere, judged instead of running THING here.")
 ]
 CheckOut = Annotated[Path | None, typer.Option("--out", "-o", help="Folder of check.json. [default: where THING lies]")]
+CheckSplit = Annotated[
+    str | None, typer.Option("--split", help="Images of the check. [default: test if there is one, else val]")
+]
+Dense = Annotated[bool, typer.Option("--dense/--no-dense", help="Compare with the dense model too.")]
 
 
 def check_verb(

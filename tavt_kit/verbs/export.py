@@ -11,11 +11,12 @@ import typer
 
 from tavt_kit.errors import ParameterError
 from tavt_kit.verbs import options
+from tavt_kit.verbs.settings import read_settings
 
 if TYPE_CHECKING:
     from tavt_kit.workflows.export import ExportedFile, ExportResult
 
-__all__ = ["Accept", "CheckSplit", "Dense", "Drop", "FileTarget", "export_verb", "print_exported"]
+__all__ = ["Accept", "Drop", "FileTarget", "export_verb", "print_exported"]
 
 Run = Annotated[Path, typer.Argument(metavar="RUN", help="A run folder of train, distill or search.")]
 ExportOut = Annotated[Path | None, typer.Option("--out", "-o", help="The folder to write. [default: RUN/export]")]
@@ -53,34 +54,10 @@ Precisions = Annotated[
         "search chose]",
     ),
 ]
-Exporter = Annotated[str | None, typer.Option(help="torch's ONNX exporter: tracing or dynamo. [default: what works]")]
-Opset = Annotated[str | None, typer.Option(help="Of ONNX: 17 to 23, or newest. [default: the oldest that works]")]
-ShareWeights = Annotated[
-    bool | None,
-    typer.Option(
-        "--share-weights/--own-weights",
-        help="ONNX files keep their weights in one file beside them. [default: where there are several schedules]",
-    ),
-]
-Quantizer = Annotated[
-    str | None, typer.Option(help="nncf, or onnxruntime (for ONNX). [default: all that suit; the best is kept]")
-]
-SmoothQuant = Annotated[str, typer.Option(help="NNCF's SmoothQuant: both are tried, on or off.")]
-AccuracyAware = Annotated[
-    bool,
-    typer.Option(
-        help="int8 for OpenVINO: put layers back to float until --max-drop is kept on held-out training images."
-    ),
-]
 For = Annotated[str | None, typer.Option("--for", help="tensorrt: ONNX of operators that it is known to take.")]
-CheckSplit = Annotated[
-    str | None, typer.Option("--split", help="Images of the check. [default: test if there is one, else val]")
-]
 Drop = Annotated[
     float, typer.Option("--max-drop", "--drop", min=0.0, help="Points of top-1 that a file narrower than f32 may lose.")
 ]
-Calibrate = Annotated[int, typer.Option(min=1, help="Training images that int8 is calibrated on.")]
-Dense = Annotated[bool, typer.Option("--dense/--no-dense", help="Compare with the dense model too.")]
 Accept = Annotated[
     bool, typer.Option("--accept-inconclusive", help="Take a file whose check has too few images to decide.")
 ]
@@ -98,22 +75,12 @@ def export_verb(
     switchable: Switchable = False,
     format: Formats = None,
     precision: Precisions = None,
-    exporter: Exporter = None,
-    opset: Opset = None,
-    share_weights: ShareWeights = None,
-    quantizer: Quantizer = None,
-    smooth_quant: SmoothQuant = "both",
-    accuracy_aware: AccuracyAware = False,
     for_: For = None,
     data: options.Data = None,
-    split: CheckSplit = None,
-    limit: options.Limit = None,
     drop: Drop = 0.5,
-    calibrate: Calibrate = 300,
-    dense: Dense = True,
     accept_inconclusive: Accept = False,
     target: FileTarget = None,
-    allow_unreadable: options.AllowUnreadable = 0,
+    settings: options.Set = None,
     fresh: options.Fresh = False,
     as_json: options.Json = False,
     config: options.Config = None,
@@ -133,11 +100,8 @@ def export_verb(
     with ConsoleProgress() as progress:
         done = export(
             run, out, schedule=schedule, pick=pick, switchable=switchable, format=format, precision=precision,
-            exporter=exporter, opset=opset, share_weights=share_weights, quantizer=quantizer,
-            smooth_quant=smooth_quant, accuracy_aware=accuracy_aware, tensorrt=for_ is not None, data=data,
-            split=split, limit=limit, max_drop=drop, calibrate=calibrate, dense=dense,
-            accept_inconclusive=accept_inconclusive, target=target, allow_unreadable=allow_unreadable, fresh=fresh,
-            progress=progress,
+            tensorrt=for_ is not None, data=data, max_drop=drop, accept_inconclusive=accept_inconclusive,
+            target=target, fresh=fresh, progress=progress, **read_settings("export", settings),
         )  # fmt: skip
     if as_json:
         _say_licence(done)

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import difflib
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
 import typer
+
+from tavt_kit.verbs.settings import setting_flags, setting_texts
+
+_META = "tavt_kit.settings"
 
 
 def _read_config(ctx: typer.Context, path: Path | None) -> Path | None:
@@ -24,15 +29,28 @@ def _read_config(ctx: typer.Context, path: Path | None) -> Path | None:
     return path
 
 
+def _after_config(ctx: typer.Context, given: list[str] | None) -> list[str]:
+    """The settings of the file, those of the command line in their place."""
+    names = {text.partition("=")[0] for text in given or ()}
+    return [*(text for text in ctx.meta.get(_META, ()) if text.partition("=")[0] not in names), *(given or ())]
+
+
 def _defaults(path: Path, values: Mapping[str, Any], ctx: typer.Context) -> dict[str, Any]:
     """The file's values under the names of the verb's parameters."""
     known = {name: each for each in ctx.command.params if each.name != "config" for name in _names(each)}
     found = {key.replace("_", "-"): value for key, value in values.items()}
-    unknown = sorted(set(found) - set(known))
-    if unknown:
-        _refuse(f"{path} sets {', '.join(unknown)}, but {ctx.info_name} takes {', '.join(sorted(known))}")
+    verb = str(ctx.info_name)
+    names = sorted({*known, *(flag.removeprefix("--") for flag in setting_flags(verb))})
+    if unknown := sorted(set(found) - set(names)):
+        near = [match for key in unknown for match in difflib.get_close_matches(key, names, n=1)]
+        meant = f" (did you mean {', '.join(near)}?)" if near else ""
+        _refuse(f"{path} sets {', '.join(unknown)}{meant}, but {verb} takes {', '.join(names)}")
+    settings = {key: value for key, value in found.items() if key not in known}
+    ctx.meta[_META] = [text for key, value in settings.items() for text in setting_texts(verb, key, value)]
     defaults: dict[str, Any] = {}
     for key, value in found.items():
+        if key in settings:
+            continue
         repeats = getattr(known[key], "multiple", False) or known[key].nargs == -1
         if isinstance(value, dict) or (isinstance(value, list) and not repeats):
             _refuse(f"{path} must set {key} to one value, not to {value!r}")
@@ -94,6 +112,10 @@ Reduction = Annotated[
 Metric = Annotated[str, typer.Option(help="What is maximised, e.g. top1.")]
 Precision = Annotated[str | None, typer.Option(help="f32, f16, bf16 or int8.")]
 ImageSize = Annotated[int | None, typer.Option(min=1, help="Pixels a side, for a model given by name.")]
+Steps = Annotated[int | None, typer.Option(help="Updates. [default: the recipe's]")]
+Batch = Annotated[int | None, typer.Option(help="Pictures per update. [default: the recipe's]")]
+Rate = Annotated[float | None, typer.Option("--lr", help="Highest learning rate. [default: the recipe's]")]
+Device = Annotated[str | None, typer.Option(help="cpu or cuda[:N]. [default: a GPU if there is one]")]
 Seed = Annotated[int, typer.Option(min=0, help="Seed of everything random.")]
 Limit = Annotated[int | None, typer.Option(min=1, help="Use at most this many images of each split.")]
 AllowUnreadable = Annotated[int, typer.Option(min=0, help="Skip up to this many unreadable images when evaluating.")]
@@ -105,4 +127,13 @@ Split = Annotated[str, typer.Option(help="train, val or test.")]
 Config = Annotated[
     Path | None,
     typer.Option(help="A TOML file with the same names as the flags.", callback=_read_config, is_eager=True),
+]
+Set = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set",
+        metavar="NAME=VALUE",
+        callback=_after_config,
+        help="One of the settings below; repeat for several.",
+    ),
 ]

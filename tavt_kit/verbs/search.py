@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from tavt_kit.core.budget import Verdict
 from tavt_kit.verbs import options
+from tavt_kit.verbs.settings import read_settings
 
 __all__ = ["search_verb"]
 
@@ -18,7 +18,6 @@ Target = Annotated[
     typer.Option(help="Where it will run, e.g. openvino:cpu:threads=2. Needed for a latency; else MACs are the cost."),
 ]
 Evaluations = Annotated[int, typer.Option(help="Schedules to evaluate, the dense model included.")]
-Population = Annotated[int | None, typer.Option(help="Schedules of a generation. [default: 16]")]
 Algorithm = Annotated[
     str, typer.Option(help="nsga2, surrogate (fewer evaluations), tavt (mended), tavt-official or random.")
 ]
@@ -38,34 +37,6 @@ Schedules = Annotated[
         help="One to begin with: dense, taper:0.2, stages:0.5, or counts such as 197x4,150x4,90x4; repeat for several.",
     ),
 ]
-Front = Annotated[
-    Path | None, typer.Option(help="Begin with the front of an earlier search: its run folder or front.json.")
-]
-Finalists = Annotated[int, typer.Option("--final", help="Candidates of the front to measure end to end.")]
-Engine = Annotated[str, typer.Option(help="Where schedules are evaluated: local, or ray for a Ray cluster.")]
-Workers = Annotated[
-    int | None,
-    typer.Option(
-        help="Worker processes, or actors on Ray. [default: this process alone; on Ray, all free CPUs or GPUs]"
-    ),
-]
-RayAddress = Annotated[
-    str | None, typer.Option(help="The cluster's head, e.g. 10.0.0.5:6379. [default: RAY_ADDRESS, else this machine]")
-]
-Screen = Annotated[
-    int,
-    typer.Option(help="Pictures that a candidate is judged on first, against cheaper ones; 0 to look at all of them."),
-]
-EvaluateOn = Annotated[
-    str | None,
-    typer.Option(help="What the search itself evaluates on: torch or openvino, f32 or bf16, e.g. openvino:bf16."),
-]
-Baselines = Annotated[
-    bool,
-    typer.Option(
-        help="Hold the front against the model at lower resolutions, with fewer layers and in INT8: a minute or two."
-    ),
-]
 Baseline = Annotated[
     list[str] | None,
     typer.Option(
@@ -81,9 +52,6 @@ Joint = Annotated[
         "[default: none]"
     ),
 ]
-Profile = Annotated[
-    Path | None, typer.Option(help="A profile.json carried from the target: predict by it, and measure nothing here.")
-]
 
 
 def search_verb(
@@ -91,33 +59,17 @@ def search_verb(
     out: options.Out,
     data: options.Data = None,
     target: Target = None,
-    profile: Profile = None,
     budget: options.Budgets = None,
     weights: options.Weights = None,
     schedule: Schedules = None,
-    front: Front = None,
     algorithm: Algorithm = "nsga2",
     objective: Objectives = None,
-    score: options.Score = None,
-    pool: options.Pool = None,
-    reduction: options.Reduction = None,
-    precision: options.Precision = None,
-    image_size: options.ImageSize = None,
     evaluations: Evaluations = 300,
-    population: Population = None,
     max_time: options.MaxTime = None,
-    final: Finalists = 6,
-    screen: Screen = 128,
-    evaluate_on: EvaluateOn = None,
     joint: Joint = None,
-    baselines: Baselines = True,
     baseline: Baseline = None,
     seed: options.Seed = 0,
-    limit: options.Limit = None,
-    allow_unreadable: options.AllowUnreadable = 0,
-    engine: Engine = "local",
-    workers: Workers = None,
-    ray_address: RayAddress = None,
+    settings: options.Set = None,
     dry_run: options.DryRun = False,
     fresh: options.Fresh = False,
     as_json: options.Json = False,
@@ -142,13 +94,10 @@ def search_verb(
 
     with SearchProgress() as progress:
         found = search(
-            model, out=out, target=target, budget=budget or (), data=data, profile=profile, weights=weights,
-            schedule=schedule or (), front=front, algorithm=algorithm, objective=objective or (), score=score,
-            pool=pool, reduction=reduction, precision=precision, image_size=image_size, evaluations=evaluations,
-            population=population, max_time=max_time, final=final, screen=screen, evaluate_on=evaluate_on,
-            joint=joint or (), baselines=baselines, baseline=baseline or (), seed=seed, limit=limit,
-            allow_unreadable=allow_unreadable, engine=engine, workers=workers, ray_address=ray_address, fresh=fresh,
-            dry_run=dry_run, progress=progress,
+            model, out=out, target=target, budget=budget or (), data=data, weights=weights, schedule=schedule or (),
+            algorithm=algorithm, objective=objective or (), evaluations=evaluations, max_time=max_time,
+            joint=joint or (), baseline=baseline or (), seed=seed, fresh=fresh, dry_run=dry_run, progress=progress,
+            **read_settings("search", settings),
         )  # fmt: skip
     if dry_run:
         print(json.dumps(found.record, indent=1))

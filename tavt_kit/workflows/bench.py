@@ -127,7 +127,7 @@ def bench(
             model that is no file is measured once with each.
         budget: Limits to judge every candidate by, such as ``latency=8ms``.
         e2e: Whether the way from picture files is timed too: decode, resize, normalise, infer.
-        pictures: Folder of picture files for that; by default those of ``data``.
+        pictures: Folder of picture files for ``e2e``; by default those of ``data``.
         memory: Whether peak memory is measured, by a fresh process for each candidate.
         meters: Whether this machine's own peak is measured before, and energy after.
         mixed: Whether candidates of different classes may be measured side by side.

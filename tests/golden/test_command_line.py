@@ -1,4 +1,4 @@
-"""The options of every verb with their metavars and defaults, and the exit codes of wrong calls."""
+"""The options and settings of every verb with their metavars and defaults, and the exit codes of wrong calls."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import pytest
 import typer
 
 from tavt_kit import cli
+from tavt_kit.verbs.settings import settings_of
 from tests.golden.golden import Golden
 from tests.verbs.command import run
 
@@ -28,6 +29,14 @@ def plain(default: Any) -> Any:
     return default if default is None or isinstance(default, bool | int | float) else str(default)
 
 
+def settings(verb: str, own: dict[str, Any]) -> dict[str, Any]:
+    """Each setting that is no option, likewise."""
+    found = {
+        one.flags[0]: {"shown": one.help_row()[0], "default": plain(one.default)} for one in settings_of(verb).values()
+    }
+    return {flag: kind for flag, kind in found.items() if flag not in own}
+
+
 def test_the_options_of_every_verb(golden: Golden) -> None:
     main = typer.main.get_command(cli.app)
     context = main.make_context("fgvc-kit", ["show"], resilient_parsing=True)
@@ -35,6 +44,8 @@ def test_the_options_of_every_verb(golden: Golden) -> None:
     for verb in main.list_commands(context):  # type: ignore[attr-defined]
         command = main.get_command(context, verb)  # type: ignore[attr-defined]
         table[verb] = options(command, typer.Context(command, info_name=verb))
+        if more := settings(verb, table[verb]):
+            table[f"{verb}, settings"] = more
     golden.compare("options", table)
 
 

@@ -105,7 +105,7 @@ def test_the_same_thing_twice_gets_two_names(tmp_path: Path) -> None:
         ((*TINY, "--target", "torch:cpu", "--schedule", "5x4"), "12 layers"),
         ((*TINY, "--target", "torch:cpu:precision=f32", "--precision", "bf16"), "given twice"),
         ((*TINY, "--max-time", "soon"), "90s"),
-        ((*TINY, "--batch", "1,none"), "--batch is a whole number above 0"),
+        ((*TINY, "--batch", "1,none"), "--batch is whole numbers with commas between them"),
         ((*TINY, "--target", "torch:cpu:batch=2", "--batch", "1,8"), "batch is given twice"),
         ((*TINY, "--target", "torch:cpu", "--threads", "4096"), "this process may use"),
         ((*TINY, "--target", "torch:cpu:mode=graph"), "choose torch:cuda"),

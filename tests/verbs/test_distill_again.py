@@ -71,7 +71,7 @@ def test_what_cannot_be_is_one_sentence_and_nothing_is_written(
         ("--schedules", tmp_path / "empty.json"): "its front is empty",
         ("--schedules", tmp_path / "nowhere"): "cannot read",
         ("--feature-weight", 1, "--feature-layers", "3"): "layers 0 to 2 can be compared",
-        ("--feature-weight", 1, "--feature-layers", "last"): "layers counted from 0",
+        ("--feature-weight", 1, "--feature-layers", "last"): "whole numbers with commas between them, such as 5,8",
         ("--attention-layers", "1"): "give their weight too",
         ("--attention-weight", "-1"): "must be at least 0",
         ("--sampling", "magic"): "one of bound, ratio",

@@ -171,7 +171,7 @@ def test_what_was_asked_is_written_in_full(vit: Path, pictures: Path, tmp_path: 
         (("--recipe", "finetune", "--loss", "pim"), "the loss pim is for PIM"),
         (("--recipe", "finetune", "--loss-weight", "mask"), "NAME=NUMBER"),
         (("--recipe", "finetune", "--loss-weight", "mask=1"), "has the terms cross_entropy"),
-        (("--recipe", "finetune", "--clip", "much"), "clip of a recipe must be a number or none"),
+        (("--recipe", "finetune", "--clip", "much"), "--clip is a number, or none, got 'much'"),
         (("--recipe", "finetune", "--blocks", "9"), "1 to 4 of the model's blocks"),
         (("--recipe", "finetune", "--lr-scale", "nose=2"), "begins with nose"),
     ],
