@@ -25,7 +25,7 @@ from tavt_kit.distill.reading import Reading
 from tavt_kit.distill.recipe import DistillRecipe, TrainRecipe
 from tavt_kit.distill.running import Running
 from tavt_kit.distill.selection import SelectionMetric
-from tavt_kit.evaluation.evaluator import LeanEvaluator
+from tavt_kit.evaluation.evaluator import Evaluator
 from tavt_kit.models.wrap import AdaptiveViT
 
 __all__ = [
@@ -91,7 +91,7 @@ def judge_of(
     metric = SelectionMetric(running.metric, classes)
 
     def value(model: AdaptiveViT) -> float:
-        evaluate = LeanEvaluator(
+        evaluate = Evaluator(
             model, pictures.pixels, pictures.labels, pictures.preprocessing,
             split="val", precision=evaluation_precision(str(running.precision)),
         )  # fmt: skip

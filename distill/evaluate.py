@@ -14,7 +14,7 @@ from tavt_kit.core.progress import Progress, Silent
 from tavt_kit.core.schedule import TokenSchedule
 from tavt_kit.distill.pictures import Pictures
 from tavt_kit.distill.precision import autocast
-from tavt_kit.evaluation.evaluator import LeanEvaluator
+from tavt_kit.evaluation.evaluator import Evaluator
 from tavt_kit.models.macs import count_macs
 from tavt_kit.models.wrap import AdaptiveViT
 
@@ -72,12 +72,12 @@ def climb(
     progress = progress or Silent()
     progress.stage(what, len(rungs))
     named = rungs if isinstance(rungs, Mapping) else {name: TokenSchedule.parse(name, model.layout) for name in rungs}
-    evaluate = LeanEvaluator(
+    evaluate = Evaluator(
         model, pictures.pixels, pictures.labels, pictures.preprocessing, split=split, precision=precision
     )
     found = []
     for name, schedule in named.items():
-        found.append(Rung(name, schedule, count_macs(model, schedule), evaluate(schedule), evaluate.right(schedule)))
+        found.append(Rung(name, schedule, count_macs(model, schedule), evaluate(schedule), evaluate.correct(schedule)))
         progress.advance(1)
     return tuple(found)
 

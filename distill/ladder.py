@@ -13,7 +13,7 @@ from tavt_kit.core.records import atomic_path, make_folder
 from tavt_kit.core.schedule import TokenSchedule
 from tavt_kit.distill.evaluate import LADDER, Rung
 from tavt_kit.distill.state import STATE_FOLDER
-from tavt_kit.evaluation.answer import paired
+from tavt_kit.evaluation.result import paired
 from tavt_kit.models.macs import MacsFormula
 from tavt_kit.models.wrap import AdaptiveViT
 

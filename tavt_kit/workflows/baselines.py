@@ -23,8 +23,8 @@ from tavt_kit.core.sealed import refuse_changed
 from tavt_kit.data import load_bytes
 from tavt_kit.data.preprocess import Preprocessing
 from tavt_kit.errors import DataError, RecordError, TargetError, TavtError, UnknownName, UnsupportedBackbone
-from tavt_kit.evaluation.answer import paired
-from tavt_kit.evaluation.shared_evaluation import SharedEvaluator
+from tavt_kit.evaluation.evaluator import Evaluator
+from tavt_kit.evaluation.result import paired
 from tavt_kit.runtimes import FileSession, Images, Session, open_file, open_module
 from tavt_kit.search.objectives import leading
 from tavt_kit.workflows.bench_things import FILES, macs_of
@@ -52,7 +52,7 @@ class Baselines:
 
     subject: Subject
     request: Request
-    exact: SharedEvaluator
+    exact: Evaluator
     left_out: list[dict[str, str]] = field(default_factory=list)
     _found: dict[str, Baseline] = field(default_factory=dict)
     _open: dict[str, tuple[Session, Images]] = field(default_factory=dict)
@@ -150,7 +150,7 @@ class Baselines:
         accuracy = Accuracy.of_counts(int(right.sum()), len(right), split=exact.split)
         more = () if exact.scoring is None else exact.scoring.of(logits, lambda: exact.predicted(dense))
         leads, others = leading(self.request.metrics[0], (accuracy, *more))
-        return replace(baseline, accuracy=leads, others=others, difference=paired(exact.right(dense), right))
+        return replace(baseline, accuracy=leads, others=others, difference=paired(exact.correct(dense), right))
 
     def _prepared(self, model: BaselineModel) -> NDArray[np.uint8]:
         """The pictures of the search in its order, as this one wants them."""

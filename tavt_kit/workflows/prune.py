@@ -248,13 +248,13 @@ def _evaluation(
     """Wrapped model -> which pictures of val it has right, dense."""
     from tavt_kit.data import load_bytes
     from tavt_kit.data.preprocess import Preprocessing
-    from tavt_kit.evaluation.evaluator import LeanEvaluator
+    from tavt_kit.evaluation.evaluator import Evaluator
 
     preprocessing = Preprocessing.from_record(card.preprocessing)
     read = load_bytes(images.split("val"), preprocessing, limit=limit, allow_unreadable=allow_unreadable)
 
     def evaluate(model: AdaptiveViT) -> Any:
-        return LeanEvaluator(model, read.pixels, read.labels, preprocessing).right(model.dense_schedule)
+        return Evaluator(model, read.pixels, read.labels, preprocessing).correct(model.dense_schedule)
 
     return evaluate
 
@@ -274,7 +274,7 @@ def _top1(right: Any) -> dict[str, Any]:
 
 
 def _difference(before: Any, after: Any) -> dict[str, Any]:
-    from tavt_kit.evaluation.answer import paired
+    from tavt_kit.evaluation.result import paired
 
     return paired(before, after).as_record()
 
