@@ -13,11 +13,11 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from tavt_kit.core.schedule import TokenSchedule
 from tavt_kit.distill.full_loss import full_loss_of
-from tavt_kit.distill.inside import Inside, attention_loss, feature_loss
+from tavt_kit.distill.hidden_losses import attention_loss, feature_loss
 from tavt_kit.distill.losses import check_direction, divergence
-from tavt_kit.distill.passes import Passes
 from tavt_kit.distill.teacher import Teacher
 from tavt_kit.errors import TrainingError
+from tavt_kit.models.prefix_sharing import HiddenFeatures, Passes
 from tavt_kit.models.tokens import TokenState
 from tavt_kit.models.wrap import AdaptiveViT
 
@@ -186,7 +186,7 @@ class _Lesson:
     labels: Tensor = field(init=False)
     targets: Tensor | None = field(init=False)
     full_logits: Tensor = field(init=False)
-    full_inside: Inside = field(init=False)
+    full_inside: HiddenFeatures = field(init=False)
     logits: list[list[Tensor]] = field(init=False)
     sums: dict[str, Tensor] = field(init=False)
     total: Tensor = field(init=False)
@@ -199,7 +199,7 @@ class _Lesson:
         """Of the next part of the batch."""
         self.images, self.labels, self.targets = images, labels, targets
 
-    def learn(self, network: int, state: TokenState, inside: Inside) -> None:
+    def learn(self, network: int, state: TokenState, inside: HiddenFeatures) -> None:
         """Differentiate a network's loss; the full network comes first."""
         loss = self._full(state, inside) if network == 0 else self._sub(network, state, inside)
         share = len(self.labels) / self.batch / self.networks
@@ -208,7 +208,7 @@ class _Lesson:
         self.backward(loss * share)
         self._add("loss", loss, share)
 
-    def _full(self, state: TokenState, inside: Inside) -> Tensor:
+    def _full(self, state: TokenState, inside: HiddenFeatures) -> Tensor:
         outputs = self.model.outputs(state)
         logits: Tensor = outputs.logits
         self.full_logits, self.full_inside = logits.detach(), inside.detached()
@@ -229,7 +229,7 @@ class _Lesson:
         self._add("full.teacher", apart)
         return (1 - self.rule.teacher_weight) * loss + self.rule.teacher_weight * apart
 
-    def _sub(self, network: int, state: TokenState, inside: Inside) -> Tensor:
+    def _sub(self, network: int, state: TokenState, inside: HiddenFeatures) -> Tensor:
         rule = self.rule
         logits = self.model.finish(state)
         self.logits[network].append(logits.detach())

@@ -20,7 +20,7 @@ from tavt_kit.data.preprocess import Preprocessing, normalise
 from tavt_kit.errors import DataError, MeasurementError, ScheduleError
 from tavt_kit.evaluation.metrics import Scoring
 from tavt_kit.evaluation.result import EvaluationResult, paired
-from tavt_kit.models.shared_passes import shared_logits
+from tavt_kit.models.prefix_sharing import shared_logits
 from tavt_kit.models.wrap import AdaptiveViT, SwitchableViT
 from tavt_kit.runtimes import FileSession
 from tavt_kit.runtimes.out_of_memory import is_out_of_memory

@@ -16,7 +16,7 @@ from tavt_kit.models.backbones import base, timm_vit
 from tavt_kit.models.counting import count_by_tracing
 from tavt_kit.models.drop import Pick
 from tavt_kit.models.macs import count_macs
-from tavt_kit.models.shared_passes import shared_logits
+from tavt_kit.models.prefix_sharing import shared_logits
 from tavt_kit.models.tokens import TokenState
 from tavt_kit.models.wrap import AdaptiveViT, LeanViT, SwitchableViT, wrap
 from tests.contracts.test_backbone_contract import TOLERANCE, dropping, reached

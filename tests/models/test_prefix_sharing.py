@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from tavt_kit.core.schedule import TokenSchedule
-from tavt_kit.models.shared_passes import shared_logits
+from tavt_kit.models.prefix_sharing import shared_logits
 from tavt_kit.models.wrap import AdaptiveViT, wrap
 from tests.contracts.zoo import ZOO, build, images
 

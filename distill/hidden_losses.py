@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import NamedTuple
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -13,43 +9,9 @@ from torch import Tensor
 from tavt_kit.distill.losses import at_least_f32
 from tavt_kit.errors import UnsupportedBackbone
 from tavt_kit.models.drop import gather_rows
+from tavt_kit.models.prefix_sharing import Placed
 
-__all__ = ["Inside", "attention_loss", "feature_loss"]
-
-
-class Placed(NamedTuple):
-    """A tensor of one network's tokens, and where these come from.
-
-    Args:
-        value: (B, n, D) or (B, H, n, n).
-        place: (B, n), the tokens' positions in the original sequence; ``None`` for all of them.
-        owner: (B, N), where tokens merge: the row of the token that each original one is in.
-    """
-
-    value: Tensor
-    place: Tensor | None = None
-    owner: Tensor | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Inside:
-    """What was looked at in one network.
-
-    Args:
-        features: By layer, its output (B, n, D), with the places of its tokens.
-        maps: By layer, its attention (B, H, n, n), with the places of the tokens that entered it.
-    """
-
-    features: dict[int, Placed] = field(default_factory=dict)
-    maps: dict[int, Placed] = field(default_factory=dict)
-
-    def detached(self) -> Inside:
-        """As a teacher gives it."""
-        return Inside(_detached(self.features), _detached(self.maps))
-
-
-def _detached(values: Mapping[int, Placed]) -> dict[int, Placed]:
-    return {layer: placed._replace(value=placed.value.detach()) for layer, placed in values.items()}
+__all__ = ["attention_loss", "feature_loss"]
 
 
 def feature_loss(student: Placed, teacher: Placed) -> Tensor:
