@@ -19,7 +19,7 @@ from tavt_kit.core.progress import Progress
 from tavt_kit.core.records import atomic_path, label_record, sha256_file
 from tavt_kit.core.schedule import TokenSchedule
 from tavt_kit.errors import TargetError
-from tavt_kit.models.macs import count_macs
+from tavt_kit.models.flops import count_macs
 from tavt_kit.models.wrap import AdaptiveViT
 
 __all__ = ["pack_passes", "pack_profile", "refuse_live"]

@@ -12,8 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from tavt_kit.models.drop import Pick
-from tavt_kit.models.tokens import TokenState
+from tavt_kit.models.token_reduction import Pick, TokenState
 from tavt_kit.models.wrap import AdaptiveViT
 
 __all__ = ["AttendPart", "DropPart", "FeedPart", "HeadPart", "LastPart", "Part", "StemPart"]

@@ -15,7 +15,7 @@ from tavt_kit.bench.table_plan import CellPlan, TablePlan
 from tavt_kit.core.device import TargetDevice
 from tavt_kit.core.latency_table import TimedModel
 from tavt_kit.core.schedule import TokenSchedule
-from tavt_kit.models.macs import MacsFormula, count_macs
+from tavt_kit.models.flops import MacsFormula, count_macs
 from tavt_kit.models.wrap import AdaptiveViT
 from tavt_kit.runtimes.on_torch import placed
 

@@ -15,7 +15,7 @@ from tavt_kit.core.schedule import TokenSchedule
 from tavt_kit.distill.pictures import Pictures
 from tavt_kit.distill.precision import autocast
 from tavt_kit.evaluation.evaluator import Evaluator
-from tavt_kit.models.macs import count_macs
+from tavt_kit.models.flops import count_macs
 from tavt_kit.models.wrap import AdaptiveViT
 
 __all__ = ["LADDER", "Rung", "climb", "features"]

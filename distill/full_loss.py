@@ -15,7 +15,7 @@ from tavt_kit.errors import TrainingError
 from tavt_kit.models.backbones.base import Outputs
 from tavt_kit.models.backbones.pim_vit import PimVitBackbone
 from tavt_kit.models.backbones.transfg import TransFgBackbone
-from tavt_kit.models.tokens import TokenState
+from tavt_kit.models.token_reduction import TokenState
 from tavt_kit.models.wrap import AdaptiveViT
 
 __all__ = ["FullLoss", "full_loss_of"]

@@ -8,8 +8,8 @@ from torch import Tensor
 
 from tavt_kit.distill.losses import at_least_f32
 from tavt_kit.errors import UnsupportedBackbone
-from tavt_kit.models.drop import gather_rows
 from tavt_kit.models.prefix_sharing import Placed
+from tavt_kit.models.token_reduction import gather_rows
 
 __all__ = ["attention_loss", "feature_loss"]
 

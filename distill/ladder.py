@@ -14,7 +14,7 @@ from tavt_kit.core.schedule import TokenSchedule
 from tavt_kit.distill.evaluate import LADDER, Rung
 from tavt_kit.distill.state import STATE_FOLDER
 from tavt_kit.evaluation.result import paired
-from tavt_kit.models.macs import MacsFormula
+from tavt_kit.models.flops import MacsFormula
 from tavt_kit.models.wrap import AdaptiveViT
 
 __all__ = ["after_record", "forget_before", "keep_before", "ladder_of", "ladder_record"]

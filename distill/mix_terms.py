@@ -26,8 +26,8 @@ from tavt_kit.errors import TrainingError
 from tavt_kit.models.backbones.base import inside_attention
 from tavt_kit.models.backbones.fusion import FusionViT
 from tavt_kit.models.backbones.mixvit import MixVitHybrid
-from tavt_kit.models.scores import cls_score
 from tavt_kit.models.timm_import import timm
+from tavt_kit.models.token_reduction import cls_score
 from tavt_kit.models.wrap import AdaptiveViT
 
 __all__ = ["Entropy", "Terms", "hybrid_mix", "pure_mix"]

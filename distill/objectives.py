@@ -19,7 +19,7 @@ from tavt_kit.distill.objective import Objective
 from tavt_kit.distill.pim_loss import PimWeights, pim_terms
 from tavt_kit.errors import TrainingError
 from tavt_kit.models.backbones.pim import Pim
-from tavt_kit.models.tokens import TokenState
+from tavt_kit.models.token_reduction import TokenState
 from tavt_kit.models.wrap import AdaptiveViT
 
 __all__ = ["balanced_weights", "make_step", "target_loss"]

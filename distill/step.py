@@ -18,7 +18,7 @@ from tavt_kit.distill.losses import check_direction, divergence
 from tavt_kit.distill.teacher import Teacher
 from tavt_kit.errors import TrainingError
 from tavt_kit.models.prefix_sharing import HiddenFeatures, Passes
-from tavt_kit.models.tokens import TokenState
+from tavt_kit.models.token_reduction import TokenState
 from tavt_kit.models.wrap import AdaptiveViT
 
 __all__ = ["SandwichRule", "SandwichStep", "sandwich_step", "training_attention"]

@@ -76,7 +76,7 @@ def search_model(
     from tavt_kit.data import ImageSet, load_bytes
     from tavt_kit.evaluation.evaluator import Evaluator
     from tavt_kit.evaluation.metrics import Scoring
-    from tavt_kit.models.macs import MacsFormula
+    from tavt_kit.models.flops import MacsFormula
 
     limits, weighed = Budget.parse(budget), Objectives.parse(objectives)
     refuse_unsearchable(limits)

@@ -38,7 +38,7 @@ from tavt_kit.core.schedule import TokenSchedule
 from tavt_kit.distill.bound import Bound
 from tavt_kit.distill.sampling import SAMPLINGS, Sampler
 from tavt_kit.distill.step import SandwichRule, sandwich_step
-from tavt_kit.models.macs import count_macs
+from tavt_kit.models.flops import count_macs
 from tavt_kit.models.timm_import import timm
 from tavt_kit.models.wrap import AdaptiveViT, wrap
 

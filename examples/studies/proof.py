@@ -32,7 +32,7 @@ from tavt_kit.data import ImageSet, load_bytes, load_images, read_split
 from tavt_kit.data.preprocess import Preprocessing
 from tavt_kit.evaluation.evaluator import Evaluator
 from tavt_kit.evaluation.result import paired
-from tavt_kit.models.macs import count_macs
+from tavt_kit.models.flops import count_macs
 
 VAL = 0.1
 Right = dict[str, NDArray[np.bool_]]

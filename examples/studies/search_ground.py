@@ -20,7 +20,7 @@ from tavt_kit.data import ImageSet, load_bytes, thin_out
 from tavt_kit.data.inherited import inherited_images
 from tavt_kit.data.preprocess import Preprocessing
 from tavt_kit.evaluation.evaluator import Evaluator
-from tavt_kit.models.macs import MacsFormula
+from tavt_kit.models.flops import MacsFormula
 from tavt_kit.models.wrap import AdaptiveViT
 from tavt_kit.search import Space
 from tavt_kit.search.racing import stratified

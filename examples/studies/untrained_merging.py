@@ -31,8 +31,8 @@ from tavt_kit.data import load_bytes, load_images, read_split
 from tavt_kit.data.preprocess import Preprocessing
 from tavt_kit.evaluation.evaluator import Evaluator
 from tavt_kit.evaluation.result import paired
-from tavt_kit.models.drop import REDUCTIONS
-from tavt_kit.models.macs import count_macs
+from tavt_kit.models.flops import count_macs
+from tavt_kit.models.token_reduction import REDUCTIONS
 
 NETWORKS = {
     "fine-tuned": "--recipe finetune --blocks all --steps 300 --batch 16",

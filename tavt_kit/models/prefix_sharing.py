@@ -24,8 +24,7 @@ from tavt_kit.core.schedule import TokenSchedule
 from tavt_kit.errors import UnsupportedBackbone
 from tavt_kit.models.backbones.base import Watch
 from tavt_kit.models.backbones.map_watch import MapWatch
-from tavt_kit.models.drop import Pick, drop, restore
-from tavt_kit.models.tokens import TokenState
+from tavt_kit.models.token_reduction import Pick, TokenState, drop, restore
 from tavt_kit.models.wrap import AdaptiveViT
 
 __all__ = ["HiddenFeatures", "Joint", "Learn", "Passes", "Placed", "batch_norms", "shared_logits"]

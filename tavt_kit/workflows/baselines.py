@@ -294,7 +294,7 @@ def _create(name: str, classes: int, size: tuple[int, int], seed: int) -> tuple[
 def _count(module: nn.Module, size: tuple[int, int]) -> int | None:
     import torch
 
-    from tavt_kit.models.counting import count_by_tracing
+    from tavt_kit.models.flops import count_by_tracing
 
     try:
         return count_by_tracing(module, torch.zeros(1, 3, *size))

@@ -24,8 +24,8 @@ from tavt_kit.evaluation.result import EvaluationResult, paired
 from tavt_kit.exporters.forms import SWITCHABLE, Form
 from tavt_kit.exporters.int8 import Int8How
 from tavt_kit.exporters.writer import Writer
-from tavt_kit.models.macs import MacsFormula
-from tavt_kit.models.scores import SCORES
+from tavt_kit.models.flops import MacsFormula
+from tavt_kit.models.token_reduction import SCORES
 from tavt_kit.models.wrap import wrap
 from tavt_kit.pruning.depth import spared_layers
 from tavt_kit.runtimes import FileSession, check_available

@@ -14,7 +14,7 @@ from tavt_kit.data import load_arrays, thin_out
 from tavt_kit.data.preprocess import Preprocessing, normalise
 from tavt_kit.errors import TargetError
 from tavt_kit.evaluation.evaluator import Evaluator
-from tavt_kit.models.macs import MacsFormula
+from tavt_kit.models.flops import MacsFormula
 from tavt_kit.pruning.depth import spared_layers
 from tavt_kit.runtimes import Session
 from tavt_kit.workflows.joint import write_int8

@@ -260,7 +260,7 @@ def _evaluation(
 
 
 def _facts(model: AdaptiveViT) -> dict[str, Any]:
-    from tavt_kit.models.macs import count_macs
+    from tavt_kit.models.flops import count_macs
 
     return {
         "layers": model.layers,
@@ -330,7 +330,7 @@ class _Budget:
 
     def cost(self, model: AdaptiveViT) -> float:
         """Multiply-adds, or the limit's quantile of the latency by a brief measurement (ms)."""
-        from tavt_kit.models.macs import count_macs
+        from tavt_kit.models.flops import count_macs
 
         if self.limit.quantity == "flops":
             return float(count_macs(model, self._schedule(model)))
@@ -342,7 +342,7 @@ class _Budget:
         """The verdict on the pruned model, counted or measured by the protocol, as a record."""
         from tavt_kit.bench import Protocol
         from tavt_kit.core.budget import facts_of, judge
-        from tavt_kit.models.macs import count_macs
+        from tavt_kit.models.flops import count_macs
 
         if self.limit.quantity == "flops":
             macs = count_macs(model, self._schedule(model))

@@ -11,8 +11,8 @@ from tavt_kit.core.schedule import TokenSchedule
 from tavt_kit.distill.hidden_losses import attention_loss, feature_loss
 from tavt_kit.distill.step import SandwichRule, sandwich_step
 from tavt_kit.errors import TrainingError, UnsupportedBackbone
-from tavt_kit.models.drop import REDUCTIONS
 from tavt_kit.models.prefix_sharing import Placed
+from tavt_kit.models.token_reduction import REDUCTIONS
 from tavt_kit.models.wrap import AdaptiveViT, wrap
 from tests.contracts.zoo import ZOO
 from tests.distill.test_step import batch, shaken, taken

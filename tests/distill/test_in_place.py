@@ -20,7 +20,7 @@ from tavt_kit.distill.pictures import read_pictures
 from tavt_kit.distill.run_folder import read_run_record
 from tavt_kit.distill.running import Running
 from tavt_kit.errors import DataError, TrainingError, UnknownName
-from tavt_kit.models.macs import count_macs
+from tavt_kit.models.flops import count_macs
 from tavt_kit.models.wrap import AdaptiveViT
 
 Make = Callable[..., AdaptiveViT]

@@ -31,7 +31,7 @@ from tavt_kit.distill.objective import Objective
 from tavt_kit.distill.objectives import make_step
 from tavt_kit.errors import UnsupportedBackbone
 from tavt_kit.models.backbones.base import inside_attention
-from tavt_kit.models.scores import attention_map, cls_score
+from tavt_kit.models.token_reduction import attention_map, cls_score
 from tavt_kit.models.wrap import AdaptiveViT, wrap
 from tests.parity.official import assert_gradients, load, state_of
 

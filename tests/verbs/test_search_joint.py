@@ -45,7 +45,7 @@ def test_a_joint_front_is_found_told_and_exported(
     from tavt_kit.data import load_bytes, load_images
     from tavt_kit.data.preprocess import Preprocessing
     from tavt_kit.evaluation.evaluator import Evaluator
-    from tavt_kit.models.macs import count_macs
+    from tavt_kit.models.flops import count_macs
 
     out = tmp_path / "out"
     assert search(place, out, *GENES, "--evaluations", 24) == 0

@@ -1,16 +1,114 @@
-"""Merging against loops over images and tokens in plain Python."""
+"""Which tokens stay, by which score, and what becomes of the others: against plain loops."""
 
 from __future__ import annotations
 
 import math
+from typing import Literal
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
-from tavt_kit.models.drop import Pick
-from tavt_kit.models.merge import choose, merge, similarity
-from tavt_kit.models.tokens import TokenState
+from tavt_kit.models.token_reduction import (
+    Pick,
+    TokenState,
+    attention_map,
+    choose,
+    cls_score,
+    column_score,
+    drop,
+    gather_rows,
+    keep_best,
+    merge,
+    restore,
+    similarity,
+)
+
+
+@pytest.mark.parametrize("prefix", [0, 1, 5])
+def test_keep_best_against_numpy(prefix: int) -> None:
+    scores = torch.rand(4, 20, generator=torch.Generator().manual_seed(0))
+    kept = keep_best(scores, 11, prefix).numpy()
+    for row, expected in zip(kept, scores.numpy(), strict=True):
+        best = np.argsort(-expected[prefix:], kind="stable")[: 11 - prefix] + prefix
+        assert row.tolist() == list(range(prefix)) + sorted(best.tolist())
+
+
+def test_ties_stay_at_the_lowest_index() -> None:
+    scores = torch.tensor([[1.0, 3, 3, 3, 3, 2, 3, 3, 3, 2]])
+    assert keep_best(scores, 6, 0).tolist() == [[1, 2, 3, 4, 6, 7]]
+    assert keep_best(torch.zeros(1, 9), 4, 1).tolist() == [[0, 1, 2, 3]]
+
+
+@pytest.mark.parametrize("selection", ["argsort", "topk"])
+def test_both_selections_agree_without_ties(selection: Literal["argsort", "topk"]) -> None:
+    scores = torch.rand(3, 30, generator=torch.Generator().manual_seed(1))
+    assert torch.equal(keep_best(scores, 10, 1, selection), keep_best(scores, 10, 1))
+
+
+def test_a_tensor_count_keeps_the_same() -> None:
+    scores = torch.rand(3, 30, generator=torch.Generator().manual_seed(2))
+    for selection in ("argsort", "topk"):
+        assert torch.equal(keep_best(scores, torch.tensor(10), 1, selection), keep_best(scores, 10, 1))  # type: ignore[arg-type]
+
+
+def test_gather_rows_against_torch_gather() -> None:
+    values = torch.randn(3, 7, 4, generator=torch.Generator().manual_seed(3))
+    index = torch.tensor([[0, 2], [1, 6], [3, 4]])
+    assert torch.equal(gather_rows(values, index), values.gather(1, index[..., None].expand(-1, -1, 4)))
+    assert torch.equal(gather_rows(values[..., 0], index), values[..., 0].gather(1, index))
+
+
+def test_drop_and_restore_put_every_token_back() -> None:
+    tokens = torch.randn(2, 9, 3, generator=torch.Generator().manual_seed(4))
+    state = TokenState(tokens, prefix=1, along={"name": tokens[..., 0]})
+    state = drop(drop(state, torch.tensor([[0, 2, 5, 8], [0, 1, 2, 3]])), torch.tensor([[0, 2], [0, 3]]))
+    assert state.place is not None and state.place.tolist() == [[0, 5], [0, 3]]
+    assert torch.equal(state.along["name"], state.tokens[..., 0])
+    restored = restore(tokens, state.tokens + 1, state.place)
+    changed = (restored != tokens).any(-1)
+    assert changed.nonzero().tolist() == [[0, 0], [0, 5], [1, 0], [1, 3]]
+    assert torch.equal(restored[0, 5], tokens[0, 5] + 1)
+
+
+def call(dtype: torch.dtype = torch.float64) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    q, k = (torch.randn(2, 3, 5, 4, generator=generator, dtype=torch.float64).to(dtype) for _ in range(2))
+    return q, k, torch.randn(1, 3, 5, 5, generator=generator, dtype=torch.float64).to(dtype)
+
+
+def test_column_is_the_attention_received() -> None:
+    q, k, bias = call()
+    scores = column_score(attention_map(q, k, bias, None))
+    expected = torch.zeros(2, 5, dtype=torch.float64)
+    for b in range(2):
+        for h in range(3):
+            for i in range(5):
+                logits = (k[b, h] * q[b, h, i]).sum(-1) / 2 + bias[0, h, i]
+                expected[b] += logits.exp() / logits.exp().sum()
+    torch.testing.assert_close(scores, expected)
+    torch.testing.assert_close(scores.sum(1), torch.full((2,), 15.0, dtype=torch.float64))
+
+
+def test_cls_is_the_first_row_summed_over_heads() -> None:
+    q, k, bias = call()
+    expected = attention_map(q, k, bias, 0.3)[:, :, 0].sum(1)
+    torch.testing.assert_close(cls_score(q, k, bias, 0.3), expected)
+    torch.testing.assert_close(cls_score(q[:, :, :1], k, bias, 0.3), expected)
+
+
+def test_a_bool_mask_hides_keys() -> None:
+    q, k, _ = call()
+    mask = torch.ones(1, 1, 5, 5, dtype=torch.bool)
+    mask[..., 3] = False
+    assert attention_map(q, k, mask, None)[..., 3].abs().max() == 0
+
+
+def test_half_precision_is_scored_in_float32() -> None:
+    q, k, _ = call(torch.bfloat16)
+    assert attention_map(q, k, None, None).dtype == torch.float32
+
 
 Rows = list[list[float]]
 

@@ -14,8 +14,7 @@ from tavt_kit.core.layout import TokenLayout
 from tavt_kit.core.schedule import TokenSchedule
 from tavt_kit.errors import ScheduleError, UnknownName
 from tavt_kit.models.backbones.overlap import overlapping
-from tavt_kit.models.counting import count_by_tracing
-from tavt_kit.models.macs import MacsFormula, count_macs
+from tavt_kit.models.flops import MacsFormula, count_by_tracing, count_macs
 from tavt_kit.models.timm_import import timm
 from tavt_kit.models.wrap import AdaptiveViT, LeanViT, wrap
 from tests.contracts.zoo import VITAE, ZOO, build, images
