@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from official_search import Table
 from search_ground import Ground
 
-from tavt_kit.bench.passes import random_schedules
+from tavt_kit.bench.latency_table import random_schedules
 from tavt_kit.core.measurement import Measurement, paired_ratio
 from tavt_kit.core.schedule import TokenSchedule
 from tavt_kit.errors import TavtError

@@ -264,7 +264,7 @@ def _of_name(name: str, subject: Subject, request: Request) -> BaselineModel:
         assert target is not None  # opened only to be measured
         if target.precision != "int8" or target.runtime == "torch":
             return open_module(module, target, (target.batch, 3, *size))
-        from tavt_kit.bench.graphs import module_graph
+        from tavt_kit.bench.parts import module_graph
         from tavt_kit.bench.timing import open_graph
 
         begin = time.perf_counter()

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
-from tavt_kit.bench.passes import open_schedule
+from tavt_kit.bench.latency_table import open_schedule
 from tavt_kit.checkpoints import load_model
 from tavt_kit.core.schedule import TokenSchedule
 from tavt_kit.data import load_arrays, thin_out

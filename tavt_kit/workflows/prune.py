@@ -334,7 +334,7 @@ class _Budget:
 
         if self.limit.quantity == "flops":
             return float(count_macs(model, self._schedule(model)))
-        from tavt_kit.bench.passes import BRIEF
+        from tavt_kit.bench.latency_table import BRIEF
 
         return _quantile(self._measured(model, BRIEF), self.limit)
 

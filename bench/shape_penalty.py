@@ -17,9 +17,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tavt_kit.bench.table_plan import CellPlan, TablePlan
-from tavt_kit.core.layer_cells import Uneven
+from tavt_kit.core.layer_cells import ShapePenalty
 
-__all__ = ["find_uneven"]
+__all__ = ["find_shape_penalty"]
+
 
 _FROM = 32
 """Shorter sequences take the time of their weights, whatever their length."""
@@ -44,9 +45,9 @@ Clock = Callable[[], float]
 """Runs a part once; milliseconds."""
 
 
-def find_uneven(
+def find_shape_penalty(
     plan: TablePlan, clock: Callable[[CellPlan], Clock], rng: np.random.Generator, end: float
-) -> Uneven | None:
+) -> ShapePenalty | None:
     """By how much single token counts exceed the line below all, for a feed-forward and an attention half.
 
     Each count is timed in turns with one that stays the same, so that a machine that changes its speed changes both;
@@ -86,7 +87,7 @@ def find_uneven(
     if not mine:
         return None
     dropping, last = plan.all_rows
-    return Uneven(tuple(mine), tuple(mine.values()), _share(look, attend, found, tokens), dropping, last)
+    return ShapePenalty(tuple(mine), tuple(mine.values()), _share(look, attend, found, tokens), dropping, last)
 
 
 class _Look:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import pytest
 
-from tavt_kit.bench.cells import Cell
+from tavt_kit.bench.timing import Cell
 
 
 def falling(first: float, last: float) -> tuple[Callable[[], float], list[float]]:

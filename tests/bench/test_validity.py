@@ -10,8 +10,7 @@ import numpy as np
 import pytest
 
 from tavt_kit.bench import Protocol, bench, random_images
-from tavt_kit.bench.doubts import Witness, of_answers, of_images, of_threads
-from tavt_kit.bench.probes import Probed, probe
+from tavt_kit.bench.validity import Probed, ValidityMonitor, of_answers, of_images, of_threads, probe
 from tavt_kit.core.device import TargetDevice
 from tavt_kit.core.schedule import TokenSchedule
 from tavt_kit.models.wrap import LeanViT
@@ -81,10 +80,10 @@ class Short(Bent):
 
 
 def doubts(session: Session, images: Images = IMAGES) -> tuple[str, ...]:
-    witness = Witness({"one": session}, {"one": images}, RNG(0))
-    found = bench({"one": session}, images, HASTY, turns=witness)
+    monitor = ValidityMonitor({"one": session}, {"one": images}, RNG(0))
+    found = bench({"one": session}, images, HASTY, turns=monitor)
     # How busy the cores were is the machine's, and judged by itself below.
-    return tuple(one for one in witness.doubts("one", found["one"].median) if "cores were busy" not in one)
+    return tuple(one for one in monitor.doubts("one", found["one"].median) if "cores were busy" not in one)
 
 
 def test_an_honest_session_is_not_doubted() -> None:
@@ -155,11 +154,11 @@ def test_busy_cores_are_counted_by_the_processors_clock() -> None:
             time.sleep(0.02)
             return np.tanh(images.reshape(len(images), -1)) @ WEIGHTS
 
-    witness = Witness({"one": Asleep()}, {"one": IMAGES}, RNG(0))
-    bench({"one": Asleep()}, IMAGES, HASTY, turns=witness)
-    busy = witness.busy("one")
+    monitor = ValidityMonitor({"one": Asleep()}, {"one": IMAGES}, RNG(0))
+    bench({"one": Asleep()}, IMAGES, HASTY, turns=monitor)
+    busy = monitor.busy("one")
     assert busy is not None and busy < 0.4
-    assert "cores were busy" in witness.doubts("one", 20.0)[0]
+    assert "cores were busy" in monitor.doubts("one", 20.0)[0]
     answer = Probed(finite=True, follows=True, fine=True, answer_ms=10.0)
     assert of_answers(CPU, answer, 4.4) and not of_answers(CPU, answer, 4.6)
 

@@ -11,13 +11,13 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from tavt_kit.bench import uneven
-from tavt_kit.bench.cells import Cell, collect
+from tavt_kit.bench import shape_penalty
+from tavt_kit.bench.shape_penalty import find_shape_penalty
 from tavt_kit.bench.table_plan import CellPlan, TablePlan
-from tavt_kit.bench.uneven import find_uneven
+from tavt_kit.bench.timing import Cell, collect
 from tavt_kit.core.codec import decode, encode
 from tavt_kit.core.device import TargetDevice
-from tavt_kit.core.latency_table import LayerCells, TimedModel, Uneven
+from tavt_kit.core.latency_table import LayerCells, ShapePenalty, TimedModel
 from tavt_kit.core.layout import TokenLayout
 from tavt_kit.core.schedule import TokenSchedule
 
@@ -61,7 +61,7 @@ class Machine:
 
 
 def test_uneven_counts_are_found_with_what_they_take_more() -> None:
-    found = find_uneven(PLAN, Machine(0.01, BAD), np.random.default_rng(0), math.inf)
+    found = find_shape_penalty(PLAN, Machine(0.01, BAD), np.random.default_rng(0), math.inf)
     assert found is not None and set(found.counts) == set(BAD)
     for count, more in BAD.items():
         assert found.feed(count) == pytest.approx(more * smooth("feed", count), rel=0.25)
@@ -71,17 +71,17 @@ def test_uneven_counts_are_found_with_what_they_take_more() -> None:
 @pytest.mark.parametrize("seed", range(3))
 def test_an_even_target_is_looked_at_briefly_and_left(seed: int) -> None:
     machine = Machine(0.01, {})
-    assert find_uneven(PLAN, machine, np.random.default_rng(seed), math.inf) is None
+    assert find_shape_penalty(PLAN, machine, np.random.default_rng(seed), math.inf) is None
     assert machine.ran <= 31 * 16  # a sample, not every count
 
 
 def test_without_time_for_every_count_none_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     """A part of the counts would make the others look better than they are. A run takes a second here."""
     machine = Machine(0.01, BAD)
-    monkeypatch.setattr(uneven, "time", SimpleNamespace(perf_counter=lambda: float(machine.ran)))
-    assert find_uneven(PLAN, machine, np.random.default_rng(0), 3000.0) is None and machine.ran < 500
-    assert find_uneven(PLAN, machine, np.random.default_rng(0), 0.0) is None and machine.ran < 1000
-    assert find_uneven(PLAN, machine, np.random.default_rng(0), 9000.0) is not None
+    monkeypatch.setattr(shape_penalty, "time", SimpleNamespace(perf_counter=lambda: float(machine.ran)))
+    assert find_shape_penalty(PLAN, machine, np.random.default_rng(0), 3000.0) is None and machine.ran < 500
+    assert find_shape_penalty(PLAN, machine, np.random.default_rng(0), 0.0) is None and machine.ran < 1000
+    assert find_shape_penalty(PLAN, machine, np.random.default_rng(0), 9000.0) is not None
 
 
 def test_a_time_that_is_too_short_pulls_no_others_up() -> None:
@@ -95,20 +95,20 @@ def test_a_time_that_is_too_short_pulls_no_others_up() -> None:
             return lambda: 0.7 * run() if once[cell.count] else run()
         return run
 
-    found = find_uneven(PLAN, clock, np.random.default_rng(0), math.inf)
+    found = find_shape_penalty(PLAN, clock, np.random.default_rng(0), math.inf)
     assert found is not None and set(found.counts) <= set(BAD) and len(found.counts) >= len(BAD) - 2
 
 
 def test_short_models_have_none_and_what_does_not_grow_is_not_looked_at() -> None:
     machine = Machine(0.01, BAD)
     short = replace(PLAN, model=replace(PLAN.model, layout=TokenLayout(17, 12)))
-    assert find_uneven(short, machine, np.random.default_rng(0), math.inf) is None
+    assert find_shape_penalty(short, machine, np.random.default_rng(0), math.inf) is None
     assert machine.ran == 0
 
     def same(cell: CellPlan) -> Callable[[], float]:  # the feed-forward half of a parallel block is no product
         return lambda: 1e-3 * float(machine.rng.exponential())
 
-    assert find_uneven(PLAN, same, np.random.default_rng(0), math.inf) is None
+    assert find_shape_penalty(PLAN, same, np.random.default_rng(0), math.inf) is None
 
 
 def test_attention_is_not_asked_about_more_tokens_than_there_are() -> None:
@@ -119,19 +119,19 @@ def test_attention_is_not_asked_about_more_tokens_than_there_are() -> None:
             asked.add(cell.count)
         return machine(cell)
 
-    assert find_uneven(PLAN, clock, np.random.default_rng(0), math.inf) is not None
+    assert find_shape_penalty(PLAN, clock, np.random.default_rng(0), math.inf) is not None
     assert asked and max(asked) <= TOKENS  # 197 is uneven itself, so its neighbour above has no place
 
 
 def test_what_thin_attention_spares_is_told() -> None:
     thin = replace(PLAN, all_rows=(0.5, 0.4))
-    found = find_uneven(thin, Machine(0.01, BAD), np.random.default_rng(0), math.inf)
+    found = find_shape_penalty(thin, Machine(0.01, BAD), np.random.default_rng(0), math.inf)
     assert found is not None and (found.dropping, found.reading) == (0.5, 0.4)
     assert TablePlan.from_record(json.loads(json.dumps(thin.as_record()))) == thin
 
 
 def test_curves_are_without_and_predictions_with_the_excess() -> None:
-    more = Uneven((67, 197), (0.2, 0.3), 0.5)
+    more = ShapePenalty((67, 197), (0.2, 0.3), 0.5)
     assert more.attend(67) == 0.1 and more.last(197) == 0.075
     assert more.drop(197, 67) == pytest.approx(0.75 * 0.15 + 0.25 * 0.1) and more.drop(196, 100) == 0.0
     cells = [_timed("empty", 1, 0, 1, 0.01), _timed("stem", 197, 0, 1, 0.5), _timed("head", 1, 0, 1, 0.1)]

@@ -6,10 +6,10 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from tavt_kit.bench import Protocol, check_table, layer_table, measure_schedules, measure_table, uneven
-from tavt_kit.bench.cells import round_speeds
-from tavt_kit.bench.passes import random_schedules
-from tavt_kit.bench.workshop import token_grid
+from tavt_kit.bench import Protocol, check_table, latency_table, measure_schedules, measure_table, shape_penalty
+from tavt_kit.bench.latency_table import random_schedules
+from tavt_kit.bench.parts import token_grid
+from tavt_kit.bench.timing import round_speeds
 from tavt_kit.core.device import TargetDevice
 from tavt_kit.core.latency_table import LatencyTable
 from tavt_kit.core.layout import TokenLayout
@@ -105,8 +105,8 @@ def test_uneven_counts_are_looked_for_where_positions_follow_the_tokens(
     names = {"plain": "vit_tiny_patch16_224", "rotary": "eva02_tiny_patch14_224", "relative": "beit_base_patch16_224"}
     model = shaken(names[kind], patch_size=4, embed_dim=64)
     assert model.tokens == 65
-    monkeypatch.setattr(uneven, "_excess", lambda first, again=None: {61: 0.1, 65: 0.2, 67: 0.1})
-    monkeypatch.setattr(uneven, "_GROWTH", 0.0)
+    monkeypatch.setattr(shape_penalty, "_excess", lambda first, again=None: {61: 0.1, 65: 0.2, 67: 0.1})
+    monkeypatch.setattr(shape_penalty, "_GROWTH", 0.0)
     table = measure_table(model, ONE_THREAD, (SIZE, SIZE), seconds=30.0, points=3)
     found = table.cells.uneven
     assert found is not None and found.counts == (61, 65) and 0 <= found.share <= 1
@@ -153,7 +153,7 @@ def test_held_out_errors_go_by_rounds_not_by_medians(monkeypatch: pytest.MonkeyP
     dense, own = table.dense_ms or table.predict(model.dense_schedule), table.predict(schedule)
     anchor = Measurement(tuple(dense * speed for speed in (1.0, 1.0, 5.0, 1.4, 1.4)), steady=False)
     run = Measurement(tuple(own * speed for speed in (1.0, 1.0, 1.0, 1.4, 1.4)), steady=False)
-    monkeypatch.setattr(layer_table, "measure_schedules", lambda *args, **named: [anchor, run])
+    monkeypatch.setattr(latency_table, "measure_schedules", lambda *args, **named: [anchor, run])
     (found,) = check_table(table, model, (SIZE, SIZE), count=1, rng=np.random.default_rng(5)).held_out
     assert found.schedule == schedule and found.error == pytest.approx(0.0, abs=1e-9)
     assert found.drift == pytest.approx(1.0) and found.measured_ms == pytest.approx(own)
