@@ -11,8 +11,8 @@ import torch
 from tavt_kit.checkpoints import load_model, open_model
 from tavt_kit.data import ImageSet, load_images
 from tavt_kit.distill import distill, distill_recipe, train
-from tavt_kit.distill.image_sizes import check_sizes, draw_size, full_size_logits, resize_images, share_weights
-from tavt_kit.distill.step import SandwichRule, sandwich_step
+from tavt_kit.distill.in_place import check_sizes, draw_size, full_size_logits, resize_images, share_weights
+from tavt_kit.distill.sandwich import SandwichRule, sandwich_step
 from tavt_kit.errors import TrainingError, UnsupportedBackbone
 from tavt_kit.models.timm_import import timm
 from tavt_kit.models.wrap import AdaptiveViT, wrap
@@ -56,7 +56,7 @@ def test_gradients_of_a_smaller_size_reach_the_trained_weights_and_the_table(pro
     torch.testing.assert_close(targets, model.forward_lean(images).detach(), rtol=1e-4, atol=1e-5)
     small = resize_images(images, twin)
     assert small.shape == (4, 3, 48, 48)
-    sub = twin.dense_schedule.taper(twin.tokens, twin.layers, 0.3, twin.prefix)
+    sub = twin.dense_schedule.taper(twin.layout, 0.3)
     for chunk in (None, 2):
         model.zero_grad()
         done = sandwich_step(twin, small, labels, [sub], rule=SandwichRule(chunk=chunk), targets=targets)

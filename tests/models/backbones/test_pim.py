@@ -9,7 +9,7 @@ import torch
 
 from tavt_kit.bench.parts import AttendPart, DropPart, FeedPart, HeadPart
 from tavt_kit.core.schedule import TokenSchedule
-from tavt_kit.distill.pim_loss import pim_loss, pim_terms
+from tavt_kit.distill.losses import pim_loss, pim_terms
 from tavt_kit.errors import TavtError, UnknownName, UnsupportedBackbone
 from tavt_kit.models.backbones.pim_heads import fuse_heads, head_scores
 from tavt_kit.models.backbones.pim_levels import levels_of, make_backbone

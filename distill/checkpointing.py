@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import pickle
+import random
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -20,12 +22,15 @@ __all__ = [
     "has_state",
     "load_best",
     "load_state",
+    "random_state",
     "readable",
     "remove_state",
     "save_best",
     "save_state",
+    "set_random_state",
     "state_file",
 ]
+
 
 STATE_FOLDER = "state"
 _VERSION = 2
@@ -139,3 +144,26 @@ def remove_state(folder: Path) -> None:
             file.unlink(missing_ok=True)
     if place.is_dir() and not any(place.iterdir()):
         place.rmdir()
+
+
+def random_state(device: torch.device) -> dict[str, Any]:
+    """Of Python, numpy, torch and ``device``; made of numbers, tuples and tensors only."""
+    version, words, gauss = random.getstate()
+    name, keys, *rest = np.random.get_state()
+    return {
+        "python": (version, torch.tensor(words), gauss),  # a tensor, because hundreds of numbers are pickled slowly
+        "numpy": (name, torch.from_numpy(np.array(keys, np.int64)), *rest),
+        "torch": torch.get_rng_state(),
+        "cuda": torch.cuda.get_rng_state(device) if device.type == "cuda" else None,
+    }
+
+
+def set_random_state(state: dict[str, Any], device: torch.device) -> None:
+    """From ``random_state``; what another kind of device drew is left out."""
+    version, words, gauss = state["python"]
+    random.setstate((version, tuple(words.tolist()), gauss))
+    name, keys, *rest = state["numpy"]
+    np.random.set_state((name, keys.numpy().astype(np.uint32), *rest))
+    torch.set_rng_state(state["torch"])
+    if device.type == "cuda" and state["cuda"] is not None:
+        torch.cuda.set_rng_state(state["cuda"], device)
