@@ -12,9 +12,9 @@ from tavt_kit.core.callable_module import make_callable
 from tavt_kit.core.measurement import paired_ratio as paired_ratio
 
 if TYPE_CHECKING:
-    from tavt_kit.bench.layer_table import check_table as check_table
-    from tavt_kit.bench.layer_table import measure_table as measure_table
-    from tavt_kit.bench.passes import measure_schedules as measure_schedules
+    from tavt_kit.bench.latency_table import check_table as check_table
+    from tavt_kit.bench.latency_table import measure_schedules as measure_schedules
+    from tavt_kit.bench.latency_table import measure_table as measure_table
 
 __all__ = [
     "Protocol",
@@ -28,9 +28,9 @@ __all__ = [
 
 # These take models apart and need torch; timing finished sessions does not.
 _LATE = {
-    "check_table": "tavt_kit.bench.layer_table",
-    "measure_schedules": "tavt_kit.bench.passes",
-    "measure_table": "tavt_kit.bench.layer_table",
+    "check_table": "tavt_kit.bench.latency_table",
+    "measure_schedules": "tavt_kit.bench.latency_table",
+    "measure_table": "tavt_kit.bench.latency_table",
 }
 
 

@@ -18,12 +18,11 @@ from typing import Any
 
 import numpy as np
 
-from tavt_kit.bench.clocks import OnnxClocks, OpenvinoClocks, PartClocks
-from tavt_kit.bench.doubts import Witness
 from tavt_kit.bench.protocol import BRIEF, Protocol, bench
 from tavt_kit.bench.record import Benched, bench_body
-from tavt_kit.bench.table_plan import TablePlan
+from tavt_kit.bench.table_plan import OnnxClocks, OpenvinoClocks, PartClocks, TablePlan
 from tavt_kit.bench.timing import open_graph, time_plan
+from tavt_kit.bench.validity import ValidityMonitor
 from tavt_kit.core.device import TargetDevice
 from tavt_kit.core.host import HostFacts
 from tavt_kit.core.latency_table import LatencyTable, tails_of
@@ -144,8 +143,8 @@ def _bench(record: Mapping[str, Any], graphs: Path, options: argparse.Namespace,
         steps(f"opening {one['name']}", 0.0)
         sessions[one["name"]] = open_graph(_graph(graphs, one["graph"]), target, time.perf_counter())
     steps("measuring", 0.0)
-    witness = Witness(sessions, dict.fromkeys(sessions, images), rng)
-    found = bench(sessions, images, protocol, rng=rng, turns=witness)
+    monitor = ValidityMonitor(sessions, dict.fromkeys(sessions, images), rng)
+    found = bench(sessions, images, protocol, rng=rng, turns=monitor)
     rows = [
         Benched(
             one["name"],
@@ -155,8 +154,8 @@ def _bench(record: Mapping[str, Any], graphs: Path, options: argparse.Namespace,
             TokenSchedule(tuple(one["schedule"])),
             one["macs"],
             one["size_bytes"],
-            busy_cores=witness.busy(one["name"]),
-            doubts=witness.doubts(one["name"], found[one["name"]].median),
+            busy_cores=monitor.busy(one["name"]),
+            doubts=monitor.doubts(one["name"], found[one["name"]].median),
         )
         for one in record["candidates"]
     ]

@@ -13,19 +13,20 @@ No thread runs beside the measurement: what a turn costs (about a millisecond) i
 
 from __future__ import annotations
 
+import os
 import time
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median
 
-from tavt_kit.bench.counters import Counters, megahertz, thermal_events
-from tavt_kit.bench.disturbances import disturbances, unseen
 from tavt_kit.core.codec import Record
+from tavt_kit.core.control_group import ControlGroup
 from tavt_kit.core.device import allowed_cpus
 from tavt_kit.errors import MeasurementError
 
-__all__ = ["Noise", "Watch"]
+__all__ = ["Counters", "Noise", "Watch", "disturbances", "megahertz", "thermal_events", "unseen"]
+
 
 _STRETCHES = 5
 """Parts of the run whose median clocks are compared: a moment's dip cancels, a change that lasts does not."""
@@ -185,3 +186,201 @@ def _pace() -> float:
             total += step
         best = min(best, time.perf_counter() - begin)
     return best
+
+
+_OTHERS = 0.05
+"""Share of our CPUs' time that other processes may use: with more, even an idle CPU to move to is not certain."""
+
+_STOLEN = 0.01
+"""Share of our CPUs' time that a hypervisor may take: the half width of the protocol's own interval."""
+
+_PREEMPTED = 50.0
+"""Forced switches a second of own CPU time. Alone, a thread sees a few (the kernel's own work); beside a busy process
+on the same CPU it is switched at every slice of 2 to 4 ms, 250 to 500 times."""
+
+_SEEN = 0.01
+"""Share of our CPUs' time by others from which on forced switches are theirs. Without any, it is our own threads that
+take turns: one runtime's, still waiting busily, with the next one's. The untimed first run of each turn takes that."""
+
+_THROTTLED = 0.005
+"""Share of the run that a control group may stop us: each stop lasts tens of milliseconds, many inferences long."""
+
+_CLOCK = 0.05
+"""Change of the clock that is unsteady: times follow it one to one, and 5 % is the size of what one looks for."""
+
+_UNSEEN = {
+    "others": "the load of other processes",
+    "stolen": "time taken by a hypervisor",
+    "preempted": "forced switches of threads",
+    "throttled": "stops by the control group",
+    "thermal": "slowing for heat",
+    "mhz_low": "the clock in MHz",
+    "pace": "the clock by a fixed piece of work (too short a run)",
+}
+
+
+def unseen(facts: Mapping[str, float | None]) -> list[str]:
+    """What the machine did not tell."""
+    return [words for name, words in _UNSEEN.items() if facts[name] is None]
+
+
+def disturbances(facts: Mapping[str, float | None]) -> list[str]:
+    """A sentence for each threshold that was crossed.
+
+    Args:
+        facts: As ``Noise`` lists them.
+    """
+    cpus, found = facts["cpus"] or 1.0, list[str]()
+
+    def above(name: str, most: float) -> float | None:
+        value = facts[name]
+        return value if value is not None and value > most else None
+
+    if (others := above("others", _OTHERS * cpus)) is not None:
+        found.append(f"other processes used {_percent(others / cpus)} of the time of the CPUs allowed")
+    if (stolen := above("stolen", _STOLEN)) is not None:
+        found.append(f"the hypervisor kept the CPUs for others {_percent(stolen)} of the time")
+    if (preempted := above("preempted", _PREEMPTED)) is not None and above("others", _SEEN * cpus) is not None:
+        found.append(f"threads were taken off their CPU {preempted:.0f} times a second of their work")
+    if (throttled := above("throttled", _THROTTLED)) is not None:
+        limit = "" if facts["quota"] is None else f" ({facts['quota']:.3g} CPUs)"
+        found.append(f"the control group's quota{limit} stopped the work {_percent(throttled)} of the time")
+    if (thermal := above("thermal", 0)) is not None:
+        found.append(f"CPUs were slowed for their heat {thermal:.0f} times")
+    low, high = facts["mhz_low"], facts["mhz_high"]
+    if low is not None and high is not None and high > (1 + _CLOCK) * low:
+        found.append(f"the clock moved between {low:.0f} and {high:.0f} MHz in the run")
+    if (pace := above("pace", 1 + _CLOCK)) is not None:
+        found.append(f"a fixed piece of work took up to {_percent(pace - 1)} longer at some times than at others")
+    return found
+
+
+def _percent(share: float) -> str:
+    """Two digits, or all of a hundred."""
+    percent = 100 * share
+    return f"{percent:.2g} %" if percent < 10 else f"{percent:.0f} %"
+
+
+_TICKS = os.sysconf("SC_CLK_TCK") if hasattr(os, "sysconf") else 100
+"""Units of /proc/stat in a second."""
+
+
+@dataclass(frozen=True, slots=True)
+class Counters:
+    """Counters that only grow; two of them tell what happened between. ``None`` where the machine does not say.
+
+    Args:
+        busy: Seconds that the CPUs this process may use were busy, with whatever.
+        elsewhere: Seconds that the other CPUs of the machine were busy.
+        stolen: Seconds that a hypervisor kept those CPUs from running anything.
+        own: Seconds of CPU time of this process, all its threads and the children it has waited for.
+        preempted: Times a thread of this process was taken off its CPU before it was done.
+        thermal: Times a CPU was slowed because it was hot.
+        group: The control group's own counters.
+        load: Load average of the last minute; it does not grow.
+    """
+
+    busy: float | None
+    elsewhere: float | None
+    stolen: float | None
+    own: float | None
+    preempted: int | None
+    thermal: int | None
+    group: ControlGroup
+    load: float | None
+
+    @classmethod
+    def read(cls, cpus: Collection[int], root: Path = Path("/")) -> Counters:
+        """Now; about a millisecond.
+
+        Args:
+            cpus: Those that this process may use.
+            root: Of the file system; another one in tests.
+        """
+        busy, elsewhere, stolen = _processors(root, cpus)
+        return cls(
+            busy=busy,
+            elsewhere=elsewhere,
+            stolen=stolen,
+            own=_own(root),
+            preempted=_preempted(root),
+            thermal=thermal_events(root),
+            group=ControlGroup.read(root),
+            load=_load(root),
+        )
+
+
+def _processors(root: Path, cpus: Collection[int]) -> tuple[float | None, float | None, float | None]:
+    """Seconds busy here, busy elsewhere and stolen here. Fields as in proc(5): user nice system idle iowait irq ..."""
+    here = elsewhere = stolen = 0
+    found = False
+    for line in _text(root / "proc/stat").splitlines():
+        name, *fields = line.split()
+        if not name.startswith("cpu") or name == "cpu" or len(fields) < 8:
+            continue
+        found, ticks = True, [int(field) for field in fields]
+        busy = sum(ticks[:3]) + ticks[5] + ticks[6]
+        if int(name[3:]) in cpus:
+            here, stolen = here + busy, stolen + ticks[7]
+        else:
+            elsewhere += busy
+    return (here / _TICKS, elsewhere / _TICKS, stolen / _TICKS) if found else (None, None, None)
+
+
+def _own(root: Path) -> float | None:
+    """utime, stime, cutime and cstime, which follow the name in brackets (that may itself hold any sign)."""
+    fields = _text(root / "proc/self/stat").rpartition(")")[2].split()
+    return sum(int(field) for field in fields[11:15]) / _TICKS if len(fields) > 15 else None
+
+
+def _preempted(root: Path) -> int | None:
+    found = list[int]()
+    for status in _matches(root / "proc/self/task", "*/status"):
+        for line in _text(status).splitlines():
+            if line.startswith("nonvoluntary_ctxt_switches:"):
+                found.append(int(line.split()[1]))
+    return sum(found) if found else None
+
+
+def _load(root: Path) -> float | None:
+    fields = _text(root / "proc/loadavg").split()
+    return float(fields[0]) if fields else None
+
+
+def thermal_events(root: Path) -> int | None:
+    """Times CPUs were slowed for their heat (x86), plus the steps at which cooling holds them now (ARM boards)."""
+    counts = _matches(root / "sys/devices/system/cpu", "cpu[0-9]*/thermal_throttle/*_throttle_count")
+    steps = [
+        kind.with_name("cur_state")
+        for kind in _matches(root / "sys/class/thermal", "cooling_device*/type")
+        if "cpufreq" in (name := _text(kind).lower()) or name == "processor"
+    ]
+    found = [int(text) for path in (*counts, *steps) if (text := _text(path)).isdecimal()]
+    return sum(found) if found else None
+
+
+def megahertz(cpus: Collection[int], root: Path = Path("/")) -> float | None:
+    """Clock of the fastest of these CPUs now: the others may idle. ``None`` where the machine does not say."""
+    clocks = [
+        int(text) / 1e3
+        for cpu in cpus
+        if (text := _text(root / f"sys/devices/system/cpu/cpu{cpu}/cpufreq/scaling_cur_freq")).isdecimal()
+    ]
+    if not clocks:
+        for block in _text(root / "proc/cpuinfo").split("\n\n"):
+            facts = {key.strip(): value.strip() for key, _, value in (row.partition(":") for row in block.splitlines())}
+            if facts.get("processor", "").isdecimal() and int(facts["processor"]) in cpus and "cpu MHz" in facts:
+                clocks.append(float(facts["cpu MHz"]))
+    return max(clocks, default=None)
+
+
+def _matches(folder: Path, pattern: str) -> Iterator[Path]:
+    return folder.glob(pattern) if folder.is_dir() else iter(())
+
+
+def _text(path: Path) -> str:
+    """Empty where there is no such file, or it may not be read."""
+    try:
+        return path.read_text(encoding="ascii", errors="replace").strip()
+    except OSError:
+        return ""

@@ -11,23 +11,23 @@ from pathlib import Path
 from typing import Any
 
 from tavt_kit.bench.edge import GRAPHS, PACK_FILE
-from tavt_kit.bench.graphs import Graphs, whole_graph
-from tavt_kit.bench.layer_table import plan_table
+from tavt_kit.bench.latency_table import plan_table
+from tavt_kit.bench.parts import Graphs, whole_graph
 from tavt_kit.bench.shared_weights import GraphFolder
 from tavt_kit.core.device import TargetDevice
 from tavt_kit.core.progress import Progress
 from tavt_kit.core.records import atomic_path, label_record, sha256_file
 from tavt_kit.core.schedule import TokenSchedule
 from tavt_kit.errors import TargetError
-from tavt_kit.models.macs import count_macs
+from tavt_kit.models.flops import count_macs
 from tavt_kit.models.wrap import AdaptiveViT
 
 __all__ = ["pack_passes", "pack_profile", "refuse_live"]
 
 CARRIED = (
-    "tavt_kit", "bench", "bench.cells", "bench.clocks", "bench.doubts", "bench.edge", "bench.probes",
-    "bench.protocol", "bench.ratios", "bench.record", "bench.shared_weights", "bench.table_plan",
-    "bench.timing", "bench.uneven", "core", "core.accuracy", "core.block_bootstrap", "core.callable_module",
+    "tavt_kit", "bench", "bench.edge", "bench.protocol", "bench.record", "bench.shape_penalty",
+    "bench.shared_weights", "bench.table_plan", "bench.timing", "bench.validity",
+    "core", "core.accuracy", "core.block_bootstrap", "core.callable_module",
     "core.codec", "core.control_group", "core.curves", "core.device", "core.host", "core.latency_table",
     "core.layer_cells", "core.layout",
     "core.measurement", "core.records", "core.schedule", "errors", "runtimes", "runtimes.available",
@@ -89,8 +89,8 @@ def pack_profile(
         OutputError: The zip cannot be written.
     """
     refuse_live(target)
-    shop, plan = plan_table(model, target, name=name, points=points)
-    graphs = Graphs(shop.parts, plan)
+    parts, plan = plan_table(model, target, name=name, points=points)
+    graphs = Graphs(parts.parts, plan)
     with tempfile.TemporaryDirectory(prefix="fgvc-kit-pack-") as temporary:
         files, folder = dict[str, str](), GraphFolder(Path(temporary))
         for part in dict.fromkeys(cell.part for cell in plan.cells):

@@ -1,22 +1,50 @@
-"""The parts of a model that the latency table times: chains of half-blocks, made of its own layers.
+"""The parts of a model that the latency table times: chains of half-blocks, made of its own layers, and their graphs.
 
 Every part calls the backbone's adapter exactly as ``AdaptiveViT.advance(..., lean=True)`` does. A chain runs
 several layers, because a single layer's weights would stay in the caches, which those of a whole model do not.
+
+Int8 is calibrated on random data: what a product takes does not hang on its values, so the times are those of a file
+calibrated on images, but the answers of such a graph mean nothing. It never leaves the measurement.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
-from tavt_kit.models.drop import Pick
-from tavt_kit.models.tokens import TokenState
-from tavt_kit.models.wrap import AdaptiveViT
+from tavt_kit.bench.table_plan import Array, CellPlan, TablePlan
+from tavt_kit.core.device import TargetDevice
+from tavt_kit.core.latency_table import TimedModel
+from tavt_kit.core.schedule import TokenSchedule
+from tavt_kit.errors import ExportError
+from tavt_kit.models.flops import MacsFormula, count_macs
+from tavt_kit.models.token_reduction import Pick, TokenState
+from tavt_kit.models.wrap import AdaptiveViT, LeanViT
+from tavt_kit.runtimes.on_torch import placed
 
-__all__ = ["AttendPart", "DropPart", "FeedPart", "HeadPart", "LastPart", "Part", "StemPart"]
+__all__ = [
+    "AttendPart",
+    "CALIBRATION",
+    "DropPart",
+    "FeedPart",
+    "Graphs",
+    "HeadPart",
+    "LastPart",
+    "Part",
+    "StemPart",
+    "LayerParts",
+    "calibration_of",
+    "module_graph",
+    "timed_model",
+    "token_grid",
+    "whole_graph",
+]
 
 
 class Part(nn.Module):
@@ -116,3 +144,279 @@ class HeadPart(Part):
     def forward(self, tokens: Tensor) -> Tensor:
         """(B, n, D) -> logits (B, classes)."""
         return self.model.finish(TokenState(tokens, self.model.prefix, notes=self.notes))
+
+
+_OWN_BYTES = 40 * 2**20
+"""Attention weights that one clock may hold a copy of; about 40 clocks do."""
+
+_BYTES = {"f32": 4, "f16": 2, "bf16": 2, "int8": 1}
+
+
+class LayerParts:
+    """The parts of one model for one target.
+
+    Args:
+        model: Wrapped; its score and pool are those of the schedules to come.
+        target: Where the parts are to run.
+        points: Token counts at which each half is timed.
+    """
+
+    def __init__(self, model: AdaptiveViT, target: TargetDevice, points: int) -> None:
+        self.target, self.model = target, _ready(model, target)
+        with torch.inference_mode():
+            parameter = next(self.model.parameters())
+            images = torch.zeros((1, 3, *self.model.backbone.image_size), dtype=parameter.dtype)
+            state = self.model.start(images.to(parameter.device))
+        self.notes: Mapping[str, Any] = state.notes
+        self.width = state.tokens.shape[-1]
+        # On OpenVINO each clock is compiled for its length and has its own copy of the weights.
+        self.own_weights = target.runtime == "openvino"
+        self.layers = self._chain(4 * self.width**2 * _BYTES[target.precision])
+        self.grid = token_grid(self.model.tokens, self.model.layout.least, points)
+        if self.notes:  # position terms cost something only once tokens were dropped
+            self.grid = tuple(sorted({*self.grid, self.model.tokens - 1}))
+        self.drop_grid = tuple(count for count in self.grid if count in {*self.grid[-2:], *self.grid[::-2]})
+        # Where no position term follows the tokens, converters take their places out of the graph.
+        self.has_places = bool(self.notes) or target.runtime == "torch" or model.reduction == "merge"
+        self.parts = self._parts()
+
+    def _chain(self, attention_bytes: int) -> tuple[int, ...]:
+        """Enough layers, evenly spaced, that their weights cannot stay in the caches from one run to the next.
+
+        Where every clock has its own copy the many clocks see to that, and fewer layers of a wide model save memory.
+        """
+        everything = self.model.backbone.alike
+        if self.own_weights:
+            wanted = min(4, max(2, _OWN_BYTES // attention_bytes))
+        else:
+            wanted = max(4, math.ceil(_cache_bytes() / attention_bytes))
+        count = min(wanted, everything)
+        return tuple(step * everything // count for step in range(count))
+
+    def _parts(self) -> dict[str, Part]:
+        """By the names that the plan has for them; ``.placed``: after tokens were dropped."""
+        alike, last = self.model.backbone.alike, self.model.layers - 1
+        last_layers = self.layers if last < alike else (last,)
+        parts: dict[str, Part] = {
+            "stem": StemPart(self.model, (), self.notes, False),
+            "empty": _EmptyPart(self.model, (), self.notes, False),
+            "feed": FeedPart(self.model, self.layers, self.notes, False),
+            "head": HeadPart(self.model, (), self.notes, False),
+        }
+        for suffix, after_drop in (("", False), (".placed", True))[: 1 + self.has_places]:
+            parts[f"attend{suffix}"] = AttendPart(self.model, self.layers, self.notes, after_drop)
+            parts[f"drop{suffix}"] = DropPart(self.model, self.layers, self.notes, after_drop)
+            parts[f"last{suffix}"] = LastPart(self.model, last_layers, self.notes, after_drop)
+        return parts
+
+    def plan(self, name: str, wholes: tuple[TokenSchedule, ...], calibration: str | None = None) -> TablePlan:
+        """What is to be timed.
+
+        Args:
+            name: Of the model.
+            wholes: Schedules of whole passes, dense first.
+            calibration: As in ``TablePlan``.
+        """
+        return TablePlan(
+            target=self.target,
+            model=timed_model(self.model, name),
+            width=self.width,
+            cells=tuple(self._cells()),
+            wholes=wholes,
+            calibration=calibration,
+            all_rows=self._all_rows(),
+        )
+
+    def _all_rows(self) -> tuple[float, float]:
+        """See ``TablePlan``: what thin attention spares."""
+        cost, model = MacsFormula.of(self.model).layers[0], self.model
+        if not cost.rows:
+            return 1.0, 1.0
+        keys, chosen = cost.key_value / cost.rows, (cost.query + cost.key_value) / cost.rows
+        dropping = 1.0 if model.reduction == "merge" else keys if model.score == "cls" else chosen
+        return (dropping if model.backbone.thin[0] else 1.0), (keys if model.backbone.thin[-1] else 1.0)
+
+    def _cells(self) -> Iterator[CellPlan]:
+        tokens, rows = self.model.tokens, self.model.backbone.head_rows
+        yield self._cell("stem", tokens)
+        yield self._cell("empty", 1)
+        for count in self.grid:
+            yield self._cell("attend", count)
+            yield self._cell("feed", count)
+            if count in self.drop_grid:
+                for kept in self._kept(count):
+                    yield self._cell("drop", count, kept)
+        for count in self.grid[::-1][::3]:
+            yield self._cell("head" if rows is None else "last", count)
+        if rows is not None:
+            yield self._cell("head", rows)
+
+    def _cell(self, kind: str, count: int, kept: int = 0) -> CellPlan:
+        after_drop = self.has_places and count < self.model.tokens and kind in ("attend", "drop", "last")
+        name = f"{kind}.placed" if after_drop else kind
+        layers = len(self.parts[name].layers)
+        inputs = ["tokens"] * (layers if kind in ("drop", "last") else 1)
+        if self.notes and after_drop:
+            inputs.append("places")
+        return CellPlan(kind, name, count, kept, max(1, layers), ("images",) if kind == "stem" else tuple(inputs))
+
+    def _kept(self, count: int) -> tuple[int, ...]:
+        """Half and nine tenths of the tokens, as far as such drops exist."""
+        choices = {max(round(count * share), self.model.layout.least) for share in (0.5, 0.9)}
+        return tuple(sorted(kept for kept in choices if kept < count))
+
+
+def timed_model(model: AdaptiveViT, name: str) -> TimedModel:
+    """What a latency table of a model says of it."""
+    return TimedModel(
+        name,
+        model.layout,
+        model.score,
+        model.pool,
+        model.backbone.taps,
+        count_macs(model, model.dense_schedule),
+        model.backbone.image_size,
+        model.reduction,
+    )
+
+
+class _EmptyPart(Part):
+    """Next to nothing: what remains is the cost of starting an inference."""
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        return tokens + 1
+
+
+def token_grid(tokens: int, least: int, points: int) -> tuple[int, ...]:
+    """Token counts from ``least`` to ``tokens``, in equal ratios, ascending."""
+    if tokens <= least:
+        return (tokens,)
+    ratio = (tokens / least) ** (1 / (points - 1))
+    return tuple(sorted({tokens, *(round(least * ratio**step) for step in range(points - 1))}))
+
+
+def _ready(model: AdaptiveViT, target: TargetDevice) -> AdaptiveViT:
+    """The model as its parts are made of it: on torch's device, or on the CPU in f32 to be converted."""
+    module = placed(model, target if target.runtime == "torch" else TargetDevice("torch", "cpu"))
+    assert isinstance(module, AdaptiveViT)
+    own = module.again()
+    own.selection = "topk" if target.runtime == "onnxruntime" else "argsort"
+    return own.eval()
+
+
+def _cache_bytes() -> int:
+    """The last-level cache of CPU 0; 32 MiB where the machine does not say."""
+    try:
+        text = Path("/sys/devices/system/cpu/cpu0/cache/index3/size").read_text(encoding="ascii").strip()
+        return int(text.removesuffix("K")) * 1024
+    except (OSError, ValueError):
+        return 32 * 2**20
+
+
+CALIBRATION = "random data: good for times, not for answers"
+"""What records say of int8 in a latency table."""
+
+
+def calibration_of(target: TargetDevice) -> str | None:
+    """What a table's record says of its int8; ``None`` in floating point."""
+    return CALIBRATION if target.precision == "int8" else None
+
+
+class Graphs:
+    """The parts of a plan as ``openvino.Model`` or ``.onnx`` bytes, each converted when it is first asked for."""
+
+    def __init__(self, parts: Mapping[str, Part], plan: TablePlan) -> None:
+        self._parts, self._plan, self._made = parts, plan, dict[str, Any]()
+
+    def __call__(self, name: str) -> Any:
+        """The graph of a part, open in batch and length; a DropPart's number of kept tokens is its first input."""
+        if name not in self._made:
+            cell, arrays = self._plan.example(name)
+            kept = cell.kept if isinstance(self._parts[name], DropPart) else None
+            self._made[name] = _graph(self._parts[name], arrays, kept, self._plan.target)
+        return self._made[name]
+
+
+def whole_graph(model: AdaptiveViT, schedule: TokenSchedule, target: TargetDevice) -> Any:
+    """The model under one schedule by the lean path, as ``openvino.Model`` or ``.onnx`` bytes with an open batch."""
+    selection: Any = "topk" if target.runtime == "onnxruntime" else "argsort"
+    lean = LeanViT(model, schedule, selection=selection).eval()
+    return module_graph(lean, model.backbone.image_size, target)
+
+
+def module_graph(module: torch.nn.Module, image_size: tuple[int, int], target: TargetDevice) -> Any:
+    """Any model of images (B, 3, H, W), as ``whole_graph``."""
+    images = np.random.default_rng(0).standard_normal((1, 3, *image_size), dtype=np.float32)
+    return _graph(module, [images], None, target)
+
+
+def _graph(module: torch.nn.Module, arrays: Sequence[Array], kept: int | None, target: TargetDevice) -> Any:
+    tensors = [torch.from_numpy(np.repeat(array[:1], 2, axis=0)) for array in arrays]  # one sample would be baked in
+    counts = [] if kept is None else [kept]
+    if target.runtime == "openvino":
+        graph: Any = _to_openvino(module, tensors, counts)
+    else:
+        graph = _to_onnx(module, tensors, counts)
+    if target.precision != "int8":
+        return graph
+    feeds = [*(np.array(count, dtype=np.int64) for count in counts), *(array[:1] for array in arrays)]
+    return _quantized(graph, feeds)
+
+
+def _quantized(graph: Any, feeds: Sequence[Array]) -> Any:
+    """The graph in int8, by the settings of shipped files."""
+    if not isinstance(graph, bytes):
+        from tavt_kit.exporters.quantize import quantize_fed
+
+        return quantize_fed(graph, [dict(enumerate(feeds))], smooth=True)
+    import onnx
+
+    from tavt_kit.exporters.narrow_onnx import quantize_statically_fed
+
+    model = onnx.load_from_string(graph)
+    names = [one.name for one in model.graph.input]
+    made: bytes = quantize_statically_fed(model, [dict(zip(names, feeds, strict=True))]).SerializeToString()
+    return made
+
+
+def _to_openvino(module: torch.nn.Module, tensors: Sequence[torch.Tensor], counts: Sequence[int]) -> Any:
+    from tavt_kit.runtimes.on_openvino import convert_module
+
+    shapes: list[tuple[int, ...]] = [(), *map(_open_shape, tensors)] if counts else [*map(_open_shape, tensors)]
+    return convert_module(module, (*map(torch.tensor, counts), *tensors), shapes)
+
+
+def _to_onnx(module: torch.nn.Module, tensors: Sequence[torch.Tensor], counts: Sequence[int]) -> bytes:
+    from tavt_kit.runtimes.onnx_graph import module_to_onnx
+
+    names = [f"input{place}" for place in range(len(tensors))]
+    axes = {
+        name: {place: ("batch", "tokens")[place] for place, size in enumerate(_open_shape(tensor)) if size == -1}
+        for name, tensor in zip(names, tensors, strict=True)
+    }
+    example = (*map(torch.tensor, counts), *tensors)
+    graph = module_to_onnx(module, example, [*["kept" for _ in counts], *names], axes)
+    _try(graph, [*(np.array(count, dtype=np.int64) for count in counts), *(one[:1].numpy() for one in tensors)])
+    return graph
+
+
+def _try(graph: bytes, feeds: Sequence[Array]) -> None:
+    """Run a graph once on a batch that it was not traced with: of some operators torch writes what cannot run.
+
+    Raises:
+        ExportError: It does not run.
+    """
+    from tavt_kit.runtimes.on_onnxruntime import open_session, run_clock
+
+    try:
+        run_clock(open_session(graph, TargetDevice("onnxruntime", "cpu")), feeds)()
+    except Exception as error:  # onnxruntime's own exception classes have no common parent but this
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
+        raise ExportError(
+            f"onnxruntime cannot run what torch wrote of the model as ONNX ({reason}); choose target openvino or torch"
+        ) from error
+
+
+def _open_shape(tensor: torch.Tensor) -> tuple[int, ...]:
+    """Images are open in their batch, tokens and places in batch and length."""
+    return (-1, *tensor.shape[1:]) if tensor.dim() == 4 else (-1, -1, *tensor.shape[2:])

@@ -40,7 +40,7 @@ def write_int8(model: AdaptiveViT, schedule: TokenSchedule, path: Path, target: 
     Raises:
         ExportError: The model cannot be written or quantized so.
     """
-    from tavt_kit.bench.graphs import whole_graph
+    from tavt_kit.bench.parts import whole_graph
 
     graph = whole_graph(model, schedule, target)
     if isinstance(graph, bytes):

@@ -7,17 +7,17 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from tavt_kit.bench.protocol import Protocol
-from tavt_kit.bench.ratios import METHOD, bootstrap_ratio
+from tavt_kit.core.block_bootstrap import DRAWS, LEAST_FOR_BLOCKS, LEAST_ROUNDS, median_interval
 from tavt_kit.core.codec import Record, recorded_as
 from tavt_kit.core.device import TargetDevice
 from tavt_kit.core.host import HostFacts
-from tavt_kit.core.measurement import Measurement, PairedRatio
+from tavt_kit.core.measurement import Measurement, PairedRatio, paired_ratio, round_ratios
 from tavt_kit.core.schedule import TokenSchedule
 
 if TYPE_CHECKING:
     from tavt_kit.runtimes.executed import ExecutedGraph  # not carried by a pack, which looks at no graph
 
-__all__ = ["Benched", "Whole", "bench_body", "gain_share"]
+__all__ = ["Benched", "METHOD", "Whole", "bench_body", "bootstrap_ratio", "gain_share"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,3 +190,30 @@ def _row(one: Benched, rows: Sequence[Benched]) -> Mapping[str, Any]:
         "doubts": list(one.doubts),
         **({} if one.executed is None else {"executed": one.executed.as_record()}),
     }
+
+
+METHOD = (
+    f"percentile bootstrap over rounds, from {LEAST_FOR_BLOCKS} rounds on over blocks of neighbouring ones; median of "
+    f"{DRAWS} resamples"
+)
+
+
+def bootstrap_ratio(slow: Measurement, fast: Measurement, *, seed: int = 0) -> PairedRatio:
+    """``slow`` over ``fast``: the median over the rounds of the ratio within each, as ``paired_ratio``.
+
+    Rounds are resampled, not inferences, because noise outlasts an inference. Of fewer than ``LEAST_ROUNDS`` rounds
+    the whole range is given.
+
+    Args:
+        slow: The numerator.
+        fast: The denominator.
+        seed: Of the resampling.
+    """
+    found = paired_ratio(slow, fast)
+    ratios = round_ratios(slow, fast)
+    if len(ratios) < LEAST_ROUNDS:
+        low, high, method = min(ratios), max(ratios), "range of the rounds, too few for an interval"
+    else:
+        _, low, high = median_interval([ratios], lambda medians: medians[0], seed=seed)
+        method = METHOD
+    return replace(found, low=low, high=high, method=method)

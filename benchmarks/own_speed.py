@@ -36,9 +36,8 @@ from tavt_kit.core.records import make_folder, write_record
 from tavt_kit.core.schedule import TokenSchedule
 from tavt_kit.data import Sample
 from tavt_kit.data.preprocess import Preprocessing
-from tavt_kit.distill.bound import Bound
-from tavt_kit.distill.sampling import Sampler
-from tavt_kit.distill.step import sandwich_step
+from tavt_kit.distill.sampling import Bound, Sampler
+from tavt_kit.distill.sandwich import sandwich_step
 from tavt_kit.exporters.to_onnx import to_onnx
 from tavt_kit.models.timm_import import timm
 from tavt_kit.models.wrap import AdaptiveViT, LeanViT, wrap

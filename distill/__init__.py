@@ -15,18 +15,18 @@ if TYPE_CHECKING:
     from tavt_kit.distill.reading import Reading
     from tavt_kit.distill.recipe import DistillRecipe, TrainRecipe
     from tavt_kit.distill.running import Running
-    from tavt_kit.distill.step import SandwichRule, sandwich_step
+    from tavt_kit.distill.sandwich import SandwichRule, sandwich_step
 
 _HOMES = {
     "DistillRecipe": "recipe",
     "Optimisation": "optimisation",
     "Reading": "reading",
     "Running": "running",
-    "SandwichRule": "step",
+    "SandwichRule": "sandwich",
     "TrainRecipe": "recipe",
     "distill": "in_place",
     "distill_recipe": "preset",
-    "sandwich_step": "step",
+    "sandwich_step": "sandwich",
     "train": "fine_tune",
     "train_recipe": "preset",
 }

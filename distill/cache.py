@@ -20,7 +20,7 @@ from tavt_kit.core.records import make_folder, read_record, sha256_file, sha256_
 from tavt_kit.data import Sample, Unreadable
 from tavt_kit.data.loading import judge, read_each, skip
 from tavt_kit.data.preprocess import open_image, open_size
-from tavt_kit.distill.preparation import Preparation
+from tavt_kit.distill.transforms import Preparation
 from tavt_kit.errors import DataError, OutputError, RecordError
 
 __all__ = ["CachedPictures", "open_cache"]

@@ -15,17 +15,16 @@ from tavt_kit.core.records import make_folder
 from tavt_kit.core.schedule import TokenSchedule
 from tavt_kit.data import ImageSet, thin_out
 from tavt_kit.data.preprocess import Preprocessing
-from tavt_kit.distill.feed import check_shares
+from tavt_kit.distill.datasets import Order, Pictures, check_shares, read_pictures
 from tavt_kit.distill.loop import Judge, Loop
-from tavt_kit.distill.photometric import photometric
-from tavt_kit.distill.pictures import Order, Pictures, read_pictures
 from tavt_kit.distill.precision import choose_precision, evaluation_precision
 from tavt_kit.distill.processes import Processes
 from tavt_kit.distill.reading import Reading
 from tavt_kit.distill.recipe import DistillRecipe, TrainRecipe
 from tavt_kit.distill.running import Running
 from tavt_kit.distill.selection import SelectionMetric
-from tavt_kit.evaluation.evaluator import LeanEvaluator
+from tavt_kit.distill.transforms import photometric
+from tavt_kit.evaluation.evaluator import Evaluator
 from tavt_kit.models.wrap import AdaptiveViT
 
 __all__ = [
@@ -91,7 +90,7 @@ def judge_of(
     metric = SelectionMetric(running.metric, classes)
 
     def value(model: AdaptiveViT) -> float:
-        evaluate = LeanEvaluator(
+        evaluate = Evaluator(
             model, pictures.pixels, pictures.labels, pictures.preprocessing,
             split="val", precision=evaluation_precision(str(running.precision)),
         )  # fmt: skip

@@ -8,13 +8,14 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from torch import nn
 
 from tavt_kit.core.measurement import Accuracy
 from tavt_kit.core.model_card import ModelCard
 from tavt_kit.core.progress import Progress, Silent
 from tavt_kit.data import ImageSet, inherit_split
 from tavt_kit.data.preprocess import Preprocessing
-from tavt_kit.distill.branch import attached
+from tavt_kit.distill.checkpointing import has_state, remove_state
 from tavt_kit.distill.common import (
     asked_of,
     card_of,
@@ -25,24 +26,28 @@ from tavt_kit.distill.common import (
     save_trained,
     settle,
 )
-from tavt_kit.distill.evaluate import climb, features
-from tavt_kit.distill.families import check_family
+from tavt_kit.distill.datasets import Pictures
 from tavt_kit.distill.loop import SAVE_SECONDS, run_loop
 from tavt_kit.distill.objectives import balanced_weights, make_step
-from tavt_kit.distill.optimiser import check_scales, freeze
-from tavt_kit.distill.pictures import Pictures
+from tavt_kit.distill.optimizer import attached, check_scales, freeze
 from tavt_kit.distill.precision import evaluation_precision
+from tavt_kit.distill.preset import recipe_names
 from tavt_kit.distill.probe import Probe, fit_probe, set_head
 from tavt_kit.distill.processes import Processes
 from tavt_kit.distill.reading import Reading
-from tavt_kit.distill.recipe import TrainRecipe
-from tavt_kit.distill.regularise import set_drop_path, set_dropout
+from tavt_kit.distill.recipe import FAMILIES, TrainRecipe
 from tavt_kit.distill.run_folder import RunFolder
-from tavt_kit.distill.state import has_state, remove_state
+from tavt_kit.distill.sweep import climb, features
 from tavt_kit.errors import TrainingError
+from tavt_kit.models.backbones.ffvt import Ffvt
+from tavt_kit.models.backbones.mixvit import MixVitHybrid
+from tavt_kit.models.backbones.pim import Pim
+from tavt_kit.models.backbones.transfg import TransFg
+from tavt_kit.models.backbones.vitae import Vitae
+from tavt_kit.models.timm_import import timm
 from tavt_kit.models.wrap import AdaptiveViT
 
-__all__ = ["train"]
+__all__ = ["check_family", "family_of", "set_drop_path", "set_dropout", "train"]
 
 
 def train(
@@ -212,3 +217,73 @@ def _finetune(
             judge=judge_of(recipe.running, pictures[1], classes, (model.dense_schedule,)),
         )  # fmt: skip
     return loop_record(loop, settings.batch)
+
+
+_CLASSES = {Ffvt: "ffvt", TransFg: "transfg", MixVitHybrid: "mixvit_hybrid", Pim: "pim"}
+
+
+def family_of(model: AdaptiveViT) -> str:
+    """One of ``recipe.FAMILIES``; every timm ViT, whatever its attention, is a plain one."""
+    bare = model.bare
+    if isinstance(bare, Vitae):
+        return "vitae" if bare.version == 1 else "vitaev2"
+    return next((name for kind, name in _CLASSES.items() if isinstance(bare, kind)), "vit")
+
+
+def check_family(recipe: TrainRecipe, model: AdaptiveViT) -> None:
+    """Refuse a recipe of another family.
+
+    Raises:
+        TrainingError: It is one.
+    """
+    own = family_of(model)
+    if recipe.family not in (None, own):
+        fitting = ", ".join(recipe_names(own))
+        raise TrainingError(
+            f"the recipe {recipe.name} is for {FAMILIES[str(recipe.family)]}, but the model is {FAMILIES[own]}; take "
+            f"one of {fitting}, or another model"
+        )
+
+
+def set_drop_path(model: AdaptiveViT, rate: float) -> None:
+    """Leave out the branches of blocks at random while training (Huang et al., stochastic depth, ECCV 2016).
+
+    The rate rises from 0 at the first block to ``rate`` at the last, as timm's models have it, and as ViTAE's own rule
+    has it for ViTAE.
+
+    Raises:
+        TrainingError: The model's blocks have no place for it.
+    """
+    if isinstance(model.bare, Vitae):
+        model.bare.set_drop_path(rate)
+        return
+    blocks = [module for module in model.bare.modules() if _paths(module)]
+    if not blocks:
+        raise TrainingError(f"{type(model.bare).__name__} has no blocks with drop path; leave `drop_path` at 0")
+    for number, block in enumerate(blocks):
+        for name in _paths(block):
+            setattr(block, name, timm.layers.DropPath(rate * number / max(1, len(blocks) - 1)))
+
+
+def _paths(module: nn.Module) -> list[str]:
+    kinds = (nn.Identity, timm.layers.DropPath)
+    children = module.named_children()
+    return [name for name, child in children if name.startswith("drop_path") and isinstance(child, kinds)]
+
+
+def set_dropout(model: AdaptiveViT, rate: float) -> None:
+    """Dropout after the position embeddings and after both layers of each feed-forward half, as ViT-pytorch has it.
+
+    Raises:
+        TrainingError: The model has none of these.
+    """
+    found = [module for name, module in model.bare.named_modules() if _drops(name, module)]
+    if not found:
+        raise TrainingError(f"{type(model.bare).__name__} has no places for dropout; leave `dropout` at 0")
+    for module in found:
+        assert isinstance(module, nn.Dropout)
+        module.p = rate
+
+
+def _drops(name: str, module: nn.Module) -> bool:
+    return isinstance(module, nn.Dropout) and name.endswith(("pos_drop", "mlp.drop1", "mlp.drop2"))

@@ -6,27 +6,29 @@ seed and the update's number. So a run that is killed and continued makes the ve
 
 from __future__ import annotations
 
+import signal
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from pathlib import Path
+from types import FrameType, TracebackType
+from typing import Any
 
 from tavt_kit.core.progress import Progress
-from tavt_kit.distill.engine import Engine
-from tavt_kit.distill.feed import Batch, stream
-from tavt_kit.distill.gradients import Backward, Step
-from tavt_kit.distill.interrupt import Interruption
-from tavt_kit.distill.journal import Journal
+from tavt_kit.distill.checkpointing import drop_other_best, load_best, save_best
+from tavt_kit.distill.datasets import Batch, Pictures, stream
+from tavt_kit.distill.metrics import Journal
 from tavt_kit.distill.optimisation import Optimisation
-from tavt_kit.distill.pictures import Pictures
 from tavt_kit.distill.processes import Processes
 from tavt_kit.distill.running import Running
 from tavt_kit.distill.selection import SelectionMetric
-from tavt_kit.distill.state import drop_other_best, load_best, save_best
+from tavt_kit.distill.trainer import Backward, Engine, Step
 from tavt_kit.models.wrap import AdaptiveViT
 
-__all__ = ["SAVE_SECONDS", "Backward", "Judge", "Loop", "Selected", "Step", "run_loop"]
+__all__ = ["Backward", "Interruption", "Judge", "Loop", "SAVE_SECONDS", "Selected", "Step", "run_loop"]
+
 
 SAVE_SECONDS = 60.0
 _SHOWN = ("loss", "images_per_second")
@@ -212,3 +214,31 @@ class _Run:
             sum(tail) / len(tail) if tail else None,
             None if best.value is None or judge is None else Selected(judge.metric.name, best.value, best.step),
         )
+
+
+class Interruption:
+    """While entered, the first SIGINT or SIGTERM is only noted; a second one interrupts at once.
+
+    Outside the main thread, where Python allows no handlers, it notes nothing.
+    """
+
+    def __init__(self) -> None:
+        self.asked = False
+        self._before: dict[int, Any] = {}
+
+    def __enter__(self) -> Interruption:
+        if threading.current_thread() is threading.main_thread():
+            for number in (signal.SIGINT, signal.SIGTERM):
+                self._before[number] = signal.signal(number, self._note)
+        return self
+
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        if self.asked:
+            raise KeyboardInterrupt
+        self.asked = True
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)

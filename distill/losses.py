@@ -1,14 +1,34 @@
-"""Kullback-Leibler divergences between a sub-network and the full network it is part of."""
+"""Losses: divergences between a sub-network and the full network, and what each family learns from labels."""
 
 from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from tavt_kit.errors import UnknownName
+from tavt_kit.errors import TrainingError, UnknownName
+from tavt_kit.models.backbones.base import Outputs
+from tavt_kit.models.backbones.pim_vit import PimVitBackbone
+from tavt_kit.models.backbones.transfg import TransFgBackbone
+from tavt_kit.models.token_reduction import TokenState
+from tavt_kit.models.wrap import AdaptiveViT
 
-__all__ = ["DIRECTIONS", "at_least_f32", "check_direction", "divergence"]
+__all__ = [
+    "DIRECTIONS",
+    "FullLoss",
+    "PimWeights",
+    "at_least_f32",
+    "check_direction",
+    "contrastive_loss",
+    "divergence",
+    "full_loss_of",
+    "pim_loss",
+    "pim_terms",
+]
+
 
 DIRECTIONS = ("reverse", "forward")
 
@@ -49,3 +69,136 @@ def divergence(student: Tensor, teacher: Tensor, direction: str = "reverse", tem
     p, q = (ours, theirs) if direction == "reverse" else (theirs, ours)
     # F.kl_div(input=log q, target=log p) = sum p (log p - log q): its arguments are the other way round.
     return F.kl_div(q, p, reduction="batchmean", log_target=True) * temperature**2
+
+
+def contrastive_loss(features: Tensor, labels: Tensor, margin: float = 0.4) -> Tensor:
+    """Pull features of one class together, push others below ``margin`` in cosine.
+
+    Args:
+        features: (B, D).
+        labels: (B,) int64.
+        margin: Cosine above which two classes are pushed apart.
+
+    Returns:
+        Scalar: (sum over same-class pairs of 1 - cos + sum over other pairs of max(cos - margin, 0)) / B^2.
+    """
+    unit = F.normalize(features)
+    cosine = unit @ unit.T
+    same = (labels[:, None] == labels[None, :]).to(cosine.dtype)
+    pulled = (same * (1 - cosine)).sum()
+    pushed = ((1 - same) * (cosine - margin).clamp(min=0)).sum()
+    return (pulled + pushed) / len(features) ** 2
+
+
+_KINDS = {"layer": "level", "select_": "selected", "drop_": "dropped", "comb_": "combined"}
+
+
+@dataclass(frozen=True, slots=True)
+class PimWeights:
+    """The four lambdas.
+
+    Args:
+        level: Of the classes of each level's mean logits (lambda_b).
+        selected: Of the classes of each selected token (lambda_s).
+        dropped: Of the tokens left out (lambda_n).
+        combined: Of the combiner's classes (lambda_c).
+    """
+
+    level: float = 0.5
+    selected: float = 0.0
+    dropped: float = 5.0
+    combined: float = 1.0
+
+    def of(self, name: str) -> float:
+        """The weight of an output by its name."""
+        return float(getattr(self, self.kind(name)))
+
+    @staticmethod
+    def kind(name: str) -> str:
+        """Which of the four weights an output's name stands for."""
+        return next(kind for start, kind in _KINDS.items() if name.startswith(start))
+
+
+def pim_terms(outputs: Mapping[str, Tensor], labels: Tensor) -> dict[str, Tensor]:
+    """Every term, before its weight, by the name of its output.
+
+    Args:
+        outputs: ``layer*``, ``select_*``, ``drop_*`` (B, n, K) and ``comb_outs`` (B, K); any may be absent.
+        labels: (B,) int64.
+
+    Returns:
+        Scalars: cross-entropies averaged over images (or over all selected tokens), and for ``drop_*`` the mean of
+        (tanh(logit) + 1)^2. A level that selects all its tokens has no ``drop_*`` term.
+    """
+    return {name: _term(name, value, labels) for name, value in outputs.items() if value.numel()}
+
+
+def _term(name: str, value: Tensor, labels: Tensor) -> Tensor:
+    if name.startswith("layer"):
+        return F.cross_entropy(value.mean(1), labels)
+    if name.startswith("select_"):
+        return F.cross_entropy(value.flatten(0, 1), labels.repeat_interleave(value.shape[1]))
+    if name.startswith("drop_"):
+        return (value.tanh() + 1).square().mean()
+    return F.cross_entropy(value, labels)
+
+
+def pim_loss(outputs: Mapping[str, Tensor], labels: Tensor, weights: PimWeights | None = None) -> Tensor:
+    """The weighted sum of ``pim_terms``, a scalar; terms of weight 0 are not computed.
+
+    Args:
+        outputs: As ``pim_terms``.
+        labels: (B,) int64.
+        weights: The official ones by default.
+    """
+    used = weights or PimWeights()
+    terms = pim_terms({name: value for name, value in outputs.items() if used.of(name)}, labels)
+    return torch.stack([used.of(name) * term for name, term in terms.items()]).sum()
+
+
+@dataclass(frozen=True, slots=True)
+class FullLoss:
+    """What the full network is taught from labels.
+
+    Args:
+        terms: (model, state after the last layer, its outputs, labels) -> named terms, which are added.
+        pairwise: Whether images of a batch meet in it, so that a batch cannot be taken in parts.
+    """
+
+    terms: Callable[[AdaptiveViT, TokenState, Outputs, Tensor], Mapping[str, Tensor]]
+    pairwise: bool = False
+
+
+def full_loss_of(model: AdaptiveViT) -> FullLoss:
+    """PIM's four terms with their official weights, TransFG's contrastive loss beside the cross-entropy, or that alone.
+
+    Mix-ViT's pure model and FFVT are taught here by cross-entropy: the mixing branch of the one belongs to its
+    fine-tuning and is in no run, and the other has no loss of its own.
+    """
+    if isinstance(model.backbone, PimVitBackbone):
+        return FullLoss(_pim)
+    if isinstance(model.backbone, TransFgBackbone):
+        return FullLoss(_transfg, pairwise=True)
+    return FullLoss(_plain)
+
+
+def _plain(model: AdaptiveViT, state: TokenState, outputs: Outputs, labels: Tensor) -> Mapping[str, Tensor]:
+    return {"cross_entropy": F.cross_entropy(at_least_f32(outputs.logits), labels)}
+
+
+def _transfg(model: AdaptiveViT, state: TokenState, outputs: Outputs, labels: Tensor) -> Mapping[str, Tensor]:
+    _refuse_mixed(labels, "TransFG's contrastive")
+    apart = contrastive_loss(at_least_f32(model.pooled(state)), labels)
+    return {**_plain(model, state, outputs, labels), "contrastive": apart}
+
+
+def _pim(model: AdaptiveViT, state: TokenState, outputs: Outputs, labels: Tensor) -> Mapping[str, Tensor]:
+    _refuse_mixed(labels, "PIM's")
+    if not outputs.named:  # in evaluation it gives its logits alone
+        return _plain(model, state, outputs, labels)
+    return {"pim": pim_loss({name: at_least_f32(value) for name, value in outputs.named.items()}, labels)}
+
+
+def _refuse_mixed(labels: Tensor, whose: str) -> None:
+    if labels.is_floating_point():
+        raise TrainingError(f"{whose} loss reads whole labels, so pictures cannot be mixed; set mixup and cutmix to 0")

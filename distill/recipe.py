@@ -7,12 +7,12 @@ from dataclasses import asdict, dataclass, field
 from types import MappingProxyType
 from typing import Any
 
-from tavt_kit.distill.bound import Bound
 from tavt_kit.distill.changes import parts_of
 from tavt_kit.distill.objective import Objective
 from tavt_kit.distill.optimisation import Optimisation
 from tavt_kit.distill.reading import Reading
 from tavt_kit.distill.running import Running
+from tavt_kit.distill.sampling import Bound
 from tavt_kit.errors import TrainingError, UnknownName
 
 __all__ = ["FAMILIES", "DistillRecipe", "TrainRecipe"]

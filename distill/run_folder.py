@@ -10,9 +10,9 @@ from typing import Any
 from tavt_kit import __version__
 from tavt_kit.core.host import HostFacts
 from tavt_kit.core.records import command_line, make_folder, read_record, write_record
-from tavt_kit.distill.journal import EVENTS_FOLDER
+from tavt_kit.distill.checkpointing import STATE_FOLDER, has_state
+from tavt_kit.distill.metrics import EVENTS_FOLDER
 from tavt_kit.distill.processes import Processes
-from tavt_kit.distill.state import STATE_FOLDER, has_state
 from tavt_kit.errors import OutputError, RecordError, TrainingError
 
 __all__ = ["RUN_FILE", "RunFolder", "read_run_record"]

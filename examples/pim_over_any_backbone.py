@@ -12,7 +12,7 @@ import torch
 
 import tavt_kit as tk
 from tavt_kit.core.device import TargetDevice
-from tavt_kit.distill.pim_loss import pim_loss
+from tavt_kit.distill.losses import pim_loss
 from tavt_kit.models.backbones.pim import Pim
 from tavt_kit.models.wrap import AdaptiveViT, LeanViT
 from tavt_kit.runtimes import open_module

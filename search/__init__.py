@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from tavt_kit.core.callable_module import make_callable
-from tavt_kit.evaluation.answer import Answer
+from tavt_kit.evaluation.result import EvaluationResult
 from tavt_kit.search.algorithms.base import Algorithm, Outcome
 from tavt_kit.search.algorithms.by_name import ALGORITHMS
 from tavt_kit.search.algorithms.nsga2 import Evolution
@@ -19,7 +19,7 @@ from tavt_kit.search.study import Evaluate, one_by_one, search
 __all__ = [
     "ALGORITHMS",
     "Algorithm",
-    "Answer",
+    "EvaluationResult",
     "Costs",
     "Evaluate",
     "Evolution",

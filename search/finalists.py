@@ -16,7 +16,7 @@ from tavt_kit.core.configuration import Choice
 from tavt_kit.core.front import ParetoFront
 from tavt_kit.core.measurement import Measurement
 from tavt_kit.errors import MeasurementError
-from tavt_kit.evaluation.answer import Answer
+from tavt_kit.evaluation.result import EvaluationResult
 from tavt_kit.search.objectives import leading
 from tavt_kit.search.result import SearchResult, by_preference, shortfall
 
@@ -29,7 +29,7 @@ Measure = Callable[[Sequence[Choice]], Sequence[Measurement]]
 Peaks = Callable[[Sequence[Choice]], Sequence[tuple[int, ...]]]
 """Peak memory under each schedule in bytes, of a few fresh processes each, on the target."""
 
-Evaluate = Callable[[Any], Answer]
+Evaluate = Callable[[Any], EvaluationResult]
 """An answer in the precision of the target."""
 
 Compare = Callable[[Any], PairedDifference]
@@ -201,7 +201,7 @@ class FinalistPool:
         return -missed, -candidate.cost(self.guessed)
 
 
-def _renewed(candidate: Candidate, answer: Answer) -> Candidate:
+def _renewed(candidate: Candidate, answer: EvaluationResult) -> Candidate:
     """With the metrics of another evaluation.
 
     Raises:
@@ -212,7 +212,7 @@ def _renewed(candidate: Candidate, answer: Answer) -> Candidate:
             f"{candidate.schedule} cannot be evaluated in the precision of the target: {answer.failure}"
         )
     name = None if candidate.accuracy is None else candidate.accuracy.metric
-    accuracy, others = leading(name, (answer.accuracy, *answer.others))
+    accuracy, others = leading(name, (answer.accuracy, *answer.metrics))
     return replace(candidate, accuracy=accuracy, others=others)
 
 

@@ -74,9 +74,9 @@ def search_model(
         >>> front_frame(found)  # doctest: +SKIP
     """
     from tavt_kit.data import ImageSet, load_bytes
+    from tavt_kit.evaluation.evaluator import Evaluator
     from tavt_kit.evaluation.metrics import Scoring
-    from tavt_kit.evaluation.shared_evaluation import SharedEvaluator
-    from tavt_kit.models.macs import MacsFormula
+    from tavt_kit.models.flops import MacsFormula
 
     limits, weighed = Budget.parse(budget), Objectives.parse(objectives)
     refuse_unsearchable(limits)
@@ -86,13 +86,11 @@ def search_model(
     pixels, labels, _ = load_bytes(pictures.split("val"), preprocessing, limit=limit)
     floors = ("top1" if one.quantity == "drop" else one.name for one in limits.floors)
     metrics = (weighed.metric or "top1", *weighed.metrics, *floors)
-    evaluator = SharedEvaluator(
-        model, pixels, labels, preprocessing, scoring=Scoring(metrics, labels, pictures.classes)
-    )
+    evaluator = Evaluator(model, pixels, labels, preprocessing, scoring=Scoring(metrics, labels, pictures.classes))
     counted = Costs(MacsFormula.of(model).macs, official_macs=MacsFormula.of(model, rule="tavt").macs)
     return search(
         Space(model.layout),
-        evaluator.answers,
+        evaluator.evaluate,
         costs=costs or counted,
         budget=limits,
         algorithm=algorithm,

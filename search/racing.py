@@ -24,14 +24,14 @@ from numpy.typing import NDArray
 from tavt_kit.core.accuracy import Accuracy
 from tavt_kit.core.configuration import Choice
 from tavt_kit.errors import DataError
-from tavt_kit.evaluation.answer import Answer
+from tavt_kit.evaluation.result import EvaluationResult
 
 __all__ = ["ESTIMATE", "Bits", "Look", "Race", "is_beaten", "stages", "stratified"]
 
 Bits = NDArray[np.bool_]
 """(n,) which pictures are right."""
 
-Look = Callable[[Sequence[Any], int, int], Iterable[tuple[Any, Answer]]]
+Look = Callable[[Sequence[Any], int, int], Iterable[tuple[Any, EvaluationResult]]]
 """(schedules, start, stop) -> their answers on those pictures, with bits, in any order."""
 
 ESTIMATE = "estimate"
@@ -128,13 +128,13 @@ class Race:
             raise DataError(f"candidates are stopped with a confidence between 0.5 and 1, got {self.confidence}")
         self._stages = stages(self.first, self.pictures)
 
-    def update(self, answered: Sequence[tuple[Choice, Answer]]) -> None:
+    def update(self, answered: Sequence[tuple[Choice, EvaluationResult]]) -> None:
         """Take the answers of a generation, from the store or new, as incumbents of those to come."""
         for schedule, answer in answered:
-            if answer.right is not None and len(answer.right) == self.pictures:
-                self._finished.append((self.cost(schedule), float(answer.right.mean()), answer.right))
+            if answer.correct is not None and len(answer.correct) == self.pictures:
+                self._finished.append((self.cost(schedule), float(answer.correct.mean()), answer.correct))
 
-    def __call__(self, schedules: Sequence[Choice]) -> Iterator[tuple[Choice, Answer]]:
+    def __call__(self, schedules: Sequence[Choice]) -> Iterator[tuple[Choice, EvaluationResult]]:
         """As ``Evaluate``: candidates stopped early first; their accuracies say on how many pictures."""
         incumbents = {schedule: self._incumbent(schedule) for schedule in schedules}
         known = {schedule: _Known() for schedule in schedules}
@@ -148,17 +148,17 @@ class Race:
             if not known:
                 return
 
-    def _judged(self, seen: _Known, incumbent: Bits | None) -> Answer | None:
+    def _judged(self, seen: _Known, incumbent: Bits | None) -> EvaluationResult | None:
         """The answer of a candidate that is looked at no further, or ``None``."""
         if seen.failure is not None:
-            return Answer(None, seen.seconds, seen.failure)
+            return EvaluationResult(None, seen.seconds, seen.failure)
         values = {}
         if len(seen.bits) < self.pictures:
             if incumbent is None or not is_beaten(seen.bits, incumbent, self.confidence):
                 return None
             values = {ESTIMATE: _estimate(seen.bits, incumbent)}
         accuracy = Accuracy.of_counts(int(seen.bits.sum()), len(seen.bits), split=self.split)
-        return Answer(accuracy, seen.seconds, right=seen.bits, values=values)
+        return EvaluationResult(accuracy, seen.seconds, correct=seen.bits, values=values)
 
     def _incumbent(self, schedule: Choice) -> Bits | None:
         """The most accurate of those that cost no more; of equals the first that was finished."""
@@ -175,11 +175,11 @@ class _Known:
     seconds: float = 0.0
     failure: str | None = None
 
-    def and_then(self, answer: Answer) -> _Known:
+    def and_then(self, answer: EvaluationResult) -> _Known:
         """With what was seen further."""
-        if answer.failure is None and answer.right is None:
+        if answer.failure is None and answer.correct is None:
             raise RuntimeError("a race needs to know which pictures were right, but the evaluator does not say")
-        bits = self.bits if answer.right is None else np.concatenate([self.bits, answer.right])
+        bits = self.bits if answer.correct is None else np.concatenate([self.bits, answer.correct])
         return _Known(bits, self.seconds + answer.seconds, answer.failure)
 
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from tavt_kit.core.records import code_version
 from tavt_kit.errors import MeasurementError, MissingDependency, TargetError, TavtError
-from tavt_kit.evaluation.answer import Answer
+from tavt_kit.evaluation.result import EvaluationResult
 from tavt_kit.search.workers import MakeEvaluate, WorkerEvent
 
 __all__ = ["Actors", "join_cluster"]
@@ -96,7 +96,7 @@ class _Holder:
         self.evaluate = self.make()
         return code_version()
 
-    def answer(self, schedules: Sequence[Any]) -> list[tuple[Any, Answer]] | str:
+    def answer(self, schedules: Sequence[Any]) -> list[tuple[Any, EvaluationResult]] | str:
         """The answers, or the traceback of a bug."""
         try:
             return list(self.evaluate(schedules))

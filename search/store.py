@@ -19,7 +19,7 @@ from tavt_kit.core.accuracy import Accuracy
 from tavt_kit.core.configuration import Choice, Configuration
 from tavt_kit.core.records import code_version, read_record, write_record
 from tavt_kit.errors import OutputError, RecordError
-from tavt_kit.evaluation.answer import Answer
+from tavt_kit.evaluation.result import EvaluationResult
 
 __all__ = ["Store"]
 
@@ -65,7 +65,7 @@ class Store:
         >>> from tavt_kit.core.schedule import TokenSchedule
         >>> store = Store(None)
         >>> store.bind({"seed": 0})
-        >>> store.add(TokenSchedule((5, 4)), Answer(Accuracy.of_counts(3, 4, split="val"), seconds=0.1))
+        >>> store.add(TokenSchedule((5, 4)), EvaluationResult(Accuracy.of_counts(3, 4, split="val"), seconds=0.1))
         >>> store.get(TokenSchedule((5, 4))).accuracy.value
         0.75
     """
@@ -189,7 +189,7 @@ class Store:
         """Keep a JSON value, so that a continued search goes by the very same numbers."""
         self._base.execute("INSERT OR REPLACE INTO notes VALUES (?, ?)", (name, json.dumps(value)))
 
-    def get(self, schedule: Choice, *, final: bool = False) -> Answer | None:
+    def get(self, schedule: Choice, *, final: bool = False) -> EvaluationResult | None:
         """The stored answer, or ``None``; see ``add``."""
         columns = "accuracy, failure, bits, metrics, seconds, timings"
         table = "finals" if final else "evaluations"
@@ -198,14 +198,14 @@ class Store:
         if row is None:
             return None
         accuracy = None if row[0] is None else Accuracy.from_record(json.loads(row[0]))
-        right = None
+        correct = None
         if row[2] is not None and accuracy is not None:
-            right = np.unpackbits(np.frombuffer(row[2], np.uint8), count=accuracy.n).astype(bool)
-        metrics = json.loads(row[3])
-        others = tuple(Accuracy.from_record(record) for record in metrics["others"])
-        return Answer(accuracy, row[4], row[1], right, metrics["values"], json.loads(row[5]), others)
+            correct = np.unpackbits(np.frombuffer(row[2], np.uint8), count=accuracy.n).astype(bool)
+        stored = json.loads(row[3])
+        metrics = tuple(Accuracy.from_record(record) for record in stored["others"])
+        return EvaluationResult(accuracy, row[4], row[1], correct, stored["values"], json.loads(row[5]), metrics)
 
-    def add(self, schedule: Choice, answer: Answer, *, final: bool = False) -> None:
+    def add(self, schedule: Choice, answer: EvaluationResult, *, final: bool = False) -> None:
         """Store an answer; when this returns it is on the disk.
 
         Args:
@@ -225,8 +225,8 @@ class Store:
                     _key(schedule),
                     accuracy,
                     answer.failure,
-                    None if answer.right is None else np.packbits(answer.right).tobytes(),
-                    json.dumps({"values": dict(answer.values), "others": [one.as_record() for one in answer.others]}),
+                    None if answer.correct is None else np.packbits(answer.correct).tobytes(),
+                    json.dumps({"values": dict(answer.values), "others": [one.as_record() for one in answer.metrics]}),
                     answer.seconds,
                     json.dumps(dict(answer.timings)),
                     code_version(),

@@ -19,7 +19,7 @@ from tavt_kit.core.candidate import Candidate
 from tavt_kit.core.configuration import Choice
 from tavt_kit.core.front import ParetoFront
 from tavt_kit.errors import BudgetError, DataError, MeasurementError
-from tavt_kit.evaluation.answer import Answer
+from tavt_kit.evaluation.result import EvaluationResult
 from tavt_kit.search.algorithms.base import POPULATION, Algorithm, Outcome
 from tavt_kit.search.algorithms.by_name import make_algorithm
 from tavt_kit.search.feasibility import Costs, feasibility_table, refuse_unsearchable, require_feasible
@@ -33,7 +33,7 @@ from tavt_kit.search.store import Store
 __all__ = ["Answered", "Evaluate", "Learn", "Run", "in_order", "one_by_one", "search"]
 
 
-Evaluate = Callable[[Sequence[Any]], Iterable[tuple[Any, Answer]]]
+Evaluate = Callable[[Sequence[Any]], Iterable[tuple[Any, EvaluationResult]]]
 """Answers different schedules, each exactly once, in any order, as they finish; accuracies on the split ``val``.
 
 What fails for one schedule alone (a logit that is not finite, memory that runs out) is an answer with a failure.
@@ -53,7 +53,7 @@ class Answered(NamedTuple):
     """
 
     schedule: Choice
-    answer: Answer
+    answer: EvaluationResult
     replayed: bool
 
 
@@ -71,14 +71,14 @@ def one_by_one(evaluate: Callable[[Any], Accuracy]) -> Evaluate:
         [('5,4', 0.75)]
     """
 
-    def answers(schedules: Sequence[Choice]) -> Iterator[tuple[Choice, Answer]]:
+    def answers(schedules: Sequence[Choice]) -> Iterator[tuple[Choice, EvaluationResult]]:
         for schedule in schedules:
             begin = time.monotonic()
             try:
                 accuracy, failure = evaluate(schedule), None
             except (MeasurementError, MemoryError) as error:
                 accuracy, failure = None, str(error) or "the memory ran out"
-            yield schedule, Answer(accuracy, time.monotonic() - begin, failure)
+            yield schedule, EvaluationResult(accuracy, time.monotonic() - begin, failure)
 
     return answers
 
@@ -96,7 +96,7 @@ def in_order(schedules: Sequence[Choice], evaluate: Evaluate, store: Store) -> G
     known = {schedule: answer for schedule in schedules if (answer := store.get(schedule)) is not None}
     waiting = [schedule for schedule in schedules if schedule not in known]
     arrived = _stored(waiting, evaluate, store)
-    answers: dict[Choice, Answer] = {}
+    answers: dict[Choice, EvaluationResult] = {}
     with closing(arrived):
         for schedule in schedules:
             if schedule in known:
@@ -107,7 +107,7 @@ def in_order(schedules: Sequence[Choice], evaluate: Evaluate, store: Store) -> G
             yield Answered(schedule, answers[schedule], replayed=False)
 
 
-def _stored(schedules: Sequence[Choice], evaluate: Evaluate, store: Store) -> Generator[dict[Choice, Answer]]:
+def _stored(schedules: Sequence[Choice], evaluate: Evaluate, store: Store) -> Generator[dict[Choice, EvaluationResult]]:
     """Answers as they come, each in the store before it is given out; nothing runs before the first is asked for."""
     missing = set(schedules)
     coming = iter(evaluate(schedules))
@@ -125,15 +125,15 @@ def _stored(schedules: Sequence[Choice], evaluate: Evaluate, store: Store) -> Ge
             coming.close()
 
 
-def _check(schedule: Choice, answer: Answer) -> None:
+def _check(schedule: Choice, answer: EvaluationResult) -> None:
     if answer.failure is not None:
         _log.warning("the evaluation of %s failed and is left out: %s", schedule, answer.failure)
-    for accuracy in (answer.accuracy, *answer.others):
+    for accuracy in (answer.accuracy, *answer.metrics):
         if accuracy is not None and accuracy.split != "val":
             raise DataError(f"a search selects on the split 'val' only, but got an accuracy of {accuracy.split!r}")
 
 
-Learn = Callable[[Sequence[tuple[Choice, Answer]]], None]
+Learn = Callable[[Sequence[tuple[Choice, EvaluationResult]]], None]
 """Told the answers of a generation when all have come."""
 
 
@@ -183,7 +183,7 @@ class Run:
         if self.limit is not None:
             new = new[: max(0, self.limit - len(self.candidates))]
         found: list[Candidate] = []
-        heard: list[tuple[Choice, Answer]] = []
+        heard: list[tuple[Choice, EvaluationResult]] = []
         with closing(self._coming(new)) as coming:
             for schedule, origin in asked:
                 if schedule not in self.known:
@@ -222,7 +222,7 @@ class Run:
         accuracy: Accuracy | None = None
         others: tuple[Accuracy, ...] = ()
         if answer.accuracy is not None:
-            accuracy, others = leading(self.objectives.metric, (answer.accuracy, *answer.others))
+            accuracy, others = leading(self.objectives.metric, (answer.accuracy, *answer.metrics))
         candidate = Candidate(
             schedule,
             self.costs.macs(schedule),

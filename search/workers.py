@@ -18,7 +18,7 @@ from types import TracebackType
 from typing import Any, NamedTuple, Protocol, TypeVar
 
 from tavt_kit.errors import MeasurementError, TavtError
-from tavt_kit.evaluation.answer import Answer
+from tavt_kit.evaluation.result import EvaluationResult
 
 __all__ = ["WorkerPool", "MakeEvaluate", "WorkerEvent", "Processes", "Task", "Workers"]
 
@@ -26,7 +26,7 @@ __all__ = ["WorkerPool", "MakeEvaluate", "WorkerEvent", "Processes", "Task", "Wo
 Task = TypeVar("Task", bound=Hashable)
 """What a worker is given: a schedule, or a schedule with the pictures to look at; it can be pickled."""
 
-MakeEvaluate = Callable[[], Callable[[Sequence[Any]], Iterable[tuple[Any, Answer]]]]
+MakeEvaluate = Callable[[], Callable[[Sequence[Any]], Iterable[tuple[Any, EvaluationResult]]]]
 """Makes an evaluator of tasks where it is called: pickled and sent to each worker, which calls it once."""
 
 _TRIES = 3
@@ -46,7 +46,7 @@ class WorkerEvent(NamedTuple):
     """
 
     worker: int
-    answers: Sequence[tuple[Any, Answer]] = ()
+    answers: Sequence[tuple[Any, EvaluationResult]] = ()
     idle: bool = False
     lost: str | None = None
 
@@ -96,7 +96,7 @@ class Workers:
         if self.count < 1 or (self.at_once is not None and self.at_once < 1):
             raise ValueError(f"at least one worker and one schedule, got {self.count} and {self.at_once}")
 
-    def __call__(self, schedules: Sequence[Task]) -> Generator[tuple[Task, Answer]]:
+    def __call__(self, schedules: Sequence[Task]) -> Generator[tuple[Task, EvaluationResult]]:
         """Answers in the order in which they come; their seconds add up to the time that passes here."""
         missing = dict.fromkeys(schedules)
         size = self.at_once or max(1, -(-len(schedules) // (2 * self.count)))
@@ -128,7 +128,9 @@ class Workers:
         self._held[worker] = schedules
         self.pool.give(worker, schedules)
 
-    def _settled(self, event: WorkerEvent, waiting: deque[list[Any]], losses: Counter[Any]) -> list[tuple[Any, Answer]]:
+    def _settled(
+        self, event: WorkerEvent, waiting: deque[list[Any]], losses: Counter[Any]
+    ) -> list[tuple[Any, EvaluationResult]]:
         """Note who is idle or lost; the failures of schedules that have lost too many workers."""
         answered = {schedule for schedule, _ in event.answers}
         held = [schedule for schedule in self._held.get(event.worker, ()) if schedule not in answered]
@@ -160,7 +162,7 @@ class Workers:
 
     def _reassigned(
         self, held: list[Any], why: str, waiting: deque[list[Any]], losses: Counter[Any]
-    ) -> list[tuple[Any, Answer]]:
+    ) -> list[tuple[Any, EvaluationResult]]:
         """Put back what a lost worker had, each schedule alone now, so that it is seen which one is fatal."""
         losses.update(held)
         fatal = [schedule for schedule in held if losses[schedule] >= _TRIES and len(held) == 1]
@@ -168,7 +170,7 @@ class Workers:
         _log.warning("a worker is lost (%s); %d schedules go to another", why, len(back))
         waiting.extendleft([schedule] for schedule in reversed(back))
         failure = f"{_TRIES} workers were lost over this schedule, the last one: {why}"
-        return [(schedule, Answer(None, 0.0, failure)) for schedule in fatal]
+        return [(schedule, EvaluationResult(None, 0.0, failure)) for schedule in fatal]
 
     def close(self) -> None:
         """End all workers."""

@@ -48,7 +48,7 @@ if TYPE_CHECKING:
         UnknownName,
         UnsupportedBackbone,
     )
-    from tavt_kit.models.macs import count_macs
+    from tavt_kit.models.flops import count_macs
     from tavt_kit.models.wrap import AdaptiveViT, LeanViT, wrap
     from tavt_kit.workflows.bench import bench
     from tavt_kit.workflows.check import check
@@ -95,7 +95,7 @@ _HOMES = {
     "check": "workflows.check",
     "compare": "workflows.compare",
     "convert_checkpoint": "checkpoints",
-    "count_macs": "models.macs",
+    "count_macs": "models.flops",
     "evaluate": "workflows.evaluate",
     "explain": "workflows.explain",
     "export": "workflows.export",

@@ -19,9 +19,8 @@ from torch.utils.flop_counter import FlopCounterMode
 from tavt_kit.core.layout import TokenLayout
 from tavt_kit.core.schedule import TokenSchedule
 from tavt_kit.data import inherit_split, load_images
-from tavt_kit.distill.bound import Bound
-from tavt_kit.distill.sampling import Sampler
-from tavt_kit.distill.step import sandwich_step
+from tavt_kit.distill.sampling import Bound, Sampler
+from tavt_kit.distill.sandwich import sandwich_step
 from tavt_kit.models.timm_import import timm
 from tavt_kit.models.wrap import wrap
 from tavt_kit.search.algorithms.tavt import OfficialEvolution, first_ratios

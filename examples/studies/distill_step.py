@@ -35,10 +35,9 @@ from reference_step import ReferenceViT, reference_step
 from tavt_kit.core.host import HostFacts
 from tavt_kit.core.measurement import Measurement, PairedRatio, paired_ratio
 from tavt_kit.core.schedule import TokenSchedule
-from tavt_kit.distill.bound import Bound
-from tavt_kit.distill.sampling import SAMPLINGS, Sampler
-from tavt_kit.distill.step import SandwichRule, sandwich_step
-from tavt_kit.models.macs import count_macs
+from tavt_kit.distill.sampling import SAMPLINGS, Bound, Sampler
+from tavt_kit.distill.sandwich import SandwichRule, sandwich_step
+from tavt_kit.models.flops import count_macs
 from tavt_kit.models.timm_import import timm
 from tavt_kit.models.wrap import AdaptiveViT, wrap
 

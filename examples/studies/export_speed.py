@@ -48,7 +48,7 @@ from tavt_kit.exporters.int8 import Examples, Int8Options, make_int8
 from tavt_kit.exporters.onnx_file import save as save_onnx
 from tavt_kit.exporters.to_onnx import to_onnx
 from tavt_kit.exporters.to_openvino import convert, save
-from tavt_kit.models.macs import count_macs
+from tavt_kit.models.flops import count_macs
 from tavt_kit.models.timm_import import timm
 from tavt_kit.models.wrap import AdaptiveViT, wrap
 from tavt_kit.runtimes import open_file, open_module

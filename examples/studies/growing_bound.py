@@ -21,11 +21,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from tavt_kit.core.schedule import TokenSchedule
-from tavt_kit.distill.bound import Bound
-from tavt_kit.distill.optimiser import make_optimiser
-from tavt_kit.distill.sampling import Sampler
+from tavt_kit.distill.optimizer import make_optimiser
+from tavt_kit.distill.sampling import Bound, Sampler
+from tavt_kit.distill.sandwich import sandwich_step
 from tavt_kit.distill.schedules import LearningRate
-from tavt_kit.distill.step import sandwich_step
 from tavt_kit.models.timm_import import timm
 from tavt_kit.models.wrap import AdaptiveViT, wrap
 

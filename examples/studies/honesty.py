@@ -34,7 +34,7 @@ from honesty_peers import benchmark_app, onnxruntime_loop, our_p50, torch_timer
 from honesty_plants import LOADS, Case, Slowed, cases, load
 
 from tavt_kit.bench import Protocol, bench, random_images
-from tavt_kit.bench.doubts import Witness
+from tavt_kit.bench.validity import ValidityMonitor
 from tavt_kit.comparison.comparison import paired_change
 from tavt_kit.core.artifact_card import ArtifactCard
 from tavt_kit.core.device import TargetDevice
@@ -139,14 +139,14 @@ def reported(case: Case, ground: Ground) -> list[str]:
     """What a bench of it says."""
     _, opened, images, _ = case
     session = opened()
-    witness = Witness({"it": session}, {"it": images}, np.random.default_rng(0))
+    monitor = ValidityMonitor({"it": session}, {"it": images}, np.random.default_rng(0))
     seconds = ground.given.seconds / 4
     protocol = Protocol(min_seconds=seconds, max_seconds=seconds, warmup_seconds=1.0)
     try:
-        found = bench({"it": session}, images, protocol, turns=witness)["it"]
+        found = bench({"it": session}, images, protocol, turns=monitor)["it"]
     except MeasurementError as error:
         return [f"refused: {error}"]
-    return list(witness.doubts("it", found.median))
+    return list(monitor.doubts("it", found.median))
 
 
 def peers(ground: Ground, journal: Journal) -> None:

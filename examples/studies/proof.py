@@ -30,9 +30,9 @@ from tavt_kit.core.records import atomic_text, sha256_text
 from tavt_kit.core.schedule import TokenSchedule
 from tavt_kit.data import ImageSet, load_bytes, load_images, read_split
 from tavt_kit.data.preprocess import Preprocessing
-from tavt_kit.evaluation.answer import paired
-from tavt_kit.evaluation.evaluator import LeanEvaluator
-from tavt_kit.models.macs import count_macs
+from tavt_kit.evaluation.evaluator import Evaluator
+from tavt_kit.evaluation.result import paired
+from tavt_kit.models.flops import count_macs
 
 VAL = 0.1
 Right = dict[str, NDArray[np.bool_]]
@@ -68,10 +68,10 @@ def fold(given: argparse.Namespace, number: int, names: list[str]) -> tuple[Righ
         model = load_model(place / which)
         preprocessing = Preprocessing.from_record(model.require_card().preprocessing)
         pixels, labels, _ = load_bytes(images.split("test"), preprocessing)
-        answers = LeanEvaluator(model, pixels, labels, preprocessing, split="test")
+        answers = Evaluator(model, pixels, labels, preprocessing, split="test")
         for name in names:
             schedule = TokenSchedule.parse(name, model.layout)
-            right[f"{which} {name}"], macs[name] = answers.right(schedule), count_macs(model, schedule)
+            right[f"{which} {name}"], macs[name] = answers.correct(schedule), count_macs(model, schedule)
     return right, macs
 
 

@@ -24,7 +24,7 @@ from tavt_kit.core.accuracy import Accuracy
 from tavt_kit.core.records import atomic_text
 from tavt_kit.data import load_bytes, load_images, read_split
 from tavt_kit.data.preprocess import Preprocessing
-from tavt_kit.evaluation.evaluator import LeanEvaluator
+from tavt_kit.evaluation.evaluator import Evaluator
 
 
 def main() -> None:
@@ -62,7 +62,7 @@ def answers(given: argparse.Namespace, fold: int, recipe: str) -> NDArray[np.boo
     model = load_model(out)
     preprocessing = Preprocessing.from_record(model.require_card().preprocessing)
     pixels, labels, _ = load_bytes(read_split(out, load_images(data).root).split("test"), preprocessing)
-    return LeanEvaluator(model, pixels, labels, preprocessing, split="test").right(model.dense_schedule)
+    return Evaluator(model, pixels, labels, preprocessing, split="test").correct(model.dense_schedule)
 
 
 if __name__ == "__main__":

@@ -211,7 +211,7 @@ def checks_of(folder: Path) -> dict[str, dict[str, Any]]:
 
 def macs_of(model: Any, given: argparse.Namespace) -> dict[str, int]:
     from tavt_kit.core.schedule import TokenSchedule
-    from tavt_kit.models.macs import count_macs
+    from tavt_kit.models.flops import count_macs
 
     return {text: count_macs(model, TokenSchedule.parse(text, model.layout)) for text in ("dense", given.schedule)}
 

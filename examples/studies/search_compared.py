@@ -21,9 +21,8 @@ from tavt_kit.core.accuracy import Accuracy
 from tavt_kit.core.candidate import Candidate
 from tavt_kit.core.records import atomic_text
 from tavt_kit.core.schedule import TokenSchedule
-from tavt_kit.evaluation.answer import Answer
-from tavt_kit.evaluation.openvino_evaluation import openvino_evaluator
-from tavt_kit.evaluation.shared_evaluation import SharedEvaluator
+from tavt_kit.evaluation.evaluator import Evaluator, openvino_logits
+from tavt_kit.evaluation.result import EvaluationResult
 from tavt_kit.runtimes.on_torch import is_bf16_faster
 from tavt_kit.search import Costs, SearchResult, Store, search
 from tavt_kit.search.racing import Race
@@ -58,9 +57,10 @@ def ours(ground: Ground, given: argparse.Namespace, seed: int, variant: str) -> 
     pixels, labels = ground.pictures("val")
     runtime, _, precision = (given.evaluate_on or "torch").partition(":")
     quickest = "bf16" if is_bf16_faster(torch.device("cpu")) else "f32"
-    kind: Any = openvino_evaluator if runtime == "openvino" else SharedEvaluator
     begin = time.perf_counter()
-    quick = kind(ground.model, pixels, labels, ground.preprocessing, precision=precision or quickest)
+    precision = precision or quickest
+    strategy = openvino_logits(ground.model, precision) if runtime == "openvino" else None
+    quick = Evaluator(ground.model, pixels, labels, ground.preprocessing, precision=precision, strategy=strategy)
     setup = time.perf_counter() - begin
     with Store(ground.out / f"{algorithm}-{screen}-{seed}.db") as store:
         store.bind({"asked": [given.evaluate_on, given.limit, given.run.name]})
@@ -77,10 +77,10 @@ def ours(ground: Ground, given: argparse.Namespace, seed: int, variant: str) -> 
     return result, [float(each) for each in clock]
 
 
-def _listening(race: Race, sizes: list[int]) -> Callable[[Sequence[tuple[TokenSchedule, Answer]]], None]:
+def _listening(race: Race, sizes: list[int]) -> Callable[[Sequence[tuple[TokenSchedule, EvaluationResult]]], None]:
     """Tells the race what it is to learn, and notes how large generations are."""
 
-    def learn(answered: Sequence[tuple[TokenSchedule, Answer]]) -> None:
+    def learn(answered: Sequence[tuple[TokenSchedule, EvaluationResult]]) -> None:
         sizes.append(len(answered))
         race.update(answered)
 
@@ -215,10 +215,10 @@ def _looked(result: SearchResult) -> float:
 def _plain(ground: Ground, given: argparse.Namespace, seed: int) -> list[TokenSchedule]:
     """What NSGA-II without levers evaluates; its scores are exact, and kept with the others."""
 
-    def answers(schedules: Sequence[TokenSchedule]) -> Iterator[tuple[TokenSchedule, Answer]]:
+    def answers(schedules: Sequence[TokenSchedule]) -> Iterator[tuple[TokenSchedule, EvaluationResult]]:
         size = ground.size("val")
         for one, score in zip(schedules, ground.score("val", schedules), strict=True):
-            yield one, Answer(Accuracy.of_counts(round(score * size), size, split="val"), 0.0)
+            yield one, EvaluationResult(Accuracy.of_counts(round(score * size), size, split="val"), 0.0)
 
     wanted = min(PLAIN, given.evaluations)
     return [one.schedule for one in _searched(ground, answers, "nsga2", wanted, seed, Store(None)).candidates]

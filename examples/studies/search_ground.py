@@ -19,9 +19,8 @@ from tavt_kit.core.schedule import TokenSchedule
 from tavt_kit.data import ImageSet, load_bytes, thin_out
 from tavt_kit.data.inherited import inherited_images
 from tavt_kit.data.preprocess import Preprocessing
-from tavt_kit.evaluation.evaluator import LeanEvaluator
-from tavt_kit.evaluation.shared_evaluation import SharedEvaluator
-from tavt_kit.models.macs import MacsFormula
+from tavt_kit.evaluation.evaluator import Evaluator
+from tavt_kit.models.flops import MacsFormula
 from tavt_kit.models.wrap import AdaptiveViT
 from tavt_kit.search import Space
 from tavt_kit.search.racing import stratified
@@ -87,9 +86,9 @@ class Ground:
         return pixels, labels
 
     @cached_property
-    def exact(self) -> dict[str, SharedEvaluator]:
+    def exact(self) -> dict[str, Evaluator]:
         """By torch, in the precision that counts."""
-        return {split: SharedEvaluator(self.model, *self.pictures(split), self.preprocessing, split=split,
+        return {split: Evaluator(self.model, *self.pictures(split), self.preprocessing, split=split,
                                        precision=self.precision)
                 for split in ("val", "test")}  # fmt: skip
 
@@ -98,9 +97,9 @@ class Ground:
         """Of whole passes that are timed: f32, which the official search pays for, and the one that counts."""
         return tuple(dict.fromkeys(("f32", self.precision)))
 
-    def one_by_one(self, precision: str) -> LeanEvaluator:
+    def one_by_one(self, precision: str) -> Evaluator:
         """A whole pass over val for each schedule."""
-        return LeanEvaluator(self.model, *self.pictures("val"), self.preprocessing, precision=precision)
+        return Evaluator(self.model, *self.pictures("val"), self.preprocessing, precision=precision)
 
     def schedule(self, gene: Gene) -> TokenSchedule:
         """Its canonical form: for a head that reads the class token the last count changes nothing."""
@@ -113,12 +112,12 @@ class Ground:
         evaluator = self.exact[split] if missing else None
         for start in range(0, len(missing), TOGETHER):
             assert evaluator is not None
-            found = dict(evaluator.answers(missing[start : start + TOGETHER]))
+            found = dict(evaluator.evaluate(missing[start : start + TOGETHER]))
             with self.scores.open("a", newline="") as file:
                 for one, answer in found.items():
-                    assert answer.right is not None, answer.failure
-                    self.known[split, one.counts] = int(answer.right.sum())
-                    csv.writer(file).writerow([split, ",".join(map(str, one.counts)), int(answer.right.sum())])
+                    assert answer.correct is not None, answer.failure
+                    self.known[split, one.counts] = int(answer.correct.sum())
+                    csv.writer(file).writerow([split, ",".join(map(str, one.counts)), int(answer.correct.sum())])
         return [self.known[split, one.counts] / self.size(split) for one in schedules]
 
     def learn(self, candidates: Iterable[Candidate]) -> None:

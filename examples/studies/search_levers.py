@@ -13,14 +13,12 @@ from numpy.typing import NDArray
 from official_search import Table
 from search_ground import Ground
 
-from tavt_kit.bench.passes import random_schedules
+from tavt_kit.bench.latency_table import random_schedules
 from tavt_kit.core.measurement import Measurement, paired_ratio
 from tavt_kit.core.schedule import TokenSchedule
 from tavt_kit.errors import TavtError
-from tavt_kit.evaluation.answer import Answer
-from tavt_kit.evaluation.evaluator import LeanEvaluator
-from tavt_kit.evaluation.openvino_evaluation import openvino_evaluator
-from tavt_kit.evaluation.shared_evaluation import SharedEvaluator
+from tavt_kit.evaluation.evaluator import Evaluator, Strategy, openvino_logits
+from tavt_kit.evaluation.result import EvaluationResult
 from tavt_kit.search import Costs, Store, search
 from tavt_kit.search.agreement import agreement
 
@@ -70,10 +68,10 @@ def levers(ground: Ground, threads: int, algorithm: str) -> dict[str, Any]:
     generations = [one for place, one in enumerate(_generations(ground, algorithm, 11)) if place in (0, 4, 10)]
     pixels, labels = ground.pictures("val")
 
-    def shared(**named: Any) -> SharedEvaluator:
-        return SharedEvaluator(ground.model, pixels, labels, ground.preprocessing, **named)
+    def shared(**named: Any) -> Evaluator:
+        return Evaluator(ground.model, pixels, labels, ground.preprocessing, **named)
 
-    ways: dict[str, LeanEvaluator] = {
+    ways = {
         "one by one, f32": ground.one_by_one("f32"),
         "shared prefixes, f32": shared(),
         "shared prefixes, f32, batches of a quarter": shared(tokens_at_once=1500),
@@ -83,9 +81,8 @@ def levers(ground: Ground, threads: int, algorithm: str) -> dict[str, Any]:
     }
     for precision in ("f32", "bf16"):
         try:
-            ways[f"OpenVINO, {precision}"] = openvino_evaluator(
-                ground.model, pixels, labels, ground.preprocessing, precision=precision, threads=threads
-            )
+            strategy = openvino_logits(ground.model, precision, threads)
+            ways[f"OpenVINO, {precision}"] = shared(precision=precision, strategy=strategy)
         except TavtError as error:  # a processor without bf16
             print(f"OpenVINO in {precision} is left out: {error}", flush=True)
     taken: dict[str, list[float]] = {name: [] for name in ways}
@@ -94,7 +91,7 @@ def levers(ground: Ground, threads: int, algorithm: str) -> dict[str, Any]:
         for generation in generations:
             for place in rng.permutation(len(ways)):
                 name = list(ways)[place]
-                taken[name].append(1e3 * passed(ways[name], generation))
+                taken[name].append(1e3 * passed(ways[name], generation, together=not name.startswith("one by one")))
     base = Measurement(tuple(taken["one by one, f32"]), steady=False)
     found: dict[str, Any] = {
         name: asdict(paired_ratio(base, Measurement(tuple(times), steady=False))) for name, times in taken.items()
@@ -102,10 +99,10 @@ def levers(ground: Ground, threads: int, algorithm: str) -> dict[str, Any]:
     return {"evaluators": found, "costs": _vectorised(ground)}
 
 
-def passed(evaluator: LeanEvaluator, generation: Sequence[TokenSchedule]) -> float:
+def passed(evaluator: Evaluator, generation: Sequence[TokenSchedule], *, together: bool = True) -> float:
     """Seconds of one generation, nothing remembered."""
     begin = time.perf_counter()
-    if isinstance(evaluator, SharedEvaluator):
+    if together:
         list(evaluator.look(generation, 0, len(evaluator.labels)))
     else:
         for one in generation:
@@ -117,9 +114,9 @@ def _generations(ground: Ground, algorithm: str, number: int) -> list[list[Token
     """The first generations of a search on exact scores."""
     found: list[list[TokenSchedule]] = []
 
-    def answers(schedules: Sequence[TokenSchedule]) -> Iterator[tuple[TokenSchedule, Answer]]:
+    def answers(schedules: Sequence[TokenSchedule]) -> Iterator[tuple[TokenSchedule, EvaluationResult]]:
         found.append(list(schedules))
-        return ground.exact["val"].answers(schedules)
+        return ground.exact["val"].evaluate(schedules)
 
     search(ground.space, answers, costs=Costs(macs=ground.macs), evaluations=16 * number + 1, store=Store(None),
            algorithm=algorithm)  # fmt: skip
@@ -146,15 +143,16 @@ def ranks(ground: Ground) -> dict[str, Any]:
     some = list(dict.fromkeys(ground.schedule(one.counts) for one in drawn))
     costs, exact = [ground.formula.macs(one) for one in some], ground.score("val", some)
     pixels, labels = ground.pictures("val")
-    ways: dict[str, Callable[[], SharedEvaluator]] = {
-        "torch bf16": lambda: SharedEvaluator(model, pixels, labels, ground.preprocessing, precision="bf16"),
-        "OpenVINO f32": lambda: openvino_evaluator(model, pixels, labels, ground.preprocessing),
-        "OpenVINO bf16": lambda: openvino_evaluator(model, pixels, labels, ground.preprocessing, precision="bf16"),
+    ways: dict[str, tuple[str, Callable[[], Strategy | None]]] = {
+        "torch bf16": ("bf16", lambda: None),
+        "OpenVINO f32": ("f32", lambda: openvino_logits(model)),
+        "OpenVINO bf16": ("bf16", lambda: openvino_logits(model, "bf16")),
     }
     found = {}
-    for name, make in ways.items():
+    for name, (precision, strategy) in ways.items():
         try:
-            quick = [_accuracy(answer) for _, answer in make().answers(some)]
+            evaluator = Evaluator(model, pixels, labels, ground.preprocessing, precision=precision, strategy=strategy())
+            quick = [_accuracy(answer) for _, answer in evaluator.evaluate(some)]
         except TavtError as error:  # a processor without bf16
             print(f"{name} is left out: {error}", flush=True)
             continue
@@ -167,6 +165,6 @@ def ranks(ground: Ground) -> dict[str, Any]:
     return found
 
 
-def _accuracy(answer: Answer) -> float:
+def _accuracy(answer: EvaluationResult) -> float:
     assert answer.accuracy is not None, answer.failure
     return answer.accuracy.value

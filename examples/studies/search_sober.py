@@ -56,7 +56,7 @@ def _answered(ground: Ground, target: TargetDevice, picks: dict[str, TokenSchedu
     unique = list(dict.fromkeys(order))
     runs = measure_schedules(ground.model, target, ground.preprocessing.image_size, unique, protocol, rng)
     times = dict(zip(unique, runs, strict=True))
-    right = {name: ground.exact["test"].right(one).astype(float) for name, one in picks.items()}
+    right = {name: ground.exact["test"].correct(one).astype(float) for name, one in picks.items()}
     mean = np.mean([bits for name, bits in right.items() if name.startswith("searched")], axis=0)
     row: dict[str, Any] = {"dense_ms": times[ground.space.dense].median}
     for name in names:

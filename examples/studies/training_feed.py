@@ -26,11 +26,10 @@ from PIL import Image
 
 from tavt_kit.data import Sample
 from tavt_kit.data.preprocess import Preprocessing
-from tavt_kit.distill.feed import Batch, stream
+from tavt_kit.distill.datasets import Batch, Pictures, read_pictures, stream
 from tavt_kit.distill.optimisation import Optimisation
-from tavt_kit.distill.pictures import Pictures, read_pictures
 from tavt_kit.distill.reading import Reading
-from tavt_kit.distill.step import sandwich_step
+from tavt_kit.distill.sandwich import sandwich_step
 from tavt_kit.models.timm_import import timm
 from tavt_kit.models.wrap import AdaptiveViT, wrap
 

@@ -29,10 +29,10 @@ from tavt_kit.core.records import atomic_text
 from tavt_kit.core.schedule import TokenSchedule
 from tavt_kit.data import load_bytes, load_images, read_split
 from tavt_kit.data.preprocess import Preprocessing
-from tavt_kit.evaluation.answer import paired
-from tavt_kit.evaluation.evaluator import LeanEvaluator
-from tavt_kit.models.drop import REDUCTIONS
-from tavt_kit.models.macs import count_macs
+from tavt_kit.evaluation.evaluator import Evaluator
+from tavt_kit.evaluation.result import paired
+from tavt_kit.models.flops import count_macs
+from tavt_kit.models.token_reduction import REDUCTIONS
 
 NETWORKS = {
     "fine-tuned": "--recipe finetune --blocks all --steps 300 --batch 16",
@@ -84,7 +84,7 @@ def answered(trained: Path, data: str, network: str) -> dict[str, NDArray[Any]]:
         model = open_model(str(trained), reduction=reduction)
         preprocessing = Preprocessing.from_record(model.require_card().preprocessing)
         pixels, labels, _ = load_bytes(images.split("test"), preprocessing)
-        evaluator = LeanEvaluator(model, pixels, labels, preprocessing, split="test")
+        evaluator = Evaluator(model, pixels, labels, preprocessing, split="test")
         dense = evaluator.logits(model.dense_schedule).log_softmax(1)
         found[f"{network}/dense"] = (dense.argmax(1).numpy() == labels).astype(np.int8)
         for name, text in SCHEDULES.items():

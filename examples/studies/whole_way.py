@@ -23,7 +23,7 @@ import torch
 
 from tavt_kit.checkpoints import load_model
 from tavt_kit.core.schedule import TokenSchedule
-from tavt_kit.models.macs import count_macs
+from tavt_kit.models.flops import count_macs
 
 REFERENCE = Path(__file__).parents[2] / "tests" / "reference"
 FAMILIES: dict[str, tuple[str, tuple[object, ...]]] = {

@@ -14,14 +14,14 @@ from tavt_kit.core.host import HostFacts
 from tavt_kit.core.layer_cells import Curve as Curve
 from tavt_kit.core.layer_cells import DropCell as DropCell
 from tavt_kit.core.layer_cells import LayerCells as LayerCells
-from tavt_kit.core.layer_cells import Uneven as Uneven
+from tavt_kit.core.layer_cells import ShapePenalty as ShapePenalty
 from tavt_kit.core.layout import TokenLayout
 from tavt_kit.core.measurement import Measurement
 from tavt_kit.core.records import sha256_text
 from tavt_kit.core.schedule import TokenSchedule
 from tavt_kit.errors import RecordError
 
-__all__ = ["Curve", "DropCell", "HeldOut", "LatencyTable", "LayerCells", "TimedModel", "Uneven", "tails_of"]
+__all__ = ["Curve", "DropCell", "HeldOut", "LatencyTable", "LayerCells", "TimedModel", "ShapePenalty", "tails_of"]
 
 
 _MACS = 0.01

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from tavt_kit.core.codec import recorded_as
 from tavt_kit.errors import MeasurementError
 
-__all__ = ["EVEN", "Curve", "DropCell", "LayerCells", "Uneven"]
+__all__ = ["EVEN", "Curve", "DropCell", "LayerCells", "ShapePenalty"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +72,7 @@ class DropCell:
 
 
 @dataclass(frozen=True, slots=True)
-class Uneven:
+class ShapePenalty:
     """Token counts that take longer than their neighbours, because a product's rows fall into no good blocks.
 
     Args:
@@ -107,7 +107,7 @@ class Uneven:
         return self.reading * self.attend(count)
 
 
-EVEN = Uneven((), (), 0.0)
+EVEN = ShapePenalty((), (), 0.0)
 """No count takes longer than its neighbours."""
 
 
@@ -131,7 +131,7 @@ class LayerCells:
     last: Curve | None
     stem_ms: float
     head: Curve
-    uneven: Uneven | None = field(default=None, metadata=recorded_as(omit_default=True))
+    uneven: ShapePenalty | None = field(default=None, metadata=recorded_as(omit_default=True))
     """Left out of records where there is none, so that the digests of older profiles stay what they were."""
 
     def attend_ms(self, count: int) -> float:

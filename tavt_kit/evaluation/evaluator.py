@@ -1,12 +1,12 @@
-"""Accuracy of schedules on pictures, by the lean path: what the search asks hundreds of times."""
+"""Accuracy of schedules on images, what the search asks hundreds of times: one pass over the images for many."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeAlias
 
 import numpy as np
 import torch
@@ -14,43 +14,51 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from tavt_kit.core.accuracy import Accuracy, PairedDifference
+from tavt_kit.core.device import TargetDevice
 from tavt_kit.core.schedule import TokenSchedule
 from tavt_kit.data.preprocess import Preprocessing, normalise
-from tavt_kit.errors import DataError, MeasurementError
-from tavt_kit.evaluation.answer import Answer, paired
+from tavt_kit.errors import DataError, MeasurementError, ScheduleError
 from tavt_kit.evaluation.metrics import Scoring
-from tavt_kit.models.wrap import AdaptiveViT
+from tavt_kit.evaluation.result import EvaluationResult, paired
+from tavt_kit.models.prefix_sharing import shared_logits
+from tavt_kit.models.wrap import AdaptiveViT, SwitchableViT
+from tavt_kit.runtimes import FileSession
 from tavt_kit.runtimes.out_of_memory import is_out_of_memory
 
-__all__ = ["LeanEvaluator", "Pixels", "memory_for"]
+__all__ = ["Evaluator", "Pixels", "Strategy", "SwitchableLogits", "openvino_logits"]
 
-_TOKENS_AT_ONCE = 6000
-"""Tokens in a batch: enough to fill a CPU, few enough for its caches; measured flat from half to four times that."""
+_Logits: TypeAlias = NDArray[np.float32]
+Strategy = Callable[[_Logits, Sequence[TokenSchedule]], Iterator[tuple[TokenSchedule, _Logits]]]
+"""Prepared images (B, 3, H, W) and schedules -> the logits (B, classes) under each schedule."""
 
 
 class Pixels(Protocol):
-    """Bytes of pictures: in memory, or mapped or decoded when they are asked for."""
+    """Bytes of images: in memory, or mapped or decoded when they are asked for."""
 
     def __getitem__(self, key: Any, /) -> NDArray[np.uint8]:
-        """(n, 3, H, W) of a slice, where all have one size; (3, h, w) of one picture."""
+        """(n, 3, H, W) of a slice, where all have one size; (3, h, w) of one image."""
         ...
 
 
 @dataclass(slots=True)
-class LeanEvaluator:
-    """Counts the pictures that a model has right under a schedule.
+class Evaluator:
+    """Counts the images that a model has right under schedules, on all images or on some.
 
     Args:
-        model: Wrapped, on its device; its own schedule is put back after each evaluation.
-        pixels: Slices are (n, 3, H, W) bytes, cropped as the preprocessing says.
-        labels: (n,)
-        preprocessing: The model's.
-        split: Of the pictures.
-        precision: ``f32``, or ``bf16`` for autocast.
+        model: Wrapped model, on its device.
+        pixels: Images; slices are (n, 3, H, W) bytes, cropped as the preprocessing says.
+        labels: (n,) class of each image.
+        preprocessing: Preprocessing of the model.
+        split: Split of the images.
+        precision: ``f32``, or ``bf16`` for autocast; with a strategy, what that runs in.
         scoring: Metrics that are wanted beside top-1, of the same labels; ``None`` for none.
+        strategy: Gives the logits of a batch; ``None`` takes the model itself by the lean path, what schedules have in
+            common computed once. Predictions are those of the schedule alone; see ``shared_logits``.
+        tokens_at_once: Tokens in a batch, before anything is dropped: enough to fill a CPU, few enough for its caches;
+            measured flat from half to four times that.
 
     Raises:
-        DataError: No pictures.
+        DataError: No images.
     """
 
     model: AdaptiveViT
@@ -60,8 +68,9 @@ class LeanEvaluator:
     split: str = "val"
     precision: str = "f32"
     scoring: Scoring | None = None
+    strategy: Strategy | None = None
+    tokens_at_once: int = 6000
     _predicted: dict[TokenSchedule, NDArray[np.int64]] = field(default_factory=dict, init=False)
-    _others: dict[TokenSchedule, tuple[Accuracy, ...]] = field(default_factory=dict, init=False)
 
     def __post_init__(self) -> None:
         if not len(self.labels):
@@ -73,88 +82,126 @@ class LeanEvaluator:
         Raises:
             MeasurementError: A logit is not finite, or the memory ran out.
         """
-        right = self.right(schedule)
-        return Accuracy.of_counts(int(right.sum()), len(right), split=self.split)
+        correct = self.correct(schedule)
+        return Accuracy.of_counts(int(correct.sum()), len(correct), split=self.split)
 
-    def answers(self, schedules: Sequence[TokenSchedule]) -> Iterator[tuple[TokenSchedule, Answer]]:
-        """One after the other; what fails for one schedule is its answer."""
-        for schedule in schedules:
-            yield schedule, self.answer(schedule)
+    def evaluate(self, schedules: Sequence[TokenSchedule]) -> Iterator[tuple[TokenSchedule, EvaluationResult]]:
+        """All of them, after one pass over all images; what fails for one schedule is its result."""
+        return self.look(schedules, 0, len(self.labels))
 
-    def answer(self, schedule: TokenSchedule) -> Answer:
-        """Top-1 with which pictures are right, and what ``scoring`` wants, or why it could not be had."""
+    def look(
+        self, schedules: Sequence[TokenSchedule], start: int, stop: int
+    ) -> Iterator[tuple[TokenSchedule, EvaluationResult]]:
+        """As ``evaluate``, on the images from ``start`` to ``stop``; of a part of them only top-1 is told.
+
+        Each schedule has an equal share of the time.
+        """
         begin = time.monotonic()
-        try:
-            accuracy = self(schedule)
-        except MeasurementError as error:
-            return Answer(None, time.monotonic() - begin, str(error))
-        return Answer(accuracy, time.monotonic() - begin, right=self.right(schedule), others=self._others[schedule])
+        found = self._found(schedules, start, stop)
+        share = (time.monotonic() - begin) / max(1, len(schedules))
+        for schedule in schedules:
+            logits = found[schedule]
+            if isinstance(logits, str):
+                yield schedule, EvaluationResult(None, share, logits)
+            elif not np.isfinite(logits).all():
+                failure = f"the logits under the schedule {schedule} are not finite"
+                yield schedule, EvaluationResult(None, share, failure)
+            else:
+                yield schedule, self._result(schedule, logits, start, share)
 
     def against(self, source: TokenSchedule, candidate: TokenSchedule) -> PairedDifference:
-        """Candidate minus source on the same pictures."""
-        return paired(self.right(source), self.right(candidate))
+        """Candidate minus source on the same images."""
+        return paired(self.correct(source), self.correct(candidate))
 
-    def right(self, schedule: TokenSchedule) -> NDArray[np.bool_]:
-        """(n,) which pictures are right; kept, so that comparing costs no second pass."""
-        right: NDArray[np.bool_] = self.predicted(schedule) == self.labels
-        return right
+    def correct(self, schedule: TokenSchedule) -> NDArray[np.bool_]:
+        """(n,) which images are right; kept, so that comparing costs no second pass."""
+        correct: NDArray[np.bool_] = self.predicted(schedule) == self.labels
+        return correct
 
     def predicted(self, schedule: TokenSchedule) -> NDArray[np.int64]:
-        """(n,) the likeliest class of each picture; kept."""
+        """(n,) the likeliest class of each image; kept."""
         if schedule not in self._predicted:
-            logits = self.logits(schedule)
-            if not bool(torch.isfinite(logits).all()):
-                raise MeasurementError(f"the logits under the schedule {schedule} are not finite")
-            self._predicted[schedule] = logits.argmax(1).numpy()
-            self._others[schedule] = self._scored(logits)
+            ((_, result),) = self.evaluate([schedule])
+            if result.failure is not None:
+                raise MeasurementError(result.failure)
         return self._predicted[schedule]
 
-    def _scored(self, logits: Tensor) -> tuple[Accuracy, ...]:
-        if self.scoring is None:
-            return ()
-        return self.scoring.of(logits.numpy(), lambda: self.predicted(self.model.dense_schedule))
-
     def logits(self, schedule: TokenSchedule) -> Tensor:
-        """(n, classes) float32 on the CPU, by the lean path."""
-        size = max(1, min(len(self.labels), _TOKENS_AT_ONCE // self.model.tokens))
-        with _under(self.model, schedule), memory_for([schedule]), self._passing():
-            return torch.cat([self._batch(start, size) for start in range(0, len(self.labels), size)])
+        """(n, classes) float32 on the CPU; not kept.
 
-    def _batch(self, start: int, size: int) -> Tensor:
-        return self.model.forward_lean(self._images(start, start + size)).float().cpu()
+        Raises:
+            MeasurementError: The memory ran out.
+        """
+        return torch.from_numpy(self._together([schedule], 0, len(self.labels))[schedule])
 
-    def _images(self, start: int, stop: int) -> Tensor:
-        """(n, 3, H, W) as the model takes them, on its device."""
+    def _result(self, schedule: TokenSchedule, logits: _Logits, start: int, seconds: float) -> EvaluationResult:
+        predicted: NDArray[np.int64] = logits.argmax(axis=1)
+        correct = predicted == self.labels[start : start + len(logits)]
+        metrics: tuple[Accuracy, ...] = ()
+        if len(logits) == len(self.labels):
+            self._predicted[schedule] = predicted
+            if self.scoring is not None:
+                metrics = self.scoring.of(logits, lambda: self.predicted(self.model.dense_schedule))
+        accuracy = Accuracy.of_counts(int(correct.sum()), len(correct), split=self.split)
+        return EvaluationResult(accuracy, seconds, correct=correct, metrics=metrics)
+
+    def _found(self, schedules: Sequence[TokenSchedule], start: int, stop: int) -> dict[TokenSchedule, _Logits | str]:
+        """Logits, or why there are none: where the memory runs out for several, each is tried alone."""
+        try:
+            return dict(self._together(schedules, start, stop))
+        except MeasurementError as error:
+            if len(schedules) == 1:
+                return {schedules[0]: str(error)}
+        found: dict[TokenSchedule, _Logits | str] = {}
+        for schedule in schedules:
+            found |= self._found([schedule], start, stop)
+        return found
+
+    def _together(self, schedules: Sequence[TokenSchedule], start: int, stop: int) -> dict[TokenSchedule, _Logits]:
+        """Logits (n, classes) of the images from ``start`` to ``stop``.
+
+        Raises:
+            MeasurementError: The memory ran out.
+            ScheduleError: A schedule does not fit the model.
+        """
+        strategy = self.strategy or self._by_torch
+        parts: dict[TokenSchedule, list[_Logits]] = {schedule: [] for schedule in schedules}
+        for schedule in parts:
+            schedule.check(self.model.layout)
+        size = max(1, self.tokens_at_once // self.model.tokens)
+        with _memory_for(schedules), self._passing():
+            for begin in range(start, stop, size):
+                images = normalise(self.pixels[begin : min(begin + size, stop)], self.preprocessing)
+                for schedule, logits in strategy(images, list(parts)):
+                    parts[schedule].append(logits)
+        return {schedule: np.concatenate(found) for schedule, found in parts.items()}
+
+    def _by_torch(
+        self, images: NDArray[np.float32], schedules: Sequence[TokenSchedule]
+    ) -> Iterator[tuple[TokenSchedule, _Logits]]:
         device = next(self.model.parameters()).device
-        return torch.from_numpy(normalise(self.pixels[start:stop], self.preprocessing)).to(device)
+        for schedule, logits in shared_logits(self.model, torch.from_numpy(images).to(device), schedules):
+            yield schedule, logits.float().cpu().numpy()
 
     @contextmanager
     def _passing(self) -> Iterator[None]:
-        """Without gradients, in the precision: one autocast for all batches of a pass.
+        """In eval mode without gradients, in the precision: one autocast for all batches of a pass.
 
         By ``no_grad``, because under ``inference_mode`` autocast converts every weight anew wherever it is used.
         """
-        device = next(self.model.parameters()).device
+        device, training = next(self.model.parameters()).device, self.model.training
         bf16 = self.precision == "bf16"
-        # Asked for, because a converter that ran before may have left the cache of conversions off.
-        with torch.no_grad(), torch.autocast(device.type, torch.bfloat16, enabled=bf16, cache_enabled=True):
-            yield
+        self.model.eval()
+        try:
+            # Asked for, because a converter that ran before may have left the cache of conversions off.
+            with torch.no_grad(), torch.autocast(device.type, torch.bfloat16, enabled=bf16, cache_enabled=True):
+                yield
+        finally:
+            self.model.train(training)
 
 
 @contextmanager
-def _under(model: AdaptiveViT, schedule: TokenSchedule) -> Iterator[None]:
-    before, training = model.schedule, model.training
-    model.schedule = schedule
-    model.eval()
-    try:
-        yield
-    finally:
-        model.schedule = before
-        model.train(training)
-
-
-@contextmanager
-def memory_for(schedules: Sequence[TokenSchedule]) -> Iterator[None]:
+def _memory_for(schedules: Sequence[TokenSchedule]) -> Iterator[None]:
     """Turns memory that runs out, whichever way a device says so, into a MeasurementError."""
     try:
         yield
@@ -164,3 +211,52 @@ def memory_for(schedules: Sequence[TokenSchedule]) -> Iterator[None]:
         said = str(error).splitlines()[0] if str(error) else "MemoryError"
         others = f" and {len(schedules) - 1} more" if len(schedules) > 1 else ""
         raise MeasurementError(f"the memory ran out under the schedule {schedules[0]}{others}: {said}") from None
+
+
+@dataclass(frozen=True, slots=True)
+class SwitchableLogits:
+    """The strategy of a converted model: schedules run one after the other, nothing is shared but the images.
+
+    Args:
+        session: Session of a model whose token counts are an input.
+        executed: The layers that its graph runs; ``None`` for all.
+    """
+
+    session: FileSession
+    executed: tuple[int, ...] | None = None
+
+    def __call__(
+        self, images: NDArray[np.float32], schedules: Sequence[TokenSchedule]
+    ) -> Iterator[tuple[TokenSchedule, _Logits]]:
+        """The logits of a batch under each schedule.
+
+        Raises:
+            ScheduleError: A schedule runs other layers.
+        """
+        images = np.ascontiguousarray(images, dtype=np.float32)
+        for schedule in schedules:
+            if schedule.executed != self.executed:
+                raise ScheduleError(f"which layers run is frozen into a converted model, got {schedule}")
+            yield schedule, self.session.at(schedule.counts)(images)
+
+
+def openvino_logits(model: AdaptiveViT, precision: str = "f32", threads: int | None = None) -> SwitchableLogits:
+    """The strategy by OpenVINO on the CPU: the model is converted once, with the token counts as an input.
+
+    Args:
+        model: Wrapped model.
+        precision: Precision of OpenVINO: ``f32`` or ``bf16``.
+        threads: Threads of the processor; ``None`` for all.
+
+    Raises:
+        ExportError: OpenVINO cannot convert the model.
+        TargetError: The processor does not run the precision.
+    """
+    from tavt_kit.runtimes.on_openvino import OpenvinoSession, convert_module
+
+    begin, size, dense = time.perf_counter(), model.backbone.image_size, model.dense_schedule.counts
+    module = convert_module(
+        SwitchableViT(model).eval(), (torch.rand(2, 3, *size), torch.tensor(dense)), [(-1, 3, *size), (model.layers,)]
+    )
+    target = TargetDevice("openvino", "cpu", threads=threads, precision=precision)
+    return SwitchableLogits(OpenvinoSession(module, target, begin, of_file=False, lengths=dense))

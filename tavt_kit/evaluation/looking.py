@@ -25,7 +25,7 @@ from tavt_kit.models.backbones.map_watch import MapWatch
 from tavt_kit.models.backbones.mixvit import MixVitHybrid
 from tavt_kit.models.backbones.pim import Pim
 from tavt_kit.models.backbones.pim_vit import PimVitBackbone
-from tavt_kit.models.tokens import TokenState
+from tavt_kit.models.token_reduction import TokenState
 from tavt_kit.models.wrap import AdaptiveViT
 
 __all__ = ["Explained", "Heat", "Marked", "explain"]

@@ -1,4 +1,4 @@
-"""What the parts of a timm ViT cost in multiply-adds, read off its modules: the coefficients of ``models/macs.py``."""
+"""What the parts of a timm ViT cost in multiply-adds, read off its modules: the coefficients of ``models/flops.py``."""
 
 from __future__ import annotations
 

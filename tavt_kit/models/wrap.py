@@ -17,11 +17,8 @@ from tavt_kit.core.schedule import TokenSchedule
 from tavt_kit.errors import DataError, ScheduleError, UnknownName, UnsupportedBackbone
 from tavt_kit.models.backbones import Backbone, Outputs, adapter_of
 from tavt_kit.models.backbones.base import Watch
-from tavt_kit.models.drop import REDUCTIONS, Pick, drop, gather_rows, restore
-from tavt_kit.models.merge import merge
 from tavt_kit.models.part_scope import part_scope
-from tavt_kit.models.scores import SCORES
-from tavt_kit.models.tokens import TokenState
+from tavt_kit.models.token_reduction import REDUCTIONS, SCORES, Pick, TokenState, drop, gather_rows, merge, restore
 
 __all__ = ["AdaptiveViT", "LeanViT", "SwitchableViT", "wrap"]
 

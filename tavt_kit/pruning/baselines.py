@@ -13,7 +13,7 @@ from tavt_kit.checkpoints.architecture import sketch
 from tavt_kit.core.model_card import ModelCard
 from tavt_kit.data.preprocess import Preprocessing
 from tavt_kit.errors import DataError, UnsupportedBackbone
-from tavt_kit.models.macs import count_macs
+from tavt_kit.models.flops import count_macs
 from tavt_kit.models.timm_import import timm
 from tavt_kit.models.wrap import wrap
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from tavt_kit.errors import BudgetError, UnsupportedBackbone
 from tavt_kit.models.backbones.pim_vit import PimVitBackbone
-from tavt_kit.models.shared_passes import shared_logits
+from tavt_kit.models.prefix_sharing import shared_logits
 from tavt_kit.models.wrap import AdaptiveViT, wrap
 
 __all__ = ["spared_layers", "strongest_layers"]

@@ -12,7 +12,7 @@ from tavt_kit.errors import ParameterError
 from tavt_kit.verbs import options
 
 if TYPE_CHECKING:
-    from tavt_kit.core.latency_table import LatencyTable, Uneven
+    from tavt_kit.core.latency_table import LatencyTable, ShapePenalty
 
 __all__ = ["profile_verb"]
 
@@ -121,7 +121,7 @@ def _print(table: LatencyTable, file: Path) -> None:
     console.print(escape(f"{table.host}; {file}"), highlight=False)
 
 
-def _unevenness(table: LatencyTable, uneven: Uneven) -> str:
+def _unevenness(table: LatencyTable, uneven: ShapePenalty) -> str:
     """Which counts take longer than their neighbours, the worst of them by name."""
     more = {count: ms / table.cells.feed.at(count) for count, ms in zip(uneven.counts, uneven.ms, strict=True)}
     worst = sorted(more, key=more.__getitem__, reverse=True)[:_WORST]

@@ -23,8 +23,8 @@ from tavt_kit.core.model_card import read_card
 from tavt_kit.data import load_bytes
 from tavt_kit.data.preprocess import Preprocessing
 from tavt_kit.errors import DataError, RecordError, TargetError, TavtError, UnknownName, UnsupportedBackbone
-from tavt_kit.evaluation.answer import paired
-from tavt_kit.evaluation.shared_evaluation import SharedEvaluator
+from tavt_kit.evaluation.evaluator import Evaluator
+from tavt_kit.evaluation.result import paired
 from tavt_kit.runtimes import FileSession, Images, Session, open_file, open_module
 from tavt_kit.search.objectives import leading
 from tavt_kit.workflows.bench_things import FILES, macs_of
@@ -52,7 +52,7 @@ class Baselines:
 
     subject: Subject
     request: Request
-    exact: SharedEvaluator
+    exact: Evaluator
     left_out: list[dict[str, str]] = field(default_factory=list)
     _found: dict[str, Baseline] = field(default_factory=dict)
     _open: dict[str, tuple[Session, Images]] = field(default_factory=dict)
@@ -150,7 +150,7 @@ class Baselines:
         accuracy = Accuracy.of_counts(int(right.sum()), len(right), split=exact.split)
         more = () if exact.scoring is None else exact.scoring.of(logits, lambda: exact.predicted(dense))
         leads, others = leading(self.request.metrics[0], (accuracy, *more))
-        return replace(baseline, accuracy=leads, others=others, difference=paired(exact.right(dense), right))
+        return replace(baseline, accuracy=leads, others=others, difference=paired(exact.correct(dense), right))
 
     def _prepared(self, model: BaselineModel) -> NDArray[np.uint8]:
         """The pictures of the search in its order, as this one wants them."""
@@ -264,7 +264,7 @@ def _of_name(name: str, subject: Subject, request: Request) -> BaselineModel:
         assert target is not None  # opened only to be measured
         if target.precision != "int8" or target.runtime == "torch":
             return open_module(module, target, (target.batch, 3, *size))
-        from tavt_kit.bench.graphs import module_graph
+        from tavt_kit.bench.parts import module_graph
         from tavt_kit.bench.timing import open_graph
 
         begin = time.perf_counter()
@@ -294,7 +294,7 @@ def _create(name: str, classes: int, size: tuple[int, int], seed: int) -> tuple[
 def _count(module: nn.Module, size: tuple[int, int]) -> int | None:
     import torch
 
-    from tavt_kit.models.counting import count_by_tracing
+    from tavt_kit.models.flops import count_by_tracing
 
     try:
         return count_by_tracing(module, torch.zeros(1, 3, *size))

@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 from tavt_kit.errors import MeasurementError, RecordError
 
 if TYPE_CHECKING:
-    from tavt_kit.bench.doubts import Witness
     from tavt_kit.bench.noise import Noise
     from tavt_kit.bench.notes import Notes
     from tavt_kit.bench.peaks import Peaks
     from tavt_kit.bench.protocol import Protocol
     from tavt_kit.bench.record import Benched, Whole
+    from tavt_kit.bench.validity import ValidityMonitor
     from tavt_kit.core.budget import Budget
     from tavt_kit.core.device import TargetDevice
     from tavt_kit.core.measurement import Measurement
@@ -101,9 +101,9 @@ def measure(opened: Sequence[Opened], inputs: Inputs, plan: Plan, progress: Prog
     import numpy as np
 
     from tavt_kit.bench import bench
-    from tavt_kit.bench.doubts import Witness
     from tavt_kit.bench.noise import Watch
     from tavt_kit.bench.notes import Notes
+    from tavt_kit.bench.validity import ValidityMonitor
 
     if not plan.mixed:
         _refuse_mixed(opened)
@@ -111,7 +111,7 @@ def measure(opened: Sequence[Opened], inputs: Inputs, plan: Plan, progress: Prog
     peaks = _peaks(opened, plan, progress) if plan.meters else {}
     notes, watch = Notes(sessions), Watch()
     alone = {one.name: one.session for one in opened}
-    witness = Witness(alone, images, np.random.default_rng(plan.seed), then=notes)
+    monitor = ValidityMonitor(alone, images, np.random.default_rng(plan.seed), then=notes)
 
     def on_round(seconds: float, unsure: Sequence[str]) -> None:
         watch.turn()
@@ -119,11 +119,11 @@ def measure(opened: Sequence[Opened], inputs: Inputs, plan: Plan, progress: Prog
 
     with watch:
         found = bench(
-            sessions, images, plan.protocol, rng=np.random.default_rng(plan.seed), on_round=on_round, turns=witness
+            sessions, images, plan.protocol, rng=np.random.default_rng(plan.seed), on_round=on_round, turns=monitor
         )
     noise = watch.verdict()
     rows = [_row(one, found, notes, sessions, peaks) for one in opened]
-    rows = [replace(row, **_witnessed(witness, row)) for row in rows]
+    rows = [replace(row, **_validity(monitor, row)) for row in rows]
     rows = [_with_alone(row, one, plan, progress) for row, one in zip(rows, opened, strict=True)]
     meters = {"peaks": [each.as_record() for each in peaks.values()], "noise": noise.as_record()}
     return Taken([_judged(row, plan, noise) for row in rows], noise, meters)
@@ -195,8 +195,8 @@ def _row(
     )
 
 
-def _witnessed(witness: Witness, row: Benched) -> dict[str, Any]:
-    return {"busy_cores": witness.busy(row.name), "doubts": witness.doubts(row.name, row.measurement.median)}
+def _validity(monitor: ValidityMonitor, row: Benched) -> dict[str, Any]:
+    return {"busy_cores": monitor.busy(row.name), "doubts": monitor.doubts(row.name, row.measurement.median)}
 
 
 def _whole(name: str, found: Mapping[str, Measurement], notes: Notes, sessions: Mapping[str, Session]) -> Whole | None:

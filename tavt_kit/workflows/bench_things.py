@@ -280,7 +280,7 @@ class Opener:
         target: TargetDevice,
         image_size: int | None,
     ) -> None:
-        from tavt_kit.models.macs import count_macs
+        from tavt_kit.models.flops import count_macs
 
         card = model.require_card()
         height, width = (int(side) for side in card.preprocessing["image_size"])
@@ -380,7 +380,7 @@ def macs_of(card: Any) -> int | None:
     """Multiply-adds of an artifact, counted on its architecture; None where torch is not installed."""
     try:
         from tavt_kit.checkpoints.architecture import sketch
-        from tavt_kit.models.macs import count_macs
+        from tavt_kit.models.flops import count_macs
         from tavt_kit.models.wrap import wrap
     except (ImportError, MissingDependency):
         return None

@@ -257,7 +257,7 @@ class Stages:
         import numpy as np
 
         from tavt_kit.bench import Protocol, bench, random_images
-        from tavt_kit.bench.passes import open_schedule
+        from tavt_kit.bench.latency_table import open_schedule
         from tavt_kit.checkpoints import load_model
         from tavt_kit.core.device import TargetDevice
 

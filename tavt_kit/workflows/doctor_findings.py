@@ -70,7 +70,7 @@ class Room(Record):
         Args:
             root: Of the file system of /proc, /sys and /dev; another one in tests.
         """
-        from tavt_kit.bench.energy_counters import Rapl
+        from tavt_kit.bench.energy import Rapl
         from tavt_kit.core.control_group import ControlGroup
         from tavt_kit.data.packages import cache_folder
 

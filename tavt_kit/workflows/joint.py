@@ -19,14 +19,13 @@ from tavt_kit.core.schedule import TokenSchedule
 from tavt_kit.data import load_arrays, load_bytes, thin_out
 from tavt_kit.data.preprocess import Preprocessing
 from tavt_kit.errors import ExportError, MeasurementError, TargetError, TavtError
-from tavt_kit.evaluation.answer import Answer, paired
-from tavt_kit.evaluation.shared_evaluation import SharedEvaluator
-from tavt_kit.evaluation.switchable_evaluation import SwitchableEvaluator
+from tavt_kit.evaluation.evaluator import Evaluator, SwitchableLogits
+from tavt_kit.evaluation.result import EvaluationResult, paired
 from tavt_kit.exporters.forms import SWITCHABLE, Form
 from tavt_kit.exporters.int8 import Int8Options
 from tavt_kit.exporters.writer import Writer
-from tavt_kit.models.macs import MacsFormula
-from tavt_kit.models.scores import SCORES
+from tavt_kit.models.flops import MacsFormula
+from tavt_kit.models.token_reduction import SCORES
 from tavt_kit.models.wrap import wrap
 from tavt_kit.pruning.depth import spared_layers
 from tavt_kit.runtimes import FileSession, check_available
@@ -220,14 +219,14 @@ class ConfigurationEvaluator:
         request: Which images.
     """
 
-    own: SharedEvaluator
+    own: Evaluator
     subject: Subject
     request: Request
-    _of: dict[_Key, SharedEvaluator] = field(default_factory=dict, init=False)
+    _of: dict[_Key, Evaluator] = field(default_factory=dict, init=False)
     _read: dict[Preprocessing, NDArray[np.uint8]] = field(default_factory=dict, init=False)
 
-    def look(self, choices: Sequence[Choice], start: int, stop: int) -> Iterator[tuple[Choice, Answer]]:
-        """As ``SharedEvaluator.look``; those of one variant together."""
+    def look(self, choices: Sequence[Choice], start: int, stop: int) -> Iterator[tuple[Choice, EvaluationResult]]:
+        """As ``Evaluator.look``; those of one variant together."""
         groups: dict[_Key, list[Choice]] = {}
         for choice in choices:
             groups.setdefault(self._key(choice), []).append(choice)
@@ -235,30 +234,29 @@ class ConfigurationEvaluator:
             try:
                 own = self._evaluator(members[0])
             except ExportError as error:  # told for each, and the search goes on
-                yield from ((one, Answer(None, 0.0, str(error))) for one in members)
+                yield from ((one, EvaluationResult(None, 0.0, str(error))) for one in members)
                 continue
             asked = {Configuration.of(one).schedule: one for one in members}
             yield from ((asked[schedule], answer) for schedule, answer in own.look(list(asked), start, stop))
 
-    def answer(self, choice: Choice) -> Answer:
-        """As ``SharedEvaluator.answer``."""
+    def result(self, choice: Choice) -> EvaluationResult:
+        """The result of one configuration on all images."""
         ((_, answer),) = self.look([choice], 0, len(self.own.labels))
         return answer
 
     def against(self, source: Choice, candidate: Choice) -> PairedDifference:
         """Candidate minus source on the same images."""
-        return paired(self._right(source), self._right(candidate))
+        return paired(self._correct(source), self._correct(candidate))
 
-    def _right(self, choice: Choice) -> NDArray[np.bool_]:
+    def _correct(self, choice: Choice) -> NDArray[np.bool_]:
         try:
-            return self._evaluator(choice).right(Configuration.of(choice).schedule)
+            return self._evaluator(choice).correct(Configuration.of(choice).schedule)
         except ExportError as error:
             raise MeasurementError(str(error)) from None
 
     def at(self, precision: str) -> ConfigurationEvaluator:
         """The same by torch in another precision; what is read and made for other variants is shared."""
-        given = (self.own.model, self.own.pixels, self.own.labels, self.own.preprocessing)
-        other = replace(self, own=SharedEvaluator(*given, precision=precision, scoring=self.own.scoring))
+        other = replace(self, own=replace(self.own, precision=precision, strategy=None))
         other._of, other._read = self._of, self._read
         return other
 
@@ -269,22 +267,24 @@ class ConfigurationEvaluator:
         layers = wanted.schedule.executed if precision == "int8" else None
         return id(variant_of(self.subject, choice)), precision, layers
 
-    def _evaluator(self, choice: Choice) -> SharedEvaluator:
+    def _evaluator(self, choice: Choice) -> Evaluator:
         model, key = variant_of(self.subject, choice), self._key(choice)
         _, precision, executed = key
         if model is self.own.model and precision == self.own.precision:
             return self.own
         if key not in self._of:
             how = Preprocessing.from_record(model.require_card().preprocessing)
-            given = model, self._pictures(how), self.own.labels, how
+            strategy = None
             if precision == "int8":
-                session = int8_session(self.subject, self.request, model, executed)
-                made: SharedEvaluator = SwitchableEvaluator(
-                    *given, precision=precision, scoring=self.own.scoring, session=session, executed=executed
-                )
-            else:
-                made = SharedEvaluator(*given, precision=precision, scoring=self.own.scoring)
-            self._of[key] = made
+                strategy = SwitchableLogits(int8_session(self.subject, self.request, model, executed), executed)
+            self._of[key] = replace(
+                self.own,
+                model=model,
+                pixels=self._pictures(how),
+                preprocessing=how,
+                precision=precision,
+                strategy=strategy,
+            )
         return self._of[key]
 
     def _pictures(self, how: Preprocessing) -> NDArray[np.uint8]:

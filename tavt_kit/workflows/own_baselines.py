@@ -7,14 +7,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
-from tavt_kit.bench.passes import open_schedule
+from tavt_kit.bench.latency_table import open_schedule
 from tavt_kit.checkpoints import load_model
 from tavt_kit.core.schedule import TokenSchedule
 from tavt_kit.data import load_arrays, thin_out
 from tavt_kit.data.preprocess import Preprocessing, normalise
 from tavt_kit.errors import TargetError
-from tavt_kit.evaluation.evaluator import LeanEvaluator
-from tavt_kit.models.macs import MacsFormula
+from tavt_kit.evaluation.evaluator import Evaluator
+from tavt_kit.models.flops import MacsFormula
 from tavt_kit.pruning.depth import spared_layers
 from tavt_kit.runtimes import Session
 from tavt_kit.workflows.joint import write_int8
@@ -172,7 +172,7 @@ def of_schedule(
     how = Preprocessing.from_record(model.require_card().preprocessing)
 
     def logits(pixels: NDArray[np.uint8], labels: NDArray[np.int64]) -> NDArray[np.float32]:
-        evaluator = LeanEvaluator(model, pixels, labels, how, precision=request.precision)
+        evaluator = Evaluator(model, pixels, labels, how, precision=request.precision)
         found: NDArray[np.float32] = evaluator.logits(schedule).numpy()
         return found
 

@@ -248,19 +248,19 @@ def _evaluation(
     """Wrapped model -> which pictures of val it has right, dense."""
     from tavt_kit.data import load_bytes
     from tavt_kit.data.preprocess import Preprocessing
-    from tavt_kit.evaluation.evaluator import LeanEvaluator
+    from tavt_kit.evaluation.evaluator import Evaluator
 
     preprocessing = Preprocessing.from_record(card.preprocessing)
     read = load_bytes(images.split("val"), preprocessing, limit=limit, allow_unreadable=allow_unreadable)
 
     def evaluate(model: AdaptiveViT) -> Any:
-        return LeanEvaluator(model, read.pixels, read.labels, preprocessing).right(model.dense_schedule)
+        return Evaluator(model, read.pixels, read.labels, preprocessing).correct(model.dense_schedule)
 
     return evaluate
 
 
 def _facts(model: AdaptiveViT) -> dict[str, Any]:
-    from tavt_kit.models.macs import count_macs
+    from tavt_kit.models.flops import count_macs
 
     return {
         "layers": model.layers,
@@ -274,7 +274,7 @@ def _top1(right: Any) -> dict[str, Any]:
 
 
 def _difference(before: Any, after: Any) -> dict[str, Any]:
-    from tavt_kit.evaluation.answer import paired
+    from tavt_kit.evaluation.result import paired
 
     return paired(before, after).as_record()
 
@@ -330,11 +330,11 @@ class _Budget:
 
     def cost(self, model: AdaptiveViT) -> float:
         """Multiply-adds, or the limit's quantile of the latency by a brief measurement (ms)."""
-        from tavt_kit.models.macs import count_macs
+        from tavt_kit.models.flops import count_macs
 
         if self.limit.quantity == "flops":
             return float(count_macs(model, self._schedule(model)))
-        from tavt_kit.bench.passes import BRIEF
+        from tavt_kit.bench.latency_table import BRIEF
 
         return _quantile(self._measured(model, BRIEF), self.limit)
 
@@ -342,7 +342,7 @@ class _Budget:
         """The verdict on the pruned model, counted or measured by the protocol, as a record."""
         from tavt_kit.bench import Protocol
         from tavt_kit.core.budget import facts_of, judge
-        from tavt_kit.models.macs import count_macs
+        from tavt_kit.models.flops import count_macs
 
         if self.limit.quantity == "flops":
             macs = count_macs(model, self._schedule(model))

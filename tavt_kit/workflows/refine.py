@@ -9,7 +9,7 @@ from typing import Any
 
 from tavt_kit.core.accuracy import PairedDifference
 from tavt_kit.core.configuration import Choice
-from tavt_kit.evaluation.answer import Answer, paired
+from tavt_kit.evaluation.result import EvaluationResult, paired
 from tavt_kit.search import Costs, Objectives, SearchResult, Store, search
 from tavt_kit.search.finalists import Final, Measure, confirm
 from tavt_kit.search.joint_space import GENES
@@ -145,7 +145,7 @@ class LatencyRefinement:
     def _say(self, sentence: str) -> None:
         self.subject.progress.say(sentence)
 
-    def _exact(self, schedule: Choice) -> Answer:
+    def _exact(self, schedule: Choice) -> EvaluationResult:
         """What the result shows, evaluated once, whichever run of this search did it."""
         exact = self.evaluators.exact
         known = self.store.get(schedule, final=True)
@@ -154,7 +154,7 @@ class LatencyRefinement:
             if known is not None and known.accuracy is not None and known.accuracy.n < len(exact.own.labels):
                 known = None  # stopped early
         if known is None:
-            known = exact.answer(schedule)
+            known = exact.result(schedule)
             self.store.add(schedule, known, final=True)
         return known
 
@@ -196,9 +196,9 @@ class LatencyRefinement:
         return dict(corrected.tails) if any(map(fits, self.subject.space.ends)) else {}
 
 
-def _paired(answers: Iterable[Answer | None]) -> PairedDifference | None:
+def _paired(answers: Iterable[EvaluationResult | None]) -> PairedDifference | None:
     """By the bits of two answers; ``None`` where one of them is unknown, or was stopped early."""
-    bits = [answer.right for answer in answers if answer is not None and answer.right is not None]
+    bits = [answer.correct for answer in answers if answer is not None and answer.correct is not None]
     return paired(*bits) if len(bits) == 2 and bits[0].shape == bits[1].shape else None
 
 

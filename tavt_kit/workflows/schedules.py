@@ -78,7 +78,7 @@ def presets_for(run: Path | None, model: AdaptiveViT, given: Sequence[str | Choi
         ScheduleError: Schedules that are not three need names, and do not have them; or one does not fit.
         RecordError: None is given, and the run has no front.
     """
-    from tavt_kit.models.macs import count_macs
+    from tavt_kit.models.flops import count_macs
 
     if not given:
         return {name: schedule_for(run, model, None, name) for name in PRESETS}

@@ -20,9 +20,9 @@ from tavt_kit.data import load_bytes
 from tavt_kit.data.preprocess import Preprocessing
 from tavt_kit.data.splits import inside
 from tavt_kit.errors import TargetError
-from tavt_kit.evaluation.answer import Answer
+from tavt_kit.evaluation.evaluator import Evaluator, openvino_logits
 from tavt_kit.evaluation.metrics import Scoring
-from tavt_kit.evaluation.shared_evaluation import SharedEvaluator
+from tavt_kit.evaluation.result import EvaluationResult
 from tavt_kit.search import Costs, Evaluate, Store
 from tavt_kit.search.racing import Look, Race, stages
 from tavt_kit.search.study import Learn
@@ -83,15 +83,13 @@ def _evaluator_of(
     preprocessing: Preprocessing,
     metrics: tuple[str, ...],
     classes: tuple[str, ...],
-) -> SharedEvaluator:
+) -> Evaluator:
     """Here or in a worker; bound to the last four it is a ``MakeEvaluator``."""
-    kind: Callable[..., SharedEvaluator] = SharedEvaluator
-    if looks.runtime == "openvino":
-        from tavt_kit.evaluation.openvino_evaluation import openvino_evaluator
-
-        kind = partial(openvino_evaluator, threads=looks.threads)
-    scoring = Scoring(metrics, labels, classes)
-    return kind(model, pixels, labels, preprocessing, precision=looks.precision, scoring=scoring)
+    by_openvino = looks.runtime == "openvino"
+    return Evaluator(
+        model, pixels, labels, preprocessing, precision=looks.precision, scoring=Scoring(metrics, labels, classes),
+        strategy=openvino_logits(model, looks.precision, looks.threads) if by_openvino else None,
+    )  # fmt: skip
 
 
 def evaluator_on_val(subject: Subject, request: Request, store: Store, make: MakeEvaluator) -> ConfigurationEvaluator:
@@ -130,7 +128,7 @@ def make_evaluators(request: Request, costs: Costs, fast: ConfigurationEvaluator
         race = Race(look, costs.by(kind), shown, request.screen)
         return Evaluators(race, race.update, fast, exact)
 
-    def whole(schedules: Sequence[Choice]) -> Iterable[tuple[Choice, Answer]]:
+    def whole(schedules: Sequence[Choice]) -> Iterable[tuple[Choice, EvaluationResult]]:
         return look(schedules, 0, shown)
 
     return Evaluators(whole, None, fast, exact)
@@ -141,7 +139,7 @@ def _screens(request: Request, pictures: int) -> bool:
     return request.races and len(stages(request.screen, pictures)) > 1
 
 
-MakeEvaluator = Callable[["AdaptiveViT", "NDArray[np.uint8]", "NDArray[np.int64]"], SharedEvaluator]
+MakeEvaluator = Callable[["AdaptiveViT", "NDArray[np.uint8]", "NDArray[np.int64]"], Evaluator]
 """An evaluator of a model on pictures and their classes; can be pickled."""
 
 
@@ -165,7 +163,7 @@ class WorkerPayload:
     device: str
     threads: int
 
-    def __call__(self) -> Callable[[Sequence[Part]], Iterator[tuple[Part, Answer]]]:
+    def __call__(self) -> Callable[[Sequence[Part]], Iterator[tuple[Part, EvaluationResult]]]:
         """Called in the worker, once."""
         import torch
 
@@ -185,7 +183,7 @@ class Part(NamedTuple):
     stop: int
 
 
-def _parts(evaluator: SharedEvaluator, parts: Sequence[Part]) -> Iterator[tuple[Part, Answer]]:
+def _parts(evaluator: Evaluator, parts: Sequence[Part]) -> Iterator[tuple[Part, EvaluationResult]]:
     for start, stop in dict.fromkeys((part.start, part.stop) for part in parts):
         schedules = [part.schedule for part in parts if (part.start, part.stop) == (start, stop)]
         for schedule, answer in evaluator.look(schedules, start, stop):
@@ -228,7 +226,9 @@ def looking(subject: Subject, request: Request, fast: ConfigurationEvaluator, ma
     payload = WorkerPayload(files, evaluator.pixels[:], evaluator.labels, make, device, threads=1)
     with (_on_ray if request.engine == "ray" else _here)(request, payload, subject.progress) as workers:
 
-        def look(schedules: Sequence[TokenSchedule], start: int, stop: int) -> Iterator[tuple[TokenSchedule, Answer]]:
+        def look(
+            schedules: Sequence[TokenSchedule], start: int, stop: int
+        ) -> Iterator[tuple[TokenSchedule, EvaluationResult]]:
             # Neighbours go to one worker, which computes what they have in common once.
             ordered = sorted(schedules, key=lambda schedule: schedule.counts, reverse=True)
             for part, answer in workers([Part(schedule, start, stop) for schedule in ordered]):

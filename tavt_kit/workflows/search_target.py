@@ -8,8 +8,8 @@ from dataclasses import replace
 from typing import Any
 
 from tavt_kit.bench import Protocol, measure_schedules, measure_table, random_images
-from tavt_kit.bench.passes import BRIEF, open_schedule
-from tavt_kit.bench.workshop import timed_model
+from tavt_kit.bench.latency_table import BRIEF, open_schedule
+from tavt_kit.bench.parts import timed_model
 from tavt_kit.core.budget import Budget
 from tavt_kit.core.configuration import Choice, Configuration
 from tavt_kit.core.device import TargetDevice

@@ -132,7 +132,7 @@ def train(
     from tavt_kit.data import keep_fraction, load_images
     from tavt_kit.distill import train as fit
     from tavt_kit.distill.common import card_of
-    from tavt_kit.distill.families import check_family
+    from tavt_kit.distill.fine_tune import check_family
     from tavt_kit.distill.processes import Processes
 
     images = keep_fraction(load_images(str(data), seed=seed), share, seed=seed)

@@ -10,8 +10,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from tavt_kit.bench.energy import Energy, energy_meter, measure_energy
-from tavt_kit.bench.energy_counters import NoMeter, NvidiaSmi, Nvml, Rapl
+from tavt_kit.bench.energy import Energy, NoMeter, NvidiaSmi, Nvml, Rapl, energy_meter, measure_energy
 from tavt_kit.core.device import TargetDevice
 
 CPU, CUDA = TargetDevice.parse("torch:cpu"), TargetDevice.parse("torch:cuda:0")

@@ -12,10 +12,19 @@ import pytest
 import torch
 from torch import Tensor
 
-from tavt_kit.bench.clocks import OnnxClocks, OpenvinoClocks, _fix_first_input
-from tavt_kit.bench.graphs import CALIBRATION, Graphs, whole_graph
-from tavt_kit.bench.layer_table import plan_table
-from tavt_kit.bench.parts import AttendPart, DropPart, FeedPart, HeadPart, LastPart, StemPart
+from tavt_kit.bench.latency_table import plan_table
+from tavt_kit.bench.parts import (
+    CALIBRATION,
+    AttendPart,
+    DropPart,
+    FeedPart,
+    Graphs,
+    HeadPart,
+    LastPart,
+    StemPart,
+    whole_graph,
+)
+from tavt_kit.bench.table_plan import OnnxClocks, OpenvinoClocks, _fix_first_input
 from tavt_kit.core.device import TargetDevice
 from tavt_kit.core.schedule import TokenSchedule
 from tavt_kit.errors import ExportError

@@ -9,9 +9,8 @@ from contextlib import contextmanager
 import numpy as np
 import pytest
 
-from tavt_kit.bench import peaks, products
-from tavt_kit.bench.peaks import Peaks, measure_peaks
-from tavt_kit.bench.products import Product
+from tavt_kit.bench import peaks
+from tavt_kit.bench.peaks import Peaks, Product, measure_peaks
 from tavt_kit.core.device import TargetDevice
 from tavt_kit.errors import MeasurementError
 
@@ -60,18 +59,18 @@ def test_the_graphs_multiply() -> None:
     left, right = (rng.standard_normal((64, 64), dtype=np.float32) for _ in range(2))
     wanted = left @ right.T
     for int8, most in ((False, 1e-4), (True, 0.4)):
-        compiled = compile_for(products._openvino_graph(left.shape, right, int8=int8), CPU)
+        compiled = compile_for(peaks._openvino_graph(left.shape, right, int8=int8), CPU)
         error = np.abs(compiled([left])[0] - wanted).mean()
         assert error < most and (error > 0.01) == int8
     whole = np.arange(64 * 64, dtype=np.int8).reshape(64, 64)
-    run = open_session(products._onnx_graph(whole), TargetDevice.parse("onnxruntime:cpu:threads=1"))
+    run = open_session(peaks._onnx_graph(whole), TargetDevice.parse("onnxruntime:cpu:threads=1"))
     # Two products of 8 bits each can overflow the 16 that processors without VNNI add them up in.
     unsigned = whole.astype(np.uint8) & 0x7F
     assert (run.run(None, {"left": unsigned})[0] == unsigned.astype(np.int32) @ whole.astype(np.int32)).all()
 
 
 def test_every_runtime_offers_what_the_processor_can(monkeypatch: pytest.MonkeyPatch) -> None:
-    found = {(one.runtime, one.precision) for one in products.products(CPU, 32, ("openvino", "onnxruntime", "nothing"))}
+    found = {(one.runtime, one.precision) for one in peaks.products(CPU, 32, ("openvino", "onnxruntime", "nothing"))}
     assert {("openvino", "f32"), ("onnxruntime", "f32"), ("onnxruntime", "int8")} <= found
 
 

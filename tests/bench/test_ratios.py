@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from tavt_kit.bench.ratios import METHOD, bootstrap_ratio
+from tavt_kit.bench.record import METHOD, bootstrap_ratio
 from tavt_kit.core.measurement import Measurement, paired_ratio
 
 

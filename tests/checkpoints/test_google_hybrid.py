@@ -12,8 +12,7 @@ import torch
 from tavt_kit.checkpoints import convert, convert_checkpoint, load_model
 from tavt_kit.core.schedule import TokenSchedule
 from tavt_kit.errors import CheckpointError, DataError
-from tavt_kit.models.counting import count_by_tracing
-from tavt_kit.models.macs import count_macs
+from tavt_kit.models.flops import count_by_tracing, count_macs
 from tavt_kit.models.timm_import import timm
 from tavt_kit.models.wrap import LeanViT, wrap
 from tests.checkpoints.google import google_arrays

@@ -8,7 +8,7 @@ import torch
 
 from tavt_kit.checks.near_ties import NEAR_TIE, margins
 from tavt_kit.core.schedule import TokenSchedule
-from tavt_kit.models.drop import Pick
+from tavt_kit.models.token_reduction import Pick
 from tavt_kit.models.wrap import wrap
 from tests.contracts import zoo
 

@@ -14,8 +14,8 @@ from torch.overrides import TorchFunctionMode
 from tavt_kit.core.schedule import TokenSchedule
 from tavt_kit.errors import UnsupportedBackbone
 from tavt_kit.models.backbones import base, timm_vit, vitae_adapter
-from tavt_kit.models.drop import restore
 from tavt_kit.models.timm_import import timm
+from tavt_kit.models.token_reduction import restore
 from tavt_kit.models.wrap import AdaptiveViT, wrap
 from tests.contracts.zoo import BIASED, ROPE, VITAE, ZOO, build, images
 

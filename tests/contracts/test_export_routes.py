@@ -24,7 +24,7 @@ from tavt_kit.exporters.to_onnx import to_onnx
 from tavt_kit.exporters.to_openvino import to_openvino
 from tavt_kit.models.backbones import adapter_of, vitae_attention
 from tavt_kit.models.backbones.vitae_attention import Grid
-from tavt_kit.models.drop import keep_best
+from tavt_kit.models.token_reduction import keep_best
 from tavt_kit.models.wrap import AdaptiveViT, LeanViT, wrap
 from tavt_kit.runtimes import open_file
 from tavt_kit.runtimes.on_openvino import convert_module

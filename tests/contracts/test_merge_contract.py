@@ -7,21 +7,19 @@ from typing import Any
 
 import pytest
 import torch
+from tests.models.test_merge import merged_by_loops
 from torch import Tensor
 
 from tavt_kit.core.schedule import TokenSchedule
 from tavt_kit.errors import UnsupportedBackbone
 from tavt_kit.models import wrap as adaptive_module
 from tavt_kit.models.backbones import base, timm_vit
-from tavt_kit.models.counting import count_by_tracing
-from tavt_kit.models.drop import Pick
-from tavt_kit.models.macs import count_macs
-from tavt_kit.models.shared_passes import shared_logits
-from tavt_kit.models.tokens import TokenState
+from tavt_kit.models.flops import count_by_tracing, count_macs
+from tavt_kit.models.prefix_sharing import shared_logits
+from tavt_kit.models.token_reduction import Pick, TokenState
 from tavt_kit.models.wrap import AdaptiveViT, LeanViT, SwitchableViT, wrap
 from tests.contracts.test_backbone_contract import TOLERANCE, dropping, reached
 from tests.contracts.zoo import VITAE, ZOO, build, images
-from tests.models.test_merge import merged_by_loops
 
 REFUSED = (*VITAE, "ffvt", "transfg", "pim", "pim_sum")
 MERGING = tuple(kind for kind in ZOO if kind not in REFUSED)

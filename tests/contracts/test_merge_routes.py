@@ -20,8 +20,7 @@ from tavt_kit.data.preprocess import Preprocessing
 from tavt_kit.errors import ExportError, ScheduleError
 from tavt_kit.exporters.to_onnx import to_onnx
 from tavt_kit.exporters.to_openvino import to_openvino
-from tavt_kit.models.drop import Pick
-from tavt_kit.models.merge import choose
+from tavt_kit.models.token_reduction import Pick, choose
 from tavt_kit.models.wrap import LeanViT, wrap
 from tavt_kit.runtimes import open_file
 from tavt_kit.runtimes.on_openvino import convert_module

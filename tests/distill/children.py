@@ -18,18 +18,17 @@ from torch import Tensor
 
 from tavt_kit.core.progress import Silent
 from tavt_kit.data.preprocess import Preprocessing
-from tavt_kit.distill.feed import Batch
+from tavt_kit.distill.datasets import Batch, Pictures
 from tavt_kit.distill.in_place import _prepare
 from tavt_kit.distill.loop import Backward, Judge, Step, run_loop
 from tavt_kit.distill.optimisation import Optimisation
-from tavt_kit.distill.optimiser import freeze
-from tavt_kit.distill.pictures import Pictures
+from tavt_kit.distill.optimizer import freeze
 from tavt_kit.distill.processes import Processes
 from tavt_kit.distill.reading import Reading
 from tavt_kit.distill.recipe import DistillRecipe
 from tavt_kit.distill.running import Running
+from tavt_kit.distill.sandwich import SandwichRule, sandwich_step
 from tavt_kit.distill.selection import SelectionMetric
-from tavt_kit.distill.step import SandwichRule, sandwich_step
 from tavt_kit.errors import TrainingError
 from tavt_kit.models.timm_import import timm
 from tavt_kit.models.wrap import AdaptiveViT

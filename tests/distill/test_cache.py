@@ -17,8 +17,8 @@ from tavt_kit.data import ImageSet, Sample, load_images
 from tavt_kit.data.preprocess import Preprocessing, open_image
 from tavt_kit.distill import cache as module
 from tavt_kit.distill.cache import CachedPictures, open_cache
-from tavt_kit.distill.preparation import Preparation
 from tavt_kit.distill.reading import Reading
+from tavt_kit.distill.transforms import Preparation
 from tavt_kit.errors import DataError, OutputError
 from tests.distill.conftest import draw_coloured
 

@@ -15,13 +15,12 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from torch import Tensor
 
 from tavt_kit.core.progress import Silent
-from tavt_kit.distill.feed import Batch
+from tavt_kit.distill.checkpointing import random_state, set_random_state
+from tavt_kit.distill.datasets import Batch
 from tavt_kit.distill.in_place import _prepare
-from tavt_kit.distill.journal import EVENTS_FOLDER
 from tavt_kit.distill.loop import Backward, Judge, Loop, Step, run_loop
-from tavt_kit.distill.metrics import read_metrics
+from tavt_kit.distill.metrics import EVENTS_FOLDER, read_metrics
 from tavt_kit.distill.optimisation import Optimisation
-from tavt_kit.distill.randomness import random_state, set_random_state
 from tavt_kit.distill.recipe import DistillRecipe
 from tavt_kit.distill.running import Running
 from tavt_kit.distill.selection import SelectionMetric

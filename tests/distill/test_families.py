@@ -8,13 +8,11 @@ import torch
 from torch import Tensor, nn
 
 from tavt_kit.core.schedule import TokenSchedule
-from tavt_kit.distill.bound import Bound
-from tavt_kit.distill.losses import divergence
-from tavt_kit.distill.passes import batch_norms
-from tavt_kit.distill.pim_loss import pim_loss
-from tavt_kit.distill.sampling import Sampler
-from tavt_kit.distill.step import sandwich_step
+from tavt_kit.distill.losses import divergence, pim_loss
+from tavt_kit.distill.sampling import Bound, Sampler
+from tavt_kit.distill.sandwich import sandwich_step
 from tavt_kit.errors import TrainingError
+from tavt_kit.models.prefix_sharing import batch_norms
 from tavt_kit.models.wrap import AdaptiveViT, wrap
 from tests.contracts.zoo import ZOO, images
 

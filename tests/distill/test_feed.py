@@ -20,14 +20,12 @@ from PIL import Image
 
 from tavt_kit.data import ImageSet, load_images
 from tavt_kit.data.preprocess import Preprocessing
-from tavt_kit.distill import pictures as module
+from tavt_kit.distill import datasets as module
 from tavt_kit.distill.augment import augment
-from tavt_kit.distill.cropping import crop
-from tavt_kit.distill.feed import Batch, check_shares, stream, workers_of
+from tavt_kit.distill.datasets import Batch, Order, Pictures, Undecoded, check_shares, read_pictures, stream, workers_of
 from tavt_kit.distill.optimisation import Optimisation
-from tavt_kit.distill.photometric import eraser, photometric, seeded
-from tavt_kit.distill.pictures import Order, Pictures, Undecoded, read_pictures
 from tavt_kit.distill.reading import Reading
+from tavt_kit.distill.transforms import crop, eraser, photometric, seeded
 from tavt_kit.errors import DataError, TrainingError
 from tests.distill.conftest import draw_coloured
 
@@ -265,8 +263,8 @@ def test_a_worker_that_dies_is_a_sentence(images: ImageSet) -> None:
 ENDLESS = """
 import multiprocessing, sys, time
 from tavt_kit.data import load_images
-from tavt_kit.distill.feed import stream
-from tavt_kit.distill.pictures import read_pictures
+from tavt_kit.distill.datasets import stream
+from tavt_kit.distill.datasets import read_pictures
 from tavt_kit.distill.reading import Reading
 from tavt_kit.distill.optimisation import Optimisation
 from tavt_kit.data.preprocess import Preprocessing

@@ -16,10 +16,10 @@ from tavt_kit.data import ImageSet
 from tavt_kit.data.preprocess import Preprocessing
 from tavt_kit.distill import train, train_recipe
 from tavt_kit.distill.common import judge_of
-from tavt_kit.distill.evaluate import climb
+from tavt_kit.distill.datasets import read_pictures
 from tavt_kit.distill.metrics import read_metrics
-from tavt_kit.distill.pictures import read_pictures
 from tavt_kit.distill.running import Running
+from tavt_kit.distill.sweep import climb
 from tavt_kit.errors import TrainingError, UnknownName
 from tavt_kit.models.wrap import AdaptiveViT
 

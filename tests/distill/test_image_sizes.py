@@ -11,8 +11,8 @@ import torch
 from tavt_kit.checkpoints import load_model, open_model
 from tavt_kit.data import ImageSet, load_images
 from tavt_kit.distill import distill, distill_recipe, train
-from tavt_kit.distill.image_sizes import check_sizes, draw_size, full_size_logits, resize_images, share_weights
-from tavt_kit.distill.step import SandwichRule, sandwich_step
+from tavt_kit.distill.in_place import check_sizes, draw_size, full_size_logits, resize_images, share_weights
+from tavt_kit.distill.sandwich import SandwichRule, sandwich_step
 from tavt_kit.errors import TrainingError, UnsupportedBackbone
 from tavt_kit.models.timm_import import timm
 from tavt_kit.models.wrap import AdaptiveViT, wrap

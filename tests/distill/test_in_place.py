@@ -12,15 +12,14 @@ from tavt_kit.core.schedule import TokenSchedule
 from tavt_kit.data import ImageSet, read_split
 from tavt_kit.data.preprocess import Preprocessing
 from tavt_kit.distill import DistillRecipe, distill, distill_recipe, train
-from tavt_kit.distill.evaluate import climb
-from tavt_kit.distill.ladder import ladder_of
+from tavt_kit.distill.datasets import read_pictures
 from tavt_kit.distill.metrics import read_metrics
 from tavt_kit.distill.optimisation import Optimisation
-from tavt_kit.distill.pictures import read_pictures
 from tavt_kit.distill.run_folder import read_run_record
 from tavt_kit.distill.running import Running
+from tavt_kit.distill.sweep import climb, ladder_of
 from tavt_kit.errors import DataError, TrainingError, UnknownName
-from tavt_kit.models.macs import count_macs
+from tavt_kit.models.flops import count_macs
 from tavt_kit.models.wrap import AdaptiveViT
 
 Make = Callable[..., AdaptiveViT]

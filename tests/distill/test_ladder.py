@@ -4,9 +4,8 @@ import pytest
 
 from tavt_kit.core.layout import TokenLayout
 from tavt_kit.core.schedule import TokenSchedule
-from tavt_kit.distill.evaluate import LADDER
-from tavt_kit.distill.ladder import ladder_of
-from tavt_kit.models.macs import count_macs
+from tavt_kit.distill.sweep import LADDER, ladder_of
+from tavt_kit.models.flops import count_macs
 from tavt_kit.models.timm_import import timm
 from tavt_kit.models.wrap import wrap
 from tests.contracts.zoo import ZOO

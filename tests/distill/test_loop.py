@@ -17,16 +17,15 @@ from torch import Tensor, nn
 from tavt_kit.core.progress import Silent
 from tavt_kit.data import ImageSet
 from tavt_kit.data.preprocess import Preprocessing
-from tavt_kit.distill.feed import Batch
+from tavt_kit.distill.checkpointing import has_state, load_state
+from tavt_kit.distill.datasets import Batch, Pictures, read_pictures
 from tavt_kit.distill.in_place import _prepare
 from tavt_kit.distill.loop import Backward, Judge, Loop, Step, run_loop
 from tavt_kit.distill.metrics import read_metrics
 from tavt_kit.distill.optimisation import Optimisation
-from tavt_kit.distill.pictures import Pictures, read_pictures
 from tavt_kit.distill.reading import Reading
 from tavt_kit.distill.recipe import DistillRecipe
 from tavt_kit.distill.running import Running
-from tavt_kit.distill.state import has_state, load_state
 from tavt_kit.errors import CheckpointError, OutputError, TrainingError
 from tavt_kit.models.wrap import AdaptiveViT
 

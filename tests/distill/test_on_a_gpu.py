@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from tavt_kit.core.progress import Silent
-from tavt_kit.distill.feed import Batch
+from tavt_kit.distill.datasets import Batch
 from tavt_kit.distill.in_place import _prepare
 from tavt_kit.distill.loop import Backward, run_loop
 from tavt_kit.distill.metrics import read_metrics

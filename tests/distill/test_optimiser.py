@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from tavt_kit.distill.optimisation import Optimisation
-from tavt_kit.distill.optimiser import freeze, make_optimiser
+from tavt_kit.distill.optimizer import freeze, make_optimiser
 from tavt_kit.errors import TrainingError
 from tavt_kit.models.timm_import import timm
 from tavt_kit.models.wrap import AdaptiveViT, wrap

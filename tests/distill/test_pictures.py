@@ -8,10 +8,10 @@ import pytest
 
 from tavt_kit.data import ImageSet
 from tavt_kit.data.preprocess import Preprocessing, apply, open_image, resize_crop
-from tavt_kit.distill import pictures as module
-from tavt_kit.distill.evaluate import climb, features
-from tavt_kit.distill.pictures import Order, Undecoded, read_pictures
+from tavt_kit.distill import datasets as module
+from tavt_kit.distill.datasets import Order, Undecoded, read_pictures
 from tavt_kit.distill.reading import Reading
+from tavt_kit.distill.sweep import climb, features
 from tavt_kit.errors import TrainingError
 from tavt_kit.models.wrap import AdaptiveViT
 

@@ -11,9 +11,8 @@ import pytest
 from PIL import Image
 
 from tavt_kit.data.preprocess import Preprocessing, resize_crop
-from tavt_kit.distill.photometric import photometric
-from tavt_kit.distill.preparation import Preparation
 from tavt_kit.distill.reading import Reading
+from tavt_kit.distill.transforms import Preparation, photometric
 from tavt_kit.errors import TavtError, TrainingError, UnknownName
 
 from torchvision import transforms  # isort: skip  # after photometric, which makes it importable

@@ -8,10 +8,9 @@ import pytest
 import torch
 from torch import nn
 
-from tavt_kit.distill.depth import parameter_depths
+from tavt_kit.distill.fine_tune import set_drop_path, set_dropout
 from tavt_kit.distill.optimisation import Optimisation
-from tavt_kit.distill.optimiser import check_scales, make_optimiser, set_rate
-from tavt_kit.distill.regularise import set_drop_path, set_dropout
+from tavt_kit.distill.optimizer import check_scales, make_optimiser, parameter_depths, set_rate
 from tavt_kit.errors import TrainingError
 from tavt_kit.models.timm_import import timm
 from tavt_kit.models.wrap import AdaptiveViT, wrap

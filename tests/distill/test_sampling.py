@@ -12,8 +12,7 @@ from hypothesis import strategies as st
 
 from tavt_kit.core.layout import TokenLayout
 from tavt_kit.core.schedule import TokenSchedule, stage_layers
-from tavt_kit.distill.bound import Bound
-from tavt_kit.distill.sampling import Sampler, bounded_counts, first_layers, surviving_layers
+from tavt_kit.distill.sampling import Bound, Sampler, bounded_counts, first_layers, surviving_layers
 from tavt_kit.errors import ScheduleError, TavtError, TrainingError, UnknownName
 
 SAMPLERS = st.builds(

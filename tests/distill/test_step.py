@@ -9,15 +9,13 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from tavt_kit.core.schedule import TokenSchedule
-from tavt_kit.distill.bound import Bound
 from tavt_kit.distill.losses import divergence
-from tavt_kit.distill.optimiser import freeze
-from tavt_kit.distill.sampling import Sampler
-from tavt_kit.distill.step import SandwichRule, sandwich_step, training_attention
+from tavt_kit.distill.optimizer import freeze
+from tavt_kit.distill.sampling import Bound, Sampler
+from tavt_kit.distill.sandwich import SandwichRule, sandwich_step, training_attention
 from tavt_kit.errors import ScheduleError, TrainingError, UnknownName
-from tavt_kit.models.drop import REDUCTIONS
 from tavt_kit.models.timm_import import timm
-from tavt_kit.models.tokens import TokenState
+from tavt_kit.models.token_reduction import REDUCTIONS, TokenState
 from tavt_kit.models.wrap import AdaptiveViT, wrap
 
 Make = Callable[..., AdaptiveViT]

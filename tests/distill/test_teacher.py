@@ -8,8 +8,7 @@ import torch
 import torch.nn.functional as F
 
 from tavt_kit.checkpoints import open_model
-from tavt_kit.distill.step import SandwichRule, sandwich_step
-from tavt_kit.distill.teacher import Teacher
+from tavt_kit.distill.sandwich import SandwichRule, Teacher, sandwich_step
 from tavt_kit.errors import DataError
 from tavt_kit.models.wrap import AdaptiveViT
 from tests.distill.conftest import COLOURS

@@ -16,8 +16,7 @@ from tavt_kit.checkpoints.google_npz import google_to_timm
 from tavt_kit.checkpoints.official_mixvit import hybrid_names
 from tavt_kit.checkpoints.official_vit import official_names
 from tavt_kit.core.schedule import TokenSchedule
-from tavt_kit.distill.branch import attached
-from tavt_kit.distill.feed import Batch
+from tavt_kit.distill.datasets import Batch
 from tavt_kit.distill.mixing import (
     AttentionCalls,
     MixBranch,
@@ -29,9 +28,10 @@ from tavt_kit.distill.mixing import (
 )
 from tavt_kit.distill.objective import Objective
 from tavt_kit.distill.objectives import make_step
+from tavt_kit.distill.optimizer import attached
 from tavt_kit.errors import UnsupportedBackbone
 from tavt_kit.models.backbones.base import inside_attention
-from tavt_kit.models.scores import attention_map, cls_score
+from tavt_kit.models.token_reduction import attention_map, cls_score
 from tavt_kit.models.wrap import AdaptiveViT, wrap
 from tests.parity.official import assert_gradients, load, state_of
 

@@ -12,9 +12,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from tavt_kit.core.schedule import TokenSchedule
-from tavt_kit.distill.contrastive import contrastive_loss
+from tavt_kit.distill.losses import contrastive_loss
 from tavt_kit.models.backbones.base import Watch
-from tavt_kit.models.macs import count_macs
+from tavt_kit.models.flops import count_macs
 from tavt_kit.models.wrap import AdaptiveViT, wrap
 from tests.parity.official import load, state_of, timm_from_official
 

@@ -18,7 +18,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from tavt_kit.checkpoints import convert
 from tavt_kit.errors import DataError, UnsupportedBackbone
 from tavt_kit.models.backbones.vitae import Vitae
-from tavt_kit.models.macs import count_macs
+from tavt_kit.models.flops import count_macs
 from tavt_kit.models.timm_import import timm
 from tavt_kit.models.wrap import wrap
 from tests.parity.official import load, state_of

@@ -39,7 +39,7 @@ class MapWatch(Watch):
         self.maps: list[Tensor] = []
 
     def __call__(self, q: Tensor, k: Tensor, v: Tensor, bias: Any, scale: Any, dropout: float) -> Tensor:
-        from tavt_kit.models.scores import attention_map
+        from tavt_kit.models.token_reduction import attention_map
 
         self.maps.append(attention_map(q, k, bias, scale))
         return super().__call__(q, k, v, bias, scale, dropout)

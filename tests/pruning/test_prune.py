@@ -17,7 +17,7 @@ from tavt_kit.errors import (
     UnsupportedBackbone,
 )
 from tavt_kit.models.backbones.pruned import reshape
-from tavt_kit.models.macs import count_macs
+from tavt_kit.models.flops import count_macs
 from tavt_kit.models.timm_import import timm
 from tavt_kit.models.wrap import wrap
 from tavt_kit.pruning import IMPORTANCES, Pictures, Targets, prune

@@ -15,8 +15,7 @@ from tavt_kit.checkpoints.architecture import create, preprocessing_of
 from tavt_kit.core.model_card import ModelCard
 from tavt_kit.errors import UnsupportedBackbone
 from tavt_kit.models.backbones.pruned import reshape, structure_of
-from tavt_kit.models.counting import count_by_tracing
-from tavt_kit.models.macs import count_macs
+from tavt_kit.models.flops import count_by_tracing, count_macs
 from tavt_kit.models.timm_import import timm
 from tavt_kit.models.wrap import LeanViT, wrap
 from tavt_kit.pruning import Pictures, Targets, prune

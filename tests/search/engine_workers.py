@@ -12,7 +12,7 @@ from pathlib import Path
 from tavt_kit.core.accuracy import Accuracy
 from tavt_kit.core.schedule import TokenSchedule
 from tavt_kit.errors import DataError
-from tavt_kit.evaluation.answer import Answer
+from tavt_kit.evaluation.result import EvaluationResult
 from tavt_kit.search import Evaluate, one_by_one
 from tests.search.toy import SPACE, evaluate
 
@@ -67,7 +67,7 @@ class Toy:
         return self.folder
 
 
-def nothing_answered(schedules: Sequence[TokenSchedule]) -> Iterator[tuple[TokenSchedule, Answer]]:
+def nothing_answered(schedules: Sequence[TokenSchedule]) -> Iterator[tuple[TokenSchedule, EvaluationResult]]:
     """An evaluator with a bug."""
     return iter(())
 

@@ -14,7 +14,7 @@ from tavt_kit.core.accuracy import Accuracy
 from tavt_kit.core.budget import Budget
 from tavt_kit.core.schedule import TokenSchedule
 from tavt_kit.errors import MeasurementError
-from tavt_kit.evaluation.answer import Answer
+from tavt_kit.evaluation.result import EvaluationResult
 from tavt_kit.search import SearchResult, Store, search
 from tavt_kit.search.workers import Processes, WorkerEvent, Workers
 from tests.search.engine_workers import Toy, make_nothing_answered
@@ -64,8 +64,8 @@ class Pretended:
         self.told.clear()
 
 
-def one(schedule: TokenSchedule) -> tuple[TokenSchedule, Answer]:
-    return schedule, Answer(Accuracy.of_counts(schedule.counts[1], 9, split="val"), 2.0)
+def one(schedule: TokenSchedule) -> tuple[TokenSchedule, EvaluationResult]:
+    return schedule, EvaluationResult(Accuracy.of_counts(schedule.counts[1], 9, split="val"), 2.0)
 
 
 def test_work_is_shared_out_and_answered_once() -> None:

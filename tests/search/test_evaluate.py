@@ -12,18 +12,18 @@ from tavt_kit.core.accuracy import Accuracy
 from tavt_kit.core.budget import Budget
 from tavt_kit.core.schedule import TokenSchedule
 from tavt_kit.errors import MeasurementError
-from tavt_kit.evaluation.answer import Answer
+from tavt_kit.evaluation.result import EvaluationResult
 from tavt_kit.search import Store, one_by_one, search
 from tavt_kit.search.study import in_order
 from tests.search.test_loop import summary
 from tests.search.toy import COSTS, SPACE, answers, evaluate
 
 THREE = [TokenSchedule((5, count)) for count in (5, 4, 3)]
-Answers = Iterator[tuple[TokenSchedule, Answer]]
+Answers = Iterator[tuple[TokenSchedule, EvaluationResult]]
 
 
-def answer(seconds: float = 0.1) -> Answer:
-    return Answer(Accuracy.of_counts(1, 2, split="val"), seconds)
+def answer(seconds: float = 0.1) -> EvaluationResult:
+    return EvaluationResult(Accuracy.of_counts(1, 2, split="val"), seconds)
 
 
 def shuffled(seed: int) -> Callable[[Sequence[TokenSchedule]], Answers]:
@@ -116,6 +116,6 @@ def test_an_answer_is_one_thing_or_the_other() -> None:
     half = Accuracy.of_counts(1, 2, split="val")
     for wrong in ((None, 0.1), (half, 0.1, "failed"), (half, 0.1, None, np.ones(3, bool))):
         with pytest.raises(ValueError):
-            Answer(*wrong)  # type: ignore[arg-type]
+            EvaluationResult(*wrong)  # type: ignore[arg-type]
     with pytest.raises(MeasurementError, match="loss is nan"):
-        Answer(half, 0.1, values={"loss": float("nan")})
+        EvaluationResult(half, 0.1, values={"loss": float("nan")})

@@ -17,7 +17,7 @@ from tavt_kit.core.front import dominates
 from tavt_kit.core.measurement import Measurement
 from tavt_kit.core.schedule import TokenSchedule
 from tavt_kit.errors import MeasurementError
-from tavt_kit.evaluation.answer import Answer
+from tavt_kit.evaluation.result import EvaluationResult
 from tavt_kit.search import SearchResult, finalists, search
 from tavt_kit.search.finalists import Final, confirm
 from tavt_kit.search.record import front_body, write_candidates, write_front
@@ -89,7 +89,7 @@ def test_finalists_are_evaluated_anew() -> None:
     from tavt_kit.core.accuracy import Accuracy
 
     anew = Accuracy.of_counts(77, 100, split="val")
-    exact = (lambda schedule: Answer(anew, 0.1), lambda schedule: PairedDifference.of_counts(0, 0, 100))
+    exact = (lambda schedule: EvaluationResult(anew, 0.1), lambda schedule: PairedDifference.of_counts(0, 0, 100))
     final = confirm(found(), BUDGET, measure=Machine(lambda schedule: 1.0), exact=exact)
     assert final.candidates and all(one.accuracy == anew for one in (*final.baselines, *final.candidates))
     assert len(final.candidates) == 1  # all are as good, so the quickest dominates
@@ -103,15 +103,15 @@ def test_a_finalist_that_fails_in_the_targets_precision_is_left_out(monkeypatch:
     assert best is not None
     worth = {one.schedule: one.accuracy for one in result.candidates}
 
-    def exact(schedule: TokenSchedule) -> Answer:
+    def exact(schedule: TokenSchedule) -> EvaluationResult:
         failed = schedule == best.schedule
-        return Answer(None, 0.1, "not finite") if failed else Answer(worth[schedule], 0.1)
+        return EvaluationResult(None, 0.1, "not finite") if failed else EvaluationResult(worth[schedule], 0.1)
 
     none = PairedDifference.of_counts(0, 0, 100)
     final = confirm(result, BUDGET, measure=Machine(lambda schedule: 1.0), exact=(exact, lambda schedule: none))
     assert final.pick is not None and best.schedule not in {one.schedule for one in final.candidates}
     assert len(said) == 1 and "left out of the result" in said[0] and "not finite" in said[0]
-    dense = (lambda schedule: Answer(None, 0.1, "not finite"), lambda schedule: none)
+    dense = (lambda schedule: EvaluationResult(None, 0.1, "not finite"), lambda schedule: none)
     with pytest.raises(MeasurementError, match="precision of the target"):
         confirm(result, BUDGET, measure=Machine(lambda schedule: 1.0), exact=dense)
 

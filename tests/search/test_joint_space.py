@@ -138,7 +138,7 @@ def test_evolution_asks_for_each_once_and_finds_the_genes() -> None:
 
 def test_the_store_tells_variants_apart() -> None:
     from tavt_kit.core.accuracy import Accuracy
-    from tavt_kit.evaluation.answer import Answer
+    from tavt_kit.evaluation.result import EvaluationResult
 
     store = Store(None)
     plain = TokenSchedule((5, 4))
@@ -146,6 +146,6 @@ def test_the_store_tells_variants_apart() -> None:
                 Configuration(TokenSchedule((5, 5), (0,))), Configuration(plain, precision="int8"),
                 Configuration(plain, reduction="merge")]  # fmt: skip
     for right, schedule in enumerate(variants):
-        store.add(schedule, Answer(Accuracy.of_counts(right, 8, split="val"), 0.1))
+        store.add(schedule, EvaluationResult(Accuracy.of_counts(right, 8, split="val"), 0.1))
     answers = [store.get(one) for one in variants]
     assert [one and one.accuracy and one.accuracy.value for one in answers] == [0.0, 0.125, 0.25, 0.375, 0.5, 0.625]

@@ -19,7 +19,7 @@ from tavt_kit.core.budget import Budget
 from tavt_kit.core.layout import TokenLayout
 from tavt_kit.core.schedule import TokenSchedule
 from tavt_kit.errors import BudgetError, BudgetTooTight, DataError, MeasurementError, RecordError
-from tavt_kit.evaluation.answer import Answer
+from tavt_kit.evaluation.result import EvaluationResult
 from tavt_kit.search import Costs, Evaluate, Progress, SearchResult, Space, Store, one_by_one, search
 from tests.search.toy import COSTS, MACS_ONLY, SPACE, answers, evaluate
 
@@ -94,9 +94,9 @@ def test_no_more_is_asked_at_once_than_there_is_time_for() -> None:
     """An evaluator answers all that it is asked in one pass: what is asked too much of it would be lost."""
     asked, store = list[int](), Store(None)
 
-    def together(schedules: Sequence[TokenSchedule]) -> Iterator[tuple[TokenSchedule, Answer]]:
+    def together(schedules: Sequence[TokenSchedule]) -> Iterator[tuple[TokenSchedule, EvaluationResult]]:
         asked.append(len(schedules))
-        yield from [(schedule, Answer(evaluate(schedule), 1.0)) for schedule in schedules]
+        yield from [(schedule, EvaluationResult(evaluate(schedule), 1.0)) for schedule in schedules]
 
     result = search(SPACE, together, costs=COSTS, evaluations=None, max_seconds=25.5, population=20, store=store)
     assert sum(asked) == len(store) == result.evaluations == 26 and "time is used up" in result.stopped_because

@@ -11,18 +11,18 @@ from tavt_kit.core.accuracy import Accuracy
 from tavt_kit.core.budget import Budget, Verdict
 from tavt_kit.core.schedule import TokenSchedule
 from tavt_kit.errors import BudgetError, DataError
-from tavt_kit.evaluation.answer import Answer
+from tavt_kit.evaluation.result import EvaluationResult
 from tavt_kit.search import ALGORITHMS, Objectives, Progress, SearchResult, search
 from tavt_kit.search.finalists import confirm
 from tests.search.test_final import Machine
 from tests.search.toy import COSTS, MACS_ONLY, SPACE, evaluate
 
 
-def answers(schedules: Sequence[TokenSchedule]) -> Iterator[tuple[TokenSchedule, Answer]]:
+def answers(schedules: Sequence[TokenSchedule]) -> Iterator[tuple[TokenSchedule, EvaluationResult]]:
     """Top-1 of the toy, and an agreement that only the last layers bring."""
     for schedule in schedules:
         agreed = Accuracy.of_counts(200 * schedule.counts[-1] // 26, 200, split="val", metric="agreement")
-        yield schedule, Answer(evaluate(schedule), 0.01, others=(agreed,))
+        yield schedule, EvaluationResult(evaluate(schedule), 0.01, metrics=(agreed,))
 
 
 def found(*texts: str, budget: Sequence[str] = (), **named: object) -> SearchResult:

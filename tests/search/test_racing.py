@@ -12,7 +12,7 @@ from tavt_kit.core.accuracy import Accuracy
 from tavt_kit.core.budget import Budget
 from tavt_kit.core.schedule import TokenSchedule
 from tavt_kit.errors import DataError
-from tavt_kit.evaluation.answer import Answer
+from tavt_kit.evaluation.result import EvaluationResult
 from tavt_kit.search import SearchResult, Store, search
 from tavt_kit.search.finalists import confirm
 from tavt_kit.search.racing import ESTIMATE, Bits, Look, Race, is_beaten, stages
@@ -21,8 +21,8 @@ from tests.search.toy import MACS_ONLY, SPACE
 PICTURES = 600
 
 
-def answer(bits: Bits) -> Answer:
-    return Answer(Accuracy.of_counts(int(bits.sum()), len(bits), split="val"), 1.0, right=bits)
+def answer(bits: Bits) -> EvaluationResult:
+    return EvaluationResult(Accuracy.of_counts(int(bits.sum()), len(bits), split="val"), 1.0, correct=bits)
 
 
 def showing(bits: Bits) -> Look:
@@ -43,7 +43,9 @@ class Model:
         right: Bits = self.need + noise < worth
         return right
 
-    def look(self, schedules: Sequence[TokenSchedule], start: int, stop: int) -> Iterator[tuple[TokenSchedule, Answer]]:
+    def look(
+        self, schedules: Sequence[TokenSchedule], start: int, stop: int
+    ) -> Iterator[tuple[TokenSchedule, EvaluationResult]]:
         self.looked += (stop - start) * len(schedules)
         for schedule in schedules:
             yield schedule, answer(self.bits(schedule)[start:stop])
@@ -132,7 +134,7 @@ def test_the_incumbent_costs_no_more() -> None:
 
 
 def test_a_failure_is_an_answer() -> None:
-    nothing = Answer(None, 1.0, "no memory")
+    nothing = EvaluationResult(None, 1.0, "no memory")
     race = Race(lambda schedules, start, stop: [(one, nothing) for one in schedules], lambda schedule: 1.0, 200, 50)
     assert [found.failure for _, found in race([TokenSchedule((5, 5))])] == ["no memory"]
     with pytest.raises(DataError, match=r"between 0\.5 and 1"):
@@ -149,7 +151,7 @@ def test_stopped_and_continued_ends_the_same(after: int, tmp_path: Path) -> None
     with Store(tmp_path / "search.db") as store:
         add, left = store.add, after
 
-        def dying(schedule: TokenSchedule, answer: Answer) -> None:
+        def dying(schedule: TokenSchedule, answer: EvaluationResult) -> None:
             nonlocal left
             if not left:
                 raise Stopped

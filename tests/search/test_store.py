@@ -14,7 +14,7 @@ from tavt_kit.core.accuracy import Accuracy
 from tavt_kit.core.records import code_version
 from tavt_kit.core.schedule import TokenSchedule
 from tavt_kit.errors import OutputError, RecordError
-from tavt_kit.evaluation.answer import Answer
+from tavt_kit.evaluation.result import EvaluationResult
 from tavt_kit.search import Store
 
 SCHEDULE = TokenSchedule((5, 4, 4))
@@ -22,10 +22,10 @@ SCHEDULE = TokenSchedule((5, 4, 4))
 
 def test_answers_survive(tmp_path: Path) -> None:
     right = np.array([True, False, False, True, False, False, True, True, True, False])
-    answer = Answer(
-        Accuracy.of_counts(5, 10, split="val"), 0.25, right=right, values={"loss": 0.1 + 0.2}, timings={"worker": 1.5}
+    answer = EvaluationResult(
+        Accuracy.of_counts(5, 10, split="val"), 0.25, correct=right, values={"loss": 0.1 + 0.2}, timings={"worker": 1.5}
     )
-    failed = Answer(None, 0.1, "ran out of memory")
+    failed = EvaluationResult(None, 0.1, "ran out of memory")
     with Store(tmp_path / "search.db") as store:
         store.bind({"seed": 7})
         store.bind({"seed": 0})  # nothing is answered yet, so nothing is lost
@@ -52,7 +52,7 @@ def test_notes_survive_exactly(tmp_path: Path) -> None:
 def test_another_search_is_refused_with_all_that_differs(tmp_path: Path) -> None:
     with Store(tmp_path / "search.db") as store:
         store.bind({"weights": "a" * 64, "seed": 0, "limit": None})
-        store.add(SCHEDULE, Answer(None, 0.0, "x"))
+        store.add(SCHEDULE, EvaluationResult(None, 0.0, "x"))
     with Store(tmp_path / "search.db") as store:
         with pytest.raises(RecordError, match="`fresh`") as caught:
             store.bind({"weights": "b" * 64, "seed": 1, "limit": None, "new": 3})
@@ -67,7 +67,7 @@ def test_held_by_another_process(tmp_path: Path) -> None:
     path.with_suffix(".holder.json").write_text('{"pid": 1}')  # left by a process that was killed: believed by nobody
     with Store(path) as first:
         first.bind({"seed": 0})
-        first.add(SCHEDULE, Answer(None, 0.0, "x"))
+        first.add(SCHEDULE, EvaluationResult(None, 0.0, "x"))
         for fresh in (False, True):
             with pytest.raises(RecordError, match=f"held by process {os.getpid()} on {platform.node()} since 20"):
                 Store(path, fresh=fresh)
@@ -85,7 +85,7 @@ def test_fresh_forgets_whatever_was_there(tmp_path: Path) -> None:
         path.write_bytes(content)
         with Store(path, fresh=True) as store:
             store.bind({"seed": 0})
-            store.add(SCHEDULE, Answer(None, 0.0, "x"))
+            store.add(SCHEDULE, EvaluationResult(None, 0.0, "x"))
             store.set_attr("profile", 1)
         with Store(path) as store:
             assert len(store) == 1
@@ -98,7 +98,7 @@ def test_answers_of_other_code_are_taken_and_named(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     with Store(tmp_path / "search.db") as store:
-        store.add(SCHEDULE, Answer(None, 0.0, "x"))
+        store.add(SCHEDULE, EvaluationResult(None, 0.0, "x"))
         assert not caplog.text
     caplog.set_level("WARNING", logger="tavt_kit")
     monkeypatch.setattr("tavt_kit.search.store.code_version", lambda: "9.9 abc")
@@ -134,8 +134,8 @@ def test_an_earlier_layout_is_refused(tmp_path: Path) -> None:
 def test_final_answers_are_kept_apart(tmp_path: Path) -> None:
     """What the result shows was evaluated once more, in the target's precision."""
     schedule = TokenSchedule((5, 4))
-    quick = Answer(Accuracy.of_counts(3, 4, split="val"), 0.1, right=np.array([True, True, True, False]))
-    exact = Answer(Accuracy.of_counts(2, 4, split="val"), 0.2, right=np.array([True, True, False, False]))
+    quick = EvaluationResult(Accuracy.of_counts(3, 4, split="val"), 0.1, correct=np.array([True, True, True, False]))
+    exact = EvaluationResult(Accuracy.of_counts(2, 4, split="val"), 0.2, correct=np.array([True, True, False, False]))
     with Store(tmp_path / "search.db") as store:
         assert store.get(schedule, final=True) is None
         store.add(schedule, quick)

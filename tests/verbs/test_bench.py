@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from tavt_kit.bench import Protocol
-from tavt_kit.core.latency_table import Uneven
+from tavt_kit.core.latency_table import ShapePenalty
 from tavt_kit.verbs.profile import _print
 from tests.runtimes.models import write_linear
 from tests.verbs.command import run
@@ -139,7 +139,7 @@ def test_profile_of_a_model(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     hasty = Protocol(min_seconds=0.0, max_seconds=0.2, min_runs=2, visit_seconds=0.0, warmup_seconds=0.01)
-    monkeypatch.setattr("tavt_kit.bench.layer_table.BRIEF", hasty)
+    monkeypatch.setattr("tavt_kit.bench.latency_table.BRIEF", hasty)
     arguments = ("--target", "torch:cpu:threads=1", "--held-out", "2", "--max-time", "1s", "-o", str(tmp_path))
     assert run("profile", *TINY, *arguments) == 0
     out = capsys.readouterr().out
@@ -153,7 +153,7 @@ def test_profile_names_the_counts_that_take_longer(capsys: pytest.CaptureFixture
     from tests.core.test_latency_table import TOKEN_POOLED, TOKENS
 
     feed = TOKEN_POOLED.cells.feed
-    uneven = Uneven((67, 71, TOKENS), (0.5 * feed.at(67), 0.25 * feed.at(71), 0.1 * feed.at(TOKENS)), 0.5)
+    uneven = ShapePenalty((67, 71, TOKENS), (0.5 * feed.at(67), 0.25 * feed.at(71), 0.1 * feed.at(TOKENS)), 0.5)
     _print(replace(TOKEN_POOLED, cells=replace(TOKEN_POOLED.cells, uneven=uneven)), Path("profile.json"))
     told = " ".join(capsys.readouterr().out.split())
     assert "3 of 197 token counts take longer" in told and "67 (+50 %), 71 (+25 %), 197 (+10 %)" in told

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tavt_kit.checkpoints import load_model
-from tavt_kit.models.macs import count_macs
+from tavt_kit.models.flops import count_macs
 from tests.verbs.command import run
 from tests.verbs.tiny import write_run
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tavt_kit.checkpoints import load_model
-from tavt_kit.models.macs import count_macs
+from tavt_kit.models.flops import count_macs
 from tests.verbs.command import run
 
 STEPS = ("--steps", 2, "--batch", 4, "--warmup", 0)

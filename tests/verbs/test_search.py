@@ -21,8 +21,8 @@ from tavt_kit.core.latency_table import Curve, DropCell, LatencyTable, LayerCell
 from tavt_kit.core.layout import TokenLayout
 from tavt_kit.core.measurement import Measurement
 from tavt_kit.core.schedule import TokenSchedule
-from tavt_kit.evaluation.answer import Answer
-from tavt_kit.evaluation.shared_evaluation import SharedEvaluator
+from tavt_kit.evaluation.evaluator import Evaluator
+from tavt_kit.evaluation.result import EvaluationResult
 from tavt_kit.models.wrap import AdaptiveViT
 from tavt_kit.search import Store
 from tavt_kit.workflows import search_target
@@ -179,7 +179,7 @@ def test_interrupted_it_continues_to_the_same_front(
     assert search(place, tmp_path / "whole", *flags) == 0
     honest, count = Store.add, 0
 
-    def interrupted(self: Store, schedule: TokenSchedule, answer: Answer) -> None:
+    def interrupted(self: Store, schedule: TokenSchedule, answer: EvaluationResult) -> None:
         nonlocal count
         count += 1
         if count % 7 == 0:
@@ -387,7 +387,7 @@ def test_latency_below_the_least_names_it(
     place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     fake = FakeTarget(monkeypatch)
-    monkeypatch.setattr(SharedEvaluator, "answers", lambda *arguments: pytest.fail("a picture was looked at"))
+    monkeypatch.setattr(Evaluator, "look", lambda *arguments: pytest.fail("a picture was looked at"))
     target = ("--target", "torch:cpu:threads=1")
     assert search(place, tmp_path / "out", *target, "--budget", "latency=1ms") == 2
     assert "the nearest feasible budget is latency=3.56ms" in capsys.readouterr().err

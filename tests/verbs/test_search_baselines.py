@@ -69,7 +69,7 @@ def test_a_lower_resolution_is_really_evaluated(place: Path, tmp_path: Path) -> 
     from tavt_kit.checkpoints import load_model
     from tavt_kit.data import load_bytes, load_images
     from tavt_kit.data.preprocess import Preprocessing
-    from tavt_kit.evaluation.evaluator import LeanEvaluator
+    from tavt_kit.evaluation.evaluator import Evaluator
 
     assert search(place, tmp_path / "out", "--budget", "flops=300K") == 0
     model = load_model(place / "run", image_size=24)
@@ -77,7 +77,7 @@ def test_a_lower_resolution_is_really_evaluated(place: Path, tmp_path: Path) -> 
     card = model.require_card()
     how = Preprocessing.from_record(card.preprocessing)
     pixels, labels, _ = load_bytes(images.split("val"), how)
-    expected = LeanEvaluator(model, pixels, labels, how)(model.dense_schedule)
+    expected = Evaluator(model, pixels, labels, how)(model.dense_schedule)
     assert baselines(tmp_path / "out")["dense at 24 px"]["top1"] == expected.value
 
 

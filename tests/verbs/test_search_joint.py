@@ -44,8 +44,8 @@ def test_a_joint_front_is_found_told_and_exported(
     from tavt_kit.checkpoints import load_model
     from tavt_kit.data import load_bytes, load_images
     from tavt_kit.data.preprocess import Preprocessing
-    from tavt_kit.evaluation.evaluator import LeanEvaluator
-    from tavt_kit.models.macs import count_macs
+    from tavt_kit.evaluation.evaluator import Evaluator
+    from tavt_kit.models.flops import count_macs
 
     out = tmp_path / "out"
     assert search(place, out, *GENES, "--evaluations", 24) == 0
@@ -61,7 +61,7 @@ def test_a_joint_front_is_found_told_and_exported(
     how = Preprocessing.from_record(card.preprocessing)
     pixels, labels, _ = load_bytes(load_images(str(place / "data"), seed=0).split("val"), how)
     record = body["candidates"][index]
-    assert record["top1"] == LeanEvaluator(model, pixels, labels, how)(schedule).value
+    assert record["top1"] == Evaluator(model, pixels, labels, how)(schedule).value
     assert record["macs"] == count_macs(model, schedule)
     code = run("export", out, "--data", place / "data", "-o", tmp_path / "files", "--pick", index, "--format", "onnx")
     exported = json.loads((tmp_path / "files" / "exported.json").read_text())["artifacts"][0]

@@ -19,8 +19,8 @@ import torch
 
 from tavt_kit.cli import main
 from tavt_kit.core.schedule import TokenSchedule
-from tavt_kit.evaluation.shared_evaluation import SharedEvaluator
-from tavt_kit.search import Answer, Store
+from tavt_kit.evaluation.evaluator import Evaluator
+from tavt_kit.search import EvaluationResult, Store
 
 _CONTEXT = multiprocessing.get_context("forkserver")
 # The server imports torch and the rest once; its children are forks of it.
@@ -45,21 +45,21 @@ def run_here(*given: Any) -> int:
 def run_watched(log: Path, given: list[str]) -> None:
     """The command as it is, but that each schedule is written down once ``add`` has promised that it is stored."""
     torch.set_num_threads(1)
-    add, look = Store.add, SharedEvaluator.look
+    add, look = Store.add, Evaluator.look
 
-    def noted(self: Store, schedule: TokenSchedule, answer: Answer) -> None:
+    def noted(self: Store, schedule: TokenSchedule, answer: EvaluationResult) -> None:
         add(self, schedule, answer)
         with log.open("a") as file:
             file.write(f"{json.dumps(schedule.counts)}\n")
 
     def prolonged(
-        self: SharedEvaluator, schedules: Sequence[TokenSchedule], start: int, stop: int
-    ) -> Iterator[tuple[TokenSchedule, Answer]]:
+        self: Evaluator, schedules: Sequence[TokenSchedule], start: int, stop: int
+    ) -> Iterator[tuple[TokenSchedule, EvaluationResult]]:
         for pair in look(self, schedules, start, stop):
             time.sleep(_EACH)
             yield pair
 
-    Store.add, SharedEvaluator.look = noted, prolonged  # type: ignore[method-assign]
+    Store.add, Evaluator.look = noted, prolonged  # type: ignore[method-assign]
     # What it says is not looked at; its end is.
     os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
     os.dup2(2, 1)

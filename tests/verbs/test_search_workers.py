@@ -22,8 +22,8 @@ from tavt_kit.cli import main
 from tavt_kit.core.model_card import CARD_FILE, WEIGHTS_FILE
 from tavt_kit.core.schedule import TokenSchedule
 from tavt_kit.data.preprocess import Preprocessing
+from tavt_kit.evaluation.evaluator import Evaluator
 from tavt_kit.evaluation.metrics import Scoring
-from tavt_kit.evaluation.shared_evaluation import SharedEvaluator
 from tavt_kit.workflows.search_evaluation import Part, WorkerPayload
 from tests.verbs.tiny import CLASSES
 
@@ -53,7 +53,7 @@ def test_a_worker_answers_as_this_process_does(place: Path) -> None:
     rng = np.random.default_rng(0)
     pixels, labels = rng.integers(0, 255, (20, 3, 32, 32), dtype=np.uint8), rng.integers(0, 3, 20)
     preprocessing = Preprocessing((32, 32), 1.0, "center", "bicubic", (0.5,) * 3, (0.5,) * 3)
-    make = partial(SharedEvaluator, preprocessing=preprocessing, scoring=Scoring(("top1", "macro_f1"), labels, CLASSES))
+    make = partial(Evaluator, preprocessing=preprocessing, scoring=Scoring(("top1", "macro_f1"), labels, CLASSES))
     files = {name: (place / "run" / name).read_bytes() for name in (CARD_FILE, WEIGHTS_FILE)}
     parcel = pickle.loads(pickle.dumps(WorkerPayload(files, pixels, labels, make, "cpu", threads=1)))
     schedules = [model.dense_schedule, TokenSchedule((17, 12, 6, 6))]
@@ -63,9 +63,9 @@ def test_a_worker_answers_as_this_process_does(place: Path) -> None:
     assert set(there) == set(parts)
     for part in parts:
         ((_, answer),) = here.look([part.schedule], part.start, part.stop)
-        assert there[part].accuracy == answer.accuracy and there[part].others == answer.others
-        assert there[part].right is not None and (there[part].right == answer.right).all()
-    assert there[parts[0]].others and there[parts[0]] != there[parts[1]]
+        assert there[part].accuracy == answer.accuracy and there[part].metrics == answer.metrics
+        assert there[part].correct is not None and (there[part].correct == answer.correct).all()
+    assert there[parts[0]].metrics and there[parts[0]] != there[parts[1]]
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ import torch
 
 from tavt_kit.checkpoints import load_model
 from tavt_kit.core.schedule import TokenSchedule
-from tavt_kit.models.macs import count_macs
+from tavt_kit.models.flops import count_macs
 from tests.parity.official import load, state_of
 from tests.verbs.command import run
 from tests.verbs.tiny import write_pictures

@@ -12,9 +12,9 @@ from typing import Any
 
 import pytest
 
+from tavt_kit.bench.parts import timed_model
 from tavt_kit.bench.protocol import Protocol
 from tavt_kit.bench.record import Benched, bench_body
-from tavt_kit.bench.workshop import timed_model
 from tavt_kit.checkpoints import load_model
 from tavt_kit.cli import main
 from tavt_kit.core.budget import Verdict

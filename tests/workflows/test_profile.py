@@ -27,7 +27,7 @@ def test_a_table_is_measured_without_a_word(
     model: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     hasty = Protocol(min_seconds=0.0, max_seconds=0.2, min_runs=2, visit_seconds=0.0, warmup_seconds=0.01)
-    monkeypatch.setattr("tavt_kit.bench.layer_table.BRIEF", hasty)
+    monkeypatch.setattr("tavt_kit.bench.latency_table.BRIEF", hasty)
     told = Told()
     adaptive = load_model(model)
     adaptive.reduction = "merge"

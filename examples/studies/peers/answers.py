@@ -22,7 +22,7 @@ from tavt_kit.data import load_arrays, load_bytes, thin_out
 from tavt_kit.data.preprocess import Preprocessing, normalise
 from tavt_kit.exporters.int8 import Examples, Int8Options, make_int8
 from tavt_kit.exporters.to_openvino import convert, save
-from tavt_kit.models.counting import count_by_tracing
+from tavt_kit.models.flops import count_by_tracing
 from tavt_kit.models.wrap import AdaptiveViT
 from tavt_kit.runtimes import Session, open_file
 

@@ -17,8 +17,7 @@ from torch import Tensor, nn
 
 from peers.vit import PeerViT
 from tavt_kit.errors import ScheduleError
-from tavt_kit.models.drop import Selection, gather_rows, keep_best
-from tavt_kit.models.scores import cls_score
+from tavt_kit.models.token_reduction import Selection, cls_score, gather_rows, keep_best
 
 __all__ = ["Evit", "RandomDrop", "ToMe", "TopK", "match", "merge", "stages"]
 

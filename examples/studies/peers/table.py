@@ -9,7 +9,7 @@ from peers.answers import Known
 from peers.plan import DENSE, OURS, Row
 from tavt_kit.core.accuracy import Accuracy, PairedDifference
 from tavt_kit.core.measurement import Measurement
-from tavt_kit.evaluation.answer import paired
+from tavt_kit.evaluation.result import paired
 
 __all__ = ["figures", "losses", "markdown"]
 

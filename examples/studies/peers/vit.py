@@ -9,8 +9,8 @@ from torch import Tensor, nn
 
 from tavt_kit.errors import UnsupportedBackbone
 from tavt_kit.models.backbones.thin import is_thin
-from tavt_kit.models.drop import Selection
 from tavt_kit.models.timm_import import timm
+from tavt_kit.models.token_reduction import Selection
 
 __all__ = ["PeerViT"]
 

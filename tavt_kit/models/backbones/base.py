@@ -13,9 +13,17 @@ from torch.overrides import TorchFunctionMode
 
 from tavt_kit.errors import UnsupportedBackbone
 from tavt_kit.models.costs import HeadCosts, LayerCosts
-from tavt_kit.models.drop import Pick, drop, first_rows
-from tavt_kit.models.scores import attention_map, cls_score, column_score, column_score_alone, keeps_no_map
-from tavt_kit.models.tokens import TokenState
+from tavt_kit.models.token_reduction import (
+    Pick,
+    TokenState,
+    attention_map,
+    cls_score,
+    column_score,
+    column_score_alone,
+    drop,
+    first_rows,
+    keeps_no_map,
+)
 
 __all__ = ["Backbone", "Outputs", "Watch", "add_size_bias", "inside_attention", "pick_after_attention"]
 

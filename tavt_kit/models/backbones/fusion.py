@@ -16,9 +16,8 @@ from torch import Tensor, nn
 from tavt_kit.errors import UnsupportedBackbone
 from tavt_kit.models.backbones.base import Watch
 from tavt_kit.models.backbones.timm_vit import TimmVit
-from tavt_kit.models.drop import Pick
 from tavt_kit.models.timm_import import timm
-from tavt_kit.models.tokens import TokenState
+from tavt_kit.models.token_reduction import Pick, TokenState
 
 __all__ = ["FusionBackbone", "FusionViT"]
 

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from tavt_kit.errors import UnsupportedBackbone
 from tavt_kit.models.backbones.base import Watch
-from tavt_kit.models.scores import attention_map, cls_score, column_score
+from tavt_kit.models.token_reduction import attention_map, cls_score, column_score
 
 __all__ = ["MapWatch"]
 

@@ -23,8 +23,8 @@ from tavt_kit.models.backbones.pim_parts import Combiner, Pyramid, by_confidence
 from tavt_kit.models.backbones.pim_vit import PimVitBackbone, PimWhole
 from tavt_kit.models.backbones.registry import FGVC_EVALUATION, register
 from tavt_kit.models.backbones.timm_vit import is_timm_vit
-from tavt_kit.models.drop import gather_rows
 from tavt_kit.models.timm_import import timm
+from tavt_kit.models.token_reduction import gather_rows
 
 __all__ = ["CUB_SELECTS", "Pim"]
 

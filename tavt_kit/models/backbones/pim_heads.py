@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from tavt_kit.errors import UnknownName
-from tavt_kit.models.drop import gather_rows
+from tavt_kit.models.token_reduction import gather_rows
 
 __all__ = ["COMPATS", "Compat", "fuse_heads", "head_order", "head_scores", "mean_of_heads"]
 

@@ -19,8 +19,7 @@ from tavt_kit.models.backbones.pim_levels import LEVELS
 from tavt_kit.models.backbones.timm_vit import TimmVit
 from tavt_kit.models.backbones.whole import StaticModel
 from tavt_kit.models.costs import HeadCosts, LayerCosts, layer_costs, stem_macs
-from tavt_kit.models.drop import Pick, restore
-from tavt_kit.models.tokens import TokenState
+from tavt_kit.models.token_reduction import Pick, TokenState, restore
 
 if TYPE_CHECKING:
     from tavt_kit.models.backbones.pim import Pim

@@ -13,9 +13,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from tavt_kit.models.drop import Pick, gather_rows
-from tavt_kit.models.scores import attention_map, cls_score, column_score, column_score_alone, keeps_no_map
 from tavt_kit.models.timm_import import timm
+from tavt_kit.models.token_reduction import (
+    Pick,
+    attention_map,
+    cls_score,
+    column_score,
+    column_score_alone,
+    gather_rows,
+    keeps_no_map,
+)
 
 __all__ = ["is_thin", "thin_attention"]
 

@@ -19,9 +19,8 @@ from tavt_kit.models.backbones.base import Outputs, Watch, add_size_bias, inside
 from tavt_kit.models.backbones.halves import halves_of
 from tavt_kit.models.backbones.thin import is_thin, thin_attention
 from tavt_kit.models.costs import HeadCosts, LayerCosts, head_costs, layer_costs, stem_macs
-from tavt_kit.models.drop import Pick, drop, first_rows
 from tavt_kit.models.timm_import import timm
-from tavt_kit.models.tokens import TokenState
+from tavt_kit.models.token_reduction import Pick, TokenState, drop, first_rows
 
 __all__ = ["TimmVit", "is_timm_vit"]
 

@@ -21,10 +21,8 @@ from tavt_kit.models.backbones.fusion import FusionBackbone, FusionViT
 from tavt_kit.models.backbones.overlap import with_overlap
 from tavt_kit.models.backbones.registry import FGVC_EVALUATION, VIT_SIZES, register
 from tavt_kit.models.costs import HeadCosts, LayerCosts
-from tavt_kit.models.drop import gather_rows
-from tavt_kit.models.scores import attention_map, cls_score, column_score, learns
 from tavt_kit.models.timm_import import timm
-from tavt_kit.models.tokens import TokenState
+from tavt_kit.models.token_reduction import TokenState, attention_map, cls_score, column_score, gather_rows, learns
 
 __all__ = ["TransFg", "TransFgBackbone", "rollout_row"]
 

@@ -33,8 +33,7 @@ from tavt_kit.models.backbones.thin import is_thin, thin_attention
 from tavt_kit.models.backbones.vitae import Vitae
 from tavt_kit.models.backbones.vitae_cells import FULL, NormalCell
 from tavt_kit.models.costs import HeadCosts, LayerCosts, layer_costs
-from tavt_kit.models.drop import Pick, drop, first_rows, gather_rows
-from tavt_kit.models.tokens import TokenState
+from tavt_kit.models.token_reduction import Pick, TokenState, drop, first_rows, gather_rows
 
 __all__ = ["VitaeBackbone"]
 

@@ -15,8 +15,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from tavt_kit.models.backbones.base import Outputs, Watch
 from tavt_kit.models.costs import HeadCosts, LayerCosts
-from tavt_kit.models.drop import Pick
-from tavt_kit.models.tokens import TokenState
+from tavt_kit.models.token_reduction import Pick, TokenState
 
 __all__ = ["StaticModel", "is_whole", "pass_macs"]
 

@@ -9,12 +9,11 @@ import torch
 
 from tavt_kit.bench.parts import AttendPart, DropPart, FeedPart, HeadPart
 from tavt_kit.core.schedule import TokenSchedule
-from tavt_kit.distill.pim_loss import pim_loss, pim_terms
+from tavt_kit.distill.losses import pim_loss, pim_terms
 from tavt_kit.errors import TavtError, UnknownName, UnsupportedBackbone
 from tavt_kit.models.backbones.pim_heads import fuse_heads, head_scores
 from tavt_kit.models.backbones.pim_levels import levels_of, make_backbone
-from tavt_kit.models.counting import count_by_tracing
-from tavt_kit.models.macs import count_macs
+from tavt_kit.models.flops import count_by_tracing, count_macs
 from tavt_kit.models.timm_import import timm
 from tavt_kit.models.wrap import LeanViT, wrap
 from tests.contracts.pim_models import CNNS, SWIN, VITS, small

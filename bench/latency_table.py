@@ -1,0 +1,217 @@
+"""Build a LatencyTable on the target: time the parts of a model at a grid of token counts, then calibrate; and whole
+passes under several schedules, timed against one another.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Mapping, Sequence
+
+import numpy as np
+
+from tavt_kit.bench.parts import Graphs, LayerParts, calibration_of, whole_graph
+from tavt_kit.bench.protocol import BRIEF as BRIEF
+from tavt_kit.bench.protocol import Protocol, bench, random_images
+from tavt_kit.bench.table_plan import OnnxClocks, OpenvinoClocks, PartClocks, TablePlan, TorchClocks
+from tavt_kit.bench.timing import OnStep, open_graph, time_plan
+from tavt_kit.core.device import TargetDevice
+from tavt_kit.core.latency_table import HeldOut, LatencyTable
+from tavt_kit.core.layout import TokenLayout
+from tavt_kit.core.measurement import Measurement, paired_ratio
+from tavt_kit.core.schedule import TokenSchedule
+from tavt_kit.models.wrap import AdaptiveViT, LeanViT
+from tavt_kit.runtimes import Images, Session, check_available, open_module
+from tavt_kit.runtimes.available import refuse_modes
+
+__all__ = [
+    "BRIEF",
+    "check_table",
+    "measure_schedules",
+    "measure_table",
+    "open_schedule",
+    "plan_table",
+    "random_schedules",
+]
+
+
+def measure_table(
+    model: AdaptiveViT,
+    target: TargetDevice,
+    image_size: tuple[int, int],
+    *,
+    name: str = "model",
+    seconds: float = 60.0,
+    points: int = 12,
+    rng: np.random.Generator | None = None,
+    opened: Mapping[TokenSchedule, Session] | None = None,
+    on_step: OnStep | None = None,
+) -> LatencyTable:
+    """Time the halves of the model's layers on the target, and what that says of whole schedules.
+
+    Args:
+        model: Wrapped; its score and pool are those of the schedules to come.
+        target: Where; in int8 the parts are calibrated on random data, which serves for times only.
+        image_size: (H, W) that the model was wrapped for.
+        name: Of the model, for people.
+        seconds: Aim for the whole measurement; a slow model takes longer, because every cell runs at least 10 times.
+        points: Token counts at which each half is timed.
+        rng: Orders the runs; a generator seeded with 0 if not given.
+        opened: Sessions from ``open_schedule`` that are there already, such as the dense one.
+        on_step: Told what is being done and the share of the work that is done.
+
+    Raises:
+        TargetError: The target is absent.
+        ExportError: A part cannot be converted for it.
+    """
+    check_available(target)
+    target, begin, known = target.resolved(), time.perf_counter(), opened or {}
+    parts, plan = plan_table(model, target, name=name, points=points)
+    return time_plan(
+        plan,
+        target,
+        _clocks(parts, plan),
+        lambda schedule: known.get(schedule) or open_schedule(model, target, image_size, schedule),
+        seconds=seconds,
+        rng=np.random.default_rng(0) if rng is None else rng,
+        begin=begin,
+        on_step=_silent if on_step is None else on_step,
+    )
+
+
+def plan_table(
+    model: AdaptiveViT, target: TargetDevice, *, name: str, points: int = 12
+) -> tuple[LayerParts, TablePlan]:
+    """The parts of a model and what is to be timed of them; arguments as of ``measure_table``."""
+    refuse_modes(target)
+    parts = LayerParts(model, target, points)
+    return parts, parts.plan(name, tuple(_calibration(model)), calibration_of(target))
+
+
+def _clocks(parts: LayerParts, plan: TablePlan) -> PartClocks:
+    if plan.target.runtime == "torch":
+        return TorchClocks(parts.parts, plan.target)
+    kind = OpenvinoClocks if plan.target.runtime == "openvino" else OnnxClocks
+    return kind(Graphs(parts.parts, plan), plan.target)
+
+
+def check_table(
+    table: LatencyTable,
+    model: AdaptiveViT,
+    image_size: tuple[int, int],
+    *,
+    count: int = 10,
+    protocol: Protocol | None = None,
+    rng: np.random.Generator | None = None,
+    on_step: Callable[[str, float], None] | None = None,
+) -> LatencyTable:
+    """Predict ``count`` random schedules, measure them end to end, and keep both beside the table.
+
+    The schedules are measured four at a time beside the dense model: few models are in memory at once, and the dense
+    model shows how fast the machine is just then, compared with when the table was made (the drift).
+    """
+    rng = np.random.default_rng(1) if rng is None else rng
+    schedules = random_schedules(model.layout, count, rng)
+    dense, found, how = model.dense_schedule, list[HeldOut](), protocol or BRIEF
+    # Against its own time, not its prediction, whose error is the table's and no drift.
+    then = table.dense_ms or table.predict(dense)
+    opened = {dense: open_schedule(model, table.target, image_size, dense)}
+    for start in range(0, count, 4):
+        if on_step is not None:
+            on_step("timing held-out schedules", start / count)
+        some = schedules[start : start + 4]
+        anchor, *runs = measure_schedules(model, table.target, image_size, [dense, *some], how, rng, opened=opened)
+        for schedule, run in zip(some, runs, strict=True):
+            # Round by round: a machine that changes its speed between two rounds changes medians, and no such ratio.
+            ratio = paired_ratio(run, anchor)
+            steady, drift = ratio.relative_half_width <= how.half_width, run.median / (ratio.value * then)
+            found.append(HeldOut(schedule, table.predict(schedule), run.median, steady, drift))
+    return table.tested(found)
+
+
+def _calibration(model: AdaptiveViT) -> list[TokenSchedule]:
+    """Four whole passes: nothing dropped, a mild and a steep taper, and three big steps."""
+    kept, counts = model.tokens, []
+    for layer in range(model.layers):
+        if layer in {round(model.layers * share) for share in (0.25, 0.5, 0.75)}:
+            kept = max(math.ceil(0.7 * kept), model.prefix + 1, 2)
+        counts.append(kept)
+    mild, steep = (TokenSchedule.taper(model.layout, ratio) for ratio in (0.15, 0.4))
+    return [model.dense_schedule, mild, TokenSchedule(tuple(counts)), steep]
+
+
+def _silent(step: str, share: float) -> None:
+    """Nobody watches."""
+
+
+def measure_schedules(
+    model: AdaptiveViT,
+    target: TargetDevice,
+    image_size: tuple[int, int],
+    schedules: Sequence[TokenSchedule],
+    protocol: Protocol,
+    rng: np.random.Generator,
+    *,
+    images: Images | None = None,
+    opened: Mapping[TokenSchedule, Session] | None = None,
+    beside: Mapping[str, tuple[Session, Images]] | None = None,
+    on_round: Callable[[float, Sequence[str]], None] | None = None,
+) -> list[Measurement]:
+    """Whole passes under each schedule by the lean path, timed against one another.
+
+    Args:
+        model: Wrapped.
+        target: Where to run.
+        image_size: (H, W) that the model was wrapped for.
+        schedules: What to measure; all are open at once.
+        protocol: How long and how surely.
+        rng: Orders the runs, and draws the images where none are given.
+        images: (B, 3, H, W) of the target's batch; random ones by default.
+        opened: Sessions of some of the schedules from ``open_schedule``, so that converting them costs no time again.
+        beside: Sessions of other models with their images, by name, timed in the same rounds.
+        on_round: As for ``bench``; the names are the places of the schedules, and those of ``beside``.
+
+    Returns:
+        One measurement for each schedule, then one for each of ``beside``.
+    """
+    shape = (target.batch, 3, *image_size)
+    images = random_images(shape, rng) if images is None else images
+    known = opened or {}
+    sessions = {
+        str(place): known[schedule] if schedule in known else open_schedule(model, target, image_size, schedule)
+        for place, schedule in enumerate(schedules)
+    }
+    others = beside or {}
+    inputs = dict.fromkeys(sessions, images) | {name: own for name, (_, own) in others.items()}
+    everything = sessions | {name: session for name, (session, _) in others.items()}
+    return list(bench(everything, inputs, protocol, rng=rng, on_round=on_round).values())
+
+
+def open_schedule(
+    model: AdaptiveViT, target: TargetDevice, image_size: tuple[int, int], schedule: TokenSchedule
+) -> Session:
+    """The model under one schedule by the lean path, on the target; int8 is calibrated for times, not for answers.
+
+    Raises:
+        TargetError: The target is not on this machine.
+        ExportError: The model cannot be converted or quantized for it.
+    """
+    refuse_modes(target)
+    if target.runtime == "torch":
+        return open_module(LeanViT(model, schedule), target, (target.batch, 3, *image_size))
+    check_available(target)
+    begin = time.perf_counter()
+    return open_graph(whole_graph(model, schedule, target), target, begin)
+
+
+def random_schedules(layout: TokenLayout, count: int, rng: np.random.Generator) -> list[TokenSchedule]:
+    """Schedules from mild to steep: some or all layers drop from 5 % to, at the steepest, 60 % of their tokens."""
+    schedules = []
+    for _ in range(count):
+        often, most, kept, counts = rng.uniform(0.15, 1.0), rng.uniform(0.1, 0.6), layout.tokens, []
+        for _ in range(layout.layers):
+            if rng.random() < often:
+                kept = max(math.ceil(kept * (1 - rng.uniform(0.05, most))), layout.least)
+            counts.append(kept)
+        schedules.append(TokenSchedule(tuple(counts)))
+    return schedules

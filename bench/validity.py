@@ -1,0 +1,236 @@
+"""Doubts: what makes a candidate's times other than they seem, as sentences that its record keeps.
+
+A benchmark is wrong without noise too: where the input is no picture, where the runtime computes in another precision
+or on other threads than it was asked for, or where what is timed is not the whole inference. None of it shows in the
+times. So the candidate is asked (``probe``), its runtime is asked for its number of threads, and the processor's clock,
+which counts what all threads of this process have worked, tells how many cores were busy in the timed runs.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+
+from tavt_kit.core.device import TargetDevice
+from tavt_kit.runtimes.session import Images, Session
+
+if TYPE_CHECKING:
+    from tavt_kit.bench.protocol import Turns
+
+__all__ = ["Probed", "ValidityMonitor", "of_answers", "of_images", "of_threads", "probe"]
+
+
+_PLAIN = 0.9
+"""Share of one value from which an input is no picture; photographs on white paper stay below."""
+
+_IDLE = 0.6
+"""Share of the threads asked for below which the cores were too idle for them. Small models leave a fifth idle."""
+
+_EXTRA = 0.5
+"""Cores busy beyond the threads asked for: more than Python's own work beside an inference."""
+
+_ENOUGH_SECONDS = 0.2
+"""Less time says nothing of busy cores: the processor's clock may tick in hundredths of a second."""
+
+_LESS, _LEAST_MS = 2.0, 1.0
+"""A whole answer of so many times a timed run, and these milliseconds for copies and Python, is more than was timed."""
+
+
+class ValidityMonitor:
+    """Looks on while candidates are timed, as ``Turns``, and says afterwards what to doubt.
+
+    Args:
+        sessions: What is to be watched, by name; turns of other names are passed on only.
+        images: (B, 3, H, W) for each name.
+        rng: Draws the probes' directions.
+        then: Who looks on too.
+    """
+
+    def __init__(
+        self,
+        sessions: Mapping[str, Session],
+        images: Mapping[str, Images],
+        rng: np.random.Generator,
+        then: Turns | None = None,
+    ) -> None:
+        self._sessions, self._images, self._then = dict(sessions), dict(images), then
+        self._rng, self._probed = rng, dict[str, Probed]()
+        self._worked = dict.fromkeys(sessions, 0.0)
+        self._passed = dict.fromkeys(sessions, 0.0)
+        self._begin = (0.0, 0.0)
+
+    def begin(self, name: str) -> None:
+        """See ``Turns``. In its first turn a candidate is probed: not before, so that its first inference is timed."""
+        if name in self._sessions and name not in self._probed:
+            self._probed[name] = probe(self._sessions[name], self._images[name], self._rng)
+        if self._then is not None:
+            self._then.begin(name)
+        self._begin = (time.process_time(), time.perf_counter())
+
+    def end(self, name: str, times: Sequence[float]) -> None:
+        """See ``Turns``."""
+        worked, passed = time.process_time() - self._begin[0], time.perf_counter() - self._begin[1]
+        if name in self._worked:
+            self._worked[name] += worked
+            self._passed[name] += passed
+        if self._then is not None:
+            self._then.end(name, times)
+
+    def busy(self, name: str) -> float | None:
+        """Cores that worked for this process on average while the candidate was timed; ``None`` of too little time."""
+        passed = self._passed[name]
+        return self._worked[name] / passed if passed >= _ENOUGH_SECONDS else None
+
+    def doubts(self, name: str, timed_ms: float) -> tuple[str, ...]:
+        """Sentences on a candidate, none where nothing is to be doubted.
+
+        Args:
+            name: The candidate.
+            timed_ms: The median of its timed runs.
+        """
+        session = self._sessions[name]
+        told: int | None = getattr(session, "told_threads", None)
+        return (
+            *of_images(self._images[name]),
+            *of_threads(session.target, told, self.busy(name)),
+            *of_answers(session.target, self._probed[name], timed_ms),
+        )
+
+
+def of_images(images: Images) -> tuple[str, ...]:
+    """Doubts in the input (B, 3, H, W); a constant picture is refused by ``bench`` itself."""
+    found = []
+    share = float(np.mean([_largest_share(channel) for picture in images for channel in picture]))
+    if share > _PLAIN:
+        found.append(f"{100 * share:.0f} % of its input is one value: that is no picture")
+    different = len({picture.tobytes() for picture in images})
+    if different < len(images):
+        found.append(f"its batch of {len(images)} holds only {different} different pictures")
+    return tuple(found)
+
+
+def of_threads(target: TargetDevice, told: int | None, busy: float | None) -> tuple[str, ...]:
+    """Doubts in the number of threads, on a CPU.
+
+    Args:
+        target: With its threads filled in.
+        told: What the runtime says it uses, or ``None``.
+        busy: Cores that worked in the timed runs, or ``None``.
+    """
+    asked = target.threads
+    if asked is None:
+        return ()
+    found, words = [], f"asked for {asked} thread{'s' if asked > 1 else ''}"
+    if told is not None and told != asked:
+        found.append(f"{words}, but {target.runtime} says that it uses {told}")
+    if busy is not None and busy > asked + _EXTRA:
+        found.append(
+            f"{words}, but {busy:.1f} cores were busy in its timed runs: more threads ran, or those of another "
+            "candidate still did"
+        )
+    if busy is not None and busy < _IDLE * asked:
+        found.append(
+            f"{words}, but only {busy:.1f} cores were busy in its timed runs: fewer threads ran, or they waited, or "
+            "other programs had the cores"
+        )
+    return tuple(found)
+
+
+def of_answers(target: TargetDevice, probed: Probed, timed_ms: float) -> tuple[str, ...]:
+    """Doubts in what is computed.
+
+    Args:
+        target: Its precision is what the session says.
+        probed: What was found out.
+        timed_ms: The median of the timed runs.
+    """
+    if not probed.finite:
+        return ("its logits are not numbers",)
+    if not probed.follows:
+        return ("other images get the very same logits: what it computes does not hang on its input",)
+    found = []
+    if target.precision == "f32" and probed.fine is False:
+        found.append(
+            "said to run in f32, but its logits move in steps when the input moves by a hair: it computes in fewer "
+            "digits (bf16, f16, tf32 or int8)"
+        )
+    if target.precision != "f32" and probed.fine:
+        found.append(f"said to run in {target.precision}, but its logits are as smooth as those of f32")
+    if target.is_cpu and target.is_usual and probed.answer_ms > _LESS * timed_ms + _LEAST_MS:
+        found.append(
+            f"a timed run takes {timed_ms:.3g} ms, but a whole answer at least {probed.answer_ms:.3g} ms: what is "
+            "timed is less than an inference"
+        )
+    return tuple(found)
+
+
+def _largest_share(values: np.ndarray) -> float:
+    """Share of the most frequent value."""
+    return float(np.unique(values, return_counts=True)[1].max() / values.size)
+
+
+_HAIR = 3e-4
+"""Length of the move, as a share of the input's spread: below bfloat16's and float16's steps, far above float32's."""
+
+_STRAIGHT = 0.2
+"""Largest rest, as a share of the move, that counts as straight."""
+
+_TRIES = 3
+"""Directions: a token that is dropped for another one makes an honest model jump, but hardly three times in a row."""
+
+
+@dataclass(frozen=True, slots=True)
+class Probed:
+    """What was found.
+
+    Args:
+        finite: Whether all logits are numbers.
+        follows: Whether other images get other logits.
+        fine: Whether it computes in about float32's digits; ``None`` where the logits do not tell.
+        answer_ms: The quickest whole answer, images in and logits out.
+    """
+
+    finite: bool
+    follows: bool
+    fine: bool | None
+    answer_ms: float
+
+
+def probe(session: Session, images: Images, rng: np.random.Generator) -> Probed:
+    """Ask a session some questions: 4 inferences of an honest one in float32, up to 8 of others.
+
+    Args:
+        session: Ready to run.
+        images: (B, 3, H, W) such as it will be timed on.
+        rng: Draws the directions.
+    """
+    times = list[float]()
+
+    def answer(asked: Images) -> npt.NDArray[np.float64]:
+        begin = time.perf_counter()
+        logits = session(asked)
+        times.append((time.perf_counter() - begin) * 1e3)
+        return logits.astype(np.float64)
+
+    here, elsewhere = answer(images), answer(-images)
+    finite, follows = bool(np.isfinite(here).all()), not np.array_equal(here, elsewhere)
+    fine: bool | None = None
+    if finite and follows:
+        spread = np.float32(_HAIR * images.std())
+        moves = (rng.standard_normal(images.shape, dtype=np.float32) * spread for _ in range(_TRIES))
+        fine = any(_rest(answer(images + move), here, answer(images - move)) < _STRAIGHT for move in moves)
+    return Probed(finite, follows, fine, min(times))
+
+
+def _rest(ahead: npt.NDArray[np.float64], here: npt.NDArray[np.float64], behind: npt.NDArray[np.float64]) -> float:
+    """How much of two opposite moves does not cancel, as a share of the move: the median of the logits.
+
+    The median, because a logit near zero moves in finer steps than the others even where all are rounded.
+    """
+    rest, move = np.abs(ahead + behind - 2 * here), np.abs(ahead - behind)
+    return float(np.median(np.divide(rest, move, out=np.full_like(rest, np.inf), where=move > 0)))

@@ -1,0 +1,424 @@
+"""Batches for training, decoded and changed by other processes while the model computes.
+
+Every draw is a function of the seed, the update and the picture: which pictures an update takes, how they are cropped
+and changed, which are mixed. So a run that was killed and continued, any number of decoding processes, and any number
+of training processes see the same pictures, bit for bit.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import sys
+import threading
+import warnings
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import closing
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from tavt_kit.core.device import available_threads
+from tavt_kit.core.progress import Progress
+from tavt_kit.data import Sample, Unreadable, thin_out
+from tavt_kit.data.loading import judge, load_prepared, read_each, skip
+from tavt_kit.data.preprocess import Preprocessing, normalise, open_image, open_size
+from tavt_kit.distill.augment import augment
+from tavt_kit.distill.cache import open_cache
+from tavt_kit.distill.optimisation import Optimisation
+from tavt_kit.distill.reading import Reading
+from tavt_kit.distill.transforms import Preparation, crop, eraser, photometric, seeded
+from tavt_kit.errors import DataError, TrainingError
+from tavt_kit.evaluation.evaluator import Pixels
+from tavt_kit.models.timm_import import timm
+
+__all__ = [
+    "Batch",
+    "HELD_BYTES",
+    "Order",
+    "Pictures",
+    "Undecoded",
+    "check_shares",
+    "read_pictures",
+    "stream",
+    "workers_of",
+]
+
+
+_PREFETCH = 2
+_AUGMENT, _CROP, _PHOTOMETRIC, _ERASE, _MIX = 1, 4, 5, 6, 7
+"""Streams of draws; 0 orders the pictures, 2 and 3 are the loop's."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Batch:
+    """One process' share of an update.
+
+    Args:
+        images: (b, 3, H, W) float32, normalised.
+        labels: (b,) int64.
+        soft: (b, C) shares of the classes where pictures were mixed, else ``None``; labels are not smoothed.
+        places: (b,) of the pictures in their split, for messages.
+        number: Of the update, counted from 1; what changes in the course of a run goes by it.
+    """
+
+    images: Tensor
+    labels: Tensor
+    soft: Tensor | None
+    places: NDArray[np.int64]
+    number: int = 1
+
+
+def stream(
+    pictures: Pictures, settings: Optimisation, *, seed: int, first: int, last: int, rank: int = 0, world: int = 1
+) -> Generator[Batch]:
+    """The batches of the updates ``first`` to ``last``, both included, each decoded a few updates ahead.
+
+    Each decoding process makes whole batches, so that nothing but finished ones travels. On Linux the processes are
+    forked, not spawned: they start in milliseconds, share what is in memory, and run nothing but Pillow, numpy and
+    single-threaded torch on the CPU, which is safe after a fork. They stop when the generator is closed, and by
+    themselves where this process is killed. Ctrl-C does not reach them.
+
+    Args:
+        pictures: With the ``reading`` that says what is done to them.
+        settings: The batch.
+        seed: Of every draw.
+        first: The first update, counted from 1.
+        last: The last update.
+        rank: Which of the training processes this is; it gets the rank-th part of each batch.
+        world: How many there are.
+
+    Raises:
+        TrainingError: Fewer pictures than a batch needs, a batch that cannot be shared or mixed, or a decoding process
+            that died.
+        DataError: A picture cannot be read.
+    """
+    check_shares(settings.batch, pictures.reading, world)
+    reader = _Reader(pictures, Order(len(pictures), settings.batch, seed), seed, rank, world)
+    numbers = range(first, last + 1)
+    workers = workers_of(pictures, world)
+    with closing(_by_workers(reader, numbers, workers) if workers else _alone(reader, numbers)) as batches:
+        for found in batches:
+            if isinstance(found, DataError):
+                raise DataError(f"{found}; repair or remove it: training needs every picture of its split")
+            yield found
+
+
+def check_shares(batch: int, reading: Reading, world: int = 1) -> None:
+    """Raise TrainingError if a batch cannot be shared by ``world`` processes, or its pictures not be paired."""
+    if batch % world:
+        raise TrainingError(f"{world} processes share a batch equally, so `batch` must be a multiple, got {batch}")
+    if reading.mixes and batch % 2:
+        raise TrainingError(f"mixup and cutmix pair the pictures of a batch, so `batch` must be even, got {batch}")
+
+
+def workers_of(pictures: Pictures, world: int = 1) -> int:
+    """How many processes decode: as asked, else half of this process' share of the processors, 1 to 8.
+
+    None where pictures are held decoded, little is done to them, and the model leaves the processors no time anyway.
+    """
+    reading = pictures.reading
+    if reading.workers is not None:
+        return reading.workers
+    decoded = not isinstance(pictures.prepared, Undecoded)
+    if decoded and photometric(reading, pictures.preprocessing) is None and not torch.cuda.is_available():
+        return 0
+    return max(1, min(8, available_threads() // (2 * world)))
+
+
+class _Reader(Dataset[Any]):
+    """Update -> Batch, or the DataError it met."""
+
+    def __init__(self, pictures: Pictures, order: Order, seed: int, rank: int, world: int) -> None:
+        self.pictures, self.order, self.seed = pictures, order, seed
+        self.reading = pictures.reading
+        self.change = photometric(self.reading, pictures.preprocessing)
+        self.erase = eraser(self.reading)
+        size = order.batch // world
+        self.share = np.arange(rank * size, (rank + 1) * size)
+        # Of those that are mixed into this share only the changed pictures are needed, in the order that timm pairs.
+        pairs = order.batch - 1 - self.share[::-1]
+        self.spots = np.concatenate([self.share, pairs]) if self.reading.mixes and world > 1 else self.share
+
+    def __getitem__(self, number: int) -> Batch | DataError:
+        try:
+            return self._batch(number)
+        except DataError as error:
+            return error  # torch would wrap it into a traceback
+
+    def names(self, number: int) -> Sequence[str]:
+        """Of the pictures of an update."""
+        return [self.pictures.names[place] for place in self.order.of(number)[self.share]]
+
+    def _batch(self, number: int) -> Batch:
+        places = self.order.of(number)[self.spots]
+        images = self._images(places, number)
+        labels = torch.from_numpy(self.pictures.labels[places])
+        own = len(self.share)
+        soft = None
+        if self.reading.mixes:
+            images, soft = self._mixed(images, labels, number)
+            if len(places) > own:  # a slice alone would travel with all of its storage
+                images, labels, soft = images[:own].clone(), labels[:own].clone(), soft[:own].clone()
+        return Batch(images, labels, soft, places[:own], number)
+
+    def _images(self, places: NDArray[np.int64], number: int) -> Tensor:
+        """(n, 3, H, W) float32"""
+        prepared = self.pictures.pixels if self.pictures.prepared is None else self.pictures.prepared
+        preprocessing = self.pictures.preprocessing
+        cropped = [
+            crop(prepared[int(place)], self.reading, preprocessing, self.seed, _CROP, number, int(place))
+            for place in places
+        ]
+        draws = np.random.default_rng([self.seed, _AUGMENT, number])
+        pixels = augment(np.stack(cropped), self.reading.augment, draws, of=self.order.batch, places=self.spots)
+        if self.change is not None:
+            for picture, place in zip(pixels, places, strict=True):
+                with seeded(self.seed, _PHOTOMETRIC, number, int(place)):
+                    changed = self.change(Image.fromarray(np.ascontiguousarray(picture.transpose(1, 2, 0))))
+                picture[:] = np.asarray(changed).transpose(2, 0, 1)
+        images = torch.from_numpy(self.pictures.inputs(pixels))
+        if self.erase is not None:
+            for image, place in zip(images, places, strict=True):
+                with seeded(self.seed, _ERASE, number, int(place)):
+                    self.erase(image)
+        return images
+
+    def _mixed(self, images: Tensor, labels: Tensor, number: int) -> tuple[Tensor, Tensor]:
+        mixup = timm.data.Mixup(
+            self.reading.mixup, self.reading.cutmix, label_smoothing=0.0, num_classes=self.pictures.classes
+        )
+        with seeded(self.seed, _MIX, number):
+            mixed: tuple[Tensor, Tensor] = mixup(images, labels)
+        return mixed
+
+
+def _alone(reader: _Reader, numbers: range) -> Generator[Batch | DataError]:
+    for number in numbers:
+        yield reader[number]
+
+
+def _by_workers(reader: _Reader, numbers: range, workers: int) -> Generator[Batch | DataError]:
+    batches = _started(reader, numbers, workers)
+    try:
+        for number in numbers:
+            try:
+                found = next(batches)
+            except (RuntimeError, OSError, EOFError) as error:
+                if str(error).startswith("Caught "):  # a bug in a process that lives
+                    raise
+                reason = (str(error) or type(error).__name__).splitlines()[0]
+                named = ", ".join(reader.names(number)[:4])
+                raise TrainingError(
+                    f"a process that decodes pictures died before update {number} ({named}, ...) was read "
+                    f"({reason}); if memory is short, give fewer `workers`, or 0"
+                ) from error
+            yield found
+    finally:
+        del batches  # ends the processes; an exception's traceback would keep them
+
+
+def _started(reader: _Reader, numbers: range, workers: int) -> Iterator[Any]:
+    """The iterator of a DataLoader, its processes running."""
+    # torch would raise the death of a process wherever this one then is; without its handler next() finds it.
+    watched = hasattr(signal, "SIGCHLD") and threading.current_thread() is threading.main_thread()
+    before = signal.getsignal(signal.SIGCHLD) if watched else None
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "This DataLoader will create", UserWarning)  # as many as were asked for
+        warnings.filterwarnings("ignore", "This process .* is multi-threaded", DeprecationWarning)  # see stream
+        loader = DataLoader(
+            reader,
+            batch_size=None,
+            sampler=numbers,
+            num_workers=workers,
+            prefetch_factor=_PREFETCH,
+            collate_fn=_as_it_is,
+            worker_init_fn=_leave_the_group,
+            multiprocessing_context=_start_method(),
+            generator=torch.Generator(),  # else it draws from torch's own stream
+        )
+        batches = iter(loader)
+    if watched:
+        signal.signal(signal.SIGCHLD, before or signal.SIG_DFL)
+    return batches
+
+
+def _start_method() -> str | None:
+    """Fork where that is safe, else the platform's own way."""
+    return "fork" if sys.platform.startswith("linux") and "fork" in multiprocessing.get_all_start_methods() else None
+
+
+def _as_it_is(batch: Any) -> Any:
+    return batch
+
+
+def _leave_the_group(worker: int) -> None:
+    """Ctrl-C and a scheduler's SIGTERM go to the whole group; it is the training process that answers them."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if hasattr(os, "setpgid"):
+        os.setpgid(0, 0)
+
+
+HELD_BYTES = 256_000_000
+"""At most so much of a split is held decoded; a larger one is decoded when it is asked for, or mapped from a cache."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Undecoded:
+    """Pictures that are decoded whenever they are asked for.
+
+    Args:
+        samples: The files.
+        prepare: What is done to each.
+    """
+
+    samples: tuple[Sample, ...]
+    prepare: Preparation
+
+    def __getitem__(self, key: int | slice) -> NDArray[np.uint8]:
+        """As ``Pixels``; the pictures of a slice are decoded by threads.
+
+        Raises:
+            DataError: A picture cannot be read.
+        """
+        if not isinstance(key, slice):
+            return self.prepare(open_image(self.samples[key].path))
+        assert self.prepare.fixed_size is not None  # slices are for evaluation, whose pictures have one size
+        return load_prepared(self.samples[key], self.prepare, self.prepare.fixed_size).pixels
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Pictures:
+    """A split.
+
+    Args:
+        pixels: As evaluation sees them: slices are (n, 3, H, W) bytes.
+        labels: (n,) int64.
+        names: Of the files, for messages.
+        preprocessing: Evaluation's, whose second half ``inputs`` applies.
+        skipped: Files that could not be read.
+        classes: Of the split's labels.
+        reading: How training reads them.
+        prepared: What training crops and changes, (3, h, w) bytes at each place; ``None`` is ``pixels``.
+    """
+
+    pixels: Pixels
+    labels: NDArray[np.int64]
+    names: tuple[str, ...]
+    preprocessing: Preprocessing
+    skipped: int = 0
+    classes: int = 0
+    reading: Reading = field(default_factory=Reading)
+    prepared: Pixels | None = None
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def inputs(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """Bytes (b, 3, H, W) as model inputs."""
+        return normalise(pixels, self.preprocessing)
+
+
+def read_pictures(
+    samples: Sequence[Sample],
+    preprocessing: Preprocessing,
+    reading: Reading | None = None,
+    *,
+    limit: int | None = None,
+    allow_unreadable: int = 0,
+    progress: Progress | None = None,
+) -> Pictures:
+    """A split, ready to be read: at most 256 MB of it are decoded into memory, more is decoded when it is asked for.
+
+    Where nothing is decoded now, files are only opened, so one that breaks off is found when it is needed; with
+    ``allow_unreadable`` each is decoded once to find those that are left out. A cache decodes all of them once.
+
+    Args:
+        samples: The split.
+        preprocessing: The model's.
+        reading: How training reads it, and where pictures are cached; for evaluation the cache alone matters.
+        limit: At most so many, spread evenly.
+        allow_unreadable: How many may be skipped.
+        progress: Watches a cache being filled.
+
+    Raises:
+        DataError: Too many cannot be read.
+        OutputError: The cache cannot be written.
+    """
+    reading = reading or Reading()
+    chosen = tuple(thin_out(samples, limit))
+    evaluation, training = Preparation(preprocessing), Preparation.of(reading, preprocessing)
+    prepared, skipped = _store(chosen, training, reading, allow_unreadable, progress)
+    left_out = {item.index for item in skipped}
+    kept = tuple(sample for index, sample in enumerate(chosen) if index not in left_out)
+    return Pictures(
+        prepared if training == evaluation else Undecoded(kept, evaluation),
+        np.array([sample.label for sample in kept], np.int64),
+        tuple(str(sample.path) for sample in kept),
+        preprocessing,
+        len(skipped),
+        1 + max(sample.label for sample in samples),  # every class has a picture in a training split
+        reading,
+        prepared,
+    )
+
+
+def _store(
+    samples: tuple[Sample, ...],
+    prepare: Preparation,
+    reading: Reading,
+    allow_unreadable: int,
+    progress: Progress | None,
+) -> tuple[Pixels, list[Unreadable]]:
+    """The pictures that can be read, and those that cannot."""
+    if not samples:
+        raise DataError("no picture was given to read; give a split that has some")
+    if reading.cache is not None:
+        return open_cache(reading.cache, samples, prepare, allow_unreadable=allow_unreadable, progress=progress)
+    size = prepare.fixed_size
+    if size is not None and 3 * size[0] * size[1] * len(samples) <= HELD_BYTES:
+        held, _, skipped = load_prepared(samples, prepare, size, allow_unreadable=allow_unreadable)
+        return held, skipped
+    skipped = _unreadable(samples, thoroughly=allow_unreadable > 0)
+    judge(skipped, len(samples), allow_unreadable)
+    left_out = {item.index for item in skipped}
+    return Undecoded(tuple(s for i, s in enumerate(samples) if i not in left_out), prepare), skipped
+
+
+def _unreadable(samples: Sequence[Sample], *, thoroughly: bool) -> list[Unreadable]:
+    found = read_each(samples, (lambda path: open_image(path).size) if thoroughly else open_size)
+    return [skip(index, samples[index], error) for index, error in enumerate(found) if isinstance(error, DataError)]
+
+
+class Order:
+    """Which pictures each step takes: a new permutation every epoch, its incomplete last batch left out.
+
+    A pure function of seed and step, so a resumed run needs to know nothing but its step.
+
+    Raises:
+        TrainingError: Fewer pictures than a batch needs.
+    """
+
+    def __init__(self, count: int, batch: int, seed: int) -> None:
+        if not 1 <= batch <= count:
+            raise TrainingError(
+                f"a batch takes 1 to {count} pictures, as many as there are for training, got {batch}; change `batch`"
+            )
+        self.count, self.batch, self.seed = count, batch, seed
+        self._epoch = -1
+        self._permutation = np.empty(0, np.int64)
+
+    def of(self, step: int) -> NDArray[np.int64]:
+        """The places (batch,) of a step, counted from 1."""
+        epoch, place = divmod(step - 1, self.count // self.batch)
+        if epoch != self._epoch:
+            self._permutation = np.random.default_rng([self.seed, 0, epoch]).permutation(self.count)
+            self._epoch = epoch
+        return self._permutation[place * self.batch : (place + 1) * self.batch]

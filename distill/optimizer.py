@@ -1,0 +1,186 @@
+"""Optimisers, and which parameters they move."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from tavt_kit.distill.optimisation import Optimisation
+from tavt_kit.errors import TrainingError
+from tavt_kit.models.wrap import AdaptiveViT
+
+__all__ = ["BRANCH", "attached", "check_scales", "freeze", "make_optimiser", "parameter_depths", "set_rate"]
+
+
+_SCALE = "lr_scale"
+
+
+def make_optimiser(model: AdaptiveViT, settings: Optimisation) -> torch.optim.Optimizer:
+    """An optimiser over the parameters that train, in groups of one learning rate and one weight decay each.
+
+    With layer decay d a parameter at depth i of L layers (see ``parameter_depths``) learns at the rate times
+    d^(L + 1 - i), so the head at the full rate (Clark et al., ELECTRA, ICLR 2020; Bao et al., BEiT, ICLR 2022). The
+    loop sets the rate before every update by ``set_rate``.
+
+    Args:
+        model: Frozen parameters are left out.
+        settings: Kind, rates and decays.
+
+    Raises:
+        TrainingError: Nothing trains.
+    """
+    trained = {name: p for name, p in model.named_parameters() if p.requires_grad}
+    if not trained:
+        raise TrainingError("every parameter of the model is frozen, so nothing can be trained; freeze fewer layers")
+    scales = _rate_scales(model, settings)
+    tables = _tables(model)
+    groups: dict[tuple[float, float], dict[str, Any]] = {}
+    for name, parameter in trained.items():
+        decays = settings.decay_all or (parameter.dim() >= 2 and name.rpartition(".")[2] not in tables)
+        decay, scale = settings.weight_decay if decays else 0.0, scales[name]
+        group = groups.setdefault((decay, scale), {"params": [], "weight_decay": decay, _SCALE: scale})
+        group["params"].append(parameter)
+    if settings.optimiser == "adamw":
+        # fused: half the time of the loop over tensors on a CPU.
+        return torch.optim.AdamW(groups.values(), lr=settings.lr, fused=True)
+    return torch.optim.SGD(groups.values(), lr=settings.lr, momentum=settings.momentum, nesterov=settings.nesterov)
+
+
+def set_rate(optimiser: torch.optim.Optimizer, rate: float) -> None:
+    """Give every group its share of the learning rate."""
+    for group in optimiser.param_groups:
+        group["lr"] = rate * group[_SCALE]
+
+
+def check_scales(model: AdaptiveViT, settings: Optimisation) -> None:
+    """Refuse scales of learning rates that are nobody's.
+
+    Raises:
+        TrainingError: A name of ``lr_scale`` that no parameter's begins with.
+    """
+    names = [name for name, _ in model.named_parameters()]
+    # A recipe names its branch whether the loss needs one or not.
+    asked = [start for start in settings.lr_scale if not _begins(start, BRANCH)]
+    if idle := [start for start in asked if not any(_begins(name, start) for name in names)]:
+        known = ", ".join(dict.fromkeys(name.split(".")[0] for name in names))
+        raise TrainingError(f"no parameter's name begins with {', '.join(idle)}; those of the model begin with {known}")
+
+
+def _rate_scales(model: AdaptiveViT, settings: Optimisation) -> dict[str, float]:
+    """The factor on the learning rate of each parameter."""
+    scales = {name: _named_scale(name, settings.lr_scale) for name, _ in model.named_parameters()}
+    if settings.layer_decay < 1:
+        depths = parameter_depths(model)
+        scales = {name: scales[name] * settings.layer_decay ** (model.layers + 1 - depths[name]) for name in scales}
+    return scales
+
+
+def _named_scale(name: str, table: Mapping[str, float]) -> float:
+    found = max((start for start in table if _begins(name, start)), key=len, default=None)
+    return 1.0 if found is None else table[found]
+
+
+def _begins(name: str, start: str) -> bool:
+    return name == start or name.startswith(f"{start}.")
+
+
+def _tables(model: AdaptiveViT) -> set[str]:
+    """Last parts of the names of position tables and extra tokens, which the model says are not to decay."""
+    own = {"cls_token", "pos_embed", "reg_token", "dist_token", "relative_position_bias_table"}
+    theirs: set[str] = getattr(model.bare, "no_weight_decay", set)()
+    return own | {name.rpartition(".")[2] for name in theirs}
+
+
+def freeze(model: AdaptiveViT, layers: int) -> int:
+    """Stop training the embedding and the first ``layers`` layers; 0 trains everything.
+
+    What lies below a layer is everything that the tokens which leave it depend on.
+
+    Args:
+        model: Changed: ``requires_grad`` of its parameters.
+        layers: Below the model's layer count.
+
+    Returns:
+        How many parameters (numbers, not tensors) still train.
+
+    Raises:
+        TrainingError: The number of layers does not fit the model.
+    """
+    if not 0 <= layers < model.layers:
+        raise TrainingError(f"0 to {model.layers - 1} of the model's {model.layers} layers can be frozen, got {layers}")
+    depths = parameter_depths(model) if layers else {}
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad_(not layers or depths[name] > layers)
+    return sum(p.numel() for p in model.parameters() if p.requires_grad)
+
+
+def parameter_depths(model: AdaptiveViT) -> dict[str, int]:
+    """The depth of every parameter by its name.
+
+    0 is what the tokens before the first layer depend on, ``i`` what only those after ``i`` layers do, and the number
+    of layers + 1 everything after the last one: norm, head, and a branch that only training uses.
+    """
+    first = next(model.parameters())
+    height, width = model.backbone.image_size
+    blank = torch.zeros(1, 3, height, width, device=first.device, dtype=first.dtype)
+    names = {id(parameter): name for name, parameter in model.named_parameters()}
+    found: dict[str, int] = {}
+    seen: set[Any] = set()
+    with _everything_trains(model):
+        state = model.start(blank)
+        for depth in range(model.layers + 1):
+            if depth:
+                state = model.advance(state, [depth - 1], model.dense_schedule.counts)
+            for parameter in _leaves(state.tokens, seen):
+                found.setdefault(names[id(parameter)], depth)
+    return {name: found.get(name, model.layers + 1) for name in names.values()}
+
+
+@contextmanager
+def _everything_trains(model: AdaptiveViT) -> Iterator[None]:
+    """Every parameter differentiable, nothing random, no statistics updated; then as it was."""
+    before = [(parameter, parameter.requires_grad) for parameter in model.parameters()]
+    was_training = model.training
+    model.eval()
+    for parameter, _ in before:
+        parameter.requires_grad_(True)
+    try:
+        with torch.enable_grad():
+            yield
+    finally:
+        for parameter, trains in before:
+            parameter.requires_grad_(trains)
+        model.train(was_training)
+
+
+def _leaves(tokens: Tensor, seen: set[Any]) -> Iterator[nn.Parameter]:
+    """The parameters that ``tokens`` were computed from, without those below what was ``seen``."""
+    waiting = [tokens.grad_fn]
+    while waiting:
+        node = waiting.pop()
+        if node is None or node in seen:
+            continue
+        seen.add(node)
+        if hasattr(node, "variable"):
+            yield node.variable
+        waiting += [before for before, _ in node.next_functions]
+
+
+BRANCH = "training_branch"
+
+
+@contextmanager
+def attached(model: AdaptiveViT, branch: nn.Module | None) -> Iterator[None]:
+    """The model with its branch; without one nothing happens."""
+    if branch is None:
+        yield
+        return
+    model.add_module(BRANCH, branch)
+    try:
+        yield
+    finally:
+        delattr(model, BRANCH)

@@ -1,0 +1,328 @@
+"""One step of in-place distillation by the sandwich rule (TAVT; slimmable networks, Yu & Huang 2019)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass, field
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+from tavt_kit.core.model_card import ModelCard
+from tavt_kit.core.schedule import TokenSchedule
+from tavt_kit.data.preprocess import Preprocessing
+from tavt_kit.distill.hidden_losses import attention_loss, feature_loss
+from tavt_kit.distill.losses import check_direction, divergence, full_loss_of
+from tavt_kit.errors import DataError, TrainingError
+from tavt_kit.models.prefix_sharing import HiddenFeatures, Passes
+from tavt_kit.models.token_reduction import TokenState
+from tavt_kit.models.wrap import AdaptiveViT
+
+__all__ = ["SandwichRule", "SandwichStep", "Teacher", "sandwich_step", "training_attention"]
+
+
+_FEW_TOKENS = 160
+_TOKENS_AT_ONCE = 1600
+"""Tokens that enter a layer together on a CPU: with fewer its matrix products slow down, more only take memory."""
+
+
+@dataclass(frozen=True, slots=True)
+class SandwichRule:
+    """What a step adds up.
+
+    Args:
+        kl: Direction of the divergence of each sub-network from the full one.
+        temperature: Of that divergence, and of that from an external teacher.
+        accumulation: Micro-batches per update; every term is divided by it.
+        divide_full: False repeats the official code, which does not divide the full network's term.
+        lean: Do no work for rows that do not go on (the same to the last bits, and 9 % faster).
+        chunk: Images that go through the networks at a time, for less memory; ``None`` decides by the device. A model
+            whose loss or norms mix the images of a batch takes the batch whole whatever is asked.
+        features: Layers whose tokens a sub-network is drawn to, by ``feature_loss``; their mean counts.
+        feature_weight: Of that beside the divergence.
+        maps: Layers whose attention maps a sub-network is drawn to, by ``attention_loss``; their mean counts.
+        attention_weight: Of that beside the divergence.
+        teacher_weight: Share of the full network's term that is the divergence from an external teacher.
+
+    Raises:
+        UnknownName: No such direction.
+        TrainingError: A value out of its range.
+    """
+
+    kl: str = "reverse"
+    temperature: float = 1.0
+    accumulation: int = 1
+    divide_full: bool = True
+    lean: bool = True
+    chunk: int | None = None
+    features: tuple[int, ...] = ()
+    feature_weight: float = 1.0
+    maps: tuple[int, ...] = ()
+    attention_weight: float = 1.0
+    teacher_weight: float = 0.5
+
+    def __post_init__(self) -> None:
+        check_direction(self.kl)
+        if not self.temperature > 0:
+            raise TrainingError(f"the temperature must be above 0, got {self.temperature}")
+        if self.accumulation < 1:
+            raise TrainingError(f"gradients are accumulated over at least 1 micro-batch, got {self.accumulation}")
+        if self.chunk is not None and self.chunk < 1:
+            raise TrainingError(f"a step takes at least 1 image at a time, got {self.chunk}")
+        for name in ("feature_weight", "attention_weight"):
+            if not 0 <= getattr(self, name) < math.inf:
+                raise TrainingError(f"the {name.replace('_', ' ')} must be at least 0, got {getattr(self, name)}")
+        if not 0 <= self.teacher_weight <= 1:
+            raise TrainingError(f"the teacher's weight is a share, 0 to 1, got {self.teacher_weight}")
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class SandwichStep:
+    """What a step did; everything is detached.
+
+    Args:
+        logits: (B, C) of the full network, then of each sub-network.
+        full: The terms of the full network's loss by name, ``cross_entropy`` among them for most families.
+        divergences: Of each sub-network from the full one.
+        inside: Means over the sub-networks of what else they learn from: ``features``, ``attention``.
+        loss: The sum that was differentiated.
+    """
+
+    logits: tuple[Tensor, ...]
+    full: Mapping[str, Tensor]
+    divergences: tuple[Tensor, ...]
+    inside: Mapping[str, Tensor]
+    loss: Tensor
+
+    @property
+    def cross_entropy(self) -> Tensor:
+        """Of the full network.
+
+        Raises:
+            KeyError: Its family learns from labels by another loss.
+        """
+        return self.full["cross_entropy"]
+
+
+def sandwich_step(
+    model: AdaptiveViT,
+    images: Tensor,
+    labels: Tensor,
+    subs: Sequence[TokenSchedule],
+    *,
+    full: TokenSchedule | None = None,
+    rule: SandwichRule | None = None,
+    teacher: Teacher | None = None,
+    targets: Tensor | None = None,
+    backward: Callable[[Tensor], None] = torch.Tensor.backward,
+) -> SandwichStep:
+    """Accumulate the gradients of one step: the full network's own loss, divergences of its sub-networks.
+
+    With S + 1 sub-networks every network weighs 1 / (S + 2). What networks share is computed once, and each network's
+    own graph is freed before the next one runs (``Passes``). The full logits are detached: sub-networks learn from the
+    full network, never the other way round.
+
+    Args:
+        model: Its schedule is neither used nor changed.
+        images: (B, 3, H, W).
+        labels: (B,) int64, or (B, C) shares of the classes.
+        subs: The smallest network and random ones, from ``Sampler.draw``.
+        full: The full network, where layer dropout thins it; ``None`` is the dense schedule.
+        rule: ``None`` is the default rule.
+        teacher: Another model that the full network learns from too.
+        targets: (B, C) logits that every network learns from in place of the full network's own, the full one beside
+            its labels as from a teacher; for a model at a smaller image size.
+        backward: Called with each scaled term; replace it to scale for half precision.
+
+    Raises:
+        ScheduleError: A schedule does not fit the model.
+        UnsupportedBackbone: Attention maps are asked of a model that shows none.
+
+    Example:
+        >>> import tavt_kit as tk, timm
+        >>> model = tk.wrap(timm.create_model("vit_tiny_patch16_224", img_size=32, num_classes=3))
+        >>> from tavt_kit.core.layout import TokenLayout
+        >>> taper = TokenSchedule.taper(TokenLayout(5, 12), ratio=0.2)
+        >>> step = sandwich_step(model, torch.zeros(2, 3, 32, 32), torch.tensor([0, 2]), [taper])
+        >>> len(step.logits)
+        2
+    """
+    rule = rule or SandwichRule()
+    networks = (full or model.dense_schedule, *subs)
+    for schedule in networks:
+        schedule.check(model.layout)
+    parts = math.ceil(len(images) / _at_once(model, images, rule))
+    lesson = _Lesson(model, rule, teacher, backward, networks=len(networks), batch=len(images))
+    wanted = [None] * parts if targets is None else targets.detach().tensor_split(parts)
+    for these, names, aims in zip(images.tensor_split(parts), labels.tensor_split(parts), wanted, strict=True):
+        lesson.begin(these, names, aims)
+        features, maps = (rule.features, rule.maps) if subs else ((), ())
+        Passes(model, networks, lesson.learn, rule.lean, features, maps).run(these)
+    return lesson.summary()
+
+
+def _at_once(model: AdaptiveViT, images: Tensor, rule: SandwichRule) -> int:
+    """Images that go through the networks together."""
+    if full_loss_of(model).pairwise:
+        return len(images)
+    if rule.chunk is None and images.device.type != "cpu":
+        return len(images)
+    return min(len(images), rule.chunk or max(1, _TOKENS_AT_ONCE // model.tokens))
+
+
+@dataclass(slots=True)
+class _Lesson:
+    """What each network of a step learns, part of the batch by part."""
+
+    model: AdaptiveViT
+    rule: SandwichRule
+    teacher: Teacher | None
+    backward: Callable[[Tensor], None]
+    networks: int
+    batch: int
+    images: Tensor = field(init=False)
+    labels: Tensor = field(init=False)
+    targets: Tensor | None = field(init=False)
+    full_logits: Tensor = field(init=False)
+    full_inside: HiddenFeatures = field(init=False)
+    logits: list[list[Tensor]] = field(init=False)
+    sums: dict[str, Tensor] = field(init=False)
+    total: Tensor = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.logits = [[] for _ in range(self.networks)]
+        self.sums = {}
+
+    def begin(self, images: Tensor, labels: Tensor, targets: Tensor | None = None) -> None:
+        """Of the next part of the batch."""
+        self.images, self.labels, self.targets = images, labels, targets
+
+    def learn(self, network: int, state: TokenState, inside: HiddenFeatures) -> None:
+        """Differentiate a network's loss; the full network comes first."""
+        loss = self._full(state, inside) if network == 0 else self._sub(network, state, inside)
+        share = len(self.labels) / self.batch / self.networks
+        if network or self.rule.divide_full:
+            share /= self.rule.accumulation
+        self.backward(loss * share)
+        self._add("loss", loss, share)
+
+    def _full(self, state: TokenState, inside: HiddenFeatures) -> Tensor:
+        outputs = self.model.outputs(state)
+        logits: Tensor = outputs.logits
+        self.full_logits, self.full_inside = logits.detach(), inside.detached()
+        self.logits[0].append(self.full_logits)
+        terms = full_loss_of(self.model).terms(self.model, state, outputs, self.labels)
+        for name, term in terms.items():
+            self._add(f"full.{name}", term)
+        loss = torch.stack(tuple(terms.values())).sum()
+        soft = self.targets
+        if soft is not None:
+            self.full_logits = soft
+        elif self.teacher is not None:
+            soft = self.teacher.logits(self.images)
+        else:
+            return loss
+        # Hinton et al. (2015), section 2: towards the teacher's soft targets, so always its "forward" direction.
+        apart = divergence(logits, soft, "forward", self.rule.temperature)
+        self._add("full.teacher", apart)
+        return (1 - self.rule.teacher_weight) * loss + self.rule.teacher_weight * apart
+
+    def _sub(self, network: int, state: TokenState, inside: HiddenFeatures) -> Tensor:
+        rule = self.rule
+        logits = self.model.finish(state)
+        self.logits[network].append(logits.detach())
+        loss = divergence(logits, self.full_logits, rule.kl, rule.temperature)
+        self._add(f"sub.{network}", loss)
+        features = [feature_loss(own, self.full_inside.features[layer])
+                    for layer, own in inside.features.items() if layer in self.full_inside.features]  # fmt: skip
+        maps = [attention_loss(own, self.full_inside.maps[layer])
+                for layer, own in inside.maps.items() if layer in self.full_inside.maps]  # fmt: skip
+        for name, weight, found in (("features", rule.feature_weight, features),
+                                    ("attention", rule.attention_weight, maps)):  # fmt: skip
+            if found:  # layer dropout may leave out all layers that are looked at
+                term = torch.stack(found).mean()
+                self._add(f"inside.{name}", term, len(self.labels) / self.batch / (self.networks - 1))
+                loss = loss + weight * term
+        return loss
+
+    def _add(self, name: str, value: Tensor, share: float | None = None) -> None:
+        """Towards the value over the whole batch."""
+        part = value.detach() * (len(self.labels) / self.batch if share is None else share)
+        self.sums[name] = self.sums[name] + part if name in self.sums else part
+
+    def _named(self, group: str) -> dict[str, Tensor]:
+        return {name.removeprefix(group): value for name, value in self.sums.items() if name.startswith(group)}
+
+    def summary(self) -> SandwichStep:
+        """What was done, over the whole batch."""
+        logits = tuple(torch.cat(parts) for parts in self.logits)
+        divergences = tuple(self.sums[f"sub.{network}"] for network in range(1, self.networks))
+        return SandwichStep(logits, self._named("full."), divergences, self._named("inside."), self.sums["loss"])
+
+
+@contextmanager
+def training_attention(tokens: int, device: torch.device, dtype: torch.dtype) -> Iterator[None]:
+    """The fastest way to differentiate attention: for few tokens in bfloat16 on a CPU the plain formula.
+
+    The fused kernel's backward pass costs there 5 times the plain one at 65 tokens and 1.3 times at 145; they break
+    even at 197, and in float32 everywhere (torch 2.13, AVX-512).
+    """
+    plain = device.type == "cpu" and dtype == torch.bfloat16 and tokens <= _FEW_TOKENS
+    with sdpa_kernel(SDPBackend.MATH) if plain else nullcontext():
+        yield
+
+
+@dataclass(frozen=True, slots=True)
+class Teacher:
+    """A model that is asked and never trained.
+
+    Its pictures are the student's, normalised as it expects and resized to its own size (bicubic, antialiased); what
+    the student's crop left out, it does not see either.
+
+    Args:
+        model: From ``load_model``; put into evaluation.
+        student: The card of the model that learns.
+
+    Raises:
+        DataError: The model has no card, or knows other classes, or the same in another order.
+    """
+
+    model: AdaptiveViT
+    student: ModelCard
+
+    def __post_init__(self) -> None:
+        card = self.model.require_card()
+        if card.classes != self.student.classes:
+            raise DataError(_difference(card.classes, self.student.classes))
+        self.model.eval().requires_grad_(False)
+
+    @torch.no_grad()
+    def logits(self, images: Tensor) -> Tensor:
+        """(B, 3, H, W) as the student gets them -> (B, K)."""
+        ours, theirs = (
+            Preprocessing.from_record(card.preprocessing) for card in (self.student, self.model.require_card())
+        )
+        if (ours.mean, ours.std) != (theirs.mean, theirs.std):
+            images = (images * _channels(ours.std, images) + _channels(ours.mean, images)
+                      - _channels(theirs.mean, images)) / _channels(theirs.std, images)  # fmt: skip
+        if images.shape[-2:] != theirs.image_size:
+            images = F.interpolate(images, theirs.image_size, mode="bicubic", antialias=True)
+        return self.model.forward_lean(images)
+
+
+def _channels(values: tuple[float, ...], like: Tensor) -> Tensor:
+    return torch.tensor(values, dtype=like.dtype, device=like.device)[:, None, None]
+
+
+def _difference(theirs: tuple[str, ...], ours: tuple[str, ...]) -> str:
+    if set(theirs) == set(ours):
+        return "the teacher has the student's classes in another order; give a teacher trained on the same data"
+    odd = sorted(set(theirs) ^ set(ours))[0]
+    return (
+        f"the teacher knows {len(theirs)} classes and the student {len(ours)}, and {odd!r} is known to one of them "
+        "alone; give a teacher trained on the same data"
+    )

@@ -1,0 +1,354 @@
+"""One process' share of a training run: gradients of a batch, averaged, clipped and applied."""
+
+from __future__ import annotations
+
+import gc
+import logging
+import math
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from tavt_kit.distill.checkpointing import load_state, random_state, readable, save_state, set_random_state, state_file
+from tavt_kit.distill.datasets import Batch, Pictures
+from tavt_kit.distill.optimisation import Optimisation
+from tavt_kit.distill.optimizer import make_optimiser, set_rate
+from tavt_kit.distill.precision import autocast, dtype_of, loss_scaler
+from tavt_kit.distill.processes import Processes
+from tavt_kit.distill.running import Running
+from tavt_kit.distill.sandwich import training_attention
+from tavt_kit.distill.selection import Selection
+from tavt_kit.errors import TrainingError
+from tavt_kit.models.timm_import import timm
+from tavt_kit.models.wrap import AdaptiveViT
+from tavt_kit.runtimes.out_of_memory import is_out_of_memory
+
+__all__ = ["Backward", "Engine", "Gradients", "Step", "fitting"]
+
+
+_LEAST_SCALE = 1.0
+"""Gradients that overflow float16 without any scaling of the loss are not finite in earnest."""
+
+
+class Engine:
+    """Moves a model, update by update; everything random in an update is a function of the seed and its number.
+
+    Args:
+        model: On the device of ``processes``; what must not be trained is frozen already.
+        pictures: The training split; for messages.
+        step: Computes gradients and values.
+        settings: Of the optimisation, with nothing left open.
+        running: With nothing left open.
+        seed: Of everything random.
+        processes: That share the work.
+
+    Raises:
+        TrainingError: The batch cannot be divided, or nothing trains.
+    """
+
+    def __init__(
+        self,
+        model: AdaptiveViT,
+        pictures: Pictures,
+        step: Step,
+        settings: Optimisation,
+        running: Running,
+        *,
+        seed: int,
+        processes: Processes,
+    ) -> None:
+        assert running.precision is not None  # what settled means
+        running.check_split(settings.batch, processes.count)
+        self.model, self.pictures = model, pictures
+        self.settings, self.running, self.seed, self.processes = settings, running, seed, processes
+        self.rate = settings.learning_rate()
+        self.optimiser = make_optimiser(model, settings)
+        self.trained = [p for group in self.optimiser.param_groups for p in group["params"]]
+        self.device = processes.device
+        self.scaler = loss_scaler(running.precision, self.device)
+        processes.share_weights(model)
+        self.ema = None if running.ema is None else timm.utils.ModelEmaV3(model, decay=running.ema, use_warmup=True)
+        self.selection = Selection(running.patience)
+        self.gradients = Gradients(model, step, running, self.scaler, seed=seed, processes=processes)
+        self.seconds = 0.0
+
+    @property
+    def average(self) -> AdaptiveViT:
+        """The network whose weights are evaluated and written: the averaged one, or the model itself without one."""
+        return self.model if self.ema is None else self.ema.module
+
+    # ----------------------------------------------------------------------------------------- states
+
+    def resume(self, folder: Path) -> int:
+        """Take up the newest state in ``folder``; how many updates are done.
+
+        Raises:
+            CheckpointError: The state is damaged, or belongs to another model or optimiser.
+        """
+        content = load_state(folder)
+        if content is None:
+            return 0
+        with readable(state_file(folder, content["step"])):
+            self.model.load_state_dict(content["model"], strict=True)
+            self.optimiser.load_state_dict(content["optimiser"])
+            self.scaler.load_state_dict(content["scaler"])
+            if self.ema is not None:
+                self.ema.module.load_state_dict(content["ema"], strict=True)
+            self.selection.restore(content["best"])
+            self.seconds = float(content["seconds"])
+            if self.settings.batch // self.processes.count % content["parts"] == 0:  # there may be other processes now
+                self.gradients.parts = int(content["parts"])
+            if self.processes.rank < len(content["random"]):
+                set_random_state(content["random"][self.processes.rank], self.device)
+        return int(content["step"])
+
+    def save(self, folder: Path, number: int) -> None:
+        """Write a state after update ``number``; called in all processes, written by the first.
+
+        The number is also the position of the learning rate's schedule and of the order of the pictures, which are
+        functions of it.
+        """
+        randoms = self.processes.gather(random_state(self.device))
+        if not self.processes.first:
+            return
+        content: dict[str, Any] = {
+            "step": number,
+            "seconds": self.seconds,
+            "model": self.model.state_dict(),
+            "optimiser": self.optimiser.state_dict(),
+            "scaler": self.scaler.state_dict(),
+            "ema": None if self.ema is None else self.ema.module.state_dict(),
+            "best": self.selection.as_state(),
+            "parts": self.gradients.parts,
+            "random": randoms,
+        }
+        save_state(folder, content, keep=self.running.keep)
+
+    # ----------------------------------------------------------------------------------------- an update
+
+    def update(self, number: int, batches: Iterator[Batch]) -> dict[str, float]:
+        """One update, with the next batch; its values for the log, means over all pictures of the batch.
+
+        Raises:
+            TrainingError: The loss or a gradient is not finite (the pictures are named), or memory ran out.
+        """
+        start = time.perf_counter()
+        batch, mine, waited = self.processes.together(lambda: self._own_share(number, batches))
+        for parameter in self.trained:
+            # A layer that layer dropout left out has a gradient of 0, not none: its momentum goes on, as officially.
+            if parameter.grad is None:
+                parameter.grad = torch.zeros_like(parameter)
+        self.processes.average([p.grad for p in self.trained if p.grad is not None])
+        self.processes.average(list(_running_statistics(self.model)))
+        values = self.processes.mean(mine)
+        self.scaler.unscale_(self.optimiser)
+        norm = torch.nn.utils.clip_grad_norm_(self.trained, self.settings.clip or math.inf).item()
+        self._check_finite(mine["loss"], values["loss"], norm, number, batch)
+        rate = self.rate.at(number)
+        set_rate(self.optimiser, rate)
+        self.scaler.step(self.optimiser)
+        self.scaler.update()
+        self.optimiser.zero_grad(set_to_none=True)
+        if self.ema is not None:
+            self.ema.update(self.model, step=number)
+        duration = time.perf_counter() - start - waited
+        self.seconds += duration
+        # Gradients that overflowed were not applied, and have no norm.
+        known = {"gradient_norm": norm} if math.isfinite(norm) else {}
+        if self.scaler.is_enabled():
+            known["loss_scale"] = self.scaler.get_scale()
+        known["images_per_second"] = round(self.settings.batch / duration, 2)
+        return {"step": number, **values, "lr": rate, **known, "seconds_waiting": round(waited, 4)}
+
+    def _own_share(self, number: int, batches: Iterator[Batch]) -> tuple[Batch, dict[str, float], float]:
+        """This process' part of the batch, the values it gave, and the seconds it was waited for."""
+        start = time.perf_counter()
+        batch = next(batches)
+        waited = time.perf_counter() - start
+        return batch, self.gradients(batch, number), waited
+
+    def _check_finite(self, mine: float, loss: float, norm: float, number: int, batch: Batch) -> None:
+        overflow = self.scaler.is_enabled() and self.scaler.get_scale() > _LEAST_SCALE
+        if math.isfinite(loss) and (math.isfinite(norm) or overflow):
+            return
+        # Of several processes, those whose own loss is the trouble; all of them where it is the gradient.
+        culprit = math.isfinite(loss) or not math.isfinite(mine)
+        own = [self.pictures.names[place] for place in batch.places] if culprit else []
+        names = [name for several in self.processes.gather(own) for name in several]
+        more = f" and {len(names) - 4} more" if len(names) > 4 else ""
+        what = f"loss {loss}" if not math.isfinite(loss) else f"gradient norm {norm}"
+        raise TrainingError(
+            f"training diverged at step {number} ({what}) on the pictures {', '.join(names[:4])}{more}; start again "
+            "(`fresh`) with a smaller `lr`, a longer `warmup` or `precision` f32"
+        )
+
+
+def _running_statistics(model: nn.Module) -> Iterator[Tensor]:
+    """Means and variances that each process updates by its own share of a batch."""
+    for module in model.modules():
+        if isinstance(module, _BatchNorm) and module.track_running_stats:
+            for statistic in (module.running_mean, module.running_var):
+                if statistic is not None:
+                    yield statistic
+
+
+Backward = Callable[[Tensor], None]
+"""Differentiates a 0-d term of the loss."""
+
+Step = Callable[[Batch, np.random.Generator, Backward], Mapping[str, Tensor]]
+"""Calls ``Backward`` with every term of the loss, each as soon as it is known, and gives named 0-d values to be logged,
+``loss`` among them. The draws are the same for all micro-batches and processes of an update."""
+
+log = logging.getLogger(__name__)
+
+
+class Gradients:
+    """Runs a step over the parts of a batch.
+
+    Args:
+        model: Where the gradients are left.
+        step: Differentiates.
+        running: Precision, parts, and what is done where memory runs out.
+        scaler: Of the loss.
+        seed: Of the draws.
+        processes: This one's device and rank; dropout differs by rank.
+    """
+
+    def __init__(
+        self,
+        model: AdaptiveViT,
+        step: Step,
+        running: Running,
+        scaler: torch.amp.GradScaler,
+        *,
+        seed: int,
+        processes: Processes,
+    ) -> None:
+        self.model, self.step, self.running, self.scaler = model, step, running, scaler
+        self.seed, self.processes = seed, processes
+        self.precision = str(running.precision)
+        self.dtype = next(model.parameters()).dtype
+        self.parts = running.accumulation
+
+    def __call__(self, batch: Batch, number: int) -> dict[str, float]:
+        """Leave the gradients of the batch's mean on the parameters; the step's values, means over the parts.
+
+        Raises:
+            TrainingError: Memory ran out, and fewer pictures at once are not allowed, or do not fit either.
+        """
+        values, parts = fitting(
+            lambda parts: self._accumulate(batch, number, parts),
+            len(batch.places),
+            self.parts,
+            cleanup=lambda: self.model.zero_grad(set_to_none=True),
+        )
+        if parts != self.parts:
+            self._fewer_at_once(len(batch.places), parts, number)
+        return values
+
+    def _fewer_at_once(self, size: int, parts: int, number: int) -> None:
+        """Memory ran out: go on with smaller parts, if that is allowed."""
+        said = (
+            f"memory ran out at step {number} with {size // self.parts} pictures at once, and suffices for "
+            f"{size // parts}"
+        )
+        if not self.running.allow_smaller_batch:
+            raise TrainingError(
+                f"{said}: give `allow_smaller_batch` to compute so many at once (an update stays as it is), or start "
+                f"again with a smaller `batch`"
+            )
+        log.warning("%s: so many are computed at once from here on", said)
+        self.parts = parts
+
+    def _accumulate(self, batch: Batch, number: int, parts: int) -> dict[str, float]:
+        """Gradients of the mean over all parts."""
+        sums: dict[str, float] = {}
+        seed = [self.seed, 3, number, self.processes.rank]
+        devices = [self.processes.device] if self.processes.device.type == "cuda" else []
+        self.model.train()
+        # One autocast context for all passes of the step, so that each weight is converted once.
+        with (
+            torch.random.fork_rng(devices=devices),
+            autocast(self.precision, self.processes.device),
+            training_attention(self.model.tokens, self.processes.device, dtype_of(self.precision)),
+        ):
+            # Dropout reads torch's own stream, which is put back afterwards.
+            torch.manual_seed(int(np.random.default_rng(seed).integers(2**63)))
+            for part in _parts(batch, parts):
+                draws = np.random.default_rng([self.seed, 2, number])
+                found = self.step(self._on_device(part), draws, lambda term: self._backward(term, parts))
+                for name, value in found.items():
+                    sums[name] = sums.get(name, 0.0) + value.item() / parts
+        return sums
+
+    def _backward(self, term: Tensor, parts: int) -> None:
+        torch.autograd.backward(self.scaler.scale(term if parts == 1 else term / parts))
+
+    def _on_device(self, part: Batch) -> Batch:
+        # A model in float64 takes its pictures so.
+        images = part.images.to(self.processes.device, self.dtype)
+        soft = None if part.soft is None else part.soft.to(self.processes.device)
+        return replace(part, images=images, labels=part.labels.to(self.processes.device), soft=soft)
+
+
+def _parts(batch: Batch, parts: int) -> Iterator[Batch]:
+    """Equal shares of a batch, in order."""
+    if parts == 1:
+        yield batch
+        return
+    size = len(batch.places) // parts
+    for start in range(0, size * parts, size):
+        share = slice(start, start + size)
+        soft = None if batch.soft is None else batch.soft[share]
+        images, labels, places = batch.images[share], batch.labels[share], batch.places[share]
+        yield replace(batch, images=images, labels=labels, soft=soft, places=places)
+
+
+T = TypeVar("T")
+
+
+def fitting(attempt: Callable[[int], T], size: int, parts: int, *, cleanup: Callable[[], None]) -> tuple[T, int]:
+    """Call ``attempt`` with more and more parts until its memory suffices.
+
+    Args:
+        attempt: Given a number of equal parts that ``size`` pictures are cut into; it may run out of memory.
+        size: Pictures.
+        parts: To begin with.
+        cleanup: Frees what a failed attempt left.
+
+    Returns:
+        Its answer, and the parts it took.
+
+    Raises:
+        TrainingError: Not even single pictures fit.
+    """
+    from accelerate.utils.memory import clear_device_cache
+
+    while True:
+        try:
+            return attempt(parts), parts
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+        # Outside of the handler, whose traceback holds on to the tensors of the attempt.
+        cleanup()
+        gc.collect()
+        clear_device_cache()
+        parts = _more(size, parts)
+
+
+def _more(size: int, parts: int) -> int:
+    """At least twice as many parts, all equal."""
+    if parts >= size:
+        raise TrainingError(
+            "not even one picture at a time fits into the memory; choose a smaller `image_size` or model, or train "
+            "fewer of its layers"
+        )
+    return next(more for more in range(min(2 * parts, size), size + 1) if size % more == 0)

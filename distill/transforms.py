@@ -1,0 +1,212 @@
+"""What happens to a training picture: decoded, resized and cut, then changed at random.
+
+``Preparation`` draws nothing: it is what memory and cache hold. torchvision and timm draw from the global generators of
+Python, numpy and torch; ``seeded`` makes their draws functions of a key, and puts the generators back.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image, ImageOps
+from torch import Tensor
+
+from tavt_kit.data.preprocess import Preprocessing, resize_crop
+from tavt_kit.distill.reading import Reading
+from tavt_kit.errors import TrainingError
+from tavt_kit.models.timm_import import timm  # before torchvision, which imports only so beside a CPU-only torch
+
+from torchvision import transforms  # isort: skip
+
+__all__ = ["Preparation", "crop", "eraser", "photometric", "seeded"]
+
+
+@dataclass(frozen=True, slots=True)
+class Preparation:
+    """From a decoded picture to bytes (3, h, w).
+
+    Args:
+        preprocessing: The model's.
+        resize: As ``Reading.resize``.
+        centred: Cut the centre, of the model's size.
+        interpolation: Pillow's filter of ``resize``; ``None`` is evaluation's preprocessing, and nothing else.
+    """
+
+    preprocessing: Preprocessing
+    resize: int | tuple[int, int] | None = None
+    centred: bool = False
+    interpolation: str | None = None
+
+    @classmethod
+    def of(cls, reading: Reading, preprocessing: Preprocessing) -> Preparation:
+        """What ``reading`` does before anything is drawn."""
+        if reading.as_evaluated:
+            return cls(preprocessing)
+        interpolation = reading.interpolation or preprocessing.interpolation
+        return cls(preprocessing, reading.resize, reading.crop == "centre", interpolation)
+
+    @property
+    def fixed_size(self) -> tuple[int, int] | None:
+        """Height and width, where all pictures get the same."""
+        if self.interpolation is None or self.centred:
+            return self.preprocessing.image_size
+        return self.resize if isinstance(self.resize, tuple) else None
+
+    def size_of(self, height: int, width: int) -> tuple[int, int]:
+        """Height and width that a picture of these gets."""
+        return self.fixed_size or self._resized(height, width)
+
+    def __call__(self, image: Image.Image) -> NDArray[np.uint8]:
+        """(3, h, w) bytes of an RGB picture."""
+        if self.interpolation is None:
+            return resize_crop(image, self.preprocessing)
+        height, width = self._resized(image.height, image.width)
+        if (height, width) != (image.height, image.width):
+            image = image.resize((width, height), Image.Resampling[self.interpolation.upper()])
+        pixels = np.asarray(image)
+        if self.centred:
+            inner_h, inner_w = self.preprocessing.image_size
+            top, left = round((height - inner_h) / 2), round((width - inner_w) / 2)
+            pixels = pixels[top : top + inner_h, left : left + inner_w]
+        return np.ascontiguousarray(pixels.transpose(2, 0, 1))
+
+    def _resized(self, height: int, width: int) -> tuple[int, int]:
+        if self.resize is None:
+            return height, width
+        if isinstance(self.resize, tuple):
+            return self.resize
+        # int(), not round(): torchvision's shorter-edge rule.
+        longer = int(self.resize * max(height, width) / min(height, width))
+        return (self.resize, longer) if height <= width else (longer, self.resize)
+
+    def as_record(self) -> dict[str, Any]:
+        """JSON-ready: what the bytes depend on."""
+        own = {"resize": self.resize, "centred": self.centred, "interpolation": self.interpolation}
+        if self.interpolation is None:
+            return {"preprocessing": self.preprocessing.as_record()}
+        return {**own, "image_size": self.preprocessing.image_size if self.centred else None}
+
+
+_BLUR = {"kernel_size": 5, "sigma": (0.1, 5.0)}
+_SHARPEN = 1.5
+_ERASED = {"min_area": 0.02, "max_area": 1 / 3, "min_aspect": 0.3}
+
+
+@contextmanager
+def seeded(*key: int) -> Iterator[None]:
+    """While entered, what Python, numpy and torch draw on the CPU is a function of ``key``."""
+    python, numpy = random.getstate(), np.random.get_state()
+    first, second, third = map(int, np.random.SeedSequence(key).generate_state(3))
+    with torch.random.fork_rng(devices=[]):
+        random.seed(first)
+        np.random.seed(second)
+        torch.default_generator.manual_seed(third)
+        try:
+            yield
+        finally:
+            random.setstate(python)
+            np.random.set_state(numpy)
+
+
+def photometric(reading: Reading, preprocessing: Preprocessing) -> Callable[[Image.Image], Image.Image] | None:
+    """The changes of one picture, in order; ``None`` where there are none.
+
+    Raises:
+        TrainingError: timm cannot read the policy.
+    """
+    steps: list[Any] = []
+    if reading.rotation:
+        steps.append(transforms.RandomRotation(reading.rotation))
+    if reading.auto_augment is not None:
+        steps.append(_policy(reading.auto_augment, reading, preprocessing))
+    if reading.color_jitter:
+        steps.append(transforms.ColorJitter(*reading.color_jitter))
+    if reading.blur:
+        steps.append(transforms.RandomApply([transforms.GaussianBlur(**_BLUR)], reading.blur))
+    if reading.sharpness:
+        steps.append(transforms.RandomAdjustSharpness(_SHARPEN, reading.sharpness))
+    return transforms.Compose(steps) if steps else None
+
+
+def _policy(text: str, reading: Reading, preprocessing: Preprocessing) -> Any:
+    """As ``timm.data.create_transform``: translations up to 45 % of the shorter edge, gaps of the mean colour."""
+    settings = {
+        "translate_const": int(min(preprocessing.image_size) * 0.45),
+        "img_mean": tuple(min(255, round(255 * value)) for value in preprocessing.mean),
+        "interpolation": timm.data.transforms.str_to_pil_interp(reading.interpolation or preprocessing.interpolation),
+    }
+    make = timm.data.auto_augment.auto_augment_transform
+    if text.startswith("rand"):
+        make = timm.data.auto_augment.rand_augment_transform
+    elif text.startswith("augmix"):
+        make = timm.data.auto_augment.augment_and_mix_transform
+        settings["translate_pct"] = 0.3
+    try:
+        policy = make(text, settings)
+    except (AssertionError, ValueError, LookupError, TypeError, NotImplementedError) as error:
+        reason = f" ({error})" if str(error) else ""
+        raise TrainingError(f"timm cannot read the policy {text!r}{reason}; see `auto_augment`") from None
+    for step in _steps(policy):
+        if step.aug_fn is timm.data.auto_augment.posterize:
+            step.aug_fn = _posterize
+    return policy
+
+
+def _steps(policy: Any) -> Iterator[Any]:
+    """timm's ``AugmentOp`` of which a policy draws."""
+    for group in getattr(policy, "policy", None) or [policy.ops]:
+        yield from group
+
+
+def _posterize(image: Image.Image, bits: int, **_: Any) -> Image.Image:
+    """timm's own asks for 0 bits at the greatest strengths: black, but an error from Pillow 13 on."""
+    return ImageOps.posterize(image, min(bits, 8)) if bits > 0 else Image.new(image.mode, image.size)
+
+
+def eraser(reading: Reading) -> Callable[[Tensor], Tensor] | None:
+    """Erases a rectangle of one normalised picture (3, H, W), in place; ``None`` where none is asked for."""
+    if not reading.erasing:
+        return None
+    mode = "pixel" if reading.erasing_fill == "noise" else "const"
+    erase: Callable[[Tensor], Tensor] = timm.data.random_erasing.RandomErasing(
+        reading.erasing, mode=mode, device="cpu", **_ERASED
+    )
+    return erase
+
+
+def crop(pixels: NDArray[np.uint8], reading: Reading, preprocessing: Preprocessing, *key: int) -> NDArray[np.uint8]:
+    """A picture as large as the model's input.
+
+    Args:
+        pixels: (3, h, w), from ``Preparation``; it stays as it was.
+        reading: Says how; where its crop is not random, the picture has the size already.
+        preprocessing: The model's.
+        key: What is drawn is a function of.
+
+    Returns:
+        (3, H, W)
+    """
+    height, width = preprocessing.image_size
+    if reading.crop == "random":
+        draws = np.random.default_rng(key)
+        top = int(draws.integers(pixels.shape[1] - height, endpoint=True))
+        left = int(draws.integers(pixels.shape[2] - width, endpoint=True))
+        return pixels[:, top : top + height, left : left + width]
+    if reading.crop == "random-resized":
+        whole = torch.empty(pixels.shape, device="meta")  # torchvision asks it for its size only
+        with seeded(*key):
+            top, left, rows, columns = transforms.RandomResizedCrop.get_params(
+                whole, list(reading.scale), list(reading.ratio)
+            )
+        part = np.ascontiguousarray(pixels[:, top : top + rows, left : left + columns].transpose(1, 2, 0))
+        name = (reading.interpolation or preprocessing.interpolation).upper()
+        resized = Image.fromarray(part).resize((width, height), Image.Resampling[name])
+        return np.asarray(resized).transpose(2, 0, 1)
+    return pixels

@@ -1,0 +1,84 @@
+"""EvaluationResult: what the evaluation of one schedule gave, down to which images were right."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tavt_kit.core.accuracy import Accuracy, PairedDifference
+from tavt_kit.errors import MeasurementError
+
+__all__ = ["EvaluationResult", "paired"]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class EvaluationResult:
+    """What an evaluation gave: an accuracy, or why there is none.
+
+    Args:
+        accuracy: ``None`` where it failed.
+        seconds: Its share of the time that passed; over all answers of a search they add up to the time spent.
+        failure: Why it failed, in one sentence.
+        correct: (n,) bool, which of the accuracy's n images were right, in the evaluator's order; ``None`` where
+            the evaluator does not know.
+        values: Further metrics by name, for example ``loss``.
+        timings: Seconds of its parts by name, for example ``worker``.
+        metrics: Further metrics of the same images that floors or objectives are about.
+
+    Raises:
+        MeasurementError: A value is not finite.
+        ValueError: Both an accuracy and a failure, or neither; bits of another number of pictures.
+
+    Example:
+        >>> correct = np.array([True, True, False, True])
+        >>> result = EvaluationResult(Accuracy.of_counts(3, 4, split="val"), 0.1, correct=correct)
+        >>> result == EvaluationResult(None, 0.1, "no memory")
+        False
+    """
+
+    accuracy: Accuracy | None
+    seconds: float
+    failure: str | None = None
+    correct: NDArray[np.bool_] | None = None
+    values: Mapping[str, float] = field(default_factory=dict)
+    timings: Mapping[str, float] = field(default_factory=dict)
+    metrics: tuple[Accuracy, ...] = ()
+
+    def __post_init__(self) -> None:
+        if (self.accuracy is None) == (self.failure is None):
+            raise ValueError("an answer holds either an accuracy or the reason why there is none")
+        pictures = 0 if self.accuracy is None else self.accuracy.n
+        if self.correct is not None and self.correct.shape != (pictures,):
+            raise ValueError(f"an accuracy of {pictures} pictures cannot have bits of shape {self.correct.shape}")
+        for name, value in {"seconds": self.seconds, **self.values, **self.timings}.items():
+            if not math.isfinite(value):
+                raise MeasurementError(f"the values of an evaluation must be finite, but {name} is {value}")
+
+    def __eq__(self, other: object) -> bool:
+        """Whether everything is equal, bit for bit."""
+        if not isinstance(other, EvaluationResult):
+            return NotImplemented
+        return _comparable(self) == _comparable(other)
+
+    __hash__ = None  # type: ignore[assignment]
+
+
+def _comparable(result: EvaluationResult) -> tuple[object, ...]:
+    correct = None if result.correct is None else result.correct.tolist()
+    named = dict(result.values), dict(result.timings)
+    return (result.accuracy, result.seconds, result.failure, correct, *named, result.metrics)
+
+
+def paired(before: NDArray[np.bool_], after: NDArray[np.bool_]) -> PairedDifference:
+    """How much more accurate ``after`` is, from which of the same pictures each had right; both (n,).
+
+    Example:
+        >>> difference = paired(np.array([True, False, True]), np.array([False, True, True]))
+        >>> difference.gained, difference.lost, difference.n
+        (1, 1, 3)
+    """
+    return PairedDifference.of_counts(int((after & ~before).sum()), int((before & ~after).sum()), len(before))

@@ -1,0 +1,284 @@
+"""Multiply-adds of a token schedule, in closed form. One multiply-add is one (papers, fvcore and timm say "FLOPs").
+
+Three rules:
+    executed  what the lean path runs; norms, softmax, gathers and top-k are not counted. Equal to a counting pass.
+    tavt      TAVT's official figure: every layer in full, norms one per element, the final norm on all tokens.
+    matmul    as ``tavt`` without norms: the convolutions and matrix products of a plain forward.
+
+With n tokens entering a layer, o leaving it, width D, feed-forward width M, N tokens in all, patch P and K classes,
+A layer that merges its n - p patches into o - p (p prefix tokens) adds the products of its matching and its means,
+(n-p)*(n-p)*D + (o-p)*(n-p)*D, under every rule.
+
+``tavt`` is P*P*3*D*(N-1) + sum(4*n*D*D + 2*n*n*D + 2*o*D*M + (n+o)*D) + N*D + D*K for a plain ViT.
+
+``count_by_tracing`` is an independent check: one traced pass through fvcore, which counts nothing for fused attention
+and five per element for a layer norm; both are mended here. An operator it has never heard of raises, unless it is
+known to multiply no matrices.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from operator import add, getitem, is_
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from tavt_kit.core.layout import TokenLayout
+from tavt_kit.core.schedule import TokenSchedule
+from tavt_kit.errors import ScheduleError, UnknownName, UnsupportedBackbone
+from tavt_kit.models.costs import HeadCosts, LayerCosts
+
+if TYPE_CHECKING:
+    from tavt_kit.models.wrap import AdaptiveViT
+
+__all__ = ["MacsFormula", "count_by_tracing", "count_macs"]
+
+
+Rule = Literal["executed", "tavt", "matmul"]
+RULES = ("executed", "tavt", "matmul")
+Count = TypeVar("Count", int, NDArray[np.int64])
+
+
+def count_macs(model: AdaptiveViT, schedule: TokenSchedule | None = None, rule: Rule = "executed") -> int:
+    """Multiply-adds of one image.
+
+    Args:
+        model: The wrapped model.
+        schedule: ``None`` takes the model's own.
+        rule: See the module.
+
+    Raises:
+        ScheduleError: The schedule does not fit the model.
+        UnknownName: No such rule.
+
+    Example:
+        >>> import tavt_kit as tk, timm
+        >>> model = tk.wrap(timm.create_model("vit_base_patch16_224", img_size=448, num_classes=200))
+        >>> tk.count_macs(model, rule="tavt")
+        78509611776
+    """
+    formula = _formula_of(model, rule)
+    return formula.macs(model.schedule if schedule is None else schedule)
+
+
+def _formula_of(model: AdaptiveViT, rule: Rule) -> MacsFormula:
+    """The formula of a model, read once: reading takes milliseconds, and a search asks thousands of times.
+
+    It is read again once a linear layer or a convolution is another one or has another weight, as after pruning in
+    place or with a new head.
+    """
+    known: dict[Any, tuple[MacsFormula, list[_Link]]] = model.__dict__.setdefault("_macs_formulas", {})
+    key = rule, model.score, model.pool, model.reduction
+    if key in known:
+        formula, links = known[key]
+        if all(map(is_, map(getitem, *links[:2]), links[2])):
+            return formula
+    formula = MacsFormula.of(model, rule)
+    known[key] = formula, list(zip(*_links(model), strict=True))
+    return formula
+
+
+_Link = tuple[Any, ...]
+
+
+def _links(module: nn.Module) -> list[tuple[dict[str, Any], str, Any]]:
+    """What a formula was read from: dictionary, name and value of each weight, and of each module on the way to it."""
+    if isinstance(module, nn.Linear | nn.Conv2d):
+        return [(module._parameters, "weight", module.weight)]
+    found = []
+    for name, child in module._modules.items():
+        if child is not None and (below := _links(child)):
+            found += [(module._modules, name, child), *below]
+    return found
+
+
+class Terms(NamedTuple):
+    """Factors of a layer that n tokens enter and o leave: of 1, of n, of n * n, of o and of n * o."""
+
+    one: int
+    n: int
+    nn: int
+    o: int
+    no: int
+
+    def __add__(self, other: tuple[int, ...]) -> Terms:  # type: ignore[override]
+        return Terms(*map(add, self, other))
+
+    def at(self, n: Count, o: Count) -> Count:
+        """At whole numbers, or at arrays of them."""
+        return self.one + n * (self.n + self.nn * n + self.no * o) + self.o * o
+
+
+@dataclass(frozen=True, slots=True)
+class MacsFormula:
+    """The closed form of one model and rule; build it once, ask it for any schedule.
+
+    Args:
+        stem: Once per image.
+        layers: One entry per layer.
+        head: After the last layer.
+        layout: Layout of the model.
+        score: ``"column"`` or ``"cls"``.
+        thin: Layers whose attention does no work for rows that do not go on.
+        head_rows: Leading tokens the head reads, or None where it pools over all.
+        restored: Whether the head pools over all original tokens again.
+        reduction: ``"drop"`` or ``"merge"``.
+        rule: See the module.
+    """
+
+    stem: int
+    layers: tuple[LayerCosts, ...]
+    head: HeadCosts
+    layout: TokenLayout
+    score: str
+    thin: tuple[bool, ...]
+    head_rows: int | None
+    restored: bool
+    reduction: str
+    rule: Rule
+    terms: tuple[tuple[Terms, Terms], ...] = field(init=False, repr=False, compare=False)
+    """Of each layer, where every token stays and where some leave."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "terms", tuple(self._terms(layer) for layer in range(len(self.layers))))
+
+    @classmethod
+    def of(cls, model: AdaptiveViT, rule: Rule = "executed") -> MacsFormula:
+        """Read the coefficients off a wrapped model."""
+        if rule not in RULES:
+            raise UnknownName(f"rule must be one of {', '.join(RULES)}, got {rule!r}")
+        stem, layers, head = model.backbone.costs()
+        backbone = model.backbone
+        return cls(
+            stem, layers, head, model.layout, model.score, backbone.thin, backbone.head_rows,
+            model.pool == "restored" or model.restores, model.reduction, rule,
+        )  # fmt: skip
+
+    def macs(self, schedule: TokenSchedule) -> int:
+        """Multiply-adds of one image under ``schedule``; a few microseconds."""
+        schedule.check(self.layout)
+        counts, total, tapped = schedule.counts, self.stem, 0
+        for layer in range(len(counts)) if schedule.executed is None else schedule.executed:
+            cost, (whole, reduced), kept = self.layers[layer], self.terms[layer], counts[layer]
+            if cost.fuses:
+                total += whole.at(cost.fuses + tapped, cost.fuses + tapped)
+            else:
+                entering = counts[layer - 1] if layer else self.layout.tokens
+                total += (reduced if kept < entering else whole).at(entering, kept)
+            tapped += min(cost.taps, kept)
+        return total + self._head(counts[-1])
+
+    def macs_many(self, counts: NDArray[np.int64], executed: Sequence[int] | None = None) -> NDArray[np.int64]:
+        """(S, L) counts -> (S,) multiply-adds; 10,000 schedules take milliseconds."""
+        counts = np.asarray(counts, dtype=np.int64)
+        if counts.ndim != 2 or counts.shape[1] != len(self.layers):
+            raise ScheduleError(f"counts must be (schedules, {len(self.layers)}), got {counts.shape}")
+        entering = np.concatenate([np.full((len(counts), 1), self.layout.tokens), counts[:, :-1]], axis=1)
+        total = np.full(len(counts), self.stem, dtype=np.int64)
+        tapped = np.zeros(len(counts), dtype=np.int64)
+        for layer in range(len(self.layers)) if executed is None else executed:
+            (whole, reduced), kept = self.terms[layer], counts[:, layer]
+            if self.layers[layer].fuses:
+                fused = self.layers[layer].fuses + tapped
+                total += whole.at(fused, fused)
+            else:
+                n = entering[:, layer]
+                total += np.where(kept < n, reduced.at(n, kept), whole.at(n, kept))
+            tapped += np.minimum(self.layers[layer].taps, kept)
+        return total + self._head(counts[:, -1])
+
+    def _terms(self, layer: int) -> tuple[Terms, Terms]:
+        cost, prefix, width = self.layers[layer], self.layout.prefix, self.layers[layer].width
+        whole = Terms(cost.constant, cost.rows, cost.pair, cost.feed, 0)
+        # (n - p) * (n - p) * D to match the patches, (o - p) * (n - p) * D to mix them
+        merging = Terms(2 * prefix**2 * width, -3 * prefix * width, width, -prefix * width, width)
+        reduced = whole + merging if self.reduction == "merge" else whole
+        if self.rule == "matmul":
+            return whole, reduced
+        if self.rule == "tavt":
+            norms = Terms(0, width, 0, width, 0)
+            return whole + norms, reduced + norms
+        if layer == len(self.layers) - 1 and self.head_rows is not None:
+            return (self._last(cost, self.thin[layer], self.head_rows),) * 2
+        selecting = Terms(0, cost.select, 0, 0, 0)
+        if self.reduction == "merge" or not self.thin[layer]:
+            reduced += Terms(0, cost.pair_score * (self.score == "cls"), 0, 0, 0)
+        else:
+            reduced = self._dropping(cost)
+        return whole + selecting, reduced + selecting
+
+    def _last(self, cost: LayerCosts, thin: bool, rows: int) -> Terms:
+        fixed = cost.feed * rows + cost.constant
+        if thin:
+            return Terms((cost.query + cost.output) * rows + fixed, cost.pair * rows + cost.key_value, 0, 0, 0)
+        return Terms(fixed, cost.rows, cost.pair, 0, 0)
+
+    def _dropping(self, cost: LayerCosts) -> Terms:
+        """Of attention that does no work for rows that do not go on."""
+        if self.score == "cls":
+            kept = cost.query + cost.output + cost.feed
+            return Terms(cost.query + cost.constant, cost.key_value + cost.pair_score, 0, kept, cost.pair)
+        return Terms(cost.constant, cost.query + cost.key_value, cost.pair, cost.output + cost.feed, 0)
+
+    def _head(self, last: Count) -> Count:
+        pooled = (last * 0 + self.layout.tokens if self.restored else last) - self.head.skipped_rows
+        cost = self.head.fixed + self.head.per_token * pooled + self.head.per_pair * pooled * pooled
+        return cost + self.layout.tokens * self.layers[-1].width if self.rule == "tavt" else cost
+
+
+_NORMS = ("layer_norm", "batch_norm", "group_norm", "rms_norm", "instance_norm")
+_FREE = {
+    *("add", "add_", "sub", "mul", "mul_", "div", "neg", "exp", "pow", "rsqrt", "rsub", "mean", "sum", "max"),
+    *("softmax", "gelu", "silu", "sigmoid", "tanh", "relu", "elu", "erf", "sqrt", "log", "abs", "sign", "log2"),
+    *("sort", "argsort", "topk", "arange", "index_select", "index", "gather", "scatter", "cat", "stack", "pad"),
+    *("expand", "expand_as", "repeat", "repeat_interleave", "type_as", "embedding", "sin", "cos", "masked_fill"),
+    *("bernoulli_", "dropout", "feature_dropout", "amax", "argmax", "clone", "copy_", "broadcast_tensors", "meshgrid"),
+    *("linspace", "zeros", "ones", "empty", "full", "div_", "rms_norm", "flip", "roll", "tile", "square"),
+    *("chunk", "split", "unbind", "unflatten", "new_full", "zeros_like", "ones_like", "index_put_", "where"),
+    *("log_softmax", "logsumexp", "max_pool2d", "ceil", "reshape_as", "scatter_add"),
+    *("hardsigmoid", "hardsigmoid_", "hardswish", "hardswish_", "hardtanh", "hardtanh_", "relu_", "sigmoid_", "silu_"),
+    *("__or__", "__and__", "lt", "gt", "eq", "linalg_vector_norm"),
+}
+
+
+def count_by_tracing(module: nn.Module, images: Tensor) -> int:
+    """Multiply-adds that one pass of ``module`` over ``images`` (B, 3, H, W) executes, all B images together.
+
+    Raises:
+        UnsupportedBackbone: The pass holds an operator whose cost is not known.
+    """
+    from fvcore.nn import FlopCountAnalysis
+
+    counter = FlopCountAnalysis(module, images)
+    counter.set_op_handle("aten::scaled_dot_product_attention", _attention_macs)
+    for norm in _NORMS:
+        counter.set_op_handle(f"aten::{norm}", _nothing)
+    counter.unsupported_ops_warnings(False).uncalled_modules_warnings(False).tracer_warnings("none")
+    quiet = logging.getLogger("fvcore.nn.jit_analysis")
+    level = quiet.level
+    quiet.setLevel(logging.ERROR)
+    try:
+        total = int(counter.total())
+        unknown = {name.removeprefix("aten::") for name in counter.unsupported_ops()} - _FREE
+    finally:
+        quiet.setLevel(level)
+    if unknown:
+        raise UnsupportedBackbone(f"the cost of {', '.join(sorted(unknown))} is not known, so the pass is not counted")
+    return total
+
+
+def _nothing(inputs: list[Any], outputs: list[Any]) -> int:
+    """A norm: not counted by the executed rule. (A handle of None would leave fvcore's own in place.)"""
+    return 0
+
+
+def _attention_macs(inputs: list[Any], outputs: list[Any]) -> int:
+    """q (B, H, m, d), k (B, H, n, d), v (B, H, n, e): m * n * (d + e) for each of the B * H maps."""
+    q, k, v = (value.type().sizes() for value in inputs[:3])
+    return int(math.prod(q[:-2]) * q[-2] * k[-2] * (q[-1] + v[-1]))

@@ -1,0 +1,407 @@
+"""Fewer tokens after a layer: how much each matters, which stay, and how those that leave drop out or merge.
+
+The scores are pure functions of one attention call's q, k (B, H, n, d), its bias (broadcastable to (B, H, n, n)) and
+its scale. ``column`` is TAVT's significance (DATE 2023; Length-Adaptive Transformer, ACL 2021, eq. 1): the attention a
+token receives, summed over heads and queries. ``cls`` is what the class token (row 0) looks at (EViT, ICLR 2022).
+
+Merging: a token leaves if a more important one resembles it, and goes into the most similar that stays. Of n tokens m
+stay. Each patch has an importance a_i (the score of the layer's attention) and a direction u_i, its value divided by
+its length. With S = u u^T over the patches:
+
+    near_i = max { S_ij : (a_j, -j) > (a_i, -i) }, -1 where there is none
+    cost_i = a_i (1 - near_i)                   the first-order error of merging i away
+    keep   = the prefix and the m - prefix patches of the largest cost, in ascending position
+    own(i) = i where i is kept, else the kept j of the largest S_ij
+    y'_j   = sum over own(i) = j of s_i y_i, divided by s'_j, the sum of s_i
+
+s are the sizes: how many patches of the image a token stands for. In every later attention log s_j is added to the
+logits of key j, so that a merged token is attended to as its patches would be (Bolya et al., ICLR 2023, eq. 1).
+Of equals the lowest index goes first, everywhere. There is no scatter: every step is a matrix product, a comparison or
+a gather of rows, which each runtime has.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field, replace
+from types import MappingProxyType
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+__all__ = [
+    "Pick",
+    "REDUCTIONS",
+    "Reduction",
+    "SCORES",
+    "TokenState",
+    "attention_map",
+    "choose",
+    "cls_score",
+    "column_score",
+    "column_score_alone",
+    "drop",
+    "first_rows",
+    "gather_rows",
+    "keep_best",
+    "keeps_no_map",
+    "learns",
+    "maws_score",
+    "merge",
+    "merge_cost",
+    "restore",
+    "similarity",
+]
+
+
+_EMPTY: Mapping[str, Any] = MappingProxyType({})
+
+
+@dataclass(frozen=True, slots=True)
+class TokenState:
+    """What one half-block hands to the next; never changed in place, so a state can be kept and continued.
+
+    Args:
+        tokens: (B, n, D), prefix tokens first, patches in ascending original position.
+        prefix: How many leading tokens are no patches (class, distillation, registers); may be 0.
+        place: (B, n) int64, each token's position in the original sequence; ``None`` while nothing was dropped.
+        last: (B, N, D), the latest whole-layer output of every original token, or ``None`` where nobody restores.
+        sizes: (B, n) float32, how many original tokens each stands for; ``None`` until something was merged.
+        owner: (B, N) int64, the row of the token that each original token was merged into, or ``None`` where nobody
+            asks.
+        along: Tensors (B, n, ...) that are gathered together with the tokens.
+        notes: Anything else an adapter carries from ``embed`` to its layers; never gathered.
+    """
+
+    tokens: Tensor
+    prefix: int
+    place: Tensor | None = None
+    last: Tensor | None = None
+    sizes: Tensor | None = None
+    owner: Tensor | None = None
+    along: Mapping[str, Tensor] = field(default_factory=lambda: _EMPTY)
+    notes: Mapping[str, Any] = field(default_factory=lambda: _EMPTY)
+
+    @property
+    def count(self) -> int:
+        """Tokens now in the sequence, n."""
+        return self.tokens.shape[1]
+
+    def with_tokens(self, tokens: Tensor) -> TokenState:
+        """The same sequence with new values."""
+        return replace(self, tokens=tokens)
+
+
+SCORES = ("column", "cls")
+
+_FEW_TOKENS = 256
+_NUMBERS_AT_ONCE = 2**23
+"""Of a map that is only to be summed: 32 MB in float32."""
+
+
+def attention_map(q: Tensor, k: Tensor, bias: Tensor | None, scale: float | None) -> Tensor:
+    """The softmaxed attention (B, H, m, n), at least in float32 so that half precision makes no false ties.
+
+    Args:
+        q: (B, H, m, d).
+        k: (B, H, n, d).
+        bias: Added before the softmax, or a bool mask whose False entries are not attended; ``None`` for none.
+        scale: ``None`` means ``d ** -0.5``.
+    """
+    logits = (q * (q.shape[-1] ** -0.5 if scale is None else scale)) @ k.transpose(-2, -1)
+    if bias is not None:
+        if bias.dtype == torch.bool:
+            logits = logits.masked_fill(~bias, float("-inf"))
+        else:
+            logits = logits + bias
+    if logits.dtype in (torch.float16, torch.bfloat16):
+        logits = logits.float()
+    return logits.softmax(dim=-1)
+
+
+def column_score(attention: Tensor) -> Tensor:
+    """(B, H, m, n) -> (B, n): attention received, summed over queries and heads (in [0, H * m])."""
+    # Two single-axis sums: summing both axes at once costs 41 % of the layer in onnxruntime, this 5 %.
+    return attention.sum(dim=2).sum(dim=1)
+
+
+def learns(q: Tensor) -> bool:
+    """Whether a gradient will flow through queries: in training, not where a graph is traced to be exported."""
+    tracing = torch.jit.is_tracing()  # type: ignore[attr-defined, no-untyped-call]
+    traced = tracing or torch.compiler.is_compiling()
+    return torch.is_grad_enabled() and q.requires_grad and not traced
+
+
+def keeps_no_map(q: Tensor) -> bool:
+    """Whether to train without the attention map (B, H, n, n): it would be large, and the fused kernel is no slower.
+
+    At 197 tokens the plain products are a fifth faster on a CPU, and the map is a sixth of what a layer keeps.
+    """
+    return learns(q) and (q.is_cuda or q.shape[2] > _FEW_TOKENS)
+
+
+@torch.no_grad()
+def column_score_alone(q: Tensor, k: Tensor, bias: Tensor | None, scale: float | None) -> Tensor:
+    """(B, n): ``column_score``, no map of the whole batch being made; without a gradient, as what is chosen has none.
+
+    Training attends by a fused kernel, which keeps no map for the backward pass, and scores by this.
+    """
+    batch, heads, rows = q.shape[:3]
+    size = max(1, _NUMBERS_AT_ONCE // (heads * rows * k.shape[2]))
+    own = bias is not None and bias.dim() == 4 and bias.shape[0] == batch
+    parts = [slice(start, start + size) for start in range(0, batch, size)]
+    return torch.cat([column_score(attention_map(q[p], k[p], bias[p] if own and bias is not None else bias, scale))
+                      for p in parts])  # fmt: skip
+
+
+def cls_score(q: Tensor, k: Tensor, bias: Tensor | None, scale: float | None) -> Tensor:
+    """(B, n): attention of row 0, summed over heads; needs no full map. ``q`` may hold row 0 alone."""
+    if bias is not None and bias.shape[-2] != 1:
+        bias = bias[..., :1, :]
+    return attention_map(q[:, :, :1], k, bias, scale)[:, :, 0].sum(dim=1)
+
+
+def maws_score(q: Tensor, k: Tensor, scale: float | None) -> Tensor:
+    """(B, n): mutual attention weights (FFVT, BMVC 2021, eq. 5-7) of each token with the class token (row 0).
+
+    How much the class token looks at the token, times how much the token adds to those that look at the class token:
+    the softmax over *queries* of the class token's column. Both are means over heads. One row and one column of the
+    scores are enough, so the attention itself may stay fused.
+    """
+    scale = q.shape[-1] ** -0.5 if scale is None else scale
+    row = (q[:, :, :1] * scale) @ k.transpose(-2, -1)  # (B, H, 1, n)
+    column = (q * scale) @ k[:, :, :1].transpose(-2, -1)  # (B, H, n, 1)
+    if row.dtype in (torch.float16, torch.bfloat16):
+        row, column = row.float(), column.float()
+    looked_at = row.softmax(dim=-1)[:, :, 0].mean(dim=1)
+    contributed = column.softmax(dim=-2)[..., 0].mean(dim=1)
+    return looked_at * contributed
+
+
+Selection = Literal["argsort", "topk"]
+Reduction = Literal["drop", "merge"]
+REDUCTIONS: tuple[Reduction, ...] = ("drop", "merge")
+"""What becomes of the tokens that a layer does not keep: they leave, or they go into those that stay."""
+
+
+@dataclass(frozen=True, slots=True)
+class Pick:
+    """Which rows of a layer go on.
+
+    Args:
+        count: How many, prefix included; an int, or a 0-d int64 tensor where the count is a runtime input.
+        prefix: Leading tokens that always stay.
+        score: ``"column"`` or ``"cls"``; ``None`` keeps the first ``count`` rows (a head that reads only these).
+        selection: ``"argsort"`` (stable; eager and OpenVINO) or ``"topk"`` (static ONNX). Both keep ties at the
+            lowest index on their route; neither does on the other's.
+    """
+
+    count: int | Tensor
+    prefix: int
+    score: str | None
+    selection: Selection = "argsort"
+
+    def index(self, scores: Tensor) -> Tensor:
+        """(B, n) scores -> (B, count) rows, ascending."""
+        return keep_best(scores, self.count, self.prefix, self.selection)
+
+
+def keep_best(scores: Tensor, count: int | Tensor, prefix: int, selection: Selection = "argsort") -> Tensor:
+    """The prefix and the best-scored patches, in ascending order; of equals the lowest index stays.
+
+    Args:
+        scores: (B, n), higher is better; the prefix's own scores are ignored.
+        count: Rows to keep, prefix included.
+        prefix: Leading rows that always stay.
+        selection: See ``Pick``.
+
+    Returns:
+        (B, count) int64 rows, ascending.
+
+    Example:
+        >>> keep_best(torch.tensor([[0., 3., 1., 3., 3.]]), count=3, prefix=1)
+        tensor([[0, 1, 3]])
+    """
+    patches = scores[:, prefix:]
+    wanted = count - prefix
+    if selection == "topk":
+        best = patches.topk(wanted, dim=1).indices if isinstance(wanted, int) else _topk_all(patches)[:, :wanted]
+    else:
+        best = patches.argsort(dim=1, descending=True, stable=True)[:, :wanted]
+    best = best.sort(dim=1).values + prefix
+    if not prefix:
+        return best
+    first = torch.arange(prefix, device=scores.device).expand(scores.shape[0], -1)
+    return torch.cat([first, best], dim=1)
+
+
+def _topk_all(patches: Tensor) -> Tensor:
+    return patches.topk(patches.shape[1], dim=1).indices
+
+
+def gather_rows(values: Tensor, index: Tensor) -> Tensor:
+    """(B, n, ...) values at (B, k) rows -> (B, k, ...).
+
+    One flat row gather: ``torch.gather`` would export as Expand + GatherElements, which costs 3-8 % of a model
+    whose every layer drops. ONNX has GatherND for it, which onnxruntime runs in 0.6 of the flat gather's time.
+    """
+    tracing = torch.jit.is_tracing()  # type: ignore[attr-defined, no-untyped-call]
+    if torch.onnx.is_in_onnx_export() and (tracing or hasattr(torch.onnx, "ops")):  # which came with torch 2.8
+        return _rows_in_onnx(values, index, tracing)
+    batch, n = values.shape[:2]
+    offset = torch.arange(batch, device=index.device).unsqueeze(1) * n
+    flat = (index + offset).reshape(-1)
+    return values.flatten(0, 1).index_select(0, flat).reshape(batch, index.shape[1], *values.shape[2:])
+
+
+def _rows_in_onnx(values: Tensor, index: Tensor, tracing: bool) -> Tensor:
+    """``gather_rows`` for either of torch's ONNX exporters: the tracing one, or that by ``torch.export``."""
+    if tracing:
+        rows: Tensor = _RowsInOnnx.apply(values, index)  # type: ignore[no-untyped-call]
+        return rows
+    shape = (*index.shape, *values.shape[2:])
+    given = (values, index.unsqueeze(-1))
+    gathered: Tensor = torch.onnx.ops.symbolic("GatherND", given, {"batch_dims": 1}, dtype=values.dtype, shape=shape)
+    return gathered
+
+
+class _RowsInOnnx(torch.autograd.Function):
+    """``gather_rows`` for the tracing exporter."""
+
+    @staticmethod
+    def forward(ctx: Any, values: Tensor, index: Tensor) -> Tensor:
+        at = index.reshape(*index.shape, *(1,) * (values.dim() - 2)).expand(*index.shape, *values.shape[2:])
+        return values.gather(1, at)
+
+    @staticmethod
+    def symbolic(g: Any, values: Any, index: Any) -> Any:
+        last = g.op("Constant", value_t=torch.tensor([2]))
+        rows = g.op("GatherND", values, g.op("Unsqueeze", index, last), batch_dims_i=1)
+        sizes = values.type().sizes()
+        return rows if sizes is None else rows.setType(values.type().with_sizes([None, None, *sizes[2:]]))
+
+
+def drop(state: TokenState, index: Tensor, *, passed: bool = False) -> TokenState:
+    """Keep the rows ``index`` (B, k), ascending, of a state, with all that goes along.
+
+    Args:
+        state: The tokens to choose from.
+        index: The rows that stay.
+        passed: Whether the tokens have passed the whole layer (one without a joint), so that the value that they have
+            now is the last one of those that leave.
+    """
+    if passed and state.last is not None:
+        state = replace(state, last=restore(state.last, state.tokens, state.place))
+    place = index if state.place is None else gather_rows(state.place, index)
+    along = {name: gather_rows(values, index) for name, values in state.along.items()}
+    return replace(state, tokens=gather_rows(state.tokens, index), place=place, along=along)
+
+
+def first_rows(state: TokenState, count: int | Tensor) -> TokenState:
+    """Keep the first ``count`` rows: the last layer of a head that reads only leading tokens."""
+    place = None if state.place is None else state.place[:, :count]
+    along = {name: values[:, :count] for name, values in state.along.items()}
+    sizes = None if state.sizes is None else state.sizes[:, :count]
+    return replace(state, tokens=state.tokens[:, :count], place=place, along=along, sizes=sizes, owner=None)
+
+
+def restore(last: Tensor, tokens: Tensor, place: Tensor | None) -> Tensor:
+    """``last`` (B, N, D) with ``tokens`` (B, n, D) written at ``place`` (B, n); a new tensor."""
+    if place is None:
+        return tokens
+    return last.scatter(1, place.unsqueeze(-1).expand_as(tokens), tokens)
+
+
+_SHORTEST = 1e-6
+"""Length below which a token counts as that long: one of zeros resembles nothing."""
+
+
+def merge(state: TokenState, scores: Tensor, pick: Pick) -> TokenState:
+    """Reduce a state to ``pick.count`` tokens; the values of those that leave go into those that stay.
+
+    The choice has no gradient, the means have one. Similarities, costs, sizes and means are in float32 whatever the
+    tokens are in: in half precision ``1 - near`` collapses to ties, and sizes above 256 are not exact.
+
+    Args:
+        state: Tokens (B, n, D) after an attention half-block.
+        scores: (B, n), the importance of each token; that of prefix tokens is not read.
+        pick: How many tokens stay, how many of them are no patches, and how the best are selected.
+
+    Returns:
+        The tokens (B, m, D) that stay, at their own places, with ``sizes``; with ``owner`` where the given state
+        has it.
+    """
+    prefix = state.prefix
+    with _in_float32(state.tokens):
+        patches = state.tokens[:, prefix:].float()
+        given = torch.ones_like(scores, dtype=torch.float32) if state.sizes is None else state.sizes
+        with torch.no_grad():
+            kept, own = choose(similarity(patches), scores[:, prefix:].float(), pick)
+            rows = torch.arange(kept.shape[1], device=own.device)
+            share = (own.unsqueeze(1) == rows.unsqueeze(1)) * given[:, prefix:].unsqueeze(1)  # (B, m - p, n - p)
+            total = share.sum(dim=2)
+        means = (share @ patches) / total.unsqueeze(2)
+        tokens = torch.cat([state.tokens[:, :prefix], means.to(state.tokens.dtype)], dim=1)
+    first = torch.arange(prefix, device=own.device).expand(own.shape[0], -1)
+    index = torch.cat([first, kept + prefix], dim=1)
+    owner = state.owner
+    return replace(
+        state,
+        tokens=tokens,
+        place=index if state.place is None else gather_rows(state.place, index),
+        along={name: gather_rows(values, index) for name, values in state.along.items()},
+        sizes=torch.cat([given[:, :prefix], total], dim=1),
+        owner=None if owner is None else gather_rows(torch.cat([first, own + prefix], dim=1), owner),
+    )
+
+
+def similarity(patches: Tensor) -> Tensor:
+    """(B, n, D) -> (B, n, n): the cosine of the angle between any two tokens of an image."""
+    length = torch.linalg.vector_norm(patches, dim=2, keepdim=True).clamp(min=_SHORTEST)
+    directions = patches / length
+    alike: Tensor = directions @ directions.transpose(1, 2)
+    return alike
+
+
+def choose(alike: Tensor, importance: Tensor, pick: Pick) -> tuple[Tensor, Tensor]:
+    """Which patches stay, and into which of them each one goes.
+
+    Args:
+        alike: (B, n, n) similarities of the patches.
+        importance: (B, n).
+        pick: Its count holds the prefix, which is not among the patches.
+
+    Returns:
+        The rows that stay (B, m), ascending, and for each patch the index (B, n) of its owner among those.
+
+    Example:
+        >>> alike = torch.tensor([[[1.0, 0.9, 0.0], [0.9, 1.0, 0.1], [0.0, 0.1, 1.0]]])
+        >>> choose(alike, torch.tensor([[3.0, 2.0, 1.0]]), Pick(2, 0, "cls"))
+        (tensor([[0, 2]]), tensor([[0, 0, 1]]))
+    """
+    rows = torch.arange(alike.shape[1], device=alike.device)
+    kept = keep_best(merge_cost(alike, importance), pick.count - pick.prefix, 0, pick.selection)
+    # No similarity is above 1, so a patch that stays owns itself whatever resembles it.
+    to_kept = torch.where(kept.unsqueeze(2) == rows, alike.new_tensor(2.0), gather_rows(alike, kept))  # (B, m, n)
+    return kept, to_kept.argmax(dim=1)
+
+
+def merge_cost(alike: Tensor, importance: Tensor) -> Tensor:
+    """(B, n): what the output loses, to first order, where a patch goes into the nearest that is more important.
+
+    Args:
+        alike: (B, n, n) similarities of the patches.
+        importance: (B, n), at least 0.
+    """
+    rows = torch.arange(alike.shape[1], device=alike.device)
+    a_i, a_j = importance.unsqueeze(2), importance.unsqueeze(1)
+    leads = (a_j > a_i) | ((a_j == a_i) & (rows < rows.unsqueeze(1)))  # (B, i, j): j is more important than i
+    near = torch.where(leads, alike, alike.new_tensor(-1.0)).amax(dim=2)
+    return importance * (1 - near)
+
+
+def _in_float32(tokens: Tensor) -> AbstractContextManager[object]:
+    device = tokens.device.type
+    return torch.autocast(device, enabled=False) if torch.is_autocast_enabled(device) else nullcontext()
