@@ -60,9 +60,16 @@ def test_the_python_of_the_readme_runs(tmp_path: Path, monkeypatch: pytest.Monke
     inherit_split(write_run(tmp_path / "runs" / "birds-distilled"), load_images(str(pictures)))
     monkeypatch.chdir(tmp_path)
     (example,) = blocks("python", "README.md")
+    short = {"budget=": "evaluations=12, baselines=False, table_seconds=2, measure_seconds=0.2, budget=",
+             "tk.bench(": "tk.bench(min_time=0.2, max_time=1, things="}  # fmt: skip
+    for given, quick in short.items():
+        assert given in example
+        example = example.replace(given, quick)
     names: dict[str, Any] = {}
     exec(compile(example, "README.md", "exec"), names)
-    assert (tmp_path / "shipped" / "model.xml").is_file() and names["found"].report.is_file()
+    found = names["found"]
+    assert (tmp_path / "shipped" / "model.f32.xml").is_file() and (tmp_path / found.report).is_file()
+    assert found.best in found.front and found.baselines and len(found.to_frame()) == len(found.front)
 
 
 def commands() -> list[list[str]]:
