@@ -12,7 +12,7 @@ MINUTES ?= 15
 PARTS ?= 8
 PART = $$((0x$$(git rev-parse --short=7 HEAD 2>/dev/null || echo 0) % $(PARTS)))
 
-.PHONY: setup demo test ci nightly lowest lint types slow parity clean
+.PHONY: setup demo docs test ci nightly lowest lint types slow parity clean
 
 setup: .venv/.ready-$(TORCH)
 
@@ -22,6 +22,13 @@ setup: .venv/.ready-$(TORCH)
 
 demo: setup
 	.venv/bin/python cli.py demo --data $(DATA) --out $(OUT)
+
+docs: .venv/.ready-docs
+	NO_MKDOCS_2_WARNING=1 .venv/bin/python -m mkdocs build --strict
+
+.venv/.ready-docs: .venv/.ready-$(TORCH)
+	.venv/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[docs]'
+	touch $@
 
 test: lint types
 	$(PYTEST)
@@ -48,4 +55,4 @@ parity: setup
 	$(PYTEST) tests/parity --reference tests/reference
 
 clean:
-	rm -rf .venv build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf .venv build dist site .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -227,9 +227,3 @@ def test_the_kits_own_speed_is_a_record_that_compare_judges(
     said = capsys.readouterr().out
     for job in ("wrapped dense", "lean taper 0.2, openvino", "distillation step", "search, 60", "export to ONNX"):
         assert job in said
-
-
-def test_the_table_of_merging_is_that_of_its_record() -> None:
-    record = json.loads((STUDIES / "results" / "untrained-merging.json").read_text())
-    page = (STUDIES.parents[1] / "docs" / "merging.md").read_text()
-    assert study("merging_table").table(record) in page

@@ -4,8 +4,8 @@
 
 ``runs/probe`` is a run of ``fgvc-kit train`` by a probe; every network starts there and gets the same steps, batch,
 learning rate, averaging and pictures (``peers/training.py``). The methods, each at about three strengths, are listed in
-``peers/plan.py``; docs/peers.md says what each is, and by what it was checked. Nothing is selected on test. A study
-that was interrupted is continued by the same command. Writes run folders, ``answers/``, one ``latency-*.json`` a
+``peers/plan.py``; docs/results/peers.md says what each is, and by what it was checked. Nothing is selected on test. A
+study that was interrupted is continued by the same command. Writes run folders, ``answers/``, one ``latency-*.json`` a
 target, and from these ``peers.json``, ``peers.md`` and a chart for each target, ``peers-*.svg``; the table is printed.
 """
 

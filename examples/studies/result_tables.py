@@ -1,0 +1,253 @@
+"""The tables and the picture of README and docs that are made from committed records.
+
+    python examples/studies/result_tables.py
+
+writes anew what stands between ``<!-- from RECORD[, RECORD] by FUNCTION of result_tables.py -->`` and ``<!-- end -->``
+in README and docs, and the picture. A test holds every one of them against its records.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[2]
+BLOCK = re.compile(r"(<!-- from (\S.*?) by (\w+) of result_tables\.py -->\n).*?(<!-- end -->)", re.DOTALL)
+UNTRAINED = "examples/studies/results/untrained-merging.json"
+PICTURE = ROOT / "docs" / "results" / "merging.svg"
+
+
+def pages() -> list[Path]:
+    """Every page that may hold a block."""
+    return [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+
+
+def renew(page: str) -> str:
+    """A page with each of its blocks made anew from its records."""
+
+    def block(match: re.Match[str]) -> str:
+        records = [read(path) for path in match[2].split(", ")]
+        return f"{match[1]}\n{globals()[match[3]](*records).rstrip()}\n\n{match[4]}"
+
+    return BLOCK.sub(block, page)
+
+
+def read(path: str) -> Any:
+    return json.loads((ROOT / path).read_text(encoding="utf-8"))
+
+
+def merging(record: Mapping[str, Any]) -> str:
+    """Merging and dropping in networks that never learned to lose tokens: a row for each schedule and network."""
+    merged, dropped = by_reduction(record)
+    rows = [
+        [
+            f"{key[0]} ({100 * one['dense_top1']:.1f} %)",
+            f"`{one['schedule']}`",
+            f"{one['fewer_multiply_adds']:.2f}x",
+            points(one),
+            f"{one['kl']:.3f}",
+            points(dropped[key]),
+            f"{dropped[key]['kl']:.3f}",
+        ]
+        for key, one in merged.items()
+    ]
+    header = ["network", "schedule", "fewer multiply-adds", "merge, points", "KL", "drop, points", "KL"]
+    against = "points against the same network's dense answers, paired 95 % intervals; KL in nats"
+    return f"{untrained_setting(record)}; {against}.\n\n{table(header, rows)}"
+
+
+def reductions(record: Mapping[str, Any], few: Mapping[str, Any], many: Mapping[str, Any]) -> str:
+    """What a schedule of three stages saves in time, dropped and merged, and what it costs without any training."""
+    merged, dropped = by_reduction(record)
+    network = "fine-tuned"
+    stages = {"drop": dropped[network, "three stages, keep 0.7"], "merge": merged[network, "three stages, keep 0.7"]}
+    steep = max((one for key, one in dropped.items() if key[0] == network), key=lambda one: one["fewer_multiply_adds"])
+    kept = merged[network, steep["name"]]
+    rows = []
+    for bench in (few, many):
+        of = {tuple(one["name"].removeprefix(one["thing"]).split()): one for one in bench["candidates"]}
+        for schedule, reduction in dict.fromkeys((words[0], words[1]) for words in of):
+            pair = [of[schedule, reduction, "on", runtime] for runtime in ("openvino", "onnxruntime")]
+            tokens, cost = pair[0]["schedule"][0], "not measured"
+            if schedule == "dense":
+                label, cost = f"dense, as {reduction}", ""
+            else:
+                label = f"{reduction} `{schedule}`"
+                if schedule == stages[reduction]["schedule"]:
+                    cost = points(stages[reduction])
+            rows.append([str(tokens), label, f"{pair[0]['macs'] / 1e9:.2f}", *map(timed, pair), cost])
+    one, other = few["candidates"][0], many["candidates"][0]
+    header = ["tokens", "what", "GMACs", "OpenVINO", "onnxruntime", "top-1, points"]
+    return (
+        f"Times: {one['thing']}, random weights, {one['image_size'][0]} and {other['image_size'][0]} px, "
+        f"{one['target']['precision']}, batch {one['target']['batch']}, {device(few)}; "
+        "medians, and speed against the first row of that size, paired by rounds, 95 % intervals. The machine was "
+        f"{few['noise']['word']} at 65 tokens and {many['noise']['word']} at 197. Top-1: another network of the same "
+        f"size, which never learned to lose tokens: {untrained_setting(record)}.\n\n{table(header, rows)}\n"
+        f"The steepest schedule of that record, `{steep['schedule']}`, loses {-steep['points']:.1f} points dropped and "
+        f"{-kept['points']:.1f} merged, at {steep['fewer_multiply_adds']:.2f}x and {kept['fewer_multiply_adds']:.2f}x "
+        "fewer multiply-adds.\n"
+    )
+
+
+def timed(one: Mapping[str, Any]) -> str:
+    ratio, median = one["ratio"], one["latency_ms"]["median"]
+    return f"{median:.1f} ms, {ratio['value']:.2f}x [{ratio['low']:.2f}, {ratio['high']:.2f}]"
+
+
+def search_cost(record: Mapping[str, Any]) -> str:
+    """Seconds until the surrogate has the official search's volume, seed by seed."""
+    name = record["asked"]["variants"][0]
+    rows = []
+    for seed in record["ours"]["seeds"]:
+        official, ours = seed["official"], seed["variants"][name]
+        reached, shown = ours["reached"], ["never", ""]
+        if reached:
+            shown = [
+                f"{reached['seconds']:.0f} s, {reached['evaluations']} evaluations",
+                f"{ours['factor_f32']:.0f}, {ours['factor']:.1f}",
+            ]
+        rows.append([
+            str(seed["seed"]),
+            f"{official['front_volume_val']:.4f}, {official['front_volume_test']:.4f}",
+            f"{official['seconds_f32']:,.0f}, {official['seconds']:,.0f}",
+            f"{ours['front_volume_val']:.4f}, {ours['front_volume_test']:.4f}",
+            *shown,
+        ])  # fmt: skip
+    summary = record["ours"]["summary"]
+    slow, same = summary[f"{name} factor_f32"], summary[f"{name} factor"]
+    after = f"ours after {record['asked']['evaluations']} evaluations"
+    header = ["seed", "official volume on `val`, `test`", "its seconds in f32, in bf16", after, "reached after",
+              "times fewer seconds than in f32, in bf16"]  # fmt: skip
+    return (
+        f"{table(header, rows)}\n{same['reached']} of {same['of']} seeds reach it; of these, geometric means of the "
+        f"times fewer seconds, with 95 % intervals: {interval(slow, '.1f')} than in f32, {interval(same, '.1f')} than "
+        "in bf16. On `test` ours after all evaluations less the official: "
+        f"{interval(summary[f'{name} volume_test less official'])}.\n"
+    )
+
+
+def search_cost_f32(record: Mapping[str, Any]) -> str:
+    """One seed in f32: the official search, NSGA-II without levers, and two with all of them."""
+    seed = record["ours"]["seeds"][0]
+    official, plain = seed["official"], seed["nsga2"]
+    names = {"surrogate:128": "surrogate, shared prefixes, bf16", "nsga2:0": "NSGA-II, shared prefixes, bf16"}
+    least = f"{official['seconds'] / plain['factor']:.0f}: {plain['factor']:.1f}x fewer"
+    searches = [
+        ("official", official, " (modelled)", ""),
+        ("NSGA-II in f32, no lever", plain, " (modelled)", least),
+        *((names[name], one, "", "not reached") for name, one in seed["variants"].items() if not one["reached"]),
+    ]
+    rows = [
+        [name, f"{one['evaluations']:,}", f"{one['seconds']:,.0f}{how}", f"{one['front_volume_val']:.4f}",
+         f"{one['front_volume_test']:.4f}", reached]
+        for name, one, how, reached in searches
+    ]  # fmt: skip
+    header = ["search", "evaluations", "seconds", "volume on `val` (f32)", "on `test`",
+              "seconds to the official volume on `val`"]  # fmt: skip
+    return table(header, rows)
+
+
+def own_speed(record: Mapping[str, Any]) -> str:
+    """The kit's own speed: a row for each job."""
+    rows = []
+    for one in record["candidates"]:
+        found = one["latency_ms"]
+        low, high = found["interval95"]
+        sure = f" ± {50 * (high - low) / found['median']:.1f} %" if found["steady"] else ", unsteady"
+        median = found["median"]
+        rows.append([one["name"], (f"{median / 1000:.2f} s" if median >= 1000 else f"{median:.3g} ms") + sure])
+    packages = record["host"]["packages"]
+    versions = ", ".join(f"{name} {packages[name].split('+')[0]}" for name in ("torch", "openvino", "onnxruntime"))
+    return (
+        f"{record['inputs'].split('for ')[1]}, random weights, batch 1, f32, {device(record)}; {versions}.\n\n"
+        f"{table(['job', 'median'], rows)}"
+    )
+
+
+def merging_picture(record: Mapping[str, Any]) -> str:
+    """Top-1 against multiply-adds, dropped and merged, of the network that was fine-tuned in all layers."""
+    left, top, width, height, most, lowest, highest = 64, 58, 560, 250, 2.8, -35.0, 5.0
+
+    def x(value: float) -> float:
+        return left + width * (value - 1) / (most - 1)
+
+    def y(value: float) -> float:
+        return top + height * (highest - value) / (highest - lowest)
+
+    def text(across: float, down: float, words: str, style: str = "") -> str:
+        return f'<text x="{across:.1f}" y="{down:.1f}"{style}>{words}</text>'
+
+    middle, end = ' text-anchor="middle"', ' text-anchor="end"'
+    drawn = [text(left, 24, "What a network keeps that never learned to lose tokens", ' font-size="16" fill="#17212b"')]
+    drawn.append(text(left, 43, "top-1 on ELPV, points against the same network dense; 95 % intervals"))
+    for value in range(-30, 1, 10):
+        drawn.append(f'<path d="M{left} {y(value):.1f}h{width}" stroke="#dbe1e6"/>')
+        drawn.append(text(left - 8, y(value) + 4, f"{value:+d}" if value else "0", end))
+    for value in (1.0, 1.5, 2.0, 2.5):
+        drawn.append(text(x(value), top + height + 20, f"{value:.1f}x", middle))
+    drawn.append(text(left + width / 2, top + height + 40, "fewer multiply-adds", middle))
+    for reduction, rows, colour in zip(("merge", "drop"), by_reduction(record), ("#0b6e4f", "#b4440c"), strict=True):
+        shown = sorted((one for key, one in rows.items() if key[0] == "fine-tuned"),
+                       key=lambda one: one["fewer_multiply_adds"])  # fmt: skip
+        places = [(x(one["fewer_multiply_adds"]), y(one["points"])) for one in shown]
+        line = " ".join(f"{across:.1f},{down:.1f}" for across, down in [(x(1), y(0)), *places])
+        drawn.append(f'<polyline points="{line}" fill="none" stroke="{colour}" stroke-width="2"/>')
+        for one, (across, down) in zip(shown, places, strict=True):
+            low, high = one["ci95"]
+            drawn.append(f'<path d="M{across:.1f} {y(low):.1f}V{y(high):.1f}" stroke="{colour}" opacity=".5"/>')
+            drawn.append(f'<circle cx="{across:.1f}" cy="{down:.1f}" r="4" fill="{colour}"/>')
+        drawn.append(text(places[-1][0] + 10, places[-1][1] + 4, reduction, f' fill="{colour}" font-weight="bold"'))
+    body = "\n".join(drawn)
+    return (
+        '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 680 360" font-family="sans-serif" font-size="13" '
+        f'fill="#556370">\n<rect width="680" height="360" fill="#ffffff"/>\n{body}\n</svg>\n'
+    )
+
+
+def by_reduction(record: Mapping[str, Any]) -> Iterator[dict[tuple[str, str], Mapping[str, Any]]]:
+    """The rows of merging, then those of dropping, by network and name of the schedule."""
+    for reduction in ("merge", "drop"):
+        yield {(one["network"], one["name"]): one for one in record["rows"] if one["reduction"] == reduction}
+
+
+def untrained_setting(record: Mapping[str, Any]) -> str:
+    size = record["train"].rpartition(" ")[2]
+    return (
+        f"ELPV (8 classes), {record['model']} at {size} px, f32, torch {record['torch'].split('+')[0]}, "
+        f"{device(record)}; {record['folds']} of {record['of']} folds, n = {record['rows'][0]['n']} test images"
+    )
+
+
+def device(record: Mapping[str, Any]) -> str:
+    host = record["host"]
+    return f"{host['cores']} cores of an {host['cpu']}, {host['date'][:10]}"
+
+
+def points(row: Mapping[str, Any]) -> str:
+    low, high = row["ci95"]
+    return f"{row['points']:+.1f} [{low:+.1f}, {high:+.1f}]"
+
+
+def interval(found: Mapping[str, Any], form: str = "+.4f") -> str:
+    low, high = found["ci95"]
+    return f"{found['mean']:{form}} [{low:{form}}, {high:{form}}]"
+
+
+def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    lines = [" | ".join(cells) for cells in (header, *rows)]
+    lines.insert(1, "|".join(["---"] * len(header)))
+    return "".join(f"|{line}|\n" if line.startswith("---") else f"| {line} |\n" for line in lines)
+
+
+def main() -> None:
+    for path in pages():
+        path.write_text(renew(path.read_text(encoding="utf-8")), encoding="utf-8")
+    PICTURE.write_text(merging_picture(read(UNTRAINED)), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
