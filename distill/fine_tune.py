@@ -117,7 +117,7 @@ def train(
     else:
         results = {"val": run.results["probe"]["accuracy"]}
     if processes.first:
-        save_trained(run.folder, model, card, images, _what_was_done(recipe))
+        save_trained(run.folder, model, replace(card, image_sizes=()), images, _what_was_done(recipe))
     run.finish(**results, precision=str(recipe.running.precision))
     if processes.first:
         remove_state(run.folder)

@@ -150,7 +150,8 @@ def distill(
     after = ladder("ladder after")
     if processes.first:
         how = f"distilled in place ({_drawn(recipe)}, {loop.steps} steps)"
-        save_trained(run.folder, model, card, images, how)
+        sizes = tuple(twin.backbone.image_size[1] for twin in twins)
+        save_trained(run.folder, model, replace(card, image_sizes=sizes), images, how)
     run.finish(
         after=processes.once(lambda: after_record(run.folder, after)),
         val=after[0].accuracy.as_record(),

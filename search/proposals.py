@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tavt_kit.core.configuration import Choice
+from tavt_kit.core.curves import LEAST_PATCHES, PUBLISHED, Curve, published_shares, shares_to_counts
 from tavt_kit.core.schedule import TokenSchedule, stage_layers
 from tavt_kit.errors import BudgetTooTight, TavtError
 from tavt_kit.search.algorithms.base import Outcome
@@ -28,12 +29,15 @@ __all__ = [
     "History",
     "ProposalPool",
     "cross",
+    "curve",
+    "drawn_curve",
     "first_proposals",
     "fit",
     "late",
     "mutate",
     "non_dominated",
     "once",
+    "published",
     "redraw",
     "stages",
     "taper",
@@ -74,6 +78,34 @@ def late(space: Space, ratio: float) -> Choice:
     return _into(space, [round(count) for count in counts])
 
 
+def curve(power: float) -> Family:
+    """Patches leave from a sixth of the depth on, down to the share that the ratio leaves, late by ``power``."""
+
+    def family(space: Space, ratio: float) -> Choice:
+        layers = space.layout.layers
+        return _along(space, Curve(layers // 6, layers, max(1 - ratio, 1e-3), power).shares(layers))
+
+    return family
+
+
+def drawn_curve(space: Space, rng: np.random.Generator) -> Choice:
+    """A curve of a random start, stop, end and power; what evolution goes on from, count by count."""
+    layers, patches = space.layout.layers, space.layout.tokens - space.layout.prefix
+    start = int(rng.integers(0, layers // 2 + 1))
+    stop = int(rng.integers(start + 1, layers + 1))
+    least = min(1.0, LEAST_PATCHES / patches)
+    return _along(space, Curve(start, stop, least ** rng.random(), 0.7 * 4.0 ** rng.random()).shares(layers))
+
+
+def published(space: Space) -> list[Choice]:
+    """The schedules that DiffRate learned, at this depth."""
+    return [_along(space, published_shares(name, space.layout.layers)) for name in PUBLISHED]
+
+
+def _along(space: Space, shares: tuple[float, ...]) -> Choice:
+    return _into(space, shares_to_counts(shares, space.layout.tokens, space.layout.prefix))
+
+
 def once(space: Space) -> list[Choice]:
     """Schedules that drop in one layer alone, early or late: where memory is limited, every dropping layer takes some.
 
@@ -96,20 +128,30 @@ def first_proposals(space: Space, number: int, *, fits: Fits, rng: np.random.Gen
 
     Args:
         space: What may be proposed.
-        number: About how many are wanted: a third tapers, a third stage schedules, a sixth late tapers.
+        number: About how many are wanted: a quarter of curves, a fifth each of stage schedules and tapers, an eighth
+            each of tapers that begin late and of what was published.
         fits: See ``Fits``.
-        rng: For the random ones, which may miss the ceilings and repeat themselves.
+        rng: For the random ones, every other a curve, which may miss the ceilings and repeat themselves.
     """
     if fits(space.dense):
         yield space.dense, "dense"
     for schedule in space.firsts:
         yield schedule, "joint"
-    families = (("taper", taper, 0.5, 3), ("stages", stages, 0.8, 3), ("late", late, 0.6, 6))
+    for schedule in list(filter(fits, published(space)))[: max(1, number // 8)]:
+        yield schedule, "published"
+    families = (
+        ("curve", curve(1.0), 0.9, 8),
+        ("curve", curve(2.0), 0.9, 8),
+        ("stages", stages, 0.8, 5),
+        ("taper", taper, 0.5, 5),
+        ("late", late, 0.6, 8),
+    )
     for name, family, strongest, share in families:
         gentlest = _gentlest(space, family, fits)
         for ratio in np.linspace(gentlest, max(strongest, gentlest), max(1, number // share)):
             yield family(space, float(ratio)), name
     while True:
+        yield drawn_curve(space, rng), "random"
         yield space.decode(space.sample(rng)), "random"
 
 

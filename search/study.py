@@ -20,8 +20,8 @@ from tavt_kit.core.configuration import Choice
 from tavt_kit.core.front import ParetoFront
 from tavt_kit.errors import BudgetError, DataError, MeasurementError
 from tavt_kit.evaluation.answer import Answer
-from tavt_kit.search.algorithms.base import Algorithm, Outcome
-from tavt_kit.search.algorithms.by_name import POPULATION, make_algorithm
+from tavt_kit.search.algorithms.base import POPULATION, Algorithm, Outcome
+from tavt_kit.search.algorithms.by_name import make_algorithm
 from tavt_kit.search.feasibility import Costs, feasibility_table, refuse_unsearchable, require_feasible
 from tavt_kit.search.objectives import Objectives, leading
 from tavt_kit.search.proposals import once

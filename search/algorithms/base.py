@@ -3,12 +3,49 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from typing import NamedTuple, Protocol
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from tavt_kit.core.configuration import Choice
 
-__all__ = ["Algorithm", "Outcome"]
+if TYPE_CHECKING:
+    from tavt_kit.search.space import Space
+
+__all__ = ["POPULATION", "Algorithm", "AlgorithmOptions", "Outcome"]
+
+POPULATION = 16
+"""Schedules of a generation where nothing else is asked for."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AlgorithmOptions:
+    """What an algorithm is made of.
+
+    Args:
+        space: What may be proposed.
+        seed: Seed of its own generators.
+        cost: Gives what ``Outcome.cost`` will be.
+        official_macs: Gives multiply-adds by TAVT's own formula.
+        fits: Tells whether a schedule keeps to the ceilings.
+        population: Schedules of a generation; None where the user asked for none.
+        seeds: Schedules to begin with.
+        objectives: Number of values of an outcome.
+    """
+
+    space: Space
+    seed: int
+    cost: Callable[[Any], float]
+    official_macs: Callable[[Any], int]
+    fits: Callable[[Any], bool]
+    population: int | None = None
+    seeds: Sequence[Choice] = ()
+    objectives: int = 2
+
+    @property
+    def size(self) -> int:
+        """Schedules of a generation."""
+        return POPULATION if self.population is None else self.population
 
 
 class Outcome(NamedTuple):

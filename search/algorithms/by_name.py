@@ -2,73 +2,72 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
-from tavt_kit.core.configuration import Choice
-from tavt_kit.errors import BudgetError, UnknownName
-from tavt_kit.search.algorithms.base import Algorithm
+from tavt_kit.core.registry import Registry
+from tavt_kit.errors import BudgetError
+from tavt_kit.search.algorithms.base import Algorithm, AlgorithmOptions
 from tavt_kit.search.algorithms.nsga2 import Evolution
 from tavt_kit.search.algorithms.random import RandomSearch
 from tavt_kit.search.algorithms.surrogate import Surrogate
 from tavt_kit.search.algorithms.tavt import OfficialTavt, Tavt
-from tavt_kit.search.proposals import Fits
 from tavt_kit.search.space import Space
 
-__all__ = ["ALGORITHMS", "POPULATION", "make_algorithm"]
+__all__ = ["ALGORITHMS", "make_algorithm"]
 
 
-ALGORITHMS = ("nsga2", "tavt", "tavt-official", "random", "surrogate")
+def _nsga2(given: AlgorithmOptions) -> Algorithm:
+    return Evolution(
+        given.space, seed=given.seed, population=given.size, seeds=given.seeds, fits=given.fits,
+        objectives=given.objectives,
+    )  # fmt: skip
 
-POPULATION = 16
-"""Schedules of a generation where nothing else is asked for."""
+
+def _tavt(given: AlgorithmOptions) -> Algorithm:
+    return Tavt(given.space, seed=given.seed, population=given.size, seeds=given.seeds, fits=given.fits)
 
 
-def make_algorithm(
-    name: str,
-    space: Space,
-    *,
-    seed: int,
-    cost: Callable[[Any], float],
-    official_macs: Callable[[Any], int],
-    fits: Fits,
-    population: int | None = None,
-    seeds: Sequence[Choice] = (),
-    objectives: int = 2,
-) -> Algorithm:
+def _official(given: AlgorithmOptions) -> Algorithm:
+    if given.population is not None or given.seeds or given.objectives != 2:
+        raise BudgetError(
+            "tavt-official has sizes of its own (22 schedules, then 60 a generation), begins with its own schedules "
+            "and knows one cost and one metric, so it takes no population, no schedules and no third objective; use "
+            "tavt for these"
+        )
+    return OfficialTavt(given.space, macs=given.official_macs, seed=given.seed)
+
+
+def _random(given: AlgorithmOptions) -> Algorithm:
+    return RandomSearch(given.space, seed=given.seed, population=given.size, seeds=given.seeds, fits=given.fits)
+
+
+def _surrogate(given: AlgorithmOptions) -> Algorithm:
+    return Surrogate(
+        given.space, cost=given.cost, seed=given.seed, population=given.size, seeds=given.seeds, fits=given.fits,
+        objectives=given.objectives,
+    )  # fmt: skip
+
+
+ALGORITHMS: Registry[Callable[[AlgorithmOptions], Algorithm]] = Registry(
+    "a search algorithm",
+    "tavt_kit.algorithms",
+    {"nsga2": _nsga2, "tavt": _tavt, "tavt-official": _official, "random": _random, "surrogate": _surrogate},
+)
+"""By name; another package adds one by an entry point of the group ``tavt_kit.algorithms``."""
+
+
+def make_algorithm(name: str, space: Space, **options: Any) -> Algorithm:
     """A search algorithm at its beginning.
 
     Args:
         name: One of ``ALGORITHMS``.
         space: What may be proposed.
-        seed: Of its own generators.
-        cost: What ``Outcome.cost`` will be.
-        official_macs: Multiply-adds by TAVT's own formula, for its official algorithm.
-        fits: Whether a schedule keeps to the ceilings.
-        population: Schedules of a generation; ``None`` for ``POPULATION``, or the official algorithm's own.
-        seeds: Schedules to begin with.
-        objectives: How many values an outcome has.
+        options: Fields of ``AlgorithmOptions``.
 
     Raises:
         UnknownName: No such algorithm.
         BudgetError: The official algorithm with what it does not know: seeds, other sizes, a third objective.
         ScheduleError: The official algorithm with a model or space that it does not know.
     """
-    if name not in ALGORITHMS:
-        raise UnknownName(f"a search algorithm is one of {', '.join(ALGORITHMS)}, got {name!r}")
-    if name == "tavt-official":
-        if population is not None or seeds or objectives != 2:
-            raise BudgetError(
-                "tavt-official has sizes of its own (22 schedules, then 60 a generation), begins with its own "
-                "schedules and knows one cost and one metric, so it takes no population, no schedules and no third "
-                "objective; use tavt for these"
-            )
-        return OfficialTavt(space, macs=official_macs, seed=seed)
-    size = POPULATION if population is None else population
-    if name == "random":
-        return RandomSearch(space, seed=seed, population=size, seeds=seeds, fits=fits)
-    if name == "tavt":
-        return Tavt(space, seed=seed, population=size, seeds=seeds, fits=fits)
-    if name == "surrogate":
-        return Surrogate(space, cost=cost, seed=seed, population=size, seeds=seeds, fits=fits, objectives=objectives)
-    return Evolution(space, seed=seed, population=size, seeds=seeds, fits=fits, objectives=objectives)
+    return ALGORITHMS[name](AlgorithmOptions(space=space, **options))

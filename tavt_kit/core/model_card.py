@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
+from tavt_kit.core.codec import Record, recorded_as
 from tavt_kit.core.records import read_record, write_record
 from tavt_kit.errors import RecordError
 
@@ -22,7 +23,7 @@ _NON_COMMERCIAL = re.compile(r"(?<![a-z])nc(?![a-z])|non.?commercial", re.IGNORE
 
 
 @dataclass(frozen=True, slots=True)
-class Licence:
+class Licence(Record):
     """Under which licence something is used, and where that is written.
 
     Args:
@@ -34,10 +35,6 @@ class Licence:
     name: str
     licence: str
     source: str
-
-    def as_record(self) -> dict[str, str]:
-        """JSON-ready."""
-        return {"name": self.name, "licence": self.licence, "source": self.source}
 
     @property
     def is_non_commercial(self) -> bool:
@@ -62,7 +59,7 @@ def licence_sentence(licences: Iterable[Licence | None]) -> str | None:
 
 
 @dataclass(frozen=True, slots=True)
-class ModelCard:
+class ModelCard(Record):
     """Everything beside the weights.
 
     Args:
@@ -78,6 +75,7 @@ class ModelCard:
         licences: Of the weights and of the data they were trained on.
         schedule: Token counts after each layer that ``load_model`` puts in force; ``None`` for dense.
         reduction: What becomes of the tokens that a layer does not keep.
+        image_sizes: Further image sizes that the weights were trained for, in pixels a side.
 
     Raises:
         RecordError: No class or a repeated one, or arguments that JSON cannot hold.
@@ -97,12 +95,16 @@ class ModelCard:
     weights_sha256: str = ""
     provenance: str = ""
     licences: tuple[Licence, ...] = ()
-    schedule: tuple[int, ...] | None = None
-    reduction: str = "drop"
+    # Left out of the record where they have their defaults, so that such a card reads as it always did.
+    schedule: tuple[int, ...] | None = field(default=None, metadata=recorded_as(omit_default=True))
+    reduction: str = field(default="drop", metadata=recorded_as(omit_default=True))
+    image_sizes: tuple[int, ...] = field(default=(), metadata=recorded_as(omit_default=True))
+    BESIDE: ClassVar[tuple[str, ...]] = ("schema", "version")
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "classes", tuple(self.classes))
         object.__setattr__(self, "licences", tuple(self.licences))
+        object.__setattr__(self, "image_sizes", tuple(self.image_sizes))
         if self.schedule is not None:
             object.__setattr__(self, "schedule", tuple(self.schedule))
         if not self.classes:
@@ -120,56 +122,6 @@ class ModelCard:
     def with_licence(self, licence: Licence) -> ModelCard:
         """The card with one more licence, unless it is there already."""
         return self if licence in self.licences else replace(self, licences=(*self.licences, licence))
-
-    def as_record(self) -> dict[str, Any]:
-        """JSON-ready."""
-        return {
-            "family": self.family,
-            "name": self.name,
-            "arguments": dict(self.arguments),
-            "classes": list(self.classes),
-            "preprocessing": dict(self.preprocessing),
-            "score": self.score,
-            "pool": self.pool,
-            "weights_sha256": self.weights_sha256,
-            "provenance": self.provenance,
-            "licences": [licence.as_record() for licence in self.licences],
-            # Left out where there is none, so that such a card reads as it always did.
-            **({} if self.schedule is None else {"schedule": list(self.schedule)}),
-            **({} if self.reduction == "drop" else {"reduction": self.reduction}),
-        }
-
-    @classmethod
-    def from_record(cls, record: Mapping[str, Any]) -> ModelCard:
-        """The inverse of ``as_record``; ``schema`` and ``version`` may be there.
-
-        Raises:
-            RecordError: A field is missing, unknown, or of another type.
-        """
-        body = {name: value for name, value in record.items() if name not in ("schema", "version")}
-        body = {"schedule": None, "reduction": "drop", **body}
-        known = {field.name for field in fields(cls)}
-        if set(body) != known:
-            raise RecordError(
-                f"a model card has the fields {', '.join(sorted(known))}; this one lacks "
-                f"{', '.join(sorted(known - set(body))) or 'none'} and adds "
-                f"{', '.join(sorted(set(body) - known)) or 'none'}"
-            )
-        texts = ("family", "name", "score", "pool", "reduction", "weights_sha256", "provenance")
-        right = {
-            **dict.fromkeys(texts, str),
-            "arguments": dict,
-            "preprocessing": dict,
-            "classes": list,
-            "licences": list,
-        }
-        if wrong := [name for name, kind in right.items() if not isinstance(body[name], kind)]:
-            raise RecordError(f"a model card's {wrong[0]} cannot be {body[wrong[0]]!r}")
-        try:
-            licences = tuple(Licence(**entry) for entry in body.pop("licences"))
-            return cls(**body, licences=licences)
-        except TypeError as error:
-            raise RecordError(f"a model card cannot be read: {error}") from None
 
 
 def write_card(folder: Path, card: ModelCard) -> None:

@@ -118,7 +118,15 @@ def _resized(subject: Subject, request: Request, size: tuple[int, int]) -> Calla
     def make() -> BaselineModel:
         model = load_model(request.out, image_size=size).eval()
         model.to(next(subject.model.parameters()).device)
-        note = f"{size[1]} px instead of {subject.preprocessing.image_size[1]}, weights as they are"
+        note = f"{size[1]} px instead of {subject.preprocessing.image_size[1]}, "
+        if size[1] in subject.card.image_sizes:
+            note += "trained for this size too"
+        else:
+            note += "not trained for this size"
+            subject.progress.say(
+                f"The weights were never trained for {size[1]} px, so nothing found here counts as better than a "
+                "smaller image; distil for that size too, and search again."
+            )
         return of_schedule(model, model.dense_schedule, f"dense at {size[1]} px", "resolution", note, request)
 
     return make

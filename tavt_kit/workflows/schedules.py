@@ -373,7 +373,6 @@ def listed_schedules(model: AdaptiveViT, texts: Sequence[str], front: Path | Non
         ScheduleError: A schedule does not fit the model; that of a file is named.
         RecordError: There is no such file, no candidate in it, or it is another model's.
     """
-    from tavt_kit.core.configuration import Configuration
     from tavt_kit.core.schedule import TokenSchedule
 
     found = [TokenSchedule.parse(text, model.layout) for text in texts]
@@ -388,7 +387,7 @@ def listed_schedules(model: AdaptiveViT, texts: Sequence[str], front: Path | Non
             try:
                 wanted = Configuration.from_record(candidate)
                 schedule = wanted.schedule
-                if (wanted.image_size, wanted.score, schedule.executed) != (None, None, None):
+                if wanted.is_variant or schedule.executed is not None:
                     continue  # it is of the model at another size, by another score, or of some of its layers
                 schedule.check(model.layout)
             except ScheduleError as error:

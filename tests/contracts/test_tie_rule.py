@@ -73,7 +73,7 @@ def test_every_family_s_export_keeps_the_first_of_equal_scores(kind: str, suffix
 def test_the_trial_tells_a_graph_that_keeps_others(tmp_path: Path) -> None:
     """OpenVINO's ONNX importer does not keep ONNX's rule for ties."""
     adaptive = wrap(model := zoo.build("plain"))
-    schedule = TokenSchedule.taper(adaptive.tokens, adaptive.layers, 0.3, adaptive.prefix)
+    schedule = TokenSchedule.taper(adaptive.layout, 0.3)
     about = ModelCard(
         "timm_vit", "small", {}, tuple("abcdefg"), Preprocessing(adaptive.backbone.image_size).as_record()
     )

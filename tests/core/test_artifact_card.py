@@ -137,7 +137,7 @@ def test_absent_and_unknown_files_are_refused(tmp_path: Path) -> None:
         ({"schedule": [5, 7]}, "only 5 reach it"),
         ({"schedule": None}, "TypeError"),
         ({"classes": []}, "at least one class"),
-        ({"surprise": 1}, "adds surprise"),
+        ({"surprise": 1}, "surprise is not known"),
         ({"presets": {"fast": [9, 3]}}, "has 7 tokens"),
         ({"presets": [7, 5]}, "AttributeError"),
     ],

@@ -38,13 +38,13 @@ def test_bad_cards_are_refused(tmp_path: Path) -> None:
         card(classes=("x", "y", "x"))
     with pytest.raises(RecordError, match="JSON values"):
         card(arguments={"layer": object()})
-    with pytest.raises(RecordError, match="lacks family and adds none"):
+    with pytest.raises(RecordError, match="family is missing"):
         ModelCard.from_record({k: v for k, v in card().as_record().items() if k != "family"})
-    with pytest.raises(RecordError, match="adds colour"):
+    with pytest.raises(RecordError, match="colour is not known"):
         ModelCard.from_record(card().as_record() | {"colour": "red"})
-    with pytest.raises(RecordError, match="name cannot be 5"):
+    with pytest.raises(RecordError, match="name must be"):
         ModelCard.from_record(card().as_record() | {"name": 5})
-    with pytest.raises(RecordError, match="cannot be read"):
+    with pytest.raises(RecordError, match=r"licences\[0\].licence is missing"):
         ModelCard.from_record(card().as_record() | {"licences": [{"name": "w"}]})
     with pytest.raises(RecordError, match="No such file"):
         read_card(tmp_path)

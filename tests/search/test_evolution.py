@@ -14,7 +14,7 @@ from tavt_kit.core.schedule import TokenSchedule
 from tavt_kit.errors import BudgetTooTight, TavtError
 from tavt_kit.search.algorithms.base import Outcome
 from tavt_kit.search.algorithms.nsga2 import Evolution
-from tavt_kit.search.proposals import fit, stages, taper
+from tavt_kit.search.proposals import curve, drawn_curve, fit, published, stages, taper
 from tavt_kit.search.space import Space
 
 SPACE = Space(TokenLayout(50, 6))
@@ -99,7 +99,7 @@ def test_begins_with_what_the_user_gives_then_families() -> None:
     first = evolution.ask()
     origins = [evolution.origin(schedule) for schedule in first]
     assert first[0] == mine and origins[0] == "user" and origins[1] == "dense" and len(first) == 18
-    assert {"taper", "stages", "late", "random"} <= set(origins)
+    assert {"published", "curve", "taper", "stages", "late", "random"} <= set(origins)
     evolution.tell([Outcome(cost(schedule), metric(schedule)) for schedule in first])
     assert {evolution.origin(schedule) for schedule in evolution.ask()} == {"nsga2"}
 
@@ -107,6 +107,15 @@ def test_begins_with_what_the_user_gives_then_families() -> None:
 def test_user_seed_above_the_ceiling_is_shrunk_into_it() -> None:
     first = Evolution(SPACE, seed=0, seeds=[SPACE.dense], fits=lambda schedule: cost(schedule) <= 5000).ask()
     assert 4500 < cost(first[0]) <= 5000
+
+
+def test_curves_leave_late_and_published_ones_are_whole() -> None:
+    space = Space(TokenLayout(197, 12))
+    assert str(curve(1.0)(space, 0.5)) == "197x2,187,177,168,158,148,138,128,119,109x2"
+    assert [str(one) for one in published(space)][1] == "197,177,162,142,115,97,79,60,48,23,17x2"
+    rng = np.random.default_rng(0)
+    drawn = [drawn_curve(space, rng) for _ in range(50)]
+    assert len(set(drawn)) > 45 and min(one.counts[-2] for one in drawn) >= 17
 
 
 def test_families() -> None:

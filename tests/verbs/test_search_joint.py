@@ -103,8 +103,11 @@ def test_what_a_gene_bought_is_told_by_evaluations(place: Path, tmp_path: Path) 
     ("flags", "says"),
     [
         (("--joint", "size"), "takes image-size, layers, score, precision"),
-        (("--joint", "precision"), "needs one of them"),
-        (("--joint", "precision", "--target", "openvino:cpu"), "needs one of them"),  # the budget is of multiply-adds
+        (("--joint", "precision"), "needs a latency to limit or weigh"),
+        (
+            ("--joint", "precision", "--target", "openvino:cpu"),
+            "needs a latency to limit or weigh",
+        ),  # the budget is of multiply-adds
         ((*PRECISION, "--target", "torch:cpu"), "begins with f32"),
         ((*PRECISION, "--target", "openvino:cpu:precision=int8"), "begins with f32"),
         (("--joint", "score", "--algorithm", "tavt"), "nsga2 or random"),

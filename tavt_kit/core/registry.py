@@ -1,0 +1,75 @@
+"""Registry: what can be chosen by name, of this package and of others that are installed."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterator, Mapping
+from importlib.metadata import EntryPoint, entry_points
+from typing import Generic, TypeVar
+
+from tavt_kit.errors import UnknownName
+
+__all__ = ["Registry"]
+
+T = TypeVar("T")
+
+
+class Registry(Mapping[str, T], Generic[T]):
+    """Names and what they stand for; another package adds its own by an entry point of the group.
+
+    Names of this package cannot be replaced. What another package adds is imported when it is first asked for.
+
+    Args:
+        what: Subject of the sentence about an unknown name, such as ``"a search algorithm"``.
+        group: Group of entry points, such as ``"tavt_kit.algorithms"``.
+        own: Entries of this package, in the order that people see.
+
+    Example:
+        >>> shapes = Registry("a shape", "tavt_kit.shapes", {"disc": 1, "square": 2})
+        >>> shapes["disc"], list(shapes)
+        (1, ['disc', 'square'])
+        >>> shapes["disk"]
+        Traceback (most recent call last):
+            ...
+        tavt_kit.errors.UnknownName: a shape is one of disc, square, got 'disk'; did you mean disc?
+    """
+
+    def __init__(self, what: str, group: str, own: Mapping[str, T]) -> None:
+        self._what, self._group, self._own = what, group, dict(own)
+        self._loaded: dict[str, T] = {}
+
+    def __getitem__(self, name: str) -> T:
+        """What a name stands for.
+
+        Raises:
+            UnknownName: Nothing has this name, or another package that does cannot be imported.
+        """
+        if name in self._own:
+            return self._own[name]
+        if name not in self._loaded:
+            found = self._others().get(name)
+            if found is None:
+                near = difflib.get_close_matches(name, list(self), n=1)
+                meant = f"; did you mean {near[0]}?" if near else ""
+                raise UnknownName(f"{self._what} is one of {', '.join(self)}, got {name!r}{meant}")
+            try:
+                self._loaded[name] = found.load()
+            except Exception as error:  # whatever another package raises while it is imported
+                raise UnknownName(
+                    f"{self._what} named {name} is {found.value} of another package, which cannot be imported: "
+                    f"{type(error).__name__}: {error}; repair or remove that package"
+                ) from None
+        return self._loaded[name]
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._own or name in self._others()
+
+    def __iter__(self) -> Iterator[str]:
+        yield from self._own
+        yield from self._others()
+
+    def __len__(self) -> int:
+        return len(self._own) + len(self._others())
+
+    def _others(self) -> dict[str, EntryPoint]:
+        return {one.name: one for one in entry_points(group=self._group) if one.name not in self._own}
