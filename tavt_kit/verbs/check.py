@@ -11,6 +11,7 @@ import typer
 
 from tavt_kit.verbs import options
 from tavt_kit.verbs.export import Accept, Drop, FileTarget
+from tavt_kit.verbs.settings import read_settings
 
 __all__ = ["check_verb"]
 
@@ -29,10 +30,6 @@ Predictions = Annotated[
     Path | None, typer.Option(help="An .npz file of logits made elsewhere, judged instead of running THING here.")
 ]
 CheckOut = Annotated[Path | None, typer.Option("--out", "-o", help="Folder of check.json. [default: where THING lies]")]
-CheckSplit = Annotated[
-    str | None, typer.Option("--split", help="Images of the check. [default: test if there is one, else val]")
-]
-Dense = Annotated[bool, typer.Option("--dense/--no-dense", help="Compare with the dense model too.")]
 
 
 def check_verb(
@@ -42,13 +39,10 @@ def check_verb(
     preset: options.Preset = None,
     predictions: Predictions = None,
     data: options.Data = None,
-    split: CheckSplit = None,
-    limit: options.Limit = None,
     drop: Drop = 0.5,
-    dense: Dense = True,
     accept_inconclusive: Accept = False,
     target: FileTarget = None,
-    allow_unreadable: options.AllowUnreadable = 0,
+    settings: options.Set = None,
     out: CheckOut = None,
     as_json: options.Json = False,
     config: options.Config = None,
@@ -67,9 +61,9 @@ def check_verb(
 
     with ConsoleProgress() as progress:
         found = check(
-            thing, against, schedule=schedule, preset=preset, predictions=predictions, data=data, split=split,
-            limit=limit, max_drop=drop, dense=dense, accept_inconclusive=accept_inconclusive, target=target,
-            allow_unreadable=allow_unreadable, out=out, progress=progress,
+            thing, against, schedule=schedule, preset=preset, predictions=predictions, data=data, max_drop=drop,
+            accept_inconclusive=accept_inconclusive, target=target, out=out, progress=progress,
+            **read_settings("check", settings),
         )  # fmt: skip
     records = [one.record for one in found.checks]
     for note in found.notes:

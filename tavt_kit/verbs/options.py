@@ -82,9 +82,6 @@ Data = Annotated[
         help="A folder of class folders, a CSV list (path,label[,split]), NAME:FOLDER (cub:birds/), elpv or textile."
     ),
 ]
-Fraction = Annotated[
-    str | None, typer.Option(help="Train on this share of each class's training pictures, such as 1% or 0.1.")
-]
 Out = Annotated[Path, typer.Option("--out", "-o", help="The folder to write; the same command continues it.")]
 Target = Annotated[str, typer.Option(help="Where it will run, e.g. openvino:cpu:threads=2:precision=f32:batch=1.")]
 Budgets = Annotated[
@@ -103,14 +100,6 @@ Schedules = Annotated[
         "--schedule", help="dense, taper:0.2, stages:0.5, or counts such as 197x4,150x4,90x4; repeat for several."
     ),
 ]
-Score = Annotated[str | None, typer.Option(help="What ranks the tokens: column (TAVT) or cls.")]
-Pool = Annotated[str | None, typer.Option(help="Pool over the kept tokens or over all: kept or restored.")]
-Reduction = Annotated[
-    str | None,
-    typer.Option(help="What becomes of tokens that a layer does not keep: drop, or merge into others."),
-]
-Metric = Annotated[str, typer.Option(help="What is maximised, e.g. top1.")]
-Precision = Annotated[str | None, typer.Option(help="f32, f16, bf16 or int8.")]
 ImageSize = Annotated[int | None, typer.Option(min=1, help="Pixels a side, for a model given by name.")]
 Steps = Annotated[int | None, typer.Option(help="Updates. [default: the recipe's]")]
 Batch = Annotated[int | None, typer.Option(help="Pictures per update. [default: the recipe's]")]
@@ -123,7 +112,6 @@ MaxTime = Annotated[str | None, typer.Option(help="Stop after 90s, 15m or 1h; wh
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what would be done, and write nothing.")]
 Fresh = Annotated[bool, typer.Option("--fresh", help="Start again instead of continuing what --out holds.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one machine-readable object on stdout.")]
-Split = Annotated[str, typer.Option(help="train, val or test.")]
 Config = Annotated[
     Path | None,
     typer.Option(help="A TOML file with the same names as the flags.", callback=_read_config, is_eager=True),

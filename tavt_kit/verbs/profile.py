@@ -10,6 +10,7 @@ import typer
 
 from tavt_kit.errors import ParameterError
 from tavt_kit.verbs import options
+from tavt_kit.verbs.settings import read_settings
 
 if TYPE_CHECKING:
     from tavt_kit.core.latency_table import LatencyTable, ShapePenalty
@@ -38,15 +39,12 @@ def profile_verb(
     target: options.Target = "openvino:cpu",
     weights: options.Weights = None,
     image_size: options.ImageSize = None,
-    precision: options.Precision = None,
-    score: options.Score = None,
-    pool: options.Pool = None,
-    reduction: options.Reduction = None,
     held_out: HeldOutCount = 0,
     pack: Pack = None,
     max_time: MaxTime = "60s",
     out: ProfileOut = None,
     seed: options.Seed = 0,
+    settings: options.Set = None,
     as_json: options.Json = False,
     config: options.Config = None,
 ) -> int:
@@ -61,16 +59,8 @@ def profile_verb(
     from tavt_kit.workflows.carried import pack_profile
     from tavt_kit.workflows.profile import profile
 
-    shared: dict[str, Any] = {
-        "target": target,
-        "weights": weights,
-        "image_size": image_size,
-        "precision": precision,
-        "score": score,
-        "pool": pool,
-        "reduction": reduction,
-        "seed": seed,
-    }
+    given = {"target": target, "weights": weights, "image_size": image_size, "seed": seed}
+    shared: dict[str, Any] = {**given, **read_settings("profile", settings)}
     if pack is not None:
         if held_out:
             raise ParameterError("--held-out measures here, and --pack does not; give one of them")

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from tavt_kit.verbs import options
+from tavt_kit.verbs.settings import read_settings
 
 if TYPE_CHECKING:
     from tavt_kit.workflows.prune import PruneResult
@@ -21,8 +22,6 @@ Mlp = Annotated[float | None, typer.Option(help="Share of the feed-forward chann
 Heads = Annotated[float | None, typer.Option(help="Share of the attention heads that is left.")]
 Width = Annotated[float | None, typer.Option(help="Share of the embedding channels that is left.")]
 Depth = Annotated[int | None, typer.Option(help="Number of layers that are left.")]
-Importance = Annotated[str, typer.Option(help="magnitude, taylor or random.")]
-RoundTo = Annotated[int, typer.Option("--round-to", help="Channels are left in multiples of this.")]
 Budget = Annotated[
     str | None,
     typer.Option("--budget", help="flops=0.8G or latency=8ms: finds how many heads and channels may stay."),
@@ -31,7 +30,6 @@ PruneTarget = Annotated[
     str | None, typer.Option("--target", help="Where a latency budget is measured. [default: openvino:cpu]")
 ]
 For = Annotated[str | None, typer.Option("--schedule", help="Schedule that the budget is meant for. [default: dense]")]
-Judging = Annotated[int, typer.Option("--pictures", min=1, help="Training pictures that decide what matters.")]
 
 
 def prune_verb(
@@ -44,13 +42,9 @@ def prune_verb(
     budget: Budget = None,
     schedule: For = None,
     target: PruneTarget = None,
-    importance: Importance = "taylor",
-    round_to: RoundTo = 8,
-    pictures: Judging = 256,
     data: options.Data = None,
-    limit: options.Limit = None,
-    allow_unreadable: options.AllowUnreadable = 0,
     seed: options.Seed = 0,
+    settings: options.Set = None,
     fresh: options.Fresh = False,
     as_json: options.Json = False,
     config: options.Config = None,
@@ -69,8 +63,7 @@ def prune_verb(
     with ConsoleProgress() as progress:
         done = prune(
             run, out, data, mlp=mlp, heads=heads, width=width, depth=depth, budget=budget, schedule=schedule,
-            target=target, importance=importance, round_to=round_to, pictures=pictures, limit=limit,
-            allow_unreadable=allow_unreadable, seed=seed, fresh=fresh, progress=progress,
+            target=target, seed=seed, fresh=fresh, progress=progress, **read_settings("prune", settings),
         )  # fmt: skip
     if as_json:
         about = {key: done.record[key] for key in ("schema", "version")}

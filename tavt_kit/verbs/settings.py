@@ -29,6 +29,9 @@ _WORKFLOWS = {
     "search": "tavt_kit.workflows.search:search",
     "export": "tavt_kit.workflows.export:export",
     "bench": "tavt_kit.workflows.bench:bench",
+    "check": "tavt_kit.workflows.check:check",
+    "profile": "tavt_kit.workflows.profile:profile",
+    "prune": "tavt_kit.workflows.prune:prune",
 }
 _RECIPES = {"train": "train_recipe", "distill": "distill_recipe"}
 
