@@ -226,8 +226,8 @@ class Stages:
         from tavt_kit.workflows.distill import distill
 
         done = distill(
-            self.out / "probe", self.out / "distilled", reduction="merge", sampling="curve", steps=self.steps,
-            bound=BOUND, seed=self.seed, augment=AUGMENT, progress=self.progress,
+            self.out / "probe", self.out / "distilled", steps=self.steps, bound=BOUND, seed=self.seed,
+            augment=AUGMENT, progress=self.progress,
         )  # fmt: skip
         self.progress.show(done)
         self.look()
