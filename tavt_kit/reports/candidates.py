@@ -87,11 +87,12 @@ class TimeView:
         samples, steady = record.get("samples"), record.get("steady")
         bounds = {name: f"{name}_bounds" for name in ("p50", "p90", "p99")}
         view = cls(
-            *(number(record, name) for name in ("predicted", "median", "p10", "p90", "p99")),
-            *(number(record, "interval95", end) for end in (0, 1)),
-            len(samples) if isinstance(samples, list) else whole(record, "samples"),
-            steady if isinstance(steady, bool) else None,
-            {name: (number(record, key, 0), number(record, key, 1)) for name, key in bounds.items()},
+            **{name: number(record, name) for name in ("predicted", "median", "p10", "p90", "p99")},
+            low=number(record, "interval95", 0),
+            high=number(record, "interval95", 1),
+            samples=len(samples) if isinstance(samples, list) else whole(record, "samples"),
+            steady=steady if isinstance(steady, bool) else None,
+            quantiles={name: (number(record, key, 0), number(record, key, 1)) for name, key in bounds.items()},
         )
         return None if view.predicted is None and view.median is None else view
 

@@ -240,7 +240,7 @@ def marks_of(view: FrontView, final: Iterable[FinalView], *, timed: bool | None 
     drawn = {candidate.schedule for candidate in view.candidates}
     for index, base in enumerate(view.baselines):
         if base.schedule not in drawn:
-            kind = next((kind for kind in KINDS if kind == base.origin), "other")
+            kind: Kind = next((kind for kind in KINDS if kind == base.origin), "other")
             found.append(_mark(view, base, kind, f"b{index}", timed))
     # Figures of another split do not belong on the same axis.
     rows = [row for row in final if row.split == view.split and row.kind != "chosen"]

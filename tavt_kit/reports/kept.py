@@ -94,8 +94,8 @@ def _image(
         owners = [()] * len(kept)
     if not kept or len(kept) != len(layers):
         return None
-    grouped = groupby(zip(layers, kept, owners, strict=True), key=lambda found: found[1:])
-    stages = [_stage([layer for layer, *_ in run], *found, rows, columns) for found, run in grouped]
+    grouped = groupby(zip(layers, kept, owners, strict=True), key=lambda found: (found[1], found[2]))
+    stages = [_stage([layer for layer, *_ in run], stays, own, rows, columns) for (stays, own), run in grouped]
     if len(kept[0]) < rows * columns:  # what there was before anything was dropped
         stages.insert(0, _stage([], tuple(range(rows * columns)), (), rows, columns))
     return {

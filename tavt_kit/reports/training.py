@@ -106,8 +106,13 @@ def _sentence(steps: Sequence[_Step], metric: str, split: str) -> str:
 
 def _rung(step: _Step) -> Rung:
     before, after = step.before, step.after
-    ends = (value for one in (before, after) for value in ((one.value, one.bar) if one else (None, None)))
-    return Rung(step.name, *ends)
+    return Rung(
+        step.name,
+        before.value if before else None,
+        before.bar if before else None,
+        after.value if after else None,
+        after.bar if after else None,
+    )
 
 
 def _table(steps: Sequence[_Step], metric: str, split: str) -> Table:

@@ -1,4 +1,4 @@
-"""Reading a report back: a strict parser for what html.py writes."""
+"""Reading a report back: a strict parser for the page."""
 
 from __future__ import annotations
 

@@ -124,3 +124,28 @@ def test_layer_chart_groups_bars() -> None:
     assert heights["a"][1] == pytest.approx(2 * heights["b"][1])
     assert "layer 0; dense 2.00\u00a0ms; chosen 1.00\u00a0ms" in Page(text).attributes("aria-label")
     assert str(bars_legend(bars)).count("<li") == 2
+
+
+def test_a_baseline_far_below_stands_at_the_edge_with_its_figure() -> None:
+    marks = [
+        mark(2.0, 80.0),
+        mark(4.0, 86.0, "chosen"),
+        mark(8.0, 90.0, "dense"),
+        mark(6.0, 9.0, "layers", label="few"),
+    ]
+    page = Page(str(front_chart(marks, Frame("ms", "%"), "chart")))
+    ticks = [float(text) for text in page.texts if re.fullmatch(r"\d+", text)]
+    assert "few 9.0 % ↓" in page.text and min(tick for tick in ticks if tick > 10) >= 78
+
+
+def test_names_keep_off_error_bars() -> None:
+    marks = [
+        mark(float(x), 50.0, "front", label="name", y_bar=(30.0, 70.0), x_bar=(x - 0.3, x + 0.3)) for x in range(1, 9)
+    ]
+    text = str(front_chart(marks, Frame("ms", "%"), "chart"))
+    bars = [tuple(map(float, found)) for found in re.findall(r'd="M([\d.]+) ([\d.]+)V([\d.]+)', text)]
+    names = re.findall(r'<text x="([\d.]+)" y="([\d.]+)" class="name front (start|middle|end)"', text)
+    assert len(bars) == 8 and names
+    for x, y, anchor in names:
+        left = float(x) - {"start": 0, "middle": 14, "end": 28}[anchor]
+        assert not [bar for bar in bars if left < bar[0] < left + 28 and bar[2] < float(y) - 4 < bar[1]]

@@ -59,6 +59,13 @@ def test_the_policy_allows_our_own_style_and_script_only(page: Page) -> None:
         assert f"{name}-src 'sha256-{digest}'" in policy
 
 
+def test_the_verdict_stands_above_the_links(page: Page) -> None:
+    tags = [(tag, values.get("id", "")) for tag, values in page.tags]
+    first = [tags.index(one) for one in (("section", "verdict"), ("nav", ""), ("section", "front"))]
+    assert first == sorted(first)
+    assert tags.index(("section", "final")) < tags.index(("section", "convergence"))
+
+
 def test_it_stays_small(page_path: Path) -> None:
     assert page_path.stat().st_size < 250_000
 

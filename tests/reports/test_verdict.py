@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from tavt_kit.reports.blocks import Headline, Text
+from tavt_kit.reports.blocks import Headline
 from tavt_kit.reports.final import better_baselines
 from tavt_kit.reports.records import Found, Records
 from tavt_kit.reports.verdict import headline
@@ -137,7 +137,9 @@ def test_a_better_baseline_is_said_aloud() -> None:
     (sentence,) = better_baselines({"rows": rows})
     assert sentence.startswith("A baseline does better here: int8 scores 71.5")
     found = headline(records(front=front(entry([65, 40, 20], 0.841, 6.9, "PASS")), final={"rows": rows}))
-    assert any(text.kind == "warning" for text in found.more if isinstance(text, Text))
+    assert found.beaten and found.verdict == "PASS"
+    assert found.more[0].kind == "warning" and str(found.more[0].parts[0]) == sentence
+    assert not headline(records(front=front(entry([65, 40, 20], 0.841, 6.9, "PASS")))).beaten
 
 
 def test_splits_are_never_mixed_in_a_comparison() -> None:
