@@ -10,18 +10,18 @@ from tavt_kit.core.callable_module import make_callable
 if TYPE_CHECKING:
     from tavt_kit.distill.fine_tune import train
     from tavt_kit.distill.in_place import distill
-    from tavt_kit.distill.optimisation import Optimisation
+    from tavt_kit.distill.optimisation import OptimizerOptions
     from tavt_kit.distill.preset import distill_recipe, train_recipe
-    from tavt_kit.distill.reading import Reading
+    from tavt_kit.distill.reading import DataOptions
     from tavt_kit.distill.recipe import DistillRecipe, TrainRecipe
-    from tavt_kit.distill.running import Running
+    from tavt_kit.distill.running import TrainingOptions
     from tavt_kit.distill.sandwich import SandwichRule, sandwich_step
 
 _HOMES = {
     "DistillRecipe": "recipe",
-    "Optimisation": "optimisation",
-    "Reading": "reading",
-    "Running": "running",
+    "OptimizerOptions": "optimisation",
+    "DataOptions": "reading",
+    "TrainingOptions": "running",
     "SandwichRule": "sandwich",
     "TrainRecipe": "recipe",
     "distill": "in_place",
@@ -33,9 +33,9 @@ _HOMES = {
 
 __all__ = [
     "DistillRecipe",
-    "Optimisation",
-    "Reading",
-    "Running",
+    "OptimizerOptions",
+    "DataOptions",
+    "TrainingOptions",
     "SandwichRule",
     "TrainRecipe",
     "distill",

@@ -19,9 +19,9 @@ from tavt_kit.distill.datasets import Order, Pictures, check_shares, read_pictur
 from tavt_kit.distill.loop import Judge, Loop
 from tavt_kit.distill.precision import choose_precision, evaluation_precision
 from tavt_kit.distill.processes import Processes
-from tavt_kit.distill.reading import Reading
+from tavt_kit.distill.reading import DataOptions
 from tavt_kit.distill.recipe import DistillRecipe, TrainRecipe
-from tavt_kit.distill.running import Running
+from tavt_kit.distill.running import TrainingOptions
 from tavt_kit.distill.selection import SelectionMetric
 from tavt_kit.distill.transforms import photometric
 from tavt_kit.evaluation.evaluator import Evaluator
@@ -70,14 +70,14 @@ def settle(recipe: _Recipe, card: ModelCard, images: ImageSet, processes: Proces
     )
 
 
-def _settled_running(running: Running, card: ModelCard, processes: Processes, batch: int) -> Running:
+def _settled_running(running: TrainingOptions, card: ModelCard, processes: Processes, batch: int) -> TrainingOptions:
     SelectionMetric(running.metric, card.classes)
     running.check_split(batch, processes.count)
     return replace(running, precision=choose_precision(running.precision, processes.device))
 
 
 def judge_of(
-    running: Running, pictures: Pictures, classes: tuple[str, ...], schedules: Sequence[TokenSchedule]
+    running: TrainingOptions, pictures: Pictures, classes: tuple[str, ...], schedules: Sequence[TokenSchedule]
 ) -> Judge:
     """Compares weights by the mean of a metric over schedules, on ``val``.
 
@@ -100,7 +100,7 @@ def judge_of(
     return Judge(metric, value)
 
 
-def _settled_reading(reading: Reading, preprocessing: Preprocessing) -> Reading:
+def _settled_reading(reading: DataOptions, preprocessing: Preprocessing) -> DataOptions:
     reading = reading.settled(preprocessing)
     photometric(reading, preprocessing)
     if reading.cache is not None:
@@ -123,7 +123,7 @@ def asked_of(model: AdaptiveViT, card: ModelCard, images: ImageSet, recipe: dict
     }
 
 
-def check_batch(images: ImageSet, batch: int, limit: int | None, reading: Reading) -> None:
+def check_batch(images: ImageSet, batch: int, limit: int | None, reading: DataOptions) -> None:
     """Raise TrainingError if a batch cannot be made of the training pictures, before any of them is read."""
     Order(len(thin_out(images.split("train"), limit)), batch, 0)
     check_shares(batch, reading)
@@ -132,7 +132,7 @@ def check_batch(images: ImageSet, batch: int, limit: int | None, reading: Readin
 def pictures_of(
     images: ImageSet,
     card: ModelCard,
-    reading: Reading,
+    reading: DataOptions,
     *,
     limit: int | None,
     allow_unreadable: int,
@@ -144,7 +144,7 @@ def pictures_of(
     val = read_pictures(
         images.split("val"),
         preprocessing,
-        Reading(cache=reading.cache),
+        DataOptions(cache=reading.cache),
         limit=limit,
         allow_unreadable=allow_unreadable,
         progress=progress,

@@ -32,8 +32,8 @@ from tavt_kit.data.loading import judge, load_prepared, read_each, skip
 from tavt_kit.data.preprocess import Preprocessing, normalise, open_image, open_size
 from tavt_kit.distill.augment import augment
 from tavt_kit.distill.cache import open_cache
-from tavt_kit.distill.optimisation import Optimisation
-from tavt_kit.distill.reading import Reading
+from tavt_kit.distill.optimisation import OptimizerOptions
+from tavt_kit.distill.reading import DataOptions
 from tavt_kit.distill.transforms import Preparation, crop, eraser, photometric, seeded
 from tavt_kit.errors import DataError, TrainingError
 from tavt_kit.evaluation.evaluator import Pixels
@@ -77,7 +77,7 @@ class Batch:
 
 
 def stream(
-    pictures: Pictures, settings: Optimisation, *, seed: int, first: int, last: int, rank: int = 0, world: int = 1
+    pictures: Pictures, settings: OptimizerOptions, *, seed: int, first: int, last: int, rank: int = 0, world: int = 1
 ) -> Generator[Batch]:
     """The batches of the updates ``first`` to ``last``, both included, each decoded a few updates ahead.
 
@@ -111,7 +111,7 @@ def stream(
             yield found
 
 
-def check_shares(batch: int, reading: Reading, world: int = 1) -> None:
+def check_shares(batch: int, reading: DataOptions, world: int = 1) -> None:
     """Raise TrainingError if a batch cannot be shared by ``world`` processes, or its pictures not be paired."""
     if batch % world:
         raise TrainingError(f"{world} processes share a batch equally, so `batch` must be a multiple, got {batch}")
@@ -315,7 +315,7 @@ class Pictures:
     preprocessing: Preprocessing
     skipped: int = 0
     classes: int = 0
-    reading: Reading = field(default_factory=Reading)
+    reading: DataOptions = field(default_factory=DataOptions)
     prepared: Pixels | None = None
 
     def __len__(self) -> int:
@@ -329,7 +329,7 @@ class Pictures:
 def read_pictures(
     samples: Sequence[Sample],
     preprocessing: Preprocessing,
-    reading: Reading | None = None,
+    reading: DataOptions | None = None,
     *,
     limit: int | None = None,
     allow_unreadable: int = 0,
@@ -352,7 +352,7 @@ def read_pictures(
         DataError: Too many cannot be read.
         OutputError: The cache cannot be written.
     """
-    reading = reading or Reading()
+    reading = reading or DataOptions()
     chosen = tuple(thin_out(samples, limit))
     evaluation, training = Preparation(preprocessing), Preparation.of(reading, preprocessing)
     prepared, skipped = _store(chosen, training, reading, allow_unreadable, progress)
@@ -373,7 +373,7 @@ def read_pictures(
 def _store(
     samples: tuple[Sample, ...],
     prepare: Preparation,
-    reading: Reading,
+    reading: DataOptions,
     allow_unreadable: int,
     progress: Progress | None,
 ) -> tuple[Pixels, list[Unreadable]]:

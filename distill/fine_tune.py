@@ -34,10 +34,10 @@ from tavt_kit.distill.precision import evaluation_precision
 from tavt_kit.distill.preset import recipe_names
 from tavt_kit.distill.probe import Probe, fit_probe, set_head
 from tavt_kit.distill.processes import Processes
-from tavt_kit.distill.reading import Reading
+from tavt_kit.distill.reading import DataOptions
 from tavt_kit.distill.recipe import FAMILIES, TrainRecipe
 from tavt_kit.distill.run_folder import RunFolder
-from tavt_kit.distill.sweep import climb, features
+from tavt_kit.distill.sweep import evaluate_sweep, features
 from tavt_kit.errors import TrainingError
 from tavt_kit.models.backbones.ffvt import Ffvt
 from tavt_kit.models.backbones.mixvit import MixVitHybrid
@@ -101,7 +101,7 @@ def train(
     processes.once(lambda: inherit_split(run.folder, images).sha256)
     if run.done:
         return run.body
-    reading = Reading(cache=recipe.reading.cache) if recipe.probe_only else recipe.reading
+    reading = DataOptions(cache=recipe.reading.cache) if recipe.probe_only else recipe.reading
     pictures = pictures_of(
         images, card, reading, limit=recipe.limit, allow_unreadable=allow_unreadable, progress=progress
     )
@@ -114,7 +114,7 @@ def train(
             run.note(pictures=_counts(pictures))
         loop = _finetune(run, model, pictures, recipe, images.classes, processes, progress, save_seconds)
         dense = processes.once(
-            lambda: climb(
+            lambda: evaluate_sweep(
                 model, pictures[1], "val", ("dense",), precision=precision, progress=progress, what="evaluate"
             )
         )

@@ -36,12 +36,20 @@ from tavt_kit.distill.optimizer import freeze
 from tavt_kit.distill.precision import evaluation_precision
 from tavt_kit.distill.preset import distill_recipe
 from tavt_kit.distill.processes import Processes
-from tavt_kit.distill.reading import Reading
+from tavt_kit.distill.reading import DataOptions
 from tavt_kit.distill.recipe import DistillRecipe
 from tavt_kit.distill.run_folder import RunFolder
 from tavt_kit.distill.sampling import Bound, Draws, Sampler
 from tavt_kit.distill.sandwich import SandwichRule, Teacher, sandwich_step
-from tavt_kit.distill.sweep import Rung, after_record, climb, forget_before, keep_before, ladder_of, ladder_record
+from tavt_kit.distill.sweep import (
+    SweepPoint,
+    after_record,
+    evaluate_sweep,
+    forget_before,
+    keep_before,
+    ladder_record,
+    schedule_sweep,
+)
 from tavt_kit.errors import TrainingError, UnsupportedBackbone
 from tavt_kit.models.timm_import import timm
 from tavt_kit.models.wrap import AdaptiveViT
@@ -126,16 +134,16 @@ def distill(
     )
     settings = recipe.optimisation
     precision = evaluation_precision(str(recipe.running.precision))
-    rungs = ladder_of(model)
+    points = schedule_sweep(model)
 
     smaller = [(twin, _read_val(images, card, recipe, twin, allow_unreadable, progress)) for twin in twins]
 
-    def ladder(what: str) -> tuple[Rung, ...]:
-        def all_sizes() -> tuple[Rung, ...]:
-            found = climb(model, val, "val", rungs, precision=precision, progress=progress, what=what)
+    def ladder(what: str) -> tuple[SweepPoint, ...]:
+        def all_sizes() -> tuple[SweepPoint, ...]:
+            found = evaluate_sweep(model, val, "val", points, precision=precision, progress=progress, what=what)
             for twin, pictures in smaller:
                 name = f"dense at {twin.backbone.image_size[1]} px"
-                found += climb(twin, pictures, "val", {name: twin.dense_schedule}, precision=precision)
+                found += evaluate_sweep(twin, pictures, "val", {name: twin.dense_schedule}, precision=precision)
             return found
 
         return processes.once(all_sizes)
@@ -152,7 +160,7 @@ def distill(
     loop = run_loop(
         model, train, step, settings, recipe.running, run.folder,
         seed=recipe.seed, progress=progress, what="distill", processes=processes, save_seconds=save_seconds,
-        judge=judge_of(recipe.running, val, images.classes, tuple(rungs.values())),
+        judge=judge_of(recipe.running, val, images.classes, tuple(points.values())),
     )  # fmt: skip
     after = ladder("ladder after")
     if processes.first:
@@ -215,7 +223,7 @@ def _read_val(
 ) -> Pictures:
     """``val`` as a model of another size sees it."""
     preprocessing = Preprocessing.from_record(card.preprocessing).at(twin.backbone.image_size)
-    reading = Reading(cache=recipe.reading.cache)
+    reading = DataOptions(cache=recipe.reading.cache)
     return read_pictures(
         images.split("val"),
         preprocessing,

@@ -20,9 +20,9 @@ from tavt_kit.core.progress import Progress
 from tavt_kit.distill.checkpointing import drop_other_best, load_best, save_best
 from tavt_kit.distill.datasets import Batch, Pictures, stream
 from tavt_kit.distill.metrics import Journal
-from tavt_kit.distill.optimisation import Optimisation
+from tavt_kit.distill.optimisation import OptimizerOptions
 from tavt_kit.distill.processes import Processes
-from tavt_kit.distill.running import Running
+from tavt_kit.distill.running import TrainingOptions
 from tavt_kit.distill.selection import SelectionMetric
 from tavt_kit.distill.trainer import Backward, Engine, Step
 from tavt_kit.models.wrap import AdaptiveViT
@@ -86,8 +86,8 @@ def run_loop(
     model: AdaptiveViT,
     pictures: Pictures,
     step: Step,
-    settings: Optimisation,
-    running: Running,
+    settings: OptimizerOptions,
+    running: TrainingOptions,
     folder: Path,
     *,
     seed: int,
@@ -104,7 +104,7 @@ def run_loop(
             the best evaluation, else with the averaged ones, else with the last.
         pictures: The training split.
         step: Computes gradients and values.
-        settings: With nothing left open (``Optimisation.settled``).
+        settings: With nothing left open (``OptimizerOptions.settled``).
         running: With nothing left open.
         folder: Gets ``metrics.jsonl``, ``tensorboard/`` and ``state/``; with several processes on several machines,
             all of them see it.

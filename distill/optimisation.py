@@ -9,13 +9,13 @@ from dataclasses import dataclass, field, replace
 from tavt_kit.distill.schedules import LearningRate
 from tavt_kit.errors import TrainingError
 
-__all__ = ["OPTIMISERS", "Optimisation"]
+__all__ = ["OPTIMISERS", "OptimizerOptions"]
 
 OPTIMISERS = ("adamw", "sgd")
 
 
 @dataclass(frozen=True, slots=True)
-class Optimisation:
+class OptimizerOptions:
     """How weights are moved.
 
     Args:
@@ -111,7 +111,7 @@ class Optimisation:
         warmup = self.steps // 20 if self.warmup is None else self.warmup
         return LearningRate(self.lr, warmup, self.steps, self.decay, self.start_lr, self.final_lr, self.cooldown)
 
-    def settled(self, *, pictures: int, freeze: int) -> Optimisation:
+    def settled(self, *, pictures: int, freeze: int) -> OptimizerOptions:
         """Nothing left open: what a run records. Epochs have become steps, and the learning rate is that of the batch.
 
         Args:

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from tavt_kit.distill.optimisation import Optimisation
+from tavt_kit.distill.optimisation import OptimizerOptions
 from tavt_kit.errors import TrainingError
 from tavt_kit.models.wrap import AdaptiveViT
 
@@ -19,7 +19,7 @@ __all__ = ["BRANCH", "attached", "check_scales", "freeze", "make_optimiser", "pa
 _SCALE = "lr_scale"
 
 
-def make_optimiser(model: AdaptiveViT, settings: Optimisation) -> torch.optim.Optimizer:
+def make_optimiser(model: AdaptiveViT, settings: OptimizerOptions) -> torch.optim.Optimizer:
     """An optimiser over the parameters that train, in groups of one learning rate and one weight decay each.
 
     With layer decay d a parameter at depth i of L layers (see ``parameter_depths``) learns at the rate times
@@ -56,7 +56,7 @@ def set_rate(optimiser: torch.optim.Optimizer, rate: float) -> None:
         group["lr"] = rate * group[_SCALE]
 
 
-def check_scales(model: AdaptiveViT, settings: Optimisation) -> None:
+def check_scales(model: AdaptiveViT, settings: OptimizerOptions) -> None:
     """Refuse scales of learning rates that are nobody's.
 
     Raises:
@@ -70,7 +70,7 @@ def check_scales(model: AdaptiveViT, settings: Optimisation) -> None:
         raise TrainingError(f"no parameter's name begins with {', '.join(idle)}; those of the model begin with {known}")
 
 
-def _rate_scales(model: AdaptiveViT, settings: Optimisation) -> dict[str, float]:
+def _rate_scales(model: AdaptiveViT, settings: OptimizerOptions) -> dict[str, float]:
     """The factor on the learning rate of each parameter."""
     scales = {name: _named_scale(name, settings.lr_scale) for name, _ in model.named_parameters()}
     if settings.layer_decay < 1:

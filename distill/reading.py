@@ -15,7 +15,7 @@ from tavt_kit.data.preprocess import Preprocessing
 from tavt_kit.distill.augment import check_augmentations
 from tavt_kit.errors import TrainingError, UnknownName
 
-__all__ = ["CROPS", "ERASING_FILLS", "INTERPOLATIONS", "POLICIES", "Reading"]
+__all__ = ["CROPS", "ERASING_FILLS", "INTERPOLATIONS", "POLICIES", "DataOptions"]
 
 CROPS = ("none", "random", "centre", "random-resized")
 INTERPOLATIONS = ("bicubic", "bilinear", "nearest", "box", "hamming", "lanczos")
@@ -27,7 +27,7 @@ _NOT_RECORDED = ("workers", "cache")
 
 
 @dataclass(frozen=True, slots=True)
-class Reading:
+class DataOptions:
     """From a picture file to a model's input, in the order of the fields.
 
     With neither ``resize`` nor ``crop`` a picture is resized and cropped as for evaluation.
@@ -107,7 +107,7 @@ class Reading:
         """Whether pictures of a batch are mixed, and labels with them."""
         return self.mixup > 0 or self.cutmix > 0
 
-    def settled(self, preprocessing: Preprocessing) -> Reading:
+    def settled(self, preprocessing: Preprocessing) -> DataOptions:
         """Nothing left open, and checked against the model's input size.
 
         Raises:

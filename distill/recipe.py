@@ -9,9 +9,9 @@ from typing import Any
 
 from tavt_kit.distill.changes import parts_of
 from tavt_kit.distill.objective import Objective
-from tavt_kit.distill.optimisation import Optimisation
-from tavt_kit.distill.reading import Reading
-from tavt_kit.distill.running import Running
+from tavt_kit.distill.optimisation import OptimizerOptions
+from tavt_kit.distill.reading import DataOptions
+from tavt_kit.distill.running import TrainingOptions
 from tavt_kit.distill.sampling import Bound
 from tavt_kit.errors import TrainingError, UnknownName
 
@@ -66,9 +66,9 @@ class TrainRecipe:
     drop_path: float = 0.0
     dropout: float = 0.0
     objective: Objective = field(default_factory=Objective)
-    optimisation: Optimisation = field(default_factory=Optimisation)
-    reading: Reading = field(default_factory=Reading)
-    running: Running = field(default_factory=Running)
+    optimisation: OptimizerOptions = field(default_factory=OptimizerOptions)
+    reading: DataOptions = field(default_factory=DataOptions)
+    running: TrainingOptions = field(default_factory=TrainingOptions)
     seed: int = 0
     limit: int | None = None
 
@@ -154,9 +154,9 @@ class DistillRecipe:
     attention_layers: tuple[int, ...] = ()
     teacher_weight: float = 0.5
     chunk: int | None = None
-    optimisation: Optimisation = field(default_factory=Optimisation)
-    reading: Reading = field(default_factory=Reading)
-    running: Running = field(default_factory=Running)
+    optimisation: OptimizerOptions = field(default_factory=OptimizerOptions)
+    reading: DataOptions = field(default_factory=DataOptions)
+    running: TrainingOptions = field(default_factory=TrainingOptions)
     seed: int = 0
     limit: int | None = None
 

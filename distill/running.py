@@ -7,11 +7,11 @@ from typing import Any
 
 from tavt_kit.errors import TrainingError
 
-__all__ = ["Running"]
+__all__ = ["TrainingOptions"]
 
 
 @dataclass(frozen=True, slots=True)
-class Running:
+class TrainingOptions:
     """What surrounds the optimisation; the same for fine-tuning and distillation.
 
     Args:

@@ -25,13 +25,13 @@ from tavt_kit.models.wrap import AdaptiveViT
 
 __all__ = [
     "LADDER",
-    "Rung",
+    "SweepPoint",
     "after_record",
-    "climb",
+    "evaluate_sweep",
     "features",
     "forget_before",
     "keep_before",
-    "ladder_of",
+    "schedule_sweep",
     "ladder_record",
 ]
 
@@ -43,7 +43,7 @@ _BATCH = 64
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Rung:
+class SweepPoint:
     """One schedule's accuracy.
 
     Args:
@@ -51,33 +51,33 @@ class Rung:
         schedule: What it means for this model.
         macs: Multiply-adds of one picture.
         accuracy: With its interval.
-        right: (n,) which pictures it has right, for pairing with another ladder on the same pictures.
+        correct: (n,) which images are right, for pairing with another ladder on the same pictures.
     """
 
     name: str
     schedule: TokenSchedule
     macs: int
     accuracy: Accuracy
-    right: NDArray[np.bool_]
+    correct: NDArray[np.bool_]
 
 
-def climb(
+def evaluate_sweep(
     model: AdaptiveViT,
     pictures: Pictures,
     split: str,
-    rungs: Sequence[str] | Mapping[str, TokenSchedule] = LADDER,
+    points: Sequence[str] | Mapping[str, TokenSchedule] = LADDER,
     *,
     precision: str = "f32",
     progress: Progress | None = None,
     what: str = "ladder",
-) -> tuple[Rung, ...]:
+) -> tuple[SweepPoint, ...]:
     """The accuracy of each schedule on the same pictures.
 
     Args:
         model: Wrapped.
         pictures: Of the split.
         split: Its name.
-        rungs: Schedules as text, or by name.
+        points: Schedules as text, or by name.
         precision: ``f32``, or ``bf16`` for autocast.
         progress: Watches.
         what: Name of the stage.
@@ -86,14 +86,18 @@ def climb(
         MeasurementError: The logits are not finite.
     """
     progress = progress or Silent()
-    progress.stage(what, len(rungs))
-    named = rungs if isinstance(rungs, Mapping) else {name: TokenSchedule.parse(name, model.layout) for name in rungs}
+    progress.stage(what, len(points))
+    named = (
+        points if isinstance(points, Mapping) else {name: TokenSchedule.parse(name, model.layout) for name in points}
+    )
     evaluate = Evaluator(
         model, pictures.pixels, pictures.labels, pictures.preprocessing, split=split, precision=precision
     )
     found = []
     for name, schedule in named.items():
-        found.append(Rung(name, schedule, count_macs(model, schedule), evaluate(schedule), evaluate.correct(schedule)))
+        found.append(
+            SweepPoint(name, schedule, count_macs(model, schedule), evaluate(schedule), evaluate.correct(schedule))
+        )
         progress.advance(1)
     return tuple(found)
 
@@ -127,7 +131,7 @@ _GRID = 1000
 """Ratios of the tapers are whole thousandths, so that their names and counts are the same everywhere."""
 
 
-def ladder_of(model: AdaptiveViT) -> dict[str, TokenSchedule]:
+def schedule_sweep(model: AdaptiveViT) -> dict[str, TokenSchedule]:
     """A model's schedules by name, of ever fewer multiply-adds: ``LADDER``, and a third, a fifth and a tenth of dense.
 
     Each of the latter is the mildest taper with no more multiply-adds than its name says. Where a model cannot get so
@@ -143,13 +147,13 @@ def ladder_of(model: AdaptiveViT) -> dict[str, TokenSchedule]:
             ladder["fewest tokens"] = tapers[-1]
             break
         ladder[f"{times}x fewer"] = tapers[enough[0]]
-    return dict(sorted(ladder.items(), key=lambda rung: -formula.macs(rung[1])))
+    return dict(sorted(ladder.items(), key=lambda point: -formula.macs(point[1])))
 
 
-def keep_before(folder: Path, rungs: Sequence[Rung]) -> None:
-    """Remember which pictures were right (rungs, n), so that a resumed run can pair them."""
+def keep_before(folder: Path, points: Sequence[SweepPoint]) -> None:
+    """Remember which pictures were right (points, n), so that a resumed run can pair them."""
     with atomic_path(make_folder(Path(folder) / STATE_FOLDER) / _FILE) as temporary:
-        np.save(temporary, np.stack([rung.right for rung in rungs]), allow_pickle=False)
+        np.save(temporary, np.stack([point.correct for point in points]), allow_pickle=False)
 
 
 def forget_before(folder: Path) -> None:
@@ -157,23 +161,23 @@ def forget_before(folder: Path) -> None:
     (Path(folder) / STATE_FOLDER / _FILE).unlink(missing_ok=True)
 
 
-def ladder_record(rungs: Sequence[Rung]) -> list[dict[str, Any]]:
+def ladder_record(points: Sequence[SweepPoint]) -> list[dict[str, Any]]:
     """JSON-ready."""
     return [
         {
-            "name": rung.name,
-            "schedule": list(rung.schedule.counts),
-            "macs": rung.macs,
-            "accuracy": rung.accuracy.as_record(),
+            "name": point.name,
+            "schedule": list(point.schedule.counts),
+            "macs": point.macs,
+            "accuracy": point.accuracy.as_record(),
         }
-        for rung in rungs
+        for point in points
     ]
 
 
-def after_record(folder: Path, rungs: Sequence[Rung]) -> list[dict[str, Any]]:
+def after_record(folder: Path, points: Sequence[SweepPoint]) -> list[dict[str, Any]]:
     """As ``ladder_record``, each with the paired ``difference`` (after minus before)."""
     known: NDArray[np.bool_] = np.load(Path(folder) / STATE_FOLDER / _FILE, allow_pickle=False)
     entries = []
-    for entry, old, rung in zip(ladder_record(rungs), known, rungs, strict=True):
-        entries.append({**entry, "difference": paired(old, rung.right).as_record()})
+    for entry, old, point in zip(ladder_record(points), known, points, strict=True):
+        entries.append({**entry, "difference": paired(old, point.correct).as_record()})
     return entries

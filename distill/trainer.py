@@ -18,11 +18,11 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from tavt_kit.distill.checkpointing import load_state, random_state, readable, save_state, set_random_state, state_file
 from tavt_kit.distill.datasets import Batch, Pictures
-from tavt_kit.distill.optimisation import Optimisation
+from tavt_kit.distill.optimisation import OptimizerOptions
 from tavt_kit.distill.optimizer import make_optimiser, set_rate
 from tavt_kit.distill.precision import autocast, dtype_of, loss_scaler
 from tavt_kit.distill.processes import Processes
-from tavt_kit.distill.running import Running
+from tavt_kit.distill.running import TrainingOptions
 from tavt_kit.distill.sandwich import training_attention
 from tavt_kit.distill.selection import Selection
 from tavt_kit.errors import TrainingError
@@ -58,8 +58,8 @@ class Engine:
         model: AdaptiveViT,
         pictures: Pictures,
         step: Step,
-        settings: Optimisation,
-        running: Running,
+        settings: OptimizerOptions,
+        running: TrainingOptions,
         *,
         seed: int,
         processes: Processes,
@@ -225,7 +225,7 @@ class Gradients:
         self,
         model: AdaptiveViT,
         step: Step,
-        running: Running,
+        running: TrainingOptions,
         scaler: torch.amp.GradScaler,
         *,
         seed: int,

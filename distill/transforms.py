@@ -19,7 +19,7 @@ from PIL import Image, ImageOps
 from torch import Tensor
 
 from tavt_kit.data.preprocess import Preprocessing, resize_crop
-from tavt_kit.distill.reading import Reading
+from tavt_kit.distill.reading import DataOptions
 from tavt_kit.errors import TrainingError
 from tavt_kit.models.timm_import import timm  # before torchvision, which imports only so beside a CPU-only torch
 
@@ -34,7 +34,7 @@ class Preparation:
 
     Args:
         preprocessing: The model's.
-        resize: As ``Reading.resize``.
+        resize: As ``DataOptions.resize``.
         centred: Cut the centre, of the model's size.
         interpolation: Pillow's filter of ``resize``; ``None`` is evaluation's preprocessing, and nothing else.
     """
@@ -45,7 +45,7 @@ class Preparation:
     interpolation: str | None = None
 
     @classmethod
-    def of(cls, reading: Reading, preprocessing: Preprocessing) -> Preparation:
+    def of(cls, reading: DataOptions, preprocessing: Preprocessing) -> Preparation:
         """What ``reading`` does before anything is drawn."""
         if reading.as_evaluated:
             return cls(preprocessing)
@@ -115,7 +115,7 @@ def seeded(*key: int) -> Iterator[None]:
             np.random.set_state(numpy)
 
 
-def photometric(reading: Reading, preprocessing: Preprocessing) -> Callable[[Image.Image], Image.Image] | None:
+def photometric(reading: DataOptions, preprocessing: Preprocessing) -> Callable[[Image.Image], Image.Image] | None:
     """The changes of one picture, in order; ``None`` where there are none.
 
     Raises:
@@ -135,7 +135,7 @@ def photometric(reading: Reading, preprocessing: Preprocessing) -> Callable[[Ima
     return transforms.Compose(steps) if steps else None
 
 
-def _policy(text: str, reading: Reading, preprocessing: Preprocessing) -> Any:
+def _policy(text: str, reading: DataOptions, preprocessing: Preprocessing) -> Any:
     """As ``timm.data.create_transform``: translations up to 45 % of the shorter edge, gaps of the mean colour."""
     settings = {
         "translate_const": int(min(preprocessing.image_size) * 0.45),
@@ -170,7 +170,7 @@ def _posterize(image: Image.Image, bits: int, **_: Any) -> Image.Image:
     return ImageOps.posterize(image, min(bits, 8)) if bits > 0 else Image.new(image.mode, image.size)
 
 
-def eraser(reading: Reading) -> Callable[[Tensor], Tensor] | None:
+def eraser(reading: DataOptions) -> Callable[[Tensor], Tensor] | None:
     """Erases a rectangle of one normalised picture (3, H, W), in place; ``None`` where none is asked for."""
     if not reading.erasing:
         return None
@@ -181,7 +181,7 @@ def eraser(reading: Reading) -> Callable[[Tensor], Tensor] | None:
     return erase
 
 
-def crop(pixels: NDArray[np.uint8], reading: Reading, preprocessing: Preprocessing, *key: int) -> NDArray[np.uint8]:
+def crop(pixels: NDArray[np.uint8], reading: DataOptions, preprocessing: Preprocessing, *key: int) -> NDArray[np.uint8]:
     """A picture as large as the model's input.
 
     Args:

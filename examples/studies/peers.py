@@ -28,7 +28,7 @@ from tavt_kit.bench import Protocol
 from tavt_kit.checkpoints import load_model
 from tavt_kit.core.device import TargetDevice
 from tavt_kit.core.records import SCHEMAS, atomic_text, make_folder, read_record, write_record
-from tavt_kit.distill import Reading
+from tavt_kit.distill import DataOptions
 from tavt_kit.distill.common import check_batch
 from tavt_kit.errors import RecordError, TavtError
 from tavt_kit.runtimes import check_available
@@ -80,7 +80,7 @@ def check(shop: Workshop, targets: list[TargetDevice]) -> None:
     model = load_model(shop.probe)
     PeerViT(model.bare)
     shop.recipe(model, refit=True)
-    check_batch(shop.images, shop.batch, shop.limit, Reading())
+    check_batch(shop.images, shop.batch, shop.limit, DataOptions())
     for target in targets:
         check_available(target)
 

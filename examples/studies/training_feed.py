@@ -27,16 +27,16 @@ from PIL import Image
 from tavt_kit.data import Sample
 from tavt_kit.data.preprocess import Preprocessing
 from tavt_kit.distill.datasets import Batch, Pictures, read_pictures, stream
-from tavt_kit.distill.optimisation import Optimisation
-from tavt_kit.distill.reading import Reading
+from tavt_kit.distill.optimisation import OptimizerOptions
+from tavt_kit.distill.reading import DataOptions
 from tavt_kit.distill.sandwich import sandwich_step
 from tavt_kit.models.timm_import import timm
 from tavt_kit.models.wrap import AdaptiveViT, wrap
 
 LIGHTEST = "default: resize, flip"
 READINGS = {
-    LIGHTEST: Reading(),
-    "ViTAE: random-resized, RandAugment, erasing, mixup": Reading(
+    LIGHTEST: DataOptions(),
+    "ViTAE: random-resized, RandAugment, erasing, mixup": DataOptions(
         crop="random-resized", auto_augment="rand-m9-mstd0.5-inc1", erasing=0.25, mixup=0.8, cutmix=1.0
     ),
 }
@@ -87,7 +87,7 @@ def draw_photographs(folder: Path, count: int) -> tuple[Sample, ...]:
     return tuple(Sample(path, place % 2) for place, path in enumerate(files))
 
 
-def feed_of(pictures: Pictures, case: Case, settings: Optimisation) -> Generator[Batch]:
+def feed_of(pictures: Pictures, case: Case, settings: OptimizerOptions) -> Generator[Batch]:
     """The batches that a training run would get, without end."""
     asked = replace(pictures, reading=replace(pictures.reading, workers=case.workers))
     return stream(asked, settings, seed=random.randrange(10**6), first=1, last=10**6)
@@ -131,7 +131,7 @@ def measure(options: argparse.Namespace, folder: Path) -> Iterator[dict[Case, Fo
         for name, reading in readings.items()
         for cached in (False, True)
     }
-    settings = Optimisation(batch=options.batch)
+    settings = OptimizerOptions(batch=options.batch)
     net = timm.create_model(options.model, img_size=options.image_size, num_classes=2)
     update = trainer(wrap(net).train())
     plain = Case(LIGHTEST, True, 0)

@@ -7,7 +7,6 @@ from typing import Any
 
 import pytest
 import torch
-from tests.models.test_merge import merged_by_loops
 from torch import Tensor
 
 from tavt_kit.core.schedule import TokenSchedule
@@ -20,6 +19,7 @@ from tavt_kit.models.token_reduction import Pick, TokenState
 from tavt_kit.models.wrap import AdaptiveViT, LeanViT, SwitchableViT, wrap
 from tests.contracts.test_backbone_contract import TOLERANCE, dropping, reached
 from tests.contracts.zoo import VITAE, ZOO, build, images
+from tests.models.test_token_reduction import merged_by_loops
 
 REFUSED = (*VITAE, "ffvt", "transfg", "pim", "pim_sum")
 MERGING = tuple(kind for kind in ZOO if kind not in REFUSED)

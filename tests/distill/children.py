@@ -21,12 +21,12 @@ from tavt_kit.data.preprocess import Preprocessing
 from tavt_kit.distill.datasets import Batch, Pictures
 from tavt_kit.distill.in_place import _prepare
 from tavt_kit.distill.loop import Backward, Judge, Step, run_loop
-from tavt_kit.distill.optimisation import Optimisation
+from tavt_kit.distill.optimisation import OptimizerOptions
 from tavt_kit.distill.optimizer import freeze
 from tavt_kit.distill.processes import Processes
-from tavt_kit.distill.reading import Reading
+from tavt_kit.distill.reading import DataOptions
 from tavt_kit.distill.recipe import DistillRecipe
-from tavt_kit.distill.running import Running
+from tavt_kit.distill.running import TrainingOptions
 from tavt_kit.distill.sandwich import SandwichRule, sandwich_step
 from tavt_kit.distill.selection import SelectionMetric
 from tavt_kit.errors import TrainingError
@@ -44,8 +44,8 @@ CLASSES = ("a", "b", "c")
 class Job:
     """A run that a child process can make from nothing else."""
 
-    settings: Optimisation
-    running: Running
+    settings: OptimizerOptions
+    running: TrainingOptions
     distils: bool
     double: bool = False
     dropout: float = 0.0
@@ -61,7 +61,7 @@ def some_pictures(count: int = 48) -> Pictures:
     names = tuple(f"{index}.png" for index in range(count))
     return Pictures(
         pixels.astype(np.uint8), labels.astype(np.int64), names, Preprocessing((32, 32)),
-        classes=len(CLASSES), reading=Reading(augment=("flip", "shift")),
+        classes=len(CLASSES), reading=DataOptions(augment=("flip", "shift")),
     )  # fmt: skip
 
 

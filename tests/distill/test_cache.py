@@ -17,7 +17,7 @@ from tavt_kit.data import ImageSet, Sample, load_images
 from tavt_kit.data.preprocess import Preprocessing, open_image
 from tavt_kit.distill import cache as module
 from tavt_kit.distill.cache import CachedPictures, open_cache
-from tavt_kit.distill.reading import Reading
+from tavt_kit.distill.reading import DataOptions
 from tavt_kit.distill.transforms import Preparation
 from tavt_kit.errors import DataError, OutputError
 from tests.distill.conftest import draw_coloured
@@ -79,7 +79,7 @@ def test_pictures_may_differ_in_size_and_lie_on_their_side(tmp_path: Path) -> No
         exif[0x0112] = orientation
         Image.fromarray(draws.integers(0, 256, (height, width, 3), dtype=np.uint8)).save(path, exif=exif)
         samples.append(Sample(path, 0))
-    for reading in (Reading(crop="random-resized"), Reading(crop="random", resize=35)):
+    for reading in (DataOptions(crop="random-resized"), DataOptions(crop="random", resize=35)):
         prepare = Preparation.of(reading, P)
         watcher = Counting()
         cached, _ = open_cache(tmp_path / "cache", samples, prepare, progress=watcher)

@@ -20,16 +20,16 @@ from tavt_kit.distill.datasets import Batch
 from tavt_kit.distill.in_place import _prepare
 from tavt_kit.distill.loop import Backward, Judge, Loop, Step, run_loop
 from tavt_kit.distill.metrics import EVENTS_FOLDER, read_metrics
-from tavt_kit.distill.optimisation import Optimisation
+from tavt_kit.distill.optimisation import OptimizerOptions
 from tavt_kit.distill.recipe import DistillRecipe
-from tavt_kit.distill.running import Running
+from tavt_kit.distill.running import TrainingOptions
 from tavt_kit.distill.selection import SelectionMetric
 from tavt_kit.errors import CheckpointError, TrainingError
 from tavt_kit.models.wrap import AdaptiveViT
 from tests.distill.children import CLASSES, Job, Memory, some_model, some_pictures
 
-SETTINGS = Optimisation(steps=6, batch=8, lr=3e-3, warmup=2, freeze=1)
-F32 = Running(precision="f32")
+SETTINGS = OptimizerOptions(steps=6, batch=8, lr=3e-3, warmup=2, freeze=1)
+F32 = TrainingOptions(precision="f32")
 
 
 def scripted(values: list[float], name: str = "top1") -> Judge:
@@ -40,8 +40,8 @@ def scripted(values: list[float], name: str = "top1") -> Judge:
 
 def go(
     folder: Path,
-    running: Running = F32,
-    settings: Optimisation = SETTINGS,
+    running: TrainingOptions = F32,
+    settings: OptimizerOptions = SETTINGS,
     *,
     judge: Judge | None = None,
     double: bool = False,

@@ -23,15 +23,15 @@ from tavt_kit.data.preprocess import Preprocessing
 from tavt_kit.distill import datasets as module
 from tavt_kit.distill.augment import augment
 from tavt_kit.distill.datasets import Batch, Order, Pictures, Undecoded, check_shares, read_pictures, stream, workers_of
-from tavt_kit.distill.optimisation import Optimisation
-from tavt_kit.distill.reading import Reading
+from tavt_kit.distill.optimisation import OptimizerOptions
+from tavt_kit.distill.reading import DataOptions
 from tavt_kit.distill.transforms import crop, eraser, photometric, seeded
 from tavt_kit.errors import DataError, TrainingError
 from tests.distill.conftest import draw_coloured
 
 P = Preprocessing((32, 32))
-SETTINGS = Optimisation(batch=8)
-EVERYTHING = Reading(
+SETTINGS = OptimizerOptions(batch=8)
+EVERYTHING = DataOptions(
     resize=(40, 48), crop="random", augment=("flip", "rotate", "shift"), rotation=20,
     auto_augment="rand-m9-mstd0.5-inc1",
     color_jitter=(0.4, 0.4, 0.4, 0.1), blur=0.5, sharpness=0.5, erasing=0.5, mixup=0.8, cutmix=1.0, workers=0,
@@ -78,7 +78,7 @@ def test_going_on_gives_the_same_bits_whatever_was_drawn_before(pictures: Pictur
 
 @pytest.mark.parametrize("world", [2, 4])
 @pytest.mark.parametrize("reading", [EVERYTHING, replace(EVERYTHING, mixup=0.0, cutmix=0.0)])
-def test_any_number_of_ranks_see_the_same_batch(pictures: Pictures, reading: Reading, world: int) -> None:
+def test_any_number_of_ranks_see_the_same_batch(pictures: Pictures, reading: DataOptions, world: int) -> None:
     pictures = replace(pictures, reading=reading)
     shares = [feed(pictures, last=3, rank=rank, world=world) for rank in range(world)]
     for step, whole in enumerate(feed(pictures, last=3)):
@@ -102,7 +102,7 @@ def test_memory_disk_and_files_give_the_same_bits(
 
 
 def test_by_default_a_batch_is_evaluations_bytes_changed_by_the_updates_own_draws(images: ImageSet) -> None:
-    reading = Reading(augment=("flip", "shift"))
+    reading = DataOptions(augment=("flip", "shift"))
     pictures = read_pictures(images.split("train"), P, reading)
     for number, batch in enumerate(feed(pictures, last=5), start=1):
         places = Order(len(pictures), 8, 3).of(number)
@@ -115,20 +115,20 @@ def test_by_default_a_batch_is_evaluations_bytes_changed_by_the_updates_own_draw
 @pytest.mark.parametrize(
     "reading",
     [
-        Reading(augment=("shift",)),
-        Reading(augment=(), resize=(40, 40), crop="random"),
-        Reading(augment=(), resize=36, crop="random-resized"),
-        Reading(augment=(), rotation=30.0),
-        Reading(augment=(), auto_augment="original"),
-        Reading(augment=(), color_jitter=0.4),
-        Reading(augment=(), blur=1.0),
-        Reading(augment=(), erasing=1.0),
-        Reading(augment=(), mixup=1.0),
-        Reading(augment=(), cutmix=1.0),
+        DataOptions(augment=("shift",)),
+        DataOptions(augment=(), resize=(40, 40), crop="random"),
+        DataOptions(augment=(), resize=36, crop="random-resized"),
+        DataOptions(augment=(), rotation=30.0),
+        DataOptions(augment=(), auto_augment="original"),
+        DataOptions(augment=(), color_jitter=0.4),
+        DataOptions(augment=(), blur=1.0),
+        DataOptions(augment=(), erasing=1.0),
+        DataOptions(augment=(), mixup=1.0),
+        DataOptions(augment=(), cutmix=1.0),
     ],
-    ids=lambda reading: str({k: v for k, v in reading.as_record().items() if v != Reading().as_record()[k]}),
+    ids=lambda reading: str({k: v for k, v in reading.as_record().items() if v != DataOptions().as_record()[k]}),
 )
-def test_each_change_is_drawn_anew_in_every_epoch(images: ImageSet, reading: Reading) -> None:
+def test_each_change_is_drawn_anew_in_every_epoch(images: ImageSet, reading: DataOptions) -> None:
     pictures = read_pictures(images.split("train"), P, reading.settled(P))
     seen: dict[int, set[bytes]] = {}
     for batch in feed(pictures, last=12):  # three epochs of 32 pictures
@@ -140,7 +140,7 @@ def test_each_change_is_drawn_anew_in_every_epoch(images: ImageSet, reading: Rea
 
 @pytest.mark.parametrize("policy", ["rand-m10-mstd101-inc1-n4", "v0", "original-mstd1", "3a", "augmix-m9", "rand-m0"])
 def test_a_policy_of_any_strength_can_be_applied(policy: str) -> None:
-    change = photometric(Reading(auto_augment=policy), P)
+    change = photometric(DataOptions(auto_augment=policy), P)
     assert change is not None
     grey = Image.fromarray(np.random.default_rng(0).integers(0, 256, (32, 32, 3), dtype=np.uint8))
     with seeded(0):
@@ -148,8 +148,8 @@ def test_a_policy_of_any_strength_can_be_applied(policy: str) -> None:
 
 
 def test_mixing_shares_pictures_and_labels_alike(images: ImageSet) -> None:
-    plain = read_pictures(images.split("train"), P, Reading(augment=()))
-    for pure, mixed in zip(feed(plain), feed(replace(plain, reading=Reading(augment=(), mixup=0.8))), strict=True):
+    plain = read_pictures(images.split("train"), P, DataOptions(augment=()))
+    for pure, mixed in zip(feed(plain), feed(replace(plain, reading=DataOptions(augment=(), mixup=0.8))), strict=True):
         assert mixed.soft is not None and mixed.soft.shape == (8, 3)
         torch.testing.assert_close(mixed.soft.sum(1), torch.ones(8))
         labels = torch.nn.functional.one_hot(pure.labels, 3).float()
@@ -162,7 +162,7 @@ def test_mixing_shares_pictures_and_labels_alike(images: ImageSet) -> None:
 
 def test_a_random_crop_reaches_every_place_and_a_resized_one_keeps_its_bounds() -> None:
     whole = np.arange(3 * 36 * 34, dtype=np.int64).reshape(3, 36, 34).astype(np.uint8)
-    reading = Reading(resize=(36, 34), crop="random")
+    reading = DataOptions(resize=(36, 34), crop="random")
     found = set()
     for place in range(200):
         part = crop(whole, reading, P, 0, place)
@@ -174,12 +174,12 @@ def test_a_random_crop_reaches_every_place_and_a_resized_one_keeps_its_bounds() 
         }
     assert len(found) == 15
     whole[:] = 7
-    assert (crop(whole, Reading(crop="random-resized"), P, 0, 1) == 7).all()
+    assert (crop(whole, DataOptions(crop="random-resized"), P, 0, 1) == 7).all()
 
 
 def test_what_is_erased_is_the_mean_colour_or_noise() -> None:
     for fill in ("zero", "noise"):
-        erase = eraser(Reading(erasing=1.0, erasing_fill=fill))
+        erase = eraser(DataOptions(erasing=1.0, erasing_fill=fill))
         assert erase is not None
         for place in range(20):
             image = torch.full((3, 32, 32), 5.0)
@@ -188,7 +188,7 @@ def test_what_is_erased_is_the_mean_colour_or_noise() -> None:
             gone = (image != 5.0).any(0)
             assert 0.01 < gone.float().mean() < 0.35
             assert (image[:, gone] == 0).all() if fill == "zero" else image[:, gone].unique().numel() > 5
-    assert eraser(Reading()) is None
+    assert eraser(DataOptions()) is None
 
 
 def test_seeded_puts_the_generators_back() -> None:
@@ -210,16 +210,16 @@ def test_seeded_puts_the_generators_back() -> None:
 
 def test_a_batch_that_cannot_be_shared_or_paired_is_refused() -> None:
     with pytest.raises(TrainingError, match="3 processes"):
-        check_shares(8, Reading(), world=3)
+        check_shares(8, DataOptions(), world=3)
     with pytest.raises(TrainingError, match="even"):
-        check_shares(7, Reading(mixup=0.1))
+        check_shares(7, DataOptions(mixup=0.1))
 
 
 @pytest.mark.parametrize("workers", [0, 2])
 def test_a_picture_that_cannot_be_read_is_named_in_one_sentence(tmp_path: Path, lazily: None, workers: int) -> None:
     images = load_images(str(draw_coloured(tmp_path / "colours", 6)))
     sample = images.split("train")[2]
-    pictures = read_pictures(images.split("train"), P, Reading(workers=workers))
+    pictures = read_pictures(images.split("train"), P, DataOptions(workers=workers))
     sample.path.write_bytes(sample.path.read_bytes()[:400])  # its head is whole
     with pytest.raises(DataError) as refused:
         feed(pictures, last=9)
@@ -234,7 +234,7 @@ def test_a_picture_that_cannot_be_read_is_named_in_one_sentence(tmp_path: Path, 
 
 
 def test_closing_ends_the_workers_and_signals_do_not_reach_them(images: ImageSet) -> None:
-    pictures = read_pictures(images.split("train"), P, Reading(workers=2))
+    pictures = read_pictures(images.split("train"), P, DataOptions(workers=2))
     before = signal.getsignal(signal.SIGCHLD)
     batches = stream(pictures, SETTINGS, seed=0, first=1, last=10**6)
     next(batches), next(batches)  # one of each worker, so that both have begun
@@ -251,7 +251,7 @@ def test_closing_ends_the_workers_and_signals_do_not_reach_them(images: ImageSet
 
 @pytest.mark.slow  # torch looks after its processes every five seconds
 def test_a_worker_that_dies_is_a_sentence(images: ImageSet) -> None:
-    pictures = read_pictures(images.split("train"), P, Reading(workers=1))
+    pictures = read_pictures(images.split("train"), P, DataOptions(workers=1))
     batches = stream(pictures, SETTINGS, seed=0, first=1, last=10**6)
     next(batches)
     os.kill(multiprocessing.active_children()[0].pid or 0, signal.SIGKILL)
@@ -265,12 +265,12 @@ import multiprocessing, sys, time
 from tavt_kit.data import load_images
 from tavt_kit.distill.datasets import stream
 from tavt_kit.distill.datasets import read_pictures
-from tavt_kit.distill.reading import Reading
-from tavt_kit.distill.optimisation import Optimisation
+from tavt_kit.distill.reading import DataOptions
+from tavt_kit.distill.optimisation import OptimizerOptions
 from tavt_kit.data.preprocess import Preprocessing
 
-pictures = read_pictures(load_images(sys.argv[1]).split("train"), Preprocessing((32, 32)), Reading(workers=2))
-batches = stream(pictures, Optimisation(batch=8), seed=0, first=1, last=10**6)
+pictures = read_pictures(load_images(sys.argv[1]).split("train"), Preprocessing((32, 32)), DataOptions(workers=2))
+batches = stream(pictures, OptimizerOptions(batch=8), seed=0, first=1, last=10**6)
 next(batches)
 print(*(child.pid for child in multiprocessing.active_children()), flush=True)
 time.sleep(60)
@@ -301,10 +301,10 @@ def test_workers_are_started_where_there_is_work_for_them(
     images: ImageSet, pictures: Pictures, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    count: Callable[[Reading], int] = lambda reading: workers_of(replace(pictures, reading=reading))  # noqa: E731
-    assert count(Reading()) >= 1 and count(Reading(workers=0)) == 0 and count(Reading(workers=5)) == 5
+    count: Callable[[DataOptions], int] = lambda reading: workers_of(replace(pictures, reading=reading))  # noqa: E731
+    assert count(DataOptions()) >= 1 and count(DataOptions(workers=0)) == 0 and count(DataOptions(workers=5)) == 5
     held = replace(pictures, prepared=np.zeros((36, 3, 32, 32), np.uint8))
-    assert workers_of(replace(held, reading=Reading())) == 0
-    assert workers_of(replace(held, reading=Reading(color_jitter=0.1))) >= 1
+    assert workers_of(replace(held, reading=DataOptions())) == 0
+    assert workers_of(replace(held, reading=DataOptions(color_jitter=0.1))) >= 1
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    assert workers_of(replace(held, reading=Reading())) >= 1
+    assert workers_of(replace(held, reading=DataOptions())) >= 1

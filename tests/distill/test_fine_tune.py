@@ -18,8 +18,8 @@ from tavt_kit.distill import train, train_recipe
 from tavt_kit.distill.common import judge_of
 from tavt_kit.distill.datasets import read_pictures
 from tavt_kit.distill.metrics import read_metrics
-from tavt_kit.distill.running import Running
-from tavt_kit.distill.sweep import climb
+from tavt_kit.distill.running import TrainingOptions
+from tavt_kit.distill.sweep import evaluate_sweep
 from tavt_kit.errors import TrainingError, UnknownName
 from tavt_kit.models.wrap import AdaptiveViT
 
@@ -36,7 +36,7 @@ def test_a_probe_changes_the_head_alone_and_reports_what_the_model_does(
     changed = {name for name, tensor in model.state_dict().items() if not torch.equal(tensor, before[name])}
     assert changed == {"head.weight", "head.bias"}
     val = read_pictures(images.split("val"), Preprocessing((64, 64)))
-    (dense,) = climb(model, val, "val", ("dense",))
+    (dense,) = evaluate_sweep(model, val, "val", ("dense",))
     assert Accuracy.from_record(record["results"]["val"]) == dense.accuracy
     assert dense.accuracy.value > 0.6  # random features see colours
     assert record["asked"]["recipe"] == "probe" and "steps" not in record["asked"]
@@ -94,7 +94,7 @@ def test_what_cannot_be_is_refused(make_model: Make, images: ImageSet, tmp_path:
 
 
 def test_the_best_averaged_weights_on_val_are_written(make_model: Make, images: ImageSet, tmp_path: Path) -> None:
-    running = Running(precision="f32", ema=0.5, evaluate_every=2, metric="macro_f1")
+    running = TrainingOptions(precision="f32", ema=0.5, evaluate_every=2, metric="macro_f1")
     recipe = replace(FINETUNE, running=running)
     record = train(make_model(), images, tmp_path, recipe)
     selected = record["results"]["loop"]["selected"]

@@ -15,7 +15,7 @@ from tavt_kit.models.prefix_sharing import Placed
 from tavt_kit.models.token_reduction import REDUCTIONS
 from tavt_kit.models.wrap import AdaptiveViT, wrap
 from tests.contracts.zoo import ZOO
-from tests.distill.test_step import batch, shaken, taken
+from tests.distill.test_sandwich import batch, shaken, taken
 
 Make = Callable[..., AdaptiveViT]
 

@@ -14,10 +14,10 @@ from tavt_kit.data.preprocess import Preprocessing
 from tavt_kit.distill import DistillRecipe, distill, distill_recipe, train
 from tavt_kit.distill.datasets import read_pictures
 from tavt_kit.distill.metrics import read_metrics
-from tavt_kit.distill.optimisation import Optimisation
+from tavt_kit.distill.optimisation import OptimizerOptions
 from tavt_kit.distill.run_folder import read_run_record
-from tavt_kit.distill.running import Running
-from tavt_kit.distill.sweep import climb, ladder_of
+from tavt_kit.distill.running import TrainingOptions
+from tavt_kit.distill.sweep import evaluate_sweep, schedule_sweep
 from tavt_kit.errors import DataError, TrainingError, UnknownName
 from tavt_kit.models.flops import count_macs
 from tavt_kit.models.wrap import AdaptiveViT
@@ -44,14 +44,14 @@ def test_a_run_holds_all_that_later_verbs_need(probed: Path, images: ImageSet, t
     assert names == {"run.json", "split.json", "metrics.jsonl", "tensorboard", "model.safetensors", "model.json"}
     assert record == {k: v for k, v in read_run_record(tmp_path).items() if k not in ("schema", "version")}
     results = record["results"]
-    assert [entry["name"] for entry in results["after"]] == list(ladder_of(load_model(probed)))
+    assert [entry["name"] for entry in results["after"]] == list(schedule_sweep(load_model(probed)))
     assert len(read_metrics(tmp_path)) == 4 and read_split(tmp_path).sha256 == images.sha256
     model = load_model(tmp_path)
     assert "distilled in place" in model.require_card().provenance and "colours" in model.card.provenance
     # The recorded figures are those of the saved weights.
     val = read_pictures(images.split("val"), Preprocessing((64, 64)))
-    for entry, rung in zip(results["after"], climb(model, val, "val", ladder_of(model)), strict=True):
-        assert Accuracy.from_record(entry["accuracy"]) == rung.accuracy
+    for entry, point in zip(results["after"], evaluate_sweep(model, val, "val", schedule_sweep(model)), strict=True):
+        assert Accuracy.from_record(entry["accuracy"]) == point.accuracy
         assert entry["macs"] == count_macs(model, TokenSchedule(tuple(entry["schedule"])))
     assert results["val"] == results["after"][0]["accuracy"]
     for old, new in zip(results["before"], results["after"], strict=True):
@@ -105,7 +105,7 @@ def test_a_model_without_a_card_or_of_other_classes_is_refused(
 
 def test_recipes_are_values_that_flags_change(tmp_path: Path) -> None:
     assert distill_recipe() == DistillRecipe(
-        kl="forward", optimisation=Optimisation(lr=5e-5), running=Running(ema=0.99)
+        kl="forward", optimisation=OptimizerOptions(lr=5e-5), running=TrainingOptions(ema=0.99)
     )
     tavt = distill_recipe("tavt", steps=7, bound=0.5, seed=None)
     assert (tavt.optimisation.optimiser, tavt.layer_dropout, tavt.sub_networks) == ("sgd", 0.2, 2)

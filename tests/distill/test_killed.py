@@ -12,13 +12,13 @@ import pytest
 import torch
 
 from tavt_kit.distill.metrics import read_metrics
-from tavt_kit.distill.optimisation import Optimisation
-from tavt_kit.distill.running import Running
+from tavt_kit.distill.optimisation import OptimizerOptions
+from tavt_kit.distill.running import TrainingOptions
 from tests.distill.children import Job, start, start_together, warm_up
 
 JOB = Job(
-    Optimisation(steps=24, batch=8, lr=3e-3, warmup=2, freeze=1),
-    Running(precision="f32", accumulation=2, ema=0.9, evaluate_every=3, metric="loss", keep=2),
+    OptimizerOptions(steps=24, batch=8, lr=3e-3, warmup=2, freeze=1),
+    TrainingOptions(precision="f32", accumulation=2, ema=0.9, evaluate_every=3, metric="loss", keep=2),
     distils=True,
     dropout=0.1,
 )
@@ -29,7 +29,13 @@ JOB = Job(
     [(3, "f32"), pytest.param(30, "f32", marks=pytest.mark.slow), pytest.param(10, "f16", marks=pytest.mark.slow)],
 )
 def test_killed_at_random_moments(tmp_path: Path, kills: int, precision: str) -> None:
-    job = Job(JOB.settings, Running(**{**JOB.running.as_record(), "precision": precision, "keep": 2}), True, False, 0.1)
+    job = Job(
+        JOB.settings,
+        TrainingOptions(**{**JOB.running.as_record(), "precision": precision, "keep": 2}),
+        True,
+        False,
+        0.1,
+    )
     warm_up()
     begun = time.monotonic()
     straight = start(job, tmp_path / "straight", tmp_path / "straight.pt")

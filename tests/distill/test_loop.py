@@ -22,16 +22,16 @@ from tavt_kit.distill.datasets import Batch, Pictures, read_pictures
 from tavt_kit.distill.in_place import _prepare
 from tavt_kit.distill.loop import Backward, Judge, Loop, Step, run_loop
 from tavt_kit.distill.metrics import read_metrics
-from tavt_kit.distill.optimisation import Optimisation
-from tavt_kit.distill.reading import Reading
+from tavt_kit.distill.optimisation import OptimizerOptions
+from tavt_kit.distill.reading import DataOptions
 from tavt_kit.distill.recipe import DistillRecipe
-from tavt_kit.distill.running import Running
+from tavt_kit.distill.running import TrainingOptions
 from tavt_kit.errors import CheckpointError, OutputError, TrainingError
 from tavt_kit.models.wrap import AdaptiveViT
 
 Make = Callable[..., AdaptiveViT]
-SETTINGS = Optimisation(steps=6, batch=4, lr=1e-3, warmup=2, freeze=1)
-RUNNING = Running(precision="f32")
+SETTINGS = OptimizerOptions(steps=6, batch=4, lr=1e-3, warmup=2, freeze=1)
+RUNNING = TrainingOptions(precision="f32")
 
 
 class Interrupting(Silent):
@@ -48,7 +48,7 @@ class Interrupting(Silent):
 
 @pytest.fixture
 def pictures(images: ImageSet) -> Pictures:
-    return read_pictures(images.split("train"), Preprocessing((64, 64)), Reading(augment=("flip", "shift")))
+    return read_pictures(images.split("train"), Preprocessing((64, 64)), DataOptions(augment=("flip", "shift")))
 
 
 def with_dropout(model: AdaptiveViT) -> AdaptiveViT:
@@ -63,9 +63,9 @@ def go(
     make_model: Make,
     pictures: Pictures,
     folder: Path,
-    settings: Optimisation = SETTINGS,
+    settings: OptimizerOptions = SETTINGS,
     *,
-    running: Running = RUNNING,
+    running: TrainingOptions = RUNNING,
     judge: Judge | None = None,
     watcher: Silent | None = None,
     save_seconds: float = 60.0,
@@ -106,7 +106,7 @@ def without_speed(folder: Path) -> list[dict[str, float]]:
 def test_interrupted_and_continued_gives_the_same_bits(
     make_model: Make, pictures: Pictures, tmp_path: Path, precision: str, optimiser: str
 ) -> None:
-    settings, running = replace(SETTINGS, optimiser=optimiser), Running(precision=precision)
+    settings, running = replace(SETTINGS, optimiser=optimiser), TrainingOptions(precision=precision)
     torch.manual_seed(1)
     straight, loop = go(make_model, pictures, tmp_path / "straight", settings, running=running)
     torch.manual_seed(2)  # nothing may depend on what the process drew before
@@ -210,7 +210,7 @@ def test_gradients_that_are_not_finite_stop_before_the_weights_move(
 def test_gradients_are_clipped_and_the_rate_follows_its_schedule(
     make_model: Make, pictures: Pictures, tmp_path: Path
 ) -> None:
-    settings = Optimisation(
+    settings = OptimizerOptions(
         steps=4, batch=4, lr=1.0, warmup=2, decay="linear", optimiser="sgd", momentum=0.0, clip=1e-3,
         weight_decay=0.0, freeze=0,
     )  # fmt: skip

@@ -16,18 +16,18 @@ from tavt_kit.distill.datasets import Batch
 from tavt_kit.distill.in_place import _prepare
 from tavt_kit.distill.loop import Backward, run_loop
 from tavt_kit.distill.metrics import read_metrics
-from tavt_kit.distill.optimisation import Optimisation
+from tavt_kit.distill.optimisation import OptimizerOptions
 from tavt_kit.distill.recipe import DistillRecipe
-from tavt_kit.distill.running import Running
+from tavt_kit.distill.running import TrainingOptions
 from tests.distill.children import Job, some_model, some_pictures
 
 pytestmark = pytest.mark.gpu
-SETTINGS = Optimisation(steps=20, batch=8, lr=3e-3, warmup=2, freeze=0)
+SETTINGS = OptimizerOptions(steps=20, batch=8, lr=3e-3, warmup=2, freeze=0)
 
 
 @pytest.mark.parametrize("precision", ["f32", "bf16", "f16"])
 def test_every_precision_trains(tmp_path: Path, precision: str) -> None:
-    running = Running(precision=precision, ema=0.9)
+    running = TrainingOptions(precision=precision, ema=0.9)
     model = some_model(Job(SETTINGS, running, distils=True)).cuda()
     step, _ = _prepare(model, DistillRecipe(optimisation=SETTINGS))
     run_loop(model, some_pictures(), step, SETTINGS, running, tmp_path, seed=0, progress=Silent(), what="x")
@@ -36,7 +36,7 @@ def test_every_precision_trains(tmp_path: Path, precision: str) -> None:
 
 
 def test_memory_that_really_runs_out_is_used_for_fewer_pictures(tmp_path: Path) -> None:
-    settings, running = replace(SETTINGS, steps=2), Running(precision="f32", allow_smaller_batch=True)
+    settings, running = replace(SETTINGS, steps=2), TrainingOptions(precision="f32", allow_smaller_batch=True)
     model = some_model(Job(settings, running, distils=False)).cuda()
     step, _ = _prepare(model, DistillRecipe(optimisation=settings))
     each = torch.cuda.mem_get_info()[0] // 5

@@ -5,7 +5,7 @@ from collections.abc import Callable
 import pytest
 import torch
 
-from tavt_kit.distill.optimisation import Optimisation
+from tavt_kit.distill.optimisation import OptimizerOptions
 from tavt_kit.distill.optimizer import freeze, make_optimiser
 from tavt_kit.errors import TrainingError
 from tavt_kit.models.timm_import import timm
@@ -50,7 +50,7 @@ def test_freezing_leaves_mode_and_gradients_alone(make_model: Make) -> None:
 def test_frozen_weights_do_not_move_and_only_matrices_decay(make_model: Make) -> None:
     model = make_model()
     freeze(model, 2)
-    optimiser = make_optimiser(model, Optimisation(lr=0.1, weight_decay=0.5))
+    optimiser = make_optimiser(model, OptimizerOptions(lr=0.1, weight_decay=0.5))
     decays = {id(p): group["weight_decay"] for group in optimiser.param_groups for p in group["params"]}
     for parameter in model.parameters():
         if parameter.requires_grad:
@@ -65,14 +65,14 @@ def test_what_cannot_be_is_refused(make_model: Make) -> None:
         with pytest.raises(TrainingError, match="0 to 5"):
             freeze(model, layers)
     with pytest.raises(TrainingError, match="adamw, sgd.*lion"):
-        Optimisation(optimiser="lion")
+        OptimizerOptions(optimiser="lion")
     for parameter in model.parameters():
         parameter.requires_grad_(False)
     with pytest.raises(TrainingError, match="frozen"):
-        make_optimiser(model, Optimisation(optimiser="sgd"))
+        make_optimiser(model, OptimizerOptions(optimiser="sgd"))
 
 
-SGD = Optimisation(optimiser="sgd", lr=0.1, momentum=0.8, weight_decay=0.1, decay_all=True, nesterov=True)
+SGD = OptimizerOptions(optimiser="sgd", lr=0.1, momentum=0.8, weight_decay=0.1, decay_all=True, nesterov=True)
 
 
 def test_sgd_is_torchs_own(make_model: Make) -> None:

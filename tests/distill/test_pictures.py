@@ -10,8 +10,8 @@ from tavt_kit.data import ImageSet
 from tavt_kit.data.preprocess import Preprocessing, apply, open_image, resize_crop
 from tavt_kit.distill import datasets as module
 from tavt_kit.distill.datasets import Order, Undecoded, read_pictures
-from tavt_kit.distill.reading import Reading
-from tavt_kit.distill.sweep import climb, features
+from tavt_kit.distill.reading import DataOptions
+from tavt_kit.distill.sweep import evaluate_sweep, features
 from tavt_kit.errors import TrainingError
 from tavt_kit.models.wrap import AdaptiveViT
 
@@ -60,12 +60,12 @@ def test_a_split_is_evaluated_alike_from_memory_disk_and_files(
 ) -> None:
     preprocessing = Preprocessing((64, 64))
     held = read_pictures(images.split("val"), preprocessing)
-    cached = read_pictures(images.split("val"), preprocessing, Reading(cache=tmp_path))
+    cached = read_pictures(images.split("val"), preprocessing, DataOptions(cache=tmp_path))
     monkeypatch.setattr(module, "HELD_BYTES", 12 * 3 * 64 * 64 - 1)  # one byte too few
     lazily = read_pictures(images.split("val"), preprocessing)
     assert isinstance(held.pixels, np.ndarray) and isinstance(lazily.pixels, Undecoded)
     model = make_model()
-    rights = [climb(model, pictures, "val", ("taper:0.2",))[0].right for pictures in (held, cached, lazily)]
+    rights = [evaluate_sweep(model, pictures, "val", ("taper:0.2",))[0].correct for pictures in (held, cached, lazily)]
     assert all((right == rights[0]).all() for right in rights)
     seen = [features(model, pictures) for pictures in (held, cached, lazily)]
     assert all((found == seen[0]).all() for found in seen)
@@ -73,7 +73,7 @@ def test_a_split_is_evaluated_alike_from_memory_disk_and_files(
 
 def test_training_and_evaluation_see_a_split_each_in_their_own_way(images: ImageSet) -> None:
     preprocessing = Preprocessing((64, 64))
-    reading = Reading(resize=(80, 96), crop="random").settled(preprocessing)
+    reading = DataOptions(resize=(80, 96), crop="random").settled(preprocessing)
     pictures = read_pictures(images.split("train"), preprocessing, reading, limit=5)
     assert pictures.prepared is not None and pictures.prepared[0].shape == (3, 80, 96)
     image = open_image(Path(pictures.names[1]))

@@ -8,14 +8,14 @@ import pytest
 import torch
 
 from tavt_kit.distill.metrics import read_metrics
-from tavt_kit.distill.optimisation import Optimisation
+from tavt_kit.distill.optimisation import OptimizerOptions
 from tavt_kit.distill.processes import Processes
-from tavt_kit.distill.running import Running
+from tavt_kit.distill.running import TrainingOptions
 from tavt_kit.errors import TrainingError
 from tests.distill.children import Job, start, start_together
 
-SETTINGS = Optimisation(steps=20, batch=8, lr=3e-3, warmup=2, freeze=0)
-RUNNING = Running(precision="f32", ema=0.9, evaluate_every=5, metric="loss")
+SETTINGS = OptimizerOptions(steps=20, batch=8, lr=3e-3, warmup=2, freeze=0)
+RUNNING = TrainingOptions(precision="f32", ema=0.9, evaluate_every=5, metric="loss")
 
 
 @pytest.mark.parametrize("distils", [False, True], ids=["plain", "distillation"])
@@ -57,10 +57,10 @@ def test_a_launched_process_takes_its_own_gpu(monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_a_batch_is_divided_evenly_or_refused() -> None:
-    Running(accumulation=2).check_split(batch=12, processes=3)
+    TrainingOptions(accumulation=2).check_split(batch=12, processes=3)
     with pytest.raises(
         TrainingError, match="multiple of 6, for 2 micro-batches in each of 3 processes of equal size, got 16"
     ):
-        Running(accumulation=2).check_split(batch=16, processes=3)
+        TrainingOptions(accumulation=2).check_split(batch=16, processes=3)
     with pytest.raises(TrainingError, match="multiple of 3, for 3 micro-batches"):
-        Running(accumulation=3).check_split(batch=16, processes=1)
+        TrainingOptions(accumulation=3).check_split(batch=16, processes=1)

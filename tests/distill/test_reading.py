@@ -1,4 +1,4 @@
-"""Reading is valid by construction; Preparation resizes as torchvision does and evaluation as timm does."""
+"""DataOptions are valid by construction; Preparation resizes as torchvision does and evaluation as timm does."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from tavt_kit.data.preprocess import Preprocessing, resize_crop
-from tavt_kit.distill.reading import Reading
+from tavt_kit.distill.reading import DataOptions
 from tavt_kit.distill.transforms import Preparation, photometric
 from tavt_kit.errors import TavtError, TrainingError, UnknownName
 
@@ -46,21 +46,21 @@ P = Preprocessing((32, 48), crop_pct=1.0)
 )
 def test_what_cannot_be_is_refused(values: dict[str, Any], named: str) -> None:
     with pytest.raises((TrainingError, UnknownName), match=named):
-        Reading(**values)
+        DataOptions(**values)
 
 
 @pytest.mark.parametrize(
     ("reading", "named"),
     [
-        (Reading(crop="random"), "their own size"),
-        (Reading(crop="centre", resize=(40, 40)), "`resize` 40,40"),
-        (Reading(crop="random", resize=40), "`resize` 40"),
-        (Reading(resize=(40, 48)), "add `crop`"),
-        (Reading(resize=48), "add `crop`"),
-        (Reading(augment=("rotate",)), "32x48"),
+        (DataOptions(crop="random"), "their own size"),
+        (DataOptions(crop="centre", resize=(40, 40)), "`resize` 40,40"),
+        (DataOptions(crop="random", resize=40), "`resize` 40"),
+        (DataOptions(resize=(40, 48)), "add `crop`"),
+        (DataOptions(resize=48), "add `crop`"),
+        (DataOptions(augment=("rotate",)), "32x48"),
     ],
 )
-def test_a_crop_that_does_not_fit_the_model_is_refused(reading: Reading, named: str) -> None:
+def test_a_crop_that_does_not_fit_the_model_is_refused(reading: DataOptions, named: str) -> None:
     with pytest.raises(TrainingError, match=named):
         reading.settled(P)
 
@@ -68,17 +68,17 @@ def test_a_crop_that_does_not_fit_the_model_is_refused(reading: Reading, named: 
 @pytest.mark.parametrize("text", ["rand-x9", "v0-m9", "augmix-x3"])
 def test_a_policy_that_timm_cannot_read_is_refused(text: str) -> None:
     with pytest.raises(TavtError, match="cannot read the policy"):
-        photometric(Reading(auto_augment=text), P)
+        photometric(DataOptions(auto_augment=text), P)
 
 
 def test_the_record_tells_what_decides_and_nothing_else() -> None:
-    plain = Reading(resize=(60, 60), crop="random", color_jitter=0.4).settled(P)
+    plain = DataOptions(resize=(60, 60), crop="random", color_jitter=0.4).settled(P)
     record = json.loads(json.dumps(plain.as_record()))
     assert record["resize"] == [60, 60] and record["color_jitter"] == [0.4, 0.4, 0.4]
     assert record["interpolation"] == "bicubic" and record["augment"] == ["flip"]
-    elsewhere = Reading(resize=(60, 60), crop="random", color_jitter=0.4, workers=3, cache=Path("x")).settled(P)
+    elsewhere = DataOptions(resize=(60, 60), crop="random", color_jitter=0.4, workers=3, cache=Path("x")).settled(P)
     assert elsewhere.as_record() == plain.as_record()
-    assert Reading(**record) == plain  # lists and tuples mean the same
+    assert DataOptions(**record) == plain  # lists and tuples mean the same
 
 
 def picture(height: int, width: int) -> Image.Image:
@@ -90,16 +90,18 @@ def picture(height: int, width: int) -> Image.Image:
 @pytest.mark.parametrize(
     ("reading", "official"),
     [
-        (Reading(resize=(60, 60), crop="random", interpolation="bilinear"), [transforms.Resize((60, 60))]),
-        (Reading(resize=57, crop="random"), [transforms.Resize(57, transforms.InterpolationMode.BICUBIC)]),
+        (DataOptions(resize=(60, 60), crop="random", interpolation="bilinear"), [transforms.Resize((60, 60))]),
+        (DataOptions(resize=57, crop="random"), [transforms.Resize(57, transforms.InterpolationMode.BICUBIC)]),
         (
-            Reading(resize=57, crop="centre", interpolation="bilinear"),
+            DataOptions(resize=57, crop="centre", interpolation="bilinear"),
             [transforms.Resize(57), transforms.CenterCrop((32, 48))],
         ),
-        (Reading(crop="random-resized"), []),
+        (DataOptions(crop="random-resized"), []),
     ],
 )
-def test_a_picture_is_prepared_as_by_torchvision(reading: Reading, official: list[Any], size: tuple[int, int]) -> None:
+def test_a_picture_is_prepared_as_by_torchvision(
+    reading: DataOptions, official: list[Any], size: tuple[int, int]
+) -> None:
     prepare = Preparation.of(reading, P)
     expected = np.asarray(transforms.Compose(official)(picture(*size))).transpose(2, 0, 1)
     np.testing.assert_array_equal(prepare(picture(*size)), expected)
@@ -107,5 +109,5 @@ def test_a_picture_is_prepared_as_by_torchvision(reading: Reading, official: lis
 
 
 def test_by_default_a_picture_is_prepared_as_for_evaluation() -> None:
-    np.testing.assert_array_equal(Preparation.of(Reading(), P)(picture(50, 70)), resize_crop(picture(50, 70), P))
-    assert Preparation.of(Reading(), P).size_of(9, 9) == (32, 48)
+    np.testing.assert_array_equal(Preparation.of(DataOptions(), P)(picture(50, 70)), resize_crop(picture(50, 70), P))
+    assert Preparation.of(DataOptions(), P).size_of(9, 9) == (32, 48)

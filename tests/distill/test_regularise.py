@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from tavt_kit.distill.fine_tune import set_drop_path, set_dropout
-from tavt_kit.distill.optimisation import Optimisation
+from tavt_kit.distill.optimisation import OptimizerOptions
 from tavt_kit.distill.optimizer import check_scales, make_optimiser, parameter_depths, set_rate
 from tavt_kit.errors import TrainingError
 from tavt_kit.models.timm_import import timm
@@ -49,7 +49,7 @@ def test_depths_follow_the_layers_of_every_family(make: Callable[[], AdaptiveViT
 
 def test_layer_decay_and_named_scales_multiply() -> None:
     model = wrap(timm.create_model("vit_tiny_patch16_224", **TINY))
-    settings = Optimisation(lr=1.0, layer_decay=0.5, lr_scale={"head": 3.0, "blocks.3": 2.0, "blocks.3.mlp": 4.0})
+    settings = OptimizerOptions(lr=1.0, layer_decay=0.5, lr_scale={"head": 3.0, "blocks.3": 2.0, "blocks.3.mlp": 4.0})
     optimiser = make_optimiser(model, settings)
     set_rate(optimiser, 1.0)
     rates = {id(p): group["lr"] for group in optimiser.param_groups for p in group["params"]}
@@ -58,7 +58,7 @@ def test_layer_decay_and_named_scales_multiply() -> None:
                 "blocks.3.mlp.fc1.weight": 2.0, "norm.weight": 1.0, "head.weight": 3.0}  # fmt: skip
     assert {name: rates[id(names[name])] for name in expected} == expected
     with pytest.raises(TrainingError, match="no parameter's name begins with hea; .* patch_embed"):
-        check_scales(model, Optimisation(lr_scale={"hea": 2.0}))
+        check_scales(model, OptimizerOptions(lr_scale={"hea": 2.0}))
 
 
 def test_drop_path_rises_through_the_models_own_modules(make_model: Make) -> None:

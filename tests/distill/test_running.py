@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from tavt_kit.distill.preset import distill_recipe, train_recipe
-from tavt_kit.distill.running import Running
+from tavt_kit.distill.running import TrainingOptions
 from tavt_kit.errors import TrainingError
 
 
@@ -23,7 +23,7 @@ from tavt_kit.errors import TrainingError
 )
 def test_values_that_cannot_be_are_refused(values: dict[str, Any], said: str) -> None:
     with pytest.raises(TrainingError, match=said):
-        Running(**values)
+        TrainingOptions(**values)
 
 
 def test_a_record_holds_what_decides_the_result() -> None:

@@ -12,7 +12,7 @@ from tavt_kit.distill.sandwich import SandwichRule, Teacher, sandwich_step
 from tavt_kit.errors import DataError
 from tavt_kit.models.wrap import AdaptiveViT
 from tests.distill.conftest import COLOURS
-from tests.distill.test_step import batch, shaken, taken
+from tests.distill.test_sandwich import batch, shaken, taken
 
 Make = Callable[..., AdaptiveViT]
 

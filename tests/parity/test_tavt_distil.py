@@ -14,7 +14,7 @@ from torch import Tensor
 from tavt_kit.checkpoints.official_vit import official_names
 from tavt_kit.core.schedule import TokenSchedule
 from tavt_kit.distill.losses import divergence
-from tavt_kit.distill.optimisation import Optimisation
+from tavt_kit.distill.optimisation import OptimizerOptions
 from tavt_kit.distill.optimizer import make_optimiser
 from tavt_kit.distill.sampling import Bound, Sampler
 from tavt_kit.distill.sandwich import SandwichRule, SandwichStep, sandwich_step
@@ -148,7 +148,7 @@ def test_gradients_and_the_updated_weights(variant_name: str, name: str, referen
     settings = variant["sgd"]
     rate = LearningRate(variant["base_lr"], 10, 60, variant["settings"].get("decay", "cosine")).at(1)
     assert rate == pytest.approx(variant["lr_used"][0], rel=1e-12)
-    moved = Optimisation(
+    moved = OptimizerOptions(
         optimiser="sgd", lr=rate, weight_decay=settings["weight_decay"], momentum=settings["momentum"], decay_all=True
     )
     optimiser = make_optimiser(model, moved)
