@@ -47,7 +47,7 @@ CASES: dict[str, tuple[object, ...]] = {
     "bench, target": ("bench", "{run}", "--target", TARGET),
     "profile, model": ("profile", MODEL, "--weights", "random", "--target", "torch:cpu"),
     "profile, target": ("profile", "{run}", "--target", TARGET),
-    "profile, score": ("profile", "{run}", "--target", "torch:cpu", "--score", "none"),
+    "profile, score": ("profile", "{run}", "--target", "torch:cpu", "--score", "magic"),
     "eval, model": ("eval", MODEL, "--data", "{data}"),
     "eval, data": ("eval", "{run}", "--data", DATA),
     "eval, target": ("eval", "{run}", "--data", "{data}", "--target", TARGET),

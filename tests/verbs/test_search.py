@@ -167,7 +167,7 @@ def test_goes_on_where_the_target_is_faster_or_slower_than_predicted(
     assert body["candidates"][body["chosen"]]["latency_ms"]["p90"] <= 6
     with (out / "candidates.csv").open() as file:
         costs = [float(row["predicted_ms"]) * factor for row in csv.DictReader(file) if row["origin"] != "dense"]
-    assert sum(5.4 < cost < 6.2 for cost in costs) > 3  # near the budget as it is on the target, not as predicted
+    assert sum(5.4 < cost < 6.2 for cost in costs) >= 3  # near the budget as it is on the target, not as predicted
     assert search(place, out, *flags) == 0 and front(out)["evaluations"] == evaluations
 
 
