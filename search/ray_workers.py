@@ -51,7 +51,7 @@ def join_cluster(address: str | None = None) -> Cluster:
         said = str(error).strip().splitlines()[0]
         raise TargetError(
             f"no Ray cluster answers at {'this machine' if address == 'auto' else address} ({said}); start one with "
-            "`ray start `head``, or give `ray_address`"
+            "ray start --head, or give `ray_address`"
         ) from None
     return Cluster(ray, ours=True)
 
