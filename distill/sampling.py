@@ -1,15 +1,20 @@
-"""The bound of a distillation: the largest share of tokens that a layer may drop, as it is or growing."""
+"""Which sub-networks a distillation step trains: token counts by ratio, bound, stages or curve, and layer dropout.
+
+The official rules are those of TAVT's code (Length-Adaptive Transformer, ACL 2021, section 3.2), in the same order of
+draws: with a ``numpy.random.RandomState`` the samples are the official ones, number by number.
+"""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
 
-from tavt_kit.core.curves import LEAST_PATCHES, Curve, shares_to_counts
+from tavt_kit.core.curves import Curve, shares_to_counts
 from tavt_kit.core.layout import TokenLayout
 from tavt_kit.core.schedule import TokenSchedule, stage_layers
 from tavt_kit.errors import TavtError, TrainingError, UnknownName
@@ -200,9 +205,8 @@ def curved_counts(
         layers: Layers of the model.
         prefix: Tokens that always stay.
         bound: Share of the patches that the smallest network drops in every layer but the first sixth.
-        draws: Source of a ``Curve``: its start is uniform in the first half of the layers, its stop behind that, its
-            end between 16 patches and all, uniform in the logarithm, its power likewise in 0.7 to 2.8; no layer keeps
-            fewer than in the smallest network. ``None`` for the smallest network.
+        draws: Source of a curve (``Curve.drawn``); no layer keeps fewer than in the smallest network. ``None`` for the
+            smallest network.
         executed: Layers that run; ``None`` for all.
 
     Example:
@@ -212,10 +216,7 @@ def curved_counts(
     smallest = tuple((1 - bound) ** max(0, layer + 1 - layers // 6) for layer in range(layers))
     shares = smallest
     if draws is not None:
-        start = _whole(draws, 0, layers // 2)
-        stop = _whole(draws, start + 1, layers)
-        least = min(1.0, LEAST_PATCHES / (tokens - prefix))
-        curve = Curve(start, stop, least ** float(draws.uniform()), 0.7 * 4.0 ** float(draws.uniform()))
+        curve = Curve.drawn(layers, tokens - prefix, partial(_whole, draws), lambda: float(draws.uniform()))
         shares = tuple(map(max, curve.shares(layers), smallest))
     counts = shares_to_counts(shares, tokens, prefix)
     return _counts(tokens, layers, prefix + 1, executed, lambda layer, _: counts[layer])

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tavt_kit.core.configuration import Choice
-from tavt_kit.core.curves import LEAST_PATCHES, PUBLISHED, Curve, published_shares, shares_to_counts
+from tavt_kit.core.curves import PUBLISHED, Curve, published_shares, shares_to_counts
 from tavt_kit.core.schedule import TokenSchedule, stage_layers
 from tavt_kit.errors import BudgetTooTight, TavtError
 from tavt_kit.search.algorithms.base import Outcome
@@ -91,10 +91,8 @@ def curve(power: float) -> Family:
 def drawn_curve(space: Space, rng: np.random.Generator) -> Choice:
     """A curve of a random start, stop, end and power; what evolution goes on from, count by count."""
     layers, patches = space.layout.layers, space.layout.tokens - space.layout.prefix
-    start = int(rng.integers(0, layers // 2 + 1))
-    stop = int(rng.integers(start + 1, layers + 1))
-    least = min(1.0, LEAST_PATCHES / patches)
-    return _along(space, Curve(start, stop, least ** rng.random(), 0.7 * 4.0 ** rng.random()).shares(layers))
+    drawn = Curve.drawn(layers, patches, lambda low, high: int(rng.integers(low, high, endpoint=True)), rng.random)
+    return _along(space, drawn.shares(layers))
 
 
 def published(space: Space) -> list[Choice]:

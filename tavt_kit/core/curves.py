@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from tavt_kit.errors import ScheduleError
@@ -69,6 +70,24 @@ class Curve:
                 f"a curve is 'curve:START:STOP:END' or 'curve:START:STOP:END:POWER', got 'curve:{text}'"
             )
         return cls(int(match[1]), int(match[2]), float(match[3]), float(match[4] or 1.0))
+
+    @classmethod
+    def drawn(cls, layers: int, patches: int, whole: Callable[[int, int], int], unit: Callable[[], float]) -> Curve:
+        """A random curve that keeps 16 patches or more.
+
+        Its start is uniform in the first half of the layers, its stop behind that, its end between 16 patches and all,
+        uniform in the logarithm, its power likewise in 0.7 to 2.8.
+
+        Args:
+            layers: Layers of the model.
+            patches: Patches of an image.
+            whole: Draws a whole number between two, both included.
+            unit: Draws a number between 0 and 1.
+        """
+        start = whole(0, layers // 2)
+        stop = whole(start + 1, layers)
+        least = min(1.0, LEAST_PATCHES / patches)
+        return cls(start, stop, least ** unit(), 0.7 * 4.0 ** unit())
 
     def shares(self, layers: int) -> tuple[float, ...]:
         """The share of patches kept after each of so many layers."""
