@@ -36,6 +36,7 @@ __all__ = [
     "pictures_of",
     "save_trained",
     "settle",
+    "val_pictures",
 ]
 
 
@@ -141,7 +142,22 @@ def pictures_of(
     """The training split, all of it readable, and ``val``, of which some may be skipped."""
     preprocessing = Preprocessing.from_record(card.preprocessing)
     train = read_pictures(images.split("train"), preprocessing, reading, limit=limit, progress=progress)
-    val = read_pictures(
+    return train, val_pictures(
+        images, preprocessing, reading, limit=limit, allow_unreadable=allow_unreadable, progress=progress
+    )
+
+
+def val_pictures(
+    images: ImageSet,
+    preprocessing: Preprocessing,
+    reading: DataOptions,
+    *,
+    limit: int | None,
+    allow_unreadable: int,
+    progress: Progress | None = None,
+) -> Pictures:
+    """``val`` as evaluation sees it: of what is done to training pictures only the cache is used."""
+    return read_pictures(
         images.split("val"),
         preprocessing,
         DataOptions(cache=reading.cache),
@@ -149,7 +165,6 @@ def pictures_of(
         allow_unreadable=allow_unreadable,
         progress=progress,
     )
-    return train, val
 
 
 def save_trained(folder: Path, model: AdaptiveViT, card: ModelCard, images: ImageSet, how: str) -> ModelCard:

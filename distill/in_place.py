@@ -14,7 +14,6 @@ from torch.nn import functional as F
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from tavt_kit.checkpoints.weight_file import sha256_tensors
-from tavt_kit.core.model_card import ModelCard
 from tavt_kit.core.progress import Progress, Silent
 from tavt_kit.core.schedule import TokenSchedule
 from tavt_kit.data import ImageSet, inherit_split
@@ -29,14 +28,14 @@ from tavt_kit.distill.common import (
     pictures_of,
     save_trained,
     settle,
+    val_pictures,
 )
-from tavt_kit.distill.datasets import Batch, Pictures, read_pictures
+from tavt_kit.distill.datasets import Batch, Pictures
 from tavt_kit.distill.loop import SAVE_SECONDS, Backward, Step, run_loop
 from tavt_kit.distill.optimizer import freeze
 from tavt_kit.distill.precision import evaluation_precision
 from tavt_kit.distill.preset import distill_recipe
 from tavt_kit.distill.processes import Processes
-from tavt_kit.distill.reading import DataOptions
 from tavt_kit.distill.recipe import DistillRecipe
 from tavt_kit.distill.run_folder import RunFolder
 from tavt_kit.distill.sampling import Bound, Draws, Sampler
@@ -51,6 +50,7 @@ from tavt_kit.distill.sweep import (
     schedule_sweep,
 )
 from tavt_kit.errors import TrainingError, UnsupportedBackbone
+from tavt_kit.models.prefix_sharing import shared_logits
 from tavt_kit.models.timm_import import timm
 from tavt_kit.models.wrap import AdaptiveViT
 
@@ -136,7 +136,13 @@ def distill(
     precision = evaluation_precision(str(recipe.running.precision))
     points = schedule_sweep(model)
 
-    smaller = [(twin, _read_val(images, card, recipe, twin, allow_unreadable, progress)) for twin in twins]
+    def smaller_val(twin: AdaptiveViT) -> Pictures:
+        seen = Preprocessing.from_record(card.preprocessing).at(twin.backbone.image_size)
+        return val_pictures(
+            images, seen, recipe.reading, limit=recipe.limit, allow_unreadable=allow_unreadable, progress=progress
+        )
+
+    smaller = [(twin, smaller_val(twin)) for twin in twins]
 
     def ladder(what: str) -> tuple[SweepPoint, ...]:
         def all_sizes() -> tuple[SweepPoint, ...]:
@@ -211,27 +217,6 @@ def _looked_at(model: AdaptiveViT, layers: tuple[int, ...], weight: float) -> tu
 
 def _listed(layers: Sequence[int]) -> str:
     return ", ".join(map(str, layers))
-
-
-def _read_val(
-    images: ImageSet,
-    card: ModelCard,
-    recipe: DistillRecipe,
-    twin: AdaptiveViT,
-    allow_unreadable: int,
-    progress: Progress | None,
-) -> Pictures:
-    """``val`` as a model of another size sees it."""
-    preprocessing = Preprocessing.from_record(card.preprocessing).at(twin.backbone.image_size)
-    reading = DataOptions(cache=recipe.reading.cache)
-    return read_pictures(
-        images.split("val"),
-        preprocessing,
-        reading,
-        limit=recipe.limit,
-        allow_unreadable=allow_unreadable,
-        progress=progress,
-    )
 
 
 def _prepare(
@@ -357,9 +342,5 @@ def resize_images(images: Tensor, twin: AdaptiveViT) -> Tensor:
 @torch.no_grad()
 def full_size_logits(model: AdaptiveViT, images: Tensor, at_once: int) -> Tensor:
     """(B, K): what the model says of the images at its own size, with nothing dropped; smaller sizes learn from it."""
-    before = model.schedule
-    model.schedule = model.dense_schedule
-    try:
-        return torch.cat([model.forward_lean(part) for part in torch.split(images, at_once)])
-    finally:
-        model.schedule = before
+    parts = torch.split(images, at_once)
+    return torch.cat([logits for part in parts for _, logits in shared_logits(model, part, [model.dense_schedule])])
