@@ -77,9 +77,14 @@ def check_batches(
     if n > BATCH:
         # What came in a part of a batch comes in a whole one now, and the other way about.
         batches.setdefault(last, []).append(range(n - (BATCH if n % BATCH else _LAST), n))
+    first = source.at(range(min(n, _PARTS * max(OTHERS))), seen)
+
+    def shown(part: range) -> NDArray[np.float32]:
+        return first[part.start : part.stop] if part.stop <= len(first) else source.at(part, seen)
+
     largest, reason = 0.0, ""
     for size, parts in batches.items():
-        errors = [_errors(attempts(source.at(part, seen)), main[part.start : part.stop], scale) for part in parts]
+        errors = [_errors(attempts(shown(part)), main[part.start : part.stop], scale) for part in parts]
         largest = max(largest, *(float(part.max()) for part in errors))
         reason = reason or _fault(size, parts, errors, tolerance, near_ties)
     sizes = (min(BATCH, n), *(min(size, n) for size in OTHERS), *((last,) if n > BATCH else ()))
