@@ -1,4 +1,4 @@
-"""The ways that a GPU takes, gone on the CPU: scores apart from the fused kernel, sizes in queries and keys, no waits."""
+"""The ways that a GPU takes, gone on the CPU: scores beside the fused kernel, sizes in queries and keys, no waits."""
 
 from __future__ import annotations
 
