@@ -66,14 +66,17 @@ class Worker:
         self._command = [sys.executable, str(HERE / "gpu_steps.py"), given.device, str(given.out)]
         paths = [str(ROOT), *paths, *filter(None, [os.environ.get("PYTHONPATH")])]
         self._environment = {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}
-        self._log = log.open("ab")
+        self._log = log
         self._child: subprocess.Popen[bytes] | None = None
 
     def ask(self, name: str, seconds: float) -> dict[str, Any]:
         """The step's answer; ``state`` is ``done``, ``skipped``, ``failed`` or ``stopped``."""
         if self._child is None:
-            self._child = subprocess.Popen(self._command, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-                                           stderr=self._log, env=self._environment, start_new_session=True)  # fmt: skip
+            with self._log.open("ab") as log:
+                self._child = subprocess.Popen(
+                    self._command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log,
+                    env=self._environment, start_new_session=True,
+                )  # fmt: skip
         assert self._child.stdin is not None and self._child.stdout is not None  # as asked for
         answer = b""
         try:
@@ -87,7 +90,7 @@ class Worker:
             pass
         if not answer:
             code = self._child.wait()
-            self._child = None
+            self.end()
             return {"state": "failed", "why": f"its process ended with exit code {code}; see gpu.log"}
         found: dict[str, Any] = json.loads(answer)
         if found["state"] == "failed":  # whose GPU may be in no state to go on
@@ -96,9 +99,13 @@ class Worker:
 
     def end(self) -> None:
         """Kill it, with whatever it started."""
-        if self._child is not None:
+        if self._child is None:
+            return
+        try:
             os.killpg(self._child.pid, signal.SIGKILL)
-            self._child.wait()
+        except ProcessLookupError:  # it ended by itself, and left nobody
+            pass
+        with self._child:  # which waits, and closes its pipes
             self._child = None
 
 
