@@ -22,7 +22,7 @@ a gather of rows, which each runtime has.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
@@ -200,10 +200,12 @@ def _attended(
             return None, columns
         return (F.dropout(weights, dropout) if dropout else weights).to(v.dtype) @ v, columns
     dim, size = (0, max(1, most // heads)) if batch > 1 else (1, most)
-    whole = None if bias is None else bias.expand(batch, heads, rows, k.shape[2])
     number = -(-q.shape[dim] // size)
-    splits = ([None] * number if one is None else one.split(size, dim) for one in (q, k, v, whole))
-    found = [_attended(*part, scale, dropout) for part in zip(*splits, strict=True)]
+    none: Sequence[Tensor | None] = [None] * number
+    values = none if v is None else v.chunk(number, dim)
+    biases = none if bias is None else bias.expand(batch, heads, rows, k.shape[2]).chunk(number, dim)
+    parts = zip(q.chunk(number, dim), k.chunk(number, dim), values, biases, strict=True)
+    found = [_attended(*part, scale, dropout) for part in parts]
     outputs = [output for output, _ in found if output is not None]
     return torch.cat(outputs, dim) if outputs else None, torch.cat([columns for _, columns in found], dim)
 

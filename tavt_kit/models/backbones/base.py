@@ -164,8 +164,8 @@ class inside_attention(TorchFunctionMode):
             raise UnsupportedBackbone("tokens cannot be dropped from causal or grouped-query attention calls")
         # Inside __torch_function__ the mode is switched off, so these calls are not intercepted again.
         if self.sizes is not None and attn_mask is None and folds_sizes(q):
-            *folded, scale = fold_sizes(q, k, v, self.sizes, scale)
-            return self._watched(*folded, None, dropout_p, scale)[..., : v.shape[-1]]
+            longer_q, longer_k, longer_v, scale = fold_sizes(q, k, v, self.sizes, scale)
+            return self._watched(longer_q, longer_k, longer_v, None, dropout_p, scale)[..., : v.shape[-1]]
         bias = attn_mask if attn_mask is None or self.place is None else gather_bias(attn_mask, self.place)
         if self.sizes is not None:
             bias = add_size_bias(bias, self.sizes, q.dtype)
