@@ -17,8 +17,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from tavt_kit.core.budget import Budget
+from tavt_kit.core.lock import held_folder
 from tavt_kit.core.part_names import part_words
-from tavt_kit.core.records import atomic_text, label_record, make_folder, sha256_file
+from tavt_kit.core.records import atomic_text, label_record, sha256_file
 from tavt_kit.errors import TavtError
 from tavt_kit.reports.blocks import (
     Code,
@@ -132,14 +133,14 @@ def write_report(
     if out is None:
         first = Path(places[0])
         out = Path("report") if "runs" in body else first if first.is_dir() else first.parent
-    folder = make_folder(Path(out))
-    written = Written(folder / HTML_FILE, folder / MARKDOWN_FILE, folder / CSV_FILE, folder / JSON_FILE)
-    downloads = (Download(CSV_FILE, "text/csv", table), Download(JSON_FILE, "application/json", record))
-    atomic_text(written.html, html_page(report, downloads))
-    atomic_text(written.markdown, markdown_page(report))
-    atomic_text(written.csv, table)
-    atomic_text(written.json, record + "\n")
-    return written
+    with held_folder(out, "report") as folder:
+        written = Written(folder / HTML_FILE, folder / MARKDOWN_FILE, folder / CSV_FILE, folder / JSON_FILE)
+        downloads = (Download(CSV_FILE, "text/csv", table), Download(JSON_FILE, "application/json", record))
+        atomic_text(written.html, html_page(report, downloads))
+        atomic_text(written.markdown, markdown_page(report))
+        atomic_text(written.csv, table)
+        atomic_text(written.json, record + "\n")
+        return written
 
 
 def _single(records: Records, budget: Budget | None) -> tuple[Report, dict[str, Any]]:
