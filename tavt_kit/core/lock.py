@@ -12,6 +12,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO
 
+from tavt_kit.core.parsing import parse_json
 from tavt_kit.core.records import label_record, make_folder
 from tavt_kit.errors import OutputError
 
@@ -102,7 +103,7 @@ def _hold(handle: IO[str]) -> None:
 
 def _holder(text: str) -> str:
     try:
-        held = json.loads(text)
+        held = parse_json(text)
         return f"process {held['pid']} on {held['host']} since {held['since']}"
     except (ValueError, KeyError, TypeError):
         return "another process"
