@@ -19,6 +19,7 @@ import typer
 from typer.core import TyperArgument, TyperCommand, TyperGroup
 
 from tavt_kit import __version__
+from tavt_kit.core.parsing import require_counts
 from tavt_kit.errors import TavtError
 from tavt_kit.verbs.settings import settings_of, spell_settings
 
@@ -106,8 +107,11 @@ class Verb(TyperCommand):
                 formatter.write_dl(rows)
 
     def invoke(self, ctx: Any) -> Any:
-        code = door(str(ctx.info_name), lambda: super(Verb, self).invoke(ctx), lambda: flags_known(self))
-        raise typer.Exit(code)
+        def verb() -> Any:
+            require_counts(ctx.params)
+            return super(Verb, self).invoke(ctx)
+
+        raise typer.Exit(door(str(ctx.info_name), verb, lambda: flags_known(self)))
 
 
 def flags_known(verb: Any) -> dict[str, str]:

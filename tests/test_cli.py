@@ -123,6 +123,12 @@ def test_an_option_of_an_earlier_version_is_one_sentence(
         assert option not in {name for parameter in command.params for name in parameter.opts}
 
 
+def test_a_number_that_nothing_could_hold_is_one_sentence(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("try", "m", "--seed", "9" * 23) == run("try", "m", "--image-size", "1000000") == 2
+    first, second = capsys.readouterr().err.splitlines()
+    assert "--seed is at most" in first and "--image-size is at most" in second
+
+
 @pytest.mark.parametrize(
     "arguments",
     [
@@ -158,6 +164,7 @@ def test_config_file_gives_defaults_and_flags_win(tmp_path: Path, capsys: pytest
     [
         ("sed = 5", "sets sed (did you mean seed?), but try takes budget, dry-run, image-size, model, out, seed"),
         ("seed = ", "is not a TOML file"),
+        (f"seed = {'[' * 100_000}", "nested too deep"),
         ("seed = [1, 2]", "seed to one value"),
         ("[seed]\na = 1", "seed to one value"),
         ('config = "other.toml"', "sets config"),
