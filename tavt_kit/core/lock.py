@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import platform
+import shutil
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -13,7 +14,7 @@ from pathlib import Path
 from typing import IO
 
 from tavt_kit.core.parsing import parse_json
-from tavt_kit.core.records import label_record, make_folder
+from tavt_kit.core.records import UNFINISHED, label_record, make_folder
 from tavt_kit.errors import OutputError
 
 __all__ = ["held_folder"]
@@ -53,6 +54,7 @@ def held_folder(path: Path | str, name: str = "") -> Iterator[Path]:
         return
     handle = _lock(file, folder)
     _held.add(file)
+    _remove_unfinished(folder, file)
     try:
         yield folder
     finally:
@@ -64,6 +66,20 @@ def held_folder(path: Path | str, name: str = "") -> Iterator[Path]:
         with suppress(OSError):  # it holds something
             for one in made:
                 one.rmdir()
+
+
+def _remove_unfinished(folder: Path, own: Path) -> None:
+    """What a killed process left, unless somebody else writes here under another name."""
+    if any(other != own.name and other.endswith("lock") for other in _hidden(folder)):
+        return
+    for name in _hidden(folder):
+        if name.startswith(UNFINISHED):
+            left = folder / name
+            shutil.rmtree(left, ignore_errors=True) if left.is_dir() else left.unlink(missing_ok=True)
+
+
+def _hidden(folder: Path) -> list[str]:
+    return [one.name for one in folder.iterdir() if one.name.startswith(".")]
 
 
 def _lock(file: Path, folder: Path) -> IO[str]:

@@ -21,6 +21,7 @@ from tavt_kit.errors import OutputError, RecordError
 
 __all__ = [
     "SCHEMAS",
+    "UNFINISHED",
     "atomic_path",
     "atomic_text",
     "code_version",
@@ -49,6 +50,8 @@ SCHEMAS: dict[str, int] = {
 """The version of each kind of record; raised when a field changes its meaning. A script may add kinds of its own."""
 
 _PREFIX = "fgvc-kit/"
+UNFINISHED = ".tmp-"
+"""How the names of files and folders begin that are being written."""
 
 
 @contextmanager
@@ -63,7 +66,7 @@ def atomic_path(path: Path) -> Iterator[Path]:
     """
     path = Path(path)
     try:
-        handle, name = tempfile.mkstemp(prefix=f".{path.stem}-", suffix=path.suffix, dir=path.parent)
+        handle, name = tempfile.mkstemp(prefix=f"{UNFINISHED}{path.stem}-", suffix=path.suffix, dir=path.parent)
         os.close(handle)
     except OSError as error:
         raise OutputError(f"cannot write {path}: {error.strerror}; choose another output folder") from None

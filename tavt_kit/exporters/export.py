@@ -19,7 +19,7 @@ from tavt_kit.core.codec import encode
 from tavt_kit.core.host import HostFacts
 from tavt_kit.core.lock import held_folder
 from tavt_kit.core.progress import Progress, Silent
-from tavt_kit.core.records import command_line
+from tavt_kit.core.records import UNFINISHED, command_line
 from tavt_kit.core.schedule import TokenSchedule
 from tavt_kit.data import ImageSet, thin_out
 from tavt_kit.exporters.exported import keep, promote, settle, status_of, sweep, write_exported
@@ -84,7 +84,7 @@ def export(
         refuse_little_space(adaptive, out, [form for form in plan.forms if form.file not in entries])
         source = Source(adaptive, samples, split, plan.allow_unreadable)
         about = _about(writer, source, plan, run)
-        with space_left(out), tempfile.TemporaryDirectory(prefix=".export-", dir=out) as temporary:
+        with space_left(out), tempfile.TemporaryDirectory(prefix=f"{UNFINISHED}export-", dir=out) as temporary:
             for form in plan.forms:
                 if form.file in entries:
                     if plan.accept_inconclusive:

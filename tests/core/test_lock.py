@@ -33,6 +33,8 @@ def test_another_process_is_named_and_a_dead_one_is_taken_over(tmp_path: Path) -
         process.kill()
         process.communicate()
     assert (tmp_path / "run" / ".lock").is_file()
+    (tmp_path / "run" / ".tmp-export-abc").mkdir()
+    (tmp_path / "run" / ".tmp-front-abc.json").write_text("half")
     with held_folder(tmp_path / "run") as folder, held_folder(folder):
         (folder / "result").write_text("x")
     assert [file.name for file in (tmp_path / "run").iterdir()] == ["result"]
