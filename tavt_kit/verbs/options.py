@@ -54,6 +54,8 @@ def _defaults(path: Path, values: Mapping[str, Any], ctx: typer.Context) -> dict
         repeats = getattr(known[key], "multiple", False) or known[key].nargs == -1
         if isinstance(value, dict) or (isinstance(value, list) and not repeats):
             _refuse(f"{path} must set {key} to one value, not to {value!r}")
+        if isinstance(value, bool) and not getattr(known[key], "is_flag", False):
+            _refuse(f"{path} must set {key} to a number or text, not to {value}")
         defaults[str(known[key].name)] = [value] if repeats and not isinstance(value, list) else value
     return defaults
 
