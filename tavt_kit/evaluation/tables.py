@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import csv
-import io
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from tavt_kit.core.csv_text import csv_text
 from tavt_kit.evaluation.answers import Answered
 from tavt_kit.evaluation.metrics import first_classes
 from tavt_kit.evaluation.predictions import Prediction
@@ -24,7 +23,7 @@ def confusion_csv(record: Mapping[str, Any]) -> str:
     """The confusion matrix of an evaluation's record: a row of each true class, a column of each that was said."""
     classes = record["classes"]
     rows = ([name, *row] for name, row in zip(classes, record["confusion"], strict=True))
-    return _text(["truth \\ said", *classes], rows)
+    return csv_text(["truth \\ said", *classes], rows)
 
 
 def classes_csv(record: Mapping[str, Any]) -> str:
@@ -39,7 +38,7 @@ def classes_csv(record: Mapping[str, Any]) -> str:
         [name, sum(row), *cells(name, "recall"), *cells(name, "precision"), record["f1"].get(name, "")]
         for name, row in zip(record["classes"], record["confusion"], strict=True)
     )
-    return _text([*head, "f1"], rows)
+    return csv_text([*head, "f1"], rows)
 
 
 def answers_csv(found: Answered, classes: Sequence[str], names: Sequence[str], threshold: float | None = None) -> str:
@@ -58,7 +57,7 @@ def answers_csv(found: Answered, classes: Sequence[str], names: Sequence[str], t
         [name, classes[label], *_ranked(found.shares[i], best[i], classes), *_accepted(found.confidence[i], threshold)]
         for i, (name, label) in enumerate(zip(names, found.labels.tolist(), strict=True))
     )
-    return _text(head, rows)
+    return csv_text(head, rows)
 
 
 def predictions_csv(predictions: Sequence[Prediction], threshold: float | None = None) -> str:
@@ -76,7 +75,7 @@ def predictions_csv(predictions: Sequence[Prediction], threshold: float | None =
         ]
         for one in predictions
     )
-    return _text(["file", *_ranked_columns(count), *accepted, "error"], rows)
+    return csv_text(["file", *_ranked_columns(count), *accepted, "error"], rows)
 
 
 def _ranked_columns(count: int) -> list[str]:
@@ -91,12 +90,3 @@ def _ranked(shares: NDArray[np.float64], best: NDArray[np.int64], classes: Seque
 
 def _accepted(confidence: float, threshold: float | None) -> list[str]:
     return [] if threshold is None else ["yes" if confidence >= threshold else "no"]
-
-
-def _text(head: Sequence[Any], rows: Iterable[Sequence[Any]]) -> str:
-    written = io.StringIO()
-    writer = csv.writer(written, lineterminator="\n")
-    writer.writerow(head)
-    writer.writerows(rows)
-    # A file name may hold bytes that are no UTF-8; they are spelled out.
-    return written.getvalue().encode("utf-8", "backslashreplace").decode("utf-8")

@@ -9,16 +9,16 @@ and SHA-256. Of several runs, ``runs`` has one such object each. What is not kno
 
 from __future__ import annotations
 
-import csv
-import io
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from tavt_kit.core.budget import Budget
+from tavt_kit.core.csv_text import csv_text
+from tavt_kit.core.lock import held_folder
 from tavt_kit.core.part_names import part_words
-from tavt_kit.core.records import atomic_text, label_record, make_folder, sha256_file
+from tavt_kit.core.records import atomic_text, label_record, sha256_file
 from tavt_kit.errors import TavtError
 from tavt_kit.reports.blocks import (
     Code,
@@ -47,7 +47,7 @@ from tavt_kit.reports.training import ladder_section, learning_section
 from tavt_kit.reports.verdict import headline
 
 __all__ = [
-    "COLUMNS", "CSV_FILE", "HTML_FILE", "JSON_FILE", "MARKDOWN_FILE", "Written", "build_report", "csv_text",
+    "COLUMNS", "CSV_FILE", "HTML_FILE", "JSON_FILE", "MARKDOWN_FILE", "Written", "build_report",
     "report_body", "rows_of", "write_report",
 ]  # fmt: skip
 
@@ -127,19 +127,19 @@ def write_report(
     else:
         report, body = _single(records, budget)
         rows = body["rows"]
-    table = csv_text(rows)
+    table = csv_text(COLUMNS, ([row[name] for name in COLUMNS] for row in rows))
     record = json.dumps(label_record("report", body), indent=1, ensure_ascii=False)
     if out is None:
         first = Path(places[0])
         out = Path("report") if "runs" in body else first if first.is_dir() else first.parent
-    folder = make_folder(Path(out))
-    written = Written(folder / HTML_FILE, folder / MARKDOWN_FILE, folder / CSV_FILE, folder / JSON_FILE)
-    downloads = (Download(CSV_FILE, "text/csv", table), Download(JSON_FILE, "application/json", record))
-    atomic_text(written.html, html_page(report, downloads))
-    atomic_text(written.markdown, markdown_page(report))
-    atomic_text(written.csv, table)
-    atomic_text(written.json, record + "\n")
-    return written
+    with held_folder(out, "report") as folder:
+        written = Written(folder / HTML_FILE, folder / MARKDOWN_FILE, folder / CSV_FILE, folder / JSON_FILE)
+        downloads = (Download(CSV_FILE, "text/csv", table), Download(JSON_FILE, "application/json", record))
+        atomic_text(written.html, html_page(report, downloads))
+        atomic_text(written.markdown, markdown_page(report))
+        atomic_text(written.csv, table)
+        atomic_text(written.json, record + "\n")
+        return written
 
 
 def _single(records: Records, budget: Budget | None) -> tuple[Report, dict[str, Any]]:
@@ -295,18 +295,3 @@ def _row(run: str, table: str, name: str, accuracy: AccuracyView | None, time: T
 
 def _points(difference: float | None) -> float | None:
     return None if difference is None else round(100 * difference, 6)
-
-
-def csv_text(rows: Iterable[Mapping[str, Any]]) -> str:
-    """The rows as CSV with a head; what a spreadsheet would take for a formula gets an apostrophe before it."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(COLUMNS)
-    writer.writerows([_cell(row[name]) for name in COLUMNS] for row in rows)
-    return text.getvalue()
-
-
-def _cell(value: Any) -> Any:
-    if isinstance(value, bool):
-        return int(value)
-    return f"'{value}" if isinstance(value, str) and value.startswith(("=", "+", "-", "@", "\t", "\r")) else value

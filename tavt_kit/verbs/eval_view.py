@@ -16,9 +16,8 @@ _WIDEST, _NAMED = 12, 5
 
 def say_evaluation(record: Mapping[str, Any]) -> None:
     """Print the figures, the classes and the confusions."""
-    from rich.console import Console
-
     from tavt_kit.core.accuracy import Accuracy
+    from tavt_kit.verbs.console import console_of
 
     print(f"{record['thing']} under {record['schedule']}: top-1 {Accuracy.from_record(record['top1'])}")
     names = {"top5": "top-5", "macro_f1": "macro-F1"}
@@ -29,13 +28,13 @@ def say_evaluation(record: Mapping[str, Any]) -> None:
     print(f"calibration error {100 * calibration['error']:.1f} % (in {calibration['count']} bins)")
     if record["skipped"]:
         print(f"{record['skipped']} pictures could not be read and were skipped")
-    Console().print(_classes(record))
+    console_of().print(_classes(record))
     for line in _confusions(record):
         print(line)
     if record["reject"] is not None:
         print(_reject(record["reject"]))
     if record["heads"] is not None:
-        Console().print(_heads(record["heads"]))
+        console_of().print(_heads(record["heads"]))
         print(_official(record["heads"]["official"]))
 
 

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tavt_kit.core.accuracy import Accuracy
+from tavt_kit.core.lock import held_folder
 from tavt_kit.core.parsing import parse_fraction
 from tavt_kit.core.progress import Progress, Silent
-from tavt_kit.core.records import atomic_text, command_line, label_record, make_folder
+from tavt_kit.core.records import atomic_text, command_line, label_record
 from tavt_kit.errors import DataError, ParameterError, ScheduleError
 from tavt_kit.evaluation.frames import frame
 from tavt_kit.workflows.run_model import Given, images_of, model_at, name_of
@@ -199,21 +201,21 @@ def evaluate(
             f"a threshold is chosen on val and told on another split, but val is to be evaluated; "
             f"{'leave `split=val` out' if split else 'give data with a test split'}, or leave `precision_wanted` out"
         )
-    folder = None if out is None else make_folder(Path(out))
-    progress.update(f"evaluating {name_of(thing)}")
-    threshold = None if wanted is None else job.threshold(wanted)
-    found = job.answer(samples, heads=True)
-    body = {
-        "thing": name_of(thing),
-        **job.body(found, chosen, threshold),
-        "skipped": len(samples) - len(found.samples),
-    }
-    if folder is not None:
-        names = [job.images.relative(sample) for sample in found.samples]
-        record = write_evaluation(folder, {**body, "command": command_line()}, found, names)
-    else:
-        record = label_record("eval", body)
-    return EvalResult(Accuracy.from_record(record["top1"]), folder, record)
+    with nullcontext() if out is None else held_folder(out) as folder:
+        progress.update(f"evaluating {name_of(thing)}")
+        threshold = None if wanted is None else job.threshold(wanted)
+        found = job.answer(samples, heads=True)
+        body = {
+            "thing": name_of(thing),
+            **job.body(found, chosen, threshold),
+            "skipped": len(samples) - len(found.samples),
+        }
+        if folder is not None:
+            names = [job.images.relative(sample) for sample in found.samples]
+            record = write_evaluation(folder, {**body, "command": command_line()}, found, names)
+        else:
+            record = label_record("eval", body)
+        return EvalResult(Accuracy.from_record(record["top1"]), folder, record)
 
 
 def label_images(
@@ -264,14 +266,14 @@ def label_images(
     job = None
     if wanted is not None:
         job = _Job(subject, _images_of(thing, data, subject.card), batch, limit, allow_unreadable)
-    place = None if out is None else make_folder(Path(out))
-    progress.update(f"labelling {folder}")
-    threshold = None if job is None or wanted is None else job.threshold(wanted)
-    predictions = tuple(Predictor(subject.card, subject.session).files(files, FIRST, batch=batch))
-    found = Labelled(predictions, threshold, place)
-    if place is not None and len(found.unreadable) < len(predictions):
-        atomic_text(place / "predictions.csv", found.csv)
-    return found
+    with nullcontext() if out is None else held_folder(out) as place:
+        progress.update(f"labelling {folder}")
+        threshold = None if job is None or wanted is None else job.threshold(wanted)
+        predictions = tuple(Predictor(subject.card, subject.session).files(files, FIRST, batch=batch))
+        found = Labelled(predictions, threshold, place)
+        if place is not None and len(found.unreadable) < len(predictions):
+            atomic_text(place / "predictions.csv", found.csv)
+        return found
 
 
 @dataclass(frozen=True, slots=True)
