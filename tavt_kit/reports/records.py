@@ -14,7 +14,10 @@ from typing import Any
 from tavt_kit.core.records import kind_of, read_lines, upgraded
 from tavt_kit.errors import RecordError
 
-__all__ = ["Found", "Records", "candidates_beside", "gather", "mapping", "number", "sequence", "text", "whole"]
+__all__ = [
+    "Found", "Records", "candidates_beside", "gather", "integers", "mapping", "number", "objects", "sequence", "text",
+    "whole",
+]  # fmt: skip
 
 
 _KINDS = frozenset("bench check eval explained exported final front kept model profile recipe run split".split())
@@ -168,6 +171,16 @@ def sequence(record: Any, *path: str | int) -> Sequence[Any]:
     """The list at ``path``; empty where there is none."""
     value = _at(record, path)
     return value if isinstance(value, list | tuple) else ()
+
+
+def integers(record: Any, *path: str | int) -> tuple[int, ...]:
+    """The whole numbers in the list at ``path``, such as a schedule."""
+    return tuple(one for one in sequence(record, *path) if isinstance(one, int))
+
+
+def objects(record: Any, *path: str | int) -> list[Mapping[str, Any]]:
+    """The objects in the list at ``path``."""
+    return [one for one in sequence(record, *path) if isinstance(one, Mapping)]
 
 
 def _at(record: Any, path: tuple[str | int, ...]) -> Any:

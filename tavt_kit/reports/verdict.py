@@ -8,7 +8,7 @@ from typing import Any
 from tavt_kit.reports.blocks import Headline, KeyFigure, Text
 from tavt_kit.reports.candidates import AccuracyView, CandidateView, FrontView
 from tavt_kit.reports.exported import failed_checks
-from tavt_kit.reports.final import FinalView, better_baselines, better_than_chosen, final_rows
+from tavt_kit.reports.final import better_baselines, better_than_chosen, final_rows
 from tavt_kit.reports.records import Records, mapping, number, sequence
 from tavt_kit.reports.training import lowered_dense
 from tavt_kit.reports.words import (
@@ -110,7 +110,7 @@ def _keeps(view: FrontView, pick: CandidateView) -> str:
 
 def _dense_by_difference(pick: CandidateView) -> str:
     """Dense accuracy where only the paired difference is recorded."""
-    difference = number(pick.difference, "difference")
+    difference = pick.difference.difference
     if difference is None or pick.accuracy is None:
         return ""
     return f" (dense {percent_text(pick.accuracy.value - difference)})"
@@ -134,7 +134,7 @@ def _memory(view: FrontView, pick: CandidateView) -> str:
     return "" if pick.memory is None else f"peak memory {pick.memory}{beside}"
 
 
-def _held_out(view: FrontView, rows: Sequence[FinalView]) -> list[Text]:
+def _held_out(view: FrontView, rows: Sequence[CandidateView]) -> list[Text]:
     """The figure on images that nothing was selected on, or that there is none."""
     chosen = next((row for row in rows if row.kind == "chosen"), None)
     if chosen is not None and chosen.accuracy is not None and chosen.split != view.split:
@@ -185,7 +185,7 @@ def _doubts(front: Mapping[str, Any], pick: CandidateView, records: Records) -> 
     return sentences + failed_checks(records, pick.counts)
 
 
-def _figures(view: FrontView, pick: CandidateView, chosen: FinalView | None) -> list[KeyFigure]:
+def _figures(view: FrontView, pick: CandidateView, chosen: CandidateView | None) -> list[KeyFigure]:
     figures = []
     if pick.time is not None and pick.time.median is not None:
         value = pick.time.of_statistic(view.statistic)
@@ -196,9 +196,9 @@ def _figures(view: FrontView, pick: CandidateView, chosen: FinalView | None) -> 
         figures.append(_accuracy(pick.accuracy, f"{metric_words(view.metric)} on {view.split}"))
     if chosen is not None and chosen.accuracy is not None and chosen.split != view.split:
         figures.append(_accuracy(chosen.accuracy, f"{metric_words(view.metric)} on {chosen.split}"))
-    loss = number(pick.difference, "difference")
+    loss = pick.difference.difference
     if loss is not None and pick.origin != "dense":
-        low, high = number(pick.difference, "ci95", 0), number(pick.difference, "ci95", 1)
+        low, high = pick.difference.ci95
         small = f"95 % {points_interval(low, high)}, paired" if low is not None else ""
         figures.append(KeyFigure(points_text(loss), f"points vs dense, {view.split}", small))
     speedup = view.speedup(pick)

@@ -14,7 +14,7 @@ from tavt_kit.core.records import write_record
 from tavt_kit.reports import write_report
 from tavt_kit.reports.blocks import Missing, Section
 from tavt_kit.reports.front import cloud_of, front_section
-from tavt_kit.reports.kept import kept_section
+from tavt_kit.reports.images import kept_section
 from tavt_kit.reports.page import build_report
 from tavt_kit.reports.provenance import COUNTING
 from tavt_kit.reports.records import Found, Records, gather
