@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tavt_kit.comparison.comparison import Summary
 from tavt_kit.core.accuracy import Accuracy
 from tavt_kit.core.configuration import Configuration
 from tavt_kit.core.device import TargetDevice
@@ -16,10 +16,25 @@ from tavt_kit.core.records import kind_of, read_json, upgraded
 from tavt_kit.core.schedule import counts_text
 from tavt_kit.errors import MeasurementError, RecordError, TargetError
 
-__all__ = ["KINDS", "Entry", "Readable", "files_of_run", "read_readable"]
+__all__ = ["KINDS", "Entry", "Readable", "Summary", "files_of_run", "read_readable"]
 
 _HOST = ("cpu", "flags", "cores", "affinity", "quota", "accelerator")
 """Host facts that must agree. Versions of packages may differ, and are told: that is what one often compares."""
+
+
+@dataclass(frozen=True, slots=True)
+class Summary:
+    """A median time (ms) and its 95 % interval, of a record that keeps no samples."""
+
+    median: float
+    low: float
+    high: float
+
+    def __post_init__(self) -> None:
+        if not 0 < self.low <= self.median <= self.high < math.inf:
+            raise MeasurementError(
+                f"a recorded time needs 0 < low <= median <= high, got {self.low}, {self.median}, {self.high}"
+            )
 
 
 @dataclass(frozen=True, slots=True)

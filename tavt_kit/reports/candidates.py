@@ -24,12 +24,15 @@ from tavt_kit.reports.records import Found, Records, integers, mapping, number, 
 __all__ = [
     "AGAINST_DENSE", "MACS", "MEDIAN", "P90", "VERDICT", "AccuracyView", "CandidateView", "DifferenceView", "FrontView",
     "MemoryView", "RatioView", "TimeView", "accuracy_cell", "accuracy_column", "asked", "best_of", "difference_cell",
-    "judge_view", "recorded_budget", "verdict_cell",
+    "judge_view", "recorded_accuracy", "recorded_budget", "verdict_cell",
 ]  # fmt: skip
 
 Ends = tuple[float | None, float | None]
 
-_hints = cache(get_type_hints)
+
+@cache
+def _hints(kind: Any) -> dict[str, Any]:
+    return get_type_hints(kind)
 
 
 class _Lenient:
@@ -68,7 +71,7 @@ class AccuracyView:
     @property
     def interval(self) -> str:
         """``81.0–87.0``, or nothing."""
-        return words.interval_text(self.low, self.high)
+        return "" if self.bar is None else "{:.1f}–{:.1f}".format(*self.bar)
 
     @property
     def bar(self) -> tuple[float, float] | None:
@@ -188,8 +191,6 @@ class CandidateView:
     Args:
         record: What it was read from.
         key: Ties its mark to its row: ``c3`` of the candidates, ``b0`` of the baselines.
-        counts: Tokens kept after each layer; none of a model that is no schedule.
-        genes: What a joint search chose beside the counts, as text.
         place: Its index in the run's ``front.json``, where a report's own budget has put it elsewhere.
     """
 
@@ -246,20 +247,16 @@ class CandidateView:
 
 @dataclass(frozen=True, slots=True)
 class FrontView:
-    """A search's result, typed.
+    """A search's result, typed: ``front.json``.
 
     Args:
-        record: ``front.json``.
+        record: What it was read from.
         candidates: By rising cost.
-        chosen: Index into ``candidates``, or ``None``.
-        baselines: Judged by the same protocol, not on the front.
-        models: Baselines that are no schedules, among the finalists.
-        measured: Finalists that were measured, on the front or not; empty of a search that measured nothing.
+        chosen: Index into ``candidates``.
+        baselines: Schedules that are judged by the same protocol, not on the front.
+        models: Baselines that are no schedules.
+        measured: Finalists that were measured, on the front or not.
         dense: The model without drop, wherever it was found.
-        metric: Its name.
-        split: Where the accuracies were counted.
-        budget: What was asked; empty if it cannot be read.
-        verdict: Of the chosen one.
     """
 
     record: Mapping[str, Any]
@@ -389,10 +386,7 @@ def _chosen(front: Mapping[str, Any], candidates: tuple[CandidateView, ...], bud
 def best_of(verdicts: Sequence[str], views: Sequence[CandidateView], *, cheapest: bool) -> int | None:
     """The rule of the search: of what passes, else is predicted to, else may, the most accurate or the cheapest.
 
-    Args:
-        verdicts: Of each candidate.
-        views: The candidates by rising cost; what has no accuracy is never chosen.
-        cheapest: With a floor the cheapest is asked for.
+    The views are by rising cost; what has no accuracy is never chosen.
     """
     values = [(index, one.accuracy.value) for index, one in enumerate(views) if one.accuracy is not None]
     for verdict in ("PASS", "PREDICTED", "INCONCLUSIVE"):
@@ -404,6 +398,11 @@ def best_of(verdicts: Sequence[str], views: Sequence[CandidateView], *, cheapest
 def accuracy_cell(accuracy: AccuracyView | None) -> Cell:
     """An accuracy above its interval."""
     return Cell(words.DASH) if accuracy is None else Cell(str(accuracy), accuracy.interval)
+
+
+def recorded_accuracy(record: Any, *path: str | int) -> Cell:
+    """The cell of the accuracy at ``path``."""
+    return accuracy_cell(AccuracyView.of(mapping(record, *path)))
 
 
 def difference_cell(one: DifferenceView) -> Cell:
@@ -435,13 +434,7 @@ _RECORDED = ("flops", "latency", "latency[p50]", "latency[p99]", "throughput", "
 
 
 def judge_view(view: CandidateView, budget: Budget, metric: str, batch: int = 1) -> Verdict:
-    """The worst verdict over the limits.
-
-    Args:
-        view: The candidate.
-        budget: To be kept to.
-        metric: Which metric its accuracy is.
-        batch: Images at once on the target: a throughput is theirs.
+    """The worst verdict over the limits, the accuracy being of this metric and the target's batch of so many images.
 
     Raises:
         BudgetError: A limit on what no front records.
@@ -479,7 +472,7 @@ def _facts(view: CandidateView, metric: str, batch: int) -> dict[str, Fact]:
     found["drop"] = known(None if high is None else -high, None if low is None else -low)
     for name in view.others:
         found[name] = known(number(view.others, name, "ci95", 0), number(view.others, name, "ci95", 1))
-    found[metric] = known(view.accuracy and view.accuracy.low, view.accuracy and view.accuracy.high)
+    found[metric] = known(view.accuracy.low, view.accuracy.high) if view.accuracy else known(None, None)
     return found
 
 

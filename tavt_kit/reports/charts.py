@@ -87,17 +87,7 @@ def padded(values: Iterable[float], *, share: float = 0.06, floor: float = -math
 
 
 class _Plot:
-    """Axes, and what is drawn between them; all coordinates are those of the data.
-
-    Args:
-        x: Ends of the x axis.
-        y: Ends of the y axis.
-        bottom: Pixel of the lower edge.
-        top: Pixel of the upper edge.
-        y_title: What is shown upwards, with unit and split.
-        x_title: What is shown to the right, with its unit; empty where each position has a name of its own.
-        ticks: About how many ticks the axes have.
-    """
+    """Axes between the pixels ``bottom`` and ``top``, with about so many ``ticks``, and what is drawn between them."""
 
     def __init__(
         self, x: Interval, y: Interval, bottom: float, top: float, y_title: str, x_title: str = "",
@@ -142,11 +132,7 @@ class _Plot:
 
 
 def legend(entries: Iterable[tuple[Markup, str, str]]) -> Markup:
-    """A list of shapes with words.
-
-    Args:
-        entries: Shape, drawn around (10, 10) in a square of 20; its class; its meaning.
-    """
+    """A list of shapes, drawn around (10, 10) in a square of 20, each with its class and its meaning."""
     items = (
         el("li", el("svg", el("g", shape, class_=name), viewBox="0 0 20 20", class_="key", aria_hidden="true"), words)
         for shape, name, words in entries
@@ -260,20 +246,18 @@ KINDS: dict[Kind, str] = {
 
 @dataclass(frozen=True, slots=True)
 class Mark:
-    """One point of the chart.
+    """One point of the chart: its cost ``x`` (ms, or multiply-adds in G), and its accuracy ``y`` in percent.
 
     Args:
         kind: Decides shape and colour.
-        label: Written beside it where there is room; empty for none.
-        x: Cost: milliseconds or multiply-adds (in G).
-        y: Accuracy in percent.
-        x_bar: Spread of ``x``, or ``None``.
-        y_bar: 95 % interval of ``y`` in percent, or ``None``.
+        label: Written beside it where there is room.
+        x_bar: Spread of ``x``.
+        y_bar: 95 % interval of ``y``.
         predicted_x: What the latency table had predicted; drawn hollow.
         measured: Whether ``x`` is known; else the mark itself is a prediction and drawn hollow.
-        lines: The hover text, line by line.
+        lines: The hover text.
         key: Ties it to the row of the table below.
-        series: The letter of its search, where there are several: ``a``, ``b``, ...
+        series: The letter of its search, where there are several.
     """
 
     kind: Kind
@@ -296,16 +280,7 @@ class Mark:
 
 @dataclass(frozen=True, slots=True)
 class Frame:
-    """What the axes mean: titles, and the lines a budget draws.
-
-    Args:
-        x_title: With its unit.
-        y_title: With its unit and split.
-        ceiling: The budget on ``x``, or ``None``.
-        ceiling_text: Written on its line.
-        floor: The least accuracy asked for, in percent, or ``None``.
-        floor_text: Written on its line.
-    """
+    """What the axes mean: their titles, and the lines of a budget on cost and of the least accuracy asked for."""
 
     x_title: str
     y_title: str
@@ -358,7 +333,7 @@ def front_figure(
         frame: Titles and limits.
         title: What a screen reader says for the whole image.
         caption: Said below it.
-        cloud: Points drawn faintly behind; those beyond the axes, which follow the marks, are left out.
+        cloud: Points drawn faintly behind; those beyond the axes are left out.
         key: Another legend than that of the kinds of marks.
     """
     plot = _Plot(*_ranges(marks, frame), _BOTTOM, _TOP, frame.y_title, frame.x_title, ticks=(9, 6))
@@ -524,12 +499,12 @@ def _covered(plot: _Plot, frame: Frame) -> list[Box]:
 
 @dataclass(frozen=True, slots=True)
 class Curve:
-    """A line.
+    """A line of (step, value), by step.
 
     Args:
         name: For the legend and the hover text.
-        points: (step, value), by step.
-        spread: (step, least, greatest) around it, or nothing.
+        points: At least one.
+        spread: (step, least, greatest) around it.
         dots: Whether each point is marked.
         ring: The step of the point that is ringed.
     """
@@ -560,16 +535,7 @@ def thinned(name: str, points: Sequence[tuple[float, float]], most: int = 60, *,
 def curve_figure(
     curves: Sequence[Curve], last: float, y_title: str, title: str, *, x_title: str = "step", caption: str = ""
 ) -> Figure:
-    """The curves over their steps.
-
-    Args:
-        curves: One to four, each with a point; the spread of the first is drawn.
-        last: Where the axis of steps ends.
-        y_title: With unit and split.
-        title: What a screen reader says for the whole image.
-        x_title: What is counted along the axis.
-        caption: Said below it.
-    """
+    """One to four curves over their steps, with the spread of the first; the axis ends at ``last``."""
     values = [y for curve in curves for _, y in curve.points]
     values += [end for _, *ends in curves[0].spread for end in ends]
     ends = padded(values, floor=0.0 if min(values) >= 0 else -math.inf)
@@ -612,13 +578,7 @@ def _curve_legend(curves: Sequence[Curve]) -> Markup:
 
 @dataclass(frozen=True, slots=True)
 class Bars:
-    """One bar for each part.
-
-    Args:
-        label: Name of the model, such as ``dense``.
-        kind: Style of the bar: ``a`` for the dense model, ``b`` for the chosen one.
-        values: Milliseconds by the names of the parts.
-    """
+    """Milliseconds of a model by the names of its parts, in bars of style ``a`` or ``b``."""
 
     label: str
     kind: str
@@ -626,13 +586,7 @@ class Bars:
 
 
 def layer_figure(names: Sequence[str], bars: Sequence[Bars], title: str) -> Figure:
-    """Groups of bars, one group a part of the model.
-
-    Args:
-        names: Parts of the model: stem, 0, 1, ..., head.
-        bars: Models, from left to right in every group.
-        title: What a screen reader says for the whole image.
-    """
+    """Groups of bars, one group a part of the model: stem, 0, 1, ..., head."""
     highest = max([1e-9, *(ms for one in bars for ms in one.values.values())])
     plot = _Plot((0.0, len(names)), (0.0, 1.08 * highest), 204.0, 16.0, "ms", "layer")
     slot = (plot.x.end - plot.x.start) / len(names)
@@ -655,13 +609,7 @@ def layer_figure(names: Sequence[str], bars: Sequence[Bars], title: str) -> Figu
 
 
 def change_bar(before: float, after: float, words: str) -> Markup:
-    """A share before and after on a line from 0 to 100 %: hollow mark before, full mark after, joined.
-
-    Args:
-        before: Share of 1.
-        after: Share of 1.
-        words: What a screen reader says.
-    """
+    """A share before and after on a line from 0 to 100 %: hollow mark before, full mark after, joined."""
     first, last = (6 + 138 * min(1.0, max(0.0, share)) for share in (before, after))
     kind = "fell" if after < before else "rose"
     parts = (
@@ -674,13 +622,7 @@ def change_bar(before: float, after: float, words: str) -> Markup:
 
 
 def schedule_bar(counts: Sequence[int], tokens: int, text: str) -> Markup:
-    """A schedule as a row of small bars, one a layer: how high is how many tokens stay.
-
-    Args:
-        counts: Tokens kept after each layer.
-        tokens: Tokens of the dense model: the full height.
-        text: What a screen reader says.
-    """
+    """A schedule as a row of small bars, one a layer: how high is how many of the dense model's tokens stay."""
     full = 22.0
     step, gap = (8.0, 2.0) if len(counts) <= 16 else (5.0, 1.0)
     bars = [el("rect", x=i * step, y=0, width=step - gap, height=full, class_="full") for i in range(len(counts))]

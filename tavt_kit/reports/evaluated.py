@@ -7,7 +7,7 @@ from typing import Any
 
 from tavt_kit.reports import words
 from tavt_kit.reports.blocks import Block, Cell, Column, Figure, Rule, Section, Table, Text
-from tavt_kit.reports.candidates import AccuracyView, accuracy_cell
+from tavt_kit.reports.candidates import recorded_accuracy
 from tavt_kit.reports.images import recorded_image
 from tavt_kit.reports.markup import el
 from tavt_kit.reports.records import Found, Records, mapping, number, objects, sequence, text
@@ -31,7 +31,11 @@ def evaluated_section(records: Records) -> Section | None:
 
 def _accuracy(title: str, *path: str) -> Rule[_Entry]:
     """The column of the accuracy at this path of each entry."""
-    return Column(title, hint="95 %"), lambda one: accuracy_cell(AccuracyView.of(mapping(one, *path)))
+    return Column(title, hint="95 %"), lambda one: recorded_accuracy(one, *path)
+
+
+def _percent(record: _Entry, *path: str) -> str:
+    return words.percent_text(number(record, *path))
 
 
 def _figures(bodies: list[_Entry]) -> Table:
@@ -47,23 +51,17 @@ def _figures(bodies: list[_Entry]) -> Table:
         _accuracy("Top-1", "top1"),
         _accuracy("Top-5", "top5"),
         _accuracy("Macro F1", "macro_f1"),
-        (
-            Column("Calibration error", hint="15 bins"),
-            lambda one: words.percent_text(number(one, "calibration", "error")),
-        ),
+        (Column("Calibration error", hint="15 bins"), lambda one: _percent(one, "calibration", "error")),
         (Column("Accepted", hint="of a wished precision"), lambda one: _accepted(mapping(one, "reject"))),
     )
 
 
 def _accepted(reject: _Entry) -> Cell:
-    wanted, threshold = number(reject, "wanted"), number(reject, "threshold")
-    coverage, reached = number(reject, "coverage", "value"), number(reject, "precision", "value")
-    if wanted is None or threshold is None or coverage is None:
+    if None in (number(reject, "wanted"), number(reject, "threshold"), number(reject, "coverage", "value")):
         return Cell(words.DASH)
-    percent = words.percent_text
-    return Cell(
-        percent(coverage), f"{percent(wanted, 0)} wished, {percent(reached)} reached from {percent(threshold)} on"
-    )
+    wished, reached = words.percent_text(number(reject, "wanted"), 0), _percent(reject, "precision", "value")
+    small = f"{wished} wished, {reached} reached from {_percent(reject, 'threshold')} on"
+    return Cell(_percent(reject, "coverage", "value"), small)
 
 
 def _classes(record: _Entry) -> Table:
@@ -81,9 +79,9 @@ def _classes(record: _Entry) -> Table:
         names,
         few if len(known) > len(names) else "Every class.",
         ("Class", name_cell),
-        (Column("Recall", hint="95 %"), lambda name: accuracy_cell(AccuracyView.of(mapping(recall, name)))),
-        (Column("Precision", hint="95 %"), lambda name: accuracy_cell(AccuracyView.of(mapping(precision, name)))),
-        (Column("F1"), lambda name: words.percent_text(number(record, "f1", name))),
+        (Column("Recall", hint="95 %"), lambda name: recorded_accuracy(recall, name)),
+        (Column("Precision", hint="95 %"), lambda name: recorded_accuracy(precision, name)),
+        (Column("F1"), lambda name: _percent(record, "f1", name)),
     )
 
 

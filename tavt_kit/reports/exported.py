@@ -11,14 +11,7 @@ from tavt_kit.core.schedule import counts_text
 from tavt_kit.errors import TargetError
 from tavt_kit.reports import words
 from tavt_kit.reports.blocks import Block, Cell, Column, Figure, Missing, Section, Table, Text
-from tavt_kit.reports.candidates import (
-    AccuracyView,
-    DifferenceView,
-    FrontView,
-    accuracy_cell,
-    difference_cell,
-    verdict_cell,
-)
+from tavt_kit.reports.candidates import DifferenceView, FrontView, difference_cell, recorded_accuracy, verdict_cell
 from tavt_kit.reports.charts import change_bar
 from tavt_kit.reports.images import data_uri
 from tavt_kit.reports.markup import el
@@ -73,16 +66,13 @@ def _table(checks: Sequence[_Check]) -> Table:
     (split, n), *others = {(text(accuracy, "split"), number(accuracy, "n")) for accuracy in accuracies}
     images = f" of the {split} split, {words.n_text(n)}" if not others and split and n else ""
 
-    def accuracy(check: _Check, name: str) -> Cell:
-        return accuracy_cell(AccuracyView.of(mapping(check[1], name)))
-
     return Table.of(
         checks,
         f"Each file and its source, the same schedule in torch f32, on the same images{images}.",
         ("File", lambda check: Cell(check[0], counts_text(integers(check[1], "schedule")), code=True)),
         ("Ran as", lambda check: _executed(check[1])),
-        (Column("Source", hint=hint), lambda check: accuracy(check, "source_top1")),
-        (Column("File", hint=hint), lambda check: accuracy(check, "artifact_top1")),
+        (Column("Source", hint=hint), lambda check: recorded_accuracy(check[1], "source_top1")),
+        (Column("File", hint=hint), lambda check: recorded_accuracy(check[1], "artifact_top1")),
         (
             Column("Change", hint="points, paired"),
             lambda check: difference_cell(DifferenceView.of(mapping(check[1], "difference"))),

@@ -30,7 +30,7 @@ from tavt_kit.reports.records import Records, mapping, objects, sequence, text
 
 __all__ = [
     "FINAL_FILE", "baseline_blocks", "better_baselines", "better_than_chosen", "final_mark", "final_row", "final_rows",
-    "final_section", "write_final",
+    "final_section", "mark_of", "write_final",
 ]  # fmt: skip
 
 
@@ -69,15 +69,7 @@ def final_row(
 def write_final(
     folder: Path, rows: Sequence[Mapping[str, Any]], *, target: Any, budgets: Sequence[str], host: Any
 ) -> None:
-    """Write ``final.json``.
-
-    Args:
-        folder: The run's.
-        rows: In the order to be shown; dense first.
-        target: Record of the target device all rows were measured on.
-        budgets: Their texts.
-        host: Record of the host facts.
-    """
+    """Write ``final.json`` from rows in the order to be shown, dense first, and the records of target and host."""
     body = {"metric": "top1", "target": target, "budgets": list(budgets), "host": host, "rows": list(rows)}
     write_record(folder / FINAL_FILE, "final", body)
 
@@ -93,9 +85,6 @@ def better_baselines(final: Mapping[str, Any]) -> list[str]:
 
     That is one as accurate and as fast; and, where the search was for the most accurate model within a budget, one that
     is more accurate and keeps to the same budget. By the plain figures; where intervals overlap it says so.
-
-    Args:
-        final: The record of ``final.json``.
     """
     rows, sentences = final_rows(final), []
     by_accuracy = not recorded_budget(final).floors
@@ -180,23 +169,41 @@ def final_section(records: Records) -> Section | Missing:
     return Section("final", "Against the baselines", tuple(blocks))
 
 
-def final_mark(row: CandidateView, timed: bool = True, statistic: str = "p90") -> Mark | None:
-    """The row as a point of a chart; ``None`` where its accuracy or cost is not known.
+def mark_of(
+    one: CandidateView, kind: Kind, label: str, above: Sequence[str], below: Sequence[str], timed: bool, statistic: str
+) -> Mark | None:
+    """A model as a point of a chart; ``None`` where its accuracy or cost is not known.
+
+    It stands at its median latency, because that is what a latency table predicts, or at its multiply-adds.
 
     Args:
-        row: Row of the closing table, or a baseline of the front.
-        timed: Whether it stands at its latency, else at its multiply-adds.
+        one: The model.
+        kind: Of the mark.
+        label: Beside the mark.
+        above: First lines of the hover text; the accuracy and the times follow.
+        below: Its last lines.
+        timed: Whether it stands at its latency.
         statistic: Quantile that the bar of the latency ends at.
     """
-    accuracy, time = row.accuracy, row.time if timed else None
-    x = time.median if time else None if timed or row.macs is None else row.macs / 1e9
+    accuracy, time = one.accuracy, one.time
+    is_measured = time is not None and time.median is not None
+    x = None if one.macs is None or timed else one.macs / 1e9
+    if timed and time is not None:
+        x = time.median if is_measured else time.predicted
     if accuracy is None or x is None:
         return None
     interval = f" (95 % {accuracy.interval})" if accuracy.interval else ""
-    lines = (row.name, f"{accuracy}{interval}", *(row.time.lines if row.time else ()), row.note)
-    x_bar = time.span(statistic) if time else None
+    lines = (*above, f"{accuracy}{interval}", *(time.lines if time else ()), *below)
+    bar, predicted = (time.span(statistic), time.predicted) if time and timed and is_measured else (None, None)
+    shown = tuple(filter(None, lines))
+    measured = is_measured or not timed
+    return Mark(kind, label, x, 100 * accuracy.value, bar, accuracy.bar, predicted, measured, shown, one.key)
+
+
+def final_mark(row: CandidateView, timed: bool = True, statistic: str = "p90") -> Mark | None:
+    """A row of the closing table, or a baseline of the front, as a point of a chart."""
     kind: Kind = next((kind for kind in KINDS if kind == row.kind), "other")
-    return Mark(kind, row.name, x, 100 * accuracy.value, x_bar, accuracy.bar, lines=tuple(filter(None, lines)))
+    return mark_of(row, kind, row.name, (row.name,), (row.note,), timed, statistic)
 
 
 def _table(rows: Sequence[CandidateView], metric: str, splits: Sequence[str], where: str) -> Table:

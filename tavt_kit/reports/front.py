@@ -22,7 +22,7 @@ from tavt_kit.reports.candidates import (
     difference_cell,
 )
 from tavt_kit.reports.charts import KINDS, Curve, Frame, Kind, Mark, curve_figure, front_figure, schedule_bar
-from tavt_kit.reports.final import baseline_blocks, final_mark, final_rows
+from tavt_kit.reports.final import baseline_blocks, final_mark, final_rows, mark_of
 from tavt_kit.reports.picker import picker_blocks
 from tavt_kit.reports.records import Records, mapping, number, sequence, text, whole
 
@@ -187,13 +187,7 @@ def _float(cell: str | None) -> float | None:
 
 
 def marks_of(view: FrontView, final: Iterable[CandidateView], *, timed: bool | None = None) -> list[Mark]:
-    """The marks of a front, its baselines and the closing table.
-
-    Args:
-        view: The front.
-        final: Rows of the closing table; those of another split are left out.
-        timed: Whether latency is what they stand at; by default where it is known.
-    """
+    """The marks of a front, its baselines and the closing table, at their latency where that is known."""
     timed = view.is_timed if timed is None else timed
     found = [_mark(view, one, _kind(view, one), timed) for one in view.shown]
     # Figures of another split do not belong on the same axis.
@@ -208,34 +202,10 @@ def _kind(view: FrontView, one: CandidateView) -> Kind:
 
 
 def _mark(view: FrontView, one: CandidateView, kind: Kind, timed: bool) -> Mark | None:
-    """A candidate at its median latency, because that is what the latency table predicts, or at its MACs."""
-    accuracy, time = one.accuracy, one.time
-    is_measured = time is not None and time.median is not None
-    x = one.macs / 1e9 if one.macs is not None and not timed else None
-    if timed and time is not None:
-        x = time.median if is_measured else time.predicted
-    if accuracy is None or x is None:
-        return None
-    lines = (
-        "chosen" if kind == "chosen" else one.origin or kind,
-        one.schedule,
-        f"{accuracy}" + (f" (95 % {accuracy.interval})" if accuracy.interval else ""),
-        *(time.lines if time is not None else ()),
-        f"{words.macs_text(one.macs)} multiply-adds",
-        one.verdict,
-    )
-    return Mark(
-        kind,
-        kind if kind in ("chosen", "dense") else "",
-        x,
-        100 * accuracy.value,
-        time.span(view.statistic) if time and timed and is_measured else None,
-        accuracy.bar,
-        time.predicted if time and timed and is_measured else None,
-        is_measured or not timed,
-        tuple(filter(None, lines)),
-        one.key,
-    )
+    label = kind if kind in ("chosen", "dense") else ""
+    above = ("chosen" if kind == "chosen" else one.origin or kind, one.schedule)
+    below = (f"{words.macs_text(one.macs)} multiply-adds", one.verdict)
+    return mark_of(one, kind, label, above, below, timed, view.statistic)
 
 
 _GENES = {
@@ -248,11 +218,7 @@ _GENES = {
 
 
 def ablation_text(record: Any) -> str:
-    """A sentence on one gene of the chosen candidate.
-
-    Args:
-        record: An entry of ``gene_ablation`` in ``front.json``.
-    """
+    """A sentence on one gene of the chosen candidate, from an entry of ``gene_ablation`` in ``front.json``."""
     shares = {"multiply-adds": number(record, "macs_ratio"), "time": number(record, "time_ratio")}
     one = DifferenceView.of(mapping(record, "difference"))
     changes = {what: words.points_text(share - 1) for what, share in shares.items() if share is not None}
@@ -319,10 +285,10 @@ def _shown(view: FrontView) -> list[tuple[str, CandidateView]]:
     named = [("chosen", view.pick)] if view.pick else [("best of the front", one) for one in view.candidates[-1:]]
     named += [("cheapest of the front", one) for one in view.candidates[:1]]
     for origin, name in (("taper", "uniform taper"), ("stages", "stage schedule")):
-        named.append((name, next((one for one in view.baselines if one.origin == origin), None)))
+        named += [(name, one) for one in view.baselines if one.origin == origin][:1]
     found: dict[str, tuple[str, CandidateView]] = {}
     for name, one in named:
-        if one is not None and one.counts:
+        if one.counts:
             found.setdefault(one.schedule, (name, one))
     return list(found.values())
 

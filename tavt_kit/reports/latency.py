@@ -21,15 +21,7 @@ __all__ = ["LayerTimes", "benches_section", "latency_table", "layer_times", "lay
 
 @dataclass(frozen=True, slots=True)
 class LayerTimes:
-    """The predicted time of each part of one model.
-
-    Args:
-        name: ``dense`` or ``chosen``.
-        counts: Tokens kept after each layer.
-        schedule: The same as text.
-        parts: Milliseconds by the names of the parts, predicted by the table.
-        time: Whole runs, where the search measured them on the table's target.
-    """
+    """The dense or chosen model with the predicted ms of each part, and whole runs measured on the table's target."""
 
     name: str
     counts: tuple[int, ...]
@@ -93,7 +85,7 @@ def layers_section(records: Records) -> Section | Missing:
         return Missing("Where the time goes", "fgvc-kit profile MODEL")
     names, where = part_names(table.model.layout.layers), words.target_words(table.target.as_record())
     bars = [Bars(one.name, kind, one.parts) for one, kind in zip(shown, "ab", strict=False)]
-    blocks = (
+    blocks: tuple[Block, ...] = (
         Text.of(_sentence(shown, where)),
         layer_figure(names, bars, f"milliseconds of each layer on {where}"),
         _parts_table(names, shown),

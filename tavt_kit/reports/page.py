@@ -104,16 +104,7 @@ def write_report(
 ) -> Written:
     """Read the records at ``places`` and write the report's four files into the folder ``out``.
 
-    Args:
-        places: Run folders and single records; several searches are set side by side.
-        out: The folder; by default the first place, of several searches ``report``.
-        budget: Choose again for this one, from what was measured, instead of the search's own.
-        across: Whether searches on different machines or targets may be set side by side.
-
-    Raises:
-        RecordError: There is nothing to report on, a record is damaged, or the runs cannot be compared.
-        BudgetError: The budget limits what is not recorded.
-        OutputError: The folder cannot be written.
+    The arguments are those of the workflow ``report``, and so is what it raises.
     """
     records = gather(places)
     if len(records.all("front")) > 1:
@@ -143,15 +134,8 @@ def write_report(
 
 
 def report_body(records: Records, headline: Headline, run: str) -> dict[str, Any]:
-    """The object of one run.
-
-    Args:
-        records: Of the run.
-        headline: As the page says it.
-        run: What it is called.
-    """
-    rows = rows_of(records, run)
-    front = records.first("front")
+    """The object of one run, with the headline as the page says it."""
+    rows, front = rows_of(records, run), records.first("front")
     return {
         "run": run,
         "verdict": headline.verdict or None,
@@ -188,11 +172,8 @@ def _buys(records: Records) -> list[dict[str, Any]]:
 
 def _records(records: Records) -> list[dict[str, Any]]:
     files = sorted({(one.path, one.body["schema"]) for found in records.found.values() for one in found})
-    return [
-        {"file": str(path), "schema": schema, "sha256": sha256_file(path)}
-        for path, schema in files
-        if Path(path).is_file()
-    ]
+    found = ((path, schema) for path, schema in files if path.is_file())
+    return [{"file": str(path), "schema": schema, "sha256": sha256_file(path)} for path, schema in found]
 
 
 COLUMNS = (
@@ -205,12 +186,7 @@ accuracies are fractions, what is not known empty."""
 
 
 def rows_of(records: Records, run: str) -> list[dict[str, Any]]:
-    """Everything with figures: the front, its baselines, the closing table, the parts of the dense and chosen model.
-
-    Args:
-        records: Of one run.
-        run: What it is called.
-    """
+    """Everything with figures: the front, its baselines, the closing table, the parts of the dense and chosen model."""
     view, final = FrontView.of(records.first("front")), records.first("final")
     rows = []
     for one in (*view.candidates, *view.baselines):

@@ -28,14 +28,14 @@ _STEPS = 240
 
 @dataclass(frozen=True, slots=True)
 class Buy:
-    """One point that a budget may buy.
+    """One candidate that a budget may buy.
 
     Args:
         view: The candidate.
         low: The least budget that it may keep to.
         high: The least budget that it surely keeps to; infinite where that is not known.
         sure: Its verdict from there on: PASS, or PREDICTED where nothing was measured.
-        rest: Its verdict over all other limits of the budget.
+        rest: Its verdict over all other limits.
     """
 
     view: CandidateView

@@ -154,9 +154,9 @@ def _versions(host: Mapping[str, Any]) -> str:
 
 def card_of(records: Records) -> Mapping[str, Any]:
     """The model card: beside the front, or as the front names it."""
-    front = records.all("front")
-    card = records.beside("model", front[0].path) if front else records.first("model")
-    return card or mapping(records.first("front"), "model")
+    beside = {one.path.parent for one in records.all("front")[:1]}
+    same = (one.body for one in records.all("model") if one.path.parent in beside)
+    return next(same, records.first("model")) or mapping(records.first("front"), "model")
 
 
 def summary(records: Records) -> str:

@@ -61,11 +61,6 @@ class Records:
         records = self.all(kind)
         return records[0].body if records else {}
 
-    def beside(self, kind: str, path: Path) -> Mapping[str, Any]:
-        """The record of this kind that lies in the same folder as ``path``, else the nearest one."""
-        same = (found.body for found in self.all(kind) if found.path.parent == path.parent)
-        return next(same, self.first(kind))
-
 
 def gather(places: Sequence[Path]) -> Records:
     """Read the records below the given folders and files.
@@ -76,8 +71,7 @@ def gather(places: Sequence[Path]) -> Records:
     """
     found: dict[str, list[Found]] = {}
     for place in places:
-        records = [_read(path) for path in _files(Path(place))]
-        ours = [record for record in records if record is not None]
+        ours = [record for path in _files(Path(place)) if (record := _read(path)) is not None]
         if not ours:
             raise RecordError(
                 f"{place} holds no record to report on; give what train, distill, search, export or bench wrote"
@@ -95,7 +89,14 @@ def gather(places: Sequence[Path]) -> Records:
 
 def candidates_beside(front: Path) -> tuple[Mapping[str, str], ...]:
     """Rows of the ``candidates.csv`` beside a front; none where there is no such file."""
-    return _csv(front.parent / "candidates.csv")
+    path = front.parent / "candidates.csv"
+    try:
+        with path.open(encoding="utf-8", newline="") as file:
+            return tuple(csv.DictReader(file))
+    except OSError:
+        return ()
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise RecordError(f"{path} is damaged, so write it again: {error}") from None
 
 
 def _files(place: Path) -> Iterator[Path]:
@@ -129,16 +130,6 @@ def _read(path: Path) -> tuple[str, Found] | None:
         return None
     body = upgraded(path, kind, body)
     return kind, Found(path, body)
-
-
-def _csv(path: Path) -> tuple[Mapping[str, str], ...]:
-    try:
-        with path.open(encoding="utf-8", newline="") as file:
-            return tuple(csv.DictReader(file))
-    except OSError:
-        return ()
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise RecordError(f"{path} is damaged, so write it again: {error}") from None
 
 
 def number(record: Any, *path: str | int) -> float | None:
