@@ -126,16 +126,13 @@ def _bootstrap(rows: Sequence[Sequence[float]], figure: Callable[[Sequence[float
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """One figure of one candidate, before and after.
+    """One figure of one candidate, before and after, with its verdict against the threshold.
 
     Args:
         name: The candidate's in the first record.
         other: Its name in the second one, or of the candidate it is compared with in the same one.
         figure: ``time`` (ms; the change is after / before) or the metric (a share; the change is after - before).
-        before: In the first record.
-        after: In the second.
         estimate: The change.
-        verdict: Against the threshold.
         notes: Sentences on what makes it doubtful.
     """
 
@@ -162,12 +159,10 @@ class Change:
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """All of it.
+    """All changes between two records of one kind, in the order of the first.
 
     Args:
-        kind: Of the records.
         method: How the intervals were made, in words.
-        changes: In the order of the first record.
         only_before: Candidates that the second record lacks.
         only_after: Candidates that the first record lacks.
         differing: What is not the same though it should be, for ``across``.
@@ -200,7 +195,7 @@ def compare_records(
         threshold: Slowdown that fails, 0.05 for 5 %.
         drop: Loss of accuracy that fails, 0.005 for half a point.
         reference: A candidate in both; times are compared as multiples of its.
-        across: Compare what differs in host, target, protocol or data too.
+        across: Whether what differs in host, target, protocol or data is compared too.
 
     Raises:
         RecordError: They differ in what must agree, or share no candidate.

@@ -32,13 +32,7 @@ __all__ = ["Explained", "Heat", "Marked", "attention_rollout", "explain"]
 
 @dataclass(frozen=True, slots=True)
 class Heat:
-    """A map over the image.
-
-    Args:
-        name: For file names and records.
-        title: For people.
-        values: (rows, columns), at least 0.
-    """
+    """A map over the image: (rows, columns) values of at least 0, with a name for records and a title for people."""
 
     name: str
     title: str
@@ -47,13 +41,7 @@ class Heat:
 
 @dataclass(frozen=True, slots=True)
 class Marked:
-    """Patches of the grid.
-
-    Args:
-        name: For file names and records.
-        title: For people.
-        patches: Row by row from 0; one that was chosen twice is there twice.
-    """
+    """Patches of the grid, row by row from 0, with names like those of a ``Heat``; one chosen twice is there twice."""
 
     name: str
     title: str
@@ -67,7 +55,6 @@ class Explained:
     Args:
         probabilities: (classes,)
         label: The class that was asked for, or the likeliest.
-        grid: Rows and columns of patches.
         heats: Maps, the rollout first.
         kept: For each layer that dropped something, what it kept.
         taken: What a fusion took from each layer, or from each head.

@@ -72,14 +72,9 @@ class Column:
 
 @dataclass(frozen=True, slots=True)
 class Cell:
-    """One cell of a table.
+    """One cell of a table: a verdict as a badge, a schedule or file name as code, anything as text.
 
-    Args:
-        text: The value.
-        small: Said below it: an interval, a count.
-        image: Drawn before the text; HTML only.
-        badge: A verdict, drawn as a badge.
-        code: Whether the text is a schedule or a file name.
+    ``small`` is said below it; the image stands before it, in HTML only.
     """
 
     text: str
@@ -95,10 +90,10 @@ Rule = tuple[Column | str, Callable[[T], Cell | str]]
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """Rows of cells under columns.
+    """Rows of cells under columns, of which the first names the row.
 
     Args:
-        columns: Heads; the first column names the row.
+        columns: Heads.
         rows: As many cells as columns.
         caption: What the table says.
         strong: Rows that are set off.
@@ -190,13 +185,7 @@ class Report:
 
 @dataclass(frozen=True, slots=True)
 class Download:
-    """A file that the page carries along, to be saved by a click.
-
-    Args:
-        name: Of the file.
-        kind: ``text/csv`` or ``application/json``.
-        content: Its text.
-    """
+    """A file that the page carries along, to be saved by a click; its kind is ``text/csv`` or ``application/json``."""
 
     name: str
     kind: str
@@ -211,11 +200,7 @@ _SPECIAL = re.compile(r"([\\`*_\[\]#|~])")
 
 
 def html_page(report: Report, downloads: Sequence[Download] = ()) -> str:
-    """The whole page as text, UTF-8.
-
-    Args:
-        report: Everything it says.
-        downloads: Files that it carries along.
+    """The whole page with the files that it carries along, as text.
 
     A content policy in its head forbids every request, and any style or script but the two of ours (by their hashes),
     so that even a mistake in escaping could run nothing.

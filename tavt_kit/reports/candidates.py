@@ -30,9 +30,7 @@ __all__ = [
 Ends = tuple[float | None, float | None]
 
 
-@cache
-def _hints(kind: Any) -> dict[str, Any]:
-    return get_type_hints(kind)
+_hints = cache(get_type_hints)
 
 
 class _Lenient:
@@ -43,11 +41,12 @@ class _Lenient:
     @classmethod
     def of(cls, record: Any) -> Self:
         """From a record that has its fields; what is of another type counts as missing."""
+        kind: Any = cls
         given: dict[str, Any] = {}
-        for field in fields(cls):  # type: ignore[arg-type]
+        for field in fields(kind):
             if isinstance(record, Mapping) and field.name in record:
                 with suppress(RecordError):
-                    given[field.name] = decode(_hints(cls)[field.name], record[field.name])
+                    given[field.name] = decode(_hints(kind)[field.name], record[field.name])
         return cls(**given)
 
 
@@ -282,19 +281,10 @@ class FrontView:
 
         candidates, baselines = views("candidates", "c"), views("baselines", "b")
         chosen = _chosen(front, candidates, budget)
-        return cls(
-            front,
-            candidates,
-            chosen,
-            baselines,
-            views("baseline_models"),
-            views("measured"),
-            next((view for view in (*baselines, *candidates) if view.origin == "dense"), None),
-            metric,
-            text(front, "split") or "val",
-            budget,
-            text(front, "verdict") or (candidates[chosen].verdict if chosen is not None else ""),
-        )
+        dense = next((view for view in (*baselines, *candidates) if view.origin == "dense"), None)
+        split, models, measured = text(front, "split") or "val", views("baseline_models"), views("measured")
+        verdict = text(front, "verdict") or (candidates[chosen].verdict if chosen is not None else "")
+        return cls(front, candidates, chosen, baselines, models, measured, dense, metric, split, budget, verdict)
 
     @property
     def pick(self) -> CandidateView | None:
@@ -328,8 +318,7 @@ class FrontView:
         """What a budget is held against: the quantile of the latency, predicted where not measured; else MACs."""
         if not self.is_timed:
             return view.macs
-        time = view.time
-        if time is None:
+        if (time := view.time) is None:
             return None
         return time.predicted if time.median is None else time.of_statistic(self.statistic) or time.median
 
@@ -342,8 +331,7 @@ class FrontView:
         """What may be chosen, by rising cost: the front, and each baseline that none of it beats."""
         found = list(self.candidates)
         for view in self.baselines:
-            if not any(self._covers(other, view) for other in found):
-                found.append(view)
+            found += [] if any(self._covers(other, view) for other in found) else [view]
         known = [one for one in found if one.accuracy is not None and self.cost(one) is not None]
         return sorted(known, key=lambda one: self.cost(one) or 0.0)
 

@@ -12,8 +12,8 @@ from tavt_kit.errors import RecordError
 from tavt_kit.reports import words
 from tavt_kit.reports.blocks import Block, Cell, Code, Column, Facts, Headline, KeyFigure, Report, Section, Table, Text
 from tavt_kit.reports.candidates import AGAINST_DENSE, CandidateView, FrontView, accuracy_cell, verdict_cell
-from tavt_kit.reports.charts import Frame, Mark, front_figure, legend
-from tavt_kit.reports.front import front_table, marks_of, schedule_cell
+from tavt_kit.reports.charts import Mark, front_figure, legend
+from tavt_kit.reports.front import frame_of, front_table, marks_of, schedule_cell
 from tavt_kit.reports.markup import el
 from tavt_kit.reports.picker import cost_words
 from tavt_kit.reports.provenance import COUNTING, facts_of, reproduction_section
@@ -212,17 +212,10 @@ def _figure(runs: Sequence[RunRecords]) -> list[Block]:
             marks.append(replace(mark, label=name, lines=lines, series=letter, key="", predicted_x=None))
     if not marks:
         return []
-    budget = _common(runs)
-    limit = next(iter(budget.of("latency" if timed else "flops")), None) if budget is not None else None
-    metric = f"{words.metric_words(first.metric)} on {first.split}"
-    frame = Frame(
-        x_title="latency, ms" if timed else "multiply-adds, G",
-        y_title=f"{metric}, %",
-        ceiling=None if limit is None else limit.value * (1.0 if timed else 1e-9),
-        ceiling_text=f"budget {words.limit_words(limit)}" if limit else "",
-    )
     entries.append((el("circle", cx=10, cy=10, r=7), "ring", "chosen"))
-    name = f"{metric} against {'latency' if timed else 'multiply-adds'} of {len(runs)} searches"
+    metric, cost = f"{words.metric_words(first.metric)} on {first.split}", "latency" if timed else "multiply-adds"
+    name = f"{metric} against {cost} of {len(runs)} searches"
+    frame = frame_of(first, _common(runs) or Budget(), timed)
     caption = "Each line is what a front promises at every cost; what is ringed was chosen."
     return [front_figure(marks, frame, name, caption, key=legend(entries))]
 

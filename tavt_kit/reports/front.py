@@ -8,6 +8,7 @@ from dataclasses import replace
 from statistics import median
 from typing import Any
 
+from tavt_kit.core.budget import Budget
 from tavt_kit.reports import words
 from tavt_kit.reports.blocks import Block, Cell, Column, Missing, Rule, Section, Table, Text
 from tavt_kit.reports.candidates import (
@@ -26,7 +27,10 @@ from tavt_kit.reports.final import baseline_blocks, final_mark, final_rows, mark
 from tavt_kit.reports.picker import picker_blocks
 from tavt_kit.reports.records import Records, mapping, number, sequence, text, whole
 
-__all__ = ["ablation_text", "cloud_of", "convergence_section", "front_section", "front_table", "marks_of"]
+__all__ = [
+    "ablation_text", "cloud_of", "convergence_section", "frame_of", "front_section", "front_table", "marks_of",
+    "schedule_cell",
+]  # fmt: skip
 
 
 def front_section(records: Records) -> Section | Missing:
@@ -82,26 +86,28 @@ def _prediction_error(view: FrontView) -> str | None:
 
 
 def _figure(view: FrontView, marks: list[Mark], cloud: list[tuple[float, float]]) -> Block:
-    timed = view.is_timed
-    limit = next(iter(view.budget.of("latency" if timed else "flops")), None)
+    timed, frame = view.is_timed, frame_of(view, view.budget, view.is_timed)
     floor = next(iter(view.budget.of(view.metric)), None)
-    frame = Frame(
-        "latency, ms" if timed else "multiply-adds, G",
-        f"{words.metric_words(view.metric)} on {view.split}, %",
-        limit.value * (1.0 if timed else 1e-9) if limit else None,
-        f"budget {words.limit_words(limit)}" if limit else "",
-        100 * floor.value if floor else None,
-        f"asked for {words.limit_words(floor)}" if floor else "",
-    )
+    if floor is not None:
+        frame = replace(frame, floor=100 * floor.value, floor_text=f"asked for {words.limit_words(floor)}")
     quantile = "p99" if view.statistic == "p99" else "p90"
     times = f"Marks stand at the median, their bars run from p10 to {quantile}" if timed else ""
-    judged = f"; the budget is on the {view.statistic}" if times and limit else ""
+    judged = f"; the budget is on the {view.statistic}" if times and frame.ceiling_text else ""
     caption = (
         f"{times}{judged}{'. ' if times else ''}Upright bars are the 95 % interval of each accuracy alone: all "
         "candidates saw the same images, so their differences are surer than the bars suggest."
     )
     name = f"{words.metric_words(view.metric)} against {'latency' if timed else 'multiply-adds'}"
     return front_figure(marks, frame, name, caption, cloud)
+
+
+def frame_of(view: FrontView, budget: Budget, timed: bool) -> Frame:
+    """The axes of a front's chart, over latency or multiply-adds, with the ceiling of a budget on these."""
+    limit = next(iter(budget.of("latency" if timed else "flops")), None)
+    ceiling = None if limit is None else limit.value * (1.0 if timed else 1e-9)
+    line = "" if limit is None else f"budget {words.limit_words(limit)}"
+    y_title = f"{words.metric_words(view.metric)} on {view.split}, %"
+    return Frame("latency, ms" if timed else "multiply-adds, G", y_title, ceiling, line)
 
 
 def front_table(view: FrontView, *, folded: bool = False) -> Table:

@@ -71,7 +71,7 @@ def gather(places: Sequence[Path]) -> Records:
     """
     found: dict[str, list[Found]] = {}
     for place in places:
-        ours = [record for path in _files(Path(place)) if (record := _read(path)) is not None]
+        ours = [known for path in _files(Path(place)) if (known := _read(path)) is not None]
         if not ours:
             raise RecordError(
                 f"{place} holds no record to report on; give what train, distill, search, export or bench wrote"

@@ -83,7 +83,7 @@ def _steps(run: Mapping[str, Any]) -> list[_Step]:
 
 
 def _sentence(steps: Sequence[_Step], metric: str, split: str) -> str:
-    """How many of the changes are beyond doubt, and what happened to each schedule."""
+    """How many of the changes are beyond doubt."""
     known = [step for step in steps if step.lift is not None]
     if not known:
         return f"Distillation has not ended, so there is only the {metric} on {split} before it."
@@ -91,8 +91,7 @@ def _sentence(steps: Sequence[_Step], metric: str, split: str) -> str:
     lead = f"lifted {lifted} of {len(known)} schedules beyond doubt (paired 95 % interval above 0)"
     if lowered := [step.name for step in known if step.is_lowered]:
         lead += f" and lowered {', '.join(lowered)}"
-    parts = [f"{step.name} {step.before} to {step.after}" for step in known]
-    return f"In-place distillation {lead}. {metric.capitalize()} on {split}: {'; '.join(parts)}."
+    return f"In-place distillation {lead}."
 
 
 def _table(steps: Sequence[_Step], metric: str, split: str) -> Table:
@@ -103,7 +102,7 @@ def _table(steps: Sequence[_Step], metric: str, split: str) -> Table:
 
     return Table.of(
         steps,
-        f"{metric} on the {split} split, before and after distillation.",
+        f"{metric} on the {split} split, before distillation (hollow) and after.",
         ("Schedule", lambda step: Cell(step.name, step.schedule)),
         (Column("MACs", hint="of one image"), lambda step: words.macs_text(step.macs)),
         ("", bar),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -134,8 +134,7 @@ def _say(record: Mapping[str, Any]) -> None:
     from tavt_kit.core.accuracy import Accuracy
 
     print(f"{record['thing']} under {record['schedule']}: top-1 {Accuracy.from_record(record['top1'])}")
-    names = {"top5": "top-5", "macro_f1": "macro-F1"}
-    for key, words in names.items():
+    for key, words in (("top5", "top-5"), ("macro_f1", "macro-F1")):
         if record.get(key) is not None:
             print(f"{words} {Accuracy.from_record(record[key])}")
     calibration = record["calibration"]
@@ -143,13 +142,22 @@ def _say(record: Mapping[str, Any]) -> None:
     if record["skipped"]:
         print(f"{record['skipped']} images could not be read and were skipped")
     Console().print(_classes(record))
-    for line in _confusions(record):
-        print(line)
-    if record["reject"] is not None:
-        print(_reject(record["reject"]))
-    if record["heads"] is not None:
-        Console().print(_heads(record["heads"]))
-        print(_official(record["heads"]["official"]))
+    if record["confusions"]:
+        print("taken for one another most often:")
+    for one in record["confusions"][:_NAMED]:
+        files = ", ".join(example["file"] for example in one["examples"])
+        print(f"  {one['truth']} taken for {one['said']}: {one['count']} of {one['n']} ({files})")
+    if (reject := record["reject"]) is not None:
+        said = f"{_threshold_words(reject)}; it accepts {Accuracy.from_record(reject['coverage'])}"
+        right = reject["precision"]
+        print(said if right is None else f"{said}, and of these is right {Accuracy.from_record(right)}")
+    if (heads := record["heads"]) is not None:
+        Console().print(_heads(heads))
+        best = heads["official"]
+        print(
+            f"the official code reports the best of its names, here {best['name']}: "
+            f"{Accuracy.from_record(best['top1'])}; a choice made on that split"
+        )
 
 
 def _classes(record: Mapping[str, Any]) -> Table:
@@ -157,9 +165,11 @@ def _classes(record: Mapping[str, Any]) -> Table:
     from rich.markup import escape
     from rich.table import Table
 
-    classes = record["classes"]
+    classes, recall = record["classes"], record["recall"]
     wide = len(classes) <= _WIDEST
-    shown = range(len(classes)) if wide else _worst(record)
+    known = [i for i, name in enumerate(classes) if name in recall]
+    worst = sorted(known, key=lambda i: float(recall[classes[i]]["value"]))[:10]
+    shown = range(len(classes)) if wide else worst
     title = "rows: truth; columns: prediction" if wide else f"the {len(shown)} classes of {len(classes)} found least"
     table = Table(title=title)
     table.add_column("class")
@@ -169,36 +179,16 @@ def _classes(record: Mapping[str, Any]) -> Table:
         table.add_column(str(i), justify="right", no_wrap=True)
     for i in shown:
         name, row = classes[i], record["confusion"][i]
-        precision = record["precision"].get(name)
-        cells = _share(record["recall"].get(name), "no image"), _percent(precision) if precision else "-"
-        table.add_row(escape(f"{i} {name}"), *map(escape, cells), *(map(str, row) if wide else ()))
+        found, precision = recall.get(name), record["precision"].get(name)
+        ends = "" if found is None else " [{:.1f}, {:.1f}]".format(*(100 * end for end in found["ci95"]))
+        share = "no image" if found is None else f"{_percent(found)}{ends}"
+        cells = (f"{i} {name}", share, _percent(precision) if precision else "-")
+        table.add_row(*map(escape, cells), *(map(str, row) if wide else ()))
     return table
-
-
-def _worst(record: Mapping[str, Any]) -> list[int]:
-    recall = record["recall"]
-    known = [i for i, name in enumerate(record["classes"]) if name in recall]
-    return sorted(known, key=lambda i: float(recall[record["classes"][i]]["value"]))[:10]
-
-
-def _share(accuracy: Mapping[str, Any] | None, none: str) -> str:
-    if accuracy is None:
-        return none
-    low, high = accuracy["ci95"]
-    return f"{_percent(accuracy)} [{100 * low:.1f}, {100 * high:.1f}]"
 
 
 def _percent(accuracy: Mapping[str, Any]) -> str:
     return f"{100 * accuracy['value']:.1f}"
-
-
-def _confusions(record: Mapping[str, Any]) -> Iterator[str]:
-    listed = record["confusions"]
-    if listed:
-        yield "taken for one another most often:"
-    for one in listed[:_NAMED]:
-        files = ", ".join(example["file"] for example in one["examples"])
-        yield f"  {one['truth']} taken for {one['said']}: {one['count']} of {one['n']} ({files})"
 
 
 def _threshold_words(reject: Mapping[str, Any]) -> str:
@@ -209,16 +199,6 @@ def _threshold_words(reject: Mapping[str, Any]) -> str:
         f"accepted (chosen on {chosen['split']}: {chosen['right']} right of {chosen['accepted']} accepted, of "
         f"{chosen['n']})"
     )
-
-
-def _reject(reject: Mapping[str, Any]) -> str:
-    from tavt_kit.core.accuracy import Accuracy
-
-    coverage = Accuracy.from_record(reject["coverage"])
-    start = f"{_threshold_words(reject)}; it accepts {coverage}"
-    if reject["precision"] is None:
-        return start
-    return f"{start}, and of these is right {Accuracy.from_record(reject['precision'])}"
 
 
 def _heads(heads: Mapping[str, Any]) -> Table:
@@ -238,12 +218,3 @@ def _heads(heads: Mapping[str, Any]) -> Table:
         official = heads["fused_official"][name]
         table.add_row(name, *(_percent(each[top]) for each in (one, official) for top in ("top1", "top3")))
     return table
-
-
-def _official(best: Mapping[str, Any]) -> str:
-    from tavt_kit.core.accuracy import Accuracy
-
-    accuracy = Accuracy.from_record(best["top1"])
-    return (
-        f"the official code reports the best of its names, here {best['name']}: {accuracy}; a choice made on that split"
-    )
