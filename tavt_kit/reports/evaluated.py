@@ -103,7 +103,7 @@ def _heads(record: _Entry) -> Table:
     """PIM's heads."""
     heads = mapping(record, "heads")
     kinds = (("heads", ""), ("fused", "the surest heads"), ("fused_official", "the least sure, as officially"))
-    rows = [{"name": name, "small": small, **mapping(heads, kind, name)} for kind, small in kinds
+    rows = [{**mapping(heads, kind, name), "name": name, "small": small} for kind, small in kinds
             for name in mapping(heads, kind)]  # fmt: skip
     return Table.of(
         rows,

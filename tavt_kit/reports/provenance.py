@@ -211,10 +211,10 @@ def _search(recipe: Mapping[str, Any], folder: Path) -> str:
     """A search's command from its recipe."""
     parts = ["fgvc-kit", "search", text(recipe, "model") or "MODEL"]
     for name, flag in _FLAGS.items():
-        value = recipe.get(name)
-        for one in value if isinstance(value, list) else [value]:
-            if one is not None and one != "":
-                parts += [flag, f"{one:g}s" if name == "max_seconds" else str(one)]
+        known: list[Any] = [*sequence(recipe, name), text(recipe, name), whole(recipe, name)]
+        if name == "max_seconds" and (seconds := number(recipe, name)) is not None:
+            known = [f"{seconds:g}s"]
+        parts += [part for one in known if one is not None for part in (flag, str(one))]
     return shlex.join((*parts, "-o", str(folder)))
 
 

@@ -115,7 +115,7 @@ def _show_labelled(found: Predictions, as_json: bool) -> int:
         words = f"{_threshold_words(found.threshold.as_record())}; here {found.accepted} of {count - bad}"
         print(words, file=sys.stdout if found.folder and not as_json else sys.stderr)
     if as_json:
-        print(json.dumps(found.record))
+        print(json.dumps({"reject": None, **found.record}))
     elif found.folder is not None:
         print(f"{found.folder / 'predictions.csv'}: {count} images")
     else:
