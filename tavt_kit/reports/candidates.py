@@ -331,7 +331,8 @@ class FrontView:
         """What may be chosen, by rising cost: the front, and each baseline that none of it beats."""
         found = list(self.candidates)
         for view in self.baselines:
-            found += [] if any(self._covers(other, view) for other in found) else [view]
+            if not any(self._covers(other, view) for other in found):
+                found.append(view)
         known = [one for one in found if one.accuracy is not None and self.cost(one) is not None]
         return sorted(known, key=lambda one: self.cost(one) or 0.0)
 

@@ -20,7 +20,7 @@ from tavt_kit.reports.markup import el
 from tavt_kit.reports.words import ms_text, significant
 
 __all__ = [
-    "KINDS", "SHAPES", "Bars", "Box", "Curve", "Frame", "Kind", "Mark", "Scale", "Spot", "change_bar", "curve_figure",
+    "KINDS", "SHAPES", "Box", "Curve", "Frame", "Kind", "Mark", "Scale", "Spot", "change_bar", "curve_figure",
     "front_figure", "layer_figure", "legend", "padded", "place_labels", "round_ticks", "schedule_bar", "thinned",
 ]  # fmt: skip
 
@@ -576,32 +576,31 @@ def _curve_legend(curves: Sequence[Curve]) -> Markup:
 # Bars: the milliseconds of each layer, dense beside chosen
 
 
-@dataclass(frozen=True, slots=True)
-class Bars:
-    """Milliseconds of a model by the names of its parts, in bars of style ``a`` or ``b``."""
+def layer_figure(names: Sequence[str], models: Mapping[str, Mapping[str, float]], title: str) -> Figure:
+    """Groups of bars, one group a part of the model (stem, 0, 1, ..., head), one bar a model.
 
-    label: str
-    kind: str
-    values: Mapping[str, float]
-
-
-def layer_figure(names: Sequence[str], bars: Sequence[Bars], title: str) -> Figure:
-    """Groups of bars, one group a part of the model: stem, 0, 1, ..., head."""
-    highest = max([1e-9, *(ms for one in bars for ms in one.values.values())])
+    Args:
+        names: Of the parts.
+        models: Milliseconds of each part, by the names of at most two models.
+        title: What a screen reader says for the whole image.
+    """
+    highest = max([1e-9, *(ms for parts in models.values() for ms in parts.values())])
     plot = _Plot((0.0, len(names)), (0.0, 1.08 * highest), 204.0, 16.0, "ms", "layer")
     slot = (plot.x.end - plot.x.start) / len(names)
-    width = 0.8 * slot / len(bars)
+    width = 0.8 * slot / len(models)
     for index, name in enumerate(names):
-        shown = [(number, one) for number, one in enumerate(bars) if name in one.values]
-        for number, one in shown:
-            top, left = plot.y.at(one.values[name]), plot.x.at(index + 0.1) + number * width
-            size = {"width": max(1.0, width - 1), "height": max(0.0, plot.y.start - top)}
-            plot.parts.append(el("rect", x=left, y=top, **size, class_=f"bar-{one.kind}"))
-        values = (f"{one.label} {ms_text(one.values[name])}" for _, one in shown)
-        plot.hover(plot.x.at(index), slot, [part_words(name), *values])
+        lines = [part_words(name)]
+        for number, (model, parts) in enumerate(models.items()):
+            if name in parts:
+                top, left = plot.y.at(parts[name]), plot.x.at(index + 0.1) + number * width
+                size = {"width": max(1.0, width - 1), "height": max(0.0, plot.y.start - top)}
+                plot.parts.append(el("rect", x=left, y=top, **size, class_=f"bar-{_LETTERS[number]}"))
+                lines.append(f"{model} {ms_text(parts[name])}")
+        plot.hover(plot.x.at(index), slot, lines)
         middle = plot.x.at(index + 0.5)
         plot.parts.append(el("text", name, x=middle, y=plot.y.start + 19, class_="tick middle"))
-    entries = [(el("rect", x=3, y=3, width=14, height=14), f"bar-{one.kind}", one.label) for one in bars]
+    key = el("rect", x=3, y=3, width=14, height=14)
+    entries = [(key, f"bar-{letter}", model) for letter, model in zip(_LETTERS, models, strict=False)]
     return Figure(title, plot.svg(250, title), "", legend(entries))
 
 

@@ -13,7 +13,7 @@ from tavt_kit.errors import TavtError
 from tavt_kit.reports import words
 from tavt_kit.reports.blocks import Block, Cell, Column, Missing, Rule, Section, Table, Text
 from tavt_kit.reports.candidates import MACS, MEDIAN, P90, CandidateView, FrontView, TimeView
-from tavt_kit.reports.charts import Bars, layer_figure
+from tavt_kit.reports.charts import layer_figure
 from tavt_kit.reports.records import Found, Records, mapping, number, objects, sequence, text, whole
 
 __all__ = ["LayerTimes", "benches_section", "latency_table", "layer_times", "layers_section"]
@@ -84,10 +84,9 @@ def layers_section(records: Records) -> Section | Missing:
     if table is None or not shown:
         return Missing("Where the time goes", "fgvc-kit profile MODEL")
     names, where = part_names(table.model.layout.layers), words.target_words(table.target.as_record())
-    bars = [Bars(one.name, kind, one.parts) for one, kind in zip(shown, "ab", strict=False)]
     blocks: tuple[Block, ...] = (
         Text.of(_sentence(shown, where)),
-        layer_figure(names, bars, f"milliseconds of each layer on {where}"),
+        layer_figure(names, {one.name: one.parts for one in shown}, f"milliseconds of each layer on {where}"),
         _parts_table(names, shown),
         *_sums(shown),
         Text.of(_trust(table), kind="note"),

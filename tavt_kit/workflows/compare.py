@@ -61,11 +61,7 @@ class CompareResult:
             [
                 {
                     "kind": each.kind,
-                    "name": change.name,
-                    "other": change.other,
-                    "figure": change.figure,
-                    "before": change.before,
-                    "after": change.after,
+                    **{key: getattr(change, key) for key in ("name", "other", "figure", "before", "after")},
                     "change": change.estimate.value,
                     "low": change.estimate.low,
                     "high": change.estimate.high,

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from tavt_kit.evaluation.pim_evaluation import HeadCounts
     from tavt_kit.evaluation.reject import Threshold
 
-__all__ = ["EvalResult", "Job", "Subject", "evaluate", "open_subject", "parse_share"]
+__all__ = ["EvalResult", "Job", "Subject", "evaluate", "labelled_images", "open_subject", "parse_share"]
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -128,7 +128,7 @@ def evaluate(
     progress = progress or Silent()
     subject = open_subject(thing, schedule, preset, target, batch, heads=True, progress=progress)
     classes = subject.card.classes
-    job = Job.of(subject, thing, data, batch, limit, allow_unreadable)
+    job = Job(subject, labelled_images(thing, data, subject.card), batch, limit, allow_unreadable)
     chosen = split or job.images.held_out
     if wanted is not None and chosen == "val":
         raise ParameterError(
@@ -188,11 +188,6 @@ class Job:
     batch: int
     limit: int | None
     allow_unreadable: int
-
-    @classmethod
-    def of(cls, subject: Subject, thing: Given, data: str | Path | None, *how: Any) -> Job:
-        """With the images given, else those of the run the thing lies in, and the batch and limits."""
-        return cls(subject, _images_of(thing, data, subject.card), *how)
 
     def samples(self, split: str) -> Sequence[Sample]:
         """The images of a split."""
@@ -276,7 +271,7 @@ def open_subject(
     return Subject(card, str(under), open_module(LeanViT(model).eval(), device, shape))
 
 
-def _images_of(thing: Given, data: str | Path | None, card: ModelCard) -> ImageSet:
+def labelled_images(thing: Given, data: str | Path | None, card: ModelCard) -> ImageSet:
     """The images: of the run the thing lies in, else those given; their labels are indices into the model's classes.
 
     Raises:

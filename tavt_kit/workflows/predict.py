@@ -11,7 +11,7 @@ from tavt_kit.core.model_card import licence_sentence
 from tavt_kit.core.progress import Progress, Silent
 from tavt_kit.core.records import atomic_text, make_folder
 from tavt_kit.evaluation.frames import frame
-from tavt_kit.workflows.evaluate import Job, Subject, open_subject, parse_share
+from tavt_kit.workflows.evaluate import Job, Subject, labelled_images, open_subject, parse_share
 from tavt_kit.workflows.run_model import Given, name_of
 
 if TYPE_CHECKING:
@@ -174,7 +174,9 @@ def label_images(
     wanted, progress = parse_share(precision_wanted), progress or Silent()
     files = pictures_below(Path(folder))[:limit]
     subject = open_subject(thing, schedule, preset, target, batch, progress=progress)
-    job = None if wanted is None else Job.of(subject, thing, data, batch, limit, allow_unreadable)
+    job = None
+    if wanted is not None:
+        job = Job(subject, labelled_images(thing, data, subject.card), batch, limit, allow_unreadable)
     written = None if out is None else make_folder(Path(out))
     progress.update(f"labelling {folder}")
     threshold = None if job is None or wanted is None else job.threshold(wanted)

@@ -6,7 +6,6 @@ import pytest
 
 from tavt_kit.reports.charts import (
     KINDS,
-    Bars,
     Box,
     Frame,
     Mark,
@@ -118,7 +117,7 @@ def test_schedule_bar_heights_follow_the_counts() -> None:
 
 def test_layer_chart_groups_bars() -> None:
     dense = {"stem": 1.0, "0": 2.0, "head": 0.5}
-    bars = [Bars("dense", "a", dense), Bars("chosen", "b", dense | {"0": 1.0})]
+    bars = {"dense": dense, "chosen": dense | {"0": 1.0}}
     figure = layer_figure(("stem", "0", "head"), bars, "time")
     text = str(figure.image)
     heights = {kind: [float(h) for h in re.findall(rf'height="([\d.]+)" class="bar-{kind}"', text)] for kind in "ab"}
