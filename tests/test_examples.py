@@ -56,9 +56,9 @@ def _pictures(folder: Path) -> list[Path]:
 
 def _expected(file: Path) -> list[str]:
     """What ``fgvc-kit predict`` says, as the examples print it."""
-    from tavt_kit.evaluation.predictions import open_predictor
+    from tavt_kit.workflows.predict import predict
 
-    answers = open_predictor(file).files(_pictures(file.parent), top=3)
+    answers = predict(file, _pictures(file.parent), top=3)
     return ["  ".join([one.path, *(f"{label} {100 * share:.1f} %" for label, share in one.ranked)]) for one in answers]
 
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tavt_kit.comparison.comparison import Summary
 from tavt_kit.core.accuracy import Accuracy
 from tavt_kit.core.configuration import Configuration
 from tavt_kit.core.device import TargetDevice
@@ -16,10 +16,25 @@ from tavt_kit.core.records import kind_of, read_json, upgraded
 from tavt_kit.core.schedule import counts_text
 from tavt_kit.errors import MeasurementError, RecordError, TargetError
 
-__all__ = ["KINDS", "Entry", "Readable", "files_of_run", "read_readable"]
+__all__ = ["KINDS", "Entry", "Readable", "Summary", "files_of_run", "read_readable"]
 
 _HOST = ("cpu", "flags", "cores", "affinity", "quota", "accelerator")
 """Host facts that must agree. Versions of packages may differ, and are told: that is what one often compares."""
+
+
+@dataclass(frozen=True, slots=True)
+class Summary:
+    """A median time (ms) and its 95 % interval, of a record that keeps no samples."""
+
+    median: float
+    low: float
+    high: float
+
+    def __post_init__(self) -> None:
+        if not 0 < self.low <= self.median <= self.high < math.inf:
+            raise MeasurementError(
+                f"a recorded time needs 0 < low <= median <= high, got {self.low}, {self.median}, {self.high}"
+            )
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +45,6 @@ class Entry:
         name: Unique in its record.
         traits: What must agree for two of one name to be the same thing: target, schedule.
         time: All its samples, or a summary of them.
-        accuracy: On the split that the record names.
         notes: Sentences that make it doubtful.
     """
 
@@ -43,14 +57,12 @@ class Entry:
 
 @dataclass(frozen=True, slots=True)
 class Readable:
-    """A record as far as it can be compared.
+    """A record of one of ``KINDS``, as far as it can be compared: its candidates.
 
     Args:
         path: The file.
-        kind: One of ``KINDS``.
         traits: What must agree between two records.
         facts: What may differ, and is told.
-        entries: Its candidates.
     """
 
     path: Path
@@ -81,7 +93,13 @@ def read_readable(path: Path) -> Readable:
         raise RecordError(f"{path} lacks what a {kind} record has ({error}); write it again") from None
     if not entries:
         raise RecordError(f"{path} has no candidates, so there is nothing to compare; write it again")
-    return Readable(path, kind, traits, facts, tuple(_told_apart(entries)))
+    names = [entry.name for entry in entries]
+    for name in names:
+        if not isinstance(name, str) or names.count(name) > 1:
+            raise RecordError(
+                f"the candidates of a record have names of their own, but {name!r} is not one; write it again"
+            )
+    return Readable(path, kind, traits, facts, tuple(entries))
 
 
 def files_of_run(folder: Path) -> dict[str, Path]:
@@ -102,28 +120,23 @@ Parts = tuple[dict[str, str], dict[str, str], list[Entry]]
 def _bench(body: Mapping[str, Any]) -> Parts:
     protocol = {f"protocol {key}": str(value) for key, value in body["protocol"].items()}
     traits = {**_host_traits(body["host"]), **protocol, "inputs": str(body["inputs"])}
-    return traits, _facts(body["host"]), [_benched(row) for row in body["candidates"]]
-
-
-def _benched(row: Mapping[str, Any]) -> Entry:
-    # Of many inferences in flight the wall clock's share of each is compared, as the bench's own ratios do.
-    time = Measurement.from_record(row.get("share_ms") or row["latency_ms"])
-    notes = (*(() if time.steady else ("unsteady",)), *row.get("doubts", ()))
-    return Entry(row["name"], {**_target(row["target"]), **_schedule(row)}, time, notes=notes)
+    entries = []
+    for row in body["candidates"]:
+        # Of many inferences in flight the wall clock's share of each is compared, as the bench's own ratios do.
+        time = Measurement.from_record(row.get("share_ms") or row["latency_ms"])
+        notes = (*(() if time.steady else ("unsteady",)), *row.get("doubts", ()))
+        entries.append(Entry(row["name"], {**_target(row["target"]), **_schedule(row)}, time, notes=notes))
+    return traits, _facts(body["host"]), entries
 
 
 def _check(body: Mapping[str, Any]) -> Parts:
     rows = body["checks"]
     data = (rows[0].get("data") if rows else None) or body.get("data") or {}
     traits = {f"data {key}": str(data.get(key)) for key in ("name", "split", "images", "sha256")}
-    entries = [
-        Entry(
-            row["artifact"],
-            {"precision": row["precision"], **_schedule(row)},
-            accuracy=Accuracy.from_record(row["artifact_top1"]),
-        )
-        for row in rows
-    ]
+    entries = []
+    for row in rows:
+        accuracy = Accuracy.from_record(row["artifact_top1"])
+        entries.append(Entry(row["artifact"], {"precision": row["precision"], **_schedule(row)}, accuracy=accuracy))
     return traits, {"executed": ", ".join(dict.fromkeys(row["executed"] for row in rows))}, entries
 
 
@@ -142,15 +155,10 @@ def _front(body: Mapping[str, Any]) -> Parts:
 def _final(body: Mapping[str, Any]) -> Parts:
     metric, host = body["metric"], body["host"]
     traits = {**_host_traits(host), **_target(body["target"]), "metric": metric}
-    entries = [
-        Entry(
-            row["name"],
-            {"split": row["split"]},
-            _summary(row.get("latency_ms")),
-            Accuracy(metric, row["split"], row[metric], row["n"], *row["ci95"]),
-        )
-        for row in body["rows"]
-    ]
+    entries = []
+    for row in body["rows"]:
+        accuracy = Accuracy(metric, row["split"], row[metric], row["n"], *row["ci95"])
+        entries.append(Entry(row["name"], {"split": row["split"]}, _summary(row.get("latency_ms")), accuracy))
     return traits, _facts(host), entries
 
 
@@ -162,17 +170,14 @@ def _eval(body: Mapping[str, Any]) -> Parts:
 
 
 KINDS: Mapping[str, Callable[[Mapping[str, Any]], Parts]] = {
-    "bench": _bench,
-    "check": _check,
-    "front": _front,
-    "final": _final,
-    "eval": _eval,
-}
+    "bench": _bench, "check": _check, "front": _front, "final": _final, "eval": _eval,
+}  # fmt: skip
 """What can be compared, and how each is read: what must agree, what may differ, the candidates."""
 
 
 def _host_traits(host: Mapping[str, Any]) -> dict[str, str]:
-    return {f"host {key}": _text(host.get(key)) for key in _HOST}
+    facts = {key: host.get(key) for key in _HOST}
+    return {f"host {key}": " ".join(map(str, v)) if isinstance(v, list) else str(v) for key, v in facts.items()}
 
 
 def _facts(host: Mapping[str, Any]) -> dict[str, str]:
@@ -193,17 +198,3 @@ def _summary(time: Mapping[str, Any] | None) -> Summary | None:
         return None
     low, high = time["interval95"]
     return Summary(time["median"], low, high)
-
-
-def _text(value: Any) -> str:
-    return " ".join(map(str, value)) if isinstance(value, list) else str(value)
-
-
-def _told_apart(entries: list[Entry]) -> list[Entry]:
-    names = [entry.name for entry in entries]
-    for name in names:
-        if not isinstance(name, str) or names.count(name) > 1:
-            raise RecordError(
-                f"the candidates of a record have names of their own, but {name!r} is not one; write it again"
-            )
-    return entries

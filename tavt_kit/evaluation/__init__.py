@@ -1,1 +1,1 @@
-"""What models answer to pictures, and what is said and drawn of it."""
+"""What models answer to images, and what is said and drawn of it."""

@@ -1,4 +1,4 @@
-"""Running a model over pictures, and its answers: which were read, their labels, and the logits."""
+"""Running a model over images, and its answers: which were read, their labels, and the logits."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ __all__ = ["Answered", "answer"]
 
 @dataclass(frozen=True)
 class Answered:
-    """What a model made of the pictures that could be read.
+    """What a model made of the images that could be read.
 
     Args:
         samples: The n that were read, in the order they were given.
@@ -65,18 +65,18 @@ def answer(
     allow_unreadable: int = 0,
     watch: Callable[[NDArray[np.int64]], None] | None = None,
 ) -> Answered:
-    """Run a model over pictures.
+    """Run a model over images.
 
     Args:
         samples: Pictures with their labels.
         session: (B, 3, H, W) -> logits (B, classes). A file made for one batch size gets batches of that size.
         preprocessing: The model's.
         batch: Pictures at a time.
-        allow_unreadable: How many pictures may be skipped.
+        allow_unreadable: How many images may be skipped.
         watch: Told the labels of each batch right after it was run.
 
     Raises:
-        DataError: More pictures than allowed cannot be read, or none can.
+        DataError: More images than allowed cannot be read, or none can.
         MeasurementError: A logit is not finite.
     """
     fixed = getattr(session, "input_shape", (None,))[0]

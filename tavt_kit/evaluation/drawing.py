@@ -1,19 +1,19 @@
-"""The confusion matrix and the reliability diagram as pictures; PIL only."""
+"""The confusion matrix and the reliability diagram as images, and the lettering of all that is drawn; PIL only."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
-from PIL import Image, ImageDraw
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
 
 from tavt_kit.core.accuracy import wilson
-from tavt_kit.evaluation.lettering import Font, font_of, shortened
 
-__all__ = ["draw_confusion", "draw_reliability"]
+__all__ = ["draw_confusion", "draw_reliability", "font_of", "shortened"]
 
-Colour = tuple[int, int, int]
+Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
 
 _BACK, _INK, _FAINT, _LINE = (255, 255, 255), (24, 28, 34), (96, 104, 114), (218, 222, 228)
 _RIGHT, _WRONG = (11, 110, 117), (196, 74, 22)
@@ -22,22 +22,19 @@ _WANTED, _ACROSS, _LARGEST, _NAMED, _NUMBERED = 1000, 2200, 46, 10, 22
 its class is named, or its number is written into it."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Grid:
-    """Where the cells of a matrix lie: ``size`` of them, ``cell`` pixels each, the first at (left, top)."""
+@cache
+def font_of(size: int) -> Font:
+    """Pillow's own font, so that an image is the same on every machine."""
+    return ImageFont.load_default(size)
 
-    size: int
-    cell: int
-    left: int
-    top: int
 
-    @property
-    def side(self) -> int:
-        return self.size * self.cell
-
-    def box(self, row: int, column: int) -> tuple[int, int, int, int]:
-        left, top = self.left + column * self.cell, self.top + row * self.cell
-        return left, top, left + self.cell - 1, top + self.cell - 1
+def shortened(text: str, font: Font, wide: float) -> str:
+    """The text, its end cut off where it is wider than ``wide`` pixels."""
+    if font.getlength(text) <= wide:
+        return text
+    while text and font.getlength(f"{text}…") > wide:
+        text = text[:-1]
+    return f"{text.rstrip()}…" if text else ""
 
 
 def draw_confusion(record: Mapping[str, Any]) -> Image.Image:
@@ -49,99 +46,76 @@ def draw_confusion(record: Mapping[str, Any]) -> Image.Image:
     Args:
         record: ``eval.json``: classes and confusion.
     """
-    classes, matrix = record["classes"], record["confusion"]
-    size = len(classes)
-    cell = min(_LARGEST, max(_WANTED // size, min(_NAMED + 1, _ACROSS // size), 2))
-    font = font_of(max(9, min(14, cell - 2)))
-    named = cell >= _NAMED
-    edge = _edge(classes, font) if named else 40
-    grid = _Grid(size, cell, edge + 34, edge + 58)
-    picture = Image.new("RGB", (max(grid.left + grid.side + 20, 420), grid.top + grid.side + 46), _BACK)
-    draw = ImageDraw.Draw(picture)
-    draw.text((14, 12), _title(record), fill=_INK, font=font_of(16))
-    _cells(draw, grid, matrix, font)
-    _ruled(draw, grid)
-    _sides(picture, grid, [f"{i} {name}" for i, name in enumerate(classes)] if named else None, edge)
-    _legend(draw, grid.left, grid.top + grid.side + 16)
-    return picture
-
-
-def _title(record: Mapping[str, Any]) -> str:
+    names, counts = [f"{i} {name}" for i, name in enumerate(record["classes"])], np.array(record["confusion"])
+    cell = min(_LARGEST, max(_WANTED // len(names), min(_NAMED + 1, _ACROSS // len(names)), 2))
+    font, side = font_of(max(9, min(14, cell - 2))), len(names) * cell
+    edge = int(min(max(font.getlength(name) for name in names), 220)) + 10 if cell >= _NAMED else 40
+    left, top = edge + 34, edge + 58
+    image = Image.new("RGB", (max(left + side + 20, 420), top + side + 46), _BACK)
+    draw = ImageDraw.Draw(image)
     top1 = record["top1"]
-    return f"top-1 {100 * top1['value']:.1f} % of {top1['n']} images ({top1['split']})"
+    title = f"top-1 {100 * top1['value']:.1f} % of {top1['n']} images ({top1['split']})"
+    draw.text((14, 12), title, fill=_INK, font=font_of(16))
+    shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+    colours = _shaded(np.where(np.eye(len(names))[..., None], _RIGHT, _WRONG), shares)
+    image.paste(Image.fromarray(colours).resize((side, side), Image.Resampling.NEAREST), (left, top))
+    for row, column in np.argwhere(counts) if cell >= _NUMBERED else ():
+        ink = _BACK if _strength(shares[row, column]) > 0.62 else _INK
+        centre = left + (column + 0.5) * cell, top + (row + 0.5) * cell
+        draw.text(centre, str(counts[row, column]), fill=ink, font=font, anchor="mm")
+    # A line between any two classes, or every ten where lines would hide the cells.
+    for index in [*range(0, len(names), 1 if cell >= 16 else 10), len(names)]:
+        x, y = left + index * cell - 1, top + index * cell - 1
+        draw.line((x, top - 1, x, top + side - 1), fill=_LINE)
+        draw.line((left - 1, y, left + side - 1, y), fill=_LINE)
+    _name_sides(image, names, cell, edge)
+    _legend(draw, left, top + side + 16)
+    return image
 
 
-def _edge(names: Sequence[str], font: Font) -> int:
-    """Pixels for the names at the edges."""
-    widest = max(font.getlength(f"{i} {name}") for i, name in enumerate(names))
-    return int(min(widest, 220)) + 10
+def _strength(shares: Any) -> Any:
+    return np.where(shares > 0, 0.12 + 0.88 * np.sqrt(shares), 0.0)
 
 
-def _cells(draw: ImageDraw.ImageDraw, grid: _Grid, matrix: Sequence[Sequence[int]], font: Font) -> None:
-    for row, counts in enumerate(matrix):
-        total = sum(counts)
-        for column, count in enumerate(counts):
-            if not count:
-                continue
-            strength = _strength(count / total)
-            draw.rectangle(grid.box(row, column), fill=_mixed(_RIGHT if row == column else _WRONG, strength))
-            if grid.cell >= _NUMBERED:
-                left, top, right, bottom = grid.box(row, column)
-                ink = _BACK if strength > 0.62 else _INK
-                draw.text(((left + right) / 2, (top + bottom) / 2), str(count), fill=ink, font=font, anchor="mm")
+def _shaded(colours: Any, shares: Any) -> Any:
+    """Colours (..., 3), as strong as their shares (...) of 1 make them."""
+    return np.round(255 + (np.asarray(colours) - 255) * _strength(shares)[..., None]).astype(np.uint8)
 
 
-def _strength(share: float) -> float:
-    return float(0.12 + 0.88 * share**0.5)
-
-
-def _mixed(colour: Colour, strength: float) -> Colour:
-    red, green, blue = (round(255 + (channel - 255) * strength) for channel in colour)
-    return red, green, blue
-
-
-def _ruled(draw: ImageDraw.ImageDraw, grid: _Grid) -> None:
-    """A line between any two classes, or every ten where lines would hide the cells."""
-    step = 1 if grid.cell >= 16 else 10
-    for place in [*range(0, grid.size, step), grid.size]:
-        x, y = grid.left + place * grid.cell - 1, grid.top + place * grid.cell - 1
-        draw.line((x, grid.top - 1, x, grid.top + grid.side - 1), fill=_LINE)
-        draw.line((grid.left - 1, y, grid.left + grid.side - 1, y), fill=_LINE)
-
-
-def _sides(picture: Image.Image, grid: _Grid, names: Sequence[str] | None, edge: int) -> None:
+def _name_sides(image: Image.Image, names: Sequence[str], cell: int, edge: int) -> None:
     """Names or numbers at the left and, turned, at the top; the words truth and said beyond them."""
-    draw, words = ImageDraw.Draw(picture), font_of(13)
-    font = font_of(max(9, min(14, grid.cell - 2)) if names else 11)
-    for place in range(0, grid.size, 1 if names else 10):
-        text = shortened(names[place], font, edge - 8) if names else str(place)
-        middle = round((place + 0.5) * grid.cell)
-        draw.text((grid.left - 6, grid.top + middle), text, fill=_INK, font=font, anchor="rm")
-        high = max(grid.cell, 14)
-        _turned(picture, text, font, (edge, high), (grid.left + middle - high // 2, grid.top - edge - 4))
-    draw.text((grid.left + grid.side / 2, grid.top - edge - 8), "said", fill=_FAINT, font=words, anchor="mb")
-    _turned(picture, "truth", words, (60, 20), (8, grid.top + max(0, grid.side // 2 - 30)))
+    draw, left, top, named = ImageDraw.Draw(image), edge + 34, edge + 58, cell >= _NAMED
+    font, side = font_of(max(9, min(14, cell - 2)) if named else 11), len(names) * cell
+    for index in range(0, len(names), 1 if named else 10):
+        text = shortened(names[index], font, edge - 8) if named else str(index)
+        middle, high = round((index + 0.5) * cell), max(cell, 14)
+        draw.text((left - 6, top + middle), text, fill=_INK, font=font, anchor="rm")
+        _turned(image, text, font, (edge, high), (left + middle - high // 2, top - edge - 4))
+    draw.text((left + side / 2, top - edge - 8), "said", fill=_FAINT, font=font_of(13), anchor="mb")
+    _turned(image, "truth", font_of(13), (60, 20), (8, top + max(0, side // 2 - 30)))
 
 
-def _turned(picture: Image.Image, text: str, font: Font, size: tuple[int, int], place: tuple[int, int]) -> None:
-    """Text from bottom to top, in a box that is ``size`` before it is turned, its left upper corner at ``place``."""
+def _turned(image: Image.Image, text: str, font: Font, size: tuple[int, int], corner: tuple[int, int]) -> None:
+    """Text from bottom to top, in a box of this size before it is turned, with this left upper corner."""
     box = Image.new("RGB", size, _BACK)
     ImageDraw.Draw(box).text((2, size[1] / 2), text, fill=_INK, font=font, anchor="lm")
-    picture.paste(box.transpose(Image.Transpose.ROTATE_90), place)
+    image.paste(box.transpose(Image.Transpose.ROTATE_90), corner)
 
 
 def _legend(draw: ImageDraw.ImageDraw, left: int, top: int) -> None:
-    font, x = font_of(12), left
-    for colour, text in ((_RIGHT, "right"), (_WRONG, "wrong")):
-        for i, share in enumerate((0.05, 0.25, 1.0)):
-            draw.rectangle((x + 16 * i, top, x + 16 * i + 15, top + 13), fill=_mixed(colour, _strength(share)))
+    font, shares = font_of(12), np.array((0.05, 0.25, 1.0))
+    for x, colour, text in ((left, _RIGHT, "right"), (left + 100, _WRONG, "wrong")):
+        for i, shade in enumerate(_shaded([colour] * 3, shares).tolist()):
+            draw.rectangle((x + 16 * i, top, x + 16 * i + 15, top + 13), fill=tuple(shade))
         draw.text((x + 54, top + 7), text, fill=_FAINT, font=font, anchor="lm")
-        x += 100
-    draw.text((x, top + 7), "5, 25 and 100 % of a row", fill=_FAINT, font=font, anchor="lm")
+    draw.text((left + 200, top + 7), "5, 25 and 100 % of a row", fill=_FAINT, font=font, anchor="lm")
 
 
-_PLOT, _COUNTS, _FINE = 360, 80, 3
-"""Pixels of the diagram's sides and of the counts below it, and how much larger it is drawn before it is shrunk."""
+_LEFT, _TOP, _PLOT, _COUNTS, _FINE = 64, 48, 360, 80, 3
+"""Pixels beside and above the diagram, of its sides and of the counts below it, and how much larger it is drawn before
+it is shrunk."""
+_BELOW = _TOP + _PLOT + 56
+"""Where the counts begin."""
 
 
 def draw_reliability(record: Mapping[str, Any]) -> Image.Image:
@@ -152,70 +126,48 @@ def draw_reliability(record: Mapping[str, Any]) -> Image.Image:
     Args:
         record: ``eval.json``: calibration.
     """
-    bins = [one for one in record["calibration"]["bins"] if one["n"]]
-    left, top, below = 64, 48, 56
-    wide, high = left + _PLOT + 24, top + _PLOT + below + _COUNTS + 44
+    calibration, top1 = record["calibration"], record["top1"]
+    bins = [one for one in calibration["bins"] if one["n"]]
+    most = max((one["n"] for one in bins), default=0)
+    wide, high = _LEFT + _PLOT + 24, _BELOW + _COUNTS + 44
     fine = Image.new("RGB", (wide * _FINE, high * _FINE), _BACK)
-    _bars(_Scaled(ImageDraw.Draw(fine), left, top), bins)
-    _counts(_Scaled(ImageDraw.Draw(fine), left, top + _PLOT + below), bins)
-    picture = fine.resize((wide, high), Image.Resampling.LANCZOS)
-    draw = ImageDraw.Draw(picture)
-    error = f"calibration error {100 * record['calibration']['error']:.1f} %"
-    draw.text(
-        (14, 14), f"{error}; {record['top1']['n']} images ({record['top1']['split']})", fill=_INK, font=font_of(16)
-    )
-    _axes(picture, left, top, below, max((one["n"] for one in bins), default=0))
-    return picture
-
-
-@dataclass(frozen=True, slots=True)
-class _Scaled:
-    """A diagram whose lower edge runs from 0 to 1 over ``_PLOT`` pixels from ``left``, its upper edge at ``top``."""
-
-    draw: ImageDraw.ImageDraw
-    left: int
-    top: int
-
-    def at(self, x: float, y: float, height: int = _PLOT) -> tuple[float, float]:
-        """Of a point with both coordinates in 0..1, its place on the enlarged picture."""
-        return (self.left + x * _PLOT) * _FINE, (self.top + (1 - y) * height) * _FINE
-
-
-def _bars(plot: _Scaled, bins: Sequence[Mapping[str, Any]]) -> None:
+    _draw_bins(ImageDraw.Draw(fine), bins, most)
+    image = fine.resize((wide, high), Image.Resampling.LANCZOS)
+    draw, font = ImageDraw.Draw(image), font_of(12)
+    title = f"calibration error {100 * calibration['error']:.1f} %; {top1['n']} images ({top1['split']})"
+    draw.text((14, 14), title, fill=_INK, font=font_of(16))
     for tick in range(6):
-        plot.draw.line((*plot.at(0, tick / 5), *plot.at(1, tick / 5)), fill=_LINE, width=_FINE)
-    for one in bins:
-        accuracy = one["accuracy"]
-        plot.draw.rectangle((*plot.at(one["low"] + 0.006, accuracy), *plot.at(one["high"] - 0.006, 0)), fill=_RIGHT)
-    plot.draw.line((*plot.at(0, 0), *plot.at(1, 1)), fill=_FAINT, width=_FINE)
-    for one in bins:
-        middle = (one["low"] + one["high"]) / 2
-        low, high = wilson(round(one["accuracy"] * one["n"]), one["n"])
-        plot.draw.line((*plot.at(middle, low), *plot.at(middle, high)), fill=_WRONG, width=2 * _FINE)
-        for end in (low, high):
-            plot.draw.line((*plot.at(middle - 0.012, end), *plot.at(middle + 0.012, end)), fill=_WRONG, width=2 * _FINE)
-
-
-def _counts(plot: _Scaled, bins: Sequence[Mapping[str, Any]]) -> None:
-    most = max((one["n"] for one in bins), default=1)
-    for one in bins:
-        box = (*plot.at(one["low"] + 0.006, one["n"] / most, _COUNTS), *plot.at(one["high"] - 0.006, 0, _COUNTS))
-        plot.draw.rectangle(box, fill=_FAINT)
-    plot.draw.line((*plot.at(0, 0, _COUNTS), *plot.at(1, 0, _COUNTS)), fill=_FAINT, width=_FINE)
-
-
-def _axes(picture: Image.Image, left: int, top: int, below: int, most: int) -> None:
-    draw, font = ImageDraw.Draw(picture), font_of(12)
-    bottom = top + _PLOT
-    for tick in range(6):
-        share = tick / 5
-        draw.text((left - 8, bottom - share * _PLOT), f"{100 * share:.0f} %", fill=_FAINT, font=font, anchor="rm")
-        draw.text((left + share * _PLOT, bottom + 6), f"{100 * share:.0f} %", fill=_FAINT, font=font, anchor="ma")
-    draw.text((left + _PLOT / 2, bottom + 24), "confidence", fill=_INK, font=font, anchor="ma")
-    _turned(picture, "accuracy", font, (80, 18), (4, top + _PLOT // 2 - 40))
-    ends = bottom + below + _COUNTS
-    draw.text((left - 8, bottom + below), str(most), fill=_FAINT, font=font, anchor="rm")
-    draw.text((left - 8, ends), "0", fill=_FAINT, font=font, anchor="rm")
-    _turned(picture, "images", font, (_COUNTS, 18), (4, bottom + below))
+        text, far = f"{20 * tick} %", tick / 5 * _PLOT
+        draw.text((_LEFT - 8, _TOP + _PLOT - far), text, fill=_FAINT, font=font, anchor="rm")
+        draw.text((_LEFT + far, _TOP + _PLOT + 6), text, fill=_FAINT, font=font, anchor="ma")
+    draw.text((_LEFT + _PLOT / 2, _TOP + _PLOT + 24), "confidence", fill=_INK, font=font, anchor="ma")
+    _turned(image, "accuracy", font, (80, 18), (4, _TOP + _PLOT // 2 - 40))
+    for y, count in ((_BELOW, most), (_BELOW + _COUNTS, 0)):
+        draw.text((_LEFT - 8, y), str(count), fill=_FAINT, font=font, anchor="rm")
+    _turned(image, "images", font, (_COUNTS, 18), (4, _BELOW))
     key = "bars: accuracy; whiskers: 95 % intervals; line: confidence = accuracy"
-    draw.text((14, ends + 14), key, fill=_FAINT, font=font_of(11))
+    draw.text((14, _BELOW + _COUNTS + 14), key, fill=_FAINT, font=font_of(11))
+    return image
+
+
+def _draw_bins(draw: ImageDraw.ImageDraw, bins: Sequence[Mapping[str, Any]], most: int) -> None:
+    """Bars, whiskers and counts on the enlarged image."""
+
+    def box(*points: tuple[float, float], top: int = _TOP, height: int = _PLOT) -> tuple[float, ...]:
+        """The pixels of points whose coordinates are in 0..1."""
+        pixels = [(_LEFT + x * _PLOT, top + (1 - y) * height) for x, y in points]
+        return tuple(_FINE * pixel for pair in pixels for pixel in pair)
+
+    for tick in range(6):
+        draw.line(box((0, tick / 5), (1, tick / 5)), fill=_LINE, width=_FINE)
+    for one in bins:
+        low, high = one["low"] + 0.006, one["high"] - 0.006
+        draw.rectangle(box((low, one["accuracy"]), (high, 0)), fill=_RIGHT)
+        draw.rectangle(box((low, one["n"] / most), (high, 0), top=_BELOW, height=_COUNTS), fill=_FAINT)
+    draw.line(box((0, 0), (1, 1)), fill=_FAINT, width=_FINE)
+    draw.line(box((0, 0), (1, 0), top=_BELOW, height=_COUNTS), fill=_FAINT, width=_FINE)
+    for one in bins:
+        middle, ends = (one["low"] + one["high"]) / 2, wilson(round(one["accuracy"] * one["n"]), one["n"])
+        draw.line(box(*((middle, end) for end in ends)), fill=_WRONG, width=2 * _FINE)
+        for end in ends:
+            draw.line(box((middle - 0.012, end), (middle + 0.012, end)), fill=_WRONG, width=2 * _FINE)

@@ -79,7 +79,7 @@ class Evaluator:
 
     def __post_init__(self) -> None:
         if not len(self.labels):
-            raise DataError(f"an accuracy needs pictures, but the split {self.split} has none")
+            raise DataError(f"an accuracy needs images, but the split {self.split} has none")
 
     def __call__(self, schedule: TokenSchedule) -> Accuracy:
         """Top-1 under ``schedule``.

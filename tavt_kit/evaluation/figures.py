@@ -17,7 +17,7 @@ from tavt_kit.evaluation.metrics import METRICS, Predictions
 __all__ = ["confusion_matrix", "figures_of"]
 
 _LISTED, _EXAMPLES = 10, 3
-"""Confusions that are named, and pictures of each."""
+"""Confusions that are named, and images of each."""
 
 
 def figures_of(
@@ -31,13 +31,13 @@ def figures_of(
     Args:
         found: The answers.
         classes: Names, in the order of the logits.
-        split: Of the pictures.
-        named: How a picture is called in the record.
+        split: Of the images.
+        named: How an image is called in the record.
 
     Returns:
         ``top1``, ``top5`` (null of five classes or fewer, where it is 1), ``macro_f1``; ``confusion`` (rows: truth);
-        ``recall``, ``precision`` and ``f1`` by class, of classes with pictures, or that were said; ``confusions``, the
-        pairs that are taken for one another most often, each with a few pictures, the surest mistakes first;
+        ``recall``, ``precision`` and ``f1`` by class, of classes with images, or that were said; ``confusions``, the
+        pairs that are taken for one another most often, each with a few images, the surest mistakes first;
         ``calibration``.
     """
     matrix = confusion_matrix(found.labels, found.said, len(classes))

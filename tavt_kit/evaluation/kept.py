@@ -1,4 +1,4 @@
-"""Which patches each layer keeps of a few pictures: ``kept.json`` and thumbnails, so that a report needs no model."""
+"""Which patches each layer keeps of a few images: ``kept.json`` and thumbnails, so that a report needs no model."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def pick_examples(samples: Sequence[Sample], count: int = 6) -> tuple[Sample, ..
     classes: dict[int, list[Sample]] = {}
     for sample in sorted(samples, key=lambda sample: (sample.label, sample.path.as_posix())):
         classes.setdefault(sample.label, []).append(sample)
-    # With more classes than pictures, spread over the classes rather than taking the first few.
+    # With more classes than images, spread over the classes rather than taking the first few.
     labels = sorted(classes)
     if len(labels) > count:
         labels = [labels[(2 * i + 1) * len(labels) // (2 * count)] for i in range(count)]
@@ -60,15 +60,15 @@ def write_kept(
     *,
     split: str,
 ) -> Path:
-    """Run a few pictures and write what each executed layer keeps of them.
+    """Run a few images and write what each executed layer keeps of them.
 
     Args:
         adaptive: The model under the schedule to be shown, on its device.
-        samples: The pictures, about six; one that cannot be read is left out with a warning.
+        samples: The images, about six; one that cannot be read is left out with a warning.
         images: The set they belong to: names of classes, the root of paths, the licence.
-        preprocessing: The model's; thumbnails show what it leaves of a picture, so that patches lie right.
+        preprocessing: The model's; thumbnails show what it leaves of an image, so that patches lie right.
         folder: The run's; gets ``kept.json`` and ``thumbnails/``.
-        split: Which split the pictures are from.
+        split: Which split the images are from.
 
     Returns:
         The path of ``kept.json``. Positions in it count patches row by row from 0; prefix tokens are left out. Where
@@ -76,12 +76,12 @@ def write_kept(
 
     Raises:
         OutputError: The folder cannot be written.
-        DataError: Not one of the pictures can be read.
+        DataError: Not one of the images can be read.
     """
     thumbnails = make_folder(Path(folder) / "thumbnails")
     readable = list(_read(samples, preprocessing))
     if not readable:
-        raise DataError(f"none of the {len(samples)} pictures chosen for kept.json can be read; choose others")
+        raise DataError(f"none of the {len(samples)} images chosen for kept.json can be read; choose others")
     entries = []
     for index, (sample, pixels) in enumerate(readable):
         name = f"{index:02d}.jpg"
@@ -130,7 +130,7 @@ def _read(samples: Sequence[Sample], preprocessing: Preprocessing) -> Iterator[t
 def _run(adaptive: AdaptiveViT, image: NDArray[np.float32]) -> tuple[int, float, dict[str, list[list[int]]]]:
     """Prediction, its probability, and for each executed layer the patches kept and their owners; one image at a time.
 
-    One at a time, because a few pictures cost nothing and a batch at 448 px costs memory.
+    One at a time, because a few images cost nothing and a batch at 448 px costs memory.
     """
     weight = next(adaptive.parameters())
     was_training = adaptive.training

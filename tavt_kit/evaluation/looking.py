@@ -1,4 +1,4 @@
-"""One picture through a model, and everything that can be shown of it.
+"""One image through a model, and everything that can be shown of it.
 
 Of every family the attention rollout and the patches that each layer keeps. Of FFVT the tokens that are fused (by
 mutual attention weights), of TransFG the patch of each head, of Mix-ViT's hybrid the parts, of PIM how probable one
@@ -18,7 +18,6 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from tavt_kit.errors import MeasurementError
-from tavt_kit.evaluation.rollout import attention_rollout
 from tavt_kit.models.backbones.ffvt import FfvtBackbone
 from tavt_kit.models.backbones.fusion import FusionBackbone
 from tavt_kit.models.backbones.map_watch import MapWatch
@@ -28,18 +27,12 @@ from tavt_kit.models.backbones.pim_vit import PimVitBackbone
 from tavt_kit.models.token_reduction import TokenState
 from tavt_kit.models.wrap import AdaptiveViT
 
-__all__ = ["Explained", "Heat", "Marked", "explain"]
+__all__ = ["Explained", "Heat", "Marked", "attention_rollout", "explain"]
 
 
 @dataclass(frozen=True, slots=True)
 class Heat:
-    """A map over the picture.
-
-    Args:
-        name: For file names and records.
-        title: For people.
-        values: (rows, columns), at least 0.
-    """
+    """A map over the image: (rows, columns) values of at least 0, with a name for records and a title for people."""
 
     name: str
     title: str
@@ -48,13 +41,7 @@ class Heat:
 
 @dataclass(frozen=True, slots=True)
 class Marked:
-    """Patches of the grid.
-
-    Args:
-        name: For file names and records.
-        title: For people.
-        patches: Row by row from 0; one that was chosen twice is there twice.
-    """
+    """Patches of the grid, row by row from 0, with names like those of a ``Heat``; one chosen twice is there twice."""
 
     name: str
     title: str
@@ -63,12 +50,11 @@ class Marked:
 
 @dataclass(frozen=True, slots=True)
 class Explained:
-    """What a model made of one picture.
+    """What a model made of one image.
 
     Args:
         probabilities: (classes,)
         label: The class that was asked for, or the likeliest.
-        grid: Rows and columns of patches.
         heats: Maps, the rollout first.
         kept: For each layer that dropped something, what it kept.
         taken: What a fusion took from each layer, or from each head.
@@ -91,7 +77,7 @@ class Explained:
 def explain(
     adaptive: AdaptiveViT, image: Tensor, label: int | None = None, classes: Sequence[str] | None = None
 ) -> Explained:
-    """Run one picture under the model's schedule, and keep what can be shown.
+    """Run one image under the model's schedule, and keep what can be shown.
 
     Args:
         adaptive: Wrapped, in eval mode.
@@ -110,11 +96,11 @@ def explain(
     label = int(shares.argmax()) if label is None else label
     name = f"class {label}" if classes is None else classes[label]
     heats = [*_rollout(adaptive, maps, kept), *_pim_heat(adaptive, state, label, name), *_parts(adaptive, image[None])]
-    dropped = [
-        Marked(f"layer-{layer}", f"layer {layer}: {len(places)} tokens", _patches(adaptive, places))
-        for layer, places, before in zip(kept, kept.values(), [None, *kept.values()], strict=False)
-        if len(places) != (adaptive.tokens if before is None else len(before))
-    ]
+    dropped, before = [], adaptive.tokens
+    for layer, left in kept.items():
+        if len(left) != before:
+            dropped.append(Marked(f"layer-{layer}", f"layer {layer}: {len(left)} tokens", _patches(adaptive, left)))
+        before = len(left)
     return Explained(shares.numpy(), label, adaptive.grid, tuple(heats), tuple(dropped), chosen)
 
 
@@ -123,7 +109,6 @@ _Maps = list[tuple[Tensor, Tensor]]
 
 def _layers(adaptive: AdaptiveViT, images: Tensor) -> tuple[TokenState, _Maps, dict[int, Tensor], tuple[Marked, ...]]:
     """The last state; of each layer that drops by attention its map and who entered, and who was left after it."""
-    backbone = adaptive.backbone
     state = adaptive.start(images, track=adaptive.restores)
     everyone = torch.arange(adaptive.tokens, device=images.device)
     maps: _Maps = []
@@ -132,16 +117,15 @@ def _layers(adaptive: AdaptiveViT, images: Tensor) -> tuple[TokenState, _Maps, d
     executed = adaptive.schedule.executed
     for layer in range(adaptive.layers) if executed is None else executed:
         entered = everyone if state.place is None else state.place[0]
-        if not backbone.droppable[layer]:
+        watch = MapWatch(adaptive.score) if adaptive.backbone.droppable[layer] else None
+        if watch is None:
             chosen = _taken(adaptive, state)
-            state = adaptive.advance(state, [layer], adaptive.schedule.counts)
-            continue
-        watch = MapWatch(adaptive.score)
         state = adaptive.advance(state, [layer], adaptive.schedule.counts, watch=watch)
-        # TransFG keeps the maps itself, of every head.
-        attention = watch.mean()[0] if watch.maps else state.notes["maps"][-1][0][0].mean(dim=0)
-        maps.append((attention, entered))
-        kept[layer] = everyone if state.place is None else state.place[0]
+        if watch is not None:
+            # TransFG keeps the maps itself, of every head.
+            attention = watch.mean()[0] if watch.maps else state.notes["maps"][-1][0][0].mean(dim=0)
+            maps.append((attention, entered))
+            kept[layer] = everyone if state.place is None else state.place[0]
     return state, maps, kept, chosen
 
 
@@ -159,6 +143,35 @@ def _rollout(adaptive: AdaptiveViT, maps: _Maps, kept: Mapping[int, Tensor]) -> 
     share = attention_rollout(maps, left, weights / weights.sum(), adaptive.tokens)
     title = "attention rollout" + (" before the fusion" if isinstance(adaptive.backbone, FusionBackbone) else "")
     return [Heat("rollout", title, share[adaptive.prefix :].reshape(adaptive.grid).cpu().numpy())]
+
+
+def attention_rollout(maps: Sequence[tuple[Tensor, Tensor]], left: Tensor, weights: Tensor, tokens: int) -> Tensor:
+    """How much of every original token is in what the head reads, of one image (Abnar and Zuidema, ACL 2020).
+
+    Each layer passes on half of what attention mixed and half of the token itself: A = (map + 1) / 2 (equation 1 of the
+    paper). A token that was dropped in a layer has passed on nothing from there.
+
+    Args:
+        maps: For each layer its attention (n, n), rows summing to 1, and the places (n,) of the tokens that entered it.
+        left: Places (k,) of the tokens that left the last layer.
+        weights: (k,) what the head makes of them: 1 at the class token, or equal shares of the patches.
+        tokens: N, of the whole sequence.
+
+    Returns:
+        (N,), summing to what the weights sum to.
+
+    Example:
+        >>> import torch
+        >>> places = torch.arange(2)
+        >>> attention_rollout([(torch.tensor([[0.0, 1.0], [0.0, 1.0]]), places)], places, torch.tensor([1.0, 0.0]), 2)
+        tensor([0.5000, 0.5000])
+    """
+    share = weights.new_zeros(tokens).index_copy(0, left, weights)
+    for attention, entered in reversed(maps):
+        row = share[entered]
+        passed = (row @ attention.to(row.dtype) + row) / 2
+        share = share.new_zeros(tokens).index_copy(0, entered, passed)
+    return share
 
 
 def _taken(adaptive: AdaptiveViT, state: TokenState) -> tuple[Marked, ...]:

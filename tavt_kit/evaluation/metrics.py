@@ -286,7 +286,7 @@ class Scoring:
             raise DataError(f"{name} names none of the classes {_some(self.classes)}")
         index = self.classes.index(wanted)
         if not (self.labels == index).any():
-            raise DataError(f"{self.split} has no picture of {wanted}, so {name} cannot be known; give more pictures")
+            raise DataError(f"{self.split} has no image of {wanted}, so {name} cannot be known; give more images")
         return index
 
 

@@ -121,7 +121,7 @@ class HeadCounts:
 
         ``heads``: top-1 and top-3 of each. ``fused``: of "highest-k", the surest heads first. ``fused_official``: in
         the official order. ``tokens``: of the selected and dropped ones the share that is classified rightly (tokens of
-        one picture are not independent, so there is no interval). ``official``: the best top-1 of all names in the
+        one image are not independent, so there is no interval). ``official``: the best top-1 of all names in the
         official order, which the official code reports.
         """
 

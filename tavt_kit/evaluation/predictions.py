@@ -1,4 +1,4 @@
-"""Labels for pictures from an exported file; imports neither torch nor timm, so that an edge box can do it."""
+"""Labels for images from a model; imports neither torch nor timm, so that an edge box can do it."""
 
 from __future__ import annotations
 
@@ -10,24 +10,21 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tavt_kit.core.artifact_card import read_metadata
-from tavt_kit.core.integrity import require_unchanged
 from tavt_kit.data.preprocess import Preprocessing, apply, open_image
 from tavt_kit.errors import DataError, MeasurementError
 
 if TYPE_CHECKING:
-    from tavt_kit.core.device import TargetDevice
     from tavt_kit.core.model_card import ModelCard
 
-__all__ = ["Prediction", "Predictor", "open_predictor", "probabilities"]
+__all__ = ["Prediction", "Predictor", "probabilities"]
 
 
 @dataclass(frozen=True, slots=True)
 class Prediction:
-    """What a model says of one picture.
+    """What a model says of one image.
 
     Args:
-        path: The picture.
+        path: The image.
         ranked: Class names with their probabilities (softmax of the logits), the likeliest first.
         error: Why there is no prediction; then ``ranked`` is empty.
     """
@@ -49,7 +46,7 @@ class Prediction:
 
 @dataclass(frozen=True, slots=True)
 class Predictor:
-    """A model that can be asked about pictures.
+    """A model that can be asked about images.
 
     Args:
         card: Its classes and preprocessing.
@@ -63,9 +60,9 @@ class Predictor:
         """A prediction for each file, in order; a file that cannot be read gives its reason instead.
 
         Args:
-            paths: Pictures of any kind Pillow knows.
+            paths: Images of any kind Pillow knows.
             top: How many classes to name; at least one.
-            batch: How many pictures the model is given at once.
+            batch: How many images the model is given at once.
 
         Raises:
             DataError: ``top`` or ``batch`` is below one.
@@ -74,7 +71,7 @@ class Predictor:
         if top < 1:
             raise DataError(f"at least one class must be named, got `top` {top}")
         if batch < 1:
-            raise DataError(f"a batch needs at least one picture, got {batch}")
+            raise DataError(f"a batch needs at least one image, got {batch}")
         preprocessing = Preprocessing.from_record(self.card.preprocessing)
         for start in range(0, len(paths), batch):
             part = paths[start : start + batch]
@@ -99,30 +96,6 @@ class Predictor:
         return tuple((self.card.classes[i], float(shares[i])) for i in best)
 
 
-def open_predictor(
-    path: Path, target: TargetDevice | None = None, preset: str | None = None, schedule: str | None = None
-) -> Predictor:
-    """A predictor from an exported ``.onnx`` or ``.xml`` file and what it carries.
-
-    Args:
-        path: The file.
-        target: Where to run; by default the file's own runtime on the CPU.
-        preset: Of a switchable file: at which of its presets it is run.
-        schedule: Of a switchable file: at which token counts, as text.
-
-    Raises:
-        RecordError: The file was not exported by this program, is damaged, or changed after its check.
-        ScheduleError: The schedule is frozen into the file, or does not fit it.
-        TavtError: The runtime cannot load it.
-    """
-    from tavt_kit.runtimes import open_file
-
-    path = Path(path)
-    card = read_metadata(path).chosen(preset, schedule)
-    require_unchanged(path)
-    return Predictor(card.model, open_file(path, card.own_target(path) if target is None else target, card.lengths))
-
-
 def probabilities(logits: NDArray[Any]) -> NDArray[np.float64]:
     """(n, classes) logits -> their softmax, in double precision."""
     powers = np.exp(logits.astype(np.float64) - logits.max(axis=1, keepdims=True))
@@ -132,7 +105,7 @@ def probabilities(logits: NDArray[Any]) -> NDArray[np.float64]:
 def _inputs(path: Path, preprocessing: Preprocessing) -> NDArray[np.float32] | DataError:
     """The model's input (3, H, W), or why there is none."""
     if path.is_dir():
-        return DataError(f"{path} is a folder; give the pictures in it, such as {path}/*.jpg")
+        return DataError(f"{path} is a folder; give the images in it, such as {path}/*.jpg")
     try:
         return apply(open_image(path), preprocessing)
     except DataError as error:

@@ -31,7 +31,7 @@ class EvaluationResult:
 
     Raises:
         MeasurementError: A value is not finite.
-        ValueError: Both an accuracy and a failure, or neither; bits of another number of pictures.
+        ValueError: Both an accuracy and a failure, or neither; bits of another number of images.
 
     Example:
         >>> correct = np.array([True, True, False, True])
@@ -51,9 +51,9 @@ class EvaluationResult:
     def __post_init__(self) -> None:
         if (self.accuracy is None) == (self.failure is None):
             raise ValueError("an answer holds either an accuracy or the reason why there is none")
-        pictures = 0 if self.accuracy is None else self.accuracy.n
-        if self.correct is not None and self.correct.shape != (pictures,):
-            raise ValueError(f"an accuracy of {pictures} pictures cannot have bits of shape {self.correct.shape}")
+        images = 0 if self.accuracy is None else self.accuracy.n
+        if self.correct is not None and self.correct.shape != (images,):
+            raise ValueError(f"an accuracy of {images} images cannot have bits of shape {self.correct.shape}")
         for name, value in {"seconds": self.seconds, **self.values, **self.timings}.items():
             if not math.isfinite(value):
                 raise MeasurementError(f"the values of an evaluation must be finite, but {name} is {value}")
@@ -74,7 +74,7 @@ def _comparable(result: EvaluationResult) -> tuple[object, ...]:
 
 
 def paired(before: NDArray[np.bool_], after: NDArray[np.bool_]) -> PairedDifference:
-    """How much more accurate ``after`` is, from which of the same pictures each had right; both (n,).
+    """How much more accurate ``after`` is, from which of the same images each had right; both (n,).
 
     Example:
         >>> difference = paired(np.array([True, False, True]), np.array([False, True, True]))

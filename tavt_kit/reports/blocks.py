@@ -1,24 +1,25 @@
-"""What a report says: sections of text, facts, tables and pictures; written as one HTML file and as Markdown."""
+"""What a report says: sections of text, facts, tables and images; written as one HTML file and as Markdown."""
 
 from __future__ import annotations
 
 import base64
 import hashlib
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from html import escape
-from typing import Literal
+from typing import Literal, TypeVar
 
 from markupsafe import Markup
 
 from tavt_kit.reports.markup import asset, fill
 
 __all__ = [
-    "AGAINST_DENSE", "MACS", "MEDIAN", "P90", "SPEED", "VERDICT", "Block", "Cell", "Code", "Column", "Download",
-    "Facts", "Figure", "Headline", "Inline", "KeyFigure", "Missing", "Report", "Section", "Table", "Text",
-    "html_page", "markdown_page", "word_columns",
+    "Block", "Cell", "Code", "Column", "Download", "Facts", "Figure", "Headline", "Inline", "KeyFigure", "Missing",
+    "Report", "Rule", "Section", "Table", "Text", "html_page", "markdown_page",
 ]  # fmt: skip
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,48 +70,35 @@ class Column:
     hint: str = ""
 
 
-def word_columns(*titles: str) -> tuple[Column, ...]:
-    """Heads of columns that hold words."""
-    return tuple(Column(title, numeric=False) for title in titles)
-
-
-MACS = Column("MACs", hint="of one image")
-AGAINST_DENSE = Column("Against dense", hint="points, paired")
-MEDIAN, P90 = Column("Median", hint="95 %"), Column("p90")
-SPEED = Column("Speed", hint="dense = 1")
-VERDICT = Column("Verdict", numeric=False)
-
-
 @dataclass(frozen=True, slots=True)
 class Cell:
-    """One cell of a table.
+    """One cell of a table: a verdict as a badge, a schedule or file name as code, anything as text.
 
-    Args:
-        text: The value.
-        small: Said below it: an interval, a count.
-        picture: Drawn before the text; HTML only.
-        badge: A verdict, drawn as a badge.
-        code: Whether the text is a schedule or a file name.
+    ``small`` is said below it; the image stands before it, in HTML only.
     """
 
     text: str
     small: str = ""
-    picture: Markup | None = None
+    image: Markup | None = None
     badge: bool = False
     code: bool = False
 
 
+Rule = tuple[Column | str, Callable[[T], Cell | str]]
+"""Head of a table's column (text of one that holds words), and what its cell is for each row."""
+
+
 @dataclass(frozen=True, slots=True)
 class Table:
-    """Rows of cells under columns.
+    """Rows of cells under columns, of which the first names the row.
 
     Args:
-        columns: Heads; the first column names the row.
+        columns: Heads.
         rows: As many cells as columns.
         caption: What the table says.
         strong: Rows that are set off.
         keys: Of each row, tying it to a mark of a chart.
-        folded: Shown on demand, because a picture says it already.
+        folded: Shown on demand, because an image says it already.
     """
 
     columns: tuple[Column, ...]
@@ -120,17 +108,31 @@ class Table:
     keys: tuple[str, ...] = ()
     folded: bool = False
 
+    @classmethod
+    def of(
+        cls, rows: Iterable[T], caption: str, *rules: Rule[T], strong: Iterable[int] = (), folded: bool = False
+    ) -> Table:
+        """A row for each value, by the rules of the columns."""
+        cells = (tuple(make(row) for _, make in rules) for row in rows)
+        return cls(
+            tuple(Column(head, numeric=False) if isinstance(head, str) else head for head, _ in rules),
+            tuple(tuple(Cell(one) if isinstance(one, str) else one for one in row) for row in cells),
+            caption,
+            frozenset(strong),
+            folded=folded,
+        )
+
 
 @dataclass(frozen=True, slots=True)
 class Figure:
-    """A picture with its legend and caption; Markdown leaves it out, for its numbers are in a table or text.
+    """An image with its legend and caption; Markdown leaves it out, for its numbers are in a table or text.
 
     ``scrolls``: a chart that shrank with a telephone could not be read, so it keeps its size and scrolls.
     """
 
     name: str
-    picture: Markup
-    caption: str
+    image: Markup
+    caption: str = ""
     legend: Markup | None = None
     scrolls: bool = True
 
@@ -183,13 +185,7 @@ class Report:
 
 @dataclass(frozen=True, slots=True)
 class Download:
-    """A file that the page carries along, to be saved by a click.
-
-    Args:
-        name: Of the file.
-        kind: ``text/csv`` or ``application/json``.
-        content: Its text.
-    """
+    """A file that the page carries along, to be saved by a click; its kind is ``text/csv`` or ``application/json``."""
 
     name: str
     kind: str
@@ -204,11 +200,7 @@ _SPECIAL = re.compile(r"([\\`*_\[\]#|~])")
 
 
 def html_page(report: Report, downloads: Sequence[Download] = ()) -> str:
-    """The whole page as text, UTF-8.
-
-    Args:
-        report: Everything it says.
-        downloads: Files that it carries along.
+    """The whole page with the files that it carries along, as text.
 
     A content policy in its head forbids every request, and any style or script but the two of ours (by their hashes),
     so that even a mistake in escaping could run nothing.

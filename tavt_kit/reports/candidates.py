@@ -1,36 +1,53 @@
-"""A front record, typed: its candidates, the choice, and the choice again under another budget.
+"""What a report knows of models and fronts, and the choice of a front again under another budget.
 
-What is missing or of another type is None, so that a report never breaks on it.
+What a record lacks, or has of another type, is None, so that a report never breaks on it.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
-from typing import Any
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, fields, replace
+from functools import cache
+from typing import Any, Self, get_type_hints
 
 from tavt_kit.core.budget import Budget, Fact, Verdict, judge, time_facts, worst
+from tavt_kit.core.codec import decode
 from tavt_kit.core.configuration import genes_text
 from tavt_kit.core.schedule import counts_text
-from tavt_kit.errors import BudgetError
-from tavt_kit.reports.blocks import Cell
-from tavt_kit.reports.records import Found, Records, mapping, number, sequence, text, whole
-from tavt_kit.reports.words import (
-    DASH,
-    interval_text,
-    ms_text,
-    peak_text,
-    percent_text,
-    points_interval,
-    points_text,
-    significant,
-)
+from tavt_kit.errors import BudgetError, RecordError
+from tavt_kit.reports import words
+from tavt_kit.reports.blocks import Cell, Column, Rule
+from tavt_kit.reports.records import Found, Records, integers, mapping, number, objects, sequence, text, whole
 
 __all__ = [
-    "AccuracyView", "CandidateView", "FrontView", "MemoryView", "TimeView", "accuracy_cell", "asked", "best_of",
-    "difference_cell", "judge_view", "time_cells", "verdict_cell",
+    "AGAINST_DENSE", "MACS", "MEDIAN", "P90", "VERDICT", "AccuracyView", "CandidateView", "DifferenceView", "FrontView",
+    "MemoryView", "RatioView", "TimeView", "accuracy_cell", "accuracy_column", "asked", "best_of", "difference_cell",
+    "judge_view", "recorded_accuracy", "recorded_budget", "verdict_cell",
 ]  # fmt: skip
+
+Ends = tuple[float | None, float | None]
+
+
+_hints = cache(get_type_hints)
+
+
+class _Lenient:
+    """A dataclass read from a record, in which every field may be missing."""
+
+    __slots__ = ()
+
+    @classmethod
+    def of(cls, record: Any) -> Self:
+        """From a record that has its fields; what is of another type counts as missing."""
+        kind: Any = cls
+        given: dict[str, Any] = {}
+        for field in fields(kind):
+            if isinstance(record, Mapping) and field.name in record:
+                with suppress(RecordError):
+                    given[field.name] = decode(_hints(kind)[field.name], record[field.name])
+        return cls(**given)
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +60,7 @@ class AccuracyView:
     high: float | None
 
     @classmethod
-    def of(cls, record: Any, name: str) -> AccuracyView | None:
+    def of(cls, record: Any, name: str = "value") -> AccuracyView | None:
         """From ``{name: 0.84, "n": 512, "ci95": [0.81, 0.87]}``."""
         value = number(record, name)
         if value is None:
@@ -53,7 +70,7 @@ class AccuracyView:
     @property
     def interval(self) -> str:
         """``81.0–87.0``, or nothing."""
-        return interval_text(self.low, self.high)
+        return "" if self.bar is None else "{:.1f}–{:.1f}".format(*self.bar)
 
     @property
     def bar(self) -> tuple[float, float] | None:
@@ -61,39 +78,50 @@ class AccuracyView:
         return None if self.low is None or self.high is None else (100 * self.low, 100 * self.high)
 
     def __str__(self) -> str:
-        return percent_text(self.value)
+        return words.percent_text(self.value)
 
 
 @dataclass(frozen=True, slots=True)
-class TimeView:
+class DifferenceView(_Lenient):
+    """A paired difference of two accuracies on the same images, with its interval."""
+
+    difference: float | None = None
+    ci95: Ends = (None, None)
+
+
+@dataclass(frozen=True, slots=True)
+class RatioView(_Lenient):
+    """A paired ratio of two times, with its interval."""
+
+    value: float | None = None
+    low: float | None = None
+    high: float | None = None
+
+    @property
+    def span(self) -> str:
+        """``1.92–2.04``, or nothing."""
+        return "" if self.low is None or self.high is None else f"{self.low:.2f}–{self.high:.2f}"
+
+
+@dataclass(frozen=True, slots=True)
+class TimeView(_Lenient):
     """Latency in ms: predicted, measured, and how sure."""
 
-    predicted: float | None
-    median: float | None
-    p10: float | None
-    p90: float | None
-    p99: float | None
-    low: float | None
-    high: float | None
-    samples: int | None
-    steady: bool | None
-    quantiles: Mapping[str, tuple[float | None, float | None]]
+    predicted: float | None = None
+    median: float | None = None
+    p10: float | None = None
+    p90: float | None = None
+    p99: float | None = None
+    interval95: Ends = (None, None)
+    p50_bounds: Ends = (None, None)
+    p90_bounds: Ends = (None, None)
+    p99_bounds: Ends = (None, None)
+    steady: bool | None = None
 
     @classmethod
-    def of(cls, record: Any) -> TimeView | None:
-        """From the ``latency_ms`` of a candidate, or a measurement's own record."""
-        if not isinstance(record, Mapping):
-            return None
-        samples, steady = record.get("samples"), record.get("steady")
-        bounds = {name: f"{name}_bounds" for name in ("p50", "p90", "p99")}
-        view = cls(
-            **{name: number(record, name) for name in ("predicted", "median", "p10", "p90", "p99")},
-            low=number(record, "interval95", 0),
-            high=number(record, "interval95", 1),
-            samples=len(samples) if isinstance(samples, list) else whole(record, "samples"),
-            steady=steady if isinstance(steady, bool) else None,
-            quantiles={name: (number(record, key, 0), number(record, key, 1)) for name, key in bounds.items()},
-        )
+    def known(cls, record: Any) -> TimeView | None:
+        """From the ``latency_ms`` of a candidate, or a measurement's own record; None where nothing is known."""
+        view = cls.of(record)
         return None if view.predicted is None and view.median is None else view
 
     def of_statistic(self, statistic: str) -> float | None:
@@ -102,11 +130,12 @@ class TimeView:
 
     def bounds(self, statistic: str) -> tuple[float, float]:
         """Of the true quantile, as far as they are recorded: it is no less than the first, no more than the second."""
-        low, high = self.quantiles.get(statistic, (None, None))
-        if statistic == "p50":
-            low, high = (self.low, self.high) if high is None else (low, high)
+        known = {"p50": self.p50_bounds, "p90": self.p90_bounds, "p99": self.p99_bounds}
+        low, high = known.get(statistic, (None, None))
+        if statistic == "p50" and high is None:
+            low, high = self.interval95
         # No quantile from the 50th upwards lies below the median's own bound; that it ends somewhere is not known.
-        least = next((value for value in (low, self.low, self.median) if value is not None), 0.0)
+        least = next((value for value in (low, self.interval95[0], self.median) if value is not None), 0.0)
         return least, math.inf if high is None else high
 
     def doubt_of(self, statistic: str) -> str:
@@ -114,7 +143,7 @@ class TimeView:
         value, (low, high) = self.of_statistic(statistic), self.bounds(statistic)
         if not value or not math.isfinite(high):
             return ""
-        return f"±\u00a0{significant(50 * (high - low) / value, 2)}\u00a0%"
+        return f"±\u00a0{words.significant(50 * (high - low) / value, 2)}\u00a0%"
 
     def span(self, statistic: str = "p90") -> tuple[float, float] | None:
         """From the 10th percentile to ``statistic`` (p90 where that is the median)."""
@@ -122,91 +151,91 @@ class TimeView:
         return None if self.p10 is None or high is None else (self.p10, high)
 
     @property
-    def half_width(self) -> float | None:
-        """Half of the median's 95 % interval, as a share of the median."""
-        if self.median is None or self.low is None or self.high is None:
-            return None
-        return (self.high - self.low) / 2 / self.median
-
-    @property
     def doubt(self) -> str:
-        """``± 1.2 %`` of the median, or ``unsteady``."""
+        """``± 1.2 %`` of the median: half of its 95 % interval; or ``unsteady``."""
+        low, high = self.interval95
         if self.steady is False:
             return "unsteady"
-        return "" if self.half_width is None else f"± {significant(100 * self.half_width, 2)} %"
+        if self.median is None or low is None or high is None:
+            return ""
+        return f"± {words.significant(50 * (high - low) / self.median, 2)} %"
 
     @property
     def lines(self) -> list[str]:
         """What a point of a chart tells."""
-        measured = [] if self.median is None else [f"median {self} {self.doubt}, p90 {ms_text(self.p90)}"]
-        return measured + ([] if self.predicted is None else [f"predicted {ms_text(self.predicted)}"])
+        measured = [] if self.median is None else [f"median {self} {self.doubt}, p90 {words.ms_text(self.p90)}"]
+        return measured + ([] if self.predicted is None else [f"predicted {words.ms_text(self.predicted)}"])
 
     def __str__(self) -> str:
-        return ms_text(self.median)
+        return words.ms_text(self.median)
 
 
 @dataclass(frozen=True, slots=True)
-class MemoryView:
+class MemoryView(_Lenient):
     """Peak memory in bytes, measured in fresh processes; a record of an earlier search may have a prediction alone."""
 
-    predicted: float | None
-    median: float | None
-    least: float | None
-    most: float | None
-
-    @classmethod
-    def of(cls, record: Any) -> MemoryView | None:
-        """From the ``memory_bytes`` of a candidate; ``None`` where memory was not asked about."""
-        view = cls(*(number(record, name) for name in ("predicted", "median", "least", "most")))
-        return None if view.predicted is None and view.median is None else view
+    predicted: float | None = None
+    median: float | None = None
+    least: float | None = None
+    most: float | None = None
 
     def __str__(self) -> str:
-        if self.median is None:
-            return f"predicted {peak_text(self.predicted)}"
-        return peak_text(self.median)
+        return f"predicted {words.peak_text(self.predicted)}" if self.median is None else words.peak_text(self.median)
 
 
 @dataclass(frozen=True, slots=True)
 class CandidateView:
-    """One candidate of a front.
+    """A model of ``front.json`` or ``final.json``: a candidate, or a baseline to hold it against.
 
-    ``place`` is that in the run's ``front.json``, where a report's own budget has put it elsewhere.
+    Args:
+        record: What it was read from.
+        key: Ties its mark to its row: ``c3`` of the candidates, ``b0`` of the baselines.
+        place: Its index in the run's ``front.json``, where a report's own budget has put it elsewhere.
     """
 
+    record: Mapping[str, Any]
+    key: str
     counts: tuple[int, ...]
+    genes: str
     macs: float | None
     accuracy: AccuracyView | None
     time: TimeView | None
+    memory: MemoryView | None
+    difference: DifferenceView
+    ratio: RatioView
+    others: Mapping[str, Any]
     verdict: str
     origin: str
-    difference: Mapping[str, Any]
-    others: Mapping[str, Any]
-    genes: str = ""
-    memory: MemoryView | None = None
-    place: int | None = None
+    name: str
+    kind: str
+    split: str
+    note: str
+    place: int | None
 
     @classmethod
-    def of(cls, record: Any, metric: str) -> CandidateView:
-        """From an entry of ``front.json``."""
+    def of(cls, record: Any, metric: str, key: str = "") -> CandidateView:
+        """From an entry of ``front.json`` or a row of ``final.json``."""
+        ratio, memory = number(record, "ratio"), MemoryView.of(mapping(record, "memory_bytes"))
+        texts = {name: text(record, name) or "" for name in ("verdict", "origin", "name", "kind", "split", "note")}
         return cls(
-            tuple(count for count in sequence(record, "schedule") if isinstance(count, int)),
-            number(record, "macs"),
-            AccuracyView.of(record, metric),
-            TimeView.of(mapping(record, "latency_ms")),
-            text(record, "verdict") or "",
-            text(record, "origin") or "",
-            mapping(record, "against_dense"),
-            mapping(record, "others"),
-            genes_text(
+            record=mapping([record], 0),
+            key=key,
+            counts=integers(record, "schedule"),
+            genes=genes_text(
                 len(sequence(record, "schedule")),
                 sequence(record, "executed") or None,
                 sequence(record, "image_size") or None,
-                text(record, "score"),
-                text(record, "precision"),
-                text(record, "reduction"),
+                *(text(record, gene) for gene in ("score", "precision", "reduction")),
             ),
-            MemoryView.of(mapping(record, "memory_bytes")),
-            whole(record, "place"),
+            macs=number(record, "macs"),
+            accuracy=AccuracyView.of(record, metric),
+            time=TimeView.known(mapping(record, "latency_ms")),
+            memory=None if memory.predicted is None and memory.median is None else memory,
+            difference=DifferenceView.of(mapping(record, "against_dense")),
+            ratio=RatioView.of(mapping(record, "ratio")) if ratio is None else RatioView(ratio),
+            others=mapping(record, "others"),
+            place=whole(record, "place"),
+            **texts,
         )
 
     @property
@@ -217,23 +246,23 @@ class CandidateView:
 
 @dataclass(frozen=True, slots=True)
 class FrontView:
-    """A search's result, typed.
+    """A search's result, typed: ``front.json``.
 
     Args:
+        record: What it was read from.
         candidates: By rising cost.
-        chosen: Index into ``candidates``, or ``None``.
-        baselines: Judged by the same protocol, not on the front.
-        measured: Finalists that were measured, on the front or not; empty of a search that measured nothing.
+        chosen: Index into ``candidates``.
+        baselines: Schedules that are judged by the same protocol, not on the front.
+        models: Baselines that are no schedules.
+        measured: Finalists that were measured, on the front or not.
         dense: The model without drop, wherever it was found.
-        metric: Its name.
-        split: Where the accuracies were counted.
-        budget: What was asked; empty if it cannot be read.
-        verdict: Of the chosen one.
     """
 
+    record: Mapping[str, Any]
     candidates: tuple[CandidateView, ...]
     chosen: int | None
     baselines: tuple[CandidateView, ...]
+    models: tuple[CandidateView, ...]
     measured: tuple[CandidateView, ...]
     dense: CandidateView | None
     metric: str
@@ -244,16 +273,18 @@ class FrontView:
     @classmethod
     def of(cls, front: Mapping[str, Any]) -> FrontView:
         """From ``front.json``."""
-        metric = text(front, "metric") or "top1"
-        budget = _budget(front)
-        candidates = tuple(CandidateView.of(record, metric) for record in sequence(front, "candidates"))
-        baselines = tuple(CandidateView.of(record, metric) for record in sequence(front, "baselines"))
-        measured = tuple(CandidateView.of(record, metric) for record in sequence(front, "measured"))
+        metric, budget = text(front, "metric") or "top1", recorded_budget(front)
+
+        def views(name: str, letter: str = "") -> tuple[CandidateView, ...]:
+            records = enumerate(sequence(front, name))
+            return tuple(CandidateView.of(one, metric, f"{letter}{i}" if letter else "") for i, one in records)
+
+        candidates, baselines = views("candidates", "c"), views("baselines", "b")
         chosen = _chosen(front, candidates, budget)
         dense = next((view for view in (*baselines, *candidates) if view.origin == "dense"), None)
+        split, models, measured = text(front, "split") or "val", views("baseline_models"), views("measured")
         verdict = text(front, "verdict") or (candidates[chosen].verdict if chosen is not None else "")
-        split = text(front, "split") or "val"
-        return cls(candidates, chosen, baselines, measured, dense, metric, split, budget, verdict)
+        return cls(front, candidates, chosen, baselines, models, measured, dense, metric, split, budget, verdict)
 
     @property
     def pick(self) -> CandidateView | None:
@@ -261,10 +292,21 @@ class FrontView:
         return None if self.chosen is None else self.candidates[self.chosen]
 
     @property
+    def shown(self) -> tuple[CandidateView, ...]:
+        """Every candidate, then the baselines of other schedules."""
+        drawn = {one.schedule for one in self.candidates}
+        return (*self.candidates, *(one for one in self.baselines if one.schedule not in drawn))
+
+    @property
     def tokens(self) -> int:
         """Tokens of the dense model, as far as the schedules tell."""
         found = [view.counts[0] for view in (*self.candidates, *self.baselines) if view.counts]
         return max(found, default=1)
+
+    @property
+    def batch(self) -> int:
+        """Images at once on the target: a throughput is theirs."""
+        return whole(self.record, "target", "batch") or 1
 
     @property
     def statistic(self) -> str:
@@ -276,8 +318,7 @@ class FrontView:
         """What a budget is held against: the quantile of the latency, predicted where not measured; else MACs."""
         if not self.is_timed:
             return view.macs
-        time = view.time
-        if time is None:
+        if (time := view.time) is None:
             return None
         return time.predicted if time.median is None else time.of_statistic(self.statistic) or time.median
 
@@ -286,35 +327,23 @@ class FrontView:
         """Whether latencies are known, so that they and not multiply-adds are the cost."""
         return any(view.time is not None for view in self.candidates)
 
-    def choosable(self, front: Mapping[str, Any]) -> list[tuple[Mapping[str, Any], str]]:
-        """What may be chosen, by rising cost: the front, and each baseline that none of it beats.
-
-        Args:
-            front: The record this view is of.
-
-        Returns:
-            Records of candidates, each with the key that ties it to its mark and row.
-        """
-        pairs = list(zip(self.candidates, sequence(front, "candidates"), strict=True))
-        found = [(view, record, f"c{index}") for index, (view, record) in enumerate(pairs)]
-        for index, (view, record) in enumerate(zip(self.baselines, sequence(front, "baselines"), strict=True)):
-            if not any(self._covers(other, view) for other, _, _ in found):
-                found.append((view, record, f"b{index}"))
-        known = [one for one in found if one[0].accuracy is not None and self.cost(one[0]) is not None]
-        known.sort(key=lambda one: self.cost(one[0]) or 0.0)
-        return [(record, key) for _, record, key in known]
+    def choosable(self) -> list[CandidateView]:
+        """What may be chosen, by rising cost: the front, and each baseline that none of it beats."""
+        found = list(self.candidates)
+        for view in self.baselines:
+            if not any(self._covers(other, view) for other in found):
+                found.append(view)
+        known = [one for one in found if one.accuracy is not None and self.cost(one) is not None]
+        return sorted(known, key=lambda one: self.cost(one) or 0.0)
 
     def _covers(self, one: CandidateView, other: CandidateView) -> bool:
         """Whether there is no reason to take ``other``: the same schedule, or dearer and no better."""
         cost, least = self.cost(other), self.cost(one)
         if one.schedule == other.schedule or other.accuracy is None or cost is None:
             return True
-        return (
-            one.accuracy is not None
-            and least is not None
-            and least <= cost
-            and one.accuracy.value >= other.accuracy.value
-        )
+        if one.accuracy is None or least is None:
+            return False
+        return least <= cost and one.accuracy.value >= other.accuracy.value
 
     def speedup(self, view: CandidateView | None) -> float | None:
         """Median time of the dense model over the candidate's; None unless both were measured."""
@@ -324,9 +353,10 @@ class FrontView:
         return slow / fast if slow and fast else None
 
 
-def _budget(front: Mapping[str, Any]) -> Budget:
+def recorded_budget(record: Mapping[str, Any]) -> Budget:
+    """The ``budgets`` of a record; empty if they cannot be read."""
     try:
-        return Budget.parse([str(limit) for limit in sequence(front, "budgets")])
+        return Budget.parse([str(limit) for limit in sequence(record, "budgets")])
     except BudgetError:
         return Budget()
 
@@ -339,43 +369,61 @@ def _chosen(front: Mapping[str, Any], candidates: tuple[CandidateView, ...], bud
     recorded = sequence(front, "chosen")
     if recorded:
         return next((i for i, view in enumerate(candidates) if list(view.counts) == list(recorded)), None)
-    values = [view.accuracy.value if view.accuracy else None for view in candidates]
-    return best_of([view.verdict for view in candidates], values, cheapest=bool(budget.floors))
+    return best_of([view.verdict for view in candidates], candidates, cheapest=bool(budget.floors))
+
+
+def best_of(verdicts: Sequence[str], views: Sequence[CandidateView], *, cheapest: bool) -> int | None:
+    """The rule of the search: of what passes, else is predicted to, else may, the most accurate or the cheapest.
+
+    The views are by rising cost; what has no accuracy is never chosen.
+    """
+    values = [(index, one.accuracy.value) for index, one in enumerate(views) if one.accuracy is not None]
+    for verdict in ("PASS", "PREDICTED", "INCONCLUSIVE"):
+        if fitting := [pair for pair in values if verdicts[pair[0]] == verdict]:
+            return fitting[0][0] if cheapest else max(fitting, key=lambda pair: (pair[1], -pair[0]))[0]
+    return None
 
 
 def accuracy_cell(accuracy: AccuracyView | None) -> Cell:
     """An accuracy above its interval."""
-    return Cell(DASH) if accuracy is None else Cell(str(accuracy), accuracy.interval)
+    return Cell(words.DASH) if accuracy is None else Cell(str(accuracy), accuracy.interval)
 
 
-def difference_cell(record: Any) -> Cell:
-    """A paired difference in points above its interval.
-
-    Args:
-        record: Record of the difference: ``difference`` and ``ci95``.
-    """
-    ends = number(record, "ci95", 0), number(record, "ci95", 1)
-    return Cell(points_text(number(record, "difference")), points_interval(*ends))
+def recorded_accuracy(record: Any, *path: str | int) -> Cell:
+    """The cell of the accuracy at ``path``."""
+    return accuracy_cell(AccuracyView.of(mapping(record, *path)))
 
 
-def time_cells(time: TimeView | None) -> tuple[Cell, Cell]:
-    """The median and p90 of a latency."""
-    return (Cell(DASH), Cell(DASH)) if time is None else (Cell(str(time), time.doubt), Cell(ms_text(time.p90)))
+def difference_cell(one: DifferenceView) -> Cell:
+    """A paired difference in points above its interval."""
+    return Cell(words.points_text(one.difference), words.points_interval(*one.ci95))
 
 
 def verdict_cell(verdict: str | None) -> Cell:
     """A verdict as a badge."""
-    return Cell(verdict or DASH, badge=bool(verdict))
+    return Cell(verdict or words.DASH, badge=bool(verdict))
+
+
+def accuracy_column(metric: str, split: str = "") -> Rule[CandidateView]:
+    """The column of accuracies; the split is named where the caption does not."""
+    head = Column(words.metric_words(metric), hint=f"{split}, 95 %" if split else "95 %")
+    return head, lambda one: accuracy_cell(one.accuracy)
+
+
+MACS: Rule[CandidateView] = Column("MACs", hint="of one image"), lambda one: words.macs_text(one.macs)
+AGAINST_DENSE = Column("Against dense", hint="points, paired")
+MEDIAN: Rule[CandidateView] = (
+    Column("Median", hint="95 %"), lambda one: Cell(str(one.time), one.time.doubt) if one.time else words.DASH,
+)  # fmt: skip
+P90: Rule[CandidateView] = Column("p90"), lambda one: words.ms_text(one.time.p90 if one.time else None)
+VERDICT: Rule[CandidateView] = "Verdict", lambda one: verdict_cell(one.verdict)
+
+
+_RECORDED = ("flops", "latency", "latency[p50]", "latency[p99]", "throughput", "drop")
 
 
 def judge_view(view: CandidateView, budget: Budget, metric: str, batch: int = 1) -> Verdict:
-    """The worst verdict over the limits.
-
-    Args:
-        view: The candidate.
-        budget: To be kept to.
-        metric: Which metric its accuracy is.
-        batch: Images at once on the target: a throughput is theirs.
+    """The worst verdict over the limits, the accuracy being of this metric and the target's batch of so many images.
 
     Raises:
         BudgetError: A limit on what no front records.
@@ -391,55 +439,30 @@ def judge_view(view: CandidateView, budget: Budget, metric: str, batch: int = 1)
     return worst(judge(limit, facts) for limit in budget)
 
 
-_RECORDED = ("flops", "latency", "latency[p50]", "latency[p99]", "throughput", "drop")
-
-
 def _facts(view: CandidateView, metric: str, batch: int) -> dict[str, Fact]:
-    """What its record has, as the search that measured it knew it."""
+    """What its record has, as the search that measured it knew it; NaN, which decides nothing, for a missing end."""
+
+    def known(low: float | None, high: float | None) -> Fact:
+        return Fact(math.nan if low is None else low, math.nan if high is None else high)
+
     found: dict[str, Fact] = {}
     if view.macs is not None:
         found["flops"] = Fact(view.macs, view.macs)
     if view.time is not None:
         predicted = view.time.predicted if view.time.median is None else None
-        bounds = {
-            name: view.time.bounds(name) if predicted is None else (predicted, predicted)
-            for name in ("p50", "p90", "p99")
-        }
+        names = ("p50", "p90", "p99")
+        bounds = {name: view.time.bounds(name) if predicted is None else (predicted, predicted) for name in names}
         found |= time_facts(bounds, batch, predicted=predicted is not None)
-    if view.memory is not None:
-        found |= _known("memory", view.memory.least, view.memory.most)
-        if view.memory.median is None and view.memory.predicted is not None:
-            found["memory"] = Fact(view.memory.predicted, view.memory.predicted, predicted=True)
-    low, high = number(view.difference, "ci95", 0), number(view.difference, "ci95", 1)
-    found |= _known("drop", None if high is None else -high, None if low is None else -low)
+    if (memory := view.memory) is not None:
+        found["memory"] = known(memory.least, memory.most)
+        if memory.median is None and memory.predicted is not None:
+            found["memory"] = Fact(memory.predicted, memory.predicted, predicted=True)
+    low, high = view.difference.ci95
+    found["drop"] = known(None if high is None else -high, None if low is None else -low)
     for name in view.others:
-        found |= _known(name, number(view.others, name, "ci95", 0), number(view.others, name, "ci95", 1))
-    return found | _known(metric, *((view.accuracy.low, view.accuracy.high) if view.accuracy else (None, None)))
-
-
-def _known(name: str, low: float | None, high: float | None) -> dict[str, Fact]:
-    """The fact, where both ends are recorded; else NaN, which decides nothing."""
-    return {name: Fact(math.nan if low is None else low, math.nan if high is None else high)}
-
-
-def best_of(verdicts: list[str], values: list[float | None], *, cheapest: bool) -> int | None:
-    """The rule of the search: of what passes, else is predicted to, else may, the most accurate or the cheapest.
-
-    Args:
-        verdicts: Of each candidate, by rising cost.
-        values: Their accuracies; what has none is never chosen.
-        cheapest: With a floor the cheapest is asked for.
-
-    Example:
-        >>> best_of(["PASS", "PASS", "INCONCLUSIVE"], [0.7, 0.8, 0.9], cheapest=False)
-        1
-    """
-    for verdict in ("PASS", "PREDICTED", "INCONCLUSIVE"):
-        fitting = [(index, value) for index, value in enumerate(values) if value is not None]
-        fitting = [(index, value) for index, value in fitting if verdicts[index] == verdict]
-        if fitting:
-            return fitting[0][0] if cheapest else max(fitting, key=lambda pair: (pair[1], -pair[0]))[0]
-    return None
+        found[name] = known(number(view.others, name, "ci95", 0), number(view.others, name, "ci95", 1))
+    found[metric] = known(view.accuracy.low, view.accuracy.high) if view.accuracy else known(None, None)
+    return found
 
 
 def asked(records: Records, budget: Budget) -> Records:
@@ -460,43 +483,38 @@ def asked(records: Records, budget: Budget) -> Records:
             f"a report chooses for {', '.join(budget.texts())} from a measured front, but {', '.join(records.folders)} "
             "has none; run fgvc-kit search first"
         )
-    body = _chosen_again(fronts[0].body, budget)
-    before, after = FrontView.of(fronts[0].body).pick, FrontView.of(body).pick
+    view = FrontView.of(fronts[0].body)
+    body = _chosen_again(view, budget)
+    before, after = view.pick, FrontView.of(body).pick
     moved = before is None or after is None or before.schedule != after.schedule
     found = {**records.found, "front": (Found(fronts[0].path, body),)}
     found["final"] = tuple(Found(one.path, _final(one.body, budget, moved=moved)) for one in records.all("final"))
     return replace(records, found=found)
 
 
-def _chosen_again(front: Mapping[str, Any], budget: Budget) -> dict[str, Any]:
-    view = FrontView.of(front)
-    metric, batch = view.metric, whole(front, "target", "batch") or 1
+def _chosen_again(view: FrontView, budget: Budget) -> dict[str, Any]:
+    def judged(views: Sequence[CandidateView]) -> list[dict[str, Any]]:
+        verdicts = [str(judge_view(one, budget, view.metric, view.batch)) for one in views]
+        return [{**one.record, "verdict": verdict} for one, verdict in zip(views, verdicts, strict=True)]
+
     # Candidates change their places here, but an export picks them by those of the run's front.json.
-    entries = [{**record, "place": int(key[1:])} if key[0] == "c" else record for record, key in view.choosable(front)]
-    views = [CandidateView.of(record, metric) for record in entries]
-    verdicts = [str(judge_view(one, budget, metric, batch)) for one in views]
-    judged = [{**record, "verdict": verdict} for record, verdict in zip(entries, verdicts, strict=True)]
-    place = best_of(
-        verdicts, [one.accuracy.value if one.accuracy else None for one in views], cheapest=bool(budget.floors)
-    )
-
-    def judged_anew(name: str) -> list[dict[str, Any]]:
-        records = [record for record in sequence(front, name) if isinstance(record, Mapping)]
-        found = [judge_view(CandidateView.of(record, metric), budget, metric, batch) for record in records]
-        return [{**record, "verdict": str(verdict)} for record, verdict in zip(records, found, strict=True)]
-
+    views = view.choosable()
+    entries = [
+        {**entry, "place": int(one.key[1:])} if one.key.startswith("c") else entry
+        for one, entry in zip(views, judged(views), strict=True)
+    ]
+    place = best_of([entry["verdict"] for entry in entries], views, cheapest=bool(budget.floors))
+    verdict = "FAIL" if place is None else entries[place]["verdict"]
     return {
-        **front,
+        **view.record,
         "budgets": budget.texts(),
-        "searched_for": list(sequence(front, "budgets")),
-        "candidates": judged,
-        "baselines": judged_anew("baselines"),
-        "measured": judged_anew("measured"),
+        "searched_for": list(sequence(view.record, "budgets")),
+        "candidates": entries,
+        "baselines": judged([one for one in view.baselines if one.record]),
+        "measured": judged([one for one in view.measured if one.record]),
         "chosen": place,
-        "verdict": "FAIL" if place is None else verdicts[place],
-        "undecided": _undecided(views[place], budget)
-        if place is not None and verdicts[place] == "INCONCLUSIVE"
-        else [],
+        "verdict": verdict,
+        "undecided": _undecided(views[place], budget) if place is not None and verdict == "INCONCLUSIVE" else [],
         "measured_over_budget": None,
     }
 
@@ -507,7 +525,11 @@ def _undecided(pick: CandidateView, budget: Budget) -> list[str]:
     for limit in budget.of("latency"):
         low, high = pick.time.bounds(limit.statistic or "p90") if pick.time else (0.0, math.inf)
         if low <= limit.value < high:
-            ends = f"between {ms_text(low)} and {ms_text(high)}" if math.isfinite(high) else f"{ms_text(low)} or more"
+            ends = (
+                f"between {words.ms_text(low)} and {words.ms_text(high)}"
+                if math.isfinite(high)
+                else f"{words.ms_text(low)} or more"
+            )
             found.append(f"{limit}: the {limit.statistic} is {ends}; measure longer, on a quieter machine")
     return found
 
@@ -515,9 +537,8 @@ def _undecided(pick: CandidateView, budget: Budget) -> list[str]:
 def _final(final: Mapping[str, Any], budget: Budget, *, moved: bool) -> dict[str, Any]:
     """The closing table: its verdicts were on the search's budget, and its choice may not be this one."""
     rows = []
-    for row in sequence(final, "rows"):
-        row = {**mapping({"row": row}, "row"), "verdict": None}
-        if moved and row.get("kind") in ("chosen", "chosen-int8"):
-            row |= {"kind": "other", "name": f"{row.get('name')} (the search's choice)"}
-        rows.append(row)
+    for row in objects(final, "rows"):
+        own = {"kind": "other", "name": f"{row.get('name')} (the search's choice)"}
+        is_moved = moved and row.get("kind") in ("chosen", "chosen-int8")
+        rows.append({**row, "verdict": None, **(own if is_moved else {})})
     return {**final, "rows": rows, "budgets": budget.texts()}

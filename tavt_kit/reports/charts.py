@@ -1,6 +1,6 @@
-"""Charts as SVG: fronts, curves over steps, bars of layers, the ladder of distillation, small bars for cells.
+"""Charts as SVG: fronts, curves over steps, bars of layers, small bars for cells.
 
-Colours come from the page's style sheet, so that one picture serves light, dark and paper. Every point can be pointed
+Colours come from the page's style sheet, so that one image serves light, dark and paper. Every point can be pointed
 at or reached by key, and tells its numbers.
 """
 
@@ -15,37 +15,22 @@ from typing import Literal
 from markupsafe import Markup
 
 from tavt_kit.core.part_names import part_words
+from tavt_kit.reports.blocks import Figure
 from tavt_kit.reports.markup import el
-from tavt_kit.reports.words import ms_text, percent_text, points_text, significant
+from tavt_kit.reports.words import ms_text, significant
 
 __all__ = [
-    "KINDS", "SHAPES", "Bars", "Box", "Curve", "Frame", "Kind", "Mark", "Rung", "Scale", "Spot", "axes",
-    "bars_legend", "change_bar", "curve_chart", "curve_legend", "front_chart", "front_legend", "ladder_chart",
-    "ladder_legend", "layer_chart", "legend", "padded", "place_labels", "round_ticks", "schedule_bar", "thinned",
+    "KINDS", "SHAPES", "Box", "Curve", "Frame", "Kind", "Mark", "Scale", "Spot", "change_bar", "curve_figure",
+    "front_figure", "layer_figure", "legend", "padded", "place_labels", "round_ticks", "schedule_bar", "thinned",
 ]  # fmt: skip
 
 _WIDTH, _LEFT, _RIGHT = 1040.0, 66.0, 22.0
 _LETTERS = "abcd"
 
 Interval = tuple[float, float]
-Kind = Literal["chosen", "front", "dense", "int8", "chosen-int8", "resolution", "layers", "taper", "stages", "other"]
-
-KINDS: dict[Kind, str] = {
-    "chosen": "chosen",
-    "front": "on the front",
-    "dense": "dense, f32",
-    "int8": "dense, INT8",
-    "chosen-int8": "chosen, INT8",
-    "resolution": "lower resolution",
-    "layers": "fewer layers",
-    "taper": "uniform taper",
-    "stages": "stage schedule",
-    "other": "other baseline",
-}
-"""Kinds of marks, in the order of the legend."""
 
 
-# Scales, ticks and frames
+# Scales, ticks and axes
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,59 +86,58 @@ def padded(values: Iterable[float], *, share: float = 0.06, floor: float = -math
     return max(floor, low - margin), high + margin
 
 
-def axes(x: Scale, y: Scale, y_title: str, x_title: str = "", *, x_ticks: int = 0, y_ticks: int = 5) -> list[Markup]:
-    """Grid, ticks, the line below and both titles.
+class _Plot:
+    """Axes between the pixels ``bottom`` and ``top``, with about so many ``ticks``, and what is drawn between them."""
 
-    Args:
-        x: Scale to the right.
-        y: Scale upwards.
-        y_title: What is shown upwards, with unit and split.
-        x_title: What is shown to the right, with its unit; empty where each place has a name of its own.
-        x_ticks: About how many ticks the x axis has.
-        y_ticks: About how many ticks the y axis has.
-    """
-    bottom, middle = y.start, (y.start + y.end) / 2
-    parts = []
-    for tick in round_ticks(y.low, y.high, y_ticks):
-        at = y.at(tick)
-        parts.append(el("line", x1=x.start, x2=x.end, y1=at, y2=at, class_="grid"))
-        parts.append(el("text", f"{tick:g}", x=x.start - 10, y=at + 4, class_="tick end"))
-    for tick in round_ticks(x.low, x.high, x_ticks) if x_ticks else ():
-        at = x.at(tick)
-        parts.append(el("line", x1=at, x2=at, y1=bottom, y2=bottom + 5, class_="axis"))
-        parts.append(el("text", f"{tick:g}", x=at, y=bottom + 19, class_="tick middle"))
-    parts.append(el("line", x1=x.start, x2=x.end, y1=bottom, y2=bottom, class_="axis"))
-    parts.append(el("text", y_title, x=16, y=middle, transform=f"rotate(-90 16 {middle:g})", class_="title middle"))
-    if x_title:
-        parts.append(el("text", x_title, x=(x.start + x.end) / 2, y=bottom + 40, class_="title middle"))
-    return parts
+    def __init__(
+        self, x: Interval, y: Interval, bottom: float, top: float, y_title: str, x_title: str = "",
+        ticks: tuple[int, int] = (0, 5),
+    ) -> None:  # fmt: skip
+        self.x, self.y = Scale(*x, _LEFT, _WIDTH - _RIGHT), Scale(*y, bottom, top)
+        self.parts: list[Markup | None] = []
+        start, end, middle = self.x.start, self.x.end, (bottom + top) / 2
+        for tick in round_ticks(*y, ticks[1]):
+            at = self.y.at(tick)
+            self.parts.append(el("line", x1=start, x2=end, y1=at, y2=at, class_="grid"))
+            self.parts.append(el("text", f"{tick:g}", x=start - 10, y=at + 4, class_="tick end"))
+        for tick in round_ticks(*x, ticks[0]) if ticks[0] else ():
+            at = self.x.at(tick)
+            self.parts.append(el("line", x1=at, x2=at, y1=bottom, y2=bottom + 5, class_="axis"))
+            self.parts.append(el("text", f"{tick:g}", x=at, y=bottom + 19, class_="tick middle"))
+        self.parts.append(el("line", x1=start, x2=end, y1=bottom, y2=bottom, class_="axis"))
+        turn = f"rotate(-90 16 {middle:g})"
+        self.parts.append(el("text", y_title, x=16, y=middle, transform=turn, class_="title middle"))
+        if x_title:
+            self.parts.append(el("text", x_title, x=(start + end) / 2, y=bottom + 40, class_="title middle"))
+
+    def at(self, x: float, y: float) -> Interval:
+        """The pixel of a point."""
+        return self.x.at(x), self.y.at(y)
+
+    def path(self, points: Iterable[Interval], look: str, end: str = "") -> None:
+        """A line through the points; a closed one ends with Z."""
+        line = "L".join("{:.1f} {:.1f}".format(*self.at(*point)) for point in points)
+        self.parts.append(el("path", d=f"M{line}{end}", class_=look))
+
+    def hover(self, left: float, width: float, lines: Sequence[str]) -> None:
+        """An unseen rectangle from top to bottom, in pixels, so that what is thin can be pointed at."""
+        height = self.y.start - self.y.end
+        area = el("rect", x=left, y=self.y.end, width=width, height=height, class_="target")
+        self.parts.append(el("g", area, class_="point", tabindex=0, role="img", aria_label="; ".join(lines)))
+
+    def svg(self, height: float, title: str) -> Markup:
+        """The whole chart; its title is what a screen reader says."""
+        view = f"0 0 {_WIDTH:g} {height:g}"
+        return el("svg", *self.parts, viewBox=view, class_="chart", role="img", aria_label=title)
 
 
 def legend(entries: Iterable[tuple[Markup, str, str]]) -> Markup:
-    """A list of shapes with words.
-
-    Args:
-        entries: Shape, drawn around (10, 10) in a square of 20; its class; its meaning.
-    """
+    """A list of shapes, drawn around (10, 10) in a square of 20, each with its class and its meaning."""
     items = (
         el("li", el("svg", el("g", shape, class_=name), viewBox="0 0 20 20", class_="key", aria_hidden="true"), words)
         for shape, name, words in entries
     )
     return el("ul", *items, class_="legend")
-
-
-def _across(low: float = 0.0, high: float = 1.0) -> Scale:
-    return Scale(low, high, _LEFT, _WIDTH - _RIGHT)
-
-
-def _svg(height: float, parts: Iterable[Markup | None], title: str) -> Markup:
-    return el("svg", *parts, viewBox=f"0 0 {_WIDTH:g} {height:g}", class_="chart", role="img", aria_label=title)
-
-
-def _hover(left: float, width: float, y: Scale, lines: Sequence[str]) -> Markup:
-    """An unseen rectangle from top to bottom, so that what is thin can be pointed at."""
-    area = el("rect", x=left, y=y.end, width=width, height=y.start - y.end, class_="target")
-    return el("g", area, class_="point", tabindex=0, role="img", aria_label="; ".join(lines))
 
 
 # Names beside marks
@@ -192,6 +176,12 @@ class Spot:
     y: float
     anchor: Literal["start", "middle", "end"]
 
+    def box(self, text: str) -> Box:
+        """What the text covers."""
+        width = _CHAR * len(text)
+        left = {"start": self.x, "middle": self.x - width / 2, "end": self.x - width}[self.anchor]
+        return Box(left, self.y - _LINE + 3, left + width, self.y + 3)
+
 
 def place_labels(
     wanted: Sequence[tuple[str, float, float, float]],
@@ -203,7 +193,7 @@ def place_labels(
 
     Args:
         wanted: Text, x and y of its mark, distance to keep from it.
-        marks: Places of all marks, which no text may cover.
+        marks: Pixels of all marks, which no text may cover.
         inside: Area of the chart.
         covered: What else no text may cover.
 
@@ -214,55 +204,60 @@ def place_labels(
     taken = [*covered, *(Box(x - 6, y - 6, x + 6, y + 6) for x, y in marks)]
     spots: list[Spot | None] = []
     for text, x, y, gap in wanted:
-        found = None
-        for spot in _choices(x, y, gap):
-            box = _box(text, spot)
-            if inside.holds(box) and not any(box.overlap(other) > 1.0 for other in taken):
-                found = spot
-                taken.append(box)
-                break
-        spots.append(found)
+        free = (
+            spot
+            for spot in _choices(x, y, gap)
+            if inside.holds(spot.box(text)) and all(spot.box(text).overlap(other) <= 1.0 for other in taken)
+        )
+        spots.append(found := next(free, None))
+        if found is not None:
+            taken.append(found.box(text))
     return spots
 
 
 def _choices(x: float, y: float, gap: float) -> list[Spot]:
-    near = [
-        Spot(x + gap, y + 4, "start"),
-        Spot(x - gap, y + 4, "end"),
-        Spot(x, y - gap - 3, "middle"),
-        Spot(x, y + gap + 11, "middle"),
-    ]
-    # Further off, above and below, where error bars leave room.
     sides: tuple[tuple[float, Literal["start", "end"]], ...] = ((x + gap, "start"), (x - gap, "end"))
+    near = [Spot(across, y + 4, anchor) for across, anchor in sides]
+    near += [Spot(x, y - gap - 3, "middle"), Spot(x, y + gap + 11, "middle")]
+    # Further off, above and below, where error bars leave room.
     steps = (-gap, gap + 8, -gap - 12, gap + 20)
     return near + [Spot(across, y + step, anchor) for step in steps for across, anchor in sides]
-
-
-def _box(text: str, spot: Spot) -> Box:
-    width = _CHAR * len(text)
-    left = {"start": spot.x, "middle": spot.x - width / 2, "end": spot.x - width}[spot.anchor]
-    return Box(left, spot.y - _LINE + 3, left + width, spot.y + 3)
 
 
 # The front: cost to the right, accuracy upwards, with doubt, predictions, budget and baselines
 
 
+Kind = Literal["chosen", "front", "dense", "int8", "chosen-int8", "resolution", "layers", "taper", "stages", "other"]
+
+KINDS: dict[Kind, str] = {
+    "chosen": "chosen",
+    "front": "on the front",
+    "dense": "dense, f32",
+    "int8": "dense, INT8",
+    "chosen-int8": "chosen, INT8",
+    "resolution": "lower resolution",
+    "layers": "fewer layers",
+    "taper": "uniform taper",
+    "stages": "stage schedule",
+    "other": "other baseline",
+}
+"""Kinds of marks, in the order of the legend."""
+
+
 @dataclass(frozen=True, slots=True)
 class Mark:
-    """One point of the chart.
+    """One point of the chart: its cost ``x`` (ms, or multiply-adds in G), and its accuracy ``y`` in percent.
 
     Args:
         kind: Decides shape and colour.
-        label: Written beside it where there is room; empty for none.
-        x: Cost: milliseconds or multiply-adds (in G).
-        y: Accuracy in percent.
-        x_bar: Spread of ``x``, or ``None``.
-        y_bar: 95 % interval of ``y`` in percent, or ``None``.
+        label: Written beside it where there is room.
+        x_bar: Spread of ``x``.
+        y_bar: 95 % interval of ``y``.
         predicted_x: What the latency table had predicted; drawn hollow.
         measured: Whether ``x`` is known; else the mark itself is a prediction and drawn hollow.
-        lines: The hover text, line by line.
+        lines: The hover text.
         key: Ties it to the row of the table below.
-        series: The letter of its search, where there are several: ``a``, ``b``, ...
+        series: The letter of its search, where there are several.
     """
 
     kind: Kind
@@ -285,16 +280,7 @@ class Mark:
 
 @dataclass(frozen=True, slots=True)
 class Frame:
-    """What the axes mean: titles, and the lines a budget draws.
-
-    Args:
-        x_title: With its unit.
-        y_title: With its unit and split.
-        ceiling: The budget on ``x``, or ``None``.
-        ceiling_text: Written on its line.
-        floor: The least accuracy asked for, in percent, or ``None``.
-        floor_text: Written on its line.
-    """
+    """What the axes mean: their titles, and the lines of a budget on cost and of the least accuracy asked for."""
 
     x_title: str
     y_title: str
@@ -316,72 +302,74 @@ def _circle(radius: float) -> Callable[[float, float], Markup]:
 
 
 SHAPES: dict[Kind, Callable[[float, float], Markup]] = {
-    "chosen": _circle(7),
-    "front": _circle(5),
-    "dense": _polygon((-5, -5), (5, -5), (5, 5), (-5, 5)),
-    "int8": _polygon((0, -7), (7, 0), (0, 7), (-7, 0)),
-    "chosen-int8": _polygon((0, -8), (8, 0), (0, 8), (-8, 0)),
-    "resolution": _polygon((0, -7), (6.5, 5), (-6.5, 5)),
-    "layers": _polygon((-7, -3), (7, -3), (7, 3), (-7, 3)),
     "taper": lambda x, y: el("path", d=f"M{x - 5:.1f} {y - 5:.1f}l10 10m0 -10l-10 10", class_="cross"),
     "stages": _polygon((0, 7), (6.5, -5), (-6.5, -5)),
+    "layers": _polygon((-7, -3), (7, -3), (7, 3), (-7, 3)),
     "other": _polygon((0, -6), (6, -1.5), (3.6, 5.5), (-3.6, 5.5), (-6, -1.5)),
+    "resolution": _polygon((0, -7), (6.5, 5), (-6.5, 5)),
+    "front": _circle(5),
+    "int8": _polygon((0, -7), (7, 0), (0, 7), (-7, 0)),
+    "dense": _polygon((-5, -5), (5, -5), (5, 5), (-5, 5)),
+    "chosen-int8": _polygon((0, -8), (8, 0), (0, 8), (-8, 0)),
+    "chosen": _circle(7),
 }
-"""Draws each kind of mark around a point."""
+"""Draws each kind of mark around a point; in painting order, the chosen one last, on top."""
 
-_PAINTED = ("taper", "stages", "layers", "other", "resolution", "front", "int8", "dense", "chosen-int8", "chosen")
-"""Kinds in painting order: the chosen one last, on top."""
 _TOP, _BOTTOM = 20.0, 422.0
 
 
-def front_chart(marks: Sequence[Mark], frame: Frame, title: str, cloud: Iterable[tuple[float, float]] = ()) -> Markup:
-    """The chart as an ``svg`` element.
+def front_figure(
+    marks: Sequence[Mark],
+    frame: Frame,
+    title: str,
+    caption: str = "",
+    cloud: Sequence[Interval] = (),
+    key: Markup | None = None,
+) -> Figure:
+    """A front with its legend.
 
     Args:
         marks: At least one; those of kind ``chosen`` and ``front`` are joined to a staircase.
         frame: Titles and limits.
-        title: What a screen reader says for the whole picture.
-        cloud: Points drawn faintly behind; those beyond the axes, which follow the marks, are left out.
+        title: What a screen reader says for the whole image.
+        caption: Said below it.
+        cloud: Points drawn faintly behind; those beyond the axes are left out.
+        key: Another legend than that of the kinds of marks.
     """
-    x, y = _scales(marks, frame)
-    painted = sorted(marks, key=lambda mark: _PAINTED.index(mark.kind))
-    return el(
-        "svg",
-        *axes(x, y, frame.y_title, frame.x_title, x_ticks=9, y_ticks=6),
-        *_limits(x, y, frame),
-        _cloud(cloud, x, y),
-        *(_staircase(marks, series, x, y) for series in sorted({mark.series for mark in marks})),
-        *(_bars(mark, x, y) for mark in painted),
-        *(_mark(mark, x, y) for mark in painted),
-        *_labels(marks, x, y, frame),
-        viewBox=f"0 0 {_WIDTH:g} 474",
-        class_="chart front-chart",
-        role="group",  # its points are read one by one
-        aria_label=title,
-        data_low=x.low,
-        data_high=x.high,
-        data_start=x.start,
-        data_end=x.end,
-    )
+    plot = _Plot(*_ranges(marks, frame), _BOTTOM, _TOP, frame.y_title, frame.x_title, ticks=(9, 6))
+    painted = sorted(marks, key=lambda mark: list(SHAPES).index(mark.kind))
+    plot.parts += [
+        *_limits(plot, frame),
+        _cloud(plot, cloud),
+        *(_staircase(plot, marks, series) for series in sorted({mark.series for mark in marks})),
+        *(_bars(plot, mark) for mark in painted),
+        *(_mark(plot, mark) for mark in painted),
+        *_labels(plot, marks, frame),
+    ]
+    ends = {"low": plot.x.low, "high": plot.x.high, "start": plot.x.start, "end": plot.x.end}
+    # A group, for its points are read one by one.
+    about = {"class_": "chart front-chart", "role": "group", "aria_label": title}
+    data = {f"data_{name}": value for name, value in ends.items()}
+    image = el("svg", *plot.parts, viewBox=f"0 0 {_WIDTH:g} 474", **about, **data)
+    return Figure(title, image, caption, key or _front_legend(marks, bool(cloud)))
 
 
-def front_legend(marks: Iterable[Mark], cloud: bool = False) -> Markup:
-    """The shapes that occur, with their meaning; ``cloud``: whether there are points behind."""
-    found = list(marks)
-    kinds = [kind for kind in KINDS if any(mark.kind == kind for mark in found)]
+def _front_legend(marks: Sequence[Mark], cloud: bool) -> Markup:
+    """The shapes that occur, with their meaning."""
+    kinds = [kind for kind in KINDS if any(mark.kind == kind for mark in marks)]
     entries = [(SHAPES[kind](10.0, 10.0), f"mark {kind}", KINDS[kind]) for kind in kinds]
-    if any(mark.predicted_x is not None or not mark.measured for mark in found):
+    if any(mark.predicted_x is not None or not mark.measured for mark in marks):
         entries.append((el("circle", cx=10, cy=10, r=4.5), "predicted", "predicted from the layer table"))
-    if any(mark.y_bar for mark in found):
+    if any(mark.y_bar for mark in marks):
         entries.append((el("path", d="M10 2V18M6 2H14M6 18H14"), "bars", "95 % interval"))
-    if any(mark.x_bar for mark in found):
+    if any(mark.x_bar for mark in marks):
         entries.append((el("path", d="M2 10H18M2 6V14M18 6V14"), "bars", "p10 to p90"))
     if cloud:
         entries.append((el("path", d="M6 13h0M10 7h0M14 12h0"), "cloud", "other evaluated, latency predicted"))
     return legend(entries)
 
 
-def _scales(marks: Sequence[Mark], frame: Frame) -> tuple[Scale, Scale]:
+def _ranges(marks: Sequence[Mark], frame: Frame) -> tuple[Interval, Interval]:
     xs = [x for mark in marks for x in (mark.x, mark.predicted_x, *(mark.x_bar or ())) if x is not None]
     if frame.ceiling is not None:
         # A budget far beyond every point would squeeze them into a corner; then its line stands at the edge.
@@ -389,7 +377,7 @@ def _scales(marks: Sequence[Mark], frame: Frame) -> tuple[Scale, Scale]:
     low, high = padded(xs, floor=0.0)
     y_low, y_high = padded([*_shown_heights(marks), *(() if frame.floor is None else (frame.floor,))])
     y_high = min(100.0, y_high) if y_high < 104 else y_high
-    return _across(0.0 if low < 0.35 * high else low, high), Scale(max(0.0, y_low), y_high, _BOTTOM, _TOP)
+    return (0.0 if low < 0.35 * high else low, high), (max(0.0, y_low), y_high)
 
 
 def _shown_heights(marks: Sequence[Mark]) -> list[float]:
@@ -402,10 +390,10 @@ def _shown_heights(marks: Sequence[Mark]) -> list[float]:
     return [y for _, *ys in heights if ys[0] >= least for y in ys] or main
 
 
-def _limits(x_axis: Scale, y_axis: Scale, frame: Frame) -> list[Markup]:
-    left, right, parts = x_axis.start, x_axis.end, []
-    if frame.ceiling is not None and frame.ceiling <= x_axis.high:
-        x = x_axis.at(frame.ceiling)
+def _limits(plot: _Plot, frame: Frame) -> list[Markup]:
+    left, right, parts = plot.x.start, plot.x.end, []
+    if frame.ceiling is not None and frame.ceiling <= plot.x.high:
+        x = plot.x.at(frame.ceiling)
         turn = f"rotate(-90 {x - 7:g} {_BOTTOM - 10:g})"
         ceiling = (
             el("rect", x=x, y=_TOP, width=right - x, height=_BOTTOM - _TOP, class_="beyond"),
@@ -413,104 +401,96 @@ def _limits(x_axis: Scale, y_axis: Scale, frame: Frame) -> list[Markup]:
             el("text", frame.ceiling_text, x=x - 7, y=_BOTTOM - 10, transform=turn, class_="limit-text"),
         )
         parts.append(el("g", *ceiling, class_="ceiling"))  # the slider moves it
-    if frame.floor is not None and y_axis.holds(frame.floor):
-        y = y_axis.at(frame.floor)
+    if frame.floor is not None and plot.y.holds(frame.floor):
+        y = plot.y.at(frame.floor)
         parts.append(el("rect", x=left, y=y, width=right - left, height=_BOTTOM - y, class_="beyond"))
         parts.append(el("line", x1=left, x2=right, y1=y, y2=y, class_="limit"))
         parts.append(el("text", frame.floor_text, x=right - 8, y=y - 6, class_="limit-text end"))
     return parts
 
 
-def _cloud(points: Iterable[tuple[float, float]], x_axis: Scale, y_axis: Scale) -> Markup | None:
-    inside = [(x, y) for x, y in points if x_axis.holds(x) and y_axis.holds(y)]
-    path = "".join(f"M{x_axis.at(x):.1f} {y_axis.at(y):.1f}h0" for x, y in inside)
-    return el("path", d=path, class_="cloud") if path else None
+def _cloud(plot: _Plot, points: Iterable[tuple[float, float]]) -> Markup | None:
+    inside = [plot.at(x, y) for x, y in points if plot.x.holds(x) and plot.y.holds(y)]
+    return el("path", d="".join(f"M{x:.1f} {y:.1f}h0" for x, y in inside), class_="cloud") if inside else None
 
 
-def _staircase(marks: Sequence[Mark], series: str, x_axis: Scale, y_axis: Scale) -> Markup | None:
+def _staircase(plot: _Plot, marks: Sequence[Mark], series: str) -> Markup | None:
     """What the front promises at every cost: the best point that costs no more."""
     on_front = [mark for mark in marks if mark.kind in ("front", "chosen") and mark.series == series]
     front = sorted((mark.x, mark.y) for mark in on_front)
     if len(front) < 2:
         return None
-    best, path = front[0][1], f"M{x_axis.at(front[0][0]):.1f} {y_axis.at(front[0][1]):.1f}"
+    best, path = front[0][1], "M{:.1f} {:.1f}".format(*plot.at(*front[0]))
     for x, y in front[1:]:
         if y > best:
-            path += f"H{x_axis.at(x):.1f}V{y_axis.at(y):.1f}"
+            path += "H{:.1f}V{:.1f}".format(*plot.at(x, y))
             best = y
     return el("path", d=path, class_=f"staircase{on_front[0].colour}")
 
 
-def _bars(mark: Mark, x_axis: Scale, y_axis: Scale) -> Markup | None:
-    x, y, path = x_axis.at(mark.x), y_axis.at(mark.y), ""
+def _bars(plot: _Plot, mark: Mark) -> Markup | None:
+    (x, y), path = plot.at(mark.x, mark.y), ""
     if mark.y_bar is not None:
-        low, high = (y_axis.at(end) for end in mark.y_bar)
+        low, high = (plot.y.at(end) for end in mark.y_bar)
         path += f"M{x:.1f} {low:.1f}V{high:.1f}M{x - 3:.1f} {low:.1f}h6M{x - 3:.1f} {high:.1f}h6"
     if mark.x_bar is not None:
-        left, right = (x_axis.at(end) for end in mark.x_bar)
+        left, right = (plot.x.at(end) for end in mark.x_bar)
         path += f"M{left:.1f} {y:.1f}H{right:.1f}M{left:.1f} {y - 3:.1f}v6M{right:.1f} {y - 3:.1f}v6"
     return el("path", d=path, class_=f"bars {mark.kind}{mark.colour}") if path else None
 
 
-def _mark(mark: Mark, x_axis: Scale, y_axis: Scale) -> Markup:
-    x, y = x_axis.at(mark.x), y_axis.at(mark.y)
-    ghost = []
+def _mark(plot: _Plot, mark: Mark) -> Markup:
+    x, y = plot.at(mark.x, mark.y)
+    parts = []
     if mark.predicted_x is not None:
-        at = x_axis.at(mark.predicted_x)
-        ghost.append(el("line", x1=x, x2=at, y1=y, y2=y, class_="predicted-link"))
-        ghost.append(el("g", el("circle", cx=at, cy=y, r=4.5), class_="predicted"))
-    ring = el("circle", cx=x, cy=y, r=13, class_=f"ring{mark.colour}") if mark.kind == "chosen" else None
+        at = plot.x.at(mark.predicted_x)
+        parts.append(el("line", x1=x, x2=at, y1=y, y2=y, class_="predicted-link"))
+        parts.append(el("g", el("circle", cx=at, cy=y, r=4.5), class_="predicted"))
+    if mark.kind == "chosen":
+        parts.append(el("circle", cx=x, cy=y, r=13, class_=f"ring{mark.colour}"))
+    parts.append(el("circle", cx=x, cy=y, r=14, class_="target"))
     look = f"mark {mark.kind}{'' if mark.measured else ' hollow'}{mark.colour}"
-    return el(
-        "g",
-        *ghost,
-        ring,
-        el("circle", cx=x, cy=y, r=14, class_="target"),
-        el("g", SHAPES[mark.kind](x, y), class_=look),
-        class_="point",
-        tabindex=0,
-        role="img",
-        aria_label="; ".join(mark.lines) or mark.label or f"{significant(mark.x)}, {mark.y:.1f} %",
-        data_key=mark.key or None,
-    )
+    parts.append(el("g", SHAPES[mark.kind](x, y), class_=look))
+    words = "; ".join(mark.lines) or mark.label or f"{significant(mark.x)}, {mark.y:.1f} %"
+    return el("g", *parts, class_="point", tabindex=0, role="img", aria_label=words, data_key=mark.key or None)
 
 
-def _labels(marks: Sequence[Mark], x_axis: Scale, y_axis: Scale, frame: Frame) -> list[Markup]:
+def _labels(plot: _Plot, marks: Sequence[Mark], frame: Frame) -> list[Markup]:
     """Names beside the marks that have one, where they cover no mark, no error bar and no other name."""
-    places, covered, named = [], _covered(x_axis, y_axis, frame), []
+    spots, covered, named = [], _covered(plot, frame), []
     for mark in marks:
-        x, y = x_axis.at(mark.x), y_axis.at(mark.y)
-        places.append((x, y))
+        x, y = plot.at(mark.x, mark.y)
+        spots.append((x, y))
         if mark.predicted_x is not None:
-            places.append((x_axis.at(mark.predicted_x), y))
+            spots.append((plot.x.at(mark.predicted_x), y))
         if mark.y_bar is not None:
-            covered.append(Box(x - 3, y_axis.at(mark.y_bar[1]), x + 3, y_axis.at(mark.y_bar[0])))
+            covered.append(Box(x - 3, plot.y.at(mark.y_bar[1]), x + 3, plot.y.at(mark.y_bar[0])))
         if mark.x_bar is not None:
-            covered.append(Box(x_axis.at(mark.x_bar[0]), y - 3, x_axis.at(mark.x_bar[1]), y + 3))
-        off = "" if y_axis.holds(mark.y) else f"{mark.y:.1f} % ↓"  # it is drawn at the edge
-        if text := " ".join(part for part in (mark.label, off) if part):
-            named.append((mark, text, x, y))
+            covered.append(Box(plot.x.at(mark.x_bar[0]), y - 3, plot.x.at(mark.x_bar[1]), y + 3))
+        off = "" if plot.y.holds(mark.y) else f"{mark.y:.1f} % ↓"  # it is drawn at the edge
+        if text := " ".join(filter(None, (mark.label, off))):
+            named.append((mark, (text, x, y, 17.0 if mark.kind == "chosen" else 10.0)))
     named.sort(key=lambda one: one[0].kind != "chosen")
-    wanted = [(text, x, y, 17.0 if mark.kind == "chosen" else 10.0) for mark, text, x, y in named]
-    placed = place_labels(wanted, places, Box(x_axis.start, _TOP, x_axis.end, _BOTTOM), covered)
+    inside = Box(plot.x.start, _TOP, plot.x.end, _BOTTOM)
+    placed = place_labels([wanted for _, wanted in named], spots, inside, covered)
     return [
         el("text", text, x=spot.x, y=spot.y, class_=f"name {mark.kind} {spot.anchor}{mark.colour}")
-        for (mark, text, _, _), spot in zip(named, placed, strict=True)
+        for (mark, (text, *_)), spot in zip(named, placed, strict=True)
         if spot is not None
     ]
 
 
-def _covered(x_axis: Scale, y_axis: Scale, frame: Frame) -> list[Box]:
+def _covered(plot: _Plot, frame: Frame) -> list[Box]:
     """The lines of the budget with their texts."""
     boxes = []
     if frame.ceiling is not None:
-        x = x_axis.at(frame.ceiling)
+        x = plot.x.at(frame.ceiling)
         boxes.append(Box(x - 3, _TOP, x + 3, _BOTTOM))
         boxes.append(Box(x - 20, _BOTTOM - 10 - 7 * len(frame.ceiling_text), x, _BOTTOM))
     if frame.floor is not None:
-        y = y_axis.at(frame.floor)
-        boxes.append(Box(x_axis.start, y - 3, x_axis.end, y + 3))
-        boxes.append(Box(x_axis.end - 8 - 7 * len(frame.floor_text), y - 20, x_axis.end, y))
+        y = plot.y.at(frame.floor)
+        boxes.append(Box(plot.x.start, y - 3, plot.x.end, y + 3))
+        boxes.append(Box(plot.x.end - 8 - 7 * len(frame.floor_text), y - 20, plot.x.end, y))
     return boxes
 
 
@@ -519,12 +499,12 @@ def _covered(x_axis: Scale, y_axis: Scale, frame: Frame) -> list[Box]:
 
 @dataclass(frozen=True, slots=True)
 class Curve:
-    """A line.
+    """A line of (step, value), by step.
 
     Args:
         name: For the legend and the hover text.
-        points: (step, value), by step.
-        spread: (step, least, greatest) around it, or nothing.
+        points: At least one.
+        spread: (step, least, greatest) around it.
         dots: Whether each point is marked.
         ring: The step of the point that is ringed.
     """
@@ -552,31 +532,36 @@ def thinned(name: str, points: Sequence[tuple[float, float]], most: int = 60, *,
     return Curve(name, tuple(means), tuple(around) if spread and size > 1 else ())
 
 
-def curve_chart(curves: Sequence[Curve], last: float, y_title: str, title: str, *, x_title: str = "step") -> Markup:
-    """The curves over their steps.
-
-    Args:
-        curves: One to four, each with a point; the spread of the first is drawn.
-        last: Where the axis of steps ends.
-        y_title: With unit and split.
-        title: What a screen reader says for the whole picture.
-        x_title: What is counted along the axis.
-    """
+def curve_figure(
+    curves: Sequence[Curve], last: float, y_title: str, title: str, *, x_title: str = "step", caption: str = ""
+) -> Figure:
+    """One to four curves over their steps, with the spread of the first; the axis ends at ``last``."""
     values = [y for curve in curves for _, y in curve.points]
     values += [end for _, *ends in curves[0].spread for end in ends]
-    floor = 0.0 if min(values) >= 0 else -math.inf
-    x, y = _across(0.0, max(1.0, last)), Scale(*padded(values, floor=floor), 234.0, 16.0)
-    parts = axes(x, y, y_title, x_title, x_ticks=8)
+    ends = padded(values, floor=0.0 if min(values) >= 0 else -math.inf)
+    plot = _Plot((0.0, max(1.0, last)), ends, 234.0, 16.0, y_title, x_title, ticks=(8, 5))
     if spread := curves[0].spread:
-        edge = [(x.at(at), y.at(high)) for at, _, high in spread]
-        edge += [(x.at(at), y.at(low)) for at, low, _ in reversed(spread)]
-        parts.append(el("path", d=_path(edge) + "Z", class_="band"))
+        plot.path([*((x, high) for x, _, high in spread), *((x, low) for x, low, _ in reversed(spread))], "band", "Z")
     for letter, curve in zip(_LETTERS, curves, strict=False):
-        parts += _line(curve, letter, x, y)
-    return _svg(280, [*parts, *_values_nearby(curves, x, y, x_title)], title)
+        if len(curve.points) > 1:
+            plot.path(curve.points, f"curve curve-{letter}")
+        dots = [(point, 3.5, "seen") for point in curve.points if curve.dots or len(curve.points) == 1]
+        dots += [(point, 7, "ring") for point in curve.points if point[0] == curve.ring]
+        for point, radius, look in dots:
+            x, y = plot.at(*point)
+            plot.parts.append(el("circle", cx=x, cy=y, r=radius, class_=look))
+    slots = 24  # side by side, each telling the values nearest to its middle
+    width = (plot.x.end - plot.x.start) / slots
+    for slot in range(slots):
+        step = plot.x.low + (plot.x.high - plot.x.low) * (slot + 0.5) / slots
+        near = [min(curve.points, key=lambda point: abs(point[0] - step)) for curve in curves]
+        told = (f"{curve.name} {significant(value)}" for curve, (_, value) in zip(curves, near, strict=True))
+        plot.hover(plot.x.start + slot * width, width, [f"about {x_title} {near[0][0]:.0f}", *told])
+    is_plain = len(curves) == 1 and not curves[0].spread and not curves[0].dots  # then the axis says it all
+    return Figure(title, plot.svg(280, title), caption, None if is_plain else _curve_legend(curves))
 
 
-def curve_legend(curves: Sequence[Curve]) -> Markup:
+def _curve_legend(curves: Sequence[Curve]) -> Markup:
     """The lines that occur, and what stands behind and around them."""
     line = el("path", d="M2 10H18")
     entries = [(line, f"curve curve-{letter}", curve.name) for letter, curve in zip(_LETTERS, curves, strict=False)]
@@ -588,177 +573,55 @@ def curve_legend(curves: Sequence[Curve]) -> Markup:
     return legend(entries)
 
 
-def _line(curve: Curve, letter: str, x_axis: Scale, y_axis: Scale) -> list[Markup]:
-    places = [(x_axis.at(x), y_axis.at(y)) for x, y in curve.points]
-    parts = [el("path", d=_path(places), class_=f"curve curve-{letter}")] if len(places) > 1 else []
-    if curve.dots or len(places) == 1:
-        parts += [el("circle", cx=x, cy=y, r=3.5, class_="seen") for x, y in places]
-    rings = (at for (step, _), at in zip(curve.points, places, strict=True) if step == curve.ring)
-    return parts + [el("circle", cx=x, cy=y, r=7, class_="ring") for x, y in rings]
-
-
-def _path(places: Sequence[tuple[float, float]]) -> str:
-    return "M" + "L".join(f"{x:.1f} {y:.1f}" for x, y in places)
-
-
-def _values_nearby(curves: Sequence[Curve], x: Scale, y: Scale, x_title: str) -> list[Markup]:
-    """Unseen rectangles side by side, each telling the values nearest to its middle."""
-    count = 24
-    width, parts = (x.end - x.start) / count, []
-    for slot in range(count):
-        step = x.low + (x.high - x.low) * (slot + 0.5) / count
-        near = [min(curve.points, key=lambda point: abs(point[0] - step)) for curve in curves]
-        lines = [f"about {x_title} {near[0][0]:.0f}"]
-        lines += [f"{curve.name} {significant(value)}" for curve, (_, value) in zip(curves, near, strict=True)]
-        parts.append(_hover(x.start + slot * width, width, y, lines))
-    return parts
-
-
 # Bars: the milliseconds of each layer, dense beside chosen
 
 
-@dataclass(frozen=True, slots=True)
-class Bars:
-    """One bar for each part.
+def layer_figure(names: Sequence[str], models: Mapping[str, Mapping[str, float]], title: str) -> Figure:
+    """Groups of bars, one group a part of the model (stem, 0, 1, ..., head), one bar a model.
 
     Args:
-        label: Name of the model, such as ``dense``.
-        kind: Style of the bar: ``a`` for the dense model, ``b`` for the chosen one.
-        values: Milliseconds by the names of the parts.
+        names: Of the parts.
+        models: Milliseconds of each part, by the names of at most two models.
+        title: What a screen reader says for the whole image.
     """
-
-    label: str
-    kind: str
-    values: Mapping[str, float]
-
-
-def layer_chart(names: Sequence[str], bars: Sequence[Bars], title: str) -> Markup:
-    """Groups of bars, one group a part of the model.
-
-    Args:
-        names: Parts of the model: stem, 0, 1, ..., head.
-        bars: Models, from left to right in every group.
-        title: What a screen reader says for the whole picture.
-    """
-    highest = max([1e-9, *(ms for one in bars for ms in one.values.values())])
-    x, y = _across(0.0, len(names)), Scale(0.0, 1.08 * highest, 204.0, 16.0)
-    parts, slot = axes(x, y, "ms", "layer"), (x.end - x.start) / len(names)
-    width = 0.8 * slot / len(bars)
+    highest = max([1e-9, *(ms for parts in models.values() for ms in parts.values())])
+    plot = _Plot((0.0, len(names)), (0.0, 1.08 * highest), 204.0, 16.0, "ms", "layer")
+    slot = (plot.x.end - plot.x.start) / len(names)
+    width = 0.8 * slot / len(models)
     for index, name in enumerate(names):
-        for place, one in enumerate(bars):
-            if name in one.values:
-                top, left = y.at(one.values[name]), x.at(index + 0.1) + place * width
-                size = {"width": max(1.0, width - 1), "height": max(0.0, y.start - top)}
-                parts.append(el("rect", x=left, y=top, **size, class_=f"bar-{one.kind}"))
-        values = (f"{one.label} {ms_text(one.values[name])}" for one in bars if name in one.values)
-        parts.append(_hover(x.at(index), slot, y, [part_words(name), *values]))
-        parts.append(el("text", name, x=x.at(index + 0.5), y=y.start + 19, class_="tick middle"))
-    return _svg(250, parts, title)
-
-
-def bars_legend(bars: Sequence[Bars]) -> Markup:
-    """What each bar of a group is."""
-    return legend([(el("rect", x=3, y=3, width=14, height=14), f"bar-{one.kind}", one.label) for one in bars])
-
-
-# The ladder: before and after distillation, one schedule beside the other
-
-
-@dataclass(frozen=True, slots=True)
-class Rung:
-    """One schedule: accuracies as fractions, each with its interval in percent, or None where unknown."""
-
-    name: str
-    before: float | None
-    before_bar: Interval | None
-    after: float | None
-    after_bar: Interval | None
-
-    @property
-    def heights(self) -> list[float]:
-        """All that is known, ends of intervals too, in percent."""
-        known = [100 * value for value in (self.before, self.after) if value is not None]
-        return [*known, *(self.before_bar or ()), *(self.after_bar or ())]
-
-
-def ladder_chart(rungs: Sequence[Rung], y_title: str, title: str) -> Markup:
-    """Two marks a rung, joined by an arrow's shaft, and the lift in points above.
-
-    Args:
-        rungs: Schedules from dense downwards; at least one with a value.
-        y_title: With unit and split.
-        title: What a screen reader says for the whole picture.
-    """
-    low, high = padded([height for rung in rungs for height in rung.heights], floor=0.0)
-    x, y = _across(0.0, len(rungs)), Scale(low, min(100.0, high), 266.0, 26.0)
-    parts = axes(x, y, y_title)
-    for index, rung in enumerate(rungs):
-        parts += _rung(rung, x.at(index + 0.5), y)
-    return _svg(300, parts, title)
-
-
-def ladder_legend() -> Markup:
-    """The two marks."""
-    dot = el("circle", cx=10, cy=10, r=5.5)
-    return legend(((dot, "dot-a", "before distillation"), (dot, "dot-b", "after")))
-
-
-def _rung(rung: Rung, x: float, y: Scale) -> list[Markup]:
-    parts = [el("text", rung.name, x=x, y=y.start + 20, class_="tick middle")]
-    if rung.before is not None and rung.after is not None:
-        ends, lift = (y.at(100 * rung.before), y.at(100 * rung.after)), rung.after - rung.before
-        parts.append(el("line", x1=x - 16, y1=ends[0], x2=x + 16, y2=ends[1], class_="lift"))
-        top = y.at(max(rung.heights)) - 8
-        parts.append(el("text", points_text(lift), x=x, y=top, class_=f"{'fall' if lift < 0 else 'rise'} middle"))
-    for at, value, bar, letter in (
-        (x - 16, rung.before, rung.before_bar, "a"),
-        (x + 16, rung.after, rung.after_bar, "b"),
-    ):
-        if value is None:
-            continue
-        if bar is not None:
-            parts.append(el("line", x1=at, x2=at, y1=y.at(bar[0]), y2=y.at(bar[1]), class_=f"whisker-{letter}"))
-        parts.append(el("circle", cx=at, cy=y.at(100 * value), r=5.5, class_=f"dot-{letter}"))
-    words = [rung.name, f"before {percent_text(rung.before)}", f"after {percent_text(rung.after)}"]
-    return [*parts, _hover(x - 34, 68, y, words)]
+        lines = [part_words(name)]
+        for number, (model, parts) in enumerate(models.items()):
+            if name in parts:
+                top, left = plot.y.at(parts[name]), plot.x.at(index + 0.1) + number * width
+                size = {"width": max(1.0, width - 1), "height": max(0.0, plot.y.start - top)}
+                plot.parts.append(el("rect", x=left, y=top, **size, class_=f"bar-{_LETTERS[number]}"))
+                lines.append(f"{model} {ms_text(parts[name])}")
+        plot.hover(plot.x.at(index), slot, lines)
+        middle = plot.x.at(index + 0.5)
+        plot.parts.append(el("text", name, x=middle, y=plot.y.start + 19, class_="tick middle"))
+    key = el("rect", x=3, y=3, width=14, height=14)
+    entries = [(key, f"bar-{letter}", model) for letter, model in zip(_LETTERS, models, strict=False)]
+    return Figure(title, plot.svg(250, title), "", legend(entries))
 
 
 # Small enough for a cell of a table
 
 
 def change_bar(before: float, after: float, words: str) -> Markup:
-    """A share before and after on a line from 0 to 100 %: hollow mark before, full mark after, joined.
-
-    Args:
-        before: Share of 1.
-        after: Share of 1.
-        words: What a screen reader says.
-    """
+    """A share before and after on a line from 0 to 100 %: hollow mark before, full mark after, joined."""
     first, last = (6 + 138 * min(1.0, max(0.0, share)) for share in (before, after))
     kind = "fell" if after < before else "rose"
-    return el(
-        "svg",
+    parts = (
         el("line", x1=6, x2=144, y1=8, y2=8, class_="grid"),
         el("line", x1=first, x2=last, y1=8, y2=8, class_=f"moved {kind}"),
         el("circle", cx=first, cy=8, r=4, class_="dot-a"),
         el("circle", cx=last, cy=8, r=4.5, class_=f"now {kind}"),
-        viewBox="0 0 150 16",
-        width=150,
-        height=16,
-        class_="change",
-        role="img",
-        aria_label=words,
     )
+    return el("svg", *parts, viewBox="0 0 150 16", width=150, height=16, class_="change", role="img", aria_label=words)
 
 
 def schedule_bar(counts: Sequence[int], tokens: int, text: str) -> Markup:
-    """A schedule as a row of small bars, one a layer: how high is how many tokens stay.
-
-    Args:
-        counts: Tokens kept after each layer.
-        tokens: Tokens of the dense model: the full height.
-        text: What a screen reader says.
-    """
+    """A schedule as a row of small bars, one a layer: how high is how many of the dense model's tokens stay."""
     full = 22.0
     step, gap = (8.0, 2.0) if len(counts) <= 16 else (5.0, 1.0)
     bars = [el("rect", x=i * step, y=0, width=step - gap, height=full, class_="full") for i in range(len(counts))]

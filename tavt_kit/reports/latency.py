@@ -10,56 +10,29 @@ from tavt_kit.core.latency_table import LatencyTable
 from tavt_kit.core.part_names import HEAD, STEM, part_names, part_words
 from tavt_kit.core.schedule import TokenSchedule, counts_text
 from tavt_kit.errors import TavtError
-from tavt_kit.reports.blocks import (
-    MACS,
-    MEDIAN,
-    P90,
-    Block,
-    Cell,
-    Column,
-    Figure,
-    Missing,
-    Section,
-    Table,
-    Text,
-    word_columns,
-)
-from tavt_kit.reports.candidates import CandidateView, FrontView, TimeView, time_cells
-from tavt_kit.reports.charts import Bars, bars_legend, layer_chart
-from tavt_kit.reports.records import Found, Records, mapping, number, sequence, text, whole
-from tavt_kit.reports.words import (
-    DASH,
-    bytes_text,
-    macs_text,
-    ms_text,
-    percent_text,
-    plural,
-    points_text,
-    ratio_text,
-    significant,
-    target_words,
-)
+from tavt_kit.reports import words
+from tavt_kit.reports.blocks import Block, Cell, Column, Missing, Rule, Section, Table, Text
+from tavt_kit.reports.candidates import MACS, MEDIAN, P90, CandidateView, FrontView, TimeView
+from tavt_kit.reports.charts import layer_figure
+from tavt_kit.reports.records import Found, Records, mapping, number, objects, sequence, text, whole
 
-__all__ = ["LayerView", "benches_section", "latency_table", "layer_views", "layers_section"]
+__all__ = ["LayerTimes", "benches_section", "latency_table", "layer_times", "layers_section"]
 
 
 @dataclass(frozen=True, slots=True)
-class LayerView:
-    """One model of the section.
-
-    Args:
-        name: ``dense`` or ``chosen``.
-        counts: Tokens kept after each layer.
-        schedule: The same as text.
-        parts: Milliseconds by the names of the parts, predicted by the table.
-        time: Whole runs, where the search measured them on the table's target.
-    """
+class LayerTimes:
+    """The dense or chosen model with the predicted ms of each part, and whole runs measured on the table's target."""
 
     name: str
     counts: tuple[int, ...]
     schedule: str
     parts: Mapping[str, float]
     time: TimeView | None
+
+    @property
+    def sum(self) -> float:
+        """Milliseconds of all parts."""
+        return sum(self.parts.values())
 
 
 def latency_table(records: Records) -> LatencyTable | None:
@@ -74,40 +47,30 @@ def latency_table(records: Records) -> LatencyTable | None:
     return LatencyTable.from_record({name: profile[name] for name in profile if name not in ("schema", "version")})
 
 
-def layer_views(records: Records, table: LatencyTable) -> tuple[LayerView, ...]:
-    """The dense model and the chosen one, as far as the table is of them.
-
-    Args:
-        records: Records of one run.
-        table: Latency table of the run.
-    """
+def layer_times(records: Records, table: LatencyTable) -> tuple[LayerTimes, ...]:
+    """The dense model and the chosen one, as far as the table is of them."""
     front = records.first("front")
-    timed = bool(front) and target_words(mapping(front, "target")) == target_words(table.target.as_record())
-    views = []
-    for name, one in _models(FrontView.of(front) if front else None, table):
-        parts = None if one.genes else _predicted(table, one.counts)
-        if parts is not None:
-            views.append(LayerView(name, one.counts, one.schedule, parts, one.time if timed else None))
-    return tuple(views)
+    on_target = words.target_words(mapping(front, "target")) == words.target_words(table.target.as_record())
+    found = []
+    for name, one in _models(FrontView.of(front), table):
+        try:
+            parts = () if one.genes else table.parts(TokenSchedule(one.counts))
+        except TavtError:  # the table is of another model
+            continue
+        if sum(parts) > 0:
+            known = dict(zip(part_names(table.model.layout.layers), parts, strict=True))
+            found.append(LayerTimes(name, one.counts, one.schedule, known, one.time if on_target else None))
+    return tuple(found)
 
 
-def _models(view: FrontView | None, table: LatencyTable) -> Iterator[tuple[str, CandidateView]]:
-    dense, counts = None if view is None else view.dense, (table.model.layout.tokens,) * table.model.layout.layers
+def _models(view: FrontView, table: LatencyTable) -> Iterator[tuple[str, CandidateView]]:
+    dense, counts = view.dense, (table.model.layout.tokens,) * table.model.layout.layers
     if dense is None or dense.counts != counts:
         dense = CandidateView.of({"schedule": counts, "macs": table.model.macs}, "")
     yield "dense", dense
-    pick = None if view is None else view.pick
+    pick = view.pick
     if pick is not None and pick.schedule != dense.schedule and len(pick.counts) == len(dense.counts):
         yield "chosen", pick
-
-
-def _predicted(table: LatencyTable, counts: tuple[int, ...]) -> dict[str, float] | None:
-    """By the table; ``None`` where it is of another model."""
-    try:
-        parts = table.parts(TokenSchedule(counts))
-    except TavtError:
-        return None
-    return dict(zip(part_names(table.model.layout.layers), parts, strict=True)) if sum(parts) > 0 else None
 
 
 def layers_section(records: Records) -> Section | Missing:
@@ -115,86 +78,78 @@ def layers_section(records: Records) -> Section | Missing:
     try:
         table = latency_table(records)
     except TavtError as error:
-        return Section(
-            "layers", "Where the time goes", (Text.of(f"The latency table cannot be read: {error}.", kind="warning"),)
-        )
-    views = () if table is None else layer_views(records, table)
-    if table is None or not views:
+        warning = Text.of(f"The latency table cannot be read: {error}.", kind="warning")
+        return Section("layers", "Where the time goes", (warning,))
+    shown = () if table is None else layer_times(records, table)
+    if table is None or not shown:
         return Missing("Where the time goes", "fgvc-kit profile MODEL")
-    names, where = part_names(table.model.layout.layers), target_words(table.target.as_record())
-    title = f"milliseconds of each layer on {where}"
-    bars = [Bars(view.name, kind, view.parts) for view, kind in zip(views, "ab", strict=False)]
-    blocks: list[Block] = [
-        Text.of(_sentence(views, where)),
-        Figure(title, layer_chart(names, bars, title), "", bars_legend(bars)),
-        _parts_table(names, views),
-        *_sums(views),
+    names, where = part_names(table.model.layout.layers), words.target_words(table.target.as_record())
+    blocks: tuple[Block, ...] = (
+        Text.of(_sentence(shown, where)),
+        layer_figure(names, {one.name: one.parts for one in shown}, f"milliseconds of each layer on {where}"),
+        _parts_table(names, shown),
+        *_sums(shown),
         Text.of(_trust(table), kind="note"),
-    ]
-    return Section("layers", "Where the time goes", tuple(blocks))
-
-
-def _sentence(views: Sequence[LayerView], where: str) -> str:
-    first, *others = views
-    sums = [sum(view.parts.values()) for view in views]
-    around = percent_text((first.parts[STEM] + first.parts[HEAD]) / sums[0], 0)
-    text = (
-        f"On {where} the {first.name} model takes {ms_text(sums[0])}, predicted by the sum of its parts, {around} of "
-        "it outside the layers."
     )
-    if not others:
-        return text
-    return f"{text} The chosen schedule takes {ms_text(sums[1])}, {ratio_text(sums[0] / sums[1])} as fast."
+    return Section("layers", "Where the time goes", blocks)
 
 
-def _parts_table(names: Sequence[str], views: Sequence[LayerView]) -> Table:
-    """Every part of every model; the picture in numbers."""
-    chosen = next((one for one in views if one.name == "chosen"), None)
-    columns = [*word_columns("Part"), *(Column(view.name.capitalize(), hint="predicted") for view in views)]
-    if chosen is not None:
-        columns += [Column("Tokens in"), Column("Tokens kept")]
-    rows = []
-    for name in names:
-        cells = [Cell(part_words(name)), *(Cell(ms_text(view.parts[name])) for view in views)]
-        if chosen is not None:
-            entering = (views[0].counts[0], *chosen.counts)
-            inside = name.isdigit()
-            cells += [Cell(str(counts[int(name)]) if inside else "") for counts in (entering, chosen.counts)]
-        rows.append(tuple(cells))
-    sums = [Cell("sum"), *(Cell(ms_text(sum(view.parts.values()))) for view in views)]
-    rows.append((*sums, *(Cell("") for _ in columns[len(sums) :])))
+def _sentence(shown: Sequence[LayerTimes], where: str) -> str:
+    first, *others = shown
+    around = words.percent_text((first.parts[STEM] + first.parts[HEAD]) / first.sum, 0)
+    said = (
+        f"On {where} the {first.name} model takes {words.ms_text(first.sum)}, predicted by the sum of its parts, "
+        f"{around} of it outside the layers."
+    )
+    for one in others:
+        faster = words.ratio_text(first.sum / one.sum)
+        said += f" The chosen schedule takes {words.ms_text(one.sum)}, {faster} as fast."
+    return said
+
+
+def _parts_table(names: Sequence[str], shown: Sequence[LayerTimes]) -> Table:
+    """Every part of every model; the image in numbers."""
+
+    def times(one: LayerTimes) -> Rule[str]:
+        head = Column(one.name.capitalize(), hint="predicted")
+        return head, lambda name: words.ms_text(one.parts.get(name, one.sum))
+
+    def tokens(title: str, counts: Sequence[int]) -> Rule[str]:
+        return Column(title), lambda name: str(counts[int(name)]) if name.isdigit() else ""
+
+    columns: list[Rule[str]] = [("Part", lambda name: "sum" if name == "sum" else part_words(name))]
+    columns += [times(one) for one in shown]
+    if shown[-1].name == "chosen":
+        kept = shown[-1].counts
+        columns += [tokens("Tokens in", (shown[0].counts[0], *kept)), tokens("Tokens kept", kept)]
     caption = "Milliseconds of each part, predicted by the latency table."
-    return Table(tuple(columns), tuple(rows), caption, strong=frozenset({len(rows) - 1}), folded=True)
+    return Table.of((*names, "sum"), caption, *columns, strong=(len(names),), folded=True)
 
 
-def _sums(views: Sequence[LayerView]) -> list[Table]:
+def _sums(shown: Sequence[LayerTimes]) -> list[Table]:
     """The sums of the parts beside whole runs, where there are any."""
-    rows = []
-    for view in views:
-        median = None if view.time is None else view.time.median
-        if view.time is not None and median is not None:
-            total = sum(view.parts.values())
-            off = f"{points_text((total - median) / median)}\u00a0%"
-            rows.append((Cell(view.name), Cell(ms_text(total)), Cell(ms_text(median), view.time.doubt), Cell(off)))
-    columns = (
-        *word_columns("Parts"),
-        Column("Sum of the parts"),
-        Column("Whole run", hint="median, 95 %"),
-        Column("Sum off by"),
-    )
+    whole_runs = [(one, one.time, one.time.median) for one in shown if one.time and one.time.median]
     caption = "The parts together beside whole runs of the search; each at the speed the machine had then."
-    return [Table(columns, tuple(rows), caption)] if rows else []
+    table = Table.of(
+        whole_runs,
+        caption,
+        ("Parts", lambda row: row[0].name),
+        (Column("Sum of the parts"), lambda row: words.ms_text(row[0].sum)),
+        (Column("Whole run", hint="median, 95 %"), lambda row: Cell(words.ms_text(row[2]), row[1].doubt)),
+        (Column("Sum off by"), lambda row: f"{words.points_text((row[0].sum - row[2]) / row[2])}\u00a0%"),
+    )
+    return [table] if whole_runs else []
 
 
 def _trust(table: LatencyTable) -> str:
     tested = table.held_out
     if not tested or table.mean_error is None or table.worst_error is None:
         return "This table was not tested against whole runs of other schedules."
-    schedules = plural(len(tested), "schedule")
     return (
         f"Predicted from parts timed one by one in {table.seconds:.0f} s, then tested against whole runs of "
-        f"{schedules} that had no part in it: off by {percent_text(table.mean_error)} on average, "
-        f"{percent_text(table.worst_error)} at worst, at the speed the machine had while they ran."
+        f"{words.plural(len(tested), 'schedule')} that had no part in it: off by "
+        f"{words.percent_text(table.mean_error)} on average, {words.percent_text(table.worst_error)} at worst, at the "
+        "speed the machine had while they ran."
     )
 
 
@@ -210,54 +165,53 @@ def benches_section(records: Records) -> Section | Missing:
 
 
 def _table(found: Found, named: bool) -> Table:
-    rows = [row for row in sequence(found.body, "candidates") if isinstance(row, Mapping)]
-    columns = (
-        *word_columns("Candidate", "Ran as"),
-        MACS,
-        MEDIAN,
-        P90,
-        Column("p99"),
-        Column("Images/s"),
-        Column("GFLOP/s", hint="of this machine's peak"),
-        Column("Memory", hint="at most"),
-        Column("Speed", hint="paired, 95 %"),
-        Column("Gain realised", hint="of the MACs saved"),
-    )
     which = f"{found.path.parent.name}/{found.path.name}: " if named else ""
     reference = text(found.body, "reference")
     against = f"; speed is against {reference}" if reference else ""
-    return Table(columns, tuple(_row(row) for row in rows), f"{which}Interleaved in random order{against}.")
 
+    def significant(value: float | None) -> str:
+        return words.DASH if value is None else words.significant(value)
 
-def _row(row: Mapping[str, Any]) -> tuple[Cell, ...]:
-    counts = [count for count in sequence(row, "schedule") if isinstance(count, int)]
-    size = number(row, "size_bytes")
-    small = ", ".join(part for part in (counts_text(counts), bytes_text(size) if size else "") if part)
-    time = TimeView.of(mapping(row, "latency_ms"))
-    speed, work, share = (number(row, name) for name in ("throughput", "gflops", "peak_share"))
-    memory = number(row, "memory", "device_peak") or number(row, "memory", "peak")
-    return (
-        Cell(text(row, "name") or DASH, small, code=True),
-        Cell(target_words(mapping(row, "target")) or DASH),
-        Cell(macs_text(number(row, "macs"))),
-        *time_cells(time),
-        Cell(DASH) if time is None else Cell(ms_text(time.p99)),
-        Cell(DASH if speed is None else significant(speed)),
-        Cell(DASH if work is None else significant(work), percent_text(share, 0) if share is not None else ""),
-        Cell(DASH if memory is None else bytes_text(memory)),
-        Cell(ratio_text(number(row, "ratio", "value")), _span(row)),
-        Cell(percent_text(number(row, "gain_share", "value"), 0)),
+    def name(one: CandidateView) -> Cell:
+        size = number(one.record, "size_bytes")
+        parts = (counts_text(one.counts), words.bytes_text(size) if size else "")
+        return Cell(one.name or words.DASH, ", ".join(filter(None, parts)), code=True)
+
+    def work(one: CandidateView) -> Cell:
+        share = number(one.record, "peak_share")
+        shown = words.percent_text(share, 0) if share is not None else ""
+        return Cell(significant(number(one.record, "gflops")), shown)
+
+    def memory(one: CandidateView) -> str:
+        peak = number(one.record, "memory", "device_peak") or number(one.record, "memory", "peak")
+        return words.bytes_text(peak)
+
+    def speed(one: CandidateView) -> Cell:
+        doubt = " inconclusive" if text(one.record, "ratio", "says") == "INCONCLUSIVE" else ""
+        return Cell(words.ratio_text(one.ratio.value), one.ratio.span and f"{one.ratio.span}{doubt}")
+
+    return Table.of(
+        [CandidateView.of(row, "") for row in objects(found.body, "candidates")],
+        f"{which}Interleaved in random order{against}.",
+        ("Candidate", name),
+        ("Ran as", lambda one: words.target_words(mapping(one.record, "target")) or words.DASH),
+        MACS,
+        MEDIAN,
+        P90,
+        (Column("p99"), lambda one: words.ms_text(one.time.p99 if one.time else None)),
+        (Column("Images/s"), lambda one: significant(number(one.record, "throughput"))),
+        (Column("GFLOP/s", hint="of this machine's peak"), work),
+        (Column("Memory", hint="at most"), memory),
+        (Column("Speed", hint="paired, 95 %"), speed),
+        (
+            Column("Gain realised", hint="of the MACs saved"),
+            lambda one: words.percent_text(number(one.record, "gain_share", "value"), 0),
+        ),
     )
 
 
-def _span(row: Mapping[str, Any]) -> str:
-    low, high = number(row, "ratio", "low"), number(row, "ratio", "high")
-    doubt = " inconclusive" if text(row, "ratio", "says") == "INCONCLUSIVE" else ""
-    return "" if low is None or high is None else f"{low:.2f}–{high:.2f}{doubt}"
-
-
 def _protocol(bench: Mapping[str, Any]) -> str:
-    """How it was measured, in one sentence."""
+    """How it was measured, what the watch over the machine saw, and what the bench itself does not believe."""
     protocol = mapping(bench, "protocol")
     seconds, runs = number(protocol, "min_seconds"), whole(protocol, "min_runs")
     width, most = number(protocol, "half_width"), number(protocol, "max_seconds")
@@ -265,25 +219,16 @@ def _protocol(bench: Mapping[str, Any]) -> str:
     if None not in (seconds, runs, width, most):
         parts.append(
             f"Each candidate ran for at least {seconds:g} s and {runs} inferences, until its median was known within "
-            f"{percent_text(width, 1)} or {most:g} s had passed"
+            f"{words.percent_text(width, 1)} or {most:g} s had passed"
         )
     if inputs := text(bench, "inputs"):
         parts.append(f"inputs: {inputs}")
     if (seed := whole(bench, "seed")) is not None:
         parts.append(f"seed {seed}")
     said = "; ".join(parts) + "." if parts else "The protocol is not recorded."
-    return said + _noise(mapping(bench, "noise")) + _doubts(bench)
-
-
-def _noise(noise: Mapping[str, Any]) -> str:
-    """What the watch over the machine saw; nothing for records from before there was one."""
-    word = text(noise, "word")
-    reasons = "; ".join(str(reason) for reason in sequence(noise, "reasons"))
-    return "" if word is None else f" The machine was {word}{': ' if reasons else ''}{reasons}."
-
-
-def _doubts(bench: Mapping[str, Any]) -> str:
-    """What the bench itself does not believe of its candidates; nothing for records from before it asked."""
-    rows = [row for row in sequence(bench, "candidates") if isinstance(row, Mapping)]
-    found = [f"{text(row, 'name') or DASH}: {doubt}" for row in rows for doubt in sequence(row, "doubts")]
-    return f" In doubt: {'; '.join(found)}." if found else ""
+    if (noise := text(bench, "noise", "word")) is not None:
+        reasons = "; ".join(map(str, sequence(bench, "noise", "reasons")))
+        said += f" The machine was {noise}{': ' if reasons else ''}{reasons}."
+    rows = objects(bench, "candidates")
+    doubts = [f"{text(row, 'name') or words.DASH}: {doubt}" for row in rows for doubt in sequence(row, "doubts")]
+    return f"{said} In doubt: {'; '.join(doubts)}." if doubts else said

@@ -32,17 +32,17 @@ from tavt_kit.reports.blocks import (
     html_page,
     markdown_page,
 )
-from tavt_kit.reports.candidates import AccuracyView, FrontView, TimeView, asked
+from tavt_kit.reports.candidates import CandidateView, FrontView, asked
 from tavt_kit.reports.compared import RunRecords, compared_report, runs_of
-from tavt_kit.reports.evaluated import evaluated_section, explained_section
+from tavt_kit.reports.evaluated import evaluated_section
 from tavt_kit.reports.exported import checks_section, classes_section
 from tavt_kit.reports.final import final_rows, final_section
 from tavt_kit.reports.front import convergence_section, front_section
-from tavt_kit.reports.kept import kept_section
-from tavt_kit.reports.latency import benches_section, latency_table, layer_views, layers_section
+from tavt_kit.reports.images import explained_section, kept_section
+from tavt_kit.reports.latency import benches_section, latency_table, layer_times, layers_section
 from tavt_kit.reports.picker import buys_of, export_command, steps_of
 from tavt_kit.reports.provenance import card_of, provenance_section, reproduction_section, summary
-from tavt_kit.reports.records import Records, gather, mapping, number, text
+from tavt_kit.reports.records import Records, gather, mapping, text
 from tavt_kit.reports.training import ladder_section, learning_section
 from tavt_kit.reports.verdict import headline
 
@@ -76,10 +76,11 @@ def build_report(records: Records) -> Report:
     data = text(records.first("split"), "name")
     title = " on ".join(part for part in (name, data) if part) or "A run without a model card"
     found = [section(records) for section in _SECTIONS]
-    missing = [one for one in found if isinstance(one, Missing)]
     sections = [one for one in found if isinstance(one, Section)]
-    if missing:
-        sections.append(_not_recorded(missing))
+    # All that is not there in one place, so that a short report stays short.
+    if missing := tuple((one.what, Code(one.command)) for one in found if isinstance(one, Missing)):
+        lead = Text.of("Each of these is made by the command beside it.")
+        sections.append(Section("missing", "Not recorded", (lead, Facts(missing))))
     return Report(
         title,
         summary(records),
@@ -87,12 +88,6 @@ def build_report(records: Records) -> Report:
         (*sections, provenance_section(records), reproduction_section(records)),
         f"Made by fgvc-kit report from {', '.join(records.folders) or 'records'}.",
     )
-
-
-def _not_recorded(missing: Sequence[Missing]) -> Section:
-    """All that is not there in one place, so that a short report stays short."""
-    rows = tuple((one.what, Code(one.command)) for one in missing)
-    return Section("missing", "Not recorded", (Text.of("Each of these is made by the command beside it."), Facts(rows)))
 
 
 class Written(NamedTuple):
@@ -109,31 +104,28 @@ def write_report(
 ) -> Written:
     """Read the records at ``places`` and write the report's four files into the folder ``out``.
 
-    Args:
-        places: Run folders and single records; several searches are set side by side.
-        out: The folder; by default the first place, of several searches ``report``.
-        budget: Choose again for this one, from what was measured, instead of the search's own.
-        across: Whether searches on different machines or targets may be set side by side.
-
-    Raises:
-        RecordError: There is nothing to report on, a record is damaged, or the runs cannot be compared.
-        BudgetError: The budget limits what is not recorded.
-        OutputError: The folder cannot be written.
+    The arguments are those of the workflow ``report``, and so is what it raises.
     """
     records = gather(places)
     if len(records.all("front")) > 1:
-        report, body = _several(runs_of(records, across=across), budget)
-        rows = [row for one in body["runs"] for row in one["rows"]]
+        runs = runs_of(records, across=across)
+        if budget is not None:
+            runs = tuple(RunRecords(run.name, asked(run.records, budget)) for run in runs)
+        report = compared_report(runs)
+        bodies = [report_body(run.records, headline(run.records), run.name) for run in runs]
+        body: dict[str, Any] = {"runs": bodies}
     else:
-        report, body = _single(records, budget)
-        rows = body["rows"]
+        records = records if budget is None else asked(records, budget)
+        report = build_report(records)
+        body = report_body(records, report.headline, report.title)
+    rows = (row for one in body.get("runs", [body]) for row in one["rows"])
     table = csv_text(COLUMNS, ([row[name] for name in COLUMNS] for row in rows))
     record = json.dumps(label_record("report", body), indent=1, ensure_ascii=False)
     if out is None:
         first = Path(places[0])
         out = Path("report") if "runs" in body else first if first.is_dir() else first.parent
     with held_folder(out, "report") as folder:
-        written = Written(folder / HTML_FILE, folder / MARKDOWN_FILE, folder / CSV_FILE, folder / JSON_FILE)
+        written = Written(*(folder / name for name in (HTML_FILE, MARKDOWN_FILE, CSV_FILE, JSON_FILE)))
         downloads = (Download(CSV_FILE, "text/csv", table), Download(JSON_FILE, "application/json", record))
         atomic_text(written.html, html_page(report, downloads))
         atomic_text(written.markdown, markdown_page(report))
@@ -142,30 +134,9 @@ def write_report(
         return written
 
 
-def _single(records: Records, budget: Budget | None) -> tuple[Report, dict[str, Any]]:
-    """The page and the body of ``report.json``."""
-    if budget is not None:
-        records = asked(records, budget)
-    report = build_report(records)
-    return report, report_body(records, report.headline, report.title)
-
-
-def _several(runs: Sequence[RunRecords], budget: Budget | None) -> tuple[Report, dict[str, Any]]:
-    if budget is not None:
-        runs = [RunRecords(run.name, asked(run.records, budget)) for run in runs]
-    return compared_report(runs), {"runs": [report_body(run.records, headline(run.records), run.name) for run in runs]}
-
-
 def report_body(records: Records, headline: Headline, run: str) -> dict[str, Any]:
-    """The object of one run.
-
-    Args:
-        records: Of the run.
-        headline: As the page says it.
-        run: What it is called.
-    """
-    rows = rows_of(records, run)
-    front = records.first("front")
+    """The object of one run, with the headline as the page says it."""
+    rows, front = rows_of(records, run), records.first("front")
     return {
         "run": run,
         "verdict": headline.verdict or None,
@@ -192,28 +163,18 @@ def _buys(records: Records) -> list[dict[str, Any]]:
     fronts = records.all("front")
     if not fronts:
         return []
-    front, folder = fronts[0].body, fronts[0].path.parent
-    view = FrontView.of(front)
-    steps = steps_of(buys_of(front, view), cheapest=bool(view.budget.floors))
+    view, folder = FrontView.of(fronts[0].body), fronts[0].path.parent
     of = f"latency_{view.statistic}_ms" if view.is_timed else "macs"
     return [
-        {
-            "from": step.high,
-            "of": of,
-            "schedule": step.view.schedule,
-            "export": export_command(front, step.view, folder),
-        }
-        for step in steps
+        {"from": buy.high, "of": of, "schedule": buy.view.schedule, "export": export_command(view, buy.view, folder)}
+        for buy in steps_of(buys_of(view), cheapest=bool(view.budget.floors))
     ]
 
 
 def _records(records: Records) -> list[dict[str, Any]]:
     files = sorted({(one.path, one.body["schema"]) for found in records.found.values() for one in found})
-    return [
-        {"file": str(path), "schema": schema, "sha256": sha256_file(path)}
-        for path, schema in files
-        if Path(path).is_file()
-    ]
+    found = ((path, schema) for path, schema in files if path.is_file())
+    return [{"file": str(path), "schema": schema, "sha256": sha256_file(path)} for path, schema in found]
 
 
 COLUMNS = (
@@ -226,72 +187,37 @@ accuracies are fractions, what is not known empty."""
 
 
 def rows_of(records: Records, run: str) -> list[dict[str, Any]]:
-    """Everything with figures: the front, its baselines, the closing table, the parts of the dense and chosen model.
-
-    Args:
-        records: Of one run.
-        run: What it is called.
-    """
-    front, rows = records.first("front"), []
-    if front:
-        view = FrontView.of(front)
-        listed = [("front", one) for one in view.candidates] + [("baseline", one) for one in view.baselines]
-        for table, one in listed:
-            rows.append(
-                _row(run, table, one.origin, one.accuracy, one.time)
-                | {
-                    "schedule": one.schedule,
-                    "chosen": one is view.pick,
-                    "macs": None if one.macs is None else int(one.macs),
-                    "split": view.split,
-                    "metric": view.metric,
-                    "points_against_dense": _points(number(one.difference, "difference")),
-                    "speed": view.speedup(one),
-                    "verdict": one.verdict or None,
-                }
-            )
-    final = records.first("final")
-    metric = final.get("metric", "top1")
-    for line in final_rows(final):
-        rows.append(
-            _row(run, "final", line.name, line.accuracy, line.time)
-            | {
-                "chosen": line.kind in ("chosen", "chosen-int8"),
-                "macs": None if line.macs is None else int(line.macs),
-                "split": line.split,
-                "metric": metric,
-                "speed": line.ratio,
-                "verdict": line.verdict or None,
-            }
-        )
-    return rows + _layer_rows(records, run)
-
-
-def _layer_rows(records: Records, run: str) -> list[dict[str, Any]]:
-    """The time by layer; none where there is no latency table, or none that can be read, which the page says."""
+    """Everything with figures: the front, its baselines, the closing table, the parts of the dense and chosen model."""
+    view, final = FrontView.of(records.first("front")), records.first("final")
+    rows = []
+    for one in (*view.candidates, *view.baselines):
+        row = _row(run, "front" if one.key.startswith("c") else "baseline", one.origin, view.metric, one)
+        difference = one.difference.difference
+        row |= {"schedule": one.schedule, "chosen": one is view.pick, "split": view.split}
+        row |= {"points_against_dense": None if difference is None else round(100 * difference, 6)}
+        rows.append(row | {"speed": view.speedup(one)})
+    for one in final_rows(final):
+        row = _row(run, "final", one.name or "?", text(final, "metric") or "top1", one)
+        is_chosen = one.kind in ("chosen", "chosen-int8")
+        rows.append(row | {"chosen": is_chosen, "split": one.split, "speed": one.ratio.value})
     try:
         table = latency_table(records)
-    except TavtError:
-        return []
-    return [
-        _row(run, "layers", part_words(name), None, None)
-        | {"schedule": view.schedule, "chosen": view.name == "chosen", "predicted_ms": ms}
-        for view in (() if table is None else layer_views(records, table))
-        for name, ms in view.parts.items()
-    ]
+    except TavtError:  # the page says so
+        table = None
+    empty: dict[str, Any] = dict.fromkeys(COLUMNS)
+    for times in () if table is None else layer_times(records, table):
+        row = empty | {"run": run, "table": "layers", "schedule": times.schedule, "chosen": times.name == "chosen"}
+        rows += [row | {"name": part_words(name), "predicted_ms": ms} for name, ms in times.parts.items()]
+    return rows
 
 
-def _row(run: str, table: str, name: str, accuracy: AccuracyView | None, time: TimeView | None) -> dict[str, Any]:
-    found: dict[str, Any] = dict.fromkeys(COLUMNS)
-    found |= {"run": run, "table": table, "name": name}
-    if accuracy is not None:
+def _row(run: str, table: str, name: str, metric: str, one: CandidateView) -> dict[str, Any]:
+    found: dict[str, Any] = dict.fromkeys(COLUMNS) | {"run": run, "table": table, "name": name, "metric": metric}
+    found |= {"macs": None if one.macs is None else int(one.macs), "verdict": one.verdict or None}
+    if (accuracy := one.accuracy) is not None:
         found |= {"value": accuracy.value, "n": accuracy.n, "low": accuracy.low, "high": accuracy.high}
-    if time is not None:
-        low, high = time.quantiles.get("p90", (None, None))
+    if (time := one.time) is not None:
+        low, high = time.p90_bounds
         found |= {"predicted_ms": time.predicted, "median_ms": time.median, "p10_ms": time.p10, "p90_ms": time.p90}
         found |= {"p90_low_ms": low, "p90_high_ms": high, "p99_ms": time.p99, "steady": time.steady}
     return found
-
-
-def _points(difference: float | None) -> float | None:
-    return None if difference is None else round(100 * difference, 6)

@@ -4,33 +4,22 @@ from __future__ import annotations
 
 import math
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from markupsafe import Markup
 
-from tavt_kit.core.budget import Budget, Limit
+from tavt_kit.core.budget import Budget
 from tavt_kit.errors import BudgetError
-from tavt_kit.reports.blocks import SPEED, VERDICT, Block, Cell, Column, Figure, Table, word_columns
-from tavt_kit.reports.candidates import CandidateView, FrontView, judge_view
+from tavt_kit.reports import words
+from tavt_kit.reports.blocks import Block, Cell, Column, Figure, Table
+from tavt_kit.reports.candidates import CandidateView, FrontView, accuracy_cell, judge_view
 from tavt_kit.reports.charts import schedule_bar
 from tavt_kit.reports.markup import fill
-from tavt_kit.reports.records import number, text, whole
-from tavt_kit.reports.words import (
-    macs_text,
-    metric_words,
-    ms_text,
-    n_text,
-    percent_text,
-    points_text,
-    quantile_words,
-    ratio_text,
-    significant,
-)
+from tavt_kit.reports.records import text
 
-__all__ = ["Buy", "buys_of", "export_command", "picker_blocks", "steps_of"]
+__all__ = ["Buy", "buys_of", "cost_words", "export_command", "picker_blocks", "steps_of"]
 
 
 _STEPS = 240
@@ -39,50 +28,42 @@ _STEPS = 240
 
 @dataclass(frozen=True, slots=True)
 class Buy:
-    """One point that a budget may buy.
+    """One candidate that a budget may buy.
 
     Args:
         view: The candidate.
-        key: Ties it to its mark and row.
         low: The least budget that it may keep to.
         high: The least budget that it surely keeps to; infinite where that is not known.
         sure: Its verdict from there on: PASS, or PREDICTED where nothing was measured.
-        rest: Its verdict over all other limits of the budget.
+        rest: Its verdict over all other limits.
     """
 
     view: CandidateView
-    key: str
     low: float
     high: float
     sure: str
     rest: str
 
 
-def buys_of(front: Mapping[str, Any], view: FrontView) -> list[Buy]:
+def buys_of(view: FrontView) -> list[Buy]:
     """The points by rising cost; costs in ms, or in multiply-adds where no latency is known."""
-    batch = whole(front, "target", "batch") or 1
     rest = Budget(tuple(limit for limit in view.budget if limit.quantity not in ("latency", "throughput", "flops")))
     if view.is_timed:
         rest = Budget((*rest.limits, *view.budget.of("flops")))
     found = []
-    for record, key in view.choosable(front):
-        one = CandidateView.of(record, view.metric)
+    for one in view.choosable():
         try:
-            over = str(judge_view(one, rest, view.metric, batch))
+            over = str(judge_view(one, rest, view.metric, view.batch))
         except BudgetError:  # a limit that the record cannot be held against decides nothing
             over = "INCONCLUSIVE"
-        low, high, sure = _ends(one, view)
-        found.append(Buy(one, key, low, high, sure, over))
+        cost = view.cost(one) or 0.0
+        low, high, sure = cost, cost, "PASS"
+        if view.is_timed and one.time is not None:
+            is_measured = one.time.median is not None
+            low, high = one.time.bounds(view.statistic) if is_measured else (cost, cost)
+            sure = "PASS" if is_measured else "PREDICTED"
+        found.append(Buy(one, low, high, sure, over))
     return found
-
-
-def _ends(one: CandidateView, view: FrontView) -> tuple[float, float, str]:
-    cost = view.cost(one) or 0.0
-    if not view.is_timed or one.time is None:
-        return cost, cost, "PASS"
-    if one.time.median is None:
-        return cost, cost, "PREDICTED"
-    return *one.time.bounds(view.statistic), "PASS"
 
 
 def steps_of(buys: Sequence[Buy], *, cheapest: bool) -> list[Buy]:
@@ -100,38 +81,32 @@ def steps_of(buys: Sequence[Buy], *, cheapest: bool) -> list[Buy]:
     return best
 
 
-def export_command(front: Mapping[str, Any], one: CandidateView, folder: Path) -> str:
+def export_command(view: FrontView, one: CandidateView, folder: Path) -> str:
     """The command that writes this point as a file for the front's target, and checks it."""
-    runtime, precision = text(front, "target", "runtime"), text(front, "target", "precision")
+    runtime, precision = (text(view.record, "target", name) for name in ("runtime", "precision"))
     form = {"openvino": "openvino", "onnxruntime": "onnx", "torch": "safetensors"}.get(runtime or "", "onnx")
     if one.genes:  # which no --schedule can say
-        shown = [other.schedule for other in FrontView.of(front).candidates]
+        shown = [other.schedule for other in view.candidates]
         place = shown.index(one.schedule) if one.place is None else one.place
         return shlex.join(["fgvc-kit", "export", str(folder), "--pick", str(place), "--format", form])
     parts = ["fgvc-kit", "export", str(folder), "--schedule", one.schedule, "--format", form]
-    if precision not in (None, "f32"):
-        parts += ["--precision", str(precision)]
-    return shlex.join(parts)
+    return shlex.join(parts if precision in (None, "f32") else [*parts, "--precision", str(precision)])
 
 
-def picker_blocks(front: Mapping[str, Any], view: FrontView, folder: Path) -> list[Block]:
+def picker_blocks(view: FrontView, folder: Path) -> list[Block]:
     """The slider and its table; nothing where there is no point to choose."""
-    buys = buys_of(front, view)
+    buys = buys_of(view)
     if not buys:
         return []
-    figure = Figure("budget", _panel(front, view, buys, folder), "", scrolls=False)
+    figure = Figure("budget", _panel(view, buys, folder), scrolls=False)
     steps = steps_of(buys, cheapest=bool(view.budget.floors))
-    return [figure, _table(front, view, steps, folder)] if steps else [figure]
+    return [figure, _table(view, steps, folder)] if steps else [figure]
 
 
-def _limit(view: FrontView) -> Limit | None:
-    return next(iter(view.budget.of("latency" if view.is_timed else "flops")), None)
-
-
-def _panel(front: Mapping[str, Any], view: FrontView, buys: Sequence[Buy], folder: Path) -> Markup:
+def _panel(view: FrontView, buys: Sequence[Buy], folder: Path) -> Markup:
     scale = 1.0 if view.is_timed else 1e-9
-    limit, pick = _limit(view), view.pick
-    chosen = next((buy for buy in buys if pick is not None and buy.view.schedule == pick.schedule), None)
+    limit = next(iter(view.budget.of("latency" if view.is_timed else "flops")), None)
+    chosen = next((buy for buy in buys if view.pick is not None and buy.view.schedule == view.pick.schedule), None)
     ends = [end for buy in buys for end in (buy.low, buy.high) if math.isfinite(end)]
     start = limit.value if limit else max(ends)
     low, high = 0.9 * min(ends), max(1.06 * max(ends), start)
@@ -141,16 +116,16 @@ def _panel(front: Mapping[str, Any], view: FrontView, buys: Sequence[Buy], folde
     return fill(
         "picker.html",
         unit="ms" if view.is_timed else "G",
-        what=quantile_words(view.statistic) if view.is_timed else "multiply-adds of one image",
+        what=words.quantile_words(view.statistic) if view.is_timed else "multiply-adds of one image",
         decimals=decimals,
         cheapest=bool(view.budget.floors),
         low=f"{math.floor(low * scale / step) * step:.{decimals}f}",
         high=f"{math.ceil(high * scale / step) * step:.{decimals}f}",
         step=f"{step:.{decimals}f}",
         start=f"{start * scale:.{decimals}f}",
-        options=[_option(front, view, buy, folder, buy is chosen, scale) for buy in buys],
+        options=[_option(view, buy, folder, buy is chosen, scale) for buy in buys],
         is_chosen=chosen is not None,
-        least=ms_text(least) if view.is_timed else macs_text(least),
+        least=words.ms_text(least) if view.is_timed else words.macs_text(least),
     )
 
 
@@ -160,14 +135,12 @@ def _step(least: float) -> float:
     return next(times * power for times in (1, 2, 5, 10) if times * power >= least)
 
 
-def _option(
-    front: Mapping[str, Any], view: FrontView, buy: Buy, folder: Path, is_chosen: bool, scale: float
-) -> dict[str, object]:
+def _option(view: FrontView, buy: Buy, folder: Path, is_chosen: bool, scale: float) -> dict[str, object]:
     """One point as it is shown when it is bought; the script shows one of them and sets its verdict."""
     one = buy.view
     return {
         "chosen": is_chosen,
-        "key": buy.key,
+        "key": one.key,
         "low": f"{buy.low * scale:.9g}",
         "high": f"{buy.high * scale:.9g}" if math.isfinite(buy.high) else "",
         "value": f"{one.accuracy.value:.9g}" if one.accuracy else "",
@@ -178,56 +151,57 @@ def _option(
         "words": _said(view, one),
         "bar": schedule_bar(one.counts, view.tokens, f"tokens: {one.schedule}") if one.counts else "",
         "name": "dense model" if one.origin == "dense" else one.schedule,
-        "command": export_command(front, one, folder),
+        "command": export_command(view, one, folder),
     }
 
 
 def _said(view: FrontView, one: CandidateView) -> str:
     """What follows the accuracy: its interval, cost and speed in one line."""
-    accuracy, loss, speed = one.accuracy, number(one.difference, "difference"), view.speedup(one)
-    said = f" {metric_words(view.metric)} on {view.split}"
+    accuracy, loss, speed = one.accuracy, one.difference.difference, view.speedup(one)
+    said = f" {words.metric_words(view.metric)} on {view.split}"
     if accuracy is not None and accuracy.interval:
-        said += f" (95 % {accuracy.interval}{f', {n_text(accuracy.n)}' if accuracy.n else ''})"
+        said += f" (95 % {accuracy.interval}{f', {words.n_text(accuracy.n)}' if accuracy.n else ''})"
     if loss is not None and one.origin != "dense":
-        said += f", {points_text(loss)} points against dense"
+        said += f", {words.points_text(loss)} points against dense"
     said += f"; {cost_words(view, one)}"
-    return said if speed is None or one.origin == "dense" else f"{said}, {ratio_text(speed)} as fast as dense"
+    return said if speed is None or one.origin == "dense" else f"{said}, {words.ratio_text(speed)} as fast as dense"
 
 
 def cost_words(view: FrontView, one: CandidateView) -> str:
     """The quantile that the budget is on, or the multiply-adds, of one candidate."""
     if not view.is_timed or one.time is None:
-        return f"{macs_text(one.macs)} multiply-adds"
+        return f"{words.macs_text(one.macs)} multiply-adds"
     if one.time.median is None:
-        return f"predicted {ms_text(one.time.predicted)}"
-    return f"{view.statistic} {ms_text(view.cost(one))} {one.time.doubt_of(view.statistic)}".rstrip()
+        return f"predicted {words.ms_text(one.time.predicted)}"
+    return f"{view.statistic} {words.ms_text(view.cost(one))} {one.time.doubt_of(view.statistic)}".rstrip()
 
 
-def _table(front: Mapping[str, Any], view: FrontView, steps: Sequence[Buy], folder: Path) -> Table:
-    unit = quantile_words(view.statistic) if view.is_timed else "multiply-adds"
-    columns = (
-        Column("A budget from", hint=unit),
-        Column("buys", numeric=False, hint="tokens kept after each layer"),
-        Column(metric_words(view.metric), hint=f"{view.split}, 95 %"),
-        SPEED,
-        VERDICT,
-        *word_columns("Export"),
-    )
-    rows = []
-    for buy in steps:
-        accuracy = buy.view.accuracy
-        verdict = buy.sure if buy.rest == "PASS" else buy.rest
-        rows.append(
-            (
-                Cell(f"{significant(buy.high)}\u00a0ms" if view.is_timed else macs_text(buy.high)),
-                Cell("dense" if buy.view.origin == "dense" else buy.view.schedule, code=True),
-                Cell(percent_text(accuracy.value if accuracy else None), accuracy.interval if accuracy else ""),
-                Cell(ratio_text(view.speedup(buy.view))),
-                Cell(verdict, badge=True),
-                Cell(export_command(front, buy.view, folder), code=True),
-            )
-        )
+def _table(view: FrontView, steps: Sequence[Buy], folder: Path) -> Table:
+    unit = words.quantile_words(view.statistic) if view.is_timed else "multiply-adds"
     caption = "What each budget buys, for sure: the most accurate measured point whose bounds lie below it."
     if view.budget.floors:
         caption = "What the floors of the budget leave: the cheapest measured point that keeps to them."
-    return Table(columns, tuple(rows), caption, folded=True)
+
+    def name(buy: Buy) -> Cell:
+        return Cell("dense" if buy.view.origin == "dense" else buy.view.schedule, code=True)
+
+    def cost(buy: Buy) -> str:
+        return words.ms_text(buy.high) if view.is_timed else words.macs_text(buy.high)
+
+    return Table.of(
+        steps,
+        caption,
+        (
+            Column("A budget from", hint=unit),
+            lambda buy: (words.ms_text if view.is_timed else words.macs_text)(buy.high),
+        ),
+        (Column("buys", numeric=False, hint="tokens kept after each layer"), name),
+        (
+            Column(words.metric_words(view.metric), hint=f"{view.split}, 95 %"),
+            lambda buy: accuracy_cell(buy.view.accuracy),
+        ),
+        (Column("Speed", hint="dense = 1"), lambda buy: words.ratio_text(view.speedup(buy.view))),
+        ("Verdict", lambda buy: Cell(buy.sure if buy.rest == "PASS" else buy.rest, badge=True)),
+        ("Export", lambda buy: Cell(export_command(view, buy.view, folder), code=True)),
+        folded=True,
+    )

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from tavt_kit.core.records import sha256_file
-from tavt_kit.reports.blocks import Block, Cell, Code, Facts, Inline, Section, Table, Text, word_columns
+from tavt_kit.reports.blocks import Block, Cell, Code, Facts, Inline, Section, Table, Text
 from tavt_kit.reports.records import Records, mapping, number, sequence, text, whole
 from tavt_kit.reports.words import date_text, plural, target_words
 
@@ -21,41 +21,48 @@ COUNTING = (
 )
 """Printed once a report."""
 
-_SOURCES = ("front", "final", "bench", "profile", "check", "run")
-
 
 def provenance_section(records: Records) -> Section:
     """Everything a reader needs to trust, repeat or refuse the figures."""
-    rows = facts_of(records)
     blocks: list[Block] = [Text.of(COUNTING)]
-    found = hosts(records)
-    if len(found) > 1:
-        blocks.append(
-            Text.of(f"The records come from {len(found)} different machines: {'; '.join(found)}.", kind="warning")
+    measured = (one.body for kind in ("front", "final", "bench", "profile") for one in records.all(kind))
+    hosts = list(dict.fromkeys(name for body in measured if (name := text(body, "host", "cpu"))))
+    if len(hosts) > 1:
+        warning = f"The records come from {len(hosts)} different machines: {'; '.join(hosts)}."
+        blocks.append(Text.of(warning, kind="warning"))
+    if facts := facts_of(records):
+        blocks.append(Facts(tuple(facts)))
+    entries = list(sequence(card_of(records), "licences"))
+    entries += [mapping(found.body, "licence") for kind in ("split", "kept") for found in records.all(kind)]
+    keys = ("name", "licence", "source")
+    if rows := dict.fromkeys(
+        tuple(text(one, key) or "unknown" for key in keys) for one in entries if text(one, "name")
+    ):
+        table = Table.of(
+            rows,
+            "Licences and attributions.",
+            ("What", lambda row: row[0]),
+            ("Licence", lambda row: row[1]),
+            ("Source", lambda row: row[2]),
         )
-    if rows:
-        blocks.append(Facts(tuple(rows)))
-    licences = list(_licences(records))
-    if licences:
-        columns = word_columns("What", "Licence", "Source")
-        blocks.append(Table(columns, tuple(licences), "Licences and attributions."))
+        blocks.append(table)
     return Section("provenance", "Measured how, made of what", tuple(blocks))
 
 
 def facts_of(records: Records) -> list[tuple[str, Inline]]:
     """Host, target, model, data and versions, as far as they are recorded."""
     facts = [*_measured(records), *_model(records), *_data(records), ("Versions", _versions(_host(records)))]
-    return [(name, value) for name, value in facts if value]
+    return [
+        (name, value if isinstance(value, Code) else str(value)) for name, value in facts if value not in (None, "")
+    ]
 
 
-def hosts(records: Records) -> list[str]:
-    """The processors that the measuring records name, each once."""
-    found = (one.body for kind in ("front", "final", "bench", "profile") for one in records.all(kind))
-    return list(dict.fromkeys(name for body in found if (name := text(body, "host", "cpu"))))
+_Fact = tuple[str, Inline | int | None]
 
 
 def _host(records: Records) -> Mapping[str, Any]:
-    found = (mapping(one.body, "host") for kind in _SOURCES for one in records.all(kind))
+    kinds = ("front", "final", "bench", "profile", "check", "run")
+    found = (mapping(one.body, "host") for kind in kinds for one in records.all(kind))
     return next(filter(None, found), {})
 
 
@@ -64,67 +71,63 @@ def _target(records: Records) -> Mapping[str, Any]:
     return next(filter(None, found), {})
 
 
-def _measured(records: Records) -> list[tuple[str, Inline | None]]:
+def _measured(records: Records) -> list[_Fact]:
     host = _host(records)
-    affinity, cores = sequence(host, "affinity"), _shown(whole(host, "cores"))
+    usable, cores = len(sequence(host, "affinity")), whole(host, "cores")
     quota, memory = number(host, "quota"), whole(host, "memory_mb")
-    flags = [flag for flag in sequence(host, "flags") if isinstance(flag, str)]
     load = [f"{value:g}" for value in sequence(host, "load") if isinstance(value, int | float)]
-    date = text(host, "date")
     return [
         ("Target", target_words(_target(records))),
         ("Processor", text(host, "cpu")),
-        ("CPUs", f"{len(affinity)} of {cores} usable" if affinity and cores else cores),
+        ("CPUs", f"{usable} of {cores} usable" if usable and cores is not None else cores),
         ("CPU quota", None if quota is None else f"{quota:g} CPUs of time"),
-        ("Instruction sets", ", ".join(flags)),
+        ("Instruction sets", ", ".join(flag for flag in sequence(host, "flags") if isinstance(flag, str))),
         ("Memory", None if memory is None else f"{memory / 1000:.1f} GB"),
         ("Accelerator", text(host, "accelerator")),
         ("Frequency governor", text(host, "governor")),
         ("Load (1, 5, 15 min)", ", ".join(load)),
         ("System", text(host, "os")),
-        ("Date", date and date_text(date)),
+        ("Date", date_text(text(host, "date")) if text(host, "date") else None),
     ]
 
 
-def _model(records: Records) -> list[tuple[str, Inline | None]]:
+def _model(records: Records) -> list[_Fact]:
     card = card_of(records)
-    size = sequence(mapping(card, "preprocessing"), "image_size")
+    size = sequence(card, "preprocessing", "image_size")
     return [
-        ("Model", _code(text(card, "name"))),
-        ("Classes", _shown(len(sequence(card, "classes")) or None)),
+        ("Model", _code(card, "name")),
+        ("Classes", len(sequence(card, "classes")) or None),
         ("Image size", f"{size[0]} × {size[1]}" if len(size) == 2 else None),
         ("Token score", text(card, "score")),
         ("Weights", text(card, "provenance")),
-        ("Weights, SHA-256", _code(text(card, "weights_sha256"))),
+        ("Weights, SHA-256", _code(card, "weights_sha256")),
     ]
 
 
-def _data(records: Records) -> list[tuple[str, Inline | None]]:
+def _data(records: Records) -> list[_Fact]:
     split, front = records.first("split"), records.first("front")
     counts = [f"{len(rows)} {name}" for name, rows in mapping(split, "splits").items() if isinstance(rows, list)]
-    facts: list[tuple[str, Inline | None]] = [
-        ("Data", text(split, "name")),
-        ("Pictures", ", ".join(counts)),
-        ("Split", text(split, "made")),
-        ("Seed of the split", _shown(whole(split, "seed"))),
-        ("Note on the data", text(split, "note")),
-        ("Split, SHA-256", _code(text(split, "sha256"))),
-        ("Seed of the search", _shown(whole(front, "seed"))),
-    ]
-    if precisions := mapping(front, "precisions"):
-        words = f"{text(precisions, 'search')} while searching, {text(precisions, 'final')} in the end"
+    evaluated, precisions = None, mapping(front, "precisions")
+    if precisions:
+        evaluated = f"{text(precisions, 'search')} while searching, {text(precisions, 'final')} in the end"
         genes = text(precisions, "genes")
-        facts.append(("Evaluated in", f"{words}; candidates in {genes} in their own" if genes else words))
-    for run in (found.body for found in records.all("run")):
-        facts.append(("Distillation" if text(run, "verb") == "distill" else "Training", _training(run)))
-    return facts
+        evaluated += f"; candidates in {genes} in their own" if genes else ""
+    runs = (found.body for found in records.all("run"))
+    return [
+        ("Data", text(split, "name")),
+        ("Images", ", ".join(counts)),
+        ("Split", text(split, "made")),
+        ("Seed of the split", whole(split, "seed")),
+        ("Note on the data", text(split, "note")),
+        ("Split, SHA-256", _code(split, "sha256")),
+        ("Seed of the search", whole(front, "seed")),
+        ("Evaluated in", evaluated),
+        *(("Distillation" if text(run, "verb") == "distill" else "Training", _training(run)) for run in runs),
+    ]
 
 
-def _shown(value: int | None) -> str | None:
-    return None if value is None else str(value)
-
-
-def _code(value: str | None) -> Code | None:
+def _code(record: Mapping[str, Any], name: str) -> Code | None:
+    value = text(record, name)
     return None if value is None else Code(value)
 
 
@@ -151,42 +154,25 @@ def _versions(host: Mapping[str, Any]) -> str:
 
 def card_of(records: Records) -> Mapping[str, Any]:
     """The model card: beside the front, or as the front names it."""
-    front = records.all("front")
-    card = records.beside("model", front[0].path) if front else records.first("model")
-    return card or mapping(records.first("front"), "model")
-
-
-def _licences(records: Records) -> Iterator[tuple[Cell, ...]]:
-    """Of the weights, the data they were trained on, and the pictures shown; each once."""
-    seen = set()
-    entries = list(sequence(card_of(records), "licences"))
-    entries += [mapping(found.body, "licence") for kind in ("split", "kept") for found in records.all(kind)]
-    for entry in entries:
-        row = text(entry, "name"), text(entry, "licence"), text(entry, "source")
-        if row[0] is not None and row not in seen:
-            seen.add(row)
-            yield tuple(Cell(value or "unknown") for value in row)
+    beside = {one.path.parent for one in records.all("front")[:1]}
+    same = (one.body for one in records.all("model") if one.path.parent in beside)
+    return next(same, records.first("model")) or mapping(records.first("front"), "model")
 
 
 def summary(records: Records) -> str:
     """One line below the title: the model, the data, the target, the date."""
-    parts = [target_words(_target(records))]
-    if classes := len(sequence(card_of(records), "classes")):
-        parts.append(plural(classes, "class", "classes"))
-    if date := text(_host(records), "date"):
-        parts.append(date_text(date))
-    return " · ".join(part for part in parts if part)
+    classes, date = len(sequence(card_of(records), "classes")), text(_host(records), "date")
+    named = plural(classes, "class", "classes") if classes else ""
+    return " · ".join(filter(None, (target_words(_target(records)), named, date_text(date) if date else "")))
 
 
 _FLAGS = {
     "data": "--data", "weights": "--weights", "target": "--target", "algorithm": "--algorithm",
     "evaluations": "--evaluations", "population": "--population", "final": "--final", "screen": "--screen",
-    "seed": "--seed", "limit": "--limit",
+    "seed": "--seed", "limit": "--limit", "budgets": "--budget", "schedules": "--schedule", "objectives": "--objective",
+    "max_seconds": "--max-time", "evaluate_on": "--evaluate-on",
 }  # fmt: skip
-"""Of a search's ``recipe.json``: what stands as it is."""
-
-_AFTER = ("exported", "check", "bench", "eval", "explained")
-"""Records of what is done with the result of a search, in the order of the work."""
+"""Of a search's ``recipe.json``."""
 
 
 def reproduction_section(records: Records) -> Section:
@@ -200,10 +186,10 @@ def reproduction_section(records: Records) -> Section:
         blocks += [Text.of(Code(command, command=True)) for command, _ in commands]
     else:
         blocks.append(Text.of("No record here says by which command it was made.", kind="note"))
-    columns = word_columns("What", "SHA-256")
-    rows = tuple((Cell(name), Cell(digest, code=True)) for name, digest in _hashes(records))
-    if rows:
-        blocks.append(Table(columns, rows, f"Hashes of what went in and came out ({len(rows)}).", folded=True))
+    if hashes := list(_hashes(records)):
+        caption = f"Hashes of what went in and came out ({len(hashes)})."
+        name, digest = ("What", lambda row: row[0]), ("SHA-256", lambda row: Cell(row[1], code=True))
+        blocks.append(Table.of(hashes, caption, name, digest, folded=True))
     return Section("reproduction", "To do it again", tuple(blocks))
 
 
@@ -216,7 +202,8 @@ def commands_of(records: Records) -> Iterator[tuple[str, bool]]:
         found.append((command, True))
     elif recipe:
         found.append((_search(recipe, records.all("recipe")[0].path.parent), False))
-    found += [(text(one.body, "command"), True) for kind in _AFTER for one in records.all(kind)]
+    after = ("exported", "check", "bench", "eval", "explained")
+    found += [(text(one.body, "command"), True) for kind in after for one in records.all(kind)]
     yield from dict.fromkeys((command, given) for command, given in found if command)
 
 
@@ -224,16 +211,10 @@ def _search(recipe: Mapping[str, Any], folder: Path) -> str:
     """A search's command from its recipe."""
     parts = ["fgvc-kit", "search", text(recipe, "model") or "MODEL"]
     for name, flag in _FLAGS.items():
-        value = whole(recipe, name) if text(recipe, name) is None else text(recipe, name)
-        if value is not None:
-            parts += [flag, str(value)]
-    for name, flag in (("budgets", "--budget"), ("schedules", "--schedule"), ("objectives", "--objective")):
-        for value in sequence(recipe, name):
-            parts += [flag, str(value)]
-    if (seconds := number(recipe, "max_seconds")) is not None:
-        parts += ["--max-time", f"{seconds:g}s"]
-    if looks := text(recipe, "evaluate_on"):
-        parts += ["--evaluate-on", looks]
+        known: list[Any] = [*sequence(recipe, name), text(recipe, name), whole(recipe, name)]
+        if name == "max_seconds" and (seconds := number(recipe, name)) is not None:
+            known = [f"{seconds:g}s"]
+        parts += [part for one in known if one is not None for part in (flag, str(one))]
     return shlex.join((*parts, "-o", str(folder)))
 
 

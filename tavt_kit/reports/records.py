@@ -14,7 +14,10 @@ from tavt_kit.core.parsing import parse_json
 from tavt_kit.core.records import kind_of, read_lines, upgraded
 from tavt_kit.errors import RecordError
 
-__all__ = ["Found", "Records", "candidates_beside", "gather", "mapping", "number", "sequence", "text", "whole"]
+__all__ = [
+    "Found", "Records", "candidates_beside", "gather", "integers", "mapping", "number", "objects", "sequence", "text",
+    "whole",
+]  # fmt: skip
 
 
 _KINDS = frozenset("bench check eval explained exported final front kept model profile recipe run split".split())
@@ -58,11 +61,6 @@ class Records:
         records = self.all(kind)
         return records[0].body if records else {}
 
-    def beside(self, kind: str, path: Path) -> Mapping[str, Any]:
-        """The record of this kind that lies in the same folder as ``path``, else the nearest one."""
-        same = (found.body for found in self.all(kind) if found.path.parent == path.parent)
-        return next(same, self.first(kind))
-
 
 def gather(places: Sequence[Path]) -> Records:
     """Read the records below the given folders and files.
@@ -73,8 +71,7 @@ def gather(places: Sequence[Path]) -> Records:
     """
     found: dict[str, list[Found]] = {}
     for place in places:
-        records = [_read(path) for path in _files(Path(place))]
-        ours = [record for record in records if record is not None]
+        ours = [known for path in _files(Path(place)) if (known := _read(path)) is not None]
         if not ours:
             raise RecordError(
                 f"{place} holds no record to report on; give what train, distill, search, export or bench wrote"
@@ -92,7 +89,14 @@ def gather(places: Sequence[Path]) -> Records:
 
 def candidates_beside(front: Path) -> tuple[Mapping[str, str], ...]:
     """Rows of the ``candidates.csv`` beside a front; none where there is no such file."""
-    return _csv(front.parent / "candidates.csv")
+    path = front.parent / "candidates.csv"
+    try:
+        with path.open(encoding="utf-8", newline="") as file:
+            return tuple(csv.DictReader(file))
+    except OSError:
+        return ()
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise RecordError(f"{path} is damaged, so write it again: {error}") from None
 
 
 def _files(place: Path) -> Iterator[Path]:
@@ -128,16 +132,6 @@ def _read(path: Path) -> tuple[str, Found] | None:
     return kind, Found(path, body)
 
 
-def _csv(path: Path) -> tuple[Mapping[str, str], ...]:
-    try:
-        with path.open(encoding="utf-8", newline="") as file:
-            return tuple(csv.DictReader(file))
-    except OSError:
-        return ()
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise RecordError(f"{path} is damaged, so write it again: {error}") from None
-
-
 def number(record: Any, *path: str | int) -> float | None:
     """The finite number at ``path``."""
     value = _at(record, path)
@@ -168,6 +162,16 @@ def sequence(record: Any, *path: str | int) -> Sequence[Any]:
     """The list at ``path``; empty where there is none."""
     value = _at(record, path)
     return value if isinstance(value, list | tuple) else ()
+
+
+def integers(record: Any, *path: str | int) -> tuple[int, ...]:
+    """The whole numbers in the list at ``path``, such as a schedule."""
+    return tuple(one for one in sequence(record, *path) if isinstance(one, int))
+
+
+def objects(record: Any, *path: str | int) -> list[Mapping[str, Any]]:
+    """The objects in the list at ``path``."""
+    return [one for one in sequence(record, *path) if isinstance(one, Mapping)]
 
 
 def _at(record: Any, path: tuple[str | int, ...]) -> Any:

@@ -5,28 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from tavt_kit.reports import words
 from tavt_kit.reports.blocks import Headline, KeyFigure, Text
 from tavt_kit.reports.candidates import AccuracyView, CandidateView, FrontView
 from tavt_kit.reports.exported import failed_checks
-from tavt_kit.reports.final import FinalView, better_baselines, better_than_chosen, final_rows
+from tavt_kit.reports.final import better_baselines, better_than_chosen, final_rows
 from tavt_kit.reports.records import Records, mapping, number, sequence
 from tavt_kit.reports.training import lowered_dense
-from tavt_kit.reports.words import (
-    budget_words,
-    limit_words,
-    macs_text,
-    metric_words,
-    ms_text,
-    n_text,
-    peak_text,
-    percent_text,
-    plural,
-    points_interval,
-    points_text,
-    quantile_words,
-    ratio_text,
-    target_words,
-)
 
 __all__ = ["headline"]
 
@@ -47,7 +32,7 @@ def headline(records: Records) -> Headline:
     view = FrontView.of(front)
     pick = view.pick
     if pick is None:
-        sentence = f"Nothing fits {budget_words(view.budget)}{_where(front)}{_nearest(view)}; FAIL."
+        sentence = f"Nothing fits {words.budget_words(view.budget)}{_where(front)}{_nearest(view)}; FAIL."
         return Headline(view.verdict or "FAIL", Text.of(sentence))
     final = final_rows(records.first("final"))
     chosen = next((row for row in final if row.kind == "chosen"), None)
@@ -73,17 +58,17 @@ def _nearest(view: FrontView) -> str:
     alone = bool(sizes) and view.budget.ceilings == sizes
     needs = [] if least is None or alone else [_cost(view, least)]
     if sizes and peaks:
-        needs.append(f"{peak_text(min(peaks))} of memory")
+        needs.append(f"{words.peak_text(min(peaks))} of memory")
     return f"; the least that a candidate needs is {' and '.join(needs)}" if needs else ""
 
 
 def _cost(view: FrontView, value: float) -> str:
-    return f"{ms_text(value)} ({view.statistic})" if view.is_timed else f"{macs_text(value)} multiply-adds"
+    return f"{words.ms_text(value)} ({view.statistic})" if view.is_timed else f"{words.macs_text(value)} multiply-adds"
 
 
 def _where(front: object) -> str:
-    words = target_words(mapping(front, "target"))
-    return f" on {words}" if words else ""
+    target = words.target_words(mapping(front, "target"))
+    return f" on {target}" if target else ""
 
 
 def _sentence(view: FrontView, pick: CandidateView, where: str) -> str:
@@ -92,38 +77,35 @@ def _sentence(view: FrontView, pick: CandidateView, where: str) -> str:
     if not view.budget.limits:
         lead = "The most accurate candidate{where}"
     fits = {"fits": "keeps to", "fit": "keep to"} if view.budget.floors else {"fits": "fits", "fit": "fit"}
-    parts = [lead.format(budget=budget_words(view.budget), where=where, **fits) + " ", _keeps(view, pick)]
+    parts = [lead.format(budget=words.budget_words(view.budget), where=where, **fits) + " ", _keeps(view, pick)]
     speedup = view.speedup(pick)
     if speedup is not None and pick.origin != "dense":
-        parts.append(f", {ratio_text(speedup)} {'faster' if speedup >= 1 else 'the speed'}")
+        parts.append(f", {words.ratio_text(speedup)} {'faster' if speedup >= 1 else 'the speed'}")
     parts.append(f"; {', '.join(word for word in (view.verdict, _time(view, pick), _memory(view, pick)) if word)}")
     return "".join(parts) + "."
 
 
 def _keeps(view: FrontView, pick: CandidateView) -> str:
-    if pick.accuracy is None:
+    accuracy, difference = pick.accuracy, pick.difference.difference
+    if accuracy is None:
         return "has an accuracy that is not known"
-    dense = f" (dense {view.dense.accuracy})" if view.dense and view.dense.accuracy else _dense_by_difference(pick)
-    n = f", {n_text(pick.accuracy.n)}" if pick.accuracy.n else ""
-    return f"keeps {pick.accuracy} {metric_words(view.metric)}{dense} on the {view.split} split{n}"
-
-
-def _dense_by_difference(pick: CandidateView) -> str:
-    """Dense accuracy where only the paired difference is recorded."""
-    difference = number(pick.difference, "difference")
-    if difference is None or pick.accuracy is None:
-        return ""
-    return f" (dense {percent_text(pick.accuracy.value - difference)})"
+    dense = ""
+    if view.dense and view.dense.accuracy:
+        dense = f" (dense {view.dense.accuracy})"
+    elif difference is not None:  # only that is recorded
+        dense = f" (dense {words.percent_text(accuracy.value - difference)})"
+    n = f", {words.n_text(accuracy.n)}" if accuracy.n else ""
+    return f"keeps {accuracy} {words.metric_words(view.metric)}{dense} on the {view.split} split{n}"
 
 
 def _time(view: FrontView, pick: CandidateView) -> str:
     time = pick.time
     if time is None:
-        return f"{macs_text(pick.macs)} multiply-adds"
+        return f"{words.macs_text(pick.macs)} multiply-adds"
     if time.median is None:
-        return f"predicted {ms_text(time.predicted)}"
+        return f"predicted {words.ms_text(time.predicted)}"
     name = "median" if view.statistic == "p50" else view.statistic
-    said = f"{name} {ms_text(time.of_statistic(view.statistic))} {time.doubt_of(view.statistic)}".rstrip()
+    said = f"{name} {words.ms_text(time.of_statistic(view.statistic))} {time.doubt_of(view.statistic)}".rstrip()
     return f"{said}, unsteady" if time.steady is False else said
 
 
@@ -134,28 +116,22 @@ def _memory(view: FrontView, pick: CandidateView) -> str:
     return "" if pick.memory is None else f"peak memory {pick.memory}{beside}"
 
 
-def _held_out(view: FrontView, rows: Sequence[FinalView]) -> list[Text]:
+def _held_out(view: FrontView, rows: Sequence[CandidateView]) -> list[Text]:
     """The figure on images that nothing was selected on, or that there is none."""
-    chosen = next((row for row in rows if row.kind == "chosen"), None)
+    chosen, dense = (next((row for row in rows if row.kind == kind), None) for kind in ("chosen", "dense"))
     if chosen is not None and chosen.accuracy is not None and chosen.split != view.split:
-        dense = next((row for row in rows if row.kind == "dense"), None)
+        accuracy = chosen.accuracy
         beside = f" (dense {dense.accuracy})" if dense and dense.accuracy else ""
-        count = f", {n_text(chosen.accuracy.n)}" if chosen.accuracy.n else ""
-        return [
-            Text.of(
-                f"On the {chosen.split} split, which nothing was selected on, it scores {chosen.accuracy}{beside}, "
-                f"95 % interval {chosen.accuracy.interval}{count}."
-            )
-        ]
-    if view.split == "test":
-        return []
-    return [
-        Text.of(
-            f"It was selected on this very {view.split} split, so a little of that figure is luck; "
-            "only a test split that nothing was selected on can tell how much.",
-            kind="note",
+        said = (
+            f"On the {chosen.split} split, which nothing was selected on, it scores {accuracy}{beside}, "
+            f"95 % interval {accuracy.interval}{f', {words.n_text(accuracy.n)}' if accuracy.n else ''}."
         )
-    ]
+        return [Text.of(said)]
+    luck = (
+        f"It was selected on this very {view.split} split, so a little of that figure is luck; "
+        "only a test split that nothing was selected on can tell how much."
+    )
+    return [] if view.split == "test" else [Text.of(luck, kind="note")]
 
 
 def _doubts(front: Mapping[str, Any], pick: CandidateView, records: Records) -> list[str]:
@@ -175,47 +151,51 @@ def _doubts(front: Mapping[str, Any], pick: CandidateView, records: Records) -> 
     time = pick.time
     if time is not None and time.steady is False and time.p10 is not None and time.p90 is not None:
         load, cores = number(front, "host", "load", 0), len(sequence(front, "host", "affinity"))
-        busy = f", with a load of {load:g} on {plural(cores, 'CPU')}" if load is not None and cores else ""
+        busy = f", with a load of {load:g} on {words.plural(cores, 'CPU')}" if load is not None and cores else ""
         sentences.append(
-            f"The times are unsteady (p10 to p90 is {ms_text(time.p10)} to {ms_text(time.p90)}{busy}): measure again "
-            "on a quieter machine before relying on them."
+            f"The times are unsteady (p10 to p90 is {words.ms_text(time.p10)} to {words.ms_text(time.p90)}{busy}): "
+            "measure again on a quieter machine before relying on them."
         )
     if lowered := lowered_dense(records):
         sentences.append(lowered)
     return sentences + failed_checks(records, pick.counts)
 
 
-def _figures(view: FrontView, pick: CandidateView, chosen: FinalView | None) -> list[KeyFigure]:
+def _figures(view: FrontView, pick: CandidateView, chosen: CandidateView | None) -> list[KeyFigure]:
     figures = []
     if pick.time is not None and pick.time.median is not None:
         value = pick.time.of_statistic(view.statistic)
         limit = next(iter(view.budget.of("latency")), None)
-        small = f"budget {limit_words(limit)}" if limit else ""
-        figures.append(KeyFigure(ms_text(value), quantile_words(view.statistic), small))
+        small = f"budget {words.limit_words(limit)}" if limit else ""
+        figures.append(KeyFigure(words.ms_text(value), words.quantile_words(view.statistic), small))
     if pick.accuracy is not None:
-        figures.append(_accuracy(pick.accuracy, f"{metric_words(view.metric)} on {view.split}"))
+        figures.append(_accuracy(pick.accuracy, f"{words.metric_words(view.metric)} on {view.split}"))
     if chosen is not None and chosen.accuracy is not None and chosen.split != view.split:
-        figures.append(_accuracy(chosen.accuracy, f"{metric_words(view.metric)} on {chosen.split}"))
-    loss = number(pick.difference, "difference")
+        figures.append(_accuracy(chosen.accuracy, f"{words.metric_words(view.metric)} on {chosen.split}"))
+    loss = pick.difference.difference
     if loss is not None and pick.origin != "dense":
-        low, high = number(pick.difference, "ci95", 0), number(pick.difference, "ci95", 1)
-        small = f"95 % {points_interval(low, high)}, paired" if low is not None else ""
-        figures.append(KeyFigure(points_text(loss), f"points vs dense, {view.split}", small))
+        low, high = pick.difference.ci95
+        small = f"95 % {words.points_interval(low, high)}, paired" if low is not None else ""
+        figures.append(KeyFigure(words.points_text(loss), f"points vs dense, {view.split}", small))
     speedup = view.speedup(pick)
     if speedup is not None and view.dense is not None and view.dense.time is not None:
-        figures.append(KeyFigure(ratio_text(speedup), "speed vs dense", f"dense {ms_text(view.dense.time.median)}"))
+        figures.append(
+            KeyFigure(words.ratio_text(speedup), "speed vs dense", f"dense {words.ms_text(view.dense.time.median)}")
+        )
     if pick.memory is not None and pick.memory.median is not None:
         limit = next(iter(view.budget.of("memory")), None)
         small = f"budget {limit.show(limit.value)}, " if limit else ""
-        figures.append(KeyFigure(str(pick.memory), "peak memory", f"{small}at most {peak_text(pick.memory.most)}"))
+        figures.append(
+            KeyFigure(str(pick.memory), "peak memory", f"{small}at most {words.peak_text(pick.memory.most)}")
+        )
     if pick.macs and view.dense is not None and view.dense.macs:
         share = pick.macs / view.dense.macs
-        figures.append(KeyFigure(percent_text(share, 0), "of the multiply-adds", macs_text(pick.macs)))
+        figures.append(KeyFigure(words.percent_text(share, 0), "of the multiply-adds", words.macs_text(pick.macs)))
     return figures
 
 
 def _accuracy(accuracy: AccuracyView, label: str) -> KeyFigure:
-    parts = [f"95 % {accuracy.interval}" if accuracy.interval else "", n_text(accuracy.n) if accuracy.n else ""]
+    parts = [f"95 % {accuracy.interval}" if accuracy.interval else "", words.n_text(accuracy.n) if accuracy.n else ""]
     return KeyFigure(str(accuracy), label, ", ".join(part for part in parts if part))
 
 

@@ -11,7 +11,7 @@ from tavt_kit.core.budget import Budget, Limit
 from tavt_kit.reports.records import text, whole
 
 __all__ = [
-    "DASH", "budget_words", "bytes_text", "date_text", "interval_text", "limit_words", "macs_text", "metric_words",
+    "DASH", "budget_words", "bytes_text", "date_text", "limit_words", "macs_text", "metric_words",
     "ms_text", "n_text", "peak_text", "percent_text", "plural", "points_interval", "points_text", "quantile_words",
     "ratio_text", "significant", "target_words",
 ]  # fmt: skip
@@ -64,11 +64,6 @@ def points_interval(low: float | None, high: float | None) -> str:
 def n_text(n: float) -> str:
     """How many images, without a break: ``n = 525``."""
     return f"n\u00a0=\u00a0{n:.0f}"
-
-
-def interval_text(low: float | None, high: float | None) -> str:
-    """A 95 % interval of a fraction, in percent: ``81.0–87.0``."""
-    return "" if low is None or high is None else f"{100 * low:.1f}–{100 * high:.1f}"
 
 
 def macs_text(value: float | None) -> str:
@@ -146,16 +141,15 @@ def target_words(target: Mapping[str, Any]) -> str:
         return ""
     index = whole(target, "index")
     number = f" {index}" if index and processor != "cpu" else ""
-    parts = [f"{_RUNTIMES.get(runtime, runtime)} {_PROCESSORS.get(processor, processor)}{number}"]
-    threads = whole(target, "threads")
-    if threads is not None:
-        parts.append(plural(threads, "thread").replace(" ", "\u00a0"))
-    parts += [part for part in (text(target, "precision"),) if part]
-    batch = whole(target, "batch")
-    if batch is not None:
-        parts.append(f"batch\u00a0{batch}")
-    parts += [part for part in (text(target, "mode"),) if part]
-    return ", ".join(parts)
+    threads, batch = whole(target, "threads"), whole(target, "batch")
+    parts = [
+        f"{_RUNTIMES.get(runtime, runtime)} {_PROCESSORS.get(processor, processor)}{number}",
+        None if threads is None else plural(threads, "thread").replace(" ", "\u00a0"),
+        text(target, "precision"),
+        None if batch is None else f"batch\u00a0{batch}",
+        text(target, "mode"),
+    ]
+    return ", ".join(filter(None, parts))
 
 
 def limit_words(limit: Limit) -> str:
@@ -165,7 +159,8 @@ def limit_words(limit: Limit) -> str:
     if limit.quantity == "flops":
         return f"{macs_text(limit.value)} multiply-adds"
     if limit.quantity == "drop":
-        return f"a loss of at most {significant_short(100 * limit.value)} points"
+        loss = significant(100 * limit.value)  # a limit is exact, so 2 points and not 2.00
+        return f"a loss of at most {loss.rstrip('0').rstrip('.') if '.' in loss else loss} points"
     if limit.is_quality:
         name = limit.name if limit.statistic else metric_words(limit.quantity)
         return f"{name} of at least {percent_text(limit.value)}"
@@ -180,12 +175,6 @@ def budget_words(budget: Budget) -> str:
 def quantile_words(statistic: str) -> str:
     """``p90`` as ``p90 latency``, ``p50`` as ``median latency``."""
     return _QUANTILES.get(statistic, f"{statistic} latency")
-
-
-def significant_short(value: float) -> str:
-    """Three significant digits, without zeros at the end: a limit is exact, so 8 ms and not 8.00 ms."""
-    text = significant(value)
-    return text.rstrip("0").rstrip(".") if "." in text else text
 
 
 def plural(count: int, word: str, many: str = "") -> str:

@@ -14,7 +14,7 @@ from tavt_kit.errors import ParameterError
 from tavt_kit.verbs import options
 
 if TYPE_CHECKING:
-    from tavt_kit.comparison.compared import Change, Comparison
+    from tavt_kit.comparison.comparison import Change, Comparison
 
 __all__ = ["compare_verb"]
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -13,7 +14,10 @@ from tavt_kit.errors import ParameterError
 from tavt_kit.verbs import options
 
 if TYPE_CHECKING:
-    from tavt_kit.workflows.evaluate import EvalResult, Labelled
+    from rich.table import Table
+
+    from tavt_kit.workflows.evaluate import EvalResult
+    from tavt_kit.workflows.predict import Predictions
 
 __all__ = ["eval_verb"]
 
@@ -29,7 +33,7 @@ Wanted = Annotated[
     ),
 ]
 Unlabelled = Annotated[
-    Path | None, typer.Option(help="A folder of pictures without labels: a CSV of labels and probabilities instead.")
+    Path | None, typer.Option(help="A folder of images without labels: a CSV of labels and probabilities instead.")
 ]
 Batch = Annotated[int, typer.Option(min=1, help="Images that the model is given at once.")]
 Out = Annotated[
@@ -57,11 +61,12 @@ def eval_verb(
     """Count what a model has right: accuracies with 95 % intervals, every class, confusions, calibration.
 
     A run is evaluated on the split it was made with. With --out: eval.json, the confusion matrix and the reliability
-    diagram as PNG, the matrix, the classes and every picture as CSV. PIM's heads are counted too, of a run on torch.
-    --unlabelled writes predictions.csv (to stdout without --out), and exits 2 if no picture could be read.
+    diagram as PNG, the matrix, the classes and every image as CSV. PIM's heads are counted too, of a run on torch.
+    --unlabelled writes predictions.csv (to stdout without --out), and exits 2 if no image could be read.
     """
     from tavt_kit.verbs.console_progress import ConsoleProgress
-    from tavt_kit.workflows.evaluate import evaluate, label_images
+    from tavt_kit.workflows.evaluate import evaluate
+    from tavt_kit.workflows.predict import label_images
 
     if unlabelled is not None and split is not None:
         raise ParameterError("--split needs labels, but --unlabelled has none; leave one of them out")
@@ -86,35 +91,129 @@ def eval_verb(
 
 def _show(found: EvalResult, as_json: bool) -> None:
     from tavt_kit.evaluation.files import EVAL_FILE
-    from tavt_kit.verbs.eval_view import say_evaluation
 
     if as_json:
         print(json.dumps(found.record))
         return
-    say_evaluation(found.record)
+    _say(found.record)
     if found.folder is not None:
         beside = ", ".join(one["file"] for one in found.record["files"])
         print(f"{found.folder / EVAL_FILE}, and beside it {beside}")
 
 
-def _show_labelled(found: Labelled, as_json: bool) -> int:
-    """The table on stdout, or where it lies; 2 if no picture could be read."""
-    from tavt_kit.verbs.eval_view import threshold_words
-
-    bad, count = found.unreadable, len(found.predictions)
-    for one in bad:
-        print(f"fgvc-kit eval: {one.error}", file=sys.stderr)
+def _show_labelled(found: Predictions, as_json: bool) -> int:
+    """The table on stdout, or where it lies; 2 if no image could be read."""
+    bad, count = found.unreadable, len(found)
+    for one in found:
+        if one.error is not None:
+            print(f"fgvc-kit eval: {one.error}", file=sys.stderr)
     if bad:
-        print(f"fgvc-kit eval: {len(bad)} of {count} pictures could not be read", file=sys.stderr)
-    if len(bad) == count:
+        print(f"fgvc-kit eval: {bad} of {count} images could not be read", file=sys.stderr)
+    if bad == count:
         return 2
     if found.threshold is not None:
-        words = f"{threshold_words(found.threshold.as_record())}; here {found.accepted} of {count - len(bad)}"
+        words = f"{_threshold_words(found.threshold.as_record())}; here {found.accepted} of {count - bad}"
         print(words, file=sys.stdout if found.folder and not as_json else sys.stderr)
     if as_json:
-        print(json.dumps(found.record))
+        print(json.dumps({"reject": None, **found.record}))
     elif found.folder is not None:
-        print(f"{found.folder / 'predictions.csv'}: {count} pictures")
+        print(f"{found.folder / 'predictions.csv'}: {count} images")
     else:
         print(found.csv, end="")
     return 0
+
+
+_WIDEST, _NAMED = 12, 5
+"""Classes up to which the whole matrix is printed, and confusions that are named; the files have all of it."""
+
+
+def _say(record: Mapping[str, Any]) -> None:
+    """Print the figures, the classes and the confusions."""
+    from tavt_kit.core.accuracy import Accuracy
+    from tavt_kit.verbs.console import console_of
+
+    print(f"{record['thing']} under {record['schedule']}: top-1 {Accuracy.from_record(record['top1'])}")
+    for key, words in (("top5", "top-5"), ("macro_f1", "macro-F1")):
+        if record.get(key) is not None:
+            print(f"{words} {Accuracy.from_record(record[key])}")
+    calibration = record["calibration"]
+    print(f"calibration error {100 * calibration['error']:.1f} % (in {calibration['count']} bins)")
+    if record["skipped"]:
+        print(f"{record['skipped']} images could not be read and were skipped")
+    console_of().print(_classes(record))
+    if record["confusions"]:
+        print("taken for one another most often:")
+    for one in record["confusions"][:_NAMED]:
+        files = ", ".join(example["file"] for example in one["examples"])
+        print(f"  {one['truth']} taken for {one['said']}: {one['count']} of {one['n']} ({files})")
+    if (reject := record["reject"]) is not None:
+        said = f"{_threshold_words(reject)}; it accepts {Accuracy.from_record(reject['coverage'])}"
+        right = reject["precision"]
+        print(said if right is None else f"{said}, and of these is right {Accuracy.from_record(right)}")
+    if (heads := record["heads"]) is not None:
+        console_of().print(_heads(heads))
+        best = heads["official"]
+        print(
+            f"the official code reports the best of its names, here {best['name']}: "
+            f"{Accuracy.from_record(best['top1'])}; a choice made on that split"
+        )
+
+
+def _classes(record: Mapping[str, Any]) -> Table:
+    """Every class beside the matrix where that fits, else those with the worst recall."""
+    from rich.markup import escape
+    from rich.table import Table
+
+    classes, recall = record["classes"], record["recall"]
+    wide = len(classes) <= _WIDEST
+    known = [i for i, name in enumerate(classes) if name in recall]
+    worst = sorted(known, key=lambda i: float(recall[classes[i]]["value"]))[:10]
+    shown = range(len(classes)) if wide else worst
+    title = "rows: truth; columns: prediction" if wide else f"the {len(shown)} classes of {len(classes)} found least"
+    table = Table(title=title)
+    table.add_column("class")
+    table.add_column("recall, % [95 %]", justify="right", no_wrap=True)
+    table.add_column("prec.", justify="right", no_wrap=True)
+    for i in range(len(classes)) if wide else ():
+        table.add_column(str(i), justify="right", no_wrap=True)
+    for i in shown:
+        name, row = classes[i], record["confusion"][i]
+        found, precision = recall.get(name), record["precision"].get(name)
+        ends = "" if found is None else " [{:.1f}, {:.1f}]".format(*(100 * end for end in found["ci95"]))
+        share = "no image" if found is None else f"{_percent(found)}{ends}"
+        cells = (f"{i} {name}", share, _percent(precision) if precision else "-")
+        table.add_row(*map(escape, cells), *(map(str, row) if wide else ()))
+    return table
+
+
+def _percent(accuracy: Mapping[str, Any]) -> str:
+    return f"{100 * accuracy['value']:.1f}"
+
+
+def _threshold_words(reject: Mapping[str, Any]) -> str:
+    """How a threshold was chosen."""
+    chosen = reject["chosen_on"]
+    return (
+        f"for a precision of {100 * reject['wanted']:g} % answers of at least {100 * reject['threshold']:.1f} % are "
+        f"accepted (chosen on {chosen['split']}: {chosen['right']} right of {chosen['accepted']} accepted, of "
+        f"{chosen['n']})"
+    )
+
+
+def _heads(heads: Mapping[str, Any]) -> Table:
+    from rich.table import Table
+
+    table = Table(
+        title="PIM's heads, %; highest-k adds up k of them: the surest, or as the official code the least sure"
+    )
+    titles = ("head", "top-1", "top-3", "official top-1", "top-3", "selected tokens right", "dropped")
+    for title in titles:
+        table.add_column(title, justify="left" if title == "head" else "right")
+    for name, one in heads["heads"].items():
+        tokens = (heads["tokens"].get(f"{which}_{name}") for which in ("select", "drop"))
+        shares = ("" if share is None else f"{100 * share:.1f}" for share in tokens)
+        table.add_row(name, _percent(one["top1"]), _percent(one["top3"]), "", "", *shares)
+    for name, one in heads["fused"].items():
+        official = heads["fused_official"][name]
+        table.add_row(name, *(_percent(each[top]) for each in (one, official) for top in ("top1", "top3")))
+    return table

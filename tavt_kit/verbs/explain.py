@@ -1,4 +1,4 @@
-"""``fgvc-kit explain``: what a model looks at, drawn over pictures."""
+"""``fgvc-kit explain``: what a model looks at, drawn over images."""
 
 from __future__ import annotations
 
@@ -14,12 +14,10 @@ from tavt_kit.verbs import options
 __all__ = ["explain_verb"]
 
 Run = Annotated[Path, typer.Argument(metavar="RUN", help="A run folder.")]
-Images = Annotated[list[Path], typer.Argument(metavar="IMAGE...", help="Pictures, or folders of them.")]
+Images = Annotated[list[Path], typer.Argument(metavar="IMAGE...", help="Images, or folders of them.")]
 Out = Annotated[Path, typer.Option("--out", "-o", help="The folder to write.")]
-Class = Annotated[
-    str | None, typer.Option("--class", help="Of PIM's heat map. [default: of each picture the likeliest]")
-]
-Most = Annotated[int, typer.Option("--limit", min=1, help="Explain at most this many pictures.")]
+Class = Annotated[str | None, typer.Option("--class", help="Of PIM's heat map. [default: of each image the likeliest]")]
+Most = Annotated[int, typer.Option("--limit", min=1, help="Explain at most this many images.")]
 
 
 def explain_verb(
@@ -35,14 +33,14 @@ def explain_verb(
     """Draw what a model looks at: attention rollout, the patches each layer keeps, and what its family chooses.
 
     FFVT: the tokens that are fused from each layer; TransFG: the patch of each head; Mix-ViT's hybrid: its parts; PIM:
-    how probable a class is at every place. One PNG a picture, a contact sheet of all, and explained.json with the
-    numbers, which a report shows. Pictures that cannot be read are named and counted; exits 2 if none could be read.
+    how probable a class is at every place. One PNG an image, a contact sheet of all, and explained.json with the
+    numbers, which a report shows. Images that cannot be read are named and counted; exits 2 if none could be read.
     """
     from tavt_kit.verbs.console_progress import ConsoleProgress
     from tavt_kit.workflows.explain import ExplainedImage, explain
 
     class Lines(ConsoleProgress):
-        """A line for each picture: on stdout what was drawn, on stderr why not."""
+        """A line for each image: on stdout what was drawn, on stderr why not."""
 
         def show(self, value: object) -> None:
             assert isinstance(value, ExplainedImage)
@@ -55,13 +53,13 @@ def explain_verb(
         found = explain(run, images, out, schedule=schedule, class_name=class_name, limit=limit, progress=progress)
     if found.unreadable:
         count = len(found.images)
-        print(f"fgvc-kit explain: {found.unreadable} of {count} pictures could not be read", file=sys.stderr)
+        print(f"fgvc-kit explain: {found.unreadable} of {count} images could not be read", file=sys.stderr)
     if found.record is None:
         return 2
     if as_json:
         about = {key: found.record[key] for key in ("schema", "version")}
         print(json.dumps({**about, "folder": str(out), **found.record}))
     else:
-        more = f" ({found.left_out} more pictures were left out; see --limit)" if found.left_out else ""
-        print(f"{found.sheet}: {found.drawn} pictures{more}")
+        more = f" ({found.left_out} more images were left out; see --limit)" if found.left_out else ""
+        print(f"{found.sheet}: {found.drawn} images{more}")
     return 0

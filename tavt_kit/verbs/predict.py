@@ -1,4 +1,4 @@
-"""``fgvc-kit predict``: labels for pictures, from an exported file without torch, or from a run."""
+"""``fgvc-kit predict``: labels for images, from an exported file without torch, or from a run."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tavt_kit.verbs import options
 __all__ = ["predict_verb"]
 
 Thing = Annotated[Path, typer.Argument(metavar="THING", help="An exported .onnx or .xml file, or a run folder.")]
-Images = Annotated[list[Path], typer.Argument(metavar="IMAGE...", help="Pictures of any kind Pillow reads.")]
+Images = Annotated[list[Path], typer.Argument(metavar="IMAGE...", help="Images of any kind Pillow reads.")]
 Top = Annotated[int, typer.Option(min=1, help="How many classes to name.")]
 Target = Annotated[
     str | None,
@@ -31,18 +31,18 @@ def predict_verb(
     target: Target = None,
     as_json: options.Json = False,
 ) -> int:
-    """Say what is in each picture, with probabilities.
+    """Say what is in each image, with probabilities.
 
-    An exported file carries its labels and preprocessing; neither torch nor timm is needed to run it. Pictures that
+    An exported file carries its labels and preprocessing; neither torch nor timm is needed to run it. Images that
     cannot be read are named on stderr and counted; a licence that forbids commercial use is named there too. Exits 2
-    if no picture could be read.
+    if no image could be read.
     """
     from tavt_kit.evaluation.predictions import Prediction
     from tavt_kit.verbs.console_progress import ConsoleProgress
     from tavt_kit.workflows.predict import predict
 
     class Lines(ConsoleProgress):
-        """A line for each picture: on stdout what is in it, on stderr why nobody knows."""
+        """A line for each image: on stdout what is in it, on stderr why nobody knows."""
 
         def show(self, value: object) -> None:
             assert isinstance(value, Prediction)
@@ -57,5 +57,5 @@ def predict_verb(
     if as_json:
         print(json.dumps(found.record))
     if found.unreadable:
-        print(f"fgvc-kit predict: {found.unreadable} of {len(found)} pictures could not be read", file=sys.stderr)
+        print(f"fgvc-kit predict: {found.unreadable} of {len(found)} images could not be read", file=sys.stderr)
     return 2 if found.unreadable == len(found) else 0

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tavt_kit.comparison.comparable import Readable, files_of_run, read_readable
-from tavt_kit.comparison.compared import Comparison, compare_records, compare_within
+from tavt_kit.comparison.comparison import Comparison, compare_records, compare_within
 from tavt_kit.core.budget import Verdict, worst
 from tavt_kit.core.codec import encode
 from tavt_kit.core.records import label_record
@@ -61,11 +61,7 @@ class CompareResult:
             [
                 {
                     "kind": each.kind,
-                    "name": change.name,
-                    "other": change.other,
-                    "figure": change.figure,
-                    "before": change.before,
-                    "after": change.after,
+                    **{key: getattr(change, key) for key in ("name", "other", "figure", "before", "after")},
                     "change": change.estimate.value,
                     "low": change.estimate.low,
                     "high": change.estimate.high,

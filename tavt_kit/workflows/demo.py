@@ -370,7 +370,7 @@ def _write_table(out: Path, budget: str, low: str) -> None:
     """
     from tavt_kit.core.budget import Budget, facts_of, judge
     from tavt_kit.core.measurement import Measurement
-    from tavt_kit.reports import FinalRow, write_final
+    from tavt_kit.reports import final_row, write_final
 
     bench = read_record(out / "bench.json", "bench")
     measured = {Path(row["thing"]).resolve(): row for row in bench["candidates"]}
@@ -383,12 +383,12 @@ def _write_table(out: Path, budget: str, low: str) -> None:
         fits = None if latency is None else judge(limit, facts_of(latency=latency))
         notes = [low if kind == "resolution" else "", f"check: {check['verdict']}"]
         rows.append(
-            FinalRow(
+            final_row(
                 name,
                 kind,
-                accuracy=check["artifact_top1"],
-                macs=timed.get("macs"),
-                latency=timed.get("latency_ms"),
+                check["artifact_top1"],
+                timed.get("macs"),
+                timed.get("latency_ms"),
                 ratio=timed.get("ratio"),
                 verdict=None if fits is None else str(fits),
                 note=", ".join(filter(None, notes)),

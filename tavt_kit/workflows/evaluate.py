@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from os import PathLike
@@ -13,7 +13,7 @@ from tavt_kit.core.accuracy import Accuracy
 from tavt_kit.core.lock import held_folder
 from tavt_kit.core.parsing import parse_fraction
 from tavt_kit.core.progress import Progress, Silent
-from tavt_kit.core.records import atomic_text, command_line, label_record
+from tavt_kit.core.records import command_line, label_record
 from tavt_kit.errors import DataError, ParameterError, ScheduleError
 from tavt_kit.evaluation.frames import frame
 from tavt_kit.workflows.run_model import Given, images_of, model_at, name_of
@@ -25,13 +25,11 @@ if TYPE_CHECKING:
     from tavt_kit.core.device import TargetDevice
     from tavt_kit.core.model_card import ModelCard
     from tavt_kit.data import ImageSet, Sample
-    from tavt_kit.data.preprocess import Preprocessing
     from tavt_kit.evaluation.answers import Answered
     from tavt_kit.evaluation.pim_evaluation import HeadCounts
-    from tavt_kit.evaluation.predictions import Prediction
     from tavt_kit.evaluation.reject import Threshold
 
-__all__ = ["EvalResult", "Labelled", "evaluate", "label_images"]
+__all__ = ["EvalResult", "Job", "Subject", "evaluate", "labelled_images", "open_subject", "parse_share"]
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -65,81 +63,17 @@ class EvalResult:
             MissingDependency: pandas is not installed.
         """
         recall, precision = self.record["recall"], self.record["precision"]
+        none = {"value": float("nan")}
         return frame(
             [
-                {
-                    "class": name,
-                    "n": sum(self.record["confusion"][index]),
-                    "recall": recall[name]["value"] if name in recall else float("nan"),
-                    "precision": precision[name]["value"] if precision.get(name) else float("nan"),
-                }
-                for index, name in enumerate(self.record["classes"])
+                {"class": name, "n": sum(row), "recall": recall.get(name, none)["value"],
+                 "precision": (precision.get(name) or none)["value"]}
+                for name, row in zip(self.record["classes"], self.record["confusion"], strict=True)
             ]
-        )
+        )  # fmt: skip
 
     def __repr__(self) -> str:
         return f"<EvalResult of {self.record['thing']} under {self.schedule}: top-1 {self.top1}>"
-
-
-@dataclass(frozen=True, slots=True, repr=False)
-class Labelled:
-    """What a model says of images without labels.
-
-    Args:
-        predictions: One for each image; of an unreadable one with the reason.
-        threshold: The least probability of an accepted answer, where one was asked for.
-        folder: Where ``predictions.csv`` lies, or None.
-    """
-
-    predictions: tuple[Prediction, ...]
-    threshold: Threshold | None
-    folder: Path | None
-
-    @property
-    def unreadable(self) -> tuple[Prediction, ...]:
-        """Those of images that could not be read."""
-        return tuple(one for one in self.predictions if one.error is not None)
-
-    @property
-    def accepted(self) -> int:
-        """Answers that are sure enough; all, where no threshold was asked for."""
-        least = 0.0 if self.threshold is None else self.threshold.value
-        return sum(one.error is None and one.ranked[0][1] >= least for one in self.predictions)
-
-    @property
-    def csv(self) -> str:
-        """A line for each image: its labels and their probabilities."""
-        from tavt_kit.evaluation.tables import predictions_csv
-
-        return predictions_csv(list(self.predictions), None if self.threshold is None else self.threshold.value)
-
-    @property
-    def record(self) -> dict[str, Any]:
-        """JSON-ready."""
-        reject = None if self.threshold is None else self.threshold.as_record()
-        predictions = [one.as_record() for one in self.predictions]
-        return {"predictions": predictions, "unreadable": len(self.unreadable), "reject": reject}
-
-    def to_frame(self) -> pandas.DataFrame:
-        """A line for each image: its path, label, probability and error.
-
-        Raises:
-            MissingDependency: pandas is not installed.
-        """
-        return frame(
-            [
-                {
-                    "image": one.path,
-                    "label": one.label,
-                    "probability": one.ranked[0][1] if one.ranked else float("nan"),
-                    "error": one.error,
-                }
-                for one in self.predictions
-            ]
-        )
-
-    def __repr__(self) -> str:
-        return f"<Labelled: {len(self.predictions)} images, {len(self.unreadable)} unreadable>"
 
 
 def evaluate(
@@ -188,96 +122,50 @@ def evaluate(
         >>> evaluate("runs/birds", "birds/", split="test").top1.value  # doctest: +SKIP
         0.893
     """
+    from tavt_kit.evaluation.figures import figures_of
     from tavt_kit.evaluation.files import write_evaluation
+    from tavt_kit.evaluation.reject import reached
 
-    wanted = _share(precision_wanted)
+    wanted = parse_share(precision_wanted)
     progress = progress or Silent()
-    subject = _open_subject(thing, schedule, preset, target, batch, progress)
-    job = _Job(subject, _images_of(thing, data, subject.card), batch, limit, allow_unreadable)
+    subject = open_subject(thing, schedule, preset, target, batch, heads=True, progress=progress)
+    classes = subject.card.classes
+    job = Job(subject, labelled_images(thing, data, subject.card), batch, limit, allow_unreadable)
     chosen = split or job.images.held_out
-    samples = job.samples(chosen)
     if wanted is not None and chosen == "val":
         raise ParameterError(
             f"a threshold is chosen on val and told on another split, but val is to be evaluated; "
             f"{'leave `split=val` out' if split else 'give data with a test split'}, or leave `precision_wanted` out"
         )
+    samples = job.samples(chosen)
     with nullcontext() if out is None else held_folder(out) as folder:
         progress.update(f"evaluating {name_of(thing)}")
         threshold = None if wanted is None else job.threshold(wanted)
-        found = job.answer(samples, heads=True)
+        found = job.answer(samples, None if subject.heads is None else subject.heads.count)
+        reject = None
+        if threshold is not None:
+            reject = {**threshold.as_record(), **reached(threshold, found.confidence, found.right, chosen)}
         body = {
             "thing": name_of(thing),
-            **job.body(found, chosen, threshold),
+            "schedule": subject.schedule,
+            "target": str(subject.session.target),
+            "weights_sha256": subject.card.weights_sha256,
+            "data": job.images.name,
+            **figures_of(found, classes, chosen, job.images.relative),
+            "reject": reject,
+            "heads": None if subject.heads is None else subject.heads.as_record(chosen),
             "skipped": len(samples) - len(found.samples),
         }
-        if folder is not None:
+        if folder is None:
+            record = label_record("eval", body)
+        else:
             names = [job.images.relative(sample) for sample in found.samples]
             record = write_evaluation(folder, {**body, "command": command_line()}, found, names)
-        else:
-            record = label_record("eval", body)
         return EvalResult(Accuracy.from_record(record["top1"]), folder, record)
 
 
-def label_images(
-    thing: Given,
-    folder: Path | str,
-    *,
-    data: str | Path | None = None,
-    schedule: str | Choice | None = None,
-    preset: str | None = None,
-    target: str | TargetDevice | None = None,
-    batch: int = 32,
-    limit: int | None = None,
-    precision_wanted: str | float | None = None,
-    out: Path | str | None = None,
-    allow_unreadable: int = 0,
-    progress: Progress | None = None,
-) -> Labelled:
-    """Label images that have no labels; with ``out`` as ``predictions.csv``, unless none of them could be read.
-
-    Args:
-        thing: A run folder, a wrapped model with its card, or an exported ``.onnx`` or ``.xml`` file.
-        folder: The images, at any depth.
-        data: Where the run's own images are, of which val chooses a threshold.
-        schedule: Schedule of a run or a switchable file; by default what a search in the folder chose.
-        preset: Preset of a switchable file.
-        target: Where to run.
-        batch: Images that the model is given at once.
-        limit: Most images, of ``folder`` and of val.
-        precision_wanted: Share of accepted answers that shall be right, such as 0.95 or ``"95%"``.
-        out: The folder for ``predictions.csv``; by default nothing is written.
-        allow_unreadable: Most images of val that may be skipped.
-        progress: Told what is done, and which schedule a search's folder made it.
-
-    Raises:
-        ParameterError: A share that is none.
-        RecordError: There is no run, or no data known to choose a threshold on.
-        DataError: ``folder`` holds no images.
-        ScheduleError: The schedule does not fit, or a preset is given for what has none.
-    """
-    from tavt_kit.data.folders import pictures_below
-    from tavt_kit.evaluation.predictions import Predictor
-    from tavt_kit.evaluation.tables import FIRST
-
-    wanted = _share(precision_wanted)
-    files = pictures_below(Path(folder))[:limit]
-    progress = progress or Silent()
-    subject = _open_subject(thing, schedule, preset, target, batch, progress)
-    job = None
-    if wanted is not None:
-        job = _Job(subject, _images_of(thing, data, subject.card), batch, limit, allow_unreadable)
-    with nullcontext() if out is None else held_folder(out) as place:
-        progress.update(f"labelling {folder}")
-        threshold = None if job is None or wanted is None else job.threshold(wanted)
-        predictions = tuple(Predictor(subject.card, subject.session).files(files, FIRST, batch=batch))
-        found = Labelled(predictions, threshold, place)
-        if place is not None and len(found.unreadable) < len(predictions):
-            atomic_text(place / "predictions.csv", found.csv)
-        return found
-
-
 @dataclass(frozen=True, slots=True)
-class _Subject:
+class Subject:
     """A model ready to be evaluated.
 
     Args:
@@ -292,126 +180,100 @@ class _Subject:
     session: Any
     heads: HeadCounts | None = None
 
-    @property
-    def preprocessing(self) -> Preprocessing:
-        """The model's."""
-        from tavt_kit.data.preprocess import Preprocessing
-
-        return Preprocessing.from_record(self.card.preprocessing)
-
 
 @dataclass(frozen=True, slots=True)
-class _Job:
-    """A model, its images, and how they are run through it."""
+class Job:
+    """A model, its labelled images, and how they are run through it."""
 
-    subject: _Subject
+    subject: Subject
     images: ImageSet
     batch: int
     limit: int | None
     allow_unreadable: int
 
     def samples(self, split: str) -> Sequence[Sample]:
+        """The images of a split."""
         from tavt_kit.data import thin_out
 
         return thin_out(self.images.split(split), self.limit)
 
-    def answer(self, samples: Sequence[Sample], *, heads: bool = False) -> Answered:
+    def answer(self, samples: Sequence[Sample], watch: Callable[[Any], None] | None = None) -> Answered:
+        """What the model makes of these images; a watch is told the labels of each batch."""
+        from tavt_kit.data.preprocess import Preprocessing
         from tavt_kit.evaluation.answers import answer
 
-        subject = self.subject
+        preprocessing = Preprocessing.from_record(self.subject.card.preprocessing)
         return answer(
             samples,
-            subject.session,
-            subject.preprocessing,
+            self.subject.session,
+            preprocessing,
             batch=self.batch,
             allow_unreadable=self.allow_unreadable,
-            watch=subject.heads.count if heads and subject.heads else None,
+            watch=watch,
         )
 
     def threshold(self, wanted: float) -> Threshold:
+        """The least probability of an accepted answer, chosen on val."""
         from tavt_kit.evaluation.reject import choose_threshold
 
         found = self.answer(self.samples("val"))
         return choose_threshold(found.confidence, found.right, wanted, "val")
 
-    def body(self, found: Answered, split: str, threshold: Threshold | None) -> dict[str, Any]:
-        """Everything of the record but what it is about and what was skipped."""
-        from tavt_kit.evaluation.figures import figures_of
-        from tavt_kit.evaluation.reject import reached
 
-        subject, reject = self.subject, None
-        if threshold is not None:
-            reject = {**threshold.as_record(), **reached(threshold, found.confidence, found.right, split)}
-        return {
-            "schedule": subject.schedule,
-            "target": str(subject.session.target),
-            "weights_sha256": subject.card.weights_sha256,
-            "data": self.images.name,
-            **figures_of(found, subject.card.classes, split, self.images.relative),
-            "reject": reject,
-            "heads": subject.heads.as_record(split) if subject.heads else None,
-        }
-
-
-def _share(wanted: str | float | None) -> float | None:
+def parse_share(wanted: str | float | None) -> float | None:
+    """The precision of accepted answers that is wanted, as a fraction."""
     return None if wanted is None else parse_fraction(str(wanted), "a precision", "95% or 0.95")
 
 
-def _open_subject(
+def open_subject(
     thing: Given,
     schedule: str | Choice | None,
     preset: str | None,
     target: str | TargetDevice | None,
-    batch: int,
+    batch: int = 1,
+    *,
+    heads: bool = False,
     progress: Progress,
-) -> _Subject:
-    """A run, or an exported ``.onnx`` or ``.xml`` file, ready on its target."""
+) -> Subject:
+    """A run, or an exported ``.onnx`` or ``.xml`` file, ready on its target; a file needs neither torch nor timm.
+
+    With ``heads``, those of PIM in a run folder are counted. The other arguments are those of ``evaluate``.
+
+    Raises:
+        ScheduleError: The schedule does not fit, or a preset is given for what has none.
+    """
     from tavt_kit.core.device import TargetDevice
 
     device = TargetDevice.parse(target) if isinstance(target, str) else target
     if isinstance(thing, str | PathLike) and Path(thing).suffix in (".onnx", ".xml"):
-        return _open_file(Path(thing), schedule, preset, device)
+        from tavt_kit.core.artifact_card import read_metadata
+        from tavt_kit.core.integrity import require_unchanged
+        from tavt_kit.runtimes import open_file
+
+        file = Path(thing)
+        found = read_metadata(file).chosen(preset, None if schedule is None else str(schedule))
+        require_unchanged(file)
+        session = open_file(file, (device or found.own_target(file)).resolved(), found.lengths)
+        return Subject(found.model, str(found.schedule), session)
     if preset is not None:
         raise ScheduleError(
             f"a preset belongs to a file exported with `switchable`, got {name_of(thing)}; give `schedule`"
         )
-    return _open_run(thing, schedule, device or TargetDevice("torch", "cpu"), batch, progress)
-
-
-def _open_file(file: Path, schedule: str | Choice | None, preset: str | None, target: TargetDevice | None) -> _Subject:
-    """An exported file; neither torch nor timm is imported."""
-    from tavt_kit.core.artifact_card import read_metadata
-    from tavt_kit.core.integrity import require_unchanged
-    from tavt_kit.runtimes import open_file
-
-    card = read_metadata(file).chosen(preset, None if schedule is None else str(schedule))
-    require_unchanged(file)
-    device = target or card.own_target(file)
-    return _Subject(card.model, str(card.schedule), open_file(file, device.resolved(), card.lengths))
-
-
-def _open_run(
-    run: Given,
-    schedule: str | Choice | None,
-    target: TargetDevice,
-    batch: int,
-    progress: Progress,
-) -> _Subject:
     from tavt_kit.evaluation.pim_evaluation import HeadCounts, PimHeads
     from tavt_kit.models.backbones.pim import Pim
     from tavt_kit.models.wrap import LeanViT
     from tavt_kit.runtimes import open_module
 
-    device = target.resolved()
-    model, under = model_at(run, schedule, progress)
+    device = (device or TargetDevice("torch", "cpu")).resolved()
+    model, under = model_at(thing, schedule, progress)
     shape, card = (batch, 3, *model.backbone.image_size), model.require_card()
-    if isinstance(model.bare, Pim) and device.runtime == "torch":
-        heads = HeadCounts(open_module(PimHeads(model, model.schedule).eval(), device, shape), model.bare)
-        return _Subject(card, str(under), heads, heads)
-    return _Subject(card, str(under), open_module(LeanViT(model).eval(), device, shape))
+    if heads and isinstance(model.bare, Pim) and device.runtime == "torch":
+        counts = HeadCounts(open_module(PimHeads(model, model.schedule).eval(), device, shape), model.bare)
+        return Subject(card, str(under), counts, counts)
+    return Subject(card, str(under), open_module(LeanViT(model).eval(), device, shape))
 
 
-def _images_of(thing: Given, data: str | Path | None, card: ModelCard) -> ImageSet:
+def labelled_images(thing: Given, data: str | Path | None, card: ModelCard) -> ImageSet:
     """The images: of the run the thing lies in, else those given; their labels are indices into the model's classes.
 
     Raises:
@@ -423,7 +285,7 @@ def _images_of(thing: Given, data: str | Path | None, card: ModelCard) -> ImageS
     inside = list(Path(data).iterdir()) if data is not None and Path(data).is_dir() else []
     if not any(path.is_dir() for path in inside) and any(path.suffix.lower() in IMAGE_SUFFIXES for path in inside):
         raise DataError(
-            f"{data} holds pictures but no class folders, so it is not known what they show; label them with "
+            f"{data} holds images but no class folders, so it is not known what they show; label them with "
             f"`unlabelled` {data}"
         )
     if isinstance(thing, str | PathLike):  # an exported file lies in its run's folder, or in a folder there

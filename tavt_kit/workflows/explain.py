@@ -26,9 +26,6 @@ if TYPE_CHECKING:
 
 __all__ = ["ExplainResult", "ExplainedImage", "explain"]
 
-_FILE = "explained.json"
-_SHEET = "sheet.png"
-
 
 @dataclass(frozen=True, slots=True)
 class ExplainedImage:
@@ -125,6 +122,8 @@ def explain(
         >>> explain("runs/birds", "birds/sparrow", "explained", limit=8)  # doctest: +SKIP
         <ExplainResult explained: 8 images, 0 unreadable>
     """
+    import numpy as np
+
     from tavt_kit.evaluation.map_drawing import contact_sheet, draw_explained
 
     progress, folder = progress or Silent(), Path(out)
@@ -143,17 +142,33 @@ def explain(
                 seen.append(ExplainedImage(path, error=str(error)))
                 progress.show(seen[-1])
                 continue
-            file, caption = folder / f"{len(rows):03d}-{path.stem}.png", _caption(card, explained)
+            best = int(explained.probabilities.argmax())
+            caption = f"{card.classes[best]} {100 * explained.probabilities[best]:.0f} %"
+            file = folder / f"{len(rows):03d}-{path.stem}.png"
             with atomic_path(file) as temporary:
                 draw_explained(image, explained, caption).save(temporary, optimize=True)
             rows.append((image, explained, f"{path.name}: {caption}"))
-            entries.append(_entry(card, path, file, explained))
+            entries.append(
+                {
+                    "image": str(path),
+                    "file": file.name,
+                    "sha256": sha256_file(file),
+                    "shows": list(explained.titles),
+                    "prediction": card.classes[best],
+                    "probability": round(float(explained.probabilities[best]), 6),
+                    "class": card.classes[explained.label],
+                    "grid": list(explained.grid),
+                    "maps": {heat.name: np.round(heat.values.astype(float), 6).tolist() for heat in explained.heats},
+                    "kept": {mark.name: list(mark.patches) for mark in explained.kept},
+                    "taken": {mark.name: list(mark.patches) for mark in explained.taken},
+                }
+            )
             seen.append(ExplainedImage(path, file, caption))
             progress.show(seen[-1])
         left_out = max(0, len(files) - limit)
         if not rows:
             return ExplainResult(folder, None, tuple(seen), left_out, None)
-        sheet = folder / _SHEET
+        sheet = folder / "sheet.png"
         with atomic_path(sheet) as temporary:
             contact_sheet(rows).save(temporary, optimize=True)
         body = {
@@ -161,12 +176,12 @@ def explain(
             "model": card.name,
             "weights_sha256": card.weights_sha256,
             "schedule": str(under),
-            "sheet": _written(sheet),
+            "sheet": {"file": sheet.name, "sha256": sha256_file(sheet)},
             "images": entries,
             "unreadable": len(seen) - len(rows),
             "command": command_line(),
         }
-        record = write_record(folder / _FILE, "explained", body)
+        record = write_record(folder / "explained.json", "explained", body)
         return ExplainResult(folder, sheet, tuple(seen), left_out, record)
 
 
@@ -175,11 +190,6 @@ def _files(given: Sequence[Path | str]) -> list[Path]:
     from tavt_kit.data.folders import pictures_below
 
     return [file for path in map(Path, given) for file in (pictures_below(path) if path.is_dir() else [path])]
-
-
-def _written(file: Path) -> dict[str, str]:
-
-    return {"file": file.name, "sha256": sha256_file(file)}
 
 
 def _label(model: AdaptiveViT, card: ModelCard, name: str | None) -> int | None:
@@ -208,24 +218,3 @@ def _explained(model: AdaptiveViT, card: ModelCard, path: Path, label: int | Non
     pixels = resize_crop(open_image(path), preprocessing)
     found = explain(model, torch.from_numpy(normalise(pixels, preprocessing)), label, card.classes)
     return Image.fromarray(pixels.transpose(1, 2, 0).copy()), found
-
-
-def _caption(card: ModelCard, explained: Explained) -> str:
-    best = int(explained.probabilities.argmax())
-    return f"{card.classes[best]} {100 * explained.probabilities[best]:.0f} %"
-
-
-def _entry(card: ModelCard, path: Path, file: Path, explained: Explained) -> dict[str, Any]:
-    best = int(explained.probabilities.argmax())
-    return {
-        "image": str(path),
-        **_written(file),
-        "shows": list(explained.titles),
-        "prediction": card.classes[best],
-        "probability": round(float(explained.probabilities[best]), 6),
-        "class": card.classes[explained.label],
-        "grid": list(explained.grid),
-        "maps": {heat.name: [[round(float(x), 6) for x in row] for row in heat.values] for heat in explained.heats},
-        "kept": {mark.name: list(mark.patches) for mark in explained.kept},
-        "taken": {mark.name: list(mark.patches) for mark in explained.taken},
-    }

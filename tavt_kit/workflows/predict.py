@@ -3,25 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from os import PathLike
+from contextlib import nullcontext
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
 
+from tavt_kit.core.lock import held_folder
 from tavt_kit.core.model_card import licence_sentence
 from tavt_kit.core.progress import Progress, Silent
-from tavt_kit.errors import ScheduleError
+from tavt_kit.core.records import atomic_text
 from tavt_kit.evaluation.frames import frame
-from tavt_kit.workflows.run_model import Given, model_at, name_of
+from tavt_kit.workflows.evaluate import Job, Subject, labelled_images, open_subject, parse_share
+from tavt_kit.workflows.run_model import Given, name_of
 
 if TYPE_CHECKING:
     import pandas
 
     from tavt_kit.core.configuration import Choice
     from tavt_kit.core.device import TargetDevice
-    from tavt_kit.evaluation.predictions import Prediction, Predictor
+    from tavt_kit.evaluation.predictions import Prediction
+    from tavt_kit.evaluation.reject import Threshold
 
-__all__ = ["Predictions", "predict"]
+__all__ = ["Predictions", "label_images", "predict"]
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -32,11 +35,15 @@ class Predictions(Sequence["Prediction"]):
         model: The file or run that was asked, or the model's name.
         predictions: One for each image; the result itself is a sequence of them, too.
         licence: What must be said of commercial use, or None.
+        threshold: The least probability of an accepted answer, where one was asked for.
+        folder: Where ``predictions.csv`` lies, or None.
     """
 
     model: str
     predictions: tuple[Prediction, ...]
     licence: str | None
+    threshold: Threshold | None = None
+    folder: Path | None = None
 
     @property
     def unreadable(self) -> int:
@@ -44,10 +51,24 @@ class Predictions(Sequence["Prediction"]):
         return sum(one.error is not None for one in self.predictions)
 
     @property
+    def accepted(self) -> int:
+        """Answers that are sure enough; all, where no threshold was asked for."""
+        least = 0.0 if self.threshold is None else self.threshold.value
+        return sum(one.error is None and one.ranked[0][1] >= least for one in self.predictions)
+
+    @property
+    def csv(self) -> str:
+        """A line for each image: its labels and their probabilities."""
+        from tavt_kit.evaluation.files import predictions_csv
+
+        return predictions_csv(self.predictions, None if self.threshold is None else self.threshold.value)
+
+    @property
     def record(self) -> dict[str, Any]:
         """JSON-ready."""
         found = [one.as_record() for one in self.predictions]
-        return {"model": self.model, "predictions": found, "unreadable": self.unreadable}
+        reject = {} if self.threshold is None else {"reject": self.threshold.as_record()}
+        return {"model": self.model, "predictions": found, "unreadable": self.unreadable, **reject}
 
     @overload
     def __getitem__(self, index: int) -> Prediction: ...
@@ -111,41 +132,74 @@ def predict(
         >>> predict("runs/birds/export/model.f32.xml", "photo.jpg")[0].label  # doctest: +SKIP
         'house_sparrow'
     """
-    progress = progress or Silent()
-    predictor = _open(thing, schedule, preset, target, progress)
-    licence = licence_sentence(predictor.card.licences)
-    if licence is not None:
-        progress.say(licence)
     paths = [Path(images)] if isinstance(images, Path | str) else [Path(path) for path in images]
-    found = []
-    for prediction in predictor.files(paths, top):
-        progress.show(prediction)
-        found.append(prediction)
-    return Predictions(name_of(thing), tuple(found), licence)
+    return _ask(
+        open_subject(thing, schedule, preset, target, progress=progress or Silent()), thing, paths, top, progress
+    )
 
 
-def _open(
+def label_images(
     thing: Given,
-    schedule: str | Choice | None,
-    preset: str | None,
-    target: str | TargetDevice | None,
-    progress: Progress,
-) -> Predictor:
-    from tavt_kit.core.device import TargetDevice
-    from tavt_kit.evaluation.predictions import Predictor, open_predictor
+    folder: Path | str,
+    *,
+    data: str | Path | None = None,
+    schedule: str | Choice | None = None,
+    preset: str | None = None,
+    target: str | TargetDevice | None = None,
+    batch: int = 32,
+    limit: int | None = None,
+    precision_wanted: str | float | None = None,
+    out: Path | str | None = None,
+    allow_unreadable: int = 0,
+    progress: Progress | None = None,
+) -> Predictions:
+    """Label images that have no labels; with ``out`` as ``predictions.csv``, unless none of them could be read.
 
-    device = TargetDevice.parse(target) if isinstance(target, str) else target
-    if isinstance(thing, str | PathLike) and Path(thing).suffix in (".onnx", ".xml"):
-        return open_predictor(Path(thing), device, preset, None if schedule is None else str(schedule))
-    if preset is not None:
-        raise ScheduleError(
-            f"a preset belongs to a file exported with `switchable`, got {name_of(thing)}; give `schedule`"
-        )
-    from tavt_kit.models.wrap import LeanViT
-    from tavt_kit.runtimes import open_module
+    Arguments that are not named here are those of ``evaluate``.
 
-    model, _ = model_at(thing, schedule, progress)
-    card = model.require_card()
-    height, width = card.preprocessing["image_size"]
-    target = device or TargetDevice("torch", "cpu")
-    return Predictor(card, open_module(LeanViT(model).eval(), target, (1, 3, height, width)))
+    Args:
+        thing: A run folder, a wrapped model with its card, or an exported ``.onnx`` or ``.xml`` file.
+        folder: The images, at any depth.
+        data: Where the run's own images are, of which val chooses a threshold.
+        limit: Most images, of ``folder`` and of val.
+        allow_unreadable: Most images of val that may be skipped.
+
+    Raises:
+        ParameterError: A share that is none.
+        RecordError: There is no run, or no data known to choose a threshold on.
+        DataError: ``folder`` holds no images.
+        ScheduleError: The schedule does not fit, or a preset is given for what has none.
+    """
+    from tavt_kit.data.folders import pictures_below
+    from tavt_kit.evaluation.files import FIRST
+
+    wanted, progress = parse_share(precision_wanted), progress or Silent()
+    files = pictures_below(Path(folder))[:limit]
+    subject = open_subject(thing, schedule, preset, target, batch, progress=progress)
+    job = None
+    if wanted is not None:
+        job = Job(subject, labelled_images(thing, data, subject.card), batch, limit, allow_unreadable)
+    with nullcontext() if out is None else held_folder(out) as written:
+        progress.update(f"labelling {folder}")
+        threshold = None if job is None or wanted is None else job.threshold(wanted)
+        found = replace(_ask(subject, thing, files, FIRST, None, batch), threshold=threshold, folder=written)
+        if written is not None and found.unreadable < len(found):
+            atomic_text(written / "predictions.csv", found.csv)
+        return found
+
+
+def _ask(
+    subject: Subject, thing: Given, paths: Sequence[Path], top: int, progress: Progress | None, batch: int = 1
+) -> Predictions:
+    """What the model says of these images; a progress is shown each prediction, and told what its licence forbids."""
+    from tavt_kit.evaluation.predictions import Predictor
+
+    licence = licence_sentence(subject.card.licences)
+    if licence is not None and progress is not None:
+        progress.say(licence)
+    found = []
+    for prediction in Predictor(subject.card, subject.session).files(paths, top, batch):
+        found.append(prediction)
+        if progress is not None:
+            progress.show(prediction)
+    return Predictions(name_of(thing), tuple(found), licence)

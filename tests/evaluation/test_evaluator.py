@@ -163,7 +163,7 @@ def test_the_model_stays_as_it_was(run: Path) -> None:
 
 
 def test_refusals(run: Path) -> None:
-    with pytest.raises(DataError, match="needs pictures"):
+    with pytest.raises(DataError, match="needs images"):
         Evaluator(load_model(run), PIXELS[:0], LABELS[:0], PREPROCESSING)
     with pytest.raises(ScheduleError):
         evaluator(run)(TokenSchedule((17, 12, 6)))

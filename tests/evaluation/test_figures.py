@@ -17,10 +17,10 @@ from tavt_kit.errors import MeasurementError
 from tavt_kit.evaluation.answers import Answered, answer
 from tavt_kit.evaluation.calibration import calibration_error, reliability
 from tavt_kit.evaluation.figures import figures_of
+from tavt_kit.evaluation.files import answers_csv, classes_csv, confusion_csv, predictions_csv
 from tavt_kit.evaluation.metrics import is_among_first
 from tavt_kit.evaluation.predictions import Prediction
 from tavt_kit.evaluation.reject import choose_threshold, reached
-from tavt_kit.evaluation.tables import answers_csv, classes_csv, confusion_csv, predictions_csv
 from tests.verbs.tiny import write_pictures
 
 NAMES = ("a", "b, c", "d", "e", "f", "g")

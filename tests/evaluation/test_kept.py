@@ -119,7 +119,7 @@ def test_an_unreadable_picture_is_left_out(adaptive: AdaptiveViT, images: ImageS
     broken.path.write_bytes(b"no picture")
     path = write_kept(adaptive, [broken, images.split("val")[0]], images, PREPROCESSING, tmp_path, split="val")
     assert len(read_record(path, "kept")["images"]) == 1
-    with pytest.raises(DataError, match="none of the 1 pictures"):
+    with pytest.raises(DataError, match="none of the 1 images"):
         write_kept(adaptive, [broken], images, PREPROCESSING, tmp_path, split="val")
 
 

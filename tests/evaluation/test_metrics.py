@@ -58,7 +58,7 @@ def test_refusals() -> None:
         metric_named("recall[]")
     with pytest.raises(DataError, match="none of the classes a, b, c, never"):
         Scoring(("recall[d]",), LABELS, NAMES)
-    with pytest.raises(DataError, match="no picture of never"):
+    with pytest.raises(DataError, match="no image of never"):
         Scoring(("recall[never]",), LABELS, NAMES)
     with pytest.raises(DataError, match="needs its predictions"):
         Scoring(("agreement",), LABELS, NAMES).of(LOGITS)

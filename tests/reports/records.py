@@ -29,7 +29,7 @@ from tavt_kit.core.measurement import Measurement, paired_ratio
 from tavt_kit.core.model_card import Licence, ModelCard, write_card
 from tavt_kit.core.records import write_record
 from tavt_kit.core.schedule import TokenSchedule
-from tavt_kit.reports import FinalRow, write_final
+from tavt_kit.reports import final_row, write_final
 from tavt_kit.search.finalists import Final
 from tavt_kit.search.record import front_body, write_candidates, write_front
 from tavt_kit.search.result import SearchResult
@@ -312,15 +312,15 @@ def write_final_rows(folder: Path, chosen: Candidate) -> None:
         ("chosen, INT8", "chosen-int8", 459, measured(dense.median * 0.45, seed=5), chosen.macs, str(chosen.schedule)),
     )
     rows = [
-        FinalRow(
+        final_row(
             name,
             kind,  # type: ignore[arg-type]
             Accuracy.of_counts(right, 656, split="test").as_record(),
             macs,
             time.as_record(),
-            paired_ratio(dense, time).as_record(),
-            "PASS" if time.p90 < 11 else "FAIL",
-            note,
+            ratio=paired_ratio(dense, time).as_record(),
+            verdict="PASS" if time.p90 < 11 else "FAIL",
+            note=note,
         )
         for name, kind, right, time, macs, note in table
     ]

@@ -85,12 +85,12 @@ def test_a_budget_needs_a_front(tmp_path: Path) -> None:
 def test_steps_grow_in_cost_and_accuracy_and_export_what_they_say(folder: Path) -> None:
     front = gather([folder]).first("front")
     view = FrontView.of(front)
-    steps = steps_of(buys_of(front, view), cheapest=False)
+    steps = steps_of(buys_of(view), cheapest=False)
     assert len(steps) > 2
     assert [step.high for step in steps] == sorted(step.high for step in steps)
     values = [step.view.accuracy.value for step in steps if step.view.accuracy]
     assert values == sorted(set(values))
-    command = export_command(front, steps[0].view, Path("runs/my run"))
+    command = export_command(view, steps[0].view, Path("runs/my run"))
     assert command == f"fgvc-kit export 'runs/my run' --schedule {steps[0].view.schedule} --format openvino"
 
 
@@ -104,9 +104,9 @@ def test_candidates_of_one_schedule_in_two_precisions_are_two(folder: Path, tmp_
             front["baselines"][-1]["top1"] = 0.99
     view = FrontView.of(front)
     assert view.pick is not None and view.pick.schedule.endswith(" in int8")
-    twin = [record for record, key in view.choosable(front) if key.startswith("b") and record["top1"] == 0.99]
-    assert len(twin) == 1 and twin[0]["schedule"] == list(view.pick.counts)
-    command = export_command(front, view.pick, tmp_path)
+    twin = [one for one in view.choosable() if one.key.startswith("b") and one.record["top1"] == 0.99]
+    assert len(twin) == 1 and twin[0].counts == view.pick.counts
+    command = export_command(view, view.pick, tmp_path)
     assert command == f"fgvc-kit export {tmp_path} --pick {view.chosen} --format openvino"
 
 
@@ -117,11 +117,11 @@ def test_a_budget_of_the_report_exports_by_the_place_in_the_run(folder: Path, tm
         one["precision"] = "int8"
     write_record(tmp_path / "front.json", "front", body)
     records = asked(gather([tmp_path]), Budget.parse(["latency=30ms"]))
-    front = records.first("front")
-    found = [one for one in FrontView.of(front).candidates if one.genes]
-    assert len(found) == len(body["candidates"]) < len(FrontView.of(front).candidates)
+    view = FrontView.of(records.first("front"))
+    found = [one for one in view.candidates if one.genes]
+    assert len(found) == len(body["candidates"]) < len(view.candidates)
     for one in found:
-        place = int(export_command(front, one, tmp_path).split("--pick ")[1].split()[0])
+        place = int(export_command(view, one, tmp_path).split("--pick ")[1].split()[0])
         assert body["candidates"][place]["schedule"] == list(one.counts)
 
 

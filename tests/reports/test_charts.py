@@ -6,15 +6,12 @@ import pytest
 
 from tavt_kit.reports.charts import (
     KINDS,
-    Bars,
     Box,
     Frame,
     Mark,
     Scale,
-    bars_legend,
-    front_chart,
-    front_legend,
-    layer_chart,
+    front_figure,
+    layer_figure,
     padded,
     place_labels,
     round_ticks,
@@ -57,9 +54,13 @@ def mark(x: float, y: float, kind: str = "front", **more: object) -> Mark:
     return Mark(kind, str(more.pop("label", "")), x, y, **more)  # type: ignore[arg-type]
 
 
+def drawn(marks: list[Mark], frame: Frame, title: str) -> str:
+    return str(front_figure(marks, frame, title).image)
+
+
 def test_every_mark_is_drawn_where_its_numbers_say() -> None:
     marks = [mark(2.0, 60.0), mark(4.0, 70.0, "chosen"), mark(8.0, 80.0, "dense")]
-    text = str(front_chart(marks, Frame("ms", "%"), "chart"))
+    text = drawn(marks, Frame("ms", "%"), "chart")
     circles = [(float(x), float(y)) for x, y in re.findall(r'<circle cx="([\d.]+)" cy="([\d.]+)" r="14"', text)]
     assert len(circles) == 3
     by_x = sorted(circles)
@@ -70,39 +71,38 @@ def test_every_mark_is_drawn_where_its_numbers_say() -> None:
 
 def test_budget_and_floor_are_drawn_and_named() -> None:
     frame = Frame("ms", "%", 5.0, "budget 5 ms", 65.0, "asked for 65 %")
-    page = Page(str(front_chart([mark(2.0, 60.0), mark(9.0, 70.0)], frame, "chart")))
+    page = Page(drawn([mark(2.0, 60.0), mark(9.0, 70.0)], frame, "chart"))
     assert "budget 5 ms" in page.text and "asked for 65 %" in page.text
     assert page.attributes("class").count("limit") == 2 and page.attributes("class").count("beyond") == 2
 
 
 def test_a_budget_far_away_does_not_squeeze_the_front() -> None:
-    text = str(front_chart([mark(2.0, 60.0), mark(4.0, 70.0)], Frame("ms", "%", 1000.0, "budget"), "chart"))
+    text = drawn([mark(2.0, 60.0), mark(4.0, 70.0)], Frame("ms", "%", 1000.0, "budget"), "chart")
     assert "budget" not in Page(text).text
     assert max(float(x) for x in re.findall(r'<circle cx="([\d.]+)"', text)) > 500
 
 
 def test_bars_and_predictions() -> None:
-    text = str(
-        front_chart([mark(2.0, 60.0, x_bar=(1.9, 2.4), y_bar=(55.0, 65.0), predicted_x=2.2)], Frame("ms", "%"), "c")
-    )
+    text = drawn([mark(2.0, 60.0, x_bar=(1.9, 2.4), y_bar=(55.0, 65.0), predicted_x=2.2)], Frame("ms", "%"), "c")
     assert 'class="predicted"' in text and 'class="bars front"' in text and "h6" in text and "v6" in text
 
 
 def test_only_the_front_makes_the_staircase() -> None:
-    text = str(front_chart([mark(2.0, 60.0), mark(3.0, 65.0), mark(2.5, 90.0, "taper")], Frame("ms", "%"), "c"))
+    text = drawn([mark(2.0, 60.0), mark(3.0, 65.0), mark(2.5, 90.0, "taper")], Frame("ms", "%"), "c")
     (path,) = re.findall(r'd="(M[^"]*)" class="staircase"', text)
     assert path.count("H") == path.count("V") == 1
 
 
 def test_the_legend_names_what_is_there() -> None:
-    found = Page(str(front_legend([mark(1.0, 1.0), mark(1.0, 1.0, "int8", y_bar=(0.0, 2.0))]))).text
+    marks = [mark(1.0, 1.0), mark(1.0, 1.0, "int8", y_bar=(0.0, 2.0))]
+    found = Page(str(front_figure(marks, Frame("ms", "%"), "c").legend)).text
     assert found == "on the front dense, INT8 95 % interval"
     for kind in KINDS:
-        assert str(front_chart([mark(1.0, 50.0, kind)], Frame("ms", "%"), "c"))
+        assert drawn([mark(1.0, 50.0, kind)], Frame("ms", "%"), "c")
 
 
 def test_hover_text_is_escaped() -> None:
-    text = str(front_chart([mark(1.0, 50.0, lines=("<b>", '"x"'), label="<i>")], Frame("<u>", "&"), "<svg>"))
+    text = drawn([mark(1.0, 50.0, lines=("<b>", '"x"'), label="<i>")], Frame("<u>", "&"), "<svg>")
     page = Page(text)
     assert page.count("b") == page.count("i") == page.count("u") == 0
     assert '<b>; "x"' in page.attributes("aria-label")
@@ -117,13 +117,14 @@ def test_schedule_bar_heights_follow_the_counts() -> None:
 
 def test_layer_chart_groups_bars() -> None:
     dense = {"stem": 1.0, "0": 2.0, "head": 0.5}
-    bars = [Bars("dense", "a", dense), Bars("chosen", "b", dense | {"0": 1.0})]
-    text = str(layer_chart(("stem", "0", "head"), bars, "time"))
+    bars = {"dense": dense, "chosen": dense | {"0": 1.0}}
+    figure = layer_figure(("stem", "0", "head"), bars, "time")
+    text = str(figure.image)
     heights = {kind: [float(h) for h in re.findall(rf'height="([\d.]+)" class="bar-{kind}"', text)] for kind in "ab"}
     assert [len(found) for found in heights.values()] == [3, 3]
     assert heights["a"][1] == pytest.approx(2 * heights["b"][1])
     assert "layer 0; dense 2.00\u00a0ms; chosen 1.00\u00a0ms" in Page(text).attributes("aria-label")
-    assert str(bars_legend(bars)).count("<li") == 2
+    assert str(figure.legend).count("<li") == 2
 
 
 def test_a_baseline_far_below_stands_at_the_edge_with_its_figure() -> None:
@@ -133,7 +134,7 @@ def test_a_baseline_far_below_stands_at_the_edge_with_its_figure() -> None:
         mark(8.0, 90.0, "dense"),
         mark(6.0, 9.0, "layers", label="few"),
     ]
-    page = Page(str(front_chart(marks, Frame("ms", "%"), "chart")))
+    page = Page(drawn(marks, Frame("ms", "%"), "chart"))
     ticks = [float(text) for text in page.texts if re.fullmatch(r"\d+", text)]
     assert "few 9.0 % ↓" in page.text and min(tick for tick in ticks if tick > 10) >= 78
 
@@ -142,7 +143,7 @@ def test_names_keep_off_error_bars() -> None:
     marks = [
         mark(float(x), 50.0, "front", label="name", y_bar=(30.0, 70.0), x_bar=(x - 0.3, x + 0.3)) for x in range(1, 9)
     ]
-    text = str(front_chart(marks, Frame("ms", "%"), "chart"))
+    text = drawn(marks, Frame("ms", "%"), "chart")
     bars = [tuple(map(float, found)) for found in re.findall(r'd="M([\d.]+) ([\d.]+)V([\d.]+)', text)]
     names = re.findall(r'<text x="([\d.]+)" y="([\d.]+)" class="name front (start|middle|end)"', text)
     assert len(bars) == 8 and names

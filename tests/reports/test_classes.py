@@ -20,7 +20,7 @@ def test_classes_confusions_and_pictures_of_the_chosen_schedule(tmp_path: Path) 
     page = Page(write_report([run.folder], tmp_path / "out").html.read_text(encoding="utf-8"))
     assert "6 images became wrong and 2 right. 1 of 2 classes lost" in page.text
     assert "Confusions that grew, in images. Class taken for Dense File crack good 12 16" in page.text
-    assert "3 pictures that the dense model has right and the file wrong" in page.text
+    assert "3 images that the dense model has right and the file wrong" in page.text
     assert "from 71.4 % to 64.3 %" in " ".join(page.attributes("aria-label")).replace("\u00a0", " ")
     other = write_report([run.folder], tmp_path / "other", Budget.parse(["latency=8ms"]))
     assert "What each class lost" not in other.html.read_text(encoding="utf-8"), "that file is of another schedule"

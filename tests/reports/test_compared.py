@@ -126,7 +126,7 @@ def test_what_cannot_be_compared_is_refused(
 
 def test_other_pictures_are_refused_and_too_many_searches(tmp_path: Path) -> None:
     places = [write(tmp_path / "a", front()), write(tmp_path / "b", front(), split="cd")]
-    with pytest.raises(RecordError, match="the pictures"):
+    with pytest.raises(RecordError, match="the images"):
         write_report(places, tmp_path / "out", across=True)
     many = [write(tmp_path / f"r{number}", front()) for number in range(7)]
     with pytest.raises(RecordError, match="at most 6 searches side by side, got 7"):

@@ -40,7 +40,7 @@ def test_volume_over_evaluations_and_time_and_the_schedules() -> None:
         "Hypervolume of the front over seconds of evaluation",
         "Tokens kept after each layer",
     ]
-    said = [str(one.picture) for one in figures]
+    said = [str(one.image) for one in figures]
     assert ">evaluations<" in said[0] and ">seconds of evaluation<" in said[1] and ">layer<" in said[2]
     legend = figures[2].legend
     assert legend is not None
@@ -59,4 +59,4 @@ def test_what_is_missing_is_left_out() -> None:
 
 def test_a_long_search_keeps_its_last_point() -> None:
     _, figures = blocks(convergence_section(records([i / 1000 for i in range(1001)], [])))
-    assert "about evaluations" in str(figures[0].picture) and ">1000<" in str(figures[0].picture)
+    assert "about evaluations" in str(figures[0].image) and ">1000<" in str(figures[0].image)

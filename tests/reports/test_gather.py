@@ -7,6 +7,7 @@ import pytest
 
 from tavt_kit.core.records import write_record
 from tavt_kit.errors import RecordError
+from tavt_kit.reports.provenance import card_of
 from tavt_kit.reports.records import gather
 
 
@@ -38,9 +39,9 @@ def test_single_records_and_several_places(tmp_path: Path) -> None:
 def test_what_lies_beside_comes_first(tmp_path: Path) -> None:
     record(tmp_path / "model.json", "model", name="outer")
     record(tmp_path / "search" / "model.json", "model", name="inner")
-    front = record(tmp_path / "search" / "front.json", "front")
+    record(tmp_path / "search" / "front.json", "front")
     found = gather([tmp_path])
-    assert found.beside("model", front)["name"] == "inner"
+    assert card_of(found)["name"] == "inner"
     assert found.first("model")["name"] == "outer"
 
 

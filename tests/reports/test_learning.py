@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from tavt_kit.reports.blocks import Figure, Missing, Section, Text
-from tavt_kit.reports.charts import Curve, curve_chart, curve_legend, thinned
+from tavt_kit.reports.charts import Curve, curve_figure, thinned
 from tavt_kit.reports.records import gather
 from tavt_kit.reports.training import learning_section
 from tests.reports.records import write_run
@@ -25,10 +25,10 @@ def test_the_curves_of_a_run_and_what_was_selected(tmp_path: Path) -> None:
     sentence = str(said.parts[0]).replace("\u00a0", " ")
     assert "300 steps; the loss fell from 1.34 to 0.412" in sentence  # the line that was cut off is not read
     assert "step 250, the best by macro F1 on val, mean over the ladder of schedules (71.8 %)" in sentence
-    assert "waited for pictures 2.4 % of the time" in sentence
-    drawn = str(loss.picture)
+    assert "waited for images 2.4 % of the time" in sentence
+    drawn = str(loss.image)
     assert drawn.count('class="curve') == 4 and drawn.count('class="band"') == 1
-    assert str(metric.picture).count('class="ring"') == 1 and str(metric.picture).count('class="seen"') == 12
+    assert str(metric.image).count('class="ring"') == 1 and str(metric.image).count('class="seen"') == 12
 
 
 def test_a_run_that_stopped_early_says_so(tmp_path: Path) -> None:
@@ -69,8 +69,9 @@ def test_a_thinned_curve_keeps_means_and_extremes() -> None:
 
 def test_points_are_drawn_where_their_numbers_say() -> None:
     curves = [Curve("top-1 on val", ((10.0, 50.0), (20.0, 70.0)), dots=True, ring=20.0)]
-    text = str(curve_chart(curves, 40.0, "%", "chart"))
+    figure = curve_figure(curves, 40.0, "%", "chart")
+    text = str(figure.image)
     dots = [(float(x), float(y)) for x, y in re.findall(r'<circle cx="([\d.]+)" cy="([\d.]+)" r="3.5"', text)]
     assert len(dots) == 2 and dots[1][1] < dots[0][1]
     assert dots[1][0] - dots[0][0] == pytest.approx(dots[0][0] - 66.0, abs=0.2)
-    assert "selected" in str(curve_legend(curves)) and "about step 20; top-1 on val 70.0" in text
+    assert "selected" in str(figure.legend) and "about step 20; top-1 on val 70.0" in text

@@ -94,13 +94,13 @@ def test_a_picture_that_is_not_the_recorded_one_is_left_out(tmp_path: Path) -> N
     page, _ = read(tmp_path)
     assert [values["alt"] for tag, values in page.tags if tag == "img"] == ["reliability diagram"]
     assert "Not shown, as it is too large or not the one recorded: confusion.png" in page.text
-    assert "2 pictures, of which 0 are shown" in page.text
+    assert "2 images, of which 0 are shown" in page.text
 
 
 def test_only_a_few_pictures_are_embedded(tmp_path: Path) -> None:
     write_explained(tmp_path / "seen", 9)
     page, _ = read(tmp_path)
-    assert page.count("img") == 6 and "9 pictures, of which 6 are shown" in page.text
+    assert page.count("img") == 6 and "9 images, of which 6 are shown" in page.text
 
 
 def test_no_run_needs_them(tmp_path: Path) -> None:

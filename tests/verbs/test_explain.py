@@ -33,7 +33,7 @@ def test_a_folder_gets_pictures_a_sheet_and_a_record(
     printed = capsys.readouterr()
     record = json.loads((out / "explained.json").read_text())
     assert record["images"] == json.loads(printed.out)["images"] and record["unreadable"] == 1
-    assert "broken.png" in printed.err and "1 of 7 pictures could not be read" in printed.err
+    assert "broken.png" in printed.err and "1 of 7 images could not be read" in printed.err
     assert len(record["images"]) == 6
     for entry in record["images"]:
         assert size_of(out / entry["file"])[0] > 400 and entry["prediction"] in CLASSES
@@ -46,7 +46,7 @@ def test_a_folder_gets_pictures_a_sheet_and_a_record(
 
 def test_at_most_so_many(data: Path, model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run("explain", model, data, "-o", tmp_path / "out", "--limit", 2) == 0
-    assert "2 pictures (4 more pictures were left out; see --limit)" in capsys.readouterr().out
+    assert "2 images (4 more images were left out; see --limit)" in capsys.readouterr().out
     assert len(list((tmp_path / "out").glob("0*.png"))) == 2
 
 

@@ -355,7 +355,7 @@ def test_unreadable_pictures_are_named_and_counted(place: Path, odd: Path, capsy
     assert len(lines) == 5
     for line, path in zip(lines, bad, strict=False):
         assert str(path) in line
-    assert "4 of 5 pictures could not be read" in lines[-1]
+    assert "4 of 5 images could not be read" in lines[-1]
     assert run("predict", model, *bad) == 2
 
 

@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 from tavt_kit.errors import ParameterError, ScheduleError
-from tavt_kit.workflows.evaluate import evaluate, label_images
+from tavt_kit.workflows.evaluate import evaluate
 from tavt_kit.workflows.explain import ExplainedImage, explain
-from tavt_kit.workflows.predict import predict
+from tavt_kit.workflows.predict import label_images, predict
 from tests.verbs.command import run
 from tests.workflows.conftest import Heard
 
@@ -54,10 +54,10 @@ def test_images_without_labels(data: Path, model: Path, tmp_path: Path, quiet: N
     assert [one.error is None for one in found.predictions] == [True, False]
     assert (tmp_path / "out" / "predictions.csv").read_text() == found.csv
     assert found.threshold is not None and found.accepted in (0, 1)
-    assert found.record["unreadable"] == 1 and len(found.to_frame()) == 2
-    assert repr(found) == "<Labelled: 2 images, 1 unreadable>"
+    assert found.record["unreadable"] == 1 and len(found.to_frame()) == 3
+    assert repr(found) == f"<Predictions of {model}: 2 images, 1 unreadable>"
     (folder / "a.png").unlink()
-    assert len(label_images(model, folder, out=tmp_path / "none").unreadable) == 1
+    assert label_images(model, folder, out=tmp_path / "none").unreadable == 1
     assert not list((tmp_path / "none").iterdir())
 
 

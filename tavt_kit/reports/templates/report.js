@@ -1,6 +1,6 @@
 "use strict";
 // Hover text for points, sliders for the budget and for layers, buttons that copy and save. Without it the page shows
-// what was chosen, every table and every picture.
+// what was chosen, every table and every image.
 
 // Hover: a point tells its numbers and lights its row.
 (() => {
