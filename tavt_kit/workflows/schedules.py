@@ -142,7 +142,8 @@ def schedule_for(run: Path | None, model: AdaptiveViT, schedule: str | Choice | 
             return TokenSchedule.parse(schedule, model.layout)
         return _checked(schedule, model)
     front = None if run is None else read_front(run)
-    if run is not None and front is None and pick is None:
+    searched = run is not None and ((run if run.is_dir() else run.parent) / "search.db").exists()
+    if run is not None and front is None and pick is None and not searched:
         return model.schedule
     if run is None or front is None:
         raise RecordError(
