@@ -24,7 +24,10 @@ def load(path):  # the file's own card, and a function from images (B, 3, H, W) 
 def prepare(picture, how):  # resize the shorter edge, cut out the centre, normalise
     side, other = how["image_size"]
     assert how["crop_mode"] == "center" and side == other, "this example cuts out squares; use fgvc-kit predict"
-    image = ImageOps.exif_transpose(Image.open(picture)).convert("RGB")
+    image = ImageOps.exif_transpose(Image.open(picture))
+    if image.has_transparency_data:  # on white, as fgvc-kit sees it
+        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image.convert("RGBA"))
+    image = image.convert("RGB")
     size = [int(int(side / how["crop_pct"]) * edge / min(image.size)) for edge in image.size]
     image = image.resize(size, Image.Resampling[how["interpolation"].upper()])
     left, top = (round((edge - side) / 2) for edge in size)
