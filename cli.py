@@ -23,6 +23,7 @@ from tavt_kit.errors import TavtError
 from tavt_kit.verbs.settings import settings_of, spell_settings
 
 VERBS = {
+    "fit": "tavt_kit.verbs.fit:fit_verb",
     "train": "tavt_kit.verbs.train:train_verb",
     "distill": "tavt_kit.verbs.distill:distill_verb",
     "prune": "tavt_kit.verbs.prune:prune_verb",
