@@ -28,6 +28,7 @@ from tavt_kit.verbs.settings import settings_of, spell_settings
 from tavt_kit.verbs.streams import guarded_streams
 
 VERBS = {
+    "fit": "tavt_kit.verbs.fit:fit_verb",
     "train": "tavt_kit.verbs.train:train_verb",
     "distill": "tavt_kit.verbs.distill:distill_verb",
     "prune": "tavt_kit.verbs.prune:prune_verb",
