@@ -36,7 +36,10 @@ def prepare(path: str, how: Mapping[str, Any]) -> NDArray[np.float32]:
     height, width = how["image_size"]
     if how["crop_mode"] != "center" or height != width:
         raise SystemExit("this script cuts out squares from the centre; use fgvc-kit predict")
-    image: Image.Image = ImageOps.exif_transpose(Image.open(path)).convert("RGB")
+    image: Image.Image = ImageOps.exif_transpose(Image.open(path))
+    if image.has_transparency_data:  # on white, as fgvc-kit sees it
+        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image.convert("RGBA"))
+    image = image.convert("RGB")
     size = [int(int(height / how["crop_pct"]) * edge / min(image.size)) for edge in image.size]
     image = image.resize((size[0], size[1]), Image.Resampling[how["interpolation"].upper()])
     left, top = (round((edge - height) / 2) for edge in size)

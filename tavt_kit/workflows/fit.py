@@ -403,7 +403,8 @@ class _Stages:
 
     def _smaller(self, network: Path) -> _Wanted:
         """The dense network at every smaller size that it was trained for, in the fewest bits."""
-        own, found = load_model(network), {}
+        own = load_model(network)
+        found: _Wanted = {}
         for size in own.require_card().image_sizes:
             if (size, size) != own.backbone.image_size:
                 dense = load_model(network, image_size=size).dense_schedule
