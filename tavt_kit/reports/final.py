@@ -26,6 +26,7 @@ from tavt_kit.reports.candidates import (
     recorded_budget,
 )
 from tavt_kit.reports.charts import KINDS, Frame, Kind, Mark, front_figure
+from tavt_kit.reports.fit import closing_table
 from tavt_kit.reports.records import Records, mapping, objects, sequence, text
 
 __all__ = [
@@ -148,8 +149,9 @@ def better_than_chosen(front: Mapping[str, Any]) -> list[str]:
 
 
 def final_section(records: Records) -> Section | Missing:
-    """The table of ``final.json``."""
-    final = records.first("final")
+    """The table of ``final.json``, or of ``fit.json``."""
+    fit = records.first("fit")
+    final = closing_table(fit) if fit else records.first("final")
     rows = final_rows(final)
     if not rows:
         return Missing("The choice against its baselines, on held-out images", "fgvc-kit demo")

@@ -20,7 +20,7 @@ __all__ = [
 ]  # fmt: skip
 
 
-_KINDS = frozenset("bench check eval explained exported final front kept model profile recipe run split".split())
+_KINDS = frozenset("bench check eval explained exported final fit front kept model profile recipe run split".split())
 """What this report reads."""
 
 _OURS = frozenset(f"{kind}.json" for kind in _KINDS)

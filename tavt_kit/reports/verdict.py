@@ -10,6 +10,7 @@ from tavt_kit.reports.blocks import Headline, KeyFigure, Text
 from tavt_kit.reports.candidates import AccuracyView, CandidateView, FrontView
 from tavt_kit.reports.exported import failed_checks
 from tavt_kit.reports.final import better_baselines, better_than_chosen, final_rows
+from tavt_kit.reports.fit import fit_headline
 from tavt_kit.reports.records import Records, mapping, number, sequence
 from tavt_kit.reports.training import lowered_dense
 
@@ -25,7 +26,9 @@ _LEADS = {
 
 
 def headline(records: Records) -> Headline:
-    """The verdict of the search, or a plain sentence where there was none."""
+    """What a fit recommends, the verdict of the search, or a plain sentence where there was none."""
+    if fit := records.first("fit"):
+        return fit_headline(fit)
     front = records.first("front")
     if not front:
         return Headline("", Text.of(_without_search(records)))

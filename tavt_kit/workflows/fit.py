@@ -29,6 +29,7 @@ from tavt_kit.errors import BudgetError, BudgetTooTight, OutputError, RecordErro
 from tavt_kit.evaluation.answers import answer
 from tavt_kit.evaluation.frames import frame
 from tavt_kit.models.flops import count_macs
+from tavt_kit.reports import write_report
 from tavt_kit.runtimes import check_available, open_file
 from tavt_kit.workflows.bench import bench
 from tavt_kit.workflows.distill import distill
@@ -515,6 +516,8 @@ class _Stages:
         record = write_record(self.out / FIT_FILE, "fit", body)
         if table.recommended is not None:
             write_recommended(self.out / "recommended", table, facts, record)
+        searched = self.out / "search"
+        write_report([self.out / FIT_FILE, *([searched] if (searched / "front.json").is_file() else ())], self.out)
         result = FitResult(self.out, record, table)
         self.progress.show(result)
         return result
