@@ -55,7 +55,7 @@ class _Memory(_Part):
 @dataclass(frozen=True)
 class _Row(_Part):
     macs: int | None
-    latency_ms: _Latency | None
+    latency_ms: _Latency | None = None
     n: int | None = None
     ci95: tuple[float, float] | None = None
     verdict: str | None = None
@@ -75,8 +75,6 @@ class _Row(_Part):
 class _Candidate(_Row):
     schedule: TokenSchedule = field(kw_only=True)
     macs: int
-    n: int
-    ci95: tuple[float, float]
     executed: tuple[int, ...] | None = None
     image_size: tuple[int, int] | None = None
     precision: str | None = None
@@ -98,12 +96,12 @@ class _LeftOut(_Part):
 @dataclass(frozen=True)
 class _Front(_Part):
     metric: str
-    split: str
-    verdict: str
-    budgets: tuple[str, ...]
     candidates: tuple[_Candidate, ...]
-    model: Mapping[str, Any]
-    target: TargetDevice | None
+    split: str = ""
+    verdict: str = ""
+    budgets: tuple[str, ...] = ()
+    model: Mapping[str, Any] = field(default_factory=dict)
+    target: TargetDevice | None = None
     objectives: tuple[str, ...] = ("macs",)
     chosen: int | None = None
     baselines: tuple[_Candidate, ...] = ()

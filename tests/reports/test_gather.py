@@ -38,7 +38,7 @@ def test_single_records_and_several_places(tmp_path: Path) -> None:
 def test_what_lies_beside_comes_first(tmp_path: Path) -> None:
     record(tmp_path / "model.json", "model", name="outer")
     record(tmp_path / "search" / "model.json", "model", name="inner")
-    front = record(tmp_path / "search" / "front.json", "front")
+    front = record(tmp_path / "search" / "front.json", "front", metric="top1", candidates=[])
     found = gather([tmp_path])
     assert found.beside("model", front)["name"] == "inner"
     assert found.first("model")["name"] == "outer"
@@ -82,6 +82,6 @@ def test_nothing_there(tmp_path: Path) -> None:
 
 
 def test_candidates_come_with_their_front(tmp_path: Path) -> None:
-    record(tmp_path / "front.json", "front")
+    record(tmp_path / "front.json", "front", metric="top1", candidates=[])
     (tmp_path / "candidates.csv").write_text("number,schedule\n1,65x12\n")
     assert gather([tmp_path]).candidates == ({"number": "1", "schedule": "65x12"},)
