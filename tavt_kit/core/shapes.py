@@ -9,7 +9,6 @@ from typing import Any, ClassVar
 from tavt_kit.core.accuracy import Accuracy, PairedDifference
 from tavt_kit.core.codec import Record, decode
 from tavt_kit.core.device import TargetDevice
-from tavt_kit.core.host import HostFacts
 from tavt_kit.core.schedule import TokenSchedule
 from tavt_kit.errors import RecordError
 
@@ -112,7 +111,7 @@ class _Front(_Part):
     stopped_because: str | None = None
     history: tuple[float, ...] = ()
     seconds: float = 0.0
-    host: HostFacts | None = None
+    host: Mapping[str, Any] | None = None
     memory: Mapping[str, Any] | None = None
 
     def __post_init__(self) -> None:
