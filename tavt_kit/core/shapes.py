@@ -9,7 +9,6 @@ from typing import Any, ClassVar
 from tavt_kit.core.accuracy import Accuracy, PairedDifference
 from tavt_kit.core.codec import Record, decode
 from tavt_kit.core.device import TargetDevice
-from tavt_kit.core.host import HostFacts
 from tavt_kit.core.schedule import TokenSchedule
 from tavt_kit.errors import RecordError
 
@@ -55,7 +54,7 @@ class _Memory(_Part):
 @dataclass(frozen=True)
 class _Row(_Part):
     macs: int | None
-    latency_ms: _Latency | None
+    latency_ms: _Latency | None = None
     n: int | None = None
     ci95: tuple[float, float] | None = None
     verdict: str | None = None
@@ -75,8 +74,6 @@ class _Row(_Part):
 class _Candidate(_Row):
     schedule: TokenSchedule = field(kw_only=True)
     macs: int
-    n: int
-    ci95: tuple[float, float]
     executed: tuple[int, ...] | None = None
     image_size: tuple[int, int] | None = None
     precision: str | None = None
@@ -98,12 +95,12 @@ class _LeftOut(_Part):
 @dataclass(frozen=True)
 class _Front(_Part):
     metric: str
-    split: str
-    verdict: str
-    budgets: tuple[str, ...]
     candidates: tuple[_Candidate, ...]
-    model: Mapping[str, Any]
-    target: TargetDevice | None
+    split: str = ""
+    verdict: str = ""
+    budgets: tuple[str, ...] = ()
+    model: Mapping[str, Any] = field(default_factory=dict)
+    target: TargetDevice | None = None
     objectives: tuple[str, ...] = ("macs",)
     chosen: int | None = None
     baselines: tuple[_Candidate, ...] = ()
@@ -114,7 +111,7 @@ class _Front(_Part):
     stopped_because: str | None = None
     history: tuple[float, ...] = ()
     seconds: float = 0.0
-    host: HostFacts | None = None
+    host: Mapping[str, Any] | None = None
     memory: Mapping[str, Any] | None = None
 
     def __post_init__(self) -> None:

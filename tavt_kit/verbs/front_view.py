@@ -58,16 +58,16 @@ def print_front(body: Mapping[str, Any], *, place: Path, marked: int | None = No
 
 def sentence(body: Mapping[str, Any]) -> str:
     """The verdict in words."""
-    budgets = ", ".join(body["budgets"]) or "no budget"
+    budgets = ", ".join(body.get("budgets", ())) or "no budget"
     chosen = body.get("chosen")
     if chosen is None:
-        return f"{body['verdict']}: no measured candidate keeps to {budgets}; raise the budget, or distill further."
+        return f"{body.get('verdict')}: no measured candidate keeps to {budgets}; raise the budget, or distill further."
     record = body["candidates"][chosen]
     dense = dense_of(body)
-    text = f"{body['verdict']} ({budgets}): {Configuration.from_record(record)} keeps {_percent(body, record)} %"
+    text = f"{body.get('verdict')} ({budgets}): {Configuration.from_record(record)} keeps {_percent(body, record)} %"
     if dense is not None:
         text += f" of val (dense {_percent(body, dense)} %)"
-        fast, slow = ((one["latency_ms"] or {}).get("median") for one in (record, dense))
+        fast, slow = ((one.get("latency_ms") or {}).get("median") for one in (record, dense))
         if fast and slow:
             text += f" in {fast:.3g} ms instead of {slow:.3g} ms ({slow / fast:.2f}x)"
         small, large = ((one.get("memory_bytes") or {}).get("median") for one in (record, dense))
@@ -91,7 +91,7 @@ def _times(body: Mapping[str, Any]) -> tuple[str, ...]:
 def _row(body: Mapping[str, Any], record: Mapping[str, Any]) -> list[str]:
     """What stands behind the schedule, or a baseline's name."""
     low, high = (f"{100 * end:.1f}" for end in record.get("ci95", (float("nan"),) * 2))
-    times = record["latency_ms"] or {}
+    times = record.get("latency_ms") or {}
     row = ["" if record["macs"] is None else f"{record['macs'] / 1e9:.3g}"]
     row.append(f"{_percent(body, record)} [{low}, {high}]" if body["metric"] in record else "not known")
     others = record.get("others", {})

@@ -331,7 +331,7 @@ def _value(body: Mapping[str, Any], record: Mapping[str, Any], limit: Limit) -> 
         found = _ms(record, limit.statistic)
     elif limit.quantity == "throughput":
         milliseconds = _ms(record, "p50")
-        found = None if milliseconds is None else 1e3 * body["target"]["batch"] / milliseconds
+        found = None if milliseconds is None else 1e3 * (body.get("target") or {}).get("batch", 1) / milliseconds
     elif limit.quantity == "memory":
         known = record.get("memory_bytes") or {}
         found = known.get("most", known.get("predicted"))
@@ -352,7 +352,7 @@ def _value(body: Mapping[str, Any], record: Mapping[str, Any], limit: Limit) -> 
 
 def _ms(record: Mapping[str, Any], statistic: str | None) -> float | None:
     """The measured latency; the predicted one where none is."""
-    times = record["latency_ms"] or {}
+    times = record.get("latency_ms") or {}
     found = times.get({"p50": "median"}.get(statistic or "", statistic), times.get("predicted"))
     return None if found is None else float(found)
 

@@ -101,11 +101,19 @@ def _changed(**more: Any) -> Callable[[dict[str, Any]], dict[str, Any]]:
     return lambda body: {**body, **more}
 
 
+def _with_other_metric(body: dict[str, Any]) -> dict[str, Any]:
+    rows = {
+        key: [{**row, "macro_f1": row["top1"]} for row in body.get(key, ()) if "top1" in row]
+        for key in ("candidates", "baselines")
+    }
+    return {**body, "metric": "macro_f1", **rows, "baseline_models": []}
+
+
 @pytest.mark.parametrize(
     ("change", "said"),
     [
         (_changed(split="test"), "the split in common, but a has val and b test; make one report each"),
-        (_changed(metric="macro_f1"), "the metric in common"),
+        (_with_other_metric, "the metric in common"),
         (_changed(model={"classes": ["crack", "good", "spot"]}), "the classes in common, but a has 2"),
         (_changed(target={**TARGET, "threads": 4}), "4 threads, f32, batch 1; give `across=True`"),
         (_changed(host={"cpu": "Other", "affinity": [0, 1]}), "the machine in common, but a has Example, 2 CPUs"),

@@ -11,6 +11,7 @@ import pytest
 
 from tavt_kit.core.latency_table import LatencyTable
 from tavt_kit.core.records import write_record
+from tavt_kit.errors import RecordError
 from tavt_kit.reports import write_report
 from tavt_kit.reports.blocks import Missing, Section
 from tavt_kit.reports.front import cloud_of, front_section
@@ -49,6 +50,10 @@ def test_every_missing_record_is_named_with_its_command(tmp_path: Path) -> None:
 )
 def test_no_record_breaks_the_report(tmp_path: Path, kind: str, body: dict[str, object]) -> None:
     write_record(tmp_path / f"{kind}.json", kind, body)
+    if kind == "front":  # every reader of it goes through one door
+        with pytest.raises(RecordError, match=r"front\.json"):
+            read([tmp_path], tmp_path)
+        return
     assert read([tmp_path], tmp_path).count("section") >= 3
 
 

@@ -135,7 +135,7 @@ def test_the_chosen_schedule_is_packed_for_its_device(
 def test_there_and_back_from_python(place: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     shutil.copytree(place / "out", tmp_path / "out")
     body = front(tmp_path / "out")
-    few = {"target": replace(TARGET, precision="f32").as_record(), "baselines": body["baselines"][:1]}
+    few = {"target": replace(TARGET, precision="f32").as_record(), "baselines": body["baselines"][:1], "chosen": 0}
     (tmp_path / "out" / "front.json").write_text(json.dumps({**body, **few, "candidates": body["candidates"][:1]}))
     told = Told()
     pack = pack_front(tmp_path / "out", tmp_path / "new" / "front.zip", progress=told)
