@@ -31,7 +31,7 @@ F32_TOLERANCE, BF16_TOLERANCE = 1e-3, 5e-2
 
 SHARE = 0.75
 """Of the images that f32 keeps to it where tokens leave: of two near ties another one may stay, which rightly changes
-an image's logits. In bf16 that happens to many, so there only the dense model is held to its tolerance, on every image."""
+an image's logits. In bf16 that happens to many, so there only the dense model is held to it, on every image."""
 
 
 @dataclass
