@@ -27,7 +27,11 @@ ROOT = HERE.parents[1]
 TAPER = "taper:0.2"
 HELD_OUT = 20
 F32_TOLERANCE, BF16_TOLERANCE = 1e-3, 5e-2
-"""Of the largest logit; bf16's for the dense model alone, as rounding rightly changes which tokens are kept."""
+"""Of the largest logit."""
+
+SHARE = 0.75
+"""Of the images that f32 keeps to it where tokens leave: of two near ties another one may stay, which rightly changes
+an image's logits. In bf16 that happens to many, so there only the dense model is held to it, on every image."""
 
 
 @dataclass
@@ -155,21 +159,23 @@ class Steps:
                 with torch.inference_mode():
                     lean = there.forward_lean(x.to(device, dtype)).float().cpu()
                     logits, places = there.forward_kept(x.to(device, dtype))
-                same = [float((a == b.cpu()).float().mean()) for a, b in zip(kept, places, strict=True)]
-                largest = float(expected.abs().max())
-                off, between = (
-                    float((logits.float().cpu() - expected).abs().max()),
-                    float((lean - expected).abs().max()),
-                )
-                held = dtype == torch.float32 or str(model.schedule) == str(model.dense_schedule)
-                row = {"reduction": model.reduction, "schedule": str(model.schedule), "dtype": str(dtype),
-                       "difference": off / largest, "lean_difference": between / largest,
-                       "same_places": min(same), "tolerance": tolerance if held else None,
-                       "ok": not held or max(off, between) <= tolerance * largest}  # fmt: skip
+                same = torch.stack([(a == b.cpu()).all(1) for a, b in zip(kept, places, strict=True)]).all(0)
+                largest = expected.abs().max()
+                off = [(one - expected).abs().amax(1) / largest for one in (logits.float().cpu(), lean)]
+                within = min(float((one <= tolerance).float().mean()) for one in off)
+                is_dense = model.schedule == model.dense_schedule
+                wanted = 1.0 if is_dense else SHARE if dtype == torch.float32 else 0.0
+                row = {"reduction": "dense" if is_dense else model.reduction, "dtype": str(dtype)[6:],
+                       "difference": float(off[0].max()), "lean_difference": float(off[1].max()),
+                       "tolerance": tolerance, "within": within, "wanted": wanted, "ok": within >= wanted,
+                       "same_tokens": float(same.float().mean())}  # fmt: skip
                 rows.append(row)
-        lines = [f"{row['reduction']:5} {row['schedule'][:12]:12} {row['dtype'][6:]:8} off by {row['difference']:.1e} "
-                 f"(lean {row['lean_difference']:.1e}) of the largest logit, places {100 * row['same_places']:.1f} % "
-                 f"alike: {'ok' if row['ok'] else 'NOT WITHIN ' + str(row['tolerance'])}" for row in rows]  # fmt: skip
+        lines = [
+            f"{row['reduction']:5} {row['dtype']:8} off by {row['difference']:.1e}, lean {row['lean_difference']:.1e} "
+            f"of the largest logit; {100 * row['within']:.0f} % of the images within {row['tolerance']:g} "
+            f"({100 * row['wanted']:.0f} % wanted), {100 * row['same_tokens']:.0f} % keep the same tokens"
+            for row in rows
+        ]
         if not all(row["ok"] for row in rows):
             raise AssertionError("; ".join(lines))
         return Answer(rows, lines, self.named("CUDA's side: this CPU again"))
@@ -190,7 +196,7 @@ class Steps:
         some = self.three(name, pixels)
         with tempfile.TemporaryDirectory() as folder:
             found = bench(
-                some if not compiles or images > 1 else some[:2],
+                some[:2] if compiles else some,
                 target=[self.target(precision, images, mode) for mode in modes],
                 min_time=self.seconds / 2, max_time=2 * self.seconds, meters=kind == "base" and pixels == 448,
                 out=folder,

@@ -13,8 +13,15 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from tavt_kit.models import token_reduction
 from tavt_kit.models.backbones import base, thin
-from tavt_kit.models.backbones.base import add_size_bias, fold_sizes
-from tavt_kit.models.token_reduction import attend_and_score, attention_map, column_score, column_score_alone
+from tavt_kit.models.backbones.base import add_size_bias
+from tavt_kit.models.token_reduction import (
+    attend_and_score,
+    attention_map,
+    column_score,
+    column_score_alone,
+    column_score_by_sums,
+    fold_bias,
+)
 from tavt_kit.models.wrap import AdaptiveViT, wrap
 from tests.contracts.test_backbone_contract import TOLERANCE, dropping
 from tests.contracts.zoo import build, images
@@ -53,9 +60,13 @@ def reducing(kind: str, score: str, reduction: str) -> AdaptiveViT:
 
 @pytest.fixture
 def as_on_a_gpu(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
+    def scored(q: Tensor, k: Tensor, bias: Tensor | None, scale: float | None) -> Tensor:
+        return column_score_by_sums(q, k, scale) if bias is None else column_score_alone(q, k, bias, scale)
+
     def switch() -> None:
         for module in (base, thin):
             monkeypatch.setattr(module, "keeps_no_map", lambda q: True)
+            monkeypatch.setattr(module, "column_score_alone", scored)
         monkeypatch.setattr(base, "folds_sizes", lambda q: True)
 
     return switch
@@ -136,15 +147,47 @@ def test_folded_sizes_are_truer_than_a_bias_in_half_precision(scale: float | Non
     exact = F.scaled_dot_product_attention(
         q.double(), k.double(), v.double(), attn_mask=sizes.double().log()[:, None, None], scale=scale
     )
-    longer_q, longer_k, longer_v, own = fold_sizes(q.float(), k.float(), v.float(), sizes, scale)
+    longer_q, longer_k, longer_v, own = fold_bias(q.float(), k.float(), v.float(), sizes.log().unsqueeze(1), scale)
     assert longer_q.shape[-1] == longer_k.shape[-1] == longer_v.shape[-1] == 32
     in_float = F.scaled_dot_product_attention(longer_q, longer_k, longer_v, scale=own)[..., :24]
     torch.testing.assert_close(in_float.double(), exact, atol=1e-5, rtol=1e-5)
     errors = list[float]()
     biased = (q, k, v, scale, add_size_bias(None, sizes, q.dtype))
-    *folded, own = fold_sizes(q, k, v, sizes, scale)
+    *folded, own = fold_bias(q, k, v, sizes.log().unsqueeze(1), scale)
     for a, b, c, by, mask in (biased, (*folded, own, None)):  # the products in float32, as CUDA's kernels have them
         mask = None if mask is None else mask.float()
         mixed = F.scaled_dot_product_attention(a.float(), b.float(), c.float(), attn_mask=mask, scale=by)
         errors.append(float((mixed[..., :24].double() - exact).abs().max()))
     assert errors[1] < errors[0] / 20
+
+
+@pytest.mark.parametrize("scale", [None, 0.3])
+def test_column_scores_by_sums_are_truer_than_by_maps_in_half_precision(scale: float | None) -> None:
+    generator = torch.Generator().manual_seed(2)
+    q, k = (1.5 * torch.randn(2, 2, 4, 150, 24, generator=generator)).bfloat16()
+    exact = column_score(attention_map(q.double(), k.double(), None, scale))
+    in_float = column_score_by_sums(q.float(), k.float(), scale)
+    torch.testing.assert_close(in_float.double(), exact, atol=1e-4, rtol=1e-5)
+    by_map, by_sums = column_score_alone(q, k, None, scale), column_score_by_sums(q, k, scale)
+    assert by_sums.dtype == torch.float32
+    assert (by_sums - exact).abs().max() < (by_map - exact).abs().max() / 10
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_cuda_kernels_are_asked_as_their_shapes_say(dtype: torch.dtype) -> None:
+    q = torch.empty(2, 3, 50, 24, dtype=dtype, device="meta")
+    if dtype == torch.float32:
+        found = torch.ops.aten._scaled_dot_product_efficient_attention(q, q, q, None, True, scale=0.3)
+    else:
+        found = torch.ops.aten._scaled_dot_product_flash_attention(q, q, q, 0.0, False, False, scale=0.3)
+    assert found[1].shape[:2] == (2, 3) and found[1].shape[2] >= 50 and found[1].dtype == torch.float32
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-4), (torch.bfloat16, 1e-3), (torch.float16, 1e-3)])
+def test_on_cuda_columns_are_scored_as_by_maps(dtype: torch.dtype, tolerance: float) -> None:
+    generator = torch.Generator().manual_seed(3)
+    q, k = torch.randn(2, 2, 4, 300, 64, generator=generator).to(dtype)
+    exact = column_score(attention_map(q.double(), k.double(), None, None))
+    found = column_score_alone(q.cuda(), k.cuda(), None, None).cpu()
+    torch.testing.assert_close(found.double(), exact, atol=tolerance, rtol=tolerance)

@@ -8,6 +8,7 @@ import pytest
 from tavt_kit.core.device import TargetDevice
 from tavt_kit.core.schedule import TokenSchedule
 from tavt_kit.errors import DataError
+from tavt_kit.models.token_reduction import REDUCTIONS, SCORES
 from tavt_kit.models.wrap import LeanViT
 from tavt_kit.runtimes import open_module
 from tests.runtimes.models import SHAPE, images, tiny_vit
@@ -15,9 +16,10 @@ from tests.runtimes.models import SHAPE, images, tiny_vit
 pytestmark = pytest.mark.gpu
 
 
-@pytest.mark.parametrize("mode", ["eager", "compile", "graph"])
-@pytest.mark.parametrize("score", ["column", "cls"])
-@pytest.mark.parametrize("reduction", ["drop", "merge"])
+MODES = [(mode, score, reduction) for mode in ("eager", "graph") for score in SCORES for reduction in REDUCTIONS]
+
+
+@pytest.mark.parametrize(("mode", "score", "reduction"), [*MODES, ("compile", "column", "drop")])
 def test_every_mode_answers_as_the_cpu_does(mode: str, score: str, reduction: str) -> None:
     model = tiny_vit()
     model.score, model.reduction = score, reduction
