@@ -12,7 +12,7 @@ MINUTES ?= 15
 PARTS ?= 8
 PART = $$((0x$$(git rev-parse --short=7 HEAD 2>/dev/null || echo 0) % $(PARTS)))
 
-.PHONY: setup demo docs test ci nightly lowest lint types slow parity clean
+.PHONY: setup demo docs gpu test ci nightly lowest lint types slow parity clean
 
 setup: .venv/.ready-$(TORCH)
 
@@ -22,6 +22,11 @@ setup: .venv/.ready-$(TORCH)
 
 demo: setup
 	.venv/bin/python cli.py demo --data $(DATA) --out $(OUT)
+
+# What concerns a GPU: on a machine with CUDA and its torch, 8 minutes; DEVICE=cpu is the dry run.
+gpu: DEVICE ?= cuda
+gpu:
+	$(or $(wildcard .venv/bin/python),python3) examples/studies/gpu.py --device $(DEVICE) --out runs/gpu-$(DEVICE)
 
 docs: .venv/.ready-docs
 	NO_MKDOCS_2_WARNING=1 .venv/bin/python -m mkdocs build --strict

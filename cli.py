@@ -13,14 +13,17 @@ import re
 import sys
 import traceback
 from collections.abc import Callable, Mapping, Sequence
+from itertools import pairwise
 from typing import Annotated, Any
 
 import typer
 from typer.core import TyperArgument, TyperCommand, TyperGroup
 
 from tavt_kit import __version__
+from tavt_kit.core.parsing import require_counts
 from tavt_kit.errors import TavtError
 from tavt_kit.verbs.settings import settings_of, spell_settings
+from tavt_kit.verbs.streams import guarded_streams
 
 VERBS = {
     "train": "tavt_kit.verbs.train:train_verb",
@@ -84,6 +87,11 @@ class Verb(TyperCommand):
             if (ctx.info_name, option) in GONE:
                 say(f"fgvc-kit {ctx.info_name}: {option} is gone: {GONE[ctx.info_name, option]}")
                 raise typer.Exit(BAD_INPUT)
+        if any(
+            pair[0] in ("-o", "--out") and not pair[1].strip() or pair[1] == "--out=" for pair in pairwise(["", *args])
+        ):
+            say(f"fgvc-kit {ctx.info_name}: --out is a folder, got an empty name; give one, or . for this folder")
+            raise typer.Exit(BAD_INPUT)
         named = any("--model" in parameter.opts for parameter in self.params)
         takes_argument = any(isinstance(parameter, TyperArgument) for parameter in self.params)
         args = args if named or not takes_argument else model_first(args)
@@ -106,8 +114,11 @@ class Verb(TyperCommand):
                 formatter.write_dl(rows)
 
     def invoke(self, ctx: Any) -> Any:
-        code = door(str(ctx.info_name), lambda: super(Verb, self).invoke(ctx), lambda: flags_known(self))
-        raise typer.Exit(code)
+        def verb() -> Any:
+            require_counts(ctx.params)
+            return super(Verb, self).invoke(ctx)
+
+        raise typer.Exit(door(str(ctx.info_name), verb, lambda: flags_known(self)))
 
 
 def flags_known(verb: Any) -> dict[str, str]:
@@ -161,6 +172,8 @@ def door(name: str, verb: Callable[[], int | None], flags: Callable[[], Mapping[
     try:
         code = verb() or OK
         sys.stdout.flush()
+        if getattr(sys.stdout, "lost", False):
+            return UNREAD
     except TavtError as error:
         log.info("refused because of", exc_info=error)  # --verbose shows where
         sentence = str(error)
@@ -170,9 +183,7 @@ def door(name: str, verb: Callable[[], int | None], flags: Callable[[], Mapping[
         say(f"fgvc-kit {name}: interrupted; the same command goes on from what is finished")
         return INTERRUPTED
     except BrokenPipeError:
-        # Nobody reads us any more (`fgvc-kit models | head`); keep the interpreter from complaining at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return UNREAD
+        return UNREAD  # nobody reads us any more (`fgvc-kit models | head`)
     return code
 
 
@@ -204,10 +215,11 @@ def log_to_stderr(verbose: bool) -> None:
     """Our log, coloured on a terminal; warnings of other libraries are shown with --verbose only."""
     handler: logging.Handler = logging.StreamHandler()
     if sys.stderr.isatty():
-        from rich.console import Console
         from rich.logging import RichHandler
 
-        handler = RichHandler(console=Console(stderr=True), show_path=False)
+        from tavt_kit.verbs.console import console_of
+
+        handler = RichHandler(console=console_of(stderr=True), show_path=False)
     else:
         handler.setFormatter(logging.Formatter("%(levelname)s %(name)s: %(message)s"))
     logging.basicConfig(level=logging.WARNING, handlers=[handler], format="%(message)s")
@@ -243,12 +255,13 @@ def fgvc_kit(
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line and exit with one of the codes above."""
-    try:
-        app(args=list(sys.argv[1:] if arguments is None else arguments), prog_name="fgvc-kit")
-    except Exception:
-        traceback.print_exc()
-        say("fgvc-kit: this is a bug in fgvc-kit; please report it with the lines above")
-        sys.exit(BUG)
+    with guarded_streams():
+        try:
+            app(args=list(sys.argv[1:] if arguments is None else arguments), prog_name="fgvc-kit")
+        except Exception:
+            traceback.print_exc()
+            say("fgvc-kit: this is a bug in fgvc-kit; please report it with the lines above")
+            sys.exit(BUG)
 
 
 if __name__ == "__main__":

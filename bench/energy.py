@@ -17,13 +17,24 @@ import subprocess
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Protocol
 
 from tavt_kit.core.codec import Record
 from tavt_kit.core.device import TargetDevice
 
-__all__ = ["Energy", "EnergyMeter", "NoMeter", "NvidiaSmi", "Nvml", "Rapl", "energy_meter", "measure_energy"]
+__all__ = [
+    "Energy",
+    "EnergyMeter",
+    "NoMeter",
+    "NvidiaSmi",
+    "Nvml",
+    "Rapl",
+    "energy_meter",
+    "gpu_state",
+    "measure_energy",
+]
 
 
 _LEAST_RUNS = 5
@@ -211,20 +222,56 @@ class NvidiaSmi:
 
 def _nvidia(target: TargetDevice) -> EnergyMeter:
     name = _device_name(target.index)
+    if name.startswith("MIG-"):
+        return NoMeter(f"CUDA device {target.index} is a slice of a GPU (MIG), and the counter is of the whole one")
     try:
         nvml: Any = importlib.import_module("pynvml")
     except ImportError:
         return _by_command(name)
     try:
-        nvml.nvmlInit()
-        handle = (
-            nvml.nvmlDeviceGetHandleByUUID(name)
-            if name.startswith("GPU-")
-            else nvml.nvmlDeviceGetHandleByIndex(target.index)
-        )
-        return Nvml(nvml, handle)
+        return Nvml(nvml, _handle(nvml, name))
     except nvml.NVMLError as error:
         return NoMeter(f"NVML cannot count the energy of CUDA device {target.index}: {error}")
+
+
+def _handle(nvml: Any, name: str) -> Any:
+    """NVML's own of a device; raises its ``NVMLError``."""
+    nvml.nvmlInit()
+    by_uuid = name.startswith(("GPU-", "MIG-"))
+    return nvml.nvmlDeviceGetHandleByUUID(name) if by_uuid else nvml.nvmlDeviceGetHandleByIndex(int(name))
+
+
+GpuState = tuple[float, bool]
+"""Its clock in MHz, and whether it is slowed: for heat, or because the supply of power tells it."""
+
+_SLOWED = 0x08 | 0x20 | 0x40 | 0x80
+"""NVML's reasons for a low clock: hardware slowdown, heat by software and by hardware, power brake. Its power cap is
+not among them: at the cap the clock moves with the work, which its range tells."""
+
+
+def gpu_state(target: TargetDevice) -> Callable[[], GpuState] | None:
+    """Reads the state of an NVIDIA GPU, by the nvidia-ml-py package; ``None`` where nothing tells it.
+
+    Args:
+        target: Any; of a CPU, or of another maker's device, nothing is told.
+    """
+    if target.processor not in ("cuda", "tensorrt") or find_spec("pynvml") is None:
+        return None
+    nvml: Any = importlib.import_module("pynvml")
+    # Called events since driver 535, throttling before.
+    names = "nvmlDeviceGetCurrentClocksEventReasons", "nvmlDeviceGetCurrentClocksThrottleReasons"
+    reasons = next(getattr(nvml, name) for name in names if hasattr(nvml, name))
+
+    def read() -> GpuState:
+        clock = nvml.nvmlDeviceGetClockInfo(handle, nvml.NVML_CLOCK_SM)
+        return float(clock), bool(reasons(handle) & _SLOWED)
+
+    try:
+        handle = _handle(nvml, _device_name(target.index))
+        read()
+    except nvml.NVMLError:
+        return None
+    return read
 
 
 def _by_command(name: str) -> EnergyMeter:
@@ -250,7 +297,9 @@ def _device_name(index: int) -> str:
         return str(index)
     if index >= torch.cuda.device_count():
         return str(index)
-    return f"GPU-{str(torch.cuda.get_device_properties(index).uuid).removeprefix('GPU-')}"
+    found = torch.cuda.get_device_properties(index)
+    kind = "MIG" if " MIG " in found.name else "GPU"
+    return f"{kind}-{str(found.uuid).removeprefix(f'{kind}-')}"
 
 
 def _text(path: Path) -> str:

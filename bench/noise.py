@@ -50,7 +50,8 @@ class Noise(Record):
             and ``elsewhere``: CPUs' worth of time used by other processes on ours and on the other CPUs; ``load1``;
             ``stolen``: share; ``preempted``: forced switches a second of own CPU time; ``throttled``: share of the
             run; ``quota``: CPUs; ``thermal``: events; ``mhz_low``, ``mhz_high``: of the stretches; ``pace``:
-            slowest stretch over fastest, of a fixed chain of additions.
+            slowest stretch over fastest, of a fixed chain of additions. Of a GPU that tells: ``gpu_slowed``, share of
+            the readings, and ``gpu_mhz_low``, ``gpu_mhz_high``.
     """
 
     word: str
@@ -76,6 +77,7 @@ class Watch:
         cpus: Those this process may use; its affinity by default.
         now: A clock in seconds.
         pace: Seconds that a fixed piece of work takes.
+        gpu: Reads the clock of the GPU measured, and whether it is slowed; ``None`` where none is, or nothing tells.
     """
 
     def __init__(
@@ -84,6 +86,7 @@ class Watch:
         cpus: Collection[int] | None = None,
         now: Callable[[], float] = time.perf_counter,
         pace: Callable[[], float] | None = None,
+        gpu: Callable[[], tuple[float, bool]] | None = None,
     ) -> None:
         self._root, self._now, self._pace = root, now, pace or _pace
         self._cpus = frozenset(allowed_cpus() if cpus is None else cpus)
@@ -91,6 +94,7 @@ class Watch:
         self._end: tuple[float, Counters] | None = None
         self._last = float("-inf")
         self._clocks, self._paces, self._heat = list[float](), list[float](), list[int]()
+        self._gpu, self._gpu_states = gpu, list[tuple[float, bool]]()
 
     def __enter__(self) -> Watch:
         self.start()
@@ -117,6 +121,8 @@ class Watch:
             self._clocks.append(clock)
         if thermal is not None:
             self._heat.append(thermal)
+        if self._gpu is not None and self._paces:  # the first time it idles
+            self._gpu_states.append(self._gpu())
         self._paces.append(self._pace())
         self._last = self._now()
 
@@ -161,6 +167,18 @@ class Watch:
             "mhz_low": min(clocks, default=None),
             "mhz_high": max(clocks, default=None),
             "pace": max(paces) / min(paces) if paces else None,
+            **self._gpu_facts(),
+        }
+
+    def _gpu_facts(self) -> dict[str, float | None]:
+        if not self._gpu_states:
+            return {}
+        clocks = _stretches([clock for clock, _ in self._gpu_states])
+        slowed = sum(slowed for _, slowed in self._gpu_states) / len(self._gpu_states)
+        return {
+            "gpu_slowed": slowed,
+            "gpu_mhz_low": min(clocks, default=None),
+            "gpu_mhz_high": max(clocks, default=None),
         }
 
 
@@ -233,7 +251,7 @@ def disturbances(facts: Mapping[str, float | None]) -> list[str]:
     cpus, found = facts["cpus"] or 1.0, list[str]()
 
     def above(name: str, most: float) -> float | None:
-        value = facts[name]
+        value = facts.get(name)
         return value if value is not None and value > most else None
 
     if (others := above("others", _OTHERS * cpus)) is not None:
@@ -247,9 +265,12 @@ def disturbances(facts: Mapping[str, float | None]) -> list[str]:
         found.append(f"the control group's quota{limit} stopped the work {_percent(throttled)} of the time")
     if (thermal := above("thermal", 0)) is not None:
         found.append(f"CPUs were slowed for their heat {thermal:.0f} times")
-    low, high = facts["mhz_low"], facts["mhz_high"]
-    if low is not None and high is not None and high > (1 + _CLOCK) * low:
-        found.append(f"the clock moved between {low:.0f} and {high:.0f} MHz in the run")
+    if (slowed := above("gpu_slowed", 0)) is not None:
+        found.append(f"the GPU was slowed for heat or power in {_percent(slowed)} of the readings")
+    for whose, kind in (("the", ""), ("the GPU's", "gpu_")):
+        low, high = facts.get(f"{kind}mhz_low"), facts.get(f"{kind}mhz_high")
+        if low is not None and high is not None and high > (1 + _CLOCK) * low:
+            found.append(f"{whose} clock moved between {low:.0f} and {high:.0f} MHz in the run")
     if (pace := above("pace", 1 + _CLOCK)) is not None:
         found.append(f"a fixed piece of work took up to {_percent(pace - 1)} longer at some times than at others")
     return found

@@ -29,8 +29,9 @@ CARRIED = (
     "bench.shared_weights", "bench.table_plan", "bench.timing", "bench.validity",
     "core", "core.accuracy", "core.block_bootstrap", "core.callable_module",
     "core.codec", "core.control_group", "core.curves", "core.device", "core.host", "core.latency_table",
-    "core.layer_cells", "core.layout",
-    "core.measurement", "core.records", "core.schedule", "errors", "runtimes", "runtimes.available",
+    "core.layer_cells", "core.layout", "core.measurement",
+    "core.parsing", "core.records", "core.schedule", "core.shapes", "errors",
+    "runtimes", "runtimes.available",
     "runtimes.on_onnxruntime", "runtimes.on_openvino", "runtimes.openvino_core", "runtimes.openvino_queue",
     "runtimes.session",
 )  # fmt: skip

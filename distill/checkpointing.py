@@ -34,7 +34,7 @@ __all__ = [
 
 STATE_FOLDER = "state"
 _VERSION = 2
-_FRAGMENTS = (".step-*.pt", ".best-*.pt")
+_FRAGMENTS = (".*step-*.pt", ".*best-*.pt")
 """What a process that was killed while writing leaves behind."""
 
 

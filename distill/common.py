@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, TypeVar
@@ -54,8 +54,18 @@ def card_of(model: AdaptiveViT, images: ImageSet) -> ModelCard:
 _Recipe = TypeVar("_Recipe", TrainRecipe, DistillRecipe)
 
 
-def settle(recipe: _Recipe, card: ModelCard, images: ImageSet, processes: Processes, *, freeze: int) -> _Recipe:
+def settle(
+    recipe: _Recipe, card: ModelCard, images: ImageSet, processes: Processes, *, freeze: int, begun: Mapping[str, Any]
+) -> _Recipe:
     """Decide what the recipe left open, by the model, the machine and the number of training pictures.
+
+    Args:
+        recipe: As asked for.
+        card: The model's.
+        images: The data.
+        processes: That share the work.
+        freeze: Leading layers that are not trained.
+        begun: What a run that is continued was asked for: it keeps its precision on another machine.
 
     Raises:
         TrainingError: A precision, metric, crop, turn or policy that cannot be, a batch that cannot be divided, or
@@ -67,14 +77,16 @@ def settle(recipe: _Recipe, card: ModelCard, images: ImageSet, processes: Proces
         recipe,
         optimisation=recipe.optimisation.settled(pictures=pictures, freeze=freeze),
         reading=_settled_reading(recipe.reading, Preprocessing.from_record(card.preprocessing)),
-        running=_settled_running(recipe.running, card, processes, recipe.optimisation.batch),
+        running=_settled_running(recipe.running, card, processes, recipe.optimisation.batch, begun.get("precision")),
     )
 
 
-def _settled_running(running: TrainingOptions, card: ModelCard, processes: Processes, batch: int) -> TrainingOptions:
+def _settled_running(
+    running: TrainingOptions, card: ModelCard, processes: Processes, batch: int, begun: str | None
+) -> TrainingOptions:
     SelectionMetric(running.metric, card.classes)
     running.check_split(batch, processes.count)
-    return replace(running, precision=choose_precision(running.precision, processes.device))
+    return replace(running, precision=choose_precision(running.precision or begun, processes.device))
 
 
 def judge_of(

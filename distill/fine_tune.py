@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -36,7 +37,7 @@ from tavt_kit.distill.probe import Probe, fit_probe, set_head
 from tavt_kit.distill.processes import Processes
 from tavt_kit.distill.reading import DataOptions
 from tavt_kit.distill.recipe import FAMILIES, TrainRecipe
-from tavt_kit.distill.run_folder import RunFolder
+from tavt_kit.distill.run_folder import RunFolder, begun_with
 from tavt_kit.distill.sweep import evaluate_sweep, features
 from tavt_kit.errors import TrainingError
 from tavt_kit.models.backbones.ffvt import Ffvt
@@ -90,7 +91,8 @@ def train(
     check_family(recipe, model)
     card = _evaluated_by(recipe, model, card_of(model, images))
     model.to(processes.device)
-    recipe = _settled(recipe, model, card, images, processes)
+    begun = {} if fresh else processes.once(lambda: begun_with(Path(out)))
+    recipe = _settled(recipe, model, card, images, processes, begun)
     if not recipe.probe_only:
         _regularise(model, recipe)
         # What does not fit the model is refused before anything is written.
@@ -149,14 +151,19 @@ def _evaluated_by(recipe: TrainRecipe, model: AdaptiveViT, card: ModelCard) -> M
 
 
 def _settled(
-    recipe: TrainRecipe, model: AdaptiveViT, card: ModelCard, images: ImageSet, processes: Processes
+    recipe: TrainRecipe,
+    model: AdaptiveViT,
+    card: ModelCard,
+    images: ImageSet,
+    processes: Processes,
+    begun: Mapping[str, Any],
 ) -> TrainRecipe:
     blocks = model.layers if recipe.blocks == "all" else int(recipe.blocks)
     if not recipe.probe_only:
         if blocks > model.layers:
             raise TrainingError(f"1 to {model.layers} of the model's blocks can be trained, got {blocks}")
         check_batch(images, recipe.optimisation.batch, recipe.limit, recipe.reading)
-    return settle(recipe, card, images, processes, freeze=max(model.layers - blocks, 0))
+    return settle(recipe, card, images, processes, freeze=max(model.layers - blocks, 0), begun=begun)
 
 
 def _regularise(model: AdaptiveViT, recipe: TrainRecipe) -> None:

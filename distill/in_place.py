@@ -37,7 +37,7 @@ from tavt_kit.distill.precision import evaluation_precision
 from tavt_kit.distill.preset import distill_recipe
 from tavt_kit.distill.processes import Processes
 from tavt_kit.distill.recipe import DistillRecipe
-from tavt_kit.distill.run_folder import RunFolder
+from tavt_kit.distill.run_folder import RunFolder, begun_with
 from tavt_kit.distill.sampling import Bound, Draws, Sampler
 from tavt_kit.distill.sandwich import SandwichRule, Teacher, sandwich_step
 from tavt_kit.distill.sweep import (
@@ -118,7 +118,8 @@ def distill(
     model.to(processes.device)
     check_sizes(model, twins)
     asks = None if teacher is None else Teacher(teacher.to(processes.device), card)
-    recipe = _settled(recipe or distill_recipe(), model, images, processes)
+    begun = {} if fresh else processes.once(lambda: begun_with(Path(out)))
+    recipe = _settled(recipe or distill_recipe(), model, images, processes, begun)
     for twin in twins:
         share_weights(model, twin)
         twin.to(processes.device)
@@ -189,7 +190,9 @@ def _drawn(recipe: DistillRecipe) -> str:
     return f"{len(recipe.schedules)} schedules" if recipe.schedules else f"bound {Bound.parse(recipe.bound)}"
 
 
-def _settled(recipe: DistillRecipe, model: AdaptiveViT, images: ImageSet, processes: Processes) -> DistillRecipe:
+def _settled(
+    recipe: DistillRecipe, model: AdaptiveViT, images: ImageSet, processes: Processes, begun: Mapping[str, Any]
+) -> DistillRecipe:
     check_batch(images, recipe.optimisation.batch, recipe.limit, recipe.reading)
     frozen = model.layers // 4 if recipe.optimisation.freeze is None else recipe.optimisation.freeze
     recipe = replace(
@@ -197,7 +200,7 @@ def _settled(recipe: DistillRecipe, model: AdaptiveViT, images: ImageSet, proces
         feature_layers=_looked_at(model, recipe.feature_layers, recipe.feature_weight),
         attention_layers=_looked_at(model, recipe.attention_layers, recipe.attention_weight),
     )
-    return settle(recipe, card_of(model, images), images, processes, freeze=frozen)
+    return settle(recipe, card_of(model, images), images, processes, freeze=frozen, begun=begun)
 
 
 def _looked_at(model: AdaptiveViT, layers: tuple[int, ...], weight: float) -> tuple[int, ...]:

@@ -7,11 +7,11 @@ start from.
 from __future__ import annotations
 
 import difflib
-import tomllib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
+from tavt_kit.core.parsing import parse_toml
 from tavt_kit.distill.changes import changed
 from tavt_kit.distill.recipe import DistillRecipe, TrainRecipe
 from tavt_kit.errors import TrainingError, UnknownName
@@ -137,8 +137,8 @@ def _scaled(recipe: TrainRecipe, size: int) -> int | tuple[int, int] | None:
 
 def _read(file: Path) -> dict[str, Any]:
     try:
-        return tomllib.loads(file.read_text(encoding="utf-8"))
+        return parse_toml(file.read_text(encoding="utf-8"))
     except OSError as error:
         raise TrainingError(f"cannot read the recipe {file}: {error.strerror}") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except ValueError as error:
         raise TrainingError(f"the recipe {file} is not a TOML file: {error}") from None

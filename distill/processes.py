@@ -9,14 +9,17 @@ from __future__ import annotations
 
 import atexit
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
+from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
 
+from tavt_kit.core.lock import held_folder
 from tavt_kit.distill.precision import choose_device
 from tavt_kit.errors import TavtError, TrainingError
 
@@ -86,6 +89,13 @@ class Processes:
         if answer[1] is not None:
             raise answer[1]
         return answer[0]  # type: ignore[no-any-return]
+
+    @contextmanager
+    def held(self, folder: Path) -> Iterator[None]:
+        """Keep everything else out of an output folder, by the first process for all."""
+        with ExitStack() as stack:
+            self.once(lambda: stack.enter_context(held_folder(folder)))
+            yield
 
     def together(self, make: Callable[[], T]) -> T:
         """What each process makes for itself; an error that one of them raises on purpose is raised in all."""

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from tavt_kit import __version__
+from tavt_kit.core.codec import Record, decode
 from tavt_kit.core.host import HostFacts
 from tavt_kit.core.records import command_line, make_folder, read_record, write_record
 from tavt_kit.distill.checkpointing import STATE_FOLDER, has_state
@@ -15,7 +17,7 @@ from tavt_kit.distill.metrics import EVENTS_FOLDER
 from tavt_kit.distill.processes import Processes
 from tavt_kit.errors import OutputError, RecordError, TrainingError
 
-__all__ = ["RUN_FILE", "RunFolder", "read_run_record"]
+__all__ = ["RUN_FILE", "RunFolder", "begun_with", "read_run_record"]
 
 RUN_FILE = "run.json"
 _OURS = ("run.json", "split.json", "metrics.jsonl", "model.safetensors", "model.json")
@@ -27,7 +29,30 @@ def read_run_record(folder: Path) -> dict[str, Any]:
     Raises:
         RecordError: It is not there, or no run's.
     """
-    return read_record(Path(folder) / RUN_FILE, "run")
+    file = Path(folder) / RUN_FILE
+    record = read_record(file, "run")
+    decode(_Known, record, f"{file}")
+    return record
+
+
+@dataclass(frozen=True)
+class _Known(Record):
+    """What every run's record has."""
+
+    verb: str
+    status: str
+    asked: Mapping[str, Any]
+    results: Mapping[str, Any]
+    BESIDE: ClassVar[None] = None
+
+
+def begun_with(folder: Path) -> Mapping[str, Any]:
+    """What the run in a folder was asked for; empty where there is none.
+
+    Raises:
+        RecordError: Its record is damaged.
+    """
+    return read_run_record(folder)["asked"] if (Path(folder) / RUN_FILE).exists() else {}
 
 
 class RunFolder:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import logging
 import math
 import time
@@ -28,7 +27,7 @@ from tavt_kit.distill.selection import Selection
 from tavt_kit.errors import TrainingError
 from tavt_kit.models.timm_import import timm
 from tavt_kit.models.wrap import AdaptiveViT
-from tavt_kit.runtimes.out_of_memory import is_out_of_memory
+from tavt_kit.runtimes.out_of_memory import free_memory, is_out_of_memory
 
 __all__ = ["Backward", "Engine", "Gradients", "Step", "fitting"]
 
@@ -329,8 +328,6 @@ def fitting(attempt: Callable[[int], T], size: int, parts: int, *, cleanup: Call
     Raises:
         TrainingError: Not even single pictures fit.
     """
-    from accelerate.utils.memory import clear_device_cache
-
     while True:
         try:
             return attempt(parts), parts
@@ -339,8 +336,7 @@ def fitting(attempt: Callable[[int], T], size: int, parts: int, *, cleanup: Call
                 raise
         # Outside of the handler, whose traceback holds on to the tensors of the attempt.
         cleanup()
-        gc.collect()
-        clear_device_cache()
+        free_memory()
         parts = _more(size, parts)
 
 

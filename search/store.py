@@ -8,6 +8,7 @@ import os
 import platform
 import sqlite3
 from collections.abc import Mapping
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
@@ -16,7 +17,9 @@ from typing import Any
 import numpy as np
 
 from tavt_kit.core.accuracy import Accuracy
+from tavt_kit.core.codec import Record, decode
 from tavt_kit.core.configuration import Choice, Configuration
+from tavt_kit.core.parsing import parse_json
 from tavt_kit.core.records import code_version, read_record, write_record
 from tavt_kit.errors import OutputError, RecordError
 from tavt_kit.evaluation.result import EvaluationResult
@@ -48,6 +51,12 @@ CREATE TABLE IF NOT EXISTS finals (COLUMNS);
 ``code`` is the version of this package that gave the answer."""
 
 _log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class _Metrics(Record):
+    values: Mapping[str, float]
+    others: tuple[Accuracy, ...]
 
 
 class Store:
@@ -197,13 +206,21 @@ class Store:
         row = rows.fetchone()
         if row is None:
             return None
-        accuracy = None if row[0] is None else Accuracy.from_record(json.loads(row[0]))
-        correct = None
-        if row[2] is not None and accuracy is not None:
-            correct = np.unpackbits(np.frombuffer(row[2], np.uint8), count=accuracy.n).astype(bool)
-        stored = json.loads(row[3])
-        metrics = tuple(Accuracy.from_record(record) for record in stored["others"])
-        return EvaluationResult(accuracy, row[4], row[1], correct, stored["values"], json.loads(row[5]), metrics)
+        try:
+            accuracy = None if row[0] is None else Accuracy.from_record(parse_json(row[0]))
+            correct = None
+            if row[2] is not None and accuracy is not None:
+                if len(row[2]) != (accuracy.n + 7) // 8:
+                    raise ValueError(f"{len(row[2])} bytes are not a bit for each of {accuracy.n} images")
+                correct = np.unpackbits(np.frombuffer(row[2], np.uint8), count=accuracy.n).astype(bool)
+            stored = decode(_Metrics, parse_json(row[3]))
+            timings = decode(Mapping[str, float], parse_json(row[5]))
+            seconds, failure = decode(float, row[4]), decode(str | None, row[1])
+        except (ValueError, TypeError) as error:  # no JSON, or of other types than ours
+            raise RecordError(
+                f"{self.path} holds an answer to {schedule} that cannot be read ({error}); begin anew with `fresh`"
+            ) from None
+        return EvaluationResult(accuracy, seconds, failure, correct, stored.values, timings, stored.others)
 
     def add(self, schedule: Choice, answer: EvaluationResult, *, final: bool = False) -> None:
         """Store an answer; when this returns it is on the disk.

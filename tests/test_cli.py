@@ -19,6 +19,7 @@ from tavt_kit import cli
 from tavt_kit.core.parsing import parse_duration
 from tavt_kit.errors import ParameterError, TargetError
 from tavt_kit.verbs import options
+from tavt_kit.verbs.console import console_of
 
 ROOT = Path(__file__).resolve().parents[1]
 TABLE = dict(cli.VERBS)
@@ -123,6 +124,12 @@ def test_an_option_of_an_earlier_version_is_one_sentence(
         assert option not in {name for parameter in command.params for name in parameter.opts}
 
 
+def test_a_number_that_nothing_could_hold_is_one_sentence(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("try", "m", "--seed", "9" * 23) == run("try", "m", "--image-size", "1000000") == 2
+    first, second = capsys.readouterr().err.splitlines()
+    assert "--seed is at most" in first and "--image-size is at most" in second
+
+
 @pytest.mark.parametrize(
     "arguments",
     [
@@ -158,7 +165,9 @@ def test_config_file_gives_defaults_and_flags_win(tmp_path: Path, capsys: pytest
     [
         ("sed = 5", "sets sed (did you mean seed?), but try takes budget, dry-run, image-size, model, out, seed"),
         ("seed = ", "is not a TOML file"),
+        (f"seed = {'[' * 100_000}", "nested too deep"),
         ("seed = [1, 2]", "seed to one value"),
+        ("seed = true", "must set seed to a number or text, not to True"),
         ("[seed]\na = 1", "seed to one value"),
         ('config = "other.toml"', "sets config"),
         (None, "No such file"),
@@ -270,3 +279,49 @@ def test_parameters_in_a_sentence_are_written_as_flags(monkeypatch: pytest.Monke
         "--schedule dense of no_such_thing, and `models get`"
     )
     assert cli.with_flags("`heads` are of convert", flags) == "--heads are of convert"  # another verb's
+
+
+class Full:
+    """A stream on a full disk."""
+
+    encoding = "utf-8"
+
+    def write(self, text: str) -> int:
+        raise OSError(28, "No space left on device")
+
+    def flush(self) -> None:
+        raise OSError(28, "No space left on device")
+
+    def isatty(self) -> bool:
+        return False
+
+
+@pytest.mark.parametrize(("name", "code"), [("stdout", 141), ("stderr", 0)])
+@pytest.mark.parametrize("stream", [Full(), None])
+def test_a_stream_that_takes_nothing_is_no_bug(
+    stream: Full | None, name: str, code: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, name, stream)
+    assert run("try", "good") == (code if stream else 0)
+    assert run("try", "bad") == 2
+
+
+def test_names_steer_no_terminal_and_leave_no_character_out(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("try", "\x1b[2J\x1b]0;x\x07\u202e\udcff") == 0
+    assert r"\x1b[2J\x1b]0;x\x07\u202e" in capsys.readouterr().out
+    assert run("try", "\x1b", "--colour") == 2
+    assert "\x1b" not in capsys.readouterr().err
+
+
+def test_tables_spell_out_what_steers_a_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    from rich.table import Table
+
+    table = Table("class")
+    table.add_row("a\x1b[2Jb")
+    console_of(80).print(table)
+    assert r"a\x1b[2Jb" in capsys.readouterr().out
+
+
+def test_an_empty_out_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("try", "m", "-o", "") == run("try", "m", "--out=") == 2
+    assert all("--out" in line for line in capsys.readouterr().err.splitlines())

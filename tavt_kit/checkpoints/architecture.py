@@ -5,13 +5,14 @@ from __future__ import annotations
 import difflib
 from collections.abc import Mapping, Sequence
 from functools import partial
+from reprlib import repr as short
 from typing import Any
 
 import torch
 from torch import nn
 
 from tavt_kit.data.preprocess import Preprocessing
-from tavt_kit.errors import CheckpointError, DataError, UnknownName
+from tavt_kit.errors import CheckpointError, DataError, TavtError, UnknownName
 from tavt_kit.models.backbones import adapter_of
 from tavt_kit.models.backbones.overlap import OverlappingPatchEmbed, overlapping
 from tavt_kit.models.backbones.pruned import reshape
@@ -38,6 +39,9 @@ _TAVT = ("vit_base_patch16_224", "vit_base_patch32_224", "vit_large_patch16_224"
 """timm's names of the ViTs that TAVT's code is configured for."""
 
 _READING = frozenset({"cache_dir", "checkpoint_path", "pretrained", "pretrained_cfg", "pretrained_cfg_overlay"})
+
+
+_MOST_LAYERS, _MOST_PARAMETERS = 256, 10**10
 
 
 def supported_names(pattern: str = "") -> list[str]:
@@ -130,8 +134,8 @@ def create(
         raise CheckpointError(
             f"a model card may describe an architecture only, but sets {', '.join(reading)}; remove it"
         )
+    laid_out = _laid_out(name, arguments)
     options = _options(arguments)
-    laid_out = sketch(name, arguments)
     adapter_of(laid_out)
     _check_size(name, laid_out)
     with torch.random.fork_rng(devices=[]):
@@ -140,6 +144,35 @@ def create(
             options["pretrained_cfg_overlay"] = {"file": pretrained_file}
         model: nn.Module = timm.create_model(name, pretrained=pretrained, **options)
     return reshape(model, arguments.get("pruned")).eval()
+
+
+def _laid_out(name: str, arguments: Mapping[str, Any]) -> nn.Module:
+    """The sketch of what a card or a command asks for, which may be impossible or beyond every machine.
+
+    Raises:
+        CheckpointError: It is.
+    """
+    depths = [value for key, value in arguments.items() if "depth" in key or "layer" in key]
+    numbers = [value for value in arguments.values() if isinstance(value, int)]
+    if any(isinstance(depth, int) and depth > _MOST_LAYERS for depth in depths) or min(numbers, default=0) < 0:
+        raise CheckpointError(
+            f"a model has no negative sizes and at most {_MOST_LAYERS} layers, got {short(arguments)}; correct them"
+        )
+    try:
+        model = sketch(name, arguments)
+    except TavtError:
+        raise
+    except Exception as error:  # whatever timm or torch say to arguments that fit no model
+        said = (str(error).strip().splitlines() or [type(error).__name__])[0][:160]
+        raise CheckpointError(
+            f"{name} cannot be built with {short(arguments)} ({said}); correct the arguments"
+        ) from None
+    if (parameters := sum(one.numel() for one in model.parameters())) > _MOST_PARAMETERS:
+        raise CheckpointError(
+            f"a model has at most {_MOST_PARAMETERS:.0e} parameters, but {name} with {short(arguments)} has "
+            f"{parameters:.1e}; take fewer or a smaller image"
+        )
+    return model
 
 
 def _options(arguments: Mapping[str, Any]) -> dict[str, Any]:

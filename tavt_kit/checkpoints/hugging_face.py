@@ -5,7 +5,6 @@ Source of the names: the files that ``save_pretrained`` of transformers 5.23 wri
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ from torch import Tensor
 from tavt_kit.checkpoints.official import Asked, Official
 from tavt_kit.checkpoints.shapes import joined, shape_of
 from tavt_kit.checkpoints.weight_file import read_tensors
+from tavt_kit.core.parsing import parse_json
 from tavt_kit.data.preprocess import Preprocessing
 from tavt_kit.errors import CheckpointError
 
@@ -168,7 +168,7 @@ def _preprocessing(file: Path, size: int) -> Preprocessing:
 
 def _read_json(file: Path) -> dict[str, Any]:
     try:
-        content = json.loads(file.read_text(encoding="utf-8"))
+        content = parse_json(file.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise CheckpointError(f"{file} cannot be read as JSON ({error})") from None
     if not isinstance(content, dict):

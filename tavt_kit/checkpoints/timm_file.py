@@ -7,7 +7,6 @@ differently or count their heads otherwise, and no key tells these apart: then t
 
 from __future__ import annotations
 
-import json
 import math
 import re
 from collections.abc import Iterable, Mapping
@@ -21,6 +20,7 @@ from tavt_kit.checkpoints.architecture import check_name, sketch, timm_names
 from tavt_kit.checkpoints.fitting import head_names
 from tavt_kit.checkpoints.official import Asked, Official
 from tavt_kit.checkpoints.shapes import shape_of, vit_arguments
+from tavt_kit.core.parsing import parse_json
 from tavt_kit.errors import CheckpointError, UnsupportedBackbone
 from tavt_kit.models.backbones.timm_vit import is_timm_vit
 from tavt_kit.models.timm_import import timm
@@ -83,7 +83,7 @@ def _told(architecture: str | None, folder: Path) -> str | None:
     config = folder / "config.json"
     if name is None and config.is_file():
         try:
-            said = json.loads(config.read_text(encoding="utf-8"))
+            said = parse_json(config.read_text(encoding="utf-8"))
         except (OSError, ValueError) as error:
             raise CheckpointError(f"{config} beside the file cannot be read as JSON ({error}); give `name`") from None
         name = said.get("architecture") if isinstance(said, dict) else None

@@ -19,6 +19,7 @@ from tavt_kit.core.device import TargetDevice
 from tavt_kit.core.layout import TokenLayout
 from tavt_kit.core.model_card import ModelCard
 from tavt_kit.core.onnx_metadata import onnx_metadata
+from tavt_kit.core.parsing import parse_json
 from tavt_kit.core.records import label_record
 from tavt_kit.core.schedule import TokenSchedule
 from tavt_kit.errors import RecordError, ScheduleError, TavtError, UnknownName
@@ -241,7 +242,7 @@ def read_metadata(path: Path) -> ArtifactCard:
             "fgvc-kit export; export it again"
         )
     try:
-        record = json.loads(text)
+        record = parse_json(text)
     except ValueError as error:
         raise RecordError(f"the metadata of {path} is no JSON ({error}); export it again") from None
     return ArtifactCard.from_record(record)
@@ -259,7 +260,7 @@ def files_of(path: Path) -> tuple[Path, ...]:
 def _weights_file(path: Path) -> str | None:
     """The weight file that an .onnx file names; None where it names none, or is none of ours."""
     try:
-        name = json.loads(onnx_metadata(path, METADATA_KEY) or "{}").get("weights_file")
+        name = parse_json(onnx_metadata(path, METADATA_KEY) or "{}").get("weights_file")
     except (OSError, ValueError, AttributeError):
         return None
     # A name alone: a file from elsewhere must not point out of its folder.

@@ -21,6 +21,8 @@ __all__ = ["Record", "decode", "describe", "encode", "recorded_as"]
 T = TypeVar("T")
 
 _COUNTS = {1: "one", 2: "two", 3: "three", 4: "four"}
+_LARGEST = 2**63 - 1
+"""A count; beyond it, arithmetic with floats, arrays and other programs fails."""
 _EXACT = (str, int, bool, type(None))
 _WORDS = {int: "a whole number", float: "a number", str: "text", Path: "text", bool: "true or false",
           type(None): "none", TokenSchedule: "a list of whole numbers"}  # fmt: skip
@@ -144,7 +146,8 @@ def _encode_fields(value: Any) -> dict[str, Any]:
 
 def _decode(hint: Any, value: Any, at: str) -> Any:
     if hint is type(value) and hint in _EXACT:  # first, for a list of images has many of these
-        return value
+        if hint is not int or -_LARGEST <= value <= _LARGEST:
+            return value
     origin, arguments = get_origin(hint), get_args(hint)
     if origin in (Union, types.UnionType):
         return _decode_union(arguments, value, at, hint)

@@ -14,7 +14,7 @@ from tavt_kit.core.codec import Record
 from tavt_kit.core.control_group import ControlGroup
 from tavt_kit.core.device import allowed_cpus
 
-__all__ = ["HostFacts"]
+__all__ = ["HostFacts", "processor"]
 
 _FLAGS = (
     "avx2",
@@ -73,7 +73,7 @@ class HostFacts(Record):
     @classmethod
     def gather(cls, accelerator: str | None = None) -> HostFacts:
         """Look at this machine now."""
-        name, flags = _cpu()
+        name, flags = processor()
         return cls(
             cpu=name,
             flags=flags,
@@ -102,8 +102,8 @@ class HostFacts(Record):
         return f"{self.cpu}, {len(self.affinity)} of {self.cores} CPUs{flags}{gpu}, {self.os}, {self.date[:10]}"
 
 
-def _cpu() -> tuple[str, tuple[str, ...]]:
-    """Model name and instruction sets; /proc/cpuinfo where there is one."""
+def processor() -> tuple[str, tuple[str, ...]]:
+    """Its model name and instruction sets of interest, by /proc/cpuinfo where there is one."""
     name, flags = platform.processor() or platform.machine(), set[str]()
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()

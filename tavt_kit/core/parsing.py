@@ -1,13 +1,19 @@
-"""Durations, fractions and lists of numbers as people write them."""
+"""Durations, fractions and lists of numbers as people write them, and the text of JSON and TOML files."""
 
 from __future__ import annotations
 
+import json
 import re
+import tomllib
+from collections.abc import Callable, Mapping
+from typing import Any
 
 from tavt_kit.errors import ParameterError
 
-__all__ = ["parse_duration", "parse_fraction", "parse_numbers"]
+__all__ = ["parse_duration", "parse_fraction", "parse_json", "parse_numbers", "parse_toml", "require_counts"]
 
+_MOST = {"seed": 2**63 - 1, "population": 100_000, "workers": 1024, "image_size": 16_384, "image_sizes": 16_384}
+_MOST_ELSE = 10**9
 _NUMBER = r"(\d+(?:\.\d+)?)"
 _DURATION = re.compile(rf"(?:{_NUMBER}\s*h)?\s*(?:{_NUMBER}\s*m(?:in)?)?\s*(?:{_NUMBER}\s*s)?")
 
@@ -64,3 +70,44 @@ def parse_numbers(text: str | None, name: str, example: str) -> list[int] | None
             f"`{name}` is a whole number above 0, or several with commas between them, such as {example}, got {text!r}"
         )
     return [int(part) for part in parts]
+
+
+def require_counts(values: Mapping[str, Any]) -> None:
+    """Refuse whole numbers that no run could come to the end of, or no memory hold.
+
+    Args:
+        values: By the names of parameters; several whole numbers may stand in one.
+
+    Example:
+        >>> require_counts({"steps": 10**30})
+        Traceback (most recent call last):
+            ...
+        tavt_kit.errors.ParameterError: `steps` is at most 1000000000, got 1000000000000000000000000000000
+    """
+    for name, value in values.items():
+        most = _MOST.get(name, _MOST_ELSE)
+        for one in value if isinstance(value, list | tuple) else [value]:
+            if isinstance(one, int) and abs(one) > most:
+                raise ParameterError(f"`{name}` is at most {most}, got {str(one)[:40]}")
+
+
+def parse_json(text: str) -> Any:
+    """What a JSON text holds.
+
+    Raises:
+        ValueError: It is no JSON, or its values are nested too deep.
+    """
+    return _parsed(json.loads, text)
+
+
+def parse_toml(text: str) -> dict[str, Any]:
+    """What a TOML text holds; raises as ``parse_json``."""
+    found: dict[str, Any] = _parsed(tomllib.loads, text)
+    return found
+
+
+def _parsed(read: Callable[[str], Any], text: str) -> Any:
+    try:
+        return read(text)
+    except RecursionError:
+        raise ValueError("its values are nested too deep to be read") from None

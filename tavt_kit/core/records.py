@@ -16,10 +16,12 @@ from pathlib import Path
 from typing import Any
 
 from tavt_kit import __version__
+from tavt_kit.core.parsing import parse_json
 from tavt_kit.errors import OutputError, RecordError
 
 __all__ = [
     "SCHEMAS",
+    "UNFINISHED",
     "atomic_path",
     "atomic_text",
     "code_version",
@@ -48,6 +50,8 @@ SCHEMAS: dict[str, int] = {
 """The version of each kind of record; raised when a field changes its meaning. A script may add kinds of its own."""
 
 _PREFIX = "fgvc-kit/"
+UNFINISHED = ".tmp-"
+"""How the names of files and folders begin that are being written."""
 
 
 @contextmanager
@@ -62,7 +66,7 @@ def atomic_path(path: Path) -> Iterator[Path]:
     """
     path = Path(path)
     try:
-        handle, name = tempfile.mkstemp(prefix=f".{path.stem}-", suffix=path.suffix, dir=path.parent)
+        handle, name = tempfile.mkstemp(prefix=f"{UNFINISHED}{path.stem}-", suffix=path.suffix, dir=path.parent)
         os.close(handle)
     except OSError as error:
         raise OutputError(f"cannot write {path}: {error.strerror}; choose another output folder") from None
@@ -162,13 +166,11 @@ def read_json(path: Path) -> Any:
         RecordError: No such file, or no JSON.
     """
     try:
-        return json.loads(Path(path).read_text(encoding="utf-8"))
+        return parse_json(Path(path).read_text(encoding="utf-8"))
     except OSError as error:
         raise RecordError(f"cannot read {path}: {error.strerror}") from None
     except ValueError as error:
         raise RecordError(f"{path} is not a JSON record: {error}") from None
-    except RecursionError:
-        raise RecordError(f"{path} is not a JSON record: its values are nested too deep to be read") from None
 
 
 def read_record(path: Path, kind: str) -> dict[str, Any]:
@@ -198,16 +200,23 @@ def upgraded(path: Path, kind: str, record: dict[str, Any]) -> dict[str, Any]:
     """A record of today's version, or of a former one that is still read, as today's.
 
     Raises:
-        RecordError: It has another version.
+        RecordError: It has another version, or not the shape that its readers rely on.
     """
+    from tavt_kit.core.shapes import SHAPES
+
     found = record.get("version")
     if names := _RENAMED.get(f"{kind} {found}"):
-        return {names.get(key, key): value for key, value in record.items()} | {"version": SCHEMAS[kind]}
-    if found != SCHEMAS[kind]:
+        record = {names.get(key, key): value for key, value in record.items()} | {"version": SCHEMAS[kind]}
+    elif found != SCHEMAS[kind]:
         raise RecordError(
             f"{path} has version {found!r} of {_PREFIX}{kind}, but this program reads version "
             f"{SCHEMAS[kind]}; write it again with this program"
         )
+    if kind in SHAPES:
+        try:
+            SHAPES[kind](record)
+        except RecordError as error:
+            raise RecordError(f"{path}: {error}") from None
     return record
 
 
@@ -232,7 +241,7 @@ def read_lines(path: Path) -> list[dict[str, Any]]:
     found: list[dict[str, Any]] = []
     for line in lines:
         try:
-            value = json.loads(line)
+            value = parse_json(line)
         except ValueError:
             break
         if not isinstance(value, dict):

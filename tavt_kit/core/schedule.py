@@ -19,6 +19,7 @@ __all__ = ["TokenSchedule", "stage_layers"]
 
 _RUN = re.compile(r"(\d+)(?:x(\d+))?")
 _FORMS = "'dense', 'taper:0.2', 'stages:0.5', 'curve:3:9:0.2', 'diffrate:2' or counts such as '197x4,150x4,90x4'"
+_DIGITS, _MOST_LAYERS = 9, 10_000
 _STAGES = (1 / 3, 7 / 12, 10 / 12)
 """Depths of the drops of a stage schedule: the 4th, 7th and 10th of 12 layers (EViT and most after it)."""
 
@@ -146,7 +147,12 @@ class TokenSchedule:
             match = _RUN.fullmatch(part.strip())
             if match is None:
                 raise ScheduleError(f"a schedule is {_FORMS}, got {text!r}")
-            counts += [int(match[1])] * int(match[2] or 1)
+            repeats = match[2] or "1"
+            if max(len(match[1]), len(repeats)) > _DIGITS or len(counts) + int(repeats) > _MOST_LAYERS:
+                raise ScheduleError(
+                    f"the model has {layout.layers} layers and {layout.tokens} tokens, got {text[:80]!r}"
+                )
+            counts += [int(match[1])] * int(repeats)
         schedule = cls(tuple(counts))
         schedule.check(layout)
         return schedule

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
+from tavt_kit.core.parsing import parse_json
 from tavt_kit.data.folders import class_folders
 from tavt_kit.data.images import Sample
 from tavt_kit.data.listing import Listing, unique_names
@@ -48,7 +48,7 @@ def read_inat2017(root: Path) -> Listing:
 
 def _load(file: Path) -> dict[str, Any]:
     try:
-        body = json.loads(file.read_text(encoding="utf-8"))
+        body = parse_json(file.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise DataError(f"the annotation file {file} is missing; unpack iNaturalist 2017's archives again") from None
     except (OSError, ValueError) as error:

@@ -130,7 +130,7 @@ def open_image(source: Path | str | bytes) -> Image.Image:
     name = "the picture" if isinstance(source, bytes) else str(source)
     if isinstance(source, Path) and _is_packed(source):
         return Image.fromarray(open_record(source))
-    with _named(name), Image.open(BytesIO(source) if isinstance(source, bytes) else source) as image:
+    with _named(name), Image.open(BytesIO(source) if isinstance(source, bytes) else _regular(source)) as image:
         image.load()
         return _as_rgb(ImageOps.exif_transpose(image), image.format)
 
@@ -143,9 +143,17 @@ def open_size(source: Path) -> tuple[int, int]:
     """
     if _is_packed(source):
         return open_record(source).shape[:2]
-    with _named(str(source)), Image.open(source) as image:
+    with _named(str(source)), Image.open(_regular(source)) as image:
         on_its_side = image.getexif().get(ExifTags.Base.Orientation) in (5, 6, 7, 8)
         return (image.width, image.height) if on_its_side else (image.height, image.width)
+
+
+def _regular(source: Path | str) -> Path:
+    """The path, unless opening it would wait for another process."""
+    path = Path(source)
+    if path.exists() and not path.is_file():
+        raise ValueError("it is no regular file")
+    return path
 
 
 def _is_packed(source: Path) -> bool:

@@ -23,13 +23,18 @@ from tavt_kit.evaluation.result import EvaluationResult, paired
 from tavt_kit.models.prefix_sharing import shared_logits
 from tavt_kit.models.wrap import AdaptiveViT, SwitchableViT
 from tavt_kit.runtimes import FileSession
-from tavt_kit.runtimes.out_of_memory import is_out_of_memory
+from tavt_kit.runtimes.out_of_memory import free_memory, is_out_of_memory, memory_for
 
 __all__ = ["Evaluator", "Pixels", "Strategy", "SwitchableLogits", "openvino_logits"]
 
 _Logits: TypeAlias = NDArray[np.float32]
 Strategy = Callable[[_Logits, Sequence[TokenSchedule]], Iterator[tuple[TokenSchedule, _Logits]]]
 """Prepared images (B, 3, H, W) and schedules -> the logits (B, classes) under each schedule."""
+
+
+_ON_CPU, _ON_GPU = 6000, 100_000
+"""Tokens in a batch: enough to fill a CPU, few enough for its caches (measured flat from half to four times that);
+enough for matrix products that fill a large GPU."""
 
 
 class Pixels(Protocol):
@@ -54,8 +59,8 @@ class Evaluator:
         scoring: Metrics that are wanted beside top-1, of the same labels; ``None`` for none.
         strategy: Gives the logits of a batch; ``None`` takes the model itself by the lean path, what schedules have in
             common computed once. Predictions are those of the schedule alone; see ``shared_logits``.
-        tokens_at_once: Tokens in a batch, before anything is dropped: enough to fill a CPU, few enough for its caches;
-            measured flat from half to four times that.
+        tokens_at_once: Tokens in a batch, before anything is dropped; ``None`` for a number that suits the processor.
+            Halved where the memory runs out.
 
     Raises:
         DataError: No images.
@@ -69,7 +74,7 @@ class Evaluator:
     precision: str = "f32"
     scoring: Scoring | None = None
     strategy: Strategy | None = None
-    tokens_at_once: int = 6000
+    tokens_at_once: int | None = None
     _predicted: dict[TokenSchedule, NDArray[np.int64]] = field(default_factory=dict, init=False)
 
     def __post_init__(self) -> None:
@@ -164,24 +169,37 @@ class Evaluator:
             MeasurementError: The memory ran out.
             ScheduleError: A schedule does not fit the model.
         """
-        strategy = self.strategy or self._by_torch
+        if not schedules:
+            return {}
         parts: dict[TokenSchedule, list[_Logits]] = {schedule: [] for schedule in schedules}
         for schedule in parts:
             schedule.check(self.model.layout)
-        size = max(1, self.tokens_at_once // self.model.tokens)
-        with _memory_for(schedules), self._passing():
-            for begin in range(start, stop, size):
-                images = normalise(self.pixels[begin : min(begin + size, stop)], self.preprocessing)
-                for schedule, logits in strategy(images, list(parts)):
+        others = f" and {len(schedules) - 1} more" if len(schedules) > 1 else ""
+        with memory_for(f"under the schedule {schedules[0]}{others}"), self._passing():
+            while start < stop:
+                found = self._batch(list(parts), start, stop)
+                for schedule, logits in found.items():
                     parts[schedule].append(logits)
+                start += len(logits)
         return {schedule: np.concatenate(found) for schedule, found in parts.items()}
 
-    def _by_torch(
-        self, images: NDArray[np.float32], schedules: Sequence[TokenSchedule]
-    ) -> Iterator[tuple[TokenSchedule, _Logits]]:
-        device = next(self.model.parameters()).device
-        for schedule, logits in shared_logits(self.model, torch.from_numpy(images).to(device), schedules):
-            yield schedule, logits.float().cpu().numpy()
+    def _batch(self, schedules: Sequence[TokenSchedule], start: int, stop: int) -> dict[TokenSchedule, _Logits]:
+        """Logits of the images from ``start``, as many as fit; what does not fit once is not tried again."""
+        while True:
+            device = next(self.model.parameters()).device
+            tokens = self.tokens_at_once or (_ON_GPU if device.type == "cuda" else _ON_CPU)
+            size = max(1, tokens // self.model.tokens)
+            pixels = self.pixels[start : min(start + size, stop)]
+            try:
+                if self.strategy is not None:
+                    return dict(self.strategy(normalise(pixels, self.preprocessing), schedules))
+                found = shared_logits(self.model, normalised(pixels, self.preprocessing, device), schedules)
+                return {schedule: logits.float().cpu().numpy() for schedule, logits in found}
+            except (RuntimeError, MemoryError) as error:
+                if len(pixels) == 1 or not is_out_of_memory(error):
+                    raise
+            self.tokens_at_once = self.model.tokens * (len(pixels) // 2)
+            free_memory()
 
     @contextmanager
     def _passing(self) -> Iterator[None]:
@@ -200,17 +218,11 @@ class Evaluator:
             self.model.train(training)
 
 
-@contextmanager
-def _memory_for(schedules: Sequence[TokenSchedule]) -> Iterator[None]:
-    """Turns memory that runs out, whichever way a device says so, into a MeasurementError."""
-    try:
-        yield
-    except (RuntimeError, MemoryError) as error:
-        if not is_out_of_memory(error):
-            raise
-        said = str(error).splitlines()[0] if str(error) else "MemoryError"
-        others = f" and {len(schedules) - 1} more" if len(schedules) > 1 else ""
-        raise MeasurementError(f"the memory ran out under the schedule {schedules[0]}{others}: {said}") from None
+def normalised(pixels: NDArray[np.uint8], how: Preprocessing, device: torch.device) -> Tensor:
+    """``normalise`` on the device, to the bit: bytes are the quicker way there."""
+    values = torch.from_numpy(np.ascontiguousarray(pixels)).to(device).float().div_(255)
+    mean, std = (torch.tensor(one, device=device).reshape(3, 1, 1) for one in (how.mean, how.std))
+    return values.sub_(mean).div_(std)
 
 
 @dataclass(frozen=True, slots=True)

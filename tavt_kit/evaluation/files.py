@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import csv
-import io
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from tavt_kit.core.csv_text import csv_text
 from tavt_kit.core.records import atomic_path, atomic_text, sha256_file, write_record
 from tavt_kit.evaluation.answers import Answered
 from tavt_kit.evaluation.drawing import draw_confusion, draw_reliability
@@ -63,7 +62,7 @@ def confusion_csv(record: Mapping[str, Any]) -> str:
     """The confusion matrix of an evaluation's record: a row of each true class, a column of each that was said."""
     classes = record["classes"]
     rows = ([name, *row] for name, row in zip(classes, record["confusion"], strict=True))
-    return _text(["truth \\ said", *classes], rows)
+    return csv_text(["truth \\ said", *classes], rows)
 
 
 def classes_csv(record: Mapping[str, Any]) -> str:
@@ -78,7 +77,7 @@ def classes_csv(record: Mapping[str, Any]) -> str:
         [name, sum(row), *cells(name, "recall"), *cells(name, "precision"), record["f1"].get(name, "")]
         for name, row in zip(record["classes"], record["confusion"], strict=True)
     )
-    return _text([*head, "f1"], rows)
+    return csv_text([*head, "f1"], rows)
 
 
 def answers_csv(found: Answered, classes: Sequence[str], names: Sequence[str], threshold: float | None = None) -> str:
@@ -97,7 +96,7 @@ def answers_csv(found: Answered, classes: Sequence[str], names: Sequence[str], t
     for i, (name, label) in enumerate(zip(names, found.labels.tolist(), strict=True)):
         ranked = [cell for k in best[i] for cell in (classes[k], f"{found.shares[i, k]:.6f}")]
         rows.append([name, classes[label], *ranked, *_accepted(found.confidence[i], threshold)])
-    return _text(head, rows)
+    return csv_text(head, rows)
 
 
 def predictions_csv(predictions: Sequence[Prediction], threshold: float | None = None) -> str:
@@ -115,7 +114,7 @@ def predictions_csv(predictions: Sequence[Prediction], threshold: float | None =
         ]
         for one in predictions
     )
-    return _text(["file", *_ranked_columns(count), *accepted, "error"], rows)
+    return csv_text(["file", *_ranked_columns(count), *accepted, "error"], rows)
 
 
 def _ranked_columns(count: int) -> list[str]:
@@ -126,12 +125,3 @@ def _ranked_columns(count: int) -> list[str]:
 
 def _accepted(confidence: float, threshold: float | None) -> list[str]:
     return [] if threshold is None else ["yes" if confidence >= threshold else "no"]
-
-
-def _text(head: Sequence[Any], rows: Iterable[Sequence[Any]]) -> str:
-    written = io.StringIO()
-    writer = csv.writer(written, lineterminator="\n")
-    writer.writerow(head)
-    writer.writerows(rows)
-    # A file name may hold bytes that are no UTF-8; they are spelled out.
-    return written.getvalue().encode("utf-8", "backslashreplace").decode("utf-8")

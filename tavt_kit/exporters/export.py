@@ -17,8 +17,9 @@ from tavt_kit.checks.source import image_counter
 from tavt_kit.core.budget import Verdict, worst
 from tavt_kit.core.codec import encode
 from tavt_kit.core.host import HostFacts
+from tavt_kit.core.lock import held_folder
 from tavt_kit.core.progress import Progress, Silent
-from tavt_kit.core.records import command_line, make_folder
+from tavt_kit.core.records import UNFINISHED, command_line
 from tavt_kit.core.schedule import TokenSchedule
 from tavt_kit.data import ImageSet, thin_out
 from tavt_kit.exporters.exported import keep, promote, settle, status_of, sweep, write_exported
@@ -70,40 +71,40 @@ def export(
     split = plan.split or images.held_out
     samples = thin_out(images.split(split), plan.limit)
     refuse_own_folder(out, run, plan.forms)
-    make_folder(out)
-    writer = _writer(adaptive, schedules, images, plan, progress)
-    recipes = {form.file: _recipe(form, writer, plan, split) for form in plan.forms}
-    entries, checks = keep(out, recipes, fresh=fresh)
-    if plan.share and any(form.format == "onnx" and form.file not in entries for form in plan.forms):
-        # The weights they share come of the first of them.
-        for form in plan.forms:
-            if form.format == "onnx":
-                entries.pop(form.file, None)
-                checks.pop(form.file, None)
-    refuse_little_space(adaptive, out, [form for form in plan.forms if form.file not in entries])
-    source = Source(adaptive, samples, split, plan.allow_unreadable)
-    about = _about(writer, source, plan, run)
-    with space_left(out), tempfile.TemporaryDirectory(prefix=".export-", dir=out) as temporary:
-        for form in plan.forms:
-            if form.file in entries:
-                if plan.accept_inconclusive:
-                    entries[form.file] = promote(out, entries[form.file])
-                    _write(out, entries, checks, about)
-                continue
-            artifact = writer.write(form, Path(temporary))
-            reports = [_check(part, source, plan, progress) for part in artifact.at_presets()]
-            verdict = worst(report.verdict for report in reports)
-            status = status_of(verdict, accept=plan.accept_inconclusive)
-            entries[form.file] = _entry(form, artifact, reports, verdict, status) | {"recipe": recipes[form.file]}
-            for report in reports:
-                if report.losses is not None:
-                    save_examples(report.losses, source.preprocessing, out)
-            checks[form.file] = [{**encode(report), **about} for report in reports]
-            settle(artifact.files, out, status)
-            _write(out, entries, checks, about)
-    sweep(out, list(entries.values()))
-    found = [one for form in plan.forms for one in checks[form.file]]
-    return Exported(out, tuple(entries[form.file] for form in plan.forms), tuple(found))
+    with held_folder(out):
+        writer = _writer(adaptive, schedules, images, plan, progress)
+        recipes = {form.file: _recipe(form, writer, plan, split) for form in plan.forms}
+        entries, checks = keep(out, recipes, fresh=fresh)
+        if plan.share and any(form.format == "onnx" and form.file not in entries for form in plan.forms):
+            # The weights they share come of the first of them.
+            for form in plan.forms:
+                if form.format == "onnx":
+                    entries.pop(form.file, None)
+                    checks.pop(form.file, None)
+        refuse_little_space(adaptive, out, [form for form in plan.forms if form.file not in entries])
+        source = Source(adaptive, samples, split, plan.allow_unreadable)
+        about = _about(writer, source, plan, run)
+        with space_left(out), tempfile.TemporaryDirectory(prefix=f"{UNFINISHED}export-", dir=out) as temporary:
+            for form in plan.forms:
+                if form.file in entries:
+                    if plan.accept_inconclusive:
+                        entries[form.file] = promote(out, entries[form.file])
+                        _write(out, entries, checks, about)
+                    continue
+                artifact = writer.write(form, Path(temporary))
+                reports = [_check(part, source, plan, progress) for part in artifact.at_presets()]
+                verdict = worst(report.verdict for report in reports)
+                status = status_of(verdict, accept=plan.accept_inconclusive)
+                entries[form.file] = _entry(form, artifact, reports, verdict, status) | {"recipe": recipes[form.file]}
+                for report in reports:
+                    if report.losses is not None:
+                        save_examples(report.losses, source.preprocessing, out)
+                checks[form.file] = [{**encode(report), **about} for report in reports]
+                settle(artifact.files, out, status)
+                _write(out, entries, checks, about)
+        sweep(out, list(entries.values()))
+        found = [one for form in plan.forms for one in checks[form.file]]
+        return Exported(out, tuple(entries[form.file] for form in plan.forms), tuple(found))
 
 
 def _writer(

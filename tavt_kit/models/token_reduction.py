@@ -22,13 +22,14 @@ a gather of rows, which each runtime has.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import Any, Literal
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 __all__ = [
@@ -37,6 +38,7 @@ __all__ = [
     "Reduction",
     "SCORES",
     "TokenState",
+    "attend_and_score",
     "attention_map",
     "choose",
     "cls_score",
@@ -45,6 +47,7 @@ __all__ = [
     "drop",
     "first_rows",
     "gather_rows",
+    "is_traced",
     "keep_best",
     "keeps_no_map",
     "learns",
@@ -97,8 +100,11 @@ class TokenState:
 SCORES = ("column", "cls")
 
 _FEW_TOKENS = 256
-_NUMBERS_AT_ONCE = 2**23
-"""Of a map that is only to be summed: 32 MB in float32."""
+_IN_CACHE = 2**20
+"""Numbers of the maps that a CPU thread makes at once: 4 MB in float32 stay in its caches."""
+
+_ON_GPU = 2**23
+"""Numbers of the maps that a GPU makes at once: 32 MB in float32 stay in the cache of a large one."""
 
 
 def attention_map(q: Tensor, k: Tensor, bias: Tensor | None, scale: float | None) -> Tensor:
@@ -129,31 +135,86 @@ def column_score(attention: Tensor) -> Tensor:
 
 def learns(q: Tensor) -> bool:
     """Whether a gradient will flow through queries: in training, not where a graph is traced to be exported."""
-    tracing = torch.jit.is_tracing()  # type: ignore[attr-defined, no-untyped-call]
-    traced = tracing or torch.compiler.is_compiling()
-    return torch.is_grad_enabled() and q.requires_grad and not traced
+    return torch.is_grad_enabled() and q.requires_grad and not is_traced()
+
+
+def is_traced() -> bool:
+    """Whether a graph is being made, to be exported or compiled."""
+    return _is_tracing() or torch.compiler.is_compiling()
+
+
+def _is_tracing() -> bool:
+    return bool(torch.jit.is_tracing())  # type: ignore[attr-defined, no-untyped-call]
 
 
 def keeps_no_map(q: Tensor) -> bool:
-    """Whether to train without the attention map (B, H, n, n): it would be large, and the fused kernel is no slower.
+    """Whether to attend without the map (B, H, n, n), by the fused kernel, and to score apart.
 
-    At 197 tokens the plain products are a fifth faster on a CPU, and the map is a sixth of what a layer keeps.
+    A GPU's fused kernel writes no map, and half of its work done again is less than writing one. On a CPU it pays in
+    training only, which would keep a large map; at 197 tokens the plain products are a fifth faster, and the map is a
+    sixth of what a layer keeps.
     """
-    return learns(q) and (q.is_cuda or q.shape[2] > _FEW_TOKENS)
+    return not _is_tracing() if q.is_cuda else learns(q) and q.shape[2] > _FEW_TOKENS
 
 
 @torch.no_grad()
 def column_score_alone(q: Tensor, k: Tensor, bias: Tensor | None, scale: float | None) -> Tensor:
-    """(B, n): ``column_score``, no map of the whole batch being made; without a gradient, as what is chosen has none.
+    """(B, n): ``column_score``, few maps being there at a time; without a gradient, as what is chosen has none."""
+    return _attended(q, k, None, bias, scale, 0.0)[1].sum(dim=1)
 
-    Training attends by a fused kernel, which keeps no map for the backward pass, and scores by this.
+
+def attend_and_score(
+    q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None, scale: float | None, dropout: float = 0.0
+) -> tuple[Tensor, Tensor]:
+    """Attention by plain products, and its ``column_score``; the maps of a few images or heads at a time.
+
+    Bit for bit what one map of all gives. On a CPU, 12 heads of 785 tokens take two thirds of the time: a map that was
+    just written is still in the cache.
+
+    Args:
+        q: (B, H, m, d).
+        k: (B, H, n, d).
+        v: (B, H, n, dv).
+        bias: See ``attention_map``.
+        scale: See ``attention_map``.
+        dropout: Share of the map that the output does without.
+
+    Returns:
+        The output (B, H, m, dv), and the score (B, n), which has no gradient.
     """
+    output, columns = _attended(q, k, v, bias, scale, dropout)
+    assert output is not None  # as there are values
+    return output, columns.sum(dim=1)
+
+
+def _attended(
+    q: Tensor, k: Tensor, v: Tensor | None, bias: Tensor | None, scale: float | None, dropout: float
+) -> tuple[Tensor | None, Tensor]:
+    """The output, ``None`` without values, and the attention that each head gives each token (B, H, n)."""
     batch, heads, rows = q.shape[:3]
-    size = max(1, _NUMBERS_AT_ONCE // (heads * rows * k.shape[2]))
-    own = bias is not None and bias.dim() == 4 and bias.shape[0] == batch
-    parts = [slice(start, start + size) for start in range(0, batch, size)]
-    return torch.cat([column_score(attention_map(q[p], k[p], bias[p] if own and bias is not None else bias, scale))
-                      for p in parts])  # fmt: skip
+    most = _maps_at_once(q, rows * k.shape[2])
+    if most is None or most >= batch * heads:
+        weights = attention_map(q, k, bias, scale)
+        columns = weights.detach().sum(dim=2)  # an axis at a time: see ``column_score``
+        if v is None:
+            return None, columns
+        return (F.dropout(weights, dropout) if dropout else weights).to(v.dtype) @ v, columns
+    dim, size = (0, max(1, most // heads)) if batch > 1 else (1, most)
+    number = -(-q.shape[dim] // size)
+    none: Sequence[Tensor | None] = [None] * number
+    values = none if v is None else v.chunk(number, dim)
+    biases = none if bias is None else bias.expand(batch, heads, rows, k.shape[2]).chunk(number, dim)
+    parts = zip(q.chunk(number, dim), k.chunk(number, dim), values, biases, strict=True)
+    found = [_attended(*part, scale, dropout) for part in parts]
+    outputs = [output for output, _ in found if output is not None]
+    return torch.cat(outputs, dim) if outputs else None, torch.cat([columns for _, columns in found], dim)
+
+
+def _maps_at_once(q: Tensor, numbers: int) -> int | None:
+    """How many maps of so many numbers are made together; ``None`` for all: in a traced graph, and for a gradient."""
+    if is_traced() or learns(q):
+        return None
+    return max(1, (_ON_GPU if q.is_cuda else _IN_CACHE * torch.get_num_threads()) // numbers)
 
 
 def cls_score(q: Tensor, k: Tensor, bias: Tensor | None, scale: float | None) -> Tensor:
@@ -247,7 +308,7 @@ def gather_rows(values: Tensor, index: Tensor) -> Tensor:
     One flat row gather: ``torch.gather`` would export as Expand + GatherElements, which costs 3-8 % of a model
     whose every layer drops. ONNX has GatherND for it, which onnxruntime runs in 0.6 of the flat gather's time.
     """
-    tracing = torch.jit.is_tracing()  # type: ignore[attr-defined, no-untyped-call]
+    tracing = _is_tracing()
     if torch.onnx.is_in_onnx_export() and (tracing or hasattr(torch.onnx, "ops")):  # which came with torch 2.8
         return _rows_in_onnx(values, index, tracing)
     batch, n = values.shape[:2]
@@ -384,7 +445,7 @@ def choose(alike: Tensor, importance: Tensor, pick: Pick) -> tuple[Tensor, Tenso
     rows = torch.arange(alike.shape[1], device=alike.device)
     kept = keep_best(merge_cost(alike, importance), pick.count - pick.prefix, 0, pick.selection)
     # No similarity is above 1, so a patch that stays owns itself whatever resembles it.
-    to_kept = torch.where(kept.unsqueeze(2) == rows, alike.new_tensor(2.0), gather_rows(alike, kept))  # (B, m, n)
+    to_kept = torch.where(kept.unsqueeze(2) == rows, alike.new_full((), 2.0), gather_rows(alike, kept))  # (B, m, n)
     return kept, to_kept.argmax(dim=1)
 
 
@@ -398,7 +459,7 @@ def merge_cost(alike: Tensor, importance: Tensor) -> Tensor:
     rows = torch.arange(alike.shape[1], device=alike.device)
     a_i, a_j = importance.unsqueeze(2), importance.unsqueeze(1)
     leads = (a_j > a_i) | ((a_j == a_i) & (rows < rows.unsqueeze(1)))  # (B, i, j): j is more important than i
-    near = torch.where(leads, alike, alike.new_tensor(-1.0)).amax(dim=2)
+    near = torch.where(leads, alike, alike.new_full((), -1.0)).amax(dim=2)
     return importance * (1 - near)
 
 

@@ -9,16 +9,16 @@ and SHA-256. Of several runs, ``runs`` has one such object each. What is not kno
 
 from __future__ import annotations
 
-import csv
-import io
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from tavt_kit.core.budget import Budget
+from tavt_kit.core.csv_text import csv_text
+from tavt_kit.core.lock import held_folder
 from tavt_kit.core.part_names import part_words
-from tavt_kit.core.records import atomic_text, label_record, make_folder, sha256_file
+from tavt_kit.core.records import atomic_text, label_record, sha256_file
 from tavt_kit.errors import TavtError
 from tavt_kit.reports.blocks import (
     Code,
@@ -47,7 +47,7 @@ from tavt_kit.reports.training import ladder_section, learning_section
 from tavt_kit.reports.verdict import headline
 
 __all__ = [
-    "COLUMNS", "CSV_FILE", "HTML_FILE", "JSON_FILE", "MARKDOWN_FILE", "Written", "build_report", "csv_text",
+    "COLUMNS", "CSV_FILE", "HTML_FILE", "JSON_FILE", "MARKDOWN_FILE", "Written", "build_report",
     "report_body", "rows_of", "write_report",
 ]  # fmt: skip
 
@@ -118,19 +118,20 @@ def write_report(
         records = records if budget is None else asked(records, budget)
         report = build_report(records)
         body = report_body(records, report.headline, report.title)
-    table = csv_text(row for one in body.get("runs", [body]) for row in one["rows"])
+    rows = [row for one in body.get("runs", [body]) for row in one["rows"]]
+    table = csv_text(COLUMNS, ([row[name] for name in COLUMNS] for row in rows))
     record = json.dumps(label_record("report", body), indent=1, ensure_ascii=False)
     if out is None:
         first = Path(places[0])
         out = Path("report") if "runs" in body else first if first.is_dir() else first.parent
-    folder = make_folder(Path(out))
-    written = Written(*(folder / name for name in (HTML_FILE, MARKDOWN_FILE, CSV_FILE, JSON_FILE)))
-    downloads = (Download(CSV_FILE, "text/csv", table), Download(JSON_FILE, "application/json", record))
-    atomic_text(written.html, html_page(report, downloads))
-    atomic_text(written.markdown, markdown_page(report))
-    atomic_text(written.csv, table)
-    atomic_text(written.json, record + "\n")
-    return written
+    with held_folder(out, "report") as folder:
+        written = Written(*(folder / name for name in (HTML_FILE, MARKDOWN_FILE, CSV_FILE, JSON_FILE)))
+        downloads = (Download(CSV_FILE, "text/csv", table), Download(JSON_FILE, "application/json", record))
+        atomic_text(written.html, html_page(report, downloads))
+        atomic_text(written.markdown, markdown_page(report))
+        atomic_text(written.csv, table)
+        atomic_text(written.json, record + "\n")
+        return written
 
 
 def report_body(records: Records, headline: Headline, run: str) -> dict[str, Any]:
@@ -220,18 +221,3 @@ def _row(run: str, table: str, name: str, metric: str, one: CandidateView) -> di
         found |= {"predicted_ms": time.predicted, "median_ms": time.median, "p10_ms": time.p10, "p90_ms": time.p90}
         found |= {"p90_low_ms": low, "p90_high_ms": high, "p99_ms": time.p99, "steady": time.steady}
     return found
-
-
-def csv_text(rows: Iterable[Mapping[str, Any]]) -> str:
-    """The rows as CSV with a head; what a spreadsheet would take for a formula gets an apostrophe before it."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(COLUMNS)
-    writer.writerows([_cell(row[name]) for name in COLUMNS] for row in rows)
-    return text.getvalue()
-
-
-def _cell(value: Any) -> Any:
-    if isinstance(value, bool):
-        return int(value)
-    return f"'{value}" if isinstance(value, str) and value.startswith(("=", "+", "-", "@", "\t", "\r")) else value

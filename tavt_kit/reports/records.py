@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import csv
-import json
-import math
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from sys import float_info
 from typing import Any
 
+from tavt_kit.core.parsing import parse_json
 from tavt_kit.core.records import kind_of, read_lines, upgraded
 from tavt_kit.errors import RecordError
 
@@ -118,7 +118,7 @@ def _files(place: Path) -> Iterator[Path]:
 def _read(path: Path) -> tuple[str, Found] | None:
     """The record with its kind, or None for a JSON file of somebody else."""
     try:
-        body = json.loads(path.read_text(encoding="utf-8"))
+        body = parse_json(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise RecordError(f"cannot read {path}: {error.strerror}") from None
     except ValueError as error:
@@ -135,7 +135,7 @@ def _read(path: Path) -> tuple[str, Found] | None:
 def number(record: Any, *path: str | int) -> float | None:
     """The finite number at ``path``."""
     value = _at(record, path)
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+    if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) <= float_info.max:
         return None
     return float(value)
 

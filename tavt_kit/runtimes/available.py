@@ -117,7 +117,10 @@ def device_of(target: TargetDevice) -> str:
 
 
 def accelerator_name(target: TargetDevice) -> str | None:
-    """The product name of the target's GPU or NPU, or ``None`` for a CPU or an unnamed device."""
+    """The product name of the target's GPU or NPU, or ``None`` for a CPU or an unnamed device.
+
+    A slice of a GPU has that in its name (``MIG 1g.10gb``); one of several says which it is.
+    """
     if target.is_cpu:
         return None
     if target.runtime == "openvino":
@@ -126,4 +129,7 @@ def accelerator_name(target: TargetDevice) -> str | None:
         return None
     import torch
 
-    return torch.cuda.get_device_name(target.index) if torch.cuda.is_available() else None
+    if not torch.cuda.is_available():
+        return None
+    name, number = torch.cuda.get_device_name(target.index), torch.cuda.device_count()
+    return name if number == 1 else f"{name}, number {target.index} of {number} counted from 0"

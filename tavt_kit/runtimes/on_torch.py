@@ -6,22 +6,18 @@ import copy
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from functools import cache
 
 import numpy as np
 import numpy.typing as npt
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from tavt_kit.core.device import TargetDevice
+from tavt_kit.core.host import processor
 from tavt_kit.runtimes.session import Images, InputShape, check_images
 from tavt_kit.runtimes.torch_modes import CudaGraph, compiled
 
 __all__ = ["TorchSession", "is_bf16_faster", "placed", "torch_clock", "torch_device", "torch_dtype", "torch_threads"]
-
-_CLEARLY = 0.9
-"""Times below this share of another's are faster for sure."""
 
 _DTYPES = {"f32": torch.float32, "f16": torch.float16, "bf16": torch.bfloat16}
 
@@ -113,32 +109,16 @@ def placed(module: nn.Module, target: TargetDevice) -> nn.Module:
     return copy.deepcopy(module).eval().to(device, dtype)
 
 
-@cache
 def is_bf16_faster(device: torch.device) -> bool:
-    """Whether the processor multiplies bfloat16 faster than float32; on a CPU measured, once, in a tenth of a second.
+    """Whether the processor multiplies bfloat16 faster than float32, by what it is, so that every run answers alike.
 
-    That it has the instructions does not settle it: an Intel Xeon with AVX-512 BF16 and its AMX hidden by the
-    hypervisor reaches 0.6 of its float32 speed (torch 2.13), an AMD EPYC nearly twice.
+    On a CPU its instructions alone do not settle it: with AVX-512 BF16 but no AMX, an Intel Xeon reaches 0.6 of its
+    float32 speed (torch 2.13), an AMD EPYC nearly twice.
     """
     if device.type == "cuda":
         return bool(torch.cuda.is_bf16_supported())
-    # Private to torch, and True exactly where its matrix products have a native bfloat16 kernel.
-    probes = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
-    if not any(bool(getattr(torch.cpu, name, bool)()) for name in probes):
-        return False
-    whole, half = (_fastest_product(dtype) for dtype in (torch.float32, torch.bfloat16))
-    return half < _CLEARLY * whole
-
-
-def _fastest_product(dtype: torch.dtype) -> float:
-    """Seconds, of a product as large as a small model's."""
-    rows, weight = torch.ones(1600, 384, dtype=dtype), torch.ones(1536, 384, dtype=dtype)
-    times = []
-    for _ in range(8):
-        start = time.perf_counter()
-        F.linear(rows, weight)
-        times.append(time.perf_counter() - start)
-    return min(times)
+    name, flags = processor()
+    return "amx_bf16" in flags or ("avx512_bf16" in flags and name.startswith("AMD"))
 
 
 def torch_device(target: TargetDevice) -> torch.device:

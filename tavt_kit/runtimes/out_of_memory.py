@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
-__all__ = ["is_out_of_memory"]
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from tavt_kit.errors import MeasurementError
+
+__all__ = ["free_memory", "is_out_of_memory", "memory_for"]
 
 
 def is_out_of_memory(error: BaseException) -> bool:
@@ -10,3 +15,29 @@ def is_out_of_memory(error: BaseException) -> bool:
     from accelerate.utils.memory import should_reduce_batch_size
 
     return isinstance(error, MemoryError) or bool(should_reduce_batch_size(error))
+
+
+def free_memory() -> None:
+    """Give back what a failed attempt left; to be called when its error is gone, which holds on to its tensors."""
+    import gc
+
+    from accelerate.utils.memory import clear_device_cache
+
+    gc.collect()
+    clear_device_cache()
+
+
+@contextmanager
+def memory_for(doing: str) -> Iterator[None]:
+    """Turns memory that runs out into a MeasurementError.
+
+    Args:
+        doing: At what it may run out, as in "the memory ran out under the schedule dense".
+    """
+    try:
+        yield
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
+        said = str(error).splitlines()[0] if str(error) else "MemoryError"
+        raise MeasurementError(f"the memory ran out {doing}: {said}") from None

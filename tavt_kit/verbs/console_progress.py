@@ -5,7 +5,6 @@ from __future__ import annotations
 import sys
 from types import TracebackType
 
-from rich.console import Console
 from rich.markup import escape
 from rich.progress import (
     BarColumn,
@@ -18,6 +17,8 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 from rich.progress import Progress as Display
+
+from tavt_kit.verbs.console import console_of
 
 __all__ = ["ConsoleProgress"]
 
@@ -41,7 +42,7 @@ class ConsoleProgress:
     """A ``Progress`` for one verb; use it as a context manager, so that the display ends with the work."""
 
     def __init__(self) -> None:
-        self._console = Console(stderr=True)
+        self._console = console_of(stderr=True)
         self._stages: Display | None = None
         self._stage: TaskID | None = None
         self._updates: Display | None = None

@@ -72,6 +72,7 @@ def convert_verb(
     from tavt_kit.checkpoints import save_model
     from tavt_kit.checkpoints.convert import FAMILIES, convert
     from tavt_kit.checkpoints.official import POSITION_RULES
+    from tavt_kit.core.lock import held_folder
     from tavt_kit.core.parsing import parse_numbers
     from tavt_kit.core.records import label_record
     from tavt_kit.errors import ParameterError
@@ -88,7 +89,8 @@ def convert_verb(
         slide_step=slide_step, image_size=image_size, positions=rule, family=family, num_token=num_token,
         num_selects=parse_numbers(num_selects, "num_selects", "2048,512,128,32"), name=name,
     )  # fmt: skip
-    card = save_model(out, model, card)
+    with held_folder(out):
+        card = save_model(out, model, card)
     adapter = adapter_of(model)
     if as_json:
         print(json.dumps(label_record("model", {"folder": str(out), **card.as_record()})))

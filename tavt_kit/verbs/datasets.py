@@ -103,15 +103,16 @@ def _contents(images: ImageSet) -> dict[str, Any]:
 
 
 def _print_rows(rows: list[dict[str, Any]], layouts: list[dict[str, Any]]) -> None:
-    from rich.console import Console
     from rich.table import Table
+
+    from tavt_kit.verbs.console import console_of
 
     table = Table("data", "pictures", "classes", "licence", "size", "here", "what", show_edge=False)
     for row in rows:
         size, here = f"{row['megabytes']} MB", "yes" if row["fetched"] else "no"
         counts = (f"{row['pictures']:,}", str(row["classes"]))
         table.add_row(row["name"], *counts, row["licence"]["licence"], size, here, row["about"])
-    console = Console()
+    console = console_of()
     console.print(table)
     for row in rows:
         console.print(f"{row['name']}: {row['note']}", soft_wrap=True)
@@ -136,9 +137,10 @@ def _print_licence(row: dict[str, Any]) -> None:
 
 
 def _print_contents(images: ImageSet) -> None:
-    from rich.console import Console
     from rich.markup import escape
     from rich.table import Table
+
+    from tavt_kit.verbs.console import console_of
 
     table = Table("class", show_edge=False)
     for split in images.splits:
@@ -147,7 +149,7 @@ def _print_contents(images: ImageSet) -> None:
     for label, class_name in enumerate(images.classes):
         table.add_row(escape(class_name), *(str(counts[label]) for counts in columns))
     table.add_row("all", *(f"{sum(counts):,}" for counts in columns), style="bold")
-    console = Console()
+    console = console_of()
     console.print(table)
     seed = "" if images.seed is None else f", seed {images.seed}"
     console.print(escape(f"{len(images):,} pictures in {images.root}; split: {images.made}{seed}"), soft_wrap=True)

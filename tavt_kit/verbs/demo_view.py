@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from rich.console import Console
 from rich.table import Table
 
 from tavt_kit.verbs.bench_table import print_bench
+from tavt_kit.verbs.console import console_of
 from tavt_kit.verbs.distill import print_distilled
 from tavt_kit.verbs.export import print_exported
 from tavt_kit.verbs.front_view import print_front
@@ -96,4 +96,4 @@ def print_table(body: Mapping[str, Any]) -> None:
             row["verdict"],
             row["note"],
         )
-    Console().print(table)
+    console_of().print(table)

@@ -80,10 +80,10 @@ def distill_verb(
 
 def print_distilled(done: DistillResult) -> None:
     """The ladder on stdout, before and after."""
-    from rich.console import Console
     from rich.table import Table
 
     from tavt_kit.core.accuracy import Accuracy
+    from tavt_kit.verbs.console import console_of
 
     results = done.record["results"]
     table = Table(title=f"{done.folder}: top-1 on {results['val']['split']}, % [95 %]")
@@ -100,7 +100,7 @@ def print_distilled(done: DistillResult) -> None:
             f"{100 * after.value:.1f} \\[{100 * after.low:.1f}, {100 * after.high:.1f}]",
             f"{100 * paired['difference']:+.1f} \\[{low:+.1f}, {high:+.1f}]",
         )
-    Console().print(table)
+    console_of().print(table)
     loop = results["loop"]
     pace = "" if loop["seconds_per_step"] is None else f", {loop['seconds_per_step']:.2f} s a step"
     print(f"{loop['steps']} steps in {loop['seconds']:.0f} s{pace}")

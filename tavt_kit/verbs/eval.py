@@ -129,9 +129,8 @@ _WIDEST, _NAMED = 12, 5
 
 def _say(record: Mapping[str, Any]) -> None:
     """Print the figures, the classes and the confusions."""
-    from rich.console import Console
-
     from tavt_kit.core.accuracy import Accuracy
+    from tavt_kit.verbs.console import console_of
 
     print(f"{record['thing']} under {record['schedule']}: top-1 {Accuracy.from_record(record['top1'])}")
     for key, words in (("top5", "top-5"), ("macro_f1", "macro-F1")):
@@ -141,7 +140,7 @@ def _say(record: Mapping[str, Any]) -> None:
     print(f"calibration error {100 * calibration['error']:.1f} % (in {calibration['count']} bins)")
     if record["skipped"]:
         print(f"{record['skipped']} images could not be read and were skipped")
-    Console().print(_classes(record))
+    console_of().print(_classes(record))
     if record["confusions"]:
         print("taken for one another most often:")
     for one in record["confusions"][:_NAMED]:
@@ -152,7 +151,7 @@ def _say(record: Mapping[str, Any]) -> None:
         right = reject["precision"]
         print(said if right is None else f"{said}, and of these is right {Accuracy.from_record(right)}")
     if (heads := record["heads"]) is not None:
-        Console().print(_heads(heads))
+        console_of().print(_heads(heads))
         best = heads["official"]
         print(
             f"the official code reports the best of its names, here {best['name']}: "

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import difflib
-import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
 import typer
 
+from tavt_kit.core.parsing import parse_toml
 from tavt_kit.verbs.settings import setting_flags, setting_texts
 
 _META = "tavt_kit.settings"
@@ -20,10 +20,10 @@ def _read_config(ctx: typer.Context, path: Path | None) -> Path | None:
     if path is None:
         return None
     try:
-        values = tomllib.loads(path.read_text(encoding="utf-8"))
+        values = parse_toml(path.read_text(encoding="utf-8"))
     except OSError as error:
         _refuse(f"cannot read {path}: {error.strerror}")
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except ValueError as error:
         _refuse(f"{path} is not a TOML file: {error}")
     ctx.default_map = _defaults(path, values, ctx)
     return path
@@ -54,6 +54,8 @@ def _defaults(path: Path, values: Mapping[str, Any], ctx: typer.Context) -> dict
         repeats = getattr(known[key], "multiple", False) or known[key].nargs == -1
         if isinstance(value, dict) or (isinstance(value, list) and not repeats):
             _refuse(f"{path} must set {key} to one value, not to {value!r}")
+        if isinstance(value, bool) and not getattr(known[key], "is_flag", False):
+            _refuse(f"{path} must set {key} to a number or text, not to {value}")
         defaults[str(known[key].name)] = [value] if repeats and not isinstance(value, list) else value
     return defaults
 

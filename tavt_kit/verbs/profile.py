@@ -78,11 +78,12 @@ def profile_verb(
 
 
 def _print(table: LatencyTable, file: Path) -> None:
-    from rich.console import Console
     from rich.markup import escape
     from rich.table import Table
 
-    console = Console()
+    from tavt_kit.verbs.console import console_of
+
+    console = console_of()
     cells = Table("tokens", "attention ms", "drop to half ms", "drop to 90 % ms", "feed-forward ms", show_edge=False)
     drops = {cell.count: cell for cell in table.cells.drop}
     for count in reversed(table.cells.attend.counts):

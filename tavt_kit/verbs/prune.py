@@ -74,10 +74,10 @@ def prune_verb(
 
 
 def _say(done: PruneResult) -> None:
-    from rich.console import Console
     from rich.table import Table
 
     from tavt_kit.core.accuracy import Accuracy
+    from tavt_kit.verbs.console import console_of
 
     record = done.record
     left = record["left"]
@@ -93,7 +93,7 @@ def _say(done: PruneResult) -> None:
             when, f"{facts['macs'] / 1e9:.3g}", f"{facts['parameters'] / 1e6:.3g}",
             f"{100 * top1.value:.1f} \\[{100 * top1.low:.1f}, {100 * top1.high:.1f}]",
         )  # fmt: skip
-    Console().print(table)
+    console_of().print(table)
     low, high = (100 * end for end in record["difference"]["ci95"])
     print(f"change of top-1, paired: {100 * record['difference']['difference']:+.1f} points [{low:+.1f}, {high:+.1f}]")
     if (verdict := record["budget"]) is not None:

@@ -19,6 +19,7 @@ from typing import Any
 
 import typer
 
+from tavt_kit.core.parsing import require_counts
 from tavt_kit.errors import ParameterError
 
 __all__ = ["Setting", "read_settings", "setting_flags", "setting_texts", "settings_of", "spell_settings"]
@@ -182,7 +183,9 @@ def read_settings(verb: str, texts: Sequence[str] | None) -> dict[str, Any]:
             meant = f"; did you mean {near[0]}?" if near else ""
             raise ParameterError(f"{verb} has no setting {name!r}{meant} (fgvc-kit {verb} --help lists them)")
         given.setdefault(name, []).append(value)
-    return {name: known[name].read(values) for name, values in given.items()}
+    found = {name: known[name].read(values) for name, values in given.items()}
+    require_counts(found)
+    return found
 
 
 def setting_texts(verb: str, name: str, value: Any) -> list[str]:

@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tavt_kit.core.budget import Budget, Verdict, worst
+from tavt_kit.core.lock import held_folder
 from tavt_kit.core.parsing import parse_duration
 from tavt_kit.core.progress import Progress, Silent
-from tavt_kit.core.records import command_line, make_folder, write_record
+from tavt_kit.core.records import command_line, write_record
 from tavt_kit.errors import MeasurementError
 from tavt_kit.evaluation.frames import frame
 from tavt_kit.workflows.bench_images import Inputs
@@ -176,17 +177,19 @@ def bench(
     whole = e2e or pictures is not None or any(limit.statistic == "e2e" for limit in limits)
     memory = memory or bool(limits.of("memory"))
     plan = Plan(protocol, limits, seed, whole, memory, meters, mixed, executed)
-    with Opener(sweep, inputs, weights or "hub", score, pool, memory, seed) as opener:
+    with (
+        held_folder(default_folder(named[0]) if out is None else out) as folder,
+        Opener(sweep, inputs, weights or "hub", score, pool, memory, seed) as opener,
+    ):
         placed = [(thing, opener.targets_of(thing)) for thing in named]
         _warn_of_many(sweep.number(named), protocol)
         opened = opener.open_all(placed, progress)
-        folder = make_folder(default_folder(named[0]) if out is None else Path(out))
         host = HostFacts.gather(next(filter(None, (accelerator_name(one.session.target) for one in opened)), None))
         taken = measure(opened, inputs, plan, progress)
-    body = bench_body(taken.rows, protocol=protocol, inputs=inputs.name, seed=seed, host=host, meters=taken.meters)
-    body["command"] = command_line()
-    record = write_record(folder / BENCH_FILE, "bench", body)
-    return BenchResult(tuple(taken.rows), taken.noise, folder / BENCH_FILE, record)
+        body = bench_body(taken.rows, protocol=protocol, inputs=inputs.name, seed=seed, host=host, meters=taken.meters)
+        body["command"] = command_line()
+        record = write_record(folder / BENCH_FILE, "bench", body)
+        return BenchResult(tuple(taken.rows), taken.noise, folder / BENCH_FILE, record)
 
 
 def _several(given: Any) -> tuple[Any, ...]:

@@ -101,15 +101,18 @@ def measure(opened: Sequence[Opened], inputs: Inputs, plan: Plan, progress: Prog
     import numpy as np
 
     from tavt_kit.bench import bench
+    from tavt_kit.bench.energy import gpu_state
     from tavt_kit.bench.noise import Watch
     from tavt_kit.bench.notes import Notes
     from tavt_kit.bench.validity import ValidityMonitor
+    from tavt_kit.runtimes.out_of_memory import is_out_of_memory
 
     if not plan.mixed:
         _refuse_mixed(opened)
     sessions, images = _sessions(opened, inputs, plan.end_to_end)
     peaks = _peaks(opened, plan, progress) if plan.meters else {}
-    notes, watch = Notes(sessions), Watch()
+    notes = Notes(sessions)
+    watch = Watch(gpu=next(filter(None, (gpu_state(one.session.target) for one in opened)), None))
     alone = {one.name: one.session for one in opened}
     monitor = ValidityMonitor(alone, images, np.random.default_rng(plan.seed), then=notes)
 
@@ -117,16 +120,42 @@ def measure(opened: Sequence[Opened], inputs: Inputs, plan: Plan, progress: Prog
         watch.turn()
         progress.update(f"measuring, {len(unsure)} of {len(sessions)} not sure yet")
 
+    found: dict[str, Measurement] = {}
     with watch:
-        found = bench(
-            sessions, images, plan.protocol, rng=np.random.default_rng(plan.seed), on_round=on_round, turns=monitor
-        )
+        try:
+            found = bench(
+                sessions, images, plan.protocol, rng=np.random.default_rng(plan.seed), on_round=on_round, turns=monitor
+            )
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+    if not found:
+        raise MeasurementError(f"the memory ran out while {len(sessions)} candidates took turns; {_what_fits(opened)}")
     noise = watch.verdict()
     rows = [_row(one, found, notes, sessions, peaks) for one in opened]
     rows = [replace(row, **_validity(monitor, row)) for row in rows]
     rows = [_with_alone(row, one, plan, progress) for row, one in zip(rows, opened, strict=True)]
     meters = {"peaks": [each.as_record() for each in peaks.values()], "noise": noise.as_record()}
     return Taken([_judged(row, plan, noise) for row in rows], noise, meters)
+
+
+def _what_fits(opened: Sequence[Opened]) -> str:
+    """What to do, found out by halving the largest batch."""
+    from tavt_kit.runtimes.out_of_memory import free_memory, is_out_of_memory
+
+    largest = max(opened, key=lambda one: one.session.target.batch)
+    size = largest.session.target.batch
+    while size > 1 and largest.session.input_shape[0] is None:
+        free_memory()
+        size //= 2
+        try:
+            largest.session(largest.images[:size])
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+        else:
+            return f"of {largest.name} a batch of {size} fits: give `batch` {size}, or fewer candidates"
+    return "give a smaller `batch` or fewer candidates"
 
 
 def _peaks(opened: Sequence[Opened], plan: Plan, progress: Progress) -> dict[_Processor, Peaks]:

@@ -281,15 +281,20 @@ class Opener:
         image_size: int | None,
     ) -> None:
         from tavt_kit.models.flops import count_macs
+        from tavt_kit.runtimes.out_of_memory import memory_for
 
         card = model.require_card()
         height, width = (int(side) for side in card.preprocessing["image_size"])
         schedule = given if isinstance(given, TokenSchedule) else TokenSchedule.parse(str(given), model.layout)
+        with memory_for(
+            f"when {_label(thing)} {given} was opened on {target}; name fewer candidates or a smaller batch"
+        ):
+            session = _session(self._source(model, schedule, target), target, (height, width))
         self.opened.append(
             Opened(
                 f"{_label(thing)} {given}",
                 name_of(thing),
-                _session(self._source(model, schedule, target), target, (height, width)),
+                session,
                 self.inputs.images(target.batch, (height, width), card.preprocessing),
                 self._job(thing, model, schedule, target, image_size),
                 schedule,

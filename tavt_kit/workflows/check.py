@@ -18,8 +18,9 @@ from tavt_kit.core.accuracy import Accuracy, PairedDifference
 from tavt_kit.core.budget import Verdict, worst
 from tavt_kit.core.codec import encode
 from tavt_kit.core.configuration import Configuration
+from tavt_kit.core.lock import held_folder
 from tavt_kit.core.progress import Progress, Silent
-from tavt_kit.core.records import command_line, make_folder
+from tavt_kit.core.records import command_line
 from tavt_kit.errors import DataError, RecordError, ScheduleError
 from tavt_kit.evaluation.frames import frame
 from tavt_kit.workflows.run_model import Given, images_of, load_given
@@ -193,27 +194,30 @@ def check(
     source = Source(model, thin_out(images.split(chosen), limit), chosen, allow_unreadable)
     job = _Job(source, Gate(drop=max_drop / 100), images, schedule, preset, device, dense)
     _refuse_unusable(thing, preset, schedule, device)
-    folder = make_folder(Path(out) if out is not None else subject if subject.is_dir() else subject.parent)
-    passes = 1 + dense + (predictions is None)
-    job.count = image_counter(progress, subject.name, len(source.samples) * passes)
-    progress.update(f"checking {subject.name}")
-    if predictions is not None:
-        reports, notes = job.predictions(thing, predictions)
-    elif subject.is_dir():
-        reports, notes = job.trained_again(subject, data)
-    else:
-        reports, notes = job.file(subject)
-    for report in reports:
-        if report.losses is not None:
-            save_examples(report.losses, source.preprocessing, folder)
-    records = [{**encode(report), **job.about(), "notes": notes} for report in reports]
-    _write(folder, records)
-    status = status_of(worst(report.verdict for report in reports), accept=accept_inconclusive)
-    at_all = schedule is None and preset is None  # of a switchable file, a check of one schedule says nothing of others
-    if status == "final" and thing is not None and predictions is None and (at_all or thing.is_dir()):
-        _promote_file(thing)
-    checks = tuple(FileCheck.from_record(record) for record in records)
-    return CheckResult(checks, tuple(notes), status == "final", read_check(folder / CHECK_FILE))
+    place = Path(out) if out is not None else subject if subject.is_dir() else subject.parent
+    with held_folder(place) as folder:
+        passes = 1 + dense + (predictions is None)
+        job.count = image_counter(progress, subject.name, len(source.samples) * passes)
+        progress.update(f"checking {subject.name}")
+        if predictions is not None:
+            reports, notes = job.predictions(thing, predictions)
+        elif subject.is_dir():
+            reports, notes = job.trained_again(subject, data)
+        else:
+            reports, notes = job.file(subject)
+        for report in reports:
+            if report.losses is not None:
+                save_examples(report.losses, source.preprocessing, folder)
+        records = [{**encode(report), **job.about(), "notes": notes} for report in reports]
+        _write(folder, records)
+        status = status_of(worst(report.verdict for report in reports), accept=accept_inconclusive)
+        at_all = (
+            schedule is None and preset is None
+        )  # of a switchable file, a check of one schedule says nothing of others
+        if status == "final" and thing is not None and predictions is None and (at_all or thing.is_dir()):
+            _promote_file(thing)
+        checks = tuple(FileCheck.from_record(record) for record in records)
+        return CheckResult(checks, tuple(notes), status == "final", read_check(folder / CHECK_FILE))
 
 
 def _refuse_contradictions(thing: Path | None, predictions: Path | None, preset: str | None) -> None:

@@ -140,11 +140,13 @@ def distill(
     if dry_run:
         about = {"recipe": chosen.as_record(), "data": images.name, "sha256": images.sha256}
         return DistillResult(folder, True, about)
-    record = fit(
-        adaptive, images, folder, chosen, teacher=master, twins=twins, device=device, fresh=fresh,
-        allow_unreadable=allow_unreadable, progress=progress, save_seconds=seconds or 60.0,
-    )  # fmt: skip
-    return DistillResult(folder, Processes.join(device).first, record)
+    processes = Processes.join(device)
+    with processes.held(folder):
+        record = fit(
+            adaptive, images, folder, chosen, teacher=master, twins=twins, device=device, fresh=fresh,
+            allow_unreadable=allow_unreadable, progress=progress, save_seconds=seconds or 60.0,
+        )  # fmt: skip
+    return DistillResult(folder, processes.first, record)
 
 
 def _resized(model: AdaptiveViT, size: int) -> AdaptiveViT:

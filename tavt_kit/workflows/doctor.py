@@ -22,9 +22,11 @@ if TYPE_CHECKING:
 
 __all__ = ["CLEARLY", "REFERENCE", "TARGETS", "DoctorResult", "doctor", "measure_speed", "precision_gains"]
 
+_CUDA = "torch:cuda:0"
+
 TARGETS = (
     "torch:cpu",
-    "torch:cuda:0",
+    _CUDA,
     "openvino:cpu",
     "openvino:gpu",
     "openvino:npu",
@@ -104,8 +106,13 @@ def doctor(*, fast: bool = False, progress: Progress | None = None) -> DoctorRes
         >>> doctor(fast=True).usable  # doctest: +SKIP
         ('torch:cpu', 'openvino:cpu', 'onnxruntime:cpu')
     """
-    host, room = HostFacts.gather(), Room.gather()
+    from tavt_kit.runtimes.available import accelerator_name
+
     refused = {text: _refusal(text) for text in TARGETS}
+    host, room = (
+        HostFacts.gather(None if refused[_CUDA] else accelerator_name(TargetDevice.parse(_CUDA))),
+        Room.gather(),
+    )
     found = tuple(findings(Place(host, room, refused)))
     speed = None
     if not fast:
@@ -135,9 +142,10 @@ def measure_speed(usable: Sequence[str], progress: Progress) -> dict[str, Any]:
     Returns:
         For the record: ``peaks``, ``bf16_in_torch``, ``reference`` and ``noise``.
     """
+    from tavt_kit.bench.energy import gpu_state
     from tavt_kit.bench.noise import Watch
 
-    with Watch() as watch:
+    with Watch(gpu=gpu_state(TargetDevice.parse(_CUDA)) if _CUDA in usable else None) as watch:
         peaks = [_peaks(target, progress, watch) for target in _processors(usable)]
         bf16 = _bf16_in_torch(usable)
         reference = _reference(usable, progress, watch)

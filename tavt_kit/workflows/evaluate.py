@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tavt_kit.core.accuracy import Accuracy
+from tavt_kit.core.lock import held_folder
 from tavt_kit.core.parsing import parse_fraction
 from tavt_kit.core.progress import Progress, Silent
-from tavt_kit.core.records import command_line, label_record, make_folder
+from tavt_kit.core.records import command_line, label_record
 from tavt_kit.errors import DataError, ParameterError, ScheduleError
 from tavt_kit.evaluation.frames import frame
 from tavt_kit.workflows.run_model import Given, images_of, model_at, name_of
@@ -136,30 +138,30 @@ def evaluate(
             f"{'leave `split=val` out' if split else 'give data with a test split'}, or leave `precision_wanted` out"
         )
     samples = job.samples(chosen)
-    folder = None if out is None else make_folder(Path(out))
-    progress.update(f"evaluating {name_of(thing)}")
-    threshold = None if wanted is None else job.threshold(wanted)
-    found = job.answer(samples, None if subject.heads is None else subject.heads.count)
-    reject = None
-    if threshold is not None:
-        reject = {**threshold.as_record(), **reached(threshold, found.confidence, found.right, chosen)}
-    body = {
-        "thing": name_of(thing),
-        "schedule": subject.schedule,
-        "target": str(subject.session.target),
-        "weights_sha256": subject.card.weights_sha256,
-        "data": job.images.name,
-        **figures_of(found, classes, chosen, job.images.relative),
-        "reject": reject,
-        "heads": None if subject.heads is None else subject.heads.as_record(chosen),
-        "skipped": len(samples) - len(found.samples),
-    }
-    if folder is None:
-        record = label_record("eval", body)
-    else:
-        names = [job.images.relative(sample) for sample in found.samples]
-        record = write_evaluation(folder, {**body, "command": command_line()}, found, names)
-    return EvalResult(Accuracy.from_record(record["top1"]), folder, record)
+    with nullcontext() if out is None else held_folder(out) as folder:
+        progress.update(f"evaluating {name_of(thing)}")
+        threshold = None if wanted is None else job.threshold(wanted)
+        found = job.answer(samples, None if subject.heads is None else subject.heads.count)
+        reject = None
+        if threshold is not None:
+            reject = {**threshold.as_record(), **reached(threshold, found.confidence, found.right, chosen)}
+        body = {
+            "thing": name_of(thing),
+            "schedule": subject.schedule,
+            "target": str(subject.session.target),
+            "weights_sha256": subject.card.weights_sha256,
+            "data": job.images.name,
+            **figures_of(found, classes, chosen, job.images.relative),
+            "reject": reject,
+            "heads": None if subject.heads is None else subject.heads.as_record(chosen),
+            "skipped": len(samples) - len(found.samples),
+        }
+        if folder is None:
+            record = label_record("eval", body)
+        else:
+            names = [job.images.relative(sample) for sample in found.samples]
+            record = write_evaluation(folder, {**body, "command": command_line()}, found, names)
+        return EvalResult(Accuracy.from_record(record["top1"]), folder, record)
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,8 +8,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tavt_kit.core.lock import held_folder
 from tavt_kit.core.progress import Progress, Silent
-from tavt_kit.core.records import atomic_path, command_line, make_folder, sha256_file, write_record
+from tavt_kit.core.records import atomic_path, command_line, sha256_file, write_record
 from tavt_kit.errors import DataError, ParameterError, UnknownName
 from tavt_kit.evaluation.frames import frame
 from tavt_kit.workflows.run_model import Given, model_at
@@ -133,54 +134,55 @@ def explain(
     rows: list[tuple[Image.Image, Explained, str]] = []
     entries: list[dict[str, Any]] = []
     seen: list[ExplainedImage] = []
-    for path in files[:limit]:
-        try:
-            image, explained = _explained(model, card, path, label)
-        except DataError as error:
-            seen.append(ExplainedImage(path, error=str(error)))
+    with held_folder(folder):
+        for path in files[:limit]:
+            try:
+                image, explained = _explained(model, card, path, label)
+            except DataError as error:
+                seen.append(ExplainedImage(path, error=str(error)))
+                progress.show(seen[-1])
+                continue
+            best = int(explained.probabilities.argmax())
+            caption = f"{card.classes[best]} {100 * explained.probabilities[best]:.0f} %"
+            file = folder / f"{len(rows):03d}-{path.stem}.png"
+            with atomic_path(file) as temporary:
+                draw_explained(image, explained, caption).save(temporary, optimize=True)
+            rows.append((image, explained, f"{path.name}: {caption}"))
+            entries.append(
+                {
+                    "image": str(path),
+                    "file": file.name,
+                    "sha256": sha256_file(file),
+                    "shows": list(explained.titles),
+                    "prediction": card.classes[best],
+                    "probability": round(float(explained.probabilities[best]), 6),
+                    "class": card.classes[explained.label],
+                    "grid": list(explained.grid),
+                    "maps": {heat.name: np.round(heat.values.astype(float), 6).tolist() for heat in explained.heats},
+                    "kept": {mark.name: list(mark.patches) for mark in explained.kept},
+                    "taken": {mark.name: list(mark.patches) for mark in explained.taken},
+                }
+            )
+            seen.append(ExplainedImage(path, file, caption))
             progress.show(seen[-1])
-            continue
-        best = int(explained.probabilities.argmax())
-        caption = f"{card.classes[best]} {100 * explained.probabilities[best]:.0f} %"
-        file = make_folder(folder) / f"{len(rows):03d}-{path.stem}.png"
-        with atomic_path(file) as temporary:
-            draw_explained(image, explained, caption).save(temporary, optimize=True)
-        rows.append((image, explained, f"{path.name}: {caption}"))
-        entries.append(
-            {
-                "image": str(path),
-                "file": file.name,
-                "sha256": sha256_file(file),
-                "shows": list(explained.titles),
-                "prediction": card.classes[best],
-                "probability": round(float(explained.probabilities[best]), 6),
-                "class": card.classes[explained.label],
-                "grid": list(explained.grid),
-                "maps": {heat.name: np.round(heat.values.astype(float), 6).tolist() for heat in explained.heats},
-                "kept": {mark.name: list(mark.patches) for mark in explained.kept},
-                "taken": {mark.name: list(mark.patches) for mark in explained.taken},
-            }
-        )
-        seen.append(ExplainedImage(path, file, caption))
-        progress.show(seen[-1])
-    left_out = max(0, len(files) - limit)
-    if not rows:
-        return ExplainResult(folder, None, tuple(seen), left_out, None)
-    sheet = folder / "sheet.png"
-    with atomic_path(sheet) as temporary:
-        contact_sheet(rows).save(temporary, optimize=True)
-    body = {
-        "run": os.fspath(run) if isinstance(run, str | os.PathLike) else str(run.folder or ""),
-        "model": card.name,
-        "weights_sha256": card.weights_sha256,
-        "schedule": str(under),
-        "sheet": {"file": sheet.name, "sha256": sha256_file(sheet)},
-        "images": entries,
-        "unreadable": len(seen) - len(rows),
-        "command": command_line(),
-    }
-    record = write_record(folder / "explained.json", "explained", body)
-    return ExplainResult(folder, sheet, tuple(seen), left_out, record)
+        left_out = max(0, len(files) - limit)
+        if not rows:
+            return ExplainResult(folder, None, tuple(seen), left_out, None)
+        sheet = folder / "sheet.png"
+        with atomic_path(sheet) as temporary:
+            contact_sheet(rows).save(temporary, optimize=True)
+        body = {
+            "run": os.fspath(run) if isinstance(run, str | os.PathLike) else str(run.folder or ""),
+            "model": card.name,
+            "weights_sha256": card.weights_sha256,
+            "schedule": str(under),
+            "sheet": {"file": sheet.name, "sha256": sha256_file(sheet)},
+            "images": entries,
+            "unreadable": len(seen) - len(rows),
+            "command": command_line(),
+        }
+        record = write_record(folder / "explained.json", "explained", body)
+        return ExplainResult(folder, sheet, tuple(seen), left_out, record)
 
 
 def _files(given: Sequence[Path | str]) -> list[Path]:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
 
+from tavt_kit.core.lock import held_folder
 from tavt_kit.core.model_card import licence_sentence
 from tavt_kit.core.progress import Progress, Silent
-from tavt_kit.core.records import atomic_text, make_folder
+from tavt_kit.core.records import atomic_text
 from tavt_kit.evaluation.frames import frame
 from tavt_kit.workflows.evaluate import Job, Subject, labelled_images, open_subject, parse_share
 from tavt_kit.workflows.run_model import Given, name_of
@@ -177,13 +179,13 @@ def label_images(
     job = None
     if wanted is not None:
         job = Job(subject, labelled_images(thing, data, subject.card), batch, limit, allow_unreadable)
-    written = None if out is None else make_folder(Path(out))
-    progress.update(f"labelling {folder}")
-    threshold = None if job is None or wanted is None else job.threshold(wanted)
-    found = replace(_ask(subject, thing, files, FIRST, None, batch), threshold=threshold, folder=written)
-    if written is not None and found.unreadable < len(found):
-        atomic_text(written / "predictions.csv", found.csv)
-    return found
+    with nullcontext() if out is None else held_folder(out) as written:
+        progress.update(f"labelling {folder}")
+        threshold = None if job is None or wanted is None else job.threshold(wanted)
+        found = replace(_ask(subject, thing, files, FIRST, None, batch), threshold=threshold, folder=written)
+        if written is not None and found.unreadable < len(found):
+            atomic_text(written / "predictions.csv", found.csv)
+        return found
 
 
 def _ask(

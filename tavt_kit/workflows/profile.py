@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tavt_kit.core.device import TargetDevice
+from tavt_kit.core.lock import held_folder
 from tavt_kit.core.parsing import parse_duration
 from tavt_kit.core.progress import Progress, Silent
-from tavt_kit.core.records import command_line, make_folder, write_record
+from tavt_kit.core.records import command_line, write_record
 from tavt_kit.evaluation.frames import frame
 from tavt_kit.workflows.run_model import Given, open_given
 
@@ -125,11 +126,11 @@ def profile(
     adaptive = open_given(
         model, weights=weights, image_size=image_size, seed=seed, score=score, pool=pool, reduction=reduction
     )
-    folder = make_folder(Path(out) if out is not None else adaptive.folder or Path("runs/profile"))
-    name, size, rng = adaptive.require_card().name, adaptive.backbone.image_size, np.random.default_rng(seed)
-    table = measure_table(adaptive, device, size, name=name, seconds=seconds, rng=rng, on_step=progress.update)
-    if held_out:
-        table = check_table(table, adaptive, size, count=held_out, rng=rng, on_step=progress.update)
-    body = {**table.as_record(), "command": command_line()}
-    record = write_record(folder / PROFILE_FILE, "profile", body)
-    return ProfileResult(table, folder / PROFILE_FILE, record)
+    with held_folder(out if out is not None else adaptive.folder or "runs/profile") as folder:
+        name, size, rng = adaptive.require_card().name, adaptive.backbone.image_size, np.random.default_rng(seed)
+        table = measure_table(adaptive, device, size, name=name, seconds=seconds, rng=rng, on_step=progress.update)
+        if held_out:
+            table = check_table(table, adaptive, size, count=held_out, rng=rng, on_step=progress.update)
+        body = {**table.as_record(), "command": command_line()}
+        record = write_record(folder / PROFILE_FILE, "profile", body)
+        return ProfileResult(table, folder / PROFILE_FILE, record)

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 from tavt_kit.core.accuracy import Accuracy, PairedDifference
 from tavt_kit.core.budget import Limit, Verdict
+from tavt_kit.core.lock import held_folder
 from tavt_kit.core.progress import Progress, Silent
-from tavt_kit.core.records import label_record, make_folder, read_record, write_record
+from tavt_kit.core.records import label_record, read_record, write_record
 from tavt_kit.errors import BudgetError, OutputError, RecordError
 from tavt_kit.evaluation.frames import frame
 from tavt_kit.workflows.run_model import Given, images_of, load_given, name_of
@@ -168,30 +169,31 @@ def prune(
     }  # fmt: skip
     if (done := _done(model.folder, out, request, fresh)) is not None:
         return PruneResult(out, model.folder, done)
-    progress.update("reading pictures")
-    judge = _judging(card, images, pictures, allow_unreadable)
-    right = _evaluation(card, images, limit, allow_unreadable)
-    progress.update("evaluating")
-    before, right_before = _facts(model), right(model)
-    progress.update("pruning")
-    bare, ceiling = model.unwrap(), None if asked is None else asked.ceiling(model)
-    pruned = cut(bare, targets, importance=importance, pictures=judge, ceiling=ceiling, seed=seed)
-    small = wrap(bare, model.score, model.pool, model.reduction)
-    progress.update("evaluating")
-    after, right_after = _facts(small), right(small)
-    record = {
-        "request": request,
-        "source": name_of(run),
-        "left": {"layers": list(pruned.kept), **{kind: list(units) for kind, units in pruned.units.items()}},
-        "shares": asdict(pruned.targets),
-        "before": {**before, "top1": _top1(right_before)},
-        "after": {**after, "top1": _top1(right_after)},
-        "difference": _difference(right_before, right_after),
-        "budget": None if asked is None else asked.judged(small),
-        "dense_rivals": dense_baselines(card, after["macs"]),
-    }
-    _write(out, images, small, pruned_card(card, bare, pruned.kept, f"pruned by {importance}"), record)
-    return PruneResult(out, model.folder, label_record("prune", record))
+    with held_folder(out):
+        progress.update("reading pictures")
+        judge = _judging(card, images, pictures, allow_unreadable)
+        right = _evaluation(card, images, limit, allow_unreadable)
+        progress.update("evaluating")
+        before, right_before = _facts(model), right(model)
+        progress.update("pruning")
+        bare, ceiling = model.unwrap(), None if asked is None else asked.ceiling(model)
+        pruned = cut(bare, targets, importance=importance, pictures=judge, ceiling=ceiling, seed=seed)
+        small = wrap(bare, model.score, model.pool, model.reduction)
+        progress.update("evaluating")
+        after, right_after = _facts(small), right(small)
+        record = {
+            "request": request,
+            "source": name_of(run),
+            "left": {"layers": list(pruned.kept), **{kind: list(units) for kind, units in pruned.units.items()}},
+            "shares": asdict(pruned.targets),
+            "before": {**before, "top1": _top1(right_before)},
+            "after": {**after, "top1": _top1(right_after)},
+            "difference": _difference(right_before, right_after),
+            "budget": None if asked is None else asked.judged(small),
+            "dense_rivals": dense_baselines(card, after["macs"]),
+        }
+        _write(out, images, small, pruned_card(card, bare, pruned.kept, f"pruned by {importance}"), record)
+        return PruneResult(out, model.folder, label_record("prune", record))
 
 
 def _done(run: Path | None, out: Path, request: dict[str, Any], fresh: bool) -> dict[str, Any] | None:
@@ -220,7 +222,6 @@ def _write(out: Path, images: ImageSet, model: AdaptiveViT, card: ModelCard, rec
     from tavt_kit.checkpoints import save_model
     from tavt_kit.data import inherit_split
 
-    make_folder(out)
     for name in ("model.json", "model.safetensors", "split.json"):
         (out / name).unlink(missing_ok=True)
     write_record(out / _FILE, "prune", record)

@@ -16,9 +16,10 @@ from tavt_kit.core.configuration import Configuration
 from tavt_kit.core.device import TargetDevice
 from tavt_kit.core.host import HostFacts
 from tavt_kit.core.latency_table import LatencyTable
+from tavt_kit.core.lock import held_folder
 from tavt_kit.core.parsing import parse_duration
 from tavt_kit.core.progress import Progress, Silent
-from tavt_kit.core.records import command_line, make_folder, write_record
+from tavt_kit.core.records import command_line, write_record
 from tavt_kit.data.preprocess import Preprocessing
 from tavt_kit.evaluation.kept import pick_examples, write_kept
 from tavt_kit.models.flops import MacsFormula
@@ -273,8 +274,8 @@ def _searched(request: Request, progress: Progress) -> SearchRun:
     if not path.exists():  # of a folder that holds a search, the store names what differs
         check_place(subject, request)
     require_feasible(_counted_feasibility(subject, request))
-    make_folder(request.out)
     with (
+        held_folder(request.out),
         Store(path, fresh=request.fresh) as store,
         closing(SearchMemory(subject, request, store)) as memory,
     ):

@@ -144,8 +144,10 @@ def train(
     check_family(chosen, adaptive)
     if dry_run:
         return TrainResult(folder, True, {"recipe": chosen.as_record(), "card": card_of(adaptive, images).as_record()})
-    record = fit(
-        adaptive, images, folder, chosen, device=device, fresh=fresh, allow_unreadable=allow_unreadable,
-        progress=progress, save_seconds=seconds or 60.0,
-    )  # fmt: skip
-    return TrainResult(folder, Processes.join(device).first, record)
+    processes = Processes.join(device)
+    with processes.held(folder):
+        record = fit(
+            adaptive, images, folder, chosen, device=device, fresh=fresh, allow_unreadable=allow_unreadable,
+            progress=progress, save_seconds=seconds or 60.0,
+        )  # fmt: skip
+    return TrainResult(folder, processes.first, record)

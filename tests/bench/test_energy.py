@@ -9,8 +9,10 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+import torch
 
-from tavt_kit.bench.energy import Energy, NoMeter, NvidiaSmi, Nvml, Rapl, energy_meter, measure_energy
+from tavt_kit.bench import energy as energy_module
+from tavt_kit.bench.energy import Energy, NoMeter, NvidiaSmi, Nvml, Rapl, energy_meter, gpu_state, measure_energy
 from tavt_kit.core.device import TargetDevice
 
 CPU, CUDA = TargetDevice.parse("torch:cpu"), TargetDevice.parse("torch:cuda:0")
@@ -129,3 +131,23 @@ def test_without_a_driver_there_is_no_meter(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setenv("PATH", "")
     meter = energy_meter(CUDA)
     assert isinstance(meter, NoMeter) and "pip install nvidia-ml-py" in meter.reason and meter.joules() == 0
+
+
+def test_the_driver_tells_clock_and_reasons(monkeypatch: pytest.MonkeyPatch) -> None:
+    nvml = driver(lambda handle: 0)
+    nvml.NVML_CLOCK_SM = 1
+    nvml.nvmlDeviceGetClockInfo = lambda handle, kind: 1755
+    for reasons, slowed in ((0x04, False), (0x20, True), (0x80 | 0x04, True)):
+        nvml.nvmlDeviceGetCurrentClocksThrottleReasons = lambda handle, reasons=reasons: reasons
+        monkeypatch.setitem(sys.modules, "pynvml", nvml)
+        monkeypatch.setattr(energy_module, "find_spec", lambda name: name)
+        read = gpu_state(CUDA)
+        assert read is not None and read() == (1755.0, slowed)
+    assert gpu_state(TargetDevice.parse("torch:cpu")) is None
+
+
+def test_a_slice_of_a_gpu_has_no_meter_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = SimpleNamespace(name="NVIDIA H100 80GB HBM3 MIG 1g.10gb", uuid="7a1b")
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda index: found)
+    assert "slice of a GPU (MIG)" in energy_meter(CUDA).reason

@@ -143,6 +143,28 @@ def test_a_short_dip_is_no_change_of_the_clock(machine: Machine) -> None:
     assert watched(machine, dip).is_steady
 
 
+@pytest.mark.parametrize(
+    ("state", "reason"),
+    [
+        (lambda step: (1980.0, False), ""),
+        (lambda step: (1980.0 if step < 12 else 1200.0, False), "the GPU's clock moved between 1200 and 1980 MHz"),
+        (lambda step: (1980.0, step == 7), "the GPU was slowed for heat or power"),
+    ],
+)
+def test_a_gpu_that_is_slowed_is_unsteady(
+    machine: Machine, state: Callable[[int], tuple[float, bool]], reason: str
+) -> None:
+    steps, now = iter(range(1000)), 0.0
+    watch = Watch(machine.root, cpus=(0,), now=lambda: now, pace=lambda: 1.0, gpu=lambda: state(next(steps)))
+    with watch:
+        for _ in range(24):
+            now += 0.5
+            watch.turn()
+    noise = watch.verdict()
+    assert noise.is_steady == (not reason) and reason in str(noise)
+    assert noise.facts["gpu_mhz_high"] == 1980
+
+
 def test_what_a_machine_does_not_tell_is_listed(tmp_path: Path) -> None:
     watch = Watch(tmp_path, cpus=(0,), pace=lambda: 1.0)
     with watch:

@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from tavt_kit.checkpoints import build, hub, is_run, load_model, open_model, save_model
-from tavt_kit.checkpoints.architecture import preprocessing_of, sketch, supported_names
+from tavt_kit.checkpoints.architecture import create, preprocessing_of, sketch, supported_names
 from tavt_kit.core.records import sha256_file
 from tavt_kit.data.preprocess import Preprocessing
 from tavt_kit.errors import CheckpointError, DataError, RecordError, UnknownName, UnsupportedBackbone
@@ -345,3 +345,16 @@ def test_a_run_without_its_head_is_refused(tmp_path: Path) -> None:
     (tmp_path / "model.json").write_text(json.dumps(record | {"weights_sha256": sha256_file(file)}))
     with pytest.raises(CheckpointError, match="has no head for its 2 classes"):
         load_model(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {"depth": 100_000_000}, {"depth": -1}, {"depth": "x"}, {"num_heads": 0}, {"num_heads": -3}, {"patch_size": 0},
+        {"img_size": 1_000_000}, {"img_size": []}, {"embed_dim": 10**30}, {"mlp_ratio": 1e300}, {"unknown": 1},
+        {"norm_eps": "x"}, {"pruned": 3},
+    ],
+)  # fmt: skip
+def test_arguments_that_build_nothing_are_one_sentence(arguments: dict[str, Any]) -> None:
+    with pytest.raises(CheckpointError):
+        create("vit_tiny_patch16_224", arguments)

@@ -57,6 +57,7 @@ class Outer(Record):
     BESIDE: ClassVar[tuple[str, ...]] = ("schema",)
 
 
+whole = st.integers(-(2**63) + 1, 2**63 - 1)
 finite = st.floats(allow_nan=False, allow_infinity=False)
 junk = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
@@ -69,18 +70,18 @@ inners = st.tuples(finite, finite, st.lists(st.text(max_size=3), max_size=3)).ma
 outers = st.builds(
     Outer,
     name=st.text(),
-    count=st.integers(),
+    count=whole,
     flag=st.booleans(),
-    size=st.none() | st.tuples(st.integers(), st.integers()),
+    size=st.none() | st.tuples(whole, whole),
     colour=st.sampled_from(Colour),
     way=st.sampled_from(["left", "right"]),
     candidates=st.lists(inners, max_size=4).map(tuple),
     table=st.dictionaries(st.text(max_size=4), finite, max_size=4),
     file=st.just(Path("a/b")),
     schedule=st.lists(st.integers(2, 9), min_size=1, max_size=4).map(lambda c: TokenSchedule(sorted(c, reverse=True))),
-    value=st.integers() | st.text(max_size=4),
+    value=whole | st.text(max_size=4),
     inner=inners,
-    more=st.dictionaries(st.text(max_size=3), st.integers() | st.lists(st.text(max_size=2), max_size=2), max_size=2),
+    more=st.dictionaries(st.text(max_size=3), whole | st.lists(st.text(max_size=2), max_size=2), max_size=2),
 )
 SOUND = Outer(
     "n", 1, True, (1, 2), Colour.RED, "left", (Inner(1.0, 2.0),), {"a": 1.5}, Path("f"), TokenSchedule((4, 2)), 3
@@ -124,6 +125,7 @@ def test_junk_at_any_depth_is_refused_or_read_as_what_it_is(value: Any, place: t
         ({"candidates": [{"ci95": [1, 2], "x": 0}]}, r"candidates\[0\].x is not known"),
         ({"candidates": 3}, "candidates must be a list of values, but is 3"),
         ({"count": True}, "count must be a whole number, but is True"),
+        ({"count": 2**63}, "count must be a whole number, but is 9223372036854775808"),
         ({"count": 2.0}, "count must be a whole number, but is 2.0"),
         ({"table": {"a": float("nan")}}, "table.a must be a number, but is nan"),
         ({"table": {"a": 10**400}}, "table.a must be a number, but is 1000"),

@@ -20,8 +20,8 @@ from tavt_kit.errors import OutputError, RecordError
 
 
 def test_round_trip(tmp_path: Path) -> None:
-    write_record(tmp_path / "a.json", "front", {"x": [1, 2.5, None], "name": "ä"})
-    assert read_record(tmp_path / "a.json", "front")["x"] == [1, 2.5, None]
+    write_record(tmp_path / "a.json", "recipe", {"x": [1, 2.5, None], "name": "ä"})
+    assert read_record(tmp_path / "a.json", "recipe")["x"] == [1, 2.5, None]
     assert list(json.loads((tmp_path / "a.json").read_text()))[:2] == ["schema", "version"]
 
 
@@ -104,13 +104,3 @@ def test_json_nested_too_deep_is_a_sentence(tmp_path: Path) -> None:
     path.write_text("[" * 100_000 + "]" * 100_000)
     with pytest.raises(RecordError, match="nested too deep"):
         read_record(path, "front")
-
-
-def test_a_front_of_version_1_is_read_as_todays(tmp_path: Path) -> None:
-    path = tmp_path / "front.json"
-    old = {"rivals": [{"name": "dense at 84 px"}], "rivals_left_out": [], "bought": [{"gene": "score"}], "chosen": 0}
-    path.write_text(json.dumps({"schema": "fgvc-kit/front", "version": 1, **old}))
-    assert read_record(path, "front") == {
-        "schema": "fgvc-kit/front", "version": 2, "baseline_models": [{"name": "dense at 84 px"}],
-        "baselines_left_out": [], "gene_ablation": [{"gene": "score"}], "chosen": 0,
-    }  # fmt: skip

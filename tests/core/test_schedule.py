@@ -87,6 +87,8 @@ def test_bad_counts_are_refused(counts: tuple[object, ...], message: str) -> Non
     [
         ("197x4", "12 layers, but the schedule has 4"),
         ("197x13", "12 layers, but the schedule has 13"),
+        ("197x999999999", "12 layers and 197 tokens"),
+        ("9" * 5000, "12 layers and 197 tokens"),
         ("300x12", "197 tokens, but layer 0 would keep 300"),
         ("150x4,190x8", "only 150 reach it"),
         ("197x11,1", "at least 2"),

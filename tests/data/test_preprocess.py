@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import io
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -10,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tavt_kit.data.preprocess import Preprocessing, apply, normalise, open_image, resize_crop
+from tavt_kit.data.preprocess import Preprocessing, apply, normalise, open_image, open_size, resize_crop
 from tavt_kit.errors import DataError, RecordError
 
 SIZES = [(300, 300), (17, 90), (91, 33), (224, 224), (640, 481), (5, 5)]  # width, height
@@ -156,3 +157,11 @@ def test_a_line_is_refused_before_it_takes_gigabytes() -> None:
     with pytest.raises(DataError, match="60000x1 would become 26880000x448; crop it"):
         apply(Image.new("RGB", (60000, 1)), Preprocessing((448, 448), 1.0))
     assert apply(Image.new("RGB", (1, 1)), Preprocessing((8, 8))).shape == (3, 8, 8)
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="pipes as POSIX has them")
+def test_a_pipe_named_as_a_picture_is_refused(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "x.png")
+    for read in (open_image, open_size):
+        with pytest.raises(DataError, match="no regular file"):
+            read(tmp_path / "x.png")

@@ -20,7 +20,7 @@ from tavt_kit.distill.datasets import read_pictures
 from tavt_kit.distill.metrics import read_metrics
 from tavt_kit.distill.running import TrainingOptions
 from tavt_kit.distill.sweep import evaluate_sweep
-from tavt_kit.errors import TrainingError, UnknownName
+from tavt_kit.errors import RecordError, TrainingError, UnknownName
 from tavt_kit.models.wrap import AdaptiveViT
 
 Make = Callable[..., AdaptiveViT]
@@ -107,3 +107,22 @@ def test_the_best_averaged_weights_on_val_are_written(make_model: Make, images: 
         train(make_model(), images, tmp_path, replace(recipe, running=replace(running, ema=None, metric="loss")))
     # What does not decide the result may be another.
     assert train(make_model(), images, tmp_path, replace(recipe, running=replace(running, keep=3))) == record
+
+
+def test_a_run_goes_on_in_its_recorded_precision_on_any_processor(
+    make_model: Make, images: ImageSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place = "tavt_kit.runtimes.on_torch.processor"
+    monkeypatch.setattr(place, lambda: ("AMD EPYC", ("avx512_bf16",)))
+    first = train(make_model(), images, tmp_path / "run", train_recipe("probe"))
+    assert first["asked"]["precision"] == "bf16"
+    monkeypatch.setattr(place, lambda: ("Intel(R) Xeon(R)", ("avx512_bf16",)))
+    assert train(make_model(), images, tmp_path / "run", train_recipe("probe")) == first
+    with pytest.raises(TrainingError, match=r"precision bf16 \(now f32\)"):
+        train(make_model(), images, tmp_path / "run", train_recipe("probe", precision="f32"))
+    assert (
+        train(make_model(), images, tmp_path / "run", train_recipe("probe"), fresh=True)["asked"]["precision"] == "f32"
+    )
+    (tmp_path / "run" / "run.json").write_text('{"schema": "fgvc-kit/run", "version": 1, "verb": "train", "asked": []}')
+    with pytest.raises(RecordError, match="cannot be used"):
+        train(make_model(), images, tmp_path / "run", train_recipe("probe"))

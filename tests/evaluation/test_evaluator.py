@@ -178,3 +178,24 @@ def test_openvino_answers_as_torch_does(run: Path) -> None:
     assert part is not None and np.array_equal(part, plain(run, SCHEDULES[1])[10:30])
     with pytest.raises(ScheduleError, match="which layers run is frozen"):
         list(compiled.evaluate([TokenSchedule((17, 12, 12, 6), (0, 1, 3))]))
+
+
+def test_memory_that_runs_out_ends_in_the_batch_that_fits(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole, tried = module.shared_logits, list[int]()
+
+    def hungry(model: Any, images: torch.Tensor, schedules: Any) -> Any:
+        tried.append(len(images))
+        if len(images) > 5:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+        return whole(model, images, schedules)
+
+    monkeypatch.setattr(module, "shared_logits", hungry)
+    given = evaluator(run)
+    torch.testing.assert_close(given.logits(DROPPING), plain_logits(run, DROPPING), atol=1e-5, rtol=1e-5)
+    assert tried == [64, 32, 16, 8] + [4] * 16
+
+
+def test_images_prepared_on_the_device_have_the_same_bits() -> None:
+    how = Preprocessing((32, 32), 1.0, "center", "bicubic", (0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+    prepared = module.normalised(PIXELS, how, torch.device("cpu"))
+    assert torch.equal(prepared, torch.from_numpy(normalise(PIXELS, how)))

@@ -18,6 +18,7 @@ from tavt_kit.core.schedule import TokenSchedule
 from tavt_kit.errors import DataError, ExportError, MissingDependency, TargetError
 from tavt_kit.models.wrap import LeanViT
 from tavt_kit.runtimes import available, check_available, open_file, open_module
+from tavt_kit.runtimes.available import accelerator_name
 from tavt_kit.runtimes.on_openvino import convert_module, executed_precision
 from tavt_kit.runtimes.openvino_core import openvino_core
 from tavt_kit.runtimes.session import Session
@@ -182,6 +183,16 @@ def test_absent_devices_are_refused_in_one_sentence(monkeypatch: pytest.MonkeyPa
     check_available(target("torch:cuda:0"))
     with pytest.raises(TargetError, match="names CUDA device 1"):
         check_available(target("torch:cuda:1"))
+
+
+def test_a_gpu_is_named_with_its_slice_and_its_number(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda index: "NVIDIA H100 MIG 1g.10gb")
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    assert accelerator_name(target("torch:cuda")) == "NVIDIA H100 MIG 1g.10gb"
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 8)
+    assert accelerator_name(target("torch:cuda:3")) == "NVIDIA H100 MIG 1g.10gb, number 3 of 8 counted from 0"
+    assert accelerator_name(target("torch:cpu")) is None
     monkeypatch.setattr("tavt_kit.runtimes.available.find_spec", lambda name: None)
     with pytest.raises(MissingDependency, match="pip install openvino"):
         check_available(target("openvino:cpu"))

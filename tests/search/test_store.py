@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import platform
 import sqlite3
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
@@ -142,3 +143,18 @@ def test_final_answers_are_kept_apart(tmp_path: Path) -> None:
         store.add(schedule, exact, final=True)
     with Store(tmp_path / "search.db") as store:
         assert store.get(schedule) == quick and store.get(schedule, final=True) == exact and len(store) == 1
+
+
+@pytest.mark.parametrize(
+    ("column", "value"),
+    [("accuracy", "{"), ("accuracy", "[1]"), ("metrics", "{}"), ("metrics", "[" * 100_000), ("timings", '{"a": "b"}'),
+     ("seconds", "soon"), ("bits", b""), ("bits", "text")],
+)  # fmt: skip
+def test_a_damaged_row_is_refused(column: str, value: object, tmp_path: Path) -> None:
+    with Store(tmp_path / "search.db") as store:
+        store.add(SCHEDULE, EvaluationResult(Accuracy.of_counts(3, 4, split="val"), 0.1))
+    with closing(sqlite3.connect(tmp_path / "search.db")) as base:
+        base.execute(f"UPDATE evaluations SET {column} = ?", (value,))
+        base.commit()
+    with Store(tmp_path / "search.db") as store, pytest.raises(RecordError, match="cannot be read"):
+        store.get(SCHEDULE)

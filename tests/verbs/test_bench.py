@@ -3,11 +3,16 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
+import torch
 
 from tavt_kit.bench import Protocol
 from tavt_kit.core.latency_table import ShapePenalty
+from tavt_kit.runtimes.on_torch import TorchSession
+from tavt_kit.runtimes.session import Images
 from tavt_kit.verbs.profile import _print
 from tests.runtimes.models import write_linear
 from tests.verbs.command import run
@@ -127,6 +132,25 @@ def test_bad_input_is_one_sentence(
     err = capsys.readouterr().err
     assert sentence in err and err.count("\n") == 1 and "Traceback" not in err
     assert not (tmp_path / "out" / "bench.json").exists()
+
+
+@pytest.mark.parametrize(("most", "says"), [(2, "a batch of 2 fits"), (0, "when")])
+def test_memory_that_runs_out_is_one_sentence_with_the_batch_that_fits(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], most: int, says: str
+) -> None:
+    def hungry(session: TorchSession, images: Images) -> Any:
+        if len(images) > most:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+        return np.zeros((len(images), 3))
+
+    monkeypatch.setattr(TorchSession, "timer", lambda session, images: lambda: hungry(session, images))
+    monkeypatch.setattr(TorchSession, "__call__", hungry)
+    if not most:
+        monkeypatch.setattr(TorchSession, "__init__", lambda *given: hungry(given[0], np.zeros(1)))
+    model = write_run(tmp_path / "run")
+    assert run("bench", model, "--target", "torch:cpu:threads=1:batch=8", "-o", tmp_path / "out", *QUICK) == 2
+    error = capsys.readouterr().err.strip().splitlines()[-1]
+    assert "memory ran out" in error and says in error and "batch" in error
 
 
 def test_a_folder_that_cannot_be_written_is_refused_first(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

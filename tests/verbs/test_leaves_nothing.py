@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from tests.core.test_lock import hold
 from tests.verbs.command import run
 
 MODEL, DATA, TARGET = "no_such_model", "no_such_data", "abacus:cpu"
@@ -81,3 +83,39 @@ def test_a_pack_that_cannot_be_made_leaves_nothing_behind(model: Path, tmp_path:
     assert run("bench", model, "--pack", pack) == 2  # it is no search
     assert run("profile", MODEL, "--weights", "random", "--target", "openvino:cpu", "--pack", pack) == 2
     assert list(tmp_path.iterdir()) == []
+
+
+HELD: dict[str, tuple[object, ...]] = {
+    "train": ("train", "{run}", "--data", "{data}"),
+    "distill": ("distill", "{run}", "--data", "{data}"),
+    "prune": ("prune", "{run}", "--mlp", 0.5, "--data", "{data}"),
+    "search": ("search", "{run}", "--data", "{data}"),
+    "export": ("export", "{run}", "--schedule", "dense", "--data", "{data}"),
+    "check": ("check", "{run}", "--against", "{run}", "--data", "{data}"),
+    "bench": ("bench", "{run}", "--target", "torch:cpu"),
+    "profile": ("profile", "{run}", "--target", "torch:cpu"),
+    "eval": ("eval", "{run}", "--data", "{data}"),
+    "eval, unlabelled": ("eval", "{run}", "--unlabelled", "{data}"),
+    "explain": ("explain", "{run}", "{data}/disc/0.png"),
+}
+
+
+@pytest.fixture(scope="module")
+def held(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, int]]:
+    """A folder that another process holds, and its number."""
+    folder = tmp_path_factory.mktemp("held")
+    process = hold(folder)
+    yield folder, process.pid
+    process.kill()
+    process.communicate()
+
+
+@pytest.mark.parametrize("case", HELD)
+def test_two_processes_never_write_one_folder(
+    case: str, data: Path, model: Path, held: tuple[Path, int], capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder, number = held
+    assert run(*(str(word).format(data=data, run=model) for word in HELD[case]), "-o", folder) == 2
+    said = capsys.readouterr().err.splitlines()[-1]
+    assert f"process {number} on " in said and "fresh" not in said
+    assert [file.name for file in folder.iterdir()] == [".lock"]

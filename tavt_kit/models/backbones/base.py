@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -16,16 +17,16 @@ from tavt_kit.models.costs import HeadCosts, LayerCosts
 from tavt_kit.models.token_reduction import (
     Pick,
     TokenState,
-    attention_map,
+    attend_and_score,
     cls_score,
-    column_score,
     column_score_alone,
     drop,
     first_rows,
+    is_traced,
     keeps_no_map,
 )
 
-__all__ = ["Backbone", "Outputs", "Watch", "add_size_bias", "inside_attention", "pick_after_attention"]
+__all__ = ["Backbone", "Outputs", "Watch", "add_size_bias", "fold_sizes", "inside_attention", "pick_after_attention"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,11 +119,9 @@ class Watch:
                 alone = cls_score if self.score == "cls" else column_score_alone
                 self._add(alone(q, k, bias, scale))
             return F.scaled_dot_product_attention(q, k, v, attn_mask=bias, dropout_p=dropout, scale=scale)
-        attention = attention_map(q, k, bias, scale)
-        self._add(column_score(attention.detach()))
-        if dropout:
-            attention = F.dropout(attention, dropout)
-        return attention.to(v.dtype) @ v
+        output, scores = attend_and_score(q, k, v, bias, scale, dropout)
+        self._add(scores)
+        return output
 
     def _add(self, scores: Tensor) -> None:
         self.scores = scores if self.scores is None else self.scores + scores
@@ -163,10 +162,18 @@ class inside_attention(TorchFunctionMode):
     ) -> Tensor:
         if is_causal or enable_gqa:
             raise UnsupportedBackbone("tokens cannot be dropped from causal or grouped-query attention calls")
+        # Inside __torch_function__ the mode is switched off, so these calls are not intercepted again.
+        if self.sizes is not None and attn_mask is None and folds_sizes(q):
+            longer_q, longer_k, longer_v, scale = fold_sizes(q, k, v, self.sizes, scale)
+            return self._watched(longer_q, longer_k, longer_v, None, dropout_p, scale)[..., : v.shape[-1]]
         bias = attn_mask if attn_mask is None or self.place is None else gather_bias(attn_mask, self.place)
         if self.sizes is not None:
             bias = add_size_bias(bias, self.sizes, q.dtype)
-        # Inside __torch_function__ the mode is switched off, so these calls are not intercepted again.
+        return self._watched(q, k, v, bias, dropout_p, scale)
+
+    def _watched(
+        self, q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None, dropout_p: float, scale: float | None
+    ) -> Tensor:
         if self.watch is not None:
             return self.watch(q, k, v, bias, scale, dropout_p)
         return F.scaled_dot_product_attention(q, k, v, attn_mask=bias, dropout_p=dropout_p, scale=scale)
@@ -195,8 +202,51 @@ def add_size_bias(bias: Tensor | None, sizes: Tensor, dtype: torch.dtype) -> Ten
     if bias is None:
         return weights
     if bias.dtype == torch.bool:
-        return torch.where(bias, weights, weights.new_tensor(float("-inf")))
+        return torch.where(bias, weights, weights.new_full((), float("-inf")))
     return bias + weights
+
+
+def folds_sizes(q: Tensor) -> bool:
+    """Whether log sizes go into queries and keys: CUDA's quickest kernels take no bias."""
+    return q.is_cuda and not is_traced()
+
+
+def fold_sizes(
+    q: Tensor, k: Tensor, v: Tensor, sizes: Tensor, scale: float | None
+) -> tuple[Tensor, Tensor, Tensor, float]:
+    """Queries and keys whose products hold log s of each key, so that attention without a bias counts it s times.
+
+    The heads grow by a multiple of 8: a power of two near 1 / scale in each query meets log s, divided by its product
+    with the scale, in each key, and once more what that lost by rounding to the keys' type. The rest is zeros.
+
+    Args:
+        q: (B, H, m, d).
+        k: (B, H, n, d).
+        v: (B, H, n, dv).
+        sizes: (B, n), above 0.
+        scale: ``None`` means ``d ** -0.5``.
+
+    Returns:
+        The three, and the scale to attend with; the first dv numbers of the output are meant.
+
+    Example:
+        >>> q, k, v = torch.randn(3, 1, 2, 5, 16)
+        >>> sizes = torch.tensor([[1.0, 2.0, 3.0, 1.0, 1.0]])
+        >>> longer = fold_sizes(q, k, v, sizes, None)
+        >>> by_bias = F.scaled_dot_product_attention(q, k, v, attn_mask=add_size_bias(None, sizes, q.dtype))
+        >>> mixed = F.scaled_dot_product_attention(*longer[:3], scale=longer[3])[..., :16]
+        >>> torch.allclose(mixed, by_bias, atol=1e-6)
+        True
+    """
+    width = q.shape[-1]
+    scale = width**-0.5 if scale is None else scale
+    more = -(width + 2) % 8 + 2
+    lever = 2.0 ** round(math.log2(1 / scale))
+    weights = (sizes.log() / (lever * scale)).unsqueeze(1).unsqueeze(3)  # (B, 1, n, 1)
+    rounded = weights.to(k.dtype)
+    tail = F.pad(torch.cat([rounded, (weights - rounded).to(k.dtype)], dim=3), (0, more - 2))
+    k = torch.cat([k, tail.expand(-1, k.shape[1], -1, -1)], dim=3)
+    return F.pad(q, (0, more), value=lever), k, F.pad(v, (0, max(0, k.shape[3] - v.shape[3]))), scale
 
 
 def pick_after_attention(backbone: Backbone, layer: int, state: TokenState, pick: Pick) -> TokenState:

@@ -16,11 +16,13 @@ from torch import Tensor, nn
 from tavt_kit.models.timm_import import timm
 from tavt_kit.models.token_reduction import (
     Pick,
+    attend_and_score,
     attention_map,
     cls_score,
     column_score,
     column_score_alone,
     gather_rows,
+    is_traced,
     keeps_no_map,
 )
 
@@ -57,16 +59,20 @@ def thin_attention(attention: Any, x: Tensor, pick: Pick, bias: Tensor | None = 
     q, k, v = _project(attention, x, 0, 3)
     q, k = attention.q_norm(q), attention.k_norm(k)
     if keeps_no_map(q):
-        return _column_training(attention, x, q, k, v, pick)
-    weights = attention_map(q, k, None, None)
-    index = pick.index(column_score(weights.detach()))
-    mixed = attention.attn_drop(weights).to(v.dtype) @ v  # (B, H, n, d)
+        return _column_fused(attention, x, q, k, v, pick)
+    if is_traced():  # a graph chooses first, as exported files always did
+        weights = attention_map(q, k, None, None)
+        index = pick.index(column_score(weights))
+        mixed = weights.to(v.dtype) @ v  # (B, H, n, d)
+    else:
+        mixed, scores = attend_and_score(q, k, v, None, None, attention.attn_drop.p if attention.training else 0.0)
+        index = pick.index(scores)
     mixed = gather_rows(mixed.transpose(1, 2), index).transpose(1, 2)
     rows = x if attention.gate is None else gather_rows(x, index)
     return _finish(attention, mixed, rows), index
 
 
-def _column_training(
+def _column_fused(
     attention: Any, x: Tensor, q: Tensor, k: Tensor, v: Tensor, pick: Pick
 ) -> tuple[Tensor, Tensor | None]:
     """All rows are scored, and only those that go on are attended from and differentiated; no map is kept."""

@@ -1,0 +1,70 @@
+"""The driver of the study of a GPU, with steps made up: limits, failures, going on, and the bundle."""
+
+from __future__ import annotations
+
+import json
+import runpy
+import zipfile
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+STUDY = Path(__file__).resolve().parents[1] / "examples" / "studies" / "gpu.py"
+
+WORKER = """
+import json, os, sys, time
+for line in sys.stdin:
+    name = line.strip()
+    if name == "slow": time.sleep(60)
+    if name == "dies": os._exit(7)
+    state = "failed" if name == "fails" else "done"
+    print(json.dumps({"state": state, "record": os.getpid(), "lines": [name + " said"], "why": "w", "mocked": ["m"]}),
+          flush=True)
+"""
+
+
+def study() -> SimpleNamespace:
+    return SimpleNamespace(**runpy.run_path(str(STUDY)))
+
+
+def test_steps_that_fail_or_take_too_long_stop_no_other(tmp_path: Path) -> None:
+    found = study()
+    (tmp_path / "gpu_steps.py").write_text(WORKER)
+    names = found.drive.__globals__
+    names["HERE"], names["STEPS"] = tmp_path, {"a": 20, "slow": 1, "b": 20, "dies": 20, "fails": 20, "c": 20, "d": 20}
+    given = SimpleNamespace(device="cpu", out=tmp_path / "out", minutes=1.0, only="", packages=tmp_path / "none")
+    steps = found.drive(given)["steps"]
+    assert steps == json.loads((given.out / "gpu.json").read_text())["steps"]
+    assert {name: one["state"] for name, one in steps.items()} == {
+        "a": "done", "slow": "stopped", "b": "done", "dies": "failed", "fails": "failed", "c": "done", "d": "done"
+    }  # fmt: skip
+    assert "limit of 1 s" in steps["slow"]["why"] and "exit code 7" in steps["dies"]["why"]
+    assert steps["c"]["record"] == steps["d"]["record"] != steps["b"]["record"] != steps["a"]["record"]
+    text = (given.out / "gpu.txt").read_text()
+    assert "mocked: m" in text and "a said" in text and not list(given.out.glob("*.part"))
+    names["STEPS"] = {"a": 20, "slow": 1, "e": 20}
+    again = found.drive(given)["steps"]  # what is done stays, what is new comes first
+    assert again["a"] == steps["a"] and list(again)[-1] == "e" and again["slow"]["state"] == "stopped"
+
+
+def test_a_bundle_brings_what_is_absent_or_too_old(tmp_path: Path) -> None:
+    found = study()
+    bundle = tmp_path / "bundle.zip"
+    found.pack.__globals__["ROOTS"] = ("fvcore", "filelock")
+    found.pack(bundle)
+    with zipfile.ZipFile(bundle) as archive:
+        names = archive.namelist()
+    assert "fvcore/fvcore/nn/__init__.py" in names and "filelock/filelock/__init__.py" in names
+    assert not any(name.endswith(".so") and ".abi3." not in name for name in names)
+    assert not any(name.startswith(("torch/", "numpy/")) for name in names)
+    installed: dict[str, Any] = {"fvcore": "0.1.4", "filelock": "99.1"}
+
+    def distribution(name: str) -> SimpleNamespace:
+        if name not in installed:
+            raise found.PackageNotFoundError(name)
+        return SimpleNamespace(version=installed[name])
+
+    found.unpacked.__globals__["distribution"] = distribution
+    folders = {Path(one).name for one in found.unpacked(bundle, tmp_path / "there")}
+    assert "fvcore" in folders and "filelock" not in folders and "pyyaml" in folders
+    assert (tmp_path / "there" / "fvcore" / "fvcore" / "nn" / "__init__.py").is_file()
