@@ -6,6 +6,8 @@ imports nothing heavy, so that ``fgvc-kit --help`` is quick.
 
 from __future__ import annotations
 
+import difflib
+import errno
 import importlib
 import logging
 import os
@@ -26,6 +28,7 @@ from tavt_kit.verbs.settings import settings_of, spell_settings
 from tavt_kit.verbs.streams import guarded_streams
 
 VERBS = {
+    "fit": "tavt_kit.verbs.fit:fit_verb",
     "train": "tavt_kit.verbs.train:train_verb",
     "distill": "tavt_kit.verbs.distill:distill_verb",
     "prune": "tavt_kit.verbs.prune:prune_verb",
@@ -58,6 +61,18 @@ GONE = {
 """Options and words of earlier versions: the verb, the option, and what to do instead."""
 
 OK, BAD_INPUT, BUG, INTERRUPTED, UNREAD = 0, 2, 70, 130, 141
+MACHINE = (
+    errno.EACCES,
+    errno.EDQUOT,
+    errno.EFBIG,
+    errno.EIO,
+    errno.EMFILE,
+    errno.ENAMETOOLONG,
+    errno.ENOSPC,
+    errno.EPERM,
+    errno.EROFS,
+)
+"""What a disk or its rights refuse, through no fault of the program's."""
 EXIT_CODES = (
     "Exit codes: 0 done; 1 a verdict is not PASS; 2 bad input or an infeasible request; 130 interrupted; 70 a bug."
 )
@@ -72,6 +87,8 @@ class Verbs(TyperGroup):
 
     def get_command(self, ctx: Any, cmd_name: str) -> Any:
         if cmd_name not in VERBS:
+            if near := difflib.get_close_matches(cmd_name, VERBS, n=1):
+                raise typer.BadParameter(f"there is no verb {cmd_name!r}; did you mean {near[0]}?")
             return None
         module, function = VERBS[cmd_name].split(":")
         app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
@@ -179,17 +196,24 @@ def door(name: str, verb: Callable[[], int | None], flags: Callable[[], Mapping[
         sentence = str(error)
         say(f"fgvc-kit {name}: {with_flags(sentence, flags()) if NAMED.search(sentence) else sentence}")
         return BAD_INPUT
+    except BrokenPipeError:
+        return UNREAD  # nobody reads us any more (`fgvc-kit models | head`)
+    except OSError as error:
+        if error.errno not in MACHINE:
+            raise
+        where = f"{str(error.filename)[:200]}: " if error.filename else ""
+        say(f"fgvc-kit {name}: {where}{error.strerror}; give another place, or make room")
+        return BAD_INPUT
     except KeyboardInterrupt:
         say(f"fgvc-kit {name}: interrupted; the same command goes on from what is finished")
         return INTERRUPTED
-    except BrokenPipeError:
-        return UNREAD  # nobody reads us any more (`fgvc-kit models | head`)
     return code
 
 
 def say(sentence: str) -> None:
-    if os.environ.get("RANK", "0") != "0":  # of the processes of one torchrun, the first speaks for all
-        return
+    rank = os.environ.get("RANK", "0")
+    if "WORLD_SIZE" in os.environ and rank.isdecimal() and int(rank):
+        return  # of the processes of one torchrun, the first speaks for all
     print(" ".join(line.strip() for line in sentence.splitlines()), file=sys.stderr)
 
 

@@ -7,6 +7,7 @@ start from.
 from __future__ import annotations
 
 import difflib
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic, TypeVar
@@ -99,6 +100,7 @@ def train_recipe(name: str = "probe", **changes: Any) -> TrainRecipe:
         >>> train_recipe("tavt-cub", image_size=224).reading.resize
         (300, 300)
     """
+    _refuse_both(changes)
     recipe = _TRAINING.named(name)
     size = changes.get("image_size")
     if size is not None and changes.get("resize") is None:
@@ -142,3 +144,11 @@ def _read(file: Path) -> dict[str, Any]:
         raise TrainingError(f"cannot read the recipe {file}: {error.strerror}") from None
     except ValueError as error:
         raise TrainingError(f"the recipe {file} is not a TOML file: {error}") from None
+
+
+def _refuse_both(changes: Mapping[str, Any]) -> None:
+    """Epochs decide the steps."""
+    if changes.get("epochs") not in (None, "none") and changes.get("steps") is not None:
+        raise TrainingError(
+            f"`epochs={changes['epochs']}` decides the updates, so leave out `steps={changes['steps']}`"
+        )

@@ -56,10 +56,12 @@ class Processes:
             TrainingError: No such device here, or one GPU for several processes.
         """
         chosen = choose_device(device)
-        if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+        if _launched("WORLD_SIZE", "1") == 1:
             return cls(0, 1, chosen)
         if chosen.index is not None:
             raise TrainingError(f"each process takes a GPU of its own, got `device` {device}; give cuda or cpu")
+        for name in ("RANK", "MASTER_PORT"):
+            _launched(name)
         from accelerate import PartialState
 
         first = not torch.distributed.is_initialized()
@@ -149,3 +151,14 @@ class Processes:
         flat /= self.count
         for tensor, mean in zip(tensors, torch.split(flat, [tensor.numel() for tensor in tensors]), strict=True):
             tensor.copy_(mean.view_as(tensor))
+
+
+def _launched(name: str, default: str = "") -> int:
+    """A number that a launcher sets."""
+    text = os.environ.get(name, default)
+    if not (text.isascii() and text.isdecimal() and len(text) < 10):
+        raise TrainingError(
+            f"the environment's {name} is a whole number that torchrun or accelerate sets, got {text!r}; unset "
+            "WORLD_SIZE, or start by a launcher"
+        )
+    return int(text)

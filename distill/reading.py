@@ -6,6 +6,7 @@ Evaluation reads none of this: it is the model's own preprocessing, always (``ta
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -86,7 +87,10 @@ class DataOptions:
         if self.interpolation is not None:
             _one_of("interpolation", self.interpolation, INTERPOLATIONS)
         if self.auto_augment is not None:
-            _one_of("policy's beginning", self.auto_augment.split("-")[0], POLICIES)
+            beginning, *settings = self.auto_augment.split("-")
+            _one_of("policy's beginning", beginning, POLICIES)
+            if unread := [one for one in settings if not re.fullmatch(r"[a-z]+\d[\d.]*", one)]:
+                raise UnknownName(f"a policy's settings are letters and a number, such as m9, got {unread[0]!r}")
         for name in ("blur", "sharpness", "erasing"):
             _within(name.replace("_", " "), getattr(self, name), 1.0)
         for name in ("mixup", "cutmix"):

@@ -54,7 +54,10 @@ _log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
-class _Metrics(Record):
+class _Answer(Record):
+    seconds: float
+    failure: str | None
+    timings: Mapping[str, float]
     values: Mapping[str, float]
     others: tuple[Accuracy, ...]
 
@@ -213,14 +216,15 @@ class Store:
                 if len(row[2]) != (accuracy.n + 7) // 8:
                     raise ValueError(f"{len(row[2])} bytes are not a bit for each of {accuracy.n} images")
                 correct = np.unpackbits(np.frombuffer(row[2], np.uint8), count=accuracy.n).astype(bool)
-            stored = decode(_Metrics, parse_json(row[3]))
-            timings = decode(Mapping[str, float], parse_json(row[5]))
-            seconds, failure = decode(float, row[4]), decode(str | None, row[1])
+            facts = {"seconds": row[4], "failure": row[1], "timings": parse_json(row[5]), **parse_json(row[3])}
+            stored = decode(_Answer, facts)
         except (ValueError, TypeError) as error:  # no JSON, or of other types than ours
             raise RecordError(
                 f"{self.path} holds an answer to {schedule} that cannot be read ({error}); begin anew with `fresh`"
             ) from None
-        return EvaluationResult(accuracy, seconds, failure, correct, stored.values, timings, stored.others)
+        return EvaluationResult(
+            accuracy, stored.seconds, stored.failure, correct, stored.values, stored.timings, stored.others
+        )
 
     def add(self, schedule: Choice, answer: EvaluationResult, *, final: bool = False) -> None:
         """Store an answer; when this returns it is on the disk.

@@ -57,6 +57,7 @@ if TYPE_CHECKING:
     from tavt_kit.workflows.evaluate import evaluate
     from tavt_kit.workflows.explain import explain
     from tavt_kit.workflows.export import export
+    from tavt_kit.workflows.fit import fit
     from tavt_kit.workflows.predict import predict
     from tavt_kit.workflows.profile import profile
     from tavt_kit.workflows.prune import prune
@@ -99,6 +100,7 @@ _HOMES = {
     "evaluate": "workflows.evaluate",
     "explain": "workflows.explain",
     "export": "workflows.export",
+    "fit": "workflows.fit",
     "load_model": "checkpoints",
     "predict": "workflows.predict",
     "profile": "workflows.profile",
@@ -149,6 +151,7 @@ __all__ = [
     "evaluate",
     "explain",
     "export",
+    "fit",
     "load_model",
     "predict",
     "profile",

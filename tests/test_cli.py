@@ -38,6 +38,8 @@ def verb(
     print(model, out, seed, budgets, image_size, dry_run)
     if model == "bad":
         raise TargetError("a target is on this machine,\n got 'torch:tpu'; choose torch:cpu")
+    if model == "m" * 5000:
+        Path(model).is_file()
     if model == "bug":
         raise RuntimeError("oops")
     if model == "interrupted":
@@ -95,6 +97,7 @@ def test_a_bug_keeps_its_plain_traceback(capsys: pytest.CaptureFixture[str]) -> 
     ("arguments", "named"),
     [
         (("nothing",), "'nothing'"),
+        (("ty", "x"), "did you mean try?"),
         (("try",), "MODEL"),
         (("try", "x", "--colour", "red"), "--colour"),
         (("try", "x", "--seed", "a"), "--seed"),
@@ -122,6 +125,11 @@ def test_an_option_of_an_earlier_version_is_one_sentence(
         assert first == second and first.startswith(f"fgvc-kit {verb}: {option} is gone: ")
         command = typer.main.get_command(cli.app).get_command(None, verb)  # type: ignore[attr-defined]
         assert option not in {name for parameter in command.params for name in parameter.opts}
+
+
+def test_a_name_that_no_disk_takes_is_one_sentence(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("try", "m" * 5000) == 2
+    assert "name too long" in capsys.readouterr().err
 
 
 def test_a_number_that_nothing_could_hold_is_one_sentence(capsys: pytest.CaptureFixture[str]) -> None:

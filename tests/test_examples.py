@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
+STANDALONE = EXAMPLES.parent / "tavt_kit" / "exporters" / "standalone.py"
 
 
 @pytest.mark.slow
@@ -63,7 +64,7 @@ def _expected(file: Path) -> list[str]:
 
 
 @pytest.mark.parametrize("kind", [".onnx", pytest.param(".xml", marks=pytest.mark.slow)])
-def test_run_artifact_needs_numpy_pillow_and_the_runtime_only(kind: str, shipped: Path, tmp_path: Path) -> None:
+def test_the_shipped_script_needs_numpy_pillow_and_the_runtime_only(kind: str, shipped: Path, tmp_path: Path) -> None:
     """In an interpreter of its own, where importing anything of ours or of torch fails."""
     from tavt_kit.checks import Predicted
 
@@ -71,7 +72,7 @@ def test_run_artifact_needs_numpy_pillow_and_the_runtime_only(kind: str, shipped
     code = (
         "import runpy, sys\n"
         "for name in ('tavt_kit', 'torch', 'timm', 'torchvision', 'onnx', 'nncf', 'scipy'): sys.modules[name] = None\n"
-        f"runpy.run_path({str(EXAMPLES / 'run_artifact.py')!r}, run_name='__main__')\n"
+        f"runpy.run_path({str(STANDALONE)!r}, run_name='__main__')\n"
     )
     arguments = [str(file), *map(str, _pictures(shipped)), f"--save={logits}"]
     done = subprocess.run(

@@ -22,6 +22,7 @@ _WRAPPERS = ("state_dict_ema", "state_dict", "model", "model_state_dict")
 """Names under which training scripts keep the weights beside the optimiser's state; averaged ones come first, as in
 timm's validation script."""
 
+_KINDS = (torch.float16, torch.bfloat16, torch.float32, torch.float64, torch.int32, torch.int64, torch.bool)
 _STARTS = ("module.", "model.", "_orig_mod.")
 
 
@@ -137,12 +138,27 @@ def _load_torch(file: Path) -> Any:
 def _check(file: Path, tensors: Mapping[str, Tensor]) -> None:
     if not tensors:
         raise CheckpointError(f"{file} holds no tensors")
-    broken = [name for name, tensor in tensors.items() if not bool(torch.isfinite(tensor).all())]
+    if unfit := [f"{name} is {kind}" for name, tensor in tensors.items() if (kind := _unfit(tensor))]:
+        raise CheckpointError(
+            f"{file} must hold weights as dense floating-point numbers of 16 to 64 bits, but {unfit[0]}; convert "
+            f"{'it' if len(unfit) == 1 else f'these {len(unfit)} tensors'} with torch first"
+        )
+    # As float32, which every model here computes in.
+    broken = [name for name, tensor in tensors.items() if not bool(torch.isfinite(tensor.float()).all())]
     if broken:
         raise CheckpointError(
             f"{file} holds values that are not finite, in {len(broken)} tensors such as {broken[0]}; "
             "its training diverged: take an earlier checkpoint"
         )
+
+
+def _unfit(tensor: Tensor) -> str:
+    """Why a tensor is no weight that could be loaded; nothing where it is. Whole numbers index tables."""
+    if tensor.is_meta:
+        return "without values (meta)"
+    if tensor.is_quantized or tensor.layout != torch.strided:
+        return "quantized" if tensor.is_quantized else str(tensor.layout).removeprefix("torch.")
+    return "" if tensor.dtype in _KINDS else str(tensor.dtype).removeprefix("torch.")
 
 
 def _first_line(error: BaseException) -> str:

@@ -41,7 +41,7 @@ __all__ = [
 SCHEMAS: dict[str, int] = {
     **dict.fromkeys((
         "artifact", "bench", "check", "comparison", "conversion", "demo-budget", "doctor", "explained",
-        "exported", "final", "holder", "kept", "model", "pack", "pictures", "profile",
+        "exported", "final", "fit", "fit-answers", "fit-plan", "holder", "kept", "model", "pack", "pictures", "profile",
         "prune", "recipe", "report", "run", "split", "weights",
     ), 1),
     "eval": 2,

@@ -7,12 +7,14 @@ box needs no torch for it. The arithmetic is timm's evaluation transform, step b
 
 from __future__ import annotations
 
+import logging
 import math
 import struct
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import cache
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -27,6 +29,9 @@ from tavt_kit.errors import DataError
 
 __all__ = ["Preprocessing", "apply", "normalise", "open_image", "open_size", "resize_crop"]
 
+_log = logging.getLogger(__name__)
+BACKGROUND = "white"
+"""What shows through where a picture is transparent; the colours hidden there mean nothing."""
 _CROP_MODES = ("center", "border", "squash")
 _RESAMPLING = {mode.name.lower(): mode for mode in Image.Resampling}
 _MOST_PIXELS = 150_000_000
@@ -118,7 +123,7 @@ def open_image(source: Path | str | bytes) -> Image.Image:
     """A picture as 8-bit RGB, turned upright by its EXIF orientation; of several frames the first.
 
     Grey becomes three equal channels, 16-bit grey is scaled to 8 bits (Pillow alone would clip it to white),
-    and an alpha channel is dropped, as timm does.
+    and what is transparent shows white.
 
     Args:
         source: A path (of CIFAR's binary version ``file.bin/place``), or an encoded picture's bytes.
@@ -146,6 +151,12 @@ def open_size(source: Path) -> tuple[int, int]:
     with _named(str(source)), Image.open(_regular(source)) as image:
         on_its_side = image.getexif().get(ExifTags.Base.Orientation) in (5, 6, 7, 8)
         return (image.width, image.height) if on_its_side else (image.height, image.width)
+
+
+@cache
+def _tell_of_transparency() -> None:
+    """Once a process."""
+    _log.warning("transparent pictures are seen on %s, whatever colours their pixels hide", BACKGROUND)
 
 
 def _regular(source: Path | str) -> Path:
@@ -179,8 +190,11 @@ def _as_rgb(image: Image.Image, form: str | None) -> Image.Image:
         image = Image.fromarray(((deep + 128) // 257).astype(np.uint8))
     elif image.mode in ("I", "F"):
         raise ValueError(f"32-bit pixels (mode {image.mode}) have no agreed range; save it with 8 or 16 bits")
-    elif image.mode == "P" and "transparency" in image.info:
-        image = image.convert("RGBA")  # Pillow warns about the direct way
+    elif image.has_transparency_data:
+        image = image.convert("RGBA")
+        if np.asarray(image.getchannel("A")).min() < 255:
+            _tell_of_transparency()
+            image = Image.alpha_composite(Image.new("RGBA", image.size, BACKGROUND), image)
     return image if image.mode == "RGB" else image.convert("RGB")
 
 
@@ -272,4 +286,6 @@ def _channels(name: str, values: Sequence[float]) -> tuple[float, float, float]:
     if len(values) != 3:
         raise DataError(f"{name} must have 3 channels, got {values!r}")
     red, green, blue = (float(value) for value in values)
+    if not all(map(math.isfinite, (red, green, blue))):
+        raise DataError(f"{name} must be finite in every channel, got {values!r}")
     return red, green, blue

@@ -13,6 +13,7 @@ from tavt_kit.data.facts import FACTS, canonical
 from tavt_kit.data.folders import load_folder
 from tavt_kit.data.images import ImageSet, Sample
 from tavt_kit.data.layouts import load_layout, named_folder, recognise
+from tavt_kit.data.leaks import warn_of_leaks
 from tavt_kit.data.packages import PACKAGES, unpack
 from tavt_kit.data.splits import Ratios, divide
 from tavt_kit.errors import DataError, UnknownName
@@ -113,6 +114,10 @@ def load_images(spec: str, *, seed: int = 0, ratios: Ratios | None = None) -> Im
         >>> images.classes, images.counts("train"), images.counts("val"), images.counts("test")
         (('robin', 'wren'), (3, 3), (1, 1), (1, 1))
     """
+    return warn_of_leaks(_loaded(spec, seed, ratios))
+
+
+def _loaded(spec: str, seed: int, ratios: Ratios | None) -> ImageSet:
     if spec in KNOWN:
         return _load_known(spec, seed, ratios or Ratios())
     if not spec.strip():

@@ -118,7 +118,7 @@ def write_report(
         records = records if budget is None else asked(records, budget)
         report = build_report(records)
         body = report_body(records, report.headline, report.title)
-    rows = [row for one in body.get("runs", [body]) for row in one["rows"]]
+    rows = (row for one in body.get("runs", [body]) for row in one["rows"])
     table = csv_text(COLUMNS, ([row[name] for name in COLUMNS] for row in rows))
     record = json.dumps(label_record("report", body), indent=1, ensure_ascii=False)
     if out is None:

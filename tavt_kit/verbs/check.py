@@ -19,7 +19,10 @@ Thing = Annotated[
     Path | None,
     typer.Argument(metavar="[THING]", help="An .onnx or .xml file, *.unproven, or a run that was trained again."),
 ]
-Against = Annotated[Path, typer.Option(help="The run it was exported from, or the old run.")]
+Against = Annotated[
+    Path | None,
+    typer.Option(help="The run it was exported from, or the old run. [default: what exported.json beside THING names]"),
+]
 Schedule = Annotated[
     str | None,
     typer.Option(
@@ -33,8 +36,8 @@ CheckOut = Annotated[Path | None, typer.Option("--out", "-o", help="Folder of ch
 
 
 def check_verb(
-    against: Against,
     thing: Thing = None,
+    against: Against = None,
     schedule: Schedule = None,
     preset: options.Preset = None,
     predictions: Predictions = None,

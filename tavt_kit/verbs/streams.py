@@ -80,8 +80,8 @@ def guarded_streams() -> Iterator[None]:
         except OSError:
             os.open(os.devnull, os.O_RDWR)
     with ExitStack() as opened:
-        for name, stream in zip(("stdout", "stderr"), before, strict=True):
-            stream = stream or opened.enter_context(Path(os.devnull).open("w", encoding="utf-8"))
+        for name, own in zip(("stdout", "stderr"), before, strict=True):
+            stream: Any = own or opened.enter_context(Path(os.devnull).open("w", encoding="utf-8"))
             with suppress(AttributeError, ValueError):  # a test's stream has none
                 stream.reconfigure(errors="backslashreplace")
             setattr(sys, name, Stream(stream))

@@ -8,7 +8,7 @@ from __future__ import annotations
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from os import PathLike
 from pathlib import Path
@@ -125,7 +125,7 @@ class CheckResult:
 
 def check(
     thing: str | PathLike[str] | None,
-    against: Given,
+    against: Given | None = None,
     *,
     schedule: str | None = None,
     preset: str | None = None,
@@ -150,7 +150,7 @@ def check(
     Args:
         thing: An ``.onnx`` or ``.xml`` file, one named ``*.unproven``, or the folder of a run that was trained again;
             None where ``predictions`` are judged at a schedule.
-        against: The run it was exported from, or the old run.
+        against: The run it was exported from, or the old run; by default what ``exported.json`` beside ``thing`` names.
         schedule: Of a run, a switchable file or predictions: a schedule, an exported file, or a search's folder.
         preset: Preset of a switchable file.
         predictions: An ``.npz`` file of logits made elsewhere, judged instead of running ``thing`` here.
@@ -188,7 +188,7 @@ def check(
     subject = thing or predictions
     assert subject is not None  # refused above
     device = TargetDevice.parse(target) if isinstance(target, str) else target
-    model = load_given(against)
+    model = load_given(_recorded_source(subject) if against is None else against)
     images = images_of(model.folder, data)
     chosen = split or images.held_out
     source = Source(model, thin_out(images.split(chosen), limit), chosen, allow_unreadable)
@@ -218,6 +218,19 @@ def check(
             _promote_file(thing)
         checks = tuple(FileCheck.from_record(record) for record in records)
         return CheckResult(checks, tuple(notes), status == "final", read_check(folder / CHECK_FILE))
+
+
+def _recorded_source(subject: Path) -> str:
+    """The run that a file was exported from, as the record beside it says."""
+    from tavt_kit.exporters.exported import read_exported
+
+    found = None
+    with suppress(RecordError):  # there is none, or it is damaged
+        found = read_exported(subject.parent).get("source")
+    run = found.get("run") if isinstance(found, dict) else None
+    if not isinstance(run, str) or not run:
+        raise RecordError(f"nothing beside {subject} names the run that it was exported from; give `against`")
+    return run
 
 
 def _refuse_contradictions(thing: Path | None, predictions: Path | None, preset: str | None) -> None:

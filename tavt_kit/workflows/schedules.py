@@ -125,7 +125,7 @@ def schedule_for(run: Path | None, model: AdaptiveViT, schedule: str | Choice | 
         schedule: A schedule, its text such as ``taper:0.2``, or None.
         pick: ``fast`` or ``cheapest``, ``balanced`` (the knee, or the middle where there is none), ``accurate`` or
             ``best``, ``knee``, a limit such as ``latency=8ms``, or a place on the front counted from 0; None takes
-            what the search chose.
+            what the search chose, or where there was no search the model's own.
 
     Raises:
         ScheduleError: Both are given, or the schedule does not fit.
@@ -142,6 +142,9 @@ def schedule_for(run: Path | None, model: AdaptiveViT, schedule: str | Choice | 
             return TokenSchedule.parse(schedule, model.layout)
         return _checked(schedule, model)
     front = None if run is None else read_front(run)
+    searched = run is not None and ((run if run.is_dir() else run.parent) / "search.db").exists()
+    if run is not None and front is None and pick is None and not searched:
+        return model.schedule
     if run is None or front is None:
         raise RecordError(
             f"{run or 'this model'} holds no search result (front.json) to take a schedule from; give `schedule`, "

@@ -10,6 +10,7 @@ from safetensors.torch import load_file, save_file
 
 from tavt_kit.checkpoints import build, hub, is_run, load_model, open_model, save_model
 from tavt_kit.checkpoints.architecture import create, preprocessing_of, sketch, supported_names
+from tavt_kit.checkpoints.weight_file import read_tensors
 from tavt_kit.core.records import sha256_file
 from tavt_kit.data.preprocess import Preprocessing
 from tavt_kit.errors import CheckpointError, DataError, RecordError, UnknownName, UnsupportedBackbone
@@ -358,3 +359,18 @@ def test_a_run_without_its_head_is_refused(tmp_path: Path) -> None:
 def test_arguments_that_build_nothing_are_one_sentence(arguments: dict[str, Any]) -> None:
     with pytest.raises(CheckpointError):
         create("vit_tiny_patch16_224", arguments)
+
+
+@pytest.mark.parametrize(
+    "weight",
+    [
+        torch.ones(2, 2, dtype=torch.int8), torch.ones(2, 2, dtype=torch.complex64),
+        torch.ones(2, 2).to(torch.float8_e4m3fn), torch.eye(2).to_sparse(), torch.ones(2, 2, device="meta"),
+        torch.full((2, 2), 1e300, dtype=torch.float64),
+    ],
+    ids=["int8", "complex", "float8", "sparse", "meta", "float64 beyond float32"],
+)  # fmt: skip
+def test_what_is_no_weight_is_refused(weight: torch.Tensor, tmp_path: Path) -> None:
+    torch.save({"head.weight": weight, "head.bias": torch.zeros(2)}, tmp_path / "weights.pth")
+    with pytest.raises(CheckpointError, match="head.weight"):
+        read_tensors(tmp_path / "weights.pth")

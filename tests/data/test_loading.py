@@ -1,13 +1,15 @@
 from __future__ import annotations
 
 import logging
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
-from tavt_kit.data import Sample, batches, load_arrays, load_bytes, thin_out
+from tavt_kit.data import Sample, batches, load_arrays, load_bytes, load_images, thin_out
 from tavt_kit.data.preprocess import Preprocessing, apply, normalise, open_image
 from tavt_kit.errors import DataError
 
@@ -88,3 +90,20 @@ def test_a_limit_keeps_every_class() -> None:
     assert len({sample.path for sample in thin_out(samples, 99)}) == 99
     with pytest.raises(DataError, match="at least one"):
         thin_out(samples, 0)
+
+
+@pytest.mark.parametrize("way", ["none", "copy", "symlink", "hard link"])
+def test_an_image_in_two_splits_is_said(way: str, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    for split in ("train", "val"):
+        for number, name in enumerate(("a", "b")):
+            (tmp_path / split / name).mkdir(parents=True)
+            Image.new("RGB", (8, 8), (number * 90, len(split) * 9, 0)).save(tmp_path / split / name / "0.bmp")
+    own, other = tmp_path / "train" / "a" / "0.bmp", tmp_path / "val" / "b" / "9.bmp"
+    if way == "copy":
+        shutil.copyfile(own, other)
+    elif way != "none":
+        (other.symlink_to if way == "symlink" else other.hardlink_to)(own)
+    load_images(str(tmp_path))
+    said = [record.getMessage() for record in caplog.records]
+    assert len(said) == (way != "none")
+    assert all("1 images of" in one and "9.bmp" in one for one in said)

@@ -165,3 +165,27 @@ def test_a_pipe_named_as_a_picture_is_refused(tmp_path: Path) -> None:
     for read in (open_image, open_size):
         with pytest.raises(DataError, match="no regular file"):
             read(tmp_path / "x.png")
+
+
+@pytest.mark.parametrize("mode", ["RGBA", "LA", "P"])
+def test_what_is_transparent_shows_white(mode: str, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """The colours that a file hides there, here black, are nobody's."""
+    image = Image.new("RGBA", (4, 4), (0, 0, 0, 0))
+    image.paste((0, 0, 0, 255), (0, 0, 2, 4))
+    if mode == "P":
+        image = image.convert("LA").convert("RGBA").quantize(4)
+    else:
+        image = image.convert(mode)
+    image.save(tmp_path / "x.png")
+    pixels = np.asarray(open_image(tmp_path / "x.png"))
+    assert (pixels[:, :2] < 5).all() and (pixels[:, 2:] > 250).all()
+    opaque = noise(5, 5).convert("RGBA")
+    opaque.save(tmp_path / "y.png")
+    assert np.array_equal(np.asarray(open_image(tmp_path / "y.png")), np.asarray(opaque)[..., :3])
+
+
+@pytest.mark.parametrize("value", [float("inf"), float("nan")])
+@pytest.mark.parametrize("name", ["mean", "std"])
+def test_means_are_finite(name: str, value: float) -> None:
+    with pytest.raises(DataError, match=name):
+        Preprocessing((8, 8), **{name: (value, 0.5, 0.5)})

@@ -155,3 +155,10 @@ def test_every_loss_has_its_terms() -> None:
     for loss in LOSSES:
         assert Objective(loss).weights == LOSSES[loss] and Objective(loss).settled() == Objective(loss, LOSSES[loss])
     assert {f.name for f in fields(Objective)} <= set(names_of(TrainRecipe()))
+
+
+def test_what_would_be_passed_over_is_refused() -> None:
+    with pytest.raises(TrainingError, match="`epochs=1`.*`steps=3`"):
+        train_recipe("finetune", epochs=1, steps=3)
+    with pytest.raises(UnknownName, match="'mX'"):
+        train_recipe("finetune", auto_augment="rand-mX")

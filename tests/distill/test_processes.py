@@ -64,3 +64,13 @@ def test_a_batch_is_divided_evenly_or_refused() -> None:
         TrainingOptions(accumulation=2).check_split(batch=16, processes=3)
     with pytest.raises(TrainingError, match="multiple of 3, for 3 micro-batches"):
         TrainingOptions(accumulation=3).check_split(batch=16, processes=1)
+
+
+@pytest.mark.parametrize("setting", [{"WORLD_SIZE": "x"}, {"WORLD_SIZE": "2"}, {"WORLD_SIZE": "2", "RANK": "-1"}])
+def test_junk_of_a_launcher_is_one_sentence(setting: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("WORLD_SIZE", "RANK", "MASTER_PORT"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in setting.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(TrainingError, match="launcher"):
+        Processes.join("cpu")

@@ -224,7 +224,7 @@ def test_the_record_and_the_terminal_say_what_was_counted(place: Path, capsys: p
     assert one["calibration_error"]["bins"] == 15
     assert one["mcnemar_p"] == 1.0
     assert one["top5"] is None  # of three classes five are always right
-    assert run("check", file, "--against", place / "run", "--data", place / "data", "--no-dense") == 0
+    assert run("check", file, "--data", place / "data", "--no-dense") == 0  # against what exported.json names
     said = capsys.readouterr().out
     for words in (
         "macro-F1",

@@ -179,6 +179,8 @@ def test_a_search_s_run_exports_what_was_chosen_or_picked(place: Path, tmp_path:
     folder = tmp_path / "search"
     shutil.copytree(place / "run", folder, ignore=shutil.ignore_patterns("export"))
     model = load_model(folder)
+    assert schedule_for(folder, model, None, None) == model.dense_schedule
+    (folder / "search.db").touch()  # a search that found nothing yet
     with pytest.raises(RecordError, match="holds no search result"):
         schedule_for(folder, model, None, None)
     _front(folder, 1)
@@ -225,7 +227,7 @@ def test_a_search_s_run_exports_what_was_chosen_or_picked(place: Path, tmp_path:
         (("--schedule", "dense", "--target", "openvino:tpu"), "unknown processor"),
         (("--schedule", "dense", "--split", "holdout"), "splits train, val, test"),
         (("--schedule", "dense", "-o", "/proc/nowhere"), "cannot write"),
-        ((), "holds no search result"),
+        (("--pick", "fast"), "holds no search result"),
     ],
 )
 def test_bad_input_is_one_sentence(

@@ -1,0 +1,65 @@
+"""Label images with an exported file: predict.py FILE IMAGE... [--save=LOGITS.npz]
+
+Needs numpy, pillow and the runtime of the file alone, not the kit that made it.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageOps
+
+
+def load(path: Path) -> tuple[dict[str, Any], Callable[[NDArray[np.float32]], NDArray[np.float32]]]:
+    """What the file says of itself, and a function from images (B, 3, H, W) to logits (B, classes)."""
+    if path.suffix == ".onnx":
+        import onnxruntime
+
+        session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+        card = session.get_modelmeta().custom_metadata_map["fgvc_kit"]
+        return json.loads(card), lambda images: np.asarray(session.run(["logits"], {"images": images})[0])
+    import openvino
+
+    model = openvino.Core().read_model(path)  # without the hint it computes in bf16 where the CPU can
+    compiled = openvino.Core().compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    return json.loads(model.get_rt_info(["fgvc_kit"]).astype(str)), lambda images: np.asarray(compiled([images])[0])
+
+
+def prepare(path: str, how: Mapping[str, Any]) -> NDArray[np.float32]:
+    """One image file as (3, H, W): the shorter edge resized, the centre cut out, normalised."""
+    height, width = how["image_size"]
+    if how["crop_mode"] != "center" or height != width:
+        raise SystemExit("this script cuts out squares from the centre; use fgvc-kit predict")
+    image: Image.Image = ImageOps.exif_transpose(Image.open(path))
+    if image.has_transparency_data:  # on white, as fgvc-kit sees it
+        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image.convert("RGBA"))
+    image = image.convert("RGB")
+    size = [int(int(height / how["crop_pct"]) * edge / min(image.size)) for edge in image.size]
+    image = image.resize((size[0], size[1]), Image.Resampling[how["interpolation"].upper()])
+    left, top = (round((edge - height) / 2) for edge in size)
+    pixels = np.asarray(image.crop((left, top, left + width, top + height)), np.float32) / np.float32(255)
+    return ((pixels - np.float32(how["mean"])) / np.float32(how["std"])).transpose(2, 0, 1)
+
+
+def main(words: list[str]) -> None:
+    """Print the three likeliest classes of each image."""
+    images = [word for word in words[1:] if not word.startswith("--save=")]
+    if not images:
+        raise SystemExit(__doc__)
+    card, run = load(Path(words[0]))
+    logits = np.concatenate([run(prepare(image, card["preprocessing"])[None]) for image in images])
+    for image, row in zip(images, logits, strict=True):
+        shares = np.exp(row - row.max()) / np.exp(row - row.max()).sum()
+        print(image, *(f"{card['classes'][i]} {100 * shares[i]:.1f} %" for i in np.argsort(-shares)[:3]), sep="  ")
+    for option in (word for word in words if word.startswith("--save=")):  # for fgvc-kit check --predictions
+        np.savez(option[7:], logits=logits, names=images, classes=card["classes"])
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

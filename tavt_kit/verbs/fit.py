@@ -1,0 +1,65 @@
+"""``fgvc-kit fit``: from images and a budget to the best model that was measured, checked and ready to ship."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from tavt_kit.verbs import options
+
+__all__ = ["fit_verb"]
+
+Images = Annotated[
+    str,
+    typer.Argument(
+        metavar="DATA", help="A folder of class folders, a CSV list (path,label[,split]), NAME:FOLDER, elpv or textile."
+    ),
+]
+FitOut = Annotated[
+    Path | None,
+    typer.Option("--out", "-o", help="The folder to write; the same command continues it. [default: runs/fit-DATA]"),
+]
+MaxTime = Annotated[str, typer.Option(help="No new training begins after 90s, 15m or 1h.")]
+FitModel = Annotated[str | None, typer.Option("--model", help="A timm model's name. [default: DINOv2's ViT-S/14]")]
+Size = Annotated[int | None, typer.Option(min=1, help="Pixels a side. [default: what --max-time lets train]")]
+
+
+def fit_verb(
+    data: Images,
+    target: options.Target = "openvino:cpu",
+    budget: options.Budgets = None,
+    out: FitOut = None,
+    max_time: MaxTime = "15m",
+    model: FitModel = None,
+    weights: options.Weights = None,
+    image_size: Size = None,
+    seed: options.Seed = 0,
+    fresh: options.Fresh = False,
+    as_json: options.Json = False,
+    config: options.Config = None,
+) -> int:
+    """One command from images to a model you can ship: --budget latency=8ms, perhaps with --budget drop=1.
+
+    A first answer comes without training the backbone; then all layers are fine-tuned, one network is distilled for
+    several image sizes and token counts, and searched, as far as --max-time allows. Everything is measured beside the
+    dense model, dense INT8 and smaller images; what is best on val within the budget is in OUT/recommended with a
+    script and a model card, whatever it is. Interrupted, the best so far stays, and the same command goes on. Exits 1
+    where nothing keeps to the budget.
+    """
+    from tavt_kit.verbs.fit_view import FitProgress, print_fit
+    from tavt_kit.workflows.fit import fit
+
+    folder = out or Path("runs") / f"fit-{Path(data.partition(':')[2] or data).name}"
+    with FitProgress() as progress:
+        done = fit(
+            data, folder, target=target, budget=budget or (), max_time=max_time, model=model, weights=weights,
+            image_size=image_size, seed=seed, fresh=fresh, progress=progress,
+        )  # fmt: skip
+    if as_json:
+        print(json.dumps(done.record))
+    else:
+        print_fit(done)
+    return 0 if done.recommended is not None else 1

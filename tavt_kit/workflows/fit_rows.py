@@ -1,0 +1,236 @@
+"""The rows of ``fit.json``: every file that was measured, which one to ship, and the sentence that says why."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+
+from tavt_kit.core.accuracy import Accuracy
+from tavt_kit.core.budget import Budget, Fact, Verdict, facts_of, judge, time_facts, worst
+from tavt_kit.core.configuration import Configuration
+from tavt_kit.evaluation.result import paired
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from tavt_kit.core.measurement import Measurement
+
+__all__ = ["KNOWN_LIMITS", "FitRow", "FitTable"]
+
+KNOWN_LIMITS = ("latency", "throughput", "flops", "top1", "drop")
+"""Quantities of a budget that every row knows."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class FitRow:
+    """One exported file, answered and measured.
+
+    Args:
+        file: The file.
+        run: Run folder that it was made of.
+        configuration: Its schedule and image size, in its precision.
+        tokens: Tokens of an image before any leaves.
+        macs: Multiply-adds of one image.
+        val: (n,) bool, images of val that it has right.
+        test: (m,) bool, the same of test; None without a test split.
+        latency: Times, measured beside all others.
+    """
+
+    file: Path
+    run: Path
+    configuration: Configuration
+    tokens: int
+    macs: int
+    val: NDArray[np.bool_]
+    test: NDArray[np.bool_] | None
+    latency: Measurement
+
+    @property
+    def kind(self) -> Literal["ours", "baseline"]:
+        """Ours where tokens leave in at least one layer."""
+        return "baseline" if self.is_dense else "ours"
+
+    @property
+    def is_dense(self) -> bool:
+        """Whether every token stays in every layer."""
+        return set(self.configuration.schedule.counts) == {self.tokens}
+
+    @property
+    def precision(self) -> str:
+        """The precision of its weights."""
+        return self.configuration.precision or "f32"
+
+    @property
+    def name(self) -> str:
+        """A few words: what becomes of tokens, the image size, the precision, the run."""
+        size = self.configuration.image_size
+        pixels = "" if size is None else f" {size[1]} px"
+        what = "dense" if self.is_dense else "fewer tokens"
+        return (
+            f"{what}{pixels} {self.precision.upper() if self.precision == 'int8' else self.precision} ({self.run.name})"
+        )
+
+    def accuracy(self, split: Literal["val", "test"]) -> Accuracy | None:
+        """Top-1; None without a test split."""
+        bits = self.val if split == "val" else self.test
+        return None if bits is None else Accuracy.of_counts(int(bits.sum()), len(bits), split=split)
+
+    def is_faster(self, other: FitRow) -> bool:
+        """Whether nine of ten inferences are no slower."""
+        return self.latency.p90 <= other.latency.p90
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class FitTable:
+    """All rows under one budget; selection reads val and latencies alone.
+
+    Args:
+        rows: What was measured side by side; the first is the dense model in f32, which ``drop`` is held against.
+        budget: Limits on ``KNOWN_LIMITS``.
+        batch: Images of an inference.
+        tolerated: Loss of top-1 on val, as a fraction, that the fastest row of the table may have.
+    """
+
+    rows: Sequence[FitRow]
+    budget: Budget
+    batch: int = 1
+    tolerated: float = 0.01
+
+    def keeps(self, row: FitRow) -> bool:
+        """Whether every limit holds for what was measured; ``verdict`` says whether that is proven."""
+        latency = row.latency
+        times = {"p50": latency.median, "p90": latency.p90, "p99": latency.p99}
+        loss, top1 = (int(self.rows[0].val.sum()) - int(row.val.sum())) / len(row.val), float(row.val.mean())
+        facts = time_facts({name: (value, value) for name, value in times.items()}, self.batch) | {
+            "flops": Fact(row.macs, row.macs), "drop": Fact(loss, loss), "top1": Fact(top1, top1),
+        }  # fmt: skip
+        return all(judge(limit, facts) is Verdict.PASS for limit in self.budget)
+
+    def verdict(self, row: FitRow) -> Verdict:
+        """The worst verdict over the budget by the 95 % intervals."""
+        facts = facts_of(
+            macs=row.macs, latency=row.latency, batch=self.batch, accuracies=[row.accuracy("val")],
+            difference=paired(self.rows[0].val, row.val),
+        )  # fmt: skip
+        return worst(judge(limit, facts) for limit in self.budget)
+
+    def dominated_by(self, row: FitRow) -> list[int]:
+        """Rows that answer no worse on val and are no slower, and better in one of the two."""
+        return [
+            index
+            for index, other in enumerate(self.rows)
+            if other.is_faster(row)
+            and other.val.sum() >= row.val.sum()
+            and (other.val.sum() > row.val.sum() or other.latency.p90 < row.latency.p90)
+        ]
+
+    def test_dominated_by(self, row: FitRow) -> list[int]:
+        """Rows whose paired difference on test lies wholly above, and that are no slower."""
+        if row.test is None:
+            return []
+        return [
+            index
+            for index, other in enumerate(self.rows)
+            if other is not row
+            and other.test is not None
+            and other.is_faster(row)
+            and paired(row.test, other.test).low > 0
+        ]
+
+    @property
+    def recommended(self) -> int | None:
+        """The row that keeps to the budget and answers best on val, of equals the fastest; None where none keeps."""
+        fitting = [index for index, row in enumerate(self.rows) if self.keeps(row)]
+        return min(fitting, key=lambda i: (-self.rows[i].val.sum(), self.rows[i].latency.p90), default=None)
+
+    @property
+    def shown(self) -> dict[str, int]:
+        """The five rows of the closing table, by what each is; one that does not exist is left out."""
+        indices = range(len(self.rows))
+        dense = [i for i in indices if self.rows[i].is_dense]
+        full = [i for i in dense if self.rows[i].tokens == self.rows[0].tokens]
+        least = self.rows[0].val.mean() - self.tolerated
+        places = {
+            "recommended": self.recommended,
+            "dense": 0,
+            "dense INT8": self._best([i for i in full if self.rows[i].precision == "int8"]),
+            "best smaller image": self._best([i for i in dense if i not in full]),
+            "fastest within the tolerated loss": min(
+                (i for i in indices if self.rows[i].val.mean() >= least), key=lambda i: self.rows[i].latency.p90
+            ),
+        }
+        return {role: index for role, index in places.items() if index is not None}
+
+    def _best(self, indices: Sequence[int]) -> int | None:
+        """The best of them on val, those that keep to the budget first."""
+        return max(
+            indices, key=lambda i: (self.keeps(self.rows[i]), self.rows[i].val.sum(), -self.rows[i].latency.p90),
+            default=None,
+        )  # fmt: skip
+
+    @property
+    def advice(self) -> str:
+        """What to do, in one or two sentences."""
+        limits = " and ".join(self.budget.texts())
+        index = self.recommended
+        if index is None:
+            near = min(self.rows, key=lambda row: row.latency.p90)
+            return (
+                f"Nothing keeps to {limits}: the fastest is {near.name} at {near.latency.p90:.2f} ms (p90) with "
+                f"{100 * near.val.mean():.1f} % on val; raise the budget, or take a smaller model."
+            )
+        best, others = self.rows[index], self.shown
+        parts = [f"Ship {best.name}: {best.accuracy('val')}, {best.latency.p90:.2f} ms (p90)"]
+        if (beside := others.get("dense INT8")) is not None and beside != index:
+            other = self.rows[beside]
+            parts.append(
+                f"dense INT8 has {100 * other.val.mean():.1f} % at {other.latency.p90:.2f} ms"
+                + ("" if self.keeps(other) else f", which misses {limits}")
+            )
+        text = "; ".join(parts) + "."
+        if best.is_dense:
+            text += " Nothing that reduces tokens is better within the budget here."
+        if better := self.test_dominated_by(best):
+            named = ", ".join(self.rows[one].name for one in better)
+            text += (
+                f" On test {named} answers better and is no slower: val chose otherwise, so collect more val images."
+            )
+        return text
+
+    def as_record(self, folder: Path) -> dict[str, Any]:
+        """The body of ``fit.json`` that this table knows; files are relative to the folder."""
+        return {
+            "recommended": self.recommended,
+            "budgets": self.budget.texts(),
+            "shown": self.shown,
+            "advice": self.advice,
+            "rows": [self._row_record(row, folder) for row in self.rows],
+        }
+
+    def _row_record(self, row: FitRow, folder: Path) -> dict[str, Any]:
+        accuracies = {split: row.accuracy(split) for split in ("val", "test")}
+        return {
+            "name": row.name,
+            "kind": row.kind,
+            "configuration": row.configuration.as_record(),
+            "run": row.run.name,
+            "macs": row.macs,
+            **{split: None if one is None else _short(one) for split, one in accuracies.items()},
+            "latency_ms": {
+                "median": row.latency.median, "p90": row.latency.p90, "samples": row.latency.n,
+                "steady": row.latency.steady,
+            },
+            "fits": self.keeps(row),
+            "verdict": str(self.verdict(row)),
+            "file": row.file.relative_to(folder).as_posix(),
+            "dominated_by": self.dominated_by(row),
+            "test_dominated_by": self.test_dominated_by(row),
+        }  # fmt: skip
+
+
+def _short(accuracy: Accuracy) -> Mapping[str, Any]:
+    return {"top1": accuracy.value, "n": accuracy.n, "ci95": [accuracy.low, accuracy.high]}

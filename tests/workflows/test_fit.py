@@ -1,0 +1,148 @@
+"""``fit``: what it recommends of what was measured, what it refuses, and the whole way on a tiny model."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tavt_kit.core.budget import Budget
+from tavt_kit.core.configuration import Configuration
+from tavt_kit.core.measurement import Measurement
+from tavt_kit.core.records import read_record, write_record
+from tavt_kit.core.schedule import TokenSchedule
+from tavt_kit.data import load_images
+from tavt_kit.data.look import look_at
+from tavt_kit.errors import BudgetError, OutputError, TargetError
+from tavt_kit.workflows.fit import fit
+from tavt_kit.workflows.fit_rows import FitRow, FitTable
+from tests.verbs.tiny import write_pictures
+from tests.workflows.conftest import Heard
+
+RUN = Path("runs/one")
+
+
+def row(right: int, ms: float, *, counts: tuple[int, ...] = (17, 17), precision: str | None = None,
+        test: int | None = None, tokens: int = 17) -> FitRow:  # fmt: skip
+    """A file that has the first ``right`` of 100 images right, at ``ms`` milliseconds."""
+    bits = [None if n is None else np.arange(100) < n for n in (right, test)]
+    choice = Configuration(TokenSchedule(counts), precision=precision)
+    val = bits[0]
+    assert val is not None
+    return FitRow(RUN / f"{right}.xml", RUN, choice, tokens, 10, val, bits[1], Measurement((ms,) * 60, steady=True))
+
+
+def table(*rows: FitRow, budget: str = "latency=8ms") -> FitTable:
+    return FitTable(rows, Budget.parse([budget]))
+
+
+def test_the_best_within_the_budget_is_recommended_whoever_it_is() -> None:
+    dense, int8, ours = row(90, 20.0), row(88, 7.0, precision="int8"), row(86, 5.0, counts=(17, 9))
+    found = table(dense, int8, ours)
+    assert found.recommended == 1 and found.rows[1].kind == "baseline"
+    assert "Nothing that reduces tokens" in found.advice
+    better = table(dense, int8, row(89, 7.5, counts=(17, 9)))
+    assert better.recommended == 2 and "INT8" in better.advice
+    assert better.shown == {"recommended": 2, "dense": 0, "dense INT8": 1, "fastest within the tolerated loss": 2}
+
+
+def test_of_equal_answers_the_faster_dominates() -> None:
+    found = table(row(90, 20.0), row(88, 7.0), row(88, 6.0), row(88, 6.0))
+    assert [found.dominated_by(one) for one in found.rows] == [[], [2, 3], [], []]
+    assert found.recommended == 2
+
+
+def test_a_row_of_the_recommendation_is_never_dominated_by_one_that_keeps_to_the_budget() -> None:
+    rng = np.random.default_rng(0)
+    for _ in range(200):
+        rows = [row(int(rng.integers(80, 90)), float(rng.integers(4, 12))) for _ in range(6)]
+        found = table(*rows)
+        if (index := found.recommended) is not None:
+            assert not found.dominated_by(rows[index]) and found.keeps(rows[index])
+
+
+def test_nothing_within_the_budget_is_said() -> None:
+    found = table(row(90, 20.0), row(80, 9.0, precision="int8"))
+    assert found.recommended is None and "9.00 ms" in found.advice and "recommended" not in found.shown
+
+
+def test_drop_is_held_against_the_dense_model() -> None:
+    rows = row(90, 20.0), row(88, 7.0), row(89, 8.0)
+    found = FitTable(rows, Budget.parse(["latency=9ms", "drop=1"]))
+    assert [found.keeps(one) for one in rows] == [False, False, True]
+
+
+def test_test_only_speaks_where_its_paired_interval_does() -> None:
+    found = table(row(90, 20.0, test=90), row(88, 7.0, test=60), row(87, 6.0, test=85), row(86, 6.5, test=61))
+    assert [found.test_dominated_by(one) for one in found.rows] == [[], [2], [], [2]]
+    assert found.recommended == 1 and "On test" in found.advice
+
+
+@pytest.mark.parametrize(
+    ("budget", "target", "error", "given"),
+    [
+        ((), "openvino:cpu", BudgetError, "latency=8ms"),
+        ("memory=1GB", "openvino:cpu", BudgetError, "memory"),
+        ("latency=8ms", "torch:cpu", TargetError, "torch"),
+    ],
+)
+def test_what_it_cannot_do_is_refused_before_anything_is_written(
+    budget: str | tuple[()], target: str, error: type[Exception], given: str, data: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(error, match=given):
+        fit(data, tmp_path / "out", target=target, budget=budget)
+    assert not (tmp_path / "out").exists()
+
+
+def test_another_fits_folder_is_refused(data: Path, tmp_path: Path) -> None:
+    write_record(tmp_path / "plan.json", "fit-plan", {"asked": {"data": "birds"}, "plan": {}})
+    with pytest.raises(OutputError, match="birds"):
+        fit(data, tmp_path, budget="latency=8ms")
+
+
+def test_copies_and_leaks_are_seen(tmp_path: Path) -> None:
+    for split, each in (("train", 4), ("val", 2), ("test", 2)):
+        write_pictures(tmp_path / split, each=each)
+    for copy in ("train/disc/copy.png", "val/disc/leak.png"):
+        (tmp_path / copy).write_bytes((tmp_path / "train/disc/3.png").read_bytes())
+    facts = look_at(load_images(str(tmp_path)))
+    # The made images of a class are the same in every split, so val and test hold copies of train's first two.
+    assert (facts.doubles, facts.least, facts.most, facts.shorter_edge) == (1, 4, 5, 32)
+    assert facts.leaks >= 1 and "two splits" in facts.sentences[-1]
+
+
+@pytest.mark.slow
+def test_the_whole_way(tmp_path: Path, heard: Heard, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its record keeps its promises, the shipped script runs, and the same call goes on without work."""
+    from tavt_kit.workflows import fit as module
+
+    monkeypatch.setattr(module, "_TRAINING", {"adapt": (1, 4, 3.0, 0.2), "distil": (1, 4, 10.0, 0.4)})
+    monkeypatch.setattr(module, "_EVALUATIONS", 10)
+    monkeypatch.setattr(module._Stages, "_precisions", ("f32",))
+    images = write_pictures(tmp_path / "images", each=30)
+
+    def go() -> module.FitResult:
+        return fit(images, tmp_path / "out", budget="latency=2s", max_time=600, model="vit_tiny_patch16_224",
+                   weights="random", image_size=64, progress=heard)  # fmt: skip
+
+    done = go()
+    record = read_record(tmp_path / "out" / "fit.json", "fit")
+    assert record["rows"] == done.record["rows"] and len(done.to_frame()) == len(record["rows"])
+    best = record["rows"][record["recommended"]]
+    assert best["fits"] and not best["dominated_by"]
+    assert max(one["val"]["top1"] for one in record["rows"]) == best["val"]["top1"]
+    assert {one["kind"] for one in record["rows"]} == {"ours", "baseline"}
+    assert all((tmp_path / "out" / one["file"]).is_file() for one in record["rows"])
+    assert done.recommended is not None and done.recommended.is_file()
+    image = next((images / "disc").iterdir())
+    said = subprocess.run(
+        [sys.executable, "predict.py", done.recommended.name, str(image)], cwd=done.recommended.parent, check=True,
+        capture_output=True, text=True,
+    )  # fmt: skip
+    assert said.stdout.startswith(f"{image}  ") and " %" in said.stdout
+    heard.shown.clear()
+    again = go()
+    assert again.record["rows"] == done.record["rows"]
