@@ -9,6 +9,7 @@ from tavt_kit.core.records import write_record
 from tavt_kit.errors import RecordError
 from tavt_kit.reports.provenance import card_of
 from tavt_kit.reports.records import gather
+from tests.reports.records import EMPTY_FRONT
 
 
 def record(path: Path, kind: str, **body: object) -> Path:
@@ -39,7 +40,7 @@ def test_single_records_and_several_places(tmp_path: Path) -> None:
 def test_what_lies_beside_comes_first(tmp_path: Path) -> None:
     record(tmp_path / "model.json", "model", name="outer")
     record(tmp_path / "search" / "model.json", "model", name="inner")
-    record(tmp_path / "search" / "front.json", "front")
+    record(tmp_path / "search" / "front.json", "front", **EMPTY_FRONT)
     found = gather([tmp_path])
     assert card_of(found)["name"] == "inner"
     assert found.first("model")["name"] == "outer"
@@ -83,6 +84,6 @@ def test_nothing_there(tmp_path: Path) -> None:
 
 
 def test_candidates_come_with_their_front(tmp_path: Path) -> None:
-    record(tmp_path / "front.json", "front")
+    record(tmp_path / "front.json", "front", **EMPTY_FRONT)
     (tmp_path / "candidates.csv").write_text("number,schedule\n1,65x12\n")
     assert gather([tmp_path]).candidates == ({"number": "1", "schedule": "65x12"},)
