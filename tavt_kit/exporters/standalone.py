@@ -56,7 +56,8 @@ def main(words: list[str]) -> None:
     logits = np.concatenate([run(prepare(image, card["preprocessing"])[None]) for image in images])
     for image, row in zip(images, logits, strict=True):
         shares = np.exp(row - row.max()) / np.exp(row - row.max()).sum()
-        print(image, *(f"{card['classes'][i]} {100 * shares[i]:.1f} %" for i in np.argsort(-shares)[:3]), sep="  ")
+        best = (f"{card['classes'][i]} {100 * shares[i]:.1f} %" for i in np.argsort(-shares)[:3])
+        sys.stdout.write("  ".join([image, *best]) + "\n")
     for option in (word for word in words if word.startswith("--save=")):  # for fgvc-kit check --predictions
         np.savez(option[7:], logits=logits, names=images, classes=card["classes"])
 

@@ -9,8 +9,6 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-import numpy as np
-
 from tavt_kit.checkpoints import load_model
 from tavt_kit.core.artifact_card import read_metadata
 from tavt_kit.core.budget import Budget
@@ -40,6 +38,7 @@ from tavt_kit.workflows.search import search
 from tavt_kit.workflows.train import train
 
 if TYPE_CHECKING:
+    import numpy as np
     import pandas
     from numpy.typing import NDArray
 
@@ -558,4 +557,6 @@ def _text(bits: NDArray[np.bool_]) -> str:
 
 
 def _bits(text: str | None) -> NDArray[np.bool_] | None:
+    import numpy as np
+
     return None if text is None else np.array([letter == "1" for letter in text])

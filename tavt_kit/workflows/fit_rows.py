@@ -7,14 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-import numpy as np
-
 from tavt_kit.core.accuracy import Accuracy
 from tavt_kit.core.budget import Budget, Fact, Verdict, facts_of, judge, time_facts, worst
 from tavt_kit.core.configuration import Configuration
 from tavt_kit.evaluation.result import paired
 
 if TYPE_CHECKING:
+    import numpy as np
     from numpy.typing import NDArray
 
     from tavt_kit.core.measurement import Measurement

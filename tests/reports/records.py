@@ -37,6 +37,10 @@ from tavt_kit.search.result import SearchResult
 TOKENS, LAYERS = 65, 12
 TARGET = TargetDevice.parse("openvino:cpu:threads=2")
 HOSTILE = ("<script>alert(1)</script>", '"><img src=x onerror=alert(2)>', "a | b `c` & d\u202e", "plain")
+EMPTY_FRONT: dict[str, Any] = {
+    "metric": "top1", "split": "val", "verdict": "FAIL", "budgets": [], "candidates": [], "model": {}, "target": None,
+}  # fmt: skip
+"""The least that a front must have to be read."""
 HOST = {
     "cpu": "Example CPU <b> 9000 @ 2.0 GHz",
     "flags": ["avx2", "avx512f"],
@@ -367,4 +371,4 @@ def write_kept_record(folder: Path, classes: tuple[str, ...]) -> None:
     write_record(folder / "kept.json", "kept", body)
 
 
-__all__ = ["HOST", "HOSTILE", "LAYERS", "TARGET", "TOKENS", "Run", "candidate", "measured", "write_run"]
+__all__ = ["EMPTY_FRONT", "HOST", "HOSTILE", "LAYERS", "TARGET", "TOKENS", "Run", "candidate", "measured", "write_run"]

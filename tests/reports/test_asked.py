@@ -14,7 +14,7 @@ from tavt_kit.reports.candidates import FrontView, asked
 from tavt_kit.reports.final import final_rows
 from tavt_kit.reports.picker import buys_of, export_command, steps_of
 from tavt_kit.reports.records import Records, gather
-from tests.reports.records import write_run
+from tests.reports.records import EMPTY_FRONT, write_run
 
 
 @pytest.fixture(scope="module")
@@ -144,7 +144,8 @@ def test_csv_and_json_say_what_the_page_says(folder: Path, tmp_path: Path) -> No
 
 
 def test_a_name_cannot_be_a_formula(tmp_path: Path) -> None:
-    front = {"candidates": [{"schedule": [65, 40], "top1": 0.5, "origin": "=HYPERLINK(1)"}]}
+    one = {"schedule": [65, 40], "macs": 9, "top1": 0.5, "n": 8, "ci95": [0.3, 0.7], "latency_ms": None}
+    front = {**EMPTY_FRONT, "candidates": [{**one, "origin": "=HYPERLINK(1)"}]}
     write_record(tmp_path / "front.json", "front", front)
     written = write_report([tmp_path], tmp_path / "out")
     assert "'=HYPERLINK(1)" in written.csv.read_text(encoding="utf-8")

@@ -11,7 +11,7 @@ from tavt_kit.reports import write_report
 from tavt_kit.reports.provenance import commands_of
 from tavt_kit.reports.records import gather
 from tests.reports.pages import Page
-from tests.reports.records import write_run
+from tests.reports.records import EMPTY_FRONT, write_run
 from tests.reports.test_looked_at import write_eval, write_explained
 
 
@@ -65,7 +65,7 @@ def test_commands_stand_in_the_order_of_the_work(tmp_path: Path) -> None:
         write_record(tmp_path / name / "run.json", "run", body)
     recipe = {"model": "runs/my x", "target": "openvino:cpu", "budgets": ["latency=8ms"], "seed": 0, "max_seconds": 90}
     write_record(tmp_path / "recipe.json", "recipe", recipe)
-    write_record(tmp_path / "front.json", "front", {})
+    write_record(tmp_path / "front.json", "front", EMPTY_FRONT)
     for kind, verb in (("bench", "bench"), ("check", "check"), ("exported", "export"), ("profile", "profile")):
         write_record(tmp_path / f"{kind}.json", kind, {"command": f"fgvc-kit {verb} y"})
     write_record(tmp_path / "eval.json", "eval", {"command": "fgvc-kit eval y"})
@@ -77,7 +77,7 @@ def test_commands_stand_in_the_order_of_the_work(tmp_path: Path) -> None:
         (f"{rebuilt} {tmp_path}", False),
         *((f"fgvc-kit {verb} y", True) for verb in ("export", "check", "bench", "eval")),
     ]
-    write_record(tmp_path / "front.json", "front", {"command": "fgvc-kit demo"})
+    write_record(tmp_path / "front.json", "front", {**EMPTY_FRONT, "command": "fgvc-kit demo"})
     assert ("fgvc-kit demo", True) in list(commands_of(gather([tmp_path])))
 
 

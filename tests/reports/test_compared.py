@@ -14,6 +14,7 @@ from tavt_kit.reports import write_report
 from tavt_kit.reports.compared import runs_of
 from tavt_kit.reports.records import gather
 from tests.reports.pages import Page
+from tests.reports.records import HOST
 
 TARGET = {"runtime": "openvino", "processor": "cpu", "index": 0, "threads": 2, "precision": "f32", "batch": 1}
 
@@ -32,7 +33,7 @@ def front(top1: float = 0.8, median: float | None = 6.0) -> dict[str, Any]:
     return {
         "model": {"name": "vit", "classes": ["crack", "good"]},
         "target": TARGET,
-        "host": {"cpu": "Example", "affinity": [0, 1]},
+        "host": {**HOST, "cpu": "Example"},
         "budgets": ["latency=8ms"] if median is not None else ["flops=1G"],
         "split": "val",
         "metric": "top1",
@@ -116,7 +117,7 @@ def _with_other_metric(body: dict[str, Any]) -> dict[str, Any]:
         (_with_other_metric, "the metric in common"),
         (_changed(model={"classes": ["crack", "good", "spot"]}), "the classes in common, but a has 2"),
         (_changed(target={**TARGET, "threads": 4}), "4 threads, f32, batch 1; give `across=True`"),
-        (_changed(host={"cpu": "Other", "affinity": [0, 1]}), "the machine in common, but a has Example, 2 CPUs"),
+        (_changed(host={**HOST, "cpu": "Other"}), "the machine in common, but a has Example, 2 CPUs"),
     ],
 )
 def test_what_cannot_be_compared_is_refused(

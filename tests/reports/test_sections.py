@@ -42,9 +42,7 @@ def test_every_missing_record_is_named_with_its_command(tmp_path: Path) -> None:
     assert "Not recorded" not in read([write_run(tmp_path / "whole").folder], tmp_path / "out").text
 
 
-@pytest.mark.parametrize(
-    "kind", ["front", "final", "kept", "profile", "bench", "check", "run", "split", "model", "exported"]
-)
+@pytest.mark.parametrize("kind", ["final", "kept", "profile", "bench", "check", "run", "split", "model", "exported"])
 @pytest.mark.parametrize(
     "body", [{}, {"rows": 3, "images": {}, "grid": "x", "candidates": [[]], "target": 1, "host": []}]
 )
