@@ -37,9 +37,6 @@ LOOK = 2.5
 other work disturbs one look or another: the slowest look that is no more than half slower than the quickest sets the
 budget, as the search judges at the slowest pace it sees."""
 
-EMA = 0.98
-"""Of all trainings: an average over some fifty steps."""
-
 AUGMENT = ("flip", "vflip")
 """No solar cell and no weave has an up."""
 
@@ -235,7 +232,7 @@ class Stages:
 
         done = train(
             NAME, self.out / name, self.data, weights=weights, image_size=size, recipe="finetune", blocks="all",
-            probe=probe, steps=self.steps, lr=rate, ema=EMA, augment=AUGMENT, seed=self.seed, progress=self.progress,
+            probe=probe, steps=self.steps, lr=rate, ema=0.98, augment=AUGMENT, seed=self.seed, progress=self.progress,
         )  # fmt: skip
         self.progress.show(done)
         self.look()
@@ -244,9 +241,8 @@ class Stages:
         from tavt_kit.workflows.distill import distill
 
         done = distill(
-            self.out / "fine-tuned", self.out / "distilled", reduction="merge", sampling="curve",
-            image_sizes=self.sizes, steps=self.steps, lr=2e-5, ema=EMA, augment=AUGMENT, seed=self.seed,
-            progress=self.progress,
+            self.out / "fine-tuned", self.out / "distilled", recipe="merge", reduction="merge",
+            image_sizes=self.sizes, steps=self.steps, augment=AUGMENT, seed=self.seed, progress=self.progress,
         )  # fmt: skip
         self.progress.show(done)
         self.look()

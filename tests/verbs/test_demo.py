@@ -23,7 +23,7 @@ def test_an_unknown_data_set_is_one_sentence(tmp_path: Path, capsys: pytest.Capt
 
 
 def _record(folder: Path, chosen_ms: float | None, top1: float = 0.70) -> Path:
-    """The records behind the conclusions: a distillation that lifted one schedule, a smaller image faster and better."""
+    """The records behind the conclusions: distillation lifted one schedule, a smaller image is faster and better."""
 
     def accuracy(value: float) -> dict[str, object]:
         return {"value": value, "n": 500}
