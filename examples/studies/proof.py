@@ -13,10 +13,11 @@ machine alone then. The report (``proof_goals.py``) prints the table and the goa
 ``proof.json``; without latencies it compares by multiply-adds, and says so. The same command goes on where it was
 interrupted. What the table asks of the first fold alone ``--full`` asks everywhere.
 
-"Ours" is one network for all budgets at a schedule that reduces tokens; "the best other" fits the budget; "dense" is
-the best dense fine-tune at the full size in f32. Each is chosen on ``val``, never on ``test``. Differences are means
-over the images of a set (an image that several seeds were asked is one), then over sets with equal weight; intervals
-are 95 %, normal, of images alone: what another seed of training would give is not in them.
+"Ours" reduces tokens: one network for all budgets, or what was fine-tuned for one size, its tokens merged without
+more training. "The best other" fits the budget; "dense" is the best dense fine-tune at the full size in f32. Each is
+chosen on ``val``, never on ``test``. Differences are means over the images of a set (an image that several seeds were
+asked is one), then over sets with equal weight; intervals are 95 %, normal, of images alone: what another seed of
+training would give is not in them.
 
 The kit has no bipartite matching (ToMe), no fused token (EViT), no random choice of tokens and no learned exits: rows
 of these are not here. "every-layer" takes tokens where ToMe does, by the kit's own merging.
@@ -40,6 +41,7 @@ import numpy as np
 from proof_goals import Row, report
 
 from tavt_kit.checkpoints import load_model
+from tavt_kit.checks import Artifact
 from tavt_kit.core.accuracy import PairedDifference
 from tavt_kit.core.records import atomic_text, sha256_text
 from tavt_kit.core.schedule import TokenSchedule
@@ -50,6 +52,7 @@ from tavt_kit.exporters.forms import Form
 from tavt_kit.exporters.int8 import Int8Options
 from tavt_kit.exporters.writer import Writer
 from tavt_kit.models.flops import count_macs
+from tavt_kit.models.wrap import AdaptiveViT
 from tavt_kit.workflows.bench import bench
 from tavt_kit.workflows.own_baselines import session_logits
 
@@ -151,18 +154,28 @@ def answer(
             for precision in given.precision or table.get("precisions", ["f32", "int8"]):
                 key = f"{size} {schedule} {precision}"
                 if key not in found:
-                    found[key] = _asked(folder, images, size, schedule, precision, table["calibrate"])
+                    model = opened(place.folder, name, network, size)
+                    found[key] = _asked(model, folder, images, schedule, precision, table["calibrate"])
+                    folder.mkdir(exist_ok=True)
                     atomic_text(file, json.dumps(found, indent=1) + "\n")
 
 
-def _asked(run: Path, images: ImageSet, size: int, text: str, precision: str, calibrate: int) -> dict[str, Any]:
+def opened(folder: Path, name: str, network: Mapping[str, Any], size: int) -> AdaptiveViT:
+    """A network at an image size; one that is ``of`` another has its weights, and its own reduction."""
+    model = load_model(folder / network.get("of", name), image_size=size)
+    model.reduction = network.get("reduction", model.reduction)
+    return model
+
+
+def _asked(
+    model: AdaptiveViT, folder: Path, images: ImageSet, text: str, precision: str, calibrate: int
+) -> dict[str, Any]:
     """The answers under one schedule, as texts of 0 and 1, and what is to be known of it."""
-    model = load_model(run, image_size=size)
     how = Preprocessing.from_record(model.require_card().preprocessing)
     schedule = TokenSchedule.parse(text, model.layout)
     bits = {}
     if precision == "int8":
-        written = write_file(run, images, size, text, "int8", calibrate)
+        written = write_file(model, folder, images, text, "int8", calibrate)
     for split in ("val", "test"):
         pixels, labels, _ = load_bytes(images.split(split), how)
         if precision == "int8":
@@ -176,15 +189,20 @@ def _asked(run: Path, images: ImageSet, size: int, text: str, precision: str, ca
     return {**bits, "macs": macs, "reduced": reduced, "architecture": f"{schedule} of {macs} {precision}{how_so}"}
 
 
-def write_file(run: Path, images: ImageSet, size: int, text: str, precision: str, calibrate: int) -> Any:
+def write_file(
+    model: AdaptiveViT, folder: Path, images: ImageSet, text: str, precision: str, calibrate: int
+) -> Artifact:
     """The OpenVINO file of a schedule, in the network's folder."""
-    model = load_model(run, image_size=size)
-    label = f"{size}-{text}".replace(":", "-").replace(",", "-")
+    label = label_of(model.backbone.image_size[1], text)
     writer = Writer(
         model, {label: TokenSchedule.parse(text, model.layout)}, images, calibrate, int8=Int8Options("nncf", "off")
     )
-    (run / "files").mkdir(exist_ok=True)
-    return writer.write(Form("openvino", precision, label), run / "files")
+    (folder / "files").mkdir(parents=True, exist_ok=True)
+    return writer.write(Form("openvino", precision, label), folder / "files")
+
+
+def label_of(size: int | str, schedule: str) -> str:
+    return f"{size}-{schedule}".replace(":", "-").replace(",", "-")
 
 
 def latency(given: argparse.Namespace, table: Mapping[str, Any]) -> None:
@@ -194,11 +212,10 @@ def latency(given: argparse.Namespace, table: Mapping[str, Any]) -> None:
         if row.architecture not in files:
             size, text, precision = row.key.split(" ")
             images = load_images(str(row.folder / "list.csv"))
-            run = row.folder / row.network
-            label = f"{size}-{text}".replace(":", "-").replace(",", "-")
-            path = run / "files" / Form("openvino", precision, label).file
+            path = row.folder / row.network / "files" / Form("openvino", precision, label_of(size, text)).file
             if not path.is_file():
-                write_file(run, images, int(size), text, precision, table["calibrate"])
+                model = opened(row.folder, row.network, table["networks"][row.network], int(size))
+                write_file(model, row.folder / row.network, images, text, precision, table["calibrate"])
             files[row.architecture] = path
     together = bench(list(files.values()), target=given.target, out=given.out / "latency")
     alone = {
