@@ -112,7 +112,7 @@ def distill_recipe(name: str = "modern", **changes: Any) -> DistillRecipe:
     """A recipe with some values changed, wherever they lie; None changes nothing, ``"none"`` takes a value back.
 
     Args:
-        name: ``"modern"``, ``"tavt"``, or the path of a TOML file.
+        name: ``"modern"``, ``"merge"``, ``"tavt"``, or the path of a TOML file.
         **changes: As flags; see ``changes.changed``.
 
     Raises:

@@ -97,7 +97,7 @@ def test_tables_and_picture_are_those_of_their_records() -> None:
         text = page.read_text()
         assert TABLES["renew"](text) == text, f"{page}: run python examples/studies/result_tables.py"
         made += text
-    for name in ("merging", "reductions", "search_cost", "search_cost_f32", "own_speed"):
+    for name in ("merging", "reductions", "search_cost", "search_cost_f32", "own_speed", "proof"):
         assert f" by {name} of result_tables.py -->" in made
     assert TABLES["PICTURE"].read_text() == TABLES["merging_picture"](TABLES["read"](TABLES["UNTRAINED"]))
 

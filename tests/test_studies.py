@@ -227,3 +227,87 @@ def test_the_kits_own_speed_is_a_record_that_compare_judges(
     said = capsys.readouterr().out
     for job in ("wrapped dense", "lean taper 0.2, openvino", "distillation step", "search, 60", "export to ONNX"):
         assert job in said
+
+
+PROOF = """
+budgets = [0.5]
+budgets_macs = [0.5]
+fewer = 1.2
+calibrate = 4
+val = 0.2
+precisions = ["f32"]
+begin = "train TINY -o {start} --data {data} {tune}"
+tune = "--recipe finetune --set blocks=all --set probe=false {learn}"
+learn = "--steps 2 --batch 4 --seed {seed}"
+[sets.shapes]
+data = "SHAPES"
+numbers = 2
+folds = true
+augment = "flip"
+[networks.start]
+kind = "dense"
+ask.8 = ["dense"]
+[networks.ours]
+kind = "ours"
+run = ["distill {start} -o {out} --set reduction=merge --set image-sizes={s6} --set sampling=curve {learn}"]
+ask = { 8 = ["17,9x3"], 6 = ["dense"] }
+"""
+
+
+@pytest.mark.slow
+def test_two_networks_of_the_proof_go_from_training_to_the_report(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.syspath_prepend(STUDIES)
+    study("proof_goals")
+    proof = study("proof")
+    monkeypatch.setattr(proof, "run", command)
+    tiny, shapes = write_run(tmp_path / "tiny"), write_pictures(tmp_path / "shapes", each=10)
+    table = tmp_path / "table.toml"
+    table.write_text(PROOF.replace("TINY", str(tiny)).replace("SHAPES", str(shapes)))
+    words = ["proof", "--out", str(tmp_path / "out"), "--table", str(table), "--size", "32", "--only", "shapes-1"]
+    for _ in range(2):  # the second time nothing is trained or asked again
+        monkeypatch.setattr(sys, "argv", words)
+        proof.main()
+    said = capsys.readouterr().out
+    record = json.loads((tmp_path / "out" / "proof.json").read_text())
+    assert [row["asked"] for row in record["rows"]] == ["32 dense f32", "32 17,9x3 f32", "24 dense f32"]
+    assert {tuple(row["on"]) for row in record["rows"]} == {("shapes-1",)} and "| ours | 32 17,9x3 f32 |" in said
+    merged = record["rows"][1]
+    answers = json.loads((tmp_path / "out" / "shapes-1" / "ours" / "answers.json").read_text())
+    assert merged["test"]["value"] == answers["32 17,9x3 f32"]["test"].count("1") / merged["test"]["n"]
+    cheap = next(one for one in record["goals"] if one["goal"].startswith("(b)"))
+    assert cheap["points"] == merged["against_dense"] and cheap["verdict"] == "missed"  # on one set alone
+    assert record["goals"][0]["points"] is None
+
+
+def test_the_proof_chooses_on_val_and_weighs_sets_equally(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    goals = study("proof_goals")
+    monkeypatch.setattr(goals, "tested", lambda folder: ("a", "b", "c", "d") if folder.name[0] == "x" else ("e", "f"))
+
+    def row(folder: str, network: str, kind: str, macs: int, val: str, test: str) -> Any:
+        bits = [np.array(list(each), int).astype(bool) for each in (val, test)]
+        reduced, name = kind == "ours", f"{macs} {network}"
+        return goals.Row(folder[0], Path(folder), network, kind, "8 s int8", macs, reduced, name, *bits)
+
+    def fold(name: str, images: int) -> list[Any]:
+        whole = row(name, "whole", "dense", 100, "11", "1" * images)
+        small = row(name, "small", "other", 40, "11", "10" * (images // 2))
+        lucky = row(name, "lucky", "other", 40, "01", "1" * images)  # better on test alone
+        large = row(name, "large", "ours", 60, "11", "1" * images)  # over the budget
+        ours = row(name, "ours", "ours", 50, "11", "10" if name[0] == "y" else "1110")
+        return [whole, small, lucky, large, ours]
+
+    folds = [fold("x-0", 4), fold("x-1", 4), fold("y-0", 2)]
+    dense = {found[0].folder: found[0] for found in folds}
+    first, above, *_ = goals.judged({"budgets_macs": [0.5], "fewer": 3.0}, folds, dense, None)
+    assert first["chosen"] == [f"{name}: ours 8 s int8 against small 8 s int8" for name in ("x-0", "x-1", "y-0")]
+    assert first["sets"]["x"][0] == 25 and first["sets"]["y"][0] == 0 and first["points"][0] == 12.5
+    assert first["verdict"] == "missed" and above["verdict"] == "missed: 0 sets, 1 asked"  # so few images say little
+    clear = [[each if each.network != "small" else row(each.folder.name, "small", "other", 40, "11", "0" * 4)
+              for each in found] for found in folds[:1]]  # fmt: skip
+    first, above, *_ = goals.judged({"budgets_macs": [0.5], "fewer": 3.0}, clear, dense, None)
+    assert first["verdict"] == "met" and above["verdict"].startswith("met: 1 sets")
+    times = {"ms": {each.architecture: {"p90": 1.0 if each.network == "large" else 10.0} for each in folds[0]}}
+    timed, *_ = goals.judged({"budgets": [1.0], "fewer": 3.0}, folds[:1], dense, times)
+    assert timed["chosen"] == ["x-0: ours 8 s int8 against small 8 s int8"]  # of equals on val the cheaper

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from proof import fold_list, paired, points, run
+from proof import fold_list, points, run
 
 from tavt_kit.checkpoints import load_model
 from tavt_kit.core.accuracy import Accuracy
@@ -25,6 +25,7 @@ from tavt_kit.core.records import atomic_text
 from tavt_kit.data import load_bytes, load_images, read_split
 from tavt_kit.data.preprocess import Preprocessing
 from tavt_kit.evaluation.evaluator import Evaluator
+from tavt_kit.evaluation.result import paired
 
 
 def main() -> None:

@@ -168,6 +168,34 @@ def own_speed(record: Mapping[str, Any]) -> str:
     )
 
 
+def proof(record: Mapping[str, Any]) -> str:
+    """Every network that was trained and asked, and what came of the goals."""
+    places = sorted({place for row in record["rows"] for place in row["on"]})
+    rows = [
+        [row["network"], f"{row['asked'].split(' ')[0]} px, `{row['asked'].split(' ')[1]}`", row["asked"].split(" ")[2],
+         f"{row['macs'] / 1e9:.2f}", f"{100 * row['val']['value']:.1f}", f"{100 * row['test']['value']:.1f}",
+         mean(row["against_dense"])]
+        for row in record["rows"]
+    ]  # fmt: skip
+    goals = [
+        f"- {one['goal']}: {', '.join(filter(None, (mean(one['points']), one['verdict'])))}"
+        + "".join(f"; {chosen}" for chosen in one["chosen"]) + "."
+        for one in record["goals"]
+    ]  # fmt: skip
+    header = ["network", "size, schedule", "precision", "GMACs", "`val`, %", "`test`, %", "against dense, points"]
+    dense = ", ".join(f"{name} on {place}" for place, name in record["dense"].items())
+    seeds = f"{len(places)} fold or seed of a set" if len(places) == 1 else f"{len(places)} folds and seeds of sets"
+    return (
+        f"{seeds} ({', '.join(places)}), n = {record['rows'][0]['test']['n']} test images, "
+        f"{record['answers']}, {device(record)}. Dense, chosen on `val`: {dense}.\n\n{table(header, rows)}\n"
+        + "\n".join(goals)
+    )
+
+
+def mean(points: Sequence[float] | None) -> str:
+    return "" if points is None else f"{points[0]:+.1f} [{points[1]:+.1f}, {points[2]:+.1f}]"
+
+
 def merging_picture(record: Mapping[str, Any]) -> str:
     """Top-1 against multiply-adds, dropped and merged, of the network that was fine-tuned in all layers."""
     left, top, width, height, most, lowest, highest = 64, 58, 560, 250, 2.8, -35.0, 5.0

@@ -18,7 +18,11 @@ __all__ = ["distill_verb", "print_distilled"]
 
 Run = Annotated[Path, typer.Argument(metavar="MODEL", help="A run folder, for example of `fgvc-kit train`.")]
 Recipe = Annotated[
-    str, typer.Option(help="modern (AdamW), tavt (the official SGD with layer dropout, bound 0.2), or a TOML file.")
+    str,
+    typer.Option(
+        help="modern (AdamW), merge (for that reduction, from a fine-tune), tavt (the official SGD with layer dropout, "
+        "bound 0.2), or a TOML file."
+    ),
 ]
 ScheduleFile = Annotated[
     Path | None,

@@ -82,7 +82,8 @@ def distill(
         model: A run folder, for example of ``train``, or a wrapped model with its card, which stays as it is.
         out: The run folder to write.
         data: Where the images are, if they were moved.
-        recipe: modern (AdamW), tavt (the official SGD with layer dropout, bound 0.2), or a TOML file.
+        recipe: modern (AdamW), merge (for that ``reduction``, from a fine-tune), tavt (the official SGD with layer
+            dropout, bound 0.2), or a TOML file.
         schedule: Sub-networks to train in place of random ones, as schedules or their texts.
         schedules: A search, its run folder or ``front.json``, whose schedules are such sub-networks, too.
         teacher: A run or wrapped model of the same classes to learn from beside the labels.

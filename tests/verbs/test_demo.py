@@ -23,7 +23,7 @@ def test_an_unknown_data_set_is_one_sentence(tmp_path: Path, capsys: pytest.Capt
 
 
 def _record(folder: Path, chosen_ms: float | None, top1: float = 0.70) -> Path:
-    """The records behind the conclusions: a distillation that lifted one schedule, INT8 faster and better."""
+    """The records behind the conclusions: distillation lifted one schedule, a smaller image is faster and better."""
 
     def accuracy(value: float) -> dict[str, object]:
         return {"value": value, "n": 500}
@@ -34,23 +34,27 @@ def _record(folder: Path, chosen_ms: float | None, top1: float = 0.70) -> Path:
     write_record(folder / "distilled" / "run.json", "run", {"results": {"before": before, "after": after}})
     rows = [
         {"name": "dense f32", "kind": "dense", "top1": 0.735, "ms": 15.0, "verdict": "FAIL"},
-        {"name": "dense INT8", "kind": "int8", "top1": 0.73, "ms": 6.0, "verdict": "PASS"},
-        {"name": "chosen f32", "kind": "chosen", "top1": top1, "ms": chosen_ms, "verdict": "PASS"},
+        {"name": "70 px INT8", "kind": "resolution", "top1": 0.73, "ms": 6.0, "verdict": "PASS"},
+        {"name": "chosen INT8", "kind": "chosen", "top1": top1, "ms": chosen_ms, "verdict": "PASS"},
     ]
     for row in rows:
+        row["note"] = "" if row["kind"] != "chosen" or chosen_ms is None else "recommended, val 71.0 %"
         row |= {"split": "test", "n": 500, "ci95": [0.6, 0.8]}
         ms = row.pop("ms")
         row["latency_ms"] = None if ms is None else {"median": ms, "p90": ms, "steady": True, "samples": 40}
     write_record(folder / "final.json", "final", {"rows": rows, "budgets": ["latency=9ms"]})
+    (folder / "candidates.csv").write_text("schedule,origin\n17,dense\n9,nsga2\n8,nsga2\n")
     return folder
 
 
 def test_conclusions_name_the_baseline_that_wins(tmp_path: Path) -> None:
-    lifted, baseline = conclusions(_record(tmp_path / "a", 7.0))
+    lifted, searched, recommended, baseline = conclusions(_record(tmp_path / "a", 7.0))
     assert "taper:0.2: 46.0 -> 69.0 % top-1 on val, paired difference [+19.0, +27.0]" in lifted
-    assert "A baseline does better here: dense INT8" in baseline
-    assert conclusions(_record(tmp_path / "b", 3.0, 0.74))[1:] == ["No baseline does better than the chosen model."]
-    assert "failed its check" in conclusions(_record(tmp_path / "c", None))[1]
+    assert "3 evaluations: 2 by nsga2, 1 by dense" in searched and "chosen INT8" in recommended
+    assert "A baseline does better here: 70 px INT8" in baseline
+    assert conclusions(_record(tmp_path / "b", 3.0, 0.74))[3:] == ["No baseline does better than the chosen model."]
+    *_, nothing, failed = conclusions(_record(tmp_path / "c", None))
+    assert "nothing is recommended" in nothing and "failed its check" in failed
 
 
 @pytest.mark.slow
@@ -63,7 +67,7 @@ def test_the_whole_job_interrupted_and_continued(
     monkeypatch.setattr(demo_workflow, "SHARE", 3.0)  # so small a model is no faster with fewer tokens
     monkeypatch.setattr(demo_workflow, "LAYERS_TRAINED", 2)
     data = write_pictures(tmp_path / "data", each=60, size=64)
-    demo = Stages(tmp_path / "out", str(data), "openvino:cpu:threads=1", 64, 3, 6, 0, progress := Heard())
+    demo = Stages(tmp_path / "out", str(data), "openvino:cpu:threads=1", 96, 3, 6, 0, progress := Heard())
     for title, stage in demo.listed():
         if title.startswith("export"):  # everything before it is done; go on as the same command would
             break
@@ -75,11 +79,11 @@ def test_the_whole_job_interrupted_and_continued(
     assert all(path.stat().st_mtime_ns == stamp for path, stamp in stamps.items()) and len(stamps) == 4
     assert (demo.out / "front.json").read_bytes() == front
     table = read_table(demo.out)
-    assert [row["kind"] for row in table["rows"]] == ["dense", "int8", "resolution", "chosen", "chosen-int8"]
+    assert [row["kind"] for row in table["rows"]] == ["dense", "int8", "resolution", "resolution", "chosen"]
     assert all(row["split"] == "test" and row["top1"] is not None for row in table["rows"])
     assert capsys.readouterr() == ("", "")
     kinds = [type(value).__name__ for value in progress.shown]
     told = ("TrainResult", "DistillResult", "DemoBudget", "SearchRun", "ExportResult", "BenchResult")
     assert [kind for kind in dict.fromkeys(kinds) if kind in told] == list(told)
-    assert kinds.count("ExportResult") == 3
+    assert kinds.count("ExportResult") == 4
     assert conclusions(demo.out) and "<html" in (demo.out / "report.html").read_text()
