@@ -228,7 +228,9 @@ class JointSpace(Space):
 def _scaled(values: bytes, layout: TokenLayout, at_size: int) -> Levels:
     counts, prefix = np.frombuffer(values, dtype=np.int64), layout.prefix
     share = (at_size - prefix) / (layout.tokens - prefix)
-    scaled: Levels = np.clip(np.rint(prefix + (counts - prefix) * share), layout.least, at_size).astype(np.int64)
+    # The same least number of patches at every size, but never more than half of them.
+    low = max(layout.least, min(int(counts[0]), prefix + (at_size - prefix) // 2))
+    scaled: Levels = np.clip(np.rint(prefix + (counts - prefix) * share), low, at_size).astype(np.int64)
     scaled.flags.writeable = False
     return scaled
 

@@ -428,8 +428,9 @@ def _recipe(
     slack: float,
 ) -> dict[str, object]:
     """What the proposals depend on, besides the answers and the costs."""
+    low = None if space.low == space.layout.least else space.low
     return {
-        "space": [*space.layout.as_record().values(), space.minimum, space.quantum, space.layout.token_pooled],
+        "space": [*space.layout.as_record().values(), low, space.quantum, space.layout.token_pooled],
         "budget": budget.texts(),
         "algorithm": algorithm,
         "objectives": list(objectives.texts),

@@ -76,8 +76,9 @@ def joint_space(subject: Subject, request: Request) -> JointSpace:
         scores += [score for score in SCORES if score != model.score and _has(model, score)]
     spared = range(1, 1 + model.layers // _SPARED) if "layers" in request.joint else ()
     return JointSpace(
-        model.layout, sizes=tuple(size for size, _ in sizes), at_size=tuple(tokens for _, tokens in sizes),
-        spared=tuple(spared), scores=tuple(scores), precisions=_precisions(request),
+        model.layout, subject.plain.minimum, sizes=tuple(size for size, _ in sizes),
+        at_size=tuple(tokens for _, tokens in sizes), spared=tuple(spared), scores=tuple(scores),
+        precisions=_precisions(request),
     )  # fmt: skip
 
 

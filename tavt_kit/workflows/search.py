@@ -148,6 +148,7 @@ def search(
     ray_address: str | None = None,
     fresh: bool = False,
     dry_run: bool = False,
+    min_patches: int | None = None,
     table_seconds: float = 60.0,
     table_points: int = 12,
     measure_seconds: float = 1.5,
@@ -198,6 +199,8 @@ def search(
         fresh: Whether to start again instead of continuing what ``out`` holds.
         dry_run: Whether to stop before anything is written: the result's record says what would be done, and a budget
             that cannot be met is refused as ever.
+        min_patches: Patches that every layer keeps at least; by default 16, or half of the model's where it has fewer
+            than 32, and no more than the least that a ``schedule`` to begin with keeps.
         table_seconds: Seconds that timing the layers aims for, in each precision; every part runs a few times
             whatever this is. A short time makes predictions coarser, not the verdict: what is chosen is measured.
         table_points: Token counts at which the parts of a layer are timed; what lies between is interpolated.
@@ -225,8 +228,8 @@ def search(
         max_seconds=parse_duration(max_time) if isinstance(max_time, str) else max_time, final=final, screen=screen,
         evaluate_on=evaluate_on, joint=read_genes(joint), baselines=baselines, user_baselines=listed(baseline),
         seed=seed, limit=limit, allow_unreadable=allow_unreadable, engine=engine, workers=workers,
-        ray_address=ray_address, fresh=fresh, table_seconds=table_seconds, table_points=table_points,
-        measure_seconds=measure_seconds,
+        ray_address=ray_address, fresh=fresh, min_patches=min_patches, table_seconds=table_seconds,
+        table_points=table_points, measure_seconds=measure_seconds,
     )  # fmt: skip
     if dry_run:
         plan = _planned(request, progress or Silent())

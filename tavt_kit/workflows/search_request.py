@@ -26,7 +26,7 @@ PROFILE_FILE = "profile.json"
 JOINT = ("image-size", "layers", "score", "precision")
 """What may be searched beside token counts."""
 
-_LEAST = {"evaluations": 1, "population": 1, "final": 1, "seed": 0, "screen": 0, "table_points": 2}
+_LEAST = {"evaluations": 1, "population": 1, "final": 1, "seed": 0, "screen": 0, "table_points": 2, "min_patches": 1}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,6 +68,7 @@ class Request:
     user_baselines: tuple[str, ...]
     joint: tuple[str, ...]
     reduction: str | None
+    min_patches: int | None
     table_seconds: float
     table_points: int
     measure_seconds: float
@@ -92,11 +93,12 @@ class Request:
     def _check_algorithm(self) -> None:
         if self.algorithm not in ALGORITHMS:
             raise ParameterError(f"`algorithm` is one of {', '.join(ALGORITHMS)}, got {self.algorithm!r}")
-        given = (self.population is not None, self.schedules, self.front is not None, self.weighed.number > 2)
+        given = (self.population is not None, self.schedules, self.front is not None, self.weighed.number > 2,
+                 self.min_patches is not None)  # fmt: skip
         if self.algorithm == "tavt-official" and any(given):
             raise ParameterError(
                 "`algorithm` tavt-official has sizes, first schedules and two objectives of its own, so it takes no "
-                "`population`, `schedule`, `front` or third `objective`; use tavt"
+                "`population`, `schedule`, `front`, `min_patches` or third `objective`; use tavt"
             )
 
     def _check_engine(self) -> None:

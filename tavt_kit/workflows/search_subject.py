@@ -51,6 +51,7 @@ class Subject:
         model: Wrapped, in eval mode, on the CPU.
         images: With the split that the model was trained on.
         weights: SHA-256 of all tensors, names and shapes.
+        plain: Schedules of the model as it is.
         opened: Sessions that stay open on the target.
         joint: What further genes may be; ``None`` for a search of token counts alone.
         variants: The model as these genes want it, as far as it was made.
@@ -61,6 +62,7 @@ class Subject:
     model: AdaptiveViT
     images: ImageSet
     weights: str
+    plain: Space
     opened: dict[TokenSchedule, Session] = field(default_factory=dict, compare=False)
     joint: JointSpace | None = None
     variants: dict[object, AdaptiveViT] = field(default_factory=dict, compare=False)
@@ -80,14 +82,11 @@ class Subject:
     @property
     def space(self) -> Space:
         """The schedules of the model."""
-        if self.joint is not None:
-            return self.joint
-        return Space(self.model.layout)
+        return self.plain if self.joint is None else self.joint
 
     def seeds(self, request: Request) -> list[TokenSchedule]:
         """The schedules to begin with, read for this model: the user's, then those of an earlier front."""
-        texts = listed_schedules(self.model, request.schedules, request.front)
-        return [TokenSchedule.parse(text, self.model.layout) for text in texts]
+        return _seeds(self.model, request)
 
     def check_metrics(self, request: Request) -> None:
         """Raise DataError for a metric that the pictures of val cannot give."""
@@ -152,7 +151,14 @@ def open_subject(request: Request, progress: Progress) -> Subject:
             f"`limit` asks for {request.limit} pictures, but the split val of {images.name} has {pictures}; give "
             "at most that many, or no limit"
         )
-    return Subject(model, images, sha256_tensors(model.state_dict()), progress=progress)
+    least = None if request.min_patches is None else model.prefix + request.min_patches
+    plain = Space(model.layout, least).holding(_seeds(model, request))
+    return Subject(model, images, sha256_tensors(model.state_dict()), plain, progress=progress)
+
+
+def _seeds(model: AdaptiveViT, request: Request) -> list[TokenSchedule]:
+    texts = listed_schedules(model, request.schedules, request.front)
+    return [TokenSchedule.parse(text, model.layout) for text in texts]
 
 
 def _images(request: Request) -> ImageSet:

@@ -20,7 +20,7 @@ from tavt_kit.search.proposals import fit
 
 def joint(*, token_pooled: bool = True, tokens: int = 17) -> JointSpace:
     layout, sizes = TokenLayout(tokens, 4, token_pooled=token_pooled), ((32, 32), (24, 24))
-    return JointSpace(layout, sizes=sizes, at_size=(tokens, 10), spared=(2, 0), scores=("column", "cls"),
+    return JointSpace(layout, 2, sizes=sizes, at_size=(tokens, 10), spared=(2, 0), scores=("column", "cls"),
                       precisions=("f32", "bf16", "int8"))  # fmt: skip
 
 

@@ -32,7 +32,8 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def search(place: Path, out: Path, *flags: object) -> int:
-    fixed = ["search", place / "run", "--data", place / "data", "-o", out, "--population", 4, "--evaluations", 5]
+    fixed = ["search", place / "run", "--data", place / "data", "-o", out, "--population", 4, "--evaluations", 5,
+             "--min-patches", 1]  # fmt: skip
     with pytest.raises(SystemExit) as end:
         main([str(argument) for argument in (*fixed, *flags)])
     return int(end.value.code or 0)
