@@ -85,10 +85,9 @@ class Space:
         """Genes of another kind before the levels; see ``JointSpace``."""
         return 0
 
-    @property
-    def firsts(self) -> tuple[Choice, ...]:
-        """What every search of the space should look at early."""
-        return ()
+    def dressed(self, choice: Choice, number: int) -> Choice:
+        """One of the first proposals with genes of another kind, of which there are none."""
+        return choice
 
     @property
     def size(self) -> int:
