@@ -386,8 +386,8 @@ def _searched_genes(space: JointSpace, request: Request) -> str:
     }
     free = "; ".join(f"{gene} {', '.join(held)}" for gene, held in values.items() if len(held) > 1 or gene == "layers")
     if request.alone:
-        return f"{request.alone}, so what is a baseline only: {free}."
-    return f"Searched beside token counts: {free}; `fix` keeps any as it is."
+        return f"{request.alone}; baselines only: {free}."
+    return f"Searched beside token counts: {free}."
 
 
 def _require_int8(subject: Subject, request: Request) -> None:

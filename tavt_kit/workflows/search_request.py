@@ -151,11 +151,11 @@ class Request:
     def alone(self) -> str:
         """Why the search proposes schedules alone, so that its genes make baselines only; empty where it does not."""
         if self.algorithm not in ("nsga2", "random"):
-            return f"`algorithm` {self.algorithm} proposes schedules alone"
+            return f"The algorithm {self.algorithm} proposes schedules alone"
         if self.engine != "local" or (self.workers or 1) > 1:
-            return "`workers` evaluate schedules alone"
+            return "Workers evaluate schedules alone"
         if self.looks.runtime != "torch":
-            return f"`evaluate_on` {self.evaluate_on} evaluates schedules alone"
+            return f"{self.evaluate_on} evaluates schedules alone"
         return ""
 
     @property
