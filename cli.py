@@ -53,6 +53,7 @@ VERBS = {
 GONE = {
     ("bench", "--read"): "times of other programs are not read any more; give `bench` the file itself",
     ("bench", "--layers"): "layers are not timed under a profile any more; `profile` times them for the latency table",
+    ("search", "--joint"): "all but the score is searched anyway; --fix narrows it, --score any adds the score",
     ("prune", "--refit"): "what is cut is learned anew by `distill OUT --teacher RUN`; leave the option out",
     ("prune", "--no-refit"): "what is cut is learned anew by `distill OUT --teacher RUN`; leave the option out",
     ("eval", "--real"): "reassessed labels are not counted any more; take `out`, whose CSV has every picture's answer",

@@ -151,6 +151,7 @@ def require_feasible(rows: list[Feasibility]) -> None:
         if not row.reachable:
             show = row.limit.show
             raise BudgetTooTight(
-                f"the budget {row.limit} cannot be met by any schedule: the least schedule of this model costs "
-                f"{show(row.least)} and dense {show(row.dense)}; the nearest feasible budget is {row.nearest}"
+                f"the budget {row.limit} cannot be met by any schedule: the least schedule of this search costs "
+                f"{show(row.least)} and dense {show(row.dense)}, and fewer patches are tried where `min_patches` says "
+                f"so; the nearest feasible budget is {row.nearest}"
             )

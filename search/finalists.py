@@ -11,8 +11,8 @@ from typing import Any
 
 from tavt_kit.core.accuracy import PairedDifference
 from tavt_kit.core.budget import Budget, Limit, Verdict, judge, worst
-from tavt_kit.core.candidate import Candidate, CostKind
-from tavt_kit.core.configuration import Choice
+from tavt_kit.core.candidate import Baseline, Candidate, CostKind
+from tavt_kit.core.configuration import Choice, Configuration
 from tavt_kit.core.front import ParetoFront
 from tavt_kit.core.measurement import Measurement
 from tavt_kit.errors import MeasurementError
@@ -20,7 +20,7 @@ from tavt_kit.evaluation.result import EvaluationResult
 from tavt_kit.search.objectives import leading
 from tavt_kit.search.result import SearchResult, by_preference, shortfall
 
-__all__ = ["Compare", "Evaluate", "Final", "FinalistPool", "Measure", "Peaks", "confirm"]
+__all__ = ["Compare", "Evaluate", "Final", "FinalistPool", "Measure", "Peaks", "better_baseline", "confirm"]
 
 
 Measure = Callable[[Sequence[Choice]], Sequence[Measurement]]
@@ -62,6 +62,7 @@ class FinalistPool:
         self.paces: list[float] = []
         self.raw: dict[Choice, tuple[Candidate, Measurement, int]] = {}
         self.failed: dict[Choice, str] = {}
+        self.again: set[Choice] = set()
 
     @property
     def decides(self) -> bool:
@@ -69,12 +70,14 @@ class FinalistPool:
         return self.kind not in ("macs", "predicted") or bool(self.budget.of("latency", "throughput", "memory"))
 
     def take(self, candidates: Iterable[Candidate]) -> None:
-        """Measure and judge what is not known; the dense model, in every group, shows the machine's pace in each."""
+        """Measure and judge what is not known or to be measured again, and the dense model, which shows the pace."""
         dense = self.result.dense.schedule
         group = list({one.schedule: one for one in candidates}.values())
-        group = [one for one in group if one.schedule not in self.known or one.schedule == dense]
-        if all(one.schedule in self.known for one in group):
+        again = {one.schedule for one in self.undecided()}
+        group = [one for one in group if one.schedule not in self.known or one.schedule in (dense, *again)]
+        if all(one.schedule in self.known and one.schedule not in again for one in group):
             return
+        self.again |= again & {one.schedule for one in group}
         group = self._sized(group)
         if self.measure is None:
             self.known |= {one.schedule: self.judged(one) for one in group}
@@ -96,7 +99,8 @@ class FinalistPool:
         """
         self.paces.append(group[0][1].median)
         for one, time in group:
-            self.raw.setdefault(one.schedule, (one, time, len(self.paces) - 1))
+            if one.schedule not in self.raw or one.schedule in self.again:  # the dense model's first time stands
+                self.raw[one.schedule] = one, time, len(self.paces) - 1
         slowest = max(self.paces)
         for one, time, number in self.raw.values():
             self.known[one.schedule] = self.judged(replace(one, latency=time.at_pace(slowest / self.paces[number])))
@@ -171,6 +175,18 @@ class FinalistPool:
         pick = self.pick()
         return self.peaks is not None and (pick is None or not self.keeps_ceilings(pick))
 
+    def undecided(self) -> list[Candidate]:
+        """Those whose measured time lies about the limit, unless the pick is better; each is measured once more."""
+        limits = self.budget.of("latency", "throughput")
+        pick = self.pick() if limits and self.raw else None
+        return [
+            one
+            for one in self.known.values()
+            if limits and one.latency is not None and one.origin != "dense" and one.schedule not in self.again
+            if pick is None or one is pick or self._value(one) > self._value(pick)
+            if worst(judge(limit, one.facts()) for limit in limits) is Verdict.INCONCLUSIVE
+        ]
+
     def next_best(self, number: int) -> list[Candidate]:
         """Those to measure next: better than the pick, and within the ceilings once predictions are corrected."""
         pick = self.pick()
@@ -188,10 +204,19 @@ class FinalistPool:
     def _likely(self) -> Callable[[Candidate], bool]:
         """Whether a candidate should be within the ceilings on what is measured, by corrected predictions."""
         times = self.budget.of("latency", "throughput")
-        longest = 0.98 * min((_longest(limit, self.result.dense) for limit in times), default=math.inf)
-        timed = [one for one in self.known.values() if one.latency is not None]
-        slower = median(one.cost(self.statistic) / one.cost("predicted") for one in timed) if times else 1.0
-        return lambda one: not times or one.cost("predicted") * slower <= longest
+        longest = min((_longest(limit, self.result.dense) for limit in times), default=math.inf)
+        slower: dict[str | None, list[float]] = {}
+        for one in self.known.values():
+            if one.latency is not None and times:
+                error = one.cost(self.statistic) / one.cost("predicted")
+                slower.setdefault(Configuration.of(one.schedule).precision, []).append(error)
+        every = [error for errors in slower.values() for error in errors]
+
+        def likely(one: Candidate) -> bool:
+            alike = slower.get(Configuration.of(one.schedule).precision, every)
+            return not times or one.cost("predicted") * median(alike) <= longest
+
+        return likely
 
     def _value(self, candidate: Candidate) -> tuple[float, float]:
         """The order of ``by_preference`` as a number, for candidates that are not on one front."""
@@ -241,7 +266,8 @@ class Final:
     Args:
         candidates: By rising cost, none dominated, each judged.
         chosen: Index of the one to take, or ``None`` where none keeps to the budget.
-        baselines: The dense model, the best uniform taper and the best stage schedule within the ceilings; judged.
+        baselines: The dense model, the best uniform taper and stage schedule within the ceilings, the dense model in
+            other precisions, and the best smaller images and fewer layers within the ceilings; judged.
         cost: What the candidates are sorted by.
         over: Schedules that were predicted within the ceilings, but measured above them.
         measured: All that were measured, the dense model first.
@@ -282,15 +308,16 @@ def confirm(
     compare: Compare | None = None,
     exact: tuple[Evaluate, Compare] | None = None,
     number: int = 6,
-    rounds: int = 3,
+    rounds: int = 8,
     before: Final | None = None,
     tails: Mapping[str, float] | None = None,
 ) -> Final:
-    """Measure the best of the front with the dense model and two baselines, then choose.
+    """Measure the best of the front with the dense model and its baselines, then choose the best of all of them.
 
     Latencies of different groups are put to one pace, the slowest, by the dense model, which is in all of them.
-    Where a first choice turns out too slow, predictions are corrected by what was measured, and what should fit and is
-    better than the best that does fit is measured too, at most ``rounds`` times in all. Nothing predicts memory: where
+    What should fit, once predictions are corrected by what was measured, and is better than the best that does fit is
+    measured too, until nothing is left, but at most ``rounds`` times in all, three at a time. What is better and lies
+    about the limit is measured once more before it is left; the new time alone counts. Nothing predicts memory: where
     it is limited, more than one round goes on until something keeps to the ceilings, or nothing is left to measure.
 
     Args:
@@ -309,12 +336,12 @@ def confirm(
     pool = FinalistPool(result, budget, measure, peaks, compare, tails or {})
     if before is not None and before.measured:
         pool.note([(one, one.latency) for one in before.measured if one.latency is not None])
-    baselines = [result.dense, *_baselines(result, budget)]
+    baselines = [result.dense, *_baselines(result, budget, pool.keeps_ceilings)]
     pool.take([*baselines, *_shortlist(result.ranked(budget), number)])
     taken = 1
     while taken < rounds or (rounds > 1 and pool.seeks_memory):
         taken += 1
-        following = pool.next_best(3) if measure is not None and pool.decides else []
+        following = [*pool.undecided(), *pool.next_best(3)] if measure is not None and pool.decides else []
         if not following:
             break
         pool.take([result.dense, *following])
@@ -340,11 +367,32 @@ def _shortlist(ranked: Sequence[Candidate], number: int) -> list[Candidate]:
     return [*ranked[:first], *(rest[(2 * i + 1) * len(rest) // (2 * places)] for i in range(places))]
 
 
-def _baselines(result: SearchResult, budget: Budget) -> list[Candidate]:
-    """The best uniform taper and the best stage schedule that were evaluated within the ceilings."""
-    found = []
-    for origin in ("taper", "stages"):
-        family = [one for one in result.whole if one.origin == origin]
+def _baselines(result: SearchResult, budget: Budget, fits: Callable[[Candidate], bool]) -> list[Candidate]:
+    """Of each family that was evaluated the best within the ceilings; of other precisions all."""
+    found = [one for one in result.whole if one.origin in ("int8", "other")]
+    for origin, number in (("taper", 1), ("stages", 1), ("resolution", 2), ("layers", 1)):
+        family = [one for one in result.whole if one.origin == origin and fits(one)]
         ranked = by_preference(ParetoFront(result.front.cost, family), budget, result.dense)
-        found += ranked[:1]
+        found += ranked[:number]
     return found
+
+
+def better_baseline(final: Final, baselines: Sequence[Baseline], budget: Budget) -> Baseline | None:
+    """The user's model that keeps to the budget and answers it better than everything of the search's own.
+
+    Args:
+        final: Measured and chosen.
+        baselines: Judged, measured as ``final`` is.
+        budget: Without a floor the more accurate model is better, with one the cheaper one.
+    """
+
+    def worth(one: Candidate | Baseline) -> tuple[float, float]:
+        accuracy = math.nan if one.accuracy is None else one.accuracy.value
+        cost = one.latency.median if one.latency is not None else math.inf if one.macs is None else one.macs
+        return (-cost, accuracy) if budget.floors else (accuracy, -cost)
+
+    able = [one for one in baselines if one.verdict is Verdict.PASS and one.accuracy is not None]
+    best, pick = max(able, key=worth, default=None), final.pick
+    if best is None or pick is None or pick.verdict is not Verdict.PASS:
+        return best
+    return best if worth(best) > worth(pick) else None

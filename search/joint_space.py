@@ -1,4 +1,4 @@
-"""The schedules of a joint search: image size, layers that run, score and precision are genes before the counts."""
+"""The configurations of a search: image size, layers, score, precision and reduction are genes before the counts."""
 
 from __future__ import annotations
 
@@ -19,17 +19,15 @@ from tavt_kit.search.space import Levels, Space
 
 __all__ = ["GENES", "JointSpace"]
 
-GENES = ("image_size", "layers", "score", "precision")
+GENES = ("image_size", "layers", "score", "precision", "reduction")
 """In their order; of each the place among its values, 0 being the model's own."""
 
-
-_TAPERED = 0.1
-"""Dropped in every layer where another score is first tried."""
+_SIZE, _LAYERS, _SCORE, _PRECISION, _REDUCTION = range(len(GENES))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JointSpace(Space):
-    """A ``Space`` with four genes before the levels of the layers.
+    """A ``Space`` with five genes before the levels of the layers.
 
     A level is a share of the patches: the count that it stands for at the model's own size, scaled to the patches of
     the size at hand. So a change of the image size keeps the shape of a schedule, and crossing two sizes means
@@ -40,14 +38,15 @@ class JointSpace(Space):
         at_size: Tokens of an image of each size.
         spared: Layers that may be left out, the first to go first.
         scores: The model's own first.
-        precisions: The target's own first.
+        precisions: The target's own first, then with ever fewer bits.
+        reductions: The model's own first.
 
     Example:
         >>> from tavt_kit.core.layout import TokenLayout
         >>> sizes = {"sizes": ((32, 32), (24, 24)), "at_size": (17, 10)}
         >>> space = JointSpace(TokenLayout(17, 4), **sizes, spared=(2,), scores=("column",))
-        >>> str(space.decode(np.array([1, 1, 0, 0, 15, 7, 7])))
-        '10,6x3 at 24 px, without layer 2'
+        >>> str(space.decode(np.array([1, 1, 0, 0, 0, 8, 4, 4])))
+        '10,8x3 at 24 px, without layer 2'
     """
 
     sizes: tuple[tuple[int, int], ...]
@@ -55,6 +54,7 @@ class JointSpace(Space):
     spared: tuple[int, ...] = ()
     scores: tuple[str, ...]
     precisions: tuple[str, ...] = ("f32",)
+    reductions: tuple[str, ...] = ("drop",)
 
     @property
     def plain(self) -> Space:
@@ -74,7 +74,8 @@ class JointSpace(Space):
     @property
     def choices(self) -> tuple[int, ...]:
         """How many values each of the first genes has."""
-        return len(self.sizes), len(self.spared) + 1, len(self.scores), len(self.precisions)
+        lengths = (len(self.sizes), len(self.spared) + 1, len(self.scores), len(self.precisions), len(self.reductions))
+        return lengths
 
     @property
     def size(self) -> int:
@@ -84,49 +85,55 @@ class JointSpace(Space):
     @property
     def ends(self) -> tuple[Choice, ...]:
         """The fewest tokens of the smallest image in the fewest layers, by precision: int8 is not always faster."""
-        sizes, layers, _, precisions = self.choices
+        sizes, layers, _, precisions, _ = self.choices
         levels = np.zeros(self.plain.genes, dtype=np.int64)
-        rows = [np.append([sizes - 1, layers - 1, 0, precision], levels) for precision in range(precisions)]
+        rows = [np.append([sizes - 1, layers - 1, 0, precision, 0], levels) for precision in range(precisions)]
         return tuple(self.decode(self.mend(row)) for row in rows)
 
     def cheaper(self, extras: Levels) -> Iterator[Levels]:
-        """Other precisions first, then smaller images, then fewer layers; the score costs nothing."""
-        sizes, layers, _, precisions = self.choices
-        size, fewer, score, own = (int(gene) for gene in extras)
+        """Other precisions first, then smaller images, then fewer layers; the others cost next to nothing."""
+        sizes, layers, _, precisions, _ = self.choices
+        size, fewer, score, own, reduction = (int(gene) for gene in extras)
         sorts = [own, *(precision for precision in range(precisions) if precision != own)]
         steps = [(place, fewer) for place in range(size, sizes)]
         steps += [(sizes - 1, gone) for gone in range(fewer + 1, layers)]
         for (place, gone), precision in product(steps, sorts):
-            yield np.array([place, gone, score, precision], dtype=np.int64)
+            yield np.array([place, gone, score, precision, reduction], dtype=np.int64)
 
     @property
-    def firsts(self) -> tuple[Choice, ...]:
-        """The dense model with each value of each gene alone, then each smaller size and depth in the fewest bits.
+    def baselines(self) -> dict[Choice, str]:
+        """The dense model in each precision, at each smaller size in each of them, and with fewer layers; their kinds.
 
-        Another score is tried under a taper.
+        With fewer layers it is there in the target's own precision and in the fewest bits.
         """
-        sizes, layers, _, precisions = self.choices
-        alone = (0, 1, 3)  # where nothing is dropped nothing is scored
-        wanted = [{gene: value} for gene in alone for value in range(1, self.choices[gene])]
-        if precisions > 1:
-            least = {self.extras - 1: precisions - 1}
-            wanted += [{0: size} | least for size in range(1, sizes)]
-            wanted += [{1: fewer} | least for fewer in range(1, layers)]
-        found = []
-        for values in wanted:
+        sizes, layers, _, precisions, _ = self.choices
+        kinds = ["int8" if one == "int8" else "other" for one in self.precisions]
+        wanted = [(kinds[one], {_PRECISION: one}) for one in range(1, precisions)]
+        wanted += [
+            ("resolution", {_SIZE: size, _PRECISION: one}) for size, one in product(range(1, sizes), range(precisions))
+        ]
+        ends = dict.fromkeys((0, precisions - 1))
+        wanted += [("layers", {_LAYERS: fewer, _PRECISION: one}) for fewer, one in product(range(1, layers), ends)]
+        found: dict[Choice, str] = {}
+        for kind, values in wanted:
             row = np.full(self.genes, len(self.values) - 1)
             row[: self.extras] = 0
             row[list(values)] = list(values.values())
-            found.append(self.decode(self.mend(row)))
-        tapered: Choice = TokenSchedule.taper(self.layout, _TAPERED)
-        if tapered == self.dense:  # so few tokens that the tenth of them is none
-            tapered = self.plain.least
-        found += [self.given(tapered, score=place) for place in range(1, len(self.scores))]
-        return tuple(dict.fromkeys(found))
+            found.setdefault(self.decode(self.mend(row)), kind)
+        return found
+
+    def dressed(self, choice: Choice, number: int) -> Choice:
+        """One of the first proposals: in the fewest bits, the reductions, sizes and scores in turns."""
+        sizes, _, scores, precisions, reductions = self.choices
+        turn, reduction = divmod(number, reductions)
+        turn, size = divmod(turn, sizes)
+        return self.given(
+            choice, precision=precisions - 1, reduction=reduction, image_size=size, score=turn % scores
+        )  # fmt: skip
 
     def decode(self, levels: Levels) -> Choice:
         """The configuration of one row: its schedule alone where every gene is the model's own."""
-        place, fewer, score, precision = (int(gene) for gene in levels[: self.extras])
+        place, fewer, score, precision, reduction = (int(gene) for gene in levels[: self.extras])
         counts = [int(count) for count in self._counts(place)[levels[self.extras :]]]
         if self.layout.token_pooled:
             counts.append(counts[-1])
@@ -140,6 +147,7 @@ class JointSpace(Space):
             image_size=self.sizes[place] if place else None,
             score=self.scores[score] if score else None,
             precision=self.precisions[precision] if precision else None,
+            reduction=self.reductions[reduction] if reduction else None,
         ).choice
 
     def encode(self, choice: Choice) -> Levels:
@@ -151,18 +159,20 @@ class JointSpace(Space):
         genes, wanted = [0] * self.extras, Configuration.of(choice)
         schedule = wanted.schedule
         if schedule.executed is not None:
-            genes[1] = self.layout.layers - len(schedule.executed)
-            if set(self.spared[: genes[1]]) | set(schedule.executed) != set(range(self.layout.layers)):
+            genes[_LAYERS] = self.layout.layers - len(schedule.executed)
+            if set(self.spared[: genes[_LAYERS]]) | set(schedule.executed) != set(range(self.layout.layers)):
                 raise ScheduleError(f"this search leaves out layers in the order {self.spared}, got {choice}")
         if wanted.image_size is not None:
-            genes[0] = self.sizes.index(wanted.image_size)
+            genes[_SIZE] = self.sizes.index(wanted.image_size)
         if wanted.score is not None:
-            genes[2] = self.scores.index(wanted.score)
+            genes[_SCORE] = self.scores.index(wanted.score)
         if wanted.precision is not None:
-            genes[3] = self.precisions.index(wanted.precision)
-        schedule.check(replace(self.layout, tokens=self.at_size[genes[0]]))
+            genes[_PRECISION] = self.precisions.index(wanted.precision)
+        if wanted.reduction is not None:
+            genes[_REDUCTION] = self.reductions.index(wanted.reduction)
+        schedule.check(replace(self.layout, tokens=self.at_size[genes[_SIZE]]))
         counts = np.asarray(schedule.counts[: self.genes - self.extras], dtype=np.int64)
-        nearest = np.abs(self._counts(genes[0])[None, :] - counts[:, None]).argmin(axis=1)
+        nearest = np.abs(self._counts(genes[_SIZE])[None, :] - counts[:, None]).argmin(axis=1)
         return self.mend(np.append(np.asarray(genes), nearest))
 
     def mend(self, levels: NDArray[Any]) -> Levels:
@@ -171,19 +181,21 @@ class JointSpace(Space):
         first = np.clip(np.rint(rows[:, : self.extras]), 0, np.asarray(self.choices) - 1).astype(np.int64)
         rest = Space.mend(self, rows[:, self.extras :])
         for extra, counts in zip(first, rest, strict=True):
-            counts[:] = self._first_of_equals(int(extra[0]))[counts]
-            for layer in sorted(self.spared[: extra[1]]):
+            counts[:] = self._first_of_equals(int(extra[_SIZE]))[counts]
+            for layer in sorted(self.spared[: extra[_LAYERS]]):
                 if layer < len(counts):
                     counts[layer] = counts[layer - 1] if layer else len(self.values) - 1
-            counts[:] = np.minimum.accumulate(self._first_of_equals(int(extra[0]))[counts])
-            if int(self._counts(int(extra[0]))[counts].min(initial=self.layout.tokens)) == self.at_size[int(extra[0])]:
-                extra[2] = 0  # where nothing is dropped, nothing is scored
+            size = int(extra[_SIZE])
+            counts[:] = np.minimum.accumulate(self._first_of_equals(size)[counts])
+            if int(self._counts(size)[counts].min(initial=self.layout.tokens)) == self.at_size[size]:
+                extra[[_SCORE, _REDUCTION]] = 0  # where nothing leaves, nothing is scored or merged
         mended: Levels = np.concatenate([first, rest], axis=1).reshape(np.shape(levels))
         return mended
 
     def sample(self, rng: np.random.Generator) -> Levels:
-        """As ``Space.sample``, under values of the first genes drawn evenly."""
+        """As ``Space.sample``, under values of the first genes drawn evenly; every other runs all layers."""
         extra = [int(rng.integers(choices)) for choices in self.choices]
+        extra[_LAYERS] *= int(rng.integers(2))
         return self.mend(np.append(extra, self.plain.sample(rng)))
 
     def vary(self, genes: Levels, rng: np.random.Generator) -> Levels:
@@ -228,7 +240,9 @@ class JointSpace(Space):
 def _scaled(values: bytes, layout: TokenLayout, at_size: int) -> Levels:
     counts, prefix = np.frombuffer(values, dtype=np.int64), layout.prefix
     share = (at_size - prefix) / (layout.tokens - prefix)
-    scaled: Levels = np.clip(np.rint(prefix + (counts - prefix) * share), layout.least, at_size).astype(np.int64)
+    # The same least number of patches at every size, but never more than half of them.
+    low = max(layout.least, min(int(counts[0]), prefix + (at_size - prefix) // 2))
+    scaled: Levels = np.clip(np.rint(prefix + (counts - prefix) * share), low, at_size).astype(np.int64)
     scaled.flags.writeable = False
     return scaled
 

@@ -88,8 +88,9 @@ def search_model(
     metrics = (weighed.metric or "top1", *weighed.metrics, *floors)
     evaluator = Evaluator(model, pixels, labels, preprocessing, scoring=Scoring(metrics, labels, pictures.classes))
     counted = Costs(MacsFormula.of(model).macs, official_macs=MacsFormula.of(model, rule="tavt").macs)
+    seeds = [TokenSchedule.parse(text, model.layout) for text in schedules]
     return search(
-        Space(model.layout),
+        Space(model.layout).holding(seeds),
         evaluator.evaluate,
         costs=costs or counted,
         budget=limits,
@@ -99,7 +100,7 @@ def search_model(
         max_seconds=max_seconds,
         population=population,
         seed=seed,
-        seeds=[TokenSchedule.parse(text, model.layout) for text in schedules],
+        seeds=seeds,
         on_progress=on_progress,
     )
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import cached_property
-from itertools import islice
+from itertools import count, islice
 from typing import Any
 
 import numpy as np
@@ -133,9 +133,8 @@ def first_proposals(space: Space, number: int, *, fits: Fits, rng: np.random.Gen
     """
     if fits(space.dense):
         yield space.dense, "dense"
-    for schedule in space.firsts:
-        yield schedule, "joint"
-    for schedule in list(filter(fits, published(space)))[: max(1, number // 8)]:
+    known = [space.dressed(one, place) for place, one in enumerate(published(space))]
+    for schedule in list(filter(fits, known))[: max(1, number // 8)]:
         yield schedule, "published"
     families = (
         ("curve", curve(1.0), 0.9, 8),
@@ -145,22 +144,28 @@ def first_proposals(space: Space, number: int, *, fits: Fits, rng: np.random.Gen
         ("late", late, 0.6, 8),
     )
     for name, family, strongest, share in families:
-        gentlest = _gentlest(space, family, fits)
-        for ratio in np.linspace(gentlest, max(strongest, gentlest), max(1, number // share)):
-            yield family(space, float(ratio)), name
-    while True:
-        yield drawn_curve(space, rng), "random"
+        wanted = max(1, number // share)
+        for place in range(wanted):
+            gentlest = _gentlest(space, family, fits, place)
+            ratio = np.linspace(gentlest, max(strongest, gentlest), wanted)[place]
+            yield space.dressed(family(space, float(ratio)), place), name
+    for place in count():
+        yield space.dressed(drawn_curve(space, rng), place), "random"
         yield space.decode(space.sample(rng)), "random"
 
 
-def _gentlest(space: Space, family: Family, fits: Fits) -> float:
+def _gentlest(space: Space, family: Family, fits: Fits, place: int) -> float:
     """The smallest drop ratio that fits, to 1/1000; where none does, the search shrinks what it is given."""
-    if fits(family(space, 0.02)):
+
+    def proposed(ratio: float) -> bool:
+        return fits(space.dressed(family(space, ratio), place))
+
+    if proposed(0.02):
         return 0.02
     low, high = 0.02, 0.98
     while high - low > 1e-3:
         middle = (low + high) / 2
-        low, high = (low, middle) if fits(family(space, middle)) else (middle, high)
+        low, high = (low, middle) if proposed(middle) else (middle, high)
     return high
 
 
@@ -288,9 +293,9 @@ class ProposalPool:
         self._waiting = 0
 
     def first(self, number: int, seeds: Sequence[Choice]) -> list[Levels]:
-        """The seeds and, up to ``number``, the families of ``first_proposals``; a small space gives fewer."""
+        """The seeds, and at least as many from the families of ``first_proposals``; a small space gives fewer."""
         found = self._seeded(seeds)
-        wanted = max(number, len(found))
+        wanted = max(number, 2 * len(found))
         proposals = first_proposals(self.space, wanted, fits=self.fits, rng=self._rng)
         for schedule, origin in islice(proposals, wanted + _TRIES):
             if len(found) >= wanted:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
 from functools import cache
 from itertools import combinations_with_replacement
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +18,9 @@ from tavt_kit.core.schedule import TokenSchedule
 from tavt_kit.errors import ScheduleError
 
 __all__ = ["Levels", "Space"]
+
+USUAL = 16
+"""Patches that every layer keeps where nobody says otherwise: with fewer, networks lose more than the time is worth."""
 
 Levels = NDArray[np.int64]
 """Genes: per free layer an index into ``Space.values``, never growing; (G,), or (S, G) for several."""
@@ -30,7 +33,7 @@ class Space:
     Args:
         layout: Layout of the model. Where its head reads prefix tokens only, the space holds the canonical form of
             schedules, in which the last count repeats the one before.
-        minimum: The least count; ``None`` means ``layout.least``.
+        minimum: The least count; ``None`` means 16 patches, or half of the model's where it has fewer than 32.
         quantum: Counts are multiples of it, or the minimum, or all tokens; fewer different schedules.
 
     Raises:
@@ -40,7 +43,7 @@ class Space:
         >>> from tavt_kit.core.layout import TokenLayout
         >>> space = Space(TokenLayout(tokens=5, layers=3))
         >>> space.size, space.least.counts
-        (10, (2, 2, 2))
+        (6, (3, 3, 3))
     """
 
     layout: TokenLayout
@@ -60,10 +63,17 @@ class Space:
             raise ScheduleError(f"the least count must be within {low}..{tokens} for this model, got {self.minimum}")
 
     @property
+    def low(self) -> int:
+        """The least count that is proposed."""
+        if self.minimum is not None:
+            return self.minimum
+        patches = self.layout.tokens - self.layout.prefix
+        return max(self.layout.least, self.layout.prefix + min(USUAL, patches // 2))
+
+    @property
     def values(self) -> Levels:
         """The counts a layer may keep, ascending."""
-        low = self.layout.least if self.minimum is None else self.minimum
-        return _values(low, self.quantum, self.layout.tokens)
+        return _values(self.low, self.quantum, self.layout.tokens)
 
     @property
     def genes(self) -> int:
@@ -75,10 +85,9 @@ class Space:
         """Genes of another kind before the levels; see ``JointSpace``."""
         return 0
 
-    @property
-    def firsts(self) -> tuple[Choice, ...]:
-        """What every search of the space should look at early."""
-        return ()
+    def dressed(self, choice: Choice, number: int) -> Choice:
+        """One of the first proposals with genes of another kind, of which there are none."""
+        return choice
 
     @property
     def size(self) -> int:
@@ -99,6 +108,11 @@ class Space:
     def ends(self) -> tuple[Choice, ...]:
         """One of these is the cheapest of all."""
         return (self.least,)
+
+    def holding(self, schedules: Iterable[TokenSchedule]) -> Self:
+        """The same, its minimum lowered to what these schedules of the user's keep at least."""
+        least = min((min(one.counts) for one in schedules), default=self.low)
+        return replace(self, minimum=least) if least < self.low else self
 
     def decode(self, levels: Levels) -> Choice:
         """The schedule of one row of genes."""

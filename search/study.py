@@ -8,9 +8,10 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from tavt_kit.core.accuracy import Accuracy
@@ -283,6 +284,7 @@ def search(
     population: int | None = None,
     seed: int = 0,
     seeds: Sequence[Choice] = (),
+    baselines: Mapping[Choice, str] = MappingProxyType({}),
     slack: float = 0.03,
     store: Store | None = None,
     after: SearchResult | None = None,
@@ -312,6 +314,8 @@ def search(
         population: Schedules of a generation; ``None`` for the algorithm's own.
         seed: Of the proposals.
         seeds: Schedules of the user's to begin with.
+        baselines: Configurations that are evaluated whatever they cost, after the dense one, with the origin of each;
+            ``evaluations`` is at least enough for them.
         slack: By which a predicted latency may exceed its ceiling, because predictions err.
         store: Where answers are kept; ``None`` keeps them in memory.
         after: An earlier result of the same search to go on from, where the costs turned out otherwise; its
@@ -362,7 +366,10 @@ def search(
     sized = budget.of("memory") and algorithm != "tavt-official"
     own = [one for one in once(space) if one not in seeds] if sized else []
     plain, seeds = not seeds, [*seeds, *own]
-    run = Run(evaluate, costs, budget, objectives, store, fits, front, evaluations, max_seconds, on_progress, learn)
+    limit = None if evaluations is None else max(evaluations, 1 + len(baselines))
+    run = Run(evaluate, costs, budget, objectives, store, fits, front, limit, max_seconds, on_progress, learn)
+    if space.extras:  # else they are no schedules of the space
+        seeds = [*seeds, *filter(fits, baselines)]
     if after is not None:
         run.take_over(after)
         seed, seeds = seed + 1, _best_of(run, after, algorithm, population)
@@ -378,6 +385,7 @@ def search(
             f"the dense model could not be evaluated, so there is nothing to compare with: {why}; put that right and "
             "begin anew with `fresh`"
         )
+    run.answer(list(baselines.items()))
     stopped = _generations(run, chosen, dense, "once" if plain and own else "user")
     return SearchResult(
         run.front, tuple(run.candidates), stopped, tuple(run.history), run.seconds, fits(space.dense),
@@ -428,8 +436,9 @@ def _recipe(
     slack: float,
 ) -> dict[str, object]:
     """What the proposals depend on, besides the answers and the costs."""
+    low = None if space.low == space.layout.least else space.low
     return {
-        "space": [*space.layout.as_record().values(), space.minimum, space.quantum, space.layout.token_pooled],
+        "space": [*space.layout.as_record().values(), low, space.quantum, space.layout.token_pooled],
         "budget": budget.texts(),
         "algorithm": algorithm,
         "objectives": list(objectives.texts),

@@ -280,9 +280,9 @@ def test_parameters_in_a_sentence_are_written_as_flags(monkeypatch: pytest.Monke
     monkeypatch.setattr(cli, "VERBS", TABLE)
     flags = cli.flags_known(typer.main.get_command(cli.app).get_command(None, "search"))  # type: ignore[attr-defined]
     said = cli.with_flags(
-        "`evaluate_on` is torch; `joint`='precision', `baselines=False`, begin with `fresh=True`", flags
+        "`evaluate_on` is torch; `fix`='precision', `baselines=False`, begin with `fresh=True`", flags
     )
-    assert said == "--evaluate-on is torch; --joint='precision', --no-baselines, begin with --fresh"
+    assert said == "--evaluate-on is torch; --fix='precision', --no-baselines, begin with --fresh"
     assert cli.with_flags("`schedule=dense` of `no_such_thing`, and `models get`", flags) == (
         "--schedule dense of no_such_thing, and `models get`"
     )

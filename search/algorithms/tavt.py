@@ -213,7 +213,7 @@ class OfficialTavt:
     probability = 0.5
 
     def __init__(self, space: Space, *, macs: Callable[[Any], int], seed: int, bound: float = 0.2) -> None:
-        if space.layout.prefix > 1 or space.minimum is not None or space.quantum != 1:
+        if space.layout.prefix > 1 or space.minimum not in (None, space.layout.least) or space.quantum != 1:
             raise ScheduleError(
                 "the official algorithm knows models with at most one prefix token, and every count, but got "
                 f"{space.layout.prefix} prefix tokens, the minimum {space.minimum} and the quantum {space.quantum}; "

@@ -29,7 +29,7 @@ from tavt_kit.reports.records import Records, mapping, number, sequence, text, w
 
 __all__ = [
     "ablation_text", "cloud_of", "convergence_section", "frame_of", "front_section", "front_table", "marks_of",
-    "schedule_cell",
+    "schedule_cell", "untrained_text",
 ]  # fmt: skip
 
 
@@ -48,6 +48,8 @@ def front_section(records: Records) -> Section | Missing:
     else:
         blocks.append(Text.of("The search found no candidate.", kind="warning"))
     blocks += [Text.of(ablation_text(one)) for one in sequence(front, "gene_ablation")]
+    if untrained := untrained_text(front):
+        blocks.append(Text.of(untrained, kind="warning"))
     blocks += baseline_blocks(view)
     if told := _told(front, view):
         blocks.append(Text.of(told, kind="note"))
@@ -219,6 +221,7 @@ _GENES = {
     "layers": "Leaving layers out",
     "score": "The other score",
     "precision": "The other precision",
+    "reduction": "The other reduction",
     "tokens": "Dropping tokens",
 }
 
@@ -235,6 +238,24 @@ def ablation_text(record: Any) -> str:
     return (
         f"{gene} bought {what} for {points} points, 95 % {words.points_interval(*one.ci95)} (against "
         f"{text(record, 'without', 'text')})."
+    )
+
+
+def untrained_text(front: Mapping[str, Any]) -> str:
+    """What is said where image sizes were looked at that the weights were never trained for; else nothing.
+
+    Args:
+        front: A ``front.json``.
+    """
+    sizes = [size for size in sequence(front, "untrained_sizes") if isinstance(size, int)]
+    own = number(front, "model", "preprocessing", "image_size", 1)
+    if not sizes or own is None:
+        return ""
+    trained = [size for size in sequence(front, "model", "image_sizes") if isinstance(size, int)]
+    wanted = ",".join(str(size) for size in sorted({int(own), *trained, *sizes}, reverse=True))
+    return (
+        f"Not trained here: {', '.join(map(str, sizes))} px. Until the weights are (fgvc-kit distill RUN -o OUT "
+        f"--image-size {wanted}, then search OUT), nothing found here counts as better than a smaller image."
     )
 
 

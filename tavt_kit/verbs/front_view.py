@@ -24,7 +24,7 @@ def print_front(body: Mapping[str, Any], *, place: Path, marked: int | None = No
     from rich.table import Table
 
     from tavt_kit.reports.final import better_than_chosen
-    from tavt_kit.reports.front import ablation_text
+    from tavt_kit.reports.front import ablation_text, untrained_text
     from tavt_kit.verbs.console import console_of
 
     console = console_of(160)
@@ -50,8 +50,9 @@ def print_front(body: Mapping[str, Any], *, place: Path, marked: int | None = No
     console.print(escape(sentence(body)), highlight=False)
     for one in body.get("gene_ablation", ()):
         console.print(escape(ablation_text(one)), highlight=False)
-    for better in better_than_chosen(body):
-        console.print(escape(f'So the answer may be "don\'t drop tokens". {better}'), highlight=False)
+    for said in (*better_than_chosen(body), untrained_text(body)):
+        if said:
+            console.print(escape(said), highlight=False)
     if (place / "report.html").is_file():
         console.print(escape(f"{place / 'report.html'}"), highlight=False)
 
@@ -59,12 +60,15 @@ def print_front(body: Mapping[str, Any], *, place: Path, marked: int | None = No
 def sentence(body: Mapping[str, Any]) -> str:
     """The verdict in words."""
     budgets = ", ".join(body.get("budgets", ())) or "no budget"
-    chosen = body.get("chosen")
+    chosen, verdict, text = body.get("chosen"), body.get("verdict"), ""
+    if (better := body.get("recommended")) is not None:
+        text = f"{verdict} ({budgets}): take {better}, a model of yours that does better than all that was found. "
+        verdict = "FAIL" if chosen is None else body["candidates"][chosen]["verdict"]
     if chosen is None:
-        return f"{body.get('verdict')}: no measured candidate keeps to {budgets}; raise the budget, or distill further."
+        return f"{text}{verdict}: no measured candidate keeps to {budgets}; raise the budget, or distill further."
     record = body["candidates"][chosen]
     dense = dense_of(body)
-    text = f"{body.get('verdict')} ({budgets}): {Configuration.from_record(record)} keeps {_percent(body, record)} %"
+    text += f"{verdict} ({budgets}): {Configuration.from_record(record)} keeps {_percent(body, record)} %"
     if dense is not None:
         text += f" of val (dense {_percent(body, dense)} %)"
         fast, slow = ((one.get("latency_ms") or {}).get("median") for one in (record, dense))

@@ -45,11 +45,11 @@ Baseline = Annotated[
         "alone counts); repeat for several.",
     ),
 ]
-Joint = Annotated[
-    str | None,
+Fix = Annotated[
+    list[str] | None,
     typer.Option(
-        help="Search image-size, layers (that run), score and precision (int8 too) as well: any of them, with commas. "
-        "[default: none]"
+        help="What stays as the model has it: image-size, layers, reduction, precision, or all, to search schedules "
+        "alone; repeat, or list with commas. [default: none]"
     ),
 ]
 
@@ -66,7 +66,7 @@ def search_verb(
     objective: Objectives = None,
     evaluations: Evaluations = 300,
     max_time: options.MaxTime = None,
-    joint: Joint = None,
+    fix: Fix = None,
     baseline: Baseline = None,
     seed: options.Seed = 0,
     settings: options.Set = None,
@@ -75,7 +75,10 @@ def search_verb(
     as_json: options.Json = False,
     config: options.Config = None,
 ) -> int:
-    """Find the most accurate token schedules under a budget; with a floor (top1, drop), the cheapest that keeps it.
+    """Find the most accurate configuration under a budget; with a floor (top1, drop), the cheapest that keeps it.
+
+    Image size, token schedule, dropping or merging, precision and the layers that run are searched together; the dense
+    model at each of these is a candidate like any other. --fix keeps any of them as it is.
 
     The fastest model that loses at most half a point: --budget drop=0.5 --target openvino:cpu.
 
@@ -83,8 +86,8 @@ def search_verb(
     and the best of the front are measured end to end there. Every evaluation is stored the moment it is done: the
     same command goes on where it was stopped, with more or fewer --workers if you like. A candidate that is clearly
     behind a cheaper one on the first pictures is looked at no further (--screen); what the front shows was evaluated
-    on all of val. --max-time bounds the time spent on evaluations. In the end baselines are evaluated and measured
-    among the finalists; where one of them does better, it is said below the verdict. With --profile the target is
+    on all of val. --max-time bounds the time spent on evaluations. Models of yours (--baseline) are evaluated and
+    measured among the finalists; where one of them does better, it is what is recommended. With --profile the target is
     another machine: the verdict is PREDICTED, until what bench --pack measures there is carried back. Exits 1 where
     the chosen schedule is not proven to keep to the budget, 2 where no schedule can.
     """
@@ -96,7 +99,7 @@ def search_verb(
         found = search(
             model, out=out, target=target, budget=budget or (), data=data, weights=weights, schedule=schedule or (),
             algorithm=algorithm, objective=objective or (), evaluations=evaluations, max_time=max_time,
-            joint=joint or (), baseline=baseline or (), seed=seed, fresh=fresh, dry_run=dry_run, progress=progress,
+            fix=fix or (), baseline=baseline or (), seed=seed, fresh=fresh, dry_run=dry_run, progress=progress,
             **read_settings("search", settings),
         )  # fmt: skip
     if dry_run:

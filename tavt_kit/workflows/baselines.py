@@ -1,16 +1,16 @@
-"""The baselines of a search: evaluated on its pictures, measured among its finalists, judged by its budget."""
+"""Models of the user's own beside a search: evaluated on its pictures, measured among its finalists, judged alike."""
 
 from __future__ import annotations
 
 import difflib
-import tempfile
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from tavt_kit.bench import random_images
+from tavt_kit.bench.latency_table import open_schedule
 from tavt_kit.checkpoints import is_run, load_model
 from tavt_kit.core.accuracy import Accuracy
 from tavt_kit.core.artifact_card import ArtifactCard, read_metadata
@@ -21,14 +21,14 @@ from tavt_kit.core.integrity import require_unchanged
 from tavt_kit.core.measurement import Measurement, paired_ratio
 from tavt_kit.core.model_card import read_card
 from tavt_kit.data import load_bytes
-from tavt_kit.data.preprocess import Preprocessing
+from tavt_kit.data.preprocess import Preprocessing, normalise
 from tavt_kit.errors import DataError, RecordError, TargetError, TavtError, UnknownName, UnsupportedBackbone
 from tavt_kit.evaluation.evaluator import Evaluator
 from tavt_kit.evaluation.result import paired
+from tavt_kit.models.flops import MacsFormula
 from tavt_kit.runtimes import FileSession, Images, Session, open_file, open_module
 from tavt_kit.search.objectives import leading
 from tavt_kit.workflows.bench_things import FILES, macs_of
-from tavt_kit.workflows.own_baselines import BaselineModel, Logits, Make, of_schedule, own_baselines, session_logits
 from tavt_kit.workflows.search_request import Request
 from tavt_kit.workflows.search_subject import Subject, pictures
 
@@ -39,14 +39,47 @@ if TYPE_CHECKING:
 
 __all__ = ["Baselines", "check_user_baselines"]
 
+_AT_ONCE = 32
+
+
+class Logits(Protocol):
+    """A model's answers."""
+
+    def __call__(self, pixels: NDArray[np.uint8], labels: NDArray[np.int64], /) -> NDArray[np.float32]:
+        """Prepared pictures (n, 3, H, W) in bytes and their classes (n,) -> (n, classes)."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class BaselineModel:
+    """A baseline before it is evaluated and measured.
+
+    Args:
+        name: For people.
+        kind: As of ``Baseline``.
+        preprocessing: Of its pictures.
+        logits: Its answers; ``None`` where they would mean nothing.
+        session: Opens it on the target.
+        macs: Multiply-adds of one image, where they can be counted.
+        note: How it was made.
+    """
+
+    name: str
+    kind: str
+    preprocessing: Preprocessing
+    logits: Logits | None
+    session: Callable[[], Session]
+    macs: int | None = None
+    note: str = ""
+
 
 @dataclass(slots=True)
 class Baselines:
-    """What the front is held against, from evaluation to record.
+    """The user's own models that the front is held against, from evaluation to record.
 
     Args:
         subject: Model and pictures.
-        request: Which are wanted, and where they are to run.
+        request: Which are given, and where they are to run.
         exact: Evaluates the dense model as the result shows it.
     """
 
@@ -58,29 +91,14 @@ class Baselines:
     _open: dict[str, tuple[Session, Images]] = field(default_factory=dict)
     _measured: dict[str, tuple[Measurement, Measurement]] = field(default_factory=dict)
     _pixels: dict[Any, NDArray[np.uint8]] = field(default_factory=dict)
-    _folder: tempfile.TemporaryDirectory[str] | None = None
 
-    def prepare(self, choice: Candidate, tapered: bool) -> None:
-        """Make, evaluate and open them; one that cannot be had is left out with its reason.
-
-        Args:
-            choice: What the search would choose, whose cost those that can be of any size are to match.
-            tapered: Whether a uniform taper was evaluated already.
-        """
-        request, progress = self.request, self.subject.progress
-        if not request.baselines and not request.user_baselines:
-            return
-        begin = time.monotonic()
-        self._folder = tempfile.TemporaryDirectory(prefix="fgvc-kit-baselines-")
-        makes = _user_baselines(self.subject, request)
-        if request.baselines:
-            own = own_baselines(self.subject, request, choice.macs, not tapered, Path(self._folder.name))
-            makes = [*own, *makes]
-        for done, (name, make) in enumerate(makes):
-            progress.update(f"baseline: {name}", done / len(makes))
-            self._try(name, make)
+    def prepare(self) -> None:
+        """Open and evaluate them; one that cannot be had is left out with its reason."""
+        texts = self.request.user_baselines
+        for done, text in enumerate(texts):
+            self.subject.progress.update(f"baseline: {text}", done / len(texts))
+            self._try(Path(text).name or text, _maker(text, self.subject, self.request))
         self._pixels.clear()
-        progress.say(f"{len(self._found)} baselines made and evaluated in {time.monotonic() - begin:.0f} s.")
 
     @property
     def waiting(self) -> list[str]:
@@ -107,10 +125,8 @@ class Baselines:
         return tuple(found)
 
     def close(self) -> None:
-        """Let go of sessions and files."""
+        """Let go of sessions."""
         self._open.clear()
-        if self._folder is not None:
-            self._folder.cleanup()
 
     def _try(self, name: str, make: Callable[[], BaselineModel]) -> None:
         try:
@@ -190,11 +206,6 @@ def check_user_baselines(subject: Subject, request: Request) -> None:
             _check_name(text)
 
 
-def _user_baselines(subject: Subject, request: Request) -> list[Make]:
-    """How each of ``request.user_baselines`` is opened; they were checked."""
-    return [(Path(text).name or text, _maker(text, subject, request)) for text in request.user_baselines]
-
-
 def _maker(text: str, subject: Subject, request: Request) -> Callable[[], BaselineModel]:
     if Path(text).suffix in FILES:
         return lambda: _of_file(Path(text), subject, request)
@@ -210,13 +221,13 @@ def _of_file(path: Path, subject: Subject, request: Request) -> BaselineModel:
         how = Preprocessing.from_record(card.model.preprocessing)
         order = [card.classes.index(name) for name in subject.images.classes]
         note = "" if card.is_dense else f"at {card.schedule}"
-        logits = session_logits(session, how, order)
+        logits = _session_logits(session, how, order)
         return BaselineModel(path.name, "other", how, logits, lambda: session, macs_of(card), note)
     height, width = session.input_shape[2:]
     own = subject.preprocessing.image_size
     how = subject.preprocessing.at((height or own[0], width or own[1]))
     note = "says nothing of itself: classes taken in the order of the data, pictures prepared as for the model"
-    logits = _of_as_many(session_logits(session, how), len(subject.images.classes), path)
+    logits = _of_as_many(_session_logits(session, how), len(subject.images.classes), path)
     return BaselineModel(path.name, "other", how, logits, lambda: session, None, note)
 
 
@@ -248,11 +259,23 @@ def _of_as_many(logits: Logits, classes: int, path: Path) -> Logits:
 
 
 def _of_run(text: str, request: Request) -> BaselineModel:
+    """A run at the schedule of its card."""
     model = load_model(text).eval()
-    path = Path(text)
+    schedule, path = model.schedule, Path(text)
+    how = Preprocessing.from_record(model.require_card().preprocessing)
+
+    def logits(pixels: NDArray[np.uint8], labels: NDArray[np.int64]) -> NDArray[np.float32]:
+        evaluator = Evaluator(model, pixels, labels, how, precision=request.precision)
+        found: NDArray[np.float32] = evaluator.logits(schedule).numpy()
+        return found
+
+    def session() -> Session:
+        assert request.target is not None  # opened only to be measured
+        return open_schedule(model, request.target, how.image_size, schedule)
+
     name = (path if path.is_dir() else path.parent).name
-    note = "" if model.schedule.is_dense(model.tokens) else f"at {model.schedule}"
-    return of_schedule(model, model.schedule, name, "other", note, request)
+    note = "" if schedule.is_dense(model.tokens) else f"at {schedule}"
+    return BaselineModel(name, "other", how, logits, session, MacsFormula.of(model).macs(schedule), note)
 
 
 def _of_name(name: str, subject: Subject, request: Request) -> BaselineModel:
@@ -334,3 +357,29 @@ def _check_name(name: str) -> None:
         raise UnknownName(
             f"a baseline is an exported .onnx or .xml file, a run folder or a name that timm knows, got {name!r}{meant}"
         )
+
+
+def _session_logits(session: Session, how: Preprocessing, order: list[int] | None = None) -> Logits:
+    """The answers of an open session, in batches that it takes.
+
+    Args:
+        session: Of any model.
+        how: Its preprocessing.
+        order: Which of its columns holds each class; ``None`` where they are in order.
+    """
+
+    def logits(pixels: NDArray[np.uint8], labels: NDArray[np.int64]) -> NDArray[np.float32]:
+        import numpy as np
+
+        size = session.input_shape[0] or _AT_ONCE
+        parts = []
+        for start in range(0, len(pixels), size):
+            images = normalise(pixels[start : start + size], how)
+            count = len(images)
+            if session.input_shape[0] is not None and count < size:  # the batch is frozen into it
+                images = np.concatenate([images, np.repeat(images[-1:], size - count, axis=0)])
+            parts.append(session(images)[:count])
+        found: NDArray[np.float32] = np.concatenate(parts)
+        return found if order is None else found[:, order]
+
+    return logits

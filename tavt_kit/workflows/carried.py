@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -240,12 +240,18 @@ def read_front(run: Path) -> dict[str, Any]:
             f"{run / FRONT_FILE} has no candidates for a target, so nothing of it can be measured on one; search with "
             "`profile` or `target` first"
         )
-    if any(isinstance(Configuration.from_record(one).choice, Configuration) for one in front.candidates):
+    if len(_plain(front.candidates)) < len(front.candidates):
         raise RecordError(
-            f"{run / FRONT_FILE} is of a joint search, and a pack holds one model at one size; export what it chose "
-            "and measure the file there (fgvc-kit bench FILE)"
+            f"{run / FRONT_FILE} is of several image sizes or precisions, and a pack holds one model at one size; "
+            "search with `fix` all, or export what it chose and measure the file there (fgvc-kit bench FILE)"
         )
     return body
+
+
+def _plain(records: Iterable[Mapping[str, Any]]) -> list[TokenSchedule]:
+    """The schedules of those that are of the model as it is."""
+    found = [Configuration.from_record(one).choice for one in records]
+    return [one for one in found if isinstance(one, TokenSchedule)]
 
 
 def front_schedules(body: Mapping[str, Any]) -> list[tuple[str, TokenSchedule]]:
@@ -256,7 +262,7 @@ def front_schedules(body: Mapping[str, Any]) -> list[tuple[str, TokenSchedule]]:
     dense = Configuration.from_record(record).schedule
     chosen, found = body.get("chosen"), [Configuration.from_record(one).schedule for one in body["candidates"]]
     nearest = sorted(range(len(found)), key=lambda place: abs(place - (chosen or 0)))
-    baselines = [Configuration.from_record(one).schedule for one in body.get("baselines", ())]
+    baselines = _plain(body.get("baselines", ()))
     kept = [one for one in dict.fromkeys([found[place] for place in nearest[:MOST]] + baselines) if one != dense]
     return [("dense", dense), *((str(one), one) for one in kept)]
 

@@ -316,7 +316,8 @@ class Stages:
 
         if not (self.out / "front.json").exists():
             found = search(
-                self.out / "distilled", out=self.out, target=self.quantized, budget=self.budget, joint="image-size",
+                self.out / "distilled", out=self.out, target=self.quantized, budget=self.budget,
+                fix=("layers", "reduction", "precision"),
                 evaluations=self.evaluations, population=POPULATION, final=2, table_seconds=10, table_points=5,
                 measure_seconds=1, seed=self.seed, progress=self.progress,
                 baselines=False,  # the demo's own are trained for it, exported and checked

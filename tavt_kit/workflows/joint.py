@@ -1,4 +1,4 @@
-"""The model as a joint search wants it: at another image size, with fewer layers, by another score, in fewer bits."""
+"""The model as a search wants it: at another image size, with fewer layers, merging, in fewer bits."""
 
 from __future__ import annotations
 
@@ -11,21 +11,20 @@ from typing import TYPE_CHECKING, TypeAlias, cast
 
 from tavt_kit.checkpoints.architecture import create, sketch
 from tavt_kit.checkpoints.fitting import fit
-from tavt_kit.checks import Artifact
 from tavt_kit.core.configuration import Choice, Configuration
 from tavt_kit.core.device import TargetDevice
 from tavt_kit.core.latency_table import LatencyTable
 from tavt_kit.core.schedule import TokenSchedule
 from tavt_kit.data import load_arrays, load_bytes, thin_out
 from tavt_kit.data.preprocess import Preprocessing
-from tavt_kit.errors import ExportError, MeasurementError, TargetError, TavtError
+from tavt_kit.errors import ExportError, MeasurementError, TargetError, TavtError, UnsupportedBackbone
 from tavt_kit.evaluation.evaluator import Evaluator, SwitchableLogits
 from tavt_kit.evaluation.result import EvaluationResult, paired
 from tavt_kit.exporters.forms import SWITCHABLE, Form
 from tavt_kit.exporters.int8 import Int8Options
 from tavt_kit.exporters.writer import Writer
 from tavt_kit.models.flops import MacsFormula
-from tavt_kit.models.token_reduction import SCORES
+from tavt_kit.models.token_reduction import REDUCTIONS, SCORES
 from tavt_kit.models.wrap import wrap
 from tavt_kit.pruning.depth import spared_layers
 from tavt_kit.runtimes import FileSession, check_available
@@ -49,13 +48,12 @@ __all__ = [
     "target_of",
     "variant_of",
     "with_weakest",
-    "write_int8",
 ]
 
 _Key: TypeAlias = tuple[int, str, tuple[int, ...] | None]
 """Of an evaluator: the model, the precision, and the layers that run where they are frozen into a graph."""
 
-_SHARES = (1.0, 0.875, 0.75, 0.625)
+_SHARES = (0.875, 0.75, 0.625)
 """Of the patches along a side: the image sizes that are tried, in whole patches."""
 
 _SPARED = 3
@@ -63,63 +61,68 @@ _SPARED = 3
 _LOOKED_AT = 48
 
 
-def joint_space(subject: Subject, request: Request) -> JointSpace:
+def joint_space(subject: Subject, request: Request) -> JointSpace | None:
     """What the genes may be for this model, and the schedules over them; no picture is looked at.
 
-    How many layers may be left out is known, which ones is made up: where layers are alike the costs are the same.
-    ``with_weakest`` finds them.
+    A gene of which the model or the target has one value alone is left out; ``None`` where all are. How many layers may
+    be left out is known, which ones is made up: where layers are alike the costs are the same. ``with_weakest`` finds
+    them.
     """
-    model = subject.model
-    sizes = _sizes(subject) if "image-size" in request.joint else [(model.backbone.image_size, model.tokens)]
-    scores = [model.score]
-    if "score" in request.joint:
+    model, genes = subject.model, request.genes
+    sizes = _sizes(subject) if "image-size" in genes else [(model.backbone.image_size, model.tokens)]
+    scores, reductions = [model.score], [model.reduction]
+    if "score" in genes:
         scores += [score for score in SCORES if score != model.score and _has(model, score)]
-    spared = range(1, 1 + model.layers // _SPARED) if "layers" in request.joint else ()
-    return JointSpace(
-        model.layout, sizes=tuple(size for size, _ in sizes), at_size=tuple(tokens for _, tokens in sizes),
-        spared=tuple(spared), scores=tuple(scores), precisions=_precisions(request),
+    if "reduction" in genes and model.backbone.unmergeable is None:
+        reductions += [one for one in REDUCTIONS if one != model.reduction]
+    spared = range(1, 1 + model.layers // _SPARED) if "layers" in genes else ()
+    space = JointSpace(
+        model.layout, subject.plain.minimum, sizes=tuple(size for size, _ in sizes),
+        at_size=tuple(tokens for _, tokens in sizes), spared=tuple(spared), scores=tuple(scores),
+        precisions=_precisions(request), reductions=tuple(reductions),
     )  # fmt: skip
+    return space if max(space.choices) > 1 else None
 
 
 def with_weakest(space: JointSpace, subject: Subject, request: Request) -> JointSpace:
-    """The same, leaving out as many layers, those whose absence costs least on training pictures.
+    """The same, leaving out as many layers, those whose absence costs least on training pictures; or none that cannot.
 
     Raises:
-        UnsupportedBackbone: No layer can be left out.
         DataError: Training pictures cannot be read.
     """
-    if "layers" not in request.joint:
+    if not space.spared:
         return space
     import torch
 
     samples = thin_out(subject.images.split("train"), _LOOKED_AT)
     seen = load_arrays(samples, subject.preprocessing, allow_unreadable=request.allow_unreadable)
     images, labels = torch.from_numpy(seen.images), torch.from_numpy(seen.labels)
-    return replace(space, spared=tuple(spared_layers(subject.model, len(space.spared), images, labels)))
+    try:
+        return replace(space, spared=tuple(spared_layers(subject.model, len(space.spared), images, labels)))
+    except UnsupportedBackbone:
+        return replace(space, spared=())
 
 
 def _precisions(request: Request) -> tuple[str, ...]:
-    """The target's own, and those of fewer bits.
-
-    Raises:
-        TargetError: The processor has no int8.
-    """
+    """The target's own, and those of fewer bits that its processor has."""
     target = request.target
     own = "f32" if target is None else target.precision
-    if target is None or "precision" not in request.joint:
+    if target is None or "precision" not in request.genes:
         return (own,)
     import torch
 
     from tavt_kit.runtimes.on_torch import is_bf16_faster
 
-    check_available(replace(target, precision="int8"))
     halves = target.runtime == "openvino" and is_bf16_faster(torch.device("cpu"))
-    if halves:
-        try:
-            check_available(replace(target, precision="bf16"))
-        except TargetError:  # torch has kernels that OpenVINO has not
-            halves = False
-    return (own, *(["bf16"] if halves else []), "int8")
+    return (own, *(one for one in (["bf16"] if halves else []) + ["int8"] if _runs(target, one)))
+
+
+def _runs(target: TargetDevice, precision: str) -> bool:
+    try:
+        check_available(replace(target, precision=precision))
+    except TargetError:  # torch has kernels that OpenVINO has not
+        return False
+    return True
 
 
 def target_of(target: TargetDevice, choice: Choice) -> TargetDevice:
@@ -128,20 +131,25 @@ def target_of(target: TargetDevice, choice: Choice) -> TargetDevice:
 
 
 def _sizes(subject: Subject) -> list[tuple[tuple[int, int], int]]:
-    """Image sizes in whole patches with the tokens of each, the model's own first; such as the family takes."""
+    """Image sizes in whole patches with the tokens of each, the model's own first, then falling.
+
+    They are those that the weights were trained for, and the usual shares; such as the family takes.
+    """
     model, (height, width) = subject.model, subject.preprocessing.image_size
     (rows, columns), card = model.grid, subject.card
-    found = {(height, width): model.tokens}
-    for share in _SHARES[1:]:
-        row, column = max(2, round(rows * share)), max(2, round(columns * share))
-        size = (height * row // rows, width * column // columns)
+    usual = [(max(2, round(rows * share)), max(2, round(columns * share))) for share in _SHARES]
+    sizes = [(size, size) for size in card.image_sizes]
+    sizes += [(height * row // rows, width * column // columns) for row, column in usual]
+    found: dict[int, tuple[int, int]] = {}
+    for size in sizes:
         try:
             tokens = wrap(sketch(card.name, {**card.arguments, "img_size": list(size)})).tokens
         except TavtError:  # a size that this family does not take
             continue
-        if tokens < min(found.values()):
-            found[size] = tokens
-    return list(found.items())
+        if tokens < model.tokens:
+            found.setdefault(tokens, size)
+    own = (height, width), model.tokens
+    return [own, *((found[tokens], tokens) for tokens in sorted(found, reverse=True))]
 
 
 def _has(model: AdaptiveViT, score: str) -> bool:
@@ -185,12 +193,15 @@ def counting(subject: Subject) -> Callable[[Choice], int]:
 def predicting(subject: Subject, tables: Mapping[str | None, LatencyTable]) -> Callable[[Choice], float]:
     """Predicted milliseconds; of another image size by the same layers, the stem by its share of the patches.
 
-    Another score is predicted as the model's own: the measurement at the end tells them apart.
+    Another score is predicted as the model's own, another reduction by its multiply-adds beside those of the model's
+    own: the measurement at the end tells them apart.
 
     Args:
         subject: The model.
         tables: By precision; ``None`` for the target's own.
     """
+
+    macs = counting(subject)
 
     @cache
     def at(tokens: int, precision: str | None) -> LatencyTable:
@@ -204,7 +215,8 @@ def predicting(subject: Subject, tables: Mapping[str | None, LatencyTable]) -> C
 
     def milliseconds(choice: Choice) -> float:
         wanted = Configuration.of(choice)
-        return at(variant_of(subject, choice).tokens, wanted.precision).predict(wanted.schedule)
+        more = 1.0 if wanted.reduction is None else macs(choice) / macs(replace(wanted, reduction=None).choice)
+        return more * at(variant_of(subject, choice).tokens, wanted.precision).predict(wanted.schedule)
 
     return cache(milliseconds)
 
@@ -298,41 +310,10 @@ class ConfigurationEvaluator:
 
 
 _CALIBRATE = 100
-"""Training pictures; as many others at most choose whether SmoothQuant helps."""
+"""Training pictures."""
 
 _DROPPED = {"steep": 0.25, "mild": 0.1, "dense": 0.0}
 """In every layer: the schedules that a file for all schedules is calibrated at, in turns."""
-
-
-def write_int8(
-    subject: Subject,
-    request: Request,
-    model: AdaptiveViT,
-    schedules: Mapping[str, TokenSchedule],
-    folder: Path,
-    label: str = "",
-) -> Artifact:
-    """The file for the target's runtime, opened on the target.
-
-    Args:
-        subject: Has the training pictures.
-        request: Names the target, which is here.
-        model: With its card.
-        schedules: As of ``Writer``.
-        folder: For the file.
-        label: Which of the schedules, or ``SWITCHABLE`` for a file whose counts are an input.
-
-    Raises:
-        ExportError: The model cannot be converted or quantized.
-        DataError: Too many training pictures cannot be read.
-    """
-    target = request.target
-    assert target is not None  # quantized for a machine
-    form = Form("openvino" if target.runtime == "openvino" else "onnx", "int8", label)
-    how = Int8Options("nncf" if target.runtime == "openvino" else "onnxruntime")
-    opened = replace(target, precision="f32")  # a quantized file says itself what is in 8 bits
-    writer = Writer(model, schedules, subject.images, _CALIBRATE, request.allow_unreadable, opened, int8=how)
-    return writer.write(form, folder)
 
 
 def int8_session(
@@ -340,16 +321,29 @@ def int8_session(
 ) -> FileSession:
     """The model, or a variant of it, in one int8 file for all schedules of the layers that run; made once.
 
+    Args:
+        subject: Has the training pictures.
+        request: Names the target, which is here.
+        model: With its card.
+        executed: The layers that run; ``None`` for all.
+
     Raises:
-        TavtError: As ``write_int8``.
+        ExportError: The model cannot be converted or quantized.
+        DataError: Too many training pictures cannot be read.
     """
-    key = id(model), executed
+    key, target = (id(model), executed), request.target
     if key not in subject.quantized:
+        assert target is not None  # quantized for a machine
         schedules = {name: TokenSchedule.taper(model.layout, ratio, executed) for name, ratio in _DROPPED.items()}
         size = "x".join(map(str, model.backbone.image_size))
         fewer = "" if executed is None else f" with {len(executed)} layers"
-        subject.progress.say(f"Quantizing the model at {size} px{fewer}, so that it answers in int8; about a minute.")
+        merging = f", to {model.reduction}" if model.reduction != subject.model.reduction else ""
+        subject.progress.say(f"Quantizing the model at {size} px{fewer}{merging}, so that it answers in int8.")
+        quantizer, form = ("nncf", "openvino") if target.runtime == "openvino" else ("onnxruntime", "onnx")
+        opened = replace(target, precision="f32")  # a quantized file says itself what is in 8 bits
+        writer = Writer(model, schedules, subject.images, _CALIBRATE, request.allow_unreadable, opened,
+                        int8=Int8Options(quantizer, "off"))  # fmt: skip
         with tempfile.TemporaryDirectory(prefix="fgvc-kit-int8-") as folder:
-            written = write_int8(subject, request, model, schedules, Path(folder), SWITCHABLE)
+            written = writer.write(Form(form, "int8", SWITCHABLE), Path(folder))
         subject.quantized[key] = cast(FileSession, written.session)
     return subject.quantized[key]

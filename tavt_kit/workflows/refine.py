@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -58,8 +58,7 @@ class LatencyRefinement:
         """The result, and what was measured and chosen; then the baselines are measured too."""
         costs, final = self.costs, None
         result = self._search(costs, None)
-        choice = next(iter(result.ranked(self.request.budget)), result.dense)
-        self.baselines.prepare(choice, any(one.origin == "taper" for one in result.whole))
+        self.baselines.prepare()
         for done in range(_CORRECTIONS):
             tails = self.store.get_attr(f"corrected tails {done}")
             if tails is None:
@@ -120,11 +119,16 @@ class LatencyRefinement:
             evaluations=wanted if after is None else after.evaluations + (wanted + 1) // 2,
             max_seconds=request.max_seconds, population=request.population, seed=request.seed,
             algorithm=request.algorithm, objectives=self._objectives,
-            seeds=self.subject.seeds(request), slack=SLACK if request.is_here else 0.0,
+            seeds=self.subject.seeds(request), baselines=self._baselines, slack=SLACK if request.is_here else 0.0,
             store=self.store, after=after, on_progress=self.subject.progress.show, learn=self.evaluators.learn,
         )  # fmt: skip
 
-    def _confirm(self, result: SearchResult, before: Final | None, rounds: int = 3, last: bool = True) -> Final:
+    @property
+    def _baselines(self) -> Mapping[Choice, str]:
+        joint = self.subject.joint
+        return joint.baselines if joint is not None and self.request.baselines else {}
+
+    def _confirm(self, result: SearchResult, before: Final | None, rounds: int = 8, last: bool = True) -> Final:
         if self.request.is_here:
             self._say(f"Measuring the best of {result.evaluations} schedules end to end on {self.request.target}.")
         dense = result.dense.schedule

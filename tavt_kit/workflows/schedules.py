@@ -241,6 +241,11 @@ def _candidate(front: Mapping[str, Any], pick: str | None, run: Path) -> Mapping
     if pick == "balanced":
         return candidates[_bend(front, len(candidates))]
     if pick is None:
+        if (better := front.get("recommended")) is not None:
+            raise RecordError(
+                f"the search in {run} recommends {better}, a model of yours that does better than all it found, so "
+                "there is nothing to take from it; give `pick` best for the best of its own"
+            )
         chosen = front.get("chosen")
         if not isinstance(chosen, int) or not 0 <= chosen < len(candidates):
             raise RecordError(

@@ -21,6 +21,7 @@ from tavt_kit.core.parsing import parse_duration
 from tavt_kit.core.progress import Progress, Silent
 from tavt_kit.core.records import command_line, write_record
 from tavt_kit.data.preprocess import Preprocessing
+from tavt_kit.errors import ExportError
 from tavt_kit.evaluation.kept import pick_examples, write_kept
 from tavt_kit.models.flops import MacsFormula
 from tavt_kit.reports import write_report
@@ -28,8 +29,9 @@ from tavt_kit.runtimes import check_available
 from tavt_kit.runtimes.available import accelerator_name
 from tavt_kit.search import Costs, Store
 from tavt_kit.search.feasibility import Feasibility, feasibility_table, refuse_unsearchable, require_feasible
-from tavt_kit.search.finalists import Final
+from tavt_kit.search.finalists import Final, better_baseline
 from tavt_kit.search.frame import front_frame
+from tavt_kit.search.joint_space import JointSpace
 from tavt_kit.search.record import front_body, write_candidates, write_front
 from tavt_kit.search.result import SearchResult
 from tavt_kit.workflows.baselines import Baselines, check_user_baselines
@@ -71,16 +73,17 @@ class SearchRun:
     """A finished search.
 
     Args:
-        best: Candidate to take; ``None`` where no measured one keeps to the budget.
+        best: What to take: the best of everything measured, a model of the user's included; ``None`` where nothing
+            measured keeps to the budget.
         front: Candidates that none dominates, by rising cost, each judged; measured where the target is here.
-        baselines: What the front is held against: the dense model and the best schedules of simple families, then
-            other models, each judged by the same budget.
+        baselines: What the front is held against: the dense model, also smaller, shallower and in fewer bits, and the
+            best schedules of simple families; then the user's models; each judged by the same budget.
         verdict: Verdict of ``best``; FAIL where there is none, INCONCLUSIVE of a dry run.
         folder: Run folder of the search.
         record: Body of its ``front.json``; of a dry run what would be done.
     """
 
-    best: Candidate | None
+    best: Candidate | Baseline | None
     front: tuple[Candidate, ...]
     baselines: tuple[Candidate | Baseline, ...]
     verdict: Verdict
@@ -107,10 +110,12 @@ class SearchRun:
     def __repr__(self) -> str:
         best = "no candidate keeps to the budget"
         if self.best is not None:
-            cost = f"{self.best.macs / 1e9:.3g} GMACs"
+            cost = "" if self.best.macs is None else f", {self.best.macs / 1e9:.3g} GMACs"
             if (latency := self.best.latency) is not None:
-                cost = f"{latency.median:.3g} ms"
-            best = f"{self.best.schedule} at {100 * self.best.metric:.1f} %, {cost}"
+                cost = f", {latency.median:.3g} ms"
+            name = self.best.name if isinstance(self.best, Baseline) else self.best.schedule
+            accuracy = "" if self.best.accuracy is None else f" at {100 * self.best.accuracy.value:.1f} %"
+            best = f"{name}{accuracy}{cost}"
         return f"SearchRun({self.verdict}: {best}; {len(self.front)} on the front; {self.folder})"
 
 
@@ -138,7 +143,7 @@ def search(
     final: int = 6,
     screen: int = 128,
     evaluate_on: str | None = None,
-    joint: str | Sequence[str] = (),
+    fix: str | Sequence[str] = (),
     baselines: bool = True,
     baseline: str | Sequence[str] = (),
     seed: int = 0,
@@ -149,12 +154,16 @@ def search(
     ray_address: str | None = None,
     fresh: bool = False,
     dry_run: bool = False,
+    min_patches: int | None = None,
     table_seconds: float = 60.0,
     table_points: int = 12,
     measure_seconds: float = 1.5,
     progress: Progress | None = None,
 ) -> SearchRun:
-    """Find the most accurate token schedules under a budget; with a floor (top1, drop), the cheapest that keeps it.
+    """Find the most accurate configuration under a budget; with a floor (top1, drop), the cheapest that keeps it.
+
+    Image size, token schedule, dropping or merging, precision and the layers that run are searched together, and the
+    dense model at each of these is a candidate like any other, so what is chosen is the best of all of them.
 
     Selection is on val alone. Latencies are predicted from a table of layer times that is measured on the target
     first, and the best of the front are measured end to end there. Every evaluation is stored the moment it is done:
@@ -176,19 +185,22 @@ def search(
         front: Run folder or ``front.json`` of an earlier search, whose front to begin with.
         algorithm: ``nsga2``, ``surrogate``, ``tavt``, ``tavt-official`` or ``random``.
         objective: Two or three metrics and costs; top-1 against latency with a target, else multiply-adds.
-        score: What ranks the tokens, ``column`` or ``cls``; the model's own by default.
+        score: What ranks the tokens, ``column`` or ``cls``, or ``any`` to search both; the model's own by default.
         pool: Whether the head pools over the ``kept`` tokens or all, ``restored``; the model's own by default.
-        reduction: ``drop`` or ``merge``; the model's own by default.
-        precision: Precision of the target, ``f32``, ``f16``, ``bf16`` or ``int8``.
+        reduction: ``drop`` or ``merge`` alone; both are searched by default, where the model can.
+        precision: Precision of the target, ``f32``, ``f16``, ``bf16`` or ``int8``, and no other; by default f32 and
+            narrower ones are searched.
         image_size: Pixels a side, for a model given by name.
-        evaluations: Schedules to evaluate, the dense model included.
+        evaluations: Configurations to evaluate, the dense model and its baselines included.
         population: Schedules of a generation; ``None`` for the algorithm's own.
         max_time: Bound on the time spent on evaluations: seconds, or a text such as ``15m``.
         final: Candidates of the front to measure end to end.
         screen: Pictures that a candidate is judged on first, against cheaper ones; 0 to look at all of them.
         evaluate_on: Runtime and precision of the evaluations, such as ``openvino:bf16``; ``None`` for torch.
-        joint: Further genes: ``image-size``, ``layers``, ``score``, ``precision``.
-        baselines: Whether the front is held against the model at lower resolutions, with fewer layers and in INT8.
+        fix: What stays as the model has it: ``image-size``, ``layers``, ``reduction``, ``precision``, or ``all``, so
+            that schedules alone are searched.
+        baselines: Whether the dense model at each image size, in each precision and with fewer layers is evaluated
+            whatever the budget, and the best of them measured.
         baseline: Models of the user's own to hold it against: exported files, runs, timm names.
         seed: Seed of everything random.
         limit: Pictures of val to use at most.
@@ -199,6 +211,8 @@ def search(
         fresh: Whether to start again instead of continuing what ``out`` holds.
         dry_run: Whether to stop before anything is written: the result's record says what would be done, and a budget
             that cannot be met is refused as ever.
+        min_patches: Patches that every layer keeps at least; by default 16, or half of the model's where it has fewer
+            than 32, and no more than the least that a ``schedule`` to begin with keeps.
         table_seconds: Seconds that timing the layers aims for, in each precision; every part runs a few times
             whatever this is. A short time makes predictions coarser, not the verdict: what is chosen is measured.
         table_points: Token counts at which the parts of a layer are timed; what lies between is interpolated.
@@ -224,10 +238,11 @@ def search(
         objectives=listed(objective), score=score, pool=pool, reduction=reduction, image_size=image_size,
         evaluations=evaluations, population=population,
         max_seconds=parse_duration(max_time) if isinstance(max_time, str) else max_time, final=final, screen=screen,
-        evaluate_on=evaluate_on, joint=read_genes(joint), baselines=baselines, user_baselines=listed(baseline),
+        evaluate_on=evaluate_on, fix=read_genes([*listed(fix), *(["precision"] if precision else [])]),
+        baselines=baselines, user_baselines=listed(baseline),
         seed=seed, limit=limit, allow_unreadable=allow_unreadable, engine=engine, workers=workers,
-        ray_address=ray_address, fresh=fresh, table_seconds=table_seconds, table_points=table_points,
-        measure_seconds=measure_seconds,
+        ray_address=ray_address, fresh=fresh, min_patches=min_patches, table_seconds=table_seconds,
+        table_points=table_points, measure_seconds=measure_seconds,
     )  # fmt: skip
     if dry_run:
         plan = _planned(request, progress or Silent())
@@ -273,7 +288,11 @@ def _searched(request: Request, progress: Progress) -> SearchRun:
     path = request.out / "search.db"
     if not path.exists():  # of a folder that holds a search, the store names what differs
         check_place(subject, request)
-    require_feasible(_counted_feasibility(subject, request))
+    require_feasible(_counted_feasibility(subject, request))  # before a picture is looked at
+    if subject.joint is not None:
+        space = with_weakest(subject.joint, subject, request)
+        subject = replace(subject, joint=space)
+        progress.say(_searched_genes(space, request))
     with (
         held_folder(request.out),
         Store(path, fresh=request.fresh) as store,
@@ -314,11 +333,9 @@ def _opened(request: Request, progress: Progress) -> Subject:
     subject.seeds(request)
     subject.check_metrics(request)
     check_user_baselines(subject, request)
-    if request.joint:
-        space = joint_space(subject, request)
-        require_feasible(_counted_feasibility(replace(subject, joint=space), request))  # before a picture is looked at
-        subject = replace(subject, joint=with_weakest(space, subject, request))
-    return subject
+    alone = bool(request.alone)
+    joint = joint_space(subject, request) if request.baselines or not alone else None
+    return replace(subject, joint=joint, alone=alone)
 
 
 def _show_feasibility(subject: Subject, request: Request, rows: Sequence[Feasibility]) -> None:
@@ -347,7 +364,7 @@ def _costs(subject: Subject, request: Request, store: Store, memory: SearchMemor
         if request.is_here:
             precisions = () if subject.joint is None else subject.joint.precisions
             if "int8" in precisions:
-                int8_session(subject, request, subject.model)  # refuses what cannot be quantized before the long part
+                _require_int8(subject, request)
             each = "a minute" if request.table_seconds == 60 else f"{request.table_seconds:g} s"
             spent = each if len(precisions) < 2 else f"{len(precisions)} times {each}, once for each precision"
             subject.progress.say(f"Timing the layers on {request.target}, about {spent}.")
@@ -356,6 +373,30 @@ def _costs(subject: Subject, request: Request, store: Store, memory: SearchMemor
         return found
 
     return timed(subject, request, store, tails)
+
+
+def _searched_genes(space: JointSpace, request: Request) -> str:
+    """What is searched, in a sentence."""
+    least = space.layout.layers - len(space.spared)
+    values = {
+        "image sizes": [f"{width} px" for _, width in space.sizes],
+        "layers": [f"{space.layout.layers} to {least}"] if space.spared else [],
+        "precisions": space.precisions,
+        "reductions": () if request.alone else space.reductions,
+        "scores": () if request.alone else space.scores,
+    }
+    free = "; ".join(f"{gene} {', '.join(held)}" for gene, held in values.items() if len(held) > 1 or gene == "layers")
+    if request.alone:
+        return f"{request.alone}; baselines only: {free}."
+    return f"Searched beside token counts: {free}."
+
+
+def _require_int8(subject: Subject, request: Request) -> None:
+    """Refuse a model that cannot be quantized before the long part."""
+    try:
+        int8_session(subject, request, subject.model)
+    except ExportError as error:
+        raise ExportError(f"{error}; `fix` precision searches without int8") from None
 
 
 def _host(request: Request) -> HostFacts | None:
@@ -397,6 +438,11 @@ def _written(
         gene_ablation=ablation,
         memory=memory,
     )
+    better = better_baseline(final, beside, request.budget)
+    if better is not None:
+        body |= {"recommended": better.name, "verdict": str(better.verdict)}
+    if subject.untrained_sizes:
+        body["untrained_sizes"] = subject.untrained_sizes
     body["command"] = command_line()
     write_candidates(request.out, result, final)
     record = write_front(request.out, body)
@@ -409,4 +455,5 @@ def _written(
         write_kept(model, examples, subject.images, how, request.out, split=split)
     write_report([request.out], request.out)
     baselines: tuple[Candidate | Baseline, ...] = (*final.baselines, *beside)
-    return SearchRun(final.pick, final.candidates, baselines, final.verdict, request.out, record)
+    best = final.pick if better is None else better
+    return SearchRun(best, final.candidates, baselines, Verdict(body["verdict"]), request.out, record)

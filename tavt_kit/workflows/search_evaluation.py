@@ -11,7 +11,7 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, NamedTuple
 
 from tavt_kit.checkpoints import load_model
-from tavt_kit.core.configuration import Choice
+from tavt_kit.core.configuration import Choice, Configuration
 from tavt_kit.core.device import TargetDevice
 from tavt_kit.core.model_card import CARD_FILE, WEIGHTS_FILE
 from tavt_kit.core.progress import Progress
@@ -226,11 +226,14 @@ def looking(subject: Subject, request: Request, fast: ConfigurationEvaluator, ma
     payload = WorkerPayload(files, evaluator.pixels[:], evaluator.labels, make, device, threads=1)
     with (_on_ray if request.engine == "ray" else _here)(request, payload, subject.progress) as workers:
 
-        def look(
-            schedules: Sequence[TokenSchedule], start: int, stop: int
-        ) -> Iterator[tuple[TokenSchedule, EvaluationResult]]:
+        def look(schedules: Sequence[Choice], start: int, stop: int) -> Iterator[tuple[Choice, EvaluationResult]]:
+            # Workers have the model as it is; what needs another one is answered here.
+            variants = [one for one in schedules if isinstance(one, Configuration)]
+            if variants:
+                yield from fast.look(variants, start, stop)
+            plain = [one for one in schedules if isinstance(one, TokenSchedule)]
             # Neighbours go to one worker, which computes what they have in common once.
-            ordered = sorted(schedules, key=lambda schedule: schedule.counts, reverse=True)
+            ordered = sorted(plain, key=lambda schedule: schedule.counts, reverse=True)
             for part, answer in workers([Part(schedule, start, stop) for schedule in ordered]):
                 yield part.schedule, answer
 

@@ -19,14 +19,14 @@ if TYPE_CHECKING:
     from tavt_kit.data import ImageSet
     from tavt_kit.models.wrap import AdaptiveViT
 
-__all__ = ["JOINT", "PROFILE_FILE", "Request", "listed", "read_genes", "read_profile", "read_target"]
+__all__ = ["GENES", "PROFILE_FILE", "Request", "listed", "read_genes", "read_profile", "read_target"]
 
 PROFILE_FILE = "profile.json"
 
-JOINT = ("image-size", "layers", "score", "precision")
-"""What may be searched beside token counts."""
+GENES = ("image-size", "layers", "reduction", "precision")
+"""What is searched beside token counts, unless it is fixed; and the score, where any is asked for."""
 
-_LEAST = {"evaluations": 1, "population": 1, "final": 1, "seed": 0, "screen": 0, "table_points": 2}
+_LEAST = {"evaluations": 1, "population": 1, "final": 1, "seed": 0, "screen": 0, "table_points": 2, "min_patches": 1}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,8 +66,9 @@ class Request:
     profile: LatencyTable | None
     baselines: bool
     user_baselines: tuple[str, ...]
-    joint: tuple[str, ...]
+    fix: tuple[str, ...]
     reduction: str | None
+    min_patches: int | None
     table_seconds: float
     table_points: int
     measure_seconds: float
@@ -81,7 +82,8 @@ class Request:
             raise ParameterError(f"a measurement needs some time, got {given}")
         self._check_algorithm()
         self._check_engine()
-        self._check_joint()
+        if unknown := [gene for gene in self.fix if gene not in (*GENES, "score", "all")]:
+            raise ParameterError(f"`fix` takes {', '.join(GENES)} or all, got {unknown[0]!r}")
         if self.limit is not None and self.limit < 1:
             raise DataError(f"a limit must allow at least one picture, got `limit` {self.limit}")
         self._check_target()
@@ -92,11 +94,12 @@ class Request:
     def _check_algorithm(self) -> None:
         if self.algorithm not in ALGORITHMS:
             raise ParameterError(f"`algorithm` is one of {', '.join(ALGORITHMS)}, got {self.algorithm!r}")
-        given = (self.population is not None, self.schedules, self.front is not None, self.weighed.number > 2)
+        given = (self.population is not None, self.schedules, self.front is not None, self.weighed.number > 2,
+                 self.min_patches is not None)  # fmt: skip
         if self.algorithm == "tavt-official" and any(given):
             raise ParameterError(
                 "`algorithm` tavt-official has sizes, first schedules and two objectives of its own, so it takes no "
-                "`population`, `schedule`, `front` or third `objective`; use tavt"
+                "`population`, `schedule`, `front`, `min_patches` or third `objective`; use tavt"
             )
 
     def _check_engine(self) -> None:
@@ -106,36 +109,6 @@ class Request:
             raise ParameterError(f"`workers` must be at least 1, got {self.workers}")
         if self.ray_address is not None and self.engine != "ray":
             raise ParameterError(f"`ray_address` is for `engine` ray, but the engine is {self.engine}")
-
-    def _check_joint(self) -> None:
-        if not self.joint:
-            return
-        if unknown := [gene for gene in self.joint if gene not in JOINT]:
-            raise ParameterError(f"`joint` takes {', '.join(JOINT)}, with commas between them, got {unknown[0]!r}")
-        if self.algorithm not in ("nsga2", "random"):
-            raise ParameterError(f"`joint` is for `algorithm` nsga2 or random, got {self.algorithm}")
-        if self.engine != "local" or (self.workers or 1) > 1:
-            raise ParameterError("`joint` evaluates in this process alone; leave `workers` and `engine` out")
-        if self.profile is not None:
-            raise ParameterError(
-                "`joint` measures what it finds, so it takes no `profile`; search on the target itself"
-            )
-        if (self.evaluate_on or "torch").partition(":")[0].strip().lower() != "torch":
-            raise ParameterError(f"`joint` evaluates by torch, got `evaluate_on` {self.evaluate_on}")
-        if "agreement" in self.metrics:
-            raise ParameterError("`joint` has no one dense model to agree with; choose another `objective`")
-        if "precision" in self.joint:
-            self._check_precision()
-
-    def _check_precision(self) -> None:
-        target = self.target
-        if target is None or not self.is_timed:
-            raise ParameterError(
-                "`joint` precision trades accuracy for time, so it needs a latency to limit or weigh, and "
-                "`target`, such as openvino:cpu"
-            )
-        if target.runtime not in ("openvino", "onnxruntime") or not target.is_cpu or target.precision != "f32":
-            raise ParameterError(f"`joint` precision begins with f32 on openvino:cpu or onnxruntime:cpu, got {target}")
 
     def _check_target(self) -> None:
         timed = [str(limit) for limit in self.budget.of("latency", "throughput")]
@@ -155,6 +128,35 @@ class Request:
                 f"a carried profile knows times alone, so it cannot tell {asked}; search on the target itself, or "
                 "leave memory out and look at it there"
             )
+
+    @property
+    def genes(self) -> tuple[str, ...]:
+        """What is searched beside token counts as far as the request goes: what is given or fixed is not.
+
+        Precision is a gene where time counts on a target of this machine that begins with f32 and may know int8.
+        Agreement with the dense model means nothing where there are several, and a carried profile is of one model.
+        """
+        if "all" in self.fix or "agreement" in self.metrics or self.profile is not None:
+            return ()
+        target = self.target
+        quantizes = target is not None and target.runtime in ("openvino", "onnxruntime") and target.is_cpu
+        free = {
+            "reduction": self.reduction is None,
+            "score": self.score == "any",
+            "precision": quantizes and self.is_timed and target is not None and target.precision == "f32",
+        }
+        return tuple(gene for gene in (*GENES, "score") if gene not in self.fix and free.get(gene, True))
+
+    @property
+    def alone(self) -> str:
+        """Why the search proposes schedules alone, so that its genes make baselines only; empty where it does not."""
+        if self.algorithm not in ("nsga2", "random"):
+            return f"The algorithm {self.algorithm} proposes schedules alone"
+        if self.engine != "local" or (self.workers or 1) > 1:
+            return "Workers evaluate schedules alone"
+        if self.looks.runtime != "torch":
+            return f"{self.evaluate_on} evaluates schedules alone"
+        return ""
 
     @property
     def model_text(self) -> str:
@@ -222,7 +224,7 @@ class Request:
 
         from tavt_kit.runtimes.on_torch import is_bf16_faster
 
-        if "precision" in self.joint:  # where bf16 is a gene, f32 has to answer for itself
+        if "precision" in self.genes:  # where bf16 is a gene, f32 has to answer for itself
             return self.precision
         return "bf16" if self.is_timed and is_bf16_faster(torch.device("cpu")) else self.precision
 
@@ -261,7 +263,7 @@ class Request:
             "limit": self.limit,
             "screen": self.screen,
             "evaluate_on": f"{self.looks.runtime}:{self.looks.precision}",
-            "joint": list(self.joint),
+            "genes": list(self.genes),
             "engine": self.engine,
             "workers": self.workers,
             "profile": None if self.profile is None else self.profile.digest,
@@ -311,9 +313,9 @@ def read_target(
     return device if table is None else table.target, table
 
 
-def read_genes(joint: str | Sequence[str]) -> tuple[str, ...]:
-    """The names of further genes, each once: one text or several, with commas between them."""
-    genes = [gene.strip().lower() for text in listed(joint) for gene in text.split(",")]
+def read_genes(fix: str | Sequence[str]) -> tuple[str, ...]:
+    """The names of genes, each once: one text or several, with commas between them."""
+    genes = [gene.strip().lower().replace("_", "-") for text in listed(fix) for gene in text.split(",")]
     return tuple(dict.fromkeys(gene for gene in genes if gene))
 
 

@@ -51,8 +51,10 @@ class Subject:
         model: Wrapped, in eval mode, on the CPU.
         images: With the split that the model was trained on.
         weights: SHA-256 of all tensors, names and shapes.
+        plain: Schedules of the model as it is.
         opened: Sessions that stay open on the target.
         joint: What further genes may be; ``None`` for a search of token counts alone.
+        alone: Whether schedules alone are proposed, so that ``joint`` makes baselines only.
         variants: The model as these genes want it, as far as it was made.
         quantized: Int8 sessions of these by the layers that run, whose counts are an input.
         progress: Watcher of the search.
@@ -61,8 +63,10 @@ class Subject:
     model: AdaptiveViT
     images: ImageSet
     weights: str
+    plain: Space
     opened: dict[TokenSchedule, Session] = field(default_factory=dict, compare=False)
     joint: JointSpace | None = None
+    alone: bool = False
     variants: dict[object, AdaptiveViT] = field(default_factory=dict, compare=False)
     quantized: dict[tuple[int, tuple[int, ...] | None], FileSession] = field(default_factory=dict, compare=False)
     progress: Progress = field(default_factory=Silent, compare=False)
@@ -79,15 +83,18 @@ class Subject:
 
     @property
     def space(self) -> Space:
-        """The schedules of the model."""
-        if self.joint is not None:
-            return self.joint
-        return Space(self.model.layout)
+        """What may be proposed."""
+        return self.plain if self.joint is None or self.alone else self.joint
+
+    @property
+    def untrained_sizes(self) -> list[int]:
+        """Image sizes, in pixels a side, that are looked at though the weights were never trained for them."""
+        sizes = () if self.joint is None else self.joint.sizes[1:]
+        return [width for _, width in sizes if width not in self.card.image_sizes]
 
     def seeds(self, request: Request) -> list[TokenSchedule]:
         """The schedules to begin with, read for this model: the user's, then those of an earlier front."""
-        texts = listed_schedules(self.model, request.schedules, request.front)
-        return [TokenSchedule.parse(text, self.model.layout) for text in texts]
+        return _seeds(self.model, request)
 
     def check_metrics(self, request: Request) -> None:
         """Raise DataError for a metric that the pictures of val cannot give."""
@@ -103,7 +110,7 @@ class Subject:
             joint = self.joint
             sizes = [list(size) for size in joint.sizes]
             carried["joint"] = {"sizes": sizes, "spared": list(joint.spared), "scores": list(joint.scores),
-                                "precisions": list(joint.precisions)}  # fmt: skip
+                                "precisions": list(joint.precisions), "reductions": list(joint.reductions)}  # fmt: skip
         return carried | {
             "model": self.card.name,
             "weights": self.weights,
@@ -140,7 +147,7 @@ def open_subject(request: Request, progress: Progress) -> Subject:
         classes=None if trained else images.classes,
         image_size=request.image_size,
         seed=request.seed,
-        score=request.score,
+        score=None if request.score == "any" else request.score,
         pool=request.pool,
         reduction=request.reduction,
         copied=True,
@@ -152,7 +159,14 @@ def open_subject(request: Request, progress: Progress) -> Subject:
             f"`limit` asks for {request.limit} pictures, but the split val of {images.name} has {pictures}; give "
             "at most that many, or no limit"
         )
-    return Subject(model, images, sha256_tensors(model.state_dict()), progress=progress)
+    least = None if request.min_patches is None else model.prefix + request.min_patches
+    plain = Space(model.layout, least).holding(_seeds(model, request))
+    return Subject(model, images, sha256_tensors(model.state_dict()), plain, progress=progress)
+
+
+def _seeds(model: AdaptiveViT, request: Request) -> list[TokenSchedule]:
+    texts = listed_schedules(model, request.schedules, request.front)
+    return [TokenSchedule.parse(text, model.layout) for text in texts]
 
 
 def _images(request: Request) -> ImageSet:

@@ -156,7 +156,7 @@ def _final_protocol(dense_ms: float | None, budget: Budget, seconds: float) -> P
 
 
 def _other_tables(subject: Subject, request: Request, target: TargetDevice) -> dict[str, Any]:
-    """Of the further precisions of a joint search."""
+    """Of the further precisions."""
     further = () if subject.joint is None else subject.joint.precisions[1:]
     return {
         precision: _table(subject, request, replace(target, precision=precision), None).as_record()

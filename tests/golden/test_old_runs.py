@@ -72,7 +72,8 @@ def test_todays_readers_open_them(
 
 def test_a_killed_search_goes_on(runs: Path, data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(runs)
-    search = ("search", "distilled", "--budget", "flops=35K", "--evaluations", 40, "--population", 4, "--no-baselines")
+    search = ("search", "distilled", "--budget", "flops=35K", "--evaluations", 40, "--population", 4, "--no-baselines",
+              "--min-patches", 1, "--fix", "all")  # fmt: skip
     old = evaluated(runs / "killed-search")
     assert len(old) == 9
     assert run(*search, "--data", data, "-o", "killed-search") == 0

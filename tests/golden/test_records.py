@@ -24,7 +24,7 @@ def runs(start: Path, data: Path, tmp_path_factory: pytest.TempPathFactory) -> P
     steps = ("--steps", 2, "--batch", 4)
     assert run("train", start, "--data", data, "--recipe", "finetune", *steps, "-o", trained) == 0
     assert run("distill", trained, *steps, "-o", distilled) == 0
-    search = ("search", distilled, "--evaluations", 6, "--population", 3, "--no-baselines")
+    search = ("search", distilled, "--evaluations", 6, "--population", 3, "--fix", "all", "--no-baselines")
     assert run(*search, "--budget", "flops=70K", "-o", found) == 0
     assert run("export", found, "--format", "onnx", "-o", exported) == 0
     assert run("check", exported / "model.f32.onnx", "--against", found, "-o", folder / "checked") == 0

@@ -16,13 +16,13 @@ from tests.golden.golden import Golden, rounded
 from tests.verbs.command import run
 
 SEARCHES: dict[str, tuple[object, ...]] = {
-    "nsga2": ("--evaluations", 40, "--population", 6),
-    "nsga2-screened": ("--evaluations", 24, "--population", 6, "--screen", 4),
+    "nsga2": ("--fix", "all", "--evaluations", 40, "--population", 6),
+    "nsga2-screened": ("--fix", "all", "--evaluations", 24, "--population", 6, "--screen", 4),
     "surrogate": ("--algorithm", "surrogate", "--evaluations", 9, "--population", 3),
     "tavt": ("--algorithm", "tavt", "--evaluations", 24, "--population", 6),
     "tavt-official": ("--algorithm", "tavt-official", "--evaluations", 24),
-    "random": ("--algorithm", "random", "--evaluations", 24, "--population", 6),
-    "joint": ("--joint", "layers,score", "--evaluations", 24, "--population", 6),
+    "random": ("--algorithm", "random", "--fix", "all", "--evaluations", 24, "--population", 6),
+    "joint": ("--score", "any", "--evaluations", 24, "--population", 6),
 }
 BY_ITS_BITS = ("surrogate",)
 """What a regression proposes next hangs on the last bits of the linear algebra; it takes 10 s too."""

@@ -19,7 +19,7 @@ from tavt_kit.search.algorithms.tavt import OfficialTavt, first_ratios
 from tavt_kit.search.proposals import non_dominated
 from tavt_kit.search.space import Space
 
-SPACE = Space(TokenLayout(60, 6))
+SPACE = Space(TokenLayout(60, 6), minimum=2)
 OURS = tuple(name for name in ALGORITHMS if name != "tavt-official")
 
 

@@ -17,7 +17,7 @@ from tavt_kit.search.algorithms.nsga2 import Evolution
 from tavt_kit.search.proposals import curve, drawn_curve, fit, published, stages, taper
 from tavt_kit.search.space import Space
 
-SPACE = Space(TokenLayout(50, 6))
+SPACE = Space(TokenLayout(50, 6), minimum=2)
 
 
 def cost(schedule: TokenSchedule) -> float:
@@ -72,7 +72,7 @@ def test_uses_the_ceiling() -> None:
 
 def test_beats_random_and_its_own_seeds() -> None:
     """On 12 layers of which few matter; summed over seeds, because 250 random draws are lucky now and then."""
-    space, weights = Space(TokenLayout(197, 12)), np.random.default_rng(5).dirichlet(np.full(12, 0.4))
+    space, weights = Space(TokenLayout(197, 12), minimum=2), np.random.default_rng(5).dirichlet(np.full(12, 0.4))
 
     def points(schedules: list[TokenSchedule]) -> list[tuple[float, float]]:
         return [

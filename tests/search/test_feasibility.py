@@ -11,7 +11,7 @@ from tavt_kit.errors import BudgetError, BudgetTooTight
 from tavt_kit.search.feasibility import Costs, feasibility_table, refuse_unsearchable, require_feasible
 from tavt_kit.search.space import Space
 
-SPACE = Space(TokenLayout(101, 4))
+SPACE = Space(TokenLayout(101, 4), minimum=2)
 COSTS = Costs(
     macs=lambda schedule: 1_000_000 * sum(schedule.counts),
     latency_ms=lambda schedule: 1.0 + sum(schedule.counts) / 100,

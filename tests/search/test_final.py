@@ -74,6 +74,26 @@ def test_slower_than_predicted_the_next_best_that_fits_is_measured() -> None:
     check_front(final)
 
 
+@pytest.mark.parametrize(("second", "taken"), [(0.9, True), (1.2, False)])
+def test_what_lies_about_the_limit_is_measured_once_more_before_it_is_left(second: float, taken: bool) -> None:
+    result = found()
+    best = max(result.front, key=lambda one: one.metric).schedule
+    asked: list[TokenSchedule] = []
+
+    def measure(schedules: Sequence[TokenSchedule]) -> list[Measurement]:
+        asked.extend(schedules)
+        times = {one: (0.8 * (COSTS.predicted(one) or 0.0),) * 40 for one in schedules}
+        if best in times:  # a tenth of the first time is slow
+            times[best] = (7.5,) * 35 + (8.5,) * 5 if asked.count(best) == 1 else (8 * second,) * 40
+        return [Measurement(times[one], steady=True) for one in schedules]
+
+    final = confirm(result, BUDGET, measure=measure, number=6)
+    assert asked.count(best) == 2 and final.pick is not None
+    assert (final.pick.schedule == best) == taken and final.verdict is Verdict.PASS
+    latency = next(one.latency for one in final.measured if one.schedule == best)
+    assert latency is not None and latency.median == pytest.approx(8 * second)
+
+
 def test_groups_measured_at_another_pace_are_put_to_one() -> None:
     """A machine that slows down by a fifth between two groups says nothing about the schedules."""
     machine = Machine(lambda schedule: 1.12 * (1.2 if machine.calls > 1 else 1.0))

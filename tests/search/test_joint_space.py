@@ -20,8 +20,8 @@ from tavt_kit.search.proposals import fit
 
 def joint(*, token_pooled: bool = True, tokens: int = 17) -> JointSpace:
     layout, sizes = TokenLayout(tokens, 4, token_pooled=token_pooled), ((32, 32), (24, 24))
-    return JointSpace(layout, sizes=sizes, at_size=(tokens, 10), spared=(2, 0), scores=("column", "cls"),
-                      precisions=("f32", "bf16", "int8"))  # fmt: skip
+    return JointSpace(layout, 2, sizes=sizes, at_size=(tokens, 10), spared=(2, 0), scores=("column", "cls"),
+                      precisions=("f32", "bf16", "int8"), reductions=("drop", "merge"))  # fmt: skip
 
 
 @pytest.mark.parametrize("token_pooled", [True, False])
@@ -54,13 +54,23 @@ def test_shares_keep_their_shape_at_another_size() -> None:
     assert Configuration.of(space.decode(space.mend(row))).schedule.counts == (10, 6, 6, 6)
 
 
-def test_first_comes_every_gene_alone_and_small_or_shallow_in_few_bits() -> None:
-    assert [str(one).partition(" ")[2] for one in joint().firsts if one != joint().dense] == [
-        "at 24 px", "without layer 2", "without layers 0 and 2", "in bf16", "in int8", "at 24 px, in int8",
-        "without layer 2, in int8", "without layers 0 and 2, in int8", "by cls",
-    ]  # fmt: skip
-    scored = Configuration.of(joint().firsts[-1])
-    assert scored.schedule.counts[-1] < 17  # where nothing is dropped, nothing is scored
+def test_the_baselines_are_the_dense_model_smaller_shallower_and_in_fewer_bits() -> None:
+    assert {str(one).partition(" ")[2]: kind for one, kind in joint().baselines.items()} == {
+        "in bf16": "other", "in int8": "int8",
+        "at 24 px": "resolution", "at 24 px, in bf16": "resolution", "at 24 px, in int8": "resolution",
+        "without layer 2": "layers", "without layer 2, in int8": "layers",
+        "without layers 0 and 2": "layers", "without layers 0 and 2, in int8": "layers",
+    }  # fmt: skip
+    schedules = [Configuration.of(one).schedule for one in joint().baselines]
+    assert all(len(set(one.counts)) == 1 for one in schedules)  # nothing is dropped
+
+
+def test_first_proposals_are_in_the_fewest_bits_and_take_turns_in_the_other_genes() -> None:
+    space = joint()
+    found = [Configuration.of(space.dressed(TokenSchedule((17, 12, 9, 9)), number)) for number in range(8)]
+    assert {one.precision for one in found} == {"int8"}
+    genes = [(one.reduction, one.image_size, one.score) for one in found]
+    assert len(set(genes)) == 8 and [one[0] for one in genes] == [None, "merge"] * 4
 
 
 def test_a_gene_is_put_back_alone() -> None:
@@ -123,7 +133,8 @@ def test_evolution_asks_for_each_once_and_finds_the_genes() -> None:
         schedule = Configuration.of(choice).schedule
         return float(sum(n for layer, n in enumerate(schedule.counts) if schedule.runs(layer)))
 
-    evolution = Evolution(space, seed=0, population=12, fits=lambda schedule: cost(schedule) <= 40)
+    seeds = list(space.baselines)
+    evolution = Evolution(space, seed=0, population=12, seeds=seeds, fits=lambda schedule: cost(schedule) <= 40)
     seen: set[Choice] = set()
     for _ in range(8):
         asked = evolution.ask()
@@ -133,7 +144,8 @@ def test_evolution_asks_for_each_once_and_finds_the_genes() -> None:
     found = [Configuration.of(one) for one in seen]
     assert {one.image_size for one in found} == {None, (24, 24)} and {one.score for one in found} == {None, "cls"}
     assert {one.precision for one in found} == {None, "bf16", "int8"}
-    assert "joint" in {evolution.origin(one) for one in seen}
+    assert {one.reduction for one in found} == {None, "merge"}
+    assert {"user", "nsga2"} <= {evolution.origin(one) for one in seen}
 
 
 def test_the_store_tells_variants_apart() -> None:

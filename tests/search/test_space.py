@@ -35,8 +35,14 @@ def test_lists_exactly_the_schedules_there_are(space: Space) -> None:
 
 
 def test_quantum_keeps_the_ends() -> None:
-    assert Space(TokenLayout(17, 3), quantum=4).values.tolist() == [2, 4, 8, 12, 16, 17]
+    assert Space(TokenLayout(17, 3), quantum=4, minimum=2).values.tolist() == [2, 4, 8, 12, 16, 17]
     assert Space(TokenLayout(9, 3), minimum=9).size == 1
+
+
+def test_sixteen_patches_stay_or_half_unless_told_otherwise() -> None:
+    assert [Space(TokenLayout(tokens, 3, prefix=5)).low for tokens in (69, 37, 25, 7)] == [21, 21, 15, 6]
+    space = Space(TokenLayout(69, 3, prefix=5))
+    assert space.holding([TokenSchedule((69, 40, 9))]).low == 9 and space.holding([space.dense]) is space
 
 
 @pytest.mark.parametrize("seed", range(20))

@@ -12,7 +12,7 @@ from tavt_kit.core.layout import TokenLayout
 from tavt_kit.core.schedule import TokenSchedule
 from tavt_kit.search import Costs, Space, one_by_one
 
-SPACE = Space(TokenLayout(26, 5))
+SPACE = Space(TokenLayout(26, 5), minimum=2)
 COSTS = Costs(
     macs=lambda schedule: 1000 * sum(n * n + 20 * n for n in schedule.counts),
     latency_ms=lambda schedule: 0.5 + sum(schedule.counts) / 10,

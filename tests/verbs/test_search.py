@@ -41,9 +41,9 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def search(place: Path, out: Path, *flags: object, model: object = None) -> int:
+def search(place: Path, out: Path, *flags: object, model: object = None, fix: str = "all") -> int:
     arguments = ["search", model or place / "run", "--data", place / "data", "-o", out, "--population", "6",
-                 "--no-baselines", *flags]  # fmt: skip
+                 "--min-patches", 1, "--fix", fix, "--no-baselines", *flags]  # fmt: skip
     with pytest.raises(SystemExit) as end:
         main([str(argument) for argument in arguments])
     return int(end.value.code or 0)
@@ -417,7 +417,19 @@ def test_through_the_real_command(place: Path, tmp_path: Path) -> None:
     """One good and one bad run as a user starts them."""
     start = [sys.executable, "cli.py", "search", str(place / "run"), "--data", str(place / "data"), "-o", str(tmp_path)]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    good = [*start, "--budget", "flops=300K", "--evaluations", "6", "--json", "--no-baselines"]
+    good = [
+        *start,
+        "--budget",
+        "flops=300K",
+        "--evaluations",
+        "6",
+        "--json",
+        "--no-baselines",
+        "--min-patches",
+        "1",
+        "--fix",
+        "all",
+    ]
     done = subprocess.run(good, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["schema"] == "fgvc-kit/front"

@@ -1,4 +1,4 @@
-"""``fgvc-kit search --joint``: candidates at other sizes, with fewer layers, by another score; told, exported."""
+"""What ``fgvc-kit search`` searches beside token counts: sizes, layers, reductions, precisions; told, exported."""
 
 from __future__ import annotations
 
@@ -13,8 +13,7 @@ from tavt_kit.core.configuration import Configuration
 from tavt_kit.workflows import joint
 from tests.verbs.tiny import write_pictures, write_run
 
-GENES = ("--joint", "image-size,layers,score")
-PRECISION = ("--joint", "precision", "--objective", "top1", "--objective", "latency")
+GENES = ("--score", "any")
 
 
 @pytest.fixture(scope="module")
@@ -69,7 +68,7 @@ def test_a_joint_front_is_found_told_and_exported(
     # The same command goes on to the very same front, and the genes are part of what the store is tied to.
     assert search(place, out, *GENES, "--evaluations", 24) == 0
     assert json.loads((out / "front.json").read_text())["candidates"] == body["candidates"]
-    assert search(place, out, "--joint", "score", "--evaluations", 24) == 2
+    assert search(place, out, "--evaluations", 24) == 2
     assert "joint was" in capsys.readouterr().err
 
 
@@ -80,14 +79,14 @@ def test_a_budget_out_of_reach_ends_before_a_picture_is_looked_at(
         raise AssertionError("a picture was read")
 
     monkeypatch.setattr(joint, "load_arrays", never)
-    fixed = ("search", place / "run", "--data", place / "data", "-o", tmp_path / "out", "--joint", "layers")
+    fixed = ("search", place / "run", "--data", place / "data", "-o", tmp_path / "out")
     assert run(*fixed, "--budget", "flops=1K") == 2
     assert "cannot be met by any schedule" in capsys.readouterr().err and not (tmp_path / "out").exists()
 
 
 def test_what_a_gene_bought_is_told_by_evaluations(place: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
-    assert search(place, out, "--joint", "image-size", "--evaluations", 14, "--budget", "top1=1%") in (0, 1)
+    assert search(place, out, "--fix", "layers,reduction", "--evaluations", 14, "--budget", "top1=1%") in (0, 1)
     body = json.loads((out / "front.json").read_text())
     chosen = body["candidates"][body["chosen"]]
     assert [one["gene"] for one in body["gene_ablation"]] == (["image_size"] if "image_size" in chosen else []) + [
@@ -99,28 +98,23 @@ def test_what_a_gene_bought_is_told_by_evaluations(place: Path, tmp_path: Path) 
     assert body["gene_ablation"], "the cheapest candidate of all is at the smallest size"
 
 
-@pytest.mark.parametrize(
-    ("flags", "says"),
-    [
-        (("--joint", "size"), "takes image-size, layers, score, precision"),
-        (("--joint", "precision"), "needs a latency to limit or weigh"),
-        (
-            ("--joint", "precision", "--target", "openvino:cpu"),
-            "needs a latency to limit or weigh",
-        ),  # the budget is of multiply-adds
-        ((*PRECISION, "--target", "torch:cpu"), "begins with f32"),
-        ((*PRECISION, "--target", "openvino:cpu:precision=int8"), "begins with f32"),
-        (("--joint", "score", "--algorithm", "tavt"), "nsga2 or random"),
-        (("--joint", "score", "--workers", "2"), "this process alone"),
-        (("--joint", "score", "--evaluate-on", "openvino"), "by torch"),
-        (("--joint", "score", "--objective", "agreement"), "no one dense model"),
-    ],
-)
-def test_what_does_not_go_together_is_refused(
-    place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], flags: tuple[str, ...], says: str
-) -> None:
-    assert search(place, tmp_path / "out", *flags) == 2
-    assert says in capsys.readouterr().err.splitlines()[-1] and not (tmp_path / "out").exists()
+def test_what_is_fixed_is_not_searched(place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for flags, genes in (
+        (("--fix", "all"), None),
+        (("--objective", "top1", "--objective", "agreement"), None),
+        (("--algorithm", "tavt"), None),
+        (("--fix", "image_size", "--fix", "layers"), {"reductions": ["drop", "merge"]}),
+        (("--reduction", "merge", "--fix", "image-size"), {"reductions": ["merge"], "spared": 1}),
+    ):
+        out = tmp_path / "-".join(map(str, flags))
+        assert search(place, out, *flags, "--evaluations", 2, "--min-patches", 1) in (0, 1)
+        ties = json.loads((out / "recipe.json").read_text())["ties"].get("joint")
+        assert (ties is None) == (genes is None)
+        if genes is not None:
+            found = ties | {"spared": len(ties["spared"])}
+            assert found == {"sizes": [[32, 32]], "spared": 0, "scores": ["column"], "precisions": ["f32"]} | genes
+    assert search(place, tmp_path / "out", "--fix", "size") == 2
+    assert "'size'" in capsys.readouterr().err and not (tmp_path / "out").exists()
 
 
 @pytest.mark.slow
@@ -144,7 +138,8 @@ def test_int8_is_a_gene_that_answers_by_a_quantized_graph(
     out = tmp_path / "out"
     flags = ("--target", f"{runtime}:cpu:threads=1", "--evaluations", 12, "--final", 2)
     asked = ["search", place / "run", "--data", place / "data", "-o", out, "--population", 6, "--no-baselines", *flags]
-    assert run(*asked, "--joint", f"{other},precision", "--budget", "top1=1%") in (0, 1)
+    fixed = {"image-size": "layers", "layers": "image-size"}[other]
+    assert run(*asked, "--fix", f"reduction,{fixed}", "--budget", "top1=1%") in (0, 1)
     body = json.loads((out / "front.json").read_text())
     with (out / "candidates.csv").open() as file:
         said = file.read()

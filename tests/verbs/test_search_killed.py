@@ -32,7 +32,7 @@ _EACH = 0.004
 
 def arguments(place: Path, out: Path, *flags: object) -> list[str]:
     fixed = ("search", place / "run", "--data", place / "data", "--budget", "flops=300K", "--population", "8",
-             "--no-baselines")  # fmt: skip
+             "--min-patches", "1", "--fix", "all", "--no-baselines")  # fmt: skip
     return [str(argument) for argument in (*fixed, "-o", out, *flags)]
 
 

@@ -8,8 +8,10 @@ from pathlib import Path
 import pytest
 
 from tavt_kit.checkpoints import load_model
+from tavt_kit.core.artifact_card import read_metadata
 from tavt_kit.core.budget import Verdict
-from tavt_kit.core.candidate import Baseline
+from tavt_kit.core.candidate import Baseline, Candidate
+from tavt_kit.core.configuration import Configuration
 from tavt_kit.core.device import TargetDevice
 from tavt_kit.core.records import read_record
 from tavt_kit.core.schedule import TokenSchedule
@@ -17,6 +19,7 @@ from tavt_kit.data import inherit_split, load_images
 from tavt_kit.errors import BudgetTooTight, DataError, ParameterError
 from tavt_kit.models.wrap import wrap
 from tavt_kit.search import Progress as SearchState
+from tavt_kit.workflows.export import export
 from tavt_kit.workflows.search import FeasibilityTable, SearchRun, search
 from tests.verbs.command import run
 from tests.verbs.tiny import write_run
@@ -106,18 +109,27 @@ def test_what_it_cannot_use_is_refused_by_its_parameters_name(
 def test_measured_on_openvino_from_the_model_to_the_verdict(
     data: Path, model: Path, tmp_path: Path, heard: Heard, quiet: None
 ) -> None:
-    """Nothing stands in for anything: a table of layer times, a search by it, and whole passes that decide."""
+    """Nothing stands in for anything: a table of layer times, a search by it, and whole passes that decide.
+
+    The cheapest of all is at the smallest image, and ``export`` writes it as it was found.
+    """
     target = "openvino:cpu:threads=1"
     found = search(
-        model, data=data, out=tmp_path / "out", target=target, budget="latency=500ms", evaluations=2, population=2,
-        schedule="taper:0.3", final=1, baselines=False, table_seconds=0.5, table_points=2, measure_seconds=0.1,
-        progress=heard,
+        model, data=data, out=tmp_path / "out", target=target, budget=["latency=500ms", "top1=1%"], evaluations=5,
+        population=2, schedule="taper:0.3", final=1, fix=["layers", "precision"], table_seconds=0.5, table_points=2,
+        measure_seconds=0.1, progress=heard,
     )  # fmt: skip
     assert isinstance(found, SearchRun) and found.best is not None
-    assert found.verdict is Verdict.PASS and found.best.target == TargetDevice.parse(target).resolved()
+    assert isinstance(found.best, Candidate) and found.best.target == TargetDevice.parse(target).resolved()
+    assert {one.origin for one in found.baselines if isinstance(one, Candidate)} >= {"dense", "resolution"}
     for one in (found.best, found.baselines[0]):
         assert one.latency is not None and one.latency.n >= 40 and 0 < one.latency.p90 < 500
     assert found.best.latency_predicted_ms and found.record["objectives"][0] == "latency_ms.p90"
     assert any(sentence.startswith("Timing the layers on openvino:cpu") for sentence in heard.said)
     assert (tmp_path / "out" / "profile.json").is_file() and found.report.is_file()
     assert f"{found.best.latency.median:.3g} ms" in repr(found)
+    chosen = Configuration.of(found.best.schedule)
+    assert chosen.image_size is not None
+    (file,) = export(found, out=tmp_path / "files", accept_inconclusive=True)
+    card = read_metadata(file.path)
+    assert card.image_size == chosen.image_size and card.schedule == chosen.schedule
