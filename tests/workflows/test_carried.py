@@ -62,7 +62,8 @@ def verb(*arguments: object) -> int:
 
 def search(place: Path, out: Path, *flags: object) -> int:
     profile = () if "--profile" in flags else ("--profile", place / "profile.json")
-    limits = ("--budget", "latency=4ms", "--evaluations", "8", "--population", "6", "--no-baselines")
+    limits = ("--budget", "latency=4ms", "--evaluations", "8", "--population", "6", "--min-patches", 1,
+              "--no-baselines")  # fmt: skip
     return verb("search", place / "run", "--data", place / "data", *profile, *limits, "-o", out, *flags)
 
 
