@@ -422,8 +422,9 @@ class _Stages:
         return merged, plain
 
     def _search(self, network: Path, out: Path) -> None:
+        fixed = ["image-size", "layers", "reduction", *(["precision"] if len(self._precisions) == 1 else [])]
         found = search(
-            network, out=out, target=self.target, budget=self.budget, fix=("image-size", "layers", "reduction"),
+            network, out=out, target=self.target, budget=self.budget, fix=fixed,
             evaluations=_EVALUATIONS, final=_FINALISTS, table_seconds=20.0, baselines=False, seed=self.seed,
             fresh=self.fresh, progress=self.progress,
         )  # fmt: skip
