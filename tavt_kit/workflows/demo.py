@@ -46,7 +46,7 @@ RATE = 1e-5
 LAYERS_TRAINED = 9
 """Of 12, by the smaller baseline: as many as distillation trains."""
 
-POPULATION = 12
+POPULATION = 9
 """Schedules of a generation of the search: few, so that many generations are bred."""
 
 
@@ -142,7 +142,7 @@ def demo(
     target: str = "openvino:cpu",
     image_size: int = 112,
     steps: int = 120,
-    evaluations: int = 48,
+    evaluations: int = 36,
     seed: int = 0,
     progress: Progress | None = None,
 ) -> DemoResult:
@@ -343,8 +343,10 @@ class Stages:
 
     def export(self) -> None:
         """Write and check the files; too few test images to decide on half a point of INT8 is said, not hidden."""
+        from tavt_kit.data import inherit_split
         from tavt_kit.workflows.evaluate import evaluate
         from tavt_kit.workflows.export import export
+        from tavt_kit.workflows.run_model import images_of
 
         for name, (run, schedule, precisions) in self.exports().items():
             folder = self.out / "export" / name
@@ -356,6 +358,7 @@ class Stages:
                     accept_inconclusive=True, dense=False, progress=self.progress,
                 )  # fmt: skip
                 self.progress.show(files)
+            inherit_split(folder, images_of(self.out / "probe", None))
             for path in sorted(folder.glob("*.xml")):
                 if not (folder / path.stem / "eval.json").exists():  # what is recommended is chosen on val
                     evaluate(path, split="val", out=folder / path.stem, progress=self.progress)
