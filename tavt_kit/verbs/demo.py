@@ -25,7 +25,7 @@ def demo_verb(
     target: DemoTarget = "openvino:cpu",
     image_size: Size = 112,
     steps: Steps = 120,
-    evaluations: Evaluations = 48,
+    evaluations: Evaluations = 36,
     seed: options.Seed = 0,
 ) -> int:
     """Adapt, distil, search, export, check, bench and report, on real images; about ten minutes on two cores.

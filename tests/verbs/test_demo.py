@@ -53,6 +53,10 @@ def test_conclusions_name_the_baseline_that_wins(tmp_path: Path) -> None:
     assert "3 evaluations: 2 by nsga2, 1 by dense" in searched and "chosen INT8" in recommended
     assert "A baseline does better here: 70 px INT8" in baseline
     assert conclusions(_record(tmp_path / "b", 3.0, 0.74))[3:] == ["No baseline does better than the chosen model."]
+    folder = _record(tmp_path / "d", 7.0)
+    text = (folder / "final.json").read_text()
+    (folder / "final.json").write_text(text.replace('"kind": "chosen"', '"kind": "int8"'))
+    assert "a baseline" in conclusions(folder)[-1]
     *_, nothing, failed = conclusions(_record(tmp_path / "c", None))
     assert "nothing is recommended" in nothing and "failed its check" in failed
 
