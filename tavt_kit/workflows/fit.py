@@ -423,6 +423,8 @@ class _Stages:
 
     def _search(self, network: Path, out: Path) -> None:
         fixed = ["image-size", "layers", "reduction", *(["precision"] if len(self._precisions) == 1 else [])]
+        if (out / "front.json").is_file() and not self.fresh:
+            return  # what was measured once is not measured anew
         found = search(
             network, out=out, target=self.target, budget=self.budget, fix=fixed,
             evaluations=_EVALUATIONS, final=_FINALISTS, table_seconds=20.0, baselines=False, seed=self.seed,
