@@ -58,16 +58,16 @@ _ROOM = 0.5
 """Share of the dense model's time that is aimed at where the budget has no time and no multiply-adds."""
 
 _BATCH = 16
-_TRAINING = {"adapt": (30, 300, 3.0, 0.2), "distil": (60, 600, 10.0, 0.25)}
+_TRAINING = {"adapt": (250, 300, 3.0, 0.3), "distil": (250, 600, 10.0, 0.3)}
 """Of each training: the least steps that are worth their time, the most that are planned, what a step of an image costs
 in forward passes (forward and backward; a teacher and three networks), and its share of the time that is left after the
 first answer. The rest is for search, export and bench."""
 
 _FIRST_IMAGES = 4_000
 """Training images of the first answer at most."""
-_FIRST_SCHEDULES = ("dense", "stages:0.7", "stages:0.5")
-"""Merging in three layers keeps a network's answers without any training (docs/merging.md)."""
-_EVALUATIONS, _FINALISTS = 96, 3
+_FIRST_SCHEDULE = "stages:0.3"
+"""Merging 30 % in three layers keeps a network's answers without any training (docs/merging.md)."""
+_EVALUATIONS, _POPULATION, _FINALISTS = 48, 12, 3
 _BUSY = 0.5
 """Load for each processor from which a machine is called busy."""
 _CALIBRATE = 100
@@ -307,28 +307,26 @@ class _Stages:
         result = self._finished(facts, rows)
         if not plan.adapt_steps:
             plan = self._with_steps(plan)
-        if not plan.adapt_steps:
-            self.progress.say("No time is left to train the backbone: this is the answer.")
+            self._write_plan(asked, plan)
+        if self.deadline < time.monotonic() and not (self.out / "search").exists():
+            self.progress.say("No time is left: this is the answer.")
             return result
-        self._write_plan(asked, plan)
-        adapted = self.out / f"adapted-{plan.image_size}"
-        with self._stage(f"fine-tune all layers, {plan.adapt_steps} steps"):
-            self._train(plan, adapted, "finetune", blocks="all", steps=plan.adapt_steps, batch=_BATCH)
-        runs = {plan.image_size: adapted}
-        merged, plain = self._sizes(adapted, rows)
+        full = head
+        if plan.adapt_steps:
+            full = self.out / f"adapted-{plan.image_size}"
+            with self._stage(f"fine-tune all layers, {plan.adapt_steps} steps"):
+                self._train(plan, full, "finetune", blocks="all", steps=plan.adapt_steps, batch=_BATCH)
+        runs = {plan.image_size: full}
+        merged, plain = self._sizes(full, rows)
         for size in dict.fromkeys((merged, plain)):
             if size not in runs:
-                runs[size] = self.out / f"adapted-{size}"
-                with self._stage(f"from there at {size} pixels, {plan.adapt_steps} steps"):
-                    again = replace(plan, weights=str(adapted), image_size=size)
-                    self._train(again, runs[size], "finetune", blocks="all", probe=False, steps=plan.adapt_steps,
-                                batch=_BATCH, lr=_RATE)  # fmt: skip
+                runs[size] = self._at_size(plan, full, size)
         network = runs[merged]
         if plan.distil_steps:
             with self._stage(f"distil for every number of tokens, {plan.distil_steps} steps"):
                 network = self._distilled(network, plan)
         last = self._precisions[-1]
-        wanted = self._dense(adapted, *self._precisions)
+        wanted = {} if full == head else self._dense(full, *self._precisions)
         for run in list(runs.values())[1:]:
             wanted |= self._dense(run, last)
         searched = self.out / "search"
@@ -339,8 +337,9 @@ class _Stages:
                 self.progress.say(f"{error}; what was trained is measured all the same.")
             else:
                 wanted |= self._front(searched, dense=network not in runs.values())
-        best = result.table.recommended
-        return self._finished(facts, self._measured("second", wanted, () if best is None else (rows[best],)))
+        found = self._measured("second", wanted, rows)
+        found.sort(key=lambda row: not (row.run == full and row.is_dense and row.configuration.precision is None))
+        return self._finished(facts, found)
 
     def forward_seconds(self, name: str, size: int) -> float:
         """Seconds of one image's dense forward pass where training runs, by the better of two batches."""
@@ -387,6 +386,18 @@ class _Stages:
         )  # fmt: skip
         self.progress.show(done)
 
+    def _at_size(self, plan: FitPlan, full: Path, size: int) -> Path:
+        """The same at a smaller image size: the fine-tuned network trained as long again, else a head of its own."""
+        out = self.out / f"{'adapted' if plan.adapt_steps else 'head'}-{size}"
+        with self._stage(f"the same at {size} pixels"):
+            again = replace(plan, image_size=size)
+            if plan.adapt_steps:
+                self._train(replace(again, weights=str(full)), out, "finetune", blocks="all", probe=False,
+                            steps=plan.adapt_steps, batch=_BATCH, lr=_RATE)  # fmt: skip
+            else:
+                self._train(again, out, "probe", limit=_FIRST_IMAGES)
+        return out
+
     def _distilled(self, network: Path, plan: FitPlan) -> Path:
         """The distilled network, or the one that it was, whichever answers better on val with half of its tokens."""
         done = distill(
@@ -422,12 +433,12 @@ class _Stages:
         return merged, plain
 
     def _search(self, network: Path, out: Path) -> None:
-        fixed = ["image-size", "layers", "reduction", *(["precision"] if len(self._precisions) == 1 else [])]
         if (out / "front.json").is_file() and not self.fresh:
             return  # what was measured once is not measured anew
         found = search(
-            network, out=out, target=self.target, budget=self.budget, fix=fixed,
-            evaluations=_EVALUATIONS, final=_FINALISTS, table_seconds=20.0, baselines=False, seed=self.seed,
+            network, out=out, target=replace(self.target, precision=self._precisions[-1]), budget=self.budget,
+            fix=("image-size", "layers", "reduction", "precision"), evaluations=_EVALUATIONS, population=_POPULATION,
+            final=_FINALISTS, table_seconds=10.0, table_points=5, measure_seconds=1.0, baselines=False, seed=self.seed,
             fresh=self.fresh, progress=self.progress,
         )  # fmt: skip
         self.progress.show(found)
@@ -441,9 +452,11 @@ class _Stages:
             )
 
     def _first(self, head: Path) -> _Wanted:
-        layout = load_model(head).layout
-        schedules = [TokenSchedule.parse(text, layout) for text in _FIRST_SCHEDULES]
-        return {(head, precision): schedules for precision in self._precisions}
+        model = load_model(head)
+        merged = TokenSchedule.parse(_FIRST_SCHEDULE, model.layout)
+        wanted = self._dense(head, *self._precisions)
+        wanted[head, self._precisions[-1]].append(merged)
+        return wanted
 
     def _dense(self, run: Path, *precisions: str) -> _Wanted:
         """The network with every token: what the others are held against, and a candidate like any other."""
@@ -461,7 +474,7 @@ class _Stages:
         wanted: _Wanted = {}
         for record in sorted(measured, key=lambda one: -float(one[body["metric"]]))[:_FINALISTS]:
             found = Configuration.from_record(record)
-            wanted.setdefault((searched, found.precision or self.target.precision), []).append(found.schedule)
+            wanted.setdefault((searched, self._precisions[-1]), []).append(found.schedule)
         return wanted
 
     @property
@@ -538,15 +551,14 @@ class _Stages:
 
     def _times(self, place: Path, files: Sequence[Path]) -> dict[Path, Measurement]:
         """Latencies of all files in one interleaved run; those of an earlier run of the same files are taken."""
-        record = place / "bench.json"
+        record, known = place / "bench.json", dict[Path, Measurement]()
         if record.is_file() and not self.fresh:
-            rows = read_record(record, "bench")["candidates"]
-            known = {Path(row["thing"]): Measurement.from_record(row["latency_ms"]) for row in rows}
-            if set(known) == set(files):
-                return known
-        found = bench(files, target=self.target, max_time="5s", out=place, seed=self.seed, progress=self.progress)
-        self.progress.show(found)
-        return {file: row.latency for file, row in zip(files, found.rows, strict=True)}
+            known = _recorded_times(record)
+        if set(known) != set(files):
+            found = bench(files, target=self.target, max_time="5s", out=place, seed=self.seed, progress=self.progress)
+            self.progress.show(found)
+            known = _recorded_times(record)  # as a fit that goes on reads them
+        return known
 
     def _finished(self, facts: DataFacts, rows: Sequence[FitRow]) -> FitResult:
         """Write ``fit.json``, the recommended file and the report."""
@@ -582,6 +594,11 @@ class _Made:
     configuration: Configuration
     tokens: int
     macs: int
+
+
+def _recorded_times(record: Path) -> dict[Path, Measurement]:
+    rows = read_record(record, "bench")["candidates"]
+    return {Path(row["thing"]): Measurement.from_record(row["latency_ms"]) for row in rows}
 
 
 def _tolerated(budget: Budget) -> float:

@@ -385,10 +385,12 @@ def _searched_genes(space: JointSpace, request: Request) -> str:
         "reductions": () if request.alone else space.reductions,
         "scores": () if request.alone else space.scores,
     }
-    free = "; ".join(f"{gene} {', '.join(held)}" for gene, held in values.items() if len(held) > 1 or gene == "layers")
+    free = "; ".join(
+        f"{gene} {', '.join(held)}" for gene, held in values.items() if len(held) > (0 if gene == "layers" else 1)
+    )
     if request.alone:
         return f"{request.alone}; baselines only: {free}."
-    return f"Searched beside token counts: {free}."
+    return f"Searched beside token counts: {free or 'nothing'}."
 
 
 def _require_int8(subject: Subject, request: Request) -> None:
