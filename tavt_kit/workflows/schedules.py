@@ -395,7 +395,7 @@ def listed_schedules(model: AdaptiveViT, texts: Sequence[str], front: Path | Non
             try:
                 wanted = Configuration.from_record(candidate)
                 schedule = wanted.schedule
-                if wanted.is_variant or schedule.executed is not None:
+                if (wanted.image_size, wanted.score, schedule.executed) != (None, None, None):
                     continue  # it is of the model at another size, by another score, or of some of its layers
                 schedule.check(model.layout)
             except ScheduleError as error:
