@@ -1,7 +1,7 @@
 # make demo: the whole job on real images. make test: what CI runs. Both build .venv first; make setup does just that.
 # TORCH=cuda once (make setup TORCH=cuda) takes the torch of a machine with an NVIDIA GPU; it is remembered.
 TORCH ?= $(if $(wildcard .venv/.ready-cuda),cuda,cpu)
-# The demo's pictures: elpv (solar cells, CC BY-NC-SA) or textile (MIT).
+# The demo's images: elpv (solar cells, CC BY-NC-SA) or textile (MIT).
 DATA ?= elpv
 OUT ?= runs/demo$(if $(filter-out elpv,$(DATA)),-$(DATA))
 # One thread a test process: two of them share two cores.

@@ -56,8 +56,8 @@ GONE = {
     ("search", "--joint"): "all but the score is searched anyway; --fix narrows it, --score any adds the score",
     ("prune", "--refit"): "what is cut is learned anew by `distill OUT --teacher RUN`; leave the option out",
     ("prune", "--no-refit"): "what is cut is learned anew by `distill OUT --teacher RUN`; leave the option out",
-    ("eval", "--real"): "reassessed labels are not counted any more; take `out`, whose CSV has every picture's answer",
-    ("datasets", "check"): "data sets are not counted any more; NAME:FOLDER shows the classes and pictures of one",
+    ("eval", "--real"): "reassessed labels are not counted any more; take `out`, whose CSV has every image's answer",
+    ("datasets", "check"): "data sets are not counted any more; NAME:FOLDER shows the classes and images of one",
 }
 """Options and words of earlier versions: the verb, the option, and what to do instead."""
 

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from tavt_kit.bench.protocol import BRIEF, Protocol, bench
-from tavt_kit.bench.record import Benched, bench_body
+from tavt_kit.bench.record import BenchRow, bench_body
 from tavt_kit.bench.table_plan import OnnxClocks, OpenvinoClocks, PartClocks, TablePlan
 from tavt_kit.bench.timing import open_graph, time_plan
 from tavt_kit.bench.validity import ValidityMonitor
@@ -146,7 +146,7 @@ def _bench(record: Mapping[str, Any], graphs: Path, options: argparse.Namespace,
     monitor = ValidityMonitor(sessions, dict.fromkeys(sessions, images), rng)
     found = bench(sessions, images, protocol, rng=rng, turns=monitor)
     rows = [
-        Benched(
+        BenchRow(
             one["name"],
             record["thing"],
             sessions[one["name"]].target,

@@ -1,4 +1,4 @@
-"""EndToEnd: a session timed from picture files to logits, with its parts told apart."""
+"""EndToEnd: a session timed from image files to logits, with its parts told apart."""
 
 from __future__ import annotations
 
@@ -20,34 +20,34 @@ PARTS = ("decode", "resize", "normalise", "inference")
 
 
 class EndToEnd:
-    """Reads a batch of pictures, prepares them one after another in Python, and runs the session on them.
+    """Reads a batch of images, prepares them one after another in Python, and runs the session on them.
 
     Args:
         session: The model alone.
-        pictures: Files, taken in turn; all are read once here, so that a damaged one stops nothing halfway.
+        files: Files, taken in turn; all are read once here, so that a damaged one stops nothing halfway.
         preprocessing: The model's.
 
     Raises:
-        DataError: A picture cannot be read.
-        MeasurementError: There is no picture.
+        DataError: An image cannot be read.
+        MeasurementError: There is no image.
     """
 
-    def __init__(self, session: Session, pictures: Sequence[Path], preprocessing: Preprocessing) -> None:
-        if not pictures:
-            raise MeasurementError("an end-to-end time needs pictures; give `data`, or a folder by `pictures`")
-        for picture in pictures:
-            open_image(picture)
-        self.session, self.pictures = session, tuple(pictures)
+    def __init__(self, session: Session, files: Sequence[Path], preprocessing: Preprocessing) -> None:
+        if not files:
+            raise MeasurementError("an end-to-end time needs images; give `data`, or a folder by `image_folder`")
+        for file in files:
+            open_image(file)
+        self.session, self.files = session, tuple(files)
         self.target, self.load_ms, self.compile_ms = session.target, session.load_ms, session.compile_ms
         self.input_shape: InputShape = session.input_shape
         self.parts: list[tuple[float, ...]] = []  # ms, in the order of PARTS; a row for each run
-        self._preprocessing, self._next = preprocessing, cycle(self.pictures)
+        self._preprocessing, self._next = preprocessing, cycle(self.files)
 
     def __call__(self, images: Images) -> Images:
         return self.session(images)
 
     def timer(self, images: Images) -> Callable[[], float]:
-        """A run takes the next pictures instead of ``images``."""
+        """A run takes the next images instead of ``images``."""
         return self._run
 
     def _run(self) -> float:

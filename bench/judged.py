@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Any
 
-from tavt_kit.bench.record import Benched
+from tavt_kit.bench.record import BenchRow
 from tavt_kit.core.budget import Budget, Fact, Limit, Verdict, facts_of, time_facts
 from tavt_kit.core.budget import judge as judge_limit
 from tavt_kit.core.measurement import Measurement, latency_bounds
@@ -46,14 +46,14 @@ class Judged:
 
 
 def refuse_qualities(budget: Budget) -> None:
-    """Raise BudgetError where a limit is on what only labelled pictures tell."""
+    """Raise BudgetError where a limit is on what only labelled images tell."""
     if budget.floors:
         raise BudgetError(
             f"a bench measures no accuracy, got {budget.floors[0]}; use fgvc-kit check or eval for that limit"
         )
 
 
-def judge(one: Benched, budget: Budget, *, is_quiet: bool) -> tuple[Judged, ...]:
+def judge(one: BenchRow, budget: Budget, *, is_quiet: bool) -> tuple[Judged, ...]:
     """Every limit of the budget, answered for one candidate.
 
     Args:
@@ -65,7 +65,7 @@ def judge(one: Benched, budget: Budget, *, is_quiet: bool) -> tuple[Judged, ...]
     return tuple(Judged(limit, judge_limit(limit, facts), facts.get(limit.name)) for limit in budget)
 
 
-def _facts(one: Benched, is_quiet: bool) -> dict[str, Fact]:
+def _facts(one: BenchRow, is_quiet: bool) -> dict[str, Fact]:
     def watched(measured: Measurement) -> Measurement:
         return measured if is_quiet else replace(measured, steady=False)
 

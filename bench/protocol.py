@@ -207,7 +207,7 @@ def _runner(name: str, session: Session, images: Images) -> _Runner:
         raise MeasurementError(
             f"{name} is to run batches of {session.target.batch}, but got a batch of {images.shape[0]}"
         )
-    if not images.size or float(images.reshape(len(images), -1).std(axis=1).min()) == 0.0:  # of any picture
+    if not images.size or float(images.reshape(len(images), -1).std(axis=1).min()) == 0.0:  # of any image
         raise MeasurementError(f"times on constant images say little; measure {name} on real or random ones")
     if not np.isfinite(images).all():
         raise MeasurementError(f"the images of {name} hold values that are no numbers; measure others")

@@ -17,26 +17,26 @@ from tavt_kit.core.schedule import TokenSchedule
 if TYPE_CHECKING:
     from tavt_kit.runtimes.executed import ExecutedGraph  # not carried by a pack, which looks at no graph
 
-__all__ = ["Benched", "METHOD", "Whole", "bench_body", "bootstrap_ratio", "gain_share"]
+__all__ = ["BenchRow", "METHOD", "EndToEndTime", "bench_body", "bootstrap_ratio", "gain_share"]
 
 
 @dataclass(frozen=True, slots=True)
-class Whole(Record):
-    """The way from picture files to logits.
+class EndToEndTime(Record):
+    """The way from image files to logits.
 
     Args:
         measurement: Its times (ms a batch).
         parts: Medians of what it is made of (ms).
-        pictures: How many files were taken in turn.
+        files: How many files were taken in turn.
     """
 
     measurement: Measurement = field(metadata=recorded_as("latency_ms"))
     parts: Mapping[str, float] = field(metadata=recorded_as("parts_ms"))
-    pictures: int
+    files: int = field(metadata=recorded_as("pictures"))
 
 
 @dataclass(frozen=True, slots=True)
-class Benched:
+class BenchRow:
     """One candidate, measured.
 
     Args:
@@ -53,7 +53,7 @@ class Benched:
         compile_ms: The part of loading that compiled, where it is told apart.
         image_size: (H, W).
         peak_gflops: What this machine reaches at best in this precision, with these threads.
-        end_to_end: From picture files to logits.
+        end_to_end: From image files to logits.
         memory: The record of a ``MemoryPeak``.
         energy: The record of an ``Energy``.
         verdicts: Records of the limits of a budget.
@@ -75,7 +75,7 @@ class Benched:
     compile_ms: float | None = None
     image_size: tuple[int, int] | None = None
     peak_gflops: float | None = None
-    end_to_end: Whole | None = None
+    end_to_end: EndToEndTime | None = None
     memory: Mapping[str, Any] | None = None
     energy: Mapping[str, Any] | None = None
     verdicts: Sequence[Mapping[str, Any]] = field(default=())
@@ -111,7 +111,7 @@ class Benched:
         return found if isinstance(found, int) else None
 
 
-def gain_share(dense: Benched, tapered: Benched) -> PairedRatio | None:
+def gain_share(dense: BenchRow, tapered: BenchRow) -> PairedRatio | None:
     """How much of the saving in multiply-adds became a saving in time: (t_dense / t) / (MACs_dense / MACs).
 
     1 means that time fell as far as the multiply-adds did. ``None`` where either count is unknown, or the two ran on
@@ -123,13 +123,13 @@ def gain_share(dense: Benched, tapered: Benched) -> PairedRatio | None:
     return replace(ratio, value=ratio.value / wanted, low=ratio.low / wanted, high=ratio.high / wanted)
 
 
-def reference_of(one: Benched, rows: Sequence[Benched]) -> Benched:
+def reference_of(one: BenchRow, rows: Sequence[BenchRow]) -> BenchRow:
     """The first candidate on the same target: what the share of the MAC gain compares with."""
     return next(other for other in rows if other.target == one.target)
 
 
 def bench_body(
-    rows: Sequence[Benched],
+    rows: Sequence[BenchRow],
     *,
     protocol: Protocol,
     inputs: str,
@@ -159,7 +159,7 @@ def bench_body(
     }
 
 
-def _row(one: Benched, rows: Sequence[Benched]) -> Mapping[str, Any]:
+def _row(one: BenchRow, rows: Sequence[BenchRow]) -> Mapping[str, Any]:
     first, reference = rows[0], reference_of(one, rows)
     share = None if one is reference else gain_share(reference, one)
     ratio = bootstrap_ratio(first.measurement, one.measurement)

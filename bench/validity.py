@@ -1,6 +1,6 @@
 """Doubts: what makes a candidate's times other than they seem, as sentences that its record keeps.
 
-A benchmark is wrong without noise too: where the input is no picture, where the runtime computes in another precision
+A benchmark is wrong without noise too: where the input is no image, where the runtime computes in another precision
 or on other threads than it was asked for, or where what is timed is not the whole inference. None of it shows in the
 times. So the candidate is asked (``probe``), its runtime is asked for its number of threads, and the processor's clock,
 which counts what all threads of this process have worked, tells how many cores were busy in the timed runs.
@@ -26,7 +26,7 @@ __all__ = ["Probed", "ValidityMonitor", "of_answers", "of_images", "of_threads",
 
 
 _PLAIN = 0.9
-"""Share of one value from which an input is no picture; photographs on white paper stay below."""
+"""Share of one value from which an input is no image; photographs on white paper stay below."""
 
 _IDLE = 0.6
 """Share of the threads asked for below which the cores were too idle for them. Small models leave a fifth idle."""
@@ -103,14 +103,14 @@ class ValidityMonitor:
 
 
 def of_images(images: Images) -> tuple[str, ...]:
-    """Doubts in the input (B, 3, H, W); a constant picture is refused by ``bench`` itself."""
+    """Doubts in the input (B, 3, H, W); a constant image is refused by ``bench`` itself."""
     found = []
-    share = float(np.mean([_largest_share(channel) for picture in images for channel in picture]))
+    share = float(np.mean([_largest_share(channel) for image in images for channel in image]))
     if share > _PLAIN:
-        found.append(f"{100 * share:.0f} % of its input is one value: that is no picture")
-    different = len({picture.tobytes() for picture in images})
+        found.append(f"{100 * share:.0f} % of its input is one value: that is no image")
+    different = len({image.tobytes() for image in images})
     if different < len(images):
-        found.append(f"its batch of {len(images)} holds only {different} different pictures")
+        found.append(f"its batch of {len(images)} holds only {different} different images")
     return tuple(found)
 
 

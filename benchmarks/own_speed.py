@@ -25,7 +25,7 @@ import torch
 from PIL import Image
 
 from tavt_kit.bench import Protocol, bench, random_images
-from tavt_kit.bench.record import Benched, bench_body
+from tavt_kit.bench.record import BenchRow, bench_body
 from tavt_kit.checks import Artifact, Gate, Source, check
 from tavt_kit.core.artifact_card import ArtifactCard
 from tavt_kit.core.device import TargetDevice
@@ -195,7 +195,7 @@ def main() -> None:
 
         found = bench(sessions, images, protocol, on_round=tell)
     inputs = f"random, for {given.model} at {given.image_size} px"  # compare refuses records of other inputs
-    rows = [Benched(name, given.model, one.target, found[name]) for name, one in sessions.items()]
+    rows = [BenchRow(name, given.model, one.target, found[name]) for name, one in sessions.items()]
     write_record(path, "bench", bench_body(rows, protocol=protocol, inputs=inputs, seed=0, host=host))
     for row in rows:
         print(f"{row.name:58} {row.measurement}")

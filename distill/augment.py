@@ -1,4 +1,4 @@
-"""Cheap random changes to training pictures that are decoded: whole-array operations on bytes."""
+"""Cheap random changes to training images that are decoded: whole-array operations on bytes."""
 
 from __future__ import annotations
 
@@ -30,14 +30,14 @@ def check_augmentations(names: Sequence[str], image_size: tuple[int, int] | None
 
     Raises:
         UnknownName: One of them is unknown.
-        TrainingError: Quarter turns of pictures that are not square.
+        TrainingError: Quarter turns of images that are not square.
     """
     for name in names:
         if name not in AUGMENTATIONS:
             raise UnknownName(f"an augmentation is one of {', '.join(AUGMENTATIONS)} (or none), got {name!r}")
     if "rotate" in names and image_size is not None and image_size[0] != image_size[1]:
         raise TrainingError(
-            f"only square pictures can be turned by 90 degrees, but these are {image_size[0]}x{image_size[1]}; "
+            f"only square images can be turned by 90 degrees, but these are {image_size[0]}x{image_size[1]}; "
             "leave rotate out of `augment`"
         )
     return tuple(name for name in AUGMENTATIONS if name in names)
@@ -51,15 +51,15 @@ def augment(
     of: int | None = None,
     places: Places | None = None,
 ) -> Pixels:
-    """Change each picture at random.
+    """Change each image at random.
 
     Args:
         pixels: (B, 3, H, W); it stays as it was.
         names: From ``check_augmentations``.
         draws: Where the randomness comes from.
-        of: Pictures of the whole batch that these are a part of; every picture of it is drawn for, so that each part
+        of: Images of the whole batch that these are a part of; every image of it is drawn for, so that each part
             of a batch is changed as the whole would be. ``None`` if these are all.
-        places: (B,) of these pictures in the whole batch.
+        places: (B,) of these images in the whole batch.
 
     Returns:
         (B, 3, H, W), new.
@@ -104,9 +104,9 @@ def _rotate(pixels: Pixels, turns: Places) -> None:
 def _shift(pixels: Pixels, downs: Places, rights: Places) -> None:
     height, width = pixels.shape[2:]
     rows, columns = np.arange(height), np.arange(width)
-    for picture, down, right in zip(pixels, downs, rights, strict=True):
-        moved = picture[:, _mirrored(rows + down, height)]
-        picture[:] = moved[:, :, _mirrored(columns + right, width)]
+    for image, down, right in zip(pixels, downs, rights, strict=True):
+        moved = image[:, _mirrored(rows + down, height)]
+        image[:] = moved[:, :, _mirrored(columns + right, width)]
 
 
 def _mirrored(places: Places, size: int) -> Places:
@@ -121,4 +121,4 @@ _STEPS: dict[str, tuple[Callable[..., tuple[NDArray[np.generic], ...]], Callable
     "rotate": (_draw_turns, _rotate),
     "shift": (_draw_shifts, _shift),
 }
-"""For each name what is drawn for (count, height, width), and what it does to the pictures."""
+"""For each name what is drawn for (count, height, width), and what it does to the images."""

@@ -1,4 +1,4 @@
-"""An on-disk cache of decoded, resized pictures: one file of bytes, mapped into memory, and an index beside it."""
+"""An on-disk cache of decoded, resized images: one file of bytes, mapped into memory, and an index beside it."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from tavt_kit.data.preprocess import open_image, open_size
 from tavt_kit.distill.transforms import Preparation
 from tavt_kit.errors import DataError, OutputError, RecordError
 
-__all__ = ["CachedPictures", "open_cache"]
+__all__ = ["CachedImages", "open_cache"]
 
 _RECORD, _INDEX, _PIXELS = "cache.json", "index.npy", "pixels.bin"
 _SPARE = 64 * 2**20
@@ -32,10 +32,10 @@ _SPARE = 64 * 2**20
 _log = logging.getLogger(__name__)
 
 
-class CachedPictures:
-    """Pictures of a cache folder; nothing of it is held but the index.
+class CachedImages:
+    """Images of a cache folder; nothing of it is held but the index.
 
-    Each picture is compared with its checksum whenever it is read.
+    Each image is compared with its checksum whenever it is read.
 
     Args:
         folder: With the file of bytes; mapped into memory in each process that reads.
@@ -46,14 +46,14 @@ class CachedPictures:
         self.folder, self.index = folder, index
         self._bytes: NDArray[np.uint8] | None = None
 
-    def __reduce__(self) -> tuple[Callable[..., CachedPictures], tuple[Path, NDArray[np.int64]]]:
-        return CachedPictures, (self.folder, self.index)  # a mapping itself would travel as a copy of the whole file
+    def __reduce__(self) -> tuple[Callable[..., CachedImages], tuple[Path, NDArray[np.int64]]]:
+        return CachedImages, (self.folder, self.index)  # a mapping itself would travel as a copy of the whole file
 
     def __len__(self) -> int:
         return len(self.index)
 
     def __getitem__(self, key: int | slice) -> NDArray[np.uint8]:
-        """(3, h, w) of one picture, read-only; (n, 3, h, w) of some that have one size.
+        """(3, h, w) of one image, read-only; (n, 3, h, w) of some that have one size.
 
         Raises:
             DataError: The bytes are damaged.
@@ -66,7 +66,7 @@ class CachedPictures:
         found = self._bytes[start : start + 3 * height * width]
         if zlib.crc32(found.data) != checksum:
             raise DataError(
-                f"the picture at place {int(key)} of the cache {self.folder} is damaged; remove this folder, and the "
+                f"the image at place {int(key)} of the cache {self.folder} is damaged; remove this folder, and the "
                 "next run fills it again"
             )
         return found.reshape(3, height, width)
@@ -79,8 +79,8 @@ def open_cache(
     *,
     allow_unreadable: int = 0,
     progress: Progress | None = None,
-) -> tuple[CachedPictures, list[Unreadable]]:
-    """The cached pictures of these samples; what is not there, or is not what it was, is decoded first.
+) -> tuple[CachedImages, list[Unreadable]]:
+    """The cached images of these samples; what is not there, or is not what it was, is decoded first.
 
     An entry belongs to the list of files and the preparation. It is filled again where a file changed (size or time
     of change), and where the entry itself is cut or its index damaged. It appears under its name only when it is
@@ -94,7 +94,7 @@ def open_cache(
         progress: Watches the filling.
 
     Raises:
-        DataError: Too many pictures cannot be read.
+        DataError: Too many images cannot be read.
         OutputError: The folder cannot be written, or the disk has too little room.
     """
     listing = sha256_text("\n".join(str(sample.path.resolve()) for sample in samples))
@@ -110,7 +110,7 @@ def open_cache(
             raise OutputError(f"the cache {entry} was filled but cannot be read back; try another `cache` folder")
     index, skipped = found
     judge(skipped, len(samples), allow_unreadable)
-    return CachedPictures(entry, index), skipped
+    return CachedImages(entry, index), skipped
 
 
 @contextmanager
@@ -129,10 +129,10 @@ def _locked(file: Path) -> Iterator[None]:
 
 
 def _stamp(samples: Sequence[Sample]) -> str:
-    """A hash of each file's size and time of change; it differs where a picture was replaced."""
+    """A hash of each file's size and time of change; it differs where an image was replaced."""
     lines = []
     for sample in samples:
-        # A picture of a packed file (CIFAR) has that file's.
+        # An image of a packed file (CIFAR) has that file's.
         path = sample.path if sample.path.exists() else sample.path.parent
         found = path.stat() if path.is_file() else None
         lines.append(f"{found.st_size} {found.st_mtime_ns}" if found else "absent")
@@ -173,10 +173,10 @@ def _fill(
     free = shutil.disk_usage(entry.parent).free
     if needed + _SPARE > free:
         raise OutputError(
-            f"the cache of {len(samples)} pictures takes {_gigabytes(needed)}, but {entry.parent} has "
+            f"the cache of {len(samples)} images takes {_gigabytes(needed)}, but {entry.parent} has "
             f"{_gigabytes(free)} free; choose another `cache` folder, a smaller `resize`, or none"
         )
-    _log.info("%d pictures are decoded into %s, %s", len(samples), entry, _gigabytes(needed))
+    _log.info("%d images are decoded into %s, %s", len(samples), entry, _gigabytes(needed))
     progress.stage(f"cache {_gigabytes(needed)}", len(samples))
     part = entry.with_suffix(".part")
     shutil.rmtree(part, ignore_errors=True)
@@ -219,7 +219,7 @@ def _write_pixels(
 
 
 def _bytes_needed(samples: Sequence[Sample], prepare: Preparation) -> int:
-    """Of all pictures; where they differ in size, by the sizes that their files state."""
+    """Of all images; where they differ in size, by the sizes that their files state."""
     if prepare.fixed_size is not None:
         height, width = prepare.fixed_size
         return 3 * height * width * len(samples)

@@ -15,7 +15,7 @@ from tavt_kit.core.records import make_folder
 from tavt_kit.core.schedule import TokenSchedule
 from tavt_kit.data import ImageSet, thin_out
 from tavt_kit.data.preprocess import Preprocessing
-from tavt_kit.distill.datasets import Order, Pictures, check_shares, read_pictures
+from tavt_kit.distill.datasets import ImageSplit, Order, check_shares, read_images
 from tavt_kit.distill.loop import Judge, Loop
 from tavt_kit.distill.precision import choose_precision, evaluation_precision
 from tavt_kit.distill.processes import Processes
@@ -33,10 +33,10 @@ __all__ = [
     "check_batch",
     "judge_of",
     "loop_record",
-    "pictures_of",
+    "train_and_val_images",
     "save_trained",
     "settle",
-    "val_pictures",
+    "val_images",
 ]
 
 
@@ -57,7 +57,7 @@ _Recipe = TypeVar("_Recipe", TrainRecipe, DistillRecipe)
 def settle(
     recipe: _Recipe, card: ModelCard, images: ImageSet, processes: Processes, *, freeze: int, begun: Mapping[str, Any]
 ) -> _Recipe:
-    """Decide what the recipe left open, by the model, the machine and the number of training pictures.
+    """Decide what the recipe left open, by the model, the machine and the number of training images.
 
     Args:
         recipe: As asked for.
@@ -72,10 +72,10 @@ def settle(
             warm-up and steps that do not go together.
         OutputError: The cache's folder cannot be written.
     """
-    pictures = len(thin_out(images.split("train"), recipe.limit))
+    count = len(thin_out(images.split("train"), recipe.limit))
     return replace(
         recipe,
-        optimisation=recipe.optimisation.settled(pictures=pictures, freeze=freeze),
+        optimisation=recipe.optimisation.settled(images=count, freeze=freeze),
         reading=_settled_reading(recipe.reading, Preprocessing.from_record(card.preprocessing)),
         running=_settled_running(recipe.running, card, processes, recipe.optimisation.batch, begun.get("precision")),
     )
@@ -90,13 +90,13 @@ def _settled_running(
 
 
 def judge_of(
-    running: TrainingOptions, pictures: Pictures, classes: tuple[str, ...], schedules: Sequence[TokenSchedule]
+    running: TrainingOptions, split: ImageSplit, classes: tuple[str, ...], schedules: Sequence[TokenSchedule]
 ) -> Judge:
     """Compares weights by the mean of a metric over schedules, on ``val``.
 
     Args:
         running: Settled.
-        pictures: Of ``val``.
+        split: Of ``val``.
         classes: Of the data.
         schedules: The mean over them counts.
     """
@@ -104,11 +104,11 @@ def judge_of(
 
     def value(model: AdaptiveViT) -> float:
         evaluate = Evaluator(
-            model, pictures.pixels, pictures.labels, pictures.preprocessing,
+            model, split.pixels, split.labels, split.preprocessing,
             split="val", precision=evaluation_precision(str(running.precision)),
         )  # fmt: skip
         found = [evaluate.logits(schedule) for schedule in schedules]
-        return sum(metric.of(logits, pictures.labels) for logits in found) / len(found)
+        return sum(metric.of(logits, split.labels) for logits in found) / len(found)
 
     return Judge(metric, value)
 
@@ -137,12 +137,12 @@ def asked_of(model: AdaptiveViT, card: ModelCard, images: ImageSet, recipe: dict
 
 
 def check_batch(images: ImageSet, batch: int, limit: int | None, reading: DataOptions) -> None:
-    """Raise TrainingError if a batch cannot be made of the training pictures, before any of them is read."""
+    """Raise TrainingError if a batch cannot be made of the training images, before any of them is read."""
     Order(len(thin_out(images.split("train"), limit)), batch, 0)
     check_shares(batch, reading)
 
 
-def pictures_of(
+def train_and_val_images(
     images: ImageSet,
     card: ModelCard,
     reading: DataOptions,
@@ -150,16 +150,16 @@ def pictures_of(
     limit: int | None,
     allow_unreadable: int,
     progress: Progress | None = None,
-) -> tuple[Pictures, Pictures]:
+) -> tuple[ImageSplit, ImageSplit]:
     """The training split, all of it readable, and ``val``, of which some may be skipped."""
     preprocessing = Preprocessing.from_record(card.preprocessing)
-    train = read_pictures(images.split("train"), preprocessing, reading, limit=limit, progress=progress)
-    return train, val_pictures(
+    train = read_images(images.split("train"), preprocessing, reading, limit=limit, progress=progress)
+    return train, val_images(
         images, preprocessing, reading, limit=limit, allow_unreadable=allow_unreadable, progress=progress
     )
 
 
-def val_pictures(
+def val_images(
     images: ImageSet,
     preprocessing: Preprocessing,
     reading: DataOptions,
@@ -167,9 +167,9 @@ def val_pictures(
     limit: int | None,
     allow_unreadable: int,
     progress: Progress | None = None,
-) -> Pictures:
-    """``val`` as evaluation sees it: of what is done to training pictures only the cache is used."""
-    return read_pictures(
+) -> ImageSplit:
+    """``val`` as evaluation sees it: of what is done to training images only the cache is used."""
+    return read_images(
         images.split("val"),
         preprocessing,
         DataOptions(cache=reading.cache),

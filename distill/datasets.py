@@ -1,8 +1,8 @@
 """Batches for training, decoded and changed by other processes while the model computes.
 
-Every draw is a function of the seed, the update and the picture: which pictures an update takes, how they are cropped
+Every draw is a function of the seed, the update and the image: which images an update takes, how they are cropped
 and changed, which are mixed. So a run that was killed and continued, any number of decoding processes, and any number
-of training processes see the same pictures, bit for bit.
+of training processes see the same images, bit for bit.
 """
 
 from __future__ import annotations
@@ -43,10 +43,10 @@ __all__ = [
     "Batch",
     "HELD_BYTES",
     "Order",
-    "Pictures",
+    "ImageSplit",
     "Undecoded",
     "check_shares",
-    "read_pictures",
+    "read_images",
     "stream",
     "workers_of",
 ]
@@ -54,7 +54,7 @@ __all__ = [
 
 _PREFETCH = 2
 _AUGMENT, _CROP, _PHOTOMETRIC, _ERASE, _MIX = 1, 4, 5, 6, 7
-"""Streams of draws; 0 orders the pictures, 2 and 3 are the loop's."""
+"""Streams of draws; 0 orders the images, 2 and 3 are the loop's."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -64,8 +64,8 @@ class Batch:
     Args:
         images: (b, 3, H, W) float32, normalised.
         labels: (b,) int64.
-        soft: (b, C) shares of the classes where pictures were mixed, else ``None``; labels are not smoothed.
-        places: (b,) of the pictures in their split, for messages.
+        soft: (b, C) shares of the classes where images were mixed, else ``None``; labels are not smoothed.
+        places: (b,) of the images in their split, for messages.
         number: Of the update, counted from 1; what changes in the course of a run goes by it.
     """
 
@@ -77,7 +77,7 @@ class Batch:
 
 
 def stream(
-    pictures: Pictures, settings: OptimizerOptions, *, seed: int, first: int, last: int, rank: int = 0, world: int = 1
+    split: ImageSplit, settings: OptimizerOptions, *, seed: int, first: int, last: int, rank: int = 0, world: int = 1
 ) -> Generator[Batch]:
     """The batches of the updates ``first`` to ``last``, both included, each decoded a few updates ahead.
 
@@ -87,7 +87,7 @@ def stream(
     themselves where this process is killed. Ctrl-C does not reach them.
 
     Args:
-        pictures: With the ``reading`` that says what is done to them.
+        split: With the ``reading`` that says what is done to them.
         settings: The batch.
         seed: Of every draw.
         first: The first update, counted from 1.
@@ -96,39 +96,39 @@ def stream(
         world: How many there are.
 
     Raises:
-        TrainingError: Fewer pictures than a batch needs, a batch that cannot be shared or mixed, or a decoding process
+        TrainingError: Fewer images than a batch needs, a batch that cannot be shared or mixed, or a decoding process
             that died.
-        DataError: A picture cannot be read.
+        DataError: An image cannot be read.
     """
-    check_shares(settings.batch, pictures.reading, world)
-    reader = _Reader(pictures, Order(len(pictures), settings.batch, seed), seed, rank, world)
+    check_shares(settings.batch, split.reading, world)
+    reader = _Reader(split, Order(len(split), settings.batch, seed), seed, rank, world)
     numbers = range(first, last + 1)
-    workers = workers_of(pictures, world)
+    workers = workers_of(split, world)
     with closing(_by_workers(reader, numbers, workers) if workers else _alone(reader, numbers)) as batches:
         for found in batches:
             if isinstance(found, DataError):
-                raise DataError(f"{found}; repair or remove it: training needs every picture of its split")
+                raise DataError(f"{found}; repair or remove it: training needs every image of its split")
             yield found
 
 
 def check_shares(batch: int, reading: DataOptions, world: int = 1) -> None:
-    """Raise TrainingError if a batch cannot be shared by ``world`` processes, or its pictures not be paired."""
+    """Raise TrainingError if a batch cannot be shared by ``world`` processes, or its images not be paired."""
     if batch % world:
         raise TrainingError(f"{world} processes share a batch equally, so `batch` must be a multiple, got {batch}")
     if reading.mixes and batch % 2:
-        raise TrainingError(f"mixup and cutmix pair the pictures of a batch, so `batch` must be even, got {batch}")
+        raise TrainingError(f"mixup and cutmix pair the images of a batch, so `batch` must be even, got {batch}")
 
 
-def workers_of(pictures: Pictures, world: int = 1) -> int:
+def workers_of(split: ImageSplit, world: int = 1) -> int:
     """How many processes decode: as asked, else half of this process' share of the processors, 1 to 8.
 
-    None where pictures are held decoded, little is done to them, and the model leaves the processors no time anyway.
+    None where images are held decoded, little is done to them, and the model leaves the processors no time anyway.
     """
-    reading = pictures.reading
+    reading = split.reading
     if reading.workers is not None:
         return reading.workers
-    decoded = not isinstance(pictures.prepared, Undecoded)
-    if decoded and photometric(reading, pictures.preprocessing) is None and not torch.cuda.is_available():
+    decoded = not isinstance(split.prepared, Undecoded)
+    if decoded and photometric(reading, split.preprocessing) is None and not torch.cuda.is_available():
         return 0
     return max(1, min(8, available_threads() // (2 * world)))
 
@@ -136,14 +136,14 @@ def workers_of(pictures: Pictures, world: int = 1) -> int:
 class _Reader(Dataset[Any]):
     """Update -> Batch, or the DataError it met."""
 
-    def __init__(self, pictures: Pictures, order: Order, seed: int, rank: int, world: int) -> None:
-        self.pictures, self.order, self.seed = pictures, order, seed
-        self.reading = pictures.reading
-        self.change = photometric(self.reading, pictures.preprocessing)
+    def __init__(self, split: ImageSplit, order: Order, seed: int, rank: int, world: int) -> None:
+        self.split, self.order, self.seed = split, order, seed
+        self.reading = split.reading
+        self.change = photometric(self.reading, split.preprocessing)
         self.erase = eraser(self.reading)
         size = order.batch // world
         self.share = np.arange(rank * size, (rank + 1) * size)
-        # Of those that are mixed into this share only the changed pictures are needed, in the order that timm pairs.
+        # Of those that are mixed into this share only the changed images are needed, in the order that timm pairs.
         pairs = order.batch - 1 - self.share[::-1]
         self.spots = np.concatenate([self.share, pairs]) if self.reading.mixes and world > 1 else self.share
 
@@ -154,13 +154,13 @@ class _Reader(Dataset[Any]):
             return error  # torch would wrap it into a traceback
 
     def names(self, number: int) -> Sequence[str]:
-        """Of the pictures of an update."""
-        return [self.pictures.names[place] for place in self.order.of(number)[self.share]]
+        """Of the images of an update."""
+        return [self.split.names[place] for place in self.order.of(number)[self.share]]
 
     def _batch(self, number: int) -> Batch:
         places = self.order.of(number)[self.spots]
         images = self._images(places, number)
-        labels = torch.from_numpy(self.pictures.labels[places])
+        labels = torch.from_numpy(self.split.labels[places])
         own = len(self.share)
         soft = None
         if self.reading.mixes:
@@ -171,8 +171,8 @@ class _Reader(Dataset[Any]):
 
     def _images(self, places: NDArray[np.int64], number: int) -> Tensor:
         """(n, 3, H, W) float32"""
-        prepared = self.pictures.pixels if self.pictures.prepared is None else self.pictures.prepared
-        preprocessing = self.pictures.preprocessing
+        prepared = self.split.pixels if self.split.prepared is None else self.split.prepared
+        preprocessing = self.split.preprocessing
         cropped = [
             crop(prepared[int(place)], self.reading, preprocessing, self.seed, _CROP, number, int(place))
             for place in places
@@ -180,11 +180,11 @@ class _Reader(Dataset[Any]):
         draws = np.random.default_rng([self.seed, _AUGMENT, number])
         pixels = augment(np.stack(cropped), self.reading.augment, draws, of=self.order.batch, places=self.spots)
         if self.change is not None:
-            for picture, place in zip(pixels, places, strict=True):
+            for array, place in zip(pixels, places, strict=True):
                 with seeded(self.seed, _PHOTOMETRIC, number, int(place)):
-                    changed = self.change(Image.fromarray(np.ascontiguousarray(picture.transpose(1, 2, 0))))
-                picture[:] = np.asarray(changed).transpose(2, 0, 1)
-        images = torch.from_numpy(self.pictures.inputs(pixels))
+                    changed = self.change(Image.fromarray(np.ascontiguousarray(array.transpose(1, 2, 0))))
+                array[:] = np.asarray(changed).transpose(2, 0, 1)
+        images = torch.from_numpy(self.split.inputs(pixels))
         if self.erase is not None:
             for image, place in zip(images, places, strict=True):
                 with seeded(self.seed, _ERASE, number, int(place)):
@@ -193,7 +193,7 @@ class _Reader(Dataset[Any]):
 
     def _mixed(self, images: Tensor, labels: Tensor, number: int) -> tuple[Tensor, Tensor]:
         mixup = timm.data.Mixup(
-            self.reading.mixup, self.reading.cutmix, label_smoothing=0.0, num_classes=self.pictures.classes
+            self.reading.mixup, self.reading.cutmix, label_smoothing=0.0, num_classes=self.split.classes
         )
         with seeded(self.seed, _MIX, number):
             mixed: tuple[Tensor, Tensor] = mixup(images, labels)
@@ -217,7 +217,7 @@ def _by_workers(reader: _Reader, numbers: range, workers: int) -> Generator[Batc
                 reason = (str(error) or type(error).__name__).splitlines()[0]
                 named = ", ".join(reader.names(number)[:4])
                 raise TrainingError(
-                    f"a process that decodes pictures died before update {number} ({named}, ...) was read "
+                    f"a process that decodes images died before update {number} ({named}, ...) was read "
                     f"({reason}); if memory is short, give fewer `workers`, or 0"
                 ) from error
             yield found
@@ -272,7 +272,7 @@ HELD_BYTES = 256_000_000
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Undecoded:
-    """Pictures that are decoded whenever they are asked for.
+    """Images that are decoded whenever they are asked for.
 
     Args:
         samples: The files.
@@ -283,19 +283,19 @@ class Undecoded:
     prepare: Preparation
 
     def __getitem__(self, key: int | slice) -> NDArray[np.uint8]:
-        """As ``Pixels``; the pictures of a slice are decoded by threads.
+        """As ``Pixels``; the images of a slice are decoded by threads.
 
         Raises:
-            DataError: A picture cannot be read.
+            DataError: An image cannot be read.
         """
         if not isinstance(key, slice):
             return self.prepare(open_image(self.samples[key].path))
-        assert self.prepare.fixed_size is not None  # slices are for evaluation, whose pictures have one size
+        assert self.prepare.fixed_size is not None  # slices are for evaluation, whose images have one size
         return load_prepared(self.samples[key], self.prepare, self.prepare.fixed_size).pixels
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Pictures:
+class ImageSplit:
     """A split.
 
     Args:
@@ -326,7 +326,7 @@ class Pictures:
         return normalise(pixels, self.preprocessing)
 
 
-def read_pictures(
+def read_images(
     samples: Sequence[Sample],
     preprocessing: Preprocessing,
     reading: DataOptions | None = None,
@@ -334,7 +334,7 @@ def read_pictures(
     limit: int | None = None,
     allow_unreadable: int = 0,
     progress: Progress | None = None,
-) -> Pictures:
+) -> ImageSplit:
     """A split, ready to be read: at most 256 MB of it are decoded into memory, more is decoded when it is asked for.
 
     Where nothing is decoded now, files are only opened, so one that breaks off is found when it is needed; with
@@ -343,7 +343,7 @@ def read_pictures(
     Args:
         samples: The split.
         preprocessing: The model's.
-        reading: How training reads it, and where pictures are cached; for evaluation the cache alone matters.
+        reading: How training reads it, and where images are cached; for evaluation the cache alone matters.
         limit: At most so many, spread evenly.
         allow_unreadable: How many may be skipped.
         progress: Watches a cache being filled.
@@ -358,13 +358,13 @@ def read_pictures(
     prepared, skipped = _store(chosen, training, reading, allow_unreadable, progress)
     left_out = {item.index for item in skipped}
     kept = tuple(sample for index, sample in enumerate(chosen) if index not in left_out)
-    return Pictures(
+    return ImageSplit(
         prepared if training == evaluation else Undecoded(kept, evaluation),
         np.array([sample.label for sample in kept], np.int64),
         tuple(str(sample.path) for sample in kept),
         preprocessing,
         len(skipped),
-        1 + max(sample.label for sample in samples),  # every class has a picture in a training split
+        1 + max(sample.label for sample in samples),  # every class has an image in a training split
         reading,
         prepared,
     )
@@ -377,9 +377,9 @@ def _store(
     allow_unreadable: int,
     progress: Progress | None,
 ) -> tuple[Pixels, list[Unreadable]]:
-    """The pictures that can be read, and those that cannot."""
+    """The images that can be read, and those that cannot."""
     if not samples:
-        raise DataError("no picture was given to read; give a split that has some")
+        raise DataError("no image was given to read; give a split that has some")
     if reading.cache is not None:
         return open_cache(reading.cache, samples, prepare, allow_unreadable=allow_unreadable, progress=progress)
     size = prepare.fixed_size
@@ -398,18 +398,18 @@ def _unreadable(samples: Sequence[Sample], *, thoroughly: bool) -> list[Unreadab
 
 
 class Order:
-    """Which pictures each step takes: a new permutation every epoch, its incomplete last batch left out.
+    """Which images each step takes: a new permutation every epoch, its incomplete last batch left out.
 
     A pure function of seed and step, so a resumed run needs to know nothing but its step.
 
     Raises:
-        TrainingError: Fewer pictures than a batch needs.
+        TrainingError: Fewer images than a batch needs.
     """
 
     def __init__(self, count: int, batch: int, seed: int) -> None:
         if not 1 <= batch <= count:
             raise TrainingError(
-                f"a batch takes 1 to {count} pictures, as many as there are for training, got {batch}; change `batch`"
+                f"a batch takes 1 to {count} images, as many as there are for training, got {batch}; change `batch`"
             )
         self.count, self.batch, self.seed = count, batch, seed
         self._epoch = -1

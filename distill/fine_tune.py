@@ -23,11 +23,11 @@ from tavt_kit.distill.common import (
     check_batch,
     judge_of,
     loop_record,
-    pictures_of,
     save_trained,
     settle,
+    train_and_val_images,
 )
-from tavt_kit.distill.datasets import Pictures
+from tavt_kit.distill.datasets import ImageSplit
 from tavt_kit.distill.loop import SAVE_SECONDS, run_loop
 from tavt_kit.distill.objectives import balanced_weights, make_step
 from tavt_kit.distill.optimizer import attached, check_scales, freeze
@@ -75,7 +75,7 @@ def train(
         recipe: From ``train_recipe``; a probe by default.
         device: ``"cpu"``, ``"cuda:0"``; ``None`` takes a GPU if there is one.
         fresh: Start again whatever ``out`` holds.
-        allow_unreadable: Pictures of ``val`` that may be skipped.
+        allow_unreadable: Images of ``val`` that may be skipped.
         progress: Watches.
         save_seconds: Time between two saved states.
 
@@ -104,20 +104,20 @@ def train(
     if run.done:
         return run.body
     reading = DataOptions(cache=recipe.reading.cache) if recipe.probe_only else recipe.reading
-    pictures = pictures_of(
+    splits = train_and_val_images(
         images, card, reading, limit=recipe.limit, allow_unreadable=allow_unreadable, progress=progress
     )
     precision = evaluation_precision(str(recipe.running.precision))
     # With a saved state that holds the head, and more, there is no need for it.
     if recipe.probe and not ("probe" in run.results and has_state(run.folder)):
-        run.note(**processes.once(lambda: _probe(model, pictures, len(images.classes), precision, progress)))
+        run.note(**processes.once(lambda: _probe(model, splits, len(images.classes), precision, progress)))
     if not recipe.probe_only:
         if not recipe.probe:
-            run.note(pictures=_counts(pictures))
-        loop = _finetune(run, model, pictures, recipe, images.classes, processes, progress, save_seconds)
+            run.note(pictures=_counts(splits))
+        loop = _finetune(run, model, splits, recipe, images.classes, processes, progress, save_seconds)
         dense = processes.once(
             lambda: evaluate_sweep(
-                model, pictures[1], "val", ("dense",), precision=precision, progress=progress, what="evaluate"
+                model, splits[1], "val", ("dense",), precision=precision, progress=progress, what="evaluate"
             )
         )
         results = {"loop": loop, "val": dense[0].accuracy.as_record()}
@@ -174,21 +174,21 @@ def _regularise(model: AdaptiveViT, recipe: TrainRecipe) -> None:
         set_dropout(model, recipe.dropout)
 
 
-def _counts(pictures: tuple[Pictures, Pictures]) -> dict[str, int]:
-    train, val = pictures
+def _counts(splits: tuple[ImageSplit, ImageSplit]) -> dict[str, int]:
+    train, val = splits
     return {"train": len(train), "val": len(val), "skipped": val.skipped}
 
 
 def _probe(
-    model: AdaptiveViT, pictures: tuple[Pictures, Pictures], classes: int, precision: str, progress: Progress
+    model: AdaptiveViT, splits: tuple[ImageSplit, ImageSplit], classes: int, precision: str, progress: Progress
 ) -> dict[str, Any]:
     """Fit the head and put it into the model; what is to be noted of it."""
-    train, val = pictures
+    train, val = splits
     progress.stage("features", len(train) + len(val))
-    seen = [features(model, split, precision=precision, progress=progress) for split in pictures]
+    seen = [features(model, split, precision=precision, progress=progress) for split in splits]
     fitted = fit_probe(seen[0], train.labels, seen[1], val.labels, classes)
     set_head(model, fitted.weight, fitted.bias)
-    return {"pictures": _counts(pictures), "probe": _probe_record(fitted, val.labels)}
+    return {"pictures": _counts(splits), "probe": _probe_record(fitted, val.labels)}
 
 
 def _probe_record(probe: Probe, labels: NDArray[np.int64]) -> dict[str, Any]:
@@ -200,7 +200,7 @@ def _probe_record(probe: Probe, labels: NDArray[np.int64]) -> dict[str, Any]:
 def _finetune(
     run: RunFolder,
     model: AdaptiveViT,
-    pictures: tuple[Pictures, Pictures],
+    splits: tuple[ImageSplit, ImageSplit],
     recipe: TrainRecipe,
     classes: tuple[str, ...],
     processes: Processes,
@@ -214,14 +214,14 @@ def _finetune(
         model,
         recipe.objective,
         frozen=settings.freeze or 0,
-        class_weights=balanced_weights(pictures[0].labels, len(classes)) if balanced else None,
+        class_weights=balanced_weights(splits[0].labels, len(classes)) if balanced else None,
         seed=recipe.seed,
     )
     with attached(model, branch):
         loop = run_loop(
-            model, pictures[0], step, settings, recipe.running, run.folder,
+            model, splits[0], step, settings, recipe.running, run.folder,
             seed=recipe.seed, progress=progress, what="finetune", processes=processes, save_seconds=save_seconds,
-            judge=judge_of(recipe.running, pictures[1], classes, (model.dense_schedule,)),
+            judge=judge_of(recipe.running, splits[1], classes, (model.dense_schedule,)),
         )  # fmt: skip
     return loop_record(loop, settings.batch)
 

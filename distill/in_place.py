@@ -25,12 +25,12 @@ from tavt_kit.distill.common import (
     check_batch,
     judge_of,
     loop_record,
-    pictures_of,
     save_trained,
     settle,
-    val_pictures,
+    train_and_val_images,
+    val_images,
 )
-from tavt_kit.distill.datasets import Batch, Pictures
+from tavt_kit.distill.datasets import Batch, ImageSplit
 from tavt_kit.distill.loop import SAVE_SECONDS, Backward, Step, run_loop
 from tavt_kit.distill.optimizer import freeze
 from tavt_kit.distill.precision import evaluation_precision
@@ -96,7 +96,7 @@ def distill(
             smaller size every network learns from what the dense model says of the image at full size.
         device: ``"cpu"``, ``"cuda:0"``; ``None`` takes a GPU if there is one.
         fresh: Start again whatever ``out`` holds.
-        allow_unreadable: Pictures of ``val`` that may be skipped.
+        allow_unreadable: Images of ``val`` that may be skipped.
         progress: Watches.
         save_seconds: Time between two saved states.
 
@@ -130,16 +130,16 @@ def distill(
     processes.once(lambda: inherit_split(run.folder, images).sha256)
     if run.done:
         return run.body
-    train, val = pictures_of(
+    train, val = train_and_val_images(
         images, card, recipe.reading, limit=recipe.limit, allow_unreadable=allow_unreadable, progress=progress
     )
     settings = recipe.optimisation
     precision = evaluation_precision(str(recipe.running.precision))
     points = schedule_sweep(model)
 
-    def smaller_val(twin: AdaptiveViT) -> Pictures:
+    def smaller_val(twin: AdaptiveViT) -> ImageSplit:
         seen = Preprocessing.from_record(card.preprocessing).at(twin.backbone.image_size)
-        return val_pictures(
+        return val_images(
             images, seen, recipe.reading, limit=recipe.limit, allow_unreadable=allow_unreadable, progress=progress
         )
 
@@ -148,9 +148,9 @@ def distill(
     def ladder(what: str) -> tuple[SweepPoint, ...]:
         def all_sizes() -> tuple[SweepPoint, ...]:
             found = evaluate_sweep(model, val, "val", points, precision=precision, progress=progress, what=what)
-            for twin, pictures in smaller:
+            for twin, split in smaller:
                 name = f"dense at {twin.backbone.image_size[1]} px"
-                found += evaluate_sweep(twin, pictures, "val", {name: twin.dense_schedule}, precision=precision)
+                found += evaluate_sweep(twin, split, "val", {name: twin.dense_schedule}, precision=precision)
             return found
 
         return processes.once(all_sizes)

@@ -1,6 +1,6 @@
 """The loop: update after update, watched, logged, evaluated, saved, and continued to the bit.
 
-Every random draw of an update (which pictures, how they are changed, which sub-networks, dropout) is a function of the
+Every random draw of an update (which images, how they are changed, which sub-networks, dropout) is a function of the
 seed and the update's number. So a run that is killed and continued makes the very updates of one that never stopped.
 """
 
@@ -18,7 +18,7 @@ from typing import Any
 
 from tavt_kit.core.progress import Progress
 from tavt_kit.distill.checkpointing import drop_other_best, load_best, save_best
-from tavt_kit.distill.datasets import Batch, Pictures, stream
+from tavt_kit.distill.datasets import Batch, ImageSplit, stream
 from tavt_kit.distill.metrics import Journal
 from tavt_kit.distill.optimisation import OptimizerOptions
 from tavt_kit.distill.processes import Processes
@@ -69,7 +69,7 @@ class Loop:
 
     Args:
         steps: Updates that were made; fewer than asked for if patience ran out.
-        seconds: In all, those of interrupted processes included; without evaluations and waiting for pictures.
+        seconds: In all, those of interrupted processes included; without evaluations and waiting for images.
         seconds_per_step: Of the steps of this process, the first left out; ``None`` if it made too few.
         loss: Mean of the last tenth of this process' steps; ``None`` if it made none.
         selected: The evaluation whose weights were taken; ``None`` if nothing was evaluated on the way.
@@ -84,7 +84,7 @@ class Loop:
 
 def run_loop(
     model: AdaptiveViT,
-    pictures: Pictures,
+    split: ImageSplit,
     step: Step,
     settings: OptimizerOptions,
     running: TrainingOptions,
@@ -102,7 +102,7 @@ def run_loop(
     Args:
         model: Trained in place, on its device; what must not be trained is frozen already. It ends with the weights of
             the best evaluation, else with the averaged ones, else with the last.
-        pictures: The training split.
+        split: The training split.
         step: Computes gradients and values.
         settings: With nothing left open (``OptimizerOptions.settled``).
         running: With nothing left open.
@@ -116,12 +116,12 @@ def run_loop(
         save_seconds: Time between two saved states.
 
     Raises:
-        TrainingError: A loss or gradient is not finite (the step and its pictures are named), memory ran out, or the
+        TrainingError: A loss or gradient is not finite (the step and its images are named), memory ran out, or the
             batch cannot be divided.
         KeyboardInterrupt: Asked for by Ctrl-C; the state was saved.
     """
     processes = processes or Processes(0, 1, next(model.parameters()).device)
-    engine = Engine(model, pictures, step, settings, running, seed=seed, processes=processes)
+    engine = Engine(model, split, step, settings, running, seed=seed, processes=processes)
     return _Run(engine, Path(folder), judge, save_seconds).go(progress, what)
 
 
@@ -143,7 +143,7 @@ class _Run:
         done = number = self.saved = engine.resume(self.folder)
         progress.stage(what, self.total, done)
         batches = stream(
-            engine.pictures, engine.settings, seed=engine.seed, first=done + 1, last=self.total,
+            engine.split, engine.settings, seed=engine.seed, first=done + 1, last=self.total,
             rank=processes.rank, world=processes.count,
         )  # fmt: skip
         with Interruption() as interruption, closing(batches), ExitStack() as stack:

@@ -201,4 +201,4 @@ def _pim(model: AdaptiveViT, state: TokenState, outputs: Outputs, labels: Tensor
 
 def _refuse_mixed(labels: Tensor, whose: str) -> None:
     if labels.is_floating_point():
-        raise TrainingError(f"{whose} loss reads whole labels, so pictures cannot be mixed; set mixup and cutmix to 0")
+        raise TrainingError(f"{whose} loss reads whole labels, so images cannot be mixed; set mixup and cutmix to 0")

@@ -39,7 +39,7 @@ class Objective:
         loss_weights: Weights of its terms; a term that is not named keeps its weight. A term of weight 0 is
             not computed.
         smoothing: Share of the target that is spread evenly over all classes (label smoothing).
-        class_weights: Weights of the classes: ``"none"``, or ``"balanced"``, pictures / (classes * pictures of the
+        class_weights: Weights of the classes: ``"none"``, or ``"balanced"``, images / (classes * images of the
             class) in training.
         margin: Margin of the contrastive loss: the cosine above which two classes are pushed apart.
         mix_share: Share of the tokens that Mix-ViT substitutes.

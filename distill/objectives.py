@@ -69,10 +69,10 @@ def make_step(
 
 
 def target_loss(logits: Tensor, batch: Batch, smoothing: float = 0.0, class_weights: Tensor | None = None) -> Tensor:
-    """Cross-entropy of logits (B, C) with a batch's labels, or with its soft targets where pictures were mixed.
+    """Cross-entropy of logits (B, C) with a batch's labels, or with its soft targets where images were mixed.
 
     With smoothing s the target is (1 - s) of that plus s / C for every class (Szegedy et al., CVPR 2016, section 7).
-    With class weights and whole labels it is a weighted mean over pictures.
+    With class weights and whole labels it is a weighted mean over images.
     """
     logits = at_least_f32(logits)
     target = batch.labels if batch.soft is None else batch.soft.to(logits)
@@ -81,7 +81,7 @@ def target_loss(logits: Tensor, batch: Batch, smoothing: float = 0.0, class_weig
 
 
 def balanced_weights(labels: np.typing.NDArray[np.int64], classes: int) -> Tensor:
-    """(C,): pictures / (classes * pictures of the class); a class without pictures weighs as one with one."""
+    """(C,): images / (classes * images of the class); a class without images weighs as one with one."""
     counts = np.bincount(labels, minlength=classes)
     return torch.from_numpy(len(labels) / (classes * counts.clip(min=1))).float()
 
@@ -92,7 +92,7 @@ def _on_features(
     """Cross-entropy on the logits, and a contrastive loss on what the head's last layer reads."""
     contrasted = bool(objective.weights.get("contrastive"))
     if contrasted and isinstance(model.bare, Pim):
-        raise TrainingError("the contrastive loss is over one feature vector of a picture, and PIM has several heads")
+        raise TrainingError("the contrastive loss is over one feature vector of an image, and PIM has several heads")
 
     def terms(batch: Batch) -> Mapping[str, Tensor]:
         state = _through(model, batch.images, frozen)

@@ -20,12 +20,12 @@ class OptimizerOptions:
 
     Args:
         steps: Updates.
-        epochs: Passes through the training pictures, an incomplete last batch left out; where it is given, ``steps``
+        epochs: Passes through the training images, an incomplete last batch left out; where it is given, ``steps``
             follows from it.
-        batch: Pictures per update.
+        batch: Images per update.
         optimiser: Optimiser, ``"adamw"`` or ``"sgd"`` (with momentum).
         lr: Highest learning rate.
-        lr_batch: Where it is given, ``lr`` is meant for so many pictures per update, and grows with ``batch``.
+        lr_batch: Where it is given, ``lr`` is meant for so many images per update, and grows with ``batch``.
         warmup: Updates until the learning rate is reached; ``None`` is a twentieth of the steps (the official
             500 of 10,000).
         warmup_epochs: Epochs of warm-up, instead of ``warmup``.
@@ -77,7 +77,7 @@ class OptimizerOptions:
         if self.optimiser not in OPTIMISERS:
             raise TrainingError(f"the optimiser must be one of {', '.join(OPTIMISERS)}, got {self.optimiser!r}")
         if self.batch < 1:
-            raise TrainingError(f"a batch takes at least one picture, got {self.batch}")
+            raise TrainingError(f"a batch takes at least one image, got {self.batch}")
         self._check_epochs()
         if self.clip is not None and not (self.clip > 0 and math.isfinite(self.clip)):
             raise TrainingError(f"the gradient norm must be clipped above 0, got {self.clip}; none clips nothing")
@@ -100,7 +100,7 @@ class OptimizerOptions:
                 f"warm-up and cool-down take at least 0 epochs, got {self.warmup_epochs} and {self.cooldown_epochs}"
             )
         if self.lr_batch is not None and self.lr_batch < 1:
-            raise TrainingError(f"a learning rate is meant for at least one picture, got {self.lr_batch}")
+            raise TrainingError(f"a learning rate is meant for at least one image, got {self.lr_batch}")
 
     def learning_rate(self) -> LearningRate:
         """Of every update.
@@ -111,17 +111,17 @@ class OptimizerOptions:
         warmup = self.steps // 20 if self.warmup is None else self.warmup
         return LearningRate(self.lr, warmup, self.steps, self.decay, self.start_lr, self.final_lr, self.cooldown)
 
-    def settled(self, *, pictures: int, freeze: int) -> OptimizerOptions:
+    def settled(self, *, images: int, freeze: int) -> OptimizerOptions:
         """Nothing left open: what a run records. Epochs have become steps, and the learning rate is that of the batch.
 
         Args:
-            pictures: In the training split.
+            images: In the training split.
             freeze: Leading layers that are not trained.
 
         Raises:
             TrainingError: Warm-up and steps do not go together.
         """
-        per_epoch = max(1, pictures // self.batch)
+        per_epoch = max(1, images // self.batch)
         steps, warmup, cooldown = self.steps, self.warmup, self.cooldown
         if self.cooldown_epochs is not None:
             cooldown = round(self.cooldown_epochs * per_epoch)

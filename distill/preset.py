@@ -85,7 +85,7 @@ def recipe_names(family: str | None = None) -> tuple[str, ...]:
 def train_recipe(name: str = "probe", **changes: Any) -> TrainRecipe:
     """A recipe with some values changed, wherever they lie; None changes nothing.
 
-    The size that pictures are resized to before they are cropped keeps its proportion to ``image_size``, unless both
+    The size that images are resized to before they are cropped keeps its proportion to ``image_size``, unless both
     are given.
 
     Args:

@@ -18,7 +18,7 @@ from tavt_kit.models.wrap import AdaptiveViT
 __all__ = ["PENALTIES", "Probe", "fit_probe", "set_head"]
 
 PENALTIES = (1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 1e-1)
-"""L2 penalties tried, on standardised features, per picture."""
+"""L2 penalties tried, on standardised features, per image."""
 
 _ROUNDS = 500
 
@@ -31,7 +31,7 @@ class Probe:
         weight: (C, D), for features as they are (the standardisation is folded in).
         bias: (C,)
         penalty: That was chosen.
-        val_correct: Pictures of ``val`` it has right.
+        val_correct: Images of ``val`` it has right.
         tried: Penalty and ``val`` accuracy of every candidate.
     """
 
@@ -58,7 +58,7 @@ def fit_probe(
         train_labels: (n,) in 0..classes-1.
         val: (m, D) features; they choose the penalty and nothing else.
         val_labels: (m,)
-        classes: C; one without training pictures gets a low bias.
+        classes: C; one without training images gets a low bias.
         penalties: To try.
 
     Raises:

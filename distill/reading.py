@@ -1,4 +1,4 @@
-"""How training pictures are read: resized, cropped, changed at random and mixed. A value; a run's record holds it.
+"""How training images are read: resized, cropped, changed at random and mixed. A value; a run's record holds it.
 
 Evaluation reads none of this: it is the model's own preprocessing, always (``tavt_kit.data.preprocess``).
 """
@@ -29,9 +29,9 @@ _NOT_RECORDED = ("workers", "cache")
 
 @dataclass(frozen=True, slots=True)
 class DataOptions:
-    """From a picture file to a model's input, in the order of the fields.
+    """From an image file to a model's input, in the order of the fields.
 
-    With neither ``resize`` nor ``crop`` a picture is resized and cropped as for evaluation.
+    With neither ``resize`` nor ``crop`` an image is resized and cropped as for evaluation.
 
     Args:
         resize: Height and width, the aspect ratio is lost; or pixels of the shorter edge; ``None`` leaves its size.
@@ -51,7 +51,7 @@ class DataOptions:
         mixup: Alpha of mixup's Beta distribution; 0 mixes nothing. With ``cutmix`` too, each has half of the batches.
         cutmix: Alpha of cutmix's, likewise.
         workers: Processes that decode; 0 decodes between the steps, ``None`` is decided by machine and data.
-        cache: Folder that keeps decoded, resized pictures; ``None`` keeps none.
+        cache: Folder that keeps decoded, resized images; ``None`` keeps none.
 
     Raises:
         TrainingError: A value out of its range.
@@ -97,25 +97,25 @@ class DataOptions:
             _within(name, getattr(self, name), math.inf)
         _within("rotation", self.rotation, 180.0)
         if self.workers is not None and self.workers < 0:
-            raise TrainingError(f"at least 0 processes decode pictures, got {self.workers}")
+            raise TrainingError(f"at least 0 processes decode images, got {self.workers}")
         if self.cache is not None:
             object.__setattr__(self, "cache", Path(self.cache))
 
     @property
     def as_evaluated(self) -> bool:
-        """Whether pictures are resized and cropped as for evaluation."""
+        """Whether images are resized and cropped as for evaluation."""
         return self.resize is None and self.crop == "none"
 
     @property
     def mixes(self) -> bool:
-        """Whether pictures of a batch are mixed, and labels with them."""
+        """Whether images of a batch are mixed, and labels with them."""
         return self.mixup > 0 or self.cutmix > 0
 
     def settled(self, preprocessing: Preprocessing) -> DataOptions:
         """Nothing left open, and checked against the model's input size.
 
         Raises:
-            TrainingError: A crop that cannot be cut from pictures resized so, or turns of what is not square.
+            TrainingError: A crop that cannot be cut from images resized so, or turns of what is not square.
         """
         height, width = preprocessing.image_size
         check_augmentations(self.augment, preprocessing.image_size)
@@ -137,12 +137,12 @@ class DataOptions:
         least = self.resize if isinstance(self.resize, tuple) else (self.resize or 0,) * 2
         if least[0] < height or least[1] < width:
             raise TrainingError(
-                f"`crop` {self.crop} cuts {height}x{width} out of larger pictures, but they have {given}; give a "
+                f"`crop` {self.crop} cuts {height}x{width} out of larger images, but they have {given}; give a "
                 "`resize` that is large enough, or `crop` random-resized"
             )
 
     def as_record(self) -> dict[str, Any]:
-        """Flat, JSON-ready: what decides the pictures; by how many processes and from where they come does not."""
+        """Flat, JSON-ready: what decides the images; by how many processes and from where they come does not."""
         values = {name: value for name, value in asdict(self).items() if name not in _NOT_RECORDED}
         return {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
 
@@ -156,9 +156,9 @@ def _resize(given: int | Sequence[int] | None) -> int | tuple[int, int] | None:
         return None
     sizes = tuple(given) if isinstance(given, Sequence) else (given,)
     if len(sizes) not in (1, 2) or any(isinstance(size, bool) or not isinstance(size, int) for size in sizes):
-        raise TrainingError(f"pictures are resized to height and width, or by their shorter edge, got {given!r}")
+        raise TrainingError(f"images are resized to height and width, or by their shorter edge, got {given!r}")
     if min(sizes) < 1:
-        raise TrainingError(f"pictures are resized to at least 1 pixel, got {given!r}")
+        raise TrainingError(f"images are resized to at least 1 pixel, got {given!r}")
     return sizes[0] if len(sizes) == 1 else (sizes[0], sizes[1])
 
 

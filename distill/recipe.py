@@ -47,10 +47,10 @@ class TrainRecipe:
         dropout: Dropout of position embeddings and feed-forward halves.
         objective: What is minimised.
         optimisation: How.
-        reading: Of training pictures.
+        reading: Of training images.
         running: Machinery.
         seed: Of everything random.
-        limit: At most so many pictures of each split.
+        limit: At most so many images of each split.
 
     Raises:
         UnknownName: No such family.
@@ -82,10 +82,10 @@ class TrainRecipe:
         for name in ("drop_path", "dropout"):
             if not 0 <= getattr(self, name) < 1:
                 raise TrainingError(f"{name} is a probability below 1, got {getattr(self, name)}")
-        pictures = self.optimisation.batch // self.running.accumulation
-        if self.objective.loss in ("mixvit_pure", "mixvit_hybrid") and pictures < 2:
+        images = self.optimisation.batch // self.running.accumulation
+        if self.objective.loss in ("mixvit_pure", "mixvit_hybrid") and images < 2:
             raise TrainingError(
-                f"mixing needs at least two images at once, got {pictures}; use a larger `batch` or less `accumulation`"
+                f"mixing needs at least two images at once, got {images}; use a larger `batch` or less `accumulation`"
             )
         if (self.reading.mixup or self.reading.cutmix) and self.objective.loss != "cross_entropy":
             raise TrainingError(
@@ -130,10 +130,10 @@ class DistillRecipe:
         teacher_weight: Share of the full network's term that is learnt from an external teacher, where there is one.
         chunk: Images that go through the networks at a time; ``None`` decides by the device.
         optimisation: How weights are moved.
-        reading: Of training pictures.
+        reading: Of training images.
         running: Machinery.
         seed: Of everything random.
-        limit: At most so many pictures of each split.
+        limit: At most so many images of each split.
 
     Raises:
         TrainingError: A bound that cannot be.

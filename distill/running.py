@@ -25,7 +25,7 @@ class TrainingOptions:
         metric: What is selected by: top1, top5, macro_f1, recall[CLASS] or loss (``selection.SelectionMetric``).
         patience: Evaluations in a row without a better one, after which training stops; ``None`` never does.
         keep: States kept to continue from, the newest ones.
-        allow_smaller_batch: Whether fewer pictures are computed at once where memory runs out, and as many per update.
+        allow_smaller_batch: Whether fewer images are computed at once where memory runs out, and as many per update.
 
     Raises:
         TrainingError: A value out of its range, or a patience without evaluations.

@@ -280,7 +280,7 @@ def training_attention(tokens: int, device: torch.device, dtype: torch.dtype) ->
 class Teacher:
     """A model that is asked and never trained.
 
-    Its pictures are the student's, normalised as it expects and resized to its own size (bicubic, antialiased); what
+    Its images are the student's, normalised as it expects and resized to its own size (bicubic, antialiased); what
     the student's crop left out, it does not see either.
 
     Args:

@@ -71,7 +71,7 @@ class SelectionMetric:
         index = None if wanted is None else self.classes.index(wanted)
         value = metric.of(Predictions(logits.numpy(), labels, index))
         if math.isnan(value):
-            raise MeasurementError(f"val has no picture of the class that {self.name} names")
+            raise MeasurementError(f"val has no image of the class that {self.name} names")
         return value
 
 

@@ -1,4 +1,4 @@
-"""The sweep: accuracy at a fixed row of schedules, before and after distillation, paired picture by picture."""
+"""The sweep: accuracy at a fixed row of schedules, before and after distillation, paired image by image."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tavt_kit.core.progress import Progress, Silent
 from tavt_kit.core.records import atomic_path, make_folder
 from tavt_kit.core.schedule import TokenSchedule
 from tavt_kit.distill.checkpointing import STATE_FOLDER
-from tavt_kit.distill.datasets import Pictures
+from tavt_kit.distill.datasets import ImageSplit
 from tavt_kit.distill.precision import autocast
 from tavt_kit.evaluation.evaluator import Evaluator
 from tavt_kit.evaluation.result import paired
@@ -49,9 +49,9 @@ class SweepPoint:
     Args:
         name: As given, ``"taper:0.2"``.
         schedule: What it means for this model.
-        macs: Multiply-adds of one picture.
+        macs: Multiply-adds of one image.
         accuracy: With its interval.
-        correct: (n,) which images are right, for pairing with another ladder on the same pictures.
+        correct: (n,) which images are right, for pairing with another ladder on the same images.
     """
 
     name: str
@@ -63,7 +63,7 @@ class SweepPoint:
 
 def evaluate_sweep(
     model: AdaptiveViT,
-    pictures: Pictures,
+    images: ImageSplit,
     split: str,
     points: Sequence[str] | Mapping[str, TokenSchedule] = LADDER,
     *,
@@ -71,11 +71,11 @@ def evaluate_sweep(
     progress: Progress | None = None,
     what: str = "ladder",
 ) -> tuple[SweepPoint, ...]:
-    """The accuracy of each schedule on the same pictures.
+    """The accuracy of each schedule on the same images.
 
     Args:
         model: Wrapped.
-        pictures: Of the split.
+        images: The split's.
         split: Its name.
         points: Schedules as text, or by name.
         precision: ``f32``, or ``bf16`` for autocast.
@@ -90,9 +90,7 @@ def evaluate_sweep(
     named = (
         points if isinstance(points, Mapping) else {name: TokenSchedule.parse(name, model.layout) for name in points}
     )
-    evaluate = Evaluator(
-        model, pictures.pixels, pictures.labels, pictures.preprocessing, split=split, precision=precision
-    )
+    evaluate = Evaluator(model, images.pixels, images.labels, images.preprocessing, split=split, precision=precision)
     found = []
     for name, schedule in named.items():
         found.append(
@@ -103,7 +101,7 @@ def evaluate_sweep(
 
 
 def features(
-    model: AdaptiveViT, pictures: Pictures, *, precision: str = "f32", progress: Progress | None = None
+    model: AdaptiveViT, split: ImageSplit, *, precision: str = "f32", progress: Progress | None = None
 ) -> NDArray[np.float32]:
     """(n, D): what the head's last linear layer receives when nothing is dropped."""
     device = next(model.parameters()).device
@@ -113,8 +111,8 @@ def features(
     parts = []
     try:
         with torch.no_grad(), autocast(precision, device):  # inference_mode would convert weights anew for each batch
-            for start in range(0, len(pictures), _BATCH):
-                images = torch.from_numpy(pictures.inputs(pictures.pixels[start : start + _BATCH]))
+            for start in range(0, len(split), _BATCH):
+                images = torch.from_numpy(split.inputs(split.pixels[start : start + _BATCH]))
                 parts.append(model.forward_pooled(images.to(device)).float().cpu().numpy())
                 if progress is not None:
                     progress.advance(len(parts[-1]))
@@ -151,7 +149,7 @@ def schedule_sweep(model: AdaptiveViT) -> dict[str, TokenSchedule]:
 
 
 def keep_before(folder: Path, points: Sequence[SweepPoint]) -> None:
-    """Remember which pictures were right (points, n), so that a resumed run can pair them."""
+    """Remember which images were right (points, n), so that a resumed run can pair them."""
     with atomic_path(make_folder(Path(folder) / STATE_FOLDER) / _FILE) as temporary:
         np.save(temporary, np.stack([point.correct for point in points]), allow_pickle=False)
 

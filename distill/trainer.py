@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from tavt_kit.distill.checkpointing import load_state, random_state, readable, save_state, set_random_state, state_file
-from tavt_kit.distill.datasets import Batch, Pictures
+from tavt_kit.distill.datasets import Batch, ImageSplit
 from tavt_kit.distill.optimisation import OptimizerOptions
 from tavt_kit.distill.optimizer import make_optimiser, set_rate
 from tavt_kit.distill.precision import autocast, dtype_of, loss_scaler
@@ -41,7 +41,7 @@ class Engine:
 
     Args:
         model: On the device of ``processes``; what must not be trained is frozen already.
-        pictures: The training split; for messages.
+        split: The training split; for messages.
         step: Computes gradients and values.
         settings: Of the optimisation, with nothing left open.
         running: With nothing left open.
@@ -55,7 +55,7 @@ class Engine:
     def __init__(
         self,
         model: AdaptiveViT,
-        pictures: Pictures,
+        split: ImageSplit,
         step: Step,
         settings: OptimizerOptions,
         running: TrainingOptions,
@@ -65,7 +65,7 @@ class Engine:
     ) -> None:
         assert running.precision is not None  # what settled means
         running.check_split(settings.batch, processes.count)
-        self.model, self.pictures = model, pictures
+        self.model, self.split = model, split
         self.settings, self.running, self.seed, self.processes = settings, running, seed, processes
         self.rate = settings.learning_rate()
         self.optimiser = make_optimiser(model, settings)
@@ -111,7 +111,7 @@ class Engine:
     def save(self, folder: Path, number: int) -> None:
         """Write a state after update ``number``; called in all processes, written by the first.
 
-        The number is also the position of the learning rate's schedule and of the order of the pictures, which are
+        The number is also the position of the learning rate's schedule and of the order of the images, which are
         functions of it.
         """
         randoms = self.processes.gather(random_state(self.device))
@@ -133,10 +133,10 @@ class Engine:
     # ----------------------------------------------------------------------------------------- an update
 
     def update(self, number: int, batches: Iterator[Batch]) -> dict[str, float]:
-        """One update, with the next batch; its values for the log, means over all pictures of the batch.
+        """One update, with the next batch; its values for the log, means over all images of the batch.
 
         Raises:
-            TrainingError: The loss or a gradient is not finite (the pictures are named), or memory ran out.
+            TrainingError: The loss or a gradient is not finite (the images are named), or memory ran out.
         """
         start = time.perf_counter()
         batch, mine, waited = self.processes.together(lambda: self._own_share(number, batches))
@@ -179,12 +179,12 @@ class Engine:
             return
         # Of several processes, those whose own loss is the trouble; all of them where it is the gradient.
         culprit = math.isfinite(loss) or not math.isfinite(mine)
-        own = [self.pictures.names[place] for place in batch.places] if culprit else []
+        own = [self.split.names[place] for place in batch.places] if culprit else []
         names = [name for several in self.processes.gather(own) for name in several]
         more = f" and {len(names) - 4} more" if len(names) > 4 else ""
         what = f"loss {loss}" if not math.isfinite(loss) else f"gradient norm {norm}"
         raise TrainingError(
-            f"training diverged at step {number} ({what}) on the pictures {', '.join(names[:4])}{more}; start again "
+            f"training diverged at step {number} ({what}) on the images {', '.join(names[:4])}{more}; start again "
             "(`fresh`) with a smaller `lr`, a longer `warmup` or `precision` f32"
         )
 
@@ -240,7 +240,7 @@ class Gradients:
         """Leave the gradients of the batch's mean on the parameters; the step's values, means over the parts.
 
         Raises:
-            TrainingError: Memory ran out, and fewer pictures at once are not allowed, or do not fit either.
+            TrainingError: Memory ran out, and fewer images at once are not allowed, or do not fit either.
         """
         values, parts = fitting(
             lambda parts: self._accumulate(batch, number, parts),
@@ -255,7 +255,7 @@ class Gradients:
     def _fewer_at_once(self, size: int, parts: int, number: int) -> None:
         """Memory ran out: go on with smaller parts, if that is allowed."""
         said = (
-            f"memory ran out at step {number} with {size // self.parts} pictures at once, and suffices for "
+            f"memory ran out at step {number} with {size // self.parts} images at once, and suffices for "
             f"{size // parts}"
         )
         if not self.running.allow_smaller_batch:
@@ -291,7 +291,7 @@ class Gradients:
         torch.autograd.backward(self.scaler.scale(term if parts == 1 else term / parts))
 
     def _on_device(self, part: Batch) -> Batch:
-        # A model in float64 takes its pictures so.
+        # A model in float64 takes its images so.
         images = part.images.to(self.processes.device, self.dtype)
         soft = None if part.soft is None else part.soft.to(self.processes.device)
         return replace(part, images=images, labels=part.labels.to(self.processes.device), soft=soft)
@@ -317,8 +317,8 @@ def fitting(attempt: Callable[[int], T], size: int, parts: int, *, cleanup: Call
     """Call ``attempt`` with more and more parts until its memory suffices.
 
     Args:
-        attempt: Given a number of equal parts that ``size`` pictures are cut into; it may run out of memory.
-        size: Pictures.
+        attempt: Given a number of equal parts that ``size`` images are cut into; it may run out of memory.
+        size: Images.
         parts: To begin with.
         cleanup: Frees what a failed attempt left.
 
@@ -326,7 +326,7 @@ def fitting(attempt: Callable[[int], T], size: int, parts: int, *, cleanup: Call
         Its answer, and the parts it took.
 
     Raises:
-        TrainingError: Not even single pictures fit.
+        TrainingError: Not even single images fit.
     """
     while True:
         try:
@@ -344,7 +344,7 @@ def _more(size: int, parts: int) -> int:
     """At least twice as many parts, all equal."""
     if parts >= size:
         raise TrainingError(
-            "not even one picture at a time fits into the memory; choose a smaller `image_size` or model, or train "
+            "not even one image at a time fits into the memory; choose a smaller `image_size` or model, or train "
             "fewer of its layers"
         )
     return next(more for more in range(min(2 * parts, size), size + 1) if size % more == 0)

@@ -1,4 +1,4 @@
-"""What happens to a training picture: decoded, resized and cut, then changed at random.
+"""What happens to a training image: decoded, resized and cut, then changed at random.
 
 ``Preparation`` draws nothing: it is what memory and cache hold. torchvision and timm draw from the global generators of
 Python, numpy and torch; ``seeded`` makes their draws functions of a key, and puts the generators back.
@@ -30,7 +30,7 @@ __all__ = ["Preparation", "crop", "eraser", "photometric", "seeded"]
 
 @dataclass(frozen=True, slots=True)
 class Preparation:
-    """From a decoded picture to bytes (3, h, w).
+    """From a decoded image to bytes (3, h, w).
 
     Args:
         preprocessing: The model's.
@@ -54,17 +54,17 @@ class Preparation:
 
     @property
     def fixed_size(self) -> tuple[int, int] | None:
-        """Height and width, where all pictures get the same."""
+        """Height and width, where all images get the same."""
         if self.interpolation is None or self.centred:
             return self.preprocessing.image_size
         return self.resize if isinstance(self.resize, tuple) else None
 
     def size_of(self, height: int, width: int) -> tuple[int, int]:
-        """Height and width that a picture of these gets."""
+        """Height and width that an image of these gets."""
         return self.fixed_size or self._resized(height, width)
 
     def __call__(self, image: Image.Image) -> NDArray[np.uint8]:
-        """(3, h, w) bytes of an RGB picture."""
+        """(3, h, w) bytes of an RGB image."""
         if self.interpolation is None:
             return resize_crop(image, self.preprocessing)
         height, width = self._resized(image.height, image.width)
@@ -116,7 +116,7 @@ def seeded(*key: int) -> Iterator[None]:
 
 
 def photometric(reading: DataOptions, preprocessing: Preprocessing) -> Callable[[Image.Image], Image.Image] | None:
-    """The changes of one picture, in order; ``None`` where there are none.
+    """The changes of one image, in order; ``None`` where there are none.
 
     Raises:
         TrainingError: timm cannot read the policy.
@@ -171,7 +171,7 @@ def _posterize(image: Image.Image, bits: int, **_: Any) -> Image.Image:
 
 
 def eraser(reading: DataOptions) -> Callable[[Tensor], Tensor] | None:
-    """Erases a rectangle of one normalised picture (3, H, W), in place; ``None`` where none is asked for."""
+    """Erases a rectangle of one normalised image (3, H, W), in place; ``None`` where none is asked for."""
     if not reading.erasing:
         return None
     mode = "pixel" if reading.erasing_fill == "noise" else "const"
@@ -182,11 +182,11 @@ def eraser(reading: DataOptions) -> Callable[[Tensor], Tensor] | None:
 
 
 def crop(pixels: NDArray[np.uint8], reading: DataOptions, preprocessing: Preprocessing, *key: int) -> NDArray[np.uint8]:
-    """A picture as large as the model's input.
+    """An image as large as the model's input.
 
     Args:
         pixels: (3, h, w), from ``Preparation``; it stays as it was.
-        reading: Says how; where its crop is not random, the picture has the size already.
+        reading: Says how; where its crop is not random, the image has the size already.
         preprocessing: The model's.
         key: What is drawn is a function of.
 

@@ -47,7 +47,7 @@ def show(backbone: str) -> None:
 
 @torch.inference_mode()
 def difference(model: AdaptiveViT) -> float:
-    """The largest over three pictures, in shares of the largest logit; the graph is traced on two."""
+    """The largest over three images, in shares of the largest logit; the graph is traced on two."""
     lean, images = LeanViT(model, model.schedule, selection="topk").eval(), torch.rand(3, 3, SIZE, SIZE)
     session = open_module(lean, TargetDevice.parse("openvino:cpu:precision=f32"), (2, 3, SIZE, SIZE))
     expected = model(images).numpy()

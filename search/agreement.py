@@ -60,9 +60,7 @@ def agreement(costs: Sequence[float], exact: Sequence[float], quick: Sequence[fl
         )
     tau = float(kendalltau(exact, quick).statistic)
     if math.isnan(tau):
-        raise MeasurementError(
-            "schedules that all have one accuracy have no ranks; compare others, or on more pictures"
-        )
+        raise MeasurementError("schedules that all have one accuracy have no ranks; compare others, or on more images")
     best, found = _front(costs, exact), _front(costs, quick)
     most = 2 * max(costs)  # beyond all costs, so that every point of a front counts
 

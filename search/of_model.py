@@ -1,4 +1,4 @@
-"""A search over a model and a folder of pictures, in a few lines of Python."""
+"""A search over a model and a folder of images, in a few lines of Python."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def search_model(
     preprocessing: Preprocessing | None = None,
     on_progress: Callable[[Progress], None] | None = None,
 ) -> SearchResult:
-    """Search the token schedules of a wrapped model on the split ``val`` of its pictures.
+    """Search the token schedules of a wrapped model on the split ``val`` of its images.
 
     Nothing is measured here: without ``costs`` the cost is multiply-adds. ``fgvc-kit search`` measures a target, and
     proves on it what is chosen.
@@ -58,12 +58,12 @@ def search_model(
         seed: Of the split, where the folder has none, and of the proposals.
         schedules: To begin with, such as ``taper:0.2``.
         costs: With a latency where one is limited: ``latency_ms`` may be the ``predict`` of a measured table.
-        limit: At most so many pictures of ``val``.
-        preprocessing: Of pictures; ``None`` for what the model's card says, which ``tavt_kit.wrap`` alone gives none.
+        limit: At most so many images of ``val``.
+        preprocessing: Of images; ``None`` for what the model's card says, which ``tavt_kit.wrap`` alone gives none.
         on_progress: Called after each evaluation; ``Progress.candidate`` is what was evaluated.
 
     Raises:
-        DataError: Pictures that do not fit the model, or fewer than ``limit``.
+        DataError: Images that do not fit the model, or fewer than ``limit``.
         TavtError: As ``search``.
 
     Example:
@@ -80,13 +80,13 @@ def search_model(
 
     limits, weighed = Budget.parse(budget), Objectives.parse(objectives)
     refuse_unsearchable(limits)
-    pictures = images if isinstance(images, ImageSet) else _pictures(images, seed)
+    image_set = images if isinstance(images, ImageSet) else _images(images, seed)
     preprocessing = preprocessing or _preprocessing(model)
-    _check_pictures(model, pictures, limit)
-    pixels, labels, _ = load_bytes(pictures.split("val"), preprocessing, limit=limit)
+    _check_images(model, image_set, limit)
+    pixels, labels, _ = load_bytes(image_set.split("val"), preprocessing, limit=limit)
     floors = ("top1" if one.quantity == "drop" else one.name for one in limits.floors)
     metrics = (weighed.metric or "top1", *weighed.metrics, *floors)
-    evaluator = Evaluator(model, pixels, labels, preprocessing, scoring=Scoring(metrics, labels, pictures.classes))
+    evaluator = Evaluator(model, pixels, labels, preprocessing, scoring=Scoring(metrics, labels, image_set.classes))
     counted = Costs(MacsFormula.of(model).macs, official_macs=MacsFormula.of(model, rule="tavt").macs)
     seeds = [TokenSchedule.parse(text, model.layout) for text in schedules]
     return search(
@@ -105,7 +105,7 @@ def search_model(
     )
 
 
-def _pictures(place: Path | str, seed: int) -> ImageSet:
+def _images(place: Path | str, seed: int) -> ImageSet:
     """Those that a run was trained on, by its own split; or those at a place, split anew where they are not."""
     from tavt_kit.data import load_images
     from tavt_kit.data.splits import SPLIT_FILE, read_split
@@ -116,19 +116,19 @@ def _pictures(place: Path | str, seed: int) -> ImageSet:
 def _preprocessing(model: AdaptiveViT) -> Preprocessing:
     if model.card is None:
         raise DataError(
-            "this model has no card that says how its pictures are prepared; give preprocessing, such as "
+            "this model has no card that says how its images are prepared; give preprocessing, such as "
             "Preprocessing.from_config(model.unwrap().pretrained_cfg)"
         )
     return Preprocessing.from_record(model.card.preprocessing)
 
 
-def _check_pictures(model: AdaptiveViT, pictures: ImageSet, limit: int | None) -> None:
-    """Raise DataError where the classes are not the model's, or there are fewer pictures than asked for."""
+def _check_images(model: AdaptiveViT, image_set: ImageSet, limit: int | None) -> None:
+    """Raise DataError where the classes are not the model's, or there are fewer images than asked for."""
     outputs = getattr(model.unwrap(), "num_classes", None)
     if model.card is not None:
-        pictures.require_classes(model.card.classes)
-    elif outputs is not None and outputs != len(pictures.classes):
-        raise DataError(f"the model has {outputs} outputs, but {pictures.name} has {len(pictures.classes)} classes")
-    there = len(pictures.split("val"))
+        image_set.require_classes(model.card.classes)
+    elif outputs is not None and outputs != len(image_set.classes):
+        raise DataError(f"the model has {outputs} outputs, but {image_set.name} has {len(image_set.classes)} classes")
+    there = len(image_set.split("val"))
     if limit is not None and limit > there:
-        raise DataError(f"limit asks for {limit} pictures, but the split val of {pictures.name} has {there}")
+        raise DataError(f"limit asks for {limit} images, but the split val of {image_set.name} has {there}")

@@ -1,10 +1,10 @@
 """Racing: a schedule that is clearly worse than one that costs no more is looked at no further.
 
-Every schedule is judged on the same pictures in the same order, so what counts is the paired difference: pictures that
+Every schedule is judged on the same images in the same order, so what counts is the paired difference: images that
 only the incumbent has right, less those that only the candidate has. The incumbent is the most accurate schedule of
-those that cost no more and were looked at to the end. Candidates meet it after the first pictures, and, where they are
+those that cost no more and were looked at to the end. Candidates meet it after the first images, and, where they are
 not clearly behind, after twice as many, and so on. What is left at the end has been looked at as closely as anything
-without racing; the others are known by a part of the pictures, which their answers say.
+without racing; the others are known by a part of the images, which their answers say.
 
 Incumbents are those of earlier generations alone. So a decision rests on nothing but stored answers, and a search that
 was stopped in the middle of a generation decides as it would have.
@@ -29,35 +29,35 @@ from tavt_kit.evaluation.result import EvaluationResult
 __all__ = ["ESTIMATE", "Bits", "Look", "Race", "is_beaten", "stages", "stratified"]
 
 Bits = NDArray[np.bool_]
-"""(n,) which pictures are right."""
+"""(n,) which images are right."""
 
 Look = Callable[[Sequence[Any], int, int], Iterable[tuple[Any, EvaluationResult]]]
-"""(schedules, start, stop) -> their answers on those pictures, with bits, in any order."""
+"""(schedules, start, stop) -> their answers on those images, with bits, in any order."""
 
 ESTIMATE = "estimate"
-"""The name, among an answer's values, of the accuracy on all pictures that a candidate stopped early would have."""
+"""The name, among an answer's values, of the accuracy on all images that a candidate stopped early would have."""
 
 
-def stages(first: int, pictures: int) -> tuple[int, ...]:
-    """How many pictures a candidate has been seen on when it is judged: doubling, and all in the end.
+def stages(first: int, images: int) -> tuple[int, ...]:
+    """How many images a candidate has been seen on when it is judged: doubling, and all in the end.
 
     Example:
         >>> stages(128, 1100), stages(128, 200)
         ((128, 256, 512, 1100), (200,))
     """
     if first < 1:
-        raise DataError(f"a candidate must be looked at on one picture or more before it is judged, got {first}")
+        raise DataError(f"a candidate must be looked at on one image or more before it is judged, got {first}")
     found = []
-    while first <= pictures / 2:  # a judgement shortly before the end saves next to nothing
+    while first <= images / 2:  # a judgement shortly before the end saves next to nothing
         found.append(first)
         first *= 2
-    return (*found, pictures)
+    return (*found, images)
 
 
 def stratified(labels: Sequence[int], seed: int = 0) -> NDArray[np.int64]:
-    """An order in which the first pictures, however many, hold every class by about its share of all.
+    """An order in which the first images, however many, hold every class by about its share of all.
 
-    A class's pictures are drawn in random order and spread evenly over the whole, from a random place on.
+    A class's images are drawn in random order and spread evenly over the whole, from a random place on.
 
     Example:
         >>> labels = [0] * 90 + [1] * 10
@@ -74,14 +74,14 @@ def stratified(labels: Sequence[int], seed: int = 0) -> NDArray[np.int64]:
 
 
 def is_beaten(candidate: Bits, incumbent: Bits, confidence: float) -> bool:
-    """Whether the incumbent will, on all pictures, be at least as accurate, as surely as ``confidence``.
+    """Whether the incumbent will, on all images, be at least as accurate, as surely as ``confidence``.
 
-    With the first k of n pictures a random part of all, and ``behind`` more of them right for the incumbent, the final
-    difference is about normal around ``behind * n / k``, with the variance of the flips among the pictures to come
+    With the first k of n images a random part of all, and ``behind`` more of them right for the incumbent, the final
+    difference is about normal around ``behind * n / k``, with the variance of the flips among the images to come
     and of what the first k say of these; both together shrink to nothing where k reaches n.
 
     Args:
-        candidate: On the first k pictures.
+        candidate: On the first k images.
         incumbent: On all n of them.
         confidence: In (0.5, 1).
 
@@ -91,14 +91,14 @@ def is_beaten(candidate: Bits, incumbent: Bits, confidence: float) -> bool:
         >>> is_beaten(worse, incumbent, 0.9), is_beaten(incumbent[:100], incumbent, 0.9)
         (True, False)
     """
-    seen, pictures = len(candidate), len(incumbent)
+    seen, images = len(candidate), len(incumbent)
     gained = int((candidate & ~incumbent[:seen]).sum())
     lost = int((incumbent[:seen] & ~candidate).sum())
     behind = lost - gained
-    if behind >= pictures - seen:
+    if behind >= images - seen:
         return True  # were it right on everything to come, and the incumbent on nothing
     # One flip more than was seen: without any, nothing is known of their number.
-    spread = math.sqrt((gained + lost + 1) * (1 - seen / pictures))
+    spread = math.sqrt((gained + lost + 1) * (1 - seen / images))
     return behind > NormalDist().inv_cdf(confidence) * spread
 
 
@@ -109,15 +109,15 @@ class Race:
     Args:
         look: Gives the bits.
         cost: Of a schedule; what the search minimises.
-        pictures: All there are.
-        first: Pictures before the first judgement.
+        images: All there are.
+        first: Images before the first judgement.
         confidence: That a candidate which is stopped is not better, for each judgement.
-        split: Of the pictures.
+        split: Of the images.
     """
 
     look: Look
     cost: Callable[[Any], float]
-    pictures: int
+    images: int
     first: int = 128
     confidence: float = 0.9
     split: str = "val"
@@ -126,16 +126,16 @@ class Race:
     def __post_init__(self) -> None:
         if not 0.5 < self.confidence < 1:
             raise DataError(f"candidates are stopped with a confidence between 0.5 and 1, got {self.confidence}")
-        self._stages = stages(self.first, self.pictures)
+        self._stages = stages(self.first, self.images)
 
     def update(self, answered: Sequence[tuple[Choice, EvaluationResult]]) -> None:
         """Take the answers of a generation, from the store or new, as incumbents of those to come."""
         for schedule, answer in answered:
-            if answer.correct is not None and len(answer.correct) == self.pictures:
+            if answer.correct is not None and len(answer.correct) == self.images:
                 self._finished.append((self.cost(schedule), float(answer.correct.mean()), answer.correct))
 
     def __call__(self, schedules: Sequence[Choice]) -> Iterator[tuple[Choice, EvaluationResult]]:
-        """As ``Evaluate``: candidates stopped early first; their accuracies say on how many pictures."""
+        """As ``Evaluate``: candidates stopped early first; their accuracies say on how many images."""
         incumbents = {schedule: self._incumbent(schedule) for schedule in schedules}
         known = {schedule: _Known() for schedule in schedules}
         for stop in self._stages:
@@ -153,7 +153,7 @@ class Race:
         if seen.failure is not None:
             return EvaluationResult(None, seen.seconds, seen.failure)
         values = {}
-        if len(seen.bits) < self.pictures:
+        if len(seen.bits) < self.images:
             if incumbent is None or not is_beaten(seen.bits, incumbent, self.confidence):
                 return None
             values = {ESTIMATE: _estimate(seen.bits, incumbent)}
@@ -178,15 +178,15 @@ class _Known:
     def and_then(self, answer: EvaluationResult) -> _Known:
         """With what was seen further."""
         if answer.failure is None and answer.correct is None:
-            raise RuntimeError("a race needs to know which pictures were right, but the evaluator does not say")
+            raise RuntimeError("a race needs to know which images were right, but the evaluator does not say")
         bits = self.bits if answer.correct is None else np.concatenate([self.bits, answer.correct])
         return _Known(bits, self.seconds + answer.seconds, answer.failure)
 
 
 def _estimate(bits: Bits, incumbent: Bits) -> float:
-    """The incumbent's accuracy on all pictures, less what the candidate is behind it on those that both have seen.
+    """The incumbent's accuracy on all images, less what the candidate is behind it on those that both have seen.
 
-    The first pictures may be easier than all; a candidate must not gain by having been stopped among them.
+    The first images may be easier than all; a candidate must not gain by having been stopped among them.
     """
     behind = float(incumbent[: len(bits)].mean()) - float(bits.mean())
     return min(max(float(incumbent.mean()) - behind, 0.0), 1.0)

@@ -64,7 +64,7 @@ def front_body(
         target: Where latencies were measured; ``None`` without any.
         seed: Of the search.
         host: The machine.
-        precisions: In which pictures were evaluated by the ``search``, and in the ``final`` round.
+        precisions: In which images were evaluated by the ``search``, and in the ``final`` round.
         baseline_models: Models that are no schedules of this one, judged by the same budget.
         left_out: Those that could not be had: ``name`` and ``reason``.
         gene_ablation: Of a joint search, what each gene of the choice changes.

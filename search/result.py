@@ -52,7 +52,7 @@ class SearchResult:
         history: The hypervolume after each evaluation.
         seconds: Spent on evaluations, those of earlier runs included.
         dense_fits: Whether the dense model itself is within the ceilings, so that it may be on the front.
-        estimates: Of candidates that a race stopped early, what their accuracy on all pictures would be about; their
+        estimates: Of candidates that a race stopped early, what their accuracy on all images would be about; their
             own is on those that they were looked at, as its ``n`` says.
         clock: Seconds spent on evaluations until each of them was done.
     """
@@ -68,7 +68,7 @@ class SearchResult:
 
     @property
     def whole(self) -> list[Candidate]:
-        """The candidates that were looked at on all pictures."""
+        """The candidates that were looked at on all images."""
         return [one for one in self.candidates if is_whole(one, self.dense)]
 
     @property
@@ -92,7 +92,7 @@ class SearchResult:
 
 
 def is_whole(candidate: Candidate, dense: Candidate) -> bool:
-    """Whether an accuracy is on as many pictures as the dense model's."""
+    """Whether an accuracy is on as many images as the dense model's."""
     if candidate.accuracy is None or dense.accuracy is None:
         return False
     return candidate.accuracy.n == dense.accuracy.n
@@ -105,7 +105,7 @@ def shortfall(candidate: Candidate, budget: Budget, dense: Candidate, metric: fl
         candidate: What is judged.
         budget: With floors, or none.
         dense: What a ``drop`` is counted from.
-        metric: In place of the candidate's own first metric, where that is on a part of the pictures.
+        metric: In place of the candidate's own first metric, where that is on a part of the images.
 
     Raises:
         DataError: A metric with a floor is not among what was evaluated.

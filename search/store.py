@@ -47,7 +47,7 @@ CREATE TABLE IF NOT EXISTS finals (COLUMNS);
 """,
 )
 """The search's own answers, and in ``finals`` those of what the result shows, in the precision of the target.
-``accuracy``, ``metrics`` and ``timings`` are JSON; ``bits`` has one bit a picture, the first in the highest one.
+``accuracy``, ``metrics`` and ``timings`` are JSON; ``bits`` has one bit an image, the first in the highest one.
 ``code`` is the version of this package that gave the answer."""
 
 _log = logging.getLogger(__name__)

@@ -246,7 +246,7 @@ class Run:
         self._report(candidate, replayed=replayed)
 
     def _offer(self, candidate: Candidate) -> None:
-        """To the front, if it fits; what was stopped early is known by a part of the pictures, and never on it."""
+        """To the front, if it fits; what was stopped early is known by a part of the images, and never on it."""
         if self.fits(candidate.schedule) and is_whole(candidate, self.candidates[0]):
             self.front.add(candidate)
 

@@ -24,7 +24,7 @@ __all__ = ["WorkerPool", "MakeEvaluate", "WorkerEvent", "Processes", "Task", "Wo
 
 
 Task = TypeVar("Task", bound=Hashable)
-"""What a worker is given: a schedule, or a schedule with the pictures to look at; it can be pickled."""
+"""What a worker is given: a schedule, or a schedule with the images to look at; it can be pickled."""
 
 MakeEvaluate = Callable[[], Callable[[Sequence[Any]], Iterable[tuple[Any, EvaluationResult]]]]
 """Makes an evaluator of tasks where it is called: pickled and sent to each worker, which calls it once."""

@@ -27,11 +27,11 @@ def test_pim_over_any_backbone(capsys: pytest.CaptureFixture[str]) -> None:
 
 @pytest.fixture(scope="module")
 def shipped(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with pictures in ``data`` and a tiny run."""
-    from tests.verbs.tiny import write_pictures, write_run
+    """A folder with images in ``data`` and a tiny run."""
+    from tests.verbs.tiny import write_images, write_run
 
     folder = tmp_path_factory.mktemp("shipped")
-    write_pictures(folder / "data", each=2, size=37)
+    write_images(folder / "data", each=2, size=37)
     write_run(folder / "run")
     return folder
 
@@ -51,7 +51,7 @@ def _exported(folder: Path, kind: str) -> Path:
     return file
 
 
-def _pictures(folder: Path) -> list[Path]:
+def _images(folder: Path) -> list[Path]:
     return sorted(folder.glob("data/*/*.png"))
 
 
@@ -59,7 +59,7 @@ def _expected(file: Path) -> list[str]:
     """What ``fgvc-kit predict`` says, as the examples print it."""
     from tavt_kit.workflows.predict import predict
 
-    answers = predict(file, _pictures(file.parent), top=3)
+    answers = predict(file, _images(file.parent), top=3)
     return ["  ".join([one.path, *(f"{label} {100 * share:.1f} %" for label, share in one.ranked)]) for one in answers]
 
 
@@ -74,7 +74,7 @@ def test_the_shipped_script_needs_numpy_pillow_and_the_runtime_only(kind: str, s
         "for name in ('tavt_kit', 'torch', 'timm', 'torchvision', 'onnx', 'nncf', 'scipy'): sys.modules[name] = None\n"
         f"runpy.run_path({str(STANDALONE)!r}, run_name='__main__')\n"
     )
-    arguments = [str(file), *map(str, _pictures(shipped)), f"--save={logits}"]
+    arguments = [str(file), *map(str, _images(shipped)), f"--save={logits}"]
     done = subprocess.run(
         [sys.executable, "-c", code, *arguments], capture_output=True, text=True, check=False,
         env={**os.environ, "OMP_NUM_THREADS": "1"},
@@ -82,7 +82,7 @@ def test_the_shipped_script_needs_numpy_pillow_and_the_runtime_only(kind: str, s
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.splitlines() == _expected(file)
     kept = Predicted.read(logits)
-    assert kept.names == tuple(map(str, _pictures(shipped)))
+    assert kept.names == tuple(map(str, _images(shipped)))
     assert kept.logits.shape == (6, 3)
 
 
@@ -95,24 +95,24 @@ def test_the_cpp_example_says_the_same(shipped: Path, tmp_path: Path) -> None:
     places = f"-DOpenVINO_DIR={Path(openvino.__file__).parent / 'cmake'}"
     for step in (["-S", EXAMPLES / "cpp", "-B", tmp_path / "build", places], ["--build", tmp_path / "build"]):
         subprocess.run(["cmake", *map(str, step)], check=True, capture_output=True)
-    pictures = []
-    for number, path in enumerate(_pictures(shipped)):
-        pictures.append(tmp_path / f"{number}.ppm")
+    images = []
+    for number, path in enumerate(_images(shipped)):
+        images.append(tmp_path / f"{number}.ppm")
         # The preprocessing of the tiny model keeps the whole shorter edge.
-        Image.open(path).convert("RGB").resize((32, 32), Image.Resampling.BICUBIC).save(pictures[-1])
+        Image.open(path).convert("RGB").resize((32, 32), Image.Resampling.BICUBIC).save(images[-1])
 
     def run(*arguments: object) -> subprocess.CompletedProcess[str]:
         command = [str(tmp_path / "build" / "run_artifact"), *map(str, arguments)]
         return subprocess.run(command, capture_output=True, text=True, check=False)
 
     file = _exported(shipped, ".xml")
-    done = run(file, *pictures)
+    done = run(file, *images)
     assert (done.returncode, done.stderr) == (0, "")
     for said, expected in zip(done.stdout.splitlines(), _expected(file), strict=True):
         assert (
             re.sub(r"(\d+\.?\d*) %", lambda m: f"{float(m[1]):.1f} %", said).split("  ")[1:] == expected.split("  ")[1:]
         )
-    wrong = run(file, _pictures(shipped)[0])
+    wrong = run(file, _images(shipped)[0])
     assert wrong.returncode == 2
     assert "must be a binary PPM of 32x32 pixels" in wrong.stderr
 
@@ -120,9 +120,9 @@ def test_the_cpp_example_says_the_same(shipped: Path, tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_the_whole_way_in_python(tmp_path: Path) -> None:
     """Train, distil, search under a measured latency, export, bench, evaluate and predict, all of them from Python."""
-    from tests.verbs.tiny import write_pictures
+    from tests.verbs.tiny import write_images
 
-    write_pictures(tmp_path / "data", each=30)
+    write_images(tmp_path / "data", each=30)
     size = ["--model", "test_vit", "--weights", "random", "--image-size", "32", "--steps", "3", "--evaluations", "8"]
     where = ["--target", "openvino:cpu:threads=1", "--budget", "latency=50ms"]
     script = [sys.executable, "examples/whole_way.py", str(tmp_path / "data"), str(tmp_path / "out"), *size, *where]

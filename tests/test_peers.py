@@ -26,7 +26,7 @@ from tavt_kit.models.flops import count_by_tracing
 from tavt_kit.models.timm_import import timm
 from tavt_kit.models.wrap import LeanViT, wrap
 from tests.parity.official import load, state_of, timm_from_official
-from tests.verbs.tiny import write_pictures, write_run
+from tests.verbs.tiny import write_images, write_run
 
 STUDIES = Path(__file__).resolve().parents[1] / "examples" / "studies"
 GOLDEN = Path(__file__).parent / "reference"
@@ -55,7 +55,7 @@ def shaken(depth: int = 4, **more: Any) -> Any:
     return model
 
 
-def pictures(count: int = 3, size: int = 32) -> Tensor:
+def images(count: int = 3, size: int = 32) -> Tensor:
     return torch.randn(count, 3, size, size, generator=torch.Generator().manual_seed(1))
 
 
@@ -64,7 +64,7 @@ def test_with_nothing_to_reduce_every_peer_is_the_model_itself() -> None:
     from peers.methods import Evit, RandomDrop, ToMe, TopK
     from peers.official import OfficialTavt
 
-    bare, x = shaken(), pictures()
+    bare, x = shaken(), images()
     dense = wrap(bare).dense_schedule
     for peer in (Evit(bare, 1.0), TopK(bare, 1.0), RandomDrop(bare, 1.0), ToMe(bare, 0), OfficialTavt(bare, dense)):
         torch.testing.assert_close(peer(x), bare(x), rtol=0, atol=2e-5)
@@ -98,7 +98,7 @@ def test_evit_keeps_what_the_class_token_looks_at_and_adds_up_the_rest() -> None
 def test_top_k_is_our_own_drop_by_the_class_tokens_score() -> None:
     from peers.methods import TopK
 
-    bare, x = shaken(), pictures()
+    bare, x = shaken(), images()
     top, model = TopK(bare, 0.5), wrap(bare, score="cls")
     torch.testing.assert_close(top(x), LeanViT(model, TokenSchedule(top.counts()))(x), rtol=0, atol=2e-5)
 
@@ -113,7 +113,7 @@ def test_a_share_that_is_none_and_a_model_without_a_class_token_are_refused() ->
 
 
 @torch.inference_mode()
-def test_random_drop_draws_for_each_picture_and_keeps_the_class_token() -> None:
+def test_random_drop_draws_for_each_image_and_keeps_the_class_token() -> None:
     from peers.methods import RandomDrop
 
     drop = RandomDrop(shaken(), 0.25)
@@ -185,9 +185,9 @@ def test_tome_merges_r_tokens_in_every_layer_and_never_more_than_half() -> None:
     merging = ToMe(bare, 2)
     assert merging.counts() == (15, 13, 11, 9, 7, 7)
     schedule = TokenSchedule(merging.counts())
-    ours = count_by_tracing(LeanViT(wrap(bare), schedule), pictures(1))
+    ours = count_by_tracing(LeanViT(wrap(bare), schedule), images(1))
     # Beside our drop: every row is projected, and keys are compared.
-    assert ours < count_by_tracing(merging, pictures(1)) < 1.1 * ours
+    assert ours < count_by_tracing(merging, images(1)) < 1.1 * ours
 
 
 @torch.inference_mode()
@@ -211,7 +211,7 @@ def test_the_official_style_models_answer_as_ours() -> None:
     from peers.official import OfficialTavt
     from seed_models import OfficialTransFg, OfficialViT
 
-    bare, x = shaken(), pictures()
+    bare, x = shaken(), images()
     taper = TokenSchedule.taper(TokenLayout(17, 4), ratio=0.3)
     torch.testing.assert_close(OfficialTavt(bare, taper)(x), LeanViT(wrap(bare), taper)(x), rtol=0, atol=1e-4)
     small = {"img_size": 32, "patch_size": 8, "embed_dim": 24, "depth": 4, "num_heads": 3, "num_classes": 5}
@@ -222,7 +222,7 @@ def test_the_official_style_models_answer_as_ours() -> None:
                 block.attn.qkv.weight.mul_(6)
         torch.testing.assert_close(OfficialTransFg(parts)(x), wrap(parts)(x), rtol=0, atol=2e-5)
     split = timm.create_model("vit_base_patch16_overlap12", **{**small, "img_size": 40}).eval()
-    x = pictures(size=40)
+    x = images(size=40)
     assert wrap(split).tokens == 1 + ((40 - 8) // 12 + 1) ** 2
     torch.testing.assert_close(OfficialViT(split)(x), split(x), rtol=0, atol=2e-5)
 
@@ -277,7 +277,7 @@ def test_the_chart_draws_a_line_for_each_method() -> None:
 def test_the_study_of_the_peers_runs_to_its_end_and_goes_on(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    write_pictures(tmp_path / "data", each=40)
+    write_images(tmp_path / "data", each=40)
     inherit_split(write_run(tmp_path / "run"), load_images(str(tmp_path / "data")))
     out = tmp_path / "out"
     flags = "--steps 2 --batch 4 --evaluations 20 --max-seconds 0.2".split()

@@ -14,7 +14,7 @@ import pytest
 
 from tavt_kit import cli
 from tavt_kit.data import inherit_split, load_images
-from tests.verbs.tiny import write_pictures, write_run
+from tests.verbs.tiny import write_images, write_run
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
@@ -55,9 +55,9 @@ def test_the_python_of_the_readme_gives_what_the_functions_take() -> None:
 
 @pytest.mark.slow
 def test_the_python_of_the_readme_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    pictures = write_pictures(tmp_path / "data", each=40)
-    next(pictures.rglob("*.png")).rename(tmp_path / "photo.jpg")
-    inherit_split(write_run(tmp_path / "runs" / "birds-distilled"), load_images(str(pictures)))
+    images = write_images(tmp_path / "data", each=40)
+    next(images.rglob("*.png")).rename(tmp_path / "photo.jpg")
+    inherit_split(write_run(tmp_path / "runs" / "birds-distilled"), load_images(str(images)))
     monkeypatch.chdir(tmp_path)
     (example,) = blocks("python", "README.md")
     small = "evaluations=12, baselines=False, table_seconds=2, measure_seconds=0.2"
@@ -91,7 +91,7 @@ def test_every_command_names_a_verb_and_flags_that_are(words: list[str], capsys:
     assert flags <= set(re.findall(r"(?<![\w-])--?[a-z][a-z-]*", shown))
 
 
-def test_tables_and_picture_are_those_of_their_records() -> None:
+def test_tables_and_chart_are_those_of_their_records() -> None:
     made = ""
     for page in (ROOT / "README.md", *PAGES):
         text = page.read_text()
@@ -99,7 +99,7 @@ def test_tables_and_picture_are_those_of_their_records() -> None:
         made += text
     for name in ("merging", "reductions", "search_cost", "search_cost_f32", "own_speed", "proof"):
         assert f" by {name} of result_tables.py -->" in made
-    assert TABLES["PICTURE"].read_text() == TABLES["merging_picture"](TABLES["read"](TABLES["UNTRAINED"]))
+    assert TABLES["CHART"].read_text() == TABLES["merging_chart"](TABLES["read"](TABLES["UNTRAINED"]))
 
 
 def without_blocks(text: str) -> str:

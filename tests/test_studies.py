@@ -25,7 +25,7 @@ from tavt_kit.models.timm_import import timm
 from tavt_kit.models.wrap import wrap
 from tavt_kit.search.algorithms.tavt import OfficialEvolution, first_ratios
 from tests.verbs.command import run as command
-from tests.verbs.tiny import write_pictures, write_run
+from tests.verbs.tiny import write_images, write_run
 
 STUDIES = Path(__file__).resolve().parents[1] / "examples" / "studies"
 
@@ -86,7 +86,7 @@ def test_the_study_of_the_step_runs(capsys: pytest.CaptureFixture[str], monkeypa
 
 @pytest.mark.slow
 def test_training_feed(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    flags = ["--model", "test_vit", "--image-size", "64", "--batch", "4", "--pictures", "40", "--threads", "1"]
+    flags = ["--model", "test_vit", "--image-size", "64", "--batch", "4", "--images", "40", "--threads", "1"]
     monkeypatch.setattr(sys, "argv", ["training_feed.py", *flags, "--updates", "1", "--rounds", "1"])
     runpy.run_path(str(STUDIES / "training_feed.py"), run_name="__main__")
     said = capsys.readouterr().out
@@ -136,7 +136,7 @@ def test_the_study_of_the_search_runs_and_goes_on(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, precision: str
 ) -> None:
     monkeypatch.syspath_prepend(STUDIES)
-    write_pictures(tmp_path / "data", each=150)
+    write_images(tmp_path / "data", each=150)
     inherit_split(write_run(tmp_path / "run"), load_images(str(tmp_path / "data")))
     out = tmp_path / "out"
     flags = "--seeds 0,1 --iterations 2 --threads 1 --evaluations 60 --variants surrogate:16,nsga2:16"
@@ -262,7 +262,7 @@ def test_two_networks_of_the_proof_go_from_training_to_the_report(
     study("proof_goals")
     proof = study("proof")
     monkeypatch.setattr(proof, "run", command)
-    tiny, shapes = write_run(tmp_path / "tiny"), write_pictures(tmp_path / "shapes", each=10)
+    tiny, shapes = write_run(tmp_path / "tiny"), write_images(tmp_path / "shapes", each=10)
     table = tmp_path / "table.toml"
     table.write_text(PROOF.replace("TINY", str(tiny)).replace("SHAPES", str(shapes)))
     words = ["proof", "--out", str(tmp_path / "out"), "--table", str(table), "--size", "32", "--only", "shapes-1"]

@@ -2,9 +2,9 @@
 
     python examples/studies/growing_bound.py
 
-Generated pictures of four shapes, a small ViT fine-tuned on them, then distilled anew for every setting: the bounds 0.4
+Generated images of four shapes, a small ViT fine-tuned on them, then distilled anew for every setting: the bounds 0.4
 and 0.6, and 0.2 growing to 0.6 linearly or by a cosine, at learning rates up to far too large ones. A table of top-1 on
-held-out pictures for the dense network and two tapers, of the loss at the end, and of the largest gradient norm before
+held-out images for the dense network and two tapers, of the loss at the end, and of the largest gradient norm before
 clipping after the warm-up.
 """
 
@@ -34,21 +34,21 @@ SIZE = 48
 
 
 def shapes(count: int, seed: int) -> tuple[Tensor, Tensor]:
-    """Noisy pictures (n, 3, SIZE, SIZE) of a disc, a square, a bar or a cross somewhere, and their kinds (n,)."""
+    """Noisy images (n, 3, SIZE, SIZE) of a disc, a square, a bar or a cross somewhere, and their kinds (n,)."""
     draws = np.random.default_rng(seed)
     rows, columns = np.mgrid[:SIZE, :SIZE]
-    pictures: NDArray[np.float64] = draws.normal(0, 0.6, (count, 3, SIZE, SIZE))
+    images: NDArray[np.float64] = draws.normal(0, 0.6, (count, 3, SIZE, SIZE))
     kinds = np.arange(count) % 4
-    for picture, kind in zip(pictures, kinds, strict=True):
+    for image, kind in zip(images, kinds, strict=True):
         y, x = draws.integers(10, SIZE - 10, 2)
         across, down = abs(columns - x), abs(rows - y)
         masks = (across**2 + down**2 < 49, (across < 7) & (down < 7), (across < 9) & (down < 3),
                  ((across < 2) | (down < 2)) & (across + down < 11))  # fmt: skip
-        picture[:, masks[kind]] += 1.2
-    return torch.from_numpy(pictures).float(), torch.from_numpy(kinds)
+        image[:, masks[kind]] += 1.2
+    return torch.from_numpy(images).float(), torch.from_numpy(kinds)
 
 
-def fine_tuned(pictures: Tensor, kinds: Tensor, steps: int) -> AdaptiveViT:
+def fine_tuned(images: Tensor, kinds: Tensor, steps: int) -> AdaptiveViT:
     """A ViT of 37 tokens and 6 layers that knows the shapes as long as it sees everything."""
     torch.manual_seed(0)
     options = {"img_size": SIZE, "patch_size": 8, "embed_dim": 64, "depth": 6, "num_heads": 4, "num_classes": 4}
@@ -57,14 +57,14 @@ def fine_tuned(pictures: Tensor, kinds: Tensor, steps: int) -> AdaptiveViT:
     draws = np.random.default_rng(0)
     for _ in range(steps):
         some = torch.from_numpy(draws.integers(0, len(kinds), 32))
-        F.cross_entropy(model(pictures[some]), kinds[some]).backward()  # type: ignore[no-untyped-call]
+        F.cross_entropy(model(images[some]), kinds[some]).backward()  # type: ignore[no-untyped-call]
         optimiser.step()
         optimiser.zero_grad()
     return model
 
 
 def distilled(
-    model: AdaptiveViT, pictures: Tensor, kinds: Tensor, bound: Bound, rate: float, steps: int, optimiser: str
+    model: AdaptiveViT, images: Tensor, kinds: Tensor, bound: Bound, rate: float, steps: int, optimiser: str
 ) -> tuple[AdaptiveViT, float, float]:
     """A copy of the model after distillation, its mean loss over the last tenth, and its largest gradient norm."""
     model = wrap(copy.deepcopy(model.unwrap()))
@@ -75,7 +75,7 @@ def distilled(
         draws = np.random.default_rng([1, number])
         some = torch.from_numpy(draws.integers(0, len(kinds), 16))
         full, subs = sampler.draw(draws, (number - 1) / (steps - 1))
-        losses.append(sandwich_step(model, pictures[some], kinds[some], subs, full=full).loss.item())
+        losses.append(sandwich_step(model, images[some], kinds[some], subs, full=full).loss.item())
         norms.append(torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0).item())
         for group in mover.param_groups:
             group["lr"] = rates.at(number)
@@ -87,10 +87,10 @@ def distilled(
 
 
 @torch.no_grad()
-def top1(model: AdaptiveViT, rung: str, pictures: Tensor, kinds: Tensor) -> float:
+def top1(model: AdaptiveViT, rung: str, images: Tensor, kinds: Tensor) -> float:
     """In percent, under a schedule."""
     model.schedule = TokenSchedule.parse(rung, model.layout)
-    return 100 * float((model(pictures).argmax(1) == kinds).float().mean())
+    return 100 * float((model(images).argmax(1) == kinds).float().mean())
 
 
 def main() -> None:
@@ -101,8 +101,8 @@ def main() -> None:
     parser.add_argument("--optimiser", choices=("adamw", "sgd"), default="adamw")
     given = parser.parse_args()
     torch.set_num_threads(1)
-    (pictures, kinds), held_out = shapes(640, 1), shapes(400, 2)
-    model = fine_tuned(pictures, kinds, given.tuning_steps)
+    (images, kinds), held_out = shapes(640, 1), shapes(400, 2)
+    model = fine_tuned(images, kinds, given.tuning_steps)
     print("| bound | learning rate | " + " | ".join(RUNGS) + " | loss at the end | largest gradient norm |")
     print("|---|---|" + "---|" * (len(RUNGS) + 2))
     before = " | ".join(f"{top1(model.eval(), rung, *held_out):.1f}" for rung in RUNGS)
@@ -110,7 +110,7 @@ def main() -> None:
     for rate in given.rates:
         for bound in BOUNDS:
             parsed = Bound.parse(bound)
-            after, loss, norm = distilled(model, pictures, kinds, parsed, rate, given.steps, given.optimiser)
+            after, loss, norm = distilled(model, images, kinds, parsed, rate, given.steps, given.optimiser)
             tops = " | ".join(f"{top1(after, rung, *held_out):.1f}" for rung in RUNGS)
             print(f"| {bound} | {rate:g} | {tops} | {loss:.3f} | {norm:.2f} |", flush=True)
 

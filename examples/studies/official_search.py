@@ -1,7 +1,7 @@
 """A faithful run of TAVT's official search on a ``Ground``, its table kept and read again.
 
 The algorithm is ``OfficialEvolution``: 22 genes, then 30 mutated and 30 crossed in each of 30 iterations, 1,822 in all,
-each scored by a whole pass over the pictures. Which genes are proposed within an iteration depends on their
+each scored by a whole pass over the images. Which genes are proposed within an iteration depends on their
 multiply-adds alone (the official formula, norms counted, last block in full), and scores are looked at when it ends. So
 the passes of an iteration may be made together: the scores are those of single passes, the table the same.
 """
@@ -51,7 +51,7 @@ class Table:
 
     def write(self, path: Path, seconds: Sequence[float] | None = None) -> None:
         """As CSV; ``seconds`` are those of whole passes, as modelled from a sample."""
-        lines = ["iteration,gene,macs_official,macs,right,pictures,seconds"]
+        lines = ["iteration,gene,macs_official,macs,right,images,seconds"]
         size, taken = self.ground.size("val"), seconds or [float("nan")] * len(self.genes)
         official = self.ground.official_formula.macs_many(np.array(self.genes))
         macs = self.ground.formula.macs_many(np.array([one.counts for one in self.schedules]))

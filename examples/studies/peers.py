@@ -3,7 +3,7 @@
     python examples/studies/peers.py runs/probe --out runs/peers
 
 ``runs/probe`` is a run of ``fgvc-kit train`` by a probe; every network starts there and gets the same steps, batch,
-learning rate, averaging and pictures (``peers/training.py``). The methods, each at about three strengths, are listed in
+learning rate, averaging and images (``peers/training.py``). The methods, each at about three strengths, are listed in
 ``peers/plan.py``; docs/results/peers.md says what each is, and by what it was checked. Nothing is selected on test. A
 study that was interrupted is continued by the same command. Writes run folders, ``answers/``, one ``latency-*.json`` a
 target, and from these ``peers.json``, ``peers.md`` and a chart for each target, ``peers-*.svg``; the table is printed.
@@ -75,7 +75,7 @@ def check(shop: Workshop, targets: list[TargetDevice]) -> None:
     """What can be refused is refused before anything is written.
 
     Raises:
-        TavtError: No such run, pictures or target; a model that the peers are not written for; numbers out of range.
+        TavtError: No such run, images or target; a model that the peers are not written for; numbers out of range.
     """
     model = load_model(shop.probe)
     PeerViT(model.bare)
@@ -147,9 +147,9 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--batch", type=counted, default=16)
     parser.add_argument("--lr", type=float, default=5e-5)
     parser.add_argument("--ema", type=float, default=0.99, help="decay of the averaged weights of each network")
-    parser.add_argument("--augment", default="flip,vflip", help="of each network's pictures")
+    parser.add_argument("--augment", default="flip,vflip", help="of each network's images")
     parser.add_argument("--evaluations", type=counted, default=200, help="of the search, on val")
-    parser.add_argument("--limit", type=counted, help="pictures of each split, for trials")
+    parser.add_argument("--limit", type=counted, help="images of each split, for trials")
     parser.add_argument("--max-seconds", type=float, default=20.0, help="of timed runs for each row")
     parser.add_argument("--seed", type=int, default=0)
     given = parser.parse_args()

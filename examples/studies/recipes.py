@@ -3,7 +3,7 @@
     python examples/studies/recipes.py --out runs/recipes --recipe finetune --recipe modern \
         --recipe "tavt-cub --steps 500 --warmup 25 --batch 32 --lr 1e-2 --image-size 112"
 
-A recipe is given with the flags that change it. Every picture is in ``test`` once over the folds, a tenth of the rest
+A recipe is given with the flags that change it. Every image is in ``test`` once over the folds, a tenth of the rest
 is ``val`` (see ``proof.py``, beside this file). A run that was interrupted is continued by the same command. Prints
 accuracies and paired differences in points with 95 % intervals, and writes ``recipes.json``.
 """
@@ -54,7 +54,7 @@ def main() -> None:
 
 
 def answers(given: argparse.Namespace, fold: int, recipe: str) -> NDArray[np.bool_]:
-    """Which test pictures of a fold the model that was trained on the rest has right."""
+    """Which test images of a fold the model that was trained on the rest has right."""
     place = given.out / f"fold-{fold}"
     data = given.data if given.folds == 1 else str(fold_list(load_images(given.data), place, fold, given.folds))
     out = place / "".join(letter if letter.isalnum() or letter in "-." else "_" for letter in recipe)

@@ -1,9 +1,9 @@
-"""The tables and the picture of README and docs that are made from committed records.
+"""The tables and the image of README and docs that are made from committed records.
 
     python examples/studies/result_tables.py
 
 writes anew what stands between ``<!-- from RECORD[, RECORD] by FUNCTION of result_tables.py -->`` and ``<!-- end -->``
-in README and docs, and the picture. A test holds every one of them against its records.
+in README and docs, and the image. A test holds every one of them against its records.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[2]
 BLOCK = re.compile(r"(<!-- from (\S.*?) by (\w+) of result_tables\.py -->\n).*?(<!-- end -->)", re.DOTALL)
 UNTRAINED = "examples/studies/results/untrained-merging.json"
-PICTURE = ROOT / "docs" / "results" / "merging.svg"
+CHART = ROOT / "docs" / "results" / "merging.svg"
 
 
 def pages() -> list[Path]:
@@ -196,7 +196,7 @@ def mean(points: Sequence[float] | None) -> str:
     return "" if points is None else f"{points[0]:+.1f} [{points[1]:+.1f}, {points[2]:+.1f}]"
 
 
-def merging_picture(record: Mapping[str, Any]) -> str:
+def merging_chart(record: Mapping[str, Any]) -> str:
     """Top-1 against multiply-adds, dropped and merged, of the network that was fine-tuned in all layers."""
     left, top, width, height, most, lowest, highest = 64, 58, 560, 250, 2.8, -35.0, 5.0
 
@@ -274,7 +274,7 @@ def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 def main() -> None:
     for path in pages():
         path.write_text(renew(path.read_text(encoding="utf-8")), encoding="utf-8")
-    PICTURE.write_text(merging_picture(read(UNTRAINED)), encoding="utf-8")
+    CHART.write_text(merging_chart(read(UNTRAINED)), encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ what it was before, and exported again. Every file passes through the kit's chec
 or dropping may lose (an f32 file has to give its model's own logits). Latencies: one interleaved run a family, batch 1,
 after all families are made: leave the machine alone then.
 
-What a linear probe of the backbone reaches on the same pictures stands first; a family whose dense model reaches less
+What a linear probe of the backbone reaches on the same images stands first; a family whose dense model reaches less
 than 90 % of it is marked. "Before" is the dense model in torch f32, "after" is the file, both on ``test`` with 95 %
 intervals; the change is paired, in points. Of a pruned file "before" is the model that was not pruned.
 
@@ -104,9 +104,9 @@ def main() -> None:
     parser.add_argument("--parts", type=lambda text: text.split(","), default=list(PARTS), help=", or ".join(PARTS))
     parser.add_argument("--image-size", type=int, default=112)
     parser.add_argument("--schedule", default="taper:0.1", help="of the dropped files")
-    parser.add_argument("--steps", type=int, default=300, help="of training and of each distillation, 16 pictures each")
+    parser.add_argument("--steps", type=int, default=300, help="of training and of each distillation, 16 images each")
     parser.add_argument("--augment", default="flip,vflip", help="of every training; no solar cell has an up")
-    parser.add_argument("--limit", type=int, help="at most so many pictures of each split")
+    parser.add_argument("--limit", type=int, help="at most so many images of each split")
     parser.add_argument("--seconds", type=float, default=3.0, help="least time of measuring, for each file")
     given = parser.parse_args()
     given.out.mkdir(parents=True, exist_ok=True)
@@ -154,7 +154,7 @@ def made(name: str, given: argparse.Namespace) -> dict[str, Any]:
     run("train", start, "-o", trained, "--data", given.data, *first)
     steps = ("--steps", given.steps, *learn, *family.distill.split())
     run("distill", trained, "-o", distilled, *steps)
-    run("prune", distilled, "-o", pruned, *family.cut.split(), "--pictures", min(256, given.limit or 256))
+    run("prune", distilled, "-o", pruned, *family.cut.split(), "--training-images", min(256, given.limit or 256))
     run("distill", pruned, "-o", taught, "--teacher", distilled, *steps)
     form = ("--format", "onnx,openvino", "--own-weights", *checked(given))
     two = ("--schedule", "whole=dense", "--schedule", f"dropped={given.schedule}")

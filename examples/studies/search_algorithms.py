@@ -4,7 +4,7 @@
     python examples/studies/search_algorithms.py --seeds 5 --evaluations 250
 
 Twelve layers of 197 tokens, of which few matter (weights from a Dirichlet distribution with alpha 0.4), falling
-returns, steps as on 500 pictures and a noise of one point. The last column is how many evaluations an algorithm needs
+returns, steps as on 500 images and a noise of one point. The last column is how many evaluations an algorithm needs
 for the hypervolume that NSGA-II has in the end. ``tavt-official`` cannot go below its bound: drops of 0.2 in every
 layer.
 """
@@ -25,7 +25,7 @@ from tavt_kit.search import ALGORITHMS, Outcome, Space
 from tavt_kit.search.algorithms.by_name import make_algorithm
 
 SPACE = Space(TokenLayout(197, 12))
-PICTURES = 500
+IMAGES = 500
 
 Worth = Callable[[TokenSchedule], float]
 
@@ -43,7 +43,7 @@ def worth_of(seed: int) -> Worth:
     def worth(schedule: TokenSchedule) -> float:
         kept = np.array(schedule.counts) / SPACE.layout.tokens
         noise = random.Random(f"{seed} {schedule}").gauss(0, 0.01)
-        return round(PICTURES * float(np.clip(0.8 * weights @ (1 - np.exp(-5 * kept)) + noise, 0, 1))) / PICTURES
+        return round(IMAGES * float(np.clip(0.8 * weights @ (1 - np.exp(-5 * kept)) + noise, 0, 1))) / IMAGES
 
     return worth
 

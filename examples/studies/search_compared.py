@@ -54,7 +54,7 @@ def ours(ground: Ground, given: argparse.Namespace, seed: int, variant: str) -> 
     answers are all stored; it is spread evenly.
     """
     algorithm, _, screen = variant.partition(":")
-    pixels, labels = ground.pictures("val")
+    pixels, labels = ground.arrays("val")
     runtime, _, precision = (given.evaluate_on or "torch").partition(":")
     quickest = "bf16" if is_bf16_faster(torch.device("cpu")) else "f32"
     begin = time.perf_counter()
@@ -150,7 +150,7 @@ def _own_front(ground: Ground, result: SearchResult, first: int | None = None) -
 
 
 def _whole(result: SearchResult, first: int | None = None) -> list[Candidate]:
-    """Of the first so many, those that were seen on all pictures."""
+    """Of the first so many, those that were seen on all images."""
     seen = result.candidates[:first]
     return [one for one in seen if one.schedule not in result.estimates and one.accuracy is not None]
 
@@ -207,7 +207,7 @@ def _time_to(volumes: Sequence[float], each: Sequence[float], wanted: float, off
 
 
 def _looked(result: SearchResult) -> float:
-    """Share of all pictures that were looked at, over all evaluations."""
+    """Share of all images that were looked at, over all evaluations."""
     sizes = [one.accuracy.n for one in result.candidates if one.accuracy is not None]
     return statistics.fmean(sizes) / max(sizes)
 

@@ -98,7 +98,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--evaluate-on", default=None, help="e.g. openvino:bf16; default: torch, its faster precision")
     parser.add_argument("--target", default="openvino:cpu:threads=2", help="of the sober question")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
-    parser.add_argument("--limit", type=int, help="pictures of val; test is always whole")
+    parser.add_argument("--limit", type=int, help="images of val; test is always whole")
     given = parser.parse_args()
     if unknown := set(given.parts) - set(PARTS):
         parser.error(f"parts are {', '.join(PARTS)}, got {', '.join(sorted(unknown))}")

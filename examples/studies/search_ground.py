@@ -1,4 +1,4 @@
-"""What the parts of ``search_cost`` stand on: the model, its pictures, exact scores that are kept, and hypervolumes."""
+"""What the parts of ``search_cost`` stand on: the model, its images, exact scores that are kept, and hypervolumes."""
 
 from __future__ import annotations
 
@@ -33,12 +33,12 @@ Gene = tuple[int, ...]
 
 @dataclass
 class Ground:
-    """The model and its pictures; scores of schedules on whole splits by torch are kept in ``scores-PRECISION.csv``.
+    """The model and its images; scores of schedules on whole splits by torch are kept in ``scores-PRECISION.csv``.
 
     Args:
         run: A trained and distilled run with its split.
         out: Working folder.
-        limit: Pictures of val, spread over its classes; test is always whole.
+        limit: Images of val, spread over its classes; test is always whole.
         bound: Of the official search: what its cheapest gene drops in every layer.
         precision: Of the scores that count, ``f32`` or ``bf16``: that in which the model is to run.
     """
@@ -66,7 +66,7 @@ class Ground:
 
     @property
     def scores(self) -> Path:
-        """(split, counts, pictures that are right), one schedule a line, appended."""
+        """(split, counts, images that are right), one schedule a line, appended."""
         return self.out / f"scores-{self.precision}.csv"
 
     def official_path(self, seed: int) -> Path:
@@ -78,7 +78,7 @@ class Ground:
         """Of the run."""
         return inherited_images(self.run, None)
 
-    def pictures(self, split: str) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
+    def arrays(self, split: str) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
         """In the order of the screening."""
         samples = thin_out(self.images.split(split), self._limit(split))
         samples = [samples[place] for place in stratified([sample.label for sample in samples])]
@@ -88,7 +88,7 @@ class Ground:
     @cached_property
     def exact(self) -> dict[str, Evaluator]:
         """By torch, in the precision that counts."""
-        return {split: Evaluator(self.model, *self.pictures(split), self.preprocessing, split=split,
+        return {split: Evaluator(self.model, *self.arrays(split), self.preprocessing, split=split,
                                        precision=self.precision)
                 for split in ("val", "test")}  # fmt: skip
 
@@ -99,7 +99,7 @@ class Ground:
 
     def one_by_one(self, precision: str) -> Evaluator:
         """A whole pass over val for each schedule."""
-        return Evaluator(self.model, *self.pictures("val"), self.preprocessing, precision=precision)
+        return Evaluator(self.model, *self.arrays("val"), self.preprocessing, precision=precision)
 
     def schedule(self, gene: Gene) -> TokenSchedule:
         """Its canonical form: for a head that reads the class token the last count changes nothing."""
@@ -128,7 +128,7 @@ class Ground:
             self.known.setdefault(("val", one.schedule.counts), right)
 
     def size(self, split: str) -> int:
-        """Pictures of a split."""
+        """Images of a split."""
         whole = len(self.images.split(split))
         return min(whole, self._limit(split) or whole)
 

@@ -66,7 +66,7 @@ def whole_passes(ground: Ground, slope: dict[str, Any], schedules: Iterable[Toke
 def levers(ground: Ground, threads: int, algorithm: str) -> dict[str, Any]:
     """Factors of each lever on the same generations, paired by rounds; the base is one pass each in f32."""
     generations = [one for place, one in enumerate(_generations(ground, algorithm, 11)) if place in (0, 4, 10)]
-    pixels, labels = ground.pictures("val")
+    pixels, labels = ground.arrays("val")
 
     def shared(**named: Any) -> Evaluator:
         return Evaluator(ground.model, pixels, labels, ground.preprocessing, **named)
@@ -142,7 +142,7 @@ def ranks(ground: Ground) -> dict[str, Any]:
     drawn = random_schedules(model.layout, RANKED, np.random.default_rng(0))
     some = list(dict.fromkeys(ground.schedule(one.counts) for one in drawn))
     costs, exact = [ground.formula.macs(one) for one in some], ground.score("val", some)
-    pixels, labels = ground.pictures("val")
+    pixels, labels = ground.arrays("val")
     ways: dict[str, tuple[str, Callable[[], Strategy | None]]] = {
         "torch bf16": ("bf16", lambda: None),
         "OpenVINO f32": ("f32", lambda: openvino_logits(model)),
@@ -161,7 +161,7 @@ def ranks(ground: Ground) -> dict[str, Any]:
         if first < len(labels):
             part = dict(ground.exact["val"].look(some, 0, first))
             quick = [_accuracy(part[one]) for one in some]
-            found[f"the first {first} pictures"] = agreement(costs, exact, quick).as_record()
+            found[f"the first {first} images"] = agreement(costs, exact, quick).as_record()
     return found
 
 

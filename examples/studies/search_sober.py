@@ -64,7 +64,7 @@ def _answered(ground: Ground, target: TargetDevice, picks: dict[str, TokenSchedu
                      "median_ms": times[picks[name]].median, "p90_ms": times[picks[name]].p90,
                      "val": ground.score("val", [picks[name]])[0]}  # fmt: skip
     for family in sorted({"taper", "stages"} & set(picks)):
-        apart = mean - right[family]  # of each picture, the mean over seeds
+        apart = mean - right[family]  # of each image, the mean over seeds
         half = 1.96 * float(apart.std(ddof=1)) / math.sqrt(len(apart))
         value = float(apart.mean())
         answer = "yes" if value - half > 0 else "no, it is worse" if value + half < 0 else "no, not to be told apart"

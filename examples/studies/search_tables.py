@@ -50,7 +50,7 @@ def show(record: dict[str, Any]) -> None:
 
 
 def _show_ours(found: dict[str, Any]) -> None:
-    print("\n| seed | search | volume on val, on test | evaluations, pictures | seconds | official reached | factor |")
+    print("\n| seed | search | volume on val, on test | evaluations, images | seconds | official reached | factor |")
     print("|---|---|---|---|---|---|---|")
     for row in found["seeds"]:
         for name, one in {"official": row["official"], "NSGA-II": row["nsga2"], **row["variants"]}.items():

@@ -26,7 +26,7 @@ def page(name: str, title: str, body: Mapping[str, Any], counted: Mapping[str, i
         name: ``vitaev2`` or ``tavt``.
         title: Of this table.
         body: Record of the times.
-        counted: Row -> multiply-adds of one picture.
+        counted: Row -> multiply-adds of one image.
         kept: Row -> its memory, or why there is none.
     """
     write = speeds if name == "vitaev2" else factors

@@ -7,7 +7,7 @@
 Networks are those of ``seed_models.py``, with random weights, in torch. All rows of a table are timed in one
 interleaved run, once for each batch and mode; a ratio is paired by rounds. Memory is the peak of a fresh process that
 makes one network and runs one batch, above that of a process that has only imported everything (on CUDA the peak of
-torch's allocator). Multiply-adds are counted by tracing one picture. A row that a machine cannot run (no
+torch's allocator). Multiply-adds are counted by tracing one image. A row that a machine cannot run (no
 memory left, nothing that compiles) is told as such. What is done is not done again; the tables are printed and written
 to ``seed_tables.md``.
 """
@@ -102,7 +102,7 @@ def only(table: Table, row: str, target: TargetDevice) -> dict[str, float]:
 
 
 def macs(table: Table) -> dict[str, int]:
-    """Of each row, one picture."""
+    """Of each row, one image."""
     found = {}
     for row, (size, make) in table.items():
         say(f"counting {row}")

@@ -26,7 +26,7 @@ from PIL import Image
 
 from tavt_kit.data import Sample
 from tavt_kit.data.preprocess import Preprocessing
-from tavt_kit.distill.datasets import Batch, Pictures, read_pictures, stream
+from tavt_kit.distill.datasets import Batch, ImageSplit, read_images, stream
 from tavt_kit.distill.optimisation import OptimizerOptions
 from tavt_kit.distill.reading import DataOptions
 from tavt_kit.distill.sandwich import sandwich_step
@@ -87,9 +87,9 @@ def draw_photographs(folder: Path, count: int) -> tuple[Sample, ...]:
     return tuple(Sample(path, place % 2) for place, path in enumerate(files))
 
 
-def feed_of(pictures: Pictures, case: Case, settings: OptimizerOptions) -> Generator[Batch]:
+def feed_of(images: ImageSplit, case: Case, settings: OptimizerOptions) -> Generator[Batch]:
     """The batches that a training run would get, without end."""
-    asked = replace(pictures, reading=replace(pictures.reading, workers=case.workers))
+    asked = replace(images, reading=replace(images.reading, workers=case.workers))
     return stream(asked, settings, seed=random.randrange(10**6), first=1, last=10**6)
 
 
@@ -121,11 +121,11 @@ def trainer(model: AdaptiveViT) -> Callable[[Batch], None]:
 
 def measure(options: argparse.Namespace, folder: Path) -> Iterator[dict[Case, Found]]:
     """Everything found so far, after each round."""
-    samples = draw_photographs(folder, options.pictures)
+    samples = draw_photographs(folder, options.images)
     preprocessing = Preprocessing((options.image_size, options.image_size))
     readings = {name: reading.settled(preprocessing) for name, reading in READINGS.items()}
-    pictures = {
-        (name, cached): read_pictures(
+    images = {
+        (name, cached): read_images(
             samples, preprocessing, replace(reading, cache=folder / "cache" if cached else None)
         )
         for name, reading in readings.items()
@@ -135,11 +135,11 @@ def measure(options: argparse.Namespace, folder: Path) -> Iterator[dict[Case, Fo
     net = timm.create_model(options.model, img_size=options.image_size, num_classes=2)
     update = trainer(wrap(net).train())
     plain = Case(LIGHTEST, True, 0)
-    fixed = next(feed_of(pictures[LIGHTEST, True], plain, settings))
-    found = {Case(name, cached, workers): Found() for name, cached in pictures for workers in (0, 1, 2)}
+    fixed = next(feed_of(images[LIGHTEST, True], plain, settings))
+    found = {Case(name, cached, workers): Found() for name, cached in images for workers in (0, 1, 2)}
     for _ in range(options.rounds):
         for case in random.sample(list(found), len(found)):
-            entry, split = found[case], pictures[case.reading, case.cached]
+            entry, split = found[case], images[case.reading, case.cached]
             # What was read ahead before the clock started is a small part of these.
             alone, cost = rate(
                 feed_of(split, case, settings), lambda batch: None, options.batch, 10 * options.updates, 5
@@ -185,7 +185,7 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=16)
     parser.add_argument("--updates", type=int, default=4, help="timed in each measurement")
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--pictures", type=int, default=2000, help="1,701 and more are not held in memory at 224")
+    parser.add_argument("--images", type=int, default=2000, help="1,701 and more are not held in memory at 224")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     options = parser.parse_args()
     torch.set_num_threads(options.threads)

@@ -3,8 +3,8 @@
     python examples/studies/untrained_merging.py --out runs/untrained           # ELPV, 8 classes, 2,624 photographs
 
 Each fold fine-tunes all layers of DINOv2 ViT-S/14 at 112 px (and fits a probe on the frozen network beside it), then
-answers its test pictures under each schedule with either reduction. Nothing is trained for fewer tokens and nothing is
-selected: schedules are fixed beforehand. With five folds each picture is in ``test`` once, so all answers are compared
+answers its test images under each schedule with either reduction. Nothing is trained for fewer tokens and nothing is
+selected: schedules are fixed beforehand. With five folds each image is in ``test`` once, so all answers are compared
 in pairs. A run that was interrupted is continued by the same command. Prints points against the same network's dense
 answers with paired 95 % intervals, and the divergence (mean KL of the dense answer from the reduced one, in nats);
 writes ``untrained-merging.json``.
@@ -62,7 +62,7 @@ def main() -> None:
 
 
 def fold(given: argparse.Namespace, number: int) -> dict[str, Any]:
-    """By network, schedule and reduction: which test pictures are right, and each one's divergence from dense."""
+    """By network, schedule and reduction: which test images are right, and each one's divergence from dense."""
     place = given.out / f"fold-{number}"
     answers = place / "answers.npz"
     if not answers.is_file():
@@ -101,7 +101,7 @@ def report(given: argparse.Namespace, folds: list[dict[str, Any]]) -> None:
     rows = []
     for network in NETWORKS:
         dense = np.concatenate([one[f"{network}/dense"] for one in folds]).astype(bool)
-        print(f"{network}: dense {100 * dense.mean():.1f} % of {len(dense)} test pictures, {len(folds)} folds")
+        print(f"{network}: dense {100 * dense.mean():.1f} % of {len(dense)} test images, {len(folds)} folds")
         for name, text in SCHEDULES.items():
             for reduction in REDUCTIONS:
                 key = f"{network}/{name}/{reduction}"

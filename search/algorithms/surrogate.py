@@ -33,7 +33,7 @@ _LENGTHS = (0.5, 1.0, 2.0, 4.0, 8.0)
 """Length scales tried, for features scaled to a spread of 1, per root of their number."""
 
 _NOISES = (1e-4, 1e-3, 1e-2, 3e-2, 0.1, 0.3, 1.0)
-"""Variances of the noise tried, as shares of the signal's: an accuracy on few pictures has steps."""
+"""Variances of the noise tried, as shares of the signal's: an accuracy on few images has steps."""
 
 _LINEAR = 1.0
 """Weight of the straight part beside the curved one: more tokens are better, nearly everywhere."""

@@ -200,7 +200,7 @@ def _check_size(name: str, model: Any) -> None:
         fitting = [max(step, edge // step * step) for edge, step in zip(size, patch, strict=True)]
         above = [below + step for below, step in zip(fitting, patch, strict=True)]
         raise DataError(
-            f"{name} cuts pictures into patches of {patch[0]}x{patch[1]}, so its image size must be a "
+            f"{name} cuts images into patches of {patch[0]}x{patch[1]}, so its image size must be a "
             f"multiple of that, but {size[0]}x{size[1]} was asked for; take {fitting[0]}x{fitting[1]} or "
             f"{above[0]}x{above[1]}"
         )

@@ -132,7 +132,7 @@ def open_model(
 def _settle_head(
     source: WeightSource, model: nn.Module, weights: str, classes: Sequence[str] | None, new_head: bool
 ) -> WeightSource:
-    """Take out a run's head for other classes: for as many, it would fit and mislabel every picture."""
+    """Take out a run's head for other classes: for as many, it would fit and mislabel every image."""
     own = source.card
     if own is None or classes is None or tuple(classes) == own.classes:
         return source

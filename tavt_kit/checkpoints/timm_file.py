@@ -1,7 +1,7 @@
 """Weight files in timm's own names, of any of its Vision Transformers that the adapters take.
 
 Which one it is: told by the user, by what lies in or beside the file, or by the names and shapes
-themselves where only one of timm's models has them. Most shapes are shared by models that normalise their pictures
+themselves where only one of timm's models has them. Most shapes are shared by models that normalise their images
 differently or count their heads otherwise, and no key tells these apart: then the candidates are listed.
 """
 
@@ -73,7 +73,7 @@ def read_timm(
     if size is not None:
         arguments["img_size"] = [size, size]
     absent = () if "head.weight" in tensors else head_names(laid_out)
-    origin = f"a plain ViT in timm's names, its pictures normalised as for {name}" if shape else f"timm's {name}"
+    origin = f"a plain ViT in timm's names, its images normalised as for {name}" if shape else f"timm's {name}"
     return Official("timm", name, arguments, dict(tensors), origin, None, absent)
 
 
@@ -109,7 +109,7 @@ def _told_by_keys(tensors: Mapping[str, Tensor], asked: Asked) -> tuple[str, dic
     more = f" and {len(first) - _SHOWN} more" if len(first) > _SHOWN else ""
     raise CheckpointError(
         f"the file's keys fit {len(first)} of timm's models, which differ in what no key tells (heads, activation or "
-        f"how pictures are normalised): {', '.join(first[:_SHOWN])}{more}; give `name`"
+        f"how images are normalised): {', '.join(first[:_SHOWN])}{more}; give `name`"
     )
 
 

@@ -53,7 +53,7 @@ def _preprocessing(card: ArtifactCard, source: Source) -> str:
     if not odd:
         return ""
     told = "; ".join(f"{name} {own.get(name)} instead of {wanted.get(name)}" for name in odd)
-    return f"it prepares pictures in another way than its source ({told})"
+    return f"it prepares images in another way than its source ({told})"
 
 
 def _stored(card: ArtifactCard, stored: str | None) -> str:

@@ -1,4 +1,4 @@
-"""What an artifact lost against the dense model: by class, by confusion, and a few of the pictures themselves."""
+"""What an artifact lost against the dense model: by class, by confusion, and a few of the images themselves."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ _SHOWN = 12
 
 @dataclass(frozen=True, slots=True)
 class Lost:
-    """A picture that the dense model has right and the artifact wrong.
+    """An image that the dense model has right and the artifact wrong.
 
     Args:
-        path: Of the picture.
+        path: Of the image.
         truth: Its class.
         said: What the artifact takes it for.
     """
@@ -37,7 +37,7 @@ class Lost:
 
     @property
     def thumbnail(self) -> str:
-        """Its file below the record's folder; of the same picture always the same."""
+        """Its file below the record's folder; of the same image always the same."""
         return f"{EXAMPLES_FOLDER}/{sha256_text(str(self.path))[:16]}.jpg"
 
     def as_record(self) -> dict[str, Any]:
@@ -52,7 +52,7 @@ class Losses:
 
     Args:
         figures: Of both; what they call the source is the dense model.
-        examples: A few lost pictures, of as many grown confusions as can be.
+        examples: A few lost images, of as many grown confusions as can be.
     """
 
     figures: Figures
@@ -98,7 +98,7 @@ def losses_of(answers: Answers, paths: Sequence[Path], names: Sequence[str], spl
 
 
 def save_examples(losses: Losses, preprocessing: Preprocessing, folder: Path) -> None:
-    """Write the thumbnails of the lost pictures below ``folder``; one that is there already stays.
+    """Write the thumbnails of the lost images below ``folder``; one that is there already stays.
 
     Raises:
         OutputError: The folder cannot be written.

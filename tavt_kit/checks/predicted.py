@@ -169,7 +169,7 @@ def _whole(values: NDArray[Any], n: int, key: str, path: Path) -> NDArray[np.int
 
 
 def _matched(names: Sequence[str], paths: Sequence[Path], file: str) -> list[int]:
-    """The place of each name's picture: the only one whose path ends as the name does."""
+    """The place of each name's image: the only one whose path ends as the name does."""
     endings: dict[PurePosixPath, list[int]] = {}
     for place, path in enumerate(paths):
         parts = PurePosixPath(path.as_posix()).parts

@@ -102,7 +102,7 @@ def check(
 ) -> CheckReport:
     """Compare an artifact with its source.
 
-    The artifact sees the pictures through the preprocessing it carries, the source through its own; classes are
+    The artifact sees the images through the preprocessing it carries, the source through its own; classes are
     compared by name; the source runs at the artifact's schedule, and dense as well if asked.
 
     Args:
@@ -114,7 +114,7 @@ def check(
 
     Raises:
         ScheduleError: The artifact's schedule does not fit the source.
-        DataError: The classes differ, or too many pictures cannot be read.
+        DataError: The classes differ, or too many images cannot be read.
     """
     card, adaptive = artifact.card, source.adaptive
     order = columns(card.classes, source.card.classes, artifact.name)

@@ -56,7 +56,7 @@ class Source:
 
     Args:
         adaptive: From ``load_model``: wrapped, with its card.
-        samples: The pictures.
+        samples: The images.
         split: Their split's name.
         allow_unreadable: How many of them may be skipped.
     """
@@ -84,7 +84,7 @@ class Source:
 
         Raises:
             ScheduleError: It does not fit the model.
-            DataError: Too many pictures cannot be read.
+            DataError: Too many images cannot be read.
         """
         if schedule not in self._logits:
             from tavt_kit.models.wrap import LeanViT
@@ -96,27 +96,27 @@ class Source:
 
     @property
     def labels(self) -> NDArray[np.int64]:
-        """(n,) of the pictures that could be read; known once something was run."""
+        """(n,) of the images that could be read; known once something was run."""
         assert self._labels is not None
         return self._labels
 
     @property
     def readable(self) -> NDArray[np.int64]:
-        """(n,) places among ``samples`` of the pictures that can be read."""
+        """(n,) places among ``samples`` of the images that can be read."""
         if self._readable is None:
             self._readable = np.concatenate([part.indices for part in self.images(self.preprocessing)])
         return self._readable
 
     def images(self, preprocessing: Preprocessing, batch: int = BATCH) -> Iterator[Batch]:
-        """The pictures that can be read, in batches."""
+        """The images that can be read, in batches."""
         return batches(self.samples, preprocessing, batch=batch, allow_unreadable=self.allow_unreadable)
 
     def first(self, preprocessing: Preprocessing, count: int) -> NDArray[np.float32]:
-        """(at most count, 3, H, W): the first pictures that can be read."""
+        """(at most count, 3, H, W): the first images that can be read."""
         return next(iter(self.images(preprocessing, count))).images
 
     def at(self, places: Sequence[int], preprocessing: Preprocessing | None = None) -> NDArray[np.float32]:
-        """(n, 3, H, W): the pictures at these places among those that can be read."""
+        """(n, 3, H, W): the images at these places among those that can be read."""
         samples = [self.samples[self.readable[place]] for place in places]
         parts = batches(samples, preprocessing or self.preprocessing, batch=BATCH)
         return np.concatenate([part.images for part in parts])
@@ -124,7 +124,7 @@ class Source:
     def answers(
         self, run: Run, preprocessing: Preprocessing, count: Count | None = None
     ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-        """What ``run`` says of the pictures (n, classes), and their labels (n,)."""
+        """What ``run`` says of the images (n, classes), and their labels (n,)."""
         logits, labels, places = [], [], []
         for part in self.images(preprocessing):
             logits.append(run(part.images))

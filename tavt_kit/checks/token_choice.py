@@ -1,7 +1,7 @@
 """How many tokens an exported graph keeps, read off its TopK nodes: as many as its card says.
 
 A rounded graph may keep one token too many without anyone seeing it in its accuracy. Which of equal scores stay is not
-tried on a file: pictures hardly ever tie, those that nearly do are not held against it (``near_ties``), and the tests
+tried on a file: images hardly ever tie, those that nearly do are not held against it (``near_ties``), and the tests
 of the exporters hold the rule.
 """
 

@@ -37,7 +37,7 @@ class Candidate:
         origin: Who proposed it: ``dense``, ``taper``, ``stages``, ``once``, ``user``, ``random``, ``nsga2``.
         difference: Paired difference to the dense model on the same images; ``None`` until computed.
         verdict: The worst verdict over the budget; ``None`` before it is judged.
-        others: Further metrics of the same pictures.
+        others: Further metrics of the same images.
         memory: Peak memory in bytes, measured on ``target`` in fresh processes, one number each; empty until then.
     """
 
@@ -165,14 +165,14 @@ class Baseline:
     Args:
         name: For people: ``dense at 84 px``.
         kind: As a row of ``final.json`` has it: ``int8``, ``resolution``, ``layers``, ``taper`` or ``other``.
-        split: Of its pictures.
+        split: Of its images.
         macs: Multiply-adds of one image; ``None`` where they cannot be counted.
-        accuracy: On the pictures of the search; ``None`` where its weights are random.
-        others: Further metrics of the same pictures.
+        accuracy: On the images of the search; ``None`` where its weights are random.
+        others: Further metrics of the same images.
         difference: Paired difference to the dense model.
         latency: On the target, measured among the candidates of the front; ``None`` where nothing is measured.
         ratio: The dense model's time over its own, round by round.
-        batch: Pictures of one measured pass.
+        batch: Images of one measured pass.
         verdict: The worst over the budget; ``None`` before it is judged.
         note: A few words on how it was made.
     """

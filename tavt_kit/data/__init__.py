@@ -1,4 +1,4 @@
-"""Data sets: where pictures and labels come from, how they are split, and how they are read."""
+"""Data sets: where images and labels come from, how they are split, and how they are read."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""CUB-200-2011 and NABirds: text files that give each picture's id a path, a class and a part."""
+"""CUB-200-2011 and NABirds: text files that give each image's id a path, a class and a part."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def read_cub(root: Path) -> Listing:
 
 
 def read_nabirds(root: Path) -> Listing:
-    """Read NABirds: of 1,011 nodes the 555 that have pictures are the classes, in the order of their ids.
+    """Read NABirds: of 1,011 nodes the 555 that have images are the classes, in the order of their ids.
 
     Raises:
         DataError: A file is missing or contradicts another.
@@ -51,7 +51,7 @@ def _read(root: Path, names: dict[str, str]) -> tuple[tuple[str, ...], dict[str,
         label, part = labels.get(classes.get(key, "")), {"1": "train", "0": "test"}.get(training.get(key, ""))
         if label is None or part is None:
             raise DataError(
-                f"picture {key!r} of {root / 'images.txt'} needs a known class in image_class_labels.txt and 0 or 1 in "
+                f"image {key!r} of {root / 'images.txt'} needs a known class in image_class_labels.txt and 0 or 1 in "
                 "train_test_split.txt; unpack the archive again"
             )
         parts[part].append(Sample(root / "images" / path, label))

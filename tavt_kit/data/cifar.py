@@ -1,4 +1,4 @@
-"""CIFAR-10 and CIFAR-100 in their binary version: pictures of 32 by 32 in a few files of fixed-size records."""
+"""CIFAR-10 and CIFAR-100 in their binary version: images of 32 by 32 in a few files of fixed-size records."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ __all__ = ["read_cifar10", "read_cifar100"]
 def read_cifar10(root: Path) -> Listing:
     """Read ``data_batch_1.bin`` to ``_5``, ``test_batch.bin`` and ``batches.meta.txt``.
 
-    A picture's path is the file and its place in it, ``data_batch_1.bin/00017``.
+    An image's path is the file and its place in it, ``data_batch_1.bin/00017``.
 
     Raises:
         DataError: A file is missing or cut off, or this is the Python version, whose pickles are not opened.

@@ -1,4 +1,4 @@
-"""Pictures listed in a CSV file: the columns path and label, and split where the division is given."""
+"""Images listed in a CSV file: the columns path and label, and split where the division is given."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class _Row:
 
 
 def load_csv(file: Path, *, seed: int = 0, ratios: Ratios | None = None) -> ImageSet:
-    """Read a list of pictures.
+    """Read a list of images.
 
     Paths are relative to the file's folder (absolute ones are taken as they are); labels are any text.
     Without a ``split`` column we split, stratified by label; with one, a missing val is carved out of train.
@@ -34,17 +34,17 @@ def load_csv(file: Path, *, seed: int = 0, ratios: Ratios | None = None) -> Imag
         ratios: Its shares; 60/20/20 by default.
 
     Raises:
-        DataError: The file, a column or an entry is missing, a split name is unknown, or no listed picture
+        DataError: The file, a column or an entry is missing, a split name is unknown, or no listed image
             exists.
     """
     ratios = ratios or Ratios()
     file = file.absolute()
     rows = list(_rows(file))
     if not rows:
-        raise DataError(f"{file} lists no picture; it needs a header 'path,label' and one line per picture")
+        raise DataError(f"{file} lists no image; it needs a header 'path,label' and one line per image")
     if not any(row.path.is_file() for row in rows):
         raise DataError(
-            f"none of the {len(rows)} pictures listed in {file} exists, for example {rows[0].path}; paths "
+            f"none of the {len(rows)} images listed in {file} exists, for example {rows[0].path}; paths "
             "are relative to the list's own folder"
         )
     classes = tuple(sorted({row.label for row in rows}))
@@ -98,8 +98,8 @@ def _rows(file: Path) -> Iterator[_Row]:
 def _row(file: Path, line: int, row: dict[str, str | None], has_split: bool) -> _Row:
     path, label = (row["path"] or "").strip(), (row["label"] or "").strip()
     if not path or not label:
-        raise DataError(f"{file}, line {line}: a picture needs a path and a label, got {path!r}, {label!r}")
-    # normpath, so that one picture spelled in two ways is seen to be one.
+        raise DataError(f"{file}, line {line}: an image needs a path and a label, got {path!r}, {label!r}")
+    # normpath, so that one image spelled in two ways is seen to be one.
     where = Path(os.path.normpath(file.parent / path))
     if not has_split:
         return _Row(where, label, None)

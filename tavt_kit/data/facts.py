@@ -18,12 +18,12 @@ class Facts:
     Args:
         title: For people.
         classes: How many.
-        sizes: Pictures of the published parts; empty where no figure is known.
+        sizes: Images of the published parts; empty where no figure is known.
         licence: In a few words; ``"unknown"`` where we found none stated.
         source: Its page or paper.
         layout: What must lie in the folder.
         trap: What goes wrong most easily.
-        held_for_val: Share of each class's training pictures that becomes val, where no val is published.
+        held_for_val: Share of each class's training images that becomes val, where no val is published.
         note: What must be said of results on it, or nothing.
         aliases: Other names it goes by.
     """
@@ -48,12 +48,12 @@ _RESEARCH = "non-commercial research and education only; see its page"
 _UNSTATED = "unknown; ask its authors"
 _LISTS = "anno/train.txt, anno/test.txt ('file label'), images/"
 _THREE = 1 / 3
-"""With three pictures a class one is val, two are train."""
+"""With three images a class one is val, two are train."""
 
 
 def _leaves(title: str, classes: int, each: tuple[int, int], share: float, *aliases: str) -> Facts:
     sizes = {"train": each[0], "test": each[1]}
-    trap = "three training pictures a class: one becomes val" if share == _THREE else "labels count from 1"
+    trap = "three training images a class: one becomes val" if share == _THREE else "labels count from 1"
     source = "Yu et al., ICCV 2021; github.com/XiaohanYu-GU/Ultra-FGVC"
     return Facts(title, classes, sizes, _UNSTATED, source, _LISTS, trap, share, aliases=aliases)
 
@@ -77,7 +77,7 @@ FACTS = MappingProxyType(
             "CUB-200-2011", 200, {"train": 5994, "test": 5794}, _RESEARCH,
             "Wah et al., 2011; vision.caltech.edu/datasets/cub_200_2011",
             "images.txt, image_class_labels.txt, train_test_split.txt, classes.txt, images/; or anno/ lists",
-            "some pictures are also in ImageNet's training set", aliases=("cub200", "cub_200_2011", "cub-200-2011"),
+            "some images are also in ImageNet's training set", aliases=("cub200", "cub_200_2011", "cub-200-2011"),
         ),
         "cars": Facts(
             "Stanford Cars", 196, {"train": 8144, "test": 8041}, _RESEARCH,
@@ -87,24 +87,24 @@ FACTS = MappingProxyType(
             "the test labels are a download of their own", aliases=("stanford-cars", "car"),
         ),
         "dogs": Facts(
-            "Stanford Dogs", 120, {"train": 12000, "test": 8580}, "unknown; the pictures are ImageNet's",
+            "Stanford Dogs", 120, {"train": 12000, "test": 8580}, "unknown; the images are ImageNet's",
             "Khosla et al., 2011; vision.stanford.edu/aditya86/ImageNetDogs",
             "train_list.mat, test_list.mat, Images/",
-            "its pictures are in ImageNet, so weights pretrained there have seen the test",
+            "its images are in ImageNet, so weights pretrained there have seen the test",
             aliases=("stanford-dogs", "dog"),
-            note="The pictures are ImageNet's: weights pretrained there may have seen the test pictures.",
+            note="The images are ImageNet's: weights pretrained there may have seen the test images.",
         ),
         "nabirds": Facts(
             "NABirds", 555, {"train": 23929, "test": 24633}, _RESEARCH,
             "Van Horn et al., CVPR 2015; dl.allaboutbirds.org/nabirds",
             "images.txt, image_class_labels.txt, train_test_split.txt, classes.txt, hierarchy.txt, images/",
-            "1,011 nodes in classes.txt, of which 555 have pictures",
+            "1,011 nodes in classes.txt, of which 555 have images",
         ),
         "aircraft": Facts(
             "FGVC-Aircraft", 100, {"train": 3334, "val": 3333, "test": 3333}, "non-commercial research only",
             "Maji et al., 2013; robots.ox.ac.uk/~vgg/data/fgvc-aircraft",
             "data/variants.txt, data/images_variant_{train,val,test}.txt, data/images/; or train.txt, test.txt",
-            "papers train on train and val together (6,667); a copyright line is in the lowest 20 rows of each picture",
+            "papers train on train and val together (6,667); a copyright line is in the lowest 20 rows of each image",
             aliases=("fgvc-aircraft", "air"),
         ),
         "flowers": Facts(
@@ -118,7 +118,7 @@ FACTS = MappingProxyType(
             "Oxford-IIIT Pet", 37, {"train": 3680, "test": 3669}, "CC BY-SA 4.0",
             "Parkhi et al., CVPR 2012; robots.ox.ac.uk/~vgg/data/pets",
             "annotations/trainval.txt, annotations/test.txt, images/",
-            "images/ holds more pictures than the lists name", aliases=("oxford-pets", "oxford-iiit-pet"),
+            "images/ holds more images than the lists name", aliases=("oxford-pets", "oxford-iiit-pet"),
         ),
         "cifar10": Facts(
             "CIFAR-10", 10, {"train": 50000, "test": 10000}, _UNSTATED,

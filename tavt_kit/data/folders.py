@@ -1,4 +1,4 @@
-"""Pictures in folders: train/val/test folders of class folders, or one folder of class folders."""
+"""Images in folders: train/val/test folders of class folders, or one folder of class folders."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from tavt_kit.data.images import IMAGE_SUFFIXES, ImageSet, Sample, split_name
 from tavt_kit.data.splits import Ratios, divide
 from tavt_kit.errors import DataError
 
-__all__ = ["class_folders", "load_folder", "pictures_below"]
+__all__ = ["class_folders", "load_folder", "images_below"]
 
-_LAYOUT = "one folder per class with pictures in it, or train/, val/ and test/ folders of these"
+_LAYOUT = "one folder per class with images in it, or train/, val/ and test/ folders of these"
 _NOT_CLASSES = frozenset({"__MACOSX", "__pycache__", "@eaDir", "lost+found"})
 
 
@@ -57,7 +57,7 @@ def load_folder(folder: Path, *, seed: int = 0, ratios: Ratios | None = None) ->
 
 
 def class_folders(folder: Path, classes: tuple[str, ...] | None = None) -> tuple[tuple[str, ...], list[Sample]]:
-    """The classes and pictures below a folder of class folders.
+    """The classes and images below a folder of class folders.
 
     Args:
         folder: Its sub-folders are the classes.
@@ -98,11 +98,11 @@ def _read_classes(
             f"{folder} has classes that train has not: {', '.join(strange[:5])}; every class must be trained"
         )
     labels = {name: label for label, name in enumerate(classes)}
-    return classes, [Sample(path, labels[child.name]) for child in children for path in _pictures(child)]
+    return classes, [Sample(path, labels[child.name]) for child in children for path in _images(child)]
 
 
-def _pictures(folder: Path) -> list[Path]:
-    """Every picture below a class folder, at any depth; hidden files and folders are left out."""
+def _images(folder: Path) -> list[Path]:
+    """Every image below a class folder, at any depth; hidden files and folders are left out."""
 
     def refuse(error: OSError) -> None:
         raise DataError(f"the folder {folder} cannot be read: {error.strerror}")
@@ -114,27 +114,27 @@ def _pictures(folder: Path) -> list[Path]:
     return sorted(path for path in found if path.suffix.lower() in IMAGE_SUFFIXES)
 
 
-def pictures_below(folder: Path) -> list[Path]:
-    """Every picture below a folder, at any depth, sorted; hidden files and folders are left out.
+def images_below(folder: Path) -> list[Path]:
+    """Every image below a folder, at any depth, sorted; hidden files and folders are left out.
 
     Raises:
-        DataError: It is no folder, cannot be read, or holds no picture.
+        DataError: It is no folder, cannot be read, or holds no image.
     """
     if not folder.is_dir():
-        raise DataError(f"{folder} must be a folder of pictures, but is {'a file' if folder.exists() else 'not there'}")
-    if not (found := _pictures(folder)):
-        raise DataError(f"{folder} holds no pictures ({', '.join(sorted(IMAGE_SUFFIXES))}); give another folder")
+        raise DataError(f"{folder} must be a folder of images, but is {'a file' if folder.exists() else 'not there'}")
+    if not (found := _images(folder)):
+        raise DataError(f"{folder} holds no images ({', '.join(sorted(IMAGE_SUFFIXES))}); give another folder")
     return found
 
 
 def _refuse_empty(classes: tuple[str, ...], samples: list[Sample], folder: Path) -> None:
     if not samples:
         kinds = ", ".join(sorted(IMAGE_SUFFIXES))
-        raise DataError(f"no picture ({kinds}) lies in the {len(classes)} class folders of {folder}; give {_LAYOUT}")
+        raise DataError(f"no image ({kinds}) lies in the {len(classes)} class folders of {folder}; give {_LAYOUT}")
     labels = {sample.label for sample in samples}
     for label, name in enumerate(classes):
         if label not in labels:
-            raise DataError(f"class folder {folder / name} has no picture; add some or remove the folder")
+            raise DataError(f"class folder {folder / name} has no image; add some or remove the folder")
 
 
 def _refuse_doubles(children: list[Path], folder: Path) -> None:

@@ -1,4 +1,4 @@
-"""ImageSet: named pictures with labels, in splits. A value; nothing is decoded here."""
+"""ImageSet: named images with labels, in splits. A value; nothing is decoded here."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ SPLITS = ("train", "val", "test")
 _SYNONYMS = {"training": "train", "valid": "val", "validation": "val", "testing": "test"}
 
 IMAGE_SUFFIXES = frozenset({".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"})
-"""What is taken for a picture in a class folder; Thumbs.db, .DS_Store and notes are not."""
+"""What is taken for an image in a class folder; Thumbs.db, .DS_Store and notes are not."""
 
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """One picture.
+    """One image.
 
     Args:
         path: Where it can be opened.
@@ -37,7 +37,7 @@ class Sample:
 
 @dataclass(frozen=True, slots=True)
 class ImageSet:
-    """Pictures with labels in up to three splits; each split sorted by class, then path.
+    """Images with labels in up to three splits; each split sorted by class, then path.
 
     Args:
         name: What it is called in reports: the folder's name, or ``"elpv"``.
@@ -49,10 +49,10 @@ class ImageSet:
         licence: Where it is known.
         note: A sentence that must be said of it, or nothing.
         hierarchy: Of a class, the names of its ancestors, the nearest first; where the data set has one.
-        fraction: Share of each class's training pictures that was kept; 1 is all.
+        fraction: Share of each class's training images that was kept; 1 is all.
 
     Raises:
-        DataError: Fewer than two classes, an empty split, a class without training pictures, or a picture
+        DataError: Fewer than two classes, an empty split, a class without training images, or an image
             that is in two places.
     """
 
@@ -88,12 +88,12 @@ class ImageSet:
                 raise DataError(f"{self.name} has no {name} split; give one, or one folder per class to be split")
         for name, samples in self.splits.items():
             if not samples:
-                raise DataError(f"the {name} split of {self.name} has no pictures; add some to every class")
+                raise DataError(f"the {name} split of {self.name} has no images; add some to every class")
         counts = self.counts("train")
         for label, class_name in enumerate(self.classes):
             if not counts[label]:
                 raise DataError(
-                    f"class {class_name!r} of {self.name} has no training picture; add some or remove the class"
+                    f"class {class_name!r} of {self.name} has no training image; add some or remove the class"
                 )
 
     def _refuse_doubles(self) -> None:
@@ -102,9 +102,9 @@ class ImageSet:
             for sample in samples:
                 if sample.path in seen:
                     raise DataError(
-                        f"every picture must be listed once, but {self.relative(sample)} is in "
+                        f"every image must be listed once, but {self.relative(sample)} is in "
                         f"{seen[sample.path]} and again in {name}; selection and test must not see the same "
-                        "picture"
+                        "image"
                     )
                 seen[sample.path] = name
 
@@ -142,7 +142,7 @@ class ImageSet:
         return "test" if "test" in self.splits else "val"
 
     def counts(self, split: str) -> tuple[int, ...]:
-        """Pictures of each class in a split."""
+        """Images of each class in a split."""
         count = Counter(sample.label for sample in self.split(split))
         return tuple(count[label] for label in range(len(self.classes)))
 
@@ -152,7 +152,7 @@ class ImageSet:
 
     @property
     def sha256(self) -> str:
-        """Of the listing: classes, each split's labels and relative paths; no picture is read."""
+        """Of the listing: classes, each split's labels and relative paths; no image is read."""
         lines = [f"class\t{name}" for name in self.classes]
         for name, samples in self.splits.items():
             lines += [f"{name}\t{sample.label}\t{self.relative(sample)}" for sample in samples]

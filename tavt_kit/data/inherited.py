@@ -1,4 +1,4 @@
-"""The pictures of an earlier run: later verbs see the same division of the same data, or refuse."""
+"""The images of an earlier run: later verbs see the same division of the same data, or refuse."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ __all__ = ["inherited_images"]
 
 
 def inherited_images(folder: Path, data: str | None) -> ImageSet:
-    """The pictures and the split that a run was made with.
+    """The images and the split that a run was made with.
 
     Args:
         folder: The run.
-        data: What the user says the data is, or None. It may be where the pictures were moved to.
+        data: What the user says the data is, or None. It may be where the images were moved to.
 
     Raises:
         RecordError: The run has no split, and no data is given.
-        DataError: ``data`` is another data set, or the run's pictures are gone.
+        DataError: ``data`` is another data set, or the run's images are gone.
     """
     if not (Path(folder) / SPLIT_FILE).exists():
         if data is None:

@@ -26,10 +26,10 @@ def read_imagenet(root: Path) -> Listing:
 
 
 def read_inat2017(root: Path) -> Listing:
-    """Read ``train2017.json`` and ``val2017.json``; a picture meets its label by id, not by place.
+    """Read ``train2017.json`` and ``val2017.json``; an image meets its label by id, not by place.
 
     Raises:
-        DataError: A file is missing or no COCO-like JSON, an id stands twice, or a picture has no label.
+        DataError: A file is missing or no COCO-like JSON, an id stands twice, or an image has no label.
     """
     rows = {part: _load(root / f"{part}2017.json") for part in ("train", "val")}
     try:
@@ -62,13 +62,13 @@ def _samples(root: Path, file: Path, body: dict[str, Any], labels: dict[int, int
     found: dict[int, int] = {}
     for each in body["annotations"]:
         if each["image_id"] in found:
-            raise DataError(f"every picture must have one label, but {each['image_id']} has two in {file}")
+            raise DataError(f"every image must have one label, but {each['image_id']} has two in {file}")
         found[each["image_id"]] = labels[each["category_id"]]
     samples: dict[int, Sample] = {}
     for each in body["images"]:
         if each["id"] in samples:
             raise DataError(f"every id must stand once in {file}, but {each['id']} stands twice; download it again")
         if each["id"] not in found:
-            raise DataError(f"every picture must have a label, but {each['id']} has none in {file}; download it again")
+            raise DataError(f"every image must have a label, but {each['id']} has none in {file}; download it again")
         samples[each["id"]] = Sample(root / str(each["file_name"]), found[each["id"]])
     return tuple(samples.values())

@@ -13,7 +13,7 @@ from tavt_kit.data.facts import FACTS, canonical
 from tavt_kit.data.images import ImageSet, Sample
 from tavt_kit.data.label_lists import read_label_lists
 from tavt_kit.data.large import read_imagenet, read_inat2017
-from tavt_kit.data.listing import Listing, absent_pictures
+from tavt_kit.data.listing import Listing, absent_images
 from tavt_kit.data.oxford import read_aircraft, read_flowers, read_pets
 from tavt_kit.data.splits import Ratios, divide
 from tavt_kit.data.stanford import read_cars, read_dogs
@@ -87,7 +87,7 @@ def recognise(folder: Path) -> str | None:
 
 
 def read_listing(name: str, folder: Path) -> Listing:
-    """List a data set as published; the pictures need not be there.
+    """List a data set as published; the images need not be there.
 
     Args:
         name: In ``facts.FACTS``, or another name it goes by.
@@ -114,15 +114,15 @@ def load_layout(name: str, folder: Path, *, seed: int = 0, ratios: Ratios | None
 
     Raises:
         UnknownName: No such data set.
-        DataError: As ``read_listing``, or a listed picture is absent.
+        DataError: As ``read_listing``, or a listed image is absent.
     """
     listing = read_listing(name, folder)
     name = canonical(name) or name
     facts, root = FACTS[name], _root(_LAYOUTS[name], folder).absolute()
     everything = [sample for samples in listing.parts.values() for sample in samples]
-    if absent := absent_pictures(everything):
+    if absent := absent_images(everything):
         raise DataError(
-            f"every listed picture must be there, but {len(absent)} of the {len(everything)} of {facts.title} are "
+            f"every listed image must be there, but {len(absent)} of the {len(everything)} of {facts.title} are "
             f"absent, for example {absent[0]}; unpack it again"
         )
     parts: dict[str, tuple[Sample, ...]] = {

@@ -12,7 +12,7 @@ from typing import Any
 from tavt_kit.data.images import Sample
 from tavt_kit.errors import DataError
 
-__all__ = ["Listing", "absent_pictures", "numbered", "read_lines", "read_mat", "read_pairs", "unique_names"]
+__all__ = ["Listing", "absent_images", "numbered", "read_lines", "read_mat", "read_pairs", "unique_names"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,15 +108,15 @@ def unique_names(names: Mapping[str, str]) -> dict[str, str]:
     return {key: f"{name} ({key})" if count[name] > 1 else name for key, name in names.items()}
 
 
-def absent_pictures(samples: Iterable[Sample]) -> list[Path]:
-    """The listed pictures that are not on the disk, in order; each folder is listed once, no picture is opened."""
+def absent_images(samples: Iterable[Sample]) -> list[Path]:
+    """The listed images that are not on the disk, in order; each folder is listed once, no image is opened."""
     known: dict[Path, frozenset[str]] = {}
     missing = []
     for sample in samples:
         folder = sample.path.parent
         if folder not in known:
             known[folder] = frozenset(each.name for each in os.scandir(folder)) if folder.is_dir() else frozenset()
-        # A picture inside a binary file (CIFAR) has the file as its folder; its reader has checked the size.
+        # An image inside a binary file (CIFAR) has the file as its folder; its reader has checked the size.
         if sample.path.name not in known[folder] and not folder.is_file():
             missing.append(sample.path)
     return missing

@@ -1,4 +1,4 @@
-"""Reading pictures into arrays: decoded by a few threads, unreadable ones named and counted."""
+"""Reading images into arrays: decoded by a few threads, unreadable ones named and counted."""
 
 from __future__ import annotations
 
@@ -40,12 +40,12 @@ _log = logging.getLogger(__name__)
 _Read = TypeVar("_Read")
 
 Prepare = Callable[[Image.Image], NDArray[np.uint8]]
-"""A decoded picture -> its bytes (3, h, w)."""
+"""A decoded image -> its bytes (3, h, w)."""
 
 
 @dataclass(frozen=True, slots=True)
 class Unreadable:
-    """A picture that was skipped.
+    """An image that was skipped.
 
     Args:
         index: Its place among the samples that were to be read (after ``thin_out``).
@@ -97,12 +97,12 @@ def load_arrays(
     limit: int | None = None,
     threads: int | None = None,
 ) -> Arrays:
-    """Read pictures as model inputs.
+    """Read images as model inputs.
 
     Args:
         samples: One split; at least one.
         preprocessing: The model's.
-        allow_unreadable: How many pictures may be skipped; beyond, all is refused. Training leaves it at 0.
+        allow_unreadable: How many images may be skipped; beyond, all is refused. Training leaves it at 0.
         limit: At most so many, spread evenly over ``samples`` (see ``thin_out``).
         threads: That decode; the machine's processors by default, at most 8.
 
@@ -110,7 +110,7 @@ def load_arrays(
         Images, labels and what was skipped; the rest is in the order of ``samples``.
 
     Raises:
-        DataError: More pictures than allowed cannot be read (the first few are named), or none can.
+        DataError: More images than allowed cannot be read (the first few are named), or none can.
 
     Example:
         >>> import tempfile
@@ -157,13 +157,13 @@ def load_prepared(
 
     Args:
         samples: All of them are read.
-        prepare: Gives (3, height, width) of a decoded picture.
-        size: Height and width, of every picture the same.
+        prepare: Gives (3, height, width) of a decoded image.
+        size: Height and width, of every image the same.
         allow_unreadable: As ``load_arrays``.
         threads: As ``load_arrays``.
     """
     if not samples:
-        raise DataError("no picture was given to read; give a split that has some")
+        raise DataError("no image was given to read; give a split that has some")
     pixels = np.empty((len(samples), 3, *size), np.uint8)
     skipped: list[Unreadable] = []
     good = np.ones(len(samples), bool)
@@ -188,23 +188,23 @@ def batches(
     allow_unreadable: int = 0,
     threads: int | None = None,
 ) -> Iterator[Batch]:
-    """Read pictures batch by batch, for sets that do not fit the memory; the next batch is decoded ahead.
+    """Read images batch by batch, for sets that do not fit the memory; the next batch is decoded ahead.
 
-    Unreadable pictures are left out of their batch (so it is smaller) and logged; the indices tell which
+    Unreadable images are left out of their batch (so it is smaller) and logged; the indices tell which
     came.
 
     Args:
         samples: In the order in which they are read.
         preprocessing: The model's.
-        batch: Pictures in a batch; the last may be smaller.
+        batch: Images in a batch; the last may be smaller.
         allow_unreadable: As ``load_arrays``; judged as soon as it is passed.
         threads: As ``load_arrays``.
 
     Raises:
-        DataError: More pictures than allowed cannot be read.
+        DataError: More images than allowed cannot be read.
     """
     if batch < 1:
-        raise DataError(f"a batch needs at least one picture, got {batch}")
+        raise DataError(f"a batch needs at least one image, got {batch}")
     skipped: list[Unreadable] = []
     prepare = partial(resize_crop, p=preprocessing)
     results = enumerate(read_each(samples, _opened_by(prepare), threads=threads))
@@ -234,7 +234,7 @@ def thin_out(samples: Sequence[Sample], limit: int | None) -> Sequence[Sample]:
     if limit is None or limit >= len(samples):
         return samples
     if limit < 1:
-        raise DataError(f"a limit must allow at least one picture, got {limit}")
+        raise DataError(f"a limit must allow at least one image, got {limit}")
     # The middle of each of `limit` equal stretches.
     return tuple(samples[(2 * i + 1) * len(samples) // (2 * limit)] for i in range(limit))
 
@@ -274,7 +274,7 @@ def _opened_by(prepare: Prepare) -> Callable[[Path], NDArray[np.uint8]]:
 
 
 def skip(index: int, sample: Sample, error: DataError) -> Unreadable:
-    """What is remembered of a picture that ``read_each`` could not read."""
+    """What is remembered of an image that ``read_each`` could not read."""
     return Unreadable(index, sample.path, str(error).removeprefix(f"cannot read {sample.path}: "))
 
 
@@ -291,16 +291,16 @@ def judge(skipped: list[Unreadable], total: int, allowed: int) -> None:
 def _refuse_too_many(skipped: list[Unreadable], total: int, allowed: int) -> None:
     if len(skipped) > allowed:
         raise DataError(
-            f"{len(skipped)} of {total} pictures cannot be read and {allowed} may be skipped: "
+            f"{len(skipped)} of {total} images cannot be read and {allowed} may be skipped: "
             f"{_named(skipped)}; repair or remove them, or allow more with `allow_unreadable`"
         )
     if skipped and len(skipped) == total:
-        raise DataError(f"none of the {total} pictures can be read: {_named(skipped)}; repair them")
+        raise DataError(f"none of the {total} images can be read: {_named(skipped)}; repair them")
 
 
 def _report(skipped: list[Unreadable], total: int) -> None:
     if skipped:
-        _log.warning("%d of %d pictures skipped: %s", len(skipped), total, _named(skipped))
+        _log.warning("%d of %d images skipped: %s", len(skipped), total, _named(skipped))
 
 
 def _named(skipped: list[Unreadable]) -> str:

@@ -38,7 +38,7 @@ def read_flowers(root: Path) -> Listing:
     """Read ``imagelabels.mat`` and ``setid.mat``; the files name no class, so a class is called by its number.
 
     Raises:
-        DataError: A file is missing or damaged, or a part names a picture that has no label.
+        DataError: A file is missing or damaged, or a part names an image that has no label.
     """
     file = root / "setid.mat"
     raw = read_mat(root / "imagelabels.mat", "labels")

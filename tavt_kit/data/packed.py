@@ -1,4 +1,4 @@
-"""Pictures packed into one file: CIFAR's binary version, whose records are named ``file.bin/place``."""
+"""Images packed into one file: CIFAR's binary version, whose records are named ``file.bin/place``."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from tavt_kit.errors import DataError
 __all__ = ["PIXELS", "open_record"]
 
 PIXELS = 3 * 32 * 32
-"""Bytes of one picture: planes of red, green and blue, 32 by 32."""
+"""Bytes of one image: planes of red, green and blue, 32 by 32."""
 
 
 def open_record(path: Path) -> NDArray[np.uint8]:
-    """The picture at ``file.bin/place``.
+    """The image at ``file.bin/place``.
 
     Returns:
         (32, 32, 3) uint8.

@@ -1,4 +1,4 @@
-"""Preprocessing: how a picture becomes a model's input. A value and its application, with PIL and numpy.
+"""Preprocessing: how an image becomes a model's input. A value and its application, with PIL and numpy.
 
 Evaluation, search, calibration, check and prediction all go through here, so that they cannot differ; an edge
 box needs no torch for it. The arithmetic is timm's evaluation transform, step by step
@@ -31,11 +31,11 @@ __all__ = ["Preprocessing", "apply", "normalise", "open_image", "open_size", "re
 
 _log = logging.getLogger(__name__)
 BACKGROUND = "white"
-"""What shows through where a picture is transparent; the colours hidden there mean nothing."""
+"""What shows through where an image is transparent; the colours hidden there mean nothing."""
 _CROP_MODES = ("center", "border", "squash")
 _RESAMPLING = {mode.name.lower(): mode for mode in Image.Resampling}
 _MOST_PIXELS = 150_000_000
-"""Of a resized picture: a line of a few thousand pixels, one pixel high, would otherwise take gigabytes."""
+"""Of a resized image: a line of a few thousand pixels, one pixel high, would otherwise take gigabytes."""
 _DAMAGED = (
     OSError,
     SyntaxError,
@@ -53,11 +53,11 @@ _DAMAGED = (
 
 @dataclass(frozen=True, slots=True)
 class Preprocessing(Record):
-    """What is done to a picture before the model sees it.
+    """What is done to an image before the model sees it.
 
     Args:
         image_size: Height and width of the model's input, in pixels.
-        crop_pct: Share of the resized picture that the crop keeps; 1.0 cuts nothing off the shorter edge.
+        crop_pct: Share of the resized image that the crop keeps; 1.0 cuts nothing off the shorter edge.
         crop_mode: ``"center"`` (shortest edge, then crop), ``"border"`` (longest edge, then pad with the
             mean colour) or ``"squash"`` (both edges, the aspect ratio is lost).
         interpolation: Name of a Pillow filter: bicubic, bilinear, nearest, box, hamming, lanczos.
@@ -107,7 +107,7 @@ class Preprocessing(Record):
         """
         channels, *size = config.get("input_size") or (3, 224, 224)
         if channels != 3:
-            raise DataError(f"models must take pictures of 3 channels, but this one takes {channels}")
+            raise DataError(f"models must take images of 3 channels, but this one takes {channels}")
         given = {name: config.get(name) for name in ("crop_pct", "crop_mode", "interpolation", "mean", "std")}
         return cls(
             _size(size if image_size is None else image_size),
@@ -120,19 +120,19 @@ class Preprocessing(Record):
 
 
 def open_image(source: Path | str | bytes) -> Image.Image:
-    """A picture as 8-bit RGB, turned upright by its EXIF orientation; of several frames the first.
+    """An image as 8-bit RGB, turned upright by its EXIF orientation; of several frames the first.
 
     Grey becomes three equal channels, 16-bit grey is scaled to 8 bits (Pillow alone would clip it to white),
     and what is transparent shows white.
 
     Args:
-        source: A path (of CIFAR's binary version ``file.bin/place``), or an encoded picture's bytes.
+        source: A path (of CIFAR's binary version ``file.bin/place``), or an encoded image's bytes.
 
     Raises:
-        DataError: It does not exist, is no picture, is truncated, or has 32-bit pixels (they have no agreed
+        DataError: It does not exist, is no image, is truncated, or has 32-bit pixels (they have no agreed
             range).
     """
-    name = "the picture" if isinstance(source, bytes) else str(source)
+    name = "the image" if isinstance(source, bytes) else str(source)
     if isinstance(source, Path) and _is_packed(source):
         return Image.fromarray(open_record(source))
     with _named(name), Image.open(BytesIO(source) if isinstance(source, bytes) else _regular(source)) as image:
@@ -144,7 +144,7 @@ def open_size(source: Path) -> tuple[int, int]:
     """Height and width of what ``open_image`` gives, by the file's first bytes; its pixels are not decoded.
 
     Raises:
-        DataError: It does not exist, or does not begin as a picture.
+        DataError: It does not exist, or does not begin as an image.
     """
     if _is_packed(source):
         return open_record(source).shape[:2]
@@ -156,7 +156,7 @@ def open_size(source: Path) -> tuple[int, int]:
 @cache
 def _tell_of_transparency() -> None:
     """Once a process."""
-    _log.warning("transparent pictures are seen on %s, whatever colours their pixels hide", BACKGROUND)
+    _log.warning("transparent images are seen on %s, whatever colours their pixels hide", BACKGROUND)
 
 
 def _regular(source: Path | str) -> Path:
@@ -173,13 +173,13 @@ def _is_packed(source: Path) -> bool:
 
 @contextmanager
 def _named(name: str) -> Iterator[None]:
-    """What Pillow raises, as a DataError that names the picture."""
+    """What Pillow raises, as a DataError that names the image."""
     try:
         yield
     except FileNotFoundError:
         raise DataError(f"cannot read {name}: no such file") from None
     except _DAMAGED as error:
-        reason = "not a picture Pillow knows" if isinstance(error, UnidentifiedImageError) else error
+        reason = "not an image Pillow knows" if isinstance(error, UnidentifiedImageError) else error
         raise DataError(f"cannot read {name}: {reason}") from None
 
 
@@ -199,7 +199,7 @@ def _as_rgb(image: Image.Image, form: str | None) -> Image.Image:
 
 
 def apply(image: Image.Image, p: Preprocessing) -> NDArray[np.float32]:
-    """A picture as the model's input.
+    """An image as the model's input.
 
     Args:
         image: 8-bit RGB, from ``open_image``.
@@ -219,7 +219,7 @@ def resize_crop(image: Image.Image, p: Preprocessing) -> NDArray[np.uint8]:
     """The first half of ``apply``: (3, H, W) bytes, a quarter of the memory.
 
     Raises:
-        DataError: The picture is so thin that it would become too large when resized.
+        DataError: The image is so thin that it would become too large when resized.
     """
     height, width = p.image_size
     # timm floors here; a crop_pct of 0.9 makes 224 -> 248.
@@ -228,7 +228,7 @@ def resize_crop(image: Image.Image, p: Preprocessing) -> NDArray[np.uint8]:
     size = _resized((image.height, image.width), scaled, p.crop_mode)
     if size[0] * size[1] > _MOST_PIXELS:
         raise DataError(
-            f"a picture must not grow beyond {_MOST_PIXELS} pixels when it is resized, but "
+            f"an image must not grow beyond {_MOST_PIXELS} pixels when it is resized, but "
             f"{image.width}x{image.height} would become {size[1]}x{size[0]}; crop it"
         )
     if size != (image.height, image.width):
@@ -247,7 +247,7 @@ def normalise(pixels: NDArray[np.uint8], p: Preprocessing) -> NDArray[np.float32
 
 
 def _resized(size: tuple[int, int], target: tuple[int, int], mode: str) -> tuple[int, int]:
-    """(height, width) after resizing a picture of ``size`` towards ``target``, with timm's own roundings."""
+    """(height, width) after resizing an image of ``size`` towards ``target``, with timm's own roundings."""
     if mode == "squash":
         return target
     ratios = (size[0] / target[0], size[1] / target[1])
@@ -263,7 +263,7 @@ def _resized(size: tuple[int, int], target: tuple[int, int], mode: str) -> tuple
 
 
 def _crop(image: Image.Image, height: int, width: int, fill: tuple[int, ...]) -> Image.Image:
-    """The centre (height, width), padded with ``fill`` where the picture is smaller."""
+    """The centre (height, width), padded with ``fill`` where the image is smaller."""
     more_h, more_w = max(0, height - image.height), max(0, width - image.width)
     if more_h or more_w:
         padded = Image.new("RGB", (image.width + more_w, image.height + more_h), fill)

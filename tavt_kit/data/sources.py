@@ -29,7 +29,7 @@ class KnownSet:
         package: Its wheel in ``packages.PACKAGES``.
         inside: The folder of the wheel it lies in.
         classes: How many.
-        pictures: How many.
+        images: How many.
         about: One sentence.
         note: What must be said of results on it, or nothing.
         read: Lists the samples and class names below the unpacked folder.
@@ -38,7 +38,7 @@ class KnownSet:
     package: str
     inside: str
     classes: int
-    pictures: int
+    images: int
     about: str
     note: str
     read: Callable[[Path], tuple[tuple[str, ...], list[Sample]]]
@@ -78,7 +78,7 @@ KNOWN = MappingProxyType(
             3,
             2000,
             "woven fabric: nominal, local defect, global defect",
-            "These are simulated pictures, not photographs.",
+            "These are simulated images, not photographs.",
             _read_textile,
         ),
     }
@@ -90,7 +90,7 @@ _TIMM = "timm:"
 
 
 def load_images(spec: str, *, seed: int = 0, ratios: Ratios | None = None) -> ImageSet:
-    """Find pictures and labels.
+    """Find images and labels.
 
     Args:
         spec: A folder, a ``.csv`` list, ``"elpv"`` or ``"textile"``, or ``NAME:FOLDER`` of a data set in its
@@ -132,7 +132,7 @@ def _loaded(spec: str, seed: int, ratios: Ratios | None) -> ImageSet:
     if path.suffix.lower() == ".csv":
         return load_csv(path, seed=seed, ratios=ratios)
     if path.is_file():
-        raise DataError(f"data must be a folder of pictures or a .csv list, but {path} is a file of another kind")
+        raise DataError(f"data must be a folder of images or a .csv list, but {path} is a file of another kind")
     before, colon, folder = spec.partition(":")
     if not path.exists() and not any(mark in before for mark in "/\\.") and not (colon and len(before) == 1):
         if name := canonical(spec):
@@ -151,9 +151,9 @@ def _load_known(name: str, seed: int, ratios: Ratios) -> ImageSet:
     known = KNOWN[name]
     root = unpack(known.package, known.inside)
     classes, samples = known.read(root)
-    if (len(classes), len(samples)) != (known.classes, known.pictures):
+    if (len(classes), len(samples)) != (known.classes, known.images):
         raise DataError(
-            f"{root} should hold {known.pictures} pictures of {known.classes} classes, but holds "
+            f"{root} should hold {known.images} images of {known.classes} classes, but holds "
             f"{len(samples)} of {len(classes)}; remove the folder and run again"
         )
     splits = divide(samples, root, seed=seed, ratios=ratios)

@@ -1,4 +1,4 @@
-"""Dividing pictures into train, val and test, and the record that keeps later verbs on that division."""
+"""Dividing images into train, val and test, and the record that keeps later verbs on that division."""
 
 from __future__ import annotations
 
@@ -46,16 +46,16 @@ class Ratios:
 
 
 def divide(samples: Iterable[Sample], root: Path, *, seed: int, ratios: Ratios) -> dict[str, tuple[Sample, ...]]:
-    """Stratified division: within each class, pictures are ordered by a hash and cut at the shares.
+    """Stratified division: within each class, images are ordered by a hash and cut at the shares.
 
     The order is the SHA-256 of seed and relative path, so it depends on no library's random stream, and a
-    picture added later does not reshuffle the others. A class of one or two pictures goes to training.
+    image added later does not reshuffle the others. A class of one or two images goes to training.
 
     Args:
         samples: Of all classes.
         root: The paths' root; where the data lies on the disk does not change the division.
         seed: Another seed, another division.
-        ratios: The shares, met in each class to the nearest picture.
+        ratios: The shares, met in each class to the nearest image.
     """
     classes: dict[int, list[Sample]] = {}
     for sample in samples:
@@ -71,14 +71,14 @@ def divide(samples: Iterable[Sample], root: Path, *, seed: int, ratios: Ratios) 
 
 
 def keep_fraction(images: ImageSet, fraction: float, *, seed: int) -> ImageSet:
-    """The same set with a share of the training pictures of each class, at least one; val and test stay whole.
+    """The same set with a share of the training images of each class, at least one; val and test stay whole.
 
-    Pictures are ordered as ``divide`` orders them, so that 1 % is a part of 10 % under the same seed.
+    Images are ordered as ``divide`` orders them, so that 1 % is a part of 10 % under the same seed.
 
     Args:
         images: With its splits made.
         fraction: Above 0, at most 1.
-        seed: Another seed, other pictures.
+        seed: Another seed, other images.
 
     Raises:
         DataError: The fraction is out of range.
@@ -102,7 +102,7 @@ def keep_fraction(images: ImageSet, fraction: float, *, seed: int) -> ImageSet:
 
 
 def inside(path: Path, root: Path) -> str:
-    """A picture's path as records have it: below the root, where it is there."""
+    """An image's path as records have it: below the root, where it is there."""
     return path.relative_to(root).as_posix() if path.is_relative_to(root) else path.as_posix()
 
 
@@ -125,7 +125,7 @@ class _SplitRecord(Record):
 
 
 def write_split(folder: Path, images: ImageSet) -> None:
-    """Write ``split.json``: which picture is in which split, so that later verbs inherit it."""
+    """Write ``split.json``: which image is in which split, so that later verbs inherit it."""
     splits = {
         name: tuple((images.relative(sample), sample.label) for sample in samples)
         for name, samples in images.splits.items()
@@ -139,16 +139,16 @@ def read_split(folder: Path, root: Path | None = None) -> ImageSet:
 
     Args:
         folder: The run.
-        root: Where the pictures lie now, if not where they lay then.
+        root: Where the images lie now, if not where they lay then.
 
     Raises:
         RecordError: No such record, or its listing does not match its own hash.
-        DataError: The pictures' folder is gone.
+        DataError: The images' folder is gone.
     """
     record = _SplitRecord.from_record(read_record(Path(folder) / SPLIT_FILE, "split"))
     root = record.root if root is None else Path(root)
     if not root.is_dir():
-        raise DataError(f"the run's pictures were in {root}, which is gone; give their folder with `data`")
+        raise DataError(f"the run's images were in {root}, which is gone; give their folder with `data`")
     splits = {
         name: tuple(Sample(root / path, label) for path, label in samples) for name, samples in record.splits.items()
     }
@@ -163,7 +163,7 @@ def inherit_split(folder: Path, images: ImageSet) -> ImageSet:
     """Hold a run to its split: write it if the run has none, refuse ``images`` if it has another.
 
     Raises:
-        DataError: The run was made with other pictures, classes, or another division of them.
+        DataError: The run was made with other images, classes, or another division of them.
     """
     path = Path(folder) / SPLIT_FILE
     if not path.exists():

@@ -39,16 +39,16 @@ def read_cars(root: Path) -> Listing:
     )
 
 
-def _cars(file: Path, pictures: Path, classes: int) -> tuple[Sample, ...]:
+def _cars(file: Path, images: Path, classes: int) -> tuple[Sample, ...]:
     rows = read_mat(file, "annotations")
     if missing := {"class", "fname"} - set(rows.dtype.names or ()):
         raise DataError(f"the annotations in {file} must have the field {missing.pop()!r}; download it again")
     labels = numbered(rows["class"], classes, file)
-    return tuple(Sample(pictures / str(name), label) for name, label in zip(rows["fname"], labels, strict=True))
+    return tuple(Sample(images / str(name), label) for name, label in zip(rows["fname"], labels, strict=True))
 
 
 def read_dogs(root: Path) -> Listing:
-    """Read ``train_list.mat`` and ``test_list.mat``; the pictures lie in ``Images/``, a folder for each breed.
+    """Read ``train_list.mat`` and ``test_list.mat``; the images lie in ``Images/``, a folder for each breed.
 
     Raises:
         DataError: A file is missing or damaged, or one label has two breeds' folders.
@@ -75,5 +75,5 @@ def _dogs(file: Path) -> list[tuple[str, int]]:
     names: Any = read_mat(file, "annotation_list")
     labels = numbered(read_mat(file, "labels"), 10**6, file)
     if len(names) != len(labels):
-        raise DataError(f"{file} lists {len(names)} pictures but {len(labels)} labels; download it again")
+        raise DataError(f"{file} lists {len(names)} images but {len(labels)} labels; download it again")
     return [(str(name), label) for name, label in zip(names, labels, strict=True)]

@@ -1,4 +1,4 @@
-"""Thumbnails: what a model sees of a picture, as a small JPEG beside a record. PIL and numpy only."""
+"""Thumbnails: what a model sees of an image, as a small JPEG beside a record. PIL and numpy only."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ def save_thumbnail(pixels: NDArray[np.uint8], path: Path) -> None:
     """
     height, width = pixels.shape[1:]
     scale = min(1.0, _SIDE / max(height, width))
-    picture = Image.fromarray(np.ascontiguousarray(pixels.transpose(1, 2, 0)))
+    image = Image.fromarray(np.ascontiguousarray(pixels.transpose(1, 2, 0)))
     if scale < 1.0:
         size = (max(1, math.floor(width * scale + 0.5)), max(1, math.floor(height * scale + 0.5)))
-        picture = picture.resize(size, Image.Resampling.LANCZOS)
+        image = image.resize(size, Image.Resampling.LANCZOS)
     with atomic_path(path) as temporary:
-        picture.save(temporary, quality=82, optimize=True)
+        image.save(temporary, quality=82, optimize=True)

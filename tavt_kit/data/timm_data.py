@@ -1,7 +1,7 @@
 """What ``timm.data`` reads: class folders in natural order, tar files, and torchvision's small sets, by ``timm:PLACE``.
 
 timm numbers classes in natural order ("2" before "10") where this kit and torchvision sort plainly; whoever has weights
-trained through timm's folders (ViTAE's, for one) needs its order. Pictures that are not files of their own are laid out
+trained through timm's folders (ViTAE's, for one) needs its order. Images that are not files of their own are laid out
 in the cache once. timm's readers for TensorFlow, WebDataset and Hugging Face data sets need packages of their own,
 and torchvision's CIFAR is pickled: these are refused.
 """
@@ -96,7 +96,7 @@ def _read_place(place: Path) -> tuple[_Part, Path]:
 
 
 def _unpacked(reader: Any, place: Path) -> tuple[_Part, Path]:
-    """A tar's pictures as files of the cache."""
+    """A tar's images as files of the cache."""
     classes = tuple(reader.class_idx_to_name[index] for index in range(len(reader.class_idx_to_name)))
     names = [f"{index:07}-{reader.filename(index, basename=True)}" for index in range(len(reader))]
     labels = [int(label) for label in reader.targets]
@@ -127,7 +127,7 @@ def _laid_out(
     labels: Sequence[int],
     write: Callable[[int, Path], None],
 ) -> tuple[_Part, Path]:
-    """One file for each picture, in class folders by number, below a folder named by what they come from."""
+    """One file for each image, in class folders by number, below a folder named by what they come from."""
     target = cache_folder() / "data" / f"{name}-{sha256_text(repr(facts))[:16]}"
 
     def fill(folder: Path) -> None:
@@ -167,5 +167,5 @@ def _torch_parts(name: str) -> tuple[dict[str, _Part], Path]:
     return parts, cache_folder() / "data"
 
 
-def _writer(pictures: Any) -> Callable[[int, Path], None]:
-    return lambda index, path: pictures[index][0].save(path)
+def _writer(images: Any) -> Callable[[int, Path], None]:
+    return lambda index, path: images[index][0].save(path)

@@ -68,10 +68,10 @@ def answer(
     """Run a model over images.
 
     Args:
-        samples: Pictures with their labels.
+        samples: Images with their labels.
         session: (B, 3, H, W) -> logits (B, classes). A file made for one batch size gets batches of that size.
         preprocessing: The model's.
-        batch: Pictures at a time.
+        batch: Images at a time.
         allow_unreadable: How many images may be skipped.
         watch: Told the labels of each batch right after it was run.
 

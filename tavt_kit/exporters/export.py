@@ -53,7 +53,7 @@ def export(
         adaptive: From ``load_model``.
         schedules: The token counts to freeze; several by the labels of the plan's forms, or as the presets of a
             switchable file.
-        images: The model's pictures: ``train`` calibrates, another split checks.
+        images: The model's images: ``train`` calibrates, another split checks.
         out: The folder.
         plan: What and how.
         run: Where the model came from, for the records.
@@ -63,7 +63,7 @@ def export(
     Raises:
         ExportError: A converter or quantizer refuses the model.
         RecordError: ``out`` holds files made in another way, and ``fresh`` is not set.
-        DataError: The pictures are of other classes, too many cannot be read, or there is no such split.
+        DataError: The images are of other classes, too many cannot be read, or there is no such split.
         OutputError: ``out`` cannot be written, or has too little space left.
     """
     progress = progress or Silent()

@@ -29,7 +29,7 @@ class Plan:
         calibrate: Training images that int8 is calibrated on.
         dense: Whether to compare with the dense model too.
         accept_inconclusive: Whether an INCONCLUSIVE file gets its final name.
-        allow_unreadable: Pictures that may be skipped.
+        allow_unreadable: Images that may be skipped.
         target: Where the files are run; ``None`` for each one's own runtime on the CPU.
         onnx: Which of torch's exporters writes ONNX, and which opset.
         int8: How int8 is made.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from tavt_kit.pruning.importance import IMPORTANCES
-from tavt_kit.pruning.prune import Pictures, Pruned, prune
+from tavt_kit.pruning.prune import LabelledImages, Pruned, prune
 from tavt_kit.pruning.targets import Targets
 
-__all__ = ["IMPORTANCES", "Pictures", "Pruned", "Targets", "prune"]
+__all__ = ["IMPORTANCES", "LabelledImages", "Pruned", "Targets", "prune"]

@@ -32,7 +32,7 @@ def dense_baselines(card: ModelCard, macs: int) -> list[dict[str, Any]]:
         macs: Of the pruned model, dense.
 
     Returns:
-        For each its ``model``, ``image_size`` (pixels a side) and ``macs``; of a picture that is not square none.
+        For each its ``model``, ``image_size`` (pixels a side) and ``macs``; of an image that is not square none.
     """
     height, width = Preprocessing.from_record(card.preprocessing).image_size
     if height != width:

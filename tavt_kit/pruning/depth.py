@@ -1,4 +1,4 @@
-"""Which layers a model can do without: those whose absence costs least on training pictures, one after another."""
+"""Which layers a model can do without: those whose absence costs least on training images, one after another."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def strongest_layers(model: nn.Module, depth: int, images: Tensor, labels: Tenso
     Args:
         model: Bare, in eval mode; not changed.
         depth: How many layers are left.
-        images: Training pictures (n, 3, H, W).
+        images: Training images (n, 3, H, W).
         labels: (n,)
 
     Raises:
@@ -54,7 +54,7 @@ def spared_layers(adaptive: AdaptiveViT, number: int, images: Tensor, labels: Te
     Args:
         adaptive: Wrapped and in eval mode; not changed.
         number: How many.
-        images: Training pictures (n, 3, H, W), where the model is.
+        images: Training images (n, 3, H, W), where the model is.
         labels: (n,)
 
     Raises:

@@ -4,7 +4,7 @@
     taylor      |weight x gradient|: what leaving it out would change of the loss (Molchanov et al., 2019)
     random      none at all; what the others must beat
 
-Gradients are of the cross-entropy on training pictures.
+Gradients are of the cross-entropy on training images.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ from torch import Tensor, nn
 from tavt_kit.errors import UnknownName
 from tavt_kit.pruning.coupled import Coupled, Cut
 
-__all__ = ["IMPORTANCES", "check_importance", "needs_pictures", "scores_of"]
+__all__ = ["IMPORTANCES", "check_importance", "needs_images", "scores_of"]
 
 IMPORTANCES = ("magnitude", "taylor", "random")
 _CHUNK = 16
-"""Pictures in one backward pass."""
+"""Images in one backward pass."""
 
 
 def check_importance(name: str) -> None:
@@ -32,13 +32,13 @@ def check_importance(name: str) -> None:
         raise UnknownName(f"importance is one of {', '.join(IMPORTANCES)}, got {name!r}")
 
 
-def needs_pictures(name: str) -> bool:
+def needs_images(name: str) -> bool:
     """Whether the measure rests on gradients."""
     return name == "taylor"
 
 
 def scores_of(
-    model: nn.Module, groups: Sequence[Coupled], name: str, pictures: tuple[Tensor, Tensor] | None, seed: int
+    model: nn.Module, groups: Sequence[Coupled], name: str, images: tuple[Tensor, Tensor] | None, seed: int
 ) -> list[Tensor]:
     """The importance (units,) of every unit of each group; means of a group are 1.
 
@@ -46,13 +46,13 @@ def scores_of(
         model: Bare, in eval mode; its gradients are gone afterwards.
         groups: What is to be judged.
         name: One of ``IMPORTANCES``.
-        pictures: Images (n, 3, H, W) and labels (n,), where the measure needs them.
+        images: Images (n, 3, H, W) and labels (n,), where the measure needs them.
         seed: Of ``random``.
     """
     check_importance(name)
-    if needs_pictures(name):
-        assert pictures is not None  # the caller has read them
-        _differentiate(model, *pictures)
+    if needs_images(name):
+        assert images is not None  # the caller has read them
+        _differentiate(model, *images)
     measure = _measure(name)
     try:
         with torch.random.fork_rng(devices=[]):

@@ -17,10 +17,10 @@ from tavt_kit.errors import BudgetError, BudgetTooTight, DataError, UnsupportedB
 from tavt_kit.models.backbones.pruned import blocks_of, cut, keep_blocks, set_heads, set_width, structure_of
 from tavt_kit.pruning.coupled import Coupled, coupled
 from tavt_kit.pruning.depth import strongest_layers
-from tavt_kit.pruning.importance import check_importance, needs_pictures, scores_of
+from tavt_kit.pruning.importance import check_importance, needs_images, scores_of
 from tavt_kit.pruning.targets import SHARES, Targets, left_of
 
-__all__ = ["Ceiling", "Pictures", "Pruned", "prune", "pruned_card"]
+__all__ = ["Ceiling", "LabelledImages", "Pruned", "prune", "pruned_card"]
 
 _log = logging.getLogger(__name__)
 
@@ -34,8 +34,8 @@ _STEPS = 1000
 
 
 @dataclass(frozen=True, slots=True)
-class Pictures:
-    """Training pictures, for gradients and for the choice of layers.
+class LabelledImages:
+    """Training images, for gradients and for the choice of layers.
 
     Args:
         images: (n, 3, H, W), preprocessed.
@@ -83,7 +83,7 @@ def prune(
     targets: Targets,
     *,
     importance: str = "magnitude",
-    pictures: Pictures | None = None,
+    images: LabelledImages | None = None,
     ceiling: Ceiling | None = None,
     seed: int = 0,
 ) -> Pruned:
@@ -93,7 +93,7 @@ def prune(
         model: Bare, in eval mode; changed in place. Wrap it (again) afterwards.
         targets: What is to be left.
         importance: One of ``IMPORTANCES``.
-        pictures: For ``taylor`` and depth.
+        images: For ``taylor`` and depth.
         ceiling: A budget; the one share of the hidden channels and heads that meets it is found, where ``targets`` does
             not give one.
         seed: Of ``random``.
@@ -102,7 +102,7 @@ def prune(
         BudgetError: Nothing to prune, or targets that the model does not have.
         BudgetTooTight: No share meets the ceiling.
         UnknownName: No such importance.
-        DataError: Pictures are needed.
+        DataError: Images are needed.
         UnsupportedBackbone: A kind that cannot be pruned in this model.
 
     Example:
@@ -114,19 +114,19 @@ def prune(
     check_importance(importance)
     if not targets.asked and ceiling is None:
         raise BudgetError("nothing is to be pruned: give `mlp`, `heads`, `width`, `depth` or `budget`")
-    if pictures is None and (needs_pictures(importance) or targets.depth is not None):
-        raise DataError(f"`depth` and the importance {importance} are judged on training pictures; give `data`")
+    if images is None and (needs_images(importance) or targets.depth is not None):
+        raise DataError(f"`depth` and the importance {importance} are judged on training images; give `data`")
     free = [] if ceiling is None else _free(model, targets, ceiling)
     kinds = [kind for kind in SHARES if targets.share(kind) is not None or kind in free]
     for kind in kinds if targets.depth is not None else ():
         coupled(model, kind)  # refused here, not after layers have been tried for minutes
-    kept = _take_layers(model, targets, pictures)
+    kept = _take_layers(model, targets, images)
     groups = {kind: coupled(model, kind) for kind in kinds}
     if ceiling is not None:
         targets = _within(model, groups, targets, free, ceiling)
     left = _left(groups, targets)
     flat = [group for found in groups.values() for group in found]
-    given = None if pictures is None else (pictures.images, pictures.labels)
+    given = None if images is None else (images.images, images.labels)
     scores = scores_of(model, flat, importance, given, seed)
     best = _best(flat, scores, [count for counts in left.values() for count in counts])
     for group, keep in zip(flat, best, strict=True):
@@ -151,11 +151,11 @@ def _free(model: nn.Module, targets: Targets, ceiling: Ceiling) -> list[str]:
     return free
 
 
-def _take_layers(model: nn.Module, targets: Targets, pictures: Pictures | None) -> list[int]:
+def _take_layers(model: nn.Module, targets: Targets, images: LabelledImages | None) -> list[int]:
     if targets.depth is None:
         return list(range(len(blocks_of(model)[1])))
-    assert pictures is not None  # checked by prune
-    kept = strongest_layers(model, targets.depth, pictures.images, pictures.labels)
+    assert images is not None  # checked by prune
+    kept = strongest_layers(model, targets.depth, images.images, images.labels)
     keep_blocks(model, kept)
     return kept
 

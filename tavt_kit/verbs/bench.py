@@ -49,7 +49,7 @@ Budgets = Annotated[
     typer.Option("--budget", help="latency=8ms, latency[e2e]=20ms, throughput=100/s, memory=300MB ...; repeat."),
 ]
 EndToEnd = Annotated[
-    bool, typer.Option("--e2e", help="Time the way from picture files too: decode, resize, normalise, infer.")
+    bool, typer.Option("--e2e", help="Time the way from image files too: decode, resize, normalise, infer.")
 ]
 Memory = Annotated[
     bool, typer.Option("--memory", help="Peak memory, of a fresh process for each candidate: seconds more for each.")

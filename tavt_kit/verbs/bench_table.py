@@ -6,12 +6,12 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from tavt_kit.bench.record import Benched
+    from tavt_kit.bench.record import BenchRow
     from tavt_kit.workflows.bench import BenchResult
 
 __all__ = ["print_bench"]
 
-_Cell = Callable[["Benched", Mapping[str, Any]], str]
+_Cell = Callable[["BenchRow", Mapping[str, Any]], str]
 
 
 def print_bench(found: BenchResult) -> None:
@@ -43,7 +43,7 @@ def print_bench(found: BenchResult) -> None:
     say(f"{HostFacts.from_record(body['host'])}; inputs: {body['inputs']}; {found.file}")
 
 
-def _sentences(one: Benched, row: Mapping[str, Any]) -> list[str]:
+def _sentences(one: BenchRow, row: Mapping[str, Any]) -> list[str]:
     found = []
     if row["ratio"]["says"] == "INCONCLUSIVE":
         found.append("INCONCLUSIVE whether faster or slower: the interval of its ratio has 1 in it")
@@ -56,7 +56,7 @@ def _sentences(one: Benched, row: Mapping[str, Any]) -> list[str]:
         )
     if one.end_to_end is not None:
         parts = ", ".join(f"{part} {ms:.3g} ms" for part, ms in one.end_to_end.parts.items())
-        found.append(f"end to end {one.end_to_end.measurement} of {one.end_to_end.pictures} pictures in turn: {parts}")
+        found.append(f"end to end {one.end_to_end.measurement} of {one.end_to_end.files} images in turn: {parts}")
     if one.executed is not None:
         found.append(f"ran {one.executed}")
     if row["memory"] is not None and row["memory"]["reason"]:
@@ -79,7 +79,7 @@ def _verdict(verdict: Mapping[str, Any]) -> str:
     return f"{limit} {verdict['verdict']} ({why})"
 
 
-def _table(found: Sequence[Benched], rows: Sequence[Mapping[str, Any]], columns: Mapping[str, _Cell]) -> Any:
+def _table(found: Sequence[BenchRow], rows: Sequence[Mapping[str, Any]], columns: Mapping[str, _Cell]) -> Any:
     from rich.markup import escape
     from rich.table import Table
 
@@ -93,7 +93,7 @@ def _table(found: Sequence[Benched], rows: Sequence[Mapping[str, Any]], columns:
 
 
 def _told(
-    found: Sequence[Benched], rows: Sequence[Mapping[str, Any]], columns: Mapping[str, _Cell]
+    found: Sequence[BenchRow], rows: Sequence[Mapping[str, Any]], columns: Mapping[str, _Cell]
 ) -> dict[str, _Cell]:
     """The columns that say something of any candidate."""
     pairs = list(zip(found, rows, strict=True))
@@ -111,7 +111,7 @@ def _with_interval(ratio: Mapping[str, Any] | None, factor: float, unit: str) ->
     return f"{value}{unit}" if low == high else f"{value}{unit} [{low}, {high}]"
 
 
-def _memory(one: Benched) -> str:
+def _memory(one: BenchRow) -> str:
     return _number(one.memory_bytes, " MB", 1e-6)
 
 

@@ -63,7 +63,7 @@ class ConsoleProgress:
         print(sentence, file=sys.stderr, flush=True)
 
     def show(self, value: object) -> None:
-        """A value, as its ``str``; a verb that has a better picture of it overrides this."""
+        """A value, as its ``str``; a verb that has a better image of it overrides this."""
         self.say(str(value))
 
     def stage(self, what: str, total: int, done: int = 0) -> None:

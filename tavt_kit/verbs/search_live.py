@@ -96,7 +96,7 @@ def _table(feasibility: FeasibilityTable) -> Table:
         show = row.limit.show
         table.add_row(escape(str(row.limit)), show(row.least), show(row.dense), escape(row.note))
     for floor in feasibility.floors:
-        table.add_row(escape(str(floor)), "", "", "known once pictures are looked at, those of dense first")
+        table.add_row(escape(str(floor)), "", "", "known once images are looked at, those of dense first")
     return table
 
 

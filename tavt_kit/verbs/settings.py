@@ -39,8 +39,10 @@ _RECIPES = {"train": "train_recipe", "distill": "distill_recipe"}
 _NOT_GIVEN = ("progress", "tensorrt", "name", "family", "evaluation")
 """Parameters that have no form on a command line, and what only the file of a recipe says."""
 
-_ALSO = {"loss_weight": "loss_weights", "crop_scale": "scale", "crop_ratio": "ratio", "image_size": "image_sizes",
-         "reduction": "reductions"}  # fmt: skip
+_ALSO = (
+    ("crop_ratio", "ratio"), ("crop_scale", "scale"), ("image_size", "image_sizes"), ("loss_weight", "loss_weights"),
+    ("pictures", "image_folder"), ("pictures", "training_images"), ("reduction", "reductions"),
+)  # fmt: skip
 _OPPOSITE = {"decay_all": "decay_matrices", "share_weights": "own_weights"}
 """Further names on the command line, and what the other side of a switch is called where it is not ``no_...``."""
 
@@ -159,7 +161,7 @@ def settings_of(verb: str) -> Mapping[str, Setting]:
 def setting_flags(verb: str) -> Mapping[str, tuple[Setting, bool]]:
     """What a command line may call a verb's settings, and whether a switch is true by it."""
     known = settings_of(verb)
-    also = {_flag(name): (known[meant], True) for name, meant in _ALSO.items() if meant in known}
+    also = {_flag(name): (known[meant], True) for name, meant in _ALSO if meant in known}
     return {**also, **{flag: (one, flag == one.flags[0]) for one in known.values() for flag in one.flags}}
 
 

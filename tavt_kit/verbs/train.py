@@ -48,7 +48,7 @@ def train_verb(
 
     A setting replaces a value of the recipe, and the result is written to run.json; their defaults below are those of
     the recipe probe. The penalty of a probe is chosen by val accuracy; with --evaluate-every the weights are, too. An
-    unreadable picture in the training split is refused; --allow-unreadable is for val. Writes run.json, split.json,
+    unreadable image in the training split is refused; --allow-unreadable is for val. Writes run.json, split.json,
     metrics.jsonl, tensorboard/, model.safetensors and model.json; the same command continues what was interrupted.
     `accelerate launch` or torchrun before it shares the work among several processes.
     """

@@ -1,4 +1,4 @@
-"""Models of the user's own beside a search: evaluated on its pictures, measured among its finalists, judged alike."""
+"""Models of the user's own beside a search: evaluated on its images, measured among its finalists, judged alike."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ from tavt_kit.models.flops import MacsFormula
 from tavt_kit.runtimes import FileSession, Images, Session, open_file, open_module
 from tavt_kit.search.objectives import leading
 from tavt_kit.workflows.bench_things import FILES, macs_of
-from tavt_kit.workflows.search_request import Request
-from tavt_kit.workflows.search_subject import Subject, pictures
+from tavt_kit.workflows.search_config import SearchConfig
+from tavt_kit.workflows.search_context import SearchContext, val_samples
 
 if TYPE_CHECKING:
     import numpy as np
@@ -46,7 +46,7 @@ class Logits(Protocol):
     """A model's answers."""
 
     def __call__(self, pixels: NDArray[np.uint8], labels: NDArray[np.int64], /) -> NDArray[np.float32]:
-        """Prepared pictures (n, 3, H, W) in bytes and their classes (n,) -> (n, classes)."""
+        """Prepared images (n, 3, H, W) in bytes and their classes (n,) -> (n, classes)."""
         ...
 
 
@@ -57,7 +57,7 @@ class BaselineModel:
     Args:
         name: For people.
         kind: As of ``Baseline``.
-        preprocessing: Of its pictures.
+        preprocessing: Of its images.
         logits: Its answers; ``None`` where they would mean nothing.
         session: Opens it on the target.
         macs: Multiply-adds of one image, where they can be counted.
@@ -78,13 +78,13 @@ class Baselines:
     """The user's own models that the front is held against, from evaluation to record.
 
     Args:
-        subject: Model and pictures.
-        request: Which are given, and where they are to run.
+        context: Model and images.
+        config: Which are given, and where they are to run.
         exact: Evaluates the dense model as the result shows it.
     """
 
-    subject: Subject
-    request: Request
+    context: SearchContext
+    config: SearchConfig
     exact: Evaluator
     left_out: list[dict[str, str]] = field(default_factory=list)
     _found: dict[str, Baseline] = field(default_factory=dict)
@@ -94,10 +94,10 @@ class Baselines:
 
     def prepare(self) -> None:
         """Open and evaluate them; one that cannot be had is left out with its reason."""
-        texts = self.request.user_baselines
+        texts = self.config.user_baselines
         for done, text in enumerate(texts):
-            self.subject.progress.update(f"baseline: {text}", done / len(texts))
-            self._try(Path(text).name or text, _maker(text, self.subject, self.request))
+            self.context.progress.update(f"baseline: {text}", done / len(texts))
+            self._try(Path(text).name or text, _maker(text, self.context, self.config))
         self._pixels.clear()
 
     @property
@@ -132,7 +132,7 @@ class Baselines:
         try:
             model = make()
             baseline = self._evaluated(model)
-            if self.request.is_here:
+            if self.config.is_here:
                 self._open[self._free(model.name)] = model.session(), self._inputs(model)
             self._found[self._free(model.name)] = baseline
         except TavtError as error:
@@ -146,16 +146,16 @@ class Baselines:
     def _inputs(self, model: BaselineModel) -> Images:
         import numpy as np
 
-        target = self.request.target
+        target = self.config.target
         assert target is not None  # it is here
         shape = (target.batch, 3, *model.preprocessing.image_size)
-        return random_images(shape, np.random.default_rng(self.request.seed))
+        return random_images(shape, np.random.default_rng(self.config.seed))
 
     def _evaluated(self, model: BaselineModel) -> Baseline:
         import numpy as np
 
-        exact, dense = self.exact, self.subject.space.dense
-        batch = 1 if self.request.target is None else self.request.target.batch
+        exact, dense = self.exact, self.context.space.dense
+        batch = 1 if self.config.target is None else self.config.target.batch
         baseline = Baseline(model.name, model.kind, exact.split, model.macs, batch=batch, note=model.note)
         if model.logits is None:
             return baseline
@@ -165,23 +165,23 @@ class Baselines:
         right = logits.argmax(axis=1) == exact.labels
         accuracy = Accuracy.of_counts(int(right.sum()), len(right), split=exact.split)
         more = () if exact.scoring is None else exact.scoring.of(logits, lambda: exact.predicted(dense))
-        leads, others = leading(self.request.metrics[0], (accuracy, *more))
+        leads, others = leading(self.config.metrics[0], (accuracy, *more))
         return replace(baseline, accuracy=leads, others=others, difference=paired(exact.correct(dense), right))
 
     def _prepared(self, model: BaselineModel) -> NDArray[np.uint8]:
-        """The pictures of the search in its order, as this one wants them."""
+        """The images of the search in its order, as this one wants them."""
         how = model.preprocessing
-        if how == self.subject.preprocessing:
+        if how == self.context.preprocessing:
             found: NDArray[np.uint8] = self.exact.pixels[:]
             return found
         if how not in self._pixels:
-            read = load_bytes(pictures(self.subject, self.request), how,
-                              allow_unreadable=self.request.allow_unreadable)  # fmt: skip
+            read = load_bytes(val_samples(self.context, self.config), how,
+                              allow_unreadable=self.config.allow_unreadable)  # fmt: skip
             self._pixels[how] = read.pixels
         return self._pixels[how]
 
 
-def check_user_baselines(subject: Subject, request: Request) -> None:
+def check_user_baselines(context: SearchContext, config: SearchConfig) -> None:
     """Look at every baseline before anything is written.
 
     Raises:
@@ -189,51 +189,51 @@ def check_user_baselines(subject: Subject, request: Request) -> None:
         DataError: It is of other classes, or no file of a model of images.
         TargetError: The target cannot run such a file.
     """
-    classes = subject.images.classes
-    for text in request.user_baselines:
+    classes = context.images.classes
+    for text in config.user_baselines:
         path = Path(text)
         if path.suffix in FILES:
-            _check_runtime(path, request.target)
+            _check_runtime(path, config.target)
             card = _card_of(path)
             if card is not None:
                 require_unchanged(path)
                 _check_classes(text, card.classes, classes)
             else:
-                _opened(path, request, None)  # a file of another program is believed when it has been opened
+                _opened(path, config, None)  # a file of another program is believed when it has been opened
         elif is_run(text):
             _check_classes(text, read_card(path if path.is_dir() else path.parent).classes, classes)
         else:
             _check_name(text)
 
 
-def _maker(text: str, subject: Subject, request: Request) -> Callable[[], BaselineModel]:
+def _maker(text: str, context: SearchContext, config: SearchConfig) -> Callable[[], BaselineModel]:
     if Path(text).suffix in FILES:
-        return lambda: _of_file(Path(text), subject, request)
+        return lambda: _of_file(Path(text), context, config)
     if is_run(text):
-        return lambda: _of_run(text, request)
-    return lambda: _of_name(text, subject, request)
+        return lambda: _of_run(text, config)
+    return lambda: _of_name(text, context, config)
 
 
-def _of_file(path: Path, subject: Subject, request: Request) -> BaselineModel:
+def _of_file(path: Path, context: SearchContext, config: SearchConfig) -> BaselineModel:
     card = _card_of(path)
-    session = _opened(path, request, card)
+    session = _opened(path, config, card)
     if card is not None:
         how = Preprocessing.from_record(card.model.preprocessing)
-        order = [card.classes.index(name) for name in subject.images.classes]
+        order = [card.classes.index(name) for name in context.images.classes]
         note = "" if card.is_dense else f"at {card.schedule}"
         logits = _session_logits(session, how, order)
         return BaselineModel(path.name, "other", how, logits, lambda: session, macs_of(card), note)
     height, width = session.input_shape[2:]
-    own = subject.preprocessing.image_size
-    how = subject.preprocessing.at((height or own[0], width or own[1]))
-    note = "says nothing of itself: classes taken in the order of the data, pictures prepared as for the model"
-    logits = _of_as_many(_session_logits(session, how), len(subject.images.classes), path)
+    own = context.preprocessing.image_size
+    how = context.preprocessing.at((height or own[0], width or own[1]))
+    note = "says nothing of itself: classes taken in the order of the data, images prepared as for the model"
+    logits = _of_as_many(_session_logits(session, how), len(context.images.classes), path)
     return BaselineModel(path.name, "other", how, logits, lambda: session, None, note)
 
 
-def _opened(path: Path, request: Request, card: ArtifactCard | None) -> FileSession:
+def _opened(path: Path, config: SearchConfig, card: ArtifactCard | None) -> FileSession:
     """The file on the search's target, or on a CPU where there is none."""
-    target = request.target if request.is_here else None
+    target = config.target if config.is_here else None
     if target is None:
         target = TargetDevice.parse(FILES[path.suffix]).resolved()
     if card is not None and card.precision == "int8":
@@ -258,30 +258,30 @@ def _of_as_many(logits: Logits, classes: int, path: Path) -> Logits:
     return checked
 
 
-def _of_run(text: str, request: Request) -> BaselineModel:
+def _of_run(text: str, config: SearchConfig) -> BaselineModel:
     """A run at the schedule of its card."""
     model = load_model(text).eval()
     schedule, path = model.schedule, Path(text)
     how = Preprocessing.from_record(model.require_card().preprocessing)
 
     def logits(pixels: NDArray[np.uint8], labels: NDArray[np.int64]) -> NDArray[np.float32]:
-        evaluator = Evaluator(model, pixels, labels, how, precision=request.precision)
+        evaluator = Evaluator(model, pixels, labels, how, precision=config.precision)
         found: NDArray[np.float32] = evaluator.logits(schedule).numpy()
         return found
 
     def session() -> Session:
-        assert request.target is not None  # opened only to be measured
-        return open_schedule(model, request.target, how.image_size, schedule)
+        assert config.target is not None  # opened only to be measured
+        return open_schedule(model, config.target, how.image_size, schedule)
 
     name = (path if path.is_dir() else path.parent).name
     note = "" if schedule.is_dense(model.tokens) else f"at {schedule}"
     return BaselineModel(name, "other", how, logits, session, MacsFormula.of(model).macs(schedule), note)
 
 
-def _of_name(name: str, subject: Subject, request: Request) -> BaselineModel:
+def _of_name(name: str, context: SearchContext, config: SearchConfig) -> BaselineModel:
     """A timm model with random weights: it takes its time, but its answers mean nothing."""
-    target = request.target
-    module, size = _create(name, len(subject.images.classes), subject.preprocessing.image_size, request.seed)
+    target = config.target
+    module, size = _create(name, len(context.images.classes), context.preprocessing.image_size, config.seed)
 
     def session() -> Session:
         assert target is not None  # opened only to be measured
@@ -293,7 +293,7 @@ def _of_name(name: str, subject: Subject, request: Request) -> BaselineModel:
         begin = time.perf_counter()
         return open_graph(module_graph(module, size, target), target, begin)
 
-    how = subject.preprocessing.at(size)
+    how = context.preprocessing.at(size)
     note = f"random weights at {size[1]} px: its time counts, its accuracy is not known"
     return BaselineModel(name, "other", how, None, session, _count(module, size), note)
 

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from tavt_kit.bench.noise import Noise
     from tavt_kit.bench.protocol import Protocol
-    from tavt_kit.bench.record import Benched
+    from tavt_kit.bench.record import BenchRow
     from tavt_kit.core.configuration import Choice
     from tavt_kit.core.device import TargetDevice
 
@@ -52,7 +52,7 @@ class BenchResult:
         record: Everything, with every sample, as that file has it.
     """
 
-    rows: tuple[Benched, ...]
+    rows: tuple[BenchRow, ...]
     noise: Noise
     file: Path
     record: Mapping[str, Any]
@@ -93,7 +93,7 @@ def bench(
     reductions: str | Sequence[str] = (),
     budget: str | Sequence[str] | Budget = (),
     e2e: bool = False,
-    pictures: str | Path | None = None,
+    image_folder: str | Path | None = None,
     memory: bool = False,
     meters: bool = True,
     mixed: bool = False,
@@ -127,8 +127,8 @@ def bench(
         reductions: What becomes of tokens that a layer does not keep: ``drop`` or ``merge``, or both, and then every
             model that is no file is measured once with each.
         budget: Limits to judge every candidate by, such as ``latency=8ms``.
-        e2e: Whether the way from picture files is timed too: decode, resize, normalise, infer.
-        pictures: Folder of picture files for ``e2e``; by default those of ``data``.
+        e2e: Whether the way from image files is timed too: decode, resize, normalise, infer.
+        image_folder: Folder of image files for ``e2e``; by default those of ``data``.
         memory: Whether peak memory is measured, by a fresh process for each candidate.
         meters: Whether this machine's own peak is measured before, and energy after.
         mixed: Whether candidates of different classes may be measured side by side.
@@ -173,8 +173,8 @@ def bench(
         _unique(image_size),
         _unique(reductions),
     )
-    inputs = Inputs(None if data is None else str(data), None if pictures is None else Path(pictures), seed)
-    whole = e2e or pictures is not None or any(limit.statistic == "e2e" for limit in limits)
+    inputs = Inputs(None if data is None else str(data), None if image_folder is None else Path(image_folder), seed)
+    whole = e2e or image_folder is not None or any(limit.statistic == "e2e" for limit in limits)
     memory = memory or bool(limits.of("memory"))
     plan = Plan(protocol, limits, seed, whole, memory, meters, mixed, executed)
     with (
@@ -233,7 +233,7 @@ def _time(seconds: float) -> str:
     return f"{seconds:.0f} s" if seconds < 120 else f"{seconds / 60:.0f} min"
 
 
-def _line(one: Benched, row: Mapping[str, Any]) -> dict[str, Any]:
+def _line(one: BenchRow, row: Mapping[str, Any]) -> dict[str, Any]:
     """A candidate as a line of a frame."""
     latency, ratio = one.latency, row["ratio"]
     verdicts = [Verdict(found["verdict"]) for found in row["budgets"]]

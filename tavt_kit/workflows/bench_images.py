@@ -1,4 +1,4 @@
-"""What the candidates of a bench are fed: random images, pictures of a data set, and picture files from end to end."""
+"""What the candidates of a bench are fed: random images, images of a data set, and image files from end to end."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 __all__ = ["Inputs"]
 
 _FILES = 32
-"""Picture files that end-to-end runs take in turn: enough that no single one's size decides."""
+"""Image files that end-to-end runs take in turn: enough that no single one's size decides."""
 
 
 @dataclass(slots=True)
@@ -25,13 +25,13 @@ class Inputs:
 
     Args:
         data: Data set, as ``load_images`` takes it, or ``None`` for random images.
-        pictures: A folder of pictures, for end-to-end times; those of ``data`` otherwise.
+        image_folder: A folder of images, for end-to-end times; those of ``data`` otherwise.
         seed: Of random images and of a split made here.
         name: What they were, for the record.
     """
 
     data: str | None
-    pictures: Path | None
+    image_folder: Path | None
     seed: int
     name: str = "random"
     _found: ImageSet | None = None
@@ -40,7 +40,7 @@ class Inputs:
         """(B, 3, H, W), normalised: real ones where data is given, else random ones.
 
         Raises:
-            DataError: A picture cannot be read.
+            DataError: An image cannot be read.
             RecordError: Data is given, but the file does not say how its images are prepared.
         """
         import numpy as np
@@ -59,27 +59,27 @@ class Inputs:
         return np.resize(images, (batch, *images.shape[1:]))
 
     def files(self) -> list[Path]:
-        """Picture files for end-to-end times.
+        """Image files for end-to-end times.
 
         Raises:
             DataError: There are none.
         """
-        if self.pictures is None:
+        if self.image_folder is None:
             from tavt_kit.data import thin_out
 
             if self.data is None:
                 raise DataError(
-                    "an end-to-end time decodes picture files; give a data set by `data`, or a folder by `pictures`"
+                    "an end-to-end time decodes image files; give a data set by `data`, or a folder by `image_folder`"
                 )
             return [one.path for one in thin_out(self._samples(), _FILES)]
         from PIL import Image
 
-        if not self.pictures.is_dir():
-            raise DataError(f"`pictures` takes a folder of pictures, got {self.pictures}")
+        if not self.image_folder.is_dir():
+            raise DataError(f"`image_folder` takes a folder of images, got {self.image_folder}")
         kinds = set(Image.registered_extensions())
-        found = sorted(path for path in self.pictures.rglob("*") if path.suffix.lower() in kinds and path.is_file())
+        found = sorted(path for path in self.image_folder.rglob("*") if path.suffix.lower() in kinds and path.is_file())
         if not found:
-            raise DataError(f"there is no picture in {self.pictures}; give a folder of pictures")
+            raise DataError(f"there is no image in {self.image_folder}; give a folder of images")
         return found[:: max(1, len(found) // _FILES)][:_FILES]
 
     def _samples(self) -> list[Sample]:

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from tavt_kit.bench.notes import Notes
     from tavt_kit.bench.peaks import Peaks
     from tavt_kit.bench.protocol import Protocol
-    from tavt_kit.bench.record import Benched, Whole
+    from tavt_kit.bench.record import BenchRow, EndToEndTime
     from tavt_kit.bench.validity import ValidityMonitor
     from tavt_kit.core.budget import Budget
     from tavt_kit.core.device import TargetDevice
@@ -22,9 +22,9 @@ if TYPE_CHECKING:
     from tavt_kit.runtimes import Images, Session
     from tavt_kit.runtimes.executed import ExecutedGraph
     from tavt_kit.workflows.bench_images import Inputs
-    from tavt_kit.workflows.bench_things import Opened
+    from tavt_kit.workflows.bench_things import BenchCandidate
 
-__all__ = ["Plan", "Taken", "measure"]
+__all__ = ["Plan", "Measurements", "measure"]
 
 _Processor: TypeAlias = tuple[str, int, int | None]
 """Its name and number, and the threads used of it: what has a peak of its own."""
@@ -32,7 +32,7 @@ _Processor: TypeAlias = tuple[str, int, int | None]
 _PEAK_SECONDS = 2.0
 
 _WHOLE = " end to end"
-"""Behind the name of a candidate whose way from the picture files is timed beside it."""
+"""Behind the name of a candidate whose way from the image files is timed beside it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +43,7 @@ class Plan:
         protocol: How long and how surely.
         budget: Limits to judge by.
         seed: Of the order of the turns and of the resampling.
-        end_to_end: Time the way from picture files too.
+        end_to_end: Time the way from image files too.
         memory: Run each once more in a fresh process, to see its memory.
         meters: Measure what the machine reaches at best before, and the joules of each candidate after.
         mixed: Take candidates of different classes.
@@ -61,7 +61,7 @@ class Plan:
 
 
 @dataclass(frozen=True, slots=True)
-class Taken:
+class Measurements:
     """What came of it.
 
     Args:
@@ -70,12 +70,12 @@ class Taken:
         meters: Records of the machine: ``peaks``, ``noise``.
     """
 
-    rows: Sequence[Benched]
+    rows: Sequence[BenchRow]
     noise: Noise
     meters: Mapping[str, Any]
 
 
-def _refuse_mixed(opened: Sequence[Opened]) -> None:
+def _refuse_mixed(opened: Sequence[BenchCandidate]) -> None:
     """Raise MeasurementError where candidates answer different questions, by the width of their logits."""
     known = [one for one in opened if one.classes is not None]
     other = next((one for one in known if one.classes != known[0].classes), None)
@@ -86,12 +86,12 @@ def _refuse_mixed(opened: Sequence[Opened]) -> None:
         )
 
 
-def measure(opened: Sequence[Opened], inputs: Inputs, plan: Plan, progress: Progress) -> Taken:
+def measure(opened: Sequence[BenchCandidate], inputs: Inputs, plan: Plan, progress: Progress) -> Measurements:
     """Measure all candidates together, and judge them.
 
     Args:
         opened: With names of their own.
-        inputs: Where pictures come from.
+        inputs: Where images come from.
         plan: What is taken.
         progress: Told what is done.
 
@@ -136,10 +136,10 @@ def measure(opened: Sequence[Opened], inputs: Inputs, plan: Plan, progress: Prog
     rows = [replace(row, **_validity(monitor, row)) for row in rows]
     rows = [_with_alone(row, one, plan, progress) for row, one in zip(rows, opened, strict=True)]
     meters = {"peaks": [each.as_record() for each in peaks.values()], "noise": noise.as_record()}
-    return Taken([_judged(row, plan, noise) for row in rows], noise, meters)
+    return Measurements([_judged(row, plan, noise) for row in rows], noise, meters)
 
 
-def _what_fits(opened: Sequence[Opened]) -> str:
+def _what_fits(opened: Sequence[BenchCandidate]) -> str:
     """What to do, found out by halving the largest batch."""
     from tavt_kit.runtimes.out_of_memory import free_memory, is_out_of_memory
 
@@ -158,7 +158,7 @@ def _what_fits(opened: Sequence[Opened]) -> str:
     return "give a smaller `batch` or fewer candidates"
 
 
-def _peaks(opened: Sequence[Opened], plan: Plan, progress: Progress) -> dict[_Processor, Peaks]:
+def _peaks(opened: Sequence[BenchCandidate], plan: Plan, progress: Progress) -> dict[_Processor, Peaks]:
     """The best of every processor with every number of threads that is measured."""
     from tavt_kit.bench.peaks import measure_peaks
 
@@ -178,9 +178,9 @@ def _processor(target: TargetDevice) -> _Processor:
 
 
 def _sessions(
-    opened: Sequence[Opened], inputs: Inputs, end_to_end: bool
+    opened: Sequence[BenchCandidate], inputs: Inputs, end_to_end: bool
 ) -> tuple[dict[str, Session], dict[str, Images]]:
-    """What takes turns: the candidates and, where asked for, each once more from the picture files on."""
+    """What takes turns: the candidates and, where asked for, each once more from the image files on."""
     sessions, images = {one.name: one.session for one in opened}, {one.name: one.images for one in opened}
     if not end_to_end:
         return sessions, images
@@ -197,17 +197,17 @@ def _sessions(
 
 
 def _row(
-    one: Opened,
+    one: BenchCandidate,
     found: Mapping[str, Measurement],
     notes: Notes,
     sessions: Mapping[str, Session],
     peaks: Mapping[_Processor, Peaks],
-) -> Benched:
-    from tavt_kit.bench.record import Benched
+) -> BenchRow:
+    from tavt_kit.bench.record import BenchRow
 
     target, measured = one.session.target, found[one.name]
     peak = peaks.get(_processor(target))
-    return Benched(
+    return BenchRow(
         one.name,
         one.thing,
         target,
@@ -224,21 +224,23 @@ def _row(
     )
 
 
-def _validity(monitor: ValidityMonitor, row: Benched) -> dict[str, Any]:
+def _validity(monitor: ValidityMonitor, row: BenchRow) -> dict[str, Any]:
     return {"busy_cores": monitor.busy(row.name), "doubts": monitor.doubts(row.name, row.measurement.median)}
 
 
-def _whole(name: str, found: Mapping[str, Measurement], notes: Notes, sessions: Mapping[str, Session]) -> Whole | None:
+def _whole(
+    name: str, found: Mapping[str, Measurement], notes: Notes, sessions: Mapping[str, Session]
+) -> EndToEndTime | None:
     from tavt_kit.bench.end_to_end import EndToEnd
-    from tavt_kit.bench.record import Whole
+    from tavt_kit.bench.record import EndToEndTime
 
     session = sessions.get(name)
     if not isinstance(session, EndToEnd):
         return None
-    return Whole(found[name], notes.parts(name), len(session.pictures))
+    return EndToEndTime(found[name], notes.parts(name), len(session.files))
 
 
-def _with_alone(row: Benched, one: Opened, plan: Plan, progress: Progress) -> Benched:
+def _with_alone(row: BenchRow, one: BenchCandidate, plan: Plan, progress: Progress) -> BenchRow:
     """What is taken of a candidate alone, because it cannot be told apart while others take turns."""
     from tavt_kit.bench.energy import energy_meter, measure_energy
     from tavt_kit.bench.memory import peak_memory
@@ -258,7 +260,7 @@ def _with_alone(row: Benched, one: Opened, plan: Plan, progress: Progress) -> Be
     return replace(row, energy=energy, memory=memory, executed=executed)
 
 
-def _executed(one: Opened, progress: Progress) -> ExecutedGraph | None:
+def _executed(one: BenchCandidate, progress: Progress) -> ExecutedGraph | None:
     """The kernels of a file on its target; ``None`` of a live model."""
     from tavt_kit.bench.memory import FileJob
     from tavt_kit.runtimes.executed import executed_graph
@@ -269,7 +271,7 @@ def _executed(one: Opened, progress: Progress) -> ExecutedGraph | None:
     return executed_graph(one.job.path, one.session.target, one.images, one.job.lengths)
 
 
-def _judged(row: Benched, plan: Plan, noise: Noise) -> Benched:
+def _judged(row: BenchRow, plan: Plan, noise: Noise) -> BenchRow:
     from tavt_kit.bench.judged import judge
 
     found = judge(row, plan.budget, is_quiet=noise.word == "steady")

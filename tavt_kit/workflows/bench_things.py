@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from tavt_kit.runtimes import Images, Session
     from tavt_kit.workflows.bench_images import Inputs
 
-__all__ = ["FILES", "Opened", "Opener", "Sweep", "default_folder", "macs_of"]
+__all__ = ["FILES", "BenchCandidate", "Opener", "Sweep", "default_folder", "macs_of"]
 
 FILES = {".onnx": "onnxruntime:cpu", ".xml": "openvino:cpu"}
 """Exported files, and where they run unless told."""
@@ -88,7 +88,7 @@ class Sweep:
 
 
 @dataclass(frozen=True, slots=True)
-class Opened:
+class BenchCandidate:
     """One candidate, ready to run.
 
     Args:
@@ -145,7 +145,7 @@ class Opener:
     pool: str | None = None
     memory: bool = False
     seed: int = 0
-    opened: list[Opened] = field(default_factory=list)
+    opened: list[BenchCandidate] = field(default_factory=list)
     _folder: Any = None
 
     def __enter__(self) -> Opener:
@@ -173,7 +173,9 @@ class Opener:
             check_available(target)
         return targets
 
-    def open_all(self, things: Sequence[tuple[Given, Sequence[TargetDevice]]], progress: Progress) -> list[Opened]:
+    def open_all(
+        self, things: Sequence[tuple[Given, Sequence[TargetDevice]]], progress: Progress
+    ) -> list[BenchCandidate]:
         """Open every thing on its targets.
 
         Args:
@@ -208,7 +210,7 @@ class Opener:
             for size, one in product(self._file_sizes(path, session), cards):
                 how = None if one is None else one.preprocessing
                 self.opened.append(
-                    Opened(
+                    BenchCandidate(
                         f"{path.name} {one.setting}" if one is not None and one.is_switchable else path.name,
                         str(path),
                         session if one is None or one.lengths is None else session.at(one.lengths),
@@ -291,7 +293,7 @@ class Opener:
         ):
             session = _session(self._source(model, schedule, target), target, (height, width))
         self.opened.append(
-            Opened(
+            BenchCandidate(
                 f"{_label(thing)} {given}",
                 name_of(thing),
                 session,
@@ -398,7 +400,7 @@ def macs_of(card: Any) -> int | None:
         return None
 
 
-_PARTS: tuple[Callable[[Opened], str], ...] = (
+_PARTS: tuple[Callable[[BenchCandidate], str], ...] = (
     lambda one: one.reduction or "",
     lambda one: f"on {one.session.target.runtime}",
     lambda one: one.session.target.processor,
@@ -411,17 +413,17 @@ _PARTS: tuple[Callable[[Opened], str], ...] = (
 """What can differ between candidates of one thing, in the order in which a name says it."""
 
 
-def told_apart(opened: Sequence[Opened]) -> list[Opened]:
+def told_apart(opened: Sequence[BenchCandidate]) -> list[BenchCandidate]:
     """The candidates, each with a name of its own.
 
     Of those with one name, each says where and how it runs as far as that differs; then its folder; then a number.
     """
-    groups: dict[str, list[Opened]] = defaultdict(list)
+    groups: dict[str, list[BenchCandidate]] = defaultdict(list)
     for one in opened:
         groups[one.name].append(one)
     longer = [replace(one, name=_with_parts(one, groups[one.name])) for one in opened]
     several = {name for name, count in Counter(one.name for one in longer).items() if count > 1}
-    found: list[Opened] = []
+    found: list[BenchCandidate] = []
     taken: set[str] = set()
     for one in longer:
         label = f"{Path(one.thing).absolute().parent.name}/{one.name}" if one.name in several else one.name
@@ -431,7 +433,7 @@ def told_apart(opened: Sequence[Opened]) -> list[Opened]:
     return found
 
 
-def _with_parts(one: Opened, group: Sequence[Opened]) -> str:
+def _with_parts(one: BenchCandidate, group: Sequence[BenchCandidate]) -> str:
     parts = [part(one) for part in _PARTS if len({part(other) for other in group}) > 1]
     return " ".join([one.name, *filter(None, parts)])
 

@@ -423,7 +423,7 @@ def _refuse_other_split(run: Path, images: ImageSet, data: str | Path | None) ->
     if (run / SPLIT_FILE).is_file() and images_of(run, data).sha256 != images.sha256:
         raise DataError(
             f"both runs must divide the data in the same way, but {run} was trained on another division, so that it "
-            "may know the pictures that check it; train it with the old run's data and seed"
+            "may know the images that check it; train it with the old run's data and seed"
         )
 
 

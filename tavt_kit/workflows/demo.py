@@ -174,7 +174,7 @@ def demo(
     from tavt_kit.data.packages import PACKAGES
 
     if data not in KNOWN:
-        raise UnknownName(f"the demo runs on {' or '.join(KNOWN)}, got {data!r}; for your own pictures see the README")
+        raise UnknownName(f"the demo runs on {' or '.join(KNOWN)}, got {data!r}; for your own images see the README")
     progress = progress or Silent()
     packages = (PACKAGES[KNOWN[data].package], PACKAGES[WEIGHTS])
     progress.show(DemoTerms(tuple(package.licence for package in packages), KNOWN[data].note))

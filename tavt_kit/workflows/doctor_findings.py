@@ -20,12 +20,12 @@ if TYPE_CHECKING:
 __all__ = ["Finding", "Place", "Room", "findings"]
 
 _FILES = 1024
-"""Open files a training run may need: a few for each worker process and each picture on its way."""
+"""Open files a training run may need: a few for each worker process and each image on its way."""
 
 _ENOUGH = 65536
 
 _SHARED = 256 * 2**20
-"""Bytes of /dev/shm: two batches a worker of 64 pictures at 224 px are 77 MB."""
+"""Bytes of /dev/shm: two batches a worker of 64 images at 224 px are 77 MB."""
 
 _DISK = 2**30
 """Bytes for the cache: the demo's two downloads and what is made of them are 400 MB."""
@@ -46,7 +46,7 @@ class Room(Record):
         cache: Where fetched and converted files are kept.
         cache_free: Space on its disk.
         cache_writable: Whether files can be made there.
-        shared: Space in /dev/shm, through which worker processes hand pictures over.
+        shared: Space in /dev/shm, through which worker processes hand images over.
         files: Files that a process may open.
         files_most: What it may raise that to.
         energy: The counters of the CPU's energy, or why they cannot be read.

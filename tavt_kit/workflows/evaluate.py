@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from tavt_kit.evaluation.pim_evaluation import HeadCounts
     from tavt_kit.evaluation.reject import Threshold
 
-__all__ = ["EvalResult", "Job", "Subject", "evaluate", "labelled_images", "open_subject", "parse_share"]
+__all__ = ["EvalResult", "Job", "Subject", "evaluate", "labelled_images", "open_context", "parse_share"]
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -128,7 +128,7 @@ def evaluate(
 
     wanted = parse_share(precision_wanted)
     progress = progress or Silent()
-    subject = open_subject(thing, schedule, preset, target, batch, heads=True, progress=progress)
+    subject = open_context(thing, schedule, preset, target, batch, heads=True, progress=progress)
     classes = subject.card.classes
     job = Job(subject, labelled_images(thing, data, subject.card), batch, limit, allow_unreadable)
     chosen = split or job.images.held_out
@@ -225,7 +225,7 @@ def parse_share(wanted: str | float | None) -> float | None:
     return None if wanted is None else parse_fraction(str(wanted), "a precision", "95% or 0.95")
 
 
-def open_subject(
+def open_context(
     thing: Given,
     schedule: str | Choice | None,
     preset: str | None,

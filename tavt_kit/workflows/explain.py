@@ -187,9 +187,9 @@ def explain(
 
 def _files(given: Sequence[Path | str]) -> list[Path]:
     """The images given, and those of folders, sorted."""
-    from tavt_kit.data.folders import pictures_below
+    from tavt_kit.data.folders import images_below
 
-    return [file for path in map(Path, given) for file in (pictures_below(path) if path.is_dir() else [path])]
+    return [file for path in map(Path, given) for file in (images_below(path) if path.is_dir() else [path])]
 
 
 def _label(model: AdaptiveViT, card: ModelCard, name: str | None) -> int | None:

@@ -29,8 +29,8 @@ from tavt_kit.models.wrap import wrap
 from tavt_kit.pruning.depth import spared_layers
 from tavt_kit.runtimes import FileSession, check_available
 from tavt_kit.search.joint_space import JointSpace
-from tavt_kit.workflows.search_request import Request
-from tavt_kit.workflows.search_subject import Subject, pictures
+from tavt_kit.workflows.search_config import SearchConfig
+from tavt_kit.workflows.search_context import SearchContext, val_samples
 
 if TYPE_CHECKING:
     import numpy as np
@@ -57,19 +57,19 @@ _SHARES = (0.875, 0.75, 0.625)
 """Of the patches along a side: the image sizes that are tried, in whole patches."""
 
 _SPARED = 3
-"""A third of the layers may be left out, in the order of what their absence costs on this many training pictures:"""
+"""A third of the layers may be left out, in the order of what their absence costs on this many training images:"""
 _LOOKED_AT = 48
 
 
-def joint_space(subject: Subject, request: Request) -> JointSpace | None:
-    """What the genes may be for this model, and the schedules over them; no picture is looked at.
+def joint_space(context: SearchContext, config: SearchConfig) -> JointSpace | None:
+    """What the genes may be for this model, and the schedules over them; no image is looked at.
 
     A gene of which the model or the target has one value alone is left out; ``None`` where all are. How many layers may
     be left out is known, which ones is made up: where layers are alike the costs are the same. ``with_weakest`` finds
     them.
     """
-    model, genes = subject.model, request.genes
-    sizes = _sizes(subject) if "image-size" in genes else [(model.backbone.image_size, model.tokens)]
+    model, genes = context.model, config.genes
+    sizes = _sizes(context) if "image-size" in genes else [(model.backbone.image_size, model.tokens)]
     scores, reductions = [model.score], [model.reduction]
     if "score" in genes:
         scores += [score for score in SCORES if score != model.score and _has(model, score)]
@@ -77,37 +77,37 @@ def joint_space(subject: Subject, request: Request) -> JointSpace | None:
         reductions += [one for one in REDUCTIONS if one != model.reduction]
     spared = range(1, 1 + model.layers // _SPARED) if "layers" in genes else ()
     space = JointSpace(
-        model.layout, subject.plain.minimum, sizes=tuple(size for size, _ in sizes),
+        model.layout, context.plain.minimum, sizes=tuple(size for size, _ in sizes),
         at_size=tuple(tokens for _, tokens in sizes), spared=tuple(spared), scores=tuple(scores),
-        precisions=_precisions(request), reductions=tuple(reductions),
+        precisions=_precisions(config), reductions=tuple(reductions),
     )  # fmt: skip
     return space if max(space.choices) > 1 else None
 
 
-def with_weakest(space: JointSpace, subject: Subject, request: Request) -> JointSpace:
-    """The same, leaving out as many layers, those whose absence costs least on training pictures; or none that cannot.
+def with_weakest(space: JointSpace, context: SearchContext, config: SearchConfig) -> JointSpace:
+    """The same, leaving out as many layers, those whose absence costs least on training images; or none that cannot.
 
     Raises:
-        DataError: Training pictures cannot be read.
+        DataError: Training images cannot be read.
     """
     if not space.spared:
         return space
     import torch
 
-    samples = thin_out(subject.images.split("train"), _LOOKED_AT)
-    seen = load_arrays(samples, subject.preprocessing, allow_unreadable=request.allow_unreadable)
+    samples = thin_out(context.images.split("train"), _LOOKED_AT)
+    seen = load_arrays(samples, context.preprocessing, allow_unreadable=config.allow_unreadable)
     images, labels = torch.from_numpy(seen.images), torch.from_numpy(seen.labels)
     try:
-        return replace(space, spared=tuple(spared_layers(subject.model, len(space.spared), images, labels)))
+        return replace(space, spared=tuple(spared_layers(context.model, len(space.spared), images, labels)))
     except UnsupportedBackbone:
         return replace(space, spared=())
 
 
-def _precisions(request: Request) -> tuple[str, ...]:
+def _precisions(config: SearchConfig) -> tuple[str, ...]:
     """The target's own, and those of fewer bits that its processor has."""
-    target = request.target
+    target = config.target
     own = "f32" if target is None else target.precision
-    if target is None or "precision" not in request.genes:
+    if target is None or "precision" not in config.genes:
         return (own,)
     import torch
 
@@ -130,13 +130,13 @@ def target_of(target: TargetDevice, choice: Choice) -> TargetDevice:
     return replace(target, precision=Configuration.of(choice).precision or target.precision)
 
 
-def _sizes(subject: Subject) -> list[tuple[tuple[int, int], int]]:
+def _sizes(context: SearchContext) -> list[tuple[tuple[int, int], int]]:
     """Image sizes in whole patches with the tokens of each, the model's own first, then falling.
 
     They are those that the weights were trained for, and the usual shares; such as the family takes.
     """
-    model, (height, width) = subject.model, subject.preprocessing.image_size
-    (rows, columns), card = model.grid, subject.card
+    model, (height, width) = context.model, context.preprocessing.image_size
+    (rows, columns), card = model.grid, context.card
     usual = [(max(2, round(rows * share)), max(2, round(columns * share))) for share in _SHARES]
     sizes = [(size, size) for size in card.image_sizes]
     sizes += [(height * row // rows, width * column // columns) for row, column in usual]
@@ -156,16 +156,16 @@ def _has(model: AdaptiveViT, score: str) -> bool:
     return score != "cls" or getattr(model.backbone, "has_class_token", True)
 
 
-def variant_of(subject: Subject, choice: Choice) -> AdaptiveViT:
-    """The model of a configuration; made once, on the device of the subject's, whose weights it shares or copies."""
+def variant_of(context: SearchContext, choice: Choice) -> AdaptiveViT:
+    """The model of a configuration; made once, on the device of the context's, whose weights it shares or copies."""
     wanted = Configuration.of(choice)
     if not wanted.is_variant:
-        return subject.model
-    size, score = wanted.image_size, wanted.score or subject.model.score
-    reduction = wanted.reduction or subject.model.reduction
+        return context.model
+    size, score = wanted.image_size, wanted.score or context.model.score
+    reduction = wanted.reduction or context.model.reduction
     key = size, score, reduction
-    if key not in subject.variants:
-        card, bare = subject.card, subject.model.bare
+    if key not in context.variants:
+        card, bare = context.card, context.model.bare
         if size is not None:
             how = Preprocessing.from_record(card.preprocessing).at(size)
             arguments = {"num_classes": len(card.classes), **card.arguments, "img_size": list(size)}
@@ -173,35 +173,35 @@ def variant_of(subject: Subject, choice: Choice) -> AdaptiveViT:
             weights = bare.state_dict()
             bare = create(card.name, arguments)
             fit(bare, weights, card.name)
-            bare.to(next(subject.model.parameters()).device)
-        made = wrap(bare, score, subject.model.pool, reduction).eval()
+            bare.to(next(context.model.parameters()).device)
+        made = wrap(bare, score, context.model.pool, reduction).eval()
         made.card = card
-        subject.variants[key] = made
-    return subject.variants[key]
+        context.variants[key] = made
+    return context.variants[key]
 
 
-def counting(subject: Subject) -> Callable[[Choice], int]:
+def counting(context: SearchContext) -> Callable[[Choice], int]:
     """Multiply-adds of a configuration, by the model that it is of."""
     formula = cache(MacsFormula.of)
 
     def macs(choice: Choice) -> int:
-        return formula(variant_of(subject, choice)).macs(Configuration.of(choice).schedule)
+        return formula(variant_of(context, choice)).macs(Configuration.of(choice).schedule)
 
     return cache(macs)
 
 
-def predicting(subject: Subject, tables: Mapping[str | None, LatencyTable]) -> Callable[[Choice], float]:
+def predicting(context: SearchContext, tables: Mapping[str | None, LatencyTable]) -> Callable[[Choice], float]:
     """Predicted milliseconds; of another image size by the same layers, the stem by its share of the patches.
 
     Another score is predicted as the model's own, another reduction by its multiply-adds beside those of the model's
     own: the measurement at the end tells them apart.
 
     Args:
-        subject: The model.
+        context: The model.
         tables: By precision; ``None`` for the target's own.
     """
 
-    macs = counting(subject)
+    macs = counting(context)
 
     @cache
     def at(tokens: int, precision: str | None) -> LatencyTable:
@@ -216,7 +216,7 @@ def predicting(subject: Subject, tables: Mapping[str | None, LatencyTable]) -> C
     def milliseconds(choice: Choice) -> float:
         wanted = Configuration.of(choice)
         more = 1.0 if wanted.reduction is None else macs(choice) / macs(replace(wanted, reduction=None).choice)
-        return more * at(variant_of(subject, choice).tokens, wanted.precision).predict(wanted.schedule)
+        return more * at(variant_of(context, choice).tokens, wanted.precision).predict(wanted.schedule)
 
     return cache(milliseconds)
 
@@ -227,13 +227,13 @@ class ConfigurationEvaluator:
 
     Args:
         own: Evaluator of the model as it is.
-        subject: Model and images.
-        request: Which images.
+        context: Model and images.
+        config: Which images.
     """
 
     own: Evaluator
-    subject: Subject
-    request: Request
+    context: SearchContext
+    config: SearchConfig
     _of: dict[_Key, Evaluator] = field(default_factory=dict, init=False)
     _read: dict[Preprocessing, NDArray[np.uint8]] = field(default_factory=dict, init=False)
 
@@ -277,10 +277,10 @@ class ConfigurationEvaluator:
         wanted = Configuration.of(choice)
         precision = wanted.precision or self.own.precision
         layers = wanted.schedule.executed if precision == "int8" else None
-        return id(variant_of(self.subject, choice)), precision, layers
+        return id(variant_of(self.context, choice)), precision, layers
 
     def _evaluator(self, choice: Choice) -> Evaluator:
-        model, key = variant_of(self.subject, choice), self._key(choice)
+        model, key = variant_of(self.context, choice), self._key(choice)
         _, precision, executed = key
         if model is self.own.model and precision == self.own.precision:
             return self.own
@@ -288,62 +288,62 @@ class ConfigurationEvaluator:
             how = Preprocessing.from_record(model.require_card().preprocessing)
             strategy = None
             if precision == "int8":
-                strategy = SwitchableLogits(int8_session(self.subject, self.request, model, executed), executed)
+                strategy = SwitchableLogits(int8_session(self.context, self.config, model, executed), executed)
             self._of[key] = replace(
                 self.own,
                 model=model,
-                pixels=self._pictures(how),
+                pixels=self._images(how),
                 preprocessing=how,
                 precision=precision,
                 strategy=strategy,
             )
         return self._of[key]
 
-    def _pictures(self, how: Preprocessing) -> NDArray[np.uint8]:
+    def _images(self, how: Preprocessing) -> NDArray[np.uint8]:
         if how == self.own.preprocessing:
             own: NDArray[np.uint8] = self.own.pixels[:]
             return own
         if how not in self._read:
-            allowed = self.request.allow_unreadable
-            self._read[how] = load_bytes(pictures(self.subject, self.request), how, allow_unreadable=allowed).pixels
+            allowed = self.config.allow_unreadable
+            self._read[how] = load_bytes(val_samples(self.context, self.config), how, allow_unreadable=allowed).pixels
         return self._read[how]
 
 
 _CALIBRATE = 100
-"""Training pictures."""
+"""Training images."""
 
 _DROPPED = {"steep": 0.25, "mild": 0.1, "dense": 0.0}
 """In every layer: the schedules that a file for all schedules is calibrated at, in turns."""
 
 
 def int8_session(
-    subject: Subject, request: Request, model: AdaptiveViT, executed: tuple[int, ...] | None = None
+    context: SearchContext, config: SearchConfig, model: AdaptiveViT, executed: tuple[int, ...] | None = None
 ) -> FileSession:
     """The model, or a variant of it, in one int8 file for all schedules of the layers that run; made once.
 
     Args:
-        subject: Has the training pictures.
-        request: Names the target, which is here.
+        context: Has the training images.
+        config: Names the target, which is here.
         model: With its card.
         executed: The layers that run; ``None`` for all.
 
     Raises:
         ExportError: The model cannot be converted or quantized.
-        DataError: Too many training pictures cannot be read.
+        DataError: Too many training images cannot be read.
     """
-    key, target = (id(model), executed), request.target
-    if key not in subject.quantized:
+    key, target = (id(model), executed), config.target
+    if key not in context.quantized:
         assert target is not None  # quantized for a machine
         schedules = {name: TokenSchedule.taper(model.layout, ratio, executed) for name, ratio in _DROPPED.items()}
         size = "x".join(map(str, model.backbone.image_size))
         fewer = "" if executed is None else f" with {len(executed)} layers"
-        merging = f", to {model.reduction}" if model.reduction != subject.model.reduction else ""
-        subject.progress.say(f"Quantizing the model at {size} px{fewer}{merging}, so that it answers in int8.")
+        merging = f", to {model.reduction}" if model.reduction != context.model.reduction else ""
+        context.progress.say(f"Quantizing the model at {size} px{fewer}{merging}, so that it answers in int8.")
         quantizer, form = ("nncf", "openvino") if target.runtime == "openvino" else ("onnxruntime", "onnx")
         opened = replace(target, precision="f32")  # a quantized file says itself what is in 8 bits
-        writer = Writer(model, schedules, subject.images, _CALIBRATE, request.allow_unreadable, opened,
+        writer = Writer(model, schedules, context.images, _CALIBRATE, config.allow_unreadable, opened,
                         int8=Int8Options(quantizer, "off"))  # fmt: skip
         with tempfile.TemporaryDirectory(prefix="fgvc-kit-int8-") as folder:
             written = writer.write(Form(form, "int8", SWITCHABLE), Path(folder))
-        subject.quantized[key] = cast(FileSession, written.session)
-    return subject.quantized[key]
+        context.quantized[key] = cast(FileSession, written.session)
+    return context.quantized[key]

@@ -13,7 +13,7 @@ from tavt_kit.core.model_card import licence_sentence
 from tavt_kit.core.progress import Progress, Silent
 from tavt_kit.core.records import atomic_text
 from tavt_kit.evaluation.frames import frame
-from tavt_kit.workflows.evaluate import Job, Subject, labelled_images, open_subject, parse_share
+from tavt_kit.workflows.evaluate import Job, Subject, labelled_images, open_context, parse_share
 from tavt_kit.workflows.run_model import Given, name_of
 
 if TYPE_CHECKING:
@@ -134,7 +134,7 @@ def predict(
     """
     paths = [Path(images)] if isinstance(images, Path | str) else [Path(path) for path in images]
     return _ask(
-        open_subject(thing, schedule, preset, target, progress=progress or Silent()), thing, paths, top, progress
+        open_context(thing, schedule, preset, target, progress=progress or Silent()), thing, paths, top, progress
     )
 
 
@@ -170,12 +170,12 @@ def label_images(
         DataError: ``folder`` holds no images.
         ScheduleError: The schedule does not fit, or a preset is given for what has none.
     """
-    from tavt_kit.data.folders import pictures_below
+    from tavt_kit.data.folders import images_below
     from tavt_kit.evaluation.files import FIRST
 
     wanted, progress = parse_share(precision_wanted), progress or Silent()
-    files = pictures_below(Path(folder))[:limit]
-    subject = open_subject(thing, schedule, preset, target, batch, progress=progress)
+    files = images_below(Path(folder))[:limit]
+    subject = open_context(thing, schedule, preset, target, batch, progress=progress)
     job = None
     if wanted is not None:
         job = Job(subject, labelled_images(thing, data, subject.card), batch, limit, allow_unreadable)

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from tavt_kit.core.schedule import TokenSchedule
     from tavt_kit.data import ImageSet
     from tavt_kit.models.wrap import AdaptiveViT
-    from tavt_kit.pruning import Pictures
+    from tavt_kit.pruning import LabelledImages
     from tavt_kit.pruning.prune import Ceiling
 
 __all__ = ["PruneResult", "prune"]
@@ -103,7 +103,7 @@ def prune(
     target: str | None = None,
     importance: str = "taylor",
     round_to: int = 8,
-    pictures: int = 256,
+    training_images: int = 256,
     limit: int | None = None,
     allow_unreadable: int = 0,
     seed: int = 0,
@@ -129,7 +129,7 @@ def prune(
         target: Where a latency budget is measured; openvino:cpu by default.
         importance: magnitude, taylor or random.
         round_to: Channels are left in multiples of this.
-        pictures: Training images that decide what matters.
+        training_images: Training images that decide what matters.
         limit: Most images of val.
         allow_unreadable: Most images that may be skipped.
         seed: Seed of random importance and of the inputs that are timed.
@@ -164,20 +164,20 @@ def prune(
     images.require_classes(card.classes)
     request = {
         "source_sha256": card.weights_sha256, "targets": asdict(targets), "importance": importance,
-        "budget": None if asked is None else asdict(asked), "pictures": pictures, "seed": seed,
+        "budget": None if asked is None else asdict(asked), "pictures": training_images, "seed": seed,
         "data": images.sha256, "limit": limit,
     }  # fmt: skip
     if (done := _done(model.folder, out, request, fresh)) is not None:
         return PruneResult(out, model.folder, done)
     with held_folder(out):
-        progress.update("reading pictures")
-        judge = _judging(card, images, pictures, allow_unreadable)
+        progress.update("reading images")
+        judge = _judging(card, images, training_images, allow_unreadable)
         right = _evaluation(card, images, limit, allow_unreadable)
         progress.update("evaluating")
         before, right_before = _facts(model), right(model)
         progress.update("pruning")
         bare, ceiling = model.unwrap(), None if asked is None else asked.ceiling(model)
-        pruned = cut(bare, targets, importance=importance, pictures=judge, ceiling=ceiling, seed=seed)
+        pruned = cut(bare, targets, importance=importance, images=judge, ceiling=ceiling, seed=seed)
         small = wrap(bare, model.score, model.pool, model.reduction)
         progress.update("evaluating")
         after, right_after = _facts(small), right(small)
@@ -229,24 +229,24 @@ def _write(out: Path, images: ImageSet, model: AdaptiveViT, card: ModelCard, rec
     save_model(out, model, card)
 
 
-def _judging(card: ModelCard, images: ImageSet, count: int, allow_unreadable: int) -> Pictures:
+def _judging(card: ModelCard, images: ImageSet, count: int, allow_unreadable: int) -> LabelledImages:
     import torch
 
     from tavt_kit.data import load_arrays
     from tavt_kit.data.preprocess import Preprocessing
-    from tavt_kit.pruning import Pictures
+    from tavt_kit.pruning import LabelledImages
 
     read = load_arrays(
         images.split("train"), Preprocessing.from_record(card.preprocessing), limit=count,
         allow_unreadable=allow_unreadable,
     )  # fmt: skip
-    return Pictures(torch.from_numpy(read.images), torch.from_numpy(read.labels))
+    return LabelledImages(torch.from_numpy(read.images), torch.from_numpy(read.labels))
 
 
 def _evaluation(
     card: ModelCard, images: ImageSet, limit: int | None, allow_unreadable: int
 ) -> Callable[[AdaptiveViT], Any]:
-    """Wrapped model -> which pictures of val it has right, dense."""
+    """Wrapped model -> which images of val it has right, dense."""
     from tavt_kit.data import load_bytes
     from tavt_kit.data.preprocess import Preprocessing
     from tavt_kit.evaluation.evaluator import Evaluator

@@ -14,10 +14,10 @@ from tavt_kit.search import Costs, Objectives, SearchResult, Store, search
 from tavt_kit.search.finalists import Final, Measure, confirm
 from tavt_kit.search.joint_space import GENES
 from tavt_kit.workflows.baselines import Baselines
+from tavt_kit.workflows.search_config import SearchConfig
+from tavt_kit.workflows.search_context import SearchContext
 from tavt_kit.workflows.search_evaluation import Evaluators
 from tavt_kit.workflows.search_memory import SearchMemory
-from tavt_kit.workflows.search_request import Request
-from tavt_kit.workflows.search_subject import Subject
 from tavt_kit.workflows.search_target import SLACK, measured_on
 
 __all__ = ["LatencyRefinement"]
@@ -37,8 +37,8 @@ class LatencyRefinement:
     """One search with its confirmation, and further ones half as long where predictions were off.
 
     Args:
-        subject: Model and pictures.
-        request: What is asked.
+        context: Model and images.
+        config: What is asked.
         store: Keeps answers, and the correction, so that a continued search takes the same way.
         evaluators: Who answers on val; finalists are evaluated once more where the quick way is not the exact one.
         costs: Of schedules, as predicted.
@@ -46,8 +46,8 @@ class LatencyRefinement:
         memory: Peaks of the finalists, where memory is limited.
     """
 
-    subject: Subject
-    request: Request
+    context: SearchContext
+    config: SearchConfig
     store: Store
     evaluators: Evaluators
     costs: Costs
@@ -83,10 +83,10 @@ class LatencyRefinement:
         Args:
             final: As ``run`` gave it.
         """
-        pick, space = final.pick, self.subject.joint
+        pick, space = final.pick, self.context.joint
         if pick is None or space is None:
             return []
-        dense = self.subject.space.dense
+        dense = self.context.space.dense
         without = {gene: space.given(pick.schedule, **{gene: 0}) for gene in GENES}
         without["tokens"] = space.undropped(pick.schedule)
         without = {
@@ -113,41 +113,41 @@ class LatencyRefinement:
         ]
 
     def _search(self, costs: Costs, after: SearchResult | None) -> SearchResult:
-        request, wanted = self.request, self.request.evaluations
+        config, wanted = self.config, self.config.evaluations
         return search(
-            self.subject.space, self.evaluators.evaluate, costs=costs, budget=request.budget,
+            self.context.space, self.evaluators.evaluate, costs=costs, budget=config.budget,
             evaluations=wanted if after is None else after.evaluations + (wanted + 1) // 2,
-            max_seconds=request.max_seconds, population=request.population, seed=request.seed,
-            algorithm=request.algorithm, objectives=self._objectives,
-            seeds=self.subject.seeds(request), baselines=self._baselines, slack=SLACK if request.is_here else 0.0,
-            store=self.store, after=after, on_progress=self.subject.progress.show, learn=self.evaluators.learn,
+            max_seconds=config.max_seconds, population=config.population, seed=config.seed,
+            algorithm=config.algorithm, objectives=self._objectives,
+            seeds=self.context.seeds(config), baselines=self._baselines, slack=SLACK if config.is_here else 0.0,
+            store=self.store, after=after, on_progress=self.context.progress.show, learn=self.evaluators.learn,
         )  # fmt: skip
 
     @property
     def _baselines(self) -> Mapping[Choice, str]:
-        joint = self.subject.joint
-        return joint.baselines if joint is not None and self.request.baselines else {}
+        joint = self.context.joint
+        return joint.baselines if joint is not None and self.config.baselines else {}
 
     def _confirm(self, result: SearchResult, before: Final | None, rounds: int = 8, last: bool = True) -> Final:
-        if self.request.is_here:
-            self._say(f"Measuring the best of {result.evaluations} schedules end to end on {self.request.target}.")
+        if self.config.is_here:
+            self._say(f"Measuring the best of {result.evaluations} schedules end to end on {self.config.target}.")
         dense = result.dense.schedule
         settled = last and self.evaluators.exact is not self.evaluators.fast
         return confirm(
             result,
-            self.request.budget,
+            self.config.budget,
             measure=self._measure,
             peaks=self.memory.peaks,
             compare=lambda schedule: self._against(dense, schedule),
             exact=(self._exact, lambda schedule: self._exactly_against(dense, schedule)) if settled else None,
-            number=self.request.final,
+            number=self.config.final,
             rounds=rounds,
             before=before,
             tails=self.costs.tails,
         )
 
     def _say(self, sentence: str) -> None:
-        self.subject.progress.say(sentence)
+        self.context.progress.say(sentence)
 
     def _exact(self, schedule: Choice) -> EvaluationResult:
         """What the result shows, evaluated once, whichever run of this search did it."""
@@ -175,20 +175,20 @@ class LatencyRefinement:
     @cached_property
     def _measure(self) -> Measure | None:
         """One for all confirmations, so that the dense model is converted once."""
-        dense_ms = self.costs.predicted(self.subject.space.dense)
-        return measured_on(self.subject, self.request, dense_ms, self.baselines)
+        dense_ms = self.costs.predicted(self.context.space.dense)
+        return measured_on(self.context, self.config, dense_ms, self.baselines)
 
     @cached_property
     def _objectives(self) -> Objectives:
         """As asked, top-1 where no metric is."""
-        return replace(self.request.weighed, metric=self.request.metrics[0])
+        return replace(self.config.weighed, metric=self.config.metrics[0])
 
     def _correction(self, costs: Costs, final: Final) -> dict[str, float]:
         """The tails to go on with; empty where predictions were right, or no schedule would fit any more.
 
         Where nothing that was measured keeps to the budget, what was measured counts however near it was.
         """
-        limits = self.request.budget.of("latency", "throughput")
+        limits = self.config.budget.of("latency", "throughput")
         names = {"p50" if limit.quantity == "throughput" else limit.statistic for limit in limits}
         found = {name: tail for name, tail in final.tails.items() if name in names}
         missed = final.pick is None and final.over > 0
@@ -196,8 +196,8 @@ class LatencyRefinement:
         if not any(abs(tail / costs.tails.get(name, 1.0) - 1) > allowed for name, tail in found.items()):
             return {}
         corrected = replace(costs, tails={**costs.tails, **found})
-        fits = corrected.fits(self.request.budget, SLACK)
-        return dict(corrected.tails) if any(map(fits, self.subject.space.ends)) else {}
+        fits = corrected.fits(self.config.budget, SLACK)
+        return dict(corrected.tails) if any(map(fits, self.context.space.ends)) else {}
 
 
 def _paired(answers: Iterable[EvaluationResult | None]) -> PairedDifference | None:

@@ -38,10 +38,10 @@ from tavt_kit.workflows.baselines import Baselines, check_user_baselines
 from tavt_kit.workflows.joint import counting, int8_session, joint_space, variant_of, with_weakest
 from tavt_kit.workflows.refine import LatencyRefinement
 from tavt_kit.workflows.run_model import Given
+from tavt_kit.workflows.search_config import SearchConfig, listed, read_genes, read_target
+from tavt_kit.workflows.search_context import RECIPE_FILE, SearchContext, check_place, clear, open_context, settle
 from tavt_kit.workflows.search_evaluation import check_engine, evaluator_on_val, how_to_look, looking, make_evaluators
 from tavt_kit.workflows.search_memory import SearchMemory
-from tavt_kit.workflows.search_request import Request, listed, read_genes, read_target
-from tavt_kit.workflows.search_subject import RECIPE_FILE, Subject, check_place, clear, open_subject, settle
 from tavt_kit.workflows.search_target import check_profile, measured_feasibility, timed
 
 if TYPE_CHECKING:
@@ -58,7 +58,7 @@ class FeasibilityTable:
 
     Args:
         rows: Ceilings, with the least that any schedule costs and what the dense model costs.
-        floors: Limits that only pictures can tell.
+        floors: Limits that only images can tell.
     """
 
     rows: tuple[Feasibility, ...]
@@ -195,7 +195,7 @@ def search(
         population: Schedules of a generation; ``None`` for the algorithm's own.
         max_time: Bound on the time spent on evaluations: seconds, or a text such as ``15m``.
         final: Candidates of the front to measure end to end.
-        screen: Pictures that a candidate is judged on first, against cheaper ones; 0 to look at all of them.
+        screen: Images that a candidate is judged on first, against cheaper ones; 0 to look at all of them.
         evaluate_on: Runtime and precision of the evaluations, such as ``openvino:bf16``; ``None`` for torch.
         fix: What stays as the model has it: ``image-size``, ``layers``, ``reduction``, ``precision``, or ``all``, so
             that schedules alone are searched.
@@ -203,8 +203,8 @@ def search(
             whatever the budget, and the best of them measured.
         baseline: Models of the user's own to hold it against: exported files, runs, timm names.
         seed: Seed of everything random.
-        limit: Pictures of val to use at most.
-        allow_unreadable: Pictures that may be skipped because they cannot be read.
+        limit: Images of val to use at most.
+        allow_unreadable: Images that may be skipped because they cannot be read.
         engine: Where schedules are evaluated: ``local``, or ``ray`` for a Ray cluster.
         workers: Worker processes, or actors on Ray; ``None`` for this process alone, or all that is free on Ray.
         ray_address: Head of the Ray cluster.
@@ -230,7 +230,7 @@ def search(
         >>> found.best, found.verdict, found.report  # doctest: +SKIP
     """
     device, table = read_target(target, precision, profile)
-    request = Request(
+    config = SearchConfig(
         model=os.fspath(model) if isinstance(model, str | os.PathLike) else model,
         out=Path(out), data=str(data) if isinstance(data, Path) else data, target=device, profile=table,
         budget=budget if isinstance(budget, Budget) else Budget.parse(listed(budget)), weights=weights,
@@ -245,178 +245,178 @@ def search(
         table_points=table_points, measure_seconds=measure_seconds,
     )  # fmt: skip
     if dry_run:
-        plan = _planned(request, progress or Silent())
-        return SearchRun(None, (), (), Verdict.INCONCLUSIVE, request.out, plan)
-    return _searched(request, progress or Silent())
+        plan = _planned(config, progress or Silent())
+        return SearchRun(None, (), (), Verdict.INCONCLUSIVE, config.out, plan)
+    return _searched(config, progress or Silent())
 
 
-def _planned(request: Request, progress: Progress) -> dict[str, Any]:
+def _planned(config: SearchConfig, progress: Progress) -> dict[str, Any]:
     """Names and sizes of the model and the search, and ``budgets`` with what each needs and can have."""
-    subject = _opened(request, progress)
-    rows = _counted_feasibility(subject, request)
-    with closing(SearchMemory(subject, request, Store(None))) as memory:
+    context = _opened(config, progress)
+    rows = _counted_feasibility(context, config)
+    with closing(SearchMemory(context, config, Store(None))) as memory:
         rows += memory.feasibility()
-    if request.is_timed:
-        rows += measured_feasibility(subject, request)[0]
-    _show_feasibility(subject, request, rows)
+    if config.is_timed:
+        rows += measured_feasibility(context, config)[0]
+    _show_feasibility(context, config, rows)
     require_feasible(rows)
     return {
-        "model": subject.card.name,
-        "tokens": subject.model.tokens,
-        "layers": subject.model.layers,
-        "schedules": float(subject.space.size),
-        "seeds": [str(schedule) for schedule in subject.seeds(request)],
+        "model": context.card.name,
+        "tokens": context.model.tokens,
+        "layers": context.model.layers,
+        "schedules": float(context.space.size),
+        "seeds": [str(schedule) for schedule in context.seeds(config)],
         "budgets": [
             {"budget": str(row.limit), "least": row.least, "dense": row.dense, "reachable": row.reachable}
             for row in rows
         ],
-        "images": min(len(subject.images.split("val")), request.limit or 10**9),
-        "algorithm": request.algorithm,
-        "minimise": _minimised(request),
-        "metrics": list(request.metrics),
-        "evaluations": request.evaluations,
+        "images": min(len(context.images.split("val")), config.limit or 10**9),
+        "algorithm": config.algorithm,
+        "minimise": _minimised(config),
+        "metrics": list(config.metrics),
+        "evaluations": config.evaluations,
     }
 
 
-def _minimised(request: Request) -> str:
-    return "latency" if request.is_timed else "macs"
+def _minimised(config: SearchConfig) -> str:
+    return "latency" if config.is_timed else "macs"
 
 
-def _searched(request: Request, progress: Progress) -> SearchRun:
-    refuse_unsearchable(request.budget)
-    subject = _opened(request, progress)
-    path = request.out / "search.db"
+def _searched(config: SearchConfig, progress: Progress) -> SearchRun:
+    refuse_unsearchable(config.budget)
+    context = _opened(config, progress)
+    path = config.out / "search.db"
     if not path.exists():  # of a folder that holds a search, the store names what differs
-        check_place(subject, request)
-    require_feasible(_counted_feasibility(subject, request))  # before a picture is looked at
-    if subject.joint is not None:
-        space = with_weakest(subject.joint, subject, request)
-        subject = replace(subject, joint=space)
-        progress.say(_searched_genes(space, request))
+        check_place(context, config)
+    require_feasible(_counted_feasibility(context, config))  # before an image is looked at
+    if context.joint is not None:
+        space = with_weakest(context.joint, context, config)
+        context = replace(context, joint=space)
+        progress.say(_searched_genes(space, config))
     with (
-        held_folder(request.out),
-        Store(path, fresh=request.fresh) as store,
-        closing(SearchMemory(subject, request, store)) as memory,
+        held_folder(config.out),
+        Store(path, fresh=config.fresh) as store,
+        closing(SearchMemory(context, config, store)) as memory,
     ):
-        if request.fresh:
-            clear(request.out)
-        store.bind(subject.ties(request))
-        body = {**request.as_record(), "copied": settle(subject, request), "ties": subject.ties(request)}
-        write_record(request.out / RECIPE_FILE, "recipe", body)
-        official = MacsFormula.of(subject.model, rule="tavt").macs
-        costs = replace(_costs(subject, request, store, memory), official_macs=official)
-        make = how_to_look(subject, request)
-        evaluator = evaluator_on_val(subject, request, store, make)
-        with looking(subject, request, evaluator, make) as look:
-            evaluators = make_evaluators(request, costs, evaluator, look)
-            with closing(Baselines(subject, request, evaluators.exact.own)) as baselines:
-                refinement = LatencyRefinement(subject, request, store, evaluators, costs, baselines, memory)
+        if config.fresh:
+            clear(config.out)
+        store.bind(context.ties(config))
+        body = {**config.as_record(), "copied": settle(context, config), "ties": context.ties(config)}
+        write_record(config.out / RECIPE_FILE, "recipe", body)
+        official = MacsFormula.of(context.model, rule="tavt").macs
+        costs = replace(_costs(context, config, store, memory), official_macs=official)
+        make = how_to_look(context, config)
+        evaluator = evaluator_on_val(context, config, store, make)
+        with looking(context, config, evaluator, make) as look:
+            evaluators = make_evaluators(config, costs, evaluator, look)
+            with closing(Baselines(context, config, evaluators.exact.own)) as baselines:
+                refinement = LatencyRefinement(context, config, store, evaluators, costs, baselines, memory)
                 result, final = refinement.run()
                 ablation = refinement.gene_ablation(final)
                 dense = next(one for one in final.baselines if one.origin == "dense")
-                beside = baselines.finished(dense, request.budget)
-    return _written(subject, request, result, final, beside, baselines.left_out, ablation, memory.record)
+                beside = baselines.finished(dense, config.budget)
+    return _written(context, config, result, final, beside, baselines.left_out, ablation, memory.record)
 
 
-def _opened(request: Request, progress: Progress) -> Subject:
-    """The subject, after what needs no model was checked."""
-    refuse_unsearchable(request.budget)
-    if request.target is not None and request.is_here:
-        check_available(request.target)
-    if request.target is not None and request.asks_memory:
-        refuse_untold(request.target)
-    check_engine(request)
-    subject = open_subject(request, progress)
-    subject.model.check_droppable()
-    if request.profile is not None:
-        check_profile(subject, request.profile)
-    subject.seeds(request)
-    subject.check_metrics(request)
-    check_user_baselines(subject, request)
-    alone = bool(request.alone)
-    joint = joint_space(subject, request) if request.baselines or not alone else None
-    return replace(subject, joint=joint, alone=alone)
+def _opened(config: SearchConfig, progress: Progress) -> SearchContext:
+    """The context, after what needs no model was checked."""
+    refuse_unsearchable(config.budget)
+    if config.target is not None and config.is_here:
+        check_available(config.target)
+    if config.target is not None and config.asks_memory:
+        refuse_untold(config.target)
+    check_engine(config)
+    context = open_context(config, progress)
+    context.model.check_droppable()
+    if config.profile is not None:
+        check_profile(context, config.profile)
+    context.seeds(config)
+    context.check_metrics(config)
+    check_user_baselines(context, config)
+    alone = bool(config.alone)
+    joint = joint_space(context, config) if config.baselines or not alone else None
+    return replace(context, joint=joint, alone=alone)
 
 
-def _show_feasibility(subject: Subject, request: Request, rows: Sequence[Feasibility]) -> None:
+def _show_feasibility(context: SearchContext, config: SearchConfig, rows: Sequence[Feasibility]) -> None:
     """To whoever watches; nothing where nothing is limited."""
-    if rows or request.budget.floors:
-        subject.progress.show(FeasibilityTable(tuple(rows), request.budget.floors))
+    if rows or config.budget.floors:
+        context.progress.show(FeasibilityTable(tuple(rows), config.budget.floors))
 
 
-def _counted_feasibility(subject: Subject, request: Request) -> list[Feasibility]:
+def _counted_feasibility(context: SearchContext, config: SearchConfig) -> list[Feasibility]:
     """The feasibility of budgets that need no measurement."""
-    return feasibility_table(subject.space, Costs(counting(subject)), Budget(request.budget.of("flops")))
+    return feasibility_table(context.space, Costs(counting(context)), Budget(config.budget.of("flops")))
 
 
-def _costs(subject: Subject, request: Request, store: Store, memory: SearchMemory) -> Costs:
-    """The costs to search by; a budget out of reach ends here, before a picture is opened."""
-    rows = _counted_feasibility(subject, request) + memory.feasibility()
-    if not request.is_timed or not all(row.reachable for row in rows):
-        _show_feasibility(subject, request, rows)
+def _costs(context: SearchContext, config: SearchConfig, store: Store, memory: SearchMemory) -> Costs:
+    """The costs to search by; a budget out of reach ends here, before an image is opened."""
+    rows = _counted_feasibility(context, config) + memory.feasibility()
+    if not config.is_timed or not all(row.reachable for row in rows):
+        _show_feasibility(context, config, rows)
         require_feasible(rows)
-        return Costs(counting(subject), target=request.target)
+        return Costs(counting(context), target=config.target)
 
     def tails() -> dict[str, float]:
-        timed_rows, found = measured_feasibility(subject, request)
-        _show_feasibility(subject, request, rows + timed_rows)
+        timed_rows, found = measured_feasibility(context, config)
+        _show_feasibility(context, config, rows + timed_rows)
         require_feasible(timed_rows)
-        if request.is_here:
-            precisions = () if subject.joint is None else subject.joint.precisions
+        if config.is_here:
+            precisions = () if context.joint is None else context.joint.precisions
             if "int8" in precisions:
-                _require_int8(subject, request)
-            each = "a minute" if request.table_seconds == 60 else f"{request.table_seconds:g} s"
+                _require_int8(context, config)
+            each = "a minute" if config.table_seconds == 60 else f"{config.table_seconds:g} s"
             spent = each if len(precisions) < 2 else f"{len(precisions)} times {each}, once for each precision"
-            subject.progress.say(f"Timing the layers on {request.target}, about {spent}.")
+            context.progress.say(f"Timing the layers on {config.target}, about {spent}.")
         else:
-            subject.progress.say(f"Predicting by the profile of {request.target}; nothing is measured on this machine.")
+            context.progress.say(f"Predicting by the profile of {config.target}; nothing is measured on this machine.")
         return found
 
-    return timed(subject, request, store, tails)
+    return timed(context, config, store, tails)
 
 
-def _searched_genes(space: JointSpace, request: Request) -> str:
+def _searched_genes(space: JointSpace, config: SearchConfig) -> str:
     """What is searched, in a sentence."""
     least = space.layout.layers - len(space.spared)
     values = {
         "image sizes": [f"{width} px" for _, width in space.sizes],
         "layers": [f"{space.layout.layers} to {least}"] if space.spared else [],
         "precisions": space.precisions,
-        "reductions": () if request.alone else space.reductions,
-        "scores": () if request.alone else space.scores,
+        "reductions": () if config.alone else space.reductions,
+        "scores": () if config.alone else space.scores,
     }
     free = "; ".join(
         f"{gene} {', '.join(held)}" for gene, held in values.items() if len(held) > (0 if gene == "layers" else 1)
     )
-    if request.alone:
-        return f"{request.alone}; baselines only: {free}."
+    if config.alone:
+        return f"{config.alone}; baselines only: {free}."
     return f"Searched beside token counts: {free or 'nothing'}."
 
 
-def _require_int8(subject: Subject, request: Request) -> None:
+def _require_int8(context: SearchContext, config: SearchConfig) -> None:
     """Refuse a model that cannot be quantized before the long part."""
     try:
-        int8_session(subject, request, subject.model)
+        int8_session(context, config, context.model)
     except ExportError as error:
         raise ExportError(f"{error}; `fix` precision searches without int8") from None
 
 
-def _host(request: Request) -> HostFacts | None:
+def _host(config: SearchConfig) -> HostFacts | None:
     """The machine that the latencies are of."""
-    if request.profile is not None:
-        return request.profile.host
-    return HostFacts.gather(None if request.target is None else accelerator_name(request.target))
+    if config.profile is not None:
+        return config.profile.host
+    return HostFacts.gather(None if config.target is None else accelerator_name(config.target))
 
 
-def _genes(subject: Subject) -> dict[str, str]:
+def _genes(context: SearchContext) -> dict[str, str]:
     """The precisions that were genes, for the record."""
-    further = () if subject.joint is None else subject.joint.precisions[1:]
+    further = () if context.joint is None else context.joint.precisions[1:]
     return {"genes": " and ".join(further)} if further else {}
 
 
 def _written(
-    subject: Subject,
-    request: Request,
+    context: SearchContext,
+    config: SearchConfig,
     result: SearchResult,
     final: Final,
     beside: Sequence[Baseline],
@@ -425,37 +425,37 @@ def _written(
     memory: Mapping[str, Any] | None,
 ) -> SearchRun:
     """Everything that stays: the front, all candidates, the patches kept by the chosen one, the report."""
-    target = request.target
+    target = config.target
     body = front_body(
         result,
         final,
-        model=subject.card.as_record(),
-        budget=request.budget,
+        model=context.card.as_record(),
+        budget=config.budget,
         target=target,
-        seed=request.seed,
-        host=_host(request),
-        precisions=request.precisions | _genes(subject),
+        seed=config.seed,
+        host=_host(config),
+        precisions=config.precisions | _genes(context),
         baseline_models=beside,
         left_out=left_out,
         gene_ablation=ablation,
         memory=memory,
     )
-    better = better_baseline(final, beside, request.budget)
+    better = better_baseline(final, beside, config.budget)
     if better is not None:
         body |= {"recommended": better.name, "verdict": str(better.verdict)}
-    if subject.untrained_sizes:
-        body["untrained_sizes"] = subject.untrained_sizes
+    if context.untrained_sizes:
+        body["untrained_sizes"] = context.untrained_sizes
     body["command"] = command_line()
-    write_candidates(request.out, result, final)
-    record = write_front(request.out, body)
+    write_candidates(config.out, result, final)
+    record = write_front(config.out, body)
     if final.pick is not None:
-        model = variant_of(subject, final.pick.schedule)
+        model = variant_of(context, final.pick.schedule)
         model.schedule = Configuration.of(final.pick.schedule).schedule
-        split = subject.images.held_out
-        examples = pick_examples(subject.images.split(split))
+        split = context.images.held_out
+        examples = pick_examples(context.images.split(split))
         how = Preprocessing.from_record(model.require_card().preprocessing)
-        write_kept(model, examples, subject.images, how, request.out, split=split)
-    write_report([request.out], request.out)
+        write_kept(model, examples, context.images, how, config.out, split=split)
+    write_report([config.out], config.out)
     baselines: tuple[Candidate | Baseline, ...] = (*final.baselines, *beside)
     best = final.pick if better is None else better
-    return SearchRun(best, final.candidates, baselines, Verdict(body["verdict"]), request.out, record)
+    return SearchRun(best, final.candidates, baselines, Verdict(body["verdict"]), config.out, record)

@@ -1,4 +1,4 @@
-"""How a search looks at pictures: by which runtime, in which precision, and at how many of them first."""
+"""How a search looks at images: by which runtime, in which precision, and at how many of them first."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ from tavt_kit.search.racing import Look, Race, stages
 from tavt_kit.search.study import Learn
 from tavt_kit.search.workers import Workers
 from tavt_kit.workflows.joint import ConfigurationEvaluator
-from tavt_kit.workflows.search_request import Request
-from tavt_kit.workflows.search_subject import Subject, pictures, sha256_pictures
+from tavt_kit.workflows.search_config import SearchConfig
+from tavt_kit.workflows.search_context import SearchContext, sha256_images, val_samples
 
 if TYPE_CHECKING:
     import numpy as np
@@ -67,10 +67,10 @@ class Evaluators:
     exact: ConfigurationEvaluator
 
 
-def how_to_look(subject: Subject, request: Request) -> MakeEvaluator:
-    """Makes evaluators in the runtime and precision of the request; can be pickled."""
-    looks, classes = request.looks, tuple(subject.card.classes)
-    return partial(_evaluator_of, looks=looks, preprocessing=subject.preprocessing, metrics=request.metrics,
+def how_to_look(context: SearchContext, config: SearchConfig) -> MakeEvaluator:
+    """Makes evaluators in the runtime and precision of the config; can be pickled."""
+    looks, classes = config.looks, tuple(context.card.classes)
+    return partial(_evaluator_of, looks=looks, preprocessing=context.preprocessing, metrics=config.metrics,
                    classes=classes)  # fmt: skip
 
 
@@ -92,40 +92,42 @@ def _evaluator_of(
     )  # fmt: skip
 
 
-def evaluator_on_val(subject: Subject, request: Request, store: Store, make: MakeEvaluator) -> ConfigurationEvaluator:
-    """This process's evaluator, on the target's own kind of processor; the store is tied to these very pictures.
+def evaluator_on_val(
+    context: SearchContext, config: SearchConfig, store: Store, make: MakeEvaluator
+) -> ConfigurationEvaluator:
+    """This process's evaluator, on the target's own kind of processor; the store is tied to these very images.
 
     They come in an order in which the first of them, however many, are like all.
 
     Raises:
-        TavtError: A picture cannot be read, or the runtime cannot run the model.
+        TavtError: An image cannot be read, or the runtime cannot run the model.
     """
-    samples = pictures(subject, request)
-    pixels, labels, skipped = load_bytes(samples, subject.preprocessing, allow_unreadable=request.allow_unreadable)
-    store.bind({"pictures": sha256_pictures(pixels, labels)})
+    samples = val_samples(context, config)
+    pixels, labels, skipped = load_bytes(samples, context.preprocessing, allow_unreadable=config.allow_unreadable)
+    store.bind({"pictures": sha256_images(pixels, labels)})
     absent = {one.index for one in skipped}
     read = (sample.path for place, sample in enumerate(samples) if place not in absent)
-    store.set_attr("pictures", [inside(path, subject.images.root) for path in read])
-    screened = f", the first {request.screen} of them first" if _screens(request, len(labels)) else ""
-    subject.progress.say(
-        f"Evaluating on {len(labels)} val pictures{screened}, by {request.looks.runtime} in "
-        f"{request.looks.precision}; stored in {request.out / 'search.db'}."
+    store.set_attr("pictures", [inside(path, context.images.root) for path in read])
+    screened = f", the first {config.screen} of them first" if _screens(config, len(labels)) else ""
+    context.progress.say(
+        f"Evaluating on {len(labels)} val images{screened}, by {config.looks.runtime} in "
+        f"{config.looks.precision}; stored in {config.out / 'search.db'}."
     )
-    target = request.target
-    if target is not None and request.is_here and target.processor == "cuda":
-        subject.model.to(f"cuda:{target.index}")
-    return ConfigurationEvaluator(make(subject.model, pixels, labels), subject, request)
+    target = config.target
+    if target is not None and config.is_here and target.processor == "cuda":
+        context.model.to(f"cuda:{target.index}")
+    return ConfigurationEvaluator(make(context.model, pixels, labels), context, config)
 
 
-def make_evaluators(request: Request, costs: Costs, fast: ConfigurationEvaluator, look: Look) -> Evaluators:
+def make_evaluators(config: SearchConfig, costs: Costs, fast: ConfigurationEvaluator, look: Look) -> Evaluators:
     """Who answers the search, by ``look``: ``fast`` itself, or several of its kind."""
-    shown, looks = len(fast.own.labels), request.looks
-    as_exact = looks.runtime == "torch" and looks.precision == request.precision
-    exact = fast if as_exact else fast.at(request.precision)
-    if _screens(request, shown):
-        kind = request.weighed.settled(request.budget, costs).cost
+    shown, looks = len(fast.own.labels), config.looks
+    as_exact = looks.runtime == "torch" and looks.precision == config.precision
+    exact = fast if as_exact else fast.at(config.precision)
+    if _screens(config, shown):
+        kind = config.weighed.settled(config.budget, costs).cost
         assert kind is not None  # settled
-        race = Race(look, costs.by(kind), shown, request.screen)
+        race = Race(look, costs.by(kind), shown, config.screen)
         return Evaluators(race, race.update, fast, exact)
 
     def whole(schedules: Sequence[Choice]) -> Iterable[tuple[Choice, EvaluationResult]]:
@@ -134,13 +136,13 @@ def make_evaluators(request: Request, costs: Costs, fast: ConfigurationEvaluator
     return Evaluators(whole, None, fast, exact)
 
 
-def _screens(request: Request, pictures: int) -> bool:
-    """Whether there is a judgement before the last picture."""
-    return request.races and len(stages(request.screen, pictures)) > 1
+def _screens(config: SearchConfig, images: int) -> bool:
+    """Whether there is a judgement before the last image."""
+    return config.races and len(stages(config.screen, images)) > 1
 
 
 MakeEvaluator = Callable[["AdaptiveViT", "NDArray[np.uint8]", "NDArray[np.int64]"], Evaluator]
-"""An evaluator of a model on pictures and their classes; can be pickled."""
+"""An evaluator of a model on images and their classes; can be pickled."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,7 +178,7 @@ class WorkerPayload:
 
 
 class Part(NamedTuple):
-    """A schedule, and the pictures from ``start`` to ``stop``, that a worker is to look at."""
+    """A schedule, and the images from ``start`` to ``stop``, that a worker is to look at."""
 
     schedule: TokenSchedule
     start: int
@@ -190,26 +192,28 @@ def _parts(evaluator: Evaluator, parts: Sequence[Part]) -> Iterator[tuple[Part, 
             yield Part(schedule, start, stop), answer
 
 
-def check_engine(request: Request) -> None:
+def check_engine(config: SearchConfig) -> None:
     """See that the cluster is there, if one is wanted, before anything is written.
 
     Raises:
         MissingDependency: Ray is wanted, but not installed.
         TargetError: There is no such cluster.
     """
-    if request.engine == "ray":
+    if config.engine == "ray":
         from tavt_kit.search.ray_workers import join_cluster
 
-        join_cluster(request.ray_address).leave()
+        join_cluster(config.ray_address).leave()
 
 
 @contextmanager
-def looking(subject: Subject, request: Request, fast: ConfigurationEvaluator, make: MakeEvaluator) -> Iterator[Look]:
-    """Who looks at pictures: ``fast`` itself, or as many of its kind as the request wants, ended with the block.
+def looking(
+    context: SearchContext, config: SearchConfig, fast: ConfigurationEvaluator, make: MakeEvaluator
+) -> Iterator[Look]:
+    """Who looks at images: ``fast`` itself, or as many of its kind as the config wants, ended with the block.
 
     Args:
-        subject: Says to its watcher who evaluates.
-        request: Its ``out`` is a run of the model by now.
+        context: Says to its watcher who evaluates.
+        config: Its ``out`` is a run of the model by now.
         fast: Evaluator of this process.
         make: Makes the like in a worker.
 
@@ -217,14 +221,14 @@ def looking(subject: Subject, request: Request, fast: ConfigurationEvaluator, ma
         TargetError: Nothing is free on the cluster.
         MeasurementError: The workers cannot start.
     """
-    if request.engine == "local" and (request.workers or 1) == 1:
+    if config.engine == "local" and (config.workers or 1) == 1:
         yield fast.look
         return
     evaluator = fast.own
-    files = {name: (request.out / name).read_bytes() for name in (CARD_FILE, WEIGHTS_FILE)}
+    files = {name: (config.out / name).read_bytes() for name in (CARD_FILE, WEIGHTS_FILE)}
     device = str(next(evaluator.model.parameters()).device)
     payload = WorkerPayload(files, evaluator.pixels[:], evaluator.labels, make, device, threads=1)
-    with (_on_ray if request.engine == "ray" else _here)(request, payload, subject.progress) as workers:
+    with (_on_ray if config.engine == "ray" else _here)(config, payload, context.progress) as workers:
 
         def look(schedules: Sequence[Choice], start: int, stop: int) -> Iterator[tuple[Choice, EvaluationResult]]:
             # Workers have the model as it is; what needs another one is answered here.
@@ -241,12 +245,12 @@ def looking(subject: Subject, request: Request, fast: ConfigurationEvaluator, ma
 
 
 @contextmanager
-def _here(request: Request, payload: WorkerPayload, progress: Progress) -> Iterator[Workers]:
+def _here(config: SearchConfig, payload: WorkerPayload, progress: Progress) -> Iterator[Workers]:
     import torch
 
     from tavt_kit.search.workers import Processes
 
-    count = request.workers or 1
+    count = config.workers or 1
     threads = max(1, torch.get_num_threads() // count)
     progress.say(f"{count} worker processes, {threads} threads each.")
     with Workers(Processes(replace(payload, threads=threads)), count, at_once=None) as workers:
@@ -254,14 +258,14 @@ def _here(request: Request, payload: WorkerPayload, progress: Progress) -> Itera
 
 
 @contextmanager
-def _on_ray(request: Request, payload: WorkerPayload, progress: Progress) -> Iterator[Workers]:
+def _on_ray(config: SearchConfig, payload: WorkerPayload, progress: Progress) -> Iterator[Workers]:
     from tavt_kit.search.ray_workers import Actors, join_cluster
 
-    cluster = join_cluster(request.ray_address)
+    cluster = join_cluster(config.ray_address)
     try:
         gpus = int(payload.device.startswith("cuda"))
         resource = "GPU" if gpus else "CPU"
-        count = request.workers or cluster.free(resource)
+        count = config.workers or cluster.free(resource)
         if not count:
             raise TargetError(f"no {resource} of the Ray cluster is free; wait, or give `workers` to queue for some")
         progress.say(f"{count} workers on the Ray cluster, one {resource} each.")

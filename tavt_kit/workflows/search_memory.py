@@ -18,8 +18,8 @@ from tavt_kit.search import Store
 from tavt_kit.search.feasibility import Feasibility
 from tavt_kit.search.finalists import Peaks
 from tavt_kit.workflows.joint import target_of, variant_of
-from tavt_kit.workflows.search_request import Request
-from tavt_kit.workflows.search_subject import Subject
+from tavt_kit.workflows.search_config import SearchConfig
+from tavt_kit.workflows.search_context import SearchContext
 
 __all__ = ["SearchMemory"]
 
@@ -40,36 +40,36 @@ class SearchMemory:
     Every peak is stored as soon as it is known, so that a continued search measures none twice.
 
     Args:
-        subject: The model.
-        request: Names the target.
+        context: The model.
+        config: Names the target.
         store: Where peaks are kept.
     """
 
-    subject: Subject
-    request: Request
+    context: SearchContext
+    config: SearchConfig
     store: Store
     _held: ExitStack = field(default_factory=ExitStack, init=False)
     _meters: dict[tuple[int, str], ScheduleMemory] = field(default_factory=dict, init=False)
 
     def feasibility(self) -> list[Feasibility]:
         """The feasibility of a ceiling on memory, by measuring the two ends."""
-        limits = self.request.budget.of("memory")
+        limits = self.config.budget.of("memory")
         if not limits:
             return []
-        space = self.subject.space
-        self.subject.progress.update("memory of the dense and the smallest schedule")
+        space = self.context.space
+        self.context.progress.update("memory of the dense and the smallest schedule")
         dense, *ends = (float(median(self._peak(one))) for one in (space.dense, *space.ends))
         return [Feasibility(limit, min(ends), dense, any(map(limit.admits, (dense, *ends)))) for limit in limits]
 
     @property
     def peaks(self) -> Peaks | None:
         """Measures finalists; ``None`` where nobody asked."""
-        return self._peaks if self.request.asks_memory else None
+        return self._peaks if self.config.asks_memory else None
 
     @property
     def record(self) -> dict[str, Any] | None:
         """What ``front.json`` says of how it was measured; ``None`` where nobody asked."""
-        return {"is": IS, "allocator": _allocator()} if self.request.asks_memory else None
+        return {"is": IS, "allocator": _allocator()} if self.config.asks_memory else None
 
     def close(self) -> None:
         """Remove temporary files."""
@@ -79,7 +79,7 @@ class SearchMemory:
         found = []
         for done, schedule in enumerate(schedules):
             doing = f"memory of {done + 1} of {len(schedules)} finalists"
-            self.subject.progress.update(doing, done / len(schedules))
+            self.context.progress.update(doing, done / len(schedules))
             found.append(self._peak(schedule))
         return found
 
@@ -94,8 +94,8 @@ class SearchMemory:
 
     def _meter(self, schedule: Choice) -> ScheduleMemory:
         """Of the model that the schedule is of, in its precision."""
-        assert self.request.target is not None  # a request that asks about memory has one
-        model, target = variant_of(self.subject, schedule), target_of(self.request.target, schedule)
+        assert self.config.target is not None  # a config that asks about memory has one
+        model, target = variant_of(self.context, schedule), target_of(self.config.target, schedule)
         key = id(model), target.precision
         if key not in self._meters:
             self._meters[key] = self._held.enter_context(closing(ScheduleMemory(model, target)))
@@ -103,7 +103,7 @@ class SearchMemory:
 
     @cached_property
     def _ties(self) -> str:
-        return sha256_text(json.dumps([self.subject.ties(self.request), _allocator()], sort_keys=True))
+        return sha256_text(json.dumps([self.context.ties(self.config), _allocator()], sort_keys=True))
 
 
 def _allocator() -> dict[str, str]:

@@ -22,8 +22,8 @@ from tavt_kit.search import Costs, Store
 from tavt_kit.search.feasibility import Feasibility, feasibility_table
 from tavt_kit.workflows.baselines import Baselines
 from tavt_kit.workflows.joint import counting, predicting, target_of, variant_of
-from tavt_kit.workflows.search_request import PROFILE_FILE, Request
-from tavt_kit.workflows.search_subject import Subject
+from tavt_kit.workflows.search_config import PROFILE_FILE, SearchConfig
+from tavt_kit.workflows.search_context import SearchContext
 
 __all__ = [
     "SLACK",
@@ -49,73 +49,73 @@ _MEMORY = 3e9
 """Bytes of weights open at once in the final measurement; what exceeds them is measured in several groups."""
 
 
-def measured_feasibility(subject: Subject, request: Request) -> tuple[list[Feasibility], dict[str, float]]:
+def measured_feasibility(context: SearchContext, config: SearchConfig) -> tuple[list[Feasibility], dict[str, float]]:
     """The feasibility of the latency budgets, and the tails: by measuring the two ends briefly, or by a profile."""
-    assert request.target is not None  # asked for timed searches only
-    space, tails, slack = subject.space, dict[str, float](), 0.0
-    if request.profile is not None:
-        medians = {end: request.profile.predict(Configuration.of(end).schedule) for end in (space.dense, *space.ends)}
-        tails = request.profile.believed_tails
+    assert config.target is not None  # asked for timed searches only
+    space, tails, slack = context.space, dict[str, float](), 0.0
+    if config.profile is not None:
+        medians = {end: config.profile.predict(Configuration.of(end).schedule) for end in (space.dense, *space.ends)}
+        tails = config.profile.believed_tails
     else:
-        subject.progress.update("measuring the dense and the smallest schedule")
+        context.progress.update("measuring the dense and the smallest schedule")
         ends = space.dense, *space.ends
-        runs = _passes(subject, request.target, ends, _brief_protocol(request.measure_seconds), request.seed)
+        runs = _passes(context, config.target, ends, _brief_protocol(config.measure_seconds), config.seed)
         medians, tails, slack = {end: run.median for end, run in zip(ends, runs, strict=True)}, tails_of(runs), SLACK
-    costs = Costs(counting(subject), medians.__getitem__, request.target, tails)
-    return feasibility_table(space, costs, Budget(request.budget.of("latency", "throughput")), slack=slack), dict(tails)
+    costs = Costs(counting(context), medians.__getitem__, config.target, tails)
+    return feasibility_table(space, costs, Budget(config.budget.of("latency", "throughput")), slack=slack), dict(tails)
 
 
-def timed(subject: Subject, request: Request, store: Store, tails: Callable[[], dict[str, float]]) -> Costs:
+def timed(context: SearchContext, config: SearchConfig, store: Store, tails: Callable[[], dict[str, float]]) -> Costs:
     """The costs of schedules on the target, from a table measured now or by an earlier run of this search.
 
     Args:
-        subject: The model.
-        request: Names the target.
+        context: The model.
+        config: Names the target.
         store: Where the table is kept, so that a continued search predicts the very same.
         tails: Checks the budget by a brief measurement, before the table is made.
     """
-    target = request.target
+    target = config.target
     assert target is not None
-    key = f"profile {sha256_text(json.dumps(subject.ties(request), sort_keys=True))}"
+    key = f"profile {sha256_text(json.dumps(context.ties(config), sort_keys=True))}"
     known = store.get_attr(key)
     if known is None:
         seen = tails()
-        table = request.profile or _table(subject, request, target, _dense_session(subject, target))
-        known = {"tails": seen, "table": table.as_record(), "others": _other_tables(subject, request, target)}
+        table = config.profile or _table(context, config, target, _dense_session(context, target))
+        known = {"tails": seen, "table": table.as_record(), "others": _other_tables(context, config, target)}
         store.set_attr(key, known)
     records = {None: known["table"], **known.get("others", {})}
     tables = {precision: LatencyTable.from_record(record) for precision, record in records.items()}
-    write_record(request.out / PROFILE_FILE, "profile", known["table"])
-    return Costs(counting(subject), predicting(subject, tables), target, known["tails"])
+    write_record(config.out / PROFILE_FILE, "profile", known["table"])
+    return Costs(counting(context), predicting(context, tables), target, known["tails"])
 
 
 def measured_on(
-    subject: Subject, request: Request, dense_ms: float | None, baselines: Baselines
+    context: SearchContext, config: SearchConfig, dense_ms: float | None, baselines: Baselines
 ) -> Callable[[Sequence[Choice]], list[Measurement]] | None:
     """Measures schedules on the target, in groups, the first schedule in each; ``None`` where it is not here.
 
     Args:
-        subject: The model.
-        request: Names the target.
+        context: The model.
+        config: Names the target.
         dense_ms: About what the dense model takes, as far as it is known.
         baselines: Those that are open are measured along, the first time.
     """
-    target = request.target
-    if target is None or request.profile is not None:
+    target = config.target
+    if target is None or config.profile is not None:
         return None
 
     def measure(schedules: Sequence[Choice]) -> list[Measurement]:
         first, *others = schedules
-        protocol = _final_protocol(dense_ms, request.budget, request.measure_seconds)
-        size, waiting = _group_size(subject), [*others, *baselines.waiting]
+        protocol = _final_protocol(dense_ms, config.budget, config.measure_seconds)
+        size, waiting = _group_size(context), [*others, *baselines.waiting]
         groups = [waiting[start : start + size] for start in range(0, len(waiting), size)] or [[]]
         found: list[Measurement] = []
         for done, group in enumerate(groups):
             doing = f"measuring {len(group)} models and dense, {done + 1} of {len(groups)}"
-            subject.progress.update(doing, done / len(groups))
+            context.progress.update(doing, done / len(groups))
             chosen = [first, *(one for one in group if not isinstance(one, str))]
             names = [one for one in group if isinstance(one, str)]
-            runs = _passes(subject, target, chosen, protocol, request.seed, baselines.opened(names))
+            runs = _passes(context, target, chosen, protocol, config.seed, baselines.opened(names))
             baselines.note(names, runs[len(chosen) :], runs[0])
             runs = runs[: len(chosen)]
             if not found:
@@ -127,14 +127,14 @@ def measured_on(
     return measure
 
 
-def check_profile(subject: Subject, profile: LatencyTable) -> None:
-    """Raise RecordError where a profile is of another model than the subject's."""
-    profile.check_model(timed_model(subject.model, subject.card.name))
+def check_profile(context: SearchContext, profile: LatencyTable) -> None:
+    """Raise RecordError where a profile is of another model than the context's."""
+    profile.check_model(timed_model(context.model, context.card.name))
 
 
-def _group_size(subject: Subject) -> int:
+def _group_size(context: SearchContext) -> int:
     """Finalists open at once beside the dense model; each has compiled weights of its own."""
-    weights = sum(parameter.numel() for parameter in subject.model.parameters()) * 4
+    weights = sum(parameter.numel() for parameter in context.model.parameters()) * 4
     return max(2, int(_MEMORY // weights) - 1)
 
 
@@ -155,35 +155,35 @@ def _final_protocol(dense_ms: float | None, budget: Budget, seconds: float) -> P
     return Protocol(min_seconds=seconds, max_seconds=longest, min_runs=runs, warmup_seconds=min(1.0, seconds))
 
 
-def _other_tables(subject: Subject, request: Request, target: TargetDevice) -> dict[str, Any]:
+def _other_tables(context: SearchContext, config: SearchConfig, target: TargetDevice) -> dict[str, Any]:
     """Of the further precisions."""
-    further = () if subject.joint is None else subject.joint.precisions[1:]
+    further = () if context.joint is None else context.joint.precisions[1:]
     return {
-        precision: _table(subject, request, replace(target, precision=precision), None).as_record()
+        precision: _table(context, config, replace(target, precision=precision), None).as_record()
         for precision in further
     }
 
 
 def _table(
-    subject: Subject, request: Request, target: TargetDevice, opened: dict[TokenSchedule, Session] | None
+    context: SearchContext, config: SearchConfig, target: TargetDevice, opened: dict[TokenSchedule, Session] | None
 ) -> LatencyTable:
     import numpy as np
 
     return measure_table(
-        subject.model,
+        context.model,
         target,
-        subject.preprocessing.image_size,
-        name=subject.card.name,
-        seconds=request.table_seconds,
-        points=request.table_points,
-        rng=np.random.default_rng(request.seed),
+        context.preprocessing.image_size,
+        name=context.card.name,
+        seconds=config.table_seconds,
+        points=config.table_points,
+        rng=np.random.default_rng(config.seed),
         opened=opened,
-        on_step=subject.progress.update,
+        on_step=context.progress.update,
     )
 
 
 def _passes(
-    subject: Subject,
+    context: SearchContext,
     target: TargetDevice,
     schedules: Sequence[Choice],
     protocol: Protocol,
@@ -192,33 +192,33 @@ def _passes(
 ) -> list[Measurement]:
     import numpy as np
 
-    size, rng = subject.preprocessing.image_size, np.random.default_rng(seed)
-    opened = _dense_session(subject, target)
+    size, rng = context.preprocessing.image_size, np.random.default_rng(seed)
+    opened = _dense_session(context, target)
     wanted = [Configuration.of(one) for one in schedules]
     own = {str(one): one.schedule for one in wanted if not one.is_variant and one.precision is None}
-    others = {str(one): _variant_session(subject, target, one, seed) for one in wanted if str(one) not in own}
+    others = {str(one): _variant_session(context, target, one, seed) for one in wanted if str(one) not in own}
     beside = others | dict(beside or {})
-    runs = measure_schedules(subject.model, target, size, [*own.values()], protocol, rng, opened=opened, beside=beside)
+    runs = measure_schedules(context.model, target, size, [*own.values()], protocol, rng, opened=opened, beside=beside)
     found = dict(zip((*own, *beside), runs, strict=True))
     return [found[str(one)] for one in wanted] + runs[len(own) + len(others) :]
 
 
 def _variant_session(
-    subject: Subject, target: TargetDevice, wanted: Configuration, seed: int
+    context: SearchContext, target: TargetDevice, wanted: Configuration, seed: int
 ) -> tuple[Session, Images]:
     """A configuration of the model at another size or score or in another precision, with images for it."""
     import numpy as np
 
-    model = variant_of(subject, wanted)
+    model = variant_of(context, wanted)
     size = model.backbone.image_size
     images = random_images((target.batch, 3, *size), np.random.default_rng(seed))
     return open_schedule(model, target_of(target, wanted), size, wanted.schedule), images
 
 
-def _dense_session(subject: Subject, target: TargetDevice) -> dict[TokenSchedule, Session]:
+def _dense_session(context: SearchContext, target: TargetDevice) -> dict[TokenSchedule, Session]:
     """The dense model on the target, opened once: it is in every group that is measured."""
-    dense = subject.space.dense
-    if dense not in subject.opened:
-        size = subject.preprocessing.image_size
-        subject.opened[dense] = open_schedule(subject.model, target, size, dense)
-    return subject.opened
+    dense = context.space.dense
+    if dense not in context.opened:
+        size = context.preprocessing.image_size
+        context.opened[dense] = open_schedule(context.model, target, size, dense)
+    return context.opened

@@ -128,7 +128,7 @@ def train(
     chosen = train_recipe(str(recipe), image_size=image_size, seed=seed, **changes)
     seconds, share = parse_duration(str(save_every)), parse_fraction(None if fraction is None else str(fraction))
     if data is None:
-        raise DataError("training needs pictures: give `data` with a folder, a CSV list, elpv or textile")
+        raise DataError("training needs images: give `data` with a folder, a CSV list, elpv or textile")
     from tavt_kit.data import keep_fraction, load_images
     from tavt_kit.distill import train as fit
     from tavt_kit.distill.common import card_of

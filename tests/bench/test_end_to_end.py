@@ -1,4 +1,4 @@
-"""The way from picture files, and what sessions note beside their times."""
+"""The way from image files, and what sessions note beside their times."""
 
 from __future__ import annotations
 
@@ -55,34 +55,34 @@ class InFlight(Seen):
 
 
 @pytest.fixture
-def pictures(tmp_path: Path) -> list[Path]:
+def images(tmp_path: Path) -> list[Path]:
     rng, paths = np.random.default_rng(0), [tmp_path / f"{i}.png" for i in range(3)]
     for path in paths:
         Image.fromarray(rng.integers(0, 255, (12, 10, 3), dtype=np.uint8)).save(path)
     return paths
 
 
-def test_every_run_reads_the_next_pictures_as_the_model_wants_them(pictures: list[Path]) -> None:
+def test_every_run_reads_the_next_images_as_the_model_wants_them(images: list[Path]) -> None:
     session = Seen(batch=2)
-    whole = EndToEnd(session, pictures, HOW)
+    whole = EndToEnd(session, images, HOW)
     run = whole.timer(np.zeros((2, 3, 8, 8), np.float32))
     took = [run(), run()]
-    wanted = [apply(open_image(path), HOW) for path in (*pictures, pictures[0])]
+    wanted = [apply(open_image(path), HOW) for path in (*images, images[0])]
     np.testing.assert_array_equal(np.concatenate(session.fed), np.stack(wanted))
     for ms, parts in zip(took, whole.parts, strict=True):
         assert len(parts) == 4 and min(parts) > 0 and sum(parts) == pytest.approx(ms)
 
 
-def test_damaged_pictures_and_none_are_refused_before_anything_runs(pictures: list[Path], tmp_path: Path) -> None:
-    (tmp_path / "bad.png").write_bytes(b"no picture")
+def test_damaged_images_and_none_are_refused_before_anything_runs(images: list[Path], tmp_path: Path) -> None:
+    (tmp_path / "bad.png").write_bytes(b"no image")
     with pytest.raises(DataError, match=r"bad\.png"):
-        EndToEnd(Seen(), [*pictures, tmp_path / "bad.png"], HOW)
-    with pytest.raises(MeasurementError, match="needs pictures"):
+        EndToEnd(Seen(), [*images, tmp_path / "bad.png"], HOW)
+    with pytest.raises(MeasurementError, match="needs images"):
         EndToEnd(Seen(), [], HOW)
 
 
-def test_notes_keep_timed_runs_only_and_pair_them_with_rounds(pictures: list[Path]) -> None:
-    sessions = {"plain": Seen(), "many": InFlight(), "whole": EndToEnd(Seen(), pictures, HOW)}
+def test_notes_keep_timed_runs_only_and_pair_them_with_rounds(images: list[Path]) -> None:
+    sessions = {"plain": Seen(), "many": InFlight(), "whole": EndToEnd(Seen(), images, HOW)}
     notes = Notes(sessions)
     images = np.random.default_rng(0).standard_normal((1, 3, 8, 8), dtype=np.float32)
     found = bench(sessions, images, QUICK, turns=notes)

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from tavt_kit.bench.judged import judge, refuse_qualities
-from tavt_kit.bench.record import Benched, Whole
+from tavt_kit.bench.record import BenchRow, EndToEndTime
 from tavt_kit.core.budget import Budget
 from tavt_kit.core.device import TargetDevice
 from tavt_kit.core.measurement import Measurement
@@ -14,48 +14,48 @@ TIMES = tuple(10 + 0.01 * i for i in range(100))  # p90 about 10.9
 DRIFTING = (8.0,) * 50 + (12.0,) * 50
 
 
-def verdicts(one: Benched, *limits: str, is_quiet: bool = True) -> list[str]:
+def verdicts(one: BenchRow, *limits: str, is_quiet: bool = True) -> list[str]:
     return [str(found.verdict) for found in judge(one, Budget.parse(limits), is_quiet=is_quiet)]
 
 
 def test_latency_by_its_own_interval() -> None:
-    one = Benched("a", "a", CPU, Measurement(TIMES, True))
+    one = BenchRow("a", "a", CPU, Measurement(TIMES, True))
     assert verdicts(one, "latency=11.5ms", "latency[p50]=10.1ms") == ["PASS", "FAIL"]
     assert verdicts(one, "latency=10.9ms") == ["INCONCLUSIVE"]
 
 
 def test_where_the_machine_was_not_left_in_peace_the_halves_must_agree() -> None:
-    one = Benched("a", "a", CPU, Measurement(DRIFTING, True))
+    one = BenchRow("a", "a", CPU, Measurement(DRIFTING, True))
     assert verdicts(one, "latency[p50]=13ms") == ["PASS"]
     assert verdicts(one, "latency[p50]=9ms", is_quiet=False) == ["INCONCLUSIVE"]
 
 
 def test_throughput_is_of_images_and_by_the_wall_clock_where_many_are_in_flight() -> None:
-    many = Benched("a", "a", CPU, Measurement((5.0,) * 50, True), requests=Measurement((40.0,) * 400, True))
+    many = BenchRow("a", "a", CPU, Measurement((5.0,) * 50, True), requests=Measurement((40.0,) * 400, True))
     assert verdicts(many, "throughput=399/s", "latency=39ms") == ["PASS", "FAIL"]
     assert verdicts(many, "throughput=401/s", "latency=41ms") == ["FAIL", "PASS"] and many.throughput == 400.0
 
 
 def test_costs_that_are_counted_and_what_is_not_known() -> None:
     memory = {"peak": 200_000_000, "device_peak": None}
-    one = Benched("a", "a", CPU, Measurement(TIMES, True), None, 10**9, 30_000_000, memory=memory)
+    one = BenchRow("a", "a", CPU, Measurement(TIMES, True), None, 10**9, 30_000_000, memory=memory)
     assert verdicts(one, "flops=1G", "size=29MB", "memory=200MB") == ["PASS", "FAIL", "PASS"]
-    live = Benched("a", "a", CPU, Measurement(TIMES, True))
+    live = BenchRow("a", "a", CPU, Measurement(TIMES, True))
     found = judge(live, Budget.parse(["size=1GB", "flops=9G", "memory=1GB"]), is_quiet=True)
     assert {one.verdict for one in found} == {"INCONCLUSIVE"} and "no file" in found[0].reason
 
 
 def test_end_to_end_is_its_own_p90() -> None:
-    whole = Whole(Measurement((20.0,) * 50, True), {"decode": 5.0}, 3)
-    one = Benched("a", "a", CPU, Measurement(TIMES, True), end_to_end=whole)
+    whole = EndToEndTime(Measurement((20.0,) * 50, True), {"decode": 5.0}, 3)
+    one = BenchRow("a", "a", CPU, Measurement(TIMES, True), end_to_end=whole)
     assert verdicts(one, "latency[e2e]=21ms", "latency=11.5ms") == ["PASS", "PASS"]
     assert verdicts(one, "latency[e2e]=19ms") == ["FAIL"]
-    assert verdicts(Benched("a", "a", CPU, Measurement(TIMES, True)), "latency[e2e]=21ms") == ["INCONCLUSIVE"]
+    assert verdicts(BenchRow("a", "a", CPU, Measurement(TIMES, True)), "latency[e2e]=21ms") == ["INCONCLUSIVE"]
 
 
 def test_too_few_runs_for_an_upper_bound_are_inconclusive_and_recorded_as_null() -> None:
     (found,) = judge(
-        Benched("a", "a", CPU, Measurement((1.0,) * 20, True)), Budget.parse(["latency=9ms"]), is_quiet=True
+        BenchRow("a", "a", CPU, Measurement((1.0,) * 20, True)), Budget.parse(["latency=9ms"]), is_quiet=True
     )
     assert found.verdict == "INCONCLUSIVE" and found.as_record()["high"] is None
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from tavt_kit.bench import Protocol
-from tavt_kit.bench.record import Benched, bench_body, gain_share
+from tavt_kit.bench.record import BenchRow, bench_body, gain_share
 from tavt_kit.core.device import TargetDevice
 from tavt_kit.core.host import HostFacts
 from tavt_kit.core.layout import TokenLayout
@@ -17,8 +17,8 @@ from tavt_kit.core.schedule import TokenSchedule
 CPU = TargetDevice.parse("openvino:cpu:threads=2")
 
 
-def row(name: str, ms: float, macs: int | None, target: TargetDevice = CPU) -> Benched:
-    return Benched(
+def row(name: str, ms: float, macs: int | None, target: TargetDevice = CPU) -> BenchRow:
+    return BenchRow(
         name, name, target, Measurement((ms,) * 30, True), TokenSchedule.dense(TokenLayout(5, 2)), macs, None
     )
 

@@ -121,13 +121,13 @@ def test_the_probe_tells_torchs_precisions_apart(precision: str, dropped: bool) 
         assert found.follows and found.finite and found.fine is (precision == "f32") and found.answer_ms > 0
 
 
-def test_inputs_that_are_no_pictures() -> None:
+def test_inputs_that_are_no_images() -> None:
     nearly = np.zeros((1, 3, 8, 8), np.float32)
     nearly[0, :, 0, 0] = 1.0
     assert of_images(IMAGES) == ()
     assert "98 % of its input is one value" in of_images(nearly)[0]
     twice = np.repeat(IMAGES, 2, axis=0)
-    assert of_images(twice) == ("its batch of 4 holds only 2 different pictures",)
+    assert of_images(twice) == ("its batch of 4 holds only 2 different images",)
 
 
 @pytest.mark.parametrize(

@@ -63,16 +63,16 @@ def _export(adaptive: AdaptiveViT, card: Any, file: Path) -> Path:
     return file
 
 
-def _int8(subject: Subject, file: Path, pictures: np.ndarray, **changes: Any) -> Path:
-    """Quantized with these pictures; the card says that they are training pictures."""
-    card = subject.card.quantized({"split": "train", "images": len(pictures), **changes})
+def _int8(subject: Subject, file: Path, images: np.ndarray, **changes: Any) -> Path:
+    """Quantized with these images; the card says that they are training images."""
+    card = subject.card.quantized({"split": "train", "images": len(images), **changes})
     if file.suffix == ".onnx":
         to_onnx(subject.adaptive, card, file)
-        model = quantize(onnx.load(str(file)), pictures)
+        model = quantize(onnx.load(str(file)), images)
         attach_card(model, card)
         onnx.save(model, str(file))
     else:
-        save(quantize(convert(subject.adaptive, card), pictures), card, file)
+        save(quantize(convert(subject.adaptive, card), images), card, file)
     return file
 
 
@@ -210,7 +210,7 @@ def _lost_weight(subject: Subject, folder: Path, kind: str) -> Path:
 
 
 def _never_calibrated(subject: Subject, folder: Path, kind: str) -> Path:
-    """Ranges taken from black pictures; the card says nothing of them."""
+    """Ranges taken from black images; the card says nothing of them."""
     black = np.zeros_like(subject.calibration())
     file = _int8(subject, folder / f"q{kind}", black)
     return put_card(file, folder / f"m{kind}", replace(subject.card, precision="int8"))
@@ -283,8 +283,8 @@ FAULTS: dict[str, Fault] = {
     "probabilities for logits": _other_end(lambda logits: logits.softmax(-1)),
     "answers to two images of a batch": _other_end(lambda logits: logits[:2]),
     "int8 without calibration": _never_calibrated,
-    "int8 calibrated on black pictures": _calibrated_on_black,
-    "int8 calibrated on the pictures that check it": _calibrated_on_test,
+    "int8 calibrated on black images": _calibrated_on_black,
+    "int8 calibrated on the images that check it": _calibrated_on_test,
     "int8 under a card that says f32": _int8_as_f32,
 }
 QUICK = {
@@ -361,7 +361,7 @@ def test_weights_rounded_to_half_are_no_f32(subject: Subject, tmp_path: Path) ->
 
 
 @pytest.mark.parametrize("seed", [0, 1, *(pytest.param(seed, marks=pytest.mark.slow) for seed in range(2, 20))])
-def test_a_sound_f32_artifact_passes_whatever_the_pictures(seed: int, subject: Subject, sound_onnx: Path) -> None:
+def test_a_sound_f32_artifact_passes_whatever_the_images(seed: int, subject: Subject, sound_onnx: Path) -> None:
     report = check(Artifact.open(sound_onnx), subject.source(seed=seed, n=9 + seed), Gate(), dense=False)
     assert report.verdict is Verdict.PASS, report.reason
     assert report.token_choice is not None

@@ -27,7 +27,7 @@ def losses(tmp_path: Path) -> Losses:
     return losses_of(Answers(np.array(truth, np.int64), *logits), paths, NAMES, "test")
 
 
-def test_lost_pictures_are_of_the_confusions_that_grew_most_first(losses: Losses) -> None:
+def test_lost_images_are_of_the_confusions_that_grew_most_first(losses: Losses) -> None:
     assert [(one.path.name, one.truth, one.said) for one in losses.examples] == [
         ("0.png", "crack", "good"),
         ("5.png", "spot", "crack"),
@@ -49,8 +49,8 @@ def test_thumbnails_show_what_the_model_sees(losses: Losses, tmp_path: Path) -> 
     save_examples(losses, Preprocessing((32, 32), 1.0), out)
     save_examples(losses, Preprocessing((32, 32), 1.0), out)
     assert len(list((out / "check-examples").iterdir())) == 3
-    with Image.open(out / losses.examples[0].thumbnail) as picture:
-        assert picture.size == (32, 32)
+    with Image.open(out / losses.examples[0].thumbnail) as image:
+        assert image.size == (32, 32)
 
 
 def test_nothing_lost_writes_nothing(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""A small ViT trained on generated pictures until it is right, and its sound artifacts: what faults are put into."""
+"""A small ViT trained on generated images until it is right, and its sound artifacts: what faults are put into."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ SCHEDULE = TokenSchedule((14, 11, 8, 8))
 _COLOURS = ((225, 160, 40), (225, 160, 40), (40, 120, 225), (40, 120, 225), (50, 190, 80), (160, 70, 210))
 
 
-def write_pictures(folder: Path, each: int = EACH) -> Path:
-    """One folder per class: a coloured shape near the edge of a dark, grainy picture, larger than the model's input."""
+def write_images(folder: Path, each: int = EACH) -> Path:
+    """One folder per class: a coloured shape near the edge of a dark, grainy image, larger than the model's input."""
     rng = np.random.default_rng(0)
     rows, columns = np.mgrid[:40, :44]
     for label, name in enumerate(CLASSES):
@@ -51,7 +51,7 @@ def train(folder: Path, images: ImageSet) -> AdaptiveViT:
     model = timm.create_model("vit_tiny_patch16_224", num_classes=len(CLASSES), **sizes)
     how = Preprocessing((SIZE, SIZE), 0.9, "center", "bicubic", (0.25, 0.22, 0.2), (0.22, 0.2, 0.24))
     arrays = load_arrays(images.split("train"), how)
-    pictures, labels = torch.from_numpy(arrays.images), torch.from_numpy(arrays.labels)
+    images, labels = torch.from_numpy(arrays.images), torch.from_numpy(arrays.labels)
     adaptive = wrap(model)
     adaptive.schedule = SCHEDULE
     optimiser = torch.optim.AdamW(adaptive.parameters(), 2e-3, weight_decay=0.02)
@@ -59,7 +59,7 @@ def train(folder: Path, images: ImageSet) -> AdaptiveViT:
     for _ in range(STEPS):
         batch = torch.randint(len(labels), (48,))
         optimiser.zero_grad()
-        torch.nn.functional.cross_entropy(adaptive(pictures[batch]), labels[batch]).backward()
+        torch.nn.functional.cross_entropy(adaptive(images[batch]), labels[batch]).backward()
         optimiser.step()
         rates.step()
     card = ModelCard("timm_vit", "vit_tiny_patch16_224", sizes, CLASSES, how.as_record())
@@ -68,11 +68,11 @@ def train(folder: Path, images: ImageSet) -> AdaptiveViT:
 
 
 class Subject:
-    """The trained model with its pictures, and where its artifacts lie."""
+    """The trained model with its images, and where its artifacts lie."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.images = load_images(str(write_pictures(folder / "data")))
+        self.images = load_images(str(write_images(folder / "data")))
         self.adaptive = train(folder / "run", self.images)
 
     @property
@@ -81,7 +81,7 @@ class Subject:
         return ArtifactCard(adaptive.card, SCHEDULE, adaptive.tokens, adaptive.prefix)
 
     def source(self, *, seed: int | None = None, n: int = 40) -> Source:
-        """The model with its test pictures; with a seed only some of them, in another order."""
+        """The model with its test images; with a seed only some of them, in another order."""
         samples = self.images.split("test")
         if seed is not None:
             chosen = np.random.default_rng(seed).permutation(len(samples))[:n]

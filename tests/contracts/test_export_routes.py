@@ -299,7 +299,7 @@ class _Kept(nn.Module):
 
 
 @pytest.mark.parametrize("route", ["eager", "onnx", pytest.param("openvino", marks=pytest.mark.slow)])
-def test_a_constant_picture_keeps_its_first_patches(route: str, tmp_path: Path) -> None:
+def test_a_constant_image_keeps_its_first_patches(route: str, tmp_path: Path) -> None:
     """Equal patches: position embedding and attention weights zeroed, so that all scores are exactly equal."""
     model = zoo.build("plain")
     with torch.no_grad():

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from tavt_kit.bench.judged import judge as judge_bench
-from tavt_kit.bench.record import Benched
+from tavt_kit.bench.record import BenchRow
 from tavt_kit.core.accuracy import Accuracy, PairedDifference
 from tavt_kit.core.budget import Budget, facts_of, judge
 from tavt_kit.core.candidate import Baseline, Candidate
@@ -80,7 +80,7 @@ def by_report(known: Known, budget: Budget) -> str:
 def by_bench(known: Known, budget: Budget) -> str:
     assert known.latency is not None
     memory = None if known.memory is None else {"peak": known.memory}
-    row = Benched("a", "a", TARGET, known.latency, SCHEDULE, known.macs, memory=memory)
+    row = BenchRow("a", "a", TARGET, known.latency, SCHEDULE, known.macs, memory=memory)
     return str(judge_bench(row, budget, is_quiet=True)[0].verdict)
 
 

@@ -20,13 +20,13 @@ def _draw(path: Path, value: int = 0, size: tuple[int, int] = (12, 10)) -> Path:
 
 @pytest.fixture
 def draw() -> Draw:
-    """Writes one noisy picture; ``value`` seeds it."""
+    """Writes one noisy image; ``value`` seeds it."""
     return _draw
 
 
 @pytest.fixture
 def class_folders() -> Folders:
-    """Writes so many pictures in a folder per class."""
+    """Writes so many images in a folder per class."""
 
     def make(root: Path, classes: Iterable[str], each: int) -> Path:
         for label, name in enumerate(classes):

@@ -1,4 +1,4 @@
-"""Miniatures of published data sets: three or two classes, a few tiny pictures, annotation files as on their pages."""
+"""Miniatures of published data sets: three or two classes, a few tiny images, annotation files as on their pages."""
 
 from __future__ import annotations
 

@@ -50,10 +50,10 @@ def test_val_is_carved_out_of_train(tmp_path: Path, draw: Draw) -> None:
     [
         ("", "missing: path, label; its columns: none"),
         ("path,kind\na.png,x\n", "missing: label; its columns: path, kind"),
-        ("path,label\n", "lists no picture"),
-        ("path,label\na.png,\n", "line 2: a picture needs a path and a label"),
+        ("path,label\n", "lists no image"),
+        ("path,label\na.png,\n", "line 2: an image needs a path and a label"),
         ("path,label,split\na.png,x,trian\n", "line 2: a split is train, val or test, got 'trian'"),
-        ("path,label\nabsent.png,x\n", "none of the 1 pictures.*absent.png"),
+        ("path,label\nabsent.png,x\n", "none of the 1 images.*absent.png"),
         ("path,label\na.png,x\n./a.png,y\n", "listed once"),
         ("path,label\na.png,x\nb.png,x\n", "at least two classes"),
     ],

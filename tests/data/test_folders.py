@@ -67,7 +67,7 @@ def test_train_and_val_without_test(tmp_path: Path, class_folders: Folders) -> N
     assert images.held_out == "val" and images.counts("val") == (2, 0)
 
 
-def test_what_is_no_picture_is_left_out(tmp_path: Path, draw: Draw, class_folders: Folders) -> None:
+def test_what_is_no_image_is_left_out(tmp_path: Path, draw: Draw, class_folders: Folders) -> None:
     class_folders(tmp_path, ["a", "b"], 5)
     for junk in ("a/Thumbs.db", "a/.DS_Store", "b/notes.txt", ".hidden/x.png", "a/.cache/y.png", "list.csv"):
         (tmp_path / junk).parent.mkdir(exist_ok=True)
@@ -86,14 +86,14 @@ def test_bad_folders_are_refused_in_a_sentence(tmp_path: Path, draw: Draw, class
         load_images(str(tmp_path))
     (tmp_path / "zero" / "a").mkdir(parents=True)
     (tmp_path / "zero" / "b").mkdir()
-    with pytest.raises(DataError, match="no picture"):
+    with pytest.raises(DataError, match="no image"):
         load_images(str(tmp_path / "zero"))
     draw(tmp_path / "zero" / "a" / "1.png")
-    with pytest.raises(DataError, match=r"zero/b has no picture"):
+    with pytest.raises(DataError, match=r"zero/b has no image"):
         load_images(str(tmp_path / "zero"))
     with pytest.raises(DataError, match="at least two classes"):
         load_images(str(class_folders(tmp_path / "single", ["only"], 10)))
-    with pytest.raises(DataError, match="val split.*no pictures"):
+    with pytest.raises(DataError, match="val split.*no images"):
         load_images(str(class_folders(tmp_path / "tiny", ["a", "b"], 2)))
     twice = class_folders(tmp_path / "twice" / "train", ["a", "b"], 2).parent
     class_folders(twice / "val", ["a", "b"], 1)
@@ -106,11 +106,11 @@ def test_bad_folders_are_refused_in_a_sentence(tmp_path: Path, draw: Draw, class
         load_images(str(strange))
 
 
-def test_a_class_without_training_pictures_is_named(tmp_path: Path, class_folders: Folders) -> None:
+def test_a_class_without_training_images_is_named(tmp_path: Path, class_folders: Folders) -> None:
     class_folders(tmp_path / "train", ["a", "b"], 2)
     class_folders(tmp_path / "val", ["a", "b"], 1)
     (tmp_path / "train" / "empty").mkdir()
-    with pytest.raises(DataError, match="'empty'.*no training picture"):
+    with pytest.raises(DataError, match="'empty'.*no training image"):
         load_images(str(tmp_path))
 
 

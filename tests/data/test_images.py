@@ -24,8 +24,8 @@ def test_splits_are_sorted_by_class_then_path() -> None:
     assert images.held_out == "val"
 
 
-def test_a_split_without_pictures_is_refused() -> None:
-    with pytest.raises(DataError, match="the val split of things has no pictures"):
+def test_a_split_without_images_is_refused() -> None:
+    with pytest.raises(DataError, match="the val split of things has no images"):
         make(train=samples("a") + samples("b", label=1), val=())
 
 
@@ -47,11 +47,11 @@ def test_what_cannot_be_trained_is_refused() -> None:
     two = samples("a") + samples("b", label=1)
     with pytest.raises(DataError, match="at least two classes.*1 \\(only\\)"):
         ImageSet("x", ("only",), Path("/d"), {"train": two, "val": two})
-    with pytest.raises(DataError, match="'b'.*no training picture"):
+    with pytest.raises(DataError, match="'b'.*no training image"):
         make(train=samples("a"), val=samples("c"))
     with pytest.raises(DataError, match="no val split"):
         make(train=two)
-    with pytest.raises(DataError, match="val split.*no pictures"):
+    with pytest.raises(DataError, match="val split.*no images"):
         make(train=two, val=())
     with pytest.raises(DataError, match="listed once.*b is in train and again in test"):
         make(train=two, val=samples("c"), test=samples("b"))

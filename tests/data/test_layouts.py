@@ -19,7 +19,7 @@ _spec.loader.exec_module(small)
 BUILDERS: dict[str, Callable[[Path], None]] = small.BUILDERS
 
 EXPECTED = {
-    # classes, and the pictures of each class in train, val and test
+    # classes, and the images of each class in train, val and test
     "cub": (("001.Auk", "002.Bunting", "010.Crow"), (4, 0, 2)),
     "cars": (("Zeta 2012", "AM Hummer", "BMW M3"), (4, 0, 2)),
     "dogs": (("n02085620-Chihuahua", "n02085782-Japanese_spaniel", "n02110958-pug"), (4, 0, 2)),
@@ -36,7 +36,7 @@ EXPECTED = {
     "afd": (("1", "2", "10"), (9, 1, 3)),
 }
 NO_VAL = {name for name, (_, counts) in EXPECTED.items() if not counts[1]}
-"""With so few pictures a tenth of a class is none, so these are split with shares of their own."""
+"""With so few images a tenth of a class is none, so these are split with shares of their own."""
 
 
 def load(name: str, root: Path) -> ImageSet:
@@ -58,7 +58,7 @@ def test_each_layout_is_read_carved_and_recorded(tmp_path: Path, name: str) -> N
         (test,) * 3,
     )
     assert images.licence is not None and images.licence.name == FACTS[name].title
-    # Every listed picture opens, and what is recorded comes back.
+    # Every listed image opens, and what is recorded comes back.
     everything = [sample for split in images.splits.values() for sample in split]
     arrays = load_arrays(everything, Preprocessing((8, 8)))
     assert arrays.images.shape == (len(images), 3, 8, 8)

@@ -22,7 +22,7 @@ def samples(tmp_path: Path, draw: Draw) -> list[Sample]:
     return [Sample(draw(tmp_path / f"{i:02}.png", value=i), i % 3) for i in range(40)]
 
 
-def test_arrays_hold_every_picture_in_order(samples: list[Sample]) -> None:
+def test_arrays_hold_every_image_in_order(samples: list[Sample]) -> None:
     images, labels, skipped = load_arrays(samples, P, threads=2)
     assert images.dtype == np.float32 and labels.dtype == np.int64 and skipped == []
     np.testing.assert_array_equal(images, np.stack([apply(open_image(s.path), P) for s in samples]))
@@ -48,37 +48,37 @@ def damaged(samples: list[Sample]) -> list[Sample]:
     return samples
 
 
-def test_unreadable_pictures_are_refused_by_default_and_named(damaged: list[Sample]) -> None:
-    with pytest.raises(DataError, match=r"2 of 40 pictures.*05\.png.*20\.png \(no such file\)"):
+def test_unreadable_images_are_refused_by_default_and_named(damaged: list[Sample]) -> None:
+    with pytest.raises(DataError, match=r"2 of 40 images.*05\.png.*20\.png \(no such file\)"):
         load_arrays(damaged, P)
     with pytest.raises(DataError, match="1 may be skipped"):
         load_arrays(damaged, P, allow_unreadable=1)
-    with pytest.raises(DataError, match="1 of 40 pictures"):
+    with pytest.raises(DataError, match="1 of 40 images"):
         list(batches(damaged, P, batch=8))
 
 
-def test_unreadable_pictures_are_skipped_counted_and_logged(
+def test_unreadable_images_are_skipped_counted_and_logged(
     damaged: list[Sample], caplog: pytest.LogCaptureFixture
 ) -> None:
     with caplog.at_level(logging.WARNING, logger="tavt_kit.data.loading"):
         images, labels, skipped = load_arrays(damaged, P, allow_unreadable=2)
     assert len(images) == len(labels) == 38
     assert [(item.index, item.path.name) for item in skipped] == [(5, "05.png"), (20, "20.png")]
-    assert "2 of 40 pictures skipped" in caplog.text
+    assert "2 of 40 images skipped" in caplog.text
     pieces = list(batches(damaged, P, batch=16, allow_unreadable=2))
     np.testing.assert_array_equal(np.concatenate([piece.images for piece in pieces]), images)
     indices = np.concatenate([piece.indices for piece in pieces]).tolist()
     assert indices == [i for i in range(40) if i not in (5, 20)]
 
 
-def test_many_unreadable_pictures_are_counted_not_listed(samples: list[Sample]) -> None:
+def test_many_unreadable_images_are_counted_not_listed(samples: list[Sample]) -> None:
     for sample in samples:
-        sample.path.write_bytes(b"no picture")
+        sample.path.write_bytes(b"no image")
     with pytest.raises(DataError, match=r"40 of 40.*and 37 more"):
         load_arrays(samples, P)
     with pytest.raises(DataError, match="none of the 40"):
         load_arrays(samples, P, allow_unreadable=100)
-    with pytest.raises(DataError, match="no picture was given"):
+    with pytest.raises(DataError, match="no image was given"):
         load_arrays([], P)
 
 

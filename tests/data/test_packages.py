@@ -26,7 +26,7 @@ def small(tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     wheel = tmp_path / PACKAGES["elpv"].file
     with zipfile.ZipFile(wheel, "w") as archive:
         archive.writestr("elpv_dataset/data/labels.csv", "images/a.png 1.0 mono\n")
-        archive.writestr("elpv_dataset/data/images/a.png", b"picture")
+        archive.writestr("elpv_dataset/data/images/a.png", b"image")
         archive.writestr("elpv_dataset/utils.py", b"raise SystemExit")
     pinned = dataclasses.replace(PACKAGES["elpv"], sha256=hashlib.sha256(wheel.read_bytes()).hexdigest())
     monkeypatch.setattr(packages, "PACKAGES", {"elpv": pinned})
@@ -108,7 +108,7 @@ def test_unpacking_is_all_or_nothing(small: Path, cache: Path, monkeypatch: pyte
 
 def test_an_incomplete_copy_is_refused(small: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pretend_pip(monkeypatch, small)
-    with pytest.raises(DataError, match="should hold 2624 pictures"):
+    with pytest.raises(DataError, match="should hold 2624 images"):
         load_images("elpv")
 
 
@@ -129,7 +129,7 @@ def test_the_real_sets(name: str) -> None:
         pytest.skip(f"{wheel_path(name)} is not there; `fgvc-kit datasets {name} --get` fetches it")
     images = load_images(name)
     known = KNOWN[name]
-    assert (len(images.classes), len(images)) == (known.classes, known.pictures)
+    assert (len(images.classes), len(images)) == (known.classes, known.images)
     assert images.licence == PACKAGES[name].licence and images.note
     sums = [sum(counts) for counts in zip(*(images.counts(split) for split in images.splits), strict=True)]
     if name == "elpv":

@@ -117,7 +117,7 @@ def test_pixels_without_a_range_are_refused() -> None:
         open_image(encoded(Image.fromarray(np.ones((3, 3), np.float32)), "TIFF"))
 
 
-def test_exif_orientation_turns_the_picture(tmp_path: Path) -> None:
+def test_exif_orientation_turns_the_image(tmp_path: Path) -> None:
     exif = Image.Exif()
     exif[0x0112] = 6  # rotate 90 degrees clockwise to see it upright
     source = noise(9, 7)
@@ -136,7 +136,7 @@ def test_damaged_files_are_named(tmp_path: Path) -> None:
         open_image(tmp_path / "absent.png")
     png = bytearray(encoded(noise(64, 64)))
     png[60:80] = bytes(20)
-    with pytest.raises(DataError, match="the picture"):
+    with pytest.raises(DataError, match="the image"):
         open_image(bytes(png))
 
 
@@ -160,7 +160,7 @@ def test_a_line_is_refused_before_it_takes_gigabytes() -> None:
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="pipes as POSIX has them")
-def test_a_pipe_named_as_a_picture_is_refused(tmp_path: Path) -> None:
+def test_a_pipe_named_as_an_image_is_refused(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "x.png")
     for read in (open_image, open_size):
         with pytest.raises(DataError, match="no regular file"):

@@ -18,7 +18,7 @@ Folders = Callable[[Path, Iterable[str], int], Path]
 
 @settings(max_examples=50, deadline=None)
 @given(st.lists(st.integers(0, 40), min_size=1, max_size=5), st.integers(0, 5))
-def test_a_division_keeps_every_picture_once_and_the_shares_of_each_class(counts: list[int], seed: int) -> None:
+def test_a_division_keeps_every_image_once_and_the_shares_of_each_class(counts: list[int], seed: int) -> None:
     samples = [Sample(Path(f"/d/{label}/{i}"), label) for label, n in enumerate(counts) for i in range(n)]
     parts = divide(samples, Path("/d"), seed=seed, ratios=Ratios())
     assert Counter(sample for part in parts.values() for sample in part) == Counter(samples)
@@ -30,7 +30,7 @@ def test_a_division_keeps_every_picture_once_and_the_shares_of_each_class(counts
             assert any(sample.label == label for sample in parts["train"])
 
 
-def test_one_more_picture_moves_few_others() -> None:
+def test_one_more_image_moves_few_others() -> None:
     before = [Sample(Path(f"/d/{i}"), 0) for i in range(100)]
     old = divide(before, Path("/d"), seed=0, ratios=Ratios())
     new = divide([*before, Sample(Path("/d/new"), 0)], Path("/d"), seed=0, ratios=Ratios())

@@ -24,7 +24,7 @@ def _cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def fill(folder: Path, classes: tuple[str, ...] = CLASSES, each: int = 5) -> Path:
-    """Pictures whose grey value is the number that their class is named by."""
+    """Images whose grey value is the number that their class is named by."""
     for name in classes:
         (folder / name).mkdir(parents=True)
         for index in range(each):
@@ -92,9 +92,9 @@ def idx(path: Path, array: np.ndarray) -> None:
 def test_torchvisions_small_sets(tmp_path: Path) -> None:
     raw = tmp_path / "FashionMNIST" / "raw"
     labels = np.tile(np.arange(10, dtype=np.uint8), 4)
-    pictures = np.broadcast_to(labels[:, None, None], (40, 28, 28)).copy()
+    images = np.broadcast_to(labels[:, None, None], (40, 28, 28)).copy()
     for name in ("train", "t10k"):
-        idx(raw / f"{name}-images-idx3-ubyte", pictures)
+        idx(raw / f"{name}-images-idx3-ubyte", images)
         idx(raw / f"{name}-labels-idx1-ubyte", labels)
     images = load_images(f"timm:torch/fashion_mnist:{tmp_path}")
     assert len(images.classes) == 10 and images.classes[9] == "Ankle boot"

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from tavt_kit.core.progress import Silent
 from tavt_kit.data.preprocess import Preprocessing
-from tavt_kit.distill.datasets import Batch, Pictures
+from tavt_kit.distill.datasets import Batch, ImageSplit
 from tavt_kit.distill.in_place import _prepare
 from tavt_kit.distill.loop import Backward, Judge, Step, run_loop
 from tavt_kit.distill.optimisation import OptimizerOptions
@@ -50,16 +50,16 @@ class Job:
     double: bool = False
     dropout: float = 0.0
     room: int | None = None
-    """Pictures that fit into the memory of the second process."""
+    """Images that fit into the memory of the second process."""
 
 
-def some_pictures(count: int = 48) -> Pictures:
+def some_images(count: int = 48) -> ImageSplit:
     """Noise, a little brighter by class."""
     draws = np.random.default_rng(0)
     labels = np.arange(count) % len(CLASSES)
     pixels = draws.integers(0, 180, (count, 3, 32, 32)) + 30 * labels[:, None, None, None]
     names = tuple(f"{index}.png" for index in range(count))
-    return Pictures(
+    return ImageSplit(
         pixels.astype(np.uint8), labels.astype(np.int64), names, Preprocessing((32, 32)),
         classes=len(CLASSES), reading=DataOptions(augment=("flip", "shift")),
     )  # fmt: skip
@@ -75,7 +75,7 @@ def some_model(job: Job) -> AdaptiveViT:
 
 
 class Memory:
-    """Makes a step run out of memory with more than ``room`` pictures."""
+    """Makes a step run out of memory with more than ``room`` images."""
 
     def __init__(self, room: int) -> None:
         self.room = room
@@ -115,7 +115,7 @@ def run(job: Job, folder: Path, weights: Path, rank: int = 0, world: int = 1, po
 
     if rank and job.room is not None:
         step = Memory(job.room)(step)
-    metric, val = SelectionMetric(job.running.metric, CLASSES), some_pictures(9)
+    metric, val = SelectionMetric(job.running.metric, CLASSES), some_images(9)
 
     def value(model: AdaptiveViT) -> float:
         images = torch.from_numpy(val.inputs(val.pixels)).to(model.get_parameter("head.weight").dtype)
@@ -126,7 +126,7 @@ def run(job: Job, folder: Path, weights: Path, rank: int = 0, world: int = 1, po
         folder.mkdir(exist_ok=True)
     try:
         run_loop(
-            model, some_pictures(), step, job.settings, job.running, folder,
+            model, some_images(), step, job.settings, job.running, folder,
             seed=0, progress=Silent(), what="x", judge=Judge(metric, value), processes=processes, save_seconds=0.0,
         )  # fmt: skip
     except TrainingError as error:

@@ -15,7 +15,7 @@ COLOURS = {"blue": (30, 60, 170), "green": (40, 150, 50), "red": (170, 50, 40)}
 
 
 def draw_coloured(root: Path, each: int = 20) -> Path:
-    """Noisy pictures of three colours: easy, but not solved by an untrained network."""
+    """Noisy images of three colours: easy, but not solved by an untrained network."""
     draws = np.random.default_rng(0)
     for name, colour in COLOURS.items():
         (root / name).mkdir(parents=True)

@@ -8,13 +8,13 @@ from tavt_kit.distill.augment import AUGMENTATIONS, augment, check_augmentations
 from tavt_kit.errors import TrainingError, UnknownName
 
 
-def pictures(count: int = 40, height: int = 16, width: int = 16) -> NDArray[np.uint8]:
+def split(count: int = 40, height: int = 16, width: int = 16) -> NDArray[np.uint8]:
     return np.random.default_rng(0).integers(0, 256, (count, 3, height, width), dtype=np.uint8)
 
 
 @pytest.mark.parametrize("name", AUGMENTATIONS)
-def test_the_given_pictures_stay_and_the_seed_decides(name: str) -> None:
-    given = pictures()
+def test_the_given_images_stay_and_the_seed_decides(name: str) -> None:
+    given = split()
     copy = given.copy()
     first, second, third = (augment(given, [name], np.random.default_rng(seed)) for seed in (1, 1, 2))
     np.testing.assert_array_equal(given, copy)
@@ -31,8 +31,8 @@ def test_the_given_pictures_stay_and_the_seed_decides(name: str) -> None:
         ("rotate", lambda p: [np.rot90(p, k, axes=(1, 2)) for k in range(4)]),
     ],
 )
-def test_each_picture_becomes_one_of_its_variants_and_all_occur(name: str, variants: object) -> None:
-    given = pictures()
+def test_each_image_becomes_one_of_its_variants_and_all_occur(name: str, variants: object) -> None:
+    given = split()
     changed = augment(given, [name], np.random.default_rng(0))
     seen = []
     for old, new in zip(given, changed, strict=True):
@@ -43,7 +43,7 @@ def test_each_picture_becomes_one_of_its_variants_and_all_occur(name: str, varia
 
 
 def test_a_shift_moves_by_up_to_an_eighth_and_mirrors_the_border() -> None:
-    given = pictures(60, 16, 24)
+    given = split(60, 16, 24)
     changed = augment(given, ["shift"], np.random.default_rng(0))
     moves = set()
     for old, new in zip(given, changed, strict=True):
@@ -60,7 +60,7 @@ def test_a_shift_moves_by_up_to_an_eighth_and_mirrors_the_border() -> None:
 
 
 def test_nothing_asked_changes_nothing() -> None:
-    np.testing.assert_array_equal(augment(pictures(), (), np.random.default_rng(0)), pictures())
+    np.testing.assert_array_equal(augment(split(), (), np.random.default_rng(0)), split())
 
 
 def test_names_are_checked_and_ordered() -> None:

@@ -16,7 +16,7 @@ from tavt_kit.core.progress import Silent
 from tavt_kit.data import ImageSet, Sample, load_images
 from tavt_kit.data.preprocess import Preprocessing, open_image
 from tavt_kit.distill import cache as module
-from tavt_kit.distill.cache import CachedPictures, open_cache
+from tavt_kit.distill.cache import CachedImages, open_cache
 from tavt_kit.distill.reading import DataOptions
 from tavt_kit.distill.transforms import Preparation
 from tavt_kit.errors import DataError, OutputError
@@ -27,7 +27,7 @@ PREPARE = Preparation(P)
 
 
 class Counting(Silent):
-    """How many pictures were decoded."""
+    """How many images were decoded."""
 
     def __init__(self) -> None:
         self.count, self.stages = 0, [""]
@@ -41,11 +41,11 @@ class Counting(Silent):
 
 @pytest.fixture
 def own(tmp_path: Path) -> ImageSet:
-    """Pictures that a test may damage."""
+    """Images that a test may damage."""
     return load_images(str(draw_coloured(tmp_path / "colours", 5)))
 
 
-def opened(folder: Path, samples: tuple[Sample, ...], prepare: Preparation = PREPARE) -> tuple[CachedPictures, int]:
+def opened(folder: Path, samples: tuple[Sample, ...], prepare: Preparation = PREPARE) -> tuple[CachedImages, int]:
     watcher = Counting()
     found, _ = open_cache(folder, samples, prepare, progress=watcher)
     return found, watcher.count
@@ -70,7 +70,7 @@ def test_it_holds_what_the_preparation_gives_and_is_filled_once(images: ImageSet
     assert opened(tmp_path / "cache", samples)[1] == 0
 
 
-def test_pictures_may_differ_in_size_and_lie_on_their_side(tmp_path: Path) -> None:
+def test_images_may_differ_in_size_and_lie_on_their_side(tmp_path: Path) -> None:
     draws = np.random.default_rng(0)
     samples = []
     for place, (height, width, orientation) in enumerate([(40, 64, 1), (70, 30, 1), (41, 57, 6)]):
@@ -89,7 +89,7 @@ def test_pictures_may_differ_in_size_and_lie_on_their_side(tmp_path: Path) -> No
         assert watcher.stages[1] == f"cache {said / 1e6:.1f} MB"  # by the files' heads, before any was decoded
 
 
-def test_a_picture_that_changed_is_decoded_again(own: ImageSet, tmp_path: Path) -> None:
+def test_an_image_that_changed_is_decoded_again(own: ImageSet, tmp_path: Path) -> None:
     samples = own.split("train")
     opened(tmp_path / "cache", samples)
     Image.new("RGB", (40, 40), (1, 2, 3)).save(samples[4].path)
@@ -123,7 +123,7 @@ def test_a_damaged_entry_is_filled_again(own: ImageSet, tmp_path: Path, damage: 
     np.testing.assert_array_equal(again[0], PREPARE(open_image(samples[0].path)))
 
 
-def test_a_picture_whose_bytes_changed_is_refused(own: ImageSet, tmp_path: Path) -> None:
+def test_an_image_whose_bytes_changed_is_refused(own: ImageSet, tmp_path: Path) -> None:
     cached, _ = opened(tmp_path / "cache", own.split("train"))
     content = bytearray((cached.folder / "pixels.bin").read_bytes())
     content[3 * 32 * 32 + 5] ^= 1
@@ -136,7 +136,7 @@ def test_a_picture_whose_bytes_changed_is_refused(own: ImageSet, tmp_path: Path)
 
 def test_what_cannot_be_read_is_left_out_if_allowed_and_remembered(own: ImageSet, tmp_path: Path) -> None:
     samples = own.split("train")
-    samples[3].path.write_bytes(b"no picture")
+    samples[3].path.write_bytes(b"no image")
     with pytest.raises(DataError, match=samples[3].path.name):
         open_cache(tmp_path / "cache", samples, PREPARE)
     assert not any(path.is_dir() for path in (tmp_path / "cache").iterdir())

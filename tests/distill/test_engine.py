@@ -26,7 +26,7 @@ from tavt_kit.distill.running import TrainingOptions
 from tavt_kit.distill.selection import SelectionMetric
 from tavt_kit.errors import CheckpointError, TrainingError
 from tavt_kit.models.wrap import AdaptiveViT
-from tests.distill.children import CLASSES, Job, Memory, some_model, some_pictures
+from tests.distill.children import CLASSES, Job, Memory, some_images, some_model
 
 SETTINGS = OptimizerOptions(steps=6, batch=8, lr=3e-3, warmup=2, freeze=1)
 F32 = TrainingOptions(precision="f32")
@@ -52,7 +52,7 @@ def go(
     step, _ = _prepare(model, DistillRecipe(bound=0.4, sub_networks=1, layer_dropout=0.1, optimisation=settings))
     folder.mkdir(exist_ok=True)
     loop = run_loop(
-        model, some_pictures(), change(step), settings, running, folder,
+        model, some_images(), change(step), settings, running, folder,
         seed=0, progress=Silent(), what="x", judge=judge, save_seconds=save_seconds,
     )  # fmt: skip
     return model, loop
@@ -191,13 +191,13 @@ def test_memory_that_runs_out_says_what_would_fit(tmp_path: Path) -> None:
     with pytest.raises(TrainingError) as refused:
         go(tmp_path / "a", change=memory)
     said = str(refused.value)
-    assert "step 1 with 8 pictures at once, and suffices for 2: give `allow_smaller_batch`" in said
+    assert "step 1 with 8 images at once, and suffices for 2: give `allow_smaller_batch`" in said
     assert memory.tried == [8, 4, 2, 2, 2, 2] and read_metrics(tmp_path / "a") == []
-    with pytest.raises(TrainingError, match="not even one picture"):
+    with pytest.raises(TrainingError, match="not even one image"):
         go(tmp_path / "b", settings=replace(SETTINGS, batch=2), change=Memory(0))
 
 
-def test_memory_that_runs_out_is_used_for_fewer_pictures_where_that_is_allowed(tmp_path: Path) -> None:
+def test_memory_that_runs_out_is_used_for_fewer_images_where_that_is_allowed(tmp_path: Path) -> None:
     memory = Memory(4)
     with_less, _ = go(tmp_path / "less", replace(F32, allow_smaller_batch=True), double=True, change=memory)
     assert memory.tried == [8, *[4] * 12]

@@ -27,7 +27,7 @@ def fresh(name: str) -> AdaptiveViT:
     return wrap(ZOO[name]())
 
 
-def pictures(model: AdaptiveViT, batch: int = 6) -> tuple[Tensor, Tensor]:
+def split(model: AdaptiveViT, batch: int = 6) -> tuple[Tensor, Tensor]:
     """Of three classes, told apart by their brightness."""
     labels = torch.arange(batch) % 3
     return 0.3 * images(model.bare, batch) + (labels - 1.0)[:, None, None, None], labels
@@ -36,7 +36,7 @@ def pictures(model: AdaptiveViT, batch: int = 6) -> tuple[Tensor, Tensor]:
 @pytest.mark.parametrize("name", FAMILIES)
 def test_a_few_steps_lower_the_loss_and_dense_stays_the_bare_forward(name: str) -> None:
     model = fresh(name)
-    x, labels = pictures(model)
+    x, labels = split(model)
     sampler = Sampler(model.layout, bound=Bound(0.5), random=1)
     optimiser = torch.optim.AdamW(model.parameters(), lr=3e-3)
     model.train()
@@ -58,7 +58,7 @@ def test_a_few_steps_lower_the_loss_and_dense_stays_the_bare_forward(name: str) 
 def test_gradients_are_those_of_the_sum(name: str) -> None:
     """Shared layers and separate backward passes against one expression of plain passes, differentiated at once."""
     model = fresh(name).double().train()
-    x, labels = (each.double() if each.is_floating_point() else each for each in pictures(model))
+    x, labels = (each.double() if each.is_floating_point() else each for each in split(model))
     for module in model.modules():
         if isinstance(module, nn.Dropout):
             module.p = 0.0
@@ -104,7 +104,7 @@ def test_batch_norms_answer_in_training_as_they_will_be_asked(name: str) -> None
     for module in model.modules():
         if isinstance(module, nn.Dropout):
             module.p = 0.0
-    x, labels = pictures(model, 4)
+    x, labels = split(model, 4)
     step = sandwich_step(model, x, labels, subs)
     assert norms and all(norm.training for norm in norms)
     assert all(torch.equal(value, start[key]) for key, value in model.named_buffers())
@@ -115,8 +115,8 @@ def test_batch_norms_answer_in_training_as_they_will_be_asked(name: str) -> None
 
 
 @pytest.mark.parametrize("name", ["transfg", "pim"])
-def test_a_loss_that_reads_whole_labels_refuses_mixed_pictures(name: str) -> None:
+def test_a_loss_that_reads_whole_labels_refuses_mixed_images(name: str) -> None:
     model = fresh(name)
-    x, labels = pictures(model, 2)
+    x, labels = split(model, 2)
     with pytest.raises(TrainingError, match="mixup"):
         sandwich_step(model, x, torch.nn.functional.one_hot(labels, 7).float(), [])

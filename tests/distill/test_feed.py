@@ -1,4 +1,4 @@
-"""Every draw is a function of seed, update and picture: whoever reads, and from wherever it goes on."""
+"""Every draw is a function of seed, update and image: whoever reads, and from wherever it goes on."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from tavt_kit.data import ImageSet, load_images
 from tavt_kit.data.preprocess import Preprocessing
 from tavt_kit.distill import datasets as module
 from tavt_kit.distill.augment import augment
-from tavt_kit.distill.datasets import Batch, Order, Pictures, Undecoded, check_shares, read_pictures, stream, workers_of
+from tavt_kit.distill.datasets import Batch, ImageSplit, Order, Undecoded, check_shares, read_images, stream, workers_of
 from tavt_kit.distill.optimisation import OptimizerOptions
 from tavt_kit.distill.reading import DataOptions
 from tavt_kit.distill.transforms import crop, eraser, photometric, seeded
@@ -38,8 +38,8 @@ EVERYTHING = DataOptions(
 )  # fmt: skip
 
 
-def feed(pictures: Pictures, first: int = 1, last: int = 6, **share: int) -> list[Batch]:
-    return list(stream(pictures, SETTINGS, seed=3, first=first, last=last, **share))
+def feed(split: ImageSplit, first: int = 1, last: int = 6, **share: int) -> list[Batch]:
+    return list(stream(split, SETTINGS, seed=3, first=first, last=last, **share))
 
 
 def assert_equal(ours: list[Batch], theirs: list[Batch]) -> None:
@@ -56,32 +56,32 @@ def lazily(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def pictures(images: ImageSet, lazily: None) -> Pictures:
+def split(images: ImageSet, lazily: None) -> ImageSplit:
     """Everything that can be drawn, decoded when it is asked for."""
-    return read_pictures(images.split("train"), P, EVERYTHING.settled(P))
+    return read_images(images.split("train"), P, EVERYTHING.settled(P))
 
 
 @pytest.mark.parametrize("workers", [1, 3])
-def test_any_number_of_workers_gives_the_same_bits(pictures: Pictures, workers: int) -> None:
-    alone = feed(pictures)
-    assert isinstance(pictures.prepared, Undecoded) and len(alone) == 6
-    assert_equal(feed(replace(pictures, reading=replace(EVERYTHING, workers=workers))), alone)
+def test_any_number_of_workers_gives_the_same_bits(split: ImageSplit, workers: int) -> None:
+    alone = feed(split)
+    assert isinstance(split.prepared, Undecoded) and len(alone) == 6
+    assert_equal(feed(replace(split, reading=replace(EVERYTHING, workers=workers))), alone)
 
 
-def test_going_on_gives_the_same_bits_whatever_was_drawn_before(pictures: Pictures) -> None:
+def test_going_on_gives_the_same_bits_whatever_was_drawn_before(split: ImageSplit) -> None:
     torch.manual_seed(1)
-    whole = feed(pictures)
+    whole = feed(split)
     np.random.seed(7)
     torch.manual_seed(2)
-    assert_equal(feed(pictures, first=4), whole[3:])
+    assert_equal(feed(split, first=4), whole[3:])
 
 
 @pytest.mark.parametrize("world", [2, 4])
 @pytest.mark.parametrize("reading", [EVERYTHING, replace(EVERYTHING, mixup=0.0, cutmix=0.0)])
-def test_any_number_of_ranks_see_the_same_batch(pictures: Pictures, reading: DataOptions, world: int) -> None:
-    pictures = replace(pictures, reading=reading)
-    shares = [feed(pictures, last=3, rank=rank, world=world) for rank in range(world)]
-    for step, whole in enumerate(feed(pictures, last=3)):
+def test_any_number_of_ranks_see_the_same_batch(split: ImageSplit, reading: DataOptions, world: int) -> None:
+    split = replace(split, reading=reading)
+    shares = [feed(split, last=3, rank=rank, world=world) for rank in range(world)]
+    for step, whole in enumerate(feed(split, last=3)):
         parts = [share[step] for share in shares]
         assert torch.equal(torch.cat([part.images for part in parts]), whole.images)
         assert torch.equal(torch.cat([part.labels for part in parts]), whole.labels)
@@ -91,25 +91,25 @@ def test_any_number_of_ranks_see_the_same_batch(pictures: Pictures, reading: Dat
 
 
 def test_memory_disk_and_files_give_the_same_bits(
-    images: ImageSet, pictures: Pictures, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    images: ImageSet, split: ImageSplit, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    cached = read_pictures(images.split("train"), P, replace(EVERYTHING, cache=tmp_path).settled(P))
+    cached = read_images(images.split("train"), P, replace(EVERYTHING, cache=tmp_path).settled(P))
     monkeypatch.setattr(module, "HELD_BYTES", 10**9)
-    held = read_pictures(images.split("train"), P, EVERYTHING.settled(P))
+    held = read_images(images.split("train"), P, EVERYTHING.settled(P))
     assert isinstance(held.prepared, np.ndarray)
     for other in (cached, held, pickle.loads(pickle.dumps(cached))):  # where processes are spawned they are pickled
-        assert_equal(feed(other), feed(pictures))
+        assert_equal(feed(other), feed(split))
 
 
 def test_by_default_a_batch_is_evaluations_bytes_changed_by_the_updates_own_draws(images: ImageSet) -> None:
     reading = DataOptions(augment=("flip", "shift"))
-    pictures = read_pictures(images.split("train"), P, reading)
-    for number, batch in enumerate(feed(pictures, last=5), start=1):
-        places = Order(len(pictures), 8, 3).of(number)
-        pixels = np.stack([pictures.pixels[int(place)] for place in places])
+    split = read_images(images.split("train"), P, reading)
+    for number, batch in enumerate(feed(split, last=5), start=1):
+        places = Order(len(split), 8, 3).of(number)
+        pixels = np.stack([split.pixels[int(place)] for place in places])
         changed = augment(pixels, reading.augment, np.random.default_rng([3, 1, number]))
-        np.testing.assert_array_equal(batch.images.numpy(), pictures.inputs(changed))
-        assert batch.labels.tolist() == pictures.labels[places].tolist() and batch.soft is None
+        np.testing.assert_array_equal(batch.images.numpy(), split.inputs(changed))
+        assert batch.labels.tolist() == split.labels[places].tolist() and batch.soft is None
 
 
 @pytest.mark.parametrize(
@@ -129,9 +129,9 @@ def test_by_default_a_batch_is_evaluations_bytes_changed_by_the_updates_own_draw
     ids=lambda reading: str({k: v for k, v in reading.as_record().items() if v != DataOptions().as_record()[k]}),
 )
 def test_each_change_is_drawn_anew_in_every_epoch(images: ImageSet, reading: DataOptions) -> None:
-    pictures = read_pictures(images.split("train"), P, reading.settled(P))
+    split = read_images(images.split("train"), P, reading.settled(P))
     seen: dict[int, set[bytes]] = {}
-    for batch in feed(pictures, last=12):  # three epochs of 32 pictures
+    for batch in feed(split, last=12):  # three epochs of 32 images
         for place, image in zip(batch.places, batch.images, strict=True):
             seen.setdefault(int(place), set()).add(image.numpy().tobytes())
     often = [len(variants) for place, variants in seen.items()]
@@ -147,8 +147,8 @@ def test_a_policy_of_any_strength_can_be_applied(policy: str) -> None:
         assert len({change(grey).tobytes() for _ in range(150)}) > 10
 
 
-def test_mixing_shares_pictures_and_labels_alike(images: ImageSet) -> None:
-    plain = read_pictures(images.split("train"), P, DataOptions(augment=()))
+def test_mixing_shares_images_and_labels_alike(images: ImageSet) -> None:
+    plain = read_images(images.split("train"), P, DataOptions(augment=()))
     for pure, mixed in zip(feed(plain), feed(replace(plain, reading=DataOptions(augment=(), mixup=0.8))), strict=True):
         assert mixed.soft is not None and mixed.soft.shape == (8, 3)
         torch.testing.assert_close(mixed.soft.sum(1), torch.ones(8))
@@ -216,27 +216,27 @@ def test_a_batch_that_cannot_be_shared_or_paired_is_refused() -> None:
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_a_picture_that_cannot_be_read_is_named_in_one_sentence(tmp_path: Path, lazily: None, workers: int) -> None:
+def test_an_image_that_cannot_be_read_is_named_in_one_sentence(tmp_path: Path, lazily: None, workers: int) -> None:
     images = load_images(str(draw_coloured(tmp_path / "colours", 6)))
     sample = images.split("train")[2]
-    pictures = read_pictures(images.split("train"), P, DataOptions(workers=workers))
+    split = read_images(images.split("train"), P, DataOptions(workers=workers))
     sample.path.write_bytes(sample.path.read_bytes()[:400])  # its head is whole
     with pytest.raises(DataError) as refused:
-        feed(pictures, last=9)
+        feed(split, last=9)
     assert str(sample.path) in str(refused.value) and "\n" not in str(refused.value)
     assert not multiprocessing.active_children()
-    # Where some may be skipped each is decoded once at the start; what is no picture at all is found without.
-    kept = read_pictures(images.split("train"), P, allow_unreadable=1)
+    # Where some may be skipped each is decoded once at the start; what is no image at all is found without.
+    kept = read_images(images.split("train"), P, allow_unreadable=1)
     assert kept.skipped == 1 and len(kept) == len(images.split("train")) - 1 and str(sample.path) not in kept.names
-    sample.path.write_bytes(b"no picture")
+    sample.path.write_bytes(b"no image")
     with pytest.raises(DataError, match=sample.path.name):
-        read_pictures(images.split("train"), P)
+        read_images(images.split("train"), P)
 
 
 def test_closing_ends_the_workers_and_signals_do_not_reach_them(images: ImageSet) -> None:
-    pictures = read_pictures(images.split("train"), P, DataOptions(workers=2))
+    split = read_images(images.split("train"), P, DataOptions(workers=2))
     before = signal.getsignal(signal.SIGCHLD)
-    batches = stream(pictures, SETTINGS, seed=0, first=1, last=10**6)
+    batches = stream(split, SETTINGS, seed=0, first=1, last=10**6)
     next(batches), next(batches)  # one of each worker, so that both have begun
     workers = multiprocessing.active_children()
     assert len(workers) == 2 and all(os.getpgid(worker.pid or 0) != os.getpgid(0) for worker in workers)
@@ -251,8 +251,8 @@ def test_closing_ends_the_workers_and_signals_do_not_reach_them(images: ImageSet
 
 @pytest.mark.slow  # torch looks after its processes every five seconds
 def test_a_worker_that_dies_is_a_sentence(images: ImageSet) -> None:
-    pictures = read_pictures(images.split("train"), P, DataOptions(workers=1))
-    batches = stream(pictures, SETTINGS, seed=0, first=1, last=10**6)
+    split = read_images(images.split("train"), P, DataOptions(workers=1))
+    batches = stream(split, SETTINGS, seed=0, first=1, last=10**6)
     next(batches)
     os.kill(multiprocessing.active_children()[0].pid or 0, signal.SIGKILL)
     with pytest.raises(TrainingError, match="fewer --workers"):
@@ -264,13 +264,13 @@ ENDLESS = """
 import multiprocessing, sys, time
 from tavt_kit.data import load_images
 from tavt_kit.distill.datasets import stream
-from tavt_kit.distill.datasets import read_pictures
+from tavt_kit.distill.datasets import read_images
 from tavt_kit.distill.reading import DataOptions
 from tavt_kit.distill.optimisation import OptimizerOptions
 from tavt_kit.data.preprocess import Preprocessing
 
-pictures = read_pictures(load_images(sys.argv[1]).split("train"), Preprocessing((32, 32)), DataOptions(workers=2))
-batches = stream(pictures, OptimizerOptions(batch=8), seed=0, first=1, last=10**6)
+images = read_images(load_images(sys.argv[1]).split("train"), Preprocessing((32, 32)), DataOptions(workers=2))
+batches = stream(images, OptimizerOptions(batch=8), seed=0, first=1, last=10**6)
 next(batches)
 print(*(child.pid for child in multiprocessing.active_children()), flush=True)
 time.sleep(60)
@@ -298,12 +298,12 @@ def _alive(process: int) -> bool:
 
 
 def test_workers_are_started_where_there_is_work_for_them(
-    images: ImageSet, pictures: Pictures, monkeypatch: pytest.MonkeyPatch
+    images: ImageSet, split: ImageSplit, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    count: Callable[[DataOptions], int] = lambda reading: workers_of(replace(pictures, reading=reading))  # noqa: E731
+    count: Callable[[DataOptions], int] = lambda reading: workers_of(replace(split, reading=reading))  # noqa: E731
     assert count(DataOptions()) >= 1 and count(DataOptions(workers=0)) == 0 and count(DataOptions(workers=5)) == 5
-    held = replace(pictures, prepared=np.zeros((36, 3, 32, 32), np.uint8))
+    held = replace(split, prepared=np.zeros((36, 3, 32, 32), np.uint8))
     assert workers_of(replace(held, reading=DataOptions())) == 0
     assert workers_of(replace(held, reading=DataOptions(color_jitter=0.1))) >= 1
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)

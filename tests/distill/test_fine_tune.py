@@ -16,7 +16,7 @@ from tavt_kit.data import ImageSet
 from tavt_kit.data.preprocess import Preprocessing
 from tavt_kit.distill import train, train_recipe
 from tavt_kit.distill.common import judge_of
-from tavt_kit.distill.datasets import read_pictures
+from tavt_kit.distill.datasets import read_images
 from tavt_kit.distill.metrics import read_metrics
 from tavt_kit.distill.running import TrainingOptions
 from tavt_kit.distill.sweep import evaluate_sweep
@@ -35,7 +35,7 @@ def test_a_probe_changes_the_head_alone_and_reports_what_the_model_does(
     before, model = make_model().state_dict(), load_model(tmp_path)
     changed = {name for name, tensor in model.state_dict().items() if not torch.equal(tensor, before[name])}
     assert changed == {"head.weight", "head.bias"}
-    val = read_pictures(images.split("val"), Preprocessing((64, 64)))
+    val = read_images(images.split("val"), Preprocessing((64, 64)))
     (dense,) = evaluate_sweep(model, val, "val", ("dense",))
     assert Accuracy.from_record(record["results"]["val"]) == dense.accuracy
     assert dense.accuracy.value > 0.6  # random features see colours
@@ -100,7 +100,7 @@ def test_the_best_averaged_weights_on_val_are_written(make_model: Make, images: 
     selected = record["results"]["loop"]["selected"]
     evaluated = {line["step"]: line["val_macro_f1"] for line in read_metrics(tmp_path) if "val_macro_f1" in line}
     assert set(evaluated) == {2, 4, 5} and evaluated[selected["step"]] == max(evaluated.values()) == selected["value"]
-    val = read_pictures(images.split("val"), Preprocessing((64, 64)))
+    val = read_images(images.split("val"), Preprocessing((64, 64)))
     judge = judge_of(running, val, images.classes, (make_model().dense_schedule,))
     assert judge.value(load_model(tmp_path)) == selected["value"]
     with pytest.raises(TrainingError, match=r"ema 0.5 \(now none\); metric macro_f1 \(now loss\)"):

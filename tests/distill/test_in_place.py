@@ -12,7 +12,7 @@ from tavt_kit.core.schedule import TokenSchedule
 from tavt_kit.data import ImageSet, read_split
 from tavt_kit.data.preprocess import Preprocessing
 from tavt_kit.distill import DistillRecipe, distill, distill_recipe, train
-from tavt_kit.distill.datasets import read_pictures
+from tavt_kit.distill.datasets import read_images
 from tavt_kit.distill.metrics import read_metrics
 from tavt_kit.distill.optimisation import OptimizerOptions
 from tavt_kit.distill.run_folder import read_run_record
@@ -49,7 +49,7 @@ def test_a_run_holds_all_that_later_verbs_need(probed: Path, images: ImageSet, t
     model = load_model(tmp_path)
     assert "distilled in place" in model.require_card().provenance and "colours" in model.card.provenance
     # The recorded figures are those of the saved weights.
-    val = read_pictures(images.split("val"), Preprocessing((64, 64)))
+    val = read_images(images.split("val"), Preprocessing((64, 64)))
     for entry, point in zip(results["after"], evaluate_sweep(model, val, "val", schedule_sweep(model)), strict=True):
         assert Accuracy.from_record(entry["accuracy"]) == point.accuracy
         assert entry["macs"] == count_macs(model, TokenSchedule(tuple(entry["schedule"])))

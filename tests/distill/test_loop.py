@@ -18,7 +18,7 @@ from tavt_kit.core.progress import Silent
 from tavt_kit.data import ImageSet
 from tavt_kit.data.preprocess import Preprocessing
 from tavt_kit.distill.checkpointing import has_state, load_state
-from tavt_kit.distill.datasets import Batch, Pictures, read_pictures
+from tavt_kit.distill.datasets import Batch, ImageSplit, read_images
 from tavt_kit.distill.in_place import _prepare
 from tavt_kit.distill.loop import Backward, Judge, Loop, Step, run_loop
 from tavt_kit.distill.metrics import read_metrics
@@ -47,8 +47,8 @@ class Interrupting(Silent):
 
 
 @pytest.fixture
-def pictures(images: ImageSet) -> Pictures:
-    return read_pictures(images.split("train"), Preprocessing((64, 64)), DataOptions(augment=("flip", "shift")))
+def split(images: ImageSet) -> ImageSplit:
+    return read_images(images.split("train"), Preprocessing((64, 64)), DataOptions(augment=("flip", "shift")))
 
 
 def with_dropout(model: AdaptiveViT) -> AdaptiveViT:
@@ -61,7 +61,7 @@ def with_dropout(model: AdaptiveViT) -> AdaptiveViT:
 
 def go(
     make_model: Make,
-    pictures: Pictures,
+    split: ImageSplit,
     folder: Path,
     settings: OptimizerOptions = SETTINGS,
     *,
@@ -77,7 +77,7 @@ def go(
     step, _ = _prepare(model, recipe)
     folder.mkdir(exist_ok=True)
     done = run_loop(
-        model, pictures, change(step), settings, running, folder,
+        model, split, change(step), settings, running, folder,
         seed=0, progress=watcher or Silent(), what="distill", save_seconds=save_seconds, judge=judge,
     )  # fmt: skip
     return {name: tensor.clone() for name, tensor in model.state_dict().items()}, done
@@ -104,27 +104,25 @@ def without_speed(folder: Path) -> list[dict[str, float]]:
 
 @pytest.mark.parametrize(("precision", "optimiser"), [("f32", "sgd"), ("bf16", "adamw")])
 def test_interrupted_and_continued_gives_the_same_bits(
-    make_model: Make, pictures: Pictures, tmp_path: Path, precision: str, optimiser: str
+    make_model: Make, split: ImageSplit, tmp_path: Path, precision: str, optimiser: str
 ) -> None:
     settings, running = replace(SETTINGS, optimiser=optimiser), TrainingOptions(precision=precision)
     torch.manual_seed(1)
-    straight, loop = go(make_model, pictures, tmp_path / "straight", settings, running=running)
+    straight, loop = go(make_model, split, tmp_path / "straight", settings, running=running)
     torch.manual_seed(2)  # nothing may depend on what the process drew before
     for steps in (2, 3):
         with pytest.raises(KeyboardInterrupt):
-            go(make_model, pictures, tmp_path / "broken", settings, running=running, watcher=Interrupting(steps))
+            go(make_model, split, tmp_path / "broken", settings, running=running, watcher=Interrupting(steps))
     torch.randn(3)
-    broken, _ = go(make_model, pictures, tmp_path / "broken", settings, running=running)
+    broken, _ = go(make_model, split, tmp_path / "broken", settings, running=running)
     assert_equal(broken, straight)
     assert without_speed(tmp_path / "broken") == without_speed(tmp_path / "straight")
     assert [line["step"] for line in read_metrics(tmp_path / "broken")] == [1, 2, 3, 4, 5, 6]
     assert loop.steps == 6 and loop.seconds > 0 and loop.seconds_per_step is not None
 
 
-def test_steps_that_were_done_but_not_saved_are_done_again(
-    make_model: Make, pictures: Pictures, tmp_path: Path
-) -> None:
-    straight, _ = go(make_model, pictures, tmp_path / "straight")
+def test_steps_that_were_done_but_not_saved_are_done_again(make_model: Make, split: ImageSplit, tmp_path: Path) -> None:
+    straight, _ = go(make_model, split, tmp_path / "straight")
 
     class Killed(BaseException):
         pass
@@ -138,40 +136,40 @@ def test_steps_that_were_done_but_not_saved_are_done_again(
         return dies
 
     with pytest.raises(KeyboardInterrupt):
-        go(make_model, pictures, tmp_path / "broken", watcher=Interrupting(2))
+        go(make_model, split, tmp_path / "broken", watcher=Interrupting(2))
     with pytest.raises(Killed):
-        go(make_model, pictures, tmp_path / "broken", change=dying)
+        go(make_model, split, tmp_path / "broken", change=dying)
     with (tmp_path / "broken" / "metrics.jsonl").open("a") as file:
         file.write('{"step": 5, "lo')  # killed while writing
-    broken, _ = go(make_model, pictures, tmp_path / "broken")
+    broken, _ = go(make_model, split, tmp_path / "broken")
     assert_equal(broken, straight)
     assert without_speed(tmp_path / "broken") == without_speed(tmp_path / "straight")
 
 
-def test_a_finished_loop_does_nothing_more(make_model: Make, pictures: Pictures, tmp_path: Path) -> None:
-    first, _ = go(make_model, pictures, tmp_path / "run")
-    again, loop = go(make_model, pictures, tmp_path / "run")
+def test_a_finished_loop_does_nothing_more(make_model: Make, split: ImageSplit, tmp_path: Path) -> None:
+    first, _ = go(make_model, split, tmp_path / "run")
+    again, loop = go(make_model, split, tmp_path / "run")
     assert_equal(first, again)
     assert loop.seconds_per_step is None and loop.loss is None and loop.seconds > 0
 
 
 def test_another_seed_trains_otherwise_and_torchs_stream_is_left_alone(
-    make_model: Make, pictures: Pictures, tmp_path: Path
+    make_model: Make, split: ImageSplit, tmp_path: Path
 ) -> None:
     torch.manual_seed(5)
     expected = torch.randn(3)
     torch.manual_seed(5)
     model = make_model()
     step, _ = _prepare(model, DistillRecipe(optimisation=SETTINGS))
-    run_loop(model, pictures, step, SETTINGS, RUNNING, tmp_path, seed=1, progress=Silent(), what="distill")
+    run_loop(model, split, step, SETTINGS, RUNNING, tmp_path, seed=1, progress=Silent(), what="distill")
     assert torch.equal(torch.randn(3), expected)
-    zero, _ = go(make_model, pictures, tmp_path / "zero")
+    zero, _ = go(make_model, split, tmp_path / "zero")
     assert any(not torch.equal(tensor, zero[name]) for name, tensor in model.state_dict().items())
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
-def test_what_is_not_finite_stops_and_names_the_pictures(
-    make_model: Make, pictures: Pictures, tmp_path: Path, value: float
+def test_what_is_not_finite_stops_and_names_the_images(
+    make_model: Make, split: ImageSplit, tmp_path: Path, value: float
 ) -> None:
     seen: list[int] = []
 
@@ -183,17 +181,17 @@ def test_what_is_not_finite_stops_and_names_the_pictures(
         return steps
 
     with pytest.raises(TrainingError) as stopped:
-        go(make_model, pictures, tmp_path, change=poisoned, save_seconds=0.0)
+        go(make_model, split, tmp_path, change=poisoned, save_seconds=0.0)
     said = str(stopped.value)
     assert "step 3" in said and "`lr`" in said
-    assert sum(name in said for name in pictures.names) == 4
+    assert sum(name in said for name in split.names) == 4
     assert newest(tmp_path)["step"] == 2 and len(read_metrics(tmp_path)) == 2
 
 
 def test_gradients_that_are_not_finite_stop_before_the_weights_move(
-    make_model: Make, pictures: Pictures, tmp_path: Path
+    make_model: Make, split: ImageSplit, tmp_path: Path
 ) -> None:
-    pictures.pixels[:] = 0
+    split.pixels[:] = 0
     model = make_model()
     bias = dict(model.named_parameters())["head.bias"]
 
@@ -203,12 +201,12 @@ def test_gradients_that_are_not_finite_stop_before_the_weights_move(
 
     before = bias.detach().clone()
     with pytest.raises(TrainingError, match="gradient norm nan"):
-        run_loop(model, pictures, step, SETTINGS, RUNNING, tmp_path, seed=0, progress=Silent(), what="x")
+        run_loop(model, split, step, SETTINGS, RUNNING, tmp_path, seed=0, progress=Silent(), what="x")
     assert torch.equal(bias, before)
 
 
 def test_gradients_are_clipped_and_the_rate_follows_its_schedule(
-    make_model: Make, pictures: Pictures, tmp_path: Path
+    make_model: Make, split: ImageSplit, tmp_path: Path
 ) -> None:
     settings = OptimizerOptions(
         steps=4, batch=4, lr=1.0, warmup=2, decay="linear", optimiser="sgd", momentum=0.0, clip=1e-3,
@@ -216,7 +214,7 @@ def test_gradients_are_clipped_and_the_rate_follows_its_schedule(
     )  # fmt: skip
     model = make_model()
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-    go(lambda: model, pictures, tmp_path, settings)
+    go(lambda: model, split, tmp_path, settings)
     moved = sum((t - before[name]).square().sum() for name, t in model.state_dict().items()) ** 0.5
     assert 0 < moved <= 1e-3 * (0.5 + 1.0 + 0.5 + 0.0) + 1e-6
     assert [line["lr"] for line in read_metrics(tmp_path)] == [0.5, 1.0, 0.5, 0.0]
@@ -224,10 +222,10 @@ def test_gradients_are_clipped_and_the_rate_follows_its_schedule(
 
 @pytest.mark.parametrize("damage", ["truncated", "pickled", "other model", "other version"])
 def test_a_state_that_cannot_be_continued_is_refused(
-    make_model: Make, pictures: Pictures, tmp_path: Path, damage: str
+    make_model: Make, split: ImageSplit, tmp_path: Path, damage: str
 ) -> None:
     with pytest.raises(KeyboardInterrupt):
-        go(make_model, pictures, tmp_path, watcher=Interrupting(2))
+        go(make_model, split, tmp_path, watcher=Interrupting(2))
     file = tmp_path / "state" / "step-00000002.pt"
     content = torch.load(file, weights_only=True)
     if damage == "truncated":
@@ -240,15 +238,15 @@ def test_a_state_that_cannot_be_continued_is_refused(
         del content["model"]["norm.weight"]
         torch.save(content, file)
     with pytest.raises(CheckpointError, match="`fresh`"):
-        go(make_model, pictures, tmp_path)
+        go(make_model, split, tmp_path)
 
 
 def test_sigterm_saves_like_ctrl_c_and_a_second_one_does_not_wait(
-    make_model: Make, pictures: Pictures, tmp_path: Path
+    make_model: Make, split: ImageSplit, tmp_path: Path
 ) -> None:
     before = signal.getsignal(signal.SIGTERM)
     with pytest.raises(KeyboardInterrupt):
-        go(make_model, pictures, tmp_path, watcher=Interrupting(1, signal.SIGTERM))
+        go(make_model, split, tmp_path, watcher=Interrupting(1, signal.SIGTERM))
     assert has_state(tmp_path) and signal.getsignal(signal.SIGTERM) is before
 
     class Twice(Silent):
@@ -257,11 +255,11 @@ def test_sigterm_saves_like_ctrl_c_and_a_second_one_does_not_wait(
             os.kill(os.getpid(), signal.SIGINT)
 
     with pytest.raises(KeyboardInterrupt):
-        go(make_model, pictures, tmp_path, watcher=Twice())
+        go(make_model, split, tmp_path, watcher=Twice())
     assert newest(tmp_path)["step"] == 1
 
 
-def test_a_place_that_cannot_be_written_is_a_sentence(make_model: Make, pictures: Pictures, tmp_path: Path) -> None:
+def test_a_place_that_cannot_be_written_is_a_sentence(make_model: Make, split: ImageSplit, tmp_path: Path) -> None:
     (tmp_path / "state").write_text("in the way")
     with pytest.raises(OutputError):
-        go(make_model, pictures, tmp_path)
+        go(make_model, split, tmp_path)

@@ -19,7 +19,7 @@ from tavt_kit.distill.metrics import read_metrics
 from tavt_kit.distill.optimisation import OptimizerOptions
 from tavt_kit.distill.recipe import DistillRecipe
 from tavt_kit.distill.running import TrainingOptions
-from tests.distill.children import Job, some_model, some_pictures
+from tests.distill.children import Job, some_images, some_model
 
 pytestmark = pytest.mark.gpu
 SETTINGS = OptimizerOptions(steps=20, batch=8, lr=3e-3, warmup=2, freeze=0)
@@ -30,12 +30,12 @@ def test_every_precision_trains(tmp_path: Path, precision: str) -> None:
     running = TrainingOptions(precision=precision, ema=0.9)
     model = some_model(Job(SETTINGS, running, distils=True)).cuda()
     step, _ = _prepare(model, DistillRecipe(optimisation=SETTINGS))
-    run_loop(model, some_pictures(), step, SETTINGS, running, tmp_path, seed=0, progress=Silent(), what="x")
+    run_loop(model, some_images(), step, SETTINGS, running, tmp_path, seed=0, progress=Silent(), what="x")
     losses = [line["loss"] for line in read_metrics(tmp_path)]
     assert np.mean(losses[-5:]) < np.mean(losses[:5])
 
 
-def test_memory_that_really_runs_out_is_used_for_fewer_pictures(tmp_path: Path) -> None:
+def test_memory_that_really_runs_out_is_used_for_fewer_images(tmp_path: Path) -> None:
     settings, running = replace(SETTINGS, steps=2), TrainingOptions(precision="f32", allow_smaller_batch=True)
     model = some_model(Job(settings, running, distils=False)).cuda()
     step, _ = _prepare(model, DistillRecipe(optimisation=settings))
@@ -47,6 +47,6 @@ def test_memory_that_really_runs_out_is_used_for_fewer_pictures(tmp_path: Path) 
         del held
         return values
 
-    run_loop(model, some_pictures(), hungry, settings, running, tmp_path, seed=0, progress=Silent(), what="x")
+    run_loop(model, some_images(), hungry, settings, running, tmp_path, seed=0, progress=Silent(), what="x")
     state = torch.load(tmp_path / "state" / "step-00000002.pt", weights_only=True)
     assert state["parts"] == 2

@@ -55,8 +55,8 @@ def test_numbers_of_the_published_recipes() -> None:
         assert (how.warmup, how.clip, how.momentum, how.nesterov) == (500, 1.0, 0.9, False)
     assert train_recipe("mixvit-soyageing-r1").objective.weights["mask_class"] == 0.0
     assert train_recipe("mixvit-soyloc").objective.weights["mask"] == 0.0
-    assert train_recipe("pim-cub").optimisation.settled(pictures=5994, freeze=0).steps == 50 * (5994 // 32)
-    second = train_recipe("vitaev2-b", batch=1024).optimisation.settled(pictures=1281167, freeze=0)
+    assert train_recipe("pim-cub").optimisation.settled(images=5994, freeze=0).steps == 50 * (5994 // 32)
+    second = train_recipe("vitaev2-b", batch=1024).optimisation.settled(images=1281167, freeze=0)
     assert (second.steps, second.warmup, second.lr, second.clip) == (310 * 1251, 10 * 1251, 1e-3, 5.0)
     rate = second.learning_rate()
     assert rate.at(0) == 1e-6 and rate.at(10 * 1251) == 1e-3
@@ -65,11 +65,9 @@ def test_numbers_of_the_published_recipes() -> None:
 
 def test_flags_replace_what_a_recipe_says_in_whatever_way() -> None:
     recipe = train_recipe("vitae-imagenet", steps=9, warmup=2, clip=3.0, loss_weights={"cross_entropy": 2.0})
-    how = recipe.optimisation.settled(pictures=1000, freeze=0)
+    how = recipe.optimisation.settled(images=1000, freeze=0)
     assert (how.steps, how.warmup, how.clip) == (9, 2, 3.0) and recipe.objective.weights == {"cross_entropy": 2.0}
-    assert (
-        train_recipe("tavt-cub", epochs=2, batch=10, warmup=3).optimisation.settled(pictures=99, freeze=0).steps == 18
-    )
+    assert train_recipe("tavt-cub", epochs=2, batch=10, warmup=3).optimisation.settled(images=99, freeze=0).steps == 18
     assert train_recipe("tavt-cub", clip="none", auto_augment="none").optimisation.clip is None
     mixed = train_recipe("mixvit-cotton", loss_weights={"mask": 1.0})
     assert mixed.objective.weights == {"cross_entropy": 1.0, "mask": 1.0, "mask_class": 1.0, "shaping": 0.5}

@@ -62,7 +62,7 @@ def test_the_same_features_give_the_same_bits() -> None:
     assert torch.equal(first.weight, second.weight) and torch.equal(first.bias, second.bias)
 
 
-def test_a_class_without_pictures_is_never_guessed() -> None:
+def test_a_class_without_images_is_never_guessed() -> None:
     (x, y), val = clouds(30, 1), clouds(10, 2)
     probe = fit_probe(x, y, *val, 4)
     logits = torch.from_numpy(val[0]) @ probe.weight.T + probe.bias

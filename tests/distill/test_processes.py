@@ -46,7 +46,7 @@ def test_what_goes_wrong_in_one_process_ends_all_of_them(tmp_path: Path) -> None
     for child in children:
         child.join(timeout=60)
         assert child.exitcode == 1
-    assert "step 1 with 4 pictures at once, and suffices for 1" in (tmp_path / "two" / "error.txt").read_text()
+    assert "step 1 with 4 images at once, and suffices for 1" in (tmp_path / "two" / "error.txt").read_text()
 
 
 def test_a_launched_process_takes_its_own_gpu(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -81,7 +81,7 @@ def test_the_record_tells_what_decides_and_nothing_else() -> None:
     assert DataOptions(**record) == plain  # lists and tuples mean the same
 
 
-def picture(height: int, width: int) -> Image.Image:
+def image(height: int, width: int) -> Image.Image:
     draws = np.random.default_rng(0)
     return Image.fromarray(draws.integers(0, 256, (height, width, 3), dtype=np.uint8))
 
@@ -99,15 +99,15 @@ def picture(height: int, width: int) -> Image.Image:
         (DataOptions(crop="random-resized"), []),
     ],
 )
-def test_a_picture_is_prepared_as_by_torchvision(
+def test_an_image_is_prepared_as_by_torchvision(
     reading: DataOptions, official: list[Any], size: tuple[int, int]
 ) -> None:
     prepare = Preparation.of(reading, P)
-    expected = np.asarray(transforms.Compose(official)(picture(*size))).transpose(2, 0, 1)
-    np.testing.assert_array_equal(prepare(picture(*size)), expected)
+    expected = np.asarray(transforms.Compose(official)(image(*size))).transpose(2, 0, 1)
+    np.testing.assert_array_equal(prepare(image(*size)), expected)
     assert prepare.size_of(*size) == expected.shape[1:]
 
 
-def test_by_default_a_picture_is_prepared_as_for_evaluation() -> None:
-    np.testing.assert_array_equal(Preparation.of(DataOptions(), P)(picture(50, 70)), resize_crop(picture(50, 70), P))
+def test_by_default_an_image_is_prepared_as_for_evaluation() -> None:
+    np.testing.assert_array_equal(Preparation.of(DataOptions(), P)(image(50, 70)), resize_crop(image(50, 70), P))
     assert Preparation.of(DataOptions(), P).size_of(9, 9) == (32, 48)

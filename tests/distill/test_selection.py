@@ -48,7 +48,7 @@ def test_what_is_no_metric_is_refused(name: str, said: str) -> None:
 def test_what_cannot_be_measured_is_refused() -> None:
     with pytest.raises(MeasurementError, match="not finite"):
         SelectionMetric("top1", CLASSES).of(torch.full((1, 6), float("nan")), np.array([0]))
-    with pytest.raises(MeasurementError, match="no picture"):
+    with pytest.raises(MeasurementError, match="no image"):
         SelectionMetric("recall[fox]", CLASSES).of(torch.zeros(1, 6), np.array([0]))
 
 

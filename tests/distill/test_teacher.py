@@ -40,7 +40,7 @@ def test_the_full_network_learns_from_labels_and_teacher(make_model: Make) -> No
     assert not any(p.requires_grad or p.grad is not None for p in teacher.model.parameters())
 
 
-def test_a_teacher_of_another_size_and_normalisation_sees_the_same_pictures(make_model: Make) -> None:
+def test_a_teacher_of_another_size_and_normalisation_sees_the_same_images(make_model: Make) -> None:
     student = make_model()
     big = master(96)
     assert big.card is not None and student.card is not None

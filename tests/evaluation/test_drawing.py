@@ -22,16 +22,16 @@ def record(size: int, *, wrong: bool = False) -> dict:  # type: ignore[type-arg]
     return figures_of(Answered(samples, 3 * np.eye(size, dtype=np.float32)[said]), names, "test", str)
 
 
-def share(picture: Image.Image, colour: tuple[int, int, int]) -> int:
-    return int((np.asarray(picture) == colour).all(axis=2).sum())
+def share(image: Image.Image, colour: tuple[int, int, int]) -> int:
+    return int((np.asarray(image) == colour).all(axis=2).sum())
 
 
 @pytest.mark.parametrize("size", [2, 8, 30, pytest.param(300, marks=pytest.mark.slow)])
 def test_right_is_green_and_wrong_orange(size: int) -> None:
-    picture, other = draw_confusion(record(size)), draw_confusion(record(size, wrong=True))
+    image, other = draw_confusion(record(size)), draw_confusion(record(size, wrong=True))
     legend = 16 * 14
-    assert max(picture.size) <= 2700
-    assert share(picture, (11, 110, 117)) > legend and share(picture, (196, 74, 22)) <= legend
+    assert max(image.size) <= 2700
+    assert share(image, (11, 110, 117)) > legend and share(image, (196, 74, 22)) <= legend
     assert share(other, (196, 74, 22)) > legend and share(other, (11, 110, 117)) <= legend
 
 

@@ -58,7 +58,7 @@ def test_the_answers_are_those_of_each_alone(run: Path, tokens_at_once: int, pre
     for schedule, answer in found.items():
         assert answer.correct is not None and answer.accuracy is not None and answer.seconds > 0
         expected = plain(run, schedule, precision)
-        # bf16 rounds where f32 agrees to 1e-5, so that a picture in many may fall on the other side.
+        # bf16 rounds where f32 agrees to 1e-5, so that an image in many may fall on the other side.
         assert (answer.correct != expected).sum() <= (0 if precision == "f32" else 3)
         assert answer.accuracy.n == 64 and answer.accuracy.value == answer.correct.mean()
         alone = evaluator(run, tokens_at_once=tokens_at_once, precision=precision)
@@ -84,8 +84,8 @@ def test_in_bf16_weights_are_converted_once_a_pass(run: Path, monkeypatch: pytes
     products = sum(isinstance(part, torch.nn.Linear) for part in model.modules())
     monkeypatch.setattr(torch, "is_autocast_cache_enabled", lambda: False)  # as some converters leave it
 
-    def conversions(pictures: int) -> int:
-        given = model, PIXELS[:pictures], LABELS[:pictures], PREPROCESSING
+    def conversions(images: int) -> int:
+        given = model, PIXELS[:images], LABELS[:images], PREPROCESSING
         seen = Evaluator(*given, precision="bf16", tokens_at_once=17 * 4)
         with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profile:
             seen(SCHEDULES[0])

@@ -61,8 +61,8 @@ def test_every_family_is_explained_as_it_answers(kind: str) -> None:
     assert rollout.sum() <= 1 + 1e-5 and rollout.max() > np.median(rollout)
     if adaptive.prefix == 0:
         assert rollout.sum() == pytest.approx(1, abs=1e-4)
-    picture = Image.new("RGB", (64, 64), (90, 120, 60))
-    assert draw_explained(picture, found, "a picture").width > 224
+    image = Image.new("RGB", (64, 64), (90, 120, 60))
+    assert draw_explained(image, found, "an image").width > 224
 
 
 def test_what_the_fusions_take_is_drawn_from_their_own_choice() -> None:
@@ -93,31 +93,31 @@ def test_mix_vits_parts_share_out_every_place() -> None:
     np.testing.assert_allclose(sum(heat.values for heat in found.heats), 1, atol=1e-5)
 
 
-def test_the_largest_value_is_where_the_picture_is_brightest() -> None:
-    picture = Image.new("RGB", (120, 60), (80, 80, 80))
+def test_the_largest_value_is_where_the_image_is_brightest() -> None:
+    image = Image.new("RGB", (120, 60), (80, 80, 80))
     values = np.zeros((2, 4), dtype=np.float32)
     values[1, 3] = 0.01
-    panel = np.asarray(heat_panel(picture, Heat("h", "h", values))).sum(axis=2)
+    panel = np.asarray(heat_panel(image, Heat("h", "h", values))).sum(axis=2)
     row, column = np.unravel_index(panel.argmax(), panel.shape)
     assert row > 30 and column > 90
 
 
 def test_kept_and_taken_patches_lie_where_they_are() -> None:
-    picture = Image.new("RGB", (40, 20), (200, 100, 50))
-    kept = np.asarray(kept_panel(picture, Marked("k", "k", (5,)), (2, 4)))
+    image = Image.new("RGB", (40, 20), (200, 100, 50))
+    kept = np.asarray(kept_panel(image, Marked("k", "k", (5,)), (2, 4)))
     assert (kept[10:, 10:20] == (200, 100, 50)).all() and (kept[:10] < 60).all() and (kept[10:, :10] < 60).all()
-    taken = np.asarray(taken_panel(picture, Marked("t", "t", (5, 5)), (2, 4)))
+    taken = np.asarray(taken_panel(image, Marked("t", "t", (5, 5)), (2, 4)))
     changed = (taken != (200, 100, 50)).any(axis=2)
     assert changed[10:, 10:20].any() and not changed[:10].any() and not changed[:, :10].any()
 
 
-def test_a_sheet_has_a_row_of_panels_for_each_picture() -> None:
+def test_a_sheet_has_a_row_of_panels_for_each_image() -> None:
     heat = Heat(
         "rollout", "a title that is much longer than the panel is wide, so that it has to be cut", np.ones((2, 2))
     )
     found = Explained(np.ones(3), 0, (2, 2), (heat,), (Marked("layer-0", "layer 0", (1,)),), ())  # type: ignore[arg-type]
-    sheet = contact_sheet([(Image.new("RGB", (30, 30)), found, f"picture {i}") for i in range(4)])
-    assert sheet.size == (6 * 230 + 6, 2 * (224 + 26) + 6)  # three panels each, two pictures a row
+    sheet = contact_sheet([(Image.new("RGB", (30, 30)), found, f"image {i}") for i in range(4)])
+    assert sheet.size == (6 * 230 + 6, 2 * (224 + 26) + 6)  # three panels each, two images a row
 
 
 def test_logits_that_are_no_numbers_are_refused() -> None:

@@ -21,7 +21,7 @@ from tavt_kit.evaluation.files import answers_csv, classes_csv, confusion_csv, p
 from tavt_kit.evaluation.metrics import is_among_first
 from tavt_kit.evaluation.predictions import Prediction
 from tavt_kit.evaluation.reject import choose_threshold, reached
-from tests.verbs.tiny import write_pictures
+from tests.verbs.tiny import write_images
 
 NAMES = ("a", "b, c", "d", "e", "f", "g")
 
@@ -35,7 +35,7 @@ def record(found: Answered) -> dict:  # type: ignore[type-arg]
     return figures_of(found, NAMES, "test", lambda sample: sample.path.name)
 
 
-def test_figures_of_eight_pictures() -> None:
+def test_figures_of_eight_images() -> None:
     found = answered([0, 0, 0, 0, 1, 1, 2, 2], [0, 0, 1, 1, 1, 1, 1, 2])
     figures = json.loads(json.dumps(record(found), allow_nan=False))
     assert (figures["top1"]["value"], figures["top1"]["n"], figures["top1"]["split"]) == (5 / 8, 8, "test")
@@ -110,7 +110,7 @@ def test_tables_can_be_read_back() -> None:
 
 
 class _Fixed:
-    """A session that takes four pictures at a time, and gives the mean of each as its logits."""
+    """A session that takes four images at a time, and gives the mean of each as its logits."""
 
     input_shape = (4, 3, 8, 8)
 
@@ -120,7 +120,7 @@ class _Fixed:
 
 
 def test_a_file_of_one_batch_size_gets_whole_batches(tmp_path: Path) -> None:
-    paths = sorted(write_pictures(tmp_path, each=2).rglob("*.png"))
+    paths = sorted(write_images(tmp_path, each=2).rglob("*.png"))
     samples = [Sample(path, i % 3) for i, path in enumerate(paths)]
     seen: list[int] = []
     found = answer(samples, _Fixed(), Preprocessing((8, 8)), batch=32, watch=lambda labels: seen.extend(labels))

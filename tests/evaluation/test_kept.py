@@ -93,9 +93,9 @@ def test_a_thumbnail_is_the_models_crop(adaptive: AdaptiveViT, images: ImageSet,
     path = tmp_path / "half.png"
     half.save(path)
     write_kept(adaptive, [Sample(path, 0)], images, PREPROCESSING, tmp_path / "run", split="test")
-    with Image.open(tmp_path / "run" / "thumbnails" / "00.jpg") as picture:
-        assert picture.size == (48, 32)
-        pixels = np.asarray(picture)
+    with Image.open(tmp_path / "run" / "thumbnails" / "00.jpg") as image:
+        assert image.size == (48, 32)
+        pixels = np.asarray(image)
     assert pixels[:, :20].max() < 30 and pixels[:, 28:].min() > 225
 
 
@@ -103,8 +103,8 @@ def test_large_crops_are_shrunk(adaptive: AdaptiveViT, images: ImageSet, tmp_pat
     from tavt_kit.data.thumbnails import save_thumbnail
 
     save_thumbnail(np.zeros((3, 448, 224), np.uint8), tmp_path / "x.jpg")
-    with Image.open(tmp_path / "x.jpg") as picture:
-        assert picture.size == (112, 224)
+    with Image.open(tmp_path / "x.jpg") as image:
+        assert image.size == (112, 224)
 
 
 def test_the_model_is_left_as_it_was(adaptive: AdaptiveViT, images: ImageSet, tmp_path: Path) -> None:
@@ -114,9 +114,9 @@ def test_the_model_is_left_as_it_was(adaptive: AdaptiveViT, images: ImageSet, tm
     adaptive.eval()
 
 
-def test_an_unreadable_picture_is_left_out(adaptive: AdaptiveViT, images: ImageSet, tmp_path: Path) -> None:
+def test_an_unreadable_image_is_left_out(adaptive: AdaptiveViT, images: ImageSet, tmp_path: Path) -> None:
     broken = Sample(tmp_path / "broken.png", 0)
-    broken.path.write_bytes(b"no picture")
+    broken.path.write_bytes(b"no image")
     path = write_kept(adaptive, [broken, images.split("val")[0]], images, PREPROCESSING, tmp_path, split="val")
     assert len(read_record(path, "kept")["images"]) == 1
     with pytest.raises(DataError, match="none of the 1 images"):

@@ -34,7 +34,7 @@ def test_values_are_those_of_the_definitions() -> None:
     assert scoring.of(LOGITS, lambda: dense) == scoring.of(LOGITS, lambda: dense)  # the bootstrap draws the same
 
 
-def test_intervals_narrow_with_the_pictures() -> None:
+def test_intervals_narrow_with_the_images() -> None:
     def widths(times: int) -> list[float]:
         scoring = Scoring(("macro_f1", "loss"), np.tile(LABELS, times), NAMES)
         return [one.high - one.low for one in scoring.of(np.tile(LOGITS, (times, 1)))]

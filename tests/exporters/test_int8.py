@@ -181,7 +181,7 @@ def _labelled(model: Any, card: ArtifactCard) -> tuple[Any, Any, Any]:
     return given.calibration, given.held_out, labels
 
 
-def test_only_training_pictures_calibrate_and_choose(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_only_training_images_calibrate_and_choose(monkeypatch: pytest.MonkeyPatch) -> None:
     from tavt_kit.data import ImageSet, Sample
     from tavt_kit.data.loading import Arrays
     from tavt_kit.exporters.forms import Form

@@ -9,7 +9,7 @@ import torch
 
 from tests.golden.exact import write_exact_run
 from tests.golden.golden import FOLDER, Golden
-from tests.verbs.tiny import write_pictures
+from tests.verbs.tiny import write_images
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -27,7 +27,7 @@ def golden(request: pytest.FixtureRequest) -> Golden:
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Twenty images of each of three classes, as ``runs-v1`` was made of."""
-    return write_pictures(tmp_path_factory.mktemp("golden") / "data", each=20)
+    return write_images(tmp_path_factory.mktemp("golden") / "data", each=20)
 
 
 @pytest.fixture(scope="module")

@@ -31,19 +31,19 @@ def forking(model: AdaptiveViT) -> list[TokenSchedule]:
     return [*found, model.dense_schedule, found[0]]
 
 
-def alone(model: AdaptiveViT, pictures: torch.Tensor, schedule: TokenSchedule) -> torch.Tensor:
+def alone(model: AdaptiveViT, images: torch.Tensor, schedule: TokenSchedule) -> torch.Tensor:
     model.schedule = schedule
-    logits = model.forward_lean(pictures)
+    logits = model.forward_lean(images)
     model.schedule = model.dense_schedule
     return logits
 
 
 def check(model: AdaptiveViT, schedules: list[TokenSchedule]) -> None:
-    pictures = images(model.bare)
+    pixels = images(model.bare)
     with torch.inference_mode():
-        found = list(shared_logits(model, pictures, schedules))
+        found = list(shared_logits(model, pixels, schedules))
         assert sorted(map(str, schedules)) == sorted(str(schedule) for schedule, _ in found)
-        expected = {schedule: alone(model, pictures, schedule) for schedule in schedules}
+        expected = {schedule: alone(model, pixels, schedule) for schedule in schedules}
     values = list(expected.values())
     apart = float((values[0] - values[-1]).abs().max())
     for schedule, logits in found:
@@ -90,12 +90,12 @@ def test_skipped_layers() -> None:
 @pytest.mark.parametrize("score", ["column", "cls"])
 def test_bit_for_bit_with_one_thread(score: str) -> None:
     model = wrap(build("plain"), score=score)
-    pictures, threads = images(model.bare), torch.get_num_threads()
+    pixels, threads = images(model.bare), torch.get_num_threads()
     torch.set_num_threads(1)
     try:
         with torch.inference_mode():
-            for schedule, logits in shared_logits(model, pictures, forking(model)):
-                assert torch.equal(logits, alone(model, pictures, schedule)), schedule
+            for schedule, logits in shared_logits(model, pixels, forking(model)):
+                assert torch.equal(logits, alone(model, pixels, schedule)), schedule
     finally:
         torch.set_num_threads(threads)
 
@@ -103,10 +103,10 @@ def test_bit_for_bit_with_one_thread(score: str) -> None:
 def test_one_schedule_alone_is_the_lean_path_itself() -> None:
     model = wrap(build("plain"))
     schedule = forking(model)[0]
-    pictures = images(model.bare)
+    pixels = images(model.bare)
     with torch.inference_mode():
-        ((_, logits),) = shared_logits(model, pictures, [schedule])
-        assert torch.equal(logits, alone(model, pictures, schedule))
+        ((_, logits),) = shared_logits(model, pixels, [schedule])
+        assert torch.equal(logits, alone(model, pixels, schedule))
 
 
 def test_what_is_shared_runs_once(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -20,15 +20,15 @@ from tavt_kit.models.backbones.pruned import reshape
 from tavt_kit.models.flops import count_macs
 from tavt_kit.models.timm_import import timm
 from tavt_kit.models.wrap import wrap
-from tavt_kit.pruning import IMPORTANCES, Pictures, Targets, prune
+from tavt_kit.pruning import IMPORTANCES, LabelledImages, Targets, prune
 from tavt_kit.pruning.baselines import dense_baselines
 from tavt_kit.pruning.coupled import coupled
 from tavt_kit.pruning.prune import Ceiling
 from tests.contracts.zoo import build, images
 
 
-def pictures(model: nn.Module) -> Pictures:
-    return Pictures(images(model, 4), torch.tensor([0, 1, 2, 3]))
+def labelled(model: nn.Module) -> LabelledImages:
+    return LabelledImages(images(model, 4), torch.tensor([0, 1, 2, 3]))
 
 
 @pytest.mark.parametrize(
@@ -52,10 +52,10 @@ def test_requests_that_cannot_be_met_are_refused() -> None:
         prune(model, Targets())
     with pytest.raises(UnknownName, match="importance is one of"):
         prune(model, Targets(mlp=0.5), importance="beauty")
-    with pytest.raises(DataError, match="training pictures"):
+    with pytest.raises(DataError, match="training images"):
         prune(model, Targets(mlp=0.5), importance="taylor")
     with pytest.raises(BudgetError, match="here 1 to 4, got 5"):
-        prune(model, Targets(depth=5), pictures=pictures(model))
+        prune(model, Targets(depth=5), images=labelled(model))
     with pytest.raises(BudgetError, match="here 1 to 4, got 0|at least 1"):
         prune(build("ffvt"), Targets(depth=0))
     with pytest.raises(UnsupportedBackbone, match="has no list of them"):
@@ -68,7 +68,7 @@ def test_a_hybrid_mix_vit_keeps_its_layers_but_its_transformer_is_pruned() -> No
         resnet_width=32, num_classes=5,
     ).eval()  # fmt: skip
     with pytest.raises(UnsupportedBackbone, match="no layers can be taken"):
-        prune(model, Targets(depth=1), pictures=Pictures(torch.zeros(1, 3, 64, 64), torch.tensor([0])))
+        prune(model, Targets(depth=1), images=LabelledImages(torch.zeros(1, 3, 64, 64), torch.tensor([0])))
     before = count_macs(wrap(model))
     prune(model, Targets(mlp=0.5, heads=0.67, width=0.5))
     assert count_macs(wrap(model)) < before
@@ -79,7 +79,7 @@ def test_a_hybrid_mix_vit_keeps_its_layers_but_its_transformer_is_pruned() -> No
 def test_every_importance_is_deterministic_and_leaves_no_trace(importance: str) -> None:
     def weights() -> dict[str, torch.Tensor]:
         model = build("plain").requires_grad_(False)
-        prune(model, Targets(mlp=0.5, heads=0.67, width=0.75), importance=importance, pictures=pictures(model), seed=3)
+        prune(model, Targets(mlp=0.5, heads=0.67, width=0.75), importance=importance, images=labelled(model), seed=3)
         assert all(p.grad is None and not p.requires_grad for p in model.parameters())
         return model.state_dict()
 
@@ -96,7 +96,7 @@ def test_units_that_do_nothing_go_first(importance: str) -> None:
         block.mlp.fc1.bias[::2] = 0
         block.mlp.fc2.weight[:, ::2] *= 1e-3
     kept = [block.mlp.fc2.weight[:, 1::2].clone() for block in model.blocks]
-    prune(model, Targets(mlp=0.5), importance=importance, pictures=pictures(model))
+    prune(model, Targets(mlp=0.5), importance=importance, images=labelled(model))
     assert all(torch.equal(block.mlp.fc2.weight, weight) for block, weight in zip(model.blocks, kept, strict=True))
 
 
@@ -110,10 +110,10 @@ def test_the_layers_that_do_least_go() -> None:
         model.blocks[layer].mlp.fc2.bias.zero_()
     before = model(images(model))
     # Labels that the model gives itself, so that any change costs.
-    given = Pictures(images(model), before.argmax(1))
+    given = LabelledImages(images(model), before.argmax(1))
     for block in (0, 2):
         model.blocks[block].ls1 = nn.Identity()
-    assert prune(model, Targets(depth=2), pictures=given).kept == (0, 2)
+    assert prune(model, Targets(depth=2), images=given).kept == (0, 2)
     torch.testing.assert_close(model(images(model)), before)
 
 

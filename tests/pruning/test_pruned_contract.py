@@ -18,7 +18,7 @@ from tavt_kit.models.backbones.pruned import reshape, structure_of
 from tavt_kit.models.flops import count_by_tracing, count_macs
 from tavt_kit.models.timm_import import timm
 from tavt_kit.models.wrap import LeanViT, wrap
-from tavt_kit.pruning import Pictures, Targets, prune
+from tavt_kit.pruning import LabelledImages, Targets, prune
 from tavt_kit.pruning.prune import pruned_card
 from tests.contracts import test_backbone_contract as contract
 from tests.contracts.zoo import IMAGE, PIM, SMALL, ZOO, build, images
@@ -133,9 +133,9 @@ def test_layers_are_left_out_and_the_run_comes_back(kind: str, tmp_path: Path) -
     arguments = {"img_size": [IMAGE, IMAGE], **({} if kind == "vitae" else SMALL), **changes, "num_classes": 7}
     model = create(name, arguments, seed=3)
     card = ModelCard("timm_vit", name, arguments, tuple(classes), preprocessing_of(model).as_record())
-    pictures = Pictures(images(model, 6), torch.arange(6))
+    labelled = LabelledImages(images(model, 6), torch.arange(6))
     layers = wrap(model).layers
-    done = prune(model, Targets(mlp=0.5, depth=layers - 1), importance="taylor", pictures=pictures)
+    done = prune(model, Targets(mlp=0.5, depth=layers - 1), importance="taylor", images=labelled)
     assert len(done.kept) == layers - 1
     assert set(needed) <= set(done.kept)
     card = save_model(tmp_path, model, pruned_card(card, model, done.kept, "pruned"))

@@ -12,7 +12,7 @@ import numpy as np
 from PIL import Image
 
 from tavt_kit.bench.protocol import Protocol
-from tavt_kit.bench.record import Benched, bench_body
+from tavt_kit.bench.record import BenchRow, bench_body
 from tavt_kit.checks.figures import ClassFigures, Confusion, Figures
 from tavt_kit.checks.losses import EXAMPLES_FOLDER, Losses, Lost
 from tavt_kit.checks.report import BatchCheck, CheckReport, write_check
@@ -198,8 +198,8 @@ def _write_bench(folder: Path, dense: Candidate, chosen: Candidate) -> None:
     """``bench.json`` by the bench's own writer."""
     assert dense.latency is not None and chosen.latency is not None
     rows = (
-        Benched("dense", "runs/x", TARGET, dense.latency, dense.schedule, dense.macs),
-        Benched(
+        BenchRow("dense", "runs/x", TARGET, dense.latency, dense.schedule, dense.macs),
+        BenchRow(
             "chosen.onnx",
             "out/chosen.onnx",
             TARGET,
@@ -332,17 +332,17 @@ def write_final_rows(folder: Path, chosen: Candidate) -> None:
 
 
 def write_kept_record(folder: Path, classes: tuple[str, ...]) -> None:
-    """``kept.json`` with generated pictures, a bright patch travelling over a grey ground."""
+    """``kept.json`` with generated images, a bright patch travelling over a grey ground."""
     rng = np.random.default_rng(0)
     counts = (65,) * 3 + (52,) * 3 + (39,) * 3 + (28,) * 3
     (folder / "thumbnails").mkdir(exist_ok=True)
     images: list[dict[str, Any]] = []
     for index, name in enumerate(classes):
-        picture = (90 + 40 * rng.random((112, 112, 3))).astype(np.uint8)
+        image = (90 + 40 * rng.random((112, 112, 3))).astype(np.uint8)
         top, left = rng.integers(10, 70, 2)
-        picture[top : top + 34, left : left + 34] = (220, 160, 60)
-        Image.fromarray(picture).save(folder / "thumbnails" / f"{index:02d}.jpg", quality=82)
-        saliency = picture.reshape(8, 14, 8, 14, 3).mean((1, 3, 4)).ravel() + rng.random(64)
+        image[top : top + 34, left : left + 34] = (220, 160, 60)
+        Image.fromarray(image).save(folder / "thumbnails" / f"{index:02d}.jpg", quality=82)
+        saliency = image.reshape(8, 14, 8, 14, 3).mean((1, 3, 4)).ravel() + rng.random(64)
         order = np.argsort(-saliency)
         kept = [sorted(int(place) for place in order[: count - 1]) for count in counts]
         images.append(

@@ -146,17 +146,17 @@ def test_the_layer_slider_shows_one_layer_and_the_buttons_all(tab: Tab, report: 
     shown = (
         "[...document.querySelectorAll('.strip > li')].filter((it) => getComputedStyle(it).display !== 'none').length"
     )
-    pictures = tab.run("document.querySelectorAll('ul.kept > li').length")
-    assert tab.run(shown) == pictures
+    images = tab.run("document.querySelectorAll('ul.kept > li').length")
+    assert tab.run(shown) == images
     tab.run("document.getElementById('layer-slider').focus()")
     tab.press("End")
-    assert tab.run(shown) == pictures
+    assert tab.run(shown) == images
     assert "after layer 11" in tab.run("document.querySelector('.layer-slide').innerText")
     tab.click(".layer-slide button:last-of-type")
-    assert tab.run(shown) > pictures
+    assert tab.run(shown) > images
     assert tab.run("document.querySelector('.layer-slide button:last-of-type').getAttribute('aria-pressed')") == "true"
     tab.click(".layer-slide button:first-of-type")
-    assert tab.run(shown) == pictures
+    assert tab.run(shown) == images
     assert tab.complaints() == []
 
 

@@ -15,7 +15,7 @@ from tests.reports.records import EMPTY_FRONT, write_run
 from tests.reports.test_looked_at import write_eval, write_explained
 
 
-def test_classes_confusions_and_pictures_of_the_chosen_schedule(tmp_path: Path) -> None:
+def test_classes_confusions_and_images_of_the_chosen_schedule(tmp_path: Path) -> None:
     run = write_run(tmp_path / "run", classes=("crack", "good"))
     page = Page(write_report([run.folder], tmp_path / "out").html.read_text(encoding="utf-8"))
     assert "6 images became wrong and 2 right. 1 of 2 classes lost" in page.text
@@ -27,10 +27,10 @@ def test_classes_confusions_and_pictures_of_the_chosen_schedule(tmp_path: Path) 
     assert "not of the schedule chosen here" in other.html.read_text(encoding="utf-8")
 
 
-def test_the_most_pictures_that_can_be_shown_stay_below_six_megabytes(tmp_path: Path) -> None:
+def test_the_most_images_that_can_be_shown_stay_below_six_megabytes(tmp_path: Path) -> None:
     run = write_run(tmp_path / "run", classes=("crack", "good"))
-    for picture in run.folder.rglob("*.jpg"):
-        picture.write_bytes(b"\xff\xd8\xff" + bytes(99_990))
+    for image in run.folder.rglob("*.jpg"):
+        image.write_bytes(b"\xff\xd8\xff" + bytes(99_990))
     kept = json.loads((run.folder / "kept.json").read_text())
     kept["images"] = 20 * kept["images"]
     (run.folder / "kept.json").write_text(json.dumps(kept))
@@ -48,13 +48,13 @@ def test_the_most_pictures_that_can_be_shown_stay_below_six_megabytes(tmp_path: 
 
 
 def _fill(record: Path, most: int) -> None:
-    """Make each picture that a record names as large as it may be."""
+    """Make each image that a record names as large as it may be."""
     body = json.loads(record.read_text())
     for entry in body.get("files", body.get("images")):
-        picture = record.parent / entry["file"]
-        if picture.suffix == ".png":
-            picture.write_bytes(picture.read_bytes().ljust(most, b"\0"))
-            entry["sha256"] = sha256_file(picture)
+        image = record.parent / entry["file"]
+        if image.suffix == ".png":
+            image.write_bytes(image.read_bytes().ljust(most, b"\0"))
+            entry["sha256"] = sha256_file(image)
     record.write_text(json.dumps(body))
 
 

@@ -133,7 +133,7 @@ def test_what_cannot_be_compared_is_refused(
         assert "different machines or targets" in text
 
 
-def test_other_pictures_are_refused_and_too_many_searches(tmp_path: Path) -> None:
+def test_other_images_are_refused_and_too_many_searches(tmp_path: Path) -> None:
     places = [write(tmp_path / "a", front()), write(tmp_path / "b", front(), split="cd")]
     with pytest.raises(RecordError, match="the images"):
         write_report(places, tmp_path / "out", across=True)

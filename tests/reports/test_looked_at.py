@@ -41,10 +41,10 @@ def write_eval(folder: Path) -> dict[str, Any]:
     return write_evaluation(folder, body, found, [sample.path.name for sample in samples])
 
 
-def write_explained(folder: Path, pictures: int = 2) -> dict[str, Any]:
+def write_explained(folder: Path, count: int = 2) -> dict[str, Any]:
     folder.mkdir(parents=True)
     images = []
-    for number in range(pictures):
+    for number in range(count):
         file = folder / f"{number:03d}.png"
         Image.new("RGB", (60, 20), (number, 90, 0)).save(file)
         images.append(
@@ -70,18 +70,18 @@ def test_what_was_evaluated_and_explained_is_shown(tmp_path: Path) -> None:
     assert "evaluated" in ids and "explained" in ids
     for words in ("90.0 %", "65x12", "<b>tit</b>", "80 % wished", "What a layer dropped is dark"):
         assert words in page.text, words
-    pictures = [values for tag, values in page.tags if tag == "img"]
-    assert [one["alt"] for one in pictures] == [
+    images = [values for tag, values in page.tags if tag == "img"]
+    assert [one["alt"] for one in images] == [
         "confusion matrix",
         "reliability diagram",
         "0.jpg: wren (80 %): attention rollout, layer 1: 9 tokens".replace(" %", "\u00a0%"),
         "1.jpg: wren (80 %): attention rollout, layer 1: 9 tokens".replace(" %", "\u00a0%"),
     ]
-    assert all(one["src"].startswith("data:image/png;base64,") for one in pictures)
+    assert all(one["src"].startswith("data:image/png;base64,") for one in images)
     assert "## What it has right" in note and "wren" in note
 
 
-def test_a_picture_that_is_not_the_recorded_one_is_left_out(tmp_path: Path) -> None:
+def test_an_image_that_is_not_the_recorded_one_is_left_out(tmp_path: Path) -> None:
     write_eval(tmp_path / "eval")
     write_explained(tmp_path / "seen")
     Image.new("RGB", (9, 9)).save(tmp_path / "eval" / "confusion.png")
@@ -97,7 +97,7 @@ def test_a_picture_that_is_not_the_recorded_one_is_left_out(tmp_path: Path) -> N
     assert "2 images, of which 0 are shown" in page.text
 
 
-def test_only_a_few_pictures_are_embedded(tmp_path: Path) -> None:
+def test_only_a_few_images_are_embedded(tmp_path: Path) -> None:
     write_explained(tmp_path / "seen", 9)
     page, _ = read(tmp_path)
     assert page.count("img") == 6 and "9 images, of which 6 are shown" in page.text

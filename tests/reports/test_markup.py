@@ -31,7 +31,7 @@ def test_handlers_and_styles_are_no_attributes(name: str) -> None:
 
 
 def test_links_within_the_file_are_welcome() -> None:
-    assert str(el("use", href="#picture-0")) == '<use href="#picture-0"></use>'
+    assert str(el("use", href="#image-0")) == '<use href="#image-0"></use>'
     assert 'href="data:image/jpeg;base64,AA=="' in str(el("image", href="data:image/jpeg;base64,AA=="))
 
 

@@ -127,7 +127,7 @@ def test_dropped_patches_are_covered_and_no_others(tmp_path: Path) -> None:
     assert "layer 0 6 of 6" in page.text and "layers 1–2 3 of 6" in page.text and ", taken for y (50 %)" in page.text
 
 
-def test_the_whole_picture_is_shown_where_the_first_layer_drops(tmp_path: Path) -> None:
+def test_the_whole_image_is_shown_where_the_first_layer_drops(tmp_path: Path) -> None:
     body = {"grid": [1, 2], "layers": [0, 1], "images": [{"label": "x", "kept": [[1], [1]]}]}
     write_record(tmp_path / "kept.json", "kept", body)
     page = read([tmp_path], tmp_path)
@@ -137,7 +137,7 @@ def test_the_whole_picture_is_shown_where_the_first_layer_drops(tmp_path: Path) 
 
 def test_thumbnails_are_embedded_and_strangers_are_not(tmp_path: Path) -> None:
     run = write_run(tmp_path / "run", classes=("a", "b", "c", "d"))
-    (run.folder / "check.json").unlink()  # it has pictures of its own
+    (run.folder / "check.json").unlink()  # it has images of its own
     (tmp_path / "secret.jpg").write_bytes((run.folder / "thumbnails" / "00.jpg").read_bytes())
     (run.folder / "thumbnails" / "big.jpg").write_bytes(b"\xff\xd8\xff" + bytes(400_000))
     record = json.loads((run.folder / "kept.json").read_text())
@@ -145,8 +145,8 @@ def test_thumbnails_are_embedded_and_strangers_are_not(tmp_path: Path) -> None:
         image["thumbnail"] = name
     (run.folder / "kept.json").write_text(json.dumps(record))
     page = read([run.folder], tmp_path)
-    pictures = [values["href"] for tag, values in page.tags if tag == "image"]
-    assert len(pictures) == 1 and pictures[0].startswith("data:image/jpeg;base64,/9j/")
+    images = [values["href"] for tag, values in page.tags if tag == "image"]
+    assert len(images) == 1 and images[0].startswith("data:image/jpeg;base64,/9j/")
 
 
 def test_the_ladder_is_told_without_flattery(tmp_path: Path) -> None:

@@ -59,7 +59,7 @@ def write_linear(path: Path, *, half: bool = False, quantized: bool = False, cla
 
 
 def write_flat(path: Path) -> None:
-    """An ONNX file of a model of vectors, which no picture fits."""
+    """An ONNX file of a model of vectors, which no image fits."""
     graph = helper.make_graph(
         [helper.make_node("Identity", ["vector"], ["logits"])],
         "flat",

@@ -37,7 +37,7 @@ class Toy:
 
     def __call__(self) -> Evaluate:
         if self.wrong == "starting":
-            raise DataError("the pictures are gone")
+            raise DataError("the images are gone")
         return one_by_one(self._evaluate)
 
     def _evaluate(self, schedule: TokenSchedule) -> Accuracy:

@@ -29,7 +29,7 @@ def cost(schedule: TokenSchedule) -> float:
 
 
 def metric(schedule: TokenSchedule) -> float:
-    """Two layers matter, with falling returns; in steps of 1/200, as on 200 pictures, and with a little noise."""
+    """Two layers matter, with falling returns; in steps of 1/200, as on 200 images, and with a little noise."""
     worth = sum(weight * (1 - np.exp(-6 * schedule.counts[layer] / 60)) for layer, weight in ((1, 0.5), (-2, 0.4)))
     noise = random.Random(str(schedule)).uniform(-0.01, 0.01)
     return round(200 * float(np.clip(worth + noise, 0, 1))) / 200

@@ -149,7 +149,7 @@ def test_a_schedule_that_kills_is_recorded_as_failed(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("make", "error", "says"),
     [
-        (Toy(wrong="starting"), MeasurementError, "a worker cannot work: the pictures are gone"),
+        (Toy(wrong="starting"), MeasurementError, "a worker cannot work: the images are gone"),
         (Toy(wrong="answering"), RuntimeError, "ZeroDivisionError: in the middle"),
         (make_nothing_answered, RuntimeError, "left 1 schedules unanswered"),
     ],

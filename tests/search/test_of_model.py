@@ -18,13 +18,13 @@ from tavt_kit.search.finalists import confirm
 from tavt_kit.search.record import front_body, write_front
 from tests.search.test_final import Machine
 from tests.search.toy import COSTS, SPACE, answers
-from tests.verbs.tiny import write_pictures, write_run
+from tests.verbs.tiny import write_images, write_run
 
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("of_model")
-    write_pictures(folder / "data", each=30)
+    write_images(folder / "data", each=30)
     write_run(folder / "run")
     return folder
 
@@ -48,7 +48,7 @@ def test_the_split_of_a_run_is_kept(place: Path, tmp_path: Path) -> None:
     again = search_model(model, images, evaluations=1)
     assert told[0].candidate == again.dense
     with pytest.raises(DataError):
-        search_model(model, place / "run")  # a run without pictures
+        search_model(model, place / "run")  # a run without images
 
 
 def test_metrics_and_bounds(place: Path) -> None:
@@ -67,7 +67,7 @@ def test_metrics_and_bounds(place: Path) -> None:
         search_model(model, place / "data", limit=19, preprocessing=preprocessing)
     with pytest.raises(BudgetError, match="needs a target"):
         search_model(model, place / "data", budget=["latency=3ms"], preprocessing=preprocessing)
-    write_pictures(place / "two", each=4, classes=("disc", "square"))
+    write_images(place / "two", each=4, classes=("disc", "square"))
     for given in (model, load_model(place / "run")):
         with pytest.raises(DataError, match="classes"):
             search_model(given, place / "two", preprocessing=preprocessing)

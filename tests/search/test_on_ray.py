@@ -87,7 +87,7 @@ def test_the_very_front_though_a_worker_and_a_machine_are_lost(machines: Any, tm
         assert summary(there) == summary(here) and there.history == here.history
         assert removed and crew._started == 4  # two, and one for each that was lost
         with Workers(Actors(cluster, Toy(wrong="starting")), 1) as workers:
-            with pytest.raises(MeasurementError, match="a worker cannot work: the pictures are gone"):
+            with pytest.raises(MeasurementError, match="a worker cannot work: the images are gone"):
                 list(workers([SPACE.least]))
         with Workers(Actors(cluster, Toy(wrong="answering")), 1) as workers:
             with pytest.raises(RuntimeError, match="ZeroDivisionError: in the middle"):

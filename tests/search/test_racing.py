@@ -18,7 +18,7 @@ from tavt_kit.search.finalists import confirm
 from tavt_kit.search.racing import ESTIMATE, Bits, Look, Race, is_beaten, stages
 from tests.search.toy import MACS_ONLY, SPACE
 
-PICTURES = 600
+IMAGES = 600
 
 
 def answer(bits: Bits) -> EvaluationResult:
@@ -31,15 +31,15 @@ def showing(bits: Bits) -> Look:
 
 
 class Model:
-    """Each picture is right as long as enough tokens are kept for it, save for some noise; counts what is looked at."""
+    """Each image is right as long as enough tokens are kept for it, save for some noise; counts what is looked at."""
 
     def __init__(self) -> None:
-        self.need = np.random.default_rng(0).beta(1.2, 2.5, PICTURES)
+        self.need = np.random.default_rng(0).beta(1.2, 2.5, IMAGES)
         self.looked = 0
 
     def bits(self, schedule: TokenSchedule) -> Bits:
         worth = np.mean([1 - np.exp(-3 * count / 26) for count in schedule.counts])
-        noise = np.random.default_rng(sum(schedule.counts)).normal(0, 0.05, PICTURES)
+        noise = np.random.default_rng(sum(schedule.counts)).normal(0, 0.05, IMAGES)
         right: Bits = self.need + noise < worth
         return right
 
@@ -51,7 +51,7 @@ class Model:
             yield schedule, answer(self.bits(schedule)[start:stop])
 
     def race(self, confidence: float = 0.9, first: int = 75) -> Race:
-        return Race(self.look, MACS_ONLY.macs, PICTURES, first, confidence)
+        return Race(self.look, MACS_ONLY.macs, IMAGES, first, confidence)
 
 
 def found_by(race: Race, evaluations: int = 160, store: Store | None = None, population: int = 8) -> SearchResult:
@@ -61,7 +61,7 @@ def found_by(race: Race, evaluations: int = 160, store: Store | None = None, pop
 
 def test_stages() -> None:
     assert stages(128, 525) == (128, 256, 525) and stages(300, 525) == (525,) and stages(1, 4) == (1, 2, 4)
-    with pytest.raises(DataError, match="one picture or more"):
+    with pytest.raises(DataError, match="one image or more"):
         stages(0, 10)
 
 
@@ -95,11 +95,11 @@ def test_at_the_end_nothing_is_left_to_doubt() -> None:
 
 def test_a_race_looks_at_less_and_finds_the_same_front() -> None:
     whole, raced = Model(), Model()
-    plain = found_by(whole.race(first=PICTURES))
+    plain = found_by(whole.race(first=IMAGES))
     quick = found_by(raced.race())
-    assert raced.looked < 0.85 * whole.looked and whole.looked == 160 * PICTURES
+    assert raced.looked < 0.85 * whole.looked and whole.looked == 160 * IMAGES
     assert quick.hypervolume > plain.hypervolume - 0.005
-    stopped = [one for one in quick.candidates if one.accuracy is not None and one.accuracy.n < PICTURES]
+    stopped = [one for one in quick.candidates if one.accuracy is not None and one.accuracy.n < IMAGES]
     assert len(stopped) > 40 and set(quick.estimates) == {one.schedule for one in stopped}
     assert {one.accuracy.n for one in stopped if one.accuracy} <= {75, 150, 300}
 
@@ -108,13 +108,13 @@ def test_what_was_stopped_is_on_no_front_and_no_baseline() -> None:
     result = found_by(Model().race(confidence=0.6, first=30))
     final = confirm(result, Budget(), measure=None)
     shown = (*result.front, *final.candidates, *final.baselines)
-    assert {one.accuracy.n for one in shown if one.accuracy} == {PICTURES}
+    assert {one.accuracy.n for one in shown if one.accuracy} == {IMAGES}
     assert {"dense", "stages"} <= {one.origin for one in final.baselines}  # each taper was stopped
     assert len(result.whole) + len(result.estimates) == result.evaluations
 
 
-def test_no_better_one_is_lost_to_easy_first_pictures() -> None:
-    """A stopped candidate is told as worse than its incumbent, even where the first pictures are easy."""
+def test_no_better_one_is_lost_to_easy_first_images() -> None:
+    """A stopped candidate is told as worse than its incumbent, even where the first images are easy."""
     incumbent = np.concatenate([np.ones(100, bool), np.zeros(100, bool)])
     race = Race(showing(np.arange(200) % 5 > 0), lambda schedule: 1.0, 200, 50)
     race.update([(TokenSchedule((5, 4)), answer(incumbent))])
@@ -174,4 +174,4 @@ def test_a_longer_search_goes_on_from_a_raced_one() -> None:
     first = found_by(race, evaluations=60)
     further = search(SPACE, race, costs=MACS_ONLY, evaluations=100, population=8, after=first, learn=race.update)
     assert further.candidates[:60] == first.candidates and set(first.estimates) <= set(further.estimates)
-    assert {one.accuracy.n for one in further.front if one.accuracy} == {PICTURES}
+    assert {one.accuracy.n for one in further.front if one.accuracy} == {IMAGES}

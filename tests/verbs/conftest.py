@@ -1,4 +1,4 @@
-"""Pictures and a model for verbs that need no others; a module that does has its own fixture of the name."""
+"""Images and a model for verbs that need no others; a module that does has its own fixture of the name."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ from pathlib import Path
 
 import pytest
 
-from tests.verbs.tiny import write_pictures, write_run
+from tests.verbs.tiny import write_images, write_run
 
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Ten pictures of each class."""
-    return write_pictures(tmp_path_factory.mktemp("data"))
+    """Ten images of each class."""
+    return write_images(tmp_path_factory.mktemp("data"))
 
 
 @pytest.fixture(scope="module")
@@ -23,8 +23,8 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with ``data``, twenty pictures of each class, and a model in ``run``."""
+    """A folder with ``data``, twenty images of each class, and a model in ``run``."""
     folder = tmp_path_factory.mktemp("place")
-    write_pictures(folder / "data", each=20)
+    write_images(folder / "data", each=20)
     write_run(folder / "run")
     return folder

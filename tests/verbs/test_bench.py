@@ -16,7 +16,7 @@ from tavt_kit.runtimes.session import Images
 from tavt_kit.verbs.profile import _print
 from tests.runtimes.models import write_linear
 from tests.verbs.command import run
-from tests.verbs.tiny import write_pictures, write_run
+from tests.verbs.tiny import write_images, write_run
 
 TINY = ("vit_tiny_patch16_224", "--weights", "random", "--image-size", "32")
 QUICK = ("--min-time", "0.02", "--max-time", "0.1s", "--no-meters")
@@ -61,7 +61,7 @@ def test_files_side_by_side(tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
 def test_what_ran_of_an_int8_file_is_shown(
     suffix: str, kernel: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    data, model = write_pictures(tmp_path / "data"), write_run(tmp_path / "run")
+    data, model = write_images(tmp_path / "data"), write_run(tmp_path / "run")
     how = ("--precision", "int8", "--format", "onnx,openvino", "--schedule", "17,9,9,5", "--drop", 100)
     assert run("export", model, "--data", data, *how, "--quantizer", "nncf", "--no-dense", "-o", tmp_path / "out") == 0
     capsys.readouterr()
@@ -118,8 +118,8 @@ def test_the_same_thing_twice_gets_two_names(tmp_path: Path) -> None:
         ((*TINY, "--budget", "top1=84%"), "measures no accuracy"),
         ((*TINY, "--target", "torch:cpu", "--e2e", "--no-meters"), "give a data set by --data, or a folder"),
         (
-            (*TINY, "--target", "torch:cpu", "--e2e", "--pictures", "nowhere", "--no-meters"),
-            "takes a folder of pictures",
+            (*TINY, "--target", "torch:cpu", "--e2e", "--image-folder", "nowhere", "--no-meters"),
+            "takes a folder of images",
         ),
         (("profile", *TINY, "--target", "torch:cpu:mode=compile"), "usual mode only"),
     ],

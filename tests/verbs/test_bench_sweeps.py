@@ -1,4 +1,4 @@
-"""``fgvc-kit bench`` with sweeps, modes, budgets and pictures."""
+"""``fgvc-kit bench`` with sweeps, modes, budgets and images."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def files(tmp_path: Path) -> tuple[str, str]:
 
 
 @pytest.fixture
-def pictures(tmp_path: Path) -> Path:
+def images(tmp_path: Path) -> Path:
     rng, folder = np.random.default_rng(0), tmp_path / "pictures"
     folder.mkdir()
     for i in range(3):
@@ -78,24 +78,24 @@ def test_budgets_decide_the_exit_code(files: tuple[str, str], capsys: pytest.Cap
     assert "b.onnx: latency[p50]=0.001ms FAIL" in " ".join(capsys.readouterr().out.split())
 
 
-def test_end_to_end_beside_the_model_alone(tmp_path: Path, pictures: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    given = ("--target", "torch:cpu:threads=1", "--e2e", "--pictures", str(pictures), *QUICK)
+def test_end_to_end_beside_the_model_alone(tmp_path: Path, images: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    given = ("--target", "torch:cpu:threads=1", "--e2e", "--image-folder", str(images), *QUICK)
     assert run("bench", *TINY, *given, "--budget", "latency[e2e]=10s", "-o", tmp_path) in (0, 1)
     (one,) = candidates(tmp_path)
     whole = one["end_to_end"]
     assert isinstance(whole, dict) and whole["pictures"] == 3
     assert list(whole["parts_ms"]) == ["decode", "resize", "normalise", "inference"]
     assert whole["latency_ms"]["median"] > whole["parts_ms"]["inference"]
-    assert "3 pictures in turn" in " ".join(capsys.readouterr().out.split())
+    assert "3 images in turn" in " ".join(capsys.readouterr().out.split())
 
 
-def test_unreadable_and_constant_pictures_are_refused(
-    tmp_path: Path, pictures: Path, capsys: pytest.CaptureFixture[str]
+def test_unreadable_and_constant_images_are_refused(
+    tmp_path: Path, images: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    (pictures / "1.png").write_bytes(b"no picture")
+    (images / "1.png").write_bytes(b"no image")
     out = tmp_path / "out"
     given = ("--target", "torch:cpu:threads=1", *QUICK, "-o", out)
-    assert run("bench", *TINY, *given, "--e2e", "--pictures", pictures) == 2
+    assert run("bench", *TINY, *given, "--e2e", "--image-folder", images) == 2
     assert "1.png" in capsys.readouterr().err
     data = tmp_path / "flat"
     for name in ("a", "b"):

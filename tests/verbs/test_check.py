@@ -16,7 +16,7 @@ from tavt_kit.core.records import read_record
 from tavt_kit.data import load_images
 from tavt_kit.runtimes import open_file
 from tests.verbs.command import run
-from tests.verbs.tiny import CLASSES, write_pictures, write_run
+from tests.verbs.tiny import CLASSES, write_images, write_run
 
 SCHEDULE = "14,11,8,8"
 
@@ -25,7 +25,7 @@ SCHEDULE = "14,11,8,8"
 def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with ``data``, a model in ``run``, it as ONNX in ``shipped``, and its logits in ``logits.npz``."""
     folder = tmp_path_factory.mktemp("check")
-    write_pictures(folder / "data")
+    write_images(folder / "data")
     write_run(folder / "run")
     flags = ("--data", folder / "data", "--schedule", SCHEDULE, "--format", "onnx", "-o", folder / "shipped")
     assert run("export", folder / "run", *flags, "--no-dense") == 0
@@ -148,7 +148,7 @@ def test_a_run_trained_again_is_checked_at_the_old_schedule(
     assert "give --schedule" in capsys.readouterr().err
 
 
-def test_a_run_trained_on_the_pictures_that_check_it_is_refused(
+def test_a_run_trained_on_the_images_that_check_it_is_refused(
     place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     from tavt_kit.data import write_split

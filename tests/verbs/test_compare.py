@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from tavt_kit.bench import Protocol
-from tavt_kit.bench.record import Benched, bench_body
+from tavt_kit.bench.record import BenchRow, bench_body
 from tavt_kit.core.accuracy import Accuracy
 from tavt_kit.core.device import TargetDevice
 from tavt_kit.core.host import HostFacts
@@ -40,7 +40,7 @@ def bench_file(
     for name, ms in times.items():
         samples = tuple(ms * (1 + 0.002 * (place % 5)) for place in range(3 * rounds))
         schedule = SCHEDULES[name.split()[-1]]
-        rows.append(Benched(name, "x", target, Measurement(samples, True, (3,) * rounds), schedule, 100, None))
+        rows.append(BenchRow(name, "x", target, Measurement(samples, True, (3,) * rounds), schedule, 100, None))
     path.parent.mkdir(exist_ok=True)
     write_record(path, "bench", bench_body(rows, protocol=protocol or Protocol(), inputs="random", seed=0, host=host))
     return path

@@ -16,7 +16,7 @@ from tavt_kit.checkpoints import load_model
 from tavt_kit.checkpoints.official_vit import official_names
 from tavt_kit.models.timm_import import timm
 from tests.verbs.command import run
-from tests.verbs.tiny import CLASSES, write_pictures
+from tests.verbs.tiny import CLASSES, write_images
 
 WIDTH, LAYERS, PATCH = 24, 3, 8
 
@@ -44,7 +44,7 @@ def save(path: Path, content: Any) -> Path:
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_pictures(tmp_path_factory.mktemp("data"), each=20)
+    return write_images(tmp_path_factory.mktemp("data"), each=20)
 
 
 @pytest.mark.parametrize("content", [lambda s: s, lambda s: {"model": s}, lambda s: {"model": s, "amp": {"x": 1.0}}])

@@ -48,7 +48,7 @@ def test_a_folder_is_shown(capsys: pytest.CaptureFixture[str], tmp_path: Path) -
 
 
 def _anno(root: Path, classes: int) -> Path:
-    """Mix-ViT's layout: three pictures of each class in train and in test."""
+    """Mix-ViT's layout: three images of each class in train and in test."""
     for part in ("train", "test"):
         lines = [f"{part}{i}.png {i % classes + 1}" for i in range(3 * classes)]
         (root / "anno").mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""``fgvc-kit demo``: its stages on small pictures, interrupted and continued, and what it concludes."""
+"""``fgvc-kit demo``: its stages on small images, interrupted and continued, and what it concludes."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from tavt_kit import cli
 from tavt_kit.core.records import write_record
 from tavt_kit.workflows import demo as demo_workflow
 from tavt_kit.workflows.demo import Stages, conclusions, read_table
-from tests.verbs.tiny import write_pictures
+from tests.verbs.tiny import write_images
 from tests.workflows.conftest import Heard
 
 
@@ -70,7 +70,7 @@ def test_the_whole_job_interrupted_and_continued(
     monkeypatch.setattr(demo_workflow, "PATCH", 16)
     monkeypatch.setattr(demo_workflow, "SHARE", 3.0)  # so small a model is no faster with fewer tokens
     monkeypatch.setattr(demo_workflow, "LAYERS_TRAINED", 2)
-    data = write_pictures(tmp_path / "data", each=60, size=64)
+    data = write_images(tmp_path / "data", each=60, size=64)
     demo = Stages(tmp_path / "out", str(data), "openvino:cpu:threads=1", 96, 3, 6, 0, progress := Heard())
     for title, stage in demo.listed():
         if title.startswith("export"):  # everything before it is done; go on as the same command would

@@ -39,8 +39,8 @@ def test_features_maps_and_a_teacher_of_another_size(data: Path, model: Path, tm
     asked = json.loads((tmp_path / "a" / "run.json").read_text())["asked"]
     assert asked["feature_layers"] == [1, 2] and asked["attention_layers"] == [2]  # the last but one
     big = tmp_path / "big"
-    pictures = ("--data", data, "--weights", "random", "--image-size", 64)
-    assert run("train", "test_vit", *pictures, "-o", big) == 0
+    images = ("--data", data, "--weights", "random", "--image-size", 64)
+    assert run("train", "test_vit", *images, "-o", big) == 0
     assert run("distill", model, "--data", data, "-o", tmp_path / "b", "--teacher", big, *FEW) == 0
     logged = [json.loads(line) for line in (tmp_path / "b" / "metrics.jsonl").read_text().splitlines()]
     assert all(step["teacher"] > 0 for step in logged)

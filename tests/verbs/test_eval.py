@@ -18,7 +18,7 @@ from tavt_kit.data.preprocess import Preprocessing
 from tavt_kit.models.wrap import wrap
 from tests.contracts.zoo import PIM, SMALL, build
 from tests.verbs.command import run
-from tests.verbs.tiny import CLASSES, write_pictures, write_run
+from tests.verbs.tiny import CLASSES, write_images, write_run
 
 
 def rows_of(text: str) -> list[dict[str, str]]:
@@ -27,7 +27,7 @@ def rows_of(text: str) -> list[dict[str, str]]:
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_pictures(tmp_path_factory.mktemp("data"), each=20)
+    return write_images(tmp_path_factory.mktemp("data"), each=20)
 
 
 @pytest.fixture(scope="module")
@@ -80,8 +80,8 @@ def test_pims_heads_are_counted(tmp_path: Path, capsys: pytest.CaptureFixture[st
     pim = build("pim")
     card = ModelCard("pim", "pim_vit_base_patch16", arguments, classes, preprocessing.as_record())
     save_model(tmp_path / "pim", pim, card)
-    pictures = write_pictures(tmp_path / "data", each=5, classes=classes, size=40)
-    command = ("eval", tmp_path / "pim", "--data", pictures, "--schedule", f"{wrap(pim).tokens},20,15,9", "--json")
+    images = write_images(tmp_path / "data", each=5, classes=classes, size=40)
+    command = ("eval", tmp_path / "pim", "--data", images, "--schedule", f"{wrap(pim).tokens},20,15,9", "--json")
     assert run(*command) == 0
     record = json.loads(capsys.readouterr().out)
     heads = record["heads"]
@@ -97,7 +97,7 @@ def test_pims_heads_are_counted(tmp_path: Path, capsys: pytest.CaptureFixture[st
 
 @pytest.fixture
 def odd(tmp_path: Path) -> Path:
-    """Pictures of every kind, and what is none."""
+    """Images of every kind, and what is none."""
     folder = tmp_path / "odd"
     (folder / "deeper").mkdir(parents=True)
     Image.new("RGB", (1, 1), (200, 9, 9)).save(folder / "deeper" / "one pixel.png")
@@ -106,8 +106,8 @@ def odd(tmp_path: Path) -> Path:
     frames = [Image.new("P", (40, 40), shade) for shade in range(3)]
     frames[0].save(folder / "animated.gif", save_all=True, append_images=frames[1:])
     Image.new("RGB", (40, 40)).save(folder / "really a png.jpg", format="PNG")
-    (folder / "broken.png").write_bytes(b"no picture")
-    (folder / "notes.txt").write_text("no picture either")
+    (folder / "broken.png").write_bytes(b"no image")
+    (folder / "notes.txt").write_text("no image either")
     return folder
 
 
@@ -120,7 +120,7 @@ def test_a_folder_without_labels(
     rows = rows_of(printed.out)
     names = ["animated.gif", "broken.png", "cmyk.jpg", "deep.png", "one pixel.png", "really a png.jpg"]
     assert [Path(row["file"]).name for row in rows] == names
-    assert rows[1]["label"] == "" and "not a picture" in rows[1]["error"] and "1 of 6" in printed.err
+    assert rows[1]["label"] == "" and "not an image" in rows[1]["error"] and "1 of 6" in printed.err
     assert all(row["label"] in CLASSES and row["label_3"] in CLASSES for i, row in enumerate(rows) if i != 1)
     command = ("eval", model, "--unlabelled", odd, "--batch", 2, "--precision-wanted", "0.3", "--data", data)
     assert run(*command, "-o", tmp_path / "out") == 0
@@ -157,7 +157,7 @@ def test_the_order_of_classes_is_the_models(data: Path, tmp_path: Path, capsys: 
         (("--split", "test", "--unlabelled", "{data}"), "--split needs labels"),
         (("--unlabelled", "{data}/nowhere"), "is not there"),
         (("--unlabelled", "{data}/disc/0.png"), "is a file"),
-        (("--unlabelled", "{empty}"), "holds no pictures"),
+        (("--unlabelled", "{empty}"), "holds no images"),
         (("--data", "{data}/disc"), "label them with --unlabelled"),
         (("--data", "{other}"), "3 are in only one of them (cat, dog, square)"),
         (("--target", "torch:gameboy"), "gameboy"),
@@ -174,7 +174,7 @@ def test_bad_input_is_one_sentence_and_no_file(
     (tmp_path / "empty").mkdir()
     other = tmp_path / "other"
     if "{other}" in arguments:
-        write_pictures(other, each=5, classes=("disc", "stripe", "cat", "dog"))
+        write_images(other, each=5, classes=("disc", "stripe", "cat", "dog"))
     given = [one.format(data=data, empty=tmp_path / "empty", other=other) for one in arguments]
     given += [] if "--data" in arguments else ["--data", str(data)]
     assert run("eval", model, *given, "-o", tmp_path / "out") == 2

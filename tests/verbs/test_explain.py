@@ -10,24 +10,24 @@ from PIL import Image
 
 from tavt_kit.core.records import sha256_file
 from tests.verbs.command import run
-from tests.verbs.tiny import CLASSES, write_pictures
+from tests.verbs.tiny import CLASSES, write_images
 
 
 def size_of(path: Path) -> tuple[int, int]:
-    with Image.open(path) as picture:
-        return picture.size
+    with Image.open(path) as image:
+        return image.size
 
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_pictures(tmp_path_factory.mktemp("data"), each=2)
+    return write_images(tmp_path_factory.mktemp("data"), each=2)
 
 
-def test_a_folder_gets_pictures_a_sheet_and_a_record(
+def test_a_folder_gets_images_a_sheet_and_a_record(
     data: Path, model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     broken = tmp_path / "broken.png"
-    broken.write_bytes(b"no picture")
+    broken.write_bytes(b"no image")
     out = tmp_path / "out"
     assert run("explain", model, data, broken, "-o", out, "--schedule", "17,9,9,5", "--json") == 0
     printed = capsys.readouterr()
@@ -54,7 +54,7 @@ def test_at_most_so_many(data: Path, model: Path, tmp_path: Path, capsys: pytest
     ("arguments", "sentence"),
     [
         (("nowhere.png",), "nowhere.png"),
-        (("{empty}",), "holds no pictures"),
+        (("{empty}",), "holds no images"),
         (("{data}", "--class", "teapot"), "--class is one of the model's classes (disc, square, stripe), got 'teapot'"),
         (("{data}", "--class", "disc"), "--class is of PIM's heat map, but vit_tiny_patch16_224 shows nothing"),
         (("{data}", "--schedule", "9,9,9,17"), "but only 9 reach it"),

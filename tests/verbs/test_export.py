@@ -23,7 +23,7 @@ from tavt_kit.core.schedule import TokenSchedule
 from tavt_kit.exporters.onnx_file import attach_card
 from tavt_kit.exporters.writer import Writer
 from tests.verbs.command import run
-from tests.verbs.tiny import CLASSES, write_pictures, write_run
+from tests.verbs.tiny import CLASSES, write_images, write_run
 
 ROOT = Path(__file__).parents[2]
 SCHEDULE = "14,11,8,8"
@@ -33,7 +33,7 @@ SCHEDULE = "14,11,8,8"
 def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with ``data``, a model in ``run``, and ``run/export`` holding it as ONNX and OpenVINO."""
     folder = tmp_path_factory.mktemp("export")
-    write_pictures(folder / "data")
+    write_images(folder / "data")
     write_run(folder / "run")
     assert export(folder, "--schedule", SCHEDULE, "--format", "onnx,openvino") == 0
     return folder
@@ -294,7 +294,7 @@ def test_check_of_the_wrong_things(
 
 @pytest.fixture(scope="module")
 def odd(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Pictures of odd kinds, some of them readable."""
+    """Images of odd kinds, some of them readable."""
     folder = tmp_path_factory.mktemp("odd")
     pixels = np.random.default_rng(0).integers(0, 256, (40, 50, 3), dtype=np.uint8)
     image = Image.fromarray(pixels)
@@ -303,7 +303,7 @@ def odd(tmp_path_factory: pytest.TempPathFactory) -> Path:
     image.convert("CMYK").save(folder / "cmyk.jpg")
     image.save(folder / "truncated.jpg")
     (folder / "truncated.jpg").write_bytes((folder / "truncated.jpg").read_bytes()[:400])
-    (folder / "text.png").write_text("no picture")
+    (folder / "text.png").write_text("no image")
     (folder / "folder").mkdir()
     return folder
 
@@ -336,8 +336,8 @@ def test_a_file_and_its_run_predict_the_same(place: Path, odd: Path, capsys: pyt
         ("run/export/model.f32.xml", ()),
         ("run", ("--schedule", SCHEDULE)),
     ):
-        pictures = (odd / "grey.png", odd / "palette.gif", odd / "cmyk.jpg")
-        assert run("predict", place / thing, *pictures, "--json", *flags) == 0
+        images = (odd / "grey.png", odd / "palette.gif", odd / "cmyk.jpg")
+        assert run("predict", place / thing, *images, "--json", *flags) == 0
         said = json.loads(capsys.readouterr().out)
         answers.append([[(top["label"], top["probability"]) for top in one["top"]] for one in said["predictions"]])
     for other in answers[1:]:
@@ -347,7 +347,7 @@ def test_a_file_and_its_run_predict_the_same(place: Path, odd: Path, capsys: pyt
             assert sum(share for _, share in one) == pytest.approx(1.0, abs=1e-4)
 
 
-def test_unreadable_pictures_are_named_and_counted(place: Path, odd: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_unreadable_images_are_named_and_counted(place: Path, odd: Path, capsys: pytest.CaptureFixture[str]) -> None:
     model = place / "run" / "export" / "model.f32.onnx"
     bad = [odd / "truncated.jpg", odd / "text.png", odd / "folder", odd / "absent.png"]
     assert run("predict", model, *bad, odd / "grey.png") == 0

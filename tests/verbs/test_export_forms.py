@@ -26,7 +26,7 @@ from tavt_kit.models.wrap import LeanViT
 from tavt_kit.runtimes import open_file
 from tavt_kit.runtimes.openvino_core import openvino_core
 from tests.verbs.command import run
-from tests.verbs.tiny import write_pictures, write_run
+from tests.verbs.tiny import write_images, write_run
 
 PRESETS = {"fast": "9x4", "balanced": "14,11,8x2", "accurate": "17x4"}
 ONNX = "model.switchable.f32.onnx"
@@ -37,7 +37,7 @@ FILES = [ONNX, pytest.param("model.switchable.f32.xml", marks=pytest.mark.slow)]
 def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """``data``, a model in ``run``, and ``run/export`` holding it switchable as ONNX."""
     folder = tmp_path_factory.mktemp("forms")
-    write_pictures(folder / "data")
+    write_images(folder / "data")
     write_run(folder / "run")
     made(folder, ONNX)
     return folder
@@ -115,7 +115,7 @@ def test_counts_that_the_graph_cannot_run_are_refused(place: Path, file: str) ->
 def test_predict_and_eval_take_a_preset_or_a_schedule(
     place: Path, file: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    path, picture = made(place, file), place / "data" / "disc" / "0.png"
+    path, image = made(place, file), place / "data" / "disc" / "0.png"
     said = []
     for thing, flags in (
         (path, ("--preset", "fast")),
@@ -124,7 +124,7 @@ def test_predict_and_eval_take_a_preset_or_a_schedule(
         (path, ()),
         (place / "run", ("--schedule", PRESETS["balanced"])),
     ):
-        assert run("predict", thing, picture, "--json", *flags) == 0
+        assert run("predict", thing, image, "--json", *flags) == 0
         top = json.loads(capsys.readouterr().out)["predictions"][0]["top"]
         said.append([one["probability"] for one in top])
     assert said[0] == said[1]
@@ -214,8 +214,8 @@ def test_several_schedules_share_one_weight_file(place: Path, tmp_path: Path) ->
     weights = shared.pop()
     assert {file.name for file in tmp_path.iterdir()} == {*names, weights.name, "check.json", "exported.json"}
     assert all(entries(tmp_path)[name]["sha256"][weights.name] == sha256_file(weights) for name in names)
-    picture = place / "data" / "disc" / "0.png"
-    assert run("predict", tmp_path / names[0], picture) == 0
+    image = place / "data" / "disc" / "0.png"
+    assert run("predict", tmp_path / names[0], image) == 0
     before = {file: file.stat().st_mtime_ns for file in tmp_path.iterdir()}
     assert export(place, *flags) == 0
     assert {file: file.stat().st_mtime_ns for file in tmp_path.iterdir()} == before
@@ -291,8 +291,8 @@ def test_an_operator_that_tensorrt_lacks_is_named(
 # --------------------------------------------------------------------------------------------------- bad input
 
 
-def test_pictures_of_other_classes_are_refused(place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    write_pictures(tmp_path / "other", classes=("disc", "square"))
+def test_images_of_other_classes_are_refused(place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_images(tmp_path / "other", classes=("disc", "square"))
     flags = ("--data", tmp_path / "other", "--schedule", "dense", "--precision", "int8", "-o", tmp_path / "out")
     assert run("export", place / "run", *flags) == 2
     assert "knows 3 classes" in (said := capsys.readouterr().err) and "has 2" in said

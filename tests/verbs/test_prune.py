@@ -19,7 +19,7 @@ def test_a_pruned_run_goes_on_as_any_other(
     data: Path, model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     small, taught = tmp_path / "small", tmp_path / "taught"
-    cuts = ("--mlp", 0.5, "--heads", 0.67, "--width", 0.67, "--depth", 3, "--pictures", 6)
+    cuts = ("--mlp", 0.5, "--heads", 0.67, "--width", 0.67, "--depth", 3, "--training-images", 6)
     assert run("prune", model, "--data", data, "-o", small, *cuts) == 0
     out = " ".join(capsys.readouterr().out.split())
     assert "3 layers, 2 heads, 48 feed-forward channels, 16 embedding channels" in out
@@ -53,19 +53,28 @@ def test_the_whole_way_from_a_pruned_run(
 def test_a_budget_of_multiply_adds(data: Path, model: Path, tmp_path: Path) -> None:
     most = round(0.75 * count_macs(load_model(model)))
     assert run("prune", model, "--data", data, "-o", tmp_path / "a", "--budget", f"flops={most}", "--heads", 1,
-               "--pictures", 6) == 0  # fmt: skip
+               "--training-images", 6) == 0  # fmt: skip
     assert 0.6 * most < count_macs(load_model(tmp_path / "a")) <= most
     record = json.loads((tmp_path / "a" / "prune.json").read_text())
     assert record["budget"]["verdict"] == "PASS" and record["shares"]["heads"] == 1.0 and record["shares"]["mlp"] < 1
     # For a schedule the same budget leaves more.
     assert run("prune", model, "--data", data, "-o", tmp_path / "b", "--budget", f"flops={most}", "--heads", 1,
-               "--pictures", 6, "--schedule", "taper:0.2") == 0  # fmt: skip
+               "--training-images", 6, "--schedule", "taper:0.2") == 0  # fmt: skip
     assert count_macs(load_model(tmp_path / "b")) > count_macs(load_model(tmp_path / "a"))
 
 
 @pytest.mark.slow
 def test_a_latency_budget_is_measured_on_the_target(data: Path, model: Path, tmp_path: Path) -> None:
-    latency = ("--budget", "latency[p50]=60s", "--target", "torch:cpu:threads=1", "--width", 0.67, "--pictures", 6)
+    latency = (
+        "--budget",
+        "latency[p50]=60s",
+        "--target",
+        "torch:cpu:threads=1",
+        "--width",
+        0.67,
+        "--training-images",
+        6,
+    )
     assert run("prune", model, "--data", data, "-o", tmp_path / "a", *latency) == 0
     budget = json.loads((tmp_path / "a" / "prune.json").read_text())["budget"]
     assert budget["verdict"] == "PASS" and 0 < budget["value"] < 60_000 and budget["target"].startswith("torch:cpu")

@@ -55,11 +55,11 @@ mixup = 0.0
 cutmix = 0.0
 ema = "none"
 """
-"""Nothing random but the order of the pictures, so that few steps show whether anything is learnt."""
+"""Nothing random but the order of the images, so that few steps show whether anything is learnt."""
 
 
 @pytest.fixture(scope="module")
-def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return draw(tmp_path_factory.mktemp("data") / "colours", each=10)
 
 
@@ -67,7 +67,7 @@ _SLOW = ("mixvit-cotton", "vitaev2-s")
 
 
 @pytest.mark.parametrize("recipe", [pytest.param(c, marks=pytest.mark.slow) if c in _SLOW else c for c in CASES])
-def test_the_loss_of_a_family_falls(recipe: str, pictures: Path, reference: Path, tmp_path: Path) -> None:
+def test_the_loss_of_a_family_falls(recipe: str, images: Path, reference: Path, tmp_path: Path) -> None:
     name, flags, rate, steps = CASES[recipe]
     torch.save({"model": state_of(load(reference, name)[0])}, tmp_path / "official.bin")
     place, out = tmp_path / "run", tmp_path / "out"
@@ -77,7 +77,7 @@ def test_the_loss_of_a_family_falls(recipe: str, pictures: Path, reference: Path
         PLAIN.format(recipe, smooth="" if recipe == "pim-cub" else "smoothing = 0.0", size=size)
     )
     few = ("--steps", steps, "--batch", 8, "--warmup", 2, "--lr", rate, "--precision", "f32")
-    assert run("train", place, "--recipe", tmp_path / "plain.toml", "--data", pictures, "-o", out, *few) == 0
+    assert run("train", place, "--recipe", tmp_path / "plain.toml", "--data", images, "-o", out, *few) == 0
     lines = read_metrics(out)
     for term in ("loss", "cross_entropy", "combined"):
         values = [line[term] for line in lines if term in line]
@@ -92,8 +92,8 @@ FAMILY = {"vit": "tavt-cub", "ffvt": "ffvt-cub", "transfg": "transfg-cub", "mixv
 
 @pytest.mark.slow
 @pytest.mark.parametrize("recipe", recipe_names())
-def test_every_recipe_runs_as_it_is(recipe: str, pictures: Path, reference: Path, tmp_path: Path) -> None:
-    """A step of each, with all that it does to pictures; but for the size, and the batch that little data allows."""
+def test_every_recipe_runs_as_it_is(recipe: str, images: Path, reference: Path, tmp_path: Path) -> None:
+    """A step of each, with all that it does to images; but for the size, and the batch that little data allows."""
     family = train_recipe(recipe).family or "vit"
     name, flags, _, _ = CASES[FAMILY[family]]
     torch.save({"model": state_of(load(reference, name)[0])}, tmp_path / "official.bin")
@@ -101,7 +101,7 @@ def test_every_recipe_runs_as_it_is(recipe: str, pictures: Path, reference: Path
     assert run("convert", tmp_path / "official.bin", "-o", place, *flags) == 0
     size = read_card(place).preprocessing["image_size"][0]
     few = ("--steps", 1, "--batch", 8, "--lr-batch", 8, "--warmup", 0, "--image-size", size)
-    assert run("train", place, "--recipe", recipe, "--data", pictures, "-o", out, *few) == 0
+    assert run("train", place, "--recipe", recipe, "--data", images, "-o", out, *few) == 0
     assert json.loads((out / "run.json").read_text())["asked"]["recipe"] == recipe
 
 
@@ -110,11 +110,11 @@ def vit(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_run(tmp_path_factory.mktemp("vit") / "run", classes=("blue", "green", "red"))
 
 
-def test_a_training_branch_is_in_the_state_and_not_in_the_model(vit: Path, pictures: Path, tmp_path: Path) -> None:
+def test_a_training_branch_is_in_the_state_and_not_in_the_model(vit: Path, images: Path, tmp_path: Path) -> None:
     """Interrupted and continued, the branch included, to the bit."""
     few = {"steps": 6, "batch": 6, "warmup": 1, "lr": 0.01, "image_size": 32, "precision": "f32"}
     recipe = train_recipe("mixvit-cub", **few)
-    images = load_images(str(pictures))
+    images = load_images(str(images))
 
     class Interrupting(Silent):
         def advance(self, units: int = 1, **values: float) -> None:
@@ -133,14 +133,14 @@ def test_a_training_branch_is_in_the_state_and_not_in_the_model(vit: Path, pictu
     assert all(torch.equal(first.get_tensor(name), second.get_tensor(name)) for name in first.keys())
 
 
-def test_what_was_asked_is_written_in_full(vit: Path, pictures: Path, tmp_path: Path) -> None:
+def test_what_was_asked_is_written_in_full(vit: Path, images: Path, tmp_path: Path) -> None:
     """Every flag over the recipe, nothing left open; the same again does nothing, another recipe is refused."""
     flags = (
         "--epochs", 2, "--batch", 6, "--warmup-epochs", 1, "--layer-decay", 0.5, "--drop-path", 0.2, "--clip", "none",
         "--smoothing", 0.1, "--class-weights", "balanced", "--loss-weight", "cross_entropy=2", "--lr-scale", "head=3",
         "--optimiser", "sgd", "--nesterov", "--final-lr", 1e-6, "--precision", "f32", "--probe", "--blocks", "all",
     )  # fmt: skip
-    command = ("train", vit, "--recipe", "finetune", "--data", pictures, "-o", tmp_path, *flags)
+    command = ("train", vit, "--recipe", "finetune", "--data", images, "-o", tmp_path, *flags)
     assert run(*command) == 0
     asked = json.loads((tmp_path / "run.json").read_text())["asked"]
     expected = {
@@ -164,8 +164,8 @@ def test_what_was_asked_is_written_in_full(vit: Path, pictures: Path, tmp_path: 
         (("--recipe", "{size}"), "evaluation of a recipe has crop_pct, "),
         (("--recipe", "{pct}"), "crop_pct must be above 0"),
         (("--recipe", "tavt-cub", "--steps", "100"), "0 to 100 steps (all of them), got --warmup 500"),
-        (("--recipe", "tavt-cub", "--batch", "64"), "1 to 18 pictures"),
-        (("--recipe", "tavt-cub", "--batch", "0"), "at least one picture"),
+        (("--recipe", "tavt-cub", "--batch", "64"), "1 to 18 images"),
+        (("--recipe", "tavt-cub", "--batch", "0"), "at least one image"),
         (("--recipe", "tavt-cub", "--lr", "nan"), "lr of a recipe must be a number, got nan"),
         (("--recipe", "modern", "--loss", "pim", "--smoothing", "0"), "mixup and cutmix"),
         (("--recipe", "finetune", "--loss", "pim"), "the loss pim is for PIM"),
@@ -177,7 +177,7 @@ def test_what_was_asked_is_written_in_full(vit: Path, pictures: Path, tmp_path: 
     ],
 )
 def test_bad_input_is_one_sentence(
-    flags: tuple[str, ...], said: str, vit: Path, pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    flags: tuple[str, ...], said: str, vit: Path, images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "mine.toml").write_text("learning_rate = 1")
     (tmp_path / "size.toml").write_text('base = "modern"\nevaluation = { image_size = 64 }')
@@ -185,16 +185,16 @@ def test_bad_input_is_one_sentence(
     files = {"file": tmp_path / "mine.toml", "size": tmp_path / "size.toml", "pct": tmp_path / "pct.toml"}
     filled = [flag.format(**files) for flag in flags]
     size = () if "finetune" in filled else ("--image-size", 32)
-    assert run("train", vit, "--data", pictures, "-o", tmp_path / "out", *filled, *size) == 2
+    assert run("train", vit, "--data", images, "-o", tmp_path / "out", *filled, *size) == 2
     shown = capsys.readouterr()
     assert said in shown.err and shown.err.count("\n") == 1 and not shown.out
     assert not (tmp_path / "out" / "model.safetensors").exists()
 
 
 def test_another_recipe_is_refused_with_what_differs(
-    vit: Path, pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    vit: Path, images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    few = ("train", vit, "--data", pictures, "-o", tmp_path, "--steps", 2, "--batch", 4, "--precision", "f32")
+    few = ("train", vit, "--data", images, "-o", tmp_path, "--steps", 2, "--batch", 4, "--precision", "f32")
     assert run(*few, "--recipe", "finetune") == 0
     capsys.readouterr()
     assert run(*few, "--recipe", "finetune", "--lr", 0.1, "--loss", "contrastive") == 2
@@ -202,7 +202,7 @@ def test_another_recipe_is_refused_with_what_differs(
     assert "lr 3e-05 (now 0.1)" in said and "loss cross_entropy (now contrastive)" in said and said.count("\n") == 1
 
 
-def test_a_class_of_one_picture_trains(vit: Path, tmp_path: Path) -> None:
+def test_a_class_of_one_image_trains(vit: Path, tmp_path: Path) -> None:
     """It goes to training, and balanced weights make it count as any other class."""
     folder = draw(tmp_path / "colours", each=6)
     for file in sorted((folder / "red").iterdir())[1:]:
@@ -211,8 +211,8 @@ def test_a_class_of_one_picture_trains(vit: Path, tmp_path: Path) -> None:
     assert run("train", vit, "--data", folder, "--recipe", "finetune", *few) == 0
 
 
-def test_the_modern_recipe_runs_on_small_data(vit: Path, pictures: Path, tmp_path: Path) -> None:
+def test_the_modern_recipe_runs_on_small_data(vit: Path, images: Path, tmp_path: Path) -> None:
     few = ("--epochs", 2, "--batch", 6, "--precision", "f32", "-o", tmp_path, "--json")
-    assert run("train", vit, "--data", pictures, "--recipe", "modern", *few) == 0
+    assert run("train", vit, "--data", images, "--recipe", "modern", *few) == 0
     asked = json.loads((tmp_path / "run.json").read_text())["asked"]
     assert (asked["steps"], asked["layer_decay"], asked["optimiser"], asked["blocks"]) == (6, 0.75, "adamw", "all")

@@ -27,7 +27,7 @@ from tavt_kit.models.wrap import AdaptiveViT
 from tavt_kit.search import Store
 from tavt_kit.workflows import search_target
 from tavt_kit.workflows.refine import LatencyRefinement
-from tests.verbs.tiny import write_pictures, write_run
+from tests.verbs.tiny import write_images, write_run
 
 ROOT = Path(__file__).parents[2]
 
@@ -36,7 +36,7 @@ ROOT = Path(__file__).parents[2]
 def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with ``data`` and a model in ``run``."""
     folder = tmp_path_factory.mktemp("search")
-    write_pictures(folder / "data", each=30)
+    write_images(folder / "data", each=30)
     write_run(folder / "run")
     return folder
 
@@ -107,7 +107,7 @@ def test_macs_search_leaves_a_whole_run(place: Path, tmp_path: Path, capsys: pyt
         assert (out / name).is_file(), name
     rows = list(csv.DictReader((out / "candidates.csv").read_text().splitlines()))
     assert len(rows) == 20 and rows[1]["origin"] == "user" and rows[0]["origin"] == "dense"
-    assert "within reach" in said.err and "18 val pictures" in said.err and "20/20 evaluations" in said.err
+    assert "within reach" in said.err and "18 val images" in said.err and "20/20 evaluations" in said.err
     kept = json.loads((out / "kept.json").read_text())
     assert kept["schedule"] == body["candidates"][body["chosen"]]["schedule"] and kept["split"] == "test"
 
@@ -353,7 +353,7 @@ def test_screened_candidates_say_so_and_are_on_no_front(
 ) -> None:
     out = tmp_path / "out"
     assert search(place, out, "--budget", "flops=450K", "--evaluations", 40, "--screen", 4, "--limit", 17) == 0
-    assert "17 val pictures, the first 4 of them first, by torch in f32" in capsys.readouterr().err
+    assert "17 val images, the first 4 of them first, by torch in f32" in capsys.readouterr().err
     with (out / "candidates.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert {row["n"] for row in rows if row["on_front"] == "1"} == {"17"}
@@ -387,7 +387,7 @@ def test_latency_below_the_least_names_it(
     place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     fake = FakeTarget(monkeypatch)
-    monkeypatch.setattr(Evaluator, "look", lambda *arguments: pytest.fail("a picture was looked at"))
+    monkeypatch.setattr(Evaluator, "look", lambda *arguments: pytest.fail("an image was looked at"))
     target = ("--target", "torch:cpu:threads=1")
     assert search(place, tmp_path / "out", *target, "--budget", "latency=1ms") == 2
     assert "the nearest feasible budget is latency=3.56ms" in capsys.readouterr().err

@@ -24,14 +24,14 @@ from tavt_kit.search.finalists import Final, better_baseline
 from tavt_kit.workflows import search_target
 from tests.runtimes.models import write_flat
 from tests.verbs.test_search import toy_table
-from tests.verbs.tiny import write_pictures, write_run
+from tests.verbs.tiny import write_images, write_run
 
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with ``data``, a model in ``run`` and another in ``baseline``."""
     folder = tmp_path_factory.mktemp("baselines")
-    write_pictures(folder / "data", each=30)
+    write_images(folder / "data", each=30)
     write_run(folder / "run")
     write_run(folder / "baseline", seed=2, depth=2)
     return folder

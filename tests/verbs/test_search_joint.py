@@ -11,7 +11,7 @@ import pytest
 from tavt_kit.cli import main
 from tavt_kit.core.configuration import Configuration
 from tavt_kit.workflows import joint
-from tests.verbs.tiny import write_pictures, write_run
+from tests.verbs.tiny import write_images, write_run
 
 GENES = ("--score", "any")
 
@@ -19,7 +19,7 @@ GENES = ("--score", "any")
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("joint")
-    write_pictures(folder / "data", each=30)
+    write_images(folder / "data", each=30)
     write_run(folder / "run")
     return folder
 
@@ -72,11 +72,11 @@ def test_a_joint_front_is_found_told_and_exported(
     assert "joint was" in capsys.readouterr().err
 
 
-def test_a_budget_out_of_reach_ends_before_a_picture_is_looked_at(
+def test_a_budget_out_of_reach_ends_before_an_image_is_looked_at(
     place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def never(*arguments: object, **named: object) -> None:
-        raise AssertionError("a picture was read")
+        raise AssertionError("an image was read")
 
     monkeypatch.setattr(joint, "load_arrays", never)
     fixed = ("search", place / "run", "--data", place / "data", "-o", tmp_path / "out")

@@ -45,4 +45,4 @@ def test_feasibility_is_a_table(capsys: pytest.CaptureFixture[str]) -> None:
     with SearchProgress() as progress:
         progress.show(FeasibilityTable((Feasibility(ceiling, 1e9, 9e9, True),), (floor,)))
     said = capsys.readouterr().err
-    assert "within reach" in said and "top1=84%" in said and "known once pictures are looked at" in said
+    assert "within reach" in said and "top1=84%" in said and "known once images are looked at" in said

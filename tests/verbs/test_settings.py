@@ -10,12 +10,12 @@ import pytest
 from tavt_kit import cli
 from tavt_kit.verbs.settings import read_settings, settings_of, spell_settings
 from tests.verbs.command import run
-from tests.verbs.tiny import write_pictures
+from tests.verbs.tiny import write_images
 
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_pictures(tmp_path_factory.mktemp("data") / "shapes", 8)
+    return write_images(tmp_path_factory.mktemp("data") / "shapes", 8)
 
 
 def finetune(data: Path, out: Path, *flags: str) -> int:

@@ -1,4 +1,4 @@
-"""``train``, ``distill`` and ``eval`` through the real command: the whole way on small pictures, and bad input."""
+"""``train``, ``distill`` and ``eval`` through the real command: the whole way on small images, and bad input."""
 
 from __future__ import annotations
 
@@ -116,7 +116,7 @@ def test_flags_reach_the_record_and_dry_run_writes_nothing(
     assert not (tmp_path / "x").exists()
 
 
-def test_unreadable_training_pictures_are_refused_and_val_ones_skipped_if_asked(
+def test_unreadable_training_images_are_refused_and_val_ones_skipped_if_asked(
     data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     from tavt_kit.data import load_images
@@ -125,12 +125,12 @@ def test_unreadable_training_pictures_are_refused_and_val_ones_skipped_if_asked(
     shutil.copytree(data, damaged)
     images = load_images(str(damaged))
     train = ("train", "test_vit", "--weights", "random", "--data", damaged, "--image-size", "64")
-    images.split("val")[0].path.write_bytes(b"no picture")
+    images.split("val")[0].path.write_bytes(b"no image")
     assert run(*train, "-o", tmp_path / "a") == 2
     assert images.split("val")[0].path.name in capsys.readouterr().err
     assert run(*train, "-o", tmp_path / "b", "--allow-unreadable", "1", "--json") == 0
     assert json.loads(capsys.readouterr().out)["results"]["pictures"]["skipped"] == 1
-    images.split("train")[0].path.write_bytes(b"no picture")
+    images.split("train")[0].path.write_bytes(b"no image")
     assert run(*train, "-o", tmp_path / "c", "--allow-unreadable", "5") == 2
     said = capsys.readouterr().err
     assert str(images.split("train")[0].path) in said and said.count("\n") == 1
@@ -140,7 +140,7 @@ def test_unreadable_training_pictures_are_refused_and_val_ones_skipped_if_asked(
     ("flags", "named"),
     [
         (("--data", "{empty}"), "has no class folders"),
-        (("--data", "{zero}"), "no picture"),
+        (("--data", "{zero}"), "no image"),
         (("--data", "{absent}"), "does not exist"),
         (("--data", "{single}"), "at least two classes"),
         (("--data", "{data}", "-o", "{file}/x"), "cannot write"),
@@ -291,7 +291,7 @@ def test_two_launched_processes_write_one_run(data: Path, tmp_path: Path, launch
         torch.testing.assert_close(two[name], tensor, rtol=1e-3, atol=1e-5, msg=name)
 
 
-def test_a_fraction_of_the_training_pictures(data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_fraction_of_the_training_images(data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     command = ("train", "test_vit", "--weights", "random", "--data", data, "--image-size", "64", "-o", tmp_path / "run")
     assert run(*command, "--fraction", "a tenth") == 2
     assert "a fraction is given as 10% or 0.1" in capsys.readouterr().err

@@ -1,4 +1,4 @@
-"""Every family through the command line, from its official file to a checked export, on real pictures."""
+"""Every family through the command line, from its official file to a checked export, on real images."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tavt_kit.core.schedule import TokenSchedule
 from tavt_kit.models.flops import count_macs
 from tests.parity.official import load, state_of
 from tests.verbs.command import run
-from tests.verbs.tiny import write_pictures
+from tests.verbs.tiny import write_images
 
 FAMILIES = {
     "ffvt": ("ffvt_forward_a", ("--heads", 4, "--num-token", 3)),
@@ -32,10 +32,10 @@ LONG = ("mixvit_pure", "transfg", "pim", "vitae", "vitaev2")
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Ten classes, as many as the golden files have at most."""
-    return write_pictures(tmp_path_factory.mktemp("data"), each=10, classes=tuple("abcdefghij"), size=48)
+    return write_images(tmp_path_factory.mktemp("data"), each=10, classes=tuple("abcdefghij"), size=48)
 
 
-def pictures_for(data: Path, classes: int, folder: Path) -> Path:
+def images_for(data: Path, classes: int, folder: Path) -> Path:
     """As many class folders as the checkpoint has classes."""
     for place in sorted(data.iterdir())[:classes]:
         (folder / "data").mkdir(exist_ok=True)
@@ -50,11 +50,11 @@ def test_a_family_goes_the_whole_way(family: str, data: Path, reference: Path, t
     name, flags = FAMILIES[family]
     arrays, meta = load(reference, name)
     torch.save({"model": state_of(arrays)}, tmp_path / "official.bin")
-    pictures = pictures_for(data, meta["config"]["num_classes"], tmp_path)
+    images = images_for(data, meta["config"]["num_classes"], tmp_path)
     place = tmp_path / family
-    assert run("convert", tmp_path / "official.bin", "-o", place, "--data", pictures, *flags) == 0
-    assert run("eval", place, "--data", pictures, "--schedule", "taper:0.3") == 0
-    distilled = ("distill", place, "--data", pictures, "-o", tmp_path / "distilled", "--steps", 2, "--batch", 4)
+    assert run("convert", tmp_path / "official.bin", "-o", place, "--data", images, *flags) == 0
+    assert run("eval", place, "--data", images, "--schedule", "taper:0.3") == 0
+    distilled = ("distill", place, "--data", images, "-o", tmp_path / "distilled", "--steps", 2, "--batch", 4)
     assert run(*distilled) == 0
     found = tmp_path / "search"
     model = load_model(place)
@@ -78,15 +78,15 @@ def test_a_model_with_nothing_to_drop(
     """Mix-ViT's hybrid model is converted, evaluated and exported; distil and search say why they will not."""
     arrays, meta = load(reference, "mixvit_hybrid_a")
     torch.save(state_of(arrays), tmp_path / "official.bin")
-    pictures, place = pictures_for(data, meta["config"]["num_classes"], tmp_path), tmp_path / "hybrid"
-    flags = ("--heads", 4, "--image-size", 96, "--data", pictures)
+    images, place = images_for(data, meta["config"]["num_classes"], tmp_path), tmp_path / "hybrid"
+    flags = ("--heads", 4, "--image-size", 96, "--data", images)
     assert run("convert", tmp_path / "official.bin", "-o", place, *flags) == 0
-    assert run("eval", place, "--data", pictures) == 0
+    assert run("eval", place, "--data", images) == 0
     for form in ("onnx", "openvino"):
         out = tmp_path / form
-        assert run("export", place, "-o", out, "--data", pictures, "--format", form, "--schedule", "dense") == 0
+        assert run("export", place, "-o", out, "--data", images, "--format", form, "--schedule", "dense") == 0
     capsys.readouterr()
-    for verb in (("distill", place, "--data", pictures), ("search", place, "--data", pictures, "--budget", "flops=1G")):
+    for verb in (("distill", place, "--data", images), ("search", place, "--data", images, "--budget", "flops=1G")):
         assert run(*verb, "-o", tmp_path / "never") == 2
         said = capsys.readouterr().err
         assert "dropping saves nothing; make it smaller by fgvc-kit export --precision int8" in said

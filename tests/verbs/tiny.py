@@ -1,4 +1,4 @@
-"""A tiny ViT in a run folder and a few generated pictures, for verbs that need both."""
+"""A tiny ViT in a run folder and a few generated images, for verbs that need both."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from tavt_kit.models.timm_import import timm
 CLASSES = ("disc", "square", "stripe")
 
 
-def write_pictures(folder: Path, each: int = 10, classes: tuple[str, ...] = CLASSES, size: int = 32) -> Path:
-    """One folder per class of noisy pictures with a bright shape somewhere."""
+def write_images(folder: Path, each: int = 10, classes: tuple[str, ...] = CLASSES, size: int = 32) -> Path:
+    """One folder per class of noisy images with a bright shape somewhere."""
     rng = np.random.default_rng(0)
     rows, columns = np.mgrid[:size, :size]
     for kind, name in enumerate(classes):
@@ -41,12 +41,12 @@ def write_run(folder: Path, *, seed: int = 1, classes: tuple[str, ...] = CLASSES
         for name, parameter in model.named_parameters():
             if parameter.dim() > 1 and name not in ("cls_token", "pos_embed"):
                 parameter.normal_(0.0, 2.0 / parameter[0].numel() ** 0.5)
-        # What all pictures have in common would decide for one class; taken out, pictures decide.
-        pictures = 0.7 * torch.rand(60, 3, 32, 32) - 1
-        for index, picture in enumerate(pictures):
+        # What all images have in common would decide for one class; taken out, images decide.
+        images = 0.7 * torch.rand(60, 3, 32, 32) - 1
+        for index, image in enumerate(images):
             top, left = 6 + index % 16, 6 + 5 * index % 16
-            picture[:, top : top + 9, left : left + 9] = 0.6
-        logits = model(pictures)
+            image[:, top : top + 9, left : left + 9] = 0.6
+        logits = model(images)
         model.head.bias -= logits.mean(0)
         model.head.weight *= (1 / logits.std(0))[:, None]
         model.head.bias *= 1 / logits.std(0)

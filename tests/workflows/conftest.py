@@ -12,13 +12,13 @@ from tavt_kit.core.configuration import Configuration
 from tavt_kit.core.progress import Silent
 from tavt_kit.core.records import write_record
 from tavt_kit.core.schedule import TokenSchedule
-from tests.verbs.tiny import write_pictures, write_run
+from tests.verbs.tiny import write_images, write_run
 
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Ten images of each class."""
-    return write_pictures(tmp_path_factory.mktemp("data"))
+    return write_images(tmp_path_factory.mktemp("data"))
 
 
 @pytest.fixture(scope="module")

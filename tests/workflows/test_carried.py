@@ -14,7 +14,7 @@ import pytest
 
 from tavt_kit.bench.parts import timed_model
 from tavt_kit.bench.protocol import Protocol
-from tavt_kit.bench.record import Benched, bench_body
+from tavt_kit.bench.record import BenchRow, bench_body
 from tavt_kit.checkpoints import load_model
 from tavt_kit.cli import main
 from tavt_kit.core.budget import Verdict
@@ -26,7 +26,7 @@ from tavt_kit.core.records import sha256_file, write_record
 from tavt_kit.core.schedule import TokenSchedule
 from tavt_kit.workflows import carried
 from tavt_kit.workflows.carried import pack_front, settle
-from tests.verbs.tiny import write_pictures, write_run
+from tests.verbs.tiny import write_images, write_run
 from tests.workflows.told import Told
 
 TARGET = TargetDevice.parse("onnxruntime:cpu:threads=64:precision=int8")  # more than there are here
@@ -45,9 +45,9 @@ def table(place: Path) -> LatencyTable:
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Pictures, a model, a carried profile, and a search that rests on it."""
+    """Images, a model, a carried profile, and a search that rests on it."""
     folder = tmp_path_factory.mktemp("carried")
-    write_pictures(folder / "data", each=20)
+    write_images(folder / "data", each=20)
     write_run(folder / "run")
     write_record(folder / "profile.json", "profile", table(folder).as_record())
     assert search(folder, folder / "out") == 1
@@ -72,17 +72,17 @@ def front(out: Path) -> dict[str, Any]:
     return body
 
 
-def measured(body: dict[str, Any], ms: float) -> list[Benched]:
+def measured(body: dict[str, Any], ms: float) -> list[BenchRow]:
     """Dense and every candidate, as a device would measure them: about ``ms``."""
     samples = tuple(ms * (1 + 0.001 * step) for step in range(60))
     run = Measurement(samples, True, (10,) * 6)
     records = {tuple(one["schedule"]): one for one in (*body["baselines"], *body["candidates"])}
     ordered = sorted(records.values(), key=lambda one: one["origin"] != "dense")
-    return [Benched(str(one["schedule"]), "run", TARGET, run, TokenSchedule(tuple(one["schedule"])), one["macs"])
+    return [BenchRow(str(one["schedule"]), "run", TARGET, run, TokenSchedule(tuple(one["schedule"])), one["macs"])
             for one in ordered]  # fmt: skip
 
 
-def write_bench(file: Path, rows: list[Benched], host: HostFacts = HOST) -> Path:
+def write_bench(file: Path, rows: list[BenchRow], host: HostFacts = HOST) -> Path:
     body = bench_body(rows, protocol=Protocol(), inputs="random", seed=0, host=host)
     write_record(file, "bench", {**body, "model": "vit_tiny_patch16_224"})
     return file

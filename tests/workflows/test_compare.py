@@ -13,7 +13,7 @@ from tavt_kit.errors import ParameterError, RecordError
 from tavt_kit.workflows.compare import compare
 from tests.verbs.command import run
 from tests.verbs.test_compare import HOST, bench_file
-from tests.verbs.tiny import write_pictures, write_run
+from tests.verbs.tiny import write_images, write_run
 
 
 def test_it_says_what_the_verb_says_and_prints_nothing(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
@@ -36,7 +36,7 @@ def test_it_says_what_the_verb_says_and_prints_nothing(tmp_path: Path, capfd: py
 
 
 def test_searches_by_multiply_adds_are_compared_by_accuracy(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    data, model = write_pictures(tmp_path / "data", each=20), write_run(tmp_path / "run")
+    data, model = write_images(tmp_path / "data", each=20), write_run(tmp_path / "run")
     limits = ("--budget", "flops=400K", "--evaluations", 6, "--population", 3, "--no-baselines")
     assert run("search", model, "--data", data, *limits, "-o", tmp_path / "found") == 0
     front = json.loads((tmp_path / "found" / "front.json").read_text())

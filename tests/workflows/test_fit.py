@@ -19,7 +19,7 @@ from tavt_kit.data.look import look_at
 from tavt_kit.errors import BudgetError, OutputError, TargetError
 from tavt_kit.workflows.fit import fit
 from tavt_kit.workflows.fit_rows import FitRow, FitTable
-from tests.verbs.tiny import write_pictures
+from tests.verbs.tiny import write_images
 from tests.workflows.conftest import Heard
 
 RUN = Path("runs/one")
@@ -105,7 +105,7 @@ def test_another_fits_folder_is_refused(data: Path, tmp_path: Path) -> None:
 
 def test_copies_and_leaks_are_seen(tmp_path: Path) -> None:
     for split, each in (("train", 4), ("val", 2), ("test", 2)):
-        write_pictures(tmp_path / split, each=each)
+        write_images(tmp_path / split, each=each)
     for copy in ("train/disc/copy.png", "val/disc/leak.png"):
         (tmp_path / copy).write_bytes((tmp_path / "train/disc/3.png").read_bytes())
     facts = look_at(load_images(str(tmp_path)))
@@ -122,7 +122,7 @@ def test_the_whole_way(tmp_path: Path, heard: Heard, monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(module, "_TRAINING", {"adapt": (1, 4, 3.0, 0.2), "distil": (1, 4, 10.0, 0.4)})
     monkeypatch.setattr(module, "_EVALUATIONS", 10)
     monkeypatch.setattr(module._Stages, "_precisions", ("f32",))
-    images = write_pictures(tmp_path / "images", each=30)
+    images = write_images(tmp_path / "images", each=30)
 
     def go() -> module.FitResult:
         return fit(images, tmp_path / "out", budget="latency=2s", max_time=600, model="vit_tiny_patch16_224",

@@ -17,10 +17,13 @@ from tests.verbs.command import run
 def test_the_verb_gives_what_the_function_gives(
     data: Path, model: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    done = prune(model, tmp_path / "function", data, mlp=0.5, pictures=6)
-    again = prune(model, tmp_path / "function", data, mlp=0.5, pictures=6)
+    done = prune(model, tmp_path / "function", data, mlp=0.5, training_images=6)
+    again = prune(model, tmp_path / "function", data, mlp=0.5, training_images=6)
     assert capfd.readouterr() == ("", "")
-    assert run("prune", model, "--data", data, "-o", tmp_path / "verb", "--mlp", 0.5, "--pictures", 6, "--json") == 0
+    assert (
+        run("prune", model, "--data", data, "-o", tmp_path / "verb", "--mlp", 0.5, "--training-images", 6, "--json")
+        == 0
+    )
     said = json.loads(capfd.readouterr().out)
     assert said.pop("folder") == str(tmp_path / "verb")
     written = json.loads((tmp_path / "function" / "prune.json").read_text())
@@ -35,7 +38,7 @@ def test_the_verb_gives_what_the_function_gives(
 
 def test_a_budget_has_a_verdict(data: Path, model: Path, tmp_path: Path, quiet: None) -> None:
     dense = prune(model, tmp_path / "a", data, mlp=0.5, importance="random").record["before"]["macs"]
-    done = prune(model, tmp_path / "b", data, budget=f"flops={int(dense * 0.8)}", heads=1.0, pictures=6)
+    done = prune(model, tmp_path / "b", data, budget=f"flops={int(dense * 0.8)}", heads=1.0, training_images=6)
     assert done.verdict is Verdict.PASS and done.record["after"]["macs"] <= 0.8 * dense
 
 

@@ -1,4 +1,4 @@
-"""Which test pictures each network has right, and its multiply-adds; kept, so that nothing is answered twice."""
+"""Which test images each network has right, and its multiply-adds; kept, so that nothing is answered twice."""
 
 from __future__ import annotations
 
@@ -37,8 +37,8 @@ class Known:
     """What is known of a row.
 
     Args:
-        macs: Multiply-adds of one picture, counted in the float network.
-        right: (n,) of the test pictures.
+        macs: Multiply-adds of one image, counted in the float network.
+        right: (n,) of the test images.
     """
 
     macs: int
@@ -59,7 +59,7 @@ class Answers:
     _pixels: dict[Preprocessing, tuple[NDArray[np.uint8], NDArray[np.int64]]] = field(default_factory=dict)
 
     def of(self, row: Row) -> Known:
-        """From its record, or by answering all test pictures."""
+        """From its record, or by answering all test images."""
         file = make_folder(self.shop.out / "answers") / f"{row.slug}.json"
         if not file.exists():
             self.tell(f"answering: {row.name}")
@@ -86,8 +86,8 @@ class Answers:
         assert isinstance(card, ModelCard)  # what load_model gives
         return Preprocessing.from_record(card.preprocessing)
 
-    def picture(self, model: AdaptiveViT) -> NDArray[np.float32]:
-        """(1, 3, H, W): the first test picture, to be timed on."""
+    def image(self, model: AdaptiveViT) -> NDArray[np.float32]:
+        """(1, 3, H, W): the first test image, to be timed on."""
         pixels, _ = self._test(self.preprocessing(model))
         return normalise(pixels[:1], self.preprocessing(model))
 
@@ -113,7 +113,7 @@ class Answers:
         return right
 
     def session(self, row: Row, model: AdaptiveViT, threads: int | None = None) -> Session:
-        """The INT8 file on OpenVINO, made where it is not there: calibrated on training pictures."""
+        """The INT8 file on OpenVINO, made where it is not there: calibrated on training images."""
         file = make_folder(self.shop.out / "int8") / f"{row.slug}.xml"
         if not file.exists():
             self.tell(f"quantizing: {row.name}")

@@ -64,7 +64,7 @@ def chart(entries: Sequence[Mapping[str, Any]], target: str, title: str) -> str:
     Args:
         entries: From ``figures``; those without a latency on the target are left out.
         target: Which latencies.
-        title: Above the picture.
+        title: Above the image.
     """
     shown = [entry for entry in entries if median(entry, target) is not None]
     xs = [at for entry in shown if (at := median(entry, target)) is not None]
@@ -102,7 +102,7 @@ def frame(x_axis: Scale, y_axis: Scale, target: str) -> list[Markup]:
         parts += [el("line", x1=x, x2=x, y1=bottom, y2=bottom + 5, class_="axis"),
                   el("text", f"{tick:g}", x=x, y=bottom + 21, class_="middle")]  # fmt: skip
     parts.append(el("line", x1=LEFT, x2=right, y1=bottom, y2=bottom, class_="axis"))
-    across = f"median latency of one picture, ms ({target.split(':')[0]}; f32 where INT8 is not named)"
+    across = f"median latency of one image, ms ({target.split(':')[0]}; f32 where INT8 is not named)"
     parts.append(el("text", across, x=(LEFT + right) / 2, y=HEIGHT - 10, class_="middle"))
     turn = f"rotate(-90 16 {(TOP + bottom) / 2:g})"
     parts.append(el("text", "top-1 on test, %, with 95 % intervals", x=16, y=(TOP + bottom) / 2, transform=turn,

@@ -11,7 +11,7 @@ from peers.answers import Answers
 from peers.plan import Row
 from peers.vit import PeerViT
 from tavt_kit.bench import Protocol, bench
-from tavt_kit.bench.record import Benched, bench_body
+from tavt_kit.bench.record import BenchRow, bench_body
 from tavt_kit.core.device import TargetDevice
 from tavt_kit.core.host import HostFacts
 from tavt_kit.core.records import SCHEMAS, read_record, write_record
@@ -30,8 +30,8 @@ def latencies(
 
     Args:
         rows: Dense first.
-        answers: Where networks and pictures are.
-        target: Where to run, one picture at a time.
+        answers: Where networks and images are.
+        target: Where to run, one image at a time.
         protocol: How long.
         tell: Says what is being done.
 
@@ -57,7 +57,7 @@ def latencies(
     found = bench(sessions, images, protocol, rng=np.random.default_rng(answers.shop.seed),
                   on_round=lambda spent, unsure: tell(f"{spent:.0f} s, {len(unsure)} not sure"))  # fmt: skip
     benched = [
-        Benched(row.name, row.run, sessions[row.name].target, found[row.name], row.schedule, answers.of(row).macs)
+        BenchRow(row.name, row.run, sessions[row.name].target, found[row.name], row.schedule, answers.of(row).macs)
         for row in rows
         if row.name in found
     ]
@@ -73,9 +73,9 @@ def runs_on(row: Row, target: TargetDevice) -> bool:
 
 
 def opened(row: Row, answers: Answers, target: TargetDevice) -> tuple[Session, Any]:
-    """A session, and the picture it is timed on."""
+    """A session, and the image it is timed on."""
     model = answers.load(row)
-    images = answers.picture(model)
+    images = answers.image(model)
     if row.int8:
         return answers.session(row, model, target.threads), images
     module = row.make(model).eval()

@@ -86,7 +86,7 @@ class Evit(TopK):
 
 
 class RandomDrop(TopK):
-    """Drops patches at random, drawn anew for each picture from torch's generator.
+    """Drops patches at random, drawn anew for each image from torch's generator.
 
     A graph that is traced has no generator: it drops by one fixed draw, which costs the same.
     """

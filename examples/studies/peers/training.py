@@ -17,7 +17,7 @@ from tavt_kit.data import ImageSet, inherit_split
 from tavt_kit.data.inherited import inherited_images
 from tavt_kit.distill import TrainRecipe, train, train_recipe
 from tavt_kit.distill.checkpointing import remove_state
-from tavt_kit.distill.common import asked_of, card_of, loop_record, pictures_of, save_trained, settle
+from tavt_kit.distill.common import asked_of, card_of, loop_record, save_trained, settle, train_and_val_images
 from tavt_kit.distill.datasets import Batch
 from tavt_kit.distill.loop import Backward, Step, run_loop
 from tavt_kit.distill.losses import at_least_f32
@@ -42,12 +42,12 @@ class Workshop:
         probe: The run that all of them start from.
         out: Each network is a run folder below it.
         steps: Updates of each network.
-        batch: Pictures of an update.
+        batch: Images of an update.
         lr: Highest learning rate.
         ema: Decay of the averaged weights, which are what is compared.
-        augment: Of the pictures, as for ``fgvc-kit train``.
+        augment: Of the images, as for ``fgvc-kit train``.
         seed: Of everything random.
-        limit: At most so many pictures of each split.
+        limit: At most so many images of each split.
     """
 
     probe: Path
@@ -100,12 +100,12 @@ class Workshop:
         if run.done:
             return
         with ConsoleProgress() as progress:
-            pictures, _val = pictures_of(
+            split, _val = train_and_val_images(
                 images, card, recipe.reading, limit=self.limit, allow_unreadable=0, progress=progress
             )
             freeze(model, recipe.optimisation.freeze or 0)
             loop = run_loop(
-                model, pictures, label_step(module), recipe.optimisation, recipe.running, run.folder,
+                model, split, label_step(module), recipe.optimisation, recipe.running, run.folder,
                 seed=self.seed, progress=progress, what=name, processes=processes,
             )  # fmt: skip
         save_trained(run.folder, model, card, images, f"fine-tuned as {name}")

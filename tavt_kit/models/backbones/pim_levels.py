@@ -135,7 +135,7 @@ def _trim_vit(name: str, model: Any, size: tuple[int, int]) -> None:
     patch = model.patch_embed.patch_size
     if any(edge % step for edge, step in zip(size, patch, strict=True)):
         raise DataError(
-            f"{name} cuts pictures into patches of {patch[0]}x{patch[1]}, so its image size must be a multiple of "
+            f"{name} cuts images into patches of {patch[0]}x{patch[1]}, so its image size must be a multiple of "
             f"that, got {size[0]}x{size[1]}"
         )
     for part in ("norm", "fc_norm", "head"):

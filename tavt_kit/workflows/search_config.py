@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from tavt_kit.data import ImageSet
     from tavt_kit.models.wrap import AdaptiveViT
 
-__all__ = ["GENES", "PROFILE_FILE", "Request", "listed", "read_genes", "read_profile", "read_target"]
+__all__ = ["GENES", "PROFILE_FILE", "SearchConfig", "listed", "read_genes", "read_profile", "read_target"]
 
 PROFILE_FILE = "profile.json"
 
@@ -30,7 +30,7 @@ _LEAST = {"evaluations": 1, "population": 1, "final": 1, "seed": 0, "screen": 0,
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Request:
+class SearchConfig:
     """The parameters of ``search``, read.
 
     Raises:
@@ -85,7 +85,7 @@ class Request:
         if unknown := [gene for gene in self.fix if gene not in (*GENES, "score", "all")]:
             raise ParameterError(f"`fix` takes {', '.join(GENES)} or all, got {unknown[0]!r}")
         if self.limit is not None and self.limit < 1:
-            raise DataError(f"a limit must allow at least one picture, got `limit` {self.limit}")
+            raise DataError(f"a limit must allow at least one image, got `limit` {self.limit}")
         self._check_target()
         self._check_memory()
         if self.evaluate_on is not None:
@@ -131,7 +131,7 @@ class Request:
 
     @property
     def genes(self) -> tuple[str, ...]:
-        """What is searched beside token counts as far as the request goes: what is given or fixed is not.
+        """What is searched beside token counts as far as the config goes: what is given or fixed is not.
 
         Precision is a gene where time counts on a target of this machine that begins with f32 and may know int8.
         Agreement with the dense model means nothing where there are several, and a carried profile is of one model.
@@ -230,7 +230,7 @@ class Request:
 
     @property
     def races(self) -> bool:
-        """Whether candidates may be stopped early: top-1 alone is told of a part of the pictures.
+        """Whether candidates may be stopped early: top-1 alone is told of a part of the images.
 
         The official algorithm evaluates everything in full.
         """
@@ -239,7 +239,7 @@ class Request:
 
     @property
     def precisions(self) -> dict[str, str]:
-        """How pictures were evaluated, as ``front.json`` says it."""
+        """How images were evaluated, as ``front.json`` says it."""
         found = {"search": self.looks.precision, "final": self.precision, "runtime": self.looks.runtime}
         return found | ({"screen": str(self.screen)} if self.races else {})
 

@@ -1,4 +1,4 @@
-"""What is searched: the model and its pictures, and the run folder that is tied to them."""
+"""What is searched: the model and its images, and the run folder that is tied to them."""
 
 from __future__ import annotations
 
@@ -28,13 +28,22 @@ from tavt_kit.search.joint_space import JointSpace
 from tavt_kit.search.racing import stratified
 from tavt_kit.workflows.run_model import images_of, open_given
 from tavt_kit.workflows.schedules import listed_schedules
-from tavt_kit.workflows.search_request import Request
+from tavt_kit.workflows.search_config import SearchConfig
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-__all__ = ["RECIPE_FILE", "Subject", "check_place", "clear", "open_subject", "pictures", "settle", "sha256_pictures"]
+__all__ = [
+    "RECIPE_FILE",
+    "SearchContext",
+    "check_place",
+    "clear",
+    "open_context",
+    "settle",
+    "sha256_images",
+    "val_samples",
+]
 
 RECIPE_FILE = "recipe.json"
 
@@ -44,8 +53,8 @@ _COPIES = ("model.safetensors", "model.json", "split.json")
 
 
 @dataclass(frozen=True, slots=True)
-class Subject:
-    """A model with its pictures.
+class SearchContext:
+    """A model with its images.
 
     Args:
         model: Wrapped, in eval mode, on the CPU.
@@ -92,20 +101,20 @@ class Subject:
         sizes = () if self.joint is None else self.joint.sizes[1:]
         return [width for _, width in sizes if width not in self.card.image_sizes]
 
-    def seeds(self, request: Request) -> list[TokenSchedule]:
+    def seeds(self, config: SearchConfig) -> list[TokenSchedule]:
         """The schedules to begin with, read for this model: the user's, then those of an earlier front."""
-        return _seeds(self.model, request)
+        return _seeds(self.model, config)
 
-    def check_metrics(self, request: Request) -> None:
-        """Raise DataError for a metric that the pictures of val cannot give."""
+    def check_metrics(self, config: SearchConfig) -> None:
+        """Raise DataError for a metric that the images of val cannot give."""
         import numpy as np
 
-        shown = thin_out(self.images.split("val"), request.limit)
-        Scoring(request.metrics, np.array([sample.label for sample in shown]), self.card.classes)
+        shown = thin_out(self.images.split("val"), config.limit)
+        Scoring(config.metrics, np.array([sample.label for sample in shown]), self.card.classes)
 
-    def ties(self, request: Request) -> dict[str, Any]:
+    def ties(self, config: SearchConfig) -> dict[str, Any]:
         """What the answers of a search depend on, besides the schedule."""
-        carried: dict[str, Any] = {} if request.profile is None else {"profile": request.profile.digest}
+        carried: dict[str, Any] = {} if config.profile is None else {"profile": config.profile.digest}
         if self.joint is not None:
             joint = self.joint
             sizes = [list(size) for size in joint.sizes]
@@ -120,71 +129,71 @@ class Subject:
             **({} if self.model.reduction == "drop" else {"reduction": self.model.reduction}),
             "data": self.images.name,
             "split": self.images.sha256,
-            "limit": request.limit,
-            "allow_unreadable": request.allow_unreadable,
-            "target": None if request.target is None else str(request.target),
-            "precision": request.looks.precision,
-            "evaluate_on": request.looks.runtime,
-            "screen": request.screen if request.races else 0,
-            "metrics": list(request.metrics),
+            "limit": config.limit,
+            "allow_unreadable": config.allow_unreadable,
+            "target": None if config.target is None else str(config.target),
+            "precision": config.looks.precision,
+            "evaluate_on": config.looks.runtime,
+            "screen": config.screen if config.races else 0,
+            "metrics": list(config.metrics),
         }
 
 
-def open_subject(request: Request, progress: Progress) -> Subject:
-    """Open the model and the pictures it was trained on.
+def open_context(config: SearchConfig, progress: Progress) -> SearchContext:
+    """Open the model and the images it was trained on.
 
     Raises:
         TavtError: Neither can be had, or their classes differ.
     """
-    given = request.model
+    given = config.model
     trained = isinstance(given, str) and is_run(given)
-    if trained and request.weights is not None:
+    if trained and config.weights is not None:
         raise ParameterError(f"`weights` is for a model given by name, but {given} is a run with weights of its own")
-    images = _images(request)
+    images = _images(config)
     model = open_given(
         given,
-        weights=request.weights,
+        weights=config.weights,
         classes=None if trained else images.classes,
-        image_size=request.image_size,
-        seed=request.seed,
-        score=None if request.score == "any" else request.score,
-        pool=request.pool,
-        reduction=request.reduction,
+        image_size=config.image_size,
+        seed=config.seed,
+        score=None if config.score == "any" else config.score,
+        pool=config.pool,
+        reduction=config.reduction,
         copied=True,
     )
     images.require_classes(model.require_card().classes)
-    pictures = len(images.split("val"))
-    if request.limit is not None and request.limit > pictures:
+    available = len(images.split("val"))
+    if config.limit is not None and config.limit > available:
         raise DataError(
-            f"`limit` asks for {request.limit} pictures, but the split val of {images.name} has {pictures}; give "
+            f"`limit` asks for {config.limit} images, but the split val of {images.name} has {available}; give "
             "at most that many, or no limit"
         )
-    least = None if request.min_patches is None else model.prefix + request.min_patches
-    plain = Space(model.layout, least).holding(_seeds(model, request))
-    return Subject(model, images, sha256_tensors(model.state_dict()), plain, progress=progress)
+    least = None if config.min_patches is None else model.prefix + config.min_patches
+    plain = Space(model.layout, least).holding(_seeds(model, config))
+    return SearchContext(model, images, sha256_tensors(model.state_dict()), plain, progress=progress)
 
 
-def _seeds(model: AdaptiveViT, request: Request) -> list[TokenSchedule]:
-    texts = listed_schedules(model, request.schedules, request.front)
+def _seeds(model: AdaptiveViT, config: SearchConfig) -> list[TokenSchedule]:
+    texts = listed_schedules(model, config.schedules, config.front)
     return [TokenSchedule.parse(text, model.layout) for text in texts]
 
 
-def _images(request: Request) -> ImageSet:
-    """The pictures that a search is given: by the split of the model's run or of a run folder, or divided anew.
+def _images(config: SearchConfig) -> ImageSet:
+    """The images that a search is given: by the split of the model's run or of a run folder, or divided anew.
 
     Raises:
         DataError: None are given, or others than the run's.
     """
-    data, run = request.data, _run_of(request.model)
-    if isinstance(data, str) and is_run(data) and (run is None or not isinstance(request.model, str)):
+    data, run = config.data, _run_of(config.model)
+    if isinstance(data, str) and is_run(data) and (run is None or not isinstance(config.model, str)):
         run, data = Path(data), None
     if isinstance(data, ImageSet):
         return data if run is None or not (run / SPLIT_FILE).exists() else inherit_split(run, data)
     if run is not None:
         return images_of(run, data)
     if data is None:
-        raise DataError("a search needs pictures: give `data` with a folder, a CSV list, elpv or textile")
-    return load_images(data, seed=request.seed)
+        raise DataError("a search needs images: give `data` with a folder, a CSV list, elpv or textile")
+    return load_images(data, seed=config.seed)
 
 
 def _run_of(model: str | AdaptiveViT) -> Path | None:
@@ -195,30 +204,30 @@ def _run_of(model: str | AdaptiveViT) -> Path | None:
     return model.folder if known else None
 
 
-def pictures(subject: Subject, request: Request) -> list[Sample]:
+def val_samples(context: SearchContext, config: SearchConfig) -> list[Sample]:
     """Those of val that a search looks at, in an order in which the first of them, however many, are like all."""
-    samples = thin_out(subject.images.split("val"), request.limit)
+    samples = thin_out(context.images.split("val"), config.limit)
     return [samples[place] for place in stratified([sample.label for sample in samples])]
 
 
-def check_place(subject: Subject, request: Request) -> None:
+def check_place(context: SearchContext, config: SearchConfig) -> None:
     """See that the output folder may become a run of this model and split, before anything is written there.
 
     Raises:
         RecordError: The folder holds another model.
     """
-    out = request.out
-    if not is_run(out) or (request.fresh and _was_copied(out)):
+    out = config.out
+    if not is_run(out) or (config.fresh and _was_copied(out)):
         return
     card, tensors = read_run(out)
-    if sha256_tensors(tensors) != subject.weights or _use(card) != _use(subject.card):
+    if sha256_tensors(tensors) != context.weights or _use(card) != _use(context.card):
         raise RecordError(
-            f"{out} is a run of another model ({_told(card)}) than {request.model_text} ({_told(subject.card)}); "
+            f"{out} is a run of another model ({_told(card)}) than {config.model_text} ({_told(context.card)}); "
             "choose another `out`"
         )
 
 
-def settle(subject: Subject, request: Request) -> bool:
+def settle(context: SearchContext, config: SearchConfig) -> bool:
     """Make the output folder a run of this model and split, or refuse it if it is another's.
 
     Returns:
@@ -228,11 +237,11 @@ def settle(subject: Subject, request: Request) -> bool:
         RecordError: The folder holds another model.
         DataError: The folder holds another split.
     """
-    check_place(subject, request)
-    out, new = request.out, not is_run(request.out)
+    check_place(context, config)
+    out, new = config.out, not is_run(config.out)
     if new:
-        save_model(out, subject.model, subject.card)
-    inherit_split(out, subject.images)
+        save_model(out, context.model, context.card)
+    inherit_split(out, context.images)
     return new or _was_copied(out)
 
 
@@ -260,9 +269,9 @@ def _told(card: ModelCard) -> str:
     return f"{card.name}, score {card.score}, pool {card.pool}, reduction {card.reduction}"
 
 
-def sha256_pictures(pixels: NDArray[np.uint8], labels: NDArray[np.int64]) -> str:
-    """Of prepared pictures and their classes: names may stay while files change."""
+def sha256_images(pixels: NDArray[np.uint8], labels: NDArray[np.int64]) -> str:
+    """Of prepared images and their classes: names may stay while files change."""
     digest = hashlib.sha256(f"{pixels.shape} {labels.tolist()}".encode())
-    for picture in pixels:
-        digest.update(picture.tobytes())
+    for image in pixels:
+        digest.update(image.tobytes())
     return digest.hexdigest()
