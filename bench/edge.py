@@ -32,8 +32,6 @@ from tavt_kit.errors import DataError, TavtError
 from tavt_kit.runtimes import check_available
 from tavt_kit.runtimes.available import accelerator_name
 
-__all__ = ["GRAPHS", "PACK_FILE", "main"]
-
 PACK_FILE, GRAPHS = "pack.json", "graphs"
 
 

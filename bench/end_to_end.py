@@ -13,8 +13,6 @@ from tavt_kit.data.preprocess import Preprocessing, normalise, open_image, resiz
 from tavt_kit.errors import MeasurementError
 from tavt_kit.runtimes.session import Images, InputShape, Session
 
-__all__ = ["PARTS", "EndToEnd"]
-
 PARTS = ("decode", "resize", "normalise", "inference")
 """What the time is made of, in this order."""
 

@@ -24,19 +24,6 @@ from typing import Any, Protocol
 from tavt_kit.core.codec import Record
 from tavt_kit.core.device import TargetDevice
 
-__all__ = [
-    "Energy",
-    "EnergyMeter",
-    "NoMeter",
-    "NvidiaSmi",
-    "Nvml",
-    "Rapl",
-    "energy_meter",
-    "gpu_state",
-    "measure_energy",
-]
-
-
 _LEAST_RUNS = 5
 """Inferences whose joules are divided: RAPL counts in steps of a millisecond, NVML of tens."""
 

@@ -11,8 +11,6 @@ from tavt_kit.core.budget import judge as judge_limit
 from tavt_kit.core.measurement import Measurement, latency_bounds
 from tavt_kit.errors import BudgetError
 
-__all__ = ["Judged", "judge", "refuse_qualities"]
-
 
 @dataclass(frozen=True, slots=True)
 class Judged:

@@ -24,16 +24,6 @@ from tavt_kit.models.wrap import AdaptiveViT, LeanViT
 from tavt_kit.runtimes import Images, Session, check_available, open_module
 from tavt_kit.runtimes.available import refuse_modes
 
-__all__ = [
-    "BRIEF",
-    "check_table",
-    "measure_schedules",
-    "measure_table",
-    "open_schedule",
-    "plan_table",
-    "random_schedules",
-]
-
 
 def measure_table(
     model: AdaptiveViT,

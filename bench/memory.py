@@ -28,8 +28,6 @@ from typing import Any, ClassVar
 from tavt_kit.core.codec import Record
 from tavt_kit.core.device import TargetDevice
 
-__all__ = ["FILE_OF", "FileJob", "LiveJob", "MemoryPeak", "peak_memory"]
-
 _CHILD = ("-P", "-m", "tavt_kit.bench.memory_child")
 """What a fresh interpreter runs; -P, so that no file of the working folder stands in for a module."""
 

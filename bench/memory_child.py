@@ -17,8 +17,6 @@ if TYPE_CHECKING:
     from tavt_kit.models.wrap import AdaptiveViT
     from tavt_kit.runtimes import Session
 
-__all__ = ["main", "memory_mark"]
-
 _RUNS = 3
 """Inferences: some runtimes allot more in the second than in the first."""
 

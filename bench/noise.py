@@ -25,9 +25,6 @@ from tavt_kit.core.control_group import ControlGroup
 from tavt_kit.core.device import allowed_cpus
 from tavt_kit.errors import MeasurementError
 
-__all__ = ["Counters", "Noise", "Watch", "disturbances", "megahertz", "thermal_events", "unseen"]
-
-
 _STRETCHES = 5
 """Parts of the run whose median clocks are compared: a moment's dip cancels, a change that lasts does not."""
 

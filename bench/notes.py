@@ -9,8 +9,6 @@ from tavt_kit.bench.end_to_end import PARTS, EndToEnd
 from tavt_kit.core.measurement import Measurement
 from tavt_kit.runtimes.session import Session
 
-__all__ = ["Notes"]
-
 
 class Notes:
     """Looks on as ``Turns``: latencies of single requests where many are in flight, parts of end-to-end times.

@@ -22,8 +22,6 @@ from tavt_kit.errors import TargetError
 from tavt_kit.models.flops import count_macs
 from tavt_kit.models.wrap import AdaptiveViT
 
-__all__ = ["pack_passes", "pack_profile", "refuse_live"]
-
 CARRIED = (
     "tavt_kit", "bench", "bench.edge", "bench.protocol", "bench.record", "bench.shape_penalty",
     "bench.shared_weights", "bench.table_plan", "bench.timing", "bench.validity",

@@ -28,24 +28,6 @@ from tavt_kit.models.token_reduction import Pick, TokenState
 from tavt_kit.models.wrap import AdaptiveViT, LeanViT
 from tavt_kit.runtimes.on_torch import placed
 
-__all__ = [
-    "AttendPart",
-    "CALIBRATION",
-    "DropPart",
-    "FeedPart",
-    "Graphs",
-    "HeadPart",
-    "LastPart",
-    "Part",
-    "StemPart",
-    "LayerParts",
-    "calibration_of",
-    "module_graph",
-    "timed_model",
-    "token_grid",
-    "whole_graph",
-]
-
 
 class Part(nn.Module):
     """Common to all parts: the model, the layers of the chain, and the state a layer receives.

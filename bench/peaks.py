@@ -23,9 +23,6 @@ from tavt_kit.core.codec import Record
 from tavt_kit.core.device import TargetDevice
 from tavt_kit.errors import MeasurementError
 
-__all__ = ["Peaks", "Product", "measure_peaks", "products"]
-
-
 _ALL = ("torch", "openvino", "onnxruntime")
 
 _LEAST_ROUNDS = 3

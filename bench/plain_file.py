@@ -9,8 +9,6 @@ from tavt_kit.core.device import TargetDevice
 from tavt_kit.core.schedule import TokenSchedule
 from tavt_kit.models.wrap import AdaptiveViT
 
-__all__ = ["write_int8", "write_plain"]
-
 
 def write_plain(model: AdaptiveViT, schedule: TokenSchedule, path: Path) -> None:
     """Write the file that its suffix names, ``.onnx``, else OpenVINO's, in f32.

@@ -17,8 +17,6 @@ from tavt_kit.core.measurement import Measurement
 from tavt_kit.errors import MeasurementError
 from tavt_kit.runtimes.session import Images, Session
 
-__all__ = ["BRIEF", "Protocol", "Turns", "bench", "random_images"]
-
 _log = logging.getLogger(__name__)
 
 _WINDOW = 5

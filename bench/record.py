@@ -17,8 +17,6 @@ from tavt_kit.core.schedule import TokenSchedule
 if TYPE_CHECKING:
     from tavt_kit.runtimes.executed import ExecutedGraph  # not carried by a pack, which looks at no graph
 
-__all__ = ["BenchRow", "METHOD", "EndToEndTime", "bench_body", "bootstrap_ratio", "gain_share"]
-
 
 @dataclass(frozen=True, slots=True)
 class EndToEndTime(Record):

@@ -22,8 +22,6 @@ from tavt_kit.core.schedule import TokenSchedule, counts_text
 from tavt_kit.errors import MeasurementError, TargetError
 from tavt_kit.models.wrap import AdaptiveViT
 
-__all__ = ["ScheduleMemory", "refuse_untold"]
-
 
 def refuse_untold(target: TargetDevice) -> None:
     """Raise TargetError for a target that cannot tell how much memory a schedule takes."""

@@ -19,9 +19,6 @@ from numpy.typing import NDArray
 from tavt_kit.bench.table_plan import CellPlan, TablePlan
 from tavt_kit.core.layer_cells import ShapePenalty
 
-__all__ = ["find_shape_penalty"]
-
-
 _FROM = 32
 """Shorter sequences take the time of their weights, whatever their length."""
 

@@ -7,8 +7,6 @@ from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
-__all__ = ["WEIGHTS_FILE", "GraphFolder"]
-
 WEIGHTS_FILE = "weights.bin"
 
 _ALIGN = 64

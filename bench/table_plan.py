@@ -17,9 +17,6 @@ from tavt_kit.core.device import TargetDevice
 from tavt_kit.core.latency_table import TimedModel
 from tavt_kit.core.schedule import TokenSchedule
 
-__all__ = ["Array", "CellPlan", "OnnxClocks", "OpenvinoClocks", "PartClocks", "TablePlan", "TorchClocks"]
-
-
 Array = npt.NDArray[Any]
 """Tokens (B, n, D) or images (B, 3, H, W) as float32, or places (B, n) as int64."""
 

@@ -25,9 +25,6 @@ from tavt_kit.core.schedule import TokenSchedule
 from tavt_kit.runtimes.available import accelerator_name
 from tavt_kit.runtimes.session import Session
 
-__all__ = ["Cell", "OnStep", "collect", "open_graph", "round_speeds", "time_cells", "time_plan"]
-
-
 OnStep = Callable[[str, float], None]
 """Told what is being done and the share of the work that is done."""
 

@@ -22,9 +22,6 @@ from tavt_kit.runtimes.session import Images, Session
 if TYPE_CHECKING:
     from tavt_kit.bench.protocol import Turns
 
-__all__ = ["Probed", "ValidityMonitor", "of_answers", "of_images", "of_threads", "probe"]
-
-
 _PLAIN = 0.9
 """Share of one value from which an input is no image; photographs on white paper stay below."""
 

@@ -9,8 +9,6 @@ from numpy.typing import NDArray
 
 from tavt_kit.errors import TrainingError, UnknownName
 
-__all__ = ["AUGMENTATIONS", "augment", "check_augmentations"]
-
 Pixels = NDArray[np.uint8]
 Places = NDArray[np.int64]
 

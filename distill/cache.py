@@ -23,8 +23,6 @@ from tavt_kit.data.preprocess import open_image, open_size
 from tavt_kit.distill.transforms import Preparation
 from tavt_kit.errors import DataError, OutputError, RecordError
 
-__all__ = ["CachedImages", "open_cache"]
-
 _RECORD, _INDEX, _PIXELS = "cache.json", "index.npy", "pixels.bin"
 _SPARE = 64 * 2**20
 """Bytes that are left free on the disk."""

@@ -12,8 +12,6 @@ from typing import Any, TypeVar, get_args, get_type_hints
 from tavt_kit.core.codec import decode, describe
 from tavt_kit.errors import RecordError, TrainingError
 
-__all__ = ["changed", "names_of", "parts_of"]
-
 _Recipe = TypeVar("_Recipe")
 
 _RESETS: Mapping[str, Mapping[str, Any]] = {

@@ -16,22 +16,6 @@ from torch import Tensor
 from tavt_kit.core.records import atomic_path, make_folder
 from tavt_kit.errors import CheckpointError
 
-__all__ = [
-    "STATE_FOLDER",
-    "drop_other_best",
-    "has_state",
-    "load_best",
-    "load_state",
-    "random_state",
-    "readable",
-    "remove_state",
-    "save_best",
-    "save_state",
-    "set_random_state",
-    "state_file",
-]
-
-
 STATE_FOLDER = "state"
 _VERSION = 2
 _FRAGMENTS = (".*step-*.pt", ".*best-*.pt")

@@ -27,18 +27,6 @@ from tavt_kit.distill.transforms import photometric
 from tavt_kit.evaluation.evaluator import Evaluator
 from tavt_kit.models.wrap import AdaptiveViT
 
-__all__ = [
-    "asked_of",
-    "card_of",
-    "check_batch",
-    "judge_of",
-    "loop_record",
-    "train_and_val_images",
-    "save_trained",
-    "settle",
-    "val_images",
-]
-
 
 def card_of(model: AdaptiveViT, images: ImageSet) -> ModelCard:
     """The model's card, after checking that it is of the data's classes.

@@ -39,19 +39,6 @@ from tavt_kit.errors import DataError, TrainingError
 from tavt_kit.evaluation.evaluator import Pixels
 from tavt_kit.models.timm_import import timm
 
-__all__ = [
-    "Batch",
-    "HELD_BYTES",
-    "Order",
-    "ImageSplit",
-    "Undecoded",
-    "check_shares",
-    "read_images",
-    "stream",
-    "workers_of",
-]
-
-
 _PREFETCH = 2
 _AUGMENT, _CROP, _PHOTOMETRIC, _ERASE, _MIX = 1, 4, 5, 6, 7
 """Streams of draws; 0 orders the images, 2 and 3 are the loop's."""

@@ -48,8 +48,6 @@ from tavt_kit.models.backbones.vitae import Vitae
 from tavt_kit.models.timm_import import timm
 from tavt_kit.models.wrap import AdaptiveViT
 
-__all__ = ["check_family", "family_of", "set_drop_path", "set_dropout", "train"]
-
 
 def train(
     model: AdaptiveViT,

@@ -11,8 +11,6 @@ from tavt_kit.errors import UnsupportedBackbone
 from tavt_kit.models.prefix_sharing import Placed
 from tavt_kit.models.token_reduction import gather_rows
 
-__all__ = ["attention_loss", "feature_loss"]
-
 
 def feature_loss(student: Placed, teacher: Placed) -> Tensor:
     """Squared distance of normalised tokens, averaged over the tokens that the student kept, and over D and the batch.

@@ -31,7 +31,7 @@ from tavt_kit.distill.common import (
     val_images,
 )
 from tavt_kit.distill.datasets import Batch, ImageSplit
-from tavt_kit.distill.loop import SAVE_SECONDS, Backward, Step, run_loop
+from tavt_kit.distill.loop import SAVE_SECONDS, run_loop
 from tavt_kit.distill.optimizer import freeze
 from tavt_kit.distill.precision import evaluation_precision
 from tavt_kit.distill.preset import distill_recipe
@@ -49,20 +49,11 @@ from tavt_kit.distill.sweep import (
     ladder_record,
     schedule_sweep,
 )
+from tavt_kit.distill.trainer import Backward, Step
 from tavt_kit.errors import TrainingError, UnsupportedBackbone
 from tavt_kit.models.prefix_sharing import shared_logits
 from tavt_kit.models.timm_import import timm
 from tavt_kit.models.wrap import AdaptiveViT
-
-__all__ = [
-    "FULL_SIZE_SHARE",
-    "check_sizes",
-    "distill",
-    "draw_size",
-    "full_size_logits",
-    "resize_images",
-    "share_weights",
-]
 
 
 def distill(

@@ -24,11 +24,8 @@ from tavt_kit.distill.optimisation import OptimizerOptions
 from tavt_kit.distill.processes import Processes
 from tavt_kit.distill.running import TrainingOptions
 from tavt_kit.distill.selection import SelectionMetric
-from tavt_kit.distill.trainer import Backward, Engine, Step
+from tavt_kit.distill.trainer import Engine, Step
 from tavt_kit.models.wrap import AdaptiveViT
-
-__all__ = ["Backward", "Interruption", "Judge", "Loop", "SAVE_SECONDS", "Selected", "Step", "run_loop"]
-
 
 SAVE_SECONDS = 60.0
 _SHOWN = ("loss", "images_per_second")

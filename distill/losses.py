@@ -16,20 +16,6 @@ from tavt_kit.models.backbones.transfg import TransFgBackbone
 from tavt_kit.models.token_reduction import TokenState
 from tavt_kit.models.wrap import AdaptiveViT
 
-__all__ = [
-    "DIRECTIONS",
-    "FullLoss",
-    "PimWeights",
-    "at_least_f32",
-    "check_direction",
-    "contrastive_loss",
-    "divergence",
-    "full_loss_of",
-    "pim_loss",
-    "pim_terms",
-]
-
-
 DIRECTIONS = ("reverse", "forward")
 
 

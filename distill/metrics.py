@@ -15,9 +15,6 @@ from typing import IO
 from tavt_kit.core.records import atomic_text, make_folder, read_lines
 from tavt_kit.errors import OutputError
 
-__all__ = ["EVENTS_FOLDER", "Journal", "METRICS_FILE", "MetricsLog", "read_metrics"]
-
-
 METRICS_FILE = "metrics.jsonl"
 
 

@@ -26,23 +26,6 @@ from tavt_kit.models.timm_import import timm
 from tavt_kit.models.token_reduction import cls_score
 from tavt_kit.models.wrap import AdaptiveViT
 
-__all__ = [
-    "AttentionCall",
-    "AttentionCalls",
-    "Entropy",
-    "MixBranch",
-    "Terms",
-    "class_rollouts",
-    "draw_partners",
-    "gaussian_kernel",
-    "hybrid_mix",
-    "mutual_rollout",
-    "pure_mix",
-    "shaping_loss",
-    "substitute",
-]
-
-
 _EPSILON = 1e-5
 
 

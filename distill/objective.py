@@ -9,8 +9,6 @@ from types import MappingProxyType
 
 from tavt_kit.errors import TrainingError, UnknownName
 
-__all__ = ["LOSSES", "Objective"]
-
 LOSSES: Mapping[str, Mapping[str, float]] = MappingProxyType(
     {
         "cross_entropy": {"cross_entropy": 1.0},

@@ -11,16 +11,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from tavt_kit.distill.datasets import Batch
-from tavt_kit.distill.loop import Backward, Step
 from tavt_kit.distill.losses import PimWeights, at_least_f32, contrastive_loss, pim_terms
 from tavt_kit.distill.mixing import Terms, hybrid_mix, pure_mix
 from tavt_kit.distill.objective import Objective
+from tavt_kit.distill.trainer import Backward, Step
 from tavt_kit.errors import TrainingError
 from tavt_kit.models.backbones.pim import Pim
 from tavt_kit.models.token_reduction import TokenState
 from tavt_kit.models.wrap import AdaptiveViT
-
-__all__ = ["balanced_weights", "make_step", "target_loss"]
 
 
 def make_step(

@@ -9,8 +9,6 @@ from dataclasses import dataclass, field, replace
 from tavt_kit.distill.schedules import LearningRate
 from tavt_kit.errors import TrainingError
 
-__all__ = ["OPTIMISERS", "OptimizerOptions"]
-
 OPTIMISERS = ("adamw", "sgd")
 
 

@@ -13,9 +13,6 @@ from tavt_kit.distill.optimisation import OptimizerOptions
 from tavt_kit.errors import TrainingError
 from tavt_kit.models.wrap import AdaptiveViT
 
-__all__ = ["BRANCH", "attached", "check_scales", "freeze", "make_optimiser", "parameter_depths", "set_rate"]
-
-
 _SCALE = "lr_scale"
 
 

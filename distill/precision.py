@@ -13,8 +13,6 @@ import torch
 from tavt_kit.errors import TrainingError
 from tavt_kit.runtimes.on_torch import is_bf16_faster
 
-__all__ = ["autocast", "choose_device", "choose_precision", "dtype_of", "evaluation_precision", "loss_scaler"]
-
 _DTYPES = {"f32": torch.float32, "bf16": torch.bfloat16, "f16": torch.float16}
 _NAMES = {"fp32": "f32", "float32": "f32", "bfloat16": "bf16", "fp16": "f16", "float16": "f16"}
 

@@ -17,8 +17,6 @@ from tavt_kit.distill.changes import changed
 from tavt_kit.distill.recipe import DistillRecipe, TrainRecipe
 from tavt_kit.errors import TrainingError, UnknownName
 
-__all__ = ["distill_recipe", "recipe_names", "train_recipe"]
-
 _FOLDER = Path(__file__).resolve().parent / "presets"
 _FLAGS_ONLY = ("name", "seed", "limit")
 

@@ -15,8 +15,6 @@ from torch import Tensor, nn
 from tavt_kit.errors import TrainingError, UnsupportedBackbone
 from tavt_kit.models.wrap import AdaptiveViT
 
-__all__ = ["PENALTIES", "Probe", "fit_probe", "set_head"]
-
 PENALTIES = (1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 1e-1)
 """L2 penalties tried, on standardised features, per image."""
 

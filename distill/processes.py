@@ -23,8 +23,6 @@ from tavt_kit.core.lock import held_folder
 from tavt_kit.distill.precision import choose_device
 from tavt_kit.errors import TavtError, TrainingError
 
-__all__ = ["Processes"]
-
 T = TypeVar("T")
 
 _PATIENCE = timedelta(hours=6)

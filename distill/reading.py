@@ -16,8 +16,6 @@ from tavt_kit.data.preprocess import Preprocessing
 from tavt_kit.distill.augment import check_augmentations
 from tavt_kit.errors import TrainingError, UnknownName
 
-__all__ = ["CROPS", "ERASING_FILLS", "INTERPOLATIONS", "POLICIES", "DataOptions"]
-
 CROPS = ("none", "random", "centre", "random-resized")
 INTERPOLATIONS = ("bicubic", "bilinear", "nearest", "box", "hamming", "lanczos")
 ERASING_FILLS = ("noise", "zero")

@@ -15,8 +15,6 @@ from tavt_kit.distill.running import TrainingOptions
 from tavt_kit.distill.sampling import Bound
 from tavt_kit.errors import TrainingError, UnknownName
 
-__all__ = ["FAMILIES", "DistillRecipe", "TrainRecipe"]
-
 FAMILIES: Mapping[str, str] = MappingProxyType(
     {
         "vit": "a plain Vision Transformer",

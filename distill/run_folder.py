@@ -17,8 +17,6 @@ from tavt_kit.distill.metrics import EVENTS_FOLDER
 from tavt_kit.distill.processes import Processes
 from tavt_kit.errors import OutputError, RecordError, TrainingError
 
-__all__ = ["RUN_FILE", "RunFolder", "begun_with", "read_run_record"]
-
 RUN_FILE = "run.json"
 _OURS = ("run.json", "split.json", "metrics.jsonl", "model.safetensors", "model.json")
 

@@ -7,8 +7,6 @@ from typing import Any
 
 from tavt_kit.errors import TrainingError
 
-__all__ = ["TrainingOptions"]
-
 
 @dataclass(frozen=True, slots=True)
 class TrainingOptions:

@@ -19,23 +19,6 @@ from tavt_kit.core.layout import TokenLayout
 from tavt_kit.core.schedule import TokenSchedule, stage_layers
 from tavt_kit.errors import TavtError, TrainingError, UnknownName
 
-__all__ = [
-    "ANNEALS",
-    "Bound",
-    "Draws",
-    "SAMPLINGS",
-    "Sampler",
-    "bounded_counts",
-    "curved_counts",
-    "first_layers",
-    "ratio_counts",
-    "staged_counts",
-    "surviving_layers",
-    "thinned_counts",
-    "up_to_first_layers",
-]
-
-
 ANNEALS = ("linear", "cosine")
 
 

@@ -22,9 +22,6 @@ from tavt_kit.models.prefix_sharing import HiddenFeatures, Passes
 from tavt_kit.models.token_reduction import TokenState
 from tavt_kit.models.wrap import AdaptiveViT
 
-__all__ = ["SandwichRule", "SandwichStep", "Teacher", "sandwich_step", "training_attention"]
-
-
 _FEW_TOKENS = 160
 _TOKENS_AT_ONCE = 1600
 """Tokens that enter a layer together on a CPU: with fewer its matrix products slow down, more only take memory."""

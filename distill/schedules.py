@@ -11,8 +11,6 @@ from dataclasses import dataclass
 
 from tavt_kit.errors import TrainingError
 
-__all__ = ["DECAYS", "LearningRate"]
-
 DECAYS = ("cosine", "linear", "constant")
 
 

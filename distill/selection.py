@@ -16,8 +16,6 @@ from tavt_kit.errors import MeasurementError, TrainingError, UnknownName
 from tavt_kit.evaluation.metrics import METRICS as CATALOGUE
 from tavt_kit.evaluation.metrics import Predictions, find_metric
 
-__all__ = ["METRICS", "Selection", "SelectionMetric"]
-
 METRICS = tuple(name for name, metric in CATALOGUE.items() if metric.needs != "dense")
 """What weights can be selected by: one model's logits are all there is."""
 

@@ -23,19 +23,6 @@ from tavt_kit.evaluation.result import paired
 from tavt_kit.models.flops import MacsFormula, count_macs
 from tavt_kit.models.wrap import AdaptiveViT
 
-__all__ = [
-    "LADDER",
-    "SweepPoint",
-    "after_record",
-    "evaluate_sweep",
-    "features",
-    "forget_before",
-    "keep_before",
-    "schedule_sweep",
-    "ladder_record",
-]
-
-
 LADDER = ("dense", "taper:0.1", "taper:0.2", "taper:0.3", "taper:0.4", "stages:0.3", "stages:0.5")
 """Before and after distillation, always these."""
 

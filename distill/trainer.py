@@ -29,9 +29,6 @@ from tavt_kit.models.timm_import import timm
 from tavt_kit.models.wrap import AdaptiveViT
 from tavt_kit.runtimes.out_of_memory import free_memory, is_out_of_memory
 
-__all__ = ["Backward", "Engine", "Gradients", "Step", "fitting"]
-
-
 _LEAST_SCALE = 1.0
 """Gradients that overflow float16 without any scaling of the loss are not finite in earnest."""
 

@@ -25,8 +25,6 @@ from tavt_kit.models.timm_import import timm  # before torchvision, which import
 
 from torchvision import transforms  # isort: skip
 
-__all__ = ["Preparation", "crop", "eraser", "photometric", "seeded"]
-
 
 @dataclass(frozen=True, slots=True)
 class Preparation:

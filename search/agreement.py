@@ -12,8 +12,6 @@ from scipy.stats import kendalltau
 from tavt_kit.core.front import hypervolume
 from tavt_kit.errors import MeasurementError
 
-__all__ = ["Agreement", "agreement"]
-
 
 @dataclass(frozen=True, slots=True)
 class Agreement:

@@ -14,8 +14,6 @@ from tavt_kit.core.device import TargetDevice
 from tavt_kit.errors import BudgetError, BudgetTooTight
 from tavt_kit.search.space import Space
 
-__all__ = ["Costs", "Feasibility", "require_feasible", "feasibility_table", "refuse_unsearchable"]
-
 _ELSEWHERE = {
     "size": "dropping tokens leaves every weight, so all schedules have one size; make the file smaller with "
     "`precision=int8` at export",

@@ -20,9 +20,6 @@ from tavt_kit.evaluation.result import EvaluationResult
 from tavt_kit.search.objectives import leading
 from tavt_kit.search.result import SearchResult, by_preference, shortfall
 
-__all__ = ["Compare", "Evaluate", "Final", "FinalistPool", "Measure", "Peaks", "better_baseline", "confirm"]
-
-
 Measure = Callable[[Sequence[Choice]], Sequence[Measurement]]
 """Whole passes under the schedules, interleaved, on the target."""
 

@@ -16,8 +16,6 @@ from tavt_kit.search.result import SearchResult
 if TYPE_CHECKING:
     import pandas
 
-__all__ = ["front_frame"]
-
 
 def front_frame(found: SearchResult | Mapping[str, Any] | Path | str) -> pandas.DataFrame:
     """One row a candidate of the front, by rising cost.

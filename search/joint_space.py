@@ -17,8 +17,6 @@ from tavt_kit.core.schedule import TokenSchedule
 from tavt_kit.errors import ScheduleError
 from tavt_kit.search.space import Levels, Space
 
-__all__ = ["GENES", "JointSpace"]
-
 GENES = ("image_size", "layers", "score", "precision", "reduction")
 """In their order; of each the place among its values, 0 being the model's own."""
 

@@ -12,8 +12,6 @@ from tavt_kit.errors import BudgetError, DataError, UnknownName
 from tavt_kit.evaluation.metrics import METRICS, metric_named
 from tavt_kit.search.feasibility import Costs
 
-__all__ = ["COSTS", "Objectives", "leading"]
-
 COSTS = ("macs", "latency", "throughput")
 
 _MOST = 3

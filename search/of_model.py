@@ -20,8 +20,6 @@ if TYPE_CHECKING:
     from tavt_kit.data import ImageSet
     from tavt_kit.models.wrap import AdaptiveViT
 
-__all__ = ["search_model"]
-
 
 def search_model(
     model: AdaptiveViT,

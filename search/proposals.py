@@ -21,29 +21,6 @@ from tavt_kit.errors import BudgetTooTight, TavtError
 from tavt_kit.search.algorithms.base import Outcome
 from tavt_kit.search.space import Levels, Space
 
-__all__ = [
-    "EXHAUSTED",
-    "Fits",
-    "PopulationSampler",
-    "Sampler",
-    "History",
-    "ProposalPool",
-    "cross",
-    "curve",
-    "drawn_curve",
-    "first_proposals",
-    "fit",
-    "late",
-    "mutate",
-    "non_dominated",
-    "once",
-    "published",
-    "redraw",
-    "stages",
-    "taper",
-]
-
-
 Fits = Callable[[Any], bool]
 """Whether a schedule keeps to the ceilings of the budget."""
 

@@ -26,8 +26,6 @@ from tavt_kit.core.configuration import Choice
 from tavt_kit.errors import DataError
 from tavt_kit.evaluation.result import EvaluationResult
 
-__all__ = ["ESTIMATE", "Bits", "Look", "Race", "is_beaten", "stages", "stratified"]
-
 Bits = NDArray[np.bool_]
 """(n,) which images are right."""
 

@@ -15,9 +15,6 @@ from tavt_kit.errors import MeasurementError, MissingDependency, TargetError, Ta
 from tavt_kit.evaluation.result import EvaluationResult
 from tavt_kit.search.workers import MakeEvaluate, WorkerEvent
 
-__all__ = ["Actors", "join_cluster"]
-
-
 _KNOCK = 10.0
 """Seconds that the head of a cluster may take to be reached."""
 

@@ -17,16 +17,6 @@ from tavt_kit.core.records import atomic_text, write_record
 from tavt_kit.search.finalists import Final
 from tavt_kit.search.result import SearchResult
 
-__all__ = [
-    "CSV_FILE",
-    "FRONT_FILE",
-    "front_body",
-    "settled_body",
-    "update_candidates",
-    "write_candidates",
-    "write_front",
-]
-
 FRONT_FILE = "front.json"
 CSV_FILE = "candidates.csv"
 _AXES = {

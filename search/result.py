@@ -11,8 +11,6 @@ from tavt_kit.core.configuration import Choice
 from tavt_kit.core.front import ParetoFront
 from tavt_kit.errors import DataError
 
-__all__ = ["Progress", "SearchResult", "by_preference", "is_whole", "shortfall"]
-
 
 @dataclass(frozen=True, slots=True)
 class Progress:

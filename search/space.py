@@ -17,8 +17,6 @@ from tavt_kit.core.layout import TokenLayout
 from tavt_kit.core.schedule import TokenSchedule
 from tavt_kit.errors import ScheduleError
 
-__all__ = ["Levels", "Space"]
-
 USUAL = 16
 """Patches that every layer keeps where nobody says otherwise: with fewer, networks lose more than the time is worth."""
 

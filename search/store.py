@@ -24,8 +24,6 @@ from tavt_kit.core.records import code_version, read_record, write_record
 from tavt_kit.errors import OutputError, RecordError
 from tavt_kit.evaluation.result import EvaluationResult
 
-__all__ = ["Store"]
-
 _LAYOUT = 2
 _TABLES = """
 CREATE TABLE IF NOT EXISTS recipe (name TEXT PRIMARY KEY, value TEXT NOT NULL);

@@ -31,9 +31,6 @@ from tavt_kit.search.result import Progress, SearchResult, by_preference, is_who
 from tavt_kit.search.space import Space
 from tavt_kit.search.store import Store
 
-__all__ = ["Answered", "Evaluate", "Learn", "Run", "in_order", "one_by_one", "search"]
-
-
 Evaluate = Callable[[Sequence[Any]], Iterable[tuple[Any, EvaluationResult]]]
 """Answers different schedules, each exactly once, in any order, as they finish; accuracies on the split ``val``.
 

@@ -20,9 +20,6 @@ from typing import Any, NamedTuple, Protocol, TypeVar
 from tavt_kit.errors import MeasurementError, TavtError
 from tavt_kit.evaluation.result import EvaluationResult
 
-__all__ = ["WorkerPool", "MakeEvaluate", "WorkerEvent", "Processes", "Task", "Workers"]
-
-
 Task = TypeVar("Task", bound=Hashable)
 """What a worker is given: a schedule, or a schedule with the images to look at; it can be pickled."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import importlib.util
 import re
 import sys
 from collections.abc import Iterator
@@ -216,3 +217,27 @@ def printed(path: Path) -> list[str]:
 @pytest.mark.parametrize("path", [p for p in sources() if not name_of(p).startswith(("verbs", "cli"))], ids=name_of)
 def test_only_verbs_print(path: Path) -> None:
     assert printed(path) == []
+
+
+def test_what_examples_and_tests_import_exists() -> None:
+    """A study that nobody runs every day breaks silently when a module of the library moves."""
+    folders = [ROOT / name for name in ("examples", "benchmarks", "tests")]
+    missing = []
+    for path in sorted(path for folder in folders for path in folder.rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("tavt_kit"):
+                missing += [f"{path.relative_to(ROOT)}:{node.lineno} {node.module}.{name}" for name in _absent(node)]
+    assert missing == []
+
+
+def _absent(node: ast.ImportFrom) -> Iterator[str]:
+    try:
+        module = importlib.import_module(str(node.module))
+    except ModuleNotFoundError as error:
+        if not (error.name or "").startswith("tavt_kit"):
+            return  # a package that is not installed here
+        yield from (alias.name for alias in node.names)
+        return
+    for alias in node.names:
+        if not hasattr(module, alias.name) and importlib.util.find_spec(f"{node.module}.{alias.name}") is None:
+            yield alias.name

@@ -53,8 +53,8 @@ from tavt_kit.exporters.int8 import Int8Options
 from tavt_kit.exporters.writer import Writer
 from tavt_kit.models.flops import count_macs
 from tavt_kit.models.wrap import AdaptiveViT
+from tavt_kit.workflows.baselines import session_logits
 from tavt_kit.workflows.bench import bench
-from tavt_kit.workflows.own_baselines import session_logits
 
 
 def main() -> None:

@@ -19,8 +19,6 @@ from torch import Tensor, nn
 
 from tavt_kit.core.schedule import TokenSchedule
 
-__all__ = ["ReferenceViT", "reference_step"]
-
 
 class ReferenceLayer(nn.Module):
     """One block: attention with separate projections, its whole map, the drop, and the feed-forward half."""

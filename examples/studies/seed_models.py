@@ -14,8 +14,6 @@ from tavt_kit.core.schedule import TokenSchedule
 from tavt_kit.models.timm_import import timm
 from tavt_kit.models.wrap import LeanViT, wrap
 
-__all__ = ["OfficialTransFg", "OfficialViT", "SPEED", "TAVT", "tavt_table", "vitaev2_table"]
-
 SPEED = {"ViT-S/16": "vit_small_patch16_224", "ViT-B/16": "vit_base_patch16_224",
          "Swin-T": "swin_tiny_patch4_window7_224", "ViTAEv2-S": "vitaev2_s"}  # fmt: skip
 """ViTAEv2's speed table (arXiv 2202.10108) without T2T-ViT, which timm does not have."""

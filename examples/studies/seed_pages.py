@@ -9,8 +9,6 @@ from seed_models import TAVT
 
 from tavt_kit.core.measurement import Measurement, paired_ratio
 
-__all__ = ["page"]
-
 PUBLISHED = {
     "vitaev2": "Published (ViTAEv2's repository, its GPU is not named): at 224 ViTAEv2-S 722 and Swin-T 815 images/s, "
     "so 0.89 of Swin-T.",

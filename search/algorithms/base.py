@@ -12,8 +12,6 @@ from tavt_kit.core.configuration import Choice
 if TYPE_CHECKING:
     from tavt_kit.search.space import Space
 
-__all__ = ["POPULATION", "Algorithm", "AlgorithmOptions", "Outcome"]
-
 POPULATION = 16
 """Schedules of a generation where nothing else is asked for."""
 

@@ -14,8 +14,6 @@ from tavt_kit.search.algorithms.surrogate import Surrogate
 from tavt_kit.search.algorithms.tavt import OfficialTavt, Tavt
 from tavt_kit.search.space import Space
 
-__all__ = ["ALGORITHMS", "make_algorithm"]
-
 
 def _nsga2(given: AlgorithmOptions) -> Algorithm:
     return Evolution(

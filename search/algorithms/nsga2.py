@@ -22,9 +22,6 @@ from tavt_kit.search.algorithms.base import Outcome
 from tavt_kit.search.proposals import EXHAUSTED, Fits, Sampler, cross, fit, mutate
 from tavt_kit.search.space import Levels, Space
 
-__all__ = ["Evolution"]
-
-
 _FILLED = 0.25  # share of the children that are grown up to the ceilings, where the best schedules lie
 
 

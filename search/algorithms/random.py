@@ -8,8 +8,6 @@ from tavt_kit.core.configuration import Choice
 from tavt_kit.search.algorithms.base import Outcome
 from tavt_kit.search.proposals import EXHAUSTED, Sampler
 
-__all__ = ["RandomSearch"]
-
 
 class RandomSearch(Sampler):
     """Proposes the seeds, then schedules by chance within the ceilings, and learns nothing.

@@ -24,9 +24,6 @@ from tavt_kit.search.algorithms.nsga2 import Evolution
 from tavt_kit.search.proposals import Fits, PopulationSampler, non_dominated
 from tavt_kit.search.space import Levels, Space
 
-__all__ = ["GaussianProcess", "Surrogate"]
-
-
 Real = NDArray[np.float64]
 
 _LENGTHS = (0.5, 1.0, 2.0, 4.0, 8.0)

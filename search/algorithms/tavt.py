@@ -27,9 +27,6 @@ from tavt_kit.search.algorithms.base import Outcome
 from tavt_kit.search.proposals import PopulationSampler, redraw, taper
 from tavt_kit.search.space import Levels, Space
 
-__all__ = ["Gene", "OfficialEvolution", "OfficialTavt", "Seen", "Tavt", "approx_ratio", "first_ratios", "inverse_ratio"]
-
-
 Gene = tuple[int, ...]
 
 

@@ -18,17 +18,6 @@ from tavt_kit.models.backbones.overlap import OverlappingPatchEmbed, overlapping
 from tavt_kit.models.backbones.pruned import reshape
 from tavt_kit.models.timm_import import timm
 
-__all__ = [
-    "arguments_for",
-    "check_name",
-    "create",
-    "preprocessing_of",
-    "sketch",
-    "supported_names",
-    "system_names",
-    "timm_names",
-]
-
 _TIMM = ("vision_transformer", "deit", "eva", "beit", "vision_transformer_relpos")
 _OURS = ("ffvt", "mixvit", "overlap", "pim", "transfg", "vitae")
 _MODULES = (*_TIMM, *_OURS)

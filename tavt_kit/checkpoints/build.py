@@ -20,8 +20,6 @@ from tavt_kit.errors import CheckpointError
 from tavt_kit.models.backbones.pim import Pim
 from tavt_kit.models.wrap import AdaptiveViT, wrap
 
-__all__ = ["build", "open_model"]
-
 
 def build(
     name: str,

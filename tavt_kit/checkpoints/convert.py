@@ -18,15 +18,13 @@ from tavt_kit.checkpoints.hugging_face import is_folder, read_folder
 from tavt_kit.checkpoints.official import Asked, Official, PositionRule
 from tavt_kit.checkpoints.official_mixvit import read_mixvit_hybrid
 from tavt_kit.checkpoints.official_pim import read_pim
-from tavt_kit.checkpoints.official_vit import FAMILIES, read_vit_family
+from tavt_kit.checkpoints.official_vit import read_vit_family
 from tavt_kit.checkpoints.official_vitae import read_vitae
 from tavt_kit.checkpoints.timm_file import read_timm
 from tavt_kit.checkpoints.torchvision_vit import read_torchvision
 from tavt_kit.checkpoints.weight_file import read_weight_file
 from tavt_kit.core.model_card import Licence, ModelCard
 from tavt_kit.errors import CheckpointError, TavtError
-
-__all__ = ["FAMILIES", "convert", "convert_checkpoint"]
 
 Reader = Callable[[Mapping[str, Tensor], Asked], Official | None]
 _READERS: tuple[Reader, ...] = (read_vit_family, read_mixvit_hybrid, read_pim, read_vitae, read_torchvision)

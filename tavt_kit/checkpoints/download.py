@@ -20,8 +20,6 @@ from tavt_kit.core.progress import Progress, Silent
 from tavt_kit.core.records import atomic_text, make_folder, sha256_file
 from tavt_kit.errors import CheckpointError, OutputError
 
-__all__ = ["Fetched", "fetch"]
-
 HTTPS = ("https",)
 _PATIENCE_S = 30.0
 _ATTEMPTS = 4

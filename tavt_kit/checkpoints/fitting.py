@@ -12,8 +12,6 @@ from torch import Tensor, nn
 
 from tavt_kit.errors import CheckpointError
 
-__all__ = ["fit", "head_names"]
-
 _log = logging.getLogger(__name__)
 
 

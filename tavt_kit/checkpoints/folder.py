@@ -23,8 +23,6 @@ from tavt_kit.models.wrap import AdaptiveViT, wrap
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["is_run", "load_model", "read_run", "save_model"]
-
 
 def is_run(path: str | Path) -> bool:
     """Whether ``path`` is a folder with a model in it, or that model's weight file."""

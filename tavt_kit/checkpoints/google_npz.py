@@ -24,8 +24,6 @@ from tavt_kit.checkpoints.official_vit import vit_model
 from tavt_kit.checkpoints.shapes import grid_side, joined, shape_of, vit_arguments
 from tavt_kit.errors import CheckpointError, DataError
 
-__all__ = ["google_to_timm", "read_google", "read_npz"]
-
 _BLOCK = "Transformer/encoderblock_"
 _ATTENTION = "MultiHeadDotProductAttention_1"
 _IGNORED = ("pre_logits/kernel", "pre_logits/bias")

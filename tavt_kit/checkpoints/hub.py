@@ -15,8 +15,6 @@ from tavt_kit.core.model_card import Licence
 from tavt_kit.errors import CheckpointError
 from tavt_kit.models.timm_import import timm
 
-__all__ = ["FILES", "create_from_hub", "is_reachable"]
-
 _PATIENCE_S = 5.0
 FILES = ("model.safetensors", "pytorch_model.bin")
 """What a repository of the hub calls its weights."""

@@ -18,8 +18,6 @@ from tavt_kit.core.parsing import parse_json
 from tavt_kit.data.preprocess import Preprocessing
 from tavt_kit.errors import CheckpointError
 
-__all__ = ["is_folder", "read_folder"]
-
 _FILES = ("model.safetensors", "pytorch_model.bin")
 _RESAMPLING = {0: "nearest", 1: "lanczos", 2: "bilinear", 3: "bicubic", 4: "box", 5: "hamming"}
 """Pillow's numbers."""

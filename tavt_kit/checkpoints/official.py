@@ -13,8 +13,6 @@ from torch import Tensor
 from tavt_kit.data.preprocess import Preprocessing
 from tavt_kit.errors import CheckpointError
 
-__all__ = ["POSITION_RULES", "Asked", "Official", "PositionRule", "resize_positions"]
-
 PositionRule = Literal["official", "timm"]
 POSITION_RULES: tuple[PositionRule, ...] = ("official", "timm")
 """How a position table is resized: bilinear with the corners aligned (scipy's zoom, as the official loaders do), or

@@ -17,8 +17,6 @@ from tavt_kit.data.preprocess import Preprocessing
 from tavt_kit.errors import CheckpointError
 from tavt_kit.models.backbones.registry import FGVC_EVALUATION
 
-__all__ = ["from_google", "hybrid_names", "read_mixvit_hybrid"]
-
 _RESNET = "inter_arch."
 _VIT = "vit."
 _TRAINING_ONLY = ("vit.transformer.encoder.mask_transformer.", "vit.mask_head.", "vit.mask_cls_head.")

@@ -18,8 +18,6 @@ from tavt_kit.checkpoints.shapes import grid_side, shape_of, vit_arguments
 from tavt_kit.data.preprocess import Preprocessing
 from tavt_kit.errors import CheckpointError, DataError
 
-__all__ = ["read_pim"]
-
 _V0 = (
     (r"^extractor\.", "backbone."),
     (r"^fpn_(\d)\.", lambda m: f"fpn.Proj_layer{int(m[1]) + 1}."),

@@ -16,15 +16,6 @@ from tavt_kit.data.preprocess import Preprocessing
 from tavt_kit.errors import CheckpointError, DataError
 from tavt_kit.models.backbones.registry import FGVC_EVALUATION
 
-__all__ = [
-    "FAMILIES",
-    "as_vit",
-    "family_of",
-    "official_names",
-    "read_vit_family",
-    "vit_model",
-]
-
 _ROOT = "transformer.encoder"
 _EMBED = "transformer.embeddings"
 _PARTS = {

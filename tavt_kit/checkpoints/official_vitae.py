@@ -18,8 +18,6 @@ from tavt_kit.checkpoints.shapes import grid_side, shape_of
 from tavt_kit.errors import CheckpointError, DataError
 from tavt_kit.models.backbones.vitae_variants import VARIANTS
 
-__all__ = ["read_vitae"]
-
 _HEADS = ("nc_heads", "rc_heads")
 
 

@@ -16,8 +16,6 @@ from tavt_kit.errors import CheckpointError
 from tavt_kit.models.backbones.pim import Pim
 from tavt_kit.models.backbones.pim_levels import whole_backbone
 
-__all__ = ["backbone_from_hub", "fill_backbone", "is_backbone_file", "is_plug_in"]
-
 _INSIDE = "backbone."
 
 

@@ -23,8 +23,6 @@ from tavt_kit.core.records import atomic_path, make_folder, sha256_file
 from tavt_kit.errors import CheckpointError, UnknownName
 from tavt_kit.models.timm_import import timm
 
-__all__ = ["Public", "find", "get", "known"]
-
 _DIGITS = re.compile(r"-([0-9a-f]{8,64})\.\w+$")
 """The first digits of a SHA-256 in a file's name, as torch.hub and timm write them."""
 

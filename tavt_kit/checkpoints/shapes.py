@@ -11,8 +11,6 @@ from torch import Tensor
 
 from tavt_kit.errors import CheckpointError
 
-__all__ = ["HEADS", "count_heads", "grid_side", "joined", "shape_of", "vit_arguments"]
-
 HEADS = {768: 12, 1024: 16, 1280: 16}
 """Width -> attention heads of ViT-B, L and H; no key of a torch file tells them."""
 

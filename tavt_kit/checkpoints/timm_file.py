@@ -25,8 +25,6 @@ from tavt_kit.errors import CheckpointError, UnsupportedBackbone
 from tavt_kit.models.backbones.timm_vit import is_timm_vit
 from tavt_kit.models.timm_import import timm
 
-__all__ = ["read_timm"]
-
 _STEM = ("patch_embed.proj.weight", "patch_embed.backbone.stem.conv.weight", "patch_embed.backbone.conv.weight")
 _BLOCK = re.compile(r"blocks\.(\d+)\.")
 _NOT_COMPUTED = frozenset({"training", "fused_attn", "grad_checkpointing", "init_values"})

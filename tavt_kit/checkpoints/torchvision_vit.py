@@ -15,8 +15,6 @@ from tavt_kit.checkpoints.shapes import grid_side, shape_of, vit_arguments
 from tavt_kit.data.preprocess import Preprocessing
 from tavt_kit.errors import CheckpointError, DataError
 
-__all__ = ["read_torchvision"]
-
 _FIXED = {"class_token": "cls_token", "encoder.pos_embedding": "pos_embed"}
 _STARTS = {"conv_proj.": "patch_embed.proj.", "encoder.ln.": "norm.", "heads.head.": "head."}
 _LAYER = re.compile(r"encoder\.layers\.encoder_layer_(\d+)\.(.+)")

@@ -15,8 +15,6 @@ from torch import Tensor
 
 from tavt_kit.errors import CheckpointError
 
-__all__ = ["WeightFile", "read_tensors", "read_weight_file", "sha256_tensors"]
-
 _TORCH_SUFFIXES = frozenset({".bin", ".ckpt", ".pt", ".pth", ".tar"})
 _WRAPPERS = ("state_dict_ema", "state_dict", "model", "model_state_dict")
 """Names under which training scripts keep the weights beside the optimiser's state; averaged ones come first, as in

@@ -14,8 +14,6 @@ from tavt_kit.checkpoints.weight_file import read_tensors
 from tavt_kit.core.model_card import Licence, ModelCard
 from tavt_kit.errors import CheckpointError
 
-__all__ = ["WeightSource", "read_source"]
-
 
 @dataclass(frozen=True, slots=True)
 class WeightSource:

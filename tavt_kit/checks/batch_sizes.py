@@ -13,8 +13,6 @@ from tavt_kit.checks.source import BATCH, Source
 from tavt_kit.data.preprocess import Preprocessing
 from tavt_kit.runtimes import Session
 
-__all__ = ["OTHERS", "Attempts", "NearTies", "check_batches"]
-
 OTHERS = (1, 5)
 """Batch sizes that are compared with that of the main pass, on the first images."""
 

@@ -7,8 +7,6 @@ from tavt_kit.checks.token_choice import TokenChoice
 from tavt_kit.core.artifact_card import ArtifactCard
 from tavt_kit.core.device import TargetDevice
 
-__all__ = ["false_claim"]
-
 
 def false_claim(
     card: ArtifactCard,

@@ -11,8 +11,6 @@ from numpy.typing import NDArray
 from tavt_kit.core.accuracy import Accuracy, PairedDifference
 from tavt_kit.errors import DataError
 
-__all__ = ["Answers", "classes", "columns", "relative_error"]
-
 Logits = NDArray[np.float32]
 
 

@@ -15,8 +15,6 @@ from tavt_kit.evaluation.calibration import CALIBRATION_BINS, calibration_error
 from tavt_kit.evaluation.figures import confusion_matrix
 from tavt_kit.evaluation.metrics import METRICS, Predictions
 
-__all__ = ["ClassFigures", "Confusion", "Figures", "figures_of"]
-
 _LISTED = 10  # classes and confusions that are named
 
 

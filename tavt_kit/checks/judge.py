@@ -19,8 +19,6 @@ from tavt_kit.core.budget import Limit, Verdict, facts_of
 from tavt_kit.core.budget import judge as judge_limit
 from tavt_kit.core.codec import Record
 
-__all__ = ["Gate", "Judgement", "images_to_decide", "judge", "may_be_tied"]
-
 _MOST_IMAGES = 10_000_000
 _MOST_TIED = 0.05  # more images than this do not hang on the last bits by chance
 

@@ -15,8 +15,6 @@ from tavt_kit.core.records import make_folder, sha256_text
 from tavt_kit.data.preprocess import Preprocessing, open_image, resize_crop
 from tavt_kit.data.thumbnails import save_thumbnail
 
-__all__ = ["EXAMPLES_FOLDER", "Losses", "Lost", "losses_of", "save_examples"]
-
 EXAMPLES_FOLDER = "check-examples"
 _SHOWN = 12
 

@@ -18,8 +18,6 @@ from tavt_kit.models.backbones.pim_vit import PimVitBackbone, PimWhole
 from tavt_kit.models.token_reduction import Pick, TokenState, choose, gather_rows, merge_cost, similarity
 from tavt_kit.models.wrap import AdaptiveViT, LeanViT
 
-__all__ = ["NEAR_TIE", "margins"]
-
 NEAR_TIE = 5e-5
 """Relative margin below which rounding may decide; by chance 2 images in 100 have a layer that narrow."""
 

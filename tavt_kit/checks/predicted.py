@@ -21,8 +21,6 @@ from tavt_kit.checks.source import Source
 from tavt_kit.core.records import sha256_file
 from tavt_kit.errors import DataError
 
-__all__ = ["Predicted"]
-
 _KEYS = "logits, names or index, and optionally labels, classes and device"
 
 

@@ -13,11 +13,8 @@ from tavt_kit.checks.token_choice import TokenChoice
 from tavt_kit.core.accuracy import Accuracy, PairedDifference
 from tavt_kit.core.budget import Verdict, worst
 from tavt_kit.core.codec import recorded_as
-from tavt_kit.core.integrity import CHECK_FILE
 from tavt_kit.core.records import read_record, write_record
 from tavt_kit.errors import RecordError
-
-__all__ = ["CHECK_FILE", "BatchCheck", "CheckReport", "read_check", "write_check"]
 
 
 @dataclass(frozen=True, slots=True)

@@ -29,8 +29,6 @@ from tavt_kit.data.preprocess import Preprocessing
 from tavt_kit.errors import DataError
 from tavt_kit.runtimes import open_file
 
-__all__ = ["Artifact", "check", "check_predicted"]
-
 _log = logging.getLogger(__name__)
 
 _COARSE = 0.05  # of the largest logit: int8 and half precision round differently in another batch

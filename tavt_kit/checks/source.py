@@ -20,8 +20,6 @@ from tavt_kit.runtimes import open_module
 if TYPE_CHECKING:
     from tavt_kit.models.wrap import AdaptiveViT
 
-__all__ = ["BATCH", "Count", "Run", "Source", "image_counter"]
-
 BATCH = 8
 """Images in a batch of the main pass; the last one is mostly smaller, which is a test of its own."""
 

@@ -7,8 +7,6 @@ from collections import Counter
 from pathlib import Path
 from xml.etree import ElementTree
 
-__all__ = ["stored_precision"]
-
 _BYTES = {"f32": 4, "f16": 2, "bf16": 2, "i8": 1, "u8": 1}
 _NAMES = {"i8": "int8", "u8": "int8"}
 

@@ -14,8 +14,6 @@ from typing import Any
 
 from tavt_kit.core.artifact_card import ArtifactCard
 
-__all__ = ["TokenChoice", "choice_of"]
-
 
 @dataclass(frozen=True, slots=True)
 class TokenChoice:

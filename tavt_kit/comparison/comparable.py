@@ -16,8 +16,6 @@ from tavt_kit.core.records import kind_of, read_json, upgraded
 from tavt_kit.core.schedule import counts_text
 from tavt_kit.errors import MeasurementError, RecordError, TargetError
 
-__all__ = ["KINDS", "Entry", "Readable", "Summary", "files_of_run", "read_readable"]
-
 _HOST = ("cpu", "flags", "cores", "affinity", "quota", "accelerator")
 """Host facts that must agree. Versions of packages may differ, and are told: that is what one often compares."""
 

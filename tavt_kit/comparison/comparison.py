@@ -28,11 +28,6 @@ from tavt_kit.core.budget import Verdict
 from tavt_kit.core.measurement import Measurement, round_ratios
 from tavt_kit.errors import RecordError
 
-__all__ = [
-    "Change", "Comparison", "Estimate", "accuracy_change", "compare_records", "compare_within", "judge_loss",
-    "judge_slowdown", "paired_change", "relative_change", "summary_change", "unpaired_change",
-]  # fmt: skip
-
 _Z95 = NormalDist().inv_cdf(0.975)
 
 

@@ -11,8 +11,6 @@ from typing import ClassVar
 from tavt_kit.core.codec import Record, recorded_as
 from tavt_kit.errors import MeasurementError
 
-__all__ = ["Accuracy", "PairedDifference", "wilson"]
-
 _Z95 = NormalDist().inv_cdf(0.975)
 
 

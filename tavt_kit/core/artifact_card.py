@@ -24,8 +24,6 @@ from tavt_kit.core.records import label_record
 from tavt_kit.core.schedule import TokenSchedule
 from tavt_kit.errors import RecordError, ScheduleError, TavtError, UnknownName
 
-__all__ = ["METADATA_KEY", "SUFFIXES", "UNPROVEN", "WEIGHTS_SUFFIX", "ArtifactCard", "files_of", "read_metadata"]
-
 METADATA_KEY = "fgvc_kit"
 SUFFIXES: Mapping[str, str] = {"onnx": ".onnx", "openvino": ".xml"}
 """The file that is given to a runtime, of each format."""

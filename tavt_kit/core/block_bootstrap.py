@@ -14,8 +14,6 @@ from statistics import median
 
 from tavt_kit.core.measurement import percentile
 
-__all__ = ["DRAWS", "LEAST_FOR_BLOCKS", "LEAST_ROUNDS", "median_interval"]
-
 DRAWS = 2000
 """The ends of a 95 % interval then lie within about 0.5 % of their percentiles."""
 

@@ -15,8 +15,6 @@ from tavt_kit.errors import BudgetError
 if TYPE_CHECKING:
     from tavt_kit.core.measurement import Accuracy, Measurement, PairedDifference
 
-__all__ = ["Budget", "Fact", "Facts", "Limit", "Verdict", "facts_of", "judge", "time_facts", "worst"]
-
 _EXAMPLES = "latency=20ms, flops=9G, memory=300MB, size=25MB, throughput=120/s, top1=84%, drop=0.5"
 _TEXT = re.compile(r"\s*(?P<name>\w+)\s*(?:\[(?P<statistic>.*)\])?\s*(?P<sense><=|>=|=)\s*(?P<value>\S.*?)\s*")
 _NUMBER = re.compile(r"(?P<number>[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?|[+-]?nan|[+-]?inf)\s*(?P<unit>\D*)", re.I)

@@ -7,8 +7,6 @@ import sys
 from types import ModuleType
 from typing import Any
 
-__all__ = ["make_callable"]
-
 
 class _CallableModule(ModuleType):
     """A module whose call is that of the function of its own name in ``tavt_kit.workflows``."""

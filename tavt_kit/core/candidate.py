@@ -17,8 +17,6 @@ if TYPE_CHECKING:
     from tavt_kit.core.device import TargetDevice
     from tavt_kit.core.measurement import Measurement, PairedRatio
 
-__all__ = ["Baseline", "Candidate", "CostKind", "dense_of", "latency_record"]
-
 CostKind = Literal["macs", "predicted", "p50", "p90", "p99"]
 """What a front calls cost: multiply-adds, the predicted latency, or a quantile of the measured one."""
 

@@ -16,8 +16,6 @@ from typing import Any, ClassVar, Literal, NoReturn, Self, TypeVar, Union, get_a
 from tavt_kit.core.schedule import TokenSchedule
 from tavt_kit.errors import RecordError, TavtError
 
-__all__ = ["Record", "decode", "describe", "encode", "recorded_as"]
-
 T = TypeVar("T")
 
 _COUNTS = {1: "one", 2: "two", 3: "three", 4: "four"}

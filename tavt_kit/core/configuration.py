@@ -9,8 +9,6 @@ from typing import Any, TypeAlias
 from tavt_kit.core.schedule import TokenSchedule, counts_text
 from tavt_kit.errors import RecordError
 
-__all__ = ["Choice", "Configuration"]
-
 
 @dataclass(frozen=True, slots=True)
 class Configuration:

@@ -6,8 +6,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-__all__ = ["ControlGroup"]
-
 _BASE = "sys/fs/cgroup"
 
 _UNLIMITED = 2**60

@@ -7,8 +7,6 @@ import io
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-__all__ = ["csv_text"]
-
 
 def csv_text(head: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
     """A head and rows; what a spreadsheet would take for a formula gets an apostrophe before it.

@@ -9,8 +9,6 @@ from dataclasses import dataclass
 
 from tavt_kit.errors import ScheduleError
 
-__all__ = ["LEAST_PATCHES", "PUBLISHED", "Curve", "published_shares", "shares_to_counts"]
-
 LEAST_PATCHES = 16
 """Patches that a curve keeps to the end: below about 16 accuracy falls fast (docs/merging.md)."""
 

@@ -13,8 +13,6 @@ from tavt_kit.core.codec import Record, recorded_as
 from tavt_kit.core.control_group import ControlGroup
 from tavt_kit.errors import TargetError
 
-__all__ = ["MODES", "PRECISIONS", "PROCESSORS", "TargetDevice", "allowed_cpus", "available_threads", "read_precision"]
-
 PROCESSORS: Mapping[str, tuple[str, ...]] = {
     "torch": ("cpu", "cuda"),
     "onnxruntime": ("cpu", "cuda", "tensorrt"),

@@ -12,8 +12,6 @@ from collections.abc import Iterable, Iterator, Sequence
 from tavt_kit.core.candidate import Candidate, CostKind
 from tavt_kit.errors import RecordError
 
-__all__ = ["ParetoFront", "dominated_volume", "dominates", "hypervolume", "knee"]
-
 Point = tuple[float, float]
 """(cost, metric)"""
 

@@ -14,8 +14,6 @@ from tavt_kit.core.codec import Record
 from tavt_kit.core.control_group import ControlGroup
 from tavt_kit.core.device import allowed_cpus
 
-__all__ = ["HostFacts", "processor"]
-
 _FLAGS = (
     "avx2",
     "avx512f",

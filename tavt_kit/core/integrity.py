@@ -9,8 +9,6 @@ from tavt_kit.core.artifact_card import files_of
 from tavt_kit.core.records import read_record, sha256_file
 from tavt_kit.errors import RecordError
 
-__all__ = ["CHECK_FILE", "changed_since_check", "require_unchanged"]
-
 CHECK_FILE = "check.json"
 
 

@@ -21,9 +21,6 @@ from tavt_kit.core.records import sha256_text
 from tavt_kit.core.schedule import TokenSchedule
 from tavt_kit.errors import RecordError
 
-__all__ = ["Curve", "DropCell", "HeldOut", "LatencyTable", "LayerCells", "TimedModel", "ShapePenalty", "tails_of"]
-
-
 _MACS = 0.01
 """By how much, relatively, the multiply-adds of one backbone may differ between two heads."""
 

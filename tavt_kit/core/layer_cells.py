@@ -8,8 +8,6 @@ from dataclasses import dataclass, field
 from tavt_kit.core.codec import recorded_as
 from tavt_kit.errors import MeasurementError
 
-__all__ = ["EVEN", "Curve", "DropCell", "LayerCells", "ShapePenalty"]
-
 
 @dataclass(frozen=True, slots=True)
 class Curve:

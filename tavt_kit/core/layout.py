@@ -6,8 +6,6 @@ from dataclasses import dataclass, field
 
 from tavt_kit.core.codec import Record, recorded_as
 
-__all__ = ["TokenLayout"]
-
 
 @dataclass(frozen=True, slots=True)
 class TokenLayout(Record):

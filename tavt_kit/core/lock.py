@@ -17,8 +17,6 @@ from tavt_kit.core.parsing import parse_json
 from tavt_kit.core.records import UNFINISHED, label_record, make_folder
 from tavt_kit.errors import OutputError
 
-__all__ = ["held_folder"]
-
 _held = set[Path]()
 
 

@@ -15,20 +15,6 @@ from tavt_kit.core.codec import Record
 from tavt_kit.core.host import HostFacts as HostFacts
 from tavt_kit.errors import BudgetError, MeasurementError
 
-__all__ = [
-    "Accuracy",
-    "HostFacts",
-    "Measurement",
-    "PairedDifference",
-    "PairedRatio",
-    "latency_bounds",
-    "median_ranks",
-    "paired_ratio",
-    "percentile",
-    "quantile_bounds",
-    "round_ratios",
-]
-
 _Z95 = NormalDist().inv_cdf(0.975)
 
 

@@ -13,8 +13,6 @@ from tavt_kit.core.codec import Record, recorded_as
 from tavt_kit.core.records import read_record, write_record
 from tavt_kit.errors import RecordError
 
-__all__ = ["CARD_FILE", "WEIGHTS_FILE", "Licence", "ModelCard", "licence_sentence", "read_card", "write_card"]
-
 CARD_FILE = "model.json"
 WEIGHTS_FILE = "model.safetensors"
 

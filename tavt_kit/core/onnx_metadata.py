@@ -7,8 +7,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO
 
-__all__ = ["onnx_metadata"]
-
 
 def onnx_metadata(path: Path, key: str) -> str | None:
     """The value of a key among the model's ``metadata_props`` (field 14 of ModelProto: key = 1, value = 2).

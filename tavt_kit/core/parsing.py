@@ -10,8 +10,6 @@ from typing import Any
 
 from tavt_kit.errors import ParameterError
 
-__all__ = ["parse_duration", "parse_fraction", "parse_json", "parse_numbers", "parse_toml", "require_counts"]
-
 _MOST = {"seed": 2**63 - 1, "population": 100_000, "workers": 1024, "image_size": 16_384, "image_sizes": 16_384}
 _MOST_ELSE = 10**9
 _NUMBER = r"(\d+(?:\.\d+)?)"

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-__all__ = ["HEAD", "STEM", "layer_scope", "part_names", "part_words"]
-
 STEM, HEAD = "stem", "head"
 
 

@@ -19,25 +19,6 @@ from tavt_kit import __version__
 from tavt_kit.core.parsing import parse_json
 from tavt_kit.errors import OutputError, RecordError
 
-__all__ = [
-    "SCHEMAS",
-    "UNFINISHED",
-    "atomic_path",
-    "atomic_text",
-    "code_version",
-    "command_line",
-    "kind_of",
-    "label_record",
-    "make_folder",
-    "read_json",
-    "read_lines",
-    "read_record",
-    "sha256_file",
-    "sha256_text",
-    "upgraded",
-    "write_record",
-]
-
 SCHEMAS: dict[str, int] = {
     **dict.fromkeys((
         "artifact", "bench", "check", "comparison", "conversion", "demo-budget", "doctor", "explained",

@@ -9,8 +9,6 @@ from typing import Generic, TypeVar
 
 from tavt_kit.errors import UnknownName
 
-__all__ = ["Registry"]
-
 T = TypeVar("T")
 
 

@@ -15,8 +15,6 @@ from tavt_kit.errors import ScheduleError
 if TYPE_CHECKING:
     from tavt_kit.core.layout import TokenLayout
 
-__all__ = ["TokenSchedule", "stage_layers"]
-
 _RUN = re.compile(r"(\d+)(?:x(\d+))?")
 _FORMS = "'dense', 'taper:0.2', 'stages:0.5', 'curve:3:9:0.2', 'diffrate:2' or counts such as '197x4,150x4,90x4'"
 _DIGITS, _MOST_LAYERS = 9, 10_000

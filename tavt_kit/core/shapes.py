@@ -12,9 +12,6 @@ from tavt_kit.core.device import TargetDevice
 from tavt_kit.core.schedule import TokenSchedule
 from tavt_kit.errors import RecordError
 
-__all__ = ["SHAPES"]
-
-
 _MOST = 1e12
 """What no time and no share reaches; charts of more would overflow."""
 

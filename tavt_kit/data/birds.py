@@ -9,8 +9,6 @@ from tavt_kit.data.label_lists import read_label_lists
 from tavt_kit.data.listing import Listing, read_pairs, unique_names
 from tavt_kit.errors import DataError
 
-__all__ = ["read_cub", "read_nabirds"]
-
 
 def read_cub(root: Path) -> Listing:
     """Read ``images.txt``, ``image_class_labels.txt``, ``train_test_split.txt`` and ``classes.txt``.

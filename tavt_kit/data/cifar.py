@@ -11,8 +11,6 @@ from tavt_kit.data.listing import Listing, read_lines
 from tavt_kit.data.packed import PIXELS
 from tavt_kit.errors import DataError
 
-__all__ = ["read_cifar10", "read_cifar100"]
-
 
 def read_cifar10(root: Path) -> Listing:
     """Read ``data_batch_1.bin`` to ``_5``, ``test_batch.bin`` and ``batches.meta.txt``.

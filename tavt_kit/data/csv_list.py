@@ -12,8 +12,6 @@ from tavt_kit.data.images import ImageSet, Sample, split_name
 from tavt_kit.data.splits import Ratios, divide
 from tavt_kit.errors import DataError
 
-__all__ = ["load_csv"]
-
 
 @dataclass(frozen=True, slots=True)
 class _Row:

@@ -8,8 +8,6 @@ from types import MappingProxyType
 
 from tavt_kit.core.model_card import Licence
 
-__all__ = ["FACTS", "Facts", "canonical"]
-
 
 @dataclass(frozen=True, slots=True)
 class Facts:

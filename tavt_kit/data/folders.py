@@ -9,8 +9,6 @@ from tavt_kit.data.images import IMAGE_SUFFIXES, ImageSet, Sample, split_name
 from tavt_kit.data.splits import Ratios, divide
 from tavt_kit.errors import DataError
 
-__all__ = ["class_folders", "load_folder", "images_below"]
-
 _LAYOUT = "one folder per class with images in it, or train/, val/ and test/ folders of these"
 _NOT_CLASSES = frozenset({"__MACOSX", "__pycache__", "@eaDir", "lost+found"})
 

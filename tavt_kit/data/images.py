@@ -13,8 +13,6 @@ from tavt_kit.core.model_card import Licence
 from tavt_kit.core.records import sha256_text
 from tavt_kit.errors import DataError
 
-__all__ = ["IMAGE_SUFFIXES", "SPLITS", "ImageSet", "Sample", "split_name"]
-
 SPLITS = ("train", "val", "test")
 _SYNONYMS = {"training": "train", "valid": "val", "validation": "val", "testing": "test"}
 

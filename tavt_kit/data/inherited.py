@@ -9,8 +9,6 @@ from tavt_kit.data.sources import load_images
 from tavt_kit.data.splits import SPLIT_FILE, inherit_split, keep_fraction, read_split
 from tavt_kit.errors import DataError, RecordError
 
-__all__ = ["inherited_images"]
-
 
 def inherited_images(folder: Path, data: str | None) -> ImageSet:
     """The images and the split that a run was made with.

@@ -8,8 +8,6 @@ from tavt_kit.data.images import Sample
 from tavt_kit.data.listing import Listing, read_lines
 from tavt_kit.errors import DataError
 
-__all__ = ["read_label_lists"]
-
 
 def read_label_lists(root: Path, lists: str = "anno") -> Listing:
     """Read ``anno/train.txt`` and ``anno/test.txt``; the files they name lie in ``images/``.

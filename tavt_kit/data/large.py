@@ -11,8 +11,6 @@ from tavt_kit.data.images import Sample
 from tavt_kit.data.listing import Listing, unique_names
 from tavt_kit.errors import DataError
 
-__all__ = ["read_imagenet", "read_inat2017"]
-
 
 def read_imagenet(root: Path) -> Listing:
     """Read ``train/`` and ``val/``, folders of class folders named by WordNet ids.

@@ -19,8 +19,6 @@ from tavt_kit.data.splits import Ratios, divide
 from tavt_kit.data.stanford import read_cars, read_dogs
 from tavt_kit.errors import DataError, UnknownName
 
-__all__ = ["load_layout", "named_folder", "read_listing", "recognise"]
-
 
 @dataclass(frozen=True, slots=True)
 class _Layout:

@@ -11,8 +11,6 @@ from pathlib import Path
 from tavt_kit.core.records import sha256_file
 from tavt_kit.data.images import ImageSet
 
-__all__ = ["leaks", "warn_of_leaks"]
-
 _MOST = 100_000
 """Images whose bytes are compared; of more only their files are, which takes seconds instead of minutes."""
 _log = logging.getLogger(__name__)

@@ -12,8 +12,6 @@ from typing import Any
 from tavt_kit.data.images import Sample
 from tavt_kit.errors import DataError
 
-__all__ = ["Listing", "absent_images", "numbered", "read_lines", "read_mat", "read_pairs", "unique_names"]
-
 
 @dataclass(frozen=True, slots=True)
 class Listing:

@@ -21,21 +21,6 @@ from tavt_kit.data.images import Sample
 from tavt_kit.data.preprocess import Preprocessing, normalise, open_image, resize_crop
 from tavt_kit.errors import DataError
 
-__all__ = [
-    "Arrays",
-    "Batch",
-    "ByteArrays",
-    "Unreadable",
-    "batches",
-    "judge",
-    "load_arrays",
-    "load_bytes",
-    "load_prepared",
-    "read_each",
-    "skip",
-    "thin_out",
-]
-
 _log = logging.getLogger(__name__)
 _Read = TypeVar("_Read")
 

@@ -16,8 +16,6 @@ from tavt_kit.core.codec import Record
 from tavt_kit.data.images import ImageSet
 from tavt_kit.data.loading import thin_out
 
-__all__ = ["DataFacts", "look_at"]
-
 _MEASURED = 200
 """Images whose sizes are looked at, spread evenly."""
 _FEW = 10

@@ -9,8 +9,6 @@ from tavt_kit.data.label_lists import read_label_lists
 from tavt_kit.data.listing import Listing, numbered, read_lines, read_mat, read_pairs
 from tavt_kit.errors import DataError
 
-__all__ = ["read_aircraft", "read_flowers", "read_pets"]
-
 
 def read_aircraft(root: Path) -> Listing:
     """Read ``variants.txt`` and ``images_variant_{train,val,test}.txt`` in ``data/``.

@@ -18,8 +18,6 @@ from tavt_kit.core.model_card import Licence
 from tavt_kit.core.records import make_folder, sha256_file
 from tavt_kit.errors import DataError, UnknownName
 
-__all__ = ["PACKAGES", "Package", "cache_folder", "fetch_wheel", "lay_out", "unpack", "wheel_path"]
-
 _log = logging.getLogger(__name__)
 
 

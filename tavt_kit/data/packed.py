@@ -9,8 +9,6 @@ from numpy.typing import NDArray
 
 from tavt_kit.errors import DataError
 
-__all__ = ["PIXELS", "open_record"]
-
 PIXELS = 3 * 32 * 32
 """Bytes of one image: planes of red, green and blue, 32 by 32."""
 

@@ -27,8 +27,6 @@ from tavt_kit.core.codec import Record
 from tavt_kit.data.packed import open_record
 from tavt_kit.errors import DataError
 
-__all__ = ["Preprocessing", "apply", "normalise", "open_image", "open_size", "resize_crop"]
-
 _log = logging.getLogger(__name__)
 BACKGROUND = "white"
 """What shows through where an image is transparent; the colours hidden there mean nothing."""

@@ -18,8 +18,6 @@ from tavt_kit.data.packages import PACKAGES, unpack
 from tavt_kit.data.splits import Ratios, divide
 from tavt_kit.errors import DataError, UnknownName
 
-__all__ = ["KNOWN", "KnownSet", "load_images"]
-
 
 @dataclass(frozen=True, slots=True)
 class KnownSet:

@@ -13,8 +13,6 @@ from tavt_kit.core.records import read_record, sha256_text, write_record
 from tavt_kit.data.images import SPLITS, ImageSet, Sample
 from tavt_kit.errors import DataError, RecordError
 
-__all__ = ["SPLIT_FILE", "Ratios", "divide", "inherit_split", "inside", "keep_fraction", "read_split", "write_split"]
-
 SPLIT_FILE = "split.json"
 
 

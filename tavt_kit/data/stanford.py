@@ -9,8 +9,6 @@ from tavt_kit.data.images import Sample
 from tavt_kit.data.listing import Listing, numbered, read_mat
 from tavt_kit.errors import DataError
 
-__all__ = ["read_cars", "read_dogs"]
-
 _WITH_LABELS = "cars_test_annos_withlabels.mat"
 
 

@@ -11,8 +11,6 @@ from PIL import Image
 
 from tavt_kit.core.records import atomic_path
 
-__all__ = ["save_thumbnail"]
-
 _SIDE = 224
 """Longest side of a thumbnail in pixels: sharp on twice the density it is shown at, a few kilobytes each."""
 

@@ -20,8 +20,6 @@ from tavt_kit.data.splits import Ratios, divide
 from tavt_kit.errors import DataError
 from tavt_kit.models.timm_import import timm
 
-__all__ = ["load_timm"]
-
 _TORCH = ("fashion_mnist", "kmnist", "mnist")
 """torchvision's sets that timm knows and that are read without unpickling anything."""
 

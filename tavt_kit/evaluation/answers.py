@@ -15,8 +15,6 @@ from tavt_kit.data.preprocess import Preprocessing
 from tavt_kit.errors import MeasurementError
 from tavt_kit.evaluation.predictions import probabilities
 
-__all__ = ["Answered", "answer"]
-
 
 @dataclass(frozen=True)
 class Answered:

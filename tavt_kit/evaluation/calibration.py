@@ -10,8 +10,6 @@ from numpy.typing import NDArray
 
 from tavt_kit.evaluation.predictions import probabilities
 
-__all__ = ["CALIBRATION_BINS", "Bin", "calibration_error", "reliability"]
-
 CALIBRATION_BINS = 15
 
 

@@ -11,8 +11,6 @@ from PIL import Image, ImageDraw, ImageFont
 
 from tavt_kit.core.accuracy import wilson
 
-__all__ = ["draw_confusion", "draw_reliability", "font_of", "shortened"]
-
 Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
 
 _BACK, _INK, _FAINT, _LINE = (255, 255, 255), (24, 28, 34), (96, 104, 114), (218, 222, 228)

@@ -25,8 +25,6 @@ from tavt_kit.models.wrap import AdaptiveViT, SwitchableViT
 from tavt_kit.runtimes import FileSession
 from tavt_kit.runtimes.out_of_memory import free_memory, is_out_of_memory, memory_for
 
-__all__ = ["Evaluator", "Pixels", "Strategy", "SwitchableLogits", "openvino_logits"]
-
 _Logits: TypeAlias = NDArray[np.float32]
 Strategy = Callable[[_Logits, Sequence[TokenSchedule]], Iterator[tuple[TokenSchedule, _Logits]]]
 """Prepared images (B, 3, H, W) and schedules -> the logits (B, classes) under each schedule."""

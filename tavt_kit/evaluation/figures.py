@@ -14,8 +14,6 @@ from tavt_kit.evaluation.answers import Answered
 from tavt_kit.evaluation.calibration import CALIBRATION_BINS, reliability
 from tavt_kit.evaluation.metrics import METRICS, Predictions
 
-__all__ = ["confusion_matrix", "figures_of"]
-
 _LISTED, _EXAMPLES = 10, 3
 """Confusions that are named, and images of each."""
 

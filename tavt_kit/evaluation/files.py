@@ -13,10 +13,6 @@ from tavt_kit.evaluation.drawing import draw_confusion, draw_reliability
 from tavt_kit.evaluation.metrics import first_classes
 from tavt_kit.evaluation.predictions import Prediction
 
-__all__ = [
-    "EVAL_FILE", "FIRST", "answers_csv", "classes_csv", "confusion_csv", "predictions_csv", "write_evaluation",
-]  # fmt: skip
-
 EVAL_FILE = "eval.json"
 
 

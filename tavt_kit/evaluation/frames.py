@@ -10,8 +10,6 @@ from tavt_kit.errors import MissingDependency
 if TYPE_CHECKING:
     import pandas
 
-__all__ = ["frame"]
-
 
 def frame(rows: Sequence[Mapping[str, Any]], columns: Sequence[str] | None = None) -> pandas.DataFrame:
     """One line for each row.

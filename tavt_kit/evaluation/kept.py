@@ -18,8 +18,6 @@ from tavt_kit.data.thumbnails import save_thumbnail
 from tavt_kit.errors import DataError
 from tavt_kit.models.wrap import AdaptiveViT
 
-__all__ = ["KEPT_FILE", "pick_examples", "write_kept"]
-
 KEPT_FILE = "kept.json"
 
 _log = logging.getLogger(__name__)

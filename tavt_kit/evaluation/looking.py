@@ -27,8 +27,6 @@ from tavt_kit.models.backbones.pim_vit import PimVitBackbone
 from tavt_kit.models.token_reduction import TokenState
 from tavt_kit.models.wrap import AdaptiveViT
 
-__all__ = ["Explained", "Heat", "Marked", "attention_rollout", "explain"]
-
 
 @dataclass(frozen=True, slots=True)
 class Heat:

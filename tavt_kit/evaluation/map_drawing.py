@@ -11,8 +11,6 @@ from PIL import Image, ImageDraw
 from tavt_kit.evaluation.drawing import font_of, shortened
 from tavt_kit.evaluation.looking import Explained, Heat, Marked
 
-__all__ = ["contact_sheet", "draw_explained", "heat_panel", "kept_panel", "taken_panel"]
-
 SIDE = 224
 """Longest side of a panel in pixels."""
 

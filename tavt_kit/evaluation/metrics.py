@@ -17,18 +17,6 @@ from numpy.typing import NDArray
 from tavt_kit.core.accuracy import Accuracy
 from tavt_kit.errors import DataError, UnknownName
 
-__all__ = [
-    "METRICS",
-    "Metric",
-    "Predictions",
-    "Scoring",
-    "find_metric",
-    "first_classes",
-    "is_among_first",
-    "macro_f1",
-    "metric_named",
-]
-
 Labels: TypeAlias = NDArray[np.int64]
 
 _RESAMPLES = 400

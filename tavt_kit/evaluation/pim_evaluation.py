@@ -25,8 +25,6 @@ from tavt_kit.models.backbones.pim_heads import COMPATS, fuse_heads, head_scores
 from tavt_kit.models.wrap import AdaptiveViT
 from tavt_kit.runtimes import Images, Session
 
-__all__ = ["HeadCounts", "PimHeads"]
-
 _TOPS = (1, 3)
 
 

@@ -16,8 +16,6 @@ from tavt_kit.errors import DataError, MeasurementError
 if TYPE_CHECKING:
     from tavt_kit.core.model_card import ModelCard
 
-__all__ = ["Prediction", "Predictor", "probabilities"]
-
 
 @dataclass(frozen=True, slots=True)
 class Prediction:

@@ -11,8 +11,6 @@ from numpy.typing import NDArray
 from tavt_kit.core.accuracy import Accuracy
 from tavt_kit.errors import MeasurementError
 
-__all__ = ["Threshold", "choose_threshold", "reached"]
-
 _ROUNDING = 1e-12
 
 

@@ -12,8 +12,6 @@ from numpy.typing import NDArray
 from tavt_kit.core.accuracy import Accuracy, PairedDifference
 from tavt_kit.errors import MeasurementError
 
-__all__ = ["EvaluationResult", "paired"]
-
 
 @dataclass(frozen=True, slots=True, eq=False)
 class EvaluationResult:

@@ -8,8 +8,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-__all__ = ["refused_layer"]
-
 Convert = Callable[[nn.Module, tuple[Tensor, ...]], object]
 """Converts a module with its example inputs, or raises."""
 

@@ -31,8 +31,6 @@ from tavt_kit.exporters.writer import Writer
 if TYPE_CHECKING:
     from tavt_kit.models.wrap import AdaptiveViT
 
-__all__ = ["Exported", "Plan", "export"]
-
 
 def export(
     adaptive: AdaptiveViT,

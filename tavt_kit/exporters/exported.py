@@ -13,18 +13,6 @@ from tavt_kit.core.budget import Verdict
 from tavt_kit.core.records import atomic_path, read_record, sha256_file, write_record
 from tavt_kit.errors import RecordError
 
-__all__ = [
-    "EXPORTED_FILE",
-    "UNPROVEN",
-    "keep",
-    "promote",
-    "read_exported",
-    "settle",
-    "status_of",
-    "sweep",
-    "write_exported",
-]
-
 EXPORTED_FILE = "exported.json"
 
 Entry = Mapping[str, Any]

@@ -8,8 +8,6 @@ from dataclasses import dataclass
 from tavt_kit.core.device import read_precision
 from tavt_kit.errors import ExportError, TargetError
 
-__all__ = ["FORMATS", "SWITCHABLE", "Form", "forms_of"]
-
 FORMATS = {
     "onnx": ("f32", "f16", "int8", "w8"),
     "openvino": ("f32", "f16", "bf16", "int8", "w8"),

@@ -20,8 +20,6 @@ from tavt_kit.core.progress import Progress
 from tavt_kit.core.schedule import TokenSchedule
 from tavt_kit.errors import ExportError
 
-__all__ = ["Examples", "Int8Options", "Trial", "make_int8"]
-
 QUANTIZERS = ("nncf", "onnxruntime")
 SMOOTH = {"both": (True, False), "on": (True,), "off": (False,)}
 

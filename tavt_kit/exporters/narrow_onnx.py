@@ -17,8 +17,6 @@ from tavt_kit.errors import ExportError
 from tavt_kit.exporters.quantize import CHATTY, Feed, feeds
 from tavt_kit.runtimes.suppress_output import suppress_output
 
-__all__ = ["compress_onnx_weights", "halve", "quantize_statically", "quantize_statically_fed"]
-
 _HEAVY = ("Conv", "Gemm", "MatMul")
 _FLOAT = ("Softmax", "ReduceSum", "TopK")
 _BLOCK = 64  # weights that share a scale

@@ -16,8 +16,6 @@ import onnx
 
 from tavt_kit.core.artifact_card import METADATA_KEY, WEIGHTS_SUFFIX, ArtifactCard
 
-__all__ = ["LARGEST", "WeightFile", "attach_card", "finish", "save"]
-
 LARGEST = 2**31 - 2**24  # bytes of a protobuf file, less what the graph itself takes
 _LEAST = 1024  # bytes of a tensor that is worth a place of its own
 _PAGE = 4096  # onnx.proto: offsets should be whole pages, so that the file can be mapped

@@ -7,8 +7,6 @@ from typing import Any
 
 from tavt_kit.errors import ExportError
 
-__all__ = ["EXPORTERS", "OnnxOptions"]
-
 EXPORTERS = {"tracing": range(17, 21), "dynamo": range(18, 24)}
 """torch's exporters, each with the opsets it writes (torch 2.13). Below 17 there is no LayerNormalization, which would
 fall apart into nine operators."""

@@ -14,8 +14,6 @@ from tavt_kit.exporters.int8 import Int8Options
 from tavt_kit.exporters.onnx_options import OnnxOptions
 from tavt_kit.exporters.writer import DEFAULT_IMAGES
 
-__all__ = ["Exported", "Plan"]
-
 
 @dataclass(frozen=True, slots=True)
 class Plan:

@@ -15,8 +15,6 @@ from tavt_kit.exporters.to_onnx import INPUT
 from tavt_kit.runtimes.session import LENGTHS
 from tavt_kit.runtimes.suppress_output import suppress_output
 
-__all__ = ["CHATTY", "Feed", "compress_weights", "feeds", "quantize", "quantize_carefully", "quantize_fed"]
-
 _log = logging.getLogger(__name__)
 
 Feed = dict[str, NDArray[Any]]

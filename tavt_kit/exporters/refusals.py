@@ -15,8 +15,6 @@ from tavt_kit.exporters.forms import Form
 if TYPE_CHECKING:
     from tavt_kit.models.wrap import AdaptiveViT
 
-__all__ = ["refuse_little_space", "refuse_own_folder", "space_left"]
-
 
 def refuse_little_space(adaptive: AdaptiveViT, out: Path, forms: Sequence[Form]) -> None:
     """Before any work: is there room for the files, and the f32 graph that the last of them is made from?

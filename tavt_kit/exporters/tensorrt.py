@@ -13,8 +13,6 @@ from typing import Any
 from tavt_kit.core.artifact_card import ArtifactCard
 from tavt_kit.errors import ExportError
 
-__all__ = ["OPERATORS", "refuse_operators", "trtexec_line"]
-
 OPERATORS = frozenset(
     "Add And ArgMax AveragePool BatchNormalization Cast Ceil Clip Concat Constant ConstantOfShape Conv Cos "
     "DequantizeLinear Div Einsum Elu Equal Erf Exp Expand Flatten Floor Gather GatherElements GatherND Gemm "

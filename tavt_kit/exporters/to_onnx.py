@@ -29,8 +29,6 @@ from tavt_kit.runtimes import open_file
 from tavt_kit.runtimes.onnx_graph import quiet_exporters
 from tavt_kit.runtimes.session import LENGTHS
 
-__all__ = ["INPUT", "OUTPUT", "example_images", "example_lengths", "to_onnx"]
-
 INPUT, OUTPUT = "images", "logits"
 
 _TRACED = 2  # a batch of one would be baked into the graph

@@ -19,8 +19,6 @@ from tavt_kit.models.wrap import AdaptiveViT, LeanViT, SwitchableViT
 from tavt_kit.runtimes.on_openvino import convert_module
 from tavt_kit.runtimes.session import LENGTHS
 
-__all__ = ["convert", "save", "to_openvino"]
-
 _LEAST = 1024  # numbers of a constant that is worth it
 
 _log = logging.getLogger(__name__)

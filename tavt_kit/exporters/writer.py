@@ -21,8 +21,6 @@ from tavt_kit.exporters.onnx_options import OnnxOptions
 if TYPE_CHECKING:
     from tavt_kit.models.wrap import AdaptiveViT
 
-__all__ = ["DEFAULT_IMAGES", "HELD_OUT", "Writer", "describe"]
-
 DEFAULT_IMAGES = 300
 """Training images that calibrate."""
 HELD_OUT = 200

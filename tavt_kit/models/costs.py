@@ -10,8 +10,6 @@ from torch import Tensor, nn
 
 from tavt_kit.models.timm_import import timm
 
-__all__ = ["HeadCosts", "LayerCosts", "head_costs", "layer_costs", "stem_macs"]
-
 
 @dataclass(frozen=True, slots=True)
 class LayerCosts:

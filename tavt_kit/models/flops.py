@@ -37,9 +37,6 @@ from tavt_kit.models.costs import HeadCosts, LayerCosts
 if TYPE_CHECKING:
     from tavt_kit.models.wrap import AdaptiveViT
 
-__all__ = ["MacsFormula", "count_by_tracing", "count_macs"]
-
-
 Rule = Literal["executed", "tavt", "matmul"]
 RULES = ("executed", "tavt", "matmul")
 Count = TypeVar("Count", int, NDArray[np.int64])

@@ -9,8 +9,6 @@ from typing import Any
 import torch
 from torch import nn
 
-__all__ = ["part_scope"]
-
 
 def part_scope(name: str, module: nn.Module | None = None) -> AbstractContextManager[None]:
     """While torch traces a graph: the nodes made here are named after this part. Nothing at other times.

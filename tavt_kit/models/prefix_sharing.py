@@ -27,8 +27,6 @@ from tavt_kit.models.backbones.map_watch import MapWatch
 from tavt_kit.models.token_reduction import Pick, TokenState, drop, restore
 from tavt_kit.models.wrap import AdaptiveViT
 
-__all__ = ["HiddenFeatures", "Joint", "Learn", "Passes", "Placed", "batch_norms", "shared_logits"]
-
 
 def shared_logits(
     model: AdaptiveViT, images: Tensor, schedules: Sequence[TokenSchedule]

@@ -6,5 +6,3 @@ import importlib
 from typing import Any
 
 timm: Any = importlib.import_module("timm")  # Any: timm is half typed and re-exports by star
-
-__all__ = ["timm"]

@@ -33,35 +33,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-__all__ = [
-    "Pick",
-    "REDUCTIONS",
-    "Reduction",
-    "SCORES",
-    "TokenState",
-    "attend_and_score",
-    "attention_map",
-    "choose",
-    "cls_score",
-    "column_score",
-    "column_score_alone",
-    "column_score_by_sums",
-    "drop",
-    "first_rows",
-    "fold_bias",
-    "gather_rows",
-    "is_traced",
-    "keep_best",
-    "keeps_no_map",
-    "learns",
-    "maws_score",
-    "merge",
-    "merge_cost",
-    "restore",
-    "similarity",
-]
-
-
 _EMPTY: Mapping[str, Any] = MappingProxyType({})
 
 

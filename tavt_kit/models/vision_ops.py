@@ -14,8 +14,6 @@ from pathlib import Path
 
 import torch
 
-__all__ = ["declare_missing_ops"]
-
 _SCHEMAS = {
     "nms": "nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor",
     "qnms": "qnms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor",

@@ -20,8 +20,6 @@ from tavt_kit.models.backbones.base import Watch
 from tavt_kit.models.part_scope import part_scope
 from tavt_kit.models.token_reduction import REDUCTIONS, SCORES, Pick, TokenState, drop, gather_rows, merge, restore
 
-__all__ = ["AdaptiveViT", "LeanViT", "SwitchableViT", "wrap"]
-
 Pool = Literal["kept", "restored"]
 Selection = Literal["argsort", "topk"]
 

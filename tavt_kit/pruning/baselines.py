@@ -17,8 +17,6 @@ from tavt_kit.models.flops import count_macs
 from tavt_kit.models.timm_import import timm
 from tavt_kit.models.wrap import wrap
 
-__all__ = ["dense_baselines"]
-
 _SIZES = ("huge", "large", "base", "small", "tiny")
 _PATCHES = (16, 32)
 _Trial = tuple[str, int, dict[str, Any]]

@@ -25,8 +25,6 @@ from tavt_kit.models.backbones.pruned import blocks_of
 from tavt_kit.models.backbones.vitae import Vitae
 from tavt_kit.models.timm_import import timm
 
-__all__ = ["Coupled", "Cut", "coupled"]
-
 _FREE = (timm.layers.Attention, timm.layers.AttentionRope)
 """Attention whose heads need not fill the width; the others of timm reshape to the width of what came in."""
 

@@ -15,8 +15,6 @@ from tavt_kit.models.backbones.pim_vit import PimVitBackbone
 from tavt_kit.models.prefix_sharing import shared_logits
 from tavt_kit.models.wrap import AdaptiveViT, wrap
 
-__all__ = ["spared_layers", "strongest_layers"]
-
 _CHUNK = 32
 _log = logging.getLogger(__name__)
 

@@ -19,8 +19,6 @@ from torch import Tensor, nn
 from tavt_kit.errors import UnknownName
 from tavt_kit.pruning.coupled import Coupled, Cut
 
-__all__ = ["IMPORTANCES", "check_importance", "needs_images", "scores_of"]
-
 IMPORTANCES = ("magnitude", "taylor", "random")
 _CHUNK = 16
 """Images in one backward pass."""

@@ -20,8 +20,6 @@ from tavt_kit.pruning.depth import strongest_layers
 from tavt_kit.pruning.importance import check_importance, needs_images, scores_of
 from tavt_kit.pruning.targets import SHARES, Targets, left_of
 
-__all__ = ["Ceiling", "LabelledImages", "Pruned", "prune", "pruned_card"]
-
 _log = logging.getLogger(__name__)
 
 _FREE = ("mlp", "heads")

@@ -8,8 +8,6 @@ from dataclasses import dataclass
 from tavt_kit.errors import BudgetError
 from tavt_kit.pruning.coupled import Coupled
 
-__all__ = ["SHARES", "Targets", "left_of"]
-
 SHARES = ("mlp", "heads", "width")
 
 

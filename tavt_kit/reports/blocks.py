@@ -14,11 +14,6 @@ from markupsafe import Markup
 
 from tavt_kit.reports.markup import asset, fill
 
-__all__ = [
-    "Block", "Cell", "Code", "Column", "Download", "Facts", "Figure", "Headline", "Inline", "KeyFigure", "Missing",
-    "Report", "Rule", "Section", "Table", "Text", "html_page", "markdown_page",
-]  # fmt: skip
-
 T = TypeVar("T")
 
 

@@ -21,12 +21,6 @@ from tavt_kit.reports import words
 from tavt_kit.reports.blocks import Cell, Column, Rule
 from tavt_kit.reports.records import Found, Records, integers, mapping, number, objects, sequence, text, whole
 
-__all__ = [
-    "AGAINST_DENSE", "MACS", "MEDIAN", "P90", "VERDICT", "AccuracyView", "CandidateView", "DifferenceView", "FrontView",
-    "MemoryView", "RatioView", "TimeView", "accuracy_cell", "accuracy_column", "asked", "best_of", "difference_cell",
-    "judge_view", "recorded_accuracy", "recorded_budget", "verdict_cell",
-]  # fmt: skip
-
 Ends = tuple[float | None, float | None]
 
 

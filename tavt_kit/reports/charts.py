@@ -19,11 +19,6 @@ from tavt_kit.reports.blocks import Figure
 from tavt_kit.reports.markup import el
 from tavt_kit.reports.words import ms_text, significant
 
-__all__ = [
-    "KINDS", "SHAPES", "Box", "Curve", "Frame", "Kind", "Mark", "Scale", "Spot", "change_bar", "curve_figure",
-    "front_figure", "layer_figure", "legend", "padded", "place_labels", "round_ticks", "schedule_bar", "thinned",
-]  # fmt: skip
-
 _WIDTH, _LEFT, _RIGHT = 1040.0, 66.0, 22.0
 _LETTERS = "abcd"
 

@@ -20,9 +20,6 @@ from tavt_kit.reports.provenance import COUNTING, facts_of, reproduction_section
 from tavt_kit.reports.records import Found, Records, candidates_beside, mapping, sequence, text
 from tavt_kit.reports.verdict import headline
 
-__all__ = ["MOST_RUNS", "RunRecords", "compared_report", "runs_of"]
-
-
 MOST_RUNS = 6
 """As many as can be told apart in one chart."""
 

@@ -12,8 +12,6 @@ from tavt_kit.reports.images import recorded_image
 from tavt_kit.reports.markup import el
 from tavt_kit.reports.records import Found, Records, mapping, number, objects, sequence, text
 
-__all__ = ["evaluated_section"]
-
 _Entry = Mapping[str, Any]
 _LISTED, _DRAWING_BYTES = 10, 250_000
 

@@ -17,8 +17,6 @@ from tavt_kit.reports.images import data_uri
 from tavt_kit.reports.markup import el
 from tavt_kit.reports.records import Records, integers, mapping, number, objects, sequence, text
 
-__all__ = ["checks_section", "classes_section", "failed_checks"]
-
 _Check = tuple[str, Mapping[str, Any]]
 """Name and entry of one checked file."""
 

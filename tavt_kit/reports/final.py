@@ -29,12 +29,6 @@ from tavt_kit.reports.charts import KINDS, Frame, Kind, Mark, front_figure
 from tavt_kit.reports.fit import closing_table
 from tavt_kit.reports.records import Records, mapping, objects, sequence, text
 
-__all__ = [
-    "FINAL_FILE", "baseline_blocks", "better_baselines", "better_than_chosen", "final_mark", "final_row", "final_rows",
-    "final_section", "mark_of", "write_final",
-]  # fmt: skip
-
-
 FINAL_FILE = "final.json"
 
 

@@ -9,8 +9,6 @@ from tavt_kit.reports import words
 from tavt_kit.reports.blocks import Headline, KeyFigure, Text
 from tavt_kit.reports.records import mapping, number, objects, text, whole
 
-__all__ = ["closing_table", "fit_headline"]
-
 
 def closing_table(fit: Mapping[str, Any]) -> dict[str, Any]:
     """The rows as ``final.json`` has them, judged on val; what test says stands in the notes."""

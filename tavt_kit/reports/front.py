@@ -27,11 +27,6 @@ from tavt_kit.reports.final import baseline_blocks, final_mark, final_rows, mark
 from tavt_kit.reports.picker import picker_blocks
 from tavt_kit.reports.records import Records, mapping, number, sequence, text, whole
 
-__all__ = [
-    "ablation_text", "cloud_of", "convergence_section", "frame_of", "front_section", "front_table", "marks_of",
-    "schedule_cell", "untrained_text",
-]  # fmt: skip
-
 
 def front_section(records: Records) -> Section | Missing:
     """What the search found."""

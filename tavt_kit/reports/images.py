@@ -19,9 +19,6 @@ from tavt_kit.reports.candidates import FrontView
 from tavt_kit.reports.markup import el, fill
 from tavt_kit.reports.records import Found, Records, integers, number, objects, sequence, text, whole
 
-__all__ = ["data_uri", "explained_section", "kept_section", "recorded_image"]
-
-
 _BYTES = 100_000
 """A thumbnail has a few kilobytes; with the dozens that a report shows it must stay small enough to be mailed."""
 _MAGIC = {b"\xff\xd8\xff": "jpeg", b"\x89PN": "png"}

@@ -16,8 +16,6 @@ from tavt_kit.reports.candidates import MACS, MEDIAN, P90, CandidateView, FrontV
 from tavt_kit.reports.charts import layer_figure
 from tavt_kit.reports.records import Found, Records, mapping, number, objects, sequence, text, whole
 
-__all__ = ["LayerTimes", "benches_section", "latency_table", "layer_times", "layers_section"]
-
 
 @dataclass(frozen=True, slots=True)
 class LayerTimes:

@@ -10,8 +10,6 @@ from importlib.resources import files
 from jinja2 import Environment, FunctionLoader, StrictUndefined
 from markupsafe import Markup, escape
 
-__all__ = ["asset", "el", "fill", "printable"]
-
 _NAME = re.compile(r"[a-zA-Z][a-zA-Z0-9-]*")
 _LINKS = ("href", "src", "srcset", "action", "formaction", "poster", "data", "xlink:href")
 _INSIDE = re.compile(

@@ -46,12 +46,6 @@ from tavt_kit.reports.records import Records, gather, mapping, text
 from tavt_kit.reports.training import ladder_section, learning_section
 from tavt_kit.reports.verdict import headline
 
-__all__ = [
-    "COLUMNS", "CSV_FILE", "HTML_FILE", "JSON_FILE", "MARKDOWN_FILE", "Written", "build_report",
-    "report_body", "rows_of", "write_report",
-]  # fmt: skip
-
-
 HTML_FILE, MARKDOWN_FILE, CSV_FILE, JSON_FILE = "report.html", "report.md", "report.csv", "report.json"
 
 _SECTIONS: tuple[Callable[[Records], Section | Missing | None], ...] = (

@@ -19,9 +19,6 @@ from tavt_kit.reports.charts import schedule_bar
 from tavt_kit.reports.markup import fill
 from tavt_kit.reports.records import text
 
-__all__ = ["Buy", "buys_of", "cost_words", "export_command", "picker_blocks", "steps_of"]
-
-
 _STEPS = 240
 """Places of the slider, about."""
 

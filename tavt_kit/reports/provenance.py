@@ -12,9 +12,6 @@ from tavt_kit.reports.blocks import Block, Cell, Code, Facts, Inline, Section, T
 from tavt_kit.reports.records import Records, mapping, number, sequence, text, whole
 from tavt_kit.reports.words import date_text, plural, target_words
 
-__all__ = ["COUNTING", "card_of", "commands_of", "facts_of", "provenance_section", "reproduction_section", "summary"]
-
-
 COUNTING = (
     "MACs are multiply-adds, one multiplication with its addition counted once; the literature, fvcore and timm call "
     "the same number FLOPs, and so do budgets such as flops=9G."

@@ -14,12 +14,6 @@ from tavt_kit.core.parsing import parse_json
 from tavt_kit.core.records import kind_of, read_lines, upgraded
 from tavt_kit.errors import RecordError
 
-__all__ = [
-    "Found", "Records", "candidates_beside", "gather", "integers", "mapping", "number", "objects", "sequence", "text",
-    "whole",
-]  # fmt: skip
-
-
 _KINDS = frozenset("bench check eval explained exported final fit front kept model profile recipe run split".split())
 """What this report reads."""
 

@@ -14,8 +14,6 @@ from tavt_kit.reports.candidates import AccuracyView, DifferenceView, accuracy_c
 from tavt_kit.reports.charts import Curve, change_bar, curve_figure, thinned
 from tavt_kit.reports.records import Found, Records, integers, mapping, number, sequence, text, whole
 
-__all__ = ["ladder_section", "learning_section", "lowered_dense"]
-
 
 @dataclass(frozen=True, slots=True)
 class _Step:

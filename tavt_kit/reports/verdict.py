@@ -14,9 +14,6 @@ from tavt_kit.reports.fit import fit_headline
 from tavt_kit.reports.records import Records, mapping, number, sequence
 from tavt_kit.reports.training import lowered_dense
 
-__all__ = ["headline"]
-
-
 _LEADS = {
     "PASS": "The model that {fits} {budget}{where}",
     "PREDICTED": "The model that should {fit} {budget}{where}, by prediction only,",

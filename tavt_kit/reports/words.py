@@ -10,13 +10,6 @@ from typing import Any
 from tavt_kit.core.budget import Budget, Limit
 from tavt_kit.reports.records import text, whole
 
-__all__ = [
-    "DASH", "budget_words", "bytes_text", "date_text", "limit_words", "macs_text", "metric_words",
-    "ms_text", "n_text", "peak_text", "percent_text", "plural", "points_interval", "points_text", "quantile_words",
-    "ratio_text", "significant", "target_words",
-]  # fmt: skip
-
-
 DASH = "–"
 """Stands where a record has no value."""
 

@@ -8,8 +8,6 @@ from tavt_kit.core.device import TargetDevice, available_threads
 from tavt_kit.errors import MissingDependency, TargetError
 from tavt_kit.runtimes.openvino_core import openvino_core
 
-__all__ = ["accelerator_name", "check_available", "refuse_modes"]
-
 
 def check_available(target: TargetDevice) -> None:
     """Return if the target can run here.

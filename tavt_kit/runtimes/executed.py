@@ -15,8 +15,6 @@ from tavt_kit.core.codec import Record, recorded_as
 from tavt_kit.core.device import TargetDevice
 from tavt_kit.runtimes.session import Images, Lengths
 
-__all__ = ["ExecutedGraph", "executed_graph"]
-
 _IN_OPENVINO = ("Convolution", "FullyConnected", "MatMul", "MHA", "ScaledDotProductAttention")
 _IN_ONNX = ("Attention", "Conv", "Gather", "Gemm", "LayerNormalization", "MatMul", "QuantizeLinear", "TopK")
 _WORTH_TELLING = 0.001  # of the time

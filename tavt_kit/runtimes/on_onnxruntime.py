@@ -22,8 +22,6 @@ from tavt_kit.runtimes.session import LENGTHS, Images, InputShape, Lengths, chec
 if TYPE_CHECKING:
     from torch import nn
 
-__all__ = ["OnnxSession", "open_onnx_module", "open_session", "run_clock"]
-
 
 class OnnxSession:
     """See ``FileSession``. The file alone decides the precision; asking for another one is refused.

@@ -27,17 +27,6 @@ from tavt_kit.runtimes.session import Images, InputShape, Lengths, check_images,
 if TYPE_CHECKING:
     from torch import nn
 
-__all__ = [
-    "OpenvinoSession",
-    "compile_for",
-    "convert_module",
-    "executed_precision",
-    "image_model",
-    "open_openvino_file",
-    "open_openvino_module",
-    "request_clock",
-]
-
 _COMPUTE = ("FullyConnected", "MatMul", "Convolution", "ScaledDotProductAttention")
 _NAMES = {"f32": "f32", "f16": "f16", "bf16": "bf16", "i8": "int8", "u8": "int8"}
 

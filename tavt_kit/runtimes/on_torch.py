@@ -17,8 +17,6 @@ from tavt_kit.core.host import processor
 from tavt_kit.runtimes.session import Images, InputShape, check_images
 from tavt_kit.runtimes.torch_modes import CudaGraph, compiled
 
-__all__ = ["TorchSession", "is_bf16_faster", "placed", "torch_clock", "torch_device", "torch_dtype", "torch_threads"]
-
 _DTYPES = {"f32": torch.float32, "f16": torch.float16, "bf16": torch.bfloat16}
 
 

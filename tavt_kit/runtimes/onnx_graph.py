@@ -17,8 +17,6 @@ from tavt_kit.runtimes.suppress_output import suppress_output
 if TYPE_CHECKING:
     from torch import nn
 
-__all__ = ["module_to_onnx", "quiet_exporters"]
-
 _OPSET = 17
 
 

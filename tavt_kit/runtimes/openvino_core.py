@@ -10,8 +10,6 @@ from __future__ import annotations
 from functools import cache
 from typing import Any
 
-__all__ = ["openvino_core"]
-
 
 @cache
 def openvino_core() -> Any:

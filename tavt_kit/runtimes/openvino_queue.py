@@ -10,8 +10,6 @@ import numpy as np
 import numpy.typing as npt
 import openvino
 
-__all__ = ["Burst"]
-
 _TIMES = 8
 """Inferences of one burst for each request in flight: at its two ends not all of them are busy, a small share of it."""
 

@@ -7,8 +7,6 @@ from contextlib import contextmanager
 
 from tavt_kit.errors import MeasurementError
 
-__all__ = ["free_memory", "is_out_of_memory", "memory_for"]
-
 
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether this is memory that ran out, of the processor or of an accelerator."""

@@ -12,18 +12,6 @@ from tavt_kit.core.device import TargetDevice
 from tavt_kit.core.schedule import TokenSchedule
 from tavt_kit.errors import DataError, ScheduleError
 
-__all__ = [
-    "LENGTHS",
-    "FileSession",
-    "Images",
-    "InputShape",
-    "Lengths",
-    "Session",
-    "check_images",
-    "image_shape",
-    "lengths_for",
-]
-
 Images: TypeAlias = npt.NDArray[np.float32]
 """(B, 3, H, W), normalised as the model's preprocessing says."""
 

@@ -8,8 +8,6 @@ import logging
 import warnings
 from collections.abc import Iterator
 
-__all__ = ["suppress_output"]
-
 
 @contextlib.contextmanager
 def suppress_output(*loggers: str | None, level: int = logging.ERROR) -> Iterator[None]:

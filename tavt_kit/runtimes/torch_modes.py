@@ -12,8 +12,6 @@ from tavt_kit.errors import TargetError
 from tavt_kit.runtimes.out_of_memory import is_out_of_memory
 from tavt_kit.runtimes.suppress_output import suppress_output
 
-__all__ = ["CudaGraph", "compiled"]
-
 _VARIANTS = 256
 """Compiled forms of one piece of code that torch keeps; its own 8 are few for the schedules of one model."""
 

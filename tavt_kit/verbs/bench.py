@@ -13,8 +13,6 @@ from tavt_kit.errors import ParameterError
 from tavt_kit.verbs import options
 from tavt_kit.verbs.settings import read_settings
 
-__all__ = ["bench_verb"]
-
 Things = Annotated[
     list[str] | None,
     typer.Argument(metavar="[THING...]", help="Run folders, timm models' names, .onnx and .xml files."),

@@ -9,8 +9,6 @@ if TYPE_CHECKING:
     from tavt_kit.bench.record import BenchRow
     from tavt_kit.workflows.bench import BenchResult
 
-__all__ = ["print_bench"]
-
 _Cell = Callable[["BenchRow", Mapping[str, Any]], str]
 
 

@@ -13,8 +13,6 @@ from tavt_kit.verbs import options
 from tavt_kit.verbs.export import Accept, Drop, FileTarget
 from tavt_kit.verbs.settings import read_settings
 
-__all__ = ["check_verb"]
-
 Thing = Annotated[
     Path | None,
     typer.Argument(metavar="[THING]", help="An .onnx or .xml file, *.unproven, or a run that was trained again."),

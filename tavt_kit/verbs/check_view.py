@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-__all__ = ["print_checks"]
-
 _NAMED = 3  # classes and confusions on the terminal; check.json has ten
 
 

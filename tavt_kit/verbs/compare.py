@@ -16,8 +16,6 @@ from tavt_kit.verbs import options
 if TYPE_CHECKING:
     from tavt_kit.comparison.comparison import Change, Comparison
 
-__all__ = ["compare_verb"]
-
 Records = Annotated[
     list[Path],
     typer.Argument(

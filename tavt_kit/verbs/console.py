@@ -11,8 +11,6 @@ from rich.text import Text
 
 from tavt_kit.verbs.streams import shown
 
-__all__ = ["console_of"]
-
 
 class _Console(Console):
     """Names in tables steer no terminal, and a reader who left is not a verdict."""

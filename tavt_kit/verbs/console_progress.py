@@ -20,8 +20,6 @@ from rich.progress import Progress as Display
 
 from tavt_kit.verbs.console import console_of
 
-__all__ = ["ConsoleProgress"]
-
 _STAGES: tuple[ProgressColumn, ...] = (
     TextColumn("{task.description:<14}"),
     BarColumn(bar_width=30),

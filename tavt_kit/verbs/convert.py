@@ -11,8 +11,6 @@ import typer
 
 from tavt_kit.verbs import options
 
-__all__ = ["convert_verb"]
-
 File = Annotated[
     Path,
     typer.Argument(
@@ -70,8 +68,9 @@ def convert_verb(
     all. --data or --classes names the classes; without them they are numbered.
     """
     from tavt_kit.checkpoints import save_model
-    from tavt_kit.checkpoints.convert import FAMILIES, convert
+    from tavt_kit.checkpoints.convert import convert
     from tavt_kit.checkpoints.official import POSITION_RULES
+    from tavt_kit.checkpoints.official_vit import FAMILIES
     from tavt_kit.core.lock import held_folder
     from tavt_kit.core.parsing import parse_numbers
     from tavt_kit.core.records import label_record

@@ -12,8 +12,6 @@ from tavt_kit.verbs import options
 if TYPE_CHECKING:
     from tavt_kit.data import ImageSet
 
-__all__ = ["datasets_verb"]
-
 
 def datasets_verb(
     words: Annotated[

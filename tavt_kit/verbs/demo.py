@@ -9,8 +9,6 @@ import typer
 
 from tavt_kit.verbs import options
 
-__all__ = ["demo_verb"]
-
 DemoOut = Annotated[Path | None, typer.Option("--out", "-o", help="The folder to write. [default: runs/demo-DATA]")]
 DemoData = Annotated[str, typer.Option(help="elpv (solar cells, not for commercial use) or textile (MIT).")]
 DemoTarget = Annotated[str, typer.Option(help="Where the model will run.")]

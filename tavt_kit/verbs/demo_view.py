@@ -21,8 +21,6 @@ from tavt_kit.workflows.export import ExportResult
 from tavt_kit.workflows.search import SearchRun
 from tavt_kit.workflows.train import TrainResult
 
-__all__ = ["DemoProgress", "print_table"]
-
 
 class DemoProgress(SearchProgress):
     """Shows each stage with its time, and what it gave, as its verb does."""

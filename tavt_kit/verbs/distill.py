@@ -14,8 +14,6 @@ from tavt_kit.verbs.settings import read_settings
 if TYPE_CHECKING:
     from tavt_kit.workflows.distill import DistillResult
 
-__all__ = ["distill_verb", "print_distilled"]
-
 Run = Annotated[Path, typer.Argument(metavar="MODEL", help="A run folder, for example of `fgvc-kit train`.")]
 Recipe = Annotated[
     str,

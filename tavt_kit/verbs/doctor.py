@@ -9,8 +9,6 @@ import typer
 
 from tavt_kit.verbs import options
 
-__all__ = ["doctor_verb"]
-
 Fast = Annotated[bool, typer.Option("--fast", help="Measure nothing: answers in seconds.")]
 
 

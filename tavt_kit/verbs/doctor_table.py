@@ -13,8 +13,6 @@ if TYPE_CHECKING:
     from tavt_kit.workflows.doctor import DoctorResult
     from tavt_kit.workflows.doctor_findings import Finding, Room
 
-__all__ = ["print_doctor"]
-
 _X86 = {
     "AVX2": (("avx2",), "f32, 8 numbers at once"),
     "AVX-512": (("avx512f",), "f32, 16 numbers at once"),

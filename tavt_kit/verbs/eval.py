@@ -19,8 +19,6 @@ if TYPE_CHECKING:
     from tavt_kit.workflows.evaluate import EvalResult
     from tavt_kit.workflows.predict import Predictions
 
-__all__ = ["eval_verb"]
-
 Thing = Annotated[Path, typer.Argument(metavar="THING", help="A run folder, or an exported .onnx or .xml file.")]
 Split = Annotated[str | None, typer.Option(help="train, val or test. [default: test if there is one, else val]")]
 Target = Annotated[

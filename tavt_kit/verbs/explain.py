@@ -11,8 +11,6 @@ import typer
 
 from tavt_kit.verbs import options
 
-__all__ = ["explain_verb"]
-
 Run = Annotated[Path, typer.Argument(metavar="RUN", help="A run folder.")]
 Images = Annotated[list[Path], typer.Argument(metavar="IMAGE...", help="Images, or folders of them.")]
 Out = Annotated[Path, typer.Option("--out", "-o", help="The folder to write.")]

@@ -16,8 +16,6 @@ from tavt_kit.verbs.settings import read_settings
 if TYPE_CHECKING:
     from tavt_kit.workflows.export import ExportedFile, ExportResult
 
-__all__ = ["Accept", "Drop", "FileTarget", "export_verb", "print_exported"]
-
 Run = Annotated[Path, typer.Argument(metavar="RUN", help="A run folder of train, distill or search.")]
 ExportOut = Annotated[Path | None, typer.Option("--out", "-o", help="The folder to write. [default: RUN/export]")]
 Pick = Annotated[

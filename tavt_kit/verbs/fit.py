@@ -10,8 +10,6 @@ import typer
 
 from tavt_kit.verbs import options
 
-__all__ = ["fit_verb"]
-
 Images = Annotated[
     str,
     typer.Argument(

@@ -12,8 +12,6 @@ from tavt_kit.data.look import DataFacts
 from tavt_kit.verbs.search_live import SearchProgress
 from tavt_kit.workflows.fit import FitPlan, FitResult, FitStage
 
-__all__ = ["FitProgress", "print_fit"]
-
 
 class FitProgress(SearchProgress):
     """Shows each stage with its time, on stderr; the answer alone goes to stdout."""

@@ -9,8 +9,6 @@ from typing import Any
 from tavt_kit.core.candidate import dense_of
 from tavt_kit.core.configuration import Configuration
 
-__all__ = ["print_front", "sentence"]
-
 
 def print_front(body: Mapping[str, Any], *, place: Path, marked: int | None = None) -> None:
     """The verdict, the front and its baselines on stdout.

@@ -14,8 +14,6 @@ from tavt_kit.verbs import options
 if TYPE_CHECKING:
     from rich.table import Table
 
-__all__ = ["models_verb"]
-
 _MEASURED = 40
 """Up to so many are laid out to count them; each takes about a tenth of a second."""
 

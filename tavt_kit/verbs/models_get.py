@@ -14,8 +14,6 @@ if TYPE_CHECKING:
     from tavt_kit.checkpoints.download import Fetched
     from tavt_kit.checkpoints.public import Public
 
-__all__ = ["get_weights"]
-
 
 def get_weights(names: list[str], out: Path | None, as_json: bool) -> int:
     """Fetch the weights of one name, or list what there is.

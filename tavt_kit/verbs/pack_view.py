@@ -8,8 +8,6 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from tavt_kit.workflows.carried import Pack
 
-__all__ = ["print_pack"]
-
 
 def print_pack(pack: Pack, record: str, then: str, as_json: bool) -> None:
     """Print it on stdout.

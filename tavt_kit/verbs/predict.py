@@ -11,8 +11,6 @@ import typer
 
 from tavt_kit.verbs import options
 
-__all__ = ["predict_verb"]
-
 Thing = Annotated[Path, typer.Argument(metavar="THING", help="An exported .onnx or .xml file, or a run folder.")]
 Images = Annotated[list[Path], typer.Argument(metavar="IMAGE...", help="Images of any kind Pillow reads.")]
 Top = Annotated[int, typer.Option(min=1, help="How many classes to name.")]

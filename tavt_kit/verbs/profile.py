@@ -15,8 +15,6 @@ from tavt_kit.verbs.settings import read_settings
 if TYPE_CHECKING:
     from tavt_kit.core.latency_table import LatencyTable, ShapePenalty
 
-__all__ = ["profile_verb"]
-
 _WORST = 6
 """Token counts that are named."""
 

@@ -15,8 +15,6 @@ from tavt_kit.verbs.settings import read_settings
 if TYPE_CHECKING:
     from tavt_kit.workflows.prune import PruneResult
 
-__all__ = ["prune_verb"]
-
 Run = Annotated[Path, typer.Argument(metavar="RUN", help="A run folder of train, distill, convert or prune.")]
 Mlp = Annotated[float | None, typer.Option(help="Share of the feed-forward channels that is left, e.g. 0.5.")]
 Heads = Annotated[float | None, typer.Option(help="Share of the attention heads that is left.")]

@@ -11,8 +11,6 @@ from tavt_kit.core.budget import Verdict
 from tavt_kit.verbs import options
 from tavt_kit.verbs.settings import read_settings
 
-__all__ = ["search_verb"]
-
 Target = Annotated[
     str | None,
     typer.Option(help="Where it will run, e.g. openvino:cpu:threads=2. Needed for a latency; else MACs are the cost."),

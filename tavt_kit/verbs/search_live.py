@@ -16,8 +16,6 @@ from tavt_kit.search import Progress as SearchState
 from tavt_kit.verbs.console_progress import ConsoleProgress
 from tavt_kit.workflows.search import FeasibilityTable
 
-__all__ = ["SearchProgress"]
-
 _EVERY = 10.0
 """Seconds between two lines where nobody watches a terminal."""
 

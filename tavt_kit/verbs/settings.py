@@ -22,8 +22,6 @@ import typer
 from tavt_kit.core.parsing import require_counts
 from tavt_kit.errors import ParameterError
 
-__all__ = ["Setting", "read_settings", "setting_flags", "setting_texts", "settings_of", "spell_settings"]
-
 _WORKFLOWS = {
     "train": "tavt_kit.workflows.train:train",
     "distill": "tavt_kit.workflows.distill:distill",

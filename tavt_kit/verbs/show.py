@@ -11,8 +11,6 @@ import typer
 
 from tavt_kit.verbs import options
 
-__all__ = ["show_verb"]
-
 Run = Annotated[Path, typer.Argument(metavar="RUN", help="A run folder of search, or its front.json.")]
 Pick = Annotated[
     list[str] | None,

@@ -13,8 +13,6 @@ from tavt_kit.verbs.settings import read_settings
 if TYPE_CHECKING:
     from tavt_kit.workflows.train import TrainResult
 
-__all__ = ["print_trained", "train_verb"]
-
 Recipe = Annotated[
     str,
     typer.Option(

@@ -37,8 +37,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import nn
 
-__all__ = ["Baselines", "check_user_baselines"]
-
 _AT_ONCE = 32
 
 
@@ -221,13 +219,13 @@ def _of_file(path: Path, context: SearchContext, config: SearchConfig) -> Baseli
         how = Preprocessing.from_record(card.model.preprocessing)
         order = [card.classes.index(name) for name in context.images.classes]
         note = "" if card.is_dense else f"at {card.schedule}"
-        logits = _session_logits(session, how, order)
+        logits = session_logits(session, how, order)
         return BaselineModel(path.name, "other", how, logits, lambda: session, macs_of(card), note)
     height, width = session.input_shape[2:]
     own = context.preprocessing.image_size
     how = context.preprocessing.at((height or own[0], width or own[1]))
     note = "says nothing of itself: classes taken in the order of the data, images prepared as for the model"
-    logits = _of_as_many(_session_logits(session, how), len(context.images.classes), path)
+    logits = _of_as_many(session_logits(session, how), len(context.images.classes), path)
     return BaselineModel(path.name, "other", how, logits, lambda: session, None, note)
 
 
@@ -359,7 +357,7 @@ def _check_name(name: str) -> None:
         )
 
 
-def _session_logits(session: Session, how: Preprocessing, order: list[int] | None = None) -> Logits:
+def session_logits(session: Session, how: Preprocessing, order: list[int] | None = None) -> Logits:
     """The answers of an open session, in batches that it takes.
 
     Args:

@@ -28,8 +28,6 @@ if TYPE_CHECKING:
     from tavt_kit.core.configuration import Choice
     from tavt_kit.core.device import TargetDevice
 
-__all__ = ["BenchResult", "bench"]
-
 BENCH_FILE = "bench.json"
 
 _log = logging.getLogger(__name__)

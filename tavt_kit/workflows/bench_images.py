@@ -13,8 +13,6 @@ if TYPE_CHECKING:
     from tavt_kit.data import ImageSet, Sample
     from tavt_kit.runtimes import Images
 
-__all__ = ["Inputs"]
-
 _FILES = 32
 """Image files that end-to-end runs take in turn: enough that no single one's size decides."""
 

@@ -24,8 +24,6 @@ if TYPE_CHECKING:
     from tavt_kit.workflows.bench_images import Inputs
     from tavt_kit.workflows.bench_things import BenchCandidate
 
-__all__ = ["Plan", "Measurements", "measure"]
-
 _Processor: TypeAlias = tuple[str, int, int | None]
 """Its name and number, and the threads used of it: what has a peak of its own."""
 

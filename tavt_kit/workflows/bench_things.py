@@ -26,8 +26,6 @@ if TYPE_CHECKING:
     from tavt_kit.runtimes import Images, Session
     from tavt_kit.workflows.bench_images import Inputs
 
-__all__ = ["FILES", "BenchCandidate", "Opener", "Sweep", "default_folder", "macs_of"]
-
 FILES = {".onnx": "onnxruntime:cpu", ".xml": "openvino:cpu"}
 """Exported files, and where they run unless told."""
 

@@ -30,8 +30,6 @@ if TYPE_CHECKING:
     import pandas
 
 
-__all__ = ["Pack", "SettledFront", "front_schedules", "pack_front", "pack_profile", "read_front", "settle"]
-
 MOST = 6
 """Candidates of the front in a pack, beside the baselines: each is a whole model in the device's memory."""
 

@@ -34,8 +34,6 @@ if TYPE_CHECKING:
     from tavt_kit.core.schedule import TokenSchedule
     from tavt_kit.data import ImageSet
 
-__all__ = ["CheckResult", "FileCheck", "check"]
-
 
 @dataclass(frozen=True, slots=True, repr=False)
 class FileCheck:
@@ -356,8 +354,7 @@ class _Job:
 @contextmanager
 def _named(artifact: Path) -> Iterator[Path]:
     """The artifact under a name that a runtime opens; an unproven one is copied for the time being."""
-    from tavt_kit.core.artifact_card import files_of
-    from tavt_kit.exporters.exported import UNPROVEN
+    from tavt_kit.core.artifact_card import UNPROVEN, files_of
 
     if artifact.suffix != UNPROVEN:
         yield artifact
@@ -374,8 +371,8 @@ def _named(artifact: Path) -> Iterator[Path]:
 
 def _promote_file(artifact: Path) -> None:
     """Give an unproven artifact its final name, and say so in the record of its export."""
-    from tavt_kit.core.artifact_card import files_of
-    from tavt_kit.exporters.exported import UNPROVEN, promote, read_exported, write_exported
+    from tavt_kit.core.artifact_card import UNPROVEN, files_of
+    from tavt_kit.exporters.exported import promote, read_exported, write_exported
 
     if artifact.suffix != UNPROVEN:
         return

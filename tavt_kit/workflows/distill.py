@@ -21,8 +21,6 @@ if TYPE_CHECKING:
     from tavt_kit.core.schedule import TokenSchedule
     from tavt_kit.models.wrap import AdaptiveViT
 
-__all__ = ["DistillResult", "distill"]
-
 
 @dataclass(frozen=True, slots=True, repr=False)
 class DistillResult(TrainResult):

@@ -20,8 +20,6 @@ if TYPE_CHECKING:
 
     from tavt_kit.core.measurement import Measurement
 
-__all__ = ["CLEARLY", "REFERENCE", "TARGETS", "DoctorResult", "doctor", "measure_speed", "precision_gains"]
-
 _CUDA = "torch:cuda:0"
 
 TARGETS = (

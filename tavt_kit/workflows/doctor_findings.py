@@ -17,8 +17,6 @@ from tavt_kit.core.codec import Record
 if TYPE_CHECKING:
     from tavt_kit.core.host import HostFacts
 
-__all__ = ["Finding", "Place", "Room", "findings"]
-
 _FILES = 1024
 """Open files a training run may need: a few for each worker process and each image on its way."""
 

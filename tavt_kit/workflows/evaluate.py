@@ -29,8 +29,6 @@ if TYPE_CHECKING:
     from tavt_kit.evaluation.pim_evaluation import HeadCounts
     from tavt_kit.evaluation.reject import Threshold
 
-__all__ = ["EvalResult", "Job", "Subject", "evaluate", "labelled_images", "open_context", "parse_share"]
-
 
 @dataclass(frozen=True, slots=True, repr=False)
 class EvalResult:

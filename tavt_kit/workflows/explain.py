@@ -24,8 +24,6 @@ if TYPE_CHECKING:
     from tavt_kit.evaluation.looking import Explained
     from tavt_kit.models.wrap import AdaptiveViT
 
-__all__ = ["ExplainResult", "ExplainedImage", "explain"]
-
 
 @dataclass(frozen=True, slots=True)
 class ExplainedImage:

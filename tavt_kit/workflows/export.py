@@ -24,8 +24,6 @@ if TYPE_CHECKING:
     from tavt_kit.core.device import TargetDevice
     from tavt_kit.exporters.plan import Exported
 
-__all__ = ["ExportResult", "ExportedFile", "export"]
-
 
 @dataclass(frozen=True, slots=True, repr=False)
 class ExportedFile:
@@ -213,11 +211,11 @@ def export(
     """
     from tavt_kit.checks import Gate
     from tavt_kit.core.device import TargetDevice
-    from tavt_kit.exporters.export import Plan
     from tavt_kit.exporters.export import export as write_files
     from tavt_kit.exporters.forms import SWITCHABLE, forms_of
     from tavt_kit.exporters.int8 import Int8Options
     from tavt_kit.exporters.onnx_options import OnnxOptions
+    from tavt_kit.exporters.plan import Plan
     from tavt_kit.runtimes import check_available
 
     progress = progress or Silent()

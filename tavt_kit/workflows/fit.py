@@ -43,8 +43,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 
-__all__ = ["FIT_FILE", "FitPlan", "FitResult", "FitStage", "fit"]
-
 FIT_FILE = "fit.json"
 PLAN_FILE = "plan.json"
 

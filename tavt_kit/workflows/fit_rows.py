@@ -18,8 +18,6 @@ if TYPE_CHECKING:
 
     from tavt_kit.core.measurement import Measurement
 
-__all__ = ["KNOWN_LIMITS", "FitRow", "FitTable"]
-
 KNOWN_LIMITS = ("latency", "throughput", "flops", "top1", "drop")
 """Quantities of a budget that every row knows."""
 

@@ -39,17 +39,6 @@ if TYPE_CHECKING:
     from tavt_kit.core.accuracy import PairedDifference
     from tavt_kit.models.wrap import AdaptiveViT
 
-__all__ = [
-    "ConfigurationEvaluator",
-    "counting",
-    "int8_session",
-    "joint_space",
-    "predicting",
-    "target_of",
-    "variant_of",
-    "with_weakest",
-]
-
 _Key: TypeAlias = tuple[int, str, tuple[int, ...] | None]
 """Of an evaluator: the model, the precision, and the layers that run where they are frozen into a graph."""
 

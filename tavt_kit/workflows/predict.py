@@ -24,8 +24,6 @@ if TYPE_CHECKING:
     from tavt_kit.evaluation.predictions import Prediction
     from tavt_kit.evaluation.reject import Threshold
 
-__all__ = ["Predictions", "label_images", "predict"]
-
 
 @dataclass(frozen=True, slots=True, repr=False)
 class Predictions(Sequence["Prediction"]):

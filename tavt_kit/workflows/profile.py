@@ -20,8 +20,6 @@ if TYPE_CHECKING:
 
     from tavt_kit.core.latency_table import LatencyTable
 
-__all__ = ["ProfileResult", "profile"]
-
 PROFILE_FILE = "profile.json"
 
 

@@ -29,8 +29,6 @@ if TYPE_CHECKING:
     from tavt_kit.pruning import LabelledImages
     from tavt_kit.pruning.prune import Ceiling
 
-__all__ = ["PruneResult", "prune"]
-
 _FILE = "prune.json"
 _TARGET = "openvino:cpu"
 

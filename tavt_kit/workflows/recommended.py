@@ -13,8 +13,6 @@ from tavt_kit.data.look import DataFacts
 from tavt_kit.exporters import standalone
 from tavt_kit.workflows.fit_rows import FitTable
 
-__all__ = ["write_recommended"]
-
 
 def write_recommended(folder: Path, table: FitTable, facts: DataFacts, record: Mapping[str, Any]) -> None:
     """Write the recommended row's file as ``model.xml`` or ``model.onnx``, ``predict.py`` and ``README.md``.

@@ -20,8 +20,6 @@ from tavt_kit.workflows.search_evaluation import Evaluators
 from tavt_kit.workflows.search_memory import SearchMemory
 from tavt_kit.workflows.search_target import SLACK, measured_on
 
-__all__ = ["LatencyRefinement"]
-
 _OFF = 0.1
 """Relative error of the predictions, as measured in the end, above which the search goes on by corrected ones."""
 

@@ -14,8 +14,6 @@ from tavt_kit.evaluation.frames import frame
 if TYPE_CHECKING:
     import pandas
 
-__all__ = ["ReportResult", "report"]
-
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
 class ReportResult:

@@ -19,8 +19,6 @@ if TYPE_CHECKING:
     from tavt_kit.data import ImageSet
     from tavt_kit.models.wrap import AdaptiveViT
 
-__all__ = ["Given", "images_of", "load_given", "model_at", "name_of", "open_given"]
-
 Given: TypeAlias = "str | os.PathLike[str] | AdaptiveViT"
 """A run folder or the result of an earlier step, which knows where it lies; or a wrapped model with its card. Where a
 workflow says so, also a timm model's name."""

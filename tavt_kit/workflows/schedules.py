@@ -16,19 +16,6 @@ if TYPE_CHECKING:
     from tavt_kit.core.configuration import Choice
     from tavt_kit.models.wrap import AdaptiveViT
 
-__all__ = [
-    "PRESETS",
-    "best_within",
-    "knee_of",
-    "listed_schedules",
-    "model_for",
-    "precision_for",
-    "presets_for",
-    "read_front",
-    "schedule_for",
-    "schedules_for",
-]
-
 PRESETS = ("fast", "balanced", "accurate")
 """Of a front: its cheapest candidate, its knee (the middle one where it has none), and its most accurate one."""
 

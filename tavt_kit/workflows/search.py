@@ -49,8 +49,6 @@ if TYPE_CHECKING:
 
     from tavt_kit.data import ImageSet
 
-__all__ = ["FeasibilityTable", "SearchRun", "search"]
-
 
 @dataclass(frozen=True, slots=True)
 class FeasibilityTable:

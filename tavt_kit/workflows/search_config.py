@@ -19,8 +19,6 @@ if TYPE_CHECKING:
     from tavt_kit.data import ImageSet
     from tavt_kit.models.wrap import AdaptiveViT
 
-__all__ = ["GENES", "PROFILE_FILE", "SearchConfig", "listed", "read_genes", "read_profile", "read_target"]
-
 PROFILE_FILE = "profile.json"
 
 GENES = ("image-size", "layers", "reduction", "precision")

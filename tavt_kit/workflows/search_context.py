@@ -34,17 +34,6 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-__all__ = [
-    "RECIPE_FILE",
-    "SearchContext",
-    "check_place",
-    "clear",
-    "open_context",
-    "settle",
-    "sha256_images",
-    "val_samples",
-]
-
 RECIPE_FILE = "recipe.json"
 
 _FILES = ("recipe.json", "front.json", "candidates.csv", "kept.json",

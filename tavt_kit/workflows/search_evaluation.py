@@ -37,18 +37,6 @@ if TYPE_CHECKING:
 
     from tavt_kit.models.wrap import AdaptiveViT
 
-__all__ = [
-    "Evaluators",
-    "MakeEvaluator",
-    "WorkerPayload",
-    "Part",
-    "check_engine",
-    "evaluator_on_val",
-    "how_to_look",
-    "make_evaluators",
-    "looking",
-]
-
 
 @dataclass(frozen=True, slots=True)
 class Evaluators:

@@ -21,8 +21,6 @@ from tavt_kit.workflows.joint import target_of, variant_of
 from tavt_kit.workflows.search_config import SearchConfig
 from tavt_kit.workflows.search_context import SearchContext
 
-__all__ = ["SearchMemory"]
-
 IS = (
     "bytes at the high-water mark of a fresh process that loads the model and runs it three times, its runtime "
     "included; on a CUDA device of torch's allocator there"

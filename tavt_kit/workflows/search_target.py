@@ -25,14 +25,6 @@ from tavt_kit.workflows.joint import counting, predicting, target_of, variant_of
 from tavt_kit.workflows.search_config import PROFILE_FILE, SearchConfig
 from tavt_kit.workflows.search_context import SearchContext
 
-__all__ = [
-    "SLACK",
-    "check_profile",
-    "measured_on",
-    "measured_feasibility",
-    "timed",
-]
-
 SLACK = 0.03
 """How much a predicted latency may exceed its budget: the table's error; the measurement at the end decides."""
 

@@ -17,8 +17,6 @@ from tavt_kit.workflows.run_model import Given, open_given
 if TYPE_CHECKING:
     import pandas
 
-__all__ = ["TrainResult", "train"]
-
 
 @dataclass(frozen=True, slots=True, repr=False)
 class TrainResult:

@@ -20,8 +20,6 @@ from tavt_kit.runtimes.on_onnxruntime import open_session
 from tavt_kit.runtimes.on_openvino import compile_for
 from tavt_kit.runtimes.openvino_core import openvino_core
 
-__all__ = ["tied_and_resolved"]
-
 _STEPS = (
     ("Shape", "@", "shape"), ("Gather", "shape", "one", "n"), ("Range", "zero", "n", "one", "row"),
     ("Mod", "row", "two", "odd"), ("Sub", "n", "one", "less"), ("Mul", "odd", "less", "spread"),

@@ -9,8 +9,6 @@ import numpy as np
 from PIL import Image
 from scipy.io import savemat
 
-__all__ = ["BUILDERS"]
-
 TRAIN, TEST = 4, 2
 
 

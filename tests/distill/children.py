@@ -20,7 +20,7 @@ from tavt_kit.core.progress import Silent
 from tavt_kit.data.preprocess import Preprocessing
 from tavt_kit.distill.datasets import Batch, ImageSplit
 from tavt_kit.distill.in_place import _prepare
-from tavt_kit.distill.loop import Backward, Judge, Step, run_loop
+from tavt_kit.distill.loop import Judge, run_loop
 from tavt_kit.distill.optimisation import OptimizerOptions
 from tavt_kit.distill.optimizer import freeze
 from tavt_kit.distill.processes import Processes
@@ -29,6 +29,7 @@ from tavt_kit.distill.recipe import DistillRecipe
 from tavt_kit.distill.running import TrainingOptions
 from tavt_kit.distill.sandwich import SandwichRule, sandwich_step
 from tavt_kit.distill.selection import SelectionMetric
+from tavt_kit.distill.trainer import Backward, Step
 from tavt_kit.errors import TrainingError
 from tavt_kit.models.timm_import import timm
 from tavt_kit.models.wrap import AdaptiveViT

@@ -18,12 +18,13 @@ from tavt_kit.core.progress import Silent
 from tavt_kit.distill.checkpointing import random_state, set_random_state
 from tavt_kit.distill.datasets import Batch
 from tavt_kit.distill.in_place import _prepare
-from tavt_kit.distill.loop import Backward, Judge, Loop, Step, run_loop
+from tavt_kit.distill.loop import Judge, Loop, run_loop
 from tavt_kit.distill.metrics import EVENTS_FOLDER, read_metrics
 from tavt_kit.distill.optimisation import OptimizerOptions
 from tavt_kit.distill.recipe import DistillRecipe
 from tavt_kit.distill.running import TrainingOptions
 from tavt_kit.distill.selection import SelectionMetric
+from tavt_kit.distill.trainer import Backward, Step
 from tavt_kit.errors import CheckpointError, TrainingError
 from tavt_kit.models.wrap import AdaptiveViT
 from tests.distill.children import CLASSES, Job, Memory, some_images, some_model

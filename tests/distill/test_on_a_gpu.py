@@ -14,11 +14,12 @@ from torch import Tensor
 from tavt_kit.core.progress import Silent
 from tavt_kit.distill.datasets import Batch
 from tavt_kit.distill.in_place import _prepare
-from tavt_kit.distill.loop import Backward, run_loop
+from tavt_kit.distill.loop import run_loop
 from tavt_kit.distill.metrics import read_metrics
 from tavt_kit.distill.optimisation import OptimizerOptions
 from tavt_kit.distill.recipe import DistillRecipe
 from tavt_kit.distill.running import TrainingOptions
+from tavt_kit.distill.trainer import Backward
 from tests.distill.children import Job, some_images, some_model
 
 pytestmark = pytest.mark.gpu

@@ -369,6 +369,3 @@ def write_kept_record(folder: Path, classes: tuple[str, ...]) -> None:
         "images": images,
     }
     write_record(folder / "kept.json", "kept", body)
-
-
-__all__ = ["EMPTY_FRONT", "HOST", "HOSTILE", "LAYERS", "TARGET", "TOKENS", "Run", "candidate", "measured", "write_run"]

@@ -26,8 +26,6 @@ from tavt_kit.models.flops import count_by_tracing
 from tavt_kit.models.wrap import AdaptiveViT
 from tavt_kit.runtimes import Session, open_file
 
-__all__ = ["Answers", "Known"]
-
 SCHEMAS["peer-answer"] = 1
 BATCH, CALIBRATION = 64, 100
 

@@ -12,8 +12,6 @@ from peers.table import median
 from tavt_kit.reports.charts import SHAPES, Box, Kind, Scale, Spot, padded, place_labels, round_ticks
 from tavt_kit.reports.markup import el
 
-__all__ = ["chart"]
-
 WIDTH, HEIGHT = 1040.0, 560.0
 LEFT, RIGHT, TOP, BOTTOM = 66.0, 22.0, 46.0, 58.0
 STYLES: dict[str, tuple[Kind, str]] = {

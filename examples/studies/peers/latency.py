@@ -18,8 +18,6 @@ from tavt_kit.core.records import SCHEMAS, read_record, write_record
 from tavt_kit.errors import ExportError
 from tavt_kit.runtimes import Session, check_available, open_module
 
-__all__ = ["latencies", "runs_on"]
-
 SCHEMAS["peer-latencies"] = 1
 
 

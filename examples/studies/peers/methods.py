@@ -19,8 +19,6 @@ from peers.vit import PeerViT
 from tavt_kit.errors import ScheduleError
 from tavt_kit.models.token_reduction import Selection, cls_score, gather_rows, keep_best
 
-__all__ = ["Evit", "RandomDrop", "ToMe", "TopK", "match", "merge", "stages"]
-
 
 def stages(depth: int) -> tuple[int, ...]:
     """The layers, counted from 0, after whose attention tokens leave: the 4th, 7th and 10th of 12 (EViT, section 4)."""

@@ -11,8 +11,6 @@ from torch import Tensor, nn
 
 from tavt_kit.core.schedule import TokenSchedule
 
-__all__ = ["OfficialTavt", "without_layer_scale"]
-
 
 class OfficialTavt(nn.Module):
     """Logits of ``reference_step.ReferenceViT`` under one schedule.

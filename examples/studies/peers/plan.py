@@ -17,8 +17,6 @@ from tavt_kit.core.records import read_record
 from tavt_kit.core.schedule import TokenSchedule
 from tavt_kit.models.wrap import AdaptiveViT, LeanViT
 
-__all__ = ["DENSE", "OURS", "Row", "rows", "trainings"]
-
 DENSE = "dense"
 OURS = SEARCHED, AGAIN, DROPS = "ours, searched", "ours, distilled again", "ours, three drops"
 """What stands against the peers: one network for all budgets, then networks that were taught one schedule each."""

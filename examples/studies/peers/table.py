@@ -11,8 +11,6 @@ from tavt_kit.core.accuracy import Accuracy, PairedDifference
 from tavt_kit.core.measurement import Measurement
 from tavt_kit.evaluation.result import paired
 
-__all__ = ["figures", "losses", "markdown"]
-
 
 def figures(rows: Sequence[Row], known: Mapping[str, Known], benched: Sequence[Any]) -> list[dict[str, Any]]:
     """JSON-ready, one entry a row.

@@ -12,8 +12,6 @@ from tavt_kit.models.backbones.thin import is_thin
 from tavt_kit.models.timm_import import timm
 from tavt_kit.models.token_reduction import Selection
 
-__all__ = ["PeerViT"]
-
 
 class PeerViT(nn.Module):
     """The weights of a class-token ViT, and a reduction of the tokens after each attention.

@@ -26,8 +26,6 @@ from tavt_kit.models.token_reduction import (
     keeps_no_map,
 )
 
-__all__ = ["Backbone", "Outputs", "Watch", "add_size_bias", "inside_attention", "pick_after_attention"]
-
 
 @dataclass(frozen=True, slots=True)
 class Outputs:

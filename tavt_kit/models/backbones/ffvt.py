@@ -25,8 +25,6 @@ from tavt_kit.models.costs import HeadCosts, LayerCosts
 from tavt_kit.models.timm_import import timm
 from tavt_kit.models.token_reduction import TokenState, gather_rows, maws_score
 
-__all__ = ["Ffvt", "FfvtBackbone"]
-
 checkpoint_filter_fn = timm.models.vision_transformer.checkpoint_filter_fn
 """Position tables of another image size are resized as for any of timm's ViTs."""
 

@@ -19,8 +19,6 @@ from tavt_kit.models.backbones.timm_vit import TimmVit
 from tavt_kit.models.timm_import import timm
 from tavt_kit.models.token_reduction import Pick, TokenState
 
-__all__ = ["FusionBackbone", "FusionViT"]
-
 _vit = timm.models.vision_transformer
 
 

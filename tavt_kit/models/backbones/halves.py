@@ -17,8 +17,6 @@ from torch import Tensor, nn
 from tavt_kit.errors import UnsupportedBackbone
 from tavt_kit.models.timm_import import timm
 
-__all__ = ["Halves", "halves_of"]
-
 Extra = Mapping[str, Any]
 
 

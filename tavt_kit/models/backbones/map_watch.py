@@ -10,8 +10,6 @@ from tavt_kit.errors import UnsupportedBackbone
 from tavt_kit.models.backbones.base import Watch
 from tavt_kit.models.token_reduction import attention_map, cls_score, column_score
 
-__all__ = ["MapWatch"]
-
 
 class MapWatch(Watch):
     """Keeps the attention maps (B, H, n, n) of a layer's calls, and scores by them; gradients flow through the maps."""

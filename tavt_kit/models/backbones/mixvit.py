@@ -19,8 +19,6 @@ from tavt_kit.errors import UnsupportedBackbone
 from tavt_kit.models.backbones.registry import FGVC_EVALUATION, register
 from tavt_kit.models.timm_import import timm
 
-__all__ = ["GroupingUnit", "MixVitHybrid", "StandardisedConv"]
-
 
 class StandardisedConv(nn.Conv2d):
     """A convolution whose filters are standardised first (Qiao et al., 2019); the official epsilon is 1e-5."""

@@ -10,8 +10,6 @@ from tavt_kit.errors import DataError
 from tavt_kit.models.backbones.registry import FGVC_EVALUATION, VIT_SIZES, register
 from tavt_kit.models.timm_import import timm
 
-__all__ = ["OverlappingPatchEmbed", "overlapping", "with_overlap"]
-
 _SLIDE_STEP = 12
 """The official step, whatever the patch (`--slide_step 12` of TransFG and TAVT)."""
 

@@ -26,8 +26,6 @@ from tavt_kit.models.backbones.timm_vit import is_timm_vit
 from tavt_kit.models.timm_import import timm
 from tavt_kit.models.token_reduction import gather_rows
 
-__all__ = ["CUB_SELECTS", "Pim"]
-
 CUB_SELECTS = (2048, 512, 128, 32)
 """Selected tokens of each level, shallow to deep, in the official configuration for CUB."""
 

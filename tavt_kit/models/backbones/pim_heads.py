@@ -16,8 +16,6 @@ from torch import Tensor
 from tavt_kit.errors import UnknownName
 from tavt_kit.models.token_reduction import gather_rows
 
-__all__ = ["COMPATS", "Compat", "fuse_heads", "head_order", "head_scores", "mean_of_heads"]
-
 Compat = Literal["fixed", "official"]
 COMPATS: tuple[Compat, ...] = ("fixed", "official")
 

@@ -21,8 +21,6 @@ from tavt_kit.errors import DataError, UnsupportedBackbone
 from tavt_kit.models.backbones.timm_vit import TimmVit, is_timm_vit
 from tavt_kit.models.timm_import import timm
 
-__all__ = ["LEVELS", "Level", "levels_of", "make_backbone", "plan_levels", "whole_backbone"]
-
 LEVELS = 4
 
 

@@ -16,8 +16,6 @@ from torch import Tensor, nn
 from tavt_kit.errors import UnsupportedBackbone
 from tavt_kit.models.backbones.pim_levels import Level
 
-__all__ = ["Combiner", "Pyramid", "by_confidence", "classifier", "linear_macs"]
-
 _JOINED = 32
 """Selected tokens for each node of the combiner's graph."""
 

@@ -24,8 +24,6 @@ from tavt_kit.models.token_reduction import Pick, TokenState, restore
 if TYPE_CHECKING:
     from tavt_kit.models.backbones.pim import Pim
 
-__all__ = ["PimVitBackbone", "PimWhole"]
-
 
 class PimVitBackbone(TimmVit):
     """See the module; attributes as in ``Backbone``."""

@@ -23,8 +23,6 @@ from tavt_kit.models.backbones.pim import Pim
 from tavt_kit.models.backbones.vitae import Vitae
 from tavt_kit.models.backbones.vitae_adapter import VitaeBackbone
 
-__all__ = ["blocks_of", "cut", "keep_blocks", "reshape", "set_heads", "set_width", "structure_of"]
-
 Structure = Mapping[str, Any]
 
 

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-__all__ = ["published"]
-
 _PAPER = "paper or its leaderboards"
 _RECALLED = "as quoted, not verified"
 

@@ -10,8 +10,6 @@ from torch import nn
 
 from tavt_kit.models.timm_import import timm
 
-__all__ = ["FGVC_EVALUATION", "VIT_SIZES", "register"]
-
 VIT_SIZES: Mapping[str, Mapping[str, Any]] = {
     "base_patch16": {"patch_size": 16, "embed_dim": 768, "depth": 12, "num_heads": 12},
     "base_patch32": {"patch_size": 32, "embed_dim": 768, "depth": 12, "num_heads": 12},

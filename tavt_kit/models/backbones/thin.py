@@ -26,8 +26,6 @@ from tavt_kit.models.token_reduction import (
     keeps_no_map,
 )
 
-__all__ = ["is_thin", "thin_attention"]
-
 
 def is_thin(attention: nn.Module | None) -> bool:
     """Whether ``thin_attention`` knows this attention: timm's plain class, and no subclass of it."""

@@ -22,8 +22,6 @@ from tavt_kit.models.costs import HeadCosts, LayerCosts, head_costs, layer_costs
 from tavt_kit.models.timm_import import timm
 from tavt_kit.models.token_reduction import Pick, TokenState, drop, first_rows
 
-__all__ = ["TimmVit", "is_timm_vit"]
-
 
 @cache
 def _kinds() -> tuple[type[nn.Module], ...]:

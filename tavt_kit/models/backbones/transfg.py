@@ -24,8 +24,6 @@ from tavt_kit.models.costs import HeadCosts, LayerCosts
 from tavt_kit.models.timm_import import timm
 from tavt_kit.models.token_reduction import TokenState, attention_map, cls_score, column_score, gather_rows, learns
 
-__all__ = ["TransFg", "TransFgBackbone", "rollout_row"]
-
 checkpoint_filter_fn = timm.models.vision_transformer.checkpoint_filter_fn
 """Position tables of another image size are resized as for any of timm's ViTs."""
 

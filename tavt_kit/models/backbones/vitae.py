@@ -23,8 +23,6 @@ from tavt_kit.models.backbones.vitae_reduction import DILATIONS, ReductionCell
 from tavt_kit.models.backbones.vitae_variants import VARIANTS
 from tavt_kit.models.timm_import import timm
 
-__all__ = ["Stage", "Vitae", "checkpoint_filter_fn"]
-
 _PER_STAGE = ("embed_dims", "token_dims", "downsample_ratios", "rc_tokens", "nc_tokens", "nc_depth", "rc_heads",
               "nc_heads", "rc_group", "nc_group")  # fmt: skip
 

@@ -35,8 +35,6 @@ from tavt_kit.models.backbones.vitae_cells import FULL, NormalCell
 from tavt_kit.models.costs import HeadCosts, LayerCosts, layer_costs
 from tavt_kit.models.token_reduction import Pick, TokenState, drop, first_rows, gather_rows
 
-__all__ = ["VitaeBackbone"]
-
 
 class VitaeBackbone:
     """See the module; the attributes are those of ``Backbone``.

@@ -16,8 +16,6 @@ from torch import Tensor, nn
 from tavt_kit.errors import UnsupportedBackbone
 from tavt_kit.models.timm_import import timm
 
-__all__ = ["Grid", "KernelAttention", "PassingAttention", "WindowAttention", "cut_windows", "merge_windows"]
-
 Grid = tuple[int, int]
 """Rows and columns."""
 

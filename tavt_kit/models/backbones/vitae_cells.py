@@ -17,8 +17,6 @@ from tavt_kit.errors import UnsupportedBackbone
 from tavt_kit.models.backbones.vitae_attention import Grid, KernelAttention, WindowAttention
 from tavt_kit.models.timm_import import timm
 
-__all__ = ["FULL", "NormalCell", "check_settings", "conv3x3"]
-
 FULL = ("transformer", "transformer_shallow")
 """Kinds of cells with full attention."""
 

@@ -19,8 +19,6 @@ from tavt_kit.models.backbones.vitae_attention import Grid, KernelAttention, Pas
 from tavt_kit.models.backbones.vitae_cells import check_settings, conv3x3
 from tavt_kit.models.timm_import import timm
 
-__all__ = ["DILATIONS", "ReductionCell"]
-
 DILATIONS = ((1, 2, 3, 4), (1, 2, 3), (1, 2), (1, 2))
 """Of the pyramid, by stage."""
 _KERNELS = (7, 3, 3, 3)

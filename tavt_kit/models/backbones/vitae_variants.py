@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-__all__ = ["VARIANTS"]
-
 
 def _second(
     embed: Sequence[int], tokens: Sequence[int], depth: Sequence[int], nc: Sequence[int], rc: Sequence[int]

@@ -17,8 +17,6 @@ from tavt_kit.models.backbones.base import Outputs, Watch
 from tavt_kit.models.costs import HeadCosts, LayerCosts
 from tavt_kit.models.token_reduction import Pick, TokenState
 
-__all__ = ["StaticModel", "is_whole", "pass_macs"]
-
 _NOTHING = LayerCosts(0, 0, 0, 0, 0, 0, 0, 0)
 
 
