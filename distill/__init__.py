@@ -10,25 +10,22 @@ from tavt_kit.core.callable_module import make_callable
 if TYPE_CHECKING:
     from tavt_kit.distill.fine_tune import train
     from tavt_kit.distill.in_place import distill
-    from tavt_kit.distill.optimisation import OptimizerOptions
-    from tavt_kit.distill.preset import distill_recipe, train_recipe
-    from tavt_kit.distill.reading import DataOptions
-    from tavt_kit.distill.recipe import DistillRecipe, TrainRecipe
-    from tavt_kit.distill.running import TrainingOptions
+    from tavt_kit.distill.options import DataOptions, OptimizerOptions, TrainingOptions
+    from tavt_kit.distill.recipes import DistillRecipe, TrainRecipe, distill_recipe, train_recipe
     from tavt_kit.distill.sandwich import SandwichRule, sandwich_step
 
 _HOMES = {
-    "DistillRecipe": "recipe",
-    "OptimizerOptions": "optimisation",
-    "DataOptions": "reading",
-    "TrainingOptions": "running",
+    "DistillRecipe": "recipes",
+    "OptimizerOptions": "options",
+    "DataOptions": "options",
+    "TrainingOptions": "options",
     "SandwichRule": "sandwich",
-    "TrainRecipe": "recipe",
+    "TrainRecipe": "recipes",
     "distill": "in_place",
-    "distill_recipe": "preset",
+    "distill_recipe": "recipes",
     "sandwich_step": "sandwich",
     "train": "fine_tune",
-    "train_recipe": "preset",
+    "train_recipe": "recipes",
 }
 
 __all__ = [

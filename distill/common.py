@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from tavt_kit.checkpoints import save_model
-from tavt_kit.checkpoints.weight_file import sha256_tensors
+from tavt_kit.checkpoints.folder import sha256_tensors
 from tavt_kit.core.model_card import ModelCard
 from tavt_kit.core.progress import Progress
 from tavt_kit.core.records import make_folder
@@ -16,13 +16,10 @@ from tavt_kit.core.schedule import TokenSchedule
 from tavt_kit.data import ImageSet, thin_out
 from tavt_kit.data.preprocess import Preprocessing
 from tavt_kit.distill.datasets import ImageSplit, Order, check_shares, read_images
-from tavt_kit.distill.loop import Judge, Loop
-from tavt_kit.distill.precision import choose_precision, evaluation_precision
-from tavt_kit.distill.processes import Processes
-from tavt_kit.distill.reading import DataOptions
-from tavt_kit.distill.recipe import DistillRecipe, TrainRecipe
-from tavt_kit.distill.running import TrainingOptions
-from tavt_kit.distill.selection import SelectionMetric
+from tavt_kit.distill.options import DataOptions, TrainingOptions
+from tavt_kit.distill.processes import Processes, choose_precision, evaluation_precision
+from tavt_kit.distill.recipes import DistillRecipe, TrainRecipe
+from tavt_kit.distill.trainer import Judge, Loop, SelectionMetric
 from tavt_kit.distill.transforms import photometric
 from tavt_kit.evaluation.evaluator import Evaluator
 from tavt_kit.models.wrap import AdaptiveViT

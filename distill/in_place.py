@@ -13,12 +13,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from tavt_kit.checkpoints.weight_file import sha256_tensors
+from tavt_kit.checkpoints.folder import sha256_tensors
 from tavt_kit.core.progress import Progress, Silent
 from tavt_kit.core.schedule import TokenSchedule
 from tavt_kit.data import ImageSet, inherit_split
 from tavt_kit.data.preprocess import Preprocessing
-from tavt_kit.distill.checkpointing import remove_state
 from tavt_kit.distill.common import (
     asked_of,
     card_of,
@@ -31,13 +30,10 @@ from tavt_kit.distill.common import (
     val_images,
 )
 from tavt_kit.distill.datasets import Batch, ImageSplit
-from tavt_kit.distill.loop import SAVE_SECONDS, run_loop
 from tavt_kit.distill.optimizer import freeze
-from tavt_kit.distill.precision import evaluation_precision
-from tavt_kit.distill.preset import distill_recipe
-from tavt_kit.distill.processes import Processes
-from tavt_kit.distill.recipe import DistillRecipe
-from tavt_kit.distill.run_folder import RunFolder, begun_with
+from tavt_kit.distill.processes import Processes, evaluation_precision
+from tavt_kit.distill.recipes import DistillRecipe, distill_recipe
+from tavt_kit.distill.run_folder import RunFolder, begun_with, remove_state
 from tavt_kit.distill.sampling import Bound, Draws, Sampler
 from tavt_kit.distill.sandwich import SandwichRule, Teacher, sandwich_step
 from tavt_kit.distill.sweep import (
@@ -49,7 +45,7 @@ from tavt_kit.distill.sweep import (
     ladder_record,
     schedule_sweep,
 )
-from tavt_kit.distill.trainer import Backward, Step
+from tavt_kit.distill.trainer import SAVE_SECONDS, Backward, Step, run_loop
 from tavt_kit.errors import TrainingError, UnsupportedBackbone
 from tavt_kit.models.prefix_sharing import shared_logits
 from tavt_kit.models.timm_import import timm

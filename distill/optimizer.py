@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from tavt_kit.distill.optimisation import OptimizerOptions
+from tavt_kit.distill.options import OptimizerOptions
 from tavt_kit.errors import TrainingError
 from tavt_kit.models.wrap import AdaptiveViT
 

@@ -1,8 +1,11 @@
-"""Several processes of one training run (``accelerate launch``, ``torchrun``), joined by Hugging Face accelerate.
+"""What a training run computes on: device, precision, and the processes that share the work.
 
-Every process holds the whole model and computes the gradients of its share of each batch, in as many passes as it
-needs; they are averaged once per update. Networks are called by their parts (``start``, ``advance``, ``finish``) and
-differentiated several times a step; DistributedDataParallel, which synchronises in every backward pass, would not do.
+Several processes (``accelerate launch``, ``torchrun``) are joined by Hugging Face accelerate. Every process holds the
+whole model and computes the gradients of its share of each batch, in as many passes as it needs; they are averaged once
+per update. Networks are called by their parts (``start``, ``advance``, ``finish``) and differentiated several times a
+step; DistributedDataParallel, which synchronises in every backward pass, would not do. Autocast and loss scaler are
+torch's own: accelerate's belong to one state per process, which cannot change its precision from one run to the next,
+and scale nothing on a CPU.
 """
 
 from __future__ import annotations
@@ -10,7 +13,7 @@ from __future__ import annotations
 import atexit
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -20,8 +23,70 @@ import torch
 from torch import Tensor, nn
 
 from tavt_kit.core.lock import held_folder
-from tavt_kit.distill.precision import choose_device
 from tavt_kit.errors import TavtError, TrainingError
+from tavt_kit.runtimes.on_torch import is_bf16_faster
+
+_DTYPES = {"f32": torch.float32, "bf16": torch.bfloat16, "f16": torch.float16}
+_NAMES = {"fp32": "f32", "float32": "f32", "bfloat16": "bf16", "fp16": "f16", "float16": "f16"}
+
+
+def choose_device(text: str | None) -> torch.device:
+    """``None`` or ``"auto"``: a CUDA GPU if there is one, else the CPU.
+
+    Raises:
+        TrainingError: No such device here.
+    """
+    if text in (None, "auto"):
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    assert text is not None
+    try:
+        device = torch.device(text)
+    except RuntimeError:
+        device = torch.device("meta")
+    if device.type not in ("cpu", "cuda"):
+        raise TrainingError(f"training runs on auto, cpu or cuda[:N], got {text!r}")
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise TrainingError(
+            f"{text} is not here: torch sees {torch.cuda.device_count()} CUDA devices; use `device` cpu"
+        )
+    return device
+
+
+def choose_precision(text: str | None, device: torch.device) -> str:
+    """``"f32"``, ``"bf16"`` or ``"f16"``; ``None`` is bf16 where the processor multiplies it faster, else f32.
+
+    Raises:
+        TrainingError: Another precision.
+    """
+    if text is None:
+        return "bf16" if is_bf16_faster(device) else "f32"
+    name = _NAMES.get(text, text)
+    if name not in _DTYPES:
+        raise TrainingError(f"training runs in {' or '.join(_DTYPES)}, got {text!r}")
+    return name
+
+
+def dtype_of(precision: str) -> torch.dtype:
+    """``torch.float32``, ``torch.bfloat16`` or ``torch.float16``."""
+    return _DTYPES[precision]
+
+
+def evaluation_precision(precision: str) -> str:
+    """What a model trained in ``precision`` is evaluated in: float16 may overflow without its loss scaling's help."""
+    return "f32" if precision == "f16" else precision
+
+
+def autocast(precision: str, device: torch.device) -> AbstractContextManager[object]:
+    """Matrix products in the 16 bits asked for, or everything as it is."""
+    if precision == "f32":
+        return nullcontext()
+    return torch.autocast(device.type, dtype_of(precision))
+
+
+def loss_scaler(precision: str, device: torch.device) -> torch.amp.GradScaler:
+    """Scales the loss of float16, whose small gradients would vanish; in other precisions it does nothing."""
+    return torch.amp.GradScaler(device.type, enabled=precision == "f16")
+
 
 T = TypeVar("T")
 

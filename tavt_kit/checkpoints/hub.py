@@ -1,18 +1,31 @@
-"""timm's own weights: from its cache on this machine, else over the network, else one sentence at once."""
+"""Weights over the network: timm's own, from this machine's cache where they are; and any one file over https.
+
+What has arrived of a file lies beside it under a hidden name, with the server's ETag: only the same version of the
+file is gone on with. The SHA-256 of a fetched file is noted beside it (``NAME.sha256``, as sha256sum writes it); where
+nobody has published one, this first one is held against every later download.
+"""
 
 from __future__ import annotations
 
+import http.client
 import os
+import shutil
 import socket
+import urllib.error
+import urllib.request
 from collections.abc import Callable, Mapping
-from typing import Any
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any
 from urllib.parse import urlsplit
 
 from torch import nn
 
 from tavt_kit.checkpoints.architecture import create
 from tavt_kit.core.model_card import Licence
-from tavt_kit.errors import CheckpointError
+from tavt_kit.core.progress import Progress, Silent
+from tavt_kit.core.records import atomic_text, make_folder, sha256_file
+from tavt_kit.errors import CheckpointError, OutputError
 from tavt_kit.models.timm_import import timm
 
 _PATIENCE_S = 5.0
@@ -87,3 +100,194 @@ def is_reachable(place: str) -> bool:
             return True
     except OSError:
         return False
+
+
+HTTPS = ("https",)
+_ANSWER_S = 30.0
+_ATTEMPTS = 4
+_CHUNK = 1 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Fetched:
+    """A file that is on this machine.
+
+    Args:
+        file: Where.
+        sha256: Of it.
+        is_new: Whether this call fetched it.
+        is_first: Whether nobody had published or noted a SHA-256 for it before.
+    """
+
+    file: Path
+    sha256: str
+    is_new: bool
+    is_first: bool
+
+
+class _BrokenOff(Exception):
+    """A connection that ended before the file did."""
+
+
+def fetch(
+    url: str, file: Path, *, sha256: str = "", schemes: tuple[str, ...] = HTTPS, progress: Progress | None = None
+) -> Fetched:
+    """Fetch ``url`` as ``file``, unless it is there already; either way it is checked.
+
+    Args:
+        url: Of one of ``schemes``; so must be whatever it is redirected to.
+        file: Its folder is made once the server has answered.
+        sha256: As published, or its first digits; empty where nobody has.
+        schemes: For tests with a server of their own.
+        progress: Told how many MB are there.
+
+    Raises:
+        CheckpointError: It cannot be fetched, or is another file than was published or noted.
+        OutputError: The folder cannot be written, or has too little room.
+    """
+    _refuse_scheme(url, schemes)
+    noted = _noted(file)
+    known = [digest for digest in (sha256, noted) if digest]
+    is_new = not file.is_file()
+    if is_new:
+        part = _download(url, file, schemes, Silent() if progress is None else progress)
+    else:
+        part = file
+    found = sha256_file(part)
+    for digest in known:
+        if not found.startswith(digest):
+            if is_new:
+                part.unlink()
+            kept = "nothing was kept" if is_new else f"move {file} away to fetch it anew"
+            whose = "published" if digest == sha256 else f"noted in {_note(file).name}, which you may remove"
+            raise CheckpointError(f"{url} must have the SHA-256 {digest} ({whose}), but {found} was found; {kept}")
+    if is_new:
+        part.replace(file)
+    if noted is None:
+        atomic_text(_note(file), f"{found}  {file.name}\n")
+    return Fetched(file, found, is_new, not known)
+
+
+def _note(file: Path) -> Path:
+    return file.with_name(f"{file.name}.sha256")
+
+
+def _noted(file: Path) -> str | None:
+    """The SHA-256 that an earlier download left beside the file."""
+    if not _note(file).is_file():
+        return None
+    digest = _note(file).read_text(encoding="utf-8", errors="replace").partition(" ")[0]
+    if len(digest) != 64 or set(digest) - set("0123456789abcdef"):
+        raise CheckpointError(f"{_note(file)} holds no SHA-256; remove it to note the file's anew")
+    return digest
+
+
+def _download(url: str, file: Path, schemes: tuple[str, ...], progress: Progress) -> Path:
+    """The whole file under its hidden name."""
+    reason = ""
+    for _ in range(_ATTEMPTS):
+        try:
+            return _go_on(url, file, schemes, progress)
+        except _BrokenOff as error:
+            reason = str(error)
+    raise CheckpointError(f"{url} broke off {_ATTEMPTS} times ({reason}); the same command goes on where it stopped")
+
+
+def _go_on(url: str, file: Path, schemes: tuple[str, ...], progress: Progress) -> Path:
+    part, tag = file.with_name(f".{file.name}.part"), file.with_name(f".{file.name}.etag")
+    have = part.stat().st_size if part.is_file() and tag.is_file() else 0
+    headers = {"Range": f"bytes={have}-", "If-Range": tag.read_text(encoding="utf-8")} if have else {}
+    try:
+        answer = _open(url, file, schemes, headers)
+    except _BrokenOff:
+        part.unlink()  # nothing is left to send: it is the whole file, or another one's
+        raise
+    with answer:
+        span, _, whole = answer.headers.get("Content-Range", "").partition("/")
+        if answer.status == 206 and whole.isdecimal() and span == f"bytes {have}-{int(whole) - 1}":
+            total = int(whole)
+        else:
+            have, total = 0, int(answer.headers.get("Content-Length") or 0)
+        make_folder(file.parent)
+        _refuse_size(file.parent, total - have)
+        if not have:
+            part.unlink(missing_ok=True)
+            _keep_version(tag, answer.headers.get("ETag", ""))
+        size = _save(answer, part, have, total, progress)
+    if total and size > total:
+        part.unlink()  # two processes wrote it
+    if total and size != total:
+        raise _BrokenOff(f"after {size:,} of {total:,} bytes")
+    tag.unlink(missing_ok=True)
+    return part
+
+
+def _keep_version(tag: Path, version: str) -> None:
+    """A weak ETag, or none, does not say that the bytes are the same: then nothing is gone on with."""
+    if version and not version.startswith("W/"):
+        atomic_text(tag, version)
+    else:
+        tag.unlink(missing_ok=True)
+
+
+def _save(answer: Any, part: Path, have: int, total: int, progress: Progress) -> int:
+    """Append what the server sends to the ``have`` bytes that are there; how many there are now."""
+    try:
+        with part.open("ab") as sink:
+            while chunk := _read(answer):
+                sink.write(chunk)
+                have += len(chunk)
+                progress.update(f"{have / 1e6:,.0f} MB", have / total if total else None)
+        return part.stat().st_size
+    except OSError as error:
+        part.unlink(missing_ok=True)
+        raise OutputError(f"cannot write {part}: {error.strerror}; choose another folder by `out`") from None
+
+
+def _read(answer: IO[bytes]) -> bytes:
+    try:
+        return answer.read(_CHUNK)
+    except (OSError, http.client.HTTPException) as error:
+        raise _BrokenOff(str(error) or type(error).__name__) from None
+
+
+def _refuse_size(folder: Path, size: int) -> None:
+    free = shutil.disk_usage(folder).free
+    if size > free:
+        raise OutputError(
+            f"{size / 1e6:,.0f} MB are still to come, but {folder} has room for {free / 1e6:,.0f} MB; "
+            "choose another folder by `out`"
+        )
+
+
+def _refuse_scheme(url: str, schemes: tuple[str, ...]) -> None:
+    if urlsplit(url).scheme not in schemes:
+        raise CheckpointError(f"weights are fetched by {' or '.join(schemes)} only, not from {url}")
+
+
+def _open(url: str, file: Path, schemes: tuple[str, ...], headers: dict[str, str]) -> Any:
+    """The server's answer; redirects are followed where they keep to the schemes."""
+
+    class Redirects(urllib.request.HTTPRedirectHandler):
+        def redirect_request(self, req: Any, fp: Any, code: int, msg: str, headers: Any, newurl: str) -> Any:
+            if urlsplit(newurl).scheme not in schemes:
+                fp.close()
+            _refuse_scheme(newurl, schemes)
+            return super().redirect_request(req, fp, code, msg, headers, newurl)
+
+    request = urllib.request.Request(url, headers={"User-Agent": "fgvc-kit", **headers})
+    by_hand = f"fetch it elsewhere and put it at {file}"
+    try:
+        answer = urllib.request.build_opener(Redirects).open(request, timeout=_ANSWER_S)
+    except urllib.error.HTTPError as error:
+        error.close()
+        if error.code == http.client.REQUESTED_RANGE_NOT_SATISFIABLE:
+            raise _BrokenOff("the server has nothing beyond what is here") from None
+        raise CheckpointError(f"{url} was answered with {error.code} {error.reason}; {by_hand}") from None
+    except (urllib.error.URLError, OSError, http.client.HTTPException) as error:
+        reason = getattr(error, "reason", None) or str(error) or type(error).__name__
+        raise CheckpointError(f"{url} could not be reached ({reason}); without a network {by_hand}") from None
+    if answer.headers.get_content_type() == "text/html":
+        answer.close()
+        raise CheckpointError(f"{url} was answered with a web page, not with the file; {by_hand}")
+    return answer

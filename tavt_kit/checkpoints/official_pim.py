@@ -13,8 +13,7 @@ from typing import Any
 
 from torch import Tensor
 
-from tavt_kit.checkpoints.official import Asked, Official, resize_positions
-from tavt_kit.checkpoints.shapes import grid_side, shape_of, vit_arguments
+from tavt_kit.checkpoints.official_vit import Asked, Official, grid_side, resize_positions, shape_of, vit_arguments
 from tavt_kit.data.preprocess import Preprocessing
 from tavt_kit.errors import CheckpointError, DataError
 

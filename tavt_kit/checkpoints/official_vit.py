@@ -1,20 +1,177 @@
-"""Weight files of the ViT-pytorch family (ViT-pytorch, TAVT, FFVT, TransFG, Mix-ViT's pure ViT) as models of the kit.
+"""Official weight files of ViTs: the ViT-pytorch family (TAVT, FFVT, TransFG, Mix-ViT) and Google's, in timm's names.
 
-Source of the key names: ``jeonsworld/ViT-pytorch``, from which the others descend.
+Sources of the names: ``jeonsworld/ViT-pytorch``, from which the others descend, and Google's
+``google-research/vision_transformer`` (Flax), whose kernels lie [in, out], attention's with the heads apart. What every
+family's reader is asked, and what it gives, is here too.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+import math
+import re
+import zipfile
+import zlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
 
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
 from torch import Tensor
 
-from tavt_kit.checkpoints.official import Asked, Official, resize_positions
-from tavt_kit.checkpoints.shapes import HEADS, grid_side, joined, shape_of, vit_arguments
 from tavt_kit.data.preprocess import Preprocessing
 from tavt_kit.errors import CheckpointError, DataError
 from tavt_kit.models.backbones.registry import FGVC_EVALUATION
+
+PositionRule = Literal["official", "timm"]
+POSITION_RULES: tuple[PositionRule, ...] = ("official", "timm")
+"""How a position table is resized: bilinear with the corners aligned (scipy's zoom, as the official loaders do), or
+bilinear without (as timm's loader of the same files does)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What a user says of a file beyond what is in it; see ``convert``. Several heads are ``stage_heads``."""
+
+    heads: int | None = None
+    slide_step: int | None = None
+    image_size: int | None = None
+    positions: PositionRule = "official"
+    family: str | None = None
+    num_token: int | None = None
+    classes: tuple[str, ...] | None = None
+    num_selects: tuple[int, ...] | None = None
+    stage_heads: tuple[int, ...] | None = None
+    name: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Official:
+    """An official file, read.
+
+    Args:
+        family: Its short name, as the flag has it.
+        name: The architecture, as timm's registry knows it.
+        arguments: For creating it.
+        tensors: In the model's own names.
+        origin: Of what system, for people.
+        preprocessing: The recipe's evaluation; ``None`` takes the model's own configuration.
+        untrained: Beginnings of names of tensors that the file does not have and that start at random.
+        left_out: Names in the file that only training uses.
+    """
+
+    family: str
+    name: str
+    arguments: Mapping[str, Any]
+    tensors: Mapping[str, Tensor]
+    origin: str
+    preprocessing: Preprocessing | None = None
+    untrained: tuple[str, ...] = ()
+    left_out: Sequence[str] = ()
+
+
+def resize_positions(table: Tensor, side: int, rule: PositionRule) -> Tensor:
+    """A position table (1, 1 + n * n, D) for a grid of ``side`` x ``side``; the class row stays as it is.
+
+    Raises:
+        CheckpointError: No such rule.
+    """
+    if rule not in POSITION_RULES:
+        raise CheckpointError(f"position tables are resized by the rule {' or '.join(POSITION_RULES)}, got {rule!r}")
+    before = round((table.shape[1] - 1) ** 0.5)
+    if before == side:
+        return table
+    grid = table[:, 1:].reshape(1, before, before, -1).permute(0, 3, 1, 2)
+    grid = F.interpolate(grid, size=(side, side), mode="bilinear", align_corners=rule == "official")
+    return torch.cat([table[:, :1], grid.permute(0, 2, 3, 1).reshape(1, side * side, -1)], dim=1)
+
+
+HEADS = {768: 12, 1024: 16, 1280: 16}
+"""Width -> attention heads of ViT-B, L and H; no key of a torch file tells them."""
+
+
+def shape_of(tensors: Mapping[str, Tensor], name: str, rank: int) -> tuple[int, ...]:
+    """The shape of a tensor that the architecture is read off.
+
+    Raises:
+        CheckpointError: It is absent, empty, or has another number of dimensions than ``rank``.
+    """
+    if name not in tensors:
+        raise CheckpointError(f"the file lacks {name}, which tells the architecture; nothing was loaded")
+    shape = tuple(tensors[name].shape)
+    if len(shape) != rank or 0 in shape:
+        raise CheckpointError(
+            f"{name} must have {rank} dimension{'s' * (rank > 1)}, none of them empty, but has the shape "
+            f"{list(shape)}; nothing was loaded"
+        )
+    return shape
+
+
+def grid_side(tensors: Mapping[str, Tensor], name: str = "pos_embed") -> int:
+    """Patches a side, by a position table (1, 1 + n * n, D).
+
+    Raises:
+        CheckpointError: As ``shape_of``; or the rows are not those of a square grid and a class.
+    """
+    first, rows, _ = shape_of(tensors, name, 3)
+    side = math.isqrt(rows - 1)
+    if first != 1 or side * side != rows - 1 or side == 0:
+        raise CheckpointError(f"the position table {name} has {first} x {rows} rows: no square grid and a class")
+    return side
+
+
+def joined(tensors: Mapping[str, Tensor], names: Sequence[str]) -> Tensor:
+    """Tensors one below the other.
+
+    Raises:
+        CheckpointError: Their shapes differ in more than the first dimension.
+    """
+    shapes = [list(tensors[name].shape) for name in names]
+    if len(names) > 1 and any(not shape or shape[1:] != shapes[0][1:] for shape in shapes):
+        raise CheckpointError(
+            f"{', '.join(names)} belong one below the other, but have the shapes {', '.join(map(str, shapes))}; "
+            "nothing was loaded"
+        )
+    return tensors[names[0]] if len(names) == 1 else torch.cat([tensors[name] for name in names])
+
+
+def vit_arguments(tensors: Mapping[str, Tensor], heads: int | None) -> dict[str, Any]:
+    """Sizes of a plain ViT, by its tensors in timm's names.
+
+    Args:
+        tensors: By name.
+        heads: As given; by the width where not.
+
+    Raises:
+        CheckpointError: A tensor that tells of them is absent or mis-shaped, or the heads must be given.
+    """
+    width, _, patch, _ = shape_of(tensors, "patch_embed.proj.weight", 4)
+    layers = [name.split(".")[1] for name in tensors if name.startswith("blocks.")]
+    return {
+        "patch_size": patch,
+        "embed_dim": width,
+        "depth": 1 + max((int(layer) for layer in layers if layer.isdecimal()), default=-1),
+        "num_heads": count_heads(width, heads),
+        "mlp_ratio": shape_of(tensors, "blocks.0.mlp.fc1.bias", 1)[0] / width,
+    }
+
+
+def count_heads(width: int, given: int | None) -> int:
+    """Attention heads at a width, unless given.
+
+    Raises:
+        CheckpointError: They must be given, or do not divide the width.
+    """
+    heads = given or HEADS.get(width)
+    if heads is None:
+        raise CheckpointError(f"no key tells the number of attention heads at a width of {width}; give `heads`")
+    if width % heads:
+        raise CheckpointError(f"a width of {width} cannot be shared by {heads} heads; give another `heads`")
+    return heads
+
 
 _ROOT = "transformer.encoder"
 _EMBED = "transformer.embeddings"
@@ -224,4 +381,281 @@ def _shortest(arguments: Mapping[str, Any]) -> dict[str, Any]:
 
 def _count_layers(tensors: Mapping[str, Tensor]) -> int:
     found = {name.split(".")[3] for name in tensors if name.startswith(f"{_ROOT}.layer.")}
+    return 1 + max((int(index) for index in found if index.isdecimal()), default=-1)
+
+
+_HYBRID_RESNET = "inter_arch."
+_VIT = "vit."
+_HYBRID_TRAINING_ONLY = ("vit.transformer.encoder.mask_transformer.", "vit.mask_head.", "vit.mask_cls_head.")
+
+
+def read_mixvit_hybrid(tensors: Mapping[str, Tensor], asked: Asked) -> Official | None:
+    """A file of the family, or ``None`` if it is of another.
+
+    Raises:
+        CheckpointError: Tensors are missing or have no place, or the heads must be given.
+    """
+    if f"{_HYBRID_RESNET}root.conv.weight" not in tensors:
+        return None
+    left_out = tuple(name for name in tensors if name.startswith(_HYBRID_TRAINING_ONLY))
+    used = {name: tensor for name, tensor in tensors.items() if name not in left_out}
+    layers = [name.split(".")[4] for name in used if name.startswith("vit.transformer.encoder.layer.")]
+    depth = 1 + max(map(int, layers), default=-1)
+    names = hybrid_names(used, depth)
+    known = {theirs for parts in names.values() for theirs in parts}
+    missing, unexpected = sorted(known - set(used)), sorted(set(used) - known)
+    if missing or unexpected or depth < 1:
+        raise CheckpointError(
+            f"the file is of Mix-ViT's hybrid model, but lacks {', '.join(missing) or 'nothing'} and adds "
+            f"{', '.join(unexpected) or 'nothing'}; nothing was loaded"
+        )
+    found = {ours: joined(used, theirs) for ours, theirs in names.items()}
+    shape_of(found, "proj.weight", 4)
+    found["proj.weight"] = found["proj.weight"].flatten(1)  # a 1x1 convolution over the parts
+    size = asked.image_size or 448
+    preprocessing = Preprocessing.from_config(FGVC_EVALUATION, size)
+    arguments = _hybrid_arguments(found, depth, size, asked)
+    return Official("mixvit", "mixvit_hybrid_r50", arguments, found, "Mix-ViT (hybrid)", preprocessing, (), left_out)
+
+
+def from_google(tensors: Mapping[str, Tensor], parts: int) -> dict[str, Tensor]:
+    """The transformer of one of Google's files, in timm's names, as that of the hybrid model.
+
+    The position grid is resized to (parts, 1), bilinear without aligned corners; the head starts at zero.
+    """
+    found = dict(tensors)
+    side = math.isqrt(found["pos_embed"].shape[1] - 1)
+    grid = found["pos_embed"][:, 1:].reshape(1, side, side, -1).permute(0, 3, 1, 2)
+    grid = F.interpolate(grid, size=(parts, 1), mode="bilinear", align_corners=False)
+    found["pos_embed"] = torch.cat([found["pos_embed"][:, :1], grid.flatten(2).transpose(1, 2)], dim=1)
+    for kind in ("weight", "bias"):
+        found[f"proj.{kind}"] = found.pop(f"patch_embed.proj.{kind}")
+        found[f"head.{kind}"] = torch.zeros_like(found[f"head.{kind}"])
+    found["proj.weight"] = found["proj.weight"].flatten(1)
+    return found
+
+
+def hybrid_names(used: Mapping[str, Tensor], depth: int) -> dict[str, tuple[str, ...]]:
+    """Our names -> the official ones whose tensors, one below the other, each holds."""
+    names = {ours: tuple(f"{_VIT}{name}" for name in theirs) for ours, theirs in official_names(depth).items()}
+    for kind in ("weight", "bias"):
+        names[f"proj.{kind}"] = names.pop(f"patch_embed.proj.{kind}")
+    for theirs in used:
+        if theirs.startswith("grouping."):
+            names[theirs] = (theirs,)
+        elif theirs.startswith(f"{_HYBRID_RESNET}root."):
+            names["resnet." + theirs.removeprefix(f"{_HYBRID_RESNET}root.")] = (theirs,)
+        elif theirs.startswith(f"{_HYBRID_RESNET}body."):
+            _, _, block, unit, rest = theirs.split(".", 4)
+            stage, place = int(block.removeprefix("block")) - 1, int(unit.removeprefix("unit")) - 1
+            names[f"resnet.stages.{stage}.{place}.{rest}"] = (theirs,)
+    return names
+
+
+def _hybrid_arguments(found: Mapping[str, Tensor], depth: int, size: int, asked: Asked) -> dict[str, Any]:
+    (width,) = shape_of(found, "proj.bias", 1)
+    units = {tuple(map(int, name.split(".")[2:4])) for name in found if name.startswith("resnet.stages.")}
+    blocks = [sum(stage == number for stage, _ in units) for number in range(1 + max(stage for stage, _ in units))]
+    return {
+        "num_classes": shape_of(found, "head.bias", 1)[0],
+        "img_size": [size, size],
+        "num_parts": shape_of(found, "grouping.weight", 4)[0],
+        "embed_dim": width,
+        "depth": depth,
+        "num_heads": count_heads(width, asked.heads),
+        "mlp_dim": shape_of(found, "blocks.0.mlp.fc1.bias", 1)[0],
+        "resnet_blocks": blocks,
+        "resnet_width": shape_of(found, "resnet.conv.weight", 4)[0],
+    }
+
+
+_BLOCK = "Transformer/encoderblock_"
+_ATTENTION = "MultiHeadDotProductAttention_1"
+_IGNORED = ("pre_logits/kernel", "pre_logits/bias")
+"""A layer of the ImageNet-21k classifier that no descendant uses."""
+
+_UNIT = re.compile(r"block(\d+)/unit(\d+)/")
+_RESNET = {"conv_proj": "downsample.conv", "gn_proj": "downsample.norm"} | {
+    f"{theirs}{number}": f"{ours}{number}"
+    for theirs, ours in (("conv", "conv"), ("gn", "norm"))
+    for number in (1, 2, 3)
+}
+"""Parts of a unit of the ResNet -> timm's names."""
+
+_HYBRIDS = {
+    (): ("vit_tiny_r_s16_p8_224", 32),
+    (2, 2, 2, 2): ("vit_small_r26_s32_224", 32),
+    (3, 4, 9): ("vit_base_r50_s16_224", 16),
+    (3, 4, 6, 3): ("vit_large_r50_s32_224", 32),
+}
+"""Units of the ResNet's blocks -> timm's name, and pixels from patch to patch."""
+
+
+def read_npz(file: Path) -> dict[str, NDArray[Any]]:
+    """The arrays of an ``.npz`` file, without running anything in it.
+
+    Raises:
+        CheckpointError: It is missing, damaged, or holds Python objects or values that are not finite.
+    """
+    if not file.is_file():
+        raise CheckpointError(f"the weight file {file} does not exist")
+    if not zipfile.is_zipfile(file):
+        raise CheckpointError(f"{file} is damaged or no .npz file; fetch it anew")
+    try:
+        with np.load(file, allow_pickle=False) as archive:
+            arrays = {name: archive[name] for name in archive.files}
+    except (
+        zipfile.BadZipFile,
+        zlib.error,
+        OSError,
+        EOFError,
+        ValueError,
+        AttributeError,
+        NotImplementedError,
+    ) as error:
+        reason = "holds Python objects" if "allow_pickle" in str(error) else "is damaged or no .npz file"
+        raise CheckpointError(f"{file} {reason}; fetch it anew") from None
+    broken = [name for name, array in arrays.items() if array.dtype.kind == "f" and not np.isfinite(array).all()]
+    if broken:
+        raise CheckpointError(f"{file} holds values that are not finite, in {broken[0]}; fetch it anew")
+    return arrays
+
+
+def read_google(arrays: Mapping[str, NDArray[Any]], asked: Asked) -> Official | None:
+    """A file of Google's, or ``None`` if its names are others.
+
+    Raises:
+        CheckpointError: An array is missing or has no place, or a hybrid is asked for as another family.
+        DataError: An image size that the patches do not allow.
+    """
+    if "Transformer/posembed_input/pos_embedding" not in arrays:
+        return None
+    if asked.heads is None:
+        asked = replace(asked, heads=_heads(arrays))
+    if "conv_root/kernel" in arrays:
+        return _hybrid(arrays, asked)
+    return vit_model(google_to_timm(arrays), asked.family or "vit", "Google's Vision Transformer", asked, recipe=False)
+
+
+def _heads(arrays: Mapping[str, NDArray[Any]]) -> int:
+    """Attention heads; here a shape tells them."""
+    kernel = arrays.get(f"{_BLOCK}0/{_ATTENTION}/query/kernel")
+    if kernel is None or kernel.ndim != 3 or 0 in kernel.shape:
+        raise CheckpointError(
+            f"the file looks like one of Google's ViTs, but lacks {_BLOCK}0/{_ATTENTION}/query/kernel of three "
+            "dimensions; nothing was loaded"
+        )
+    return int(kernel.shape[1])
+
+
+def _hybrid(arrays: Mapping[str, NDArray[Any]], asked: Asked) -> Official:
+    """A ViT over a ResNet, as timm's; FFVT and TransFG never published one of theirs."""
+    if asked.family is not None:
+        raise CheckpointError(
+            f"a ViT over a ResNet is read as timm has it, not as {asked.family}, whose stem computes otherwise; leave "
+            "`family` out, or take a file without a ResNet such as ViT-B_16.npz"
+        )
+    units = _units(arrays)
+    if units not in _HYBRIDS:
+        said = "-".join(map(str, units)) or "no"
+        raise CheckpointError(
+            f"the file has a ResNet of {said} units before the ViT, but timm has those of "
+            f"{', '.join('-'.join(map(str, known)) or 'no' for known in _HYBRIDS)} units"
+        )
+    name, stride = _HYBRIDS[units]
+    tensors = google_to_timm(arrays)
+    side = grid_side(tensors)
+    size = asked.image_size or side * stride
+    if size % stride:
+        raise DataError(f"this hybrid needs an image size that is a multiple of {stride}, got {size}")
+    shape = vit_arguments(tensors, asked.heads)
+    del shape["patch_size"]  # the stride of the ResNet and the patches on its map, which the name says
+    arguments = {"num_classes": shape_of(tensors, "head.bias", 1)[0], "img_size": [size, size], **shape}
+    tensors["pos_embed"] = resize_positions(tensors["pos_embed"], size // stride, asked.positions)
+    return Official("hybrid", name, arguments, tensors, "Google's hybrid of ResNet and Vision Transformer")
+
+
+def _units(arrays: Mapping[str, Any]) -> tuple[int, ...]:
+    """Units of each block of the ResNet."""
+    found = {(int(match[1]), int(match[2])) for name in arrays if (match := _UNIT.match(name))}
+    return tuple(sum(block == own for own, _ in found) for block in sorted({block for block, _ in found}))
+
+
+def google_to_timm(arrays: Mapping[str, NDArray[Any]]) -> dict[str, Tensor]:
+    """Every array under timm's name, in torch's layout.
+
+    Raises:
+        CheckpointError: An array is missing or has no place; all of them are named.
+    """
+    left, taken = dict(arrays), dict[str, Tensor]()
+
+    def take(name: str, rank: int) -> NDArray[Any]:
+        if name not in left:
+            raise CheckpointError(f"the file looks like one of Google's ViTs, but lacks {name}; nothing was loaded")
+        shape = list(left[name].shape)
+        if len(shape) != rank or 0 in shape:
+            raise CheckpointError(f"{name} must have {rank} filled dimensions, but has the shape {shape}")
+        return left.pop(name).astype(np.float32)
+
+    def keep(ours: str, array: NDArray[Any]) -> None:
+        taken[ours] = torch.from_numpy(np.ascontiguousarray(array))
+
+    def linear(ours: str, theirs: str) -> None:
+        keep(f"{ours}.weight", take(f"{theirs}/kernel", 2).T)
+        keep(f"{ours}.bias", take(f"{theirs}/bias", 1))
+
+    def norm(ours: str, theirs: str, rank: int = 1) -> None:
+        keep(f"{ours}.weight", take(f"{theirs}/scale", rank).reshape(-1))
+        keep(f"{ours}.bias", take(f"{theirs}/bias", rank).reshape(-1))
+
+    def convolution(ours: str, theirs: str) -> None:
+        keep(f"{ours}.weight", take(f"{theirs}/kernel", 4).transpose(3, 2, 0, 1))
+
+    keep("cls_token", take("cls", 3))
+    keep("pos_embed", take("Transformer/posembed_input/pos_embedding", 3))
+    convolution("patch_embed.proj", "embedding")
+    keep("patch_embed.proj.bias", take("embedding/bias", 1))
+    for ours, theirs in _resnet_names(arrays).items():
+        if "/gn" in f"/{theirs}":
+            norm(ours, theirs, 4)
+        else:
+            convolution(ours, theirs)
+    for layer in range(_google_layers(arrays)):
+        block, attention = f"{_BLOCK}{layer}", f"{_BLOCK}{layer}/{_ATTENTION}"
+        parts = [f"{attention}/{name}" for name in ("query", "key", "value")]
+        kernels = {name: take(f"{name}/kernel", 3) for name in parts}
+        biases = {name: torch.from_numpy(take(f"{name}/bias", 2).reshape(-1)) for name in parts}
+        rows = {name: torch.from_numpy(kernel.reshape(len(kernel), -1).T) for name, kernel in kernels.items()}
+        taken[f"blocks.{layer}.attn.qkv.weight"] = joined(rows, parts)
+        taken[f"blocks.{layer}.attn.qkv.bias"] = joined(biases, parts)
+        out = take(f"{attention}/out/kernel", 3)
+        keep(f"blocks.{layer}.attn.proj.weight", out.reshape(-1, out.shape[-1]).T)
+        keep(f"blocks.{layer}.attn.proj.bias", take(f"{attention}/out/bias", 1))
+        norm(f"blocks.{layer}.norm1", f"{block}/LayerNorm_0")
+        norm(f"blocks.{layer}.norm2", f"{block}/LayerNorm_2")
+        linear(f"blocks.{layer}.mlp.fc1", f"{block}/MlpBlock_3/Dense_0")
+        linear(f"blocks.{layer}.mlp.fc2", f"{block}/MlpBlock_3/Dense_1")
+    norm("norm", "Transformer/encoder_norm")
+    linear("head", "head")
+    if unexpected := sorted(set(left) - set(_IGNORED)):
+        raise CheckpointError(f"the file looks like one of Google's ViTs, but adds {', '.join(unexpected)}")
+    return taken
+
+
+def _resnet_names(arrays: Mapping[str, Any]) -> dict[str, str]:
+    """timm's ResNetV2, whose stages count from 0 -> Google's names; without units it is its stem alone."""
+    if "conv_root/kernel" not in arrays:
+        return {}
+    units = {match[0]: match for name in arrays if (match := _UNIT.match(name))}
+    inside = "patch_embed.backbone" + (".stem" if units else "")
+    names = {f"{inside}.conv": "conv_root", f"{inside}.norm": "gn_root"}
+    for unit, match in units.items():
+        ours = f"patch_embed.backbone.stages.{int(match[1]) - 1}.blocks.{int(match[2]) - 1}"
+        parts = {name.removeprefix(unit).partition("/")[0] for name in arrays if name.startswith(unit)}
+        names |= {f"{ours}.{_RESNET[part]}": unit + part for part in sorted(parts & set(_RESNET))}
+    return names
+
+
+def _google_layers(arrays: Mapping[str, Any]) -> int:
+    found = {name.split("/")[1].removeprefix("encoderblock_") for name in arrays if name.startswith(_BLOCK)}
     return 1 + max((int(index) for index in found if index.isdecimal()), default=-1)

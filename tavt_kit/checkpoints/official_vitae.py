@@ -13,8 +13,7 @@ from typing import Any
 
 from torch import Tensor
 
-from tavt_kit.checkpoints.official import Asked, Official, resize_positions
-from tavt_kit.checkpoints.shapes import grid_side, shape_of
+from tavt_kit.checkpoints.official_vit import Asked, Official, grid_side, resize_positions, shape_of
 from tavt_kit.errors import CheckpointError, DataError
 from tavt_kit.models.backbones.vitae_variants import VARIANTS
 

@@ -12,8 +12,7 @@ import numpy as np
 from tavt_kit.checks.compare import Answers, classes
 from tavt_kit.checks.figures import Figures, figures_of
 from tavt_kit.core.records import make_folder, sha256_text
-from tavt_kit.data.preprocess import Preprocessing, open_image, resize_crop
-from tavt_kit.data.thumbnails import save_thumbnail
+from tavt_kit.data.preprocess import Preprocessing, open_image, resize_crop, save_thumbnail
 
 EXAMPLES_FOLDER = "check-examples"
 _SHOWN = 12

@@ -1,9 +1,4 @@
-"""Preprocessing: how an image becomes a model's input. A value and its application, with PIL and numpy.
-
-Evaluation, search, calibration, check and prediction all go through here, so that they cannot differ; an edge
-box needs no torch for it. The arithmetic is timm's evaluation transform, step by step
-(``timm.data.create_transform`` with ``is_training=False``), and is tested to be equal to it.
-"""
+"""Images packed into one file: CIFAR's binary version, whose records are named ``file.bin/place``."""
 
 from __future__ import annotations
 
@@ -24,8 +19,33 @@ from numpy.typing import NDArray
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 from tavt_kit.core.codec import Record
-from tavt_kit.data.packed import open_record
+from tavt_kit.core.records import atomic_path
 from tavt_kit.errors import DataError
+
+PIXELS = 3 * 32 * 32
+"""Bytes of one image: planes of red, green and blue, 32 by 32."""
+
+
+def open_record(path: Path) -> NDArray[np.uint8]:
+    """The image at ``file.bin/place``.
+
+    Returns:
+        (32, 32, 3) uint8.
+
+    Raises:
+        DataError: The file is gone or shorter than that.
+    """
+    record = (2 if path.parent.name in ("train.bin", "test.bin") else 1) + PIXELS
+    try:
+        with path.parent.open("rb") as stream:
+            stream.seek(int(path.name) * record)
+            data = stream.read(record)
+    except (OSError, ValueError) as error:
+        raise DataError(f"cannot read {path}: {error}") from None
+    if len(data) != record:
+        raise DataError(f"cannot read {path}: the file ends before it")
+    return np.frombuffer(data[-PIXELS:], np.uint8).reshape(3, 32, 32).transpose(1, 2, 0).copy()
+
 
 _log = logging.getLogger(__name__)
 BACKGROUND = "white"
@@ -287,3 +307,24 @@ def _channels(name: str, values: Sequence[float]) -> tuple[float, float, float]:
     if not all(map(math.isfinite, (red, green, blue))):
         raise DataError(f"{name} must be finite in every channel, got {values!r}")
     return red, green, blue
+
+
+_SIDE = 224
+"""Longest side of a thumbnail in pixels: sharp on twice the density it is shown at, a few kilobytes each."""
+
+
+def save_thumbnail(pixels: NDArray[np.uint8], path: Path) -> None:
+    """The model's crop as a small JPEG; same aspect ratio, so that a patch grid still fits.
+
+    Args:
+        pixels: (3, height, width).
+        path: The file.
+    """
+    height, width = pixels.shape[1:]
+    scale = min(1.0, _SIDE / max(height, width))
+    image = Image.fromarray(np.ascontiguousarray(pixels.transpose(1, 2, 0)))
+    if scale < 1.0:
+        size = (max(1, math.floor(width * scale + 0.5)), max(1, math.floor(height * scale + 0.5)))
+        image = image.resize(size, Image.Resampling.LANCZOS)
+    with atomic_path(path) as temporary:
+        image.save(temporary, quality=82, optimize=True)

@@ -1,4 +1,4 @@
-"""load_images: the one door to every data set, by folder, CSV list or name."""
+"""load_images: the one door to every data set, by folder, CSV list or name; and to the images of an earlier run."""
 
 from __future__ import annotations
 
@@ -8,15 +8,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
 
-from tavt_kit.data.csv_list import load_csv
-from tavt_kit.data.facts import FACTS, canonical
-from tavt_kit.data.folders import load_folder
+from tavt_kit.data.folders import load_csv, load_folder
 from tavt_kit.data.images import ImageSet, Sample
-from tavt_kit.data.layouts import load_layout, named_folder, recognise
-from tavt_kit.data.leaks import warn_of_leaks
+from tavt_kit.data.look import warn_of_leaks
 from tavt_kit.data.packages import PACKAGES, unpack
-from tavt_kit.data.splits import Ratios, divide
-from tavt_kit.errors import DataError, UnknownName
+from tavt_kit.data.published import FACTS, canonical, load_layout, named_folder, recognise
+from tavt_kit.data.splits import SPLIT_FILE, Ratios, divide, inherit_split, keep_fraction, read_split
+from tavt_kit.errors import DataError, RecordError, UnknownName
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +90,7 @@ def load_images(spec: str, *, seed: int = 0, ratios: Ratios | None = None) -> Im
 
     Args:
         spec: A folder, a ``.csv`` list, ``"elpv"`` or ``"textile"``, or ``NAME:FOLDER`` of a data set in its
-            published layout, such as ``"cub:/data/CUB_200_2011"`` (see ``facts.FACTS``); the folder alone will do
+            published layout, such as ``"cub:/data/CUB_200_2011"`` (see ``published.FACTS``); the folder alone will do
             where its files are unmistakable; ``timm:PLACE`` is read as timm does (see ``timm_data``).
         seed: Of a split that we make; nothing else is random.
         ratios: Shares of such a split; 60/20/20 by default.
@@ -157,3 +155,30 @@ def _load_known(name: str, seed: int, ratios: Ratios) -> ImageSet:
     splits = divide(samples, root, seed=seed, ratios=ratios)
     made = f"random, stratified by class, {ratios}"
     return ImageSet(name, classes, root, splits, made, seed, PACKAGES[known.package].licence, known.note)
+
+
+def inherited_images(folder: Path, data: str | None) -> ImageSet:
+    """The images and the split that a run was made with.
+
+    Args:
+        folder: The run.
+        data: What the user says the data is, or None. It may be where the images were moved to.
+
+    Raises:
+        RecordError: The run has no split, and no data is given.
+        DataError: ``data`` is another data set, or the run's images are gone.
+    """
+    if not (Path(folder) / SPLIT_FILE).exists():
+        if data is None:
+            raise RecordError(f"{folder} does not say on which data it was made; give `data`")
+        return load_images(data)
+    try:
+        known = read_split(folder)
+    except DataError:
+        if data is None:
+            raise
+        return read_split(folder, load_images(data).root)
+    if data is not None:
+        seed = known.seed or 0
+        inherit_split(folder, keep_fraction(load_images(data, seed=seed), known.fraction, seed=seed))
+    return known

@@ -13,8 +13,7 @@ from numpy.typing import NDArray
 
 from tavt_kit.core.records import make_folder, write_record
 from tavt_kit.data import ImageSet, Sample
-from tavt_kit.data.preprocess import Preprocessing, normalise, open_image, resize_crop
-from tavt_kit.data.thumbnails import save_thumbnail
+from tavt_kit.data.preprocess import Preprocessing, normalise, open_image, resize_crop, save_thumbnail
 from tavt_kit.errors import DataError
 from tavt_kit.models.wrap import AdaptiveViT
 

@@ -69,8 +69,7 @@ def convert_verb(
     """
     from tavt_kit.checkpoints import save_model
     from tavt_kit.checkpoints.convert import convert
-    from tavt_kit.checkpoints.official import POSITION_RULES
-    from tavt_kit.checkpoints.official_vit import FAMILIES
+    from tavt_kit.checkpoints.official_vit import FAMILIES, POSITION_RULES
     from tavt_kit.core.lock import held_folder
     from tavt_kit.core.parsing import parse_numbers
     from tavt_kit.core.records import label_record

@@ -56,7 +56,7 @@ def datasets_verb(
 
 
 def _layouts() -> list[dict[str, Any]]:
-    from tavt_kit.data.facts import FACTS
+    from tavt_kit.data.published import FACTS
 
     return [
         {"name": name, "classes": facts.classes, "sizes": dict(facts.sizes), "layout": facts.layout, "trap": facts.trap}

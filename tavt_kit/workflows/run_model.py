@@ -115,7 +115,7 @@ def images_of(folder: Path | None, data: str | Path | None) -> ImageSet:
         DataError: ``data`` is another data set, or the run's images are gone.
     """
     from tavt_kit.data import load_images
-    from tavt_kit.data.inherited import inherited_images
+    from tavt_kit.data.sources import inherited_images
 
     spec = None if data is None else str(data)
     if folder is not None:

@@ -9,8 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tavt_kit.checkpoints import is_run, save_model
-from tavt_kit.checkpoints.folder import read_run
-from tavt_kit.checkpoints.weight_file import sha256_tensors
+from tavt_kit.checkpoints.folder import read_run, sha256_tensors
 from tavt_kit.core.model_card import ModelCard
 from tavt_kit.core.progress import Progress, Silent
 from tavt_kit.core.records import read_record

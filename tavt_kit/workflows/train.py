@@ -40,7 +40,7 @@ class TrainResult:
     @property
     def journal(self) -> list[dict[str, float]]:
         """The losses of each step, as ``metrics.jsonl`` has them; none of a probe, which takes no steps."""
-        from tavt_kit.distill.metrics import read_metrics
+        from tavt_kit.distill.run_folder import read_metrics
 
         return read_metrics(self.folder)
 
@@ -121,7 +121,7 @@ def train(
         >>> train("vit_small_patch14_dinov2", "runs/birds", "birds/", recipe="modern", steps=500)  # doctest: +SKIP
         <TrainResult runs/birds: top-1 0.893 [0.866, 0.915] on val, n = 600>
     """
-    from tavt_kit.distill.preset import train_recipe
+    from tavt_kit.distill.recipes import train_recipe
 
     chosen = train_recipe(str(recipe), image_size=image_size, seed=seed, **changes)
     seconds, share = parse_duration(str(save_every)), parse_fraction(None if fraction is None else str(fraction))

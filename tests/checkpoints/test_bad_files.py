@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from tavt_kit import cli
-from tavt_kit.checkpoints import convert, timm_file
+from tavt_kit.checkpoints import convert, foreign
 from tavt_kit.errors import TavtError
 from tests.checkpoints.readers import READERS, Sample, sample
 
@@ -23,7 +23,7 @@ Spoil = Callable[[Sample, Path], tuple[Path, tuple[str, ...]]]
 
 @pytest.fixture(autouse=True)
 def one_model(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(timm_file, "timm_names", lambda: ["vit_tiny_patch16_224"])
+    monkeypatch.setattr(foreign, "timm_names", lambda: ["vit_tiny_patch16_224"])
 
 
 def options_of(found: Sample) -> list[str]:
@@ -45,7 +45,7 @@ def truncated(found: Sample, folder: Path) -> tuple[Path, tuple[str, ...]]:
     return path, ("damaged",)
 
 
-def foreign(found: Sample, folder: Path) -> tuple[Path, tuple[str, ...]]:
+def of_foreign_names(found: Sample, folder: Path) -> tuple[Path, tuple[str, ...]]:
     path = found.save(folder)
     if path.suffix == ".npz":
         np.savez(path, cls=np.array([{}], dtype=object))
@@ -89,7 +89,7 @@ def misshapen(found: Sample, folder: Path) -> tuple[Path, tuple[str, ...]]:
     return found.save(folder, spoilt), ("other shapes", "have the shapes", "tokens")
 
 
-SPOILT = (truncated, foreign, of_another_family, not_finite, of_a_wrong_grid, lacking, misshapen)
+SPOILT = (truncated, of_foreign_names, of_another_family, not_finite, of_a_wrong_grid, lacking, misshapen)
 
 
 @pytest.mark.parametrize("spoil", SPOILT, ids=lambda spoil: spoil.__name__)

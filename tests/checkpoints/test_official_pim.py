@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from tavt_kit.checkpoints import convert
-from tavt_kit.checkpoints.official import Asked
 from tavt_kit.checkpoints.official_pim import read_pim
+from tavt_kit.checkpoints.official_vit import Asked
 from tavt_kit.errors import CheckpointError, DataError
 from tavt_kit.models.backbones import pim, pim_vit
 from tavt_kit.models.backbones.pim import CUB_SELECTS, Pim

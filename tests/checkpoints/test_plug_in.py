@@ -11,7 +11,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from tavt_kit.checkpoints import hub, open_model, save_model
-from tavt_kit.checkpoints.plug_in import fill_backbone
+from tavt_kit.checkpoints.build import fill_backbone
 from tavt_kit.errors import CheckpointError
 from tavt_kit.models.backbones.pim import Pim
 from tavt_kit.models.backbones.pim_levels import whole_backbone

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from tavt_kit.checkpoints import download, hub, load_model, public
+from tavt_kit.checkpoints import hub, load_model, public
 from tavt_kit.checkpoints.public import Public, find, known
 from tavt_kit.errors import CheckpointError, UnknownName
 from tavt_kit.models.timm_import import timm
@@ -60,7 +60,7 @@ def test_fetch_and_convert(
     shop.content = (tmp_path / "w.npz").read_bytes()
     entry = Public("toy", "a toy", "MIT", "its author", f"{shop.url}/w.npz")
     monkeypatch.setattr(public, "known", lambda: {"toy": entry})
-    monkeypatch.setattr(public, "fetch", lambda *a, **k: download.fetch(*a, **{**k, "schemes": ("http",)}))
+    monkeypatch.setattr(public, "fetch", lambda *a, **k: hub.fetch(*a, **{**k, "schemes": ("http",)}))
     monkeypatch.setenv("FGVC_KIT_CACHE", str(tmp_path / "cache"))
     assert run("models", "get", "toy") == 0
     lines = capsys.readouterr().out.splitlines()
@@ -117,7 +117,7 @@ def test_the_hub_tells_the_hash(shop: Shop, tmp_path: Path, monkeypatch: pytest.
     monkeypatch.setattr(huggingface_hub, "get_hf_file_metadata", answer)
     monkeypatch.setattr(public, "is_reachable", lambda _: True)
     monkeypatch.setattr(
-        public, "fetch", lambda _, *a, **k: download.fetch(f"{shop.url}/w.npz", *a, **{**k, "schemes": ("http",)})
+        public, "fetch", lambda _, *a, **k: hub.fetch(f"{shop.url}/w.npz", *a, **{**k, "schemes": ("http",)})
     )
     entry = find("vit_small_patch16_224")
     with pytest.raises(CheckpointError, match="must have the SHA-256 0000"):

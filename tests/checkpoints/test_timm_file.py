@@ -14,9 +14,9 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from tavt_kit import cli
-from tavt_kit.checkpoints import convert, load_model, save_model, timm_file
+from tavt_kit.checkpoints import convert, foreign, load_model, save_model
 from tavt_kit.checkpoints.architecture import timm_names
-from tavt_kit.checkpoints.weight_file import read_tensors
+from tavt_kit.checkpoints.folder import read_tensors
 from tavt_kit.errors import CheckpointError, RecordError, UnknownName, UnsupportedBackbone
 from tavt_kit.models.timm_import import timm
 
@@ -28,7 +28,7 @@ CUSTOM: dict[str, Any] = {"img_size": 32, "patch_size": 8, "embed_dim": 24, "dep
 def few_models(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """Laying out all of timm's models takes seconds; a slow test does."""
     if not request.node.get_closest_marker("slow"):
-        monkeypatch.setattr(timm_file, "timm_names", lambda: FEW)
+        monkeypatch.setattr(foreign, "timm_names", lambda: FEW)
 
 
 def state(name: str, **options: Any) -> dict[str, Tensor]:
@@ -54,7 +54,7 @@ def test_a_table_of_relative_positions_tells_the_size(tmp_path: Path) -> None:
     file = saved(tmp_path, "beit_base_patch16_224", **options)
     tensors = read_tensors(file)
     laid_out = timm.create_model("beit_base_patch16_224", **{**options, "img_size": 224})
-    assert timm_file._trained_size(tensors, laid_out) == 64
+    assert foreign._trained_size(tensors, laid_out) == 64
 
 
 def test_models_that_share_their_keys_are_listed(tmp_path: Path) -> None:

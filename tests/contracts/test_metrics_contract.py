@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from tavt_kit.distill import selection
+from tavt_kit.distill import trainer
 from tavt_kit.errors import UnknownName
 from tavt_kit.evaluation.metrics import METRICS, Metric, Predictions, Scoring, find_metric, metric_named
 
@@ -65,6 +65,6 @@ def test_a_search_and_a_training_have_the_catalogues_figure(metric: Metric) -> N
     scored = Scoring((name,), LABELS, CLASSES).of(given.logits, lambda: DENSE)
     assert [one.value for one in scored] == ([] if name == "top1" else [metric.share(metric.of(given))])
     if metric.needs != "dense":
-        chosen = selection.SelectionMetric(name, CLASSES)
+        chosen = trainer.SelectionMetric(name, CLASSES)
         assert chosen.of(torch.from_numpy(given.logits), LABELS) == metric.of(given)
         assert chosen.better(1.0, 0.5) is metric.higher_is_better

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from tavt_kit.data import ImageSet, Ratios, inherit_split, load_arrays, load_images, read_split
-from tavt_kit.data.facts import FACTS
 from tavt_kit.data.preprocess import Preprocessing, open_image
+from tavt_kit.data.published import FACTS
 from tavt_kit.errors import DataError, UnknownName
 
 _spec = importlib.util.spec_from_file_location("miniatures", Path(__file__).with_name("layouts.py"))

@@ -108,7 +108,7 @@ def test_what_is_wrong_at_any_depth_is_named(
 
 
 def test_a_fraction_of_train_is_stratified_nested_and_inherited(tmp_path: Path, class_folders: Folders) -> None:
-    from tavt_kit.data.inherited import inherited_images
+    from tavt_kit.data.sources import inherited_images
 
     data = class_folders(tmp_path / "data", ["a", "b"], 20)
     images = load_images(str(data), seed=2)

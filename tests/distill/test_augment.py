@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from tavt_kit.distill.augment import AUGMENTATIONS, augment, check_augmentations
+from tavt_kit.distill.options import AUGMENTATIONS, check_augmentations
+from tavt_kit.distill.transforms import augment
 from tavt_kit.errors import TrainingError, UnknownName
 
 

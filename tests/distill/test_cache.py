@@ -15,9 +15,9 @@ from PIL import Image
 from tavt_kit.core.progress import Silent
 from tavt_kit.data import ImageSet, Sample, load_images
 from tavt_kit.data.preprocess import Preprocessing, open_image
-from tavt_kit.distill import cache as module
-from tavt_kit.distill.cache import CachedImages, open_cache
-from tavt_kit.distill.reading import DataOptions
+from tavt_kit.distill import datasets as module
+from tavt_kit.distill.datasets import CachedImages, open_cache
+from tavt_kit.distill.options import DataOptions
 from tavt_kit.distill.transforms import Preparation
 from tavt_kit.errors import DataError, OutputError
 from tests.distill.conftest import draw_coloured

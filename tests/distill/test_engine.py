@@ -15,16 +15,12 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from torch import Tensor
 
 from tavt_kit.core.progress import Silent
-from tavt_kit.distill.checkpointing import random_state, set_random_state
 from tavt_kit.distill.datasets import Batch
 from tavt_kit.distill.in_place import _prepare
-from tavt_kit.distill.loop import Judge, Loop, run_loop
-from tavt_kit.distill.metrics import EVENTS_FOLDER, read_metrics
-from tavt_kit.distill.optimisation import OptimizerOptions
-from tavt_kit.distill.recipe import DistillRecipe
-from tavt_kit.distill.running import TrainingOptions
-from tavt_kit.distill.selection import SelectionMetric
-from tavt_kit.distill.trainer import Backward, Step
+from tavt_kit.distill.options import OptimizerOptions, TrainingOptions
+from tavt_kit.distill.recipes import DistillRecipe
+from tavt_kit.distill.run_folder import EVENTS_FOLDER, random_state, read_metrics, set_random_state
+from tavt_kit.distill.trainer import Backward, Judge, Loop, SelectionMetric, Step, run_loop
 from tavt_kit.errors import CheckpointError, TrainingError
 from tavt_kit.models.wrap import AdaptiveViT
 from tests.distill.children import CLASSES, Job, Memory, some_images, some_model

@@ -21,11 +21,9 @@ from PIL import Image
 from tavt_kit.data import ImageSet, load_images
 from tavt_kit.data.preprocess import Preprocessing
 from tavt_kit.distill import datasets as module
-from tavt_kit.distill.augment import augment
 from tavt_kit.distill.datasets import Batch, ImageSplit, Order, Undecoded, check_shares, read_images, stream, workers_of
-from tavt_kit.distill.optimisation import OptimizerOptions
-from tavt_kit.distill.reading import DataOptions
-from tavt_kit.distill.transforms import crop, eraser, photometric, seeded
+from tavt_kit.distill.options import DataOptions, OptimizerOptions
+from tavt_kit.distill.transforms import augment, crop, eraser, photometric, seeded
 from tavt_kit.errors import DataError, TrainingError
 from tests.distill.conftest import draw_coloured
 
@@ -265,8 +263,8 @@ import multiprocessing, sys, time
 from tavt_kit.data import load_images
 from tavt_kit.distill.datasets import stream
 from tavt_kit.distill.datasets import read_images
-from tavt_kit.distill.reading import DataOptions
-from tavt_kit.distill.optimisation import OptimizerOptions
+from tavt_kit.distill.options import DataOptions
+from tavt_kit.distill.options import OptimizerOptions
 from tavt_kit.data.preprocess import Preprocessing
 
 images = read_images(load_images(sys.argv[1]).split("train"), Preprocessing((32, 32)), DataOptions(workers=2))

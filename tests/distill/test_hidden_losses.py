@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from tavt_kit.core.schedule import TokenSchedule
-from tavt_kit.distill.hidden_losses import attention_loss, feature_loss
+from tavt_kit.distill.losses import attention_loss, feature_loss
 from tavt_kit.distill.sandwich import SandwichRule, sandwich_step
 from tavt_kit.errors import TrainingError, UnsupportedBackbone
 from tavt_kit.models.prefix_sharing import Placed

@@ -11,10 +11,16 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from tavt_kit.distill.datasets import Batch
-from tavt_kit.distill.mixing import AttentionCall, class_rollouts, shaping_loss
-from tavt_kit.distill.objective import Objective
-from tavt_kit.distill.objectives import balanced_weights, make_step, target_loss
+from tavt_kit.distill.objectives import (
+    AttentionCall,
+    balanced_weights,
+    class_rollouts,
+    make_step,
+    shaping_loss,
+    target_loss,
+)
 from tavt_kit.distill.optimizer import attached, freeze
+from tavt_kit.distill.options import Objective
 from tavt_kit.errors import TrainingError
 from tavt_kit.models.timm_import import timm
 from tavt_kit.models.wrap import AdaptiveViT, wrap

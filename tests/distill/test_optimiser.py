@@ -5,8 +5,8 @@ from collections.abc import Callable
 import pytest
 import torch
 
-from tavt_kit.distill.optimisation import OptimizerOptions
 from tavt_kit.distill.optimizer import freeze, make_optimiser
+from tavt_kit.distill.options import OptimizerOptions
 from tavt_kit.errors import TrainingError
 from tavt_kit.models.timm_import import timm
 from tavt_kit.models.wrap import AdaptiveViT, wrap

@@ -8,10 +8,8 @@ from pathlib import Path
 import pytest
 
 from tavt_kit.data.preprocess import Preprocessing
-from tavt_kit.distill.changes import changed, names_of
-from tavt_kit.distill.objective import LOSSES, Objective
-from tavt_kit.distill.preset import recipe_names, train_recipe
-from tavt_kit.distill.recipe import TrainRecipe
+from tavt_kit.distill.options import LOSSES, Objective
+from tavt_kit.distill.recipes import TrainRecipe, changed, names_of, recipe_names, train_recipe
 from tavt_kit.errors import TrainingError, UnknownName
 
 ROOT = Path(__file__).resolve().parents[2]

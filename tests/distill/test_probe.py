@@ -7,7 +7,7 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from tavt_kit.distill.probe import fit_probe, set_head
+from tavt_kit.distill.fine_tune import fit_probe, set_head
 from tavt_kit.errors import TrainingError, UnsupportedBackbone
 from tavt_kit.models.timm_import import timm
 from tavt_kit.models.wrap import AdaptiveViT, wrap

@@ -7,10 +7,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from tavt_kit.distill.metrics import read_metrics
-from tavt_kit.distill.optimisation import OptimizerOptions
+from tavt_kit.distill.options import OptimizerOptions, TrainingOptions
 from tavt_kit.distill.processes import Processes
-from tavt_kit.distill.running import TrainingOptions
+from tavt_kit.distill.run_folder import read_metrics
 from tavt_kit.errors import TrainingError
 from tests.distill.children import Job, start, start_together
 

@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from tavt_kit.data.preprocess import Preprocessing, resize_crop
-from tavt_kit.distill.reading import DataOptions
+from tavt_kit.distill.options import DataOptions
 from tavt_kit.distill.transforms import Preparation, photometric
 from tavt_kit.errors import TavtError, TrainingError, UnknownName
 

@@ -9,8 +9,8 @@ import torch
 from torch import nn
 
 from tavt_kit.distill.fine_tune import set_drop_path, set_dropout
-from tavt_kit.distill.optimisation import OptimizerOptions
 from tavt_kit.distill.optimizer import check_scales, make_optimiser, parameter_depths, set_rate
+from tavt_kit.distill.options import OptimizerOptions
 from tavt_kit.errors import TrainingError
 from tavt_kit.models.timm_import import timm
 from tavt_kit.models.wrap import AdaptiveViT, wrap

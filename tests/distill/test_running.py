@@ -4,8 +4,8 @@ from typing import Any
 
 import pytest
 
-from tavt_kit.distill.preset import distill_recipe, train_recipe
-from tavt_kit.distill.running import TrainingOptions
+from tavt_kit.distill.options import TrainingOptions
+from tavt_kit.distill.recipes import distill_recipe, train_recipe
 from tavt_kit.errors import TrainingError
 
 

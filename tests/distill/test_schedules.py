@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from tavt_kit.distill.schedules import LearningRate
+from tavt_kit.distill.options import LearningRate
 from tavt_kit.errors import TrainingError
 
 

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tavt_kit.distill.selection import Selection, SelectionMetric
+from tavt_kit.distill.trainer import Selection, SelectionMetric
 from tavt_kit.errors import MeasurementError, TrainingError
 
 CLASSES = ("ant", "bee", "cat", "dog", "eel", "fox")

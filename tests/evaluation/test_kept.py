@@ -100,7 +100,7 @@ def test_a_thumbnail_is_the_models_crop(adaptive: AdaptiveViT, images: ImageSet,
 
 
 def test_large_crops_are_shrunk(adaptive: AdaptiveViT, images: ImageSet, tmp_path: Path) -> None:
-    from tavt_kit.data.thumbnails import save_thumbnail
+    from tavt_kit.data.preprocess import save_thumbnail
 
     save_thumbnail(np.zeros((3, 448, 224), np.uint8), tmp_path / "x.jpg")
     with Image.open(tmp_path / "x.jpg") as image:

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from tavt_kit.checkpoints.official_vit import as_vit
-from tavt_kit.distill.objective import Objective
+from tavt_kit.distill.options import Objective
 from tavt_kit.models.backbones.base import inside_attention
 from tavt_kit.models.backbones.ffvt import FfvtBackbone
 from tavt_kit.models.token_reduction import attention_map, maws_score

@@ -12,23 +12,21 @@ import torch
 from torch import Tensor
 
 from tavt_kit.checkpoints import convert
-from tavt_kit.checkpoints.google_npz import google_to_timm
-from tavt_kit.checkpoints.official_mixvit import hybrid_names
-from tavt_kit.checkpoints.official_vit import official_names
+from tavt_kit.checkpoints.official_vit import google_to_timm, hybrid_names, official_names
 from tavt_kit.core.schedule import TokenSchedule
 from tavt_kit.distill.datasets import Batch
-from tavt_kit.distill.mixing import (
+from tavt_kit.distill.objectives import (
     AttentionCalls,
     MixBranch,
     class_rollouts,
     draw_partners,
     gaussian_kernel,
+    make_step,
     mutual_rollout,
     substitute,
 )
-from tavt_kit.distill.objective import Objective
-from tavt_kit.distill.objectives import make_step
 from tavt_kit.distill.optimizer import attached
+from tavt_kit.distill.options import Objective
 from tavt_kit.errors import UnsupportedBackbone
 from tavt_kit.models.backbones.base import inside_attention
 from tavt_kit.models.token_reduction import attention_map, cls_score
@@ -234,7 +232,7 @@ def assert_all_gradients_read(arrays: Any) -> None:
 @torch.no_grad()
 def test_hybrid_from_googles_transformer(name: str, reference: Path) -> None:
     """The transformer's part of Google's hybrid files: positions without aligned corners, to (parts, 1)."""
-    from tavt_kit.checkpoints.official_mixvit import from_google
+    from tavt_kit.checkpoints.official_vit import from_google
     from tavt_kit.models.timm_import import timm
 
     arrays, meta = load(reference, name)

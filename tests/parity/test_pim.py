@@ -12,11 +12,11 @@ import torch
 from torch import Tensor, nn
 
 from tavt_kit.checkpoints import convert
-from tavt_kit.checkpoints.official import Asked
 from tavt_kit.checkpoints.official_pim import read_pim
+from tavt_kit.checkpoints.official_vit import Asked
 from tavt_kit.core.device import TargetDevice
 from tavt_kit.distill.losses import PimWeights, pim_loss, pim_terms
-from tavt_kit.distill.objective import Objective
+from tavt_kit.distill.options import Objective
 from tavt_kit.evaluation.pim_evaluation import HeadCounts, PimHeads
 from tavt_kit.models.backbones.pim_heads import fuse_heads, head_order, head_scores
 from tavt_kit.models.backbones.pim_parts import by_confidence

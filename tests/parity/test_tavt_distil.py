@@ -14,11 +14,10 @@ from torch import Tensor
 from tavt_kit.checkpoints.official_vit import official_names
 from tavt_kit.core.schedule import TokenSchedule
 from tavt_kit.distill.losses import divergence
-from tavt_kit.distill.optimisation import OptimizerOptions
 from tavt_kit.distill.optimizer import make_optimiser
+from tavt_kit.distill.options import LearningRate, OptimizerOptions
 from tavt_kit.distill.sampling import Bound, Sampler
 from tavt_kit.distill.sandwich import SandwichRule, SandwichStep, sandwich_step
-from tavt_kit.distill.schedules import LearningRate
 from tavt_kit.models.wrap import AdaptiveViT, wrap
 from tests.parity.official import load, state_of, timm_from_official
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tavt_kit.distill.schedules import LearningRate
+from tavt_kit.distill.options import LearningRate
 from tests.parity.official import load
 
 pytestmark = pytest.mark.kind("tavt_schedules")

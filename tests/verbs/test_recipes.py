@@ -16,8 +16,8 @@ from tavt_kit.core.model_card import read_card
 from tavt_kit.core.progress import Silent
 from tavt_kit.data import load_images
 from tavt_kit.distill import train, train_recipe
-from tavt_kit.distill.metrics import read_metrics
-from tavt_kit.distill.preset import recipe_names
+from tavt_kit.distill.recipes import recipe_names
+from tavt_kit.distill.run_folder import read_metrics
 from tests.parity.official import load, state_of
 from tests.verbs.command import run
 from tests.verbs.test_train import draw

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from tavt_kit.core.model_card import Licence, licence_sentence
-from tavt_kit.data.facts import FACTS
 from tavt_kit.data.packages import PACKAGES
+from tavt_kit.data.published import FACTS
 
 BOUND = {"cub", "cars", "nabirds", "aircraft", "inat2017", "imagenet"}
 """Those whose pages forbid commercial use; of the others some are free, and of some nobody says."""

@@ -14,17 +14,15 @@ from torch import Tensor, nn
 
 from tavt_kit.checkpoints import load_model, open_model
 from tavt_kit.data import ImageSet, inherit_split
-from tavt_kit.data.inherited import inherited_images
+from tavt_kit.data.sources import inherited_images
 from tavt_kit.distill import TrainRecipe, train, train_recipe
-from tavt_kit.distill.checkpointing import remove_state
 from tavt_kit.distill.common import asked_of, card_of, loop_record, save_trained, settle, train_and_val_images
 from tavt_kit.distill.datasets import Batch
-from tavt_kit.distill.loop import run_loop
 from tavt_kit.distill.losses import at_least_f32
 from tavt_kit.distill.optimizer import freeze
 from tavt_kit.distill.processes import Processes
-from tavt_kit.distill.run_folder import RunFolder
-from tavt_kit.distill.trainer import Backward, Step
+from tavt_kit.distill.run_folder import RunFolder, remove_state
+from tavt_kit.distill.trainer import Backward, Step, run_loop
 from tavt_kit.errors import TrainingError
 from tavt_kit.models.wrap import AdaptiveViT
 from tavt_kit.verbs.console_progress import ConsoleProgress

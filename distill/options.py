@@ -1,0 +1,567 @@
+"""Options of a training run: learning rates, optimiser, images, machinery and objective. Values, checked when made.
+
+Evaluation reads none of ``DataOptions``: it is the model's own preprocessing, always (``tavt_kit.data.preprocess``).
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+from tavt_kit.data.preprocess import Preprocessing
+from tavt_kit.errors import TrainingError, UnknownName
+
+DECAYS = ("cosine", "linear", "constant")
+
+
+@dataclass(frozen=True, slots=True)
+class LearningRate:
+    """The learning rate of every update.
+
+    Args:
+        base: Reached at the end of the warm-up.
+        warmup: Updates of linear rise from ``start``.
+        total: Updates in all.
+        decay: After the warm-up: ``"cosine"`` and ``"linear"`` reach ``final``, ``"constant"`` stays at ``base``.
+        start: Before the first update.
+        final: At the last update, and in the cool-down.
+        cooldown: Updates at the end of ``total`` that stay at the last rate.
+
+    Raises:
+        TrainingError: A rate that is not above 0, fewer than one update, a start or an end above the highest rate, or
+            warm-up and cool-down longer than all updates.
+
+    Example:
+        >>> LearningRate(1.0, warmup=10, total=60).at(5)
+        0.5
+    """
+
+    base: float
+    warmup: int
+    total: int
+    decay: str = "cosine"
+    start: float = 0.0
+    final: float = 0.0
+    cooldown: int = 0
+
+    def __post_init__(self) -> None:
+        if not (self.base > 0 and math.isfinite(self.base)):
+            raise TrainingError(f"the learning rate must be above 0, got {self.base}")
+        if not (0 <= self.start <= self.base and 0 <= self.final <= self.base):
+            raise TrainingError(
+                f"a learning rate starts and ends between 0 and its highest value, {self.base:g}, got `start_lr` "
+                f"{self.start:g} and `final_lr` {self.final:g}; lower these or raise `lr`"
+            )
+        if self.total < 1:
+            raise TrainingError(f"there must be at least one step, got {self.total}")
+        if not 0 <= self.warmup <= self.total:
+            raise TrainingError(
+                f"the warm-up must last 0 to {self.total} steps (all of them), got `warmup` {self.warmup}"
+            )
+        if not 0 <= self.cooldown <= self.total - self.warmup:
+            raise TrainingError(
+                f"the cool-down must last 0 to {self.total - self.warmup} steps (those after the warm-up), "
+                f"got {self.cooldown}"
+            )
+        if self.decay not in DECAYS:
+            raise TrainingError(f"the decay must be one of {', '.join(DECAYS)}, got {self.decay!r}")
+
+    def factor(self, update: int) -> float:
+        """In [0, 1], for update 1 to ``total``; 0 gives the rate before the first."""
+        if update < self.warmup:
+            return update / max(1, self.warmup)
+        progress = min(1.0, (update - self.warmup) / max(1, self.total - self.cooldown - self.warmup))
+        if self.decay == "cosine":
+            return max(0.0, 0.5 * (1.0 + math.cos(math.pi * progress)))
+        return max(0.0, 1.0 - progress) if self.decay == "linear" else 1.0
+
+    def at(self, update: int) -> float:
+        """The learning rate of an update."""
+        end = self.start if update < self.warmup else self.final
+        return end + (self.base - end) * self.factor(update)
+
+
+OPTIMISERS = ("adamw", "sgd")
+
+
+@dataclass(frozen=True, slots=True)
+class OptimizerOptions:
+    """How weights are moved.
+
+    Args:
+        steps: Updates.
+        epochs: Passes through the training images, an incomplete last batch left out; where it is given, ``steps``
+            follows from it.
+        batch: Images per update.
+        optimiser: Optimiser, ``"adamw"`` or ``"sgd"`` (with momentum).
+        lr: Highest learning rate.
+        lr_batch: Where it is given, ``lr`` is meant for so many images per update, and grows with ``batch``.
+        warmup: Updates until the learning rate is reached; ``None`` is a twentieth of the steps (the official
+            500 of 10,000).
+        warmup_epochs: Epochs of warm-up, instead of ``warmup``.
+        decay: Course of the learning rate after the warm-up: ``"cosine"``, ``"linear"`` or ``"constant"``.
+        start_lr: Learning rate where the warm-up begins.
+        final_lr: Learning rate where the decay ends.
+        cooldown: Last updates, which stay at ``final_lr``.
+        cooldown_epochs: Epochs of cool-down, instead of ``cooldown``; they come on top of ``epochs``.
+        weight_decay: Weight decay of matrices and filters; biases, norms and tables are not decayed.
+        decay_all: Whether these are decayed too, as torch's optimisers do when they are given all parameters.
+        momentum: Momentum of SGD.
+        nesterov: Whether SGD looks ahead.
+        clip: Largest total gradient norm; ``None`` clips nothing.
+        layer_decay: Factor on the learning rate from each layer to the one before it; 1 is none.
+        lr_scale: Beginning of a parameter's name -> factor on its learning rate; of several the longest counts.
+        freeze: Leading layers that are not trained, the embedding with them; ``None`` is the recipe's own choice.
+
+    Raises:
+        TrainingError: A value out of its range.
+    """
+
+    steps: int = 300
+    epochs: float | None = None
+    batch: int = 16
+    optimiser: str = "adamw"
+    lr: float = 1e-4
+    lr_batch: int | None = None
+    warmup: int | None = None
+    warmup_epochs: float | None = None
+    decay: str = "cosine"
+    start_lr: float = 0.0
+    final_lr: float = 0.0
+    cooldown: int = 0
+    cooldown_epochs: float | None = None
+    weight_decay: float = 0.05
+    decay_all: bool = False
+    momentum: float = 0.9
+    nesterov: bool = False
+    clip: float | None = 1.0
+    layer_decay: float = 1.0
+    lr_scale: Mapping[str, float] = field(default_factory=dict)
+    freeze: int | None = None
+
+    def __post_init__(self) -> None:
+        # The freeze is checked by the model it is meant for; updates that follow from epochs, once these are known.
+        LearningRate(self.lr, 0, max(1, self.steps), self.decay, self.start_lr, self.final_lr)
+        if self.epochs is None:
+            self.learning_rate()
+        if self.optimiser not in OPTIMISERS:
+            raise TrainingError(f"the optimiser must be one of {', '.join(OPTIMISERS)}, got {self.optimiser!r}")
+        if self.batch < 1:
+            raise TrainingError(f"a batch takes at least one image, got {self.batch}")
+        self._check_epochs()
+        if self.clip is not None and not (self.clip > 0 and math.isfinite(self.clip)):
+            raise TrainingError(f"the gradient norm must be clipped above 0, got {self.clip}; none clips nothing")
+        if not (self.weight_decay >= 0 and math.isfinite(self.weight_decay)) or not 0 <= self.momentum < 1:
+            raise TrainingError(
+                f"weight decay is at least 0 and momentum in [0, 1), got {self.weight_decay} and {self.momentum}"
+            )
+        if self.nesterov and (self.optimiser != "sgd" or not self.momentum):
+            raise TrainingError("nesterov is a way of SGD with momentum; leave it out or take `optimiser` sgd")
+        if not 0 < self.layer_decay <= 1:
+            raise TrainingError(f"layer decay is a factor above 0 and at most 1, got {self.layer_decay}")
+        if wrong := {name: scale for name, scale in self.lr_scale.items() if not (scale > 0 and math.isfinite(scale))}:
+            raise TrainingError(f"learning rates are scaled by factors above 0, got {wrong}")
+
+    def _check_epochs(self) -> None:
+        if self.epochs is not None and not (self.epochs > 0 and math.isfinite(self.epochs)):
+            raise TrainingError(f"training takes more than 0 epochs, got {self.epochs}")
+        if min(self.warmup_epochs or 0, self.cooldown_epochs or 0) < 0:
+            raise TrainingError(
+                f"warm-up and cool-down take at least 0 epochs, got {self.warmup_epochs} and {self.cooldown_epochs}"
+            )
+        if self.lr_batch is not None and self.lr_batch < 1:
+            raise TrainingError(f"a learning rate is meant for at least one image, got {self.lr_batch}")
+
+    def learning_rate(self) -> LearningRate:
+        """Of every update.
+
+        Raises:
+            TrainingError: Rate, warm-up, steps or decay cannot be.
+        """
+        warmup = self.steps // 20 if self.warmup is None else self.warmup
+        return LearningRate(self.lr, warmup, self.steps, self.decay, self.start_lr, self.final_lr, self.cooldown)
+
+    def settled(self, *, images: int, freeze: int) -> OptimizerOptions:
+        """Nothing left open: what a run records. Epochs have become steps, and the learning rate is that of the batch.
+
+        Args:
+            images: In the training split.
+            freeze: Leading layers that are not trained.
+
+        Raises:
+            TrainingError: Warm-up and steps do not go together.
+        """
+        per_epoch = max(1, images // self.batch)
+        steps, warmup, cooldown = self.steps, self.warmup, self.cooldown
+        if self.cooldown_epochs is not None:
+            cooldown = round(self.cooldown_epochs * per_epoch)
+        if self.epochs is not None:
+            steps = max(1, round((self.epochs + (self.cooldown_epochs or 0)) * per_epoch))
+        if self.warmup_epochs is not None:
+            warmup = round(self.warmup_epochs * per_epoch)
+        elif warmup is None:
+            warmup = steps // 20
+        scale = 1.0 if self.lr_batch is None else self.batch / self.lr_batch
+        found = replace(
+            self, steps=steps, warmup=warmup, cooldown=cooldown, lr=self.lr * scale, lr_batch=None, freeze=freeze
+        )
+        found.learning_rate()
+        return found
+
+
+CROPS = ("none", "random", "centre", "random-resized")
+INTERPOLATIONS = ("bicubic", "bilinear", "nearest", "box", "hamming", "lanczos")
+ERASING_FILLS = ("noise", "zero")
+POLICIES = ("original", "originalr", "v0", "v0r", "3a", "rand", "augmix")
+"""What timm's policy strings begin with; ``original`` is AutoAugment's ImageNet policy as the paper prints it."""
+
+AUGMENTATIONS = {
+    "flip": "mirror left and right",
+    "vflip": "mirror top and bottom",
+    "rotate": "turn by 0, 90, 180 or 270 degrees",
+    "shift": "move by up to an eighth of each edge, the border repeated by reflection",
+}
+"""What can be asked for, in the order in which it is done."""
+
+_NOT_RECORDED = ("workers", "cache")
+
+
+@dataclass(frozen=True, slots=True)
+class DataOptions:
+    """From an image file to a model's input, in the order of the fields.
+
+    With neither ``resize`` nor ``crop`` an image is resized and cropped as for evaluation.
+
+    Args:
+        resize: Height and width, the aspect ratio is lost; or pixels of the shorter edge; ``None`` leaves its size.
+        interpolation: Pillow's filter of ``resize`` and of ``random-resized``; ``None`` is the model's.
+        crop: Crop: ``"random"``, ``"centre"`` or ``"random-resized"`` to the model's size; ``"none"`` cuts nothing off.
+        scale: Crop of ``random-resized``: least and greatest share of the area.
+        ratio: Shape of ``random-resized``: least and greatest width over height.
+        augment: Random changes: flip, vflip, rotate (quarter turns) and shift, some or none (``AUGMENTATIONS``).
+        rotation: Turn by up to so many degrees either way; corners become black.
+        auto_augment: A policy as timm writes it: ``"original"``, ``"rand-m9-mstd0.5-inc1"``.
+        color_jitter: Brightness, contrast, saturation, hue, each a greatest change; those not given are 0. One number
+            is that of the first three, as in timm.
+        blur: Probability of a Gaussian blur, 5 pixels wide, its deviation from 0.1 to 5 (PIM's).
+        sharpness: Probability of sharpening by a factor of 1.5 (PIM's).
+        erasing: Probability that a rectangle of 2 to 33 % of the area is erased.
+        erasing_fill: What is erased becomes ``"noise"``, or ``"zero"``, the mean colour.
+        mixup: Alpha of mixup's Beta distribution; 0 mixes nothing. With ``cutmix`` too, each has half of the batches.
+        cutmix: Alpha of cutmix's, likewise.
+        workers: Processes that decode; 0 decodes between the steps, ``None`` is decided by machine and data.
+        cache: Folder that keeps decoded, resized images; ``None`` keeps none.
+
+    Raises:
+        TrainingError: A value out of its range.
+        UnknownName: A crop, filter, fill or policy nobody knows.
+    """
+
+    resize: int | tuple[int, int] | None = None
+    interpolation: str | None = None
+    crop: str = "none"
+    scale: tuple[float, float] = (0.08, 1.0)
+    ratio: tuple[float, float] = (3 / 4, 4 / 3)
+    augment: tuple[str, ...] = ("flip",)
+    rotation: float = 0.0
+    auto_augment: str | None = None
+    color_jitter: tuple[float, ...] = ()
+    blur: float = 0.0
+    sharpness: float = 0.0
+    erasing: float = 0.0
+    erasing_fill: str = "noise"
+    mixup: float = 0.0
+    cutmix: float = 0.0
+    workers: int | None = None
+    cache: Path | None = None
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "resize", _resize(self.resize))
+        object.__setattr__(self, "scale", _range("scale", self.scale, 1.0))
+        object.__setattr__(self, "ratio", _range("ratio", self.ratio, math.inf))
+        object.__setattr__(self, "augment", check_augmentations(self.augment))
+        object.__setattr__(self, "color_jitter", _jitter(self.color_jitter))
+        _one_of("crop", self.crop, CROPS)
+        _one_of("erasing fill", self.erasing_fill, ERASING_FILLS)
+        if self.interpolation is not None:
+            _one_of("interpolation", self.interpolation, INTERPOLATIONS)
+        if self.auto_augment is not None:
+            beginning, *settings = self.auto_augment.split("-")
+            _one_of("policy's beginning", beginning, POLICIES)
+            if unread := [one for one in settings if not re.fullmatch(r"[a-z]+\d[\d.]*", one)]:
+                raise UnknownName(f"a policy's settings are letters and a number, such as m9, got {unread[0]!r}")
+        for name in ("blur", "sharpness", "erasing"):
+            _within(name.replace("_", " "), getattr(self, name), 1.0)
+        for name in ("mixup", "cutmix"):
+            _within(name, getattr(self, name), math.inf)
+        _within("rotation", self.rotation, 180.0)
+        if self.workers is not None and self.workers < 0:
+            raise TrainingError(f"at least 0 processes decode images, got {self.workers}")
+        if self.cache is not None:
+            object.__setattr__(self, "cache", Path(self.cache))
+
+    @property
+    def as_evaluated(self) -> bool:
+        """Whether images are resized and cropped as for evaluation."""
+        return self.resize is None and self.crop == "none"
+
+    @property
+    def mixes(self) -> bool:
+        """Whether images of a batch are mixed, and labels with them."""
+        return self.mixup > 0 or self.cutmix > 0
+
+    def settled(self, preprocessing: Preprocessing) -> DataOptions:
+        """Nothing left open, and checked against the model's input size.
+
+        Raises:
+            TrainingError: A crop that cannot be cut from images resized so, or turns of what is not square.
+        """
+        height, width = preprocessing.image_size
+        check_augmentations(self.augment, preprocessing.image_size)
+        if not self.as_evaluated:
+            self._check_crop(height, width)
+        return replace(self, interpolation=self.interpolation or preprocessing.interpolation)
+
+    def _check_crop(self, height: int, width: int) -> None:
+        if self.crop == "random-resized":
+            return
+        given = "their own size" if self.resize is None else f"`resize` {_text(self.resize)}"
+        if self.crop == "none":
+            if self.resize != (height, width):
+                raise TrainingError(
+                    f"the model takes {height}x{width} pixels, but {given} without a crop gives others; add `crop` "
+                    f"random, or resize to {height},{width}"
+                )
+            return
+        least = self.resize if isinstance(self.resize, tuple) else (self.resize or 0,) * 2
+        if least[0] < height or least[1] < width:
+            raise TrainingError(
+                f"`crop` {self.crop} cuts {height}x{width} out of larger images, but they have {given}; give a "
+                "`resize` that is large enough, or `crop` random-resized"
+            )
+
+    def as_record(self) -> dict[str, Any]:
+        """Flat, JSON-ready: what decides the images; by how many processes and from where they come does not."""
+        values = {name: value for name, value in asdict(self).items() if name not in _NOT_RECORDED}
+        return {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
+
+
+def check_augmentations(names: Sequence[str], image_size: tuple[int, int] | None = None) -> tuple[str, ...]:
+    """The names in their order of execution.
+
+    Raises:
+        UnknownName: One of them is unknown.
+        TrainingError: Quarter turns of images that are not square.
+    """
+    for name in names:
+        if name not in AUGMENTATIONS:
+            raise UnknownName(f"an augmentation is one of {', '.join(AUGMENTATIONS)} (or none), got {name!r}")
+    if "rotate" in names and image_size is not None and image_size[0] != image_size[1]:
+        raise TrainingError(
+            f"only square images can be turned by 90 degrees, but these are {image_size[0]}x{image_size[1]}; "
+            "leave rotate out of `augment`"
+        )
+    return tuple(name for name in AUGMENTATIONS if name in names)
+
+
+def _text(resize: int | tuple[int, int]) -> str:
+    return str(resize) if isinstance(resize, int) else f"{resize[0]},{resize[1]}"
+
+
+def _resize(given: int | Sequence[int] | None) -> int | tuple[int, int] | None:
+    if given is None:
+        return None
+    sizes = tuple(given) if isinstance(given, Sequence) else (given,)
+    if len(sizes) not in (1, 2) or any(isinstance(size, bool) or not isinstance(size, int) for size in sizes):
+        raise TrainingError(f"images are resized to height and width, or by their shorter edge, got {given!r}")
+    if min(sizes) < 1:
+        raise TrainingError(f"images are resized to at least 1 pixel, got {given!r}")
+    return sizes[0] if len(sizes) == 1 else (sizes[0], sizes[1])
+
+
+def _range(name: str, given: Sequence[float], most: float) -> tuple[float, float]:
+    if len(given) != 2 or not 0 < given[0] <= given[1] <= most or not math.isfinite(given[1]):
+        bound = "" if most == math.inf else f" and at most {most:g}"
+        raise TrainingError(f"the crop's {name} is a least and a greatest value above 0{bound}, got {tuple(given)}")
+    return float(given[0]), float(given[1])
+
+
+def _jitter(given: Sequence[float] | float) -> tuple[float, ...]:
+    strengths = (float(given),) * 3 if isinstance(given, int | float) else tuple(float(value) for value in given)
+    if len(strengths) > 4 or any(not (0 <= value and math.isfinite(value)) for value in strengths):
+        raise TrainingError(
+            f"colour jitter is up to four strengths of at least 0 (brightness, contrast, saturation, hue), got {given}"
+        )
+    if len(strengths) == 4 and strengths[3] > 0.5:
+        raise TrainingError(f"hue can be turned by at most 0.5, half of the circle, got {strengths[3]}")
+    return strengths if any(strengths) else ()
+
+
+def _within(name: str, value: float, most: float) -> None:
+    if not (0 <= value <= most and math.isfinite(value)):
+        raise TrainingError(f"{name} is at least 0{'' if most == math.inf else f' and at most {most:g}'}, got {value}")
+
+
+def _one_of(what: str, given: str, known: Sequence[str]) -> None:
+    if given not in known:
+        raise UnknownName(f"the {what} is one of {', '.join(known)}, got {given!r}")
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingOptions:
+    """What surrounds the optimisation; the same for fine-tuning and distillation.
+
+    Args:
+        precision: Precision of the products: ``"f32"``, ``"bf16"`` or ``"f16"`` (with loss scaling); ``None`` is
+            decided by the machine, and the decision recorded.
+        accumulation: Micro-batches per update; every term of the loss is divided by it.
+        ema: Decay of the moving average of the weights, which is then what is evaluated and written; ``None`` for
+            none. The first updates use ``1 - (1 + update) ** (-2 / 3)`` where that is smaller.
+        evaluate_every: Updates between two evaluations on ``val``, of which the best gives the final weights; the last
+            update is always one of them. ``None`` evaluates nothing on the way and selects nothing.
+        metric: What is selected by: top1, top5, macro_f1, recall[CLASS] or loss (``trainer.SelectionMetric``).
+        patience: Evaluations in a row without a better one, after which training stops; ``None`` never does.
+        keep: States kept to continue from, the newest ones.
+        allow_smaller_batch: Whether fewer images are computed at once where memory runs out, and as many per update.
+
+    Raises:
+        TrainingError: A value out of its range, or a patience without evaluations.
+    """
+
+    precision: str | None = None
+    accumulation: int = 1
+    ema: float | None = None
+    evaluate_every: int | None = None
+    metric: str = "top1"
+    patience: int | None = None
+    keep: int = 1
+    allow_smaller_batch: bool = False
+
+    def __post_init__(self) -> None:
+        if self.accumulation < 1:
+            raise TrainingError(f"an update takes at least one micro-batch, got `accumulation` {self.accumulation}")
+        if self.ema is not None and not 0 < self.ema < 1:
+            raise TrainingError(f"the decay of the averaged weights is above 0 and below 1, got `ema` {self.ema}")
+        for name in ("evaluate_every", "patience", "keep"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise TrainingError(f"`{name}` must be at least 1, got {value}")
+        if self.patience is not None and self.evaluate_every is None:
+            raise TrainingError("stopping early needs evaluations to stop by: give `evaluate_every` with `patience`")
+
+    def as_record(self) -> dict[str, Any]:
+        """What decides the result, flat and JSON-ready; two runs that differ in the rest may continue each other."""
+        return {key: value for key, value in asdict(self).items() if key not in ("keep", "allow_smaller_batch")}
+
+    def check_split(self, batch: int, processes: int) -> None:
+        """Refuse a batch that cannot be cut into equal parts.
+
+        Raises:
+            TrainingError: It cannot.
+        """
+        parts = self.accumulation * processes
+        if batch % parts:
+            each = f"{self.accumulation} micro-batches" + (
+                f" in each of {processes} processes" if processes > 1 else ""
+            )
+            raise TrainingError(
+                f"`batch` must be a multiple of {parts}, for {each} of equal size, got {batch}; change it or "
+                "`accumulation`"
+            )
+
+
+LOSSES: Mapping[str, Mapping[str, float]] = MappingProxyType(
+    {
+        "cross_entropy": {"cross_entropy": 1.0},
+        "contrastive": {"cross_entropy": 1.0, "contrastive": 1.0},
+        "mixvit_pure": {"cross_entropy": 1.0, "mask": 1.0},
+        "mixvit_hybrid": {"cross_entropy": 1.0, "mask": 1.0, "mask_class": 1.0, "shaping": 0.5},
+        "pim": {"level": 0.5, "selected": 0.0, "dropped": 5.0, "combined": 1.0},
+    }
+)
+"""Kind of loss -> its terms and their weights where a recipe says nothing else.
+
+``contrastive`` is TransFG's, over the features that the head reads. The two of Mix-ViT predict which tokens were
+substituted; the hybrid model's also the class from the mixed tokens, and it shapes its parts. ``pim`` is FGVC-PIM's.
+"""
+
+_CLASS_WEIGHTS = ("none", "balanced")
+_COMPATS = ("fixed", "official")
+
+
+@dataclass(frozen=True, slots=True)
+class Objective:
+    """See the module.
+
+    Args:
+        loss: Kind of loss: cross_entropy, contrastive, mixvit_pure, mixvit_hybrid or pim, as in ``LOSSES``.
+        loss_weights: Weights of its terms; a term that is not named keeps its weight. A term of weight 0 is
+            not computed.
+        smoothing: Share of the target that is spread evenly over all classes (label smoothing).
+        class_weights: Weights of the classes: ``"none"``, or ``"balanced"``, images / (classes * images of the
+            class) in training.
+        margin: Margin of the contrastive loss: the cosine above which two classes are pushed apart.
+        mix_share: Share of the tokens that Mix-ViT substitutes.
+        compat: Form of Mix-ViT's losses: ``"fixed"``; ``"official"`` repeats the published code, which takes patch
+            indices for places in a sequence that begins with the class token, and whose mask head has more outputs than
+            there are places.
+
+    Raises:
+        UnknownName: No such loss, term, kind of class weights or compat.
+        TrainingError: A value out of its range.
+    """
+
+    loss: str = "cross_entropy"
+    loss_weights: Mapping[str, float] = field(default_factory=dict)
+    smoothing: float = 0.0
+    class_weights: str = "none"
+    margin: float = 0.4
+    mix_share: float = 0.2
+    compat: str = "fixed"
+
+    def __post_init__(self) -> None:
+        for what, given, known in (
+            ("a loss", self.loss, LOSSES),
+            ("class weights", self.class_weights, _CLASS_WEIGHTS),
+            ("compat", self.compat, _COMPATS),
+        ):
+            if given not in known:
+                raise UnknownName(f"{what} must be one of {', '.join(known)}, got {given!r}")
+        self._check_weights()
+        if not 0 <= self.smoothing < 1:
+            raise TrainingError(f"label smoothing is at least 0 and below 1, got {self.smoothing}")
+        if not -1 <= self.margin <= 1:
+            raise TrainingError(f"the contrastive margin is a cosine, from -1 to 1, got {self.margin}")
+        if not 0 < self.mix_share <= 1:
+            raise TrainingError(f"the share of tokens to substitute is above 0 and at most 1, got {self.mix_share}")
+        if "cross_entropy" not in self.weights and (self.smoothing or self.class_weights != "none"):
+            raise TrainingError(
+                f"label smoothing and class weights belong to a cross-entropy term, which the loss {self.loss} lacks; "
+                "leave them out"
+            )
+
+    def _check_weights(self) -> None:
+        terms = LOSSES[self.loss]
+        for name, weight in self.loss_weights.items():
+            if name not in terms:
+                raise UnknownName(f"the loss {self.loss} has the terms {', '.join(terms)}, got {name!r}")
+            if not (weight >= 0 and math.isfinite(weight)):
+                raise TrainingError(f"a term of the loss weighs at least 0, got {name} {weight}")
+        if not any(self.weights.values()):
+            raise TrainingError(f"at least one term of the loss {self.loss} must weigh more than 0")
+
+    @property
+    def weights(self) -> dict[str, float]:
+        """Of every term."""
+        return {**LOSSES[self.loss], **self.loss_weights}
+
+    def settled(self) -> Objective:
+        """With every weight written out: what a run records."""
+        return Objective(
+            self.loss, self.weights, self.smoothing, self.class_weights, self.margin, self.mix_share, self.compat
+        )

@@ -1,0 +1,387 @@
+"""Recipes: everything that decides what a training run computes. Values; a run's record holds them in full.
+
+They come by name from TOML files beside the code, or from users' files. A file holds values by the names of
+``TrainRecipe`` or ``DistillRecipe`` and its parts; ``base`` names another recipe to start from.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
+from pathlib import Path
+from types import MappingProxyType, NoneType
+from typing import Any, Generic, TypeVar, get_args, get_type_hints
+
+from tavt_kit.core.codec import decode, describe
+from tavt_kit.core.parsing import parse_toml
+from tavt_kit.distill.options import DataOptions, Objective, OptimizerOptions, TrainingOptions
+from tavt_kit.distill.sampling import Bound
+from tavt_kit.errors import RecordError, TrainingError, UnknownName
+
+FAMILIES: Mapping[str, str] = MappingProxyType(
+    {
+        "vit": "a plain Vision Transformer",
+        "ffvt": "an FFVT",
+        "transfg": "a TransFG",
+        "mixvit_hybrid": "Mix-ViT's hybrid model",
+        "pim": "a PIM",
+        "vitae": "a ViTAE",
+        "vitaev2": "a ViTAEv2",
+    }
+)
+"""What a recipe can be meant for: name -> for people."""
+
+
+@dataclass(frozen=True, slots=True)
+class TrainRecipe:
+    """Fine-tuning. Presets are made by ``train_recipe``.
+
+    Args:
+        name: Where the values come from.
+        family: Of models the recipe is meant for, one of ``FAMILIES``; ``None`` is any.
+        image_size: Pixels a side that the recipe was made for, for a model given by name; ``None`` is the model's own.
+        evaluation: Entries of the model's preprocessing that the recipe replaces, for evaluation and for what
+            ``reading`` leaves open.
+        probe: Whether the head is fitted to cached features first, its penalty chosen by ``val`` accuracy.
+        blocks: Last blocks that train with the head; ``"all"`` trains everything, 0 nothing but the probe.
+        drop_path: Probability that training leaves out the last block's branches, rising from 0 at the first.
+        dropout: Dropout of position embeddings and feed-forward halves.
+        objective: What is minimised.
+        optimisation: How.
+        reading: Of training images.
+        running: Machinery.
+        seed: Of everything random.
+        limit: At most so many images of each split.
+
+    Raises:
+        UnknownName: No such family.
+        TrainingError: A value out of its range.
+    """
+
+    name: str = "probe"
+    family: str | None = None
+    image_size: int | None = None
+    evaluation: Mapping[str, Any] = field(default_factory=dict)
+    probe: bool = True
+    blocks: int | str = 0
+    drop_path: float = 0.0
+    dropout: float = 0.0
+    objective: Objective = field(default_factory=Objective)
+    optimisation: OptimizerOptions = field(default_factory=OptimizerOptions)
+    reading: DataOptions = field(default_factory=DataOptions)
+    running: TrainingOptions = field(default_factory=TrainingOptions)
+    seed: int = 0
+    limit: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.family is not None and self.family not in FAMILIES:
+            raise UnknownName(f"a recipe's family is one of {', '.join(FAMILIES)}, got {self.family!r}")
+        if self.blocks != "all" and (not isinstance(self.blocks, int) or self.blocks < 0):
+            raise TrainingError(f"blocks to train are a number from 0 on, or all, got {self.blocks!r}")
+        if self.blocks == 0 and not self.probe:
+            raise TrainingError("a recipe that trains no blocks fits the head by a probe; give `blocks` or `probe`")
+        for name in ("drop_path", "dropout"):
+            if not 0 <= getattr(self, name) < 1:
+                raise TrainingError(f"{name} is a probability below 1, got {getattr(self, name)}")
+        images = self.optimisation.batch // self.running.accumulation
+        if self.objective.loss in ("mixvit_pure", "mixvit_hybrid") and images < 2:
+            raise TrainingError(
+                f"mixing needs at least two images at once, got {images}; use a larger `batch` or less `accumulation`"
+            )
+        if (self.reading.mixup or self.reading.cutmix) and self.objective.loss != "cross_entropy":
+            raise TrainingError(
+                f"mixup and cutmix need the loss cross_entropy, because {self.objective.loss} reads whole labels; set "
+                "both to 0"
+            )
+
+    @property
+    def probe_only(self) -> bool:
+        """Whether nothing is optimised step by step."""
+        return self.blocks == 0
+
+    def as_record(self) -> dict[str, Any]:
+        """Flat, JSON-ready; a probe optimises nothing step by step."""
+        head = {"recipe": self.name, "seed": self.seed, "limit": self.limit, "evaluation": dict(self.evaluation)}
+        if self.probe_only:
+            return {**head, "precision": self.running.precision}
+        own = {"probe": self.probe, "blocks": self.blocks, "drop_path": self.drop_path, "dropout": self.dropout}
+        how = {**asdict(self.objective.settled()), **asdict(self.optimisation)}
+        return {**head, **own, **how, **self.reading.as_record(), **self.running.as_record()}
+
+
+@dataclass(frozen=True, slots=True)
+class DistillRecipe:
+    """In-place distillation. Presets are made by ``distill_recipe``.
+
+    Args:
+        name: Where the values come from.
+        bound: Largest share of tokens a layer may drop, or how it grows (``"0.2:0.6"``; see ``Bound.parse``).
+        sampling: How random sub-networks are drawn: bound (each layer), ratio (tapers), stages (three drops) or curve
+            (late); see ``Sampler``.
+        schedules: As text; if any, sub-networks are these instead.
+        image_sizes: Smaller sizes, pixels a side, that the network learns too (see ``image_sizes``).
+        sub_networks: Random sub-networks per step, beside the full and the smallest one (``num_sandwich``).
+        kl: Direction of the divergence, ``"reverse"`` (official) or ``"forward"``.
+        temperature: Temperature of the divergence.
+        layer_dropout: Probability that a layer is left out, in the full network too (official: 0.2).
+        feature_weight: Weight of ``feature_loss`` beside the divergence; 0 for none.
+        feature_layers: Layers, from 0, whose tokens that compares; the last layer but one by default.
+        attention_weight: Weight of ``attention_loss`` beside the divergence; 0 for none.
+        attention_layers: Layers, from 0, whose maps that compares; the last layer but one by default.
+        teacher_weight: Share of the full network's term that is learnt from an external teacher, where there is one.
+        chunk: Images that go through the networks at a time; ``None`` decides by the device.
+        optimisation: How weights are moved.
+        reading: Of training images.
+        running: Machinery.
+        seed: Of everything random.
+        limit: At most so many images of each split.
+
+    Raises:
+        TrainingError: A bound that cannot be.
+    """
+
+    name: str = "modern"
+    bound: float | str = 0.4
+    sampling: str = "bound"
+    schedules: tuple[str, ...] = ()
+    image_sizes: tuple[int, ...] = ()
+    sub_networks: int = 1
+    kl: str = "reverse"
+    temperature: float = 1.0
+    layer_dropout: float | None = None
+    feature_weight: float = 0.0
+    feature_layers: tuple[int, ...] = ()
+    attention_weight: float = 0.0
+    attention_layers: tuple[int, ...] = ()
+    teacher_weight: float = 0.5
+    chunk: int | None = None
+    optimisation: OptimizerOptions = field(default_factory=OptimizerOptions)
+    reading: DataOptions = field(default_factory=DataOptions)
+    running: TrainingOptions = field(default_factory=TrainingOptions)
+    seed: int = 0
+    limit: int | None = None
+
+    def __post_init__(self) -> None:
+        # Every other value is checked by the sampler and the rule that are made of it.
+        Bound.parse(self.bound)
+
+    def as_record(self) -> dict[str, Any]:
+        """Flat, JSON-ready."""
+        own = {key: list(value) if isinstance(value, tuple) else value
+               for key, value in asdict(self).items() if key not in ("name", *parts_of(self))}  # fmt: skip
+        if not self.image_sizes:  # a run of one size reads as it always did
+            del own["image_sizes"]
+        how = {**asdict(self.optimisation), **self.reading.as_record(), **self.running.as_record()}
+        return {"recipe": self.name, **own, **how}
+
+
+_Changed = TypeVar("_Changed")
+
+_RESETS: Mapping[str, Mapping[str, Any]] = {
+    "steps": {"epochs": None, "cooldown_epochs": None},
+    "warmup": {"warmup_epochs": None},
+    "warmup_epochs": {"warmup": None},
+    "cooldown": {"cooldown_epochs": None},
+    "loss": {"loss_weights": {}},
+}
+"""What is asked for -> what the recipe says of the same thing in another way, and that no longer counts."""
+
+
+def changed(recipe: _Changed, changes: Mapping[str, Any]) -> _Changed:
+    """A recipe with some values changed.
+
+    Args:
+        recipe: A frozen dataclass, some of whose fields are dataclasses themselves.
+        changes: By name. None changes nothing; ``"none"`` is None where that is a value; of a table, the entries that
+            are given change.
+
+    Raises:
+        TrainingError: A name that no part has, a value of another type, or one out of its range.
+        UnknownName: A value that is none of the known ones.
+
+    Example:
+        >>> from tavt_kit.distill.recipes import TrainRecipe
+        >>> changed(TrainRecipe(), {"lr": 0.1, "smoothing": 0.2, "seed": 3}).objective.smoothing
+        0.2
+    """
+    given = {key: value for key, value in changes.items() if value is not None}
+    if unknown := sorted(set(given) - set(names_of(recipe))):
+        names = sorted(names_of(recipe))
+        near = [match for name in unknown for match in difflib.get_close_matches(name, names, n=1)]
+        meant = f" (did you mean {', '.join(near)}?)" if near else ""
+        raise TrainingError(f"a recipe has no {', '.join(unknown)}{meant}; it has {', '.join(names)}")
+    resets = {other: value for key in given for other, value in _RESETS.get(key, {}).items()}
+    parts = parts_of(recipe)
+    inner = {name: _replaced(part, resets, given) for name, part in parts.items()}
+    found: _Changed = replace(_replaced(recipe, resets, given), **inner)
+    return found
+
+
+def names_of(recipe: Any) -> tuple[str, ...]:
+    """The names of all values, those of the parts included."""
+    parts = parts_of(recipe)
+    own = [f.name for f in fields(recipe) if f.name not in parts]
+    return (*own, *(f.name for part in parts.values() for f in fields(part)))
+
+
+def parts_of(recipe: Any) -> dict[str, Any]:
+    """The values inside a recipe that have fields of their own."""
+    return {f.name: part for f in fields(recipe) if is_dataclass(part := getattr(recipe, f.name))}
+
+
+def _replaced(value: Any, resets: Mapping[str, Any], given: Mapping[str, Any]) -> Any:
+    hints = get_type_hints(type(value))
+    fresh = {key: resets.get(key, getattr(value, key)) for key in hints if key in resets or key in given}
+    for key in fresh:
+        if key in given:
+            fresh[key] = _read(key, given[key], hints[key], fresh[key])
+    return replace(value, **fresh)
+
+
+def _read(key: str, value: Any, hint: Any, before: Any) -> Any:
+    """A value as its field has it."""
+    if value == "none" and NoneType in get_args(hint):
+        return None
+    # What one number means where several may stand is the field's own affair.
+    kind = float if hint == tuple[float, ...] and not isinstance(value, list | tuple) else hint
+    try:
+        read = decode(kind, str(value) if isinstance(value, Path) else value)
+    except RecordError:
+        raise TrainingError(f"{key} of a recipe must be {describe(hint)}, got {value!r}") from None
+    return {**before, **read} if isinstance(read, Mapping) and isinstance(before, Mapping) else read
+
+
+_FOLDER = Path(__file__).resolve().parent / "presets"
+_FLAGS_ONLY = ("name", "seed", "limit")
+
+_Recipe = TypeVar("_Recipe", TrainRecipe, DistillRecipe)
+
+
+@dataclass(frozen=True, slots=True)
+class _Presets(Generic[_Recipe]):
+    """The recipes of one verb.
+
+    Args:
+        what: For people.
+        folder: Of its files.
+        start: What a file without ``base`` starts from.
+    """
+
+    what: str
+    folder: Path
+    start: _Recipe
+
+    def names(self) -> tuple[str, ...]:
+        return tuple(sorted(file.stem for file in self.folder.glob("*.toml")))
+
+    def named(self, name: str, above: tuple[str, ...] = ()) -> _Recipe:
+        """What a file says on top of what it starts from."""
+        if name in above:
+            raise TrainingError(f"recipes start from one another in a circle: {', '.join((*above, name))}; break it")
+        values = _read_file(self._file(name))
+        base = values.pop("base", None)
+        if not isinstance(base, str | None):
+            raise TrainingError(f"base of the recipe {name} must be the name of another, got {base!r}")
+        if flags := sorted(set(values) & {*_FLAGS_ONLY}):
+            raise TrainingError(
+                f"the recipe {name} sets {', '.join(flags)}, which are no part of a recipe; remove them"
+            )
+        start = self.start if base is None else self.named(base, (*above, name))
+        try:
+            return changed(start, {"name": Path(name).stem, **values})
+        except (TrainingError, UnknownName) as error:
+            raise type(error)(f"the recipe {name} cannot be used: {error}") from None
+
+    def _file(self, name: str) -> Path:
+        preset = self.folder / f"{name}.toml"
+        if "/" not in name and preset.is_file():
+            return preset
+        if name.endswith(".toml"):
+            return Path(name).expanduser()
+        names = self.names()
+        near = difflib.get_close_matches(name, names, n=3, cutoff=0.5)
+        meant = f"; did you mean {', '.join(near)}?" if near else ""
+        raise UnknownName(f"a {self.what} recipe is one of {', '.join(names)}, or a TOML file, got {name!r}{meant}")
+
+
+_TRAINING = _Presets("training", _FOLDER, TrainRecipe())
+_DISTILLATION = _Presets("distillation", _FOLDER / "distill", DistillRecipe())
+
+
+def recipe_names(family: str | None = None) -> tuple[str, ...]:
+    """The names of all training recipes; of those that a model family can use, those for any model included."""
+    names = _TRAINING.names()
+    return tuple(name for name in names if family is None or _TRAINING.named(name).family in (None, family))
+
+
+def train_recipe(name: str = "probe", **changes: Any) -> TrainRecipe:
+    """A recipe with some values changed, wherever they lie; None changes nothing.
+
+    The size that images are resized to before they are cropped keeps its proportion to ``image_size``, unless both
+    are given.
+
+    Args:
+        name: One of ``recipe_names``, or the path of a TOML file.
+        **changes: As flags; see ``changed``.
+
+    Raises:
+        UnknownName: No such recipe, or a value that is none of the known ones.
+        TrainingError: A file that cannot be read, an unknown name in it, or a value out of its range.
+
+    Example:
+        >>> train_recipe("tavt-cub", image_size=224).reading.resize
+        (300, 300)
+    """
+    _refuse_both(changes)
+    recipe = _TRAINING.named(name)
+    size = changes.get("image_size")
+    if size is not None and changes.get("resize") is None:
+        changes["resize"] = _scaled(recipe, size)
+    return changed(recipe, changes)
+
+
+def distill_recipe(name: str = "modern", **changes: Any) -> DistillRecipe:
+    """A recipe with some values changed, wherever they lie; None changes nothing, ``"none"`` takes a value back.
+
+    Args:
+        name: ``"modern"``, ``"merge"``, ``"tavt"``, or the path of a TOML file.
+        **changes: As flags; see ``changed``.
+
+    Raises:
+        UnknownName: No such recipe.
+        TrainingError: A file that cannot be read, an unknown name in it, or a value out of its range.
+
+    Example:
+        >>> distill_recipe("tavt", steps=10, bound=0.3).optimisation.steps
+        10
+    """
+    return changed(_DISTILLATION.named(name), changes)
+
+
+def _scaled(recipe: TrainRecipe, size: int) -> int | tuple[int, int] | None:
+    """The recipe's size before the crop, in proportion to another input size."""
+    before, resize = recipe.image_size, recipe.reading.resize
+    if before is None or resize is None:
+        return resize
+    if isinstance(resize, int):
+        return round(resize * size / before)
+    height, width = (round(edge * size / before) for edge in resize)
+    return height, width
+
+
+def _read_file(file: Path) -> dict[str, Any]:
+    try:
+        return parse_toml(file.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise TrainingError(f"cannot read the recipe {file}: {error.strerror}") from None
+    except ValueError as error:
+        raise TrainingError(f"the recipe {file} is not a TOML file: {error}") from None
+
+
+def _refuse_both(changes: Mapping[str, Any]) -> None:
+    """Epochs decide the steps."""
+    if changes.get("epochs") not in (None, "none") and changes.get("steps") is not None:
+        raise TrainingError(
+            f"`epochs={changes['epochs']}` decides the updates, so leave out `steps={changes['steps']}`"
+        )

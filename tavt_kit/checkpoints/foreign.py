@@ -1,0 +1,437 @@
+"""Weight files of torchvision's, Hugging Face's and timm's own Vision Transformers.
+
+Sources of the names: torchvision 0.28 (and its earlier ``linear_1``, ``linear_2``); the files that ``save_pretrained``
+of transformers 5.23 writes, read without transformers. Which of timm's models a file in timm's names is: told by the
+user, by what lies in or beside the file, or by the names and shapes themselves where only one model has them. Most
+shapes are shared by models that normalise their images differently or count their heads otherwise, and no key tells
+these apart: then the candidates are listed.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterable, Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor, nn
+
+from tavt_kit.checkpoints.architecture import check_name, head_names, sketch, timm_names
+from tavt_kit.checkpoints.folder import read_tensors
+from tavt_kit.checkpoints.official_vit import (
+    Asked,
+    Official,
+    grid_side,
+    joined,
+    resize_positions,
+    shape_of,
+    vit_arguments,
+)
+from tavt_kit.core.parsing import parse_json
+from tavt_kit.data.preprocess import Preprocessing
+from tavt_kit.errors import CheckpointError, DataError, UnsupportedBackbone
+from tavt_kit.models.backbones.timm_vit import is_timm_vit
+from tavt_kit.models.timm_import import timm
+
+_FIXED = {"class_token": "cls_token", "encoder.pos_embedding": "pos_embed"}
+_STARTS = {"conv_proj.": "patch_embed.proj.", "encoder.ln.": "norm.", "heads.head.": "head."}
+_LAYER = re.compile(r"encoder\.layers\.encoder_layer_(\d+)\.(.+)")
+_LAYER_PARTS = {
+    "ln_1.": "norm1.",
+    "ln_2.": "norm2.",
+    "self_attention.in_proj_": "attn.qkv.",
+    "self_attention.out_proj.": "attn.proj.",
+    "mlp.0.": "mlp.fc1.",
+    "mlp.3.": "mlp.fc2.",
+    "mlp.linear_1.": "mlp.fc1.",
+    "mlp.linear_2.": "mlp.fc2.",
+}
+
+_EVALUATION = {
+    (1024, 16, 14): (224 / 242, "bilinear"),
+    (768, 16, 24): (1.0, "bicubic"),
+    (1024, 16, 32): (1.0, "bicubic"),
+    (1280, 14, 37): (1.0, "bicubic"),
+}
+"""Width, patch and grid -> share of the shorter edge that is cropped, and interpolation, where they are not those of
+most weights (256 px, then 224): L/16's, and the three of SWAG at the size they were fine-tuned at."""
+
+
+def read_torchvision(tensors: Mapping[str, Tensor], asked: Asked) -> Official | None:
+    """A file of the family, or ``None`` if it is of another.
+
+    Raises:
+        CheckpointError: A tensor has no place, is absent or mis-shaped, or the heads must be given.
+        DataError: An image size that the patches do not allow.
+    """
+    if "class_token" not in tensors or "encoder.pos_embedding" not in tensors:
+        return None
+    found: dict[str, Tensor] = {}
+    for name, tensor in tensors.items():
+        ours = _our_name(name)
+        if ours is None:
+            raise CheckpointError(f"the file is of torchvision's ViT, but adds {name}; nothing was loaded")
+        found[ours] = tensor
+    shape = vit_arguments(found, asked.heads)
+    width, patch, side = shape["embed_dim"], shape["patch_size"], grid_side(found)
+    size = asked.image_size or side * patch
+    if size % patch:
+        raise DataError(f"patches of {patch} px need an image size that is a multiple of that, got {size}")
+    found["pos_embed"] = resize_positions(found["pos_embed"], size // patch, asked.positions)
+    arguments = {"num_classes": shape_of(found, "head.bias", 1)[0], "img_size": [size, size], **shape}
+    crop, interpolation = _EVALUATION.get((width, patch, side), (224 / 256, "bilinear"))
+    preprocessing = Preprocessing((size, size), crop, "center", interpolation)
+    return Official("torchvision", "vit_base_patch16_224", arguments, found, "torchvision's ViT", preprocessing)
+
+
+def _our_name(name: str) -> str | None:
+    if name in _FIXED:
+        return _FIXED[name]
+    layer = _LAYER.fullmatch(name)
+    starts, rest, place = (_STARTS, name, "") if layer is None else (_LAYER_PARTS, layer[2], f"blocks.{layer[1]}.")
+    found = next((theirs for theirs in starts if rest.startswith(theirs)), None)
+    return None if found is None else place + starts[found] + rest.removeprefix(found)
+
+
+_FILES = ("model.safetensors", "pytorch_model.bin")
+_RESAMPLING = {0: "nearest", 1: "lanczos", 2: "bilinear", 3: "bicubic", 4: "box", 5: "hamming"}
+"""Pillow's numbers."""
+
+_NAMES = {"vit": "vit_base_patch16_224", "deit": "deit_base_distilled_patch16_224", "dinov2": "vit_base_patch14_dinov2"}
+_VIT = {
+    "norm1": ("layernorm_before",),
+    "norm2": ("layernorm_after",),
+    "attn.qkv": tuple(f"attention.attention.{name}" for name in ("query", "key", "value")),
+    "attn.proj": ("attention.output.dense",),
+    "mlp.fc1": ("intermediate.dense",),
+    "mlp.fc2": ("output.dense",),
+}
+_DINO = {**_VIT, "norm1": ("norm1",), "norm2": ("norm2",), "mlp.fc1": ("mlp.fc1",), "mlp.fc2": ("mlp.fc2",)}
+
+
+def is_folder(path: Path) -> bool:
+    """Whether it is a folder that ``save_pretrained`` wrote."""
+    return path.is_dir() and (path / "config.json").is_file()
+
+
+def read_folder(path: Path, asked: Asked) -> tuple[Official, tuple[str, ...] | None]:
+    """The model of a folder, and the names of its classes where the config has them.
+
+    Raises:
+        CheckpointError: It is of another kind, cannot be read, or does not hold together.
+    """
+    config = _read_json(path / "config.json")
+    kind = config.get("model_type")
+    if kind not in _NAMES:
+        raise CheckpointError(f"{path} is a {kind or 'nameless'} model, but vit, deit and dinov2 folders can be read")
+    if config.get("use_swiglu_ffn") or config.get("hidden_act", "gelu") != "gelu":
+        raise CheckpointError(f"{path} has a gated or {config.get('hidden_act')} feed-forward half, which is not read")
+    if asked.image_size not in (None, config["image_size"]):
+        raise CheckpointError(
+            f"{path} is converted at its own {config['image_size']} px, got {asked.image_size}; the verbs that take "
+            "the run resize it by `image_size`"
+        )
+    file = next((path / name for name in _FILES if (path / name).is_file()), None)
+    if file is None:
+        raise CheckpointError(f"{path} holds no {' or '.join(_FILES)}; files in several shards are not read")
+    tensors = {name.removeprefix(f"{kind}."): tensor for name, tensor in read_tensors(file).items()}
+    names = _our_names(kind, int(config["num_hidden_layers"]), tensors)
+    known = {theirs for parts in names.values() for theirs in parts}
+    left_out = [name for name in tensors if name not in known and _is_unused(kind, name)]
+    missing = sorted(known - set(tensors))
+    unexpected = sorted(set(tensors) - known - set(left_out))
+    if missing or unexpected:
+        raise CheckpointError(
+            f"{path} says it is a {kind}, but lacks {', '.join(missing[:4]) or 'nothing'} and adds "
+            f"{', '.join(unexpected[:4]) or 'nothing'}; nothing was loaded"
+        )
+    found = {ours: joined(tensors, theirs) for ours, theirs in names.items()}
+    untrained: tuple[str, ...] = ()
+    if "head.weight" in found:
+        (count,) = shape_of(found, "head.bias", 1)
+        labels = _class_names(config, count)
+    elif asked.classes is None:
+        raise CheckpointError(f"{path} has no classifier for a token; give `data`, for whose classes a new one is made")
+    else:
+        labels, count, untrained = None, len(asked.classes), ("head.",)
+    arguments = _folder_arguments(kind, config, count, "head_dist.weight" in found)
+    size = int(config["image_size"])
+    preprocessing = _preprocessing(path / "preprocessor_config.json", size)
+    if kind == "deit" and "head_dist.weight" not in found:
+        # One head on the class token: in timm a ViT whose distillation token is a register.
+        found["reg_token"] = found.pop("dist_token")
+        name = _NAMES["vit"]
+    else:
+        name = _NAMES[kind]
+    return Official(kind, name, arguments, found, f"a Hugging Face {kind}", preprocessing, untrained, left_out), labels
+
+
+def _our_names(kind: str, layers: int, tensors: Mapping[str, Tensor]) -> dict[str, tuple[str, ...]]:
+    """timm's name -> theirs, whose tensors, one below the other, it holds."""
+    names: dict[str, tuple[str, ...]] = {
+        "cls_token": ("embeddings.cls_token",),
+        "pos_embed": ("embeddings.position_embeddings",),
+    }
+    if kind == "deit":
+        names["dist_token"] = ("embeddings.distillation_token",)
+    heads = {"head": "classifier"}
+    if "cls_classifier.weight" in tensors:
+        heads = {"head": "cls_classifier", "head_dist": "distillation_classifier"}
+    for part in ("weight", "bias"):
+        names[f"patch_embed.proj.{part}"] = (f"embeddings.patch_embeddings.projection.{part}",)
+        names[f"norm.{part}"] = (f"layernorm.{part}",)
+        if kind != "dinov2":
+            names |= {f"{ours}.{part}": (f"{theirs}.{part}",) for ours, theirs in heads.items()}
+        for layer in range(layers):
+            for ours, theirs in (_DINO if kind == "dinov2" else _VIT).items():
+                if part == "bias" and ours == "attn.qkv" and f"encoder.layer.0.{theirs[0]}.bias" not in tensors:
+                    continue
+                names[f"blocks.{layer}.{ours}.{part}"] = tuple(f"encoder.layer.{layer}.{t}.{part}" for t in theirs)
+    for layer in range(layers) if kind == "dinov2" else ():
+        for scale in (1, 2):
+            names[f"blocks.{layer}.ls{scale}.gamma"] = (f"encoder.layer.{layer}.layer_scale{scale}.lambda1",)
+    return names
+
+
+def _is_unused(kind: str, name: str) -> bool:
+    """The token for masked pre-training, the pooler, and DINOv2's classifier, which reads two vectors."""
+    return name.startswith(("embeddings.mask_token", "pooler.")) or (
+        kind == "dinov2" and name.startswith("classifier.")
+    )
+
+
+def _folder_arguments(kind: str, config: Mapping[str, Any], classes: int, two_heads: bool) -> dict[str, Any]:
+    width = int(config["hidden_size"])
+    ratio = config["mlp_ratio"] if kind == "dinov2" else config["intermediate_size"] / width
+    arguments: dict[str, Any] = {
+        "num_classes": classes,
+        "img_size": [int(config["image_size"])] * 2,
+        "patch_size": int(config["patch_size"]),
+        "embed_dim": width,
+        "depth": int(config["num_hidden_layers"]),
+        "num_heads": int(config["num_attention_heads"]),
+        "mlp_ratio": ratio,
+        "qkv_bias": bool(config.get("qkv_bias", True)),
+        "norm_eps": float(config.get("layer_norm_eps", 1e-12)),
+    }
+    if kind == "deit" and not two_heads:
+        arguments["reg_tokens"] = 1
+    return arguments
+
+
+def _class_names(config: Mapping[str, Any], count: int) -> tuple[str, ...] | None:
+    known = config.get("id2label") or {}
+    names = [str(known.get(str(index), "")) for index in range(count)]
+    return tuple(names) if all(names) and len(set(names)) == count else None
+
+
+def _preprocessing(file: Path, size: int) -> Preprocessing:
+    """What the preprocessor's config says, at the model's own size; without one, transformers' defaults for ViTs."""
+    given = _read_json(file) if file.is_file() else {}
+    mean, std = (tuple(given.get(f"image_{name}", (0.5, 0.5, 0.5))) for name in ("mean", "std"))
+    filtered = _RESAMPLING.get(int(given.get("resample", 2)), "bilinear")
+    resized = given.get("size", {})
+    edge = resized.get("shortest_edge") if isinstance(resized, Mapping) else resized
+    if given.get("do_center_crop") and edge:
+        cropped = given.get("crop_size", size)
+        height = cropped["height"] if isinstance(cropped, Mapping) else cropped
+        return Preprocessing((size, size), float(height) / float(edge), "center", filtered, mean, std)
+    return Preprocessing((size, size), 1.0, "squash", filtered, mean, std)
+
+
+def _read_json(file: Path) -> dict[str, Any]:
+    try:
+        content = parse_json(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"{file} cannot be read as JSON ({error})") from None
+    if not isinstance(content, dict):
+        raise CheckpointError(f"{file} must hold a JSON object, but holds a {type(content).__name__}")
+    return content
+
+
+_STEM = ("patch_embed.proj.weight", "patch_embed.backbone.stem.conv.weight", "patch_embed.backbone.conv.weight")
+_BLOCK = re.compile(r"blocks\.(\d+)\.")
+_NOT_COMPUTED = frozenset({"training", "fused_attn", "grad_checkpointing", "init_values"})
+"""Attributes that do not change an answer."""
+
+_PLAIN = "vit_base_patch16_224"
+_SHOWN = 6
+
+
+def read_timm(
+    tensors: Mapping[str, Tensor], asked: Asked, folder: Path, architecture: str | None = None
+) -> Official | None:
+    """A file in timm's names, or ``None`` if its names are others.
+
+    Args:
+        tensors: By name.
+        asked: ``name`` is taken as it is; ``heads`` only where the width is not that of the named model.
+        folder: Where the file lies; a ``config.json`` of timm's hub in it may tell the architecture.
+        architecture: What the file itself says that it is of.
+
+    Raises:
+        CheckpointError: No name was given and the keys fit several models or none; the position table is of no square
+            grid; there is no classifier and no classes are asked for.
+        UnknownName: timm has no model of the given name.
+        UnsupportedBackbone: The named model is not one of timm's Vision Transformers.
+    """
+    if not any(stem in tensors for stem in _STEM) or "blocks.0.norm1.weight" not in tensors:
+        return None
+    given = asked.name or _told(architecture, folder)
+    name, shape = _told_by_keys(tensors, asked) if given is None else (given, {})
+    check_name(name)
+    if "head.weight" not in tensors and asked.classes is None:
+        raise CheckpointError(
+            "the file has no classifier; give the classes (`classes` or `data`), for which a new one is made"
+        )
+    rows = shape_of(tensors, "head.weight", 2)[0] if "head.weight" in tensors else len(asked.classes or ())
+    arguments: dict[str, Any] = {"num_classes": rows, **shape}
+    if asked.heads is not None:
+        arguments["num_heads"] = asked.heads
+    laid_out = sketch(name, arguments)
+    if not is_timm_vit(laid_out):
+        raise UnsupportedBackbone(f"`name` is that of one of timm's Vision Transformers, but {name} is none")
+    size = asked.image_size or _trained_size(tensors, laid_out)
+    if size is not None:
+        arguments["img_size"] = [size, size]
+    absent = () if "head.weight" in tensors else head_names(laid_out)
+    origin = f"a plain ViT in timm's names, its images normalised as for {name}" if shape else f"timm's {name}"
+    return Official("timm", name, arguments, dict(tensors), origin, None, absent)
+
+
+def _told(architecture: str | None, folder: Path) -> str | None:
+    """The architecture that timm's training script left in a checkpoint, or its hub's ``config.json`` beside one."""
+    name: Any = architecture
+    config = folder / "config.json"
+    if name is None and config.is_file():
+        try:
+            said = parse_json(config.read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise CheckpointError(f"{config} beside the file cannot be read as JSON ({error}); give `name`") from None
+        name = said.get("architecture") if isinstance(said, dict) else None
+    return name if isinstance(name, str) and timm.is_model(name) else None
+
+
+def _told_by_keys(tensors: Mapping[str, Tensor], asked: Asked) -> tuple[str, dict[str, Any]]:
+    """The one model that has these keys and shapes; else a plain ViT of that size, if they are a plain ViT's."""
+    found = _candidates(tensors)
+    groups: dict[Any, list[str]] = {}
+    for name, model in found.items():
+        groups.setdefault(_fingerprint(model), []).append(name)
+    if len(groups) == 1:
+        return min(found, key=_by_length), {}
+    if not groups:
+        if _is_plain(tensors):
+            return _PLAIN, vit_arguments(tensors, asked.heads)  # of a size that timm has no name for
+        raise CheckpointError(
+            "the file is in timm's names, but none of its Vision Transformers has these shapes; give `name`, the model "
+            "that it was made with"
+        )
+    first = sorted((min(names, key=_by_length) for names in groups.values()), key=_by_length)
+    more = f" and {len(first) - _SHOWN} more" if len(first) > _SHOWN else ""
+    raise CheckpointError(
+        f"the file's keys fit {len(first)} of timm's models, which differ in what no key tells (heads, activation or "
+        f"how images are normalised): {', '.join(first[:_SHOWN])}{more}; give `name`"
+    )
+
+
+def _candidates(tensors: Mapping[str, Tensor]) -> dict[str, nn.Module]:
+    """timm's models with the file's names and shapes; of its very image size, where there are such.
+
+    The class count and the position table are left out of the comparison. The first block is compared before a whole
+    model is laid out: that costs a tenth.
+    """
+    depth = _depth(tensors)
+    first = _shapes({n: t for n, t in tensors.items() if not (match := _BLOCK.match(n)) or match[1] == "0"})
+    (width,) = shape_of(tensors, "blocks.0.norm1.weight", 1)
+    rows = {"num_classes": shape_of(tensors, "head.weight", 2)[0] if "head.weight" in tensors else 0}
+    found = {}
+    for name in filter(partial(_may_have, tensors), timm_names()):
+        short = _sketch(name, {**rows, "depth": 1})
+        if short is None or getattr(short, "embed_dim", width) != width or _shapes(short.state_dict()) != first:
+            continue
+        whole = sketch(name, rows)
+        if len(whole.blocks) == depth and _shapes(whole.state_dict()) == _shapes(tensors):  # type: ignore[arg-type]
+            found[name] = whole
+    table = tuple(tensors["pos_embed"].shape) if "pos_embed" in tensors else None
+    exact = {n: m for n, m in found.items() if table == _table(m)}
+    return exact or found
+
+
+def _may_have(tensors: Mapping[str, Tensor], name: str) -> bool:
+    """Whether what the name says of its patches is true of the file."""
+    stem = next(stem for stem in _STEM if stem in tensors)
+    said = re.search(r"patch(\d+)_", name)
+    return said is None or (stem == _STEM[0] and int(said[1]) == shape_of(tensors, stem, 4)[-1])
+
+
+def _depth(tensors: Mapping[str, Tensor]) -> int:
+    return 1 + max(int(match[1]) for name in tensors if (match := _BLOCK.match(name)))
+
+
+def _sketch(name: str, arguments: Mapping[str, Any]) -> nn.Module | None:
+    try:
+        return sketch(name, arguments)
+    except (AssertionError, TypeError, ValueError):  # models whose depth cannot be set alone
+        return None
+
+
+def _table(model: nn.Module) -> tuple[int, ...] | None:
+    table = getattr(model, "pos_embed", None)
+    return None if table is None else tuple(table.shape)
+
+
+def _shapes(tensors: Mapping[str, Tensor]) -> dict[str, tuple[int, ...]]:
+    return {name: tuple(t.shape) for name, t in tensors.items() if name != "pos_embed"}
+
+
+def _kinds(names: Iterable[str]) -> set[str]:
+    """Names with the number of the block left out."""
+    return {_BLOCK.sub("blocks.N.", name) for name in names}
+
+
+def _is_plain(tensors: Mapping[str, Tensor]) -> bool:
+    """Whether the names are those of the plain ViT, with or without its head."""
+    plain = _kinds(sketch(_PLAIN, {"depth": 1}).state_dict())
+    return _kinds(tensors) | {"head.weight", "head.bias"} == plain
+
+
+def _by_length(name: str) -> tuple[int, str]:
+    return len(name), name
+
+
+def _trained_size(tensors: Mapping[str, Tensor], laid_out: Any) -> int | None:
+    """Pixels an edge by the position table or the table of relative positions; ``None`` for the model's own."""
+    rows, columns = laid_out.patch_embed.grid_size
+    own = laid_out.state_dict()
+    stride = laid_out.patch_embed.img_size[0] // rows
+    for name, theirs in tensors.items():
+        if name not in own or theirs.shape == own[name].shape:
+            continue
+        is_table = name.endswith("relative_position_bias_table")
+        if name != "pos_embed" and not is_table:
+            continue
+        shape, mine = shape_of(tensors, name, own[name].dim()), own[name].shape
+        if is_table:  # of a row for each distance, -(n - 1) to n - 1 both ways, and some for the class token
+            found = max(0, shape[0] - mine[0] + (2 * rows - 1) * (2 * columns - 1))
+            side, fits = (math.isqrt(found) + 1) // 2, math.isqrt(found) ** 2 == found and found % 2 == 1
+        else:
+            found = max(0, shape[1] - mine[1] + rows * columns)
+            side, fits = math.isqrt(found), math.isqrt(found) ** 2 == found > 0
+        if not fits:
+            raise CheckpointError(f"{name} has the shape {list(shape)}, which is of no square grid for this model")
+        return int(side * stride)
+    return None
+
+
+def _fingerprint(model: nn.Module) -> tuple[Any, ...]:
+    """Whatever of a model changes its answers: the plain values of all its parts, and its preprocessing."""
+    parts = []
+    for name, part in model.named_modules():
+        plain = {k: v for k, v in vars(part).items() if k not in _NOT_COMPUTED and not k.startswith("_")}
+        values = sorted((k, repr(v)) for k, v in plain.items() if isinstance(v, bool | int | float | str | tuple))
+        parts.append((name, type(part).__name__, tuple(values)))
+    config = timm.data.resolve_data_config({}, pretrained_cfg=model.pretrained_cfg)
+    return (*parts, repr(sorted((k, v) for k, v in config.items() if k != "input_size")))
