@@ -8,16 +8,13 @@ from __future__ import annotations
 
 import json
 import pickle
-import random
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
-from typing import IO, Any, ClassVar
+from typing import Any, ClassVar
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -150,29 +147,6 @@ def remove_state(folder: Path) -> None:
         place.rmdir()
 
 
-def random_state(device: torch.device) -> dict[str, Any]:
-    """Of Python, numpy, torch and ``device``; made of numbers, tuples and tensors only."""
-    version, words, gauss = random.getstate()
-    name, keys, *rest = np.random.get_state()
-    return {
-        "python": (version, torch.tensor(words), gauss),  # a tensor, because hundreds of numbers are pickled slowly
-        "numpy": (name, torch.from_numpy(np.array(keys, np.int64)), *rest),
-        "torch": torch.get_rng_state(),
-        "cuda": torch.cuda.get_rng_state(device) if device.type == "cuda" else None,
-    }
-
-
-def set_random_state(state: dict[str, Any], device: torch.device) -> None:
-    """From ``random_state``; what another kind of device drew is left out."""
-    version, words, gauss = state["python"]
-    random.setstate((version, tuple(words.tolist()), gauss))
-    name, keys, *rest = state["numpy"]
-    np.random.set_state((name, keys.numpy().astype(np.uint32), *rest))
-    torch.set_rng_state(state["torch"])
-    if device.type == "cuda" and state["cuda"] is not None:
-        torch.cuda.set_rng_state(state["cuda"], device)
-
-
 METRICS_FILE = "metrics.jsonl"
 
 
@@ -181,82 +155,39 @@ def read_metrics(folder: Path) -> list[dict[str, float]]:
     return read_lines(Path(folder) / METRICS_FILE)
 
 
-class MetricsLog:
-    """Appends to the file; use as a context manager.
-
-    Args:
-        folder: The run's.
-        done: Steps that stay; later lines, of steps that were done but not saved, are cut off.
-
-    Raises:
-        OutputError: The folder cannot be written.
-    """
-
-    def __init__(self, folder: Path, done: int) -> None:
-        self._path = Path(folder) / METRICS_FILE
-        self._done = done
-        self._file: IO[str] | None = None
-
-    def __enter__(self) -> MetricsLog:
-        kept = [line for line in read_metrics(self._path.parent) if line["step"] <= self._done]
-        atomic_text(self._path, "".join(json.dumps(line) + "\n" for line in kept))
-        try:
-            self._file = self._path.open("a", encoding="utf-8", buffering=1)
-        except OSError as error:
-            raise OutputError(f"cannot write {self._path}: {error.strerror}") from None
-        return self
-
-    def write(self, values: Mapping[str, float]) -> None:
-        """One step's values, its number as ``step`` among them."""
-        assert self._file is not None  # entered
-        self._file.write(json.dumps(dict(values)) + "\n")
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if self._file is not None:
-            self._file.close()
-
-
 EVENTS_FOLDER = "tensorboard"
 
 
-class Journal:
-    """Use as a context manager.
+@contextmanager
+def journal(folder: Path, done: int) -> Iterator[Callable[[Mapping[str, float]], None]]:
+    """Where a run writes its values down, those of one step at a time, the number as ``step`` among them.
 
     Args:
-        folder: The run's.
-        done: Steps that stay; what was written of later ones is cut off (TensorBoard hides it).
+        folder: Gets ``metrics.jsonl`` and TensorBoard's event files.
+        done: Steps that stay; later ones, which were done but not saved, are cut off (TensorBoard hides them).
 
     Raises:
         OutputError: The folder cannot be written.
     """
+    from torch.utils.tensorboard import SummaryWriter
 
-    def __init__(self, folder: Path, done: int) -> None:
-        self._folder, self._done = Path(folder), done
-        self._stack = ExitStack()
+    path = Path(folder) / METRICS_FILE
+    kept = [line for line in read_metrics(folder) if line["step"] <= done]
+    atomic_text(path, "".join(json.dumps(line) + "\n" for line in kept))
+    with ExitStack() as stack:
+        try:
+            lines = stack.enter_context(path.open("a", encoding="utf-8", buffering=1))
+        except OSError as error:
+            raise OutputError(f"cannot write {path}: {error.strerror}") from None
+        events = stack.enter_context(SummaryWriter(str(make_folder(folder / EVENTS_FOLDER)), purge_step=done + 1))
 
-    def __enter__(self) -> Journal:
-        from torch.utils.tensorboard import SummaryWriter
+        def write(values: Mapping[str, float]) -> None:
+            lines.write(json.dumps(dict(values)) + "\n")
+            for name, value in values.items():
+                if name != "step":
+                    events.add_scalar(name, value, int(values["step"]))
 
-        with ExitStack() as stack:
-            self._metrics = stack.enter_context(MetricsLog(self._folder, self._done))
-            place = make_folder(self._folder / EVENTS_FOLDER)
-            self._events = stack.enter_context(SummaryWriter(str(place), purge_step=self._done + 1))
-            self._stack = stack.pop_all()
-        return self
-
-    def write(self, values: Mapping[str, float]) -> None:
-        """One step's values, its number as ``step`` among them."""
-        self._metrics.write(values)
-        for name, value in values.items():
-            if name != "step":
-                self._events.add_scalar(name, value, int(values["step"]))
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._stack.close()
+        yield write
 
 
 RUN_FILE = "run.json"

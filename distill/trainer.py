@@ -30,15 +30,13 @@ from tavt_kit.distill.optimizer import make_optimiser, set_rate
 from tavt_kit.distill.options import OptimizerOptions, TrainingOptions
 from tavt_kit.distill.processes import Processes, autocast, dtype_of, loss_scaler
 from tavt_kit.distill.run_folder import (
-    Journal,
     drop_other_best,
+    journal,
     load_best,
     load_state,
-    random_state,
     readable,
     save_best,
     save_state,
-    set_random_state,
     state_file,
 )
 from tavt_kit.distill.sandwich import training_attention
@@ -308,14 +306,14 @@ class _Run:
             rank=processes.rank, world=processes.count,
         )  # fmt: skip
         with Interruption() as interruption, closing(batches), ExitStack() as stack:
-            journal = stack.enter_context(Journal(self.folder, done)) if processes.first else None
+            note = stack.enter_context(journal(self.folder, done)) if processes.first else None
             last_save = time.monotonic()
             while number < total and not self.selection.exhausted:
                 number += 1
                 values = self._update(number, batches)
                 best = self._evaluate(number, values)
-                if journal is not None:
-                    journal.write(values)
+                if note is not None:
+                    note(values)
                 shown |= {name: values[name] for name in values if name in _SHOWN or name.startswith("val_")}
                 progress.advance(1, **shown)
                 due = processes.first and time.monotonic() - last_save >= save_seconds
@@ -361,17 +359,14 @@ class _Run:
             self.seconds = float(content["seconds"])
             if self.settings.batch // self.processes.count % content["parts"] == 0:  # there may be other processes now
                 self.parts = int(content["parts"])
-            if self.processes.rank < len(content["random"]):
-                set_random_state(content["random"][self.processes.rank], self.device)
         return int(content["step"])
 
     def _save(self, number: int) -> None:
-        """Write a state after update ``number``; called in all processes, written by the first.
+        """Write a state after update ``number``, by the first process.
 
-        The number is also the position of the learning rate's schedule and of the order of the images, which are
-        functions of it.
+        The number is also the position of the learning rate's schedule, of the order of the images and of every random
+        draw, which are functions of it.
         """
-        randoms = self.processes.gather(random_state(self.device))
         if not self.processes.first:
             return
         content: dict[str, Any] = {
@@ -383,7 +378,6 @@ class _Run:
             "ema": None if self.ema is None else self.ema.module.state_dict(),
             "best": self.selection.as_state(),
             "parts": self.parts,
-            "random": randoms,
         }
         save_state(self.folder, content, keep=self.running.keep)
         drop_other_best(self.folder, self.selection.step)

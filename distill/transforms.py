@@ -57,61 +57,22 @@ def augment(
     pixels = pixels.copy()
     count = len(pixels) if of is None else of
     chosen = np.arange(count) if places is None else places
-    for name in names:
-        drawn, change = _STEPS[name]
-        change(pixels, *(values[chosen] for values in drawn(draws, count, pixels.shape[2], pixels.shape[3])))
-    return pixels
-
-
-def _draw_half(draws: np.random.Generator, count: int, height: int, width: int) -> tuple[NDArray[np.bool_], ...]:
-    return (draws.random(count) < 0.5,)
-
-
-def _draw_turns(draws: np.random.Generator, count: int, height: int, width: int) -> tuple[Places, ...]:
-    return (draws.integers(0, 4, count),)
-
-
-def _draw_shifts(draws: np.random.Generator, count: int, height: int, width: int) -> tuple[Places, ...]:
-    most_h, most_w = height // _SHIFT, width // _SHIFT
-    downs = draws.integers(-most_h, most_h, count, endpoint=True)
-    return downs, draws.integers(-most_w, most_w, count, endpoint=True)
-
-
-def _flip(pixels: Pixels, chosen: NDArray[np.bool_]) -> None:
-    pixels[chosen] = pixels[chosen, :, :, ::-1]
-
-
-def _vflip(pixels: Pixels, chosen: NDArray[np.bool_]) -> None:
-    pixels[chosen] = pixels[chosen, :, ::-1]
-
-
-def _rotate(pixels: Pixels, turns: Places) -> None:
-    for quarter in (1, 2, 3):
-        chosen = turns == quarter
-        pixels[chosen] = np.rot90(pixels[chosen], quarter, axes=(2, 3))
-
-
-def _shift(pixels: Pixels, downs: Places, rights: Places) -> None:
     height, width = pixels.shape[2:]
-    rows, columns = np.arange(height), np.arange(width)
-    for image, down, right in zip(pixels, downs, rights, strict=True):
-        moved = image[:, _mirrored(rows + down, height)]
-        image[:] = moved[:, :, _mirrored(columns + right, width)]
-
-
-def _mirrored(places: Places, size: int) -> Places:
-    """Indices beyond an edge, reflected at it without repeating it."""
-    places = np.abs(places)
-    return np.where(places >= size, 2 * (size - 1) - places, places)
-
-
-_STEPS: dict[str, tuple[Callable[..., tuple[NDArray[np.generic], ...]], Callable[..., None]]] = {
-    "flip": (_draw_half, _flip),
-    "vflip": (_draw_half, _vflip),
-    "rotate": (_draw_turns, _rotate),
-    "shift": (_draw_shifts, _shift),
-}
-"""For each name what is drawn for (count, height, width), and what it does to the images."""
+    for name in names:
+        if name in ("flip", "vflip"):
+            mirrored = (draws.random(count) < 0.5)[chosen]
+            pixels[mirrored] = np.flip(pixels[mirrored], 3 if name == "flip" else 2)
+        elif name == "rotate":
+            turns = draws.integers(0, 4, count)[chosen]
+            for quarter in (1, 2, 3):
+                pixels[turns == quarter] = np.rot90(pixels[turns == quarter], quarter, axes=(2, 3))
+        else:
+            most = (height // _SHIFT, width // _SHIFT)
+            downs, rights = (edge + draws.integers(-edge, edge, count, endpoint=True)[chosen] for edge in most)
+            padded = np.pad(pixels, ((0, 0), (0, 0), *((edge, edge) for edge in most)), mode="reflect")
+            for image, large, down, right in zip(pixels, padded, downs, rights, strict=True):
+                image[:] = large[:, down : down + height, right : right + width]
+    return pixels
 
 
 @dataclass(frozen=True, slots=True)
