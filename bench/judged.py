@@ -8,7 +8,8 @@ from typing import Any
 from tavt_kit.bench.record import BenchRow
 from tavt_kit.core.budget import Budget, Fact, Limit, Verdict, facts_of, time_facts
 from tavt_kit.core.budget import judge as judge_limit
-from tavt_kit.core.measurement import Measurement, latency_bounds
+from tavt_kit.core.latency_bounds import latency_bounds
+from tavt_kit.core.measurement import Measurement
 from tavt_kit.errors import BudgetError
 
 
@@ -57,7 +58,7 @@ def judge(one: BenchRow, budget: Budget, *, is_quiet: bool) -> tuple[Judged, ...
     Args:
         one: Measured.
         budget: Of costs and rates.
-        is_quiet: Whether the machine was steady; if not, the halves of every measurement must agree.
+        is_quiet: Whether the machine was steady; if not, every measurement counts as unsteady.
     """
     facts = _facts(one, is_quiet)
     return tuple(Judged(limit, judge_limit(limit, facts), facts.get(limit.name)) for limit in budget)

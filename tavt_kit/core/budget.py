@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
-from tavt_kit.core.measurement import latency_bounds
+from tavt_kit.core.latency_bounds import latency_bounds
 from tavt_kit.errors import BudgetError
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from tavt_kit.core.budget import Budget, Fact, Limit, Verdict, facts_of, judge, time_facts, worst
 from tavt_kit.core.configuration import Choice, Configuration
-from tavt_kit.core.measurement import latency_bounds
+from tavt_kit.core.latency_bounds import LEAST_RUNS, latency_bounds
 
 if TYPE_CHECKING:
     from tavt_kit.core.accuracy import Accuracy, PairedDifference
@@ -116,8 +116,8 @@ class Candidate:
             if self.latency is None:
                 return "measure it on the target"
             statistic = "p50" if limit.quantity == "throughput" else limit.statistic or "p90"
-            least = {"p50": 5, "p90": 29, "p99": 299}[statistic]
-            enough = self.latency.n >= least * (1 if self.latency.steady else 2)
+            least = {"p50": LEAST_RUNS, "p90": LEAST_RUNS, "p99": 299}[statistic]
+            enough = self.latency.n >= least
             return "measure longer, on a quieter machine" if enough else f"at least {least} steady runs"
         if limit.quantity == "memory":
             return "some processes keep to it and some do not" if self.memory else "measure it on the target"

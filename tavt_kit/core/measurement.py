@@ -13,7 +13,7 @@ from tavt_kit.core.accuracy import Accuracy as Accuracy
 from tavt_kit.core.accuracy import PairedDifference as PairedDifference
 from tavt_kit.core.codec import Record
 from tavt_kit.core.host import HostFacts as HostFacts
-from tavt_kit.errors import BudgetError, MeasurementError
+from tavt_kit.errors import MeasurementError
 
 _Z95 = NormalDist().inv_cdf(0.975)
 
@@ -229,56 +229,3 @@ def _median_interval(samples: Sequence[float]) -> tuple[float, float]:
     ordered = sorted(samples)
     low, high = median_ranks(len(ordered))
     return ordered[low], ordered[high]
-
-
-def latency_bounds(measurement: Measurement, statistic: str | None = "p90") -> tuple[float, float]:
-    """Bounds of a quantile (ms), each right with 95 %: ``quantile_bounds``.
-
-    The halves of an unsteady measurement must agree with each other: it often means that the machine changed on the
-    way, and then the samples are not independent.
-    """
-    quantile = _quantile(statistic)
-    low, high = quantile_bounds(measurement.samples, quantile)
-    if not measurement.steady:
-        half = len(measurement.samples) // 2
-        parts = (measurement.samples[:half], measurement.samples[half:])
-        bounds = [quantile_bounds(part, quantile) for part in parts]
-        low, high = min(low, *(part[0] for part in bounds)), max(high, *(part[1] for part in bounds))
-    return low, high
-
-
-def quantile_bounds(samples: Sequence[float], quantile: float) -> tuple[float, float]:
-    """Bounds of the true quantile, each right with 95 %: order statistics, no assumption on the distribution.
-
-    Ties are harmless (the bounds only get safer). Too few samples for an upper bound give infinity: 29 are
-    needed for the 0.9 quantile, 299 for the 0.99 quantile.
-
-    Source: Hahn and Meeker, Statistical Intervals, 5.3 (exact binomial ranks).
-
-    Example:
-        >>> quantile_bounds([float(i) for i in range(1, 101)], 0.9)
-        (85.0, 96.0)
-    """
-    ordered, n = sorted(samples), len(samples)
-    low, high, below = 0.0, math.inf, 0.0
-    # below = P(Bin(n, q) < rank) = P(the sample of this rank lies above the quantile)
-    for rank, sample in enumerate(ordered, start=1):
-        below += _binomial(n, rank - 1, quantile)
-        if below <= 0.05:
-            low = sample
-        if below >= 0.95:
-            high = sample
-            break
-    return low, high
-
-
-def _binomial(n: int, k: int, p: float) -> float:
-    """P(Bin(n, p) = k), through logarithms so that thousands of samples do not overflow."""
-    log = math.lgamma(n + 1) - math.lgamma(k + 1) - math.lgamma(n - k + 1)
-    return math.exp(log + k * math.log(p) + (n - k) * math.log1p(-p))
-
-
-def _quantile(statistic: str | None) -> float:
-    if statistic not in ("p50", "p90", "p99"):
-        raise BudgetError(f"only latency[p50], latency[p90] and latency[p99] can be judged, got {statistic!r}")
-    return int(statistic[1:]) / 100

@@ -48,7 +48,7 @@ class Known:
 
 KNOWN = {
     "nothing measured": Known(),
-    "steady": Known(Measurement(tuple(8 + i / 100 for i in range(100)), True), 900, 300_000_000),
+    "steady": Known(Measurement(tuple(8 + 37 * i % 100 / 100 for i in range(100)), True), 900, 300_000_000),
     "drifting": Known(Measurement((8.0,) * 50 + (12.0,) * 50, False), 840, 299_999_999),
     "few runs": Known(Measurement((8.0,) * 20, True), 500, difference=PairedDifference.of_counts(0, 4, 800)),
     "on the line": Known(Measurement((8.0,) * 40, True), difference=PairedDifference.of_counts(10, 2, 800)),
