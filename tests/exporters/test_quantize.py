@@ -16,7 +16,7 @@ from tavt_kit.core.schedule import TokenSchedule
 from tavt_kit.data.preprocess import Preprocessing
 from tavt_kit.errors import ExportError
 from tavt_kit.exporters.onnx_file import attach_card
-from tavt_kit.exporters.quantize import quantize
+from tavt_kit.exporters.quantize import merging_products, quantize
 from tavt_kit.exporters.to_onnx import to_onnx
 from tavt_kit.exporters.to_openvino import convert, save
 from tavt_kit.models.wrap import AdaptiveViT, wrap
@@ -76,6 +76,38 @@ def test_f16_weights_are_half_the_size_and_computed_in_f32(tmp_path: Path) -> No
     assert after.target.precision == "f32"
     error = np.abs(after(images) - before(images)).max() / np.abs(before(images)).max()
     assert 1e-6 < error < 2e-2
+
+
+@pytest.mark.parametrize("switchable", [False, True])
+@pytest.mark.parametrize("suffix", [".xml", ".onnx"])
+def test_which_tokens_merge_stays_in_float(suffix: str, switchable: bool, tmp_path: Path) -> None:
+    """In 8 bits other tokens merge: 6 points of accuracy, and no time won."""
+    adaptive = wrap(zoo.build("plain"), reduction="merge")
+    n = adaptive.tokens
+    schedule = TokenSchedule((n - 4, n - 4, n - 9, n - 9))
+    presets = {"strong": schedule, "dense": adaptive.dense_schedule} if switchable else {}
+    model = ModelCard("timm_vit", "small", {}, tuple("abcdefg"), Preprocessing((64, 64)).as_record(), reduction="merge")
+    card = ArtifactCard(model, schedule, n, adaptive.prefix, presets=presets)
+    images = np.random.default_rng(0).normal(size=(4, 3, 64, 64)).astype(np.float32)
+    if suffix == ".xml":
+        plain = convert(adaptive, card)
+        products = merging_products(plain)
+        made = quantize(plain, images, tuple(presets.values()), smooth=False)
+        into = {
+            op.get_friendly_name(): [v.get_node().get_type_name() for v in op.input_values()] for op in made.get_ops()
+        }
+        narrow = "FakeQuantize"
+    else:
+        to_onnx(adaptive, card, tmp_path / "plain.onnx")
+        graph = onnx.load(str(tmp_path / "plain.onnx"))
+        products = merging_products(graph)
+        made = quantize(graph, images, tuple(presets.values()), smooth=False)
+        source = {name: node.op_type for node in made.graph.node for name in node.output}
+        into = {node.name: [source.get(name, "") for name in node.input] for node in made.graph.node}
+        narrow = "DequantizeLinear"
+    assert len(products) == 2 * 2  # similarities and means, after two layers
+    assert any(narrow in kinds for kinds in into.values())
+    assert not [name for name in products if narrow in into[name]]
 
 
 def test_no_images_are_refused() -> None:
