@@ -13,6 +13,7 @@ from typing import Literal, TypeVar
 from markupsafe import Markup
 
 from tavt_kit.reports.markup import asset, fill
+from tavt_kit.reports.words import DASH
 
 T = TypeVar("T")
 
@@ -105,31 +106,42 @@ class Table:
 
     @classmethod
     def of(
-        cls, rows: Iterable[T], caption: str, *rules: Rule[T], strong: Iterable[int] = (), folded: bool = False
+        cls,
+        rows: Iterable[T],
+        caption: str,
+        *rules: Rule[T],
+        strong: Iterable[int] = (),
+        keys: Iterable[str] = (),
+        folded: bool = False,
     ) -> Table:
-        """A row for each value, by the rules of the columns."""
-        cells = (tuple(make(row) for _, make in rules) for row in rows)
-        return cls(
-            tuple(Column(head, numeric=False) if isinstance(head, str) else head for head, _ in rules),
-            tuple(tuple(Cell(one) if isinstance(one, str) else one for one in row) for row in cells),
-            caption,
-            frozenset(strong),
-            folded=folded,
-        )
+        """A row for each value, by the rules of the columns; a column that says nothing in any row is left out."""
+        values = list(rows)
+        columns = [
+            (Column(head, numeric=False) if isinstance(head, str) else head, [_as_cell(make(row)) for row in values])
+            for head, make in rules
+        ]
+        told = [(head, cells) for head, cells in columns if head is columns[0][0] or any(map(_says, cells))]
+        lines = zip(*(cells for _, cells in told), strict=True)
+        heads = tuple(head for head, _ in told)
+        return cls(heads, tuple(lines), caption, frozenset(strong), tuple(keys), folded)
+
+
+def _as_cell(made: Cell | str) -> Cell:
+    return Cell(made) if isinstance(made, str) else made
+
+
+def _says(cell: Cell) -> bool:
+    return cell.text not in ("", DASH) or bool(cell.small) or cell.image is not None
 
 
 @dataclass(frozen=True, slots=True)
 class Figure:
-    """An image with its legend and caption; Markdown leaves it out, for its numbers are in a table or text.
-
-    ``scrolls``: a chart that shrank with a telephone could not be read, so it keeps its size and scrolls.
-    """
+    """An image with its legend and caption; Markdown leaves it out, for its numbers are in a table or text."""
 
     name: str
     image: Markup
     caption: str = ""
     legend: Markup | None = None
-    scrolls: bool = True
 
 
 Block = Text | Facts | Table | Figure
@@ -137,11 +149,12 @@ Block = Text | Facts | Table | Figure
 
 @dataclass(frozen=True, slots=True)
 class Section:
-    """A heading with its blocks."""
+    """A heading, what can be read of it without opening it (``gist``), and its blocks."""
 
     anchor: str
     title: str
     blocks: tuple[Block, ...]
+    gist: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,27 +167,39 @@ class KeyFigure:
 
 
 @dataclass(frozen=True, slots=True)
-class Headline:
-    """The verdict: one word, one sentence, what must be said beside it, a few numbers.
+class Answer:
+    """What the reader came for, before anything else.
 
-    ``beaten``: a baseline does better, so that the verdict must not look like praise.
+    Args:
+        verdict: One word; empty where no budget was asked for.
+        lead: What to do, in a few words.
+        sentence: Why.
+        more: What must be said beside it.
+        figures: A few numbers.
+        command: The next step, and its command; None where there is none.
+        beaten: A baseline does better, so that the verdict must not look like praise.
+        opens: The anchor of the section that is open from the start.
     """
 
     verdict: str
+    lead: str
     sentence: Text
     more: tuple[Text, ...] = ()
     figures: tuple[KeyFigure, ...] = ()
+    command: tuple[str, str] | None = None
     beaten: bool = False
+    opens: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """Everything, from top to bottom."""
+    """Everything, from top to bottom: the answer, one chart, and sections under the four headings of ``groups``."""
 
     title: str
     subtitle: str
-    headline: Headline
-    sections: tuple[Section, ...]
+    answer: Answer
+    chart: Figure | None
+    groups: tuple[tuple[str, tuple[Section, ...]], ...]
     footer: str
 
 
@@ -220,24 +245,29 @@ def html_page(report: Report, downloads: Sequence[Download] = ()) -> str:
 
 def markdown_page(report: Report) -> str:
     """The report as GitHub-flavoured Markdown; text of records is escaped, for Markdown may carry HTML."""
-    parts = [f"# {_plain(report.title)}", _plain(report.subtitle), *_headline(report.headline)]
-    for section in report.sections:
-        parts.append(f"## {_plain(section.title)}")
-        parts += [text for block in section.blocks if (text := _block(block))]
+    parts = [f"# {_plain(report.title)}", _plain(report.subtitle), *_answer(report.answer)]
+    for heading, sections in report.groups:
+        parts.append(f"## {heading}")
+        for section in sections:
+            parts.append(f"### {_plain(section.title)}")
+            parts += [text for block in section.blocks if (text := _block(block))]
     parts.append(f"---\n\n{_plain(report.footer)}")
     return "\n\n".join(parts) + "\n"
 
 
-def _headline(headline: Headline) -> Iterator[str]:
-    verdict = f"**{_plain(headline.verdict)}**: " if headline.verdict else ""
-    yield verdict + _inlines(headline.sentence.parts)
-    for text in headline.more:
-        yield _inlines(text.parts)
-    if headline.figures:
+def _answer(answer: Answer) -> Iterator[str]:
+    verdict = f"**{_plain(answer.verdict)}**: " if answer.verdict else ""
+    yield f"{verdict}{_plain(answer.lead)}"
+    yield _inlines(answer.sentence.parts)
+    if answer.figures:
         yield "\n".join(
             f"- {_plain(figure.label)}: **{_plain(figure.value)}**{_in_brackets(figure.small)}"
-            for figure in headline.figures
+            for figure in answer.figures
         )
+    if answer.command is not None:
+        yield f"{_plain(answer.command[0])}: {_code(answer.command[1])}"
+    for text in answer.more:
+        yield _inlines(text.parts)
 
 
 def _block(block: Block) -> str:

@@ -139,11 +139,6 @@ class TimeView(_Lenient):
             return ""
         return f"±\u00a0{words.significant(50 * (high - low) / value, 2)}\u00a0%"
 
-    def span(self, statistic: str = "p90") -> tuple[float, float] | None:
-        """From the 10th percentile to ``statistic`` (p90 where that is the median)."""
-        high = self.p99 if statistic == "p99" else self.p90
-        return None if self.p10 is None or high is None else (self.p10, high)
-
     @property
     def doubt(self) -> str:
         """``± 1.2 %`` of the median: half of its 95 % interval; or ``unsteady``."""
@@ -304,9 +299,13 @@ class FrontView:
 
     @property
     def statistic(self) -> str:
-        """The quantile of the latency that counts: the budget's, else p90."""
-        limits = self.budget.of("latency")
-        return next((limit.statistic for limit in limits if limit.statistic in ("p50", "p90", "p99")), "p90")
+        """The quantile of the latency that counts."""
+        return quantile_of(self.budget)
+
+    @property
+    def cost_name(self) -> str:
+        """What a budget is held against, in words."""
+        return words.quantile_words(self.statistic) if self.is_timed else "multiply-adds of one image"
 
     def cost(self, view: CandidateView) -> float | None:
         """What a budget is held against: the quantile of the latency, predicted where not measured; else MACs."""
@@ -345,6 +344,12 @@ class FrontView:
             return None
         slow, fast = self.dense.time.median, view.time.median
         return slow / fast if slow and fast else None
+
+
+def quantile_of(budget: Budget) -> str:
+    """The quantile of the latency that a budget is on, else p90."""
+    limits = budget.of("latency")
+    return next((limit.statistic for limit in limits if limit.statistic in ("p50", "p90", "p99")), "p90")
 
 
 def recorded_budget(record: Mapping[str, Any]) -> Budget:

@@ -1,7 +1,8 @@
 """Charts as SVG: fronts, curves over steps, bars of layers, small bars for cells.
 
-Colours come from the page's style sheet, so that one image serves light, dark and paper. Every point can be pointed
-at or reached by key, and tells its numbers.
+Colours come from the page's style sheet, so that one image serves light, dark and paper. Each chart is drawn twice,
+wide and for a telephone, and the style sheet shows one of them. Every point can be pointed at or reached by key, and
+tells its numbers.
 """
 
 from __future__ import annotations
@@ -19,7 +20,8 @@ from tavt_kit.reports.blocks import Figure
 from tavt_kit.reports.markup import el
 from tavt_kit.reports.words import ms_text, significant
 
-_WIDTH, _LEFT, _RIGHT = 1040.0, 66.0, 22.0
+_SIZES = {"wide": 1040.0, "narrow": 470.0}
+_LEFT, _RIGHT = 66.0, 22.0
 _LETTERS = "abcd"
 
 Interval = tuple[float, float]
@@ -85,17 +87,18 @@ class _Plot:
     """Axes between the pixels ``bottom`` and ``top``, with about so many ``ticks``, and what is drawn between them."""
 
     def __init__(
-        self, x: Interval, y: Interval, bottom: float, top: float, y_title: str, x_title: str = "",
+        self, size: str, x: Interval, y: Interval, bottom: float, top: float, y_title: str, x_title: str = "",
         ticks: tuple[int, int] = (0, 5),
     ) -> None:  # fmt: skip
-        self.x, self.y = Scale(*x, _LEFT, _WIDTH - _RIGHT), Scale(*y, bottom, top)
+        self.size, self.is_wide = size, size == "wide"
+        self.x, self.y = Scale(*x, _LEFT, _SIZES[size] - _RIGHT), Scale(*y, bottom, top)
         self.parts: list[Markup | None] = []
         start, end, middle = self.x.start, self.x.end, (bottom + top) / 2
         for tick in round_ticks(*y, ticks[1]):
             at = self.y.at(tick)
             self.parts.append(el("line", x1=start, x2=end, y1=at, y2=at, class_="grid"))
             self.parts.append(el("text", f"{tick:g}", x=start - 10, y=at + 4, class_="tick end"))
-        for tick in round_ticks(*x, ticks[0]) if ticks[0] else ():
+        for tick in round_ticks(*x, ticks[0] if self.is_wide else 5) if ticks[0] else ():
             at = self.x.at(tick)
             self.parts.append(el("line", x1=at, x2=at, y1=bottom, y2=bottom + 5, class_="axis"))
             self.parts.append(el("text", f"{tick:g}", x=at, y=bottom + 19, class_="tick middle"))
@@ -120,10 +123,15 @@ class _Plot:
         area = el("rect", x=left, y=self.y.end, width=width, height=height, class_="target")
         self.parts.append(el("g", area, class_="point", tabindex=0, role="img", aria_label="; ".join(lines)))
 
-    def svg(self, height: float, title: str) -> Markup:
-        """The whole chart; its title is what a screen reader says."""
-        view = f"0 0 {_WIDTH:g} {height:g}"
-        return el("svg", *self.parts, viewBox=view, class_="chart", role="img", aria_label=title)
+    def svg(self, height: float, title: str, look: str = "", **data: float) -> Markup:
+        """The whole chart, a group whose points are read one by one; its title is what a screen reader says."""
+        view, look = f"0 0 {_SIZES[self.size]:g} {height:g}", f"chart {self.size}{look}"
+        return el("svg", *self.parts, viewBox=view, class_=look, role="group", aria_label=title, **data)
+
+
+def _drawn(draw: Callable[[str], Markup]) -> Markup:
+    """The chart in every size."""
+    return el("div", *(draw(size) for size in _SIZES), class_="sizes")
 
 
 def legend(entries: Iterable[tuple[Markup, str, str]]) -> Markup:
@@ -226,7 +234,7 @@ Kind = Literal["chosen", "front", "dense", "int8", "chosen-int8", "resolution", 
 
 KINDS: dict[Kind, str] = {
     "chosen": "chosen",
-    "front": "on the front",
+    "front": "fewer tokens",
     "dense": "dense, f32",
     "int8": "dense, INT8",
     "chosen-int8": "chosen, INT8",
@@ -246,10 +254,9 @@ class Mark:
     Args:
         kind: Decides shape and colour.
         label: Written beside it where there is room.
-        x_bar: Spread of ``x``.
+        x_bar: Bounds of ``x``.
         y_bar: 95 % interval of ``y``.
-        predicted_x: What the latency table had predicted; drawn hollow.
-        measured: Whether ``x`` is known; else the mark itself is a prediction and drawn hollow.
+        measured: Whether ``x`` is known; else it is a prediction and drawn hollow.
         lines: The hover text.
         key: Ties it to the row of the table below.
         series: The letter of its search, where there are several.
@@ -261,7 +268,6 @@ class Mark:
     y: float
     x_bar: Interval | None = None
     y_bar: Interval | None = None
-    predicted_x: float | None = None
     measured: bool = True
     lines: tuple[str, ...] = ()
     key: str = ""
@@ -310,7 +316,7 @@ SHAPES: dict[Kind, Callable[[float, float], Markup]] = {
 }
 """Draws each kind of mark around a point; in painting order, the chosen one last, on top."""
 
-_TOP, _BOTTOM = 20.0, 422.0
+_TOP, _BOTTOM = 20.0, 382.0
 
 
 def front_figure(
@@ -331,41 +337,42 @@ def front_figure(
         cloud: Points drawn faintly behind; those beyond the axes are left out.
         key: Another legend than that of the kinds of marks.
     """
-    plot = _Plot(*_ranges(marks, frame), _BOTTOM, _TOP, frame.y_title, frame.x_title, ticks=(9, 6))
+    ranges = _ranges(marks, frame)
     painted = sorted(marks, key=lambda mark: list(SHAPES).index(mark.kind))
-    plot.parts += [
-        *_limits(plot, frame),
-        _cloud(plot, cloud),
-        *(_staircase(plot, marks, series) for series in sorted({mark.series for mark in marks})),
-        *(_bars(plot, mark) for mark in painted),
-        *(_mark(plot, mark) for mark in painted),
-        *_labels(plot, marks, frame),
-    ]
-    ends = {"low": plot.x.low, "high": plot.x.high, "start": plot.x.start, "end": plot.x.end}
-    # A group, for its points are read one by one.
-    about = {"class_": "chart front-chart", "role": "group", "aria_label": title}
-    data = {f"data_{name}": value for name, value in ends.items()}
-    image = el("svg", *plot.parts, viewBox=f"0 0 {_WIDTH:g} 474", **about, **data)
-    return Figure(title, image, caption, key or _front_legend(marks, bool(cloud)))
+
+    def draw(size: str) -> Markup:
+        plot = _Plot(size, *ranges, _BOTTOM, _TOP, frame.y_title, frame.x_title, ticks=(9, 6))
+        plot.parts += [
+            *_limits(plot, frame),
+            _cloud(plot, cloud),
+            *(_staircase(plot, marks, series) for series in sorted({mark.series for mark in marks})),
+            *(_bars(plot, mark) for mark in painted),
+            *(_mark(plot, mark) for mark in painted),
+            *_labels(plot, marks, frame),
+        ]
+        ends = {"low": plot.x.low, "high": plot.x.high, "start": plot.x.start, "end": plot.x.end}
+        return plot.svg(434, title, " front-chart", **{f"data_{name}": value for name, value in ends.items()})
+
+    return Figure(title, _drawn(draw), caption, key or _front_legend(marks, bool(cloud)))
 
 
 def _front_legend(marks: Sequence[Mark], cloud: bool) -> Markup:
     """The shapes that occur, with their meaning."""
     kinds = [kind for kind in KINDS if any(mark.kind == kind for mark in marks)]
     entries = [(SHAPES[kind](10.0, 10.0), f"mark {kind}", KINDS[kind]) for kind in kinds]
-    if any(mark.predicted_x is not None or not mark.measured for mark in marks):
+    if not all(mark.measured for mark in marks):
         entries.append((el("circle", cx=10, cy=10, r=4.5), "predicted", "predicted from the layer table"))
     if any(mark.y_bar for mark in marks):
-        entries.append((el("path", d="M10 2V18M6 2H14M6 18H14"), "bars", "95 % interval"))
+        entries.append((el("path", d="M10 2V18M6 2H14M6 18H14"), "bars", "95 % interval of the accuracy"))
     if any(mark.x_bar for mark in marks):
-        entries.append((el("path", d="M2 10H18M2 6V14M18 6V14"), "bars", "p10 to p90"))
+        entries.append((el("path", d="M2 10H18M2 6V14M18 6V14"), "bars", "95 % bounds of the latency"))
     if cloud:
-        entries.append((el("path", d="M6 13h0M10 7h0M14 12h0"), "cloud", "other evaluated, latency predicted"))
+        entries.append((el("path", d="M6 13h0M10 7h0M14 12h0"), "cloud", "also evaluated"))
     return legend(entries)
 
 
 def _ranges(marks: Sequence[Mark], frame: Frame) -> tuple[Interval, Interval]:
-    xs = [x for mark in marks for x in (mark.x, mark.predicted_x, *(mark.x_bar or ())) if x is not None]
+    xs = [x for mark in marks for x in (mark.x, *(mark.x_bar or ()))]
     if frame.ceiling is not None:
         # A budget far beyond every point would squeeze them into a corner; then its line stands at the edge.
         xs.append(min(frame.ceiling, 2.0 * max(xs)))
@@ -437,10 +444,6 @@ def _bars(plot: _Plot, mark: Mark) -> Markup | None:
 def _mark(plot: _Plot, mark: Mark) -> Markup:
     x, y = plot.at(mark.x, mark.y)
     parts = []
-    if mark.predicted_x is not None:
-        at = plot.x.at(mark.predicted_x)
-        parts.append(el("line", x1=x, x2=at, y1=y, y2=y, class_="predicted-link"))
-        parts.append(el("g", el("circle", cx=at, cy=y, r=4.5), class_="predicted"))
     if mark.kind == "chosen":
         parts.append(el("circle", cx=x, cy=y, r=13, class_=f"ring{mark.colour}"))
     parts.append(el("circle", cx=x, cy=y, r=14, class_="target"))
@@ -456,14 +459,13 @@ def _labels(plot: _Plot, marks: Sequence[Mark], frame: Frame) -> list[Markup]:
     for mark in marks:
         x, y = plot.at(mark.x, mark.y)
         spots.append((x, y))
-        if mark.predicted_x is not None:
-            spots.append((plot.x.at(mark.predicted_x), y))
         if mark.y_bar is not None:
             covered.append(Box(x - 3, plot.y.at(mark.y_bar[1]), x + 3, plot.y.at(mark.y_bar[0])))
         if mark.x_bar is not None:
             covered.append(Box(plot.x.at(mark.x_bar[0]), y - 3, plot.x.at(mark.x_bar[1]), y + 3))
         off = "" if plot.y.holds(mark.y) else f"{mark.y:.1f} % ↓"  # it is drawn at the edge
-        if text := " ".join(filter(None, (mark.label, off))):
+        label = mark.label if plot.is_wide or mark.kind != "chosen" or mark.series else mark.kind
+        if text := " ".join(filter(None, (label, off))):
             named.append((mark, (text, x, y, 17.0 if mark.kind == "chosen" else 10.0)))
     named.sort(key=lambda one: one[0].kind != "chosen")
     inside = Box(plot.x.start, _TOP, plot.x.end, _BOTTOM)
@@ -534,26 +536,31 @@ def curve_figure(
     values = [y for curve in curves for _, y in curve.points]
     values += [end for _, *ends in curves[0].spread for end in ends]
     ends = padded(values, floor=0.0 if min(values) >= 0 else -math.inf)
-    plot = _Plot((0.0, max(1.0, last)), ends, 234.0, 16.0, y_title, x_title, ticks=(8, 5))
-    if spread := curves[0].spread:
-        plot.path([*((x, high) for x, _, high in spread), *((x, low) for x, low, _ in reversed(spread))], "band", "Z")
-    for letter, curve in zip(_LETTERS, curves, strict=False):
-        if len(curve.points) > 1:
-            plot.path(curve.points, f"curve curve-{letter}")
-        dots = [(point, 3.5, "seen") for point in curve.points if curve.dots or len(curve.points) == 1]
-        dots += [(point, 7, "ring") for point in curve.points if point[0] == curve.ring]
-        for point, radius, look in dots:
-            x, y = plot.at(*point)
-            plot.parts.append(el("circle", cx=x, cy=y, r=radius, class_=look))
-    slots = 24  # side by side, each telling the values nearest to its middle
-    width = (plot.x.end - plot.x.start) / slots
-    for slot in range(slots):
-        step = plot.x.low + (plot.x.high - plot.x.low) * (slot + 0.5) / slots
-        near = [min(curve.points, key=lambda point: abs(point[0] - step)) for curve in curves]
-        told = (f"{curve.name} {significant(value)}" for curve, (_, value) in zip(curves, near, strict=True))
-        plot.hover(plot.x.start + slot * width, width, [f"about {x_title} {near[0][0]:.0f}", *told])
+
+    def draw(size: str) -> Markup:
+        plot = _Plot(size, (0.0, max(1.0, last)), ends, 234.0, 16.0, y_title, x_title, ticks=(8, 5))
+        if spread := curves[0].spread:
+            around = [*((x, high) for x, _, high in spread), *((x, low) for x, low, _ in reversed(spread))]
+            plot.path(around, "band", "Z")
+        for letter, curve in zip(_LETTERS, curves, strict=False):
+            if len(curve.points) > 1:
+                plot.path(curve.points, f"curve curve-{letter}")
+            dots = [(point, 3.5, "seen") for point in curve.points if curve.dots or len(curve.points) == 1]
+            dots += [(point, 7, "ring") for point in curve.points if point[0] == curve.ring]
+            for point, radius, look in dots:
+                x, y = plot.at(*point)
+                plot.parts.append(el("circle", cx=x, cy=y, r=radius, class_=look))
+        slots = 24  # side by side, each telling the values nearest to its middle
+        width = (plot.x.end - plot.x.start) / slots
+        for slot in range(slots):
+            step = plot.x.low + (plot.x.high - plot.x.low) * (slot + 0.5) / slots
+            near = [min(curve.points, key=lambda point: abs(point[0] - step)) for curve in curves]
+            told = (f"{curve.name} {significant(value)}" for curve, (_, value) in zip(curves, near, strict=True))
+            plot.hover(plot.x.start + slot * width, width, [f"about {x_title} {near[0][0]:.0f}", *told])
+        return plot.svg(280, title)
+
     is_plain = len(curves) == 1 and not curves[0].spread and not curves[0].dots  # then the axis says it all
-    return Figure(title, plot.svg(280, title), caption, None if is_plain else _curve_legend(curves))
+    return Figure(title, _drawn(draw), caption, None if is_plain else _curve_legend(curves))
 
 
 def _curve_legend(curves: Sequence[Curve]) -> Markup:
@@ -580,23 +587,29 @@ def layer_figure(names: Sequence[str], models: Mapping[str, Mapping[str, float]]
         title: What a screen reader says for the whole image.
     """
     highest = max([1e-9, *(ms for parts in models.values() for ms in parts.values())])
-    plot = _Plot((0.0, len(names)), (0.0, 1.08 * highest), 204.0, 16.0, "ms", "layer")
-    slot = (plot.x.end - plot.x.start) / len(names)
-    width = 0.8 * slot / len(models)
-    for index, name in enumerate(names):
-        lines = [part_words(name)]
-        for number, (model, parts) in enumerate(models.items()):
-            if name in parts:
-                top, left = plot.y.at(parts[name]), plot.x.at(index + 0.1) + number * width
-                size = {"width": max(1.0, width - 1), "height": max(0.0, plot.y.start - top)}
-                plot.parts.append(el("rect", x=left, y=top, **size, class_=f"bar-{_LETTERS[number]}"))
-                lines.append(f"{model} {ms_text(parts[name])}")
-        plot.hover(plot.x.at(index), slot, lines)
-        middle = plot.x.at(index + 0.5)
-        plot.parts.append(el("text", name, x=middle, y=plot.y.start + 19, class_="tick middle"))
+
+    def draw(size: str) -> Markup:
+        plot = _Plot(size, (0.0, len(names)), (0.0, 1.08 * highest), 204.0, 16.0, "ms", "layer")
+        slot = (plot.x.end - plot.x.start) / len(names)
+        width, every = 0.8 * slot / len(models), max(1, round(24 / slot))
+        for index, name in enumerate(names):
+            lines = [part_words(name)]
+            for number, (model, parts) in enumerate(models.items()):
+                if name in parts:
+                    top, left = plot.y.at(parts[name]), plot.x.at(index + 0.1) + number * width
+                    sides = {"width": max(1.0, width - 1), "height": max(0.0, plot.y.start - top)}
+                    plot.parts.append(el("rect", x=left, y=top, **sides, class_=f"bar-{_LETTERS[number]}"))
+                    lines.append(f"{model} {ms_text(parts[name])}")
+            plot.hover(plot.x.at(index), slot, lines)
+            # Narrow bars have no room for every number, and for none of the names of the ends.
+            if every == 1 or (name.isdigit() and not int(name) % every):
+                middle = plot.x.at(index + 0.5)
+                plot.parts.append(el("text", name, x=middle, y=plot.y.start + 19, class_="tick middle"))
+        return plot.svg(250, title)
+
     key = el("rect", x=3, y=3, width=14, height=14)
     entries = [(key, f"bar-{letter}", model) for letter, model in zip(_LETTERS, models, strict=False)]
-    return Figure(title, plot.svg(250, title), "", legend(entries))
+    return Figure(title, _drawn(draw), "", legend(entries))
 
 
 # Small enough for a cell of a table

@@ -10,15 +10,27 @@ from typing import Any
 from tavt_kit.core.budget import Budget
 from tavt_kit.errors import RecordError
 from tavt_kit.reports import words
-from tavt_kit.reports.blocks import Block, Cell, Code, Column, Facts, Headline, KeyFigure, Report, Section, Table, Text
+from tavt_kit.reports.answer import answer
+from tavt_kit.reports.blocks import (
+    Answer,
+    Block,
+    Cell,
+    Code,
+    Column,
+    Facts,
+    Figure,
+    KeyFigure,
+    Report,
+    Section,
+    Table,
+    Text,
+)
 from tavt_kit.reports.candidates import AGAINST_DENSE, CandidateView, FrontView, accuracy_cell, verdict_cell
 from tavt_kit.reports.charts import Mark, front_figure, legend
-from tavt_kit.reports.front import frame_of, front_table, marks_of, schedule_cell
+from tavt_kit.reports.front import cost_words, frame_of, front_table, marks_of, schedule_cell
 from tavt_kit.reports.markup import el
-from tavt_kit.reports.picker import cost_words
 from tavt_kit.reports.provenance import COUNTING, facts_of, reproduction_section
 from tavt_kit.reports.records import Found, Records, candidates_beside, mapping, sequence, text
-from tavt_kit.reports.verdict import headline
 
 MOST_RUNS = 6
 """As many as can be told apart in one chart."""
@@ -137,12 +149,21 @@ def compared_report(runs: Sequence[RunRecords]) -> Report:
     title = f"{' against '.join(run.name for run in runs)}{f' on {data}' if data else ''}"
     where = dict.fromkeys(run.target for run in runs)
     best = sorted(runs, key=_accuracy, reverse=True)
-    sections = [Section("side-by-side", "Side by side", (*_figure(runs), _table(runs, best[0])))]
+    beside = Section("side-by-side", "Side by side", (_table(runs, best[0]),), "what each search chose")
+    first = best[0].view.pick
+    lead = "None of them found what fits"
+    if first is not None:
+        lead = f"{best[0].name} is the most accurate: {first.accuracy} right, {cost_words(best[0].view, first)}"
     return Report(
         title,
         " · ".join(filter(None, (words.plural(len(runs), "search", "searches"), *where))),
-        Headline("", Text.of(_sentence(best)), _doubts(runs, best), tuple(_key_figures(runs))),
-        (*sections, *(_each(index, run) for index, run in enumerate(runs))),
+        Answer("", lead, Text.of(_sentence(best)), _doubts(runs, best), tuple(_key_figures(runs)), opens=beside.anchor),
+        _chart(runs),
+        (
+            ("Decide", (beside,)),
+            ("Understand", tuple(_each(index, run) for index, run in enumerate(runs))),
+            ("Reproduce", tuple(_again(index, run) for index, run in enumerate(runs))),
+        ),
         f"Made by fgvc-kit report from {', '.join(run.records.folders[0] for run in runs)}.",
     )
 
@@ -196,25 +217,25 @@ def _key_figures(runs: Sequence[RunRecords]) -> Iterable[KeyFigure]:
             yield KeyFigure(str(pick.accuracy), run.name, f"{run.view.verdict}, {cost_words(run.view, pick)}")
 
 
-def _figure(runs: Sequence[RunRecords]) -> list[Block]:
+def _chart(runs: Sequence[RunRecords]) -> Figure | None:
     # Where one of them has no latency, multiply-adds are what they have in common.
-    timed, first = all(run.view.is_timed for run in runs), runs[0].view
+    first, timed = runs[0].view, all(run.view.is_timed for run in runs)
+    statistic = first.statistic if timed else None
     marks: list[Mark] = []
     dot = el("circle", cx=10, cy=10, r=5)
     entries = []
     for letter, run in zip("abcdef", runs, strict=False):
         entries.append((dot, f"mark front series-{letter}", run.name))
-        for mark in marks_of(run.view, (), timed=timed):
+        for mark in marks_of(run.view, statistic):
             name, lines = run.name if mark.kind == "chosen" else "", (run.name, *mark.lines)
-            marks.append(replace(mark, label=name, lines=lines, series=letter, key="", predicted_x=None))
+            marks.append(replace(mark, label=name, lines=lines, series=letter, key=""))
     if not marks:
-        return []
+        return None
     entries.append((el("circle", cx=10, cy=10, r=7), "ring", "chosen"))
-    metric, cost = f"{words.metric_words(first.metric)} on {first.split}", "latency" if timed else "multiply-adds"
-    name = f"{metric} against {cost} of {len(runs)} searches"
-    frame = frame_of(first, _common(runs) or Budget(), timed)
+    frame = frame_of(_common(runs) or Budget(), first.metric, first.split, statistic)
+    name = f"{frame.y_title} against {frame.x_title} of {len(runs)} searches"
     caption = "Each line is what a front promises at every cost; what is ringed was chosen."
-    return [front_figure(marks, frame, name, caption, key=legend(entries))]
+    return front_figure(marks, frame, name, caption, key=legend(entries))
 
 
 def _table(runs: Sequence[RunRecords], best: RunRecords) -> Table:
@@ -242,12 +263,17 @@ def _table(runs: Sequence[RunRecords], best: RunRecords) -> Table:
 
 
 def _each(index: int, run: RunRecords) -> Section:
-    """What one search says of itself, and how it was measured."""
-    found = headline(run.records)
+    """What one search says of itself."""
+    found = answer(run.records)
     blocks: list[Block] = [found.sentence, *found.more]
     if run.view.candidates:
-        blocks.append(front_table(run.view, folded=True))
-    if index == 0:
-        blocks.append(Text.of(COUNTING, kind="note"))
-    blocks.append(Facts((("Folder", Code(run.records.folders[0])), *facts_of(run.records))))
-    return Section(f"run-{index}", run.name, (*blocks, *reproduction_section(run.records).blocks))
+        blocks.append(front_table(run.view))
+    return Section(f"run-{index}", run.name, tuple(blocks), found.verdict)
+
+
+def _again(index: int, run: RunRecords) -> Section:
+    """How one search was measured, and its commands."""
+    facts = Facts((("Folder", Code(run.records.folders[0])), *facts_of(run.records)))
+    counting = [] if index else [Text.of(COUNTING, kind="note")]
+    again = reproduction_section(run.records)
+    return Section(f"again-{index}", f"{run.name}: facts and commands", (*counting, facts, *again.blocks), again.gist)

@@ -24,7 +24,9 @@ def evaluated_section(records: Records) -> Section | None:
     first = found[0].body
     tables = (_figures([one.body for one in found]), _classes(first), _confusions(first), _heads(first))
     blocks: list[Block] = [table for table in tables if table.rows]
-    return Section("evaluated", "What it has right", (*blocks[:1], *_drawings(found[0]), *blocks[1:]))
+    top1 = words.percent_text(number(first, "top1", "value"))
+    gist = f"{top1} top-1 on {text(first, 'top1', 'split') or '?'}"
+    return Section("evaluated", "What it has right", (*blocks[:1], *_drawings(found[0]), *blocks[1:]), gist)
 
 
 def _accuracy(title: str, *path: str) -> Rule[_Entry]:
@@ -122,7 +124,7 @@ def _drawings(found: Found) -> list[Block]:
     shown = [el("li", image) for image in drawn.values() if image is not None]
     blocks: list[Block] = []
     if shown:
-        blocks.append(Figure("confusions and calibration", el("ul", *shown, class_="drawings"), scrolls=False))
+        blocks.append(Figure("confusions and calibration", el("ul", *shown, class_="drawings")))
     if hidden := [name for name, image in drawn.items() if image is None]:
         blocks.append(
             Text.of(f"Not shown, as it is too large or not the one recorded: {', '.join(hidden)}.", kind="note")

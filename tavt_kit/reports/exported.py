@@ -35,7 +35,9 @@ def checks_section(records: Records) -> Section | Missing:
         # Of a file that passed without an exception the table says as much.
         if (reason := text(check, "reason")) and (text(check, "verdict") != "PASS" or number(check, "strayed"))
     ]
-    return Section("exported", "The exported files", tuple(blocks))
+    verdicts = ", ".join(dict.fromkeys(text(check, "verdict") or "?" for _, check in checks))
+    gist = f"{words.plural(len(checks), 'file')}: {verdicts}"
+    return Section("exported", "The exported files", tuple(blocks), gist)
 
 
 def failed_checks(records: Records, counts: Sequence[int]) -> list[str]:
@@ -152,7 +154,10 @@ def classes_section(records: Records) -> Section | Missing:
             (Column("File"), lambda one: f"{_count(one, 'artifact'):.0f}"),
         )
         blocks.append(table)
-    return Section("classes", "What each class lost", (*blocks, *_wrong(objects(losses, "examples"), path.parent)))
+    gist = f"{len(hit)} of {words.plural(len(classes), 'class', 'classes')} lost"
+    return Section(
+        "classes", "What each class lost", (*blocks, *_wrong(objects(losses, "examples"), path.parent)), gist
+    )
 
 
 def _check(records: Records) -> tuple[Path, Mapping[str, Any]] | None:
@@ -217,5 +222,5 @@ def _wrong(examples: Sequence[Mapping[str, Any]], folder: Path) -> list[Figure]:
             items.append(el("li", drawn, el("strong", truth), el("br"), f"taken for {said}", file))
     count = words.plural(len(items), "image")
     caption = f"{count} that the dense model has right and the file wrong, as the model sees them."
-    figure = Figure("images that became wrong", el("ul", *items, class_="wrong"), caption, scrolls=False)
+    figure = Figure("images that became wrong", el("ul", *items, class_="wrong"), caption)
     return [figure] if items else []

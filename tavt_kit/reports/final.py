@@ -7,13 +7,13 @@ Each model of ``final.json`` saw the same held-out images and was measured in on
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from tavt_kit.core.records import write_record
 from tavt_kit.reports import words
-from tavt_kit.reports.blocks import Block, Cell, Column, Missing, Section, Table, Text
+from tavt_kit.reports.blocks import Block, Cell, Column, Section, Table, Text
 from tavt_kit.reports.candidates import (
     AGAINST_DENSE,
     MACS,
@@ -25,9 +25,8 @@ from tavt_kit.reports.candidates import (
     accuracy_column,
     recorded_budget,
 )
-from tavt_kit.reports.charts import KINDS, Frame, Kind, Mark, front_figure
-from tavt_kit.reports.fit import closing_table
-from tavt_kit.reports.records import Records, mapping, objects, sequence, text
+from tavt_kit.reports.charts import Kind
+from tavt_kit.reports.records import Records, mapping, number, objects, sequence, text, whole
 
 FINAL_FILE = "final.json"
 
@@ -75,28 +74,33 @@ def final_rows(final: Mapping[str, Any]) -> tuple[CandidateView, ...]:
     return tuple(CandidateView.of(record, metric) for record in objects(final, "rows"))
 
 
+class Better(NamedTuple):
+    """A baseline that answers what was asked better than the choice does, and the sentence that says so."""
+
+    row: CandidateView
+    sentence: str
+
+
 def better_baselines(final: Mapping[str, Any]) -> list[str]:
     """A sentence for each baseline that answers what was asked better than the choice does.
 
     That is one as accurate and as fast; and, where the search was for the most accurate model within a budget, one that
     is more accurate and keeps to the same budget. By the plain figures; where intervals overlap it says so.
     """
-    rows, sentences = final_rows(final), []
-    by_accuracy = not recorded_budget(final).floors
+    return [one.sentence for one in better_rows(final)]
+
+
+def better_rows(final: Mapping[str, Any]) -> Iterator[Better]:
+    """Those baselines; see ``better_baselines``."""
+    rows, by_accuracy = final_rows(final), not recorded_budget(final).floors
     for kind, ours in (("chosen", "the chosen model"), ("chosen-int8", "the chosen model in INT8")):
         chosen = next((row for row in rows if row.kind == kind and _is_complete(row)), None)
-        if chosen is None:
-            continue
         # A quantised choice is compared with the quantised baseline; the others were compared with the f32 choice.
         own = ("chosen", "chosen-int8", "front")
-        sentences += [
-            _sentence(row, chosen, ours)
-            for row in rows
-            if (row.kind not in own if kind == "chosen" else row.kind == "int8")
-            and row.split == chosen.split
-            and _beats(row, chosen, by_accuracy)
-        ]
-    return sentences
+        for row in rows if chosen is not None else ():
+            is_asked = row.kind not in own if kind == "chosen" else row.kind == "int8"
+            if chosen and is_asked and row.split == chosen.split and _beats(row, chosen, by_accuracy):
+                yield Better(row, _sentence(row, chosen, ours))
 
 
 def _is_complete(row: CandidateView) -> bool:
@@ -134,72 +138,58 @@ def _sentence(row: CandidateView, chosen: CandidateView, ours: str) -> str:
 
 def better_than_chosen(front: Mapping[str, Any]) -> list[str]:
     """A sentence for each baseline in ``front.json`` that answers what was asked better than the chosen candidate."""
+    return [one.sentence for one in better_in_front(front)]
+
+
+def better_in_front(front: Mapping[str, Any]) -> list[Better]:
+    """Those baselines; see ``better_than_chosen``."""
     view = FrontView.of(front)
     if view.pick is None or front.get("chosen") != view.chosen:
         return []
     pick = {**view.pick.record, "name": "chosen", "kind": "chosen", "split": text(front, "split")}
     rows = [pick, *sequence(front, "baseline_models")]
-    return better_baselines({"metric": view.metric, "budgets": sequence(front, "budgets"), "rows": rows})
+    return list(better_rows({"metric": view.metric, "budgets": sequence(front, "budgets"), "rows": rows}))
 
 
-def final_section(records: Records) -> Section | Missing:
-    """The table of ``final.json``, or of ``fit.json``."""
+def closing_table(records: Records) -> Mapping[str, Any]:
+    """``final.json``, or the rows of ``fit.json`` in its form: judged on val, what test says in the notes."""
     fit = records.first("fit")
-    final = closing_table(fit) if fit else records.first("final")
+    if not fit:
+        return records.first("final")
+    recommended, rows = whole(fit, "recommended"), objects(fit, "rows")
+    dense = number(rows[0], "latency_ms", "median") if rows else None
+    found = []
+    for index, row in enumerate(rows):
+        size, precision = mapping(row, "configuration").get("image_size"), text(row, "configuration", "precision")
+        plain = "front" if row.get("kind") == "ours" else "resolution" if size else "int8" if precision else "dense"
+        test, median = number(row, "test", "top1"), number(row, "latency_ms", "median")
+        notes = ("recommended" if index == recommended else "", f"test {words.percent_text(test)}" if test else "")
+        found.append(
+            {
+                **row,
+                **mapping(row, "val"),
+                "split": "val",
+                "kind": "chosen" if index == recommended else plain,
+                "ratio": dense / median if dense and median else None,
+                "note": ", ".join(filter(None, notes)),
+            }
+        )
+    return {**fit, "metric": "top1", "rows": found}
+
+
+def final_section(records: Records) -> Section | None:
+    """The table of ``final.json``, or of ``fit.json``; None where there is neither."""
+    final = closing_table(records)
     rows = final_rows(final)
     if not rows:
-        return Missing("The choice against its baselines, on held-out images", "fgvc-kit demo")
+        return None
     metric = text(final, "metric") or "top1"
     splits = sorted({row.split for row in rows if row.split})
-    blocks: list[Block] = []
-    marks = [mark for row in rows if (mark := final_mark(row))]
-    if len(marks) > 1 and len(splits) == 1:
-        shown = f"{words.metric_words(metric)} on {splits[0]}"
-        name = f"{shown} against median latency"
-        caption = "Marks stand at the median, their bars run from p10 to p90; upright bars are the 95 % interval."
-        # No staircase: these models are not one search's front.
-        blocks.append(front_figure(marks, Frame("latency, ms", f"{shown}, %"), name, caption))
-    blocks.append(_table(rows, metric, splits, words.target_words(mapping(final, "target"))))
+    blocks: list[Block] = [_table(rows, metric, splits, words.target_words(mapping(final, "target")))]
     if not better_baselines(final) and any(row.kind == "chosen" for row in rows):
         blocks.append(Text.of("No baseline answers the request better than the chosen model.", kind="note"))
-    return Section("final", "Against the baselines", tuple(blocks))
-
-
-def mark_of(
-    one: CandidateView, kind: Kind, label: str, above: Sequence[str], below: Sequence[str], timed: bool, statistic: str
-) -> Mark | None:
-    """A model as a point of a chart; ``None`` where its accuracy or cost is not known.
-
-    It stands at its median latency, because that is what a latency table predicts, or at its multiply-adds.
-
-    Args:
-        one: The model.
-        kind: Of the mark.
-        label: Beside the mark.
-        above: First lines of the hover text; the accuracy and the times follow.
-        below: Its last lines.
-        timed: Whether it stands at its latency.
-        statistic: Quantile that the bar of the latency ends at.
-    """
-    accuracy, time = one.accuracy, one.time
-    is_measured = time is not None and time.median is not None
-    x = None if one.macs is None or timed else one.macs / 1e9
-    if timed and time is not None:
-        x = time.median if is_measured else time.predicted
-    if accuracy is None or x is None:
-        return None
-    interval = f" (95 % {accuracy.interval})" if accuracy.interval else ""
-    lines = (*above, f"{accuracy}{interval}", *(time.lines if time else ()), *below)
-    bar, predicted = (time.span(statistic), time.predicted) if time and timed and is_measured else (None, None)
-    shown = tuple(filter(None, lines))
-    measured = is_measured or not timed
-    return Mark(kind, label, x, 100 * accuracy.value, bar, accuracy.bar, predicted, measured, shown, one.key)
-
-
-def final_mark(row: CandidateView, timed: bool = True, statistic: str = "p90") -> Mark | None:
-    """A row of the closing table, or a baseline of the front, as a point of a chart."""
-    kind: Kind = next((kind for kind in KINDS if kind == row.kind), "other")
-    return mark_of(row, kind, row.name, (row.name,), (row.note,), timed, statistic)
+    gist = f"{words.plural(len(rows), 'model')} side by side, baselines among them"
+    return Section("final", "Against the baselines", tuple(blocks), gist)
 
 
 def _table(rows: Sequence[CandidateView], metric: str, splits: Sequence[str], where: str) -> Table:

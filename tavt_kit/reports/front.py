@@ -1,16 +1,18 @@
-"""The front: its chart, a table of every candidate, and how the search went."""
+"""What a search found: one chart of everything measured, what each budget buys, every candidate, how it went."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
+import shlex
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from statistics import median
-from typing import Any
+from typing import Any, NamedTuple
 
 from tavt_kit.core.budget import Budget
+from tavt_kit.errors import BudgetError
 from tavt_kit.reports import words
-from tavt_kit.reports.blocks import Block, Cell, Column, Missing, Rule, Section, Table, Text
+from tavt_kit.reports.blocks import Block, Cell, Column, Figure, Missing, Rule, Section, Table, Text
 from tavt_kit.reports.candidates import (
     AGAINST_DENSE,
     MACS,
@@ -19,157 +21,124 @@ from tavt_kit.reports.candidates import (
     CandidateView,
     DifferenceView,
     FrontView,
+    accuracy_cell,
     accuracy_column,
     difference_cell,
+    judge_view,
+    quantile_of,
+    recorded_budget,
 )
 from tavt_kit.reports.charts import KINDS, Curve, Frame, Kind, Mark, curve_figure, front_figure, schedule_bar
-from tavt_kit.reports.final import baseline_blocks, final_mark, final_rows, mark_of
-from tavt_kit.reports.picker import picker_blocks
+from tavt_kit.reports.final import baseline_blocks, closing_table, final_rows
+from tavt_kit.reports.markup import el
 from tavt_kit.reports.records import Records, mapping, number, sequence, text, whole
 
-
-def front_section(records: Records) -> Section | Missing:
-    """What the search found."""
-    front = records.first("front")
-    if not front:
-        return Missing("The front of a search", "fgvc-kit search MODEL --budget latency=20ms")
-    view = FrontView.of(front)
-    blocks: list[Block] = picker_blocks(view, records.all("front")[0].path.parent)
-    marks = marks_of(view, (*view.models, *final_rows(records.first("final"))))
-    if marks:
-        blocks.append(_figure(view, marks, cloud_of(records, view)))
-    if view.candidates:
-        blocks += [front_table(view), *_over_budget(view)]
-    else:
-        blocks.append(Text.of("The search found no candidate.", kind="warning"))
-    blocks += [Text.of(ablation_text(one)) for one in sequence(front, "gene_ablation")]
-    if untrained := untrained_text(front):
-        blocks.append(Text.of(untrained, kind="warning"))
-    blocks += baseline_blocks(view)
-    if told := _told(front, view):
-        blocks.append(Text.of(told, kind="note"))
-    return Section("front", "The front", tuple(blocks))
+# The chart
 
 
-def _told(front: Mapping[str, Any], view: FrontView) -> str:
-    """How the search went, in a few sentences."""
-    sentences = []
-    evaluated, volume = whole(front, "evaluations"), number(front, "hypervolume")
-    if evaluated is not None:
-        sentences.append(f"{words.plural(evaluated, 'schedule')} evaluated on the {view.split} split")
-    if stopped := text(front, "stopped_because"):
-        sentences.append(f"the search ended because {stopped}")
-    if view.measured:
-        sentences.append(
-            f"{words.plural(len(view.measured), 'schedule')} measured end to end, the dense model among them"
-        )
-    if over := whole(front, "measured_over_budget"):
-        sentences.append(f"{words.plural(over, 'schedule')} predicted within the budget measured above it")
-    if (error := _prediction_error(view)) is not None:
-        sentences.append(f"the layer table predicted {error} than was measured (median)")
-    if volume is not None:
-        sentences.append(f"hypervolume {volume:.4f} (cost relative to dense, reference point 1, 0)")
-    return "; ".join(sentences) + "." if sentences else ""
+def chart_of(records: Records) -> Figure | None:
+    """Everything that was measured, with the budget: the closing table where there is one, else the front."""
+    final = closing_table(records)
+    rows, budget, metric = final_rows(final), recorded_budget(final), text(final, "metric") or "top1"
+    splits, statistic = {row.split for row in rows}, quantile_of(budget)
+    marks = [mark for row in rows if (mark := _row_mark(row, statistic))]
+    if len(marks) > 1 and len(splits) == 1:
+        return _figure(marks, frame_of(budget, metric, splits.pop(), statistic), statistic)
+    return front_chart(records)
 
 
-def _prediction_error(view: FrontView) -> str | None:
-    """``3.1 % more`` or ``less``: the median over all that was both predicted and measured."""
-    times = [one.time for one in (*view.candidates, *view.baselines) if one.time is not None]
-    errors = [time.predicted / time.median - 1 for time in times if time.predicted and time.median]
-    if not errors:
+def front_chart(records: Records) -> Figure | None:
+    """The front of a search, its baselines, and what else it evaluated; None where no point is known."""
+    view = FrontView.of(records.first("front"))
+    statistic = view.statistic if view.is_timed else None
+    rows = [mark for one in view.models if (mark := _row_mark(one, statistic))]
+    marks = [*marks_of(view, statistic), *rows]
+    frame = frame_of(view.budget, view.metric, view.split, statistic)
+    return _figure(marks, frame, statistic, cloud_of(records, view)) if marks else None
+
+
+def _figure(
+    marks: Sequence[Mark], frame: Frame, statistic: str | None, cloud: Sequence[tuple[float, float]] = ()
+) -> Figure:
+    """The chart with its caption and its name."""
+    latency = "" if statistic is None else f"Marks stand at the {words.quantile_words(statistic)}"
+    if any(mark.x_bar for mark in marks):
+        latency += ", bars along it are its 95 % bounds: wholly left of the budget's line passes"
+    caption = (
+        f"{latency}{'. ' if latency else ''}Upright bars are the 95 % interval of each accuracy alone: all models saw "
+        "the same images, so their differences are surer than the bars suggest."
+    )
+    return front_figure(marks, frame, f"{frame.y_title} against {frame.x_title}", caption, cloud)
+
+
+def frame_of(budget: Budget, metric: str, split: str, statistic: str | None) -> Frame:
+    """The axes of a chart over this quantile of the latency, or multiply-adds for None, with the limits of a budget."""
+    limit = next(iter(budget.of("flops" if statistic is None else "latency")), None)
+    ceiling = None if limit is None else limit.value * (1e-9 if statistic is None else 1.0)
+    floor = next(iter(budget.of(metric)), None)
+    return Frame(
+        "multiply-adds, G" if statistic is None else f"{words.quantile_words(statistic)}, ms",
+        f"{words.metric_words(metric)} on {split}, %",
+        ceiling,
+        "" if limit is None else f"budget {words.limit_words(limit)}",
+        None if floor is None else 100 * floor.value,
+        "" if floor is None else f"asked for {words.limit_words(floor)}",
+    )
+
+
+def marks_of(view: FrontView, statistic: str | None) -> list[Mark]:
+    """The marks of a front and its baselines: at this quantile of the latency, at multiply-adds for None."""
+    found = []
+    for one in view.shown:
+        kind = _kind(view, one)
+        above = ("chosen" if kind == "chosen" else one.origin or kind, one.schedule)
+        below = (f"{words.macs_text(one.macs)} multiply-adds", one.verdict)
+        found.append(_mark(one, kind, kind if kind in ("chosen", "dense") else "", above, below, statistic))
+    return [mark for mark in found if mark]
+
+
+def _kind(view: FrontView, one: CandidateView) -> Kind:
+    if one.key.startswith("b"):
+        return next((kind for kind in KINDS if kind == one.origin), "other")
+    return "chosen" if one is view.pick else "dense" if one.origin == "dense" else "front"
+
+
+def _row_mark(row: CandidateView, statistic: str | None) -> Mark | None:
+    """A row of the closing table, or a baseline of the front."""
+    kind: Kind = next((kind for kind in KINDS if kind == row.kind), "other")
+    return _mark(row, kind, row.name, (row.name,), (row.note, row.verdict), statistic)
+
+
+def _mark(
+    one: CandidateView, kind: Kind, label: str, above: Sequence[str], below: Sequence[str], statistic: str | None
+) -> Mark | None:
+    """A model as a point; None where its accuracy or cost is not known. The hover text has the figures in between."""
+    accuracy, time = one.accuracy, one.time
+    x, bar, is_measured = None if one.macs is None else one.macs / 1e9, None, True
+    if statistic is not None:
+        is_measured = time is not None and time.median is not None
+        x = None if time is None else time.of_statistic(statistic) or time.median or time.predicted
+        if time is not None and is_measured and math.isfinite(time.bounds(statistic)[1]):
+            bar = time.bounds(statistic)
+    if accuracy is None or x is None:
         return None
-    error = median(errors)
-    return f"{words.percent_text(abs(error))} {'more' if error > 0 else 'less'}"
-
-
-def _figure(view: FrontView, marks: list[Mark], cloud: list[tuple[float, float]]) -> Block:
-    timed, frame = view.is_timed, frame_of(view, view.budget, view.is_timed)
-    floor = next(iter(view.budget.of(view.metric)), None)
-    if floor is not None:
-        frame = replace(frame, floor=100 * floor.value, floor_text=f"asked for {words.limit_words(floor)}")
-    quantile = "p99" if view.statistic == "p99" else "p90"
-    times = f"Marks stand at the median, their bars run from p10 to {quantile}" if timed else ""
-    judged = f"; the budget is on the {view.statistic}" if times and frame.ceiling_text else ""
-    caption = (
-        f"{times}{judged}{'. ' if times else ''}Upright bars are the 95 % interval of each accuracy alone: all "
-        "candidates saw the same images, so their differences are surer than the bars suggest."
-    )
-    name = f"{words.metric_words(view.metric)} against {'latency' if timed else 'multiply-adds'}"
-    return front_figure(marks, frame, name, caption, cloud)
-
-
-def frame_of(view: FrontView, budget: Budget, timed: bool) -> Frame:
-    """The axes of a front's chart, over latency or multiply-adds, with the ceiling of a budget on these."""
-    limit = next(iter(budget.of("latency" if timed else "flops")), None)
-    ceiling = None if limit is None else limit.value * (1.0 if timed else 1e-9)
-    line = "" if limit is None else f"budget {words.limit_words(limit)}"
-    y_title = f"{words.metric_words(view.metric)} on {view.split}, %"
-    return Frame("latency, ms" if timed else "multiply-adds, G", y_title, ceiling, line)
-
-
-def front_table(view: FrontView, *, folded: bool = False) -> Table:
-    """Every candidate by rising cost, then the baselines that are not among them; folded without keys."""
-    strong = () if view.chosen is None else (view.chosen,)
-    caption = (
-        f"Candidates by rising cost{', then baselines' if len(view.shown) > len(view.candidates) else ''}; "
-        f"{'the chosen one is marked.' if strong else 'none was chosen.'}"
-    )
-    table = Table.of(view.shown, caption, *_columns(view), strong=strong, folded=folded)
-    return table if folded else replace(table, keys=tuple(one.key for one in view.shown))
-
-
-def _over_budget(view: FrontView) -> list[Block]:
-    """Finalists that were measured above the budget and are in no other table."""
-    shown = {one.schedule for one in (*view.candidates, *view.baselines)}
-    over = [one for one in view.measured if one.verdict == "FAIL" and one.schedule not in shown]
-    caption = "Measured too, over the budget and not on the front."
-    return [Table.of(over, caption, *_columns(view))] if over else []
-
-
-def _columns(view: FrontView) -> list[Rule[CandidateView]]:
-    def macs(one: CandidateView) -> Cell:
-        share = one.macs / view.dense.macs if one.macs and view.dense and view.dense.macs else None
-        return Cell(words.macs_text(one.macs), f"{words.percent_text(share, 0)} of dense" if share else "")
-
-    columns: list[Rule[CandidateView]] = [
-        ("Tokens kept after each layer", lambda one: schedule_cell(view, one)),
-        (MACS[0], macs),
-        accuracy_column(view.metric, view.split),
-        (AGAINST_DENSE, lambda one: difference_cell(one.difference)),
-    ]
-    if view.is_timed:
-        columns += [
-            (Column("Predicted"), lambda one: words.ms_text(one.time.predicted if one.time else None)),
-            MEDIAN,
-            (Column("p90"), lambda one: Cell(words.ms_text(one.time.p90), one.time.doubt_of("p90")) if one.time
-             else words.DASH),
-            (Column("Speed", hint="dense = 1"), lambda one: words.ratio_text(view.speedup(one))),
-        ]  # fmt: skip
-    if any(one.memory is not None for one in view.candidates):
-        columns.append((Column("Memory", hint="peak, median of fresh processes"), _memory_cell))
-    return [*columns, VERDICT, ("Origin", lambda one: one.origin or words.DASH)]
-
-
-def schedule_cell(view: FrontView, one: CandidateView) -> Cell:
-    """A schedule with its bar."""
-    bar = schedule_bar(one.counts, view.tokens, f"tokens: {one.schedule}") if one.counts else None
-    return Cell(one.schedule or words.DASH, image=bar, code=True)
-
-
-def _memory_cell(one: CandidateView) -> Cell:
-    memory = one.memory
-    if memory is None or memory.median is None:  # the latter of a search that still predicted it
-        return Cell(words.DASH, str(memory) if memory else "")
-    return Cell(words.peak_text(memory.median), f"{words.peak_text(memory.least)} to {words.peak_text(memory.most)}")
+    interval = f" (95 % {accuracy.interval})" if accuracy.interval else ""
+    lines = filter(None, (*above, f"{accuracy}{interval}", *(time.lines if time else ()), *below))
+    return Mark(kind, label, x, 100 * accuracy.value, bar, accuracy.bar, is_measured, tuple(lines), one.key)
 
 
 def cloud_of(records: Records, view: FrontView) -> list[tuple[float, float]]:
-    """What else was evaluated, from ``candidates.csv``: (cost, accuracy in percent).
+    """What else was measured, or evaluated by ``candidates.csv``: (cost, accuracy in percent).
 
     Candidates that were stopped early are known by a part of the images only; they are left out.
     """
     shown = {candidate.schedule for candidate in (*view.candidates, *view.baselines)}
     points = []
+    for one in view.measured:
+        cost = view.cost(one)
+        if one.accuracy is not None and cost is not None and one.schedule not in shown:
+            points.append((cost if view.is_timed else cost / 1e9, 100 * one.accuracy.value))
+            shown.add(one.schedule)
     most = max((_float(row.get("n")) or 0 for row in records.candidates), default=0)
     for row in records.candidates:
         if (_float(row.get("n")) or most) < most:
@@ -189,26 +158,197 @@ def _float(cell: str | None) -> float | None:
     return value if math.isfinite(value) else None
 
 
-def marks_of(view: FrontView, final: Iterable[CandidateView], *, timed: bool | None = None) -> list[Mark]:
-    """The marks of a front, its baselines and the closing table, at their latency where that is known."""
-    timed = view.is_timed if timed is None else timed
-    found = [_mark(view, one, _kind(view, one), timed) for one in view.shown]
-    # Figures of another split do not belong on the same axis.
-    rows = [row for row in final if row.split == view.split and row.kind != "chosen"]
-    return [mark for mark in (*found, *(final_mark(row, timed, view.statistic) for row in rows)) if mark]
+# What a budget buys
 
 
-def _kind(view: FrontView, one: CandidateView) -> Kind:
-    if one.key.startswith("b"):
-        return next((kind for kind in KINDS if kind == one.origin), "other")
-    return "chosen" if one is view.pick else "dense" if one.origin == "dense" else "front"
+class Buy(NamedTuple):
+    """One candidate that a budget may buy.
+
+    Args:
+        view: The candidate.
+        high: The least budget that it surely keeps to; infinite where that is not known.
+        sure: Its verdict from there on: PASS, or PREDICTED where nothing was measured.
+        rest: Its verdict over all other limits.
+    """
+
+    view: CandidateView
+    high: float
+    sure: str
+    rest: str
 
 
-def _mark(view: FrontView, one: CandidateView, kind: Kind, timed: bool) -> Mark | None:
-    label = kind if kind in ("chosen", "dense") else ""
-    above = ("chosen" if kind == "chosen" else one.origin or kind, one.schedule)
-    below = (f"{words.macs_text(one.macs)} multiply-adds", one.verdict)
-    return mark_of(one, kind, label, above, below, timed, view.statistic)
+def buys_of(view: FrontView) -> list[Buy]:
+    """The points by rising cost; costs in ms, or in multiply-adds where no latency is known."""
+    rest = Budget(tuple(limit for limit in view.budget if limit.quantity not in ("latency", "throughput", "flops")))
+    if view.is_timed:
+        rest = Budget((*rest.limits, *view.budget.of("flops")))
+    found = []
+    for one in view.choosable():
+        try:
+            over = str(judge_view(one, rest, view.metric, view.batch))
+        except BudgetError:  # a limit that the record cannot be held against decides nothing
+            over = "INCONCLUSIVE"
+        is_measured = one.time is not None and one.time.median is not None
+        high = one.time.bounds(view.statistic)[1] if one.time and is_measured else view.cost(one) or 0.0
+        found.append(Buy(one, high, "PASS" if is_measured or not view.is_timed else "PREDICTED", over))
+    return found
+
+
+def steps_of(buys: Sequence[Buy], *, cheapest: bool) -> list[Buy]:
+    """The points that a growing budget buys one after another; each from its ``high`` on.
+
+    With a floor (``cheapest``) the cheapest that keeps to it is bought at every budget.
+    """
+    best: list[Buy] = []
+    for buy in sorted((buy for buy in buys if math.isfinite(buy.high)), key=lambda buy: buy.high):
+        if buy.rest not in ("PASS", "PREDICTED") or buy.view.accuracy is None:
+            continue
+        before = best[-1].view.accuracy if best else None
+        if before is None or (not cheapest and buy.view.accuracy.value > before.value):
+            best.append(buy)
+    return best
+
+
+def export_command(view: FrontView, one: CandidateView, folder: Path) -> str:
+    """The command that writes this point as a file for the front's target, and checks it."""
+    runtime, precision = (text(view.record, "target", name) for name in ("runtime", "precision"))
+    form = {"openvino": "openvino", "onnxruntime": "onnx", "torch": "safetensors"}.get(runtime or "", "onnx")
+    if one.genes:  # which no --schedule can say
+        shown = [other.schedule for other in view.candidates]
+        place = shown.index(one.schedule) if one.place is None else one.place
+        return shlex.join(["fgvc-kit", "export", str(folder), "--pick", str(place), "--format", form])
+    parts = ["fgvc-kit", "export", str(folder), "--schedule", one.schedule or "dense", "--format", form]
+    precision = "int8" if one.kind == "int8" else precision
+    return shlex.join(parts if precision in (None, "f32") else [*parts, "--precision", str(precision)])
+
+
+def cost_words(view: FrontView, one: CandidateView) -> str:
+    """The quantile that the budget is on, or the multiply-adds, of one candidate."""
+    if not view.is_timed or one.time is None:
+        return f"{words.macs_text(one.macs)} multiply-adds"
+    if one.time.median is None:
+        return f"predicted {words.ms_text(one.time.predicted)}"
+    return f"{view.statistic} {words.ms_text(view.cost(one))} {one.time.doubt_of(view.statistic)}".rstrip()
+
+
+def budgets_section(records: Records) -> Section | None:
+    """What each budget buys for sure, under a slider; None where no point is sure."""
+    view = FrontView.of(records.first("front"))
+    steps = steps_of(buys_of(view), cheapest=bool(view.budget.floors))
+    if not steps:
+        return None
+    folder = records.all("front")[0].path.parent
+    in_words = words.ms_text if view.is_timed else words.macs_text
+    caption = "What each budget buys, for sure: the most accurate measured point whose bounds lie below it."
+    if view.budget.floors:
+        caption = "What the floors of the budget leave: the cheapest measured point that keeps to them."
+    table = Table.of(
+        steps,
+        caption,
+        (Column("A budget from", hint=view.cost_name), lambda buy: in_words(buy.high)),
+        (Column("buys", numeric=False, hint="tokens kept after each layer"),
+         lambda buy: Cell("dense" if buy.view.origin == "dense" else buy.view.schedule, code=True)),
+        (Column(words.metric_words(view.metric), hint=f"{view.split}, 95 %"),
+         lambda buy: accuracy_cell(buy.view.accuracy)),
+        (Column("Speed", hint="dense = 1"), lambda buy: words.ratio_text(view.speedup(buy.view))),
+        ("Verdict", lambda buy: Cell(buy.sure if buy.rest == "PASS" else buy.rest, badge=True)),
+        ("Export", lambda buy: Cell(export_command(view, buy.view, folder), code=True)),
+        keys=(buy.view.key for buy in steps),
+    )  # fmt: skip
+    gist = f"{words.plural(len(steps), 'step')}, from {in_words(steps[0].high)} to {in_words(steps[-1].high)}"
+    return Section("budgets", "What each budget buys", (*_slider(view, steps), table), gist)
+
+
+def _slider(view: FrontView, steps: Sequence[Buy]) -> list[Block]:
+    """Moved, it lights the row that a budget buys and its point in the chart; hidden until the script has run."""
+    if len(steps) < 2:
+        return []
+    scale, unit = (1.0, "ms") if view.is_timed else (1e-9, "G")
+    limit = next(iter(view.budget.of("latency" if view.is_timed else "flops")), None)
+    first, last = steps[0].high * scale, steps[-1].high * scale
+    ends, start = (0.9 * first, 1.06 * last), first if limit is None else limit.value * scale
+    step = 10.0 ** math.floor(math.log10((ends[1] - ends[0]) / 100))
+    digits = max(0, -round(math.log10(step)))
+    low, high, value = (f"{one:.{digits}f}" for one in (ends[0], max(ends[1], start), start))
+    field = el("input", type="range", id="budget", min=low, max=high, step=f"{step:.{digits}f}", value=value)
+    label = el("label", f"Budget, {view.cost_name} ", el("output", ""), for_="budget")
+    bought = " ".join(f"{buy.view.key}={buy.high * scale:.9g}" for buy in steps)
+    return [Figure("budget", el("div", label, field, class_="slide", hidden=True, data_unit=unit, data_steps=bought))]
+
+
+# The candidates
+
+
+def front_section(records: Records) -> Section | Missing:
+    """Everything the search found, and how sure it is."""
+    front = records.first("front")
+    if not front:
+        return Missing("The front of a search", "fgvc-kit search MODEL --budget latency=20ms")
+    view = FrontView.of(front)
+    chart = front_chart(records) if final_rows(closing_table(records)) else None
+    blocks: list[Block] = [] if chart is None else [chart]
+    if view.candidates:
+        blocks += [front_table(view), *_over_budget(view)]
+    else:
+        blocks.append(Text.of("The search found no candidate.", kind="warning"))
+    blocks += [Text.of(ablation_text(one)) for one in sequence(front, "gene_ablation")]
+    if untrained := untrained_text(front):
+        blocks.append(Text.of(untrained, kind="warning"))
+    beside = len(view.shown) - len(view.candidates) + len(view.models)
+    gist = f"{len(view.candidates)} on the front, {words.plural(beside, 'baseline')}"
+    return Section("front", "Everything the search found", (*blocks, *baseline_blocks(view)), gist)
+
+
+def front_table(view: FrontView) -> Table:
+    """Every candidate by rising cost, then the baselines that are not among them."""
+    strong = () if view.chosen is None else (view.chosen,)
+    caption = (
+        f"Candidates by rising cost{', then baselines' if len(view.shown) > len(view.candidates) else ''}; "
+        f"{'the chosen one is marked.' if strong else 'none was chosen.'}"
+    )
+    return Table.of(view.shown, caption, *_columns(view), strong=strong, keys=(one.key for one in view.shown))
+
+
+def _over_budget(view: FrontView) -> list[Block]:
+    """Finalists that were measured above the budget and are in no other table."""
+    shown = {one.schedule for one in (*view.candidates, *view.baselines)}
+    over = [one for one in view.measured if one.verdict == "FAIL" and one.schedule not in shown]
+    caption = "Measured too, over the budget and not on the front."
+    return [Table.of(over, caption, *_columns(view))] if over else []
+
+
+def _columns(view: FrontView) -> list[Rule[CandidateView]]:
+    def macs(one: CandidateView) -> Cell:
+        share = one.macs / view.dense.macs if one.macs and view.dense and view.dense.macs else None
+        return Cell(words.macs_text(one.macs), f"{words.percent_text(share, 0)} of dense" if share else "")
+
+    return [
+        ("Tokens kept after each layer", lambda one: schedule_cell(view, one)),
+        (MACS[0], macs),
+        accuracy_column(view.metric, view.split),
+        (AGAINST_DENSE, lambda one: difference_cell(one.difference)),
+        (Column("Predicted"), lambda one: words.ms_text(one.time.predicted if one.time else None)),
+        MEDIAN,
+        (Column("p90"), lambda one: Cell(words.ms_text(one.time.p90), one.time.doubt_of("p90")) if one.time
+         else words.DASH),
+        (Column("Speed", hint="dense = 1"), lambda one: words.ratio_text(view.speedup(one))),
+        (Column("Memory", hint="peak, median of fresh processes"), _memory_cell),
+        VERDICT,
+        ("Origin", lambda one: one.origin or words.DASH),
+    ]  # fmt: skip
+
+
+def schedule_cell(view: FrontView, one: CandidateView) -> Cell:
+    """A schedule with its bar."""
+    bar = schedule_bar(one.counts, view.tokens, f"tokens: {one.schedule}") if one.counts else None
+    return Cell(one.schedule or words.DASH, image=bar, code=True)
+
+
+def _memory_cell(one: CandidateView) -> Cell:
+    memory = one.memory
+    if memory is None or memory.median is None:  # the latter of a search that still predicted it
+        return Cell(words.DASH, str(memory) if memory else "")
+    return Cell(words.peak_text(memory.median), f"{words.peak_text(memory.least)} to {words.peak_text(memory.most)}")
 
 
 _GENES = {
@@ -259,20 +399,50 @@ _LINE_POINTS = 200
 
 
 def convergence_section(records: Records) -> Section | Missing:
-    """The convergence of a search, and its schedules."""
+    """How the search went."""
     front = records.first("front")
     volumes = enumerate((number([one], 0) for one in sequence(front, "history")), 1)
-    known = [(count, volume) for count, volume in volumes if volume is not None]
-    blocks: list[Block] = []
+    known = [(float(count), volume) for count, volume in volumes if volume is not None]
+    told = _told(front, FrontView.of(front)) if front else ""
+    blocks: list[Block] = [Text.of(told)] if told else []
     if len(known) > 1:
-        blocks += [Text.of(_said(known)), _volume(known, "evaluations")]
-        if timed := _timed(known, records.candidates):
-            blocks.append(_volume(timed, "seconds of evaluation"))
-    if shown := _shown(FrontView.of(front)):
-        blocks.append(_schedules(shown))
+        blocks += [Text.of(_said(known)), _volume(known)]
     if blocks:
-        return Section("convergence", "How the search went", tuple(blocks))
+        count = whole(front, "evaluations")
+        gist = "" if count is None else words.plural(count, "evaluation")
+        return Section("convergence", "How the search went", tuple(blocks), gist)
     return Missing("How a search converged", "fgvc-kit search MODEL --budget latency=20ms")
+
+
+def _told(front: Mapping[str, Any], view: FrontView) -> str:
+    """How the search went, in a few sentences."""
+    sentences = []
+    evaluated, volume = whole(front, "evaluations"), number(front, "hypervolume")
+    if evaluated is not None:
+        sentences.append(f"{words.plural(evaluated, 'schedule')} evaluated on the {view.split} split")
+    if stopped := text(front, "stopped_because"):
+        sentences.append(f"the search ended because {stopped}")
+    if view.measured:
+        sentences.append(
+            f"{words.plural(len(view.measured), 'schedule')} measured end to end, the dense model among them"
+        )
+    if over := whole(front, "measured_over_budget"):
+        sentences.append(f"{words.plural(over, 'schedule')} predicted within the budget measured above it")
+    if (error := _prediction_error(view)) is not None:
+        sentences.append(f"the layer table predicted {error} than was measured (median)")
+    if volume is not None:
+        sentences.append(f"hypervolume {volume:.4f} (cost relative to dense, reference point 1, 0)")
+    return "; ".join(sentences) + "." if sentences else ""
+
+
+def _prediction_error(view: FrontView) -> str | None:
+    """``3.1 % more`` or ``less``: the median over all that was both predicted and measured."""
+    times = [one.time for one in (*view.candidates, *view.baselines) if one.time is not None]
+    errors = [time.predicted / time.median - 1 for time in times if time.predicted and time.median]
+    if not errors:
+        return None
+    error = median(errors)
+    return f"{words.percent_text(abs(error))} {'more' if error > 0 else 'less'}"
 
 
 def _said(known: Sequence[tuple[float, float]]) -> str:
@@ -287,39 +457,8 @@ def _said(known: Sequence[tuple[float, float]]) -> str:
     )
 
 
-def _timed(known: Sequence[tuple[float, float]], rows: Sequence[Mapping[str, Any]]) -> list[tuple[float, float]]:
-    """Against the time of evaluations, as far as ``candidates.csv`` has it."""
-    clock = [_float(row.get("seconds")) for row in rows]
-    if len(clock) < len(known) or None in clock or clock != sorted(clock, key=lambda seconds: seconds or 0.0):
-        return []
-    return [(clock[int(count) - 1] or 0.0, volume) for count, volume in known]
-
-
-def _volume(points: Sequence[tuple[float, float]], along: str) -> Block:
+def _volume(points: Sequence[tuple[float, float]]) -> Block:
     step = -(-len(points) // _LINE_POINTS)
     thin = tuple(points[(len(points) - 1) % step :: step])
-    name = f"Hypervolume of the front over {along}"
-    return curve_figure([Curve("hypervolume", thin)], thin[-1][0], "hypervolume", name, x_title=along)
-
-
-def _shown(view: FrontView) -> list[tuple[str, CandidateView]]:
-    """Up to four schedules: the chosen one (else the best), the cheapest of the front, the uniform and stage ones."""
-    named = [("chosen", view.pick)] if view.pick else [("best of the front", one) for one in view.candidates[-1:]]
-    named += [("cheapest of the front", one) for one in view.candidates[:1]]
-    for origin, name in (("taper", "uniform taper"), ("stages", "stage schedule")):
-        named += [(name, one) for one in view.baselines if one.origin == origin][:1]
-    found: dict[str, tuple[str, CandidateView]] = {}
-    for name, one in named:
-        if one.counts:
-            found.setdefault(one.schedule, (name, one))
-    return list(found.values())
-
-
-def _schedules(shown: Sequence[tuple[str, CandidateView]]) -> Block:
-    curves = [
-        Curve(name, tuple((float(layer), float(count)) for layer, count in enumerate(one.counts, 1)), dots=True)
-        for name, one in shown
-    ]
-    layers = max(len(one.counts) for _, one in shown)
-    caption = "The baselines are the best of their kind that were evaluated within the budget." if shown[2:] else ""
-    return curve_figure(curves, layers, "tokens", "Tokens kept after each layer", x_title="layer", caption=caption)
+    name = "Hypervolume of the front over evaluations"
+    return curve_figure([Curve("hypervolume", thin)], thin[-1][0], "hypervolume", name, x_title="evaluations")

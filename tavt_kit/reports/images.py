@@ -86,12 +86,12 @@ def kept_section(records: Records) -> Section | Missing:
         widest = max(len(image["stages"]) for image in images)
         width = "pairs" if widest <= 2 else "few" if widest <= 4 else ""  # narrow strips stand side by side
         shown = {"images": images, "rows": rows, "columns": columns, "width": width}
-        strips = fill("kept.html", first=min(layers), last=max(layers), **shown)
-        blocks.append(Figure("patches kept", strips, scrolls=False))
+        strips = fill("kept.html", **shown)
+        blocks.append(Figure("patches kept", strips))
     name, terms, source = (text(record, "licence", key) for key in ("name", "licence", "source"))
     if name is not None and terms is not None:
         blocks.append(Text.of(f"Images: {name}, {terms}{f' ({source})' if source else ''}.", kind="note"))
-    return Section("kept", "What each layer keeps", tuple(blocks))
+    return Section("kept", "What each layer keeps", tuple(blocks), words.plural(len(images), "image"))
 
 
 def _explanation(record: Mapping[str, Any], layers: Sequence[int], patches: int) -> str:
@@ -202,8 +202,10 @@ def explained_section(records: Records) -> Section | None:
         blocks.append(Text.of(lead, run, *under, f"; all of them in {folder}/."))
         if shown:
             items = el("ul", *(item for item, _ in shown), class_="drawings")
-            blocks.append(Figure("what the model looks at", items, _caption(entries), scrolls=False))
-    return Section("explained", "What the model looks at", tuple(blocks)) if blocks else None
+            blocks.append(Figure("what the model looks at", items, _caption(entries)))
+    count = sum(len(objects(found.body, "images")) for found in records.all("explained"))
+    gist = words.plural(count, "image")
+    return Section("explained", "What the model looks at", tuple(blocks), gist) if blocks else None
 
 
 def _shown(found: Found, entries: Sequence[Mapping[str, Any]], left: int) -> Iterator[tuple[Markup, int]]:

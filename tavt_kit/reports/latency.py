@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from tavt_kit.core.latency_table import LatencyTable
-from tavt_kit.core.part_names import HEAD, STEM, part_names, part_words
+from tavt_kit.core.part_names import HEAD, STEM, part_names
 from tavt_kit.core.schedule import TokenSchedule, counts_text
 from tavt_kit.errors import TavtError
 from tavt_kit.reports import words
-from tavt_kit.reports.blocks import Block, Cell, Column, Missing, Rule, Section, Table, Text
+from tavt_kit.reports.blocks import Block, Cell, Column, Missing, Section, Table, Text
 from tavt_kit.reports.candidates import MACS, MEDIAN, P90, CandidateView, FrontView, TimeView
 from tavt_kit.reports.charts import layer_figure
 from tavt_kit.reports.records import Found, Records, mapping, number, objects, sequence, text, whole
@@ -85,11 +85,10 @@ def layers_section(records: Records) -> Section | Missing:
     blocks: tuple[Block, ...] = (
         Text.of(_sentence(shown, where)),
         layer_figure(names, {one.name: one.parts for one in shown}, f"milliseconds of each layer on {where}"),
-        _parts_table(names, shown),
         *_sums(shown),
         Text.of(_trust(table), kind="note"),
     )
-    return Section("layers", "Where the time goes", blocks)
+    return Section("layers", "Where the time goes", blocks, f"{words.ms_text(shown[-1].sum)} in {len(names)} parts")
 
 
 def _sentence(shown: Sequence[LayerTimes], where: str) -> str:
@@ -103,25 +102,6 @@ def _sentence(shown: Sequence[LayerTimes], where: str) -> str:
         faster = words.ratio_text(first.sum / one.sum)
         said += f" The chosen schedule takes {words.ms_text(one.sum)}, {faster} as fast."
     return said
-
-
-def _parts_table(names: Sequence[str], shown: Sequence[LayerTimes]) -> Table:
-    """Every part of every model; the image in numbers."""
-
-    def times(one: LayerTimes) -> Rule[str]:
-        head = Column(one.name.capitalize(), hint="predicted")
-        return head, lambda name: words.ms_text(one.parts.get(name, one.sum))
-
-    def tokens(title: str, counts: Sequence[int]) -> Rule[str]:
-        return Column(title), lambda name: str(counts[int(name)]) if name.isdigit() else ""
-
-    columns: list[Rule[str]] = [("Part", lambda name: "sum" if name == "sum" else part_words(name))]
-    columns += [times(one) for one in shown]
-    if shown[-1].name == "chosen":
-        kept = shown[-1].counts
-        columns += [tokens("Tokens in", (shown[0].counts[0], *kept)), tokens("Tokens kept", kept)]
-    caption = "Milliseconds of each part, predicted by the latency table."
-    return Table.of((*names, "sum"), caption, *columns, strong=(len(names),), folded=True)
 
 
 def _sums(shown: Sequence[LayerTimes]) -> list[Table]:
@@ -159,7 +139,8 @@ def benches_section(records: Records) -> Section | Missing:
     blocks: list[Block] = []
     for found in benches:
         blocks += [_table(found, len(benches) > 1), Text.of(_protocol(found.body), kind="note")]
-    return Section("bench", "Measured side by side", tuple(blocks))
+    count = sum(len(objects(found.body, "candidates")) for found in benches)
+    return Section("bench", "Measured side by side", tuple(blocks), words.plural(count, "candidate"))
 
 
 def _table(found: Found, named: bool) -> Table:

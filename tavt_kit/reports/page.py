@@ -1,10 +1,10 @@
 """From records to a report: which sections there are, and its four files.
 
-``report.json`` is what the report says, for programs. ``verdict`` and ``sentence`` as the page has them; ``budgets``;
-``target``, ``host``, ``metric`` and ``split`` of the search; ``chosen`` (a row, or null); ``buys``: what a growing
-budget buys, each with the least budget that surely does (ms, or multiply-adds without latencies) and its export
-command; ``rows``: every point, with the columns of ``report.csv``; ``records``: the files read, each with its schema
-and SHA-256. Of several runs, ``runs`` has one such object each. What is not known is null.
+``report.json`` is what the report says, for programs. ``verdict``, ``lead``, ``sentence``, ``notes`` and ``command`` as
+the page has them; ``budgets``; ``target``, ``host``, ``metric`` and ``split`` of the search; ``chosen`` (a row, or
+null); ``buys``: what a growing budget buys, each with the least budget that surely does (ms, or multiply-adds without
+latencies) and its export command; ``rows``: every point, with the columns of ``report.csv``; ``records``: the files
+read, each with its schema and SHA-256. Of several runs, ``runs`` has one such object each. What is not known is null.
 """
 
 from __future__ import annotations
@@ -20,11 +20,12 @@ from tavt_kit.core.lock import held_folder
 from tavt_kit.core.part_names import part_words
 from tavt_kit.core.records import atomic_text, label_record, sha256_file
 from tavt_kit.errors import TavtError
+from tavt_kit.reports.answer import answer
 from tavt_kit.reports.blocks import (
+    Answer,
     Code,
     Download,
     Facts,
-    Headline,
     Missing,
     Report,
     Section,
@@ -37,49 +38,60 @@ from tavt_kit.reports.compared import RunRecords, compared_report, runs_of
 from tavt_kit.reports.evaluated import evaluated_section
 from tavt_kit.reports.exported import checks_section, classes_section
 from tavt_kit.reports.final import final_rows, final_section
-from tavt_kit.reports.front import convergence_section, front_section
+from tavt_kit.reports.front import (
+    budgets_section,
+    buys_of,
+    chart_of,
+    convergence_section,
+    export_command,
+    front_section,
+    steps_of,
+)
 from tavt_kit.reports.images import explained_section, kept_section
 from tavt_kit.reports.latency import benches_section, latency_table, layer_times, layers_section
-from tavt_kit.reports.picker import buys_of, export_command, steps_of
 from tavt_kit.reports.provenance import card_of, provenance_section, reproduction_section, summary
 from tavt_kit.reports.records import Records, gather, mapping, text
 from tavt_kit.reports.training import ladder_section, learning_section
-from tavt_kit.reports.verdict import headline
 
 HTML_FILE, MARKDOWN_FILE, CSV_FILE, JSON_FILE = "report.html", "report.md", "report.csv", "report.json"
 
-_SECTIONS: tuple[Callable[[Records], Section | Missing | None], ...] = (
-    front_section,
-    final_section,
-    checks_section,
-    evaluated_section,
-    classes_section,
-    convergence_section,
-    ladder_section,
-    learning_section,
-    layers_section,
-    benches_section,
-    kept_section,
-    explained_section,
-)
+_GROUPS: dict[str, tuple[Callable[[Records], Section | Missing | None], ...]] = {
+    "Decide": (final_section, budgets_section, front_section),
+    "Understand": (
+        classes_section,
+        evaluated_section,
+        kept_section,
+        explained_section,
+        layers_section,
+        ladder_section,
+        learning_section,
+    ),
+    "Trust": (checks_section, benches_section, convergence_section, provenance_section),
+    "Reproduce": (reproduction_section,),
+}
+"""What stands below the answer, in the order a reader asks."""
 
 
 def build_report(records: Records) -> Report:
-    """What the records say, in the order a reader asks."""
+    """What the records say: the answer, one chart, and the rest under four headings."""
     name = text(card_of(records), "name")
-    data = text(records.first("split"), "name")
-    title = " on ".join(part for part in (name, data) if part) or "A run without a model card"
-    found = [section(records) for section in _SECTIONS]
-    sections = [one for one in found if isinstance(one, Section)]
+    data = text(records.first("split"), "name") or text(records.first("fit"), "data", "name")
+    folder = Path(records.folders[0]).resolve().name if records.folders else "A run"
+    title = " on ".join(part for part in (name, data) if part) or folder
+    found = {heading: [section(records) for section in sections] for heading, sections in _GROUPS.items()}
     # All that is not there in one place, so that a short report stays short.
-    if missing := tuple((one.what, Code(one.command)) for one in found if isinstance(one, Missing)):
+    missing = [one for sections in found.values() for one in sections if isinstance(one, Missing)]
+    if missing and not records.all("fit"):
         lead = Text.of("Each of these is made by the command beside it.")
-        sections.append(Section("missing", "Not recorded", (lead, Facts(missing))))
+        facts = Facts(tuple((one.what, Code(one.command)) for one in missing))
+        found["Reproduce"].append(Section("missing", "Not recorded", (lead, facts), f"{len(missing)} kinds"))
+    kept = ((heading, tuple(one for one in some if isinstance(one, Section))) for heading, some in found.items())
     return Report(
         title,
         summary(records),
-        headline(records),
-        (*sections, provenance_section(records), reproduction_section(records)),
+        answer(records),
+        chart_of(records),
+        tuple((heading, sections) for heading, sections in kept if sections),
         f"Made by fgvc-kit report from {', '.join(records.folders) or 'records'}.",
     )
 
@@ -106,12 +118,12 @@ def write_report(
         if budget is not None:
             runs = tuple(RunRecords(run.name, asked(run.records, budget)) for run in runs)
         report = compared_report(runs)
-        bodies = [report_body(run.records, headline(run.records), run.name) for run in runs]
+        bodies = [report_body(run.records, answer(run.records), run.name) for run in runs]
         body: dict[str, Any] = {"runs": bodies}
     else:
         records = records if budget is None else asked(records, budget)
         report = build_report(records)
-        body = report_body(records, report.headline, report.title)
+        body = report_body(records, report.answer, report.title)
     rows = (row for one in body.get("runs", [body]) for row in one["rows"])
     table = csv_text(COLUMNS, ([row[name] for name in COLUMNS] for row in rows))
     record = json.dumps(label_record("report", body), indent=1, ensure_ascii=False)
@@ -128,14 +140,16 @@ def write_report(
         return written
 
 
-def report_body(records: Records, headline: Headline, run: str) -> dict[str, Any]:
-    """The object of one run, with the headline as the page says it."""
+def report_body(records: Records, said: Answer, run: str) -> dict[str, Any]:
+    """The object of one run, with the answer as the page says it."""
     rows, front = rows_of(records, run), records.first("front")
     return {
         "run": run,
-        "verdict": headline.verdict or None,
-        "sentence": _plain(headline.sentence),
-        "notes": [_plain(one) for one in headline.more],
+        "verdict": said.verdict or None,
+        "lead": said.lead.replace("\u00a0", " "),
+        "sentence": _plain(said.sentence),
+        "notes": [_plain(one) for one in said.more],
+        "command": said.command[1] if said.command else None,
         "budgets": list(front.get("budgets") or ()),
         "target": dict(mapping(front, "target")) or None,
         "host": dict(mapping(front, "host")) or None,

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from tavt_kit.core.records import sha256_file
+from tavt_kit.reports import words
 from tavt_kit.reports.blocks import Block, Cell, Code, Facts, Inline, Section, Table, Text
 from tavt_kit.reports.records import Records, mapping, number, sequence, text, whole
 from tavt_kit.reports.words import date_text, plural, target_words
@@ -22,7 +22,7 @@ COUNTING = (
 def provenance_section(records: Records) -> Section:
     """Everything a reader needs to trust, repeat or refuse the figures."""
     blocks: list[Block] = [Text.of(COUNTING)]
-    measured = (one.body for kind in ("front", "final", "bench", "profile") for one in records.all(kind))
+    measured = (one.body for kind in ("fit", "front", "final", "bench", "profile") for one in records.all(kind))
     hosts = list(dict.fromkeys(name for body in measured if (name := text(body, "host", "cpu"))))
     if len(hosts) > 1:
         warning = f"The records come from {len(hosts)} different machines: {'; '.join(hosts)}."
@@ -43,7 +43,8 @@ def provenance_section(records: Records) -> Section:
             ("Source", lambda row: row[2]),
         )
         blocks.append(table)
-    return Section("provenance", "Measured how, made of what", tuple(blocks))
+    gist = text(_host(records), "cpu") or ""
+    return Section("provenance", "Measured how, made of what", tuple(blocks), gist)
 
 
 def facts_of(records: Records) -> list[tuple[str, Inline]]:
@@ -58,13 +59,13 @@ _Fact = tuple[str, Inline | int | None]
 
 
 def _host(records: Records) -> Mapping[str, Any]:
-    kinds = ("front", "final", "bench", "profile", "check", "run")
+    kinds = ("fit", "front", "final", "bench", "profile", "check", "run")
     found = (mapping(one.body, "host") for kind in kinds for one in records.all(kind))
     return next(filter(None, found), {})
 
 
 def _target(records: Records) -> Mapping[str, Any]:
-    found = (mapping(records.first(kind), "target") for kind in ("front", "final", "profile", "bench"))
+    found = (mapping(records.first(kind), "target") for kind in ("fit", "front", "final", "profile", "bench"))
     return next(filter(None, found), {})
 
 
@@ -163,56 +164,32 @@ def summary(records: Records) -> str:
     return " · ".join(filter(None, (target_words(_target(records)), named, date_text(date) if date else "")))
 
 
-_FLAGS = {
-    "data": "--data", "weights": "--weights", "target": "--target", "algorithm": "--algorithm",
-    "evaluations": "--evaluations", "population": "--population", "final": "--final", "screen": "--screen",
-    "seed": "--seed", "limit": "--limit", "budgets": "--budget", "schedules": "--schedule", "objectives": "--objective",
-    "max_seconds": "--max-time", "evaluate_on": "--evaluate-on",
-}  # fmt: skip
-"""Of a search's ``recipe.json``."""
-
-
 def reproduction_section(records: Records) -> Section:
     """The block to copy from."""
     commands = list(commands_of(records))
     blocks: list[Block] = []
     if commands:
-        exact = all(given for _, given in commands)
-        lead = "in this order" if exact else "the search's put together from what recipe.json has"
-        blocks.append(Text.of(f"As they were given, {lead}:"))
-        blocks += [Text.of(Code(command, command=True)) for command, _ in commands]
+        blocks.append(Text.of("As they were given, in this order:"))
+        blocks += [Text.of(Code(command, command=True)) for command in commands]
     else:
         blocks.append(Text.of("No record here says by which command it was made.", kind="note"))
     if hashes := list(_hashes(records)):
         caption = f"Hashes of what went in and came out ({len(hashes)})."
         name, digest = ("What", lambda row: row[0]), ("SHA-256", lambda row: Cell(row[1], code=True))
         blocks.append(Table.of(hashes, caption, name, digest, folded=True))
-    return Section("reproduction", "To do it again", tuple(blocks))
+    return Section(
+        "reproduction", "To do it again", tuple(blocks), words.plural(len(commands), "command") if commands else ""
+    )
 
 
-def commands_of(records: Records) -> Iterator[tuple[str, bool]]:
-    """Each command once, in the order of the work, and whether it is as it was given."""
+def commands_of(records: Records) -> Iterator[str]:
+    """Each recorded command once, in the order of the work; what was called from Python has none."""
     trained = sorted(records.all("run"), key=lambda one: text(one.body, "verb") == "distill")
-    found = [(text(one.body, "command"), True) for one in (*trained, *records.all("profile"))]
-    front, recipe = records.first("front"), records.first("recipe")
-    if command := text(front, "command"):
-        found.append((command, True))
-    elif recipe:
-        found.append((_search(recipe, records.all("recipe")[0].path.parent), False))
-    after = ("exported", "check", "bench", "eval", "explained")
-    found += [(text(one.body, "command"), True) for kind in after for one in records.all(kind)]
-    yield from dict.fromkeys((command, given) for command, given in found if command)
-
-
-def _search(recipe: Mapping[str, Any], folder: Path) -> str:
-    """A search's command from its recipe."""
-    parts = ["fgvc-kit", "search", text(recipe, "model") or "MODEL"]
-    for name, flag in _FLAGS.items():
-        known: list[Any] = [*sequence(recipe, name), text(recipe, name), whole(recipe, name)]
-        if name == "max_seconds" and (seconds := number(recipe, name)) is not None:
-            known = [f"{seconds:g}s"]
-        parts += [part for one in known if one is not None for part in (flag, str(one))]
-    return shlex.join((*parts, "-o", str(folder)))
+    works = (
+        trained,
+        *map(records.all, ("prune", "profile", "front", "exported", "check", "bench", "fit", "eval", "explained")),
+    )
+    yield from dict.fromkeys(command for work in works for one in work if (command := text(one.body, "command")))
 
 
 def _hashes(records: Records) -> Iterator[tuple[str, str]]:

@@ -49,7 +49,7 @@ def ladder_section(records: Records) -> Section | Missing:
     blocks: list[Block] = [Text.of(_sentence(steps, metric, split))]
     if any(step.before or step.after for step in steps):
         blocks.append(_table(steps, metric, split))
-    return Section("distillation", "What distillation did", tuple(blocks))
+    return Section("distillation", "What distillation did", tuple(blocks), words.plural(len(steps), "schedule"))
 
 
 def lowered_dense(records: Records) -> str | None:
@@ -129,7 +129,8 @@ def learning_section(records: Records) -> Section | Missing:
     blocks = [block for run in records.all("run") for block in _run(run, records.steps.get(run.path, ()))]
     if not blocks:
         return Missing("Learning curves", "fgvc-kit distill MODEL")
-    return Section("learning", "How training went", tuple(blocks))
+    gist = ", ".join(f"{whole(run.body, 'asked', 'steps') or '?'} steps" for run in records.all("run"))
+    return Section("learning", "How training went", tuple(blocks), gist)
 
 
 def _run(run: Found, steps: Sequence[Mapping[str, Any]]) -> list[Block]:

@@ -20,6 +20,7 @@ from tavt_kit.core.accuracy import Accuracy, PairedDifference
 from tavt_kit.core.budget import Budget, Verdict
 from tavt_kit.core.candidate import Candidate
 from tavt_kit.core.codec import encode
+from tavt_kit.core.configuration import Configuration
 from tavt_kit.core.device import TargetDevice
 from tavt_kit.core.front import ParetoFront
 from tavt_kit.core.host import HostFacts
@@ -33,6 +34,7 @@ from tavt_kit.reports import final_row, write_final
 from tavt_kit.search.finalists import Final
 from tavt_kit.search.record import front_body, write_candidates, write_front
 from tavt_kit.search.result import SearchResult
+from tavt_kit.workflows.fit_rows import FitRow, FitTable
 
 TOKENS, LAYERS = 65, 12
 TARGET = TargetDevice.parse("openvino:cpu:threads=2")
@@ -369,3 +371,47 @@ def write_kept_record(folder: Path, classes: tuple[str, ...]) -> None:
         "images": images,
     }
     write_record(folder / "kept.json", "kept", body)
+
+
+def write_fit(folder: Path) -> Path:
+    """``fit.json`` by the table that a fit ends with: dense, INT8, smaller images and fewer tokens."""
+    rng, table = np.random.default_rng(3), list[FitRow]()
+
+    def add(counts: tuple[int, ...], right: float, ms: float, precision: str | None = None, run: str = "adapted",
+            size: int | None = None) -> None:  # fmt: skip
+        val, test = (rng.random(n) < right for n in (525, 656))
+        image = None if size is None else (size, size)
+        choice = Configuration(TokenSchedule(counts), image_size=image, precision=precision)
+        file = folder / "files" / f"{run}-{len(table)}.xml"
+        macs = 22_000_000 * sum(counts)
+        table.append(FitRow(file, Path(run), choice, counts[0], macs, val, test, measured(ms, seed=len(table))))
+
+    less = tuple(candidate(taper(0.15), 300, "taper").schedule.counts)
+    add((65,) * 12, 0.90, 13.2)
+    add((65,) * 12, 0.895, 9.1, "int8")
+    add((50,) * 12, 0.885, 6.6, "int8", "adapted-98", 98)
+    add((37,) * 12, 0.82, 4.9, "int8", "adapted-84", 84)
+    add(less, 0.89, 9.0, run="distilled")
+    add(less, 0.895, 6.1, "int8", "distilled")
+    add(tuple(candidate(taper(0.3), 300, "taper").schedule.counts), 0.83, 4.2, "int8", "distilled")
+    found = FitTable(table, Budget.parse(["latency=8ms"]))
+    body = {**found.as_record(folder), "data": {"name": "birds"}, "target": TARGET.as_record(), "host": HOST}
+    write_record(
+        folder / "fit.json", "fit", {**body, "command": "fgvc-kit fit birds --budget latency=8ms -o runs/birds"}
+    )
+    return folder
+
+
+def write_pruned(folder: Path) -> Path:
+    """``prune.json``, as ``prune`` leaves it."""
+    folder.mkdir(parents=True, exist_ok=True)
+    body = {
+        "request": {}, "source": "runs/birds",
+        "before": {"layers": 12, "macs": 1_400_000_000, "parameters": 22_000_000},
+        "after": {"layers": 12, "macs": 880_000_000, "parameters": 14_000_000},
+        "difference": _paired(-3), "budget": None, "dense_rivals": [],
+    }  # fmt: skip
+    for when, right in (("before", 398), ("after", 395)):
+        body[when]["top1"] = Accuracy.of_counts(right, 525, split="val").as_record()  # type: ignore[index]
+    write_record(folder / "prune.json", "prune", body)
+    return folder

@@ -12,7 +12,7 @@ from tavt_kit.errors import BudgetError
 from tavt_kit.reports import write_report
 from tavt_kit.reports.candidates import FrontView, asked
 from tavt_kit.reports.final import final_rows
-from tavt_kit.reports.picker import buys_of, export_command, steps_of
+from tavt_kit.reports.front import buys_of, export_command, steps_of
 from tavt_kit.reports.records import Records, gather
 from tests.reports.records import EMPTY_FRONT, write_run
 

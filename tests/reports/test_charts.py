@@ -4,6 +4,7 @@ import re
 
 import pytest
 
+from tavt_kit.reports.blocks import Figure
 from tavt_kit.reports.charts import (
     KINDS,
     Box,
@@ -55,7 +56,14 @@ def mark(x: float, y: float, kind: str = "front", **more: object) -> Mark:
 
 
 def drawn(marks: list[Mark], frame: Frame, title: str) -> str:
-    return str(front_figure(marks, frame, title).image)
+    return once(front_figure(marks, frame, title))
+
+
+def once(figure: Figure) -> str:
+    """A chart in its first size, the wide one."""
+    first, other = str(figure.image).split("</svg>")[:2]
+    assert 'class="chart wide' in first and 'class="chart narrow' in other
+    return first.removeprefix('<div class="sizes">') + "</svg>"
 
 
 def test_every_mark_is_drawn_where_its_numbers_say() -> None:
@@ -83,8 +91,9 @@ def test_a_budget_far_away_does_not_squeeze_the_front() -> None:
 
 
 def test_bars_and_predictions() -> None:
-    text = drawn([mark(2.0, 60.0, x_bar=(1.9, 2.4), y_bar=(55.0, 65.0), predicted_x=2.2)], Frame("ms", "%"), "c")
-    assert 'class="predicted"' in text and 'class="bars front"' in text and "h6" in text and "v6" in text
+    text = drawn([mark(2.0, 60.0, x_bar=(1.9, 2.4), y_bar=(55.0, 65.0))], Frame("ms", "%"), "c")
+    assert 'class="bars front"' in text and "h6" in text and "v6" in text and "hollow" not in text
+    assert 'class="mark front hollow"' in drawn([mark(2.0, 60.0, measured=False)], Frame("ms", "%"), "c")
 
 
 def test_only_the_front_makes_the_staircase() -> None:
@@ -96,7 +105,7 @@ def test_only_the_front_makes_the_staircase() -> None:
 def test_the_legend_names_what_is_there() -> None:
     marks = [mark(1.0, 1.0), mark(1.0, 1.0, "int8", y_bar=(0.0, 2.0))]
     found = Page(str(front_figure(marks, Frame("ms", "%"), "c").legend)).text
-    assert found == "on the front dense, INT8 95 % interval"
+    assert found == "fewer tokens dense, INT8 95 % interval of the accuracy"
     for kind in KINDS:
         assert drawn([mark(1.0, 50.0, kind)], Frame("ms", "%"), "c")
 
@@ -119,7 +128,7 @@ def test_layer_chart_groups_bars() -> None:
     dense = {"stem": 1.0, "0": 2.0, "head": 0.5}
     bars = {"dense": dense, "chosen": dense | {"0": 1.0}}
     figure = layer_figure(("stem", "0", "head"), bars, "time")
-    text = str(figure.image)
+    text = once(figure)
     heights = {kind: [float(h) for h in re.findall(rf'height="([\d.]+)" class="bar-{kind}"', text)] for kind in "ab"}
     assert [len(found) for found in heights.values()] == [3, 3]
     assert heights["a"][1] == pytest.approx(2 * heights["b"][1])

@@ -11,6 +11,7 @@ from tavt_kit.reports.charts import Curve, curve_figure, thinned
 from tavt_kit.reports.records import gather
 from tavt_kit.reports.training import learning_section
 from tests.reports.records import write_run
+from tests.reports.test_charts import once
 
 
 def section(folder: Path) -> Section:
@@ -26,9 +27,9 @@ def test_the_curves_of_a_run_and_what_was_selected(tmp_path: Path) -> None:
     assert "300 steps; the loss fell from 1.34 to 0.412" in sentence  # the line that was cut off is not read
     assert "step 250, the best by macro F1 on val, mean over the ladder of schedules (71.8 %)" in sentence
     assert "waited for images 2.4 % of the time" in sentence
-    drawn = str(loss.image)
+    drawn = once(loss)
     assert drawn.count('class="curve') == 4 and drawn.count('class="band"') == 1
-    assert str(metric.image).count('class="ring"') == 1 and str(metric.image).count('class="seen"') == 12
+    assert once(metric).count('class="ring"') == 1 and once(metric).count('class="seen"') == 12
 
 
 def test_a_run_that_stopped_early_says_so(tmp_path: Path) -> None:
@@ -70,7 +71,7 @@ def test_a_thinned_curve_keeps_means_and_extremes() -> None:
 def test_points_are_drawn_where_their_numbers_say() -> None:
     curves = [Curve("top-1 on val", ((10.0, 50.0), (20.0, 70.0)), dots=True, ring=20.0)]
     figure = curve_figure(curves, 40.0, "%", "chart")
-    text = str(figure.image)
+    text = once(figure)
     dots = [(float(x), float(y)) for x, y in re.findall(r'<circle cx="([\d.]+)" cy="([\d.]+)" r="3.5"', text)]
     assert len(dots) == 2 and dots[1][1] < dots[0][1]
     assert dots[1][0] - dots[0][0] == pytest.approx(dots[0][0] - 66.0, abs=0.2)

@@ -6,13 +6,15 @@ from pathlib import Path
 import pytest
 
 from tavt_kit.reports import write_report
-from tavt_kit.reports.blocks import Cell, Code, Column, Headline, Report, Section, Table, Text, markdown_page
+from tavt_kit.reports.blocks import Answer, Cell, Code, Column, Report, Section, Table, Text, markdown_page
 from tests.reports.pages import Page
 from tests.reports.records import write_run
 
 
 def page(*blocks: Text | Table) -> str:
-    return markdown_page(Report("t", "s", Headline("PASS", Text.of("fits")), (Section("a", "A", blocks),), "end"))
+    sections = (Section("a", "A", blocks),)
+    answer = Answer("PASS", "ship", Text.of("fits"))
+    return markdown_page(Report("t", "s", answer, None, (("Decide", sections),), "end"))
 
 
 @pytest.mark.parametrize(
@@ -21,7 +23,7 @@ def page(*blocks: Text | Table) -> str:
 def test_text_of_records_is_no_markdown(text: str) -> None:
     found = page(Text.of(text))
     assert "<script" not in found
-    (line,) = re.findall(r"## A\n\n(.*)\n", found)
+    (line,) = re.findall(r"### A\n\n(.*)\n", found)
     assert re.search(r"(?<!\\)[*_`|#\[]", line) is None
     assert re.sub(r"\\(.)", r"\1", line).replace("&lt;", "<").replace("&gt;", ">") == text
 

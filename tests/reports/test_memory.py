@@ -7,11 +7,11 @@ from typing import Any
 import pytest
 
 from tavt_kit.core.budget import Budget
+from tavt_kit.reports.answer import answer
 from tavt_kit.reports.blocks import Section, Table, Text
 from tavt_kit.reports.candidates import CandidateView, FrontView, asked, judge_view
-from tavt_kit.reports.front import front_section, front_table
-from tavt_kit.reports.verdict import headline
-from tests.reports.test_verdict import entry, front, records, said
+from tavt_kit.reports.front import convergence_section, front_section, front_table
+from tests.reports.test_answer import entry, front, records, said
 
 
 def sized(median: float | None, **more: Any) -> dict[str, Any]:
@@ -40,7 +40,9 @@ def test_what_was_measured_over_the_budget_is_shown_and_counted() -> None:
     tables = [one for one in section.blocks if isinstance(one, Table)]
     (over,) = [one for one in tables if "over the budget" in one.caption]
     assert [row[0].text for row in over.rows] == ["65,64,63"]
-    told = " ".join("".join(map(str, one.parts)) for one in section.blocks if isinstance(one, Text))
+    went = convergence_section(records(front=body))
+    assert isinstance(went, Section)
+    told = " ".join("".join(map(str, one.parts)) for one in went.blocks if isinstance(one, Text))
     assert "3 schedules measured end to end" in told
     (again,) = asked(records(front=body), Budget.parse(["latency=10ms"])).all("front")
     assert [one["verdict"] for one in again.body["measured"]] == ["PASS", "PASS", "PASS"]
@@ -48,7 +50,7 @@ def test_what_was_measured_over_the_budget_is_shown_and_counted() -> None:
 
 def test_the_headline_and_the_table_have_it() -> None:
     body = front(sized(310e6), chosen=0, budgets=["memory=320MB"], verdict="PASS")
-    found = headline(records(front=body))
+    found = answer(records(front=body))
     assert "PASS, p90 8.40 ms" in said(found) and "peak memory 310.0 MB" in said(found)
     figure = next(one for one in found.figures if one.label == "peak memory")
     assert "budget 320MB" in figure.small and "at most 311.0" in figure.small
@@ -56,7 +58,7 @@ def test_the_headline_and_the_table_have_it() -> None:
     assert "Memory" in titles
     plain = front(entry([65, 33, 33], 0.84, 8.0, "PASS"))
     assert "Memory" not in [column.title for column in front_table(FrontView.of(plain)).columns]
-    nothing = headline(
+    nothing = answer(
         records(front=front({**sized(310e6), "verdict": "FAIL"}, chosen=None, budgets=["memory=200MB"], verdict="FAIL"))
     )
     assert "candidate needs is 311.0 MB of memory; FAIL" in said(nothing)

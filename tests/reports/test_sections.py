@@ -13,14 +13,15 @@ from tavt_kit.core.latency_table import LatencyTable
 from tavt_kit.core.records import write_record
 from tavt_kit.errors import RecordError
 from tavt_kit.reports import write_report
-from tavt_kit.reports.blocks import Missing, Section
-from tavt_kit.reports.front import cloud_of, front_section
+from tavt_kit.reports.blocks import Figure, Missing, Section
+from tavt_kit.reports.front import chart_of, cloud_of, front_section
 from tavt_kit.reports.images import kept_section
 from tavt_kit.reports.page import build_report
 from tavt_kit.reports.provenance import COUNTING
 from tavt_kit.reports.records import Found, Records, gather
 from tests.reports.pages import Page
-from tests.reports.records import write_run
+from tests.reports.records import write_fit, write_pruned, write_run
+from tests.reports.test_charts import once
 
 
 def read(places: list[Path], out: Path) -> Page:
@@ -36,9 +37,13 @@ def section_of(make: Callable[[Records], Section | Missing], folder: Path) -> Se
 def test_every_missing_record_is_named_with_its_command(tmp_path: Path) -> None:
     write_record(tmp_path / "run.json", "run", {})
     page = read([tmp_path], tmp_path)
-    for verb in ("search", "profile", "demo", "export", "distill", "bench"):
+    for verb in ("search", "profile", "export", "distill", "bench"):
         assert f"fgvc-kit {verb}" in page.text
-    assert [v["id"] for tag, v in page.tags if tag == "section"] == ["verdict", "missing", "provenance", "reproduction"]
+    assert [v["id"] for tag, v in page.tags if tag == "details" and "id" in v] == [
+        "provenance",
+        "reproduction",
+        "missing",
+    ]
     assert "Not recorded" not in read([write_run(tmp_path / "whole").folder], tmp_path / "out").text
 
 
@@ -61,7 +66,7 @@ def test_any_single_field_may_be_missing(tmp_path: Path) -> None:
         for field in found[0].body:
             body = {name: value for name, value in found[0].body.items() if name != field}
             changed = Records({**records.found, kind: (Found(found[0].path, body),)}, records.candidates)
-            assert build_report(changed).sections
+            assert build_report(changed).groups
 
 
 def test_counting_is_said_once(tmp_path: Path) -> None:
@@ -98,19 +103,40 @@ def test_the_chosen_candidate_is_marked_in_table_and_chart(tmp_path: Path) -> No
     strong = [values for tag, values in page.tags if tag == "tr" and values.get("class") == "strong"]
     assert [values["data-key"] for values in strong if "data-key" in values] == ["c3"]
     keys = [values["data-key"] for tag, values in page.tags if values.get("class") == "point" and "data-key" in values]
-    assert sorted(keys) == ["b0", "b1", "b2", "c0", "c1", "c2", "c3", "c4", "c5"]
+    assert sorted(keys) == sorted(2 * ["b0", "b1", "b2", "c0", "c1", "c2", "c3", "c4", "c5"])  # in both sizes
 
 
 def test_figures_of_another_split_stay_off_the_front_chart(tmp_path: Path) -> None:
     run = write_run(tmp_path)
-    figure = section_of(front_section, run.folder).blocks[2]
+    figure = section_of(front_section, run.folder).blocks[0]
+    assert isinstance(figure, Figure) and figure.name.startswith("top-1 on val")
     assert "lower resolution" not in str(figure)
-    final = json.loads((tmp_path / "final.json").read_text())
-    for row in final["rows"]:
-        row["split"] = "val"
-    (tmp_path / "final.json").write_text(json.dumps(final))
-    figure = section_of(front_section, run.folder).blocks[2]
-    assert "lower resolution" in str(figure)
+    chart = chart_of(gather([run.folder]))
+    assert chart is not None and chart.name == "top-1 on test, % against p90 latency, ms"
+    assert "lower resolution" in str(chart) and "also evaluated" not in str(chart)
+
+
+def test_the_chart_has_whatever_was_measured_and_the_budget(tmp_path: Path) -> None:
+    folder = write_run(tmp_path, final=False).folder
+    body = json.loads((folder / "front.json").read_text())
+    other = {**body["candidates"][1], "name": "dense, INT8", "kind": "int8", "split": "val"}
+    body["baseline_models"] = [{name: value for name, value in other.items() if name != "schedule"}]
+    (folder / "front.json").write_text(json.dumps(body))
+    figure = chart_of(gather([folder]))
+    assert figure is not None
+    page = Page(str(figure.legend) + once(figure))
+    for said in ("chosen", "fewer tokens", "dense, f32", "dense, INT8", "uniform taper", "also evaluated"):
+        assert said in page.text
+    assert "budget 11 ms (p90)" in page.text and "95 % bounds of the latency" in page.text
+    assert chart_of(gather([write_pruned(tmp_path / "pruned")])) is None
+
+
+def test_the_chart_of_a_fit_has_every_file(tmp_path: Path) -> None:
+    figure = chart_of(gather([write_fit(tmp_path)]))
+    assert figure is not None
+    rows = json.loads((tmp_path / "fit.json").read_text())["rows"]
+    assert once(figure).count('class="point"') == len(rows) > 5
+    assert "budget 8 ms (p90)" in Page(once(figure)).text.replace("\u00a0", " ")
 
 
 def test_dropped_patches_are_covered_and_no_others(tmp_path: Path) -> None:
@@ -199,12 +225,12 @@ def test_layers_are_rows_of_the_csv(tmp_path: Path) -> None:
 
 def test_what_else_was_evaluated_is_drawn_behind(tmp_path: Path) -> None:
     page = read([write_run(tmp_path).folder], tmp_path)
-    (cloud,) = [
+    wide, narrow = [
         values["d"]
         for tag, values in page.tags
         if tag == "path" and values.get("class") == "cloud" and len(values["d"]) > 40
     ]
-    assert 20 <= cloud.count("M") <= 40
+    assert 20 <= wide.count("M") <= 40 and narrow.count("M") == wide.count("M")
     assert "the search ended because 312 evaluations are done" in page.text
     assert "1 schedule predicted within the budget measured above it" in page.text
     assert "the layer table predicted 1." in page.text and "less than was measured (median)" in page.text
@@ -239,7 +265,7 @@ def test_a_bench_names_its_reference_and_protocol(tmp_path: Path) -> None:
 def test_what_was_stopped_early_is_no_point_of_the_chart() -> None:
     rows = [{"schedule": f"{n}x4", "macs": "2e9", "value": str(n / 1000), "n": str(n)} for n in (128, 500, 256, 500)]
     records: Any = SimpleNamespace(candidates=rows)
-    view: Any = SimpleNamespace(candidates=(), baselines=(), is_timed=False)
+    view: Any = SimpleNamespace(candidates=(), baselines=(), measured=(), is_timed=False)
     assert cloud_of(records, view) == [(2.0, 50.0), (2.0, 50.0)]
 
 

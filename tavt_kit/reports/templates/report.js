@@ -1,6 +1,6 @@
 "use strict";
-// Hover text for points, sliders for the budget and for layers, buttons that copy and save. Without it the page shows
-// what was chosen, every table and every image.
+// Hover text for points, a slider for the budget, buttons that copy, save and open. Without it every text, table and
+// image is there, and the sections open all the same.
 
 // Hover: a point tells its numbers and lights its row.
 (() => {
@@ -45,35 +45,16 @@
 })();
 
 
-// The budget: a greater one buys another point. The rule is the search's: by both bounds of the measured cost.
+// The budget: a greater one buys another point. What each buys is in the table below the slider.
 (() => {
-  const panel = document.querySelector(".picker");
-  const slider = document.getElementById("budget-slider");
-  if (!panel || !slider) return;
-  const order = ["PASS", "PREDICTED", "INCONCLUSIVE", "FAIL"];
-  const options = [...panel.querySelectorAll(".bought[data-key]")];
-  const nothing = panel.querySelector(".bought.none");
-  const chart = document.querySelector(".front-chart");
-  const unit = panel.dataset.unit, decimals = Number(panel.dataset.decimals);
+  const panel = document.querySelector(".slide");
+  if (!panel) return;
+  const slider = panel.querySelector("input"), output = panel.querySelector("output");
+  const steps = panel.dataset.steps.split(" ").map((step) => step.split("=")).map(([key, from]) => [key, Number(from)]);
+  const charts = [...document.querySelectorAll(".front-chart")];
 
-  const verdict = (option, budget) => {
-    const low = Number(option.dataset.low), high = Number(option.dataset.high ?? Infinity);
-    const cost = high <= budget ? option.dataset.sure : low <= budget ? "INCONCLUSIVE" : "FAIL";
-    return order[Math.max(order.indexOf(cost), order.indexOf(option.dataset.rest))];
-  };
-
-  const choose = (budget) => {
-    for (const word of order.slice(0, 3)) {
-      const fitting = options.filter((option) => verdict(option, budget) === word);
-      if (!fitting.length) continue;
-      if ("cheapest" in panel.dataset) return [fitting[0], word];
-      return [fitting.reduce((best, it) => Number(it.dataset.value) > Number(best.dataset.value) ? it : best), word];
-    }
-    return [null, "FAIL"];
-  };
-
-  const moveLimit = (budget, words) => {
-    const group = chart && chart.querySelector(".ceiling");
+  const moveLimit = (chart, budget, words) => {
+    const group = chart.querySelector(".ceiling");
     if (!group) return;
     const { low, high, start, end } = chart.dataset;
     const share = Math.min(1, Math.max(0, (budget - low) / (high - low)));
@@ -91,57 +72,34 @@
   };
 
   const tell = () => {
-    const words = `${Number(slider.value).toFixed(decimals)}\u00a0${unit}`;
-    document.getElementById("budget-value").textContent = words;
+    const words = `${slider.value}\u00a0${panel.dataset.unit}`;
+    output.textContent = words;
     slider.setAttribute("aria-valuetext", words);
     return words;
   };
 
-  const show = () => {
-    const budget = Number(slider.value), words = tell();
-    const [found, word] = choose(budget);
-    options.forEach((option) => { option.hidden = option !== found; });
-    nothing.hidden = found !== null;
-    if (found) {
-      const badge = found.querySelector(".badge");
-      badge.textContent = word;
-      badge.className = `badge ${word.toLowerCase()}`;
-    }
-    moveLimit(budget, `budget ${words}`);
-    if (chart) chart.classList.add("sliding");
-    document.querySelectorAll(".front-chart .point, tr[data-key]").forEach((it) => {
-      it.classList.toggle("picked", found !== null && it.dataset.key === found.dataset.key);
-    });
-  };
-
   tell();
-  panel.querySelector(".slide").hidden = false;
-  slider.addEventListener("input", show);
+  panel.hidden = false;
+  slider.addEventListener("input", () => {
+    const budget = Number(slider.value), words = tell();
+    const bought = steps.filter(([, from]) => from <= budget).map(([key]) => key).pop();
+    charts.forEach((chart) => {
+      moveLimit(chart, budget, `budget ${words}`);
+      chart.classList.add("sliding");
+    });
+    document.querySelectorAll("[data-key]").forEach((it) => it.classList.toggle("picked", it.dataset.key === bought));
+    output.textContent = bought === undefined ? `${words}: too little for anything measured` : words;
+  });
 })();
 
-// What each layer keeps: one layer at a time under a slider, or all of them.
+// Paper has no clicks: everything is opened to be printed, and closed again.
 (() => {
-  const bar = document.querySelector(".layer-slide");
-  if (!bar) return;
-  const slider = bar.querySelector("input"), list = document.querySelector("ul.kept");
-  const [one, all] = bar.querySelectorAll("button");
-  const show = (single) => {
-    one.setAttribute("aria-pressed", String(single));
-    all.setAttribute("aria-pressed", String(!single));
-    list.classList.toggle("single", single);
-    const words = `after layer ${slider.value}`;
-    bar.querySelector("output").textContent = single ? words : "after every layer";
-    slider.setAttribute("aria-valuetext", words);
-    list.querySelectorAll(".strip > li").forEach((item) => {
-      const holds = item.dataset.layers.split(" ").includes(slider.value);
-      item.classList.toggle("other", single && !holds);
-    });
-  };
-  bar.hidden = false;
-  slider.addEventListener("input", () => show(true));
-  one.addEventListener("click", () => show(true));
-  all.addEventListener("click", () => show(false));
-  show(true);
+  let closed = [];
+  addEventListener("beforeprint", () => {
+    closed = [...document.querySelectorAll("details:not([open])")];
+    closed.forEach((it) => { it.open = true; });
+  });
+  addEventListener("afterprint", () => closed.forEach((it) => { it.open = false; }));
 })();
 
 // Buttons: copy a command, save a chart as a file of its own.
@@ -192,11 +150,19 @@
     link.click();
     setTimeout(() => URL.revokeObjectURL(link.href), 10000);
   };
-  document.querySelectorAll("svg.chart").forEach((chart) => {
+  document.querySelectorAll("svg.chart.wide").forEach((chart) => {
     const row = document.createElement("div");
     row.className = "tools";
     row.append(button("Save SVG", () => save(chart)));
-    const place = chart.closest(".scroll") ?? chart;
-    place.after(row);
+    chart.parentElement.append(row);
   });
+
+  const all = [...document.querySelectorAll(".group > details")];
+  const open = button("Open all", (made) => {
+    const opening = all.some((it) => !it.open);
+    all.forEach((it) => { it.open = opening; });
+    made.textContent = opening ? "Close all" : "Open all";
+  });
+  open.classList.add("open-all");
+  document.querySelector(".group h2")?.after(open);
 })();

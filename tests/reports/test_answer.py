@@ -5,10 +5,10 @@ from typing import Any
 
 import pytest
 
-from tavt_kit.reports.blocks import Headline
+from tavt_kit.reports.answer import answer
+from tavt_kit.reports.blocks import Answer
 from tavt_kit.reports.final import better_baselines
 from tavt_kit.reports.records import Found, Records
-from tavt_kit.reports.verdict import headline
 
 TARGET = {"runtime": "openvino", "processor": "cpu", "index": 0, "threads": 2, "precision": "f32", "batch": 1}
 
@@ -42,7 +42,7 @@ def records(**bodies: dict[str, Any]) -> Records:
     return Records({kind: (Found(Path(f"{kind}.json"), body),) for kind, body in bodies.items()})
 
 
-def said(found: Headline) -> str:
+def said(found: Answer) -> str:
     return "".join(str(part) for part in found.sentence.parts).replace("\u00a0", " ")
 
 
@@ -61,7 +61,7 @@ def row(kind: str, top1: float, median: float, split: str = "test", low: float |
 
 def test_a_pass_says_everything_in_one_sentence() -> None:
     body = front(entry([65, 40, 20], 0.841, 6.9, "PASS"), entry([65, 65, 65], 0.85, 19.0, "FAIL"), verdict="PASS")
-    found = headline(records(front=body))
+    found = answer(records(front=body))
     assert found.verdict == "PASS"
     assert said(found) == (
         "The model that fits 8 ms (p90) on OpenVINO CPU, 2 threads, f32, batch 1 keeps 84.1 % top-1 (dense 84.6 %) on "
@@ -82,25 +82,25 @@ def test_a_pass_says_everything_in_one_sentence() -> None:
     ],
 )
 def test_other_verdicts_never_say_fits(verdict: str, begin: str) -> None:
-    found = headline(records(front=front(entry([65, 40, 20], 0.841, 7.9, verdict), verdict=verdict, chosen=0)))
+    found = answer(records(front=front(entry([65, 40, 20], 0.841, 7.9, verdict), verdict=verdict, chosen=0)))
     assert said(found).startswith(begin) and found.verdict == verdict
 
 
 def test_no_candidate_fits() -> None:
-    found = headline(records(front=front(entry([65, 40, 20], 0.841, 9.0, "FAIL"))))
+    found = answer(records(front=front(entry([65, 40, 20], 0.841, 9.0, "FAIL"))))
     assert found.verdict == "FAIL" and said(found).endswith("the least that a candidate needs is 9.45 ms (p90); FAIL.")
 
 
 def test_with_a_floor_the_cheapest_that_fits_is_chosen() -> None:
     candidates = entry([65, 30, 20], 0.80, 5.0, "PASS"), entry([65, 60, 50], 0.84, 7.0, "PASS")
-    assert "80.0 %" in said(headline(records(front=front(*candidates, budgets=["latency=8ms", "top1=79%"]))))
-    assert "84.0 %" in said(headline(records(front=front(*candidates))))
-    assert "80.0 %" in said(headline(records(front=front(*candidates, chosen=[65, 30, 20]))))
+    assert "80.0 %" in said(answer(records(front=front(*candidates, budgets=["latency=8ms", "top1=79%"]))))
+    assert "84.0 %" in said(answer(records(front=front(*candidates))))
+    assert "80.0 %" in said(answer(records(front=front(*candidates, chosen=[65, 30, 20]))))
 
 
 def test_a_count_only_search_names_multiply_adds() -> None:
     body = front(entry([65, 40, 20], 0.841, None, "PASS"), budgets=["flops=0.5G"], target=None, baselines=[])
-    assert said(headline(records(front=body))) == (
+    assert said(answer(records(front=body))) == (
         "The model that fits 500 M multiply-adds keeps 84.1 % top-1 on the val split, n = 500; PASS, 125 M "
         "multiply-adds."
     )
@@ -111,7 +111,7 @@ def test_an_unsteady_time_is_called_so() -> None:
     candidate["latency_ms"]["steady"] = False
     host = {"load": [9.5, 8.0, 7.0], "affinity": [0, 1]}
     body = front(candidate, host=host, undecided=["latency=8ms: measure longer"])
-    found = headline(records(front=body))
+    found = answer(records(front=body))
     assert "INCONCLUSIVE, p90 7.25 ms ± 2.0 %, unsteady." in said(found)
     doubts = ["".join(map(str, text.parts)).replace("\u00a0", " ") for text in found.more if text.kind == "warning"]
     assert doubts == [
@@ -123,7 +123,7 @@ def test_an_unsteady_time_is_called_so() -> None:
 
 def test_the_held_out_figure_is_said_beside() -> None:
     final = {"rows": [row("dense", 0.72, 20.0), row("chosen", 0.71, 7.0, low=0.67)]}
-    found = headline(records(front=front(entry([65, 40, 20], 0.841, 6.9, "PASS")), final=final))
+    found = answer(records(front=front(entry([65, 40, 20], 0.841, 6.9, "PASS")), final=final))
     text = "".join(str(part) for part in found.more[0].parts).replace("\u00a0", " ")
     assert text == (
         "On the test split, which nothing was selected on, it scores 71.0 % (dense 72.0 %), 95 % interval 67.0–72.0, "
@@ -136,10 +136,10 @@ def test_a_better_baseline_is_said_aloud() -> None:
     rows = [row("dense", 0.72, 20.0), row("int8", 0.715, 6.0), row("resolution", 0.70, 5.0), row("chosen", 0.71, 7.0)]
     (sentence,) = better_baselines({"rows": rows})
     assert sentence.startswith("A baseline does better here: int8 scores 71.5")
-    found = headline(records(front=front(entry([65, 40, 20], 0.841, 6.9, "PASS")), final={"rows": rows}))
+    found = answer(records(front=front(entry([65, 40, 20], 0.841, 6.9, "PASS")), final={"rows": rows}))
     assert found.beaten and found.verdict == "PASS"
     assert found.more[0].kind == "warning" and str(found.more[0].parts[0]) == sentence
-    assert not headline(records(front=front(entry([65, 40, 20], 0.841, 6.9, "PASS")))).beaten
+    assert not answer(records(front=front(entry([65, 40, 20], 0.841, 6.9, "PASS")))).beaten
 
 
 def test_splits_are_never_mixed_in_a_comparison() -> None:
@@ -158,13 +158,13 @@ def test_a_surely_better_baseline_needs_no_doubt() -> None:
     "junk", [{}, {"candidates": "x"}, {"candidates": [None, 3, {}]}, {"budgets": ["nonsense"], "candidates": [{}]}]
 )
 def test_odd_fronts_do_not_break_it(junk: dict[str, Any]) -> None:
-    assert said(headline(records(front={"schema": "fgvc-kit/front", **junk})))
+    assert said(answer(records(front={"schema": "fgvc-kit/front", **junk})))
 
 
 def test_without_a_search() -> None:
-    assert "no verdict" in said(headline(records(run={"a": 1})))
-    assert said(headline(records(run={"a": 1}))).startswith("Trained")
-    assert said(headline(records(bench={"a": 1}))).startswith("Measured")
+    assert "no verdict" in said(answer(records(run={"a": 1})))
+    assert said(answer(records(run={"a": 1}))).startswith("Trained")
+    assert said(answer(records(bench={"a": 1}))).startswith("Measured")
 
 
 def test_a_slower_baseline_within_the_same_budget_wins_by_accuracy_alone() -> None:

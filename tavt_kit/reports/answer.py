@@ -1,0 +1,368 @@
+"""The answer: what to ship and why, or what the records say where nothing was searched; before anything else."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from tavt_kit.reports import words
+from tavt_kit.reports.blocks import Answer, KeyFigure, Text
+from tavt_kit.reports.candidates import AccuracyView, CandidateView, DifferenceView, FrontView, recorded_budget
+from tavt_kit.reports.exported import failed_checks
+from tavt_kit.reports.final import better_in_front, better_rows, closing_table, final_rows
+from tavt_kit.reports.front import cost_words, export_command
+from tavt_kit.reports.records import Found, Records, mapping, number, objects, sequence, text, whole
+from tavt_kit.reports.training import lowered_dense
+
+_LEADS = {
+    "PASS": "The model that {fits} {budget}{where}",
+    "PREDICTED": "The model that should {fit} {budget}{where}, by prediction only,",
+    "INCONCLUSIVE": "It cannot be told yet whether a model {fits} {budget}{where}: the best that may",
+    "FAIL": "Nothing {fits} {budget}{where}: what was chosen",
+}
+
+
+def answer(records: Records) -> Answer:
+    """What a fit recommends, what a search chose, or what was trained, checked or measured."""
+    if fits := records.all("fit"):
+        return _of_fit(fits[0])
+    return _of_search(records) if records.all("front") else _without_search(records)
+
+
+def _of_fit(fit: Found) -> Answer:
+    """What to ship and why, in the words of the record."""
+    rows, index = final_rows(closing_table(Records({"fit": (fit,)}))), whole(fit.body, "recommended")
+    said, budget = text(fit.body, "advice") or "Nothing was measured.", recorded_budget(fit.body)
+    if index is None or not 0 <= index < len(rows):
+        lead = f"Nothing to ship: nothing keeps to {words.budget_words(budget)}"
+        return Answer("FAIL", lead, Text.of(said), opens="final")
+    row, dense = rows[index], rows[0]
+    p90, slow = row.time.p90 if row.time else None, dense.time.median if dense.time else None
+    figures = (
+        _figure(words.ms_text(p90), "p90 latency", f"budget {words.budget_words(budget)}"),
+        _accuracy(row.accuracy, "top-1 on val", f"dense {dense.accuracy}"),
+        _accuracy(AccuracyView.of(mapping(row.record, "test"), "top1"), "top-1 on test"),
+        _figure(words.ratio_text(row.ratio.value), "speed vs dense f32", f"dense {words.ms_text(slow)}"),
+    )
+    folder = fit.path.parent / "recommended"
+    file = folder / f"model{Path(text(row.record, 'file') or '.onnx').suffix}"
+    command = shlex.join(["python", str(folder / "predict.py"), str(file), "photo.jpg"])
+    lead = f"Ship {row.name}: {row.accuracy} right, {words.ms_text(p90)}"
+    take = (f"To ship, take the folder {folder}; to try it", command)
+    why = Text.of(said.removeprefix(f"Ship {row.name}: "))
+    return Answer(row.verdict or "INCONCLUSIVE", lead, why, (), _known(figures), take)
+
+
+def _of_search(records: Records) -> Answer:
+    front, folder = records.first("front"), records.all("front")[0].path.parent
+    view = FrontView.of(front)
+    pick, budget = view.pick, words.budget_words(view.budget)
+    if pick is None:
+        sentence = f"Nothing fits {budget}{_where(front)}{_nearest(view)}; FAIL."
+        return Answer(view.verdict or "FAIL", f"Nothing to ship: nothing keeps to {budget}", Text.of(sentence))
+    final = final_rows(records.first("final"))
+    chosen = next((row for row in final if row.kind == "chosen"), None)
+    better = [*better_in_front(front), *better_rows(records.first("final"))]
+    lead, best, said = _lead(view, pick), None, [one.sentence for one in better]
+    command = ("Export it and check the file", export_command(view, pick, folder))
+    why, figures = _sentence(view, pick, _where(front)), tuple(_figures(view, pick, chosen))
+    if better:
+        rows = [one.row for one in better if one.row.split == view.split]
+        best = max(rows, key=lambda row: row.accuracy.value if row.accuracy else 0.0, default=None)
+        lead = f"Do not ship yet: {better[0].row.name} does better on {better[0].row.split} than what the search chose"
+    if best is not None:  # by the images of the search; what test says never recommends
+        ships = "Ship" if (best.verdict or view.verdict) == "PASS" else "Look at"
+        lead = f"{ships} {best.name}, not what the search chose: {best.accuracy} right, {cost_words(view, best)}"
+        what = "Export it and check the file" if best.kind == "int8" else "What the search chose is exported by"
+        command = (what, export_command(view, best if best.kind == "int8" else pick, folder))
+        why, said = said[0], [f"What the search chose: {why}", *said[1:]]
+        figures = _figures_of_better(view, best, pick)
+    elif view.verdict == "FAIL":
+        command = ("Look at what was found", shlex.join(["fgvc-kit", "show", str(folder)]))
+    more = (
+        *(Text.of(one, kind="warning") for one in said),
+        *_held_out(view, final),
+        *(Text.of(sentence, kind="warning") for sentence in _doubts(front, pick, records)),
+    )
+    return Answer(view.verdict, lead, Text.of(why), more, figures, command, beaten=bool(better))
+
+
+def _figures_of_better(view: FrontView, best: CandidateView, pick: CandidateView) -> tuple[KeyFigure, ...]:
+    """The numbers of a baseline that does better than the choice, beside those of the choice."""
+    limit = next(iter(view.budget.of("latency")), None)
+    budget = f", budget {words.limit_words(limit)}" if limit else ""
+    cost = words.ms_text if view.is_timed else words.macs_text
+    figures = (
+        _figure(cost(view.cost(best)), view.cost_name, f"the choice {cost(view.cost(pick))}{budget}"),
+        _accuracy(best.accuracy, f"{words.metric_words(view.metric)} on {view.split}", f"the choice {pick.accuracy}"),
+        _loss(best.difference, f"points vs dense, {view.split}"),
+        _figure(words.ratio_text(best.ratio.value), "speed vs dense"),
+    )
+    return _known(figures)
+
+
+def _lead(view: FrontView, pick: CandidateView) -> str:
+    """What to do about the choice."""
+    budget, speed = words.budget_words(view.budget), view.speedup(pick)
+    name = "the dense model" if pick.origin == "dense" else "the chosen schedule"
+    faster = f", {words.ratio_text(speed)} as fast as dense" if speed is not None and pick.origin != "dense" else ""
+    cost = words.ms_text(view.cost(pick)) if view.is_timed else f"{words.macs_text(pick.macs)} multiply-adds"
+    return {
+        "PASS": f"Ship {name}: {pick.accuracy} right, {cost}{faster}",
+        "PREDICTED": f"Measure before you ship: that it keeps to {budget} is only predicted",
+        "INCONCLUSIVE": f"Do not ship yet: whether it keeps to {budget} is not decided",
+        "FAIL": f"Nothing to ship: nothing keeps to {budget}",
+    }.get(view.verdict, f"The best found: {name}, {pick.accuracy} right, {cost}{faster}")
+
+
+def _nearest(view: FrontView) -> str:
+    """What the cheapest candidate takes: time or multiply-adds, unless memory alone is limited, and memory if it is."""
+    least = min((cost for one in view.candidates if (cost := view.cost(one)) is not None), default=None)
+    peaks = [one.memory.most for one in view.candidates if one.memory is not None and one.memory.most is not None]
+    sizes = view.budget.of("memory")
+    alone = bool(sizes) and view.budget.ceilings == sizes
+    needs = [] if least is None or alone else [_cost(view, least)]
+    if sizes and peaks:
+        needs.append(f"{words.peak_text(min(peaks))} of memory")
+    return f"; the least that a candidate needs is {' and '.join(needs)}" if needs else ""
+
+
+def _cost(view: FrontView, value: float) -> str:
+    return f"{words.ms_text(value)} ({view.statistic})" if view.is_timed else f"{words.macs_text(value)} multiply-adds"
+
+
+def _where(front: object) -> str:
+    target = words.target_words(mapping(front, "target"))
+    return f" on {target}" if target else ""
+
+
+def _sentence(view: FrontView, pick: CandidateView, where: str) -> str:
+    """``The model that fits 8 ms keeps 84.1 % (dense 84.6 %), 2.9× faster; PASS, p90 7.6 ms ± 2 %``, and where."""
+    lead = _LEADS.get(view.verdict, "The model chosen for {budget}{where}")
+    if not view.budget.limits:
+        lead = "The most accurate candidate{where}"
+    fits = {"fits": "keeps to", "fit": "keep to"} if view.budget.floors else {"fits": "fits", "fit": "fit"}
+    parts = [lead.format(budget=words.budget_words(view.budget), where=where, **fits) + " ", _keeps(view, pick)]
+    speedup = view.speedup(pick)
+    if speedup is not None and pick.origin != "dense":
+        parts.append(f", {words.ratio_text(speedup)} {'faster' if speedup >= 1 else 'the speed'}")
+    parts.append(f"; {', '.join(word for word in (view.verdict, _time(view, pick), _memory(view, pick)) if word)}")
+    return "".join(parts) + "."
+
+
+def _keeps(view: FrontView, pick: CandidateView) -> str:
+    accuracy, difference = pick.accuracy, pick.difference.difference
+    if accuracy is None:
+        return "has an accuracy that is not known"
+    dense = ""
+    if view.dense and view.dense.accuracy:
+        dense = f" (dense {view.dense.accuracy})"
+    elif difference is not None:  # only that is recorded
+        dense = f" (dense {words.percent_text(accuracy.value - difference)})"
+    n = f", {words.n_text(accuracy.n)}" if accuracy.n else ""
+    return f"keeps {accuracy} {words.metric_words(view.metric)}{dense} on the {view.split} split{n}"
+
+
+def _time(view: FrontView, pick: CandidateView) -> str:
+    time = pick.time
+    if time is None:
+        return f"{words.macs_text(pick.macs)} multiply-adds"
+    if time.median is None:
+        return f"predicted {words.ms_text(time.predicted)}"
+    name = "median" if view.statistic == "p50" else view.statistic
+    said = f"{name} {words.ms_text(time.of_statistic(view.statistic))} {time.doubt_of(view.statistic)}".rstrip()
+    return f"{said}, unsteady" if time.steady is False else said
+
+
+def _memory(view: FrontView, pick: CandidateView) -> str:
+    """Where memory was limited or weighed: the measured peak, or that it was only predicted."""
+    dense = None if view.dense is None else view.dense.memory
+    beside = "" if dense is None else f" (dense {dense})"
+    return "" if pick.memory is None else f"peak memory {pick.memory}{beside}"
+
+
+def _held_out(view: FrontView, rows: Sequence[CandidateView]) -> list[Text]:
+    """The figure on images that nothing was selected on, or that there is none."""
+    chosen, dense = (next((row for row in rows if row.kind == kind), None) for kind in ("chosen", "dense"))
+    if chosen is not None and chosen.accuracy is not None and chosen.split != view.split:
+        accuracy = chosen.accuracy
+        beside = f" (dense {dense.accuracy})" if dense and dense.accuracy else ""
+        said = (
+            f"On the {chosen.split} split, which nothing was selected on, it scores {accuracy}{beside}, "
+            f"95 % interval {accuracy.interval}{f', {words.n_text(accuracy.n)}' if accuracy.n else ''}."
+        )
+        return [Text.of(said)]
+    luck = (
+        f"It was selected on this very {view.split} split, so a little of that figure is luck; "
+        "only a test split that nothing was selected on can tell how much."
+    )
+    return [] if view.split == "test" else [Text.of(luck, kind="note")]
+
+
+def _doubts(front: Mapping[str, Any], pick: CandidateView, records: Records) -> list[str]:
+    """What stands against the verdict: an unsteady clock, limits that are not decided, files that failed."""
+    sentences = [
+        f"The budget was given to this report; the search was for {', '.join(map(str, told))}, so it may not have "
+        "looked where this one is best met."
+        for told in (sequence(front, "searched_for"),)
+        if told and list(told) != list(sequence(front, "budgets"))
+    ]
+    if sentences and (rows := final_rows(records.first("final"))) and not any(row.kind == "chosen" for row in rows):
+        sentences.append(
+            "The baselines of the closing table cannot be held against this choice, of which nothing was counted on "
+            "their split: export it, and its check will."
+        )
+    sentences += [f"Not decided: {text}." for text in sequence(front, "undecided") if isinstance(text, str)]
+    time = pick.time
+    if time is not None and time.steady is False and time.p10 is not None and time.p90 is not None:
+        load, cores = number(front, "host", "load", 0), len(sequence(front, "host", "affinity"))
+        busy = f", with a load of {load:g} on {words.plural(cores, 'CPU')}" if load is not None and cores else ""
+        sentences.append(
+            f"The times are unsteady (p10 to p90 is {words.ms_text(time.p10)} to {words.ms_text(time.p90)}{busy}): "
+            "measure again on a quieter machine before relying on them."
+        )
+    if lowered := lowered_dense(records):
+        sentences.append(lowered)
+    return sentences + failed_checks(records, pick.counts)
+
+
+def _figures(view: FrontView, pick: CandidateView, chosen: CandidateView | None) -> Iterator[KeyFigure]:
+    """At most six numbers: time, accuracies, loss and speed; memory where it was limited, else multiply-adds."""
+    if pick.time is not None and pick.time.median is not None:
+        limit = next(iter(view.budget.of("latency")), None)
+        small = f"budget {words.limit_words(limit)}" if limit else ""
+        yield KeyFigure(words.ms_text(pick.time.of_statistic(view.statistic)), view.cost_name, small)
+    yield from _known([_accuracy(pick.accuracy, f"{words.metric_words(view.metric)} on {view.split}")])
+    if chosen is not None and chosen.split != view.split:
+        yield from _known([_accuracy(chosen.accuracy, f"{words.metric_words(view.metric)} on {chosen.split}")])
+    if pick.origin != "dense":
+        yield from _known([_loss(pick.difference, f"points vs dense, {view.split}")])
+    speedup = view.speedup(pick)
+    if speedup is not None and view.dense is not None and view.dense.time is not None:
+        yield KeyFigure(words.ratio_text(speedup), "speed vs dense", f"dense {words.ms_text(view.dense.time.median)}")
+    if pick.memory is not None and pick.memory.median is not None:
+        limit = next(iter(view.budget.of("memory")), None)
+        small = f"budget {limit.show(limit.value)}, " if limit else ""
+        yield KeyFigure(str(pick.memory), "peak memory", f"{small}at most {words.peak_text(pick.memory.most)}")
+    elif pick.macs and view.dense is not None and view.dense.macs:
+        share = words.percent_text(pick.macs / view.dense.macs, 0)
+        yield KeyFigure(share, "of the multiply-adds", words.macs_text(pick.macs))
+
+
+def _known(figures: Iterable[KeyFigure | None]) -> tuple[KeyFigure, ...]:
+    return tuple(figure for figure in figures if figure is not None)
+
+
+def _figure(value: str, label: str, small: str = "") -> KeyFigure | None:
+    """None where the record has no value."""
+    return None if value == words.DASH else KeyFigure(value, label, small)
+
+
+def _accuracy(accuracy: AccuracyView | None, label: str, beside: str = "") -> KeyFigure | None:
+    if accuracy is None:
+        return None
+    interval, n = f"95 % {accuracy.interval}" if accuracy.interval else "", words.n_text(accuracy.n or 0)
+    return KeyFigure(str(accuracy), label, ", ".join(filter(None, (interval, n if accuracy.n else "", beside))))
+
+
+def _loss(difference: DifferenceView, label: str) -> KeyFigure | None:
+    ends = words.points_interval(*difference.ci95)
+    return _figure(words.points_text(difference.difference), label, f"95 % {ends}, paired" if ends else "")
+
+
+# Without a search
+
+
+_SAID = "{}, but not searched: no budget was asked for, so there is no verdict."
+
+
+def _without_search(records: Records) -> Answer:
+    """What the nearest record to shipping says: a check, a bench, what was pruned or trained, counted or timed."""
+    makers = (("check", _of_checks), ("bench", _of_bench), ("prune", _of_pruning), ("run", _of_run), ("eval", _of_eval))
+    for kind, make in makers:
+        if found := records.all(kind):
+            return make(found)
+    opens = "layers" if records.all("profile") else "missing"
+    return Answer("", "Nothing to ship yet", Text.of("No search was recorded, so there is no verdict."), opens=opens)
+
+
+def _next(folder: Path) -> tuple[str, str]:
+    command = ["fgvc-kit", "search", str(folder), "--target", "openvino:cpu", "--budget", "latency=20ms"]
+    return "Next, find what keeps to a budget", shlex.join(command)
+
+
+def _of_checks(found: Sequence[Found]) -> Answer:
+    """The first file that passed, else the first that did not."""
+    entries = [(one.path.parent, check) for one in found for check in objects(one.body, "checks")]
+    passed = [(folder, check) for folder, check in entries if text(check, "verdict") == "PASS"]
+    folder, check = (passed or entries or [(Path(), {})])[0]
+    name = text(check, "artifact") or "the file"
+    lead = f"Ship {name}: it answers as its source does" if passed else f"Do not ship {name}: its check did not pass"
+    others = [f"{text(one, 'artifact')} says {text(one, 'verdict')}" for _, one in entries if one is not check]
+    beside = f" Beside it: {'; '.join(others)}." if others else ""
+    why = Text.of(f"{name}: {text(check, 'reason') or 'the reason is not recorded'}.{beside}")
+    split = text(check, "artifact_top1", "split") or "?"
+    figures = (
+        _accuracy(AccuracyView.of(mapping(check, "artifact_top1")), f"top-1 on {split}"),
+        _loss(DifferenceView.of(mapping(check, "difference")), "points vs its source"),
+        _figure(words.percent_text(number(check, "agreement")), "same answers as its source"),
+    )
+    command = shlex.join(["fgvc-kit", "predict", str(folder / name), "photo.jpg"])
+    take = ("Try it", command) if passed else None
+    return Answer(text(check, "verdict") or "", lead, why, (), _known(figures), take, opens="exported")
+
+
+def _of_bench(found: Sequence[Found]) -> Answer:
+    """The fastest, against the reference."""
+    rows = [CandidateView.of(row, "") for row in objects(found[0].body, "candidates")]
+    timed = [(row.time.median, row.time, row) for row in rows if row.time and row.time.median]
+    lead, figures, said = "Nothing was timed", _known(()), Text.of(_SAID.format("Measured"))
+    if timed:
+        ms, time, best = min(timed, key=lambda one: one[0])
+        against = text(found[0].body, "reference")
+        ratio = words.DASH if against in (None, best.name) else words.ratio_text(best.ratio.value)
+        lead = f"{best.name or 'The first'} is the fastest: {words.ms_text(ms)}"
+        lead += "" if ratio == words.DASH else f", {ratio} as fast as {against}"
+        figures = _known((
+            _figure(words.ms_text(ms), "median latency", time.doubt),
+            _figure(words.ms_text(time.p90), "p90 latency"),
+            _figure(ratio, f"speed vs {against}", best.ratio.span),
+        ))  # fmt: skip
+    return Answer("", lead, said, (), figures, opens="bench")
+
+
+def _of_pruning(found: Sequence[Found]) -> Answer:
+    record, change = found[0].body, DifferenceView.of(mapping(found[0].body, "difference"))
+    before, after = (number(record, when, "macs") for when in ("before", "after"))
+    share = words.percent_text(after / before, 0) if after and before else words.DASH
+    figures = (
+        _figure(share, "of the multiply-adds", words.macs_text(after)),
+        _accuracy(AccuracyView.of(mapping(record, "after", "top1")), "top-1 on val, every token kept"),
+        _loss(change, "points vs the whole model"),
+    )
+    lead = f"Pruned to {share} of the multiply-adds for {words.points_text(change.difference)} points"
+    said = Text.of(_SAID.format("Pruned"))
+    return Answer("", lead, said, (), _known(figures), _next(found[0].path.parent), opens="provenance")
+
+
+def _of_run(found: Sequence[Found]) -> Answer:
+    body, accuracy = found[0].body, AccuracyView.of(mapping(found[0].body, "results", "val"))
+    what = "Distilled" if text(body, "verb") == "distill" else "Trained"
+    metric = words.metric_words(text(body, "results", "val", "metric") or "top1")
+    figures = _known([_accuracy(accuracy, f"{metric} on val, every token kept")])
+    lead = f"{what}: {accuracy} {metric} on val" if accuracy else f"{what}; its accuracy is not recorded"
+    opens = "distillation" if sequence(body, "results", "before") else "learning"
+    return Answer("", lead, Text.of(_SAID.format("Trained")), (), figures, _next(found[0].path.parent), opens=opens)
+
+
+def _of_eval(found: Sequence[Found]) -> Answer:
+    body = found[0].body
+    figures = _known(
+        _accuracy(AccuracyView.of(mapping(body, name)), f"{label} on {text(body, name, 'split') or '?'}")
+        for name, label in (("top1", "top-1"), ("top5", "top-5"), ("macro_f1", "macro F1"))
+    )
+    lead = f"{figures[0].value} {figures[0].label}" if figures else "Nothing was counted"
+    said = f"Counted for {text(body, 'thing') or 'a model'}; no budget was asked for, so there is no verdict."
+    return Answer("", lead, Text.of(said), (), figures, opens="evaluated")
