@@ -48,7 +48,7 @@ def settle(
         recipe: As asked for.
         card: The model's.
         images: The data.
-        processes: That share the work.
+        processes: Processes that share the work.
         freeze: Leading layers that are not trained.
         begun: What a run that is continued was asked for: it keeps its precision on another machine.
 
@@ -57,21 +57,18 @@ def settle(
             warm-up and steps that do not go together.
         OutputError: The cache's folder cannot be written.
     """
+    preprocessing, batch = Preprocessing.from_record(card.preprocessing), recipe.optimisation.batch
     count = len(thin_out(images.split("train"), recipe.limit))
-    return replace(
-        recipe,
-        optimisation=recipe.optimisation.settled(images=count, freeze=freeze),
-        reading=_settled_reading(recipe.reading, Preprocessing.from_record(card.preprocessing)),
-        running=_settled_running(recipe.running, card, processes, recipe.optimisation.batch, begun.get("precision")),
-    )
-
-
-def _settled_running(
-    running: TrainingOptions, card: ModelCard, processes: Processes, batch: int, begun: str | None
-) -> TrainingOptions:
-    SelectionMetric(running.metric, card.classes)
-    running.check_split(batch, processes.count)
-    return replace(running, precision=choose_precision(running.precision or begun, processes.device))
+    optimisation = recipe.optimisation.settled(images=count, freeze=freeze)
+    reading = recipe.reading.settled(preprocessing)
+    photometric(reading, preprocessing)
+    if reading.cache is not None:
+        make_folder(reading.cache)
+    SelectionMetric(recipe.running.metric, card.classes)
+    recipe.running.check_split(batch, processes.count)
+    precision = choose_precision(recipe.running.precision or begun.get("precision"), processes.device)
+    running = replace(recipe.running, precision=precision)
+    return replace(recipe, optimisation=optimisation, reading=reading, running=running)
 
 
 def judge_of(
@@ -80,10 +77,10 @@ def judge_of(
     """Compares weights by the mean of a metric over schedules, on ``val``.
 
     Args:
-        running: Settled.
-        split: Of ``val``.
-        classes: Of the data.
-        schedules: The mean over them counts.
+        running: Machinery, with nothing left open.
+        split: The images of ``val``.
+        classes: Names of the data's classes.
+        schedules: Schedules over which the mean is taken.
     """
     metric = SelectionMetric(running.metric, classes)
 
@@ -96,14 +93,6 @@ def judge_of(
         return sum(metric.of(logits, split.labels) for logits in found) / len(found)
 
     return Judge(metric, value)
-
-
-def _settled_reading(reading: DataOptions, preprocessing: Preprocessing) -> DataOptions:
-    reading = reading.settled(preprocessing)
-    photometric(reading, preprocessing)
-    if reading.cache is not None:
-        make_folder(reading.cache)
-    return reading
 
 
 def asked_of(model: AdaptiveViT, card: ModelCard, images: ImageSet, recipe: dict[str, Any]) -> dict[str, Any]:
@@ -127,41 +116,22 @@ def check_batch(images: ImageSet, batch: int, limit: int | None, reading: DataOp
     check_shares(batch, reading)
 
 
-def train_and_val_images(
+def open_split(
     images: ImageSet,
-    card: ModelCard,
-    reading: DataOptions,
-    *,
-    limit: int | None,
-    allow_unreadable: int,
-    progress: Progress | None = None,
-) -> tuple[ImageSplit, ImageSplit]:
-    """The training split, all of it readable, and ``val``, of which some may be skipped."""
-    preprocessing = Preprocessing.from_record(card.preprocessing)
-    train = read_images(images.split("train"), preprocessing, reading, limit=limit, progress=progress)
-    return train, val_images(
-        images, preprocessing, reading, limit=limit, allow_unreadable=allow_unreadable, progress=progress
-    )
-
-
-def val_images(
-    images: ImageSet,
+    name: str,
     preprocessing: Preprocessing,
-    reading: DataOptions,
+    recipe: TrainRecipe | DistillRecipe,
     *,
-    limit: int | None,
-    allow_unreadable: int,
+    plain: bool = True,
+    allow_unreadable: int = 0,
     progress: Progress | None = None,
 ) -> ImageSplit:
-    """``val`` as evaluation sees it: of what is done to training images only the cache is used."""
+    """A split as the recipe limits it; where ``plain``, as evaluation sees it (of the reading the cache alone)."""
+    reading = DataOptions(cache=recipe.reading.cache) if plain else recipe.reading
     return read_images(
-        images.split("val"),
-        preprocessing,
-        DataOptions(cache=reading.cache),
-        limit=limit,
-        allow_unreadable=allow_unreadable,
-        progress=progress,
-    )
+        images.split(name), preprocessing, reading,
+        limit=recipe.limit, allow_unreadable=allow_unreadable, progress=progress,
+    )  # fmt: skip
 
 
 def save_trained(folder: Path, model: AdaptiveViT, card: ModelCard, images: ImageSet, how: str) -> ModelCard:

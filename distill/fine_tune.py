@@ -24,14 +24,13 @@ from tavt_kit.distill.common import (
     check_batch,
     judge_of,
     loop_record,
+    open_split,
     save_trained,
     settle,
-    train_and_val_images,
 )
 from tavt_kit.distill.datasets import ImageSplit
 from tavt_kit.distill.objectives import balanced_weights, make_step
 from tavt_kit.distill.optimizer import attached, check_scales, freeze
-from tavt_kit.distill.options import DataOptions
 from tavt_kit.distill.processes import Processes, evaluation_precision
 from tavt_kit.distill.recipes import FAMILIES, TrainRecipe, recipe_names
 from tavt_kit.distill.run_folder import RunFolder, begun_with, has_state, remove_state
@@ -99,9 +98,10 @@ def train(
     processes.once(lambda: inherit_split(run.folder, images).sha256)
     if run.done:
         return run.body
-    reading = DataOptions(cache=recipe.reading.cache) if recipe.probe_only else recipe.reading
-    splits = train_and_val_images(
-        images, card, reading, limit=recipe.limit, allow_unreadable=allow_unreadable, progress=progress
+    preprocessing = Preprocessing.from_record(card.preprocessing)
+    splits = (
+        open_split(images, "train", preprocessing, recipe, plain=recipe.probe_only, progress=progress),
+        open_split(images, "val", preprocessing, recipe, allow_unreadable=allow_unreadable, progress=progress),
     )
     precision = evaluation_precision(str(recipe.running.precision))
     # With a saved state that holds the head, and more, there is no need for it.

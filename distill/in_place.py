@@ -24,10 +24,9 @@ from tavt_kit.distill.common import (
     check_batch,
     judge_of,
     loop_record,
+    open_split,
     save_trained,
     settle,
-    train_and_val_images,
-    val_images,
 )
 from tavt_kit.distill.datasets import Batch, ImageSplit
 from tavt_kit.distill.optimizer import freeze
@@ -117,20 +116,18 @@ def distill(
     processes.once(lambda: inherit_split(run.folder, images).sha256)
     if run.done:
         return run.body
-    train, val = train_and_val_images(
-        images, card, recipe.reading, limit=recipe.limit, allow_unreadable=allow_unreadable, progress=progress
-    )
+    preprocessing = Preprocessing.from_record(card.preprocessing)
+
+    def read_val(image_size: tuple[int, int]) -> ImageSplit:
+        seen = preprocessing.at(image_size)
+        return open_split(images, "val", seen, recipe, allow_unreadable=allow_unreadable, progress=progress)
+
+    train = open_split(images, "train", preprocessing, recipe, plain=False, progress=progress)
+    val = read_val(preprocessing.image_size)
+    smaller = [(twin, read_val(twin.backbone.image_size)) for twin in twins]
     settings = recipe.optimisation
     precision = evaluation_precision(str(recipe.running.precision))
     points = schedule_sweep(model)
-
-    def smaller_val(twin: AdaptiveViT) -> ImageSplit:
-        seen = Preprocessing.from_record(card.preprocessing).at(twin.backbone.image_size)
-        return val_images(
-            images, seen, recipe.reading, limit=recipe.limit, allow_unreadable=allow_unreadable, progress=progress
-        )
-
-    smaller = [(twin, smaller_val(twin)) for twin in twins]
 
     def ladder(what: str) -> tuple[SweepPoint, ...]:
         def all_sizes() -> tuple[SweepPoint, ...]:

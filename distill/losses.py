@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from tavt_kit.distill.options import LOSSES
 from tavt_kit.errors import TrainingError, UnknownName, UnsupportedBackbone
 from tavt_kit.models.backbones.base import Outputs
 from tavt_kit.models.backbones.pim_vit import PimVitBackbone
@@ -77,33 +78,14 @@ def contrastive_loss(features: Tensor, labels: Tensor, margin: float = 0.4) -> T
     return (pulled + pushed) / len(features) ** 2
 
 
-_KINDS = {"layer": "level", "select_": "selected", "drop_": "dropped", "comb_": "combined"}
+_PIM_TERMS = {"layer": "level", "select_": "selected", "drop_": "dropped", "comb_": "combined"}
+"""Beginning of an output's name -> its term in ``LOSSES``: the classes of each level's mean logits (lambda_b) and of
+each selected token (lambda_s), the tokens left out (lambda_n), and the combiner's classes (lambda_c)."""
 
 
-@dataclass(frozen=True, slots=True)
-class PimWeights:
-    """The four lambdas.
-
-    Args:
-        level: Of the classes of each level's mean logits (lambda_b).
-        selected: Of the classes of each selected token (lambda_s).
-        dropped: Of the tokens left out (lambda_n).
-        combined: Of the combiner's classes (lambda_c).
-    """
-
-    level: float = 0.5
-    selected: float = 0.0
-    dropped: float = 5.0
-    combined: float = 1.0
-
-    def of(self, name: str) -> float:
-        """The weight of an output by its name."""
-        return float(getattr(self, self.kind(name)))
-
-    @staticmethod
-    def kind(name: str) -> str:
-        """Which of the four weights an output's name stands for."""
-        return next(kind for start, kind in _KINDS.items() if name.startswith(start))
+def pim_kind(name: str) -> str:
+    """Which of the four terms of ``LOSSES["pim"]`` a PIM's output stands in, by its name."""
+    return next(kind for start, kind in _PIM_TERMS.items() if name.startswith(start))
 
 
 def pim_terms(outputs: Mapping[str, Tensor], labels: Tensor) -> dict[str, Tensor]:
@@ -130,17 +112,16 @@ def _term(name: str, value: Tensor, labels: Tensor) -> Tensor:
     return F.cross_entropy(value, labels)
 
 
-def pim_loss(outputs: Mapping[str, Tensor], labels: Tensor, weights: PimWeights | None = None) -> Tensor:
+def pim_loss(outputs: Mapping[str, Tensor], labels: Tensor, weights: Mapping[str, float] = LOSSES["pim"]) -> Tensor:
     """The weighted sum of ``pim_terms``, a scalar; terms of weight 0 are not computed.
 
     Args:
         outputs: As ``pim_terms``.
         labels: (B,) int64.
-        weights: The official ones by default.
+        weights: Weight of each term; the official ones by default.
     """
-    used = weights or PimWeights()
-    terms = pim_terms({name: value for name, value in outputs.items() if used.of(name)}, labels)
-    return torch.stack([used.of(name) * term for name, term in terms.items()]).sum()
+    terms = pim_terms({name: value for name, value in outputs.items() if weights[pim_kind(name)]}, labels)
+    return torch.stack([weights[pim_kind(name)] * term for name, term in terms.items()]).sum()
 
 
 @dataclass(frozen=True, slots=True)

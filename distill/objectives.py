@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from tavt_kit.distill.datasets import Batch
-from tavt_kit.distill.losses import PimWeights, at_least_f32, contrastive_loss, pim_terms
+from tavt_kit.distill.losses import at_least_f32, contrastive_loss, pim_kind, pim_terms
 from tavt_kit.distill.options import Objective
 from tavt_kit.distill.trainer import Backward, Step
 from tavt_kit.errors import TrainingError
@@ -341,7 +341,7 @@ def make_step(
     elif objective.loss == "mixvit_hybrid":
         terms, branch = hybrid_mix(model, objective, entropy, seed=seed)
     elif objective.loss == "pim":
-        terms = _pim(model, PimWeights(**objective.weights), frozen)
+        terms = _pim(model, objective.weights, frozen)
     else:
         terms = _on_features(model, objective, entropy, frozen)
 
@@ -391,7 +391,7 @@ def _on_features(
     return terms
 
 
-def _pim(model: AdaptiveViT, weights: PimWeights, frozen: int) -> Terms:
+def _pim(model: AdaptiveViT, weights: Mapping[str, float], frozen: int) -> Terms:
     """FGVC-PIM's four terms, each added up over the levels."""
     if not isinstance(model.bare, Pim):
         kind = type(model.bare).__name__
@@ -400,9 +400,9 @@ def _pim(model: AdaptiveViT, weights: PimWeights, frozen: int) -> Terms:
     def terms(batch: Batch) -> Mapping[str, Tensor]:
         named = model.outputs(_through(model, batch.images, frozen)).named
         found: dict[str, Tensor] = {}
-        used = {name: at_least_f32(value) for name, value in named.items() if weights.of(name)}
+        used = {name: at_least_f32(value) for name, value in named.items() if weights[pim_kind(name)]}
         for name, term in pim_terms(used, batch.labels).items():
-            kind = weights.kind(name)
+            kind = pim_kind(name)
             found[kind] = found[kind] + term if kind in found else term
         return found
 

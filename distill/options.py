@@ -562,6 +562,4 @@ class Objective:
 
     def settled(self) -> Objective:
         """With every weight written out: what a run records."""
-        return Objective(
-            self.loss, self.weights, self.smoothing, self.class_weights, self.margin, self.mix_share, self.compat
-        )
+        return replace(self, loss_weights=self.weights)

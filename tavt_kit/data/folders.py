@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tavt_kit.data.images import IMAGE_SUFFIXES, ImageSet, Sample, split_name
-from tavt_kit.data.splits import Ratios, divide
+from tavt_kit.data.splits import Ratios, carve
 from tavt_kit.errors import DataError
 
 _LAYOUT = "one folder per class with images in it, or train/, val/ and test/ folders of these"
@@ -25,36 +25,25 @@ def load_folder(folder: Path, *, seed: int = 0, ratios: Ratios | None = None) ->
 
     Args:
         folder: The data.
-        seed: Of a split that we make.
+        seed: Seed of a split that we make.
         ratios: Its shares; 60/20/20 by default.
 
     Raises:
         DataError: The folder is missing, unreadable or empty, a class is empty, or there are fewer than two.
     """
-    ratios = ratios or Ratios()
     folder = folder.absolute()
     children = _children(folder)
     given = {name: child for child in children if (name := split_name(child.name)) is not None}
-    name = folder.name or str(folder)
-    if "train" not in given:
+    if "train" in given:
+        _refuse_doubles(children, folder)
+        classes, samples = class_folders(given["train"])
+        parts = {"train": samples}
+        parts |= {part: class_folders(given[part], classes)[1] for part in ("val", "test") if part in given}
+    else:
         classes, samples = _read_classes(children, folder)
         _refuse_empty(classes, samples, folder)
-        return ImageSet(name, classes, folder, divide(samples, folder, seed=seed, ratios=ratios), _ours(ratios), seed)
-    _refuse_doubles(children, folder)
-    classes, train = _read_classes(_children(given["train"]), given["train"])
-    splits = {"train": tuple(train)}
-    for part in ("val", "test"):
-        if part in given:
-            _, samples = _read_classes(_children(given[part]), given[part], classes)
-            splits[part] = tuple(samples)
-    if "val" in splits:
-        return ImageSet(name, classes, folder, splits)
-    # Nothing may be selected on test, so without a val folder we take it out of train.
-    carved = ratios.without_test() if "test" in splits else ratios
-    splits |= divide(train, folder, seed=seed, ratios=carved)
-    what = "val taken from train" if "test" in given else "train split by us"
-    made = f"{what}, {_ours(carved)}"
-    return ImageSet(name, classes, folder, splits, made, seed)
+        parts = {"train": samples}
+    return ImageSet(folder.name or str(folder), classes, folder, **carve(parts, folder, seed=seed, ratios=ratios))
 
 
 def class_folders(folder: Path, classes: tuple[str, ...] | None = None) -> tuple[tuple[str, ...], list[Sample]]:
@@ -68,10 +57,6 @@ def class_folders(folder: Path, classes: tuple[str, ...] | None = None) -> tuple
         DataError: The folder is missing, has no class folders, or has others than ``classes``.
     """
     return _read_classes(_children(folder), folder, classes)
-
-
-def _ours(ratios: Ratios) -> str:
-    return f"random, stratified by class, {ratios}"
 
 
 def _children(folder: Path) -> list[Path]:
@@ -150,7 +135,7 @@ def _refuse_doubles(children: list[Path], folder: Path) -> None:
 class _Row:
     path: Path
     label: str
-    split: str | None
+    split: str
 
 
 def load_csv(file: Path, *, seed: int = 0, ratios: Ratios | None = None) -> ImageSet:
@@ -161,14 +146,13 @@ def load_csv(file: Path, *, seed: int = 0, ratios: Ratios | None = None) -> Imag
 
     Args:
         file: UTF-8, comma-separated, with a header.
-        seed: Of a split that we make.
+        seed: Seed of a split that we make.
         ratios: Its shares; 60/20/20 by default.
 
     Raises:
         DataError: The file, a column or an entry is missing, a split name is unknown, or no listed image
             exists.
     """
-    ratios = ratios or Ratios()
     file = file.absolute()
     rows = list(_rows(file))
     if not rows:
@@ -180,26 +164,10 @@ def load_csv(file: Path, *, seed: int = 0, ratios: Ratios | None = None) -> Imag
         )
     classes = tuple(sorted({row.label for row in rows}))
     labels = {name: label for label, name in enumerate(classes)}
-    parts: dict[str | None, list[Sample]] = {}
+    parts: dict[str, list[Sample]] = {}
     for row in rows:
         parts.setdefault(row.split, []).append(Sample(row.path, labels[row.label]))
-    return _split(file, classes, parts, seed, ratios)
-
-
-def _split(
-    file: Path, classes: tuple[str, ...], parts: dict[str | None, list[Sample]], seed: int, ratios: Ratios
-) -> ImageSet:
-    root = file.parent
-    ours = "random, stratified by class, "
-    if None in parts:
-        splits = divide(parts[None], root, seed=seed, ratios=ratios)
-        return ImageSet(file.stem, classes, root, splits, f"{ours}{ratios}", seed)
-    given = {name: tuple(samples) for name, samples in parts.items() if name is not None}
-    if "val" in given or "train" not in given:
-        return ImageSet(file.stem, classes, root, given)
-    carved = ratios.without_test() if "test" in given else ratios
-    given |= divide(given["train"], root, seed=seed, ratios=carved)
-    return ImageSet(file.stem, classes, root, given, f"val taken from train, {ours}{carved}", seed)
+    return ImageSet(file.stem, classes, file.parent, **carve(parts, file.parent, seed=seed, ratios=ratios))
 
 
 def _rows(file: Path) -> Iterator[_Row]:
@@ -233,7 +201,7 @@ def _row(file: Path, line: int, row: dict[str, str | None], has_split: bool) -> 
     # normpath, so that one image spelled in two ways is seen to be one.
     where = Path(os.path.normpath(file.parent / path))
     if not has_split:
-        return _Row(where, label, None)
+        return _Row(where, label, "train")
     split = split_name(row["split"] or "")
     if split is None:
         raise DataError(f"{file}, line {line}: a split is train, val or test, got {row['split']!r}")

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import os
 from collections import defaultdict
-from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Hashable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
@@ -21,6 +20,9 @@ from tavt_kit.data.loading import thin_out
 
 _MEASURED = 200
 """Images whose sizes are looked at, spread evenly."""
+_MOST = 100_000
+"""Images whose bytes are compared."""
+_log = logging.getLogger(__name__)
 _FEW = 10
 """Training images of a class below which nothing can be promised for it."""
 
@@ -74,18 +76,17 @@ class DataFacts(Record):
 
 
 def look_at(images: ImageSet) -> DataFacts:
-    """Look at a data set; only files of equal length are read whole, to find copies.
-
-    Raises:
-        OSError: A file is gone.
-    """
+    """Look at a data set; only files of equal length are read whole, to find copies."""
     counts = images.counts("train")
-    doubles, leaks = _copies(images)
+    groups = [[split for split, _ in group] for group in copies(images)]
+    # Of a group, an image is a double if its split came before, and a leak if only others did.
+    before = [(split, group[:place]) for group in groups for place, split in enumerate(group) if place]
     sampled = thin_out([sample for split in images.splits for sample in images.split(split)], _MEASURED)
     edges = [edge for sample in sampled if (edge := _shorter_edge(sample.path)) is not None]
     return DataFacts(
         images.name, len(images.classes), {split: len(samples) for split, samples in images.splits.items()},
-        min(counts), max(counts), round(median(edges)) if edges else 0, doubles, leaks,
+        min(counts), max(counts), round(median(edges)) if edges else 0,
+        sum(split in others for split, others in before), sum(split not in others for split, others in before),
     )  # fmt: skip
 
 
@@ -98,53 +99,32 @@ def _shorter_edge(path: Path) -> int | None:
         return None
 
 
-def _copies(images: ImageSet) -> tuple[int, int]:
-    """Copies within a split, and images that are in two splits."""
-    by_length: dict[int, list[tuple[str, Path]]] = defaultdict(list)
-    for split, samples in images.splits.items():
-        for sample in samples:
-            by_length[sample.path.stat().st_size].append((split, sample.path))
-    doubles = leaks = 0
-    for members in by_length.values():
-        if len(members) < 2:
-            continue
-        seen: dict[bytes, set[str]] = defaultdict(set)
-        for split, path in members:
-            splits = seen[hashlib.sha256(path.read_bytes()).digest()]
-            doubles += split in splits
-            leaks += bool(splits) and split not in splits
-            splits.add(split)
-    return doubles, leaks
+_Group = list[tuple[str, Path]]
+"""Splits and images."""
 
 
-_MOST = 100_000
-"""Images whose bytes are compared; of more only their files are, which takes seconds instead of minutes."""
-_log = logging.getLogger(__name__)
+def copies(images: ImageSet, *, across: bool = False) -> list[_Group]:
+    """Groups of images that are one file or hold the same bytes, in the order of the splits.
 
-_Group = list[tuple[str, Path, os.stat_result]]
+    Of more than 100,000 images only the files are compared, which takes seconds instead of minutes.
 
-
-def leaks(images: ImageSet) -> list[tuple[Path, Path]]:
-    """Pairs of images in different splits that are one file or hold the same bytes."""
-    whole: _Group = [
-        (split, sample.path, sample.path.stat())
-        for split, samples in images.splits.items()
-        for sample in samples
-        if sample.path.is_file()  # CIFAR's lie in one file
-    ]
-    found = [_pair(group) for group in _shared(whole, lambda one: (one[2].st_dev, one[2].st_ino))]
-    if len(whole) > _MOST:
-        return found
-    for group in _shared(whole, lambda one: one[2].st_size):
-        for same in _shared(group, lambda one: _some_bytes(one[1])):
-            found += [_pair(equal) for equal in _shared(same, lambda one: sha256_file(one[1]))]
-    return list(dict.fromkeys(found))
+    Args:
+        images: Images that are files of their own; those packed into one (CIFAR's) are left out.
+        across: Whether groups within one split are left out.
+    """
+    files = [(split, each.path) for split, samples in images.splits.items() for each in samples if each.path.is_file()]
+    keys = (_inode,) if len(files) > _MOST else (_size, _some_bytes, sha256_file)
+    groups = [files]
+    for key in keys:
+        groups = [part for group in groups for part in _alike(group, key, across)]
+    return groups
 
 
 def warn_of_leaks(images: ImageSet) -> ImageSet:
     """The images, after a warning where splits share some."""
-    if found := leaks(images):
-        one, other = (images.root / path for path in found[0])
+    if found := copies(images, across=True):
+        split, one = found[0][0]
+        other = next(path for own, path in found[0] if own != split)
         _log.warning(
             "%d images of %s are in two splits, such as %s and %s: accuracies on them are no test; remove one of each",
             len(found), images.name, os.path.relpath(one, images.root), os.path.relpath(other, images.root),
@@ -152,17 +132,19 @@ def warn_of_leaks(images: ImageSet) -> ImageSet:
     return images
 
 
-def _shared(group: Iterable[tuple[str, Path, os.stat_result]], key: Callable[..., Hashable]) -> Iterator[_Group]:
-    """The parts of a group that are alike and of several splits."""
+def _alike(group: _Group, key: Callable[[Path], Hashable], across: bool) -> Iterator[_Group]:
     parts: dict[Hashable, _Group] = defaultdict(list)
-    for one in group:
-        parts[key(one)].append(one)
-    return (part for part in parts.values() if len({split for split, *_ in part}) > 1)
+    for split, path in group:
+        parts[key(path)].append((split, path))
+    return (part for part in parts.values() if len({split for split, _ in part} if across else part) > 1)
 
 
-def _pair(group: _Group) -> tuple[Path, Path]:
-    first = group[0]
-    return first[1], next(path for split, path, _ in group if split != first[0])
+def _inode(path: Path) -> tuple[int, int]:
+    return path.stat().st_dev, path.stat().st_ino
+
+
+def _size(path: Path) -> int:
+    return path.stat().st_size
 
 
 def _some_bytes(path: Path) -> bytes:

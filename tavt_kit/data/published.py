@@ -17,7 +17,7 @@ from tavt_kit.core.parsing import parse_json
 from tavt_kit.data.folders import class_folders
 from tavt_kit.data.images import ImageSet, Sample
 from tavt_kit.data.preprocess import PIXELS
-from tavt_kit.data.splits import Ratios, divide
+from tavt_kit.data.splits import Ratios, carve
 from tavt_kit.errors import DataError, UnknownName
 
 
@@ -741,13 +741,11 @@ def load_layout(name: str, folder: Path, *, seed: int = 0, ratios: Ratios | None
         part: tuple(Sample(sample.path.absolute(), sample.label) for sample in samples)
         for part, samples in listing.parts.items()
     }
-    rest = (facts.as_licence(), facts.note, listing.hierarchy)
-    if "val" in parts:
-        return ImageSet(name, listing.classes, root, parts, "as published", None, *rest)
-    shares = ratios.without_test() if ratios else Ratios(1 - facts.held_for_val, facts.held_for_val, 0.0)
-    parts |= divide(parts["train"], root, seed=seed, ratios=shares)
-    made = f"published train and test; val taken from train, random, stratified by class, {shares}"
-    return ImageSet(name, listing.classes, root, parts, made, seed, *rest)
+    ratios = ratios or Ratios(1 - facts.held_for_val, facts.held_for_val, 0.0)
+    found = carve(parts, root, seed=seed, ratios=ratios)
+    found["made"] = "as published" if "val" in parts else f"published train and test; {found['made']}"
+    licence, note = facts.as_licence(), facts.note
+    return ImageSet(name, listing.classes, root, **found, licence=licence, note=note, hierarchy=listing.hierarchy)
 
 
 def _root(layout: _Layout, folder: Path) -> Path:

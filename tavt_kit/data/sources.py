@@ -13,7 +13,7 @@ from tavt_kit.data.images import ImageSet, Sample
 from tavt_kit.data.look import warn_of_leaks
 from tavt_kit.data.packages import PACKAGES, unpack
 from tavt_kit.data.published import FACTS, canonical, load_layout, named_folder, recognise
-from tavt_kit.data.splits import SPLIT_FILE, Ratios, divide, inherit_split, keep_fraction, read_split
+from tavt_kit.data.splits import SPLIT_FILE, Ratios, carve, inherit_split, keep_fraction, read_split
 from tavt_kit.errors import DataError, RecordError, UnknownName
 
 
@@ -92,7 +92,7 @@ def load_images(spec: str, *, seed: int = 0, ratios: Ratios | None = None) -> Im
         spec: A folder, a ``.csv`` list, ``"elpv"`` or ``"textile"``, or ``NAME:FOLDER`` of a data set in its
             published layout, such as ``"cub:/data/CUB_200_2011"`` (see ``published.FACTS``); the folder alone will do
             where its files are unmistakable; ``timm:PLACE`` is read as timm does (see ``timm_data``).
-        seed: Of a split that we make; nothing else is random.
+        seed: Seed of a split that we make; nothing else is random.
         ratios: Shares of such a split; 60/20/20 by default.
 
     Raises:
@@ -115,7 +115,7 @@ def load_images(spec: str, *, seed: int = 0, ratios: Ratios | None = None) -> Im
 
 def _loaded(spec: str, seed: int, ratios: Ratios | None) -> ImageSet:
     if spec in KNOWN:
-        return _load_known(spec, seed, ratios or Ratios())
+        return _load_known(spec, seed, ratios)
     if not spec.strip():
         raise DataError("data must be a folder, a CSV list or a name, but nothing was given")
     if spec.startswith(_TIMM):
@@ -143,7 +143,7 @@ def _loaded(spec: str, seed: int, ratios: Ratios | None) -> ImageSet:
     return load_folder(path, seed=seed, ratios=ratios)
 
 
-def _load_known(name: str, seed: int, ratios: Ratios) -> ImageSet:
+def _load_known(name: str, seed: int, ratios: Ratios | None) -> ImageSet:
     known = KNOWN[name]
     root = unpack(known.package, known.inside)
     classes, samples = known.read(root)
@@ -152,9 +152,8 @@ def _load_known(name: str, seed: int, ratios: Ratios) -> ImageSet:
             f"{root} should hold {known.images} images of {known.classes} classes, but holds "
             f"{len(samples)} of {len(classes)}; remove the folder and run again"
         )
-    splits = divide(samples, root, seed=seed, ratios=ratios)
-    made = f"random, stratified by class, {ratios}"
-    return ImageSet(name, classes, root, splits, made, seed, PACKAGES[known.package].licence, known.note)
+    licence, found = PACKAGES[known.package].licence, carve({"train": samples}, root, seed=seed, ratios=ratios)
+    return ImageSet(name, classes, root, **found, licence=licence, note=known.note)
 
 
 def inherited_images(folder: Path, data: str | None) -> ImageSet:

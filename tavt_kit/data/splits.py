@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from tavt_kit.core.codec import Record
 from tavt_kit.core.model_card import Licence
@@ -50,22 +50,52 @@ def divide(samples: Iterable[Sample], root: Path, *, seed: int, ratios: Ratios) 
     image added later does not reshuffle the others. A class of one or two images goes to training.
 
     Args:
-        samples: Of all classes.
+        samples: Images of all classes.
         root: The paths' root; where the data lies on the disk does not change the division.
         seed: Another seed, another division.
         ratios: The shares, met in each class to the nearest image.
     """
-    classes: dict[int, list[Sample]] = {}
-    for sample in samples:
-        classes.setdefault(sample.label, []).append(sample)
     parts: dict[str, list[Sample]] = {name: [] for name in SPLITS if getattr(ratios, name)}
-    for label in sorted(classes):
-        ordered = sorted(classes[label], key=lambda s: sha256_text(f"{seed}/{inside(s.path, root)}"))
+    for ordered in _by_class(samples, root, seed):
         val, test = round(len(ordered) * ratios.val), round(len(ordered) * ratios.test)
         cuts = {"val": ordered[:val], "test": ordered[val : val + test], "train": ordered[val + test :]}
         for name, part in parts.items():
             part += cuts[name]
     return {name: tuple(part) for name, part in parts.items()}
+
+
+def _by_class(samples: Iterable[Sample], root: Path, seed: int) -> list[list[Sample]]:
+    """The images of each class in an order that seed and relative path decide."""
+    classes: dict[int, list[Sample]] = {}
+    for sample in samples:
+        classes.setdefault(sample.label, []).append(sample)
+
+    def place(sample: Sample) -> str:
+        return sha256_text(f"{seed}/{inside(sample.path, root)}")
+
+    return [sorted(classes[label], key=place) for label in sorted(classes)]
+
+
+def carve(
+    given: Mapping[str, Sequence[Sample]], root: Path, *, seed: int, ratios: Ratios | None = None
+) -> dict[str, Any]:
+    """The splits of an ``ImageSet``, how they were made, and their seed: nothing may be selected on test.
+
+    Without a val it is taken out of train, and so is a test where that is missing too; what is given stays as it is.
+
+    Args:
+        given: Parts of the data; all of it as ``"train"`` where it is not divided.
+        root: As ``divide``.
+        seed: As ``divide``.
+        ratios: Shares of what is divided; 60/20/20 by default.
+    """
+    splits = {name: tuple(samples) for name, samples in given.items()}
+    if "val" in splits or "train" not in splits:
+        return {"splits": splits, "made": "as given", "seed": None}
+    ratios = ratios or Ratios()
+    carved = ratios.without_test() if "test" in splits else ratios
+    made = f"{'val taken from train, ' if 'test' in splits else ''}random, stratified by class, {carved}"
+    return {"splits": splits | divide(splits["train"], root, seed=seed, ratios=carved), "made": made, "seed": seed}
 
 
 def keep_fraction(images: ImageSet, fraction: float, *, seed: int) -> ImageSet:
@@ -85,16 +115,8 @@ def keep_fraction(images: ImageSet, fraction: float, *, seed: int) -> ImageSet:
         raise DataError(f"the fraction of train must be above 0 and at most 100 %, got {100 * fraction:g} %")
     if fraction == 1:
         return images
-    classes: dict[int, list[Sample]] = {}
-    for sample in images.split("train"):
-        classes.setdefault(sample.label, []).append(sample)
-    kept = [
-        sample
-        for samples in classes.values()
-        for sample in sorted(samples, key=lambda s: sha256_text(f"{seed}/{inside(s.path, images.root)}"))[
-            : max(1, round(len(samples) * fraction))
-        ]
-    ]
+    classes = _by_class(images.split("train"), images.root, seed)
+    kept = [sample for samples in classes for sample in samples[: max(1, round(len(samples) * fraction))]]
     made = f"{images.made}; {100 * fraction:g} % of train, stratified by class"
     return replace(images, splits={**images.splits, "train": tuple(kept)}, made=made, seed=seed, fraction=fraction)
 

@@ -16,7 +16,7 @@ from typing import Any, BinaryIO
 from tavt_kit.core.records import sha256_text
 from tavt_kit.data.images import ImageSet, Sample, split_name
 from tavt_kit.data.packages import cache_folder, lay_out
-from tavt_kit.data.splits import Ratios, divide
+from tavt_kit.data.splits import Ratios, carve
 from tavt_kit.errors import DataError
 from tavt_kit.models.timm_import import timm
 
@@ -33,24 +33,19 @@ def load_timm(name: str, spec: str, *, seed: int = 0, ratios: Ratios | None = No
         name: A folder or a tar file of class folders, or a folder with one of either for each split (``train``,
             ``val``, ``test``); or ``torch/fashion_mnist:FOLDER`` and its like.
         spec: What the user calls the data, which the set is named by.
-        seed: Of a split that we make.
+        seed: Seed of a split that we make.
         ratios: Its shares; 60/20/20 by default.
 
     Raises:
         DataError: The place is missing or damaged, or of a kind that is not read.
     """
-    ratios = ratios or Ratios()
     if name.partition(":")[0].lower().split("/")[0] in ("hfds", "hfids", "tfds", "torch", "wds") and "/" in name:
         parts, root = _torch_parts(name)
     else:
         parts, root = _folder_parts(Path(name).expanduser().absolute())
     classes = parts["train"][0] if "train" in parts else next(iter(parts.values()))[0]
     splits = {part: _relabelled(found, classes, part, spec) for part, found in parts.items()}
-    if "val" in splits:
-        return ImageSet(spec, classes, root, splits, "as given")
-    carved = ratios.without_test() if "test" in splits else ratios
-    splits |= divide(splits["train"], root, seed=seed, ratios=carved)
-    return ImageSet(spec, classes, root, splits, f"random, stratified by class, {carved}", seed)
+    return ImageSet(spec, classes, root, **carve(splits, root, seed=seed, ratios=ratios))
 
 
 def _relabelled(part: _Part, classes: tuple[str, ...], name: str, spec: str) -> tuple[Sample, ...]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +14,7 @@ from tavt_kit.checkpoints import convert
 from tavt_kit.checkpoints.official_pim import read_pim
 from tavt_kit.checkpoints.official_vit import Asked
 from tavt_kit.core.device import TargetDevice
-from tavt_kit.distill.losses import PimWeights, pim_loss, pim_terms
+from tavt_kit.distill.losses import pim_kind, pim_loss, pim_terms
 from tavt_kit.distill.options import Objective
 from tavt_kit.evaluation.pim_evaluation import HeadCounts, PimHeads
 from tavt_kit.models.backbones.pim_heads import fuse_heads, head_order, head_scores
@@ -129,7 +128,8 @@ def test_training_step(name: str, reference: Path, tmp_path: Path) -> None:
     arrays, meta = load(reference, name)
     model, _ = converted(arrays, meta, tmp_path)
     x, labels, lambdas = torch.from_numpy(arrays["input"]), torch.from_numpy(arrays["labels"]), meta["lambdas"]
-    weights = PimWeights(lambdas["lambda_b"], lambdas["lambda_s"], lambdas["lambda_n"], lambdas["lambda_c"])
+    lambdas = [lambdas[f"lambda_{part}"] for part in "bsnc"]
+    weights = dict(zip(("level", "selected", "dropped", "combined"), lambdas, strict=True))
     model.train()
     outputs = model.forward_outputs(x)
     assert list(outputs) == meta["output_order"]
@@ -139,9 +139,9 @@ def test_training_step(name: str, reference: Path, tmp_path: Path) -> None:
     assert set(terms) == set(meta["train_terms"])
     for key, term in meta["train_terms"].items():
         assert terms[key].item() == pytest.approx(term["value"], rel=1e-5), key
-        assert weights.of(key) == term["weight"], key
+        assert weights[pim_kind(key)] == term["weight"], key
     model, _ = converted(arrays, meta, tmp_path)  # the pass above has moved the statistics of the norms
-    objective, parts = Objective("pim", asdict(weights)), meta["config"]["update_freq"]
+    objective, parts = Objective("pim", weights), meta["config"]["update_freq"]
     found = take_step(wrap(model).train(), objective, arrays, accumulation=parts)
     assert found["loss"] == pytest.approx(meta["train_total_before_update_freq"], rel=1e-5)
     assert found["loss"] == pytest.approx(pim_loss(outputs, labels, weights).item(), rel=1e-6)

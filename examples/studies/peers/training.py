@@ -14,9 +14,10 @@ from torch import Tensor, nn
 
 from tavt_kit.checkpoints import load_model, open_model
 from tavt_kit.data import ImageSet, inherit_split
+from tavt_kit.data.preprocess import Preprocessing
 from tavt_kit.data.sources import inherited_images
 from tavt_kit.distill import TrainRecipe, train, train_recipe
-from tavt_kit.distill.common import asked_of, card_of, loop_record, save_trained, settle, train_and_val_images
+from tavt_kit.distill.common import asked_of, card_of, loop_record, open_split, save_trained, settle
 from tavt_kit.distill.datasets import Batch
 from tavt_kit.distill.losses import at_least_f32
 from tavt_kit.distill.optimizer import freeze
@@ -89,7 +90,7 @@ class Workshop:
         model, images, processes = load_model(self.probe), self.images, Processes.join(None)
         card = card_of(model, images)
         model.to(processes.device)
-        recipe = settle(self.recipe(model, refit=False), card, images, processes, freeze=model.layers // 4)
+        recipe = settle(self.recipe(model, refit=False), card, images, processes, freeze=model.layers // 4, begun={})
         module = make(model.bare).to(processes.device)
         asked = asked_of(model, card, images, {**recipe.as_record(), "peer": name})
         run = RunFolder(self.out / name, "train", asked, processes=processes)
@@ -97,9 +98,8 @@ class Workshop:
         if run.done:
             return
         with ConsoleProgress() as progress:
-            split, _val = train_and_val_images(
-                images, card, recipe.reading, limit=self.limit, allow_unreadable=0, progress=progress
-            )
+            preprocessing = Preprocessing.from_record(card.preprocessing)
+            split = open_split(images, "train", preprocessing, recipe, plain=False, progress=progress)
             freeze(model, recipe.optimisation.freeze or 0)
             loop = run_loop(
                 model, split, label_step(module), recipe.optimisation, recipe.running, run.folder,
