@@ -23,15 +23,16 @@ from tavt_kit.checkpoints.folder import read_tensors
 from tavt_kit.checkpoints.official_vit import (
     Asked,
     Official,
+    count_layers,
+    fit_positions,
     grid_side,
-    joined,
-    resize_positions,
+    renamed,
     shape_of,
     vit_arguments,
 )
 from tavt_kit.core.parsing import parse_json
 from tavt_kit.data.preprocess import Preprocessing
-from tavt_kit.errors import CheckpointError, DataError, UnsupportedBackbone
+from tavt_kit.errors import CheckpointError, UnsupportedBackbone
 from tavt_kit.models.backbones.timm_vit import is_timm_vit
 from tavt_kit.models.timm_import import timm
 
@@ -76,10 +77,7 @@ def read_torchvision(tensors: Mapping[str, Tensor], asked: Asked) -> Official | 
         found[ours] = tensor
     shape = vit_arguments(found, asked.heads)
     width, patch, side = shape["embed_dim"], shape["patch_size"], grid_side(found)
-    size = asked.image_size or side * patch
-    if size % patch:
-        raise DataError(f"patches of {patch} px need an image size that is a multiple of that, got {size}")
-    found["pos_embed"] = resize_positions(found["pos_embed"], size // patch, asked.positions)
+    size, found["pos_embed"] = fit_positions(found, asked, patch)
     arguments = {"num_classes": shape_of(found, "head.bias", 1)[0], "img_size": [size, size], **shape}
     crop, interpolation = _EVALUATION.get((width, patch, side), (224 / 256, "bilinear"))
     preprocessing = Preprocessing((size, size), crop, "center", interpolation)
@@ -140,14 +138,8 @@ def read_folder(path: Path, asked: Asked) -> tuple[Official, tuple[str, ...] | N
     names = _our_names(kind, int(config["num_hidden_layers"]), tensors)
     known = {theirs for parts in names.values() for theirs in parts}
     left_out = [name for name in tensors if name not in known and _is_unused(kind, name)]
-    missing = sorted(known - set(tensors))
-    unexpected = sorted(set(tensors) - known - set(left_out))
-    if missing or unexpected:
-        raise CheckpointError(
-            f"{path} says it is a {kind}, but lacks {', '.join(missing[:4]) or 'nothing'} and adds "
-            f"{', '.join(unexpected[:4]) or 'nothing'}; nothing was loaded"
-        )
-    found = {ours: joined(tensors, theirs) for ours, theirs in names.items()}
+    tensors = {name: tensor for name, tensor in tensors.items() if name not in left_out}
+    found = renamed(tensors, names, f"a Hugging Face {kind} ({path})")
     untrained: tuple[str, ...] = ()
     if "head.weight" in found:
         (count,) = shape_of(found, "head.bias", 1)
@@ -343,7 +335,7 @@ def _candidates(tensors: Mapping[str, Tensor]) -> dict[str, nn.Module]:
     The class count and the position table are left out of the comparison. The first block is compared before a whole
     model is laid out: that costs a tenth.
     """
-    depth = _depth(tensors)
+    depth = count_layers(tensors, "blocks.")
     first = _shapes({n: t for n, t in tensors.items() if not (match := _BLOCK.match(n)) or match[1] == "0"})
     (width,) = shape_of(tensors, "blocks.0.norm1.weight", 1)
     rows = {"num_classes": shape_of(tensors, "head.weight", 2)[0] if "head.weight" in tensors else 0}
@@ -365,10 +357,6 @@ def _may_have(tensors: Mapping[str, Tensor], name: str) -> bool:
     stem = next(stem for stem in _STEM if stem in tensors)
     said = re.search(r"patch(\d+)_", name)
     return said is None or (stem == _STEM[0] and int(said[1]) == shape_of(tensors, stem, 4)[-1])
-
-
-def _depth(tensors: Mapping[str, Tensor]) -> int:
-    return 1 + max(int(match[1]) for name in tensors if (match := _BLOCK.match(name)))
 
 
 def _sketch(name: str, arguments: Mapping[str, Any]) -> nn.Module | None:

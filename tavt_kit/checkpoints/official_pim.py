@@ -13,7 +13,13 @@ from typing import Any
 
 from torch import Tensor
 
-from tavt_kit.checkpoints.official_vit import Asked, Official, grid_side, resize_positions, shape_of, vit_arguments
+from tavt_kit.checkpoints.official_vit import (
+    Asked,
+    Official,
+    fit_positions,
+    shape_of,
+    vit_arguments,
+)
 from tavt_kit.data.preprocess import Preprocessing
 from tavt_kit.errors import CheckpointError, DataError
 
@@ -138,10 +144,7 @@ def _backbone(
 def _vit(tensors: dict[str, Tensor], asked: Asked) -> tuple[str, dict[str, Tensor], dict[str, Any], int]:
     shape = vit_arguments(tensors, asked.heads)
     patch = shape["patch_size"]
-    size = asked.image_size or patch * grid_side(tensors)
-    if size % patch:
-        raise DataError(f"patches of {patch} px need an image size that is a multiple of that, got {size}")
-    positions = resize_positions(tensors["pos_embed"], size // patch, asked.positions)
+    size, positions = fit_positions(tensors, asked, patch)
     arguments = {**shape, "qkv_bias": "blocks.0.attn.qkv.bias" in tensors}
     return "pim_vit_base_patch16", {**tensors, "pos_embed": positions}, arguments, size
 

@@ -11,7 +11,7 @@ import math
 import re
 import zipfile
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -138,6 +138,48 @@ def joined(tensors: Mapping[str, Tensor], names: Sequence[str]) -> Tensor:
     return tensors[names[0]] if len(names) == 1 else torch.cat([tensors[name] for name in names])
 
 
+def renamed(tensors: Mapping[str, Tensor], names: Mapping[str, Sequence[str]], what: str) -> dict[str, Tensor]:
+    """Every tensor of a file under our name.
+
+    Args:
+        tensors: Tensors by their names in the file.
+        names: Our name -> theirs, whose tensors, one below the other, it holds.
+        what: What the file is of, for people.
+
+    Raises:
+        CheckpointError: Tensors are missing or have no place, or do not go together.
+    """
+    known = {theirs for parts in names.values() for theirs in parts}
+    missing, unexpected = sorted(known - set(tensors)), sorted(set(tensors) - known)
+    if missing or unexpected:
+        raise CheckpointError(
+            f"the file is of {what}, but lacks {', '.join(missing) or 'nothing'} and adds "
+            f"{', '.join(unexpected) or 'nothing'}; nothing was loaded"
+        )
+    return {ours: joined(tensors, theirs) for ours, theirs in names.items()}
+
+
+def count_layers(names: Iterable[str], start: str) -> int:
+    """1 + the greatest number that follows ``start`` in a name; 0 where none does."""
+    found = (re.match(rf"{re.escape(start)}(\d+)[./]", name) for name in names)
+    return 1 + max((int(match[1]) for match in found if match), default=-1)
+
+
+def fit_positions(
+    tensors: Mapping[str, Tensor], asked: Asked, stride: int, name: str = "pos_embed"
+) -> tuple[int, Tensor]:
+    """The edge of the images in pixels, the table's own unless asked for, and the position table for it.
+
+    Raises:
+        CheckpointError: As ``grid_side`` and ``resize_positions``.
+        DataError: The size is no multiple of ``stride``, the pixels from one patch to the next.
+    """
+    size = asked.image_size or grid_side(tensors, name) * stride
+    if size < stride or size % stride:
+        raise DataError(f"patches of {stride} px need an image size that is a multiple of that, got {size}")
+    return size, resize_positions(tensors[name], size // stride, asked.positions)
+
+
 def vit_arguments(tensors: Mapping[str, Tensor], heads: int | None) -> dict[str, Any]:
     """Sizes of a plain ViT, by its tensors in timm's names.
 
@@ -149,11 +191,10 @@ def vit_arguments(tensors: Mapping[str, Tensor], heads: int | None) -> dict[str,
         CheckpointError: A tensor that tells of them is absent or mis-shaped, or the heads must be given.
     """
     width, _, patch, _ = shape_of(tensors, "patch_embed.proj.weight", 4)
-    layers = [name.split(".")[1] for name in tensors if name.startswith("blocks.")]
     return {
         "patch_size": patch,
         "embed_dim": width,
-        "depth": 1 + max((int(layer) for layer in layers if layer.isdecimal()), default=-1),
+        "depth": count_layers(tensors, "blocks."),
         "num_heads": count_heads(width, heads),
         "mlp_ratio": shape_of(tensors, "blocks.0.mlp.fc1.bias", 1)[0] / width,
     }
@@ -175,6 +216,7 @@ def count_heads(width: int, given: int | None) -> int:
 
 _ROOT = "transformer.encoder"
 _EMBED = "transformer.embeddings"
+_LAYER = f"{_ROOT}.layer."
 _PARTS = {
     "norm1": ("attention_norm",),
     "norm2": ("ffn_norm",),
@@ -231,7 +273,7 @@ def as_vit(tensors: Mapping[str, Tensor], family: str) -> dict[str, Tensor]:
         return kept
     layer, norm, head = _LAST[family]
     moves = {
-        f"{_ROOT}.{layer}.": f"{_ROOT}.layer.{_count_layers(tensors)}.",
+        f"{_ROOT}.{layer}.": f"{_ROOT}.layer.{count_layers(tensors, _LAYER)}.",
         f"{_ROOT}.{norm}.": f"{_ROOT}.encoder_norm.",
         f"{head}.": "head.",
     }
@@ -252,7 +294,8 @@ def read_vit_family(tensors: Mapping[str, Tensor], asked: Asked) -> Official | N
     family = family_of(tensors)
     if family is None:
         return None
-    found = _to_timm(as_vit(tensors, family))
+    plain = as_vit(tensors, family)
+    found = renamed(plain, official_names(count_layers(plain, _LAYER)), "the ViT-pytorch family")
     left_out = [name for name in tensors if name.startswith(_TRAINING_ONLY)]
     kind = "vit" if family == "mixvit" else family
     return vit_model(found, kind, _ORIGINS[family], asked, recipe=True, left_out=tuple(left_out))
@@ -324,19 +367,6 @@ def official_names(layers: int) -> dict[str, tuple[str, ...]]:
     return names
 
 
-def _to_timm(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Every tensor under timm's name; query, key and value become one."""
-    wanted = official_names(_count_layers(tensors))
-    known = {name for names in wanted.values() for name in names}
-    missing, unexpected = sorted(known - set(tensors)), sorted(set(tensors) - known)
-    if missing or unexpected:
-        raise CheckpointError(
-            f"the file is of the ViT-pytorch family, but lacks {', '.join(missing) or 'nothing'} and adds "
-            f"{', '.join(unexpected) or 'nothing'}; nothing was loaded"
-        )
-    return {ours: joined(tensors, theirs) for ours, theirs in wanted.items()}
-
-
 def _arguments(tensors: Mapping[str, Tensor], asked: Asked, own_split: bool) -> dict[str, Any]:
     """Of the architecture, at the wanted size and step."""
     arguments = vit_arguments(tensors, asked.heads)
@@ -379,11 +409,6 @@ def _shortest(arguments: Mapping[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in arguments.items() if key not in said}
 
 
-def _count_layers(tensors: Mapping[str, Tensor]) -> int:
-    found = {name.split(".")[3] for name in tensors if name.startswith(f"{_ROOT}.layer.")}
-    return 1 + max((int(index) for index in found if index.isdecimal()), default=-1)
-
-
 _HYBRID_RESNET = "inter_arch."
 _VIT = "vit."
 _HYBRID_TRAINING_ONLY = ("vit.transformer.encoder.mask_transformer.", "vit.mask_head.", "vit.mask_cls_head.")
@@ -399,40 +424,14 @@ def read_mixvit_hybrid(tensors: Mapping[str, Tensor], asked: Asked) -> Official 
         return None
     left_out = tuple(name for name in tensors if name.startswith(_HYBRID_TRAINING_ONLY))
     used = {name: tensor for name, tensor in tensors.items() if name not in left_out}
-    layers = [name.split(".")[4] for name in used if name.startswith("vit.transformer.encoder.layer.")]
-    depth = 1 + max(map(int, layers), default=-1)
-    names = hybrid_names(used, depth)
-    known = {theirs for parts in names.values() for theirs in parts}
-    missing, unexpected = sorted(known - set(used)), sorted(set(used) - known)
-    if missing or unexpected or depth < 1:
-        raise CheckpointError(
-            f"the file is of Mix-ViT's hybrid model, but lacks {', '.join(missing) or 'nothing'} and adds "
-            f"{', '.join(unexpected) or 'nothing'}; nothing was loaded"
-        )
-    found = {ours: joined(used, theirs) for ours, theirs in names.items()}
+    depth = count_layers(used, _VIT + _LAYER)
+    found = renamed(used, hybrid_names(used, depth), "Mix-ViT's hybrid model")
     shape_of(found, "proj.weight", 4)
     found["proj.weight"] = found["proj.weight"].flatten(1)  # a 1x1 convolution over the parts
     size = asked.image_size or 448
     preprocessing = Preprocessing.from_config(FGVC_EVALUATION, size)
     arguments = _hybrid_arguments(found, depth, size, asked)
     return Official("mixvit", "mixvit_hybrid_r50", arguments, found, "Mix-ViT (hybrid)", preprocessing, (), left_out)
-
-
-def from_google(tensors: Mapping[str, Tensor], parts: int) -> dict[str, Tensor]:
-    """The transformer of one of Google's files, in timm's names, as that of the hybrid model.
-
-    The position grid is resized to (parts, 1), bilinear without aligned corners; the head starts at zero.
-    """
-    found = dict(tensors)
-    side = math.isqrt(found["pos_embed"].shape[1] - 1)
-    grid = found["pos_embed"][:, 1:].reshape(1, side, side, -1).permute(0, 3, 1, 2)
-    grid = F.interpolate(grid, size=(parts, 1), mode="bilinear", align_corners=False)
-    found["pos_embed"] = torch.cat([found["pos_embed"][:, :1], grid.flatten(2).transpose(1, 2)], dim=1)
-    for kind in ("weight", "bias"):
-        found[f"proj.{kind}"] = found.pop(f"patch_embed.proj.{kind}")
-        found[f"head.{kind}"] = torch.zeros_like(found[f"head.{kind}"])
-    found["proj.weight"] = found["proj.weight"].flatten(1)
-    return found
 
 
 def hybrid_names(used: Mapping[str, Tensor], depth: int) -> dict[str, tuple[str, ...]]:
@@ -564,14 +563,10 @@ def _hybrid(arrays: Mapping[str, NDArray[Any]], asked: Asked) -> Official:
         )
     name, stride = _HYBRIDS[units]
     tensors = google_to_timm(arrays)
-    side = grid_side(tensors)
-    size = asked.image_size or side * stride
-    if size % stride:
-        raise DataError(f"this hybrid needs an image size that is a multiple of {stride}, got {size}")
+    size, tensors["pos_embed"] = fit_positions(tensors, asked, stride)
     shape = vit_arguments(tensors, asked.heads)
     del shape["patch_size"]  # the stride of the ResNet and the patches on its map, which the name says
     arguments = {"num_classes": shape_of(tensors, "head.bias", 1)[0], "img_size": [size, size], **shape}
-    tensors["pos_embed"] = resize_positions(tensors["pos_embed"], size // stride, asked.positions)
     return Official("hybrid", name, arguments, tensors, "Google's hybrid of ResNet and Vision Transformer")
 
 
@@ -620,7 +615,7 @@ def google_to_timm(arrays: Mapping[str, NDArray[Any]]) -> dict[str, Tensor]:
             norm(ours, theirs, 4)
         else:
             convolution(ours, theirs)
-    for layer in range(_google_layers(arrays)):
+    for layer in range(count_layers(arrays, _BLOCK)):
         block, attention = f"{_BLOCK}{layer}", f"{_BLOCK}{layer}/{_ATTENTION}"
         parts = [f"{attention}/{name}" for name in ("query", "key", "value")]
         kernels = {name: take(f"{name}/kernel", 3) for name in parts}
@@ -654,8 +649,3 @@ def _resnet_names(arrays: Mapping[str, Any]) -> dict[str, str]:
         parts = {name.removeprefix(unit).partition("/")[0] for name in arrays if name.startswith(unit)}
         names |= {f"{ours}.{_RESNET[part]}": unit + part for part in sorted(parts & set(_RESNET))}
     return names
-
-
-def _google_layers(arrays: Mapping[str, Any]) -> int:
-    found = {name.split("/")[1].removeprefix("encoderblock_") for name in arrays if name.startswith(_BLOCK)}
-    return 1 + max((int(index) for index in found if index.isdecimal()), default=-1)

@@ -13,8 +13,13 @@ from typing import Any
 
 from torch import Tensor
 
-from tavt_kit.checkpoints.official_vit import Asked, Official, grid_side, resize_positions, shape_of
-from tavt_kit.errors import CheckpointError, DataError
+from tavt_kit.checkpoints.official_vit import (
+    Asked,
+    Official,
+    fit_positions,
+    shape_of,
+)
+from tavt_kit.errors import CheckpointError
 from tavt_kit.models.backbones.vitae_variants import VARIANTS
 
 _HEADS = ("nc_heads", "rc_heads")
@@ -181,9 +186,5 @@ def _size(tensors: Mapping[str, Tensor], found: Mapping[str, Any], asked: Asked)
     name = "layers.0.RC.pos_embed"
     if name not in tensors:
         return asked.image_size or 224, {}
-    patch, table = found["downsample_ratios"][0], tensors[name]
-    side = grid_side(tensors, name)
-    size = asked.image_size or side * patch
-    if size < patch or size % patch:
-        raise DataError(f"patches of {patch} px need an image size that is a multiple of that, got {size}")
-    return size, {name: resize_positions(table, size // patch, asked.positions)}
+    size, table = fit_positions(tensors, asked, found["downsample_ratios"][0], name)
+    return size, {name: table}

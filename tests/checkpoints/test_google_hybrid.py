@@ -63,7 +63,7 @@ def test_another_image_size_and_what_is_refused(tmp_path: Path) -> None:
     cases: list[tuple[dict[str, Any], dict[str, Any], type[Exception], str]] = [
         ({}, {"family": "ffvt"}, CheckpointError, "leave `family` out"),
         ({}, {"name": "vit_tiny_r_s16_p8_224"}, CheckpointError, "leave `name` out"),
-        ({}, {"image_size": 100}, DataError, "multiple of 32, got 100"),
+        ({}, {"image_size": 100}, DataError, "patches of 32 px .*, got 100"),
         ({"block1/unit1/gn1/scale": one}, {}, CheckpointError, "a ResNet of 1 units"),
         ({"gn_root/scale": None}, {}, CheckpointError, "lacks gn_root/scale"),
         ({"conv_root/more": one}, {}, CheckpointError, "adds conv_root/more"),

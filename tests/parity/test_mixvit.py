@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from tavt_kit.checkpoints import convert
@@ -228,11 +230,27 @@ def assert_all_gradients_read(arrays: Any) -> None:
     assert {key for key in arrays if "gradnorm/" in key} <= arrays.seen
 
 
+def from_google(tensors: Mapping[str, Tensor], parts: int) -> dict[str, Tensor]:
+    """The transformer of one of Google's files, in timm's names, as that of the hybrid model.
+
+    The position grid is resized to (parts, 1), bilinear without aligned corners; the head starts at zero.
+    """
+    found = dict(tensors)
+    side = math.isqrt(found["pos_embed"].shape[1] - 1)
+    grid = found["pos_embed"][:, 1:].reshape(1, side, side, -1).permute(0, 3, 1, 2)
+    grid = F.interpolate(grid, size=(parts, 1), mode="bilinear", align_corners=False)
+    found["pos_embed"] = torch.cat([found["pos_embed"][:, :1], grid.flatten(2).transpose(1, 2)], dim=1)
+    for kind in ("weight", "bias"):
+        found[f"proj.{kind}"] = found.pop(f"patch_embed.proj.{kind}")
+        found[f"head.{kind}"] = torch.zeros_like(found[f"head.{kind}"])
+    found["proj.weight"] = found["proj.weight"].flatten(1)
+    return found
+
+
 @pytest.mark.kind("mixvit_hybrid_google")
 @torch.no_grad()
 def test_hybrid_from_googles_transformer(name: str, reference: Path) -> None:
     """The transformer's part of Google's hybrid files: positions without aligned corners, to (parts, 1)."""
-    from tavt_kit.checkpoints.official_vit import from_google
     from tavt_kit.models.timm_import import timm
 
     arrays, meta = load(reference, name)
