@@ -9,7 +9,7 @@ from typing import Any
 
 from tavt_kit.reports import words
 from tavt_kit.reports.blocks import Answer, KeyFigure, Text
-from tavt_kit.reports.candidates import AccuracyView, CandidateView, DifferenceView, FrontView, recorded_budget
+from tavt_kit.reports.candidates import CandidateView, Estimate, FrontView, points_of, ratio_of, recorded_budget
 from tavt_kit.reports.exported import failed_checks
 from tavt_kit.reports.final import better_in_front, better_rows, closing_table, final_rows
 from tavt_kit.reports.front import cost_words, export_command
@@ -43,8 +43,8 @@ def _of_fit(fit: Found) -> Answer:
     figures = (
         _figure(words.ms_text(p90), "p90 latency", f"budget {words.budget_words(budget)}"),
         _accuracy(row.accuracy, "top-1 on val", f"dense {dense.accuracy}"),
-        _accuracy(AccuracyView.of(mapping(row.record, "test"), "top1"), "top-1 on test"),
-        _figure(words.ratio_text(row.ratio.value), "speed vs dense f32", f"dense {words.ms_text(slow)}"),
+        _accuracy(Estimate.of(mapping(row.record, "test"), "top1"), "top-1 on test"),
+        _figure(ratio_of(row.ratio), "speed vs dense f32", f"dense {words.ms_text(slow)}"),
     )
     folder = fit.path.parent / "recommended"
     file = folder / f"model{Path(text(row.record, 'file') or '.onnx').suffix}"
@@ -66,7 +66,10 @@ def _of_search(records: Records) -> Answer:
     chosen = next((row for row in final if row.kind == "chosen"), None)
     better = [*better_in_front(front), *better_rows(records.first("final"))]
     lead, best, said = _lead(view, pick), None, [one.sentence for one in better]
-    command = ("Export it and check the file", export_command(view, pick, folder))
+    whose = (
+        "What the search chose is exported by" if better or view.verdict != "PASS" else "Export it, and check the file"
+    )
+    command = (whose, export_command(view, pick, folder))
     why, figures = _sentence(view, pick, _where(front)), tuple(_figures(view, pick, chosen))
     if better:
         rows = [one.row for one in better if one.row.split == view.split]
@@ -75,8 +78,8 @@ def _of_search(records: Records) -> Answer:
     if best is not None:  # by the images of the search; what test says never recommends
         ships = "Ship" if (best.verdict or view.verdict) == "PASS" else "Look at"
         lead = f"{ships} {best.name}, not what the search chose: {best.accuracy} right, {cost_words(view, best)}"
-        what = "Export it and check the file" if best.kind == "int8" else "What the search chose is exported by"
-        command = (what, export_command(view, best if best.kind == "int8" else pick, folder))
+        if best.kind == "int8":  # the others have no command: they are other weights
+            command = ("Export it, and check the file", export_command(view, best, folder))
         why, said = said[0], [f"What the search chose: {why}", *said[1:]]
         figures = _figures_of_better(view, best, pick)
     elif view.verdict == "FAIL":
@@ -98,7 +101,7 @@ def _figures_of_better(view: FrontView, best: CandidateView, pick: CandidateView
         _figure(cost(view.cost(best)), view.cost_name, f"the choice {cost(view.cost(pick))}{budget}"),
         _accuracy(best.accuracy, f"{words.metric_words(view.metric)} on {view.split}", f"the choice {pick.accuracy}"),
         _loss(best.difference, f"points vs dense, {view.split}"),
-        _figure(words.ratio_text(best.ratio.value), "speed vs dense"),
+        _figure(ratio_of(best.ratio), "speed vs dense"),
     )
     return _known(figures)
 
@@ -153,14 +156,14 @@ def _sentence(view: FrontView, pick: CandidateView, where: str) -> str:
 
 
 def _keeps(view: FrontView, pick: CandidateView) -> str:
-    accuracy, difference = pick.accuracy, pick.difference.difference
+    accuracy, difference = pick.accuracy, pick.difference
     if accuracy is None:
         return "has an accuracy that is not known"
     dense = ""
     if view.dense and view.dense.accuracy:
         dense = f" (dense {view.dense.accuracy})"
     elif difference is not None:  # only that is recorded
-        dense = f" (dense {words.percent_text(accuracy.value - difference)})"
+        dense = f" (dense {words.percent_text(accuracy.value - difference.value)})"
     n = f", {words.n_text(accuracy.n)}" if accuracy.n else ""
     return f"keeps {accuracy} {words.metric_words(view.metric)}{dense} on the {view.split} split{n}"
 
@@ -260,16 +263,16 @@ def _figure(value: str, label: str, small: str = "") -> KeyFigure | None:
     return None if value == words.DASH else KeyFigure(value, label, small)
 
 
-def _accuracy(accuracy: AccuracyView | None, label: str, beside: str = "") -> KeyFigure | None:
+def _accuracy(accuracy: Estimate | None, label: str, beside: str = "") -> KeyFigure | None:
     if accuracy is None:
         return None
     interval, n = f"95 % {accuracy.interval}" if accuracy.interval else "", words.n_text(accuracy.n or 0)
     return KeyFigure(str(accuracy), label, ", ".join(filter(None, (interval, n if accuracy.n else "", beside))))
 
 
-def _loss(difference: DifferenceView, label: str) -> KeyFigure | None:
-    ends = words.points_interval(*difference.ci95)
-    return _figure(words.points_text(difference.difference), label, f"95 % {ends}, paired" if ends else "")
+def _loss(difference: Estimate | None, label: str) -> KeyFigure | None:
+    ends = difference.points if difference else ""
+    return _figure(points_of(difference), label, f"95 % {ends}, paired" if ends else "")
 
 
 # Without a search
@@ -305,8 +308,8 @@ def _of_checks(found: Sequence[Found]) -> Answer:
     why = Text.of(f"{name}: {text(check, 'reason') or 'the reason is not recorded'}.{beside}")
     split = text(check, "artifact_top1", "split") or "?"
     figures = (
-        _accuracy(AccuracyView.of(mapping(check, "artifact_top1")), f"top-1 on {split}"),
-        _loss(DifferenceView.of(mapping(check, "difference")), "points vs its source"),
+        _accuracy(Estimate.of(mapping(check, "artifact_top1")), f"top-1 on {split}"),
+        _loss(Estimate.of(mapping(check, "difference"), "difference"), "points vs its source"),
         _figure(words.percent_text(number(check, "agreement")), "same answers as its source"),
     )
     command = shlex.join(["fgvc-kit", "predict", str(folder / name), "photo.jpg"])
@@ -322,33 +325,33 @@ def _of_bench(found: Sequence[Found]) -> Answer:
     if timed:
         ms, time, best = min(timed, key=lambda one: one[0])
         against = text(found[0].body, "reference")
-        ratio = words.DASH if against in (None, best.name) else words.ratio_text(best.ratio.value)
+        ratio = words.DASH if against in (None, best.name) else ratio_of(best.ratio)
         lead = f"{best.name or 'The first'} is the fastest: {words.ms_text(ms)}"
         lead += "" if ratio == words.DASH else f", {ratio} as fast as {against}"
         figures = _known((
             _figure(words.ms_text(ms), "median latency", time.doubt),
             _figure(words.ms_text(time.p90), "p90 latency"),
-            _figure(ratio, f"speed vs {against}", best.ratio.span),
+            _figure(ratio, f"speed vs {against}", best.ratio.span if best.ratio else ""),
         ))  # fmt: skip
     return Answer("", lead, said, (), figures, opens="bench")
 
 
 def _of_pruning(found: Sequence[Found]) -> Answer:
-    record, change = found[0].body, DifferenceView.of(mapping(found[0].body, "difference"))
+    record, change = found[0].body, Estimate.of(mapping(found[0].body, "difference"), "difference")
     before, after = (number(record, when, "macs") for when in ("before", "after"))
     share = words.percent_text(after / before, 0) if after and before else words.DASH
     figures = (
         _figure(share, "of the multiply-adds", words.macs_text(after)),
-        _accuracy(AccuracyView.of(mapping(record, "after", "top1")), "top-1 on val, every token kept"),
+        _accuracy(Estimate.of(mapping(record, "after", "top1")), "top-1 on val, every token kept"),
         _loss(change, "points vs the whole model"),
     )
-    lead = f"Pruned to {share} of the multiply-adds for {words.points_text(change.difference)} points"
+    lead = f"Pruned to {share} of the multiply-adds for {points_of(change)} points"
     said = Text.of(_SAID.format("Pruned"))
     return Answer("", lead, said, (), _known(figures), _next(found[0].path.parent), opens="provenance")
 
 
 def _of_run(found: Sequence[Found]) -> Answer:
-    body, accuracy = found[0].body, AccuracyView.of(mapping(found[0].body, "results", "val"))
+    body, accuracy = found[0].body, Estimate.of(mapping(found[0].body, "results", "val"))
     what = "Distilled" if text(body, "verb") == "distill" else "Trained"
     metric = words.metric_words(text(body, "results", "val", "metric") or "top1")
     figures = _known([_accuracy(accuracy, f"{metric} on val, every token kept")])
@@ -360,7 +363,7 @@ def _of_run(found: Sequence[Found]) -> Answer:
 def _of_eval(found: Sequence[Found]) -> Answer:
     body = found[0].body
     figures = _known(
-        _accuracy(AccuracyView.of(mapping(body, name)), f"{label} on {text(body, name, 'split') or '?'}")
+        _accuracy(Estimate.of(mapping(body, name)), f"{label} on {text(body, name, 'split') or '?'}")
         for name, label in (("top1", "top-1"), ("top5", "top-5"), ("macro_f1", "macro F1"))
     )
     lead = f"{figures[0].value} {figures[0].label}" if figures else "Nothing was counted"

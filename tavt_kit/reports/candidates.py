@@ -45,21 +45,23 @@ class _Lenient:
 
 
 @dataclass(frozen=True, slots=True)
-class AccuracyView:
-    """A share of images with its interval."""
+class Estimate:
+    """A share of images, a paired difference of two, or a paired ratio of times, with its 95 % interval."""
 
     value: float
-    n: int | None
-    low: float | None
-    high: float | None
+    low: float | None = None
+    high: float | None = None
+    n: int | None = None
 
     @classmethod
-    def of(cls, record: Any, name: str = "value") -> AccuracyView | None:
-        """From ``{name: 0.84, "n": 512, "ci95": [0.81, 0.87]}``."""
-        value = number(record, name)
-        if value is None:
+    def of(cls, record: Any, name: str = "value") -> Estimate | None:
+        """From ``{name: 0.84, "n": 512, "ci95": [0.81, 0.87]}``, with ``low`` and ``high`` too, or a plain number."""
+        record = {name: record} if isinstance(record, int | float) else record
+        if (value := number(record, name)) is None:
             return None
-        return cls(value, whole(record, "n"), number(record, "ci95", 0), number(record, "ci95", 1))
+        ends = ("ci95", 0), ("ci95", 1)
+        low, high = (number(record, *end) for end in (ends if "ci95" in record else (("low",), ("high",))))
+        return cls(value, low, high, whole(record, "n"))
 
     @property
     def interval(self) -> str:
@@ -67,34 +69,32 @@ class AccuracyView:
         return "" if self.bar is None else "{:.1f}–{:.1f}".format(*self.bar)
 
     @property
+    def span(self) -> str:
+        """Of a ratio: ``1.92–2.04``, or nothing."""
+        return "" if self.low is None or self.high is None else f"{self.low:.2f}–{self.high:.2f}"
+
+    @property
     def bar(self) -> tuple[float, float] | None:
         """The interval in percent, for a chart."""
         return None if self.low is None or self.high is None else (100 * self.low, 100 * self.high)
+
+    @property
+    def points(self) -> str:
+        """Of a difference: its interval, ``−2.4 to +1.2``, or nothing."""
+        return words.points_interval(self.low, self.high)
 
     def __str__(self) -> str:
         return words.percent_text(self.value)
 
 
-@dataclass(frozen=True, slots=True)
-class DifferenceView(_Lenient):
-    """A paired difference of two accuracies on the same images, with its interval."""
-
-    difference: float | None = None
-    ci95: Ends = (None, None)
+def points_of(one: Estimate | None) -> str:
+    """A difference in points; a dash where it is not known."""
+    return words.points_text(one.value if one else None)
 
 
-@dataclass(frozen=True, slots=True)
-class RatioView(_Lenient):
-    """A paired ratio of two times, with its interval."""
-
-    value: float | None = None
-    low: float | None = None
-    high: float | None = None
-
-    @property
-    def span(self) -> str:
-        """``1.92–2.04``, or nothing."""
-        return "" if self.low is None or self.high is None else f"{self.low:.2f}–{self.high:.2f}"
+def ratio_of(one: Estimate | None) -> str:
+    """A ratio as ``2.9×``; a dash where it is not known."""
+    return words.ratio_text(one.value if one else None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,11 +187,11 @@ class CandidateView:
     counts: tuple[int, ...]
     genes: str
     macs: float | None
-    accuracy: AccuracyView | None
+    accuracy: Estimate | None
     time: TimeView | None
     memory: MemoryView | None
-    difference: DifferenceView
-    ratio: RatioView
+    difference: Estimate | None
+    ratio: Estimate | None
     others: Mapping[str, Any]
     verdict: str
     origin: str
@@ -204,7 +204,7 @@ class CandidateView:
     @classmethod
     def of(cls, record: Any, metric: str, key: str = "") -> CandidateView:
         """From an entry of ``front.json`` or a row of ``final.json``."""
-        ratio, memory = number(record, "ratio"), MemoryView.of(mapping(record, "memory_bytes"))
+        memory = MemoryView.of(mapping(record, "memory_bytes"))
         texts = {name: text(record, name) or "" for name in ("verdict", "origin", "name", "kind", "split", "note")}
         return cls(
             record=mapping([record], 0),
@@ -217,11 +217,11 @@ class CandidateView:
                 *(text(record, gene) for gene in ("score", "precision", "reduction")),
             ),
             macs=number(record, "macs"),
-            accuracy=AccuracyView.of(record, metric),
+            accuracy=Estimate.of(record, metric),
             time=TimeView.known(mapping(record, "latency_ms")),
             memory=None if memory.predicted is None and memory.median is None else memory,
-            difference=DifferenceView.of(mapping(record, "against_dense")),
-            ratio=RatioView.of(mapping(record, "ratio")) if ratio is None else RatioView(ratio),
+            difference=Estimate.of(mapping(record, "against_dense"), "difference"),
+            ratio=Estimate.of(mapping([record], 0).get("ratio")),
             others=mapping(record, "others"),
             place=whole(record, "place"),
             **texts,
@@ -383,19 +383,24 @@ def best_of(verdicts: Sequence[str], views: Sequence[CandidateView], *, cheapest
     return None
 
 
-def accuracy_cell(accuracy: AccuracyView | None) -> Cell:
+def accuracy_cell(accuracy: Estimate | None) -> Cell:
     """An accuracy above its interval."""
     return Cell(words.DASH) if accuracy is None else Cell(str(accuracy), accuracy.interval)
 
 
 def recorded_accuracy(record: Any, *path: str | int) -> Cell:
     """The cell of the accuracy at ``path``."""
-    return accuracy_cell(AccuracyView.of(mapping(record, *path)))
+    return accuracy_cell(Estimate.of(mapping(record, *path)))
 
 
-def difference_cell(one: DifferenceView) -> Cell:
+def difference_cell(one: Estimate | None) -> Cell:
     """A paired difference in points above its interval."""
-    return Cell(words.points_text(one.difference), words.points_interval(*one.ci95))
+    return Cell(points_of(one), one.points if one else "")
+
+
+def ratio_cell(one: Estimate | None) -> Cell:
+    """A paired ratio above its interval."""
+    return Cell(ratio_of(one), one.span if one else "")
 
 
 def verdict_cell(verdict: str | None) -> Cell:
@@ -456,7 +461,7 @@ def _facts(view: CandidateView, metric: str, batch: int) -> dict[str, Fact]:
         found["memory"] = known(memory.least, memory.most)
         if memory.median is None and memory.predicted is not None:
             found["memory"] = Fact(memory.predicted, memory.predicted, predicted=True)
-    low, high = view.difference.ci95
+    low, high = (view.difference.low, view.difference.high) if view.difference else (None, None)
     found["drop"] = known(None if high is None else -high, None if low is None else -low)
     for name in view.others:
         found[name] = known(number(view.others, name, "ci95", 0), number(view.others, name, "ci95", 1))

@@ -374,8 +374,8 @@ def _front_legend(marks: Sequence[Mark], cloud: bool) -> Markup:
 def _ranges(marks: Sequence[Mark], frame: Frame) -> tuple[Interval, Interval]:
     xs = [x for mark in marks for x in (mark.x, *(mark.x_bar or ()))]
     if frame.ceiling is not None:
-        # A budget far beyond every point would squeeze them into a corner; then its line stands at the edge.
-        xs.append(min(frame.ceiling, 2.0 * max(xs)))
+        # A budget far beyond every point would squeeze them into a corner; then it is only told at the edge.
+        xs += [frame.ceiling] if frame.ceiling <= 2.0 * max(xs) else []
     low, high = padded(xs, floor=0.0)
     y_low, y_high = padded([*_shown_heights(marks), *(() if frame.floor is None else (frame.floor,))])
     y_high = min(100.0, y_high) if y_high < 104 else y_high
@@ -393,8 +393,10 @@ def _shown_heights(marks: Sequence[Mark]) -> list[float]:
 
 
 def _limits(plot: _Plot, frame: Frame) -> list[Markup]:
-    left, right, parts = plot.x.start, plot.x.end, []
-    if frame.ceiling is not None and frame.ceiling <= plot.x.high:
+    left, right, parts = plot.x.start, plot.x.end, list[Markup]()
+    if frame.ceiling is not None and frame.ceiling > plot.x.high:
+        parts.append(el("text", f"{frame.ceiling_text} →", x=right - 8, y=_TOP + 16, class_="limit-text end"))
+    elif frame.ceiling is not None:
         x = plot.x.at(frame.ceiling)
         turn = f"rotate(-90 {x - 7:g} {_BOTTOM - 10:g})"
         ceiling = (
@@ -469,7 +471,13 @@ def _labels(plot: _Plot, marks: Sequence[Mark], frame: Frame) -> list[Markup]:
             named.append((mark, (text, x, y, 17.0 if mark.kind == "chosen" else 10.0)))
     named.sort(key=lambda one: one[0].kind != "chosen")
     inside = Box(plot.x.start, _TOP, plot.x.end, _BOTTOM)
-    placed = place_labels([wanted for _, wanted in named], spots, inside, covered)
+    placed: list[Spot | None] = []
+    for mark, wanted in named:
+        (spot,) = place_labels([wanted], spots, inside, covered)
+        if spot is None and mark.kind == "chosen":  # it is named even across a bar
+            (spot,) = place_labels([wanted], spots, inside)
+        placed.append(spot)
+        covered += [] if spot is None else [spot.box(wanted[0])]
     return [
         el("text", text, x=spot.x, y=spot.y, class_=f"name {mark.kind} {spot.anchor}{mark.colour}")
         for (mark, (text, *_)), spot in zip(named, placed, strict=True)
@@ -480,7 +488,9 @@ def _labels(plot: _Plot, marks: Sequence[Mark], frame: Frame) -> list[Markup]:
 def _covered(plot: _Plot, frame: Frame) -> list[Box]:
     """The lines of the budget with their texts."""
     boxes = []
-    if frame.ceiling is not None:
+    if frame.ceiling is not None and frame.ceiling > plot.x.high:
+        boxes.append(Box(plot.x.end - 24 - 7 * len(frame.ceiling_text), _TOP, plot.x.end, _TOP + 20))
+    elif frame.ceiling is not None:
         x = plot.x.at(frame.ceiling)
         boxes.append(Box(x - 3, _TOP, x + 3, _BOTTOM))
         boxes.append(Box(x - 20, _BOTTOM - 10 - 7 * len(frame.ceiling_text), x, _BOTTOM))

@@ -25,7 +25,7 @@ from tavt_kit.reports.blocks import (
     Table,
     Text,
 )
-from tavt_kit.reports.candidates import AGAINST_DENSE, CandidateView, FrontView, accuracy_cell, verdict_cell
+from tavt_kit.reports.candidates import AGAINST_DENSE, CandidateView, FrontView, accuracy_cell, points_of, verdict_cell
 from tavt_kit.reports.charts import Mark, front_figure, legend
 from tavt_kit.reports.front import cost_words, frame_of, front_table, marks_of, schedule_cell
 from tavt_kit.reports.markup import el
@@ -253,7 +253,7 @@ def _table(runs: Sequence[RunRecords], best: RunRecords) -> Table:
         ("Budget", lambda run: words.budget_words(run.view.budget)),
         (metric, chosen(lambda view, pick: accuracy_cell(pick.accuracy))),
         (Column("Dense"), chosen(lambda view, _: str((view.dense and view.dense.accuracy) or words.DASH))),
-        (AGAINST_DENSE, chosen(lambda view, pick: words.points_text(pick.difference.difference))),
+        (AGAINST_DENSE, chosen(lambda view, pick: points_of(pick.difference))),
         (Column("Cost"), chosen(cost_words)),
         (Column("Speed", hint="dense = 1"), chosen(lambda view, pick: words.ratio_text(view.speedup(pick)))),
         ("Tokens kept after each layer", chosen(schedule_cell)),

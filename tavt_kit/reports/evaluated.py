@@ -22,7 +22,7 @@ def evaluated_section(records: Records) -> Section | None:
     if not found:
         return None
     first = found[0].body
-    tables = (_figures([one.body for one in found]), _classes(first), _confusions(first), _heads(first))
+    tables = (_figures([one.body for one in found]), _classes(first), _confusions(first))
     blocks: list[Block] = [table for table in tables if table.rows]
     top1 = words.percent_text(number(first, "top1", "value"))
     gist = f"{top1} top-1 on {text(first, 'top1', 'split') or '?'}"
@@ -96,22 +96,6 @@ def _confusions(record: _Entry) -> Table:
         ("Taken for", lambda one: text(one, "said") or "?"),
         (Column("Images"), lambda one: f"{number(one, 'count') or 0:.0f} of {number(one, 'n') or 0:.0f}"),
         ("Such as", files),
-    )
-
-
-def _heads(record: _Entry) -> Table:
-    """PIM's heads."""
-    heads = mapping(record, "heads")
-    kinds = (("heads", ""), ("fused", "the surest heads"), ("fused_official", "the least sure, as officially"))
-    rows = [{**mapping(heads, kind, name), "name": name, "small": small} for kind, small in kinds
-            for name in mapping(heads, kind)]  # fmt: skip
-    return Table.of(
-        rows,
-        "PIM's heads, and sums of the probabilities of so many of them.",
-        ("Head", lambda one: Cell(one["name"], one["small"])),
-        _accuracy("Top-1", "top1"),
-        _accuracy("Top-3", "top3"),
-        folded=True,
     )
 
 

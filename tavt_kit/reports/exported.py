@@ -11,7 +11,7 @@ from tavt_kit.core.schedule import counts_text
 from tavt_kit.errors import TargetError
 from tavt_kit.reports import words
 from tavt_kit.reports.blocks import Block, Cell, Column, Figure, Missing, Section, Table, Text
-from tavt_kit.reports.candidates import DifferenceView, FrontView, difference_cell, recorded_accuracy, verdict_cell
+from tavt_kit.reports.candidates import Estimate, FrontView, difference_cell, recorded_accuracy, verdict_cell
 from tavt_kit.reports.charts import change_bar
 from tavt_kit.reports.images import data_uri
 from tavt_kit.reports.markup import el
@@ -75,7 +75,7 @@ def _table(checks: Sequence[_Check]) -> Table:
         (Column("File", hint=hint), lambda check: recorded_accuracy(check[1], "artifact_top1")),
         (
             Column("Change", hint="points, paired"),
-            lambda check: difference_cell(DifferenceView.of(mapping(check[1], "difference"))),
+            lambda check: difference_cell(Estimate.of(mapping(check[1], "difference"), "difference")),
         ),
         (Column("Agreement"), lambda check: words.percent_text(number(check[1], "agreement"))),
         (Column("Logits differ", hint="of the largest"), lambda check: _share(check[1])),

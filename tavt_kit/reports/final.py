@@ -23,6 +23,9 @@ from tavt_kit.reports.candidates import (
     CandidateView,
     FrontView,
     accuracy_column,
+    points_of,
+    ratio_cell,
+    ratio_of,
     recorded_budget,
 )
 from tavt_kit.reports.charts import Kind
@@ -206,7 +209,7 @@ def _table(rows: Sequence[CandidateView], metric: str, splits: Sequence[str], wh
         MACS,
         MEDIAN,
         P90,
-        (Column("Speed", hint="dense = 1"), lambda row: Cell(words.ratio_text(row.ratio.value), row.ratio.span)),
+        (Column("Speed", hint="dense = 1"), lambda row: ratio_cell(row.ratio)),
         VERDICT,
         strong=(index for index, row in enumerate(rows) if row.kind in ("chosen", "chosen-int8")),
     )
@@ -223,10 +226,10 @@ def baseline_blocks(view: FrontView) -> list[Block]:
             ("Baseline", lambda row: Cell(row.name, row.note)),
             MACS,
             accuracy_column(view.metric, view.split),
-            (AGAINST_DENSE, lambda row: words.points_text(row.difference.difference)),
+            (AGAINST_DENSE, lambda row: points_of(row.difference)),
             MEDIAN,
             P90,
-            (Column("Speed", hint="dense = 1, paired"), lambda row: words.ratio_text(row.ratio.value)),
+            (Column("Speed", hint="dense = 1, paired"), lambda row: ratio_of(row.ratio)),
             VERDICT,
         )
         blocks.append(table)

@@ -19,12 +19,13 @@ from tavt_kit.reports.candidates import (
     MEDIAN,
     VERDICT,
     CandidateView,
-    DifferenceView,
+    Estimate,
     FrontView,
     accuracy_cell,
     accuracy_column,
     difference_cell,
     judge_view,
+    points_of,
     quantile_of,
     recorded_budget,
 )
@@ -364,14 +365,14 @@ _GENES = {
 def ablation_text(record: Any) -> str:
     """A sentence on one gene of the chosen candidate, from an entry of ``gene_ablation`` in ``front.json``."""
     shares = {"multiply-adds": number(record, "macs_ratio"), "time": number(record, "time_ratio")}
-    one = DifferenceView.of(mapping(record, "difference"))
+    one = Estimate.of(mapping(record, "difference"), "difference")
     changes = {what: words.points_text(share - 1) for what, share in shares.items() if share is not None}
     cost = [f"{change} % {what}" for what, change in changes.items() if change != "0.0"]
     gene = _GENES.get(text(record, "gene") or "", "A gene")
-    points = words.points_text(one.difference)
+    points = points_of(one)
     what = ", ".join(cost) or "nothing"
     return (
-        f"{gene} bought {what} for {points} points, 95 % {words.points_interval(*one.ci95)} (against "
+        f"{gene} bought {what} for {points} points, 95 % {one.points if one else ''} (against "
         f"{text(record, 'without', 'text')})."
     )
 

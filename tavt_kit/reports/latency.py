@@ -12,7 +12,7 @@ from tavt_kit.core.schedule import TokenSchedule, counts_text
 from tavt_kit.errors import TavtError
 from tavt_kit.reports import words
 from tavt_kit.reports.blocks import Block, Cell, Column, Missing, Section, Table, Text
-from tavt_kit.reports.candidates import MACS, MEDIAN, P90, CandidateView, FrontView, TimeView
+from tavt_kit.reports.candidates import MACS, MEDIAN, P90, CandidateView, FrontView, TimeView, ratio_of
 from tavt_kit.reports.charts import layer_figure
 from tavt_kit.reports.records import Found, Records, mapping, number, objects, sequence, text, whole
 
@@ -167,7 +167,8 @@ def _table(found: Found, named: bool) -> Table:
 
     def speed(one: CandidateView) -> Cell:
         doubt = " inconclusive" if text(one.record, "ratio", "says") == "INCONCLUSIVE" else ""
-        return Cell(words.ratio_text(one.ratio.value), one.ratio.span and f"{one.ratio.span}{doubt}")
+        span = one.ratio.span if one.ratio else ""
+        return Cell(ratio_of(one.ratio), span and f"{span}{doubt}")
 
     return Table.of(
         [CandidateView.of(row, "") for row in objects(found.body, "candidates")],

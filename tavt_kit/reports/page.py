@@ -200,14 +200,14 @@ def rows_of(records: Records, run: str) -> list[dict[str, Any]]:
     rows = []
     for one in (*view.candidates, *view.baselines):
         row = _row(run, "front" if one.key.startswith("c") else "baseline", one.origin, view.metric, one)
-        difference = one.difference.difference
+        difference = one.difference.value if one.difference else None
         row |= {"schedule": one.schedule, "chosen": one is view.pick, "split": view.split}
         row |= {"points_against_dense": None if difference is None else round(100 * difference, 6)}
         rows.append(row | {"speed": view.speedup(one)})
     for one in final_rows(final):
         row = _row(run, "final", one.name or "?", text(final, "metric") or "top1", one)
         is_chosen = one.kind in ("chosen", "chosen-int8")
-        rows.append(row | {"chosen": is_chosen, "split": one.split, "speed": one.ratio.value})
+        rows.append(row | {"chosen": is_chosen, "split": one.split, "speed": one.ratio.value if one.ratio else None})
     try:
         table = latency_table(records)
     except TavtError:  # the page says so

@@ -10,7 +10,7 @@ from typing import Any
 from tavt_kit.core.schedule import counts_text
 from tavt_kit.reports import words
 from tavt_kit.reports.blocks import Block, Cell, Column, Figure, Missing, Section, Table, Text
-from tavt_kit.reports.candidates import AccuracyView, DifferenceView, accuracy_cell
+from tavt_kit.reports.candidates import Estimate, accuracy_cell
 from tavt_kit.reports.charts import Curve, change_bar, curve_figure, thinned
 from tavt_kit.reports.records import Found, Records, integers, mapping, number, sequence, text, whole
 
@@ -22,9 +22,9 @@ class _Step:
     name: str
     schedule: str
     macs: float | None
-    before: AccuracyView | None
-    after: AccuracyView | None
-    difference: DifferenceView
+    before: Estimate | None
+    after: Estimate | None
+    difference: Estimate | None
 
     @property
     def lift(self) -> float | None:
@@ -34,7 +34,7 @@ class _Step:
     @property
     def is_lowered(self) -> bool:
         """Whether it lost accuracy beyond doubt."""
-        high = self.difference.ci95[1]
+        high = self.difference.high if self.difference else None
         return self.lift is not None and high is not None and high < 0
 
 
@@ -72,9 +72,9 @@ def _steps(run: Mapping[str, Any]) -> list[_Step]:
             text(entry, "name") or words.DASH,
             counts_text(integers(entry, "schedule")),
             number(entry, "macs"),
-            AccuracyView.of(mapping(entry, "accuracy")),
-            AccuracyView.of(mapping(later.get(text(entry, "name")), "accuracy")),
-            DifferenceView.of(mapping(later.get(text(entry, "name")), "difference")),
+            Estimate.of(mapping(entry, "accuracy")),
+            Estimate.of(mapping(later.get(text(entry, "name")), "accuracy")),
+            Estimate.of(mapping(later.get(text(entry, "name")), "difference"), "difference"),
         )
         for entry in sequence(run, "results", "before")
     ]
@@ -85,7 +85,7 @@ def _sentence(steps: Sequence[_Step], metric: str, split: str) -> str:
     known = [step for step in steps if step.lift is not None]
     if not known:
         return f"Distillation has not ended, so there is only the {metric} on {split} before it."
-    lifted = sum((step.difference.ci95[0] or 0.0) > 0 for step in known)
+    lifted = sum(step.difference is not None and (step.difference.low or 0.0) > 0 for step in known)
     lead = f"lifted {lifted} of {len(known)} schedules beyond doubt (paired 95 % interval above 0)"
     if lowered := [step.name for step in known if step.is_lowered]:
         lead += f" and lowered {', '.join(lowered)}"
@@ -108,7 +108,7 @@ def _table(steps: Sequence[_Step], metric: str, split: str) -> Table:
         (Column("After", hint="95 %"), lambda step: accuracy_cell(step.after)),
         (
             Column("Lift", hint="points, paired"),
-            lambda step: Cell(words.points_text(step.lift), words.points_interval(*step.difference.ci95)),
+            lambda step: Cell(words.points_text(step.lift), step.difference.points if step.difference else ""),
         ),
     )
 

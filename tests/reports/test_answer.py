@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +9,8 @@ import pytest
 from tavt_kit.reports.answer import answer
 from tavt_kit.reports.blocks import Answer
 from tavt_kit.reports.final import better_baselines
-from tavt_kit.reports.records import Found, Records
+from tavt_kit.reports.records import Found, Records, gather
+from tests.reports.records import write_fit, write_pruned, write_run
 
 TARGET = {"runtime": "openvino", "processor": "cpu", "index": 0, "threads": 2, "precision": "f32", "batch": 1}
 
@@ -174,3 +176,78 @@ def test_a_slower_baseline_within_the_same_budget_wins_by_accuracy_alone() -> No
     assert "and keeps to the budget" in sentence
     assert better_baselines({"rows": rows, "budgets": ["latency=8ms", "top1=70%"]}) == []  # the cheapest was asked for
     assert better_baselines({"rows": [slower | {"verdict": "FAIL"}, rows[1]], "budgets": ["latency=8ms"]}) == []
+
+
+@pytest.mark.parametrize(
+    ("verdict", "lead", "does"),
+    [
+        ("PASS", "Ship the chosen schedule: 84.1 % right, 7.25 ms, 2.9× as fast as dense", "Export it"),
+        ("PREDICTED", "Measure before you ship: that it keeps to 8 ms (p90) is only predicted", "What the search"),
+        ("INCONCLUSIVE", "Do not ship yet: whether it keeps to 8 ms (p90) is not decided", "What the search"),
+        ("FAIL", "Nothing to ship: nothing keeps to 8 ms (p90)", "Look at what was found"),
+    ],
+)
+def test_what_to_do_comes_first(verdict: str, lead: str, does: str) -> None:
+    found = answer(records(front=front(entry([65, 40, 20], 0.841, 6.9, verdict), verdict=verdict, chosen=0)))
+    assert found.lead.replace("\u00a0", " ") == lead
+    assert found.command is not None and found.command[0].startswith(does)
+    assert found.command[1].startswith(
+        "fgvc-kit show" if verdict == "FAIL" else "fgvc-kit export . --schedule 65,40,20"
+    )
+
+
+def test_a_better_baseline_is_shipped_by_the_images_of_the_search_and_never_by_test() -> None:
+    pick, int8 = entry([65, 40, 20], 0.841, 6.9, "PASS"), entry([], 0.85, 6.0, "PASS", name="dense INT8", kind="int8")
+    body = front(pick, chosen=0, verdict="PASS", baseline_models=[{**int8, "split": "val"}])
+    found = answer(records(front=body))
+    assert found.beaten and found.lead.startswith("Ship dense INT8, not what the search chose: 85.0")
+    assert said(found).startswith("A baseline does better here: dense INT8")
+    assert found.command is not None and found.command[1].endswith(
+        "--schedule dense --format openvino --precision int8"
+    )
+    assert [figure.value for figure in found.figures][:2] == ["6.30\u00a0ms", "85.0\u00a0%"]
+    rows = [row("int8", 0.75, 6.0), row("chosen", 0.71, 7.0)]
+    later = answer(records(front=front(pick, chosen=0, verdict="PASS"), final={"rows": rows}))
+    assert later.beaten and later.lead.startswith("Do not ship yet: int8 does better on test")
+    assert later.command is not None and "int8" not in later.command[1]
+
+
+def test_a_fit_says_which_folder_to_ship(tmp_path: Path) -> None:
+    found = answer(gather([write_fit(tmp_path)]))
+    body = json.loads((tmp_path / "fit.json").read_text())
+    best = body["rows"][body["recommended"]]
+    assert found.lead.startswith(f"Ship {best['name']}: {100 * best['val']['top1']:.1f}") and found.verdict == "PASS"
+    assert found.command is not None and found.command[1].split()[1:3] == [
+        f"{tmp_path}/recommended/predict.py", f"{tmp_path}/recommended/model.xml",
+    ]  # fmt: skip
+    body["recommended"] = None
+    (tmp_path / "fit.json").write_text(json.dumps(body))
+    found = answer(gather([tmp_path]))
+    assert found.lead == "Nothing to ship: nothing keeps to 8\u00a0ms (p90)" and found.command is None
+
+
+@pytest.mark.parametrize(
+    ("kept", "lead", "does"),
+    [
+        ("check.json", "Ship chosen.onnx: it answers as its source does", "predict"),
+        ("bench.json", "chosen.onnx is the fastest: 10.1 ms, 1.33× as fast as dense", None),
+        ("run.json", "Distilled; its accuracy is not recorded", "search"),
+        ("prune.json", "Pruned to 63 % of the multiply-adds for −0.6 points", "search"),
+        ("profile.json", "Nothing to ship yet", None),
+    ],
+)
+def test_a_record_alone_is_answered_too(tmp_path: Path, kept: str, lead: str, does: str | None) -> None:
+    folder = write_pruned(write_run(tmp_path).folder)
+    found = answer(gather([folder / kept]))
+    assert found.lead.replace("\u00a0", " ") == lead and found.opens
+    assert (found.command[1].split()[1] if found.command else None) == does
+
+
+def test_a_file_that_did_not_pass_is_not_shipped(tmp_path: Path) -> None:
+    path = write_run(tmp_path).folder / "check.json"
+    body = json.loads(path.read_text())
+    body["checks"] = body["checks"][1:]
+    path.write_text(json.dumps(body))
+    found = answer(gather([path]))
+    assert found.lead == "Do not ship chosen.int8.xml: its check did not pass"
+    assert found.verdict == "INCONCLUSIVE" and found.command is None
